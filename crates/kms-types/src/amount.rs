@@ -1,0 +1,324 @@
+//! Amounts of money: the grammar that people type, and the exact integers that chains count in.
+
+use std::fmt;
+use std::str::FromStr;
+
+use alloy_primitives::U256;
+use serde::{Deserialize, Serialize};
+
+/// A positive decimal number as a person writes it, exact, not yet tied to an asset.
+///
+/// Grammar: digits, and at most one point with digits on both sides. No sign, exponent, comma,
+/// underscore or space, because each of them has been read in two ways by somebody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Amount {
+    whole: String,
+    fraction: String,
+}
+
+/// Why a text is not an amount, or not one of this asset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AmountError {
+    /// Nothing was written.
+    #[error("an amount must not be empty; write for example 0.5")]
+    Empty,
+    /// A comma: a decimal comma or a separator of thousands, nobody knows which.
+    #[error("write the amount with a point and without commas, for example 0.5")]
+    Comma,
+    /// A plus or minus sign.
+    #[error("write the amount without a sign, for example 0.5")]
+    Sign,
+    /// Scientific notation.
+    #[error("write the amount in full, without an exponent, for example 0.0001")]
+    Exponent,
+    /// Underscores or spaces between digits.
+    #[error("write the amount's digits together, for example 1000")]
+    Separator,
+    /// Some other character, or a point without digits on both sides.
+    #[error("an amount has digits and at most one point between them, for example 0.5")]
+    Format,
+    /// Nothing would be sent.
+    #[error("the amount must be more than zero")]
+    Zero,
+    /// More decimals than the asset can be divided into.
+    #[error("the amount has more than {decimals} decimals, which is all this asset has")]
+    TooPrecise {
+        /// How many decimals the asset has.
+        decimals: u8,
+    },
+    /// Does not fit into 256 bits.
+    #[error("the amount is larger than any that exists")]
+    TooLarge,
+}
+
+impl Amount {
+    const MAX_LEN: usize = 160;
+
+    /// The amount in the asset's smallest unit, for an asset with this many decimals.
+    ///
+    /// # Errors
+    /// When it has more decimals than the asset, or does not fit into 256 bits. Nothing is
+    /// rounded, ever.
+    pub fn to_units(&self, decimals: u8) -> Result<U256, AmountError> {
+        let missing = usize::from(decimals)
+            .checked_sub(self.fraction.len())
+            .ok_or(AmountError::TooPrecise { decimals })?;
+        let digits = format!("{}{}{}", self.whole, self.fraction, "0".repeat(missing));
+        U256::from_str_radix(&digits, 10).map_err(|_overflow| AmountError::TooLarge)
+    }
+}
+
+impl FromStr for Amount {
+    type Err = AmountError;
+
+    fn from_str(text: &str) -> Result<Self, AmountError> {
+        if text.is_empty() {
+            return Err(AmountError::Empty);
+        }
+        if let Some(found) = text.chars().find_map(explain) {
+            return Err(found);
+        }
+        if text.len() > Self::MAX_LEN {
+            return Err(AmountError::TooLarge);
+        }
+        let (whole, fraction) = match text.split_once('.') {
+            None => (text, ""),
+            Some((whole, fraction)) if !whole.is_empty() && !fraction.is_empty() => {
+                (whole, fraction)
+            }
+            Some(_) => return Err(AmountError::Format),
+        };
+        if fraction.contains('.') {
+            return Err(AmountError::Format);
+        }
+        let whole = whole.trim_start_matches('0');
+        let fraction = fraction.trim_end_matches('0');
+        if whole.is_empty() && fraction.is_empty() {
+            return Err(AmountError::Zero);
+        }
+        let whole = if whole.is_empty() { "0" } else { whole };
+        Ok(Self {
+            whole: whole.to_owned(),
+            fraction: fraction.to_owned(),
+        })
+    }
+}
+
+/// What is wrong with a character, if it has no place in an amount.
+fn explain(character: char) -> Option<AmountError> {
+    match character {
+        '0'..='9' | '.' => None,
+        ',' => Some(AmountError::Comma),
+        '+' | '-' => Some(AmountError::Sign),
+        'e' | 'E' => Some(AmountError::Exponent),
+        '_' | ' ' => Some(AmountError::Separator),
+        _ => Some(AmountError::Format),
+    }
+}
+
+impl TryFrom<String> for Amount {
+    type Error = AmountError;
+
+    fn try_from(text: String) -> Result<Self, AmountError> {
+        text.parse()
+    }
+}
+
+impl From<Amount> for String {
+    fn from(amount: Amount) -> String {
+        amount.to_string()
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.fraction.is_empty() {
+            f.write_str(&self.whole)
+        } else {
+            write!(f, "{}.{}", self.whole, self.fraction)
+        }
+    }
+}
+
+/// An amount of a chain's native coin in its smallest unit, 10^-18 of the coin. Zero is valid.
+///
+/// On the wire it is a decimal string, because JSON numbers lose digits.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(try_from = "String", into = "String")]
+pub struct Wei(pub U256);
+
+impl Wei {
+    /// Decimals of the native coin of every EVM chain.
+    pub const DECIMALS: u8 = 18;
+
+    /// The sum, or `None` beyond 256 bits.
+    #[must_use]
+    pub fn checked_add(self, other: Self) -> Option<Self> {
+        self.0.checked_add(other.0).map(Self)
+    }
+
+    /// The difference, or `None` below zero.
+    #[must_use]
+    pub fn checked_sub(self, other: Self) -> Option<Self> {
+        self.0.checked_sub(other.0).map(Self)
+    }
+
+    /// The amount in whole coins, exact, without trailing zeros: `0.5`.
+    #[must_use]
+    pub fn to_coins(self) -> String {
+        let digits = format!("{:0>19}", self.0.to_string());
+        let (whole, fraction) = digits.split_at(digits.len() - usize::from(Self::DECIMALS));
+        let fraction = fraction.trim_end_matches('0');
+        if fraction.is_empty() {
+            whole.to_owned()
+        } else {
+            format!("{whole}.{fraction}")
+        }
+    }
+}
+
+impl TryFrom<&Amount> for Wei {
+    type Error = AmountError;
+
+    fn try_from(amount: &Amount) -> Result<Self, AmountError> {
+        amount.to_units(Self::DECIMALS).map(Self)
+    }
+}
+
+impl FromStr for Wei {
+    type Err = AmountError;
+
+    /// Decimal digits of the smallest unit, without leading zeros.
+    fn from_str(text: &str) -> Result<Self, AmountError> {
+        let canonical = text.bytes().all(|b| b.is_ascii_digit())
+            && !text.is_empty()
+            && (text == "0" || !text.starts_with('0'));
+        if !canonical {
+            return Err(AmountError::Format);
+        }
+        U256::from_str_radix(text, 10)
+            .map(Self)
+            .map_err(|_overflow| AmountError::TooLarge)
+    }
+}
+
+impl TryFrom<String> for Wei {
+    type Error = AmountError;
+
+    fn try_from(text: String) -> Result<Self, AmountError> {
+        text.parse()
+    }
+}
+
+impl From<Wei> for String {
+    fn from(wei: Wei) -> String {
+        wei.to_string()
+    }
+}
+
+impl fmt::Display for Wei {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn wei(text: &str) -> Result<String, AmountError> {
+        text.parse::<Amount>()
+            .and_then(|amount| Wei::try_from(&amount))
+            .map(|wei| wei.to_string())
+    }
+
+    #[test]
+    fn reads_amounts_exactly() {
+        assert_eq!(wei("0.5").unwrap(), "500000000000000000");
+        assert_eq!(wei("1").unwrap(), "1000000000000000000");
+        assert_eq!(wei("001.10").unwrap(), "1100000000000000000");
+        assert_eq!(wei("0.000000000000000001").unwrap(), "1");
+        assert_eq!("12.340".parse::<Amount>().unwrap().to_string(), "12.34");
+        assert_eq!(
+            "7".parse::<Amount>().unwrap().to_units(0).unwrap(),
+            U256::from(7)
+        );
+    }
+
+    #[test]
+    fn refuses_every_other_form() {
+        use AmountError::{Comma, Empty, Exponent, Format, Separator, Sign, TooLarge, Zero};
+        let huge = "9".repeat(78);
+        let long = "1".repeat(161);
+        for (bad, why) in [
+            ("", Empty),
+            ("-1", Sign),
+            ("+1", Sign),
+            ("1e18", Exponent),
+            ("1E3", Exponent),
+            ("1,5", Comma),
+            ("1,000.5", Comma),
+            ("1_000", Separator),
+            ("1 000", Separator),
+            (" 1", Separator),
+            ("0x10", Format),
+            (".5", Format),
+            ("5.", Format),
+            (".", Format),
+            ("1.2.3", Format),
+            ("\u{0661}", Format),
+            ("NaN", Format),
+            ("1\n", Format),
+            ("1\0", Format),
+            ("0", Zero),
+            ("0.000", Zero),
+            (
+                "0.0000000000000000001",
+                AmountError::TooPrecise { decimals: 18 },
+            ),
+            (huge.as_str(), TooLarge),
+            (long.as_str(), TooLarge),
+        ] {
+            assert_eq!(wei(bad), Err(why), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn wei_on_the_wire_is_a_canonical_decimal_string() {
+        assert_eq!(
+            serde_json::to_string(&Wei(U256::from(10))).unwrap(),
+            "\"10\""
+        );
+        for bad in [
+            "\"\"", "\"01\"", "\"-1\"", "\"1.0\"", "10", "\"0x1\"", "null",
+        ] {
+            assert!(serde_json::from_str::<Wei>(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn coins_round_trip(limbs: [u64; 4]) {
+            let wei = Wei(U256::from_limbs(limbs));
+            prop_assert_eq!(wei.to_string().parse::<Wei>(), Ok(wei));
+            if wei.0 > U256::ZERO {
+                let amount = wei.to_coins().parse::<Amount>().unwrap();
+                prop_assert_eq!(Wei::try_from(&amount), Ok(wei));
+            }
+        }
+
+        #[test]
+        fn never_panics(text in "\\PC{0,200}", decimals: u8) {
+            if let Ok(amount) = text.parse::<Amount>() {
+                let _ = amount.to_units(decimals);
+                prop_assert_eq!(amount.to_string().parse::<Amount>(), Ok(amount));
+            }
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! What the processes of the wallet KMS must agree on: identifiers, the grammars of usernames,
+//! addresses and amounts, the requests and responses of the HTTP API, and its error codes.
+//!
+//! Everything here is parsed once, at the edge, into a type that can only hold a valid value.
+//! This crate does no I/O, reads no clock and holds no rule of business: it must never decide
+//! anything, only say what can be said.
+
+mod address;
+mod amount;
+mod error;
+mod ids;
+#[cfg(feature = "openapi")]
+mod openapi;
+mod password_hash;
+mod recipient;
+mod telegram_id;
+mod timestamp;
+mod username;
+pub mod wire;
+
+pub use address::{AddressError, EthAddress};
+pub use alloy_primitives::U256;
+pub use amount::{Amount, AmountError, Wei};
+pub use error::{ErrorCode, Problem};
+pub use ids::{AccountId, AccountRef, EventCursor, IdError, RecoveryId, SckId, TransferId};
+pub use password_hash::{PasswordHash, PasswordHashError};
+pub use recipient::{Recipient, RecipientError};
+pub use telegram_id::{TelegramId, TelegramIdError};
+pub use timestamp::Timestamp;
+pub use username::{Username, UsernameError};

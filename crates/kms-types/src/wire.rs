@@ -1,0 +1,18 @@
+//! Requests and responses of `/v1`, as JSON.
+//!
+//! Requests refuse unknown fields, so that a mistyped optional field is an error and not a
+//! silent default. Responses do not, so that a server may add to them.
+
+mod account;
+mod event;
+mod transfer;
+
+pub use account::{
+    Account, AccountState, Balance, ChangePassword, CreateAccount, NameRecord, Network, Recover,
+    Recovered, SeenUsername,
+};
+pub use event::{Event, EventKind, EventPage};
+pub use transfer::{
+    ConfirmTransfer, Direction, Party, QuoteAmount, QuoteTransfer, Transfer, TransferPage,
+    TransferState, Warning,
+};

@@ -1,0 +1,145 @@
+//! Accounts, their passwords, their balance, and names.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AccountId, EthAddress, PasswordHash, RecoveryId, TelegramId, Timestamp, Username, Wei,
+};
+
+/// `POST /v1/accounts`: a wallet for a Telegram user. Repeating it with the same password answers
+/// with the same account.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CreateAccount {
+    /// Whose wallet it is.
+    pub telegram_id: TelegramId,
+    /// `v1.` and 64 hex digits, made by the client from the password.
+    pub password_hash: PasswordHash,
+    /// The username Telegram showed with the update that led here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<Username>,
+    /// When Telegram showed it. Without it the name is not bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_at: Option<Timestamp>,
+}
+
+/// Whether an account may act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum AccountState {
+    /// It may.
+    Active,
+    /// The operator stopped it: it reads, but nothing is signed.
+    Frozen,
+    /// A state that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// An account and its wallet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Account {
+    /// The KMS's own id.
+    pub id: AccountId,
+    /// Whose it is.
+    pub telegram_id: TelegramId,
+    /// The name that pays into it, if it holds one.
+    pub username: Option<Username>,
+    /// The wallet's address.
+    pub address: EthAddress,
+    /// Whether it may act.
+    pub state: AccountState,
+    /// Since when there is a wallet, in milliseconds since 1970.
+    pub created_at: Timestamp,
+}
+
+/// `PUT /v1/accounts/{account}/password`.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ChangePassword {
+    /// The password that works now.
+    pub old_password_hash: PasswordHash,
+    /// The password that shall work from now on.
+    pub new_password_hash: PasswordHash,
+}
+
+/// `POST /v1/accounts/{account}/recovery`: a new password for a forgotten one, by the KMS's key.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Recover {
+    /// Chosen by the client; a repeat with the same id and password has no second effect.
+    pub id: RecoveryId,
+    /// The password that shall work from now on.
+    pub new_password_hash: PasswordHash,
+}
+
+/// The answer to [`Recover`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Recovered {
+    /// The recovery's id.
+    pub id: RecoveryId,
+    /// The wallet's address: the same as before.
+    pub address: EthAddress,
+}
+
+/// `PUT /v1/accounts/{account}/username`: what an authenticated Telegram update showed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SeenUsername {
+    /// The username, or none.
+    pub username: Option<Username>,
+    /// When Telegram made the update, in milliseconds since 1970.
+    pub seen_at: Timestamp,
+}
+
+/// `GET /v1/accounts/{account}/balance`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Balance {
+    /// The wallet's address.
+    pub address: EthAddress,
+    /// The native coin, in wei, at `block`.
+    pub wei: Wei,
+    /// What signed transfers that are not mined yet may still take from it, in wei.
+    pub pending: Wei,
+    /// The block that was asked.
+    pub block: u64,
+}
+
+/// `GET /v1/names/{username}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NameRecord {
+    /// The name as its holder writes it.
+    pub username: Username,
+    /// The Telegram user who holds it.
+    pub telegram_id: TelegramId,
+    /// Where money for the name goes.
+    pub address: EthAddress,
+    /// Since when the holder has a wallet.
+    pub account_since: Timestamp,
+    /// When the name came from somebody else, if that is less than 30 days ago.
+    pub moved_at: Option<Timestamp>,
+}
+
+/// `GET /v1/network`: the chain that money moves on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Network {
+    /// What people call it.
+    pub name: String,
+    /// Its number (EIP-155).
+    pub chain_id: u64,
+    /// The symbol of its native coin.
+    pub symbol: String,
+    /// A block explorer; a transaction is at `{explorer}/tx/{hash}`.
+    pub explorer: Option<String>,
+}

@@ -1,0 +1,76 @@
+//! What happened, for a client that tells people.
+
+use serde::{Deserialize, Serialize};
+
+use super::Transfer;
+use crate::{AccountId, EventCursor, TelegramId, Timestamp};
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A wallet was made.
+    AccountCreated,
+    /// The password was changed by its owner.
+    PasswordChanged,
+    /// The password was replaced by a recovery.
+    Recovered,
+    /// A transfer that this account sends moved on; `transfer` is how it stands now.
+    TransferChanged {
+        /// The transfer as it is when the event is read.
+        transfer: Box<Transfer>,
+    },
+    /// Money came to this account.
+    Received {
+        /// The transfer as it is when the event is read.
+        transfer: Box<Transfer>,
+    },
+    /// An event that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// One event. Delivered at least once, in commit order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Event {
+    /// Its place in the stream.
+    pub cursor: EventCursor,
+    /// Whom it concerns.
+    pub account: AccountId,
+    /// Whom it concerns, as Telegram knows them.
+    pub telegram_id: TelegramId,
+    /// When it happened.
+    pub at: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: EventKind,
+}
+
+/// `GET /v1/events?after=&wait=`. Giving a cursor in `after` acknowledges everything up to it;
+/// without `after` the server goes on where the last acknowledgement left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EventPage {
+    /// The events, in order; empty if none came within `wait`.
+    pub events: Vec<Event>,
+    /// Give this as `after` next time.
+    pub next: EventCursor,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_of_a_newer_server_is_still_read() {
+        let event: Event = serde_json::from_value(serde_json::json!({
+            "cursor": "0-1", "account": AccountId::random(), "telegram_id": 1, "at": 5,
+            "kind": "from_the_future", "more": [1]
+        }))
+        .unwrap();
+        assert_eq!(event.what, EventKind::Unknown);
+    }
+}

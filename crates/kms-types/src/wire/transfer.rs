@@ -1,0 +1,229 @@
+//! Transfers: quote, confirm, read.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AccountId, AccountRef, Amount, AmountError, EthAddress, PasswordHash, Recipient, Timestamp,
+    TransferId, Username, Wei,
+};
+
+/// How much to send: an amount in coins, or `all` that the fee leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum QuoteAmount {
+    /// This much.
+    Exactly(Amount),
+    /// The balance less the highest fee.
+    All,
+}
+
+impl TryFrom<String> for QuoteAmount {
+    type Error = AmountError;
+
+    fn try_from(text: String) -> Result<Self, AmountError> {
+        if text == "all" {
+            Ok(Self::All)
+        } else {
+            text.parse().map(Self::Exactly)
+        }
+    }
+}
+
+impl From<QuoteAmount> for String {
+    fn from(amount: QuoteAmount) -> String {
+        match amount {
+            QuoteAmount::Exactly(amount) => amount.to_string(),
+            QuoteAmount::All => "all".to_owned(),
+        }
+    }
+}
+
+/// `POST /v1/transfers`: what would it cost to send this? Repeating it with the same id and the
+/// same fields answers with the same transfer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct QuoteTransfer {
+    /// Chosen by the client.
+    pub id: TransferId,
+    /// Who pays.
+    pub from: AccountRef,
+    /// Who is paid: `@username` or `0x` address.
+    pub to: Recipient,
+    /// Coins, or `all`.
+    pub amount: QuoteAmount,
+    /// Anything the client wants to find again with the transfer, at most 200 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ref: Option<String>,
+}
+
+/// `POST /v1/transfers/{id}/confirm`: the sender saw the quote, and gives the password. Repeats
+/// what was shown, so that nothing else can be signed.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmTransfer {
+    /// The sender's.
+    pub password_hash: PasswordHash,
+    /// The address that was shown.
+    pub to_address: EthAddress,
+    /// The amount that was shown, in wei.
+    pub value: Wei,
+    /// The highest fee that was shown, in wei.
+    pub max_fee: Wei,
+}
+
+/// Where a transfer stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TransferState {
+    /// Priced, waiting for the password.
+    Quoted,
+    /// Signed and stored; about to be sent, or to be sent again.
+    Signed,
+    /// A node of the chain took it.
+    Broadcast,
+    /// In a block.
+    Mined,
+    /// So deep in the chain that it stays.
+    Final,
+    /// In a block, but the recipient's contract refused it; the fee is gone.
+    Failed,
+    /// Given up by the sender before it was signed.
+    Cancelled,
+    /// Not confirmed in time.
+    Expired,
+    /// A state that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// One side of a transfer, as it was when it was quoted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Party {
+    /// The account, if it is one of ours.
+    pub account: Option<AccountId>,
+    /// The name by which it was paid, or which the sender holds.
+    pub username: Option<Username>,
+    /// The address.
+    pub address: EthAddress,
+    /// Since when the account exists, if it is one of ours.
+    pub since: Option<Timestamp>,
+}
+
+/// What the sender should know before confirming.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Warning {
+    /// The sender never paid this recipient before.
+    FirstPayment,
+    /// The recipient is a contract.
+    Contract,
+    /// More than nine tenths of the balance go.
+    MostOfBalance,
+    /// The name came from somebody else less than 30 days ago.
+    NameMoved,
+    /// A warning that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A transfer, from quote to finality.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Transfer {
+    /// As the client chose it.
+    pub id: TransferId,
+    /// Where it stands.
+    pub state: TransferState,
+    /// Who pays.
+    pub from: Party,
+    /// Who is paid.
+    pub to: Party,
+    /// How much, in wei.
+    pub value: Wei,
+    /// The most that the network may take for it, in wei.
+    pub max_fee: Wei,
+    /// What the network took, in wei, once it is mined.
+    pub fee: Option<Wei>,
+    /// The chain it moves on (EIP-155).
+    pub chain_id: u64,
+    /// The transaction's hash, `0x` and 64 hex digits, once it is signed.
+    pub tx_hash: Option<String>,
+    /// The block it is in.
+    pub block: Option<u64>,
+    /// What to know before confirming.
+    pub warnings: Vec<Warning>,
+    /// The client's own note.
+    pub client_ref: Option<String>,
+    /// When it was quoted.
+    pub created_at: Timestamp,
+    /// Until when the quote can be confirmed.
+    pub expires_at: Timestamp,
+}
+
+/// Whether an account paid or was paid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// It paid.
+    Out,
+    /// It was paid.
+    In,
+}
+
+/// `GET /v1/accounts/{account}/transfers?before=&limit=`: newest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TransferPage {
+    /// The transfers that were at least signed, newest first.
+    pub transfers: Vec<Transfer>,
+    /// Give this as `before` for the next page; absent on the last.
+    pub next: Option<String>,
+}
+
+impl Transfer {
+    /// Whether `account` paid in it or was paid.
+    #[must_use]
+    pub fn direction(&self, account: AccountId) -> Direction {
+        if self.from.account == Some(account) {
+            Direction::Out
+        } else {
+            Direction::In
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quote_names_the_field_that_is_wrong() {
+        let quote = |field: &str, value: &str| {
+            let mut body = serde_json::json!({
+                "id": TransferId::random(), "from": "telegram:1", "to": "@bob", "amount": "0.5"
+            });
+            body[field] = value.into();
+            serde_json::from_value::<QuoteTransfer>(body)
+        };
+        assert!(quote("amount", "all").is_ok());
+        for (field, bad) in [
+            ("amount", "ALL"),
+            ("amount", "-1"),
+            ("amount", "0.0"),
+            ("to", "bob.eth"),
+            ("from", "1"),
+            ("id", "x"),
+            ("amout", "1"),
+        ] {
+            assert!(quote(field, bad).is_err(), "{field} {bad}");
+        }
+    }
+}
