@@ -1,0 +1,152 @@
+//! What transfers need of a database: a trait that `kms-store` implements. One method is one
+//! whole transaction.
+
+use async_trait::async_trait;
+use kms_core::ports::StoreError;
+use kms_types::{AccountId, EthAddress, Timestamp, TransferId, Wei};
+
+use crate::transfer::Transfer;
+
+/// What came of inserting a quote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// It is new.
+    New,
+    /// The id was there: this is what it stands for.
+    Existing(Box<Transfer>),
+}
+
+/// A signed transaction, before it is committed.
+#[derive(Clone, Debug)]
+pub struct SignedBytes {
+    /// Its hash.
+    pub tx_hash: [u8; 32],
+    /// Its bytes (EIP-2718), sealed: whoever has them in clear can move the money.
+    pub sealed: Vec<u8>,
+}
+
+/// Signs for a nonce. Called at most once, inside the transaction that commits its result.
+pub type Sign = Box<dyn FnOnce(u64) -> SignedBytes + Send>;
+
+/// What the chain said shortly before a transfer is signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainView {
+    /// The sender's balance in the latest block.
+    pub balance: Wei,
+    /// The sender's transaction count, pending ones included.
+    pub nonce: u64,
+}
+
+/// What came of signing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SignOutcome {
+    /// It is signed, with this nonce, hash and state.
+    Signed(Box<Transfer>),
+    /// It is not `quoted` (any more): this is how it stands. Nothing was signed.
+    NotQuoted(Box<Transfer>),
+    /// Its time is over, and it is `expired` now. Nothing was signed.
+    Expired,
+    /// The balance, less what other signed transfers may still take, does not cover it. Nothing
+    /// was signed.
+    Insufficient {
+        /// How much is missing.
+        missing: Wei,
+    },
+}
+
+/// A step that a signed transfer takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// `signed -> broadcast`: a node took it.
+    Broadcast,
+    /// `signed | broadcast -> mined`. Tells the sender, and the recipient that money came.
+    Mined {
+        /// The block that has it.
+        block: u64,
+        /// What the network took.
+        fee: Wei,
+    },
+    /// `signed | broadcast -> failed`: in a block, but reverted. Tells the sender.
+    Failed {
+        /// The block that has it.
+        block: u64,
+        /// What the network took.
+        fee: Wei,
+    },
+    /// `mined -> broadcast`: the block is not in the chain any more. Tells the sender.
+    Reorged,
+    /// `mined -> final`. Erases the signed bytes.
+    Final,
+}
+
+/// A transfer that somebody must look after now.
+#[derive(Clone, Debug)]
+pub struct Due {
+    /// The transfer, `signed`, `broadcast` or `mined`.
+    pub transfer: Transfer,
+    /// Its sealed bytes.
+    pub sealed: Vec<u8>,
+}
+
+/// Transfers, their signed bytes and their nonces.
+#[async_trait]
+pub trait TransferStore: Send + Sync {
+    /// Inserts a `quoted` transfer, or answers with the one that has its id.
+    async fn insert_quote(&self, quote: Transfer) -> Result<Inserted, StoreError>;
+
+    /// A transfer. A `quoted` one whose time is over reads as `expired`.
+    async fn transfer(
+        &self,
+        id: TransferId,
+        now: Timestamp,
+    ) -> Result<Option<Transfer>, StoreError>;
+
+    /// `quoted -> cancelled`. Answers with how it stands afterwards.
+    async fn cancel(&self, id: TransferId, now: Timestamp) -> Result<Option<Transfer>, StoreError>;
+
+    /// `quoted -> signed`, in one transaction: takes the wallet's nonce row, checks state, expiry
+    /// and that the balance covers every signed transfer of the wallet and this one, chooses the
+    /// nonce, calls `sign`, stores its bytes, writes the event `TransferChanged`.
+    ///
+    /// The nonce is the chain's, or the row's if transfers of the wallet are still on their way
+    /// and the row's is higher.
+    async fn sign(
+        &self,
+        id: TransferId,
+        view: ChainView,
+        now: Timestamp,
+        sign: Sign,
+    ) -> Result<SignOutcome, StoreError>;
+
+    /// Takes the step if the transfer's state allows it, with its events; else `false`.
+    async fn advance(
+        &self,
+        id: TransferId,
+        progress: Progress,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Claims up to `limit` transfers that are `signed`, `broadcast` or `mined`, and that nobody
+    /// has a lease on at `now`, until `lease_until`. Oldest nonce first.
+    async fn claim_due(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Due>, StoreError>;
+
+    /// What the account's `signed` and `broadcast` transfers may still take, fees included.
+    async fn pending_spend(&self, account: AccountId) -> Result<Wei, StoreError>;
+
+    /// Whether the account has a `mined` or `final` transfer to the address.
+    async fn has_paid(&self, account: AccountId, to: EthAddress) -> Result<bool, StoreError>;
+
+    /// The account's transfers, sent and received, that are at least signed; newest first, those
+    /// before `(created_at, id)` only. Received ones only when `mined` or `final`.
+    async fn transfers_of(
+        &self,
+        account: AccountId,
+        before: Option<(Timestamp, TransferId)>,
+        limit: u32,
+    ) -> Result<Vec<Transfer>, StoreError>;
+}

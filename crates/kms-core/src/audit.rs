@@ -1,0 +1,103 @@
+//! What is written down about every use of a key. Never a secret, never free text from outside.
+
+use kms_types::{AccountId, TelegramId, Timestamp, TransferId};
+
+/// Who asks, as the server authenticated it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The name of the bearer token, or of the command an operator ran.
+    pub actor: String,
+    /// The request, as logs know it.
+    pub request_id: String,
+}
+
+/// What is done with a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Action {
+    /// A wallet is made.
+    Create,
+    /// A key is opened to sign this transfer.
+    Send(TransferId),
+    /// A key is opened and sealed under a new password.
+    ChangePassword,
+    /// An SCK is unwrapped by the KMS key.
+    Recover,
+}
+
+impl Action {
+    /// The word in the audit table.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Send(_) => "send",
+            Self::ChangePassword => "change_password",
+            Self::Recover => "recover",
+        }
+    }
+
+    /// The object of the action, where it is not the account.
+    #[must_use]
+    pub fn subject(self) -> Option<String> {
+        match self {
+            Self::Send(transfer) => Some(transfer.to_string()),
+            Self::Create | Self::ChangePassword | Self::Recover => None,
+        }
+    }
+}
+
+/// Whether a record was written before or after the act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Before: the act does not happen unless this is committed.
+    Intent,
+    /// After, with `ok` or the error's code.
+    Outcome(&'static str),
+    /// Something that must not be: a row that does not fit its seal, its MAC or its owner.
+    Alarm(&'static str),
+}
+
+impl Phase {
+    /// The word in the audit table.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Intent => "intent",
+            Self::Outcome(_) => "outcome",
+            Self::Alarm(_) => "alarm",
+        }
+    }
+
+    /// What came of it.
+    #[must_use]
+    pub fn outcome(self) -> Option<&'static str> {
+        match self {
+            Self::Intent => None,
+            Self::Outcome(code) | Self::Alarm(code) => Some(code),
+        }
+    }
+}
+
+/// An error that knows how the audit table calls it.
+pub trait Audited {
+    /// [`Phase::Outcome`] with a code, or [`Phase::Alarm`] for what must not be.
+    fn phase(&self) -> Phase;
+}
+
+/// One line of the audit table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditRecord {
+    /// When.
+    pub at: Timestamp,
+    /// Who asked.
+    pub caller: Caller,
+    /// For what.
+    pub action: Action,
+    /// Before or after.
+    pub phase: Phase,
+    /// On whose wallet, where it is known.
+    pub account: Option<AccountId>,
+    /// Whose it is.
+    pub telegram_id: Option<TelegramId>,
+}

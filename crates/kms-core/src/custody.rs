@@ -1,0 +1,665 @@
+//! The service: make a wallet, open it, change its password, replace a forgotten one.
+//!
+//! Every use of a key is audited before it happens; every guess is counted before it is tried.
+//! A key in clear lives on one thread of the KDF pool, or in the [`OpenWallet`] that a caller
+//! moves into the work that signs.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kms_types::wire::AccountState;
+use kms_types::{
+    AccountId, AccountRef, Email, Mobile, PasswordHash, RecoveryId, SckId, TelegramId, Timestamp,
+};
+
+use crate::account::{Account, NewAccount, SeenName, SwapReason, Wallet, WalletSwap};
+use crate::audit::{Action, AuditRecord, Audited, Caller, Phase};
+use crate::failpoint;
+use crate::kdf::{KdfParams, Salt};
+use crate::kdf_pool::{KdfPool, Place, PoolError};
+use crate::master_key::{KeyRing, MasterKeyError};
+use crate::ports::{
+    AccountStore, Attempt, AuditLog, PasswordGate, SckStore, StoreError, WrappedSck,
+};
+use crate::private_key::{OpenWallet, PrivateKey};
+use crate::sck::Sck;
+use crate::seal::{KeyOwner, SealError, Sealer};
+use crate::server_keys::{ServerKeyId, ServerKeys};
+use crate::wrap::{SckOwner, UnwrapError};
+
+/// The stores that custody works with.
+#[derive(Clone)]
+pub struct Ports {
+    /// Accounts and wallets.
+    pub accounts: Arc<dyn AccountStore>,
+    /// Wrapped SCKs.
+    pub scks: Arc<dyn SckStore>,
+    /// The audit table.
+    pub audit: Arc<dyn AuditLog>,
+    /// The limit on guesses.
+    pub gate: Arc<dyn PasswordGate>,
+}
+
+/// The custody service.
+#[derive(Debug)]
+pub struct Custody {
+    ports: Ports,
+    pool: KdfPool,
+    seals: Arc<Seals>,
+}
+
+/// What opens and seals wallets, shared with the threads that do it.
+#[derive(Debug)]
+struct Seals {
+    ring: KeyRing,
+    keys: Arc<ServerKeys>,
+    sealer: Sealer,
+    kdf: KdfParams,
+}
+
+/// What a wallet is made of.
+#[derive(Debug)]
+pub struct CreateWallet {
+    /// Whose it is.
+    pub telegram_id: TelegramId,
+    /// Its password, stretched by the client.
+    pub password: PasswordHash,
+    /// The name that came with the request.
+    pub name: Option<SeenName>,
+    /// How to reach its owner.
+    pub mobile: Option<Mobile>,
+    /// How to reach its owner.
+    pub email: Option<Email>,
+}
+
+/// What came of making a wallet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// It is new.
+    New(Account),
+    /// The Telegram user had one, and the password is its password.
+    Existing(Account),
+}
+
+/// Why custody refused or failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CustodyError {
+    /// There is no such account.
+    #[error("there is no such account")]
+    NoAccount,
+    /// The Telegram user has a wallet with another password.
+    #[error("this Telegram user has a wallet with another password")]
+    AccountExists,
+    /// The password is wrong; also what is said of accounts that do not exist.
+    #[error("the password is wrong")]
+    WrongPassword,
+    /// Too many wrong passwords.
+    #[error("too many wrong passwords")]
+    Locked {
+        /// When the next may be tried.
+        until: Timestamp,
+    },
+    /// The operator stopped the account.
+    #[error("the account is frozen")]
+    Frozen,
+    /// The id stands for another account's recovery.
+    #[error("the recovery's id was used before")]
+    RecoveryReused,
+    /// The wallet was changed by another request at the same time.
+    #[error("the wallet was changed by another request")]
+    Conflict,
+    /// All places for checking passwords are taken.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// A store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The KMS key did not answer.
+    #[error(transparent)]
+    MasterKey(MasterKeyError),
+    /// The wallet needs a pepper that is not configured.
+    #[error("version {0} of the pepper is not configured")]
+    NoPepper(ServerKeyId),
+    /// What is stored does not fit together. Somebody changed it, or the disk did.
+    #[error("what is stored for this wallet does not fit together: {0}")]
+    Integrity(&'static str),
+}
+
+impl Audited for CustodyError {
+    fn phase(&self) -> Phase {
+        match self {
+            Self::NoAccount => Phase::Outcome("no_account"),
+            Self::AccountExists => Phase::Outcome("account_exists"),
+            Self::WrongPassword => Phase::Outcome("wrong_password"),
+            Self::Locked { .. } => Phase::Outcome("locked"),
+            Self::Frozen => Phase::Outcome("frozen"),
+            Self::RecoveryReused => Phase::Outcome("recovery_reused"),
+            Self::Conflict => Phase::Outcome("conflict"),
+            Self::Pool(_) => Phase::Outcome("busy"),
+            Self::Store(StoreError::Tampered { .. }) => Phase::Alarm("tampered"),
+            Self::Store(StoreError::Corrupt { .. }) => Phase::Alarm("corrupt"),
+            Self::Store(_) => Phase::Outcome("store_unavailable"),
+            Self::MasterKey(_) => Phase::Outcome("kms_key_unavailable"),
+            Self::NoPepper(_) => Phase::Outcome("no_pepper"),
+            Self::Integrity(_) => Phase::Alarm("integrity"),
+        }
+    }
+}
+
+impl From<MasterKeyError> for CustodyError {
+    fn from(error: MasterKeyError) -> Self {
+        match error {
+            MasterKeyError::Undecryptable => {
+                Self::Integrity("the wrapped key was not made for this KMS key")
+            }
+            MasterKeyError::Unavailable(_) => Self::MasterKey(error),
+        }
+    }
+}
+
+impl From<UnwrapError> for CustodyError {
+    fn from(error: UnwrapError) -> Self {
+        match error {
+            UnwrapError::MasterKey(error) => error.into(),
+            UnwrapError::NoKey(_) => Self::Integrity("the wrapped key's KMS key is not configured"),
+            UnwrapError::Mismatch => Self::Integrity("the wrapped key belongs to somebody else"),
+        }
+    }
+}
+
+impl From<SealError> for CustodyError {
+    fn from(_: SealError) -> Self {
+        Self::Integrity("the sealed key does not belong to this wallet")
+    }
+}
+
+impl Custody {
+    /// The service over these stores and keys; wallets are sealed with today's `kdf`.
+    #[must_use]
+    pub fn new(
+        ports: Ports,
+        ring: KeyRing,
+        keys: Arc<ServerKeys>,
+        pool: KdfPool,
+        kdf: KdfParams,
+    ) -> Self {
+        let sealer = Sealer::new(Arc::clone(&keys));
+        Self {
+            ports,
+            pool,
+            seals: Arc::new(Seals {
+                ring,
+                keys,
+                sealer,
+                kdf,
+            }),
+        }
+    }
+
+    /// Makes a wallet; or answers with the one that the Telegram user has, if the password is its
+    /// password.
+    ///
+    /// The wrapped SCK is written before the wallet: a crash between the two leaves a blob that
+    /// nobody refers to, and a repeat works.
+    ///
+    /// # Errors
+    /// `AccountExists` when there is a wallet with another password; else as a store, the pool or
+    /// the password gate fails.
+    pub async fn create(
+        &self,
+        request: CreateWallet,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<Created, CustodyError> {
+        let owner = AccountRef::Telegram(request.telegram_id);
+        self.audited(Action::Create, owner, caller, now, async |_record| {
+            if let Some(account) = self.ports.accounts.account(owner).await? {
+                return self.existing(account, request.password, now).await;
+            }
+            let CreateWallet {
+                telegram_id,
+                password,
+                name,
+                mobile,
+                email,
+            } = request;
+            let id = AccountId::random();
+            let seals = Arc::clone(&self.seals);
+            let (sealed, password) = self
+                .pool
+                .reserve()?
+                .run(move || {
+                    let key = PrivateKey::random();
+                    (seals.seal(id, telegram_id, &key, &password, 1), password)
+                })
+                .await?;
+            let (wallet, wrapped) = sealed?;
+            let sealer = &self.seals.sealer;
+            let account = Account {
+                id,
+                telegram_id,
+                username: None,
+                state: AccountState::Active,
+                mobile: mobile.map(|to| sealer.seal_contact(id, "mobile", to.as_str())),
+                email: email.map(|to| sealer.seal_contact(id, "email", to.as_str())),
+                created_at: now,
+                wallet,
+            };
+            self.ports.scks.put_sck(wrapped).await?;
+            failpoint::reach("create-after-sck");
+            let made = self
+                .ports
+                .accounts
+                .create_account(NewAccount { account, name })
+                .await?;
+            failpoint::reach("create-after-commit");
+            // Read back: the name that the account holds is decided by the transaction.
+            let account = self.load(owner).await?;
+            if made {
+                Ok(Created::New(account))
+            } else {
+                self.existing(account, password, now).await
+            }
+        })
+        .await
+    }
+
+    /// Opens the account's wallet with its password and hands it to `work`; the audit's outcome
+    /// is that of `work`. The wallet is zeroized when `work` drops it.
+    ///
+    /// # Errors
+    /// `WrongPassword` also for unknown accounts, after the same work; else as `work`, a store,
+    /// the pool or the password gate fails.
+    pub async fn with_wallet<T, E, F>(
+        &self,
+        account: AccountRef,
+        password: PasswordHash,
+        action: Action,
+        caller: &Caller,
+        now: Timestamp,
+        work: impl FnOnce(OpenWallet) -> F,
+    ) -> Result<T, E>
+    where
+        E: From<CustodyError> + Audited,
+        F: Future<Output = Result<T, E>>,
+    {
+        self.audited(action, account, caller, now, async |record| {
+            let account = self.known_or_decoy(account, &password).await?;
+            record.account = Some(account.id);
+            record.telegram_id = Some(account.telegram_id);
+            let (id, address) = (account.id, account.wallet.address);
+            let wallet = self
+                .unlock(account, password, now, move |key| {
+                    OpenWallet::new(id, address, key)
+                })
+                .await?;
+            work(wallet).await
+        })
+        .await
+    }
+
+    /// Seals the wallet under a new password.
+    ///
+    /// # Errors
+    /// `WrongPassword` also for unknown accounts; `Conflict` when another change came first; else
+    /// as a store, the pool or the password gate fails.
+    pub async fn change_password(
+        &self,
+        account: AccountRef,
+        old: PasswordHash,
+        new: PasswordHash,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<(), CustodyError> {
+        self.audited(
+            Action::ChangePassword,
+            account,
+            caller,
+            now,
+            async |record| {
+                let account = self.known_or_decoy(account, &old).await?;
+                record.account = Some(account.id);
+                record.telegram_id = Some(account.telegram_id);
+                let (id, telegram_id, version) =
+                    (account.id, account.telegram_id, account.wallet.version);
+                let seals = Arc::clone(&self.seals);
+                let (wallet, wrapped) = self
+                    .unlock(account, old, now, move |key| {
+                        seals.seal(id, telegram_id, &key, &new, version + 1)
+                    })
+                    .await??;
+                self.ports.scks.put_sck(wrapped).await?;
+                failpoint::reach("change-password-after-sck");
+                self.swap(id, version, wallet, SwapReason::PasswordChange, now)
+                    .await?;
+                failpoint::reach("change-password-after-commit");
+                Ok(())
+            },
+        )
+        .await
+    }
+
+    /// Replaces a forgotten password: the SCK comes from the KMS key instead of the old password.
+    /// A repeat with the same id and password answers the same.
+    ///
+    /// # Errors
+    /// `NoAccount`; `RecoveryReused`; `Conflict` when another change came first; `Integrity` when
+    /// what is stored was exchanged or changed; else as a store, the pool or the KMS key fails.
+    pub async fn recover(
+        &self,
+        account: AccountRef,
+        recovery: RecoveryId,
+        new: PasswordHash,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<Account, CustodyError> {
+        self.audited(Action::Recover, account, caller, now, async |record| {
+            let account = self.load(account).await?;
+            record.account = Some(account.id);
+            record.telegram_id = Some(account.telegram_id);
+            refuse_frozen(&account)?;
+            if let Some(done) = self.ports.accounts.recovery(recovery).await? {
+                if done.account != account.id {
+                    return Err(CustodyError::RecoveryReused);
+                }
+                self.unlock(account.clone(), new, now, drop).await?;
+                return Ok(account);
+            }
+            let place = self.pool.reserve()?;
+            let sck = self.unwrap_sck(&account).await?;
+            let seals = Arc::clone(&self.seals);
+            let sealed = account.clone();
+            let (wallet, wrapped) = place
+                .run(move || {
+                    if !sck.matches(&sealed.wallet.commitment) {
+                        return Err(CustodyError::Integrity(
+                            "the wrapped key is not this wallet's",
+                        ));
+                    }
+                    let key = open(&sealed, &sck)?;
+                    let version = sealed.wallet.version + 1;
+                    seals.seal(sealed.id, sealed.telegram_id, &key, &new, version)
+                })
+                .await??;
+            self.ports.scks.put_sck(wrapped).await?;
+            failpoint::reach("recover-after-sck");
+            let reason = SwapReason::Recovery(recovery);
+            self.swap(account.id, account.wallet.version, wallet, reason, now)
+                .await?;
+            failpoint::reach("recover-after-commit");
+            self.ports.gate.clear_attempts(account.id).await?;
+            self.load(account.id.into()).await
+        })
+        .await
+    }
+
+    async fn load(&self, account: AccountRef) -> Result<Account, CustodyError> {
+        self.ports
+            .accounts
+            .account(account)
+            .await?
+            .ok_or(CustodyError::NoAccount)
+    }
+
+    /// The account; or, if there is none, the error after as much work as a wrong password takes.
+    async fn known_or_decoy(
+        &self,
+        account: AccountRef,
+        password: &PasswordHash,
+    ) -> Result<Account, CustodyError> {
+        if let Some(account) = self.ports.accounts.account(account).await? {
+            return Ok(account);
+        }
+        let kdf = self.seals.kdf;
+        let password = PasswordHash::fill(|bytes| bytes.copy_from_slice(password.expose()));
+        self.pool
+            .reserve()?
+            .run(move || kdf.stretch(&password, &Salt::random()))
+            .await?;
+        Err(CustodyError::WrongPassword)
+    }
+
+    /// Counts the attempt, tries the password, and hands the key to `then` on the same thread.
+    async fn unlock<T: Send + 'static>(
+        &self,
+        account: Account,
+        password: PasswordHash,
+        now: Timestamp,
+        then: impl FnOnce(PrivateKey) -> T + Send + 'static,
+    ) -> Result<T, CustodyError> {
+        refuse_frozen(&account)?;
+        // The place first: an attempt that finds no place is not tried, and must not count.
+        let place: Place = self.pool.reserve()?;
+        if let Attempt::LockedUntil(until) = self.ports.gate.count_attempt(account.id, now).await? {
+            return Err(CustodyError::Locked { until });
+        }
+        let id = account.id;
+        let seals = Arc::clone(&self.seals);
+        let done = place
+            .run(move || {
+                let sck = seals.derive(&account.wallet, &password)?;
+                Ok::<_, CustodyError>(then(open(&account, &sck)?))
+            })
+            .await??;
+        self.ports.gate.clear_attempts(id).await?;
+        Ok(done)
+    }
+
+    async fn existing(
+        &self,
+        account: Account,
+        password: PasswordHash,
+        now: Timestamp,
+    ) -> Result<Created, CustodyError> {
+        match self.unlock(account.clone(), password, now, drop).await {
+            Ok(()) => Ok(Created::Existing(account)),
+            Err(CustodyError::WrongPassword) => Err(CustodyError::AccountExists),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn unwrap_sck(&self, account: &Account) -> Result<Sck, CustodyError> {
+        let sck_id = account.wallet.sck_id;
+        let wrapped = self.ports.scks.sck(sck_id).await?;
+        let wrapped = wrapped.ok_or(CustodyError::Integrity("the wrapped key is missing"))?;
+        let owner = SckOwner {
+            account: account.id,
+            address: account.wallet.address,
+            sck_id,
+        };
+        Ok(owner.unwrap(wrapped, &self.seals.ring).await?)
+    }
+
+    async fn swap(
+        &self,
+        account: AccountId,
+        replaces: i64,
+        wallet: Wallet,
+        reason: SwapReason,
+        at: Timestamp,
+    ) -> Result<(), CustodyError> {
+        let swap = WalletSwap {
+            account,
+            replaces,
+            wallet,
+            reason,
+            at,
+        };
+        if self.ports.accounts.swap_wallet(swap).await? {
+            Ok(())
+        } else {
+            Err(CustodyError::Conflict)
+        }
+    }
+
+    /// Runs `work` between an INTENT that must be written and an OUTCOME that is retried. `work`
+    /// may fill in what the INTENT could not know.
+    async fn audited<T, E: Audited + From<CustodyError>>(
+        &self,
+        action: Action,
+        account: AccountRef,
+        caller: &Caller,
+        now: Timestamp,
+        work: impl AsyncFnOnce(&mut AuditRecord) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut record = AuditRecord {
+            at: now,
+            caller: caller.clone(),
+            action,
+            phase: Phase::Intent,
+            account: match account {
+                AccountRef::Id(id) => Some(id),
+                AccountRef::Telegram(_) => None,
+            },
+            telegram_id: match account {
+                AccountRef::Id(_) => None,
+                AccountRef::Telegram(id) => Some(id),
+            },
+        };
+        let intent = self.ports.audit.append(record.clone()).await;
+        intent.map_err(|error| E::from(error.into()))?;
+        let result = work(&mut record).await;
+        record.phase = match &result {
+            Ok(_) => Phase::Outcome("ok"),
+            Err(error) => error.phase(),
+        };
+        if let Phase::Alarm(what) = record.phase {
+            tracing::error!(request_id = caller.request_id, what, "integrity alarm");
+        }
+        append_outcome(Arc::clone(&self.ports.audit), record).await;
+        result
+    }
+}
+
+impl Seals {
+    fn derive(&self, wallet: &Wallet, password: &PasswordHash) -> Result<Sck, CustodyError> {
+        let pepper = self.keys.pepper.get(wallet.pepper_id);
+        let pepper = pepper.ok_or(CustodyError::NoPepper(wallet.pepper_id))?;
+        let sck = Sck::derive(wallet.kdf, password, &wallet.salt, pepper);
+        if sck.matches(&wallet.commitment) {
+            Ok(sck)
+        } else {
+            Err(CustodyError::WrongPassword)
+        }
+    }
+
+    /// Seals the key under a fresh salt and SCK, and wraps that SCK.
+    fn seal(
+        &self,
+        account: AccountId,
+        telegram_id: TelegramId,
+        key: &PrivateKey,
+        password: &PasswordHash,
+        version: i64,
+    ) -> Result<(Wallet, WrappedSck), CustodyError> {
+        let (salt, sck_id, address) = (Salt::random(), SckId::random(), key.address());
+        let pepper_id = self.keys.pepper.current();
+        let pepper = self
+            .keys
+            .pepper
+            .get(pepper_id)
+            .ok_or(CustodyError::NoPepper(pepper_id))?;
+        let sck = Sck::derive(self.kdf, password, &salt, pepper);
+        let wallet = Wallet {
+            address,
+            public_key: key.public_key(),
+            sealed_key: KeyOwner {
+                account,
+                telegram_id,
+                address,
+                sck_id,
+            }
+            .seal(key, &sck),
+            kdf: self.kdf,
+            salt,
+            password_version: password.version(),
+            pepper_id,
+            commitment: sck.commitment(),
+            sck_id,
+            version,
+        };
+        let wrapped = SckOwner {
+            account,
+            address,
+            sck_id,
+        }
+        .wrap(&sck, &self.ring)?;
+        Ok((wallet, wrapped))
+    }
+}
+
+/// Opens the sealed key, and checks that it is the key of the wallet's address.
+fn open(account: &Account, sck: &Sck) -> Result<PrivateKey, CustodyError> {
+    let wallet = &account.wallet;
+    let owner = KeyOwner {
+        account: account.id,
+        telegram_id: account.telegram_id,
+        address: wallet.address,
+        sck_id: wallet.sck_id,
+    };
+    let key = owner.open(&wallet.sealed_key, sck)?;
+    if key.address() == wallet.address {
+        Ok(key)
+    } else {
+        Err(CustodyError::Integrity(
+            "the sealed key is not the key of the wallet's address",
+        ))
+    }
+}
+
+fn refuse_frozen(account: &Account) -> Result<(), CustodyError> {
+    if account.state == AccountState::Active {
+        Ok(())
+    } else {
+        Err(CustodyError::Frozen)
+    }
+}
+
+/// An outcome that can not be written changes no answer: it is tried again in the background.
+async fn append_outcome(audit: Arc<dyn AuditLog>, record: AuditRecord) {
+    let Err(first) = audit.append(record.clone()).await else {
+        return;
+    };
+    tracing::error!(request_id = record.caller.request_id, error = %first, "audit outcome delayed");
+    tokio::spawn(async move {
+        for seconds in [1, 5, 30, 120] {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            if audit.append(record.clone()).await.is_ok() {
+                return;
+            }
+        }
+        tracing::error!(request_id = record.caller.request_id, "audit outcome lost");
+    });
+}
+
+impl std::fmt::Debug for Ports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ports(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Servers run these on tasks of their own, so that a client that hangs up stops nothing.
+    #[expect(dead_code, reason = "it is enough that it compiles")]
+    fn futures_may_move_between_threads(custody: &Custody, caller: &Caller) {
+        fn assert_send<T: Send>(_: T) {}
+        let hash = || PasswordHash::fill(|_| ());
+        let account = AccountRef::Id(AccountId::random());
+        let now = Timestamp(0);
+        assert_send(custody.change_password(account, hash(), hash(), caller, now));
+        assert_send(custody.recover(account, RecoveryId::random(), hash(), caller, now));
+        assert_send(custody.with_wallet(
+            account,
+            hash(),
+            Action::Create,
+            caller,
+            now,
+            |wallet| async move { Ok::<_, CustodyError>(wallet.address()) },
+        ));
+    }
+}

@@ -1,0 +1,33 @@
+//! Custody: the only place where a plaintext wallet key exists.
+//!
+//! A wallet's private key is sealed under a key (SCK) derived from the owner's password; the SCK
+//! is wrapped for the KMS's own key, so that a forgotten password can be replaced. [`Custody`]
+//! is the service; the modules below it are its parts, each specified to the byte in
+//! `FORMAT.md`.
+//!
+//! This crate must never do HTTP or SQL: it reaches stores through the traits of [`ports`].
+
+pub mod account;
+pub mod audit;
+mod custody;
+pub mod failpoint;
+mod kdf;
+mod kdf_pool;
+mod local_key;
+mod master_key;
+pub mod ports;
+mod private_key;
+mod random;
+mod sck;
+mod seal;
+mod server_keys;
+mod wrap;
+
+pub use custody::{CreateWallet, Created, Custody, CustodyError, Ports};
+pub use kdf::{KdfParams, KdfParamsError, Salt};
+pub use kdf_pool::{KdfPool, Place, PoolError};
+pub use local_key::{LocalKeyError, LocalMasterKey};
+pub use master_key::{KeyRing, KeyRingError, MasterKey, MasterKeyError, MasterKeyId};
+pub use private_key::{HashSignature, OpenWallet};
+pub use seal::{SealError, Sealer};
+pub use server_keys::{RowMac, ServerKey, ServerKeyError, ServerKeyId, ServerKeySet, ServerKeys};

@@ -1,0 +1,114 @@
+//! What custody needs of the world: traits that `kms-store` implements. One method is one whole
+//! transaction, so that no caller composes half of one.
+
+use async_trait::async_trait;
+use kms_types::{AccountId, AccountRef, RecoveryId, SckId, Timestamp};
+
+use crate::account::{Account, NewAccount, Recovery, WalletSwap};
+use crate::audit::AuditRecord;
+use crate::master_key::MasterKeyId;
+
+/// Why a store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// It does not answer, or not in time. Whether it wrote is unknown.
+    #[error("the {store} database does not answer")]
+    Unavailable {
+        /// Which one.
+        store: &'static str,
+        /// What its driver said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A row holds what this program never writes.
+    #[error("the {table} row of {key} can not be read: {reason}")]
+    Corrupt {
+        /// In which table.
+        table: &'static str,
+        /// Which row.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A row's MAC is not the one that this program wrote: somebody else changed it.
+    #[error("the {table} row of {key} was changed from outside")]
+    Tampered {
+        /// In which table.
+        table: &'static str,
+        /// Which row.
+        key: String,
+    },
+}
+
+/// Accounts and wallets.
+#[async_trait]
+pub trait AccountStore: Send + Sync {
+    /// The account, with the name its holder has now.
+    async fn account(&self, account: AccountRef) -> Result<Option<Account>, StoreError>;
+
+    /// Writes account, wallet, name and the event `AccountCreated`, or nothing and `false` if the
+    /// Telegram user has an account.
+    async fn create_account(&self, new: NewAccount) -> Result<bool, StoreError>;
+
+    /// Replaces the wallet, writes the event and, for a recovery, the recovery; or nothing and
+    /// `false` if the wallet's version is not the one to be replaced.
+    async fn swap_wallet(&self, swap: WalletSwap) -> Result<bool, StoreError>;
+
+    /// A completed recovery.
+    async fn recovery(&self, id: RecoveryId) -> Result<Option<Recovery>, StoreError>;
+}
+
+/// An SCK as the key database holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrappedSck {
+    /// Random.
+    pub id: SckId,
+    /// Whose.
+    pub account: AccountId,
+    /// Which KMS key opens it.
+    pub master_key: MasterKeyId,
+    /// `FORMAT.md`, "Wrapped SCK".
+    pub bytes: Vec<u8>,
+}
+
+/// The key database: wrapped SCKs and nothing else.
+#[async_trait]
+pub trait SckStore: Send + Sync {
+    /// Writes it, so that a majority of replicas keeps it. An id is written once.
+    async fn put_sck(&self, sck: WrappedSck) -> Result<(), StoreError>;
+
+    /// Reads it.
+    async fn sck(&self, id: SckId) -> Result<Option<WrappedSck>, StoreError>;
+}
+
+/// The audit table.
+#[async_trait]
+pub trait AuditLog: Send + Sync {
+    /// Appends the record. When this returns, it is committed.
+    async fn append(&self, record: AuditRecord) -> Result<(), StoreError>;
+}
+
+/// Whether a password may be tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// It may, and the attempt was counted.
+    Counted,
+    /// Not before this time.
+    LockedUntil(Timestamp),
+}
+
+/// The limit on guesses. An attempt is counted before the password is tried, so that many at
+/// once can not pass.
+#[async_trait]
+pub trait PasswordGate: Send + Sync {
+    /// Counts an attempt, unless the account is locked at `now`. From the fifth attempt that was
+    /// not cleared, each one locks: 15 minutes, doubling up to 24 hours.
+    async fn count_attempt(
+        &self,
+        account: AccountId,
+        now: Timestamp,
+    ) -> Result<Attempt, StoreError>;
+
+    /// A right password, or a recovery: forgets all attempts.
+    async fn clear_attempts(&self, account: AccountId) -> Result<(), StoreError>;
+}

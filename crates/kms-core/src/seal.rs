@@ -1,0 +1,343 @@
+//! AES-256-GCM (NIST SP 800-38D) with a random nonce: for private keys under an SCK, and for
+//! contacts and signed transactions under the server's contact key (`FORMAT.md`, "Sealed").
+
+use std::sync::Arc;
+
+use hkdf::Hkdf;
+use kms_types::{AccountId, EthAddress, SckId, TelegramId, TransferId};
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::private_key::PrivateKey;
+use crate::random;
+use crate::sck::Sck;
+use crate::server_keys::{ServerKey, ServerKeyId, ServerKeys};
+
+const VERSION: u8 = 1;
+const TAG_LEN: usize = 16;
+
+/// Why something sealed did not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// Not in a format that this version knows.
+    #[error("the sealed bytes have an unknown version or a wrong length")]
+    Format,
+    /// Sealed under another key, for another owner or purpose, or changed.
+    #[error("the sealed bytes do not belong here or were changed")]
+    Mismatch,
+    /// Sealed under a version of the contact key that is not configured.
+    #[error("version {0} of the contact key is not configured")]
+    NoKey(ServerKeyId),
+}
+
+/// Whose private key it is; goes into the AAD, so that a sealed key opens in its own row only.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeyOwner {
+    pub(crate) account: AccountId,
+    pub(crate) telegram_id: TelegramId,
+    pub(crate) address: EthAddress,
+    pub(crate) sck_id: SckId,
+}
+
+impl KeyOwner {
+    fn aad(&self) -> Vec<u8> {
+        [
+            b"wallet-kms/v1/private-key".as_slice(),
+            self.account.as_bytes(),
+            &self.telegram_id.as_i64().to_be_bytes(),
+            self.address.as_bytes(),
+            self.sck_id.as_bytes(),
+        ]
+        .concat()
+    }
+
+    /// `version | nonce | ciphertext and tag` of the private key.
+    pub(crate) fn seal(&self, key: &PrivateKey, sck: &Sck) -> Vec<u8> {
+        let mut blob = vec![VERSION];
+        append_sealed(&mut blob, &sck.seal_key(), &self.aad(), &*key.to_bytes());
+        blob
+    }
+
+    /// Opens what [`KeyOwner::seal`] made.
+    pub(crate) fn open(&self, blob: &[u8], sck: &Sck) -> Result<PrivateKey, SealError> {
+        let (&VERSION, body) = blob.split_first().ok_or(SealError::Format)? else {
+            return Err(SealError::Format);
+        };
+        let plain = open(body, &sck.seal_key(), &self.aad())?;
+        let bytes: &[u8; 32] = plain
+            .as_slice()
+            .try_into()
+            .map_err(|_length| SealError::Format)?;
+        PrivateKey::from_bytes(bytes).ok_or(SealError::Mismatch)
+    }
+}
+
+/// Seals what the server itself must read again: contacts, and signed transactions until they are
+/// final.
+#[derive(Clone, Debug)]
+pub struct Sealer(Arc<ServerKeys>);
+
+impl Sealer {
+    /// Uses the contact key of these.
+    #[must_use]
+    pub fn new(keys: Arc<ServerKeys>) -> Self {
+        Self(keys)
+    }
+
+    /// Seals a mobile number or an e-mail address of the account.
+    #[must_use]
+    pub fn seal_contact(&self, account: AccountId, kind: &str, contact: &str) -> Vec<u8> {
+        self.seal(
+            "contact",
+            &[account.as_bytes(), kind.as_bytes()],
+            contact.as_bytes(),
+        )
+    }
+
+    /// Opens what [`Sealer::seal_contact`] made.
+    ///
+    /// # Errors
+    /// When it was sealed for another account or kind, or under a key that is not configured.
+    pub fn open_contact(
+        &self,
+        account: AccountId,
+        kind: &str,
+        blob: &[u8],
+    ) -> Result<String, SealError> {
+        let plain = self.open("contact", &[account.as_bytes(), kind.as_bytes()], blob)?;
+        String::from_utf8(plain.to_vec()).map_err(|_personal| SealError::Mismatch)
+    }
+
+    /// Seals the bytes of a signed transaction.
+    #[must_use]
+    pub fn seal_transaction(&self, transfer: TransferId, signed: &[u8]) -> Vec<u8> {
+        self.seal("transaction", &[transfer.as_bytes()], signed)
+    }
+
+    /// Opens what [`Sealer::seal_transaction`] made.
+    ///
+    /// # Errors
+    /// When it was sealed for another transfer, or under a key that is not configured.
+    pub fn open_transaction(
+        &self,
+        transfer: TransferId,
+        blob: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        self.open("transaction", &[transfer.as_bytes()], blob)
+    }
+
+    /// `version | key id | nonce | ciphertext and tag`.
+    fn seal(&self, purpose: &str, owner: &[&[u8]], plain: &[u8]) -> Vec<u8> {
+        let id = self.0.contact.current();
+        let mut blob = vec![VERSION, id.as_u8()];
+        #[expect(
+            clippy::expect_used,
+            reason = "the current version is always configured"
+        )]
+        let key = self.0.contact.get(id).expect("the current key is there");
+        append_sealed(
+            &mut blob,
+            &purpose_key(key, purpose),
+            &server_aad(purpose, owner),
+            plain,
+        );
+        blob
+    }
+
+    fn open(
+        &self,
+        purpose: &str,
+        owner: &[&[u8]],
+        blob: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        let [VERSION, id, body @ ..] = blob else {
+            return Err(SealError::Format);
+        };
+        let id = ServerKeyId::try_from(*id).map_err(|_zero| SealError::Format)?;
+        let key = self.0.contact.get(id).ok_or(SealError::NoKey(id))?;
+        open(
+            body,
+            &purpose_key(key, purpose),
+            &server_aad(purpose, owner),
+        )
+    }
+}
+
+/// A key for one purpose, so that a contact can never be opened as a transaction.
+fn purpose_key(key: &ServerKey, purpose: &str) -> Zeroizing<[u8; 32]> {
+    let mut out = Zeroizing::new([0; 32]);
+    #[expect(clippy::expect_used, reason = "fails only beyond 255 times 32 bytes")]
+    Hkdf::<Sha256>::new(None, key.expose())
+        .expand_multi_info(&[b"wallet-kms/v1/", purpose.as_bytes()], out.as_mut_slice())
+        .expect("32 bytes can be expanded");
+    out
+}
+
+fn server_aad(purpose: &str, owner: &[&[u8]]) -> Vec<u8> {
+    [
+        b"wallet-kms/v1/".as_slice(),
+        purpose.as_bytes(),
+        &owner.concat(),
+    ]
+    .concat()
+}
+
+fn aes(key: &[u8; 32]) -> LessSafeKey {
+    #[expect(
+        clippy::expect_used,
+        reason = "fails only for keys that are not 32 bytes"
+    )]
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("32 bytes are an AES-256 key"))
+}
+
+/// Appends `nonce | ciphertext and tag`.
+fn append_sealed(blob: &mut Vec<u8>, key: &[u8; 32], aad: &[u8], plain: &[u8]) {
+    let mut nonce = [0; NONCE_LEN];
+    random::fill(&mut nonce);
+    blob.extend_from_slice(&nonce);
+    // Room for all of it first: a buffer that grows leaves its old content behind.
+    blob.reserve_exact(plain.len() + TAG_LEN);
+    let start = blob.len();
+    blob.extend_from_slice(plain);
+    #[expect(clippy::expect_used, reason = "fails only beyond 64 GiB")]
+    #[expect(clippy::indexing_slicing, reason = "start is within the blob")]
+    let tag = aes(key)
+        .seal_in_place_separate_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(aad),
+            &mut blob[start..],
+        )
+        .expect("short texts can be sealed");
+    blob.extend_from_slice(tag.as_ref());
+}
+
+fn open(body: &[u8], key: &[u8; 32], aad: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    let (nonce, sealed) = body
+        .split_first_chunk::<NONCE_LEN>()
+        .ok_or(SealError::Format)?;
+    let length = sealed.len().checked_sub(TAG_LEN).ok_or(SealError::Format)?;
+    let mut plain = Zeroizing::new(sealed.to_vec());
+    aes(key)
+        .open_in_place(
+            Nonce::assume_unique_for_key(*nonce),
+            Aad::from(aad),
+            &mut plain,
+        )
+        .map_err(|_unspecified| SealError::Mismatch)?;
+    plain.truncate(length);
+    Ok(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn owner() -> KeyOwner {
+        KeyOwner {
+            account: AccountId::random(),
+            telegram_id: 7.try_into().unwrap(),
+            address: EthAddress::from([9; 20]),
+            sck_id: SckId::random(),
+        }
+    }
+
+    #[test]
+    fn a_key_opens_in_its_own_row_only() {
+        let (owner, sck, key) = (owner(), Sck::from_bytes(&[3; 32]), PrivateKey::random());
+        let blob = owner.seal(&key, &sck);
+        assert_eq!(blob.len(), 61);
+        assert_eq!(
+            *owner.open(&blob, &sck).unwrap().to_bytes(),
+            *key.to_bytes()
+        );
+        for stranger in [
+            KeyOwner {
+                account: AccountId::random(),
+                ..owner
+            },
+            KeyOwner {
+                telegram_id: 8.try_into().unwrap(),
+                ..owner
+            },
+            KeyOwner {
+                address: EthAddress::from([8; 20]),
+                ..owner
+            },
+            KeyOwner {
+                sck_id: SckId::random(),
+                ..owner
+            },
+        ] {
+            assert_eq!(stranger.open(&blob, &sck).unwrap_err(), SealError::Mismatch);
+        }
+        assert_eq!(
+            owner.open(&blob, &Sck::from_bytes(&[4; 32])).unwrap_err(),
+            SealError::Mismatch
+        );
+    }
+
+    #[test]
+    fn every_changed_bit_and_every_other_length_is_refused() {
+        let (owner, sck) = (owner(), Sck::from_bytes(&[3; 32]));
+        let blob = owner.seal(&PrivateKey::random(), &sck);
+        for bit in 0..blob.len() * 8 {
+            let mut changed = blob.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(owner.open(&changed, &sck).is_err(), "bit {bit}");
+        }
+        for length in 0..blob.len() {
+            assert!(
+                owner.open(&blob[..length], &sck).is_err(),
+                "length {length}"
+            );
+        }
+        assert!(owner.open(&[blob.as_slice(), &[0]].concat(), &sck).is_err());
+    }
+
+    #[test]
+    fn server_blobs_keep_to_their_purpose_and_owner() {
+        let sealer = Sealer::new(Arc::new(ServerKeys::random()));
+        let (ann, bob) = (AccountId::random(), AccountId::random());
+        let blob = sealer.seal_contact(ann, "email", "ann@example.org");
+        assert_eq!(
+            sealer.open_contact(ann, "email", &blob).unwrap(),
+            "ann@example.org"
+        );
+        assert!(sealer.open_contact(bob, "email", &blob).is_err());
+        assert!(sealer.open_contact(ann, "mobile", &blob).is_err());
+        assert!(
+            sealer
+                .open_transaction(TransferId::random(), &blob)
+                .is_err()
+        );
+        let other = Sealer::new(Arc::new(ServerKeys::random()));
+        assert!(other.open_contact(ann, "email", &blob).is_err());
+        let mut newer = blob;
+        newer[1] = 9;
+        assert!(matches!(
+            sealer.open_contact(ann, "email", &newer),
+            Err(SealError::NoKey(id)) if id.as_u8() == 9
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn transactions_round_trip(plain: Vec<u8>) {
+            let sealer = Sealer::new(Arc::new(ServerKeys::random()));
+            let id = TransferId::random();
+            let opened = sealer.open_transaction(id, &sealer.seal_transaction(id, &plain)).unwrap();
+            prop_assert_eq!(&*opened, &plain);
+        }
+
+        #[test]
+        fn opening_noise_never_panics(blob: Vec<u8>) {
+            let sealer = Sealer::new(Arc::new(ServerKeys::random()));
+            prop_assert!(sealer.open_transaction(TransferId::random(), &blob).is_err());
+            prop_assert!(owner().open(&blob, &Sck::from_bytes(&[3; 32])).is_err());
+        }
+    }
+}

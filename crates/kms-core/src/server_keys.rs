@@ -1,0 +1,289 @@
+//! The server's own symmetric keys: pepper, contact, row and audit, each in numbered versions.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use ring::hmac;
+use zeroize::Zeroizing;
+
+use crate::random;
+
+/// Which version of a server key: 1 to 255. Stands in every blob and row made with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerKeyId(u8);
+
+/// 32 secret bytes of the server's. Lives as long as the process, never leaves it.
+pub struct ServerKey(Box<Zeroizing<[u8; 32]>>);
+
+/// All versions of one server key. The highest id is used for writing.
+pub struct ServerKeySet {
+    current: ServerKeyId,
+    keys: BTreeMap<ServerKeyId, ServerKey>,
+}
+
+/// The four keys that a server needs beside the KMS key.
+#[derive(Debug)]
+pub struct ServerKeys {
+    /// Goes into every SCK, so that a stolen database can not be guessed at.
+    pub pepper: ServerKeySet,
+    /// Seals contacts and signed transactions.
+    pub contact: ServerKeySet,
+    /// Authenticates rows that decide who may do what.
+    pub row: ServerKeySet,
+    /// Chains the audit table.
+    pub audit: ServerKeySet,
+}
+
+/// The text is not a list of server keys. Says nothing of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerKeyError {
+    /// Not `id:hex`.
+    #[error(
+        "expected id:hex with an id from 1 to 255 and 64 hexadecimal digits, more of them separated by commas; `kms-server keys new` makes one"
+    )]
+    Format,
+    /// One id twice.
+    #[error("the id {0} stands there twice")]
+    Twice(u8),
+}
+
+/// A row's MAC, with the version of the row key that made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowMac {
+    /// Which row key.
+    pub key: ServerKeyId,
+    /// HMAC-SHA256.
+    pub tag: [u8; 32],
+}
+
+impl ServerKeyId {
+    /// As it stands in blobs and rows.
+    #[must_use]
+    pub fn as_u8(self) -> u8 {
+        self.0
+    }
+}
+
+impl TryFrom<u8> for ServerKeyId {
+    type Error = ServerKeyError;
+
+    fn try_from(id: u8) -> Result<Self, ServerKeyError> {
+        if id == 0 {
+            Err(ServerKeyError::Format)
+        } else {
+            Ok(Self(id))
+        }
+    }
+}
+
+impl fmt::Display for ServerKeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl ServerKey {
+    pub(crate) fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// A public value that two copies of the same key share: stored beside the data, it tells a
+    /// server that was started with another key.
+    #[must_use]
+    pub fn check_value(&self) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.expose());
+        tag(&key, &[b"wallet-kms/v1/check"])
+    }
+}
+
+impl ServerKeySet {
+    /// One new random key with id 1, for tests and the sandbox.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut bytes = Box::new(Zeroizing::new([0; 32]));
+        random::fill(bytes.as_mut_slice());
+        let current = ServerKeyId(1);
+        Self {
+            current,
+            keys: BTreeMap::from([(current, ServerKey(bytes))]),
+        }
+    }
+
+    /// The version used for writing.
+    #[must_use]
+    pub fn current(&self) -> ServerKeyId {
+        self.current
+    }
+
+    /// A version, if it is configured.
+    #[must_use]
+    pub fn get(&self, id: ServerKeyId) -> Option<&ServerKey> {
+        self.keys.get(&id)
+    }
+
+    /// All versions, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (ServerKeyId, &ServerKey)> {
+        self.keys.iter().map(|(id, key)| (*id, key))
+    }
+
+    /// The MAC of a row made of these fields, under the current version. Fields are
+    /// length-prefixed, so that no two rows look alike; the first names the table.
+    #[must_use]
+    pub fn mac(&self, fields: &[&[u8]]) -> RowMac {
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "the current version is always in the map"
+        )]
+        let key = &self.keys[&self.current];
+        RowMac {
+            key: self.current,
+            tag: row_tag(key, fields),
+        }
+    }
+
+    /// Whether `mac` is the MAC of these fields, under the version it names.
+    #[must_use]
+    pub fn verify(&self, mac: &RowMac, fields: &[&[u8]]) -> bool {
+        self.get(mac.key).is_some_and(|key| {
+            let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose());
+            hmac::verify(&key, &framed(fields), &mac.tag).is_ok()
+        })
+    }
+}
+
+impl ServerKeys {
+    /// New random keys, for tests and the sandbox.
+    #[must_use]
+    pub fn random() -> Self {
+        Self {
+            pepper: ServerKeySet::random(),
+            contact: ServerKeySet::random(),
+            row: ServerKeySet::random(),
+            audit: ServerKeySet::random(),
+        }
+    }
+
+    /// Every key with the name of its kind.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, ServerKeyId, &ServerKey)> {
+        [
+            ("pepper", &self.pepper),
+            ("contact", &self.contact),
+            ("row", &self.row),
+            ("audit", &self.audit),
+        ]
+        .into_iter()
+        .flat_map(|(kind, set)| set.iter().map(move |(id, key)| (kind, id, key)))
+    }
+}
+
+impl FromStr for ServerKeySet {
+    type Err = ServerKeyError;
+
+    /// `2:<64 hex digits>,1:<64 hex digits>`, in any order.
+    fn from_str(text: &str) -> Result<Self, ServerKeyError> {
+        let mut keys = BTreeMap::new();
+        for entry in text.trim().split(',') {
+            let (id, digits) = entry.split_once(':').ok_or(ServerKeyError::Format)?;
+            let id: u8 = id.parse().map_err(|_secret| ServerKeyError::Format)?;
+            let mut bytes = Box::new(Zeroizing::new([0; 32]));
+            hex::decode_to_slice(digits, bytes.as_mut_slice())
+                .map_err(|_secret| ServerKeyError::Format)?;
+            if keys.insert(id.try_into()?, ServerKey(bytes)).is_some() {
+                return Err(ServerKeyError::Twice(id));
+            }
+        }
+        let current = *keys.keys().next_back().ok_or(ServerKeyError::Format)?;
+        Ok(Self { current, keys })
+    }
+}
+
+fn framed(fields: &[&[u8]]) -> Vec<u8> {
+    let mut row = Vec::new();
+    for field in fields {
+        row.extend_from_slice(&(field.len() as u64).to_be_bytes());
+        row.extend_from_slice(field);
+    }
+    row
+}
+
+fn row_tag(key: &ServerKey, fields: &[&[u8]]) -> [u8; 32] {
+    tag(
+        &hmac::Key::new(hmac::HMAC_SHA256, key.expose()),
+        &[&framed(fields)],
+    )
+}
+
+fn tag(key: &hmac::Key, parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = hmac::Context::with_key(key);
+    for part in parts {
+        context.update(part);
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(context.sign().as_ref());
+    out
+}
+
+impl fmt::Debug for ServerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServerKey(..)")
+    }
+}
+
+impl fmt::Debug for ServerKeySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set()
+            .entries(self.keys.keys().map(|id| id.0))
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_id_writes_and_all_verify() {
+        let old: ServerKeySet = format!("1:{}", "11".repeat(32)).parse().unwrap();
+        let both: ServerKeySet = format!("2:{},1:{}", "22".repeat(32), "11".repeat(32))
+            .parse()
+            .unwrap();
+        let row: [&[u8]; 2] = [b"accounts", b"x"];
+        assert_eq!(both.mac(&row).key.as_u8(), 2);
+        assert!(both.verify(&old.mac(&row), &row));
+        assert!(!old.verify(&both.mac(&row), &row));
+        assert!(!both.verify(&both.mac(&row), &[b"accountsx", b""]));
+    }
+
+    #[test]
+    fn refuses_other_texts_and_shows_no_key() {
+        let digits = "1f".repeat(32);
+        for bad in [
+            "",
+            "1",
+            "0:",
+            &digits,
+            &format!("0:{digits}"),
+            &format!("256:{digits}"),
+            &format!("1:{digits}0"),
+            &format!("1:{},", digits),
+            &format!("1:+{}", &digits[1..]),
+        ] {
+            let error = bad.parse::<ServerKeySet>().unwrap_err();
+            assert!(!error.to_string().contains("1f1f"), "{bad}");
+        }
+        assert_eq!(
+            format!("1:{digits},1:{digits}")
+                .parse::<ServerKeySet>()
+                .unwrap_err(),
+            ServerKeyError::Twice(1)
+        );
+        let keys: ServerKeySet = format!("7:{digits}").parse().unwrap();
+        assert_eq!(format!("{keys:?}"), "{7}");
+        assert_eq!(
+            format!("{:?}", keys.get(keys.current()).unwrap()),
+            "ServerKey(..)"
+        );
+    }
+}
