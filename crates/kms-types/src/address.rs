@@ -27,6 +27,12 @@ impl EthAddress {
     /// The address that nobody owns, and that money must not be sent to.
     pub const ZERO: Self = Self([0; 20]);
 
+    /// The address of an uncompressed secp256k1 public key, given as its coordinates x and y.
+    #[must_use]
+    pub fn from_public_key(coordinates: &[u8; 64]) -> Self {
+        Address::from_raw_public_key(coordinates).into()
+    }
+
     /// The 20 bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 20] {

@@ -7,6 +7,7 @@
 
 mod address;
 mod amount;
+mod contact;
 mod error;
 mod ids;
 #[cfg(feature = "openapi")]
@@ -21,6 +22,7 @@ pub mod wire;
 pub use address::{AddressError, EthAddress};
 pub use alloy_primitives::U256;
 pub use amount::{Amount, AmountError, Wei};
+pub use contact::{ContactError, Email, Mobile};
 pub use error::{ErrorCode, Problem};
 pub use ids::{AccountId, AccountRef, EventCursor, IdError, RecoveryId, SckId, TransferId};
 pub use password_hash::{PasswordHash, PasswordHashError};

@@ -7,8 +7,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::wire::QuoteAmount;
 use crate::{
-    AccountId, AccountRef, EthAddress, EventCursor, PasswordHash, Recipient, RecoveryId,
-    TelegramId, Timestamp, TransferId, Username, Wei,
+    AccountId, AccountRef, Email, EthAddress, EventCursor, Mobile, PasswordHash, Recipient,
+    RecoveryId, TelegramId, Timestamp, TransferId, Username, Wei,
 };
 
 const UUID: &str = "6f1c5f0a-3c0e-4d52-9a3e-0f6b7c9d1e2f";
@@ -63,6 +63,8 @@ text! {
     Username: "A Telegram username", "^@?[a-zA-Z](_?[a-zA-Z0-9])*$", "ann";
     Recipient: "A @username or an address", "^.{1,64}$", "@bob";
     QuoteAmount: "Coins with a decimal point, or all", "^([0-9]+([.][0-9]+)?|all)$", "0.5";
+    Mobile: "A mobile number (E.164)", "^[+][1-9][0-9]{7,14}$", "+4915112345678";
+    Email: "An e-mail address", "^[^@ ]+@[^@ ]+$", "ann@example.org";
     Wei: "10^-18 of the native coin", "^(0|[1-9][0-9]*)$", "500000000000000000";
     PasswordHash: "The password as the client stretched it", "^v1[.][0-9a-f]{64}$",
         "v1.0000000000000000000000000000000000000000000000000000000000000000";

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountId, EthAddress, PasswordHash, RecoveryId, TelegramId, Timestamp, Username, Wei,
+    AccountId, Email, EthAddress, Mobile, PasswordHash, RecoveryId, TelegramId, Timestamp,
+    Username, Wei,
 };
 
 /// `POST /v1/accounts`: a wallet for a Telegram user. Repeating it with the same password answers
@@ -22,6 +23,12 @@ pub struct CreateAccount {
     /// When Telegram showed it. Without it the name is not bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen_at: Option<Timestamp>,
+    /// A mobile number, if the user gave one. Stored sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mobile: Option<Mobile>,
+    /// An e-mail address, if the user gave one. Stored sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<Email>,
 }
 
 /// Whether an account may act.
@@ -55,6 +62,12 @@ pub struct Account {
     pub state: AccountState,
     /// Since when there is a wallet, in milliseconds since 1970.
     pub created_at: Timestamp,
+    /// The mobile number, masked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mobile: Option<String>,
+    /// The e-mail address, masked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
 }
 
 /// `PUT /v1/accounts/{account}/password`.

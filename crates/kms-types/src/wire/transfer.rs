@@ -52,9 +52,20 @@ pub struct QuoteTransfer {
     pub to: Recipient,
     /// Coins, or `all`.
     pub amount: QuoteAmount,
-    /// Anything the client wants to find again with the transfer, at most 200 bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Anything the client wants to find again with the transfer: at most 200 bytes, without
+    /// control characters.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "client_ref")]
     pub client_ref: Option<String>,
+}
+
+fn client_ref<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(from)?;
+    match &text {
+        Some(text) if text.len() > 200 || text.chars().any(char::is_control) => {
+            Err(serde::de::Error::custom("expected at most 200 bytes without control characters"))
+        }
+        _ => Ok(text),
+    }
 }
 
 /// `POST /v1/transfers/{id}/confirm`: the sender saw the quote, and gives the password. Repeats
@@ -222,6 +233,8 @@ mod tests {
             ("from", "1"),
             ("id", "x"),
             ("amout", "1"),
+            ("client_ref", "a\u{0}b"),
+            ("client_ref", &"x".repeat(201)),
         ] {
             assert!(quote(field, bad).is_err(), "{field} {bad}");
         }

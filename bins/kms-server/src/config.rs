@@ -1,0 +1,442 @@
+//! What an operator configures: read once, from defaults, a TOML file and the environment, into
+//! types that can only hold usable values. The only place that reads the environment.
+//!
+//! A key that ends in `_file` is the path of a file that holds the value of the key without it,
+//! as Docker and ECS hand out secrets. An environment variable is `KMS_SERVER__` and the key, with
+//! `__` between levels.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use config::{Config, Environment, File, FileFormat, Map, Value, ValueKind};
+use kms_core::{KdfParams, MasterKeyId, ServerKeySet, ServerKeys};
+use serde::Deserialize;
+
+use crate::secret::Secret;
+
+/// Everything that `serve` needs to know.
+#[derive(Debug)]
+pub struct Settings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The server's certificate chain and private key, both PEM.
+    pub tls: TlsSettings,
+    /// Accounts, wallets, transfers.
+    pub database: DatabaseSettings,
+    /// Wrapped SCKs.
+    pub key_database: KeyDatabaseSettings,
+    /// The KMS key that wraps, and older ones.
+    pub kms_key: KmsKeySettings,
+    /// Older KMS keys, that only unwrap.
+    pub older_kms_keys: Vec<KmsKeySettings>,
+    /// Pepper, contact, row and audit key.
+    pub server_keys: ServerKeys,
+    /// The chain.
+    pub chain: ChainSettings,
+    /// How passwords are checked.
+    pub password: PasswordSettings,
+    /// How often things may be done.
+    pub limits: LimitSettings,
+}
+
+/// PEM texts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSettings {
+    /// The certificate chain, the server's own first.
+    pub certificate: String,
+    /// Its private key.
+    pub key: Secret,
+}
+
+/// PostgreSQL or SQLite.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSettings {
+    /// `postgres://user:password@host/name` or `sqlite:path`.
+    pub url: Secret,
+    /// The same as another role, which may change the schema. Only `migrate` uses it.
+    pub migrate_url: Option<Secret>,
+    /// Connections at most.
+    #[serde(default = "default_pool")]
+    pub pool: u32,
+}
+
+/// MongoDB or SQLite.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyDatabaseSettings {
+    /// `mongodb://…`, `mongodb+srv://…` or `sqlite:path`.
+    pub url: Secret,
+    /// The database's name, for MongoDB.
+    #[serde(default = "default_key_database")]
+    pub name: String,
+}
+
+/// A KMS key in a file.
+#[derive(Clone, Debug)]
+pub struct KmsKeySettings {
+    /// Its name, stored with every wrapped SCK.
+    pub id: MasterKeyId,
+    /// An encrypted PKCS#8 PEM file that only its owner may read.
+    pub path: PathBuf,
+    /// What it is encrypted under.
+    pub passphrase: Secret,
+}
+
+/// The chain that money moves on.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChainSettings {
+    /// A JSON-RPC endpoint. May hold a key of its provider.
+    pub rpc_url: Secret,
+    /// EIP-155.
+    pub chain_id: u64,
+    /// What people call it.
+    pub name: String,
+    /// Of its native coin.
+    #[serde(default = "default_symbol")]
+    pub symbol: String,
+    /// A block explorer without a slash at its end.
+    pub explorer: Option<String>,
+    /// Blocks after which a transfer is final.
+    #[serde(default = "default_confirmations")]
+    pub confirmations: u64,
+    /// How long a quote can be confirmed, in seconds.
+    #[serde(default = "default_quote_seconds")]
+    pub quote_seconds: u64,
+    /// How often the chain is asked about transfers that are on their way, in milliseconds.
+    #[serde(default = "default_poll_milliseconds")]
+    pub poll_milliseconds: u64,
+}
+
+/// How passwords are checked.
+#[derive(Clone, Copy, Debug)]
+pub struct PasswordSettings {
+    /// The KDF of new passwords.
+    pub kdf: KdfParams,
+    /// How many are checked at once.
+    pub running: NonZeroUsize,
+    /// How many may wait.
+    pub waiting: usize,
+}
+
+/// How often things may be done.
+#[derive(Clone, Copy, Debug)]
+pub struct LimitSettings {
+    /// Recoveries of one account a day.
+    pub recoveries_a_day: u32,
+}
+
+/// Why a configuration can not be used. Names the key, never a value.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The sources could not be read, or a key is missing or unknown.
+    #[error("the configuration can not be read: {0}")]
+    Read(#[from] config::ConfigError),
+    /// A value is not what its key needs.
+    #[error("{key}: {expected}")]
+    Value {
+        /// Which.
+        key: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// A `_file` key names a file that can not be read.
+    #[error("{key}: the file {path} can not be read: {source}")]
+    SecretFile {
+        /// Which.
+        key: String,
+        /// The path it names.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+fn default_pool() -> u32 {
+    16
+}
+
+fn default_key_database() -> String {
+    "kms".to_owned()
+}
+
+fn default_symbol() -> String {
+    "ETH".to_owned()
+}
+
+fn default_confirmations() -> u64 {
+    12
+}
+
+fn default_quote_seconds() -> u64 {
+    120
+}
+
+fn default_poll_milliseconds() -> u64 {
+    1_000
+}
+
+/// The file as it is written, before its texts are parsed.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    listen: String,
+    tls: TlsSettings,
+    database: DatabaseSettings,
+    key_database: KeyDatabaseSettings,
+    kms_key: RawKmsKey,
+    #[serde(default)]
+    older_kms_keys: BTreeMap<String, RawKmsKey>,
+    server_keys: RawServerKeys,
+    chain: ChainSettings,
+    #[serde(default)]
+    password: RawPassword,
+    #[serde(default)]
+    limits: RawLimits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawKmsKey {
+    id: String,
+    path: PathBuf,
+    passphrase: Secret,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawServerKeys {
+    pepper: Secret,
+    contact: Secret,
+    row: Secret,
+    audit: Secret,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawPassword {
+    kdf: String,
+    running: usize,
+    waiting: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawLimits {
+    recoveries_a_day: u32,
+}
+
+impl Default for RawPassword {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self { kdf: KdfParams::default().to_string(), running: cores, waiting: cores * 16 }
+    }
+}
+
+impl Default for RawLimits {
+    fn default() -> Self {
+        Self { recoveries_a_day: 3 }
+    }
+}
+
+impl Settings {
+    /// Reads `.env` if it is there, then the file if one is given, then the environment.
+    ///
+    /// # Errors
+    /// When a key is missing, unknown or has a value that can not be used.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        // A missing .env is the usual case.
+        let _ = dotenvy::dotenv();
+        let mut builder = Config::builder().set_default("listen", "127.0.0.1:8443")?;
+        if let Some(path) = file {
+            builder = builder.add_source(File::from(path).format(FileFormat::Toml));
+        }
+        let environment = Environment::with_prefix("KMS_SERVER")
+            .prefix_separator("__")
+            .separator("__")
+            .ignore_empty(true);
+        Self::from_config(builder.add_source(environment).build()?)
+    }
+
+    fn from_config(config: Config) -> Result<Self, ConfigError> {
+        let mut root = config.cache.clone();
+        if let ValueKind::Table(table) = &mut root.kind {
+            read_files("", table)?;
+        }
+        root.try_deserialize::<Raw>()?.try_into()
+    }
+}
+
+/// Replaces every `key_file` by `key` with the file's content, less the newline at its end.
+fn read_files(prefix: &str, table: &mut Map<String, Value>) -> Result<(), ConfigError> {
+    let mut found = Vec::new();
+    for (key, value) in table.iter_mut() {
+        let full = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        match &mut value.kind {
+            ValueKind::Table(inner) => read_files(&full, inner)?,
+            ValueKind::String(path) => {
+                if let Some(stem) = key.strip_suffix("_file") {
+                    found.push((full, key.clone(), stem.to_owned(), path.clone()));
+                }
+            }
+            _ => {}
+        }
+    }
+    for (full, key, stem, path) in found {
+        let content = std::fs::read_to_string(&path)
+            .map_err(|source| ConfigError::SecretFile { key: full, path, source })?;
+        table.remove(&key);
+        table.insert(stem, Value::from(content.trim_end_matches(['\r', '\n'])));
+    }
+    Ok(())
+}
+
+fn parse<T: FromStr>(key: &str, text: &str) -> Result<T, ConfigError>
+where
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|error: T::Err| ConfigError::Value {
+        key: key.to_owned(),
+        expected: error.to_string(),
+    })
+}
+
+impl TryFrom<Raw> for Settings {
+    type Error = ConfigError;
+
+    fn try_from(raw: Raw) -> Result<Self, ConfigError> {
+        let keys = |name: &str, text: &Secret| {
+            parse::<ServerKeySet>(&format!("server_keys.{name}"), text.expose())
+        };
+        let expected = |key: &str, expected: &str| ConfigError::Value {
+            key: key.to_owned(),
+            expected: expected.to_owned(),
+        };
+        let older = raw.older_kms_keys.into_iter().map(|(name, key)| {
+            kms_key(&format!("older_kms_keys.{name}"), key)
+        });
+        Ok(Self {
+            listen: parse("listen", &raw.listen)
+                .map_err(|_| expected("listen", "expected an address and port, as 0.0.0.0:8443"))?,
+            tls: raw.tls,
+            database: raw.database,
+            key_database: raw.key_database,
+            kms_key: kms_key("kms_key", raw.kms_key)?,
+            older_kms_keys: older.collect::<Result<_, _>>()?,
+            server_keys: ServerKeys {
+                pepper: keys("pepper", &raw.server_keys.pepper)?,
+                contact: keys("contact", &raw.server_keys.contact)?,
+                row: keys("row", &raw.server_keys.row)?,
+                audit: keys("audit", &raw.server_keys.audit)?,
+            },
+            chain: raw.chain,
+            password: PasswordSettings {
+                kdf: parse("password.kdf", &raw.password.kdf)?,
+                running: NonZeroUsize::new(raw.password.running)
+                    .ok_or_else(|| expected("password.running", "expected at least 1"))?,
+                waiting: raw.password.waiting,
+            },
+            limits: LimitSettings { recoveries_a_day: raw.limits.recoveries_a_day },
+        })
+    }
+}
+
+fn kms_key(key: &str, raw: RawKmsKey) -> Result<KmsKeySettings, ConfigError> {
+    Ok(KmsKeySettings {
+        id: parse(&format!("{key}.id"), &raw.id)?,
+        path: raw.path,
+        passphrase: raw.passphrase,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = r#"
+        [tls]
+        certificate = "CERT"
+        key = "KEY"
+        [database]
+        url = "sqlite:kms.db"
+        [key_database]
+        url = "sqlite:keys.db"
+        [kms_key]
+        id = "kms-1"
+        path = "kms-key.pem"
+        passphrase = "0123"
+        [server_keys]
+        pepper = "1:1111111111111111111111111111111111111111111111111111111111111111"
+        contact = "1:1111111111111111111111111111111111111111111111111111111111111111"
+        row = "1:1111111111111111111111111111111111111111111111111111111111111111"
+        audit = "1:1111111111111111111111111111111111111111111111111111111111111111"
+        [chain]
+        rpc_url = "http://127.0.0.1:8545"
+        chain_id = 31337
+        name = "Local"
+    "#;
+
+    fn settings(text: &str, environment: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+        let variables = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let environment = Environment::with_prefix("KMS_SERVER")
+            .prefix_separator("__")
+            .separator("__")
+            .source(Some(variables.collect()));
+        let config = Config::builder()
+            .set_default("listen", "127.0.0.1:8443")
+            .unwrap()
+            .add_source(File::from_str(text, FileFormat::Toml))
+            .add_source(environment)
+            .build()
+            .unwrap();
+        Settings::from_config(config)
+    }
+
+    #[test]
+    fn the_environment_wins_and_files_are_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "postgres://kms:secret@db/kms\n").unwrap();
+        let path = file.path().to_str().unwrap();
+        let settings = settings(
+            EXAMPLE,
+            &[
+                ("KMS_SERVER__DATABASE__URL_FILE", path),
+                ("KMS_SERVER__CHAIN__CHAIN_ID", "1"),
+                ("KMS_SERVER__LISTEN", "0.0.0.0:443"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(settings.database.url.expose(), "postgres://kms:secret@db/kms");
+        assert_eq!(settings.chain.chain_id, 1);
+        assert_eq!(settings.listen.port(), 443);
+        assert_eq!(settings.kms_key.passphrase.expose(), "0123");
+        assert!(!format!("{settings:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_bad_value_names_itself() {
+        for (key, value, named) in [
+            ("KMS_SERVER__LISTEN", "here", "listen"),
+            ("KMS_SERVER__KMS_KEY__ID", "KMS", "kms_key.id"),
+            ("KMS_SERVER__SERVER_KEYS__PEPPER", "1:zz", "server_keys.pepper"),
+            ("KMS_SERVER__PASSWORD__KDF", "md5", "password.kdf"),
+            ("KMS_SERVER__PASSWORD__RUNNING", "0", "password.running"),
+            ("KMS_SERVER__CHAIN__CHAIN_ID", "one", "chain.chain_id"),
+            ("KMS_SERVER__DATABASE__URL_FILE", "/nowhere/at/all", "database.url_file"),
+            ("KMS_SERVER__DATABASE__URI", "x", "uri"),
+        ] {
+            let error = settings(EXAMPLE, &[(key, value)]).unwrap_err().to_string();
+            assert!(error.contains(named), "{key}: {error}");
+        }
+        let missing = EXAMPLE.replace("chain_id = 31337", "");
+        let error = settings(&missing, &[]).unwrap_err().to_string();
+        assert!(error.contains("chain_id"), "{error}");
+    }
+}

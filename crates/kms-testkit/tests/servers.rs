@@ -1,0 +1,110 @@
+//! The real servers start, answer, and never stay behind.
+
+use std::process::{Command, Stdio};
+
+use kms_testkit::{Anvil, Mongod, Postgres};
+use serde_json::json;
+
+#[expect(clippy::unwrap_used, reason = "a helper of tests")]
+fn alive(marker: &str) -> bool {
+    let output = Command::new("pgrep").args(["-f", marker]).output().unwrap();
+    !output.stdout.is_empty()
+}
+
+#[test]
+fn postgres_starts_twice_and_survives_a_crash() {
+    let (mut one, two) = (Postgres::start().unwrap(), Postgres::start().unwrap());
+    assert!(one.version().contains("PostgreSQL"), "{}", one.version());
+    assert_ne!(
+        one.create_database().unwrap(),
+        two.create_database().unwrap()
+    );
+    one.execute("test_0", "create table t (n int); insert into t values (7)")
+        .unwrap();
+    one.execute("test_0", "checkpoint").unwrap();
+    one.kill().unwrap();
+    assert!(one.execute("test_0", "select n from t").is_err());
+    one.start_again().unwrap();
+    assert_eq!(one.execute("test_0", "select n from t").unwrap(), "7");
+}
+
+#[test]
+fn mongod_becomes_primary_and_again_after_a_crash() {
+    let mut mongod = Mongod::start().unwrap();
+    assert!(
+        mongod.version().starts_with("db version"),
+        "{}",
+        mongod.version()
+    );
+    mongod.kill().unwrap();
+    mongod.start_again().unwrap();
+}
+
+#[test]
+fn anvil_keeps_a_chain_of_its_own() {
+    let (one, two) = (Anvil::start().unwrap(), Anvil::start().unwrap());
+    let address = "0x00000000000000000000000000000000000000aa";
+    one.set_balance(address, 5).unwrap();
+    let balance = |anvil: &Anvil| {
+        anvil
+            .rpc("eth_getBalance", json!([address, "latest"]))
+            .unwrap()
+    };
+    assert_eq!((balance(&one), balance(&two)), (json!("0x5"), json!("0x0")));
+    assert!(one.rpc("no_such_method", json!([])).is_err());
+}
+
+#[test]
+fn a_panic_and_a_drop_stop_them() {
+    let port_of = |url: String| url.rsplit(':').next().unwrap().to_owned();
+    let anvil = Anvil::start().unwrap();
+    let dropped = format!("anvil.*--port {}", port_of(anvil.url()));
+    assert!(alive(&dropped));
+    drop(anvil);
+    assert!(!alive(&dropped));
+    let (tell, told) = std::sync::mpsc::channel();
+    let panicked = std::thread::spawn(move || {
+        let anvil = Anvil::start().unwrap();
+        tell.send(anvil.url()).unwrap();
+        panic!("as a failing test does");
+    });
+    let marker = format!("anvil.*--port {}", port_of(told.recv().unwrap()));
+    assert!(panicked.join().is_err());
+    assert!(!alive(&marker));
+}
+
+/// Not a test of its own: what the next one runs in a process that it kills.
+#[test]
+fn victim() {
+    if std::env::args().any(|argument| argument == "--nocapture") {
+        let anvil = Anvil::start().unwrap();
+        println!("anvil at {}", anvil.url());
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+#[test]
+fn a_killed_parent_leaves_nothing_behind() {
+    use std::io::{BufRead, BufReader};
+    let mut victim = Command::new(std::env::current_exe().unwrap())
+        .args(["victim", "--exact", "--nocapture"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+    let url = lines
+        .map(Result::unwrap)
+        .find(|line| line.contains("anvil at"))
+        .unwrap();
+    let marker = format!("anvil.*--port {}", url.rsplit(':').next().unwrap());
+    assert!(alive(&marker));
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while alive(&marker) {
+        assert!(std::time::Instant::now() < deadline, "anvil stayed behind");
+        std::thread::yield_now();
+    }
+}

@@ -1,0 +1,173 @@
+//! How to reach a person outside Telegram. Personal data: stored sealed, shown masked.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A mobile number in the international form of E.164: `+` and 8 to 15 digits.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mobile(String);
+
+/// An e-mail address: one `@`, a dotted domain, no spaces, at most 254 bytes (RFC 5321). Whether
+/// it exists is shown only by a code sent to it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Email(String);
+
+/// Why a text is not a contact. Says nothing of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContactError {
+    /// Not an international number.
+    #[error("a mobile number is + and 8 to 15 digits, with the country code")]
+    Mobile,
+    /// Not an address.
+    #[error("an e-mail address looks like name@example.org")]
+    Email,
+}
+
+impl Mobile {
+    /// The whole number.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The last two digits: enough for its owner to know it, not enough for others.
+    #[must_use]
+    pub fn masked(&self) -> String {
+        format!("+…{}", self.0.get(self.0.len() - 2..).unwrap_or_default())
+    }
+}
+
+impl Email {
+    /// The whole address.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The first letter and the domain.
+    #[must_use]
+    pub fn masked(&self) -> String {
+        let (local, domain) = self.0.split_once('@').unwrap_or_default();
+        format!("{}…@{domain}", local.chars().next().unwrap_or_default())
+    }
+}
+
+impl FromStr for Mobile {
+    type Err = ContactError;
+
+    fn from_str(text: &str) -> Result<Self, ContactError> {
+        let digits = text.strip_prefix('+').ok_or(ContactError::Mobile)?;
+        let valid = (8..=15).contains(&digits.len())
+            && digits.bytes().all(|b| b.is_ascii_digit())
+            && !digits.starts_with('0');
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ContactError::Mobile)
+        }
+    }
+}
+
+impl FromStr for Email {
+    type Err = ContactError;
+
+    fn from_str(text: &str) -> Result<Self, ContactError> {
+        let (local, domain) = text.split_once('@').ok_or(ContactError::Email)?;
+        let label = |label: &str| {
+            !label.is_empty()
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        let valid = text.len() <= 254
+            && (1..=64).contains(&local.len())
+            && local
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~.".contains(&b))
+            && domain.contains('.')
+            && domain.split('.').all(label);
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ContactError::Email)
+        }
+    }
+}
+
+macro_rules! text_and_masked_debug {
+    ($name:ident) => {
+        impl TryFrom<String> for $name {
+            type Error = ContactError;
+
+            fn try_from(text: String) -> Result<Self, ContactError> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(contact: $name) -> String {
+                contact.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.masked())
+            }
+        }
+    };
+}
+
+text_and_masked_debug!(Mobile);
+text_and_masked_debug!(Email);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mobiles_are_international_and_masked() {
+        let mobile: Mobile = "+4915112345678".parse().unwrap();
+        assert_eq!(mobile.masked(), "+…78");
+        assert_eq!(format!("{mobile:?}"), "+…78");
+        for bad in [
+            "",
+            "+",
+            "4915112345678",
+            "+0151123456",
+            "+49 151 1234567",
+            "+1234567",
+            "+1234567890123456",
+        ] {
+            assert!(bad.parse::<Mobile>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn e_mail_addresses_are_plain_and_masked() {
+        let email: Email = "ann.b+kms@mail.example.org".parse().unwrap();
+        assert_eq!(format!("{email:?}"), "a…@mail.example.org");
+        for bad in [
+            "",
+            "@",
+            "a@",
+            "@b.c",
+            "a@b",
+            "a@b..c",
+            "a b@c.de",
+            "a@b@c.de",
+            "a@-b.de",
+            "a\r\n@b.de",
+            "ä@b.de",
+        ] {
+            assert!(bad.parse::<Email>().is_err(), "{bad}");
+        }
+    }
+}
