@@ -31,7 +31,9 @@ pub type Sign = Box<dyn FnOnce(u64) -> SignedBytes + Send>;
 /// What the chain said shortly before a transfer is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChainView {
-    /// The sender's balance in the latest block.
+    /// A block that is not newer than the balance.
+    pub block: u64,
+    /// The sender's balance.
     pub balance: Wei,
     /// The sender's transaction count, pending ones included.
     pub nonce: u64,
@@ -108,8 +110,10 @@ pub trait TransferStore: Send + Sync {
     /// and that the balance covers every signed transfer of the wallet and this one, chooses the
     /// nonce, calls `sign`, stores its bytes, writes the event `TransferChanged`.
     ///
-    /// The nonce is the chain's, or the row's if transfers of the wallet are still on their way
-    /// and the row's is higher.
+    /// The nonce is the higher of the chain's and the row's: whatever was signed stays until it
+    /// is mined, so the row is never too high, and the chain's may be older than the row's.
+    /// Transfers mined after `view.block` count as on their way, because the balance may not
+    /// know of them.
     async fn sign(
         &self,
         id: TransferId,

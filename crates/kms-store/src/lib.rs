@@ -1,1 +1,37 @@
-//! Placeholder.
+//! The stores of the wallet KMS: everything but wrapped SCKs in PostgreSQL or SQLite, by one
+//! implementation in diesel; wrapped SCKs in MongoDB or in a SQLite file of their own.
+//!
+//! Rows are private to this crate and are parsed when they are read; a row that this program
+//! never wrote is an error, not a default. The rows that decide who may do what carry a MAC.
+//! This crate must never hold a rule of custody or of names: it asks `kms-core` and
+//! `name-service` inside its transactions.
+//!
+//! SQLite is for one process on one machine: one connection, no leases between processes.
+
+mod accounts;
+mod attempts;
+mod audit;
+mod convert;
+mod database;
+mod events;
+mod limits;
+#[cfg(feature = "mongodb")]
+mod mongo_scks;
+mod names;
+mod schema;
+#[cfg(feature = "sqlite")]
+mod sqlite_scks;
+mod tokens;
+#[cfg(feature = "transfers")]
+mod transfers;
+
+pub use audit::AuditRow;
+pub use database::{ConnectError, Database};
+pub use events::{StoredEvent, StoredEventKind};
+pub use limits::Limit;
+#[cfg(feature = "mongodb")]
+pub use mongo_scks::MongoScks;
+pub use names::Resolved;
+#[cfg(feature = "sqlite")]
+pub use sqlite_scks::SqliteScks;
+pub use tokens::{Scope, Token};

@@ -1,0 +1,359 @@
+//! Accounts and wallets, as `kms-core` keeps them.
+
+use async_trait::async_trait;
+use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error};
+use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text};
+use kms_core::account::{Account, NewAccount, Recovery, SwapReason, Wallet, WalletSwap};
+use kms_core::ports::{AccountStore, StoreError};
+use kms_core::{Salt, ServerKeySet, ServerKeys};
+use kms_types::wire::AccountState;
+use kms_types::{AccountRef, EthAddress, RecoveryId, Timestamp};
+
+use crate::convert::At;
+use crate::database::{AnyConnection, Database, Failure};
+use crate::events::{self, StoredEventKind};
+use crate::names;
+use crate::schema::{accounts, recoveries, wallets};
+
+/// An account joined with its wallet and the name that its holder has now.
+const SELECT: &str = "select a.id, a.telegram_id, a.state, a.mobile, a.email, a.created_at, \
+    a.mac_key, a.mac, w.address, w.public_key, w.sealed_key, w.kdf, w.salt, w.password_version, \
+    w.pepper_id, w.commitment, w.sck_id, w.version, n.shown \
+    from accounts a join wallets w on w.account_id = a.id \
+    left join names n on n.telegram_id = a.telegram_id and n.ended_at is null";
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = Text)]
+    id: String,
+    #[diesel(sql_type = BigInt)]
+    telegram_id: i64,
+    #[diesel(sql_type = Text)]
+    state: String,
+    #[diesel(sql_type = Nullable<Binary>)]
+    mobile: Option<Vec<u8>>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    email: Option<Vec<u8>>,
+    #[diesel(sql_type = BigInt)]
+    created_at: i64,
+    #[diesel(sql_type = Integer)]
+    mac_key: i32,
+    #[diesel(sql_type = Binary)]
+    mac: Vec<u8>,
+    #[diesel(sql_type = Text)]
+    address: String,
+    #[diesel(sql_type = Binary)]
+    public_key: Vec<u8>,
+    #[diesel(sql_type = Binary)]
+    sealed_key: Vec<u8>,
+    #[diesel(sql_type = Text)]
+    kdf: String,
+    #[diesel(sql_type = Binary)]
+    salt: Vec<u8>,
+    #[diesel(sql_type = Integer)]
+    password_version: i32,
+    #[diesel(sql_type = Integer)]
+    pepper_id: i32,
+    #[diesel(sql_type = Binary)]
+    commitment: Vec<u8>,
+    #[diesel(sql_type = Text)]
+    sck_id: String,
+    #[diesel(sql_type = BigInt)]
+    version: i64,
+    #[diesel(sql_type = Nullable<Text>)]
+    shown: Option<String>,
+}
+
+impl Row {
+    fn parse(self, keys: &ServerKeys) -> Result<Account, StoreError> {
+        let at = At {
+            table: "accounts",
+            key: &self.id,
+        };
+        let pepper: u8 = at.convert(self.pepper_id)?;
+        let account = Account {
+            id: at.parse(&self.id)?,
+            telegram_id: at.convert(self.telegram_id)?,
+            username: at.parse_some(self.shown.as_ref())?,
+            state: parse_state(at, &self.state)?,
+            mobile: self.mobile,
+            email: self.email,
+            created_at: Timestamp(self.created_at),
+            wallet: Wallet {
+                address: at.parse(&self.address)?,
+                public_key: at.array(&self.public_key)?,
+                sealed_key: self.sealed_key,
+                kdf: at.parse(&self.kdf)?,
+                salt: Salt(at.array(&self.salt)?),
+                password_version: at.convert(self.password_version)?,
+                pepper_id: at.convert(pepper)?,
+                commitment: at.array(&self.commitment)?,
+                sck_id: at.parse(&self.sck_id)?,
+                version: self.version,
+            },
+        };
+        let mac = at.mac(self.mac_key, &self.mac)?;
+        if with_mac_fields(&account, |fields| keys.row.verify(&mac, fields)) {
+            Ok(account)
+        } else {
+            Err(at.tampered())
+        }
+    }
+}
+
+/// The triple that says whose money is whose, and whether it may move.
+fn with_mac_fields<T>(account: &Account, work: impl FnOnce(&[&[u8]]) -> T) -> T {
+    work(&[
+        b"accounts",
+        account.id.as_bytes(),
+        &account.telegram_id.as_i64().to_be_bytes(),
+        account.wallet.address.as_bytes(),
+        state_text(account.state).as_bytes(),
+    ])
+}
+
+fn state_text(state: AccountState) -> &'static str {
+    match state {
+        AccountState::Active => "active",
+        // Whatever else there may be: nothing is signed.
+        _ => "frozen",
+    }
+}
+
+fn parse_state(at: At<'_>, text: &str) -> Result<AccountState, StoreError> {
+    match text {
+        "active" => Ok(AccountState::Active),
+        "frozen" => Ok(AccountState::Frozen),
+        other => Err(at.corrupt(format!("unknown state {other}"))),
+    }
+}
+
+pub(crate) fn find(
+    connection: &mut AnyConnection,
+    account: AccountRef,
+    keys: &ServerKeys,
+) -> Result<Option<Account>, Failure> {
+    let row: Option<Row> = match account {
+        AccountRef::Id(id) => diesel::sql_query(format!("{SELECT} where a.id = $1"))
+            .bind::<Text, _>(id.to_string())
+            .get_result(connection),
+        AccountRef::Telegram(id) => diesel::sql_query(format!("{SELECT} where a.telegram_id = $1"))
+            .bind::<BigInt, _>(id.as_i64())
+            .get_result(connection),
+    }
+    .optional()?;
+    Ok(row.map(|row| row.parse(keys)).transpose()?)
+}
+
+fn insert(
+    connection: &mut AnyConnection,
+    account: &Account,
+    row_keys: &ServerKeySet,
+) -> Result<(), Error> {
+    let mac = with_mac_fields(account, |fields| row_keys.mac(fields));
+    diesel::insert_into(accounts::table)
+        .values((
+            accounts::id.eq(account.id.to_string()),
+            accounts::telegram_id.eq(account.telegram_id.as_i64()),
+            accounts::state.eq(state_text(account.state)),
+            accounts::mobile.eq(account.mobile.clone()),
+            accounts::email.eq(account.email.clone()),
+            accounts::created_at.eq(account.created_at.0),
+            accounts::mac_key.eq(i32::from(mac.key.as_u8())),
+            accounts::mac.eq(mac.tag.to_vec()),
+        ))
+        .execute(connection)?;
+    let wallet = &account.wallet;
+    diesel::insert_into(wallets::table)
+        .values((
+            wallets::account_id.eq(account.id.to_string()),
+            wallets::address.eq(wallet.address.to_lower_hex()),
+            wallets::public_key.eq(wallet.public_key.to_vec()),
+            wallets::sealed_key.eq(wallet.sealed_key.clone()),
+            wallets::kdf.eq(wallet.kdf.to_string()),
+            wallets::salt.eq(wallet.salt.0.to_vec()),
+            wallets::password_version.eq(i32::from(wallet.password_version)),
+            wallets::pepper_id.eq(i32::from(wallet.pepper_id.as_u8())),
+            wallets::commitment.eq(wallet.commitment.to_vec()),
+            wallets::sck_id.eq(wallet.sck_id.to_string()),
+            wallets::version.eq(wallet.version),
+            wallets::updated_at.eq(account.created_at.0),
+        ))
+        .execute(connection)?;
+    Ok(())
+}
+
+/// Everything of a wallet that a new password changes, if its version is still the old one.
+fn update_wallet(connection: &mut AnyConnection, swap: &WalletSwap) -> Result<bool, Error> {
+    let wallet = &swap.wallet;
+    let row = wallets::table
+        .filter(wallets::account_id.eq(swap.account.to_string()))
+        .filter(wallets::version.eq(swap.replaces))
+        .filter(wallets::address.eq(wallet.address.to_lower_hex()));
+    let changed = diesel::update(row)
+        .set((
+            wallets::sealed_key.eq(wallet.sealed_key.clone()),
+            wallets::kdf.eq(wallet.kdf.to_string()),
+            wallets::salt.eq(wallet.salt.0.to_vec()),
+            wallets::password_version.eq(i32::from(wallet.password_version)),
+            wallets::pepper_id.eq(i32::from(wallet.pepper_id.as_u8())),
+            wallets::commitment.eq(wallet.commitment.to_vec()),
+            wallets::sck_id.eq(wallet.sck_id.to_string()),
+            wallets::version.eq(wallet.version),
+            wallets::updated_at.eq(swap.at.0),
+        ))
+        .execute(connection)?;
+    Ok(changed == 1)
+}
+
+fn insert_recovery(
+    connection: &mut AnyConnection,
+    recovery: &Recovery,
+    row_keys: &ServerKeySet,
+) -> Result<(), Error> {
+    let mac = with_recovery_fields(recovery, |fields| row_keys.mac(fields));
+    diesel::insert_into(recoveries::table)
+        .values((
+            recoveries::id.eq(recovery.id.to_string()),
+            recoveries::account_id.eq(recovery.account.to_string()),
+            recoveries::completed_at.eq(recovery.completed_at.0),
+            recoveries::mac_key.eq(i32::from(mac.key.as_u8())),
+            recoveries::mac.eq(mac.tag.to_vec()),
+        ))
+        .execute(connection)?;
+    Ok(())
+}
+
+fn with_recovery_fields<T>(recovery: &Recovery, work: impl FnOnce(&[&[u8]]) -> T) -> T {
+    work(&[
+        b"recoveries",
+        recovery.id.as_bytes(),
+        recovery.account.as_bytes(),
+        &recovery.completed_at.0.to_be_bytes(),
+    ])
+}
+
+/// `false` for a row that was there first.
+fn inserted(result: Result<(), Failure>) -> Result<bool, Failure> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(Failure::Diesel(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _))) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[async_trait]
+impl AccountStore for Database {
+    async fn account(&self, account: AccountRef) -> Result<Option<Account>, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| find(connection, account, &keys))
+            .await
+    }
+
+    async fn create_account(&self, new: NewAccount) -> Result<bool, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            inserted(connection.transaction(|connection| {
+                let NewAccount { account, name } = new;
+                insert(connection, &account, &keys.row)?;
+                if let Some(name) = name {
+                    names::observe(connection, account.telegram_id, name)?;
+                }
+                let kind = StoredEventKind::AccountCreated;
+                events::append(connection, account.id, account.created_at, kind, None)?;
+                Ok(())
+            }))
+        })
+        .await
+    }
+
+    async fn swap_wallet(&self, swap: WalletSwap) -> Result<bool, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            let mut swapped = false;
+            let done = inserted(connection.transaction(|connection| {
+                swapped = update_wallet(connection, &swap)?;
+                if !swapped {
+                    return Ok(());
+                }
+                let kind = match swap.reason {
+                    SwapReason::PasswordChange => StoredEventKind::PasswordChanged,
+                    SwapReason::Recovery(id) => {
+                        let recovery = Recovery {
+                            id,
+                            account: swap.account,
+                            completed_at: swap.at,
+                        };
+                        insert_recovery(connection, &recovery, &keys.row)?;
+                        StoredEventKind::Recovered
+                    }
+                };
+                events::append(connection, swap.account, swap.at, kind, None)?;
+                Ok(())
+            }))?;
+            Ok(done && swapped)
+        })
+        .await
+    }
+
+    async fn recovery(&self, id: RecoveryId) -> Result<Option<Recovery>, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            let key = id.to_string();
+            let row: Option<(String, i64, i32, Vec<u8>)> = recoveries::table
+                .find(&key)
+                .select((
+                    recoveries::account_id,
+                    recoveries::completed_at,
+                    recoveries::mac_key,
+                    recoveries::mac,
+                ))
+                .first(connection)
+                .optional()?;
+            let Some((account, completed_at, mac_key, mac)) = row else {
+                return Ok(None);
+            };
+            let at = At {
+                table: "recoveries",
+                key: &key,
+            };
+            let completed_at = Timestamp(completed_at);
+            let recovery = Recovery {
+                id,
+                account: at.parse(&account)?,
+                completed_at,
+            };
+            let mac = at.mac(mac_key, &mac)?;
+            if with_recovery_fields(&recovery, |fields| keys.row.verify(&mac, fields)) {
+                Ok(Some(recovery))
+            } else {
+                Err(at.tampered().into())
+            }
+        })
+        .await
+    }
+}
+
+impl Database {
+    /// The account whose wallet has this address.
+    ///
+    /// # Errors
+    /// When the database does not answer, or the row was changed.
+    pub async fn account_by_address(
+        &self,
+        address: EthAddress,
+    ) -> Result<Option<Account>, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            let row: Option<Row> = diesel::sql_query(format!("{SELECT} where w.address = $1"))
+                .bind::<Text, _>(address.to_lower_hex())
+                .get_result(connection)
+                .optional()?;
+            Ok(row.map(|row| row.parse(&keys)).transpose()?)
+        })
+        .await
+    }
+}

@@ -1,0 +1,62 @@
+//! The limit on password guesses: one row for an account, one statement for an attempt.
+
+use async_trait::async_trait;
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Text};
+use kms_core::ports::{Attempt, PasswordGate, StoreError};
+use kms_types::{AccountId, Timestamp};
+
+use crate::database::Database;
+use crate::schema::password_attempts;
+
+/// 15 minutes, doubled for every failure beyond the fifth, up to 24 hours: all in milliseconds.
+const FIRST_LOCK: i64 = 15 * 60 * 1000;
+const LONGEST_LOCK: i64 = 24 * 60 * 60 * 1000;
+
+#[async_trait]
+impl PasswordGate for Database {
+    async fn count_attempt(
+        &self,
+        account: AccountId,
+        now: Timestamp,
+    ) -> Result<Attempt, StoreError> {
+        let least = self.dialect.least();
+        let statement = format!(
+            "insert into password_attempts (account_id, failures, locked_until) \
+             values ($1, 1, 0) \
+             on conflict (account_id) do update set \
+             failures = password_attempts.failures + 1, \
+             locked_until = case when password_attempts.failures < 4 then 0 else $2 + {least}( \
+             {LONGEST_LOCK}, cast({FIRST_LOCK} as bigint) << \
+             cast({least}(password_attempts.failures - 4, 7) as integer)) end \
+             where password_attempts.locked_until <= $2"
+        );
+        self.blocking(move |connection| {
+            let key = account.to_string();
+            let counted = diesel::sql_query(statement)
+                .bind::<Text, _>(&key)
+                .bind::<BigInt, _>(now.0)
+                .execute(connection)?;
+            if counted == 1 {
+                return Ok(Attempt::Counted);
+            }
+            let until = password_attempts::table
+                .find(&key)
+                .select(password_attempts::locked_until)
+                .first::<i64>(connection)
+                .optional()?;
+            // A right password may have removed the row meanwhile; then the next attempt counts.
+            Ok(Attempt::LockedUntil(until.map_or(now, Timestamp)))
+        })
+        .await
+    }
+
+    async fn clear_attempts(&self, account: AccountId) -> Result<(), StoreError> {
+        self.blocking(move |connection| {
+            diesel::delete(password_attempts::table.find(account.to_string()))
+                .execute(connection)?;
+            Ok(())
+        })
+        .await
+    }
+}

@@ -1,0 +1,62 @@
+//! From columns to parsed types: a value that this program never writes is a corrupt row.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use kms_core::RowMac;
+use kms_core::ports::StoreError;
+
+/// Which row a value comes from, for the error.
+#[derive(Clone, Copy)]
+pub(crate) struct At<'a> {
+    pub(crate) table: &'static str,
+    pub(crate) key: &'a str,
+}
+
+impl At<'_> {
+    pub(crate) fn corrupt(self, reason: impl Display) -> StoreError {
+        let (table, key) = (self.table, self.key.to_owned());
+        StoreError::Corrupt {
+            table,
+            key,
+            reason: reason.to_string(),
+        }
+    }
+
+    pub(crate) fn tampered(self) -> StoreError {
+        StoreError::Tampered {
+            table: self.table,
+            key: self.key.to_owned(),
+        }
+    }
+
+    pub(crate) fn parse<T: FromStr<Err: Display>>(self, text: &str) -> Result<T, StoreError> {
+        text.parse().map_err(|error: T::Err| self.corrupt(error))
+    }
+
+    pub(crate) fn parse_some<T: FromStr<Err: Display>>(
+        self,
+        text: Option<&String>,
+    ) -> Result<Option<T>, StoreError> {
+        text.map(|text| self.parse(text)).transpose()
+    }
+
+    pub(crate) fn convert<S, T: TryFrom<S, Error: Display>>(
+        self,
+        value: S,
+    ) -> Result<T, StoreError> {
+        T::try_from(value).map_err(|error| self.corrupt(error))
+    }
+
+    pub(crate) fn array<const N: usize>(self, bytes: &[u8]) -> Result<[u8; N], StoreError> {
+        self.convert(bytes)
+    }
+
+    pub(crate) fn mac(self, key: i32, tag: &[u8]) -> Result<RowMac, StoreError> {
+        let key: u8 = self.convert(key)?;
+        Ok(RowMac {
+            key: self.convert(key)?,
+            tag: self.array(tag)?,
+        })
+    }
+}

@@ -1,0 +1,324 @@
+//! The connection to PostgreSQL or SQLite: a pool, threads that may block, and migrations.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel::prelude::*;
+use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use kms_core::ServerKeys;
+use kms_core::ports::StoreError;
+
+use crate::schema::server_key_checks;
+
+/// How long a request waits for a connection, or for the server to answer a new one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[cfg(feature = "postgres")]
+const POSTGRES: EmbeddedMigrations = embed_migrations!("../../migrations/postgres");
+#[cfg(feature = "sqlite")]
+const SQLITE: EmbeddedMigrations = embed_migrations!("../../migrations/sqlite");
+
+/// One connection, of whichever database.
+#[derive(diesel::MultiConnection)]
+pub(crate) enum AnyConnection {
+    #[cfg(feature = "postgres")]
+    Postgres(diesel::PgConnection),
+    #[cfg(feature = "sqlite")]
+    Sqlite(diesel::SqliteConnection),
+}
+
+/// Accounts, wallets, names, transfers, events, audit, tokens and limits. Cheap to clone.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool<ConnectionManager<AnyConnection>>,
+    pub(crate) keys: Arc<ServerKeys>,
+    pub(crate) dialect: Dialect,
+}
+
+/// What the two databases say differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    #[cfg(feature = "postgres")]
+    Postgres,
+    #[cfg(feature = "sqlite")]
+    Sqlite,
+}
+
+/// Why a database can not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The URL is of no database that this program was built for.
+    #[error("expected a URL that begins with {expected}")]
+    Scheme {
+        /// What it may begin with.
+        expected: &'static str,
+    },
+    /// The pool could not be made.
+    #[error("the database can not be opened")]
+    Open(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It answers, but with an error.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A migration failed. Nothing of it was kept.
+    #[error("a migration failed: {0}")]
+    Migrate(Box<dyn std::error::Error + Send + Sync>),
+    /// The data was written with another key.
+    #[error("server_keys.{kind}: version {id} is not the key that the data was written with")]
+    WrongKey {
+        /// Which of the four.
+        kind: &'static str,
+        /// Which version.
+        id: u8,
+    },
+}
+
+/// What a transaction fails with.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Diesel(#[from] diesel::result::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Diesel(error) => unavailable(error),
+            Failure::Store(error) => error,
+        }
+    }
+}
+
+fn unavailable(source: impl std::error::Error + Send + Sync + 'static) -> StoreError {
+    StoreError::Unavailable {
+        store: "account",
+        source: Box::new(source),
+    }
+}
+
+impl Dialect {
+    /// The larger of its arguments, as a scalar function.
+    pub(crate) fn greatest(self) -> &'static str {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres => "greatest",
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite => "max",
+        }
+    }
+
+    /// The smaller of its arguments, as a scalar function.
+    pub(crate) fn least(self) -> &'static str {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres => "least",
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite => "min",
+        }
+    }
+
+    /// The database's own clock, in milliseconds since 1970; it does not stand still within a
+    /// transaction.
+    pub(crate) fn clock(self) -> &'static str {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres => "cast(extract(epoch from clock_timestamp()) * 1000 as bigint)",
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite => "cast(unixepoch('subsec') * 1000 as integer)",
+        }
+    }
+}
+
+impl Database {
+    /// Opens `postgres://…` or `sqlite:PATH` (`sqlite::memory:` for tests), without asking yet
+    /// whether it answers.
+    ///
+    /// # Errors
+    /// When the URL is of another kind, or a SQLite file can not be opened.
+    pub async fn connect(
+        url: &str,
+        connections: u32,
+        keys: Arc<ServerKeys>,
+    ) -> Result<Self, ConnectError> {
+        let (dialect, target, size) = parse(url, connections)?;
+        let open = move || {
+            Pool::builder()
+                .max_size(size.max(1))
+                .min_idle(Some(0))
+                .connection_timeout(CONNECT_TIMEOUT)
+                .connection_customizer(Box::new(Prepare))
+                .test_on_check_out(false)
+                .build(ConnectionManager::<AnyConnection>::new(target))
+        };
+        let pool = tokio::task::spawn_blocking(open)
+            .await
+            .map_err(|stopped| ConnectError::Open(Box::new(stopped)))?
+            .map_err(|error| ConnectError::Open(Box::new(error)))?;
+        Ok(Self {
+            pool,
+            keys,
+            dialect,
+        })
+    }
+
+    /// Brings the schema up to date.
+    ///
+    /// # Errors
+    /// When the database does not answer, or a step fails.
+    pub async fn migrate(&self) -> Result<(), ConnectError> {
+        let migrations = self.migrations();
+        self.blocking(
+            move |connection| match connection.run_pending_migrations(migrations) {
+                Ok(_steps) => Ok(Ok(())),
+                Err(error) => Ok(Err(ConnectError::Migrate(error))),
+            },
+        )
+        .await?
+    }
+
+    /// Whether every migration that this program knows was run.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn schema_is_current(&self) -> Result<bool, ConnectError> {
+        let migrations = self.migrations();
+        self.blocking(
+            move |connection| match connection.has_pending_migration(migrations) {
+                Ok(pending) => Ok(Ok(!pending)),
+                Err(error) => Ok(Err(ConnectError::Migrate(error))),
+            },
+        )
+        .await?
+    }
+
+    /// Compares the configured server keys with those that the data was written with, and
+    /// remembers new ones.
+    ///
+    /// # Errors
+    /// `WrongKey` names the first that differs.
+    pub async fn check_server_keys(&self) -> Result<(), ConnectError> {
+        let checks: Vec<_> = self
+            .keys
+            .iter()
+            .map(|(kind, id, key)| (kind, id.as_u8(), key.check_value().to_vec()))
+            .collect();
+        self.blocking(move |connection| {
+            connection.transaction(|connection| {
+                for (kind, id, check) in checks {
+                    let known: Option<Vec<u8>> = server_key_checks::table
+                        .find((kind, i32::from(id)))
+                        .select(server_key_checks::check_value)
+                        .first(connection)
+                        .optional()?;
+                    match known {
+                        Some(known) if known == check => {}
+                        Some(_) => return Ok(Err(ConnectError::WrongKey { kind, id })),
+                        None => {
+                            diesel::insert_into(server_key_checks::table)
+                                .values((
+                                    server_key_checks::kind.eq(kind),
+                                    server_key_checks::key_id.eq(i32::from(id)),
+                                    server_key_checks::check_value.eq(check),
+                                ))
+                                .execute(connection)?;
+                        }
+                    }
+                }
+                Ok(Ok(()))
+            })
+        })
+        .await?
+    }
+
+    /// Whether it answers.
+    ///
+    /// # Errors
+    /// When it does not, within seconds.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.blocking(|connection| {
+            diesel::sql_query("select 1").execute(connection)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Runs `work` with a connection, on a thread that may block.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut AnyConnection) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let pool = self.pool.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let mut connection = pool.get().map_err(unavailable)?;
+            Ok(work(&mut connection)?)
+        });
+        done.await.map_err(unavailable)?
+    }
+
+    fn migrations(&self) -> EmbeddedMigrations {
+        match self.dialect {
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => POSTGRES,
+            #[cfg(feature = "sqlite")]
+            Dialect::Sqlite => SQLITE,
+        }
+    }
+}
+
+/// The dialect, diesel's own spelling of the URL, and how many connections make sense.
+fn parse(url: &str, connections: u32) -> Result<(Dialect, String, u32), ConnectError> {
+    #[cfg(feature = "postgres")]
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Ok((Dialect::Postgres, url.to_owned(), connections));
+    }
+    #[cfg(feature = "sqlite")]
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        return Ok((Dialect::Sqlite, path.to_owned(), 1));
+    }
+    let _ = connections;
+    Err(ConnectError::Scheme {
+        expected: match (cfg!(feature = "postgres"), cfg!(feature = "sqlite")) {
+            (true, true) => "postgres:// or sqlite:",
+            (true, false) => "postgres://",
+            _ => "sqlite:",
+        },
+    })
+}
+
+/// What every new connection is told.
+#[derive(Debug)]
+struct Prepare;
+
+impl CustomizeConnection<AnyConnection, diesel::r2d2::Error> for Prepare {
+    fn on_acquire(&self, connection: &mut AnyConnection) -> Result<(), diesel::r2d2::Error> {
+        let settings = match connection {
+            #[cfg(feature = "postgres")]
+            AnyConnection::Postgres(_) => ["set statement_timeout = '10s'"].as_slice(),
+            #[cfg(feature = "sqlite")]
+            AnyConnection::Sqlite(_) => [
+                "pragma busy_timeout = 5000",
+                "pragma journal_mode = wal",
+                "pragma synchronous = full",
+                "pragma foreign_keys = on",
+            ]
+            .as_slice(),
+        };
+        for setting in settings {
+            diesel::sql_query(*setting)
+                .execute(connection)
+                .map_err(diesel::r2d2::Error::QueryError)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database")
+            .field("dialect", &self.dialect)
+            .finish_non_exhaustive()
+    }
+}

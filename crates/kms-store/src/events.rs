@@ -1,0 +1,210 @@
+//! Events: an outbox that is written with what it tells, and read in commit order.
+
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Nullable, Text};
+use kms_core::ports::StoreError;
+use kms_types::{AccountId, EventCursor, TelegramId, Timestamp, TransferId};
+
+use crate::convert::At;
+use crate::database::{AnyConnection, Database, Dialect, Failure};
+use crate::schema::{event_cursors, events};
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredEventKind {
+    /// A wallet was made.
+    AccountCreated,
+    /// The password was changed by its owner.
+    PasswordChanged,
+    /// The password was replaced by a recovery.
+    Recovered,
+    /// A transfer that the account sends moved on.
+    TransferChanged,
+    /// Money came to the account.
+    Received,
+}
+
+/// An event as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Its place.
+    pub cursor: EventCursor,
+    /// Whom it concerns.
+    pub account: AccountId,
+    /// Whom it concerns, as Telegram knows them.
+    pub telegram_id: TelegramId,
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub kind: StoredEventKind,
+    /// The transfer it is about.
+    pub transfer: Option<TransferId>,
+}
+
+impl StoredEventKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::AccountCreated => "account_created",
+            Self::PasswordChanged => "password_changed",
+            Self::Recovered => "recovered",
+            Self::TransferChanged => "transfer_changed",
+            Self::Received => "received",
+        }
+    }
+
+    fn parse(at: At<'_>, text: &str) -> Result<Self, StoreError> {
+        let all = [
+            Self::AccountCreated,
+            Self::PasswordChanged,
+            Self::Recovered,
+            Self::TransferChanged,
+            Self::Received,
+        ];
+        let found = all.into_iter().find(|kind| kind.as_str() == text);
+        found.ok_or_else(|| at.corrupt(format!("unknown kind {text}")))
+    }
+}
+
+/// Writes an event inside the transaction of what it tells.
+pub(crate) fn append(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    at: Timestamp,
+    kind: StoredEventKind,
+    transfer: Option<TransferId>,
+) -> Result<(), Failure> {
+    diesel::insert_into(events::table)
+        .values((
+            events::account_id.eq(account.to_string()),
+            events::at.eq(at.0),
+            events::kind.eq(kind.as_str()),
+            events::transfer_id.eq(transfer.map(|id| id.to_string())),
+        ))
+        .execute(connection)?;
+    Ok(())
+}
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = BigInt)]
+    seq: i64,
+    #[diesel(sql_type = BigInt)]
+    tx: i64,
+    #[diesel(sql_type = Text)]
+    account_id: String,
+    #[diesel(sql_type = BigInt)]
+    telegram_id: i64,
+    #[diesel(sql_type = BigInt)]
+    at: i64,
+    #[diesel(sql_type = Text)]
+    kind: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    transfer_id: Option<String>,
+}
+
+impl Row {
+    fn parse(self) -> Result<StoredEvent, StoreError> {
+        let key = self.seq.to_string();
+        let at = At {
+            table: "events",
+            key: &key,
+        };
+        Ok(StoredEvent {
+            cursor: EventCursor {
+                transaction: self.tx,
+                sequence: self.seq,
+            },
+            account: at.parse(&self.account_id)?,
+            telegram_id: at.convert(self.telegram_id)?,
+            at: Timestamp(self.at),
+            kind: StoredEventKind::parse(at, &self.kind)?,
+            transfer: at.parse_some(self.transfer_id.as_ref())?,
+        })
+    }
+}
+
+impl Database {
+    /// The events after `cursor`, in commit order, oldest first.
+    ///
+    /// A sequence is not commit order on PostgreSQL: a transaction that took a lower number may
+    /// commit later. So the order is that of transactions, and events of one that is younger than
+    /// the oldest running one wait.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn events_after(
+        &self,
+        cursor: EventCursor,
+        limit: u32,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        let settled = match self.dialect {
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => {
+                "and e.tx < cast(cast(pg_snapshot_xmin(pg_current_snapshot()) as text) as bigint)"
+            }
+            #[cfg(feature = "sqlite")]
+            Dialect::Sqlite => "",
+        };
+        let query = format!(
+            "select e.seq, e.tx, e.account_id, a.telegram_id, e.at, e.kind, e.transfer_id \
+             from events e join accounts a on a.id = e.account_id \
+             where (e.tx, e.seq) > ($1, $2) {settled} order by e.tx, e.seq limit $3"
+        );
+        self.blocking(move |connection| {
+            let rows: Vec<Row> = diesel::sql_query(query)
+                .bind::<BigInt, _>(cursor.transaction)
+                .bind::<BigInt, _>(cursor.sequence)
+                .bind::<BigInt, _>(i64::from(limit))
+                .load(connection)?;
+            Ok(rows.into_iter().map(Row::parse).collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Remembers that the consumer has everything up to `cursor`. Never goes back.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn acknowledge_events(
+        &self,
+        consumer: &'static str,
+        cursor: EventCursor,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |connection| {
+            diesel::sql_query(
+                "insert into event_cursors (consumer, tx, seq) values ($1, $2, $3) \
+                 on conflict (consumer) do update set tx = excluded.tx, seq = excluded.seq \
+                 where (event_cursors.tx, event_cursors.seq) < (excluded.tx, excluded.seq)",
+            )
+            .bind::<Text, _>(consumer)
+            .bind::<BigInt, _>(cursor.transaction)
+            .bind::<BigInt, _>(cursor.sequence)
+            .execute(connection)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Up to where the consumer has everything.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn acknowledged_events(
+        &self,
+        consumer: &'static str,
+    ) -> Result<EventCursor, StoreError> {
+        self.blocking(move |connection| {
+            let row: Option<(i64, i64)> = event_cursors::table
+                .find(consumer)
+                .select((event_cursors::tx, event_cursors::seq))
+                .first(connection)
+                .optional()?;
+            let (transaction, sequence) = row.unwrap_or_default();
+            Ok(EventCursor {
+                transaction,
+                sequence,
+            })
+        })
+        .await
+    }
+}

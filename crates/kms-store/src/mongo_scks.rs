@@ -1,0 +1,137 @@
+//! Wrapped SCKs in MongoDB: a database of their own, with credentials of its own, that knows no
+//! Telegram id, no name and no address.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kms_core::ports::{SckStore, StoreError, WrappedSck};
+use kms_types::SckId;
+use mongodb::bson::{Binary, doc, spec::BinarySubtype};
+use mongodb::options::ReadPreference;
+use mongodb::options::{
+    Acknowledgment, ClientOptions, ReadConcern, SelectionCriteria, WriteConcern,
+};
+use mongodb::{Client, Collection};
+use serde::{Deserialize, Serialize};
+
+use crate::convert::At;
+use crate::database::ConnectError;
+
+/// How long an operation may take before its request is told to try again.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Document {
+    #[serde(rename = "_id")]
+    id: String,
+    account: String,
+    master_key: String,
+    bytes: Binary,
+}
+
+/// The key database in MongoDB. Writes wait for a majority of the replicas and their journals.
+#[derive(Clone, Debug)]
+pub struct MongoScks {
+    client: Client,
+    scks: Collection<Document>,
+}
+
+impl MongoScks {
+    /// Uses `mongodb://…` or `mongodb+srv://…`, without asking yet whether it answers.
+    ///
+    /// # Errors
+    /// When the URL can not be read.
+    pub async fn connect(url: &str, database: &str) -> Result<Self, ConnectError> {
+        if !url.starts_with("mongodb://") && !url.starts_with("mongodb+srv://") {
+            return Err(ConnectError::Scheme {
+                expected: "mongodb:// or mongodb+srv://",
+            });
+        }
+        let open = |error: mongodb::error::Error| ConnectError::Open(Box::new(error));
+        let mut options = ClientOptions::parse(url).await.map_err(open)?;
+        options
+            .app_name
+            .get_or_insert_with(|| "kms-server".to_owned());
+        options.connect_timeout = Some(Duration::from_secs(2));
+        options.server_selection_timeout = Some(Duration::from_secs(3));
+        options.retry_writes = Some(true);
+        options.retry_reads = Some(true);
+        options.read_concern = Some(ReadConcern::majority());
+        options.selection_criteria =
+            Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+        let mut concern = WriteConcern::builder()
+            .w(Acknowledgment::Majority)
+            .journal(true)
+            .build();
+        concern.w_timeout = Some(TIMEOUT);
+        options.write_concern = Some(concern);
+        let client = Client::with_options(options).map_err(open)?;
+        let scks = client.database(database).collection("wrapped_scks");
+        Ok(Self { client, scks })
+    }
+
+    /// Whether it answers.
+    ///
+    /// # Errors
+    /// When it does not, within seconds.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        let ping = self.client.database("admin");
+        within(ping.run_command(doc! { "ping": 1 }).into_future())
+            .await
+            .map(drop)
+    }
+}
+
+/// The driver has no deadline for a server that accepts and stays silent.
+async fn within<T>(
+    operation: impl Future<Output = mongodb::error::Result<T>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(TIMEOUT, operation).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(unavailable(error)),
+        Err(elapsed) => Err(unavailable(elapsed)),
+    }
+}
+
+fn unavailable(source: impl std::error::Error + Send + Sync + 'static) -> StoreError {
+    StoreError::Unavailable {
+        store: "key",
+        source: Box::new(source),
+    }
+}
+
+#[async_trait]
+impl SckStore for MongoScks {
+    async fn put_sck(&self, sck: WrappedSck) -> Result<(), StoreError> {
+        let document = Document {
+            id: sck.id.to_string(),
+            account: sck.account.to_string(),
+            master_key: sck.master_key.to_string(),
+            bytes: Binary {
+                subtype: BinarySubtype::Generic,
+                bytes: sck.bytes,
+            },
+        };
+        within(self.scks.insert_one(&document).into_future())
+            .await
+            .map(drop)
+    }
+
+    async fn sck(&self, id: SckId) -> Result<Option<WrappedSck>, StoreError> {
+        let key = id.to_string();
+        let found = within(self.scks.find_one(doc! { "_id": &key }).into_future()).await?;
+        let Some(document) = found else {
+            return Ok(None);
+        };
+        let at = At {
+            table: "wrapped_scks",
+            key: &key,
+        };
+        Ok(Some(WrappedSck {
+            id,
+            account: at.parse(&document.account)?,
+            master_key: at.parse(&document.master_key)?,
+            bytes: document.bytes.bytes,
+        }))
+    }
+}

@@ -1,0 +1,230 @@
+//! Names: the claims that `name-service` decides on, and who is found by one.
+
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Text};
+use kms_core::account::{Account, SeenName};
+use kms_core::ports::StoreError;
+use kms_types::{AccountRef, TelegramId, Timestamp, Username};
+use name_service::{Claim, Decision, Known, Observation};
+
+use crate::accounts;
+use crate::convert::At;
+use crate::database::{AnyConnection, Database, Failure};
+use crate::schema::{name_observations, names};
+
+/// Who is paid by a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The name as its holder writes it.
+    pub username: Username,
+    /// The holder's account.
+    pub account: Account,
+    /// When the name came from somebody else, if that still has to be shown.
+    pub moved_at: Option<Timestamp>,
+}
+
+/// The columns of an active claim: holder, spelling, claimed at, seen at, moved.
+type Columns = (i64, String, i64, i64, bool);
+
+fn parse((holder, shown, claimed_at, seen_at, moved): Columns) -> Result<Claim, StoreError> {
+    let at = At {
+        table: "names",
+        key: &shown,
+    };
+    Ok(Claim {
+        username: at.parse(&shown)?,
+        holder: at.convert(holder)?,
+        claimed_at: Timestamp(claimed_at),
+        seen_at: Timestamp(seen_at),
+        moved,
+    })
+}
+
+fn active_claim(connection: &mut AnyConnection, name: &Username) -> Result<Option<Claim>, Failure> {
+    let row: Option<Columns> = names::table
+        .filter(names::canonical.eq(name.canonical()))
+        .filter(names::ended_at.is_null())
+        .select((
+            names::telegram_id,
+            names::shown,
+            names::claimed_at,
+            names::seen_at,
+            names::moved,
+        ))
+        .first(connection)
+        .optional()?;
+    Ok(row.map(parse).transpose()?)
+}
+
+fn claim_of(connection: &mut AnyConnection, holder: TelegramId) -> Result<Option<Claim>, Failure> {
+    let row: Option<Columns> = names::table
+        .filter(names::telegram_id.eq(holder.as_i64()))
+        .filter(names::ended_at.is_null())
+        .select((
+            names::telegram_id,
+            names::shown,
+            names::claimed_at,
+            names::seen_at,
+            names::moved,
+        ))
+        .first(connection)
+        .optional()?;
+    Ok(row.map(parse).transpose()?)
+}
+
+/// Applies an observation inside a transaction.
+pub(crate) fn observe(
+    connection: &mut AnyConnection,
+    holder: TelegramId,
+    name: SeenName,
+) -> Result<(), Failure> {
+    let SeenName { username, seen_at } = name;
+    // Written first, so that two observations of one holder come one after the other.
+    diesel::sql_query(
+        "insert into name_observations (telegram_id, seen_at) values ($1, -1) \
+         on conflict (telegram_id) do update set seen_at = name_observations.seen_at",
+    )
+    .bind::<BigInt, _>(holder.as_i64())
+    .execute(connection)?;
+    let last_seen: i64 = name_observations::table
+        .find(holder.as_i64())
+        .select(name_observations::seen_at)
+        .first(connection)?;
+    let mut known = Known {
+        last_seen: Some(Timestamp(last_seen)).filter(|last| last.0 >= 0),
+        own: claim_of(connection, holder)?,
+        ..Known::default()
+    };
+    if let Some(username) = &username {
+        known.of_name = active_claim(connection, username)?;
+        let others: i64 = names::table
+            .filter(names::canonical.eq(username.canonical()))
+            .filter(names::telegram_id.ne(holder.as_i64()))
+            .count()
+            .get_result(connection)?;
+        known.had_other_holder = others > 0;
+    }
+    let observation = Observation {
+        holder,
+        username,
+        seen_at,
+    };
+    apply(
+        connection,
+        &observation,
+        &name_service::decide(&observation, &known),
+    )
+}
+
+fn apply(
+    connection: &mut AnyConnection,
+    observation: &Observation,
+    decision: &Decision,
+) -> Result<(), Failure> {
+    let holder = observation.holder.as_i64();
+    let at = observation.seen_at.0;
+    if decision.remember {
+        diesel::update(name_observations::table.find(holder))
+            .set(name_observations::seen_at.eq(at))
+            .execute(connection)?;
+    }
+    let own = names::table
+        .filter(names::telegram_id.eq(holder))
+        .filter(names::ended_at.is_null());
+    if decision.end_own {
+        diesel::update(own)
+            .set(names::ended_at.eq(Some(at)))
+            .execute(connection)?;
+    }
+    let Some(username) = &observation.username else {
+        return Ok(());
+    };
+    let named = names::table
+        .filter(names::canonical.eq(username.canonical()))
+        .filter(names::ended_at.is_null());
+    if decision.end_other {
+        diesel::update(named)
+            .set(names::ended_at.eq(Some(at)))
+            .execute(connection)?;
+    }
+    if decision.refresh {
+        diesel::update(own)
+            .set((names::shown.eq(username.as_str()), names::seen_at.eq(at)))
+            .execute(connection)?;
+    }
+    if let Some(claim) = &decision.open {
+        diesel::insert_into(names::table)
+            .values((
+                names::telegram_id.eq(claim.holder.as_i64()),
+                names::canonical.eq(claim.username.canonical()),
+                names::shown.eq(claim.username.as_str()),
+                names::claimed_at.eq(claim.claimed_at.0),
+                names::seen_at.eq(claim.seen_at.0),
+                names::moved.eq(claim.moved),
+            ))
+            .execute(connection)?;
+    }
+    Ok(())
+}
+
+impl Database {
+    /// Applies what an authenticated update said of its sender's name.
+    ///
+    /// # Errors
+    /// When the database does not answer, or two holders claimed the name at the same moment;
+    /// the next update repeats it.
+    pub async fn seen_username(
+        &self,
+        holder: TelegramId,
+        name: SeenName,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |connection| {
+            connection.transaction(|connection| observe(connection, holder, name))
+        })
+        .await
+    }
+
+    /// Who is paid by this name now.
+    ///
+    /// # Errors
+    /// When the database does not answer, or the account's row was changed.
+    pub async fn resolve(
+        &self,
+        name: &Username,
+        now: Timestamp,
+    ) -> Result<Option<Resolved>, StoreError> {
+        #[derive(QueryableByName)]
+        struct Holder {
+            #[diesel(sql_type = Text)]
+            id: String,
+        }
+        let (name, keys) = (name.clone(), self.keys.clone());
+        self.blocking(move |connection| {
+            let Some(claim) = active_claim(connection, &name)? else {
+                return Ok(None);
+            };
+            let holder: Option<Holder> =
+                diesel::sql_query("select id from accounts where telegram_id = $1")
+                    .bind::<BigInt, _>(claim.holder.as_i64())
+                    .get_result(connection)
+                    .optional()?;
+            // A name may be known of somebody who has no wallet.
+            let Some(holder) = holder else {
+                return Ok(None);
+            };
+            let id = At {
+                table: "accounts",
+                key: &holder.id,
+            }
+            .parse(&holder.id)?;
+            let account = accounts::find(connection, AccountRef::Id(id), &keys)?;
+            let moved_at = name_service::moved_at(&claim, now);
+            Ok(account.map(|account| Resolved {
+                username: claim.username,
+                account,
+                moved_at,
+            }))
+        })
+        .await
+    }
+}

@@ -1,0 +1,168 @@
+//! The tables that diesel's query builder touches. The migrations are the truth; the conformance
+//! tests compare the two by using every column.
+
+diesel::table! {
+    accounts (id) {
+        id -> Text,
+        telegram_id -> BigInt,
+        state -> Text,
+        mobile -> Nullable<Binary>,
+        email -> Nullable<Binary>,
+        created_at -> BigInt,
+        mac_key -> Integer,
+        mac -> Binary,
+    }
+}
+
+diesel::table! {
+    wallets (account_id) {
+        account_id -> Text,
+        address -> Text,
+        public_key -> Binary,
+        sealed_key -> Binary,
+        kdf -> Text,
+        salt -> Binary,
+        password_version -> Integer,
+        pepper_id -> Integer,
+        commitment -> Binary,
+        sck_id -> Text,
+        version -> BigInt,
+        updated_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    names (id) {
+        id -> BigInt,
+        telegram_id -> BigInt,
+        canonical -> Text,
+        shown -> Text,
+        claimed_at -> BigInt,
+        seen_at -> BigInt,
+        moved -> Bool,
+        ended_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    name_observations (telegram_id) {
+        telegram_id -> BigInt,
+        seen_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    transfers (id) {
+        id -> Text,
+        chain_id -> BigInt,
+        from_account -> Text,
+        from_username -> Nullable<Text>,
+        from_address -> Text,
+        from_since -> Nullable<BigInt>,
+        to_account -> Nullable<Text>,
+        to_username -> Nullable<Text>,
+        to_address -> Text,
+        to_since -> Nullable<BigInt>,
+        asked_to -> Text,
+        asked_amount -> Text,
+        value -> Text,
+        gas_limit -> BigInt,
+        max_fee_per_gas -> Text,
+        max_priority_fee_per_gas -> Text,
+        warnings -> Text,
+        client_ref -> Nullable<Text>,
+        state -> Text,
+        nonce -> Nullable<BigInt>,
+        tx_hash -> Nullable<Binary>,
+        block -> Nullable<BigInt>,
+        fee -> Nullable<Text>,
+        created_at -> BigInt,
+        expires_at -> BigInt,
+        lease_until -> BigInt,
+    }
+}
+
+diesel::table! {
+    attempts (transfer_id, step) {
+        transfer_id -> Text,
+        step -> Integer,
+        tx_hash -> Binary,
+        sealed -> Nullable<Binary>,
+    }
+}
+
+diesel::table! {
+    events (seq) {
+        seq -> BigInt,
+        tx -> BigInt,
+        account_id -> Text,
+        at -> BigInt,
+        kind -> Text,
+        transfer_id -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    event_cursors (consumer) {
+        consumer -> Text,
+        tx -> BigInt,
+        seq -> BigInt,
+    }
+}
+
+diesel::table! {
+    recoveries (id) {
+        id -> Text,
+        account_id -> Text,
+        completed_at -> BigInt,
+        mac_key -> Integer,
+        mac -> Binary,
+    }
+}
+
+diesel::table! {
+    password_attempts (account_id) {
+        account_id -> Text,
+        failures -> BigInt,
+        locked_until -> BigInt,
+    }
+}
+
+diesel::table! {
+    audit (seq) {
+        seq -> BigInt,
+        at -> BigInt,
+        actor -> Text,
+        request_id -> Text,
+        action -> Text,
+        subject -> Nullable<Text>,
+        account_id -> Nullable<Text>,
+        telegram_id -> Nullable<BigInt>,
+        phase -> Text,
+        outcome -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    tokens (id) {
+        id -> Text,
+        name -> Text,
+        hash -> Binary,
+        scopes -> Text,
+        created_at -> BigInt,
+        expires_at -> Nullable<BigInt>,
+        revoked_at -> Nullable<BigInt>,
+        mac_key -> Integer,
+        mac -> Binary,
+    }
+}
+
+diesel::table! {
+    server_key_checks (kind, key_id) {
+        kind -> Text,
+        key_id -> Integer,
+        check_value -> Binary,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(accounts, wallets, transfers, attempts, events);

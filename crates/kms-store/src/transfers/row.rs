@@ -1,0 +1,180 @@
+//! A transfer as a row.
+
+use diesel::prelude::*;
+use kms_chain::transfer::{Asked, Fees, Party, Transfer};
+use kms_core::ports::StoreError;
+use kms_types::Timestamp;
+use kms_types::wire::{TransferState, Warning};
+
+use crate::convert::At;
+use crate::schema::transfers;
+
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = transfers)]
+pub(super) struct Row {
+    pub(super) id: String,
+    chain_id: i64,
+    from_account: String,
+    from_username: Option<String>,
+    from_address: String,
+    from_since: Option<i64>,
+    to_account: Option<String>,
+    to_username: Option<String>,
+    to_address: String,
+    to_since: Option<i64>,
+    asked_to: String,
+    asked_amount: String,
+    value: String,
+    gas_limit: i64,
+    max_fee_per_gas: String,
+    max_priority_fee_per_gas: String,
+    warnings: String,
+    client_ref: Option<String>,
+    state: String,
+    nonce: Option<i64>,
+    tx_hash: Option<Vec<u8>>,
+    block: Option<i64>,
+    fee: Option<String>,
+    created_at: i64,
+    expires_at: i64,
+    pub(super) lease_until: i64,
+}
+
+const STATES: [(TransferState, &str); 8] = [
+    (TransferState::Quoted, "quoted"),
+    (TransferState::Signed, "signed"),
+    (TransferState::Broadcast, "broadcast"),
+    (TransferState::Mined, "mined"),
+    (TransferState::Final, "final"),
+    (TransferState::Failed, "failed"),
+    (TransferState::Cancelled, "cancelled"),
+    (TransferState::Expired, "expired"),
+];
+
+const WARNINGS: [(Warning, &str); 4] = [
+    (Warning::FirstPayment, "first_payment"),
+    (Warning::Contract, "contract"),
+    (Warning::MostOfBalance, "most_of_balance"),
+    (Warning::NameMoved, "name_moved"),
+];
+
+pub(super) fn state_text(state: TransferState) -> &'static str {
+    STATES
+        .iter()
+        .find(|(known, _)| *known == state)
+        .map_or("unknown", |(_, text)| text)
+}
+
+/// A block number as a column; no chain has 2^63 blocks.
+pub(super) fn to_i64(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn find<T: Copy>(at: At<'_>, all: &[(T, &str)], text: &str) -> Result<T, StoreError> {
+    let found = all.iter().find(|(_, known)| *known == text);
+    found
+        .map(|(value, _)| *value)
+        .ok_or_else(|| at.corrupt(format!("unknown word {text}")))
+}
+
+impl TryFrom<&Transfer> for Row {
+    type Error = StoreError;
+
+    fn try_from(transfer: &Transfer) -> Result<Self, StoreError> {
+        let key = transfer.id.to_string();
+        let at = At {
+            table: "transfers",
+            key: &key,
+        };
+        let text = |warning: &Warning| {
+            WARNINGS
+                .iter()
+                .find(|(known, _)| known == warning)
+                .map(|(_, text)| *text)
+        };
+        let warnings: Vec<_> = transfer.warnings.iter().filter_map(text).collect();
+        let sender = transfer
+            .from
+            .account
+            .ok_or_else(|| at.corrupt("it has no sender"))?;
+        Ok(Self {
+            id: key.clone(),
+            chain_id: at.convert(transfer.chain_id)?,
+            from_account: sender.to_string(),
+            from_username: transfer.from.username.clone().map(String::from),
+            from_address: transfer.from.address.to_lower_hex(),
+            from_since: transfer.from.since.map(|time| time.0),
+            to_account: transfer.to.account.map(String::from),
+            to_username: transfer.to.username.clone().map(String::from),
+            to_address: transfer.to.address.to_lower_hex(),
+            to_since: transfer.to.since.map(|time| time.0),
+            asked_to: transfer.asked.to.clone(),
+            asked_amount: transfer.asked.amount.clone(),
+            value: transfer.value.to_string(),
+            gas_limit: at.convert(transfer.gas_limit)?,
+            max_fee_per_gas: transfer.fees.max_fee_per_gas.to_string(),
+            max_priority_fee_per_gas: transfer.fees.max_priority_fee_per_gas.to_string(),
+            warnings: warnings.join(","),
+            client_ref: transfer.client_ref.clone(),
+            state: state_text(transfer.state).to_owned(),
+            nonce: transfer.nonce.map(|nonce| at.convert(nonce)).transpose()?,
+            tx_hash: transfer.tx_hash.map(|hash| hash.to_vec()),
+            block: transfer.block.map(|block| at.convert(block)).transpose()?,
+            fee: transfer.fee.map(|fee| fee.to_string()),
+            created_at: transfer.created_at.0,
+            expires_at: transfer.expires_at.0,
+            lease_until: 0,
+        })
+    }
+}
+
+impl Row {
+    pub(super) fn parse(self) -> Result<Transfer, StoreError> {
+        let at = At {
+            table: "transfers",
+            key: &self.id,
+        };
+        let warnings = self.warnings.split(',').filter(|text| !text.is_empty());
+        Ok(Transfer {
+            id: at.parse(&self.id)?,
+            chain_id: at.convert(self.chain_id)?,
+            from: Party {
+                account: Some(at.parse(&self.from_account)?),
+                username: at.parse_some(self.from_username.as_ref())?,
+                address: at.parse(&self.from_address)?,
+                since: self.from_since.map(Timestamp),
+            },
+            to: Party {
+                account: at.parse_some(self.to_account.as_ref())?,
+                username: at.parse_some(self.to_username.as_ref())?,
+                address: at.parse(&self.to_address)?,
+                since: self.to_since.map(Timestamp),
+            },
+            asked: Asked {
+                to: self.asked_to.clone(),
+                amount: self.asked_amount.clone(),
+            },
+            value: at.parse(&self.value)?,
+            gas_limit: at.convert(self.gas_limit)?,
+            fees: Fees {
+                max_fee_per_gas: at.parse(&self.max_fee_per_gas)?,
+                max_priority_fee_per_gas: at.parse(&self.max_priority_fee_per_gas)?,
+            },
+            warnings: warnings
+                .map(|text| find(at, &WARNINGS, text))
+                .collect::<Result<_, _>>()?,
+            client_ref: self.client_ref.clone(),
+            state: find(at, &STATES, &self.state)?,
+            nonce: self.nonce.map(|nonce| at.convert(nonce)).transpose()?,
+            tx_hash: self
+                .tx_hash
+                .as_deref()
+                .map(|hash| at.array(hash))
+                .transpose()?,
+            block: self.block.map(|block| at.convert(block)).transpose()?,
+            fee: at.parse_some(self.fee.as_ref())?,
+            created_at: Timestamp(self.created_at),
+            expires_at: Timestamp(self.expires_at),
+        })
+    }
+}

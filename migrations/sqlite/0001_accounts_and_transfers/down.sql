@@ -1,0 +1,15 @@
+drop table server_key_checks;
+drop table tokens;
+drop table audit;
+drop table limits;
+drop table password_attempts;
+drop table recoveries;
+drop table event_cursors;
+drop table events;
+drop table nonces;
+drop table attempts;
+drop table transfers;
+drop table name_observations;
+drop table names;
+drop table wallets;
+drop table accounts;
