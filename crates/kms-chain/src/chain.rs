@@ -1,0 +1,280 @@
+//! A node of an EVM chain, by JSON-RPC over HTTP.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use alloy::consensus::BlockHeader;
+use alloy::eips::BlockNumberOrTag;
+use alloy::network::{Ethereum, ReceiptResponse, TransactionBuilder};
+use alloy::primitives::{Address, B256};
+use alloy::providers::{Provider, ProviderBuilder, RootProvider};
+use alloy::rpc::types::TransactionRequest;
+use alloy::transports::{RpcError, TransportError};
+use kms_types::{EthAddress, U256, Wei};
+
+use crate::ports::ChainView;
+use crate::transfer::Fees;
+
+/// How long the node may take for an answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Gas of a transfer to an address without code.
+const PLAIN_TRANSFER_GAS: u64 = 21_000;
+
+/// One chain, through one endpoint.
+#[derive(Debug)]
+pub struct Chain {
+    provider: RootProvider<Ethereum>,
+    chain_id: u64,
+    /// Whether the endpoint said that it is of this chain since its last failure.
+    verified: AtomicBool,
+}
+
+/// Why the chain did not do or say it. Never shows the endpoint's URL, which may hold a key.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChainError {
+    /// The endpoint does not answer, or not in time, or not in JSON-RPC.
+    #[error("the chain's endpoint does not answer: {0}")]
+    Unavailable(String),
+    /// The endpoint is of another chain.
+    #[error("the endpoint is of chain {found}, not of chain {expected}")]
+    WrongChain {
+        /// As configured.
+        expected: u64,
+        /// As it says.
+        found: u64,
+    },
+    /// The node answered with an error.
+    #[error("the node refused: {message}")]
+    Refused {
+        /// The JSON-RPC code.
+        code: i64,
+        /// What it says.
+        message: String,
+    },
+    /// The URL can not be used.
+    #[error("the endpoint is not an http:// or https:// URL")]
+    Url,
+    /// The HTTP client can not be built.
+    #[error("the HTTP client can not be built")]
+    Client,
+}
+
+/// What became of a transaction that is in a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its block.
+    pub block: u64,
+    /// What the network took.
+    pub fee: Wei,
+    /// Whether it did what it should.
+    pub success: bool,
+}
+
+impl From<TransportError> for ChainError {
+    fn from(error: TransportError) -> Self {
+        match error {
+            RpcError::ErrorResp(payload) => Self::Refused {
+                code: payload.code,
+                message: payload.message.into_owned(),
+            },
+            RpcError::Transport(kind) => Self::Unavailable(match kind.as_http_error() {
+                Some(http) => format!("HTTP status {}", http.status),
+                None => "no connection, or no answer in time".to_owned(),
+            }),
+            _ => Self::Unavailable("an answer that is not JSON-RPC".to_owned()),
+        }
+    }
+}
+
+impl Chain {
+    /// Uses an endpoint, without asking yet whether it answers: a server starts while its chain
+    /// is down. The chain id is compared before the first call and after every failure.
+    ///
+    /// # Errors
+    /// When the URL can not be used.
+    pub fn new(url: &str, chain_id: u64) -> Result<Self, ChainError> {
+        let url: reqwest::Url = url.parse().map_err(|_secret| ChainError::Url)?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(ChainError::Url);
+        }
+        // Fails only if one is installed, and then there is nothing to do.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .connect_timeout(TIMEOUT)
+            .build()
+            .map_err(|_cause| ChainError::Client)?;
+        let provider = ProviderBuilder::<_, _, Ethereum>::default().connect_reqwest(client, url);
+        Ok(Self {
+            provider,
+            chain_id,
+            verified: AtomicBool::new(false),
+        })
+    }
+
+    /// EIP-155.
+    #[must_use]
+    pub fn chain_id(&self) -> u64 {
+        self.chain_id
+    }
+
+    /// The number of the latest block.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer, or is of another chain.
+    pub async fn block_number(&self) -> Result<u64, ChainError> {
+        self.verify().await?;
+        self.told(self.provider.get_block_number().await)
+    }
+
+    /// Balance, transaction count (pending ones included), and a block not newer than they are.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer, or is of another chain.
+    pub async fn view(&self, address: EthAddress) -> Result<ChainView, ChainError> {
+        let block = self.block_number().await?;
+        let address = Address::from(address);
+        let balance = Wei(self.told(self.provider.get_balance(address).await)?);
+        let nonce = self.provider.get_transaction_count(address).pending().await;
+        Ok(ChainView {
+            block,
+            balance,
+            nonce: self.told(nonce)?,
+        })
+    }
+
+    /// Prices that stay sufficient while the base fee doubles.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer, or is of another chain or one without EIP-1559.
+    pub async fn fees(&self) -> Result<Fees, ChainError> {
+        self.verify().await?;
+        let latest = self
+            .provider
+            .get_block_by_number(BlockNumberOrTag::Latest)
+            .await;
+        let base = self
+            .told(latest)?
+            .and_then(|block| block.header.base_fee_per_gas());
+        let base = base.ok_or_else(|| ChainError::Refused {
+            code: 0,
+            message: "the chain has no base fee (EIP-1559)".to_owned(),
+        })?;
+        let tip = self.told(self.provider.get_max_priority_fee_per_gas().await)?;
+        let max_fee_per_gas = u128::from(base).saturating_mul(2).saturating_add(tip);
+        Ok(Fees {
+            max_fee_per_gas,
+            max_priority_fee_per_gas: tip,
+        })
+    }
+
+    /// Whether the address has code.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer, or is of another chain.
+    pub async fn is_contract(&self, address: EthAddress) -> Result<bool, ChainError> {
+        self.verify().await?;
+        Ok(!self
+            .told(self.provider.get_code_at(address.into()).await)?
+            .is_empty())
+    }
+
+    /// Gas for sending `value`: exact for an address without code, else the node's estimate and a
+    /// fifth more.
+    ///
+    /// # Errors
+    /// `Refused` when the recipient's contract would refuse it; else when the endpoint does not
+    /// answer, or is of another chain.
+    pub async fn gas(
+        &self,
+        from: EthAddress,
+        to: EthAddress,
+        value: Wei,
+        contract: bool,
+    ) -> Result<u64, ChainError> {
+        if !contract {
+            return Ok(PLAIN_TRANSFER_GAS);
+        }
+        self.verify().await?;
+        let request = TransactionRequest::default()
+            .with_from(from.into())
+            .with_to(to.into())
+            .with_value(value.0);
+        let estimate = self.told(self.provider.estimate_gas(request).await)?;
+        Ok(estimate.saturating_add(estimate / 5))
+    }
+
+    /// Sends signed bytes.
+    ///
+    /// # Errors
+    /// `Refused` also when the node has the transaction, or a later nonce, already: what became
+    /// of it is found by looking for its hash, not in the node's words.
+    pub async fn broadcast(&self, signed: &[u8]) -> Result<(), ChainError> {
+        self.verify().await?;
+        self.told(self.provider.send_raw_transaction(signed).await)
+            .map(drop)
+    }
+
+    /// Whether the node knows the transaction, in a block or not.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer, or is of another chain.
+    pub async fn knows(&self, hash: [u8; 32]) -> Result<bool, ChainError> {
+        self.verify().await?;
+        let found = self
+            .provider
+            .get_transaction_by_hash(B256::from(hash))
+            .await;
+        Ok(self.told(found)?.is_some())
+    }
+
+    /// What became of the transaction, if it is in a block.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer, or is of another chain.
+    pub async fn receipt(&self, hash: [u8; 32]) -> Result<Option<Receipt>, ChainError> {
+        self.verify().await?;
+        let found = self
+            .provider
+            .get_transaction_receipt(B256::from(hash))
+            .await;
+        Ok(self.told(found)?.and_then(|receipt| {
+            let gas = U256::from(receipt.gas_used());
+            let fee = Wei(gas.saturating_mul(U256::from(receipt.effective_gas_price())));
+            let block = receipt.block_number()?;
+            Some(Receipt {
+                block,
+                fee,
+                success: receipt.status(),
+            })
+        }))
+    }
+
+    async fn verify(&self) -> Result<(), ChainError> {
+        if self.verified.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let found = self.provider.get_chain_id().await?;
+        if found != self.chain_id {
+            return Err(ChainError::WrongChain {
+                expected: self.chain_id,
+                found,
+            });
+        }
+        self.verified.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// After a failure another node may stand behind the URL.
+    fn told<T>(&self, answer: Result<T, TransportError>) -> Result<T, ChainError> {
+        answer.map_err(|error| {
+            let error = ChainError::from(error);
+            if matches!(error, ChainError::Unavailable(_)) {
+                self.verified.store(false, Ordering::Relaxed);
+            }
+            error
+        })
+    }
+}
