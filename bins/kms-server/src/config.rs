@@ -10,7 +10,6 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
 
 use config::{Config, Environment, File, FileFormat, Map, Value, ValueKind};
 use kms_core::{KdfParams, MasterKeyId, ServerKeySet, ServerKeys};
@@ -236,13 +235,19 @@ struct RawLimits {
 impl Default for RawPassword {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Self { kdf: KdfParams::default().to_string(), running: cores, waiting: cores * 16 }
+        Self {
+            kdf: KdfParams::default().to_string(),
+            running: cores,
+            waiting: cores * 16,
+        }
     }
 }
 
 impl Default for RawLimits {
     fn default() -> Self {
-        Self { recoveries_a_day: 3 }
+        Self {
+            recoveries_a_day: 3,
+        }
     }
 }
 
@@ -278,7 +283,11 @@ impl Settings {
 fn read_files(prefix: &str, table: &mut Map<String, Value>) -> Result<(), ConfigError> {
     let mut found = Vec::new();
     for (key, value) in table.iter_mut() {
-        let full = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        let full = if prefix.is_empty() {
+            key.clone()
+        } else {
+            format!("{prefix}.{key}")
+        };
         match &mut value.kind {
             ValueKind::Table(inner) => read_files(&full, inner)?,
             ValueKind::String(path) => {
@@ -290,8 +299,11 @@ fn read_files(prefix: &str, table: &mut Map<String, Value>) -> Result<(), Config
         }
     }
     for (full, key, stem, path) in found {
-        let content = std::fs::read_to_string(&path)
-            .map_err(|source| ConfigError::SecretFile { key: full, path, source })?;
+        let content = std::fs::read_to_string(&path).map_err(|source| ConfigError::SecretFile {
+            key: full,
+            path,
+            source,
+        })?;
         table.remove(&key);
         table.insert(stem, Value::from(content.trim_end_matches(['\r', '\n'])));
     }
@@ -319,9 +331,10 @@ impl TryFrom<Raw> for Settings {
             key: key.to_owned(),
             expected: expected.to_owned(),
         };
-        let older = raw.older_kms_keys.into_iter().map(|(name, key)| {
-            kms_key(&format!("older_kms_keys.{name}"), key)
-        });
+        let older = raw
+            .older_kms_keys
+            .into_iter()
+            .map(|(name, key)| kms_key(&format!("older_kms_keys.{name}"), key));
         Ok(Self {
             listen: parse("listen", &raw.listen)
                 .map_err(|_| expected("listen", "expected an address and port, as 0.0.0.0:8443"))?,
@@ -343,7 +356,9 @@ impl TryFrom<Raw> for Settings {
                     .ok_or_else(|| expected("password.running", "expected at least 1"))?,
                 waiting: raw.password.waiting,
             },
-            limits: LimitSettings { recoveries_a_day: raw.limits.recoveries_a_day },
+            limits: LimitSettings {
+                recoveries_a_day: raw.limits.recoveries_a_day,
+            },
         })
     }
 }
@@ -384,7 +399,9 @@ mod tests {
     "#;
 
     fn settings(text: &str, environment: &[(&str, &str)]) -> Result<Settings, ConfigError> {
-        let variables = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let variables = environment
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         let environment = Environment::with_prefix("KMS_SERVER")
             .prefix_separator("__")
             .separator("__")
@@ -413,7 +430,10 @@ mod tests {
             ],
         )
         .unwrap();
-        assert_eq!(settings.database.url.expose(), "postgres://kms:secret@db/kms");
+        assert_eq!(
+            settings.database.url.expose(),
+            "postgres://kms:secret@db/kms"
+        );
         assert_eq!(settings.chain.chain_id, 1);
         assert_eq!(settings.listen.port(), 443);
         assert_eq!(settings.kms_key.passphrase.expose(), "0123");
@@ -425,11 +445,19 @@ mod tests {
         for (key, value, named) in [
             ("KMS_SERVER__LISTEN", "here", "listen"),
             ("KMS_SERVER__KMS_KEY__ID", "KMS", "kms_key.id"),
-            ("KMS_SERVER__SERVER_KEYS__PEPPER", "1:zz", "server_keys.pepper"),
+            (
+                "KMS_SERVER__SERVER_KEYS__PEPPER",
+                "1:zz",
+                "server_keys.pepper",
+            ),
             ("KMS_SERVER__PASSWORD__KDF", "md5", "password.kdf"),
             ("KMS_SERVER__PASSWORD__RUNNING", "0", "password.running"),
             ("KMS_SERVER__CHAIN__CHAIN_ID", "one", "chain.chain_id"),
-            ("KMS_SERVER__DATABASE__URL_FILE", "/nowhere/at/all", "database.url_file"),
+            (
+                "KMS_SERVER__DATABASE__URL_FILE",
+                "/nowhere/at/all",
+                "database.url_file",
+            ),
             ("KMS_SERVER__DATABASE__URI", "x", "uri"),
         ] {
             let error = settings(EXAMPLE, &[(key, value)]).unwrap_err().to_string();

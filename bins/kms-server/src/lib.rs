@@ -1,1 +1,25 @@
-//! Placeholder.
+//! The wallet KMS over HTTPS.
+//!
+//! A binary of about twenty lines runs [`cli::run`]; tests and the sandbox start a [`Server`] in
+//! their own process. Handlers extract, call and convert: this crate must hold no SQL and no
+//! cryptography of wallets.
+
+mod auth;
+mod body;
+pub mod cli;
+mod clock;
+pub mod config;
+mod error;
+mod keys;
+mod openapi;
+mod routes;
+mod secret;
+mod server;
+mod state;
+mod telemetry;
+mod token;
+
+pub use secret::Secret;
+pub use server::{Server, StartError};
+pub use state::KeyDatabase;
+pub use token::{BearerToken, BearerTokenError};

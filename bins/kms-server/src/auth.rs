@@ -1,0 +1,107 @@
+//! Who calls: a bearer token with a scope. A handler says what it needs by its argument's type.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use actix_web::dev::Payload;
+use actix_web::http::header::AUTHORIZATION;
+use actix_web::web::Data;
+use actix_web::{FromRequest, HttpRequest};
+use kms_core::audit::Caller;
+use kms_core::ports::StoreError;
+use kms_store::{Database, Scope, Token};
+use kms_types::ErrorCode;
+
+use crate::clock;
+use crate::error::ApiError;
+use crate::state::State;
+use crate::telemetry;
+use crate::token::BearerToken;
+
+/// How long a revoked token may go on working.
+const FRESH_FOR: Duration = Duration::from_secs(5);
+
+/// A caller who may do what the bot does.
+pub(crate) struct Bot(pub(crate) Caller);
+
+/// A caller who may read.
+#[derive(Debug)]
+pub(crate) struct Reader;
+
+/// Tokens that were looked up within the last seconds, by their hashes.
+#[derive(Debug, Default)]
+pub(crate) struct TokenCache(Mutex<HashMap<[u8; 32], (Instant, Token)>>);
+
+impl TokenCache {
+    async fn find(&self, hash: [u8; 32], database: &Database) -> Result<Option<Token>, StoreError> {
+        let found = self.lock().get(&hash).cloned();
+        if let Some((since, token)) = found
+            && since.elapsed() < FRESH_FOR
+        {
+            return Ok(Some(token));
+        }
+        let token = database.token_by_hash(hash).await?;
+        let mut cache = self.lock();
+        cache.retain(|_, (since, _)| since.elapsed() < FRESH_FOR);
+        // Unknown tokens are not remembered: somebody who tries many fills nothing.
+        if let Some(token) = &token {
+            cache.insert(hash, (Instant::now(), token.clone()));
+        }
+        Ok(token)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], (Instant, Token)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn authorize(request: HttpRequest, allowed: &[Scope]) -> Result<Caller, ApiError> {
+    let unauthorized = || {
+        let detail = "give a valid bearer token in the Authorization header";
+        ApiError::refused(ErrorCode::Unauthorized, detail)
+    };
+    let state: &Data<State> = request.app_data().ok_or(ApiError::Stopped)?;
+    let header = request
+        .headers()
+        .get(AUTHORIZATION)
+        .ok_or_else(unauthorized)?;
+    let text = header.to_str().map_err(|_secret| unauthorized())?;
+    let token = text.strip_prefix("Bearer ").ok_or_else(unauthorized)?;
+    let token: BearerToken = token.parse().map_err(|_secret| unauthorized())?;
+    let found = state.tokens.find(token.hash(), &state.database).await?;
+    let token = found
+        .filter(|token| token.is_valid(clock::now()))
+        .ok_or_else(unauthorized)?;
+    if !token.scopes.iter().any(|scope| allowed.contains(scope)) {
+        let detail = "the token's scopes do not allow this";
+        return Err(ApiError::refused(ErrorCode::Forbidden, detail));
+    }
+    Ok(Caller {
+        actor: token.name,
+        request_id: telemetry::request_id(),
+    })
+}
+
+impl FromRequest for Bot {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move { authorize(request, &[Scope::Bot]).await.map(Self) })
+    }
+}
+
+impl FromRequest for Reader {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        let allowed = [Scope::Bot, Scope::Read, Scope::Admin];
+        Box::pin(async move { authorize(request, &allowed).await.map(|_caller| Self) })
+    }
+}

@@ -1,0 +1,253 @@
+//! The commands of `kms-server`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use clap::{Parser, Subcommand};
+use kms_chain::Chain;
+use kms_core::MasterKeyId;
+use kms_store::{Database, Scope, Token};
+use tokio::signal::unix::{SignalKind, signal};
+use uuid::Uuid;
+
+use crate::clock;
+use crate::config::{DatabaseSettings, Settings};
+use crate::keys;
+use crate::server::{self, Server};
+use crate::telemetry;
+use crate::token::BearerToken;
+
+/// The wallet KMS over HTTPS. Configured by a file, by `KMS_SERVER__…` variables and by `.env`.
+#[derive(Debug, Parser)]
+#[command(name = "kms-server", version, about)]
+pub struct Cli {
+    /// A TOML file; the environment wins over it.
+    #[arg(long, global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves until SIGTERM or ctrl-c.
+    Serve,
+    /// Brings the databases' schemas up to date.
+    Migrate,
+    /// Shows what it would run with, secrets masked, and tries each connection.
+    CheckConfig,
+    /// Bearer tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// The KMS key and the server's own keys.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Makes a token and shows it, this once.
+    New {
+        /// What to call it.
+        name: String,
+        /// bot, admin, read; several with commas.
+        #[arg(long, value_delimiter = ',', required = true)]
+        scopes: Vec<Scope>,
+        /// How long it works; for ever without it.
+        #[arg(long)]
+        days: Option<u32>,
+    },
+    /// Lists all tokens.
+    List,
+    /// Ends a token; every server stops taking it within 5 seconds.
+    Revoke {
+        /// What it is called.
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Makes a directory with a KMS key and the server's four keys, and shows what to configure.
+    New {
+        /// The directory; must not exist.
+        #[arg(long, default_value = "keys")]
+        directory: PathBuf,
+        /// The KMS key's id.
+        #[arg(long, default_value = "kms-1")]
+        id: MasterKeyId,
+        /// The size of the KMS key: 3072 or 4096.
+        #[arg(long, default_value_t = 4096)]
+        bits: u32,
+    },
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// When it fails; the error says what to do next.
+pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    if let Command::Keys(KeysCommand::New {
+        directory,
+        id,
+        bits,
+    }) = cli.command
+    {
+        keys::create(&directory, id.clone(), bits)?;
+        say(&keys::configuration(&directory, &id));
+        return Ok(());
+    }
+    let settings = Settings::load(cli.config.as_deref())?;
+    match cli.command {
+        Command::Serve => serve(settings).await,
+        Command::Migrate => migrate(settings).await,
+        Command::CheckConfig => check_config(settings).await,
+        Command::Token(command) => token(settings, command).await,
+        Command::Keys(_) => Ok(()),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "this is where people read it")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    telemetry::log_to_stdout();
+    let server = Server::start(settings).await?;
+    tracing::info!(address = %server.address(), "listening");
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    server.stop().await;
+    Ok(())
+}
+
+async fn connect(settings: Settings) -> anyhow::Result<Database> {
+    let DatabaseSettings { url, pool, .. } = settings.database;
+    Ok(Database::connect(url.expose(), pool, Arc::new(settings.server_keys)).await?)
+}
+
+async fn migrate(mut settings: Settings) -> anyhow::Result<()> {
+    if let Some(owner) = settings.database.migrate_url.take() {
+        settings.database.url = owner;
+    }
+    server::open_key_database(&settings.key_database)
+        .await
+        .context("key_database.url")?;
+    let database = connect(settings).await.context("database.url")?;
+    database.migrate().await.context("database.url")?;
+    say("the schemas are up to date");
+    Ok(())
+}
+
+async fn check_config(settings: Settings) -> anyhow::Result<()> {
+    say(&format!("{settings:#?}"));
+    let chain = Chain::new(settings.chain.rpc_url.expose(), settings.chain.chain_id)?;
+    let keys = server::open_key_database(&settings.key_database)
+        .await
+        .context("key_database")?;
+    let ring = server::read_ring(settings.kms_key.clone(), settings.older_kms_keys.clone()).await;
+    let mut failed = 0;
+    let mut report = |what: &str, result: Result<(), String>| match result {
+        Ok(()) => say(&format!("ok      {what}")),
+        Err(error) => {
+            failed += 1;
+            say(&format!("failed  {what}: {error}"));
+        }
+    };
+    report("kms_key", ring.map(drop).map_err(|error| error.to_string()));
+    report(
+        "key_database",
+        keys.ping().await.map_err(|error| error.to_string()),
+    );
+    let block = chain.block_number().await;
+    report("chain", block.map(drop).map_err(|error| error.to_string()));
+    let database = connect(settings).await.context("database")?;
+    let ready = async {
+        database.ping().await?;
+        Ok(database.schema_is_current().await?)
+    };
+    report(
+        "database",
+        match ready.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("its schema is not up to date; run `kms-server migrate`".to_owned()),
+            Err(error) => Err(anyhow::Error::to_string(&error)),
+        },
+    );
+    ensure!(failed == 0, "{failed} of 4 checks failed");
+    Ok(())
+}
+
+async fn token(settings: Settings, command: TokenCommand) -> anyhow::Result<()> {
+    let database = connect(settings).await?;
+    match command {
+        TokenCommand::New { name, scopes, days } => {
+            let days = days.map(|days| Duration::from_secs(u64::from(days) * 24 * 60 * 60));
+            say(issue(&database, name, scopes, days).await?.expose());
+        }
+        TokenCommand::List => {
+            for token in database.tokens().await? {
+                let scopes: Vec<_> = token.scopes.iter().map(Scope::to_string).collect();
+                let state = if token.is_valid(clock::now()) {
+                    "valid"
+                } else {
+                    "ended"
+                };
+                say(&format!("{}\t{}\t{state}", token.name, scopes.join(",")));
+            }
+        }
+        TokenCommand::Revoke { name } => {
+            let revoked = database.revoke_token(&name, clock::now()).await?;
+            ensure!(revoked, "there is no token {name} that works");
+            say("revoked");
+        }
+    }
+    Ok(())
+}
+
+/// Makes a token of this name and keeps its hash.
+///
+/// # Errors
+/// When the name is taken or empty, or the database does not answer.
+pub async fn issue(
+    database: &Database,
+    name: String,
+    scopes: Vec<Scope>,
+    lifetime: Option<Duration>,
+) -> anyhow::Result<BearerToken> {
+    ensure!(
+        !name.is_empty() && name.len() <= 64,
+        "a token's name has 1 to 64 characters"
+    );
+    let taken = database
+        .tokens()
+        .await?
+        .iter()
+        .any(|token| token.name == name);
+    ensure!(
+        !taken,
+        "there is a token {name} already; names are not used again"
+    );
+    let bearer = BearerToken::random().map_err(|_| anyhow::anyhow!("there are no random bytes"))?;
+    let created_at = clock::now();
+    let token = Token {
+        id: Uuid::new_v4().to_string(),
+        name,
+        scopes,
+        created_at,
+        expires_at: lifetime.map(|lifetime| created_at.plus(lifetime)),
+        revoked_at: None,
+    };
+    database.insert_token(token, bearer.hash()).await?;
+    Ok(bearer)
+}

@@ -1,0 +1,263 @@
+//! Every error of the API: its status, its code, what it says, and what is logged. The only file
+//! that knows HTTP status codes of failures.
+
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{HttpResponse, ResponseError};
+use kms_chain::{ChainError, ConfirmError, QuoteError};
+use kms_core::audit::{Audited, Phase};
+use kms_core::ports::StoreError;
+use kms_core::{CustodyError, PoolError, SealError};
+use kms_types::{ErrorCode, Problem, Wei};
+
+use crate::clock;
+use crate::telemetry;
+
+/// Why a request was not answered with what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    /// The request is wrong; says how.
+    #[error("{detail}")]
+    Refused {
+        code: ErrorCode,
+        detail: String,
+        field: Option<String>,
+    },
+    /// Not yet again.
+    #[error("{detail}")]
+    TooMany {
+        code: ErrorCode,
+        detail: &'static str,
+        after: Duration,
+    },
+    /// Money is missing.
+    #[error("the balance does not cover amount and fee")]
+    Insufficient { missing: Wei },
+    #[error(transparent)]
+    Custody(#[from] CustodyError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The task that did the work ended without an answer.
+    #[error("the work was not finished")]
+    Stopped,
+}
+
+impl ApiError {
+    pub(crate) fn refused(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self::Refused {
+            code,
+            detail: detail.into(),
+            field: None,
+        }
+    }
+
+    pub(crate) fn field(field: &str, detail: impl std::fmt::Display) -> Self {
+        let (code, detail) = (ErrorCode::InvalidField, detail.to_string());
+        Self::Refused {
+            code,
+            detail,
+            field: Some(field.to_owned()),
+        }
+    }
+
+    pub(crate) fn no_account() -> Self {
+        Self::refused(ErrorCode::NoSuchAccount, "there is no such account")
+    }
+
+    pub(crate) fn no_transfer() -> Self {
+        Self::refused(ErrorCode::NoSuchTransfer, "there is no such transfer")
+    }
+
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Refused { code, .. } | Self::TooMany { code, .. } => *code,
+            Self::Insufficient { .. } => ErrorCode::InsufficientFunds,
+            Self::Custody(error) => match error {
+                CustodyError::NoAccount => ErrorCode::NoSuchAccount,
+                CustodyError::AccountExists => ErrorCode::AccountExists,
+                CustodyError::WrongPassword => ErrorCode::WrongPassword,
+                CustodyError::Locked { .. } => ErrorCode::PasswordLocked,
+                CustodyError::Frozen => ErrorCode::AccountFrozen,
+                CustodyError::RecoveryReused => ErrorCode::IdReused,
+                CustodyError::Conflict => ErrorCode::Conflict,
+                CustodyError::Pool(PoolError::Busy) => ErrorCode::Busy,
+                CustodyError::Store(StoreError::Unavailable { .. })
+                | CustodyError::MasterKey(_)
+                | CustodyError::NoPepper(_) => ErrorCode::StoreUnavailable,
+                _ => ErrorCode::Internal,
+            },
+            Self::Store(StoreError::Unavailable { .. }) => ErrorCode::StoreUnavailable,
+            Self::Chain(_) => ErrorCode::ChainUnavailable,
+            Self::Store(_) | Self::Seal(_) | Self::Stopped => ErrorCode::Internal,
+        }
+    }
+
+    /// For a person: what happened and what to do next. Nothing of the inside.
+    fn detail(&self) -> String {
+        match self.code() {
+            ErrorCode::Internal => "internal error; the server's log has it under the request id",
+            ErrorCode::StoreUnavailable => {
+                "a database or the KMS key does not answer; nothing was done, try again"
+            }
+            ErrorCode::ChainUnavailable => {
+                "the chain does not answer; nothing was signed, try again in a moment"
+            }
+            ErrorCode::PasswordLocked => "too many wrong passwords; wait before the next try",
+            _ => return self.to_string(),
+        }
+        .to_owned()
+    }
+
+    fn retry_after(&self) -> Option<u64> {
+        let wait = match self {
+            Self::TooMany { after, .. } => *after,
+            Self::Custody(CustodyError::Locked { until }) => until.since(clock::now()),
+            _ => match self.code() {
+                ErrorCode::Busy | ErrorCode::StoreUnavailable | ErrorCode::ChainUnavailable => {
+                    Duration::from_secs(1)
+                }
+                _ => return None,
+            },
+        };
+        Some(
+            wait.as_millis()
+                .div_ceil(1000)
+                .try_into()
+                .unwrap_or(u64::MAX)
+                .max(1),
+        )
+    }
+}
+
+impl Audited for ApiError {
+    fn phase(&self) -> Phase {
+        match self {
+            Self::Custody(error) => error.phase(),
+            Self::Store(StoreError::Tampered { .. }) => Phase::Alarm("tampered"),
+            Self::Store(StoreError::Corrupt { .. }) => Phase::Alarm("corrupt"),
+            other => Phase::Outcome(other.code().as_str()),
+        }
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        match self.code() {
+            ErrorCode::MalformedRequest | ErrorCode::InvalidField => StatusCode::BAD_REQUEST,
+            ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
+            ErrorCode::Forbidden | ErrorCode::WrongPassword | ErrorCode::AccountFrozen => {
+                StatusCode::FORBIDDEN
+            }
+            ErrorCode::NoSuchRoute
+            | ErrorCode::NoSuchAccount
+            | ErrorCode::NoSuchTransfer
+            | ErrorCode::UnknownName => StatusCode::NOT_FOUND,
+            ErrorCode::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            ErrorCode::AccountExists
+            | ErrorCode::IdReused
+            | ErrorCode::QuoteExpired
+            | ErrorCode::QuoteMismatch
+            | ErrorCode::WrongState
+            | ErrorCode::Conflict => StatusCode::CONFLICT,
+            ErrorCode::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::SelfTransfer | ErrorCode::InsufficientFunds | ErrorCode::WouldRevert => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            ErrorCode::PasswordLocked | ErrorCode::RateLimited | ErrorCode::Busy => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            ErrorCode::ChainUnavailable | ErrorCode::StoreUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let (status, code) = (self.status_code(), self.code());
+        let request_id = telemetry::request_id();
+        if status.is_server_error() {
+            tracing::error!(request_id, code = code.as_str(), cause = %Chained(self), "failed");
+        }
+        let problem = Problem {
+            kind: format!("urn:kms:error:{}", code.as_str()),
+            title: status.canonical_reason().unwrap_or_default().to_owned(),
+            status: status.as_u16(),
+            detail: self.detail(),
+            code,
+            field: match self {
+                Self::Refused { field, .. } => field.clone(),
+                _ => None,
+            },
+            retry_after: self.retry_after(),
+            missing: match self {
+                Self::Insufficient { missing } => Some(*missing),
+                _ => None,
+            },
+            request_id,
+        };
+        let mut response = HttpResponse::build(status);
+        if let Some(seconds) = problem.retry_after {
+            response.insert_header((RETRY_AFTER, seconds.to_string()));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            response.insert_header((WWW_AUTHENTICATE, "Bearer"));
+        }
+        response.insert_header((CONTENT_TYPE, "application/problem+json"));
+        response.body(serde_json::to_string(&problem).unwrap_or_default())
+    }
+}
+
+/// An error with its causes, for the log.
+struct Chained<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chained<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl From<QuoteError> for ApiError {
+    fn from(error: QuoteError) -> Self {
+        let detail = error.to_string();
+        match error {
+            QuoteError::IdReused => Self::refused(ErrorCode::IdReused, detail),
+            QuoteError::SelfTransfer => Self::refused(ErrorCode::SelfTransfer, detail),
+            QuoteError::ZeroAddress => Self::field("to", detail),
+            QuoteError::Amount(_) => Self::field("amount", detail),
+            QuoteError::Insufficient { missing } => Self::Insufficient { missing },
+            QuoteError::WouldRevert(_) => Self::refused(ErrorCode::WouldRevert, detail),
+            QuoteError::Chain(error) => error.into(),
+            QuoteError::Store(error) => error.into(),
+            _ => Self::Stopped,
+        }
+    }
+}
+
+impl From<ConfirmError> for ApiError {
+    fn from(error: ConfirmError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ConfirmError::NoTransfer => Self::no_transfer(),
+            ConfirmError::Expired => Self::refused(ErrorCode::QuoteExpired, detail),
+            ConfirmError::Cancelled => Self::refused(ErrorCode::WrongState, detail),
+            ConfirmError::Mismatch => Self::refused(ErrorCode::QuoteMismatch, detail),
+            ConfirmError::Insufficient { missing } => Self::Insufficient { missing },
+            ConfirmError::Chain(error) => error.into(),
+            ConfirmError::Store(error) => error.into(),
+            _ => Self::Stopped,
+        }
+    }
+}

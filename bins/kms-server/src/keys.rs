@@ -1,0 +1,80 @@
+//! `kms-server keys new`: a directory with everything secret that a server needs.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use kms_core::{LocalMasterKey, MasterKeyId};
+use ring::rand::{SecureRandom, SystemRandom};
+use zeroize::Zeroizing;
+
+/// Makes the directory, which must not exist, and the keys in it.
+///
+/// # Errors
+/// When it exists, or can not be written.
+pub(crate) fn create(directory: &Path, id: MasterKeyId, bits: u32) -> anyhow::Result<()> {
+    ensure!(
+        !directory.exists(),
+        "{} exists; keys are never overwritten",
+        directory.display()
+    );
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(directory)
+        .with_context(|| format!("making {}", directory.display()))?;
+    let passphrase = random_hex()?;
+    let key = LocalMasterKey::generate(id, bits)?;
+    write(directory, "kms-key.pem", &key.to_pem(&passphrase)?)?;
+    write(directory, "kms-key-passphrase", &passphrase)?;
+    for name in ["pepper", "contact", "row", "audit"] {
+        write(
+            directory,
+            name,
+            &Zeroizing::new(format!("1:{}", *random_hex()?)),
+        )?;
+    }
+    Ok(())
+}
+
+fn random_hex() -> anyhow::Result<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    SystemRandom::new()
+        .fill(bytes.as_mut_slice())
+        .map_err(|_unspecified| anyhow::anyhow!("the operating system gives no random bytes"))?;
+    Ok(Zeroizing::new(hex::encode(*bytes)))
+}
+
+fn write(directory: &Path, name: &str, content: &str) -> anyhow::Result<()> {
+    let path = directory.join(name);
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()
+        .with_context(|| format!("writing {}", path.display()))
+}
+
+/// What to put into the configuration for these keys.
+pub(crate) fn configuration(directory: &Path, id: &MasterKeyId) -> String {
+    let file = |name: &str| directory.join(name).display().to_string();
+    let mut lines = vec![
+        format!("KMS_SERVER__KMS_KEY__ID={id}"),
+        format!("KMS_SERVER__KMS_KEY__PATH={}", file("kms-key.pem")),
+        format!(
+            "KMS_SERVER__KMS_KEY__PASSPHRASE_FILE={}",
+            file("kms-key-passphrase")
+        ),
+    ];
+    for name in ["pepper", "contact", "row", "audit"] {
+        let key = name.to_uppercase();
+        lines.push(format!(
+            "KMS_SERVER__SERVER_KEYS__{key}_FILE={}",
+            file(name)
+        ));
+    }
+    lines.join("\n")
+}

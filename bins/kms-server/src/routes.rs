@@ -1,0 +1,45 @@
+//! The routes of `/v1`, and those beside it.
+
+pub(crate) mod accounts;
+pub(crate) mod events;
+pub(crate) mod health;
+pub(crate) mod names;
+pub(crate) mod transfers;
+
+use actix_web::web::{self, ServiceConfig};
+use kms_types::ErrorCode;
+
+use crate::error::ApiError;
+use crate::openapi;
+
+/// Adds every route.
+pub(crate) fn configure(config: &mut ServiceConfig) {
+    config
+        .service(
+            web::scope("/v1")
+                .service(accounts::create)
+                .service(accounts::read)
+                .service(accounts::change_password)
+                .service(accounts::seen_username)
+                .service(accounts::recover)
+                .service(accounts::balance)
+                .service(transfers::list)
+                .service(transfers::quote)
+                .service(transfers::read)
+                .service(transfers::confirm)
+                .service(transfers::cancel)
+                .service(names::resolve)
+                .service(names::network)
+                .service(events::read),
+        )
+        .service(health::alive)
+        .service(health::ready)
+        .service(health::metrics)
+        .configure(openapi::configure)
+        .default_service(web::to(nothing_here));
+}
+
+async fn nothing_here() -> Result<String, ApiError> {
+    let detail = "there is nothing here; /docs/ lists what there is";
+    Err(ApiError::refused(ErrorCode::NoSuchRoute, detail))
+}

@@ -1,0 +1,259 @@
+//! Accounts: create, read, change or recover the password, the name, the balance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::web::Data;
+use actix_web::{HttpResponse, get, post, put};
+use kms_core::account::{Account, SeenName};
+use kms_core::ports::AccountStore;
+use kms_core::{CreateWallet, Created};
+use kms_store::Limit;
+use kms_types::wire::{
+    self, Balance, ChangePassword, CreateAccount, Recover, Recovered, SeenUsername,
+};
+use kms_types::{AccountRef, Email, ErrorCode, Mobile, Problem};
+
+use crate::auth::{Bot, Reader};
+use crate::body::{Json, Segment};
+use crate::clock;
+use crate::error::ApiError;
+use crate::state::{State, detached};
+
+/// Makes a wallet for a Telegram user. A repeat with the same password answers 200 with the same
+/// account.
+#[utoipa::path(
+    tag = "accounts",
+    request_body = CreateAccount,
+    responses(
+        (status = 201, description = "The wallet is new", body = wire::Account),
+        (status = 200, description = "The user had it, under this password", body = wire::Account),
+        (status = 409, description = "The user has one under another password", body = Problem),
+        (status = 429, description = "Too many tries, or too much work", body = Problem),
+    )
+)]
+#[post("/accounts")]
+pub(crate) async fn create(
+    Bot(caller): Bot,
+    state: Data<State>,
+    Json(body): Json<CreateAccount>,
+) -> Result<HttpResponse, ApiError> {
+    let CreateAccount {
+        telegram_id,
+        password_hash,
+        username,
+        seen_at,
+        mobile,
+        email,
+    } = body;
+    let now = clock::now();
+    // A time that is still to come would shut out every later observation.
+    let name = seen_at.map(|seen_at| SeenName {
+        username,
+        seen_at: seen_at.min(now),
+    });
+    let request = CreateWallet {
+        telegram_id,
+        password: password_hash,
+        name,
+        mobile,
+        email,
+    };
+    let custody = Arc::clone(&state.custody);
+    let created = detached(async move { Ok(custody.create(request, &caller, now).await?) }).await?;
+    let (status, account) = match created {
+        Created::New(account) => (StatusCode::CREATED, account),
+        Created::Existing(account) => (StatusCode::OK, account),
+    };
+    Ok(HttpResponse::build(status).json(show(&state, account)?))
+}
+
+/// An account.
+#[utoipa::path(
+    tag = "accounts",
+    params(("account" = AccountRef, Path)),
+    responses((status = 200, body = wire::Account), (status = 404, body = Problem))
+)]
+#[get("/accounts/{account}")]
+pub(crate) async fn read(
+    _reader: Reader,
+    state: Data<State>,
+    Segment(account): Segment<AccountRef>,
+) -> Result<HttpResponse, ApiError> {
+    let account = find(&state, account).await?;
+    Ok(HttpResponse::Ok().json(show(&state, account)?))
+}
+
+/// Replaces the password by a new one.
+#[utoipa::path(
+    tag = "accounts",
+    params(("account" = AccountRef, Path)),
+    request_body = ChangePassword,
+    responses(
+        (status = 204, description = "The new password works, the old one does not"),
+        (status = 403, description = "The old password is wrong", body = Problem),
+        (status = 429, description = "Too many wrong passwords", body = Problem),
+    )
+)]
+#[put("/accounts/{account}/password")]
+pub(crate) async fn change_password(
+    Bot(caller): Bot,
+    state: Data<State>,
+    Segment(account): Segment<AccountRef>,
+    Json(body): Json<ChangePassword>,
+) -> Result<HttpResponse, ApiError> {
+    let ChangePassword {
+        old_password_hash: old,
+        new_password_hash: new,
+    } = body;
+    let custody = Arc::clone(&state.custody);
+    detached(async move {
+        Ok(custody
+            .change_password(account, old, new, &caller, clock::now())
+            .await?)
+    })
+    .await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// What an authenticated Telegram update showed of its sender's username.
+#[utoipa::path(
+    tag = "names",
+    params(("account" = AccountRef, Path)),
+    request_body = SeenUsername,
+    responses((status = 204), (status = 404, body = Problem))
+)]
+#[put("/accounts/{account}/username")]
+pub(crate) async fn seen_username(
+    _bot: Bot,
+    state: Data<State>,
+    Segment(account): Segment<AccountRef>,
+    Json(body): Json<SeenUsername>,
+) -> Result<HttpResponse, ApiError> {
+    let account = find(&state, account).await?;
+    let SeenUsername { username, seen_at } = body;
+    let name = SeenName {
+        username,
+        seen_at: seen_at.min(clock::now()),
+    };
+    state
+        .database
+        .seen_username(account.telegram_id, name)
+        .await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// Replaces a forgotten password, by the KMS's own key. A repeat with the same id and password has
+/// no second effect.
+#[utoipa::path(
+    tag = "accounts",
+    params(("account" = AccountRef, Path)),
+    request_body = Recover,
+    responses(
+        (status = 200, body = Recovered),
+        (status = 404, body = Problem),
+        (status = 409, description = "The id was used for another account", body = Problem),
+        (status = 429, description = "Too many recoveries", body = Problem),
+    )
+)]
+#[post("/accounts/{account}/recovery")]
+pub(crate) async fn recover(
+    Bot(caller): Bot,
+    state: Data<State>,
+    Segment(account): Segment<AccountRef>,
+    Json(body): Json<Recover>,
+) -> Result<HttpResponse, ApiError> {
+    let Recover {
+        id,
+        new_password_hash: new,
+    } = body;
+    let account = find(&state, account).await?;
+    // A repeat of a recovery that was done is not another one.
+    if state.database.recovery(id).await?.is_none() {
+        let burst = state.limits.recoveries_a_day;
+        let day = Duration::from_secs(24 * 60 * 60);
+        let limit = Limit {
+            burst,
+            period: day / burst.max(1),
+        };
+        let taken = state
+            .database
+            .take(&format!("recovery:{}", account.id), limit)
+            .await?;
+        taken.map_err(|after| ApiError::TooMany {
+            code: ErrorCode::RateLimited,
+            detail: "too many recoveries of this account; wait before the next",
+            after,
+        })?;
+    }
+    let custody = Arc::clone(&state.custody);
+    let done = detached(async move {
+        Ok(custody
+            .recover(account.id.into(), id, new, &caller, clock::now())
+            .await?)
+    })
+    .await?;
+    Ok(HttpResponse::Ok().json(Recovered {
+        id,
+        address: done.wallet.address,
+    }))
+}
+
+/// The wallet's balance of the native coin.
+#[utoipa::path(
+    tag = "accounts",
+    params(("account" = AccountRef, Path)),
+    responses(
+        (status = 200, body = Balance),
+        (status = 404, body = Problem),
+        (status = 503, description = "The chain does not answer", body = Problem),
+    )
+)]
+#[get("/accounts/{account}/balance")]
+pub(crate) async fn balance(
+    _reader: Reader,
+    state: Data<State>,
+    Segment(account): Segment<AccountRef>,
+) -> Result<HttpResponse, ApiError> {
+    use kms_chain::ports::TransferStore;
+    let account = find(&state, account).await?;
+    let address = account.wallet.address;
+    let view = state.transfers.chain().view(address).await?;
+    let pending = state.database.pending_spend(account.id).await?;
+    Ok(HttpResponse::Ok().json(Balance {
+        address,
+        wei: view.balance,
+        pending,
+        block: view.block,
+    }))
+}
+
+/// The account, or the error that there is none.
+pub(crate) async fn find(state: &State, account: AccountRef) -> Result<Account, ApiError> {
+    state
+        .database
+        .account(account)
+        .await?
+        .ok_or_else(ApiError::no_account)
+}
+
+fn show(state: &State, account: Account) -> Result<wire::Account, ApiError> {
+    let contact = |kind, sealed: Option<Vec<u8>>| {
+        sealed
+            .map(|sealed| state.sealer.open_contact(account.id, kind, &sealed))
+            .transpose()
+    };
+    let mobile = contact("mobile", account.mobile)?.and_then(|text| text.parse::<Mobile>().ok());
+    let email = contact("email", account.email)?.and_then(|text| text.parse::<Email>().ok());
+    Ok(wire::Account {
+        id: account.id,
+        telegram_id: account.telegram_id,
+        username: account.username,
+        address: account.wallet.address,
+        state: account.state,
+        created_at: account.created_at,
+        mobile: mobile.map(|mobile| mobile.masked()),
+        email: email.map(|email| email.masked()),
+    })
+}

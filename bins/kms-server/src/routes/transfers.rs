@@ -1,0 +1,319 @@
+//! Transfers: quote, confirm, cancel, read.
+
+use std::sync::Arc;
+
+use actix_web::web::Data;
+use actix_web::{HttpResponse, get, post};
+use kms_chain::ports::TransferStore;
+use kms_chain::transfer::{Asked, Party, Transfer};
+use kms_chain::{Checked, ConfirmError, QuoteRequest, Shown};
+use kms_core::account::Account;
+use kms_core::audit::Action;
+use kms_types::wire::{self, ConfirmTransfer, QuoteTransfer, TransferPage};
+use kms_types::{AccountRef, ErrorCode, Problem, Recipient, Timestamp, TransferId};
+use serde::Deserialize;
+
+use crate::auth::{Bot, Reader};
+use crate::body::{Json, Parameters, Segment};
+use crate::clock;
+use crate::error::ApiError;
+use crate::routes::accounts;
+use crate::state::{State, detached};
+
+/// What would it cost to send this? Nothing moves. A repeat with the same id and fields answers
+/// with the same transfer.
+#[utoipa::path(
+    tag = "transfers",
+    request_body = QuoteTransfer,
+    responses(
+        (status = 200, body = wire::Transfer),
+        (status = 400, description = "A field can not be used", body = Problem),
+        (status = 404, description = "No such account or name", body = Problem),
+        (status = 409, description = "The id was used for something else", body = Problem),
+        (status = 422, description = "It can not be paid", body = Problem),
+        (status = 503, description = "The chain does not answer", body = Problem),
+    )
+)]
+#[post("/transfers")]
+pub(crate) async fn quote(
+    _bot: Bot,
+    state: Data<State>,
+    Json(body): Json<QuoteTransfer>,
+) -> Result<HttpResponse, ApiError> {
+    let now = clock::now();
+    let sender = accounts::find(&state, body.from).await?;
+    let asked = Asked {
+        to: body.to.to_string(),
+        amount: body.amount.clone().into(),
+    };
+    let (to, name_moved) = recipient(&state, body.to, now).await?;
+    if to.account == Some(sender.id) {
+        return Err(ApiError::refused(
+            ErrorCode::SelfTransfer,
+            "that is your own wallet",
+        ));
+    }
+    let request = QuoteRequest {
+        id: body.id,
+        from: party(&sender),
+        to,
+        asked,
+        amount: body.amount,
+        client_ref: body.client_ref,
+        name_moved,
+    };
+    let transfer = state.transfers.quote(request, now).await?;
+    Ok(HttpResponse::Ok().json(show(transfer)))
+}
+
+/// Signs and sends the transfer, if it is what the sender saw. A repeat answers how it stands.
+#[utoipa::path(
+    tag = "transfers",
+    params(("id" = TransferId, Path)),
+    request_body = ConfirmTransfer,
+    responses(
+        (status = 200, body = wire::Transfer),
+        (status = 403, description = "The password is wrong", body = Problem),
+        (status = 404, body = Problem),
+        (status = 409, description = "Expired, cancelled, or not what was shown", body = Problem),
+        (status = 422, description = "The balance does not cover it", body = Problem),
+        (status = 429, description = "Too many wrong passwords, or too much work", body = Problem),
+        (status = 503, description = "The chain does not answer; nothing is signed", body = Problem),
+    )
+)]
+#[post("/transfers/{id}/confirm")]
+pub(crate) async fn confirm(
+    Bot(caller): Bot,
+    state: Data<State>,
+    Segment(id): Segment<TransferId>,
+    Json(body): Json<ConfirmTransfer>,
+) -> Result<HttpResponse, ApiError> {
+    let now = clock::now();
+    let ConfirmTransfer {
+        password_hash,
+        to_address,
+        value,
+        max_fee,
+    } = body;
+    let shown = Shown {
+        to_address,
+        value,
+        max_fee,
+    };
+    let ready = match state.transfers.check(id, shown, now).await? {
+        Checked::Done(transfer) => return Ok(HttpResponse::Ok().json(show(*transfer))),
+        Checked::Ready(ready) => *ready,
+    };
+    still_whom_it_was(&state, ready.transfer(), now).await?;
+    let sender = ready
+        .transfer()
+        .from
+        .account
+        .ok_or_else(ApiError::no_transfer)?;
+    let (custody, transfers) = (Arc::clone(&state.custody), Arc::clone(&state.transfers));
+    let transfer = detached(async move {
+        let send = Action::Send(id);
+        custody
+            .with_wallet(
+                sender.into(),
+                password_hash,
+                send,
+                &caller,
+                now,
+                |wallet| async move {
+                    // The password took its time: a quote that ran out meanwhile is not signed.
+                    let sent = transfers.sign_and_send(ready, wallet, clock::now()).await;
+                    sent.map_err(ApiError::from)
+                },
+            )
+            .await
+    })
+    .await?;
+    Ok(HttpResponse::Ok().json(show(transfer)))
+}
+
+/// Gives up a quote. What is signed already goes on.
+#[utoipa::path(
+    tag = "transfers",
+    params(("id" = TransferId, Path)),
+    responses((status = 200, body = wire::Transfer), (status = 404, body = Problem))
+)]
+#[post("/transfers/{id}/cancel")]
+pub(crate) async fn cancel(
+    _bot: Bot,
+    state: Data<State>,
+    Segment(id): Segment<TransferId>,
+) -> Result<HttpResponse, ApiError> {
+    let transfer = state.transfers.cancel(id, clock::now()).await?;
+    Ok(HttpResponse::Ok().json(show(transfer.ok_or_else(ApiError::no_transfer)?)))
+}
+
+/// A transfer as it stands.
+#[utoipa::path(
+    tag = "transfers",
+    params(("id" = TransferId, Path)),
+    responses((status = 200, body = wire::Transfer), (status = 404, body = Problem))
+)]
+#[get("/transfers/{id}")]
+pub(crate) async fn read(
+    _reader: Reader,
+    state: Data<State>,
+    Segment(id): Segment<TransferId>,
+) -> Result<HttpResponse, ApiError> {
+    let transfer = state.transfers.transfer(id, clock::now()).await?;
+    Ok(HttpResponse::Ok().json(show(transfer.ok_or_else(ApiError::no_transfer)?)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListParameters {
+    before: Option<String>,
+    limit: Option<u32>,
+}
+
+/// The account's transfers that are at least signed, newest first.
+#[utoipa::path(
+    tag = "transfers",
+    params(
+        ("account" = AccountRef, Path),
+        ("before" = Option<String>, Query, description = "`next` of the page before"),
+        ("limit" = Option<u32>, Query, description = "1 to 100, 20 by default"),
+    ),
+    responses((status = 200, body = TransferPage), (status = 404, body = Problem))
+)]
+#[get("/accounts/{account}/transfers")]
+pub(crate) async fn list(
+    _reader: Reader,
+    state: Data<State>,
+    Segment(account): Segment<AccountRef>,
+    Parameters(parameters): Parameters<ListParameters>,
+) -> Result<HttpResponse, ApiError> {
+    let limit = parameters.limit.unwrap_or(20);
+    if !(1..=100).contains(&limit) {
+        return Err(ApiError::field("limit", "expected 1 to 100"));
+    }
+    let before = parameters.before.as_deref().map(parse_place).transpose()?;
+    let account = accounts::find(&state, account).await?;
+    let mut found = state
+        .database
+        .transfers_of(account.id, before, limit + 1)
+        .await?;
+    let more = u32::try_from(found.len()).unwrap_or(u32::MAX) > limit;
+    if more {
+        found.pop();
+    }
+    let place = |last: &Transfer| format!("{}.{}", last.created_at.0, last.id);
+    let next = found.last().filter(|_| more).map(place);
+    let transfers = found.into_iter().map(show).collect();
+    Ok(HttpResponse::Ok().json(TransferPage { transfers, next }))
+}
+
+fn parse_place(text: &str) -> Result<(Timestamp, TransferId), ApiError> {
+    let wrong = || ApiError::field("before", "expected `next` of the page before");
+    let (time, id) = text.split_once('.').ok_or_else(wrong)?;
+    let time = time.parse().map_err(|_cause| wrong())?;
+    Ok((Timestamp(time), id.parse().map_err(|_cause| wrong())?))
+}
+
+fn party(account: &Account) -> Party {
+    Party {
+        account: Some(account.id),
+        username: account.username.clone(),
+        address: account.wallet.address,
+        since: Some(account.created_at),
+    }
+}
+
+/// Whom the words mean now, and whether the name came from somebody else lately.
+async fn recipient(
+    state: &State,
+    to: Recipient,
+    now: Timestamp,
+) -> Result<(Party, bool), ApiError> {
+    match to {
+        Recipient::Username(name) => {
+            let found = state.database.resolve(&name, now).await?;
+            let found = found.ok_or_else(|| {
+                let detail = format!("nobody with the name {name} has a wallet here");
+                let (code, field) = (ErrorCode::UnknownName, Some("to".to_owned()));
+                ApiError::Refused {
+                    code,
+                    detail,
+                    field,
+                }
+            })?;
+            let to = Party {
+                username: Some(found.username),
+                ..party(&found.account)
+            };
+            Ok((to, found.moved_at.is_some()))
+        }
+        Recipient::Address(address) => {
+            let known = state.database.account_by_address(address).await?;
+            let stranger = Party {
+                account: None,
+                username: None,
+                address,
+                since: None,
+            };
+            // The name stays out: the sender did not ask for it.
+            let party = |account| Party {
+                username: None,
+                ..party(&account)
+            };
+            Ok((known.map_or(stranger, party), false))
+        }
+    }
+}
+
+/// Between quote and confirmation a name may have moved, and a row may have been changed.
+async fn still_whom_it_was(
+    state: &State,
+    transfer: &Transfer,
+    now: Timestamp,
+) -> Result<(), ApiError> {
+    let to = &transfer.to;
+    let found = match (&to.username, to.account) {
+        (Some(name), _) => state
+            .database
+            .resolve(name, now)
+            .await?
+            .map(|found| found.account),
+        (None, Some(_)) => state.database.account_by_address(to.address).await?,
+        (None, None) => return Ok(()),
+    };
+    let same = found
+        .is_some_and(|found| Some(found.id) == to.account && found.wallet.address == to.address);
+    if same {
+        Ok(())
+    } else {
+        Err(ConfirmError::Mismatch.into())
+    }
+}
+
+/// A transfer as callers see it.
+pub(crate) fn show(transfer: Transfer) -> wire::Transfer {
+    let max_fee = transfer.max_fee();
+    let party = |party: Party| wire::Party {
+        account: party.account,
+        username: party.username,
+        address: party.address,
+        since: party.since,
+    };
+    wire::Transfer {
+        id: transfer.id,
+        state: transfer.state,
+        from: party(transfer.from),
+        to: party(transfer.to),
+        value: transfer.value,
+        max_fee,
+        fee: transfer.fee,
+        chain_id: transfer.chain_id,
+        tx_hash: transfer.tx_hash.map(hex::encode_prefixed),
+        block: transfer.block,
+        warnings: transfer.warnings,
+        client_ref: transfer.client_ref,
+        created_at: transfer.created_at,
+        expires_at: transfer.expires_at,
+    }
+}

@@ -1,0 +1,266 @@
+//! A running server: databases checked, keys read, TLS listening, the watcher at work.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::middleware::from_fn;
+use actix_web::web::Data;
+use actix_web::{App, HttpServer};
+use kms_chain::{Chain, ChainError, TransferConfig, Transfers};
+use kms_core::{
+    Custody, KdfPool, KeyRing, KeyRingError, LocalKeyError, LocalMasterKey, MasterKey, Ports,
+    Sealer, ServerKeys,
+};
+use kms_store::{ConnectError, Database};
+use kms_types::wire::Network;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::auth::TokenCache;
+use crate::clock;
+use crate::config::{KeyDatabaseSettings, KmsKeySettings, Settings, TlsSettings};
+use crate::routes;
+use crate::state::{KeyDatabase, State};
+use crate::telemetry;
+
+/// How long requests that are under way may go on when the server stops, in seconds.
+const GRACE: u64 = 30;
+
+/// A server in this process.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    handle: ServerHandle,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A database can not be used.
+    #[error(transparent)]
+    Database(#[from] ConnectError),
+    /// The schema is older than this program.
+    #[error("the database's schema is not up to date; run `kms-server migrate`")]
+    Schema,
+    /// The KMS key can not be used.
+    #[error(transparent)]
+    KmsKey(#[from] LocalKeyError),
+    /// The KMS keys do not go together.
+    #[error(transparent)]
+    KeyRing(#[from] KeyRingError),
+    /// The chain's endpoint can not be used.
+    #[error("chain.rpc_url: {0}")]
+    Chain(#[from] ChainError),
+    /// The certificate or its key can not be used.
+    #[error("tls: {0}")]
+    Tls(String),
+    /// The address can not be listened on.
+    #[error("listen: {0}")]
+    Listen(#[from] std::io::Error),
+    /// A task ended.
+    #[error("the process is stopping")]
+    Stopped,
+}
+
+impl Server {
+    /// Checks what can be checked, and listens.
+    ///
+    /// # Errors
+    /// When a database does not answer or was written with other keys, a key can not be read, or
+    /// the address is taken. A chain that is down is no reason.
+    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        // Fails only if one is installed.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let tls = tls_config(&settings.tls)?;
+        let listen = settings.listen;
+        let poll = Duration::from_millis(settings.chain.poll_milliseconds.max(1));
+        let (stop, stopping) = watch::channel(false);
+        let state = Data::new(build(settings, poll, stopping.clone()).await?);
+        telemetry::metrics();
+        let watcher = tokio::spawn(watch_transfers(state.transfers.clone(), poll, stopping));
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(state.clone())
+                .wrap(from_fn(telemetry::observe))
+                .configure(routes::configure)
+        })
+        .workers(std::thread::available_parallelism().map_or(2, usize::from))
+        .client_request_timeout(Duration::from_secs(5))
+        .client_disconnect_timeout(Duration::from_secs(2))
+        .keep_alive(Duration::from_secs(75))
+        .shutdown_timeout(GRACE)
+        .disable_signals()
+        .bind_rustls_0_23(listen, tls)?;
+        let address = server.addrs().first().copied().ok_or(StartError::Stopped)?;
+        let server = server.run();
+        let handle = server.handle();
+        let serving = tokio::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "the server ended");
+            }
+        });
+        Ok(Self {
+            address,
+            handle,
+            stop,
+            tasks: vec![watcher, serving],
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops listening, lets what is under way finish, and ends.
+    pub async fn stop(self) {
+        // Long polls and the watcher end at once.
+        let _ = self.stop.send(true);
+        self.handle.stop(true).await;
+        for task in self.tasks {
+            let _ = task.await;
+        }
+    }
+}
+
+async fn build(
+    settings: Settings,
+    poll: Duration,
+    stopping: watch::Receiver<bool>,
+) -> Result<State, StartError> {
+    let keys = Arc::new(settings.server_keys);
+    let url = settings.database.url.expose();
+    let database = Database::connect(url, settings.database.pool, Arc::clone(&keys)).await?;
+    if !database.schema_is_current().await? {
+        return Err(StartError::Schema);
+    }
+    database.check_server_keys().await?;
+    let key_database = open_key_database(&settings.key_database).await?;
+    let ring = read_ring(settings.kms_key, settings.older_kms_keys).await?;
+    let chain = Chain::new(settings.chain.rpc_url.expose(), settings.chain.chain_id)?;
+    let sealer = Sealer::new(Arc::clone(&keys));
+    let config = TransferConfig {
+        quote_lifetime: Duration::from_secs(settings.chain.quote_seconds),
+        confirmations: settings.chain.confirmations,
+        poll,
+    };
+    let store = Arc::new(database.clone());
+    Ok(State {
+        custody: Arc::new(custody(
+            &database,
+            &key_database,
+            ring,
+            keys,
+            settings.password,
+        )),
+        transfers: Arc::new(Transfers::new(store, chain, sealer.clone(), config)),
+        database,
+        key_database,
+        sealer,
+        tokens: TokenCache::default(),
+        network: Network {
+            name: settings.chain.name,
+            chain_id: settings.chain.chain_id,
+            symbol: settings.chain.symbol,
+            explorer: settings.chain.explorer,
+        },
+        limits: settings.limits,
+        stopping,
+    })
+}
+
+fn custody(
+    database: &Database,
+    key_database: &KeyDatabase,
+    ring: KeyRing,
+    keys: Arc<ServerKeys>,
+    password: crate::config::PasswordSettings,
+) -> Custody {
+    let database = Arc::new(database.clone());
+    let ports = Ports {
+        accounts: database.clone(),
+        scks: key_database.port(),
+        audit: database.clone(),
+        gate: database,
+    };
+    let pool = KdfPool::new(password.running, password.waiting);
+    Custody::new(ports, ring, keys, pool, password.kdf)
+}
+
+/// Opens MongoDB or the SQLite file that stands for it.
+pub(crate) async fn open_key_database(
+    settings: &KeyDatabaseSettings,
+) -> Result<KeyDatabase, ConnectError> {
+    let url = settings.url.expose();
+    #[cfg(feature = "sqlite")]
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        return Ok(KeyDatabase::Sqlite(
+            kms_store::SqliteScks::open(path).await?,
+        ));
+    }
+    #[cfg(feature = "mongodb")]
+    return Ok(KeyDatabase::Mongo(
+        kms_store::MongoScks::connect(url, &settings.name).await?,
+    ));
+    #[cfg(not(feature = "mongodb"))]
+    Err(ConnectError::Scheme {
+        expected: "sqlite:",
+    })
+}
+
+/// Reads the KMS keys; their passphrases are stretched, so it takes a moment.
+pub(crate) async fn read_ring(
+    active: KmsKeySettings,
+    older: Vec<KmsKeySettings>,
+) -> Result<KeyRing, StartError> {
+    let read = |key: KmsKeySettings| -> Result<Arc<dyn MasterKey>, StartError> {
+        Ok(Arc::new(LocalMasterKey::read(
+            key.id,
+            &key.path,
+            key.passphrase.expose(),
+        )?))
+    };
+    tokio::task::spawn_blocking(move || {
+        let older = older.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        Ok(KeyRing::new(read(active)?, older)?)
+    })
+    .await
+    .map_err(|_panic| StartError::Stopped)?
+}
+
+/// TLS 1.3 only.
+fn tls_config(settings: &TlsSettings) -> Result<ServerConfig, StartError> {
+    let tls = |error: &dyn std::fmt::Display| StartError::Tls(error.to_string());
+    let chain = CertificateDer::pem_slice_iter(settings.certificate.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| tls(&error))?;
+    let key = PrivateKeyDer::from_pem_slice(settings.key.expose().as_bytes())
+        .map_err(|_secret| StartError::Tls("key is not a PEM private key".to_owned()))?;
+    ServerConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| tls(&error))
+}
+
+async fn watch_transfers(
+    transfers: Arc<Transfers>,
+    poll: Duration,
+    mut stopping: watch::Receiver<bool>,
+) {
+    while !*stopping.borrow() {
+        if let Err(error) = transfers.tick(clock::now()).await {
+            tracing::warn!(%error, "transfers can not be watched");
+        }
+        // Wakes early when the server stops.
+        let _ = tokio::time::timeout(poll, stopping.changed()).await;
+    }
+}

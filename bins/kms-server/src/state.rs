@@ -1,0 +1,69 @@
+//! What handlers work with.
+
+use std::sync::Arc;
+
+use kms_chain::Transfers;
+use kms_core::ports::{SckStore, StoreError};
+use kms_core::{Custody, Sealer};
+use kms_store::Database;
+use kms_types::wire::Network;
+use tokio::sync::watch;
+
+use crate::auth::TokenCache;
+use crate::config::LimitSettings;
+use crate::error::ApiError;
+
+/// One server's parts.
+pub(crate) struct State {
+    pub(crate) custody: Arc<Custody>,
+    pub(crate) transfers: Arc<Transfers>,
+    pub(crate) database: Database,
+    pub(crate) key_database: KeyDatabase,
+    pub(crate) sealer: Sealer,
+    pub(crate) tokens: TokenCache,
+    pub(crate) network: Network,
+    pub(crate) limits: LimitSettings,
+    /// Becomes `true` when the server stops: long polls end.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+/// Where wrapped SCKs are.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum KeyDatabase {
+    /// In a file of their own.
+    #[cfg(feature = "sqlite")]
+    Sqlite(kms_store::SqliteScks),
+    /// In MongoDB.
+    #[cfg(feature = "mongodb")]
+    Mongo(kms_store::MongoScks),
+}
+
+impl KeyDatabase {
+    pub(crate) async fn ping(&self) -> Result<(), StoreError> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(scks) => scks.ping().await,
+            #[cfg(feature = "mongodb")]
+            Self::Mongo(scks) => scks.ping().await,
+        }
+    }
+
+    pub(crate) fn port(&self) -> Arc<dyn SckStore> {
+        match self.clone() {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(scks) => Arc::new(scks),
+            #[cfg(feature = "mongodb")]
+            Self::Mongo(scks) => Arc::new(scks),
+        }
+    }
+}
+
+/// Runs work that must not stop halfway when the client hangs up.
+pub(crate) async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::spawn(work)
+        .await
+        .map_err(|_panic| ApiError::Stopped)?
+}
