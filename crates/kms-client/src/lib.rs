@@ -1,1 +1,37 @@
-//! Placeholder.
+//! A typed client of `kms-server`, and the password hash that clients make before a password
+//! leaves them.
+//!
+//! It depends on `kms-types` alone: who uses it can not link custody code. It must never send,
+//! log or keep a password.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use kms_client::{BearerToken, Client, Trust};
+//! use kms_types::wire::CreateAccount;
+//!
+//! let token = BearerToken::from("kms_…".to_owned());
+//! let client = Client::new("https://kms.example.org", token, Trust::System)?;
+//! let telegram_id = 4711.try_into()?;
+//! let password_hash = kms_client::hash_password(telegram_id, "correct horse battery").await;
+//! let account = client
+//!     .create_account(&CreateAccount {
+//!         telegram_id,
+//!         password_hash,
+//!         username: Some("@ann".parse()?),
+//!         seen_at: None,
+//!         mobile: None,
+//!         email: None,
+//!     })
+//!     .await?;
+//! println!("{}", account.address);
+//! # Ok(())
+//! # }
+//! ```
+
+mod client;
+mod error;
+mod password;
+
+pub use client::{BearerToken, Client, Trust};
+pub use error::ClientError;
+pub use password::{hash_password, hash_password_blocking};
