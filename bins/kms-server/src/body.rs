@@ -77,6 +77,12 @@ fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, ApiError> {
         let cause = error.into_inner();
         let detail = without_quotes(&cause.to_string());
         if cause.is_data() {
+            // The place in the text helps nobody who sees the field's name.
+            let detail = detail
+                .split(" at line ")
+                .next()
+                .unwrap_or_default()
+                .to_owned();
             let field = (path != "." && path != "?").then_some(path);
             ApiError::Refused {
                 code: ErrorCode::InvalidField,
@@ -134,7 +140,11 @@ impl<T: DeserializeOwned + 'static> FromRequest for Parameters<T> {
         std::future::ready(
             parsed
                 .map(|query| Self(query.into_inner()))
-                .map_err(|error| ApiError::field("query", without_quotes(&error.to_string()))),
+                .map_err(|error| {
+                    let text = without_quotes(&error.to_string());
+                    let detail = text.rsplit("error: ").next().unwrap_or_default();
+                    ApiError::field("query", detail)
+                }),
         )
     }
 }

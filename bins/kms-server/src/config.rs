@@ -136,7 +136,7 @@ pub struct LimitSettings {
 #[non_exhaustive]
 pub enum ConfigError {
     /// The sources could not be read, or a key is missing or unknown.
-    #[error("the configuration can not be read: {0}")]
+    #[error("the configuration can not be read")]
     Read(#[from] config::ConfigError),
     /// A value is not what its key needs.
     #[error("{key}: {expected}")]
@@ -416,6 +416,10 @@ mod tests {
         Settings::from_config(config)
     }
 
+    fn said(result: Result<Settings, ConfigError>) -> String {
+        format!("{:#}", anyhow::Error::from(result.unwrap_err()))
+    }
+
     #[test]
     fn the_environment_wins_and_files_are_read() {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -460,11 +464,11 @@ mod tests {
             ),
             ("KMS_SERVER__DATABASE__URI", "x", "uri"),
         ] {
-            let error = settings(EXAMPLE, &[(key, value)]).unwrap_err().to_string();
+            let error = said(settings(EXAMPLE, &[(key, value)]));
             assert!(error.contains(named), "{key}: {error}");
         }
         let missing = EXAMPLE.replace("chain_id = 31337", "");
-        let error = settings(&missing, &[]).unwrap_err().to_string();
+        let error = said(settings(&missing, &[]));
         assert!(error.contains("chain_id"), "{error}");
     }
 }

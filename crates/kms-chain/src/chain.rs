@@ -1,4 +1,5 @@
-//! A node of an EVM chain, by JSON-RPC over HTTP.
+//! A node of an EVM chain, by JSON-RPC over HTTP. Must never show the endpoint's URL, nor decide
+//! anything by the text of a message.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,11 +19,18 @@ use crate::transfer::Fees;
 /// How long the node may take for an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Gas of a transfer to an address without code.
-const PLAIN_TRANSFER_GAS: u64 = 21_000;
+/// Gas of a transfer to an address without code; no transfer takes less.
+pub(crate) const PLAIN_TRANSFER_GAS: u64 = 21_000;
+
+/// JSON-RPC codes by which a node says that a transaction would fail: 3 is that of the Ethereum
+/// execution API, the others are those of EIP-1474 and of nodes from before it. Every other code,
+/// limits on requests among them, is the endpoint's own trouble.
+const WOULD_FAIL: [i64; 4] = [3, -32_000, -32_003, -32_015];
+
+/// How much of a node's or a contract's words is kept.
+const MESSAGE_CHARACTERS: usize = 200;
 
 /// One chain, through one endpoint.
-#[derive(Debug)]
 pub struct Chain {
     provider: RootProvider<Ethereum>,
     chain_id: u64,
@@ -46,13 +54,23 @@ pub enum ChainError {
         found: u64,
     },
     /// The node answered with an error.
-    #[error("the node refused: {message}")]
+    #[error("the node refused: {message} ({code})")]
     Refused {
         /// The JSON-RPC code.
         code: i64,
-        /// What it says.
+        /// What it says: at most 200 characters, none of them a control character.
         message: String,
     },
+    /// The recipient's contract would refuse the payment.
+    #[error("the recipient's contract would refuse the payment: {reason}")]
+    Reverted {
+        /// What the node and the contract say of it: a stranger's text, cut and cleaned as that
+        /// of `Refused`.
+        reason: String,
+    },
+    /// The chain is one from before EIP-1559.
+    #[error("the chain has no base fee (EIP-1559)")]
+    NoBaseFee,
     /// The URL can not be used.
     #[error("the endpoint is not an http:// or https:// URL")]
     Url,
@@ -77,7 +95,7 @@ impl From<TransportError> for ChainError {
         match error {
             RpcError::ErrorResp(payload) => Self::Refused {
                 code: payload.code,
-                message: payload.message.into_owned(),
+                message: cleaned(&payload.message),
             },
             RpcError::Transport(kind) => Self::Unavailable(match kind.as_http_error() {
                 Some(http) => format!("HTTP status {}", http.status),
@@ -104,6 +122,8 @@ impl Chain {
         let client = reqwest::Client::builder()
             .timeout(TIMEOUT)
             .connect_timeout(TIMEOUT)
+            // Signed bytes go to the endpoint that was configured, and to no other.
+            .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|_cause| ChainError::Client)?;
         let provider = ProviderBuilder::<_, _, Ethereum>::default().connect_reqwest(client, url);
@@ -136,11 +156,16 @@ impl Chain {
     pub async fn view(&self, address: EthAddress) -> Result<ChainView, ChainError> {
         let block = self.block_number().await?;
         let address = Address::from(address);
-        let balance = Wei(self.told(self.provider.get_balance(address).await)?);
-        let nonce = self.provider.get_transaction_count(address).pending().await;
+        let (balance, nonce) = tokio::join!(
+            self.provider.get_balance(address).into_future(),
+            self.provider
+                .get_transaction_count(address)
+                .pending()
+                .into_future(),
+        );
         Ok(ChainView {
             block,
-            balance,
+            balance: Wei(self.told(balance)?),
             nonce: self.told(nonce)?,
         })
     }
@@ -148,21 +173,21 @@ impl Chain {
     /// Prices that stay sufficient while the base fee doubles.
     ///
     /// # Errors
-    /// When the endpoint does not answer, or is of another chain or one without EIP-1559.
+    /// `NoBaseFee` on a chain without EIP-1559; else when the endpoint does not answer, or is of
+    /// another chain.
     pub async fn fees(&self) -> Result<Fees, ChainError> {
         self.verify().await?;
-        let latest = self
-            .provider
-            .get_block_by_number(BlockNumberOrTag::Latest)
-            .await;
+        let (latest, tip) = tokio::join!(
+            self.provider
+                .get_block_by_number(BlockNumberOrTag::Latest)
+                .into_future(),
+            self.provider.get_max_priority_fee_per_gas(),
+        );
         let base = self
             .told(latest)?
-            .and_then(|block| block.header.base_fee_per_gas());
-        let base = base.ok_or_else(|| ChainError::Refused {
-            code: 0,
-            message: "the chain has no base fee (EIP-1559)".to_owned(),
-        })?;
-        let tip = self.told(self.provider.get_max_priority_fee_per_gas().await)?;
+            .and_then(|block| block.header.base_fee_per_gas())
+            .ok_or(ChainError::NoBaseFee)?;
+        let tip = self.told(tip)?;
         let max_fee_per_gas = u128::from(base).saturating_mul(2).saturating_add(tip);
         Ok(Fees {
             max_fee_per_gas,
@@ -185,7 +210,7 @@ impl Chain {
     /// fifth more.
     ///
     /// # Errors
-    /// `Refused` when the recipient's contract would refuse it; else when the endpoint does not
+    /// `Reverted` when the recipient's contract would refuse it; else when the endpoint does not
     /// answer, or is of another chain.
     pub async fn gas(
         &self,
@@ -202,7 +227,13 @@ impl Chain {
             .with_from(from.into())
             .with_to(to.into())
             .with_value(value.0);
-        let estimate = self.told(self.provider.estimate_gas(request).await)?;
+        let estimate = self.told(self.provider.estimate_gas(request).await);
+        let estimate = estimate.map_err(|error| match error {
+            ChainError::Refused { code, message } if WOULD_FAIL.contains(&code) => {
+                ChainError::Reverted { reason: message }
+            }
+            error => error,
+        })?;
         Ok(estimate.saturating_add(estimate / 5))
     }
 
@@ -276,5 +307,22 @@ impl Chain {
             }
             error
         })
+    }
+}
+
+/// Foreign text that is fit for a log line and for a person's screen.
+fn cleaned(text: &str) -> String {
+    text.chars()
+        .filter(|character| !character.is_control())
+        .take(MESSAGE_CHARACTERS)
+        .collect()
+}
+
+/// By hand: the provider's own text shows the URL.
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chain")
+            .field("chain_id", &self.chain_id)
+            .finish_non_exhaustive()
     }
 }

@@ -112,7 +112,7 @@ pub trait TransferStore: Send + Sync {
     ///
     /// The nonce is the higher of the chain's and the row's: whatever was signed stays until it
     /// is mined, so the row is never too high, and the chain's may be older than the row's.
-    /// Transfers mined after `view.block` count as on their way, because the balance may not
+    /// Transfers in a block after `view.block` count as on their way, because the balance may not
     /// know of them.
     async fn sign(
         &self,

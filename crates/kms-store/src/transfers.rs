@@ -58,24 +58,21 @@ fn spend(transfer: &Transfer) -> U256 {
     transfer.value.0.saturating_add(transfer.max_fee().0)
 }
 
-/// What signed transfers may still take from the address, those that were mined after `block`
-/// among them.
+/// What signed transfers may still take from the address, those that came into a block after
+/// `block` among them, final or not: a balance as of `block` does not know of them.
 fn reserved(
     connection: &mut AnyConnection,
     chain_id: i64,
     address: &str,
     block: u64,
 ) -> Result<U256, Failure> {
-    let mined_later = transfers::state
-        .eq("mined")
-        .and(transfers::block.gt(to_i64(block)));
     let rows: Vec<Row> = transfers::table
         .filter(transfers::chain_id.eq(chain_id))
         .filter(transfers::from_address.eq(address))
         .filter(
             transfers::state
                 .eq_any(ON_ITS_WAY)
-                .or(mined_later.assume_not_null()),
+                .or(transfers::block.assume_not_null().gt(to_i64(block))),
         )
         .select(Row::as_select())
         .load(connection)?;

@@ -54,16 +54,20 @@ pub struct QuoteTransfer {
     pub amount: QuoteAmount,
     /// Anything the client wants to find again with the transfer: at most 200 bytes, without
     /// control characters.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "client_ref")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "client_ref"
+    )]
     pub client_ref: Option<String>,
 }
 
 fn client_ref<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     let text = Option::<String>::deserialize(from)?;
     match &text {
-        Some(text) if text.len() > 200 || text.chars().any(char::is_control) => {
-            Err(serde::de::Error::custom("expected at most 200 bytes without control characters"))
-        }
+        Some(text) if text.len() > 200 || text.chars().any(char::is_control) => Err(
+            serde::de::Error::custom("expected at most 200 bytes without control characters"),
+        ),
         _ => Ok(text),
     }
 }

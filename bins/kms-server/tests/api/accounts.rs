@@ -1,0 +1,341 @@
+//! Onboarding, passwords, recovery, tokens.
+
+use std::time::Duration;
+
+use kms_store::Scope;
+use kms_types::wire::{ChangePassword, EventKind, Recover, SeenUsername};
+use kms_types::{ErrorCode, RecoveryId, Timestamp};
+
+use crate::harness::{TestServer, create, hash, on_both_stores, telegram};
+
+on_both_stores!(
+    a_wallet_is_made_once,
+    contacts_are_sealed_and_shown_masked,
+    a_password_is_changed,
+    guesses_are_limited,
+    a_forgotten_password_is_recovered,
+    names_follow_telegram,
+    tokens_have_scopes_and_end,
+    nothing_is_lost_over_a_restart,
+    many_at_once_make_one_wallet,
+);
+
+fn change(old: &str, new: &str) -> ChangePassword {
+    ChangePassword {
+        old_password_hash: hash(old),
+        new_password_hash: hash(new),
+    }
+}
+
+fn recover(words: &str) -> Recover {
+    Recover {
+        id: RecoveryId::random(),
+        new_password_hash: hash(words),
+    }
+}
+
+async fn a_wallet_is_made_once(test: TestServer) {
+    let first = test.onboard(1, "ann", "right").await;
+    let again = test.onboard(1, "ann", "right").await;
+    assert_eq!(first, again);
+    assert_eq!(first.username.as_ref().unwrap().as_str(), "ann");
+    let wrong = test
+        .client
+        .create_account(&create(1, "ann", "wrong"))
+        .await
+        .unwrap_err();
+    assert_eq!(wrong.code(), Some(ErrorCode::AccountExists));
+    assert_eq!(
+        test.client.account(telegram(1)).await.unwrap().unwrap(),
+        first
+    );
+    assert_eq!(
+        test.client.account(first.id.into()).await.unwrap().unwrap(),
+        first
+    );
+    assert_eq!(test.client.account(telegram(2)).await.unwrap(), None);
+    let events = test.client.events(None, Duration::ZERO).await.unwrap();
+    assert_eq!(events.events.len(), 1);
+    assert_eq!(events.events[0].what, EventKind::AccountCreated);
+    let audit = test.database.audit_after(0, 100).await.unwrap();
+    let words: Vec<_> = audit
+        .iter()
+        .map(|row| {
+            (
+                row.action.as_str(),
+                row.phase.as_str(),
+                row.outcome.as_deref(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        words,
+        [
+            ("create", "intent", None),
+            ("create", "outcome", Some("ok")),
+            ("create", "intent", None),
+            ("create", "outcome", Some("ok")),
+            ("create", "intent", None),
+            ("create", "outcome", Some("account_exists")),
+        ]
+    );
+}
+
+async fn contacts_are_sealed_and_shown_masked(test: TestServer) {
+    let mut body = create(1, "ann", "right");
+    body.mobile = Some("+4915112345678".parse().unwrap());
+    body.email = Some("ann@example.org".parse().unwrap());
+    let account = test.client.create_account(&body).await.unwrap();
+    assert_eq!(account.mobile.as_deref(), Some("+…78"));
+    assert_eq!(account.email.as_deref(), Some("a…@example.org"));
+}
+
+async fn a_password_is_changed(test: TestServer) {
+    let account = test.onboard(1, "ann", "old").await;
+    test.client
+        .change_password(telegram(1), &change("old", "new"))
+        .await
+        .unwrap();
+    let refused = test
+        .client
+        .change_password(telegram(1), &change("old", "x"))
+        .await;
+    assert_eq!(refused.unwrap_err().code(), Some(ErrorCode::WrongPassword));
+    assert_eq!(test.onboard(1, "ann", "new").await.address, account.address);
+    // An account that does not exist is refused like a wrong password.
+    let nobody = test
+        .client
+        .change_password(telegram(9), &change("old", "x"))
+        .await;
+    assert_eq!(nobody.unwrap_err().code(), Some(ErrorCode::WrongPassword));
+}
+
+async fn guesses_are_limited(test: TestServer) {
+    test.onboard(1, "ann", "right").await;
+    let guesses = (0..12).map(|n| {
+        let client = test.client.clone();
+        async move {
+            let body = change(&format!("guess {n}"), "x");
+            client
+                .change_password(telegram(1), &body)
+                .await
+                .unwrap_err()
+        }
+    });
+    let answers = futures::future::join_all(guesses).await;
+    let count = |code| {
+        answers
+            .iter()
+            .filter(|error| error.code() == Some(code))
+            .count()
+    };
+    assert_eq!(count(ErrorCode::WrongPassword), 5);
+    assert_eq!(count(ErrorCode::PasswordLocked), 7);
+    let locked = test
+        .client
+        .change_password(telegram(1), &change("right", "new"))
+        .await;
+    let Err(kms_client::ClientError::Problem(problem)) = locked else {
+        panic!("not locked")
+    };
+    assert_eq!(problem.status, 429);
+    assert!(
+        (890..=900).contains(&problem.retry_after.unwrap()),
+        "{problem:?}"
+    );
+    // A recovery clears the lock.
+    test.client
+        .recover(telegram(1), &recover("new"))
+        .await
+        .unwrap();
+    test.client
+        .change_password(telegram(1), &change("new", "newer"))
+        .await
+        .unwrap();
+}
+
+async fn a_forgotten_password_is_recovered(test: TestServer) {
+    let account = test.onboard(1, "ann", "forgotten").await;
+    let body = recover("new");
+    let done = test.client.recover(telegram(1), &body).await.unwrap();
+    assert_eq!(done.address, account.address);
+    // A repeat has no second effect, whatever the day's limit says.
+    for _ in 0..4 {
+        assert_eq!(test.client.recover(telegram(1), &body).await.unwrap(), done);
+    }
+    let old = test
+        .client
+        .change_password(telegram(1), &change("forgotten", "x"))
+        .await;
+    assert_eq!(old.unwrap_err().code(), Some(ErrorCode::WrongPassword));
+    assert_eq!(test.onboard(1, "ann", "new").await.address, account.address);
+    // The id of one recovery is not that of another account's.
+    test.onboard(2, "bob", "bob's").await;
+    let reused = Recover {
+        id: body.id,
+        new_password_hash: hash("x"),
+    };
+    let refused = test.client.recover(telegram(2), &reused).await.unwrap_err();
+    assert_eq!(refused.code(), Some(ErrorCode::IdReused));
+    // Three a day.
+    test.client
+        .recover(telegram(1), &recover("b"))
+        .await
+        .unwrap();
+    test.client
+        .recover(telegram(1), &recover("c"))
+        .await
+        .unwrap();
+    let limited = test
+        .client
+        .recover(telegram(1), &recover("d"))
+        .await
+        .unwrap_err();
+    assert_eq!(limited.code(), Some(ErrorCode::RateLimited));
+    let nobody = test
+        .client
+        .recover(telegram(9), &recover("d"))
+        .await
+        .unwrap_err();
+    assert_eq!(nobody.code(), Some(ErrorCode::NoSuchAccount));
+    let events = test
+        .client
+        .events(None, Duration::ZERO)
+        .await
+        .unwrap()
+        .events;
+    let recovered = events
+        .iter()
+        .filter(|event| event.what == EventKind::Recovered)
+        .count();
+    assert_eq!(recovered, 3);
+}
+
+async fn names_follow_telegram(test: TestServer) {
+    let ann = test.onboard(1, "ann", "a").await;
+    let bob = test.onboard(2, "bob", "b").await;
+    let saw = |name: Option<&str>, at| SeenUsername {
+        username: name.map(|name| name.parse().unwrap()),
+        seen_at: Timestamp(at),
+    };
+    let name = "@ANN".parse().unwrap();
+    let found = test.client.name(&name).await.unwrap().unwrap();
+    assert_eq!((found.address, found.moved_at), (ann.address, None));
+    // Bob takes Ann's name; the name is marked for a while.
+    let now = Timestamp::from(
+        std::time::SystemTime::UNIX_EPOCH
+            .elapsed()
+            .map_or(std::time::UNIX_EPOCH, |since| std::time::UNIX_EPOCH + since),
+    );
+    test.client
+        .seen_username(telegram(2), &saw(Some("Ann"), now.0))
+        .await
+        .unwrap();
+    let found = test.client.name(&name).await.unwrap().unwrap();
+    assert_eq!((found.address, found.moved_at), (bob.address, Some(now)));
+    assert_eq!(
+        test.client
+            .account(telegram(1))
+            .await
+            .unwrap()
+            .unwrap()
+            .username,
+        None
+    );
+    // An older update of Ann's takes nothing back.
+    test.client
+        .seen_username(telegram(1), &saw(Some("ann"), now.0 - 5))
+        .await
+        .unwrap();
+    assert_eq!(
+        test.client.name(&name).await.unwrap().unwrap().address,
+        bob.address
+    );
+    test.client
+        .seen_username(telegram(2), &saw(None, now.0 + 1))
+        .await
+        .unwrap();
+    assert_eq!(test.client.name(&name).await.unwrap(), None);
+}
+
+async fn tokens_have_scopes_and_end(test: TestServer) {
+    let port = test.server.address().port();
+    let reader = test.place.token(&test.database, Scope::Read).await;
+    let reader = test.place.client(port, &reader);
+    assert!(reader.network().await.is_ok());
+    let refused = reader
+        .create_account(&create(1, "ann", "a"))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Some(ErrorCode::Forbidden));
+    for bad in [
+        format!("kms_{}", "0".repeat(64)),
+        "nonsense".to_owned(),
+        String::new(),
+    ] {
+        let refused = test.place.client(port, &bad).network().await.unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::Unauthorized));
+    }
+    let none = test
+        .raw()
+        .get(test.url("/v1/network"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(none.status(), 401);
+    assert_eq!(none.headers()["www-authenticate"], "Bearer");
+    // A revoked token ends within five seconds.
+    let name = test.database.tokens().await.unwrap()[0].name.clone();
+    let now = Timestamp(i64::MAX / 2);
+    assert!(test.client.network().await.is_ok());
+    assert!(test.database.revoke_token(&name, now).await.unwrap());
+    let deadline = std::time::Instant::now() + Duration::from_millis(5_500);
+    while test.client.network().await.is_ok() {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the revoked token still works"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn nothing_is_lost_over_a_restart(test: TestServer) {
+    let account = test.onboard(1, "ann", "a").await;
+    let page = test.client.events(None, Duration::ZERO).await.unwrap();
+    let test = test.restart().await;
+    assert_eq!(
+        test.client.account(telegram(1)).await.unwrap().unwrap(),
+        account
+    );
+    assert_eq!(test.onboard(1, "ann", "a").await, account);
+    // Not acknowledged: delivered again. Acknowledged: gone.
+    let again = test.client.events(None, Duration::ZERO).await.unwrap();
+    assert_eq!(again.events, page.events);
+    let after = test
+        .client
+        .events(Some(page.next), Duration::ZERO)
+        .await
+        .unwrap();
+    assert!(after.events.is_empty());
+    assert!(
+        test.client
+            .events(None, Duration::ZERO)
+            .await
+            .unwrap()
+            .events
+            .is_empty()
+    );
+}
+
+async fn many_at_once_make_one_wallet(test: TestServer) {
+    let tries = (0..8).map(|_| {
+        let client = test.client.clone();
+        async move { client.create_account(&create(1, "ann", "a")).await }
+    });
+    let answers = futures::future::join_all(tries).await;
+    let accounts: Vec<_> = answers.into_iter().filter_map(Result::ok).collect();
+    assert!(!accounts.is_empty());
+    assert!(accounts.iter().all(|account| *account == accounts[0]));
+    let events = test.client.events(None, Duration::ZERO).await.unwrap();
+    assert_eq!(events.events.len(), 1);
+}

@@ -1,0 +1,375 @@
+//! A server in this process, over either pair of stores, with a chain of its own.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kms_client::{BearerToken, Client, Trust};
+use kms_core::ServerKeys;
+use kms_server::config::{
+    ChainSettings, DatabaseSettings, KeyDatabaseSettings, KmsKeySettings, LimitSettings,
+    PasswordSettings, Settings, TlsSettings,
+};
+use kms_server::{Secret, Server};
+use kms_store::{Database, Scope};
+use kms_testkit::{Anvil, Mongod, Postgres};
+use kms_types::wire::{
+    Account, ConfirmTransfer, CreateAccount, QuoteTransfer, Transfer, TransferState,
+};
+use kms_types::{AccountRef, PasswordHash, TelegramId, Timestamp, TransferId};
+use tempfile::TempDir;
+
+pub(crate) const MASTER_KEY: &str =
+    include_str!("../../../../crates/kms-core/vectors/test-kms-key.txt");
+pub(crate) const PASSPHRASE: &str =
+    include_str!("../../../../crates/kms-core/vectors/test-kms-key-passphrase.txt");
+
+/// Which pair of stores.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stores {
+    /// SQLite and SQLite.
+    Embedded,
+    /// PostgreSQL and MongoDB.
+    Servers,
+}
+
+/// Where everything is, so that a server can be started there again, here or in a process.
+pub(crate) struct Place {
+    pub(crate) directory: TempDir,
+    pub(crate) database: String,
+    pub(crate) key_database: String,
+    pub(crate) key_database_name: String,
+    pub(crate) anvil: Arc<Anvil>,
+    pub(crate) certificate: String,
+    pub(crate) certificate_key: String,
+    pub(crate) server_keys: [(&'static str, String); 4],
+    pub(crate) quote_seconds: u64,
+    pub(crate) waiting: usize,
+}
+
+pub(crate) struct TestServer {
+    pub(crate) place: Place,
+    pub(crate) server: Server,
+    pub(crate) client: Client,
+    pub(crate) token: String,
+    pub(crate) database: Database,
+}
+
+/// Runs a story on both pairs of stores.
+macro_rules! on_both_stores {
+    ($($story:ident),* $(,)?) => {
+        mod embedded {
+            $(
+                #[actix_web::test]
+                async fn $story() {
+                    let place = $crate::harness::Place::new($crate::harness::Stores::Embedded);
+                    super::$story($crate::harness::TestServer::start(place).await).await;
+                }
+            )*
+        }
+        mod servers {
+            $(
+                #[actix_web::test]
+                async fn $story() {
+                    let place = $crate::harness::Place::new($crate::harness::Stores::Servers);
+                    super::$story($crate::harness::TestServer::start(place).await).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use on_both_stores;
+
+impl Place {
+    pub(crate) fn new(stores: Stores) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| format!("sqlite:{}", directory.path().join(name).display());
+        let (database, key_database) = match stores {
+            Stores::Embedded => (file("accounts.db"), file("keys.db")),
+            Stores::Servers => (
+                Postgres::shared().unwrap().create_database().unwrap(),
+                Mongod::shared().unwrap().url(),
+            ),
+        };
+        let key_database_name = format!("kms_{}", TransferId::random());
+        Self::at(directory, database, key_database, key_database_name)
+    }
+
+    pub(crate) fn at(
+        directory: TempDir,
+        database: String,
+        key_database: String,
+        key_database_name: String,
+    ) -> Self {
+        let signed =
+            rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])
+                .unwrap();
+        let key = |digits: &str| format!("1:{}", digits.repeat(32));
+        let path = directory.path().join("kms-key.pem");
+        std::fs::write(&path, MASTER_KEY).unwrap();
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        Self {
+            directory,
+            database,
+            key_database,
+            key_database_name,
+            anvil: Arc::new(Anvil::start().unwrap()),
+            certificate: signed.cert.pem(),
+            certificate_key: signed.signing_key.serialize_pem(),
+            server_keys: [
+                ("pepper", key("a1")),
+                ("contact", key("b2")),
+                ("row", key("c3")),
+                ("audit", key("d4")),
+            ],
+            quote_seconds: 120,
+            waiting: 64,
+        }
+    }
+
+    pub(crate) fn server_keys(&self) -> ServerKeys {
+        let [pepper, contact, row, audit] = &self.server_keys;
+        ServerKeys {
+            pepper: pepper.1.parse().unwrap(),
+            contact: contact.1.parse().unwrap(),
+            row: row.1.parse().unwrap(),
+            audit: audit.1.parse().unwrap(),
+        }
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            tls: TlsSettings {
+                certificate: self.certificate.clone(),
+                key: Secret::from(self.certificate_key.clone()),
+            },
+            database: DatabaseSettings {
+                url: Secret::from(self.database.clone()),
+                migrate_url: None,
+                pool: 8,
+            },
+            key_database: KeyDatabaseSettings {
+                url: Secret::from(self.key_database.clone()),
+                name: self.key_database_name.clone(),
+            },
+            kms_key: KmsKeySettings {
+                id: "kms-test".parse().unwrap(),
+                path: self.directory.path().join("kms-key.pem"),
+                passphrase: Secret::from(PASSPHRASE.to_owned()),
+            },
+            older_kms_keys: Vec::new(),
+            server_keys: self.server_keys(),
+            chain: ChainSettings {
+                rpc_url: Secret::from(self.anvil.url()),
+                chain_id: self.anvil.chain_id(),
+                name: "Test".to_owned(),
+                symbol: "ETH".to_owned(),
+                explorer: None,
+                confirmations: 2,
+                quote_seconds: self.quote_seconds,
+                poll_milliseconds: 100,
+            },
+            password: PasswordSettings {
+                kdf: kms_core::KdfParams::default(),
+                running: 2.try_into().unwrap(),
+                waiting: self.waiting,
+            },
+            limits: LimitSettings {
+                recoveries_a_day: 3,
+            },
+        }
+    }
+
+    /// The same as variables of the environment, for a server in a process of its own.
+    pub(crate) fn environment(&self, listen: &str) -> Vec<(String, String)> {
+        let mut variables = vec![
+            ("LISTEN".to_owned(), listen.to_owned()),
+            ("TLS__CERTIFICATE".to_owned(), self.certificate.clone()),
+            ("TLS__KEY".to_owned(), self.certificate_key.clone()),
+            ("DATABASE__URL".to_owned(), self.database.clone()),
+            ("KEY_DATABASE__URL".to_owned(), self.key_database.clone()),
+            (
+                "KEY_DATABASE__NAME".to_owned(),
+                self.key_database_name.clone(),
+            ),
+            ("KMS_KEY__ID".to_owned(), "kms-test".to_owned()),
+            (
+                "KMS_KEY__PATH".to_owned(),
+                self.directory
+                    .path()
+                    .join("kms-key.pem")
+                    .display()
+                    .to_string(),
+            ),
+            ("KMS_KEY__PASSPHRASE".to_owned(), PASSPHRASE.to_owned()),
+            ("CHAIN__RPC_URL".to_owned(), self.anvil.url()),
+            (
+                "CHAIN__CHAIN_ID".to_owned(),
+                self.anvil.chain_id().to_string(),
+            ),
+            ("CHAIN__NAME".to_owned(), "Test".to_owned()),
+            ("CHAIN__CONFIRMATIONS".to_owned(), "2".to_owned()),
+            ("CHAIN__POLL_MILLISECONDS".to_owned(), "100".to_owned()),
+        ];
+        for (name, key) in &self.server_keys {
+            variables.push((format!("SERVER_KEYS__{}", name.to_uppercase()), key.clone()));
+        }
+        variables
+            .into_iter()
+            .map(|(k, v)| (format!("KMS_SERVER__{k}"), v))
+            .collect()
+    }
+
+    pub(crate) async fn migrated(&self) -> Database {
+        let keys = Arc::new(self.server_keys());
+        let database = Database::connect(&self.database, 4, keys).await.unwrap();
+        database.migrate().await.unwrap();
+        database
+    }
+
+    pub(crate) async fn token(&self, database: &Database, scope: Scope) -> String {
+        let name = format!("{scope}-{}", TransferId::random());
+        let name = name.chars().take(40).collect();
+        let token = kms_server::cli::issue(database, name, vec![scope], None)
+            .await
+            .unwrap();
+        token.expose().to_owned()
+    }
+
+    pub(crate) fn client(&self, port: u16, token: &str) -> Client {
+        let token = BearerToken::from(token.to_owned());
+        let trust = Trust::Pinned(self.certificate.clone());
+        Client::new(&format!("https://localhost:{port}"), token, trust).unwrap()
+    }
+
+    pub(crate) fn fund(&self, account: &Account, wei: u128) {
+        self.anvil
+            .set_balance(&account.address.to_string(), wei)
+            .unwrap();
+    }
+}
+
+impl TestServer {
+    pub(crate) async fn start(place: Place) -> Self {
+        let database = place.migrated().await;
+        let token = place.token(&database, Scope::Bot).await;
+        let server = Server::start(place.settings()).await.unwrap();
+        let client = place.client(server.address().port(), &token);
+        Self {
+            place,
+            server,
+            client,
+            token,
+            database,
+        }
+    }
+
+    /// Stops the server and starts it again on the same stores.
+    pub(crate) async fn restart(self) -> Self {
+        let Self {
+            place,
+            server,
+            token,
+            database,
+            ..
+        } = self;
+        server.stop().await;
+        let server = Server::start(place.settings()).await.unwrap();
+        let client = place.client(server.address().port(), &token);
+        Self {
+            place,
+            server,
+            client,
+            token,
+            database,
+        }
+    }
+
+    pub(crate) async fn onboard(&self, id: i64, name: &str, words: &str) -> Account {
+        self.client
+            .create_account(&create(id, name, words))
+            .await
+            .unwrap()
+    }
+
+    /// Two people with wallets, the first with ten coins.
+    pub(crate) async fn ann_and_bob(&self) -> (Account, Account) {
+        let ann = self.onboard(1, "ann", "ann's password").await;
+        let bob = self.onboard(2, "bob", "bob's password").await;
+        self.place.fund(&ann, 10 * COIN);
+        (ann, bob)
+    }
+
+    pub(crate) async fn until(&self, id: TransferId, state: TransferState) -> Transfer {
+        for _ in 0..300 {
+            let transfer = self.client.transfer(id).await.unwrap().unwrap();
+            if transfer.state == state {
+                return transfer;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the transfer never became {state:?}");
+    }
+
+    /// A raw request, for bodies that the client would not send.
+    pub(crate) fn raw(&self) -> reqwest::Client {
+        reqwest::Client::builder()
+            .add_root_certificate(
+                reqwest::Certificate::from_pem(self.place.certificate.as_bytes()).unwrap(),
+            )
+            .build()
+            .unwrap()
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("https://localhost:{}{path}", self.server.address().port())
+    }
+}
+
+pub(crate) const COIN: u128 = 1_000_000_000_000_000_000;
+
+/// As good as a password hash, without the tenth of a second that the client's takes.
+pub(crate) fn hash(words: &str) -> PasswordHash {
+    PasswordHash::fill(|bytes| {
+        for (index, byte) in words.bytes().enumerate() {
+            bytes[index % 32] ^= byte.rotate_left(u32::try_from(index / 32 % 8).unwrap());
+        }
+    })
+}
+
+pub(crate) fn create(id: i64, name: &str, words: &str) -> CreateAccount {
+    CreateAccount {
+        telegram_id: id.try_into().unwrap(),
+        password_hash: hash(words),
+        username: Some(name.parse().unwrap()),
+        seen_at: Some(Timestamp(1_000 + id)),
+        mobile: None,
+        email: None,
+    }
+}
+
+pub(crate) fn telegram(id: i64) -> AccountRef {
+    AccountRef::Telegram(TelegramId::try_from(id).unwrap())
+}
+
+pub(crate) fn quote(from: i64, to: &str, amount: &str) -> QuoteTransfer {
+    QuoteTransfer {
+        id: TransferId::random(),
+        from: telegram(from),
+        to: to.parse().unwrap(),
+        amount: amount.to_owned().try_into().unwrap(),
+        client_ref: None,
+    }
+}
+
+pub(crate) fn confirm(transfer: &Transfer, words: &str) -> ConfirmTransfer {
+    ConfirmTransfer {
+        password_hash: hash(words),
+        to_address: transfer.to.address,
+        value: transfer.value,
+        max_fee: transfer.max_fee,
+    }
+}
