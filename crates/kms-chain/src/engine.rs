@@ -98,3 +98,25 @@ impl std::fmt::Debug for Transfers {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kms_core::OpenWallet;
+
+    use super::*;
+
+    /// Servers run these on tasks of their own, so that a client that hangs up stops nothing.
+    #[expect(dead_code, reason = "it is enough that it compiles")]
+    fn futures_may_move_between_threads(
+        transfers: &Transfers,
+        request: QuoteRequest,
+        ready: Ready,
+        wallet: OpenWallet,
+    ) {
+        fn assert_send<T: Send>(_: T) {}
+        let now = Timestamp(0);
+        assert_send(transfers.quote(request, now));
+        assert_send(transfers.sign_and_send(ready, wallet, now));
+        assert_send(transfers.tick(now));
+    }
+}

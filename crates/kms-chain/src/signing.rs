@@ -34,3 +34,98 @@ fn assemble(
     let hash = signed.hash().0;
     (hash, TxEnvelope::from(signed).encoded_2718())
 }
+
+#[cfg(test)]
+mod tests {
+    use k256::ecdsa::SigningKey;
+    use kms_types::wire::TransferState;
+    use kms_types::{Timestamp, TransferId, Wei};
+
+    use super::*;
+    use crate::transfer::{Asked, Fees, Party};
+
+    /// The first key of the mnemonic "test test ... junk", known to every Ethereum developer.
+    const KEY: &str = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+
+    /// What anvil 1.7.1 answers to `eth_signTransaction` for that key and this transfer.
+    const SIGNED: &str = "02f874827a6907843b9aca0084773594008252089470997970c51812dc3a010c7d01b50e\
+                          0d17dc79c88806f05b59d3b2000080c001a0f0f4b175f23bff352e1ce6b5cce38db90e74\
+                          6f52371d42bac8fc86760cf8c249a00c33da3d4dec8185a2dd6c4346ff471d21e8a97af4\
+                          cb8bc562d0136603151c4a";
+
+    fn party(address: &str) -> Party {
+        Party {
+            account: None,
+            username: None,
+            address: address.parse().unwrap(),
+            since: None,
+        }
+    }
+
+    fn transfer() -> Transfer {
+        Transfer {
+            id: TransferId::random(),
+            chain_id: 31_337,
+            from: party("0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"),
+            to: party("0x70997970C51812dc3A010C7d01b50e0d17dc79C8"),
+            asked: Asked {
+                to: String::new(),
+                amount: String::new(),
+            },
+            value: Wei(U256::from(500_000_000_000_000_000_u64)),
+            gas_limit: 21_000,
+            fees: Fees {
+                max_fee_per_gas: 2_000_000_000,
+                max_priority_fee_per_gas: 1_000_000_000,
+            },
+            warnings: Vec::new(),
+            client_ref: None,
+            state: TransferState::Quoted,
+            nonce: None,
+            tx_hash: None,
+            block: None,
+            fee: None,
+            created_at: Timestamp(0),
+            expires_at: Timestamp(0),
+        }
+    }
+
+    fn sign_with_known_key(hash: &[u8; 32]) -> HashSignature {
+        let key = SigningKey::from_slice(&hex::decode(KEY).unwrap()).unwrap();
+        let (signature, recovery) = key.sign_prehash_recoverable(hash).unwrap();
+        let (r, s) = signature.split_bytes();
+        HashSignature {
+            r: r.into(),
+            s: s.into(),
+            y_parity: recovery.is_y_odd(),
+        }
+    }
+
+    #[test]
+    fn signs_as_another_implementation_does() {
+        let (hash, bytes) = assemble(&transfer(), 7, sign_with_known_key);
+        assert_eq!(hex::encode(&bytes), SIGNED);
+        assert_eq!(hash, alloy::primitives::keccak256(&bytes).0);
+    }
+
+    #[test]
+    fn every_field_is_signed() {
+        let known = assemble(&transfer(), 7, sign_with_known_key).0;
+        let with = |change: fn(&mut Transfer)| {
+            let mut other = transfer();
+            change(&mut other);
+            assemble(&other, 7, sign_with_known_key).0
+        };
+        for other in [
+            assemble(&transfer(), 8, sign_with_known_key).0,
+            with(|other| other.chain_id = 1),
+            with(|other| other.gas_limit += 1),
+            with(|other| other.value = Wei::default()),
+            with(|other| other.to.address = [9; 20].into()),
+            with(|other| other.fees.max_fee_per_gas += 1),
+            with(|other| other.fees.max_priority_fee_per_gas += 1),
+        ] {
+            assert_ne!(other, known);
+        }
+    }
+}

@@ -6,4 +6,5 @@ mod canary;
 mod crash;
 mod harness;
 mod outages;
+mod process;
 mod transfers;

@@ -1,0 +1,153 @@
+//! What a node says, read right.
+
+use kms_chain::{Chain, ChainError};
+use kms_testkit::Anvil;
+use kms_types::{EthAddress, U256, Wei};
+use serde_json::json;
+
+/// The first of anvil's own accounts, and some address without code.
+const RICH: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+const PLAIN: &str = "0x00000000000000000000000000000000000000cc";
+
+fn start() -> (Anvil, Chain) {
+    let anvil = Anvil::start().unwrap();
+    let chain = Chain::new(&anvil.url(), anvil.chain_id()).unwrap();
+    (anvil, chain)
+}
+
+fn address(text: &str) -> EthAddress {
+    text.parse().unwrap()
+}
+
+fn wei(wei: u64) -> Wei {
+    Wei(U256::from(wei))
+}
+
+fn set_code(anvil: &Anvil, code: &str) {
+    anvil.rpc("anvil_setCode", json!([PLAIN, code])).unwrap();
+}
+
+/// Code that reverts with the `Error(string)` "closed on Sundays".
+pub(crate) fn reverting() -> String {
+    let reason = hex::encode("closed on Sundays");
+    // PUSH1 100, PUSH1 10, PUSH0, CODECOPY, PUSH1 100, PUSH0, REVERT; then what is copied.
+    format!(
+        "0x6064600a5f3960645ffd08c379a0{:064x}{:064x}{reason:0<64}",
+        32, 17
+    )
+}
+
+/// A payment out of anvil's own account, signed by it.
+fn signed(anvil: &Anvil, value: u64) -> Vec<u8> {
+    let transaction = json!({
+        "from": RICH, "to": PLAIN, "value": format!("{value:#x}"), "gas": "0x5208", "nonce": "0x0",
+        "maxFeePerGas": "0x77359400", "maxPriorityFeePerGas": "0x3b9aca00", "type": "0x2",
+        "chainId": format!("{:#x}", anvil.chain_id()),
+    });
+    let raw = anvil.rpc("eth_signTransaction", json!([transaction]));
+    hex::decode(raw.unwrap().as_str().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn reads_balance_block_and_the_pending_nonce() {
+    let (anvil, chain) = start();
+    anvil.set_balance(PLAIN, 5).unwrap();
+    anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
+    let view = chain.view(address(PLAIN)).await.unwrap();
+    assert_eq!((view.balance, view.block, view.nonce), (wei(5), 3, 0));
+
+    anvil.rpc("evm_setAutomine", json!([false])).unwrap();
+    chain.broadcast(&signed(&anvil, 1)).await.unwrap();
+    let view = chain.view(address(RICH)).await.unwrap();
+    assert_eq!((view.block, view.nonce), (3, 1));
+}
+
+#[tokio::test]
+async fn fees_outlast_a_doubling_of_the_base_fee() {
+    let (anvil, chain) = start();
+    let block = anvil.rpc("eth_getBlockByNumber", json!(["latest", false]));
+    let base = block.unwrap()["baseFeePerGas"].as_str().unwrap().to_owned();
+    let base = u128::from_str_radix(base.trim_start_matches("0x"), 16).unwrap();
+    let fees = chain.fees().await.unwrap();
+    assert!(base > 0 && fees.max_priority_fee_per_gas > 0);
+    assert_eq!(
+        fees.max_fee_per_gas,
+        2 * base + fees.max_priority_fee_per_gas
+    );
+    assert_eq!(
+        fees.max_fee(21_000).0,
+        U256::from(21_000 * fees.max_fee_per_gas)
+    );
+}
+
+#[tokio::test]
+async fn gas_is_exact_without_code_and_has_a_margin_with_it() {
+    let (anvil, chain) = start();
+    let gas = async || {
+        let contract = chain.is_contract(address(PLAIN)).await.unwrap();
+        let gas = chain.gas(address(RICH), address(PLAIN), wei(1), contract);
+        (contract, gas.await)
+    };
+    assert!(matches!(gas().await, (false, Ok(21_000))));
+    // STOP: takes money and does nothing; a node's estimate is a unit over the gas it needs.
+    set_code(&anvil, "0x00");
+    let (contract, limit) = gas().await;
+    assert!(contract && (25_200..25_300).contains(&limit.unwrap()));
+}
+
+#[tokio::test]
+async fn a_reverting_contract_says_why() {
+    let (anvil, chain) = start();
+    let refusal = async |code: &str| {
+        set_code(&anvil, code);
+        let gas = chain.gas(address(RICH), address(PLAIN), wei(1), true);
+        match gas.await {
+            Err(ChainError::Reverted { reason }) => reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    let said = refusal(&reverting()).await;
+    assert!(said.contains("closed on Sundays"), "{said}");
+    // REVERT without a word, and a loop without end.
+    assert!(!refusal("0x5f5ffd").await.is_empty());
+    assert!(!refusal("0x5b5f56").await.is_empty());
+}
+
+#[tokio::test]
+async fn the_same_bytes_twice_are_one_transaction() {
+    let (anvil, chain) = start();
+    let bytes = signed(&anvil, 9);
+    chain.broadcast(&bytes).await.unwrap();
+    // The node's words for it differ; whatever they are, nothing more happens.
+    assert!(!matches!(
+        chain.broadcast(&bytes).await,
+        Err(ChainError::Unavailable(_))
+    ));
+    assert_eq!(chain.view(address(PLAIN)).await.unwrap().balance, wei(9));
+    assert_eq!(chain.view(address(RICH)).await.unwrap().nonce, 1);
+    let error = chain.broadcast(b"no transaction").await.unwrap_err();
+    assert!(matches!(error, ChainError::Refused { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_receipt_has_the_block_and_the_real_fee() {
+    let (anvil, chain) = start();
+    assert_eq!(chain.receipt([1; 32]).await.unwrap(), None);
+    assert!(!chain.knows([1; 32]).await.unwrap());
+
+    anvil.rpc("evm_setAutomine", json!([false])).unwrap();
+    let before = chain.view(address(RICH)).await.unwrap().balance;
+    chain.broadcast(&signed(&anvil, 9)).await.unwrap();
+    let pool = anvil.rpc("txpool_content", json!([])).unwrap();
+    let hash = pool.pointer("/pending").unwrap().as_object().unwrap();
+    let hash = hash.values().next().unwrap()["0"]["hash"].as_str().unwrap();
+    let hash: [u8; 32] = hex::decode(hash).unwrap().try_into().unwrap();
+    assert!(chain.knows(hash).await.unwrap());
+    assert_eq!(chain.receipt(hash).await.unwrap(), None);
+
+    anvil.rpc("anvil_mine", json!(["0x2"])).unwrap();
+    let receipt = chain.receipt(hash).await.unwrap().unwrap();
+    let after = chain.view(address(RICH)).await.unwrap().balance;
+    assert!(receipt.success && receipt.block == 1);
+    assert_eq!(receipt.fee.0, before.0 - after.0 - U256::from(9));
+}

@@ -1,0 +1,201 @@
+//! Confirmations: at most one signature, and only for what was shown.
+
+use std::sync::Arc;
+
+use kms_chain::{Checked, ConfirmError, Shown};
+use kms_types::wire::TransferState;
+use kms_types::{TransferId, U256};
+
+use crate::world::{COIN, QUOTE_LIFETIME, World, party, shown, stranger, wei};
+
+#[tokio::test]
+async fn a_transfer_is_sent_mined_and_final() {
+    let world = World::new().await;
+    let (ann, bob) = (world.account(1, COIN).await, world.account(2, 5).await);
+    let quote = world.quote(&ann, party(&bob), "0.5").await;
+    let sent = world.confirm(&ann, &quote).await.unwrap();
+    assert_eq!(sent.state, TransferState::Broadcast);
+    assert_eq!((sent.nonce, sent.tx_hash.is_some()), (Some(0), true));
+    assert_eq!(
+        (sent.id, sent.value, sent.to.clone()),
+        (quote.id, quote.value, quote.to)
+    );
+
+    assert_eq!(world.tick().await, 1);
+    let mined = world.stored(&sent).await;
+    assert_eq!((mined.state, mined.block), (TransferState::Mined, Some(1)));
+    let fee = mined.fee.unwrap();
+    assert!(fee > wei(0) && fee <= mined.max_fee());
+    assert_eq!(
+        world.balance(ann.wallet.address),
+        U256::from(COIN / 2) - fee.0
+    );
+    assert_eq!(world.balance(bob.wallet.address), U256::from(COIN / 2 + 5));
+
+    // Two blocks on top are not three.
+    world.mine(2);
+    world.tick().await;
+    assert_eq!(world.state(&sent).await, TransferState::Mined);
+    world.mine(1);
+    world.tick().await;
+    assert_eq!(world.state(&sent).await, TransferState::Final);
+    assert_eq!(world.tick().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_confirmations_at_once_are_one_transaction() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "0.01").await;
+    let mut confirmations = Vec::new();
+    for _ in 0..50 {
+        confirmations.push((world.ready(&quote).await, world.open(&ann).await));
+    }
+    let tasks: Vec<_> = confirmations
+        .into_iter()
+        .map(|(ready, wallet)| {
+            let (transfers, now) = (Arc::clone(&world.transfers), world.now());
+            tokio::spawn(async move { transfers.sign_and_send(ready, wallet, now).await })
+        })
+        .collect();
+    let stored = {
+        let mut hashes = Vec::new();
+        for task in tasks {
+            hashes.push(task.await.unwrap().unwrap().tx_hash);
+        }
+        let stored = world.stored(&quote).await;
+        assert!(stored.tx_hash.is_some());
+        assert!(hashes.iter().all(|hash| *hash == stored.tx_hash));
+        stored
+    };
+    assert_eq!(world.sent(&ann), 1);
+    assert_eq!(world.balance(stored.to.address), stored.value.0);
+    // And a repeat much later answers how it stands.
+    world.pass(QUOTE_LIFETIME);
+    match world.check(&quote).await.unwrap() {
+        Checked::Done(done) => assert_eq!(done.tx_hash, stored.tx_hash),
+        Checked::Ready(ready) => panic!("{ready:?}"),
+    }
+}
+
+#[tokio::test]
+async fn several_transfers_take_one_nonce_each() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    world.stop_mining();
+    let mut sent = Vec::new();
+    for nonce in 0..5 {
+        let quote = world.quote(&ann, stranger(), "0.1").await;
+        let transfer = world.confirm(&ann, &quote).await.unwrap();
+        assert_eq!(transfer.nonce, Some(nonce));
+        sent.push(transfer);
+    }
+    world.mine(1);
+    assert_eq!(world.tick().await, 5);
+    for transfer in &sent {
+        assert_eq!(world.state(transfer).await, TransferState::Mined);
+    }
+    assert_eq!(world.sent(&ann), 5);
+}
+
+#[tokio::test]
+async fn two_transfers_can_not_spend_the_same_money() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    world.stop_mining();
+    let one = world.quote(&ann, stranger(), "0.6").await;
+    let two = world.quote(&ann, stranger(), "0.6").await;
+    // Both saw the whole balance before either was signed.
+    let (first, second) = (world.ready(&one).await, world.ready(&two).await);
+    let (now, wallet) = (world.now(), world.open(&ann).await);
+    let sent = world.transfers.sign_and_send(first, wallet, now).await;
+    assert_eq!(sent.unwrap().state, TransferState::Broadcast);
+    let wallet = world.open(&ann).await;
+    let refused = world.transfers.sign_and_send(second, wallet, now).await;
+    let needed = U256::from(COIN / 5) + one.max_fee().0 + two.max_fee().0;
+    match refused.unwrap_err() {
+        ConfirmError::Insufficient { missing } => assert_eq!(missing.0, needed),
+        error => panic!("{error}"),
+    }
+    assert_eq!(world.stored(&two).await, two);
+}
+
+#[tokio::test]
+async fn only_what_was_shown_is_signed() {
+    let world = World::new().await;
+    let (ann, bob) = (world.account(1, COIN).await, world.account(2, COIN).await);
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    let right = shown(&quote);
+    let one_more = |wei: kms_types::Wei| kms_types::Wei(wei.0 + U256::from(1));
+    for wrong in [
+        Shown {
+            to_address: bob.wallet.address,
+            ..right
+        },
+        Shown {
+            value: one_more(right.value),
+            ..right
+        },
+        Shown {
+            max_fee: one_more(right.max_fee),
+            ..right
+        },
+    ] {
+        let refused = world.transfers.check(quote.id, wrong, world.now()).await;
+        assert!(matches!(refused.unwrap_err(), ConfirmError::Mismatch));
+    }
+    let unknown = world
+        .transfers
+        .check(TransferId::random(), right, world.now())
+        .await;
+    assert!(matches!(unknown.unwrap_err(), ConfirmError::NoTransfer));
+
+    // Nor does another's wallet sign it.
+    let (ready, wallet) = (world.ready(&quote).await, world.open(&bob).await);
+    let refused = world
+        .transfers
+        .sign_and_send(ready, wallet, world.now())
+        .await;
+    assert!(matches!(refused.unwrap_err(), ConfirmError::Mismatch));
+    assert_eq!(world.stored(&quote).await, quote);
+    assert_eq!((world.sent(&ann), world.sent(&bob)), (0, 0));
+}
+
+#[tokio::test]
+async fn an_expired_quote_is_not_signed() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    let (ready, wallet) = (world.ready(&quote).await, world.open(&ann).await);
+    world.pass(QUOTE_LIFETIME);
+    let refused = world.check(&quote).await;
+    assert!(matches!(refused.unwrap_err(), ConfirmError::Expired));
+    // Nor one that ran out while the password was checked.
+    let refused = world.transfers.sign_and_send(ready, wallet, world.now());
+    assert!(matches!(refused.await.unwrap_err(), ConfirmError::Expired));
+    assert_eq!(world.state(&quote).await, TransferState::Expired);
+    assert_eq!((world.sent(&ann), world.tick().await), (0, 0));
+}
+
+#[tokio::test]
+async fn a_cancelled_quote_is_not_signed_and_a_signed_one_not_cancelled() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let given_up = world.quote(&ann, stranger(), "0.1").await;
+    let (ready, wallet) = (world.ready(&given_up).await, world.open(&ann).await);
+    let cancelled = world.transfers.cancel(given_up.id, world.now()).await;
+    assert_eq!(cancelled.unwrap().unwrap().state, TransferState::Cancelled);
+    let refused = world.check(&given_up).await;
+    assert!(matches!(refused.unwrap_err(), ConfirmError::Cancelled));
+    let refused = world.transfers.sign_and_send(ready, wallet, world.now());
+    assert!(matches!(
+        refused.await.unwrap_err(),
+        ConfirmError::Cancelled
+    ));
+    assert_eq!(world.sent(&ann), 0);
+
+    let sent = world.quote(&ann, stranger(), "0.1").await;
+    world.confirm(&ann, &sent).await.unwrap();
+    let still = world.transfers.cancel(sent.id, world.now()).await;
+    assert_eq!(still.unwrap().unwrap().state, TransferState::Broadcast);
+}

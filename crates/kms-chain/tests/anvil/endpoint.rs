@@ -1,0 +1,175 @@
+//! An endpoint that is down, slow, of another chain, or hostile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use kms_chain::{Chain, ChainError};
+use kms_testkit::{Anvil, AnvilOptions};
+use kms_types::{EthAddress, U256, Wei};
+use serde_json::json;
+
+use crate::stub::{self, Answer};
+
+const ADDRESS: [u8; 20] = [7; 20];
+
+#[tokio::test]
+async fn another_chain_is_refused() {
+    let options = AnvilOptions {
+        chain_id: 5,
+        ..AnvilOptions::default()
+    };
+    let anvil = Anvil::start_with(options).unwrap();
+    let chain = Chain::new(&anvil.url(), 6).unwrap();
+    let wrong = |error: ChainError| {
+        matches!(
+            error,
+            ChainError::WrongChain {
+                expected: 6,
+                found: 5
+            }
+        )
+    };
+    assert!(wrong(chain.block_number().await.unwrap_err()));
+    assert!(wrong(chain.view(ADDRESS.into()).await.unwrap_err()));
+    assert!(wrong(chain.broadcast(&[2]).await.unwrap_err()));
+    assert!(wrong(chain.receipt([1; 32]).await.unwrap_err()));
+}
+
+#[tokio::test]
+async fn a_chain_that_is_down_is_an_error_at_once() {
+    let mut anvil = Anvil::start().unwrap();
+    let chain = Chain::new(&anvil.url(), anvil.chain_id()).unwrap();
+    assert_eq!(chain.block_number().await.unwrap(), 0);
+    anvil.kill().unwrap();
+    let begun = Instant::now();
+    let error = chain.view(ADDRESS.into()).await.unwrap_err();
+    assert!(matches!(error, ChainError::Unavailable(_)), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn a_chain_that_is_silent_is_an_error_within_seconds() {
+    let anvil = Anvil::start().unwrap();
+    let chain = Chain::new(&anvil.url(), anvil.chain_id()).unwrap();
+    chain.block_number().await.unwrap();
+    anvil.pause().unwrap();
+    let begun = Instant::now();
+    let error = chain.view(ADDRESS.into()).await.unwrap_err();
+    assert!(matches!(error, ChainError::Unavailable(_)), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(8));
+    anvil.resume().unwrap();
+    chain.view(ADDRESS.into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_chain_id_is_asked_once_and_again_after_a_failure() {
+    let id = Arc::new(AtomicU64::new(5));
+    let asked = Arc::new(AtomicU64::new(0));
+    let broken = Arc::new(AtomicBool::new(false));
+    let (its_id, its_asked, its_broken) = (id.clone(), asked.clone(), broken.clone());
+    let url = stub::start(move |method| {
+        if its_broken.load(Ordering::SeqCst) {
+            return Answer::Http("502 Bad Gateway".to_owned());
+        }
+        if method == "eth_chainId" {
+            its_asked.fetch_add(1, Ordering::SeqCst);
+            return Answer::Result(json!(format!("{:#x}", its_id.load(Ordering::SeqCst))));
+        }
+        Answer::Result(json!("0x1"))
+    });
+    let chain = Chain::new(&url, 5).unwrap();
+    chain.block_number().await.unwrap();
+    chain.block_number().await.unwrap();
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+
+    broken.store(true, Ordering::SeqCst);
+    let error = chain.block_number().await.unwrap_err();
+    assert!(matches!(error, ChainError::Unavailable(_)), "{error}");
+
+    broken.store(false, Ordering::SeqCst);
+    id.store(6, Ordering::SeqCst);
+    for _ in 0..2 {
+        let error = chain.block_number().await.unwrap_err();
+        assert!(
+            matches!(error, ChainError::WrongChain { found: 6, .. }),
+            "{error}"
+        );
+    }
+    id.store(5, Ordering::SeqCst);
+    chain.block_number().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_limit_on_requests_is_not_taken_for_a_refusing_recipient() {
+    let gas = async |code| {
+        let url = stub::start(move |method| match method {
+            "eth_chainId" => Answer::Result(json!("0x5")),
+            _ => Answer::Error(code, "a\u{0}b\nc\u{1b}[31m"),
+        });
+        let chain = Chain::new(&url, 5).unwrap();
+        let (from, to) = (EthAddress::from(ADDRESS), EthAddress::from([8; 20]));
+        chain.gas(from, to, Wei(U256::from(1)), true).await
+    };
+    for code in [-32_005, -32_603, 429] {
+        let error = gas(code).await.unwrap_err();
+        assert!(
+            matches!(error, ChainError::Refused { code: said, .. } if said == code),
+            "{error}"
+        );
+    }
+    for code in [3, -32_000, -32_003, -32_015] {
+        let error = gas(code).await.unwrap_err();
+        assert!(
+            matches!(&error, ChainError::Reverted { reason } if reason == "abc[31m"),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn signed_bytes_do_not_follow_a_redirect() {
+    let lured = Arc::new(AtomicBool::new(false));
+    let its_lured = lured.clone();
+    let elsewhere = stub::start(move |_method| {
+        its_lured.store(true, Ordering::SeqCst);
+        Answer::Result(json!("0x5"))
+    });
+    let url = stub::start(move |method| match method {
+        "eth_chainId" => Answer::Result(json!("0x5")),
+        _ => Answer::Http(format!("307 Temporary Redirect\r\nLocation: {elsewhere}")),
+    });
+    let chain = Chain::new(&url, 5).unwrap();
+    let error = chain.broadcast(&[2]).await.unwrap_err();
+    assert!(matches!(error, ChainError::Unavailable(_)), "{error}");
+    assert!(!lured.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn a_chain_without_a_base_fee_is_named() {
+    let url = stub::start(|method| match method {
+        "eth_chainId" => Answer::Result(json!("0x5")),
+        _ => Answer::Result(json!(null)),
+    });
+    let error = Chain::new(&url, 5).unwrap().fees().await.unwrap_err();
+    assert!(matches!(error, ChainError::NoBaseFee), "{error}");
+}
+
+#[tokio::test]
+async fn no_text_shows_the_endpoint() {
+    let secret = "http://127.0.0.1:1/v3/5ec7e7";
+    let chain = Chain::new(secret, 5).unwrap();
+    let down = chain.block_number().await.unwrap_err();
+    let other = Chain::new("ftp://127.0.0.1/5ec7e7", 5).unwrap_err();
+    let none = Chain::new("5ec7e7", 5).unwrap_err();
+    for text in [
+        format!("{chain:?} {chain:#?}"),
+        format!("{down} {down:?}"),
+        format!("{other} {other:?} {none} {none:?}"),
+    ] {
+        assert!(
+            !text.contains("5ec7e7") && !text.contains("127.0"),
+            "{text}"
+        );
+    }
+}

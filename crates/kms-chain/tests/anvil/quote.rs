@@ -1,0 +1,221 @@
+//! Quotes: what they cost, what they refuse, what they warn of.
+
+use kms_chain::{ConfirmError, QuoteError, QuoteRequest};
+use kms_types::wire::{TransferState, Warning};
+use kms_types::{EthAddress, TransferId, U256, Wei};
+use serde_json::json;
+
+use crate::chain::reverting;
+use crate::world::{COIN, QUOTE_LIFETIME, STRANGER, World, party, request, stranger, wei};
+
+/// JUMPI to 6 if money came, else REVERT; 6: JUMPDEST, STOP.
+const ONLY_WITH_MONEY: &str = "0x346006575f5ffd5b00";
+
+#[tokio::test]
+async fn a_quote_freezes_whom_how_much_and_the_highest_fee() {
+    let world = World::new().await;
+    let (ann, bob) = (world.account(1, COIN).await, world.account(2, 0).await);
+    let quote = world.quote(&ann, party(&bob), "0.25").await;
+    assert_eq!(quote.value, wei(COIN / 4));
+    assert_eq!((quote.gas_limit, quote.chain_id), (21_000, 31_337));
+    assert_eq!(
+        quote.max_fee().0,
+        U256::from(quote.fees.max_fee_per_gas) * U256::from(21_000)
+    );
+    assert_eq!(
+        (quote.from.clone(), quote.to.clone()),
+        (party(&ann), party(&bob))
+    );
+    assert_eq!(quote.expires_at, quote.created_at.plus(QUOTE_LIFETIME));
+    assert_eq!(world.stored(&quote).await, quote);
+    assert_eq!(world.sent(&ann), 0);
+}
+
+#[tokio::test]
+async fn a_repeat_is_the_same_quote_and_another_request_is_not() {
+    let world = World::new().await;
+    let (ann, bob) = (world.account(1, COIN).await, world.account(2, COIN).await);
+    let first = request(&ann, stranger(), "0.1");
+    let quote = world.try_quote(first.clone()).await.unwrap();
+    world.pass(std::time::Duration::from_secs(1));
+    assert_eq!(world.try_quote(first.clone()).await.unwrap(), quote);
+    let with = |change: fn(&mut QuoteRequest)| {
+        let mut other = first.clone();
+        change(&mut other);
+        other
+    };
+    for other in [
+        with(|other| other.asked.amount = "0.10".to_owned()),
+        with(|other| other.asked.to = "@stranger".to_owned()),
+        with(|other| other.client_ref = Some("message 7".to_owned())),
+        QuoteRequest {
+            from: party(&bob),
+            ..first.clone()
+        },
+    ] {
+        let error = world.try_quote(other).await.unwrap_err();
+        assert!(matches!(error, QuoteError::IdReused), "{error}");
+    }
+    // Also when it has been confirmed meanwhile: the same transfer, as it stands.
+    world.confirm(&ann, &quote).await.unwrap();
+    let now = world.try_quote(first).await.unwrap();
+    assert_eq!((now.id, now.state), (quote.id, TransferState::Broadcast));
+}
+
+#[tokio::test]
+async fn two_quotes_with_one_id_at_once_are_one() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let first = request(&ann, stranger(), "0.1");
+    let (one, two) = tokio::join!(
+        world.try_quote(first.clone()),
+        world.try_quote(first.clone())
+    );
+    assert_eq!(one.unwrap(), two.unwrap());
+}
+
+#[tokio::test]
+async fn nobody_pays_themselves_or_nobody() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let mut elsewhere = party(&ann);
+    elsewhere.address = STRANGER.parse().unwrap();
+    let mut nobody = stranger();
+    nobody.address = EthAddress::ZERO;
+    for to in [party(&ann), elsewhere] {
+        let error = world.try_quote(request(&ann, to, "0.1")).await.unwrap_err();
+        assert!(matches!(error, QuoteError::SelfTransfer), "{error}");
+    }
+    let error = world.try_quote(request(&ann, nobody, "0.1")).await;
+    assert!(matches!(error.unwrap_err(), QuoteError::ZeroAddress));
+    let mut ownerless = request(&ann, stranger(), "0.1");
+    ownerless.from.account = None;
+    let error = world.try_quote(ownerless).await.unwrap_err();
+    assert!(matches!(error, QuoteError::NoSender), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_missing_covers_the_fee_and_what_is_on_its_way() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let missing = async |amount| {
+        let refused = world.try_quote(request(&ann, stranger(), amount)).await;
+        match refused.unwrap_err() {
+            QuoteError::Insufficient { missing } => missing,
+            error => panic!("{error}"),
+        }
+    };
+    let quote = world.quote(&ann, stranger(), "0.75").await;
+    let fee = quote.max_fee();
+    assert_eq!(missing("1").await, fee);
+    assert_eq!(missing("1.5").await.0, U256::from(COIN / 2) + fee.0);
+
+    world.stop_mining();
+    world.confirm(&ann, &quote).await.unwrap();
+    let needed = U256::from(COIN / 4 * 3) + fee.0 + U256::from(COIN / 2) + fee.0;
+    assert_eq!(missing("0.5").await.0, needed - U256::from(COIN));
+    assert!(missing("0.00000000000000001").await.0 < U256::from(COIN));
+}
+
+#[tokio::test]
+async fn all_leaves_nothing_but_the_fee_that_was_not_needed() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "all").await;
+    assert_eq!(quote.value.0 + quote.max_fee().0, U256::from(COIN));
+    assert!(quote.warnings.contains(&Warning::MostOfBalance));
+    world.confirm(&ann, &quote).await.unwrap();
+    world.tick().await;
+    let paid = world.stored(&quote).await.fee.unwrap();
+    let left = world.balance(ann.wallet.address);
+    assert_eq!(left, quote.max_fee().0 - paid.0);
+    // What is left does not pay for another transfer.
+    let again = world.try_quote(request(&ann, stranger(), "all")).await;
+    assert!(matches!(
+        again.unwrap_err(),
+        QuoteError::Insufficient { missing } if missing > Wei::default()
+    ));
+}
+
+#[tokio::test]
+async fn all_goes_to_a_contract_that_takes_money_only() {
+    let world = World::new().await;
+    world.rpc("anvil_setCode", json!([STRANGER, ONLY_WITH_MONEY]));
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "all").await;
+    assert!(quote.gas_limit > 21_000);
+    assert_eq!(quote.value.0 + quote.max_fee().0, U256::from(COIN));
+    world.confirm(&ann, &quote).await.unwrap();
+    world.tick().await;
+    assert_eq!(world.state(&quote).await, TransferState::Mined);
+    assert_eq!(world.balance(quote.to.address), quote.value.0);
+}
+
+#[tokio::test]
+async fn a_contract_that_would_refuse_is_known_before_anything_is_paid() {
+    let world = World::new().await;
+    world.rpc("anvil_setCode", json!([STRANGER, reverting()]));
+    let ann = world.account(1, COIN).await;
+    for amount in ["0.1", "all"] {
+        let refused = world.try_quote(request(&ann, stranger(), amount)).await;
+        match refused.unwrap_err() {
+            QuoteError::WouldRevert(reason) => {
+                assert!(reason.contains("closed on Sundays"), "{reason}");
+                assert!(!reason.contains(char::is_control), "{reason:?}");
+            }
+            error => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn warns_of_what_the_sender_should_know() {
+    let world = World::new().await;
+    let (ann, bob) = (world.account(1, COIN).await, world.account(2, 0).await);
+    let first = world.quote(&ann, party(&bob), "0.1").await;
+    assert_eq!(first.warnings, [Warning::FirstPayment]);
+    world.confirm(&ann, &first).await.unwrap();
+    world.tick().await;
+    assert_eq!(world.quote(&ann, party(&bob), "0.1").await.warnings, []);
+
+    let mut moved = request(&ann, party(&bob), "0.1");
+    moved.name_moved = true;
+    let moved = world.try_quote(moved).await.unwrap();
+    assert_eq!(moved.warnings, [Warning::NameMoved]);
+
+    world.rpc("anvil_setCode", json!([STRANGER, "0x00"]));
+    let contract = world.quote(&ann, stranger(), "0.85").await;
+    assert_eq!(
+        contract.warnings,
+        [
+            Warning::FirstPayment,
+            Warning::Contract,
+            Warning::MostOfBalance
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_chain_that_is_down_stores_no_quote() {
+    let mut world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    world.anvil.kill().unwrap();
+    let late = request(&ann, stranger(), "0.1");
+    let error = world.try_quote(late.clone()).await.unwrap_err();
+    assert!(matches!(error, QuoteError::Chain(_)), "{error}");
+    let stored = world.transfers.transfer(late.id, world.now()).await;
+    assert_eq!(stored.unwrap(), None);
+    // Nor is anything signed.
+    let error = world.check(&quote).await.unwrap_err();
+    assert!(matches!(error, ConfirmError::Chain(_)), "{error}");
+    assert_eq!(world.state(&quote).await, TransferState::Quoted);
+    assert_eq!(
+        world
+            .transfers
+            .cancel(TransferId::random(), world.now())
+            .await
+            .unwrap(),
+        None
+    );
+}

@@ -1,0 +1,192 @@
+//! The watcher: nothing that was signed is lost, and nothing is sent twice.
+
+use kms_types::U256;
+use kms_types::wire::TransferState;
+use serde_json::json;
+
+use crate::chain::reverting;
+use crate::world::{COIN, CONFIRMATIONS, STRANGER, World, stranger};
+
+#[tokio::test]
+async fn what_was_signed_and_not_sent_is_sent_by_another_server() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    let signed = world.confirm_at(&world.cut_off(), &ann, &quote).await;
+    let signed = signed.unwrap();
+    assert_eq!(signed.state, TransferState::Signed);
+    let hash = signed.tx_hash.unwrap();
+    assert!(!world.transfers.chain().knows(hash).await.unwrap());
+
+    assert_eq!(world.tick().await, 1);
+    assert_eq!(world.state(&signed).await, TransferState::Broadcast);
+    world.tick().await;
+    let mined = world.stored(&signed).await;
+    assert_eq!(mined.state, TransferState::Mined);
+    assert_eq!((mined.tx_hash, mined.nonce), (signed.tx_hash, Some(0)));
+    assert_eq!(world.sent(&ann), 1);
+}
+
+#[tokio::test]
+async fn a_server_without_a_chain_moves_nothing_and_fails_nothing() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    let cut_off = world.cut_off();
+    world.confirm_at(&cut_off, &ann, &quote).await.unwrap();
+    assert_eq!(cut_off.tick(world.now()).await.unwrap(), 0);
+    assert_eq!(world.state(&quote).await, TransferState::Signed);
+}
+
+#[tokio::test]
+async fn a_claimed_transfer_is_left_to_whoever_claimed_it() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    world.confirm(&ann, &quote).await.unwrap();
+    assert_eq!(world.tick().await, 1);
+    assert_eq!(world.transfers.tick(world.now()).await.unwrap(), 0);
+    assert_eq!(world.tick().await, 1);
+}
+
+#[tokio::test]
+async fn a_transaction_that_the_node_forgot_is_sent_again() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    world.stop_mining();
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    let sent = world.confirm(&ann, &quote).await.unwrap();
+    let hash = sent.tx_hash.unwrap();
+    let knows = async || world.transfers.chain().knows(hash).await.unwrap();
+    assert!(knows().await);
+    world.tick().await;
+    assert!(knows().await);
+
+    world.rpc("anvil_dropTransaction", json!([hex::encode_prefixed(hash)]));
+    assert!(!knows().await);
+    world.tick().await;
+    assert!(knows().await);
+    assert_eq!(world.state(&sent).await, TransferState::Broadcast);
+    world.mine(1);
+    world.tick().await;
+    assert_eq!(world.state(&sent).await, TransferState::Mined);
+    assert_eq!(world.sent(&ann), 1);
+}
+
+#[tokio::test]
+async fn a_reorg_takes_it_back_and_it_is_mined_again() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    let sent = world.confirm(&ann, &quote).await.unwrap();
+    world.tick().await;
+    assert_eq!(world.stored(&sent).await.block, Some(1));
+    world.mine(1);
+    world.stop_mining();
+
+    world.rpc("anvil_reorg", json!([2, []]));
+    assert_eq!(world.sent(&ann), 0);
+    world.tick().await;
+    let back = world.stored(&sent).await;
+    assert_eq!(back.state, TransferState::Broadcast);
+    assert_eq!(
+        (back.block, back.fee, back.tx_hash),
+        (None, None, sent.tx_hash)
+    );
+
+    // The same round sent it again.
+    world.mine(1);
+    world.tick().await;
+    let mined = world.stored(&sent).await;
+    assert_eq!((mined.state, mined.block), (TransferState::Mined, Some(3)));
+    world.mine(CONFIRMATIONS);
+    world.tick().await;
+    assert_eq!(world.state(&sent).await, TransferState::Final);
+    assert_eq!(
+        (world.sent(&ann), world.balance(quote.to.address)),
+        (1, quote.value.0)
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_lags_is_not_taken_for_a_reorg() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let before = world.rpc("evm_snapshot", json!([]));
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    let sent = world.confirm(&ann, &quote).await.unwrap();
+    world.tick().await;
+    assert_eq!(world.stored(&sent).await.block, Some(1));
+
+    // The node's chain now ends before that block, as that of one which lags does.
+    world.stop_mining();
+    world.rpc("evm_revert", json!([before]));
+    world.tick().await;
+    assert_eq!(world.state(&sent).await, TransferState::Mined);
+    // It got the bytes all the same; and has them in another block than before.
+    assert!(
+        world
+            .transfers
+            .chain()
+            .knows(sent.tx_hash.unwrap())
+            .await
+            .unwrap()
+    );
+    world.rpc(
+        "anvil_dropTransaction",
+        json!([hex::encode_prefixed(sent.tx_hash.unwrap())]),
+    );
+    world.mine(1);
+    world.tick().await;
+    assert_eq!(world.state(&sent).await, TransferState::Broadcast);
+    world.mine(1);
+    world.tick().await;
+    let mined = world.stored(&sent).await;
+    assert_eq!((mined.state, mined.block), (TransferState::Mined, Some(2)));
+    assert_eq!(world.sent(&ann), 1);
+}
+
+#[tokio::test]
+async fn a_revert_is_failed_once_it_is_deep_and_costs_its_fee_only() {
+    let world = World::new().await;
+    world.rpc("anvil_setCode", json!([STRANGER, "0x00"]));
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    // It changed its mind after the quote.
+    world.rpc("anvil_setCode", json!([STRANGER, reverting()]));
+    let sent = world.confirm(&ann, &quote).await.unwrap();
+    world.tick().await;
+    assert_eq!(world.state(&sent).await, TransferState::Broadcast);
+    world.mine(CONFIRMATIONS);
+    world.tick().await;
+    let failed = world.stored(&sent).await;
+    assert_eq!(
+        (failed.state, failed.block),
+        (TransferState::Failed, Some(1))
+    );
+    let fee = failed.fee.unwrap().0;
+    assert!(fee > U256::ZERO);
+    assert_eq!(world.balance(ann.wallet.address), U256::from(COIN) - fee);
+    assert_eq!(world.tick().await, 0);
+}
+
+#[tokio::test]
+async fn one_that_fails_does_not_stop_the_others() {
+    let world = World::new().await;
+    let (ann, bob) = (world.account(1, COIN).await, world.account(2, COIN).await);
+    let stuck = world.quote(&ann, stranger(), "0.1").await;
+    let sealed_elsewhere = world.cut_off_with_another_key();
+    let signed = world.confirm_at(&sealed_elsewhere, &ann, &stuck).await;
+    assert_eq!(signed.unwrap().state, TransferState::Signed);
+    let good = world.quote(&bob, stranger(), "0.1").await;
+    world
+        .confirm_at(&world.cut_off(), &bob, &good)
+        .await
+        .unwrap();
+
+    assert_eq!(world.tick().await, 2);
+    world.tick().await;
+    assert_eq!(world.state(&stuck).await, TransferState::Signed);
+    assert_eq!(world.state(&good).await, TransferState::Mined);
+    assert_eq!((world.sent(&ann), world.sent(&bob)), (0, 1));
+}

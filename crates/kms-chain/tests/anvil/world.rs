@@ -1,0 +1,299 @@
+//! A chain of its own, a store in memory, and accounts whose wallets open.
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use kms_chain::transfer::{Asked, Party, Transfer};
+use kms_chain::{
+    Chain, Checked, ConfirmError, QuoteError, QuoteRequest, Ready, Shown, TransferConfig, Transfers,
+};
+use kms_core::account::Account;
+use kms_core::audit::{Action, Caller};
+use kms_core::{
+    CreateWallet, Created, Custody, CustodyError, KdfParams, KdfPool, KeyRing, LocalMasterKey,
+    OpenWallet, Ports, Sealer, ServerKeys,
+};
+use kms_store::{Database, SqliteScks};
+use kms_testkit::{Anvil, AnvilOptions};
+use kms_types::wire::{QuoteAmount, TransferState};
+use kms_types::{EthAddress, PasswordHash, Timestamp, TransferId, U256, Wei};
+use serde_json::{Value, json};
+
+/// Blocks after which a transfer is final here.
+pub(crate) const CONFIRMATIONS: u64 = 3;
+pub(crate) const QUOTE_LIFETIME: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_secs(1);
+
+/// Wei of a coin.
+pub(crate) const COIN: u128 = 1_000_000_000_000_000_000;
+
+/// Nobody's: an address without an account.
+pub(crate) const STRANGER: &str = "0x00000000000000000000000000000000000000cc";
+
+/// Making one takes seconds; no test depends on which it is.
+static KMS_KEY: LazyLock<KeyRing> = LazyLock::new(|| {
+    let key = LocalMasterKey::generate("test".parse().unwrap(), 3072).unwrap();
+    KeyRing::new(Arc::new(key), Vec::new()).unwrap()
+});
+
+pub(crate) struct World {
+    pub(crate) anvil: Anvil,
+    pub(crate) transfers: Arc<Transfers>,
+    database: Database,
+    keys: Arc<ServerKeys>,
+    custody: Custody,
+    clock: AtomicI64,
+}
+
+impl World {
+    /// A chain that makes a block of every transaction at once.
+    pub(crate) async fn new() -> Self {
+        let anvil = Anvil::start_with(AnvilOptions::default()).unwrap();
+        let keys = Arc::new(ServerKeys::random());
+        let database = Database::connect("sqlite::memory:", 1, Arc::clone(&keys));
+        let database = database.await.unwrap();
+        database.migrate().await.unwrap();
+        let transfers = engine(&database, &anvil.url(), &anvil, &keys);
+        Self {
+            custody: custody(&database, &keys).await,
+            transfers: Arc::new(transfers),
+            clock: AtomicI64::new(1_000_000),
+            anvil,
+            database,
+            keys,
+        }
+    }
+
+    /// Another server over the same database, whose endpoint of the chain is gone.
+    pub(crate) fn cut_off(&self) -> Transfers {
+        engine(
+            &self.database,
+            "http://127.0.0.1:1",
+            &self.anvil,
+            &self.keys,
+        )
+    }
+
+    /// The same, with another contact key: nobody else opens what it seals.
+    pub(crate) fn cut_off_with_another_key(&self) -> Transfers {
+        let keys = Arc::new(ServerKeys::random());
+        engine(&self.database, "http://127.0.0.1:1", &self.anvil, &keys)
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp(self.clock.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn pass(&self, time: Duration) {
+        let milliseconds = i64::try_from(time.as_millis()).unwrap();
+        self.clock.fetch_add(milliseconds, Ordering::SeqCst);
+    }
+
+    /// One round of the watcher, when all claims of the last one are over.
+    pub(crate) async fn tick(&self) -> usize {
+        self.pass(POLL);
+        self.transfers.tick(self.now()).await.unwrap()
+    }
+
+    pub(crate) fn rpc(&self, method: &str, params: Value) -> Value {
+        self.anvil.rpc(method, params).unwrap()
+    }
+
+    /// From now on blocks are made by [`World::mine`] alone.
+    pub(crate) fn stop_mining(&self) {
+        self.rpc("evm_setAutomine", json!([false]));
+    }
+
+    pub(crate) fn mine(&self, blocks: u64) {
+        self.rpc("anvil_mine", json!([format!("{blocks:#x}")]));
+    }
+
+    pub(crate) fn balance(&self, address: EthAddress) -> U256 {
+        let balance = self.rpc("eth_getBalance", json!([address.to_string(), "latest"]));
+        balance.as_str().unwrap().parse().unwrap()
+    }
+
+    /// How many of the account's transactions are in blocks.
+    pub(crate) fn sent(&self, account: &Account) -> u64 {
+        let address = account.wallet.address.to_string();
+        let count = self.rpc("eth_getTransactionCount", json!([address, "latest"]));
+        let digits = count.as_str().unwrap().trim_start_matches("0x").to_owned();
+        u64::from_str_radix(&digits, 16).unwrap()
+    }
+
+    /// A Telegram user with a wallet that holds this much.
+    pub(crate) async fn account(&self, telegram_id: i64, wei: u128) -> Account {
+        let request = CreateWallet {
+            telegram_id: telegram_id.try_into().unwrap(),
+            password: password(),
+            name: None,
+            mobile: None,
+            email: None,
+        };
+        let created = self.custody.create(request, &caller(), self.now());
+        let Created::New(account) = created.await.unwrap() else {
+            panic!("{telegram_id} has a wallet");
+        };
+        let address = account.wallet.address.to_string();
+        self.anvil.set_balance(&address, wei).unwrap();
+        account
+    }
+
+    pub(crate) async fn open(&self, account: &Account) -> OpenWallet {
+        let action = Action::Send(TransferId::random());
+        let work = |wallet| async move { Ok::<_, CustodyError>(wallet) };
+        self.custody
+            .with_wallet(
+                account.id.into(),
+                password(),
+                action,
+                &caller(),
+                self.now(),
+                work,
+            )
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn try_quote(&self, request: QuoteRequest) -> Result<Transfer, QuoteError> {
+        self.transfers.quote(request, self.now()).await
+    }
+
+    pub(crate) async fn quote(&self, from: &Account, to: Party, amount: &str) -> Transfer {
+        let quote = self.try_quote(request(from, to, amount)).await.unwrap();
+        assert_eq!(quote.state, TransferState::Quoted);
+        quote
+    }
+
+    /// The check of a confirmation that repeats what the quote shows.
+    pub(crate) async fn check(&self, quote: &Transfer) -> Result<Checked, ConfirmError> {
+        self.transfers
+            .check(quote.id, shown(quote), self.now())
+            .await
+    }
+
+    pub(crate) async fn ready(&self, quote: &Transfer) -> Ready {
+        match self.check(quote).await.unwrap() {
+            Checked::Ready(ready) => *ready,
+            Checked::Done(done) => panic!("{done:?}"),
+        }
+    }
+
+    pub(crate) async fn confirm(
+        &self,
+        from: &Account,
+        quote: &Transfer,
+    ) -> Result<Transfer, ConfirmError> {
+        self.confirm_at(&self.transfers, from, quote).await
+    }
+
+    /// Checked by this world's own server, signed and sent by `server`.
+    pub(crate) async fn confirm_at(
+        &self,
+        server: &Transfers,
+        from: &Account,
+        quote: &Transfer,
+    ) -> Result<Transfer, ConfirmError> {
+        let ready = self.ready(quote).await;
+        let wallet = self.open(from).await;
+        server.sign_and_send(ready, wallet, self.now()).await
+    }
+
+    /// How it stands in the store.
+    pub(crate) async fn stored(&self, transfer: &Transfer) -> Transfer {
+        let stored = self.transfers.transfer(transfer.id, self.now()).await;
+        stored.unwrap().unwrap()
+    }
+
+    pub(crate) async fn state(&self, transfer: &Transfer) -> TransferState {
+        self.stored(transfer).await.state
+    }
+}
+
+pub(crate) fn request(from: &Account, to: Party, amount: &str) -> QuoteRequest {
+    QuoteRequest {
+        id: TransferId::random(),
+        from: party(from),
+        asked: Asked {
+            to: to.address.to_string(),
+            amount: amount.to_owned(),
+        },
+        to,
+        amount: QuoteAmount::try_from(amount.to_owned()).unwrap(),
+        client_ref: None,
+        name_moved: false,
+    }
+}
+
+pub(crate) fn shown(quote: &Transfer) -> Shown {
+    Shown {
+        to_address: quote.to.address,
+        value: quote.value,
+        max_fee: quote.max_fee(),
+    }
+}
+
+pub(crate) fn party(account: &Account) -> Party {
+    Party {
+        account: Some(account.id),
+        username: None,
+        address: account.wallet.address,
+        since: Some(account.created_at),
+    }
+}
+
+pub(crate) fn stranger() -> Party {
+    Party {
+        account: None,
+        username: None,
+        address: STRANGER.parse().unwrap(),
+        since: None,
+    }
+}
+
+pub(crate) fn wei(wei: u128) -> Wei {
+    Wei(U256::from(wei))
+}
+
+fn engine(database: &Database, url: &str, anvil: &Anvil, keys: &Arc<ServerKeys>) -> Transfers {
+    let config = TransferConfig {
+        quote_lifetime: QUOTE_LIFETIME,
+        confirmations: CONFIRMATIONS,
+        poll: POLL,
+    };
+    let chain = Chain::new(url, anvil.chain_id()).unwrap();
+    let sealer = Sealer::new(Arc::clone(keys));
+    Transfers::new(Arc::new(database.clone()), chain, sealer, config)
+}
+
+async fn custody(database: &Database, keys: &Arc<ServerKeys>) -> Custody {
+    let store = Arc::new(database.clone());
+    let ports = Ports {
+        accounts: store.clone(),
+        scks: Arc::new(SqliteScks::open(":memory:").await.unwrap()),
+        audit: store.clone(),
+        gate: store,
+    };
+    let one = NonZeroUsize::MIN;
+    // As cheap as custody lets it be.
+    let kdf = KdfParams::Argon2id {
+        memory: 8 * 1024,
+        passes: 1,
+        lanes: 1,
+    };
+    let pool = KdfPool::new(one, 16);
+    Custody::new(ports, KMS_KEY.clone(), Arc::clone(keys), pool, kdf)
+}
+
+fn password() -> PasswordHash {
+    PasswordHash::fill(|bytes| bytes.fill(7))
+}
+
+fn caller() -> Caller {
+    Caller {
+        actor: "test".to_owned(),
+        request_id: "test".to_owned(),
+    }
+}
