@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 ///
 /// # Errors
 /// When it exists, or can not be written.
-pub(crate) fn create(directory: &Path, id: MasterKeyId, bits: u32) -> anyhow::Result<()> {
+pub fn create(directory: &Path, id: MasterKeyId, bits: u32) -> anyhow::Result<()> {
     ensure!(
         !directory.exists(),
         "{} exists; keys are never overwritten",

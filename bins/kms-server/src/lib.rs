@@ -10,7 +10,7 @@ pub mod cli;
 mod clock;
 pub mod config;
 mod error;
-mod keys;
+pub mod keys;
 mod openapi;
 mod routes;
 mod secret;
