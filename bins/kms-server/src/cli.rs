@@ -238,7 +238,8 @@ pub async fn issue(
         !taken,
         "there is a token {name} already; names are not used again"
     );
-    let bearer = BearerToken::random().map_err(|_| anyhow::anyhow!("there are no random bytes"))?;
+    let bearer = BearerToken::random()
+        .map_err(|_unspecified| anyhow::anyhow!("there are no random bytes"))?;
     let created_at = clock::now();
     let token = Token {
         id: Uuid::new_v4().to_string(),

@@ -267,10 +267,10 @@ impl Settings {
             .prefix_separator("__")
             .separator("__")
             .ignore_empty(true);
-        Self::from_config(builder.add_source(environment).build()?)
+        Self::from_config(&builder.add_source(environment).build()?)
     }
 
-    fn from_config(config: Config) -> Result<Self, ConfigError> {
+    fn from_config(config: &Config) -> Result<Self, ConfigError> {
         let mut root = config.cache.clone();
         if let ValueKind::Table(table) = &mut root.kind {
             read_files("", table)?;
@@ -336,8 +336,9 @@ impl TryFrom<Raw> for Settings {
             .into_iter()
             .map(|(name, key)| kms_key(&format!("older_kms_keys.{name}"), key));
         Ok(Self {
-            listen: parse("listen", &raw.listen)
-                .map_err(|_| expected("listen", "expected an address and port, as 0.0.0.0:8443"))?,
+            listen: parse("listen", &raw.listen).map_err(|_cause| {
+                expected("listen", "expected an address and port, as 0.0.0.0:8443")
+            })?,
             tls: raw.tls,
             database: raw.database,
             key_database: raw.key_database,
@@ -413,7 +414,7 @@ mod tests {
             .add_source(environment)
             .build()
             .unwrap();
-        Settings::from_config(config)
+        Settings::from_config(&config)
     }
 
     fn said(result: Result<Settings, ConfigError>) -> String {

@@ -5,6 +5,8 @@
 //! is the service; the modules below it are its parts, each specified to the byte in
 //! `FORMAT.md`.
 //!
+//! `examples/wallet.rs` makes, opens and recovers a wallet in some sixty lines.
+//!
 //! This crate must never do HTTP or SQL: it reaches stores through the traits of [`ports`].
 
 pub mod account;
@@ -21,6 +23,8 @@ mod random;
 mod sck;
 mod seal;
 mod server_keys;
+#[cfg(test)]
+mod vectors;
 mod wrap;
 
 pub use custody::{CreateWallet, Created, Custody, CustodyError, Ports};

@@ -153,3 +153,49 @@ impl fmt::Debug for LocalMasterKey {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::vectors::{PASSPHRASE, PEM};
+
+    fn id() -> MasterKeyId {
+        "kms-test".parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_key_survives_its_file() {
+        let key = LocalMasterKey::from_pem(id(), PEM, PASSPHRASE).unwrap();
+        let again = LocalMasterKey::from_pem(id(), &key.to_pem("other").unwrap(), "other").unwrap();
+        let wrapped = key.public_key().oaep_encrypt::<Sha256>(b"secret").unwrap();
+        assert_eq!(*again.unwrap(wrapped).await.unwrap(), b"secret");
+        assert_eq!(
+            format!("{key:?}"),
+            "LocalMasterKey { id: MasterKeyId(\"kms-test\"), .. }"
+        );
+    }
+
+    #[test]
+    fn other_passphrases_files_and_sizes_are_refused() {
+        let wrong = LocalMasterKey::from_pem(id(), PEM, "wrong").unwrap_err();
+        assert!(matches!(wrong, LocalKeyError::Decrypt), "{wrong}");
+        let nonsense = LocalMasterKey::from_pem(id(), "no PEM", PASSPHRASE).unwrap_err();
+        assert!(matches!(nonsense, LocalKeyError::Decrypt), "{nonsense}");
+        let small = LocalMasterKey::generate(id(), 2048).unwrap_err();
+        assert!(
+            matches!(small, LocalKeyError::Size { bits: 2048 }),
+            "{small}"
+        );
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), PEM).unwrap();
+        assert!(LocalMasterKey::read(id(), file.path(), PASSPHRASE).is_ok());
+        for mode in [0o640, 0o604, 0o660] {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(file.path(), permissions).unwrap();
+            let open = LocalMasterKey::read(id(), file.path(), PASSPHRASE).unwrap_err();
+            assert!(open.to_string().contains("chmod 600"), "{open}");
+        }
+    }
+}

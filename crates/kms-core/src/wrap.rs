@@ -74,3 +74,110 @@ impl SckOwner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::local_key::LocalMasterKey;
+    use crate::vectors::{PASSPHRASE, PEM};
+
+    fn ring(id: &str) -> KeyRing {
+        let key = LocalMasterKey::from_pem(id.parse().unwrap(), PEM, PASSPHRASE).unwrap();
+        KeyRing::new(Arc::new(key), []).unwrap()
+    }
+
+    fn owner() -> SckOwner {
+        let address = EthAddress::from([1; 20]);
+        SckOwner {
+            account: AccountId::random(),
+            address,
+            sck_id: SckId::random(),
+        }
+    }
+
+    #[tokio::test]
+    async fn unwraps_for_its_owner_only() {
+        let (ring, owner, sck) = (ring("kms-test"), owner(), Sck::from_bytes(&[3; 32]));
+        let wrapped = owner.wrap(&sck, &ring).unwrap();
+        let opened = owner.unwrap(wrapped.clone(), &ring).await.unwrap();
+        assert_eq!(opened.expose(), sck.expose());
+        for stranger in [
+            SckOwner {
+                account: AccountId::random(),
+                ..owner
+            },
+            SckOwner {
+                address: EthAddress::from([2; 20]),
+                ..owner
+            },
+            SckOwner {
+                sck_id: SckId::random(),
+                ..owner
+            },
+        ] {
+            let refused = stranger.unwrap(wrapped.clone(), &ring).await;
+            assert!(matches!(refused, Err(UnwrapError::Mismatch)));
+        }
+    }
+
+    #[tokio::test]
+    async fn refuses_what_was_changed_or_made_for_another_key() {
+        let (ring, owner, sck) = (ring("kms-test"), owner(), Sck::from_bytes(&[3; 32]));
+        let wrapped = owner.wrap(&sck, &ring).unwrap();
+        let mut changed = Vec::new();
+        let length = wrapped.bytes.len();
+        changed.push(wrapped.bytes[..length - 1].to_vec());
+        changed.push([wrapped.bytes.as_slice(), &[0]].concat());
+        changed.push(Vec::new());
+        for byte in [0, length / 2, length - 1] {
+            let mut bytes = wrapped.bytes.clone();
+            bytes[byte] ^= 1;
+            changed.push(bytes);
+        }
+        for bytes in changed {
+            let refused = owner
+                .unwrap(
+                    WrappedSck {
+                        bytes,
+                        ..wrapped.clone()
+                    },
+                    &ring,
+                )
+                .await;
+            let undecryptable = MasterKeyError::Undecryptable;
+            let Err(UnwrapError::MasterKey(error)) = refused else {
+                panic!("accepted")
+            };
+            assert_eq!(error.to_string(), undecryptable.to_string());
+        }
+        let other = super::tests::ring("kms-other");
+        let refused = owner.unwrap(wrapped, &other).await;
+        assert!(matches!(refused, Err(UnwrapError::NoKey(id)) if id.to_string() == "kms-test"));
+    }
+
+    #[tokio::test]
+    async fn refuses_plaintexts_of_another_shape() {
+        let (ring, owner) = (ring("kms-test"), owner());
+        let sound = [owner.prefix().as_slice(), &[3; 32]].concat();
+        let mut newer = sound.clone();
+        newer[0] = 2;
+        // Anybody can encrypt to a public key.
+        for plain in [
+            newer,
+            sound[1..].to_vec(),
+            [sound.as_slice(), &[0]].concat(),
+            Vec::new(),
+        ] {
+            let wrapped = WrappedSck {
+                id: owner.sck_id,
+                account: owner.account,
+                master_key: "kms-test".parse().unwrap(),
+                bytes: ring.wrap(&plain).unwrap(),
+            };
+            let refused = owner.unwrap(wrapped, &ring).await;
+            assert!(matches!(refused, Err(UnwrapError::Mismatch)));
+        }
+    }
+}

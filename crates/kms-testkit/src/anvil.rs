@@ -156,7 +156,7 @@ impl Anvil {
     /// # Errors
     /// When it is gone.
     pub fn pause(&self) -> Result<(), TestkitError> {
-        self.process.signal("STOP")
+        self.process.pause()
     }
 
     /// Ends [`Anvil::pause`].

@@ -114,7 +114,7 @@ impl Mongod {
     /// # Errors
     /// When it is gone.
     pub fn pause(&self) -> Result<(), TestkitError> {
-        self.process.signal("STOP")
+        self.process.pause()
     }
 
     /// Ends [`Mongod::pause`].

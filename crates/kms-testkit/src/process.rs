@@ -79,6 +79,17 @@ impl Process {
         Ok(())
     }
 
+    /// Stops it without ending it, and waits until it stands still.
+    pub(crate) fn pause(&self) -> Result<(), TestkitError> {
+        self.signal("STOP")?;
+        let state = format!("/proc/{}/stat", self.child.id());
+        // The state follows the program's name, which stands in parentheses.
+        while !fs::read_to_string(&state)?.contains(") T ") {
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
     pub(crate) fn signal(&self, signal: &str) -> Result<(), TestkitError> {
         Command::new("kill")
             .arg(format!("-{signal}"))

@@ -108,3 +108,10 @@ fn a_killed_parent_leaves_nothing_behind() {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn versions() {
+    println!("{}", Postgres::shared().unwrap().version());
+    println!("mongod {}", Mongod::shared().unwrap().version());
+    println!("{}", Anvil::start().unwrap().version());
+}

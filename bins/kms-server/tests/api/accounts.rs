@@ -54,7 +54,7 @@ async fn a_wallet_is_made_once(test: TestServer) {
         first
     );
     assert_eq!(test.client.account(telegram(2)).await.unwrap(), None);
-    let events = test.client.events(None, Duration::ZERO).await.unwrap();
+    let events = test.events(1).await;
     assert_eq!(events.events.len(), 1);
     assert_eq!(events.events[0].what, EventKind::AccountCreated);
     let audit = test.database.audit_after(0, 100).await.unwrap();
@@ -301,7 +301,7 @@ async fn tokens_have_scopes_and_end(test: TestServer) {
 
 async fn nothing_is_lost_over_a_restart(test: TestServer) {
     let account = test.onboard(1, "ann", "a").await;
-    let page = test.client.events(None, Duration::ZERO).await.unwrap();
+    let page = test.events(1).await;
     let test = test.restart().await;
     assert_eq!(
         test.client.account(telegram(1)).await.unwrap().unwrap(),
@@ -309,7 +309,7 @@ async fn nothing_is_lost_over_a_restart(test: TestServer) {
     );
     assert_eq!(test.onboard(1, "ann", "a").await, account);
     // Not acknowledged: delivered again. Acknowledged: gone.
-    let again = test.client.events(None, Duration::ZERO).await.unwrap();
+    let again = test.events(1).await;
     assert_eq!(again.events, page.events);
     let after = test
         .client
@@ -336,6 +336,6 @@ async fn many_at_once_make_one_wallet(test: TestServer) {
     let accounts: Vec<_> = answers.into_iter().filter_map(Result::ok).collect();
     assert!(!accounts.is_empty());
     assert!(accounts.iter().all(|account| *account == accounts[0]));
-    let events = test.client.events(None, Duration::ZERO).await.unwrap();
+    let events = test.events(1).await;
     assert_eq!(events.events.len(), 1);
 }

@@ -1,7 +1,5 @@
 //! A server in this process, over either pair of stores, with a chain of its own.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests")]
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +13,7 @@ use kms_server::{Secret, Server};
 use kms_store::{Database, Scope};
 use kms_testkit::{Anvil, Mongod, Postgres};
 use kms_types::wire::{
-    Account, ConfirmTransfer, CreateAccount, QuoteTransfer, Transfer, TransferState,
+    Account, ConfirmTransfer, CreateAccount, EventPage, QuoteTransfer, Transfer, TransferState,
 };
 use kms_types::{AccountRef, PasswordHash, TelegramId, Timestamp, TransferId};
 use tempfile::TempDir;
@@ -314,6 +312,19 @@ impl TestServer {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("the transfer never became {state:?}");
+    }
+
+    /// The events since the last acknowledgement, once there are this many: on PostgreSQL they
+    /// wait for transactions of the whole cluster, those of other tests among them.
+    pub(crate) async fn events(&self, count: usize) -> EventPage {
+        for _ in 0..300 {
+            let page = self.client.events(None, Duration::ZERO).await.unwrap();
+            if page.events.len() >= count {
+                return page;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("there never were {count} events");
     }
 
     /// A raw request, for bodies that the client would not send.

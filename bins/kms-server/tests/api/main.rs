@@ -1,5 +1,12 @@
 //! The API, tested against the real application, real databases and a real chain.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+
 mod accounts;
 mod bad_input;
 mod canary;

@@ -1,7 +1,5 @@
 //! A server in a process of its own, which a test may kill, and whose log it may read.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests")]
-
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -79,8 +77,7 @@ impl ServerProcess {
             "SIGTERM is a regular end"
         );
         self.reader.take().unwrap().join().unwrap();
-        let log = self.log.lock().unwrap().clone();
-        log
+        std::mem::take(&mut *self.log.lock().unwrap())
     }
 }
 

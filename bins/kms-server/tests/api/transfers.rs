@@ -68,7 +68,7 @@ async fn money_is_sent_by_name(test: TestServer) {
             .transfers(account.into(), None, 10)
             .await
             .unwrap();
-        assert_eq!(page.transfers, [done.clone()]);
+        assert_eq!(page.transfers, std::slice::from_ref(&done));
     }
     let events = test
         .client

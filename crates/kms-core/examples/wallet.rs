@@ -1,0 +1,81 @@
+//! A wallet from beginning to end, over SQLite in memory:
+//! `cargo run -p kms-core --example wallet`.
+
+use std::sync::Arc;
+
+use kms_core::audit::{Action, Caller};
+use kms_core::{
+    CreateWallet, Created, Custody, CustodyError, KdfParams, KdfPool, KeyRing, LocalMasterKey,
+    Ports, ServerKeys,
+};
+use kms_store::{Database, SqliteScks};
+use kms_types::{PasswordHash, RecoveryId, Timestamp, TransferId};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    // The stores, and the keys: fresh ones, gone with the process.
+    let keys = Arc::new(ServerKeys::random());
+    let database = Database::connect("sqlite::memory:", 1, Arc::clone(&keys)).await?;
+    database.migrate().await?;
+    let database = Arc::new(database);
+    let ports = Ports {
+        accounts: database.clone(),
+        scks: Arc::new(SqliteScks::open(":memory:").await?),
+        audit: database.clone(),
+        gate: database,
+    };
+    println!("making a KMS key (RSA-3072) takes a moment");
+    let kms_key = LocalMasterKey::generate("example".parse()?, 3072)?;
+    let ring = KeyRing::new(Arc::new(kms_key), [])?;
+    let pool = KdfPool::new(std::thread::available_parallelism()?, 16);
+    let custody = Custody::new(ports, ring, keys, pool, KdfParams::default());
+    let caller = Caller {
+        actor: "example".to_owned(),
+        request_id: "1".to_owned(),
+    };
+    let now = Timestamp(0);
+
+    // A password as a client would stretch it (`kms-client::hash_password`).
+    let hash = |byte| PasswordHash::fill(|bytes| bytes.fill(byte));
+    let telegram_id = 4711.try_into()?;
+    let password = hash(1);
+    let request = CreateWallet {
+        telegram_id,
+        password,
+        name: None,
+        mobile: None,
+        email: None,
+    };
+    let (Created::New(account) | Created::Existing(account)) =
+        custody.create(request, &caller, now).await?;
+    println!("wallet   {}", account.wallet.address);
+
+    // The key is opened for one closure, and gives signatures, never itself.
+    let send = Action::Send(TransferId::random());
+    let owner = telegram_id.into();
+    let sign = |wallet: kms_core::OpenWallet| async move {
+        Ok::<_, CustodyError>(wallet.sign_hash(&[7; 32]))
+    };
+    let signature = custody
+        .with_wallet(owner, hash(1), send, &caller, now, sign)
+        .await?;
+    println!("signed   r = {}", hex::encode(signature.r));
+
+    custody
+        .change_password(owner, hash(1), hash(2), &caller, now)
+        .await?;
+    let old = custody
+        .with_wallet(owner, hash(1), send, &caller, now, sign)
+        .await;
+    println!(
+        "changed  the old password: {}",
+        old.err().map_or("works".into(), |e| e.to_string())
+    );
+
+    // Forgotten: the KMS key opens the SCK, and the wallet is sealed under a new password.
+    let recovered = custody
+        .recover(owner, RecoveryId::random(), hash(3), &caller, now)
+        .await?;
+    println!("recovered, the same address: {}", recovered.wallet.address);
+    Ok(())
+}

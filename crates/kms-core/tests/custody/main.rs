@@ -1,0 +1,8 @@
+//! Custody's stories, over SQLite in memory; and a second implementation of its formats.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod attacks;
+mod second_implementation;
+mod stories;
+mod world;

@@ -1,0 +1,171 @@
+//! Custody with everything it needs.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kms_core::account::{Account, NewAccount, Recovery, WalletSwap};
+use kms_core::audit::{AuditRecord, Caller};
+use kms_core::ports::{AccountStore, AuditLog, SckStore, StoreError, WrappedSck};
+use kms_core::{
+    CreateWallet, Created, Custody, CustodyError, KdfParams, KdfPool, KeyRing, LocalMasterKey,
+    Ports, ServerKeys,
+};
+use kms_store::{Database, SqliteScks};
+use kms_types::{AccountRef, PasswordHash, RecoveryId, SckId, Timestamp};
+use tokio::sync::Mutex;
+
+pub(crate) const PEM: &str = include_str!("../../vectors/test-kms-key.txt");
+pub(crate) const PASSPHRASE: &str = include_str!("../../vectors/test-kms-key-passphrase.txt");
+pub(crate) const NOW: Timestamp = Timestamp(1_000_000);
+
+pub(crate) struct World {
+    pub(crate) custody: Arc<Custody>,
+    pub(crate) database: Database,
+    pub(crate) scks: SqliteScks,
+    pub(crate) forger: Arc<Forger>,
+}
+
+/// Stands before the stores, and answers with what a writer to them would have put there.
+pub(crate) struct Forger {
+    database: Database,
+    scks: SqliteScks,
+    pub(crate) account: Mutex<Option<Account>>,
+    pub(crate) sck: Mutex<Option<WrappedSck>>,
+    pub(crate) audit_fails: Mutex<bool>,
+}
+
+#[async_trait]
+impl AccountStore for Forger {
+    async fn account(&self, account: AccountRef) -> Result<Option<Account>, StoreError> {
+        match &*self.account.lock().await {
+            Some(forged) => Ok(Some(forged.clone())),
+            None => self.database.account(account).await,
+        }
+    }
+
+    async fn create_account(&self, new: NewAccount) -> Result<bool, StoreError> {
+        self.database.create_account(new).await
+    }
+
+    async fn swap_wallet(&self, swap: WalletSwap) -> Result<bool, StoreError> {
+        self.database.swap_wallet(swap).await
+    }
+
+    async fn recovery(&self, id: RecoveryId) -> Result<Option<Recovery>, StoreError> {
+        self.database.recovery(id).await
+    }
+}
+
+#[async_trait]
+impl SckStore for Forger {
+    async fn put_sck(&self, sck: WrappedSck) -> Result<(), StoreError> {
+        self.scks.put_sck(sck).await
+    }
+
+    async fn sck(&self, id: SckId) -> Result<Option<WrappedSck>, StoreError> {
+        match &*self.sck.lock().await {
+            Some(forged) => Ok(Some(forged.clone())),
+            None => self.scks.sck(id).await,
+        }
+    }
+}
+
+#[async_trait]
+impl AuditLog for Forger {
+    async fn append(&self, record: AuditRecord) -> Result<(), StoreError> {
+        if *self.audit_fails.lock().await {
+            let source = "planted".into();
+            return Err(StoreError::Unavailable {
+                store: "account",
+                source,
+            });
+        }
+        self.database.append(record).await
+    }
+}
+
+impl World {
+    pub(crate) async fn new(kdf: KdfParams) -> Self {
+        Self::with_pool(kdf, KdfPool::new(2.try_into().unwrap(), 64)).await
+    }
+
+    pub(crate) async fn with_pool(kdf: KdfParams, pool: KdfPool) -> Self {
+        let key = |byte: &str| format!("1:{}", byte.repeat(32)).parse().unwrap();
+        let keys = Arc::new(ServerKeys {
+            pepper: key("a1"),
+            contact: key("b2"),
+            row: key("c3"),
+            audit: key("d4"),
+        });
+        let database = Database::connect("sqlite::memory:", 1, Arc::clone(&keys))
+            .await
+            .unwrap();
+        database.migrate().await.unwrap();
+        let scks = SqliteScks::open(":memory:").await.unwrap();
+        let forger = Arc::new(Forger {
+            database: database.clone(),
+            scks: scks.clone(),
+            account: Mutex::default(),
+            sck: Mutex::default(),
+            audit_fails: Mutex::default(),
+        });
+        let ports = Ports {
+            accounts: forger.clone(),
+            scks: forger.clone(),
+            audit: forger.clone(),
+            gate: Arc::new(database.clone()),
+        };
+        let id = "kms-test".parse().unwrap();
+        let key = LocalMasterKey::from_pem(id, PEM, PASSPHRASE).unwrap();
+        let ring = KeyRing::new(Arc::new(key), []).unwrap();
+        let custody = Arc::new(Custody::new(ports, ring, keys, pool, kdf));
+        Self {
+            custody,
+            database,
+            scks,
+            forger,
+        }
+    }
+
+    pub(crate) async fn create(&self, id: i64, words: &str) -> Result<Created, CustodyError> {
+        let request = CreateWallet {
+            telegram_id: id.try_into().unwrap(),
+            password: hash(words),
+            name: None,
+            mobile: None,
+            email: None,
+        };
+        self.custody.create(request, &caller(), NOW).await
+    }
+
+    pub(crate) async fn account(&self, id: i64) -> Account {
+        self.database.account(telegram(id)).await.unwrap().unwrap()
+    }
+
+    /// The phases and outcomes of the audit table, oldest first.
+    pub(crate) async fn audit(&self) -> Vec<(String, String)> {
+        let rows = self.database.audit_after(0, 1_000).await.unwrap();
+        rows.into_iter()
+            .map(|row| (row.phase, row.outcome.unwrap_or_default()))
+            .collect()
+    }
+}
+
+pub(crate) fn caller() -> Caller {
+    Caller {
+        actor: "test".to_owned(),
+        request_id: "1".to_owned(),
+    }
+}
+
+pub(crate) fn telegram(id: i64) -> AccountRef {
+    AccountRef::Telegram(id.try_into().unwrap())
+}
+
+pub(crate) fn hash(words: &str) -> PasswordHash {
+    PasswordHash::fill(|bytes| {
+        for (to, from) in bytes.iter_mut().zip(words.bytes()) {
+            *to = from;
+        }
+    })
+}

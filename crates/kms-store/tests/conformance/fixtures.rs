@@ -1,0 +1,211 @@
+//! Databases to test, and rows to put into them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kms_chain::transfer::{Asked, Fees, Party, Transfer};
+use kms_core::account::{Account, NewAccount, SeenName, Wallet};
+use kms_core::ports::AccountStore;
+use kms_core::{KdfParams, Salt, ServerKeys};
+use kms_store::{Database, StoredEvent};
+use kms_types::wire::{AccountState, TransferState, Warning};
+use kms_types::{AccountId, EthAddress, EventCursor, SckId, Timestamp, TransferId, U256, Wei};
+
+/// A migrated database, and how to change its rows behind its back.
+pub(crate) struct Subject {
+    pub(crate) database: Database,
+    pub(crate) url: String,
+    pub(crate) keys: [String; 4],
+    _directory: Option<tempfile::TempDir>,
+}
+
+impl Subject {
+    pub(crate) async fn memory() -> Self {
+        Self::at("sqlite::memory:".to_owned(), None).await
+    }
+
+    pub(crate) async fn file() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", directory.path().join("kms.db").display());
+        Self::at(url, Some(directory)).await
+    }
+
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn postgres() -> Self {
+        let url = kms_testkit::Postgres::shared()
+            .unwrap()
+            .create_database()
+            .unwrap();
+        Self::at(url, None).await
+    }
+
+    async fn at(url: String, directory: Option<tempfile::TempDir>) -> Self {
+        let keys = ["11", "22", "33", "44"].map(|byte| format!("1:{}", byte.repeat(32)));
+        let database = open(&url, &keys).await;
+        assert!(!database.schema_is_current().await.unwrap());
+        database.migrate().await.unwrap();
+        database.migrate().await.unwrap();
+        assert!(database.schema_is_current().await.unwrap());
+        Self {
+            database,
+            url,
+            keys,
+            _directory: directory,
+        }
+    }
+
+    /// Runs SQL as somebody who got at the database would.
+    pub(crate) fn tamper(&self, sql: &str) {
+        use diesel::{Connection, RunQueryDsl};
+        #[cfg(feature = "postgres")]
+        if self.url.starts_with("postgres") {
+            let mut connection = diesel::PgConnection::establish(&self.url).unwrap();
+            diesel::sql_query(sql).execute(&mut connection).unwrap();
+            return;
+        }
+        let path = self.url.strip_prefix("sqlite:").unwrap();
+        let mut connection = diesel::SqliteConnection::establish(path).unwrap();
+        diesel::sql_query(sql).execute(&mut connection).unwrap();
+    }
+}
+
+pub(crate) async fn open(url: &str, keys: &[String; 4]) -> Database {
+    let [pepper, contact, row, audit] = keys.clone().map(|key| key.parse().unwrap());
+    let keys = ServerKeys {
+        pepper,
+        contact,
+        row,
+        audit,
+    };
+    Database::connect(url, 8, Arc::new(keys)).await.unwrap()
+}
+
+/// Runs functions over every database.
+macro_rules! on_every_database {
+    ($($check:ident),* $(,)?) => {
+        mod memory {
+            $(
+                #[tokio::test]
+                async fn $check() {
+                    super::$check($crate::fixtures::Subject::memory().await).await;
+                }
+            )*
+        }
+        mod file {
+            $(
+                #[tokio::test]
+                async fn $check() {
+                    super::$check($crate::fixtures::Subject::file().await).await;
+                }
+            )*
+        }
+        #[cfg(feature = "postgres")]
+        mod postgres {
+            $(
+                #[tokio::test]
+                async fn $check() {
+                    super::$check($crate::fixtures::Subject::postgres().await).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use on_every_database;
+
+pub(crate) fn account(telegram_id: i64) -> Account {
+    let byte = u8::try_from(telegram_id).unwrap();
+    Account {
+        id: AccountId::random(),
+        telegram_id: telegram_id.try_into().unwrap(),
+        username: None,
+        state: AccountState::Active,
+        mobile: Some(vec![byte; 40]),
+        email: None,
+        created_at: Timestamp(1_000 + telegram_id),
+        wallet: Wallet {
+            address: EthAddress::from([byte; 20]),
+            public_key: [byte; 33],
+            sealed_key: vec![byte; 61],
+            kdf: KdfParams::ARGON2ID,
+            salt: Salt([byte; 16]),
+            password_version: 1,
+            pepper_id: 1.try_into().unwrap(),
+            commitment: [byte; 32],
+            sck_id: SckId::random(),
+            version: 1,
+        },
+    }
+}
+
+/// The events after a place, once there are this many: on PostgreSQL they wait for transactions
+/// of the whole cluster, those of other tests among them.
+pub(crate) async fn events(
+    database: &Database,
+    after: EventCursor,
+    count: usize,
+) -> Vec<StoredEvent> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let found = database.events_after(after, 100).await.unwrap();
+        if found.len() >= count {
+            return found;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{} events of {count}",
+            found.len()
+        );
+    }
+}
+
+pub(crate) async fn insert(database: &Database, telegram_id: i64, name: &str) -> Account {
+    let account = account(telegram_id);
+    let username = Some(name.parse().unwrap());
+    let name = Some(SeenName {
+        username: username.clone(),
+        seen_at: Timestamp(telegram_id),
+    });
+    let new = NewAccount {
+        account: account.clone(),
+        name,
+    };
+    assert!(database.create_account(new).await.unwrap());
+    Account {
+        username,
+        ..account
+    }
+}
+
+pub(crate) fn transfer(from: &Account, to: &Account, wei: u64, now: Timestamp) -> Transfer {
+    let party = |account: &Account| Party {
+        account: Some(account.id),
+        username: account.username.clone(),
+        address: account.wallet.address,
+        since: Some(account.created_at),
+    };
+    Transfer {
+        id: TransferId::random(),
+        chain_id: 31_337,
+        from: party(from),
+        to: party(to),
+        asked: Asked {
+            to: "@bob".to_owned(),
+            amount: "1".to_owned(),
+        },
+        value: Wei(U256::from(wei)),
+        gas_limit: 10,
+        fees: Fees {
+            max_fee_per_gas: 1,
+            max_priority_fee_per_gas: 1,
+        },
+        warnings: vec![Warning::FirstPayment, Warning::NameMoved],
+        client_ref: Some("a note".to_owned()),
+        state: TransferState::Quoted,
+        nonce: None,
+        tx_hash: None,
+        block: None,
+        fee: None,
+        created_at: now,
+        expires_at: Timestamp(now.0 + 1_000),
+    }
+}

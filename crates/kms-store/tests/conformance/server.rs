@@ -1,0 +1,299 @@
+//! What the server keeps: attempts, limits, events, tokens, audit, checks of its keys.
+
+use std::time::Duration;
+
+use kms_core::audit::{Action, AuditRecord, Caller, Phase};
+use kms_core::ports::{Attempt, AuditLog, PasswordGate, StoreError};
+use kms_store::{ConnectError, Limit, Scope, StoredEventKind, Token};
+use kms_types::{EventCursor, Timestamp};
+
+use crate::fixtures::{Subject, events, insert, on_every_database, open};
+
+on_every_database!(
+    the_fifth_attempt_locks_and_the_lock_doubles,
+    a_limit_lets_exactly_its_burst_through,
+    events_are_read_in_order_and_acknowledged,
+    tokens_are_found_by_their_hash,
+    audit_records_come_back,
+);
+
+async fn the_fifth_attempt_locks_and_the_lock_doubles(subject: Subject) {
+    let ann = insert(&subject.database, 1, "ann").await.id;
+    let attempts = (0..64).map(|_| {
+        let database = subject.database.clone();
+        tokio::spawn(async move { database.count_attempt(ann, Timestamp(1_000)).await.unwrap() })
+    });
+    let mut counted = 0;
+    for attempt in attempts.collect::<Vec<_>>() {
+        counted += usize::from(attempt.await.unwrap() == Attempt::Counted);
+    }
+    assert_eq!(counted, 5);
+    let database = &subject.database;
+    let (minute, mut now) = (60_000, Timestamp(1_000));
+    for minutes in [15, 30, 60, 120, 240, 480, 960, 1_440, 1_440] {
+        let until = Timestamp(now.0 + minutes * minute);
+        let refused = database
+            .count_attempt(ann, Timestamp(until.0 - 1))
+            .await
+            .unwrap();
+        assert_eq!(refused, Attempt::LockedUntil(until));
+        assert_eq!(
+            database.count_attempt(ann, until).await.unwrap(),
+            Attempt::Counted
+        );
+        now = until;
+    }
+    database.clear_attempts(ann).await.unwrap();
+    assert_eq!(
+        database.count_attempt(ann, now).await.unwrap(),
+        Attempt::Counted
+    );
+}
+
+async fn a_limit_lets_exactly_its_burst_through(subject: Subject) {
+    let limit = Limit {
+        burst: 5,
+        period: Duration::from_secs(3_600),
+    };
+    let takes = (0..64).map(|_| {
+        let database = subject.database.clone();
+        tokio::spawn(async move { database.take("ann", limit).await.unwrap() })
+    });
+    let mut taken = 0;
+    for take in takes.collect::<Vec<_>>() {
+        match take.await.unwrap() {
+            Ok(()) => taken += 1,
+            Err(wait) => assert!(wait > Duration::from_secs(3_500) && wait <= limit.period),
+        }
+    }
+    assert_eq!(taken, 5);
+    assert_eq!(subject.database.take("bob", limit).await.unwrap(), Ok(()));
+    // One comes back when its time is over.
+    let short = Limit {
+        burst: 1,
+        period: Duration::from_millis(1),
+    };
+    assert_eq!(subject.database.take("carl", short).await.unwrap(), Ok(()));
+    while subject.database.take("carl", short).await.unwrap().is_err() {}
+}
+
+async fn events_are_read_in_order_and_acknowledged(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (
+        insert(database, 1, "ann").await,
+        insert(database, 2, "bob").await,
+    );
+    let all = database
+        .events_after(EventCursor::default(), 10)
+        .await
+        .unwrap();
+    let whose: Vec<_> = all.iter().map(|event| event.account).collect();
+    assert_eq!(whose, [ann.id, bob.id]);
+    assert!(
+        all.iter()
+            .all(|event| event.kind == StoredEventKind::AccountCreated)
+    );
+    let (first, last) = (all[0].cursor, all[1].cursor);
+    assert_eq!(database.events_after(first, 10).await.unwrap(), all[1..]);
+    assert_eq!(
+        database
+            .events_after(EventCursor::default(), 1)
+            .await
+            .unwrap(),
+        all[..1]
+    );
+    assert_eq!(
+        database.acknowledged_events("bot").await.unwrap(),
+        EventCursor::default()
+    );
+    for cursor in [last, first] {
+        database.acknowledge_events("bot", cursor).await.unwrap();
+        // Never goes back.
+        assert_eq!(database.acknowledged_events("bot").await.unwrap(), last);
+    }
+    assert_eq!(
+        database.acknowledged_events("other").await.unwrap(),
+        EventCursor::default()
+    );
+}
+
+async fn tokens_are_found_by_their_hash(subject: Subject) {
+    let database = &subject.database;
+    let token = Token {
+        id: "a".to_owned(),
+        name: "bot".to_owned(),
+        scopes: vec![Scope::Bot, Scope::Read],
+        created_at: Timestamp(1),
+        expires_at: Some(Timestamp(100)),
+        revoked_at: None,
+    };
+    database.insert_token(token.clone(), [7; 32]).await.unwrap();
+    assert!(database.insert_token(token.clone(), [8; 32]).await.is_err());
+    let found = database.token_by_hash([7; 32]).await.unwrap().unwrap();
+    assert_eq!(found, token);
+    assert!(found.is_valid(Timestamp(99)) && !found.is_valid(Timestamp(100)));
+    assert_eq!(database.token_by_hash([8; 32]).await.unwrap(), None);
+    assert!(database.revoke_token("bot", Timestamp(50)).await.unwrap());
+    assert!(!database.revoke_token("bot", Timestamp(51)).await.unwrap());
+    let revoked = database.tokens().await.unwrap().remove(0);
+    assert_eq!(revoked.revoked_at, Some(Timestamp(50)));
+    assert!(!revoked.is_valid(Timestamp(10)));
+}
+
+async fn audit_records_come_back(subject: Subject) {
+    let database = &subject.database;
+    let caller = Caller {
+        actor: "bot".to_owned(),
+        request_id: "r".to_owned(),
+    };
+    for phase in [
+        Phase::Intent,
+        Phase::Outcome("ok"),
+        Phase::Alarm("integrity"),
+    ] {
+        let record = AuditRecord {
+            at: Timestamp(3),
+            caller: caller.clone(),
+            action: Action::Recover,
+            phase,
+            account: None,
+            telegram_id: Some(5.try_into().unwrap()),
+        };
+        database.append(record).await.unwrap();
+    }
+    let rows = database.audit_after(0, 10).await.unwrap();
+    let seen: Vec<_> = rows
+        .iter()
+        .map(|row| (&*row.phase, row.outcome.as_deref()))
+        .collect();
+    let expected = [
+        ("intent", None),
+        ("outcome", Some("ok")),
+        ("alarm", Some("integrity")),
+    ];
+    assert_eq!(seen, expected);
+    assert_eq!(
+        database.audit_after(rows[0].sequence, 10).await.unwrap(),
+        rows[1..]
+    );
+}
+
+async fn changed_tokens_are_refused(subject: Subject) {
+    let token = Token {
+        id: "a".to_owned(),
+        name: "reader".to_owned(),
+        scopes: vec![Scope::Read],
+        created_at: Timestamp(1),
+        expires_at: Some(Timestamp(100)),
+        revoked_at: None,
+    };
+    subject.database.insert_token(token, [7; 32]).await.unwrap();
+    for change in ["scopes = 'admin'", "expires_at = null", "name = 'bot'"] {
+        subject.tamper(&format!("update tokens set {change}"));
+        let refused = subject.database.token_by_hash([7; 32]).await.unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                StoreError::Tampered {
+                    table: "tokens",
+                    ..
+                }
+            ),
+            "{change}"
+        );
+        let back = "scopes = 'read', expires_at = 100, name = 'reader'";
+        subject.tamper(&format!("update tokens set {back}"));
+        assert!(
+            subject
+                .database
+                .token_by_hash([7; 32])
+                .await
+                .unwrap()
+                .is_some()
+        );
+    }
+}
+
+#[tokio::test]
+async fn changed_tokens_are_refused_in_a_file() {
+    changed_tokens_are_refused(Subject::file().await).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn changed_tokens_are_refused_in_postgresql() {
+    changed_tokens_are_refused(Subject::postgres().await).await;
+}
+
+#[tokio::test]
+async fn another_server_key_is_named() {
+    let subject = Subject::file().await;
+    subject.database.check_server_keys().await.unwrap();
+    for (index, kind) in ["pepper", "contact", "row", "audit"]
+        .into_iter()
+        .enumerate()
+    {
+        let mut keys = subject.keys.clone();
+        // A new version beside the old is fine; another key under the old id is not.
+        keys[index] = format!("2:{},{}", "ee".repeat(32), keys[index]);
+        open(&subject.url, &keys)
+            .await
+            .check_server_keys()
+            .await
+            .unwrap();
+        keys[index] = format!("1:{}", "ee".repeat(32));
+        let refused = open(&subject.url, &keys)
+            .await
+            .check_server_keys()
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(refused, ConnectError::WrongKey { kind: named, id: 1 } if named == kind),
+            "{refused}"
+        );
+    }
+}
+
+/// A sequence number that commits later than its successor is not skipped.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn an_event_that_commits_late_is_not_lost() {
+    use diesel::{Connection, RunQueryDsl};
+    let subject = Subject::postgres().await;
+    let ann = insert(&subject.database, 1, "ann").await;
+    let start = subject
+        .database
+        .events_after(EventCursor::default(), 10)
+        .await
+        .unwrap()[0]
+        .cursor;
+    let write = |connection: &mut diesel::PgConnection, kind: &str| {
+        let id = ann.id;
+        let sql = format!("insert into events (account_id, at, kind) values ('{id}', 1, '{kind}')");
+        diesel::sql_query(sql).execute(connection).unwrap();
+    };
+    let mut slow = diesel::PgConnection::establish(&subject.url).unwrap();
+    let mut fast = diesel::PgConnection::establish(&subject.url).unwrap();
+    diesel::sql_query("begin").execute(&mut slow).unwrap();
+    write(&mut slow, "password_changed");
+    write(&mut fast, "recovered");
+    // The younger one is committed, but an older transaction runs: neither is told yet.
+    assert!(
+        subject
+            .database
+            .events_after(start, 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    diesel::sql_query("commit").execute(&mut slow).unwrap();
+    let kinds: Vec<_> = events(&subject.database, start, 2)
+        .await
+        .into_iter()
+        .map(|event| event.kind)
+        .collect();
+    assert_eq!(
+        kinds,
+        [StoredEventKind::PasswordChanged, StoredEventKind::Recovered]
+    );
+}

@@ -1,0 +1,54 @@
+# What people run. `just ci` is what CI runs.
+
+# Shows this list.
+default:
+    @just --list
+
+# Installs what the checks need and this machine lacks.
+setup:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+    missing=()
+    command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing+=(postgresql)
+    [ -e /usr/include/openssl/ssl.h ] || missing+=(libssl-dev)
+    command -v npm >/dev/null || missing+=(npm)
+    python3 -m venv --help >/dev/null 2>&1 || missing+=(python3-venv)
+    python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+    if [ ${#missing[@]} -gt 0 ]; then
+        as_root apt-get update -q
+        as_root apt-get install -q -y --no-install-recommends "${missing[@]}"
+    fi
+    command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
+
+# Everything that has to be green.
+ci: format clippy docs deny test tour
+
+# Formatting.
+format:
+    cargo fmt --all --check
+
+# Lints; warnings fail.
+clippy:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# The documentation builds without a warning.
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# Layers, licences and sources of every dependency.
+deny:
+    cargo deny --all-features check bans licenses sources
+
+# Known advisories. Needs the advisory database, so it is not part of `ci`.
+advisories:
+    cargo deny --all-features check advisories
+
+# All tests, against real PostgreSQL, mongod and anvil.
+test:
+    INSTA_UPDATE=no cargo test --workspace
+    cargo test -q -p kms-testkit --test servers versions -- --nocapture
+
+# The story of two accounts, on this machine.
+tour:
+    cargo run --release -p kms-sandbox -- tour
