@@ -220,9 +220,9 @@ fn warnings(facts: &Facts, value: Wei, name_moved: bool) -> Vec<Warning> {
     .collect()
 }
 
-/// More than nine tenths.
+/// More than nine tenths: less than a tenth is left.
 fn most_of(value: Wei, balance: Wei) -> bool {
-    value.0 > balance.0 - balance.0 / U256::from(10)
+    balance.0.saturating_sub(value.0) < balance.0.div_ceil(U256::from(10))
 }
 
 #[cfg(test)]
@@ -251,6 +251,8 @@ mod tests {
         assert!(!most_of(wei(90), wei(100)));
         assert!(most_of(wei(91), wei(100)));
         assert!(most_of(wei(1), wei(1)));
+        assert!(!most_of(wei(9), wei(11)));
+        assert!(most_of(wei(10), wei(11)));
         assert!(!most_of(wei(0), wei(0)));
     }
 }

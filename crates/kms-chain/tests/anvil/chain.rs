@@ -11,6 +11,7 @@ const PLAIN: &str = "0x00000000000000000000000000000000000000cc";
 
 fn start() -> (Anvil, Chain) {
     let anvil = Anvil::start().unwrap();
+    anvil.rpc("evm_setAutomine", json!([false])).unwrap();
     let chain = Chain::new(&anvil.url(), anvil.chain_id()).unwrap();
     (anvil, chain)
 }
@@ -56,7 +57,6 @@ async fn reads_balance_block_and_the_pending_nonce() {
     let view = chain.view(address(PLAIN)).await.unwrap();
     assert_eq!((view.balance, view.block, view.nonce), (wei(5), 3, 0));
 
-    anvil.rpc("evm_setAutomine", json!([false])).unwrap();
     chain.broadcast(&signed(&anvil, 1)).await.unwrap();
     let view = chain.view(address(RICH)).await.unwrap();
     assert_eq!((view.block, view.nonce), (3, 1));
@@ -123,6 +123,12 @@ async fn the_same_bytes_twice_are_one_transaction() {
         chain.broadcast(&bytes).await,
         Err(ChainError::Unavailable(_))
     ));
+    anvil.rpc("anvil_mine", json!([])).unwrap();
+    assert!(!matches!(
+        chain.broadcast(&bytes).await,
+        Err(ChainError::Unavailable(_))
+    ));
+    anvil.rpc("anvil_mine", json!([])).unwrap();
     assert_eq!(chain.view(address(PLAIN)).await.unwrap().balance, wei(9));
     assert_eq!(chain.view(address(RICH)).await.unwrap().nonce, 1);
     let error = chain.broadcast(b"no transaction").await.unwrap_err();
@@ -135,7 +141,6 @@ async fn a_receipt_has_the_block_and_the_real_fee() {
     assert_eq!(chain.receipt([1; 32]).await.unwrap(), None);
     assert!(!chain.knows([1; 32]).await.unwrap());
 
-    anvil.rpc("evm_setAutomine", json!([false])).unwrap();
     let before = chain.view(address(RICH)).await.unwrap().balance;
     chain.broadcast(&signed(&anvil, 9)).await.unwrap();
     let pool = anvil.rpc("txpool_content", json!([])).unwrap();

@@ -21,6 +21,7 @@ async fn a_transfer_is_sent_mined_and_final() {
         (quote.id, quote.value, quote.to)
     );
 
+    world.mine(1);
     assert_eq!(world.tick().await, 1);
     let mined = world.stored(&sent).await;
     assert_eq!((mined.state, mined.block), (TransferState::Mined, Some(1)));
@@ -68,6 +69,7 @@ async fn fifty_confirmations_at_once_are_one_transaction() {
         assert!(hashes.iter().all(|hash| *hash == stored.tx_hash));
         stored
     };
+    world.mine(1);
     assert_eq!(world.sent(&ann), 1);
     assert_eq!(world.balance(stored.to.address), stored.value.0);
     // And a repeat much later answers how it stands.
@@ -82,7 +84,6 @@ async fn fifty_confirmations_at_once_are_one_transaction() {
 async fn several_transfers_take_one_nonce_each() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
-    world.stop_mining();
     let mut sent = Vec::new();
     for nonce in 0..5 {
         let quote = world.quote(&ann, stranger(), "0.1").await;
@@ -102,7 +103,6 @@ async fn several_transfers_take_one_nonce_each() {
 async fn two_transfers_can_not_spend_the_same_money() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
-    world.stop_mining();
     let one = world.quote(&ann, stranger(), "0.6").await;
     let two = world.quote(&ann, stranger(), "0.6").await;
     // Both saw the whole balance before either was signed.

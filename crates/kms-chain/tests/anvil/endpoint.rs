@@ -54,10 +54,17 @@ async fn a_chain_that_is_silent_is_an_error_within_seconds() {
     let chain = Chain::new(&anvil.url(), anvil.chain_id()).unwrap();
     chain.block_number().await.unwrap();
     anvil.pause().unwrap();
-    let begun = Instant::now();
-    let error = chain.view(ADDRESS.into()).await.unwrap_err();
+    // The node may answer a few calls more before the signal reaches it.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let (error, took) = loop {
+        assert!(Instant::now() < deadline, "the node is not silent");
+        let begun = Instant::now();
+        if let Err(error) = chain.view(ADDRESS.into()).await {
+            break (error, begun.elapsed());
+        }
+    };
     assert!(matches!(error, ChainError::Unavailable(_)), "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(8));
+    assert!(took < Duration::from_secs(8), "{took:?}");
     anvil.resume().unwrap();
     chain.view(ADDRESS.into()).await.unwrap();
 }

@@ -39,7 +39,8 @@ fn answer(stream: TcpStream, say: impl Fn(&str) -> Answer) {
     let mut call = vec![0; length];
     stream.read_exact(&mut call).unwrap();
     let call: Value = serde_json::from_slice(&call).unwrap();
-    let (head, member, value) = match say(call["method"].as_str().unwrap()) {
+    let (id, method) = (call.get("id").unwrap(), call.get("method").unwrap());
+    let (head, member, value) = match say(method.as_str().unwrap()) {
         Answer::Result(value) => ("200 OK".to_owned(), "result", value),
         Answer::Error(code, message) => (
             "200 OK".to_owned(),
@@ -48,7 +49,7 @@ fn answer(stream: TcpStream, say: impl Fn(&str) -> Answer) {
         ),
         Answer::Http(head) => (head, "nothing", Value::Null),
     };
-    let body = json!({"jsonrpc": "2.0", "id": call["id"], member: value}).to_string();
+    let body = json!({"jsonrpc": "2.0", "id": id, member: value}).to_string();
     let length = body.len();
     let answer = format!(
         "HTTP/1.1 {head}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\

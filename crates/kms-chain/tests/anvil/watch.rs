@@ -20,6 +20,7 @@ async fn what_was_signed_and_not_sent_is_sent_by_another_server() {
 
     assert_eq!(world.tick().await, 1);
     assert_eq!(world.state(&signed).await, TransferState::Broadcast);
+    world.mine(1);
     world.tick().await;
     let mined = world.stored(&signed).await;
     assert_eq!(mined.state, TransferState::Mined);
@@ -45,6 +46,7 @@ async fn a_claimed_transfer_is_left_to_whoever_claimed_it() {
     let quote = world.quote(&ann, stranger(), "0.1").await;
     world.confirm(&ann, &quote).await.unwrap();
     assert_eq!(world.tick().await, 1);
+    // Until its time is over.
     assert_eq!(world.transfers.tick(world.now()).await.unwrap(), 0);
     assert_eq!(world.tick().await, 1);
 }
@@ -53,7 +55,6 @@ async fn a_claimed_transfer_is_left_to_whoever_claimed_it() {
 async fn a_transaction_that_the_node_forgot_is_sent_again() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
-    world.stop_mining();
     let quote = world.quote(&ann, stranger(), "0.1").await;
     let sent = world.confirm(&ann, &quote).await.unwrap();
     let hash = sent.tx_hash.unwrap();
@@ -79,10 +80,10 @@ async fn a_reorg_takes_it_back_and_it_is_mined_again() {
     let ann = world.account(1, COIN).await;
     let quote = world.quote(&ann, stranger(), "0.1").await;
     let sent = world.confirm(&ann, &quote).await.unwrap();
+    world.mine(1);
     world.tick().await;
     assert_eq!(world.stored(&sent).await.block, Some(1));
     world.mine(1);
-    world.stop_mining();
 
     world.rpc("anvil_reorg", json!([2, []]));
     assert_eq!(world.sent(&ann), 0);
@@ -115,27 +116,18 @@ async fn a_node_that_lags_is_not_taken_for_a_reorg() {
     let before = world.rpc("evm_snapshot", json!([]));
     let quote = world.quote(&ann, stranger(), "0.1").await;
     let sent = world.confirm(&ann, &quote).await.unwrap();
+    world.mine(1);
     world.tick().await;
     assert_eq!(world.stored(&sent).await.block, Some(1));
 
     // The node's chain now ends before that block, as that of one which lags does.
-    world.stop_mining();
     world.rpc("evm_revert", json!([before]));
     world.tick().await;
     assert_eq!(world.state(&sent).await, TransferState::Mined);
-    // It got the bytes all the same; and has them in another block than before.
-    assert!(
-        world
-            .transfers
-            .chain()
-            .knows(sent.tx_hash.unwrap())
-            .await
-            .unwrap()
-    );
-    world.rpc(
-        "anvil_dropTransaction",
-        json!([hex::encode_prefixed(sent.tx_hash.unwrap())]),
-    );
+
+    // It was given the bytes all the same. Without them it comes to that block, and past it.
+    let hash = hex::encode_prefixed(sent.tx_hash.unwrap());
+    world.rpc("anvil_dropTransaction", json!([hash]));
     world.mine(1);
     world.tick().await;
     assert_eq!(world.state(&sent).await, TransferState::Broadcast);
@@ -155,6 +147,7 @@ async fn a_revert_is_failed_once_it_is_deep_and_costs_its_fee_only() {
     // It changed its mind after the quote.
     world.rpc("anvil_setCode", json!([STRANGER, reverting()]));
     let sent = world.confirm(&ann, &quote).await.unwrap();
+    world.mine(1);
     world.tick().await;
     assert_eq!(world.state(&sent).await, TransferState::Broadcast);
     world.mine(CONFIRMATIONS);
@@ -185,6 +178,7 @@ async fn one_that_fails_does_not_stop_the_others() {
         .unwrap();
 
     assert_eq!(world.tick().await, 2);
+    world.mine(1);
     world.tick().await;
     assert_eq!(world.state(&stuck).await, TransferState::Signed);
     assert_eq!(world.state(&good).await, TransferState::Mined);

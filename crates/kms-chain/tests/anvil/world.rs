@@ -16,7 +16,7 @@ use kms_core::{
     OpenWallet, Ports, Sealer, ServerKeys,
 };
 use kms_store::{Database, SqliteScks};
-use kms_testkit::{Anvil, AnvilOptions};
+use kms_testkit::Anvil;
 use kms_types::wire::{QuoteAmount, TransferState};
 use kms_types::{EthAddress, PasswordHash, Timestamp, TransferId, U256, Wei};
 use serde_json::{Value, json};
@@ -48,9 +48,10 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A chain that makes a block of every transaction at once.
+    /// Blocks are made by [`World::mine`] alone.
     pub(crate) async fn new() -> Self {
-        let anvil = Anvil::start_with(AnvilOptions::default()).unwrap();
+        let anvil = Anvil::start().unwrap();
+        anvil.rpc("evm_setAutomine", json!([false])).unwrap();
         let keys = Arc::new(ServerKeys::random());
         let database = Database::connect("sqlite::memory:", 1, Arc::clone(&keys));
         let database = database.await.unwrap();
@@ -101,11 +102,6 @@ impl World {
         self.anvil.rpc(method, params).unwrap()
     }
 
-    /// From now on blocks are made by [`World::mine`] alone.
-    pub(crate) fn stop_mining(&self) {
-        self.rpc("evm_setAutomine", json!([false]));
-    }
-
     pub(crate) fn mine(&self, blocks: u64) {
         self.rpc("anvil_mine", json!([format!("{blocks:#x}")]));
     }
@@ -132,8 +128,9 @@ impl World {
             mobile: None,
             email: None,
         };
-        let created = self.custody.create(request, &caller(), self.now());
-        let Created::New(account) = created.await.unwrap() else {
+        let (caller, now) = (caller(), self.now());
+        let created = self.custody.create(request, &caller, now).await;
+        let Created::New(account) = created.unwrap() else {
             panic!("{telegram_id} has a wallet");
         };
         let address = account.wallet.address.to_string();
