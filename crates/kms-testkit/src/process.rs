@@ -91,9 +91,11 @@ impl Process {
     }
 
     pub(crate) fn signal(&self, signal: &str) -> Result<(), TestkitError> {
+        // Says so on its standard error if the process is gone; that is no news here.
         Command::new("kill")
             .arg(format!("-{signal}"))
             .arg(self.child.id().to_string())
+            .stderr(Stdio::null())
             .status()?;
         Ok(())
     }
