@@ -103,7 +103,7 @@ impl ApiError {
         match self.code() {
             ErrorCode::Internal => "internal error; the server's log has it under the request id",
             ErrorCode::StoreUnavailable => {
-                "a database or the KMS key does not answer; nothing was done, try again"
+                "a database or the KMS key does not answer; read how it stands, then try again"
             }
             ErrorCode::ChainUnavailable => {
                 "the chain does not answer; nothing was signed, try again in a moment"

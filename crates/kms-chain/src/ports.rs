@@ -68,7 +68,8 @@ pub enum Progress {
         /// What the network took.
         fee: Wei,
     },
-    /// `signed | broadcast -> failed`: in a block, but reverted. Tells the sender.
+    /// `signed | broadcast -> failed`: in a block that stays, but reverted. Erases the signed
+    /// bytes, tells the sender.
     Failed {
         /// The block that has it.
         block: u64,

@@ -256,11 +256,12 @@ fn advance(
                 .execute(connection)?;
             tell_sender(connection, &transfer, now)?;
         }
-        Progress::Final => {
-            diesel::update(attempts::table.filter(attempts::transfer_id.eq(&key)))
-                .set(attempts::sealed.eq(None::<Vec<u8>>))
-                .execute(connection)?;
-        }
+        Progress::Final => {}
+    }
+    if matches!(to, TransferState::Final | TransferState::Failed) {
+        diesel::update(attempts::table.filter(attempts::transfer_id.eq(&key)))
+            .set(attempts::sealed.eq(None::<Vec<u8>>))
+            .execute(connection)?;
     }
     Ok(true)
 }
