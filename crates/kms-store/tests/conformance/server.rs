@@ -83,10 +83,7 @@ async fn events_are_read_in_order_and_acknowledged(subject: Subject) {
         insert(database, 1, "ann").await,
         insert(database, 2, "bob").await,
     );
-    let all = database
-        .events_after(EventCursor::default(), 10)
-        .await
-        .unwrap();
+    let all = events(database, EventCursor::default(), 2).await;
     let whose: Vec<_> = all.iter().map(|event| event.account).collect();
     assert_eq!(whose, [ann.id, bob.id]);
     assert!(
@@ -261,12 +258,7 @@ async fn an_event_that_commits_late_is_not_lost() {
     use diesel::{Connection, RunQueryDsl};
     let subject = Subject::postgres().await;
     let ann = insert(&subject.database, 1, "ann").await;
-    let start = subject
-        .database
-        .events_after(EventCursor::default(), 10)
-        .await
-        .unwrap()[0]
-        .cursor;
+    let start = events(&subject.database, EventCursor::default(), 1).await[0].cursor;
     let write = |connection: &mut diesel::PgConnection, kind: &str| {
         let id = ann.id;
         let sql = format!("insert into events (account_id, at, kind) values ('{id}', 1, '{kind}')");
