@@ -198,12 +198,7 @@ async fn a_forgotten_password_is_recovered(test: TestServer) {
         .await
         .unwrap_err();
     assert_eq!(nobody.code(), Some(ErrorCode::NoSuchAccount));
-    let events = test
-        .client
-        .events(None, Duration::ZERO)
-        .await
-        .unwrap()
-        .events;
+    let events = test.events(5).await.events;
     let recovered = events
         .iter()
         .filter(|event| event.what == EventKind::Recovered)

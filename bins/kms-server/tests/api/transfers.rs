@@ -70,12 +70,7 @@ async fn money_is_sent_by_name(test: TestServer) {
             .unwrap();
         assert_eq!(page.transfers, std::slice::from_ref(&done));
     }
-    let events = test
-        .client
-        .events(None, Duration::ZERO)
-        .await
-        .unwrap()
-        .events;
+    let events = test.events(5).await.events;
     let told = |id| {
         events
             .iter()
