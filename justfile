@@ -47,7 +47,6 @@ advisories:
 # All tests, against real PostgreSQL, mongod and anvil.
 test:
     INSTA_UPDATE=no cargo test --workspace
-    cargo test -q -p kms-testkit --test servers versions -- --nocapture
 
 # The story of two accounts, on this machine.
 tour:

@@ -108,10 +108,3 @@ fn a_killed_parent_leaves_nothing_behind() {
         std::thread::yield_now();
     }
 }
-
-#[test]
-fn versions() {
-    println!("{}", Postgres::shared().unwrap().version());
-    println!("mongod {}", Mongod::shared().unwrap().version());
-    println!("{}", Anvil::start().unwrap().version());
-}

@@ -10,8 +10,10 @@
 mod accounts;
 mod bad_input;
 mod canary;
+mod commands;
 mod crash;
 mod harness;
 mod outages;
 mod process;
+mod slow;
 mod transfers;
