@@ -37,10 +37,7 @@ async fn main() -> anyhow::Result<()> {
 /// Runs the server until ctrl-c, for requests by hand.
 async fn stay() -> anyhow::Result<()> {
     let stage = Stage::set().await?;
-    println!(
-        "The server is at {}; its API is described at {0}/docs/.",
-        stage.url()
-    );
+    println!("The server is at {}; its API is described at {0}/docs/.", stage.url());
     println!("The chain is at {}.\n", stage.anvil.url());
     println!("  curl --cacert {} \\", stage.certificate_path().display());
     println!("    -H 'Authorization: Bearer {}' \\", stage.token);

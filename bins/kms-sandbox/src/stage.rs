@@ -21,8 +21,7 @@ const KMS_KEY: &str = "kms-sandbox";
 /// A running sandbox.
 pub(crate) struct Stage {
     directory: TempDir,
-    certificate: String,
-    certificate_key: String,
+    tls: TlsSettings,
     pub(crate) token: String,
     pub(crate) anvil: Anvil,
     pub(crate) database: Database,
@@ -40,8 +39,7 @@ impl Stage {
         kms_server::keys::create(&keys, KMS_KEY.parse()?, 3072)?;
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let signed = rcgen::generate_simple_self_signed(names)?;
-        let (certificate, certificate_key) =
-            (signed.cert.pem(), signed.signing_key.serialize_pem());
+        let certificate = signed.cert.pem();
         fs::write(directory.path().join("server.pem"), &certificate)?;
         let server_keys = Arc::new(read_keys(&keys)?);
         let url = sqlite(directory.path(), "accounts.db");
@@ -51,49 +49,19 @@ impl Stage {
         let scks = SqliteScks::open(&scks.display().to_string()).await?;
         let token = kms_server::cli::issue(&database, "bot".to_owned(), vec![Scope::Bot], None);
         let token = token.await?.expose().to_owned();
-        let tls = (certificate.clone(), certificate_key.clone());
-        let server = start(directory.path(), tls, &anvil).await?;
-        let client = client(&server, &token, &certificate)?;
-        Ok(Self {
-            directory,
-            certificate,
-            certificate_key,
-            token,
-            anvil,
-            database,
-            scks,
-            client,
-            server,
-        })
+        let key = Secret::from(signed.signing_key.serialize_pem());
+        let tls = TlsSettings { certificate, key };
+        let server = start(directory.path(), tls.clone(), &anvil).await?;
+        let client = client(&server, &token, &tls.certificate)?;
+        Ok(Self { directory, tls, token, anvil, database, scks, client, server })
     }
 
     /// Stops the server and starts it again, on the same stores.
     pub(crate) async fn restart(self) -> anyhow::Result<Self> {
-        let Self {
-            directory,
-            certificate,
-            certificate_key,
-            token,
-            anvil,
-            database,
-            scks,
-            ..
-        } = self;
         self.server.stop().await;
-        let tls = (certificate.clone(), certificate_key.clone());
-        let server = start(directory.path(), tls, &anvil).await?;
-        let client = client(&server, &token, &certificate)?;
-        Ok(Self {
-            directory,
-            certificate,
-            certificate_key,
-            token,
-            anvil,
-            database,
-            scks,
-            client,
-            server,
-        })
+        let server = start(self.directory.path(), self.tls.clone(), &self.anvil).await?;
+        let client = client(&server, &self.token, &self.tls.certificate)?;
+        Ok(Self { server, client, ..self })
     }
 
     /// Stops everything; what it made is gone.
@@ -110,19 +78,12 @@ impl Stage {
     }
 }
 
-async fn start(
-    directory: &Path,
-    (certificate, key): (String, String),
-    anvil: &Anvil,
-) -> anyhow::Result<Server> {
+async fn start(directory: &Path, tls: TlsSettings, anvil: &Anvil) -> anyhow::Result<Server> {
     let keys = directory.join("keys");
     let id: MasterKeyId = KMS_KEY.parse()?;
     let settings = Settings {
         listen: ([127, 0, 0, 1], 0).into(),
-        tls: TlsSettings {
-            certificate,
-            key: Secret::from(key),
-        },
+        tls,
         database: DatabaseSettings {
             url: Secret::from(sqlite(directory, "accounts.db")),
             migrate_url: None,
@@ -154,9 +115,7 @@ async fn start(
             running: std::thread::available_parallelism()?,
             waiting: 32,
         },
-        limits: LimitSettings {
-            recoveries_a_day: 3,
-        },
+        limits: LimitSettings { recoveries_a_day: 3 },
     };
     Server::start(settings).await.context("starting the server")
 }
@@ -164,11 +123,7 @@ async fn start(
 fn client(server: &Server, token: &str, certificate: &str) -> anyhow::Result<Client> {
     let url = format!("https://localhost:{}", server.address().port());
     let trust = Trust::Pinned(certificate.to_owned());
-    Ok(Client::new(
-        &url,
-        BearerToken::from(token.to_owned()),
-        trust,
-    )?)
+    Ok(Client::new(&url, BearerToken::from(token.to_owned()), trust)?)
 }
 
 fn sqlite(directory: &Path, name: &str) -> String {

@@ -36,20 +36,10 @@ pub(crate) async fn play() -> anyhow::Result<()> {
     let started = Instant::now();
     let stage = Stage::set().await?;
     println!("The wallet KMS, on this machine\n");
-    println!(
-        "  chain   {} at {}",
-        stage.anvil.version(),
-        stage.anvil.url()
-    );
+    println!("  chain   {} at {}", stage.anvil.version(), stage.anvil.url());
     println!("  server  {} (TLS 1.3, SQLite, local KMS key)", stage.url());
-    let ann = Person {
-        id: 4711.try_into()?,
-        name: "ann",
-    };
-    let bob = Person {
-        id: 4712.try_into()?,
-        name: "bob",
-    };
+    let ann = Person { id: 4711.try_into()?, name: "ann" };
+    let bob = Person { id: 4712.try_into()?, name: "bob" };
 
     act("Two people get a wallet each");
     let anns = onboard(&stage, &ann, "Ann's first password").await?;
@@ -58,26 +48,13 @@ pub(crate) async fn play() -> anyhow::Result<()> {
     faucet(&stage, &anns, 10)?;
 
     act("What can not be done is answered");
-    let comma = "1,5"
-        .parse::<Amount>()
-        .err()
-        .context("1,5 was taken for an amount")?;
+    let comma = "1,5".parse::<Amount>().err().context("1,5 was taken for an amount")?;
     println!("  /send @bob 1,5       {comma}");
     refused(&stage, &ann, "@nobody", "0.5", ErrorCode::UnknownName).await?;
     refused(&stage, &ann, "@bob", "11", ErrorCode::InsufficientFunds).await?;
-    refused(
-        &stage,
-        &ann,
-        "@bob",
-        "0.0000000000000000001",
-        ErrorCode::InvalidField,
-    )
-    .await?;
+    refused(&stage, &ann, "@bob", "0.0000000000000000001", ErrorCode::InvalidField).await?;
     refused(&stage, &ann, "@ann", "1", ErrorCode::SelfTransfer).await?;
-    ensure!(
-        chain_balance(&stage, &bobs)? == Wei::default(),
-        "money moved without a password"
-    );
+    ensure!(chain_balance(&stage, &bobs)? == Wei::default(), "money moved without a password");
 
     act("Ann sends 0.5 to @bob, and the server is restarted in the middle");
     let quoted = quote(&stage, &ann, "@bob", "0.5").await?;
@@ -105,10 +82,7 @@ pub(crate) async fn play() -> anyhow::Result<()> {
         new_password_hash: hash_password(ann.id, "Ann's third password").await,
     };
     let recovered = stage.client.recover(ann.account(), &body).await?;
-    ensure!(
-        recovered.address == anns.address,
-        "the recovery changed the address"
-    );
+    ensure!(recovered.address == anns.address, "the recovery changed the address");
     println!("  recovered, the same address: {}", recovered.address);
     let quoted = quote(&stage, &ann, "@bob", "0.125").await?;
     let old = confirm(&stage, &ann, &quoted, "Ann's second password").await;
@@ -119,10 +93,7 @@ pub(crate) async fn play() -> anyhow::Result<()> {
     tell_events(&stage, &ann, &bob).await?;
     check_records(&stage, &ann, &anns).await?;
     stage.clear().await;
-    println!(
-        "\nAll of it happened, in {:.1} s.",
-        started.elapsed().as_secs_f64()
-    );
+    println!("\nAll of it happened, in {:.1} s.", started.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -142,20 +113,10 @@ async fn onboard(stage: &Stage, who: &Person, password: &str) -> anyhow::Result<
     let account = stage.client.create_account(&body).await?;
     let again = stage.client.create_account(&body).await?;
     ensure!(account == again, "onboarding twice made two wallets");
-    let stored = stage
-        .database
-        .account(who.account())
-        .await?
-        .context("no account is stored")?;
-    ensure!(
-        stored.wallet.address == account.address,
-        "another address is stored"
-    );
+    let stored = stage.database.account(who.account()).await?.context("no account is stored")?;
+    ensure!(stored.wallet.address == account.address, "another address is stored");
     let wrapped = stage.scks.sck(stored.wallet.sck_id).await?;
-    ensure!(
-        wrapped.is_some_and(|sck| sck.account == account.id),
-        "no wrapped key is stored"
-    );
+    ensure!(wrapped.is_some_and(|sck| sck.account == account.id), "no wrapped key is stored");
     println!("  @{} has the wallet {}", who.name, account.address);
     Ok(account)
 }
@@ -169,28 +130,15 @@ fn faucet(stage: &Stage, to: &Account, coins: u64) -> anyhow::Result<()> {
         "to": to.address.to_string(),
         "value": format!("{wei:#x}"),
     });
-    let hash = stage
-        .anvil
-        .rpc("eth_sendTransaction", json!([transaction]))?;
-    ensure!(
-        chain_balance(stage, to)? == Wei(wei),
-        "the faucet's money did not arrive"
-    );
-    println!(
-        "  the faucet sent {coins} ETH, transaction {}",
-        hash.as_str().unwrap_or_default()
-    );
+    let hash = stage.anvil.rpc("eth_sendTransaction", json!([transaction]))?;
+    ensure!(chain_balance(stage, to)? == Wei(wei), "the faucet's money did not arrive");
+    println!("  the faucet sent {coins} ETH, transaction {}", hash.as_str().unwrap_or_default());
     Ok(())
 }
 
 fn chain_balance(stage: &Stage, of: &Account) -> anyhow::Result<Wei> {
-    let balance = stage
-        .anvil
-        .rpc("eth_getBalance", json!([of.address.to_string(), "latest"]))?;
-    let digits = balance
-        .as_str()
-        .and_then(|text| text.strip_prefix("0x"))
-        .context("no balance")?;
+    let balance = stage.anvil.rpc("eth_getBalance", json!([of.address.to_string(), "latest"]))?;
+    let digits = balance.as_str().and_then(|text| text.strip_prefix("0x")).context("no balance")?;
     Ok(Wei(U256::from_str_radix(digits, 16)?))
 }
 
@@ -232,14 +180,8 @@ fn expect_refusal<T>(result: Result<T, ClientError>, code: ErrorCode) -> anyhow:
     match result {
         Ok(_) => bail!("what had to be refused as {} was done", code.as_str()),
         Err(ClientError::Problem(problem)) if problem.code == code => {
-            let missing = problem
-                .missing
-                .map(|wei| format!(" ({} ETH missing)", wei.to_coins()));
-            println!(
-                "  refused: {}{}",
-                problem.detail,
-                missing.unwrap_or_default()
-            );
+            let missing = problem.missing.map(|wei| format!(" ({} ETH missing)", wei.to_coins()));
+            println!("  refused: {}{}", problem.detail, missing.unwrap_or_default());
             Ok(())
         }
         Err(error) => Err(error).context(format!("expected {}", code.as_str())),
@@ -274,43 +216,22 @@ async fn send(
     let hash = sent.tx_hash.context("a sent transfer has no hash")?;
     let deadline = Instant::now() + Duration::from_secs(30);
     let mined = loop {
-        let now = stage
-            .client
-            .transfer(quoted.id)
-            .await?
-            .context("the transfer is gone")?;
+        let now = stage.client.transfer(quoted.id).await?.context("the transfer is gone")?;
         if matches!(now.state, TransferState::Mined | TransferState::Final) {
             break now;
         }
         ensure!(Instant::now() < deadline, "the transfer was not mined");
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    let receipt = stage
-        .anvil
-        .rpc("eth_getTransactionReceipt", json!([hash]))?;
-    ensure!(
-        receipt.get("status") == Some(&json!("0x1")),
-        "the chain has no such success"
-    );
+    let receipt = stage.anvil.rpc("eth_getTransactionReceipt", json!([hash]))?;
+    ensure!(receipt.get("status") == Some(&json!("0x1")), "the chain has no such success");
     let after = chain_balance(stage, to)?;
-    let grown = after
-        .checked_sub(before)
-        .context("the receiver has less than before")?;
-    ensure!(
-        grown == quoted.value,
-        "the receiver's balance grew by {} wei",
-        grown
-    );
+    let grown = after.checked_sub(before).context("the receiver has less than before")?;
+    ensure!(grown == quoted.value, "the receiver's balance grew by {} wei", grown);
     // Again, as an impatient person does: nothing more is sent.
     let again = confirm(stage, from, &quoted, password).await?;
-    ensure!(
-        again.tx_hash.as_ref() == Some(&hash),
-        "confirming again sent again"
-    );
-    ensure!(
-        chain_balance(stage, to)? == after,
-        "confirming again moved money"
-    );
+    ensure!(again.tx_hash.as_ref() == Some(&hash), "confirming again sent again");
+    ensure!(chain_balance(stage, to)? == after, "confirming again moved money");
     println!(
         "  mined in block {}, transaction {hash}\n  the receiver has {} ETH now, {} more",
         mined.block.unwrap_or_default(),
@@ -324,11 +245,7 @@ async fn tell_events(stage: &Stage, ann: &Person, bob: &Person) -> anyhow::Resul
     let page = stage.client.events(None, Duration::ZERO).await?;
     let mut received = 0;
     for event in &page.events {
-        let who = if event.telegram_id == ann.id {
-            ann.name
-        } else {
-            bob.name
-        };
+        let who = if event.telegram_id == ann.id { ann.name } else { bob.name };
         match &event.what {
             EventKind::AccountCreated => println!("  @{who}: your wallet is ready"),
             EventKind::PasswordChanged => println!("  @{who}: your password was changed"),
@@ -337,46 +254,23 @@ async fn tell_events(stage: &Stage, ann: &Person, bob: &Person) -> anyhow::Resul
                 received += 1;
                 let from = transfer.from.username.as_ref().map(ToString::to_string);
                 let from = from.unwrap_or_else(|| transfer.from.address.to_string());
-                println!(
-                    "  @{who}: {} ETH came from {from}",
-                    transfer.value.to_coins()
-                );
+                println!("  @{who}: {} ETH came from {from}", transfer.value.to_coins());
             }
             _ => {}
         }
     }
-    ensure!(
-        received == 3,
-        "the receiver was told of {received} payments, not of 3"
-    );
+    ensure!(received == 3, "the receiver was told of {received} payments, not of 3");
     let rest = stage.client.events(Some(page.next), Duration::ZERO).await?;
-    ensure!(
-        rest.events.is_empty(),
-        "events came twice after they were acknowledged"
-    );
+    ensure!(rest.events.is_empty(), "events came twice after they were acknowledged");
     Ok(())
 }
 
 async fn check_records(stage: &Stage, ann: &Person, account: &Account) -> anyhow::Result<()> {
     let page = stage.client.transfers(ann.account(), None, 10).await?;
-    ensure!(
-        page.transfers.len() == 3,
-        "the history has {} transfers",
-        page.transfers.len()
-    );
-    let stored = stage
-        .database
-        .account(ann.account())
-        .await?
-        .context("the account is gone")?;
-    ensure!(
-        stored.wallet.address == account.address,
-        "the wallet's address changed"
-    );
-    ensure!(
-        stored.wallet.version == 3,
-        "the wallet was not sealed three times"
-    );
+    ensure!(page.transfers.len() == 3, "the history has {} transfers", page.transfers.len());
+    let stored = stage.database.account(ann.account()).await?.context("the account is gone")?;
+    ensure!(stored.wallet.address == account.address, "the wallet's address changed");
+    ensure!(stored.wallet.version == 3, "the wallet was not sealed three times");
     let audit = stage.database.audit_after(0, 1_000).await?;
     let count = |phase: &str| audit.iter().filter(|row| row.phase == phase).count();
     let (intents, outcomes) = (count("intent"), count("outcome"));

@@ -64,25 +64,17 @@ async fn authorize(request: HttpRequest, allowed: &[Scope]) -> Result<Caller, Ap
         ApiError::refused(ErrorCode::Unauthorized, detail)
     };
     let state: &Data<State> = request.app_data().ok_or(ApiError::Stopped)?;
-    let header = request
-        .headers()
-        .get(AUTHORIZATION)
-        .ok_or_else(unauthorized)?;
+    let header = request.headers().get(AUTHORIZATION).ok_or_else(unauthorized)?;
     let text = header.to_str().map_err(|_secret| unauthorized())?;
     let token = text.strip_prefix("Bearer ").ok_or_else(unauthorized)?;
     let token: BearerToken = token.parse().map_err(|_secret| unauthorized())?;
     let found = state.tokens.find(token.hash(), &state.database).await?;
-    let token = found
-        .filter(|token| token.is_valid(clock::now()))
-        .ok_or_else(unauthorized)?;
+    let token = found.filter(|token| token.is_valid(clock::now())).ok_or_else(unauthorized)?;
     if !token.scopes.iter().any(|scope| allowed.contains(scope)) {
         let detail = "the token's scopes do not allow this";
         return Err(ApiError::refused(ErrorCode::Forbidden, detail));
     }
-    Ok(Caller {
-        actor: token.name,
-        request_id: telemetry::request_id(),
-    })
+    Ok(Caller { actor: token.name, request_id: telemetry::request_id() })
 }
 
 impl FromRequest for Bot {

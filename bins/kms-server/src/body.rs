@@ -39,9 +39,7 @@ impl<T: DeserializeOwned> FromRequest for Json<T> {
         Box::pin(async move {
             let is_json = content_type.is_some_and(|value| {
                 value.to_str().is_ok_and(|text| {
-                    text.split(';')
-                        .next()
-                        .is_some_and(|kind| kind.trim() == "application/json")
+                    text.split(';').next().is_some_and(|kind| kind.trim() == "application/json")
                 })
             });
             if !is_json {
@@ -52,19 +50,13 @@ impl<T: DeserializeOwned> FromRequest for Json<T> {
             let stream = stream.await.map_err(|_cause| broken())?;
             let read = tokio::time::timeout(DEADLINE, stream.to_bytes_limited(LIMIT)).await;
             let late = |_elapsed| {
-                ApiError::refused(
-                    ErrorCode::RequestTimeout,
-                    "the body took too long to arrive",
-                )
+                ApiError::refused(ErrorCode::RequestTimeout, "the body took too long to arrive")
             };
             let large = |_limit| {
                 let detail = format!("the body is larger than {LIMIT} bytes");
                 ApiError::refused(ErrorCode::BodyTooLarge, detail)
             };
-            let body = read
-                .map_err(late)?
-                .map_err(large)?
-                .map_err(|_cause| broken())?;
+            let body = read.map_err(late)?.map_err(large)?.map_err(|_cause| broken())?;
             parse(&body).map(Self)
         })
     }
@@ -78,26 +70,15 @@ fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, ApiError> {
         let detail = without_quotes(&cause.to_string());
         if cause.is_data() {
             // The place in the text helps nobody who sees the field's name.
-            let detail = detail
-                .split(" at line ")
-                .next()
-                .unwrap_or_default()
-                .to_owned();
+            let detail = detail.split(" at line ").next().unwrap_or_default().to_owned();
             let field = (path != "." && path != "?").then_some(path);
-            ApiError::Refused {
-                code: ErrorCode::InvalidField,
-                detail,
-                field,
-            }
+            ApiError::Refused { code: ErrorCode::InvalidField, detail, field }
         } else {
             ApiError::refused(ErrorCode::MalformedRequest, format!("not JSON: {detail}"))
         }
     })?;
     json.end().map_err(|_trailing| {
-        ApiError::refused(
-            ErrorCode::MalformedRequest,
-            "not JSON: there is more after its end",
-        )
+        ApiError::refused(ErrorCode::MalformedRequest, "not JSON: there is more after its end")
     })?;
     Ok(parsed)
 }
@@ -116,12 +97,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for Segment<T> {
     type Future = std::future::Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
-        let name = request
-            .match_info()
-            .iter()
-            .next()
-            .map_or("path", |(name, _)| name)
-            .to_owned();
+        let name = request.match_info().iter().next().map_or("path", |(name, _)| name).to_owned();
         let parsed = Path::<T>::extract(request).into_inner();
         std::future::ready(
             parsed
@@ -137,15 +113,11 @@ impl<T: DeserializeOwned + 'static> FromRequest for Parameters<T> {
 
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
         let parsed = Query::<T>::from_query(request.query_string());
-        std::future::ready(
-            parsed
-                .map(|query| Self(query.into_inner()))
-                .map_err(|error| {
-                    let text = without_quotes(&error.to_string());
-                    let detail = text.rsplit("error: ").next().unwrap_or_default();
-                    ApiError::field("query", detail)
-                }),
-        )
+        std::future::ready(parsed.map(|query| Self(query.into_inner())).map_err(|error| {
+            let text = without_quotes(&error.to_string());
+            let detail = text.rsplit("error: ").next().unwrap_or_default();
+            ApiError::field("query", detail)
+        }))
     }
 }
 
@@ -157,11 +129,7 @@ mod tests {
 
     fn refusal(body: &str) -> (ErrorCode, String, Option<String>) {
         match parse::<CreateAccount>(&Bytes::copy_from_slice(body.as_bytes())) {
-            Err(ApiError::Refused {
-                code,
-                detail,
-                field,
-            }) => (code, detail, field),
+            Err(ApiError::Refused { code, detail, field }) => (code, detail, field),
             _ => panic!("accepted: {body}"),
         }
     }

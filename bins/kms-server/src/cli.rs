@@ -89,12 +89,7 @@ enum KeysCommand {
 /// # Errors
 /// When it fails; the error says what to do next.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
-    if let Command::Keys(KeysCommand::New {
-        directory,
-        id,
-        bits,
-    }) = cli.command
-    {
+    if let Command::Keys(KeysCommand::New { directory, id, bits }) = cli.command {
         keys::create(&directory, id.clone(), bits)?;
         say(&keys::configuration(&directory, &id));
         return Ok(());
@@ -118,10 +113,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     telemetry::log_to_stdout();
     let server = Server::start(settings).await?;
     tracing::info!(address = %server.address(), "listening");
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -140,9 +133,7 @@ async fn migrate(mut settings: Settings) -> anyhow::Result<()> {
     if let Some(owner) = settings.database.migrate_url.take() {
         settings.database.url = owner;
     }
-    server::open_key_database(&settings.key_database)
-        .await
-        .context("key_database.url")?;
+    server::open_key_database(&settings.key_database).await.context("key_database.url")?;
     let database = connect(settings).await.context("database.url")?;
     database.migrate().await.context("database.url")?;
     say("the schemas are up to date");
@@ -152,9 +143,7 @@ async fn migrate(mut settings: Settings) -> anyhow::Result<()> {
 async fn check_config(settings: Settings) -> anyhow::Result<()> {
     say(&format!("{settings:#?}"));
     let chain = Chain::new(settings.chain.rpc_url.expose(), settings.chain.chain_id)?;
-    let keys = server::open_key_database(&settings.key_database)
-        .await
-        .context("key_database")?;
+    let keys = server::open_key_database(&settings.key_database).await.context("key_database")?;
     let ring = server::read_ring(settings.kms_key.clone(), settings.older_kms_keys.clone()).await;
     let mut failed = 0;
     let mut report = |what: &str, result: Result<(), String>| match result {
@@ -165,10 +154,7 @@ async fn check_config(settings: Settings) -> anyhow::Result<()> {
         }
     };
     report("kms_key", ring.map(drop).map_err(|error| error.to_string()));
-    report(
-        "key_database",
-        keys.ping().await.map_err(|error| error.to_string()),
-    );
+    report("key_database", keys.ping().await.map_err(|error| error.to_string()));
     let block = chain.block_number().await;
     report("chain", block.map(drop).map_err(|error| error.to_string()));
     let database = connect(settings).await.context("database")?;
@@ -198,11 +184,7 @@ async fn token(settings: Settings, command: TokenCommand) -> anyhow::Result<()> 
         TokenCommand::List => {
             for token in database.tokens().await? {
                 let scopes: Vec<_> = token.scopes.iter().map(Scope::to_string).collect();
-                let state = if token.is_valid(clock::now()) {
-                    "valid"
-                } else {
-                    "ended"
-                };
+                let state = if token.is_valid(clock::now()) { "valid" } else { "ended" };
                 say(&format!("{}\t{}\t{state}", token.name, scopes.join(",")));
             }
         }
@@ -225,19 +207,9 @@ pub async fn issue(
     scopes: Vec<Scope>,
     lifetime: Option<Duration>,
 ) -> anyhow::Result<BearerToken> {
-    ensure!(
-        !name.is_empty() && name.len() <= 64,
-        "a token's name has 1 to 64 characters"
-    );
-    let taken = database
-        .tokens()
-        .await?
-        .iter()
-        .any(|token| token.name == name);
-    ensure!(
-        !taken,
-        "there is a token {name} already; names are not used again"
-    );
+    ensure!(!name.is_empty() && name.len() <= 64, "a token's name has 1 to 64 characters");
+    let taken = database.tokens().await?.iter().any(|token| token.name == name);
+    ensure!(!taken, "there is a token {name} already; names are not used again");
     let bearer = BearerToken::random()
         .map_err(|_unspecified| anyhow::anyhow!("there are no random bytes"))?;
     let created_at = clock::now();

@@ -235,19 +235,13 @@ struct RawLimits {
 impl Default for RawPassword {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Self {
-            kdf: KdfParams::default().to_string(),
-            running: cores,
-            waiting: cores * 16,
-        }
+        Self { kdf: KdfParams::default().to_string(), running: cores, waiting: cores * 16 }
     }
 }
 
 impl Default for RawLimits {
     fn default() -> Self {
-        Self {
-            recoveries_a_day: 3,
-        }
+        Self { recoveries_a_day: 3 }
     }
 }
 
@@ -283,11 +277,7 @@ impl Settings {
 fn read_files(prefix: &str, table: &mut Map<String, Value>) -> Result<(), ConfigError> {
     let mut found = Vec::new();
     for (key, value) in table.iter_mut() {
-        let full = if prefix.is_empty() {
-            key.clone()
-        } else {
-            format!("{prefix}.{key}")
-        };
+        let full = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         match &mut value.kind {
             ValueKind::Table(inner) => read_files(&full, inner)?,
             ValueKind::String(path) => {
@@ -357,9 +347,7 @@ impl TryFrom<Raw> for Settings {
                     .ok_or_else(|| expected("password.running", "expected at least 1"))?,
                 waiting: raw.password.waiting,
             },
-            limits: LimitSettings {
-                recoveries_a_day: raw.limits.recoveries_a_day,
-            },
+            limits: LimitSettings { recoveries_a_day: raw.limits.recoveries_a_day },
         })
     }
 }
@@ -400,9 +388,7 @@ mod tests {
     "#;
 
     fn settings(text: &str, environment: &[(&str, &str)]) -> Result<Settings, ConfigError> {
-        let variables = environment
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let variables = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         let environment = Environment::with_prefix("KMS_SERVER")
             .prefix_separator("__")
             .separator("__")
@@ -435,10 +421,7 @@ mod tests {
             ],
         )
         .unwrap();
-        assert_eq!(
-            settings.database.url.expose(),
-            "postgres://kms:secret@db/kms"
-        );
+        assert_eq!(settings.database.url.expose(), "postgres://kms:secret@db/kms");
         assert_eq!(settings.chain.chain_id, 1);
         assert_eq!(settings.listen.port(), 443);
         assert_eq!(settings.kms_key.passphrase.expose(), "0123");
@@ -450,19 +433,11 @@ mod tests {
         for (key, value, named) in [
             ("KMS_SERVER__LISTEN", "here", "listen"),
             ("KMS_SERVER__KMS_KEY__ID", "KMS", "kms_key.id"),
-            (
-                "KMS_SERVER__SERVER_KEYS__PEPPER",
-                "1:zz",
-                "server_keys.pepper",
-            ),
+            ("KMS_SERVER__SERVER_KEYS__PEPPER", "1:zz", "server_keys.pepper"),
             ("KMS_SERVER__PASSWORD__KDF", "md5", "password.kdf"),
             ("KMS_SERVER__PASSWORD__RUNNING", "0", "password.running"),
             ("KMS_SERVER__CHAIN__CHAIN_ID", "one", "chain.chain_id"),
-            (
-                "KMS_SERVER__DATABASE__URL_FILE",
-                "/nowhere/at/all",
-                "database.url_file",
-            ),
+            ("KMS_SERVER__DATABASE__URL_FILE", "/nowhere/at/all", "database.url_file"),
             ("KMS_SERVER__DATABASE__URI", "x", "uri"),
         ] {
             let error = said(settings(EXAMPLE, &[(key, value)]));

@@ -20,18 +20,10 @@ use crate::telemetry;
 pub(crate) enum ApiError {
     /// The request is wrong; says how.
     #[error("{detail}")]
-    Refused {
-        code: ErrorCode,
-        detail: String,
-        field: Option<String>,
-    },
+    Refused { code: ErrorCode, detail: String, field: Option<String> },
     /// Not yet again.
     #[error("{detail}")]
-    TooMany {
-        code: ErrorCode,
-        detail: &'static str,
-        after: Duration,
-    },
+    TooMany { code: ErrorCode, detail: &'static str, after: Duration },
     /// Money is missing.
     #[error("the balance does not cover amount and fee")]
     Insufficient { missing: Wei },
@@ -50,20 +42,12 @@ pub(crate) enum ApiError {
 
 impl ApiError {
     pub(crate) fn refused(code: ErrorCode, detail: impl Into<String>) -> Self {
-        Self::Refused {
-            code,
-            detail: detail.into(),
-            field: None,
-        }
+        Self::Refused { code, detail: detail.into(), field: None }
     }
 
     pub(crate) fn field(field: &str, detail: impl std::fmt::Display) -> Self {
         let (code, detail) = (ErrorCode::InvalidField, detail.to_string());
-        Self::Refused {
-            code,
-            detail,
-            field: Some(field.to_owned()),
-        }
+        Self::Refused { code, detail, field: Some(field.to_owned()) }
     }
 
     pub(crate) fn no_account() -> Self {
@@ -125,13 +109,7 @@ impl ApiError {
                 _ => return None,
             },
         };
-        Some(
-            wait.as_millis()
-                .div_ceil(1000)
-                .try_into()
-                .unwrap_or(u64::MAX)
-                .max(1),
-        )
+        Some(wait.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX).max(1))
     }
 }
 

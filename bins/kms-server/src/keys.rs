@@ -15,11 +15,7 @@ use zeroize::Zeroizing;
 /// # Errors
 /// When it exists, or can not be written.
 pub fn create(directory: &Path, id: MasterKeyId, bits: u32) -> anyhow::Result<()> {
-    ensure!(
-        !directory.exists(),
-        "{} exists; keys are never overwritten",
-        directory.display()
-    );
+    ensure!(!directory.exists(), "{} exists; keys are never overwritten", directory.display());
     fs::DirBuilder::new()
         .mode(0o700)
         .create(directory)
@@ -29,11 +25,7 @@ pub fn create(directory: &Path, id: MasterKeyId, bits: u32) -> anyhow::Result<()
     write(directory, "kms-key.pem", &key.to_pem(&passphrase)?)?;
     write(directory, "kms-key-passphrase", &passphrase)?;
     for name in ["pepper", "contact", "row", "audit"] {
-        write(
-            directory,
-            name,
-            &Zeroizing::new(format!("1:{}", *random_hex()?)),
-        )?;
+        write(directory, name, &Zeroizing::new(format!("1:{}", *random_hex()?)))?;
     }
     Ok(())
 }
@@ -48,14 +40,9 @@ fn random_hex() -> anyhow::Result<Zeroizing<String>> {
 
 fn write(directory: &Path, name: &str, content: &str) -> anyhow::Result<()> {
     let path = directory.join(name);
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path)?;
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
     file.write_all(content.as_bytes())?;
-    file.sync_all()
-        .with_context(|| format!("writing {}", path.display()))
+    file.sync_all().with_context(|| format!("writing {}", path.display()))
 }
 
 /// What to put into the configuration for these keys.
@@ -64,17 +51,11 @@ pub(crate) fn configuration(directory: &Path, id: &MasterKeyId) -> String {
     let mut lines = vec![
         format!("KMS_SERVER__KMS_KEY__ID={id}"),
         format!("KMS_SERVER__KMS_KEY__PATH={}", file("kms-key.pem")),
-        format!(
-            "KMS_SERVER__KMS_KEY__PASSPHRASE_FILE={}",
-            file("kms-key-passphrase")
-        ),
+        format!("KMS_SERVER__KMS_KEY__PASSPHRASE_FILE={}", file("kms-key-passphrase")),
     ];
     for name in ["pepper", "contact", "row", "audit"] {
         let key = name.to_uppercase();
-        lines.push(format!(
-            "KMS_SERVER__SERVER_KEYS__{key}_FILE={}",
-            file(name)
-        ));
+        lines.push(format!("KMS_SERVER__SERVER_KEYS__{key}_FILE={}", file(name)));
     }
     lines.join("\n")
 }

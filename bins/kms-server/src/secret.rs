@@ -36,9 +36,6 @@ mod tests {
 
     #[test]
     fn debug_shows_nothing() {
-        assert_eq!(
-            format!("{:?}", Secret::from("hunter2".to_owned())),
-            "Secret(..)"
-        );
+        assert_eq!(format!("{:?}", Secret::from("hunter2".to_owned())), "Secret(..)");
     }
 }

@@ -107,12 +107,7 @@ impl Server {
                 tracing::error!(%error, "the server ended");
             }
         });
-        Ok(Self {
-            address,
-            handle,
-            stop,
-            tasks: vec![watcher, serving],
-        })
+        Ok(Self { address, handle, stop, tasks: vec![watcher, serving] })
     }
 
     /// Where it listens.
@@ -155,13 +150,7 @@ async fn build(
     };
     let store = Arc::new(database.clone());
     Ok(State {
-        custody: Arc::new(custody(
-            &database,
-            &key_database,
-            ring,
-            keys,
-            settings.password,
-        )),
+        custody: Arc::new(custody(&database, &key_database, ring, keys, settings.password)),
         transfers: Arc::new(Transfers::new(store, chain, sealer.clone(), config)),
         database,
         key_database,
@@ -203,18 +192,12 @@ pub(crate) async fn open_key_database(
     let url = settings.url.expose();
     #[cfg(feature = "sqlite")]
     if let Some(path) = url.strip_prefix("sqlite:") {
-        return Ok(KeyDatabase::Sqlite(
-            kms_store::SqliteScks::open(path).await?,
-        ));
+        return Ok(KeyDatabase::Sqlite(kms_store::SqliteScks::open(path).await?));
     }
     #[cfg(feature = "mongodb")]
-    return Ok(KeyDatabase::Mongo(
-        kms_store::MongoScks::connect(url, &settings.name).await?,
-    ));
+    return Ok(KeyDatabase::Mongo(kms_store::MongoScks::connect(url, &settings.name).await?));
     #[cfg(not(feature = "mongodb"))]
-    Err(ConnectError::Scheme {
-        expected: "sqlite:",
-    })
+    Err(ConnectError::Scheme { expected: "sqlite:" })
 }
 
 /// Reads the KMS keys; their passphrases are stretched, so it takes a moment.
@@ -223,11 +206,7 @@ pub(crate) async fn read_ring(
     older: Vec<KmsKeySettings>,
 ) -> Result<KeyRing, StartError> {
     let read = |key: KmsKeySettings| -> Result<Arc<dyn MasterKey>, StartError> {
-        Ok(Arc::new(LocalMasterKey::read(
-            key.id,
-            &key.path,
-            key.passphrase.expose(),
-        )?))
+        Ok(Arc::new(LocalMasterKey::read(key.id, &key.path, key.passphrase.expose())?))
     };
     tokio::task::spawn_blocking(move || {
         let older = older.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;

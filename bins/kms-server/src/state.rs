@@ -63,7 +63,5 @@ impl KeyDatabase {
 pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
-    tokio::spawn(work)
-        .await
-        .map_err(|_panic| ApiError::Stopped)?
+    tokio::spawn(work).await.map_err(|_panic| ApiError::Stopped)?
 }

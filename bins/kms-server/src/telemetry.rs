@@ -28,24 +28,16 @@ pub(crate) async fn observe(
     let id = Uuid::new_v4().to_string();
     let started = Instant::now();
     let method = known_method(request.method());
-    let route = request
-        .match_pattern()
-        .unwrap_or_else(|| "unknown".to_owned());
+    let route = request.match_pattern().unwrap_or_else(|| "unknown".to_owned());
     let mut response = REQUEST_ID.scope(id.clone(), next.call(request)).await?;
     let status = response.status().as_u16();
     let seconds = started.elapsed().as_secs_f64();
     tracing::info!(request_id = id, method, route, status, seconds, "request");
-    let labels = [
-        ("method", method.to_owned()),
-        ("route", route),
-        ("status", status.to_string()),
-    ];
+    let labels = [("method", method.to_owned()), ("route", route), ("status", status.to_string())];
     metrics::counter!("http_requests_total", &labels).increment(1);
     metrics::histogram!("http_request_duration_seconds", &labels).record(seconds);
     if let Ok(id) = HeaderValue::from_str(&id) {
-        response
-            .headers_mut()
-            .insert(HeaderName::from_static("x-request-id"), id);
+        response.headers_mut().insert(HeaderName::from_static("x-request-id"), id);
     }
     Ok(response)
 }
@@ -78,9 +70,5 @@ pub(crate) fn metrics() -> &'static PrometheusHandle {
 pub(crate) fn log_to_stdout() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter)
-        .init();
+    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
 }

@@ -76,17 +76,9 @@ mod tests {
     #[test]
     fn tokens_parse_and_hide() {
         let token = BearerToken::random().unwrap();
-        assert_eq!(
-            token.expose().parse::<BearerToken>().unwrap().hash(),
-            token.hash()
-        );
+        assert_eq!(token.expose().parse::<BearerToken>().unwrap().hash(), token.hash());
         assert_eq!(format!("{token:?}"), "BearerToken(..)");
-        for bad in [
-            "",
-            "kms_",
-            &token.expose()[..67],
-            &token.expose().to_uppercase(),
-        ] {
+        for bad in ["", "kms_", &token.expose()[..67], &token.expose().to_uppercase()] {
             assert_eq!(bad.parse::<BearerToken>().unwrap_err(), BearerTokenError);
         }
     }

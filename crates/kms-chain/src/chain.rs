@@ -93,10 +93,9 @@ pub struct Receipt {
 impl From<TransportError> for ChainError {
     fn from(error: TransportError) -> Self {
         match error {
-            RpcError::ErrorResp(payload) => Self::Refused {
-                code: payload.code,
-                message: cleaned(&payload.message),
-            },
+            RpcError::ErrorResp(payload) => {
+                Self::Refused { code: payload.code, message: cleaned(&payload.message) }
+            }
             RpcError::Transport(kind) => Self::Unavailable(match kind.as_http_error() {
                 Some(http) => format!("HTTP status {}", http.status),
                 None => "no connection, or no answer in time".to_owned(),
@@ -127,11 +126,7 @@ impl Chain {
             .build()
             .map_err(|_cause| ChainError::Client)?;
         let provider = ProviderBuilder::<_, _, Ethereum>::default().connect_reqwest(client, url);
-        Ok(Self {
-            provider,
-            chain_id,
-            verified: AtomicBool::new(false),
-        })
+        Ok(Self { provider, chain_id, verified: AtomicBool::new(false) })
     }
 
     /// EIP-155.
@@ -158,16 +153,9 @@ impl Chain {
         let address = Address::from(address);
         let (balance, nonce) = tokio::join!(
             self.provider.get_balance(address).into_future(),
-            self.provider
-                .get_transaction_count(address)
-                .pending()
-                .into_future(),
+            self.provider.get_transaction_count(address).pending().into_future(),
         );
-        Ok(ChainView {
-            block,
-            balance: Wei(self.told(balance)?),
-            nonce: self.told(nonce)?,
-        })
+        Ok(ChainView { block, balance: Wei(self.told(balance)?), nonce: self.told(nonce)? })
     }
 
     /// Prices that stay sufficient while the base fee doubles.
@@ -178,9 +166,7 @@ impl Chain {
     pub async fn fees(&self) -> Result<Fees, ChainError> {
         self.verify().await?;
         let (latest, tip) = tokio::join!(
-            self.provider
-                .get_block_by_number(BlockNumberOrTag::Latest)
-                .into_future(),
+            self.provider.get_block_by_number(BlockNumberOrTag::Latest).into_future(),
             self.provider.get_max_priority_fee_per_gas(),
         );
         let base = self
@@ -189,10 +175,7 @@ impl Chain {
             .ok_or(ChainError::NoBaseFee)?;
         let tip = self.told(tip)?;
         let max_fee_per_gas = u128::from(base).saturating_mul(2).saturating_add(tip);
-        Ok(Fees {
-            max_fee_per_gas,
-            max_priority_fee_per_gas: tip,
-        })
+        Ok(Fees { max_fee_per_gas, max_priority_fee_per_gas: tip })
     }
 
     /// Whether the address has code.
@@ -201,9 +184,7 @@ impl Chain {
     /// When the endpoint does not answer, or is of another chain.
     pub async fn is_contract(&self, address: EthAddress) -> Result<bool, ChainError> {
         self.verify().await?;
-        Ok(!self
-            .told(self.provider.get_code_at(address.into()).await)?
-            .is_empty())
+        Ok(!self.told(self.provider.get_code_at(address.into()).await)?.is_empty())
     }
 
     /// Gas for sending `value`: exact for an address without code, else the node's estimate and a
@@ -244,8 +225,7 @@ impl Chain {
     /// of it is found by looking for its hash, not in the node's words.
     pub async fn broadcast(&self, signed: &[u8]) -> Result<(), ChainError> {
         self.verify().await?;
-        self.told(self.provider.send_raw_transaction(signed).await)
-            .map(drop)
+        self.told(self.provider.send_raw_transaction(signed).await).map(drop)
     }
 
     /// Whether the node knows the transaction, in a block or not.
@@ -254,10 +234,7 @@ impl Chain {
     /// When the endpoint does not answer, or is of another chain.
     pub async fn knows(&self, hash: [u8; 32]) -> Result<bool, ChainError> {
         self.verify().await?;
-        let found = self
-            .provider
-            .get_transaction_by_hash(B256::from(hash))
-            .await;
+        let found = self.provider.get_transaction_by_hash(B256::from(hash)).await;
         Ok(self.told(found)?.is_some())
     }
 
@@ -267,19 +244,12 @@ impl Chain {
     /// When the endpoint does not answer, or is of another chain.
     pub async fn receipt(&self, hash: [u8; 32]) -> Result<Option<Receipt>, ChainError> {
         self.verify().await?;
-        let found = self
-            .provider
-            .get_transaction_receipt(B256::from(hash))
-            .await;
+        let found = self.provider.get_transaction_receipt(B256::from(hash)).await;
         Ok(self.told(found)?.and_then(|receipt| {
             let gas = U256::from(receipt.gas_used());
             let fee = Wei(gas.saturating_mul(U256::from(receipt.effective_gas_price())));
             let block = receipt.block_number()?;
-            Some(Receipt {
-                block,
-                fee,
-                success: receipt.status(),
-            })
+            Some(Receipt { block, fee, success: receipt.status() })
         }))
     }
 
@@ -289,10 +259,7 @@ impl Chain {
         }
         let found = self.provider.get_chain_id().await?;
         if found != self.chain_id {
-            return Err(ChainError::WrongChain {
-                expected: self.chain_id,
-                found,
-            });
+            return Err(ChainError::WrongChain { expected: self.chain_id, found });
         }
         self.verified.store(true, Ordering::Relaxed);
         Ok(())
@@ -312,17 +279,12 @@ impl Chain {
 
 /// Foreign text that is fit for a log line and for a person's screen.
 fn cleaned(text: &str) -> String {
-    text.chars()
-        .filter(|character| !character.is_control())
-        .take(MESSAGE_CHARACTERS)
-        .collect()
+    text.chars().filter(|character| !character.is_control()).take(MESSAGE_CHARACTERS).collect()
 }
 
 /// By hand: the provider's own text shows the URL.
 impl std::fmt::Debug for Chain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Chain")
-            .field("chain_id", &self.chain_id)
-            .finish_non_exhaustive()
+        f.debug_struct("Chain").field("chain_id", &self.chain_id).finish_non_exhaustive()
     }
 }

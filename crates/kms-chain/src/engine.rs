@@ -51,12 +51,7 @@ impl Transfers {
         sealer: Sealer,
         config: TransferConfig,
     ) -> Self {
-        Self {
-            store,
-            chain,
-            sealer,
-            config,
-        }
+        Self { store, chain, sealer, config }
     }
 
     /// The chain it works on.
@@ -93,9 +88,7 @@ impl Transfers {
 
 impl std::fmt::Debug for Transfers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Transfers")
-            .field("config", &self.config)
-            .finish_non_exhaustive()
+        f.debug_struct("Transfers").field("config", &self.config).finish_non_exhaustive()
     }
 }
 

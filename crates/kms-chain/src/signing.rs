@@ -54,12 +54,7 @@ mod tests {
                           cb8bc562d0136603151c4a";
 
     fn party(address: &str) -> Party {
-        Party {
-            account: None,
-            username: None,
-            address: address.parse().unwrap(),
-            since: None,
-        }
+        Party { account: None, username: None, address: address.parse().unwrap(), since: None }
     }
 
     fn transfer() -> Transfer {
@@ -68,16 +63,10 @@ mod tests {
             chain_id: 31_337,
             from: party("0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"),
             to: party("0x70997970C51812dc3A010C7d01b50e0d17dc79C8"),
-            asked: Asked {
-                to: String::new(),
-                amount: String::new(),
-            },
+            asked: Asked { to: String::new(), amount: String::new() },
             value: Wei(U256::from(500_000_000_000_000_000_u64)),
             gas_limit: 21_000,
-            fees: Fees {
-                max_fee_per_gas: 2_000_000_000,
-                max_priority_fee_per_gas: 1_000_000_000,
-            },
+            fees: Fees { max_fee_per_gas: 2_000_000_000, max_priority_fee_per_gas: 1_000_000_000 },
             warnings: Vec::new(),
             client_ref: None,
             state: TransferState::Quoted,
@@ -94,11 +83,7 @@ mod tests {
         let key = SigningKey::from_slice(&hex::decode(KEY).unwrap()).unwrap();
         let (signature, recovery) = key.sign_prehash_recoverable(hash).unwrap();
         let (r, s) = signature.split_bytes();
-        HashSignature {
-            r: r.into(),
-            s: s.into(),
-            y_parity: recovery.is_y_odd(),
-        }
+        HashSignature { r: r.into(), s: s.into(), y_parity: recovery.is_y_odd() }
     }
 
     #[test]

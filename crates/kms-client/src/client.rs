@@ -46,18 +46,12 @@ impl Client {
     ///
     /// # Errors
     /// When the URL is not `https://`, or the certificates or the token can not be used.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "the token is not needed any more"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "the token is not needed any more")]
     pub fn new(url: &str, token: BearerToken, trust: Trust) -> Result<Self, ClientError> {
-        let base: Url = url
-            .parse()
-            .map_err(|_secret| ClientError::Setup("the server's URL is not a URL"))?;
+        let base: Url =
+            url.parse().map_err(|_secret| ClientError::Setup("the server's URL is not a URL"))?;
         if base.scheme() != "https" {
-            return Err(ClientError::Setup(
-                "the server's URL must begin with https://",
-            ));
+            return Err(ClientError::Setup("the server's URL must begin with https://"));
         }
         // Fails only if one is installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -73,11 +67,7 @@ impl Client {
         let mut authorization = reqwest::header::HeaderValue::from_str(&text)
             .map_err(|_secret| ClientError::Setup("the token has characters that no token has"))?;
         authorization.set_sensitive(true);
-        Ok(Self {
-            http,
-            base,
-            authorization,
-        })
+        Ok(Self { http, base, authorization })
     }
 
     /// Makes a wallet, or finds the one that the user has under this password.
@@ -131,12 +121,7 @@ impl Client {
         account: AccountRef,
         body: &Recover,
     ) -> Result<Recovered, ClientError> {
-        self.send(
-            Method::POST,
-            &["accounts", &account.to_string(), "recovery"],
-            body,
-        )
-        .await
+        self.send(Method::POST, &["accounts", &account.to_string(), "recovery"], body).await
     }
 
     /// The wallet's balance.
@@ -144,8 +129,7 @@ impl Client {
     /// # Errors
     /// As the server refuses, or when it does not answer.
     pub async fn balance(&self, account: AccountRef) -> Result<Balance, ClientError> {
-        self.get(&["accounts", &account.to_string(), "balance"], &[])
-            .await
+        self.get(&["accounts", &account.to_string(), "balance"], &[]).await
     }
 
     /// A page of the account's transfers, newest first; `before` is `next` of the page before.
@@ -160,8 +144,7 @@ impl Client {
     ) -> Result<TransferPage, ClientError> {
         let mut query = vec![("limit", limit.to_string())];
         query.extend(before.map(|before| ("before", before.to_owned())));
-        self.get(&["accounts", &account.to_string(), "transfers"], &query)
-            .await
+        self.get(&["accounts", &account.to_string(), "transfers"], &query).await
     }
 
     /// What a transfer would cost.
@@ -181,12 +164,7 @@ impl Client {
         id: TransferId,
         body: &ConfirmTransfer,
     ) -> Result<Transfer, ClientError> {
-        self.send(
-            Method::POST,
-            &["transfers", &id.to_string(), "confirm"],
-            body,
-        )
-        .await
+        self.send(Method::POST, &["transfers", &id.to_string(), "confirm"], body).await
     }
 
     /// Gives up a quote.
@@ -194,8 +172,7 @@ impl Client {
     /// # Errors
     /// As the server refuses, or when it does not answer.
     pub async fn cancel(&self, id: TransferId) -> Result<Transfer, ClientError> {
-        self.send(Method::POST, &["transfers", &id.to_string(), "cancel"], &())
-            .await
+        self.send(Method::POST, &["transfers", &id.to_string(), "cancel"], &()).await
     }
 
     /// A transfer as it stands; `None` if there is none.
@@ -234,9 +211,7 @@ impl Client {
     ) -> Result<EventPage, ClientError> {
         let mut query = vec![("wait", wait.as_secs().to_string())];
         query.extend(after.map(|after| ("after", after.to_string())));
-        let request = self
-            .request(Method::GET, &["events"], &query)?
-            .timeout(TIMEOUT + wait);
+        let request = self.request(Method::GET, &["events"], &query)?.timeout(TIMEOUT + wait);
         read(request).await
     }
 
@@ -263,9 +238,7 @@ impl Client {
         path: &[&str],
         body: &impl Serialize,
     ) -> Result<(), ClientError> {
-        answer(self.request(method, path, &[])?.json(body))
-            .await
-            .map(drop)
+        answer(self.request(method, path, &[])?.json(body)).await.map(drop)
     }
 
     fn request(
@@ -297,9 +270,7 @@ async fn answer(request: RequestBuilder) -> Result<Response, ClientError> {
     let problem = response.json::<Problem>().await;
     Err(match problem {
         Ok(problem) => ClientError::Problem(Box::new(problem)),
-        Err(_other) => ClientError::BadAnswer {
-            status: status.as_u16(),
-        },
+        Err(_other) => ClientError::BadAnswer { status: status.as_u16() },
     })
 }
 
@@ -307,11 +278,7 @@ async fn read<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, ClientE
     let response = answer(request).await?;
     let status = response.status().as_u16();
     response.json().await.map_err(|error| {
-        if error.is_decode() {
-            ClientError::BadAnswer { status }
-        } else {
-            unreachable(error)
-        }
+        if error.is_decode() { ClientError::BadAnswer { status } } else { unreachable(error) }
     })
 }
 
@@ -341,11 +308,9 @@ fn pinned(pem: &str) -> Result<ClientConfig, ClientError> {
     if roots.is_empty() {
         return Err(unusable());
     }
-    Ok(
-        ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
-            .with_root_certificates(roots)
-            .with_no_client_auth(),
-    )
+    Ok(ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
+        .with_root_certificates(roots)
+        .with_no_client_auth())
 }
 
 impl From<String> for BearerToken {
@@ -362,9 +327,7 @@ impl fmt::Debug for BearerToken {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("host", &self.base.host_str())
-            .finish_non_exhaustive()
+        f.debug_struct("Client").field("host", &self.base.host_str()).finish_non_exhaustive()
     }
 }
 
@@ -380,12 +343,8 @@ mod tests {
         let not_pem = Trust::Pinned("no certificate".to_owned());
         assert!(Client::new("https://kms", token(), not_pem).is_err());
         assert!(
-            Client::new(
-                "https://kms",
-                BearerToken::from("a\nb".to_owned()),
-                Trust::System
-            )
-            .is_err()
+            Client::new("https://kms", BearerToken::from("a\nb".to_owned()), Trust::System)
+                .is_err()
         );
     }
 

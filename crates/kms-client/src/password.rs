@@ -16,9 +16,7 @@ pub async fn hash_password(telegram_id: TelegramId, password: &str) -> PasswordH
     let password = Zeroizing::new(password.to_owned());
     let work = move || hash_password_blocking(telegram_id, &password);
     #[expect(clippy::expect_used, reason = "the work does not panic")]
-    tokio::task::spawn_blocking(work)
-        .await
-        .expect("stretching a password ends")
+    tokio::task::spawn_blocking(work).await.expect("stretching a password ends")
 }
 
 /// PBKDF2-HMAC-SHA256 (RFC 8018) with 600,000 rounds over the password in NFKC as UTF-8, salted
@@ -39,10 +37,7 @@ mod tests {
     use super::*;
 
     fn hex(hash: &PasswordHash) -> String {
-        hash.expose()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        hash.expose().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// `hashlib.pbkdf2_hmac("sha256", b"correct horse battery",

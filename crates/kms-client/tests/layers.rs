@@ -11,23 +11,12 @@ fn the_client_knows_no_custody_and_nothing_has_the_old_rsa() {
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .output()
             .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
     let client = tree(&["-e", "normal", "-p", "kms-client"]);
     assert!(client.contains("kms-types v"));
-    for custody in [
-        "kms-core",
-        "kms-store",
-        "kms-chain",
-        "kms-server",
-        "diesel",
-        "mongodb",
-    ] {
+    for custody in ["kms-core", "kms-store", "kms-chain", "kms-server", "diesel", "mongodb"] {
         assert!(!client.contains(custody), "kms-client depends on {custody}");
     }
     let all = tree(&["--workspace", "-e", "all"]);

@@ -29,23 +29,14 @@ async fn main() -> anyhow::Result<()> {
     let ring = KeyRing::new(Arc::new(kms_key), [])?;
     let pool = KdfPool::new(std::thread::available_parallelism()?, 16);
     let custody = Custody::new(ports, ring, keys, pool, KdfParams::default());
-    let caller = Caller {
-        actor: "example".to_owned(),
-        request_id: "1".to_owned(),
-    };
+    let caller = Caller { actor: "example".to_owned(), request_id: "1".to_owned() };
     let now = Timestamp(0);
 
     // A password as a client would stretch it (`kms-client::hash_password`).
     let hash = |byte| PasswordHash::fill(|bytes| bytes.fill(byte));
     let telegram_id = 4711.try_into()?;
     let password = hash(1);
-    let request = CreateWallet {
-        telegram_id,
-        password,
-        name: None,
-        mobile: None,
-        email: None,
-    };
+    let request = CreateWallet { telegram_id, password, name: None, mobile: None, email: None };
     let (Created::New(account) | Created::Existing(account)) =
         custody.create(request, &caller, now).await?;
     println!("wallet   {}", account.wallet.address);
@@ -56,26 +47,15 @@ async fn main() -> anyhow::Result<()> {
     let sign = |wallet: kms_core::OpenWallet| async move {
         Ok::<_, CustodyError>(wallet.sign_hash(&[7; 32]))
     };
-    let signature = custody
-        .with_wallet(owner, hash(1), send, &caller, now, sign)
-        .await?;
+    let signature = custody.with_wallet(owner, hash(1), send, &caller, now, sign).await?;
     println!("signed   r = {}", hex::encode(signature.r));
 
-    custody
-        .change_password(owner, hash(1), hash(2), &caller, now)
-        .await?;
-    let old = custody
-        .with_wallet(owner, hash(1), send, &caller, now, sign)
-        .await;
-    println!(
-        "changed  the old password: {}",
-        old.err().map_or("works".into(), |e| e.to_string())
-    );
+    custody.change_password(owner, hash(1), hash(2), &caller, now).await?;
+    let old = custody.with_wallet(owner, hash(1), send, &caller, now, sign).await;
+    println!("changed  the old password: {}", old.err().map_or("works".into(), |e| e.to_string()));
 
     // Forgotten: the KMS key opens the SCK, and the wallet is sealed under a new password.
-    let recovered = custody
-        .recover(owner, RecoveryId::random(), hash(3), &caller, now)
-        .await?;
+    let recovered = custody.recover(owner, RecoveryId::random(), hash(3), &caller, now).await?;
     println!("recovered, the same address: {}", recovered.wallet.address);
     Ok(())
 }

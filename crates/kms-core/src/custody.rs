@@ -4,29 +4,33 @@
 //! A key in clear lives on one thread of the KDF pool, or in the [`OpenWallet`] that a caller
 //! moves into the work that signs.
 
+mod error;
+mod seals;
+
+pub use self::error::CustodyError;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kms_types::wire::AccountState;
 use kms_types::{
-    AccountId, AccountRef, Email, Mobile, PasswordHash, RecoveryId, SckId, TelegramId, Timestamp,
+    AccountId, AccountRef, Email, Mobile, PasswordHash, RecoveryId, TelegramId, Timestamp,
 };
 
+use self::seals::{Seals, open};
 use crate::account::{Account, NewAccount, SeenName, SwapReason, Wallet, WalletSwap};
 use crate::audit::{Action, AuditRecord, Audited, Caller, Phase};
 use crate::failpoint;
 use crate::kdf::{KdfParams, Salt};
-use crate::kdf_pool::{KdfPool, Place, PoolError};
-use crate::master_key::{KeyRing, MasterKeyError};
-use crate::ports::{
-    AccountStore, Attempt, AuditLog, PasswordGate, SckStore, StoreError, WrappedSck,
-};
+use crate::kdf_pool::{KdfPool, Place};
+use crate::master_key::KeyRing;
+use crate::ports::{AccountStore, Attempt, AuditLog, PasswordGate, SckStore};
 use crate::private_key::{OpenWallet, PrivateKey};
 use crate::sck::Sck;
-use crate::seal::{KeyOwner, SealError, Sealer};
-use crate::server_keys::{ServerKeyId, ServerKeys};
-use crate::wrap::{SckOwner, UnwrapError};
+use crate::seal::Sealer;
+use crate::server_keys::ServerKeys;
+use crate::wrap::SckOwner;
 
 /// The stores that custody works with.
 #[derive(Clone)]
@@ -47,15 +51,6 @@ pub struct Custody {
     ports: Ports,
     pool: KdfPool,
     seals: Arc<Seals>,
-}
-
-/// What opens and seals wallets, shared with the threads that do it.
-#[derive(Debug)]
-struct Seals {
-    ring: KeyRing,
-    keys: Arc<ServerKeys>,
-    sealer: Sealer,
-    kdf: KdfParams,
 }
 
 /// What a wallet is made of.
@@ -82,99 +77,6 @@ pub enum Created {
     Existing(Account),
 }
 
-/// Why custody refused or failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CustodyError {
-    /// There is no such account.
-    #[error("there is no such account")]
-    NoAccount,
-    /// The Telegram user has a wallet with another password.
-    #[error("this Telegram user has a wallet with another password")]
-    AccountExists,
-    /// The password is wrong; also what is said of accounts that do not exist.
-    #[error("the password is wrong")]
-    WrongPassword,
-    /// Too many wrong passwords.
-    #[error("too many wrong passwords")]
-    Locked {
-        /// When the next may be tried.
-        until: Timestamp,
-    },
-    /// The operator stopped the account.
-    #[error("the account is frozen")]
-    Frozen,
-    /// The id stands for another account's recovery.
-    #[error("the recovery's id was used before")]
-    RecoveryReused,
-    /// The wallet was changed by another request at the same time.
-    #[error("the wallet was changed by another request")]
-    Conflict,
-    /// All places for checking passwords are taken.
-    #[error(transparent)]
-    Pool(#[from] PoolError),
-    /// A store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The KMS key did not answer.
-    #[error(transparent)]
-    MasterKey(MasterKeyError),
-    /// The wallet needs a pepper that is not configured.
-    #[error("version {0} of the pepper is not configured")]
-    NoPepper(ServerKeyId),
-    /// What is stored does not fit together. Somebody changed it, or the disk did.
-    #[error("what is stored for this wallet does not fit together: {0}")]
-    Integrity(&'static str),
-}
-
-impl Audited for CustodyError {
-    fn phase(&self) -> Phase {
-        match self {
-            Self::NoAccount => Phase::Outcome("no_account"),
-            Self::AccountExists => Phase::Outcome("account_exists"),
-            Self::WrongPassword => Phase::Outcome("wrong_password"),
-            Self::Locked { .. } => Phase::Outcome("locked"),
-            Self::Frozen => Phase::Outcome("frozen"),
-            Self::RecoveryReused => Phase::Outcome("recovery_reused"),
-            Self::Conflict => Phase::Outcome("conflict"),
-            Self::Pool(_) => Phase::Outcome("busy"),
-            Self::Store(StoreError::Tampered { .. }) => Phase::Alarm("tampered"),
-            Self::Store(StoreError::Corrupt { .. }) => Phase::Alarm("corrupt"),
-            Self::Store(_) => Phase::Outcome("store_unavailable"),
-            Self::MasterKey(_) => Phase::Outcome("kms_key_unavailable"),
-            Self::NoPepper(_) => Phase::Outcome("no_pepper"),
-            Self::Integrity(_) => Phase::Alarm("integrity"),
-        }
-    }
-}
-
-impl From<MasterKeyError> for CustodyError {
-    fn from(error: MasterKeyError) -> Self {
-        match error {
-            MasterKeyError::Undecryptable => {
-                Self::Integrity("the wrapped key was not made for this KMS key")
-            }
-            MasterKeyError::Unavailable(_) => Self::MasterKey(error),
-        }
-    }
-}
-
-impl From<UnwrapError> for CustodyError {
-    fn from(error: UnwrapError) -> Self {
-        match error {
-            UnwrapError::MasterKey(error) => error.into(),
-            UnwrapError::NoKey(_) => Self::Integrity("the wrapped key's KMS key is not configured"),
-            UnwrapError::Mismatch => Self::Integrity("the wrapped key belongs to somebody else"),
-        }
-    }
-}
-
-impl From<SealError> for CustodyError {
-    fn from(_: SealError) -> Self {
-        Self::Integrity("the sealed key does not belong to this wallet")
-    }
-}
-
 impl Custody {
     /// The service over these stores and keys; wallets are sealed with today's `kdf`.
     #[must_use]
@@ -186,16 +88,7 @@ impl Custody {
         kdf: KdfParams,
     ) -> Self {
         let sealer = Sealer::new(Arc::clone(&keys));
-        Self {
-            ports,
-            pool,
-            seals: Arc::new(Seals {
-                ring,
-                keys,
-                sealer,
-                kdf,
-            }),
-        }
+        Self { ports, pool, seals: Arc::new(Seals { ring, keys, sealer, kdf }) }
     }
 
     /// Makes a wallet; or answers with the one that the Telegram user has, if the password is its
@@ -218,13 +111,7 @@ impl Custody {
             if let Some(account) = self.ports.accounts.account(owner).await? {
                 return self.existing(account, request.password, now).await;
             }
-            let CreateWallet {
-                telegram_id,
-                password,
-                name,
-                mobile,
-                email,
-            } = request;
+            let CreateWallet { telegram_id, password, name, mobile, email } = request;
             let id = AccountId::random();
             let seals = Arc::clone(&self.seals);
             let (sealed, password) = self
@@ -249,11 +136,7 @@ impl Custody {
             };
             self.ports.scks.put_sck(wrapped).await?;
             failpoint::reach("create-after-sck");
-            let made = self
-                .ports
-                .accounts
-                .create_account(NewAccount { account, name })
-                .await?;
+            let made = self.ports.accounts.create_account(NewAccount { account, name }).await?;
             failpoint::reach("create-after-commit");
             // Read back: the name that the account holds is decided by the transaction.
             let account = self.load(owner).await?;
@@ -291,9 +174,7 @@ impl Custody {
             record.telegram_id = Some(account.telegram_id);
             let (id, address) = (account.id, account.wallet.address);
             let wallet = self
-                .unlock(account, password, now, move |key| {
-                    OpenWallet::new(id, address, key)
-                })
+                .unlock(account, password, now, move |key| OpenWallet::new(id, address, key))
                 .await?;
             work(wallet).await
         })
@@ -313,31 +194,24 @@ impl Custody {
         caller: &Caller,
         now: Timestamp,
     ) -> Result<(), CustodyError> {
-        self.audited(
-            Action::ChangePassword,
-            account,
-            caller,
-            now,
-            async |record| {
-                let account = self.known_or_decoy(account, &old).await?;
-                record.account = Some(account.id);
-                record.telegram_id = Some(account.telegram_id);
-                let (id, telegram_id, version) =
-                    (account.id, account.telegram_id, account.wallet.version);
-                let seals = Arc::clone(&self.seals);
-                let (wallet, wrapped) = self
-                    .unlock(account, old, now, move |key| {
-                        seals.seal(id, telegram_id, &key, &new, version + 1)
-                    })
-                    .await??;
-                self.ports.scks.put_sck(wrapped).await?;
-                failpoint::reach("change-password-after-sck");
-                self.swap(id, version, wallet, SwapReason::PasswordChange, now)
-                    .await?;
-                failpoint::reach("change-password-after-commit");
-                Ok(())
-            },
-        )
+        self.audited(Action::ChangePassword, account, caller, now, async |record| {
+            let account = self.known_or_decoy(account, &old).await?;
+            record.account = Some(account.id);
+            record.telegram_id = Some(account.telegram_id);
+            let (id, telegram_id, version) =
+                (account.id, account.telegram_id, account.wallet.version);
+            let seals = Arc::clone(&self.seals);
+            let (wallet, wrapped) = self
+                .unlock(account, old, now, move |key| {
+                    seals.seal(id, telegram_id, &key, &new, version + 1)
+                })
+                .await??;
+            self.ports.scks.put_sck(wrapped).await?;
+            failpoint::reach("change-password-after-sck");
+            self.swap(id, version, wallet, SwapReason::PasswordChange, now).await?;
+            failpoint::reach("change-password-after-commit");
+            Ok(())
+        })
         .await
     }
 
@@ -386,8 +260,7 @@ impl Custody {
             self.ports.scks.put_sck(wrapped).await?;
             failpoint::reach("recover-after-sck");
             let reason = SwapReason::Recovery(recovery);
-            self.swap(account.id, account.wallet.version, wallet, reason, now)
-                .await?;
+            self.swap(account.id, account.wallet.version, wallet, reason, now).await?;
             failpoint::reach("recover-after-commit");
             self.ports.gate.clear_attempts(account.id).await?;
             self.load(account.id.into()).await
@@ -396,11 +269,7 @@ impl Custody {
     }
 
     async fn load(&self, account: AccountRef) -> Result<Account, CustodyError> {
-        self.ports
-            .accounts
-            .account(account)
-            .await?
-            .ok_or(CustodyError::NoAccount)
+        self.ports.accounts.account(account).await?.ok_or(CustodyError::NoAccount)
     }
 
     /// The account; or, if there is none, the error after as much work as a wrong password takes.
@@ -414,10 +283,7 @@ impl Custody {
         }
         let kdf = self.seals.kdf;
         let password = PasswordHash::fill(|bytes| bytes.copy_from_slice(password.expose()));
-        self.pool
-            .reserve()?
-            .run(move || kdf.stretch(&password, &Salt::random()))
-            .await?;
+        self.pool.reserve()?.run(move || kdf.stretch(&password, &Salt::random())).await?;
         Err(CustodyError::WrongPassword)
     }
 
@@ -464,11 +330,7 @@ impl Custody {
         let sck_id = account.wallet.sck_id;
         let wrapped = self.ports.scks.sck(sck_id).await?;
         let wrapped = wrapped.ok_or(CustodyError::Integrity("the wrapped key is missing"))?;
-        let owner = SckOwner {
-            account: account.id,
-            address: account.wallet.address,
-            sck_id,
-        };
+        let owner = SckOwner { account: account.id, address: account.wallet.address, sck_id };
         Ok(owner.unwrap(wrapped, &self.seals.ring).await?)
     }
 
@@ -480,13 +342,7 @@ impl Custody {
         reason: SwapReason,
         at: Timestamp,
     ) -> Result<(), CustodyError> {
-        let swap = WalletSwap {
-            account,
-            replaces,
-            wallet,
-            reason,
-            at,
-        };
+        let swap = WalletSwap { account, replaces, wallet, reason, at };
         if self.ports.accounts.swap_wallet(swap).await? {
             Ok(())
         } else {
@@ -533,88 +389,8 @@ impl Custody {
     }
 }
 
-impl Seals {
-    fn derive(&self, wallet: &Wallet, password: &PasswordHash) -> Result<Sck, CustodyError> {
-        let pepper = self.keys.pepper.get(wallet.pepper_id);
-        let pepper = pepper.ok_or(CustodyError::NoPepper(wallet.pepper_id))?;
-        let sck = Sck::derive(wallet.kdf, password, &wallet.salt, pepper);
-        if sck.matches(&wallet.commitment) {
-            Ok(sck)
-        } else {
-            Err(CustodyError::WrongPassword)
-        }
-    }
-
-    /// Seals the key under a fresh salt and SCK, and wraps that SCK.
-    fn seal(
-        &self,
-        account: AccountId,
-        telegram_id: TelegramId,
-        key: &PrivateKey,
-        password: &PasswordHash,
-        version: i64,
-    ) -> Result<(Wallet, WrappedSck), CustodyError> {
-        let (salt, sck_id, address) = (Salt::random(), SckId::random(), key.address());
-        let pepper_id = self.keys.pepper.current();
-        let pepper = self
-            .keys
-            .pepper
-            .get(pepper_id)
-            .ok_or(CustodyError::NoPepper(pepper_id))?;
-        let sck = Sck::derive(self.kdf, password, &salt, pepper);
-        let wallet = Wallet {
-            address,
-            public_key: key.public_key(),
-            sealed_key: KeyOwner {
-                account,
-                telegram_id,
-                address,
-                sck_id,
-            }
-            .seal(key, &sck),
-            kdf: self.kdf,
-            salt,
-            password_version: password.version(),
-            pepper_id,
-            commitment: sck.commitment(),
-            sck_id,
-            version,
-        };
-        let wrapped = SckOwner {
-            account,
-            address,
-            sck_id,
-        }
-        .wrap(&sck, &self.ring)?;
-        Ok((wallet, wrapped))
-    }
-}
-
-/// Opens the sealed key, and checks that it is the key of the wallet's address.
-fn open(account: &Account, sck: &Sck) -> Result<PrivateKey, CustodyError> {
-    let wallet = &account.wallet;
-    let owner = KeyOwner {
-        account: account.id,
-        telegram_id: account.telegram_id,
-        address: wallet.address,
-        sck_id: wallet.sck_id,
-    };
-    let key = owner.open(&wallet.sealed_key, sck)?;
-    if key.address() == wallet.address {
-        Ok(key)
-    } else {
-        Err(CustodyError::Integrity(
-            "the sealed key is not the key of the wallet's address",
-        ))
-    }
-}
-
 fn refuse_frozen(account: &Account) -> Result<(), CustodyError> {
-    if account.state == AccountState::Active {
-        Ok(())
-    } else {
-        Err(CustodyError::Frozen)
-    }
+    if account.state == AccountState::Active { Ok(()) } else { Err(CustodyError::Frozen) }
 }
 
 /// An outcome that can not be written changes no answer: it is tried again in the background.

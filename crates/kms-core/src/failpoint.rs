@@ -6,10 +6,7 @@
 #[inline]
 pub fn reach(place: &str) {
     #[cfg(feature = "failpoints")]
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "tests arm a place in a process of its own"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "tests arm a place in a process of its own")]
     if std::env::var("KMS_FAILPOINT").is_ok_and(|armed| armed == place) {
         std::process::abort();
     }

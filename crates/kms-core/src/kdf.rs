@@ -51,11 +51,7 @@ impl Salt {
 
 impl KdfParams {
     /// Argon2id with 19 MiB, two passes, one lane: OWASP's recommendation.
-    pub const ARGON2ID: Self = Self::Argon2id {
-        memory: 19 * 1024,
-        passes: 2,
-        lanes: 1,
-    };
+    pub const ARGON2ID: Self = Self::Argon2id { memory: 19 * 1024, passes: 2, lanes: 1 };
 
     /// PBKDF2-HMAC-SHA256 with 600,000 rounds: OWASP's recommendation.
     pub const PBKDF2: Self = Self::Pbkdf2 { rounds: 600_000 };
@@ -64,11 +60,7 @@ impl KdfParams {
     pub(crate) fn stretch(self, password: &PasswordHash, salt: &Salt) -> Zeroizing<[u8; 32]> {
         let mut out = Zeroizing::new([0; 32]);
         match self {
-            Self::Argon2id {
-                memory,
-                passes,
-                lanes,
-            } => {
+            Self::Argon2id { memory, passes, lanes } => {
                 #[expect(
                     clippy::expect_used,
                     reason = "the bounds of FromStr are within Argon2's"
@@ -121,27 +113,19 @@ impl FromStr for KdfParams {
                 passes: cost(fields.next(), "t=", 1, 16)?,
                 lanes: cost(fields.next(), "p=", 1, 4)?,
             },
-            "pbkdf2-sha256" => Self::Pbkdf2 {
-                rounds: cost(fields.next(), "i=", 100_000, 10_000_000)?,
-            },
+            "pbkdf2-sha256" => {
+                Self::Pbkdf2 { rounds: cost(fields.next(), "i=", 100_000, 10_000_000)? }
+            }
             _ => return Err(KdfParamsError),
         };
-        if params.to_string() == text {
-            Ok(params)
-        } else {
-            Err(KdfParamsError)
-        }
+        if params.to_string() == text { Ok(params) } else { Err(KdfParamsError) }
     }
 }
 
 impl fmt::Display for KdfParams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Argon2id {
-                memory,
-                passes,
-                lanes,
-            } => {
+            Self::Argon2id { memory, passes, lanes } => {
                 write!(f, "argon2id:m={memory},t={passes},p={lanes}")
             }
             Self::Pbkdf2 { rounds } => write!(f, "pbkdf2-sha256:i={rounds}"),

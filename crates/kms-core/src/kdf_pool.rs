@@ -49,13 +49,9 @@ impl KdfPool {
     /// # Errors
     /// `Busy` when as many tasks run and wait as may.
     pub fn reserve(&self) -> Result<Place, PoolError> {
-        let place = Arc::clone(&self.places)
-            .try_acquire_owned()
-            .map_err(|_full| PoolError::Busy)?;
-        Ok(Place {
-            place,
-            cores: Arc::clone(&self.cores),
-        })
+        let place =
+            Arc::clone(&self.places).try_acquire_owned().map_err(|_full| PoolError::Busy)?;
+        Ok(Place { place, cores: Arc::clone(&self.cores) })
     }
 }
 
@@ -68,11 +64,7 @@ impl Place {
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PoolError> {
-        let core = self
-            .cores
-            .acquire_owned()
-            .await
-            .map_err(|_closed| PoolError::Stopped)?;
+        let core = self.cores.acquire_owned().await.map_err(|_closed| PoolError::Stopped)?;
         let place = self.place;
         tokio::task::spawn_blocking(move || {
             // Held until the work ends, also when nobody waits for it any more.

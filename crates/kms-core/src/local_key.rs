@@ -70,18 +70,13 @@ impl LocalMasterKey {
     /// # Errors
     /// When the file is missing or open to others, the passphrase is wrong, or the key too small.
     pub fn read(id: MasterKeyId, path: &Path, passphrase: &str) -> Result<Self, LocalKeyError> {
-        let read = |source| LocalKeyError::Read {
-            path: path.display().to_string(),
-            source,
-        };
+        let read = |source| LocalKeyError::Read { path: path.display().to_string(), source };
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
             let mode = std::fs::metadata(path).map_err(read)?.permissions().mode();
             if mode & 0o077 != 0 {
-                return Err(LocalKeyError::Mode {
-                    path: path.display().to_string(),
-                });
+                return Err(LocalKeyError::Mode { path: path.display().to_string() });
             }
         }
         let pem = Zeroizing::new(std::fs::read_to_string(path).map_err(read)?);
@@ -110,20 +105,12 @@ impl LocalMasterKey {
     }
 
     fn new(id: MasterKeyId, private: PrivateKey) -> Self {
-        Self {
-            id,
-            public: private.to_public_key(),
-            private: Arc::new(private),
-        }
+        Self { id, public: private.to_public_key(), private: Arc::new(private) }
     }
 }
 
 fn check_size(bits: u32) -> Result<(), LocalKeyError> {
-    if matches!(bits, 3072 | 4096) {
-        Ok(())
-    } else {
-        Err(LocalKeyError::Size { bits })
-    }
+    if matches!(bits, 3072 | 4096) { Ok(()) } else { Err(LocalKeyError::Size { bits }) }
 }
 
 #[async_trait]
@@ -148,9 +135,7 @@ impl MasterKey for LocalMasterKey {
 
 impl fmt::Debug for LocalMasterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalMasterKey")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("LocalMasterKey").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -171,10 +156,7 @@ mod tests {
         let again = LocalMasterKey::from_pem(id(), &key.to_pem("other").unwrap(), "other").unwrap();
         let wrapped = key.public_key().oaep_encrypt::<Sha256>(b"secret").unwrap();
         assert_eq!(*again.unwrap(wrapped).await.unwrap(), b"secret");
-        assert_eq!(
-            format!("{key:?}"),
-            "LocalMasterKey { id: MasterKeyId(\"kms-test\"), .. }"
-        );
+        assert_eq!(format!("{key:?}"), "LocalMasterKey { id: MasterKeyId(\"kms-test\"), .. }");
     }
 
     #[test]
@@ -184,10 +166,7 @@ mod tests {
         let nonsense = LocalMasterKey::from_pem(id(), "no PEM", PASSPHRASE).unwrap_err();
         assert!(matches!(nonsense, LocalKeyError::Decrypt), "{nonsense}");
         let small = LocalMasterKey::generate(id(), 2048).unwrap_err();
-        assert!(
-            matches!(small, LocalKeyError::Size { bits: 2048 }),
-            "{small}"
-        );
+        assert!(matches!(small, LocalKeyError::Size { bits: 2048 }), "{small}");
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), PEM).unwrap();
         assert!(LocalMasterKey::read(id(), file.path(), PASSPHRASE).is_ok());

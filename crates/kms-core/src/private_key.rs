@@ -45,9 +45,7 @@ impl PrivateKey {
 
     /// From its 32 bytes, big-endian; `None` if they are no key.
     pub(crate) fn from_bytes(bytes: &[u8; 32]) -> Option<Self> {
-        SigningKey::from_slice(bytes)
-            .ok()
-            .map(|key| Self(Box::new(key)))
+        SigningKey::from_slice(bytes).ok().map(|key| Self(Box::new(key)))
     }
 
     pub(crate) fn to_bytes(&self) -> Zeroizing<[u8; 32]> {
@@ -77,11 +75,7 @@ impl PrivateKey {
 
 impl OpenWallet {
     pub(crate) fn new(account: AccountId, address: EthAddress, key: PrivateKey) -> Self {
-        Self {
-            account,
-            address,
-            key,
-        }
+        Self { account, address, key }
     }
 
     /// Whose it is.
@@ -99,21 +93,11 @@ impl OpenWallet {
     /// Signs a 32-byte hash, deterministically (RFC 6979).
     #[must_use]
     pub fn sign_hash(&self, hash: &[u8; 32]) -> HashSignature {
-        #[expect(
-            clippy::expect_used,
-            reason = "fails only for hashes that are not 32 bytes"
-        )]
-        let (signature, recovery) = self
-            .key
-            .0
-            .sign_prehash_recoverable(hash)
-            .expect("a 32-byte hash can be signed");
+        #[expect(clippy::expect_used, reason = "fails only for hashes that are not 32 bytes")]
+        let (signature, recovery) =
+            self.key.0.sign_prehash_recoverable(hash).expect("a 32-byte hash can be signed");
         let (r, s) = signature.split_bytes();
-        HashSignature {
-            r: r.into(),
-            s: s.into(),
-            y_parity: recovery.is_y_odd(),
-        }
+        HashSignature { r: r.into(), s: s.into(), y_parity: recovery.is_y_odd() }
     }
 }
 
@@ -125,9 +109,7 @@ impl fmt::Debug for PrivateKey {
 
 impl fmt::Debug for OpenWallet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenWallet")
-            .field("address", &self.address)
-            .finish_non_exhaustive()
+        f.debug_struct("OpenWallet").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
@@ -147,10 +129,7 @@ mod tests {
     #[test]
     fn derives_the_known_address_and_round_trips() {
         let key = known();
-        assert_eq!(
-            key.address().to_string(),
-            "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
-        );
+        assert_eq!(key.address().to_string(), "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266");
         assert_eq!(hex::encode(*key.to_bytes()), KEY);
         assert!(PrivateKey::from_bytes(&[0; 32]).is_none());
         assert!(PrivateKey::from_bytes(&[0xff; 32]).is_none());

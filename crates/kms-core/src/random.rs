@@ -7,11 +7,6 @@ use ring::rand::{SecureRandom, SystemRandom};
 /// # Panics
 /// If the operating system gives none. Nothing sound can be done without.
 pub(crate) fn fill(bytes: &mut [u8]) {
-    #[expect(
-        clippy::expect_used,
-        reason = "nothing sound can be done without random bytes"
-    )]
-    SystemRandom::new()
-        .fill(bytes)
-        .expect("the operating system gives random bytes");
+    #[expect(clippy::expect_used, reason = "nothing sound can be done without random bytes")]
+    SystemRandom::new().fill(bytes).expect("the operating system gives random bytes");
 }

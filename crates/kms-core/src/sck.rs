@@ -23,12 +23,7 @@ impl Sck {
     ) -> Self {
         let stretched = params.stretch(password, salt);
         let mut sck = Box::new(Zeroizing::new([0; 32]));
-        expand(
-            Some(pepper.expose()),
-            &stretched,
-            b"wallet-kms/v1/sck",
-            &mut sck,
-        );
+        expand(Some(pepper.expose()), &stretched, b"wallet-kms/v1/sck", &mut sck);
         Self(sck)
     }
 
@@ -107,9 +102,7 @@ mod tests {
     #[test]
     fn hkdf_is_that_of_rfc_5869() {
         let mut out = [0; 42];
-        Hkdf::<Sha256>::new(None, &[0x0b; 22])
-            .expand(b"", &mut out)
-            .unwrap();
+        Hkdf::<Sha256>::new(None, &[0x0b; 22]).expand(b"", &mut out).unwrap();
         assert_eq!(
             hex::encode(out),
             "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8"

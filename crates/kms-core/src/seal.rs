@@ -66,10 +66,7 @@ impl KeyOwner {
             return Err(SealError::Format);
         };
         let plain = open(body, &sck.seal_key(), &self.aad())?;
-        let bytes: &[u8; 32] = plain
-            .as_slice()
-            .try_into()
-            .map_err(|_length| SealError::Format)?;
+        let bytes: &[u8; 32] = plain.as_slice().try_into().map_err(|_length| SealError::Format)?;
         PrivateKey::from_bytes(bytes).ok_or(SealError::Mismatch)
     }
 }
@@ -89,11 +86,7 @@ impl Sealer {
     /// Seals a mobile number or an e-mail address of the account.
     #[must_use]
     pub fn seal_contact(&self, account: AccountId, kind: &str, contact: &str) -> Vec<u8> {
-        self.seal(
-            "contact",
-            &[account.as_bytes(), kind.as_bytes()],
-            contact.as_bytes(),
-        )
+        self.seal("contact", &[account.as_bytes(), kind.as_bytes()], contact.as_bytes())
     }
 
     /// Opens what [`Sealer::seal_contact`] made.
@@ -132,17 +125,9 @@ impl Sealer {
     fn seal(&self, purpose: &str, owner: &[&[u8]], plain: &[u8]) -> Vec<u8> {
         let id = self.0.contact.current();
         let mut blob = vec![VERSION, id.as_u8()];
-        #[expect(
-            clippy::expect_used,
-            reason = "the current version is always configured"
-        )]
+        #[expect(clippy::expect_used, reason = "the current version is always configured")]
         let key = self.0.contact.get(id).expect("the current key is there");
-        append_sealed(
-            &mut blob,
-            &purpose_key(key, purpose),
-            &server_aad(purpose, owner),
-            plain,
-        );
+        append_sealed(&mut blob, &purpose_key(key, purpose), &server_aad(purpose, owner), plain);
         blob
     }
 
@@ -157,11 +142,7 @@ impl Sealer {
         };
         let id = ServerKeyId::try_from(*id).map_err(|_zero| SealError::Format)?;
         let key = self.0.contact.get(id).ok_or(SealError::NoKey(id))?;
-        open(
-            body,
-            &purpose_key(key, purpose),
-            &server_aad(purpose, owner),
-        )
+        open(body, &purpose_key(key, purpose), &server_aad(purpose, owner))
     }
 }
 
@@ -176,19 +157,11 @@ fn purpose_key(key: &ServerKey, purpose: &str) -> Zeroizing<[u8; 32]> {
 }
 
 fn server_aad(purpose: &str, owner: &[&[u8]]) -> Vec<u8> {
-    [
-        b"wallet-kms/v1/".as_slice(),
-        purpose.as_bytes(),
-        &owner.concat(),
-    ]
-    .concat()
+    [b"wallet-kms/v1/".as_slice(), purpose.as_bytes(), &owner.concat()].concat()
 }
 
 fn aes(key: &[u8; 32]) -> LessSafeKey {
-    #[expect(
-        clippy::expect_used,
-        reason = "fails only for keys that are not 32 bytes"
-    )]
+    #[expect(clippy::expect_used, reason = "fails only for keys that are not 32 bytes")]
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("32 bytes are an AES-256 key"))
 }
 
@@ -214,17 +187,11 @@ fn append_sealed(blob: &mut Vec<u8>, key: &[u8; 32], aad: &[u8], plain: &[u8]) {
 }
 
 fn open(body: &[u8], key: &[u8; 32], aad: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
-    let (nonce, sealed) = body
-        .split_first_chunk::<NONCE_LEN>()
-        .ok_or(SealError::Format)?;
+    let (nonce, sealed) = body.split_first_chunk::<NONCE_LEN>().ok_or(SealError::Format)?;
     let length = sealed.len().checked_sub(TAG_LEN).ok_or(SealError::Format)?;
     let mut plain = Zeroizing::new(sealed.to_vec());
     aes(key)
-        .open_in_place(
-            Nonce::assume_unique_for_key(*nonce),
-            Aad::from(aad),
-            &mut plain,
-        )
+        .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), &mut plain)
         .map_err(|_unspecified| SealError::Mismatch)?;
     plain.truncate(length);
     Ok(plain)
@@ -250,34 +217,16 @@ mod tests {
         let (owner, sck, key) = (owner(), Sck::from_bytes(&[3; 32]), PrivateKey::random());
         let blob = owner.seal(&key, &sck);
         assert_eq!(blob.len(), 61);
-        assert_eq!(
-            *owner.open(&blob, &sck).unwrap().to_bytes(),
-            *key.to_bytes()
-        );
+        assert_eq!(*owner.open(&blob, &sck).unwrap().to_bytes(), *key.to_bytes());
         for stranger in [
-            KeyOwner {
-                account: AccountId::random(),
-                ..owner
-            },
-            KeyOwner {
-                telegram_id: 8.try_into().unwrap(),
-                ..owner
-            },
-            KeyOwner {
-                address: EthAddress::from([8; 20]),
-                ..owner
-            },
-            KeyOwner {
-                sck_id: SckId::random(),
-                ..owner
-            },
+            KeyOwner { account: AccountId::random(), ..owner },
+            KeyOwner { telegram_id: 8.try_into().unwrap(), ..owner },
+            KeyOwner { address: EthAddress::from([8; 20]), ..owner },
+            KeyOwner { sck_id: SckId::random(), ..owner },
         ] {
             assert_eq!(stranger.open(&blob, &sck).unwrap_err(), SealError::Mismatch);
         }
-        assert_eq!(
-            owner.open(&blob, &Sck::from_bytes(&[4; 32])).unwrap_err(),
-            SealError::Mismatch
-        );
+        assert_eq!(owner.open(&blob, &Sck::from_bytes(&[4; 32])).unwrap_err(), SealError::Mismatch);
     }
 
     #[test]
@@ -290,10 +239,7 @@ mod tests {
             assert!(owner.open(&changed, &sck).is_err(), "bit {bit}");
         }
         for length in 0..blob.len() {
-            assert!(
-                owner.open(&blob[..length], &sck).is_err(),
-                "length {length}"
-            );
+            assert!(owner.open(&blob[..length], &sck).is_err(), "length {length}");
         }
         assert!(owner.open(&[blob.as_slice(), &[0]].concat(), &sck).is_err());
     }
@@ -303,17 +249,10 @@ mod tests {
         let sealer = Sealer::new(Arc::new(ServerKeys::random()));
         let (ann, bob) = (AccountId::random(), AccountId::random());
         let blob = sealer.seal_contact(ann, "email", "ann@example.org");
-        assert_eq!(
-            sealer.open_contact(ann, "email", &blob).unwrap(),
-            "ann@example.org"
-        );
+        assert_eq!(sealer.open_contact(ann, "email", &blob).unwrap(), "ann@example.org");
         assert!(sealer.open_contact(bob, "email", &blob).is_err());
         assert!(sealer.open_contact(ann, "mobile", &blob).is_err());
-        assert!(
-            sealer
-                .open_transaction(TransferId::random(), &blob)
-                .is_err()
-        );
+        assert!(sealer.open_transaction(TransferId::random(), &blob).is_err());
         let other = Sealer::new(Arc::new(ServerKeys::random()));
         assert!(other.open_contact(ann, "email", &blob).is_err());
         let mut newer = blob;

@@ -70,11 +70,7 @@ impl TryFrom<u8> for ServerKeyId {
     type Error = ServerKeyError;
 
     fn try_from(id: u8) -> Result<Self, ServerKeyError> {
-        if id == 0 {
-            Err(ServerKeyError::Format)
-        } else {
-            Ok(Self(id))
-        }
+        if id == 0 { Err(ServerKeyError::Format) } else { Ok(Self(id)) }
     }
 }
 
@@ -105,10 +101,7 @@ impl ServerKeySet {
         let mut bytes = Box::new(Zeroizing::new([0; 32]));
         random::fill(bytes.as_mut_slice());
         let current = ServerKeyId(1);
-        Self {
-            current,
-            keys: BTreeMap::from([(current, ServerKey(bytes))]),
-        }
+        Self { current, keys: BTreeMap::from([(current, ServerKey(bytes))]) }
     }
 
     /// The version used for writing.
@@ -132,15 +125,9 @@ impl ServerKeySet {
     /// length-prefixed, so that no two rows look alike; the first names the table.
     #[must_use]
     pub fn mac(&self, fields: &[&[u8]]) -> RowMac {
-        #[expect(
-            clippy::indexing_slicing,
-            reason = "the current version is always in the map"
-        )]
+        #[expect(clippy::indexing_slicing, reason = "the current version is always in the map")]
         let key = &self.keys[&self.current];
-        RowMac {
-            key: self.current,
-            tag: row_tag(key, fields),
-        }
+        RowMac { key: self.current, tag: row_tag(key, fields) }
     }
 
     /// Whether `mac` is the MAC of these fields, under the version it names.
@@ -209,10 +196,7 @@ fn framed(fields: &[&[u8]]) -> Vec<u8> {
 }
 
 fn row_tag(key: &ServerKey, fields: &[&[u8]]) -> [u8; 32] {
-    tag(
-        &hmac::Key::new(hmac::HMAC_SHA256, key.expose()),
-        &[&framed(fields)],
-    )
+    tag(&hmac::Key::new(hmac::HMAC_SHA256, key.expose()), &[&framed(fields)])
 }
 
 fn tag(key: &hmac::Key, parts: &[&[u8]]) -> [u8; 32] {
@@ -233,9 +217,7 @@ impl fmt::Debug for ServerKey {
 
 impl fmt::Debug for ServerKeySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set()
-            .entries(self.keys.keys().map(|id| id.0))
-            .finish()
+        f.debug_set().entries(self.keys.keys().map(|id| id.0)).finish()
     }
 }
 
@@ -246,9 +228,8 @@ mod tests {
     #[test]
     fn the_highest_id_writes_and_all_verify() {
         let old: ServerKeySet = format!("1:{}", "11".repeat(32)).parse().unwrap();
-        let both: ServerKeySet = format!("2:{},1:{}", "22".repeat(32), "11".repeat(32))
-            .parse()
-            .unwrap();
+        let both: ServerKeySet =
+            format!("2:{},1:{}", "22".repeat(32), "11".repeat(32)).parse().unwrap();
         let row: [&[u8]; 2] = [b"accounts", b"x"];
         assert_eq!(both.mac(&row).key.as_u8(), 2);
         assert!(both.verify(&old.mac(&row), &row));
@@ -274,16 +255,11 @@ mod tests {
             assert!(!error.to_string().contains("1f1f"), "{bad}");
         }
         assert_eq!(
-            format!("1:{digits},1:{digits}")
-                .parse::<ServerKeySet>()
-                .unwrap_err(),
+            format!("1:{digits},1:{digits}").parse::<ServerKeySet>().unwrap_err(),
             ServerKeyError::Twice(1)
         );
         let keys: ServerKeySet = format!("7:{digits}").parse().unwrap();
         assert_eq!(format!("{keys:?}"), "{7}");
-        assert_eq!(
-            format!("{:?}", keys.get(keys.current()).unwrap()),
-            "ServerKey(..)"
-        );
+        assert_eq!(format!("{:?}", keys.get(keys.current()).unwrap()), "ServerKey(..)");
     }
 }

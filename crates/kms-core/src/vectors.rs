@@ -23,9 +23,7 @@ struct Vectors(Value);
 
 impl Vectors {
     fn text(&self, name: &str) -> &str {
-        self.0[name]
-            .as_str()
-            .unwrap_or_else(|| panic!("there is no {name}"))
+        self.0[name].as_str().unwrap_or_else(|| panic!("there is no {name}"))
     }
 
     fn bytes(&self, name: &str) -> Vec<u8> {
@@ -39,12 +37,7 @@ impl Vectors {
 
 fn server_keys() -> ServerKeys {
     let key = |byte: &str| format!("1:{}", byte.repeat(32)).parse().unwrap();
-    ServerKeys {
-        pepper: key("a1"),
-        contact: key("b2"),
-        row: key("c3"),
-        audit: key("d4"),
-    }
+    ServerKeys { pepper: key("a1"), contact: key("b2"), row: key("c3"), audit: key("d4") }
 }
 
 fn master_key() -> LocalMasterKey {
@@ -56,16 +49,10 @@ async fn the_vectors_open() {
     let vectors = Vectors(serde_json::from_str(VECTORS).unwrap());
     let keys = server_keys();
     let pepper = keys.pepper.get(keys.pepper.current()).unwrap();
-    assert_eq!(
-        pepper.check_value().to_vec(),
-        vectors.bytes("pepper_check_value")
-    );
+    assert_eq!(pepper.check_value().to_vec(), vectors.bytes("pepper_check_value"));
     let password = PasswordHash::fill(|bytes| *bytes = vectors.array("password_hash"));
     let salt = Salt(vectors.array("salt"));
-    for (kdf, stretched) in [
-        ("argon2id", KdfParams::ARGON2ID),
-        ("pbkdf2", KdfParams::PBKDF2),
-    ] {
+    for (kdf, stretched) in [("argon2id", KdfParams::ARGON2ID), ("pbkdf2", KdfParams::PBKDF2)] {
         assert_eq!(stretched.to_string(), vectors.text(&format!("{kdf}_text")));
         let made = stretched.stretch(&password, &salt);
         assert_eq!(made.to_vec(), vectors.bytes(&format!("{kdf}_stretched")));
@@ -78,15 +65,8 @@ async fn the_vectors_open() {
     let sck_id = SckId::from_bytes(vectors.array("sck_id"));
     let address: EthAddress = vectors.text("address").parse().unwrap();
     let telegram_id = vectors.text("telegram_id").parse().unwrap();
-    let owner = KeyOwner {
-        account,
-        telegram_id,
-        address,
-        sck_id,
-    };
-    let key = owner
-        .open(&vectors.bytes("sealed_private_key"), &sck)
-        .unwrap();
+    let owner = KeyOwner { account, telegram_id, address, sck_id };
+    let key = owner.open(&vectors.bytes("sealed_private_key"), &sck).unwrap();
     assert_eq!(key.to_bytes().to_vec(), vectors.bytes("private_key"));
     assert_eq!(key.address(), address);
     let ring = KeyRing::new(Arc::new(master_key()), []).unwrap();
@@ -96,26 +76,15 @@ async fn the_vectors_open() {
         master_key: "kms-test".parse().unwrap(),
         bytes: vectors.bytes("wrapped_sck"),
     };
-    let unwrapped = SckOwner {
-        account,
-        address,
-        sck_id,
-    }
-    .unwrap(wrapped, &ring)
-    .await
-    .unwrap();
+    let unwrapped = SckOwner { account, address, sck_id }.unwrap(wrapped, &ring).await.unwrap();
     assert_eq!(unwrapped.expose(), sck.expose());
     let fields: [&[u8]; 3] = [b"accounts", account.as_bytes(), b"active"];
     assert_eq!(keys.row.mac(&fields).tag.to_vec(), vectors.bytes("row_mac"));
     let sealer = Sealer::new(Arc::new(keys));
-    let contact = sealer
-        .open_contact(account, "email", &vectors.bytes("sealed_email"))
-        .unwrap();
+    let contact = sealer.open_contact(account, "email", &vectors.bytes("sealed_email")).unwrap();
     assert_eq!(contact, "ann@example.org");
     let transfer = TransferId::from_bytes(vectors.array("transfer_id"));
-    let opened = sealer
-        .open_transaction(transfer, &vectors.bytes("sealed_transaction"))
-        .unwrap();
+    let opened = sealer.open_transaction(transfer, &vectors.bytes("sealed_transaction")).unwrap();
     assert_eq!(opened.to_vec(), vectors.bytes("transaction"));
 }
 
@@ -124,10 +93,7 @@ async fn the_vectors_open() {
 fn a_new_set_can_be_made() {
     let keys = server_keys();
     let pepper = keys.pepper.get(keys.pepper.current()).unwrap();
-    let (account, sck_id) = (
-        AccountId::from_bytes([0xaa; 16]),
-        SckId::from_bytes([0xbb; 16]),
-    );
+    let (account, sck_id) = (AccountId::from_bytes([0xaa; 16]), SckId::from_bytes([0xbb; 16]));
     let private: [u8; 32] = std::array::from_fn(|index| u8::try_from(index + 1).unwrap());
     let key = crate::private_key::PrivateKey::from_bytes(&private).unwrap();
     let hash: [u8; 32] = std::array::from_fn(|index| u8::try_from(255 - index).unwrap());
@@ -136,21 +102,9 @@ fn a_new_set_can_be_made() {
     let sck = Sck::derive(KdfParams::ARGON2ID, &password, &salt, pepper);
     let telegram_id = 4711.try_into().unwrap();
     let (address, transfer) = (key.address(), TransferId::from_bytes([0xcc; 16]));
-    let sealed = KeyOwner {
-        account,
-        telegram_id,
-        address,
-        sck_id,
-    }
-    .seal(&key, &sck);
+    let sealed = KeyOwner { account, telegram_id, address, sck_id }.seal(&key, &sck);
     let ring = KeyRing::new(Arc::new(master_key()), []).unwrap();
-    let wrapped = SckOwner {
-        account,
-        address,
-        sck_id,
-    }
-    .wrap(&sck, &ring)
-    .unwrap();
+    let wrapped = SckOwner { account, address, sck_id }.wrap(&sck, &ring).unwrap();
     let fields: [&[u8]; 3] = [b"accounts", account.as_bytes(), b"active"];
     let row_mac = hex::encode(keys.row.mac(&fields).tag);
     let check = hex::encode(pepper.check_value());

@@ -33,11 +33,8 @@ pub(crate) enum UnwrapError {
 impl SckOwner {
     fn prefix(&self) -> [u8; LEN - 32] {
         let mut prefix = [VERSION; LEN - 32];
-        let parts = [
-            self.account.as_bytes().as_slice(),
-            self.address.as_bytes(),
-            self.sck_id.as_bytes(),
-        ];
+        let parts =
+            [self.account.as_bytes().as_slice(), self.address.as_bytes(), self.sck_id.as_bytes()];
         for (to, from) in prefix.iter_mut().skip(1).zip(parts.concat()) {
             *to = from;
         }
@@ -90,11 +87,7 @@ mod tests {
 
     fn owner() -> SckOwner {
         let address = EthAddress::from([1; 20]);
-        SckOwner {
-            account: AccountId::random(),
-            address,
-            sck_id: SckId::random(),
-        }
+        SckOwner { account: AccountId::random(), address, sck_id: SckId::random() }
     }
 
     #[tokio::test]
@@ -104,18 +97,9 @@ mod tests {
         let opened = owner.unwrap(wrapped.clone(), &ring).await.unwrap();
         assert_eq!(opened.expose(), sck.expose());
         for stranger in [
-            SckOwner {
-                account: AccountId::random(),
-                ..owner
-            },
-            SckOwner {
-                address: EthAddress::from([2; 20]),
-                ..owner
-            },
-            SckOwner {
-                sck_id: SckId::random(),
-                ..owner
-            },
+            SckOwner { account: AccountId::random(), ..owner },
+            SckOwner { address: EthAddress::from([2; 20]), ..owner },
+            SckOwner { sck_id: SckId::random(), ..owner },
         ] {
             let refused = stranger.unwrap(wrapped.clone(), &ring).await;
             assert!(matches!(refused, Err(UnwrapError::Mismatch)));
@@ -137,19 +121,9 @@ mod tests {
             changed.push(bytes);
         }
         for bytes in changed {
-            let refused = owner
-                .unwrap(
-                    WrappedSck {
-                        bytes,
-                        ..wrapped.clone()
-                    },
-                    &ring,
-                )
-                .await;
+            let refused = owner.unwrap(WrappedSck { bytes, ..wrapped.clone() }, &ring).await;
             let undecryptable = MasterKeyError::Undecryptable;
-            let Err(UnwrapError::MasterKey(error)) = refused else {
-                panic!("accepted")
-            };
+            let Err(UnwrapError::MasterKey(error)) = refused else { panic!("accepted") };
             assert_eq!(error.to_string(), undecryptable.to_string());
         }
         let other = super::tests::ring("kms-other");
@@ -164,12 +138,7 @@ mod tests {
         let mut newer = sound.clone();
         newer[0] = 2;
         // Anybody can encrypt to a public key.
-        for plain in [
-            newer,
-            sound[1..].to_vec(),
-            [sound.as_slice(), &[0]].concat(),
-            Vec::new(),
-        ] {
+        for plain in [newer, sound[1..].to_vec(), [sound.as_slice(), &[0]].concat(), Vec::new()] {
             let wrapped = WrappedSck {
                 id: owner.sck_id,
                 account: owner.account,

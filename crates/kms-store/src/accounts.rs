@@ -8,7 +8,7 @@ use kms_core::account::{Account, NewAccount, Recovery, SwapReason, Wallet, Walle
 use kms_core::ports::{AccountStore, StoreError};
 use kms_core::{Salt, ServerKeySet, ServerKeys};
 use kms_types::wire::AccountState;
-use kms_types::{AccountRef, EthAddress, RecoveryId, Timestamp};
+use kms_types::{AccountId, AccountRef, EthAddress, RecoveryId, Timestamp};
 
 use crate::convert::At;
 use crate::database::{AnyConnection, Database, Failure};
@@ -67,10 +67,7 @@ struct Row {
 
 impl Row {
     fn parse(self, keys: &ServerKeys) -> Result<Account, StoreError> {
-        let at = At {
-            table: "accounts",
-            key: &self.id,
-        };
+        let at = At { table: "accounts", key: &self.id };
         let pepper: u8 = at.convert(self.pepper_id)?;
         let account = Account {
             id: at.parse(&self.id)?,
@@ -98,6 +95,43 @@ impl Row {
             Ok(account)
         } else {
             Err(at.tampered())
+        }
+    }
+}
+
+/// A wallet as a row, to insert or to replace one by.
+#[derive(Insertable, AsChangeset)]
+#[diesel(table_name = wallets, primary_key(account_id))]
+struct WalletRow {
+    account_id: String,
+    address: String,
+    public_key: Vec<u8>,
+    sealed_key: Vec<u8>,
+    kdf: String,
+    salt: Vec<u8>,
+    password_version: i32,
+    pepper_id: i32,
+    commitment: Vec<u8>,
+    sck_id: String,
+    version: i64,
+    updated_at: i64,
+}
+
+impl WalletRow {
+    fn new(account: AccountId, wallet: &Wallet, at: Timestamp) -> Self {
+        Self {
+            account_id: account.to_string(),
+            address: wallet.address.to_lower_hex(),
+            public_key: wallet.public_key.to_vec(),
+            sealed_key: wallet.sealed_key.clone(),
+            kdf: wallet.kdf.to_string(),
+            salt: wallet.salt.0.to_vec(),
+            password_version: wallet.password_version.into(),
+            pepper_id: wallet.pepper_id.as_u8().into(),
+            commitment: wallet.commitment.to_vec(),
+            sck_id: wallet.sck_id.to_string(),
+            version: wallet.version,
+            updated_at: at.0,
         }
     }
 }
@@ -164,45 +198,20 @@ fn insert(
             accounts::mac.eq(mac.tag.to_vec()),
         ))
         .execute(connection)?;
-    let wallet = &account.wallet;
     diesel::insert_into(wallets::table)
-        .values((
-            wallets::account_id.eq(account.id.to_string()),
-            wallets::address.eq(wallet.address.to_lower_hex()),
-            wallets::public_key.eq(wallet.public_key.to_vec()),
-            wallets::sealed_key.eq(wallet.sealed_key.clone()),
-            wallets::kdf.eq(wallet.kdf.to_string()),
-            wallets::salt.eq(wallet.salt.0.to_vec()),
-            wallets::password_version.eq(i32::from(wallet.password_version)),
-            wallets::pepper_id.eq(i32::from(wallet.pepper_id.as_u8())),
-            wallets::commitment.eq(wallet.commitment.to_vec()),
-            wallets::sck_id.eq(wallet.sck_id.to_string()),
-            wallets::version.eq(wallet.version),
-            wallets::updated_at.eq(account.created_at.0),
-        ))
+        .values(WalletRow::new(account.id, &account.wallet, account.created_at))
         .execute(connection)?;
     Ok(())
 }
 
 /// Everything of a wallet that a new password changes, if its version is still the old one.
 fn update_wallet(connection: &mut AnyConnection, swap: &WalletSwap) -> Result<bool, Error> {
-    let wallet = &swap.wallet;
     let row = wallets::table
         .filter(wallets::account_id.eq(swap.account.to_string()))
         .filter(wallets::version.eq(swap.replaces))
-        .filter(wallets::address.eq(wallet.address.to_lower_hex()));
+        .filter(wallets::address.eq(swap.wallet.address.to_lower_hex()));
     let changed = diesel::update(row)
-        .set((
-            wallets::sealed_key.eq(wallet.sealed_key.clone()),
-            wallets::kdf.eq(wallet.kdf.to_string()),
-            wallets::salt.eq(wallet.salt.0.to_vec()),
-            wallets::password_version.eq(i32::from(wallet.password_version)),
-            wallets::pepper_id.eq(i32::from(wallet.pepper_id.as_u8())),
-            wallets::commitment.eq(wallet.commitment.to_vec()),
-            wallets::sck_id.eq(wallet.sck_id.to_string()),
-            wallets::version.eq(wallet.version),
-            wallets::updated_at.eq(swap.at.0),
-        ))
+        .set(WalletRow::new(swap.account, &swap.wallet, swap.at))
         .execute(connection)?;
     Ok(changed == 1)
 }
@@ -249,8 +258,7 @@ fn inserted(result: Result<(), Failure>) -> Result<bool, Failure> {
 impl AccountStore for Database {
     async fn account(&self, account: AccountRef) -> Result<Option<Account>, StoreError> {
         let keys = self.keys.clone();
-        self.blocking(move |connection| find(connection, account, &keys))
-            .await
+        self.blocking(move |connection| find(connection, account, &keys)).await
     }
 
     async fn create_account(&self, new: NewAccount) -> Result<bool, StoreError> {
@@ -282,11 +290,8 @@ impl AccountStore for Database {
                 let kind = match swap.reason {
                     SwapReason::PasswordChange => StoredEventKind::PasswordChanged,
                     SwapReason::Recovery(id) => {
-                        let recovery = Recovery {
-                            id,
-                            account: swap.account,
-                            completed_at: swap.at,
-                        };
+                        let recovery =
+                            Recovery { id, account: swap.account, completed_at: swap.at };
                         insert_recovery(connection, &recovery, &keys.row)?;
                         StoredEventKind::Recovered
                     }
@@ -316,16 +321,9 @@ impl AccountStore for Database {
             let Some((account, completed_at, mac_key, mac)) = row else {
                 return Ok(None);
             };
-            let at = At {
-                table: "recoveries",
-                key: &key,
-            };
+            let at = At { table: "recoveries", key: &key };
             let completed_at = Timestamp(completed_at);
-            let recovery = Recovery {
-                id,
-                account: at.parse(&account)?,
-                completed_at,
-            };
+            let recovery = Recovery { id, account: at.parse(&account)?, completed_at };
             let mac = at.mac(mac_key, &mac)?;
             if with_recovery_fields(&recovery, |fields| keys.row.verify(&mac, fields)) {
                 Ok(Some(recovery))

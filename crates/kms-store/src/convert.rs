@@ -16,18 +16,11 @@ pub(crate) struct At<'a> {
 impl At<'_> {
     pub(crate) fn corrupt(self, reason: impl Display) -> StoreError {
         let (table, key) = (self.table, self.key.to_owned());
-        StoreError::Corrupt {
-            table,
-            key,
-            reason: reason.to_string(),
-        }
+        StoreError::Corrupt { table, key, reason: reason.to_string() }
     }
 
     pub(crate) fn tampered(self) -> StoreError {
-        StoreError::Tampered {
-            table: self.table,
-            key: self.key.to_owned(),
-        }
+        StoreError::Tampered { table: self.table, key: self.key.to_owned() }
     }
 
     pub(crate) fn parse<T: FromStr<Err: Display>>(self, text: &str) -> Result<T, StoreError> {
@@ -54,9 +47,6 @@ impl At<'_> {
 
     pub(crate) fn mac(self, key: i32, tag: &[u8]) -> Result<RowMac, StoreError> {
         let key: u8 = self.convert(key)?;
-        Ok(RowMac {
-            key: self.convert(key)?,
-            tag: self.array(tag)?,
-        })
+        Ok(RowMac { key: self.convert(key)?, tag: self.array(tag)? })
     }
 }

@@ -93,10 +93,7 @@ impl From<Failure> for StoreError {
 }
 
 fn unavailable(source: impl std::error::Error + Send + Sync + 'static) -> StoreError {
-    StoreError::Unavailable {
-        store: "account",
-        source: Box::new(source),
-    }
+    StoreError::Unavailable { store: "account", source: Box::new(source) }
 }
 
 impl Dialect {
@@ -157,11 +154,7 @@ impl Database {
             .await
             .map_err(|stopped| ConnectError::Open(Box::new(stopped)))?
             .map_err(|error| ConnectError::Open(Box::new(error)))?;
-        Ok(Self {
-            pool,
-            keys,
-            dialect,
-        })
+        Ok(Self { pool, keys, dialect })
     }
 
     /// Brings the schema up to date.
@@ -170,12 +163,10 @@ impl Database {
     /// When the database does not answer, or a step fails.
     pub async fn migrate(&self) -> Result<(), ConnectError> {
         let migrations = self.migrations();
-        self.blocking(
-            move |connection| match connection.run_pending_migrations(migrations) {
-                Ok(_steps) => Ok(Ok(())),
-                Err(error) => Ok(Err(ConnectError::Migrate(error))),
-            },
-        )
+        self.blocking(move |connection| match connection.run_pending_migrations(migrations) {
+            Ok(_steps) => Ok(Ok(())),
+            Err(error) => Ok(Err(ConnectError::Migrate(error))),
+        })
         .await?
     }
 
@@ -185,12 +176,10 @@ impl Database {
     /// When the database does not answer.
     pub async fn schema_is_current(&self) -> Result<bool, ConnectError> {
         let migrations = self.migrations();
-        self.blocking(
-            move |connection| match connection.has_pending_migration(migrations) {
-                Ok(pending) => Ok(Ok(!pending)),
-                Err(error) => Ok(Err(ConnectError::Migrate(error))),
-            },
-        )
+        self.blocking(move |connection| match connection.has_pending_migration(migrations) {
+            Ok(pending) => Ok(Ok(!pending)),
+            Err(error) => Ok(Err(ConnectError::Migrate(error))),
+        })
         .await?
     }
 
@@ -317,8 +306,6 @@ impl CustomizeConnection<AnyConnection, diesel::r2d2::Error> for Prepare {
 
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Database")
-            .field("dialect", &self.dialect)
-            .finish_non_exhaustive()
+        f.debug_struct("Database").field("dialect", &self.dialect).finish_non_exhaustive()
     }
 }

@@ -105,15 +105,9 @@ struct Row {
 impl Row {
     fn parse(self) -> Result<StoredEvent, StoreError> {
         let key = self.seq.to_string();
-        let at = At {
-            table: "events",
-            key: &key,
-        };
+        let at = At { table: "events", key: &key };
         Ok(StoredEvent {
-            cursor: EventCursor {
-                transaction: self.tx,
-                sequence: self.seq,
-            },
+            cursor: EventCursor { transaction: self.tx, sequence: self.seq },
             account: at.parse(&self.account_id)?,
             telegram_id: at.convert(self.telegram_id)?,
             at: Timestamp(self.at),
@@ -200,10 +194,7 @@ impl Database {
                 .first(connection)
                 .optional()?;
             let (transaction, sequence) = row.unwrap_or_default();
-            Ok(EventCursor {
-                transaction,
-                sequence,
-            })
+            Ok(EventCursor { transaction, sequence })
         })
         .await
     }

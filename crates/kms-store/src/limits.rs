@@ -30,13 +30,8 @@ impl Database {
             wait: i64,
         }
         // Keys may hold personal data; the table does not.
-        let key: String = Sha256::digest(key)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        let period = i64::try_from(limit.period.as_millis())
-            .unwrap_or(i64::MAX / 1024)
-            .max(1);
+        let key: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
+        let period = i64::try_from(limit.period.as_millis()).unwrap_or(i64::MAX / 1024).max(1);
         let reach = period.saturating_mul(limit.burst.into());
         let (now, greatest) = (self.dialect.clock(), self.dialect.greatest());
         let next = format!("{greatest}(limits.tat, {now}) + $2");

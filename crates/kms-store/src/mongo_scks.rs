@@ -43,15 +43,11 @@ impl MongoScks {
     /// When the URL can not be read.
     pub async fn connect(url: &str, database: &str) -> Result<Self, ConnectError> {
         if !url.starts_with("mongodb://") && !url.starts_with("mongodb+srv://") {
-            return Err(ConnectError::Scheme {
-                expected: "mongodb:// or mongodb+srv://",
-            });
+            return Err(ConnectError::Scheme { expected: "mongodb:// or mongodb+srv://" });
         }
         let open = |error: mongodb::error::Error| ConnectError::Open(Box::new(error));
         let mut options = ClientOptions::parse(url).await.map_err(open)?;
-        options
-            .app_name
-            .get_or_insert_with(|| "kms-server".to_owned());
+        options.app_name.get_or_insert_with(|| "kms-server".to_owned());
         options.connect_timeout = Some(Duration::from_secs(2));
         options.server_selection_timeout = Some(Duration::from_secs(3));
         options.retry_writes = Some(true);
@@ -59,10 +55,7 @@ impl MongoScks {
         options.read_concern = Some(ReadConcern::majority());
         options.selection_criteria =
             Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
-        let mut concern = WriteConcern::builder()
-            .w(Acknowledgment::Majority)
-            .journal(true)
-            .build();
+        let mut concern = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
         concern.w_timeout = Some(TIMEOUT);
         options.write_concern = Some(concern);
         let client = Client::with_options(options).map_err(open)?;
@@ -76,9 +69,7 @@ impl MongoScks {
     /// When it does not, within seconds.
     pub async fn ping(&self) -> Result<(), StoreError> {
         let ping = self.client.database("admin");
-        within(ping.run_command(doc! { "ping": 1 }).into_future())
-            .await
-            .map(drop)
+        within(ping.run_command(doc! { "ping": 1 }).into_future()).await.map(drop)
     }
 }
 
@@ -94,10 +85,7 @@ async fn within<T>(
 }
 
 fn unavailable(source: impl std::error::Error + Send + Sync + 'static) -> StoreError {
-    StoreError::Unavailable {
-        store: "key",
-        source: Box::new(source),
-    }
+    StoreError::Unavailable { store: "key", source: Box::new(source) }
 }
 
 #[async_trait]
@@ -107,14 +95,9 @@ impl SckStore for MongoScks {
             id: sck.id.to_string(),
             account: sck.account.to_string(),
             master_key: sck.master_key.to_string(),
-            bytes: Binary {
-                subtype: BinarySubtype::Generic,
-                bytes: sck.bytes,
-            },
+            bytes: Binary { subtype: BinarySubtype::Generic, bytes: sck.bytes },
         };
-        within(self.scks.insert_one(&document).into_future())
-            .await
-            .map(drop)
+        within(self.scks.insert_one(&document).into_future()).await.map(drop)
     }
 
     async fn sck(&self, id: SckId) -> Result<Option<WrappedSck>, StoreError> {
@@ -123,10 +106,7 @@ impl SckStore for MongoScks {
         let Some(document) = found else {
             return Ok(None);
         };
-        let at = At {
-            table: "wrapped_scks",
-            key: &key,
-        };
+        let at = At { table: "wrapped_scks", key: &key };
         Ok(Some(WrappedSck {
             id,
             account: at.parse(&document.account)?,

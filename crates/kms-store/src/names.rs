@@ -27,10 +27,7 @@ pub struct Resolved {
 type Columns = (i64, String, i64, i64, bool);
 
 fn parse((holder, shown, claimed_at, seen_at, moved): Columns) -> Result<Claim, StoreError> {
-    let at = At {
-        table: "names",
-        key: &shown,
-    };
+    let at = At { table: "names", key: &shown };
     Ok(Claim {
         username: at.parse(&shown)?,
         holder: at.convert(holder)?,
@@ -44,13 +41,7 @@ fn active_claim(connection: &mut AnyConnection, name: &Username) -> Result<Optio
     let row: Option<Columns> = names::table
         .filter(names::canonical.eq(name.canonical()))
         .filter(names::ended_at.is_null())
-        .select((
-            names::telegram_id,
-            names::shown,
-            names::claimed_at,
-            names::seen_at,
-            names::moved,
-        ))
+        .select((names::telegram_id, names::shown, names::claimed_at, names::seen_at, names::moved))
         .first(connection)
         .optional()?;
     Ok(row.map(parse).transpose()?)
@@ -60,13 +51,7 @@ fn claim_of(connection: &mut AnyConnection, holder: TelegramId) -> Result<Option
     let row: Option<Columns> = names::table
         .filter(names::telegram_id.eq(holder.as_i64()))
         .filter(names::ended_at.is_null())
-        .select((
-            names::telegram_id,
-            names::shown,
-            names::claimed_at,
-            names::seen_at,
-            names::moved,
-        ))
+        .select((names::telegram_id, names::shown, names::claimed_at, names::seen_at, names::moved))
         .first(connection)
         .optional()?;
     Ok(row.map(parse).transpose()?)
@@ -104,16 +89,8 @@ pub(crate) fn observe(
             .get_result(connection)?;
         known.had_other_holder = others > 0;
     }
-    let observation = Observation {
-        holder,
-        username,
-        seen_at,
-    };
-    apply(
-        connection,
-        &observation,
-        &name_service::decide(&observation, &known),
-    )
+    let observation = Observation { holder, username, seen_at };
+    apply(connection, &observation, &name_service::decide(&observation, &known))
 }
 
 fn apply(
@@ -128,13 +105,9 @@ fn apply(
             .set(name_observations::seen_at.eq(at))
             .execute(connection)?;
     }
-    let own = names::table
-        .filter(names::telegram_id.eq(holder))
-        .filter(names::ended_at.is_null());
+    let own = names::table.filter(names::telegram_id.eq(holder)).filter(names::ended_at.is_null());
     if decision.end_own {
-        diesel::update(own)
-            .set(names::ended_at.eq(Some(at)))
-            .execute(connection)?;
+        diesel::update(own).set(names::ended_at.eq(Some(at))).execute(connection)?;
     }
     let Some(username) = &observation.username else {
         return Ok(());
@@ -143,9 +116,7 @@ fn apply(
         .filter(names::canonical.eq(username.canonical()))
         .filter(names::ended_at.is_null());
     if decision.end_other {
-        diesel::update(named)
-            .set(names::ended_at.eq(Some(at)))
-            .execute(connection)?;
+        diesel::update(named).set(names::ended_at.eq(Some(at))).execute(connection)?;
     }
     if decision.refresh {
         diesel::update(own)
@@ -212,18 +183,10 @@ impl Database {
             let Some(holder) = holder else {
                 return Ok(None);
             };
-            let id = At {
-                table: "accounts",
-                key: &holder.id,
-            }
-            .parse(&holder.id)?;
+            let id = At { table: "accounts", key: &holder.id }.parse(&holder.id)?;
             let account = accounts::find(connection, AccountRef::Id(id), &keys)?;
             let moved_at = name_service::moved_at(&claim, now);
-            Ok(account.map(|account| Resolved {
-                username: claim.username,
-                account,
-                moved_at,
-            }))
+            Ok(account.map(|account| Resolved { username: claim.username, account, moved_at }))
         })
         .await
     }

@@ -48,12 +48,8 @@ impl SqliteScks {
                     .execute(&mut connection)
                     .map_err(|error| ConnectError::Open(Box::new(error)))?;
             }
-            connection
-                .run_pending_migrations(MIGRATIONS)
-                .map_err(ConnectError::Migrate)?;
-            Ok(Self {
-                connection: Arc::new(Mutex::new(connection)),
-            })
+            connection.run_pending_migrations(MIGRATIONS).map_err(ConnectError::Migrate)?;
+            Ok(Self { connection: Arc::new(Mutex::new(connection)) })
         };
         tokio::task::spawn_blocking(open)
             .await
@@ -86,10 +82,7 @@ impl SqliteScks {
 }
 
 fn unavailable(source: impl std::error::Error + Send + Sync + 'static) -> StoreError {
-    StoreError::Unavailable {
-        store: "key",
-        source: Box::new(source),
-    }
+    StoreError::Unavailable { store: "key", source: Box::new(source) }
 }
 
 #[async_trait]
@@ -118,17 +111,9 @@ impl SckStore for SqliteScks {
         let Some((_id, account, master_key, bytes)) = row else {
             return Ok(None);
         };
-        let at = At {
-            table: "wrapped_scks",
-            key: &key,
-        };
+        let at = At { table: "wrapped_scks", key: &key };
         let (account, master_key) = (at.parse(&account)?, at.parse(&master_key)?);
-        Ok(Some(WrappedSck {
-            id,
-            account,
-            master_key,
-            bytes,
-        }))
+        Ok(Some(WrappedSck { id, account, master_key, bytes }))
     }
 }
 

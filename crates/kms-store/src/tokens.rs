@@ -95,32 +95,16 @@ impl FromStr for Scope {
 }
 
 /// All columns, in the order of the table.
-type Columns = (
-    String,
-    String,
-    Vec<u8>,
-    String,
-    i64,
-    Option<i64>,
-    Option<i64>,
-    i32,
-    Vec<u8>,
-);
+type Columns = (String, String, Vec<u8>, String, i64, Option<i64>, Option<i64>, i32, Vec<u8>);
 
 fn parse(columns: Columns, keys: &ServerKeys) -> Result<(Token, Vec<u8>), StoreError> {
     let (id, name, hash, scopes, created_at, expires_at, revoked_at, mac_key, mac) = columns;
     let key = id.clone();
-    let at = At {
-        table: "tokens",
-        key: &key,
-    };
+    let at = At { table: "tokens", key: &key };
     let token = Token {
         id,
         name,
-        scopes: scopes
-            .split(',')
-            .map(|scope| at.parse(scope))
-            .collect::<Result<_, _>>()?,
+        scopes: scopes.split(',').map(|scope| at.parse(scope)).collect::<Result<_, _>>()?,
         created_at: Timestamp(created_at),
         expires_at: expires_at.map(Timestamp),
         revoked_at: revoked_at.map(Timestamp),
@@ -170,10 +154,7 @@ impl Database {
                 .filter(tokens::hash.eq(hash.to_vec()))
                 .first(connection)
                 .optional()?;
-            Ok(row
-                .map(|row| parse(row, &keys))
-                .transpose()?
-                .map(|(token, _hash)| token))
+            Ok(row.map(|row| parse(row, &keys)).transpose()?.map(|(token, _hash)| token))
         })
         .await
     }
@@ -186,9 +167,7 @@ impl Database {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
             let rows: Vec<Columns> = tokens::table.order(tokens::created_at).load(connection)?;
-            let parsed = rows
-                .into_iter()
-                .map(|row| parse(row, &keys).map(|(token, _hash)| token));
+            let parsed = rows.into_iter().map(|row| parse(row, &keys).map(|(token, _hash)| token));
             Ok(parsed.collect::<Result<_, _>>()?)
         })
         .await
@@ -202,10 +181,8 @@ impl Database {
         let (name, keys) = (name.to_owned(), self.keys.clone());
         self.blocking(move |connection| {
             connection.transaction(|connection| {
-                let row: Option<Columns> = tokens::table
-                    .filter(tokens::name.eq(&name))
-                    .first(connection)
-                    .optional()?;
+                let row: Option<Columns> =
+                    tokens::table.filter(tokens::name.eq(&name)).first(connection).optional()?;
                 let Some(row) = row else { return Ok(false) };
                 let (mut token, hash) = parse(row, &keys)?;
                 if token.revoked_at.is_some() {

@@ -47,9 +47,8 @@ fn step(
     let row = transfers::table
         .filter(transfers::id.eq(id.to_string()))
         .filter(transfers::state.eq(state_text(from)));
-    let changed = diesel::update(row)
-        .set(transfers::state.eq(state_text(to)))
-        .execute(connection)?;
+    let changed =
+        diesel::update(row).set(transfers::state.eq(state_text(to))).execute(connection)?;
     Ok(changed == 1)
 }
 
@@ -117,10 +116,7 @@ fn sign(
     sign: Sign,
 ) -> Result<SignOutcome, Failure> {
     let key = id.to_string();
-    let at = At {
-        table: "transfers",
-        key: &key,
-    };
+    let at = At { table: "transfers", key: &key };
     let missing = || Failure::Store(at.corrupt("there is no such transfer"));
     let quoted = find(connection, id)?.ok_or_else(missing)?;
     let chain_id: i64 = at.convert(quoted.chain_id)?;
@@ -132,12 +128,7 @@ fn sign(
         return Ok(SignOutcome::NotQuoted(Box::new(transfer)));
     }
     if transfer.expires_at <= now {
-        step(
-            connection,
-            id,
-            TransferState::Quoted,
-            TransferState::Expired,
-        )?;
+        step(connection, id, TransferState::Quoted, TransferState::Expired)?;
         return Ok(SignOutcome::Expired);
     }
     let needed =
@@ -181,13 +172,7 @@ fn tell_sender(
     let Some(sender) = transfer.from.account else {
         return Ok(());
     };
-    events::append(
-        connection,
-        sender,
-        now,
-        StoredEventKind::TransferChanged,
-        Some(transfer.id),
-    )
+    events::append(connection, sender, now, StoredEventKind::TransferChanged, Some(transfer.id))
 }
 
 fn tell_recipient(
@@ -198,13 +183,7 @@ fn tell_recipient(
     let Some(recipient) = transfer.to.account else {
         return Ok(());
     };
-    events::append(
-        connection,
-        recipient,
-        now,
-        StoredEventKind::Received,
-        Some(transfer.id),
-    )
+    events::append(connection, recipient, now, StoredEventKind::Received, Some(transfer.id))
 }
 
 fn advance(
@@ -218,14 +197,12 @@ fn advance(
     };
     let (allowed, to): (&[TransferState], _) = match progress {
         Progress::Broadcast => (&[TransferState::Signed], TransferState::Broadcast),
-        Progress::Mined { .. } => (
-            &[TransferState::Signed, TransferState::Broadcast],
-            TransferState::Mined,
-        ),
-        Progress::Failed { .. } => (
-            &[TransferState::Signed, TransferState::Broadcast],
-            TransferState::Failed,
-        ),
+        Progress::Mined { .. } => {
+            (&[TransferState::Signed, TransferState::Broadcast], TransferState::Mined)
+        }
+        Progress::Failed { .. } => {
+            (&[TransferState::Signed, TransferState::Broadcast], TransferState::Failed)
+        }
         Progress::Reorged => (&[TransferState::Mined], TransferState::Broadcast),
         Progress::Final => (&[TransferState::Mined], TransferState::Final),
     };
@@ -249,10 +226,7 @@ fn advance(
         }
         Progress::Reorged => {
             diesel::update(transfers::table.find(&key))
-                .set((
-                    transfers::block.eq(None::<i64>),
-                    transfers::fee.eq(None::<String>),
-                ))
+                .set((transfers::block.eq(None::<i64>), transfers::fee.eq(None::<String>)))
                 .execute(connection)?;
             tell_sender(connection, &transfer, now)?;
         }
@@ -289,10 +263,7 @@ fn claim_due(
             .set(transfers::lease_until.eq(lease_until.0))
             .execute(connection)?;
         if claimed == 1 {
-            due.push(Due {
-                transfer: row.parse()?,
-                sealed: sealed.unwrap_or_default(),
-            });
+            due.push(Due { transfer: row.parse()?, sealed: sealed.unwrap_or_default() });
         }
     }
     Ok(due)
@@ -303,24 +274,14 @@ impl TransferStore for Database {
     async fn insert_quote(&self, quote: Transfer) -> Result<Inserted, StoreError> {
         self.blocking(move |connection| {
             let row = Row::try_from(&quote)?;
-            match diesel::insert_into(transfers::table)
-                .values(row)
-                .execute(connection)
-            {
+            match diesel::insert_into(transfers::table).values(row).execute(connection) {
                 Ok(_) => Ok(Inserted::New),
                 Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => {
                     let existing = find(connection, quote.id)?;
-                    existing
-                        .map(|found| Inserted::Existing(Box::new(found)))
-                        .ok_or_else(|| {
-                            let key = quote.id.to_string();
-                            At {
-                                table: "transfers",
-                                key: &key,
-                            }
-                            .corrupt("it vanished")
-                            .into()
-                        })
+                    existing.map(|found| Inserted::Existing(Box::new(found))).ok_or_else(|| {
+                        let key = quote.id.to_string();
+                        At { table: "transfers", key: &key }.corrupt("it vanished").into()
+                    })
                 }
                 Err(error) => Err(error.into()),
             }
@@ -345,12 +306,7 @@ impl TransferStore for Database {
                 return Ok(None);
             };
             if as_of(transfer, now).state == TransferState::Quoted {
-                step(
-                    connection,
-                    id,
-                    TransferState::Quoted,
-                    TransferState::Cancelled,
-                )?;
+                step(connection, id, TransferState::Quoted, TransferState::Cancelled)?;
             }
             Ok(find(connection, id)?.map(|transfer| as_of(transfer, now)))
         })
@@ -431,17 +387,20 @@ impl TransferStore for Database {
     ) -> Result<Vec<Transfer>, StoreError> {
         self.blocking(move |connection| {
             let key = account.to_string();
-            let sent = transfers::from_account
-                .eq(key.clone())
-                .and(transfers::state.eq_any(["signed", "broadcast", "mined", "final", "failed"]));
+            let sent = transfers::from_account.eq(key.clone()).and(transfers::state.eq_any([
+                "signed",
+                "broadcast",
+                "mined",
+                "final",
+                "failed",
+            ]));
             let received = transfers::to_account
                 .assume_not_null()
                 .eq(key)
                 .and(transfers::state.eq_any(["mined", "final"]))
                 .and(transfers::to_account.is_not_null());
-            let (time, id) = before.map_or((i64::MAX, String::new()), |(time, id)| {
-                (time.0, id.to_string())
-            });
+            let (time, id) =
+                before.map_or((i64::MAX, String::new()), |(time, id)| (time.0, id.to_string()));
             let earlier = transfers::created_at
                 .lt(time)
                 .or(transfers::created_at.eq(time).and(transfers::id.lt(id)));

@@ -47,10 +47,7 @@ pub struct Anvil {
 
 impl Default for AnvilOptions {
     fn default() -> Self {
-        Self {
-            chain_id: 31_337,
-            block_time: None,
-        }
+        Self { chain_id: 31_337, block_time: None }
     }
 }
 
@@ -96,20 +93,10 @@ impl Anvil {
             command.extend(["--block-time".to_owned(), seconds.to_string()]);
         }
         let version = process::version(&program)?;
-        let spec = Spec {
-            program: "anvil",
-            command,
-            stop: "KILL",
-            directory,
-        };
+        let spec = Spec { program: "anvil", command, stop: "KILL", directory };
         let mut process = Process::start(spec)?;
         process.wait_until(|| rpc(port, "eth_chainId", &json!([])).is_ok())?;
-        Ok(Self {
-            process,
-            port,
-            chain_id: options.chain_id,
-            version,
-        })
+        Ok(Self { process, port, chain_id: options.chain_id, version })
     }
 
     /// Where it answers JSON-RPC.
@@ -134,10 +121,7 @@ impl Anvil {
     ///
     /// # Errors
     /// When anvil does not answer, or answers with an error.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "reads well with json! at the call"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "reads well with json! at the call")]
     pub fn rpc(&self, method: &str, params: Value) -> Result<Value, TestkitError> {
         rpc(self.port, method, &params)
     }
@@ -147,8 +131,7 @@ impl Anvil {
     /// # Errors
     /// As [`Anvil::rpc`].
     pub fn set_balance(&self, address: &str, wei: u128) -> Result<(), TestkitError> {
-        self.rpc("anvil_setBalance", json!([address, format!("{wei:#x}")]))
-            .map(drop)
+        self.rpc("anvil_setBalance", json!([address, format!("{wei:#x}")])).map(drop)
     }
 
     /// Makes it silent, as a broken network would.
@@ -189,14 +172,8 @@ fn rpc(port: u16, method: &str, params: &Value) -> Result<Value, TestkitError> {
     )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let refused = |answer: String| TestkitError::Refused {
-        program: "anvil",
-        answer,
-    };
-    let body = answer
-        .split_once("\r\n\r\n")
-        .map(|(_, body)| body)
-        .unwrap_or_default();
+    let refused = |answer: String| TestkitError::Refused { program: "anvil", answer };
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
     let mut body: Value = serde_json::from_str(body).map_err(|e| refused(e.to_string()))?;
     match body.get_mut("result") {
         Some(result) => Ok(result.take()),
@@ -206,8 +183,6 @@ fn rpc(port: u16, method: &str, params: &Value) -> Result<Value, TestkitError> {
 
 impl std::fmt::Debug for Anvil {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Anvil")
-            .field("port", &self.port)
-            .finish_non_exhaustive()
+        f.debug_struct("Anvil").field("port", &self.port).finish_non_exhaustive()
     }
 }

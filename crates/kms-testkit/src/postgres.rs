@@ -50,16 +50,10 @@ impl Postgres {
             ],
         );
         let (program, arguments) = init.split_first().ok_or_else(missing)?;
-        let output = Command::new(program)
-            .args(arguments)
-            .current_dir(&directory)
-            .output()?;
+        let output = Command::new(program).args(arguments).current_dir(&directory).output()?;
         if !output.status.success() {
             let log = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(TestkitError::Start {
-                program: "initdb",
-                log,
-            });
+            return Err(TestkitError::Start { program: "initdb", log });
         }
         let port = process::free_port()?;
         let (port_text, sockets) = (port.to_string(), directory.display().to_string());
@@ -82,21 +76,10 @@ impl Postgres {
             ],
         );
         let version = process::version(&bin.join("postgres"))?;
-        let spec = Spec {
-            program: "PostgreSQL",
-            command,
-            stop: "QUIT",
-            directory,
-        };
+        let spec = Spec { program: "PostgreSQL", command, stop: "QUIT", directory };
         let mut process = Process::start(spec)?;
         process.wait_until(|| answers(&bin, port))?;
-        Ok(Self {
-            process,
-            bin,
-            port,
-            version,
-            databases: AtomicU32::new(0),
-        })
+        Ok(Self { process, bin, port, version, databases: AtomicU32::new(0) })
     }
 
     /// One server for all tests of this process.
@@ -108,10 +91,7 @@ impl Postgres {
         SHARED
             .get_or_init(Self::start)
             .as_ref()
-            .map_err(|error| TestkitError::Start {
-                program: "PostgreSQL",
-                log: error.to_string(),
-            })
+            .map_err(|error| TestkitError::Start { program: "PostgreSQL", log: error.to_string() })
     }
 
     /// Makes an empty database, and gives its URL for the superuser.
@@ -121,10 +101,7 @@ impl Postgres {
     pub fn create_database(&self) -> Result<String, TestkitError> {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.execute("postgres", &format!("create database {name}"))?;
-        Ok(format!(
-            "postgres://postgres@127.0.0.1:{}/{name}",
-            self.port
-        ))
+        Ok(format!("postgres://postgres@127.0.0.1:{}/{name}", self.port))
     }
 
     /// Runs SQL as the superuser and gives what psql prints, unaligned.
@@ -133,24 +110,14 @@ impl Postgres {
     /// When the server refuses it.
     pub fn execute(&self, database: &str, sql: &str) -> Result<String, TestkitError> {
         let output = Command::new(self.bin.join("psql"))
-            .args([
-                "-h",
-                "127.0.0.1",
-                "-p",
-                &self.port.to_string(),
-                "-U",
-                "postgres",
-            ])
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "postgres"])
             .args(["-d", database, "-v", "ON_ERROR_STOP=1", "-qAtc", sql])
             .output()?;
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
         } else {
             let answer = String::from_utf8_lossy(&output.stderr).into_owned();
-            Err(TestkitError::Refused {
-                program: "PostgreSQL",
-                answer,
-            })
+            Err(TestkitError::Refused { program: "PostgreSQL", answer })
         }
     }
 
@@ -187,10 +154,7 @@ fn answers(bin: &Path, port: u16) -> bool {
 }
 
 fn missing() -> TestkitError {
-    TestkitError::Missing {
-        program: "PostgreSQL",
-        install: "run: apt-get install postgresql",
-    }
+    TestkitError::Missing { program: "PostgreSQL", install: "run: apt-get install postgresql" }
 }
 
 /// The folder with `postgres` and `initdb`: the newest of Debian's, or that of the PATH.
@@ -200,10 +164,7 @@ fn find() -> Result<PathBuf, TestkitError> {
         .flatten()
         .filter_map(|entry| {
             let entry = entry.ok()?;
-            Some((
-                entry.file_name().to_str()?.parse().ok()?,
-                entry.path().join("bin"),
-            ))
+            Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin")))
         })
         .filter(|(_, bin)| bin.join("initdb").is_file())
         .collect();
@@ -228,12 +189,10 @@ fn service_user(directory: &Path) -> Result<Vec<String>, TestkitError> {
         return Ok(Vec::new());
     }
     let ids = |user| Some((id(user, "-u")?, id(user, "-g")?));
-    let (uid, gid) = ids("postgres")
-        .or_else(|| ids("nobody"))
-        .ok_or(TestkitError::Missing {
-            program: "a user to run PostgreSQL as",
-            install: "run: adduser --system postgres",
-        })?;
+    let (uid, gid) = ids("postgres").or_else(|| ids("nobody")).ok_or(TestkitError::Missing {
+        program: "a user to run PostgreSQL as",
+        install: "run: adduser --system postgres",
+    })?;
     std::os::unix::fs::chown(directory, Some(uid), Some(gid))?;
     Ok(vec![
         "setpriv".to_owned(),
@@ -246,8 +205,6 @@ fn service_user(directory: &Path) -> Result<Vec<String>, TestkitError> {
 
 impl std::fmt::Debug for Postgres {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Postgres")
-            .field("port", &self.port)
-            .finish_non_exhaustive()
+        f.debug_struct("Postgres").field("port", &self.port).finish_non_exhaustive()
     }
 }

@@ -39,12 +39,7 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn start(spec: Spec) -> Result<Self, TestkitError> {
         let (child, watchdog, pipe) = spawn(&spec)?;
-        Ok(Self {
-            spec,
-            child,
-            watchdog,
-            pipe,
-        })
+        Ok(Self { spec, child, watchdog, pipe })
     }
 
     /// Waits until `ready` answers `true`, or the process ends, or 60 seconds are over.
@@ -55,10 +50,7 @@ impl Process {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !ready() {
             if self.child.try_wait()?.is_some() || Instant::now() > deadline {
-                return Err(TestkitError::Start {
-                    program: self.spec.program,
-                    log: self.log(),
-                });
+                return Err(TestkitError::Start { program: self.spec.program, log: self.log() });
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -128,10 +120,7 @@ impl Drop for Process {
 }
 
 fn spawn(spec: &Spec) -> Result<(Child, Child, Option<ChildStdin>), TestkitError> {
-    let log = File::options()
-        .create(true)
-        .append(true)
-        .open(spec.directory.join("log"))?;
+    let log = File::options().create(true).append(true).open(spec.directory.join("log"))?;
     let mut words = spec.command.iter();
     let program = words.next().map_or("", String::as_str);
     let child = Command::new(program)
@@ -143,13 +132,7 @@ fn spawn(spec: &Spec) -> Result<(Child, Child, Option<ChildStdin>), TestkitError
         .process_group(0)
         .spawn()?;
     let mut watchdog = Command::new("sh")
-        .args([
-            "-c",
-            WATCHDOG,
-            "watchdog",
-            &child.id().to_string(),
-            spec.stop,
-        ])
+        .args(["-c", WATCHDOG, "watchdog", &child.id().to_string(), spec.stop])
         .arg(&spec.directory)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -167,18 +150,13 @@ pub(crate) fn free_port() -> Result<u16, TestkitError> {
 
 /// A fresh directory that every user may pass through; its server removes it.
 pub(crate) fn directory(name: &str) -> Result<PathBuf, TestkitError> {
-    Ok(tempfile::Builder::new()
-        .prefix(&format!("kms-{name}-"))
-        .tempdir()?
-        .keep())
+    Ok(tempfile::Builder::new().prefix(&format!("kms-{name}-")).tempdir()?.keep())
 }
 
 /// A program on the PATH.
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let path = crate::fetch::environment("PATH")?;
-    path.split(':')
-        .map(|folder| Path::new(folder).join(program))
-        .find(|file| file.is_file())
+    path.split(':').map(|folder| Path::new(folder).join(program)).find(|file| file.is_file())
 }
 
 /// What a program prints of its own version: the first line.

@@ -15,12 +15,8 @@ fn alive(marker: &str) -> bool {
 fn postgres_starts_twice_and_survives_a_crash() {
     let (mut one, two) = (Postgres::start().unwrap(), Postgres::start().unwrap());
     assert!(one.version().contains("PostgreSQL"), "{}", one.version());
-    assert_ne!(
-        one.create_database().unwrap(),
-        two.create_database().unwrap()
-    );
-    one.execute("test_0", "create table t (n int); insert into t values (7)")
-        .unwrap();
+    assert_ne!(one.create_database().unwrap(), two.create_database().unwrap());
+    one.execute("test_0", "create table t (n int); insert into t values (7)").unwrap();
     one.execute("test_0", "checkpoint").unwrap();
     one.kill().unwrap();
     assert!(one.execute("test_0", "select n from t").is_err());
@@ -31,11 +27,7 @@ fn postgres_starts_twice_and_survives_a_crash() {
 #[test]
 fn mongod_becomes_primary_and_again_after_a_crash() {
     let mut mongod = Mongod::start().unwrap();
-    assert!(
-        mongod.version().starts_with("db version"),
-        "{}",
-        mongod.version()
-    );
+    assert!(mongod.version().starts_with("db version"), "{}", mongod.version());
     mongod.kill().unwrap();
     mongod.start_again().unwrap();
 }
@@ -45,11 +37,7 @@ fn anvil_keeps_a_chain_of_its_own() {
     let (one, two) = (Anvil::start().unwrap(), Anvil::start().unwrap());
     let address = "0x00000000000000000000000000000000000000aa";
     one.set_balance(address, 5).unwrap();
-    let balance = |anvil: &Anvil| {
-        anvil
-            .rpc("eth_getBalance", json!([address, "latest"]))
-            .unwrap()
-    };
+    let balance = |anvil: &Anvil| anvil.rpc("eth_getBalance", json!([address, "latest"])).unwrap();
     assert_eq!((balance(&one), balance(&two)), (json!("0x5"), json!("0x0")));
     assert!(one.rpc("no_such_method", json!([])).is_err());
 }
@@ -94,10 +82,7 @@ fn a_killed_parent_leaves_nothing_behind() {
         .spawn()
         .unwrap();
     let lines = BufReader::new(victim.stdout.take().unwrap()).lines();
-    let url = lines
-        .map(Result::unwrap)
-        .find(|line| line.contains("anvil at"))
-        .unwrap();
+    let url = lines.map(Result::unwrap).find(|line| line.contains("anvil at")).unwrap();
     let marker = format!("anvil.*--port {}", url.rsplit(':').next().unwrap());
     assert!(alive(&marker));
     victim.kill().unwrap();

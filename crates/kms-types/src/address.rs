@@ -133,13 +133,7 @@ mod tests {
     fn shows_and_reads_the_vectors_of_eip_55() {
         for text in EIP55 {
             assert_eq!(text.parse::<EthAddress>().unwrap().to_string(), text);
-            assert_eq!(
-                text.to_lowercase()
-                    .parse::<EthAddress>()
-                    .unwrap()
-                    .to_string(),
-                text
-            );
+            assert_eq!(text.to_lowercase().parse::<EthAddress>().unwrap().to_string(), text);
         }
     }
 
@@ -148,34 +142,13 @@ mod tests {
         for (bad, why) in [
             ("", AddressError::Format),
             ("0x", AddressError::Format),
-            (
-                "52908400098527886E0F7030069857D2E4169EE7",
-                AddressError::Format,
-            ),
-            (
-                "0X52908400098527886E0F7030069857D2E4169EE7",
-                AddressError::Format,
-            ),
-            (
-                "0x52908400098527886E0F7030069857D2E4169EE",
-                AddressError::Format,
-            ),
-            (
-                "0x52908400098527886E0F7030069857D2E4169EE70",
-                AddressError::Format,
-            ),
-            (
-                "0xg2908400098527886E0F7030069857D2E4169EE7",
-                AddressError::Format,
-            ),
-            (
-                "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAeD",
-                AddressError::Checksum,
-            ),
-            (
-                "0x5aaeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
-                AddressError::Checksum,
-            ),
+            ("52908400098527886E0F7030069857D2E4169EE7", AddressError::Format),
+            ("0X52908400098527886E0F7030069857D2E4169EE7", AddressError::Format),
+            ("0x52908400098527886E0F7030069857D2E4169EE", AddressError::Format),
+            ("0x52908400098527886E0F7030069857D2E4169EE70", AddressError::Format),
+            ("0xg2908400098527886E0F7030069857D2E4169EE7", AddressError::Format),
+            ("0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAeD", AddressError::Checksum),
+            ("0x5aaeb6053F3E94C9b9A09f33669435E7Ef1BeAed", AddressError::Checksum),
         ] {
             assert_eq!(bad.parse::<EthAddress>(), Err(why), "{bad}");
         }

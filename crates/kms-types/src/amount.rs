@@ -99,10 +99,7 @@ impl FromStr for Amount {
             return Err(AmountError::Zero);
         }
         let whole = if whole.is_empty() { "0" } else { whole };
-        Ok(Self {
-            whole: whole.to_owned(),
-            fraction: fraction.to_owned(),
-        })
+        Ok(Self { whole: whole.to_owned(), fraction: fraction.to_owned() })
     }
 }
 
@@ -173,11 +170,7 @@ impl Wei {
         let digits = format!("{:0>19}", self.0.to_string());
         let (whole, fraction) = digits.split_at(digits.len() - usize::from(Self::DECIMALS));
         let fraction = fraction.trim_end_matches('0');
-        if fraction.is_empty() {
-            whole.to_owned()
-        } else {
-            format!("{whole}.{fraction}")
-        }
+        if fraction.is_empty() { whole.to_owned() } else { format!("{whole}.{fraction}") }
     }
 }
 
@@ -200,9 +193,7 @@ impl FromStr for Wei {
         if !canonical {
             return Err(AmountError::Format);
         }
-        U256::from_str_radix(text, 10)
-            .map(Self)
-            .map_err(|_overflow| AmountError::TooLarge)
+        U256::from_str_radix(text, 10).map(Self).map_err(|_overflow| AmountError::TooLarge)
     }
 }
 
@@ -233,9 +224,7 @@ mod tests {
     use super::*;
 
     fn wei(text: &str) -> Result<String, AmountError> {
-        text.parse::<Amount>()
-            .and_then(|amount| Wei::try_from(&amount))
-            .map(|wei| wei.to_string())
+        text.parse::<Amount>().and_then(|amount| Wei::try_from(&amount)).map(|wei| wei.to_string())
     }
 
     #[test]
@@ -245,10 +234,7 @@ mod tests {
         assert_eq!(wei("001.10").unwrap(), "1100000000000000000");
         assert_eq!(wei("0.000000000000000001").unwrap(), "1");
         assert_eq!("12.340".parse::<Amount>().unwrap().to_string(), "12.34");
-        assert_eq!(
-            "7".parse::<Amount>().unwrap().to_units(0).unwrap(),
-            U256::from(7)
-        );
+        assert_eq!("7".parse::<Amount>().unwrap().to_units(0).unwrap(), U256::from(7));
     }
 
     #[test]
@@ -278,10 +264,7 @@ mod tests {
             ("1\0", Format),
             ("0", Zero),
             ("0.000", Zero),
-            (
-                "0.0000000000000000001",
-                AmountError::TooPrecise { decimals: 18 },
-            ),
+            ("0.0000000000000000001", AmountError::TooPrecise { decimals: 18 }),
             (huge.as_str(), TooLarge),
             (long.as_str(), TooLarge),
         ] {
@@ -291,13 +274,8 @@ mod tests {
 
     #[test]
     fn wei_on_the_wire_is_a_canonical_decimal_string() {
-        assert_eq!(
-            serde_json::to_string(&Wei(U256::from(10))).unwrap(),
-            "\"10\""
-        );
-        for bad in [
-            "\"\"", "\"01\"", "\"-1\"", "\"1.0\"", "10", "\"0x1\"", "null",
-        ] {
+        assert_eq!(serde_json::to_string(&Wei(U256::from(10))).unwrap(), "\"10\"");
+        for bad in ["\"\"", "\"01\"", "\"-1\"", "\"1.0\"", "10", "\"0x1\"", "null"] {
             assert!(serde_json::from_str::<Wei>(bad).is_err(), "{bad}");
         }
     }

@@ -65,11 +65,7 @@ impl FromStr for Mobile {
         let valid = (8..=15).contains(&digits.len())
             && digits.bytes().all(|b| b.is_ascii_digit())
             && !digits.starts_with('0');
-        if valid {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(ContactError::Mobile)
-        }
+        if valid { Ok(Self(text.to_owned())) } else { Err(ContactError::Mobile) }
     }
 }
 
@@ -80,9 +76,7 @@ impl FromStr for Email {
         let (local, domain) = text.split_once('@').ok_or(ContactError::Email)?;
         let label = |label: &str| {
             !label.is_empty()
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         };
@@ -93,11 +87,7 @@ impl FromStr for Email {
                 .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~.".contains(&b))
             && domain.contains('.')
             && domain.split('.').all(label);
-        if valid {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(ContactError::Email)
-        }
+        if valid { Ok(Self(text.to_owned())) } else { Err(ContactError::Email) }
     }
 }
 

@@ -123,11 +123,7 @@ mod tests {
 
     #[test]
     fn codes_read_back_and_unknown_ones_do_not_break() {
-        for code in [
-            ErrorCode::Internal,
-            ErrorCode::WrongPassword,
-            ErrorCode::Unknown,
-        ] {
+        for code in [ErrorCode::Internal, ErrorCode::WrongPassword, ErrorCode::Unknown] {
             let json = serde_json::to_string(&code).unwrap();
             assert_eq!(json, format!("\"{}\"", code.as_str()));
             assert_eq!(serde_json::from_str::<ErrorCode>(&json).unwrap(), code);

@@ -108,9 +108,7 @@ impl FromStr for AccountRef {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let error = IdError {
-            expected: "an account's UUID, or telegram: and a Telegram user id",
-        };
+        let error = IdError { expected: "an account's UUID, or telegram: and a Telegram user id" };
         match text.strip_prefix("telegram:") {
             Some(id) => id.parse().map(Self::Telegram).map_err(|_cause| error),
             None => text.parse().map(Self::Id).map_err(|_cause| error),
@@ -169,18 +167,13 @@ impl FromStr for EventCursor {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let error = IdError {
-            expected: "a cursor that an earlier answer gave",
-        };
+        let error = IdError { expected: "a cursor that an earlier answer gave" };
         let (transaction, sequence) = text.split_once('-').ok_or(error)?;
         let number = |digits: &str| match digits.parse::<i64>() {
             Ok(number) if number >= 0 && number.to_string() == digits => Ok(number),
             _ => Err(error),
         };
-        Ok(Self {
-            transaction: number(transaction)?,
-            sequence: number(sequence)?,
-        })
+        Ok(Self { transaction: number(transaction)?, sequence: number(sequence)? })
     }
 }
 
@@ -213,12 +206,7 @@ mod tests {
         let id = AccountId::random();
         assert_eq!(id.to_string().parse(), Ok(id));
         assert!(id.to_string().to_uppercase().parse::<AccountId>().is_err());
-        assert!(
-            id.to_string()
-                .replace('-', "")
-                .parse::<AccountId>()
-                .is_err()
-        );
+        assert!(id.to_string().replace('-', "").parse::<AccountId>().is_err());
         assert!(format!("{{{id}}}").parse::<AccountId>().is_err());
     }
 
@@ -229,24 +217,14 @@ mod tests {
         let telegram = TelegramId::try_from(42).unwrap();
         assert_eq!("telegram:42".parse(), Ok(AccountRef::Telegram(telegram)));
         assert_eq!(AccountRef::Telegram(telegram).to_string(), "telegram:42");
-        for bad in [
-            "telegram:",
-            "telegram:0",
-            "telegram:-1",
-            "42",
-            "Telegram:42",
-            "telegram: 42",
-        ] {
+        for bad in ["telegram:", "telegram:0", "telegram:-1", "42", "Telegram:42", "telegram: 42"] {
             assert!(bad.parse::<AccountRef>().is_err(), "{bad}");
         }
     }
 
     #[test]
     fn a_cursor_is_two_numbers() {
-        let cursor = EventCursor {
-            transaction: 12,
-            sequence: 3,
-        };
+        let cursor = EventCursor { transaction: 12, sequence: 3 };
         assert_eq!(cursor.to_string().parse(), Ok(cursor));
         for bad in ["", "-", "1", "1-", "-1-2", "1-02", "1-2-3", "a-b"] {
             assert!(bad.parse::<EventCursor>().is_err(), "{bad}");

@@ -29,10 +29,7 @@ impl PasswordHash {
     pub fn fill(fill: impl FnOnce(&mut [u8; 32])) -> Self {
         let mut bytes = Box::new(Zeroizing::new([0; 32]));
         fill(&mut bytes);
-        Self {
-            version: Self::VERSION,
-            bytes,
-        }
+        Self { version: Self::VERSION, bytes }
     }
 
     /// Which recipe made it.
@@ -54,10 +51,7 @@ impl PasswordHash {
         }
         let mut bytes = Box::new(Zeroizing::new([0; 32]));
         hex::decode_to_slice(digits, bytes.as_mut_slice()).map_err(|_secret| PasswordHashError)?;
-        Ok(Self {
-            version: Self::VERSION,
-            bytes,
-        })
+        Ok(Self { version: Self::VERSION, bytes })
     }
 }
 

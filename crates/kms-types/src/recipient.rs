@@ -80,18 +80,9 @@ mod tests {
             "0x52908400098527886E0F7030069857D2E4169EE7".parse(),
             Ok(Recipient::Address(_))
         ));
-        assert_eq!(
-            "0xbob".parse::<Recipient>(),
-            Err(AddressError::Format.into())
-        );
-        assert_eq!(
-            "0Xbob".parse::<Recipient>(),
-            Err(AddressError::Format.into())
-        );
+        assert_eq!("0xbob".parse::<Recipient>(), Err(AddressError::Format.into()));
+        assert_eq!("0Xbob".parse::<Recipient>(), Err(AddressError::Format.into()));
         assert_eq!("bob.eth".parse::<Recipient>(), Err(RecipientError::Ens));
-        assert_eq!(
-            "b b".parse::<Recipient>(),
-            Err(UsernameError::Character.into())
-        );
+        assert_eq!("b b".parse::<Recipient>(), Err(UsernameError::Character.into()));
     }
 }

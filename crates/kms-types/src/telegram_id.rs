@@ -29,11 +29,7 @@ impl TryFrom<i64> for TelegramId {
     type Error = TelegramIdError;
 
     fn try_from(id: i64) -> Result<Self, TelegramIdError> {
-        if (1..=Self::MAX).contains(&id) {
-            Ok(Self(id))
-        } else {
-            Err(TelegramIdError)
-        }
+        if (1..=Self::MAX).contains(&id) { Ok(Self(id)) } else { Err(TelegramIdError) }
     }
 }
 
@@ -71,23 +67,10 @@ mod tests {
         for bad in [0, -1, 1 << 52, i64::MIN, i64::MAX] {
             assert_eq!(TelegramId::try_from(bad), Err(TelegramIdError), "{bad}");
         }
-        for bad in [
-            "",
-            "0",
-            "01",
-            "+1",
-            "-1",
-            " 1",
-            "1 ",
-            "1_0",
-            "99999999999999999999",
-        ] {
+        for bad in ["", "0", "01", "+1", "-1", " 1", "1 ", "1_0", "99999999999999999999"] {
             assert_eq!(bad.parse::<TelegramId>(), Err(TelegramIdError), "{bad:?}");
         }
-        assert_eq!(
-            "4503599627370495".parse::<TelegramId>().unwrap().as_i64(),
-            (1 << 52) - 1
-        );
+        assert_eq!("4503599627370495".parse::<TelegramId>().unwrap().as_i64(), (1 << 52) - 1);
         assert!(serde_json::from_str::<TelegramId>("-5").is_err());
     }
 }

@@ -15,19 +15,13 @@ impl Timestamp {
     /// This time and `later` after it; saturates at the end of time.
     #[must_use]
     pub fn plus(self, later: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(i64::try_from(later.as_millis()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_add(i64::try_from(later.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// This time less `earlier`.
     #[must_use]
     pub fn minus(self, earlier: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_sub(i64::try_from(earlier.as_millis()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_sub(i64::try_from(earlier.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// How long it is from `earlier` to this time; zero if `earlier` is later.
@@ -52,13 +46,7 @@ mod tests {
     fn arithmetic_saturates() {
         assert_eq!(Timestamp(5).since(Timestamp(9)), Duration::ZERO);
         assert_eq!(Timestamp(9).since(Timestamp(5)), Duration::from_millis(4));
-        assert_eq!(
-            Timestamp(i64::MAX).plus(Duration::from_secs(1)),
-            Timestamp(i64::MAX)
-        );
-        assert_eq!(
-            Timestamp(1_500).minus(Duration::from_secs(1)),
-            Timestamp(500)
-        );
+        assert_eq!(Timestamp(i64::MAX).plus(Duration::from_secs(1)), Timestamp(i64::MAX));
+        assert_eq!(Timestamp(1_500).minus(Duration::from_secs(1)), Timestamp(500));
     }
 }

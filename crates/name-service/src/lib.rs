@@ -75,39 +75,20 @@ pub struct Decision {
 /// than the name's present claim does not take the name.
 #[must_use]
 pub fn decide(observation: &Observation, known: &Known) -> Decision {
-    if known
-        .last_seen
-        .is_some_and(|last| observation.seen_at <= last)
-    {
+    if known.last_seen.is_some_and(|last| observation.seen_at <= last) {
         return Decision::default();
     }
     let remember = true;
     let Some(username) = &observation.username else {
-        return Decision {
-            remember,
-            end_own: known.own.is_some(),
-            ..Decision::default()
-        };
+        return Decision { remember, end_own: known.own.is_some(), ..Decision::default() };
     };
-    if known
-        .own
-        .as_ref()
-        .is_some_and(|own| own.username == *username)
-    {
-        return Decision {
-            remember,
-            refresh: true,
-            ..Decision::default()
-        };
+    if known.own.as_ref().is_some_and(|own| own.username == *username) {
+        return Decision { remember, refresh: true, ..Decision::default() };
     }
     let end_own = known.own.is_some();
     let other = known.of_name.as_ref();
     if other.is_some_and(|other| observation.seen_at <= other.seen_at) {
-        return Decision {
-            remember,
-            end_own,
-            ..Decision::default()
-        };
+        return Decision { remember, end_own, ..Decision::default() };
     }
     let open = Claim {
         username: username.clone(),
@@ -116,13 +97,7 @@ pub fn decide(observation: &Observation, known: &Known) -> Decision {
         seen_at: observation.seen_at,
         moved: known.had_other_holder || other.is_some(),
     };
-    Decision {
-        remember,
-        end_own,
-        end_other: other.is_some(),
-        refresh: false,
-        open: Some(open),
-    }
+    Decision { remember, end_own, end_other: other.is_some(), refresh: false, open: Some(open) }
 }
 
 /// When the name came from somebody else, if that still has to be shown.
@@ -146,10 +121,7 @@ mod tests {
 
     impl Book {
         fn active(&self, matches: impl Fn(&Claim) -> bool) -> Option<Claim> {
-            let mut found = self
-                .claims
-                .iter()
-                .filter(|(claim, active)| *active && matches(claim));
+            let mut found = self.claims.iter().filter(|(claim, active)| *active && matches(claim));
             let first = found.next().map(|(claim, _)| claim.clone());
             assert!(found.next().is_none(), "more than one active claim");
             first
@@ -184,8 +156,7 @@ mod tests {
 
         fn holder(&self, name: &str) -> Option<i64> {
             let name: Username = name.parse().unwrap();
-            self.active(|claim| claim.username == name)
-                .map(|claim| claim.holder.as_i64())
+            self.active(|claim| claim.username == name).map(|claim| claim.holder.as_i64())
         }
     }
 

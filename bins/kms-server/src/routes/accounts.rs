@@ -39,27 +39,11 @@ pub(crate) async fn create(
     state: Data<State>,
     Json(body): Json<CreateAccount>,
 ) -> Result<HttpResponse, ApiError> {
-    let CreateAccount {
-        telegram_id,
-        password_hash,
-        username,
-        seen_at,
-        mobile,
-        email,
-    } = body;
+    let CreateAccount { telegram_id, password_hash, username, seen_at, mobile, email } = body;
     let now = clock::now();
     // A time that is still to come would shut out every later observation.
-    let name = seen_at.map(|seen_at| SeenName {
-        username,
-        seen_at: seen_at.min(now),
-    });
-    let request = CreateWallet {
-        telegram_id,
-        password: password_hash,
-        name,
-        mobile,
-        email,
-    };
+    let name = seen_at.map(|seen_at| SeenName { username, seen_at: seen_at.min(now) });
+    let request = CreateWallet { telegram_id, password: password_hash, name, mobile, email };
     let custody = Arc::clone(&state.custody);
     let created = detached(async move { Ok(custody.create(request, &caller, now).await?) }).await?;
     let (status, account) = match created {
@@ -103,15 +87,10 @@ pub(crate) async fn change_password(
     Segment(account): Segment<AccountRef>,
     Json(body): Json<ChangePassword>,
 ) -> Result<HttpResponse, ApiError> {
-    let ChangePassword {
-        old_password_hash: old,
-        new_password_hash: new,
-    } = body;
+    let ChangePassword { old_password_hash: old, new_password_hash: new } = body;
     let custody = Arc::clone(&state.custody);
     detached(async move {
-        Ok(custody
-            .change_password(account, old, new, &caller, clock::now())
-            .await?)
+        Ok(custody.change_password(account, old, new, &caller, clock::now()).await?)
     })
     .await?;
     Ok(HttpResponse::NoContent().finish())
@@ -133,14 +112,8 @@ pub(crate) async fn seen_username(
 ) -> Result<HttpResponse, ApiError> {
     let account = find(&state, account).await?;
     let SeenUsername { username, seen_at } = body;
-    let name = SeenName {
-        username,
-        seen_at: seen_at.min(clock::now()),
-    };
-    state
-        .database
-        .seen_username(account.telegram_id, name)
-        .await?;
+    let name = SeenName { username, seen_at: seen_at.min(clock::now()) };
+    state.database.seen_username(account.telegram_id, name).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -164,23 +137,14 @@ pub(crate) async fn recover(
     Segment(account): Segment<AccountRef>,
     Json(body): Json<Recover>,
 ) -> Result<HttpResponse, ApiError> {
-    let Recover {
-        id,
-        new_password_hash: new,
-    } = body;
+    let Recover { id, new_password_hash: new } = body;
     let account = find(&state, account).await?;
     // A repeat of a recovery that was done is not another one.
     if state.database.recovery(id).await?.is_none() {
         let burst = state.limits.recoveries_a_day;
         let day = Duration::from_secs(24 * 60 * 60);
-        let limit = Limit {
-            burst,
-            period: day / burst.max(1),
-        };
-        let taken = state
-            .database
-            .take(&format!("recovery:{}", account.id), limit)
-            .await?;
+        let limit = Limit { burst, period: day / burst.max(1) };
+        let taken = state.database.take(&format!("recovery:{}", account.id), limit).await?;
         taken.map_err(|after| ApiError::TooMany {
             code: ErrorCode::RateLimited,
             detail: "too many recoveries of this account; wait before the next",
@@ -189,15 +153,10 @@ pub(crate) async fn recover(
     }
     let custody = Arc::clone(&state.custody);
     let done = detached(async move {
-        Ok(custody
-            .recover(account.id.into(), id, new, &caller, clock::now())
-            .await?)
+        Ok(custody.recover(account.id.into(), id, new, &caller, clock::now()).await?)
     })
     .await?;
-    Ok(HttpResponse::Ok().json(Recovered {
-        id,
-        address: done.wallet.address,
-    }))
+    Ok(HttpResponse::Ok().json(Recovered { id, address: done.wallet.address }))
 }
 
 /// The wallet's balance of the native coin.
@@ -221,28 +180,17 @@ pub(crate) async fn balance(
     let address = account.wallet.address;
     let view = state.transfers.chain().view(address).await?;
     let pending = state.database.pending_spend(account.id).await?;
-    Ok(HttpResponse::Ok().json(Balance {
-        address,
-        wei: view.balance,
-        pending,
-        block: view.block,
-    }))
+    Ok(HttpResponse::Ok().json(Balance { address, wei: view.balance, pending, block: view.block }))
 }
 
 /// The account, or the error that there is none.
 pub(crate) async fn find(state: &State, account: AccountRef) -> Result<Account, ApiError> {
-    state
-        .database
-        .account(account)
-        .await?
-        .ok_or_else(ApiError::no_account)
+    state.database.account(account).await?.ok_or_else(ApiError::no_account)
 }
 
 fn show(state: &State, account: Account) -> Result<wire::Account, ApiError> {
     let contact = |kind, sealed: Option<Vec<u8>>| {
-        sealed
-            .map(|sealed| state.sealer.open_contact(account.id, kind, &sealed))
-            .transpose()
+        sealed.map(|sealed| state.sealer.open_contact(account.id, kind, &sealed)).transpose()
     };
     let mobile = contact("mobile", account.mobile)?.and_then(|text| text.parse::<Mobile>().ok());
     let email = contact("email", account.email)?.and_then(|text| text.parse::<Email>().ok());

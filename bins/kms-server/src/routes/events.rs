@@ -47,10 +47,7 @@ pub(crate) async fn read(
     Parameters(parameters): Parameters<EventParameters>,
 ) -> Result<HttpResponse, ApiError> {
     if parameters.wait > LONGEST_WAIT {
-        return Err(ApiError::field(
-            "wait",
-            format!("expected at most {LONGEST_WAIT}"),
-        ));
+        return Err(ApiError::field("wait", format!("expected at most {LONGEST_WAIT}")));
     }
     let database = &state.database;
     let after = match parameters.after {
@@ -94,18 +91,6 @@ async fn show(state: &State, event: StoredEvent) -> Result<Event, ApiError> {
         (StoredEventKind::Received, Some(transfer)) => EventKind::Received { transfer },
         (_, None) => return Err(ApiError::no_transfer()),
     };
-    let StoredEvent {
-        cursor,
-        account,
-        telegram_id,
-        at,
-        ..
-    } = event;
-    Ok(Event {
-        cursor,
-        account,
-        telegram_id,
-        at,
-        what,
-    })
+    let StoredEvent { cursor, account, telegram_id, at, .. } = event;
+    Ok(Event { cursor, account, telegram_id, at, what })
 }

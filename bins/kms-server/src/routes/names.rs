@@ -23,14 +23,10 @@ pub(crate) async fn resolve(
     state: Data<State>,
     Segment(username): Segment<Username>,
 ) -> Result<HttpResponse, ApiError> {
-    let found = state
-        .database
-        .resolve(&username, clock::now())
-        .await?
-        .ok_or_else(|| {
-            let detail = format!("nobody with the name {username} has a wallet here");
-            ApiError::refused(ErrorCode::UnknownName, detail)
-        })?;
+    let found = state.database.resolve(&username, clock::now()).await?.ok_or_else(|| {
+        let detail = format!("nobody with the name {username} has a wallet here");
+        ApiError::refused(ErrorCode::UnknownName, detail)
+    })?;
     Ok(HttpResponse::Ok().json(NameRecord {
         username: found.username,
         telegram_id: found.account.telegram_id,

@@ -42,16 +42,10 @@ pub(crate) async fn quote(
 ) -> Result<HttpResponse, ApiError> {
     let now = clock::now();
     let sender = accounts::find(&state, body.from).await?;
-    let asked = Asked {
-        to: body.to.to_string(),
-        amount: body.amount.clone().into(),
-    };
+    let asked = Asked { to: body.to.to_string(), amount: body.amount.clone().into() };
     let (to, name_moved) = recipient(&state, body.to, now).await?;
     if to.account == Some(sender.id) {
-        return Err(ApiError::refused(
-            ErrorCode::SelfTransfer,
-            "that is your own wallet",
-        ));
+        return Err(ApiError::refused(ErrorCode::SelfTransfer, "that is your own wallet"));
     }
     let request = QuoteRequest {
         id: body.id,
@@ -89,43 +83,23 @@ pub(crate) async fn confirm(
     Json(body): Json<ConfirmTransfer>,
 ) -> Result<HttpResponse, ApiError> {
     let now = clock::now();
-    let ConfirmTransfer {
-        password_hash,
-        to_address,
-        value,
-        max_fee,
-    } = body;
-    let shown = Shown {
-        to_address,
-        value,
-        max_fee,
-    };
+    let ConfirmTransfer { password_hash, to_address, value, max_fee } = body;
+    let shown = Shown { to_address, value, max_fee };
     let ready = match state.transfers.check(id, shown, now).await? {
         Checked::Done(transfer) => return Ok(HttpResponse::Ok().json(show(*transfer))),
         Checked::Ready(ready) => *ready,
     };
     still_whom_it_was(&state, ready.transfer(), now).await?;
-    let sender = ready
-        .transfer()
-        .from
-        .account
-        .ok_or_else(ApiError::no_transfer)?;
+    let sender = ready.transfer().from.account.ok_or_else(ApiError::no_transfer)?;
     let (custody, transfers) = (Arc::clone(&state.custody), Arc::clone(&state.transfers));
     let transfer = detached(async move {
         let send = Action::Send(id);
         custody
-            .with_wallet(
-                sender.into(),
-                password_hash,
-                send,
-                &caller,
-                now,
-                |wallet| async move {
-                    // The password took its time: a quote that ran out meanwhile is not signed.
-                    let sent = transfers.sign_and_send(ready, wallet, clock::now()).await;
-                    sent.map_err(ApiError::from)
-                },
-            )
+            .with_wallet(sender.into(), password_hash, send, &caller, now, |wallet| async move {
+                // The password took its time: a quote that ran out meanwhile is not signed.
+                let sent = transfers.sign_and_send(ready, wallet, clock::now()).await;
+                sent.map_err(ApiError::from)
+            })
             .await
     })
     .await?;
@@ -194,10 +168,7 @@ pub(crate) async fn list(
     }
     let before = parameters.before.as_deref().map(parse_place).transpose()?;
     let account = accounts::find(&state, account).await?;
-    let mut found = state
-        .database
-        .transfers_of(account.id, before, limit + 1)
-        .await?;
+    let mut found = state.database.transfers_of(account.id, before, limit + 1).await?;
     let more = u32::try_from(found.len()).unwrap_or(u32::MAX) > limit;
     if more {
         found.pop();
@@ -236,31 +207,16 @@ async fn recipient(
             let found = found.ok_or_else(|| {
                 let detail = format!("nobody with the name {name} has a wallet here");
                 let (code, field) = (ErrorCode::UnknownName, Some("to".to_owned()));
-                ApiError::Refused {
-                    code,
-                    detail,
-                    field,
-                }
+                ApiError::Refused { code, detail, field }
             })?;
-            let to = Party {
-                username: Some(found.username),
-                ..party(&found.account)
-            };
+            let to = Party { username: Some(found.username), ..party(&found.account) };
             Ok((to, found.moved_at.is_some()))
         }
         Recipient::Address(address) => {
             let known = state.database.account_by_address(address).await?;
-            let stranger = Party {
-                account: None,
-                username: None,
-                address,
-                since: None,
-            };
+            let stranger = Party { account: None, username: None, address, since: None };
             // The name stays out: the sender did not ask for it.
-            let party = |account| Party {
-                username: None,
-                ..party(&account)
-            };
+            let party = |account| Party { username: None, ..party(&account) };
             Ok((known.map_or(stranger, party), false))
         }
     }
@@ -274,21 +230,13 @@ async fn still_whom_it_was(
 ) -> Result<(), ApiError> {
     let to = &transfer.to;
     let found = match (&to.username, to.account) {
-        (Some(name), _) => state
-            .database
-            .resolve(name, now)
-            .await?
-            .map(|found| found.account),
+        (Some(name), _) => state.database.resolve(name, now).await?.map(|found| found.account),
         (None, Some(_)) => state.database.account_by_address(to.address).await?,
         (None, None) => return Ok(()),
     };
     let same = found
         .is_some_and(|found| Some(found.id) == to.account && found.wallet.address == to.address);
-    if same {
-        Ok(())
-    } else {
-        Err(ConfirmError::Mismatch.into())
-    }
+    if same { Ok(()) } else { Err(ConfirmError::Mismatch.into()) }
 }
 
 /// A transfer as callers see it.

@@ -21,17 +21,11 @@ on_both_stores!(
 );
 
 fn change(old: &str, new: &str) -> ChangePassword {
-    ChangePassword {
-        old_password_hash: hash(old),
-        new_password_hash: hash(new),
-    }
+    ChangePassword { old_password_hash: hash(old), new_password_hash: hash(new) }
 }
 
 fn recover(words: &str) -> Recover {
-    Recover {
-        id: RecoveryId::random(),
-        new_password_hash: hash(words),
-    }
+    Recover { id: RecoveryId::random(), new_password_hash: hash(words) }
 }
 
 async fn a_wallet_is_made_once(test: TestServer) {
@@ -39,20 +33,10 @@ async fn a_wallet_is_made_once(test: TestServer) {
     let again = test.onboard(1, "ann", "right").await;
     assert_eq!(first, again);
     assert_eq!(first.username.as_ref().unwrap().as_str(), "ann");
-    let wrong = test
-        .client
-        .create_account(&create(1, "ann", "wrong"))
-        .await
-        .unwrap_err();
+    let wrong = test.client.create_account(&create(1, "ann", "wrong")).await.unwrap_err();
     assert_eq!(wrong.code(), Some(ErrorCode::AccountExists));
-    assert_eq!(
-        test.client.account(telegram(1)).await.unwrap().unwrap(),
-        first
-    );
-    assert_eq!(
-        test.client.account(first.id.into()).await.unwrap().unwrap(),
-        first
-    );
+    assert_eq!(test.client.account(telegram(1)).await.unwrap().unwrap(), first);
+    assert_eq!(test.client.account(first.id.into()).await.unwrap().unwrap(), first);
     assert_eq!(test.client.account(telegram(2)).await.unwrap(), None);
     let events = test.events(1).await;
     assert_eq!(events.events.len(), 1);
@@ -60,13 +44,7 @@ async fn a_wallet_is_made_once(test: TestServer) {
     let audit = test.database.audit_after(0, 100).await.unwrap();
     let words: Vec<_> = audit
         .iter()
-        .map(|row| {
-            (
-                row.action.as_str(),
-                row.phase.as_str(),
-                row.outcome.as_deref(),
-            )
-        })
+        .map(|row| (row.action.as_str(), row.phase.as_str(), row.outcome.as_deref()))
         .collect();
     assert_eq!(
         words,
@@ -92,21 +70,12 @@ async fn contacts_are_sealed_and_shown_masked(test: TestServer) {
 
 async fn a_password_is_changed(test: TestServer) {
     let account = test.onboard(1, "ann", "old").await;
-    test.client
-        .change_password(telegram(1), &change("old", "new"))
-        .await
-        .unwrap();
-    let refused = test
-        .client
-        .change_password(telegram(1), &change("old", "x"))
-        .await;
+    test.client.change_password(telegram(1), &change("old", "new")).await.unwrap();
+    let refused = test.client.change_password(telegram(1), &change("old", "x")).await;
     assert_eq!(refused.unwrap_err().code(), Some(ErrorCode::WrongPassword));
     assert_eq!(test.onboard(1, "ann", "new").await.address, account.address);
     // An account that does not exist is refused like a wrong password.
-    let nobody = test
-        .client
-        .change_password(telegram(9), &change("old", "x"))
-        .await;
+    let nobody = test.client.change_password(telegram(9), &change("old", "x")).await;
     assert_eq!(nobody.unwrap_err().code(), Some(ErrorCode::WrongPassword));
 }
 
@@ -116,42 +85,20 @@ async fn guesses_are_limited(test: TestServer) {
         let client = test.client.clone();
         async move {
             let body = change(&format!("guess {n}"), "x");
-            client
-                .change_password(telegram(1), &body)
-                .await
-                .unwrap_err()
+            client.change_password(telegram(1), &body).await.unwrap_err()
         }
     });
     let answers = futures::future::join_all(guesses).await;
-    let count = |code| {
-        answers
-            .iter()
-            .filter(|error| error.code() == Some(code))
-            .count()
-    };
+    let count = |code| answers.iter().filter(|error| error.code() == Some(code)).count();
     assert_eq!(count(ErrorCode::WrongPassword), 5);
     assert_eq!(count(ErrorCode::PasswordLocked), 7);
-    let locked = test
-        .client
-        .change_password(telegram(1), &change("right", "new"))
-        .await;
-    let Err(kms_client::ClientError::Problem(problem)) = locked else {
-        panic!("not locked")
-    };
+    let locked = test.client.change_password(telegram(1), &change("right", "new")).await;
+    let Err(kms_client::ClientError::Problem(problem)) = locked else { panic!("not locked") };
     assert_eq!(problem.status, 429);
-    assert!(
-        (890..=900).contains(&problem.retry_after.unwrap()),
-        "{problem:?}"
-    );
+    assert!((890..=900).contains(&problem.retry_after.unwrap()), "{problem:?}");
     // A recovery clears the lock.
-    test.client
-        .recover(telegram(1), &recover("new"))
-        .await
-        .unwrap();
-    test.client
-        .change_password(telegram(1), &change("new", "newer"))
-        .await
-        .unwrap();
+    test.client.recover(telegram(1), &recover("new")).await.unwrap();
+    test.client.change_password(telegram(1), &change("new", "newer")).await.unwrap();
 }
 
 async fn a_forgotten_password_is_recovered(test: TestServer) {
@@ -163,46 +110,23 @@ async fn a_forgotten_password_is_recovered(test: TestServer) {
     for _ in 0..4 {
         assert_eq!(test.client.recover(telegram(1), &body).await.unwrap(), done);
     }
-    let old = test
-        .client
-        .change_password(telegram(1), &change("forgotten", "x"))
-        .await;
+    let old = test.client.change_password(telegram(1), &change("forgotten", "x")).await;
     assert_eq!(old.unwrap_err().code(), Some(ErrorCode::WrongPassword));
     assert_eq!(test.onboard(1, "ann", "new").await.address, account.address);
     // The id of one recovery is not that of another account's.
     test.onboard(2, "bob", "bob's").await;
-    let reused = Recover {
-        id: body.id,
-        new_password_hash: hash("x"),
-    };
+    let reused = Recover { id: body.id, new_password_hash: hash("x") };
     let refused = test.client.recover(telegram(2), &reused).await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::IdReused));
     // Three a day.
-    test.client
-        .recover(telegram(1), &recover("b"))
-        .await
-        .unwrap();
-    test.client
-        .recover(telegram(1), &recover("c"))
-        .await
-        .unwrap();
-    let limited = test
-        .client
-        .recover(telegram(1), &recover("d"))
-        .await
-        .unwrap_err();
+    test.client.recover(telegram(1), &recover("b")).await.unwrap();
+    test.client.recover(telegram(1), &recover("c")).await.unwrap();
+    let limited = test.client.recover(telegram(1), &recover("d")).await.unwrap_err();
     assert_eq!(limited.code(), Some(ErrorCode::RateLimited));
-    let nobody = test
-        .client
-        .recover(telegram(9), &recover("d"))
-        .await
-        .unwrap_err();
+    let nobody = test.client.recover(telegram(9), &recover("d")).await.unwrap_err();
     assert_eq!(nobody.code(), Some(ErrorCode::NoSuchAccount));
     let events = test.events(5).await.events;
-    let recovered = events
-        .iter()
-        .filter(|event| event.what == EventKind::Recovered)
-        .count();
+    let recovered = events.iter().filter(|event| event.what == EventKind::Recovered).count();
     assert_eq!(recovered, 3);
 }
 
@@ -222,34 +146,14 @@ async fn names_follow_telegram(test: TestServer) {
             .elapsed()
             .map_or(std::time::UNIX_EPOCH, |since| std::time::UNIX_EPOCH + since),
     );
-    test.client
-        .seen_username(telegram(2), &saw(Some("Ann"), now.0))
-        .await
-        .unwrap();
+    test.client.seen_username(telegram(2), &saw(Some("Ann"), now.0)).await.unwrap();
     let found = test.client.name(&name).await.unwrap().unwrap();
     assert_eq!((found.address, found.moved_at), (bob.address, Some(now)));
-    assert_eq!(
-        test.client
-            .account(telegram(1))
-            .await
-            .unwrap()
-            .unwrap()
-            .username,
-        None
-    );
+    assert_eq!(test.client.account(telegram(1)).await.unwrap().unwrap().username, None);
     // An older update of Ann's takes nothing back.
-    test.client
-        .seen_username(telegram(1), &saw(Some("ann"), now.0 - 5))
-        .await
-        .unwrap();
-    assert_eq!(
-        test.client.name(&name).await.unwrap().unwrap().address,
-        bob.address
-    );
-    test.client
-        .seen_username(telegram(2), &saw(None, now.0 + 1))
-        .await
-        .unwrap();
+    test.client.seen_username(telegram(1), &saw(Some("ann"), now.0 - 5)).await.unwrap();
+    assert_eq!(test.client.name(&name).await.unwrap().unwrap().address, bob.address);
+    test.client.seen_username(telegram(2), &saw(None, now.0 + 1)).await.unwrap();
     assert_eq!(test.client.name(&name).await.unwrap(), None);
 }
 
@@ -258,25 +162,13 @@ async fn tokens_have_scopes_and_end(test: TestServer) {
     let reader = test.place.token(&test.database, Scope::Read).await;
     let reader = test.place.client(port, &reader);
     assert!(reader.network().await.is_ok());
-    let refused = reader
-        .create_account(&create(1, "ann", "a"))
-        .await
-        .unwrap_err();
+    let refused = reader.create_account(&create(1, "ann", "a")).await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::Forbidden));
-    for bad in [
-        format!("kms_{}", "0".repeat(64)),
-        "nonsense".to_owned(),
-        String::new(),
-    ] {
+    for bad in [format!("kms_{}", "0".repeat(64)), "nonsense".to_owned(), String::new()] {
         let refused = test.place.client(port, &bad).network().await.unwrap_err();
         assert_eq!(refused.code(), Some(ErrorCode::Unauthorized));
     }
-    let none = test
-        .raw()
-        .get(test.url("/v1/network"))
-        .send()
-        .await
-        .unwrap();
+    let none = test.raw().get(test.url("/v1/network")).send().await.unwrap();
     assert_eq!(none.status(), 401);
     assert_eq!(none.headers()["www-authenticate"], "Bearer");
     // A revoked token ends within five seconds.
@@ -286,10 +178,7 @@ async fn tokens_have_scopes_and_end(test: TestServer) {
     assert!(test.database.revoke_token(&name, now).await.unwrap());
     let deadline = std::time::Instant::now() + Duration::from_millis(5_500);
     while test.client.network().await.is_ok() {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "the revoked token still works"
-        );
+        assert!(std::time::Instant::now() < deadline, "the revoked token still works");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -298,28 +187,14 @@ async fn nothing_is_lost_over_a_restart(test: TestServer) {
     let account = test.onboard(1, "ann", "a").await;
     let page = test.events(1).await;
     let test = test.restart().await;
-    assert_eq!(
-        test.client.account(telegram(1)).await.unwrap().unwrap(),
-        account
-    );
+    assert_eq!(test.client.account(telegram(1)).await.unwrap().unwrap(), account);
     assert_eq!(test.onboard(1, "ann", "a").await, account);
     // Not acknowledged: delivered again. Acknowledged: gone.
     let again = test.events(1).await;
     assert_eq!(again.events, page.events);
-    let after = test
-        .client
-        .events(Some(page.next), Duration::ZERO)
-        .await
-        .unwrap();
+    let after = test.client.events(Some(page.next), Duration::ZERO).await.unwrap();
     assert!(after.events.is_empty());
-    assert!(
-        test.client
-            .events(None, Duration::ZERO)
-            .await
-            .unwrap()
-            .events
-            .is_empty()
-    );
+    assert!(test.client.events(None, Duration::ZERO).await.unwrap().events.is_empty());
 }
 
 async fn many_at_once_make_one_wallet(test: TestServer) {

@@ -5,11 +5,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{TestServer, on_both_stores};
 
-on_both_stores!(
-    bad_bodies_are_refused,
-    bad_paths_are_refused,
-    the_api_describes_itself
-);
+on_both_stores!(bad_bodies_are_refused, bad_paths_are_refused, the_api_describes_itself);
 
 async fn post(test: &TestServer, path: &str, body: impl Into<reqwest::Body>) -> Problem {
     let request = test
@@ -19,10 +15,7 @@ async fn post(test: &TestServer, path: &str, body: impl Into<reqwest::Body>) -> 
         .header("content-type", "application/json")
         .body(body);
     let response = request.send().await.unwrap();
-    assert_eq!(
-        response.headers()["content-type"],
-        "application/problem+json"
-    );
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
     assert!(response.headers().contains_key("x-request-id"));
     response.json().await.unwrap()
 }
@@ -35,11 +28,7 @@ async fn bad_bodies_are_refused(test: TestServer) {
     let mut cases: Vec<(&str, &str, Vec<u8>)> = vec![
         ("/v1/accounts", "empty", b"".to_vec()),
         ("/v1/accounts", "not JSON", b"{".to_vec()),
-        (
-            "/v1/accounts",
-            "not UTF-8",
-            b"{\"telegram_id\":1,\"username\":\"\xff\"}".to_vec(),
-        ),
+        ("/v1/accounts", "not UTF-8", b"{\"telegram_id\":1,\"username\":\"\xff\"}".to_vec()),
         ("/v1/accounts", "two documents", b"{}{}".to_vec()),
         ("/v1/accounts", "too large", vec![b' '; 17 * 1024]),
         ("/v1/accounts", "an array", b"[]".to_vec()),
@@ -53,90 +42,32 @@ async fn bad_bodies_are_refused(test: TestServer) {
         body
     };
     json_case("/v1/accounts", "a missing field", json!({"telegram_id": 5}));
-    json_case(
-        "/v1/accounts",
-        "an unknown field",
-        account("seed_phrase", json!("x")),
-    );
-    json_case(
-        "/v1/accounts",
-        "a negative id",
-        account("telegram_id", json!(-5)),
-    );
-    json_case(
-        "/v1/accounts",
-        "an id of zero",
-        account("telegram_id", json!(0)),
-    );
-    json_case(
-        "/v1/accounts",
-        "an id too large",
-        account("telegram_id", json!(1_i64 << 52)),
-    );
-    json_case(
-        "/v1/accounts",
-        "an id in a string",
-        account("telegram_id", json!("5")),
-    );
-    json_case(
-        "/v1/accounts",
-        "a bare password",
-        account("password_hash", json!("hunter2")),
-    );
-    json_case(
-        "/v1/accounts",
-        "a NUL in a name",
-        account("username", json!("a\u{0}b")),
-    );
-    json_case(
-        "/v1/accounts",
-        "a bad e-mail",
-        account("email", json!("ann@")),
-    );
-    json_case(
-        "/v1/accounts",
-        "a bad mobile",
-        account("mobile", json!("0151")),
-    );
+    json_case("/v1/accounts", "an unknown field", account("seed_phrase", json!("x")));
+    json_case("/v1/accounts", "a negative id", account("telegram_id", json!(-5)));
+    json_case("/v1/accounts", "an id of zero", account("telegram_id", json!(0)));
+    json_case("/v1/accounts", "an id too large", account("telegram_id", json!(1_i64 << 52)));
+    json_case("/v1/accounts", "an id in a string", account("telegram_id", json!("5")));
+    json_case("/v1/accounts", "a bare password", account("password_hash", json!("hunter2")));
+    json_case("/v1/accounts", "a NUL in a name", account("username", json!("a\u{0}b")));
+    json_case("/v1/accounts", "a bad e-mail", account("email", json!("ann@")));
+    json_case("/v1/accounts", "a bad mobile", account("mobile", json!("0151")));
     let quote = |field: &str, value: Value| {
         let mut body = json!({"id": id, "from": "telegram:1", "to": "@bob", "amount": "1"});
         body[field] = value;
         body
     };
-    for amount in [
-        "", "-1", "+1", "1,5", "1_000", "1e3", ".5", "5.", "0", "0x10", "1 000", "ALL",
-    ] {
+    for amount in ["", "-1", "+1", "1,5", "1_000", "1e3", ".5", "5.", "0", "0x10", "1 000", "ALL"] {
         json_case("/v1/transfers", "an amount", quote("amount", json!(amount)));
     }
-    json_case(
-        "/v1/transfers",
-        "a number as amount",
-        quote("amount", json!(1.5)),
-    );
+    json_case("/v1/transfers", "a number as amount", quote("amount", json!(1.5)));
     let wrong = "0x5aaeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
     json_case("/v1/transfers", "a bad checksum", quote("to", json!(wrong)));
-    json_case(
-        "/v1/transfers",
-        "an ENS name",
-        quote("to", json!("bob.eth")),
-    );
-    json_case(
-        "/v1/transfers",
-        "a short address",
-        quote("to", json!("0x12")),
-    );
+    json_case("/v1/transfers", "an ENS name", quote("to", json!("bob.eth")));
+    json_case("/v1/transfers", "a short address", quote("to", json!("0x12")));
     json_case("/v1/transfers", "a bad name", quote("to", json!("@b__b")));
     json_case("/v1/transfers", "a bad sender", quote("from", json!("1")));
-    json_case(
-        "/v1/transfers",
-        "a bad id",
-        quote("id", json!(id.to_uppercase())),
-    );
-    json_case(
-        "/v1/transfers",
-        "a NUL in a note",
-        quote("client_ref", json!("\u{0}")),
-    );
+    json_case("/v1/transfers", "a bad id", quote("id", json!(id.to_uppercase())));
+    json_case("/v1/transfers", "a NUL in a note", quote("client_ref", json!("\u{0}")));
     for (path, name, body) in cases {
         let problem = post(&test, path, body).await;
         assert!(!problem.detail.contains("hunter2"));
@@ -148,16 +79,9 @@ async fn bad_bodies_are_refused(test: TestServer) {
             problem.detail
         ));
     }
-    let text = test
-        .raw()
-        .post(test.url("/v1/accounts"))
-        .bearer_auth(&test.token)
-        .body("{}");
+    let text = test.raw().post(test.url("/v1/accounts")).bearer_auth(&test.token).body("{}");
     let problem: Problem = text.send().await.unwrap().json().await.unwrap();
-    seen.push(format!(
-        "no content type: {} {}",
-        problem.status, problem.detail
-    ));
+    seen.push(format!("no content type: {} {}", problem.status, problem.detail));
     insta::assert_snapshot!("bad_bodies", seen.join("\n"));
 }
 
@@ -202,10 +126,7 @@ async fn the_api_describes_itself(test: TestServer) {
         .unwrap()
         .iter()
         .flat_map(|(path, item)| {
-            item.as_object()
-                .unwrap()
-                .keys()
-                .map(move |method| format!("{method} {path}"))
+            item.as_object().unwrap().keys().map(move |method| format!("{method} {path}"))
         })
         .collect();
     operations.sort();
@@ -214,10 +135,7 @@ async fn the_api_describes_itself(test: TestServer) {
     assert_eq!(get("/healthz").await.status(), 200);
     assert_eq!(get("/readyz").await.status(), 200);
     assert_eq!(get("/metrics").await.status(), 401);
-    let metrics = test
-        .raw()
-        .get(test.url("/metrics"))
-        .bearer_auth(&test.token);
+    let metrics = test.raw().get(test.url("/metrics")).bearer_auth(&test.token);
     let text = metrics.send().await.unwrap().text().await.unwrap();
     assert!(text.contains("http_requests_total"), "{text}");
 }

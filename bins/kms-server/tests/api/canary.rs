@@ -27,12 +27,8 @@ fn open(account: &Account, password: &PasswordHash, pepper: &[u8; 32]) -> [[u8; 
         .hash_password_into(password.expose(), &wallet.salt.0, &mut stretched)
         .unwrap();
     let (mut sck, mut seal) = ([0; 32], [0; 32]);
-    Hkdf::<Sha256>::new(Some(pepper), &stretched)
-        .expand(b"wallet-kms/v1/sck", &mut sck)
-        .unwrap();
-    Hkdf::<Sha256>::new(None, &sck)
-        .expand(b"wallet-kms/v1/seal", &mut seal)
-        .unwrap();
+    Hkdf::<Sha256>::new(Some(pepper), &stretched).expand(b"wallet-kms/v1/sck", &mut sck).unwrap();
+    Hkdf::<Sha256>::new(None, &sck).expand(b"wallet-kms/v1/seal", &mut seal).unwrap();
     let aad = [
         b"wallet-kms/v1/private-key".as_slice(),
         account.id.as_bytes(),
@@ -44,11 +40,7 @@ fn open(account: &Account, password: &PasswordHash, pepper: &[u8; 32]) -> [[u8; 
     let (nonce, sealed) = wallet.sealed_key[1..].split_first_chunk::<12>().unwrap();
     let mut plain = sealed.to_vec();
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &seal).unwrap())
-        .open_in_place(
-            Nonce::assume_unique_for_key(*nonce),
-            Aad::from(aad),
-            &mut plain,
-        )
+        .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), &mut plain)
         .unwrap();
     [sck, plain[..32].try_into().unwrap()]
 }
@@ -60,18 +52,10 @@ fn finds(haystack: &[u8], secret: &[u8]) -> bool {
         secret.to_vec(),
         hex.to_uppercase().into_bytes(),
         hex.into_bytes(),
-        STANDARD
-            .encode(secret)
-            .trim_end_matches('=')
-            .as_bytes()
-            .to_vec(),
+        STANDARD.encode(secret).trim_end_matches('=').as_bytes().to_vec(),
         URL_SAFE_NO_PAD.encode(secret).into_bytes(),
     ];
-    needles.iter().any(|needle| {
-        haystack
-            .windows(needle.len())
-            .any(|window| window == needle)
-    })
+    needles.iter().any(|needle| haystack.windows(needle.len()).any(|window| window == needle))
 }
 
 /// Everything that lies in the stores.
@@ -94,12 +78,10 @@ async fn dump(place: &Place, stores: Stores) -> Vec<u8> {
                 let rows = format!("select t::text from {table} t");
                 found.extend(postgres.execute(name, &rows).unwrap().into_bytes());
             }
-            let client = mongodb::Client::with_uri_str(Mongod::shared().unwrap().url())
-                .await
-                .unwrap();
-            let scks = client
-                .database(&place.key_database_name)
-                .collection::<Document>("wrapped_scks");
+            let client =
+                mongodb::Client::with_uri_str(Mongod::shared().unwrap().url()).await.unwrap();
+            let scks =
+                client.database(&place.key_database_name).collection::<Document>("wrapped_scks");
             let mut cursor = scks.find(Document::new()).await.unwrap();
             while cursor.advance().await.unwrap() {
                 found.extend(cursor.current().as_bytes());
@@ -116,29 +98,16 @@ async fn secrets_are_found_nowhere(stores: Stores) {
     // Everything that can be logged is.
     let server = ServerProcess::start(&place, None, "trace");
     let client = server.client(&place, &token);
-    let words = [
-        "the first canary",
-        "the second canary",
-        "the third canary",
-        "a wrong canary",
-    ];
+    let words = ["the first canary", "the second canary", "the third canary", "a wrong canary"];
     let [first, second, third, wrong] = words;
     let mut errors = String::new();
     let mut refused = |error: ClientError| errors.push_str(&format!("{error:?}"));
 
-    let ann = client
-        .create_account(&create(1, "ann", first))
-        .await
-        .unwrap();
-    client
-        .create_account(&create(2, "bob", "bob's"))
-        .await
-        .unwrap();
+    let ann = client.create_account(&create(1, "ann", first)).await.unwrap();
+    client.create_account(&create(2, "bob", "bob's")).await.unwrap();
     place.fund(&ann, 10 * COIN);
-    let mut secrets: Vec<Vec<u8>> = words
-        .iter()
-        .map(|words| hash(words).expose().to_vec())
-        .collect();
+    let mut secrets: Vec<Vec<u8>> =
+        words.iter().map(|words| hash(words).expose().to_vec()).collect();
     secrets.push(token.clone().into_bytes());
     let mut remember = async |words: &str| {
         let account = database.account(telegram(1)).await.unwrap().unwrap();
@@ -146,42 +115,16 @@ async fn secrets_are_found_nowhere(stores: Stores) {
         secrets.extend(opened.map(|secret| secret.to_vec()));
     };
     remember(first).await;
-    refused(
-        client
-            .create_account(&create(1, "ann", wrong))
-            .await
-            .unwrap_err(),
-    );
+    refused(client.create_account(&create(1, "ann", wrong)).await.unwrap_err());
     let quoted = client.quote(&quote(1, "@bob", "1")).await.unwrap();
-    refused(
-        client
-            .confirm(quoted.id, &confirm(&quoted, wrong))
-            .await
-            .unwrap_err(),
-    );
-    client
-        .confirm(quoted.id, &confirm(&quoted, first))
-        .await
-        .unwrap();
-    let change = |old, new| ChangePassword {
-        old_password_hash: hash(old),
-        new_password_hash: hash(new),
-    };
-    refused(
-        client
-            .change_password(telegram(1), &change(wrong, second))
-            .await
-            .unwrap_err(),
-    );
-    client
-        .change_password(telegram(1), &change(first, second))
-        .await
-        .unwrap();
+    refused(client.confirm(quoted.id, &confirm(&quoted, wrong)).await.unwrap_err());
+    client.confirm(quoted.id, &confirm(&quoted, first)).await.unwrap();
+    let change =
+        |old, new| ChangePassword { old_password_hash: hash(old), new_password_hash: hash(new) };
+    refused(client.change_password(telegram(1), &change(wrong, second)).await.unwrap_err());
+    client.change_password(telegram(1), &change(first, second)).await.unwrap();
     remember(second).await;
-    let body = Recover {
-        id: RecoveryId::random(),
-        new_password_hash: hash(third),
-    };
+    let body = Recover { id: RecoveryId::random(), new_password_hash: hash(third) };
     client.recover(telegram(1), &body).await.unwrap();
     remember(third).await;
     // A secret in the wrong place is not told back.
@@ -191,14 +134,7 @@ async fn secrets_are_found_nowhere(stores: Stores) {
         .add_root_certificate(reqwest::Certificate::from_pem(place.certificate.as_bytes()).unwrap())
         .build()
         .unwrap();
-    for field in [
-        "telegram_id",
-        "username",
-        "seen_at",
-        "mobile",
-        "email",
-        "password_hash",
-    ] {
+    for field in ["telegram_id", "username", "seen_at", "mobile", "email", "password_hash"] {
         let mut body = text.clone();
         body[field] = match field {
             "password_hash" => serde_json::json!([secret]),
@@ -206,12 +142,7 @@ async fn secrets_are_found_nowhere(stores: Stores) {
         };
         assert!(serde_json::from_value::<CreateAccount>(body.clone()).is_err());
         let request = raw.post(format!("https://localhost:{}/v1/accounts", server.port));
-        let answer = request
-            .bearer_auth(&token)
-            .json(&body)
-            .send()
-            .await
-            .unwrap();
+        let answer = request.bearer_auth(&token).json(&body).send().await.unwrap();
         assert_eq!(answer.status(), 400);
         errors.push_str(&answer.text().await.unwrap());
     }
@@ -220,24 +151,12 @@ async fn secrets_are_found_nowhere(stores: Stores) {
         state = client.transfer(quoted.id).await.unwrap().unwrap().state;
     }
     let log = server.terminate();
-    assert!(
-        log.contains("TRACE") && log.contains("/v1/accounts"),
-        "the log is not whole"
-    );
+    assert!(log.contains("TRACE") && log.contains("/v1/accounts"), "the log is not whole");
     let stored = dump(&place, stores).await;
-    assert!(
-        finds(&stored, ann.address.as_bytes()),
-        "the dump is not whole"
-    );
+    assert!(finds(&stored, ann.address.as_bytes()), "the dump is not whole");
     for (index, secret) in secrets.iter().enumerate() {
-        assert!(
-            !finds(log.as_bytes(), secret),
-            "secret {index} is in the log"
-        );
-        assert!(
-            !finds(errors.as_bytes(), secret),
-            "secret {index} is in an error"
-        );
+        assert!(!finds(log.as_bytes(), secret), "secret {index} is in the log");
+        assert!(!finds(errors.as_bytes(), secret), "secret {index} is in an error");
         assert!(!finds(&stored, secret), "secret {index} is in a store");
     }
 }

@@ -25,11 +25,7 @@ fn an_operator_migrates_checks_and_hands_out_tokens() {
         let place = Place::new(stores);
         let early = run(&place, &["serve"], &[]);
         assert!(!early.status.success());
-        assert!(
-            said(&early).contains("kms-server migrate"),
-            "{}",
-            said(&early)
-        );
+        assert!(said(&early).contains("kms-server migrate"), "{}", said(&early));
         assert!(!run(&place, &["check-config"], &[]).status.success());
         assert!(run(&place, &["migrate"], &[]).status.success());
         assert!(run(&place, &["migrate"], &[]).status.success());
@@ -39,37 +35,17 @@ fn an_operator_migrates_checks_and_hands_out_tokens() {
         for what in ["kms_key", "key_database", "chain", "database"] {
             assert!(text.contains(&format!("ok      {what}")), "{text}");
         }
-        for secret in [
-            &place.server_keys[0].1[2..],
-            &place.certificate_key,
-            "passphrase: \"",
-        ] {
+        for secret in [&place.server_keys[0].1[2..], &place.certificate_key, "passphrase: \""] {
             assert!(!text.contains(secret), "{text}");
         }
-        let made = run(
-            &place,
-            &["token", "new", "bot", "--scopes", "bot,read"],
-            &[],
-        );
+        let made = run(&place, &["token", "new", "bot", "--scopes", "bot,read"], &[]);
         assert!(said(&made).starts_with("kms_"), "{}", said(&made));
         let twice = run(&place, &["token", "new", "bot", "--scopes", "bot"], &[]);
-        assert!(
-            said(&twice).contains("there is a token bot already"),
-            "{}",
-            said(&twice)
-        );
+        assert!(said(&twice).contains("there is a token bot already"), "{}", said(&twice));
         let listed = said(&run(&place, &["token", "list"], &[]));
         assert_eq!(listed, "bot\tbot,read\tvalid\n");
-        assert!(
-            run(&place, &["token", "revoke", "bot"], &[])
-                .status
-                .success()
-        );
-        assert!(
-            !run(&place, &["token", "revoke", "bot"], &[])
-                .status
-                .success()
-        );
+        assert!(run(&place, &["token", "revoke", "bot"], &[]).status.success());
+        assert!(!run(&place, &["token", "revoke", "bot"], &[]).status.success());
         assert!(said(&run(&place, &["token", "list"], &[])).contains("ended"));
     }
 }
@@ -80,11 +56,7 @@ fn new_keys_are_private_and_never_overwritten() {
     let place = Place::new(Stores::Embedded);
     let arguments = ["keys", "new", "--bits", "3072", "--id", "kms-2027"];
     let made = run(&place, &arguments, &[]);
-    assert!(
-        said(&made).contains("KMS_SERVER__KMS_KEY__ID=kms-2027"),
-        "{}",
-        said(&made)
-    );
+    assert!(said(&made).contains("KMS_SERVER__KMS_KEY__ID=kms-2027"), "{}", said(&made));
     let directory = place.directory.path().join("keys");
     let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&directory), 0o700);
@@ -92,21 +64,11 @@ fn new_keys_are_private_and_never_overwritten() {
         assert_eq!(mode(&entry.unwrap().path()), 0o600);
     }
     let again = run(&place, &arguments, &[]);
-    assert!(
-        said(&again).contains("keys are never overwritten"),
-        "{}",
-        said(&again)
-    );
+    assert!(said(&again).contains("keys are never overwritten"), "{}", said(&again));
     // What it shows is what `check-config` takes.
     let shown = said(&made);
-    let shown: Vec<_> = shown
-        .lines()
-        .filter_map(|line| line.split_once('='))
-        .collect();
-    let place = Place {
-        server_keys: Default::default(),
-        ..place
-    };
+    let shown: Vec<_> = shown.lines().filter_map(|line| line.split_once('=')).collect();
+    let place = Place { server_keys: Default::default(), ..place };
     run(&place, &["migrate"], &shown);
     let checked = run(&place, &["check-config"], &shown);
     assert!(checked.status.success(), "{}", said(&checked));
@@ -118,26 +80,15 @@ fn a_mistake_in_the_configuration_names_itself() {
     for (key, value, named) in [
         ("KMS_SERVER__LISTEN", "here", "listen"),
         ("KMS_SERVER__KMS_KEY__PATH", "/nowhere", "/nowhere"),
-        (
-            "KMS_SERVER__DATABASE__URL",
-            "mysql://kms:hunter2@db/kms",
-            "postgres:// or sqlite:",
-        ),
+        ("KMS_SERVER__DATABASE__URL", "mysql://kms:hunter2@db/kms", "postgres:// or sqlite:"),
         ("KMS_SERVER__KEY_DATABASE__URL", "redis://x", "mongodb://"),
-        (
-            "KMS_SERVER__CHAIN__RPC_URL",
-            "ftp://x",
-            "http:// or https://",
-        ),
+        ("KMS_SERVER__CHAIN__RPC_URL", "ftp://x", "http:// or https://"),
         ("KMS_SERVER__TLS__KEY", "hunter2", "tls"),
     ] {
         run(&place, &["migrate"], &[]);
         let refused = run(&place, &["serve"], &[(key, value)]);
         let text = said(&refused);
-        assert!(
-            !refused.status.success() && text.contains(named),
-            "{key}: {text}"
-        );
+        assert!(!refused.status.success() && text.contains(named), "{key}: {text}");
         assert!(!text.contains("hunter2"), "{text}");
     }
 }

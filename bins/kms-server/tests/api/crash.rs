@@ -29,53 +29,32 @@ async fn dies_between_the_databases(stores: Stores) {
             None
         } else {
             let server = ServerProcess::start(&place, None, "info");
-            let made = server
-                .client(&place, &token)
-                .create_account(&create(1, "ann", "old"))
-                .await;
+            let made = server.client(&place, &token).create_account(&create(1, "ann", "old")).await;
             server.terminate();
             Some(made.unwrap())
         };
         let server = ServerProcess::start(&place, Some(failpoint), "info");
         let client = server.client(&place, &token);
         let refused = match failpoint.split('-').next() {
-            Some("create") => client
-                .create_account(&create(1, "ann", "old"))
-                .await
-                .map(drop),
+            Some("create") => client.create_account(&create(1, "ann", "old")).await.map(drop),
             Some("change") => {
                 let (old_password_hash, new_password_hash) = (hash("old"), hash(new));
-                let body = ChangePassword {
-                    old_password_hash,
-                    new_password_hash,
-                };
+                let body = ChangePassword { old_password_hash, new_password_hash };
                 client.change_password(telegram(1), &body).await
             }
             _ => {
-                let body = Recover {
-                    id: recovery,
-                    new_password_hash: hash(new),
-                };
+                let body = Recover { id: recovery, new_password_hash: hash(new) };
                 client.recover(telegram(1), &body).await.map(drop)
             }
         };
-        assert!(
-            refused.is_err(),
-            "{failpoint}: an answer came from a dead server"
-        );
+        assert!(refused.is_err(), "{failpoint}: an answer came from a dead server");
         server.died();
 
         let place_after = TestServer::start(place).await;
         let client = &place_after.client;
         let address = match &before {
             // Onboarding again works, and makes no second wallet.
-            None => {
-                client
-                    .create_account(&create(1, "ann", "old"))
-                    .await
-                    .unwrap()
-                    .address
-            }
+            None => client.create_account(&create(1, "ann", "old")).await.unwrap().address,
             Some(account) => account.address,
         };
         let mut works = Vec::new();
@@ -88,22 +67,9 @@ async fn dies_between_the_databases(stores: Stores) {
         let committed = failpoint.ends_with("after-commit") && before.is_some();
         assert_eq!(works, [if committed { new } else { "old" }], "{failpoint}");
         // A recovery that was cut off may be repeated, done or not.
-        let body = Recover {
-            id: recovery,
-            new_password_hash: hash(new),
-        };
-        assert_eq!(
-            client.recover(telegram(1), &body).await.unwrap().address,
-            address
-        );
-        assert_eq!(
-            client
-                .create_account(&create(1, "ann", new))
-                .await
-                .unwrap()
-                .address,
-            address
-        );
+        let body = Recover { id: recovery, new_password_hash: hash(new) };
+        assert_eq!(client.recover(telegram(1), &body).await.unwrap().address, address);
+        assert_eq!(client.create_account(&create(1, "ann", new)).await.unwrap().address, address);
     }
 }
 
@@ -130,31 +96,18 @@ async fn a_transfer_is_neither_lost_nor_doubled() {
             client.create_account(&create(2, "bob", "b")).await.unwrap();
             place.fund(&ann, 10 * COIN);
             let quoted = client.quote(&quote(1, "@bob", "1")).await.unwrap();
-            assert!(
-                client
-                    .confirm(quoted.id, &confirm(&quoted, "a"))
-                    .await
-                    .is_err()
-            );
+            assert!(client.confirm(quoted.id, &confirm(&quoted, "a")).await.is_err());
             server.died();
 
             let test = TestServer::start(place).await;
             let mined = test.until(quoted.id, TransferState::Mined).await;
             // Confirming again, as an impatient user would, sends nothing new.
-            let again = test
-                .client
-                .confirm(quoted.id, &confirm(&quoted, "a"))
-                .await
-                .unwrap();
+            let again = test.client.confirm(quoted.id, &confirm(&quoted, "a")).await.unwrap();
             assert_eq!(again.tx_hash, mined.tx_hash);
             let bob = test.client.balance(telegram(2)).await.unwrap();
             assert_eq!(bob.wei, Wei(U256::from(COIN)), "{failpoint}");
             let count = json!([ann.address.to_string(), "latest"]);
-            let count = test
-                .place
-                .anvil
-                .rpc("eth_getTransactionCount", count)
-                .unwrap();
+            let count = test.place.anvil.rpc("eth_getTransactionCount", count).unwrap();
             assert_eq!(count, json!("0x1"), "{failpoint}");
         }
     }

@@ -175,9 +175,7 @@ impl Place {
                 running: 2.try_into().unwrap(),
                 waiting: self.waiting,
             },
-            limits: LimitSettings {
-                recoveries_a_day: 3,
-            },
+            limits: LimitSettings { recoveries_a_day: 3 },
         }
     }
 
@@ -189,25 +187,15 @@ impl Place {
             ("TLS__KEY".to_owned(), self.certificate_key.clone()),
             ("DATABASE__URL".to_owned(), self.database.clone()),
             ("KEY_DATABASE__URL".to_owned(), self.key_database.clone()),
-            (
-                "KEY_DATABASE__NAME".to_owned(),
-                self.key_database_name.clone(),
-            ),
+            ("KEY_DATABASE__NAME".to_owned(), self.key_database_name.clone()),
             ("KMS_KEY__ID".to_owned(), "kms-test".to_owned()),
             (
                 "KMS_KEY__PATH".to_owned(),
-                self.directory
-                    .path()
-                    .join("kms-key.pem")
-                    .display()
-                    .to_string(),
+                self.directory.path().join("kms-key.pem").display().to_string(),
             ),
             ("KMS_KEY__PASSPHRASE".to_owned(), PASSPHRASE.to_owned()),
             ("CHAIN__RPC_URL".to_owned(), self.anvil.url()),
-            (
-                "CHAIN__CHAIN_ID".to_owned(),
-                self.anvil.chain_id().to_string(),
-            ),
+            ("CHAIN__CHAIN_ID".to_owned(), self.anvil.chain_id().to_string()),
             ("CHAIN__NAME".to_owned(), "Test".to_owned()),
             ("CHAIN__CONFIRMATIONS".to_owned(), "2".to_owned()),
             ("CHAIN__POLL_MILLISECONDS".to_owned(), "100".to_owned()),
@@ -215,10 +203,7 @@ impl Place {
         for (name, key) in &self.server_keys {
             variables.push((format!("SERVER_KEYS__{}", name.to_uppercase()), key.clone()));
         }
-        variables
-            .into_iter()
-            .map(|(k, v)| (format!("KMS_SERVER__{k}"), v))
-            .collect()
+        variables.into_iter().map(|(k, v)| (format!("KMS_SERVER__{k}"), v)).collect()
     }
 
     pub(crate) async fn migrated(&self) -> Database {
@@ -231,9 +216,7 @@ impl Place {
     pub(crate) async fn token(&self, database: &Database, scope: Scope) -> String {
         let name = format!("{scope}-{}", TransferId::random());
         let name = name.chars().take(40).collect();
-        let token = kms_server::cli::issue(database, name, vec![scope], None)
-            .await
-            .unwrap();
+        let token = kms_server::cli::issue(database, name, vec![scope], None).await.unwrap();
         token.expose().to_owned()
     }
 
@@ -244,9 +227,7 @@ impl Place {
     }
 
     pub(crate) fn fund(&self, account: &Account, wei: u128) {
-        self.anvil
-            .set_balance(&account.address.to_string(), wei)
-            .unwrap();
+        self.anvil.set_balance(&account.address.to_string(), wei).unwrap();
     }
 }
 
@@ -256,41 +237,20 @@ impl TestServer {
         let token = place.token(&database, Scope::Bot).await;
         let server = Server::start(place.settings()).await.unwrap();
         let client = place.client(server.address().port(), &token);
-        Self {
-            place,
-            server,
-            client,
-            token,
-            database,
-        }
+        Self { place, server, client, token, database }
     }
 
     /// Stops the server and starts it again on the same stores.
     pub(crate) async fn restart(self) -> Self {
-        let Self {
-            place,
-            server,
-            token,
-            database,
-            ..
-        } = self;
+        let Self { place, server, token, database, .. } = self;
         server.stop().await;
         let server = Server::start(place.settings()).await.unwrap();
         let client = place.client(server.address().port(), &token);
-        Self {
-            place,
-            server,
-            client,
-            token,
-            database,
-        }
+        Self { place, server, client, token, database }
     }
 
     pub(crate) async fn onboard(&self, id: i64, name: &str, words: &str) -> Account {
-        self.client
-            .create_account(&create(id, name, words))
-            .await
-            .unwrap()
+        self.client.create_account(&create(id, name, words)).await.unwrap()
     }
 
     /// Two people with wallets, the first with ten coins.

@@ -15,34 +15,19 @@ async fn without_mongodb_nobody_is_onboarded_by_half() {
     let test = TestServer::start(place).await;
     let (_, bob) = test.ann_and_bob().await;
     mongod.pause().unwrap();
-    let refused = test
-        .client
-        .create_account(&create(3, "carl", "c"))
-        .await
-        .unwrap_err();
+    let refused = test.client.create_account(&create(3, "carl", "c")).await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::StoreUnavailable));
     assert_eq!(test.client.account(telegram(3)).await.unwrap(), None);
     let ready = test.raw().get(test.url("/readyz")).send().await.unwrap();
     assert_eq!(ready.status(), 503);
     // A send never reads MongoDB.
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
-    test.client
-        .confirm(quoted.id, &confirm(&quoted, "ann's password"))
-        .await
-        .unwrap();
+    test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     let mined = test.until(quoted.id, TransferState::Mined).await;
     assert_eq!(mined.to.address, bob.address);
     mongod.resume().unwrap();
     test.onboard(3, "carl", "c").await;
-    assert_eq!(
-        test.raw()
-            .get(test.url("/readyz"))
-            .send()
-            .await
-            .unwrap()
-            .status(),
-        200
-    );
+    assert_eq!(test.raw().get(test.url("/readyz")).send().await.unwrap().status(), 200);
 }
 
 #[actix_web::test]
@@ -51,34 +36,16 @@ async fn without_the_chain_nothing_is_signed() {
     let (ann, _) = test.ann_and_bob().await;
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     test.place.anvil.pause().unwrap();
-    let refused = test
-        .client
-        .confirm(quoted.id, &confirm(&quoted, "ann's password"))
-        .await;
-    assert_eq!(
-        refused.unwrap_err().code(),
-        Some(ErrorCode::ChainUnavailable)
-    );
+    let refused = test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await;
+    assert_eq!(refused.unwrap_err().code(), Some(ErrorCode::ChainUnavailable));
     let refused = test.client.quote(&quote(1, "@bob", "1")).await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::ChainUnavailable));
-    assert_eq!(
-        test.client.account(telegram(1)).await.unwrap().unwrap(),
-        ann
-    );
-    assert!(
-        test.client
-            .name(&"bob".parse().unwrap())
-            .await
-            .unwrap()
-            .is_some()
-    );
+    assert_eq!(test.client.account(telegram(1)).await.unwrap().unwrap(), ann);
+    assert!(test.client.name(&"bob".parse().unwrap()).await.unwrap().is_some());
     let still = test.client.transfer(quoted.id).await.unwrap().unwrap();
     assert_eq!((still.state, still.tx_hash), (TransferState::Quoted, None));
     test.place.anvil.resume().unwrap();
-    test.client
-        .confirm(quoted.id, &confirm(&quoted, "ann's password"))
-        .await
-        .unwrap();
+    test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     test.until(quoted.id, TransferState::Mined).await;
 }
 
@@ -101,29 +68,15 @@ async fn another_chain_behind_the_url_is_refused() {
 async fn a_server_with_other_keys_does_not_start() {
     let mut place = Place::new(Stores::Embedded);
     place.migrated().await;
-    kms_server::Server::start(place.settings())
-        .await
-        .unwrap()
-        .stop()
-        .await;
+    kms_server::Server::start(place.settings()).await.unwrap().stop().await;
     place.server_keys[0].1 = format!("1:{}", "ee".repeat(32));
-    let refused = kms_server::Server::start(place.settings())
-        .await
-        .unwrap_err();
-    assert!(
-        refused.to_string().contains("server_keys.pepper"),
-        "{refused}"
-    );
+    let refused = kms_server::Server::start(place.settings()).await.unwrap_err();
+    assert!(refused.to_string().contains("server_keys.pepper"), "{refused}");
 }
 
 #[actix_web::test]
 async fn a_server_without_a_schema_says_what_to_do() {
     let place = Place::new(Stores::Embedded);
-    let refused = kms_server::Server::start(place.settings())
-        .await
-        .unwrap_err();
-    assert!(
-        refused.to_string().contains("kms-server migrate"),
-        "{refused}"
-    );
+    let refused = kms_server::Server::start(place.settings()).await.unwrap_err();
+    assert!(refused.to_string().contains("kms-server migrate"), "{refused}");
 }

@@ -50,12 +50,7 @@ impl ServerProcess {
                 log.push_str(&line);
             }
         });
-        Self {
-            child,
-            port: port.unwrap(),
-            log,
-            reader: Some(reader),
-        }
+        Self { child, port: port.unwrap(), log, reader: Some(reader) }
     }
 
     pub(crate) fn client(&self, place: &Place, token: &str) -> Client {
@@ -72,10 +67,7 @@ impl ServerProcess {
     pub(crate) fn terminate(mut self) -> String {
         let id = self.child.id().to_string();
         Command::new("kill").args(["-TERM", &id]).status().unwrap();
-        assert!(
-            self.child.wait().unwrap().success(),
-            "SIGTERM is a regular end"
-        );
+        assert!(self.child.wait().unwrap().success(), "SIGTERM is a regular end");
         self.reader.take().unwrap().join().unwrap();
         std::mem::take(&mut *self.log.lock().unwrap())
     }

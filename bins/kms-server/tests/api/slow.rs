@@ -13,21 +13,12 @@ use crate::harness::{Place, Stores, TestServer};
 
 fn connect(test: &TestServer) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(test.place.certificate.as_bytes()).unwrap())
-        .unwrap();
-    let config = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    roots.add(CertificateDer::from_pem_slice(test.place.certificate.as_bytes()).unwrap()).unwrap();
+    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     let name = ServerName::try_from("localhost").unwrap();
     let stream = TcpStream::connect(test.server.address()).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .unwrap();
-    StreamOwned::new(
-        ClientConnection::new(Arc::new(config), name).unwrap(),
-        stream,
-    )
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream)
 }
 
 /// Sends the beginning of a request, and gives what comes back until the connection ends.
@@ -67,9 +58,6 @@ async fn slow_headers_and_bodies_are_given_up() {
     assert!(answer.is_empty() || answer.contains(" 408 "), "{answer}");
     assert!((4..9).contains(&after.as_secs()), "{after:?}");
     let (answer, after) = wait(body).await.unwrap();
-    assert!(
-        answer.contains(" 408 ") && answer.contains("request_timeout"),
-        "{answer}"
-    );
+    assert!(answer.contains(" 408 ") && answer.contains("request_timeout"), "{answer}");
     assert!((9..15).contains(&after.as_secs()), "{after:?}");
 }

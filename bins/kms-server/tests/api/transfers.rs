@@ -30,31 +30,17 @@ async fn money_is_sent_by_name(test: TestServer) {
     request.client_ref = Some("chat 1, message 2".to_owned());
     let quoted = test.client.quote(&request).await.unwrap();
     assert_eq!(quoted.state, TransferState::Quoted);
-    assert_eq!(
-        (quoted.to.address, quoted.to.account),
-        (bob.address, Some(bob.id))
-    );
+    assert_eq!((quoted.to.address, quoted.to.account), (bob.address, Some(bob.id)));
     assert_eq!(quoted.value, wei(COIN / 2));
     assert_eq!(quoted.warnings, [Warning::FirstPayment]);
     assert_eq!(test.client.quote(&request).await.unwrap(), quoted);
-    let wrong = test
-        .client
-        .confirm(quoted.id, &confirm(&quoted, "wrong"))
-        .await
-        .unwrap_err();
+    let wrong = test.client.confirm(quoted.id, &confirm(&quoted, "wrong")).await.unwrap_err();
     assert_eq!(wrong.code(), Some(ErrorCode::WrongPassword));
-    let sent = test
-        .client
-        .confirm(quoted.id, &confirm(&quoted, "ann's password"))
-        .await
-        .unwrap();
+    let sent = test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     assert!(sent.tx_hash.is_some());
     let mined = test.until(quoted.id, TransferState::Mined).await;
     assert!(mined.fee.unwrap() <= mined.max_fee);
-    assert_eq!(
-        test.client.balance(telegram(2)).await.unwrap().wei,
-        wei(COIN / 2)
-    );
+    assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, wei(COIN / 2));
     test.place.anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
     let done = test.until(quoted.id, TransferState::Final).await;
     assert_eq!(done.client_ref.as_deref(), Some("chat 1, message 2"));
@@ -63,60 +49,34 @@ async fn money_is_sent_by_name(test: TestServer) {
     assert_eq!(balance.wei, wei(10 * COIN).checked_sub(spent).unwrap());
     // Both see it in their lists, and both are told.
     for account in [ann.id, bob.id] {
-        let page = test
-            .client
-            .transfers(account.into(), None, 10)
-            .await
-            .unwrap();
+        let page = test.client.transfers(account.into(), None, 10).await.unwrap();
         assert_eq!(page.transfers, std::slice::from_ref(&done));
     }
     let events = test.events(5).await.events;
     let told = |id| {
-        events
-            .iter()
-            .filter(move |event| event.account == id)
-            .map(|event| match event.what {
-                EventKind::AccountCreated => "created",
-                EventKind::TransferChanged { .. } => "changed",
-                EventKind::Received { .. } => "received",
-                _ => "other",
-            })
+        events.iter().filter(move |event| event.account == id).map(|event| match event.what {
+            EventKind::AccountCreated => "created",
+            EventKind::TransferChanged { .. } => "changed",
+            EventKind::Received { .. } => "received",
+            _ => "other",
+        })
     };
-    assert_eq!(
-        told(ann.id).collect::<Vec<_>>(),
-        ["created", "changed", "changed"]
-    );
+    assert_eq!(told(ann.id).collect::<Vec<_>>(), ["created", "changed", "changed"]);
     assert_eq!(told(bob.id).collect::<Vec<_>>(), ["created", "received"]);
     // The second payment warns of nothing.
-    let second = test
-        .client
-        .quote(&quote(1, &bob.address.to_string(), "0.1"))
-        .await
-        .unwrap();
+    let second = test.client.quote(&quote(1, &bob.address.to_string(), "0.1")).await.unwrap();
     assert!(second.warnings.is_empty());
-    assert_eq!(
-        (second.to.account, second.to.username),
-        (Some(bob.id), None)
-    );
+    assert_eq!((second.to.account, second.to.username), (Some(bob.id), None));
 }
 
 async fn everything_is_sent_with_all(test: TestServer) {
     test.ann_and_bob().await;
     let quoted = test.client.quote(&quote(1, "@bob", "all")).await.unwrap();
-    assert_eq!(
-        quoted.value.checked_add(quoted.max_fee).unwrap(),
-        wei(10 * COIN)
-    );
+    assert_eq!(quoted.value.checked_add(quoted.max_fee).unwrap(), wei(10 * COIN));
     assert!(quoted.warnings.contains(&Warning::MostOfBalance));
-    test.client
-        .confirm(quoted.id, &confirm(&quoted, "ann's password"))
-        .await
-        .unwrap();
+    test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     test.until(quoted.id, TransferState::Mined).await;
-    assert_eq!(
-        test.client.balance(telegram(2)).await.unwrap().wei,
-        quoted.value
-    );
+    assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, quoted.value);
 }
 
 async fn what_can_not_be_paid_is_refused(test: TestServer) {
@@ -134,31 +94,16 @@ async fn what_can_not_be_paid_is_refused(test: TestServer) {
     assert_eq!(poor.code, ErrorCode::InsufficientFunds);
     assert!(poor.missing.unwrap() >= wei(COIN) && poor.missing.unwrap() < wei(COIN + COIN / 100));
     let unknown = refusal("@nobody", "1").await;
-    assert_eq!(
-        (unknown.code, unknown.field.as_deref()),
-        (ErrorCode::UnknownName, Some("to"))
-    );
+    assert_eq!((unknown.code, unknown.field.as_deref()), (ErrorCode::UnknownName, Some("to")));
     assert_eq!(refusal("@ann", "1").await.code, ErrorCode::SelfTransfer);
-    assert_eq!(
-        refusal(&ann.address.to_string(), "1").await.code,
-        ErrorCode::SelfTransfer
-    );
+    assert_eq!(refusal(&ann.address.to_string(), "1").await.code, ErrorCode::SelfTransfer);
     let zero = refusal("0x0000000000000000000000000000000000000000", "1").await;
-    assert_eq!(
-        (zero.code, zero.field.as_deref()),
-        (ErrorCode::InvalidField, Some("to"))
-    );
+    assert_eq!((zero.code, zero.field.as_deref()), (ErrorCode::InvalidField, Some("to")));
     let fine = refusal("@bob", "0.0000000000000000001").await;
-    assert_eq!(
-        (fine.code, fine.field.as_deref()),
-        (ErrorCode::InvalidField, Some("amount"))
-    );
+    assert_eq!((fine.code, fine.field.as_deref()), (ErrorCode::InvalidField, Some("amount")));
     // A contract that refuses every payment: PUSH1 0 PUSH1 0 REVERT.
     let contract = "0x00000000000000000000000000000000000000cc";
-    test.place
-        .anvil
-        .rpc("anvil_setCode", json!([contract, "0x60006000fd"]))
-        .unwrap();
+    test.place.anvil.rpc("anvil_setCode", json!([contract, "0x60006000fd"])).unwrap();
     assert_eq!(refusal(contract, "1").await.code, ErrorCode::WouldRevert);
     // An id is used for one thing.
     let first = quote(1, "@bob", "1");
@@ -167,10 +112,7 @@ async fn what_can_not_be_paid_is_refused(test: TestServer) {
     second.id = first.id;
     let reused = test.client.quote(&second).await.unwrap_err();
     assert_eq!(reused.code(), Some(ErrorCode::IdReused));
-    assert_eq!(
-        test.client.balance(bob.id.into()).await.unwrap().wei,
-        wei(0)
-    );
+    assert_eq!(test.client.balance(bob.id.into()).await.unwrap().wei, wei(0));
 }
 
 async fn fifty_confirmations_are_one_transfer(test: TestServer) {
@@ -178,25 +120,15 @@ async fn fifty_confirmations_are_one_transfer(test: TestServer) {
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     let tries = (0..50).map(|_| {
         let (client, quoted) = (test.client.clone(), quoted.clone());
-        async move {
-            client
-                .confirm(quoted.id, &confirm(&quoted, "ann's password"))
-                .await
-        }
+        async move { client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await }
     });
     let answers = futures::future::join_all(tries).await;
-    let mut hashes: Vec<_> = answers
-        .into_iter()
-        .filter_map(Result::ok)
-        .map(|sent| sent.tx_hash.unwrap())
-        .collect();
+    let mut hashes: Vec<_> =
+        answers.into_iter().filter_map(Result::ok).map(|sent| sent.tx_hash.unwrap()).collect();
     hashes.dedup();
     assert_eq!(hashes.len(), 1);
     test.until(quoted.id, TransferState::Mined).await;
-    assert_eq!(
-        test.client.balance(telegram(2)).await.unwrap().wei,
-        wei(COIN)
-    );
+    assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, wei(COIN));
 }
 
 async fn fifty_transfers_have_fifty_nonces(test: TestServer) {
@@ -205,11 +137,7 @@ async fn fifty_transfers_have_fifty_nonces(test: TestServer) {
     let send = async |amount: &str| {
         let quoted = test.client.quote(&quote(1, "@bob", amount)).await.ok()?;
         loop {
-            match test
-                .client
-                .confirm(quoted.id, &confirm(&quoted, "ann's password"))
-                .await
-            {
+            match test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await {
                 Ok(sent) => return Some(sent),
                 Err(error) => match error.code() {
                     Some(ErrorCode::PasswordLocked | ErrorCode::Busy) => {
@@ -221,11 +149,7 @@ async fn fifty_transfers_have_fifty_nonces(test: TestServer) {
         }
     };
     let sends = (0..50).map(|_| send("0.85"));
-    let sent: Vec<_> = futures::future::join_all(sends)
-        .await
-        .into_iter()
-        .flatten()
-        .collect();
+    let sent: Vec<_> = futures::future::join_all(sends).await.into_iter().flatten().collect();
     assert!((1..=11).contains(&sent.len()), "{}", sent.len());
     for transfer in &sent {
         test.until(transfer.id, TransferState::Mined).await;
@@ -233,17 +157,11 @@ async fn fifty_transfers_have_fifty_nonces(test: TestServer) {
     let count = test
         .place
         .anvil
-        .rpc(
-            "eth_getTransactionCount",
-            json!([ann.address.to_string(), "latest"]),
-        )
+        .rpc("eth_getTransactionCount", json!([ann.address.to_string(), "latest"]))
         .unwrap();
     assert_eq!(count, json!(format!("{:#x}", sent.len())));
     let got = 85 * COIN / 100 * u128::try_from(sent.len()).unwrap();
-    assert_eq!(
-        test.client.balance(telegram(2)).await.unwrap().wei,
-        wei(got)
-    );
+    assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, wei(got));
 }
 
 async fn a_quote_is_confirmed_as_it_was_shown(test: TestServer) {
@@ -273,10 +191,7 @@ async fn a_quote_is_confirmed_as_it_was_shown(test: TestServer) {
     // Cancelled is cancelled.
     let cancelled = test.client.cancel(moved.id).await.unwrap();
     assert_eq!(cancelled.state, TransferState::Cancelled);
-    let refused = test
-        .client
-        .confirm(moved.id, &confirm(&moved, "ann's password"))
-        .await;
+    let refused = test.client.confirm(moved.id, &confirm(&moved, "ann's password")).await;
     assert_eq!(refused.unwrap_err().code(), Some(ErrorCode::WrongState));
     let nothing = test.client.cancel(TransferId::random()).await.unwrap_err();
     assert_eq!(nothing.code(), Some(ErrorCode::NoSuchTransfer));
@@ -284,28 +199,14 @@ async fn a_quote_is_confirmed_as_it_was_shown(test: TestServer) {
 
 async fn a_dropped_transaction_is_sent_again(test: TestServer) {
     test.ann_and_bob().await;
-    test.place
-        .anvil
-        .rpc("evm_setAutomine", json!([false]))
-        .unwrap();
+    test.place.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
-    let sent = test
-        .client
-        .confirm(quoted.id, &confirm(&quoted, "ann's password"))
-        .await
-        .unwrap();
+    let sent = test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     assert_eq!(sent.state, TransferState::Broadcast);
     let hash = sent.tx_hash.unwrap();
-    test.place
-        .anvil
-        .rpc("anvil_dropTransaction", json!([hash]))
-        .unwrap();
+    test.place.anvil.rpc("anvil_dropTransaction", json!([hash])).unwrap();
     let known = || {
-        let found = test
-            .place
-            .anvil
-            .rpc("eth_getTransactionByHash", json!([hash]))
-            .unwrap();
+        let found = test.place.anvil.rpc("eth_getTransactionByHash", json!([hash])).unwrap();
         !found.is_null()
     };
     for _ in 0..100 {
@@ -323,25 +224,16 @@ async fn a_dropped_transaction_is_sent_again(test: TestServer) {
 async fn a_reorganisation_is_followed(test: TestServer) {
     test.ann_and_bob().await;
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
-    test.client
-        .confirm(quoted.id, &confirm(&quoted, "ann's password"))
-        .await
-        .unwrap();
+    test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     let first = test.until(quoted.id, TransferState::Mined).await;
     // The block is replaced by an empty one, and the transaction is mined later.
-    test.place
-        .anvil
-        .rpc("evm_setAutomine", json!([false]))
-        .unwrap();
+    test.place.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
     test.place.anvil.rpc("anvil_reorg", json!([1, []])).unwrap();
     test.until(quoted.id, TransferState::Broadcast).await;
     test.place.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
     let second = test.until(quoted.id, TransferState::Mined).await;
     assert_eq!(second.tx_hash, first.tx_hash);
-    assert_eq!(
-        test.client.balance(telegram(2)).await.unwrap().wei,
-        wei(COIN)
-    );
+    assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, wei(COIN));
 }
 
 #[actix_web::test]
@@ -351,10 +243,7 @@ async fn a_quote_expires() {
     let test = TestServer::start(place).await;
     test.ann_and_bob().await;
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
-    let refused = test
-        .client
-        .confirm(quoted.id, &confirm(&quoted, "ann's password"))
-        .await;
+    let refused = test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await;
     assert_eq!(refused.unwrap_err().code(), Some(ErrorCode::QuoteExpired));
     let read = test.client.transfer(quoted.id).await.unwrap().unwrap();
     assert_eq!(read.state, TransferState::Expired);

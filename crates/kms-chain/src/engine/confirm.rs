@@ -161,10 +161,7 @@ impl Transfers {
         }
         failpoint::reach("transfer-after-broadcast");
         match self.store.advance(id, Progress::Broadcast, now).await {
-            Ok(true) => Transfer {
-                state: TransferState::Broadcast,
-                ..transfer
-            },
+            Ok(true) => Transfer { state: TransferState::Broadcast, ..transfer },
             // The watcher was quicker.
             Ok(false) => transfer,
             Err(error) => {

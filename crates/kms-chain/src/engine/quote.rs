@@ -193,11 +193,7 @@ fn repeated(known: Transfer, request: &QuoteRequest) -> Result<Transfer, QuoteEr
     let same = known.from.account == request.from.account
         && known.asked == request.asked
         && known.client_ref == request.client_ref;
-    if same {
-        Ok(known)
-    } else {
-        Err(QuoteError::IdReused)
-    }
+    if same { Ok(known) } else { Err(QuoteError::IdReused) }
 }
 
 fn covered(available: Wei, value: Wei, fee: Wei) -> Result<(), QuoteError> {

@@ -41,10 +41,7 @@ impl Transfers {
     /// # Errors
     /// When the store does not answer.
     pub async fn tick(&self, now: Timestamp) -> Result<usize, StoreError> {
-        let due = self
-            .store
-            .claim_due(now, now.plus(self.config.poll), ROUND)
-            .await?;
+        let due = self.store.claim_due(now, now.plus(self.config.poll), ROUND).await?;
         let looked_at = due.len();
         if looked_at == 0 {
             return Ok(0);
@@ -85,11 +82,7 @@ impl Transfers {
 
     /// What a receipt means for the transfer.
     fn step(&self, transfer: &Transfer, receipt: &Receipt, head: u64) -> Option<Progress> {
-        let &Receipt {
-            block,
-            fee,
-            success,
-        } = receipt;
+        let &Receipt { block, fee, success } = receipt;
         let deep = head.saturating_sub(block) >= self.config.confirmations;
         match (transfer.state == TransferState::Mined, success) {
             (false, true) => Some(Progress::Mined { block, fee }),

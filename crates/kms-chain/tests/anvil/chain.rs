@@ -32,10 +32,7 @@ fn set_code(anvil: &Anvil, code: &str) {
 pub(crate) fn reverting() -> String {
     let reason = hex::encode("closed on Sundays");
     // PUSH1 100, PUSH1 10, PUSH0, CODECOPY, PUSH1 100, PUSH0, REVERT; then what is copied.
-    format!(
-        "0x6064600a5f3960645ffd08c379a0{:064x}{:064x}{reason:0<64}",
-        32, 17
-    )
+    format!("0x6064600a5f3960645ffd08c379a0{:064x}{:064x}{reason:0<64}", 32, 17)
 }
 
 /// A payment out of anvil's own account, signed by it.
@@ -70,14 +67,8 @@ async fn fees_outlast_a_doubling_of_the_base_fee() {
     let base = u128::from_str_radix(base.trim_start_matches("0x"), 16).unwrap();
     let fees = chain.fees().await.unwrap();
     assert!(base > 0 && fees.max_priority_fee_per_gas > 0);
-    assert_eq!(
-        fees.max_fee_per_gas,
-        2 * base + fees.max_priority_fee_per_gas
-    );
-    assert_eq!(
-        fees.max_fee(21_000).0,
-        U256::from(21_000 * fees.max_fee_per_gas)
-    );
+    assert_eq!(fees.max_fee_per_gas, 2 * base + fees.max_priority_fee_per_gas);
+    assert_eq!(fees.max_fee(21_000).0, U256::from(21_000 * fees.max_fee_per_gas));
 }
 
 #[tokio::test]
@@ -119,15 +110,9 @@ async fn the_same_bytes_twice_are_one_transaction() {
     let bytes = signed(&anvil, 9);
     chain.broadcast(&bytes).await.unwrap();
     // The node's words for it differ; whatever they are, nothing more happens.
-    assert!(!matches!(
-        chain.broadcast(&bytes).await,
-        Err(ChainError::Unavailable(_))
-    ));
+    assert!(!matches!(chain.broadcast(&bytes).await, Err(ChainError::Unavailable(_))));
     anvil.rpc("anvil_mine", json!([])).unwrap();
-    assert!(!matches!(
-        chain.broadcast(&bytes).await,
-        Err(ChainError::Unavailable(_))
-    ));
+    assert!(!matches!(chain.broadcast(&bytes).await, Err(ChainError::Unavailable(_))));
     anvil.rpc("anvil_mine", json!([])).unwrap();
     assert_eq!(chain.view(address(PLAIN)).await.unwrap().balance, wei(9));
     assert_eq!(chain.view(address(RICH)).await.unwrap().nonce, 1);

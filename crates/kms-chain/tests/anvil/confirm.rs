@@ -16,10 +16,7 @@ async fn a_transfer_is_sent_mined_and_final() {
     let sent = world.confirm(&ann, &quote).await.unwrap();
     assert_eq!(sent.state, TransferState::Broadcast);
     assert_eq!((sent.nonce, sent.tx_hash.is_some()), (Some(0), true));
-    assert_eq!(
-        (sent.id, sent.value, sent.to.clone()),
-        (quote.id, quote.value, quote.to)
-    );
+    assert_eq!((sent.id, sent.value, sent.to.clone()), (quote.id, quote.value, quote.to));
 
     world.mine(1);
     assert_eq!(world.tick().await, 1);
@@ -27,10 +24,7 @@ async fn a_transfer_is_sent_mined_and_final() {
     assert_eq!((mined.state, mined.block), (TransferState::Mined, Some(1)));
     let fee = mined.fee.unwrap();
     assert!(fee > wei(0) && fee <= mined.max_fee());
-    assert_eq!(
-        world.balance(ann.wallet.address),
-        U256::from(COIN / 2) - fee.0
-    );
+    assert_eq!(world.balance(ann.wallet.address), U256::from(COIN / 2) - fee.0);
     assert_eq!(world.balance(bob.wallet.address), U256::from(COIN / 2 + 5));
 
     // Two blocks on top are not three.
@@ -128,34 +122,19 @@ async fn only_what_was_shown_is_signed() {
     let right = shown(&quote);
     let one_more = |wei: kms_types::Wei| kms_types::Wei(wei.0 + U256::from(1));
     for wrong in [
-        Shown {
-            to_address: bob.wallet.address,
-            ..right
-        },
-        Shown {
-            value: one_more(right.value),
-            ..right
-        },
-        Shown {
-            max_fee: one_more(right.max_fee),
-            ..right
-        },
+        Shown { to_address: bob.wallet.address, ..right },
+        Shown { value: one_more(right.value), ..right },
+        Shown { max_fee: one_more(right.max_fee), ..right },
     ] {
         let refused = world.transfers.check(quote.id, wrong, world.now()).await;
         assert!(matches!(refused.unwrap_err(), ConfirmError::Mismatch));
     }
-    let unknown = world
-        .transfers
-        .check(TransferId::random(), right, world.now())
-        .await;
+    let unknown = world.transfers.check(TransferId::random(), right, world.now()).await;
     assert!(matches!(unknown.unwrap_err(), ConfirmError::NoTransfer));
 
     // Nor does another's wallet sign it.
     let (ready, wallet) = (world.ready(&quote).await, world.open(&bob).await);
-    let refused = world
-        .transfers
-        .sign_and_send(ready, wallet, world.now())
-        .await;
+    let refused = world.transfers.sign_and_send(ready, wallet, world.now()).await;
     assert!(matches!(refused.unwrap_err(), ConfirmError::Mismatch));
     assert_eq!(world.stored(&quote).await, quote);
     assert_eq!((world.sent(&ann), world.sent(&bob)), (0, 0));
@@ -188,10 +167,7 @@ async fn a_cancelled_quote_is_not_signed_and_a_signed_one_not_cancelled() {
     let refused = world.check(&given_up).await;
     assert!(matches!(refused.unwrap_err(), ConfirmError::Cancelled));
     let refused = world.transfers.sign_and_send(ready, wallet, world.now());
-    assert!(matches!(
-        refused.await.unwrap_err(),
-        ConfirmError::Cancelled
-    ));
+    assert!(matches!(refused.await.unwrap_err(), ConfirmError::Cancelled));
     assert_eq!(world.sent(&ann), 0);
 
     let sent = world.quote(&ann, stranger(), "0.1").await;

@@ -15,21 +15,11 @@ const ADDRESS: [u8; 20] = [7; 20];
 
 #[tokio::test]
 async fn another_chain_is_refused() {
-    let options = AnvilOptions {
-        chain_id: 5,
-        ..AnvilOptions::default()
-    };
+    let options = AnvilOptions { chain_id: 5, ..AnvilOptions::default() };
     let anvil = Anvil::start_with(options).unwrap();
     let chain = Chain::new(&anvil.url(), 6).unwrap();
-    let wrong = |error: ChainError| {
-        matches!(
-            error,
-            ChainError::WrongChain {
-                expected: 6,
-                found: 5
-            }
-        )
-    };
+    let wrong =
+        |error: ChainError| matches!(error, ChainError::WrongChain { expected: 6, found: 5 });
     assert!(wrong(chain.block_number().await.unwrap_err()));
     assert!(wrong(chain.view(ADDRESS.into()).await.unwrap_err()));
     assert!(wrong(chain.broadcast(&[2]).await.unwrap_err()));
@@ -98,10 +88,7 @@ async fn the_chain_id_is_asked_once_and_again_after_a_failure() {
     id.store(6, Ordering::SeqCst);
     for _ in 0..2 {
         let error = chain.block_number().await.unwrap_err();
-        assert!(
-            matches!(error, ChainError::WrongChain { found: 6, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, ChainError::WrongChain { found: 6, .. }), "{error}");
     }
     id.store(5, Ordering::SeqCst);
     chain.block_number().await.unwrap();
@@ -120,10 +107,7 @@ async fn a_limit_on_requests_is_not_taken_for_a_refusing_recipient() {
     };
     for code in [-32_005, -32_603, 429] {
         let error = gas(code).await.unwrap_err();
-        assert!(
-            matches!(error, ChainError::Refused { code: said, .. } if said == code),
-            "{error}"
-        );
+        assert!(matches!(error, ChainError::Refused { code: said, .. } if said == code), "{error}");
     }
     for code in [3, -32_000, -32_003, -32_015] {
         let error = gas(code).await.unwrap_err();
@@ -174,9 +158,6 @@ async fn no_text_shows_the_endpoint() {
         format!("{down} {down:?}"),
         format!("{other} {other:?} {none} {none:?}"),
     ] {
-        assert!(
-            !text.contains("5ec7e7") && !text.contains("127.0"),
-            "{text}"
-        );
+        assert!(!text.contains("5ec7e7") && !text.contains("127.0"), "{text}");
     }
 }

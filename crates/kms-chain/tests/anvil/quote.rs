@@ -18,14 +18,8 @@ async fn a_quote_freezes_whom_how_much_and_the_highest_fee() {
     let quote = world.quote(&ann, party(&bob), "0.25").await;
     assert_eq!(quote.value, wei(COIN / 4));
     assert_eq!((quote.gas_limit, quote.chain_id), (21_000, 31_337));
-    assert_eq!(
-        quote.max_fee().0,
-        U256::from(quote.fees.max_fee_per_gas) * U256::from(21_000)
-    );
-    assert_eq!(
-        (quote.from.clone(), quote.to.clone()),
-        (party(&ann), party(&bob))
-    );
+    assert_eq!(quote.max_fee().0, U256::from(quote.fees.max_fee_per_gas) * U256::from(21_000));
+    assert_eq!((quote.from.clone(), quote.to.clone()), (party(&ann), party(&bob)));
     assert_eq!(quote.expires_at, quote.created_at.plus(QUOTE_LIFETIME));
     assert_eq!(world.stored(&quote).await, quote);
     assert_eq!(world.sent(&ann), 0);
@@ -48,10 +42,7 @@ async fn a_repeat_is_the_same_quote_and_another_request_is_not() {
         with(|other| other.asked.amount = "0.10".to_owned()),
         with(|other| other.asked.to = "@stranger".to_owned()),
         with(|other| other.client_ref = Some("message 7".to_owned())),
-        QuoteRequest {
-            from: party(&bob),
-            ..first.clone()
-        },
+        QuoteRequest { from: party(&bob), ..first.clone() },
     ] {
         let error = world.try_quote(other).await.unwrap_err();
         assert!(matches!(error, QuoteError::IdReused), "{error}");
@@ -67,10 +58,7 @@ async fn two_quotes_with_one_id_at_once_are_one() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let first = request(&ann, stranger(), "0.1");
-    let (one, two) = tokio::join!(
-        world.try_quote(first.clone()),
-        world.try_quote(first.clone())
-    );
+    let (one, two) = tokio::join!(world.try_quote(first.clone()), world.try_quote(first.clone()));
     assert_eq!(one.unwrap(), two.unwrap());
 }
 
@@ -188,11 +176,7 @@ async fn warns_of_what_the_sender_should_know() {
     let contract = world.quote(&ann, stranger(), "0.85").await;
     assert_eq!(
         contract.warnings,
-        [
-            Warning::FirstPayment,
-            Warning::Contract,
-            Warning::MostOfBalance
-        ]
+        [Warning::FirstPayment, Warning::Contract, Warning::MostOfBalance]
     );
 }
 
@@ -211,12 +195,5 @@ async fn a_chain_that_is_down_stores_no_quote() {
     let error = world.check(&quote).await.unwrap_err();
     assert!(matches!(error, ConfirmError::Chain(_)), "{error}");
     assert_eq!(world.state(&quote).await, TransferState::Quoted);
-    assert_eq!(
-        world
-            .transfers
-            .cancel(TransferId::random(), world.now())
-            .await
-            .unwrap(),
-        None
-    );
+    assert_eq!(world.transfers.cancel(TransferId::random(), world.now()).await.unwrap(), None);
 }

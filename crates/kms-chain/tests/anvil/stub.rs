@@ -42,11 +42,9 @@ fn answer(stream: TcpStream, say: impl Fn(&str) -> Answer) {
     let (id, method) = (call.get("id").unwrap(), call.get("method").unwrap());
     let (head, member, value) = match say(method.as_str().unwrap()) {
         Answer::Result(value) => ("200 OK".to_owned(), "result", value),
-        Answer::Error(code, message) => (
-            "200 OK".to_owned(),
-            "error",
-            json!({"code": code, "message": message}),
-        ),
+        Answer::Error(code, message) => {
+            ("200 OK".to_owned(), "error", json!({"code": code, "message": message}))
+        }
         Answer::Http(head) => (head, "nothing", Value::Null),
     };
     let body = json!({"jsonrpc": "2.0", "id": id, member: value}).to_string();

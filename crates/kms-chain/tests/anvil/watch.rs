@@ -90,10 +90,7 @@ async fn a_reorg_takes_it_back_and_it_is_mined_again() {
     world.tick().await;
     let back = world.stored(&sent).await;
     assert_eq!(back.state, TransferState::Broadcast);
-    assert_eq!(
-        (back.block, back.fee, back.tx_hash),
-        (None, None, sent.tx_hash)
-    );
+    assert_eq!((back.block, back.fee, back.tx_hash), (None, None, sent.tx_hash));
 
     // The same round sent it again.
     world.mine(1);
@@ -103,10 +100,7 @@ async fn a_reorg_takes_it_back_and_it_is_mined_again() {
     world.mine(CONFIRMATIONS);
     world.tick().await;
     assert_eq!(world.state(&sent).await, TransferState::Final);
-    assert_eq!(
-        (world.sent(&ann), world.balance(quote.to.address)),
-        (1, quote.value.0)
-    );
+    assert_eq!((world.sent(&ann), world.balance(quote.to.address)), (1, quote.value.0));
 }
 
 #[tokio::test]
@@ -153,10 +147,7 @@ async fn a_revert_is_failed_once_it_is_deep_and_costs_its_fee_only() {
     world.mine(CONFIRMATIONS);
     world.tick().await;
     let failed = world.stored(&sent).await;
-    assert_eq!(
-        (failed.state, failed.block),
-        (TransferState::Failed, Some(1))
-    );
+    assert_eq!((failed.state, failed.block), (TransferState::Failed, Some(1)));
     let fee = failed.fee.unwrap().0;
     assert!(fee > U256::ZERO);
     assert_eq!(world.balance(ann.wallet.address), U256::from(COIN) - fee);
@@ -172,10 +163,7 @@ async fn one_that_fails_does_not_stop_the_others() {
     let signed = world.confirm_at(&sealed_elsewhere, &ann, &stuck).await;
     assert_eq!(signed.unwrap().state, TransferState::Signed);
     let good = world.quote(&bob, stranger(), "0.1").await;
-    world
-        .confirm_at(&world.cut_off(), &bob, &good)
-        .await
-        .unwrap();
+    world.confirm_at(&world.cut_off(), &bob, &good).await.unwrap();
 
     assert_eq!(world.tick().await, 2);
     world.mine(1);

@@ -69,12 +69,7 @@ impl World {
 
     /// Another server over the same database, whose endpoint of the chain is gone.
     pub(crate) fn cut_off(&self) -> Transfers {
-        engine(
-            &self.database,
-            "http://127.0.0.1:1",
-            &self.anvil,
-            &self.keys,
-        )
+        engine(&self.database, "http://127.0.0.1:1", &self.anvil, &self.keys)
     }
 
     /// The same, with another contact key: nobody else opens what it seals.
@@ -142,14 +137,7 @@ impl World {
         let action = Action::Send(TransferId::random());
         let work = |wallet| async move { Ok::<_, CustodyError>(wallet) };
         self.custody
-            .with_wallet(
-                account.id.into(),
-                password(),
-                action,
-                &caller(),
-                self.now(),
-                work,
-            )
+            .with_wallet(account.id.into(), password(), action, &caller(), self.now(), work)
             .await
             .unwrap()
     }
@@ -166,9 +154,7 @@ impl World {
 
     /// The check of a confirmation that repeats what the quote shows.
     pub(crate) async fn check(&self, quote: &Transfer) -> Result<Checked, ConfirmError> {
-        self.transfers
-            .check(quote.id, shown(quote), self.now())
-            .await
+        self.transfers.check(quote.id, shown(quote), self.now()).await
     }
 
     pub(crate) async fn ready(&self, quote: &Transfer) -> Ready {
@@ -213,10 +199,7 @@ pub(crate) fn request(from: &Account, to: Party, amount: &str) -> QuoteRequest {
     QuoteRequest {
         id: TransferId::random(),
         from: party(from),
-        asked: Asked {
-            to: to.address.to_string(),
-            amount: amount.to_owned(),
-        },
+        asked: Asked { to: to.address.to_string(), amount: amount.to_owned() },
         to,
         amount: QuoteAmount::try_from(amount.to_owned()).unwrap(),
         client_ref: None,
@@ -225,11 +208,7 @@ pub(crate) fn request(from: &Account, to: Party, amount: &str) -> QuoteRequest {
 }
 
 pub(crate) fn shown(quote: &Transfer) -> Shown {
-    Shown {
-        to_address: quote.to.address,
-        value: quote.value,
-        max_fee: quote.max_fee(),
-    }
+    Shown { to_address: quote.to.address, value: quote.value, max_fee: quote.max_fee() }
 }
 
 pub(crate) fn party(account: &Account) -> Party {
@@ -242,12 +221,7 @@ pub(crate) fn party(account: &Account) -> Party {
 }
 
 pub(crate) fn stranger() -> Party {
-    Party {
-        account: None,
-        username: None,
-        address: STRANGER.parse().unwrap(),
-        since: None,
-    }
+    Party { account: None, username: None, address: STRANGER.parse().unwrap(), since: None }
 }
 
 pub(crate) fn wei(wei: u128) -> Wei {
@@ -255,11 +229,8 @@ pub(crate) fn wei(wei: u128) -> Wei {
 }
 
 fn engine(database: &Database, url: &str, anvil: &Anvil, keys: &Arc<ServerKeys>) -> Transfers {
-    let config = TransferConfig {
-        quote_lifetime: QUOTE_LIFETIME,
-        confirmations: CONFIRMATIONS,
-        poll: POLL,
-    };
+    let config =
+        TransferConfig { quote_lifetime: QUOTE_LIFETIME, confirmations: CONFIRMATIONS, poll: POLL };
     let chain = Chain::new(url, anvil.chain_id()).unwrap();
     let sealer = Sealer::new(Arc::clone(keys));
     Transfers::new(Arc::new(database.clone()), chain, sealer, config)
@@ -275,11 +246,7 @@ async fn custody(database: &Database, keys: &Arc<ServerKeys>) -> Custody {
     };
     let one = NonZeroUsize::MIN;
     // As cheap as custody lets it be.
-    let kdf = KdfParams::Argon2id {
-        memory: 8 * 1024,
-        passes: 1,
-        lanes: 1,
-    };
+    let kdf = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
     let pool = KdfPool::new(one, 16);
     Custody::new(ports, KMS_KEY.clone(), Arc::clone(keys), pool, kdf)
 }
@@ -289,8 +256,5 @@ fn password() -> PasswordHash {
 }
 
 fn caller() -> Caller {
-    Caller {
-        actor: "test".to_owned(),
-        request_id: "test".to_owned(),
-    }
+    Caller { actor: "test".to_owned(), request_id: "test".to_owned() }
 }

@@ -9,37 +9,25 @@ use kms_types::{RecoveryId, TransferId};
 
 use crate::world::{NOW, World, caller, hash, telegram};
 
-const KDF: KdfParams = KdfParams::Argon2id {
-    memory: 8 * 1024,
-    passes: 1,
-    lanes: 1,
-};
+const KDF: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
 
 async fn opens(world: &World, words: &str) -> Result<(), CustodyError> {
     let caller = caller();
     let send = Action::Send(TransferId::random());
     let work = |_wallet| async { Ok::<_, CustodyError>(()) };
-    world
-        .custody
-        .with_wallet(telegram(1), hash(words), send, &caller, NOW, work)
-        .await
+    world.custody.with_wallet(telegram(1), hash(words), send, &caller, NOW, work).await
 }
 
 async fn recovers(world: &World) -> Result<Account, CustodyError> {
     let id = RecoveryId::random();
-    world
-        .custody
-        .recover(telegram(1), id, hash("new"), &caller(), NOW)
-        .await
+    world.custody.recover(telegram(1), id, hash("new"), &caller(), NOW).await
 }
 
 /// One field, or several that belong together, of Bob's in Ann's wallet.
 type Exchange = fn(&mut Wallet, &Wallet);
 
 const EXCHANGES: [(&str, Exchange); 8] = [
-    ("sealed key", |ann, bob| {
-        ann.sealed_key.clone_from(&bob.sealed_key)
-    }),
+    ("sealed key", |ann, bob| ann.sealed_key.clone_from(&bob.sealed_key)),
     ("commitment", |ann, bob| ann.commitment = bob.commitment),
     ("salt", |ann, bob| ann.salt = bob.salt),
     ("sck id", |ann, bob| ann.sck_id = bob.sck_id),
@@ -70,30 +58,17 @@ async fn a_row_of_another_opens_nothing() {
         for words in ["ann's", "bob's"] {
             let refused = opens(&world, words).await.expect_err(what);
             assert!(
-                matches!(
-                    refused,
-                    CustodyError::Integrity(_) | CustodyError::WrongPassword
-                ),
+                matches!(refused, CustodyError::Integrity(_) | CustodyError::WrongPassword),
                 "{what}: {refused}"
             );
-            kms_core::ports::PasswordGate::clear_attempts(&world.database, ann.id)
-                .await
-                .unwrap();
+            kms_core::ports::PasswordGate::clear_attempts(&world.database, ann.id).await.unwrap();
         }
         if what != "salt" {
             let refused = recovers(&world).await.expect_err(what);
-            assert!(
-                matches!(refused, CustodyError::Integrity(_)),
-                "{what}: {refused}"
-            );
+            assert!(matches!(refused, CustodyError::Integrity(_)), "{what}: {refused}");
         }
     }
-    let alarms = world
-        .audit()
-        .await
-        .into_iter()
-        .filter(|(phase, _)| phase == "alarm")
-        .count();
+    let alarms = world.audit().await.into_iter().filter(|(phase, _)| phase == "alarm").count();
     assert!(alarms >= EXCHANGES.len(), "{alarms}");
     *world.forger.account.lock().await = None;
     assert!(opens(&world, "ann's").await.is_ok());
@@ -110,18 +85,9 @@ async fn a_wrapped_key_of_another_recovers_nothing() {
     let bobs = world.scks.sck(bob.wallet.sck_id).await.unwrap().unwrap();
     for forged in [
         bobs.clone(),
-        WrappedSck {
-            bytes: bobs.bytes.clone(),
-            ..anns.clone()
-        },
-        WrappedSck {
-            bytes: anns.bytes.iter().rev().copied().collect(),
-            ..anns.clone()
-        },
-        WrappedSck {
-            master_key: "kms-other".parse().unwrap(),
-            ..anns.clone()
-        },
+        WrappedSck { bytes: bobs.bytes.clone(), ..anns.clone() },
+        WrappedSck { bytes: anns.bytes.iter().rev().copied().collect(), ..anns.clone() },
+        WrappedSck { master_key: "kms-other".parse().unwrap(), ..anns.clone() },
     ] {
         *world.forger.sck.lock().await = Some(forged);
         let refused = recovers(&world).await.unwrap_err();
@@ -138,18 +104,9 @@ async fn a_wrapped_key_of_another_recovers_nothing() {
 async fn a_frozen_account_signs_nothing() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
-    let frozen = Account {
-        state: AccountState::Frozen,
-        ..world.account(1).await
-    };
+    let frozen = Account { state: AccountState::Frozen, ..world.account(1).await };
     *world.forger.account.lock().await = Some(frozen);
-    assert!(matches!(
-        opens(&world, "ann's").await,
-        Err(CustodyError::Frozen)
-    ));
+    assert!(matches!(opens(&world, "ann's").await, Err(CustodyError::Frozen)));
     assert!(matches!(recovers(&world).await, Err(CustodyError::Frozen)));
-    assert!(matches!(
-        world.create(1, "ann's").await,
-        Err(CustodyError::Frozen)
-    ));
+    assert!(matches!(world.create(1, "ann's").await, Err(CustodyError::Frozen)));
 }

@@ -22,17 +22,7 @@ fn python() -> PathBuf {
         };
         let folder = home.to_str().unwrap();
         run(Path::new("python3"), &["-m", "venv", "--clear", folder]);
-        run(
-            &python,
-            &[
-                "-m",
-                "pip",
-                "install",
-                "-q",
-                "cryptography>=42",
-                "argon2-cffi>=23",
-            ],
-        );
+        run(&python, &["-m", "pip", "install", "-q", "cryptography>=42", "argon2-cffi>=23"]);
         std::fs::write(home.join("ready"), "").unwrap();
     }
     python
@@ -85,12 +75,7 @@ async fn opens_a_wallet_and_a_wrapped_sck() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(row.to_string().as_bytes())
-            .unwrap();
+        child.stdin.take().unwrap().write_all(row.to_string().as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), "ok\n", "{kdf}");
     }

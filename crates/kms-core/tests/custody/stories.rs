@@ -6,11 +6,7 @@ use kms_types::{RecoveryId, Timestamp, TransferId};
 
 use crate::world::{NOW, World, caller, hash, telegram};
 
-const KDF: KdfParams = KdfParams::Argon2id {
-    memory: 8 * 1024,
-    passes: 1,
-    lanes: 1,
-};
+const KDF: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
 
 async fn opens(world: &World, id: i64, words: &str) -> Result<kms_types::EthAddress, CustodyError> {
     let send = Action::Send(TransferId::random());
@@ -29,24 +25,13 @@ async fn opens(world: &World, id: i64, words: &str) -> Result<kms_types::EthAddr
 #[tokio::test]
 async fn a_wallet_opens_by_its_password_alone() {
     let world = World::new(KDF).await;
-    let Created::New(ann) = world.create(1, "right").await.unwrap() else {
-        panic!("not new")
-    };
-    assert_eq!(
-        world.create(1, "right").await.unwrap(),
-        Created::Existing(ann.clone())
-    );
+    let Created::New(ann) = world.create(1, "right").await.unwrap() else { panic!("not new") };
+    assert_eq!(world.create(1, "right").await.unwrap(), Created::Existing(ann.clone()));
     let wrong = world.create(1, "wrong").await.unwrap_err();
     assert!(matches!(wrong, CustodyError::AccountExists));
     assert_eq!(opens(&world, 1, "right").await.unwrap(), ann.wallet.address);
-    assert!(matches!(
-        opens(&world, 1, "wrong").await,
-        Err(CustodyError::WrongPassword)
-    ));
-    assert!(matches!(
-        opens(&world, 9, "right").await,
-        Err(CustodyError::WrongPassword)
-    ));
+    assert!(matches!(opens(&world, 1, "wrong").await, Err(CustodyError::WrongPassword)));
+    assert!(matches!(opens(&world, 9, "right").await, Err(CustodyError::WrongPassword)));
 }
 
 #[tokio::test]
@@ -55,20 +40,11 @@ async fn a_changed_password_replaces_the_old_one() {
     world.create(1, "old").await.unwrap();
     let before = world.account(1).await.wallet;
     let (custody, caller) = (&world.custody, caller());
-    custody
-        .change_password(telegram(1), hash("old"), hash("new"), &caller, NOW)
-        .await
-        .unwrap();
+    custody.change_password(telegram(1), hash("old"), hash("new"), &caller, NOW).await.unwrap();
     let after = world.account(1).await.wallet;
-    assert_eq!(
-        (after.address, after.version),
-        (before.address, before.version + 1)
-    );
+    assert_eq!((after.address, after.version), (before.address, before.version + 1));
     assert_ne!((after.salt, after.sck_id), (before.salt, before.sck_id));
-    assert!(matches!(
-        opens(&world, 1, "old").await,
-        Err(CustodyError::WrongPassword)
-    ));
+    assert!(matches!(opens(&world, 1, "old").await, Err(CustodyError::WrongPassword)));
     assert_eq!(opens(&world, 1, "new").await.unwrap(), before.address);
 }
 
@@ -78,27 +54,16 @@ async fn two_changes_at_once_have_one_winner() {
     world.create(1, "old").await.unwrap();
     let change = |new: &'static str| {
         let custody = world.custody.clone();
-        async move {
-            custody
-                .change_password(telegram(1), hash("old"), hash(new), &caller(), NOW)
-                .await
-        }
+        async move { custody.change_password(telegram(1), hash("old"), hash(new), &caller(), NOW).await }
     };
     let (one, two) = tokio::join!(change("one"), change("two"));
     assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
     let winner = if one.is_ok() { "one" } else { "two" };
     let lost = one.err().or(two.err()).unwrap();
-    assert!(
-        matches!(lost, CustodyError::Conflict | CustodyError::WrongPassword),
-        "{lost}"
-    );
+    assert!(matches!(lost, CustodyError::Conflict | CustodyError::WrongPassword), "{lost}");
     assert!(opens(&world, 1, winner).await.is_ok());
     let body = RecoveryId::random();
-    world
-        .custody
-        .recover(telegram(1), body, hash("new"), &caller(), NOW)
-        .await
-        .unwrap();
+    world.custody.recover(telegram(1), body, hash("new"), &caller(), NOW).await.unwrap();
     assert!(opens(&world, 1, "new").await.is_ok());
 }
 
@@ -110,31 +75,17 @@ async fn a_forgotten_password_is_replaced_by_the_kms_key() {
     let address = world.account(1).await.wallet.address;
     let (custody, caller, id) = (&world.custody, caller(), RecoveryId::random());
     for _ in 0..2 {
-        let done = custody
-            .recover(telegram(1), id, hash("new"), &caller, NOW)
-            .await
-            .unwrap();
+        let done = custody.recover(telegram(1), id, hash("new"), &caller, NOW).await.unwrap();
         assert_eq!((done.wallet.address, done.wallet.version), (address, 2));
     }
     // A repeat with another password is a guess, not a recovery.
-    let guess = custody
-        .recover(telegram(1), id, hash("other"), &caller, NOW)
-        .await
-        .unwrap_err();
+    let guess = custody.recover(telegram(1), id, hash("other"), &caller, NOW).await.unwrap_err();
     assert!(matches!(guess, CustodyError::WrongPassword));
-    let stolen = custody
-        .recover(telegram(2), id, hash("new"), &caller, NOW)
-        .await
-        .unwrap_err();
+    let stolen = custody.recover(telegram(2), id, hash("new"), &caller, NOW).await.unwrap_err();
     assert!(matches!(stolen, CustodyError::RecoveryReused));
-    assert!(matches!(
-        opens(&world, 1, "forgotten").await,
-        Err(CustodyError::WrongPassword)
-    ));
+    assert!(matches!(opens(&world, 1, "forgotten").await, Err(CustodyError::WrongPassword)));
     assert_eq!(opens(&world, 1, "new").await.unwrap(), address);
-    let nobody = custody
-        .recover(telegram(9), RecoveryId::random(), hash("x"), &caller, NOW)
-        .await;
+    let nobody = custody.recover(telegram(9), RecoveryId::random(), hash("x"), &caller, NOW).await;
     assert!(matches!(nobody, Err(CustodyError::NoAccount)));
 }
 
@@ -143,19 +94,13 @@ async fn the_fifth_wrong_password_locks_and_a_recovery_unlocks() {
     let world = World::new(KDF).await;
     world.create(1, "right").await.unwrap();
     for _ in 0..5 {
-        assert!(matches!(
-            opens(&world, 1, "wrong").await,
-            Err(CustodyError::WrongPassword)
-        ));
+        assert!(matches!(opens(&world, 1, "wrong").await, Err(CustodyError::WrongPassword)));
     }
     let locked = opens(&world, 1, "right").await.unwrap_err();
     let until = Timestamp(NOW.0 + 15 * 60 * 1_000);
     assert!(matches!(locked, CustodyError::Locked { until: time } if time == until));
     let (custody, id) = (&world.custody, RecoveryId::random());
-    custody
-        .recover(telegram(1), id, hash("new"), &caller(), NOW)
-        .await
-        .unwrap();
+    custody.recover(telegram(1), id, hash("new"), &caller(), NOW).await.unwrap();
     assert!(opens(&world, 1, "new").await.is_ok());
 }
 
@@ -180,20 +125,12 @@ async fn without_an_audit_record_nothing_is_opened() {
     let before = world.account(1).await;
     *world.forger.audit_fails.lock().await = true;
     let (custody, caller) = (&world.custody, caller());
-    assert!(matches!(
-        opens(&world, 1, "right").await,
-        Err(CustodyError::Store(_))
-    ));
+    assert!(matches!(opens(&world, 1, "right").await, Err(CustodyError::Store(_))));
     assert!(world.create(2, "x").await.is_err());
     let change = custody.change_password(telegram(1), hash("right"), hash("new"), &caller, NOW);
     assert!(change.await.is_err());
     let id = RecoveryId::random();
-    assert!(
-        custody
-            .recover(telegram(1), id, hash("new"), &caller, NOW)
-            .await
-            .is_err()
-    );
+    assert!(custody.recover(telegram(1), id, hash("new"), &caller, NOW).await.is_err());
     *world.forger.audit_fails.lock().await = false;
     assert_eq!(world.account(1).await, before);
     assert!(opens(&world, 1, "right").await.is_ok());

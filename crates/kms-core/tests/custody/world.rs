@@ -75,10 +75,7 @@ impl AuditLog for Forger {
     async fn append(&self, record: AuditRecord) -> Result<(), StoreError> {
         if *self.audit_fails.lock().await {
             let source = "planted".into();
-            return Err(StoreError::Unavailable {
-                store: "account",
-                source,
-            });
+            return Err(StoreError::Unavailable { store: "account", source });
         }
         self.database.append(record).await
     }
@@ -97,9 +94,7 @@ impl World {
             row: key("c3"),
             audit: key("d4"),
         });
-        let database = Database::connect("sqlite::memory:", 1, Arc::clone(&keys))
-            .await
-            .unwrap();
+        let database = Database::connect("sqlite::memory:", 1, Arc::clone(&keys)).await.unwrap();
         database.migrate().await.unwrap();
         let scks = SqliteScks::open(":memory:").await.unwrap();
         let forger = Arc::new(Forger {
@@ -119,12 +114,7 @@ impl World {
         let key = LocalMasterKey::from_pem(id, PEM, PASSPHRASE).unwrap();
         let ring = KeyRing::new(Arc::new(key), []).unwrap();
         let custody = Arc::new(Custody::new(ports, ring, keys, pool, kdf));
-        Self {
-            custody,
-            database,
-            scks,
-            forger,
-        }
+        Self { custody, database, scks, forger }
     }
 
     pub(crate) async fn create(&self, id: i64, words: &str) -> Result<Created, CustodyError> {
@@ -145,17 +135,12 @@ impl World {
     /// The phases and outcomes of the audit table, oldest first.
     pub(crate) async fn audit(&self) -> Vec<(String, String)> {
         let rows = self.database.audit_after(0, 1_000).await.unwrap();
-        rows.into_iter()
-            .map(|row| (row.phase, row.outcome.unwrap_or_default()))
-            .collect()
+        rows.into_iter().map(|row| (row.phase, row.outcome.unwrap_or_default())).collect()
     }
 }
 
 pub(crate) fn caller() -> Caller {
-    Caller {
-        actor: "test".to_owned(),
-        request_id: "1".to_owned(),
-    }
+    Caller { actor: "test".to_owned(), request_id: "1".to_owned() }
 }
 
 pub(crate) fn telegram(id: i64) -> AccountRef {

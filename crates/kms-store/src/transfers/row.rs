@@ -59,10 +59,7 @@ const WARNINGS: [(Warning, &str); 4] = [
 ];
 
 pub(super) fn state_text(state: TransferState) -> &'static str {
-    STATES
-        .iter()
-        .find(|(known, _)| *known == state)
-        .map_or("unknown", |(_, text)| text)
+    STATES.iter().find(|(known, _)| *known == state).map_or("unknown", |(_, text)| text)
 }
 
 /// A block number as a column; no chain has 2^63 blocks.
@@ -72,9 +69,7 @@ pub(super) fn to_i64(number: u64) -> i64 {
 
 fn find<T: Copy>(at: At<'_>, all: &[(T, &str)], text: &str) -> Result<T, StoreError> {
     let found = all.iter().find(|(_, known)| *known == text);
-    found
-        .map(|(value, _)| *value)
-        .ok_or_else(|| at.corrupt(format!("unknown word {text}")))
+    found.map(|(value, _)| *value).ok_or_else(|| at.corrupt(format!("unknown word {text}")))
 }
 
 impl TryFrom<&Transfer> for Row {
@@ -82,21 +77,12 @@ impl TryFrom<&Transfer> for Row {
 
     fn try_from(transfer: &Transfer) -> Result<Self, StoreError> {
         let key = transfer.id.to_string();
-        let at = At {
-            table: "transfers",
-            key: &key,
-        };
+        let at = At { table: "transfers", key: &key };
         let text = |warning: &Warning| {
-            WARNINGS
-                .iter()
-                .find(|(known, _)| known == warning)
-                .map(|(_, text)| *text)
+            WARNINGS.iter().find(|(known, _)| known == warning).map(|(_, text)| *text)
         };
         let warnings: Vec<_> = transfer.warnings.iter().filter_map(text).collect();
-        let sender = transfer
-            .from
-            .account
-            .ok_or_else(|| at.corrupt("it has no sender"))?;
+        let sender = transfer.from.account.ok_or_else(|| at.corrupt("it has no sender"))?;
         Ok(Self {
             id: key.clone(),
             chain_id: at.convert(transfer.chain_id)?,
@@ -130,10 +116,7 @@ impl TryFrom<&Transfer> for Row {
 
 impl Row {
     pub(super) fn parse(self) -> Result<Transfer, StoreError> {
-        let at = At {
-            table: "transfers",
-            key: &self.id,
-        };
+        let at = At { table: "transfers", key: &self.id };
         let warnings = self.warnings.split(',').filter(|text| !text.is_empty());
         Ok(Transfer {
             id: at.parse(&self.id)?,
@@ -150,27 +133,18 @@ impl Row {
                 address: at.parse(&self.to_address)?,
                 since: self.to_since.map(Timestamp),
             },
-            asked: Asked {
-                to: self.asked_to.clone(),
-                amount: self.asked_amount.clone(),
-            },
+            asked: Asked { to: self.asked_to.clone(), amount: self.asked_amount.clone() },
             value: at.parse(&self.value)?,
             gas_limit: at.convert(self.gas_limit)?,
             fees: Fees {
                 max_fee_per_gas: at.parse(&self.max_fee_per_gas)?,
                 max_priority_fee_per_gas: at.parse(&self.max_priority_fee_per_gas)?,
             },
-            warnings: warnings
-                .map(|text| find(at, &WARNINGS, text))
-                .collect::<Result<_, _>>()?,
+            warnings: warnings.map(|text| find(at, &WARNINGS, text)).collect::<Result<_, _>>()?,
             client_ref: self.client_ref.clone(),
             state: find(at, &STATES, &self.state)?,
             nonce: self.nonce.map(|nonce| at.convert(nonce)).transpose()?,
-            tx_hash: self
-                .tx_hash
-                .as_deref()
-                .map(|hash| at.array(hash))
-                .transpose()?,
+            tx_hash: self.tx_hash.as_deref().map(|hash| at.array(hash)).transpose()?,
             block: self.block.map(|block| at.convert(block)).transpose()?,
             fee: at.parse_some(self.fee.as_ref())?,
             created_at: Timestamp(self.created_at),

@@ -16,16 +16,10 @@ on_every_database!(
 async fn accounts_come_back_as_they_went(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "Ann").await;
-    for by in [
-        AccountRef::Id(ann.id),
-        AccountRef::Telegram(ann.telegram_id),
-    ] {
+    for by in [AccountRef::Id(ann.id), AccountRef::Telegram(ann.telegram_id)] {
         assert_eq!(database.account(by).await.unwrap().unwrap(), ann);
     }
-    let found = database
-        .account_by_address(ann.wallet.address)
-        .await
-        .unwrap();
+    let found = database.account_by_address(ann.wallet.address).await.unwrap();
     assert_eq!(found.unwrap(), ann);
     let nobody = AccountRef::Telegram(2.try_into().unwrap());
     assert_eq!(database.account(nobody).await.unwrap(), None);
@@ -34,10 +28,7 @@ async fn accounts_come_back_as_they_went(subject: Subject) {
 async fn one_telegram_user_has_one_account(subject: Subject) {
     let tries = (0..8).map(|_| {
         let database = subject.database.clone();
-        let new = NewAccount {
-            account: account(1),
-            name: None,
-        };
+        let new = NewAccount { account: account(1), name: None };
         tokio::spawn(async move { database.create_account(new).await.unwrap() })
     });
     let mut made = 0;
@@ -65,47 +56,15 @@ async fn a_wallet_is_swapped_from_the_version_that_was_read(subject: Subject) {
         reason,
         at: Timestamp(5),
     };
-    assert!(
-        !database
-            .swap_wallet(swap(2, SwapReason::PasswordChange))
-            .await
-            .unwrap()
-    );
-    assert!(
-        database
-            .swap_wallet(swap(1, SwapReason::PasswordChange))
-            .await
-            .unwrap()
-    );
-    assert!(
-        !database
-            .swap_wallet(swap(1, SwapReason::PasswordChange))
-            .await
-            .unwrap()
-    );
-    assert!(
-        database
-            .swap_wallet(swap(2, SwapReason::Recovery(id)))
-            .await
-            .unwrap()
-    );
+    assert!(!database.swap_wallet(swap(2, SwapReason::PasswordChange)).await.unwrap());
+    assert!(database.swap_wallet(swap(1, SwapReason::PasswordChange)).await.unwrap());
+    assert!(!database.swap_wallet(swap(1, SwapReason::PasswordChange)).await.unwrap());
+    assert!(database.swap_wallet(swap(2, SwapReason::Recovery(id))).await.unwrap());
     // One recovery swaps once: nothing of the second is kept.
-    assert!(
-        !database
-            .swap_wallet(swap(3, SwapReason::Recovery(id)))
-            .await
-            .unwrap()
-    );
+    assert!(!database.swap_wallet(swap(3, SwapReason::Recovery(id))).await.unwrap());
     let now = database.account(ann.id.into()).await.unwrap().unwrap();
-    assert_eq!(
-        (now.wallet.version, now.wallet.sealed_key),
-        (3, vec![9; 61])
-    );
-    let done = Recovery {
-        id,
-        account: ann.id,
-        completed_at: Timestamp(5),
-    };
+    assert_eq!((now.wallet.version, now.wallet.sealed_key), (3, vec![9; 61]));
+    let done = Recovery { id, account: ann.id, completed_at: Timestamp(5) };
     assert_eq!(database.recovery(id).await.unwrap(), Some(done));
     assert_eq!(database.recovery(RecoveryId::random()).await.unwrap(), None);
     // Another address is another wallet.
@@ -125,47 +84,17 @@ async fn names_are_claimed_and_move(subject: Subject) {
     };
     let found = database.resolve(&name, now).await.unwrap().unwrap();
     assert_eq!((found.account.id, found.moved_at), (ann.id, None));
-    database
-        .seen_username(bob.telegram_id, saw(Some("Ann"), 100))
-        .await
-        .unwrap();
+    database.seen_username(bob.telegram_id, saw(Some("Ann"), 100)).await.unwrap();
     let found = database.resolve(&name, now).await.unwrap().unwrap();
-    assert_eq!(
-        (found.account.id, found.moved_at),
-        (bob.id, Some(Timestamp(100)))
-    );
+    assert_eq!((found.account.id, found.moved_at), (bob.id, Some(Timestamp(100))));
     assert_eq!(found.username.as_str(), "Ann");
-    database
-        .seen_username(ann.telegram_id, saw(Some("ann"), 50))
-        .await
-        .unwrap();
-    assert_eq!(
-        database
-            .resolve(&name, now)
-            .await
-            .unwrap()
-            .unwrap()
-            .account
-            .id,
-        bob.id
-    );
-    database
-        .seen_username(bob.telegram_id, saw(None, 110))
-        .await
-        .unwrap();
+    database.seen_username(ann.telegram_id, saw(Some("ann"), 50)).await.unwrap();
+    assert_eq!(database.resolve(&name, now).await.unwrap().unwrap().account.id, bob.id);
+    database.seen_username(bob.telegram_id, saw(None, 110)).await.unwrap();
     assert_eq!(database.resolve(&name, now).await.unwrap(), None);
     // A name of somebody without a wallet pays nobody.
-    database
-        .seen_username(9.try_into().unwrap(), saw(Some("ghost"), 10))
-        .await
-        .unwrap();
-    assert_eq!(
-        database
-            .resolve(&"ghost".parse().unwrap(), now)
-            .await
-            .unwrap(),
-        None
-    );
+    database.seen_username(9.try_into().unwrap(), saw(Some("ghost"), 10)).await.unwrap();
+    assert_eq!(database.resolve(&"ghost".parse().unwrap(), now).await.unwrap(), None);
 }
 
 /// What a writer to the database may try; the wallet's own seal is tested with custody.
@@ -176,43 +105,18 @@ async fn changed_rows_are_refused(subject: Subject) {
     let by = AccountRef::Id(ann.id);
     let (one, two) = (ann.id, bob.id);
     let change = |sql: String| subject.tamper(&sql);
-    change(format!(
-        "update accounts set telegram_id = 3 where id = '{one}'"
-    ));
+    change(format!("update accounts set telegram_id = 3 where id = '{one}'"));
     let refused = database.account(by).await.unwrap_err();
-    assert!(
-        matches!(
-            refused,
-            StoreError::Tampered {
-                table: "accounts",
-                ..
-            }
-        ),
-        "{refused}"
-    );
-    change(format!(
-        "update accounts set telegram_id = 1, state = 'frozen' where id = '{one}'"
-    ));
-    assert!(matches!(
-        database.account(by).await,
-        Err(StoreError::Tampered { .. })
-    ));
-    change(format!(
-        "update accounts set state = 'active' where id = '{one}'"
-    ));
+    assert!(matches!(refused, StoreError::Tampered { table: "accounts", .. }), "{refused}");
+    change(format!("update accounts set telegram_id = 1, state = 'frozen' where id = '{one}'"));
+    assert!(matches!(database.account(by).await, Err(StoreError::Tampered { .. })));
+    change(format!("update accounts set state = 'active' where id = '{one}'"));
     assert!(database.account(by).await.unwrap().is_some());
     // Bob's money to Ann's address.
     change(format!("delete from wallets where account_id = '{one}'"));
-    change(format!(
-        "update wallets set account_id = '{one}' where account_id = '{two}'"
-    ));
-    assert!(matches!(
-        database.account(by).await,
-        Err(StoreError::Tampered { .. })
-    ));
-    change(format!(
-        "update wallets set address = 'nonsense' where account_id = '{one}'"
-    ));
+    change(format!("update wallets set account_id = '{one}' where account_id = '{two}'"));
+    assert!(matches!(database.account(by).await, Err(StoreError::Tampered { .. })));
+    change(format!("update wallets set address = 'nonsense' where account_id = '{one}'"));
     let refused = database.account(by).await.unwrap_err();
     assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
 }
@@ -243,8 +147,5 @@ async fn another_row_key_reads_nothing() {
     let mut keys = subject.keys.clone();
     keys[2] = format!("1:{}", "ee".repeat(32));
     let other = open(&subject.url, &keys).await;
-    assert!(matches!(
-        other.account(ann.id.into()).await,
-        Err(StoreError::Tampered { .. })
-    ));
+    assert!(matches!(other.account(ann.id.into()).await, Err(StoreError::Tampered { .. })));
 }

@@ -32,10 +32,7 @@ impl Subject {
 
     #[cfg(feature = "postgres")]
     pub(crate) async fn postgres() -> Self {
-        let url = kms_testkit::Postgres::shared()
-            .unwrap()
-            .create_database()
-            .unwrap();
+        let url = kms_testkit::Postgres::shared().unwrap().create_database().unwrap();
         Self::at(url, None).await
     }
 
@@ -46,12 +43,7 @@ impl Subject {
         database.migrate().await.unwrap();
         database.migrate().await.unwrap();
         assert!(database.schema_is_current().await.unwrap());
-        Self {
-            database,
-            url,
-            keys,
-            _directory: directory,
-        }
+        Self { database, url, keys, _directory: directory }
     }
 
     /// Runs SQL as somebody who got at the database would.
@@ -71,12 +63,7 @@ impl Subject {
 
 pub(crate) async fn open(url: &str, keys: &[String; 4]) -> Database {
     let [pepper, contact, row, audit] = keys.clone().map(|key| key.parse().unwrap());
-    let keys = ServerKeys {
-        pepper,
-        contact,
-        row,
-        audit,
-    };
+    let keys = ServerKeys { pepper, contact, row, audit };
     Database::connect(url, 8, Arc::new(keys)).await.unwrap()
 }
 
@@ -150,30 +137,17 @@ pub(crate) async fn events(
         if found.len() >= count {
             return found;
         }
-        assert!(
-            Instant::now() < deadline,
-            "{} events of {count}",
-            found.len()
-        );
+        assert!(Instant::now() < deadline, "{} events of {count}", found.len());
     }
 }
 
 pub(crate) async fn insert(database: &Database, telegram_id: i64, name: &str) -> Account {
     let account = account(telegram_id);
     let username = Some(name.parse().unwrap());
-    let name = Some(SeenName {
-        username: username.clone(),
-        seen_at: Timestamp(telegram_id),
-    });
-    let new = NewAccount {
-        account: account.clone(),
-        name,
-    };
+    let name = Some(SeenName { username: username.clone(), seen_at: Timestamp(telegram_id) });
+    let new = NewAccount { account: account.clone(), name };
     assert!(database.create_account(new).await.unwrap());
-    Account {
-        username,
-        ..account
-    }
+    Account { username, ..account }
 }
 
 pub(crate) fn transfer(from: &Account, to: &Account, wei: u64, now: Timestamp) -> Transfer {
@@ -188,16 +162,10 @@ pub(crate) fn transfer(from: &Account, to: &Account, wei: u64, now: Timestamp) -
         chain_id: 31_337,
         from: party(from),
         to: party(to),
-        asked: Asked {
-            to: "@bob".to_owned(),
-            amount: "1".to_owned(),
-        },
+        asked: Asked { to: "@bob".to_owned(), amount: "1".to_owned() },
         value: Wei(U256::from(wei)),
         gas_limit: 10,
-        fees: Fees {
-            max_fee_per_gas: 1,
-            max_priority_fee_per_gas: 1,
-        },
+        fees: Fees { max_fee_per_gas: 1, max_priority_fee_per_gas: 1 },
         warnings: vec![Warning::FirstPayment, Warning::NameMoved],
         client_ref: Some("a note".to_owned()),
         state: TransferState::Quoted,

@@ -29,12 +29,7 @@ async fn sqlite_keeps_what_it_was_given() {
     let file = tempfile::tempdir().unwrap().keep().join("keys.db");
     let path = file.to_str().unwrap();
     let one = sck(SckId::random());
-    SqliteScks::open(path)
-        .await
-        .unwrap()
-        .put_sck(one.clone())
-        .await
-        .unwrap();
+    SqliteScks::open(path).await.unwrap().put_sck(one.clone()).await.unwrap();
     let again = SqliteScks::open(path).await.unwrap();
     assert_eq!(again.sck(one.id).await.unwrap(), Some(one));
     std::fs::remove_dir_all(file.parent().unwrap()).unwrap();
@@ -55,18 +50,13 @@ async fn mongodb_keeps_what_it_was_given() {
 async fn a_silent_mongodb_is_given_up_in_time() {
     use kms_core::ports::StoreError;
     let mongod = kms_testkit::Mongod::start().unwrap();
-    let store = kms_store::MongoScks::connect(&mongod.url(), "kms")
-        .await
-        .unwrap();
+    let store = kms_store::MongoScks::connect(&mongod.url(), "kms").await.unwrap();
     let one = sck(SckId::random());
     store.put_sck(one.clone()).await.unwrap();
     mongod.pause().unwrap();
     let waited = std::time::Instant::now();
     let refused = store.sck(one.id).await.unwrap_err();
-    assert!(
-        matches!(refused, StoreError::Unavailable { store: "key", .. }),
-        "{refused}"
-    );
+    assert!(matches!(refused, StoreError::Unavailable { store: "key", .. }), "{refused}");
     assert!(waited.elapsed() < std::time::Duration::from_secs(8));
     mongod.resume().unwrap();
     assert_eq!(store.sck(one.id).await.unwrap(), Some(one));

@@ -32,29 +32,17 @@ async fn the_fifth_attempt_locks_and_the_lock_doubles(subject: Subject) {
     let (minute, mut now) = (60_000, Timestamp(1_000));
     for minutes in [15, 30, 60, 120, 240, 480, 960, 1_440, 1_440] {
         let until = Timestamp(now.0 + minutes * minute);
-        let refused = database
-            .count_attempt(ann, Timestamp(until.0 - 1))
-            .await
-            .unwrap();
+        let refused = database.count_attempt(ann, Timestamp(until.0 - 1)).await.unwrap();
         assert_eq!(refused, Attempt::LockedUntil(until));
-        assert_eq!(
-            database.count_attempt(ann, until).await.unwrap(),
-            Attempt::Counted
-        );
+        assert_eq!(database.count_attempt(ann, until).await.unwrap(), Attempt::Counted);
         now = until;
     }
     database.clear_attempts(ann).await.unwrap();
-    assert_eq!(
-        database.count_attempt(ann, now).await.unwrap(),
-        Attempt::Counted
-    );
+    assert_eq!(database.count_attempt(ann, now).await.unwrap(), Attempt::Counted);
 }
 
 async fn a_limit_lets_exactly_its_burst_through(subject: Subject) {
-    let limit = Limit {
-        burst: 5,
-        period: Duration::from_secs(3_600),
-    };
+    let limit = Limit { burst: 5, period: Duration::from_secs(3_600) };
     let takes = (0..64).map(|_| {
         let database = subject.database.clone();
         tokio::spawn(async move { database.take("ann", limit).await.unwrap() })
@@ -69,49 +57,28 @@ async fn a_limit_lets_exactly_its_burst_through(subject: Subject) {
     assert_eq!(taken, 5);
     assert_eq!(subject.database.take("bob", limit).await.unwrap(), Ok(()));
     // One comes back when its time is over.
-    let short = Limit {
-        burst: 1,
-        period: Duration::from_millis(1),
-    };
+    let short = Limit { burst: 1, period: Duration::from_millis(1) };
     assert_eq!(subject.database.take("carl", short).await.unwrap(), Ok(()));
     while subject.database.take("carl", short).await.unwrap().is_err() {}
 }
 
 async fn events_are_read_in_order_and_acknowledged(subject: Subject) {
     let database = &subject.database;
-    let (ann, bob) = (
-        insert(database, 1, "ann").await,
-        insert(database, 2, "bob").await,
-    );
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let all = events(database, EventCursor::default(), 2).await;
     let whose: Vec<_> = all.iter().map(|event| event.account).collect();
     assert_eq!(whose, [ann.id, bob.id]);
-    assert!(
-        all.iter()
-            .all(|event| event.kind == StoredEventKind::AccountCreated)
-    );
+    assert!(all.iter().all(|event| event.kind == StoredEventKind::AccountCreated));
     let (first, last) = (all[0].cursor, all[1].cursor);
     assert_eq!(database.events_after(first, 10).await.unwrap(), all[1..]);
-    assert_eq!(
-        database
-            .events_after(EventCursor::default(), 1)
-            .await
-            .unwrap(),
-        all[..1]
-    );
-    assert_eq!(
-        database.acknowledged_events("bot").await.unwrap(),
-        EventCursor::default()
-    );
+    assert_eq!(database.events_after(EventCursor::default(), 1).await.unwrap(), all[..1]);
+    assert_eq!(database.acknowledged_events("bot").await.unwrap(), EventCursor::default());
     for cursor in [last, first] {
         database.acknowledge_events("bot", cursor).await.unwrap();
         // Never goes back.
         assert_eq!(database.acknowledged_events("bot").await.unwrap(), last);
     }
-    assert_eq!(
-        database.acknowledged_events("other").await.unwrap(),
-        EventCursor::default()
-    );
+    assert_eq!(database.acknowledged_events("other").await.unwrap(), EventCursor::default());
 }
 
 async fn tokens_are_found_by_their_hash(subject: Subject) {
@@ -139,15 +106,8 @@ async fn tokens_are_found_by_their_hash(subject: Subject) {
 
 async fn audit_records_come_back(subject: Subject) {
     let database = &subject.database;
-    let caller = Caller {
-        actor: "bot".to_owned(),
-        request_id: "r".to_owned(),
-    };
-    for phase in [
-        Phase::Intent,
-        Phase::Outcome("ok"),
-        Phase::Alarm("integrity"),
-    ] {
+    let caller = Caller { actor: "bot".to_owned(), request_id: "r".to_owned() };
+    for phase in [Phase::Intent, Phase::Outcome("ok"), Phase::Alarm("integrity")] {
         let record = AuditRecord {
             at: Timestamp(3),
             caller: caller.clone(),
@@ -159,20 +119,10 @@ async fn audit_records_come_back(subject: Subject) {
         database.append(record).await.unwrap();
     }
     let rows = database.audit_after(0, 10).await.unwrap();
-    let seen: Vec<_> = rows
-        .iter()
-        .map(|row| (&*row.phase, row.outcome.as_deref()))
-        .collect();
-    let expected = [
-        ("intent", None),
-        ("outcome", Some("ok")),
-        ("alarm", Some("integrity")),
-    ];
+    let seen: Vec<_> = rows.iter().map(|row| (&*row.phase, row.outcome.as_deref())).collect();
+    let expected = [("intent", None), ("outcome", Some("ok")), ("alarm", Some("integrity"))];
     assert_eq!(seen, expected);
-    assert_eq!(
-        database.audit_after(rows[0].sequence, 10).await.unwrap(),
-        rows[1..]
-    );
+    assert_eq!(database.audit_after(rows[0].sequence, 10).await.unwrap(), rows[1..]);
 }
 
 async fn changed_tokens_are_refused(subject: Subject) {
@@ -188,26 +138,10 @@ async fn changed_tokens_are_refused(subject: Subject) {
     for change in ["scopes = 'admin'", "expires_at = null", "name = 'bot'"] {
         subject.tamper(&format!("update tokens set {change}"));
         let refused = subject.database.token_by_hash([7; 32]).await.unwrap_err();
-        assert!(
-            matches!(
-                refused,
-                StoreError::Tampered {
-                    table: "tokens",
-                    ..
-                }
-            ),
-            "{change}"
-        );
+        assert!(matches!(refused, StoreError::Tampered { table: "tokens", .. }), "{change}");
         let back = "scopes = 'read', expires_at = 100, name = 'reader'";
         subject.tamper(&format!("update tokens set {back}"));
-        assert!(
-            subject
-                .database
-                .token_by_hash([7; 32])
-                .await
-                .unwrap()
-                .is_some()
-        );
+        assert!(subject.database.token_by_hash([7; 32]).await.unwrap().is_some());
     }
 }
 
@@ -226,24 +160,13 @@ async fn changed_tokens_are_refused_in_postgresql() {
 async fn another_server_key_is_named() {
     let subject = Subject::file().await;
     subject.database.check_server_keys().await.unwrap();
-    for (index, kind) in ["pepper", "contact", "row", "audit"]
-        .into_iter()
-        .enumerate()
-    {
+    for (index, kind) in ["pepper", "contact", "row", "audit"].into_iter().enumerate() {
         let mut keys = subject.keys.clone();
         // A new version beside the old is fine; another key under the old id is not.
         keys[index] = format!("2:{},{}", "ee".repeat(32), keys[index]);
-        open(&subject.url, &keys)
-            .await
-            .check_server_keys()
-            .await
-            .unwrap();
+        open(&subject.url, &keys).await.check_server_keys().await.unwrap();
         keys[index] = format!("1:{}", "ee".repeat(32));
-        let refused = open(&subject.url, &keys)
-            .await
-            .check_server_keys()
-            .await
-            .unwrap_err();
+        let refused = open(&subject.url, &keys).await.check_server_keys().await.unwrap_err();
         assert!(
             matches!(refused, ConnectError::WrongKey { kind: named, id: 1 } if named == kind),
             "{refused}"
@@ -270,22 +193,9 @@ async fn an_event_that_commits_late_is_not_lost() {
     write(&mut slow, "password_changed");
     write(&mut fast, "recovered");
     // The younger one is committed, but an older transaction runs: neither is told yet.
-    assert!(
-        subject
-            .database
-            .events_after(start, 10)
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(subject.database.events_after(start, 10).await.unwrap().is_empty());
     diesel::sql_query("commit").execute(&mut slow).unwrap();
-    let kinds: Vec<_> = events(&subject.database, start, 2)
-        .await
-        .into_iter()
-        .map(|event| event.kind)
-        .collect();
-    assert_eq!(
-        kinds,
-        [StoredEventKind::PasswordChanged, StoredEventKind::Recovered]
-    );
+    let kinds: Vec<_> =
+        events(&subject.database, start, 2).await.into_iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [StoredEventKind::PasswordChanged, StoredEventKind::Recovered]);
 }

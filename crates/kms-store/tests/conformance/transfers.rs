@@ -17,11 +17,7 @@ on_every_database!(
 );
 
 fn view(block: u64, balance: u64, nonce: u64) -> ChainView {
-    ChainView {
-        block,
-        balance: Wei(U256::from(balance)),
-        nonce,
-    }
+    ChainView { block, balance: Wei(U256::from(balance)), nonce }
 }
 
 /// The hash tells which nonce was signed for, and stays unique.
@@ -30,10 +26,7 @@ fn sign() -> Sign {
         let mut tx_hash = [0; 32];
         tx_hash[..16].copy_from_slice(kms_types::TransferId::random().as_bytes());
         tx_hash[24..].copy_from_slice(&nonce.to_be_bytes());
-        SignedBytes {
-            tx_hash,
-            sealed: vec![1, 2, 3],
-        }
+        SignedBytes { tx_hash, sealed: vec![1, 2, 3] }
     })
 }
 
@@ -41,53 +34,27 @@ const NOW: Timestamp = Timestamp(10_000);
 
 async fn quotes_come_back_as_they_went(subject: Subject) {
     let database = &subject.database;
-    let (ann, bob) = (
-        insert(database, 1, "ann").await,
-        insert(database, 2, "bob").await,
-    );
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = transfer(&ann, &bob, 100, NOW);
-    assert_eq!(
-        database.insert_quote(quote.clone()).await.unwrap(),
-        Inserted::New
-    );
+    assert_eq!(database.insert_quote(quote.clone()).await.unwrap(), Inserted::New);
     let again = database.insert_quote(quote.clone()).await.unwrap();
     assert_eq!(again, Inserted::Existing(Box::new(quote.clone())));
-    assert_eq!(
-        database.transfer(quote.id, NOW).await.unwrap().unwrap(),
-        quote
-    );
-    let later = database
-        .transfer(quote.id, quote.expires_at)
-        .await
-        .unwrap()
-        .unwrap();
+    assert_eq!(database.transfer(quote.id, NOW).await.unwrap().unwrap(), quote);
+    let later = database.transfer(quote.id, quote.expires_at).await.unwrap().unwrap();
     assert_eq!(later.state, TransferState::Expired);
-    let expired = database
-        .sign(quote.id, view(1, 1_000, 0), quote.expires_at, sign())
-        .await;
+    let expired = database.sign(quote.id, view(1, 1_000, 0), quote.expires_at, sign()).await;
     assert_eq!(expired.unwrap(), SignOutcome::Expired);
     let cancelled = transfer(&ann, &bob, 100, NOW);
     database.insert_quote(cancelled.clone()).await.unwrap();
-    let state = database
-        .cancel(cancelled.id, NOW)
-        .await
-        .unwrap()
-        .unwrap()
-        .state;
+    let state = database.cancel(cancelled.id, NOW).await.unwrap().unwrap().state;
     assert_eq!(state, TransferState::Cancelled);
-    let refused = database
-        .sign(cancelled.id, view(1, 1_000, 0), NOW, sign())
-        .await
-        .unwrap();
+    let refused = database.sign(cancelled.id, view(1, 1_000, 0), NOW, sign()).await.unwrap();
     assert!(matches!(refused, SignOutcome::NotQuoted(_)));
 }
 
 async fn fifty_at_once_have_gapless_nonces_within_the_balance(subject: Subject) {
     let database = &subject.database;
-    let (ann, bob) = (
-        insert(database, 1, "ann").await,
-        insert(database, 2, "bob").await,
-    );
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let mut tasks = Vec::new();
     for _ in 0..50 {
         let quote = transfer(&ann, &bob, 90, NOW);
@@ -95,10 +62,7 @@ async fn fifty_at_once_have_gapless_nonces_within_the_balance(subject: Subject) 
         let database = database.clone();
         // Each costs 90 and at most 10 for its gas: 20 fit.
         tasks.push(tokio::spawn(async move {
-            database
-                .sign(quote.id, view(1, 2_050, 7), NOW, sign())
-                .await
-                .unwrap()
+            database.sign(quote.id, view(1, 2_050, 7), NOW, sign()).await.unwrap()
         }));
     }
     let mut nonces = Vec::new();
@@ -115,18 +79,12 @@ async fn fifty_at_once_have_gapless_nonces_within_the_balance(subject: Subject) 
     }
     nonces.sort_unstable();
     assert_eq!(nonces, (7..27).collect::<Vec<_>>());
-    assert_eq!(
-        database.pending_spend(ann.id).await.unwrap(),
-        Wei(U256::from(2_000))
-    );
+    assert_eq!(database.pending_spend(ann.id).await.unwrap(), Wei(U256::from(2_000)));
 }
 
 async fn a_transfer_takes_only_steps_that_are_allowed(subject: Subject) {
     let database = &subject.database;
-    let (ann, bob) = (
-        insert(database, 1, "ann").await,
-        insert(database, 2, "bob").await,
-    );
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = transfer(&ann, &bob, 100, NOW);
     let id = quote.id;
     database.insert_quote(quote).await.unwrap();
@@ -145,36 +103,15 @@ async fn a_transfer_takes_only_steps_that_are_allowed(subject: Subject) {
         }
     };
     allowed(&[]).await;
-    let signed = database
-        .sign(id, view(1, 1_000, 0), NOW, sign())
-        .await
-        .unwrap();
-    let SignOutcome::Signed(signed) = signed else {
-        panic!("{signed:?}")
-    };
-    assert_eq!(
-        (signed.state, signed.nonce),
-        (TransferState::Signed, Some(0))
-    );
-    let again = database
-        .sign(id, view(1, 1_000, 0), NOW, sign())
-        .await
-        .unwrap();
+    let signed = database.sign(id, view(1, 1_000, 0), NOW, sign()).await.unwrap();
+    let SignOutcome::Signed(signed) = signed else { panic!("{signed:?}") };
+    assert_eq!((signed.state, signed.nonce), (TransferState::Signed, Some(0)));
+    let again = database.sign(id, view(1, 1_000, 0), NOW, sign()).await.unwrap();
     assert_eq!(again, SignOutcome::NotQuoted(signed.clone()));
     let cancelled = database.cancel(id, NOW).await.unwrap().unwrap();
     assert_eq!(cancelled.state, TransferState::Signed);
-    allowed(&[
-        Progress::Broadcast,
-        mined,
-        Progress::Failed { block: 5, fee },
-    ])
-    .await;
-    assert!(
-        database
-            .advance(id, Progress::Broadcast, NOW)
-            .await
-            .unwrap()
-    );
+    allowed(&[Progress::Broadcast, mined, Progress::Failed { block: 5, fee }]).await;
+    assert!(database.advance(id, Progress::Broadcast, NOW).await.unwrap());
     allowed(&[mined, Progress::Failed { block: 5, fee }]).await;
     assert!(!database.has_paid(ann.id, bob.wallet.address).await.unwrap());
     assert!(database.advance(id, mined, NOW).await.unwrap());
@@ -184,51 +121,28 @@ async fn a_transfer_takes_only_steps_that_are_allowed(subject: Subject) {
     // A balance that is older than the block is counted against.
     let next = transfer(&ann, &bob, 100, NOW);
     database.insert_quote(next.clone()).await.unwrap();
-    let refused = database
-        .sign(next.id, view(4, 200, 0), NOW, sign())
-        .await
-        .unwrap();
-    assert_eq!(
-        refused,
-        SignOutcome::Insufficient {
-            missing: Wei(U256::from(20))
-        }
-    );
+    let refused = database.sign(next.id, view(4, 200, 0), NOW, sign()).await.unwrap();
+    assert_eq!(refused, SignOutcome::Insufficient { missing: Wei(U256::from(20)) });
     assert!(database.advance(id, Progress::Reorged, NOW).await.unwrap());
     let now = database.transfer(id, NOW).await.unwrap().unwrap();
-    assert_eq!(
-        (now.state, now.block, now.fee),
-        (TransferState::Broadcast, None, None)
-    );
+    assert_eq!((now.state, now.block, now.fee), (TransferState::Broadcast, None, None));
     assert!(database.advance(id, mined, NOW).await.unwrap());
     assert!(database.advance(id, Progress::Final, NOW).await.unwrap());
     allowed(&[]).await;
     let events = events(database, EventCursor::default(), 8).await;
-    let about = |account| {
-        events
-            .iter()
-            .filter(|event| event.account == account)
-            .count()
-            - 1
-    };
+    let about = |account| events.iter().filter(|event| event.account == account).count() - 1;
     // Signed, mined, back, mined again; and twice that money came.
     assert_eq!((about(ann.id), about(bob.id)), (4, 2));
 }
 
 async fn due_transfers_are_leased(subject: Subject) {
     let database = &subject.database;
-    let (ann, bob) = (
-        insert(database, 1, "ann").await,
-        insert(database, 2, "bob").await,
-    );
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let mut ids = Vec::new();
     for _ in 0..6 {
         let quote = transfer(&ann, &bob, 1, NOW);
         database.insert_quote(quote.clone()).await.unwrap();
-        database
-            .sign(quote.id, view(1, 1_000, 0), NOW, sign())
-            .await
-            .unwrap();
+        database.sign(quote.id, view(1, 1_000, 0), NOW, sign()).await.unwrap();
         ids.push(quote.id);
     }
     let lease = Timestamp(NOW.0 + 500);
@@ -252,37 +166,22 @@ async fn due_transfers_are_leased(subject: Subject) {
         unique.extend(more.iter().map(|due| due.transfer.id));
     }
     assert!(database.claim_due(NOW, lease, 10).await.unwrap().is_empty());
-    let after = database
-        .claim_due(lease, Timestamp(lease.0 + 1), 10)
-        .await
-        .unwrap();
-    assert_eq!(
-        after.iter().map(|due| due.transfer.id).collect::<Vec<_>>(),
-        ids
-    );
+    let after = database.claim_due(lease, Timestamp(lease.0 + 1), 10).await.unwrap();
+    assert_eq!(after.iter().map(|due| due.transfer.id).collect::<Vec<_>>(), ids);
 }
 
 async fn lists_have_pages(subject: Subject) {
     let database = &subject.database;
-    let (ann, bob) = (
-        insert(database, 1, "ann").await,
-        insert(database, 2, "bob").await,
-    );
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let mut sent = Vec::new();
     for at in 0..5 {
         // Two share their time: the id decides.
         let quote = transfer(&ann, &bob, 1, Timestamp(NOW.0 + at / 2));
         database.insert_quote(quote.clone()).await.unwrap();
-        database
-            .sign(quote.id, view(1, 1_000, 0), NOW, sign())
-            .await
-            .unwrap();
+        database.sign(quote.id, view(1, 1_000, 0), NOW, sign()).await.unwrap();
         sent.push((quote.created_at, quote.id));
     }
-    database
-        .insert_quote(transfer(&ann, &bob, 1, NOW))
-        .await
-        .unwrap();
+    database.insert_quote(transfer(&ann, &bob, 1, NOW)).await.unwrap();
     sent.sort_unstable();
     sent.reverse();
     let (mut seen, mut before) = (Vec::new(), None);
@@ -290,24 +189,12 @@ async fn lists_have_pages(subject: Subject) {
         let page = database.transfers_of(ann.id, before, 2).await.unwrap();
         let Some(last) = page.last() else { break };
         before = Some((last.created_at, last.id));
-        seen.extend(
-            page.iter()
-                .map(|transfer| (transfer.created_at, transfer.id)),
-        );
+        seen.extend(page.iter().map(|transfer| (transfer.created_at, transfer.id)));
     }
     assert_eq!(seen, sent);
     // The receiver sees what was mined.
-    assert!(
-        database
-            .transfers_of(bob.id, None, 10)
-            .await
-            .unwrap()
-            .is_empty()
-    );
-    let mined = Progress::Mined {
-        block: 1,
-        fee: Wei::default(),
-    };
+    assert!(database.transfers_of(bob.id, None, 10).await.unwrap().is_empty());
+    let mined = Progress::Mined { block: 1, fee: Wei::default() };
     database.advance(sent[0].1, mined, NOW).await.unwrap();
     let received = database.transfers_of(bob.id, None, 10).await.unwrap();
     assert_eq!(received.len(), 1);

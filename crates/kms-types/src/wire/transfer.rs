@@ -21,11 +21,7 @@ impl TryFrom<String> for QuoteAmount {
     type Error = AmountError;
 
     fn try_from(text: String) -> Result<Self, AmountError> {
-        if text == "all" {
-            Ok(Self::All)
-        } else {
-            text.parse().map(Self::Exactly)
-        }
+        if text == "all" { Ok(Self::All) } else { text.parse().map(Self::Exactly) }
     }
 }
 
@@ -54,20 +50,16 @@ pub struct QuoteTransfer {
     pub amount: QuoteAmount,
     /// Anything the client wants to find again with the transfer: at most 200 bytes, without
     /// control characters.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "client_ref"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "client_ref")]
     pub client_ref: Option<String>,
 }
 
 fn client_ref<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     let text = Option::<String>::deserialize(from)?;
     match &text {
-        Some(text) if text.len() > 200 || text.chars().any(char::is_control) => Err(
-            serde::de::Error::custom("expected at most 200 bytes without control characters"),
-        ),
+        Some(text) if text.len() > 200 || text.chars().any(char::is_control) => {
+            Err(serde::de::Error::custom("expected at most 200 bytes without control characters"))
+        }
         _ => Ok(text),
     }
 }
@@ -207,11 +199,7 @@ impl Transfer {
     /// Whether `account` paid in it or was paid.
     #[must_use]
     pub fn direction(&self, account: AccountId) -> Direction {
-        if self.from.account == Some(account) {
-            Direction::Out
-        } else {
-            Direction::In
-        }
+        if self.from.account == Some(account) { Direction::Out } else { Direction::In }
     }
 }
 

@@ -1,0 +1,84 @@
+//! Opening and sealing a wallet: the part that runs on the threads of the KDF pool.
+
+use std::sync::Arc;
+
+use kms_types::{AccountId, PasswordHash, SckId, TelegramId};
+
+use super::CustodyError;
+use crate::account::{Account, Wallet};
+use crate::kdf::{KdfParams, Salt};
+use crate::master_key::KeyRing;
+use crate::ports::WrappedSck;
+use crate::private_key::PrivateKey;
+use crate::sck::Sck;
+use crate::seal::{KeyOwner, Sealer};
+use crate::server_keys::ServerKeys;
+use crate::wrap::SckOwner;
+
+/// What opens and seals wallets, shared with the threads that do it.
+#[derive(Debug)]
+pub(super) struct Seals {
+    pub(super) ring: KeyRing,
+    pub(super) keys: Arc<ServerKeys>,
+    pub(super) sealer: Sealer,
+    pub(super) kdf: KdfParams,
+}
+
+impl Seals {
+    pub(super) fn derive(
+        &self,
+        wallet: &Wallet,
+        password: &PasswordHash,
+    ) -> Result<Sck, CustodyError> {
+        let pepper = self.keys.pepper.get(wallet.pepper_id);
+        let pepper = pepper.ok_or(CustodyError::NoPepper(wallet.pepper_id))?;
+        let sck = Sck::derive(wallet.kdf, password, &wallet.salt, pepper);
+        if sck.matches(&wallet.commitment) { Ok(sck) } else { Err(CustodyError::WrongPassword) }
+    }
+
+    /// Seals the key under a fresh salt and SCK, and wraps that SCK.
+    pub(super) fn seal(
+        &self,
+        account: AccountId,
+        telegram_id: TelegramId,
+        key: &PrivateKey,
+        password: &PasswordHash,
+        version: i64,
+    ) -> Result<(Wallet, WrappedSck), CustodyError> {
+        let (salt, sck_id, address) = (Salt::random(), SckId::random(), key.address());
+        let pepper_id = self.keys.pepper.current();
+        let pepper = self.keys.pepper.get(pepper_id).ok_or(CustodyError::NoPepper(pepper_id))?;
+        let sck = Sck::derive(self.kdf, password, &salt, pepper);
+        let wallet = Wallet {
+            address,
+            public_key: key.public_key(),
+            sealed_key: KeyOwner { account, telegram_id, address, sck_id }.seal(key, &sck),
+            kdf: self.kdf,
+            salt,
+            password_version: password.version(),
+            pepper_id,
+            commitment: sck.commitment(),
+            sck_id,
+            version,
+        };
+        let wrapped = SckOwner { account, address, sck_id }.wrap(&sck, &self.ring)?;
+        Ok((wallet, wrapped))
+    }
+}
+
+/// Opens the sealed key, and checks that it is the key of the wallet's address.
+pub(super) fn open(account: &Account, sck: &Sck) -> Result<PrivateKey, CustodyError> {
+    let wallet = &account.wallet;
+    let owner = KeyOwner {
+        account: account.id,
+        telegram_id: account.telegram_id,
+        address: wallet.address,
+        sck_id: wallet.sck_id,
+    };
+    let key = owner.open(&wallet.sealed_key, sck)?;
+    if key.address() == wallet.address {
+        Ok(key)
+    } else {
+        Err(CustodyError::Integrity("the sealed key is not the key of the wallet's address"))
+    }
+}
