@@ -45,7 +45,7 @@ pub(crate) async fn play() -> anyhow::Result<()> {
     let anns = onboard(&stage, &ann, "Ann's first password").await?;
     let bobs = onboard(&stage, &bob, "Bob's only password").await?;
     ensure!(anns.address != bobs.address, "two people have one address");
-    faucet(&stage, &anns, 10)?;
+    faucet(&stage, &anns, 10).await?;
 
     act("What can not be done is answered");
     let comma = "1,5".parse::<Amount>().err().context("1,5 was taken for an amount")?;
@@ -122,7 +122,7 @@ async fn onboard(stage: &Stage, who: &Person, password: &str) -> anyhow::Result<
 }
 
 /// Sends from an account of the chain's own, as a faucet does.
-fn faucet(stage: &Stage, to: &Account, coins: u64) -> anyhow::Result<()> {
+async fn faucet(stage: &Stage, to: &Account, coins: u64) -> anyhow::Result<()> {
     let accounts = stage.anvil.rpc("eth_accounts", json!([]))?;
     let wei = U256::from(coins) * U256::from(10).pow(U256::from(18));
     let transaction = json!({
@@ -131,7 +131,11 @@ fn faucet(stage: &Stage, to: &Account, coins: u64) -> anyhow::Result<()> {
         "value": format!("{wei:#x}"),
     });
     let hash = stage.anvil.rpc("eth_sendTransaction", json!([transaction]))?;
-    ensure!(chain_balance(stage, to)? == Wei(wei), "the faucet's money did not arrive");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while chain_balance(stage, to)? != Wei(wei) {
+        ensure!(Instant::now() < deadline, "the faucet's money did not arrive");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     println!("  the faucet sent {coins} ETH, transaction {}", hash.as_str().unwrap_or_default());
     Ok(())
 }

@@ -110,9 +110,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        let Some(pipe) = self.pipe.take() else {
+            // It was killed and not started again: its watchdog is gone, its directory is not.
+            let _ = fs::remove_dir_all(&self.spec.directory);
+            return;
+        };
         // A stopped process takes no other signal.
         let _ = self.signal("CONT");
-        drop(self.pipe.take());
+        drop(pipe);
         // Reaped first, so that the watchdog sees it go.
         let _ = self.child.wait();
         let _ = self.watchdog.wait();

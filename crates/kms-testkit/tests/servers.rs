@@ -50,6 +50,20 @@ fn a_panic_and_a_drop_stop_them() {
     assert!(alive(&dropped));
     drop(anvil);
     assert!(!alive(&dropped));
+    // Also when it was killed before: nothing stays of it.
+    let left = || {
+        let folders = std::fs::read_dir(std::env::temp_dir()).unwrap();
+        let names = folders.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("kms-mongod-")).collect::<Vec<_>>()
+    };
+    let before = left();
+    let mut mongod = Mongod::start().unwrap();
+    let made: Vec<_> = left().into_iter().filter(|name| !before.contains(name)).collect();
+    mongod.kill().unwrap();
+    drop(mongod);
+    assert!(
+        !made.is_empty() && left().iter().filter(|name| made.contains(name)).count() < made.len()
+    );
     let (tell, told) = std::sync::mpsc::channel();
     let panicked = std::thread::spawn(move || {
         let anvil = Anvil::start().unwrap();
