@@ -1,21 +1,18 @@
 //! What an operator configures: read once, from defaults, a TOML file and the environment, into
-//! types that can only hold usable values. The only place that reads the environment.
-//!
-//! A key that ends in `_file` is the path of a file that holds the value of the key without it,
-//! as Docker and ECS hand out secrets. An environment variable is `KMS_SERVER__` and the key, with
-//! `__` between levels.
+//! types that can only hold usable values. `kms-config` says how; variables begin `KMS_SERVER__`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-use config::{Config, Environment, File, FileFormat, Map, Value, ValueKind};
+use kms_config::parse;
+pub use kms_config::{ConfigError, Secret};
 use kms_core::{KdfParams, MasterKeyId, ServerKeySet, ServerKeys};
 use serde::Deserialize;
 
-use crate::secret::Secret;
+const PREFIX: &str = "KMS_SERVER";
+const DEFAULTS: &[(&str, &str)] = &[("listen", "127.0.0.1:8443")];
 
 /// Everything that `serve` needs to know.
 #[derive(Debug)]
@@ -131,33 +128,6 @@ pub struct LimitSettings {
     pub recoveries_a_day: u32,
 }
 
-/// Why a configuration can not be used. Names the key, never a value.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// The sources could not be read, or a key is missing or unknown.
-    #[error("the configuration can not be read")]
-    Read(#[from] config::ConfigError),
-    /// A value is not what its key needs.
-    #[error("{key}: {expected}")]
-    Value {
-        /// Which.
-        key: String,
-        /// What it should be.
-        expected: String,
-    },
-    /// A `_file` key names a file that can not be read.
-    #[error("{key}: the file {path} can not be read: {source}")]
-    SecretFile {
-        /// Which.
-        key: String,
-        /// The path it names.
-        path: String,
-        /// Why not.
-        source: std::io::Error,
-    },
-}
-
 fn default_pool() -> u32 {
     16
 }
@@ -251,63 +221,8 @@ impl Settings {
     /// # Errors
     /// When a key is missing, unknown or has a value that can not be used.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        // A missing .env is the usual case.
-        let _ = dotenvy::dotenv();
-        let mut builder = Config::builder().set_default("listen", "127.0.0.1:8443")?;
-        if let Some(path) = file {
-            builder = builder.add_source(File::from(path).format(FileFormat::Toml));
-        }
-        let environment = Environment::with_prefix("KMS_SERVER")
-            .prefix_separator("__")
-            .separator("__")
-            .ignore_empty(true);
-        Self::from_config(&builder.add_source(environment).build()?)
+        kms_config::load::<Raw>(PREFIX, DEFAULTS, file)?.try_into()
     }
-
-    fn from_config(config: &Config) -> Result<Self, ConfigError> {
-        let mut root = config.cache.clone();
-        if let ValueKind::Table(table) = &mut root.kind {
-            read_files("", table)?;
-        }
-        root.try_deserialize::<Raw>()?.try_into()
-    }
-}
-
-/// Replaces every `key_file` by `key` with the file's content, less the newline at its end.
-fn read_files(prefix: &str, table: &mut Map<String, Value>) -> Result<(), ConfigError> {
-    let mut found = Vec::new();
-    for (key, value) in table.iter_mut() {
-        let full = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-        match &mut value.kind {
-            ValueKind::Table(inner) => read_files(&full, inner)?,
-            ValueKind::String(path) => {
-                if let Some(stem) = key.strip_suffix("_file") {
-                    found.push((full, key.clone(), stem.to_owned(), path.clone()));
-                }
-            }
-            _ => {}
-        }
-    }
-    for (full, key, stem, path) in found {
-        let content = std::fs::read_to_string(&path).map_err(|source| ConfigError::SecretFile {
-            key: full,
-            path,
-            source,
-        })?;
-        table.remove(&key);
-        table.insert(stem, Value::from(content.trim_end_matches(['\r', '\n'])));
-    }
-    Ok(())
-}
-
-fn parse<T: FromStr>(key: &str, text: &str) -> Result<T, ConfigError>
-where
-    T::Err: std::fmt::Display,
-{
-    text.parse().map_err(|error: T::Err| ConfigError::Value {
-        key: key.to_owned(),
-        expected: error.to_string(),
-    })
 }
 
 impl TryFrom<Raw> for Settings {
@@ -317,17 +232,13 @@ impl TryFrom<Raw> for Settings {
         let keys = |name: &str, text: &Secret| {
             parse::<ServerKeySet>(&format!("server_keys.{name}"), text.expose())
         };
-        let expected = |key: &str, expected: &str| ConfigError::Value {
-            key: key.to_owned(),
-            expected: expected.to_owned(),
-        };
         let older = raw
             .older_kms_keys
             .into_iter()
             .map(|(name, key)| kms_key(&format!("older_kms_keys.{name}"), key));
         Ok(Self {
             listen: parse("listen", &raw.listen).map_err(|_cause| {
-                expected("listen", "expected an address and port, as 0.0.0.0:8443")
+                ConfigError::expected("listen", "expected an address and port, as 0.0.0.0:8443")
             })?,
             tls: raw.tls,
             database: raw.database,
@@ -343,8 +254,9 @@ impl TryFrom<Raw> for Settings {
             chain: raw.chain,
             password: PasswordSettings {
                 kdf: parse("password.kdf", &raw.password.kdf)?,
-                running: NonZeroUsize::new(raw.password.running)
-                    .ok_or_else(|| expected("password.running", "expected at least 1"))?,
+                running: NonZeroUsize::new(raw.password.running).ok_or_else(|| {
+                    ConfigError::expected("password.running", "expected at least 1")
+                })?,
                 waiting: raw.password.waiting,
             },
             limits: LimitSettings { recoveries_a_day: raw.limits.recoveries_a_day },
@@ -388,19 +300,7 @@ mod tests {
     "#;
 
     fn settings(text: &str, environment: &[(&str, &str)]) -> Result<Settings, ConfigError> {
-        let variables = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        let environment = Environment::with_prefix("KMS_SERVER")
-            .prefix_separator("__")
-            .separator("__")
-            .source(Some(variables.collect()));
-        let config = Config::builder()
-            .set_default("listen", "127.0.0.1:8443")
-            .unwrap()
-            .add_source(File::from_str(text, FileFormat::Toml))
-            .add_source(environment)
-            .build()
-            .unwrap();
-        Settings::from_config(&config)
+        kms_config::load_from::<Raw>(PREFIX, DEFAULTS, text, environment)?.try_into()
     }
 
     fn said(result: Result<Settings, ConfigError>) -> String {

@@ -13,13 +13,12 @@ mod error;
 pub mod keys;
 mod openapi;
 mod routes;
-mod secret;
 mod server;
 mod state;
 mod telemetry;
 mod token;
 
-pub use secret::Secret;
+pub use config::Secret;
 pub use server::{Server, StartError};
 pub use state::KeyDatabase;
 pub use token::{BearerToken, BearerTokenError};
