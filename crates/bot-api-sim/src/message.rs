@@ -1,0 +1,172 @@
+//! A message as a phone shows it.
+
+use serde_json::{Map, Value, json};
+
+use crate::html;
+use crate::refusal::Refusal;
+
+/// A message in a chat.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Message {
+    /// Its number, unique in this simulation.
+    pub id: i64,
+    /// The Telegram id of its sender; the bot's own id for the bot's.
+    pub from: i64,
+    /// The text, or the caption, without formatting.
+    pub text: String,
+    /// What the formatting said, as the Bot API's entities.
+    pub entities: Vec<Value>,
+    /// A picture's bytes.
+    pub photo: Option<Vec<u8>>,
+    /// The rows of buttons below it.
+    pub keyboard: Vec<Vec<Button>>,
+    /// Seconds since 1970, by the simulation's clock.
+    pub date: i64,
+    /// Whether it was changed after it was sent.
+    pub edited: bool,
+    /// Whether it was forwarded from somewhere.
+    pub forwarded: bool,
+}
+
+/// A button below a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Button {
+    /// What it says.
+    pub text: String,
+    /// What it does.
+    pub kind: ButtonKind,
+}
+
+/// What a button does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ButtonKind {
+    /// Sends this to the bot.
+    Callback(String),
+    /// Opens this.
+    Url(String),
+    /// Copies this.
+    Copy(String),
+}
+
+impl Message {
+    pub(crate) fn text(from: i64, text: &str) -> Self {
+        Self { from, text: text.to_owned(), ..Self::default() }
+    }
+
+    /// The button that says this.
+    #[must_use]
+    pub fn button(&self, text: &str) -> Option<&Button> {
+        self.keyboard.iter().flatten().find(|button| button.text == text)
+    }
+
+    /// Whether it is shown, and stored, exactly like the other.
+    pub(crate) fn looks_like(&self, other: &Self) -> bool {
+        (&self.text, &self.entities, &self.keyboard)
+            == (&other.text, &other.entities, &other.keyboard)
+    }
+
+    /// As the Bot API tells it.
+    pub(crate) fn to_json(&self, chat: &Value, from: &Value) -> Value {
+        let mut message = json!({
+            "message_id": self.id, "date": self.date, "chat": chat, "from": from,
+        });
+        let (text, entities) = match self.photo {
+            Some(_) => ("caption", "caption_entities"),
+            None => ("text", "entities"),
+        };
+        if !self.text.is_empty() {
+            message[text] = json!(self.text);
+        }
+        if !self.entities.is_empty() {
+            message[entities] = json!(self.entities);
+        }
+        if let Some(photo) = &self.photo {
+            let id = format!("photo-{}", self.id);
+            message["photo"] = json!([{
+                "file_id": id, "file_unique_id": id, "file_size": photo.len(),
+                "width": 256, "height": 256,
+            }]);
+        }
+        if !self.keyboard.is_empty() {
+            let row = |row: &Vec<Button>| Value::from_iter(row.iter().map(Button::to_json));
+            let rows = Value::from_iter(self.keyboard.iter().map(row));
+            message["reply_markup"] = json!({ "inline_keyboard": rows });
+        }
+        if self.edited {
+            message["edit_date"] = json!(self.date);
+        }
+        if self.forwarded {
+            message["forward_origin"] =
+                json!({ "type": "hidden_user", "date": self.date, "sender_user_name": "Somebody" });
+        }
+        message
+    }
+}
+
+impl Button {
+    fn to_json(&self) -> Value {
+        match &self.kind {
+            ButtonKind::Callback(data) => json!({ "text": self.text, "callback_data": data }),
+            ButtonKind::Url(url) => json!({ "text": self.text, "url": url }),
+            ButtonKind::Copy(text) => json!({ "text": self.text, "copy_text": { "text": text } }),
+        }
+    }
+
+    fn parse(button: &Map<String, Value>) -> Result<Self, Refusal> {
+        let text = button.get("text").and_then(Value::as_str).unwrap_or_default().to_owned();
+        if text.is_empty() {
+            return Err(Refusal::bad_request("inline keyboard button text is empty"));
+        }
+        let field = |name: &str| button.get(name).and_then(Value::as_str).map(str::to_owned);
+        let copied = button.get("copy_text").and_then(|copy| copy.get("text")?.as_str());
+        let kind = match (field("callback_data"), field("url"), copied) {
+            (Some(data), None, None) => {
+                if !(1..=64).contains(&data.len()) {
+                    return Err(Refusal::bad_request("BUTTON_DATA_INVALID"));
+                }
+                ButtonKind::Callback(data)
+            }
+            (None, Some(url), None) => {
+                if !html::is_public(&url) {
+                    return Err(Refusal::bad_request(&format!(
+                        "inline keyboard button URL '{url}' is invalid: Wrong HTTP URL"
+                    )));
+                }
+                ButtonKind::Url(url)
+            }
+            (None, None, Some(copied)) => {
+                if !(1..=256).contains(&html::utf16_len(copied)) {
+                    return Err(Refusal::bad_request("BUTTON_COPY_TEXT_INVALID"));
+                }
+                ButtonKind::Copy(copied.to_owned())
+            }
+            _ => {
+                return Err(Refusal::bad_request(
+                    "Text buttons are unallowed in the inline keyboard",
+                ));
+            }
+        };
+        Ok(Self { text, kind })
+    }
+}
+
+/// The rows of `reply_markup`.
+pub(crate) fn parse_keyboard(markup: Option<&Value>) -> Result<Vec<Vec<Button>>, Refusal> {
+    let Some(markup) = markup.filter(|markup| !markup.is_null()) else { return Ok(Vec::new()) };
+    let wrong = || Refusal::bad_request("object expected as reply markup");
+    let rows = markup.get("inline_keyboard").and_then(Value::as_array);
+    let Some(rows) = rows else {
+        // Other keyboards than inline ones are not simulated.
+        return Err(wrong());
+    };
+    let mut keyboard = Vec::new();
+    for row in rows {
+        let buttons = row.as_array().ok_or_else(wrong)?;
+        let parse = |button: &Value| Button::parse(button.as_object().ok_or_else(wrong)?);
+        let buttons = buttons.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        keyboard.push(buttons);
+    }
+    keyboard.retain(|row| !row.is_empty());
+    Ok(keyboard)
+}

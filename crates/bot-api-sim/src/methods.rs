@@ -1,0 +1,252 @@
+//! The methods of the Bot API that are simulated. A parameter that is not known here is refused.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
+
+use crate::form::Form;
+use crate::html::{self, Formatted, utf16_len};
+use crate::message::{Message, parse_keyboard};
+use crate::refusal::Refusal;
+use crate::server::Shared;
+use crate::state::{BOT_ID, Change, State};
+
+const LONGEST_TEXT: usize = 4_096;
+const LONGEST_CAPTION: usize = 1_024;
+
+pub(crate) async fn call(shared: &Shared, method: &str, form: Form) -> Result<Value, Refusal> {
+    let method = method.to_ascii_lowercase();
+    if method == "getupdates" {
+        form.knows(&["offset", "limit", "timeout", "allowed_updates"])?;
+        return get_updates(shared, &form).await;
+    }
+    let result = change(&mut shared.lock(), &method, &form);
+    shared.changed();
+    result
+}
+
+fn change(state: &mut State, method: &str, form: &Form) -> Result<Value, Refusal> {
+    let known: &[&str] = match method {
+        "getme" | "getwebhookinfo" => &[],
+        "deletewebhook" => &["drop_pending_updates"],
+        "setmycommands" => &["commands", "scope", "language_code"],
+        "sendmessage" => &["chat_id", "text", "parse_mode", "reply_markup", "link_preview_options"],
+        "sendphoto" => &["chat_id", "photo", "caption", "parse_mode", "reply_markup"],
+        "editmessagetext" => {
+            &["chat_id", "message_id", "text", "parse_mode", "reply_markup", "link_preview_options"]
+        }
+        "deletemessage" => &["chat_id", "message_id"],
+        "answercallbackquery" => &["callback_query_id", "text", "show_alert"],
+        "getchat" => &["chat_id"],
+        "sendchataction" => &["chat_id", "action"],
+        _ => return Err(Refusal::other(404, "Not Found")),
+    };
+    form.knows(known)?;
+    match method {
+        "getme" => Ok(me(state)),
+        "getwebhookinfo" => {
+            Ok(json!({ "url": "", "has_custom_certificate": false, "pending_update_count": 0 }))
+        }
+        "deletewebhook" => Ok(json!(true)),
+        "setmycommands" => set_my_commands(state, form),
+        "sendmessage" => {
+            let text = formatted(form, "text", LONGEST_TEXT)?;
+            if text.text.is_empty() {
+                return Err(Refusal::bad_request("message text is empty"));
+            }
+            send(state, form, text, None)
+        }
+        "sendphoto" => {
+            let missing = || Refusal::bad_request("there is no photo in the request");
+            let photo = form.file("photo").ok_or_else(missing)?;
+            if !photo.starts_with(b"\x89PNG") && !photo.starts_with(b"\xff\xd8") {
+                return Err(Refusal::bad_request("IMAGE_PROCESS_FAILED"));
+            }
+            send(state, form, formatted(form, "caption", LONGEST_CAPTION)?, Some(photo))
+        }
+        "editmessagetext" => edit_message_text(state, form),
+        "deletemessage" => delete_message(state, form),
+        "answercallbackquery" => answer_callback_query(state, form),
+        "getchat" => get_chat(state, form),
+        _ => state.writable(chat_id(form)?).map(|_| json!(true)),
+    }
+}
+
+async fn get_updates(shared: &Shared, form: &Form) -> Result<Value, Refusal> {
+    let offset = form.integer("offset").unwrap_or(0);
+    let limit = form.integer("limit").and_then(|limit| usize::try_from(limit).ok()).unwrap_or(100);
+    let seconds = form.integer("timeout").and_then(|seconds| u64::try_from(seconds).ok());
+    let deadline = Instant::now() + Duration::from_secs(seconds.unwrap_or(0).min(50));
+    let mut watch = shared.watch();
+    let poll = {
+        let mut state = shared.lock();
+        if let Some(Value::Array(kinds)) = form.json("allowed_updates") {
+            let kinds = kinds.iter().filter_map(|kind| kind.as_str().map(str::to_owned));
+            // None at all means the default: all that this simulation knows.
+            state.allowed = Some(kinds.collect()).filter(|kinds: &Vec<_>| !kinds.is_empty());
+        }
+        // What is below the offset was received, and is forgotten.
+        state.updates.retain(|(id, _)| *id >= offset);
+        state.poll += 1;
+        state.poll
+    };
+    shared.changed();
+    loop {
+        watch.mark_unchanged();
+        {
+            let state = shared.lock();
+            if state.poll != poll {
+                let what = "Conflict: terminated by other getUpdates request; make sure that only \
+                            one bot instance is running";
+                return Err(Refusal::other(409, what));
+            }
+            let found: Vec<_> =
+                state.updates.iter().take(limit.clamp(1, 100)).map(|(_, update)| update).collect();
+            if !found.is_empty() || Instant::now() >= deadline {
+                return Ok(json!(found));
+            }
+        }
+        let _ = timeout_at(deadline, watch.changed()).await;
+    }
+}
+
+fn me(state: &State) -> Value {
+    let mut me = state.user_json(BOT_ID);
+    me["can_join_groups"] = json!(true);
+    me["can_read_all_group_messages"] = json!(false);
+    me["supports_inline_queries"] = json!(false);
+    me["can_connect_to_business"] = json!(false);
+    me["has_main_web_app"] = json!(false);
+    me
+}
+
+fn set_my_commands(state: &mut State, form: &Form) -> Result<Value, Refusal> {
+    let wrong = |what| Refusal::bad_request(what);
+    let Some(Value::Array(commands)) = form.json("commands") else {
+        return Err(wrong("can't parse commands"));
+    };
+    let mut parsed = Vec::new();
+    for command in &commands {
+        let field = |name| command.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (name, description) = (field("command"), field("description"));
+        let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if name.is_empty() || name.len() > 32 || !name.chars().all(good) {
+            return Err(wrong("BOT_COMMAND_INVALID"));
+        }
+        if description.is_empty() || utf16_len(&description) > 256 {
+            return Err(wrong("BOT_COMMAND_DESCRIPTION_INVALID"));
+        }
+        parsed.push((name, description));
+    }
+    if parsed.len() > 100 {
+        return Err(wrong("BOT_COMMANDS_TOO_MUCH"));
+    }
+    state.commands = parsed;
+    Ok(json!(true))
+}
+
+fn send(
+    state: &mut State,
+    form: &Form,
+    formatted: Formatted,
+    photo: Option<Vec<u8>>,
+) -> Result<Value, Refusal> {
+    let chat = chat_id(form)?;
+    let keyboard = parse_keyboard(form.json("reply_markup").as_ref())?;
+    state.writable(chat)?;
+    let Formatted { text, entities } = formatted;
+    let message = Message { from: BOT_ID, text, entities, photo, keyboard, ..Message::default() };
+    let message = state.store(chat, message);
+    Ok(state.message_json(chat, &message))
+}
+
+fn edit_message_text(state: &mut State, form: &Form) -> Result<Value, Refusal> {
+    let (chat, id) = (chat_id(form)?, form.integer("message_id").unwrap_or_default());
+    let keyboard = parse_keyboard(form.json("reply_markup").as_ref())?;
+    let Formatted { text, entities } = formatted(form, "text", LONGEST_TEXT)?;
+    let wrong = |what| Refusal::bad_request(what);
+    let messages = &mut state.writable(chat)?;
+    let old = messages.messages.get(&id).ok_or_else(|| wrong("message to edit not found"))?;
+    if old.from != BOT_ID {
+        return Err(wrong("message can't be edited"));
+    }
+    if old.photo.is_some() {
+        return Err(wrong("there is no text in the message to edit"));
+    }
+    if text.is_empty() {
+        return Err(wrong("message text is empty"));
+    }
+    // Buttons that the edit does not name are gone.
+    let new = Message { text, entities, keyboard, edited: true, ..old.clone() };
+    if new.looks_like(old) {
+        return Err(wrong(
+            "message is not modified: specified new message content and reply markup are exactly \
+             the same as a current content and reply markup of the message",
+        ));
+    }
+    messages.edit(new.clone());
+    Ok(state.message_json(chat, &new))
+}
+
+fn delete_message(state: &mut State, form: &Form) -> Result<Value, Refusal> {
+    let (chat, id) = (chat_id(form)?, form.integer("message_id").unwrap_or_default());
+    let messages = state.writable(chat)?;
+    let foreign = messages.messages.get(&id).is_some_and(|message| message.from != BOT_ID);
+    // Only an administrator deletes other people's messages in a group.
+    if foreign && messages.title.is_some() {
+        return Err(Refusal::bad_request("message can't be deleted"));
+    }
+    if !messages.delete(id) {
+        return Err(Refusal::bad_request("message to delete not found"));
+    }
+    Ok(json!(true))
+}
+
+fn answer_callback_query(state: &mut State, form: &Form) -> Result<Value, Refusal> {
+    let text = form.text("text").unwrap_or_default();
+    if utf16_len(text) > 200 {
+        return Err(Refusal::bad_request("MESSAGE_TOO_LONG"));
+    }
+    let id = form.text("callback_query_id").unwrap_or_default();
+    let query = state.queries.remove(id).ok_or_else(|| {
+        Refusal::bad_request("query is too old and response timeout expired or query ID is invalid")
+    })?;
+    if let Some(chat) = state.chats.get_mut(&query.chat).filter(|_| !text.is_empty()) {
+        chat.changes.push(Change::Notice { text: text.to_owned() });
+    }
+    Ok(json!(true))
+}
+
+fn get_chat(state: &State, form: &Form) -> Result<Value, Refusal> {
+    let chat = chat_id(form)?;
+    if !state.chats.contains_key(&chat) {
+        return Err(Refusal::bad_request("chat not found"));
+    }
+    let mut full = state.chat_json(chat);
+    full["accent_color_id"] = json!(0);
+    full["max_reaction_count"] = json!(11);
+    full["accepted_gift_types"] = json!({
+        "unlimited_gifts": true, "limited_gifts": true, "unique_gifts": true,
+        "premium_subscription": true, "gifts_from_channels": true,
+    });
+    Ok(full)
+}
+
+/// Only numbers: a bot can not find a person by a username.
+fn chat_id(form: &Form) -> Result<i64, Refusal> {
+    form.integer("chat_id").ok_or_else(|| Refusal::bad_request("chat not found"))
+}
+
+fn formatted(form: &Form, name: &str, longest: usize) -> Result<Formatted, Refusal> {
+    let text = form.text(name).unwrap_or_default();
+    let formatted = match form.text("parse_mode") {
+        Some("HTML") => html::parse(text)?,
+        None => Formatted { text: text.trim().to_owned(), entities: Vec::new() },
+        Some(_) => return Err(Refusal::bad_request("unsupported parse_mode")),
+    };
+    if utf16_len(&formatted.text) > longest {
+        return Err(Refusal::bad_request("message is too long"));
+    }
+    Ok(formatted)
+}

@@ -1,0 +1,218 @@
+//! What this Telegram knows: people, chats, and updates that the bot did not fetch yet.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use crate::message::Message;
+use crate::refusal::Refusal;
+use crate::server::Fault;
+
+pub(crate) const BOT_ID: i64 = 7_000_000_001;
+pub(crate) const BOT_USERNAME: &str = "wallet_kms_bot";
+
+/// What happened in a chat, in order. What was deleted is gone from here too.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Change {
+    /// A message came; its text is as it was then, or `None` once it was deleted.
+    Sent {
+        /// Its number.
+        message: i64,
+        /// The Telegram id of its sender.
+        from: i64,
+        /// As it was.
+        shown: Option<Box<Message>>,
+    },
+    /// A message was changed.
+    Edited {
+        /// Its number.
+        message: i64,
+        /// As it was then, or `None` once it was deleted.
+        shown: Option<Box<Message>>,
+    },
+    /// A message was deleted.
+    Deleted {
+        /// Its number.
+        message: i64,
+    },
+    /// Somebody pressed a button.
+    Pressed {
+        /// The Telegram id of who did.
+        by: i64,
+        /// What the button says.
+        button: String,
+    },
+    /// The bot answered the press with a short notice.
+    Notice {
+        /// What it says.
+        text: String,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) struct User {
+    pub(crate) first_name: String,
+    pub(crate) username: Option<String>,
+    pub(crate) blocked: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Chat {
+    /// A group has a title; a private chat is with the person of the same id.
+    pub(crate) title: Option<String>,
+    pub(crate) members: HashSet<i64>,
+    pub(crate) messages: BTreeMap<i64, Message>,
+    pub(crate) changes: Vec<Change>,
+}
+
+/// A press that the bot did not answer yet.
+#[derive(Debug)]
+pub(crate) struct Query {
+    pub(crate) chat: i64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) users: BTreeMap<i64, User>,
+    pub(crate) chats: BTreeMap<i64, Chat>,
+    pub(crate) updates: VecDeque<(i64, Value)>,
+    pub(crate) allowed: Option<Vec<String>>,
+    pub(crate) queries: BTreeMap<String, Query>,
+    pub(crate) commands: Vec<(String, String)>,
+    pub(crate) faults: VecDeque<(String, Fault)>,
+    /// Counts calls of getUpdates; an older one ends when a newer one comes.
+    pub(crate) poll: u64,
+    last_update: i64,
+    last_message: i64,
+}
+
+impl State {
+    pub(crate) fn user_json(&self, id: i64) -> Value {
+        if id == BOT_ID {
+            return json!({
+                "id": BOT_ID, "is_bot": true, "first_name": "Wallet", "username": BOT_USERNAME,
+            });
+        }
+        let mut json = json!({ "id": id, "is_bot": false, "language_code": "en" });
+        if let Some(user) = self.users.get(&id) {
+            json["first_name"] = json!(user.first_name);
+            if let Some(username) = &user.username {
+                json["username"] = json!(username);
+            }
+        }
+        json
+    }
+
+    pub(crate) fn chat_json(&self, id: i64) -> Value {
+        if let Some(title) = self.chats.get(&id).and_then(|chat| chat.title.as_ref()) {
+            return json!({ "id": id, "type": "supergroup", "title": title });
+        }
+        let mut json = self.user_json(id);
+        json["type"] = json!("private");
+        if let Some(fields) = json.as_object_mut() {
+            fields.remove("is_bot");
+            fields.remove("language_code");
+        }
+        json
+    }
+
+    pub(crate) fn message_json(&self, chat: i64, message: &Message) -> Value {
+        message.to_json(&self.chat_json(chat), &self.user_json(message.from))
+    }
+
+    /// The chat, if the bot may write there.
+    pub(crate) fn writable(&mut self, id: i64) -> Result<&mut Chat, Refusal> {
+        match self.users.get(&id) {
+            Some(user) if user.blocked => {
+                return Err(Refusal::forbidden("bot was blocked by the user"));
+            }
+            Some(_) if !self.chats.contains_key(&id) => {
+                return Err(Refusal::forbidden("bot can't initiate conversation with a user"));
+            }
+            _ => {}
+        }
+        self.chats.get_mut(&id).ok_or_else(|| Refusal::bad_request("chat not found"))
+    }
+
+    pub(crate) fn private_chat(&mut self, id: i64) -> &mut Chat {
+        self.chats.entry(id).or_insert_with(|| Chat {
+            title: None,
+            members: HashSet::from([id]),
+            messages: BTreeMap::new(),
+            changes: Vec::new(),
+        })
+    }
+
+    /// Numbers a message, stores it and logs it.
+    pub(crate) fn store(&mut self, chat: i64, mut message: Message) -> Message {
+        self.last_message += 1;
+        message.id = self.last_message;
+        message.date = now();
+        if let Some(chat) = self.chats.get_mut(&chat) {
+            let shown = Some(Box::new(message.clone()));
+            chat.changes.push(Change::Sent { message: message.id, from: message.from, shown });
+            chat.messages.insert(message.id, message.clone());
+        }
+        message
+    }
+
+    /// Gives the bot an update, if it asked for its kind.
+    pub(crate) fn push(&mut self, kind: &str, what: Value) {
+        if self.allowed.as_ref().is_some_and(|kinds| kinds.iter().all(|allowed| allowed != kind)) {
+            return;
+        }
+        self.last_update += 1;
+        let mut update = json!({ "update_id": self.last_update });
+        update[kind] = what;
+        self.updates.push_back((self.last_update, update));
+    }
+
+    pub(crate) fn query(&mut self, chat: i64) -> String {
+        self.last_update += 1;
+        let id = format!("query-{}", self.last_update);
+        self.queries.insert(id.clone(), Query { chat });
+        id
+    }
+
+    /// The next fault that was ordered for this method.
+    pub(crate) fn fault(&mut self, method: &str) -> Option<Fault> {
+        let place = self.faults.iter().position(|(name, _)| name.eq_ignore_ascii_case(method))?;
+        self.faults.remove(place).map(|(_, fault)| fault)
+    }
+}
+
+impl Chat {
+    pub(crate) fn edit(&mut self, message: Message) {
+        let shown = Some(Box::new(message.clone()));
+        self.changes.push(Change::Edited { message: message.id, shown });
+        self.messages.insert(message.id, message);
+    }
+
+    /// Removes a message, and its text from everything that was logged.
+    pub(crate) fn delete(&mut self, id: i64) -> bool {
+        if self.messages.remove(&id).is_none() {
+            return false;
+        }
+        for change in &mut self.changes {
+            match change {
+                Change::Sent { message, shown, .. } | Change::Edited { message, shown }
+                    if *message == id =>
+                {
+                    *shown = None;
+                }
+                _ => {}
+            }
+        }
+        self.changes.push(Change::Deleted { message: id });
+        true
+    }
+}
+
+/// Telegram dates its messages itself.
+#[expect(clippy::disallowed_methods, reason = "a simulated server has a clock")]
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,226 @@
+//! A real client of the Bot API against the simulation: what works, and what is refused as
+//! Telegram refuses it.
+
+use bot_api_sim::{Change, Fault, Person, Sim, SimError};
+use teloxide_core::payloads::{
+    AnswerCallbackQuerySetters, EditMessageTextSetters, GetUpdatesSetters, SendMessageSetters,
+    SendPhotoSetters,
+};
+use teloxide_core::requests::Requester;
+use teloxide_core::types::{
+    AllowedUpdate, BotCommand, CallbackQueryId, ChatId, InlineKeyboardButton, InlineKeyboardMarkup,
+    InputFile, MessageId, ParseMode, Recipient, Update, UpdateKind,
+};
+use teloxide_core::{ApiError, Bot, RequestError};
+
+const PNG: &[u8] = b"\x89PNG and the rest";
+
+async fn start() -> (Sim, Bot) {
+    let sim = Sim::start().await.unwrap();
+    let bot = Bot::new(sim.token()).set_api_url(sim.api_url().parse().unwrap());
+    (sim, bot)
+}
+
+fn ann(sim: &Sim) -> Person {
+    sim.person(4711, "Ann", Some("ann"))
+}
+
+const ANN: ChatId = ChatId(4711);
+
+fn button(text: &str, data: &str) -> InlineKeyboardMarkup {
+    InlineKeyboardMarkup::new([[InlineKeyboardButton::callback(text, data)]])
+}
+
+async fn updates(bot: &Bot, offset: i32) -> Vec<Update> {
+    bot.get_updates().offset(offset).timeout(5).await.unwrap()
+}
+
+fn refusal<T: std::fmt::Debug>(result: Result<T, RequestError>) -> String {
+    match result.unwrap_err() {
+        RequestError::Api(error) => error.to_string(),
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn messages_come_in_order_until_they_are_acknowledged() {
+    let (sim, bot) = start().await;
+    assert_eq!(bot.get_me().await.unwrap().username(), "wallet_kms_bot");
+    let ann = ann(&sim);
+    ann.says("one");
+    ann.says("two");
+    let first = updates(&bot, 0).await;
+    assert_eq!(first.len(), 2);
+    assert_eq!(updates(&bot, 0).await, first, "nothing was acknowledged");
+    let second = updates(&bot, first[0].id.as_offset()).await;
+    assert_eq!(second[..], first[1..]);
+    let UpdateKind::Message(message) = &second[0].kind else { panic!("{second:?}") };
+    assert_eq!((message.text(), message.chat.is_private()), (Some("two"), true));
+    assert!(
+        bot.get_updates().offset(second[0].id.as_offset()).timeout(0).await.unwrap().is_empty()
+    );
+}
+
+#[tokio::test]
+async fn a_poll_waits_and_a_second_one_ends_it() {
+    let (sim, bot) = start().await;
+    let waiting = tokio::spawn({
+        let bot = bot.clone();
+        async move { bot.get_updates().timeout(30).await }
+    });
+    let mut watch = sim.watch();
+    watch.changed().await.unwrap();
+    let ann = ann(&sim);
+    let newer = bot.get_updates().timeout(30);
+    let (newer, ()) = tokio::join!(newer, async {
+        let older = refusal(waiting.await.unwrap());
+        assert!(older.contains("terminated by other"), "{older}");
+        ann.says("hello");
+    });
+    assert_eq!(newer.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_person_must_have_started_the_bot_and_not_blocked_it() {
+    let (sim, bot) = start().await;
+    let ann = ann(&sim);
+    assert_eq!(
+        refusal(bot.send_message(ChatId(1), "hello").await),
+        ApiError::ChatNotFound.to_string()
+    );
+    let early = refusal(bot.send_message(ANN, "hello").await);
+    assert!(early.contains("can't initiate conversation"), "{early}");
+    assert!(bot.get_chat(ANN).await.is_err());
+    ann.says("/start");
+    bot.send_message(ANN, "hello").await.unwrap();
+    assert_eq!(bot.get_chat(ANN).await.unwrap().username(), Some("ann"));
+    ann.blocks();
+    assert_eq!(refusal(bot.send_message(ANN, "x").await), ApiError::BotBlocked.to_string());
+    let by_name = Recipient::ChannelUsername("@ann".to_owned());
+    assert_eq!(refusal(bot.get_chat(by_name).await), ApiError::ChatNotFound.to_string());
+}
+
+#[tokio::test]
+async fn buttons_are_pressed_and_lost_by_an_edit_that_does_not_name_them() {
+    let (sim, bot) = start().await;
+    let ann = ann(&sim);
+    ann.says("/start");
+    let sent = bot.send_message(ANN, "choose").reply_markup(button("Go", "go")).await.unwrap();
+    let id = i64::from(sent.id.0);
+    assert_eq!(ann.presses(ANN.0, id, "Stop"), Err(SimError::NoButton("Stop".to_owned())));
+    ann.presses(ANN.0, id, "Go").unwrap();
+    let update = updates(&bot, 0).await.pop().unwrap();
+    let UpdateKind::CallbackQuery(query) = update.kind else { panic!("{update:?}") };
+    assert_eq!(query.data.as_deref(), Some("go"));
+    bot.answer_callback_query(query.id.clone()).text("done").await.unwrap();
+    assert!(bot.answer_callback_query(query.id).await.is_err(), "answered once only");
+    assert!(bot.answer_callback_query(CallbackQueryId("x".to_owned())).await.is_err());
+
+    let same = bot.edit_message_text(ANN, sent.id, "choose").reply_markup(button("Go", "go"));
+    assert_eq!(refusal(same.await), ApiError::MessageNotModified.to_string());
+    bot.edit_message_text(ANN, sent.id, "chosen").await.unwrap();
+    assert!(ann.chat().last().unwrap().keyboard.is_empty());
+    assert!(ann.changes().contains(&Change::Notice { text: "done".to_owned() }));
+
+    let long = bot.send_message(ANN, "x").reply_markup(button("Go", &"x".repeat(65)));
+    assert!(refusal(long.await).contains("BUTTON_DATA_INVALID"));
+    let local = InlineKeyboardButton::url("Open", "http://localhost/x".parse().unwrap());
+    let local = bot.send_message(ANN, "x").reply_markup(InlineKeyboardMarkup::new([[local]]));
+    assert!(refusal(local.await).contains("Wrong HTTP URL"));
+}
+
+#[tokio::test]
+async fn html_is_parsed_as_strictly_as_telegram_does() {
+    let (sim, bot) = start().await;
+    ann(&sim).says("/start");
+    for bad in ["<b>bold", "1 < 2", "<blink>x</blink>"] {
+        let sent = bot.send_message(ANN, bad).parse_mode(ParseMode::Html).await;
+        assert!(refusal(sent).contains("can't parse entities"), "{bad}");
+    }
+    let sent = bot.send_message(ANN, "<b>1 &lt; 2</b>").parse_mode(ParseMode::Html).await.unwrap();
+    assert_eq!(sent.text(), Some("1 < 2"));
+    assert_eq!(refusal(bot.send_message(ANN, " ").await), ApiError::MessageTextIsEmpty.to_string());
+    assert_eq!(
+        refusal(bot.send_message(ANN, "x".repeat(4097)).await),
+        ApiError::MessageIsTooLong.to_string()
+    );
+}
+
+#[tokio::test]
+async fn a_deleted_message_is_stored_nowhere() {
+    let (sim, bot) = start().await;
+    let ann = ann(&sim);
+    let id = ann.says("my canary password");
+    let update = updates(&bot, 0).await.pop().unwrap();
+    assert!(sim.stored().contains("canary"));
+    let id = MessageId(i32::try_from(id).unwrap());
+    bot.delete_message(ANN, id).await.unwrap();
+    bot.get_updates().offset(update.id.as_offset()).timeout(0).await.unwrap();
+    assert!(!sim.stored().contains("canary"));
+    assert!(bot.delete_message(ANN, id).await.is_err(), "it is gone");
+}
+
+#[tokio::test]
+async fn pictures_are_uploaded_and_their_text_can_not_be_edited() {
+    let (sim, bot) = start().await;
+    let ann = ann(&sim);
+    ann.says("/receive");
+    let sent = bot.send_photo(ANN, InputFile::memory(PNG)).caption("scan").await.unwrap();
+    assert_eq!(ann.chat().last().unwrap().photo.as_deref(), Some(PNG));
+    assert!(bot.edit_message_text(ANN, sent.id, "x").await.is_err());
+    assert!(bot.send_photo(ANN, InputFile::memory(&b"text"[..])).await.is_err(), "no picture");
+}
+
+#[tokio::test]
+async fn a_group_shows_the_bot_commands_alone_and_links_lead_to_the_private_chat() {
+    let (sim, bot) = start().await;
+    let (ann, bob) = (ann(&sim), sim.person(4712, "Bob", None));
+    let group = sim.group("Friends", &[&ann]);
+    ann.says_in(group, "only for friends").unwrap();
+    ann.says_in(group, "/start@another_bot").unwrap();
+    ann.says_in(group, "/start@wallet_kms_bot").unwrap();
+    assert_eq!(bob.says_in(group, "/start"), Err(SimError::NotThere));
+    let update = updates(&bot, 0).await;
+    assert_eq!(update.len(), 1);
+    let UpdateKind::Message(message) = &update[0].kind else { panic!("{update:?}") };
+    assert!(message.chat.is_supergroup());
+    let link = "https://t.me/wallet_kms_bot?start=balance".parse().unwrap();
+    let link = InlineKeyboardMarkup::new([[InlineKeyboardButton::url("Open", link)]]);
+    let sent = bot.send_message(ChatId(group), "in private").reply_markup(link).await.unwrap();
+    let theirs = bot.delete_message(ChatId(group), message.id).await;
+    assert!(theirs.is_err(), "somebody else's message in a group");
+    ann.presses(group, i64::from(sent.id.0), "Open").unwrap();
+    assert_eq!(ann.chat().last().unwrap().text, "/start balance");
+}
+
+#[tokio::test]
+async fn only_updates_that_were_asked_for_come() {
+    let (sim, bot) = start().await;
+    let asked = bot.get_updates().allowed_updates([AllowedUpdate::Message]).timeout(0);
+    assert!(asked.await.unwrap().is_empty());
+    let ann = ann(&sim);
+    let id = ann.says("one");
+    ann.edits(id, "two").unwrap();
+    ann.forwards("three");
+    let updates = updates(&bot, 0).await;
+    let forwarded = |update: &Update| match &update.kind {
+        UpdateKind::Message(message) => message.forward_origin().is_some(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(updates.iter().map(forwarded).collect::<Vec<_>>(), [false, true]);
+}
+
+#[tokio::test]
+async fn what_is_not_telegram_is_refused() {
+    let (sim, bot) = start().await;
+    let stranger = Bot::new("1:x").set_api_url(sim.api_url().parse().unwrap());
+    assert_eq!(refusal(stranger.get_me().await), ApiError::InvalidToken.to_string());
+    assert!(bot.log_out().await.is_err(), "not simulated");
+    let command = |name: &str| bot.set_my_commands([BotCommand::new(name, "what it does")]);
+    command("start").await.unwrap();
+    assert_eq!(sim.commands(), [("start".to_owned(), "what it does".to_owned())]);
+    assert!(command("Start").await.is_err());
+    sim.break_next("GetMe", Fault::TooManyRequests(3));
+    assert!(matches!(bot.get_me().await, Err(RequestError::RetryAfter(_))));
+    bot.get_me().await.unwrap();
+}
