@@ -1,49 +1,56 @@
-//! The whole wallet KMS on this machine in one command: embedded stores, a local KMS key, TLS on
-//! loopback, the real server, and a chain of its own (anvil). Everything is gone when it ends.
-//!
-//! It is for trying and for showing; it must never be where real money lies.
+//! `kms-sandbox`: see `kms-sandbox --help`.
 
 #![expect(clippy::print_stdout, reason = "the terminal is where people read it")]
 
-mod stage;
-mod tour;
+use std::sync::Arc;
+use std::time::Instant;
 
 use clap::{Parser, Subcommand};
+use kms_sandbox::{Page, Stage, StageOptions, tour};
 
-use crate::stage::Stage;
-
-/// The whole wallet KMS on this machine, for trying it.
+/// The whole wallet KMS on this machine, with two phones in a browser.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Cli {
+    /// The page's port; a free one without it.
+    #[arg(long, default_value_t = 0)]
+    port: u16,
     #[command(subcommand)]
     command: Option<Command>,
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 enum Command {
-    /// Plays the story of two accounts, and exits 0 only if all of it happened.
+    /// Plays the story of two people in the terminal, and exits 0 only if all of it happened.
     Tour,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+    let cli = Cli::parse();
+    match cli.command {
         Some(Command::Tour) => tour::play().await,
-        None => stay().await,
+        None => stay(cli.port).await,
     }
 }
 
-/// Runs the server until ctrl-c, for requests by hand.
-async fn stay() -> anyhow::Result<()> {
-    let stage = Stage::set().await?;
-    println!("The server is at {}; its API is described at {0}/docs/.", stage.url());
-    println!("The chain is at {}.\n", stage.anvil.url());
+/// Runs until ctrl-c.
+async fn stay(port: u16) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let stage = Arc::new(Stage::set(StageOptions::default()).await?);
+    let page = Page::open(Arc::clone(&stage), port)?;
+    println!("Two phones are at      {}", page.url());
+    println!("The server is at       {}; its API is described at /docs/", stage.url());
+    println!("The chain is at        {} ({})\n", stage.anvil.url(), stage.anvil.version());
+    println!("For requests by hand:");
     println!("  curl --cacert {} \\", stage.certificate_path().display());
     println!("    -H 'Authorization: Bearer {}' \\", stage.token);
     println!("    {}/v1/network\n", stage.url());
-    println!("Everything is gone after ctrl-c. `tour` plays a story instead.");
+    println!("Ready in {:.1} s. Everything is gone after ctrl-c.", started.elapsed().as_secs_f64());
     tokio::signal::ctrl_c().await?;
-    stage.clear().await;
+    page.close().await;
+    if let Some(stage) = Arc::into_inner(stage) {
+        stage.clear().await;
+    }
     Ok(())
 }

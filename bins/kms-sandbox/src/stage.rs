@@ -1,10 +1,16 @@
-//! What the story plays on: keys, certificate, stores, chain and server, made afresh.
+//! What the story plays on: keys, certificate, stores, chain, server, Telegram and bot, made
+//! afresh.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use bot_api_sim::Sim;
+use kms_bot::Bot;
+use kms_bot::config::{ServerSettings, TelegramSettings};
 use kms_client::{BearerToken, Client, Trust};
 use kms_core::{KdfParams, MasterKeyId, ServerKeySet, ServerKeys};
 use kms_server::config::{
@@ -14,27 +20,61 @@ use kms_server::config::{
 use kms_server::{Secret, Server};
 use kms_store::{Database, Scope, SqliteScks};
 use kms_testkit::Anvil;
+use kms_types::{EthAddress, U256, Wei};
+use serde_json::json;
 use tempfile::TempDir;
 
 const KMS_KEY: &str = "kms-sandbox";
 
+/// What may differ between sandboxes.
+#[derive(Clone, Debug)]
+pub struct StageOptions {
+    /// How long a quote can be confirmed, in seconds.
+    pub quote_seconds: u64,
+    /// A block explorer.
+    pub explorer: Option<String>,
+    /// Whether the bot runs in this process.
+    pub bot: bool,
+}
+
 /// A running sandbox.
-pub(crate) struct Stage {
+#[derive(Debug)]
+pub struct Stage {
+    /// The chain.
+    pub anvil: Anvil,
+    /// Telegram.
+    pub sim: Sim,
+    /// The accounts' database, as the server sees it.
+    pub database: Database,
+    /// The key database, as the server sees it.
+    pub scks: SqliteScks,
+    /// A client of the server.
+    pub client: Client,
+    /// The bearer token of the bot and of [`Stage::client`].
+    pub token: String,
     directory: TempDir,
     tls: TlsSettings,
-    pub(crate) token: String,
-    pub(crate) anvil: Anvil,
-    pub(crate) database: Database,
-    pub(crate) scks: SqliteScks,
-    pub(crate) client: Client,
-    server: Server,
+    options: StageOptions,
+    address: SocketAddr,
+    server: Option<Server>,
+    bot: Option<Bot>,
+}
+
+impl Default for StageOptions {
+    fn default() -> Self {
+        Self { quote_seconds: 120, explorer: None, bot: true }
+    }
 }
 
 impl Stage {
     /// Makes everything and starts it.
-    pub(crate) async fn set() -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When anvil can not be had, or something does not start.
+    pub async fn set(options: StageOptions) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("kms-sandbox-").tempdir()?;
         let anvil = Anvil::start()?;
+        let sim = Sim::start()?;
         let keys = directory.path().join("keys");
         kms_server::keys::create(&keys, KMS_KEY.parse()?, 3072)?;
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
@@ -51,38 +91,135 @@ impl Stage {
         let token = token.await?.expose().to_owned();
         let key = Secret::from(signed.signing_key.serialize_pem());
         let tls = TlsSettings { certificate, key };
-        let server = start(directory.path(), tls.clone(), &anvil).await?;
-        let client = client(&server, &token, &tls.certificate)?;
-        Ok(Self { directory, tls, token, anvil, database, scks, client, server })
+        let listen = ([127, 0, 0, 1], 0).into();
+        let server = start(directory.path(), tls.clone(), &anvil, &options, listen).await?;
+        let address = server.address();
+        let trust = Trust::Pinned(tls.certificate.clone());
+        let url = format!("https://localhost:{}", address.port());
+        let client = Client::new(&url, BearerToken::from(token.clone()), trust)?;
+        let server = Some(server);
+        let mut stage = Self {
+            anvil,
+            sim,
+            database,
+            scks,
+            client,
+            token,
+            directory,
+            tls,
+            options,
+            address,
+            server,
+            bot: None,
+        };
+        if stage.options.bot {
+            stage.bot = Some(Bot::start(stage.bot_settings()).await?);
+        }
+        Ok(stage)
     }
 
-    /// Stops the server and starts it again, on the same stores.
-    pub(crate) async fn restart(self) -> anyhow::Result<Self> {
-        self.server.stop().await;
-        let server = start(self.directory.path(), self.tls.clone(), &self.anvil).await?;
-        let client = client(&server, &self.token, &self.tls.certificate)?;
-        Ok(Self { server, client, ..self })
+    /// What the bot is configured with.
+    #[must_use]
+    pub fn bot_settings(&self) -> kms_bot::config::Settings {
+        kms_bot::config::Settings {
+            telegram: TelegramSettings {
+                token: Secret::from(self.sim.token().to_owned()),
+                api_url: self.sim.api_url(),
+            },
+            server: ServerSettings {
+                url: self.url(),
+                token: Secret::from(self.token.clone()),
+                ca: Some(self.tls.certificate.clone()),
+            },
+        }
+    }
+
+    /// Stops the server, and nothing else.
+    pub async fn stop_server(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.stop().await;
+        }
+    }
+
+    /// Starts it again where it was, on the same stores.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_server(&mut self) -> anyhow::Result<()> {
+        let (directory, tls) = (self.directory.path(), self.tls.clone());
+        let server = start(directory, tls, &self.anvil, &self.options, self.address).await?;
+        self.server = Some(server);
+        Ok(())
+    }
+
+    /// Pays somebody from an account of the chain's own, and waits until it is there. Gives the
+    /// transaction's hash.
+    ///
+    /// # Errors
+    /// When the chain does not answer.
+    pub async fn faucet(&self, to: EthAddress, wei: Wei) -> anyhow::Result<String> {
+        let before = self.chain_balance(to)?;
+        let accounts = self.anvil.rpc("eth_accounts", json!([]))?;
+        let value = format!("{:#x}", wei.0);
+        let transaction = json!({ "from": accounts.get(0), "to": to.to_string(), "value": value });
+        let hash = self.anvil.rpc("eth_sendTransaction", json!([transaction]))?;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while Some(self.chain_balance(to)?) != before.checked_add(wei) {
+            ensure!(Instant::now() < deadline, "the faucet's money did not arrive");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(hash.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// What the chain itself says of a balance.
+    ///
+    /// # Errors
+    /// When the chain does not answer.
+    pub fn chain_balance(&self, of: EthAddress) -> anyhow::Result<Wei> {
+        let balance = self.anvil.rpc("eth_getBalance", json!([of.to_string(), "latest"]))?;
+        let digits = balance.as_str().and_then(|text| text.strip_prefix("0x"));
+        Ok(Wei(U256::from_str_radix(digits.context("no balance")?, 16)?))
     }
 
     /// Stops everything; what it made is gone.
-    pub(crate) async fn clear(self) {
-        self.server.stop().await;
+    pub async fn clear(mut self) {
+        if let Some(bot) = self.bot.take() {
+            bot.stop().await;
+        }
+        self.stop_server().await;
+        self.sim.stop().await;
     }
 
-    pub(crate) fn url(&self) -> String {
-        format!("https://localhost:{}", self.server.address().port())
+    /// Where the server is.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("https://localhost:{}", self.address.port())
     }
 
-    pub(crate) fn certificate_path(&self) -> PathBuf {
+    /// The server's certificate, for other clients.
+    #[must_use]
+    pub fn certificate_path(&self) -> PathBuf {
         self.directory.path().join("server.pem")
+    }
+
+    /// Where the stores' files are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 }
 
-async fn start(directory: &Path, tls: TlsSettings, anvil: &Anvil) -> anyhow::Result<Server> {
+async fn start(
+    directory: &Path,
+    tls: TlsSettings,
+    anvil: &Anvil,
+    options: &StageOptions,
+    listen: SocketAddr,
+) -> anyhow::Result<Server> {
     let keys = directory.join("keys");
     let id: MasterKeyId = KMS_KEY.parse()?;
     let settings = Settings {
-        listen: ([127, 0, 0, 1], 0).into(),
+        listen,
         tls,
         database: DatabaseSettings {
             url: Secret::from(sqlite(directory, "accounts.db")),
@@ -105,9 +242,9 @@ async fn start(directory: &Path, tls: TlsSettings, anvil: &Anvil) -> anyhow::Res
             chain_id: anvil.chain_id(),
             name: "Sandbox".to_owned(),
             symbol: "ETH".to_owned(),
-            explorer: None,
+            explorer: options.explorer.clone(),
             confirmations: 2,
-            quote_seconds: 120,
+            quote_seconds: options.quote_seconds,
             poll_milliseconds: 200,
         },
         password: PasswordSettings {
@@ -118,12 +255,6 @@ async fn start(directory: &Path, tls: TlsSettings, anvil: &Anvil) -> anyhow::Res
         limits: LimitSettings { recoveries_a_day: 3 },
     };
     Server::start(settings).await.context("starting the server")
-}
-
-fn client(server: &Server, token: &str, certificate: &str) -> anyhow::Result<Client> {
-    let url = format!("https://localhost:{}", server.address().port());
-    let trust = Trust::Pinned(certificate.to_owned());
-    Ok(Client::new(&url, BearerToken::from(token.to_owned()), trust)?)
 }
 
 fn sqlite(directory: &Path, name: &str) -> String {

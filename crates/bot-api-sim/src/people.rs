@@ -172,12 +172,11 @@ impl Person {
         let message = state.store(chat, message);
         let json = state.message_json(chat, &message);
         // In groups a bot sees what is meant for it alone (privacy mode).
-        let command = message.text.split_whitespace().next().filter(|word| word.starts_with('/'));
-        let private = chat == self.id;
-        if private
-            || command
-                .is_some_and(|word| word.find('@').is_none_or(|at| &word[at + 1..] == BOT_USERNAME))
-        {
+        let for_us = || {
+            let word = message.text.split_whitespace().next().filter(|word| word.starts_with('/'));
+            word.is_some_and(|word| word.split_once('@').is_none_or(|(_, bot)| bot == BOT_USERNAME))
+        };
+        if chat == self.id || for_us() {
             state.push("message", json);
         }
         message.id

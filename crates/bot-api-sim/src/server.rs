@@ -58,11 +58,11 @@ impl Shared {
 }
 
 impl Sim {
-    /// Starts on a free port of 127.0.0.1, with nobody there.
+    /// Starts on a free port of 127.0.0.1, with nobody there. Needs a tokio runtime around it.
     ///
     /// # Errors
     /// When there is no free port.
-    pub async fn start() -> std::io::Result<Self> {
+    pub fn start() -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             token: "7000000001:AASimulated-Token_of_35_characters_".to_owned(),
             state: Mutex::default(),

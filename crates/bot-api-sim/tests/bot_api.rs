@@ -1,6 +1,8 @@
 //! A real client of the Bot API against the simulation: what works, and what is refused as
 //! Telegram refuses it.
 
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 use bot_api_sim::{Change, Fault, Person, Sim, SimError};
 use teloxide_core::payloads::{
     AnswerCallbackQuerySetters, EditMessageTextSetters, GetUpdatesSetters, SendMessageSetters,
@@ -15,8 +17,8 @@ use teloxide_core::{ApiError, Bot, RequestError};
 
 const PNG: &[u8] = b"\x89PNG and the rest";
 
-async fn start() -> (Sim, Bot) {
-    let sim = Sim::start().await.unwrap();
+fn start() -> (Sim, Bot) {
+    let sim = Sim::start().unwrap();
     let bot = Bot::new(sim.token()).set_api_url(sim.api_url().parse().unwrap());
     (sim, bot)
 }
@@ -44,7 +46,7 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, RequestError>) -> String {
 
 #[tokio::test]
 async fn messages_come_in_order_until_they_are_acknowledged() {
-    let (sim, bot) = start().await;
+    let (sim, bot) = start();
     assert_eq!(bot.get_me().await.unwrap().username(), "wallet_kms_bot");
     let ann = ann(&sim);
     ann.says("one");
@@ -63,7 +65,7 @@ async fn messages_come_in_order_until_they_are_acknowledged() {
 
 #[tokio::test]
 async fn a_poll_waits_and_a_second_one_ends_it() {
-    let (sim, bot) = start().await;
+    let (sim, bot) = start();
     let waiting = tokio::spawn({
         let bot = bot.clone();
         async move { bot.get_updates().timeout(30).await }
@@ -82,7 +84,7 @@ async fn a_poll_waits_and_a_second_one_ends_it() {
 
 #[tokio::test]
 async fn a_person_must_have_started_the_bot_and_not_blocked_it() {
-    let (sim, bot) = start().await;
+    let (sim, bot) = start();
     let ann = ann(&sim);
     assert_eq!(
         refusal(bot.send_message(ChatId(1), "hello").await),
@@ -102,7 +104,7 @@ async fn a_person_must_have_started_the_bot_and_not_blocked_it() {
 
 #[tokio::test]
 async fn buttons_are_pressed_and_lost_by_an_edit_that_does_not_name_them() {
-    let (sim, bot) = start().await;
+    let (sim, bot) = start();
     let ann = ann(&sim);
     ann.says("/start");
     let sent = bot.send_message(ANN, "choose").reply_markup(button("Go", "go")).await.unwrap();
@@ -131,7 +133,7 @@ async fn buttons_are_pressed_and_lost_by_an_edit_that_does_not_name_them() {
 
 #[tokio::test]
 async fn html_is_parsed_as_strictly_as_telegram_does() {
-    let (sim, bot) = start().await;
+    let (sim, bot) = start();
     ann(&sim).says("/start");
     for bad in ["<b>bold", "1 < 2", "<blink>x</blink>"] {
         let sent = bot.send_message(ANN, bad).parse_mode(ParseMode::Html).await;
@@ -148,7 +150,7 @@ async fn html_is_parsed_as_strictly_as_telegram_does() {
 
 #[tokio::test]
 async fn a_deleted_message_is_stored_nowhere() {
-    let (sim, bot) = start().await;
+    let (sim, bot) = start();
     let ann = ann(&sim);
     let id = ann.says("my canary password");
     let update = updates(&bot, 0).await.pop().unwrap();
@@ -162,7 +164,7 @@ async fn a_deleted_message_is_stored_nowhere() {
 
 #[tokio::test]
 async fn pictures_are_uploaded_and_their_text_can_not_be_edited() {
-    let (sim, bot) = start().await;
+    let (sim, bot) = start();
     let ann = ann(&sim);
     ann.says("/receive");
     let sent = bot.send_photo(ANN, InputFile::memory(PNG)).caption("scan").await.unwrap();
@@ -173,7 +175,7 @@ async fn pictures_are_uploaded_and_their_text_can_not_be_edited() {
 
 #[tokio::test]
 async fn a_group_shows_the_bot_commands_alone_and_links_lead_to_the_private_chat() {
-    let (sim, bot) = start().await;
+    let (sim, bot) = start();
     let (ann, bob) = (ann(&sim), sim.person(4712, "Bob", None));
     let group = sim.group("Friends", &[&ann]);
     ann.says_in(group, "only for friends").unwrap();
@@ -195,7 +197,7 @@ async fn a_group_shows_the_bot_commands_alone_and_links_lead_to_the_private_chat
 
 #[tokio::test]
 async fn only_updates_that_were_asked_for_come() {
-    let (sim, bot) = start().await;
+    let (sim, bot) = start();
     let asked = bot.get_updates().allowed_updates([AllowedUpdate::Message]).timeout(0);
     assert!(asked.await.unwrap().is_empty());
     let ann = ann(&sim);
@@ -212,7 +214,7 @@ async fn only_updates_that_were_asked_for_come() {
 
 #[tokio::test]
 async fn what_is_not_telegram_is_refused() {
-    let (sim, bot) = start().await;
+    let (sim, bot) = start();
     let stranger = Bot::new("1:x").set_api_url(sim.api_url().parse().unwrap());
     assert_eq!(refusal(stranger.get_me().await), ApiError::InvalidToken.to_string());
     assert!(bot.log_out().await.is_err(), "not simulated");

@@ -1,0 +1,80 @@
+//! `/password` and `/recover`.
+
+use kms_types::RecoveryId;
+use kms_types::wire::{ChangePassword, Recover};
+
+use crate::app::{App, Done};
+use crate::buttons::{Keyboard, Press};
+use crate::incoming::Person;
+use crate::password::Password;
+use crate::steps::Step;
+use crate::texts;
+
+/// Asks for the old and the new password at once: neither is kept between two messages.
+pub(crate) async fn ask_change(app: &App, who: &Person) -> Done {
+    if app.account(who).await?.is_some() {
+        app.steps.set(who.id, Step::ChangePassword);
+        app.telegram.say(who.id, &texts::ask_change(), leave()).await?;
+    }
+    Ok(())
+}
+
+/// Changes the password. Until it is done the person may try again.
+pub(crate) async fn change(app: &App, who: &Person, both: Password) -> Done {
+    let (old, new) = match both.old_and_new() {
+        None => return say(app, who, texts::TWO_LINES).await,
+        Some((old, new)) if old.is(&new) => return say(app, who, texts::SAME_PASSWORD).await,
+        Some(both) => both,
+    };
+    if let Err(weak) = new.check(&[&who.first_name]) {
+        return say(app, who, texts::weak(weak)).await;
+    }
+    let message = app.telegram.say(who.id, texts::CHANGING, Keyboard::none()).await?;
+    let body = ChangePassword {
+        old_password_hash: old.hash(who.id).await,
+        new_password_hash: new.hash(who.id).await,
+    };
+    let text = match app.kms.change_password(who.id.into(), &body).await {
+        Ok(()) => {
+            app.steps.end(who.id);
+            texts::CHANGED.to_owned()
+        }
+        Err(error) => texts::failure(&error, None),
+    };
+    Ok(app.telegram.edit(who.id, message, &text, Keyboard::none()).await?)
+}
+
+/// Explains the recovery and asks for the new password.
+pub(crate) async fn ask_recovery(app: &App, who: &Person) -> Done {
+    if app.account(who).await?.is_some() {
+        app.steps.set(who.id, Step::Recover { id: RecoveryId::random() });
+        app.telegram.say(who.id, &texts::ask_recovery(), leave()).await?;
+    }
+    Ok(())
+}
+
+/// Recovers. A repeat is the same recovery, by its id.
+pub(crate) async fn recover(app: &App, who: &Person, id: RecoveryId, new: Password) -> Done {
+    if let Err(weak) = new.check(&[&who.first_name]) {
+        return say(app, who, texts::weak(weak)).await;
+    }
+    let message = app.telegram.say(who.id, texts::RECOVERING, Keyboard::none()).await?;
+    let body = Recover { id, new_password_hash: new.hash(who.id).await };
+    let text = match app.kms.recover(who.id.into(), &body).await {
+        Ok(recovered) => {
+            app.steps.end(who.id);
+            texts::recovery_done(recovered.address)
+        }
+        Err(error) => texts::failure(&error, None),
+    };
+    Ok(app.telegram.edit(who.id, message, &text, Keyboard::none()).await?)
+}
+
+async fn say(app: &App, who: &Person, text: &str) -> Done {
+    app.telegram.say(who.id, text, Keyboard::none()).await?;
+    Ok(())
+}
+
+fn leave() -> Keyboard {
+    Keyboard::row([(texts::CANCEL, Press::Leave)])
+}

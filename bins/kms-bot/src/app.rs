@@ -1,0 +1,311 @@
+//! What handlers work with, and the way of an update to its handler.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use kms_client::{Client, ClientError};
+use kms_types::wire::{Account, Network, SeenUsername};
+use kms_types::{TelegramId, Username};
+use teloxide_core::types::MessageId;
+use tokio::sync::OnceCell;
+use zeroize::Zeroizing;
+
+use crate::buttons::{Keyboard, Press};
+use crate::command::{Command, Name, NoCommand};
+use crate::incoming::{Incoming, Person, Pressed, Said};
+use crate::password::Password;
+use crate::steps::{Step, Steps};
+use crate::telegram::{Telegram, TelegramError};
+use crate::{account, history, send, texts, wallet};
+
+/// After this long without an answer a person sees that the bot works.
+const SHOW_WORK_AFTER: Duration = Duration::from_millis(700);
+/// Telegram shows it for five seconds.
+const SHOW_WORK_AGAIN: Duration = Duration::from_secs(4);
+/// So many names are remembered as told to the server.
+const NAMES: usize = 100_000;
+
+/// One bot's parts.
+pub(crate) struct App {
+    pub(crate) telegram: Telegram,
+    pub(crate) kms: Client,
+    pub(crate) steps: Steps,
+    /// The bot's own username.
+    pub(crate) username: String,
+    network: OnceCell<Network>,
+    /// The names that the server was told, so that it is told each once.
+    told: Mutex<HashMap<TelegramId, Option<Username>>>,
+}
+
+/// Why a handler stopped.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Kms(#[from] ClientError),
+    #[error(transparent)]
+    Telegram(#[from] TelegramError),
+}
+
+pub(crate) type Done = Result<(), Failure>;
+
+impl App {
+    pub(crate) fn new(telegram: Telegram, kms: Client, username: String) -> Self {
+        Self {
+            telegram,
+            kms,
+            username,
+            steps: Steps::default(),
+            network: OnceCell::new(),
+            told: Mutex::default(),
+        }
+    }
+
+    /// The chain that money moves on; asked for once.
+    pub(crate) async fn network(&self) -> Result<&Network, ClientError> {
+        self.network.get_or_try_init(|| self.kms.network()).await
+    }
+
+    /// The account; its absence is told.
+    pub(crate) async fn account(&self, who: &Person) -> Result<Option<Account>, Failure> {
+        let account = self.kms.account(who.id.into()).await?;
+        if account.is_none() {
+            self.telegram.say(who.id, texts::NO_WALLET, Keyboard::none()).await?;
+        }
+        Ok(account)
+    }
+
+    /// Does what an update asks for, and tells the person if it can not be done.
+    pub(crate) async fn handle(&self, incoming: Incoming) {
+        let who = incoming.who().id;
+        let work = async {
+            match incoming {
+                Incoming::Said(said) => self.said(said).await,
+                Incoming::Pressed(pressed) => self.pressed(pressed).await,
+            }
+        };
+        let result = tokio::select! {
+            result = work => result,
+            never = self.show_work(who) => never,
+        };
+        let Err(failure) = result else { return };
+        tracing::warn!(error = %failure, "an update could not be handled");
+        if let Failure::Kms(error) = failure {
+            let text = texts::failure(&error, self.network.get());
+            // Telegram was reachable a moment ago; if it is not now, the log has it.
+            if let Err(error) = self.telegram.say(who, &text, Keyboard::none()).await {
+                tracing::warn!(%error, "a failure could not be told");
+            }
+        }
+    }
+
+    async fn show_work<T>(&self, who: TelegramId) -> T {
+        tokio::time::sleep(SHOW_WORK_AFTER).await;
+        loop {
+            self.telegram.typing(who).await;
+            tokio::time::sleep(SHOW_WORK_AGAIN).await;
+        }
+    }
+
+    async fn said(&self, said: Said) -> Done {
+        let symbol = self.network.get().map_or("ETH", |network| network.symbol.as_str());
+        let command = said
+            .text
+            .trim_start()
+            .starts_with('/')
+            .then(|| Command::parse(said.text.trim_start(), &self.username, symbol));
+        if let Some(group) = said.group {
+            return match command {
+                Some(Ok(command)) => self.invite(group, &command).await,
+                _ => Ok(()),
+            };
+        }
+        match command {
+            None => self.answered(said).await,
+            Some(Err(NoCommand::NotOurs)) => Ok(()),
+            Some(Err(NoCommand::Unknown)) => {
+                // A password that begins with a slash: refused, but it must not stay there.
+                if self.steps.get(said.who.id).is_some_and(|step| step.wants_password()) {
+                    self.telegram.delete(said.who.id, said.message).await?;
+                }
+                let text = texts::UNKNOWN_COMMAND;
+                self.telegram.say(said.who.id, text, Keyboard::none()).await?;
+                Ok(())
+            }
+            Some(Err(NoCommand::Send(error))) => {
+                let text = texts::can_not_read(&error);
+                self.telegram.say(said.who.id, &text, Keyboard::none()).await?;
+                Ok(())
+            }
+            Some(Ok(command)) => {
+                self.tell_name(&said).await;
+                self.obey(&said.who, command).await
+            }
+        }
+    }
+
+    async fn obey(&self, who: &Person, command: Command) -> Done {
+        // A new command leaves the step before it; `/cancel` says whether there was one.
+        let had_step = self.steps.end(who.id);
+        match command {
+            Command::Start { then: Some(name) } | Command::Plain(name) if name == Name::Cancel => {
+                let text = if had_step { texts::LEFT } else { texts::NOTHING_TO_CANCEL };
+                self.telegram.say(who.id, text, Keyboard::none()).await?;
+                Ok(())
+            }
+            Command::Start { then } => match self.kms.account(who.id.into()).await? {
+                None => wallet::ask_new_password(self, who).await,
+                Some(account) => match then {
+                    None => wallet::show(self, who, &account).await,
+                    Some(name) => self.command(who, name).await,
+                },
+            },
+            Command::Plain(name) => self.command(who, name).await,
+            Command::Send(args) => send::begin(self, who, args).await,
+        }
+    }
+
+    async fn command(&self, who: &Person, name: Name) -> Done {
+        match name {
+            Name::Balance => wallet::balance(self, who).await,
+            Name::Receive => wallet::receive(self, who).await,
+            Name::Send => send::begin(self, who, <_>::default()).await,
+            Name::History => history::show(self, who, None).await,
+            Name::Password => account::ask_change(self, who).await,
+            Name::Recover => account::ask_recovery(self, who).await,
+            Name::Cancel | Name::Help => {
+                self.telegram.say(who.id, &texts::help(), Keyboard::none()).await?;
+                Ok(())
+            }
+        }
+    }
+
+    /// A text that is no command: what was asked for, or nothing.
+    async fn answered(&self, said: Said) -> Done {
+        let who = &said.who;
+        let Some(step) = self.steps.get(who.id) else {
+            self.telegram.say(who.id, texts::UNASKED, Keyboard::none()).await?;
+            return Ok(());
+        };
+        match step {
+            Step::SendTo { amount } => send::answer_to(self, who, &said.text, amount).await,
+            Step::SendAmount { to } => send::answer_amount(self, who, &said.text, to).await,
+            Step::NewPassword => match self.take_password(&said).await? {
+                Some(password) => wallet::create(self, &said, password).await,
+                None => Ok(()),
+            },
+            Step::SendPassword { transfer, shown, message } => {
+                match self.take_password(&said).await? {
+                    Some(password) => {
+                        send::confirm(self, who, transfer, shown, message, password).await
+                    }
+                    None => Ok(()),
+                }
+            }
+            Step::ChangePassword => match self.take_password(&said).await? {
+                Some(passwords) => account::change(self, who, passwords).await,
+                None => Ok(()),
+            },
+            Step::Recover { id } => match self.take_password(&said).await? {
+                Some(password) => account::recover(self, who, id, password).await,
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Deletes the message first: a password that stays in a chat is not used.
+    async fn take_password(&self, said: &Said) -> Result<Option<Password>, Failure> {
+        match self.telegram.delete(said.who.id, said.message).await {
+            Ok(()) => Ok(Some(Password::new(Zeroizing::new(said.text.trim().to_owned())))),
+            Err(error) => {
+                tracing::warn!(%error, "a message with a password could not be deleted");
+                self.steps.end(said.who.id);
+                self.telegram.say(said.who.id, texts::NOT_DELETED, Keyboard::none()).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn pressed(&self, pressed: Pressed) -> Done {
+        let Pressed { who, query, message, press } = pressed;
+        let notice = match (message, press) {
+            (None, _) => Some(texts::NOT_YOURS),
+            (_, None) => Some(texts::STALE_BUTTON),
+            (Some(message), Some(press)) => match self.press(&who, message, press).await {
+                Ok(notice) => notice,
+                Err(failure) => {
+                    // The button stops waiting, whatever went wrong.
+                    let _ = self.telegram.answer(query, None).await;
+                    return Err(failure);
+                }
+            },
+        };
+        Ok(self.telegram.answer(query, notice).await?)
+    }
+
+    async fn press(
+        &self,
+        who: &Person,
+        message: MessageId,
+        press: Press,
+    ) -> Result<Option<&'static str>, Failure> {
+        match press {
+            Press::Command(name) => {
+                self.steps.end(who.id);
+                self.command(who, name).await?;
+            }
+            Press::Refresh => {
+                wallet::refresh(self, who, message).await?;
+                return Ok(Some(texts::UP_TO_DATE));
+            }
+            Press::HowRecovery => {
+                self.telegram.say(who.id, &texts::how_recovery(), Keyboard::none()).await?;
+            }
+            Press::Leave => {
+                self.steps.end(who.id);
+                self.telegram.edit(who.id, message, texts::LEFT, Keyboard::none()).await?;
+            }
+            Press::History { before } => {
+                history::turn(self, who, message, before.as_deref()).await?;
+            }
+            Press::Confirm { transfer, seen } => {
+                return send::ask_password(self, who, message, transfer, seen).await;
+            }
+            Press::Cancel(transfer) => return send::cancel(self, who, message, transfer).await,
+            Press::Renew(transfer) => return send::renew(self, who, message, transfer).await,
+            Press::Check(transfer) => return send::check(self, who, message, transfer).await,
+        }
+        Ok(None)
+    }
+
+    /// In a group nothing is asked and nothing is shown but the way to the private chat.
+    async fn invite(&self, group: teloxide_core::types::ChatId, command: &Command) -> Done {
+        let payload = match command {
+            Command::Start { then: None } => "start",
+            Command::Start { then: Some(name) } | Command::Plain(name) => name.as_str(),
+            Command::Send(_) => Name::Send.as_str(),
+        };
+        let link = format!("https://t.me/{}?start={payload}", self.username);
+        let keyboard = Keyboard::none().and_link(texts::PRIVATE_CHAT, &link);
+        self.telegram.say_in(group, texts::GROUP, keyboard).await?;
+        Ok(())
+    }
+
+    /// Tells the server under which name its owner writes, when that is news. It only moves
+    /// names, so its failure stops nothing.
+    async fn tell_name(&self, said: &Said) {
+        let Person { id, username, .. } = &said.who;
+        let lock = || self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock().get(id) == Some(username) {
+            return;
+        }
+        let seen = SeenUsername { username: username.clone(), seen_at: said.at };
+        if self.kms.seen_username((*id).into(), &seen).await.is_ok() {
+            let mut told = lock();
+            if told.len() >= NAMES {
+                told.clear();
+            }
+            told.insert(*id, username.clone());
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Buttons below messages, and the data that comes back when one is pressed.
+//!
+//! Data is at most 64 bytes and can be forged by whoever sees the message. So it names a thing
+//! and never whose it is: the handler looks at who pressed.
+
+use std::str::FromStr;
+
+use kms_types::TransferId;
+use teloxide_core::types::{
+    CopyTextButton, InlineKeyboardButton, InlineKeyboardButtonKind, InlineKeyboardMarkup,
+};
+
+use crate::command::Name;
+use crate::send::Seen;
+
+/// What a button asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Press {
+    /// The same as the command.
+    Command(Name),
+    /// The balance again, in the same message.
+    Refresh,
+    /// How a forgotten password is recovered.
+    HowRecovery,
+    /// Leave the step that waits for an answer.
+    Leave,
+    /// A page of the history; the newest without a place.
+    History {
+        /// `next` of the page before.
+        before: Option<String>,
+    },
+    /// Ask for the password of a transfer.
+    Confirm {
+        /// Which.
+        transfer: TransferId,
+        /// What the message with the button shows of it.
+        seen: Seen,
+    },
+    /// Give a quote up.
+    Cancel(TransferId),
+    /// Quote the same again.
+    Renew(TransferId),
+    /// Look how a transfer stands.
+    Check(TransferId),
+}
+
+/// The data is none of ours.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NoPress;
+
+impl Press {
+    pub(crate) fn data(&self) -> String {
+        match self {
+            Self::Command(name) => format!("/{}", name.as_str()),
+            Self::Refresh => "refresh".to_owned(),
+            Self::HowRecovery => "how".to_owned(),
+            Self::Leave => "leave".to_owned(),
+            Self::History { before: None } => "h".to_owned(),
+            Self::History { before: Some(before) } => format!("h:{before}"),
+            Self::Confirm { transfer, seen } => format!("c:{transfer}:{seen}"),
+            Self::Cancel(transfer) => format!("x:{transfer}"),
+            Self::Renew(transfer) => format!("r:{transfer}"),
+            Self::Check(transfer) => format!("k:{transfer}"),
+        }
+    }
+}
+
+impl FromStr for Press {
+    type Err = NoPress;
+
+    fn from_str(data: &str) -> Result<Self, NoPress> {
+        if let Some(name) = data.strip_prefix('/') {
+            let name = Name::ALL.into_iter().find(|known| known.as_str() == name);
+            return name.map(Self::Command).ok_or(NoPress);
+        }
+        let id = |text: &str| text.parse::<TransferId>().map_err(|_cause| NoPress);
+        match data.split_once(':') {
+            None => match data {
+                "refresh" => Ok(Self::Refresh),
+                "how" => Ok(Self::HowRecovery),
+                "leave" => Ok(Self::Leave),
+                "h" => Ok(Self::History { before: None }),
+                _ => Err(NoPress),
+            },
+            Some(("h", before)) => Ok(Self::History { before: Some(before.to_owned()) }),
+            Some(("c", rest)) => {
+                let (transfer, seen) = rest.split_once(':').ok_or(NoPress)?;
+                Ok(Self::Confirm { transfer: id(transfer)?, seen: seen.parse()? })
+            }
+            Some(("x", rest)) => id(rest).map(Self::Cancel),
+            Some(("r", rest)) => id(rest).map(Self::Renew),
+            Some(("k", rest)) => id(rest).map(Self::Check),
+            Some(_) => Err(NoPress),
+        }
+    }
+}
+
+/// The rows of buttons below a message.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Keyboard(Vec<Vec<InlineKeyboardButton>>);
+
+impl Keyboard {
+    /// No buttons; an edit removes those that are there.
+    pub(crate) fn none() -> Self {
+        Self::default()
+    }
+
+    /// One row of buttons that come back as these presses.
+    pub(crate) fn row<const N: usize>(row: [(&str, Press); N]) -> Self {
+        Self::none().and_row(row)
+    }
+
+    /// One more row.
+    pub(crate) fn and_row<const N: usize>(mut self, row: [(&str, Press); N]) -> Self {
+        let button =
+            |(text, press): (&str, Press)| InlineKeyboardButton::callback(text, press.data());
+        self.0.push(row.into_iter().map(button).collect());
+        self
+    }
+
+    /// One more row with a link, if Telegram takes it: to a host with a dot.
+    pub(crate) fn and_link(mut self, text: &str, url: &str) -> Self {
+        if let Some(url) = is_public(url).then(|| url.parse().ok()).flatten() {
+            self.0.push(vec![InlineKeyboardButton::url(text, url)]);
+        }
+        self
+    }
+
+    /// One more row that copies a text.
+    pub(crate) fn and_copy(mut self, text: &str, copied: &str) -> Self {
+        let kind = InlineKeyboardButtonKind::CopyText(CopyTextButton { text: copied.to_owned() });
+        self.0.push(vec![InlineKeyboardButton::new(text, kind)]);
+        self
+    }
+
+    pub(crate) fn into_markup(self) -> InlineKeyboardMarkup {
+        InlineKeyboardMarkup::new(self.0)
+    }
+}
+
+/// Whether Telegram shows the link. Others are refused in buttons and dropped in texts.
+pub(crate) fn is_public(url: &str) -> bool {
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    host.and_then(|rest| rest.split(['/', '?', '#', ':']).next())
+        .is_some_and(|host| host.contains('.') && !host.starts_with('.') && !host.ends_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_comes_back_as_it_was_and_fits() {
+        let id = TransferId::random();
+        let before = Some(format!("1790000000000.{id}"));
+        let mut presses = vec![
+            Press::Refresh,
+            Press::HowRecovery,
+            Press::Leave,
+            Press::History { before: None },
+            Press::History { before },
+            Press::Confirm { transfer: id, seen: "0123456789abcdef".parse().unwrap() },
+            Press::Cancel(id),
+            Press::Renew(id),
+            Press::Check(id),
+        ];
+        presses.extend(Name::ALL.map(Press::Command));
+        for press in presses {
+            let data = press.data();
+            assert!(data.len() <= 64, "{data}");
+            assert_eq!(data.parse(), Ok(press));
+        }
+    }
+
+    #[test]
+    fn forged_data_is_none_of_ours() {
+        let id = TransferId::random();
+        for data in ["", "c", "c:", "c:1:2", "x:", "x:1", "/start", "/", "z:1", &format!("c:{id}")]
+        {
+            assert_eq!(data.parse::<Press>(), Err(NoPress), "{data:?}");
+        }
+    }
+
+    #[test]
+    fn links_that_telegram_would_refuse_are_left_out() {
+        let rows = |url| Keyboard::none().and_link("Open", url).0.len();
+        assert_eq!(rows("https://etherscan.io/tx/0x1"), 1);
+        assert_eq!(rows("http://localhost:3000/tx/0x1"), 0);
+        assert_eq!(rows("javascript:alert(1.0)"), 0);
+    }
+}

@@ -1,0 +1,223 @@
+//! What somebody typed, as a command.
+//!
+//! A command is a word that begins with `/`, in any case, perhaps with `@` and the bot's name;
+//! what follows after any white space are its arguments. Text that begins with `/` is never
+//! anything else.
+
+use kms_types::wire::QuoteAmount;
+use kms_types::{AmountError, Recipient, RecipientError};
+
+/// A command and its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// Begins, or comes from a link that names another command.
+    Start {
+        /// The command that the link names.
+        then: Option<Name>,
+    },
+    /// Any other command without arguments.
+    Plain(Name),
+    /// A payment, as far as it was said.
+    Send(SendArgs),
+}
+
+/// The commands, as they are registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Name {
+    Balance,
+    Receive,
+    Send,
+    History,
+    Password,
+    Recover,
+    Cancel,
+    Help,
+}
+
+/// What `/send` was given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SendArgs {
+    pub(crate) to: Option<Recipient>,
+    pub(crate) amount: Option<QuoteAmount>,
+}
+
+/// Why a text that begins with `/` is no command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoCommand {
+    /// It is for another bot.
+    NotOurs,
+    /// There is no such command.
+    Unknown,
+    /// Its arguments can not be used.
+    Send(SendError),
+}
+
+/// Why a payment can not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SendError {
+    #[error(transparent)]
+    Amount(#[from] AmountError),
+    #[error(transparent)]
+    Recipient(#[from] RecipientError),
+    #[error("write whom and how much, for example /send @bob 0.5")]
+    Words,
+}
+
+impl Name {
+    /// In the order in which they are listed.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Balance,
+        Self::Send,
+        Self::Receive,
+        Self::History,
+        Self::Password,
+        Self::Recover,
+        Self::Cancel,
+        Self::Help,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Balance => "balance",
+            Self::Receive => "receive",
+            Self::Send => "send",
+            Self::History => "history",
+            Self::Password => "password",
+            Self::Recover => "recover",
+            Self::Cancel => "cancel",
+            Self::Help => "help",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|name| name.as_str() == text)
+    }
+}
+
+impl Command {
+    /// Reads a text that begins with `/`. `bot` is the bot's own username, `symbol` the coin's.
+    pub(crate) fn parse(text: &str, bot: &str, symbol: &str) -> Result<Self, NoCommand> {
+        let mut words = text.split_whitespace();
+        let word = words.next().and_then(|word| word.strip_prefix('/'));
+        let word = word.ok_or(NoCommand::Unknown)?;
+        let (name, whose) = word.split_once('@').unwrap_or((word, bot));
+        if !whose.eq_ignore_ascii_case(bot) {
+            return Err(NoCommand::NotOurs);
+        }
+        let name = name.to_ascii_lowercase();
+        if name == "start" {
+            return Ok(Self::Start { then: words.next().and_then(Name::parse) });
+        }
+        match Name::parse(&name).ok_or(NoCommand::Unknown)? {
+            Name::Send => SendArgs::parse(words, symbol).map(Self::Send).map_err(NoCommand::Send),
+            name => Ok(Self::Plain(name)),
+        }
+    }
+}
+
+impl SendArgs {
+    /// Whom and how much in either order; the coin's symbol may follow the amount.
+    fn parse<'a>(words: impl Iterator<Item = &'a str>, symbol: &str) -> Result<Self, SendError> {
+        let mut args = Self::default();
+        for word in words {
+            if is_amount(word) {
+                let amount = parse_amount(word)?;
+                if args.amount.replace(amount).is_some() {
+                    return Err(SendError::Words);
+                }
+            } else if args.amount.is_some() && word.eq_ignore_ascii_case(symbol) {
+                continue;
+            } else if args.to.replace(word.parse()?).is_some() {
+                return Err(SendError::Words);
+            }
+        }
+        Ok(args)
+    }
+}
+
+/// An amount as somebody types it: `all`, or as in `kms-types`.
+pub(crate) fn parse_amount(word: &str) -> Result<QuoteAmount, AmountError> {
+    if word.eq_ignore_ascii_case("all") {
+        Ok(QuoteAmount::All)
+    } else {
+        QuoteAmount::try_from(word.to_owned())
+    }
+}
+
+/// Names begin with a letter or `@`, and addresses with `0x`: anything else means an amount.
+fn is_amount(word: &str) -> bool {
+    if word.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("0x")) {
+        return false;
+    }
+    word.eq_ignore_ascii_case("all")
+        || word.starts_with(|c: char| c.is_ascii_digit() || ".,+-".contains(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(text: &str) -> Result<Command, NoCommand> {
+        Command::parse(text, "wallet_bot", "ETH")
+    }
+
+    fn send(to: Option<&str>, amount: Option<&str>) -> Result<Command, NoCommand> {
+        let to = to.map(|to| to.parse().unwrap());
+        let amount = amount.map(|amount| parse_amount(amount).unwrap());
+        Ok(Command::Send(SendArgs { to, amount }))
+    }
+
+    #[test]
+    fn case_white_space_and_the_bots_name_do_not_matter() {
+        for text in ["/send @bob 0.5", "/SEND\n@bob\n0.5", "/Send@Wallet_Bot  @bob\t0.5 "] {
+            assert_eq!(parse(text), send(Some("@bob"), Some("0.5")), "{text:?}");
+        }
+        assert_eq!(parse("/send@another_bot @bob 1"), Err(NoCommand::NotOurs));
+        assert_eq!(parse("/BALANCE"), Ok(Command::Plain(Name::Balance)));
+        assert_eq!(parse("/start"), Ok(Command::Start { then: None }));
+        assert_eq!(parse("/start balance"), Ok(Command::Start { then: Some(Name::Balance) }));
+        assert_eq!(parse("/start c_unknown"), Ok(Command::Start { then: None }));
+        for text in ["/", "/ send", "/sendmoney", "//send", "/send.", "send", ""] {
+            assert_eq!(parse(text), Err(NoCommand::Unknown), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_payment_is_read_in_either_order() {
+        let address = "0x1486F47822927e3F2321E0bE433247dDADAf8F8C";
+        assert_eq!(parse("/send bob 0.5"), send(Some("@bob"), Some("0.5")));
+        assert_eq!(parse("/send 0.5 eth @bob"), send(Some("@bob"), Some("0.5")));
+        assert_eq!(parse("/send 5 @eth"), send(Some("@eth"), Some("5")));
+        assert_eq!(parse("/send @bob ALL"), send(Some("@bob"), Some("all")));
+        assert_eq!(parse("/send @all 1"), send(Some("@all"), Some("1")));
+        assert_eq!(parse(&format!("/send {address} 1")), send(Some(address), Some("1")));
+        assert_eq!(parse("/send"), send(None, None));
+        assert_eq!(parse("/send @bob"), send(Some("@bob"), None));
+        assert_eq!(parse("/send 1"), send(None, Some("1")));
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_refused() {
+        for text in ["/send @bob 1 2", "/send @bob @ann", "/send @bob 1 USD"] {
+            assert_eq!(parse(text), Err(NoCommand::Send(SendError::Words)), "{text}");
+        }
+        for text in ["/send @bob 1,5", "/send @bob -1", "/send @bob 1e3", "/send @bob .5"] {
+            let error = parse(text);
+            assert!(matches!(error, Err(NoCommand::Send(SendError::Amount(_)))), "{error:?}");
+        }
+        for text in ["/send 0x12 1", "/send @b__b 1", "/send bob.eth 1"] {
+            let error = parse(text);
+            assert!(matches!(error, Err(NoCommand::Send(SendError::Recipient(_)))), "{error:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_a_panic(text in "/?\\PC{0,40}") {
+            let _ = parse(&text);
+            let _ = parse(&format!("/send {text}"));
+        }
+    }
+}

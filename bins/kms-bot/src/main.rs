@@ -1,0 +1,19 @@
+//! `kms-bot`: see `kms-bot --help`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match kms_bot::cli::run(kms_bot::cli::Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "this is where people read it")]
+            {
+                eprintln!("kms-bot: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What the bot says on its own: from the server's events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use kms_client::ClientError;
+use kms_types::wire::{Event, EventKind};
+use tokio::sync::oneshot;
+
+use crate::app::{App, Done, Failure};
+use crate::buttons::{Keyboard, Press};
+use crate::command::Name;
+use crate::lanes::Lanes;
+use crate::send::{self, ClientRef};
+use crate::telegram::TelegramError;
+use crate::texts;
+
+/// How long one request waits for events.
+const WAIT: Duration = Duration::from_secs(25);
+/// A page is acknowledged after this long although a notice is still on its way.
+const TELL_AT_MOST: Duration = Duration::from_secs(30);
+/// How often a notice is tried while Telegram does not answer.
+const TRIES: u32 = 5;
+
+/// Follows the events for ever. They come at least once, and are acknowledged when they were
+/// told: a bot that was killed tells the last ones again.
+pub(crate) async fn follow(app: Arc<App>, lanes: Lanes) {
+    let (mut after, mut failures) = (None, 0);
+    loop {
+        match app.kms.events(after, WAIT).await {
+            Ok(page) => {
+                failures = 0;
+                tell_all(&app, &lanes, page.events).await;
+                after = Some(page.next);
+            }
+            Err(error) => {
+                if failures == 0 {
+                    tracing::warn!(%error, "events can not be read; trying again");
+                }
+                tokio::time::sleep(backoff(failures)).await;
+                failures += 1;
+            }
+        }
+    }
+}
+
+/// One second, doubled with each failure, up to half a minute.
+pub(crate) fn backoff(failures: u32) -> Duration {
+    Duration::from_secs(2_u64.saturating_pow(failures).min(30))
+}
+
+async fn tell_all(app: &Arc<App>, lanes: &Lanes, events: Vec<Event>) {
+    let told = events.into_iter().map(|event| {
+        let (done, is_done) = oneshot::channel();
+        let app = Arc::clone(app);
+        // In the person's lane, so that it does not overtake the answer to what they did.
+        lanes.tell(event.telegram_id, async move {
+            tell(&app, event).await;
+            // Nobody waits any more if this took too long.
+            let _ = done.send(());
+        });
+        is_done
+    });
+    // A dropped channel is a panic, which is logged where it is caught.
+    let _ = tokio::time::timeout(TELL_AT_MOST, join_all(told)).await;
+}
+
+async fn tell(app: &App, event: Event) {
+    for failures in 0..TRIES {
+        match try_tell(app, &event).await {
+            Ok(()) => return,
+            Err(Failure::Telegram(TelegramError::Gone)) => {
+                tracing::info!("a notice was not told: the person can not be written to");
+                return;
+            }
+            Err(Failure::Kms(ClientError::Unreachable(_)))
+            | Err(Failure::Telegram(TelegramError::Unreachable(_))) => {
+                tokio::time::sleep(backoff(failures)).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a notice could not be told");
+                return;
+            }
+        }
+    }
+    tracing::warn!("a notice was given up");
+}
+
+async fn try_tell(app: &App, event: &Event) -> Done {
+    let who = event.telegram_id;
+    let text = match &event.what {
+        EventKind::TransferChanged { transfer } => {
+            // Transfers that another client sends have no message here.
+            return match ClientRef::of(transfer) {
+                Some(client_ref) => send::show(app, who, client_ref.message, transfer).await,
+                None => Ok(()),
+            };
+        }
+        EventKind::Received { transfer } => {
+            let text = texts::received(transfer, app.network().await?);
+            let keyboard = Keyboard::row([(texts::BALANCE, Press::Command(Name::Balance))]);
+            app.telegram.say(who, &text, keyboard).await?;
+            return Ok(());
+        }
+        EventKind::PasswordChanged => texts::password_changed(event.at),
+        EventKind::Recovered => texts::recovered(event.at),
+        // The answer to the onboarding says it.
+        EventKind::AccountCreated => return Ok(()),
+        _ => return Ok(()),
+    };
+    app.telegram.say(who, &text, Keyboard::none()).await?;
+    Ok(())
+}

@@ -1,0 +1,417 @@
+//! `/send`: from whom and how much, by the confirm screen and the password, to the payment's end.
+//! One message shows it all the way.
+//!
+//! What is confirmed is what was shown: the button carries a fingerprint of it, and the
+//! confirmation repeats it to the server. Whose a transfer is, the server says.
+
+use std::fmt;
+use std::str::FromStr;
+
+use kms_client::ClientError;
+use kms_types::wire::{
+    ConfirmTransfer, QuoteAmount, QuoteTransfer, SeenUsername, Transfer, TransferState,
+};
+use kms_types::{Amount, ErrorCode, EthAddress, Recipient, TelegramId, TransferId, Username, Wei};
+use sha2::{Digest, Sha256};
+use teloxide_core::types::MessageId;
+
+use crate::app::{App, Done, Failure};
+use crate::buttons::{Keyboard, NoPress, Press};
+use crate::clock;
+use crate::command::{self, SendArgs, SendError};
+use crate::incoming::Person;
+use crate::password::Password;
+use crate::steps::Step;
+use crate::texts;
+
+/// What a person agrees to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shown {
+    to_address: EthAddress,
+    value: Wei,
+    max_fee: Wei,
+    /// The confirm screen, in HTML.
+    screen: String,
+}
+
+/// A fingerprint of what a message shows: 64 bits of a SHA-256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen([u8; 8]);
+
+impl Seen {
+    fn of(transfer: &Transfer) -> Self {
+        let Transfer { to, value, max_fee, .. } = transfer;
+        let hash = Sha256::digest(format!("{} {value} {max_fee}", to.address));
+        let mut seen = [0; 8];
+        seen.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
+        Self(seen)
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+    }
+}
+
+impl FromStr for Seen {
+    type Err = NoPress;
+
+    fn from_str(text: &str) -> Result<Self, NoPress> {
+        let seen = u64::from_str_radix(text, 16).map_err(|_cause| NoPress)?;
+        Some(Self(seen.to_be_bytes())).filter(|seen| seen.to_string() == text).ok_or(NoPress)
+    }
+}
+
+/// What a transfer remembers for the bot: the message that shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClientRef {
+    pub(crate) message: MessageId,
+    /// Whether everything was to be sent, so that a renewal means everything again.
+    all: bool,
+}
+
+impl fmt::Display for ClientRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "telegram:{}{}", self.message, if self.all { ":all" } else { "" })
+    }
+}
+
+impl ClientRef {
+    pub(crate) fn of(transfer: &Transfer) -> Option<Self> {
+        let text = transfer.client_ref.as_deref()?.strip_prefix("telegram:")?;
+        let (message, all) = match text.strip_suffix(":all") {
+            Some(message) => (message, true),
+            None => (text, false),
+        };
+        Some(Self { message: MessageId(message.parse().ok()?), all })
+    }
+}
+
+/// Quotes what was said, or asks for the rest of it.
+pub(crate) async fn begin(app: &App, who: &Person, args: SendArgs) -> Done {
+    match args {
+        SendArgs { to: Some(to), amount: Some(amount) } => quote(app, who, to, amount).await,
+        SendArgs { to, amount } => {
+            if app.account(who).await?.is_none() {
+                return Ok(());
+            }
+            match to {
+                Some(to) => ask_amount(app, who, to).await,
+                None => {
+                    app.steps.set(who.id, Step::SendTo { amount });
+                    app.telegram.say(who.id, texts::ASK_TO, leave()).await?;
+                    Ok(())
+                }
+            }
+        }
+    }
+}
+
+async fn ask_amount(app: &App, who: &Person, to: Recipient) -> Done {
+    let text = texts::ask_amount(&to.to_string(), app.network().await?);
+    app.steps.set(who.id, Step::SendAmount { to });
+    app.telegram.say(who.id, &text, leave()).await?;
+    Ok(())
+}
+
+/// The answer to whom.
+pub(crate) async fn answer_to(
+    app: &App,
+    who: &Person,
+    text: &str,
+    amount: Option<QuoteAmount>,
+) -> Done {
+    match (text.trim().parse::<Recipient>(), amount) {
+        (Err(error), _) => can_not_read(app, who, &error.into()).await,
+        (Ok(to), None) => ask_amount(app, who, to).await,
+        (Ok(to), Some(amount)) => quote(app, who, to, amount).await,
+    }
+}
+
+/// The answer to how much.
+pub(crate) async fn answer_amount(app: &App, who: &Person, text: &str, to: Recipient) -> Done {
+    match command::parse_amount(text.trim()) {
+        Err(error) => can_not_read(app, who, &error.into()).await,
+        Ok(amount) => quote(app, who, to, amount).await,
+    }
+}
+
+async fn can_not_read(app: &App, who: &Person, error: &SendError) -> Done {
+    app.telegram.say(who.id, &texts::can_not_read(error), leave()).await?;
+    Ok(())
+}
+
+async fn quote(app: &App, who: &Person, to: Recipient, amount: QuoteAmount) -> Done {
+    app.steps.end(who.id);
+    let message = app.telegram.say(who.id, texts::LOOKING_UP, Keyboard::none()).await?;
+    quote_in(app, who, message, to, amount).await
+}
+
+/// Quotes in a message that is there: the transfer remembers it.
+async fn quote_in(
+    app: &App,
+    who: &Person,
+    message: MessageId,
+    to: Recipient,
+    amount: QuoteAmount,
+) -> Done {
+    let all = amount == QuoteAmount::All;
+    let quoted = async {
+        let display = match &to {
+            Recipient::Address(_) => None,
+            Recipient::Username(name) => match holder(app, name).await? {
+                Holder::Nobody => return Ok((texts::unknown_name(name), Keyboard::none())),
+                Holder::Left => return Ok((texts::name_left(name), Keyboard::none())),
+                Holder::Here { display } => display,
+            },
+        };
+        let body = QuoteTransfer {
+            id: TransferId::random(),
+            from: who.id.into(),
+            to,
+            amount,
+            client_ref: Some(ClientRef { message, all }.to_string()),
+        };
+        let transfer = app.kms.quote(&body).await?;
+        let text = texts::quote(&transfer, app.network().await?, display.as_deref());
+        Ok((text, confirm_or_cancel(&transfer)))
+    };
+    let (text, keyboard) = match quoted.await {
+        Ok(shown) => shown,
+        Err(error) => (texts::failure(&error, app.network().await.ok()), Keyboard::none()),
+    };
+    Ok(app.telegram.edit(who.id, message, &text, keyboard).await?)
+}
+
+/// Who holds a name.
+enum Holder {
+    Nobody,
+    /// Whoever had it here does not have it at Telegram any more.
+    Left,
+    Here {
+        /// As Telegram shows them.
+        display: Option<String>,
+    },
+}
+
+/// Asks the server, and Telegram whether it is still so: somebody who took another name without
+/// writing to the bot since would be paid under a name that may be a stranger's by now.
+async fn holder(app: &App, name: &Username) -> Result<Holder, ClientError> {
+    let Some(record) = app.kms.name(name).await? else { return Ok(Holder::Nobody) };
+    match app.telegram.profile(record.telegram_id).await {
+        Ok((_, username)) if username.as_ref() != Some(name) => {
+            let seen = SeenUsername { username, seen_at: clock::now() };
+            app.kms.seen_username(record.telegram_id.into(), &seen).await?;
+            Ok(Holder::Left)
+        }
+        Ok((display, _)) => Ok(Holder::Here { display }),
+        // Telegram does not say: what the server knows has to do.
+        Err(_) => Ok(Holder::Here { display: None }),
+    }
+}
+
+/// The transfer, if it is this person's.
+async fn own(app: &App, who: &Person, id: TransferId) -> Result<Option<Transfer>, ClientError> {
+    let Some(transfer) = app.kms.transfer(id).await? else { return Ok(None) };
+    let account = app.kms.account(who.id.into()).await?;
+    let own = account.is_some_and(|account| transfer.from.account == Some(account.id));
+    Ok(own.then_some(transfer))
+}
+
+/// What a press answers with in a short notice.
+type Notice = Result<Option<&'static str>, Failure>;
+
+/// `Confirm`: asks for the password.
+pub(crate) async fn ask_password(
+    app: &App,
+    who: &Person,
+    message: MessageId,
+    id: TransferId,
+    seen: Seen,
+) -> Notice {
+    let Some(transfer) = own(app, who, id).await? else { return Ok(Some(texts::STALE_BUTTON)) };
+    if transfer.state != TransferState::Quoted {
+        show(app, who.id, message, &transfer).await?;
+        return Ok(None);
+    }
+    if Seen::of(&transfer) != seen {
+        app.kms.cancel(id).await?;
+        app.telegram.edit(who.id, message, texts::NOT_AS_SHOWN, Keyboard::none()).await?;
+        return Ok(None);
+    }
+    let display = match &transfer.to.username {
+        None => None,
+        Some(name) => match holder(app, name).await? {
+            Holder::Here { display } => display,
+            Holder::Left | Holder::Nobody => {
+                app.kms.cancel(id).await?;
+                let text = texts::name_left(name);
+                app.telegram.edit(who.id, message, &text, Keyboard::none()).await?;
+                return Ok(None);
+            }
+        },
+    };
+    let screen = texts::quote(&transfer, app.network().await?, display.as_deref());
+    let text = texts::ask_password(&screen);
+    let Transfer { to, value, max_fee, .. } = transfer;
+    let shown = Shown { to_address: to.address, value, max_fee, screen };
+    app.steps.set(who.id, Step::SendPassword { transfer: id, shown, message });
+    app.telegram.edit(who.id, message, &text, cancel_button(id)).await?;
+    Ok(None)
+}
+
+/// The password came: signs and sends.
+pub(crate) async fn confirm(
+    app: &App,
+    who: &Person,
+    id: TransferId,
+    shown: Shown,
+    message: MessageId,
+    password: Password,
+) -> Done {
+    let Shown { to_address, value, max_fee, screen } = shown;
+    app.telegram.edit(who.id, message, &texts::sending(&screen), Keyboard::none()).await?;
+    let password_hash = password.hash(who.id).await;
+    let body = ConfirmTransfer { password_hash, to_address, value, max_fee };
+    let error = match app.kms.confirm(id, &body).await {
+        Ok(transfer) => {
+            app.steps.end(who.id);
+            return show(app, who.id, message, &transfer).await;
+        }
+        Err(error) => error,
+    };
+    let why = texts::failure(&error, app.network().await.ok());
+    let renew = || Keyboard::row([(texts::RENEW, Press::Renew(id)), cancel_press(id)]);
+    let check = || Keyboard::row([(texts::CHECK, Press::Check(id))]);
+    let (text, keyboard) = match outcome(&error) {
+        Outcome::Again => {
+            let text = texts::wrong_password(&screen);
+            return Ok(app.telegram.edit(who.id, message, &text, cancel_button(id)).await?);
+        }
+        Outcome::Unknown => (texts::outcome_unknown(&screen), check()),
+        Outcome::Later => (texts::refused(&screen, &why), check().and_row([cancel_press(id)])),
+        Outcome::Refused => (texts::refused(&screen, &why), renew()),
+    };
+    app.steps.end(who.id);
+    Ok(app.telegram.edit(who.id, message, &text, keyboard).await?)
+}
+
+/// What a refused confirmation means.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Another password may be right.
+    Again,
+    /// The same quote may be confirmed later.
+    Later,
+    /// This quote will not be sent.
+    Refused,
+    /// It may have been sent.
+    Unknown,
+}
+
+fn outcome(error: &ClientError) -> Outcome {
+    let ClientError::Problem(problem) = error else { return Outcome::Unknown };
+    match problem.code {
+        ErrorCode::WrongPassword => Outcome::Again,
+        ErrorCode::PasswordLocked
+        | ErrorCode::RateLimited
+        | ErrorCode::Busy
+        | ErrorCode::ChainUnavailable => Outcome::Later,
+        _ if problem.status >= 500 => Outcome::Unknown,
+        _ => Outcome::Refused,
+    }
+}
+
+/// `Cancel`.
+pub(crate) async fn cancel(app: &App, who: &Person, message: MessageId, id: TransferId) -> Notice {
+    if own(app, who, id).await?.is_none() {
+        return Ok(Some(texts::STALE_BUTTON));
+    }
+    leave_step(app, who, id);
+    let transfer = app.kms.cancel(id).await?;
+    show(app, who.id, message, &transfer).await?;
+    Ok(None)
+}
+
+/// `Renew`: the same again, at today's fee. What was sent is shown, never sent once more.
+pub(crate) async fn renew(app: &App, who: &Person, message: MessageId, id: TransferId) -> Notice {
+    if own(app, who, id).await?.is_none() {
+        return Ok(Some(texts::STALE_BUTTON));
+    }
+    leave_step(app, who, id);
+    let old = app.kms.cancel(id).await?;
+    if !matches!(old.state, TransferState::Cancelled | TransferState::Expired) {
+        show(app, who.id, message, &old).await?;
+        return Ok(None);
+    }
+    let all = ClientRef::of(&old).is_some_and(|client_ref| client_ref.all);
+    let amount = match old.value.to_coins().parse::<Amount>() {
+        Ok(amount) if !all => QuoteAmount::Exactly(amount),
+        _ => QuoteAmount::All,
+    };
+    let to = match old.to.username {
+        Some(name) => Recipient::Username(name),
+        None => Recipient::Address(old.to.address),
+    };
+    quote_in(app, who, message, to, amount).await?;
+    Ok(None)
+}
+
+/// `Check`: how it stands.
+pub(crate) async fn check(app: &App, who: &Person, message: MessageId, id: TransferId) -> Notice {
+    let Some(transfer) = own(app, who, id).await? else { return Ok(Some(texts::STALE_BUTTON)) };
+    show(app, who.id, message, &transfer).await?;
+    Ok(Some(texts::UP_TO_DATE))
+}
+
+/// A step that waits for this transfer's password ends.
+fn leave_step(app: &App, who: &Person, id: TransferId) {
+    if let Some(Step::SendPassword { transfer, .. }) = app.steps.get(who.id)
+        && transfer == id
+    {
+        app.steps.end(who.id);
+    }
+}
+
+/// Shows a transfer as it stands, in its message.
+pub(crate) async fn show(
+    app: &App,
+    who: TelegramId,
+    message: MessageId,
+    transfer: &Transfer,
+) -> Done {
+    let network = app.network().await?;
+    let (text, keyboard) = match (transfer.state, &transfer.tx_hash, &network.explorer) {
+        (TransferState::Quoted, ..) => {
+            (texts::quote(transfer, network, None), confirm_or_cancel(transfer))
+        }
+        (TransferState::Expired, ..) => (
+            texts::transfer(transfer, network),
+            Keyboard::row([(texts::RENEW, Press::Renew(transfer.id))]),
+        ),
+        (_, Some(hash), Some(explorer)) => (
+            texts::transfer(transfer, network),
+            Keyboard::none().and_link(texts::EXPLORER, &texts::explorer_link(explorer, hash)),
+        ),
+        _ => (texts::transfer(transfer, network), Keyboard::none()),
+    };
+    Ok(app.telegram.edit_or_say(who, message, &text, keyboard).await?)
+}
+
+fn confirm_or_cancel(transfer: &Transfer) -> Keyboard {
+    let confirm = Press::Confirm { transfer: transfer.id, seen: Seen::of(transfer) };
+    Keyboard::row([(texts::CONFIRM, confirm), cancel_press(transfer.id)])
+}
+
+fn cancel_press(id: TransferId) -> (&'static str, Press) {
+    (texts::CANCEL, Press::Cancel(id))
+}
+
+fn cancel_button(id: TransferId) -> Keyboard {
+    Keyboard::row([cancel_press(id)])
+}
+
+fn leave() -> Keyboard {
+    Keyboard::row([(texts::CANCEL, Press::Leave)])
+}

@@ -1,0 +1,475 @@
+//! Everything that the bot says. HTML as Telegram knows it: what comes from outside goes through
+//! [`esc`] or [`name`].
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use chrono::DateTime;
+use kms_client::ClientError;
+use kms_types::wire::{
+    Account, Balance, Direction, Network, Party, Transfer, TransferState, Warning,
+};
+use kms_types::{ErrorCode, EthAddress, Timestamp, Username, Wei};
+
+use crate::buttons::is_public;
+use crate::command::{Name, SendError};
+use crate::password::Weak;
+
+pub(crate) const CONFIRM: &str = "✅ Confirm";
+pub(crate) const CANCEL: &str = "✖️ Cancel";
+pub(crate) const RENEW: &str = "🔄 Renew";
+pub(crate) const CHECK: &str = "🔎 Check";
+pub(crate) const BALANCE: &str = "💰 Balance";
+pub(crate) const REFRESH: &str = "🔄 Refresh";
+pub(crate) const SEND: &str = "📤 Send";
+pub(crate) const RECEIVE: &str = "📥 Receive";
+pub(crate) const COPY: &str = "📋 Copy address";
+pub(crate) const HOW_RECOVERY: &str = "🛟 How recovery works";
+pub(crate) const NEWEST: &str = "‹ Newest";
+pub(crate) const OLDER: &str = "Older ›";
+pub(crate) const EXPLORER: &str = "🔗 Open in the explorer";
+pub(crate) const PRIVATE_CHAT: &str = "Open the private chat";
+
+pub(crate) const GROUP: &str = "Money and passwords belong into our private chat.";
+pub(crate) const NOT_YOURS: &str = "This button is not yours.";
+pub(crate) const STALE_BUTTON: &str = "This button does not work any more.";
+pub(crate) const UP_TO_DATE: &str = "Up to date.";
+pub(crate) const ASK_TO: &str = "Whom do you want to pay? Write a @username or an address.";
+pub(crate) const LOOKING_UP: &str = "⏳ Looking that up…";
+pub(crate) const MAKING: &str = "⏳ Making your wallet…";
+pub(crate) const CHANGING: &str = "⏳ Changing your password…";
+pub(crate) const RECOVERING: &str = "⏳ Recovering your wallet…";
+pub(crate) const CHANGED: &str = "✅ Your new password works from now on. The old one does not.";
+pub(crate) const LEFT: &str = "Cancelled. Nothing was changed.";
+pub(crate) const NOTHING_TO_CANCEL: &str = "There is nothing to cancel.";
+pub(crate) const NO_WALLET: &str = "You have no wallet yet. Write /start to get one.";
+pub(crate) const NOT_AS_SHOWN: &str =
+    "⚠️ This payment is not what you were shown. Nothing was sent. Write /send again.";
+pub(crate) const UNKNOWN_COMMAND: &str =
+    "I do not know this command; /help lists them. A password can not begin with a slash.";
+pub(crate) const UNASKED: &str = "I was not waiting for an answer; /help lists what I can do. \
+     If this was a password, delete your message, and press the button again.";
+pub(crate) const NOT_DELETED: &str = "⚠️ I could not delete your message with the password, so I \
+     did not use it. Delete it yourself, and try again with /start, /send or /password.";
+pub(crate) const TWO_LINES: &str = "Write both passwords in one message: the old one, then a new \
+     line, then the new one.";
+pub(crate) const SAME_PASSWORD: &str = "The new password is the old one. Choose another.";
+const NOT_END_TO_END: &str = "Telegram chats with bots are not end-to-end encrypted. I delete your \
+     message at once, before I use it; use a password that you use nowhere else.";
+
+/// Escapes a text for HTML.
+pub(crate) fn esc(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+/// A display name, which its owner chooses freely: at most 40 characters on one line, without
+/// the controls that turn the direction of what follows.
+pub(crate) fn name(chosen: &str) -> String {
+    let turns = |c: char| matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}');
+    let clean = chosen.chars().filter(|c| !c.is_control() && !turns(*c)).take(40);
+    esc(clean.collect::<String>().trim())
+}
+
+fn coins(wei: Wei, network: &Network) -> String {
+    format!("{} {}", wei.to_coins(), esc(&network.symbol))
+}
+
+fn date(at: Timestamp) -> String {
+    let date = DateTime::from_timestamp_millis(at.0).unwrap_or_default();
+    date.format("%-d %B %Y").to_string()
+}
+
+fn time(at: Timestamp) -> String {
+    let date = DateTime::from_timestamp_millis(at.0).unwrap_or_default();
+    date.format("%-d %b %Y, %H:%M UTC").to_string()
+}
+
+fn wait(wait: Duration) -> String {
+    match wait.as_secs() {
+        0..=1 => "1 second".to_owned(),
+        seconds @ 2..120 => format!("{seconds} seconds"),
+        seconds @ 120..7_200 => format!("{} minutes", seconds.div_ceil(60)),
+        seconds => format!("{} hours", seconds.div_ceil(3_600)),
+    }
+}
+
+/// What a command does, for the list that Telegram shows and for `/help`.
+pub(crate) fn describes(command: Name) -> &'static str {
+    match command {
+        Name::Balance => "what you have",
+        Name::Send => "pay somebody: /send @bob 0.5",
+        Name::Receive => "your address, to be paid",
+        Name::History => "your payments",
+        Name::Password => "change your password",
+        Name::Recover => "you forgot your password",
+        Name::Cancel => "leave the current step",
+        Name::Help => "this list",
+    }
+}
+
+pub(crate) const START_DESCRIPTION: &str = "get your wallet";
+
+pub(crate) fn help() -> String {
+    let mut text = format!("<b>What I can do</b>\n/start – {START_DESCRIPTION}\n");
+    for command in Name::ALL {
+        let _ = writeln!(text, "/{} – {}", command.as_str(), describes(command));
+    }
+    text.push_str(
+        "\nPay with <code>/send @bob 0.5</code>, with <code>/send 0x… 0.1</code>, or send \
+         everything with <code>/send @bob all</code>. Nothing moves before you confirm with your \
+         password.",
+    );
+    text
+}
+
+pub(crate) fn welcome() -> String {
+    format!(
+        "👋 <b>Welcome!</b> I give you an Ethereum wallet that you use by chatting, and that you \
+         can recover without a seed phrase.\n\nChoose a password with at least 10 characters and \
+         send it as your next message.\n\n<i>{NOT_END_TO_END}</i>"
+    )
+}
+
+pub(crate) fn weak(weak: Weak) -> &'static str {
+    match weak {
+        Weak::Short => {
+            "That password is too short: it needs at least 10 characters. Choose another."
+        }
+        Weak::Long => "That password is too long: at most 128 characters. Choose another.",
+        Weak::Common => {
+            "That password is too easy to guess. Several words that do not belong together are \
+             good. Choose another."
+        }
+    }
+}
+
+pub(crate) fn wallet(account: &Account, network: &Network, is_new: bool) -> String {
+    let title =
+        if is_new { "🎉 <b>Your wallet is ready.</b>" } else { "<b>This is your wallet.</b>" };
+    let by_name = match &account.username {
+        Some(name) => format!("People here can pay you by your name, {}.", esc(&name.to_string())),
+        None => "Choose a username in Telegram's settings, and people here can pay you by it."
+            .to_owned(),
+    };
+    format!(
+        "{title}\n<code>{}</code>\nNetwork: {}\n\n{by_name}",
+        account.address,
+        esc(&network.name)
+    )
+}
+
+pub(crate) fn how_recovery() -> String {
+    "🛟 <b>If you forget your password</b>\nWrite /recover, and choose a new one. Your address and \
+     your money stay the same; there is no seed phrase to keep.\n\nHow that works: your key is \
+     locked with your password, and a second copy of that lock's key is kept encrypted for the \
+     service's own key. Every use of it is recorded. So the service could open your wallet, and so \
+     could somebody who takes over your Telegram account: protect that with a two-step password."
+        .to_owned()
+}
+
+pub(crate) fn balance(balance: &Balance, network: &Network) -> String {
+    let mut text =
+        format!("💰 <b>{}</b>\nNetwork: {}", coins(balance.wei, network), esc(&network.name));
+    if balance.pending != Wei::default() {
+        let _ = write!(text, "\nOn its way out: up to {}", coins(balance.pending, network));
+    }
+    text
+}
+
+pub(crate) fn receive(address: EthAddress, network: &Network) -> String {
+    format!(
+        "Your address on <b>{}</b>:\n<code>{address}</code>\n\nSend only {} on this network to it.",
+        esc(&network.name),
+        esc(&network.symbol)
+    )
+}
+
+pub(crate) fn ask_amount(to: &str, network: &Network) -> String {
+    let symbol = esc(&network.symbol);
+    format!("How much {symbol} do you want to send to {}? Write for example 0.5, or all.", esc(to))
+}
+
+pub(crate) fn can_not_read(error: &SendError) -> String {
+    format!("I can not read that: {}.", esc(&error.to_string()))
+}
+
+/// Whom, as a person reads it: a display name if it is known, the username, or nothing but the
+/// address.
+fn party(party: &Party) -> String {
+    match &party.username {
+        Some(username) => esc(&username.to_string()),
+        None => format!("<code>{}</code>", party.address),
+    }
+}
+
+/// What will happen on confirmation. `display` is the recipient's name as Telegram shows it.
+pub(crate) fn quote(transfer: &Transfer, network: &Network, display: Option<&str>) -> String {
+    let to = &transfer.to;
+    let mut text = format!("<b>Send {}</b>\n", coins(transfer.value, network));
+    let whom = match (&to.username, display.map(name).filter(|name| !name.is_empty())) {
+        (Some(username), Some(display)) => format!("<b>{display}</b>, {username}"),
+        (Some(username), None) => username.to_string(),
+        (None, _) => "this address".to_owned(),
+    };
+    let _ = write!(text, "to {whom}\n<code>{}</code>\n", to.address);
+    let before = match transfer.warnings.contains(&Warning::FirstPayment) {
+        true => "you never paid it before",
+        false => "you paid it before",
+    };
+    let _ = match to.since {
+        Some(since) => writeln!(text, "A wallet here since {}; {before}.", date(since)),
+        None => writeln!(text, "Not a wallet of this service; {before}."),
+    };
+    let total = transfer.value.checked_add(transfer.max_fee).unwrap_or(transfer.value);
+    let _ = write!(
+        text,
+        "\nNetwork fee: at most {}\nTotal: at most <b>{}</b>\nNetwork: {}",
+        coins(transfer.max_fee, network),
+        coins(total, network),
+        esc(&network.name)
+    );
+    for warning in &transfer.warnings {
+        let warning = match warning {
+            Warning::FirstPayment | Warning::Unknown => continue,
+            Warning::Contract => "The recipient is a contract. It may do anything with the money.",
+            Warning::MostOfBalance => "This is most of what you have.",
+            Warning::NameMoved => {
+                "This name belonged to somebody else until lately. Ask the person whether it is \
+                 really theirs."
+            }
+            _ => continue,
+        };
+        let _ = write!(text, "\n\n⚠️ {warning}");
+    }
+    text
+}
+
+pub(crate) fn ask_password(quote: &str) -> String {
+    format!("{quote}\n\n🔑 Send your password as your next message to confirm.")
+}
+
+pub(crate) fn wrong_password(before: &str) -> String {
+    format!("{before}\n\n❌ That password is wrong. Send it again, or cancel.")
+}
+
+pub(crate) fn sending(quote: &str) -> String {
+    format!("{quote}\n\n⏳ Sending…")
+}
+
+pub(crate) fn refused(quote: &str, why: &str) -> String {
+    format!("{quote}\n\n❌ {why}")
+}
+
+/// How a transfer stands that is not waiting for its confirmation any more.
+pub(crate) fn transfer(transfer: &Transfer, network: &Network) -> String {
+    let what = format!("<b>{}</b> to {}", coins(transfer.value, network), party(&transfer.to));
+    let hash = transfer.tx_hash.as_deref().map(esc);
+    let hash = hash.map(|hash| format!("\nTransaction <code>{hash}</code>")).unwrap_or_default();
+    let fee = transfer.fee.map(|fee| format!("\nNetwork fee: {}", coins(fee, network)));
+    let fee = fee.unwrap_or_default();
+    match transfer.state {
+        TransferState::Signed | TransferState::Broadcast => {
+            format!("📤 Sent {what}\nWaiting for the network.{hash}")
+        }
+        TransferState::Mined | TransferState::Final => {
+            let block = transfer.block.map(|block| format!("\nIn block {block}."));
+            format!("✅ Paid {what}{}{fee}{hash}", block.unwrap_or_default())
+        }
+        TransferState::Failed => format!(
+            "❌ The recipient's contract refused {what}. The money is still yours; the network \
+             kept its fee.{fee}{hash}"
+        ),
+        TransferState::Cancelled => format!("✖️ Cancelled: {what}. Nothing was sent."),
+        TransferState::Expired => {
+            format!("⌛ This quote is too old: {what}. Nothing was sent.")
+        }
+        _ => format!("{what}: write /history to see how it stands."),
+    }
+}
+
+/// How a transfer stands, in a word.
+fn state(state: TransferState) -> &'static str {
+    match state {
+        TransferState::Signed | TransferState::Broadcast => "on its way",
+        TransferState::Mined | TransferState::Final => "paid",
+        TransferState::Failed => "refused",
+        TransferState::Cancelled => "cancelled",
+        TransferState::Expired => "expired",
+        _ => "unknown",
+    }
+}
+
+pub(crate) fn history(account: &Account, transfers: &[Transfer], network: &Network) -> String {
+    if transfers.is_empty() {
+        return "There are no payments yet.".to_owned();
+    }
+    let mut text = "<b>Your payments</b>".to_owned();
+    for transfer in transfers {
+        let (arrow, word, other) = match transfer.direction(account.id) {
+            Direction::Out => ("📤", "to", &transfer.to),
+            Direction::In => ("📥", "from", &transfer.from),
+        };
+        let mut status = state(transfer.state).to_owned();
+        if let (Some(explorer), Some(hash)) = (&network.explorer, &transfer.tx_hash) {
+            let link = explorer_link(explorer, hash);
+            if is_public(&link) {
+                status = format!("<a href=\"{}\">{status}</a>", esc(&link));
+            }
+        }
+        let _ = write!(
+            text,
+            "\n\n{arrow} {} {word} {}\n{} · {status}",
+            coins(transfer.value, network),
+            party(other),
+            time(transfer.created_at)
+        );
+    }
+    text
+}
+
+pub(crate) fn explorer_link(explorer: &str, hash: &str) -> String {
+    format!("{explorer}/tx/{hash}")
+}
+
+pub(crate) fn received(transfer: &Transfer, network: &Network) -> String {
+    format!(
+        "📥 You received <b>{}</b> from {}.",
+        coins(transfer.value, network),
+        party(&transfer.from)
+    )
+}
+
+pub(crate) fn password_changed(at: Timestamp) -> String {
+    format!(
+        "🔐 Your password was changed on {}. If that was not you, somebody knows it and uses your \
+         Telegram account: end their session in Telegram's settings, then write /recover.",
+        time(at)
+    )
+}
+
+pub(crate) fn recovered(at: Timestamp) -> String {
+    format!(
+        "🔐 Your wallet was recovered with a new password on {}. If that was not you, somebody \
+         uses your Telegram account: end their session in Telegram's settings, then write /recover.",
+        time(at)
+    )
+}
+
+pub(crate) fn ask_change() -> String {
+    format!("🔐 <b>A new password</b>\n{TWO_LINES}\n\n<i>{NOT_END_TO_END}</i>")
+}
+
+pub(crate) fn ask_recovery() -> String {
+    format!(
+        "🛟 <b>You forgot your password</b>\nThe service opens your wallet with its own key and \
+         locks it with the new password that you send as your next message. The old one will not \
+         work any more; your address and your money stay the same.\n\n<i>{NOT_END_TO_END}</i>"
+    )
+}
+
+pub(crate) fn recovery_done(address: EthAddress) -> String {
+    format!(
+        "✅ Your wallet is recovered, and the new password works. It has the same address:\n\
+         <code>{address}</code>"
+    )
+}
+
+pub(crate) fn name_left(username: &Username) -> String {
+    format!(
+        "⚠️ {username} is not the name of the person any more who has a wallet here under it. \
+         Nothing was sent. Ask the person for their new name or their address."
+    )
+}
+
+/// Why the server did not do it. Nothing was changed, unless the server is unreachable.
+pub(crate) fn failure(error: &ClientError, network: Option<&Network>) -> String {
+    let ClientError::Problem(problem) = error else {
+        return "I can not reach the wallet service right now. Nothing is lost: please try again \
+                in a minute."
+            .to_owned();
+    };
+    let after = Duration::from_secs(problem.retry_after.unwrap_or(60));
+    match problem.code {
+        ErrorCode::NoSuchAccount => NO_WALLET.to_owned(),
+        ErrorCode::WrongPassword => "That password is wrong.".to_owned(),
+        ErrorCode::PasswordLocked => {
+            format!("Too many wrong passwords. Try again in {}.", wait(after))
+        }
+        ErrorCode::RateLimited => format!("That was too often. Try again in {}.", wait(after)),
+        ErrorCode::Busy => {
+            "There is much to do right now. Please try again in a minute.".to_owned()
+        }
+        ErrorCode::AccountFrozen => "Your wallet is frozen: it can not pay. Ask whoever runs this \
+                                     bot."
+            .to_owned(),
+        ErrorCode::AccountExists => {
+            "You have a wallet already, under another password. Write /start to see it.".to_owned()
+        }
+        ErrorCode::ChainUnavailable => "The network does not answer right now. Nothing was sent: \
+                                        please try again in a minute."
+            .to_owned(),
+        ErrorCode::SelfTransfer => "That is your own wallet.".to_owned(),
+        ErrorCode::InsufficientFunds => match (problem.missing, network) {
+            (Some(missing), Some(network)) => format!(
+                "You do not have that much: {} are missing for the amount and the network fee.",
+                coins(missing, network)
+            ),
+            _ => "You do not have that much.".to_owned(),
+        },
+        ErrorCode::WouldRevert => "The recipient's contract would refuse this payment.".to_owned(),
+        ErrorCode::QuoteMismatch => NOT_AS_SHOWN.to_owned(),
+        _ if problem.status >= 500 => "Something does not work on our side right now. Nothing was \
+                                       changed: please try again in a minute."
+            .to_owned(),
+        _ => esc(&sentence(&problem.detail)),
+    }
+}
+
+pub(crate) fn unknown_name(username: &Username) -> String {
+    format!("{username} has no wallet here. They get one by writing to me; or ask for an address.")
+}
+
+pub(crate) fn outcome_unknown(quote: &str) -> String {
+    format!(
+        "{quote}\n\n❔ The wallet service does not answer, so I can not say yet whether this was \
+         sent. It is never sent twice. This message tells it as soon as I know; or press {CHECK}."
+    )
+}
+
+/// With a capital and a full stop.
+fn sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    let first = characters.next().map(|first| first.to_uppercase().to_string());
+    format!("{}{}.", first.unwrap_or_default(), characters.as_str().trim_end_matches('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_can_not_break_out() {
+        assert_eq!(name("<b>Ann & \"Co\""), "&lt;b&gt;Ann &amp; &quot;Co&quot;");
+        assert_eq!(name("Ann\u{202e}dlog\u{2066}\n\u{0}"), "Anndlog");
+        assert_eq!(name(&"x".repeat(100)).len(), 40);
+    }
+
+    #[test]
+    fn waits_are_told_in_what_people_count() {
+        let seconds = |seconds| wait(Duration::from_secs(seconds));
+        assert_eq!(seconds(0), "1 second");
+        assert_eq!(seconds(61), "61 seconds");
+        assert_eq!(seconds(899), "15 minutes");
+        assert_eq!(seconds(24 * 3_600), "24 hours");
+    }
+}

@@ -1,0 +1,289 @@
+// The page of the sandbox: shows what the server tells, and tells it what visitors do.
+
+const main = document.querySelector("main");
+const toastBox = document.querySelector(".toast");
+const phones = new Map();
+let records;
+
+function make(tag, className, text) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text !== undefined) element.textContent = text;
+  return element;
+}
+
+let toastTimer;
+function toast(text) {
+  toastBox.textContent = text;
+  toastBox.classList.add("shown");
+  clearTimeout(toastTimer);
+  toastTimer = setTimeout(() => toastBox.classList.remove("shown"), 3000);
+}
+
+async function post(path, body) {
+  try {
+    const answer = await fetch(path, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(body),
+    });
+    const json = answer.status === 204 ? {} : await answer.json();
+    if (!answer.ok) throw new Error(json.error);
+    return json;
+  } catch (error) {
+    toast(error.message || "The sandbox does not answer.");
+    return null;
+  }
+}
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    toast("Copied");
+  } catch {
+    toast("The browser does not allow copying");
+  }
+}
+
+// Text and entities, whose offsets count UTF-16 units, as elements.
+function formatted(text, entities) {
+  const marks = new Set([0, text.length]);
+  for (const entity of entities) {
+    marks.add(entity.offset).add(entity.offset + entity.length);
+  }
+  const places = [...marks].sort((a, b) => a - b);
+  const out = document.createDocumentFragment();
+  for (let i = 0; i + 1 < places.length; i++) {
+    let node = document.createTextNode(text.slice(places[i], places[i + 1]));
+    for (const entity of entities) {
+      if (entity.offset <= places[i] && places[i + 1] <= entity.offset + entity.length) {
+        node = wrap(node, entity);
+      }
+    }
+    out.append(node);
+  }
+  return out;
+}
+
+const TAGS = { bold: "b", italic: "i", underline: "u", strikethrough: "s", pre: "pre" };
+
+function wrap(node, entity) {
+  let element;
+  if (entity.type === "code") {
+    element = make("code");
+    const content = node.textContent;
+    element.tabIndex = 0;
+    element.setAttribute("role", "button");
+    element.title = "Copy";
+    element.addEventListener("click", () => copy(content));
+    element.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") copy(content);
+    });
+  } else if (entity.type === "text_link") {
+    element = make("a");
+    element.href = entity.url;
+    element.target = "_blank";
+    element.rel = "noreferrer";
+  } else {
+    element = make(TAGS[entity.type] || "span");
+  }
+  element.append(node);
+  return element;
+}
+
+function fill(element, person, message) {
+  const bubble = make("div", "bubble");
+  if (message.photo) {
+    const image = make("img");
+    image.src = `photo/${person.id}/${message.id}`;
+    image.alt = "A code to scan";
+    bubble.append(image);
+  }
+  bubble.append(formatted(message.text, message.entities));
+  const time = new Date(message.date * 1000).toLocaleTimeString([], { timeStyle: "short" });
+  bubble.append(make("time", "", (message.edited ? "edited " : "") + time));
+  element.replaceChildren(bubble);
+  if (message.keyboard.length) {
+    const keyboard = make("div", "keyboard");
+    for (const row of message.keyboard) {
+      const line = make("div");
+      for (const button of row) {
+        const key = make("button", "", button.text);
+        key.type = "button";
+        key.addEventListener("click", () => {
+          if (button.copy) copy(button.copy);
+          post("press", { who: person.id, message: message.id, button: button.text });
+        });
+        line.append(key);
+      }
+      keyboard.append(line);
+    }
+    element.append(keyboard);
+  }
+  return bubble;
+}
+
+class Phone {
+  constructor(person) {
+    this.person = person;
+    this.shown = new Map();
+    this.notices = 0;
+    const section = document.querySelector("#phone").content.firstElementChild.cloneNode(true);
+    this.section = section;
+    section.id = person.username;
+    section.setAttribute("aria-label", `${person.name}'s phone`);
+    section.querySelector(".owner").textContent = `${person.name}'s phone · @${person.username}`;
+    this.chat = section.querySelector(".chat");
+    this.chat.setAttribute("aria-label", `${person.name}'s chat with the bot`);
+    this.input = section.querySelector("textarea");
+    this.input.setAttribute("aria-label", `Message from ${person.name}`);
+    section.querySelector("form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.say(this.input.value);
+      this.input.value = "";
+      this.grow();
+    });
+    this.input.addEventListener("input", () => this.grow());
+    this.input.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+        event.preventDefault();
+        event.target.form.requestSubmit();
+      }
+    });
+    const faucet = section.querySelector(".faucet");
+    faucet.setAttribute("aria-label", `Fill ${person.name}'s wallet`);
+    faucet.addEventListener("click", async () => {
+      faucet.disabled = true;
+      const filled = await post("faucet", { who: person.id });
+      faucet.disabled = false;
+      if (filled) toast(`${filled.coins} ETH for ${person.name}: see /balance`);
+    });
+    main.append(section);
+  }
+
+  grow() {
+    this.input.style.height = "auto";
+    this.input.style.height = `${this.input.scrollHeight + 2}px`;
+  }
+
+  say(text) {
+    if (text.trim()) post("say", { who: this.person.id, text });
+  }
+
+  commands(commands) {
+    const box = this.section.querySelector(".commands");
+    if (box.children.length === commands.length) return;
+    box.replaceChildren(...commands.map(([name, description]) => {
+      const button = make("button", "", `/${name}`);
+      button.type = "button";
+      button.title = description;
+      button.addEventListener("click", () => this.say(`/${name}`));
+      return button;
+    }));
+  }
+
+  update(person) {
+    const atEnd = this.chat.scrollHeight - this.chat.scrollTop - this.chat.clientHeight < 80;
+    const ids = new Set(person.messages.map((message) => message.id));
+    for (const [id, { element }] of this.shown) {
+      if (!ids.has(id)) {
+        this.shown.delete(id);
+        element.classList.add("gone");
+        setTimeout(() => element.remove(), 300);
+      }
+    }
+    for (const message of person.messages) {
+      const looks = JSON.stringify(message);
+      const old = this.shown.get(message.id);
+      if (!old) {
+        const element = make("div", message.mine ? "message mine" : "message");
+        fill(element, person, message);
+        this.chat.append(element);
+        this.shown.set(message.id, { element, looks });
+      } else if (old.looks !== looks) {
+        fill(old.element, person, message).classList.add("changed");
+        old.looks = looks;
+      }
+    }
+    if (person.notices.count > this.notices) {
+      this.notices = person.notices.count;
+      toast(person.notices.last);
+    }
+    if (atEnd) this.chat.scrollTop = this.chat.scrollHeight;
+  }
+}
+
+const short = (hex) => (hex ? `${hex.slice(0, 8)}…${hex.slice(-4)}` : "a new contract");
+
+function showRecords(state) {
+  const names = new Map(state.people.map((person) => [person.id, person.name]));
+  records.querySelector(".blocks").replaceChildren(...state.blocks.map((block) => {
+    const item = make("li");
+    const count = block.transactions.length;
+    item.append(make("b", "", `Block ${block.number}`));
+    item.append(make("span", "", count ? "" : " · empty"));
+    for (const transaction of block.transactions) {
+      const line = make("div", "", `${transaction.value} ETH `);
+      line.append(make("span", "hash", `${short(transaction.from)} → ${short(transaction.to)}`));
+      item.append(line, make("span", "hash", short(transaction.hash)));
+    }
+    return item;
+  }));
+  records.querySelector(".audit").replaceChildren(...state.audit.map((row) => {
+    const item = make("li");
+    const result = row.outcome || row.phase;
+    const tone = row.phase === "intent" ? "" : row.outcome === "ok" ? "good" : "bad";
+    item.append(make("b", "", `${row.sequence} `), `${row.action} `);
+    item.append(make("span", tone, `· ${row.phase}${row.outcome ? ": " + row.outcome : ""} `));
+    item.append(make("span", "", names.has(row.telegram_id) ? `· ${names.get(row.telegram_id)}` : ""));
+    item.title = `${new Date(row.at).toLocaleString()}: ${result}, asked by ${row.actor}`;
+    return item;
+  }));
+}
+
+function choose(section, button) {
+  for (const other of main.children) other.classList.toggle("chosen", other === section);
+  for (const other of document.querySelectorAll(".tabs button")) {
+    other.setAttribute("aria-pressed", String(other === button));
+  }
+}
+
+function build(state) {
+  for (const person of state.people) phones.set(person.id, new Phone(person));
+  records = document.querySelector("#records").content.firstElementChild.cloneNode(true);
+  records.id = "written";
+  main.append(records);
+  const tabs = document.querySelector(".tabs");
+  const labels = [...state.people.map((person) => person.name), "Records"];
+  [...main.children].forEach((section, index) => {
+    const button = make("button", "", labels[index]);
+    button.type = "button";
+    button.addEventListener("click", () => choose(section, button));
+    tabs.append(button);
+    if (index === 0) choose(section, button);
+  });
+  phones.values().next().value.input.focus({ preventScroll: true });
+}
+
+async function follow() {
+  let version = "";
+  for (;;) {
+    try {
+      const answer = await fetch(`state?after=${version}`);
+      const state = await answer.json();
+      if (!phones.size) build(state);
+      version = state.version;
+      for (const person of state.people) {
+        phones.get(person.id).commands(state.commands);
+        phones.get(person.id).update(person);
+      }
+      showRecords(state);
+    } catch (error) {
+      console.error(error);
+      toast("The sandbox has ended.");
+      await new Promise((resolve) => setTimeout(resolve, 2000));
+    }
+  }
+}
+
+follow();
