@@ -184,7 +184,13 @@ impl App {
     async fn answered(&self, said: Said) -> Done {
         let who = &said.who;
         let Some(step) = self.steps.get(who.id) else {
-            self.telegram.say(who.id, texts::UNASKED, Keyboard::none()).await?;
+            let text = if self.steps.wanted_password(who.id) {
+                self.telegram.delete(who.id, said.message).await?;
+                texts::UNASKED_DELETED
+            } else {
+                texts::UNASKED
+            };
+            self.telegram.say(who.id, text, Keyboard::none()).await?;
             return Ok(());
         };
         match step {

@@ -90,20 +90,16 @@ impl ClientRef {
 
 /// Quotes what was said, or asks for the rest of it.
 pub(crate) async fn begin(app: &App, who: &Person, args: SendArgs) -> Done {
+    if app.account(who).await?.is_none() {
+        return Ok(());
+    }
     match args {
         SendArgs { to: Some(to), amount: Some(amount) } => quote(app, who, to, amount).await,
-        SendArgs { to, amount } => {
-            if app.account(who).await?.is_none() {
-                return Ok(());
-            }
-            match to {
-                Some(to) => ask_amount(app, who, to).await,
-                None => {
-                    app.steps.set(who.id, Step::SendTo { amount });
-                    app.telegram.say(who.id, texts::ASK_TO, leave()).await?;
-                    Ok(())
-                }
-            }
+        SendArgs { to: Some(to), amount: None } => ask_amount(app, who, to).await,
+        SendArgs { to: None, amount } => {
+            app.steps.set(who.id, Step::SendTo { amount });
+            app.telegram.say(who.id, texts::ASK_TO, leave()).await?;
+            Ok(())
         }
     }
 }

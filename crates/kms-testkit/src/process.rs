@@ -20,6 +20,7 @@ while kill -0 "$1" 2>/dev/null && [ $((n += 1)) -lt 100 ]; do sleep 0.05; done
 [ -n "$keep" ] || rm -rf "$3""#;
 
 /// How to run a server.
+#[derive(Debug)]
 pub(crate) struct Spec {
     pub(crate) program: &'static str,
     pub(crate) command: Vec<String>,
@@ -29,6 +30,7 @@ pub(crate) struct Spec {
     pub(crate) directory: PathBuf,
 }
 
+#[derive(Debug)]
 pub(crate) struct Process {
     spec: Spec,
     child: Child,

@@ -1,0 +1,103 @@
+//! Passwords are found nowhere afterwards: not in the bot's log, not in Telegram.
+
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+
+use kms_sandbox::{Stage, StageOptions};
+
+use crate::world::{Plays, World};
+
+/// A bot in a process of its own, whose log a test may read.
+struct BotProcess(Child);
+
+impl BotProcess {
+    fn start(stage: &Stage) -> Self {
+        let settings = stage.bot_settings();
+        let child = Command::new(env!("CARGO_BIN_EXE_kms-bot"))
+            .arg("serve")
+            .env("KMS_BOT__TELEGRAM__TOKEN", settings.telegram.token.expose())
+            .env("KMS_BOT__TELEGRAM__API_URL", &settings.telegram.api_url)
+            .env("KMS_BOT__SERVER__URL", &settings.server.url)
+            .env("KMS_BOT__SERVER__TOKEN", settings.server.token.expose())
+            .env("KMS_BOT__SERVER__CA", settings.server.ca.unwrap())
+            .env("RUST_LOG", "trace")
+            .current_dir(stage.directory())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    /// Asks it to stop, as a container would be, and gives what it wrote.
+    fn terminate(mut self) -> String {
+        let (mut out, mut err) = (self.0.stdout.take().unwrap(), self.0.stderr.take().unwrap());
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            err.read_to_string(&mut text).unwrap();
+            text
+        });
+        Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
+        let mut log = String::new();
+        out.read_to_string(&mut log).unwrap();
+        log.push_str(&reader.join().unwrap());
+        assert!(self.0.wait().unwrap().success(), "SIGTERM is a regular end");
+        log
+    }
+}
+
+impl Drop for BotProcess {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn passwords_are_neither_logged_nor_left_in_a_chat() {
+    let options = StageOptions { bot: false, ..StageOptions::default() };
+    let mut world = World::with(options).await;
+    let bot = BotProcess::start(&world.stage);
+    let ann = &mut world.ann;
+    let [first, second, third] =
+        ["canary one in the coal mine", "canary two in the coal mine", "canary three in the mine"];
+    ann.says("/start");
+    ann.bot("Choose a password").await;
+    ann.says("canary");
+    ann.bot("too short").await;
+    ann.says("/canary is no command");
+    ann.bot("can not begin with a slash").await;
+    ann.says(first);
+    ann.bot("Your wallet is ready").await;
+    ann.says("/password");
+    ann.bot("Write both passwords").await;
+    ann.says(&format!("{first}\n{second}"));
+    ann.bot("Your new password works").await;
+    ann.says("/recover");
+    ann.bot("You forgot your password").await;
+    ann.says(third);
+    ann.bot("Your wallet is recovered").await;
+    let address = ann.bot("Your wallet was recovered").await;
+    assert!(!address.text.is_empty());
+    let stored = world.stage.sim.stored();
+    assert!(!stored.contains("canary"), "a password is still at Telegram");
+
+    // What the bot does not look at is not logged either.
+    let hello = ann.person().says("hello");
+    ann.person().edits(hello, "edited canary").unwrap();
+    ann.person().forwards("forwarded canary");
+    ann.person().forges(ann.person().id(), hello, "canary").unwrap();
+    ann.bot("does not work any more").await;
+    world.stage.stop_server().await;
+    ann.says("/recover");
+    ann.bot("can not reach the wallet service").await;
+    let log = bot.terminate();
+    assert!(log.contains("an update could not be handled"), "the log was read:\n{log}");
+    assert!(!log.contains("canary"), "the log has what people write");
+    let settings = world.stage.bot_settings();
+    for secret in [settings.telegram.token.expose(), settings.server.token.expose()] {
+        let secret = secret.split(':').next_back().unwrap();
+        assert!(!log.contains(secret), "the log has a token");
+    }
+    world.stage.clear().await;
+}

@@ -1,0 +1,217 @@
+//! `/send`, `/history`, and money that comes.
+
+use std::time::Duration;
+
+use kms_sandbox::StageOptions;
+use kms_types::Wei;
+use kms_types::wire::TransferState;
+
+use crate::world::{ANNS, BOBS, Plays, World, assert_transcript, coins, transfer_of};
+
+async fn world() -> World {
+    World::with_wallets(StageOptions::default()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ann_pays_bob_and_both_are_told() {
+    let mut world = world().await;
+    world.ann.confirms("/send @bob 0.5").await;
+    world.ann.says(ANNS);
+    world.ann.bot("Paid 0.5 ETH to @bob").await;
+    world.bob.bot("You received 0.5 ETH from @ann").await;
+    world.bob.press("💰 Balance");
+    world.bob.bot("💰 0.5 ETH").await;
+    world.ann.says("/history");
+    world.ann.bot("Your payments").await;
+    world.bob.says("/history");
+    world.bob.bot("0.5 ETH from @ann").await;
+    assert_eq!(world.balance(&world.bob).await, coins("0.5"));
+    assert_transcript!("send_ann", world.ann);
+    assert_transcript!("send_bob", world.bob);
+    world.stage.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_and_how_much_are_asked_for_when_they_are_missing() {
+    let mut world = world().await;
+    let bob = world.account(&world.bob).await.address.to_string();
+    world.ann.says("/send");
+    world.ann.bot("Whom do you want to pay?").await;
+    world.ann.says("bob.eth");
+    world.ann.bot("ENS names are not supported").await;
+    world.ann.says(&bob);
+    world.ann.bot("How much ETH").await;
+    world.ann.says("1,5");
+    world.ann.bot("without commas").await;
+    world.ann.says("1.5");
+    world.ann.bot("Total: at most").await;
+    world.ann.press("✅ Confirm");
+    world.ann.bot("Send your password").await;
+    world.ann.says(ANNS);
+    world.ann.bot("Paid 1.5 ETH").await;
+    world.bob.bot("You received 1.5 ETH from @ann").await;
+    world.ann.says("/send @bob");
+    world.ann.bot("How much ETH").await;
+    world.ann.press("✖️ Cancel");
+    world.ann.bot("Cancelled").await;
+    world.ann.says("1");
+    world.ann.bot("I was not waiting").await;
+    assert_transcript!("send_step_by_step", world.ann);
+    assert_eq!(world.balance(&world.bob).await, coins("1.5"));
+    world.stage.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_payment_is_not_sent_whatever_comes_after() {
+    let mut world = world().await;
+    world.ann.says("/send @bob 1");
+    world.ann.bot("Total: at most").await;
+    world.ann.press("✖️ Cancel");
+    world.ann.bot("✖️ Cancelled").await;
+    world.ann.confirms("/send @bob 2").await;
+    world.ann.press("✖️ Cancel");
+    world.ann.bot("✖️ Cancelled").await;
+    world.ann.says(ANNS);
+    world.ann.bot("not waiting for a password any more").await;
+    world.ann.confirms("/send @bob 3").await;
+    world.ann.says("/cancel");
+    world.ann.bot("Nothing was changed").await;
+    world.ann.says(ANNS);
+    world.ann.bot("not waiting for a password any more").await;
+    assert_transcript!("cancel", world.ann);
+    assert!(world.transfers(&world.ann).await.is_empty());
+    world.stage.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_paid_is_said_before_anything_is_asked() {
+    let mut world = world().await;
+    for (says, bot) in [
+        ("/send @nobody 1", "has no wallet here"),
+        ("/send @bob 11", "are missing"),
+        ("/send @ann 1", "your own wallet"),
+        ("/send @bob -1", "without a sign"),
+        ("/send @bob 0", "more than zero"),
+        ("/send @bob 1e3", "without an exponent"),
+        ("/send 0x1486F47822927e3F2321E0bE433247dDADAf8F8c 1", "can not read that"),
+        ("/send @bob 1 2", "write whom and how much"),
+    ] {
+        world.ann.says(says);
+        world.ann.bot(bot).await;
+    }
+    assert_transcript!("refusals", world.ann);
+    world.stage.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_leaves_nothing_but_what_the_fee_did_not_take() {
+    let mut world = world().await;
+    world.ann.confirms("/send @bob all").await;
+    world.ann.says(ANNS);
+    world.ann.bot("Paid").await;
+    world.bob.bot("You received").await;
+    assert_transcript!("send_all", world.ann);
+    let (left, got) = (world.balance(&world.ann).await, world.balance(&world.bob).await);
+    assert!(left < coins("0.001") && got > coins("9.99"), "{left} left, {got} came");
+    world.stage.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quote_that_is_too_old_is_renewed() {
+    let options = StageOptions { quote_seconds: 5, ..StageOptions::default() };
+    let mut world = World::with_wallets(options).await;
+    world.ann.says("/send @bob 0.5");
+    let quote = world.ann.bot("Total: at most").await;
+    world.ann.press("✅ Confirm");
+    world.ann.bot("Send your password").await;
+    let id = transfer_of(&quote);
+    while world.stage.client.transfer(id).await.unwrap().unwrap().state == TransferState::Quoted {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    world.ann.says(ANNS);
+    world.ann.bot("too old").await;
+    assert_eq!(world.balance(&world.bob).await, Wei::default());
+    world.ann.press("🔄 Renew");
+    world.ann.bot("Total: at most").await;
+    assert_transcript!("expired", world.ann);
+    world.stage.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_five_wrong_passwords_the_right_one_waits_too() {
+    let mut world = world().await;
+    world.ann.confirms("/send @bob 0.5").await;
+    for _ in 0..5 {
+        world.ann.says("it was something with oranges");
+        world.ann.bot("That password is wrong").await;
+    }
+    world.ann.says(ANNS);
+    world.ann.bot("Try again in 15 minutes").await;
+    assert_transcript!("wrong_passwords", world.ann);
+    assert!(world.transfers(&world.ann).await.is_empty());
+    world.stage.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_history_turns_its_pages() {
+    let mut world = world().await;
+    for amount in ["0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7"] {
+        world.pay(&world.ann, "@bob", amount).await;
+        world.bob.bot(&format!("You received {amount} ETH")).await;
+    }
+    world.ann.says("/history");
+    let newest = world.ann.bot("0.7 ETH to @bob").await;
+    assert!(newest.text.contains("0.3 ETH") && !newest.text.contains("0.2 ETH"), "five a page");
+    world.ann.press("Older ›");
+    let older = world.ann.bot("0.1 ETH to @bob").await;
+    assert!(older.text.contains("0.2 ETH") && !older.text.contains("0.3 ETH"));
+    world.ann.press("‹ Newest");
+    world.ann.bot("0.7 ETH to @bob").await;
+    assert_transcript!("history", world.ann);
+    world.stage.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_its_holder_gave_up_pays_nobody() {
+    let mut world = world().await;
+    world.ann.says("/send @bob 1");
+    world.ann.bot("Total: at most").await;
+    // Bob takes another name, and does not write to the bot.
+    world.bob.person().renames(Some("robert"));
+    world.ann.press("✅ Confirm");
+    world.ann.bot("is not the name of the person any more").await;
+    world.ann.says("/send @bob 1");
+    world.ann.bot("has no wallet here").await;
+    world.bob.says("/balance");
+    world.bob.bot("💰 0 ETH").await;
+    world.ann.confirms("/send @robert 1").await;
+    world.ann.says(ANNS);
+    world.ann.bot("Paid 1 ETH to @robert").await;
+    assert_transcript!("moved_name", world.ann);
+    world.stage.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_from_outside_shows_in_the_balance_whose_buttons_stay() {
+    let mut world = world().await;
+    let bob = world.account(&world.bob).await.address;
+    world.bob.says("/balance");
+    world.bob.bot("💰 0 ETH").await;
+    world.stage.faucet(bob, coins("2")).await.unwrap();
+    world.bob.press("🔄 Refresh");
+    world.bob.bot("💰 2 ETH").await;
+    world.bob.press("🔄 Refresh");
+    world.bob.bot("Up to date").await;
+    world.bob.press("📤 Send");
+    world.bob.bot("Whom do you want to pay?").await;
+    world.bob.says("@ann");
+    world.bob.bot("How much").await;
+    world.bob.says("ALL");
+    world.bob.bot("Total: at most").await;
+    world.bob.press("✅ Confirm");
+    world.bob.bot("Send your password").await;
+    world.bob.says(BOBS);
+    world.ann.bot("from @bob").await;
+    assert_transcript!("balance", world.bob);
+    world.stage.clear().await;
+}

@@ -1,0 +1,152 @@
+//! The page, used by clicks and typing in a real browser. Pictures of it are left in `target/tmp`.
+
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests fail by panicking")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kms_sandbox::{Page, Stage, StageOptions};
+use kms_testkit::{Chromedriver, TestkitError};
+use kms_types::{TelegramId, Wei};
+use serde_json::json;
+use thirtyfour::common::capabilities::chromium::ChromiumLikeCapabilities;
+use thirtyfour::prelude::*;
+
+const ANNS: &str = "orange ladder seldom sings";
+const BOBS: &str = "marmalade for the night train";
+
+/// Somebody in front of the page.
+struct Visitor(WebDriver);
+
+impl Visitor {
+    async fn at(driver: &Chromedriver, url: &str) -> Self {
+        let (binary, arguments) = driver.browser();
+        let mut chrome = DesiredCapabilities::chrome();
+        chrome.set_binary(&binary).unwrap();
+        for argument in arguments {
+            chrome.add_arg(argument).unwrap();
+        }
+        let browser = WebDriver::new(driver.url(), chrome).await.unwrap();
+        browser.goto(url).await.unwrap();
+        Self(browser)
+    }
+
+    async fn find(&self, css: &str) -> WebElement {
+        self.0.query(By::Css(css)).wait(Duration::from_secs(30), LOOK).first().await.unwrap()
+    }
+
+    async fn types(&self, phone: &str, text: &str) {
+        let box_ = self.find(&format!("#{phone} textarea")).await;
+        box_.send_keys(text).await.unwrap();
+        box_.send_keys(Key::Enter + "").await.unwrap();
+    }
+
+    async fn waits(&self, path: &str) -> WebElement {
+        let found = self.0.query(By::XPath(path)).wait(Duration::from_secs(30), LOOK);
+        match found.first().await {
+            Ok(element) => element,
+            Err(_) => {
+                let page = self.find("body").await.text().await.unwrap();
+                panic!("there never was {path}; the page was:\n{page}");
+            }
+        }
+    }
+
+    /// Waits for a message that says this.
+    async fn reads(&self, phone: &str, text: &str) {
+        let bubble = "*[starts-with(@class, 'bubble')]";
+        self.waits(&format!("//*[@id='{phone}']//{bubble}[contains(., '{text}')]")).await;
+    }
+
+    async fn presses(&self, phone: &str, button: &str) {
+        let path = format!("(//*[@id='{phone}']//button[contains(., '{button}')])[last()]");
+        self.waits(&path).await.click().await.unwrap();
+    }
+
+    /// How the page looks on a screen of this size.
+    async fn photographs(&self, name: &str, (width, height): (u32, u32), scheme: &str) {
+        let tools = self.0.cdp();
+        let scheme = json!({"features": [
+            {"name": "prefers-color-scheme", "value": scheme},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]});
+        tools.send_raw("Emulation.setEmulatedMedia", scheme).await.unwrap();
+        let mobile = width < 600;
+        let size = json!({
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile,
+        });
+        tools.send_raw("Emulation.setDeviceMetricsOverride", size).await.unwrap();
+        let wider = "return document.documentElement.scrollWidth > window.innerWidth";
+        let wider = self.0.execute(wider, Vec::new()).await.unwrap();
+        assert_eq!(wider.json(), &json!(false), "{name} scrolls sideways");
+        let end = "for (const chat of document.querySelectorAll('.chat')) chat.scrollTop = 1e6";
+        self.0.execute(end, Vec::new()).await.unwrap();
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name).with_extension("png");
+        self.0.screenshot(&file).await.unwrap();
+    }
+}
+
+const LOOK: Duration = Duration::from_millis(50);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ann_onboards_and_sends_to_bob() {
+    let driver = match Chromedriver::start() {
+        Ok(driver) => driver,
+        Err(error @ TestkitError::Missing { .. }) => {
+            eprintln!("\n*** THE PAGE WAS NOT TESTED: {error} ***\n");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    println!("the page is tested in {}", driver.version());
+    let stage = Arc::new(Stage::set(StageOptions::default()).await.unwrap());
+    let page = Page::open(Arc::clone(&stage), 0).unwrap();
+    let visitor = Visitor::at(&driver, &page.url()).await;
+
+    visitor.presses("ann", "Faucet").await;
+    visitor.waits("//*[@class='toast shown'][contains(., 'no wallet yet')]").await;
+    visitor.types("ann", "/start").await;
+    visitor.reads("ann", "Choose a password").await;
+    visitor.types("ann", ANNS).await;
+    visitor.reads("ann", "Your wallet is ready").await;
+    visitor.types("bob", "/start").await;
+    visitor.reads("bob", "Choose a password").await;
+    visitor.types("bob", BOBS).await;
+    visitor.reads("bob", "Your wallet is ready").await;
+    visitor.presses("ann", "Faucet").await;
+    visitor.find("#written .blocks .hash").await;
+    visitor.presses("bob", "Receive").await;
+    let picture = visitor.find("#bob .bubble img").await;
+    let wide = "return arguments[0].decode().then(() => arguments[0].naturalWidth)";
+    let wide = visitor.0.execute(wide, vec![picture.to_json().unwrap()]).await.unwrap();
+    assert!(wide.json().as_u64().unwrap() > 100, "the code is a picture");
+
+    visitor.types("ann", "/send @bob 0.5").await;
+    visitor.reads("ann", "Total: at most").await;
+    visitor.presses("ann", "Confirm").await;
+    visitor.reads("ann", "Send your password").await;
+    visitor.types("ann", ANNS).await;
+    visitor.reads("ann", "Paid 0.5 ETH").await;
+    visitor.reads("bob", "You received 0.5 ETH").await;
+    visitor.presses("bob", "Balance").await;
+    visitor.reads("bob", "💰 0.5 ETH").await;
+    let bob = stage.client.account(TelegramId::try_from(4712).unwrap().into()).await.unwrap();
+    let balance = stage.chain_balance(bob.unwrap().address).unwrap();
+    assert_eq!(balance, Wei::try_from(&"0.5".parse().unwrap()).unwrap());
+    let whole = visitor.find("body").await.text().await.unwrap();
+    assert!(!whole.contains(ANNS) && !whole.contains(BOBS), "passwords are gone");
+
+    visitor.types("ann", "/send 0.25 @bob").await;
+    visitor.reads("ann", "Total: at most 0.25").await;
+    visitor.waits("//*[@class='toast']").await;
+    for scheme in ["light", "dark"] {
+        visitor.photographs(&format!("laptop-{scheme}"), (1440, 900), scheme).await;
+        visitor.photographs(&format!("phone-{scheme}"), (390, 844), scheme).await;
+    }
+    visitor.0.clone().quit().await.unwrap();
+    page.close().await;
+    if let Some(stage) = Arc::into_inner(stage) {
+        stage.clear().await;
+    }
+}

@@ -1,0 +1,67 @@
+//! chromedriver and Chromium, to try a page as a person does.
+
+use std::net::TcpStream;
+use std::path::PathBuf;
+
+use crate::TestkitError;
+use crate::process::{self, Process, Spec};
+
+/// A running chromedriver. Ends the browsers that it started.
+#[derive(Debug)]
+pub struct Chromedriver {
+    port: u16,
+    chromium: PathBuf,
+    version: String,
+    _process: Process,
+}
+
+impl Chromedriver {
+    /// Starts it; a browser starts with each session.
+    ///
+    /// # Errors
+    /// When it or Chromium is not on the PATH, or it does not start.
+    pub fn start() -> Result<Self, TestkitError> {
+        let missing = |program| TestkitError::Missing {
+            program,
+            install: "run: apt-get install chromium chromium-driver, or: just setup",
+        };
+        let program = process::on_path("chromedriver").ok_or_else(|| missing("chromedriver"))?;
+        let chromium = process::on_path("chromium").ok_or_else(|| missing("chromium"))?;
+        let version = process::version(&chromium)?;
+        let port = process::free_port()?;
+        let command = vec![program.display().to_string(), format!("--port={port}")];
+        let directory = process::directory("chromedriver")?;
+        let spec = Spec { program: "chromedriver", command, stop: "TERM", directory };
+        let mut process = Process::start(spec)?;
+        process.wait_until(|| TcpStream::connect(("127.0.0.1", port)).is_ok())?;
+        Ok(Self { port, chromium, version, _process: process })
+    }
+
+    /// Where it speaks WebDriver.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What Chromium says of its version.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Chromium, and how it is started without a screen, without a sandbox of its own (which
+    /// root can not have) and without asking anybody else's servers.
+    #[must_use]
+    pub fn browser(&self) -> (String, [&'static str; 7]) {
+        let arguments = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--no-first-run",
+        ];
+        (self.chromium.display().to_string(), arguments)
+    }
+}
