@@ -15,6 +15,9 @@ setup:
     command -v npm >/dev/null || missing+=(npm)
     python3 -m venv --help >/dev/null 2>&1 || missing+=(python3-venv)
     python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+    command -v chromium >/dev/null || missing+=(chromium)
+    command -v chromedriver >/dev/null || missing+=(chromium-driver)
+    fc-list 2>/dev/null | grep -qi emoji || missing+=(fonts-noto-color-emoji)
     if [ ${#missing[@]} -gt 0 ]; then
         as_root apt-get update -q
         as_root apt-get install -q -y --no-install-recommends "${missing[@]}"
@@ -48,6 +51,12 @@ advisories:
 test:
     INSTA_UPDATE=no cargo test --workspace
 
-# The story of two accounts, on this machine.
+# The story of two people in their chats; twice at once after that.
 tour:
     cargo run --release -p kms-sandbox -- tour
+    target/release/kms-sandbox tour >target/tour & target/release/kms-sandbox tour && wait $!
+
+# The picture in the README, from the page's test.
+picture:
+    cargo test -p kms-sandbox --test page
+    cp target/tmp/laptop-light.png docs/sandbox.png
