@@ -1,5 +1,6 @@
 //! `/password` and `/recover`.
 
+use kms_client::ClientError;
 use kms_types::RecoveryId;
 use kms_types::wire::{ChangePassword, Recover};
 
@@ -39,9 +40,12 @@ pub(crate) async fn change(app: &App, who: &Person, both: Password) -> Done {
             app.steps.end(who.id);
             texts::CHANGED.to_owned()
         }
-        Err(error) => texts::failure(&error, None),
+        Err(ClientError::Problem(problem)) if problem.status < 500 => {
+            texts::failure(&ClientError::Problem(problem), None)
+        }
+        Err(_) => texts::CHANGE_UNKNOWN.to_owned(),
     };
-    Ok(app.telegram.edit(who.id, message, &text, Keyboard::none()).await?)
+    Ok(app.telegram.edit_or_say(who.id, message, &text, Keyboard::none()).await?)
 }
 
 /// Explains the recovery and asks for the new password.

@@ -2,18 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kms_client::{Client, ClientError};
-use kms_types::wire::{Account, Network, SeenUsername};
+use kms_types::wire::{Account, Network, SeenUsername, Transfer};
 use kms_types::{TelegramId, Username};
-use teloxide_core::types::MessageId;
-use tokio::sync::OnceCell;
+use teloxide_core::types::{ChatId, MessageId};
 use zeroize::Zeroizing;
 
 use crate::buttons::{Keyboard, Press};
-use crate::command::{Command, Name, NoCommand};
-use crate::incoming::{Incoming, Person, Pressed, Said};
+use crate::command::{self, Command, Name, NoCommand};
+use crate::incoming::{Incoming, Other, Person, Pressed, Said};
 use crate::password::Password;
 use crate::steps::{Step, Steps};
 use crate::telegram::{Telegram, TelegramError};
@@ -23,8 +22,9 @@ use crate::{account, history, send, texts, wallet};
 const SHOW_WORK_AFTER: Duration = Duration::from_millis(700);
 /// Telegram shows it for five seconds.
 const SHOW_WORK_AGAIN: Duration = Duration::from_secs(4);
-/// So many names are remembered as told to the server.
+/// So many names are remembered as told to the server, for this long.
 const NAMES: usize = 100_000;
+const TOLD_FOR: Duration = Duration::from_secs(5 * 60);
 
 /// One bot's parts.
 pub(crate) struct App {
@@ -33,9 +33,9 @@ pub(crate) struct App {
     pub(crate) steps: Steps,
     /// The bot's own username.
     pub(crate) username: String,
-    network: OnceCell<Network>,
-    /// The names that the server was told, so that it is told each once.
-    told: Mutex<HashMap<TelegramId, Option<Username>>>,
+    network: Mutex<Option<Network>>,
+    /// The names that the server was told lately, so that it is not told at each message.
+    told: Mutex<HashMap<TelegramId, (Instant, Option<Username>)>>,
 }
 
 /// Why a handler stopped.
@@ -56,14 +56,41 @@ impl App {
             kms,
             username,
             steps: Steps::default(),
-            network: OnceCell::new(),
+            network: Mutex::default(),
             told: Mutex::default(),
         }
     }
 
-    /// The chain that money moves on; asked for once.
-    pub(crate) async fn network(&self) -> Result<&Network, ClientError> {
-        self.network.get_or_try_init(|| self.kms.network()).await
+    /// The chain that money moves on, as the server told it last.
+    pub(crate) async fn network(&self) -> Result<Network, ClientError> {
+        match self.known_network() {
+            Some(network) => Ok(network),
+            None => self.ask_network().await,
+        }
+    }
+
+    /// The chain that a transfer moves on: never another's name or symbol.
+    pub(crate) async fn network_of(&self, transfer: &Transfer) -> Result<Network, ClientError> {
+        let chain_id = transfer.chain_id;
+        if let Some(network) = self.known_network().filter(|known| known.chain_id == chain_id) {
+            return Ok(network);
+        }
+        let network = self.ask_network().await?;
+        if network.chain_id == chain_id {
+            return Ok(network);
+        }
+        let (name, symbol) = (format!("chain {chain_id}"), "coins".to_owned());
+        Ok(Network { name, chain_id, symbol, explorer: None })
+    }
+
+    pub(crate) fn known_network(&self) -> Option<Network> {
+        self.network.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn ask_network(&self) -> Result<Network, ClientError> {
+        let network = self.kms.network().await?;
+        *self.network.lock().unwrap_or_else(PoisonError::into_inner) = Some(network.clone());
+        Ok(network)
     }
 
     /// The account; its absence is told.
@@ -81,6 +108,7 @@ impl App {
         let work = async {
             match incoming {
                 Incoming::Said(said) => self.said(said).await,
+                Incoming::Other(other) => self.other(other).await,
                 Incoming::Pressed(pressed) => self.pressed(pressed).await,
             }
         };
@@ -91,7 +119,7 @@ impl App {
         let Err(failure) = result else { return };
         tracing::warn!(error = %failure, "an update could not be handled");
         if let Failure::Kms(error) = failure {
-            let text = texts::failure(&error, self.network.get());
+            let text = texts::failure(&error, self.known_network().as_ref());
             // Telegram was reachable a moment ago; if it is not now, the log has it.
             if let Err(error) = self.telegram.say(who, &text, Keyboard::none()).await {
                 tracing::warn!(%error, "a failure could not be told");
@@ -108,12 +136,12 @@ impl App {
     }
 
     async fn said(&self, said: Said) -> Done {
-        let symbol = self.network.get().map_or("ETH", |network| network.symbol.as_str());
+        let symbol = self.known_network().map_or_else(|| "ETH".to_owned(), |known| known.symbol);
         let command = said
             .text
             .trim_start()
             .starts_with('/')
-            .then(|| Command::parse(said.text.trim_start(), &self.username, symbol));
+            .then(|| Command::parse(said.text.trim_start(), &self.username, &symbol));
         if let Some(group) = said.group {
             return match command {
                 Some(Ok(command)) => self.invite(group, &command).await,
@@ -122,15 +150,19 @@ impl App {
         }
         match command {
             None => self.answered(said).await,
-            Some(Err(NoCommand::NotOurs)) => Ok(()),
-            Some(Err(NoCommand::Unknown)) => {
+            Some(Err(NoCommand::NotOurs | NoCommand::Unknown)) => {
                 // A password that begins with a slash: refused, but it must not stay there.
-                if self.steps.get(said.who.id).is_some_and(|step| step.wants_password()) {
+                if self.steps.wanted_password(said.who.id) {
                     self.telegram.delete(said.who.id, said.message).await?;
                 }
                 let text = texts::UNKNOWN_COMMAND;
                 self.telegram.say(said.who.id, text, Keyboard::none()).await?;
                 Ok(())
+            }
+            Some(Err(NoCommand::Arguments(command))) => {
+                // What stands behind `/password` may be one.
+                self.telegram.delete(said.who.id, said.message).await?;
+                self.obey(&said.who, command).await
             }
             Some(Err(NoCommand::Send(error))) => {
                 let text = texts::can_not_read(&error);
@@ -145,14 +177,12 @@ impl App {
     }
 
     async fn obey(&self, who: &Person, command: Command) -> Done {
-        // A new command leaves the step before it; `/cancel` says whether there was one.
-        let had_step = self.steps.end(who.id);
+        if let Command::Start { then: Some(Name::Cancel) } | Command::Plain(Name::Cancel) = command
+        {
+            return self.cancel(who).await;
+        }
+        self.leave_step(who).await;
         match command {
-            Command::Start { then: Some(name) } | Command::Plain(name) if name == Name::Cancel => {
-                let text = if had_step { texts::LEFT } else { texts::NOTHING_TO_CANCEL };
-                self.telegram.say(who.id, text, Keyboard::none()).await?;
-                Ok(())
-            }
             Command::Start { then } => match self.kms.account(who.id.into()).await? {
                 None => wallet::ask_new_password(self, who).await,
                 Some(account) => match then {
@@ -163,6 +193,40 @@ impl App {
             Command::Plain(name) => self.command(who, name).await,
             Command::Send(args) => send::begin(self, who, args).await,
         }
+    }
+
+    /// `/cancel`.
+    async fn cancel(&self, who: &Person) -> Done {
+        let text = match self.steps.end(who.id) {
+            None => texts::NOTHING_TO_CANCEL,
+            Some(Step::SendPassword { transfer, message, .. }) => {
+                send::cancel(self, who, message, transfer).await?;
+                texts::LEFT
+            }
+            Some(_) => texts::LEFT,
+        };
+        self.telegram.say(who.id, text, Keyboard::none()).await?;
+        Ok(())
+    }
+
+    /// Ends the step that waits; a screen that asked for a password does not ask any more.
+    pub(crate) async fn leave_step(&self, who: &Person) {
+        if let Some(Step::SendPassword { transfer, shown, message }) = self.steps.end(who.id)
+            && let Err(error) = send::unask(self, who, message, transfer, &shown).await
+        {
+            tracing::warn!(%error, "a screen could not be taken back");
+        }
+    }
+
+    /// An edit, a forward, a picture: never used, but it may show a password.
+    async fn other(&self, other: Other) -> Done {
+        let Other { who, message } = other;
+        if !self.steps.wanted_password(who.id) {
+            return Ok(());
+        }
+        self.telegram.delete(who.id, message).await?;
+        self.telegram.say(who.id, texts::NOT_WRITTEN, Keyboard::none()).await?;
+        Ok(())
     }
 
     async fn command(&self, who: &Person, name: Name) -> Done {
@@ -194,8 +258,14 @@ impl App {
             return Ok(());
         };
         match step {
-            Step::SendTo { amount } => send::answer_to(self, who, &said.text, amount).await,
-            Step::SendAmount { to } => send::answer_amount(self, who, &said.text, to).await,
+            Step::SendTo { amount } => {
+                self.delete_unless(&said, command::names_somebody(&said.text)).await?;
+                send::answer_to(self, who, &said.text, amount).await
+            }
+            Step::SendAmount { to } => {
+                self.delete_unless(&said, command::is_amount(said.text.trim())).await?;
+                send::answer_amount(self, who, &said.text, to).await
+            }
             Step::NewPassword => match self.take_password(&said).await? {
                 Some(password) => wallet::create(self, &said, password).await,
                 None => Ok(()),
@@ -217,6 +287,15 @@ impl App {
                 None => Ok(()),
             },
         }
+    }
+
+    /// Deletes an answer that does not look like what was asked for, if a password was wanted
+    /// lately: it may be one.
+    async fn delete_unless(&self, said: &Said, meant: bool) -> Done {
+        if !meant && self.steps.wanted_password(said.who.id) {
+            self.telegram.delete(said.who.id, said.message).await?;
+        }
+        Ok(())
     }
 
     /// Deletes the message first: a password that stays in a chat is not used.
@@ -257,7 +336,7 @@ impl App {
     ) -> Result<Option<&'static str>, Failure> {
         match press {
             Press::Command(name) => {
-                self.steps.end(who.id);
+                self.leave_step(who).await;
                 self.command(who, name).await?;
             }
             Press::Refresh => {
@@ -275,7 +354,10 @@ impl App {
                 history::turn(self, who, message, before.as_deref()).await?;
             }
             Press::Confirm { transfer, seen } => {
-                return send::ask_password(self, who, message, transfer, seen).await;
+                return send::ask_password(self, who, message, transfer, seen, false).await;
+            }
+            Press::ConfirmMoved { transfer, seen } => {
+                return send::ask_password(self, who, message, transfer, seen, true).await;
             }
             Press::Cancel(transfer) => return send::cancel(self, who, message, transfer).await,
             Press::Renew(transfer) => return send::renew(self, who, message, transfer).await,
@@ -285,7 +367,7 @@ impl App {
     }
 
     /// In a group nothing is asked and nothing is shown but the way to the private chat.
-    async fn invite(&self, group: teloxide_core::types::ChatId, command: &Command) -> Done {
+    async fn invite(&self, group: ChatId, command: &Command) -> Done {
         let payload = match command {
             Command::Start { then: None } => "start",
             Command::Start { then: Some(name) } | Command::Plain(name) => name.as_str(),
@@ -293,8 +375,12 @@ impl App {
         };
         let link = format!("https://t.me/{}?start={payload}", self.username);
         let keyboard = Keyboard::none().and_link(texts::PRIVATE_CHAT, &link);
-        self.telegram.say_in(group, texts::GROUP, keyboard).await?;
-        Ok(())
+        Ok(self.telegram.say_in_group(group, texts::GROUP, keyboard).await?)
+    }
+
+    /// Somebody else saw that this person's name changed: what they are called is news again.
+    pub(crate) fn forget_name(&self, id: TelegramId) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
     /// Tells the server under which name its owner writes, when that is news. It only moves
@@ -302,7 +388,11 @@ impl App {
     async fn tell_name(&self, said: &Said) {
         let Person { id, username, .. } = &said.who;
         let lock = || self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if lock().get(id) == Some(username) {
+        let is_news = match lock().get(id) {
+            Some((since, told)) => told != username || since.elapsed() >= TOLD_FOR,
+            None => true,
+        };
+        if !is_news {
             return;
         }
         let seen = SeenUsername { username: username.clone(), seen_at: said.at };
@@ -311,7 +401,7 @@ impl App {
             if told.len() >= NAMES {
                 told.clear();
             }
-            told.insert(*id, username.clone());
+            told.insert(*id, (Instant::now(), username.clone()));
         }
     }
 }

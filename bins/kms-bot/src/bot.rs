@@ -57,7 +57,7 @@ impl Bot {
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let (api, kms) = (api(&settings)?, client(&settings)?);
         let username = greet(&api).await?;
-        let app = Arc::new(App::new(Telegram(api.clone()), kms, username.clone()));
+        let app = Arc::new(App::new(Telegram::new(api.clone()), kms, username.clone()));
         let lanes = Lanes::new();
         let (stop, stopping) = watch::channel(false);
         let polling = tokio::spawn(async move {
@@ -130,11 +130,11 @@ async fn introduce(api: &Api) -> Result<String, RequestError> {
 async fn poll(api: &Api, app: &Arc<App>, lanes: &Lanes, mut stopping: watch::Receiver<bool>) {
     let (mut offset, mut failures) = (0, 0);
     while !*stopping.borrow() {
-        let updates = api
-            .get_updates()
-            .offset(offset)
-            .timeout(POLL_SECONDS)
-            .allowed_updates([AllowedUpdate::Message, AllowedUpdate::CallbackQuery]);
+        let updates = api.get_updates().offset(offset).timeout(POLL_SECONDS).allowed_updates([
+            AllowedUpdate::Message,
+            AllowedUpdate::EditedMessage,
+            AllowedUpdate::CallbackQuery,
+        ]);
         let updates = tokio::select! {
             updates = updates => updates,
             _ = stopping.changed() => break,
@@ -142,6 +142,7 @@ async fn poll(api: &Api, app: &Arc<App>, lanes: &Lanes, mut stopping: watch::Rec
         match updates {
             Ok(updates) => {
                 failures = 0;
+                app.telegram.answered();
                 for update in updates {
                     offset = update.id.as_offset();
                     dispatch(app, lanes, update);
@@ -150,7 +151,7 @@ async fn poll(api: &Api, app: &Arc<App>, lanes: &Lanes, mut stopping: watch::Rec
             Err(error) => {
                 let error = TelegramError::from(error);
                 tracing::warn!(%error, "updates can not be taken; trying again");
-                tokio::time::sleep(backoff(failures)).await;
+                let _ = tokio::time::timeout(backoff(failures), stopping.changed()).await;
                 failures += 1;
             }
         }

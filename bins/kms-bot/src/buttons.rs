@@ -36,6 +36,13 @@ pub(crate) enum Press {
         /// What the message with the button shows of it.
         seen: Seen,
     },
+    /// The same although the name moved lately: the second press.
+    ConfirmMoved {
+        /// Which.
+        transfer: TransferId,
+        /// What the message with the button shows of it.
+        seen: Seen,
+    },
     /// Give a quote up.
     Cancel(TransferId),
     /// Quote the same again.
@@ -58,6 +65,7 @@ impl Press {
             Self::History { before: None } => "h".to_owned(),
             Self::History { before: Some(before) } => format!("h:{before}"),
             Self::Confirm { transfer, seen } => format!("c:{transfer}:{seen}"),
+            Self::ConfirmMoved { transfer, seen } => format!("m:{transfer}:{seen}"),
             Self::Cancel(transfer) => format!("x:{transfer}"),
             Self::Renew(transfer) => format!("r:{transfer}"),
             Self::Check(transfer) => format!("k:{transfer}"),
@@ -83,9 +91,13 @@ impl FromStr for Press {
                 _ => Err(NoPress),
             },
             Some(("h", before)) => Ok(Self::History { before: Some(before.to_owned()) }),
-            Some(("c", rest)) => {
+            Some((kind @ ("c" | "m"), rest)) => {
                 let (transfer, seen) = rest.split_once(':').ok_or(NoPress)?;
-                Ok(Self::Confirm { transfer: id(transfer)?, seen: seen.parse()? })
+                let (transfer, seen) = (id(transfer)?, seen.parse()?);
+                Ok(match kind {
+                    "c" => Self::Confirm { transfer, seen },
+                    _ => Self::ConfirmMoved { transfer, seen },
+                })
             }
             Some(("x", rest)) => id(rest).map(Self::Cancel),
             Some(("r", rest)) => id(rest).map(Self::Renew),
@@ -160,6 +172,7 @@ mod tests {
             Press::History { before: None },
             Press::History { before },
             Press::Confirm { transfer: id, seen: "0123456789abcdef".parse().unwrap() },
+            Press::ConfirmMoved { transfer: id, seen: "0123456789abcdef".parse().unwrap() },
             Press::Cancel(id),
             Press::Renew(id),
             Press::Check(id),

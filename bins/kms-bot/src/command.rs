@@ -48,6 +48,8 @@ pub(crate) enum NoCommand {
     NotOurs,
     /// There is no such command.
     Unknown,
+    /// The command takes nothing, and something stands behind it.
+    Arguments(Command),
     /// Its arguments can not be used.
     Send(SendError),
 }
@@ -59,6 +61,8 @@ pub(crate) enum SendError {
     Amount(#[from] AmountError),
     #[error(transparent)]
     Recipient(#[from] RecipientError),
+    #[error("write a @username or an address that begins with 0x")]
+    Mark,
     #[error("write whom and how much, for example /send @bob 0.5")]
     Words,
 }
@@ -105,13 +109,23 @@ impl Command {
             return Err(NoCommand::NotOurs);
         }
         let name = name.to_ascii_lowercase();
-        if name == "start" {
-            return Ok(Self::Start { then: words.next().and_then(Name::parse) });
-        }
-        match Name::parse(&name).ok_or(NoCommand::Unknown)? {
-            Name::Send => SendArgs::parse(words, symbol).map(Self::Send).map_err(NoCommand::Send),
-            name => Ok(Self::Plain(name)),
-        }
+        let command = match Name::parse(&name) {
+            Some(Name::Send) => {
+                return SendArgs::parse(words, symbol).map(Self::Send).map_err(NoCommand::Send);
+            }
+            Some(name) => Self::Plain(name),
+            None if name == "start" => match words.next() {
+                None => Self::Start { then: None },
+                Some(link) => match Name::parse(link) {
+                    None if link != "start" => {
+                        return Err(NoCommand::Arguments(Self::Start { then: None }));
+                    }
+                    then => Self::Start { then },
+                },
+            },
+            None => return Err(NoCommand::Unknown),
+        };
+        if words.next().is_some() { Err(NoCommand::Arguments(command)) } else { Ok(command) }
     }
 }
 
@@ -144,8 +158,15 @@ pub(crate) fn parse_amount(word: &str) -> Result<QuoteAmount, AmountError> {
     }
 }
 
+/// Whether the answer to "whom" is one. A bare word is taken for a name only behind `/send`,
+/// where it can be nothing else.
+pub(crate) fn names_somebody(text: &str) -> bool {
+    let text = text.trim();
+    text.starts_with('@') || text.starts_with("0x") || text.starts_with("0X") || text.contains('.')
+}
+
 /// Names begin with a letter or `@`, and addresses with `0x`: anything else means an amount.
-fn is_amount(word: &str) -> bool {
+pub(crate) fn is_amount(word: &str) -> bool {
     if word.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("0x")) {
         return false;
     }
@@ -178,7 +199,12 @@ mod tests {
         assert_eq!(parse("/BALANCE"), Ok(Command::Plain(Name::Balance)));
         assert_eq!(parse("/start"), Ok(Command::Start { then: None }));
         assert_eq!(parse("/start balance"), Ok(Command::Start { then: Some(Name::Balance) }));
-        assert_eq!(parse("/start c_unknown"), Ok(Command::Start { then: None }));
+        assert_eq!(parse("/start start"), Ok(Command::Start { then: None }));
+        for text in ["/start c_unknown", "/start balance 1"] {
+            assert!(matches!(parse(text), Err(NoCommand::Arguments(_))), "{text}");
+        }
+        let password = Err(NoCommand::Arguments(Command::Plain(Name::Password)));
+        assert_eq!(parse("/password old new"), password);
         for text in ["/", "/ send", "/sendmoney", "//send", "/send.", "send", ""] {
             assert_eq!(parse(text), Err(NoCommand::Unknown), "{text:?}");
         }

@@ -102,6 +102,7 @@ mod tests {
             ("KMS_BOT__TELEGRAM__TOKEN", "hello", "telegram.token"),
             ("KMS_BOT__TELEGRAM__API_URL", "http://telegram.example", "telegram.api_url"),
             ("KMS_BOT__SERVER__TOKEN_FILE", "/nowhere/at/all", "server.token_file"),
+            ("KMS_BOT__SERVER__CA_FILE", "/nowhere/at/all", "/nowhere/at/all"),
             ("KMS_BOT__SERVER__URI", "x", "uri"),
         ] {
             let error =

@@ -37,7 +37,7 @@ async fn page(
 ) -> Result<Option<(String, Keyboard)>, Failure> {
     let Some(account) = app.account(who).await? else { return Ok(None) };
     let page = app.kms.transfers(who.id.into(), before, PAGE).await?;
-    let text = texts::history(&account, &page.transfers, app.network().await?);
+    let text = texts::history(&account, &page.transfers, &app.network().await?);
     let newest = || (texts::NEWEST, Press::History { before: None });
     let keyboard = match (before, page.next) {
         (None, None) => Keyboard::none(),

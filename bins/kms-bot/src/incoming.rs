@@ -39,18 +39,27 @@ pub(crate) struct Pressed {
     pub(crate) press: Option<Press>,
 }
 
+/// A message in the private chat that is not taken for anything: an edit, a forward, no text. It
+/// may hold a password all the same.
+pub(crate) struct Other {
+    pub(crate) who: Person,
+    pub(crate) message: MessageId,
+}
+
 /// One update.
 pub(crate) enum Incoming {
     Said(Said),
+    Other(Other),
     Pressed(Pressed),
 }
 
 impl Incoming {
-    /// `None` for what the bot does not look at: edits, forwards, channels, anonymous senders,
-    /// other bots, messages by way of bots, anything but text.
+    /// `None` for what the bot does not look at: channels, anonymous senders, other bots, and in
+    /// groups anything but text that somebody wrote.
     pub(crate) fn parse(update: Update) -> Option<Self> {
         match update.kind {
-            UpdateKind::Message(message) => said(message).map(Self::Said),
+            UpdateKind::Message(message) => said(message),
+            UpdateKind::EditedMessage(message) => other(message),
             UpdateKind::CallbackQuery(query) => pressed(query).map(Self::Pressed),
             _ => None,
         }
@@ -59,6 +68,7 @@ impl Incoming {
     pub(crate) fn who(&self) -> &Person {
         match self {
             Self::Said(said) => &said.who,
+            Self::Other(other) => &other.who,
             Self::Pressed(pressed) => &pressed.who,
         }
     }
@@ -73,9 +83,14 @@ fn person(user: User) -> Option<Person> {
     Some(Person { id, username, first_name: user.first_name })
 }
 
-fn said(message: Message) -> Option<Said> {
-    if message.sender_chat.is_some() || message.via_bot.is_some() {
+fn said(message: Message) -> Option<Incoming> {
+    if message.sender_chat.is_some() {
         return None;
+    }
+    let written =
+        message.via_bot.is_none() && message.forward_origin().is_none() && message.text().is_some();
+    if !written {
+        return other(message);
     }
     let who = person(message.from?)?;
     let (chat, private) = (message.chat.id, message.chat.is_private());
@@ -83,17 +98,21 @@ fn said(message: Message) -> Option<Said> {
         return None;
     }
     let MessageKind::Common(common) = message.kind else { return None };
-    if common.forward_origin.is_some() {
-        return None;
-    }
     let MediaKind::Text(text) = common.media_kind else { return None };
-    Some(Said {
+    Some(Incoming::Said(Said {
         who,
         message: message.id,
         at: Timestamp(message.date.timestamp_millis()),
         text: Zeroizing::new(text.text),
         group: (!private).then_some(chat),
-    })
+    }))
+}
+
+fn other(message: Message) -> Option<Incoming> {
+    let (chat, private) = (message.chat.id, message.chat.is_private());
+    let who = person(message.from?)?;
+    let own = private && chat.0 == i64::from(who.id);
+    own.then_some(Incoming::Other(Other { who, message: message.id }))
 }
 
 fn pressed(query: CallbackQuery) -> Option<Pressed> {

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use kms_client::ClientError;
-use kms_types::wire::{Event, EventKind};
+use kms_types::wire::{Event, EventKind, TransferState};
 use tokio::sync::oneshot;
 
 use crate::app::{App, Done, Failure};
@@ -18,9 +17,9 @@ use crate::texts;
 
 /// How long one request waits for events.
 const WAIT: Duration = Duration::from_secs(25);
-/// A page is acknowledged after this long although a notice is still on its way.
+/// A page is acknowledged after this long although a notice is still on its way to somebody.
 const TELL_AT_MOST: Duration = Duration::from_secs(30);
-/// How often a notice is tried while Telegram does not answer.
+/// How often a notice is tried that alone does not get through.
 const TRIES: u32 = 5;
 
 /// Follows the events for ever. They come at least once, and are acknowledged when they were
@@ -62,21 +61,28 @@ async fn tell_all(app: &Arc<App>, lanes: &Lanes, events: Vec<Event>) {
         });
         is_done
     });
-    // A dropped channel is a panic, which is logged where it is caught.
-    let _ = tokio::time::timeout(TELL_AT_MOST, join_all(told)).await;
+    // A dropped channel is a panic, which is logged where it is caught. One person's lane holds
+    // nobody else's notices; while Telegram answers nobody, they wait.
+    let mut told = std::pin::pin!(join_all(told));
+    while tokio::time::timeout(TELL_AT_MOST, &mut told).await.is_err() && !app.telegram.is_alive() {
+    }
 }
 
 async fn tell(app: &App, event: Event) {
-    for failures in 0..TRIES {
+    let mut failures = 0;
+    while failures < TRIES {
         match try_tell(app, &event).await {
             Ok(()) => return,
             Err(Failure::Telegram(TelegramError::Gone)) => {
                 tracing::info!("a notice was not told: the person can not be written to");
                 return;
             }
-            Err(Failure::Kms(ClientError::Unreachable(_)))
-            | Err(Failure::Telegram(TelegramError::Unreachable(_))) => {
+            Err(Failure::Telegram(TelegramError::Unreachable(_))) if !app.telegram.is_alive() => {
+                tokio::time::sleep(backoff(TRIES)).await;
+            }
+            Err(Failure::Telegram(TelegramError::Unreachable(_)) | Failure::Kms(_)) => {
                 tokio::time::sleep(backoff(failures)).await;
+                failures += 1;
             }
             Err(error) => {
                 tracing::warn!(%error, "a notice could not be told");
@@ -92,13 +98,18 @@ async fn try_tell(app: &App, event: &Event) -> Done {
     let text = match &event.what {
         EventKind::TransferChanged { transfer } => {
             // Transfers that another client sends have no message here.
-            return match ClientRef::of(transfer) {
-                Some(client_ref) => send::show(app, who, client_ref.message, transfer).await,
-                None => Ok(()),
+            let Some(client_ref) = ClientRef::of(transfer) else { return Ok(()) };
+            let message = client_ref.message;
+            // Who deleted the message is told how it ended, once.
+            return match transfer.state {
+                TransferState::Mined | TransferState::Failed => {
+                    send::show(app, who, message, transfer).await
+                }
+                _ => send::update(app, who, message, transfer).await,
             };
         }
         EventKind::Received { transfer } => {
-            let text = texts::received(transfer, app.network().await?);
+            let text = texts::received(transfer, &app.network_of(transfer).await?);
             let keyboard = Keyboard::row([(texts::BALANCE, Press::Command(Name::Balance))]);
             app.telegram.say(who, &text, keyboard).await?;
             return Ok(());

@@ -32,7 +32,9 @@ impl Password {
     /// The old and the new one, each on a line of its own.
     pub(crate) fn old_and_new(self) -> Option<(Self, Self)> {
         let (old, new) = self.0.trim().split_once('\n')?;
-        let line = |text: &str| Self(Zeroizing::new(text.trim_end_matches('\r').to_owned()));
+        // As every other message with a password is.
+        let (old, new) = (old.trim(), new.trim());
+        let line = |text: &str| Self(Zeroizing::new(text.to_owned()));
         if old.is_empty() || new.is_empty() || new.contains('\n') {
             return None;
         }
@@ -96,8 +98,9 @@ mod tests {
             password(text).old_and_new().map(|(old, new)| (old.0.to_string(), new.0.to_string()))
         };
         assert_eq!(lines("old one\nnew one"), Some(("old one".into(), "new one".into())));
-        assert_eq!(lines("old one\r\nnew one\n"), Some(("old one".into(), "new one".into())));
-        for bad in ["", "old", "old\n", "\nnew", "a\nb\nc", "a\n\nb"] {
+        assert_eq!(lines(" old one \r\n new one\n"), Some(("old one".into(), "new one".into())));
+        assert_eq!(lines("a\n\nb"), Some(("a".into(), "b".into())));
+        for bad in ["", "old", "old\n", "\nnew", "a\nb\nc"] {
             assert_eq!(lines(bad), None, "{bad:?}");
         }
     }

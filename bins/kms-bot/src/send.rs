@@ -9,7 +9,8 @@ use std::str::FromStr;
 
 use kms_client::ClientError;
 use kms_types::wire::{
-    ConfirmTransfer, QuoteAmount, QuoteTransfer, SeenUsername, Transfer, TransferState,
+    ConfirmTransfer, Network, QuoteAmount, QuoteTransfer, SeenUsername, Transfer, TransferState,
+    Warning,
 };
 use kms_types::{Amount, ErrorCode, EthAddress, Recipient, TelegramId, TransferId, Username, Wei};
 use sha2::{Digest, Sha256};
@@ -22,6 +23,7 @@ use crate::command::{self, SendArgs, SendError};
 use crate::incoming::Person;
 use crate::password::Password;
 use crate::steps::Step;
+use crate::telegram::TelegramError;
 use crate::texts;
 
 /// What a person agrees to.
@@ -40,8 +42,11 @@ pub(crate) struct Seen([u8; 8]);
 
 impl Seen {
     fn of(transfer: &Transfer) -> Self {
-        let Transfer { to, value, max_fee, .. } = transfer;
-        let hash = Sha256::digest(format!("{} {value} {max_fee}", to.address));
+        Self::of_parts(transfer.to.address, transfer.value, transfer.max_fee)
+    }
+
+    fn of_parts(to: EthAddress, value: Wei, max_fee: Wei) -> Self {
+        let hash = Sha256::digest(format!("{to} {value} {max_fee}"));
         let mut seen = [0; 8];
         seen.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
         Self(seen)
@@ -105,7 +110,7 @@ pub(crate) async fn begin(app: &App, who: &Person, args: SendArgs) -> Done {
 }
 
 async fn ask_amount(app: &App, who: &Person, to: Recipient) -> Done {
-    let text = texts::ask_amount(&to.to_string(), app.network().await?);
+    let text = texts::ask_amount(&to.to_string(), &app.network().await?);
     app.steps.set(who.id, Step::SendAmount { to });
     app.telegram.say(who.id, &text, leave()).await?;
     Ok(())
@@ -119,6 +124,7 @@ pub(crate) async fn answer_to(
     amount: Option<QuoteAmount>,
 ) -> Done {
     match (text.trim().parse::<Recipient>(), amount) {
+        _ if !command::names_somebody(text) => can_not_read(app, who, &SendError::Mark).await,
         (Err(error), _) => can_not_read(app, who, &error.into()).await,
         (Ok(to), None) => ask_amount(app, who, to).await,
         (Ok(to), Some(amount)) => quote(app, who, to, amount).await,
@@ -159,7 +165,8 @@ async fn quote_in(
             Recipient::Username(name) => match holder(app, name).await? {
                 Holder::Nobody => return Ok((texts::unknown_name(name), Keyboard::none())),
                 Holder::Left => return Ok((texts::name_left(name), Keyboard::none())),
-                Holder::Here { display } => display,
+                Holder::Unclear => return Ok((texts::NAME_UNCLEAR.to_owned(), Keyboard::none())),
+                Holder::Here(display) => display,
             },
         };
         let body = QuoteTransfer {
@@ -170,12 +177,13 @@ async fn quote_in(
             client_ref: Some(ClientRef { message, all }.to_string()),
         };
         let transfer = app.kms.quote(&body).await?;
-        let text = texts::quote(&transfer, app.network().await?, display.as_deref());
-        Ok((text, confirm_or_cancel(&transfer)))
+        let network = app.network_of(&transfer).await?;
+        let text = texts::quote(&transfer, &network, display.as_deref());
+        Ok((text, confirm_or_cancel(transfer.id, Seen::of(&transfer))))
     };
     let (text, keyboard) = match quoted.await {
         Ok(shown) => shown,
-        Err(error) => (texts::failure(&error, app.network().await.ok()), Keyboard::none()),
+        Err(error) => (texts::failure(&error, app.known_network().as_ref()), Keyboard::none()),
     };
     Ok(app.telegram.edit(who.id, message, &text, keyboard).await?)
 }
@@ -185,10 +193,10 @@ enum Holder {
     Nobody,
     /// Whoever had it here does not have it at Telegram any more.
     Left,
-    Here {
-        /// As Telegram shows them.
-        display: Option<String>,
-    },
+    /// Telegram does not say.
+    Unclear,
+    /// As Telegram shows them.
+    Here(Option<String>),
 }
 
 /// Asks the server, and Telegram whether it is still so: somebody who took another name without
@@ -199,11 +207,14 @@ async fn holder(app: &App, name: &Username) -> Result<Holder, ClientError> {
         Ok((_, username)) if username.as_ref() != Some(name) => {
             let seen = SeenUsername { username, seen_at: clock::now() };
             app.kms.seen_username(record.telegram_id.into(), &seen).await?;
+            app.forget_name(record.telegram_id);
             Ok(Holder::Left)
         }
-        Ok((display, _)) => Ok(Holder::Here { display }),
-        // Telegram does not say: what the server knows has to do.
-        Err(_) => Ok(Holder::Here { display: None }),
+        Ok((display, _)) => Ok(Holder::Here(display)),
+        Err(error) => {
+            tracing::warn!(%error, "Telegram does not say whose a name is");
+            Ok(Holder::Unclear)
+        }
     }
 }
 
@@ -225,7 +236,9 @@ pub(crate) async fn ask_password(
     message: MessageId,
     id: TransferId,
     seen: Seen,
+    although_moved: bool,
 ) -> Notice {
+    app.leave_step(who).await;
     let Some(transfer) = own(app, who, id).await? else { return Ok(Some(texts::STALE_BUTTON)) };
     if transfer.state != TransferState::Quoted {
         show(app, who.id, message, &transfer).await?;
@@ -239,7 +252,8 @@ pub(crate) async fn ask_password(
     let display = match &transfer.to.username {
         None => None,
         Some(name) => match holder(app, name).await? {
-            Holder::Here { display } => display,
+            Holder::Here(display) => display,
+            Holder::Unclear => return Ok(Some(texts::NAME_UNCLEAR)),
             Holder::Left | Holder::Nobody => {
                 app.kms.cancel(id).await?;
                 let text = texts::name_left(name);
@@ -248,13 +262,35 @@ pub(crate) async fn ask_password(
             }
         },
     };
-    let screen = texts::quote(&transfer, app.network().await?, display.as_deref());
+    let screen = texts::quote(&transfer, &app.network_of(&transfer).await?, display.as_deref());
+    if transfer.warnings.contains(&Warning::NameMoved) && !although_moved {
+        let text = texts::ask_moved(&screen);
+        let keyboard = Keyboard::row([
+            (texts::CONFIRM_MOVED, Press::ConfirmMoved { transfer: id, seen }),
+            cancel_press(id),
+        ]);
+        app.telegram.edit(who.id, message, &text, keyboard).await?;
+        return Ok(None);
+    }
     let text = texts::ask_password(&screen);
     let Transfer { to, value, max_fee, .. } = transfer;
     let shown = Shown { to_address: to.address, value, max_fee, screen };
-    app.steps.set(who.id, Step::SendPassword { transfer: id, shown, message });
     app.telegram.edit(who.id, message, &text, cancel_button(id)).await?;
+    app.steps.set(who.id, Step::SendPassword { transfer: id, shown, message });
     Ok(None)
+}
+
+/// Takes the question for the password back: the screen is as it was before `Confirm`.
+pub(crate) async fn unask(
+    app: &App,
+    who: &Person,
+    message: MessageId,
+    id: TransferId,
+    shown: &Shown,
+) -> Done {
+    let seen = Seen::of_parts(shown.to_address, shown.value, shown.max_fee);
+    let keyboard = confirm_or_cancel(id, seen);
+    Ok(app.telegram.edit(who.id, message, &shown.screen, keyboard).await?)
 }
 
 /// The password came: signs and sends.
@@ -267,7 +303,11 @@ pub(crate) async fn confirm(
     password: Password,
 ) -> Done {
     let Shown { to_address, value, max_fee, screen } = shown;
-    app.telegram.edit(who.id, message, &texts::sending(&screen), Keyboard::none()).await?;
+    let sending = texts::sending(&screen);
+    // The password is gone from the chat: whatever becomes of the screen, it is used now.
+    if let Err(error) = app.telegram.edit(who.id, message, &sending, Keyboard::none()).await {
+        tracing::warn!(%error, "a screen could not be changed");
+    }
     let password_hash = password.hash(who.id).await;
     let body = ConfirmTransfer { password_hash, to_address, value, max_fee };
     let error = match app.kms.confirm(id, &body).await {
@@ -277,20 +317,21 @@ pub(crate) async fn confirm(
         }
         Err(error) => error,
     };
-    let why = texts::failure(&error, app.network().await.ok());
+    let why = texts::failure(&error, app.known_network().as_ref());
     let renew = || Keyboard::row([(texts::RENEW, Press::Renew(id)), cancel_press(id)]);
     let check = || Keyboard::row([(texts::CHECK, Press::Check(id))]);
     let (text, keyboard) = match outcome(&error) {
         Outcome::Again => {
             let text = texts::wrong_password(&screen);
-            return Ok(app.telegram.edit(who.id, message, &text, cancel_button(id)).await?);
+            let keyboard = cancel_button(id);
+            return Ok(app.telegram.edit_or_say(who.id, message, &text, keyboard).await?);
         }
         Outcome::Unknown => (texts::outcome_unknown(&screen), check()),
         Outcome::Later => (texts::refused(&screen, &why), check().and_row([cancel_press(id)])),
         Outcome::Refused => (texts::refused(&screen, &why), renew()),
     };
     app.steps.end(who.id);
-    Ok(app.telegram.edit(who.id, message, &text, keyboard).await?)
+    Ok(app.telegram.edit_or_say(who.id, message, &text, keyboard).await?)
 }
 
 /// What a refused confirmation means.
@@ -343,8 +384,9 @@ pub(crate) async fn renew(app: &App, who: &Person, message: MessageId, id: Trans
     }
     let all = ClientRef::of(&old).is_some_and(|client_ref| client_ref.all);
     let amount = match old.value.to_coins().parse::<Amount>() {
-        Ok(amount) if !all => QuoteAmount::Exactly(amount),
-        _ => QuoteAmount::All,
+        _ if all => QuoteAmount::All,
+        Ok(amount) => QuoteAmount::Exactly(amount),
+        Err(_) => return Ok(Some(texts::STALE_BUTTON)),
     };
     let to = match old.to.username {
         Some(name) => Recipient::Username(name),
@@ -377,10 +419,29 @@ pub(crate) async fn show(
     message: MessageId,
     transfer: &Transfer,
 ) -> Done {
-    let network = app.network().await?;
-    let (text, keyboard) = match (transfer.state, &transfer.tx_hash, &network.explorer) {
+    let (text, keyboard) = screen(transfer, &app.network_of(transfer).await?);
+    Ok(app.telegram.edit_or_say(who, message, &text, keyboard).await?)
+}
+
+/// The same, if the message is still there.
+pub(crate) async fn update(
+    app: &App,
+    who: TelegramId,
+    message: MessageId,
+    transfer: &Transfer,
+) -> Done {
+    let (text, keyboard) = screen(transfer, &app.network_of(transfer).await?);
+    match app.telegram.edit(who, message, &text, keyboard).await {
+        Err(TelegramError::Refused(_)) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+fn screen(transfer: &Transfer, network: &Network) -> (String, Keyboard) {
+    match (transfer.state, &transfer.tx_hash, &network.explorer) {
         (TransferState::Quoted, ..) => {
-            (texts::quote(transfer, network, None), confirm_or_cancel(transfer))
+            let keyboard = confirm_or_cancel(transfer.id, Seen::of(transfer));
+            (texts::quote(transfer, network, None), keyboard)
         }
         (TransferState::Expired, ..) => (
             texts::transfer(transfer, network),
@@ -391,13 +452,12 @@ pub(crate) async fn show(
             Keyboard::none().and_link(texts::EXPLORER, &texts::explorer_link(explorer, hash)),
         ),
         _ => (texts::transfer(transfer, network), Keyboard::none()),
-    };
-    Ok(app.telegram.edit_or_say(who, message, &text, keyboard).await?)
+    }
 }
 
-fn confirm_or_cancel(transfer: &Transfer) -> Keyboard {
-    let confirm = Press::Confirm { transfer: transfer.id, seen: Seen::of(transfer) };
-    Keyboard::row([(texts::CONFIRM, confirm), cancel_press(transfer.id)])
+fn confirm_or_cancel(transfer: TransferId, seen: Seen) -> Keyboard {
+    let confirm = Press::Confirm { transfer, seen };
+    Keyboard::row([(texts::CONFIRM, confirm), cancel_press(transfer)])
 }
 
 fn cancel_press(id: TransferId) -> (&'static str, Press) {

@@ -13,7 +13,7 @@ use crate::send::Shown;
 /// After this long the bot does not take a text for an answer any more.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
 /// For this long after a password was wanted, any text may be one.
-const AFTERWARDS: Duration = Duration::from_secs(2 * 60);
+const AFTERWARDS: Duration = Duration::from_secs(60 * 60);
 /// From this many on, those that are over are looked for and removed.
 const MANY: usize = 10_000;
 
@@ -63,12 +63,13 @@ impl Step {
     }
 }
 
-/// What somebody is asked for.
+/// What somebody is asked for, or was.
 #[derive(Debug)]
 struct Asked {
     since: Instant,
-    /// `None` once a password was given or is not wanted any more.
     step: Option<Step>,
+    /// When a password was wanted last.
+    wanted: Option<Instant>,
 }
 
 /// The step of everybody who is asked for something.
@@ -77,11 +78,13 @@ pub(crate) struct Steps(Mutex<HashMap<TelegramId, Asked>>);
 
 impl Steps {
     pub(crate) fn set(&self, who: TelegramId, step: Step) {
-        let mut steps = self.lock();
+        let (mut steps, now) = (self.lock(), Instant::now());
         if steps.len() >= MANY {
-            steps.retain(|_, asked| asked.since.elapsed() < LIFETIME);
+            steps.retain(|_, asked| asked.since.elapsed() < AFTERWARDS);
         }
-        steps.insert(who, Asked { since: Instant::now(), step: Some(step) });
+        let before = steps.remove(&who).and_then(|asked| asked.wanted);
+        let wanted = if step.wants_password() { Some(now) } else { before };
+        steps.insert(who, Asked { since: now, step: Some(step), wanted });
     }
 
     pub(crate) fn get(&self, who: TelegramId) -> Option<Step> {
@@ -90,21 +93,22 @@ impl Steps {
         asked.step.clone()
     }
 
-    /// Ends the step, and says whether there was one.
-    pub(crate) fn end(&self, who: TelegramId) -> bool {
+    /// Ends the step, and gives it if there was one.
+    pub(crate) fn end(&self, who: TelegramId) -> Option<Step> {
         let mut steps = self.lock();
-        let Some(Asked { since, step: Some(step) }) = steps.remove(&who) else { return false };
+        let asked = steps.get_mut(&who)?;
+        let step = asked.step.take()?;
         if step.wants_password() {
-            steps.insert(who, Asked { since: Instant::now(), step: None });
+            asked.wanted = Some(Instant::now());
         }
-        since.elapsed() < LIFETIME
+        Some(step).filter(|_| asked.since.elapsed() < LIFETIME)
     }
 
-    /// Whether a password was wanted until a moment ago: people send it twice, or too late.
+    /// Whether a password is wanted, or was until lately: people send it twice, or too late.
     pub(crate) fn wanted_password(&self, who: TelegramId) -> bool {
         let steps = self.lock();
-        let asked = steps.get(&who).filter(|asked| asked.step.is_none());
-        asked.is_some_and(|asked| asked.since.elapsed() < AFTERWARDS)
+        let wanted = steps.get(&who).and_then(|asked| asked.wanted);
+        wanted.is_some_and(|wanted| wanted.elapsed() < AFTERWARDS)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TelegramId, Asked>> {

@@ -3,13 +3,15 @@
 //! Errors are told by their kind: the token stands in the URL of every call, and what people
 //! wrote may stand in an answer.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use kms_types::{TelegramId, Username};
 use teloxide_core::payloads::{
-    AnswerCallbackQuerySetters, EditMessageTextSetters, SendMessageSetters, SendPhotoSetters,
+    AnswerCallbackQuerySetters, EditMessageTextSetters, SendMessage, SendMessageSetters,
+    SendPhotoSetters,
 };
-use teloxide_core::requests::{Payload, Request, Requester};
+use teloxide_core::requests::{JsonRequest, Payload, Request, Requester};
 use teloxide_core::types::{
     CallbackQueryId, ChatAction, ChatId, InputFile, LinkPreviewOptions, MessageId, ParseMode,
 };
@@ -19,6 +21,12 @@ use crate::buttons::Keyboard;
 
 /// The longest that Telegram's wish to wait is followed.
 const LONGEST_WAIT: u32 = 60;
+/// Telegram counts as answering for this long after it did; polls come back within ten seconds.
+const ALIVE: Duration = Duration::from_secs(30);
+
+/// How the Bot API's refusals begin.
+const REFUSALS: [&str; 6] =
+    ["Bad Request", "Unauthorized", "Forbidden", "Not Found", "Conflict", "Request Entity"];
 
 /// Why Telegram did not do it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -52,6 +60,12 @@ impl From<RequestError> for TelegramError {
                 ApiError::Unknown(text) if text.contains("can't initiate conversation") => {
                     Self::Gone
                 }
+                // What is not one of the Bot API's refusals is Telegram's own trouble: "Bad Gateway".
+                ApiError::Unknown(text)
+                    if !REFUSALS.iter().any(|known| text.starts_with(known)) =>
+                {
+                    Self::Unreachable("an error of its own")
+                }
                 ApiError::InvalidToken => Self::Token,
                 ApiError::TerminatedByOtherGetUpdates => Self::Conflict,
                 error => Self::Refused(error),
@@ -67,10 +81,27 @@ impl From<RequestError> for TelegramError {
 }
 
 /// Telegram, to write to. Its `Debug` would show the token, so there is none.
-#[derive(Clone)]
-pub(crate) struct Telegram(pub(crate) Bot);
+pub(crate) struct Telegram {
+    api: Bot,
+    /// When it last did what it was asked.
+    alive: Mutex<Instant>,
+}
 
 impl Telegram {
+    pub(crate) fn new(api: Bot) -> Self {
+        Self { api, alive: Mutex::new(Instant::now()) }
+    }
+
+    /// Says that Telegram answered.
+    pub(crate) fn answered(&self) {
+        *self.alive.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Whether Telegram answered lately, to anything.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < ALIVE
+    }
+
     /// Writes to somebody.
     pub(crate) async fn say(
         &self,
@@ -78,23 +109,27 @@ impl Telegram {
         html: &str,
         keyboard: Keyboard,
     ) -> Result<MessageId, TelegramError> {
-        self.say_in(chat(to), html, keyboard).await
+        let message = self.message(chat(to), html, keyboard);
+        Ok(self.patiently(&message).await?.id)
     }
 
-    /// Writes into a chat that may be a group.
-    pub(crate) async fn say_in(
+    /// Writes into a group. Its floods are not waited out: they are not this person's.
+    pub(crate) async fn say_in_group(
         &self,
-        chat: ChatId,
+        group: ChatId,
         html: &str,
         keyboard: Keyboard,
-    ) -> Result<MessageId, TelegramError> {
-        let message = self
-            .0
+    ) -> Result<(), TelegramError> {
+        self.message(group, html, keyboard).await?;
+        Ok(())
+    }
+
+    fn message(&self, chat: ChatId, html: &str, keyboard: Keyboard) -> JsonRequest<SendMessage> {
+        self.api
             .send_message(chat, html)
             .parse_mode(ParseMode::Html)
             .link_preview_options(no_preview())
-            .reply_markup(keyboard.into_markup());
-        Ok(patiently(&message).await?.id)
+            .reply_markup(keyboard.into_markup())
     }
 
     /// Changes a message; its buttons are these afterwards. The same text again is no error.
@@ -106,12 +141,12 @@ impl Telegram {
         keyboard: Keyboard,
     ) -> Result<(), TelegramError> {
         let edited = self
-            .0
+            .api
             .edit_message_text(chat(of), message, html)
             .parse_mode(ParseMode::Html)
             .link_preview_options(no_preview())
             .reply_markup(keyboard.into_markup());
-        match patiently(&edited).await {
+        match self.patiently(&edited).await {
             Ok(_) | Err(RequestError::Api(ApiError::MessageNotModified)) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -137,7 +172,7 @@ impl Telegram {
         of: TelegramId,
         message: MessageId,
     ) -> Result<(), TelegramError> {
-        match patiently(&self.0.delete_message(chat(of), message)).await {
+        match self.patiently(&self.api.delete_message(chat(of), message)).await {
             Ok(_) | Err(RequestError::Api(ApiError::MessageToDeleteNotFound)) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -152,12 +187,12 @@ impl Telegram {
         keyboard: Keyboard,
     ) -> Result<(), TelegramError> {
         let picture = self
-            .0
+            .api
             .send_photo(chat(to), InputFile::memory(png).file_name("address.png"))
             .caption(caption)
             .parse_mode(ParseMode::Html)
             .reply_markup(keyboard.into_markup());
-        patiently(&picture).await?;
+        self.patiently(&picture).await?;
         Ok(())
     }
 
@@ -167,7 +202,7 @@ impl Telegram {
         query: CallbackQueryId,
         notice: Option<&str>,
     ) -> Result<(), TelegramError> {
-        let answer = self.0.answer_callback_query(query);
+        let answer = self.api.answer_callback_query(query);
         match notice {
             Some(notice) => answer.text(notice).await?,
             None => answer.await?,
@@ -178,7 +213,30 @@ impl Telegram {
     /// Shows that an answer is on its way.
     pub(crate) async fn typing(&self, to: TelegramId) {
         // It only decorates: nothing depends on it.
-        let _ = self.0.send_chat_action(chat(to), ChatAction::Typing).await;
+        let _ = self.api.send_chat_action(chat(to), ChatAction::Typing).await;
+    }
+
+    /// Waits as long as Telegram wants, and repeats.
+    async fn patiently<R>(
+        &self,
+        request: &R,
+    ) -> Result<<R::Payload as Payload>::Output, RequestError>
+    where
+        R: Request<Err = RequestError> + Sync,
+        R::SendRef: Send,
+    {
+        loop {
+            match request.send_ref().await {
+                Err(RequestError::RetryAfter(wait)) if wait.seconds() <= LONGEST_WAIT => {
+                    tokio::time::sleep(Duration::from_secs(wait.seconds().into())).await;
+                }
+                Ok(output) => {
+                    self.answered();
+                    return Ok(output);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// What Telegram shows now of somebody who started the bot: first name and username.
@@ -186,7 +244,7 @@ impl Telegram {
         &self,
         of: TelegramId,
     ) -> Result<(Option<String>, Option<Username>), TelegramError> {
-        let shown = patiently(&self.0.get_chat(chat(of))).await?;
+        let shown = self.patiently(&self.api.get_chat(chat(of))).await?;
         let username = shown.username().and_then(|name| name.parse().ok());
         Ok((shown.first_name().map(str::to_owned), username))
     }
@@ -206,18 +264,26 @@ fn no_preview() -> LinkPreviewOptions {
     }
 }
 
-/// Waits as long as Telegram wants, and repeats.
-async fn patiently<R>(request: &R) -> Result<<R::Payload as Payload>::Output, RequestError>
-where
-    R: Request<Err = RequestError> + Sync,
-    R::SendRef: Send,
-{
-    loop {
-        match request.send_ref().await {
-            Err(RequestError::RetryAfter(wait)) if wait.seconds() <= LONGEST_WAIT => {
-                tokio::time::sleep(Duration::from_secs(wait.seconds().into())).await;
-            }
-            other => return other,
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_that_the_library_does_not_know_are_told_apart() {
+        let error =
+            |text: &str| TelegramError::from(RequestError::Api(ApiError::Unknown(text.to_owned())));
+        let gone = error("Forbidden: bot can't initiate conversation with a user");
+        assert!(matches!(gone, TelegramError::Gone));
+        assert!(matches!(error("Bad Gateway"), TelegramError::Unreachable(_)));
+        assert!(matches!(error("Internal Server Error: restart"), TelegramError::Unreachable(_)));
+        assert!(matches!(error("Bad Request: SOMETHING_NEW"), TelegramError::Refused(_)));
+    }
+
+    #[test]
+    fn errors_do_not_show_what_was_answered() {
+        let source = serde_json::from_str::<u8>("x").unwrap_err().into();
+        let error = RequestError::InvalidJson { source, raw: "a password".into() };
+        let error = TelegramError::from(error);
+        assert!(!format!("{error} {error:?}").contains("password"));
     }
 }

@@ -16,6 +16,7 @@ use crate::command::{Name, SendError};
 use crate::password::Weak;
 
 pub(crate) const CONFIRM: &str = "✅ Confirm";
+pub(crate) const CONFIRM_MOVED: &str = "⚠️ It is really them";
 pub(crate) const CANCEL: &str = "✖️ Cancel";
 pub(crate) const RENEW: &str = "🔄 Renew";
 pub(crate) const CHECK: &str = "🔎 Check";
@@ -30,7 +31,7 @@ pub(crate) const OLDER: &str = "Older ›";
 pub(crate) const EXPLORER: &str = "🔗 Open in the explorer";
 pub(crate) const PRIVATE_CHAT: &str = "Open the private chat";
 
-pub(crate) const GROUP: &str = "Money and passwords belong into our private chat.";
+pub(crate) const GROUP: &str = "Money and passwords belong in our private chat.";
 pub(crate) const NOT_YOURS: &str = "This button is not yours.";
 pub(crate) const STALE_BUTTON: &str = "This button does not work any more.";
 pub(crate) const UP_TO_DATE: &str = "Up to date.";
@@ -48,14 +49,22 @@ pub(crate) const NOT_AS_SHOWN: &str =
 pub(crate) const UNKNOWN_COMMAND: &str =
     "I do not know this command; /help lists them. A password can not begin with a slash.";
 pub(crate) const UNASKED: &str = "I was not waiting for an answer; /help lists what I can do. \
-     If this was a password, delete your message, and press the button again.";
+     If this was a password, delete your message and begin again.";
 pub(crate) const UNASKED_DELETED: &str = "I was not waiting for a password any more. I deleted your \
      message, in case it was one, and did not use it.";
+pub(crate) const NOT_WRITTEN: &str = "I take passwords only from a new text message that you write \
+     yourself. I deleted this one, in case it showed yours.";
+pub(crate) const NAME_UNCLEAR: &str = "⚠️ Telegram does not tell right now whether that name is \
+     still theirs. Nothing was sent. Try again in a minute, or pay an address.";
+pub(crate) const CHANGE_UNKNOWN: &str = "❔ The wallet service did not answer, so I can not say \
+     whether your password was changed. Use the new one; if it is wrong, the old one still works.";
 pub(crate) const NOT_DELETED: &str = "⚠️ I could not delete your message with the password, so I \
      did not use it. Delete it yourself, and try again with /start, /send or /password.";
 pub(crate) const TWO_LINES: &str = "Write both passwords in one message: the old one, then a new \
      line, then the new one.";
 pub(crate) const SAME_PASSWORD: &str = "The new password is the old one. Choose another.";
+const OUR_SIDE: &str =
+    "Something does not work on our side right now. Please try again in a minute.";
 const NOT_END_TO_END: &str = "Telegram chats with bots are not end-to-end encrypted. I delete your \
      message at once, before I use it; use a password that you use nowhere else.";
 
@@ -113,7 +122,7 @@ pub(crate) fn describes(command: Name) -> &'static str {
         Name::Receive => "your address, to be paid",
         Name::History => "your payments",
         Name::Password => "change your password",
-        Name::Recover => "you forgot your password",
+        Name::Recover => "reset a forgotten password",
         Name::Cancel => "leave the current step",
         Name::Help => "this list",
     }
@@ -225,8 +234,8 @@ pub(crate) fn quote(transfer: &Transfer, network: &Network, display: Option<&str
     };
     let _ = write!(text, "to {whom}\n<code>{}</code>\n", to.address);
     let before = match transfer.warnings.contains(&Warning::FirstPayment) {
-        true => "you never paid it before",
-        false => "you paid it before",
+        true => "you have never paid this address",
+        false => "you have paid it before",
     };
     let _ = match to.since {
         Some(since) => writeln!(text, "A wallet here since {}; {before}.", date(since)),
@@ -258,6 +267,10 @@ pub(crate) fn quote(transfer: &Transfer, network: &Network, display: Option<&str
 
 pub(crate) fn ask_password(quote: &str) -> String {
     format!("{quote}\n\n🔑 Send your password as your next message to confirm.")
+}
+
+pub(crate) fn ask_moved(quote: &str) -> String {
+    format!("{quote}\n\n✋ Are you sure that this is the person you mean?")
 }
 
 pub(crate) fn wrong_password(before: &str) -> String {
@@ -388,16 +401,15 @@ pub(crate) fn recovery_done(address: EthAddress) -> String {
 
 pub(crate) fn name_left(username: &Username) -> String {
     format!(
-        "⚠️ {username} is not the name of the person any more who has a wallet here under it. \
-         Nothing was sent. Ask the person for their new name or their address."
+        "⚠️ {username} no longer belongs to the person who registered it here. Nothing was sent. Ask \
+         them for their new name or their address."
     )
 }
 
 /// Why the server did not do it. Nothing was changed, unless the server is unreachable.
 pub(crate) fn failure(error: &ClientError, network: Option<&Network>) -> String {
     let ClientError::Problem(problem) = error else {
-        return "I can not reach the wallet service right now. Nothing is lost: please try again \
-                in a minute."
+        return "I can not reach the wallet service right now. Please try again in a minute."
             .to_owned();
     };
     let after = Duration::from_secs(problem.retry_after.unwrap_or(60));
@@ -407,10 +419,8 @@ pub(crate) fn failure(error: &ClientError, network: Option<&Network>) -> String 
         ErrorCode::PasswordLocked => {
             format!("Too many wrong passwords. Try again in {}.", wait(after))
         }
-        ErrorCode::RateLimited => format!("That was too often. Try again in {}.", wait(after)),
-        ErrorCode::Busy => {
-            "There is much to do right now. Please try again in a minute.".to_owned()
-        }
+        ErrorCode::RateLimited => format!("Too many requests. Try again in {}.", wait(after)),
+        ErrorCode::Busy => "The service is busy. Please try again in a minute.".to_owned(),
         ErrorCode::AccountFrozen => "Your wallet is frozen: it can not pay. Ask whoever runs this \
                                      bot."
             .to_owned(),
@@ -422,18 +432,16 @@ pub(crate) fn failure(error: &ClientError, network: Option<&Network>) -> String 
             .to_owned(),
         ErrorCode::SelfTransfer => "That is your own wallet.".to_owned(),
         ErrorCode::InsufficientFunds => match (problem.missing, network) {
-            (Some(missing), Some(network)) => format!(
-                "You do not have that much: {} are missing for the amount and the network fee.",
-                coins(missing, network)
-            ),
+            (Some(missing), Some(network)) => {
+                format!("You are {} short, including the network fee.", coins(missing, network))
+            }
             _ => "You do not have that much.".to_owned(),
         },
         ErrorCode::WouldRevert => "The recipient's contract would refuse this payment.".to_owned(),
         ErrorCode::QuoteExpired => "This quote is too old. Nothing was sent.".to_owned(),
         ErrorCode::QuoteMismatch => NOT_AS_SHOWN.to_owned(),
-        _ if problem.status >= 500 => "Something does not work on our side right now. Nothing was \
-                                       changed: please try again in a minute."
-            .to_owned(),
+        ErrorCode::Unauthorized | ErrorCode::Forbidden => OUR_SIDE.to_owned(),
+        _ if problem.status >= 500 => OUR_SIDE.to_owned(),
         _ => esc(&sentence(&problem.detail)),
     }
 }
@@ -445,7 +453,7 @@ pub(crate) fn unknown_name(username: &Username) -> String {
 pub(crate) fn outcome_unknown(quote: &str) -> String {
     format!(
         "{quote}\n\n❔ The wallet service does not answer, so I can not say yet whether this was \
-         sent. It is never sent twice. This message tells it as soon as I know; or press {CHECK}."
+         sent. It is never sent twice. I will update this message as soon as I know; or press {CHECK}."
     )
 }
 

@@ -39,7 +39,7 @@ pub(crate) async fn create(app: &App, said: &Said, password: Password) -> Done {
     let (text, keyboard) = match made.await {
         Ok((account, network)) => {
             app.steps.end(who.id);
-            (texts::wallet(&account, network, true), keyboard())
+            (texts::wallet(&account, &network, true), keyboard())
         }
         Err(error) => (texts::failure(&error, None), Keyboard::none()),
     };
@@ -48,7 +48,7 @@ pub(crate) async fn create(app: &App, said: &Said, password: Password) -> Done {
 
 /// The wallet of somebody who has one.
 pub(crate) async fn show(app: &App, who: &Person, account: &Account) -> Done {
-    let text = texts::wallet(account, app.network().await?, false);
+    let text = texts::wallet(account, &app.network().await?, false);
     app.telegram.say(who.id, &text, keyboard()).await?;
     Ok(())
 }
@@ -76,7 +76,7 @@ pub(crate) async fn refresh(app: &App, who: &Person, message: MessageId) -> Done
 
 async fn balance_text(app: &App, who: &Person) -> Result<String, Failure> {
     let balance = app.kms.balance(who.id.into()).await?;
-    Ok(texts::balance(&balance, app.network().await?))
+    Ok(texts::balance(&balance, &app.network().await?))
 }
 
 fn balance_keyboard() -> Keyboard {
@@ -91,7 +91,7 @@ fn balance_keyboard() -> Keyboard {
 pub(crate) async fn receive(app: &App, who: &Person) -> Done {
     let Some(account) = app.account(who).await? else { return Ok(()) };
     let address = account.address.to_string();
-    let text = texts::receive(account.address, app.network().await?);
+    let text = texts::receive(account.address, &app.network().await?);
     let keyboard = Keyboard::none().and_copy(texts::COPY, &address);
     match qr::png(&address) {
         Some(png) => app.telegram.picture(who.id, png, &text, keyboard).await?,

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 use kms_sandbox::{Page, Stage, StageOptions, tour};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The whole wallet KMS on this machine, with two phones in a browser.
 #[derive(Debug, Parser)]
@@ -47,7 +48,11 @@ async fn stay(port: u16) -> anyhow::Result<()> {
     println!("    -H 'Authorization: Bearer {}' \\", stage.token);
     println!("    {}/v1/network\n", stage.url());
     println!("Ready in {:.1} s. Everything is gone after ctrl-c.", started.elapsed().as_secs_f64());
-    tokio::signal::ctrl_c().await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+    }
     page.close().await;
     if let Some(stage) = Arc::into_inner(stage) {
         stage.clear().await;

@@ -11,6 +11,27 @@ pub(crate) struct Formatted {
     pub(crate) entities: Vec<Value>,
 }
 
+impl Formatted {
+    /// Without the white space at both ends, as Telegram stores it.
+    fn trimmed(self) -> Self {
+        let cut = utf16_len(&self.text) - utf16_len(self.text.trim_start());
+        let text = self.text.trim().to_owned();
+        let length = utf16_len(&text);
+        let place = |entity: &Value, name: &str| {
+            entity.get(name).and_then(Value::as_u64).and_then(|at| usize::try_from(at).ok())
+        };
+        let entities = self.entities.into_iter().filter_map(|mut entity| {
+            let (start, size) = (place(&entity, "offset")?, place(&entity, "length")?);
+            let end = (start + size).saturating_sub(cut).min(length);
+            let start = start.saturating_sub(cut);
+            (entity["offset"], entity["length"]) = (json!(start), json!(end.checked_sub(start)?));
+            (end > start).then_some(entity)
+        });
+        let entities = entities.collect();
+        Self { text, entities }
+    }
+}
+
 struct Open {
     tag: String,
     offset: usize,
@@ -72,8 +93,7 @@ pub(crate) fn parse(html: &str) -> Result<Formatted, Refusal> {
         let tag = left.tag;
         return Err(wrong(format!("Can't find end tag corresponding to start tag \"{tag}\"")));
     }
-    out.text = out.text.trim_end().to_owned();
-    Ok(out)
+    Ok(out.trimmed())
 }
 
 /// The character that an entity stands for; a lone `&` stands for itself, as at Telegram.
@@ -140,6 +160,13 @@ mod tests {
                 json!({"type": "text_link", "offset": 11, "length": 1, "url": "https://a.b/c"}),
             ]
         );
+    }
+
+    #[test]
+    fn white_space_at_the_ends_is_gone_with_its_entities() {
+        let parsed = parse("\n <b> a</b> b<i> </i>").unwrap();
+        assert_eq!(parsed.text, "a b");
+        assert_eq!(parsed.entities, [json!({"type": "bold", "offset": 0, "length": 1})]);
     }
 
     #[test]

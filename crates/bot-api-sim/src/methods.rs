@@ -60,7 +60,7 @@ fn change(state: &mut State, method: &str, form: &Form) -> Result<Value, Refusal
         "sendphoto" => {
             let missing = || Refusal::bad_request("there is no photo in the request");
             let photo = form.file("photo").ok_or_else(missing)?;
-            if !photo.starts_with(b"\x89PNG") && !photo.starts_with(b"\xff\xd8") {
+            if !is_picture(&photo) {
                 return Err(Refusal::bad_request("IMAGE_PROCESS_FAILED"));
             }
             send(state, form, formatted(form, "caption", LONGEST_CAPTION)?, Some(photo))
@@ -75,6 +75,9 @@ fn change(state: &mut State, method: &str, form: &Form) -> Result<Value, Refusal
 
 async fn get_updates(shared: &Shared, form: &Form) -> Result<Value, Refusal> {
     let offset = form.integer("offset").unwrap_or(0);
+    if offset < 0 {
+        return Err(Refusal::bad_request("negative offsets are not simulated"));
+    }
     let limit = form.integer("limit").and_then(|limit| usize::try_from(limit).ok()).unwrap_or(100);
     let seconds = form.integer("timeout").and_then(|seconds| u64::try_from(seconds).ok());
     let deadline = Instant::now() + Duration::from_secs(seconds.unwrap_or(0).min(50));
@@ -231,6 +234,18 @@ fn get_chat(state: &State, form: &Form) -> Result<Value, Refusal> {
         "premium_subscription": true, "gifts_from_channels": true,
     });
     Ok(full)
+}
+
+/// Whether it is a PNG that can be read to its end, within Telegram's size.
+fn is_picture(bytes: &[u8]) -> bool {
+    let decode = || -> Option<bool> {
+        let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().ok()?;
+        let (width, height) = reader.info().size();
+        let mut pixels = vec![0; reader.output_buffer_size()?];
+        reader.next_frame(&mut pixels).ok()?;
+        Some(width.saturating_add(height) <= 10_000)
+    };
+    decode().unwrap_or(false)
 }
 
 /// Only numbers: a bot can not find a person by a username.

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::message::{ButtonKind, Message};
 use crate::server::Sim;
-use crate::state::{BOT_USERNAME, Change, State};
+use crate::state::{BOT_ID, BOT_USERNAME, Change, State, User};
 
 /// What a person can not do.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -16,6 +16,9 @@ pub enum SimError {
     /// The message has no such button.
     #[error("there is no button {0:?} below the message")]
     NoButton(String),
+    /// Somebody else has the username.
+    #[error("somebody has this username")]
+    Taken,
     /// The person is not in the chat.
     #[error("the person is not in the chat")]
     NotThere,
@@ -44,7 +47,11 @@ impl Person {
     pub fn says(&self, text: &str) -> i64 {
         self.sim.change(|state| {
             state.private_chat(self.id);
-            self.send(state, self.id, Message::text(self.id, text))
+            // Telegram's apps let nobody write to a bot that they block.
+            if let Some(user) = state.users.get_mut(&self.id) {
+                user.blocked = false;
+            }
+            self.send(state, self.id, Message::text(self.id, text), false)
         })
     }
 
@@ -54,7 +61,7 @@ impl Person {
         self.sim.change(|state| {
             state.private_chat(self.id);
             let message = Message { forwarded: true, ..Message::text(self.id, text) };
-            self.send(state, self.id, message)
+            self.send(state, self.id, message, false)
         })
     }
 
@@ -65,7 +72,21 @@ impl Person {
     pub fn says_in(&self, group: i64, text: &str) -> Result<i64, SimError> {
         self.sim.change(|state| {
             self.is_in(state, group)?;
-            Ok(self.send(state, group, Message::text(self.id, text)))
+            Ok(self.send(state, group, Message::text(self.id, text), false))
+        })
+    }
+
+    /// Answers a message of the bot in a group.
+    ///
+    /// # Errors
+    /// When the person is not in it, or there is no such message of the bot.
+    pub fn replies_in(&self, group: i64, message: i64, text: &str) -> Result<i64, SimError> {
+        self.sim.change(|state| {
+            let bots = self.message(state, group, message)?.from == BOT_ID;
+            if !bots {
+                return Err(SimError::NoMessage(message));
+            }
+            Ok(self.send(state, group, Message::text(self.id, text), true))
         })
     }
 
@@ -106,7 +127,7 @@ impl Person {
                     if let Some(payload) = url.strip_prefix(&link) {
                         state.private_chat(self.id);
                         let text = format!("/start {payload}");
-                        self.send(state, self.id, Message::text(self.id, &text));
+                        self.send(state, self.id, Message::text(self.id, &text), false);
                     }
                 }
                 ButtonKind::Copy(_) => {}
@@ -128,12 +149,23 @@ impl Person {
     }
 
     /// Takes another username, or none.
-    pub fn renames(&self, username: Option<&str>) {
+    ///
+    /// # Errors
+    /// When somebody has it.
+    pub fn renames(&self, username: Option<&str>) -> Result<(), SimError> {
         self.sim.change(|state| {
+            let taken = |user: &User| {
+                let names = user.username.as_deref().zip(username);
+                names.is_some_and(|(theirs, wanted)| theirs.eq_ignore_ascii_case(wanted))
+            };
+            if state.users.values().any(taken) {
+                return Err(SimError::Taken);
+            }
             if let Some(user) = state.users.get_mut(&self.id) {
                 user.username = username.map(str::to_owned);
             }
-        });
+            Ok(())
+        })
     }
 
     /// Blocks the bot.
@@ -168,7 +200,7 @@ impl Person {
         found.cloned().ok_or(SimError::NoMessage(message))
     }
 
-    fn send(&self, state: &mut State, chat: i64, message: Message) -> i64 {
+    fn send(&self, state: &mut State, chat: i64, message: Message, to_bot: bool) -> i64 {
         let message = state.store(chat, message);
         let json = state.message_json(chat, &message);
         // In groups a bot sees what is meant for it alone (privacy mode).
@@ -176,7 +208,7 @@ impl Person {
             let word = message.text.split_whitespace().next().filter(|word| word.starts_with('/'));
             word.is_some_and(|word| word.split_once('@').is_none_or(|(_, bot)| bot == BOT_USERNAME))
         };
-        if chat == self.id || for_us() {
+        if chat == self.id || to_bot || for_us() {
             state.push("message", json);
         }
         message.id

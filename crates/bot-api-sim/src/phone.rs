@@ -112,6 +112,12 @@ impl Phone {
         self.person.presses(self.chat, message.id, button)
     }
 
+    /// The last message of the bot.
+    #[must_use]
+    pub fn last_of_bot(&self) -> Option<Message> {
+        self.sim.messages(self.chat).into_iter().rev().find(|message| message.from == BOT_ID)
+    }
+
     /// Begins another story: what was said is not told, nor heard, any more.
     pub fn forget(&mut self) {
         self.forgotten = self.changes().len();

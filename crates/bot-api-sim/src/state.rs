@@ -86,6 +86,7 @@ pub(crate) struct State {
     pub(crate) poll: u64,
     last_update: i64,
     last_message: i64,
+    last_date: i64,
 }
 
 impl State {
@@ -149,7 +150,9 @@ impl State {
     pub(crate) fn store(&mut self, chat: i64, mut message: Message) -> Message {
         self.last_message += 1;
         message.id = self.last_message;
-        message.date = now();
+        // One second each, so that what came later is dated later.
+        message.date = now().max(self.last_date + 1);
+        self.last_date = message.date;
         if let Some(chat) = self.chats.get_mut(&chat) {
             let shown = Some(Box::new(message.clone()));
             chat.changes.push(Change::Sent { message: message.id, from: message.from, shown });

@@ -15,7 +15,14 @@ use teloxide_core::types::{
 };
 use teloxide_core::{ApiError, Bot, RequestError};
 
-const PNG: &[u8] = b"\x89PNG and the rest";
+/// One black pixel.
+fn png() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, 1, 1);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder.write_header().unwrap().write_image_data(&[0]).unwrap();
+    bytes
+}
 
 fn start() -> (Sim, Bot) {
     let sim = Sim::start().unwrap();
@@ -167,10 +174,13 @@ async fn pictures_are_uploaded_and_their_text_can_not_be_edited() {
     let (sim, bot) = start();
     let ann = ann(&sim);
     ann.says("/receive");
-    let sent = bot.send_photo(ANN, InputFile::memory(PNG)).caption("scan").await.unwrap();
-    assert_eq!(ann.chat().last().unwrap().photo.as_deref(), Some(PNG));
+    let sent = bot.send_photo(ANN, InputFile::memory(png())).caption("scan").await.unwrap();
+    assert_eq!(ann.chat().last().unwrap().photo, Some(png()));
     assert!(bot.edit_message_text(ANN, sent.id, "x").await.is_err());
-    assert!(bot.send_photo(ANN, InputFile::memory(&b"text"[..])).await.is_err(), "no picture");
+    for broken in [&b"text"[..], &png()[..20]] {
+        let sent = bot.send_photo(ANN, InputFile::memory(broken.to_vec())).await;
+        assert!(refusal(sent).contains("IMAGE_PROCESS_FAILED"));
+    }
 }
 
 #[tokio::test]
@@ -189,8 +199,12 @@ async fn a_group_shows_the_bot_commands_alone_and_links_lead_to_the_private_chat
     let link = "https://t.me/wallet_kms_bot?start=balance".parse().unwrap();
     let link = InlineKeyboardMarkup::new([[InlineKeyboardButton::url("Open", link)]]);
     let sent = bot.send_message(ChatId(group), "in private").reply_markup(link).await.unwrap();
+    let reply = ann.replies_in(group, i64::from(sent.id.0), "an answer").unwrap();
     let theirs = bot.delete_message(ChatId(group), message.id).await;
     assert!(theirs.is_err(), "somebody else's message in a group");
+    let last = updates(&bot, update[0].id.as_offset()).await.pop().unwrap();
+    let UpdateKind::Message(answer) = last.kind else { panic!("{last:?}") };
+    assert_eq!(i64::from(answer.id.0), reply, "an answer to the bot comes to the bot");
     ann.presses(group, i64::from(sent.id.0), "Open").unwrap();
     assert_eq!(ann.chat().last().unwrap().text, "/start balance");
 }

@@ -132,6 +132,10 @@ fn read_files(prefix: &str, table: &mut Map<String, Value>) -> Result<(), Config
         }
     }
     for (full, key, stem, path) in found {
+        if table.contains_key(&stem) {
+            let expected = format!("give it, or {stem}, but not both");
+            return Err(ConfigError::Value { key: full, expected });
+        }
         let content = std::fs::read_to_string(&path).map_err(|source| ConfigError::SecretFile {
             key: full,
             path,

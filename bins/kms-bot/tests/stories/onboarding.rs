@@ -64,11 +64,13 @@ async fn in_a_group_nothing_is_asked_and_nothing_is_shown() {
     let mut group_phone = stage.sim.phone_in(group, ann.person(), "Ann");
     for says in ["/start", "/BALANCE@wallet_kms_bot", "/send @bob 1"] {
         ann.person().says_in(group, says).unwrap();
-        group_phone.bot("belong into our private chat").await;
+        group_phone.bot("belong in our private chat").await;
     }
-    // What the private chat waits for is not taken from the group.
-    ann.person().says_in(group, &format!("/password {ANNS}")).unwrap();
-    group_phone.bot("belong into our private chat").await;
+    // What the private chat waits for is not taken from the group, where it is an answer to the bot.
+    let invitation = group_phone.last_of_bot().unwrap();
+    ann.person().replies_in(group, invitation.id, ANNS).unwrap();
+    ann.person().says_in(group, "/help").unwrap();
+    group_phone.bot("belong in our private chat").await;
     assert!(stage.client.account(id(&ann).into()).await.unwrap().is_none());
     group_phone.press("Open the private chat");
     ann.bot("Choose a password").await;

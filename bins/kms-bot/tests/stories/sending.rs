@@ -75,6 +75,7 @@ async fn a_cancelled_payment_is_not_sent_whatever_comes_after() {
     world.ann.bot("not waiting for a password any more").await;
     world.ann.confirms("/send @bob 3").await;
     world.ann.says("/cancel");
+    world.ann.bot("✖️ Cancelled: 3 ETH").await;
     world.ann.bot("Nothing was changed").await;
     world.ann.says(ANNS);
     world.ann.bot("not waiting for a password any more").await;
@@ -88,7 +89,7 @@ async fn what_can_not_be_paid_is_said_before_anything_is_asked() {
     let mut world = world().await;
     for (says, bot) in [
         ("/send @nobody 1", "has no wallet here"),
-        ("/send @bob 11", "are missing"),
+        ("/send @bob 11", "1.000063 ETH short"),
         ("/send @ann 1", "your own wallet"),
         ("/send @bob -1", "without a sign"),
         ("/send @bob 0", "more than zero"),
@@ -177,9 +178,9 @@ async fn a_name_that_its_holder_gave_up_pays_nobody() {
     world.ann.says("/send @bob 1");
     world.ann.bot("Total: at most").await;
     // Bob takes another name, and does not write to the bot.
-    world.bob.person().renames(Some("robert"));
+    world.bob.person().renames(Some("robert")).unwrap();
     world.ann.press("✅ Confirm");
-    world.ann.bot("is not the name of the person any more").await;
+    world.ann.bot("no longer belongs to the person").await;
     world.ann.says("/send @bob 1");
     world.ann.bot("has no wallet here").await;
     world.bob.says("/balance");
@@ -192,16 +193,65 @@ async fn a_name_that_its_holder_gave_up_pays_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_came_from_somebody_else_needs_a_second_press() {
+    let mut world = world().await;
+    let mut zoe = world.stage.sim.phone(4714, "Zoe", Some("treasure"));
+    zoe.says("/start");
+    zoe.bot("Choose a password").await;
+    zoe.says("a treasure nobody looks for");
+    zoe.bot("Your wallet is ready").await;
+    zoe.person().renames(Some("zoe")).unwrap();
+    zoe.says("/balance");
+    zoe.bot("💰 0 ETH").await;
+    world.bob.person().renames(Some("treasure")).unwrap();
+    world.bob.says("/balance");
+    world.bob.bot("💰 0 ETH").await;
+    world.ann.says("/send @treasure 1");
+    world.ann.bot("belonged to somebody else until lately").await;
+    world.ann.press("✅ Confirm");
+    world.ann.bot("Are you sure").await;
+    world.ann.press("⚠️ It is really them");
+    world.ann.bot("Send your password").await;
+    world.ann.says(ANNS);
+    world.ann.bot("Paid 1 ETH to @treasure").await;
+    assert_transcript!("second_press", world.ann);
+    assert_eq!(world.balance(&world.bob).await, coins("1"));
+    world.stage.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_last_screen_waits_for_a_password() {
+    let mut world = world().await;
+    world.ann.confirms("/send @bob 1").await;
+    let first = world.ann.last_of_bot().unwrap().id;
+    world.ann.says("/send @bob 2");
+    world.ann.bot("Total: at most 2").await;
+    world.ann.press("✅ Confirm");
+    world.ann.bot("Send your password").await;
+    let chat = world.ann.person().chat();
+    let first = chat.iter().find(|message| message.id == first).unwrap();
+    assert!(first.text.starts_with("Send 1 ETH"), "{}", world.ann.transcript());
+    assert!(!first.text.contains("password"), "{}", world.ann.transcript());
+    assert!(first.button("✅ Confirm").is_some(), "it may be confirmed again");
+    world.ann.says(ANNS);
+    world.ann.bot("Paid 2 ETH").await;
+    world.bob.bot("You received 2 ETH").await;
+    assert_eq!(world.balance(&world.bob).await, coins("2"));
+    world.stage.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn money_from_outside_shows_in_the_balance_whose_buttons_stay() {
     let mut world = world().await;
     let bob = world.account(&world.bob).await.address;
     world.bob.says("/balance");
     world.bob.bot("💰 0 ETH").await;
     world.stage.faucet(bob, coins("2")).await.unwrap();
-    world.bob.press("🔄 Refresh");
-    world.bob.bot("💰 2 ETH").await;
-    world.bob.press("🔄 Refresh");
-    world.bob.bot("Up to date").await;
+    for _ in 0..2 {
+        world.bob.press("🔄 Refresh");
+        world.bob.bot("Up to date").await;
+    }
+    assert!(world.bob.last_of_bot().unwrap().text.contains("💰 2 ETH"));
     world.bob.press("📤 Send");
     world.bob.bot("Whom do you want to pay?").await;
     world.bob.says("@ann");
@@ -211,6 +261,7 @@ async fn money_from_outside_shows_in_the_balance_whose_buttons_stay() {
     world.bob.press("✅ Confirm");
     world.bob.bot("Send your password").await;
     world.bob.says(BOBS);
+    world.bob.bot("Paid").await;
     world.ann.bot("from @bob").await;
     assert_transcript!("balance", world.bob);
     world.stage.clear().await;

@@ -88,14 +88,19 @@ async fn edits_and_forwards_move_no_money() {
     let help = world.ann.person().says("/help");
     world.ann.bot("What I can do").await;
     world.ann.person().edits(help, "/send @bob 5").unwrap();
+    world.ann.bot("I deleted this one").await;
     world.ann.person().forwards("/send @bob 5");
+    world.ann.bot("I deleted this one").await;
     world.ann.confirms("/send @bob 0.5").await;
     world.ann.person().forwards(ANNS);
-    world.ann.person().edits(help, ANNS).unwrap();
-    world.ann.says("/help");
+    world.ann.bot("I deleted this one").await;
+    let help = world.ann.person().says("/help");
     world.ann.bot("What I can do").await;
+    world.ann.person().edits(help, ANNS).unwrap();
+    world.ann.bot("I deleted this one").await;
     assert_transcript!("edits_and_forwards", world.ann);
     assert!(world.transfers(&world.ann).await.is_empty());
+    assert!(!world.stage.sim.stored().contains(ANNS));
     world.stage.clear().await;
 }
 
@@ -117,9 +122,12 @@ async fn a_notice_to_somebody_who_can_not_be_written_to_holds_no_other() {
     world.pay(&world.ann, "@carol", "0.5").await;
     world.bob.person().blocks();
     world.pay(&world.ann, "@bob", "0.25").await;
-    world.ann.confirms("/send @carol 0.125").await;
+    world.ann.says("/send @carol 0.125");
+    world.ann.bot("Telegram does not tell right now").await;
+    let carol = world.stage.client.account(carol.into()).await.unwrap().unwrap().address;
+    world.ann.confirms(&format!("/send {carol} 0.125")).await;
     world.ann.says(ANNS);
-    world.ann.bot("Paid 0.125 ETH to @carol").await;
+    world.ann.bot("Paid 0.125 ETH").await;
     assert!(!world.bob.transcript().contains("0.25"));
     let paid = world.transfers(&world.ann).await;
     let settled = |state| matches!(state, TransferState::Mined | TransferState::Final);
@@ -145,12 +153,46 @@ async fn a_link_that_telegram_would_refuse_is_left_out() {
     }
 }
 
+/// A broken answer of Telegram's is no reason to forget a notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_is_told_again_when_telegram_stumbles() {
+    let mut world = world().await;
+    world.stage.sim.break_next("SendMessage", Fault::BadGateway);
+    world.pay(&world.ann, "@bob", "0.5").await;
+    world.bob.bot("You received 0.5 ETH").await;
+    assert_eq!(world.stage.sim.faults_left(), 0);
+    world.stage.clear().await;
+}
+
+/// Passwords come too late, with a slash, behind a command, or where a name is asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_in_the_wrong_place_does_not_stay_there() {
+    let mut world = world().await;
+    for (says, bot) in [
+        ("/recover", "You forgot your password"),
+        ("/open-sesame-and-more", "I do not know this command"),
+        ("/open@sesame-and-more", "I do not know this command"),
+        ("/cancel", "Nothing was changed"),
+        ("sesame, too late", "I deleted your message"),
+        ("/password sesame sesame", "Write both passwords"),
+        ("/send", "Whom do you want to pay?"),
+        ("Sesame4you", "write a @username"),
+        ("@bob", "How much"),
+        ("sesame4you", "I can not read that"),
+    ] {
+        world.ann.says(says);
+        world.ann.bot(bot).await;
+    }
+    assert!(!world.stage.sim.stored().to_lowercase().contains("sesame"));
+    assert_transcript!("wrong_places", world.ann);
+    world.stage.clear().await;
+}
+
 /// A display name can turn the direction of what follows it, and hold HTML.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_display_name_can_not_disguise_the_screen() {
     let mut world = world().await;
-    let mallory = world.stage.sim.phone(4713, "<b>Bob</b>\u{202e}bob@", Some("mallory"));
-    let mut mallory = mallory;
+    let mut mallory = world.stage.sim.phone(4713, "<b>Bob</b>\u{202e}bob@", Some("mallory"));
     mallory.says("/start");
     mallory.bot("Choose a password").await;
     mallory.says("nobody guesses this sentence");
@@ -168,7 +210,9 @@ async fn a_password_is_deleted_before_it_is_used() {
     world.ann.says(ANNS);
     world.ann.bot("Paid 0.5 ETH").await;
     let changes = world.ann.person().changes();
-    let place = |what: &dyn Fn(&Change) -> bool| changes.iter().position(what).unwrap();
+    let pressed = changes.iter().position(|change| matches!(change, Change::Pressed { .. }));
+    let after = &changes[pressed.unwrap()..];
+    let place = |what: &dyn Fn(&Change) -> bool| after.iter().position(what).unwrap();
     let deleted = place(&|change| matches!(change, Change::Deleted { .. }));
     let sending = place(
         &|change| matches!(change, Change::Edited { shown: Some(shown), .. } if shown.text.contains("Sending")),

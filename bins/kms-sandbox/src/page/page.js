@@ -77,7 +77,10 @@ function wrap(node, entity) {
     element.title = "Copy";
     element.addEventListener("click", () => copy(content));
     element.addEventListener("keydown", (event) => {
-      if (event.key === "Enter") copy(content);
+      if (event.key === "Enter" || event.key === " ") {
+        event.preventDefault();
+        copy(content);
+      }
     });
   } else if (entity.type === "text_link") {
     element = make("a");
@@ -92,6 +95,7 @@ function wrap(node, entity) {
 }
 
 function fill(element, person, message) {
+  const focused = [...element.querySelectorAll("button")].indexOf(document.activeElement);
   const bubble = make("div", "bubble");
   if (message.photo) {
     const image = make("img");
@@ -119,6 +123,9 @@ function fill(element, person, message) {
       keyboard.append(line);
     }
     element.append(keyboard);
+    // Who came here by keyboard stays here.
+    const keys = keyboard.querySelectorAll("button");
+    if (focused >= 0) keys[Math.min(focused, keys.length - 1)].focus();
   }
   return bubble;
 }
