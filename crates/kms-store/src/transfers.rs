@@ -137,6 +137,12 @@ fn sign(
         let missing = Wei(needed.saturating_sub(view.balance.0));
         return Ok(SignOutcome::Insufficient { missing });
     }
+    // The row is taken before a signature exists: a cancellation waits for it from here on, and
+    // one that came first leaves nothing to sign.
+    if !step(connection, id, TransferState::Quoted, TransferState::Signed)? {
+        let found = find(connection, id)?.ok_or_else(missing)?;
+        return Ok(SignOutcome::NotQuoted(Box::new(found)));
+    }
     let nonce = next.max(at.convert(view.nonce)?);
     let signed = sign(at.convert(nonce)?);
     diesel::sql_query("update nonces set next = $1 where chain_id = $2 and address = $3")
@@ -146,7 +152,6 @@ fn sign(
         .execute(connection)?;
     diesel::update(transfers::table.find(&key))
         .set((
-            transfers::state.eq(state_text(TransferState::Signed)),
             transfers::nonce.eq(Some(nonce)),
             transfers::tx_hash.eq(Some(signed.tx_hash.to_vec())),
         ))

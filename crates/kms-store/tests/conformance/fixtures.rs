@@ -46,6 +46,17 @@ impl Subject {
         Self { database, url, keys, _directory: directory }
     }
 
+    /// Whether a statement waits for another transaction's row.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn waits_for_a_lock(&self) -> bool {
+        let name = self.url.rsplit('/').next().unwrap();
+        let waiting = format!(
+            "select count(*) from pg_stat_activity \
+             where datname = '{name}' and wait_event_type = 'Lock'"
+        );
+        kms_testkit::Postgres::shared().unwrap().execute(name, &waiting).unwrap() != "0"
+    }
+
     /// Runs SQL as somebody who got at the database would.
     pub(crate) fn tamper(&self, sql: &str) {
         use diesel::{Connection, RunQueryDsl};

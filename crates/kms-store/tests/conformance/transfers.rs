@@ -11,6 +11,7 @@ use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
 on_every_database!(
     quotes_come_back_as_they_went,
     fifty_at_once_have_gapless_nonces_within_the_balance,
+    a_transfer_is_signed_or_cancelled,
     a_transfer_takes_only_steps_that_are_allowed,
     due_transfers_are_leased,
     lists_have_pages,
@@ -80,6 +81,52 @@ async fn fifty_at_once_have_gapless_nonces_within_the_balance(subject: Subject) 
     nonces.sort_unstable();
     assert_eq!(nonces, (7..27).collect::<Vec<_>>());
     assert_eq!(database.pending_spend(ann.id).await.unwrap(), Wei(U256::from(2_000)));
+}
+
+async fn a_transfer_is_signed_or_cancelled(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    for _ in 0..20 {
+        let quote = transfer(&ann, &bob, 1, NOW);
+        database.insert_quote(quote.clone()).await.unwrap();
+        let (signs, cancels) = (database.clone(), database.clone());
+        let signed = tokio::spawn(async move {
+            signs.sign(quote.id, view(1, 100_000, 0), NOW, sign()).await.unwrap()
+        });
+        let cancelled =
+            tokio::spawn(async move { cancels.cancel(quote.id, NOW).await.unwrap().unwrap() });
+        let (signed, cancelled) = (signed.await.unwrap(), cancelled.await.unwrap());
+        match signed {
+            SignOutcome::Signed(signed) => assert_eq!(cancelled, *signed),
+            SignOutcome::NotQuoted(found) => assert_eq!(*found, cancelled),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(database.transfer(quote.id, NOW).await.unwrap().unwrap(), cancelled);
+    }
+}
+
+/// The cancellation comes while the signature is made: it waits, and then finds it signed.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn what_is_being_signed_can_not_be_cancelled() {
+    let subject = Subject::postgres().await;
+    let database = subject.database.clone();
+    let (ann, bob) = (insert(&database, 1, "ann").await, insert(&database, 2, "bob").await);
+    let quote = transfer(&ann, &bob, 1, NOW);
+    let id = quote.id;
+    database.insert_quote(quote).await.unwrap();
+    let (give, cancelled) = tokio::sync::oneshot::channel();
+    let (cancels, runtime) = (database.clone(), tokio::runtime::Handle::current());
+    let make: Sign = Box::new(move |nonce| {
+        let cancel = runtime.spawn(async move { cancels.cancel(id, NOW).await });
+        while !cancel.is_finished() && !subject.waits_for_a_lock() {}
+        give.send(cancel).unwrap();
+        sign()(nonce)
+    });
+    let signed = database.sign(id, view(1, 1_000, 0), NOW, make).await.unwrap();
+    let SignOutcome::Signed(signed) = signed else { panic!("{signed:?}") };
+    let cancelled = cancelled.await.unwrap().await.unwrap().unwrap();
+    assert_eq!(cancelled, Some(*signed));
 }
 
 async fn a_transfer_takes_only_steps_that_are_allowed(subject: Subject) {
