@@ -262,7 +262,6 @@ impl Custody {
             let reason = SwapReason::Recovery(recovery);
             self.swap(account.id, account.wallet.version, wallet, reason, now).await?;
             failpoint::reach("recover-after-commit");
-            self.ports.gate.clear_attempts(account.id).await?;
             self.load(account.id.into()).await
         })
         .await

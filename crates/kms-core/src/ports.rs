@@ -50,8 +50,9 @@ pub trait AccountStore: Send + Sync {
     /// Telegram user has an account.
     async fn create_account(&self, new: NewAccount) -> Result<bool, StoreError>;
 
-    /// Replaces the wallet, writes the event and, for a recovery, the recovery; or nothing and
-    /// `false` if the wallet's version is not the one to be replaced.
+    /// Replaces the wallet and writes the event; for a recovery also writes the recovery and
+    /// forgets all attempts at the old password. Or nothing and `false` if the wallet's version is
+    /// not the one to be replaced.
     async fn swap_wallet(&self, swap: WalletSwap) -> Result<bool, StoreError>;
 
     /// A completed recovery.
@@ -109,6 +110,6 @@ pub trait PasswordGate: Send + Sync {
         now: Timestamp,
     ) -> Result<Attempt, StoreError>;
 
-    /// A right password, or a recovery: forgets all attempts.
+    /// A right password: forgets all attempts. A recovery does so in [`AccountStore::swap_wallet`].
     async fn clear_attempts(&self, account: AccountId) -> Result<(), StoreError>;
 }

@@ -10,6 +10,7 @@ use kms_core::{Salt, ServerKeySet, ServerKeys};
 use kms_types::wire::AccountState;
 use kms_types::{AccountId, AccountRef, EthAddress, RecoveryId, Timestamp};
 
+use crate::attempts;
 use crate::convert::At;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::events::{self, StoredEventKind};
@@ -293,6 +294,7 @@ impl AccountStore for Database {
                         let recovery =
                             Recovery { id, account: swap.account, completed_at: swap.at };
                         insert_recovery(connection, &recovery, &keys.row)?;
+                        attempts::forget(connection, swap.account)?;
                         StoredEventKind::Recovered
                     }
                 };

@@ -2,16 +2,23 @@
 
 use async_trait::async_trait;
 use diesel::prelude::*;
+use diesel::result::Error;
 use diesel::sql_types::{BigInt, Text};
 use kms_core::ports::{Attempt, PasswordGate, StoreError};
 use kms_types::{AccountId, Timestamp};
 
-use crate::database::Database;
+use crate::database::{AnyConnection, Database};
 use crate::schema::password_attempts;
 
 /// 15 minutes, doubled for every failure beyond the fifth, up to 24 hours: all in milliseconds.
 const FIRST_LOCK: i64 = 15 * 60 * 1000;
 const LONGEST_LOCK: i64 = 24 * 60 * 60 * 1000;
+
+/// Forgets all attempts, within the transaction of what made them worthless.
+pub(crate) fn forget(connection: &mut AnyConnection, account: AccountId) -> Result<(), Error> {
+    diesel::delete(password_attempts::table.find(account.to_string())).execute(connection)?;
+    Ok(())
+}
 
 #[async_trait]
 impl PasswordGate for Database {
@@ -52,11 +59,6 @@ impl PasswordGate for Database {
     }
 
     async fn clear_attempts(&self, account: AccountId) -> Result<(), StoreError> {
-        self.blocking(move |connection| {
-            diesel::delete(password_attempts::table.find(account.to_string()))
-                .execute(connection)?;
-            Ok(())
-        })
-        .await
+        self.blocking(move |connection| Ok(forget(connection, account)?)).await
     }
 }

@@ -84,6 +84,26 @@ async fn dies_between_postgresql_and_mongodb() {
 }
 
 #[actix_web::test]
+async fn a_recovery_that_was_cut_off_meets_no_old_lock() {
+    let place = Place::new(Stores::Embedded);
+    let database = place.migrated().await;
+    let token = place.token(&database, Scope::Bot).await;
+    let server = ServerProcess::start(&place, Some("recover-after-commit"), "info");
+    let client = server.client(&place, &token);
+    client.create_account(&create(1, "ann", "old")).await.unwrap();
+    for _ in 0..5 {
+        client.create_account(&create(1, "ann", "a guess")).await.unwrap_err();
+    }
+    let recovery = RecoveryId::random();
+    let body = || Recover { id: recovery, new_password_hash: hash("new") };
+    assert!(client.recover(telegram(1), &body()).await.is_err());
+    server.died();
+    let test = TestServer::start(place).await;
+    test.client.recover(telegram(1), &body()).await.unwrap();
+    test.client.create_account(&create(1, "ann", "new")).await.unwrap();
+}
+
+#[actix_web::test]
 async fn a_transfer_is_neither_lost_nor_doubled() {
     for stores in [Stores::Embedded, Stores::Servers] {
         for failpoint in ["transfer-before-broadcast", "transfer-after-broadcast"] {

@@ -1,7 +1,7 @@
 //! Accounts, wallets, names, and rows that somebody else changed.
 
 use kms_core::account::{NewAccount, Recovery, SeenName, SwapReason, WalletSwap};
-use kms_core::ports::{AccountStore, StoreError};
+use kms_core::ports::{AccountStore, Attempt, PasswordGate, StoreError};
 use kms_types::{AccountRef, EventCursor, RecoveryId, Timestamp};
 
 use crate::fixtures::{Subject, account, events, insert, on_every_database, open};
@@ -10,6 +10,7 @@ on_every_database!(
     accounts_come_back_as_they_went,
     one_telegram_user_has_one_account,
     a_wallet_is_swapped_from_the_version_that_was_read,
+    a_recovery_forgets_attempts_with_the_old_password,
     names_are_claimed_and_move,
 );
 
@@ -71,6 +72,33 @@ async fn a_wallet_is_swapped_from_the_version_that_was_read(subject: Subject) {
     let mut other = swap(3, SwapReason::PasswordChange);
     other.wallet.address = [7; 20].into();
     assert!(!database.swap_wallet(other).await.unwrap());
+}
+
+async fn a_recovery_forgets_attempts_with_the_old_password(subject: Subject) {
+    let database = &subject.database;
+    let ann = insert(database, 1, "ann").await;
+    let swap = |replaces: i64, reason| WalletSwap {
+        account: ann.id,
+        replaces,
+        wallet: kms_core::account::Wallet {
+            version: replaces + 1,
+            sck_id: kms_types::SckId::random(),
+            ..ann.wallet.clone()
+        },
+        reason,
+        at: Timestamp(5),
+    };
+    for _ in 0..5 {
+        database.count_attempt(ann.id, Timestamp(5)).await.unwrap();
+    }
+    let attempt = async || database.count_attempt(ann.id, Timestamp(6)).await.unwrap();
+    // A swap that is not done forgets nothing, nor does a change of password.
+    let id = RecoveryId::random();
+    assert!(!database.swap_wallet(swap(9, SwapReason::Recovery(id))).await.unwrap());
+    assert!(database.swap_wallet(swap(1, SwapReason::PasswordChange)).await.unwrap());
+    assert!(matches!(attempt().await, Attempt::LockedUntil(_)));
+    assert!(database.swap_wallet(swap(2, SwapReason::Recovery(id))).await.unwrap());
+    assert_eq!(attempt().await, Attempt::Counted);
 }
 
 async fn names_are_claimed_and_move(subject: Subject) {
