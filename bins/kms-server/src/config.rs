@@ -124,7 +124,9 @@ pub struct PasswordSettings {
 /// How often things may be done.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitSettings {
-    /// Recoveries of one account a day.
+    /// Recoveries of one account: this many at once, and one more each time that a day divided by
+    /// it is over. So a burst after a quiet day can reach twice as many, less one, within 24 hours.
+    /// 0 means none.
     pub recoveries_a_day: u32,
 }
 

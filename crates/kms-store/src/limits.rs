@@ -1,15 +1,19 @@
 //! Rate limits that hold over all servers: GCRA, one statement on the database's own clock.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use diesel::prelude::*;
+use diesel::result::Error;
 use diesel::sql_types::{BigInt, Text};
 use kms_core::ports::StoreError;
 use sha2::{Digest, Sha256};
 
-use crate::database::Database;
+use crate::database::{AnyConnection, Database, Dialect};
+use crate::schema::limits;
 
-/// How often something may be done: `burst` at once, and one more each `period`.
+/// How often something may be done: `burst` at once, and one more each `period`. A burst of zero is
+/// never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     /// At once.
@@ -24,42 +28,83 @@ impl Database {
     /// # Errors
     /// When the database does not answer. What is limited must then be refused.
     pub async fn take(&self, key: &str, limit: Limit) -> Result<Result<(), Duration>, StoreError> {
-        #[derive(QueryableByName)]
-        struct Wait {
-            #[diesel(sql_type = BigInt)]
-            wait: i64,
-        }
-        // Keys may hold personal data; the table does not.
-        let key: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
-        let period = i64::try_from(limit.period.as_millis()).unwrap_or(i64::MAX / 1024).max(1);
-        let reach = period.saturating_mul(limit.burst.into());
-        let (now, greatest) = (self.dialect.clock(), self.dialect.greatest());
-        let next = format!("{greatest}(limits.tat, {now}) + $2");
-        let take = format!(
-            "insert into limits (key, tat) values ($1, {now} + $2) \
-             on conflict (key) do update set tat = {next} where {next} <= {now} + $3"
-        );
-        let wait = format!(
-            "select {greatest}(limits.tat + $1 - $2 - {now}, 1) as wait from limits where key = $3"
-        );
+        let (key, dialect) = (hashed(key), self.dialect);
+        self.blocking(move |connection| Ok(take(connection, dialect, &key, limit)?)).await
+    }
+
+    /// Takes one from the key's allowance for something that has an id, and nothing for its
+    /// repeats until the whole allowance would be back.
+    ///
+    /// # Errors
+    /// When the database does not answer. What is limited must then be refused.
+    pub async fn take_once(
+        &self,
+        key: &str,
+        id: impl Display,
+        limit: Limit,
+    ) -> Result<Result<(), Duration>, StoreError> {
+        let (once_key, key, dialect) = (hashed(&format!("{key}:{id}")), hashed(key), self.dialect);
+        let once = Limit { burst: 1, period: limit.period.saturating_mul(limit.burst) };
         self.blocking(move |connection| {
-            let taken = diesel::sql_query(take)
-                .bind::<Text, _>(&key)
-                .bind::<BigInt, _>(period)
-                .bind::<BigInt, _>(reach)
-                .execute(connection)?;
-            if taken == 1 {
-                return Ok(Ok(()));
-            }
-            let found: Option<Wait> = diesel::sql_query(wait)
-                .bind::<BigInt, _>(period)
-                .bind::<BigInt, _>(reach)
-                .bind::<Text, _>(&key)
-                .get_result(connection)
-                .optional()?;
-            let wait = found.map_or(1, |found| found.wait);
-            Ok(Err(Duration::from_millis(u64::try_from(wait).unwrap_or(1))))
+            connection.transaction(|connection| {
+                // Written first, so that two repeats at once come one after the other.
+                if take(connection, dialect, &once_key, once)?.is_err() {
+                    return Ok(Ok(()));
+                }
+                let taken = take(connection, dialect, &key, limit)?;
+                if taken.is_err() {
+                    diesel::delete(limits::table.find(once_key)).execute(connection)?;
+                }
+                Ok(taken)
+            })
         })
         .await
     }
+}
+
+/// Keys may hold personal data; the table does not.
+fn hashed(key: &str) -> String {
+    Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn take(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    key: &str,
+    limit: Limit,
+) -> Result<Result<(), Duration>, Error> {
+    #[derive(QueryableByName)]
+    struct Wait {
+        #[diesel(sql_type = BigInt)]
+        wait: i64,
+    }
+    // The first row of a key is written whatever the burst.
+    if limit.burst == 0 {
+        return Ok(Err(limit.period));
+    }
+    let period = i64::try_from(limit.period.as_millis()).unwrap_or(i64::MAX / 1024).max(1);
+    let reach = period.saturating_mul(limit.burst.into());
+    let (now, greatest) = (dialect.clock(), dialect.greatest());
+    let next = format!("{greatest}(limits.tat, {now}) + $2");
+    let taken = diesel::sql_query(format!(
+        "insert into limits (key, tat) values ($1, {now} + $2) \
+         on conflict (key) do update set tat = {next} where {next} <= {now} + $3"
+    ))
+    .bind::<Text, _>(key)
+    .bind::<BigInt, _>(period)
+    .bind::<BigInt, _>(reach)
+    .execute(connection)?;
+    if taken == 1 {
+        return Ok(Ok(()));
+    }
+    let found: Option<Wait> = diesel::sql_query(format!(
+        "select {greatest}(limits.tat + $1 - $2 - {now}, 1) as wait from limits where key = $3"
+    ))
+    .bind::<BigInt, _>(period)
+    .bind::<BigInt, _>(reach)
+    .bind::<Text, _>(key)
+    .get_result(connection)
+    .optional()?;
+    let wait = found.map_or(1, |found| found.wait);
+    Ok(Err(Duration::from_millis(u64::try_from(wait).unwrap_or(1))))
 }

@@ -129,6 +129,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    limits (key) {
+        key -> Text,
+        tat -> BigInt,
+    }
+}
+
+diesel::table! {
     audit (seq) {
         seq -> BigInt,
         at -> BigInt,

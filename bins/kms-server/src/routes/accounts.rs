@@ -144,7 +144,9 @@ pub(crate) async fn recover(
         let burst = state.limits.recoveries_a_day;
         let day = Duration::from_secs(24 * 60 * 60);
         let limit = Limit { burst, period: day / burst.max(1) };
-        let taken = state.database.take(&format!("recovery:{}", account.id), limit).await?;
+        let key = format!("recovery:{}", account.id);
+        // Nor is a repeat of one that failed.
+        let taken = state.database.take_once(&key, id, limit).await?;
         taken.map_err(|after| ApiError::TooMany {
             code: ErrorCode::RateLimited,
             detail: "too many recoveries of this account; wait before the next",

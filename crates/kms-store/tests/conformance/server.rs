@@ -12,6 +12,8 @@ use crate::fixtures::{Subject, events, insert, on_every_database, open};
 on_every_database!(
     the_fifth_attempt_locks_and_the_lock_doubles,
     a_limit_lets_exactly_its_burst_through,
+    a_limit_of_none_lets_nothing_through,
+    a_repeat_takes_no_second_place,
     events_are_read_in_order_and_acknowledged,
     tokens_are_found_by_their_hash,
     audit_records_come_back,
@@ -60,6 +62,31 @@ async fn a_limit_lets_exactly_its_burst_through(subject: Subject) {
     let short = Limit { burst: 1, period: Duration::from_millis(1) };
     assert_eq!(subject.database.take("carl", short).await.unwrap(), Ok(()));
     while subject.database.take("carl", short).await.unwrap().is_err() {}
+}
+
+async fn a_limit_of_none_lets_nothing_through(subject: Subject) {
+    let limit = Limit { burst: 0, period: Duration::from_secs(5) };
+    for _ in 0..2 {
+        assert_eq!(subject.database.take("ann", limit).await.unwrap(), Err(limit.period));
+        assert_eq!(subject.database.take_once("ann", 1, limit).await.unwrap(), Err(limit.period));
+    }
+}
+
+async fn a_repeat_takes_no_second_place(subject: Subject) {
+    let limit = Limit { burst: 2, period: Duration::from_secs(3_600) };
+    let takes = (0..32).map(|index| {
+        let database = subject.database.clone();
+        tokio::spawn(async move { database.take_once("ann", index % 2, limit).await.unwrap() })
+    });
+    for take in takes.collect::<Vec<_>>() {
+        assert_eq!(take.await.unwrap(), Ok(()));
+    }
+    // Another one finds no place, however often it asks; those that have one keep it.
+    for _ in 0..2 {
+        assert!(subject.database.take_once("ann", 2, limit).await.unwrap().is_err());
+        assert_eq!(subject.database.take_once("ann", 1, limit).await.unwrap(), Ok(()));
+    }
+    assert_eq!(subject.database.take_once("bob", 2, limit).await.unwrap(), Ok(()));
 }
 
 async fn events_are_read_in_order_and_acknowledged(subject: Subject) {
