@@ -139,6 +139,7 @@ async fn build(
         return Err(StartError::Schema);
     }
     database.check_server_keys().await?;
+    database.adopt_restored_events().await.map_err(ConnectError::from)?;
     let key_database = open_key_database(&settings.key_database).await?;
     let ring = read_ring(settings.kms_key, settings.older_kms_keys).await?;
     let chain = Chain::new(settings.chain.rpc_url.expose(), settings.chain.chain_id)?;

@@ -1,7 +1,7 @@
 //! Events: an outbox that is written with what it tells, and read in commit order.
 
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Nullable, Text};
+use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use kms_core::ports::StoreError;
 use kms_types::{AccountId, EventCursor, TelegramId, Timestamp, TransferId};
 
@@ -117,6 +117,52 @@ impl Row {
     }
 }
 
+#[derive(QueryableByName)]
+struct Answer {
+    #[diesel(sql_type = Bool)]
+    answer: bool,
+}
+
+/// Whether no event can appear before this one any more.
+fn settled(dialect: Dialect) -> &'static str {
+    match dialect {
+        #[cfg(feature = "postgres")]
+        Dialect::Postgres => {
+            "e.tx < cast(cast(pg_snapshot_xmin(pg_current_snapshot()) as text) as bigint)"
+        }
+        #[cfg(feature = "sqlite")]
+        Dialect::Sqlite => "true",
+    }
+}
+
+#[cfg(feature = "postgres")]
+fn adopt_restored(connection: &mut diesel::PgConnection) -> Result<(), Failure> {
+    let mut run = |statement| diesel::sql_query(statement).execute(connection);
+    // Servers that start together come one after the other.
+    run("lock table event_cursors in exclusive mode")?;
+    // There may be many rows.
+    run("set local statement_timeout = 0")?;
+    let restored: Answer = diesel::sql_query(
+        "with snapshot as ( \
+         select cast(cast(pg_snapshot_xmax(pg_current_snapshot()) as text) as bigint) as next) \
+         select exists (select 1 from events, snapshot where tx >= next) \
+         or exists (select 1 from event_cursors, snapshot where tx >= next) as answer",
+    )
+    .get_result(connection)?;
+    if !restored.answer {
+        return Ok(());
+    }
+    tracing::warn!("events from another PostgreSQL cluster are put before those of this one");
+    let mut run = |statement| diesel::sql_query(statement).execute(connection);
+    // Before the first that is not acknowledged: some may be told twice, none is skipped.
+    run("update event_cursors set tx = 0, seq = coalesce( \
+         (select min(e.seq) - 1 from events e \
+         where (e.tx, e.seq) > (event_cursors.tx, event_cursors.seq)), \
+         (select max(seq) from events), 0)")?;
+    run("update events set tx = 0 where tx > 0")?;
+    Ok(())
+}
+
 impl Database {
     /// The events after `cursor`, in commit order, oldest first.
     ///
@@ -131,18 +177,11 @@ impl Database {
         cursor: EventCursor,
         limit: u32,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        let settled = match self.dialect {
-            #[cfg(feature = "postgres")]
-            Dialect::Postgres => {
-                "and e.tx < cast(cast(pg_snapshot_xmin(pg_current_snapshot()) as text) as bigint)"
-            }
-            #[cfg(feature = "sqlite")]
-            Dialect::Sqlite => "",
-        };
+        let settled = settled(self.dialect);
         let query = format!(
             "select e.seq, e.tx, e.account_id, a.telegram_id, e.at, e.kind, e.transfer_id \
              from events e join accounts a on a.id = e.account_id \
-             where (e.tx, e.seq) > ($1, $2) {settled} order by e.tx, e.seq limit $3"
+             where (e.tx, e.seq) > ($1, $2) and {settled} order by e.tx, e.seq limit $3"
         );
         self.blocking(move |connection| {
             let rows: Vec<Row> = diesel::sql_query(query)
@@ -155,7 +194,9 @@ impl Database {
         .await
     }
 
-    /// Remembers that the consumer has everything up to `cursor`. Never goes back.
+    /// Remembers that the consumer has everything up to `cursor`. Never goes back. `false`, and
+    /// nothing is remembered, for a cursor beyond the newest event: it would skip what is still to
+    /// come.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -163,8 +204,23 @@ impl Database {
         &self,
         consumer: &'static str,
         cursor: EventCursor,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
+        if cursor == EventCursor::default() {
+            return Ok(true);
+        }
+        let reached = format!(
+            "select exists (select 1 from events e \
+             where (e.tx, e.seq) >= ($1, $2) and {}) as answer",
+            settled(self.dialect)
+        );
         self.blocking(move |connection| {
+            let reached: Answer = diesel::sql_query(reached)
+                .bind::<BigInt, _>(cursor.transaction)
+                .bind::<BigInt, _>(cursor.sequence)
+                .get_result(connection)?;
+            if !reached.answer {
+                return Ok(false);
+            }
             diesel::sql_query(
                 "insert into event_cursors (consumer, tx, seq) values ($1, $2, $3) \
                  on conflict (consumer) do update set tx = excluded.tx, seq = excluded.seq \
@@ -174,7 +230,24 @@ impl Database {
             .bind::<BigInt, _>(cursor.transaction)
             .bind::<BigInt, _>(cursor.sequence)
             .execute(connection)?;
-            Ok(())
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Puts right what a restore into another PostgreSQL cluster leaves. There transaction numbers
+    /// begin again, so that restored events would be told only when the new numbers reach the old
+    /// ones, and new events never, because they lie before the cursor. The restored ones become
+    /// the oldest, in the order of their sequence. Call it before events are written.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn adopt_restored_events(&self) -> Result<(), StoreError> {
+        self.blocking(|connection| match connection {
+            #[cfg(feature = "postgres")]
+            AnyConnection::Postgres(connection) => connection.transaction(adopt_restored),
+            #[cfg(feature = "sqlite")]
+            AnyConnection::Sqlite(_) => Ok(()),
         })
         .await
     }

@@ -52,7 +52,11 @@ pub(crate) async fn read(
     let database = &state.database;
     let after = match parameters.after {
         Some(cursor) => {
-            database.acknowledge_events(CONSUMER, cursor).await?;
+            if !database.acknowledge_events(CONSUMER, cursor).await? {
+                let detail = "expected `next` of an earlier answer; \
+                    without it the stream goes on after the last acknowledgement";
+                return Err(ApiError::field("after", detail));
+            }
             cursor
         }
         None => database.acknowledged_events(CONSUMER).await?,

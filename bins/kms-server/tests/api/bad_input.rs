@@ -102,6 +102,8 @@ async fn bad_paths_are_refused(test: TestServer) {
         "/v1/names/nobody",
         "/v1/events?wait=61",
         "/v1/events?after=5",
+        "/v1/events?after=0-9223372036854775807",
+        "/v1/events?after=9223372036854775807-0",
         "/v1/nothing",
         "/",
     ] {

@@ -15,6 +15,7 @@ on_every_database!(
     a_limit_of_none_lets_nothing_through,
     a_repeat_takes_no_second_place,
     events_are_read_in_order_and_acknowledged,
+    what_is_still_to_come_can_not_be_acknowledged,
     tokens_are_found_by_their_hash,
     audit_records_come_back,
 );
@@ -101,11 +102,52 @@ async fn events_are_read_in_order_and_acknowledged(subject: Subject) {
     assert_eq!(database.events_after(EventCursor::default(), 1).await.unwrap(), all[..1]);
     assert_eq!(database.acknowledged_events("bot").await.unwrap(), EventCursor::default());
     for cursor in [last, first] {
-        database.acknowledge_events("bot", cursor).await.unwrap();
+        assert!(database.acknowledge_events("bot", cursor).await.unwrap());
         // Never goes back.
         assert_eq!(database.acknowledged_events("bot").await.unwrap(), last);
     }
     assert_eq!(database.acknowledged_events("other").await.unwrap(), EventCursor::default());
+    assert!(database.acknowledge_events("other", EventCursor::default()).await.unwrap());
+}
+
+async fn what_is_still_to_come_can_not_be_acknowledged(subject: Subject) {
+    let database = &subject.database;
+    let nothing = EventCursor { transaction: 0, sequence: 1 };
+    assert!(!database.acknowledge_events("bot", nothing).await.unwrap());
+    insert(database, 1, "ann").await;
+    let last = events(database, EventCursor::default(), 1).await[0].cursor;
+    for beyond in [
+        EventCursor { sequence: last.sequence + 1, ..last },
+        EventCursor { transaction: last.transaction + 1, ..last },
+        EventCursor { transaction: i64::MAX, sequence: i64::MAX },
+    ] {
+        assert!(!database.acknowledge_events("bot", beyond).await.unwrap());
+        assert_eq!(database.acknowledged_events("bot").await.unwrap(), EventCursor::default());
+    }
+}
+
+/// As after `pg_dump` and a restore elsewhere: transaction numbers begin again.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn a_restore_into_another_cluster_does_not_silence_events() {
+    let subject = Subject::postgres().await;
+    let database = &subject.database;
+    let (_, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let first = events(database, EventCursor::default(), 2).await[0].cursor;
+    assert!(database.acknowledge_events("bot", first).await.unwrap());
+    for table in ["events", "event_cursors"] {
+        subject.tamper(&format!("update {table} set tx = tx + 1000000000"));
+    }
+    // A second server that starts finds nothing to do.
+    for _ in 0..2 {
+        database.adopt_restored_events().await.unwrap();
+    }
+    let carl = insert(database, 3, "carl").await;
+    let after = database.acknowledged_events("bot").await.unwrap();
+    let told = events(database, after, 2).await;
+    let whose: Vec<_> = told.iter().map(|event| event.account).collect();
+    assert_eq!(whose, [bob.id, carl.id]);
+    assert!(database.acknowledge_events("bot", told[1].cursor).await.unwrap());
 }
 
 async fn tokens_are_found_by_their_hash(subject: Subject) {
