@@ -131,17 +131,20 @@ pub trait TransferStore: Send + Sync {
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Claims up to `limit` transfers that are `signed`, `broadcast` or `mined`, and that nobody
-    /// has a lease on at `now`, until `lease_until`. Oldest nonce first.
+    /// Claims up to `limit` transfers of the chain that are `signed`, `broadcast` or `mined`, and
+    /// that nobody has a lease on at `now`, until `lease_until`. Oldest nonce first. One whose row
+    /// can not be read is logged and left out.
     async fn claim_due(
         &self,
+        chain_id: u64,
         now: Timestamp,
         lease_until: Timestamp,
         limit: u32,
     ) -> Result<Vec<Due>, StoreError>;
 
-    /// What the account's `signed` and `broadcast` transfers may still take, fees included.
-    async fn pending_spend(&self, account: AccountId) -> Result<Wei, StoreError>;
+    /// What the account's `signed` and `broadcast` transfers on the chain may still take, fees
+    /// included.
+    async fn pending_spend(&self, chain_id: u64, account: AccountId) -> Result<Wei, StoreError>;
 
     /// Whether the account has a `mined` or `final` transfer to the address.
     async fn has_paid(&self, account: AccountId, to: EthAddress) -> Result<bool, StoreError>;

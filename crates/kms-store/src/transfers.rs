@@ -247,12 +247,14 @@ fn advance(
 
 fn claim_due(
     connection: &mut AnyConnection,
+    chain_id: u64,
     now: Timestamp,
     lease_until: Timestamp,
     limit: u32,
 ) -> Result<Vec<Due>, Failure> {
     let rows: Vec<(Row, Option<Vec<u8>>)> = transfers::table
         .inner_join(attempts::table.on(attempts::transfer_id.eq(transfers::id)))
+        .filter(transfers::chain_id.eq(to_i64(chain_id)))
         .filter(transfers::state.eq_any(["signed", "broadcast", "mined"]))
         .filter(transfers::lease_until.le(now.0))
         .order((transfers::lease_until, transfers::nonce))
@@ -267,8 +269,14 @@ fn claim_due(
         let claimed = diesel::update(still_free)
             .set(transfers::lease_until.eq(lease_until.0))
             .execute(connection)?;
-        if claimed == 1 {
-            due.push(Due { transfer: row.parse()?, sealed: sealed.unwrap_or_default() });
+        if claimed != 1 {
+            continue;
+        }
+        let id = row.id.clone();
+        match row.parse() {
+            Ok(transfer) => due.push(Due { transfer, sealed: sealed.unwrap_or_default() }),
+            // The others must not wait for somebody to mend it.
+            Err(error) => tracing::error!(transfer = id, %error, "a due transfer can not be read"),
         }
     }
     Ok(due)
@@ -345,19 +353,22 @@ impl TransferStore for Database {
 
     async fn claim_due(
         &self,
+        chain_id: u64,
         now: Timestamp,
         lease_until: Timestamp,
         limit: u32,
     ) -> Result<Vec<Due>, StoreError> {
         self.blocking(move |connection| {
-            connection.transaction(|connection| claim_due(connection, now, lease_until, limit))
+            connection
+                .transaction(|connection| claim_due(connection, chain_id, now, lease_until, limit))
         })
         .await
     }
 
-    async fn pending_spend(&self, account: AccountId) -> Result<Wei, StoreError> {
+    async fn pending_spend(&self, chain_id: u64, account: AccountId) -> Result<Wei, StoreError> {
         self.blocking(move |connection| {
             let rows: Vec<Row> = transfers::table
+                .filter(transfers::chain_id.eq(to_i64(chain_id)))
                 .filter(transfers::from_account.eq(account.to_string()))
                 .filter(transfers::state.eq_any(ON_ITS_WAY))
                 .select(Row::as_select())

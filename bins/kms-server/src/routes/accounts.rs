@@ -180,8 +180,9 @@ pub(crate) async fn balance(
     use kms_chain::ports::TransferStore;
     let account = find(&state, account).await?;
     let address = account.wallet.address;
-    let view = state.transfers.chain().view(address).await?;
-    let pending = state.database.pending_spend(account.id).await?;
+    let chain = state.transfers.chain();
+    let view = chain.view(address).await?;
+    let pending = state.database.pending_spend(chain.chain_id(), account.id).await?;
     Ok(HttpResponse::Ok().json(Balance { address, wei: view.balance, pending, block: view.block }))
 }
 

@@ -150,7 +150,7 @@ impl Transfers {
             self.chain.fees(),
             self.chain.is_contract(to),
         )?;
-        let pending = self.store.pending_spend(sender).await?;
+        let pending = self.store.pending_spend(self.chain.chain_id(), sender).await?;
         Ok(Facts {
             balance: view.balance,
             available: view.balance.checked_sub(pending).unwrap_or_default(),

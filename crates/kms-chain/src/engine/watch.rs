@@ -41,7 +41,8 @@ impl Transfers {
     /// # Errors
     /// When the store does not answer.
     pub async fn tick(&self, now: Timestamp) -> Result<usize, StoreError> {
-        let due = self.store.claim_due(now, now.plus(self.config.poll), ROUND).await?;
+        let (chain, lease_until) = (self.chain.chain_id(), now.plus(self.config.poll));
+        let due = self.store.claim_due(chain, now, lease_until, ROUND).await?;
         let looked_at = due.len();
         if looked_at == 0 {
             return Ok(0);

@@ -62,7 +62,7 @@ pub(super) fn state_text(state: TransferState) -> &'static str {
     STATES.iter().find(|(known, _)| *known == state).map_or("unknown", |(_, text)| text)
 }
 
-/// A block number as a column; no chain has 2^63 blocks.
+/// A block number or a chain id as a column; no chain has 2^63 blocks, and no row a greater id.
 pub(super) fn to_i64(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

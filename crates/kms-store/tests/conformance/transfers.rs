@@ -14,6 +14,7 @@ on_every_database!(
     a_transfer_is_signed_or_cancelled,
     a_transfer_takes_only_steps_that_are_allowed,
     due_transfers_are_leased,
+    another_chains_transfers_are_left_alone,
     lists_have_pages,
 );
 
@@ -32,6 +33,8 @@ fn sign() -> Sign {
 }
 
 const NOW: Timestamp = Timestamp(10_000);
+
+const CHAIN: u64 = 31_337;
 
 async fn quotes_come_back_as_they_went(subject: Subject) {
     let database = &subject.database;
@@ -80,7 +83,7 @@ async fn fifty_at_once_have_gapless_nonces_within_the_balance(subject: Subject) 
     }
     nonces.sort_unstable();
     assert_eq!(nonces, (7..27).collect::<Vec<_>>());
-    assert_eq!(database.pending_spend(ann.id).await.unwrap(), Wei(U256::from(2_000)));
+    assert_eq!(database.pending_spend(CHAIN, ann.id).await.unwrap(), Wei(U256::from(2_000)));
 }
 
 async fn a_transfer_is_signed_or_cancelled(subject: Subject) {
@@ -195,7 +198,7 @@ async fn due_transfers_are_leased(subject: Subject) {
     let lease = Timestamp(NOW.0 + 500);
     let claims = (0..4).map(|_| {
         let database = database.clone();
-        tokio::spawn(async move { database.claim_due(NOW, lease, 2).await.unwrap() })
+        tokio::spawn(async move { database.claim_due(CHAIN, NOW, lease, 2).await.unwrap() })
     });
     let mut claimed = Vec::new();
     for claim in claims.collect::<Vec<_>>() {
@@ -208,13 +211,52 @@ async fn due_transfers_are_leased(subject: Subject) {
     assert_eq!(unique.len(), claimed.len());
     assert!(claimed.iter().all(|due| due.sealed == [1, 2, 3]));
     while unique.len() < 6 {
-        let more = database.claim_due(NOW, lease, 2).await.unwrap();
+        let more = database.claim_due(CHAIN, NOW, lease, 2).await.unwrap();
         assert!(!more.is_empty());
         unique.extend(more.iter().map(|due| due.transfer.id));
     }
-    assert!(database.claim_due(NOW, lease, 10).await.unwrap().is_empty());
-    let after = database.claim_due(lease, Timestamp(lease.0 + 1), 10).await.unwrap();
+    assert!(database.claim_due(CHAIN, NOW, lease, 10).await.unwrap().is_empty());
+    let after = database.claim_due(CHAIN, lease, Timestamp(lease.0 + 1), 10).await.unwrap();
     assert_eq!(after.iter().map(|due| due.transfer.id).collect::<Vec<_>>(), ids);
+}
+
+async fn another_chains_transfers_are_left_alone(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let quote = transfer(&ann, &bob, 90, NOW);
+    database.insert_quote(quote.clone()).await.unwrap();
+    database.sign(quote.id, view(1, 1_000, 0), NOW, sign()).await.unwrap();
+    let lease = Timestamp(NOW.0 + 500);
+    assert!(database.claim_due(1, NOW, lease, 10).await.unwrap().is_empty());
+    assert_eq!(database.pending_spend(1, ann.id).await.unwrap(), Wei::default());
+    assert_eq!(database.claim_due(CHAIN, NOW, lease, 10).await.unwrap().len(), 1);
+    assert_eq!(database.pending_spend(CHAIN, ann.id).await.unwrap(), Wei(U256::from(100)));
+}
+
+async fn an_unreadable_row_holds_up_no_other(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let quote = transfer(&ann, &bob, 1, NOW);
+        database.insert_quote(quote.clone()).await.unwrap();
+        database.sign(quote.id, view(1, 1_000, 0), NOW, sign()).await.unwrap();
+        ids.push(quote.id);
+    }
+    subject.tamper(&format!("update transfers set value = 'much' where id = '{}'", ids[0]));
+    let due = database.claim_due(CHAIN, NOW, Timestamp(NOW.0 + 500), 10).await.unwrap();
+    assert_eq!(due.iter().map(|due| due.transfer.id).collect::<Vec<_>>(), ids[1..]);
+}
+
+#[tokio::test]
+async fn an_unreadable_row_in_a_file_holds_up_no_other() {
+    an_unreadable_row_holds_up_no_other(Subject::file().await).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn an_unreadable_row_in_postgresql_holds_up_no_other() {
+    an_unreadable_row_holds_up_no_other(Subject::postgres().await).await;
 }
 
 async fn lists_have_pages(subject: Subject) {
