@@ -41,6 +41,15 @@ pub struct StoredEvent {
     pub transfer: Option<TransferId>,
 }
 
+/// Events in commit order, as far as one query went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEvents {
+    /// Those that could be read, oldest first.
+    pub events: Vec<StoredEvent>,
+    /// The place of the last one, readable or not; where the query began if there was none.
+    pub end: EventCursor,
+}
+
 impl StoredEventKind {
     fn as_str(self) -> &'static str {
         match self {
@@ -103,11 +112,15 @@ struct Row {
 }
 
 impl Row {
+    fn cursor(&self) -> EventCursor {
+        EventCursor { transaction: self.tx, sequence: self.seq }
+    }
+
     fn parse(self) -> Result<StoredEvent, StoreError> {
         let key = self.seq.to_string();
         let at = At { table: "events", key: &key };
         Ok(StoredEvent {
-            cursor: EventCursor { transaction: self.tx, sequence: self.seq },
+            cursor: self.cursor(),
             account: at.parse(&self.account_id)?,
             telegram_id: at.convert(self.telegram_id)?,
             at: Timestamp(self.at),
@@ -164,7 +177,8 @@ fn adopt_restored(connection: &mut diesel::PgConnection) -> Result<(), Failure> 
 }
 
 impl Database {
-    /// The events after `cursor`, in commit order, oldest first.
+    /// The events after `cursor`, in commit order, oldest first. One whose row can not be read is
+    /// logged and left out.
     ///
     /// A sequence is not commit order on PostgreSQL: a transaction that took a lower number may
     /// commit later. So the order is that of transactions, and events of one that is younger than
@@ -176,7 +190,7 @@ impl Database {
         &self,
         cursor: EventCursor,
         limit: u32,
-    ) -> Result<Vec<StoredEvent>, StoreError> {
+    ) -> Result<StoredEvents, StoreError> {
         let settled = settled(self.dialect);
         let query = format!(
             "select e.seq, e.tx, e.account_id, a.telegram_id, e.at, e.kind, e.transfer_id \
@@ -189,7 +203,17 @@ impl Database {
                 .bind::<BigInt, _>(cursor.sequence)
                 .bind::<BigInt, _>(i64::from(limit))
                 .load(connection)?;
-            Ok(rows.into_iter().map(Row::parse).collect::<Result<_, _>>()?)
+            let end = rows.last().map_or(cursor, Row::cursor);
+            let mut events = Vec::with_capacity(rows.len());
+            for row in rows {
+                let place = row.cursor();
+                match row.parse() {
+                    Ok(event) => events.push(event),
+                    // Those after it must not wait for somebody to mend it.
+                    Err(error) => tracing::error!(event = %place, %error, "unreadable event"),
+                }
+            }
+            Ok(StoredEvents { events, end })
         })
         .await
     }

@@ -27,7 +27,7 @@ mod transfers;
 
 pub use audit::AuditRow;
 pub use database::{ConnectError, Database};
-pub use events::{StoredEvent, StoredEventKind};
+pub use events::{StoredEvent, StoredEventKind, StoredEvents};
 pub use limits::Limit;
 #[cfg(feature = "mongodb")]
 pub use mongo_scks::MongoScks;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get};
+use kms_core::ports::StoreError;
 use kms_store::{StoredEvent, StoredEventKind};
 use kms_types::wire::{Event, EventKind, EventPage};
 use kms_types::{EventCursor, Problem};
@@ -65,27 +66,35 @@ pub(crate) async fn read(
     let mut stopping = state.stopping.clone();
     let found = loop {
         let found = database.events_after(after, PAGE).await?;
-        if !found.is_empty() || Instant::now() >= deadline || *stopping.borrow() {
+        if found.end != after || Instant::now() >= deadline || *stopping.borrow() {
             break found;
         }
         // Wakes early when the server stops.
         let _ = tokio::time::timeout(LOOK_EVERY, stopping.changed()).await;
     };
-    let next = found.last().map_or(after, |event| event.cursor);
-    let mut events = Vec::with_capacity(found.len());
-    for event in found {
-        events.push(show(&state, event).await?);
+    let mut events = Vec::with_capacity(found.events.len());
+    for event in found.events {
+        events.extend(show(&state, event).await?);
     }
-    Ok(HttpResponse::Ok().json(EventPage { events, next }))
+    Ok(HttpResponse::Ok().json(EventPage { events, next: found.end }))
 }
 
-async fn show(state: &State, event: StoredEvent) -> Result<Event, ApiError> {
-    let transfer = match event.transfer {
-        Some(id) => state.transfers.transfer(id, clock::now()).await?,
+/// The event with its transfer as it stands now; nothing if that can not be read, so that the
+/// events after it are told.
+async fn show(state: &State, event: StoredEvent) -> Result<Option<Event>, ApiError> {
+    let StoredEvent { cursor, account, telegram_id, at, kind, transfer } = event;
+    let transfer = match transfer {
+        Some(id) => match state.transfers.transfer(id, clock::now()).await {
+            Err(error @ StoreError::Unavailable { .. }) => return Err(error.into()),
+            Err(error) => {
+                tracing::error!(event = %cursor, transfer = %id, %error, "unreadable transfer");
+                return Ok(None);
+            }
+            Ok(transfer) => transfer.map(|transfer| Box::new(transfers::show(transfer))),
+        },
         None => None,
     };
-    let transfer = transfer.map(|transfer| Box::new(transfers::show(transfer)));
-    let what = match (event.kind, transfer) {
+    let what = match (kind, transfer) {
         (StoredEventKind::AccountCreated, _) => EventKind::AccountCreated,
         (StoredEventKind::PasswordChanged, _) => EventKind::PasswordChanged,
         (StoredEventKind::Recovered, _) => EventKind::Recovered,
@@ -93,8 +102,10 @@ async fn show(state: &State, event: StoredEvent) -> Result<Event, ApiError> {
             EventKind::TransferChanged { transfer }
         }
         (StoredEventKind::Received, Some(transfer)) => EventKind::Received { transfer },
-        (_, None) => return Err(ApiError::no_transfer()),
+        (_, None) => {
+            tracing::error!(event = %cursor, "an event has lost its transfer");
+            return Ok(None);
+        }
     };
-    let StoredEvent { cursor, account, telegram_id, at, .. } = event;
-    Ok(Event { cursor, account, telegram_id, at, what })
+    Ok(Some(Event { cursor, account, telegram_id, at, what }))
 }

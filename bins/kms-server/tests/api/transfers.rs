@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kms_client::ClientError;
+use kms_testkit::Postgres;
 use kms_types::wire::{EventKind, TransferState, Warning};
 use kms_types::{ErrorCode, TransferId, U256, Wei};
 use serde_json::json;
@@ -234,6 +235,28 @@ async fn a_reorganisation_is_followed(test: TestServer) {
     let second = test.until(quoted.id, TransferState::Mined).await;
     assert_eq!(second.tx_hash, first.tx_hash);
     assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, wei(COIN));
+}
+
+#[actix_web::test]
+async fn an_unreadable_transfer_holds_up_no_event_of_others() {
+    let test = TestServer::start(Place::new(Stores::Servers)).await;
+    test.ann_and_bob().await;
+    let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
+    test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
+    test.until(quoted.id, TransferState::Mined).await;
+    let page = test.events(5).await;
+    let name = test.place.database.rsplit('/').next().unwrap();
+    Postgres::shared().unwrap().execute(name, "update transfers set value = 'much'").unwrap();
+    let carl = test.onboard(3, "carl", "c").await;
+    let told = loop {
+        let found = test.client.events(None, Duration::from_secs(60)).await.unwrap();
+        if found.next != page.next {
+            break found.events;
+        }
+    };
+    let whose: Vec<_> = told.iter().map(|event| event.telegram_id.as_i64()).collect();
+    assert_eq!(whose, [1, 2, 3]);
+    assert_eq!(told[2].account, carl.id);
 }
 
 #[actix_web::test]

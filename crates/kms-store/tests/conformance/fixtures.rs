@@ -144,7 +144,7 @@ pub(crate) async fn events(
 ) -> Vec<StoredEvent> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        let found = database.events_after(after, 100).await.unwrap();
+        let found = database.events_after(after, 100).await.unwrap().events;
         if found.len() >= count {
             return found;
         }

@@ -98,8 +98,12 @@ async fn events_are_read_in_order_and_acknowledged(subject: Subject) {
     assert_eq!(whose, [ann.id, bob.id]);
     assert!(all.iter().all(|event| event.kind == StoredEventKind::AccountCreated));
     let (first, last) = (all[0].cursor, all[1].cursor);
-    assert_eq!(database.events_after(first, 10).await.unwrap(), all[1..]);
-    assert_eq!(database.events_after(EventCursor::default(), 1).await.unwrap(), all[..1]);
+    let rest = database.events_after(first, 10).await.unwrap();
+    assert_eq!((&rest.events[..], rest.end), (&all[1..], last));
+    let one = database.events_after(EventCursor::default(), 1).await.unwrap();
+    assert_eq!((&one.events[..], one.end), (&all[..1], first));
+    let none = database.events_after(last, 10).await.unwrap();
+    assert_eq!((none.events.len(), none.end), (0, last));
     assert_eq!(database.acknowledged_events("bot").await.unwrap(), EventCursor::default());
     for cursor in [last, first] {
         assert!(database.acknowledge_events("bot", cursor).await.unwrap());
@@ -124,6 +128,32 @@ async fn what_is_still_to_come_can_not_be_acknowledged(subject: Subject) {
         assert!(!database.acknowledge_events("bot", beyond).await.unwrap());
         assert_eq!(database.acknowledged_events("bot").await.unwrap(), EventCursor::default());
     }
+}
+
+async fn an_unreadable_event_holds_up_no_other(subject: Subject) {
+    let database = &subject.database;
+    for (id, name) in [(1, "ann"), (2, "bob"), (3, "carl")] {
+        insert(database, id, name).await;
+    }
+    let all = events(database, EventCursor::default(), 3).await;
+    for unreadable in [&all[0], &all[2]] {
+        let sequence = unreadable.cursor.sequence;
+        subject.tamper(&format!("update events set kind = 'nonsense' where seq = {sequence}"));
+    }
+    let found = database.events_after(EventCursor::default(), 10).await.unwrap();
+    assert_eq!((&found.events[..], found.end), (&all[1..2], all[2].cursor));
+}
+
+#[tokio::test]
+async fn an_unreadable_event_in_a_file_holds_up_no_other() {
+    an_unreadable_event_holds_up_no_other(Subject::file().await).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn an_unreadable_event_in_postgresql_holds_up_no_other() {
+    let subject = Subject::postgres().await;
+    an_unreadable_event_holds_up_no_other(subject).await;
 }
 
 /// As after `pg_dump` and a restore elsewhere: transaction numbers begin again.
@@ -262,7 +292,7 @@ async fn an_event_that_commits_late_is_not_lost() {
     write(&mut slow, "password_changed");
     write(&mut fast, "recovered");
     // The younger one is committed, but an older transaction runs: neither is told yet.
-    assert!(subject.database.events_after(start, 10).await.unwrap().is_empty());
+    assert_eq!(subject.database.events_after(start, 10).await.unwrap().end, start);
     diesel::sql_query("commit").execute(&mut slow).unwrap();
     let kinds: Vec<_> =
         events(&subject.database, start, 2).await.into_iter().map(|event| event.kind).collect();
