@@ -1,5 +1,6 @@
 //! Names: the claims that `name-service` decides on, and who is found by one.
 
+use diesel::dsl::max;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 use kms_core::account::{Account, SeenName};
@@ -82,8 +83,11 @@ pub(crate) fn observe(
     };
     if let Some(username) = &username {
         known.of_name = active_claim(connection, username)?;
-        let others: i64 = names::table
-            .filter(names::canonical.eq(username.canonical()))
+        let claims = || names::table.filter(names::canonical.eq(username.canonical()));
+        let (seen, ended): (Option<i64>, Option<i64>) =
+            claims().select((max(names::seen_at), max(names::ended_at))).first(connection)?;
+        known.name_known_at = seen.max(ended).map(Timestamp);
+        let others: i64 = claims()
             .filter(names::telegram_id.ne(holder.as_i64()))
             .count()
             .get_result(connection)?;
@@ -116,7 +120,10 @@ fn apply(
         .filter(names::canonical.eq(username.canonical()))
         .filter(names::ended_at.is_null());
     if decision.end_other {
-        diesel::update(named).set(names::ended_at.eq(Some(at))).execute(connection)?;
+        // One that was seen again meanwhile is newer than this observation, and stays.
+        diesel::update(named.filter(names::seen_at.lt(at)))
+            .set(names::ended_at.eq(Some(at)))
+            .execute(connection)?;
     }
     if decision.refresh {
         diesel::update(own)

@@ -50,6 +50,9 @@ pub struct Known {
     pub own: Option<Claim>,
     /// The active claim on the observed name, whoever holds it.
     pub of_name: Option<Claim>,
+    /// The last time that anything was known of the observed name: when a claim on it was seen
+    /// or ended, whoever held it.
+    pub name_known_at: Option<Timestamp>,
     /// Whether anybody else ever held the observed name.
     pub had_other_holder: bool,
 }
@@ -71,8 +74,8 @@ pub struct Decision {
 
 /// Decides what an observation changes.
 ///
-/// An observation that is not newer than the holder's last one changes nothing; one that is older
-/// than the name's present claim does not take the name.
+/// An observation that is not newer than the holder's last one changes nothing; one that is not
+/// newer than the last thing known of the name does not take the name, also if it is free.
 #[must_use]
 pub fn decide(observation: &Observation, known: &Known) -> Decision {
     if known.last_seen.is_some_and(|last| observation.seen_at <= last) {
@@ -87,7 +90,7 @@ pub fn decide(observation: &Observation, known: &Known) -> Decision {
     }
     let end_own = known.own.is_some();
     let other = known.of_name.as_ref();
-    if other.is_some_and(|other| observation.seen_at <= other.seen_at) {
+    if known.name_known_at.is_some_and(|last| observation.seen_at <= last) {
         return Decision { remember, end_own, ..Decision::default() };
     }
     let open = Claim {
@@ -115,16 +118,22 @@ mod tests {
     /// Claims kept in a list, as a store would keep them in a table.
     #[derive(Default)]
     struct Book {
-        claims: Vec<(Claim, bool)>,
+        claims: Vec<(Claim, Option<Timestamp>)>,
         seen: std::collections::HashMap<TelegramId, Timestamp>,
     }
 
     impl Book {
         fn active(&self, matches: impl Fn(&Claim) -> bool) -> Option<Claim> {
-            let mut found = self.claims.iter().filter(|(claim, active)| *active && matches(claim));
+            let mut found =
+                self.claims.iter().filter(|(claim, ended)| ended.is_none() && matches(claim));
             let first = found.next().map(|(claim, _)| claim.clone());
             assert!(found.next().is_none(), "more than one active claim");
             first
+        }
+
+        fn known_at(&self, name: Option<&Username>) -> Option<Timestamp> {
+            let named = self.claims.iter().filter(|(claim, _)| Some(&claim.username) == name);
+            named.map(|(claim, ended)| ended.unwrap_or_default().max(claim.seen_at)).max()
         }
 
         fn observe(&mut self, observation: &Observation) {
@@ -133,22 +142,24 @@ mod tests {
                 last_seen: self.seen.get(&observation.holder).copied(),
                 own: self.active(|claim| claim.holder == observation.holder),
                 of_name: self.active(|claim| Some(&claim.username) == name.as_ref()),
+                name_known_at: self.known_at(name.as_ref()),
                 had_other_holder: self.claims.iter().any(|(claim, _)| {
                     Some(&claim.username) == name.as_ref() && claim.holder != observation.holder
                 }),
             };
             let decision = decide(observation, &known);
-            for (claim, active) in &mut self.claims {
+            for (claim, ended) in &mut self.claims {
                 let own = claim.holder == observation.holder;
                 let named = Some(&claim.username) == name.as_ref();
-                if *active && ((own && decision.end_own) || (!own && named && decision.end_other)) {
-                    *active = false;
+                let ends = (own && decision.end_own) || (!own && named && decision.end_other);
+                if ended.is_none() && ends {
+                    *ended = Some(observation.seen_at);
                 }
-                if *active && own && decision.refresh {
+                if ended.is_none() && own && decision.refresh {
                     claim.seen_at = observation.seen_at;
                 }
             }
-            self.claims.extend(decision.open.map(|claim| (claim, true)));
+            self.claims.extend(decision.open.map(|claim| (claim, None)));
             if decision.remember {
                 self.seen.insert(observation.holder, observation.seen_at);
             }
@@ -202,6 +213,11 @@ mod tests {
         book.observe(&saw(2, None, 40));
         book.observe(&saw(2, Some("ann"), 35));
         assert_eq!(book.holder("ann"), None);
+        // A third one's update from the time when the second held it.
+        book.observe(&saw(3, Some("ann"), 35));
+        assert_eq!(book.holder("ann"), None);
+        book.observe(&saw(3, Some("ann"), 41));
+        assert_eq!(book.holder("ann"), Some(3));
     }
 
     proptest! {
@@ -212,8 +228,11 @@ mod tests {
             let mut book = Book::default();
             for (holder, name, at) in steps {
                 let observation = saw(holder, name.as_deref(), at);
-                let before = observation.username.clone().and_then(|name| {
-                    book.active(|claim| claim.username == name)
+                let holder_of = |book: &Book, name: &Username| {
+                    book.active(|claim| claim.username == *name).map(|claim| claim.holder)
+                };
+                let before = observation.username.clone().map(|name| {
+                    (holder_of(&book, &name), book.known_at(Some(&name)), name)
                 });
                 book.observe(&observation);
                 for name in ["a", "b", "c"] {
@@ -223,13 +242,10 @@ mod tests {
                     let holder: TelegramId = holder.try_into().unwrap();
                     book.active(|claim| claim.holder == holder);
                 }
-                if let (Some(before), Some(name)) = (before, observation.username)
-                    && before.seen_at >= observation.seen_at
+                if let Some((before, known_at, name)) = before
+                    && known_at.is_some_and(|last| last >= observation.seen_at)
                 {
-                    prop_assert_eq!(
-                        book.active(|claim| claim.username == name).map(|claim| claim.holder),
-                        Some(before.holder)
-                    );
+                    prop_assert_eq!(holder_of(&book, &name), before);
                 }
             }
         }

@@ -120,6 +120,12 @@ async fn names_are_claimed_and_move(subject: Subject) {
     assert_eq!(database.resolve(&name, now).await.unwrap().unwrap().account.id, bob.id);
     database.seen_username(bob.telegram_id, saw(None, 110)).await.unwrap();
     assert_eq!(database.resolve(&name, now).await.unwrap(), None);
+    // An update from the time when Bob held it does not take it, though it is free.
+    let carl = insert(database, 3, "carl").await;
+    database.seen_username(carl.telegram_id, saw(Some("ann"), 105)).await.unwrap();
+    assert_eq!(database.resolve(&name, now).await.unwrap(), None);
+    database.seen_username(carl.telegram_id, saw(Some("ann"), 111)).await.unwrap();
+    assert_eq!(database.resolve(&name, now).await.unwrap().unwrap().account.id, carl.id);
     // A name of somebody without a wallet pays nobody.
     database.seen_username(9.try_into().unwrap(), saw(Some("ghost"), 10)).await.unwrap();
     assert_eq!(database.resolve(&"ghost".parse().unwrap(), now).await.unwrap(), None);
