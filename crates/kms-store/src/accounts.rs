@@ -265,16 +265,22 @@ impl AccountStore for Database {
     async fn create_account(&self, new: NewAccount) -> Result<bool, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            inserted(connection.transaction(|connection| {
+            connection.transaction(|connection| {
                 let NewAccount { account, name } = new;
-                insert(connection, &account, &keys.row)?;
+                // A savepoint, so that an account that was there first leaves the transaction whole.
+                if !inserted(
+                    connection
+                        .transaction(|connection| Ok(insert(connection, &account, &keys.row)?)),
+                )? {
+                    return Ok(false);
+                }
                 if let Some(name) = name {
-                    names::observe(connection, account.telegram_id, name)?;
+                    names::observe(connection, account.telegram_id, &name)?;
                 }
                 let kind = StoredEventKind::AccountCreated;
                 events::append(connection, account.id, account.created_at, kind, None)?;
-                Ok(())
-            }))
+                Ok(true)
+            })
         })
         .await
     }

@@ -2,6 +2,7 @@
 
 use diesel::dsl::max;
 use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::{BigInt, Text};
 use kms_core::account::{Account, SeenName};
 use kms_core::ports::StoreError;
@@ -58,13 +59,32 @@ fn claim_of(connection: &mut AnyConnection, holder: TelegramId) -> Result<Option
     Ok(row.map(parse).transpose()?)
 }
 
+/// How many others may claim the same name at the same moment and commit first.
+const RACES: usize = 32;
+
 /// Applies an observation inside a transaction.
 pub(crate) fn observe(
     connection: &mut AnyConnection,
     holder: TelegramId,
-    name: SeenName,
+    name: &SeenName,
 ) -> Result<(), Failure> {
-    let SeenName { username, seen_at } = name;
+    for _ in 0..RACES {
+        // A savepoint, so that a lost race leaves the transaction whole. The winner's claim is
+        // committed by then, and is seen when it is decided again.
+        match connection.transaction(|connection| try_observe(connection, holder, name)) {
+            Err(Failure::Diesel(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _))) => {}
+            done => return done,
+        }
+    }
+    try_observe(connection, holder, name)
+}
+
+fn try_observe(
+    connection: &mut AnyConnection,
+    holder: TelegramId,
+    name: &SeenName,
+) -> Result<(), Failure> {
+    let SeenName { username, seen_at } = name.clone();
     // Written first, so that two observations of one holder come one after the other.
     diesel::sql_query(
         "insert into name_observations (telegram_id, seen_at) values ($1, -1) \
@@ -149,15 +169,14 @@ impl Database {
     /// Applies what an authenticated update said of its sender's name.
     ///
     /// # Errors
-    /// When the database does not answer, or two holders claimed the name at the same moment;
-    /// the next update repeats it.
+    /// When the database does not answer.
     pub async fn seen_username(
         &self,
         holder: TelegramId,
         name: SeenName,
     ) -> Result<(), StoreError> {
         self.blocking(move |connection| {
-            connection.transaction(|connection| observe(connection, holder, name))
+            connection.transaction(|connection| observe(connection, holder, &name))
         })
         .await
     }

@@ -12,6 +12,7 @@ on_every_database!(
     a_wallet_is_swapped_from_the_version_that_was_read,
     a_recovery_forgets_attempts_with_the_old_password,
     names_are_claimed_and_move,
+    of_many_that_claim_one_name_at_once_the_newest_has_it,
 );
 
 async fn accounts_come_back_as_they_went(subject: Subject) {
@@ -129,6 +130,63 @@ async fn names_are_claimed_and_move(subject: Subject) {
     // A name of somebody without a wallet pays nobody.
     database.seen_username(9.try_into().unwrap(), saw(Some("ghost"), 10)).await.unwrap();
     assert_eq!(database.resolve(&"ghost".parse().unwrap(), now).await.unwrap(), None);
+}
+
+async fn of_many_that_claim_one_name_at_once_the_newest_has_it(subject: Subject) {
+    let database = &subject.database;
+    let claim = |at| SeenName { username: Some("gold".parse().unwrap()), seen_at: Timestamp(at) };
+    let (mut makes, mut sees) = (Vec::new(), Vec::new());
+    for id in 1..=6 {
+        insert(database, 10 + id, &format!("old{id}")).await;
+    }
+    for id in 1..=6 {
+        let (one, two) = (database.clone(), database.clone());
+        let new = NewAccount { account: account(id), name: Some(claim(100 + id)) };
+        makes.push(tokio::spawn(async move { one.create_account(new).await }));
+        let holder = (10 + id).try_into().unwrap();
+        sees.push(tokio::spawn(async move { two.seen_username(holder, claim(200 - id)).await }));
+    }
+    for make in makes {
+        assert!(make.await.unwrap().unwrap());
+    }
+    for see in sees {
+        see.await.unwrap().unwrap();
+    }
+    let found = database.resolve(&"gold".parse().unwrap(), Timestamp(300)).await.unwrap().unwrap();
+    assert_eq!(found.account.telegram_id.as_i64(), 11);
+    for id in 1..=6 {
+        let by = AccountRef::Telegram(id.try_into().unwrap());
+        assert!(database.account(by).await.unwrap().is_some());
+    }
+}
+
+/// Somebody else's claim on the name commits while the account is made.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn a_lost_race_for_a_name_still_makes_the_account() {
+    use diesel::{Connection, RunQueryDsl};
+    let subject = Subject::postgres().await;
+    let mut other = diesel::PgConnection::establish(&subject.url).unwrap();
+    let mut run = |sql: &str| diesel::sql_query(sql).execute(&mut other).unwrap();
+    run("begin");
+    run("insert into names (telegram_id, canonical, shown, claimed_at, seen_at, moved) \
+         values (9, 'gold', 'gold', 50, 50, false)");
+    let claim = |at| SeenName { username: Some("gold".parse().unwrap()), seen_at: Timestamp(at) };
+    let making = [(1, 40), (2, 60)].map(|(id, at)| {
+        let database = subject.database.clone();
+        let new = NewAccount { account: account(id), name: Some(claim(at)) };
+        tokio::spawn(async move { database.create_account(new).await.unwrap() })
+    });
+    while subject.waiting_for_locks() < 2 {
+        tokio::task::yield_now().await;
+    }
+    run("commit");
+    for made in making {
+        assert!(made.await.unwrap());
+    }
+    let name = "gold".parse().unwrap();
+    let found = subject.database.resolve(&name, Timestamp(60)).await.unwrap().unwrap();
+    assert_eq!(found.account.telegram_id.as_i64(), 2);
 }
 
 /// What a writer to the database may try; the wallet's own seal is tested with custody.

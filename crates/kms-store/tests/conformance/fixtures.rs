@@ -46,15 +46,16 @@ impl Subject {
         Self { database, url, keys, _directory: directory }
     }
 
-    /// Whether a statement waits for another transaction's row.
+    /// How many statements wait for another transaction.
     #[cfg(feature = "postgres")]
-    pub(crate) fn waits_for_a_lock(&self) -> bool {
+    pub(crate) fn waiting_for_locks(&self) -> u32 {
         let name = self.url.rsplit('/').next().unwrap();
         let waiting = format!(
             "select count(*) from pg_stat_activity \
              where datname = '{name}' and wait_event_type = 'Lock'"
         );
-        kms_testkit::Postgres::shared().unwrap().execute(name, &waiting).unwrap() != "0"
+        let count = kms_testkit::Postgres::shared().unwrap().execute(name, &waiting).unwrap();
+        count.parse().unwrap()
     }
 
     /// Runs SQL as somebody who got at the database would.

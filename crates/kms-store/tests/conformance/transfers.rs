@@ -122,7 +122,7 @@ async fn what_is_being_signed_can_not_be_cancelled() {
     let (cancels, runtime) = (database.clone(), tokio::runtime::Handle::current());
     let make: Sign = Box::new(move |nonce| {
         let cancel = runtime.spawn(async move { cancels.cancel(id, NOW).await });
-        while !cancel.is_finished() && !subject.waits_for_a_lock() {}
+        while !cancel.is_finished() && subject.waiting_for_locks() == 0 {}
         give.send(cancel).unwrap();
         sign()(nonce)
     });
