@@ -84,7 +84,9 @@ impl Server {
         let poll = Duration::from_millis(settings.chain.poll_milliseconds.max(1));
         let (stop, stopping) = watch::channel(false);
         let state = Data::new(build(settings, poll, stopping.clone()).await?);
+        // Before the first request, or it would not be counted.
         telemetry::metrics();
+        let metrics = tokio::spawn(telemetry::fold_metrics(stopping.clone()));
         let watcher = tokio::spawn(watch_transfers(state.transfers.clone(), poll, stopping));
         let server = HttpServer::new(move || {
             App::new()
@@ -107,7 +109,7 @@ impl Server {
                 tracing::error!(%error, "the server ended");
             }
         });
-        Ok(Self { address, handle, stop, tasks: vec![watcher, serving] })
+        Ok(Self { address, handle, stop, tasks: vec![metrics, watcher, serving] })
     }
 
     /// Where it listens.
