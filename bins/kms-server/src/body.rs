@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::http::header::CONTENT_TYPE;
-use actix_web::web::{Bytes, Path, Payload as Stream, Query};
+use actix_web::web::{self, Bytes, Payload as Stream, Query};
 use actix_web::{FromRequest, HttpRequest};
 use kms_types::ErrorCode;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Deserializer, Error, Visitor};
+use serde_path_to_error::{Path, Segment as PathSegment};
 
 use crate::error::ApiError;
 
@@ -63,18 +64,19 @@ impl<T: DeserializeOwned> FromRequest for Json<T> {
 }
 
 fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, ApiError> {
+    // serde would take an array for a struct, its values in the order of the fields.
+    if !matches!(body.trim_ascii_start().first(), None | Some(b'{')) {
+        let detail = "the body is not a JSON object";
+        return Err(ApiError::refused(ErrorCode::MalformedRequest, detail));
+    }
     let mut json = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
+        let path = error.path().clone();
         let cause = error.into_inner();
-        let detail = without_quotes(&cause.to_string());
         if cause.is_data() {
-            // The place in the text helps nobody who sees the field's name.
-            let detail = detail.split(" at line ").next().unwrap_or_default().to_owned();
-            let field = (path != "." && path != "?").then_some(path);
-            ApiError::Refused { code: ErrorCode::InvalidField, detail, field }
+            data_error::<T>(&path, &cause)
         } else {
-            ApiError::refused(ErrorCode::MalformedRequest, format!("not JSON: {detail}"))
+            ApiError::refused(ErrorCode::MalformedRequest, format!("not JSON: {cause}"))
         }
     })?;
     json.end().map_err(|_trailing| {
@@ -83,13 +85,68 @@ fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, ApiError> {
     Ok(parsed)
 }
 
-/// What serde quotes of the input stands in double quotes; it may be a secret in a wrong field.
-fn without_quotes(message: &str) -> String {
-    let mut parts = message.split('"');
-    match (parts.next(), parts.next_back()) {
-        (Some(before), Some(after)) => format!("{before}…{after}"),
-        _ => message.to_owned(),
+/// JSON that does not make a `T`. A field that `T` does not have is not named: its name is the
+/// sender's own text, and may be a secret in a wrong place.
+fn data_error<T: DeserializeOwned>(path: &Path, cause: &serde_json::Error) -> ApiError {
+    let fields = fields_of::<T>();
+    let (code, named) = (ErrorCode::InvalidField, path.iter().next());
+    let field = match named {
+        Some(PathSegment::Map { key }) if fields.contains(&key.as_str()) => Some(key.clone()),
+        Some(PathSegment::Map { .. }) => {
+            let detail = format!("there is an unknown field; expected only {}", fields.join(", "));
+            return ApiError::Refused { code, detail, field: None };
+        }
+        _ => None,
+    };
+    let mut detail = without_input(&cause.to_string());
+    // The place in the text helps nobody who sees the field's name.
+    if let Some(place) = detail.rfind(" at line ") {
+        detail.truncate(place);
     }
+    ApiError::Refused { code, detail, field }
+}
+
+/// What serde says before the last "expected" may be the input, or be made to look like anything
+/// by it; what follows comes from this program. So does all of a message without it.
+fn without_input(message: &str) -> String {
+    match message.rsplit_once(", expected ") {
+        Some((_input, expected)) => format!("expected {expected}"),
+        None => message.to_owned(),
+    }
+}
+
+/// The names of a struct's fields, as it tells them to its deserializer; none for other types.
+fn fields_of<T: DeserializeOwned>() -> &'static [&'static str] {
+    struct Fields<'a>(&'a mut &'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for Fields<'_> {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(Self::Error::custom("there is no value"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            visitor: V,
+        ) -> Result<V::Value, Self::Error> {
+            *self.0 = fields;
+            self.deserialize_any(visitor)
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
+            option unit unit_struct newtype_struct seq tuple tuple_struct map enum identifier
+            ignored_any
+        }
+    }
+
+    let mut fields: &'static [&'static str] = &[];
+    // Fails by design: it only asks.
+    let _ = T::deserialize(Fields(&mut fields));
+    fields
 }
 
 impl<T: DeserializeOwned + 'static> FromRequest for Segment<T> {
@@ -98,11 +155,11 @@ impl<T: DeserializeOwned + 'static> FromRequest for Segment<T> {
 
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
         let name = request.match_info().iter().next().map_or("path", |(name, _)| name).to_owned();
-        let parsed = Path::<T>::extract(request).into_inner();
+        let parsed = web::Path::<T>::extract(request).into_inner();
         std::future::ready(
             parsed
                 .map(|path| Self(path.into_inner()))
-                .map_err(|error| ApiError::field(&name, without_quotes(&error.to_string()))),
+                .map_err(|error| ApiError::field(&name, without_input(&error.to_string()))),
         )
     }
 }
@@ -114,7 +171,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for Parameters<T> {
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
         let parsed = Query::<T>::from_query(request.query_string());
         std::future::ready(parsed.map(|query| Self(query.into_inner())).map_err(|error| {
-            let text = without_quotes(&error.to_string());
+            let text = without_input(&error.to_string());
             let detail = text.rsplit("error: ").next().unwrap_or_default();
             ApiError::field("query", detail)
         }))
@@ -137,27 +194,39 @@ mod tests {
     #[test]
     fn names_the_field_and_quotes_nothing() {
         let hash = format!("v1.{}", "ab".repeat(32));
+        let (malformed, invalid) = (ErrorCode::MalformedRequest, ErrorCode::InvalidField);
         for (body, code, field) in [
-            ("".to_owned(), ErrorCode::MalformedRequest, None),
-            ("{".to_owned(), ErrorCode::MalformedRequest, None),
-            ("{}{}".to_owned(), ErrorCode::InvalidField, None),
-            (
-                format!(r#"{{"telegram_id":"{hash}"}}"#),
-                ErrorCode::InvalidField,
-                Some("telegram_id"),
-            ),
+            ("".to_owned(), malformed, None),
+            ("{".to_owned(), malformed, None),
+            ("{}{}".to_owned(), invalid, None),
+            (format!(r#"{{"telegram_id":"{hash}"}}"#), invalid, Some("telegram_id")),
+            (format!(r#"{{"telegram_id":["{hash}"]}}"#), invalid, Some("telegram_id")),
+            (format!(r#"{{"telegram_id":{{"{hash}":1}}}}"#), invalid, Some("telegram_id")),
             (
                 format!(r#"{{"telegram_id":1,"password_hash":"x{hash}"}}"#),
-                ErrorCode::InvalidField,
+                invalid,
                 Some("password_hash"),
             ),
-            (format!(r#""{hash}""#), ErrorCode::InvalidField, None),
+            (r#"{"username":424242424242}"#.to_owned(), invalid, Some("username")),
+            (r#"{"username":-424242424242}"#.to_owned(), invalid, Some("username")),
+            (r#"{"username":42424242.4242}"#.to_owned(), invalid, Some("username")),
+            (r#"{"username":"424242"}"#.to_owned(), invalid, Some("username")),
+            (r#"{"seen_at":"at line 4242, expected 4242\""}"#.to_owned(), invalid, Some("seen_at")),
+            (format!(r#"{{"{hash}":1}}"#), invalid, None),
+            (r#"{"4242`, expected `4242":1}"#.to_owned(), invalid, None),
+            (format!(r#""{hash}""#), malformed, None),
+            (format!(r#"[1,"{hash}",null,null,null,null]"#), malformed, None),
+            (format!(r#"{{"telegram_id":1,"password_hash":"{hash}"}} x"#), malformed, None),
         ] {
             let (found, detail, named) = refusal(&body);
             assert_eq!((found, named.as_deref()), (code, field), "{body}");
-            assert!(!detail.contains("abab"), "{detail}");
+            assert!(!detail.contains("abab") && !detail.contains("4242"), "{detail}");
         }
-        let whole = format!(r#"{{"telegram_id":1,"password_hash":"{hash}"}} x"#);
-        assert_eq!(refusal(&whole).0, ErrorCode::MalformedRequest);
+    }
+
+    #[test]
+    fn an_unknown_field_is_told_what_is_known() {
+        let (_, detail, _) = refusal(r#"{"seed_phrase":"x"}"#);
+        assert!(detail.ends_with("telegram_id, password_hash, username, seen_at, mobile, email"));
     }
 }

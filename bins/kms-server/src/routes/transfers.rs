@@ -205,7 +205,7 @@ async fn recipient(
         Recipient::Username(name) => {
             let found = state.database.resolve(&name, now).await?;
             let found = found.ok_or_else(|| {
-                let detail = format!("nobody with the name {name} has a wallet here");
+                let detail = "nobody with this name has a wallet here".to_owned();
                 let (code, field) = (ErrorCode::UnknownName, Some("to".to_owned()));
                 ApiError::Refused { code, detail, field }
             })?;

@@ -43,6 +43,12 @@ async fn bad_bodies_are_refused(test: TestServer) {
     };
     json_case("/v1/accounts", "a missing field", json!({"telegram_id": 5}));
     json_case("/v1/accounts", "an unknown field", account("seed_phrase", json!("x")));
+    json_case("/v1/accounts", "a secret for a field", account("hunter2", json!(1)));
+    json_case("/v1/accounts", "values without names", json!([5, hash, "hunter2"]));
+    json_case("/v1/accounts", "a number as name", account("username", json!(12_345_678)));
+    json_case("/v1/accounts", "a fraction as name", account("username", json!(12_345_678.5)));
+    json_case("/v1/accounts", "a list as name", account("username", json!([12_345_678])));
+    json_case("/v1/accounts", "an object as name", account("username", json!({"hunter2": 1})));
     json_case("/v1/accounts", "a negative id", account("telegram_id", json!(-5)));
     json_case("/v1/accounts", "an id of zero", account("telegram_id", json!(0)));
     json_case("/v1/accounts", "an id too large", account("telegram_id", json!(1_i64 << 52)));
@@ -65,12 +71,14 @@ async fn bad_bodies_are_refused(test: TestServer) {
     json_case("/v1/transfers", "an ENS name", quote("to", json!("bob.eth")));
     json_case("/v1/transfers", "a short address", quote("to", json!("0x12")));
     json_case("/v1/transfers", "a bad name", quote("to", json!("@b__b")));
+    json_case("/v1/transfers", "nobody's name", quote("to", json!("hunter2")));
     json_case("/v1/transfers", "a bad sender", quote("from", json!("1")));
     json_case("/v1/transfers", "a bad id", quote("id", json!(id.to_uppercase())));
     json_case("/v1/transfers", "a NUL in a note", quote("client_ref", json!("\u{0}")));
     for (path, name, body) in cases {
         let problem = post(&test, path, body).await;
-        assert!(!problem.detail.contains("hunter2"));
+        let told = format!("{problem:?}");
+        assert!(!told.contains("hunter2") && !told.contains("12345678"), "{told}");
         seen.push(format!(
             "{name}: {} {} field={} {}",
             problem.status,

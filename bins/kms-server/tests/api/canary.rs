@@ -13,6 +13,7 @@ use kms_types::wire::{ChangePassword, CreateAccount, Recover, TransferState};
 use kms_types::{PasswordHash, RecoveryId};
 use mongodb::bson::Document;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use serde_json::json;
 use sha2::Sha256;
 
 use crate::harness::{COIN, Place, Stores, confirm, create, hash, quote, telegram};
@@ -134,13 +135,20 @@ async fn secrets_are_found_nowhere(stores: Stores) {
         .add_root_certificate(reqwest::Certificate::from_pem(place.certificate.as_bytes()).unwrap())
         .build()
         .unwrap();
+    let mut bodies = vec![json!([3, secret]), json!([secret]), secret.clone()];
     for field in ["telegram_id", "username", "seen_at", "mobile", "email", "password_hash"] {
         let mut body = text.clone();
         body[field] = match field {
-            "password_hash" => serde_json::json!([secret]),
+            "password_hash" => json!([secret]),
             _ => secret.clone(),
         };
         assert!(serde_json::from_value::<CreateAccount>(body.clone()).is_err());
+        bodies.push(body);
+    }
+    let mut body = text.clone();
+    body[secret.as_str().unwrap()] = json!(1);
+    bodies.push(body);
+    for body in bodies {
         let request = raw.post(format!("https://localhost:{}/v1/accounts", server.port));
         let answer = request.bearer_auth(&token).json(&body).send().await.unwrap();
         assert_eq!(answer.status(), 400);
