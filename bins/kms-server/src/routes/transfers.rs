@@ -43,6 +43,11 @@ pub(crate) async fn quote(
     let now = clock::now();
     let sender = accounts::find(&state, body.from).await?;
     let asked = Asked { to: body.to.to_string(), amount: body.amount.clone().into() };
+    let client_ref = body.client_ref.as_deref();
+    let known = state.transfers.quoted(body.id, sender.id, &asked, client_ref, now).await?;
+    if let Some(known) = known {
+        return Ok(HttpResponse::Ok().json(show(known)));
+    }
     let (to, name_moved) = recipient(&state, body.to, now).await?;
     if to.account == Some(sender.id) {
         return Err(ApiError::refused(ErrorCode::SelfTransfer, "that is your own wallet"));

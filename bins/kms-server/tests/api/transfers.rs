@@ -17,6 +17,7 @@ on_both_stores!(
     fifty_confirmations_are_one_transfer,
     fifty_transfers_have_fifty_nonces,
     a_quote_is_confirmed_as_it_was_shown,
+    a_repeated_quote_is_the_same_also_when_the_name_is_gone,
     a_dropped_transaction_is_sent_again,
     a_reorganisation_is_followed,
 );
@@ -196,6 +197,25 @@ async fn a_quote_is_confirmed_as_it_was_shown(test: TestServer) {
     assert_eq!(refused.unwrap_err().code(), Some(ErrorCode::WrongState));
     let nothing = test.client.cancel(TransferId::random()).await.unwrap_err();
     assert_eq!(nothing.code(), Some(ErrorCode::NoSuchTransfer));
+}
+
+async fn a_repeated_quote_is_the_same_also_when_the_name_is_gone(test: TestServer) {
+    test.ann_and_bob().await;
+    let request = quote(1, "@bob", "1");
+    let quoted = test.client.quote(&request).await.unwrap();
+    let seen_at = kms_types::Timestamp(2_000_000);
+    let seen = kms_types::wire::SeenUsername { username: Some("rob".parse().unwrap()), seen_at };
+    test.client.seen_username(telegram(2), &seen).await.unwrap();
+    assert_eq!(test.client.quote(&request).await.unwrap(), quoted);
+    // The same id with other words is something else.
+    for (to, amount) in [("@bob", "2"), ("@rob", "1"), ("@ann", "1")] {
+        let mut other = quote(1, to, amount);
+        other.id = request.id;
+        let reused = test.client.quote(&other).await.unwrap_err();
+        assert_eq!(reused.code(), Some(ErrorCode::IdReused), "{to} {amount}");
+    }
+    let new = test.client.quote(&quote(1, "@bob", "1")).await.unwrap_err();
+    assert_eq!(new.code(), Some(ErrorCode::UnknownName));
 }
 
 async fn a_dropped_transaction_is_sent_again(test: TestServer) {

@@ -96,10 +96,11 @@ impl Transfers {
         request: QuoteRequest,
         now: Timestamp,
     ) -> Result<Transfer, QuoteError> {
-        if let Some(known) = self.store.transfer(request.id, now).await? {
-            return repeated(known, &request);
-        }
         let sender = request.from.account.ok_or(QuoteError::NoSender)?;
+        let QuoteRequest { id, asked, client_ref, .. } = &request;
+        if let Some(known) = self.quoted(*id, sender, asked, client_ref.as_deref(), now).await? {
+            return Ok(known);
+        }
         if request.to.address == EthAddress::ZERO {
             return Err(QuoteError::ZeroAddress);
         }
@@ -109,8 +110,28 @@ impl Transfers {
         let transfer = self.price(sender, &request, now).await?;
         match self.store.insert_quote(transfer.clone()).await? {
             Inserted::New => Ok(transfer),
-            Inserted::Existing(known) => repeated(*known, &request),
+            Inserted::Existing(known) => {
+                repeated(*known, sender, &request.asked, request.client_ref.as_deref())
+            }
         }
+    }
+
+    /// The transfer that this sender asked for before, in these words and with this id, however it
+    /// stands now. To be looked for before a name is resolved: it may have moved since, and the
+    /// repeat is answered all the same.
+    ///
+    /// # Errors
+    /// `IdReused` when the id stands for something else; else when the store does not answer.
+    pub async fn quoted(
+        &self,
+        id: TransferId,
+        sender: AccountId,
+        asked: &Asked,
+        client_ref: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Option<Transfer>, QuoteError> {
+        let known = self.store.transfer(id, now).await?;
+        known.map(|known| repeated(known, sender, asked, client_ref)).transpose()
     }
 
     async fn price(
@@ -189,10 +210,15 @@ impl Transfers {
     }
 }
 
-fn repeated(known: Transfer, request: &QuoteRequest) -> Result<Transfer, QuoteError> {
-    let same = known.from.account == request.from.account
-        && known.asked == request.asked
-        && known.client_ref == request.client_ref;
+fn repeated(
+    known: Transfer,
+    sender: AccountId,
+    asked: &Asked,
+    client_ref: Option<&str>,
+) -> Result<Transfer, QuoteError> {
+    let same = known.from.account == Some(sender)
+        && known.asked == *asked
+        && known.client_ref.as_deref() == client_ref;
     if same { Ok(known) } else { Err(QuoteError::IdReused) }
 }
 
