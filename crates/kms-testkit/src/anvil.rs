@@ -7,8 +7,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::TestkitError;
-use crate::fetch::{self, Package};
+use crate::fetch::{self, Missing, Package};
 use crate::process::{self, Process, Spec};
+
+const NPM: &[&str] = &["npm", "--version"];
+
+const MISSING: Missing =
+    Missing { program: "anvil", install: "put it on the PATH, or run: apt-get install npm" };
 
 #[cfg(target_arch = "aarch64")]
 const PACKAGE: Package = Package {
@@ -17,6 +22,8 @@ const PACKAGE: Package = Package {
     unpack: "npm pack --silent @foundry-rs/anvil-linux-arm64@1.7.1
              tar -xzf *.tgz
              rm *.tgz",
+    tool: NPM,
+    missing: MISSING,
 };
 
 #[cfg(not(target_arch = "aarch64"))]
@@ -26,6 +33,8 @@ const PACKAGE: Package = Package {
     unpack: "npm pack --silent @foundry-rs/anvil-linux-amd64@1.7.1
              tar -xzf *.tgz
              rm *.tgz",
+    tool: NPM,
+    missing: MISSING,
 };
 
 /// How anvil runs.
@@ -67,12 +76,6 @@ impl Anvil {
     pub fn start_with(options: AnvilOptions) -> Result<Self, TestkitError> {
         let program = match process::on_path("anvil") {
             Some(program) => program,
-            None if process::on_path("npm").is_none() => {
-                return Err(TestkitError::Missing {
-                    program: "anvil",
-                    install: "put it on the PATH, or run: apt-get install npm",
-                });
-            }
             None => fetch::program(&PACKAGE)?,
         };
         let directory = process::directory("anvil")?;

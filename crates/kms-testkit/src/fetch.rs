@@ -13,6 +13,17 @@ pub(crate) struct Package {
     pub(crate) program: &'static str,
     /// A shell script that fetches the package into the current folder and unpacks it there.
     pub(crate) unpack: &'static str,
+    /// A command that succeeds where the package can be fetched.
+    pub(crate) tool: &'static [&'static str],
+    /// What to say where it can not.
+    pub(crate) missing: Missing,
+}
+
+/// A program that is not there, and the command that brings it.
+#[derive(Clone, Copy)]
+pub(crate) struct Missing {
+    pub(crate) program: &'static str,
+    pub(crate) install: &'static str,
 }
 
 /// The only place that reads the environment.
@@ -36,6 +47,10 @@ pub(crate) fn program(package: &Package) -> Result<PathBuf, TestkitError> {
     if program.is_file() {
         return Ok(program);
     }
+    if !succeeds(package.tool) {
+        let Missing { program, install } = package.missing;
+        return Err(TestkitError::Missing { program, install });
+    }
     let fresh = tempfile::tempdir_in(&cache)?;
     unpack(package, fresh.path())?;
     if home.exists() {
@@ -44,6 +59,13 @@ pub(crate) fn program(package: &Package) -> Result<PathBuf, TestkitError> {
     // Renamed only when it is whole.
     fs::rename(fresh.keep(), &home)?;
     Ok(program)
+}
+
+fn succeeds(command: &[&str]) -> bool {
+    let Some((program, arguments)) = command.split_first() else {
+        return true;
+    };
+    Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
 }
 
 fn unpack(package: &Package, folder: &Path) -> Result<(), TestkitError> {

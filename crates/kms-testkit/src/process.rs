@@ -44,19 +44,23 @@ impl Process {
         Ok(Self { spec, child, watchdog, pipe })
     }
 
-    /// Waits until `ready` answers `true`, or the process ends, or 60 seconds are over.
+    /// Waits until `ready` answers `true`, or the process ends, or 60 seconds are over. If it ended,
+    /// the answer was that of another process, which has its port.
     pub(crate) fn wait_until(
         &mut self,
         mut ready: impl FnMut() -> bool,
     ) -> Result<(), TestkitError> {
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !ready() {
+        loop {
+            let ready = ready();
             if self.child.try_wait()?.is_some() || Instant::now() > deadline {
                 return Err(TestkitError::Start { program: self.spec.program, log: self.log() });
             }
+            if ready {
+                return Ok(());
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(())
     }
 
     /// Ends it at once, as a crash would; its directory stays.
@@ -171,4 +175,27 @@ pub(crate) fn version(program: &Path) -> Result<String, TestkitError> {
     let output = Command::new(program).arg("--version").output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_another_process_is_not_its_own() {
+        let directory = directory("process").unwrap();
+        let command = vec!["sh".to_owned(), "-c".to_owned(), "echo port in use".to_owned()];
+        let spec = Spec { program: "sh", command, stop: "KILL", directory };
+        let mut process = Process::start(spec).unwrap();
+        let stat = format!("/proc/{}/stat", process.child.id());
+        let answers = move || {
+            // Somebody answers, while this one has ended and nobody has noticed.
+            while !fs::read_to_string(&stat).unwrap().contains(") Z ") {
+                std::thread::yield_now();
+            }
+            true
+        };
+        let refused = process.wait_until(answers).unwrap_err();
+        assert!(refused.to_string().contains("port in use"), "{refused}");
+    }
 }

