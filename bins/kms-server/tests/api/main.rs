@@ -12,6 +12,7 @@ mod bad_input;
 mod canary;
 mod commands;
 mod crash;
+mod events;
 mod harness;
 mod outages;
 mod process;

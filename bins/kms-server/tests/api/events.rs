@@ -1,0 +1,60 @@
+//! Long polls: they wait for what comes, and for nothing longer than they must.
+
+use std::time::{Duration, Instant};
+
+use kms_client::Client;
+use kms_types::EventCursor;
+use kms_types::wire::EventPage;
+use tokio::task::JoinHandle;
+
+use crate::harness::{TestServer, on_both_stores};
+
+on_both_stores!(
+    a_poll_answers_when_an_event_comes,
+    a_poll_without_events_waits_its_time,
+    a_server_that_stops_ends_its_polls,
+);
+
+const WAIT: Duration = Duration::from_secs(60);
+
+/// Begins a poll, and comes back when the server works on it: it has acknowledged `after` then.
+async fn begin(test: &TestServer, after: EventCursor) -> JoinHandle<EventPage> {
+    let client: Client = test.client.clone();
+    let poll = tokio::spawn(async move { client.events(Some(after), WAIT).await.unwrap() });
+    while test.database.acknowledged_events("bot").await.unwrap() != after {
+        tokio::task::yield_now().await;
+    }
+    poll
+}
+
+async fn a_poll_answers_when_an_event_comes(test: TestServer) {
+    test.onboard(1, "ann", "a").await;
+    let after = test.events(1).await.next;
+    let started = Instant::now();
+    let poll = begin(&test, after).await;
+    let bob = test.onboard(2, "bob", "b").await;
+    let page = poll.await.unwrap();
+    assert!(started.elapsed() < WAIT / 2, "{:?}", started.elapsed());
+    let whose: Vec<_> = page.events.iter().map(|event| event.account).collect();
+    assert_eq!(whose, [bob.id]);
+    assert!(page.next > after);
+}
+
+async fn a_poll_without_events_waits_its_time(test: TestServer) {
+    let wait = Duration::from_secs(1);
+    let started = Instant::now();
+    let page = test.client.events(None, wait).await.unwrap();
+    assert!(started.elapsed() >= wait, "{:?}", started.elapsed());
+    assert_eq!((page.events.len(), page.next), (0, EventCursor::default()));
+}
+
+async fn a_server_that_stops_ends_its_polls(test: TestServer) {
+    test.onboard(1, "ann", "a").await;
+    let after = test.events(1).await.next;
+    let started = Instant::now();
+    let poll = begin(&test, after).await;
+    test.server.stop().await;
+    let page = poll.await.unwrap();
+    assert!(started.elapsed() < WAIT / 2, "{:?}", started.elapsed());
+    assert_eq!((page.events.len(), page.next), (0, after));
+}
