@@ -1,7 +1,7 @@
 //! What owners do.
 
 use kms_core::audit::Action;
-use kms_core::{Created, CustodyError, KdfParams, KdfPool};
+use kms_core::{Created, CustodyError, KdfParams, KdfPool, PoolError};
 use kms_types::{RecoveryId, Timestamp, TransferId};
 
 use crate::world::{NOW, World, caller, hash, telegram};
@@ -116,6 +116,28 @@ async fn a_full_pool_refuses_before_it_counts() {
     }
     drop(taken);
     assert!(opens(&world, 1, "right").await.is_ok());
+}
+
+/// An answer without the work of the KDF would tell who has an account.
+#[tokio::test]
+async fn an_unknown_account_takes_the_place_that_a_known_one_takes() {
+    let pool = KdfPool::new(1.try_into().unwrap(), 0);
+    let world = World::with_pool(KDF, pool.clone()).await;
+    world.create(1, "right").await.unwrap();
+    let taken = pool.reserve().unwrap();
+    for id in [1, 9] {
+        let busy = opens(&world, id, "guess").await.unwrap_err();
+        assert!(matches!(busy, CustodyError::Pool(PoolError::Busy)), "{id}: {busy}");
+        let (custody, caller) = (&world.custody, caller());
+        let change = custody.change_password(telegram(id), hash("guess"), hash("x"), &caller, NOW);
+        let busy = change.await.unwrap_err();
+        assert!(matches!(busy, CustodyError::Pool(PoolError::Busy)), "{id}: {busy}");
+    }
+    drop(taken);
+    for id in [1, 9] {
+        let wrong = opens(&world, id, "guess").await.unwrap_err();
+        assert!(matches!(wrong, CustodyError::WrongPassword), "{id}: {wrong}");
+    }
 }
 
 #[tokio::test]
