@@ -9,6 +9,7 @@ mod body;
 pub mod cli;
 mod clock;
 pub mod config;
+mod core_dumps;
 mod error;
 pub mod keys;
 mod openapi;

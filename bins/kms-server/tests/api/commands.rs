@@ -3,6 +3,7 @@
 use std::process::{Command, Output};
 
 use crate::harness::{Place, Stores};
+use crate::process::ServerProcess;
 
 fn run(place: &Place, arguments: &[&str], extra: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_kms-server"))
@@ -17,6 +18,17 @@ fn run(place: &Place, arguments: &[&str], extra: &[(&str, &str)]) -> Output {
 fn said(output: &Output) -> String {
     let text = [output.stdout.as_slice(), &output.stderr].concat();
     String::from_utf8(text).unwrap()
+}
+
+#[actix_web::test]
+async fn a_server_leaves_no_core_dump() {
+    let place = Place::new(Stores::Embedded);
+    place.migrated().await;
+    let server = ServerProcess::start(&place, None, "info");
+    let limits = server.limits();
+    let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().collect::<Vec<_>>(), ["0", "0", "bytes"]);
+    server.terminate();
 }
 
 #[test]

@@ -57,6 +57,11 @@ impl ServerProcess {
         place.client(self.port, token)
     }
 
+    /// What the operating system allows it, as `/proc` shows it.
+    pub(crate) fn limits(&self) -> String {
+        std::fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap()
+    }
+
     /// Waits until it died of its failpoint.
     pub(crate) fn died(mut self) {
         let status = self.child.wait().unwrap();
