@@ -71,12 +71,16 @@ impl ApiError {
                 CustodyError::RecoveryReused => ErrorCode::IdReused,
                 CustodyError::Conflict => ErrorCode::Conflict,
                 CustodyError::Pool(PoolError::Busy) => ErrorCode::Busy,
-                CustodyError::Store(StoreError::Unavailable { .. })
+                CustodyError::Store(
+                    StoreError::Unavailable { .. } | StoreError::NoRowKey { .. },
+                )
                 | CustodyError::MasterKey(_)
                 | CustodyError::NoPepper(_) => ErrorCode::StoreUnavailable,
                 _ => ErrorCode::Internal,
             },
-            Self::Store(StoreError::Unavailable { .. }) => ErrorCode::StoreUnavailable,
+            // A version of a key that is missing comes back with the configuration.
+            Self::Store(StoreError::Unavailable { .. } | StoreError::NoRowKey { .. })
+            | Self::Seal(SealError::NoKey(_)) => ErrorCode::StoreUnavailable,
             Self::Chain(_) => ErrorCode::ChainUnavailable,
             Self::Store(_) | Self::Seal(_) | Self::Stopped => ErrorCode::Internal,
         }
@@ -87,7 +91,7 @@ impl ApiError {
         match self.code() {
             ErrorCode::Internal => "internal error; the server's log has it under the request id",
             ErrorCode::StoreUnavailable => {
-                "a database or the KMS key does not answer; read how it stands, then try again"
+                "a database or a key can not be used now; read how it stands, then try again"
             }
             ErrorCode::ChainUnavailable => {
                 "the chain does not answer; nothing was signed, try again in a moment"

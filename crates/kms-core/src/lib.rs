@@ -34,4 +34,6 @@ pub use local_key::{LocalKeyError, LocalMasterKey};
 pub use master_key::{KeyRing, KeyRingError, MasterKey, MasterKeyError, MasterKeyId};
 pub use private_key::{HashSignature, OpenWallet};
 pub use seal::{SealError, Sealer};
-pub use server_keys::{RowMac, ServerKey, ServerKeyError, ServerKeyId, ServerKeySet, ServerKeys};
+pub use server_keys::{
+    RowMac, RowMacError, ServerKey, ServerKeyError, ServerKeyId, ServerKeySet, ServerKeys,
+};

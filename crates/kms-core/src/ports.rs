@@ -7,6 +7,7 @@ use kms_types::{AccountId, AccountRef, RecoveryId, SckId, Timestamp};
 use crate::account::{Account, NewAccount, Recovery, WalletSwap};
 use crate::audit::AuditRecord;
 use crate::master_key::MasterKeyId;
+use crate::server_keys::ServerKeyId;
 
 /// Why a store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,18 @@ pub enum StoreError {
         table: &'static str,
         /// Which row.
         key: String,
+    },
+    /// A row's MAC was made with a version of the row key that is not configured.
+    #[error(
+        "version {version} of the row key is not configured; the {table} row of {key} needs it"
+    )]
+    NoRowKey {
+        /// In which table.
+        table: &'static str,
+        /// Which row.
+        key: String,
+        /// Which version.
+        version: ServerKeyId,
     },
 }
 

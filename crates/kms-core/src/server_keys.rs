@@ -58,6 +58,18 @@ pub struct RowMac {
     pub tag: [u8; 32],
 }
 
+/// Why a row's MAC was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RowMacError {
+    /// Made with a version of the row key that is not configured: an operator's mistake.
+    #[error("version {0} of the row key is not configured")]
+    NoKey(ServerKeyId),
+    /// Not the MAC of this row: somebody changed one of them.
+    #[error("the row was changed")]
+    Mismatch,
+}
+
 impl ServerKeyId {
     /// As it stands in blobs and rows.
     #[must_use]
@@ -130,13 +142,14 @@ impl ServerKeySet {
         RowMac { key: self.current, tag: row_tag(key, fields) }
     }
 
-    /// Whether `mac` is the MAC of these fields, under the version it names.
-    #[must_use]
-    pub fn verify(&self, mac: &RowMac, fields: &[&[u8]]) -> bool {
-        self.get(mac.key).is_some_and(|key| {
-            let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose());
-            hmac::verify(&key, &framed(fields), &mac.tag).is_ok()
-        })
+    /// Checks that `mac` is the MAC of these fields, under the version it names.
+    ///
+    /// # Errors
+    /// When it is not, or when that version is not configured and nobody can tell.
+    pub fn verify(&self, mac: &RowMac, fields: &[&[u8]]) -> Result<(), RowMacError> {
+        let key = self.get(mac.key).ok_or(RowMacError::NoKey(mac.key))?;
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose());
+        hmac::verify(&key, &framed(fields), &mac.tag).map_err(|_mismatch| RowMacError::Mismatch)
     }
 }
 
@@ -232,9 +245,10 @@ mod tests {
             format!("2:{},1:{}", "22".repeat(32), "11".repeat(32)).parse().unwrap();
         let row: [&[u8]; 2] = [b"accounts", b"x"];
         assert_eq!(both.mac(&row).key.as_u8(), 2);
-        assert!(both.verify(&old.mac(&row), &row));
-        assert!(!old.verify(&both.mac(&row), &row));
-        assert!(!both.verify(&both.mac(&row), &[b"accountsx", b""]));
+        assert_eq!(both.verify(&old.mac(&row), &row), Ok(()));
+        assert_eq!(old.verify(&both.mac(&row), &row), Err(RowMacError::NoKey(ServerKeyId(2))));
+        let moved: [&[u8]; 2] = [b"accountsx", b""];
+        assert_eq!(both.verify(&both.mac(&row), &moved), Err(RowMacError::Mismatch));
     }
 
     #[test]

@@ -92,11 +92,9 @@ impl Row {
             },
         };
         let mac = at.mac(self.mac_key, &self.mac)?;
-        if with_mac_fields(&account, |fields| keys.row.verify(&mac, fields)) {
-            Ok(account)
-        } else {
-            Err(at.tampered())
-        }
+        let verified = with_mac_fields(&account, |fields| keys.row.verify(&mac, fields));
+        verified.map_err(|error| at.not_verified(error))?;
+        Ok(account)
     }
 }
 
@@ -333,11 +331,9 @@ impl AccountStore for Database {
             let completed_at = Timestamp(completed_at);
             let recovery = Recovery { id, account: at.parse(&account)?, completed_at };
             let mac = at.mac(mac_key, &mac)?;
-            if with_recovery_fields(&recovery, |fields| keys.row.verify(&mac, fields)) {
-                Ok(Some(recovery))
-            } else {
-                Err(at.tampered().into())
-            }
+            let verified = with_recovery_fields(&recovery, |fields| keys.row.verify(&mac, fields));
+            verified.map_err(|error| at.not_verified(error))?;
+            Ok(Some(recovery))
         })
         .await
     }

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use kms_core::RowMac;
 use kms_core::ports::StoreError;
+use kms_core::{RowMac, RowMacError};
 
 /// Which row a value comes from, for the error.
 #[derive(Clone, Copy)]
@@ -19,8 +19,13 @@ impl At<'_> {
         StoreError::Corrupt { table, key, reason: reason.to_string() }
     }
 
-    pub(crate) fn tampered(self) -> StoreError {
-        StoreError::Tampered { table: self.table, key: self.key.to_owned() }
+    /// What a row's MAC that was not taken means for the row.
+    pub(crate) fn not_verified(self, error: RowMacError) -> StoreError {
+        let (table, key) = (self.table, self.key.to_owned());
+        match error {
+            RowMacError::NoKey(version) => StoreError::NoRowKey { table, key, version },
+            _ => StoreError::Tampered { table, key },
+        }
     }
 
     pub(crate) fn parse<T: FromStr<Err: Display>>(self, text: &str) -> Result<T, StoreError> {

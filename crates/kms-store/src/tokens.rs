@@ -110,11 +110,9 @@ fn parse(columns: Columns, keys: &ServerKeys) -> Result<(Token, Vec<u8>), StoreE
         revoked_at: revoked_at.map(Timestamp),
     };
     let mac = at.mac(mac_key, &mac)?;
-    if token.with_mac_fields(&hash, |fields| keys.row.verify(&mac, fields)) {
-        Ok((token, hash))
-    } else {
-        Err(at.tampered())
-    }
+    let verified = token.with_mac_fields(&hash, |fields| keys.row.verify(&mac, fields));
+    verified.map_err(|error| at.not_verified(error))?;
+    Ok((token, hash))
 }
 
 impl Database {

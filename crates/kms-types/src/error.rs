@@ -80,7 +80,7 @@ error_codes! {
     WouldRevert = "would_revert",
     /// No endpoint of the chain answers.
     ChainUnavailable = "chain_unavailable",
-    /// A database, or the KMS key, does not answer.
+    /// A database or a key of the server's can not be used now.
     StoreUnavailable = "store_unavailable",
     /// Another change of the same thing came first; read it again.
     Conflict = "conflict",

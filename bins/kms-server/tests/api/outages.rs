@@ -5,6 +5,7 @@ use kms_types::wire::{Recover, TransferState};
 use kms_types::{ErrorCode, RecoveryId};
 
 use crate::harness::{Place, Stores, TestServer, confirm, create, hash, quote, telegram};
+use crate::process::ServerProcess;
 
 #[actix_web::test]
 async fn without_mongodb_nobody_is_onboarded_by_half() {
@@ -82,6 +83,36 @@ async fn a_server_with_other_keys_does_not_start() {
     place.server_keys[0].1 = format!("1:{}", "ee".repeat(32));
     let refused = kms_server::Server::start(place.settings()).await.unwrap_err();
     assert!(refused.to_string().contains("server_keys.pepper"), "{refused}");
+}
+
+/// The operator dropped an old version too early.
+#[actix_web::test]
+async fn without_a_version_of_a_key_what_needs_it_is_unavailable() {
+    for (index, kind) in [(1, "contact"), (2, "row")] {
+        let mut place = Place::new(Stores::Embedded);
+        let old = place.server_keys[index].1.clone();
+        let database = place.migrated().await;
+        let token = place.token(&database, kms_store::Scope::Bot).await;
+        let serve = |place: &Place| ServerProcess::start(place, None, "info");
+        let server = serve(&place);
+        let mut body = create(1, "ann", "a");
+        body.email = Some("ann@example.org".parse().unwrap());
+        let ann = server.client(&place, &token).create_account(&body).await.unwrap();
+        server.terminate();
+
+        place.server_keys[index].1 = format!("2:{}", "ee".repeat(32));
+        let server = serve(&place);
+        let refused = server.client(&place, &token).account(telegram(1)).await.unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::StoreUnavailable), "{kind}");
+        let log = server.terminate();
+        assert!(log.contains(&format!("version 1 of the {kind} key is not configured")), "{log}");
+        assert!(!log.contains("changed") && !log.contains("alarm"), "{log}");
+
+        place.server_keys[index].1.push_str(&format!(",{old}"));
+        let server = serve(&place);
+        let found = server.client(&place, &token).account(telegram(1)).await.unwrap();
+        assert_eq!(found, Some(ann), "{kind}");
+    }
 }
 
 #[actix_web::test]

@@ -68,6 +68,7 @@ impl Audited for CustodyError {
             Self::Pool(_) => Phase::Outcome("busy"),
             Self::Store(StoreError::Tampered { .. }) => Phase::Alarm("tampered"),
             Self::Store(StoreError::Corrupt { .. }) => Phase::Alarm("corrupt"),
+            Self::Store(StoreError::NoRowKey { .. }) => Phase::Outcome("no_row_key"),
             Self::Store(_) => Phase::Outcome("store_unavailable"),
             Self::MasterKey(_) => Phase::Outcome("kms_key_unavailable"),
             Self::NoPepper(_) => Phase::Outcome("no_pepper"),

@@ -241,3 +241,18 @@ async fn another_row_key_reads_nothing() {
     let other = open(&subject.url, &keys).await;
     assert!(matches!(other.account(ann.id.into()).await, Err(StoreError::Tampered { .. })));
 }
+
+#[tokio::test]
+async fn a_missing_row_key_is_named_and_is_no_tampering() {
+    let subject = Subject::file().await;
+    let ann = insert(&subject.database, 1, "ann").await;
+    let mut keys = subject.keys.clone();
+    keys[2] = format!("2:{}", "ee".repeat(32));
+    let other = open(&subject.url, &keys).await;
+    let refused = other.account(ann.id.into()).await.unwrap_err();
+    assert!(
+        matches!(refused, StoreError::NoRowKey { table: "accounts", version, .. } if version.as_u8() == 1),
+        "{refused}"
+    );
+    assert!(refused.to_string().starts_with("version 1 of the row key"), "{refused}");
+}
