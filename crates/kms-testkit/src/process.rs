@@ -65,8 +65,15 @@ impl Process {
 
     /// Ends it at once, as a crash would; its directory stays.
     pub(crate) fn kill(&mut self) -> Result<(), TestkitError> {
+        let children = children(self.child.id())?;
         self.child.kill()?;
         self.child.wait()?;
+        // PostgreSQL's own children notice a moment later, and until then it does not start again.
+        for child in children {
+            while is_running(child) {
+                std::thread::yield_now();
+            }
+        }
         self.release(b"keep\n");
         Ok(())
     }
@@ -154,6 +161,32 @@ fn spawn(spec: &Spec) -> Result<(Child, Child, Option<ChildStdin>), TestkitError
     Ok((child, watchdog, pipe))
 }
 
+/// The columns of a process's `stat` after the program's name, which stands in parentheses: its
+/// state, its parent, and more. Nothing if it is gone.
+fn stat(process: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let (_name, columns) = stat.rsplit_once(") ")?;
+    Some(columns.split_whitespace().map(str::to_owned).collect())
+}
+
+fn is_running(process: u32) -> bool {
+    // A zombie holds nothing any more.
+    stat(process).is_some_and(|columns| columns.first().is_some_and(|state| state != "Z"))
+}
+
+fn children(parent: u32) -> Result<Vec<u32>, TestkitError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(process) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        if stat(process).is_some_and(|columns| columns.get(1) == Some(&parent.to_string())) {
+            found.push(process);
+        }
+    }
+    Ok(found)
+}
+
 /// A port that was free a moment ago.
 pub(crate) fn free_port() -> Result<u16, TestkitError> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
@@ -197,5 +230,19 @@ mod tests {
         };
         let refused = process.wait_until(answers).unwrap_err();
         assert!(refused.to_string().contains("port in use"), "{refused}");
+    }
+    #[test]
+    fn a_kill_waits_for_children_that_see_it_later() {
+        let directory = directory("process").unwrap();
+        let file = directory.join("child");
+        let script = "sleep 0.3 & echo $! > new; mv new child; wait".to_owned();
+        let command = vec!["sh".to_owned(), "-c".to_owned(), script];
+        let spec = Spec { program: "sh", command, stop: "KILL", directory };
+        let mut process = Process::start(spec).unwrap();
+        process.wait_until(|| file.exists()).unwrap();
+        let child = fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        assert!(is_running(child));
+        process.kill().unwrap();
+        assert!(!is_running(child));
     }
 }
