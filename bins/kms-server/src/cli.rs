@@ -114,10 +114,11 @@ fn say(text: &str) {
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
     telemetry::log_to_stdout();
-    let server = Server::start(settings).await?;
-    tracing::info!(address = %server.address(), "listening");
+    // Before it says that it listens: whoever reads that may stop it at once.
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let server = Server::start(settings).await?;
+    tracing::info!(address = %server.address(), "listening");
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
