@@ -16,6 +16,7 @@ use kms_types::wire::{
     Account, ConfirmTransfer, CreateAccount, EventPage, QuoteTransfer, Transfer, TransferState,
 };
 use kms_types::{AccountRef, PasswordHash, TelegramId, Timestamp, TransferId};
+use serde_json::json;
 use tempfile::TempDir;
 
 pub(crate) const MASTER_KEY: &str =
@@ -262,6 +263,7 @@ impl TestServer {
     }
 
     pub(crate) async fn until(&self, id: TransferId, state: TransferState) -> Transfer {
+        let mut last = None;
         for _ in 0..300 {
             let transfer = self.client.transfer(id).await.unwrap().unwrap();
             // Other transfers' blocks may have made it final already.
@@ -269,9 +271,25 @@ impl TestServer {
             if transfer.state == state || further {
                 return transfer;
             }
+            last = Some(transfer);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("the transfer never became {state:?}");
+        panic!("the transfer never became {state:?}: {last:?}");
+    }
+
+    /// Waits until the node has the transaction, in a block or not.
+    pub(crate) async fn until_known(&self, hash: &str) {
+        let known = || {
+            let found = self.place.anvil.rpc("eth_getTransactionByHash", json!([hash])).unwrap();
+            !found.is_null()
+        };
+        for _ in 0..300 {
+            if known() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the node never had {hash}");
     }
 
     /// The events since the last acknowledgement, once there are this many: on PostgreSQL they

@@ -226,17 +226,7 @@ async fn a_dropped_transaction_is_sent_again(test: TestServer) {
     assert_eq!(sent.state, TransferState::Broadcast);
     let hash = sent.tx_hash.unwrap();
     test.place.anvil.rpc("anvil_dropTransaction", json!([hash])).unwrap();
-    let known = || {
-        let found = test.place.anvil.rpc("eth_getTransactionByHash", json!([hash])).unwrap();
-        !found.is_null()
-    };
-    for _ in 0..100 {
-        if known() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(known(), "the same transaction was not sent again");
+    test.until_known(&hash).await;
     test.place.anvil.rpc("evm_mine", json!([])).unwrap();
     let mined = test.until(quoted.id, TransferState::Mined).await;
     assert_eq!(mined.tx_hash, Some(hash));
@@ -251,6 +241,8 @@ async fn a_reorganisation_is_followed(test: TestServer) {
     test.place.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
     test.place.anvil.rpc("anvil_reorg", json!([1, []])).unwrap();
     test.until(quoted.id, TransferState::Broadcast).await;
+    // The state is written before the same bytes are sent again.
+    test.until_known(first.tx_hash.as_deref().unwrap()).await;
     test.place.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
     let second = test.until(quoted.id, TransferState::Mined).await;
     assert_eq!(second.tx_hash, first.tx_hash);
