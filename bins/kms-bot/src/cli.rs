@@ -35,6 +35,7 @@ enum Command {
 /// # Errors
 /// When it fails; the error says what to do next.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    kms_config::turn_core_dumps_off().context("core dumps can not be turned off")?;
     let settings = Settings::load(cli.config.as_deref())?;
     match cli.command {
         Command::Serve => serve(settings).await,

@@ -14,7 +14,6 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::config::{DatabaseSettings, Settings};
-use crate::core_dumps;
 use crate::keys;
 use crate::server::{self, Server};
 use crate::telemetry;
@@ -91,7 +90,7 @@ enum KeysCommand {
 /// When it fails; the error says what to do next.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     // Before any secret is read.
-    core_dumps::turn_off().context("core dumps can not be turned off")?;
+    kms_config::turn_core_dumps_off().context("core dumps can not be turned off")?;
     if let Command::Keys(KeysCommand::New { directory, id, bits }) = cli.command {
         keys::create(&directory, id.clone(), bits)?;
         say(&keys::configuration(&directory, &id));

@@ -9,7 +9,6 @@ mod body;
 pub mod cli;
 mod clock;
 pub mod config;
-mod core_dumps;
 mod error;
 pub mod keys;
 mod openapi;

@@ -5,8 +5,11 @@
 //! Docker and ECS hand out secrets. An environment variable is the prefix, `__` and the key, with
 //! `__` between levels: `KMS_SERVER__DATABASE__URL`.
 //!
+//! Before it reads a secret, each binary calls [`turn_core_dumps_off`].
+//!
 //! This crate must never show a value in an error: a value may be a secret.
 
+mod core_dumps;
 mod secret;
 
 use std::path::Path;
@@ -16,6 +19,7 @@ use config::builder::DefaultState;
 use config::{Config, ConfigBuilder, Environment, File, FileFormat, Map, Value, ValueKind};
 use serde::de::DeserializeOwned;
 
+pub use core_dumps::turn_core_dumps_off;
 pub use secret::Secret;
 
 /// Why a configuration can not be used. Names the key, never a value.

@@ -1,14 +1,18 @@
 //! No core dumps: a crash must not write the keys in memory to a disk.
 
-use rustix::io::Result;
+use std::io::Result;
+
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 /// Turns them off for this process and those it starts; other processes of its user can not read
 /// its memory any more either.
-pub(crate) fn turn_off() -> Result<()> {
+///
+/// # Errors
+/// When the operating system refuses.
+pub fn turn_core_dumps_off() -> Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     // The limit does not hold where the system pipes core dumps into a program.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 #[cfg(test)]
@@ -17,7 +21,7 @@ mod tests {
 
     #[test]
     fn the_process_can_not_be_dumped() {
-        turn_off().unwrap();
+        turn_core_dumps_off().unwrap();
         let dumpable = rustix::process::dumpable_behavior().unwrap();
         assert_eq!(dumpable, DumpableBehavior::NotDumpable);
     }
