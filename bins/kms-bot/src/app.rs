@@ -16,7 +16,7 @@ use crate::incoming::{Incoming, Other, Person, Pressed, Said};
 use crate::password::Password;
 use crate::steps::{Step, Steps};
 use crate::telegram::{Telegram, TelegramError};
-use crate::{account, history, send, texts, wallet};
+use crate::{account, history, screen, send, texts, wallet};
 
 /// After this long without an answer a person sees that the bot works.
 const SHOW_WORK_AFTER: Duration = Duration::from_millis(700);
@@ -212,7 +212,7 @@ impl App {
     /// Ends the step that waits; a screen that asked for a password does not ask any more.
     pub(crate) async fn leave_step(&self, who: &Person) {
         if let Some(Step::SendPassword { transfer, shown, message }) = self.steps.end(who.id)
-            && let Err(error) = send::unask(self, who, message, transfer, &shown).await
+            && let Err(error) = screen::unask(self, who, message, transfer, &shown).await
         {
             tracing::warn!(%error, "a screen could not be taken back");
         }

@@ -11,7 +11,7 @@ use teloxide_core::types::{
 };
 
 use crate::command::Name;
-use crate::send::Seen;
+use crate::screen::Seen;
 
 /// What a button asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]

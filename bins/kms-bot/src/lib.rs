@@ -18,6 +18,7 @@ mod lanes;
 mod notices;
 mod password;
 mod qr;
+mod screen;
 mod send;
 mod steps;
 mod telegram;

@@ -11,7 +11,7 @@ use crate::app::{App, Done, Failure};
 use crate::buttons::{Keyboard, Press};
 use crate::command::Name;
 use crate::lanes::Lanes;
-use crate::send::{self, ClientRef};
+use crate::screen::{self, ClientRef};
 use crate::telegram::TelegramError;
 use crate::texts;
 
@@ -103,9 +103,9 @@ async fn try_tell(app: &App, event: &Event) -> Done {
             // Who deleted the message is told how it ended, once.
             return match transfer.state {
                 TransferState::Mined | TransferState::Failed => {
-                    send::show(app, who, message, transfer).await
+                    screen::show(app, who, message, transfer).await
                 }
-                _ => send::update(app, who, message, transfer).await,
+                _ => screen::update(app, who, message, transfer).await,
             };
         }
         EventKind::Received { transfer } => {

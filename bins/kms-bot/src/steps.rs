@@ -8,7 +8,7 @@ use kms_types::wire::QuoteAmount;
 use kms_types::{Recipient, RecoveryId, TelegramId, TransferId};
 use teloxide_core::types::MessageId;
 
-use crate::send::Shown;
+use crate::screen::Shown;
 
 /// After this long the bot does not take a text for an answer any more.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
