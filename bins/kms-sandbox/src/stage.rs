@@ -14,8 +14,8 @@ use kms_bot::config::{ServerSettings, TelegramSettings};
 use kms_client::{BearerToken, Client, Trust};
 use kms_core::{KdfParams, MasterKeyId, ServerKeySet, ServerKeys};
 use kms_server::config::{
-    ChainSettings, DatabaseSettings, KeyDatabaseSettings, KmsKeySettings, LimitSettings,
-    PasswordSettings, Settings, TlsSettings,
+    ChainSettings, DatabaseSettings, KeyDatabaseSettings, KmsKeyProvider, KmsKeySettings,
+    LimitSettings, PasswordSettings, Settings, TlsSettings,
 };
 use kms_server::{Secret, Server};
 use kms_store::{Database, Scope, SqliteScks};
@@ -232,8 +232,10 @@ async fn start(
         },
         kms_key: KmsKeySettings {
             id,
-            path: keys.join("kms-key.pem"),
-            passphrase: Secret::from(fs::read_to_string(keys.join("kms-key-passphrase"))?),
+            provider: KmsKeyProvider::Local {
+                path: keys.join("kms-key.pem"),
+                passphrase: Secret::from(fs::read_to_string(keys.join("kms-key-passphrase"))?),
+            },
         },
         older_kms_keys: Vec::new(),
         server_keys: read_keys(&keys)?,

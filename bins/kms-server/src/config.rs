@@ -12,7 +12,7 @@ use kms_core::{KdfParams, MasterKeyId, ServerKeySet, ServerKeys};
 use serde::Deserialize;
 
 const PREFIX: &str = "KMS_SERVER";
-const DEFAULTS: &[(&str, &str)] = &[("listen", "127.0.0.1:8443")];
+const DEFAULTS: &[(&str, &str)] = &[("listen", "127.0.0.1:8443"), ("kms_key.provider", "local")];
 
 /// Everything that `serve` needs to know.
 #[derive(Debug)]
@@ -73,15 +73,36 @@ pub struct KeyDatabaseSettings {
     pub name: String,
 }
 
-/// A KMS key in a file.
+/// A KMS key.
 #[derive(Clone, Debug)]
 pub struct KmsKeySettings {
     /// Its name, stored with every wrapped SCK.
     pub id: MasterKeyId,
-    /// An encrypted PKCS#8 PEM file that only its owner may read.
-    pub path: PathBuf,
-    /// What it is encrypted under.
-    pub passphrase: Secret,
+    /// Where it is.
+    pub provider: KmsKeyProvider,
+}
+
+/// Where a KMS key is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum KmsKeyProvider {
+    /// `local`: in a file.
+    Local {
+        /// An encrypted PKCS#8 PEM file that only its owner may read.
+        path: PathBuf,
+        /// What it is encrypted under.
+        passphrase: Secret,
+    },
+    /// `aws-kms`: in AWS KMS. Region and credentials come from where AWS' tools look for them.
+    #[cfg(feature = "aws-kms")]
+    Aws {
+        /// A key id, an ARN, or `alias/` and a name.
+        key: String,
+        /// Its public key, as PEM.
+        public_key: String,
+        /// Another endpoint than the region's.
+        endpoint: Option<String>,
+    },
 }
 
 /// The chain that money moves on.
@@ -174,11 +195,20 @@ struct Raw {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawKmsKey {
-    id: String,
-    path: PathBuf,
-    passphrase: Secret,
+#[serde(tag = "provider", rename_all = "kebab-case", deny_unknown_fields)]
+enum RawKmsKey {
+    Local {
+        id: String,
+        path: PathBuf,
+        passphrase: Secret,
+    },
+    #[cfg(feature = "aws-kms")]
+    AwsKms {
+        id: String,
+        key: String,
+        public_key: String,
+        endpoint: Option<String>,
+    },
 }
 
 #[derive(Deserialize)]
@@ -266,12 +296,17 @@ impl TryFrom<Raw> for Settings {
     }
 }
 
-fn kms_key(key: &str, raw: RawKmsKey) -> Result<KmsKeySettings, ConfigError> {
-    Ok(KmsKeySettings {
-        id: parse(&format!("{key}.id"), &raw.id)?,
-        path: raw.path,
-        passphrase: raw.passphrase,
-    })
+fn kms_key(at: &str, raw: RawKmsKey) -> Result<KmsKeySettings, ConfigError> {
+    let (id, provider) = match raw {
+        RawKmsKey::Local { id, path, passphrase } => {
+            (id, KmsKeyProvider::Local { path, passphrase })
+        }
+        #[cfg(feature = "aws-kms")]
+        RawKmsKey::AwsKms { id, key, public_key, endpoint } => {
+            (id, KmsKeyProvider::Aws { key, public_key, endpoint })
+        }
+    };
+    Ok(KmsKeySettings { id: parse(&format!("{at}.id"), &id)?, provider })
 }
 
 #[cfg(test)]
@@ -326,7 +361,10 @@ mod tests {
         assert_eq!(settings.database.url.expose(), "postgres://kms:secret@db/kms");
         assert_eq!(settings.chain.chain_id, 1);
         assert_eq!(settings.listen.port(), 443);
-        assert_eq!(settings.kms_key.passphrase.expose(), "0123");
+        let KmsKeyProvider::Local { passphrase, .. } = &settings.kms_key.provider else {
+            panic!("{settings:?}")
+        };
+        assert_eq!(passphrase.expose(), "0123");
         assert!(!format!("{settings:?}").contains("secret"));
     }
 
@@ -335,6 +373,9 @@ mod tests {
         for (key, value, named) in [
             ("KMS_SERVER__LISTEN", "here", "listen"),
             ("KMS_SERVER__KMS_KEY__ID", "KMS", "kms_key.id"),
+            ("KMS_SERVER__KMS_KEY__PROVIDER", "gcp", "aws-kms"),
+            ("KMS_SERVER__KMS_KEY__PROVIDER", "aws-kms", "path"),
+            ("KMS_SERVER__KMS_KEY__KEY", "alias/kms", "key"),
             ("KMS_SERVER__SERVER_KEYS__PEPPER", "1:zz", "server_keys.pepper"),
             ("KMS_SERVER__PASSWORD__KDF", "md5", "password.kdf"),
             ("KMS_SERVER__PASSWORD__RUNNING", "0", "password.running"),

@@ -9,6 +9,8 @@ use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
 use kms_chain::{Chain, ChainError, TransferConfig, Transfers};
+#[cfg(feature = "aws-kms")]
+use kms_core::{AwsKeyError, AwsMasterKey};
 use kms_core::{
     Custody, KdfPool, KeyRing, KeyRingError, LocalKeyError, LocalMasterKey, MasterKey, Ports,
     Sealer, ServerKeys,
@@ -23,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use crate::auth::TokenCache;
 use crate::clock;
-use crate::config::{KeyDatabaseSettings, KmsKeySettings, Settings, TlsSettings};
+use crate::config::{KeyDatabaseSettings, KmsKeyProvider, KmsKeySettings, Settings, TlsSettings};
 use crate::routes;
 use crate::state::{KeyDatabase, State};
 use crate::telemetry;
@@ -53,6 +55,10 @@ pub enum StartError {
     /// The KMS key can not be used.
     #[error(transparent)]
     KmsKey(#[from] LocalKeyError),
+    /// The KMS key in AWS can not be used.
+    #[cfg(feature = "aws-kms")]
+    #[error("kms_key: {0}")]
+    AwsKey(#[from] AwsKeyError),
     /// The KMS keys do not go together.
     #[error(transparent)]
     KeyRing(#[from] KeyRingError),
@@ -203,20 +209,42 @@ pub(crate) async fn open_key_database(
     Err(ConnectError::Scheme { expected: "sqlite:" })
 }
 
-/// Reads the KMS keys; their passphrases are stretched, so it takes a moment.
+/// Opens the KMS keys.
 pub(crate) async fn read_ring(
     active: KmsKeySettings,
     older: Vec<KmsKeySettings>,
 ) -> Result<KeyRing, StartError> {
-    let read = |key: KmsKeySettings| -> Result<Arc<dyn MasterKey>, StartError> {
-        Ok(Arc::new(LocalMasterKey::read(key.id, &key.path, key.passphrase.expose())?))
-    };
-    tokio::task::spawn_blocking(move || {
-        let older = older.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        Ok(KeyRing::new(read(active)?, older)?)
-    })
-    .await
-    .map_err(|_panic| StartError::Stopped)?
+    let mut unwrapping = Vec::new();
+    for key in older {
+        unwrapping.push(open_key(key).await?);
+    }
+    Ok(KeyRing::new(open_key(active).await?, unwrapping)?)
+}
+
+async fn open_key(key: KmsKeySettings) -> Result<Arc<dyn MasterKey>, StartError> {
+    let id = key.id;
+    match key.provider {
+        KmsKeyProvider::Local { path, passphrase } => {
+            // Stretching the passphrase takes a moment.
+            let read = move || LocalMasterKey::read(id, &path, passphrase.expose());
+            let read = tokio::task::spawn_blocking(read).await;
+            Ok(Arc::new(read.map_err(|_panic| StartError::Stopped)??))
+        }
+        #[cfg(feature = "aws-kms")]
+        KmsKeyProvider::Aws { key, public_key, endpoint } => {
+            let aws = kms_core::aws_from_environment(endpoint).await;
+            let key = AwsMasterKey::new(id, key, &public_key, &aws)?;
+            match key.check().await {
+                Ok(()) => {}
+                // Passwords work without it, and the public key is here.
+                Err(AwsKeyError::Unavailable(error)) => {
+                    tracing::warn!(error, "AWS KMS can not be asked; recoveries do not work now");
+                }
+                Err(other) => return Err(other.into()),
+            }
+            Ok(Arc::new(key))
+        }
+    }
 }
 
 /// TLS 1.3 only.

@@ -7,10 +7,13 @@
 //!
 //! `examples/wallet.rs` makes, opens and recovers a wallet in some sixty lines.
 //!
-//! This crate must never do HTTP or SQL: it reaches stores through the traits of [`ports`].
+//! This crate must never do HTTP or SQL: it reaches stores through the traits of [`ports`]. Feature
+//! `aws-kms` reaches a KMS key through AWS' own library.
 
 pub mod account;
 pub mod audit;
+#[cfg(feature = "aws-kms")]
+mod aws_key;
 mod custody;
 pub mod failpoint;
 mod kdf;
@@ -27,6 +30,8 @@ mod server_keys;
 mod vectors;
 mod wrap;
 
+#[cfg(feature = "aws-kms")]
+pub use aws_key::{AwsKeyError, AwsMasterKey, aws_from_environment};
 pub use custody::{CreateWallet, Created, Custody, CustodyError, Ports};
 pub use kdf::{KdfParams, KdfParamsError, Salt};
 pub use kdf_pool::{KdfPool, Place, PoolError};

@@ -12,6 +12,8 @@
 //! ```
 
 mod anvil;
+#[cfg(feature = "aws-kms")]
+mod aws_kms;
 mod chromedriver;
 mod error;
 mod fetch;
@@ -20,6 +22,8 @@ mod postgres;
 mod process;
 
 pub use anvil::{Anvil, AnvilOptions};
+#[cfg(feature = "aws-kms")]
+pub use aws_kms::{AWS_ACCESS_KEY_ID, AWS_REGION, AwsFault, AwsKms};
 pub use chromedriver::Chromedriver;
 pub use error::TestkitError;
 pub use mongod::Mongod;

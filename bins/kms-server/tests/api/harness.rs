@@ -6,8 +6,8 @@ use std::time::Duration;
 use kms_client::{BearerToken, Client, Trust};
 use kms_core::ServerKeys;
 use kms_server::config::{
-    ChainSettings, DatabaseSettings, KeyDatabaseSettings, KmsKeySettings, LimitSettings,
-    PasswordSettings, Settings, TlsSettings,
+    ChainSettings, DatabaseSettings, KeyDatabaseSettings, KmsKeyProvider, KmsKeySettings,
+    LimitSettings, PasswordSettings, Settings, TlsSettings,
 };
 use kms_server::{Secret, Server};
 use kms_store::{Database, Scope};
@@ -45,6 +45,8 @@ pub(crate) struct Place {
     pub(crate) server_keys: [(&'static str, String); 4],
     pub(crate) quote_seconds: u64,
     pub(crate) waiting: usize,
+    /// More variables for a server in a process of its own; they win.
+    pub(crate) variables: Vec<(String, String)>,
 }
 
 pub(crate) struct TestServer {
@@ -125,6 +127,7 @@ impl Place {
             ],
             quote_seconds: 120,
             waiting: 64,
+            variables: Vec::new(),
         }
     }
 
@@ -156,8 +159,10 @@ impl Place {
             },
             kms_key: KmsKeySettings {
                 id: "kms-test".parse().unwrap(),
-                path: self.directory.path().join("kms-key.pem"),
-                passphrase: Secret::from(PASSPHRASE.to_owned()),
+                provider: KmsKeyProvider::Local {
+                    path: self.directory.path().join("kms-key.pem"),
+                    passphrase: Secret::from(PASSPHRASE.to_owned()),
+                },
             },
             older_kms_keys: Vec::new(),
             server_keys: self.server_keys(),
@@ -204,7 +209,8 @@ impl Place {
         for (name, key) in &self.server_keys {
             variables.push((format!("SERVER_KEYS__{}", name.to_uppercase()), key.clone()));
         }
-        variables.into_iter().map(|(k, v)| (format!("KMS_SERVER__{k}"), v)).collect()
+        let variables = variables.into_iter().map(|(k, v)| (format!("KMS_SERVER__{k}"), v));
+        variables.chain(self.variables.clone()).collect()
     }
 
     pub(crate) async fn migrated(&self) -> Database {

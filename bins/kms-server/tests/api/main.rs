@@ -8,6 +8,7 @@
 )]
 
 mod accounts;
+mod aws;
 mod bad_input;
 mod canary;
 mod commands;

@@ -1,0 +1,128 @@
+//! The KMS key in AWS KMS: a server with its key there, against a stand-in that speaks the real
+//! protocol.
+
+use std::process::Command;
+use std::time::Duration;
+
+use kms_client::{Client, ClientError};
+use kms_testkit::{AWS_ACCESS_KEY_ID, AWS_REGION, AwsFault, AwsKms};
+use kms_types::wire::{ChangePassword, Recover, Recovered};
+use kms_types::{ErrorCode, RecoveryId};
+use pkcs8::{DecodePrivateKey, EncodePublicKey, LineEnding};
+use rsa::PrivateKey;
+
+use crate::harness::{MASTER_KEY, PASSPHRASE, Place, Stores, create, hash, telegram};
+use crate::process::ServerProcess;
+
+const ALIAS: &str = "alias/kms";
+
+/// AWS with one key, and a place whose server uses it by its alias.
+fn place() -> (AwsKms, String, Place) {
+    let aws = AwsKms::start().unwrap();
+    let private = PrivateKey::from_pkcs8_encrypted_pem(MASTER_KEY, PASSPHRASE).unwrap();
+    let public = private.to_public_key().to_public_key_pem(LineEnding::LF).unwrap();
+    let arn = aws.import(private);
+    aws.alias(ALIAS, &arn);
+    let mut place = Place::new(Stores::Embedded);
+    let variable = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    place.variables = vec![
+        variable("KMS_SERVER__KMS_KEY__PROVIDER", "aws-kms"),
+        variable("KMS_SERVER__KMS_KEY__KEY", ALIAS),
+        variable("KMS_SERVER__KMS_KEY__PUBLIC_KEY", &public),
+        variable("KMS_SERVER__KMS_KEY__ENDPOINT", &aws.endpoint()),
+        variable("KMS_SERVER__KMS_KEY__PATH", ""),
+        variable("KMS_SERVER__KMS_KEY__PASSPHRASE", ""),
+        variable("KMS_SERVER__LIMITS__RECOVERIES_A_DAY", "100"),
+        variable("AWS_ACCESS_KEY_ID", AWS_ACCESS_KEY_ID),
+        variable("AWS_SECRET_ACCESS_KEY", "only signs"),
+        variable("AWS_REGION", AWS_REGION),
+        variable("AWS_EC2_METADATA_DISABLED", "true"),
+    ];
+    (aws, arn, place)
+}
+
+async fn start(place: &Place) -> (ServerProcess, Client) {
+    let database = place.migrated().await;
+    let token = place.token(&database, kms_store::Scope::Bot).await;
+    let server = ServerProcess::start(place, None, "info");
+    let client = server.client(place, &token);
+    (server, client)
+}
+
+async fn recover(client: &Client, words: &str) -> Result<Recovered, ClientError> {
+    let body = Recover { id: RecoveryId::random(), new_password_hash: hash(words) };
+    client.recover(telegram(1), &body).await
+}
+
+async fn change(client: &Client, old: &str, new: &str) -> Result<(), ClientError> {
+    let body = ChangePassword { old_password_hash: hash(old), new_password_hash: hash(new) };
+    client.change_password(telegram(1), &body).await
+}
+
+#[actix_web::test]
+async fn a_key_in_aws_wraps_here_and_unwraps_there() {
+    let (aws, arn, place) = place();
+    let (server, client) = start(&place).await;
+    let account = client.create_account(&create(1, "ann", "first")).await.unwrap();
+    assert_eq!(aws.calls(), ["GetPublicKey"], "wrapping asks nobody");
+    let recovered = recover(&client, "second").await.unwrap();
+    assert_eq!(recovered.address, account.address);
+    assert_eq!(aws.calls(), ["GetPublicKey", "Decrypt"]);
+    // What passes is tried again.
+    aws.break_next([AwsFault::Throttling, AwsFault::Internal]);
+    recover(&client, "third").await.unwrap();
+
+    // What stays stops recoveries, and nothing else.
+    let refusals = [
+        vec![AwsFault::AccessDenied],
+        vec![AwsFault::Throttling; 3],
+        vec![AwsFault::Slow(Duration::from_secs(20)); 3],
+    ];
+    for faults in refusals {
+        aws.break_next(faults.clone());
+        let refused = recover(&client, "never").await.unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::StoreUnavailable), "{faults:?}");
+        aws.mend();
+        change(&client, "third", "fourth").await.unwrap();
+        change(&client, "fourth", "third").await.unwrap();
+    }
+    aws.enable(&arn, false);
+    let refused = recover(&client, "never").await.unwrap_err();
+    assert_eq!(refused.code(), Some(ErrorCode::StoreUnavailable));
+    aws.enable(&arn, true);
+
+    // Another key under the same name: refused, and nothing changed.
+    let other = aws.import(PrivateKey::new(&mut getrandom::SysRng, 3_072).unwrap());
+    aws.alias(ALIAS, &other);
+    assert!(recover(&client, "never").await.is_err());
+    aws.alias(ALIAS, &arn);
+    change(&client, "third", "fourth").await.unwrap();
+    aws.stop().await;
+    let refused = recover(&client, "never").await.unwrap_err();
+    assert_eq!(refused.code(), Some(ErrorCode::StoreUnavailable));
+    change(&client, "fourth", "third").await.unwrap();
+    let log = server.terminate();
+    assert!(log.contains("AccessDeniedException") && log.contains("DisabledException"), "{log}");
+}
+
+#[actix_web::test]
+async fn a_server_starts_without_aws_but_not_with_another_key() {
+    let (aws, _arn, place) = place();
+    let other = aws.import(PrivateKey::new(&mut getrandom::SysRng, 3_072).unwrap());
+    aws.alias(ALIAS, &other);
+    drop(place.migrated().await);
+    let output = Command::new(env!("CARGO_BIN_EXE_kms-server"))
+        .arg("serve")
+        .envs(place.environment("127.0.0.1:0"))
+        .current_dir(place.directory.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("another public key"), "{said}");
+    aws.stop().await;
+    let (server, client) = start(&place).await;
+    client.create_account(&create(1, "ann", "first")).await.unwrap();
+    change(&client, "first", "second").await.unwrap();
+    let log = server.terminate();
+    assert!(log.contains("recoveries do not work now"), "{log}");
+}
