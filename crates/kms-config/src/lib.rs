@@ -108,6 +108,9 @@ fn with_defaults(defaults: &[(&str, &str)]) -> Result<ConfigBuilder<DefaultState
         .try_fold(Config::builder(), |builder, (key, value)| Ok(builder.set_default(*key, *value)?))
 }
 
+/// As crate `config` calls it.
+const ENVIRONMENT: &str = "the environment";
+
 fn environment(prefix: &str) -> Environment {
     Environment::with_prefix(prefix).prefix_separator("__").separator("__").ignore_empty(true)
 }
@@ -136,9 +139,18 @@ fn read_files(prefix: &str, table: &mut Map<String, Value>) -> Result<(), Config
         }
     }
     for (full, key, stem, path) in found {
-        if table.contains_key(&stem) {
-            let expected = format!("give it, or {stem}, but not both");
-            return Err(ConfigError::Value { key: full, expected });
+        let source = |key: &str| table.get(key).map(|value| value.origin() == Some(ENVIRONMENT));
+        match (source(&stem), source(&key)) {
+            // As everywhere: the environment wins over the file.
+            (Some(true), Some(false)) => {
+                table.remove(&key);
+                continue;
+            }
+            (None, _) | (Some(false), Some(true)) => {}
+            _ => {
+                let expected = format!("give it, or {stem}, but not both");
+                return Err(ConfigError::Value { key: full, expected });
+            }
         }
         let content = std::fs::read_to_string(&path).map_err(|source| ConfigError::SecretFile {
             key: full,
@@ -149,4 +161,36 @@ fn read_files(prefix: &str, table: &mut Map<String, Value>) -> Result<(), Config
         table.insert(stem, Value::from(content.trim_end_matches(['\r', '\n'])));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Settings {
+        token: String,
+    }
+
+    fn token(toml: &str, variables: &[(&str, &str)]) -> Result<String, String> {
+        let settings = load_from::<Settings>("T", &[], toml, variables);
+        settings.map(|settings| settings.token).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_environment_wins_however_the_value_is_given() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "from a file\n").unwrap();
+        let path = file.path().to_str().unwrap();
+        let (in_toml, in_variable) = (format!("token_file = \"{path}\""), ("T__TOKEN_FILE", path));
+        let direct = ("T__TOKEN", "direct");
+        assert_eq!(token(&in_toml, &[]).unwrap(), "from a file");
+        assert_eq!(token(&in_toml, &[direct]).unwrap(), "direct");
+        assert_eq!(token("token = \"in the TOML\"", &[in_variable]).unwrap(), "from a file");
+        let both = token("", &[direct, in_variable]).unwrap_err();
+        assert_eq!(both, "token_file: give it, or token, but not both");
+        assert!(token("", &[("T__TOKEN_FILE", "/nowhere")]).unwrap_err().contains("/nowhere"));
+    }
 }

@@ -79,7 +79,9 @@ fn new_keys_are_private_and_never_overwritten() {
     assert!(said(&again).contains("keys are never overwritten"), "{}", said(&again));
     // What it shows is what `check-config` takes.
     let shown = said(&made);
-    let shown: Vec<_> = shown.lines().filter_map(|line| line.split_once('=')).collect();
+    let mut shown: Vec<_> = shown.lines().filter_map(|line| line.split_once('=')).collect();
+    // Not beside the file that holds it.
+    shown.push(("KMS_SERVER__KMS_KEY__PASSPHRASE", ""));
     let place = Place { server_keys: Default::default(), ..place };
     run(&place, &["migrate"], &shown);
     let checked = run(&place, &["check-config"], &shown);
