@@ -1,5 +1,13 @@
 //! What is written down about every use of a key. Never a secret, never free text from outside.
 
+mod chain;
+mod checkpoint;
+mod verify;
+
+pub use self::chain::{Entry, Link, Tip};
+pub use self::checkpoint::{Checkpoint, CheckpointFormat};
+pub use self::verify::{Break, Chaining, OpenIntent, Verified, Verifier};
+
 use kms_types::{AccountId, TelegramId, Timestamp, TransferId};
 
 /// Who asks, as the server authenticated it.

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use kms_types::{AccountId, EthAddress, PasswordHash, SckId, TransferId};
+use kms_types::{AccountId, EthAddress, PasswordHash, SckId, Timestamp, TransferId};
 use serde_json::Value;
 
+use crate::audit::{Checkpoint, Entry, Tip};
 use crate::kdf::{KdfParams, Salt};
 use crate::local_key::LocalMasterKey;
 use crate::master_key::KeyRing;
@@ -38,6 +39,27 @@ impl Vectors {
 fn server_keys() -> ServerKeys {
     let key = |byte: &str| format!("1:{}", byte.repeat(32)).parse().unwrap();
     ServerKeys { pepper: key("a1"), contact: key("b2"), row: key("c3"), audit: key("d4") }
+}
+
+/// The hashes of an intent and of its outcome, the first rows of a chain, and a checkpoint of it.
+fn audit_chain(keys: &ServerKeys) -> [String; 3] {
+    let subject = TransferId::from_bytes([0xcc; 16]).to_string();
+    let intent = Entry {
+        at: Timestamp(1_795_000_000_000),
+        actor: "bot",
+        request_id: "r-1",
+        action: "send",
+        subject: Some(&subject),
+        account: None,
+        telegram_id: Some(4711),
+        phase: "intent",
+        outcome: None,
+    };
+    let outcome = Entry { phase: "outcome", outcome: Some("ok"), ..intent };
+    let mut tip = Tip::default();
+    let hashes = [intent, outcome].map(|entry| tip.append(&entry, &keys.audit).mac.tag);
+    let checkpoint = Checkpoint::sign(tip, Timestamp(1_795_000_000_001), &keys.audit);
+    [hex::encode(hashes[0]), hex::encode(hashes[1]), checkpoint.to_string()]
 }
 
 fn master_key() -> LocalMasterKey {
@@ -80,6 +102,9 @@ async fn the_vectors_open() {
     assert_eq!(unwrapped.expose(), sck.expose());
     let fields: [&[u8]; 3] = [b"accounts", account.as_bytes(), b"active"];
     assert_eq!(keys.row.mac(&fields).tag.to_vec(), vectors.bytes("row_mac"));
+    let audit = audit_chain(&keys);
+    let names = ["audit_intent_hash", "audit_outcome_hash", "audit_checkpoint"];
+    assert_eq!(audit, names.map(|name| vectors.text(name).to_owned()));
     let sealer = Sealer::new(Arc::new(keys));
     let contact = sealer.open_contact(account, "email", &vectors.bytes("sealed_email")).unwrap();
     assert_eq!(contact, "ann@example.org");
@@ -108,6 +133,7 @@ fn a_new_set_can_be_made() {
     let fields: [&[u8]; 3] = [b"accounts", account.as_bytes(), b"active"];
     let row_mac = hex::encode(keys.row.mac(&fields).tag);
     let check = hex::encode(pepper.check_value());
+    let [audit_intent, audit_outcome, audit_checkpoint] = audit_chain(&keys);
     let sealer = Sealer::new(Arc::new(keys));
     let set = serde_json::json!({
         "password_hash": hex::encode(hash),
@@ -131,6 +157,10 @@ fn a_new_set_can_be_made() {
         "wrapped_sck": hex::encode(wrapped.bytes),
         "row_key": "c3".repeat(32),
         "row_mac": row_mac,
+        "audit_key": "d4".repeat(32),
+        "audit_intent_hash": audit_intent,
+        "audit_outcome_hash": audit_outcome,
+        "audit_checkpoint": audit_checkpoint,
         "contact_key": "b2".repeat(32),
         "sealed_email": hex::encode(sealer.seal_contact(account, "email", "ann@example.org")),
         "transfer_id": hex::encode(transfer.as_bytes()),

@@ -1,0 +1,166 @@
+//! The audit table as a keyed hash chain (`FORMAT.md`, "Audit chain"): the hash of a row is an
+//! HMAC of the row and of the hash before it. So a row that is changed, moved or removed breaks
+//! the chain for everybody who does not have the audit key.
+//!
+//! This module must never read a clock or a table: it is given rows and says what they are.
+
+use kms_types::Timestamp;
+
+use crate::server_keys::{RowMac, RowMacError, ServerKeySet};
+
+const LABEL: &[u8] = b"wallet-kms/v1/audit";
+
+/// The words of a row that its hash covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// When.
+    pub at: Timestamp,
+    /// Who asked.
+    pub actor: &'a str,
+    /// The request, as logs know it.
+    pub request_id: &'a str,
+    /// For what.
+    pub action: &'a str,
+    /// The object of the action, where it is not the account.
+    pub subject: Option<&'a str>,
+    /// On whose wallet.
+    pub account: Option<&'a str>,
+    /// Whose it is.
+    pub telegram_id: Option<i64>,
+    /// `intent`, `outcome` or `alarm`.
+    pub phase: &'a str,
+    /// What came of it.
+    pub outcome: Option<&'a str>,
+}
+
+/// What binds a row into the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its number: 1, 2, 3 and so on, without a gap.
+    pub sequence: i64,
+    /// The hash of the row before it.
+    pub previous: [u8; 32],
+    /// Its own hash, and the version of the audit key that made it.
+    pub mac: RowMac,
+}
+
+/// Where the chain ends. Before its first row: number 0, and zeros for a hash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tip {
+    /// The number of the last row.
+    pub sequence: i64,
+    /// Its hash.
+    pub hash: [u8; 32],
+}
+
+impl Tip {
+    /// The link of the row that comes next, which is the tip from now on.
+    pub fn append(&mut self, entry: &Entry<'_>, audit_keys: &ServerKeySet) -> Link {
+        let (sequence, previous) = (self.sequence.saturating_add(1), self.hash);
+        let mac = with_fields(sequence, &previous, entry, |fields| audit_keys.mac(fields));
+        *self = Self { sequence, hash: mac.tag };
+        Link { sequence, previous, mac }
+    }
+}
+
+impl Link {
+    /// Whether the row is the one that was written with this link.
+    ///
+    /// # Errors
+    /// When it is not, or when the version of the audit key is not configured and nobody can tell.
+    pub fn verify(&self, entry: &Entry<'_>, audit_keys: &ServerKeySet) -> Result<(), RowMacError> {
+        with_fields(self.sequence, &self.previous, entry, |fields| {
+            audit_keys.verify(&self.mac, fields)
+        })
+    }
+
+    /// The chain's end, if this is its last row.
+    #[must_use]
+    pub fn tip(&self) -> Tip {
+        Tip { sequence: self.sequence, hash: self.mac.tag }
+    }
+}
+
+fn with_fields<T>(
+    sequence: i64,
+    previous: &[u8; 32],
+    entry: &Entry<'_>,
+    work: impl FnOnce(&[&[u8]]) -> T,
+) -> T {
+    let telegram_id = entry.telegram_id.map(i64::to_be_bytes);
+    work(&[
+        LABEL,
+        previous,
+        &sequence.to_be_bytes(),
+        &entry.at.0.to_be_bytes(),
+        entry.actor.as_bytes(),
+        entry.request_id.as_bytes(),
+        entry.action.as_bytes(),
+        &some(entry.subject.map(str::as_bytes)),
+        &some(entry.account.map(str::as_bytes)),
+        &some(telegram_id.as_ref().map(<[u8; 8]>::as_slice)),
+        entry.phase.as_bytes(),
+        &some(entry.outcome.map(str::as_bytes)),
+    ])
+}
+
+/// Nothing, and the empty text, are two things.
+fn some(value: Option<&[u8]>) -> Vec<u8> {
+    value.map_or_else(Vec::new, |value| [&[1], value].concat())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn audit_keys() -> ServerKeySet {
+        format!("1:{}", "d4".repeat(32)).parse().unwrap()
+    }
+
+    pub(crate) fn entry() -> Entry<'static> {
+        Entry {
+            at: Timestamp(1_795_000_000_000),
+            actor: "bot",
+            request_id: "r-1",
+            action: "send",
+            subject: Some("cccccccc-cccc-cccc-cccc-cccccccccccc"),
+            account: None,
+            telegram_id: Some(4711),
+            phase: "intent",
+            outcome: None,
+        }
+    }
+
+    #[test]
+    fn no_field_can_stand_for_another() {
+        let (keys, entry) = (audit_keys(), entry());
+        let link = Tip::default().append(&entry, &keys);
+        assert_eq!(link.verify(&entry, &keys), Ok(()));
+        for changed in [
+            Entry { at: Timestamp(0), ..entry },
+            Entry { actor: "botr", request_id: "-1", ..entry },
+            Entry { action: "sen", ..entry },
+            Entry { subject: None, account: entry.subject, ..entry },
+            Entry { account: Some(""), ..entry },
+            Entry { telegram_id: None, ..entry },
+            Entry { telegram_id: Some(4712), ..entry },
+            Entry { phase: "outcome", ..entry },
+            Entry { outcome: Some(""), ..entry },
+        ] {
+            assert_eq!(link.verify(&changed, &keys), Err(RowMacError::Mismatch), "{changed:?}");
+        }
+        for moved in [Link { sequence: 2, ..link }, Link { previous: [1; 32], ..link }] {
+            assert_eq!(moved.verify(&entry, &keys), Err(RowMacError::Mismatch));
+        }
+    }
+
+    #[test]
+    fn a_link_holds_the_hash_before_it() {
+        let (keys, mut tip) = (audit_keys(), Tip::default());
+        let first = tip.append(&entry(), &keys);
+        let second = tip.append(&entry(), &keys);
+        assert_eq!((first.sequence, first.previous), (1, [0; 32]));
+        assert_eq!((second.sequence, second.previous), (2, first.mac.tag));
+        assert_eq!(second.tip(), tip);
+    }
+}

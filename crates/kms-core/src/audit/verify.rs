@@ -1,0 +1,326 @@
+//! Walks the audit table once, oldest row first, and says where it was changed.
+
+use std::collections::{BTreeMap, HashMap};
+
+use kms_types::Timestamp;
+
+use super::checkpoint::Checkpoint;
+use super::{Entry, Link, Tip};
+use crate::server_keys::{RowMacError, ServerKeyId, ServerKeySet};
+
+/// What a row says of its place in the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chaining {
+    /// Nothing: it was written before there was a chain.
+    Outside,
+    /// It has a link.
+    Linked(Link),
+    /// It has something that is no link.
+    Malformed,
+}
+
+/// The first thing that is wrong. Rows are named by their number in the chain, or by their place
+/// (`seq`) in the table where they have none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Break {
+    /// The row is not what was written, or was never written by a holder of the key.
+    #[error("row {sequence} of the chain was changed")]
+    Changed {
+        /// Which.
+        sequence: i64,
+    },
+    /// What stands in the columns of the chain is no link.
+    #[error("the row at seq {place} was changed: its link is malformed")]
+    Malformed {
+        /// Where.
+        place: i64,
+    },
+    /// The row is not between the two that it was written between.
+    #[error("row {sequence} of the chain is not in its place: row {found} stands there")]
+    Misplaced {
+        /// Which.
+        sequence: i64,
+        /// What stands there.
+        found: i64,
+    },
+    /// The row is nowhere, though later ones are there.
+    #[error("row {sequence} of the chain was removed")]
+    Removed {
+        /// Which.
+        sequence: i64,
+    },
+    /// The chain ends before a checkpoint.
+    #[error("the chain was cut: row {sequence} is gone, and a checkpoint knew row {checkpoint}")]
+    Cut {
+        /// The first that is gone.
+        sequence: i64,
+        /// The last that is known to have been there.
+        checkpoint: i64,
+    },
+    /// A row that was written for another chain: after a restore, or with an older copy.
+    #[error("row {sequence} of the chain does not follow the row before it")]
+    Detached {
+        /// Which.
+        sequence: i64,
+    },
+    /// The chain is whole, but not the one that the checkpoint saw.
+    #[error("row {sequence} of the chain is not the one that a checkpoint saw: it was rewritten")]
+    Rewritten {
+        /// Which.
+        sequence: i64,
+    },
+    /// A row without a link, after the chain began.
+    #[error("the row at seq {place} was added outside the chain")]
+    Outside {
+        /// Where.
+        place: i64,
+    },
+    /// Nobody can tell without this version of the key.
+    #[error("version {version} of the audit key is not configured; row {sequence} needs it")]
+    NoKey {
+        /// Which row.
+        sequence: i64,
+        /// Which version.
+        version: ServerKeyId,
+    },
+}
+
+impl Break {
+    /// What it means that a row's hash was not taken.
+    #[must_use]
+    pub fn unverified(sequence: i64, error: RowMacError) -> Self {
+        match error {
+            RowMacError::NoKey(version) => Self::NoKey { sequence, version },
+            RowMacError::Mismatch => Self::Changed { sequence },
+        }
+    }
+}
+
+/// A use of a key that nobody wrote the end of: the server died in it, or it is under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenIntent {
+    /// Its `seq` in the table.
+    pub place: i64,
+    /// When.
+    pub at: Timestamp,
+    /// The request, as logs know it.
+    pub request_id: String,
+    /// For what.
+    pub action: String,
+}
+
+/// What a whole chain is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Where it ends.
+    pub tip: Tip,
+    /// Rows that were written before it began; nothing vouches for them.
+    pub before: u64,
+    /// Rows without a link that were allowed after it began.
+    pub outside: u64,
+    /// The last row that a checkpoint vouches for. Later ones could be cut off unseen.
+    pub checkpoint: Option<i64>,
+    /// Uses of a key without an end, oldest first.
+    pub open: Vec<OpenIntent>,
+}
+
+/// Takes rows in the order of the table.
+#[derive(Debug)]
+pub struct Verifier<'a> {
+    audit_keys: &'a ServerKeySet,
+    checkpoints: BTreeMap<i64, Vec<[u8; 32]>>,
+    outside_until: i64,
+    verified: Verified,
+    open: HashMap<(String, String, Option<String>), Vec<OpenIntent>>,
+}
+
+impl<'a> Verifier<'a> {
+    /// Compares with these checkpoints, whose signatures were checked. Rows without a link are
+    /// taken after the chain's beginning too, up to this place: servers of the release before
+    /// wrote them while they were being replaced.
+    #[must_use]
+    pub fn new(
+        audit_keys: &'a ServerKeySet,
+        checkpoints: &[Checkpoint],
+        outside_until: i64,
+    ) -> Self {
+        let mut known = BTreeMap::<_, Vec<_>>::new();
+        for checkpoint in checkpoints {
+            known.entry(checkpoint.tip.sequence).or_default().push(checkpoint.tip.hash);
+        }
+        let checkpoint = known.keys().next_back().copied();
+        let (tip, open) = (Tip::default(), Vec::new());
+        let verified = Verified { tip, before: 0, outside: 0, checkpoint, open };
+        Self { audit_keys, checkpoints: known, outside_until, verified, open: HashMap::new() }
+    }
+
+    /// The row at this place of the table, which must come after the one before.
+    ///
+    /// # Errors
+    /// When it is not the row that belongs there.
+    pub fn push(&mut self, place: i64, entry: &Entry<'_>, chaining: Chaining) -> Result<(), Break> {
+        match chaining {
+            Chaining::Linked(link) => self.follow(entry, &link)?,
+            Chaining::Malformed => return Err(Break::Malformed { place }),
+            Chaining::Outside if self.verified.tip.sequence == 0 => self.verified.before += 1,
+            Chaining::Outside if place <= self.outside_until => self.verified.outside += 1,
+            Chaining::Outside => return Err(Break::Outside { place }),
+        }
+        self.pair(place, entry);
+        Ok(())
+    }
+
+    /// After the last row.
+    ///
+    /// # Errors
+    /// When a checkpoint knows of more.
+    pub fn finish(mut self) -> Result<Verified, Break> {
+        let sequence = self.verified.tip.sequence;
+        if let Some(checkpoint) = self.verified.checkpoint.filter(|known| *known > sequence) {
+            return Err(Break::Cut { sequence: sequence.saturating_add(1), checkpoint });
+        }
+        self.verified.open = self.open.into_values().flatten().collect();
+        self.verified.open.sort_by_key(|intent| intent.place);
+        Ok(self.verified)
+    }
+
+    fn follow(&mut self, entry: &Entry<'_>, link: &Link) -> Result<(), Break> {
+        let (tip, found) = (self.verified.tip, link.sequence);
+        let sequence = tip.sequence.saturating_add(1);
+        if found != sequence {
+            return Err(Break::Misplaced { sequence, found });
+        }
+        let verified = link.verify(entry, self.audit_keys);
+        verified.map_err(|error| Break::unverified(sequence, error))?;
+        if link.previous != tip.hash {
+            return Err(Break::Detached { sequence });
+        }
+        self.verified.tip = link.tip();
+        let known = self.checkpoints.get(&sequence);
+        if known.is_some_and(|hashes| hashes.iter().any(|hash| *hash != link.mac.tag)) {
+            return Err(Break::Rewritten { sequence });
+        }
+        Ok(())
+    }
+
+    fn pair(&mut self, place: i64, entry: &Entry<'_>) {
+        let owned = str::to_owned;
+        let key = (owned(entry.request_id), owned(entry.action), entry.subject.map(owned));
+        if entry.phase == "intent" {
+            let (at, request_id, action) = (entry.at, key.0.clone(), key.1.clone());
+            let intent = OpenIntent { place, at, request_id, action };
+            self.open.entry(key).or_default().push(intent);
+        } else if let Some(intents) = self.open.get_mut(&key) {
+            intents.pop();
+            if intents.is_empty() {
+                self.open.remove(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::chain::tests::{audit_keys, entry};
+    use super::*;
+
+    /// Three uses of a key in a chain, each with an intent and an outcome.
+    fn chain() -> Vec<(Entry<'static>, Link)> {
+        let (keys, mut tip) = (audit_keys(), Tip::default());
+        ["1", "2", "3"]
+            .into_iter()
+            .flat_map(|request_id| {
+                let intent = Entry { request_id, ..entry() };
+                [intent, Entry { phase: "outcome", outcome: Some("ok"), ..intent }]
+            })
+            .map(|entry| (entry, tip.append(&entry, &keys)))
+            .collect()
+    }
+
+    fn checkpoint(chain: &[(Entry<'_>, Link)], sequence: usize) -> Checkpoint {
+        Checkpoint::sign(chain[sequence - 1].1.tip(), Timestamp(1), &audit_keys())
+    }
+
+    fn verify(chain: &[(Entry<'_>, Link)], checkpoints: &[Checkpoint]) -> Result<Verified, Break> {
+        let keys = audit_keys();
+        let mut verifier = Verifier::new(&keys, checkpoints, 0);
+        for (place, (entry, link)) in (1..).zip(chain) {
+            verifier.push(place, entry, Chaining::Linked(*link))?;
+        }
+        verifier.finish()
+    }
+
+    #[test]
+    fn a_whole_chain_is_taken_and_its_open_intents_are_told() {
+        let chain = chain();
+        let verified = verify(&chain, &[checkpoint(&chain, 4)]).unwrap();
+        assert_eq!(verified.tip, chain[5].1.tip());
+        assert_eq!((verified.before, verified.checkpoint), (0, Some(4)));
+        assert_eq!(verified.open, []);
+        let open = verify(&chain[..5], &[]).unwrap().open;
+        let requests: Vec<_> = open.iter().map(|open| (open.place, &*open.request_id)).collect();
+        assert_eq!(requests, [(5, "3")]);
+        assert_eq!(verify(&[], &[]).unwrap().tip, Tip::default());
+    }
+
+    #[test]
+    fn the_first_bad_row_is_named() {
+        let whole = chain();
+        let mut changed = whole.clone();
+        changed[2].0.actor = "eve";
+        assert_eq!(verify(&changed, &[]), Err(Break::Changed { sequence: 3 }));
+        let mut removed = whole.clone();
+        removed.remove(1);
+        assert_eq!(verify(&removed, &[]), Err(Break::Misplaced { sequence: 2, found: 3 }));
+        let mut swapped = whole.clone();
+        swapped.swap(3, 4);
+        assert_eq!(verify(&swapped, &[]), Err(Break::Misplaced { sequence: 4, found: 5 }));
+        let beginning = verify(&whole[2..], &[]);
+        assert_eq!(beginning, Err(Break::Misplaced { sequence: 1, found: 3 }));
+        let cut = verify(&whole[..4], &[checkpoint(&whole, 6), checkpoint(&whole, 2)]);
+        assert_eq!(cut, Err(Break::Cut { sequence: 5, checkpoint: 6 }));
+    }
+
+    #[test]
+    fn a_row_of_another_chain_and_a_rewritten_chain_are_named() {
+        let whole = chain();
+        let (keys, mut tip) = (audit_keys(), Tip::default());
+        let other: Vec<_> = whole
+            .iter()
+            .map(|(entry, _)| Entry { actor: "eve", ..*entry })
+            .map(|entry| (entry, tip.append(&entry, &keys)))
+            .collect();
+        let mixed = [&whole[..2], &other[2..]].concat();
+        assert_eq!(verify(&mixed, &[]), Err(Break::Detached { sequence: 3 }));
+        let rewritten = verify(&other, &[checkpoint(&whole, 4)]);
+        assert_eq!(rewritten, Err(Break::Rewritten { sequence: 4 }));
+    }
+
+    #[test]
+    fn rows_outside_the_chain_are_counted_before_it_and_named_after_it() {
+        let (keys, chain) = (audit_keys(), chain());
+        let pushed = |outside_until, chaining| {
+            let mut verifier = Verifier::new(&keys, &[], outside_until);
+            verifier.push(1, &entry(), Chaining::Outside)?;
+            verifier.push(2, &chain[0].0, Chaining::Linked(chain[0].1))?;
+            verifier.push(3, &entry(), chaining)?;
+            verifier.finish()
+        };
+        let outside = Chaining::Outside;
+        assert_eq!(pushed(0, outside).unwrap_err(), Break::Outside { place: 3 });
+        let malformed = pushed(3, Chaining::Malformed).unwrap_err();
+        assert_eq!(malformed, Break::Malformed { place: 3 });
+        let verified = pushed(3, outside).unwrap();
+        assert_eq!((verified.before, verified.outside, verified.tip.sequence), (1, 1, 1));
+    }
+
+    #[test]
+    fn a_missing_version_of_the_key_is_no_tampering() {
+        let chain = chain();
+        let keys = format!("2:{}", "d4".repeat(32)).parse().unwrap();
+        let mut verifier = Verifier::new(&keys, &[], 0);
+        let refused = verifier.push(1, &chain[0].0, Chaining::Linked(chain[0].1)).unwrap_err();
+        assert_eq!(refused, Break::NoKey { sequence: 1, version: 1.try_into().unwrap() });
+    }
+}
