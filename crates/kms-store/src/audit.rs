@@ -1,10 +1,16 @@
-//! The audit table: append and read, nothing else.
+//! The audit table: a hash chain that is appended to and read, nothing else.
 
-use async_trait::async_trait;
+mod append;
+mod verify;
+
+pub(crate) use self::append::AuditQueue;
+pub use self::verify::AuditError;
+
 use diesel::prelude::*;
-use kms_core::audit::AuditRecord;
-use kms_core::ports::{AuditLog, StoreError};
-use kms_types::Timestamp;
+use kms_core::RowMac;
+use kms_core::audit::{Chaining, Entry, Link};
+use kms_core::ports::StoreError;
+use kms_types::{AccountId, TelegramId, Timestamp};
 
 use crate::database::Database;
 use crate::schema::audit;
@@ -32,71 +38,81 @@ pub struct AuditRow {
     pub phase: String,
     /// What came of it.
     pub outcome: Option<String>,
+    /// Its place in the chain.
+    pub chaining: Chaining,
 }
 
-#[async_trait]
-impl AuditLog for Database {
-    async fn append(&self, record: AuditRecord) -> Result<(), StoreError> {
-        self.blocking(move |connection| {
-            diesel::insert_into(audit::table)
-                .values((
-                    audit::at.eq(record.at.0),
-                    audit::actor.eq(record.caller.actor),
-                    audit::request_id.eq(record.caller.request_id),
-                    audit::action.eq(record.action.as_str()),
-                    audit::subject.eq(record.action.subject()),
-                    audit::account_id.eq(record.account.map(|id| id.to_string())),
-                    audit::telegram_id.eq(record.telegram_id.map(i64::from)),
-                    audit::phase.eq(record.phase.as_str()),
-                    audit::outcome.eq(record.phase.outcome()),
-                ))
-                .execute(connection)?;
-            Ok(())
-        })
-        .await
+impl AuditRow {
+    /// What its hash covers.
+    #[must_use]
+    pub fn entry(&self) -> Entry<'_> {
+        Entry {
+            at: self.at,
+            actor: &self.actor,
+            request_id: &self.request_id,
+            action: &self.action,
+            subject: self.subject.as_deref(),
+            account: self.account.as_deref(),
+            telegram_id: self.telegram_id,
+            phase: &self.phase,
+            outcome: self.outcome.as_deref(),
+        }
     }
 }
 
-type Columns = (
-    i64,
-    i64,
-    String,
-    String,
-    String,
-    Option<String>,
-    Option<String>,
-    Option<i64>,
-    String,
-    Option<String>,
-);
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = audit)]
+struct Columns {
+    seq: i64,
+    at: i64,
+    actor: String,
+    request_id: String,
+    action: String,
+    subject: Option<String>,
+    account_id: Option<String>,
+    telegram_id: Option<i64>,
+    phase: String,
+    outcome: Option<String>,
+    chain_seq: Option<i64>,
+    key_id: Option<i32>,
+    prev_hash: Option<Vec<u8>>,
+    hash: Option<Vec<u8>>,
+}
 
 impl From<Columns> for AuditRow {
     fn from(columns: Columns) -> Self {
-        let (
-            sequence,
-            at,
-            actor,
-            request_id,
-            action,
-            subject,
-            account,
-            telegram_id,
-            phase,
-            outcome,
-        ) = columns;
+        let chaining = chaining(&columns);
         Self {
-            sequence,
-            at: Timestamp(at),
-            actor,
-            request_id,
-            action,
-            subject,
-            account,
-            telegram_id,
-            phase,
-            outcome,
+            sequence: columns.seq,
+            at: Timestamp(columns.at),
+            actor: columns.actor,
+            request_id: columns.request_id,
+            action: columns.action,
+            subject: columns.subject,
+            account: columns.account_id,
+            telegram_id: columns.telegram_id,
+            phase: columns.phase,
+            outcome: columns.outcome,
+            chaining,
         }
     }
+}
+
+/// A link that can not be read is no reason to read nothing: whoever verifies names it.
+fn chaining(columns: &Columns) -> Chaining {
+    match (columns.chain_seq, columns.key_id, &columns.prev_hash, &columns.hash) {
+        (None, None, None, None) => Chaining::Outside,
+        (Some(sequence), Some(key), Some(previous), Some(hash)) => {
+            link(sequence, key, previous, hash).map_or(Chaining::Malformed, Chaining::Linked)
+        }
+        _ => Chaining::Malformed,
+    }
+}
+
+fn link(sequence: i64, key: i32, previous: &[u8], hash: &[u8]) -> Option<Link> {
+    let key = u8::try_from(key).ok()?.try_into().ok()?;
+    let mac = RowMac { key, tag: hash.try_into().ok()? };
+    Some(Link { sequence, previous: previous.try_into().ok()?, mac })
 }
 
 impl Database {
@@ -114,6 +130,35 @@ impl Database {
                 .filter(audit::seq.gt(sequence))
                 .order(audit::seq)
                 .limit(limit.into())
+                .select(Columns::as_select())
+                .load(connection)?;
+            Ok(rows.into_iter().map(AuditRow::from).collect())
+        })
+        .await
+    }
+
+    /// The records of one account after this place, oldest first: those that name its id, and
+    /// those that name its holder.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn audit_of(
+        &self,
+        account: Option<AccountId>,
+        telegram_id: Option<TelegramId>,
+        sequence: i64,
+        limit: u32,
+    ) -> Result<Vec<AuditRow>, StoreError> {
+        self.blocking(move |connection| {
+            let account = account.map(|id| id.to_string());
+            let telegram_id = telegram_id.map(i64::from);
+            let whose = audit::account_id.eq(account).or(audit::telegram_id.eq(telegram_id));
+            let rows: Vec<Columns> = audit::table
+                .filter(audit::seq.gt(sequence))
+                .filter(whose)
+                .order(audit::seq)
+                .limit(limit.into())
+                .select(Columns::as_select())
                 .load(connection)?;
             Ok(rows.into_iter().map(AuditRow::from).collect())
         })

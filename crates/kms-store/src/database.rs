@@ -9,6 +9,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use kms_core::ServerKeys;
 use kms_core::ports::StoreError;
 
+use crate::audit::AuditQueue;
 use crate::schema::server_key_checks;
 
 /// How long a request waits for a connection, or for the server to answer a new one.
@@ -32,6 +33,7 @@ pub(crate) enum AnyConnection {
 #[derive(Clone)]
 pub struct Database {
     pool: Pool<ConnectionManager<AnyConnection>>,
+    pub(crate) audit_queue: Arc<AuditQueue>,
     pub(crate) keys: Arc<ServerKeys>,
     pub(crate) dialect: Dialect,
 }
@@ -92,7 +94,7 @@ impl From<Failure> for StoreError {
     }
 }
 
-fn unavailable(source: impl std::error::Error + Send + Sync + 'static) -> StoreError {
+pub(crate) fn unavailable(source: impl std::error::Error + Send + Sync + 'static) -> StoreError {
     StoreError::Unavailable { store: "account", source: Box::new(source) }
 }
 
@@ -114,6 +116,20 @@ impl Dialect {
             Self::Postgres => "least",
             #[cfg(feature = "sqlite")]
             Self::Sqlite => "min",
+        }
+    }
+
+    /// What the one who appends to the audit runs first: it lets no other append before the
+    /// transaction ends, and reads what the last one wrote.
+    pub(crate) fn lock_audit(self) -> &'static str {
+        match self {
+            // The number is ours alone: the first bytes of SHA-256 of `wallet-kms/v1/audit`.
+            #[cfg(feature = "postgres")]
+            Self::Postgres => "select pg_advisory_xact_lock(-3855145189506829152)",
+            // A write, though of nothing: a transaction that begins by reading can not become the
+            // file's writer once another one was.
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite => "update audit set seq = seq where false",
         }
     }
 
@@ -154,7 +170,7 @@ impl Database {
             .await
             .map_err(|stopped| ConnectError::Open(Box::new(stopped)))?
             .map_err(|error| ConnectError::Open(Box::new(error)))?;
-        Ok(Self { pool, keys, dialect })
+        Ok(Self { pool, audit_queue: Arc::default(), keys, dialect })
     }
 
     /// Brings the schema up to date.

@@ -25,7 +25,7 @@ mod tokens;
 #[cfg(feature = "transfers")]
 mod transfers;
 
-pub use audit::AuditRow;
+pub use audit::{AuditError, AuditRow};
 pub use database::{ConnectError, Database};
 pub use events::{StoredEvent, StoredEventKind, StoredEvents};
 pub use limits::Limit;

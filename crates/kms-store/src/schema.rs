@@ -147,6 +147,10 @@ diesel::table! {
         telegram_id -> Nullable<BigInt>,
         phase -> Text,
         outcome -> Nullable<Text>,
+        chain_seq -> Nullable<BigInt>,
+        key_id -> Nullable<Integer>,
+        prev_hash -> Nullable<Binary>,
+        hash -> Nullable<Binary>,
     }
 }
 

@@ -4,6 +4,7 @@
 #![cfg(feature = "sqlite")]
 
 mod accounts;
+mod audit;
 mod fixtures;
 mod scks;
 mod server;

@@ -1,9 +1,8 @@
-//! What the server keeps: attempts, limits, events, tokens, audit, checks of its keys.
+//! What the server keeps: attempts, limits, events, tokens, checks of its keys.
 
 use std::time::Duration;
 
-use kms_core::audit::{Action, AuditRecord, Caller, Phase};
-use kms_core::ports::{Attempt, AuditLog, PasswordGate, StoreError};
+use kms_core::ports::{Attempt, PasswordGate, StoreError};
 use kms_store::{ConnectError, Limit, Scope, StoredEventKind, Token};
 use kms_types::{EventCursor, Timestamp};
 
@@ -17,7 +16,6 @@ on_every_database!(
     events_are_read_in_order_and_acknowledged,
     what_is_still_to_come_can_not_be_acknowledged,
     tokens_are_found_by_their_hash,
-    audit_records_come_back,
 );
 
 async fn the_fifth_attempt_locks_and_the_lock_doubles(subject: Subject) {
@@ -201,27 +199,6 @@ async fn tokens_are_found_by_their_hash(subject: Subject) {
     let revoked = database.tokens().await.unwrap().remove(0);
     assert_eq!(revoked.revoked_at, Some(Timestamp(50)));
     assert!(!revoked.is_valid(Timestamp(10)));
-}
-
-async fn audit_records_come_back(subject: Subject) {
-    let database = &subject.database;
-    let caller = Caller { actor: "bot".to_owned(), request_id: "r".to_owned() };
-    for phase in [Phase::Intent, Phase::Outcome("ok"), Phase::Alarm("integrity")] {
-        let record = AuditRecord {
-            at: Timestamp(3),
-            caller: caller.clone(),
-            action: Action::Recover,
-            phase,
-            account: None,
-            telegram_id: Some(5.try_into().unwrap()),
-        };
-        database.append(record).await.unwrap();
-    }
-    let rows = database.audit_after(0, 10).await.unwrap();
-    let seen: Vec<_> = rows.iter().map(|row| (&*row.phase, row.outcome.as_deref())).collect();
-    let expected = [("intent", None), ("outcome", Some("ok")), ("alarm", Some("integrity"))];
-    assert_eq!(seen, expected);
-    assert_eq!(database.audit_after(rows[0].sequence, 10).await.unwrap(), rows[1..]);
 }
 
 async fn changed_tokens_are_refused(subject: Subject) {

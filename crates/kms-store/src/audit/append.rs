@@ -1,0 +1,179 @@
+//! Appending with group commit: records that wait while others are written go into the next
+//! transaction together, so that they share its one fsync.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use diesel::prelude::*;
+use kms_core::audit::{AuditRecord, Entry, Tip};
+use kms_core::ports::{AuditLog, StoreError};
+use kms_core::{ServerKeySet, ServerKeys};
+use tokio::sync::oneshot;
+
+use crate::convert::At;
+use crate::database::{AnyConnection, Database, Dialect, Failure, unavailable};
+use crate::schema::audit;
+
+/// How many records one transaction takes, by what a statement may hold of parameters.
+const BATCH: usize = 512;
+
+/// What waits to be written by this process.
+#[derive(Default)]
+pub(crate) struct AuditQueue {
+    waiting: Mutex<Vec<Waiting>>,
+    /// Held by the one that writes. The others wait here, and find that their records were taken.
+    turn: tokio::sync::Mutex<()>,
+}
+
+struct Waiting {
+    record: AuditRecord,
+    written: oneshot::Sender<Result<(), StoreError>>,
+}
+
+impl AuditQueue {
+    fn push(&self, waiting: Waiting) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(waiting);
+    }
+
+    fn take(&self) -> Vec<Waiting> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let batch = waiting.len().min(BATCH);
+        waiting.drain(..batch).collect()
+    }
+}
+
+#[async_trait]
+impl AuditLog for Database {
+    async fn append(&self, record: AuditRecord) -> Result<(), StoreError> {
+        let (written, answer) = oneshot::channel();
+        self.audit_queue.push(Waiting { record, written });
+        // A task of its own: a caller that is dropped must not take the others' records along.
+        let database = self.clone();
+        tokio::spawn(async move { database.write_waiting().await });
+        answer.await.map_err(unavailable)?
+    }
+}
+
+impl Database {
+    async fn write_waiting(&self) {
+        let _turn = self.audit_queue.turn.lock().await;
+        let (records, answers): (Vec<_>, Vec<_>) =
+            self.audit_queue.take().into_iter().map(|one| (one.record, one.written)).unzip();
+        if records.is_empty() {
+            return;
+        }
+        let (keys, dialect) = (Arc::clone(&self.keys), self.dialect);
+        let written = self
+            .blocking(move |connection| append(connection, dialect, &keys, &records))
+            .await
+            .map_err(Arc::new);
+        for answer in answers {
+            // Whoever does not wait any more needs no answer.
+            let _ = answer.send(written.as_ref().copied().map_err(shared));
+        }
+    }
+}
+
+/// The one error of a transaction, for each that was in it.
+fn shared(error: &Arc<StoreError>) -> StoreError {
+    match &**error {
+        StoreError::Corrupt { table, key, reason } => {
+            StoreError::Corrupt { table, key: key.clone(), reason: reason.clone() }
+        }
+        _ => unavailable(Arc::clone(error)),
+    }
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = audit)]
+struct NewRow {
+    at: i64,
+    actor: String,
+    request_id: String,
+    action: &'static str,
+    subject: Option<String>,
+    account_id: Option<String>,
+    telegram_id: Option<i64>,
+    phase: &'static str,
+    outcome: Option<&'static str>,
+    chain_seq: i64,
+    key_id: i32,
+    prev_hash: Vec<u8>,
+    hash: Vec<u8>,
+}
+
+impl NewRow {
+    fn new(record: &AuditRecord, tip: &mut Tip, audit_keys: &ServerKeySet) -> Self {
+        let (subject, account) = (record.action.subject(), record.account.map(|id| id.to_string()));
+        let telegram_id = record.telegram_id.map(i64::from);
+        let (phase, outcome) = (record.phase.as_str(), record.phase.outcome());
+        let (action, caller) = (record.action.as_str(), &record.caller);
+        let entry = Entry {
+            at: record.at,
+            actor: &caller.actor,
+            request_id: &caller.request_id,
+            action,
+            subject: subject.as_deref(),
+            account: account.as_deref(),
+            telegram_id,
+            phase,
+            outcome,
+        };
+        let link = tip.append(&entry, audit_keys);
+        Self {
+            at: record.at.0,
+            actor: caller.actor.clone(),
+            request_id: caller.request_id.clone(),
+            action,
+            subject,
+            account_id: account,
+            telegram_id,
+            phase,
+            outcome,
+            chain_seq: link.sequence,
+            key_id: link.mac.key.as_u8().into(),
+            prev_hash: link.previous.to_vec(),
+            hash: link.mac.tag.to_vec(),
+        }
+    }
+}
+
+fn append(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    keys: &ServerKeys,
+    records: &[AuditRecord],
+) -> Result<(), Failure> {
+    connection.transaction(|connection| {
+        diesel::sql_query(dialect.lock_audit()).execute(connection)?;
+        let mut tip = tip(connection)?;
+        let rows: Vec<_> =
+            records.iter().map(|record| NewRow::new(record, &mut tip, &keys.audit)).collect();
+        // Many rows in one statement are not to be had of both databases at once.
+        let insert = diesel::insert_into(audit::table).values(rows);
+        match connection {
+            #[cfg(feature = "postgres")]
+            AnyConnection::Postgres(connection) => insert.execute(connection),
+            #[cfg(feature = "sqlite")]
+            AnyConnection::Sqlite(connection) => insert.execute(connection),
+        }?;
+        Ok(())
+    })
+}
+
+/// Where the chain ends.
+fn tip(connection: &mut AnyConnection) -> Result<Tip, Failure> {
+    let last: Option<(Option<i64>, Option<Vec<u8>>)> = audit::table
+        .filter(audit::chain_seq.is_not_null())
+        .order(audit::chain_seq.desc())
+        .select((audit::chain_seq, audit::hash))
+        .first(connection)
+        .optional()?;
+    let Some((sequence, hash)) = last else {
+        return Ok(Tip::default());
+    };
+    let sequence = sequence.unwrap_or_default();
+    let key = sequence.to_string();
+    let at = At { table: "audit", key: &key };
+    Ok(Tip { sequence, hash: at.array(&hash.unwrap_or_default())? })
+}

@@ -1,0 +1,253 @@
+//! The audit's chain, and what becomes of it when somebody gets at the table.
+
+use kms_core::audit::{Action, AuditRecord, Break, Caller, Chaining, Phase, Tip, Verified};
+use kms_core::ports::AuditLog;
+use kms_store::{AuditError, Database};
+use kms_types::{Timestamp, TransferId};
+
+use crate::fixtures::{Subject, on_every_database, open};
+
+on_every_database!(
+    audit_records_come_back,
+    records_that_come_at_once_are_one_chain,
+    an_intent_without_an_outcome_is_told,
+);
+
+fn record(request: i64, phase: Phase) -> AuditRecord {
+    AuditRecord {
+        at: Timestamp(request),
+        caller: Caller { actor: "bot".to_owned(), request_id: request.to_string() },
+        action: Action::Send(TransferId::from_bytes([7; 16])),
+        phase,
+        account: None,
+        telegram_id: Some(5.try_into().unwrap()),
+    }
+}
+
+async fn append(database: &Database, requests: impl IntoIterator<Item = i64>) {
+    for request in requests {
+        database.append(record(request, Phase::Intent)).await.unwrap();
+    }
+}
+
+async fn verify(database: &Database) -> Result<Verified, Break> {
+    database.verify_audit(&[], 0).await.map_err(broken)
+}
+
+fn broken(error: AuditError) -> Break {
+    match error {
+        AuditError::Break(found) => found,
+        other => panic!("the chain could not be read: {other}"),
+    }
+}
+
+async fn audit_records_come_back(subject: Subject) {
+    let database = &subject.database;
+    for phase in [Phase::Intent, Phase::Outcome("ok"), Phase::Alarm("integrity")] {
+        database.append(record(3, phase)).await.unwrap();
+    }
+    let rows = database.audit_after(0, 10).await.unwrap();
+    let seen: Vec<_> = rows.iter().map(|row| (&*row.phase, row.outcome.as_deref())).collect();
+    let expected = [("intent", None), ("outcome", Some("ok")), ("alarm", Some("integrity"))];
+    assert_eq!(seen, expected);
+    assert_eq!(database.audit_after(rows[0].sequence, 10).await.unwrap(), rows[1..]);
+    let holder = Some(5.try_into().unwrap());
+    assert_eq!(database.audit_of(None, holder, rows[0].sequence, 10).await.unwrap(), rows[1..]);
+    assert_eq!(database.audit_of(None, Some(6.try_into().unwrap()), 0, 10).await.unwrap(), []);
+    assert_eq!(database.audit_of(None, None, 0, 10).await.unwrap(), []);
+}
+
+async fn records_that_come_at_once_are_one_chain(subject: Subject) {
+    let appends = (0..600).map(|request| {
+        let database = subject.database.clone();
+        tokio::spawn(async move { database.append(record(request, Phase::Intent)).await })
+    });
+    for append in appends.collect::<Vec<_>>() {
+        append.await.unwrap().unwrap();
+    }
+    assert_eq!(verify(&subject.database).await.unwrap().tip.sequence, 600);
+}
+
+async fn an_intent_without_an_outcome_is_told(subject: Subject) {
+    let database = &subject.database;
+    append(database, [1, 2]).await;
+    database.append(record(1, Phase::Outcome("ok"))).await.unwrap();
+    let open = verify(database).await.unwrap().open;
+    let requests: Vec<_> = open.iter().map(|open| (&*open.request_id, &*open.action)).collect();
+    assert_eq!(requests, [("2", "send")]);
+}
+
+/// As two servers do on PostgreSQL.
+async fn two_handles_build_one_chain(subject: Subject) {
+    let other = open(&subject.url, &subject.keys).await;
+    let appends = (0..200).map(|request| {
+        let database = if request % 2 == 0 { &subject.database } else { &other };
+        let database = database.clone();
+        tokio::spawn(async move { database.append(record(request, Phase::Intent)).await })
+    });
+    for append in appends.collect::<Vec<_>>() {
+        append.await.unwrap().unwrap();
+    }
+    assert_eq!(verify(&other).await.unwrap().tip.sequence, 200);
+}
+
+async fn what_is_done_to_a_row_is_named(subject: Subject) {
+    let database = &subject.database;
+    append(database, 1..=6).await;
+    let whole = verify(database).await.unwrap();
+    let all = database.audit_after(0, 10).await.unwrap();
+    let seq = |number: usize| all[number - 1].sequence;
+    let checkpoint = database.audit_checkpoint(Timestamp(9)).await.unwrap().unwrap();
+    assert_eq!((whole.tip.sequence, checkpoint.tip), (6, whole.tip));
+    subject.tamper("create table kept as select * from audit");
+    let columns = "seq, at, actor, request_id, action, subject, account_id, telegram_id, phase, \
+                   outcome, chain_seq, key_id, prev_hash, hash";
+    let (two, three, four) = (seq(2), seq(3), seq(4));
+    let swapped = |columns: &str| {
+        let set = columns
+            .split(", ")
+            .map(|column| {
+                format!(
+                    "{column} = (select {column} from kept where kept.seq = {two} + {three} - audit.seq)"
+                )
+            })
+            .collect::<Vec<_>>()
+            .join(", ");
+        format!("update audit set {set} where seq in ({two}, {three})")
+    };
+    let changed = |sequence| Break::Changed { sequence };
+    for (sql, expected) in [
+        (format!("update audit set actor = 'eve' where seq = {three}"), changed(3)),
+        (format!("update audit set outcome = '' where seq = {four}"), changed(4)),
+        (format!("update audit set telegram_id = null where seq >= {three}"), changed(3)),
+        (format!("update audit set prev_hash = hash where seq = {two}"), changed(2)),
+        (
+            format!("update audit set key_id = 9 where seq = {two}"),
+            Break::NoKey { sequence: 2, version: 9.try_into().unwrap() },
+        ),
+        (
+            format!("update audit set key_id = null where seq = {two}"),
+            Break::Malformed { place: two },
+        ),
+        (swapped("at, request_id"), changed(2)),
+        (format!("delete from audit where seq = {three}"), Break::Removed { sequence: 3 }),
+        (format!("delete from audit where seq <= {two}"), Break::Removed { sequence: 1 }),
+        (
+            format!(
+                "update audit set chain_seq = null, key_id = null, prev_hash = null, hash = null \
+                 where seq = {three}"
+            ),
+            Break::Outside { place: three },
+        ),
+        (
+            "insert into audit (at, actor, request_id, action, phase) \
+             values (1, 'bot', 'x', 'send', 'intent')"
+                .to_owned(),
+            Break::Outside { place: seq(6) + 1 },
+        ),
+        (
+            format!("delete from audit where seq >= {four}"),
+            Break::Cut { sequence: 4, checkpoint: 6 },
+        ),
+        ("delete from audit".to_owned(), Break::Cut { sequence: 1, checkpoint: 6 }),
+    ] {
+        subject.tamper(&sql);
+        let found = database.verify_audit(&[checkpoint], 0).await.map_err(broken);
+        assert_eq!(found, Err(expected), "{sql}");
+        subject.tamper("delete from audit");
+        // PostgreSQL gives the places itself, unless it is told not to.
+        let overriding =
+            if subject.url.starts_with("postgres") { "overriding system value" } else { "" };
+        subject.tamper(&format!(
+            "insert into audit ({columns}) {overriding} select {columns} from kept"
+        ));
+        let restored = database.verify_audit(&[checkpoint], 0).await.unwrap();
+        assert_eq!(restored.tip, whole.tip, "{sql}");
+    }
+}
+
+/// Two whole rows in each other's places: every one of their columns fits the others.
+async fn swapped_rows_are_named(subject: Subject) {
+    let database = &subject.database;
+    append(database, 1..=4).await;
+    let rows = database.audit_after(0, 10).await.unwrap();
+    let (two, three) = (rows[1].sequence, rows[2].sequence);
+    for (from, to) in [(two, -two), (three, two), (-two, three)] {
+        let identity =
+            if subject.url.starts_with("postgres") { "overriding system value" } else { "" };
+        let columns = "at, actor, request_id, action, subject, account_id, telegram_id, phase, \
+                       outcome, key_id, prev_hash, hash";
+        subject.tamper(&format!(
+            "insert into audit (seq, {columns}, chain_seq) {identity} \
+             select {to}, {columns}, -chain_seq from audit where seq = {from}"
+        ));
+        subject.tamper(&format!("delete from audit where seq = {from}"));
+        subject.tamper(&format!("update audit set chain_seq = -chain_seq where seq = {to}"));
+    }
+    let found = verify(database).await;
+    assert_eq!(found, Err(Break::Misplaced { sequence: 2, found: 3 }));
+}
+
+/// Rows of servers of the release before: those before the chain are counted, and later ones are
+/// taken only as far as the operator says that there were such servers.
+async fn rows_from_before_the_chain_are_counted(subject: Subject) {
+    let database = &subject.database;
+    let old = "insert into audit (at, actor, request_id, action, phase) \
+               values (1, 'bot', 'old', 'send', 'intent')";
+    subject.tamper(old);
+    subject.tamper(old);
+    assert_eq!(database.audit_checkpoint(Timestamp(1)).await.unwrap(), None);
+    let before = verify(database).await.unwrap();
+    assert_eq!((before.before, before.tip), (2, Tip::default()));
+    append(database, 1..=2).await;
+    let chained = verify(database).await.unwrap();
+    assert_eq!((chained.before, chained.tip.sequence, chained.open.len()), (2, 2, 4));
+    subject.tamper(old);
+    append(database, 3..=3).await;
+    let late = database.audit_after(0, 10).await.unwrap()[4].sequence;
+    assert_eq!(verify(database).await, Err(Break::Outside { place: late }));
+    let rollout = database.verify_audit(&[], late).await.unwrap();
+    assert_eq!((rollout.before, rollout.outside, rollout.tip.sequence), (2, 1, 3));
+}
+
+/// Nothing is signed that is not as it was written, and nothing is built upon it unseen.
+async fn a_changed_end_is_not_signed(subject: Subject) {
+    let database = &subject.database;
+    append(database, 1..=2).await;
+    let last = database.audit_after(0, 10).await.unwrap().pop().unwrap();
+    assert!(matches!(last.chaining, Chaining::Linked(link) if link.sequence == 2));
+    subject.tamper(&format!("update audit set at = 0 where seq = {}", last.sequence));
+    let refused = database.audit_checkpoint(Timestamp(1)).await.unwrap_err();
+    assert_eq!(broken(refused), Break::Changed { sequence: 2 });
+}
+
+/// Runs functions that change rows from outside, so not in memory.
+macro_rules! on_files_and_servers {
+    ($($check:ident),* $(,)?) => {
+        mod changed_file {
+            $(
+                #[tokio::test]
+                async fn $check() {
+                    super::$check(super::Subject::file().await).await;
+                }
+            )*
+        }
+        #[cfg(feature = "postgres")]
+        mod changed_postgres {
+            $(
+                #[tokio::test]
+                async fn $check() {
+                    super::$check(super::Subject::postgres().await).await;
+                }
+            )*
+        }
+    };
+}
+
+on_files_and_servers!(
+    two_handles_build_one_chain,
+    what_is_done_to_a_row_is_named,
+    swapped_rows_are_named,
+    rows_from_before_the_chain_are_counted,
+    a_changed_end_is_not_signed,
+);
