@@ -5,22 +5,23 @@
 //! moves into the work that signs.
 
 mod error;
+mod journal;
 mod seals;
 
 pub use self::error::CustodyError;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use kms_types::wire::AccountState;
 use kms_types::{
     AccountId, AccountRef, Email, Mobile, PasswordHash, RecoveryId, TelegramId, Timestamp,
 };
 
+use self::journal::Journal;
 use self::seals::{Seals, open};
 use crate::account::{Account, NewAccount, SeenName, SwapReason, Wallet, WalletSwap};
-use crate::audit::{Action, AuditRecord, Audited, Caller, Phase};
+use crate::audit::{Action, Audited, Caller, Phase};
 use crate::failpoint;
 use crate::kdf::{KdfParams, Salt};
 use crate::kdf_pool::{KdfPool, Place};
@@ -107,16 +108,16 @@ impl Custody {
         now: Timestamp,
     ) -> Result<Created, CustodyError> {
         let owner = AccountRef::Telegram(request.telegram_id);
-        self.audited(Action::Create, owner, caller, now, async |_record| {
+        self.audited(Action::Create, owner, caller, now, async |journal| {
             if let Some(account) = self.ports.accounts.account(owner).await? {
-                return self.existing(account, request.password, now).await;
+                return self.existing(account, request.password, now, journal).await;
             }
             let CreateWallet { telegram_id, password, name, mobile, email } = request;
             let id = AccountId::random();
             let seals = Arc::clone(&self.seals);
-            let (sealed, password) = self
-                .pool
-                .reserve()?
+            let place = self.pool.reserve()?;
+            journal.intent().await?;
+            let (sealed, password) = place
                 .run(move || {
                     let key = PrivateKey::random();
                     (seals.seal(id, telegram_id, &key, &password, 1), password)
@@ -143,7 +144,7 @@ impl Custody {
             if made {
                 Ok(Created::New(account))
             } else {
-                self.existing(account, password, now).await
+                self.existing(account, password, now, journal).await
             }
         })
         .await
@@ -168,13 +169,13 @@ impl Custody {
         E: From<CustodyError> + Audited,
         F: Future<Output = Result<T, E>>,
     {
-        self.audited(action, account, caller, now, async |record| {
-            let account = self.known_or_decoy(account, &password).await?;
-            record.account = Some(account.id);
-            record.telegram_id = Some(account.telegram_id);
+        self.audited(action, account, caller, now, async |journal| {
+            let account = self.known_or_decoy(account, &password, journal).await?;
             let (id, address) = (account.id, account.wallet.address);
             let wallet = self
-                .unlock(account, password, now, move |key| OpenWallet::new(id, address, key))
+                .unlock(account, password, now, journal, move |key| {
+                    OpenWallet::new(id, address, key)
+                })
                 .await?;
             work(wallet).await
         })
@@ -194,15 +195,13 @@ impl Custody {
         caller: &Caller,
         now: Timestamp,
     ) -> Result<(), CustodyError> {
-        self.audited(Action::ChangePassword, account, caller, now, async |record| {
-            let account = self.known_or_decoy(account, &old).await?;
-            record.account = Some(account.id);
-            record.telegram_id = Some(account.telegram_id);
+        self.audited(Action::ChangePassword, account, caller, now, async |journal| {
+            let account = self.known_or_decoy(account, &old, journal).await?;
             let (id, telegram_id, version) =
                 (account.id, account.telegram_id, account.wallet.version);
             let seals = Arc::clone(&self.seals);
             let (wallet, wrapped) = self
-                .unlock(account, old, now, move |key| {
+                .unlock(account, old, now, journal, move |key| {
                     seals.seal(id, telegram_id, &key, &new, version + 1)
                 })
                 .await??;
@@ -229,19 +228,19 @@ impl Custody {
         caller: &Caller,
         now: Timestamp,
     ) -> Result<Account, CustodyError> {
-        self.audited(Action::Recover, account, caller, now, async |record| {
+        self.audited(Action::Recover, account, caller, now, async |journal| {
             let account = self.load(account).await?;
-            record.account = Some(account.id);
-            record.telegram_id = Some(account.telegram_id);
+            journal.concerns(&account);
             refuse_frozen(&account)?;
             if let Some(done) = self.ports.accounts.recovery(recovery).await? {
                 if done.account != account.id {
                     return Err(CustodyError::RecoveryReused);
                 }
-                self.unlock(account.clone(), new, now, drop).await?;
+                self.unlock(account.clone(), new, now, journal, drop).await?;
                 return Ok(account);
             }
             let place = self.pool.reserve()?;
+            journal.intent().await?;
             let sck = self.unwrap_sck(&account).await?;
             let seals = Arc::clone(&self.seals);
             let sealed = account.clone();
@@ -267,6 +266,21 @@ impl Custody {
         .await
     }
 
+    /// Writes down that somebody else's limit refused the request: once for each account and
+    /// minute.
+    pub async fn refused(
+        &self,
+        action: Action,
+        account: AccountRef,
+        outcome: &'static str,
+        caller: &Caller,
+        now: Timestamp,
+    ) {
+        let audit = Arc::clone(&self.ports.audit);
+        let journal = Journal::new(audit, action, account, caller, now);
+        journal.close(Some(Phase::Outcome(outcome))).await;
+    }
+
     async fn load(&self, account: AccountRef) -> Result<Account, CustodyError> {
         self.ports.accounts.account(account).await?.ok_or(CustodyError::NoAccount)
     }
@@ -276,22 +290,28 @@ impl Custody {
         &self,
         account: AccountRef,
         password: &PasswordHash,
+        journal: &mut Journal,
     ) -> Result<Account, CustodyError> {
         if let Some(account) = self.ports.accounts.account(account).await? {
+            journal.concerns(&account);
             return Ok(account);
         }
         let kdf = self.seals.kdf;
         let password = PasswordHash::fill(|bytes| bytes.copy_from_slice(password.expose()));
-        self.pool.reserve()?.run(move || kdf.stretch(&password, &Salt::random())).await?;
+        let place = self.pool.reserve()?;
+        journal.intent().await?;
+        place.run(move || kdf.stretch(&password, &Salt::random())).await?;
         Err(CustodyError::WrongPassword)
     }
 
-    /// Counts the attempt, tries the password, and hands the key to `then` on the same thread.
+    /// Counts the attempt, writes the INTENT, tries the password, and hands the key to `then` on
+    /// the same thread. A refusal by the count is no INTENT: a flood of them would fill the audit.
     async fn unlock<T: Send + 'static>(
         &self,
         account: Account,
         password: PasswordHash,
         now: Timestamp,
+        journal: &mut Journal,
         then: impl FnOnce(PrivateKey) -> T + Send + 'static,
     ) -> Result<T, CustodyError> {
         refuse_frozen(&account)?;
@@ -300,6 +320,7 @@ impl Custody {
         if let Attempt::LockedUntil(until) = self.ports.gate.count_attempt(account.id, now).await? {
             return Err(CustodyError::Locked { until });
         }
+        journal.intent().await?;
         let id = account.id;
         let seals = Arc::clone(&self.seals);
         let done = place
@@ -317,8 +338,9 @@ impl Custody {
         account: Account,
         password: PasswordHash,
         now: Timestamp,
+        journal: &mut Journal,
     ) -> Result<Created, CustodyError> {
-        match self.unlock(account.clone(), password, now, drop).await {
+        match self.unlock(account.clone(), password, now, journal, drop).await {
             Ok(()) => Ok(Created::Existing(account)),
             Err(CustodyError::WrongPassword) => Err(CustodyError::AccountExists),
             Err(error) => Err(error),
@@ -349,64 +371,25 @@ impl Custody {
         }
     }
 
-    /// Runs `work` between an INTENT that must be written and an OUTCOME that is retried. `work`
-    /// may fill in what the INTENT could not know.
-    async fn audited<T, E: Audited + From<CustodyError>>(
+    /// Runs `work`, which writes the INTENT before it touches a key, and writes what came of it.
+    async fn audited<T, E: Audited>(
         &self,
         action: Action,
         account: AccountRef,
         caller: &Caller,
         now: Timestamp,
-        work: impl AsyncFnOnce(&mut AuditRecord) -> Result<T, E>,
+        work: impl AsyncFnOnce(&mut Journal) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut record = AuditRecord {
-            at: now,
-            caller: caller.clone(),
-            action,
-            phase: Phase::Intent,
-            account: match account {
-                AccountRef::Id(id) => Some(id),
-                AccountRef::Telegram(_) => None,
-            },
-            telegram_id: match account {
-                AccountRef::Id(_) => None,
-                AccountRef::Telegram(id) => Some(id),
-            },
-        };
-        let intent = self.ports.audit.append(record.clone()).await;
-        intent.map_err(|error| E::from(error.into()))?;
-        let result = work(&mut record).await;
-        record.phase = match &result {
-            Ok(_) => Phase::Outcome("ok"),
-            Err(error) => error.phase(),
-        };
-        if let Phase::Alarm(what) = record.phase {
-            tracing::error!(request_id = caller.request_id, what, "integrity alarm");
-        }
-        append_outcome(Arc::clone(&self.ports.audit), record).await;
+        let audit = Arc::clone(&self.ports.audit);
+        let mut journal = Journal::new(audit, action, account, caller, now);
+        let result = work(&mut journal).await;
+        journal.close(result.as_ref().err().map(Audited::phase)).await;
         result
     }
 }
 
 fn refuse_frozen(account: &Account) -> Result<(), CustodyError> {
     if account.state == AccountState::Active { Ok(()) } else { Err(CustodyError::Frozen) }
-}
-
-/// An outcome that can not be written changes no answer: it is tried again in the background.
-async fn append_outcome(audit: Arc<dyn AuditLog>, record: AuditRecord) {
-    let Err(first) = audit.append(record.clone()).await else {
-        return;
-    };
-    tracing::error!(request_id = record.caller.request_id, error = %first, "audit outcome delayed");
-    tokio::spawn(async move {
-        for seconds in [1, 5, 30, 120] {
-            tokio::time::sleep(Duration::from_secs(seconds)).await;
-            if audit.append(record.clone()).await.is_ok() {
-                return;
-            }
-        }
-        tracing::error!(request_id = record.caller.request_id, "audit outcome lost");
-    });
 }
 
 impl std::fmt::Debug for Ports {

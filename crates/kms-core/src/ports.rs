@@ -100,6 +100,11 @@ pub trait SckStore: Send + Sync {
 pub trait AuditLog: Send + Sync {
     /// Appends the record. When this returns, it is committed.
     async fn append(&self, record: AuditRecord) -> Result<(), StoreError>;
+
+    /// Appends the record of a request that was refused before a key was touched, unless one of
+    /// the same account, action and outcome was appended within the last minute: a flood must not
+    /// fill the table.
+    async fn append_refusal(&self, record: AuditRecord) -> Result<(), StoreError>;
 }
 
 /// Whether a password may be tried.

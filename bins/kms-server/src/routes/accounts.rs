@@ -7,6 +7,7 @@ use actix_web::http::StatusCode;
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get, post, put};
 use kms_core::account::{Account, SeenName};
+use kms_core::audit::Action;
 use kms_core::ports::AccountStore;
 use kms_core::{CreateWallet, Created};
 use kms_store::Limit;
@@ -147,11 +148,13 @@ pub(crate) async fn recover(
         let key = format!("recovery:{}", account.id);
         // Nor is a repeat of one that failed.
         let taken = state.database.take_once(&key, id, limit).await?;
-        taken.map_err(|after| ApiError::TooMany {
-            code: ErrorCode::RateLimited,
-            detail: "too many recoveries of this account; wait before the next",
-            after,
-        })?;
+        if let Err(after) = taken {
+            let (code, now) = (ErrorCode::RateLimited, clock::now());
+            let (action, whose) = (Action::Recover, account.id.into());
+            state.custody.refused(action, whose, "rate_limited", &caller, now).await;
+            let detail = "too many recoveries of this account; wait before the next";
+            return Err(ApiError::TooMany { code, detail, after });
+        }
     }
     let custody = Arc::clone(&state.custody);
     let done = detached(async move {

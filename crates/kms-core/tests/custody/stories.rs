@@ -157,3 +157,27 @@ async fn without_an_audit_record_nothing_is_opened() {
     assert_eq!(world.account(1).await, before);
     assert!(opens(&world, 1, "right").await.is_ok());
 }
+
+/// Each would be two rows, and anybody can ask again and again.
+#[tokio::test]
+async fn a_flood_of_refusals_is_one_record() {
+    let pool = KdfPool::new(1.try_into().unwrap(), 0);
+    let world = World::with_pool(KDF, pool.clone()).await;
+    world.create(1, "right").await.unwrap();
+    for _ in 0..5 {
+        opens(&world, 1, "wrong").await.unwrap_err();
+    }
+    let before = world.audit().await.len();
+    assert_eq!(before, 2 + 5 * 2);
+    for _ in 0..20 {
+        assert!(matches!(opens(&world, 1, "right").await, Err(CustodyError::Locked { .. })));
+    }
+    let taken = pool.reserve().unwrap();
+    for _ in 0..20 {
+        assert!(matches!(opens(&world, 1, "right").await, Err(CustodyError::Pool(_))));
+    }
+    drop(taken);
+    let refusals = world.audit().await.split_off(before);
+    let expected = ["locked", "busy"].map(|code| ("outcome".to_owned(), code.to_owned()));
+    assert_eq!(refusals, expected);
+}

@@ -79,6 +79,10 @@ impl AuditLog for Forger {
         }
         self.database.append(record).await
     }
+
+    async fn append_refusal(&self, record: AuditRecord) -> Result<(), StoreError> {
+        self.database.append_refusal(record).await
+    }
 }
 
 impl World {

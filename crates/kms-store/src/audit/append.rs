@@ -2,6 +2,7 @@
 //! transaction together, so that they share its one fsync.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use diesel::prelude::*;
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::convert::At;
 use crate::database::{AnyConnection, Database, Dialect, Failure, unavailable};
+use crate::limits::Limit;
 use crate::schema::audit;
 
 /// How many records one transaction takes, by what a statement may hold of parameters.
@@ -51,6 +53,17 @@ impl AuditLog for Database {
         let database = self.clone();
         tokio::spawn(async move { database.write_waiting().await });
         answer.await.map_err(unavailable)?
+    }
+
+    async fn append_refusal(&self, record: AuditRecord) -> Result<(), StoreError> {
+        let (account, telegram_id) = (record.account, record.telegram_id);
+        let (action, outcome) = (record.action.as_str(), record.phase.outcome());
+        let key = format!("audit:{account:?}:{telegram_id:?}:{action}:{outcome:?}");
+        let once = Limit { burst: 1, period: Duration::from_secs(60) };
+        match self.take(&key, once).await? {
+            Ok(()) => self.append(record).await,
+            Err(_wait) => Ok(()),
+        }
     }
 }
 

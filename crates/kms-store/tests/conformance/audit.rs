@@ -11,6 +11,7 @@ on_every_database!(
     audit_records_come_back,
     records_that_come_at_once_are_one_chain,
     an_intent_without_an_outcome_is_told,
+    a_refusal_is_written_once_a_minute,
 );
 
 fn record(request: i64, phase: Phase) -> AuditRecord {
@@ -75,6 +76,20 @@ async fn an_intent_without_an_outcome_is_told(subject: Subject) {
     let open = verify(database).await.unwrap().open;
     let requests: Vec<_> = open.iter().map(|open| (&*open.request_id, &*open.action)).collect();
     assert_eq!(requests, [("2", "send")]);
+}
+
+async fn a_refusal_is_written_once_a_minute(subject: Subject) {
+    let database = &subject.database;
+    let refusal = |code, holder: i64| {
+        let telegram_id = Some(holder.try_into().unwrap());
+        AuditRecord { telegram_id, ..record(1, Phase::Outcome(code)) }
+    };
+    for _ in 0..5 {
+        for (code, holder) in [("locked", 5), ("busy", 5), ("locked", 6)] {
+            database.append_refusal(refusal(code, holder)).await.unwrap();
+        }
+    }
+    assert_eq!(database.audit_after(0, 100).await.unwrap().len(), 3);
 }
 
 /// As two servers do on PostgreSQL.
