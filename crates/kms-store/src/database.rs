@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use diesel::migration::{Migration, MigrationSource};
 use diesel::prelude::*;
 use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
@@ -76,6 +77,12 @@ pub enum ConnectError {
     },
 }
 
+#[derive(QueryableByName)]
+struct Text {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    text: String,
+}
+
 /// What a transaction fails with.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -116,6 +123,21 @@ impl Dialect {
             Self::Postgres => "least",
             #[cfg(feature = "sqlite")]
             Self::Sqlite => "min",
+        }
+    }
+
+    /// One row if any migration was ever run.
+    fn has_migrations(self) -> &'static str {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres => {
+                "select relname::text as text from pg_class \
+                 where oid = to_regclass('__diesel_schema_migrations')"
+            }
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite => {
+                "select name as text from sqlite_master where name = '__diesel_schema_migrations'"
+            }
         }
     }
 
@@ -186,17 +208,27 @@ impl Database {
         .await?
     }
 
-    /// Whether every migration that this program knows was run.
+    /// Whether every migration that this program knows was run. Changes nothing: the role that
+    /// serves may have no right to.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn schema_is_current(&self) -> Result<bool, ConnectError> {
-        let migrations = self.migrations();
-        self.blocking(move |connection| match connection.has_pending_migration(migrations) {
-            Ok(pending) => Ok(Ok(!pending)),
-            Err(error) => Ok(Err(ConnectError::Migrate(error))),
-        })
-        .await?
+        let known: Vec<Box<dyn Migration<<AnyConnection as Connection>::Backend>>> =
+            self.migrations().migrations().map_err(ConnectError::Migrate)?;
+        let known: Vec<_> =
+            known.iter().map(|migration| migration.name().version().to_string()).collect();
+        let has_migrations = self.dialect.has_migrations();
+        let run = self.blocking(move |connection| {
+            let found: Vec<Text> = diesel::sql_query(has_migrations).load(connection)?;
+            if found.is_empty() {
+                return Ok(Vec::new());
+            }
+            let run = "select version as text from __diesel_schema_migrations";
+            Ok(diesel::sql_query(run).load::<Text>(connection)?)
+        });
+        let run = run.await?;
+        Ok(known.iter().all(|version| run.iter().any(|run| run.text == *version)))
     }
 
     /// Compares the configured server keys with those that the data was written with, and
