@@ -14,8 +14,8 @@ use kms_bot::config::{ServerSettings, TelegramSettings};
 use kms_client::{BearerToken, Client, Trust};
 use kms_core::{KdfParams, MasterKeyId, ServerKeySet, ServerKeys};
 use kms_server::config::{
-    ChainSettings, DatabaseSettings, KeyDatabaseSettings, KmsKeyProvider, KmsKeySettings,
-    LimitSettings, PasswordSettings, Settings, TlsSettings,
+    AuditSettings, ChainSettings, DatabaseSettings, KeyDatabaseSettings, KmsKeyProvider,
+    KmsKeySettings, LimitSettings, PasswordSettings, Settings, TlsSettings,
 };
 use kms_server::{Secret, Server};
 use kms_store::{Database, Scope, SqliteScks};
@@ -255,6 +255,7 @@ async fn start(
             waiting: 32,
         },
         limits: LimitSettings { recoveries_a_day: 3 },
+        audit: AuditSettings { checkpoint_path: None, checkpoint_every: Duration::from_secs(300) },
     };
     Server::start(settings).await.context("starting the server")
 }

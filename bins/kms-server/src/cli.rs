@@ -1,5 +1,7 @@
 //! The commands of `kms-server`.
 
+mod audit;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +46,9 @@ enum Command {
     /// The KMS key and the server's own keys.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// The record of every use of a key.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -102,6 +107,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Migrate => migrate(settings).await,
         Command::CheckConfig => check_config(settings).await,
         Command::Token(command) => token(settings, command).await,
+        Command::Audit(command) => audit::run(settings, command).await,
         Command::Keys(_) => Ok(()),
     }
 }

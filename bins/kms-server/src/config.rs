@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use kms_config::parse;
 pub use kms_config::{ConfigError, Secret};
@@ -37,6 +38,8 @@ pub struct Settings {
     pub password: PasswordSettings,
     /// How often things may be done.
     pub limits: LimitSettings,
+    /// How the audit is guarded.
+    pub audit: AuditSettings,
 }
 
 /// PEM texts.
@@ -151,6 +154,16 @@ pub struct LimitSettings {
     pub recoveries_a_day: u32,
 }
 
+/// How the audit is guarded.
+#[derive(Clone, Debug)]
+pub struct AuditSettings {
+    /// A file that checkpoints are appended to, beside those in the key database. Best where the
+    /// operator of the databases can not write.
+    pub checkpoint_path: Option<PathBuf>,
+    /// How often.
+    pub checkpoint_every: Duration,
+}
+
 fn default_pool() -> u32 {
     16
 }
@@ -192,6 +205,8 @@ struct Raw {
     password: RawPassword,
     #[serde(default)]
     limits: RawLimits,
+    #[serde(default)]
+    audit: RawAudit,
 }
 
 #[derive(Deserialize)]
@@ -234,6 +249,13 @@ struct RawLimits {
     recoveries_a_day: u32,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawAudit {
+    checkpoint_path: Option<PathBuf>,
+    checkpoint_minutes: NonZeroU16,
+}
+
 impl Default for RawPassword {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -244,6 +266,12 @@ impl Default for RawPassword {
 impl Default for RawLimits {
     fn default() -> Self {
         Self { recoveries_a_day: 3 }
+    }
+}
+
+impl Default for RawAudit {
+    fn default() -> Self {
+        Self { checkpoint_path: None, checkpoint_minutes: const { NonZeroU16::new(5).unwrap() } }
     }
 }
 
@@ -292,6 +320,12 @@ impl TryFrom<Raw> for Settings {
                 waiting: raw.password.waiting,
             },
             limits: LimitSettings { recoveries_a_day: raw.limits.recoveries_a_day },
+            audit: AuditSettings {
+                checkpoint_path: raw.audit.checkpoint_path,
+                checkpoint_every: Duration::from_secs(
+                    u64::from(raw.audit.checkpoint_minutes.get()) * 60,
+                ),
+            },
         })
     }
 }
@@ -380,6 +414,7 @@ mod tests {
             ("KMS_SERVER__PASSWORD__KDF", "md5", "password.kdf"),
             ("KMS_SERVER__PASSWORD__RUNNING", "0", "password.running"),
             ("KMS_SERVER__CHAIN__CHAIN_ID", "one", "chain.chain_id"),
+            ("KMS_SERVER__AUDIT__CHECKPOINT_MINUTES", "0", "audit.checkpoint_minutes"),
             ("KMS_SERVER__DATABASE__URL_FILE", "/nowhere/at/all", "database.url_file"),
             ("KMS_SERVER__DATABASE__URI", "x", "uri"),
         ] {

@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::auth::TokenCache;
+use crate::checkpoints::Checkpoints;
 use crate::clock;
 use crate::config::{KeyDatabaseSettings, KmsKeyProvider, KmsKeySettings, Settings, TlsSettings};
 use crate::routes;
@@ -39,6 +40,7 @@ pub struct Server {
     address: SocketAddr,
     handle: ServerHandle,
     stop: watch::Sender<bool>,
+    checkpoints: Arc<Checkpoints>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -65,6 +67,9 @@ pub enum StartError {
     /// The chain's endpoint can not be used.
     #[error("chain.rpc_url: {0}")]
     Chain(#[from] ChainError),
+    /// The file of checkpoints can not be appended to.
+    #[error("audit.checkpoint_path: {0}")]
+    CheckpointFile(#[source] std::io::Error),
     /// The certificate or its key can not be used.
     #[error("tls: {0}")]
     Tls(String),
@@ -89,7 +94,15 @@ impl Server {
         let listen = settings.listen;
         let poll = Duration::from_millis(settings.chain.poll_milliseconds.max(1));
         let (stop, stopping) = watch::channel(false);
+        let audit = settings.audit.clone();
         let state = Data::new(build(settings, poll, stopping.clone()).await?);
+        let checkpoints = Arc::new(Checkpoints::new(
+            state.database.clone(),
+            state.key_database.clone(),
+            audit.checkpoint_path,
+        )?);
+        let every = audit.checkpoint_every;
+        let checkpoint = tokio::spawn(Arc::clone(&checkpoints).run(every, stopping.clone()));
         // Before the first request, or it would not be counted.
         telemetry::metrics();
         let metrics = tokio::spawn(telemetry::fold_metrics(stopping.clone()));
@@ -115,7 +128,8 @@ impl Server {
                 tracing::error!(%error, "the server ended");
             }
         });
-        Ok(Self { address, handle, stop, tasks: vec![metrics, watcher, serving] })
+        let tasks = vec![metrics, watcher, checkpoint, serving];
+        Ok(Self { address, handle, stop, checkpoints, tasks })
     }
 
     /// Where it listens.
@@ -132,6 +146,8 @@ impl Server {
         for task in self.tasks {
             let _ = task.await;
         }
+        // After the last request, so that it covers all of them.
+        self.checkpoints.write().await;
     }
 }
 

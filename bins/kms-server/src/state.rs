@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kms_chain::Transfers;
+use kms_core::audit::Checkpoint;
 use kms_core::ports::{SckStore, StoreError};
 use kms_core::{Custody, Sealer};
 use kms_store::Database;
@@ -46,6 +47,24 @@ impl KeyDatabase {
             Self::Sqlite(scks) => scks.ping().await,
             #[cfg(feature = "mongodb")]
             Self::Mongo(scks) => scks.ping().await,
+        }
+    }
+
+    pub(crate) async fn put_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(scks) => scks.put_checkpoint(checkpoint).await,
+            #[cfg(feature = "mongodb")]
+            Self::Mongo(scks) => scks.put_checkpoint(checkpoint).await,
+        }
+    }
+
+    pub(crate) async fn checkpoints(&self) -> Result<Vec<String>, StoreError> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(scks) => scks.checkpoints().await,
+            #[cfg(feature = "mongodb")]
+            Self::Mongo(scks) => scks.checkpoints().await,
         }
     }
 

@@ -1,9 +1,11 @@
 //! Wrapped SCKs in MongoDB: a database of their own, with credentials of its own, that knows no
-//! Telegram id, no name and no address.
+//! Telegram id, no name and no address. Beside them the audit's checkpoints, because it is not the
+//! database that the audit is in.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kms_core::audit::Checkpoint;
 use kms_core::ports::{SckStore, StoreError, WrappedSck};
 use kms_types::SckId;
 use mongodb::bson::{Binary, doc, spec::BinarySubtype};
@@ -29,11 +31,18 @@ struct Document {
     bytes: Binary,
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+struct CheckpointDocument {
+    sequence: i64,
+    line: String,
+}
+
 /// The key database in MongoDB. Writes wait for a majority of the replicas and their journals.
 #[derive(Clone, Debug)]
 pub struct MongoScks {
     client: Client,
     scks: Collection<Document>,
+    checkpoints: Collection<CheckpointDocument>,
 }
 
 impl MongoScks {
@@ -59,8 +68,10 @@ impl MongoScks {
         concern.w_timeout = Some(TIMEOUT);
         options.write_concern = Some(concern);
         let client = Client::with_options(options).map_err(open)?;
-        let scks = client.database(database).collection("wrapped_scks");
-        Ok(Self { client, scks })
+        let database = client.database(database);
+        let scks = database.collection("wrapped_scks");
+        let checkpoints = database.collection("audit_checkpoints");
+        Ok(Self { client, scks, checkpoints })
     }
 
     /// Whether it answers.
@@ -70,6 +81,31 @@ impl MongoScks {
     pub async fn ping(&self) -> Result<(), StoreError> {
         let ping = self.client.database("admin");
         within(ping.run_command(doc! { "ping": 1 }).into_future()).await.map(drop)
+    }
+}
+
+impl MongoScks {
+    /// Keeps a checkpoint of the audit.
+    ///
+    /// # Errors
+    /// When a majority of the replicas did not write it in time.
+    pub async fn put_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {
+        let (sequence, line) = (checkpoint.tip.sequence, checkpoint.to_string());
+        let document = CheckpointDocument { sequence, line };
+        within(self.checkpoints.insert_one(&document).into_future()).await.map(drop)
+    }
+
+    /// All checkpoints as they stand there, signed or not.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn checkpoints(&self) -> Result<Vec<String>, StoreError> {
+        let mut found = within(self.checkpoints.find(doc! {}).into_future()).await?;
+        let mut lines = Vec::new();
+        while within(found.advance()).await? {
+            lines.push(found.deserialize_current().map_err(unavailable)?.line);
+        }
+        Ok(lines)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Wrapped SCKs in a SQLite file of their own: the embedded stand-in for MongoDB.
+//! Wrapped SCKs in a SQLite file of their own: the embedded stand-in for MongoDB. Beside them the
+//! audit's checkpoints, because it is not the file that the audit is in.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -6,6 +7,7 @@ use async_trait::async_trait;
 use diesel::SqliteConnection;
 use diesel::prelude::*;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use kms_core::audit::Checkpoint;
 use kms_core::ports::{SckStore, StoreError, WrappedSck};
 use kms_types::SckId;
 
@@ -20,6 +22,13 @@ diesel::table! {
         account_id -> Text,
         master_key -> Text,
         bytes -> Binary,
+    }
+}
+
+diesel::table! {
+    audit_checkpoints (id) {
+        id -> BigInt,
+        line -> Text,
     }
 }
 
@@ -63,6 +72,32 @@ impl SqliteScks {
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.blocking(|connection| diesel::sql_query("select 1").execute(connection).map(drop))
             .await
+    }
+
+    /// Keeps a checkpoint of the audit.
+    ///
+    /// # Errors
+    /// When the file can not be written.
+    pub async fn put_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {
+        self.blocking(move |connection| {
+            diesel::insert_into(audit_checkpoints::table)
+                .values(audit_checkpoints::line.eq(checkpoint.to_string()))
+                .execute(connection)
+                .map(drop)
+        })
+        .await
+    }
+
+    /// All checkpoints as they stand there, signed or not.
+    ///
+    /// # Errors
+    /// When the file can not be read.
+    pub async fn checkpoints(&self) -> Result<Vec<String>, StoreError> {
+        self.blocking(|connection| {
+            let lines = audit_checkpoints::table.order(audit_checkpoints::id);
+            lines.select(audit_checkpoints::line).load(connection)
+        })
+        .await
     }
 
     async fn blocking<T: Send + 'static>(

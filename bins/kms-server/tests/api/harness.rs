@@ -6,8 +6,8 @@ use std::time::Duration;
 use kms_client::{BearerToken, Client, Trust};
 use kms_core::ServerKeys;
 use kms_server::config::{
-    ChainSettings, DatabaseSettings, KeyDatabaseSettings, KmsKeyProvider, KmsKeySettings,
-    LimitSettings, PasswordSettings, Settings, TlsSettings,
+    AuditSettings, ChainSettings, DatabaseSettings, KeyDatabaseSettings, KmsKeyProvider,
+    KmsKeySettings, LimitSettings, PasswordSettings, Settings, TlsSettings,
 };
 use kms_server::{Secret, Server};
 use kms_store::{Database, Scope};
@@ -182,6 +182,10 @@ impl Place {
                 waiting: self.waiting,
             },
             limits: LimitSettings { recoveries_a_day: 3 },
+            audit: AuditSettings {
+                checkpoint_path: Some(self.checkpoint_path()),
+                checkpoint_every: Duration::from_secs(300),
+            },
         }
     }
 
@@ -200,6 +204,7 @@ impl Place {
                 self.directory.path().join("kms-key.pem").display().to_string(),
             ),
             ("KMS_KEY__PASSPHRASE".to_owned(), PASSPHRASE.to_owned()),
+            ("AUDIT__CHECKPOINT_PATH".to_owned(), self.checkpoint_path().display().to_string()),
             ("CHAIN__RPC_URL".to_owned(), self.anvil.url()),
             ("CHAIN__CHAIN_ID".to_owned(), self.anvil.chain_id().to_string()),
             ("CHAIN__NAME".to_owned(), "Test".to_owned()),
@@ -211,6 +216,10 @@ impl Place {
         }
         let variables = variables.into_iter().map(|(k, v)| (format!("KMS_SERVER__{k}"), v));
         variables.chain(self.variables.clone()).collect()
+    }
+
+    pub(crate) fn checkpoint_path(&self) -> std::path::PathBuf {
+        self.directory.path().join("audit-checkpoints")
     }
 
     pub(crate) async fn migrated(&self) -> Database {

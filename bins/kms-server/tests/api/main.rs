@@ -8,6 +8,7 @@
 )]
 
 mod accounts;
+mod audit;
 mod aws;
 mod bad_input;
 mod canary;

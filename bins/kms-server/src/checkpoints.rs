@@ -1,0 +1,113 @@
+//! Checkpoints of the audit: written now and then to a file and to the key database, so that rows
+//! that are cut from the end of the chain are missed.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kms_core::audit::{Checkpoint, Tip};
+use kms_core::ports::StoreError;
+use kms_store::{AuditError, Database};
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::server::StartError;
+use crate::state::KeyDatabase;
+
+/// Writes checkpoints of one database's audit.
+#[derive(Debug)]
+pub(crate) struct Checkpoints {
+    database: Database,
+    key_database: KeyDatabase,
+    path: Option<PathBuf>,
+    /// What was written last.
+    last: Mutex<Tip>,
+}
+
+/// Why a checkpoint was not written.
+#[derive(Debug, thiserror::Error)]
+enum CheckpointError {
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error("the chain ends at row {now}, and row {before} was there before")]
+    Cut { now: i64, before: i64 },
+    #[error("the key database: {0}")]
+    KeyDatabase(#[from] StoreError),
+    #[error("the file: {0}")]
+    File(#[from] std::io::Error),
+}
+
+impl Checkpoints {
+    pub(crate) fn new(
+        database: Database,
+        key_database: KeyDatabase,
+        path: Option<PathBuf>,
+    ) -> Result<Self, StartError> {
+        if let Some(path) = &path {
+            open(path).map_err(StartError::CheckpointFile)?;
+        }
+        Ok(Self { database, key_database, path, last: Mutex::default() })
+    }
+
+    /// Writes one now and then, until the server stops.
+    pub(crate) async fn run(self: Arc<Self>, every: Duration, mut stopping: watch::Receiver<bool>) {
+        while !*stopping.borrow() {
+            if tokio::time::timeout(every, stopping.changed()).await.is_err() {
+                self.write().await;
+            }
+        }
+    }
+
+    /// Writes one, if the chain has grown. What fails is logged, and tried again next time.
+    pub(crate) async fn write(&self) {
+        match self.try_write().await {
+            Ok(()) => {}
+            Err(CheckpointError::Audit(AuditError::Break(found))) => {
+                tracing::error!(what = %found, "integrity alarm");
+            }
+            Err(error @ CheckpointError::Cut { .. }) => {
+                tracing::error!(what = %error, "integrity alarm");
+            }
+            Err(error) => tracing::error!(%error, "no checkpoint of the audit was written"),
+        }
+    }
+
+    async fn try_write(&self) -> Result<(), CheckpointError> {
+        let checkpoint = self.database.audit_checkpoint(clock::now()).await?;
+        let tip = checkpoint.map(|checkpoint| checkpoint.tip).unwrap_or_default();
+        let last = *self.lock();
+        if tip.sequence < last.sequence {
+            return Err(CheckpointError::Cut { now: tip.sequence, before: last.sequence });
+        }
+        let Some(checkpoint) = checkpoint.filter(|_| tip != last) else {
+            return Ok(());
+        };
+        // Each place whether or not the other takes it.
+        let in_file = match self.path.clone() {
+            Some(path) => tokio::task::spawn_blocking(move || append(&path, &checkpoint))
+                .await
+                .unwrap_or_else(|stopped| Err(std::io::Error::other(stopped))),
+            None => Ok(()),
+        };
+        self.key_database.put_checkpoint(checkpoint).await?;
+        in_file?;
+        *self.lock() = tip;
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Tip> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+fn append(path: &Path, checkpoint: &Checkpoint) -> std::io::Result<()> {
+    let mut file = open(path)?;
+    file.write_all(format!("{checkpoint}\n").as_bytes())?;
+    file.sync_all()
+}

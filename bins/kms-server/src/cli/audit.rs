@@ -1,0 +1,186 @@
+//! `kms-server audit`: verify, export, show.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use kms_core::audit::{Chaining, Checkpoint};
+use kms_core::ports::AccountStore;
+use kms_core::{RowMacError, ServerKeySet};
+use kms_store::{AuditRow, Database};
+use kms_types::AccountRef;
+use serde_json::json;
+
+use super::{connect, say};
+use crate::config::Settings;
+use crate::server;
+
+/// How many rows are read at once.
+const PAGE: u32 = 1_000;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AuditCommand {
+    /// Recomputes the whole chain and compares it with the checkpoints; fails if anything was
+    /// changed, moved, removed or cut off, and names the first row.
+    Verify {
+        /// Takes rows without a link up to this `seq`: servers of the release before wrote them
+        /// while they were being replaced.
+        #[arg(long, value_name = "SEQ", default_value_t = 0)]
+        unchained_until: i64,
+    },
+    /// Writes all rows to standard output, one JSON object a line.
+    Export,
+    /// Shows what was done with one account's key.
+    Show {
+        /// Its id, or telegram: and its holder's Telegram id.
+        #[arg(long)]
+        account: AccountRef,
+    },
+}
+
+pub(super) async fn run(settings: Settings, command: AuditCommand) -> anyhow::Result<()> {
+    match command {
+        AuditCommand::Verify { unchained_until } => verify(settings, unchained_until).await,
+        AuditCommand::Export => export(&connect(settings).await?).await,
+        AuditCommand::Show { account } => show(&connect(settings).await?, account).await,
+    }
+}
+
+async fn verify(settings: Settings, unchained_until: i64) -> anyhow::Result<()> {
+    let mut read = Read::default();
+    let keys = &settings.server_keys.audit;
+    if let Some(path) = &settings.audit.checkpoint_path {
+        read.take(&path.display().to_string(), &lines(path)?, keys);
+    }
+    let key_database = server::open_key_database(&settings.key_database).await?;
+    let kept = key_database.checkpoints().await.context("key_database")?;
+    read.take("the key database", &kept, keys);
+    for bad in &read.bad {
+        say(bad);
+    }
+    let database = connect(settings).await?;
+    let verified = database.verify_audit(&read.checkpoints, unchained_until).await?;
+    let (rows, before) = (verified.tip.sequence, verified.before);
+    say(&format!(
+        "{rows} rows in the chain; {before} stand before it, and nothing vouches for them"
+    ));
+    if verified.outside > 0 {
+        say(&format!("{} rows without a link up to seq {unchained_until}", verified.outside));
+    }
+    say(&match verified.checkpoint {
+        Some(row) => format!("checkpoints vouch for rows up to {row}"),
+        None => "no checkpoint: rows that were cut from the end would not be missed".to_owned(),
+    });
+    for open in &verified.open {
+        let (seq, at) = (open.place, open.at.0);
+        let (action, request) = (&open.action, &open.request_id);
+        say(&format!("without an outcome: seq {seq} at {at}, {action} in request {request}"));
+    }
+    if let Some(bad) = read.bad.first() {
+        bail!("{bad}");
+    }
+    say("the audit is whole");
+    Ok(())
+}
+
+/// Checkpoints of all places.
+#[derive(Default)]
+struct Read {
+    checkpoints: Vec<Checkpoint>,
+    /// What is wrong with others.
+    bad: Vec<String>,
+}
+
+impl Read {
+    fn take(&mut self, place: &str, lines: &[String], audit_keys: &ServerKeySet) {
+        for (number, line) in (1..).zip(lines) {
+            let checkpoint = match line.parse::<Checkpoint>() {
+                Ok(checkpoint) => checkpoint,
+                Err(error) => {
+                    self.bad.push(format!("checkpoint {number} in {place}: {error}"));
+                    continue;
+                }
+            };
+            let why = match checkpoint.verify(audit_keys) {
+                Ok(()) => {
+                    self.checkpoints.push(checkpoint);
+                    continue;
+                }
+                Err(RowMacError::NoKey(version)) => {
+                    format!("version {version} of the audit key is not configured")
+                }
+                Err(_) => "it was not signed with the audit key".to_owned(),
+            };
+            let row = checkpoint.tip.sequence;
+            self.bad.push(format!("checkpoint {number} in {place}, of row {row}: {why}"));
+        }
+    }
+}
+
+fn lines(path: &Path) -> anyhow::Result<Vec<String>> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("audit.checkpoint_path: {}", path.display()))?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+async fn export(database: &Database) -> anyhow::Result<()> {
+    let mut place = i64::MIN;
+    loop {
+        let rows = database.audit_after(place, PAGE).await?;
+        let Some(last) = rows.last() else {
+            return Ok(());
+        };
+        place = last.sequence;
+        // Not held over the next page: it is locked for this thread.
+        let mut out = std::io::stdout().lock();
+        for row in &rows {
+            writeln!(out, "{}", as_json(row))?;
+        }
+    }
+}
+
+fn as_json(row: &AuditRow) -> serde_json::Value {
+    let chain = match row.chaining {
+        Chaining::Outside => json!(null),
+        Chaining::Malformed => json!("malformed"),
+        Chaining::Linked(link) => json!({
+            "number": link.sequence,
+            "key": link.mac.key.as_u8(),
+            "previous": hex::encode(link.previous),
+            "hash": hex::encode(link.mac.tag),
+        }),
+    };
+    json!({
+        "seq": row.sequence, "at": row.at, "actor": row.actor, "request_id": row.request_id,
+        "action": row.action, "subject": row.subject, "account": row.account,
+        "telegram_id": row.telegram_id, "phase": row.phase, "outcome": row.outcome,
+        "chain": chain,
+    })
+}
+
+async fn show(database: &Database, account: AccountRef) -> anyhow::Result<()> {
+    // Rows from before the account was known to the request name one of the two only.
+    let (id, telegram_id) = match (database.account(account).await?, account) {
+        (Some(found), _) => (Some(found.id), Some(found.telegram_id)),
+        (None, AccountRef::Id(id)) => (Some(id), None),
+        (None, AccountRef::Telegram(id)) => (None, Some(id)),
+    };
+    let mut place = i64::MIN;
+    loop {
+        let rows = database.audit_of(id, telegram_id, place, PAGE).await?;
+        let Some(last) = rows.last() else {
+            return Ok(());
+        };
+        place = last.sequence;
+        for row in &rows {
+            let came = row.outcome.as_deref().unwrap_or("-");
+            let about = row.subject.as_deref().unwrap_or("-");
+            let AuditRow { sequence, at, actor, request_id, action, phase, .. } = row;
+            let at = at.0;
+            say(&format!(
+                "{sequence}\t{at}\t{action}\t{about}\t{phase}\t{came}\t{actor}\t{request_id}"
+            ));
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The audit as an operator verifies it, and what happens when it can not be written.
+
+use std::process::{Command, Output};
+
+use kms_client::Client;
+use kms_testkit::Postgres;
+use kms_types::ErrorCode;
+use kms_types::wire::Recover;
+use kms_types::{RecoveryId, TransferId};
+use mongodb::bson::{Document, doc};
+
+use crate::harness::{Place, Stores, TestServer, confirm, create, hash, quote, telegram};
+use crate::process::ServerProcess;
+
+fn audit(place: &Place, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_kms-server"))
+        .arg("audit")
+        .args(arguments)
+        .envs(place.environment("127.0.0.1:0"))
+        .current_dir(place.directory.path())
+        .output()
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8([output.stdout.as_slice(), &output.stderr].concat()).unwrap()
+}
+
+fn whole(place: &Place) -> String {
+    let verified = audit(place, &["verify"]);
+    assert!(verified.status.success(), "{}", said(&verified));
+    said(&verified)
+}
+
+/// What it says of an audit that somebody got at.
+fn broken(place: &Place) -> String {
+    let verified = audit(place, &["verify"]);
+    assert_eq!(verified.status.code(), Some(1), "{}", said(&verified));
+    said(&verified)
+}
+
+fn sql(place: &Place, sql: &str) -> String {
+    let name = place.database.rsplit('/').next().unwrap();
+    Postgres::shared().unwrap().execute(name, sql).unwrap()
+}
+
+async fn mongo_checkpoints(place: &Place) -> mongodb::Collection<Document> {
+    let client = mongodb::Client::with_uri_str(&place.key_database).await.unwrap();
+    client.database(&place.key_database_name).collection("audit_checkpoints")
+}
+
+/// Three wallets, a wrong password, and a server that stops regularly.
+async fn used(place: &Place, token: &str) {
+    let server = ServerProcess::start(place, None, "info");
+    let client = server.client(place, token);
+    for id in 1..=3 {
+        client.create_account(&create(id, "ann", "right")).await.unwrap();
+    }
+    let wrong = client.create_account(&create(1, "ann", "wrong")).await.unwrap_err();
+    assert_eq!(wrong.code(), Some(ErrorCode::AccountExists));
+    server.terminate();
+}
+
+#[actix_web::test]
+async fn an_operator_verifies_exports_and_shows() {
+    for stores in [Stores::Embedded, Stores::Servers] {
+        let place = Place::new(stores);
+        let database = place.migrated().await;
+        let token = place.token(&database, kms_store::Scope::Bot).await;
+        used(&place, &token).await;
+        let text = whole(&place);
+        assert!(text.contains("8 rows in the chain; 0 stand before it"), "{text}");
+        assert!(text.contains("checkpoints vouch for rows up to 8"), "{text}");
+        assert!(!text.contains("without an outcome"), "{text}");
+
+        let exported = said(&audit(&place, &["export"]));
+        let rows: Vec<serde_json::Value> =
+            exported.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(rows.len(), 8);
+        for (number, row) in (1..).zip(&rows) {
+            assert_eq!(row["chain"]["number"], number);
+        }
+        assert_eq!(rows[1]["chain"]["previous"], rows[0]["chain"]["hash"]);
+
+        let shown = said(&audit(&place, &["show", "--account", "telegram:1"]));
+        let codes: Vec<_> = shown.lines().map(|line| line.split('\t').nth(5).unwrap()).collect();
+        assert_eq!(codes, ["-", "ok", "-", "account_exists"]);
+
+        let lines = std::fs::read_to_string(place.checkpoint_path()).unwrap();
+        let forged = lines.replace("v1 8 ", "v1 7 ");
+        std::fs::write(place.checkpoint_path(), &forged).unwrap();
+        let text = broken(&place);
+        assert!(text.contains("checkpoint 1 in ") && text.contains("of row 7"), "{text}");
+        std::fs::write(place.checkpoint_path(), format!("{lines}nonsense\n")).unwrap();
+        assert!(broken(&place).contains("checkpoint 2 in "), "{}", broken(&place));
+        std::fs::write(place.checkpoint_path(), lines).unwrap();
+        whole(&place);
+    }
+}
+
+#[actix_web::test]
+async fn what_was_done_to_the_audit_is_named() {
+    let place = Place::new(Stores::Servers);
+    let database = place.migrated().await;
+    let token = place.token(&database, kms_store::Scope::Bot).await;
+    used(&place, &token).await;
+    sql(&place, "create table kept as select * from audit");
+    for (change, named) in [
+        ("update audit set outcome = 'ok' where chain_seq = 8", "row 8 of the chain was changed"),
+        ("delete from audit where chain_seq = 3", "row 3 of the chain was removed"),
+        ("delete from audit where chain_seq >= 7", "row 7 is gone"),
+    ] {
+        sql(&place, change);
+        let text = broken(&place);
+        assert!(text.contains(named), "{change}: {text}");
+        sql(&place, "delete from audit");
+        sql(&place, "insert into audit overriding system value select * from kept");
+        whole(&place);
+    }
+    // Either place alone misses what was cut.
+    sql(&place, "delete from audit where chain_seq >= 7");
+    let lines = std::fs::read_to_string(place.checkpoint_path()).unwrap();
+    std::fs::write(place.checkpoint_path(), "").unwrap();
+    assert!(broken(&place).contains("row 7 is gone"));
+    let checkpoints = mongo_checkpoints(&place).await;
+    checkpoints.delete_many(doc! {}).await.unwrap();
+    assert!(whole(&place).contains("no checkpoint"));
+    std::fs::write(place.checkpoint_path(), lines).unwrap();
+    assert!(broken(&place).contains("row 7 is gone"));
+    let forged = doc! { "sequence": 6_i64, "line": "v1 6 me" };
+    checkpoints.insert_one(forged).await.unwrap();
+    let text = broken(&place);
+    assert!(text.contains("checkpoint 1 in the key database"), "{text}");
+    // A server that goes on from there builds another chain than the one that was seen.
+    used(&place, &token).await;
+    let text = broken(&place);
+    assert!(text.contains("row 8 of the chain is not the one that a checkpoint saw"), "{text}");
+}
+
+#[actix_web::test]
+async fn two_servers_write_one_chain() {
+    let place = Place::new(Stores::Servers);
+    let database = place.migrated().await;
+    let token = place.token(&database, kms_store::Scope::Bot).await;
+    let servers = [(); 2].map(|()| ServerProcess::start(&place, None, "info"));
+    let clients = servers.each_ref().map(|server| server.client(&place, &token));
+    let work = |client: Client, first: i64| async move {
+        for id in first..first + 10 {
+            client.create_account(&create(id, &format!("user{id}"), "right")).await.unwrap();
+        }
+    };
+    let [one, two] = clients;
+    futures::join!(work(one, 1), work(two, 101));
+    for server in servers {
+        server.terminate();
+    }
+    let text = whole(&place);
+    assert!(text.contains("40 rows in the chain"), "{text}");
+    assert!(text.contains("checkpoints vouch for rows up to 40"), "{text}");
+}
+
+/// The roles of `docs/operating.md`.
+#[actix_web::test]
+async fn without_insert_on_the_audit_nothing_is_opened_and_reads_go_on() {
+    let mut place = Place::new(Stores::Servers);
+    let database = place.migrated().await;
+    let token = place.token(&database, kms_store::Scope::Bot).await;
+    let role = format!("service_{}", TransferId::random().to_string().replace('-', ""));
+    sql(&place, &format!("create role {role} login"));
+    sql(
+        &place,
+        &format!("grant select, insert, update, delete on all tables in schema public to {role}"),
+    );
+    sql(&place, &format!("revoke update, delete on audit from {role}"));
+    place.database = place.database.replace("postgres@", &format!("{role}@"));
+    let server = kms_server::Server::start(place.settings()).await.unwrap();
+    let client = place.client(server.address().port(), &token);
+    let test = TestServer { place, server, client, token, database };
+    let (ann, _) = test.ann_and_bob().await;
+    let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
+    let rows = test.database.audit_after(0, 100).await.unwrap();
+
+    sql(&test.place, &format!("revoke insert on audit from {role}"));
+    let unavailable = Some(ErrorCode::StoreUnavailable);
+    let refused = test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await;
+    assert_eq!(refused.unwrap_err().code(), unavailable);
+    let body = Recover { id: RecoveryId::random(), new_password_hash: hash("new") };
+    let refused = test.client.recover(telegram(1), &body).await;
+    assert_eq!(refused.unwrap_err().code(), unavailable);
+    let refused = test.client.create_account(&create(3, "carl", "c")).await;
+    assert_eq!(refused.unwrap_err().code(), unavailable);
+    assert_eq!(test.client.account(telegram(1)).await.unwrap().unwrap(), ann);
+    assert!(test.client.name(&"bob".parse().unwrap()).await.unwrap().is_some());
+    test.client.quote(&quote(1, "@bob", "2")).await.unwrap();
+    assert_eq!(test.database.audit_after(0, 100).await.unwrap(), rows);
+
+    sql(&test.place, &format!("grant insert on audit to {role}"));
+    test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
+    whole(&test.place);
+}
