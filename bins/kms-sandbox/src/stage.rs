@@ -248,6 +248,7 @@ async fn start(
             confirmations: 2,
             quote_seconds: options.quote_seconds,
             poll_milliseconds: 200,
+            replace_seconds: 10,
         },
         password: PasswordSettings {
             kdf: KdfParams::default(),

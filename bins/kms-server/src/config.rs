@@ -132,6 +132,9 @@ pub struct ChainSettings {
     /// How often the chain is asked about transfers that are on their way, in milliseconds.
     #[serde(default = "default_poll_milliseconds")]
     pub poll_milliseconds: u64,
+    /// How long a transfer may wait at one fee before it is sent with the next one, in seconds.
+    #[serde(default = "default_replace_seconds")]
+    pub replace_seconds: u64,
 }
 
 /// How passwords are checked.
@@ -186,6 +189,10 @@ fn default_quote_seconds() -> u64 {
 
 fn default_poll_milliseconds() -> u64 {
     1_000
+}
+
+fn default_replace_seconds() -> u64 {
+    45
 }
 
 /// The file as it is written, before its texts are parsed.

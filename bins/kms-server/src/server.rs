@@ -172,6 +172,7 @@ async fn build(
         quote_lifetime: Duration::from_secs(settings.chain.quote_seconds),
         confirmations: settings.chain.confirmations,
         poll,
+        replace: Duration::from_secs(settings.chain.replace_seconds),
     };
     let store = Arc::new(database.clone());
     Ok(State {

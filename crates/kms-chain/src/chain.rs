@@ -79,6 +79,15 @@ pub enum ChainError {
     Client,
 }
 
+/// The latest block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its number.
+    pub block: u64,
+    /// Its base fee, in wei per gas, on a chain that has one.
+    pub base_fee: Option<u64>,
+}
+
 /// What became of a transaction that is in a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
@@ -144,18 +153,52 @@ impl Chain {
         self.told(self.provider.get_block_number().await)
     }
 
+    /// The latest block's number and base fee.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer, or is of another chain.
+    pub async fn head(&self) -> Result<Head, ChainError> {
+        self.verify().await?;
+        let latest = self.provider.get_block_by_number(BlockNumberOrTag::Latest).await;
+        let header = self.told(latest)?.ok_or_else(no_block)?.header;
+        Ok(Head { block: header.number(), base_fee: header.base_fee_per_gas() })
+    }
+
+    /// How many transactions of the address are in blocks.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer, or is of another chain.
+    pub async fn mined(&self, address: EthAddress) -> Result<u64, ChainError> {
+        self.verify().await?;
+        self.told(self.provider.get_transaction_count(address.into()).latest().await)
+    }
+
+    /// How many were, when this block was the latest.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer, does not know any more, or is of another chain.
+    pub async fn mined_at(&self, address: EthAddress, block: u64) -> Result<u64, ChainError> {
+        self.verify().await?;
+        self.told(self.provider.get_transaction_count(address.into()).number(block).await)
+    }
+
     /// Balance, transaction count (pending ones included), and a block not newer than they are.
+    ///
+    /// The count is asked for twice, and the lower is taken: a nonce that is too low is refused by
+    /// the chain or by the wallet's other transfers, and one that is too high would wait for ever.
     ///
     /// # Errors
     /// When the endpoint does not answer, or is of another chain.
     pub async fn view(&self, address: EthAddress) -> Result<ChainView, ChainError> {
         let block = self.block_number().await?;
         let address = Address::from(address);
-        let (balance, nonce) = tokio::join!(
+        let (balance, nonce, again) = tokio::join!(
             self.provider.get_balance(address).into_future(),
             self.provider.get_transaction_count(address).pending().into_future(),
+            self.provider.get_transaction_count(address).pending().into_future(),
         );
-        Ok(ChainView { block, balance: Wei(self.told(balance)?), nonce: self.told(nonce)? })
+        let nonce = self.told(nonce)?.min(self.told(again)?);
+        Ok(ChainView { block, balance: Wei(self.told(balance)?), nonce })
     }
 
     /// Prices that stay sufficient while the base fee doubles.
@@ -275,6 +318,10 @@ impl Chain {
             error
         })
     }
+}
+
+fn no_block() -> ChainError {
+    ChainError::Unavailable("no latest block".to_owned())
 }
 
 /// Foreign text that is fit for a log line and for a person's screen.

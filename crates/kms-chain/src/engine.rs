@@ -1,8 +1,8 @@
 //! A transfer's way from quote to finality.
 //!
 //! Nothing is broadcast before its bytes and its nonce are committed; after that, every unclear
-//! answer is met by looking for the hash and by sending the same bytes again. This module must
-//! never sign twice for one transfer, nor end one whose bytes may still be mined.
+//! answer is met by looking for the hashes and by sending the same bytes again. This module must
+//! never sign for one transfer after its first nonce, nor end one whose bytes may still be mined.
 
 mod confirm;
 mod quote;
@@ -32,6 +32,8 @@ pub struct TransferConfig {
     /// How often the chain is asked about a transfer that is on its way; also how long a claim on
     /// it lasts.
     pub poll: Duration,
+    /// How long a step of the ladder may take to be mined before the next one is sent.
+    pub replace: Duration,
 }
 
 /// The transfer engine. Several processes may run it on one database.

@@ -3,15 +3,17 @@
 //!
 //! [`Chain`] talks to a node; [`Transfers`] takes a transfer from quote to finality over a
 //! [`ports::TransferStore`]. Keys stay in `kms-core`: this crate asks an opened wallet for
-//! signatures. It must never broadcast what is not committed, nor sign twice for one intent.
+//! signatures. It must never broadcast what is not committed, nor sign one intent for two nonces.
 
 mod chain;
 mod engine;
+mod ladder;
 pub mod ports;
 mod signing;
+pub mod state;
 pub mod transfer;
 
-pub use chain::{Chain, ChainError, Receipt};
+pub use chain::{Chain, ChainError, Head, Receipt};
 pub use engine::{
     Checked, ConfirmError, QuoteError, QuoteRequest, Ready, Shown, TransferConfig, Transfers,
 };

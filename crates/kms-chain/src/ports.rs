@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use kms_core::ports::StoreError;
 use kms_types::{AccountId, EthAddress, Timestamp, TransferId, Wei};
 
+use crate::state::Change;
 use crate::transfer::Transfer;
 
 /// What came of inserting a quote.
@@ -25,8 +26,17 @@ pub struct SignedBytes {
     pub sealed: Vec<u8>,
 }
 
+/// Everything that is signed for one transfer, all for one nonce.
+#[derive(Clone, Debug)]
+pub struct SignedLadder {
+    /// Sent first.
+    pub first: SignedBytes,
+    /// Sent one after the other, should those before not be mined in time.
+    pub replacements: Vec<SignedBytes>,
+}
+
 /// Signs for a nonce. Called at most once, inside the transaction that commits its result.
-pub type Sign = Box<dyn FnOnce(u64) -> SignedBytes + Send>;
+pub type Sign = Box<dyn FnOnce(u64) -> SignedLadder + Send>;
 
 /// What the chain said shortly before a transfer is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +45,7 @@ pub struct ChainView {
     pub block: u64,
     /// The sender's balance.
     pub balance: Wei,
-    /// The sender's transaction count, pending ones included.
+    /// The sender's transaction count, pending ones included. Rather too low than too high.
     pub nonce: u64,
 }
 
@@ -56,30 +66,74 @@ pub enum SignOutcome {
     },
 }
 
-/// A step that a signed transfer takes.
+/// What happens to a signed transfer. [`after`](crate::state::after) says in which states it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// `signed -> broadcast`: a node took it.
+    /// A node took it.
     Broadcast,
-    /// `signed | broadcast -> mined`. Tells the sender, and the recipient that money came.
+    /// This step of the ladder is about to be sent: noted first, so that every hash that a node
+    /// may have is known. Tells the sender. Nothing, if it was noted before.
+    Raised {
+        /// Counted from 0, so 1 or more.
+        step: u32,
+    },
+    /// No step is left, and it still waits for the network. Tells the sender, once.
+    Waiting,
+    /// A block has it. Tells the sender, and the recipient that money came.
     Mined {
+        /// Which of the attempts it is.
+        tx_hash: [u8; 32],
         /// The block that has it.
         block: u64,
         /// What the network took.
         fee: Wei,
     },
-    /// `signed | broadcast -> failed`: in a block that stays, but reverted. Erases the signed
-    /// bytes, tells the sender.
-    Failed {
+    /// In a block that stays, but reverted. Erases the signed bytes, tells the sender.
+    Reverted {
+        /// Which of the attempts it is.
+        tx_hash: [u8; 32],
         /// The block that has it.
         block: u64,
         /// What the network took.
         fee: Wei,
     },
-    /// `mined -> broadcast`: the block is not in the chain any more. Tells the sender.
+    /// A transaction from elsewhere has its nonce, in a block that stays. Erases the signed bytes,
+    /// frees what was reserved, tells the sender.
+    NonceTaken,
+    /// The block is not in the chain any more. Tells the sender.
     Reorged,
-    /// `mined -> final`. Erases the signed bytes.
+    /// The block stays. Erases the signed bytes.
     Final,
+}
+
+impl Progress {
+    /// The change of state that it is.
+    #[must_use]
+    pub fn change(&self) -> Change {
+        match self {
+            Self::Broadcast => Change::Broadcast,
+            Self::Raised { .. } => Change::Raise,
+            Self::Waiting => Change::Wait,
+            Self::Mined { .. } => Change::Mine,
+            Self::Reverted { .. } => Change::Revert,
+            Self::NonceTaken => Change::LoseNonce,
+            Self::Reorged => Change::Reorg,
+            Self::Final => Change::Finish,
+        }
+    }
+}
+
+/// One signed transaction of a transfer: a step of its ladder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Counted from 0.
+    pub step: u32,
+    /// Its hash.
+    pub tx_hash: [u8; 32],
+    /// Its sealed bytes.
+    pub sealed: Vec<u8>,
+    /// When it was first sent, or about to be; of the first step, when a node took it.
+    pub sent_at: Option<Timestamp>,
 }
 
 /// A transfer that somebody must look after now.
@@ -87,8 +141,12 @@ pub enum Progress {
 pub struct Due {
     /// The transfer, `signed`, `broadcast` or `mined`.
     pub transfer: Transfer,
-    /// Its sealed bytes.
-    pub sealed: Vec<u8>,
+    /// The first step.
+    pub first: Attempt,
+    /// The steps above it, lowest first.
+    pub replacements: Vec<Attempt>,
+    /// Whether the sender was told that it waits.
+    pub told: bool,
 }
 
 /// Transfers, their signed bytes and their nonces.
@@ -109,10 +167,10 @@ pub trait TransferStore: Send + Sync {
 
     /// `quoted -> signed`, in one transaction: takes the wallet's nonce row, checks state, expiry
     /// and that the balance covers every signed transfer of the wallet and this one, chooses the
-    /// nonce, calls `sign`, stores its bytes, writes the event `TransferChanged`.
+    /// nonce, calls `sign`, stores all of its bytes, writes the event `TransferChanged`.
     ///
-    /// The nonce is the higher of the chain's and the row's: whatever was signed stays until it
-    /// is mined, so the row is never too high, and the chain's may be older than the row's.
+    /// The nonce is the first from the chain's on that no transfer of the wallet has: the chain's
+    /// may be older than what was signed, and what is missing between is filled first.
     /// Transfers in a block after `view.block` count as on their way, because the balance may not
     /// know of them.
     async fn sign(
@@ -123,7 +181,7 @@ pub trait TransferStore: Send + Sync {
         sign: Sign,
     ) -> Result<SignOutcome, StoreError>;
 
-    /// Takes the step if the transfer's state allows it, with its events; else `false`.
+    /// Writes it down if the transfer's state allows it, with its events; else `false`.
     async fn advance(
         &self,
         id: TransferId,

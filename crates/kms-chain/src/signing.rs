@@ -2,18 +2,30 @@
 
 use alloy::consensus::{SignableTransaction, TxEip1559, TxEnvelope};
 use alloy::eips::eip2718::Encodable2718;
-use alloy::primitives::{Address, Bytes, Signature, TxKind, U256};
+use alloy::primitives::{Address, Bytes, Signature, TxKind, U256, keccak256};
 use kms_core::{HashSignature, OpenWallet};
 
-use crate::transfer::Transfer;
+use crate::transfer::{Fees, Transfer};
 
-/// The transaction's hash and its bytes (EIP-2718), signed by the wallet for this nonce.
-pub(crate) fn sign(transfer: &Transfer, nonce: u64, wallet: &OpenWallet) -> ([u8; 32], Vec<u8>) {
-    assemble(transfer, nonce, |hash| wallet.sign_hash(hash))
+/// The transaction's hash and its bytes (EIP-2718), signed by the wallet for this nonce and at
+/// these prices.
+pub(crate) fn sign(
+    transfer: &Transfer,
+    fees: Fees,
+    nonce: u64,
+    wallet: &OpenWallet,
+) -> ([u8; 32], Vec<u8>) {
+    assemble(transfer, fees, nonce, |hash| wallet.sign_hash(hash))
+}
+
+/// Whether these are the bytes of the transaction with this hash.
+pub(crate) fn is_hash_of(hash: [u8; 32], bytes: &[u8]) -> bool {
+    keccak256(bytes).0 == hash
 }
 
 fn assemble(
     transfer: &Transfer,
+    fees: Fees,
     nonce: u64,
     sign: impl FnOnce(&[u8; 32]) -> HashSignature,
 ) -> ([u8; 32], Vec<u8>) {
@@ -21,8 +33,8 @@ fn assemble(
         chain_id: transfer.chain_id,
         nonce,
         gas_limit: transfer.gas_limit,
-        max_fee_per_gas: transfer.fees.max_fee_per_gas,
-        max_priority_fee_per_gas: transfer.fees.max_priority_fee_per_gas,
+        max_fee_per_gas: fees.max_fee_per_gas,
+        max_priority_fee_per_gas: fees.max_priority_fee_per_gas,
         to: TxKind::Call(Address::from(transfer.to.address)),
         value: transfer.value.0,
         access_list: Default::default(),
@@ -42,7 +54,7 @@ mod tests {
     use kms_types::{Timestamp, TransferId, Wei};
 
     use super::*;
-    use crate::transfer::{Asked, Fees, Party};
+    use crate::transfer::{Asked, Ladder, Party};
 
     /// The first key of the mnemonic "test test ... junk", known to every Ethereum developer.
     const KEY: &str = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
@@ -52,6 +64,9 @@ mod tests {
                           0d17dc79c88806f05b59d3b2000080c001a0f0f4b175f23bff352e1ce6b5cce38db90e74\
                           6f52371d42bac8fc86760cf8c249a00c33da3d4dec8185a2dd6c4346ff471d21e8a97af4\
                           cb8bc562d0136603151c4a";
+
+    const FEES: Fees =
+        Fees { max_fee_per_gas: 2_000_000_000, max_priority_fee_per_gas: 1_000_000_000 };
 
     fn party(address: &str) -> Party {
         Party { account: None, username: None, address: address.parse().unwrap(), since: None }
@@ -66,7 +81,7 @@ mod tests {
             asked: Asked { to: String::new(), amount: String::new() },
             value: Wei(U256::from(500_000_000_000_000_000_u64)),
             gas_limit: 21_000,
-            fees: Fees { max_fee_per_gas: 2_000_000_000, max_priority_fee_per_gas: 1_000_000_000 },
+            ladder: Ladder::of_one(FEES),
             warnings: Vec::new(),
             client_ref: None,
             state: TransferState::Quoted,
@@ -74,6 +89,7 @@ mod tests {
             tx_hash: None,
             block: None,
             fee: None,
+            failure: None,
             created_at: Timestamp(0),
             expires_at: Timestamp(0),
         }
@@ -88,27 +104,28 @@ mod tests {
 
     #[test]
     fn signs_as_another_implementation_does() {
-        let (hash, bytes) = assemble(&transfer(), 7, sign_with_known_key);
+        let (hash, bytes) = assemble(&transfer(), FEES, 7, sign_with_known_key);
         assert_eq!(hex::encode(&bytes), SIGNED);
-        assert_eq!(hash, alloy::primitives::keccak256(&bytes).0);
+        assert!(is_hash_of(hash, &bytes) && !is_hash_of(hash, &bytes[1..]));
     }
 
     #[test]
     fn every_field_is_signed() {
-        let known = assemble(&transfer(), 7, sign_with_known_key).0;
+        let known = assemble(&transfer(), FEES, 7, sign_with_known_key).0;
         let with = |change: fn(&mut Transfer)| {
             let mut other = transfer();
             change(&mut other);
-            assemble(&other, 7, sign_with_known_key).0
+            assemble(&other, FEES, 7, sign_with_known_key).0
         };
+        let at = |fees| assemble(&transfer(), fees, 7, sign_with_known_key).0;
         for other in [
-            assemble(&transfer(), 8, sign_with_known_key).0,
+            assemble(&transfer(), FEES, 8, sign_with_known_key).0,
             with(|other| other.chain_id = 1),
             with(|other| other.gas_limit += 1),
             with(|other| other.value = Wei::default()),
             with(|other| other.to.address = [9; 20].into()),
-            with(|other| other.fees.max_fee_per_gas += 1),
-            with(|other| other.fees.max_priority_fee_per_gas += 1),
+            at(Fees { max_fee_per_gas: FEES.max_fee_per_gas + 1, ..FEES }),
+            at(Fees { max_priority_fee_per_gas: FEES.max_priority_fee_per_gas + 1, ..FEES }),
         ] {
             assert_ne!(other, known);
         }

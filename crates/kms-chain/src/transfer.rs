@@ -1,7 +1,9 @@
-//! A transfer as it is stored, and the steps it may take.
+//! A transfer as it is stored.
 
 use kms_types::wire::{TransferState, Warning};
 use kms_types::{AccountId, EthAddress, Timestamp, TransferId, Username, Wei};
+
+pub use crate::ladder::{Fees, Ladder};
 
 /// One side of a transfer, frozen when it was quoted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,13 +18,13 @@ pub struct Party {
     pub since: Option<Timestamp>,
 }
 
-/// Prices of an EIP-1559 transaction, in wei per gas.
+/// Why a transfer failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fees {
-    /// `maxFeePerGas`.
-    pub max_fee_per_gas: u128,
-    /// `maxPriorityFeePerGas`.
-    pub max_priority_fee_per_gas: u128,
+pub enum TransferFailure {
+    /// The recipient's contract refused it; the network kept its fee.
+    Reverted,
+    /// The wallet's key was used elsewhere, and that transaction has the nonce. It cost nothing.
+    NonceTaken,
 }
 
 /// A transfer, from quote to finality.
@@ -43,8 +45,8 @@ pub struct Transfer {
     pub value: Wei,
     /// Gas that the transaction may use.
     pub gas_limit: u64,
-    /// What a unit of it may cost.
-    pub fees: Fees,
+    /// What a unit of it may cost, from the first step to the highest.
+    pub ladder: Ladder,
     /// Known risks that were shown.
     pub warnings: Vec<Warning>,
     /// The client's note, with the transfer.
@@ -53,12 +55,14 @@ pub struct Transfer {
     pub state: TransferState,
     /// The account nonce it was signed for.
     pub nonce: Option<u64>,
-    /// The hash of the signed transaction.
+    /// The hash of the transaction that is mined, or else of the step that was sent last.
     pub tx_hash: Option<[u8; 32]>,
     /// The block that has it.
     pub block: Option<u64>,
     /// What the network took.
     pub fee: Option<Wei>,
+    /// Why it failed, if it did.
+    pub failure: Option<TransferFailure>,
     /// When it was quoted.
     pub created_at: Timestamp,
     /// Until when it can be confirmed.
@@ -75,18 +79,9 @@ pub struct Asked {
 }
 
 impl Transfer {
-    /// The most that the network may take: gas limit times `maxFeePerGas`.
+    /// The most that the network may take: gas limit times the highest step's `maxFeePerGas`.
     #[must_use]
     pub fn max_fee(&self) -> Wei {
-        self.fees.max_fee(self.gas_limit)
-    }
-}
-
-impl Fees {
-    /// The most that the network may take for this much gas.
-    #[must_use]
-    pub fn max_fee(&self, gas_limit: u64) -> Wei {
-        use kms_types::U256;
-        Wei(U256::from(self.max_fee_per_gas).saturating_mul(U256::from(gas_limit)))
+        self.ladder.top().max_fee(self.gas_limit)
     }
 }

@@ -79,6 +79,10 @@ diesel::table! {
         created_at -> BigInt,
         expires_at -> BigInt,
         lease_until -> BigInt,
+        first_max_fee_per_gas -> Nullable<Text>,
+        first_max_priority_fee_per_gas -> Nullable<Text>,
+        failure -> Nullable<Text>,
+        waits_since -> Nullable<BigInt>,
     }
 }
 
@@ -88,6 +92,8 @@ diesel::table! {
         step -> Integer,
         tx_hash -> Binary,
         sealed -> Nullable<Binary>,
+        chain_id -> Nullable<BigInt>,
+        sent_at -> Nullable<BigInt>,
     }
 }
 

@@ -44,6 +44,7 @@ pub(crate) struct Place {
     pub(crate) certificate_key: String,
     pub(crate) server_keys: [(&'static str, String); 4],
     pub(crate) quote_seconds: u64,
+    pub(crate) replace_seconds: u64,
     pub(crate) waiting: usize,
     /// More variables for a server in a process of its own; they win.
     pub(crate) variables: Vec<(String, String)>,
@@ -126,6 +127,7 @@ impl Place {
                 ("audit", key("d4")),
             ],
             quote_seconds: 120,
+            replace_seconds: 45,
             waiting: 64,
             variables: Vec::new(),
         }
@@ -175,6 +177,7 @@ impl Place {
                 confirmations: 2,
                 quote_seconds: self.quote_seconds,
                 poll_milliseconds: 100,
+                replace_seconds: self.replace_seconds,
             },
             password: PasswordSettings {
                 kdf: kms_core::KdfParams::default(),

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::Transfers;
 use crate::chain::ChainError;
-use crate::ports::{ChainView, Progress, SignOutcome, SignedBytes};
+use crate::ports::{ChainView, Progress, SignOutcome, SignedBytes, SignedLadder};
 use crate::signing;
 use crate::transfer::Transfer;
 
@@ -107,9 +107,9 @@ impl Transfers {
         Ok(Checked::Ready(Box::new(Ready { transfer, view })))
     }
 
-    /// Signs, commits, and only then broadcasts. When the broadcast fails the transfer is signed
+    /// Signs every step of the ladder, commits, and only then broadcasts the first. When the broadcast fails the transfer is signed
     /// all the same, and the watcher sends the same bytes again. The wallet is gone when its
-    /// signature is made, on the store's thread.
+    /// signatures are made, on the store's thread.
     ///
     /// # Errors
     /// Only up to the commit; of several confirmations at once, one signs and all answer alike.
@@ -127,11 +127,15 @@ impl Transfers {
         let sealer = self.sealer.clone();
         let (give, signed) = oneshot::channel();
         let sign = Box::new(move |nonce| {
-            let (tx_hash, bytes) = signing::sign(&transfer, nonce, &wallet);
-            let sealed = sealer.seal_transaction(id, &bytes);
+            let sign = |fees| {
+                let (tx_hash, bytes) = signing::sign(&transfer, fees, nonce, &wallet);
+                (SignedBytes { tx_hash, sealed: sealer.seal_transaction(id, &bytes) }, bytes)
+            };
+            let (first, bytes) = sign(transfer.ladder.first());
+            let replacements = transfer.ladder.replacements().map(|fees| sign(fees).0).collect();
             // Nobody listens only if the request was given up; the watcher has the bytes.
             let _ = give.send(bytes);
-            SignedBytes { tx_hash, sealed }
+            SignedLadder { first, replacements }
         });
         let transfer = match self.store.sign(id, view, now, sign).await? {
             SignOutcome::Signed(transfer) => *transfer,

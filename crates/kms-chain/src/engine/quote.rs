@@ -7,7 +7,7 @@ use kms_types::{AccountId, AmountError, EthAddress, Timestamp, TransferId, U256,
 use super::Transfers;
 use crate::chain::{ChainError, PLAIN_TRANSFER_GAS};
 use crate::ports::Inserted;
-use crate::transfer::{Asked, Fees, Party, Transfer};
+use crate::transfer::{Asked, Ladder, Party, Transfer};
 
 /// What a quote is asked for.
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ struct Facts {
     balance: Wei,
     /// The balance less what is on its way out.
     available: Wei,
-    fees: Fees,
+    ladder: Ladder,
     contract: bool,
     paid_before: bool,
 }
@@ -142,7 +142,7 @@ impl Transfers {
     ) -> Result<Transfer, QuoteError> {
         let facts = self.facts(sender, request).await?;
         let (value, gas_limit) = self.amount(request, &facts).await?;
-        covered(facts.available, value, facts.fees.max_fee(gas_limit))?;
+        covered(facts.available, value, facts.ladder.top().max_fee(gas_limit))?;
         Ok(Transfer {
             id: request.id,
             chain_id: self.chain.chain_id(),
@@ -151,7 +151,7 @@ impl Transfers {
             asked: request.asked.clone(),
             value,
             gas_limit,
-            fees: facts.fees,
+            ladder: facts.ladder,
             warnings: warnings(&facts, value, request.name_moved),
             client_ref: request.client_ref.clone(),
             state: TransferState::Quoted,
@@ -159,6 +159,7 @@ impl Transfers {
             tx_hash: None,
             block: None,
             fee: None,
+            failure: None,
             created_at: now,
             expires_at: now.plus(self.config.quote_lifetime),
         })
@@ -175,7 +176,7 @@ impl Transfers {
         Ok(Facts {
             balance: view.balance,
             available: view.balance.checked_sub(pending).unwrap_or_default(),
-            fees,
+            ladder: Ladder::rising_from(fees),
             contract,
             paid_before: self.store.has_paid(sender, to).await?,
         })
@@ -191,7 +192,7 @@ impl Transfers {
         let gas = |value| self.chain.gas(from, to, value, facts.contract);
         // No payment costs less. Checked first, because a node refuses to estimate what the
         // sender can not pay.
-        let least_fee = facts.fees.max_fee(PLAIN_TRANSFER_GAS);
+        let least_fee = facts.ladder.top().max_fee(PLAIN_TRANSFER_GAS);
         match &request.amount {
             QuoteAmount::Exactly(amount) => {
                 let value = Wei::try_from(amount)?;
@@ -202,7 +203,7 @@ impl Transfers {
                 let less = |fee| facts.available.checked_sub(fee).unwrap_or_default();
                 covered(facts.available, Wei(U256::ONE), least_fee)?;
                 let gas_limit = gas(less(least_fee)).await?;
-                let fee = facts.fees.max_fee(gas_limit);
+                let fee = facts.ladder.top().max_fee(gas_limit);
                 covered(facts.available, Wei(U256::ONE), fee)?;
                 Ok((less(fee), gas_limit))
             }

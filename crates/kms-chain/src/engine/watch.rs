@@ -9,8 +9,9 @@ use kms_types::Timestamp;
 use kms_types::wire::TransferState;
 
 use super::Transfers;
-use crate::chain::{ChainError, Receipt};
-use crate::ports::{Due, Progress};
+use crate::chain::{ChainError, Head, Receipt};
+use crate::ports::{Attempt, Due, Progress};
+use crate::signing;
 use crate::transfer::Transfer;
 
 /// How many transfers one round takes.
@@ -28,8 +29,23 @@ enum WatchError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Seal(#[from] SealError),
-    #[error("it is on its way without a hash")]
-    NoHash,
+    #[error("it is on its way without a nonce")]
+    NoNonce,
+    #[error("the sealed bytes are not those of the attempt")]
+    OtherBytes,
+}
+
+/// Where the chain stands before the nonce of a transfer that it has no receipt of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// A lower nonce comes first.
+    Later,
+    /// The next transaction of the wallet is this one.
+    Now,
+    /// A block has another transaction with this nonce, or the node contradicts itself.
+    Over,
+    /// A block that stays has another transaction with this nonce.
+    Lost,
 }
 
 impl Transfers {
@@ -47,7 +63,7 @@ impl Transfers {
         if looked_at == 0 {
             return Ok(0);
         }
-        let head = match self.chain.block_number().await {
+        let head = match self.chain.head().await {
             Ok(head) => head,
             Err(error) => {
                 tracing::warn!(%error, "the chain can not be watched");
@@ -65,47 +81,107 @@ impl Transfers {
         Ok(looked_at)
     }
 
-    async fn look_after(&self, due: Due, head: u64, now: Timestamp) -> Result<(), WatchError> {
-        let hash = due.transfer.tx_hash.ok_or(WatchError::NoHash)?;
-        let receipt = self.chain.receipt(hash).await?;
-        let progress = match &receipt {
-            Some(receipt) => self.step(&due.transfer, receipt, head),
-            None => is_gone(&due.transfer, head).then_some(Progress::Reorged),
-        };
-        if let Some(progress) = progress {
-            self.store.advance(due.transfer.id, progress, now).await?;
+    async fn look_after(&self, due: Due, head: Head, now: Timestamp) -> Result<(), WatchError> {
+        let id = due.transfer.id;
+        if let Some((tx_hash, receipt)) = self.find(&due).await? {
+            if let Some(progress) = self.step(&due.transfer, tx_hash, &receipt, head) {
+                self.store.advance(id, progress, now).await?;
+            }
+            return Ok(());
         }
-        if receipt.is_none() {
-            self.send_again(&due, hash, now).await?;
+        if is_gone(&due.transfer, head) {
+            self.store.advance(id, Progress::Reorged, now).await?;
         }
-        Ok(())
+        match self.turn(&due, head).await? {
+            Turn::Lost => {
+                tracing::warn!(transfer = %id, "its nonce was used elsewhere");
+                self.store.advance(id, Progress::NonceTaken, now).await?;
+                Ok(())
+            }
+            Turn::Over => Ok(()),
+            turn => self.push(&due, turn, head, now).await,
+        }
+    }
+
+    /// The attempt that a block has. Of a mined transfer that one is asked for first, and nothing
+    /// else once it is found.
+    async fn find(&self, due: &Due) -> Result<Option<([u8; 32], Receipt)>, ChainError> {
+        let mined = due.transfer.tx_hash.filter(|_| due.transfer.state == TransferState::Mined);
+        let others = due.sent().map(|attempt| attempt.tx_hash);
+        for hash in mined.into_iter().chain(others.filter(|hash| Some(*hash) != mined)) {
+            if let Some(receipt) = self.chain.receipt(hash).await? {
+                return Ok(Some((hash, receipt)));
+            }
+        }
+        Ok(None)
     }
 
     /// What a receipt means for the transfer.
-    fn step(&self, transfer: &Transfer, receipt: &Receipt, head: u64) -> Option<Progress> {
+    fn step(
+        &self,
+        transfer: &Transfer,
+        tx_hash: [u8; 32],
+        receipt: &Receipt,
+        head: Head,
+    ) -> Option<Progress> {
         let &Receipt { block, fee, success } = receipt;
-        let deep = head.saturating_sub(block) >= self.config.confirmations;
+        let deep = head.block.saturating_sub(block) >= self.config.confirmations;
+        let noted = transfer.block == Some(block) && transfer.tx_hash == Some(tx_hash);
         match (transfer.state == TransferState::Mined, success) {
-            (false, true) => Some(Progress::Mined { block, fee }),
+            (false, true) => Some(Progress::Mined { tx_hash, block, fee }),
             // A revert is told when it can not be undone any more.
-            (false, false) => deep.then_some(Progress::Failed { block, fee }),
-            (true, true) if transfer.block == Some(block) => deep.then_some(Progress::Final),
-            // Another block has it now; the next round tells which.
+            (false, false) => deep.then_some(Progress::Reverted { tx_hash, block, fee }),
+            (true, true) if noted => deep.then_some(Progress::Final),
+            // Another block has it now, or another attempt; the next round tells which.
             (true, _) => Some(Progress::Reorged),
         }
     }
 
-    /// The same bytes, if the node does not have them.
-    async fn send_again(
+    /// Whose turn it is. That another transaction has the nonce is believed only of a block that
+    /// stays, and of a node that knows none of the attempts.
+    async fn turn(&self, due: &Due, head: Head) -> Result<Turn, WatchError> {
+        let nonce = due.transfer.nonce.ok_or(WatchError::NoNonce)?;
+        let address = due.transfer.from.address;
+        let mined = self.chain.mined(address).await?;
+        if mined <= nonce {
+            return Ok(if mined == nonce { Turn::Now } else { Turn::Later });
+        }
+        let Some(deep) = head.block.checked_sub(self.config.confirmations) else {
+            return Ok(Turn::Over);
+        };
+        if self.chain.mined_at(address, deep).await? <= nonce {
+            return Ok(Turn::Over);
+        }
+        for attempt in due.attempts() {
+            if self.chain.knows(attempt.tx_hash).await? {
+                return Ok(Turn::Over);
+            }
+        }
+        Ok(Turn::Lost)
+    }
+
+    /// Sends the next step if the current one waits too long or is too cheap; else sees to it that
+    /// the node has the current one.
+    async fn push(
         &self,
         due: &Due,
-        hash: [u8; 32],
+        turn: Turn,
+        head: Head,
         now: Timestamp,
     ) -> Result<(), WatchError> {
-        let id = due.transfer.id;
-        if !self.chain.knows(hash).await? {
-            let bytes = self.sealer.open_transaction(id, &due.sealed)?;
-            self.chain.broadcast(&bytes).await?;
+        let (id, current) = (due.transfer.id, due.current());
+        let waited = current.sent_at.is_some_and(|at| at.plus(self.config.replace) <= now);
+        let raise = turn == Turn::Now && (waited || is_too_cheap(&due.transfer, current, head));
+        let moving = due.transfer.state != TransferState::Mined;
+        match due.next() {
+            Some(next) if moving && raise => return self.raise(due, next, now).await,
+            None if moving && waited && !due.told => {
+                self.store.advance(id, Progress::Waiting, now).await?;
+            }
+            _ => {}
+        }
+        if !self.chain.knows(current.tx_hash).await? {
+            self.send_attempt(&due.transfer, current).await?;
             tracing::info!(transfer = %id, "the same bytes were sent again");
         }
         if due.transfer.state == TransferState::Signed {
@@ -113,10 +189,63 @@ impl Transfers {
         }
         Ok(())
     }
+
+    async fn raise(&self, due: &Due, next: &Attempt, now: Timestamp) -> Result<(), WatchError> {
+        let (id, step) = (due.transfer.id, next.step);
+        // Noted first: a hash that a node may have is always looked for.
+        if !self.store.advance(id, Progress::Raised { step }, now).await? {
+            return Ok(());
+        }
+        self.send_attempt(&due.transfer, next).await?;
+        tracing::info!(transfer = %id, step, "the next step of the fee ladder was sent");
+        if due.transfer.state == TransferState::Signed {
+            self.store.advance(id, Progress::Broadcast, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_attempt(&self, transfer: &Transfer, attempt: &Attempt) -> Result<(), WatchError> {
+        let bytes = self.sealer.open_transaction(transfer.id, &attempt.sealed)?;
+        if !signing::is_hash_of(attempt.tx_hash, &bytes) {
+            return Err(WatchError::OtherBytes);
+        }
+        Ok(self.chain.broadcast(&bytes).await?)
+    }
+}
+
+impl Due {
+    /// Every attempt, sent or not, lowest step first.
+    fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+        std::iter::once(&self.first).chain(&self.replacements)
+    }
+
+    /// Those that a node may have, the last one first.
+    fn sent(&self) -> impl Iterator<Item = &Attempt> {
+        let replacements = self.replacements.iter().rev();
+        replacements.filter(|attempt| attempt.sent_at.is_some()).chain([&self.first])
+    }
+
+    /// The one that was sent last; the first, if none was.
+    fn current(&self) -> &Attempt {
+        self.sent().next().unwrap_or(&self.first)
+    }
+
+    /// The one above it.
+    fn next(&self) -> Option<&Attempt> {
+        let current = self.current().step;
+        self.replacements.iter().find(|attempt| attempt.step > current)
+    }
+}
+
+/// Whether no block would take it now.
+fn is_too_cheap(transfer: &Transfer, attempt: &Attempt, head: Head) -> bool {
+    let fees = transfer.ladder.step(attempt.step);
+    let both = fees.zip(head.base_fee);
+    both.is_some_and(|(fees, base)| u128::from(base) > fees.max_fee_per_gas)
 }
 
 /// Whether a transfer without a receipt lost the block it was in. A node that has not come to
 /// that block yet can not tell.
-fn is_gone(transfer: &Transfer, head: u64) -> bool {
-    transfer.state == TransferState::Mined && transfer.block.is_none_or(|block| block <= head)
+fn is_gone(transfer: &Transfer, head: Head) -> bool {
+    transfer.state == TransferState::Mined && transfer.block.is_none_or(|block| block <= head.block)
 }

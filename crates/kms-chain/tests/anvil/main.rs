@@ -6,6 +6,8 @@
 mod chain;
 mod confirm;
 mod endpoint;
+mod ladder;
+mod nonce;
 mod quote;
 mod stub;
 mod watch;

@@ -18,7 +18,10 @@ async fn a_quote_freezes_whom_how_much_and_the_highest_fee() {
     let quote = world.quote(&ann, party(&bob), "0.25").await;
     assert_eq!(quote.value, wei(COIN / 4));
     assert_eq!((quote.gas_limit, quote.chain_id), (21_000, 31_337));
-    assert_eq!(quote.max_fee().0, U256::from(quote.fees.max_fee_per_gas) * U256::from(21_000));
+    assert_eq!(
+        quote.max_fee().0,
+        U256::from(quote.ladder.top().max_fee_per_gas) * U256::from(21_000)
+    );
     assert_eq!((quote.from.clone(), quote.to.clone()), (party(&ann), party(&bob)));
     assert_eq!(quote.expires_at, quote.created_at.plus(QUOTE_LIFETIME));
     assert_eq!(world.stored(&quote).await, quote);

@@ -18,13 +18,14 @@ use kms_core::{
 use kms_store::{Database, SqliteScks};
 use kms_testkit::Anvil;
 use kms_types::wire::{QuoteAmount, TransferState};
-use kms_types::{EthAddress, PasswordHash, Timestamp, TransferId, U256, Wei};
+use kms_types::{EthAddress, EventCursor, PasswordHash, Timestamp, TransferId, U256, Wei};
 use serde_json::{Value, json};
 
 /// Blocks after which a transfer is final here.
 pub(crate) const CONFIRMATIONS: u64 = 3;
 pub(crate) const QUOTE_LIFETIME: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_secs(1);
+pub(crate) const REPLACE: Duration = Duration::from_secs(45);
 
 /// Wei of a coin.
 pub(crate) const COIN: u128 = 1_000_000_000_000_000_000;
@@ -190,6 +191,12 @@ impl World {
         stored.unwrap().unwrap()
     }
 
+    /// How many events the account was told.
+    pub(crate) async fn told(&self, account: &Account) -> usize {
+        let page = self.database.events_after(EventCursor::default(), 1_000).await.unwrap();
+        page.events.iter().filter(|event| event.account == account.id).count()
+    }
+
     pub(crate) async fn state(&self, transfer: &Transfer) -> TransferState {
         self.stored(transfer).await.state
     }
@@ -229,8 +236,12 @@ pub(crate) fn wei(wei: u128) -> Wei {
 }
 
 fn engine(database: &Database, url: &str, anvil: &Anvil, keys: &Arc<ServerKeys>) -> Transfers {
-    let config =
-        TransferConfig { quote_lifetime: QUOTE_LIFETIME, confirmations: CONFIRMATIONS, poll: POLL };
+    let config = TransferConfig {
+        quote_lifetime: QUOTE_LIFETIME,
+        confirmations: CONFIRMATIONS,
+        poll: POLL,
+        replace: REPLACE,
+    };
     let chain = Chain::new(url, anvil.chain_id()).unwrap();
     let sealer = Sealer::new(Arc::clone(keys));
     Transfers::new(Arc::new(database.clone()), chain, sealer, config)

@@ -1,7 +1,7 @@
 //! A transfer as a row.
 
 use diesel::prelude::*;
-use kms_chain::transfer::{Asked, Fees, Party, Transfer};
+use kms_chain::transfer::{Asked, Fees, Ladder, Party, Transfer, TransferFailure};
 use kms_core::ports::StoreError;
 use kms_types::Timestamp;
 use kms_types::wire::{TransferState, Warning};
@@ -38,6 +38,10 @@ pub(super) struct Row {
     created_at: i64,
     expires_at: i64,
     pub(super) lease_until: i64,
+    first_max_fee_per_gas: Option<String>,
+    first_max_priority_fee_per_gas: Option<String>,
+    failure: Option<String>,
+    pub(super) waits_since: Option<i64>,
 }
 
 const STATES: [(TransferState, &str); 8] = [
@@ -57,6 +61,13 @@ const WARNINGS: [(Warning, &str); 4] = [
     (Warning::MostOfBalance, "most_of_balance"),
     (Warning::NameMoved, "name_moved"),
 ];
+
+const FAILURES: [(TransferFailure, &str); 2] =
+    [(TransferFailure::Reverted, "reverted"), (TransferFailure::NonceTaken, "nonce_taken")];
+
+pub(super) fn failure_text(failure: TransferFailure) -> &'static str {
+    FAILURES.iter().find(|(known, _)| *known == failure).map_or("unknown", |(_, text)| text)
+}
 
 pub(super) fn state_text(state: TransferState) -> &'static str {
     STATES.iter().find(|(known, _)| *known == state).map_or("unknown", |(_, text)| text)
@@ -83,6 +94,7 @@ impl TryFrom<&Transfer> for Row {
         };
         let warnings: Vec<_> = transfer.warnings.iter().filter_map(text).collect();
         let sender = transfer.from.account.ok_or_else(|| at.corrupt("it has no sender"))?;
+        let (first, top) = (transfer.ladder.first(), transfer.ladder.top());
         Ok(Self {
             id: key.clone(),
             chain_id: at.convert(transfer.chain_id)?,
@@ -98,8 +110,8 @@ impl TryFrom<&Transfer> for Row {
             asked_amount: transfer.asked.amount.clone(),
             value: transfer.value.to_string(),
             gas_limit: at.convert(transfer.gas_limit)?,
-            max_fee_per_gas: transfer.fees.max_fee_per_gas.to_string(),
-            max_priority_fee_per_gas: transfer.fees.max_priority_fee_per_gas.to_string(),
+            max_fee_per_gas: top.max_fee_per_gas.to_string(),
+            max_priority_fee_per_gas: top.max_priority_fee_per_gas.to_string(),
             warnings: warnings.join(","),
             client_ref: transfer.client_ref.clone(),
             state: state_text(transfer.state).to_owned(),
@@ -110,6 +122,10 @@ impl TryFrom<&Transfer> for Row {
             created_at: transfer.created_at.0,
             expires_at: transfer.expires_at.0,
             lease_until: 0,
+            first_max_fee_per_gas: Some(first.max_fee_per_gas.to_string()),
+            first_max_priority_fee_per_gas: Some(first.max_priority_fee_per_gas.to_string()),
+            failure: transfer.failure.map(failure_text).map(str::to_owned),
+            waits_since: None,
         })
     }
 }
@@ -136,10 +152,7 @@ impl Row {
             asked: Asked { to: self.asked_to.clone(), amount: self.asked_amount.clone() },
             value: at.parse(&self.value)?,
             gas_limit: at.convert(self.gas_limit)?,
-            fees: Fees {
-                max_fee_per_gas: at.parse(&self.max_fee_per_gas)?,
-                max_priority_fee_per_gas: at.parse(&self.max_priority_fee_per_gas)?,
-            },
+            ladder: self.ladder(at)?,
             warnings: warnings.map(|text| find(at, &WARNINGS, text)).collect::<Result<_, _>>()?,
             client_ref: self.client_ref.clone(),
             state: find(at, &STATES, &self.state)?,
@@ -147,8 +160,27 @@ impl Row {
             tx_hash: self.tx_hash.as_deref().map(|hash| at.array(hash)).transpose()?,
             block: self.block.map(|block| at.convert(block)).transpose()?,
             fee: at.parse_some(self.fee.as_ref())?,
+            failure: self.failure.as_ref().map(|text| find(at, &FAILURES, text)).transpose()?,
             created_at: Timestamp(self.created_at),
             expires_at: Timestamp(self.expires_at),
         })
+    }
+
+    fn ladder(&self, at: At<'_>) -> Result<Ladder, StoreError> {
+        let top = Fees {
+            max_fee_per_gas: at.parse(&self.max_fee_per_gas)?,
+            max_priority_fee_per_gas: at.parse(&self.max_priority_fee_per_gas)?,
+        };
+        match (&self.first_max_fee_per_gas, &self.first_max_priority_fee_per_gas) {
+            (Some(max_fee), Some(tip)) => {
+                let first = Fees {
+                    max_fee_per_gas: at.parse(max_fee)?,
+                    max_priority_fee_per_gas: at.parse(tip)?,
+                };
+                Ladder::between(first, top).ok_or_else(|| at.corrupt("its fees fall"))
+            }
+            // Quoted by a server that knew no ladders.
+            _ => Ok(Ladder::of_one(top)),
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kms_chain::transfer::{Asked, Fees, Party, Transfer};
+use kms_chain::transfer::{Asked, Fees, Ladder, Party, Transfer};
 use kms_core::account::{Account, NewAccount, SeenName, Wallet};
 use kms_core::ports::AccountStore;
 use kms_core::{KdfParams, Salt, ServerKeys};
@@ -56,6 +56,25 @@ impl Subject {
         );
         let count = kms_testkit::Postgres::shared().unwrap().execute(name, &waiting).unwrap();
         count.parse().unwrap()
+    }
+
+    /// How many rows there are behind these words: a table, and a condition perhaps.
+    pub(crate) fn count(&self, of: &str) -> i64 {
+        use diesel::{Connection, RunQueryDsl};
+        #[derive(diesel::QueryableByName)]
+        struct Count {
+            #[diesel(sql_type = diesel::sql_types::BigInt)]
+            count: i64,
+        }
+        let query = diesel::sql_query(format!("select count(*) as count from {of}"));
+        #[cfg(feature = "postgres")]
+        if self.url.starts_with("postgres") {
+            let mut connection = diesel::PgConnection::establish(&self.url).unwrap();
+            return query.get_result::<Count>(&mut connection).unwrap().count;
+        }
+        let path = self.url.strip_prefix("sqlite:").unwrap();
+        let mut connection = diesel::SqliteConnection::establish(path).unwrap();
+        query.get_result::<Count>(&mut connection).unwrap().count
     }
 
     /// Runs SQL as somebody who got at the database would.
@@ -177,7 +196,7 @@ pub(crate) fn transfer(from: &Account, to: &Account, wei: u64, now: Timestamp) -
         asked: Asked { to: "@bob".to_owned(), amount: "1".to_owned() },
         value: Wei(U256::from(wei)),
         gas_limit: 10,
-        fees: Fees { max_fee_per_gas: 1, max_priority_fee_per_gas: 1 },
+        ladder: Ladder::of_one(Fees { max_fee_per_gas: 1, max_priority_fee_per_gas: 1 }),
         warnings: vec![Warning::FirstPayment, Warning::NameMoved],
         client_ref: Some("a note".to_owned()),
         state: TransferState::Quoted,
@@ -185,6 +204,7 @@ pub(crate) fn transfer(from: &Account, to: &Account, wei: u64, now: Timestamp) -
         tx_hash: None,
         block: None,
         fee: None,
+        failure: None,
         created_at: now,
         expires_at: Timestamp(now.0 + 1_000),
     }

@@ -6,6 +6,7 @@
 mod accounts;
 mod audit;
 mod fixtures;
+mod ladder;
 mod scks;
 mod server;
 mod transfers;

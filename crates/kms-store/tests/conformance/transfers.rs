@@ -1,7 +1,7 @@
 //! Transfers: signed once, with the next nonce, within the balance.
 
 use kms_chain::ports::{
-    ChainView, Inserted, Progress, Sign, SignOutcome, SignedBytes, TransferStore,
+    ChainView, Inserted, Progress, Sign, SignOutcome, SignedBytes, SignedLadder, TransferStore,
 };
 use kms_types::wire::TransferState;
 use kms_types::{EventCursor, Timestamp, U256, Wei};
@@ -18,23 +18,24 @@ on_every_database!(
     lists_have_pages,
 );
 
-fn view(block: u64, balance: u64, nonce: u64) -> ChainView {
+pub(crate) fn view(block: u64, balance: u64, nonce: u64) -> ChainView {
     ChainView { block, balance: Wei(U256::from(balance)), nonce }
 }
 
 /// The hash tells which nonce was signed for, and stays unique.
-fn sign() -> Sign {
+pub(crate) fn sign() -> Sign {
     Box::new(|nonce| {
         let mut tx_hash = [0; 32];
         tx_hash[..16].copy_from_slice(kms_types::TransferId::random().as_bytes());
         tx_hash[24..].copy_from_slice(&nonce.to_be_bytes());
-        SignedBytes { tx_hash, sealed: vec![1, 2, 3] }
+        let first = SignedBytes { tx_hash, sealed: vec![1, 2, 3] };
+        SignedLadder { first, replacements: Vec::new() }
     })
 }
 
-const NOW: Timestamp = Timestamp(10_000);
+pub(crate) const NOW: Timestamp = Timestamp(10_000);
 
-const CHAIN: u64 = 31_337;
+pub(crate) const CHAIN: u64 = 31_337;
 
 async fn quotes_come_back_as_they_went(subject: Subject) {
     let database = &subject.database;
@@ -139,11 +140,14 @@ async fn a_transfer_takes_only_steps_that_are_allowed(subject: Subject) {
     let id = quote.id;
     database.insert_quote(quote).await.unwrap();
     let fee = Wei(U256::from(3));
-    let mined = Progress::Mined { block: 5, fee };
+    let tx_hash = [5; 32];
+    let mined = Progress::Mined { tx_hash, block: 5, fee };
+    let reverted = Progress::Reverted { tx_hash, block: 5, fee };
     let all = [
         Progress::Broadcast,
         mined,
-        Progress::Failed { block: 5, fee },
+        reverted,
+        Progress::NonceTaken,
         Progress::Reorged,
         Progress::Final,
     ];
@@ -160,9 +164,9 @@ async fn a_transfer_takes_only_steps_that_are_allowed(subject: Subject) {
     assert_eq!(again, SignOutcome::NotQuoted(signed.clone()));
     let cancelled = database.cancel(id, NOW).await.unwrap().unwrap();
     assert_eq!(cancelled.state, TransferState::Signed);
-    allowed(&[Progress::Broadcast, mined, Progress::Failed { block: 5, fee }]).await;
+    allowed(&[Progress::Broadcast, mined, reverted, Progress::NonceTaken]).await;
     assert!(database.advance(id, Progress::Broadcast, NOW).await.unwrap());
-    allowed(&[mined, Progress::Failed { block: 5, fee }]).await;
+    allowed(&[mined, reverted, Progress::NonceTaken]).await;
     assert!(!database.has_paid(ann.id, bob.wallet.address).await.unwrap());
     assert!(database.advance(id, mined, NOW).await.unwrap());
     assert!(database.has_paid(ann.id, bob.wallet.address).await.unwrap());
@@ -209,7 +213,7 @@ async fn due_transfers_are_leased(subject: Subject) {
     unique.sort_unstable();
     unique.dedup();
     assert_eq!(unique.len(), claimed.len());
-    assert!(claimed.iter().all(|due| due.sealed == [1, 2, 3]));
+    assert!(claimed.iter().all(|due| due.first.sealed == [1, 2, 3]));
     while unique.len() < 6 {
         let more = database.claim_due(CHAIN, NOW, lease, 2).await.unwrap();
         assert!(!more.is_empty());
@@ -283,7 +287,7 @@ async fn lists_have_pages(subject: Subject) {
     assert_eq!(seen, sent);
     // The receiver sees what was mined.
     assert!(database.transfers_of(bob.id, None, 10).await.unwrap().is_empty());
-    let mined = Progress::Mined { block: 1, fee: Wei::default() };
+    let mined = Progress::Mined { tx_hash: [1; 32], block: 1, fee: Wei::default() };
     database.advance(sent[0].1, mined, NOW).await.unwrap();
     let received = database.transfers_of(bob.id, None, 10).await.unwrap();
     assert_eq!(received.len(), 1);

@@ -1,0 +1,171 @@
+//! Fees that turn out to be too low: the next step is sent without the password, and whichever
+//! step is mined is the transfer.
+
+use kms_chain::transfer::Transfer;
+use kms_types::U256;
+use kms_types::wire::TransferState;
+use serde_json::json;
+
+use crate::world::{COIN, CONFIRMATIONS, REPLACE, World, stranger};
+
+fn hash(transfer: &Transfer) -> String {
+    hex::encode_prefixed(transfer.tx_hash.unwrap())
+}
+
+/// What the node has in its pool for the wallet, or in a block: `maxFeePerGas` by hash.
+fn max_fee_of(world: &World, hash: &str) -> Option<u128> {
+    let found = world.rpc("eth_getTransactionByHash", json!([hash]));
+    let digits = found.get("maxFeePerGas")?.as_str()?.trim_start_matches("0x").to_owned();
+    Some(u128::from_str_radix(&digits, 16).unwrap())
+}
+
+/// The next block has this base fee, and is made.
+fn mine_at(world: &World, base_fee: u128) {
+    let base_fee = format!("{base_fee:#x}");
+    world.rpc("anvil_setNextBlockBaseFeePerGas", json!([base_fee]));
+    world.mine(1);
+    // So that the one after it does not fall by itself.
+    world.rpc("anvil_setNextBlockBaseFeePerGas", json!([base_fee]));
+}
+
+#[tokio::test]
+async fn a_step_that_the_base_fee_overtook_is_replaced_at_once_without_a_password() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    let sent = world.confirm(&ann, &quote).await.unwrap();
+    let first = sent.ladder.first();
+    assert_eq!(max_fee_of(&world, &hash(&sent)), Some(first.max_fee_per_gas));
+
+    mine_at(&world, first.max_fee_per_gas + 1);
+    assert_eq!(world.sent(&ann), 0);
+    world.tick().await;
+    let raised = world.stored(&sent).await;
+    assert_eq!((raised.state, raised.nonce), (TransferState::Broadcast, sent.nonce));
+    assert_ne!(raised.tx_hash, sent.tx_hash);
+    let second = sent.ladder.step(1).unwrap();
+    assert_eq!(max_fee_of(&world, &hash(&raised)), Some(second.max_fee_per_gas));
+
+    world.mine(1);
+    world.tick().await;
+    let mined = world.stored(&sent).await;
+    assert_eq!((mined.state, mined.tx_hash), (TransferState::Mined, raised.tx_hash));
+    let paid = world.balance(ann.wallet.address);
+    assert_eq!(paid, U256::from(COIN) - mined.value.0 - mined.fee.unwrap().0);
+    assert!(mined.fee.unwrap() <= quote.max_fee());
+    assert_eq!(world.balance(quote.to.address), quote.value.0);
+    assert_eq!(world.sent(&ann), 1);
+}
+
+#[tokio::test]
+async fn a_step_that_waits_too_long_is_replaced_up_to_the_top_and_then_the_sender_is_told() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    let sent = world.confirm(&ann, &quote).await.unwrap();
+    let mut seen = vec![sent.tx_hash];
+    let told = async || world.told(&ann).await;
+    let at_first = told().await;
+    for _ in 0..3 {
+        world.tick().await;
+        assert_eq!(world.stored(&sent).await.tx_hash, *seen.last().unwrap());
+        world.pass(REPLACE);
+        world.tick().await;
+        seen.push(world.stored(&sent).await.tx_hash);
+    }
+    let top = world.stored(&sent).await;
+    assert_eq!(max_fee_of(&world, &hash(&top)), Some(quote.ladder.top().max_fee_per_gas));
+    assert_eq!(top.ladder.top().max_fee(top.gas_limit), quote.max_fee());
+    seen.dedup();
+    assert_eq!(seen.len(), 4);
+    // Each of the three was told.
+    assert_eq!(told().await, at_first + 3);
+
+    // Nothing is left to be sent: that it waits is told, once.
+    for _ in 0..2 {
+        world.pass(REPLACE);
+        world.tick().await;
+    }
+    let waits = world.stored(&sent).await;
+    assert_eq!((waits.state, waits.tx_hash), (TransferState::Broadcast, top.tx_hash));
+    assert_eq!(told().await, at_first + 4);
+
+    world.mine(1);
+    world.tick().await;
+    assert_eq!(world.state(&sent).await, TransferState::Mined);
+    assert_eq!(world.sent(&ann), 1);
+}
+
+#[tokio::test]
+async fn an_earlier_step_that_is_mined_is_the_transfer() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let before = world.rpc("evm_snapshot", json!([]));
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    let sent = world.confirm(&ann, &quote).await.unwrap();
+    let raw = world.rpc("eth_getRawTransactionByHash", json!([hash(&sent)]));
+    world.pass(REPLACE);
+    world.tick().await;
+    let raised = world.stored(&sent).await;
+    assert_ne!(raised.tx_hash, sent.tx_hash);
+
+    // Another node never saw the second step, and makes the block.
+    world.rpc("evm_revert", json!([before]));
+    world.rpc("anvil_dropAllTransactions", json!([]));
+    world.rpc("eth_sendRawTransaction", json!([raw]));
+    world.mine(1);
+    world.tick().await;
+    let mined = world.stored(&sent).await;
+    assert_eq!((mined.state, mined.tx_hash), (TransferState::Mined, sent.tx_hash));
+    assert!(mined.fee.unwrap() <= sent.ladder.first().max_fee(sent.gas_limit));
+    world.mine(CONFIRMATIONS);
+    world.tick().await;
+    assert_eq!(world.state(&sent).await, TransferState::Final);
+    assert_eq!((world.sent(&ann), world.balance(quote.to.address)), (1, quote.value.0));
+}
+
+#[tokio::test]
+async fn a_reorg_sends_the_step_that_was_sent_last() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    let sent = world.confirm(&ann, &quote).await.unwrap();
+    world.pass(REPLACE);
+    world.tick().await;
+    let raised = world.stored(&sent).await;
+    world.mine(2);
+    world.tick().await;
+    assert_eq!(world.stored(&sent).await.block, Some(1));
+
+    world.rpc("anvil_reorg", json!([2, []]));
+    assert_eq!(world.sent(&ann), 0);
+    world.tick().await;
+    let back = world.stored(&sent).await;
+    assert_eq!((back.state, back.tx_hash), (TransferState::Broadcast, raised.tx_hash));
+    world.mine(1);
+    world.tick().await;
+    let mined = world.stored(&sent).await;
+    assert_eq!((mined.state, mined.tx_hash), (TransferState::Mined, raised.tx_hash));
+    assert_eq!((world.sent(&ann), world.balance(quote.to.address)), (1, quote.value.0));
+}
+
+#[tokio::test]
+async fn a_transfer_behind_another_does_not_raise_its_fee() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let one = world.quote(&ann, stranger(), "0.1").await;
+    let one = world.confirm(&ann, &one).await.unwrap();
+    let two = world.quote(&ann, stranger(), "0.1").await;
+    let two = world.confirm(&ann, &two).await.unwrap();
+    world.tick().await;
+    world.pass(REPLACE);
+    world.tick().await;
+    assert_ne!(world.stored(&one).await.tx_hash, one.tx_hash);
+    assert_eq!(world.stored(&two).await.tx_hash, two.tx_hash);
+    world.mine(1);
+    world.tick().await;
+    for transfer in [&one, &two] {
+        assert_eq!(world.state(transfer).await, TransferState::Mined);
+    }
+    assert_eq!(world.sent(&ann), 2);
+}

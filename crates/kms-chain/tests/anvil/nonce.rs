@@ -1,0 +1,100 @@
+//! Nonces stay true: what is missing is filled, what was taken elsewhere is given up.
+
+use kms_chain::transfer::TransferFailure;
+use kms_core::account::Account;
+use kms_types::U256;
+use kms_types::wire::TransferState;
+use serde_json::json;
+
+use crate::world::{COIN, CONFIRMATIONS, World, stranger, wei};
+
+/// The wallet's key is used elsewhere: a payment to nobody of ours, at whatever nonce is next.
+fn use_elsewhere(world: &World, account: &Account) {
+    let from = account.wallet.address.to_string();
+    world.rpc("anvil_impersonateAccount", json!([from]));
+    let payment = json!({
+        "from": from, "to": "0x00000000000000000000000000000000000000dd", "value": "0x1",
+        "nonce": format!("{:#x}", world.sent(account)),
+        "maxFeePerGas": "0x174876e800", "maxPriorityFeePerGas": "0x174876e800",
+    });
+    world.rpc("eth_sendTransaction", json!([payment]));
+    world.rpc("anvil_stopImpersonatingAccount", json!([from]));
+}
+
+#[tokio::test]
+async fn a_transfer_whose_nonce_was_used_elsewhere_fails_once_that_is_final() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "0.9").await;
+    // Signed, and not sent before the other one is there.
+    let signed = world.confirm_at(&world.cut_off(), &ann, &quote).await.unwrap();
+    use_elsewhere(&world, &ann);
+    world.mine(1);
+    world.tick().await;
+    // A reorganisation could still bring it back.
+    assert_eq!(world.state(&signed).await, TransferState::Signed);
+    let poor = world.try_quote(crate::world::request(&ann, stranger(), "0.5")).await;
+    assert!(poor.is_err());
+
+    world.mine(CONFIRMATIONS);
+    world.tick().await;
+    let failed = world.stored(&signed).await;
+    assert_eq!(failed.state, TransferState::Failed);
+    assert_eq!(failed.failure, Some(TransferFailure::NonceTaken));
+    assert_eq!((failed.block, failed.fee), (None, None));
+    assert_eq!(world.tick().await, 0);
+    // What it had reserved is free, and nothing sticks.
+    let next = world.quote(&ann, stranger(), "0.9").await;
+    let next = world.confirm(&ann, &next).await.unwrap();
+    assert_eq!((next.state, next.nonce), (TransferState::Broadcast, Some(1)));
+    world.mine(1);
+    world.tick().await;
+    assert_eq!(world.state(&next).await, TransferState::Mined);
+    assert_eq!(world.balance(quote.to.address), U256::from(COIN / 10 * 9));
+}
+
+#[tokio::test]
+async fn a_nonce_used_elsewhere_before_is_not_taken_again() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let one = world.quote(&ann, stranger(), "0.1").await;
+    world.confirm(&ann, &one).await.unwrap();
+    world.mine(1);
+    use_elsewhere(&world, &ann);
+    // In the pool, or in a block.
+    for nonce in 2..4 {
+        let next = world.quote(&ann, stranger(), "0.1").await;
+        let next = world.confirm(&ann, &next).await.unwrap();
+        assert_eq!(next.nonce, Some(nonce));
+        world.mine(1);
+        world.tick().await;
+        assert_eq!(world.state(&next).await, TransferState::Mined);
+    }
+    assert_eq!(world.balance(one.to.address), U256::from(COIN / 10 * 3));
+}
+
+#[tokio::test]
+async fn a_gap_that_a_bad_answer_made_is_filled_by_the_next_transfers() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    // The node says once that two transactions more are known than there are.
+    let address = ann.wallet.address.to_string();
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    world.rpc("anvil_setNonce", json!([address, "0x2"]));
+    let ready = world.ready(&quote).await;
+    world.rpc("anvil_setNonce", json!([address, "0x0"]));
+    let wallet = world.open(&ann).await;
+    let high = world.transfers.sign_and_send(ready, wallet, world.now()).await.unwrap();
+    assert_eq!(high.nonce, Some(2));
+
+    for nonce in [0, 1, 3] {
+        let next = world.quote(&ann, stranger(), "0.1").await;
+        let next = world.confirm(&ann, &next).await.unwrap();
+        assert_eq!(next.nonce, Some(nonce));
+    }
+    world.tick().await;
+    world.mine(1);
+    world.tick().await;
+    assert_eq!(world.state(&high).await, TransferState::Mined);
+    assert_eq!((world.sent(&ann), world.balance(quote.to.address)), (4, wei(COIN / 10 * 4).0));
+}

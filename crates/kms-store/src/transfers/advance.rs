@@ -1,0 +1,137 @@
+//! What happens to a signed transfer, with its events, in one transaction.
+
+use diesel::prelude::*;
+use kms_chain::ports::Progress;
+use kms_chain::transfer::TransferFailure;
+use kms_types::{Timestamp, TransferId, Wei};
+
+use super::row::{failure_text, to_i64};
+use super::{find, step, tell_recipient, tell_sender};
+use crate::convert::At;
+use crate::database::{AnyConnection, Failure};
+use crate::schema::{attempts, transfers};
+
+pub(super) fn advance(
+    connection: &mut AnyConnection,
+    id: TransferId,
+    progress: Progress,
+    now: Timestamp,
+) -> Result<bool, Failure> {
+    let Some(transfer) = find(connection, id)? else {
+        return Ok(false);
+    };
+    // Taken first: who comes second finds the row changed, or waits for it.
+    if !step(connection, id, transfer.state, progress.change())? {
+        return Ok(false);
+    }
+    let key = id.to_string();
+    let row = transfers::table.find(&key);
+    match progress {
+        Progress::Broadcast => {
+            note_sent(connection, &key, 0, now)?;
+            return Ok(true);
+        }
+        Progress::Raised { step } => {
+            let step = At { table: "attempts", key: &key }.convert(step)?;
+            if !note_sent(connection, &key, step, now)? {
+                return Ok(false);
+            }
+            show_last_sent(connection, &key)?;
+        }
+        Progress::Waiting => {
+            let untold = transfers::table
+                .filter(transfers::id.eq(&key))
+                .filter(transfers::waits_since.is_null());
+            let told = transfers::waits_since.eq(Some(now.0));
+            if diesel::update(untold).set(told).execute(connection)? != 1 {
+                return Ok(false);
+            }
+        }
+        Progress::Mined { tx_hash, block, fee } => {
+            diesel::update(row).set(in_block(tx_hash, block, fee)).execute(connection)?;
+            tell_recipient(connection, &transfer, now)?;
+        }
+        Progress::Reverted { tx_hash, block, fee } => {
+            diesel::update(row).set(in_block(tx_hash, block, fee)).execute(connection)?;
+            fail(connection, &key, TransferFailure::Reverted)?;
+        }
+        Progress::NonceTaken => fail(connection, &key, TransferFailure::NonceTaken)?,
+        Progress::Reorged => {
+            diesel::update(row)
+                .set((transfers::block.eq(None::<i64>), transfers::fee.eq(None::<String>)))
+                .execute(connection)?;
+            show_last_sent(connection, &key)?;
+        }
+        Progress::Final => {
+            erase(connection, &key)?;
+            return Ok(true);
+        }
+    }
+    tell_sender(connection, &transfer, now)?;
+    Ok(true)
+}
+
+type InBlock = (
+    diesel::dsl::Eq<transfers::tx_hash, Option<Vec<u8>>>,
+    diesel::dsl::Eq<transfers::block, Option<i64>>,
+    diesel::dsl::Eq<transfers::fee, Option<String>>,
+);
+
+fn in_block(tx_hash: [u8; 32], block: u64, fee: Wei) -> InBlock {
+    (
+        transfers::tx_hash.eq(Some(tx_hash.to_vec())),
+        transfers::block.eq(Some(to_i64(block))),
+        transfers::fee.eq(Some(fee.to_string())),
+    )
+}
+
+/// `false` if it was noted before.
+fn note_sent(
+    connection: &mut AnyConnection,
+    key: &str,
+    step: i32,
+    now: Timestamp,
+) -> Result<bool, Failure> {
+    let unsent = attempts::table
+        .filter(attempts::transfer_id.eq(key))
+        .filter(attempts::step.eq(step))
+        .filter(attempts::sent_at.is_null());
+    let noted = attempts::sent_at.eq(Some(now.0));
+    Ok(diesel::update(unsent).set(noted).execute(connection)? == 1)
+}
+
+/// The transfer's hash becomes that of the step which was sent last.
+fn show_last_sent(connection: &mut AnyConnection, key: &str) -> Result<(), Failure> {
+    let last: Option<Vec<u8>> = attempts::table
+        .filter(attempts::transfer_id.eq(key))
+        .filter(attempts::sent_at.is_not_null())
+        .order(attempts::step.desc())
+        .select(attempts::tx_hash)
+        .first(connection)
+        .optional()?;
+    if let Some(hash) = last {
+        diesel::update(transfers::table.find(key))
+            .set(transfers::tx_hash.eq(Some(hash)))
+            .execute(connection)?;
+    }
+    Ok(())
+}
+
+fn fail(
+    connection: &mut AnyConnection,
+    key: &str,
+    failure: TransferFailure,
+) -> Result<(), Failure> {
+    diesel::update(transfers::table.find(key))
+        .set(transfers::failure.eq(Some(failure_text(failure))))
+        .execute(connection)?;
+    erase(connection, key)
+}
+
+/// Every step's signed bytes: whoever has them could still send one.
+fn erase(connection: &mut AnyConnection, key: &str) -> Result<(), Failure> {
+    diesel::update(attempts::table.filter(attempts::transfer_id.eq(key)))
+        .set(attempts::sealed.eq(None::<Vec<u8>>))
+        .execute(connection)?;
+    Ok(())
+}

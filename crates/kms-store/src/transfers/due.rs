@@ -1,0 +1,86 @@
+//! Transfers that somebody must look after: claimed by a lease, read with all of their attempts.
+
+use diesel::prelude::*;
+use kms_chain::ports::{Attempt, Due};
+use kms_core::ports::StoreError;
+use kms_types::Timestamp;
+
+use super::row::{Row, to_i64};
+use crate::convert::At;
+use crate::database::{AnyConnection, Failure};
+use crate::schema::{attempts, transfers};
+
+pub(super) fn claim_due(
+    connection: &mut AnyConnection,
+    chain_id: u64,
+    now: Timestamp,
+    lease_until: Timestamp,
+    limit: u32,
+) -> Result<Vec<Due>, Failure> {
+    let rows: Vec<Row> = transfers::table
+        .filter(transfers::chain_id.eq(to_i64(chain_id)))
+        .filter(transfers::state.eq_any(["signed", "broadcast", "mined"]))
+        .filter(transfers::lease_until.le(now.0))
+        .order((transfers::lease_until, transfers::nonce))
+        .limit(limit.into())
+        .select(Row::as_select())
+        .load(connection)?;
+    let mut claimed = Vec::with_capacity(rows.len());
+    for row in rows {
+        let still_free = transfers::table
+            .filter(transfers::id.eq(row.id.clone()))
+            .filter(transfers::lease_until.eq(row.lease_until));
+        let taken = diesel::update(still_free)
+            .set(transfers::lease_until.eq(lease_until.0))
+            .execute(connection)?;
+        if taken == 1 {
+            claimed.push(row);
+        }
+    }
+    let ids: Vec<_> = claimed.iter().map(|row| row.id.clone()).collect();
+    let attempts: Vec<AttemptRow> = attempts::table
+        .filter(attempts::transfer_id.eq_any(ids))
+        .order((attempts::transfer_id, attempts::step))
+        .select(AttemptRow::as_select())
+        .load(connection)?;
+    let mut due = Vec::with_capacity(claimed.len());
+    for row in claimed {
+        let id = row.id.clone();
+        match parse(row, attempts.iter().filter(|attempt| attempt.transfer_id == id)) {
+            Ok(found) => due.push(found),
+            // The others must not wait for somebody to mend it.
+            Err(error) => tracing::error!(transfer = id, %error, "a due transfer can not be read"),
+        }
+    }
+    Ok(due)
+}
+
+fn parse<'a>(row: Row, attempts: impl Iterator<Item = &'a AttemptRow>) -> Result<Due, StoreError> {
+    let (key, told) = (row.id.clone(), row.waits_since.is_some());
+    let at = At { table: "attempts", key: &key };
+    let transfer = row.parse()?;
+    let mut attempts = attempts.map(|attempt| attempt.parse(at));
+    let first = attempts.next().ok_or_else(|| at.corrupt("nothing signed is left"))??;
+    Ok(Due { transfer, first, replacements: attempts.collect::<Result<_, _>>()?, told })
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = attempts)]
+struct AttemptRow {
+    transfer_id: String,
+    step: i32,
+    tx_hash: Vec<u8>,
+    sealed: Option<Vec<u8>>,
+    sent_at: Option<i64>,
+}
+
+impl AttemptRow {
+    fn parse(&self, at: At<'_>) -> Result<Attempt, StoreError> {
+        Ok(Attempt {
+            step: at.convert(self.step)?,
+            tx_hash: at.array(&self.tx_hash)?,
+            sealed: self.sealed.clone().ok_or_else(|| at.corrupt("its bytes are erased"))?,
+            sent_at: self.sent_at.map(Timestamp),
+        })
+    }
+}

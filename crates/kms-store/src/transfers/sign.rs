@@ -1,0 +1,141 @@
+//! Signing, in one transaction with the nonce and the money that it takes. Must never sign what the
+//! balance does not cover at the highest step, nor for a nonce that another transfer has.
+
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Text};
+use kms_chain::ports::{ChainView, Sign, SignOutcome};
+use kms_chain::state::Change;
+use kms_types::wire::TransferState;
+use kms_types::{Timestamp, TransferId, U256, Wei};
+
+use super::row::{Row, to_i64};
+use super::{ON_ITS_WAY, find, spend, step, tell_sender};
+use crate::convert::At;
+use crate::database::{AnyConnection, Failure};
+use crate::schema::{attempts, transfers};
+
+pub(super) fn sign(
+    connection: &mut AnyConnection,
+    id: TransferId,
+    view: ChainView,
+    now: Timestamp,
+    sign: Sign,
+) -> Result<SignOutcome, Failure> {
+    let key = id.to_string();
+    let at = At { table: "transfers", key: &key };
+    let missing = || Failure::Store(at.corrupt("there is no such transfer"));
+    let quoted = find(connection, id)?.ok_or_else(missing)?;
+    let chain_id: i64 = at.convert(quoted.chain_id)?;
+    let address = quoted.from.address.to_lower_hex();
+    lock_nonce(connection, chain_id, &address)?;
+    // Read again: before the lock somebody else may have signed it.
+    let transfer = find(connection, id)?.ok_or_else(missing)?;
+    if transfer.state != TransferState::Quoted {
+        return Ok(SignOutcome::NotQuoted(Box::new(transfer)));
+    }
+    if transfer.expires_at <= now {
+        step(connection, id, TransferState::Quoted, Change::Expire)?;
+        return Ok(SignOutcome::Expired);
+    }
+    let needed =
+        reserved(connection, chain_id, &address, view.block)?.saturating_add(spend(&transfer));
+    if needed > view.balance.0 {
+        let missing = Wei(needed.saturating_sub(view.balance.0));
+        return Ok(SignOutcome::Insufficient { missing });
+    }
+    // The row is taken before a signature exists: a cancellation waits for it from here on, and
+    // one that came first leaves nothing to sign.
+    if !step(connection, id, TransferState::Quoted, Change::Sign)? {
+        let found = find(connection, id)?.ok_or_else(missing)?;
+        return Ok(SignOutcome::NotQuoted(Box::new(found)));
+    }
+    let nonce = free_nonce(connection, chain_id, &address, at.convert(view.nonce)?)?;
+    let signed = sign(at.convert(nonce)?);
+    diesel::sql_query("update nonces set next = $1 where chain_id = $2 and address = $3")
+        .bind::<BigInt, _>(nonce.saturating_add(1))
+        .bind::<BigInt, _>(chain_id)
+        .bind::<Text, _>(&address)
+        .execute(connection)?;
+    diesel::update(transfers::table.find(&key))
+        .set((
+            transfers::nonce.eq(Some(nonce)),
+            transfers::tx_hash.eq(Some(signed.first.tx_hash.to_vec())),
+        ))
+        .execute(connection)?;
+    for (step, attempt) in (0..).zip([signed.first].into_iter().chain(signed.replacements)) {
+        diesel::insert_into(attempts::table)
+            .values((
+                attempts::transfer_id.eq(&key),
+                attempts::step.eq(step),
+                attempts::tx_hash.eq(attempt.tx_hash.to_vec()),
+                attempts::sealed.eq(Some(attempt.sealed)),
+                attempts::chain_id.eq(Some(chain_id)),
+            ))
+            .execute(connection)?;
+    }
+    tell_sender(connection, &transfer, now)?;
+    let transfer = find(connection, id)?.ok_or_else(missing)?;
+    Ok(SignOutcome::Signed(Box::new(transfer)))
+}
+
+/// What signed transfers may still take from the address, those that came into a block after
+/// `block` among them, final or not: a balance as of `block` does not know of them.
+fn reserved(
+    connection: &mut AnyConnection,
+    chain_id: i64,
+    address: &str,
+    block: u64,
+) -> Result<U256, Failure> {
+    let rows: Vec<Row> = transfers::table
+        .filter(transfers::chain_id.eq(chain_id))
+        .filter(transfers::from_address.eq(address))
+        .filter(
+            transfers::state
+                .eq_any(ON_ITS_WAY)
+                .or(transfers::block.assume_not_null().gt(to_i64(block))),
+        )
+        .select(Row::as_select())
+        .load(connection)?;
+    let mut sum = U256::ZERO;
+    for row in rows {
+        sum = sum.saturating_add(spend(&row.parse()?));
+    }
+    Ok(sum)
+}
+
+/// Locks the wallet's nonce row until the transaction ends. What it holds is for older servers.
+fn lock_nonce(connection: &mut AnyConnection, chain_id: i64, address: &str) -> Result<(), Failure> {
+    diesel::sql_query(
+        "insert into nonces (chain_id, address, next) values ($1, $2, 0) \
+         on conflict (chain_id, address) do update set next = nonces.next",
+    )
+    .bind::<BigInt, _>(chain_id)
+    .bind::<Text, _>(address)
+    .execute(connection)?;
+    Ok(())
+}
+
+/// The first nonce from `floor` on that no transfer of the wallet has.
+fn free_nonce(
+    connection: &mut AnyConnection,
+    chain_id: i64,
+    address: &str,
+    floor: i64,
+) -> Result<i64, Failure> {
+    let taken: Vec<Option<i64>> = transfers::table
+        .filter(transfers::chain_id.eq(chain_id))
+        .filter(transfers::from_address.eq(address))
+        .filter(transfers::nonce.is_not_null())
+        .filter(transfers::nonce.assume_not_null().ge(floor))
+        .order(transfers::nonce)
+        .select(transfers::nonce)
+        .load(connection)?;
+    let mut free = floor;
+    for nonce in taken.into_iter().flatten() {
+        if nonce > free {
+            break;
+        }
+        free = nonce.saturating_add(1);
+    }
+    Ok(free)
+}
