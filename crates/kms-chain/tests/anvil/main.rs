@@ -10,5 +10,6 @@ mod ladder;
 mod nonce;
 mod quote;
 mod stub;
+mod unclear;
 mod watch;
 mod world;

@@ -1,4 +1,5 @@
-//! A stand-in for an endpoint that misbehaves in ways a real node can not be made to.
+//! A stand-in for an endpoint that misbehaves in ways a real node can not be made to: alone, or
+//! between the engine and a real node.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,6 +15,18 @@ pub(crate) enum Answer {
     Http(String),
 }
 
+/// What becomes of one call on its way to a real node.
+pub(crate) enum Fate {
+    /// The node answers it.
+    Passed,
+    /// The node gets it, and its answer is lost.
+    AnswerLost,
+    /// The node never sees it, and nobody answers.
+    Lost,
+    /// The node never sees it, and this is the answer.
+    Answered(Answer),
+}
+
 /// Starts it, and gives its URL. `say` is asked for every call, by its method.
 pub(crate) fn start(say: impl Fn(&str) -> Answer + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -26,8 +39,35 @@ pub(crate) fn start(say: impl Fn(&str) -> Answer + Send + 'static) -> String {
     url
 }
 
+/// Starts one before a node, and gives its URL. `decide` is asked for every call, by its method.
+pub(crate) fn start_before(node: &str, decide: impl Fn(&str) -> Fate + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let node = node.trim_start_matches("http://").to_owned();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let call = read_call(&mut stream);
+            let method = call.get("method").unwrap().as_str().unwrap();
+            match decide(method) {
+                Fate::Passed => stream.get_mut().write_all(&forward(&node, &call)).unwrap(),
+                Fate::AnswerLost => drop(forward(&node, &call)),
+                Fate::Lost => {}
+                Fate::Answered(said) => respond(&mut stream, &call, said),
+            }
+        }
+    });
+    url
+}
+
 fn answer(stream: TcpStream, say: impl Fn(&str) -> Answer) {
     let mut stream = BufReader::new(stream);
+    let call = read_call(&mut stream);
+    let said = say(call.get("method").unwrap().as_str().unwrap());
+    respond(&mut stream, &call, said);
+}
+
+fn read_call(stream: &mut BufReader<TcpStream>) -> Value {
     let mut length = 0;
     let mut line = String::new();
     while stream.read_line(&mut line).unwrap() > 2 {
@@ -38,9 +78,26 @@ fn answer(stream: TcpStream, say: impl Fn(&str) -> Answer) {
     }
     let mut call = vec![0; length];
     stream.read_exact(&mut call).unwrap();
-    let call: Value = serde_json::from_slice(&call).unwrap();
-    let (id, method) = (call.get("id").unwrap(), call.get("method").unwrap());
-    let (head, member, value) = match say(method.as_str().unwrap()) {
+    serde_json::from_slice(&call).unwrap()
+}
+
+fn forward(node: &str, call: &Value) -> Vec<u8> {
+    let body = call.to_string();
+    let length = body.len();
+    let mut stream = TcpStream::connect(node).unwrap();
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: {node}\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).unwrap();
+    said
+}
+
+fn respond(stream: &mut BufReader<TcpStream>, call: &Value, said: Answer) {
+    let id = call.get("id").unwrap();
+    let (head, member, value) = match said {
         Answer::Result(value) => ("200 OK".to_owned(), "result", value),
         Answer::Error(code, message) => {
             ("200 OK".to_owned(), "error", json!({"code": code, "message": message}))

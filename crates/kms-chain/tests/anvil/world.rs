@@ -70,10 +70,15 @@ impl World {
 
     /// Another server over the same database, whose endpoint of the chain is gone.
     pub(crate) fn cut_off(&self) -> Transfers {
-        engine(&self.database, "http://127.0.0.1:1", &self.anvil, &self.keys)
+        self.through("http://127.0.0.1:1")
     }
 
-    /// The same, with another contact key: nobody else opens what it seals.
+    /// Another server over the same database, with its own way to the chain.
+    pub(crate) fn through(&self, url: &str) -> Transfers {
+        engine(&self.database, url, &self.anvil, &self.keys)
+    }
+
+    /// One that is cut off, with another contact key: nobody else opens what it seals.
     pub(crate) fn cut_off_with_another_key(&self) -> Transfers {
         let keys = Arc::new(ServerKeys::random());
         engine(&self.database, "http://127.0.0.1:1", &self.anvil, &keys)

@@ -1,0 +1,141 @@
+//! Answers that do not tell whether a transaction was taken: nothing new is signed, and the same
+//! bytes are sent until the chain itself says what became of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use kms_chain::Checked;
+use kms_types::wire::TransferState;
+use serde_json::json;
+
+use crate::stub::{Answer, Fate, start_before};
+use crate::world::{COIN, REPLACE, World, stranger};
+
+const SEND: &str = "eth_sendRawTransaction";
+
+/// Among them what nodes say of a repeat, of a nonce that is used, and of a fee that is too low.
+const UNCLEAR: [fn() -> Fate; 6] = [
+    || Fate::AnswerLost,
+    || Fate::Lost,
+    || Fate::Answered(Answer::Http("504 Gateway Timeout".to_owned())),
+    || Fate::Answered(Answer::Error(-32_000, "already known")),
+    || Fate::Answered(Answer::Error(-32_000, "nonce too low")),
+    || Fate::Answered(Answer::Error(-32_000, "replacement transaction underpriced")),
+];
+
+#[tokio::test]
+async fn the_first_step_is_sent_again_after_every_unclear_answer() {
+    for (number, unclear) in UNCLEAR.into_iter().enumerate() {
+        let world = World::new().await;
+        let ann = world.account(1, COIN).await;
+        let url = start_before(&world.anvil.url(), move |method| match method {
+            SEND => unclear(),
+            _ => Fate::Passed,
+        });
+        let quote = world.quote(&ann, stranger(), "0.1").await;
+        let signed = world.confirm_at(&world.through(&url), &ann, &quote).await.unwrap();
+        assert_eq!(signed.state, TransferState::Signed, "{number}");
+        // Confirming again signs nothing.
+        match world.check(&quote).await.unwrap() {
+            Checked::Done(done) => assert_eq!(done.tx_hash, signed.tx_hash),
+            Checked::Ready(ready) => panic!("{ready:?}"),
+        }
+
+        world.tick().await;
+        let sent = world.stored(&signed).await;
+        assert_eq!((sent.state, sent.tx_hash), (TransferState::Broadcast, signed.tx_hash));
+        world.mine(1);
+        world.tick().await;
+        let mined = world.stored(&signed).await;
+        assert_eq!((mined.state, mined.tx_hash), (TransferState::Mined, signed.tx_hash));
+        assert_eq!((world.sent(&ann), world.balance(quote.to.address)), (1, quote.value.0));
+    }
+}
+
+#[tokio::test]
+async fn a_higher_step_is_sent_again_after_every_unclear_answer() {
+    for (number, unclear) in UNCLEAR.into_iter().enumerate() {
+        let world = World::new().await;
+        let ann = world.account(1, COIN).await;
+        let url = start_before(&world.anvil.url(), move |method| match method {
+            SEND => unclear(),
+            _ => Fate::Passed,
+        });
+        let quote = world.quote(&ann, stranger(), "0.1").await;
+        let sent = world.confirm(&ann, &quote).await.unwrap();
+        world.pass(REPLACE);
+        world.through(&url).tick(world.now()).await.unwrap();
+        // Noted before it was sent; the next round sends the same bytes.
+        let raised = world.stored(&sent).await;
+        assert_ne!(raised.tx_hash, sent.tx_hash, "{number}");
+        world.tick().await;
+        assert_eq!(world.stored(&sent).await.tx_hash, raised.tx_hash);
+        assert!(world.transfers.chain().knows(raised.tx_hash.unwrap()).await.unwrap());
+        world.mine(1);
+        world.tick().await;
+        let mined = world.stored(&sent).await;
+        assert_eq!((mined.state, mined.tx_hash), (TransferState::Mined, raised.tx_hash));
+        assert_eq!((world.sent(&ann), world.balance(quote.to.address)), (1, quote.value.0));
+    }
+}
+
+#[tokio::test]
+async fn a_step_that_was_mined_while_its_answer_was_lost_is_found() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let url = start_before(&world.anvil.url(), |method| match method {
+        SEND => Fate::AnswerLost,
+        _ => Fate::Passed,
+    });
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    let signed = world.confirm_at(&world.through(&url), &ann, &quote).await.unwrap();
+    assert_eq!(signed.state, TransferState::Signed);
+    world.mine(1);
+    world.tick().await;
+    let mined = world.stored(&signed).await;
+    assert_eq!((mined.state, mined.tx_hash), (TransferState::Mined, signed.tx_hash));
+    assert_eq!(world.sent(&ann), 1);
+}
+
+#[tokio::test]
+async fn a_transaction_count_that_is_too_high_once_is_not_used() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let asked = AtomicU32::new(0);
+    let url = start_before(&world.anvil.url(), move |method| match method {
+        "eth_getTransactionCount" if asked.fetch_add(1, Ordering::SeqCst) == 0 => {
+            Fate::Answered(Answer::Result(json!("0x3e8")))
+        }
+        _ => Fate::Passed,
+    });
+    let view = world.through(&url).chain().view(ann.wallet.address).await.unwrap();
+    assert_eq!(view.nonce, 0);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_down_for_a_while_loses_nothing() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let up = Arc::new(AtomicBool::new(false));
+    let is_up = Arc::clone(&up);
+    let url = start_before(&world.anvil.url(), move |_| {
+        if is_up.load(Ordering::SeqCst) { Fate::Passed } else { Fate::Lost }
+    });
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    let server = world.through(&url);
+    let signed = world.confirm_at(&server, &ann, &quote).await.unwrap();
+    for _ in 0..3 {
+        world.pass(REPLACE);
+        assert_eq!(server.tick(world.now()).await.unwrap(), 0);
+    }
+    assert_eq!(world.state(&signed).await, TransferState::Signed);
+    up.store(true, Ordering::SeqCst);
+    world.pass(REPLACE);
+    server.tick(world.now()).await.unwrap();
+    // The first step: it did not wait at any fee, the endpoint was away.
+    let sent = world.stored(&signed).await;
+    assert_eq!((sent.state, sent.tx_hash), (TransferState::Broadcast, signed.tx_hash));
+    world.mine(1);
+    world.tick().await;
+    assert_eq!((world.state(&signed).await, world.sent(&ann)), (TransferState::Mined, 1));
+}
