@@ -132,3 +132,38 @@ async fn a_transfer_is_neither_lost_nor_doubled() {
         }
     }
 }
+
+#[actix_web::test]
+async fn a_transfer_that_was_about_to_rise_is_neither_lost_nor_doubled() {
+    for stores in [Stores::Embedded, Stores::Servers] {
+        for failpoint in ["transfer-before-raise", "transfer-after-raise"] {
+            let mut place = Place::new(stores);
+            place.replace_seconds = 0;
+            let database = place.migrated().await;
+            let token = place.token(&database, Scope::Bot).await;
+            let server = ServerProcess::start(&place, Some(failpoint), "info");
+            let client = server.client(&place, &token);
+            let ann = client.create_account(&create(1, "ann", "a")).await.unwrap();
+            client.create_account(&create(2, "bob", "b")).await.unwrap();
+            place.fund(&ann, 10 * COIN);
+            place.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
+            let quoted = client.quote(&quote(1, "@bob", "1")).await.unwrap();
+            // The watcher may be quicker than the answer.
+            let _ = client.confirm(quoted.id, &confirm(&quoted, "a")).await;
+            server.died();
+
+            place.replace_seconds = 3_600;
+            let test = TestServer::start(place).await;
+            let risen = test.client.transfer(quoted.id).await.unwrap().unwrap();
+            test.until_known(risen.tx_hash.as_deref().unwrap()).await;
+            test.place.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
+            let mined = test.until(quoted.id, TransferState::Mined).await;
+            assert_eq!(mined.tx_hash, risen.tx_hash, "{failpoint}");
+            let bob = test.client.balance(telegram(2)).await.unwrap();
+            assert_eq!(bob.wei, Wei(U256::from(COIN)), "{failpoint}");
+            let count = json!([ann.address.to_string(), "latest"]);
+            let count = test.place.anvil.rpc("eth_getTransactionCount", count).unwrap();
+            assert_eq!(count, json!("0x1"), "{failpoint}");
+        }
+    }
+}

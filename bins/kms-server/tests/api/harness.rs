@@ -213,6 +213,7 @@ impl Place {
             ("CHAIN__NAME".to_owned(), "Test".to_owned()),
             ("CHAIN__CONFIRMATIONS".to_owned(), "2".to_owned()),
             ("CHAIN__POLL_MILLISECONDS".to_owned(), "100".to_owned()),
+            ("CHAIN__REPLACE_SECONDS".to_owned(), self.replace_seconds.to_string()),
         ];
         for (name, key) in &self.server_keys {
             variables.push((format!("SERVER_KEYS__{}", name.to_uppercase()), key.clone()));
@@ -293,6 +294,18 @@ impl TestServer {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("the transfer never became {state:?}: {last:?}");
+    }
+
+    /// Waits until another step of the transfer was sent.
+    pub(crate) async fn until_raised(&self, before: &Transfer) -> Transfer {
+        for _ in 0..300 {
+            let transfer = self.client.transfer(before.id).await.unwrap().unwrap();
+            if transfer.tx_hash != before.tx_hash {
+                return transfer;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the transfer never rose: {before:?}");
     }
 
     /// Waits until the node has the transaction, in a block or not.

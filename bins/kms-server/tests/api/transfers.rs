@@ -20,6 +20,7 @@ on_both_stores!(
     a_repeated_quote_is_the_same_also_when_the_name_is_gone,
     a_dropped_transaction_is_sent_again,
     a_reorganisation_is_followed,
+    a_stuck_transfer_rises_without_a_password,
 );
 
 fn wei(amount: u128) -> Wei {
@@ -247,6 +248,54 @@ async fn a_reorganisation_is_followed(test: TestServer) {
     let second = test.until(quoted.id, TransferState::Mined).await;
     assert_eq!(second.tx_hash, first.tx_hash);
     assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, wei(COIN));
+}
+
+async fn a_stuck_transfer_rises_without_a_password(test: TestServer) {
+    let (ann, _) = test.ann_and_bob().await;
+    let rpc = |method: &str, params| test.place.anvil.rpc(method, params).unwrap();
+    rpc("evm_setAutomine", json!([false]));
+    let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
+    let sent = test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
+    let first = rpc("eth_getTransactionByHash", json!([sent.tx_hash]));
+    let cap = first["maxFeePerGas"].as_str().unwrap().trim_start_matches("0x").to_owned();
+    let over = format!("{:#x}", u128::from_str_radix(&cap, 16).unwrap() + 1);
+    for _ in 0..2 {
+        rpc("anvil_setNextBlockBaseFeePerGas", json!([over]));
+        rpc("anvil_mine", json!(["0x1"]));
+    }
+    rpc("anvil_setNextBlockBaseFeePerGas", json!([over]));
+    let raised = test.until_raised(&sent).await;
+    test.until_known(raised.tx_hash.as_deref().unwrap()).await;
+    assert_eq!(raised.max_fee, quoted.max_fee);
+    rpc("anvil_mine", json!(["0x1"]));
+    let mined = test.until(quoted.id, TransferState::Mined).await;
+    assert_ne!(mined.tx_hash, sent.tx_hash);
+    assert!(mined.fee.unwrap() <= quoted.max_fee);
+    let count = rpc("eth_getTransactionCount", json!([ann.address.to_string(), "latest"]));
+    assert_eq!(count, json!("0x1"));
+    assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, wei(COIN));
+}
+
+#[actix_web::test]
+async fn a_transfer_that_waits_at_its_highest_fee_is_told_once() {
+    let mut place = Place::new(Stores::Embedded);
+    place.replace_seconds = 0;
+    let test = TestServer::start(place).await;
+    let (ann, _) = test.ann_and_bob().await;
+    test.place.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
+    let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
+    test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
+    // Two accounts, signed, three steps, and that it waits.
+    let events = test.events(7).await.events;
+    assert_eq!(events.iter().filter(|event| event.account == ann.id).count(), 6);
+    let waits = test.client.transfer(quoted.id).await.unwrap().unwrap();
+    assert_eq!(waits.state, TransferState::Broadcast);
+    test.until_known(waits.tx_hash.as_deref().unwrap()).await;
+    test.place.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
+    let mined = test.until(quoted.id, TransferState::Mined).await;
+    assert_eq!(mined.tx_hash, waits.tx_hash);
+    // Mined, and that money came: nothing else was told meanwhile.
+    assert_eq!(test.events(9).await.events.len(), 9);
 }
 
 #[actix_web::test]

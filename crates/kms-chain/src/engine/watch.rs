@@ -3,8 +3,8 @@
 
 use futures::StreamExt;
 use futures::stream;
-use kms_core::SealError;
 use kms_core::ports::StoreError;
+use kms_core::{SealError, failpoint};
 use kms_types::Timestamp;
 use kms_types::wire::TransferState;
 
@@ -170,7 +170,8 @@ impl Transfers {
         now: Timestamp,
     ) -> Result<(), WatchError> {
         let (id, current) = (due.transfer.id, due.current());
-        let waited = current.sent_at.is_some_and(|at| at.plus(self.config.replace) <= now);
+        let waited = since(&due.transfer, current)
+            .is_some_and(|since| since.plus(self.config.replace) <= now);
         let raise = turn == Turn::Now && (waited || is_too_cheap(&due.transfer, current, head));
         let moving = due.transfer.state != TransferState::Mined;
         match due.next() {
@@ -196,7 +197,9 @@ impl Transfers {
         if !self.store.advance(id, Progress::Raised { step }, now).await? {
             return Ok(());
         }
+        failpoint::reach("transfer-before-raise");
         self.send_attempt(&due.transfer, next).await?;
+        failpoint::reach("transfer-after-raise");
         tracing::info!(transfer = %id, step, "the next step of the fee ladder was sent");
         if due.transfer.state == TransferState::Signed {
             self.store.advance(id, Progress::Broadcast, now).await?;
@@ -235,6 +238,12 @@ impl Due {
         let current = self.current().step;
         self.replacements.iter().find(|attempt| attempt.step > current)
     }
+}
+
+/// Since when it waits at this fee. A server that knew no ladders noted no time.
+fn since(transfer: &Transfer, attempt: &Attempt) -> Option<Timestamp> {
+    let taken = transfer.state == TransferState::Broadcast;
+    attempt.sent_at.or_else(|| taken.then_some(transfer.created_at))
 }
 
 /// Whether no block would take it now.
