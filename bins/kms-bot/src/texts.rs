@@ -300,6 +300,10 @@ pub(crate) fn transfer(transfer: &Transfer, network: &Network) -> String {
             let block = transfer.block.map(|block| format!("\nIn block {block}."));
             format!("✅ Paid {what}{}{fee}{hash}", block.unwrap_or_default())
         }
+        TransferState::Failed if transfer.block.is_none() => format!(
+            "❌ {what} was not paid: this wallet's key was used elsewhere, and that transaction \
+             took its place. The money is still yours."
+        ),
         TransferState::Failed => format!(
             "❌ The recipient's contract refused {what}. The money is still yours; the network \
              kept its fee.{fee}{hash}"

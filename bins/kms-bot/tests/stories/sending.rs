@@ -5,6 +5,7 @@ use std::time::Duration;
 use kms_sandbox::StageOptions;
 use kms_types::Wei;
 use kms_types::wire::TransferState;
+use serde_json::json;
 
 use crate::world::{ANNS, BOBS, Plays, World, assert_transcript, coins, transfer_of};
 
@@ -89,7 +90,7 @@ async fn what_can_not_be_paid_is_said_before_anything_is_asked() {
     let mut world = world().await;
     for (says, bot) in [
         ("/send @nobody 1", "has no wallet here"),
-        ("/send @bob 11", "1.000063 ETH short"),
+        ("/send @bob 11", "short, including the network fee"),
         ("/send @ann 1", "your own wallet"),
         ("/send @bob -1", "without a sign"),
         ("/send @bob 0", "more than zero"),
@@ -264,5 +265,27 @@ async fn money_from_outside_shows_in_the_balance_whose_buttons_stay() {
     world.bob.bot("Paid").await;
     world.ann.bot("from @bob").await;
     assert_transcript!("balance", world.bob);
+    world.stage.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_whose_place_another_transaction_took_is_told_as_not_paid() {
+    let mut world = world().await;
+    let from = world.account(&world.ann).await.address.to_string();
+    let rpc = |method: &str, params| world.stage.anvil.rpc(method, params).unwrap();
+    rpc("evm_setAutomine", json!([false]));
+    world.ann.confirms("/send @bob 0.5").await;
+    world.ann.says(ANNS);
+    world.ann.bot("Waiting for the network").await;
+    rpc("anvil_impersonateAccount", json!([from]));
+    let elsewhere = json!({
+        "from": from, "to": "0x00000000000000000000000000000000000000dd", "value": "0x1",
+        "nonce": "0x0", "gas": "0x5208",
+        "maxFeePerGas": "0x174876e800", "maxPriorityFeePerGas": "0x174876e800",
+    });
+    rpc("eth_sendTransaction", json!([elsewhere]));
+    rpc("anvil_mine", json!(["0x4"]));
+    world.ann.bot("was not paid: this wallet's key was used elsewhere").await;
+    assert_eq!(world.balance(&world.bob).await, Wei::default());
     world.stage.clear().await;
 }

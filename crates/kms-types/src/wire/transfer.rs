@@ -96,7 +96,8 @@ pub enum TransferState {
     Mined,
     /// So deep in the chain that it stays.
     Final,
-    /// In a block, but the recipient's contract refused it; the fee is gone.
+    /// In a block, but the recipient's contract refused it; the fee is gone. Without a block: a
+    /// transaction from elsewhere has its nonce, and it cost nothing.
     Failed,
     /// Given up by the sender before it was signed.
     Cancelled,
@@ -160,7 +161,8 @@ pub struct Transfer {
     pub fee: Option<Wei>,
     /// The chain it moves on (EIP-155).
     pub chain_id: u64,
-    /// The transaction's hash, `0x` and 64 hex digits, once it is signed.
+    /// The transaction's hash, `0x` and 64 hex digits, once it is signed. Until it is mined it may
+    /// change: the same payment is sent again with a higher fee when it waits too long.
     pub tx_hash: Option<String>,
     /// The block it is in.
     pub block: Option<u64>,
