@@ -55,7 +55,7 @@ pub async fn play() -> anyhow::Result<()> {
     for (says, hears) in [
         ("/send @bob 1,5", "without commas"),
         ("/send @nobody 0.5", "has no wallet here"),
-        ("/send @bob 11", "are missing"),
+        ("/send @bob 11", "short, including the network fee"),
         ("/send @bob 0.0000000000000000001", "decimals"),
         ("/send @ann 1", "your own wallet"),
     ] {
