@@ -415,7 +415,7 @@ mod tests {
             ("KMS_SERVER__LISTEN", "here", "listen"),
             ("KMS_SERVER__KMS_KEY__ID", "KMS", "kms_key.id"),
             ("KMS_SERVER__KMS_KEY__PROVIDER", "gcp", "aws-kms"),
-            ("KMS_SERVER__KMS_KEY__PROVIDER", "aws-kms", "path"),
+            ("KMS_SERVER__KMS_KEY__PROVIDER", "aws-kms", "public_key"),
             ("KMS_SERVER__KMS_KEY__KEY", "alias/kms", "key"),
             ("KMS_SERVER__SERVER_KEYS__PEPPER", "1:zz", "server_keys.pepper"),
             ("KMS_SERVER__PASSWORD__KDF", "md5", "password.kdf"),
