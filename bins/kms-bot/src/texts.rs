@@ -9,7 +9,7 @@ use kms_client::ClientError;
 use kms_types::wire::{
     Account, Balance, Direction, Network, Party, Transfer, TransferState, Warning,
 };
-use kms_types::{ErrorCode, EthAddress, Timestamp, Username, Wei};
+use kms_types::{ErrorCode, EthAddress, Timestamp, U256, Username, Wei};
 
 use crate::buttons::is_public;
 use crate::command::{Name, SendError};
@@ -93,6 +93,12 @@ pub(crate) fn name(chosen: &str) -> String {
 
 fn coins(wei: Wei, network: &Network) -> String {
     format!("{} {}", wei.to_coins(), esc(&network.symbol))
+}
+
+/// The same, rounded up to eight decimals: nobody reads eighteen.
+fn at_most(wei: Wei, network: &Network) -> String {
+    let unit = U256::from(10).pow(U256::from(10));
+    coins(Wei(wei.0.div_ceil(unit).saturating_mul(unit)), network)
 }
 
 fn date(at: Timestamp) -> String {
@@ -192,7 +198,7 @@ pub(crate) fn balance(balance: &Balance, network: &Network) -> String {
     let mut text =
         format!("💰 <b>{}</b>\nNetwork: {}", coins(balance.wei, network), esc(&network.name));
     if balance.pending != Wei::default() {
-        let _ = write!(text, "\nOn its way out: up to {}", coins(balance.pending, network));
+        let _ = write!(text, "\nOn its way out: up to {}", at_most(balance.pending, network));
     }
     text
 }
@@ -245,8 +251,8 @@ pub(crate) fn quote(transfer: &Transfer, network: &Network, display: Option<&str
     let _ = write!(
         text,
         "\nNetwork fee: at most {}\nTotal: at most <b>{}</b>\nNetwork: {}",
-        coins(transfer.max_fee, network),
-        coins(total, network),
+        at_most(transfer.max_fee, network),
+        at_most(total, network),
         esc(&network.name)
     );
     for warning in &transfer.warnings {
@@ -477,6 +483,21 @@ mod tests {
         assert_eq!(name("<b>Ann & \"Co\""), "&lt;b&gt;Ann &amp; &quot;Co&quot;");
         assert_eq!(name("Ann\u{202e}dlog\u{2066}\n\u{0}"), "Anndlog");
         assert_eq!(name(&"x".repeat(100)).len(), 40);
+    }
+
+    #[test]
+    fn what_is_taken_at_most_is_rounded_up() {
+        let network = Network {
+            name: "Test".to_owned(),
+            chain_id: 1,
+            symbol: "ETH".to_owned(),
+            explorer: None,
+        };
+        let told = |wei: u64| at_most(Wei(U256::from(wei)), &network);
+        assert_eq!(told(63_000_000_000_000), "0.000063 ETH");
+        assert_eq!(told(63_000_000_000_001), "0.00006301 ETH");
+        assert_eq!(told(1), "0.00000001 ETH");
+        assert_eq!(told(0), "0 ETH");
     }
 
     #[test]
