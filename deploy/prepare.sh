@@ -23,6 +23,8 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 825 \
 password=$(openssl rand -hex 24)
 printf '%s' "$password" > secrets/database-password
 printf 'postgres://kms:%s@postgres/kms' "$password" > secrets/server/database-url
+# PostgreSQL's image reads it as a user of its own; the folder around it stays closed.
+chmod 644 secrets/database-password
 cp secrets/server/tls.pem secrets/bot/server.pem
 printf '%s' "$token" > secrets/bot/telegram-token
 # The images run as this user.
