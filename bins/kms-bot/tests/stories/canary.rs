@@ -7,26 +7,29 @@ use kms_sandbox::{Stage, StageOptions};
 
 use crate::world::{Plays, World, coins, id};
 
+/// The program, configured for the sandbox.
+fn command(stage: &Stage, argument: &str) -> Command {
+    let settings = stage.bot_settings();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kms-bot"));
+    command
+        .arg(argument)
+        .env("KMS_BOT__TELEGRAM__TOKEN", settings.telegram.token.expose())
+        .env("KMS_BOT__TELEGRAM__API_URL", &settings.telegram.api_url)
+        .env("KMS_BOT__SERVER__URL", &settings.server.url)
+        .env("KMS_BOT__SERVER__TOKEN", settings.server.token.expose())
+        .env("KMS_BOT__SERVER__CA", settings.server.ca.unwrap())
+        .env("RUST_LOG", "trace")
+        .current_dir(stage.directory());
+    command
+}
+
 /// A bot in a process of its own, whose log a test may read.
 struct BotProcess(Child);
 
 impl BotProcess {
     fn start(stage: &Stage) -> Self {
-        let settings = stage.bot_settings();
-        let child = Command::new(env!("CARGO_BIN_EXE_kms-bot"))
-            .arg("serve")
-            .env("KMS_BOT__TELEGRAM__TOKEN", settings.telegram.token.expose())
-            .env("KMS_BOT__TELEGRAM__API_URL", &settings.telegram.api_url)
-            .env("KMS_BOT__SERVER__URL", &settings.server.url)
-            .env("KMS_BOT__SERVER__TOKEN", settings.server.token.expose())
-            .env("KMS_BOT__SERVER__CA", settings.server.ca.unwrap())
-            .env("RUST_LOG", "trace")
-            .current_dir(stage.directory())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Self(child)
+        let mut command = command(stage, "serve");
+        Self(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
     /// Asks it to stop, as a container would be, and gives what it wrote.
@@ -109,4 +112,24 @@ async fn passwords_are_neither_logged_nor_left_in_a_chat() {
         assert!(!log.contains(secret), "the log has a token");
     }
     world.stage.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_config_tries_both_connections_and_shows_no_secret() {
+    let options = StageOptions { bot: false, ..StageOptions::default() };
+    let mut stage = Stage::set(options).await.unwrap();
+    let run = |stage: &Stage| {
+        let output = command(stage, "check-config").output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (good, said) = run(&stage);
+    assert!(good && said.contains("ok      telegram: @wallet_kms_bot"), "{said}");
+    assert!(said.contains("ok      server: Sandbox (chain 31337)"), "{said}");
+    for secret in [stage.sim.token(), &stage.token] {
+        assert!(!said.contains(secret));
+    }
+    stage.stop_server().await;
+    let (good, said) = run(&stage);
+    assert!(!good && said.contains("failed  server"), "{said}");
+    stage.clear().await;
 }
