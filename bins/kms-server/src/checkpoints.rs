@@ -107,7 +107,10 @@ fn open(path: &Path) -> std::io::Result<File> {
 }
 
 fn append(path: &Path, checkpoint: &Checkpoint) -> std::io::Result<()> {
+    // After a line that was cut by a crash this one still stands alone.
+    let whole = std::fs::read(path)?.last().is_none_or(|last| *last == b'\n');
+    let line = format!("{}{checkpoint}\n", if whole { "" } else { "\n" });
     let mut file = open(path)?;
-    file.write_all(format!("{checkpoint}\n").as_bytes())?;
+    file.write_all(line.as_bytes())?;
     file.sync_all()
 }

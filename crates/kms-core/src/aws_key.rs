@@ -12,6 +12,7 @@ use aws_sdk_kms::Client;
 use aws_sdk_kms::config::SharedHttpClient;
 use aws_sdk_kms::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::decrypt::DecryptError;
+use aws_sdk_kms::operation::get_public_key::GetPublicKeyError;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{EncryptionAlgorithmSpec, KeyUsageType};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -45,7 +46,7 @@ pub enum AwsKeyError {
     #[error("expected the PEM of an RSA public key of 3072 or 4096 bits")]
     PublicKey,
     /// AWS has another key under this name, or one that is not for OAEP.
-    #[error("AWS KMS has another public key for {0} than the configured one, or not one for OAEP")]
+    #[error("AWS KMS has no such key as {0}, or another public key for it, or not one for OAEP")]
     OtherKey(String),
     /// AWS does not answer, or refuses.
     #[error("AWS KMS does not give the public key: {0}")]
@@ -79,7 +80,12 @@ impl AwsMasterKey {
     /// When it is another, when AWS does not answer, and when it refuses.
     pub async fn check(&self) -> Result<(), AwsKeyError> {
         let answer = self.client.get_public_key().key_id(&self.key).send().await;
-        let answer = answer.map_err(|error| AwsKeyError::Unavailable(why(&error)))?;
+        let answer = answer.map_err(|error| match error.as_service_error() {
+            Some(GetPublicKeyError::NotFoundException(_)) => {
+                AwsKeyError::OtherKey(self.key.clone())
+            }
+            _ => AwsKeyError::Unavailable(why(&error)),
+        })?;
         let der = answer.public_key().map(AsRef::as_ref).unwrap_or_default();
         let same = PublicKey::from_public_key_der(der).is_ok_and(|found| found == self.public);
         let for_oaep = answer.key_usage() == Some(&KeyUsageType::EncryptDecrypt)

@@ -201,9 +201,20 @@ impl Database {
     /// When the database does not answer, or a step fails.
     pub async fn migrate(&self) -> Result<(), ConnectError> {
         let migrations = self.migrations();
-        self.blocking(move |connection| match connection.run_pending_migrations(migrations) {
-            Ok(_steps) => Ok(Ok(())),
-            Err(error) => Ok(Err(ConnectError::Migrate(error))),
+        self.blocking(move |connection| {
+            #[cfg(feature = "postgres")]
+            if matches!(connection, AnyConnection::Postgres(_)) {
+                // An index on a large table takes its time; a lock that is not to be had does not.
+                diesel::sql_query("set statement_timeout = 0").execute(connection)?;
+                diesel::sql_query("set lock_timeout = '10s'").execute(connection)?;
+            }
+            let run = connection.run_pending_migrations(migrations).map(drop);
+            #[cfg(feature = "postgres")]
+            if matches!(connection, AnyConnection::Postgres(_)) {
+                diesel::sql_query("set statement_timeout = '10s'").execute(connection)?;
+                diesel::sql_query("set lock_timeout = 0").execute(connection)?;
+            }
+            Ok(run.map_err(ConnectError::Migrate))
         })
         .await?
     }
@@ -333,7 +344,12 @@ impl CustomizeConnection<AnyConnection, diesel::r2d2::Error> for Prepare {
     fn on_acquire(&self, connection: &mut AnyConnection) -> Result<(), diesel::r2d2::Error> {
         let settings = match connection {
             #[cfg(feature = "postgres")]
-            AnyConnection::Postgres(_) => ["set statement_timeout = '10s'"].as_slice(),
+            AnyConnection::Postgres(_) => [
+                "set statement_timeout = '10s'",
+                // A server that died in a transaction must not hold everybody's lock.
+                "set idle_in_transaction_session_timeout = '5s'",
+            ]
+            .as_slice(),
             #[cfg(feature = "sqlite")]
             AnyConnection::Sqlite(_) => [
                 "pragma busy_timeout = 5000",

@@ -28,6 +28,9 @@ pub(super) enum AuditCommand {
         /// while they were being replaced.
         #[arg(long, value_name = "SEQ", default_value_t = 0)]
         unchained_until: i64,
+        /// Is content without a checkpoint; then rows that were cut from the end are not missed.
+        #[arg(long)]
+        without_checkpoints: bool,
     },
     /// Writes all rows to standard output, one JSON object a line.
     Export,
@@ -41,13 +44,19 @@ pub(super) enum AuditCommand {
 
 pub(super) async fn run(settings: Settings, command: AuditCommand) -> anyhow::Result<()> {
     match command {
-        AuditCommand::Verify { unchained_until } => verify(settings, unchained_until).await,
+        AuditCommand::Verify { unchained_until, without_checkpoints } => {
+            verify(settings, unchained_until, without_checkpoints).await
+        }
         AuditCommand::Export => export(&connect(settings).await?).await,
         AuditCommand::Show { account } => show(&connect(settings).await?, account).await,
     }
 }
 
-async fn verify(settings: Settings, unchained_until: i64) -> anyhow::Result<()> {
+async fn verify(
+    settings: Settings,
+    unchained_until: i64,
+    without_checkpoints: bool,
+) -> anyhow::Result<()> {
     let mut read = Read::default();
     let keys = &settings.server_keys.audit;
     if let Some(path) = &settings.audit.checkpoint_path {
@@ -79,6 +88,9 @@ async fn verify(settings: Settings, unchained_until: i64) -> anyhow::Result<()> 
     }
     if let Some(bad) = read.bad.first() {
         bail!("{bad}");
+    }
+    if verified.checkpoint.is_none() && !without_checkpoints {
+        bail!("there is no checkpoint to compare with; --without-checkpoints is content with that");
     }
     say("the audit is whole");
     Ok(())

@@ -118,7 +118,7 @@ async fn a_server_starts_without_aws_but_not_with_another_key() {
         .output()
         .unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && said.contains("another public key"), "{said}");
+    assert!(!output.status.success() && said.contains("or another public key for it"), "{said}");
     aws.stop().await;
     let (server, client) = start(&place).await;
     client.create_account(&create(1, "ann", "first")).await.unwrap();

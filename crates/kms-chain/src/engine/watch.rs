@@ -83,10 +83,10 @@ impl Transfers {
 
     async fn look_after(&self, due: Due, head: Head, now: Timestamp) -> Result<(), WatchError> {
         let id = due.transfer.id;
-        if let Some((tx_hash, receipt)) = self.find(&due).await? {
-            if let Some(progress) = self.step(&due.transfer, tx_hash, &receipt, head) {
-                self.store.advance(id, progress, now).await?;
-            }
+        let mined = due.transfer.tx_hash.filter(|_| due.transfer.state == TransferState::Mined);
+        let sent = due.sent().map(|attempt| attempt.tx_hash).filter(|hash| Some(*hash) != mined);
+        // Of a mined transfer that one is asked for first, and nothing else once it is found.
+        if self.settle(&due, mined.into_iter().chain(sent), head, now).await? {
             return Ok(());
         }
         if is_gone(&due.transfer, head) {
@@ -98,22 +98,32 @@ impl Transfers {
                 self.store.advance(id, Progress::NonceTaken, now).await?;
                 Ok(())
             }
-            Turn::Over => Ok(()),
+            Turn::Over => {
+                // A step may have been sent without a note of it, by a server that is gone.
+                let all = due.attempts().map(|attempt| attempt.tx_hash);
+                self.settle(&due, all, head, now).await.map(drop)
+            }
             turn => self.push(&due, turn, head, now).await,
         }
     }
 
-    /// The attempt that a block has. Of a mined transfer that one is asked for first, and nothing
-    /// else once it is found.
-    async fn find(&self, due: &Due) -> Result<Option<([u8; 32], Receipt)>, ChainError> {
-        let mined = due.transfer.tx_hash.filter(|_| due.transfer.state == TransferState::Mined);
-        let others = due.sent().map(|attempt| attempt.tx_hash);
-        for hash in mined.into_iter().chain(others.filter(|hash| Some(*hash) != mined)) {
+    /// Looks for a block that has one of these, and records what its receipt means.
+    async fn settle(
+        &self,
+        due: &Due,
+        hashes: impl Iterator<Item = [u8; 32]>,
+        head: Head,
+        now: Timestamp,
+    ) -> Result<bool, WatchError> {
+        for hash in hashes {
             if let Some(receipt) = self.chain.receipt(hash).await? {
-                return Ok(Some((hash, receipt)));
+                if let Some(progress) = self.step(&due.transfer, hash, &receipt, head) {
+                    self.store.advance(due.transfer.id, progress, now).await?;
+                }
+                return Ok(true);
             }
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// What a receipt means for the transfer.
@@ -182,7 +192,14 @@ impl Transfers {
             _ => {}
         }
         if !self.chain.knows(current.tx_hash).await? {
-            self.send_attempt(&due.transfer, current).await?;
+            let sent = self.send_attempt(&due.transfer, current).await;
+            // Noted as sent although the node refuses it: it may be too cheap for this node, and
+            // then the next step comes in time.
+            let refused = matches!(sent, Err(WatchError::Chain(ChainError::Refused { .. })));
+            if refused && due.transfer.state == TransferState::Signed {
+                self.store.advance(id, Progress::Broadcast, now).await?;
+            }
+            sent?;
             tracing::info!(transfer = %id, "the same bytes were sent again");
         }
         if due.transfer.state == TransferState::Signed {

@@ -55,7 +55,12 @@ pub(super) fn advance(
             diesel::update(row).set(in_block(tx_hash, block, fee)).execute(connection)?;
             fail(connection, &key, TransferFailure::Reverted)?;
         }
-        Progress::NonceTaken => fail(connection, &key, TransferFailure::NonceTaken)?,
+        Progress::NonceTaken => {
+            fail(connection, &key, TransferFailure::NonceTaken)?;
+            // Given back: if the chain calls it free all the same, the next transfer takes it, and
+            // no block can have both.
+            diesel::update(row).set(transfers::nonce.eq(None::<i64>)).execute(connection)?;
+        }
         Progress::Reorged => {
             diesel::update(row)
                 .set((transfers::block.eq(None::<i64>), transfers::fee.eq(None::<String>)))
