@@ -31,6 +31,14 @@ pub enum Action {
     ChangePassword,
     /// An SCK is unwrapped by the KMS key.
     Recover,
+    /// An SCK is unwrapped by an older KMS key and wrapped under the active one.
+    Rewrap,
+    /// An SCK is unwrapped to see that it can be.
+    Verify,
+    /// An account is stopped.
+    Freeze,
+    /// A stopped account may go on.
+    Unfreeze,
 }
 
 impl Action {
@@ -42,6 +50,10 @@ impl Action {
             Self::Send(_) => "send",
             Self::ChangePassword => "change_password",
             Self::Recover => "recover",
+            Self::Rewrap => "rewrap",
+            Self::Verify => "verify",
+            Self::Freeze => "freeze",
+            Self::Unfreeze => "unfreeze",
         }
     }
 
@@ -51,6 +63,7 @@ impl Action {
         match self {
             Self::Send(transfer) => Some(transfer.to_string()),
             Self::Create | Self::ChangePassword | Self::Recover => None,
+            Self::Rewrap | Self::Verify | Self::Freeze | Self::Unfreeze => None,
         }
     }
 }

@@ -7,8 +7,10 @@
 mod error;
 mod journal;
 mod seals;
+mod upkeep;
 
 pub use self::error::CustodyError;
+pub use self::upkeep::Rewrapped;
 
 use std::future::Future;
 use std::sync::Arc;

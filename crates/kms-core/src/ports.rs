@@ -2,6 +2,7 @@
 //! transaction, so that no caller composes half of one.
 
 use async_trait::async_trait;
+use kms_types::wire::AccountState;
 use kms_types::{AccountId, AccountRef, RecoveryId, SckId, Timestamp};
 
 use crate::account::{Account, NewAccount, Recovery, WalletSwap};
@@ -68,6 +69,9 @@ pub trait AccountStore: Send + Sync {
     /// not the one to be replaced.
     async fn swap_wallet(&self, swap: WalletSwap) -> Result<bool, StoreError>;
 
+    /// Sets whether the account may act, or `false` if there is no such account.
+    async fn set_state(&self, account: AccountId, state: AccountState) -> Result<bool, StoreError>;
+
     /// A completed recovery.
     async fn recovery(&self, id: RecoveryId) -> Result<Option<Recovery>, StoreError>;
 }
@@ -88,8 +92,12 @@ pub struct WrappedSck {
 /// The key database: wrapped SCKs and nothing else.
 #[async_trait]
 pub trait SckStore: Send + Sync {
-    /// Writes it, so that a majority of replicas keeps it. An id is written once.
+    /// Writes it, so that a majority of replicas keeps it. An id is put once.
     async fn put_sck(&self, sck: WrappedSck) -> Result<(), StoreError>;
+
+    /// Writes `new` in the place of `old`, in one write that a majority of replicas keeps; or
+    /// nothing and `false` if what stands there is not `old`. Both have one id.
+    async fn replace_sck(&self, old: &WrappedSck, new: WrappedSck) -> Result<bool, StoreError>;
 
     /// Reads it.
     async fn sck(&self, id: SckId) -> Result<Option<WrappedSck>, StoreError>;

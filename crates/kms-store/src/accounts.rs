@@ -310,6 +310,33 @@ impl AccountStore for Database {
         .await
     }
 
+    async fn set_state(&self, account: AccountId, state: AccountState) -> Result<bool, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            connection.transaction(|connection| {
+                let row = || accounts::table.find(account.to_string());
+                // A write, though of nothing, so that no other process writes in between.
+                diesel::update(row())
+                    .set(accounts::state.eq(accounts::state))
+                    .execute(connection)?;
+                let Some(found) = find(connection, account.into(), &keys)? else {
+                    return Ok(false);
+                };
+                let found = Account { state, ..found };
+                let mac = with_mac_fields(&found, |fields| keys.row.mac(fields));
+                let changed = diesel::update(row())
+                    .set((
+                        accounts::state.eq(state_text(state)),
+                        accounts::mac_key.eq(i32::from(mac.key.as_u8())),
+                        accounts::mac.eq(mac.tag.to_vec()),
+                    ))
+                    .execute(connection)?;
+                Ok(changed == 1)
+            })
+        })
+        .await
+    }
+
     async fn recovery(&self, id: RecoveryId) -> Result<Option<Recovery>, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
@@ -339,7 +366,39 @@ impl AccountStore for Database {
     }
 }
 
+/// An account among others, which may be one that can not be read.
+#[derive(Debug)]
+pub struct ListedAccount {
+    /// Its id, as the row says it.
+    pub id: String,
+    /// What the row holds, or what is wrong with it.
+    pub account: Result<Account, StoreError>,
+}
+
 impl Database {
+    /// Accounts whose ids come after this one, or the first ones after the empty text. A row that
+    /// can not be read keeps nobody from reading the others.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn accounts_after(
+        &self,
+        id: &str,
+        limit: u32,
+    ) -> Result<Vec<ListedAccount>, StoreError> {
+        let (keys, after) = (self.keys.clone(), id.to_owned());
+        self.blocking(move |connection| {
+            let page = format!("{SELECT} where a.id > $1 order by a.id limit $2");
+            let rows: Vec<Row> = diesel::sql_query(page)
+                .bind::<Text, _>(after)
+                .bind::<BigInt, _>(i64::from(limit))
+                .load(connection)?;
+            let list = |row: Row| ListedAccount { id: row.id.clone(), account: row.parse(&keys) };
+            Ok(rows.into_iter().map(list).collect())
+        })
+        .await
+    }
+
     /// The account whose wallet has this address.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ mod tokens;
 #[cfg(feature = "transfers")]
 mod transfers;
 
+pub use accounts::ListedAccount;
 pub use audit::{AuditError, AuditRow};
 pub use database::{ConnectError, Database};
 pub use events::{StoredEvent, StoredEventKind, StoredEvents};

@@ -31,6 +31,17 @@ struct Document {
     bytes: Binary,
 }
 
+impl From<WrappedSck> for Document {
+    fn from(sck: WrappedSck) -> Self {
+        Self {
+            id: sck.id.to_string(),
+            account: sck.account.to_string(),
+            master_key: sck.master_key.to_string(),
+            bytes: Binary { subtype: BinarySubtype::Generic, bytes: sck.bytes },
+        }
+    }
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct CheckpointDocument {
     sequence: i64,
@@ -127,13 +138,16 @@ fn unavailable(source: impl std::error::Error + Send + Sync + 'static) -> StoreE
 #[async_trait]
 impl SckStore for MongoScks {
     async fn put_sck(&self, sck: WrappedSck) -> Result<(), StoreError> {
-        let document = Document {
-            id: sck.id.to_string(),
-            account: sck.account.to_string(),
-            master_key: sck.master_key.to_string(),
-            bytes: Binary { subtype: BinarySubtype::Generic, bytes: sck.bytes },
-        };
+        let document = Document::from(sck);
         within(self.scks.insert_one(&document).into_future()).await.map(drop)
+    }
+
+    async fn replace_sck(&self, old: &WrappedSck, new: WrappedSck) -> Result<bool, StoreError> {
+        let (old, new) = (Document::from(old.clone()), Document::from(new));
+        // No two wrappings have the same bytes.
+        let stands = doc! { "_id": old.id, "master_key": old.master_key, "bytes": old.bytes };
+        let replaced = within(self.scks.replace_one(stands, &new).into_future()).await?;
+        Ok(replaced.matched_count == 1)
     }
 
     async fn sck(&self, id: SckId) -> Result<Option<WrappedSck>, StoreError> {

@@ -137,6 +137,25 @@ impl SckStore for SqliteScks {
         .await
     }
 
+    async fn replace_sck(&self, old: &WrappedSck, new: WrappedSck) -> Result<bool, StoreError> {
+        let old = old.clone();
+        self.blocking(move |connection| {
+            // No two wrappings have the same bytes.
+            let stands = wrapped_scks::table
+                .filter(wrapped_scks::id.eq(old.id.to_string()))
+                .filter(wrapped_scks::master_key.eq(old.master_key.to_string()))
+                .filter(wrapped_scks::bytes.eq(old.bytes));
+            let replaced = diesel::update(stands)
+                .set((
+                    wrapped_scks::master_key.eq(new.master_key.to_string()),
+                    wrapped_scks::bytes.eq(new.bytes),
+                ))
+                .execute(connection)?;
+            Ok(replaced == 1)
+        })
+        .await
+    }
+
     async fn sck(&self, id: SckId) -> Result<Option<WrappedSck>, StoreError> {
         let key = id.to_string();
         let find = key.clone();

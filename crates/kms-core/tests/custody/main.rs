@@ -5,4 +5,5 @@
 mod attacks;
 mod second_implementation;
 mod stories;
+mod upkeep;
 mod world;

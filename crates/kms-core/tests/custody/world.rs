@@ -8,10 +8,11 @@ use kms_core::audit::{AuditRecord, Caller};
 use kms_core::ports::{AccountStore, AuditLog, SckStore, StoreError, WrappedSck};
 use kms_core::{
     CreateWallet, Created, Custody, CustodyError, KdfParams, KdfPool, KeyRing, LocalMasterKey,
-    Ports, ServerKeys,
+    MasterKey, Ports, ServerKeys,
 };
 use kms_store::{Database, SqliteScks};
-use kms_types::{AccountRef, PasswordHash, RecoveryId, SckId, Timestamp};
+use kms_types::wire::AccountState;
+use kms_types::{AccountId, AccountRef, PasswordHash, RecoveryId, SckId, Timestamp};
 use tokio::sync::Mutex;
 
 pub(crate) const PEM: &str = include_str!("../../vectors/test-kms-key.txt");
@@ -23,6 +24,8 @@ pub(crate) struct World {
     pub(crate) database: Database,
     pub(crate) scks: SqliteScks,
     pub(crate) forger: Arc<Forger>,
+    ports: Ports,
+    keys: Arc<ServerKeys>,
 }
 
 /// Stands before the stores, and answers with what a writer to them would have put there.
@@ -51,6 +54,10 @@ impl AccountStore for Forger {
         self.database.swap_wallet(swap).await
     }
 
+    async fn set_state(&self, account: AccountId, state: AccountState) -> Result<bool, StoreError> {
+        self.database.set_state(account, state).await
+    }
+
     async fn recovery(&self, id: RecoveryId) -> Result<Option<Recovery>, StoreError> {
         self.database.recovery(id).await
     }
@@ -60,6 +67,10 @@ impl AccountStore for Forger {
 impl SckStore for Forger {
     async fn put_sck(&self, sck: WrappedSck) -> Result<(), StoreError> {
         self.scks.put_sck(sck).await
+    }
+
+    async fn replace_sck(&self, old: &WrappedSck, new: WrappedSck) -> Result<bool, StoreError> {
+        self.scks.replace_sck(old, new).await
     }
 
     async fn sck(&self, id: SckId) -> Result<Option<WrappedSck>, StoreError> {
@@ -114,11 +125,16 @@ impl World {
             audit: forger.clone(),
             gate: Arc::new(database.clone()),
         };
-        let id = "kms-test".parse().unwrap();
-        let key = LocalMasterKey::from_pem(id, PEM, PASSPHRASE).unwrap();
-        let ring = KeyRing::new(Arc::new(key), []).unwrap();
-        let custody = Arc::new(Custody::new(ports, ring, keys, pool, kdf));
-        Self { custody, database, scks, forger }
+        let ring = KeyRing::new(master_key("kms-test"), []).unwrap();
+        let custody = Custody::new(ports.clone(), ring, Arc::clone(&keys), pool, kdf);
+        Self { custody: Arc::new(custody), database, scks, forger, ports, keys }
+    }
+
+    /// Custody over the same stores after a newer KMS key became the active one.
+    pub(crate) fn rotated(&self, kdf: KdfParams) -> Custody {
+        let ring = KeyRing::new(master_key("kms-newer"), [master_key("kms-test")]).unwrap();
+        let pool = KdfPool::new(2.try_into().unwrap(), 64);
+        Custody::new(self.ports.clone(), ring, Arc::clone(&self.keys), pool, kdf)
     }
 
     pub(crate) async fn create(&self, id: i64, words: &str) -> Result<Created, CustodyError> {
@@ -141,6 +157,10 @@ impl World {
         let rows = self.database.audit_after(0, 1_000).await.unwrap();
         rows.into_iter().map(|row| (row.phase, row.outcome.unwrap_or_default())).collect()
     }
+}
+
+fn master_key(id: &str) -> Arc<dyn MasterKey> {
+    Arc::new(LocalMasterKey::from_pem(id.parse().unwrap(), PEM, PASSPHRASE).unwrap())
 }
 
 pub(crate) fn caller() -> Caller {

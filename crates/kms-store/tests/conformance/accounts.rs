@@ -2,12 +2,15 @@
 
 use kms_core::account::{NewAccount, Recovery, SeenName, SwapReason, WalletSwap};
 use kms_core::ports::{AccountStore, Attempt, PasswordGate, StoreError};
-use kms_types::{AccountRef, EventCursor, RecoveryId, Timestamp};
+use kms_types::wire::AccountState;
+use kms_types::{AccountId, AccountRef, EventCursor, RecoveryId, Timestamp};
 
 use crate::fixtures::{Subject, account, events, insert, on_every_database, open};
 
 on_every_database!(
     accounts_come_back_as_they_went,
+    accounts_are_listed_past_one_that_was_changed,
+    a_state_is_set_and_vouched_for,
     one_telegram_user_has_one_account,
     a_wallet_is_swapped_from_the_version_that_was_read,
     a_recovery_forgets_attempts_with_the_old_password,
@@ -25,6 +28,39 @@ async fn accounts_come_back_as_they_went(subject: Subject) {
     assert_eq!(found.unwrap(), ann);
     let nobody = AccountRef::Telegram(2.try_into().unwrap());
     assert_eq!(database.account(nobody).await.unwrap(), None);
+}
+
+async fn accounts_are_listed_past_one_that_was_changed(subject: Subject) {
+    let database = &subject.database;
+    let mut made = Vec::new();
+    for id in 1..=3 {
+        made.push(insert(database, id, &format!("name{id}")).await);
+    }
+    made.sort_by_key(|account| account.id.to_string());
+    let first = database.accounts_after("", 2).await.unwrap();
+    let second = database.accounts_after(&first[1].id, 2).await.unwrap();
+    let listed: Vec<_> =
+        first.into_iter().chain(second).map(|listed| listed.account.unwrap()).collect();
+    assert_eq!(listed, made);
+    assert!(database.accounts_after(&made[2].id.to_string(), 2).await.unwrap().is_empty());
+    if subject.url.ends_with(":memory:") {
+        return;
+    }
+    subject.tamper(&format!("update accounts set telegram_id = 9 where id = '{}'", made[1].id));
+    let all = database.accounts_after("", 9).await.unwrap();
+    let sound: Vec<_> = all.iter().map(|listed| listed.account.is_ok()).collect();
+    assert_eq!(sound, [true, false, true]);
+    assert_eq!(all[1].id, made[1].id.to_string());
+}
+
+async fn a_state_is_set_and_vouched_for(subject: Subject) {
+    let database = &subject.database;
+    let ann = insert(database, 1, "ann").await;
+    for state in [AccountState::Frozen, AccountState::Active, AccountState::Frozen] {
+        assert!(database.set_state(ann.id, state).await.unwrap());
+        assert_eq!(database.account(ann.id.into()).await.unwrap().unwrap().state, state);
+    }
+    assert!(!database.set_state(AccountId::random(), AccountState::Active).await.unwrap());
 }
 
 async fn one_telegram_user_has_one_account(subject: Subject) {

@@ -20,7 +20,18 @@ async fn keeps_what_it_was_given(store: &dyn SckStore) {
     assert_eq!(store.sck(SckId::random()).await.unwrap(), None);
     // An id is written once.
     assert!(store.put_sck(sck(one.id)).await.is_err());
-    assert_eq!(store.sck(one.id).await.unwrap(), Some(one));
+    assert_eq!(store.sck(one.id).await.unwrap(), Some(one.clone()));
+    // It is replaced by who read what stands there, and by the first of two.
+    let new = |byte: u8| WrappedSck {
+        master_key: "kms-2".parse().unwrap(),
+        bytes: vec![byte; 3],
+        ..one.clone()
+    };
+    let stale = WrappedSck { bytes: vec![7], ..one.clone() };
+    assert!(!store.replace_sck(&stale, new(8)).await.unwrap());
+    assert!(store.replace_sck(&one, new(9)).await.unwrap());
+    assert!(!store.replace_sck(&one, new(10)).await.unwrap());
+    assert_eq!(store.sck(one.id).await.unwrap(), Some(new(9)));
 }
 
 #[tokio::test]
