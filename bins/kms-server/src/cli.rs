@@ -1,6 +1,9 @@
 //! The commands of `kms-server`.
 
+mod account;
 mod audit;
+mod keys;
+mod vault;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,14 +12,12 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 use kms_chain::Chain;
-use kms_core::MasterKeyId;
 use kms_store::{Database, Scope, Token};
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
 use crate::clock;
 use crate::config::{DatabaseSettings, Settings};
-use crate::keys;
 use crate::server::{self, Server};
 use crate::telemetry;
 use crate::token::BearerToken;
@@ -45,7 +46,10 @@ enum Command {
     Token(TokenCommand),
     /// The KMS key and the server's own keys.
     #[command(subcommand)]
-    Keys(KeysCommand),
+    Keys(keys::KeysCommand),
+    /// One account.
+    #[command(subcommand)]
+    Account(account::AccountCommand),
     /// The record of every use of a key.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -73,22 +77,6 @@ enum TokenCommand {
     },
 }
 
-#[derive(Debug, Subcommand)]
-enum KeysCommand {
-    /// Makes a directory with a KMS key and the server's four keys, and shows what to configure.
-    New {
-        /// The directory; must not exist.
-        #[arg(long, default_value = "keys")]
-        directory: PathBuf,
-        /// The KMS key's id.
-        #[arg(long, default_value = "kms-1")]
-        id: MasterKeyId,
-        /// The size of the KMS key: 3072 or 4096.
-        #[arg(long, default_value_t = 4096)]
-        bits: u32,
-    },
-}
-
 /// Runs a command.
 ///
 /// # Errors
@@ -96,10 +84,8 @@ enum KeysCommand {
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     // Before any secret is read.
     kms_config::turn_core_dumps_off().context("core dumps can not be turned off")?;
-    if let Command::Keys(KeysCommand::New { directory, id, bits }) = cli.command {
-        keys::create(&directory, id.clone(), bits)?;
-        say(&keys::configuration(&directory, &id));
-        return Ok(());
+    if let Command::Keys(keys::KeysCommand::New { directory, id, bits }) = cli.command {
+        return keys::new(&directory, &id, bits);
     }
     let settings = Settings::load(cli.config.as_deref())?;
     match cli.command {
@@ -108,7 +94,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::CheckConfig => check_config(settings).await,
         Command::Token(command) => token(settings, command).await,
         Command::Audit(command) => audit::run(settings, command).await,
-        Command::Keys(_) => Ok(()),
+        Command::Keys(command) => keys::run(settings, command).await,
+        Command::Account(command) => account::run(settings, command).await,
     }
 }
 

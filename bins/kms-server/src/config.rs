@@ -108,6 +108,17 @@ pub enum KmsKeyProvider {
     },
 }
 
+impl KmsKeyProvider {
+    /// What the configuration calls it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Local { .. } => "local",
+            #[cfg(feature = "aws-kms")]
+            Self::Aws { .. } => "aws-kms",
+        }
+    }
+}
+
 /// The chain that money moves on.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -193,7 +193,8 @@ async fn build(
     })
 }
 
-fn custody(
+/// Custody over these stores.
+pub(crate) fn custody(
     database: &Database,
     key_database: &KeyDatabase,
     ring: KeyRing,

@@ -16,6 +16,7 @@ mod commands;
 mod crash;
 mod events;
 mod harness;
+mod keys;
 mod outages;
 mod process;
 mod slow;

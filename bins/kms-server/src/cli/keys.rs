@@ -1,0 +1,185 @@
+//! `kms-server keys`: make, list, rewrap, verify and retire KMS keys.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use clap::Subcommand;
+use kms_core::ports::StoreError;
+use kms_core::{CustodyError, MasterKeyId, Rewrapped};
+
+use super::say;
+use super::vault::{Held, Vault, operator};
+use crate::clock;
+use crate::config::Settings;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeysCommand {
+    /// Makes a directory with a KMS key and the server's four keys, and shows what to configure.
+    New {
+        /// The directory; must not exist.
+        #[arg(long, default_value = "keys")]
+        directory: PathBuf,
+        /// The KMS key's id.
+        #[arg(long, default_value = "kms-1")]
+        id: MasterKeyId,
+        /// The size of the KMS key: 3072 or 4096.
+        #[arg(long, default_value_t = 4096)]
+        bits: u32,
+    },
+    /// Lists the KMS keys: id, provider, what it does, how many wallets' keys are under it.
+    List,
+    /// Moves the wallets' keys from older KMS keys to the active one. It can run beside servers,
+    /// be stopped at any time, and be run again.
+    Rewrap,
+    /// Looks for wallets that could not be recovered, and fails if there are any.
+    Verify {
+        /// Also unwraps every wallet's key with its KMS key.
+        #[arg(long)]
+        decrypt: bool,
+    },
+    /// Says whether an older KMS key is still needed, and if not what to remove.
+    Retire {
+        /// The key's id.
+        id: MasterKeyId,
+    },
+}
+
+pub(super) async fn run(settings: Settings, command: KeysCommand) -> anyhow::Result<()> {
+    match command {
+        KeysCommand::New { directory, id, bits } => new(&directory, &id, bits),
+        KeysCommand::List => list(&Vault::open(settings).await?).await,
+        KeysCommand::Rewrap => rewrap(&Vault::open(settings).await?).await,
+        KeysCommand::Verify { decrypt } => verify(&Vault::open(settings).await?, decrypt).await,
+        KeysCommand::Retire { id } => retire(&Vault::open(settings).await?, &id).await,
+    }
+}
+
+/// Needs no configuration, because it makes what is to be configured.
+pub(super) fn new(directory: &Path, id: &MasterKeyId, bits: u32) -> anyhow::Result<()> {
+    crate::keys::create(directory, id.clone(), bits)?;
+    say(&crate::keys::configuration(directory, id));
+    Ok(())
+}
+
+async fn list(vault: &Vault) -> anyhow::Result<()> {
+    let mut census = vault.census().await?;
+    for key in vault.keys() {
+        let role = if key.id == vault.active.id { "active" } else { "only unwraps" };
+        let count = census.under.remove(&key.id).unwrap_or_default();
+        say(&format!("{}\t{}\t{role}\t{count}", key.id, key.provider.name()));
+    }
+    for (id, count) in &census.under {
+        say(&format!("{id}\t-\tnot configured\t{count}"));
+    }
+    let lost = census.missing + census.unreadable;
+    if lost > 0 {
+        say(&format!("{lost} wallets have no key that can be read; see `kms-server keys verify`"));
+    }
+    Ok(())
+}
+
+async fn rewrap(vault: &Vault) -> anyhow::Result<()> {
+    let active = &vault.active.id;
+    let custody = vault.custody().await?;
+    let (mut moved, mut seen) = (0_u64, 0_u64);
+    let mut said = Instant::now();
+    vault
+        .each(async |listed| {
+            seen += 1;
+            let done = match listed.account {
+                Ok(account) => {
+                    let operator = operator("keys rewrap");
+                    custody.rewrap(account.id.into(), &operator, clock::now()).await
+                }
+                Err(error) => Err(error.into()),
+            };
+            match done {
+                Ok(Rewrapped::Now) => moved += 1,
+                // Another `rewrap` runs; the count at the end tells.
+                Ok(Rewrapped::Before) | Err(CustodyError::Conflict) => {}
+                Err(error) if passes(&error) => {
+                    return Err(error).context("run it again: it goes on where it stopped");
+                }
+                Err(error) => say(&format!("{}\t{error}", listed.id)),
+            }
+            if seen.is_multiple_of(100) || said.elapsed() >= Duration::from_secs(1) {
+                say(&format!("{seen} wallets seen, {moved} moved to {active}"));
+                said = Instant::now();
+            }
+            Ok(())
+        })
+        .await?;
+    // Counted anew: servers went on meanwhile.
+    let census = vault.census().await?;
+    let left = census.under.iter().filter(|(id, _)| *id != active).map(|(_, count)| count);
+    let left = left.sum::<u64>() + census.missing + census.unreadable;
+    say(&format!("{moved} moved to {active}, {left} left"));
+    ensure!(left == 0, "{left} wallets are not under {active}");
+    Ok(())
+}
+
+/// Whether it is no fault of the wallet, and will pass.
+fn passes(error: &CustodyError) -> bool {
+    matches!(
+        error,
+        CustodyError::Store(StoreError::Unavailable { .. }) | CustodyError::MasterKey(_)
+    )
+}
+
+async fn verify(vault: &Vault, decrypt: bool) -> anyhow::Result<()> {
+    let known: BTreeSet<_> = vault.keys().map(|key| &key.id).collect();
+    let custody = if decrypt { Some(vault.custody().await?) } else { None };
+    let (mut seen, mut lost) = (0_u64, 0_u64);
+    vault
+        .each(async |listed| {
+            seen += 1;
+            let name = listed.id.clone();
+            let account = listed.account.as_ref().map(|account| account.id).ok();
+            let mut wrong = match vault.held(listed).await? {
+                Held::Under(key) if known.contains(&key) => None,
+                Held::Under(key) => Some(format!("the KMS key {key} is not configured")),
+                Held::Missing => Some("the wrapped key is missing".to_owned()),
+                Held::Unreadable(error) => Some(error.to_string()),
+            };
+            if let (None, Some(custody), Some(account)) = (&wrong, &custody, account) {
+                let operator = operator("keys verify");
+                match custody.verify(account.into(), &operator, clock::now()).await {
+                    Ok(()) => {}
+                    Err(error) if passes(&error) => return Err(error.into()),
+                    Err(error) => wrong = Some(error.to_string()),
+                }
+            }
+            if let Some(wrong) = wrong {
+                lost += 1;
+                say(&format!("{name}\t{wrong}"));
+            }
+            Ok(())
+        })
+        .await?;
+    ensure!(lost == 0, "{lost} of {seen} wallets would not be recovered");
+    say(&format!("all {seen} wallets have a key that a KMS key opens"));
+    Ok(())
+}
+
+async fn retire(vault: &Vault, id: &MasterKeyId) -> anyhow::Result<()> {
+    ensure!(*id != vault.active.id, "{id} is the active key; make another one `kms_key` first");
+    let census = vault.census().await?;
+    let count = census.count(id);
+    ensure!(count == 0, "{count} wallets' keys are under {id}; run `kms-server keys rewrap`");
+    let unreadable = census.unreadable;
+    ensure!(
+        unreadable == 0,
+        "{unreadable} wallets can not be read, so it can not be told; see `kms-server keys verify`"
+    );
+    if !vault.older.iter().any(|key| key.id == *id) {
+        bail!("no KMS key {id} is configured, and no wallet needs one");
+    }
+    say(&format!(
+        "no wallet's key is under {id}. Remove the entry of older_kms_keys with this id \
+         (KMS_SERVER__OLDER_KMS_KEYS__…), and restart every server. Keep the key itself for as \
+         long as you keep backups from before the last rewrap: they need it"
+    ));
+    Ok(())
+}

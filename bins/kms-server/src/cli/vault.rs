@@ -1,0 +1,141 @@
+//! What commands about wallets work with: the stores of a server, without the server.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use kms_core::ports::{SckStore, StoreError};
+use kms_core::{Custody, MasterKeyId, ServerKeys};
+use kms_store::{Database, ListedAccount};
+use uuid::Uuid;
+
+use crate::config::{DatabaseSettings, KmsKeySettings, PasswordSettings, Settings};
+use crate::server;
+use crate::state::KeyDatabase;
+
+/// How many accounts are read at once.
+const PAGE: u32 = 500;
+
+/// Both databases, and what keys are configured.
+pub(super) struct Vault {
+    /// The KMS key that wraps.
+    pub(super) active: KmsKeySettings,
+    /// Those that only unwrap.
+    pub(super) older: Vec<KmsKeySettings>,
+    server_keys: Arc<ServerKeys>,
+    password: PasswordSettings,
+    database: Database,
+    key_database: KeyDatabase,
+    scks: Arc<dyn SckStore>,
+}
+
+/// Where a wallet's SCK is.
+pub(super) enum Held {
+    /// Wrapped for this KMS key.
+    Under(MasterKeyId),
+    /// Nowhere.
+    Missing,
+    /// It can not be told, because a row can not be read.
+    Unreadable(StoreError),
+}
+
+/// How many wallets' SCKs are where.
+#[derive(Default)]
+pub(super) struct Census {
+    pub(super) under: BTreeMap<MasterKeyId, u64>,
+    pub(super) missing: u64,
+    pub(super) unreadable: u64,
+}
+
+impl Vault {
+    /// Opens both databases.
+    pub(super) async fn open(settings: Settings) -> anyhow::Result<Self> {
+        let key_database = server::open_key_database(&settings.key_database).await;
+        let key_database = key_database.context("key_database.url")?;
+        let server_keys = Arc::new(settings.server_keys);
+        let DatabaseSettings { url, pool, .. } = settings.database;
+        let database = Database::connect(url.expose(), pool, Arc::clone(&server_keys)).await;
+        let database = database.context("database.url")?;
+        let current = database.schema_is_current().await?;
+        ensure!(current, "the database's schema is not up to date; run `kms-server migrate`");
+        // Otherwise a wrong row key would look as if every row was changed.
+        database.check_server_keys().await?;
+        let scks = key_database.port();
+        let (active, older, password) =
+            (settings.kms_key, settings.older_kms_keys, settings.password);
+        Ok(Self { active, older, server_keys, password, database, key_database, scks })
+    }
+
+    /// Custody over them, with all KMS keys.
+    pub(super) async fn custody(&self) -> anyhow::Result<Custody> {
+        let ring = server::read_ring(self.active.clone(), self.older.clone()).await?;
+        let keys = Arc::clone(&self.server_keys);
+        Ok(server::custody(&self.database, &self.key_database, ring, keys, self.password))
+    }
+
+    /// All KMS keys that are configured.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &KmsKeySettings> {
+        std::iter::once(&self.active).chain(&self.older)
+    }
+
+    /// Shows every account to `each`.
+    pub(super) async fn each(
+        &self,
+        mut each: impl AsyncFnMut(ListedAccount) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut after = String::new();
+        loop {
+            let page = self.database.accounts_after(&after, PAGE).await?;
+            let Some(last) = page.last() else {
+                return Ok(());
+            };
+            after = last.id.clone();
+            for account in page {
+                each(account).await?;
+            }
+        }
+    }
+
+    /// Where the wallet's SCK is.
+    pub(super) async fn held(&self, listed: ListedAccount) -> Result<Held, StoreError> {
+        let found = match listed.account {
+            Ok(account) => self.scks.sck(account.wallet.sck_id).await,
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(Some(wrapped)) => Ok(Held::Under(wrapped.master_key)),
+            Ok(None) => Ok(Held::Missing),
+            Err(error @ StoreError::Unavailable { .. }) => Err(error),
+            Err(error) => Ok(Held::Unreadable(error)),
+        }
+    }
+
+    /// Counts all wallets.
+    pub(super) async fn census(&self) -> anyhow::Result<Census> {
+        let mut census = Census::default();
+        self.each(async |listed| {
+            match self.held(listed).await? {
+                Held::Under(key) => *census.under.entry(key).or_default() += 1,
+                Held::Missing => census.missing += 1,
+                Held::Unreadable(_) => census.unreadable += 1,
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(census)
+    }
+}
+
+impl Census {
+    /// How many are under this key.
+    pub(super) fn count(&self, key: &MasterKeyId) -> u64 {
+        self.under.get(key).copied().unwrap_or_default()
+    }
+}
+
+/// An operator at the command, as the audit names them. Each act is a request of its own, because
+/// an INTENT finds its OUTCOME by the request.
+pub(super) fn operator(command: &str) -> kms_core::audit::Caller {
+    let (actor, request_id) = (format!("kms-server {command}"), Uuid::new_v4().to_string());
+    kms_core::audit::Caller { actor, request_id }
+}

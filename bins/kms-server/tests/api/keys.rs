@@ -1,0 +1,246 @@
+//! The KMS key is changed, and what an operator does about single accounts.
+
+use std::process::{Child, Command, Output, Stdio};
+
+use kms_client::Client;
+use kms_types::wire::{ChangePassword, Recover, TransferState};
+use kms_types::{ErrorCode, RecoveryId};
+
+use crate::harness::{
+    COIN, PASSPHRASE, Place, Stores, TestServer, confirm, create, hash, quote, telegram,
+};
+use crate::process::ServerProcess;
+
+const BOTH: [Stores; 2] = [Stores::Embedded, Stores::Servers];
+
+fn command(place: &Place, arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kms-server"));
+    command
+        .args(arguments.split(' '))
+        .envs(place.environment("127.0.0.1:0"))
+        .current_dir(place.directory.path());
+    command
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8([output.stdout.as_slice(), &output.stderr].concat()).unwrap()
+}
+
+fn works(place: &Place, arguments: &str) -> String {
+    let output = command(place, arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments}: {}", said(&output));
+    said(&output)
+}
+
+fn fails(place: &Place, arguments: &str) -> String {
+    let output = command(place, arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{arguments}: {}", said(&output));
+    said(&output)
+}
+
+/// Makes a second key and makes it the active one.
+fn rotate(place: &mut Place) {
+    works(place, "keys new --directory newer --id kms-2 --bits 3072");
+    let newer = place.directory.path().join("newer");
+    let older = place.directory.path().join("kms-key.pem");
+    for (key, value) in [
+        ("KMS_KEY__ID", "kms-2".to_owned()),
+        ("KMS_KEY__PATH", newer.join("kms-key.pem").display().to_string()),
+        ("KMS_KEY__PASSPHRASE", String::new()),
+        ("KMS_KEY__PASSPHRASE_FILE", newer.join("kms-key-passphrase").display().to_string()),
+        ("OLDER_KMS_KEYS__A__ID", "kms-test".to_owned()),
+        ("OLDER_KMS_KEYS__A__PROVIDER", "local".to_owned()),
+        ("OLDER_KMS_KEYS__A__PATH", older.display().to_string()),
+        ("OLDER_KMS_KEYS__A__PASSPHRASE", PASSPHRASE.to_owned()),
+    ] {
+        place.variables.push((format!("KMS_SERVER__{key}"), value));
+    }
+}
+
+/// A place with this many wallets whose keys are under `kms-test`, and a token for it.
+async fn wallets(stores: Stores, count: i64) -> (Place, String) {
+    let place = Place::new(stores);
+    let database = place.migrated().await;
+    let token = place.token(&database, kms_store::Scope::Bot).await;
+    let server = ServerProcess::start(&place, None, "info");
+    let client = server.client(&place, &token);
+    for id in 1..=count {
+        client.create_account(&create(id, &format!("name{id}"), "right")).await.unwrap();
+    }
+    server.terminate();
+    (place, token)
+}
+
+async fn opens(client: &Client, id: i64, words: &str) -> bool {
+    client.create_account(&create(id, &format!("name{id}"), words)).await.is_ok()
+}
+
+async fn recovers(client: &Client, id: i64) -> bool {
+    let body = Recover { id: RecoveryId::random(), new_password_hash: hash("recovered") };
+    client.recover(telegram(id), &body).await.is_ok()
+}
+
+#[actix_web::test]
+async fn every_wallet_moves_to_the_active_key_once() {
+    for stores in BOTH {
+        let (mut place, token) = wallets(stores, 3).await;
+        assert_eq!(works(&place, "keys list"), "kms-test\tlocal\tactive\t3\n");
+        let before = place.variables.clone();
+        rotate(&mut place);
+        let listed = works(&place, "keys list");
+        assert_eq!(listed, "kms-2\tlocal\tactive\t0\nkms-test\tlocal\tonly unwraps\t3\n");
+        let refused = fails(&place, "keys retire kms-test");
+        assert!(refused.contains("3 wallets' keys are under kms-test"), "{refused}");
+        assert!(fails(&place, "keys retire kms-2").contains("is the active key"));
+
+        let moved = works(&place, "keys rewrap");
+        assert!(moved.ends_with("3 moved to kms-2, 0 left\n"), "{moved}");
+        let again = works(&place, "keys rewrap");
+        assert!(again.ends_with("0 moved to kms-2, 0 left\n"), "{again}");
+        assert!(works(&place, "keys verify --decrypt").contains("all 3 wallets"));
+        let shown = works(&place, "audit show --account telegram:1");
+        assert_eq!(shown.matches("\trewrap\t").count(), 2, "{shown}");
+        assert_eq!(shown.matches("\tverify\t").count(), 2, "{shown}");
+        let audit = works(&place, "audit verify");
+        assert!(!audit.contains("without an outcome"), "{audit}");
+        assert!(works(&place, "keys retire kms-test").contains("no wallet's key is under"));
+
+        // Who goes back to the old configuration is told what is missing.
+        let rotated = std::mem::replace(&mut place.variables, before);
+        let listed = works(&place, "keys list");
+        assert_eq!(listed, "kms-test\tlocal\tactive\t0\nkms-2\t-\tnot configured\t3\n");
+        assert!(fails(&place, "keys verify").contains("3 of 3 wallets would not be recovered"));
+        assert!(fails(&place, "keys rewrap").contains("0 moved to kms-test, 3 left"));
+
+        // Without the old key everything works.
+        place.variables = rotated;
+        place.variables.retain(|(key, _)| !key.contains("OLDER"));
+        let server = ServerProcess::start(&place, None, "info");
+        let client = server.client(&place, &token);
+        for id in 1..=3 {
+            assert!(opens(&client, id, "right").await && recovers(&client, id).await);
+        }
+        server.terminate();
+    }
+}
+
+#[actix_web::test]
+async fn a_rewrap_that_dies_leaves_every_wallet_open() {
+    for stores in BOTH {
+        let (mut place, token) = wallets(stores, 2).await;
+        rotate(&mut place);
+        for failpoint in ["rewrap-before-replace", "rewrap-after-replace"] {
+            let died = command(&place, "keys rewrap").env("KMS_FAILPOINT", failpoint).output();
+            assert_eq!(died.unwrap().status.code(), None, "{failpoint}");
+            assert!(works(&place, "keys verify --decrypt").contains("all 2 wallets"));
+            let server = ServerProcess::start(&place, None, "info");
+            let client = server.client(&place, &token);
+            assert!(opens(&client, 1, "right").await && opens(&client, 2, "right").await);
+            server.terminate();
+        }
+        // It went on where it died: one was moved just before.
+        let rest = works(&place, "keys rewrap");
+        assert!(rest.ends_with("1 moved to kms-2, 0 left\n"), "{rest}");
+        let audit = works(&place, "audit verify");
+        assert_eq!(audit.matches("without an outcome").count(), 2, "{audit}");
+        let server = ServerProcess::start(&place, None, "info");
+        let client = server.client(&place, &token);
+        assert!(recovers(&client, 1).await && recovers(&client, 2).await);
+        server.terminate();
+    }
+}
+
+#[actix_web::test]
+async fn passwords_that_change_during_a_rewrap_win() {
+    for stores in BOTH {
+        let (mut place, token) = wallets(stores, 6).await;
+        rotate(&mut place);
+        let server = ServerProcess::start(&place, None, "info");
+        let client = server.client(&place, &token);
+        let rewrap: Child = command(&place, "keys rewrap")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        for id in 1..=6 {
+            let (old_password_hash, new_password_hash) = (hash("right"), hash("new"));
+            let body = ChangePassword { old_password_hash, new_password_hash };
+            client.change_password(telegram(id), &body).await.unwrap();
+        }
+        let rewrap = rewrap.wait_with_output().unwrap();
+        assert!(said(&rewrap).ends_with("to kms-2, 0 left\n"), "{}", said(&rewrap));
+        assert!(works(&place, "keys verify --decrypt").contains("all 6 wallets"));
+        for id in 1..=6 {
+            assert!(opens(&client, id, "new").await && !opens(&client, id, "right").await);
+        }
+        server.terminate();
+    }
+}
+
+#[actix_web::test]
+async fn a_wallet_whose_wrapped_key_is_gone_is_named() {
+    for stores in BOTH {
+        let (place, token) = wallets(stores, 1).await;
+        assert!(works(&place, "keys verify").contains("all 1 wallets"));
+        match stores {
+            Stores::Embedded => {
+                for file in ["keys.db", "keys.db-wal", "keys.db-shm"] {
+                    let _ = std::fs::remove_file(place.directory.path().join(file));
+                }
+            }
+            Stores::Servers => {
+                let mongo = mongodb::Client::with_uri_str(&place.key_database).await.unwrap();
+                mongo.database(&place.key_database_name).drop().await.unwrap();
+            }
+        }
+        let server = ServerProcess::start(&place, None, "info");
+        let client = server.client(&place, &token);
+        client.create_account(&create(2, "bob", "right")).await.unwrap();
+        let ann = client.create_account(&create(1, "name1", "right")).await.unwrap();
+        for arguments in ["keys verify", "keys verify --decrypt"] {
+            let named = fails(&place, arguments);
+            assert!(named.contains(&format!("{}\tthe wrapped key is missing", ann.id)), "{named}");
+            assert!(named.contains("1 of 2 wallets would not be recovered"), "{named}");
+        }
+        assert!(works(&place, "keys list").contains("1 wallets have no key"));
+        // It is put right by the owner's next change of password.
+        let body =
+            ChangePassword { old_password_hash: hash("right"), new_password_hash: hash("new") };
+        client.change_password(telegram(1), &body).await.unwrap();
+        assert!(works(&place, "keys verify --decrypt").contains("all 2 wallets"));
+        server.terminate();
+    }
+}
+
+#[actix_web::test]
+async fn a_frozen_account_can_not_pay_and_is_told_why() {
+    for stores in BOTH {
+        let test = TestServer::start(Place::new(stores)).await;
+        let (ann, bob) = test.ann_and_bob().await;
+        let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
+        assert_eq!(works(&test.place, &format!("account freeze {}", ann.id)), "frozen\n");
+        let words = "ann's password";
+        let sent = test.client.confirm(quoted.id, &confirm(&quoted, words)).await.map(drop);
+        let body = ChangePassword { old_password_hash: hash(words), new_password_hash: hash("x") };
+        let changed = test.client.change_password(telegram(1), &body).await;
+        let body = Recover { id: RecoveryId::random(), new_password_hash: hash("x") };
+        let recovered = test.client.recover(telegram(1), &body).await.map(drop);
+        for refused in [sent, changed, recovered] {
+            assert_eq!(refused.unwrap_err().code(), Some(ErrorCode::AccountFrozen));
+        }
+        // Others pay it as before.
+        test.place.fund(&bob, COIN);
+        let back = test.client.quote(&quote(2, "@ann", "0.1")).await.unwrap();
+        test.client.confirm(back.id, &confirm(&back, "bob's password")).await.unwrap();
+
+        assert_eq!(works(&test.place, "account unfreeze telegram:1"), "active\n");
+        test.client.confirm(quoted.id, &confirm(&quoted, words)).await.unwrap();
+        test.until(quoted.id, TransferState::Mined).await;
+        let nobody = fails(&test.place, "account freeze telegram:9");
+        assert!(nobody.contains("no such account"), "{nobody}");
+        let shown = works(&test.place, "audit show --account telegram:1");
+        for action in ["freeze", "unfreeze"] {
+            assert_eq!(shown.matches(&format!("\t{action}\t")).count(), 2, "{shown}");
+        }
+    }
+}
