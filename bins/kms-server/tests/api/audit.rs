@@ -27,8 +27,11 @@ fn said(output: &Output) -> String {
 }
 
 fn whole(place: &Place) -> String {
-    let verified = audit(place, &["verify"]);
+    let verified = audit(place, &["verify", "--without-checkpoints"]);
     assert!(verified.status.success(), "{}", said(&verified));
+    let plain = audit(place, &["verify"]);
+    let bare = said(&plain).contains("no checkpoint to compare with");
+    assert_eq!(plain.status.success(), !bare, "{}", said(&plain));
     said(&verified)
 }
 
