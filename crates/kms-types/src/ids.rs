@@ -86,6 +86,10 @@ uuid_id!(
     TransferId
 );
 uuid_id!(
+    /// A payment from outside to a wallet. Chosen by the server.
+    IncomingId
+);
+uuid_id!(
     /// A recovery of a forgotten password. Chosen by the client.
     RecoveryId
 );

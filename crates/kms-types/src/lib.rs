@@ -24,7 +24,9 @@ pub use alloy_primitives::U256;
 pub use amount::{Amount, AmountError, Wei};
 pub use contact::{ContactError, Email, Mobile};
 pub use error::{ErrorCode, Problem};
-pub use ids::{AccountId, AccountRef, EventCursor, IdError, RecoveryId, SckId, TransferId};
+pub use ids::{
+    AccountId, AccountRef, EventCursor, IdError, IncomingId, RecoveryId, SckId, TransferId,
+};
 pub use password_hash::{PasswordHash, PasswordHashError};
 pub use recipient::{Recipient, RecipientError};
 pub use telegram_id::{TelegramId, TelegramIdError};

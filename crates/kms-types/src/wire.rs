@@ -11,7 +11,7 @@ pub use account::{
     Account, AccountState, Balance, ChangePassword, CreateAccount, NameRecord, Network, Recover,
     Recovered, SeenUsername,
 };
-pub use event::{Event, EventKind, EventPage};
+pub use event::{Event, EventKind, EventPage, OutsidePayment};
 pub use transfer::{
     ConfirmTransfer, Direction, Party, QuoteAmount, QuoteTransfer, Transfer, TransferPage,
     TransferState, Warning,

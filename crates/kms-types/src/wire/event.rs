@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Transfer;
-use crate::{AccountId, EventCursor, TelegramId, Timestamp};
+use crate::{AccountId, EthAddress, EventCursor, TelegramId, Timestamp, Wei};
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,9 +27,30 @@ pub enum EventKind {
         /// The transfer as it is when the event is read.
         transfer: Box<Transfer>,
     },
+    /// Money came to this account from outside, in a block that stays.
+    ReceivedFromOutside {
+        /// What the chain says of it.
+        payment: OutsidePayment,
+    },
     /// An event that this version does not know.
     #[serde(other)]
     Unknown,
+}
+
+/// A payment that this system did not send.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OutsidePayment {
+    /// The chain (EIP-155).
+    pub chain_id: u64,
+    /// The transaction, as `0x` and hex.
+    pub tx_hash: String,
+    /// Who paid.
+    pub from: EthAddress,
+    /// How much, in wei.
+    pub value: Wei,
+    /// The block that has it.
+    pub block: u64,
 }
 
 /// One event. Delivered at least once, in commit order.
@@ -72,5 +93,27 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(event.what, EventKind::Unknown);
+    }
+
+    #[test]
+    fn money_from_outside_survives_a_round_trip() {
+        let event = Event {
+            cursor: EventCursor::default(),
+            account: AccountId::random(),
+            telegram_id: 1.try_into().unwrap(),
+            at: Timestamp(5),
+            what: EventKind::ReceivedFromOutside {
+                payment: OutsidePayment {
+                    chain_id: 1,
+                    tx_hash: "0xab".to_owned(),
+                    from: EthAddress::from([7; 20]),
+                    value: Wei(crate::U256::MAX),
+                    block: u64::MAX,
+                },
+            },
+        };
+        let json = serde_json::to_string(&event).unwrap();
+        assert!(json.contains(r#""kind":"received_from_outside""#), "{json}");
+        assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
     }
 }
