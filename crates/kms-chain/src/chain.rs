@@ -1,6 +1,8 @@
 //! A node of an EVM chain, by JSON-RPC over HTTP. Must never show the endpoint's URL, nor decide
 //! anything by the text of a message.
 
+mod blocks;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ use kms_types::{EthAddress, U256, Wei};
 
 use crate::ports::ChainView;
 use crate::transfer::Fees;
+
+pub(crate) use self::blocks::Block;
 
 /// How long the node may take for an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);

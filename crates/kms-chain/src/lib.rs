@@ -2,11 +2,12 @@
 //! once.
 //!
 //! [`Chain`] talks to a node; [`Transfers`] takes a transfer from quote to finality over a
-//! [`ports::TransferStore`]. Keys stay in `kms-core`: this crate asks an opened wallet for
+//! [`ports::TransferStore`]; [`Follower`](follower::Follower) finds money that comes from outside. Keys stay in `kms-core`: this crate asks an opened wallet for
 //! signatures. It must never broadcast what is not committed, nor sign one intent for two nonces.
 
 mod chain;
 mod engine;
+pub mod follower;
 mod ladder;
 pub mod ports;
 mod signing;

@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, EventCursor, TelegramId, Timestamp, TransferId};
+use kms_types::{AccountId, EventCursor, IncomingId, TelegramId, Timestamp, TransferId};
 
 use crate::convert::At;
 use crate::database::{AnyConnection, Database, Dialect, Failure};
@@ -22,6 +22,8 @@ pub enum StoredEventKind {
     TransferChanged,
     /// Money came to the account.
     Received,
+    /// Money came to the account from outside.
+    ReceivedFromOutside,
 }
 
 /// An event as it is stored.
@@ -39,6 +41,8 @@ pub struct StoredEvent {
     pub kind: StoredEventKind,
     /// The transfer it is about.
     pub transfer: Option<TransferId>,
+    /// The payment from outside that it is about.
+    pub incoming: Option<IncomingId>,
 }
 
 /// Events in commit order, as far as one query went.
@@ -58,6 +62,7 @@ impl StoredEventKind {
             Self::Recovered => "recovered",
             Self::TransferChanged => "transfer_changed",
             Self::Received => "received",
+            Self::ReceivedFromOutside => "received_from_outside",
         }
     }
 
@@ -68,6 +73,7 @@ impl StoredEventKind {
             Self::Recovered,
             Self::TransferChanged,
             Self::Received,
+            Self::ReceivedFromOutside,
         ];
         let found = all.into_iter().find(|kind| kind.as_str() == text);
         found.ok_or_else(|| at.corrupt(format!("unknown kind {text}")))
@@ -93,6 +99,25 @@ pub(crate) fn append(
     Ok(())
 }
 
+/// Writes that money came from outside, inside the transaction that notes the payment.
+#[cfg(feature = "transfers")]
+pub(crate) fn append_incoming(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    at: Timestamp,
+    incoming: IncomingId,
+) -> Result<(), Failure> {
+    diesel::insert_into(events::table)
+        .values((
+            events::account_id.eq(account.to_string()),
+            events::at.eq(at.0),
+            events::kind.eq(StoredEventKind::ReceivedFromOutside.as_str()),
+            events::incoming_id.eq(Some(incoming.to_string())),
+        ))
+        .execute(connection)?;
+    Ok(())
+}
+
 #[derive(QueryableByName)]
 struct Row {
     #[diesel(sql_type = BigInt)]
@@ -109,6 +134,8 @@ struct Row {
     kind: String,
     #[diesel(sql_type = Nullable<Text>)]
     transfer_id: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    incoming_id: Option<String>,
 }
 
 impl Row {
@@ -126,6 +153,7 @@ impl Row {
             at: Timestamp(self.at),
             kind: StoredEventKind::parse(at, &self.kind)?,
             transfer: at.parse_some(self.transfer_id.as_ref())?,
+            incoming: at.parse_some(self.incoming_id.as_ref())?,
         })
     }
 }
@@ -193,8 +221,8 @@ impl Database {
     ) -> Result<StoredEvents, StoreError> {
         let settled = settled(self.dialect);
         let query = format!(
-            "select e.seq, e.tx, e.account_id, a.telegram_id, e.at, e.kind, e.transfer_id \
-             from events e join accounts a on a.id = e.account_id \
+            "select e.seq, e.tx, e.account_id, a.telegram_id, e.at, e.kind, e.transfer_id, \
+             e.incoming_id from events e join accounts a on a.id = e.account_id \
              where (e.tx, e.seq) > ($1, $2) and {settled} order by e.tx, e.seq limit $3"
         );
         self.blocking(move |connection| {

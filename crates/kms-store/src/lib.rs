@@ -14,6 +14,8 @@ mod audit;
 mod convert;
 mod database;
 mod events;
+#[cfg(feature = "transfers")]
+mod incoming;
 mod limits;
 #[cfg(feature = "mongodb")]
 mod mongo_scks;

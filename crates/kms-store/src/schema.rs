@@ -105,6 +105,27 @@ diesel::table! {
         at -> BigInt,
         kind -> Text,
         transfer_id -> Nullable<Text>,
+        incoming_id -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    chain_cursors (chain_id) {
+        chain_id -> BigInt,
+        block -> BigInt,
+        block_hash -> Binary,
+    }
+}
+
+diesel::table! {
+    incoming (id) {
+        id -> Text,
+        chain_id -> BigInt,
+        tx_hash -> Binary,
+        account_id -> Text,
+        from_address -> Text,
+        value -> Text,
+        block -> BigInt,
     }
 }
 

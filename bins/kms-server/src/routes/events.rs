@@ -6,8 +6,8 @@ use actix_web::web::Data;
 use actix_web::{HttpResponse, get};
 use kms_core::ports::StoreError;
 use kms_store::{StoredEvent, StoredEventKind};
-use kms_types::wire::{Event, EventKind, EventPage};
-use kms_types::{EventCursor, Problem};
+use kms_types::wire::{Event, EventKind, EventPage, OutsidePayment, Transfer};
+use kms_types::{EventCursor, IncomingId, Problem, TransferId};
 use serde::Deserialize;
 
 use crate::auth::Bot;
@@ -79,33 +79,67 @@ pub(crate) async fn read(
     Ok(HttpResponse::Ok().json(EventPage { events, next: found.end }))
 }
 
-/// The event with its transfer as it stands now; nothing if that can not be read, so that the
-/// events after it are told.
+/// The event with its transfer or payment as it stands now; nothing if that can not be read, so
+/// that the events after it are told.
 async fn show(state: &State, event: StoredEvent) -> Result<Option<Event>, ApiError> {
-    let StoredEvent { cursor, account, telegram_id, at, kind, transfer } = event;
-    let transfer = match transfer {
-        Some(id) => match state.transfers.transfer(id, clock::now()).await {
-            Err(error @ StoreError::Unavailable { .. }) => return Err(error.into()),
-            Err(error) => {
-                tracing::error!(event = %cursor, transfer = %id, %error, "unreadable transfer");
-                return Ok(None);
-            }
-            Ok(transfer) => transfer.map(|transfer| Box::new(transfers::show(transfer))),
-        },
-        None => None,
-    };
-    let what = match (kind, transfer) {
-        (StoredEventKind::AccountCreated, _) => EventKind::AccountCreated,
-        (StoredEventKind::PasswordChanged, _) => EventKind::PasswordChanged,
-        (StoredEventKind::Recovered, _) => EventKind::Recovered,
-        (StoredEventKind::TransferChanged, Some(transfer)) => {
-            EventKind::TransferChanged { transfer }
+    let StoredEvent { cursor, account, telegram_id, at, kind, transfer, incoming } = event;
+    let what = match kind {
+        StoredEventKind::AccountCreated => Some(EventKind::AccountCreated),
+        StoredEventKind::PasswordChanged => Some(EventKind::PasswordChanged),
+        StoredEventKind::Recovered => Some(EventKind::Recovered),
+        StoredEventKind::TransferChanged => find(state, cursor, transfer)
+            .await?
+            .map(|transfer| EventKind::TransferChanged { transfer }),
+        StoredEventKind::Received => {
+            find(state, cursor, transfer).await?.map(|transfer| EventKind::Received { transfer })
         }
-        (StoredEventKind::Received, Some(transfer)) => EventKind::Received { transfer },
-        (_, None) => {
-            tracing::error!(event = %cursor, "an event has lost its transfer");
-            return Ok(None);
-        }
+        StoredEventKind::ReceivedFromOutside => find_incoming(state, cursor, incoming)
+            .await?
+            .map(|payment| EventKind::ReceivedFromOutside { payment }),
     };
-    Ok(Some(Event { cursor, account, telegram_id, at, what }))
+    Ok(what.map(|what| Event { cursor, account, telegram_id, at, what }))
+}
+
+async fn find(
+    state: &State,
+    event: EventCursor,
+    id: Option<TransferId>,
+) -> Result<Option<Box<Transfer>>, ApiError> {
+    let found = match id {
+        Some(id) => readable(event, state.transfers.transfer(id, clock::now()).await)?,
+        None => missing(event),
+    };
+    Ok(found.map(|transfer| Box::new(transfers::show(transfer))))
+}
+
+async fn find_incoming(
+    state: &State,
+    event: EventCursor,
+    id: Option<IncomingId>,
+) -> Result<Option<OutsidePayment>, ApiError> {
+    match id {
+        Some(id) => readable(event, state.database.incoming(id).await),
+        None => Ok(missing(event)),
+    }
+}
+
+/// What was read; nothing, and a line in the log, of a row that is broken.
+fn readable<T>(
+    event: EventCursor,
+    found: Result<Option<T>, StoreError>,
+) -> Result<Option<T>, ApiError> {
+    match found {
+        Ok(Some(found)) => Ok(Some(found)),
+        Ok(None) => Ok(missing(event)),
+        Err(error @ StoreError::Unavailable { .. }) => Err(error.into()),
+        Err(error) => {
+            tracing::error!(%event, %error, "what an event is about can not be read");
+            Ok(None)
+        }
+    }
+}
+
+fn missing<T>(event: EventCursor) -> Option<T> {
+    tracing::error!(%event, "what an event is about is missing");
+    None
 }

@@ -6,6 +6,7 @@
 mod chain;
 mod confirm;
 mod endpoint;
+mod follower;
 mod ladder;
 mod nonce;
 mod quote;

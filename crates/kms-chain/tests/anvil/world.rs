@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use kms_chain::follower::Follower;
 use kms_chain::transfer::{Asked, Party, Transfer};
 use kms_chain::{
     Chain, Checked, ConfirmError, QuoteError, QuoteRequest, Ready, Shown, TransferConfig, Transfers,
@@ -17,7 +18,7 @@ use kms_core::{
 };
 use kms_store::{Database, SqliteScks};
 use kms_testkit::Anvil;
-use kms_types::wire::{QuoteAmount, TransferState};
+use kms_types::wire::{OutsidePayment, QuoteAmount, TransferState};
 use kms_types::{EthAddress, EventCursor, PasswordHash, Timestamp, TransferId, U256, Wei};
 use serde_json::{Value, json};
 
@@ -194,6 +195,23 @@ impl World {
     pub(crate) async fn stored(&self, transfer: &Transfer) -> Transfer {
         let stored = self.transfers.transfer(transfer.id, self.now()).await;
         stored.unwrap().unwrap()
+    }
+
+    /// A server's follower of the chain.
+    pub(crate) fn follower(&self) -> Follower {
+        let chain = Chain::new(&self.anvil.url(), self.anvil.chain_id()).unwrap();
+        Follower::new(Arc::new(self.database.clone()), chain, CONFIRMATIONS)
+    }
+
+    /// The payments from outside that the account was told of.
+    pub(crate) async fn from_outside(&self, account: &Account) -> Vec<OutsidePayment> {
+        let page = self.database.events_after(EventCursor::default(), 1_000).await.unwrap();
+        let events = page.events.into_iter().filter(|event| event.account == account.id);
+        let mut payments = Vec::new();
+        for id in events.filter_map(|event| event.incoming) {
+            payments.push(self.database.incoming(id).await.unwrap().unwrap());
+        }
+        payments
     }
 
     /// How many events the account was told.

@@ -6,6 +6,7 @@
 mod accounts;
 mod audit;
 mod fixtures;
+mod incoming;
 mod ladder;
 mod scks;
 mod server;

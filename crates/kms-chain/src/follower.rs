@@ -1,0 +1,236 @@
+//! Money from outside: follows the chain's blocks from a stored cursor, and finds the native
+//! payments to wallets that this system did not send itself.
+//!
+//! Only blocks that stay are read, those with the confirmations that make a transfer final: a
+//! stranger's payment that a reorg takes back may never come again, and is not told before.
+//! This module must never move the cursor over a block whose payments are not noted. Money that
+//! arrives inside a contract's call is not seen.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use kms_core::ports::StoreError;
+use kms_types::{AccountId, EthAddress, Timestamp, Wei};
+
+use crate::chain::{Block, Chain, ChainError};
+
+/// How many blocks one round takes.
+const ROUND: u64 = 32;
+
+/// How many of them, or of receipts, are asked for at once.
+const AT_ONCE: usize = 8;
+
+/// A block: its number alone does not say which, before it stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockRef {
+    /// Its number.
+    pub number: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+}
+
+/// A transaction that offers money to an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payment {
+    /// Its hash.
+    pub tx_hash: [u8; 32],
+    /// Who pays.
+    pub from: EthAddress,
+    /// Who is paid.
+    pub to: EthAddress,
+    /// How much; more than nothing.
+    pub value: Wei,
+    /// Its block.
+    pub block: u64,
+}
+
+/// A payment to an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// The account whose wallet is paid.
+    pub account: AccountId,
+    /// What pays it.
+    pub payment: Payment,
+}
+
+/// Where the follower is, and what it found. One method is one whole transaction.
+#[async_trait]
+pub trait IncomingStore: Send + Sync {
+    /// The last block of the chain that was followed.
+    async fn followed(&self, chain_id: u64) -> Result<Option<BlockRef>, StoreError>;
+
+    /// Begins to follow a chain after this block, unless somebody did.
+    async fn begin(&self, chain_id: u64, at: BlockRef) -> Result<(), StoreError>;
+
+    /// Those that pay a wallet and are no attempt of a transfer of ours, which its receiver is
+    /// told of already.
+    async fn from_outside(&self, payments: Vec<Payment>) -> Result<Vec<Incoming>, StoreError>;
+
+    /// Moves the cursor, if it still is at `from`, notes the payments, and tells of those that
+    /// were not noted before. `false`, and nothing, if somebody else moved it.
+    async fn follow(
+        &self,
+        chain_id: u64,
+        from: BlockRef,
+        to: BlockRef,
+        incoming: Vec<Incoming>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
+}
+
+/// Why a round was not done. The next one tries again from the same block.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FollowError {
+    /// The chain does not answer, or not to the point.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The store does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The node has a transaction's block, but not its receipt.
+    #[error("the node has no receipt of a transaction in block {block}")]
+    NoReceipt {
+        /// The block.
+        block: u64,
+    },
+}
+
+/// Follows one chain. Several servers may: the one that moves the cursor first has told.
+pub struct Follower {
+    store: Arc<dyn IncomingStore>,
+    chain: Chain,
+    confirmations: u64,
+}
+
+impl Follower {
+    /// Follows the blocks of `chain` that have this many above them.
+    #[must_use]
+    pub fn new(store: Arc<dyn IncomingStore>, chain: Chain, confirmations: u64) -> Self {
+        Self { store, chain, confirmations }
+    }
+
+    /// Reads the next blocks, and tells whose money they brought. `true` if there are more: the
+    /// next round need not wait. A chain that was never followed begins at its newest block that
+    /// stays, and tells nothing of what was before.
+    ///
+    /// # Errors
+    /// When the chain or the store does not answer. Nothing is lost then.
+    pub async fn round(&self, now: Timestamp) -> Result<bool, FollowError> {
+        let chain_id = self.chain.chain_id();
+        let newest = self.chain.block_number().await?.saturating_sub(self.confirmations);
+        let Some(cursor) = self.store.followed(chain_id).await? else {
+            if let Some(at) = self.chain.block_ref(newest).await? {
+                self.store.begin(chain_id, at).await?;
+            }
+            return Ok(false);
+        };
+        let last = newest.min(cursor.number.saturating_add(ROUND));
+        let next = cursor.number.saturating_add(1);
+        let blocks: Vec<Option<Block>> = stream::iter(next..=last)
+            .map(|number| self.chain.block(number))
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        let Some(Some(first)) = blocks.first() else {
+            return Ok(false);
+        };
+        if first.parent != cursor.hash {
+            self.step_back(cursor, now).await?;
+            return Ok(false);
+        }
+        let (end, payments) = in_a_row(cursor, blocks);
+        let incoming = self.successful(self.store.from_outside(payments).await?).await?;
+        let moved = self.store.follow(chain_id, cursor, end, incoming, now).await?;
+        Ok(moved && end.number < newest)
+    }
+
+    /// The payments that were not reverted.
+    async fn successful(&self, incoming: Vec<Incoming>) -> Result<Vec<Incoming>, FollowError> {
+        let checked = stream::iter(incoming).map(|incoming| async move {
+            let Payment { tx_hash, block, .. } = incoming.payment;
+            let receipt = self.chain.receipt(tx_hash).await?;
+            match receipt.filter(|receipt| receipt.block == block) {
+                Some(receipt) => Ok(receipt.success.then_some(incoming)),
+                None => Err(FollowError::NoReceipt { block }),
+            }
+        });
+        let checked: Vec<_> = checked.buffered(AT_ONCE).try_collect().await?;
+        Ok(checked.into_iter().flatten().collect())
+    }
+
+    /// The cursor's block is not in the chain any more, although it had its confirmations. As
+    /// many blocks as that are read again; what was told of them is not told twice.
+    async fn step_back(&self, cursor: BlockRef, now: Timestamp) -> Result<(), FollowError> {
+        let number = cursor.number.saturating_sub(self.confirmations.max(1));
+        tracing::error!(
+            block = cursor.number,
+            again_after = number,
+            "a block that was taken for final is not in the chain any more"
+        );
+        if let Some(at) = self.chain.block_ref(number).await? {
+            let chain_id = self.chain.chain_id();
+            self.store.follow(chain_id, cursor, at, Vec::new(), now).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What the blocks hold that follow the cursor, each the one before it, and the last of them: a
+/// node may have changed its mind between two answers.
+fn in_a_row(cursor: BlockRef, blocks: Vec<Option<Block>>) -> (BlockRef, Vec<Payment>) {
+    let (mut end, mut payments) = (cursor, Vec::new());
+    for block in blocks.into_iter().map_while(|block| block) {
+        if block.parent != end.hash {
+            break;
+        }
+        end = block.at;
+        payments.extend(block.payments);
+    }
+    (end, payments)
+}
+
+impl std::fmt::Debug for Follower {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follower").field("chain", &self.chain).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(number: u64, hash: u8, parent: u8) -> Option<Block> {
+        let at = BlockRef { number, hash: [hash; 32] };
+        let address = EthAddress::from([1; 20]);
+        let payment = Payment {
+            tx_hash: [hash; 32],
+            from: address,
+            to: address,
+            value: Wei::default(),
+            block: number,
+        };
+        Some(Block { at, parent: [parent; 32], payments: vec![payment] })
+    }
+
+    #[test]
+    fn blocks_count_up_to_the_first_that_does_not_follow() {
+        let cursor = BlockRef { number: 4, hash: [4; 32] };
+        let end_of = |blocks| {
+            let (end, payments) = in_a_row(cursor, blocks);
+            (end.number, payments.len())
+        };
+        assert_eq!(end_of(vec![block(5, 5, 4), block(6, 6, 5)]), (6, 2));
+        assert_eq!(end_of(vec![block(5, 5, 4), block(6, 6, 9)]), (5, 1));
+        assert_eq!(end_of(vec![block(5, 5, 4), None, block(7, 7, 6)]), (5, 1));
+        assert_eq!(end_of(Vec::new()), (4, 0));
+    }
+
+    /// Servers run it on a task of its own.
+    #[expect(dead_code, reason = "it is enough that it compiles")]
+    fn futures_may_move_between_threads(follower: &Follower) {
+        fn assert_send<T: Send>(_: T) {}
+        assert_send(follower.round(Timestamp(0)));
+    }
+}

@@ -1,0 +1,183 @@
+//! Money from outside: told once, when it stays, to whom it came.
+
+use kms_chain::follower::Follower;
+use kms_core::account::Account;
+use kms_types::wire::TransferState;
+use serde_json::{Value, json};
+
+use crate::chain::reverting;
+use crate::world::{COIN, CONFIRMATIONS, World, party, wei};
+
+/// The first of anvil's own accounts.
+const RICH: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+
+/// A transaction of somebody else's to the account.
+fn payment(to: &Account, wei: u64) -> Value {
+    json!({
+        "from": RICH, "to": to.wallet.address.to_string(), "value": format!("{wei:#x}"),
+        "gas": "0x186a0",
+    })
+}
+
+impl World {
+    /// Pays the account from outside, in a block of its own; gives the transaction.
+    fn pays(&self, to: &Account, wei: u64) -> String {
+        let hash = self.rpc("eth_sendTransaction", json!([payment(to, wei)]));
+        self.mine(1);
+        hash.as_str().unwrap().to_owned()
+    }
+
+    /// The values that the account was told of.
+    async fn values(&self, account: &Account) -> Vec<String> {
+        let payments = self.from_outside(account).await;
+        payments.iter().map(|payment| payment.value.to_string()).collect()
+    }
+
+    /// Rounds until nothing is left to read; gives how many.
+    async fn follow(&self, follower: &Follower) -> usize {
+        let mut rounds = 1;
+        while follower.round(self.now()).await.unwrap() {
+            rounds += 1;
+        }
+        rounds
+    }
+}
+
+#[tokio::test]
+async fn a_payment_from_outside_is_told_once_when_it_stays() {
+    let world = World::new().await;
+    let (ann, bob) = (world.account(1, 0).await, world.account(2, 0).await);
+    let follower = world.follower();
+    world.follow(&follower).await;
+    let hash = world.pays(&ann, 7);
+    world.mine(CONFIRMATIONS - 1);
+    world.follow(&follower).await;
+    assert!(world.values(&ann).await.is_empty(), "it may still vanish");
+    world.mine(1);
+    world.follow(&follower).await;
+    world.mine(5);
+    world.follow(&follower).await;
+    let told = world.from_outside(&ann).await;
+    assert_eq!(told.len(), 1);
+    let told = told.first().unwrap();
+    assert_eq!((told.value, told.block, &told.tx_hash), (wei(7), 1, &hash));
+    assert_eq!((told.from.to_string().as_str(), told.chain_id), (RICH, 31_337));
+    assert!(world.values(&bob).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_chain_is_followed_from_its_newest_block_that_stays() {
+    let world = World::new().await;
+    let ann = world.account(1, 0).await;
+    world.pays(&ann, 1);
+    world.mine(CONFIRMATIONS);
+    let follower = world.follower();
+    world.follow(&follower).await;
+    world.pays(&ann, 2);
+    world.mine(CONFIRMATIONS);
+    world.follow(&follower).await;
+    assert_eq!(world.values(&ann).await, ["2"]);
+}
+
+#[tokio::test]
+async fn two_who_follow_at_once_tell_once() {
+    let world = World::new().await;
+    let ann = world.account(1, 0).await;
+    let (one, two) = (world.follower(), world.follower());
+    world.follow(&one).await;
+    for value in 1..=5 {
+        world.pays(&ann, value);
+        world.mine(CONFIRMATIONS);
+        tokio::join!(world.follow(&one), world.follow(&two));
+    }
+    world.follow(&two).await;
+    assert_eq!(world.values(&ann).await, ["1", "2", "3", "4", "5"]);
+}
+
+#[tokio::test]
+async fn what_came_while_nobody_followed_is_caught_up_many_blocks_a_round() {
+    let world = World::new().await;
+    let ann = world.account(1, 0).await;
+    world.follow(&world.follower()).await;
+    world.pays(&ann, 1);
+    world.mine(98);
+    world.pays(&ann, 2);
+    world.mine(CONFIRMATIONS);
+    assert_eq!(world.follow(&world.follower()).await, 4);
+    assert_eq!(world.values(&ann).await, ["1", "2"]);
+}
+
+#[tokio::test]
+async fn a_payment_that_a_reorg_takes_back_is_not_told() {
+    let world = World::new().await;
+    let ann = world.account(1, 0).await;
+    let follower = world.follower();
+    world.follow(&follower).await;
+    world.pays(&ann, 7);
+    world.mine(1);
+    world.follow(&follower).await;
+    world.rpc("anvil_reorg", json!([2, []]));
+    world.rpc("anvil_dropAllTransactions", json!([]));
+    world.mine(CONFIRMATIONS + 2);
+    world.follow(&follower).await;
+    assert!(world.values(&ann).await.is_empty());
+    world.pays(&ann, 8);
+    world.mine(CONFIRMATIONS);
+    world.follow(&follower).await;
+    assert_eq!(world.values(&ann).await, ["8"]);
+}
+
+#[tokio::test]
+async fn a_reorg_of_blocks_that_were_final_neither_stops_nor_repeats_anything() {
+    let world = World::new().await;
+    let ann = world.account(1, 0).await;
+    let follower = world.follower();
+    world.follow(&follower).await;
+    let signed = json!({
+        "from": RICH, "to": ann.wallet.address.to_string(), "value": "0x7", "gas": "0x5208",
+        "nonce": "0x0", "maxFeePerGas": "0x77359400", "maxPriorityFeePerGas": "0x3b9aca00",
+        "type": "0x2", "chainId": format!("{:#x}", world.anvil.chain_id()),
+    });
+    let signed = world.rpc("eth_signTransaction", json!([signed]));
+    world.rpc("eth_sendRawTransaction", json!([signed]));
+    world.mine(CONFIRMATIONS + 1);
+    world.follow(&follower).await;
+    assert_eq!(world.values(&ann).await, ["7"]);
+
+    world.rpc("anvil_reorg", json!([CONFIRMATIONS + 1, []]));
+    world.rpc("anvil_dropAllTransactions", json!([]));
+    // The same payment comes again in a later block, and another one.
+    world.rpc("eth_sendRawTransaction", json!([signed]));
+    world.mine(1);
+    world.pays(&ann, 8);
+    world.mine(CONFIRMATIONS);
+    // The first round steps back.
+    world.follow(&follower).await;
+    world.follow(&follower).await;
+    assert_eq!(world.values(&ann).await, ["7", "8"]);
+}
+
+#[tokio::test]
+async fn failed_empty_and_own_payments_tell_nothing() {
+    let world = World::new().await;
+    let (ann, bob) = (world.account(1, COIN).await, world.account(2, 0).await);
+    let follower = world.follower();
+    world.follow(&follower).await;
+    let address = bob.wallet.address.to_string();
+    world.rpc("anvil_setCode", json!([address, reverting()]));
+    let failed = world.pays(&bob, 7);
+    world.rpc("anvil_setCode", json!([address, "0x"]));
+    let failed = world.rpc("eth_getTransactionReceipt", json!([failed]));
+    assert_eq!(failed.get("status"), Some(&json!("0x0")));
+    world.pays(&bob, 0);
+    let quote = world.quote(&ann, party(&bob), "0.1").await;
+    world.confirm(&ann, &quote).await.unwrap();
+    world.mine(1);
+    world.tick().await;
+    assert_eq!(world.state(&quote).await, TransferState::Mined);
+    world.mine(CONFIRMATIONS);
+    world.follow(&follower).await;
+    assert!(world.values(&bob).await.is_empty());
+    // The wallet was made, and the transfer came.
+    assert_eq!(world.told(&bob).await, 2);
+}

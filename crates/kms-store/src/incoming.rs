@@ -1,0 +1,233 @@
+//! Payments from outside, and up to which block they were looked for.
+
+use std::collections::{HashMap, HashSet};
+
+use async_trait::async_trait;
+use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error};
+use kms_chain::follower::{BlockRef, Incoming, IncomingStore, Payment};
+use kms_core::ports::StoreError;
+use kms_types::wire::OutsidePayment;
+use kms_types::{AccountId, EthAddress, IncomingId, Timestamp};
+
+use crate::convert::At;
+use crate::database::{AnyConnection, Database, Failure};
+use crate::events;
+use crate::schema::{attempts, chain_cursors, incoming, wallets};
+
+/// How many values one query compares with: both databases take this many.
+const AT_ONCE: usize = 10_000;
+
+/// Whose wallets these addresses are.
+fn owners(
+    connection: &mut AnyConnection,
+    addresses: &HashSet<EthAddress>,
+) -> Result<HashMap<EthAddress, AccountId>, Failure> {
+    let addresses: Vec<String> = addresses.iter().map(|address| address.to_lower_hex()).collect();
+    let mut owners = HashMap::new();
+    for addresses in addresses.chunks(AT_ONCE) {
+        let rows: Vec<(String, String)> = wallets::table
+            .filter(wallets::address.eq_any(addresses.to_vec()))
+            .select((wallets::address, wallets::account_id))
+            .load(connection)?;
+        for (address, account) in rows {
+            let at = At { table: "wallets", key: &account };
+            owners.insert(at.parse(&address)?, at.parse(&account)?);
+        }
+    }
+    Ok(owners)
+}
+
+/// Which of these transactions this system signed.
+fn own(connection: &mut AnyConnection, found: &[Incoming]) -> Result<HashSet<Vec<u8>>, Failure> {
+    let hashes: Vec<_> = found.iter().map(|found| found.payment.tx_hash.to_vec()).collect();
+    let mut own = HashSet::new();
+    for hashes in hashes.chunks(AT_ONCE) {
+        let known: Vec<Vec<u8>> = attempts::table
+            .filter(attempts::tx_hash.eq_any(hashes.to_vec()))
+            .select(attempts::tx_hash)
+            .load(connection)?;
+        own.extend(known);
+    }
+    Ok(own)
+}
+
+/// Moves the cursor, if it is where it is thought to be.
+fn move_cursor(
+    connection: &mut AnyConnection,
+    chain_id: i64,
+    from: BlockRef,
+    to: BlockRef,
+) -> Result<bool, Failure> {
+    let at = At { table: "chain_cursors", key: &chain_id.to_string() };
+    let (old, new): (i64, i64) = (at.convert(from.number)?, at.convert(to.number)?);
+    let cursor = chain_cursors::table
+        .filter(chain_cursors::chain_id.eq(chain_id))
+        .filter(chain_cursors::block.eq(old))
+        .filter(chain_cursors::block_hash.eq(from.hash.to_vec()));
+    let moved = diesel::update(cursor)
+        .set((chain_cursors::block.eq(new), chain_cursors::block_hash.eq(to.hash.to_vec())))
+        .execute(connection)?;
+    Ok(moved == 1)
+}
+
+/// Notes a payment and tells of it, unless it was noted before: it may have come into another
+/// block. Whoever moved the cursor is alone here.
+fn note(
+    connection: &mut AnyConnection,
+    chain_id: i64,
+    found: &Incoming,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    let Incoming { account, payment } = found;
+    let hash = payment.tx_hash.to_vec();
+    let known: i64 = incoming::table
+        .filter(incoming::chain_id.eq(chain_id))
+        .filter(incoming::tx_hash.eq(&hash))
+        .count()
+        .get_result(connection)?;
+    if known > 0 {
+        return Ok(());
+    }
+    let id = IncomingId::random();
+    let key = id.to_string();
+    let block: i64 = At { table: "incoming", key: &key }.convert(payment.block)?;
+    diesel::insert_into(incoming::table)
+        .values((
+            incoming::id.eq(&key),
+            incoming::chain_id.eq(chain_id),
+            incoming::tx_hash.eq(&hash),
+            incoming::account_id.eq(account.to_string()),
+            incoming::from_address.eq(payment.from.to_lower_hex()),
+            incoming::value.eq(payment.value.to_string()),
+            incoming::block.eq(block),
+        ))
+        .execute(connection)?;
+    events::append_incoming(connection, *account, now, id)
+}
+
+fn chain_column(chain_id: u64) -> Result<i64, StoreError> {
+    At { table: "chain_cursors", key: &chain_id.to_string() }.convert(chain_id)
+}
+
+#[async_trait]
+impl IncomingStore for Database {
+    async fn followed(&self, chain_id: u64) -> Result<Option<BlockRef>, StoreError> {
+        self.blocking(move |connection| {
+            let row: Option<(i64, Vec<u8>)> = chain_cursors::table
+                .find(chain_column(chain_id)?)
+                .select((chain_cursors::block, chain_cursors::block_hash))
+                .first(connection)
+                .optional()?;
+            let Some((number, hash)) = row else {
+                return Ok(None);
+            };
+            let at = At { table: "chain_cursors", key: &chain_id.to_string() };
+            Ok(Some(BlockRef { number: at.convert(number)?, hash: at.array(&hash)? }))
+        })
+        .await
+    }
+
+    async fn begin(&self, chain_id: u64, at: BlockRef) -> Result<(), StoreError> {
+        self.blocking(move |connection| {
+            let chain_id = chain_column(chain_id)?;
+            let row = At { table: "chain_cursors", key: &chain_id.to_string() };
+            let number: i64 = row.convert(at.number)?;
+            let inserted = diesel::insert_into(chain_cursors::table)
+                .values((
+                    chain_cursors::chain_id.eq(chain_id),
+                    chain_cursors::block.eq(number),
+                    chain_cursors::block_hash.eq(at.hash.to_vec()),
+                ))
+                .execute(connection);
+            match inserted {
+                Ok(_) | Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await
+    }
+
+    async fn from_outside(&self, payments: Vec<Payment>) -> Result<Vec<Incoming>, StoreError> {
+        if payments.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.blocking(move |connection| {
+            let paid: HashSet<_> = payments.iter().map(|payment| payment.to).collect();
+            let owners = owners(connection, &paid)?;
+            let to_us = |payment: Payment| {
+                let account = *owners.get(&payment.to)?;
+                Some(Incoming { account, payment })
+            };
+            let mut found: Vec<_> = payments.into_iter().filter_map(to_us).collect();
+            let own = own(connection, &found)?;
+            found.retain(|found| !own.contains(found.payment.tx_hash.as_slice()));
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn follow(
+        &self,
+        chain_id: u64,
+        from: BlockRef,
+        to: BlockRef,
+        incoming: Vec<Incoming>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.blocking(move |connection| {
+            let chain_id = chain_column(chain_id)?;
+            connection.transaction(|connection| {
+                // Taken first: who comes second finds the row changed, or waits for it.
+                if !move_cursor(connection, chain_id, from, to)? {
+                    return Ok(false);
+                }
+                for found in &incoming {
+                    note(connection, chain_id, found, now)?;
+                }
+                Ok(true)
+            })
+        })
+        .await
+    }
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = incoming)]
+struct Row {
+    id: String,
+    chain_id: i64,
+    tx_hash: Vec<u8>,
+    from_address: String,
+    value: String,
+    block: i64,
+}
+
+impl Database {
+    /// A payment from outside that was noted.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn incoming(&self, id: IncomingId) -> Result<Option<OutsidePayment>, StoreError> {
+        self.blocking(move |connection| {
+            let row: Option<Row> = incoming::table
+                .find(id.to_string())
+                .select(Row::as_select())
+                .first(connection)
+                .optional()?;
+            let Some(row) = row else {
+                return Ok(None);
+            };
+            let at = At { table: "incoming", key: &row.id };
+            let hash: [u8; 32] = at.array(&row.tx_hash)?;
+            Ok(Some(OutsidePayment {
+                chain_id: at.convert(row.chain_id)?,
+                tx_hash: hex::encode_prefixed(hash),
+                from: at.parse(&row.from_address)?,
+                value: at.parse(&row.value)?,
+                block: at.convert(row.block)?,
+            }))
+        })
+        .await
+    }
+}
