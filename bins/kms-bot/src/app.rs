@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kms_client::{Client, ClientError};
-use kms_types::wire::{Account, Network, SeenUsername, Transfer};
+use kms_types::wire::{Account, Network, SeenUsername};
 use kms_types::{TelegramId, Username};
 use teloxide_core::types::{ChatId, MessageId};
 use zeroize::Zeroizing;
@@ -69,9 +69,8 @@ impl App {
         }
     }
 
-    /// The chain that a transfer moves on: never another's name or symbol.
-    pub(crate) async fn network_of(&self, transfer: &Transfer) -> Result<Network, ClientError> {
-        let chain_id = transfer.chain_id;
+    /// The chain that money moves on: never another's name or symbol.
+    pub(crate) async fn network_of(&self, chain_id: u64) -> Result<Network, ClientError> {
         if let Some(network) = self.known_network().filter(|known| known.chain_id == chain_id) {
             return Ok(network);
         }

@@ -109,9 +109,14 @@ async fn try_tell(app: &App, event: &Event) -> Done {
             };
         }
         EventKind::Received { transfer } => {
-            let text = texts::received(transfer, &app.network_of(transfer).await?);
-            let keyboard = Keyboard::row([(texts::BALANCE, Press::Command(Name::Balance))]);
-            app.telegram.say(who, &text, keyboard).await?;
+            let text = texts::received(transfer, &app.network_of(transfer.chain_id).await?);
+            app.telegram.say(who, &text, balance_button()).await?;
+            return Ok(());
+        }
+        EventKind::ReceivedFromOutside { payment } => {
+            let network = app.network_of(payment.chain_id).await?;
+            let text = texts::received_from_outside(payment, &network);
+            app.telegram.say(who, &text, balance_button()).await?;
             return Ok(());
         }
         EventKind::PasswordChanged => texts::password_changed(event.at),
@@ -122,4 +127,8 @@ async fn try_tell(app: &App, event: &Event) -> Done {
     };
     app.telegram.say(who, &text, Keyboard::none()).await?;
     Ok(())
+}
+
+fn balance_button() -> Keyboard {
+    Keyboard::row([(texts::BALANCE, Press::Command(Name::Balance))])
 }

@@ -88,7 +88,7 @@ pub(crate) async fn show(
     message: MessageId,
     transfer: &Transfer,
 ) -> Done {
-    let (text, keyboard) = screen(transfer, &app.network_of(transfer).await?);
+    let (text, keyboard) = screen(transfer, &app.network_of(transfer.chain_id).await?);
     Ok(app.telegram.edit_or_say(who, message, &text, keyboard).await?)
 }
 
@@ -99,7 +99,7 @@ pub(crate) async fn update(
     message: MessageId,
     transfer: &Transfer,
 ) -> Done {
-    let (text, keyboard) = screen(transfer, &app.network_of(transfer).await?);
+    let (text, keyboard) = screen(transfer, &app.network_of(transfer.chain_id).await?);
     match app.telegram.edit(who, message, &text, keyboard).await {
         Err(TelegramError::Refused(_)) => Ok(()),
         other => Ok(other?),

@@ -105,7 +105,7 @@ async fn quote_in(
             client_ref: Some(ClientRef { message, all }.to_string()),
         };
         let transfer = app.kms.quote(&body).await?;
-        let network = app.network_of(&transfer).await?;
+        let network = app.network_of(transfer.chain_id).await?;
         let text = texts::quote(&transfer, &network, display.as_deref());
         Ok((text, confirm_or_cancel(transfer.id, Seen::of(&transfer))))
     };
@@ -190,7 +190,8 @@ pub(crate) async fn ask_password(
             }
         },
     };
-    let screen = texts::quote(&transfer, &app.network_of(&transfer).await?, display.as_deref());
+    let screen =
+        texts::quote(&transfer, &app.network_of(transfer.chain_id).await?, display.as_deref());
     if transfer.warnings.contains(&Warning::NameMoved) && !although_moved {
         let text = texts::ask_moved(&screen);
         let keyboard = Keyboard::row([

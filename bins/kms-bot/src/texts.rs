@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::DateTime;
 use kms_client::ClientError;
 use kms_types::wire::{
-    Account, Balance, Direction, Network, Party, Transfer, TransferState, Warning,
+    Account, Balance, Direction, Network, OutsidePayment, Party, Transfer, TransferState, Warning,
 };
 use kms_types::{ErrorCode, EthAddress, Timestamp, U256, Username, Wei};
 
@@ -371,6 +371,14 @@ pub(crate) fn received(transfer: &Transfer, network: &Network) -> String {
         "📥 You received <b>{}</b> from {}.",
         coins(transfer.value, network),
         party(&transfer.from)
+    )
+}
+
+pub(crate) fn received_from_outside(payment: &OutsidePayment, network: &Network) -> String {
+    format!(
+        "📥 You received <b>{}</b> from <code>{}</code>.",
+        coins(payment.value, network),
+        payment.from
     )
 }
 
