@@ -25,6 +25,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 const KMS_KEY: &str = "kms-sandbox";
+/// Blocks after which money is final here.
+const CONFIRMATIONS: u64 = 2;
 
 /// What may differ between sandboxes.
 #[derive(Clone, Debug)]
@@ -152,8 +154,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Pays somebody from an account of the chain's own, and waits until it is there. Gives the
-    /// transaction's hash.
+    /// Pays somebody from an account of the chain's own, waits until it is there, and mines the
+    /// blocks after which the server tells of it. Gives the transaction's hash.
     ///
     /// # Errors
     /// When the chain does not answer.
@@ -168,6 +170,7 @@ impl Stage {
             ensure!(Instant::now() < deadline, "the faucet's money did not arrive");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        self.anvil.rpc("anvil_mine", json!([format!("{CONFIRMATIONS:#x}")]))?;
         Ok(hash.as_str().unwrap_or_default().to_owned())
     }
 
@@ -245,7 +248,7 @@ async fn start(
             name: "Sandbox".to_owned(),
             symbol: "ETH".to_owned(),
             explorer: options.explorer.clone(),
-            confirmations: 2,
+            confirmations: CONFIRMATIONS,
             quote_seconds: options.quote_seconds,
             poll_milliseconds: 200,
             replace_seconds: 10,

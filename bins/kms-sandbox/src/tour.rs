@@ -47,8 +47,9 @@ pub async fn play() -> anyhow::Result<()> {
     act("The faucet fills Ann's wallet");
     let hash = stage.faucet(anns.address, coins(10)).await?;
     println!("  10 ETH by transaction {hash}");
+    ann.hears("You received 10 ETH from 0x").await?;
     ann.presses("💰 Balance")?;
-    ann.hears("10 ETH").await?;
+    ann.hears("💰 10 ETH").await?;
     tell(&mut ann);
 
     act("What can not be done is answered");

@@ -119,6 +119,7 @@ async fn ann_onboards_and_sends_to_bob() {
     visitor.reads("bob", "Your wallet is ready").await;
     visitor.presses("ann", "Faucet").await;
     visitor.find("#written .blocks .hash").await;
+    visitor.reads("ann", "You received 10 ETH from 0x").await;
     visitor.presses("bob", "Receive").await;
     let picture = visitor.find("#bob .bubble img").await;
     let wide = "return arguments[0].decode().then(() => arguments[0].naturalWidth)";

@@ -8,6 +8,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
+use kms_chain::follower::Follower;
 use kms_chain::{Chain, ChainError, TransferConfig, Transfers};
 #[cfg(feature = "aws-kms")]
 use kms_core::{AwsKeyError, AwsMasterKey};
@@ -95,7 +96,14 @@ impl Server {
         let poll = Duration::from_millis(settings.chain.poll_milliseconds.max(1));
         let (stop, stopping) = watch::channel(false);
         let audit = settings.audit.clone();
+        let chain = settings.chain.clone();
         let state = Data::new(build(settings, poll, stopping.clone()).await?);
+        // With a connection of its own, so that whole blocks do not delay what a person waits for.
+        let follower = Follower::new(
+            Arc::new(state.database.clone()),
+            Chain::new(chain.rpc_url.expose(), chain.chain_id)?,
+            chain.confirmations,
+        );
         let checkpoints = Arc::new(Checkpoints::new(
             state.database.clone(),
             state.key_database.clone(),
@@ -106,7 +114,9 @@ impl Server {
         // Before the first request, or it would not be counted.
         telemetry::metrics();
         let metrics = tokio::spawn(telemetry::fold_metrics(stopping.clone()));
-        let watcher = tokio::spawn(watch_transfers(state.transfers.clone(), poll, stopping));
+        let watcher =
+            tokio::spawn(watch_transfers(state.transfers.clone(), poll, stopping.clone()));
+        let follower = tokio::spawn(follow_blocks(follower, poll, stopping));
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(state.clone())
@@ -128,7 +138,7 @@ impl Server {
                 tracing::error!(%error, "the server ended");
             }
         });
-        let tasks = vec![metrics, watcher, checkpoint, serving];
+        let tasks = vec![metrics, watcher, follower, checkpoint, serving];
         Ok(Self { address, handle, stop, checkpoints, tasks })
     }
 
@@ -140,7 +150,7 @@ impl Server {
 
     /// Stops listening, lets what is under way finish, and ends.
     pub async fn stop(self) {
-        // Long polls and the watcher end at once.
+        // Long polls, the watcher and the follower end at once.
         let _ = self.stop.send(true);
         self.handle.stop(true).await;
         for task in self.tasks {
@@ -290,5 +300,21 @@ async fn watch_transfers(
         }
         // Wakes early when the server stops.
         let _ = tokio::time::timeout(poll, stopping.changed()).await;
+    }
+}
+
+async fn follow_blocks(follower: Follower, poll: Duration, mut stopping: watch::Receiver<bool>) {
+    while !*stopping.borrow() {
+        match follower.round(clock::now()).await {
+            // It is behind, and does not wait.
+            Ok(true) => {}
+            Ok(false) => {
+                let _ = tokio::time::timeout(poll, stopping.changed()).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "money from outside can not be looked for");
+                let _ = tokio::time::timeout(poll, stopping.changed()).await;
+            }
+        }
     }
 }

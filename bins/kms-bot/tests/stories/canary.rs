@@ -74,6 +74,7 @@ async fn passwords_are_neither_logged_nor_left_in_a_chat() {
     ann.bot("Your wallet is ready").await;
     let address = world.stage.client.account(id(ann).into()).await.unwrap().unwrap().address;
     world.stage.faucet(address, coins("1")).await.unwrap();
+    ann.bot("You received 1 ETH from 0x").await;
     ann.confirms("/send 0x000000000000000000000000000000000000dEaD 0.5").await;
     ann.says("canary zero in the coal mine");
     ann.bot("That password is wrong").await;

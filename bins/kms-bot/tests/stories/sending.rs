@@ -242,17 +242,19 @@ async fn only_the_last_screen_waits_for_a_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn money_from_outside_shows_in_the_balance_whose_buttons_stay() {
+async fn money_from_outside_is_told_and_shows_in_the_balance_whose_buttons_stay() {
     let mut world = world().await;
     let bob = world.account(&world.bob).await.address;
     world.bob.says("/balance");
     world.bob.bot("💰 0 ETH").await;
     world.stage.faucet(bob, coins("2")).await.unwrap();
-    for _ in 0..2 {
-        world.bob.press("🔄 Refresh");
-        world.bob.bot("Up to date").await;
-    }
-    assert!(world.bob.last_of_bot().unwrap().text.contains("💰 2 ETH"));
+    let notice = world.bob.bot("You received 2 ETH from 0x").await;
+    assert!(notice.button("💰 Balance").is_some());
+    world.bob.press("🔄 Refresh");
+    world.bob.bot("💰 2 ETH").await;
+    world.bob.bot("Up to date").await;
+    world.bob.press("🔄 Refresh");
+    world.bob.bot("Up to date").await;
     world.bob.press("📤 Send");
     world.bob.bot("Whom do you want to pay?").await;
     world.bob.says("@ann");

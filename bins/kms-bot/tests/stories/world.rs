@@ -80,7 +80,7 @@ impl World {
         Self { stage, ann, bob }
     }
 
-    /// Both have wallets, and Ann has ten coins.
+    /// Both have wallets, and Ann has ten coins, of which she was told.
     pub(crate) async fn with_wallets(options: StageOptions) -> Self {
         let mut world = Self::with(options).await;
         for (phone, password) in [(&mut world.ann, ANNS), (&mut world.bob, BOBS)] {
@@ -92,6 +92,8 @@ impl World {
         }
         let ann = world.account(&world.ann).await;
         world.stage.faucet(ann.address, coins("10")).await.unwrap();
+        world.ann.bot("You received 10 ETH from 0x").await;
+        world.ann.forget();
         world
     }
 
