@@ -65,7 +65,7 @@ pub trait IncomingStore: Send + Sync {
 
     /// Those that pay a wallet and are no attempt of a transfer of ours, which its receiver is
     /// told of already.
-    async fn from_outside(&self, payments: Vec<Payment>) -> Result<Vec<Incoming>, StoreError>;
+    async fn strangers(&self, payments: Vec<Payment>) -> Result<Vec<Incoming>, StoreError>;
 
     /// Moves the cursor, if it still is at `from`, notes the payments, and tells of those that
     /// were not noted before. `false`, and nothing, if somebody else moved it.
@@ -141,7 +141,7 @@ impl Follower {
             return Ok(false);
         }
         let (end, payments) = in_a_row(cursor, blocks);
-        let incoming = self.successful(self.store.from_outside(payments).await?).await?;
+        let incoming = self.successful(self.store.strangers(payments).await?).await?;
         let moved = self.store.follow(chain_id, cursor, end, incoming, now).await?;
         Ok(moved && end.number < newest)
     }

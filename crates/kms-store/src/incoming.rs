@@ -148,7 +148,7 @@ impl IncomingStore for Database {
         .await
     }
 
-    async fn from_outside(&self, payments: Vec<Payment>) -> Result<Vec<Incoming>, StoreError> {
+    async fn strangers(&self, payments: Vec<Payment>) -> Result<Vec<Incoming>, StoreError> {
         if payments.is_empty() {
             return Ok(Vec::new());
         }

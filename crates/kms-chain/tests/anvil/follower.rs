@@ -29,7 +29,7 @@ impl World {
 
     /// The values that the account was told of.
     async fn values(&self, account: &Account) -> Vec<String> {
-        let payments = self.from_outside(account).await;
+        let payments = self.told_of(account).await;
         payments.iter().map(|payment| payment.value.to_string()).collect()
     }
 
@@ -57,7 +57,7 @@ async fn a_payment_from_outside_is_told_once_when_it_stays() {
     world.follow(&follower).await;
     world.mine(5);
     world.follow(&follower).await;
-    let told = world.from_outside(&ann).await;
+    let told = world.told_of(&ann).await;
     assert_eq!(told.len(), 1);
     let told = told.first().unwrap();
     assert_eq!((told.value, told.block, &told.tx_hash), (wei(7), 1, &hash));

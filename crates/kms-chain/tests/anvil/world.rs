@@ -204,7 +204,7 @@ impl World {
     }
 
     /// The payments from outside that the account was told of.
-    pub(crate) async fn from_outside(&self, account: &Account) -> Vec<OutsidePayment> {
+    pub(crate) async fn told_of(&self, account: &Account) -> Vec<OutsidePayment> {
         let page = self.database.events_after(EventCursor::default(), 1_000).await.unwrap();
         let events = page.events.into_iter().filter(|event| event.account == account.id);
         let mut payments = Vec::new();

@@ -83,9 +83,9 @@ async fn payments_to_strangers_and_own_transfers_are_left_out(subject: Subject) 
     let to_bob = payment(bob.wallet.address, 1);
     let own = Payment { tx_hash: signed.tx_hash.unwrap(), ..to_bob.clone() };
     let to_stranger = payment(EthAddress::from([98; 20]), 2);
-    let found = database.from_outside(vec![own, to_stranger, to_bob]).await.unwrap();
+    let found = database.strangers(vec![own, to_stranger, to_bob]).await.unwrap();
     assert_eq!(found, [incoming(&bob, 1)]);
-    assert!(database.from_outside(Vec::new()).await.unwrap().is_empty());
+    assert!(database.strangers(Vec::new()).await.unwrap().is_empty());
 }
 
 async fn many_addresses_are_looked_up_at_once(subject: Subject) {
@@ -97,5 +97,5 @@ async fn many_addresses_are_looked_up_at_once(subject: Subject) {
         payment(EthAddress::from(address), 3)
     });
     let payments = strangers.chain([payment(ann.wallet.address, 4)]).collect();
-    assert_eq!(database.from_outside(payments).await.unwrap(), [incoming(&ann, 4)]);
+    assert_eq!(database.strangers(payments).await.unwrap(), [incoming(&ann, 4)]);
 }
