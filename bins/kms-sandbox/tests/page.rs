@@ -54,6 +54,13 @@ impl Visitor {
         }
     }
 
+    /// Waits until the page does not say this any more: what is deleted fades out.
+    async fn sees_no_more(&self, text: &str) {
+        let path = format!("//*[contains(text(), '{text}')]");
+        let found = self.0.query(By::XPath(path)).wait(Duration::from_secs(30), LOOK);
+        assert!(found.not_exists().await.unwrap(), "{text:?} is still there");
+    }
+
     /// Waits for a message that says this.
     async fn reads(&self, phone: &str, text: &str) {
         let bubble = "*[starts-with(@class, 'bubble')]";
@@ -138,8 +145,9 @@ async fn ann_onboards_and_sends_to_bob() {
     let bob = stage.client.account(TelegramId::try_from(4712).unwrap().into()).await.unwrap();
     let balance = stage.chain_balance(bob.unwrap().address).unwrap();
     assert_eq!(balance, Wei::try_from(&"0.5".parse().unwrap()).unwrap());
-    let whole = visitor.find("body").await.text().await.unwrap();
-    assert!(!whole.contains(ANNS) && !whole.contains(BOBS), "passwords are gone");
+    for password in [ANNS, BOBS] {
+        visitor.sees_no_more(password).await;
+    }
 
     visitor.types("ann", "/send 0.25 @bob").await;
     visitor.reads("ann", "Total: at most 0.25").await;
