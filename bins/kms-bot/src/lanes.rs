@@ -129,7 +129,7 @@ mod tests {
         let (lanes, (done, is_done)) = (Lanes::new(), oneshot::channel());
         lanes.ask(id(1), async { panic!("this one is meant") }).unwrap();
         lanes.ask(id(1), async move { done.send(()).unwrap() }).unwrap();
-        is_done.await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), is_done).await.unwrap().unwrap();
     }
 
     #[tokio::test]
