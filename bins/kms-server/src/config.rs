@@ -355,6 +355,15 @@ fn kms_key(at: &str, raw: RawKmsKey) -> Result<KmsKeySettings, ConfigError> {
         }
         #[cfg(feature = "aws-kms")]
         RawKmsKey::AwsKms { id, key, public_key, endpoint } => {
+            // What is unwrapped comes back over it.
+            let local = ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"];
+            let safe = |url: &String| {
+                url.starts_with("https://") || local.iter().any(|start| url.starts_with(start))
+            };
+            if !endpoint.iter().all(safe) {
+                let expected = "expected https://, or http:// on this machine";
+                return Err(ConfigError::expected(&format!("{at}.endpoint"), expected));
+            }
             (id, KmsKeyProvider::Aws { key, public_key, endpoint })
         }
     };
@@ -418,6 +427,25 @@ mod tests {
         };
         assert_eq!(passphrase.expose(), "0123");
         assert!(!format!("{settings:?}").contains("secret"));
+    }
+
+    #[cfg(feature = "aws-kms")]
+    #[test]
+    fn a_key_in_aws_is_not_asked_in_clear() {
+        let settings = |endpoint| {
+            let key = [
+                ("KMS_SERVER__KMS_KEY__KEY", "alias/kms"),
+                ("KMS_SERVER__KMS_KEY__PUBLIC_KEY", "PEM"),
+                ("KMS_SERVER__KMS_KEY__PROVIDER", "aws-kms"),
+                ("KMS_SERVER__KMS_KEY__ENDPOINT", endpoint),
+            ];
+            let local = ["path = \"kms-key.pem\"", "passphrase = \"0123\""];
+            let text = local.iter().fold(EXAMPLE.to_owned(), |text, line| text.replace(line, ""));
+            settings(&text, &key)
+        };
+        assert!(settings("https://vpce-1.kms.eu-central-1.vpce.amazonaws.com").is_ok());
+        assert!(settings("http://127.0.0.1:4566").is_ok());
+        assert!(said(settings("http://kms.example")).contains("kms_key.endpoint"));
     }
 
     #[test]
