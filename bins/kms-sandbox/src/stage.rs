@@ -15,7 +15,7 @@ use kms_client::{BearerToken, Client, Trust};
 use kms_core::{KdfParams, MasterKeyId, ServerKeySet, ServerKeys};
 use kms_server::config::{
     AuditSettings, ChainSettings, DatabaseSettings, KeyDatabaseSettings, KmsKeyProvider,
-    KmsKeySettings, LimitSettings, PasswordSettings, Settings, TlsSettings,
+    KmsKeySettings, LimitSettings, PasswordSettings, Settings, TlsSettings, UpkeepSettings,
 };
 use kms_server::{Secret, Server};
 use kms_store::{Database, Scope, SqliteScks};
@@ -260,6 +260,7 @@ async fn start(
         },
         limits: LimitSettings { recoveries_a_day: 3 },
         audit: AuditSettings { checkpoint_path: None, checkpoint_every: Duration::from_secs(300) },
+        upkeep: UpkeepSettings::default(),
     };
     Server::start(settings).await.context("starting the server")
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::num::{NonZeroU16, NonZeroUsize};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub struct Settings {
     pub limits: LimitSettings,
     /// How the audit is guarded.
     pub audit: AuditSettings,
+    /// What a server does unasked.
+    pub upkeep: UpkeepSettings,
 }
 
 /// PEM texts.
@@ -178,6 +180,15 @@ pub struct AuditSettings {
     pub checkpoint_every: Duration,
 }
 
+/// What a server does unasked.
+#[derive(Clone, Copy, Debug)]
+pub struct UpkeepSettings {
+    /// How often the KMS keys are tried.
+    pub canary_every: Duration,
+    /// How often every wallet is looked at, by one of the servers.
+    pub check_every: Duration,
+}
+
 fn default_pool() -> u32 {
     16
 }
@@ -225,6 +236,8 @@ struct Raw {
     limits: RawLimits,
     #[serde(default)]
     audit: RawAudit,
+    #[serde(default)]
+    upkeep: RawUpkeep,
 }
 
 #[derive(Deserialize)]
@@ -274,6 +287,13 @@ struct RawAudit {
     checkpoint_minutes: NonZeroU16,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawUpkeep {
+    canary_seconds: NonZeroU32,
+    check_seconds: NonZeroU32,
+}
+
 impl Default for RawPassword {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -290,6 +310,30 @@ impl Default for RawLimits {
 impl Default for RawAudit {
     fn default() -> Self {
         Self { checkpoint_path: None, checkpoint_minutes: const { NonZeroU16::new(5).unwrap() } }
+    }
+}
+
+impl Default for RawUpkeep {
+    fn default() -> Self {
+        const {
+            Self {
+                canary_seconds: NonZeroU32::new(60 * 60).unwrap(),
+                check_seconds: NonZeroU32::new(24 * 60 * 60).unwrap(),
+            }
+        }
+    }
+}
+
+impl UpkeepSettings {
+    fn new(raw: &RawUpkeep) -> Self {
+        let seconds = |seconds: NonZeroU32| Duration::from_secs(seconds.get().into());
+        Self { canary_every: seconds(raw.canary_seconds), check_every: seconds(raw.check_seconds) }
+    }
+}
+
+impl Default for UpkeepSettings {
+    fn default() -> Self {
+        Self::new(&RawUpkeep::default())
     }
 }
 
@@ -344,6 +388,7 @@ impl TryFrom<Raw> for Settings {
                     u64::from(raw.audit.checkpoint_minutes.get()) * 60,
                 ),
             },
+            upkeep: UpkeepSettings::new(&raw.upkeep),
         })
     }
 }
@@ -461,6 +506,7 @@ mod tests {
             ("KMS_SERVER__PASSWORD__RUNNING", "0", "password.running"),
             ("KMS_SERVER__CHAIN__CHAIN_ID", "one", "chain.chain_id"),
             ("KMS_SERVER__AUDIT__CHECKPOINT_MINUTES", "0", "audit.checkpoint_minutes"),
+            ("KMS_SERVER__UPKEEP__CANARY_SECONDS", "0", "upkeep.canary_seconds"),
             ("KMS_SERVER__DATABASE__URL_FILE", "/nowhere/at/all", "database.url_file"),
             ("KMS_SERVER__DATABASE__URI", "x", "uri"),
         ] {

@@ -18,6 +18,7 @@ mod server;
 mod state;
 mod telemetry;
 mod token;
+mod upkeep;
 
 pub use config::Secret;
 pub use server::{Server, StartError};

@@ -31,6 +31,7 @@ use crate::config::{KeyDatabaseSettings, KmsKeyProvider, KmsKeySettings, Setting
 use crate::routes;
 use crate::state::{KeyDatabase, State};
 use crate::telemetry;
+use crate::upkeep::{KmsKeys, Upkeep};
 
 /// How long requests that are under way may go on when the server stops, in seconds.
 const GRACE: u64 = 30;
@@ -96,6 +97,7 @@ impl Server {
         let poll = Duration::from_millis(settings.chain.poll_milliseconds.max(1));
         let (stop, stopping) = watch::channel(false);
         let audit = settings.audit.clone();
+        let upkeep = settings.upkeep;
         let chain = settings.chain.clone();
         let state = Data::new(build(settings, poll, stopping.clone()).await?);
         // With a connection of its own, so that whole blocks do not delay what a person waits for.
@@ -109,11 +111,20 @@ impl Server {
             state.key_database.clone(),
             audit.checkpoint_path,
         )?);
+        let upkeep = Upkeep {
+            custody: Arc::clone(&state.custody),
+            database: state.database.clone(),
+            kms_keys: Arc::clone(&state.kms_keys),
+            settings: upkeep,
+            stopping: stopping.clone(),
+        };
         let every = audit.checkpoint_every;
         let checkpoint = tokio::spawn(Arc::clone(&checkpoints).run(every, stopping.clone()));
         // Before the first request, or it would not be counted.
         telemetry::metrics();
         let metrics = tokio::spawn(telemetry::fold_metrics(stopping.clone()));
+        let keys = tokio::spawn(upkeep.clone().watch_kms_keys());
+        let wallets = tokio::spawn(upkeep.watch_wallets());
         let watcher =
             tokio::spawn(watch_transfers(state.transfers.clone(), poll, stopping.clone()));
         let follower = tokio::spawn(follow_blocks(follower, poll, stopping));
@@ -138,7 +149,7 @@ impl Server {
                 tracing::error!(%error, "the server ended");
             }
         });
-        let tasks = vec![metrics, watcher, follower, checkpoint, serving];
+        let tasks = vec![metrics, watcher, follower, checkpoint, keys, wallets, serving];
         Ok(Self { address, handle, stop, checkpoints, tasks })
     }
 
@@ -199,6 +210,7 @@ async fn build(
             explorer: settings.chain.explorer,
         },
         limits: settings.limits,
+        kms_keys: Arc::new(KmsKeys::default()),
         stopping,
     })
 }

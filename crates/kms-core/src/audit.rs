@@ -35,6 +35,8 @@ pub enum Action {
     Rewrap,
     /// An SCK is unwrapped to see that it can be.
     Verify,
+    /// Random bytes are wrapped and unwrapped by a KMS key, to see that it can be used.
+    Canary,
     /// An account is stopped.
     Freeze,
     /// A stopped account may go on.
@@ -52,6 +54,7 @@ impl Action {
             Self::Recover => "recover",
             Self::Rewrap => "rewrap",
             Self::Verify => "verify",
+            Self::Canary => "canary",
             Self::Freeze => "freeze",
             Self::Unfreeze => "unfreeze",
         }
@@ -63,7 +66,7 @@ impl Action {
         match self {
             Self::Send(transfer) => Some(transfer.to_string()),
             Self::Create | Self::ChangePassword | Self::Recover => None,
-            Self::Rewrap | Self::Verify | Self::Freeze | Self::Unfreeze => None,
+            Self::Rewrap | Self::Verify | Self::Canary | Self::Freeze | Self::Unfreeze => None,
         }
     }
 }

@@ -4,11 +4,13 @@
 //! A key in clear lives on one thread of the KDF pool, or in the [`OpenWallet`] that a caller
 //! moves into the work that signs.
 
+mod check;
 mod error;
 mod journal;
 mod seals;
 mod upkeep;
 
+pub use self::check::CanaryError;
 pub use self::error::CustodyError;
 pub use self::upkeep::Rewrapped;
 
@@ -279,7 +281,7 @@ impl Custody {
         now: Timestamp,
     ) {
         let audit = Arc::clone(&self.ports.audit);
-        let journal = Journal::new(audit, action, account, caller, now);
+        let journal = Journal::new(audit, action, Some(account), caller, now);
         journal.close(Some(Phase::Outcome(outcome))).await;
     }
 
@@ -377,13 +379,13 @@ impl Custody {
     async fn audited<T, E: Audited>(
         &self,
         action: Action,
-        account: AccountRef,
+        account: impl Into<Option<AccountRef>>,
         caller: &Caller,
         now: Timestamp,
         work: impl AsyncFnOnce(&mut Journal) -> Result<T, E>,
     ) -> Result<T, E> {
         let audit = Arc::clone(&self.ports.audit);
-        let mut journal = Journal::new(audit, action, account, caller, now);
+        let mut journal = Journal::new(audit, action, account.into(), caller, now);
         let result = work(&mut journal).await;
         journal.close(result.as_ref().err().map(Audited::phase)).await;
         result

@@ -32,7 +32,7 @@ mod wrap;
 
 #[cfg(feature = "aws-kms")]
 pub use aws_key::{AwsKeyError, AwsMasterKey, aws_from_environment};
-pub use custody::{CreateWallet, Created, Custody, CustodyError, Ports, Rewrapped};
+pub use custody::{CanaryError, CreateWallet, Created, Custody, CustodyError, Ports, Rewrapped};
 pub use kdf::{KdfParams, KdfParamsError, Salt};
 pub use kdf_pool::{KdfPool, Place, PoolError};
 pub use local_key::{LocalKeyError, LocalMasterKey};

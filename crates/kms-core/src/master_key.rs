@@ -89,13 +89,21 @@ impl KeyRing {
         self.keys.get(id).map(|key| &**key)
     }
 
+    /// All keys' names.
+    pub fn ids(&self) -> impl Iterator<Item = &MasterKeyId> {
+        self.keys.keys()
+    }
+
     /// Encrypts to the active key. The plaintext is far below OAEP's limit.
     pub(crate) fn wrap(&self, plaintext: &[u8]) -> Result<Vec<u8>, MasterKeyError> {
-        self.active
-            .public_key()
-            .oaep_encrypt::<Sha256>(plaintext)
-            .map_err(|cause| MasterKeyError::Unavailable(Box::new(cause)))
+        encrypt(self.active(), plaintext)
     }
+}
+
+/// Encrypts to the key's public half.
+pub(crate) fn encrypt(key: &dyn MasterKey, plaintext: &[u8]) -> Result<Vec<u8>, MasterKeyError> {
+    let sealed = key.public_key().oaep_encrypt::<Sha256>(plaintext);
+    sealed.map_err(|cause| MasterKeyError::Unavailable(Box::new(cause)))
 }
 
 impl FromStr for MasterKeyId {

@@ -15,7 +15,8 @@ pub(crate) async fn alive() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "ok" }))
 }
 
-/// Both databases answer. The chain is told, but a server without it still reads.
+/// Both databases answer. The chain and the KMS keys are told, but a server without them still
+/// reads, and without the keys only recoveries fail.
 #[utoipa::path(tag = "health", responses((status = 200), (status = 503)), security(()))]
 #[get("/readyz")]
 pub(crate) async fn ready(state: Data<State>) -> HttpResponse {
@@ -29,6 +30,7 @@ pub(crate) async fn ready(state: Data<State>) -> HttpResponse {
         "database": word(database.is_ok()),
         "key_database": word(keys.is_ok()),
         "chain": word(chain.is_ok()),
+        "kms_keys": state.kms_keys.word(),
     });
     if database.is_ok() && keys.is_ok() {
         HttpResponse::Ok().json(body)

@@ -17,7 +17,7 @@ use crate::process::ServerProcess;
 const ALIAS: &str = "alias/kms";
 
 /// AWS with one key, and a place whose server uses it by its alias.
-fn place() -> (AwsKms, String, Place) {
+pub(crate) fn place() -> (AwsKms, String, Place) {
     let aws = AwsKms::start().unwrap();
     let private = PrivateKey::from_pkcs8_encrypted_pem(MASTER_KEY, PASSPHRASE).unwrap();
     let public = private.to_public_key().to_public_key_pem(LineEnding::LF).unwrap();

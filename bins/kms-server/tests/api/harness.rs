@@ -7,7 +7,7 @@ use kms_client::{BearerToken, Client, Trust};
 use kms_core::ServerKeys;
 use kms_server::config::{
     AuditSettings, ChainSettings, DatabaseSettings, KeyDatabaseSettings, KmsKeyProvider,
-    KmsKeySettings, LimitSettings, PasswordSettings, Settings, TlsSettings,
+    KmsKeySettings, LimitSettings, PasswordSettings, Settings, TlsSettings, UpkeepSettings,
 };
 use kms_server::{Secret, Server};
 use kms_store::{Database, Scope};
@@ -46,6 +46,7 @@ pub(crate) struct Place {
     pub(crate) quote_seconds: u64,
     pub(crate) replace_seconds: u64,
     pub(crate) waiting: usize,
+    pub(crate) upkeep: UpkeepSettings,
     /// More variables for a server in a process of its own; they win.
     pub(crate) variables: Vec<(String, String)>,
 }
@@ -129,6 +130,7 @@ impl Place {
             quote_seconds: 120,
             replace_seconds: 45,
             waiting: 64,
+            upkeep: UpkeepSettings::default(),
             variables: Vec::new(),
         }
     }
@@ -189,6 +191,7 @@ impl Place {
                 checkpoint_path: Some(self.checkpoint_path()),
                 checkpoint_every: Duration::from_secs(300),
             },
+            upkeep: self.upkeep,
         }
     }
 

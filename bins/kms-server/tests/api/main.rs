@@ -21,3 +21,4 @@ mod outages;
 mod process;
 mod slow;
 mod transfers;
+mod upkeep;

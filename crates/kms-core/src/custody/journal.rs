@@ -19,13 +19,14 @@ impl Journal {
     pub(super) fn new(
         audit: Arc<dyn AuditLog>,
         action: Action,
-        account: AccountRef,
+        account: Option<AccountRef>,
         caller: &Caller,
         at: Timestamp,
     ) -> Self {
         let (account, telegram_id) = match account {
-            AccountRef::Id(id) => (Some(id), None),
-            AccountRef::Telegram(id) => (None, Some(id)),
+            Some(AccountRef::Id(id)) => (Some(id), None),
+            Some(AccountRef::Telegram(id)) => (None, Some(id)),
+            None => (None, None),
         };
         let (caller, phase) = (caller.clone(), Phase::Intent);
         let record = AuditRecord { at, caller, action, phase, account, telegram_id };

@@ -12,7 +12,7 @@ use crate::ports::WrappedSck;
 use crate::sck::Sck;
 use crate::wrap::SckOwner;
 
-const MISSING: CustodyError = CustodyError::Integrity("the wrapped key is missing");
+pub(super) const MISSING: CustodyError = CustodyError::Integrity("the wrapped key is missing");
 
 /// What came of wrapping an SCK under the active KMS key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Custody {
         if found.as_ref().is_some_and(|wrapped| wrapped.master_key == *active) {
             return Ok(Rewrapped::Before);
         }
-        self.audited(Action::Rewrap, account.id.into(), caller, now, async |journal| {
+        self.audited(Action::Rewrap, AccountRef::Id(account.id), caller, now, async |journal| {
             journal.concerns(&account);
             let old = found.ok_or(MISSING)?;
             journal.intent().await?;
@@ -73,7 +73,7 @@ impl Custody {
         now: Timestamp,
     ) -> Result<(), CustodyError> {
         let account = self.load(account).await?;
-        self.audited(Action::Verify, account.id.into(), caller, now, async |journal| {
+        self.audited(Action::Verify, AccountRef::Id(account.id), caller, now, async |journal| {
             journal.concerns(&account);
             let wrapped = self.ports.scks.sck(account.wallet.sck_id).await?.ok_or(MISSING)?;
             journal.intent().await?;

@@ -1,0 +1,117 @@
+//! What servers find unasked: a KMS key that can not be used, a wallet that could not be recovered.
+
+use std::time::Duration;
+
+use kms_store::{AuditRow, Database, Scope};
+use kms_testkit::AwsFault;
+use mongodb::bson::{Document, doc};
+use rsa::PrivateKey;
+
+use crate::aws;
+use crate::harness::{Place, Stores, create};
+use crate::process::ServerProcess;
+
+/// Waits until the audit has this many such rows.
+async fn rows(database: &Database, count: usize, wanted: fn(&AuditRow) -> bool) -> Vec<AuditRow> {
+    for _ in 0..300 {
+        let rows = database.audit_after(0, 1_000).await.unwrap();
+        let found: Vec<_> = rows.into_iter().filter(wanted).collect();
+        if found.len() >= count {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("there never were {count} such rows");
+}
+
+/// What an unauthenticated path, or one for a token, answers.
+async fn get(place: &Place, server: &ServerProcess, path: &str, token: &str) -> String {
+    // Brings TLS with it.
+    drop(server.client(place, token));
+    let certificate = reqwest::Certificate::from_pem(place.certificate.as_bytes()).unwrap();
+    let raw = reqwest::Client::builder().add_root_certificate(certificate).build().unwrap();
+    let url = format!("https://localhost:{}{path}", server.port);
+    raw.get(url).bearer_auth(token).send().await.unwrap().text().await.unwrap()
+}
+
+#[actix_web::test]
+async fn a_kms_key_that_can_not_be_used_is_told() {
+    let (aws, arn, mut place) = aws::place();
+    place.variables.push(("KMS_SERVER__UPKEEP__CANARY_SECONDS".to_owned(), "1".to_owned()));
+    let database = place.migrated().await;
+    let token = place.token(&database, Scope::Read).await;
+    // Not at the start either: whatever it is asked, and however often.
+    aws.break_next(vec![AwsFault::AccessDenied; 2]);
+    let server = ServerProcess::start(&place, None, "info");
+    let ready = get(&place, &server, "/readyz", &token).await;
+    assert!(ready.contains(r#""kms_keys":"unknown""#), "{ready}");
+    let is_canary = |row: &AuditRow| row.action == "canary" && row.phase != "intent";
+    let first = rows(&database, 1, is_canary).await;
+    assert_eq!(
+        (&*first[0].phase, first[0].outcome.as_deref()),
+        ("alarm", Some("kms_key_unavailable"))
+    );
+    assert_eq!(first[0].actor, "kms-server canary of kms-test");
+    // It is well without a restart.
+    let second = rows(&database, 2, is_canary).await;
+    assert_eq!((&*second[1].phase, second[1].outcome.as_deref()), ("outcome", Some("ok")));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let ready = get(&place, &server, "/readyz", &token).await;
+    assert!(ready.contains(r#""kms_keys":"ok""#), "{ready}");
+    let metrics = get(&place, &server, "/metrics", &token).await;
+    assert!(metrics.contains(r#"kms_key_works{key="kms-test"} 1"#), "{metrics}");
+
+    let other = aws.import(PrivateKey::new(&mut getrandom::SysRng, 3_072).unwrap());
+    aws.alias("alias/kms", &other);
+    let differs = |row: &AuditRow| row.outcome.as_deref() == Some("kms_key_differs");
+    rows(&database, 1, differs).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let ready = get(&place, &server, "/readyz", &token).await;
+    assert!(ready.contains(r#""kms_keys":"down""#), "{ready}");
+    let metrics = get(&place, &server, "/metrics", &token).await;
+    assert!(metrics.contains(r#"kms_key_works{key="kms-test"} 0"#), "{metrics}");
+    aws.alias("alias/kms", &arn);
+    let log = server.terminate();
+    assert!(log.contains("the KMS key can not be used") && log.contains("AccessDenied"), "{log}");
+}
+
+#[actix_web::test]
+async fn a_wallet_that_could_not_be_recovered_is_named_by_one_of_the_servers() {
+    let mut place = Place::new(Stores::Servers);
+    place.variables.push(("KMS_SERVER__UPKEEP__CHECK_SECONDS".to_owned(), "2".to_owned()));
+    let database = place.migrated().await;
+    let token = place.token(&database, Scope::Bot).await;
+    let servers = [(); 2].map(|()| ServerProcess::start(&place, None, "info"));
+    let client = servers[0].client(&place, &token);
+    let ann = client.create_account(&create(1, "ann", "ann's")).await.unwrap();
+    let bob = client.create_account(&create(2, "bob", "bob's")).await.unwrap();
+    let carl = client.create_account(&create(3, "carl", "carl's")).await.unwrap();
+    let mongo = mongodb::Client::with_uri_str(&place.key_database).await.unwrap();
+    let scks = mongo.database(&place.key_database_name).collection::<Document>("wrapped_scks");
+    let of = |account: &kms_types::wire::Account| doc! { "account": account.id.to_string() };
+    scks.delete_one(of(&ann)).await.unwrap();
+    scks.update_one(of(&bob), doc! { "$set": { "master_key": "kms-gone" } }).await.unwrap();
+    scks.update_one(of(&carl), doc! { "$set": { "account": bob.id.to_string() } }).await.unwrap();
+
+    let alarms = rows(&database, 6, |row| row.phase == "alarm").await;
+    let mut named: Vec<_> = alarms.iter().map(|row| row.account.clone().unwrap()).collect();
+    named.sort();
+    named.dedup();
+    let mut lost = [&ann, &bob, &carl].map(|account| account.id.to_string());
+    lost.sort();
+    assert_eq!(named, lost);
+    // One round of one server, then one of either: not both at once.
+    for account in lost {
+        let mut of = alarms.iter().filter(|row| row.account.as_ref() == Some(&account));
+        let (first, second) = (of.next().unwrap().at.0, of.next().unwrap().at.0);
+        assert!(second - first > 1_000, "{first} and {second}");
+    }
+    let mut metrics = String::new();
+    for server in &servers {
+        metrics.push_str(&get(&place, server, "/metrics", &token).await);
+    }
+    assert!(metrics.contains("wallets_not_recoverable 3"), "{metrics}");
+    for server in servers {
+        server.terminate();
+    }
+}
