@@ -308,8 +308,31 @@ impl Custody {
         Err(CustodyError::WrongPassword)
     }
 
-    /// Counts the attempt, writes the INTENT, tries the password, and hands the key to `then` on
-    /// the same thread. A refusal by the count is no INTENT: a flood of them would fill the audit.
+    /// Takes a place for trying a password, counts the attempt, and writes the INTENT. A refusal by
+    /// the count is no INTENT: a flood of them would fill the audit.
+    async fn admit(
+        &self,
+        account: &Account,
+        now: Timestamp,
+        journal: &mut Journal,
+    ) -> Result<Place, CustodyError> {
+        refuse_frozen(account)?;
+        // The place first: an attempt that finds no place is not tried, and must not count.
+        let place = self.pool.reserve()?;
+        if let Attempt::LockedUntil(until) = self.ports.gate.count_attempt(account.id, now).await? {
+            return Err(CustodyError::Locked { until });
+        }
+        if let Err(error) = journal.intent().await {
+            // Nor must one that can not be written down, or an audit that is out locks people out.
+            if let Err(error) = self.ports.gate.give_back_attempt(account.id).await {
+                tracing::warn!(%error, "an attempt that was not tried stays counted");
+            }
+            return Err(error.into());
+        }
+        Ok(place)
+    }
+
+    /// Tries the password, and hands the key to `then` on the same thread.
     async fn unlock<T: Send + 'static>(
         &self,
         account: Account,
@@ -318,13 +341,7 @@ impl Custody {
         journal: &mut Journal,
         then: impl FnOnce(PrivateKey) -> T + Send + 'static,
     ) -> Result<T, CustodyError> {
-        refuse_frozen(&account)?;
-        // The place first: an attempt that finds no place is not tried, and must not count.
-        let place: Place = self.pool.reserve()?;
-        if let Attempt::LockedUntil(until) = self.ports.gate.count_attempt(account.id, now).await? {
-            return Err(CustodyError::Locked { until });
-        }
-        journal.intent().await?;
+        let place = self.admit(&account, now, journal).await?;
         let id = account.id;
         let seals = Arc::clone(&self.seals);
         let done = place

@@ -136,6 +136,10 @@ pub trait PasswordGate: Send + Sync {
         now: Timestamp,
     ) -> Result<Attempt, StoreError>;
 
+    /// The attempt that was counted last was not tried after all: it counts no more, nor does a
+    /// lock that it brought.
+    async fn give_back_attempt(&self, account: AccountId) -> Result<(), StoreError>;
+
     /// A right password: forgets all attempts. A recovery does so in [`AccountStore::swap_wallet`].
     async fn clear_attempts(&self, account: AccountId) -> Result<(), StoreError>;
 }

@@ -58,6 +58,22 @@ impl PasswordGate for Database {
         .await
     }
 
+    async fn give_back_attempt(&self, account: AccountId) -> Result<(), StoreError> {
+        self.blocking(move |connection| {
+            let row = password_attempts::table.find(account.to_string());
+            // An attempt is counted only while there is no lock, so a lock came with this one, or
+            // with the fifth of several at once, of which there are four now.
+            diesel::update(row.filter(password_attempts::failures.gt(0)))
+                .set((
+                    password_attempts::failures.eq(password_attempts::failures - 1),
+                    password_attempts::locked_until.eq(0),
+                ))
+                .execute(connection)?;
+            Ok(())
+        })
+        .await
+    }
+
     async fn clear_attempts(&self, account: AccountId) -> Result<(), StoreError> {
         self.blocking(move |connection| Ok(forget(connection, account)?)).await
     }

@@ -158,6 +158,24 @@ async fn without_an_audit_record_nothing_is_opened() {
     assert!(opens(&world, 1, "right").await.is_ok());
 }
 
+/// Whoever can stop the audit must not lock people out by it.
+#[tokio::test]
+async fn an_attempt_that_could_not_be_audited_is_not_counted() {
+    let world = World::new(KDF).await;
+    world.create(1, "right").await.unwrap();
+    for _ in 0..4 {
+        opens(&world, 1, "wrong").await.unwrap_err();
+    }
+    *world.forger.audit_fails.lock().await = true;
+    for _ in 0..9 {
+        assert!(matches!(opens(&world, 1, "right").await, Err(CustodyError::Store(_))));
+    }
+    *world.forger.audit_fails.lock().await = false;
+    // The guesses from before still are.
+    assert!(matches!(opens(&world, 1, "wrong").await, Err(CustodyError::WrongPassword)));
+    assert!(matches!(opens(&world, 1, "right").await, Err(CustodyError::Locked { .. })));
+}
+
 /// Each would be two rows, and anybody can ask again and again.
 #[tokio::test]
 async fn a_flood_of_refusals_is_one_record() {

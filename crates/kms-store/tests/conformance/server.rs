@@ -10,6 +10,7 @@ use crate::fixtures::{Subject, events, insert, on_every_database, open};
 
 on_every_database!(
     the_fifth_attempt_locks_and_the_lock_doubles,
+    an_attempt_that_is_given_back_leaves_no_lock_and_no_count,
     a_limit_lets_exactly_its_burst_through,
     a_limit_of_none_lets_nothing_through,
     a_repeat_takes_no_second_place,
@@ -40,6 +41,32 @@ async fn the_fifth_attempt_locks_and_the_lock_doubles(subject: Subject) {
     }
     database.clear_attempts(ann).await.unwrap();
     assert_eq!(database.count_attempt(ann, now).await.unwrap(), Attempt::Counted);
+}
+
+async fn an_attempt_that_is_given_back_leaves_no_lock_and_no_count(subject: Subject) {
+    let ann = insert(&subject.database, 1, "ann").await.id;
+    let database = &subject.database;
+    let count = async |now| database.count_attempt(ann, now).await.unwrap();
+    // Nothing to give back makes no credit.
+    database.give_back_attempt(ann).await.unwrap();
+    let mut now = Timestamp(1_000);
+    for _ in 0..9 {
+        assert_eq!(count(now).await, Attempt::Counted);
+        database.give_back_attempt(ann).await.unwrap();
+    }
+    for _ in 0..5 {
+        assert_eq!(count(now).await, Attempt::Counted);
+    }
+    let minute = 60_000;
+    for minutes in [15, 30, 60] {
+        now = Timestamp(now.0 + minutes * minute);
+        // One beyond the lock, which would have doubled it.
+        assert_eq!(count(now).await, Attempt::Counted);
+        database.give_back_attempt(ann).await.unwrap();
+        assert_eq!(count(now).await, Attempt::Counted);
+        let until = Timestamp(now.0 + 2 * minutes * minute);
+        assert_eq!(count(now).await, Attempt::LockedUntil(until));
+    }
 }
 
 async fn a_limit_lets_exactly_its_burst_through(subject: Subject) {
