@@ -35,6 +35,10 @@ pub enum Action {
     Rewrap,
     /// An SCK is unwrapped to see that it can be.
     Verify,
+    /// A wrapped SCK that was lost is written again, after its owner's password was right.
+    Restore,
+    /// A key is sealed under today's KDF and pepper, after its owner's password was right.
+    Reseal,
     /// Random bytes are wrapped and unwrapped by a KMS key, to see that it can be used.
     Canary,
     /// An account is stopped.
@@ -54,6 +58,8 @@ impl Action {
             Self::Recover => "recover",
             Self::Rewrap => "rewrap",
             Self::Verify => "verify",
+            Self::Restore => "restore",
+            Self::Reseal => "reseal",
             Self::Canary => "canary",
             Self::Freeze => "freeze",
             Self::Unfreeze => "unfreeze",
@@ -66,7 +72,8 @@ impl Action {
         match self {
             Self::Send(transfer) => Some(transfer.to_string()),
             Self::Create | Self::ChangePassword | Self::Recover => None,
-            Self::Rewrap | Self::Verify | Self::Canary | Self::Freeze | Self::Unfreeze => None,
+            Self::Rewrap | Self::Verify | Self::Restore | Self::Reseal | Self::Canary => None,
+            Self::Freeze | Self::Unfreeze => None,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod check;
 mod error;
+mod heal;
 mod journal;
 mod seals;
 mod upkeep;
@@ -21,14 +22,16 @@ use kms_types::wire::AccountState;
 use kms_types::{
     AccountId, AccountRef, Email, Mobile, PasswordHash, RecoveryId, TelegramId, Timestamp,
 };
+use tokio::sync::oneshot;
 
+use self::heal::{Afterwards, Healer};
 use self::journal::Journal;
 use self::seals::{Seals, open};
 use crate::account::{Account, NewAccount, SeenName, SwapReason, Wallet, WalletSwap};
 use crate::audit::{Action, Audited, Caller, Phase};
 use crate::failpoint;
 use crate::kdf::{KdfParams, Salt};
-use crate::kdf_pool::{KdfPool, Place};
+use crate::kdf_pool::{KdfPool, Place, PoolError};
 use crate::master_key::KeyRing;
 use crate::ports::{AccountStore, Attempt, AuditLog, PasswordGate, SckStore};
 use crate::private_key::{OpenWallet, PrivateKey};
@@ -56,6 +59,7 @@ pub struct Custody {
     ports: Ports,
     pool: KdfPool,
     seals: Arc<Seals>,
+    healer: Healer,
 }
 
 /// What a wallet is made of.
@@ -93,7 +97,8 @@ impl Custody {
         kdf: KdfParams,
     ) -> Self {
         let sealer = Sealer::new(Arc::clone(&keys));
-        Self { ports, pool, seals: Arc::new(Seals { ring, keys, sealer, kdf }) }
+        let seals = Arc::new(Seals { ring, keys, sealer, kdf });
+        Self { ports, pool, seals, healer: Healer::default() }
     }
 
     /// Makes a wallet; or answers with the one that the Telegram user has, if the password is its
@@ -114,7 +119,7 @@ impl Custody {
         let owner = AccountRef::Telegram(request.telegram_id);
         self.audited(Action::Create, owner, caller, now, async |journal| {
             if let Some(account) = self.ports.accounts.account(owner).await? {
-                return self.existing(account, request.password, now, journal).await;
+                return self.existing(account, request.password, caller, now, journal).await;
             }
             let CreateWallet { telegram_id, password, name, mobile, email } = request;
             let id = AccountId::random();
@@ -148,7 +153,7 @@ impl Custody {
             if made {
                 Ok(Created::New(account))
             } else {
-                self.existing(account, password, now, journal).await
+                self.existing(account, password, caller, now, journal).await
             }
         })
         .await
@@ -176,12 +181,12 @@ impl Custody {
         self.audited(action, account, caller, now, async |journal| {
             let account = self.known_or_decoy(account, &password, journal).await?;
             let (id, address) = (account.id, account.wallet.address);
-            let wallet = self
-                .unlock(account, password, now, journal, move |key| {
-                    OpenWallet::new(id, address, key)
-                })
-                .await?;
-            work(wallet).await
+            let then = move |key| OpenWallet::new(id, address, key);
+            let (wallet, later) =
+                self.unlock_for_more(&account, password, now, journal, then).await?;
+            let done = work(wallet).await;
+            self.healer.heal((&self.ports, &self.seals), account, later, caller, now);
+            done
         })
         .await
     }
@@ -354,15 +359,54 @@ impl Custody {
         Ok(done)
     }
 
+    /// As [`Custody::unlock`], for a wallet that is not sealed anew by what follows: when the key was
+    /// handed over, the thread goes on with what the [`Healer`] may need.
+    async fn unlock_for_more<T: Send + 'static>(
+        &self,
+        account: &Account,
+        password: PasswordHash,
+        now: Timestamp,
+        journal: &mut Journal,
+        then: impl FnOnce(PrivateKey) -> T + Send + 'static,
+    ) -> Result<(T, Afterwards), CustodyError> {
+        let place = self.admit(account, now, journal).await?;
+        let (seals, sealed) = (Arc::clone(&self.seals), account.clone());
+        let (answer, opened) = oneshot::channel();
+        let later = tokio::spawn(place.run(move || {
+            let unlocked = seals
+                .derive(&sealed.wallet, &password)
+                .and_then(|sck| Ok((then(open(&sealed, &sck)?), sck)));
+            // Whoever does not wait any more needs no answer.
+            match unlocked {
+                Ok((done, sck)) => {
+                    let _ = answer.send(Ok(done));
+                    Some(seals.later(&sealed, &sck, &password))
+                }
+                Err(error) => {
+                    let _ = answer.send(Err(error));
+                    None
+                }
+            }
+        }));
+        let done = opened.await.map_err(|_dropped| PoolError::Stopped)??;
+        self.ports.gate.clear_attempts(account.id).await?;
+        Ok((done, later))
+    }
+
     async fn existing(
         &self,
         account: Account,
         password: PasswordHash,
+        caller: &Caller,
         now: Timestamp,
         journal: &mut Journal,
     ) -> Result<Created, CustodyError> {
-        match self.unlock(account.clone(), password, now, journal, drop).await {
-            Ok(()) => Ok(Created::Existing(account)),
+        match self.unlock_for_more(&account, password, now, journal, drop).await {
+            Ok(((), later)) => {
+                let parts = (&self.ports, &self.seals);
+                self.healer.heal(parts, account.clone(), later, caller, now);
+                Ok(Created::Existing(account))
+            }
             Err(CustodyError::WrongPassword) => Err(CustodyError::AccountExists),
             Err(error) => Err(error),
         }
@@ -392,7 +436,7 @@ impl Custody {
         }
     }
 
-    /// Runs `work`, which writes the INTENT before it touches a key, and writes what came of it.
+    /// As [`Journal::keep`].
     async fn audited<T, E: Audited>(
         &self,
         action: Action,
@@ -402,10 +446,7 @@ impl Custody {
         work: impl AsyncFnOnce(&mut Journal) -> Result<T, E>,
     ) -> Result<T, E> {
         let audit = Arc::clone(&self.ports.audit);
-        let mut journal = Journal::new(audit, action, account.into(), caller, now);
-        let result = work(&mut journal).await;
-        journal.close(result.as_ref().err().map(Audited::phase)).await;
-        result
+        Journal::keep(audit, action, account.into(), caller, now, work).await
     }
 }
 

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use kms_types::wire::AccountState;
 use kms_types::{AccountId, AccountRef, RecoveryId, SckId, Timestamp};
 
-use crate::account::{Account, NewAccount, Recovery, WalletSwap};
+use crate::account::{Account, NewAccount, Recovery, Wallet, WalletSwap};
 use crate::audit::AuditRecord;
 use crate::master_key::MasterKeyId;
 use crate::server_keys::ServerKeyId;
@@ -69,6 +69,16 @@ pub trait AccountStore: Send + Sync {
     /// not the one to be replaced.
     async fn swap_wallet(&self, swap: WalletSwap) -> Result<bool, StoreError>;
 
+    /// Replaces the wallet by the same under another SCK, as long as it is under `replaces`; or
+    /// nothing and `false`. The version and the owner's view stay: no event is written.
+    async fn reseal_wallet(
+        &self,
+        account: AccountId,
+        replaces: SckId,
+        wallet: Wallet,
+        at: Timestamp,
+    ) -> Result<bool, StoreError>;
+
     /// Sets whether the account may act, or `false` if there is no such account.
     async fn set_state(&self, account: AccountId, state: AccountState) -> Result<bool, StoreError>;
 
@@ -98,6 +108,9 @@ pub trait SckStore: Send + Sync {
     /// Writes `new` in the place of `old`, in one write that a majority of replicas keeps; or
     /// nothing and `false` if what stands there is not `old`. Both have one id.
     async fn replace_sck(&self, old: &WrappedSck, new: WrappedSck) -> Result<bool, StoreError>;
+
+    /// Removes it; it may be gone already.
+    async fn remove_sck(&self, id: SckId) -> Result<(), StoreError>;
 
     /// Reads it.
     async fn sck(&self, id: SckId) -> Result<Option<WrappedSck>, StoreError>;

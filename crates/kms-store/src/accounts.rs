@@ -8,7 +8,7 @@ use kms_core::account::{Account, NewAccount, Recovery, SwapReason, Wallet, Walle
 use kms_core::ports::{AccountStore, StoreError};
 use kms_core::{Salt, ServerKeySet, ServerKeys};
 use kms_types::wire::AccountState;
-use kms_types::{AccountId, AccountRef, EthAddress, RecoveryId, Timestamp};
+use kms_types::{AccountId, AccountRef, EthAddress, RecoveryId, SckId, Timestamp};
 
 use crate::attempts;
 use crate::convert::At;
@@ -306,6 +306,27 @@ impl AccountStore for Database {
                 Ok(())
             }))?;
             Ok(done && swapped)
+        })
+        .await
+    }
+
+    async fn reseal_wallet(
+        &self,
+        account: AccountId,
+        replaces: SckId,
+        wallet: Wallet,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.blocking(move |connection| {
+            let row = wallets::table
+                .filter(wallets::account_id.eq(account.to_string()))
+                .filter(wallets::sck_id.eq(replaces.to_string()))
+                .filter(wallets::version.eq(wallet.version))
+                .filter(wallets::address.eq(wallet.address.to_lower_hex()));
+            let changed = diesel::update(row)
+                .set(WalletRow::new(account, &wallet, at))
+                .execute(connection)?;
+            Ok(changed == 1)
         })
         .await
     }

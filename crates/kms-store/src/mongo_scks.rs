@@ -150,6 +150,11 @@ impl SckStore for MongoScks {
         Ok(replaced.matched_count == 1)
     }
 
+    async fn remove_sck(&self, id: SckId) -> Result<(), StoreError> {
+        let one = doc! { "_id": id.to_string() };
+        within(self.scks.delete_one(one).into_future()).await.map(drop)
+    }
+
     async fn sck(&self, id: SckId) -> Result<Option<WrappedSck>, StoreError> {
         let key = id.to_string();
         let found = within(self.scks.find_one(doc! { "_id": &key }).into_future()).await?;

@@ -156,6 +156,13 @@ impl SckStore for SqliteScks {
         .await
     }
 
+    async fn remove_sck(&self, id: SckId) -> Result<(), StoreError> {
+        self.blocking(move |connection| {
+            diesel::delete(wrapped_scks::table.find(id.to_string())).execute(connection).map(drop)
+        })
+        .await
+    }
+
     async fn sck(&self, id: SckId) -> Result<Option<WrappedSck>, StoreError> {
         let key = id.to_string();
         let find = key.clone();

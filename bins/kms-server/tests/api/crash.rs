@@ -1,6 +1,7 @@
 //! The process dies between two writes. Afterwards there is the old state or the new one, and
 //! every wallet opens by a password and by the KMS key.
 
+use kms_core::ports::AccountStore;
 use kms_store::Scope;
 use kms_types::wire::{ChangePassword, Recover, TransferState};
 use kms_types::{RecoveryId, U256, Wei};
@@ -81,6 +82,44 @@ async fn dies_between_the_embedded_databases() {
 #[actix_web::test]
 async fn dies_between_postgresql_and_mongodb() {
     dies_between_the_databases(Stores::Servers).await;
+}
+
+/// A wallet under an older KDF moves to today's after its owner was answered.
+#[actix_web::test]
+async fn dies_while_a_wallet_moves_to_another_kdf() {
+    for stores in [Stores::Embedded, Stores::Servers] {
+        for failpoint in ["reseal-after-sck", "reseal-after-commit"] {
+            let mut place = Place::new(stores);
+            let database = place.migrated().await;
+            let token = place.token(&database, Scope::Bot).await;
+            let older = "argon2id:m=8192,t=1,p=1".to_owned();
+            place.variables.push(("KMS_SERVER__PASSWORD__KDF".to_owned(), older.clone()));
+            let server = ServerProcess::start(&place, None, "info");
+            let made = server.client(&place, &token).create_account(&create(1, "ann", "a")).await;
+            let ann = made.unwrap();
+            server.terminate();
+            place.variables.clear();
+            let server = ServerProcess::start(&place, Some(failpoint), "info");
+            // It may die before the answer is on its way; its request was done.
+            let _ = server.client(&place, &token).create_account(&create(1, "ann", "a")).await;
+            server.died();
+
+            let kdf = async || {
+                let account = database.account(telegram(1)).await.unwrap().unwrap();
+                account.wallet.kdf.to_string()
+            };
+            assert_eq!(kdf().await == older, failpoint == "reseal-after-sck");
+            let test = TestServer::start(place).await;
+            assert_eq!(test.onboard(1, "ann", "a").await, ann);
+            while kdf().await == older {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            assert_eq!(test.onboard(1, "ann", "a").await, ann);
+            let body = Recover { id: RecoveryId::random(), new_password_hash: hash("new") };
+            test.client.recover(telegram(1), &body).await.unwrap();
+            assert_eq!(test.onboard(1, "ann", "new").await, ann);
+        }
+    }
 }
 
 #[actix_web::test]

@@ -196,18 +196,24 @@ async fn a_wallet_whose_wrapped_key_is_gone_is_named() {
         let server = ServerProcess::start(&place, None, "info");
         let client = server.client(&place, &token);
         client.create_account(&create(2, "bob", "right")).await.unwrap();
-        let ann = client.create_account(&create(1, "name1", "right")).await.unwrap();
+        let ann = client.account(telegram(1)).await.unwrap().unwrap();
         for arguments in ["keys verify", "keys verify --decrypt"] {
             let named = fails(&place, arguments);
             assert!(named.contains(&format!("{}\tthe wrapped key is missing", ann.id)), "{named}");
             assert!(named.contains("1 of 2 wallets would not be recovered"), "{named}");
         }
         assert!(works(&place, "keys list").contains("1 wallets have no key"));
-        // It is put right by the owner's next change of password.
-        let body =
-            ChangePassword { old_password_hash: hash("right"), new_password_hash: hash("new") };
-        client.change_password(telegram(1), &body).await.unwrap();
-        assert!(works(&place, "keys verify --decrypt").contains("all 2 wallets"));
+        // It is put right by its owner's next right password.
+        client.create_account(&create(1, "name1", "right")).await.unwrap();
+        let verifies = || command(&place, "keys verify --decrypt").output().unwrap();
+        let mut verified = verifies();
+        for _ in 0..50 {
+            if verified.status.success() {
+                break;
+            }
+            verified = verifies();
+        }
+        assert!(said(&verified).contains("all 2 wallets"), "{}", said(&verified));
         server.terminate();
     }
 }

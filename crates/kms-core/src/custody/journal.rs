@@ -6,7 +6,7 @@ use std::time::Duration;
 use kms_types::{AccountRef, Timestamp};
 
 use crate::account::Account;
-use crate::audit::{Action, AuditRecord, Caller, Phase};
+use crate::audit::{Action, AuditRecord, Audited, Caller, Phase};
 use crate::ports::{AuditLog, StoreError};
 
 pub(super) struct Journal {
@@ -16,6 +16,21 @@ pub(super) struct Journal {
 }
 
 impl Journal {
+    /// Runs `work`, which writes the INTENT before it touches a key, and writes what came of it.
+    pub(super) async fn keep<T, E: Audited>(
+        audit: Arc<dyn AuditLog>,
+        action: Action,
+        account: Option<AccountRef>,
+        caller: &Caller,
+        now: Timestamp,
+        work: impl AsyncFnOnce(&mut Journal) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut journal = Self::new(audit, action, account, caller, now);
+        let result = work(&mut journal).await;
+        journal.close(result.as_ref().err().map(Audited::phase)).await;
+        result
+    }
+
     pub(super) fn new(
         audit: Arc<dyn AuditLog>,
         action: Action,

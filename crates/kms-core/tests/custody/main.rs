@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod attacks;
+mod healing;
 mod second_implementation;
 mod stories;
 mod upkeep;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use kms_core::account::{Account, NewAccount, Recovery, WalletSwap};
+use kms_core::account::{Account, NewAccount, Recovery, Wallet, WalletSwap};
 use kms_core::audit::{AuditRecord, Caller};
 use kms_core::ports::{AccountStore, AuditLog, SckStore, StoreError, WrappedSck};
 use kms_core::{
@@ -54,6 +54,16 @@ impl AccountStore for Forger {
         self.database.swap_wallet(swap).await
     }
 
+    async fn reseal_wallet(
+        &self,
+        account: AccountId,
+        replaces: SckId,
+        wallet: Wallet,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.database.reseal_wallet(account, replaces, wallet, at).await
+    }
+
     async fn set_state(&self, account: AccountId, state: AccountState) -> Result<bool, StoreError> {
         self.database.set_state(account, state).await
     }
@@ -71,6 +81,10 @@ impl SckStore for Forger {
 
     async fn replace_sck(&self, old: &WrappedSck, new: WrappedSck) -> Result<bool, StoreError> {
         self.scks.replace_sck(old, new).await
+    }
+
+    async fn remove_sck(&self, id: SckId) -> Result<(), StoreError> {
+        self.scks.remove_sck(id).await
     }
 
     async fn sck(&self, id: SckId) -> Result<Option<WrappedSck>, StoreError> {
@@ -135,6 +149,20 @@ impl World {
         let ring = KeyRing::new(master_key("kms-newer"), [master_key("kms-test")]).unwrap();
         let pool = KdfPool::new(2.try_into().unwrap(), 64);
         Custody::new(self.ports.clone(), ring, Arc::clone(&self.keys), pool, kdf)
+    }
+
+    /// Custody over the same stores with today's KDF, and perhaps a newer pepper.
+    pub(crate) fn upgraded(&self, kdf: KdfParams, pepper: &str) -> Custody {
+        let key = |byte: &str| format!("1:{}", byte.repeat(32)).parse().unwrap();
+        let keys = ServerKeys {
+            pepper: pepper.parse().unwrap(),
+            contact: key("b2"),
+            row: key("c3"),
+            audit: key("d4"),
+        };
+        let ring = KeyRing::new(master_key("kms-test"), []).unwrap();
+        let pool = KdfPool::new(2.try_into().unwrap(), 64);
+        Custody::new(self.ports.clone(), ring, Arc::new(keys), pool, kdf)
     }
 
     pub(crate) async fn create(&self, id: i64, words: &str) -> Result<Created, CustodyError> {

@@ -2,8 +2,9 @@
 
 use kms_core::account::{NewAccount, Recovery, SeenName, SwapReason, WalletSwap};
 use kms_core::ports::{AccountStore, Attempt, PasswordGate, StoreError};
+use kms_store::StoredEventKind;
 use kms_types::wire::AccountState;
-use kms_types::{AccountId, AccountRef, EventCursor, RecoveryId, Timestamp};
+use kms_types::{AccountId, AccountRef, EventCursor, RecoveryId, SckId, Timestamp};
 
 use crate::fixtures::{Subject, account, events, insert, on_every_database, open};
 
@@ -13,6 +14,7 @@ on_every_database!(
     a_state_is_set_and_vouched_for,
     one_telegram_user_has_one_account,
     a_wallet_is_swapped_from_the_version_that_was_read,
+    a_wallet_is_resealed_under_the_sck_that_was_read,
     a_recovery_forgets_attempts_with_the_old_password,
     names_are_claimed_and_move,
     of_many_that_claim_one_name_at_once_the_newest_has_it,
@@ -109,6 +111,29 @@ async fn a_wallet_is_swapped_from_the_version_that_was_read(subject: Subject) {
     let mut other = swap(3, SwapReason::PasswordChange);
     other.wallet.address = [7; 20].into();
     assert!(!database.swap_wallet(other).await.unwrap());
+}
+
+async fn a_wallet_is_resealed_under_the_sck_that_was_read(subject: Subject) {
+    let database = &subject.database;
+    let ann = insert(database, 1, "ann").await;
+    let old = ann.wallet.sck_id;
+    let newer = || kms_core::account::Wallet { sck_id: SckId::random(), ..ann.wallet.clone() };
+    let wallet = newer();
+    let reseal = async |wallet| database.reseal_wallet(ann.id, old, wallet, Timestamp(9)).await;
+    assert!(reseal(wallet.clone()).await.unwrap());
+    let found = database.account(ann.id.into()).await.unwrap().unwrap();
+    assert_eq!(found.wallet, wallet);
+    // Not from what was read before, nor over a change of password.
+    assert!(!reseal(newer()).await.unwrap());
+    let later = kms_core::account::Wallet { version: 2, ..newer() };
+    let from = wallet.sck_id;
+    assert!(!database.reseal_wallet(ann.id, from, later, Timestamp(9)).await.unwrap());
+    assert_eq!(database.account(ann.id.into()).await.unwrap().unwrap().wallet, wallet);
+    // Its owner is not told.
+    insert(database, 2, "bob").await;
+    let told = events(database, EventCursor::default(), 2).await;
+    let kinds: Vec<_> = told.iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [StoredEventKind::AccountCreated, StoredEventKind::AccountCreated]);
 }
 
 async fn a_recovery_forgets_attempts_with_the_old_password(subject: Subject) {

@@ -1,0 +1,154 @@
+//! What a right password puts right after its request, and that it wins against nobody.
+
+use std::time::Duration;
+
+use kms_core::account::Account;
+use kms_core::audit::Action;
+use kms_core::ports::{SckStore, WrappedSck};
+use kms_core::{Custody, CustodyError, KdfParams};
+use kms_types::{RecoveryId, TransferId};
+
+use crate::world::{NOW, World, caller, hash, telegram};
+
+const OLD: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
+const TODAY: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 2, lanes: 1 };
+
+async fn opens(custody: &Custody, words: &str) -> Result<(), CustodyError> {
+    let action = Action::Send(TransferId::random());
+    let work = async |_wallet| Ok(());
+    custody.with_wallet(telegram(1), hash(words), action, &caller(), NOW, work).await
+}
+
+async fn recovers(custody: &Custody) {
+    let id = RecoveryId::random();
+    custody.recover(telegram(1), id, hash("recovered"), &caller(), NOW).await.unwrap();
+}
+
+/// Waits until what a request left behind is done.
+async fn until(world: &World, done: impl AsyncFn() -> bool) {
+    for _ in 0..300 {
+        if done().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never came; the audit has {:?}", world.audit().await);
+}
+
+async fn until_audited(world: &World, rows: usize) {
+    until(world, async || world.audit().await.len() >= rows).await;
+}
+
+#[tokio::test]
+async fn a_lost_or_useless_wrapped_key_is_written_again() {
+    for gone in [false, true] {
+        let world = World::new(OLD).await;
+        world.create(1, "ann's").await.unwrap();
+        let ann = world.account(1).await;
+        let sound = world.scks.sck(ann.wallet.sck_id).await.unwrap().unwrap();
+        if gone {
+            world.scks.remove_sck(sound.id).await.unwrap();
+        } else {
+            let retired = WrappedSck { master_key: "gone".parse().unwrap(), ..sound.clone() };
+            assert!(world.scks.replace_sck(&sound, retired).await.unwrap());
+        }
+        assert!(world.custody.held(&ann).await.is_err());
+        let rows = world.audit().await.len();
+        assert!(opens(&world.custody, "a guess").await.is_err());
+        opens(&world.custody, "ann's").await.unwrap();
+        until_audited(&world, rows + 6).await;
+        let said = world.audit().await.split_off(rows + 4);
+        assert_eq!(said, [("intent", ""), ("outcome", "ok")].map(|(a, b)| (a.into(), b.into())));
+        world.custody.held(&ann).await.unwrap();
+        assert_eq!(world.account(1).await, ann, "the wallet itself does not change");
+        recovers(&world.custody).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_sound_is_left_alone() {
+    let world = World::new(OLD).await;
+    world.create(1, "ann's").await.unwrap();
+    // Under an older key that still opens it; `rewrap` moves those.
+    let custody = world.rotated(OLD);
+    let ann = world.account(1).await;
+    let sound = world.scks.sck(ann.wallet.sck_id).await.unwrap();
+    let rows = world.audit().await.len();
+    opens(&custody, "ann's").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(world.audit().await.len(), rows + 2);
+    assert_eq!(world.scks.sck(ann.wallet.sck_id).await.unwrap(), sound);
+}
+
+async fn resealed(world: &World, before: &Account) -> Account {
+    until(world, async || world.account(1).await != *before).await;
+    world.account(1).await
+}
+
+#[tokio::test]
+async fn a_wallet_moves_to_todays_kdf_and_pepper() {
+    let first = format!("1:{}", "a1".repeat(32));
+    let second = format!("2:{},{first}", "a2".repeat(32));
+    for (kdf, pepper) in [(TODAY, &first), (OLD, &second), (TODAY, &second)] {
+        let world = World::new(OLD).await;
+        world.create(1, "ann's").await.unwrap();
+        let before = world.account(1).await;
+        let rows = world.audit().await.len();
+        let custody = world.upgraded(kdf, pepper);
+        opens(&custody, "ann's").await.unwrap();
+        let after = resealed(&world, &before).await;
+        until_audited(&world, rows + 4).await;
+        assert_eq!(after.wallet.kdf, kdf);
+        assert_eq!(after.wallet.pepper_id.to_string(), &pepper[..1]);
+        assert_eq!(after.wallet.version, before.wallet.version);
+        assert_ne!(after.wallet.sck_id, before.wallet.sck_id);
+        // Once.
+        opens(&custody, "ann's").await.unwrap();
+        assert!(matches!(opens(&custody, "guess").await, Err(CustodyError::WrongPassword)));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(world.audit().await.len(), rows + 8);
+        assert_eq!(world.account(1).await, after);
+        custody.held(&after).await.unwrap();
+        custody.verify(telegram(1), &caller(), NOW).await.unwrap();
+        recovers(&custody).await;
+        opens(&custody, "recovered").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_password_that_is_changed_meanwhile_wins() {
+    let pepper = format!("1:{}", "a1".repeat(32));
+    let change = async |custody: &Custody| {
+        let (old, new) = (hash("old"), hash("new"));
+        custody.change_password(telegram(1), old, new, &caller(), NOW).await
+    };
+    // The change reads first, and commits last.
+    let world = World::new(OLD).await;
+    world.create(1, "old").await.unwrap();
+    let read = world.account(1).await;
+    let today = world.upgraded(TODAY, &pepper);
+    opens(&today, "old").await.unwrap();
+    resealed(&world, &read).await;
+    *world.forger.account.lock().await = Some(read.clone());
+    change(&world.custody).await.unwrap();
+    *world.forger.account.lock().await = None;
+    opens(&today, "new").await.unwrap();
+    assert!(matches!(opens(&today, "old").await, Err(CustodyError::WrongPassword)));
+    recovers(&today).await;
+
+    // The unlock reads first, and what it left comes last.
+    let world = World::new(OLD).await;
+    world.create(1, "old").await.unwrap();
+    let read = world.account(1).await;
+    change(&world.custody).await.unwrap();
+    let changed = world.account(1).await;
+    let rows = world.audit().await.len();
+    let today = world.upgraded(TODAY, &pepper);
+    *world.forger.account.lock().await = Some(read);
+    opens(&today, "old").await.unwrap();
+    *world.forger.account.lock().await = None;
+    until_audited(&world, rows + 4).await;
+    assert_eq!(world.audit().await.pop().unwrap().1, "conflict");
+    assert_eq!(world.account(1).await, changed);
+    recovers(&today).await;
+}
