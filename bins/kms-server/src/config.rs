@@ -185,8 +185,10 @@ pub struct AuditSettings {
 pub struct UpkeepSettings {
     /// How often the KMS keys are tried.
     pub canary_every: Duration,
-    /// How often every wallet is looked at, by one of the servers.
+    /// How often every wallet and every wrapped SCK is looked at, by one of the servers.
     pub check_every: Duration,
+    /// How long a wrapped SCK stays that no wallet refers to; for ever without it.
+    pub retention: Option<Duration>,
 }
 
 fn default_pool() -> u32 {
@@ -292,6 +294,7 @@ struct RawAudit {
 struct RawUpkeep {
     canary_seconds: NonZeroU32,
     check_seconds: NonZeroU32,
+    retention_days: u16,
 }
 
 impl Default for RawPassword {
@@ -319,6 +322,7 @@ impl Default for RawUpkeep {
             Self {
                 canary_seconds: NonZeroU32::new(60 * 60).unwrap(),
                 check_seconds: NonZeroU32::new(24 * 60 * 60).unwrap(),
+                retention_days: 35,
             }
         }
     }
@@ -327,7 +331,12 @@ impl Default for RawUpkeep {
 impl UpkeepSettings {
     fn new(raw: &RawUpkeep) -> Self {
         let seconds = |seconds: NonZeroU32| Duration::from_secs(seconds.get().into());
-        Self { canary_every: seconds(raw.canary_seconds), check_every: seconds(raw.check_seconds) }
+        let days = u64::from(raw.retention_days);
+        Self {
+            canary_every: seconds(raw.canary_seconds),
+            check_every: seconds(raw.check_seconds),
+            retention: (days > 0).then(|| Duration::from_secs(days * 24 * 60 * 60)),
+        }
     }
 }
 

@@ -114,6 +114,7 @@ impl Server {
         let upkeep = Upkeep {
             custody: Arc::clone(&state.custody),
             database: state.database.clone(),
+            key_database: state.key_database.clone(),
             kms_keys: Arc::clone(&state.kms_keys),
             settings: upkeep,
             stopping: stopping.clone(),
@@ -124,7 +125,8 @@ impl Server {
         telemetry::metrics();
         let metrics = tokio::spawn(telemetry::fold_metrics(stopping.clone()));
         let keys = tokio::spawn(upkeep.clone().watch_kms_keys());
-        let wallets = tokio::spawn(upkeep.watch_wallets());
+        let wallets = tokio::spawn(upkeep.clone().watch_wallets());
+        let sweeper = tokio::spawn(upkeep.sweep());
         let watcher =
             tokio::spawn(watch_transfers(state.transfers.clone(), poll, stopping.clone()));
         let follower = tokio::spawn(follow_blocks(follower, poll, stopping));
@@ -149,7 +151,7 @@ impl Server {
                 tracing::error!(%error, "the server ended");
             }
         });
-        let tasks = vec![metrics, watcher, follower, checkpoint, keys, wallets, serving];
+        let tasks = vec![metrics, watcher, follower, checkpoint, keys, wallets, sweeper, serving];
         Ok(Self { address, handle, stop, checkpoints, tasks })
     }
 

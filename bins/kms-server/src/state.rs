@@ -70,6 +70,28 @@ impl KeyDatabase {
         }
     }
 
+    pub(crate) async fn scks_after(
+        &self,
+        id: &str,
+        limit: u32,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(scks) => scks.scks_after(id, limit).await,
+            #[cfg(feature = "mongodb")]
+            Self::Mongo(scks) => scks.scks_after(id, limit).await,
+        }
+    }
+
+    pub(crate) async fn belongs_to(&self, identity: &str) -> Result<bool, StoreError> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(scks) => scks.belongs_to(identity).await,
+            #[cfg(feature = "mongodb")]
+            Self::Mongo(scks) => scks.belongs_to(identity).await,
+        }
+    }
+
     pub(crate) fn port(&self) -> Arc<dyn SckStore> {
         match self.clone() {
             #[cfg(feature = "sqlite")]

@@ -1,6 +1,8 @@
-//! What a server does unasked: it sees that the KMS keys can be used, and that every wallet could
-//! be recovered. Any number of servers may run it; it never opens a wallet, and no request waits
+//! What a server does unasked: it sees that the KMS keys can be used and that every wallet could
+//! be recovered, and removes wrapped keys that nobody needs any more. Any number of servers may run it; it never opens a wallet, and no request waits
 //! for it.
+
+mod sweeper;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +18,7 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::config::UpkeepSettings;
+use crate::state::KeyDatabase;
 
 /// How many accounts are read at once, and how long others have the databases to themselves.
 const PAGE: u32 = 100;
@@ -53,6 +56,7 @@ impl KmsKeys {
 pub(crate) struct Upkeep {
     pub(crate) custody: Arc<Custody>,
     pub(crate) database: Database,
+    pub(crate) key_database: KeyDatabase,
     pub(crate) kms_keys: Arc<KmsKeys>,
     pub(crate) settings: UpkeepSettings,
     pub(crate) stopping: watch::Receiver<bool>,
@@ -83,22 +87,27 @@ impl Upkeep {
     /// Looks at every wallet once in a while, a page at a time. One server does; where it is
     /// stopped halfway, the next round comes in its time.
     pub(crate) async fn watch_wallets(mut self) {
+        while self.turn("upkeep:wallets").await {
+            self.round().await;
+        }
+    }
+
+    /// Waits for the time of the next round, and for this server to be the one that does it; `false`
+    /// when the server stops.
+    pub(super) async fn turn(&mut self, work: &str) -> bool {
         let once = Limit { burst: 1, period: self.settings.check_every };
-        let soon = SOON.min(self.settings.check_every);
-        let mut rest = soon;
+        let mut rest = SOON.min(self.settings.check_every);
         while self.rests(rest).await {
-            rest = match self.database.take("upkeep:wallets", once).await {
-                Ok(Ok(())) => {
-                    self.round().await;
-                    Duration::ZERO
-                }
+            rest = match self.database.take(work, once).await {
+                Ok(Ok(())) => return true,
                 Ok(Err(wait)) => wait,
                 Err(error) => {
-                    tracing::warn!(%error, "wallets can not be checked now");
-                    soon
+                    tracing::warn!(%error, work, "it can not be told whose turn it is");
+                    SOON
                 }
             };
         }
+        false
     }
 
     async fn round(&mut self) {
@@ -166,7 +175,7 @@ impl Upkeep {
     }
 
     /// `false` when the server stops meanwhile.
-    async fn rests(&mut self, time: Duration) -> bool {
+    pub(super) async fn rests(&mut self, time: Duration) -> bool {
         tokio::time::timeout(time, self.stopping.wait_for(|stop| *stop)).await.is_err()
     }
 }
@@ -184,6 +193,6 @@ fn report(error: &(dyn std::error::Error + 'static)) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-fn caller(work: &str) -> Caller {
+pub(super) fn caller(work: &str) -> Caller {
     Caller { actor: format!("kms-server {work}"), request_id: Uuid::new_v4().to_string() }
 }

@@ -8,7 +8,7 @@ pub use self::chain::{Entry, Link, Tip};
 pub use self::checkpoint::{Checkpoint, CheckpointFormat};
 pub use self::verify::{Break, Chaining, OpenIntent, Verified, Verifier};
 
-use kms_types::{AccountId, TelegramId, Timestamp, TransferId};
+use kms_types::{AccountId, SckId, TelegramId, Timestamp, TransferId};
 
 /// Who asks, as the server authenticated it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub enum Action {
     Restore,
     /// A key is sealed under today's KDF and pepper, after its owner's password was right.
     Reseal,
+    /// A wrapped SCK that no wallet has referred to for long is removed.
+    Sweep(SckId),
     /// Random bytes are wrapped and unwrapped by a KMS key, to see that it can be used.
     Canary,
     /// An account is stopped.
@@ -60,6 +62,7 @@ impl Action {
             Self::Verify => "verify",
             Self::Restore => "restore",
             Self::Reseal => "reseal",
+            Self::Sweep(_) => "sweep",
             Self::Canary => "canary",
             Self::Freeze => "freeze",
             Self::Unfreeze => "unfreeze",
@@ -71,6 +74,7 @@ impl Action {
     pub fn subject(self) -> Option<String> {
         match self {
             Self::Send(transfer) => Some(transfer.to_string()),
+            Self::Sweep(sck) => Some(sck.to_string()),
             Self::Create | Self::ChangePassword | Self::Recover => None,
             Self::Rewrap | Self::Verify | Self::Restore | Self::Reseal | Self::Canary => None,
             Self::Freeze | Self::Unfreeze => None,

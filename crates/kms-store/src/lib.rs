@@ -26,6 +26,7 @@ mod sqlite_scks;
 mod tokens;
 #[cfg(feature = "transfers")]
 mod transfers;
+mod unreferenced;
 
 pub use accounts::ListedAccount;
 pub use audit::{AuditError, AuditRow};

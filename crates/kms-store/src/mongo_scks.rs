@@ -48,12 +48,27 @@ struct CheckpointDocument {
     line: String,
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+struct Listed {
+    #[serde(rename = "_id")]
+    id: String,
+    account: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Owner {
+    #[serde(rename = "_id")]
+    id: String,
+    identity: String,
+}
+
 /// The key database in MongoDB. Writes wait for a majority of the replicas and their journals.
 #[derive(Clone, Debug)]
 pub struct MongoScks {
     client: Client,
     scks: Collection<Document>,
     checkpoints: Collection<CheckpointDocument>,
+    owner: Collection<Owner>,
 }
 
 impl MongoScks {
@@ -82,7 +97,8 @@ impl MongoScks {
         let database = client.database(database);
         let scks = database.collection("wrapped_scks");
         let checkpoints = database.collection("audit_checkpoints");
-        Ok(Self { client, scks, checkpoints })
+        let owner = database.collection("owner");
+        Ok(Self { client, scks, checkpoints, owner })
     }
 
     /// Whether it answers.
@@ -117,6 +133,47 @@ impl MongoScks {
             lines.push(found.deserialize_current().map_err(unavailable)?.line);
         }
         Ok(lines)
+    }
+}
+
+impl MongoScks {
+    /// SCKs and whose they are, as the documents say it, in the order of their ids.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn scks_after(
+        &self,
+        id: &str,
+        limit: u32,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        let listed = self.scks.clone_with_type::<Listed>();
+        let find = listed
+            .find(doc! { "_id": { "$gt": id } })
+            .sort(doc! { "_id": 1 })
+            .projection(doc! { "account": 1 })
+            .limit(limit.into());
+        let mut found = within(find.into_future()).await?;
+        let mut scks = Vec::new();
+        while within(found.advance()).await? {
+            let Listed { id, account } = found.deserialize_current().map_err(unavailable)?;
+            scks.push((id, account));
+        }
+        Ok(scks)
+    }
+
+    /// Whether these are the keys of this account database; of the first that asks, they are.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn belongs_to(&self, identity: &str) -> Result<bool, StoreError> {
+        let find = || self.owner.find_one(doc! { "_id": "accounts" }).into_future();
+        if let Some(owner) = within(find()).await? {
+            return Ok(owner.identity == identity);
+        }
+        let owner = Owner { id: "accounts".to_owned(), identity: identity.to_owned() };
+        // Fails also where another server was first; the next round reads what that one wrote.
+        within(self.owner.insert_one(&owner).into_future()).await?;
+        Ok(true)
     }
 }
 

@@ -196,6 +196,15 @@ diesel::table! {
 }
 
 diesel::table! {
+    unreferenced_scks (sck_id) {
+        sck_id -> Text,
+        since -> BigInt,
+        mac_key -> Integer,
+        mac -> Binary,
+    }
+}
+
+diesel::table! {
     server_key_checks (kind, key_id) {
         kind -> Text,
         key_id -> Integer,

@@ -32,6 +32,13 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    owner (id) {
+        id -> Integer,
+        identity -> Text,
+    }
+}
+
 /// The key database in one file, for one process.
 #[derive(Clone)]
 pub struct SqliteScks {
@@ -96,6 +103,43 @@ impl SqliteScks {
         self.blocking(|connection| {
             let lines = audit_checkpoints::table.order(audit_checkpoints::id);
             lines.select(audit_checkpoints::line).load(connection)
+        })
+        .await
+    }
+
+    /// SCKs and whose they are, as the rows say it, in the order of their ids.
+    ///
+    /// # Errors
+    /// When the file can not be read.
+    pub async fn scks_after(
+        &self,
+        id: &str,
+        limit: u32,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        let after = id.to_owned();
+        self.blocking(move |connection| {
+            wrapped_scks::table
+                .filter(wrapped_scks::id.gt(after))
+                .order(wrapped_scks::id)
+                .limit(limit.into())
+                .select((wrapped_scks::id, wrapped_scks::account_id))
+                .load(connection)
+        })
+        .await
+    }
+
+    /// Whether these are the keys of this account database; of the first that asks, they are.
+    ///
+    /// # Errors
+    /// When the file can not be read.
+    pub async fn belongs_to(&self, identity: &str) -> Result<bool, StoreError> {
+        let identity = identity.to_owned();
+        self.blocking(move |connection| {
+            diesel::insert_or_ignore_into(owner::table)
+                .values((owner::id.eq(1), owner::identity.eq(&identity)))
+                .execute(connection)?;
+            let found: String = owner::table.select(owner::identity).first(connection)?;
+            Ok(found == identity)
         })
         .await
     }

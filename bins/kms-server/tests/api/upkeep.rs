@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use kms_store::{AuditRow, Database, Scope};
 use kms_testkit::AwsFault;
+use kms_types::RecoveryId;
+use kms_types::wire::{ChangePassword, Recover};
 use mongodb::bson::{Document, doc};
 use rsa::PrivateKey;
 
 use crate::aws;
-use crate::harness::{Place, Stores, create};
+use crate::harness::{Place, Stores, TestServer, create, hash, telegram};
 use crate::process::ServerProcess;
 
 /// Waits until the audit has this many such rows.
@@ -114,4 +116,77 @@ async fn a_wallet_that_could_not_be_recovered_is_named_by_one_of_the_servers() {
     for server in servers {
         server.terminate();
     }
+}
+
+/// How many wrapped keys there are.
+async fn wrapped(place: &Place) -> u64 {
+    match place.key_database.strip_prefix("sqlite:") {
+        Some(file) => {
+            let scks = kms_store::SqliteScks::open(file).await.unwrap();
+            scks.scks_after("", 10_000).await.unwrap().len().try_into().unwrap()
+        }
+        None => {
+            let mongo = mongodb::Client::with_uri_str(&place.key_database).await.unwrap();
+            let name = &place.key_database_name;
+            let scks = mongo.database(name).collection::<Document>("wrapped_scks");
+            scks.count_documents(doc! {}).await.unwrap()
+        }
+    }
+}
+
+async fn change(test: &TestServer, id: i64, old: &str, new: &str) {
+    let body = ChangePassword { old_password_hash: hash(old), new_password_hash: hash(new) };
+    test.client.change_password(telegram(id), &body).await.unwrap();
+}
+
+#[actix_web::test]
+async fn what_no_wallet_needs_goes_after_its_time_and_what_one_needs_stays() {
+    for stores in [Stores::Embedded, Stores::Servers] {
+        let mut place = Place::new(stores);
+        place.upkeep.check_every = Duration::from_millis(200);
+        place.upkeep.retention = Some(Duration::from_secs(2));
+        let test = TestServer::start(place).await;
+        test.onboard(1, "ann", "0").await;
+        test.onboard(2, "bob", "bob's").await;
+        // Requests under way while it sweeps.
+        for n in 0..40 {
+            change(&test, 1, &n.to_string(), &(n + 1).to_string()).await;
+        }
+        let swept = |row: &AuditRow| row.action == "sweep" && row.outcome.as_deref() == Some("ok");
+        let rows = rows(&test.database, 40, swept).await;
+        assert_eq!(rows.len(), 40, "one for each that was replaced, and no more");
+        let mut subjects: Vec<_> = rows.iter().map(|row| row.subject.clone().unwrap()).collect();
+        subjects.sort();
+        subjects.dedup();
+        assert_eq!(subjects.len(), 40);
+        assert_eq!(wrapped(&test.place).await, 2);
+        let first = test.database.audit_after(0, 1_000).await.unwrap();
+        let changed = first.iter().find(|row| row.action == "change_password").unwrap().at.0;
+        assert!(rows[0].at.0 - changed >= 2_000, "{changed} and {rows:?}");
+        for id in [1, 2] {
+            let body = Recover { id: RecoveryId::random(), new_password_hash: hash("new") };
+            test.client.recover(telegram(id), &body).await.unwrap();
+        }
+    }
+}
+
+#[actix_web::test]
+async fn nothing_is_swept_for_another_account_database() {
+    let mut place = Place::new(Stores::Servers);
+    place.upkeep.check_every = Duration::from_millis(200);
+    place.upkeep.retention = Some(Duration::from_millis(500));
+    let test = TestServer::start(place).await;
+    test.onboard(1, "ann", "ann's").await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    // Somebody configures a fresh account database beside it.
+    let mut other = Place::new(Stores::Servers);
+    other.key_database_name = test.place.key_database_name.clone();
+    other.server_keys[2].1 = format!("1:{}", "ee".repeat(32));
+    other.upkeep = test.place.upkeep;
+    let other = TestServer::start(other).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(wrapped(&test.place).await, 1);
+    let body = Recover { id: RecoveryId::random(), new_password_hash: hash("new") };
+    test.client.recover(telegram(1), &body).await.unwrap();
+    drop(other);
 }

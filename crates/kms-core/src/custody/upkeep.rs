@@ -2,7 +2,7 @@
 //! private key is ever opened.
 
 use kms_types::wire::AccountState;
-use kms_types::{AccountRef, Timestamp};
+use kms_types::{AccountId, AccountRef, SckId, Timestamp};
 
 use super::{Custody, CustodyError};
 use crate::account::Account;
@@ -78,6 +78,36 @@ impl Custody {
             let wrapped = self.ports.scks.sck(account.wallet.sck_id).await?.ok_or(MISSING)?;
             journal.intent().await?;
             self.committed(&account, wrapped).await.map(drop)
+        })
+        .await
+    }
+
+    /// Removes a wrapped SCK that no wallet has referred to for long: one that another password or
+    /// KDF replaced, or that was left by a wallet that was never made. `account` is whose it was.
+    ///
+    /// # Errors
+    /// `Conflict` when the wallet does refer to it; `Integrity` when the account could not be
+    /// recovered by the one that it does refer to: then nothing of it is removed; else as a store
+    /// fails.
+    pub async fn sweep(
+        &self,
+        sck: SckId,
+        account: AccountId,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<(), CustodyError> {
+        self.audited(Action::Sweep(sck), AccountRef::Id(account), caller, now, async |journal| {
+            if let Some(account) = self.ports.accounts.account(account.into()).await? {
+                journal.concerns(&account);
+                if account.wallet.sck_id == sck {
+                    return Err(CustodyError::Conflict);
+                }
+                self.held(&account).await?;
+            }
+            journal.intent().await?;
+            self.ports.scks.remove_sck(sck).await?;
+            failpoint::reach("sweep-after-remove");
+            Ok(())
         })
         .await
     }

@@ -37,6 +37,36 @@ async fn a_key_is_moved_once_and_audited() {
 }
 
 #[tokio::test]
+async fn only_what_no_wallet_needs_is_swept() {
+    let world = World::new(KDF).await;
+    world.create(1, "old").await.unwrap();
+    let custody = &world.custody;
+    let before = world.account(1).await;
+    let (old, new) = (hash("old"), hash("new"));
+    custody.change_password(telegram(1), old, new, &caller(), NOW).await.unwrap();
+    let now = world.account(1).await;
+    let sweep = async |sck| custody.sweep(sck, now.id, &caller(), NOW).await;
+    // What the wallet refers to, whatever somebody noted.
+    let sck = now.wallet.sck_id;
+    assert!(matches!(sweep(sck).await, Err(CustodyError::Conflict)));
+    // Nothing of an account that could not be recovered by what it refers to.
+    let sound = world.scks.sck(sck).await.unwrap().unwrap();
+    world.scks.remove_sck(sck).await.unwrap();
+    let superseded = before.wallet.sck_id;
+    assert!(matches!(sweep(superseded).await, Err(CustodyError::Integrity(_))));
+    assert_eq!(world.audit().await.pop().unwrap().0, "alarm");
+    world.scks.put_sck(sound).await.unwrap();
+    // Nothing without an INTENT.
+    *world.forger.audit_fails.lock().await = true;
+    assert!(matches!(sweep(superseded).await, Err(CustodyError::Store(_))));
+    *world.forger.audit_fails.lock().await = false;
+    assert!(world.scks.sck(superseded).await.unwrap().is_some());
+    sweep(superseded).await.unwrap();
+    assert!(world.scks.sck(superseded).await.unwrap().is_none());
+    assert!(recovers(custody).await);
+}
+
+#[tokio::test]
 async fn without_an_intent_nothing_is_moved() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();

@@ -11,3 +11,4 @@ mod ladder;
 mod scks;
 mod server;
 mod transfers;
+mod unreferenced;
