@@ -3,6 +3,7 @@
 mod account;
 mod audit;
 mod keys;
+mod record;
 mod vault;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use kms_store::{Database, Scope, Token};
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
+use self::record::Record;
 use crate::clock;
 use crate::config::{DatabaseSettings, Settings};
 use crate::server::{self, Server};
@@ -175,9 +177,12 @@ async fn token(settings: Settings, command: TokenCommand) -> anyhow::Result<()> 
     match command {
         TokenCommand::New { name, scopes, days } => {
             let days = days.map(|days| Duration::from_secs(u64::from(days) * 24 * 60 * 60));
-            say(issue(&database, name, scopes, days).await?.expose());
+            let record = Record::new(&database, "token_new", named(&name)?);
+            let made = record.around(async || issue(&database, name.clone(), scopes, days).await);
+            say(made.await?.expose());
         }
         TokenCommand::List => {
+            Record::new(&database, "token_list", "").read().await;
             for token in database.tokens().await? {
                 let scopes: Vec<_> = token.scopes.iter().map(Scope::to_string).collect();
                 let state = if token.is_valid(clock::now()) { "valid" } else { "ended" };
@@ -185,12 +190,22 @@ async fn token(settings: Settings, command: TokenCommand) -> anyhow::Result<()> 
             }
         }
         TokenCommand::Revoke { name } => {
-            let revoked = database.revoke_token(&name, clock::now()).await?;
-            ensure!(revoked, "there is no token {name} that works");
+            let record = Record::new(&database, "token_revoke", named(&name)?);
+            let revoke = async || {
+                let revoked = database.revoke_token(&name, clock::now()).await?;
+                ensure!(revoked, "there is no token {name} that works");
+                Ok(())
+            };
+            record.around(revoke).await?;
             say("revoked");
         }
     }
     Ok(())
+}
+
+fn named(name: &str) -> anyhow::Result<&str> {
+    ensure!(!name.is_empty() && name.len() <= 64, "a token's name has 1 to 64 characters");
+    Ok(name)
 }
 
 /// Makes a token of this name and keeps its hash.
@@ -203,7 +218,7 @@ pub async fn issue(
     scopes: Vec<Scope>,
     lifetime: Option<Duration>,
 ) -> anyhow::Result<BearerToken> {
-    ensure!(!name.is_empty() && name.len() <= 64, "a token's name has 1 to 64 characters");
+    named(&name)?;
     let taken = database.tokens().await?.iter().any(|token| token.name == name);
     ensure!(!taken, "there is a token {name} already; names are not used again");
     let bearer = BearerToken::random()

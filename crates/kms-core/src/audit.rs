@@ -43,6 +43,8 @@ pub enum Action {
     Sweep(SckId),
     /// Random bytes are wrapped and unwrapped by a KMS key, to see that it can be used.
     Canary,
+    /// An operator runs this command.
+    Operate(&'static str),
     /// An account is stopped.
     Freeze,
     /// A stopped account may go on.
@@ -64,6 +66,7 @@ impl Action {
             Self::Reseal => "reseal",
             Self::Sweep(_) => "sweep",
             Self::Canary => "canary",
+            Self::Operate(command) => command,
             Self::Freeze => "freeze",
             Self::Unfreeze => "unfreeze",
         }
@@ -77,7 +80,7 @@ impl Action {
             Self::Sweep(sck) => Some(sck.to_string()),
             Self::Create | Self::ChangePassword | Self::Recover => None,
             Self::Rewrap | Self::Verify | Self::Restore | Self::Reseal | Self::Canary => None,
-            Self::Freeze | Self::Unfreeze => None,
+            Self::Operate(_) | Self::Freeze | Self::Unfreeze => None,
         }
     }
 }

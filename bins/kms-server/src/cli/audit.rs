@@ -12,6 +12,7 @@ use kms_store::{AuditRow, Database};
 use kms_types::AccountRef;
 use serde_json::json;
 
+use super::record::Record;
 use super::{connect, say};
 use crate::config::Settings;
 use crate::server;
@@ -47,8 +48,16 @@ pub(super) async fn run(settings: Settings, command: AuditCommand) -> anyhow::Re
         AuditCommand::Verify { unchained_until, without_checkpoints } => {
             verify(settings, unchained_until, without_checkpoints).await
         }
-        AuditCommand::Export => export(&connect(settings).await?).await,
-        AuditCommand::Show { account } => show(&connect(settings).await?, account).await,
+        AuditCommand::Export => {
+            let database = connect(settings).await?;
+            Record::new(&database, "audit_export", "").read().await;
+            export(&database).await
+        }
+        AuditCommand::Show { account } => {
+            let database = connect(settings).await?;
+            Record::new(&database, "audit_show", &account.to_string()).read().await;
+            show(&database, account).await
+        }
     }
 }
 
@@ -93,6 +102,8 @@ async fn verify(
         bail!("there is no checkpoint to compare with; --without-checkpoints is content with that");
     }
     say("the audit is whole");
+    // After it: a look changes nothing of what it looks at, and a broken chain is left as it is.
+    Record::new(&database, "audit_verify", "").read().await;
     Ok(())
 }
 

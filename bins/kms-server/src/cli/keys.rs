@@ -64,6 +64,7 @@ pub(super) fn new(directory: &Path, id: &MasterKeyId, bits: u32) -> anyhow::Resu
 }
 
 async fn list(vault: &Vault) -> anyhow::Result<()> {
+    vault.record("keys_list", "").read().await;
     let mut census = vault.census().await?;
     for key in vault.keys() {
         let role = if key.id == vault.active.id { "active" } else { "only unwraps" };
@@ -81,6 +82,10 @@ async fn list(vault: &Vault) -> anyhow::Result<()> {
 }
 
 async fn rewrap(vault: &Vault) -> anyhow::Result<()> {
+    vault.record("keys_rewrap", "").around(async || move_all(vault).await).await
+}
+
+async fn move_all(vault: &Vault) -> anyhow::Result<()> {
     let active = &vault.active.id;
     let custody = vault.custody().await?;
     let (mut moved, mut seen) = (0_u64, 0_u64);
@@ -129,6 +134,7 @@ fn passes(error: &CustodyError) -> bool {
 }
 
 async fn verify(vault: &Vault, decrypt: bool) -> anyhow::Result<()> {
+    vault.record("keys_verify", if decrypt { "--decrypt" } else { "" }).read().await;
     let known: BTreeSet<_> = vault.keys().map(|key| &key.id).collect();
     let custody = if decrypt { Some(vault.custody().await?) } else { None };
     let (mut seen, mut lost) = (0_u64, 0_u64);
@@ -164,6 +170,7 @@ async fn verify(vault: &Vault, decrypt: bool) -> anyhow::Result<()> {
 }
 
 async fn retire(vault: &Vault, id: &MasterKeyId) -> anyhow::Result<()> {
+    vault.record("keys_retire", &id.to_string()).read().await;
     ensure!(*id != vault.active.id, "{id} is the active key; make another one `kms_key` first");
     let census = vault.census().await?;
     let count = census.count(id);

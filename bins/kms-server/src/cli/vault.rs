@@ -9,6 +9,7 @@ use kms_core::{Custody, MasterKeyId, ServerKeys};
 use kms_store::{Database, ListedAccount};
 use uuid::Uuid;
 
+use super::record::Record;
 use crate::config::{DatabaseSettings, KmsKeySettings, PasswordSettings, Settings};
 use crate::server;
 use crate::state::KeyDatabase;
@@ -71,6 +72,11 @@ impl Vault {
         let ring = server::read_ring(self.active.clone(), self.older.clone()).await?;
         let keys = Arc::clone(&self.server_keys);
         Ok(server::custody(&self.database, &self.key_database, ring, keys, self.password))
+    }
+
+    /// What is run here, as the audit is told.
+    pub(super) fn record(&self, action: &'static str, about: &str) -> Record<'_> {
+        Record::new(&self.database, action, about)
     }
 
     /// All KMS keys that are configured.

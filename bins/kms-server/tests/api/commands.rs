@@ -59,6 +59,59 @@ fn an_operator_migrates_checks_and_hands_out_tokens() {
         assert!(run(&place, &["token", "revoke", "bot"], &[]).status.success());
         assert!(!run(&place, &["token", "revoke", "bot"], &[]).status.success());
         assert!(said(&run(&place, &["token", "list"], &[])).contains("ended"));
+        let rows = said(&run(&place, &["audit", "export"], &[]));
+        let told: Vec<_> = rows
+            .lines()
+            .map(|row| {
+                let row: serde_json::Value = serde_json::from_str(row).unwrap();
+                let word = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
+                format!("{} {}", word("actor"), word("outcome"))
+            })
+            .collect();
+        let expected = [
+            "kms-server token new bot -",
+            "kms-server token new bot ok",
+            "kms-server token new bot -",
+            "kms-server token new bot failed",
+            "kms-server token list ok",
+            "kms-server token revoke bot -",
+            "kms-server token revoke bot ok",
+            "kms-server token revoke bot -",
+            "kms-server token revoke bot failed",
+            "kms-server token list ok",
+            "kms-server audit export ok",
+        ];
+        assert_eq!(told, expected);
+    }
+}
+
+#[actix_web::test]
+async fn a_token_ends_on_every_server_within_five_seconds() {
+    let place = Place::new(Stores::Servers);
+    place.migrated().await;
+    let new = |name: &str, more: &[&str]| {
+        let arguments = [&["token", "new", name, "--scopes", "bot"], more].concat();
+        said(&run(&place, &arguments, &[])).trim().to_owned()
+    };
+    let token = new("bot", &[]);
+    let short = new("short", &["--days", "0"]);
+    let servers = [(); 2].map(|()| ServerProcess::start(&place, None, "info"));
+    for server in &servers {
+        // Each has it at hand now.
+        server.client(&place, &token).network().await.unwrap();
+        let ended = server.client(&place, &short).network().await.unwrap_err();
+        assert_eq!(ended.code(), Some(kms_types::ErrorCode::Unauthorized), "its days are over");
+    }
+    assert!(run(&place, &["token", "revoke", "bot"], &[]).status.success());
+    let revoked = std::time::Instant::now();
+    for server in &servers {
+        while server.client(&place, &token).network().await.is_ok() {
+            assert!(revoked.elapsed().as_millis() < 5_500, "the revoked token still works");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+    for server in servers {
+        server.terminate();
     }
 }
 
