@@ -359,8 +359,8 @@ impl Custody {
         Ok(done)
     }
 
-    /// As [`Custody::unlock`], for a wallet that is not sealed anew by what follows: when the key was
-    /// handed over, the thread goes on with what the [`Healer`] may need.
+    /// As [`Custody::unlock`], for a wallet that is not sealed anew by what follows: also says what
+    /// the [`Healer`] may need. Where that takes another KDF, the thread hands the key over first.
     async fn unlock_for_more<T: Send + 'static>(
         &self,
         account: &Account,
@@ -371,24 +371,29 @@ impl Custody {
     ) -> Result<(T, Afterwards), CustodyError> {
         let place = self.admit(account, now, journal).await?;
         let (seals, sealed) = (Arc::clone(&self.seals), account.clone());
-        let (answer, opened) = oneshot::channel();
-        let later = tokio::spawn(place.run(move || {
-            let unlocked = seals
-                .derive(&sealed.wallet, &password)
-                .and_then(|sck| Ok((then(open(&sealed, &sck)?), sck)));
-            // Whoever does not wait any more needs no answer.
-            match unlocked {
-                Ok((done, sck)) => {
-                    let _ = answer.send(Ok(done));
-                    Some(seals.later(&sealed, &sck, &password))
-                }
-                Err(error) => {
-                    let _ = answer.send(Err(error));
-                    None
-                }
+        let (early, opened) = oneshot::channel();
+        let work = tokio::spawn(place.run(move || {
+            let sck = seals.derive(&sealed.wallet, &password)?;
+            let done = then(open(&sealed, &sck)?);
+            if seals.are_todays(&sealed.wallet) {
+                return Ok((Some(done), seals.restore(&sealed, &sck)));
             }
+            // Whoever does not wait any more needs no answer.
+            let _ = early.send(done);
+            Ok::<_, CustodyError>((None, seals.reseal(&sealed, &sck, &password)))
         }));
-        let done = opened.await.map_err(|_dropped| PoolError::Stopped)??;
+        let (done, later) = match opened.await {
+            Ok(done) => (
+                done,
+                Afterwards::Soon(Box::pin(async move {
+                    work.await.map_err(|_panic| PoolError::Stopped)???.1
+                })),
+            ),
+            Err(_not_early) => match work.await.map_err(|_panic| PoolError::Stopped)??? {
+                (Some(done), later) => (done, Afterwards::Now(later)),
+                (None, _) => return Err(PoolError::Stopped.into()),
+            },
+        };
         self.ports.gate.clear_attempts(account.id).await?;
         Ok((done, later))
     }

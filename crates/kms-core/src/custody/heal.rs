@@ -4,11 +4,11 @@
 //! It must never fail a request, slow it, or win against it: whoever changes or recovers the
 //! password meanwhile does so as if nothing had been put right.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use kms_types::{PasswordHash, Timestamp};
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
 
 use super::journal::Journal;
 use super::seals::{Seals, open};
@@ -16,7 +16,6 @@ use super::{CustodyError, Ports};
 use crate::account::{Account, Wallet};
 use crate::audit::{Action, Caller};
 use crate::failpoint;
-use crate::kdf_pool::PoolError;
 use crate::ports::WrappedSck;
 use crate::sck::Sck;
 use crate::wrap::SckOwner;
@@ -32,8 +31,11 @@ pub(super) enum Later {
     Reseal(Box<Wallet>, WrappedSck),
 }
 
-/// As the thread of the KDF pool will tell it.
-pub(super) type Afterwards = JoinHandle<Result<Option<Result<Later, CustodyError>>, PoolError>>;
+/// When the thread of the KDF pool tells it: with the key, or after one more KDF.
+pub(super) enum Afterwards {
+    Now(Result<Later, CustodyError>),
+    Soon(Pin<Box<dyn Future<Output = Result<Later, CustodyError>> + Send>>),
+}
 
 #[derive(Debug)]
 pub(super) struct Healer(Arc<Semaphore>);
@@ -44,24 +46,29 @@ impl Default for Healer {
     }
 }
 
+/// These run where the password was tried.
 impl Seals {
-    /// Runs where the password was tried. A wallet that is sealed anew takes one more KDF.
-    pub(super) fn later(
+    /// Whether the wallet is as one would be sealed today.
+    pub(super) fn are_todays(&self, wallet: &Wallet) -> bool {
+        wallet.kdf == self.kdf && wallet.pepper_id >= self.keys.pepper.current()
+    }
+
+    pub(super) fn restore(&self, account: &Account, sck: &Sck) -> Result<Later, CustodyError> {
+        let (address, sck_id) = (account.wallet.address, account.wallet.sck_id);
+        let owner = SckOwner { account: account.id, address, sck_id };
+        Ok(Later::Restore(owner.wrap(sck, &self.ring)?))
+    }
+
+    /// The version stays, so that a change of password that read the wallet before still wins.
+    pub(super) fn reseal(
         &self,
         account: &Account,
         sck: &Sck,
         password: &PasswordHash,
     ) -> Result<Later, CustodyError> {
-        let wallet = &account.wallet;
-        if wallet.kdf == self.kdf && wallet.pepper_id >= self.keys.pepper.current() {
-            let (address, sck_id) = (wallet.address, wallet.sck_id);
-            let owner = SckOwner { account: account.id, address, sck_id };
-            return Ok(Later::Restore(owner.wrap(sck, &self.ring)?));
-        }
-        let key = open(account, sck)?;
-        // The version stays, so that a change of password that read the wallet before still wins.
-        let (wallet, wrapped) =
-            self.seal(account.id, account.telegram_id, &key, password, wallet.version)?;
+        let (key, version) = (open(account, sck)?, account.wallet.version);
+        let sealed = self.seal(account.id, account.telegram_id, &key, password, version);
+        let (wallet, wrapped) = sealed?;
         Ok(Later::Reseal(Box::new(wallet), wrapped))
     }
 }
@@ -83,16 +90,18 @@ impl Healer {
         tokio::spawn(async move {
             let _held = place;
             let id = account.id;
-            let done = match later.await {
-                Ok(Ok(Some(Ok(Later::Restore(wrapped))))) => {
+            let later = match later {
+                Afterwards::Now(later) => later,
+                Afterwards::Soon(later) => later.await,
+            };
+            let done = match later {
+                Ok(Later::Restore(wrapped)) => {
                     restore(&ports, &seals, &account, wrapped, &caller, now).await
                 }
-                Ok(Ok(Some(Ok(Later::Reseal(wallet, wrapped))))) => {
+                Ok(Later::Reseal(wallet, wrapped)) => {
                     reseal(&ports, &account, *wallet, wrapped, &caller, now).await
                 }
-                Ok(Ok(Some(Err(error)))) => Err(error),
-                // The process is stopping.
-                Ok(Ok(None) | Err(_)) | Err(_) => return,
+                Err(error) => Err(error),
             };
             match done {
                 // Somebody else put it right, or changed the password.
