@@ -258,7 +258,7 @@ async fn start(
             running: std::thread::available_parallelism()?,
             waiting: 32,
         },
-        limits: LimitSettings { recoveries_a_day: 3 },
+        limits: LimitSettings::default(),
         audit: AuditSettings { checkpoint_path: None, checkpoint_every: Duration::from_secs(300) },
         upkeep: UpkeepSettings::default(),
     };

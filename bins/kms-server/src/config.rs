@@ -168,6 +168,10 @@ pub struct LimitSettings {
     /// it is over. So a burst after a quiet day can reach twice as many, less one, within 24 hours.
     /// 0 means none.
     pub recoveries_a_day: u32,
+    /// Exports of one account's key, counted in the same way.
+    pub exports_a_day: u32,
+    /// How long a key is not exported after a recovery.
+    pub export_hold: Duration,
 }
 
 /// How the audit is guarded.
@@ -280,6 +284,8 @@ struct RawPassword {
 #[serde(deny_unknown_fields, default)]
 struct RawLimits {
     recoveries_a_day: u32,
+    exports_a_day: u32,
+    export_hold_hours: u32,
 }
 
 #[derive(Deserialize)]
@@ -306,7 +312,7 @@ impl Default for RawPassword {
 
 impl Default for RawLimits {
     fn default() -> Self {
-        Self { recoveries_a_day: 3 }
+        Self { recoveries_a_day: 3, exports_a_day: 3, export_hold_hours: 72 }
     }
 }
 
@@ -325,6 +331,22 @@ impl Default for RawUpkeep {
                 retention_days: 35,
             }
         }
+    }
+}
+
+impl LimitSettings {
+    fn new(raw: &RawLimits) -> Self {
+        Self {
+            recoveries_a_day: raw.recoveries_a_day,
+            exports_a_day: raw.exports_a_day,
+            export_hold: Duration::from_secs(u64::from(raw.export_hold_hours) * 60 * 60),
+        }
+    }
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self::new(&RawLimits::default())
     }
 }
 
@@ -390,7 +412,7 @@ impl TryFrom<Raw> for Settings {
                 })?,
                 waiting: raw.password.waiting,
             },
-            limits: LimitSettings { recoveries_a_day: raw.limits.recoveries_a_day },
+            limits: LimitSettings::new(&raw.limits),
             audit: AuditSettings {
                 checkpoint_path: raw.audit.checkpoint_path,
                 checkpoint_every: Duration::from_secs(

@@ -68,6 +68,7 @@ impl ApiError {
                 CustodyError::WrongPassword => ErrorCode::WrongPassword,
                 CustodyError::Locked { .. } => ErrorCode::PasswordLocked,
                 CustodyError::Frozen => ErrorCode::AccountFrozen,
+                CustodyError::RecentlyRecovered { .. } => ErrorCode::RecentlyRecovered,
                 CustodyError::RecoveryReused => ErrorCode::IdReused,
                 CustodyError::Conflict => ErrorCode::Conflict,
                 CustodyError::Pool(PoolError::Busy) => ErrorCode::Busy,
@@ -105,7 +106,9 @@ impl ApiError {
     fn retry_after(&self) -> Option<u64> {
         let wait = match self {
             Self::TooMany { after, .. } => *after,
-            Self::Custody(CustodyError::Locked { until }) => until.since(clock::now()),
+            Self::Custody(
+                CustodyError::Locked { until } | CustodyError::RecentlyRecovered { until },
+            ) => until.since(clock::now()),
             _ => match self.code() {
                 ErrorCode::Busy | ErrorCode::StoreUnavailable | ErrorCode::ChainUnavailable => {
                     Duration::from_secs(1)
@@ -133,9 +136,10 @@ impl ResponseError for ApiError {
         match self.code() {
             ErrorCode::MalformedRequest | ErrorCode::InvalidField => StatusCode::BAD_REQUEST,
             ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
-            ErrorCode::Forbidden | ErrorCode::WrongPassword | ErrorCode::AccountFrozen => {
-                StatusCode::FORBIDDEN
-            }
+            ErrorCode::Forbidden
+            | ErrorCode::WrongPassword
+            | ErrorCode::AccountFrozen
+            | ErrorCode::RecentlyRecovered => StatusCode::FORBIDDEN,
             ErrorCode::NoSuchRoute
             | ErrorCode::NoSuchAccount
             | ErrorCode::NoSuchTransfer

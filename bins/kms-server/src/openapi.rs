@@ -6,7 +6,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::routes::{accounts, events, health, names, transfers};
+use crate::routes::{accounts, events, export, health, names, transfers};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -19,6 +19,7 @@ use crate::routes::{accounts, events, health, names, transfers};
         accounts::read,
         accounts::change_password,
         accounts::recover,
+        export::export,
         accounts::balance,
         accounts::seen_username,
         transfers::quote,

@@ -2,6 +2,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod events;
+pub(crate) mod export;
 pub(crate) mod health;
 pub(crate) mod names;
 pub(crate) mod transfers;
@@ -22,6 +23,7 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
                 .service(accounts::change_password)
                 .service(accounts::seen_username)
                 .service(accounts::recover)
+                .service(export::export)
                 .service(accounts::balance)
                 .service(transfers::list)
                 .service(transfers::quote)

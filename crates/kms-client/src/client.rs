@@ -4,8 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use kms_types::wire::{
-    Account, Balance, ChangePassword, ConfirmTransfer, CreateAccount, EventPage, NameRecord,
-    Network, QuoteTransfer, Recover, Recovered, SeenUsername, Transfer, TransferPage,
+    Account, Balance, ChangePassword, ConfirmTransfer, CreateAccount, EventPage, ExportKey,
+    ExportedKey, NameRecord, Network, QuoteTransfer, Recover, Recovered, SeenUsername, Transfer,
+    TransferPage,
 };
 use kms_types::{AccountRef, EventCursor, Problem, TransferId, Username};
 use reqwest::{Method, RequestBuilder, Response, Url};
@@ -110,6 +111,18 @@ impl Client {
     ) -> Result<(), ClientError> {
         let path = ["accounts", &account.to_string(), "username"];
         self.send_without_answer(Method::PUT, &path, body).await
+    }
+
+    /// The wallet's key as a file for other wallets, under a new passphrase.
+    ///
+    /// # Errors
+    /// As the server refuses, or when it does not answer.
+    pub async fn export(
+        &self,
+        account: AccountRef,
+        body: &ExportKey,
+    ) -> Result<ExportedKey, ClientError> {
+        self.send(Method::POST, &["accounts", &account.to_string(), "export"], body).await
     }
 
     /// Replaces a forgotten password.

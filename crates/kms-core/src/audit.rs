@@ -29,6 +29,8 @@ pub enum Action {
     Send(TransferId),
     /// A key is opened and sealed under a new password.
     ChangePassword,
+    /// A key is opened and handed out under a passphrase.
+    Export,
     /// An SCK is unwrapped by the KMS key.
     Recover,
     /// An SCK is unwrapped by an older KMS key and wrapped under the active one.
@@ -59,6 +61,7 @@ impl Action {
             Self::Create => "create",
             Self::Send(_) => "send",
             Self::ChangePassword => "change_password",
+            Self::Export => "export",
             Self::Recover => "recover",
             Self::Rewrap => "rewrap",
             Self::Verify => "verify",
@@ -78,7 +81,7 @@ impl Action {
         match self {
             Self::Send(transfer) => Some(transfer.to_string()),
             Self::Sweep(sck) => Some(sck.to_string()),
-            Self::Create | Self::ChangePassword | Self::Recover => None,
+            Self::Create | Self::ChangePassword | Self::Export | Self::Recover => None,
             Self::Rewrap | Self::Verify | Self::Restore | Self::Reseal | Self::Canary => None,
             Self::Operate(_) | Self::Freeze | Self::Unfreeze => None,
         }

@@ -6,6 +6,7 @@
 
 mod check;
 mod error;
+mod export;
 mod heal;
 mod journal;
 mod seals;

@@ -82,6 +82,9 @@ pub trait AccountStore: Send + Sync {
     /// Sets whether the account may act, or `false` if there is no such account.
     async fn set_state(&self, account: AccountId, state: AccountState) -> Result<bool, StoreError>;
 
+    /// The account's recovery that was completed last.
+    async fn last_recovery(&self, account: AccountId) -> Result<Option<Recovery>, StoreError>;
+
     /// A completed recovery.
     async fn recovery(&self, id: RecoveryId) -> Result<Option<Recovery>, StoreError>;
 }

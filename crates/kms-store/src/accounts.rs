@@ -358,6 +358,23 @@ impl AccountStore for Database {
         .await
     }
 
+    async fn last_recovery(&self, account: AccountId) -> Result<Option<Recovery>, StoreError> {
+        let last: Option<String> = self
+            .blocking(move |connection| {
+                Ok(recoveries::table
+                    .filter(recoveries::account_id.eq(account.to_string()))
+                    .order(recoveries::completed_at.desc())
+                    .select(recoveries::id)
+                    .first(connection)
+                    .optional()?)
+            })
+            .await?;
+        let Some(key) = last else {
+            return Ok(None);
+        };
+        self.recovery(At { table: "recoveries", key: &key }.parse(&key)?).await
+    }
+
     async fn recovery(&self, id: RecoveryId) -> Result<Option<Recovery>, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {

@@ -62,6 +62,8 @@ error_codes! {
     PasswordLocked = "password_locked",
     /// A limit was reached; see `retry_after`.
     RateLimited = "rate_limited",
+    /// The account was recovered lately: this is not done yet; see `retry_after`.
+    RecentlyRecovered = "recently_recovered",
     /// The server has as much work as it takes; see `retry_after`.
     Busy = "busy",
     /// The id was used before, for something else.

@@ -12,6 +12,7 @@ mod error;
 mod ids;
 #[cfg(feature = "openapi")]
 mod openapi;
+mod passphrase;
 mod password_hash;
 mod recipient;
 mod telegram_id;
@@ -27,6 +28,7 @@ pub use error::{ErrorCode, Problem};
 pub use ids::{
     AccountId, AccountRef, EventCursor, IdError, IncomingId, RecoveryId, SckId, TransferId,
 };
+pub use passphrase::Passphrase;
 pub use password_hash::{PasswordHash, PasswordHashError};
 pub use recipient::{Recipient, RecipientError};
 pub use telegram_id::{TelegramId, TelegramIdError};

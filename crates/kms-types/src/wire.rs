@@ -8,8 +8,8 @@ mod event;
 mod transfer;
 
 pub use account::{
-    Account, AccountState, Balance, ChangePassword, CreateAccount, NameRecord, Network, Recover,
-    Recovered, SeenUsername,
+    Account, AccountState, Balance, ChangePassword, CreateAccount, ExportKey, ExportedKey,
+    NameRecord, Network, Recover, Recovered, SeenUsername,
 };
 pub use event::{Event, EventKind, EventPage, OutsidePayment};
 pub use transfer::{

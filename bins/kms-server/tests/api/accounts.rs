@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kms_store::Scope;
-use kms_types::wire::{ChangePassword, EventKind, Recover, SeenUsername};
+use kms_types::wire::{ChangePassword, EventKind, ExportKey, Recover, SeenUsername};
 use kms_types::{ErrorCode, RecoveryId, Timestamp};
 
 use crate::harness::{TestServer, create, hash, on_both_stores, telegram};
@@ -14,6 +14,7 @@ on_both_stores!(
     a_password_is_changed,
     guesses_are_limited,
     a_forgotten_password_is_recovered,
+    a_key_is_exported_to_its_owner_alone,
     names_follow_telegram,
     tokens_have_scopes_and_end,
     nothing_is_lost_over_a_restart,
@@ -128,6 +129,34 @@ async fn a_forgotten_password_is_recovered(test: TestServer) {
     let events = test.events(5).await.events;
     let recovered = events.iter().filter(|event| event.what == EventKind::Recovered).count();
     assert_eq!(recovered, 3);
+}
+
+async fn a_key_is_exported_to_its_owner_alone(test: TestServer) {
+    let ann = test.onboard(1, "ann", "ann's").await;
+    let body = |words| ExportKey { password_hash: hash(words) };
+    let exported = test.client.export(telegram(1), &body("ann's")).await.unwrap();
+    assert_eq!(exported.address, ann.address);
+    let file: serde_json::Value = serde_json::from_str(&exported.keystore).unwrap();
+    assert_eq!(file["address"], ann.address.to_lower_hex()[2..]);
+    // Each has a passphrase of its own. Three a day, whichever way the account is named.
+    let again = test.client.export(ann.id.into(), &body("ann's")).await.unwrap();
+    assert_ne!(again.passphrase.expose(), exported.passphrase.expose());
+    let wrong = test.client.export(telegram(1), &body("guess")).await.unwrap_err();
+    assert_eq!(wrong.code(), Some(ErrorCode::WrongPassword));
+    let limited = test.client.export(telegram(1), &body("ann's")).await.unwrap_err();
+    assert_eq!(limited.code(), Some(ErrorCode::RateLimited));
+    let nobody = test.client.export(telegram(9), &body("x")).await.unwrap_err();
+    assert_eq!(nobody.code(), Some(ErrorCode::WrongPassword));
+    test.onboard(2, "bob", "bob's").await;
+    test.client.recover(telegram(2), &recover("new")).await.unwrap();
+    let held = test.client.export(telegram(2), &body("new")).await;
+    let Err(kms_client::ClientError::Problem(problem)) = held else { panic!("not held") };
+    assert_eq!((problem.status, problem.code), (403, ErrorCode::RecentlyRecovered));
+    assert!((259_000..=259_200).contains(&problem.retry_after.unwrap()), "{problem:?}");
+    let reader = test.place.token(&test.database, Scope::Read).await;
+    let reader = test.place.client(test.server.address().port(), &reader);
+    let refused = reader.export(telegram(1), &body("ann's")).await.unwrap_err();
+    assert_eq!(refused.code(), Some(ErrorCode::Forbidden));
 }
 
 async fn names_follow_telegram(test: TestServer) {

@@ -9,7 +9,7 @@ use kms_core::account::Account;
 use kms_core::ports::AccountStore;
 use kms_store::{Database, Scope};
 use kms_testkit::{Mongod, Postgres};
-use kms_types::wire::{ChangePassword, CreateAccount, Recover, TransferState};
+use kms_types::wire::{ChangePassword, CreateAccount, ExportKey, Recover, TransferState};
 use kms_types::{PasswordHash, RecoveryId};
 use mongodb::bson::Document;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -120,6 +120,9 @@ async fn secrets_are_found_nowhere(stores: Stores) {
     let quoted = client.quote(&quote(1, "@bob", "1")).await.unwrap();
     refused(client.confirm(quoted.id, &confirm(&quoted, wrong)).await.unwrap_err());
     client.confirm(quoted.id, &confirm(&quoted, first)).await.unwrap();
+    let export = |words| ExportKey { password_hash: hash(words) };
+    refused(client.export(telegram(1), &export(wrong)).await.unwrap_err());
+    let exported = client.export(telegram(1), &export(first)).await.unwrap();
     let change =
         |old, new| ChangePassword { old_password_hash: hash(old), new_password_hash: hash(new) };
     refused(client.change_password(telegram(1), &change(wrong, second)).await.unwrap_err());
@@ -128,6 +131,8 @@ async fn secrets_are_found_nowhere(stores: Stores) {
     let body = Recover { id: RecoveryId::random(), new_password_hash: hash(third) };
     client.recover(telegram(1), &body).await.unwrap();
     remember(third).await;
+    secrets.push(exported.passphrase.expose().to_owned().into_bytes());
+    secrets.push(exported.keystore.into_bytes());
     // A secret in the wrong place is not told back.
     let text = serde_json::to_value(create(3, "carl", first)).unwrap();
     let secret = text["password_hash"].clone();

@@ -186,7 +186,7 @@ impl Place {
                 running: 2.try_into().unwrap(),
                 waiting: self.waiting,
             },
-            limits: LimitSettings { recoveries_a_day: 3 },
+            limits: LimitSettings::default(),
             audit: AuditSettings {
                 checkpoint_path: Some(self.checkpoint_path()),
                 checkpoint_every: Duration::from_secs(300),

@@ -35,6 +35,12 @@ pub enum CustodyError {
     /// The id stands for another account's recovery.
     #[error("the recovery's id was used before")]
     RecoveryReused,
+    /// The account was recovered lately, and the key is not handed out yet.
+    #[error("the account was recovered a short time ago; its key can not be exported yet")]
+    RecentlyRecovered {
+        /// When it can be.
+        until: Timestamp,
+    },
     /// The wallet was changed by another request at the same time.
     #[error("the wallet was changed by another request")]
     Conflict,
@@ -64,6 +70,7 @@ impl Audited for CustodyError {
             Self::Locked { .. } => Phase::Outcome("locked"),
             Self::Frozen => Phase::Outcome("frozen"),
             Self::RecoveryReused => Phase::Outcome("recovery_reused"),
+            Self::RecentlyRecovered { .. } => Phase::Outcome("recently_recovered"),
             Self::Conflict => Phase::Outcome("conflict"),
             Self::Pool(_) => Phase::Outcome("busy"),
             Self::Store(StoreError::Tampered { .. }) => Phase::Alarm("tampered"),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod attacks;
+mod export;
 mod healing;
 mod second_implementation;
 mod stories;

@@ -10,9 +10,9 @@ use kms_types::PasswordHash;
 
 use crate::world::{NOW, PASSPHRASE, PEM, World, caller};
 
-/// A Python with the two packages, made once.
-fn python() -> PathBuf {
-    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("second-implementation");
+/// A Python with these packages, made once.
+pub(crate) fn python(name: &str, packages: &[&str]) -> PathBuf {
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let python = home.join("bin/python");
     if !home.join("ready").exists() {
         let run = |program: &Path, arguments: &[&str]| {
@@ -22,7 +22,7 @@ fn python() -> PathBuf {
         };
         let folder = home.to_str().unwrap();
         run(Path::new("python3"), &["-m", "venv", "--clear", folder]);
-        run(&python, &["-m", "pip", "install", "-q", "cryptography>=42", "argon2-cffi>=23"]);
+        run(&python, &[&["-m", "pip", "install", "-q"], packages].concat());
         std::fs::write(home.join("ready"), "").unwrap();
     }
     python
@@ -30,7 +30,7 @@ fn python() -> PathBuf {
 
 #[tokio::test]
 async fn opens_a_wallet_and_a_wrapped_sck() {
-    let python = python();
+    let python = python("second-implementation", &["cryptography>=42", "argon2-cffi>=23"]);
     for kdf in [KdfParams::ARGON2ID, KdfParams::PBKDF2] {
         let world = World::new(kdf).await;
         let words = "correct horse battery";

@@ -68,6 +68,10 @@ impl AccountStore for Forger {
         self.database.set_state(account, state).await
     }
 
+    async fn last_recovery(&self, account: AccountId) -> Result<Option<Recovery>, StoreError> {
+        self.database.last_recovery(account).await
+    }
+
     async fn recovery(&self, id: RecoveryId) -> Result<Option<Recovery>, StoreError> {
         self.database.recovery(id).await
     }

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountId, Email, EthAddress, Mobile, PasswordHash, RecoveryId, TelegramId, Timestamp,
-    Username, Wei,
+    AccountId, Email, EthAddress, Mobile, Passphrase, PasswordHash, RecoveryId, TelegramId,
+    Timestamp, Username, Wei,
 };
 
 /// `POST /v1/accounts`: a wallet for a Telegram user. Repeating it with the same password answers
@@ -79,6 +79,28 @@ pub struct ChangePassword {
     pub old_password_hash: PasswordHash,
     /// The password that shall work from now on.
     pub new_password_hash: PasswordHash,
+}
+
+/// `POST /v1/accounts/{account}/export`.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ExportKey {
+    /// The wallet's password.
+    pub password_hash: PasswordHash,
+}
+
+/// The answer to [`ExportKey`]: whoever has both texts has the money.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ExportedKey {
+    /// The wallet's address.
+    pub address: EthAddress,
+    /// A file that other wallets import: the JSON of Web3 Secret Storage, version 3.
+    pub keystore: String,
+    /// What opens the file. Shown this once; best kept apart from it.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub passphrase: Passphrase,
 }
 
 /// `POST /v1/accounts/{account}/recovery`: a new password for a forgotten one, by the KMS's key.

@@ -1,0 +1,60 @@
+//! Handing a wallet's key to its owner.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::header::CACHE_CONTROL;
+use actix_web::web::Data;
+use actix_web::{HttpResponse, post};
+use kms_core::audit::Action;
+use kms_core::ports::AccountStore;
+use kms_store::Limit;
+use kms_types::wire::{ExportKey, ExportedKey};
+use kms_types::{AccountRef, ErrorCode, Problem};
+
+use crate::auth::Bot;
+use crate::body::{Json, Segment};
+use crate::clock;
+use crate::error::ApiError;
+use crate::state::{State, detached};
+
+/// The wallet's key as a file for other wallets, under a new passphrase. The wallet goes on.
+#[utoipa::path(
+    tag = "accounts",
+    params(("account" = AccountRef, Path)),
+    request_body = ExportKey,
+    responses(
+        (status = 200, body = ExportedKey),
+        (status = 403, description = "The password is wrong, or a recovery was lately", body = Problem),
+        (status = 429, description = "Too many exports or wrong passwords", body = Problem),
+    )
+)]
+#[post("/accounts/{account}/export")]
+pub(crate) async fn export(
+    Bot(caller): Bot,
+    state: Data<State>,
+    Segment(account): Segment<AccountRef>,
+    Json(body): Json<ExportKey>,
+) -> Result<HttpResponse, ApiError> {
+    let (burst, hold, now) = (state.limits.exports_a_day, state.limits.export_hold, clock::now());
+    let day = Duration::from_secs(24 * 60 * 60);
+    let limit = Limit { burst, period: day / burst.max(1) };
+    // An account that does not exist is told by its password, as everywhere.
+    let taken = match state.database.account(account).await? {
+        Some(account) => state.database.take(&format!("export:{}", account.id), limit).await?,
+        None => Ok(()),
+    };
+    if let Err(after) = taken {
+        state.custody.refused(Action::Export, account, "rate_limited", &caller, now).await;
+        let detail = "too many exports of this key; wait before the next";
+        return Err(ApiError::TooMany { code: ErrorCode::RateLimited, detail, after });
+    }
+    let custody = Arc::clone(&state.custody);
+    let exported = detached(async move {
+        Ok(custody.export(account, body.password_hash, hold, &caller, now).await?)
+    })
+    .await?;
+    let kms_core::ExportedKey { address, keystore, passphrase } = exported;
+    let answer = ExportedKey { address, keystore, passphrase };
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(answer))
+}

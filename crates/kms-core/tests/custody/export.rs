@@ -1,0 +1,79 @@
+//! A key leaves with its owner, and with nobody else.
+
+use std::process::Command;
+use std::time::Duration;
+
+use kms_core::{CustodyError, ExportedKey, KdfParams};
+use kms_types::{RecoveryId, Timestamp};
+
+use crate::second_implementation::python;
+use crate::world::{NOW, World, caller, hash, telegram};
+
+const KDF: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
+const HOLD: Duration = Duration::from_secs(72 * 60 * 60);
+
+async fn export(
+    world: &World,
+    id: i64,
+    words: &str,
+    now: Timestamp,
+) -> Result<ExportedKey, CustodyError> {
+    world.custody.export(telegram(id), hash(words), HOLD, &caller(), now).await
+}
+
+/// By the library that Ethereum's own documentation uses.
+#[tokio::test]
+async fn another_wallet_opens_what_was_exported() {
+    let world = World::new(KDF).await;
+    world.create(1, "ann's").await.unwrap();
+    let exported = export(&world, 1, "ann's", NOW).await.unwrap();
+    assert_eq!(exported.address, world.account(1).await.wallet.address);
+    let script = "import sys\n\
+        from eth_account import Account\n\
+        print(Account.from_key(Account.decrypt(sys.argv[1], sys.argv[2])).address)";
+    let python = python("eth-account", &["eth-account>=0.13"]);
+    let open = |passphrase: &str| {
+        let arguments = ["-c", script, &exported.keystore, passphrase];
+        Command::new(&python).args(arguments).output().unwrap()
+    };
+    let opened = open(exported.passphrase.expose());
+    let said = String::from_utf8([opened.stdout, opened.stderr].concat()).unwrap();
+    assert_eq!(said.trim(), exported.address.to_string());
+    assert!(!open(&exported.passphrase.expose().to_uppercase()).status.success());
+    let said = world.audit().await.split_off(2);
+    assert_eq!(said, [("intent", ""), ("outcome", "ok")].map(|(a, b)| (a.into(), b.into())));
+}
+
+#[tokio::test]
+async fn a_key_needs_its_password_and_an_audit() {
+    let world = World::new(KDF).await;
+    world.create(1, "ann's").await.unwrap();
+    *world.forger.audit_fails.lock().await = true;
+    assert!(matches!(export(&world, 1, "ann's", NOW).await, Err(CustodyError::Store(_))));
+    *world.forger.audit_fails.lock().await = false;
+    for (id, words) in [(1, "guess"), (9, "guess")] {
+        let wrong = export(&world, id, words, NOW).await;
+        assert!(matches!(wrong, Err(CustodyError::WrongPassword)));
+    }
+    for _ in 0..4 {
+        export(&world, 1, "guess", NOW).await.unwrap_err();
+    }
+    assert!(matches!(export(&world, 1, "ann's", NOW).await, Err(CustodyError::Locked { .. })));
+}
+
+#[tokio::test]
+async fn nothing_is_exported_for_a_while_after_a_recovery() {
+    let world = World::new(KDF).await;
+    world.create(1, "ann's").await.unwrap();
+    world.create(2, "bob's").await.unwrap();
+    let id = RecoveryId::random();
+    world.custody.recover(telegram(1), id, hash("new"), &caller(), NOW).await.unwrap();
+    let until = NOW.plus(HOLD);
+    for now in [NOW, Timestamp(until.0 - 1)] {
+        let refused = export(&world, 1, "new", now).await;
+        let Err(CustodyError::RecentlyRecovered { until: told }) = refused else { panic!("out") };
+        assert_eq!(told, until);
+    }
+    export(&world, 2, "bob's", NOW).await.unwrap();
+    export(&world, 1, "new", until).await.unwrap();
+}
