@@ -1,8 +1,7 @@
-//! `/password` and `/recover`.
+//! `/password`.
 
 use kms_client::ClientError;
-use kms_types::RecoveryId;
-use kms_types::wire::{ChangePassword, Recover};
+use kms_types::wire::ChangePassword;
 
 use crate::app::{App, Done};
 use crate::buttons::{Keyboard, Press};
@@ -46,32 +45,6 @@ pub(crate) async fn change(app: &App, who: &Person, both: Password) -> Done {
         Err(_) => texts::CHANGE_UNKNOWN.to_owned(),
     };
     Ok(app.telegram.edit_or_say(who.id, message, &text, Keyboard::none()).await?)
-}
-
-/// Explains the recovery and asks for the new password.
-pub(crate) async fn ask_recovery(app: &App, who: &Person) -> Done {
-    if app.account(who).await?.is_some() {
-        app.steps.set(who.id, Step::Recover { id: RecoveryId::random() });
-        app.telegram.say(who.id, &texts::ask_recovery(), leave()).await?;
-    }
-    Ok(())
-}
-
-/// Recovers. A repeat is the same recovery, by its id.
-pub(crate) async fn recover(app: &App, who: &Person, id: RecoveryId, new: Password) -> Done {
-    if let Err(weak) = new.check(&[&who.first_name]) {
-        return say(app, who, texts::weak(weak)).await;
-    }
-    let message = app.telegram.say(who.id, texts::RECOVERING, Keyboard::none()).await?;
-    let body = Recover { id, new_password_hash: new.hash(who.id).await };
-    let text = match app.kms.recover(who.id.into(), &body).await {
-        Ok(recovered) => {
-            app.steps.end(who.id);
-            texts::recovery_done(recovered.address)
-        }
-        Err(error) => texts::failure(&error, None),
-    };
-    Ok(app.telegram.edit(who.id, message, &text, Keyboard::none()).await?)
 }
 
 async fn say(app: &App, who: &Person, text: &str) -> Done {

@@ -16,7 +16,7 @@ use crate::incoming::{Incoming, Other, Person, Pressed, Said};
 use crate::password::Password;
 use crate::steps::{Step, Steps};
 use crate::telegram::{Telegram, TelegramError};
-use crate::{account, history, screen, send, texts, wallet};
+use crate::{account, contact, history, recovery, screen, send, texts, wallet};
 
 /// After this long without an answer a person sees that the bot works.
 const SHOW_WORK_AFTER: Duration = Duration::from_millis(700);
@@ -235,7 +235,8 @@ impl App {
             Name::Send => send::begin(self, who, <_>::default()).await,
             Name::History => history::show(self, who, None).await,
             Name::Password => account::ask_change(self, who).await,
-            Name::Recover => account::ask_recovery(self, who).await,
+            Name::Recover => recovery::show(self, who).await,
+            Name::Contact => contact::show(self, who).await,
             Name::Cancel | Name::Help => {
                 self.telegram.say(who.id, &texts::help(), Keyboard::none()).await?;
                 Ok(())
@@ -282,9 +283,25 @@ impl App {
                 None => Ok(()),
             },
             Step::Recover { id } => match self.take_password(&said).await? {
-                Some(password) => account::recover(self, who, id, password).await,
+                Some(password) => recovery::complete(self, who, id, password).await,
                 None => Ok(()),
             },
+            Step::RecoveryCode { id } => {
+                self.telegram.delete(who.id, said.message).await?;
+                recovery::confirm(self, who, id, &said.text).await
+            }
+            Step::EmailAddress => {
+                self.delete_unless(&said, said.text.contains('@')).await?;
+                contact::answer_address(self, who, &said.text).await
+            }
+            Step::EmailPassword { email } => match self.take_password(&said).await? {
+                Some(password) => contact::change(self, who, email, password).await,
+                None => Ok(()),
+            },
+            Step::EmailCode => {
+                self.telegram.delete(who.id, said.message).await?;
+                contact::confirm(self, who, &said.text).await
+            }
         }
     }
 
@@ -360,6 +377,11 @@ impl App {
             }
             Press::Cancel(transfer) => return send::cancel(self, who, message, transfer).await,
             Press::Renew(transfer) => return send::renew(self, who, message, transfer).await,
+            Press::RecoveryStart(id) => recovery::start(self, who, message, id).await?,
+            Press::RecoverySet(id) => return recovery::ask_password(self, who, message, id).await,
+            Press::RecoveryStop(id) => return recovery::stop(self, who, message, id).await,
+            Press::Email => contact::ask_address(self, who, message).await?,
+            Press::NoEmail => contact::ask_password(self, who, Some(message), None).await?,
             Press::Check(transfer) => return send::check(self, who, message, transfer).await,
         }
         Ok(None)

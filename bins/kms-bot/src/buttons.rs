@@ -5,7 +5,7 @@
 
 use std::str::FromStr;
 
-use kms_types::TransferId;
+use kms_types::{RecoveryId, TransferId};
 use teloxide_core::types::{
     CopyTextButton, InlineKeyboardButton, InlineKeyboardButtonKind, InlineKeyboardMarkup,
 };
@@ -49,6 +49,16 @@ pub(crate) enum Press {
     Renew(TransferId),
     /// Look how a transfer stands.
     Check(TransferId),
+    /// Ask for a recovery, under this id.
+    RecoveryStart(RecoveryId),
+    /// Ask for the new password of a recovery.
+    RecoverySet(RecoveryId),
+    /// Stop a recovery.
+    RecoveryStop(RecoveryId),
+    /// Ask for an e-mail address.
+    Email,
+    /// Forget the e-mail address.
+    NoEmail,
 }
 
 /// The data is none of ours.
@@ -69,6 +79,11 @@ impl Press {
             Self::Cancel(transfer) => format!("x:{transfer}"),
             Self::Renew(transfer) => format!("r:{transfer}"),
             Self::Check(transfer) => format!("k:{transfer}"),
+            Self::RecoveryStart(id) => format!("f:{id}"),
+            Self::RecoverySet(id) => format!("p:{id}"),
+            Self::RecoveryStop(id) => format!("s:{id}"),
+            Self::Email => "email".to_owned(),
+            Self::NoEmail => "noemail".to_owned(),
         }
     }
 }
@@ -82,12 +97,15 @@ impl FromStr for Press {
             return name.map(Self::Command).ok_or(NoPress);
         }
         let id = |text: &str| text.parse::<TransferId>().map_err(|_cause| NoPress);
+        let recovery = |text: &str| text.parse::<RecoveryId>().map_err(|_cause| NoPress);
         match data.split_once(':') {
             None => match data {
                 "refresh" => Ok(Self::Refresh),
                 "how" => Ok(Self::HowRecovery),
                 "leave" => Ok(Self::Leave),
                 "h" => Ok(Self::History { before: None }),
+                "email" => Ok(Self::Email),
+                "noemail" => Ok(Self::NoEmail),
                 _ => Err(NoPress),
             },
             Some(("h", before)) => Ok(Self::History { before: Some(before.to_owned()) }),
@@ -102,6 +120,9 @@ impl FromStr for Press {
             Some(("x", rest)) => id(rest).map(Self::Cancel),
             Some(("r", rest)) => id(rest).map(Self::Renew),
             Some(("k", rest)) => id(rest).map(Self::Check),
+            Some(("f", rest)) => recovery(rest).map(Self::RecoveryStart),
+            Some(("p", rest)) => recovery(rest).map(Self::RecoverySet),
+            Some(("s", rest)) => recovery(rest).map(Self::RecoveryStop),
             Some(_) => Err(NoPress),
         }
     }
@@ -176,6 +197,11 @@ mod tests {
             Press::Cancel(id),
             Press::Renew(id),
             Press::Check(id),
+            Press::RecoveryStart(RecoveryId::random()),
+            Press::RecoverySet(RecoveryId::random()),
+            Press::RecoveryStop(RecoveryId::random()),
+            Press::Email,
+            Press::NoEmail,
         ];
         presses.extend(Name::ALL.map(Press::Command));
         for press in presses {

@@ -30,6 +30,7 @@ pub(crate) enum Name {
     History,
     Password,
     Recover,
+    Contact,
     Cancel,
     Help,
 }
@@ -69,13 +70,14 @@ pub(crate) enum SendError {
 
 impl Name {
     /// In the order in which they are listed.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Balance,
         Self::Send,
         Self::Receive,
         Self::History,
         Self::Password,
         Self::Recover,
+        Self::Contact,
         Self::Cancel,
         Self::Help,
     ];
@@ -88,6 +90,7 @@ impl Name {
             Self::History => "history",
             Self::Password => "password",
             Self::Recover => "recover",
+            Self::Contact => "contact",
             Self::Cancel => "cancel",
             Self::Help => "help",
         }

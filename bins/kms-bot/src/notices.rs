@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use kms_types::wire::{Event, EventKind, TransferState};
+use kms_types::wire::{Event, EventKind, RecoveryStep, TransferState};
 use tokio::sync::oneshot;
 
 use crate::app::{App, Done, Failure};
@@ -13,7 +13,7 @@ use crate::command::Name;
 use crate::lanes::Lanes;
 use crate::screen::{self, ClientRef};
 use crate::telegram::TelegramError;
-use crate::texts;
+use crate::{recovery, texts};
 
 /// How long one request waits for events.
 const WAIT: Duration = Duration::from_secs(25);
@@ -120,7 +120,29 @@ async fn try_tell(app: &App, event: &Event) -> Done {
             return Ok(());
         }
         EventKind::PasswordChanged => texts::password_changed(event.at),
-        EventKind::Recovered => texts::recovered(event.at),
+        EventKind::EmailChanged => texts::EMAIL_CHANGED.to_owned(),
+        EventKind::Recovery { step, recovery } => {
+            let told = match step {
+                RecoveryStep::Requested => texts::recovery_requested(recovery),
+                RecoveryStep::CodeConfirmed => texts::recovery_confirmed(recovery),
+                RecoveryStep::Ready => texts::recovery_ready(recovery),
+                RecoveryStep::Completed => Some(texts::recovered(event.at)),
+                RecoveryStep::Cancelled => Some(texts::RECOVERY_CANCELLED.to_owned()),
+                RecoveryStep::Expired => Some(texts::RECOVERY_EXPIRED.to_owned()),
+                _ => None,
+            };
+            // What it has become meanwhile tells more.
+            let Some(text) = told else { return Ok(()) };
+            let keyboard = match step {
+                RecoveryStep::Requested | RecoveryStep::CodeConfirmed => {
+                    recovery::stop_button(recovery.id)
+                }
+                RecoveryStep::Ready => recovery::set_or_stop(recovery.id),
+                _ => Keyboard::none(),
+            };
+            app.telegram.say(who, &text, keyboard).await?;
+            return Ok(());
+        }
         // The answer to the onboarding says it.
         EventKind::AccountCreated => return Ok(()),
         _ => return Ok(()),

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kms_types::wire::QuoteAmount;
-use kms_types::{Recipient, RecoveryId, TelegramId, TransferId};
+use kms_types::{Email, Recipient, RecoveryId, TelegramId, TransferId};
 use teloxide_core::types::MessageId;
 
 use crate::screen::Shown;
@@ -43,11 +43,25 @@ pub(crate) enum Step {
     },
     /// The old and the new password, on two lines.
     ChangePassword,
+    /// The code of a recovery, from an e-mail.
+    RecoveryCode {
+        /// Which.
+        id: RecoveryId,
+    },
     /// The new password of a recovery.
     Recover {
         /// Which.
         id: RecoveryId,
     },
+    /// A new e-mail address.
+    EmailAddress,
+    /// The password that changes the e-mail address.
+    EmailPassword {
+        /// The new one, or none.
+        email: Option<Email>,
+    },
+    /// The code for a new e-mail address.
+    EmailCode,
 }
 
 impl Step {
@@ -57,8 +71,13 @@ impl Step {
             Self::NewPassword
             | Self::SendPassword { .. }
             | Self::ChangePassword
-            | Self::Recover { .. } => true,
-            Self::SendTo { .. } | Self::SendAmount { .. } => false,
+            | Self::Recover { .. }
+            | Self::EmailPassword { .. } => true,
+            Self::SendTo { .. }
+            | Self::SendAmount { .. }
+            | Self::RecoveryCode { .. }
+            | Self::EmailAddress
+            | Self::EmailCode => false,
         }
     }
 }

@@ -15,6 +15,10 @@ use crate::buttons::is_public;
 use crate::command::{Name, SendError};
 use crate::password::Weak;
 
+mod recovery;
+
+pub(crate) use self::recovery::*;
+
 pub(crate) const CONFIRM: &str = "✅ Confirm";
 pub(crate) const CONFIRM_MOVED: &str = "⚠️ It is really them";
 pub(crate) const CANCEL: &str = "✖️ Cancel";
@@ -39,7 +43,6 @@ pub(crate) const ASK_TO: &str = "Whom do you want to pay? Write a @username or a
 pub(crate) const LOOKING_UP: &str = "⏳ Looking that up…";
 pub(crate) const MAKING: &str = "⏳ Making your wallet…";
 pub(crate) const CHANGING: &str = "⏳ Changing your password…";
-pub(crate) const RECOVERING: &str = "⏳ Recovering your wallet…";
 pub(crate) const CHANGED: &str = "✅ Your new password works from now on. The old one does not.";
 pub(crate) const LEFT: &str = "Cancelled. Nothing was changed.";
 pub(crate) const NOTHING_TO_CANCEL: &str = "There is nothing to cancel.";
@@ -129,6 +132,7 @@ pub(crate) fn describes(command: Name) -> &'static str {
         Name::History => "your payments",
         Name::Password => "change your password",
         Name::Recover => "reset a forgotten password",
+        Name::Contact => "your e-mail address",
         Name::Cancel => "leave the current step",
         Name::Help => "this list",
     }
@@ -183,15 +187,6 @@ pub(crate) fn wallet(account: &Account, network: &Network, is_new: bool) -> Stri
         account.address,
         esc(&network.name)
     )
-}
-
-pub(crate) fn how_recovery() -> String {
-    "🛟 <b>If you forget your password</b>\nWrite /recover, and choose a new one. Your address and \
-     your money stay the same; there is no seed phrase to keep.\n\nHow that works: your key is \
-     locked with your password, and a second copy of that lock's key is kept encrypted for the \
-     service's own key. Every use of it is recorded. So the service could open your wallet, and so \
-     could somebody who takes over your Telegram account: protect that with a two-step password."
-        .to_owned()
 }
 
 pub(crate) fn balance(balance: &Balance, network: &Network) -> String {
@@ -390,31 +385,8 @@ pub(crate) fn password_changed(at: Timestamp) -> String {
     )
 }
 
-pub(crate) fn recovered(at: Timestamp) -> String {
-    format!(
-        "🔐 Your wallet was recovered with a new password on {}. If that was not you, somebody \
-         uses your Telegram account: end their session in Telegram's settings, then write /recover.",
-        time(at)
-    )
-}
-
 pub(crate) fn ask_change() -> String {
     format!("🔐 <b>A new password</b>\n{TWO_LINES}\n\n<i>{NOT_END_TO_END}</i>")
-}
-
-pub(crate) fn ask_recovery() -> String {
-    format!(
-        "🛟 <b>You forgot your password</b>\nThe service opens your wallet with its own key and \
-         locks it with the new password that you send as your next message. The old one will not \
-         work any more; your address and your money stay the same.\n\n<i>{NOT_END_TO_END}</i>"
-    )
-}
-
-pub(crate) fn recovery_done(address: EthAddress) -> String {
-    format!(
-        "✅ Your wallet is recovered, and the new password works. It has the same address:\n\
-         <code>{address}</code>"
-    )
 }
 
 pub(crate) fn name_left(username: &Username) -> String {
@@ -438,6 +410,22 @@ pub(crate) fn failure(error: &ClientError, network: Option<&Network>) -> String 
             format!("Too many wrong passwords. Try again in {}.", wait(after))
         }
         ErrorCode::RateLimited => format!("Too many requests. Try again in {}.", wait(after)),
+        ErrorCode::WrongCode => "That code is wrong. Send it again.".to_owned(),
+        ErrorCode::CodeExpired => "That code does not work any more.".to_owned(),
+        ErrorCode::NoSuchRecovery => "There is no recovery under way. Write /recover.".to_owned(),
+        ErrorCode::RecoveryNotReady => {
+            format!("The wait is not over yet. Try again in {}.", wait(after))
+        }
+        ErrorCode::RecoveriesPaused => {
+            "New passwords can not be set right now: too many were asked for at once. Your money is \
+             safe; please try again later."
+                .to_owned()
+        }
+        ErrorCode::OnHold => format!(
+            "Your wallet was recovered a short time ago. For your safety this works again in {}.",
+            wait(after)
+        ),
+        ErrorCode::NoMail => "This service sends no e-mail.".to_owned(),
         ErrorCode::Busy => "The service is busy. Please try again in a minute.".to_owned(),
         ErrorCode::AccountFrozen => "Your wallet is frozen: it can not pay. Ask whoever runs this \
                                      bot."

@@ -8,5 +8,6 @@ mod page;
 mod stage;
 pub mod tour;
 
+pub use kms_testkit::Mail;
 pub use page::Page;
 pub use stage::{Stage, StageOptions};

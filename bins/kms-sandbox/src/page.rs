@@ -31,6 +31,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(300);
 const WAIT: Duration = Duration::from_secs(20);
 const BLOCKS: usize = 8;
 const AUDIT_ROWS: usize = 40;
+const MAILS: usize = 10;
 /// What the faucet gives.
 const COINS: u64 = 10;
 
@@ -118,8 +119,9 @@ fn is_local(context: &GuardContext<'_>) -> bool {
     matches!(host, Some("127.0.0.1" | "localhost"))
 }
 
-/// Follows the chain and the audit.
+/// Follows the chain, the audit and the mails.
 async fn look(shared: Arc<Shared>) {
+    let mut mails = 0;
     loop {
         let looked = tokio::task::spawn_blocking({
             let shared = Arc::clone(&shared);
@@ -127,7 +129,9 @@ async fn look(shared: Arc<Shared>) {
         });
         let new_blocks = looked.await.ok().and_then(Result::ok).unwrap_or(false);
         let new_audit = look_at_audit(&shared).await.unwrap_or(false);
-        if new_blocks || new_audit {
+        let count = shared.stage.mailbox.mails().len();
+        let new_mails = std::mem::replace(&mut mails, count) != count;
+        if new_blocks || new_audit || new_mails {
             shared.version.send_modify(|version| *version += 1);
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -239,10 +243,19 @@ fn show(shared: &Shared, version: &str) -> Value {
     });
     let people = Value::from_iter(people);
     let commands = shared.stage.sim.commands();
+    let mails = shared
+        .stage
+        .mailbox
+        .mails()
+        .into_iter()
+        .rev()
+        .take(MAILS)
+        .map(|mail| json!({ "to": mail.to, "subject": mail.subject, "body": mail.body }));
+    let mails = Value::from_iter(mails);
     let records = shared.records.lock().unwrap_or_else(PoisonError::into_inner);
     json!({
         "version": version, "people": people, "commands": commands,
-        "blocks": records.blocks, "audit": records.audit,
+        "blocks": records.blocks, "audit": records.audit, "mails": mails,
     })
 }
 

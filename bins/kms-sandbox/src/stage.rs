@@ -2,7 +2,7 @@
 //! afresh.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +12,16 @@ use bot_api_sim::Sim;
 use kms_bot::Bot;
 use kms_bot::config::{ServerSettings, TelegramSettings};
 use kms_client::{BearerToken, Client, Trust};
+use kms_core::recovery::RecoveryRules;
 use kms_core::{KdfParams, MasterKeyId, ServerKeySet, ServerKeys};
 use kms_server::config::{
     AuditSettings, ChainSettings, DatabaseSettings, KeyDatabaseSettings, KmsKeyProvider,
-    KmsKeySettings, LimitSettings, PasswordSettings, Settings, TlsSettings, UpkeepSettings,
+    KmsKeySettings, LimitSettings, MailSettings, PasswordSettings, Settings, TlsSettings,
+    UpkeepSettings,
 };
 use kms_server::{Secret, Server};
 use kms_store::{Database, Scope, SqliteScks};
-use kms_testkit::Anvil;
+use kms_testkit::{Anvil, Mailbox};
 use kms_types::{EthAddress, U256, Wei};
 use serde_json::json;
 use tempfile::TempDir;
@@ -37,6 +39,8 @@ pub struct StageOptions {
     pub explorer: Option<String>,
     /// Whether the bot runs in this process.
     pub bot: bool,
+    /// How long a recovery waits; a third of it after the code from a mail.
+    pub recovery_wait: Duration,
 }
 
 /// A running sandbox.
@@ -46,6 +50,8 @@ pub struct Stage {
     pub anvil: Anvil,
     /// Telegram.
     pub sim: Sim,
+    /// The mail server, for whatever address.
+    pub mailbox: Mailbox,
     /// The accounts' database, as the server sees it.
     pub database: Database,
     /// The key database, as the server sees it.
@@ -64,7 +70,12 @@ pub struct Stage {
 
 impl Default for StageOptions {
     fn default() -> Self {
-        Self { quote_seconds: 120, explorer: None, bot: true }
+        Self {
+            quote_seconds: 120,
+            explorer: None,
+            bot: true,
+            recovery_wait: Duration::from_secs(9),
+        }
     }
 }
 
@@ -77,6 +88,7 @@ impl Stage {
         let directory = tempfile::Builder::new().prefix("kms-sandbox-").tempdir()?;
         let anvil = Anvil::start()?;
         let sim = Sim::start()?;
+        let mailbox = Mailbox::start()?;
         let keys = directory.path().join("keys");
         kms_server::keys::create(&keys, KMS_KEY.parse()?, 3072)?;
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
@@ -93,9 +105,11 @@ impl Stage {
         let token = token.await?.expose().to_owned();
         let key = Secret::from(signed.signing_key.serialize_pem());
         let tls = TlsSettings { certificate, key };
-        let listen = ([127, 0, 0, 1], 0).into();
-        let server = start(directory.path(), tls.clone(), &anvil, &options, listen).await?;
-        let address = server.address();
+        // Known before the server listens: its mails have links to it.
+        let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+        let place =
+            Place { directory: directory.path(), anvil: &anvil, mailbox: &mailbox, address };
+        let server = start(place, tls.clone(), &options).await?;
         let trust = Trust::Pinned(tls.certificate.clone());
         let url = format!("https://localhost:{}", address.port());
         let client = Client::new(&url, BearerToken::from(token.clone()), trust)?;
@@ -103,6 +117,7 @@ impl Stage {
         let mut stage = Self {
             anvil,
             sim,
+            mailbox,
             database,
             scks,
             client,
@@ -148,8 +163,9 @@ impl Stage {
     /// # Errors
     /// When it does not start.
     pub async fn start_server(&mut self) -> anyhow::Result<()> {
-        let (directory, tls) = (self.directory.path(), self.tls.clone());
-        let server = start(directory, tls, &self.anvil, &self.options, self.address).await?;
+        let (directory, address) = (self.directory.path(), self.address);
+        let place = Place { directory, anvil: &self.anvil, mailbox: &self.mailbox, address };
+        let server = start(place, self.tls.clone(), &self.options).await?;
         self.server = Some(server);
         Ok(())
     }
@@ -212,17 +228,24 @@ impl Stage {
     }
 }
 
+/// What a server is started with.
+struct Place<'a> {
+    directory: &'a Path,
+    anvil: &'a Anvil,
+    mailbox: &'a Mailbox,
+    address: SocketAddr,
+}
+
 async fn start(
-    directory: &Path,
+    place: Place<'_>,
     tls: TlsSettings,
-    anvil: &Anvil,
     options: &StageOptions,
-    listen: SocketAddr,
 ) -> anyhow::Result<Server> {
+    let Place { directory, anvil, mailbox, address } = place;
     let keys = directory.join("keys");
     let id: MasterKeyId = KMS_KEY.parse()?;
     let settings = Settings {
-        listen,
+        listen: address,
         tls,
         database: DatabaseSettings {
             url: Secret::from(sqlite(directory, "accounts.db")),
@@ -259,6 +282,19 @@ async fn start(
             waiting: 32,
         },
         limits: LimitSettings::default(),
+        recovery: RecoveryRules {
+            wait_with_code: options.recovery_wait / 3,
+            wait_without_email: options.recovery_wait,
+            wait_without_code: options.recovery_wait * 7,
+            email_trusted_after: Duration::ZERO,
+            hold: options.recovery_wait * 60,
+            ..RecoveryRules::default()
+        },
+        mail: Some(MailSettings {
+            url: Secret::from(mailbox.url()),
+            from: "Wallet <wallet@sandbox.example>".to_owned(),
+            public_url: format!("https://localhost:{}", address.port()),
+        }),
         audit: AuditSettings { checkpoint_path: None, checkpoint_every: Duration::from_secs(300) },
         upkeep: UpkeepSettings::default(),
     };

@@ -1,5 +1,6 @@
 //! The story in two chats: two people get wallets, money is sent by name, the server is restarted
-//! in the middle, a password is changed, another is forgotten and recovered. Every step is checked
+//! in the middle, a password is changed, an e-mail address given, the password forgotten and
+//! recovered. Every step is checked
 //! on the chain and in the stores; the first that did not happen ends the tour with an error.
 
 use std::time::{Duration, Instant};
@@ -7,12 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use bot_api_sim::Phone;
 use kms_core::ports::{AccountStore, SckStore};
+use kms_testkit::Mail;
 use kms_types::wire::{Account, Transfer, TransferState};
 use kms_types::{EthAddress, TelegramId, U256, Wei};
 use serde_json::json;
 
 use crate::stage::{Stage, StageOptions};
 
+const ANNS_ADDRESS: &str = "ann@example.org";
 const ANNS_FIRST: &str = "orange ladder seldom sings";
 const ANNS_SECOND: &str = "seven quiet harbours at dawn";
 const ANNS_THIRD: &str = "velvet tractor ate my homework";
@@ -95,13 +98,44 @@ pub async fn play() -> anyhow::Result<()> {
     ann.hears("That password is wrong").await?;
     pay(&stage, &mut ann, &mut bob, "0.25", ANNS_SECOND).await?;
 
+    act("Ann gives an e-mail address");
+    ann.says("/contact");
+    ann.hears("You have given no e-mail address").await?;
+    ann.presses("✉️ Give an address")?;
+    ann.hears("Which e-mail address").await?;
+    ann.says(ANNS_ADDRESS);
+    ann.hears("Send your password").await?;
+    ann.says(ANNS_SECOND);
+    ann.hears("I sent a code").await?;
+    let code = code(&mail(&stage, 1).await?)?;
+    ann.says(&code);
+    ann.hears("Your e-mail address was changed").await?;
+    tell(&mut ann);
+
     act("Ann forgets her password, and recovers without a seed phrase");
     ann.says("/recover");
-    ann.hears("You forgot your password").await?;
+    ann.hears("You forgot your password?").await?;
+    ann.presses("🛟 Ask for a new password")?;
+    ann.hears("I sent a code to a").await?;
+    tell(&mut ann);
+    let asked = mail(&stage, 3).await?;
+    for line in asked.body.lines().take(6) {
+        println!("  ✉️ {line}");
+    }
+    let wrong = if code == "0000 0000" { "1111 1111" } else { "0000 0000" };
+    ann.says(wrong);
+    ann.hears("That code is wrong").await?;
+    ann.says(&self::code(&asked)?);
+    ann.hears("The code was right").await?;
+    ann.hears("The wait is over").await?;
+    ann.presses("🔑 Set the new password")?;
+    ann.hears("Send the new password").await?;
     ann.says(ANNS_THIRD);
     let recovered = ann.hears("Your wallet is recovered").await?.context("no answer")?;
     ensure!(recovered.text.contains(&anns.address.to_string()), "the address changed");
     ann.hears("Your wallet was recovered").await?;
+    mail(&stage, 6).await?;
+    tell(&mut ann);
     ann.says("/send @bob 0.125");
     ann.hears("Total: at most").await?;
     ann.presses("✅ Confirm")?;
@@ -121,6 +155,23 @@ pub async fn play() -> anyhow::Result<()> {
     stage.clear().await;
     println!("\nAll of it happened, in {:.1} s.", started.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// The mail to Ann that this many come to.
+async fn mail(stage: &Stage, count: usize) -> anyhow::Result<Mail> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(mail) = stage.mailbox.mails_to(ANNS_ADDRESS).get(count - 1) {
+            return Ok(mail.clone());
+        }
+        ensure!(Instant::now() < deadline, "mail {count} never came");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn code(mail: &Mail) -> anyhow::Result<String> {
+    let line = mail.body.lines().find_map(|line| line.strip_prefix("    "));
+    Ok(line.context("there is no code in the mail")?.to_owned())
 }
 
 fn coins(coins: u64) -> Wei {

@@ -4,6 +4,7 @@ mod account;
 mod audit;
 mod keys;
 mod record;
+mod recoveries;
 mod vault;
 
 use std::path::PathBuf;
@@ -52,6 +53,9 @@ enum Command {
     /// One account.
     #[command(subcommand)]
     Account(account::AccountCommand),
+    /// Forgotten passwords.
+    #[command(subcommand)]
+    Recoveries(recoveries::RecoveriesCommand),
     /// The record of every use of a key.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -98,6 +102,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Audit(command) => audit::run(settings, command).await,
         Command::Keys(command) => keys::run(settings, command).await,
         Command::Account(command) => account::run(settings, command).await,
+        Command::Recoveries(command) => recoveries::run(settings, command).await,
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use kms_config::parse;
 pub use kms_config::{ConfigError, Secret};
+use kms_core::recovery::RecoveryRules;
 use kms_core::{KdfParams, MasterKeyId, ServerKeySet, ServerKeys};
 use serde::Deserialize;
 
@@ -38,6 +39,10 @@ pub struct Settings {
     pub password: PasswordSettings,
     /// How often things may be done.
     pub limits: LimitSettings,
+    /// How a forgotten password is replaced.
+    pub recovery: RecoveryRules,
+    /// How e-mail is sent; without it none is, and no address can be confirmed.
+    pub mail: Option<MailSettings>,
     /// How the audit is guarded.
     pub audit: AuditSettings,
     /// What a server does unasked.
@@ -170,8 +175,25 @@ pub struct LimitSettings {
     pub recoveries_a_day: u32,
     /// Exports of one account's key, counted in the same way.
     pub exports_a_day: u32,
-    /// How long a key is not exported after a recovery.
-    pub export_hold: Duration,
+    /// Recoveries of all accounts together, likewise within an hour: once for those that are asked
+    /// for, once for those that are completed. 0 means none.
+    pub recoveries_an_hour: u32,
+    /// Codes for e-mail addresses that one account may ask for, likewise within a day.
+    pub codes_a_day: u32,
+}
+
+/// How e-mail is sent.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MailSettings {
+    /// `smtps://user:password@host`, or `smtp://user:password@host?tls=required` for STARTTLS. In
+    /// clear only to this machine.
+    pub url: Secret,
+    /// Who sends: `Wallet <wallet@example.org>`.
+    pub from: String,
+    /// Where people's browsers reach this server, for the link that cancels a recovery:
+    /// `https://…` without a slash at its end.
+    pub public_url: String,
 }
 
 /// How the audit is guarded.
@@ -241,6 +263,9 @@ struct Raw {
     #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
+    recovery: RawRecovery,
+    mail: Option<MailSettings>,
+    #[serde(default)]
     audit: RawAudit,
     #[serde(default)]
     upkeep: RawUpkeep,
@@ -285,7 +310,20 @@ struct RawPassword {
 struct RawLimits {
     recoveries_a_day: u32,
     exports_a_day: u32,
-    export_hold_hours: u32,
+    recoveries_an_hour: u32,
+    codes_a_day: u32,
+}
+
+/// In seconds.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawRecovery {
+    wait_with_code: u64,
+    wait_without_email: u64,
+    wait_without_code: u64,
+    email_trusted_after: u64,
+    open_for: u64,
+    hold: u64,
 }
 
 #[derive(Deserialize)]
@@ -312,7 +350,21 @@ impl Default for RawPassword {
 
 impl Default for RawLimits {
     fn default() -> Self {
-        Self { recoveries_a_day: 3, exports_a_day: 3, export_hold_hours: 72 }
+        Self { recoveries_a_day: 3, recoveries_an_hour: 30, codes_a_day: 5, exports_a_day: 3 }
+    }
+}
+
+impl Default for RawRecovery {
+    fn default() -> Self {
+        let rules = RecoveryRules::default();
+        Self {
+            wait_with_code: rules.wait_with_code.as_secs(),
+            wait_without_email: rules.wait_without_email.as_secs(),
+            wait_without_code: rules.wait_without_code.as_secs(),
+            email_trusted_after: rules.email_trusted_after.as_secs(),
+            open_for: rules.open_for.as_secs(),
+            hold: rules.hold.as_secs(),
+        }
     }
 }
 
@@ -339,7 +391,8 @@ impl LimitSettings {
         Self {
             recoveries_a_day: raw.recoveries_a_day,
             exports_a_day: raw.exports_a_day,
-            export_hold: Duration::from_secs(u64::from(raw.export_hold_hours) * 60 * 60),
+            recoveries_an_hour: raw.recoveries_an_hour,
+            codes_a_day: raw.codes_a_day,
         }
     }
 }
@@ -413,6 +466,8 @@ impl TryFrom<Raw> for Settings {
                 waiting: raw.password.waiting,
             },
             limits: LimitSettings::new(&raw.limits),
+            recovery: recovery_rules(&raw.recovery, raw.mail.is_some())?,
+            mail: raw.mail.map(mail).transpose()?,
             audit: AuditSettings {
                 checkpoint_path: raw.audit.checkpoint_path,
                 checkpoint_every: Duration::from_secs(
@@ -422,6 +477,40 @@ impl TryFrom<Raw> for Settings {
             upkeep: UpkeepSettings::new(&raw.upkeep),
         })
     }
+}
+
+fn recovery_rules(raw: &RawRecovery, sends_codes: bool) -> Result<RecoveryRules, ConfigError> {
+    if raw.open_for == 0 {
+        return Err(ConfigError::expected("recovery.open_for", "expected at least 1"));
+    }
+    Ok(RecoveryRules {
+        sends_codes,
+        wait_with_code: Duration::from_secs(raw.wait_with_code),
+        wait_without_email: Duration::from_secs(raw.wait_without_email),
+        wait_without_code: Duration::from_secs(raw.wait_without_code),
+        email_trusted_after: Duration::from_secs(raw.email_trusted_after),
+        open_for: Duration::from_secs(raw.open_for),
+        hold: Duration::from_secs(raw.hold),
+        ..RecoveryRules::default()
+    })
+}
+
+fn mail(mail: MailSettings) -> Result<MailSettings, ConfigError> {
+    let url = mail.url.expose();
+    let local = ["127.0.0.1", "localhost", "[::1]"];
+    let here = |host| url.starts_with(&format!("smtp://{host}:")) && !url.contains('@');
+    let local = local.iter().any(here);
+    let protected =
+        url.starts_with("smtps://") || url.starts_with("smtp://") && url.ends_with("?tls=required");
+    if !local && !protected {
+        let expected = "expected smtps://, or smtp:// with ?tls=required at its end";
+        return Err(ConfigError::expected("mail.url", expected));
+    }
+    if !mail.public_url.starts_with("https://") || mail.public_url.ends_with('/') {
+        let expected = "expected https:// and a host, without a slash at the end";
+        return Err(ConfigError::expected("mail.public_url", expected));
+    }
+    Ok(mail)
 }
 
 fn kms_key(at: &str, raw: RawKmsKey) -> Result<KmsKeySettings, ConfigError> {
@@ -434,7 +523,8 @@ fn kms_key(at: &str, raw: RawKmsKey) -> Result<KmsKeySettings, ConfigError> {
             // What is unwrapped comes back over it.
             let local = ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"];
             let safe = |url: &String| {
-                url.starts_with("https://") || local.iter().any(|start| url.starts_with(start))
+                let here = local.iter().any(|start| url.starts_with(start)) && !url.contains('@');
+                here || url.starts_with("https://")
             };
             if !endpoint.iter().all(safe) {
                 let expected = "expected https://, or http:// on this machine";
@@ -521,7 +611,45 @@ mod tests {
         };
         assert!(settings("https://vpce-1.kms.eu-central-1.vpce.amazonaws.com").is_ok());
         assert!(settings("http://127.0.0.1:4566").is_ok());
-        assert!(said(settings("http://kms.example")).contains("kms_key.endpoint"));
+        for bad in ["http://kms.example", "http://127.0.0.1:80@kms.example"] {
+            assert!(said(settings(bad)).contains("kms_key.endpoint"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn mail_does_not_go_in_clear() {
+        let settings = |url, public_url| {
+            let mail = [
+                ("KMS_SERVER__MAIL__URL", url),
+                ("KMS_SERVER__MAIL__FROM", "Wallet <wallet@example.org>"),
+                ("KMS_SERVER__MAIL__PUBLIC_URL", public_url),
+            ];
+            settings(EXAMPLE, &mail)
+        };
+        let public = "https://kms.example.org";
+        for good in [
+            "smtps://user:secret@mail.example.org",
+            "smtp://user:secret@mail.example.org:587?tls=required",
+            "smtp://127.0.0.1:1025",
+        ] {
+            let settings = settings(good, public).unwrap();
+            assert!(settings.recovery.sends_codes);
+            assert!(!format!("{settings:?}").contains("secret"));
+        }
+        for bad in [
+            "smtp://mail.example.org",
+            "smtp://mail.example.org?tls=opportunistic",
+            "smtp://127.0.0.1.example.org",
+            "smtp://127.0.0.1:25@mail.example.org",
+        ] {
+            assert!(said(settings(bad, public)).contains("mail.url"), "{bad}");
+        }
+        for bad in ["http://kms.example.org", "https://kms.example.org/"] {
+            let error = said(settings("smtps://mail.example.org", bad));
+            assert!(error.contains("mail.public_url"), "{error}");
+        }
+        let without = super::tests::settings(EXAMPLE, &[]).unwrap();
+        assert!(without.mail.is_none() && !without.recovery.sends_codes);
     }
 
     #[test]
@@ -538,6 +666,8 @@ mod tests {
             ("KMS_SERVER__CHAIN__CHAIN_ID", "one", "chain.chain_id"),
             ("KMS_SERVER__AUDIT__CHECKPOINT_MINUTES", "0", "audit.checkpoint_minutes"),
             ("KMS_SERVER__UPKEEP__CANARY_SECONDS", "0", "upkeep.canary_seconds"),
+            ("KMS_SERVER__RECOVERY__OPEN_FOR", "0", "recovery.open_for"),
+            ("KMS_SERVER__RECOVERY__HOLD", "-1", "hold"),
             ("KMS_SERVER__DATABASE__URL_FILE", "/nowhere/at/all", "database.url_file"),
             ("KMS_SERVER__DATABASE__URI", "x", "uri"),
         ] {

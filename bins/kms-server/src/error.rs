@@ -9,6 +9,7 @@ use actix_web::{HttpResponse, ResponseError};
 use kms_chain::{ChainError, ConfirmError, QuoteError};
 use kms_core::audit::{Audited, Phase};
 use kms_core::ports::StoreError;
+use kms_core::recovery::RecoveryError;
 use kms_core::{CustodyError, PoolError, SealError};
 use kms_types::{ErrorCode, Problem, Wei};
 
@@ -68,8 +69,16 @@ impl ApiError {
                 CustodyError::WrongPassword => ErrorCode::WrongPassword,
                 CustodyError::Locked { .. } => ErrorCode::PasswordLocked,
                 CustodyError::Frozen => ErrorCode::AccountFrozen,
-                CustodyError::RecentlyRecovered { .. } => ErrorCode::RecentlyRecovered,
                 CustodyError::RecoveryReused => ErrorCode::IdReused,
+                CustodyError::NoRecovery => ErrorCode::NoSuchRecovery,
+                CustodyError::RecoveryOpen => ErrorCode::RecoveryOpen,
+                CustodyError::Recovery(RecoveryError::NotReady { .. }) => {
+                    ErrorCode::RecoveryNotReady
+                }
+                CustodyError::Recovery(RecoveryError::NoCode) => ErrorCode::CodeExpired,
+                CustodyError::Recovery(_) => ErrorCode::WrongState,
+                CustodyError::WrongCode => ErrorCode::WrongCode,
+                CustodyError::OnHold { .. } => ErrorCode::OnHold,
                 CustodyError::Conflict => ErrorCode::Conflict,
                 CustodyError::Pool(PoolError::Busy) => ErrorCode::Busy,
                 CustodyError::Store(
@@ -107,7 +116,9 @@ impl ApiError {
         let wait = match self {
             Self::TooMany { after, .. } => *after,
             Self::Custody(
-                CustodyError::Locked { until } | CustodyError::RecentlyRecovered { until },
+                CustodyError::Locked { until }
+                | CustodyError::OnHold { until }
+                | CustodyError::Recovery(RecoveryError::NotReady { until }),
             ) => until.since(clock::now()),
             _ => match self.code() {
                 ErrorCode::Busy | ErrorCode::StoreUnavailable | ErrorCode::ChainUnavailable => {
@@ -138,11 +149,13 @@ impl ResponseError for ApiError {
             ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
             ErrorCode::Forbidden
             | ErrorCode::WrongPassword
-            | ErrorCode::AccountFrozen
-            | ErrorCode::RecentlyRecovered => StatusCode::FORBIDDEN,
+            | ErrorCode::WrongCode
+            | ErrorCode::OnHold
+            | ErrorCode::AccountFrozen => StatusCode::FORBIDDEN,
             ErrorCode::NoSuchRoute
             | ErrorCode::NoSuchAccount
             | ErrorCode::NoSuchTransfer
+            | ErrorCode::NoSuchRecovery
             | ErrorCode::UnknownName => StatusCode::NOT_FOUND,
             ErrorCode::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             ErrorCode::AccountExists
@@ -150,6 +163,10 @@ impl ResponseError for ApiError {
             | ErrorCode::QuoteExpired
             | ErrorCode::QuoteMismatch
             | ErrorCode::WrongState
+            | ErrorCode::CodeExpired
+            | ErrorCode::RecoveryOpen
+            | ErrorCode::RecoveryNotReady
+            | ErrorCode::NoMail
             | ErrorCode::Conflict => StatusCode::CONFLICT,
             ErrorCode::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ErrorCode::SelfTransfer | ErrorCode::InsufficientFunds | ErrorCode::WouldRevert => {
@@ -158,9 +175,9 @@ impl ResponseError for ApiError {
             ErrorCode::PasswordLocked | ErrorCode::RateLimited | ErrorCode::Busy => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            ErrorCode::ChainUnavailable | ErrorCode::StoreUnavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            ErrorCode::ChainUnavailable
+            | ErrorCode::StoreUnavailable
+            | ErrorCode::RecoveriesPaused => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

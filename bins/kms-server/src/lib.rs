@@ -12,6 +12,7 @@ mod clock;
 pub mod config;
 mod error;
 pub mod keys;
+mod mail;
 mod openapi;
 mod routes;
 mod server;

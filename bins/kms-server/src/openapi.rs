@@ -6,7 +6,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::routes::{accounts, events, export, health, names, transfers};
+use crate::routes::{accounts, contacts, events, export, health, names, recoveries, transfers};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -18,10 +18,17 @@ use crate::routes::{accounts, events, export, health, names, transfers};
         accounts::create,
         accounts::read,
         accounts::change_password,
-        accounts::recover,
         export::export,
         accounts::balance,
         accounts::seen_username,
+        contacts::change_mobile,
+        contacts::change_email,
+        contacts::confirm_email,
+        recoveries::request,
+        recoveries::read,
+        recoveries::confirm,
+        recoveries::cancel,
+        recoveries::complete,
         transfers::quote,
         transfers::confirm,
         transfers::cancel,

@@ -1,10 +1,13 @@
 //! The routes of `/v1`, and those beside it.
 
 pub(crate) mod accounts;
+pub(crate) mod contacts;
 pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod health;
 pub(crate) mod names;
+pub(crate) mod recoveries;
+pub(crate) mod stop_page;
 pub(crate) mod transfers;
 
 use actix_web::web::{self, ServiceConfig};
@@ -22,9 +25,16 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
                 .service(accounts::read)
                 .service(accounts::change_password)
                 .service(accounts::seen_username)
-                .service(accounts::recover)
                 .service(export::export)
                 .service(accounts::balance)
+                .service(contacts::change_mobile)
+                .service(contacts::change_email)
+                .service(contacts::confirm_email)
+                .service(recoveries::request)
+                .service(recoveries::read)
+                .service(recoveries::confirm)
+                .service(recoveries::cancel)
+                .service(recoveries::complete)
                 .service(transfers::list)
                 .service(transfers::quote)
                 .service(transfers::read)
@@ -34,6 +44,8 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
                 .service(names::network)
                 .service(events::read),
         )
+        .service(stop_page::show)
+        .service(stop_page::stop)
         .service(health::alive)
         .service(health::ready)
         .service(health::metrics)

@@ -28,6 +28,7 @@ use crate::auth::TokenCache;
 use crate::checkpoints::Checkpoints;
 use crate::clock;
 use crate::config::{KeyDatabaseSettings, KmsKeyProvider, KmsKeySettings, Settings, TlsSettings};
+use crate::mail::Mailer;
 use crate::routes;
 use crate::state::{KeyDatabase, State};
 use crate::telemetry;
@@ -69,6 +70,9 @@ pub enum StartError {
     /// The chain's endpoint can not be used.
     #[error("chain.rpc_url: {0}")]
     Chain(#[from] ChainError),
+    /// Mail can not be sent like this.
+    #[error("{0}")]
+    Mail(&'static str),
     /// The file of checkpoints can not be appended to.
     #[error("audit.checkpoint_path: {0}")]
     CheckpointFile(#[source] std::io::Error),
@@ -99,6 +103,7 @@ impl Server {
         let audit = settings.audit.clone();
         let upkeep = settings.upkeep;
         let chain = settings.chain.clone();
+        let mail = settings.mail.clone();
         let state = Data::new(build(settings, poll, stopping.clone()).await?);
         // With a connection of its own, so that whole blocks do not delay what a person waits for.
         let follower = Follower::new(
@@ -127,6 +132,14 @@ impl Server {
         let keys = tokio::spawn(upkeep.clone().watch_kms_keys());
         let wallets = tokio::spawn(upkeep.clone().watch_wallets());
         let sweeper = tokio::spawn(upkeep.sweep());
+        let mailer = mail.map(|mail| {
+            let (database, sealer) = (state.database.clone(), state.sealer.clone());
+            Mailer::new(&mail, database, sealer, Arc::clone(&state.keys))
+        });
+        let mailer = mailer.transpose()?.map(|mailer| mailer.run(poll, stopping.clone()));
+        let mailer = mailer.map(tokio::spawn);
+        let custody = Arc::clone(&state.custody);
+        let recoveries = tokio::spawn(tend_recoveries(custody, poll, stopping.clone()));
         let watcher =
             tokio::spawn(watch_transfers(state.transfers.clone(), poll, stopping.clone()));
         let follower = tokio::spawn(follow_blocks(follower, poll, stopping));
@@ -151,7 +164,9 @@ impl Server {
                 tracing::error!(%error, "the server ended");
             }
         });
-        let tasks = vec![metrics, watcher, follower, checkpoint, keys, wallets, sweeper, serving];
+        let mut tasks = vec![metrics, watcher, recoveries, follower, checkpoint];
+        tasks.extend([keys, wallets, sweeper, serving]);
+        tasks.extend(mailer);
         Ok(Self { address, handle, stop, checkpoints, tasks })
     }
 
@@ -199,7 +214,12 @@ async fn build(
     };
     let store = Arc::new(database.clone());
     Ok(State {
-        custody: Arc::new(custody(&database, &key_database, ring, keys, settings.password)),
+        custody: Arc::new(
+            custody(&database, &key_database, ring, Arc::clone(&keys), settings.password)
+                .with_recovery_rules(settings.recovery),
+        ),
+        keys,
+        sends_mail: settings.mail.is_some(),
         transfers: Arc::new(Transfers::new(store, chain, sealer.clone(), config)),
         database,
         key_database,
@@ -228,6 +248,7 @@ pub(crate) fn custody(
     let database = Arc::new(database.clone());
     let ports = Ports {
         accounts: database.clone(),
+        recoveries: database.clone(),
         scks: key_database.port(),
         audit: database.clone(),
         gate: database,
@@ -313,6 +334,19 @@ async fn watch_transfers(
             tracing::warn!(%error, "transfers can not be watched");
         }
         // Wakes early when the server stops.
+        let _ = tokio::time::timeout(poll, stopping.changed()).await;
+    }
+}
+
+async fn tend_recoveries(
+    custody: Arc<Custody>,
+    poll: Duration,
+    mut stopping: watch::Receiver<bool>,
+) {
+    while !*stopping.borrow() {
+        if let Err(error) = custody.tend_recoveries(clock::now()).await {
+            tracing::warn!(%error, "recoveries can not be looked after");
+        }
         let _ = tokio::time::timeout(poll, stopping.changed()).await;
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kms_chain::Transfers;
 use kms_core::audit::Checkpoint;
 use kms_core::ports::{SckStore, StoreError};
-use kms_core::{Custody, Sealer};
+use kms_core::{Custody, Sealer, ServerKeys};
 use kms_store::Database;
 use kms_types::wire::Network;
 use tokio::sync::watch;
@@ -22,6 +22,9 @@ pub(crate) struct State {
     pub(crate) database: Database,
     pub(crate) key_database: KeyDatabase,
     pub(crate) sealer: Sealer,
+    pub(crate) keys: Arc<ServerKeys>,
+    /// Whether codes can be sent.
+    pub(crate) sends_mail: bool,
     pub(crate) tokens: TokenCache,
     pub(crate) network: Network,
     pub(crate) limits: LimitSettings,

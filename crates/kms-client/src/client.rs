@@ -4,11 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use kms_types::wire::{
-    Account, Balance, ChangePassword, ConfirmTransfer, CreateAccount, EventPage, ExportKey,
-    ExportedKey, NameRecord, Network, QuoteTransfer, Recover, Recovered, SeenUsername, Transfer,
-    TransferPage,
+    Account, Balance, ChangeEmail, ChangeMobile, ChangePassword, CompleteRecovery, ConfirmCode,
+    ConfirmTransfer, CreateAccount, EventPage, ExportKey, ExportedKey, NameRecord, Network,
+    QuoteTransfer, Recovery, RequestRecovery, SeenUsername, Transfer, TransferPage,
 };
-use kms_types::{AccountRef, EventCursor, Problem, TransferId, Username};
+use kms_types::{AccountRef, EventCursor, Problem, RecoveryId, TransferId, Username};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
@@ -125,16 +125,112 @@ impl Client {
         self.send(Method::POST, &["accounts", &account.to_string(), "export"], body).await
     }
 
-    /// Replaces a forgotten password.
+    /// Asks for a recovery of a forgotten password. May be repeated.
     ///
     /// # Errors
     /// As the server refuses, or when it does not answer.
-    pub async fn recover(
+    pub async fn request_recovery(
         &self,
         account: AccountRef,
-        body: &Recover,
-    ) -> Result<Recovered, ClientError> {
-        self.send(Method::POST, &["accounts", &account.to_string(), "recovery"], body).await
+        body: &RequestRecovery,
+    ) -> Result<Recovery, ClientError> {
+        self.send(Method::POST, &["accounts", &account.to_string(), "recoveries"], body).await
+    }
+
+    /// The account's recovery that has not ended; `None` if there is none, or no account.
+    ///
+    /// # Errors
+    /// As the server refuses, or when it does not answer.
+    pub async fn recovery(&self, account: AccountRef) -> Result<Option<Recovery>, ClientError> {
+        found(self.get(&["accounts", &account.to_string(), "recovery"], &[]).await)
+    }
+
+    /// Confirms the code that was sent by e-mail.
+    ///
+    /// # Errors
+    /// As the server refuses, or when it does not answer.
+    pub async fn confirm_recovery(
+        &self,
+        account: AccountRef,
+        id: RecoveryId,
+        body: &ConfirmCode,
+    ) -> Result<Recovery, ClientError> {
+        self.send_to_recovery(account, id, "code", body).await
+    }
+
+    /// Cancels a recovery. May be repeated.
+    ///
+    /// # Errors
+    /// As the server refuses, or when it does not answer.
+    pub async fn cancel_recovery(
+        &self,
+        account: AccountRef,
+        id: RecoveryId,
+    ) -> Result<Recovery, ClientError> {
+        self.send_to_recovery(account, id, "cancel", &()).await
+    }
+
+    /// Sets the new password of a recovery that is ready. May be repeated.
+    ///
+    /// # Errors
+    /// As the server refuses, or when it does not answer.
+    pub async fn complete_recovery(
+        &self,
+        account: AccountRef,
+        id: RecoveryId,
+        body: &CompleteRecovery,
+    ) -> Result<Recovery, ClientError> {
+        self.send_to_recovery(account, id, "complete", body).await
+    }
+
+    async fn send_to_recovery(
+        &self,
+        account: AccountRef,
+        id: RecoveryId,
+        what: &str,
+        body: &impl Serialize,
+    ) -> Result<Recovery, ClientError> {
+        let (account, id) = (account.to_string(), id.to_string());
+        self.send(Method::POST, &["accounts", &account, "recoveries", &id, what], body).await
+    }
+
+    /// Notes the mobile number that Telegram showed of the account's own user, or forgets it.
+    ///
+    /// # Errors
+    /// As the server refuses, or when it does not answer.
+    pub async fn change_mobile(
+        &self,
+        account: AccountRef,
+        body: &ChangeMobile,
+    ) -> Result<(), ClientError> {
+        let path = ["accounts", &account.to_string(), "mobile"];
+        self.send_without_answer(Method::PUT, &path, body).await
+    }
+
+    /// Has a code sent to an e-mail address, or forgets the one there is.
+    ///
+    /// # Errors
+    /// As the server refuses, or when it does not answer.
+    pub async fn change_email(
+        &self,
+        account: AccountRef,
+        body: &ChangeEmail,
+    ) -> Result<(), ClientError> {
+        let path = ["accounts", &account.to_string(), "email"];
+        self.send_without_answer(Method::PUT, &path, body).await
+    }
+
+    /// Confirms the code that was sent to a new e-mail address.
+    ///
+    /// # Errors
+    /// As the server refuses, or when it does not answer.
+    pub async fn confirm_email(
+        &self,
+        account: AccountRef,
+        body: &ConfirmCode,
+    ) -> Result<(), ClientError> {
+        let path = ["accounts", &account.to_string(), "email", "code"];
+        self.send_without_answer(Method::POST, &path, body).await
     }
 
     /// The wallet's balance.
@@ -301,11 +397,11 @@ fn unreachable(error: reqwest::Error) -> ClientError {
 }
 
 fn found<T>(result: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
-    use kms_types::ErrorCode::{NoSuchAccount, NoSuchTransfer, UnknownName};
+    use kms_types::ErrorCode::{NoSuchAccount, NoSuchRecovery, NoSuchTransfer, UnknownName};
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) => match error.code() {
-            Some(NoSuchAccount | NoSuchTransfer | UnknownName) => Ok(None),
+            Some(NoSuchAccount | NoSuchRecovery | NoSuchTransfer | UnknownName) => Ok(None),
             _ => Err(error),
         },
     }

@@ -20,6 +20,7 @@ async fn main() -> anyhow::Result<()> {
     let database = Arc::new(database);
     let ports = Ports {
         accounts: database.clone(),
+        recoveries: database.clone(),
         scks: Arc::new(SqliteScks::open(":memory:").await?),
         audit: database.clone(),
         gate: database,
@@ -55,7 +56,11 @@ async fn main() -> anyhow::Result<()> {
     println!("changed  the old password: {}", old.err().map_or("works".into(), |e| e.to_string()));
 
     // Forgotten: the KMS key opens the SCK, and the wallet is sealed under a new password.
-    let recovered = custody.recover(owner, RecoveryId::random(), hash(3), &caller, now).await?;
-    println!("recovered, the same address: {}", recovered.wallet.address);
+    // Its owner could cancel that within two days, which pass here at once.
+    let id = RecoveryId::random();
+    let ready = custody.request_recovery(owner, id, &caller, now).await?.ready_at;
+    custody.complete_recovery(owner, id, hash(3), &caller, ready).await?;
+    custody.with_wallet(owner, hash(3), send, &caller, ready, sign).await?;
+    println!("recovered, and signed by the same key with the new password");
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! Accounts and wallets as stores keep them: no field of these is a secret in clear.
 
 use kms_types::wire::AccountState;
-use kms_types::{AccountId, EthAddress, RecoveryId, SckId, TelegramId, Timestamp, Username};
+use kms_types::{AccountId, EthAddress, SckId, TelegramId, Timestamp, Username};
 
 use crate::kdf::{KdfParams, Salt};
+use crate::recovery::Recovery;
 use crate::server_keys::ServerKeyId;
 
 /// An account with its wallet.
@@ -21,6 +22,10 @@ pub struct Account {
     pub mobile: Option<Vec<u8>>,
     /// An e-mail address, sealed.
     pub email: Option<Vec<u8>>,
+    /// Since when it is known that the address is the account's; `None` while nobody confirmed it.
+    pub email_verified_at: Option<Timestamp>,
+    /// When the password was last replaced by a recovery.
+    pub recovered_at: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,
     /// The key it holds.
@@ -90,17 +95,30 @@ pub struct WalletSwap {
 pub enum SwapReason {
     /// Its owner knew the old one. Writes the event `PasswordChanged`.
     PasswordChange,
-    /// Its owner had forgotten it. Writes the recovery as completed and the event `Recovered`.
-    Recovery(RecoveryId),
+    /// Its owner had forgotten it. Puts this step, the completion, in the place of the one before,
+    /// and notes when on the account.
+    Recovery(Recovery),
 }
 
-/// A completed recovery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recovery {
-    /// As the client chose it.
-    pub id: RecoveryId,
-    /// Whose wallet.
+/// An e-mail address that was asked for and is not confirmed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmailChange {
+    /// Whose it would be.
     pub account: AccountId,
-    /// When it was completed.
-    pub completed_at: Timestamp,
+    /// The address, sealed.
+    pub email: Vec<u8>,
+    /// When it was asked for.
+    pub requested_at: Timestamp,
+    /// How often a code was tried.
+    pub tries: u8,
+}
+
+/// A contact that an account gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContactChange {
+    /// A mobile number, sealed; or none.
+    Mobile(Option<Vec<u8>>),
+    /// An e-mail address, sealed, that is known to be the account's from now on; or none. Ends the
+    /// change that waits, and writes the event `EmailChanged`.
+    Email(Option<Vec<u8>>),
 }

@@ -8,7 +8,7 @@ pub use self::chain::{Entry, Link, Tip};
 pub use self::checkpoint::{Checkpoint, CheckpointFormat};
 pub use self::verify::{Break, Chaining, OpenIntent, Verified, Verifier};
 
-use kms_types::{AccountId, SckId, TelegramId, Timestamp, TransferId};
+use kms_types::{AccountId, RecoveryId, SckId, TelegramId, Timestamp, TransferId};
 
 /// Who asks, as the server authenticated it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +31,16 @@ pub enum Action {
     ChangePassword,
     /// A key is opened and handed out under a passphrase.
     Export,
+    /// A recovery is asked for.
+    RequestRecovery(RecoveryId),
+    /// A code for a recovery is tried.
+    ConfirmRecovery(RecoveryId),
+    /// A recovery is stopped.
+    CancelRecovery(RecoveryId),
     /// An SCK is unwrapped by the KMS key.
-    Recover,
+    Recover(RecoveryId),
+    /// A mobile number or an e-mail address is asked for, confirmed or taken away.
+    ChangeContact,
     /// An SCK is unwrapped by an older KMS key and wrapped under the active one.
     Rewrap,
     /// An SCK is unwrapped to see that it can be.
@@ -62,7 +70,11 @@ impl Action {
             Self::Send(_) => "send",
             Self::ChangePassword => "change_password",
             Self::Export => "export",
-            Self::Recover => "recover",
+            Self::RequestRecovery(_) => "request_recovery",
+            Self::ConfirmRecovery(_) => "confirm_recovery",
+            Self::CancelRecovery(_) => "cancel_recovery",
+            Self::Recover(_) => "recover",
+            Self::ChangeContact => "change_contact",
             Self::Rewrap => "rewrap",
             Self::Verify => "verify",
             Self::Restore => "restore",
@@ -81,7 +93,11 @@ impl Action {
         match self {
             Self::Send(transfer) => Some(transfer.to_string()),
             Self::Sweep(sck) => Some(sck.to_string()),
-            Self::Create | Self::ChangePassword | Self::Export | Self::Recover => None,
+            Self::RequestRecovery(id)
+            | Self::ConfirmRecovery(id)
+            | Self::CancelRecovery(id)
+            | Self::Recover(id) => Some(id.to_string()),
+            Self::Create | Self::ChangePassword | Self::ChangeContact | Self::Export => None,
             Self::Rewrap | Self::Verify | Self::Restore | Self::Reseal | Self::Canary => None,
             Self::Operate(_) | Self::Freeze | Self::Unfreeze => None,
         }

@@ -5,10 +5,12 @@
 //! moves into the work that signs.
 
 mod check;
+mod contacts;
 mod error;
 mod export;
 mod heal;
 mod journal;
+mod recoveries;
 mod seals;
 mod upkeep;
 
@@ -20,9 +22,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use kms_types::wire::AccountState;
-use kms_types::{
-    AccountId, AccountRef, Email, Mobile, PasswordHash, RecoveryId, TelegramId, Timestamp,
-};
+use kms_types::{AccountId, AccountRef, Email, Mobile, PasswordHash, TelegramId, Timestamp};
 use tokio::sync::oneshot;
 
 use self::heal::{Afterwards, Healer};
@@ -34,8 +34,9 @@ use crate::failpoint;
 use crate::kdf::{KdfParams, Salt};
 use crate::kdf_pool::{KdfPool, Place, PoolError};
 use crate::master_key::KeyRing;
-use crate::ports::{AccountStore, Attempt, AuditLog, PasswordGate, SckStore};
+use crate::ports::{AccountStore, Attempt, AuditLog, PasswordGate, RecoveryStore, SckStore};
 use crate::private_key::{OpenWallet, PrivateKey};
+use crate::recovery::RecoveryRules;
 use crate::sck::Sck;
 use crate::seal::Sealer;
 use crate::server_keys::ServerKeys;
@@ -46,6 +47,8 @@ use crate::wrap::SckOwner;
 pub struct Ports {
     /// Accounts and wallets.
     pub accounts: Arc<dyn AccountStore>,
+    /// Recoveries.
+    pub recoveries: Arc<dyn RecoveryStore>,
     /// Wrapped SCKs.
     pub scks: Arc<dyn SckStore>,
     /// The audit table.
@@ -61,6 +64,7 @@ pub struct Custody {
     pool: KdfPool,
     seals: Arc<Seals>,
     healer: Healer,
+    rules: RecoveryRules,
 }
 
 /// What a wallet is made of.
@@ -99,7 +103,14 @@ impl Custody {
     ) -> Self {
         let sealer = Sealer::new(Arc::clone(&keys));
         let seals = Arc::new(Seals { ring, keys, sealer, kdf });
-        Self { ports, pool, seals, healer: Healer::default() }
+        let (healer, rules) = (Healer::default(), RecoveryRules::default());
+        Self { ports, pool, seals, healer, rules }
+    }
+
+    /// The same, with other rules for recoveries than the default ones.
+    #[must_use]
+    pub fn with_recovery_rules(self, rules: RecoveryRules) -> Self {
+        Self { rules, ..self }
     }
 
     /// Makes a wallet; or answers with the one that the Telegram user has, if the password is its
@@ -142,6 +153,8 @@ impl Custody {
                 state: AccountState::Active,
                 mobile: mobile.map(|to| sealer.seal_contact(id, "mobile", to.as_str())),
                 email: email.map(|to| sealer.seal_contact(id, "email", to.as_str())),
+                email_verified_at: None,
+                recovered_at: None,
                 created_at: now,
                 wallet,
             };
@@ -220,58 +233,6 @@ impl Custody {
             self.swap(id, version, wallet, SwapReason::PasswordChange, now).await?;
             failpoint::reach("change-password-after-commit");
             Ok(())
-        })
-        .await
-    }
-
-    /// Replaces a forgotten password: the SCK comes from the KMS key instead of the old password.
-    /// A repeat with the same id and password answers the same.
-    ///
-    /// # Errors
-    /// `NoAccount`; `RecoveryReused`; `Conflict` when another change came first; `Integrity` when
-    /// what is stored was exchanged or changed; else as a store, the pool or the KMS key fails.
-    pub async fn recover(
-        &self,
-        account: AccountRef,
-        recovery: RecoveryId,
-        new: PasswordHash,
-        caller: &Caller,
-        now: Timestamp,
-    ) -> Result<Account, CustodyError> {
-        self.audited(Action::Recover, account, caller, now, async |journal| {
-            let account = self.load(account).await?;
-            journal.concerns(&account);
-            refuse_frozen(&account)?;
-            if let Some(done) = self.ports.accounts.recovery(recovery).await? {
-                if done.account != account.id {
-                    return Err(CustodyError::RecoveryReused);
-                }
-                self.unlock(account.clone(), new, now, journal, drop).await?;
-                return Ok(account);
-            }
-            let place = self.pool.reserve()?;
-            journal.intent().await?;
-            let sck = self.unwrap_sck(&account).await?;
-            let seals = Arc::clone(&self.seals);
-            let sealed = account.clone();
-            let (wallet, wrapped) = place
-                .run(move || {
-                    if !sck.matches(&sealed.wallet.commitment) {
-                        return Err(CustodyError::Integrity(
-                            "the wrapped key is not this wallet's",
-                        ));
-                    }
-                    let key = open(&sealed, &sck)?;
-                    let version = sealed.wallet.version + 1;
-                    seals.seal(sealed.id, sealed.telegram_id, &key, &new, version)
-                })
-                .await??;
-            self.ports.scks.put_sck(wrapped).await?;
-            failpoint::reach("recover-after-sck");
-            let reason = SwapReason::Recovery(recovery);
-            self.swap(account.id, account.wallet.version, wallet, reason, now).await?;
-            failpoint::reach("recover-after-commit");
-            self.load(account.id.into()).await
         })
         .await
     }
@@ -356,7 +317,7 @@ impl Custody {
                 Ok::<_, CustodyError>(then(open(&account, &sck)?))
             })
             .await??;
-        self.ports.gate.clear_attempts(id).await?;
+        self.accept(id, now, journal).await?;
         Ok(done)
     }
 
@@ -395,8 +356,21 @@ impl Custody {
                 (None, _) => return Err(PoolError::Stopped.into()),
             },
         };
-        self.ports.gate.clear_attempts(account.id).await?;
+        self.accept(account.id, now, journal).await?;
         Ok((done, later))
+    }
+
+    /// The password was right: no attempt counts any more, and a recovery is not wanted.
+    async fn accept(
+        &self,
+        account: AccountId,
+        now: Timestamp,
+        journal: &Journal,
+    ) -> Result<(), CustodyError> {
+        if let Some(recovery) = self.ports.gate.accept(account, now).await? {
+            journal.cancelled(recovery).await;
+        }
+        Ok(())
     }
 
     async fn existing(
@@ -478,7 +452,8 @@ mod tests {
         let account = AccountRef::Id(AccountId::random());
         let now = Timestamp(0);
         assert_send(custody.change_password(account, hash(), hash(), caller, now));
-        assert_send(custody.recover(account, RecoveryId::random(), hash(), caller, now));
+        let id = kms_types::RecoveryId::random();
+        assert_send(custody.complete_recovery(account, id, hash(), caller, now));
         assert_send(custody.with_wallet(
             account,
             hash(),

@@ -24,6 +24,7 @@ mod master_key;
 pub mod ports;
 mod private_key;
 mod random;
+pub mod recovery;
 mod sck;
 mod seal;
 mod server_keys;

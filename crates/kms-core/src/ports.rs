@@ -2,12 +2,13 @@
 //! transaction, so that no caller composes half of one.
 
 use async_trait::async_trait;
-use kms_types::wire::AccountState;
+use kms_types::wire::{AccountState, RecoveryStep};
 use kms_types::{AccountId, AccountRef, RecoveryId, SckId, Timestamp};
 
-use crate::account::{Account, NewAccount, Recovery, Wallet, WalletSwap};
+use crate::account::{Account, ContactChange, EmailChange, NewAccount, Wallet, WalletSwap};
 use crate::audit::AuditRecord;
 use crate::master_key::MasterKeyId;
+use crate::recovery::Recovery;
 use crate::server_keys::ServerKeyId;
 
 /// Why a store could not do what it was asked.
@@ -64,9 +65,9 @@ pub trait AccountStore: Send + Sync {
     /// Telegram user has an account.
     async fn create_account(&self, new: NewAccount) -> Result<bool, StoreError>;
 
-    /// Replaces the wallet and writes the event; for a recovery also writes the recovery and
-    /// forgets all attempts at the old password. Or nothing and `false` if the wallet's version is
-    /// not the one to be replaced.
+    /// Replaces the wallet and writes the event; for a recovery also its completion, and forgets all
+    /// attempts at the old password. Or nothing and `false` if the wallet's version is not the one
+    /// to be replaced, or the recovery moved on.
     async fn swap_wallet(&self, swap: WalletSwap) -> Result<bool, StoreError>;
 
     /// Replaces the wallet by the same under another SCK, as long as it is under `replaces`; or
@@ -82,11 +83,51 @@ pub trait AccountStore: Send + Sync {
     /// Sets whether the account may act, or `false` if there is no such account.
     async fn set_state(&self, account: AccountId, state: AccountState) -> Result<bool, StoreError>;
 
-    /// The account's recovery that was completed last.
-    async fn last_recovery(&self, account: AccountId) -> Result<Option<Recovery>, StoreError>;
+    /// Asks for another e-mail address, in the place of one that was asked for before, and writes
+    /// the event `EmailChangeRequested`.
+    async fn ask_email(&self, change: EmailChange) -> Result<(), StoreError>;
 
-    /// A completed recovery.
+    /// The e-mail address that was asked for.
+    async fn asked_email(&self, account: AccountId) -> Result<Option<EmailChange>, StoreError>;
+
+    /// Counts one more try of a code, or `false` if `change` is not what stands there any more.
+    async fn count_email_try(&self, change: EmailChange) -> Result<bool, StoreError>;
+
+    /// Gives the account a contact, or `false` if there is no such account.
+    async fn set_contact(
+        &self,
+        account: AccountId,
+        change: ContactChange,
+        at: Timestamp,
+    ) -> Result<bool, StoreError>;
+}
+
+/// Recoveries.
+#[async_trait]
+pub trait RecoveryStore: Send + Sync {
+    /// Writes a new one and the event, or nothing and `false` if the account has one that has not
+    /// ended, or the id is taken.
+    async fn insert_recovery(&self, recovery: Recovery) -> Result<bool, StoreError>;
+
+    /// One of them.
     async fn recovery(&self, id: RecoveryId) -> Result<Option<Recovery>, StoreError>;
+
+    /// The one of the account that is not written as ended.
+    async fn open_recovery(&self, account: AccountId) -> Result<Option<Recovery>, StoreError>;
+
+    /// Puts the step in the place of the one before, with the event that tells of `step`, if any;
+    /// or nothing and `false` if the one before is not there any more.
+    async fn update_recovery(
+        &self,
+        recovery: Recovery,
+        step: Option<RecoveryStep>,
+        at: Timestamp,
+    ) -> Result<bool, StoreError>;
+
+    /// Those that time has made something else of than is written, as many as `limit`. One that
+    /// can not be read keeps no other from being found.
+    async fn due_recoveries(&self, now: Timestamp, limit: u32)
+    -> Result<Vec<Recovery>, StoreError>;
 }
 
 /// An SCK as the key database holds it.
@@ -156,6 +197,11 @@ pub trait PasswordGate: Send + Sync {
     /// lock that it brought.
     async fn give_back_attempt(&self, account: AccountId) -> Result<(), StoreError>;
 
-    /// A right password: forgets all attempts. A recovery does so in [`AccountStore::swap_wallet`].
-    async fn clear_attempts(&self, account: AccountId) -> Result<(), StoreError>;
+    /// A right password: forgets all attempts, and cancels the recovery that is open, whose id it
+    /// answers. A recovery forgets attempts in [`AccountStore::swap_wallet`].
+    async fn accept(
+        &self,
+        account: AccountId,
+        now: Timestamp,
+    ) -> Result<Option<RecoveryId>, StoreError>;
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use kms_types::OneTimeCode;
 use ring::hmac;
+use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
 use crate::random;
@@ -142,6 +144,22 @@ impl ServerKeySet {
         RowMac { key: self.current, tag: row_tag(key, fields) }
     }
 
+    /// A code that follows from these fields and the current version; the first names its purpose.
+    #[must_use]
+    pub fn one_time_code(&self, fields: &[&[u8]]) -> OneTimeCode {
+        code_of(&self.mac(fields).tag)
+    }
+
+    /// Whether this is the code of these fields under any version, in constant time.
+    #[must_use]
+    pub fn is_one_time_code(&self, code: &OneTimeCode, fields: &[&[u8]]) -> bool {
+        let is = |key| {
+            let right = code_of(&row_tag(key, fields));
+            right.expose().as_bytes().ct_eq(code.expose().as_bytes())
+        };
+        self.keys.values().fold(Choice::from(0), |any, key| any | is(key)).into()
+    }
+
     /// Checks that `mac` is the MAC of these fields, under the version it names.
     ///
     /// # Errors
@@ -206,6 +224,11 @@ fn framed(fields: &[&[u8]]) -> Vec<u8> {
         row.extend_from_slice(field);
     }
     row
+}
+
+fn code_of(tag: &[u8; 32]) -> OneTimeCode {
+    let [a, b, c, d, e, f, g, h, ..] = *tag;
+    OneTimeCode::from_bits(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
 }
 
 fn row_tag(key: &ServerKey, fields: &[&[u8]]) -> [u8; 32] {

@@ -2,24 +2,27 @@
 
 use async_trait::async_trait;
 use diesel::prelude::*;
-use diesel::result::{DatabaseErrorKind, Error};
+use diesel::result::Error;
 use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text};
-use kms_core::account::{Account, NewAccount, Recovery, SwapReason, Wallet, WalletSwap};
+use kms_core::account::{
+    Account, ContactChange, EmailChange, NewAccount, SwapReason, Wallet, WalletSwap,
+};
 use kms_core::ports::{AccountStore, StoreError};
 use kms_core::{Salt, ServerKeySet, ServerKeys};
-use kms_types::wire::AccountState;
-use kms_types::{AccountId, AccountRef, EthAddress, RecoveryId, SckId, Timestamp};
+use kms_types::wire::{AccountState, RecoveryStep};
+use kms_types::{AccountId, AccountRef, EthAddress, SckId, Timestamp};
 
 use crate::attempts;
 use crate::convert::At;
-use crate::database::{AnyConnection, Database, Failure};
+use crate::database::{AnyConnection, Database, Failure, all_or_nothing, inserted};
 use crate::events::{self, StoredEventKind};
 use crate::names;
-use crate::schema::{accounts, recoveries, wallets};
+use crate::recoveries;
+use crate::schema::{accounts, email_changes, wallets};
 
 /// An account joined with its wallet and the name that its holder has now.
 const SELECT: &str = "select a.id, a.telegram_id, a.state, a.mobile, a.email, a.created_at, \
-    a.mac_key, a.mac, w.address, w.public_key, w.sealed_key, w.kdf, w.salt, w.password_version, \
+    a.mac_key, a.mac, a.email_verified_at, a.recovered_at, w.address, w.public_key, w.sealed_key, w.kdf, w.salt, w.password_version, \
     w.pepper_id, w.commitment, w.sck_id, w.version, n.shown \
     from accounts a join wallets w on w.account_id = a.id \
     left join names n on n.telegram_id = a.telegram_id and n.ended_at is null";
@@ -42,6 +45,10 @@ struct Row {
     mac_key: i32,
     #[diesel(sql_type = Binary)]
     mac: Vec<u8>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    email_verified_at: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    recovered_at: Option<i64>,
     #[diesel(sql_type = Text)]
     address: String,
     #[diesel(sql_type = Binary)]
@@ -77,6 +84,8 @@ impl Row {
             state: parse_state(at, &self.state)?,
             mobile: self.mobile,
             email: self.email,
+            email_verified_at: self.email_verified_at.map(Timestamp),
+            recovered_at: self.recovered_at.map(Timestamp),
             created_at: Timestamp(self.created_at),
             wallet: Wallet {
                 address: at.parse(&self.address)?,
@@ -135,15 +144,27 @@ impl WalletRow {
     }
 }
 
-/// The triple that says whose money is whose, and whether it may move.
+/// The triple that says whose money is whose, whether it may move, and what decides how fast its
+/// password can be replaced. What an account never had is left out, so that a row of a release
+/// that did not know it keeps its MAC.
 fn with_mac_fields<T>(account: &Account, work: impl FnOnce(&[&[u8]]) -> T) -> T {
-    work(&[
+    let telegram_id = account.telegram_id.as_i64().to_be_bytes();
+    let mut fields: Vec<&[u8]> = vec![
         b"accounts",
         account.id.as_bytes(),
-        &account.telegram_id.as_i64().to_be_bytes(),
+        &telegram_id,
         account.wallet.address.as_bytes(),
         state_text(account.state).as_bytes(),
-    ])
+    ];
+    let verified = account.email_verified_at.map(|at| at.0.to_be_bytes());
+    if let Some(at) = &verified {
+        fields.extend([b"email".as_slice(), account.email.as_deref().unwrap_or_default(), at]);
+    }
+    let recovered = account.recovered_at.map(|at| at.0.to_be_bytes());
+    if let Some(at) = &recovered {
+        fields.extend([b"recovered".as_slice(), at]);
+    }
+    work(&fields)
 }
 
 fn state_text(state: AccountState) -> &'static str {
@@ -215,42 +236,31 @@ fn update_wallet(connection: &mut AnyConnection, swap: &WalletSwap) -> Result<bo
     Ok(changed == 1)
 }
 
-fn insert_recovery(
+/// Changes what stands in the account's own row; `false` if there is none.
+fn change(
     connection: &mut AnyConnection,
-    recovery: &Recovery,
-    row_keys: &ServerKeySet,
-) -> Result<(), Error> {
-    let mac = with_recovery_fields(recovery, |fields| row_keys.mac(fields));
-    diesel::insert_into(recoveries::table)
-        .values((
-            recoveries::id.eq(recovery.id.to_string()),
-            recoveries::account_id.eq(recovery.account.to_string()),
-            recoveries::completed_at.eq(recovery.completed_at.0),
-            recoveries::mac_key.eq(i32::from(mac.key.as_u8())),
-            recoveries::mac.eq(mac.tag.to_vec()),
+    account: AccountId,
+    keys: &ServerKeys,
+    change: impl FnOnce(&mut Account),
+) -> Result<bool, Failure> {
+    let row = || accounts::table.find(account.to_string());
+    // A write, though of nothing, so that no other process writes in between.
+    diesel::update(row()).set(accounts::state.eq(accounts::state)).execute(connection)?;
+    let Some(mut account) = find(connection, account.into(), keys)? else { return Ok(false) };
+    change(&mut account);
+    let mac = with_mac_fields(&account, |fields| keys.row.mac(fields));
+    let changed = diesel::update(row())
+        .set((
+            accounts::state.eq(state_text(account.state)),
+            accounts::mobile.eq(account.mobile),
+            accounts::email.eq(account.email),
+            accounts::email_verified_at.eq(account.email_verified_at.map(|at| at.0)),
+            accounts::recovered_at.eq(account.recovered_at.map(|at| at.0)),
+            accounts::mac_key.eq(i32::from(mac.key.as_u8())),
+            accounts::mac.eq(mac.tag.to_vec()),
         ))
         .execute(connection)?;
-    Ok(())
-}
-
-fn with_recovery_fields<T>(recovery: &Recovery, work: impl FnOnce(&[&[u8]]) -> T) -> T {
-    work(&[
-        b"recoveries",
-        recovery.id.as_bytes(),
-        recovery.account.as_bytes(),
-        &recovery.completed_at.0.to_be_bytes(),
-    ])
-}
-
-/// `false` for a row that was there first.
-fn inserted(result: Result<(), Failure>) -> Result<bool, Failure> {
-    match result {
-        Ok(()) => Ok(true),
-        Err(Failure::Diesel(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _))) => {
-            Ok(false)
-        }
-        Err(error) => Err(error),
-    }
+    Ok(changed == 1)
 }
 
 #[async_trait]
@@ -286,26 +296,27 @@ impl AccountStore for Database {
     async fn swap_wallet(&self, swap: WalletSwap) -> Result<bool, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            let mut swapped = false;
-            let done = inserted(connection.transaction(|connection| {
-                swapped = update_wallet(connection, &swap)?;
-                if !swapped {
-                    return Ok(());
+            all_or_nothing(connection, |connection| {
+                if !update_wallet(connection, &swap)? {
+                    return Ok(false);
                 }
-                let kind = match swap.reason {
-                    SwapReason::PasswordChange => StoredEventKind::PasswordChanged,
-                    SwapReason::Recovery(id) => {
-                        let recovery =
-                            Recovery { id, account: swap.account, completed_at: swap.at };
-                        insert_recovery(connection, &recovery, &keys.row)?;
-                        attempts::forget(connection, swap.account)?;
-                        StoredEventKind::Recovered
+                let WalletSwap { account, reason, at, .. } = swap;
+                match reason {
+                    SwapReason::PasswordChange => {
+                        let kind = StoredEventKind::PasswordChanged;
+                        events::append(connection, account, at, kind, None)?;
+                        Ok(true)
                     }
-                };
-                events::append(connection, swap.account, swap.at, kind, None)?;
-                Ok(())
-            }))?;
-            Ok(done && swapped)
+                    SwapReason::Recovery(recovery) => {
+                        attempts::forget(connection, account)?;
+                        let step = Some(RecoveryStep::Completed);
+                        let now = |account: &mut Account| account.recovered_at = Some(at);
+                        Ok(recoveries::update(connection, &recovery, step, at, &keys)?
+                            && recovery.account == account
+                            && change(connection, account, &keys, now)?)
+                    }
+                }
+            })
         })
         .await
     }
@@ -335,70 +346,86 @@ impl AccountStore for Database {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
             connection.transaction(|connection| {
-                let row = || accounts::table.find(account.to_string());
-                // A write, though of nothing, so that no other process writes in between.
-                diesel::update(row())
-                    .set(accounts::state.eq(accounts::state))
-                    .execute(connection)?;
-                let Some(found) = find(connection, account.into(), &keys)? else {
-                    return Ok(false);
-                };
-                let found = Account { state, ..found };
-                let mac = with_mac_fields(&found, |fields| keys.row.mac(fields));
-                let changed = diesel::update(row())
-                    .set((
-                        accounts::state.eq(state_text(state)),
-                        accounts::mac_key.eq(i32::from(mac.key.as_u8())),
-                        accounts::mac.eq(mac.tag.to_vec()),
-                    ))
-                    .execute(connection)?;
-                Ok(changed == 1)
+                change(connection, account, &keys, |account| account.state = state)
             })
         })
         .await
     }
 
-    async fn last_recovery(&self, account: AccountId) -> Result<Option<Recovery>, StoreError> {
-        let last: Option<String> = self
-            .blocking(move |connection| {
-                Ok(recoveries::table
-                    .filter(recoveries::account_id.eq(account.to_string()))
-                    .order(recoveries::completed_at.desc())
-                    .select(recoveries::id)
-                    .first(connection)
-                    .optional()?)
+    async fn ask_email(&self, asked: EmailChange) -> Result<(), StoreError> {
+        self.blocking(move |connection| {
+            connection.transaction(|connection| {
+                let EmailChange { account, email, requested_at: at, tries } = asked;
+                diesel::delete(email_changes::table.find(account.to_string()))
+                    .execute(connection)?;
+                diesel::insert_into(email_changes::table)
+                    .values((
+                        email_changes::account_id.eq(account.to_string()),
+                        email_changes::email.eq(email),
+                        email_changes::requested_at.eq(at.0),
+                        email_changes::tries.eq(i32::from(tries)),
+                    ))
+                    .execute(connection)?;
+                let kind = StoredEventKind::EmailChangeRequested;
+                events::append(connection, account, at, kind, None)
             })
-            .await?;
-        let Some(key) = last else {
-            return Ok(None);
-        };
-        self.recovery(At { table: "recoveries", key: &key }.parse(&key)?).await
+        })
+        .await
     }
 
-    async fn recovery(&self, id: RecoveryId) -> Result<Option<Recovery>, StoreError> {
-        let keys = self.keys.clone();
+    async fn asked_email(&self, account: AccountId) -> Result<Option<EmailChange>, StoreError> {
         self.blocking(move |connection| {
-            let key = id.to_string();
-            let row: Option<(String, i64, i32, Vec<u8>)> = recoveries::table
+            let key = account.to_string();
+            let at = At { table: "email_changes", key: &key };
+            let row: Option<(Vec<u8>, i64, i32)> = email_changes::table
                 .find(&key)
-                .select((
-                    recoveries::account_id,
-                    recoveries::completed_at,
-                    recoveries::mac_key,
-                    recoveries::mac,
-                ))
+                .select((email_changes::email, email_changes::requested_at, email_changes::tries))
                 .first(connection)
                 .optional()?;
-            let Some((account, completed_at, mac_key, mac)) = row else {
-                return Ok(None);
-            };
-            let at = At { table: "recoveries", key: &key };
-            let completed_at = Timestamp(completed_at);
-            let recovery = Recovery { id, account: at.parse(&account)?, completed_at };
-            let mac = at.mac(mac_key, &mac)?;
-            let verified = with_recovery_fields(&recovery, |fields| keys.row.verify(&mac, fields));
-            verified.map_err(|error| at.not_verified(error))?;
-            Ok(Some(recovery))
+            let Some((email, requested_at, tries)) = row else { return Ok(None) };
+            let requested_at = Timestamp(requested_at);
+            Ok(Some(EmailChange { account, email, requested_at, tries: at.convert(tries)? }))
+        })
+        .await
+    }
+
+    async fn count_email_try(&self, asked: EmailChange) -> Result<bool, StoreError> {
+        self.blocking(move |connection| {
+            let tries = i32::from(asked.tries);
+            let row = email_changes::table
+                .find(asked.account.to_string())
+                .filter(email_changes::requested_at.eq(asked.requested_at.0))
+                .filter(email_changes::tries.eq(tries));
+            let counted =
+                diesel::update(row).set(email_changes::tries.eq(tries + 1)).execute(connection)?;
+            Ok(counted == 1)
+        })
+        .await
+    }
+
+    async fn set_contact(
+        &self,
+        account: AccountId,
+        contact: ContactChange,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            all_or_nothing(connection, |connection| match contact {
+                ContactChange::Mobile(mobile) => {
+                    change(connection, account, &keys, |account| account.mobile = mobile)
+                }
+                ContactChange::Email(email) => {
+                    diesel::delete(email_changes::table.find(account.to_string()))
+                        .execute(connection)?;
+                    let kind = StoredEventKind::EmailChanged;
+                    events::append(connection, account, at, kind, None)?;
+                    change(connection, account, &keys, |account| {
+                        account.email_verified_at = email.as_ref().map(|_email| at);
+                        account.email = email;
+                    })
+                }
+            })
         })
         .await
     }

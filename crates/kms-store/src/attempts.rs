@@ -5,9 +5,10 @@ use diesel::prelude::*;
 use diesel::result::Error;
 use diesel::sql_types::{BigInt, Text};
 use kms_core::ports::{Attempt, PasswordGate, StoreError};
-use kms_types::{AccountId, Timestamp};
+use kms_types::{AccountId, RecoveryId, Timestamp};
 
 use crate::database::{AnyConnection, Database};
+use crate::recoveries;
 use crate::schema::password_attempts;
 
 /// 15 minutes, doubled for every failure beyond the fifth, up to 24 hours: all in milliseconds.
@@ -74,7 +75,18 @@ impl PasswordGate for Database {
         .await
     }
 
-    async fn clear_attempts(&self, account: AccountId) -> Result<(), StoreError> {
-        self.blocking(move |connection| Ok(forget(connection, account)?)).await
+    async fn accept(
+        &self,
+        account: AccountId,
+        now: Timestamp,
+    ) -> Result<Option<RecoveryId>, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            connection.transaction(|connection| {
+                forget(connection, account)?;
+                recoveries::cancel_open(connection, account, now, &keys)
+            })
+        })
+        .await
     }
 }

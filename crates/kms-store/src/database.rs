@@ -6,6 +6,7 @@ use std::time::Duration;
 use diesel::migration::{Migration, MigrationSource};
 use diesel::prelude::*;
 use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool};
+use diesel::result::{DatabaseErrorKind, Error};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use kms_core::ServerKeys;
 use kms_core::ports::StoreError;
@@ -313,6 +314,34 @@ impl Database {
             #[cfg(feature = "sqlite")]
             Dialect::Sqlite => SQLITE,
         }
+    }
+}
+
+/// `false` for a row that was there first.
+pub(crate) fn inserted(result: Result<(), Failure>) -> Result<bool, Failure> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(Failure::Diesel(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _))) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Runs `work` in a transaction, and undoes it if `work` answers `false`.
+pub(crate) fn all_or_nothing(
+    connection: &mut AnyConnection,
+    work: impl FnOnce(&mut AnyConnection) -> Result<bool, Failure>,
+) -> Result<bool, Failure> {
+    let done = connection.transaction(|connection| match work(connection) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::Diesel(Error::RollbackTransaction)),
+        Err(error) => Err(error),
+    });
+    match done {
+        Ok(()) => Ok(true),
+        Err(Failure::Diesel(Error::RollbackTransaction)) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -3,7 +3,10 @@
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, EventCursor, IncomingId, TelegramId, Timestamp, TransferId};
+use kms_types::wire::RecoveryStep;
+use kms_types::{
+    AccountId, EventCursor, IncomingId, RecoveryId, TelegramId, Timestamp, TransferId,
+};
 
 use crate::convert::At;
 use crate::database::{AnyConnection, Database, Dialect, Failure};
@@ -16,8 +19,12 @@ pub enum StoredEventKind {
     AccountCreated,
     /// The password was changed by its owner.
     PasswordChanged,
-    /// The password was replaced by a recovery.
-    Recovered,
+    /// A recovery moved on.
+    Recovery(RecoveryStep),
+    /// Another e-mail address was asked for.
+    EmailChangeRequested,
+    /// The account has another e-mail address, or none any more.
+    EmailChanged,
     /// A transfer that the account sends moved on.
     TransferChanged,
     /// Money came to the account.
@@ -43,6 +50,8 @@ pub struct StoredEvent {
     pub transfer: Option<TransferId>,
     /// The payment from outside that it is about.
     pub incoming: Option<IncomingId>,
+    /// The recovery that it is about.
+    pub recovery: Option<RecoveryId>,
 }
 
 /// Events in commit order, as far as one query went.
@@ -59,7 +68,17 @@ impl StoredEventKind {
         match self {
             Self::AccountCreated => "account_created",
             Self::PasswordChanged => "password_changed",
-            Self::Recovered => "recovered",
+            Self::Recovery(step) => match step {
+                RecoveryStep::Requested => "recovery_requested",
+                RecoveryStep::CodeConfirmed => "recovery_confirmed",
+                RecoveryStep::Ready => "recovery_ready",
+                RecoveryStep::Completed => "recovered",
+                RecoveryStep::Cancelled => "recovery_cancelled",
+                RecoveryStep::Expired => "recovery_expired",
+                _ => "recovery",
+            },
+            Self::EmailChangeRequested => "email_change_requested",
+            Self::EmailChanged => "email_changed",
             Self::TransferChanged => "transfer_changed",
             Self::Received => "received",
             Self::ReceivedFromOutside => "received_from_outside",
@@ -70,7 +89,14 @@ impl StoredEventKind {
         let all = [
             Self::AccountCreated,
             Self::PasswordChanged,
-            Self::Recovered,
+            Self::Recovery(RecoveryStep::Requested),
+            Self::Recovery(RecoveryStep::CodeConfirmed),
+            Self::Recovery(RecoveryStep::Ready),
+            Self::Recovery(RecoveryStep::Completed),
+            Self::Recovery(RecoveryStep::Cancelled),
+            Self::Recovery(RecoveryStep::Expired),
+            Self::EmailChangeRequested,
+            Self::EmailChanged,
             Self::TransferChanged,
             Self::Received,
             Self::ReceivedFromOutside,
@@ -118,6 +144,25 @@ pub(crate) fn append_incoming(
     Ok(())
 }
 
+/// Writes that a recovery moved on, inside the transaction that notes it.
+pub(crate) fn append_recovery(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    at: Timestamp,
+    step: RecoveryStep,
+    recovery: RecoveryId,
+) -> Result<(), Failure> {
+    diesel::insert_into(events::table)
+        .values((
+            events::account_id.eq(account.to_string()),
+            events::at.eq(at.0),
+            events::kind.eq(StoredEventKind::Recovery(step).as_str()),
+            events::recovery_id.eq(Some(recovery.to_string())),
+        ))
+        .execute(connection)?;
+    Ok(())
+}
+
 #[derive(QueryableByName)]
 struct Row {
     #[diesel(sql_type = BigInt)]
@@ -136,6 +181,8 @@ struct Row {
     transfer_id: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     incoming_id: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    recovery_id: Option<String>,
 }
 
 impl Row {
@@ -154,6 +201,7 @@ impl Row {
             kind: StoredEventKind::parse(at, &self.kind)?,
             transfer: at.parse_some(self.transfer_id.as_ref())?,
             incoming: at.parse_some(self.incoming_id.as_ref())?,
+            recovery: at.parse_some(self.recovery_id.as_ref())?,
         })
     }
 }
@@ -222,7 +270,7 @@ impl Database {
         let settled = settled(self.dialect);
         let query = format!(
             "select e.seq, e.tx, e.account_id, a.telegram_id, e.at, e.kind, e.transfer_id, \
-             e.incoming_id from events e join accounts a on a.id = e.account_id \
+             e.incoming_id, e.recovery_id from events e join accounts a on a.id = e.account_id \
              where (e.tx, e.seq) > ($1, $2) and {settled} order by e.tx, e.seq limit $3"
         );
         self.blocking(move |connection| {

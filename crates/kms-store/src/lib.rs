@@ -16,10 +16,12 @@ mod database;
 mod events;
 #[cfg(feature = "transfers")]
 mod incoming;
+mod leases;
 mod limits;
 #[cfg(feature = "mongodb")]
 mod mongo_scks;
 mod names;
+mod recoveries;
 mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite_scks;

@@ -11,6 +11,24 @@ diesel::table! {
         created_at -> BigInt,
         mac_key -> Integer,
         mac -> Binary,
+        email_verified_at -> Nullable<BigInt>,
+        recovered_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    email_changes (account_id) {
+        account_id -> Text,
+        email -> Binary,
+        requested_at -> BigInt,
+        tries -> Integer,
+    }
+}
+
+diesel::table! {
+    switches (name) {
+        name -> Text,
+        since -> BigInt,
     }
 }
 
@@ -106,6 +124,7 @@ diesel::table! {
         kind -> Text,
         transfer_id -> Nullable<Text>,
         incoming_id -> Nullable<Text>,
+        recovery_id -> Nullable<Text>,
     }
 }
 
@@ -141,7 +160,14 @@ diesel::table! {
     recoveries (id) {
         id -> Text,
         account_id -> Text,
-        completed_at -> BigInt,
+        stage -> Text,
+        code -> Text,
+        code_until -> Nullable<BigInt>,
+        code_tries -> Integer,
+        requested_at -> BigInt,
+        ready_at -> BigInt,
+        expires_at -> BigInt,
+        version -> BigInt,
         mac_key -> Integer,
         mac -> Binary,
     }

@@ -50,6 +50,8 @@ error_codes! {
     NoSuchAccount = "no_such_account",
     /// There is no such transfer.
     NoSuchTransfer = "no_such_transfer",
+    /// The account has no such recovery, or none that is open.
+    NoSuchRecovery = "no_such_recovery",
     /// Nobody here has this username.
     UnknownName = "unknown_name",
     /// The Telegram user already has a wallet, under another password.
@@ -60,10 +62,22 @@ error_codes! {
     WrongPassword = "wrong_password",
     /// Too many wrong passwords; see `retry_after`.
     PasswordLocked = "password_locked",
+    /// The code is wrong.
+    WrongCode = "wrong_code",
+    /// The code is too old, was tried too often, or was never sent; ask for a new one.
+    CodeExpired = "code_expired",
+    /// The account has a recovery under way already.
+    RecoveryOpen = "recovery_open",
+    /// The recovery still has to wait; see `retry_after`.
+    RecoveryNotReady = "recovery_not_ready",
+    /// The operator has paused recoveries, or too many were asked for; see `retry_after`.
+    RecoveriesPaused = "recoveries_paused",
+    /// Not so soon after a recovery; see `retry_after`.
+    OnHold = "on_hold",
+    /// The server sends no e-mail.
+    NoMail = "no_mail",
     /// A limit was reached; see `retry_after`.
     RateLimited = "rate_limited",
-    /// The account was recovered lately: this is not done yet; see `retry_after`.
-    RecentlyRecovered = "recently_recovered",
     /// The server has as much work as it takes; see `retry_after`.
     Busy = "busy",
     /// The id was used before, for something else.

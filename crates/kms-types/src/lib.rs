@@ -10,6 +10,7 @@ mod amount;
 mod contact;
 mod error;
 mod ids;
+mod one_time_code;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod passphrase;
@@ -28,6 +29,7 @@ pub use error::{ErrorCode, Problem};
 pub use ids::{
     AccountId, AccountRef, EventCursor, IdError, IncomingId, RecoveryId, SckId, TransferId,
 };
+pub use one_time_code::{OneTimeCode, OneTimeCodeError};
 pub use passphrase::Passphrase;
 pub use password_hash::{PasswordHash, PasswordHashError};
 pub use recipient::{Recipient, RecipientError};

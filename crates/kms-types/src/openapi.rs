@@ -7,8 +7,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::wire::QuoteAmount;
 use crate::{
-    AccountId, AccountRef, Email, EthAddress, EventCursor, Mobile, PasswordHash, Recipient,
-    RecoveryId, TelegramId, Timestamp, TransferId, Username, Wei,
+    AccountId, AccountRef, Email, EthAddress, EventCursor, Mobile, OneTimeCode, PasswordHash,
+    Recipient, RecoveryId, TelegramId, Timestamp, TransferId, Username, Wei,
 };
 
 const UUID: &str = "6f1c5f0a-3c0e-4d52-9a3e-0f6b7c9d1e2f";
@@ -65,6 +65,7 @@ text! {
     QuoteAmount: "Coins with a decimal point, or all", "^([0-9]+([.][0-9]+)?|all)$", "0.5";
     Mobile: "A mobile number (E.164)", "^[+][1-9][0-9]{7,14}$", "+4915112345678";
     Email: "An e-mail address", "^[^@ ]+@[^@ ]+$", "ann@example.org";
+    OneTimeCode: "A code from an e-mail", "^[0-9]{4} ?[0-9]{4}$", "0123 4567";
     Wei: "10^-18 of the native coin", "^(0|[1-9][0-9]*)$", "500000000000000000";
     PasswordHash: "The password as the client stretched it", "^v1[.][0-9a-f]{64}$",
         "v1.0000000000000000000000000000000000000000000000000000000000000000";

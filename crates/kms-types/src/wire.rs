@@ -5,13 +5,18 @@
 
 mod account;
 mod event;
+mod recovery;
 mod transfer;
 
 pub use account::{
     Account, AccountState, Balance, ChangePassword, CreateAccount, ExportKey, ExportedKey,
-    NameRecord, Network, Recover, Recovered, SeenUsername,
+    NameRecord, Network, SeenUsername,
 };
-pub use event::{Event, EventKind, EventPage, OutsidePayment};
+pub use event::{Event, EventKind, EventPage, OutsidePayment, RecoveryStep};
+pub use recovery::{
+    ChangeEmail, ChangeMobile, CompleteRecovery, ConfirmCode, Recovery, RecoveryState,
+    RequestRecovery,
+};
 pub use transfer::{
     ConfirmTransfer, Direction, Party, QuoteAmount, QuoteTransfer, Transfer, TransferPage,
     TransferState, Warning,

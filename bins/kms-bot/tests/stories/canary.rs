@@ -1,7 +1,9 @@
 //! Passwords are found nowhere afterwards: not in the bot's log, not in Telegram.
 
-use std::io::Read;
-use std::process::{Child, Command, Stdio};
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::Duration;
 
 use kms_sandbox::{Stage, StageOptions};
 
@@ -24,41 +26,43 @@ fn command(stage: &Stage, argument: &str) -> Command {
 }
 
 /// A bot in a process of its own, whose log a test may read.
-struct BotProcess(Child);
+struct BotProcess {
+    child: Child,
+    log: PathBuf,
+}
 
 impl BotProcess {
     fn start(stage: &Stage) -> Self {
+        // A pipe that nobody reads would fill up and hold the bot.
+        let log = stage.directory().join("bot.log");
+        let file = File::create(&log).unwrap();
         let mut command = command(stage, "serve");
-        Self(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+        command.stdout(file.try_clone().unwrap()).stderr(file);
+        Self { child: command.spawn().unwrap(), log }
     }
 
     /// Asks it to stop, as a container would be, and gives what it wrote.
     fn terminate(mut self) -> String {
-        let (mut out, mut err) = (self.0.stdout.take().unwrap(), self.0.stderr.take().unwrap());
-        let reader = std::thread::spawn(move || {
-            let mut text = String::new();
-            err.read_to_string(&mut text).unwrap();
-            text
-        });
-        Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
-        let mut log = String::new();
-        out.read_to_string(&mut log).unwrap();
-        log.push_str(&reader.join().unwrap());
-        assert!(self.0.wait().unwrap().success(), "SIGTERM is a regular end");
-        log
+        Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(self.child.wait().unwrap().success(), "SIGTERM is a regular end");
+        std::fs::read_to_string(&self.log).unwrap()
     }
 }
 
 impl Drop for BotProcess {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn passwords_are_neither_logged_nor_left_in_a_chat() {
-    let options = StageOptions { bot: false, ..StageOptions::default() };
+    let options = StageOptions {
+        bot: false,
+        recovery_wait: Duration::from_secs(1),
+        ..StageOptions::default()
+    };
     let mut world = World::with(options).await;
     let bot = BotProcess::start(&world.stage);
     let ann = &mut world.ann;
@@ -86,6 +90,10 @@ async fn passwords_are_neither_logged_nor_left_in_a_chat() {
     ann.bot("Your new password works").await;
     ann.says("/recover");
     ann.bot("You forgot your password").await;
+    ann.press("🛟 Ask for a new password");
+    ann.bot("The wait is over").await;
+    ann.press("🔑 Set the new password");
+    ann.bot("Send the new password").await;
     ann.says(third);
     ann.bot("Your wallet is recovered").await;
     ann.bot("Your wallet was recovered").await;

@@ -50,7 +50,10 @@ async fn without_a_wallet_everything_leads_to_start() {
     let commands: Vec<_> = stage.sim.commands().into_iter().map(|(name, _)| name).collect();
     assert_eq!(
         commands,
-        ["start", "balance", "send", "receive", "history", "password", "recover", "cancel", "help"]
+        [
+            "start", "balance", "send", "receive", "history", "password", "recover", "contact",
+            "cancel", "help"
+        ]
     );
     stage.clear().await;
 }

@@ -169,7 +169,7 @@ async fn a_notice_is_told_again_when_telegram_stumbles() {
 async fn a_password_in_the_wrong_place_does_not_stay_there() {
     let mut world = world().await;
     for (says, bot) in [
-        ("/recover", "You forgot your password"),
+        ("/password", "Write both passwords"),
         ("/open-sesame-and-more", "I do not know this command"),
         ("/open@sesame-and-more", "I do not know this command"),
         ("/cancel", "Nothing was changed"),

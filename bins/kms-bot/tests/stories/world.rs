@@ -17,13 +17,14 @@ pub(crate) struct World {
 }
 
 /// What differs from run to run, as transcripts show it.
-pub(crate) const FILTERS: [(&str, &str); 6] = [
+pub(crate) const FILTERS: [(&str, &str); 7] = [
     (r"0x[0-9a-f]{64}", "<transaction>"),
     (r"0x[0-9a-fA-F]{40}", "<address>"),
     (r"\d+\.\d{7,}", "<fine amount>"),
     (r"In block \d+", "In block <n>"),
     (r"\d{1,2} [A-Z][a-z]{2} \d{4}, \d\d:\d\d UTC", "<time>"),
     (r"\d{1,2} [A-Z][a-z]+ \d{4}", "<date>"),
+    (r"again in \d+ \w+", "again in <wait>"),
 ];
 
 /// Compares the transcript of a phone with the one that was written down.

@@ -236,6 +236,7 @@ function showRecords(state) {
     }
     return item;
   }));
+  showMails(state.mails);
   records.querySelector(".audit").replaceChildren(...state.audit.map((row) => {
     const item = make("li");
     const result = row.outcome || row.phase;
@@ -244,6 +245,36 @@ function showRecords(state) {
     item.append(make("span", tone, `· ${row.phase}${row.outcome ? ": " + row.outcome : ""} `));
     item.append(make("span", "", names.has(row.telegram_id) ? `· ${names.get(row.telegram_id)}` : ""));
     item.title = `${new Date(row.at).toLocaleString()}: ${result}, asked by ${row.actor}`;
+    return item;
+  }));
+}
+
+let shownMails = "";
+
+// Only when there is a new one: an opened mail stays open.
+function showMails(mails) {
+  const looks = JSON.stringify(mails);
+  if (looks === shownMails) return;
+  shownMails = looks;
+  records.querySelector(".mails").replaceChildren(...mails.map((mail, index) => {
+    const item = make("li");
+    const details = make("details");
+    details.open = index === 0;
+    details.append(make("summary", "", mail.subject), make("div", "hint", `to ${mail.to}`));
+    const body = make("pre", "mail");
+    for (const part of mail.body.trim().split(/(https:\/\/\S+)/)) {
+      if (!part.startsWith("https://")) {
+        body.append(part);
+        continue;
+      }
+      const link = make("a", "", part);
+      link.href = part;
+      link.target = "_blank";
+      link.rel = "noreferrer";
+      body.append(link);
+    }
+    details.append(body);
+    item.append(details);
     return item;
   }));
 }

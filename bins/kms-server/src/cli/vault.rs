@@ -25,7 +25,7 @@ pub(super) struct Vault {
     pub(super) older: Vec<KmsKeySettings>,
     server_keys: Arc<ServerKeys>,
     password: PasswordSettings,
-    database: Database,
+    pub(super) database: Database,
     key_database: KeyDatabase,
     scks: Arc<dyn SckStore>,
 }

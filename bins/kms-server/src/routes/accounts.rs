@@ -1,20 +1,15 @@
-//! Accounts: create, read, change or recover the password, the name, the balance.
+//! Accounts: create, read, change the password, the name, the balance.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get, post, put};
 use kms_core::account::{Account, SeenName};
-use kms_core::audit::Action;
 use kms_core::ports::AccountStore;
 use kms_core::{CreateWallet, Created};
-use kms_store::Limit;
-use kms_types::wire::{
-    self, Balance, ChangePassword, CreateAccount, Recover, Recovered, SeenUsername,
-};
-use kms_types::{AccountRef, Email, ErrorCode, Mobile, Problem};
+use kms_types::wire::{self, Balance, ChangePassword, CreateAccount, SeenUsername};
+use kms_types::{AccountRef, Email, Mobile, Problem};
 
 use crate::auth::{Bot, Reader};
 use crate::body::{Json, Segment};
@@ -118,52 +113,6 @@ pub(crate) async fn seen_username(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// Replaces a forgotten password, by the KMS's own key. A repeat with the same id and password has
-/// no second effect.
-#[utoipa::path(
-    tag = "accounts",
-    params(("account" = AccountRef, Path)),
-    request_body = Recover,
-    responses(
-        (status = 200, body = Recovered),
-        (status = 404, body = Problem),
-        (status = 409, description = "The id was used for another account", body = Problem),
-        (status = 429, description = "Too many recoveries", body = Problem),
-    )
-)]
-#[post("/accounts/{account}/recovery")]
-pub(crate) async fn recover(
-    Bot(caller): Bot,
-    state: Data<State>,
-    Segment(account): Segment<AccountRef>,
-    Json(body): Json<Recover>,
-) -> Result<HttpResponse, ApiError> {
-    let Recover { id, new_password_hash: new } = body;
-    let account = find(&state, account).await?;
-    // A repeat of a recovery that was done is not another one.
-    if state.database.recovery(id).await?.is_none() {
-        let burst = state.limits.recoveries_a_day;
-        let day = Duration::from_secs(24 * 60 * 60);
-        let limit = Limit { burst, period: day / burst.max(1) };
-        let key = format!("recovery:{}", account.id);
-        // Nor is a repeat of one that failed.
-        let taken = state.database.take_once(&key, id, limit).await?;
-        if let Err(after) = taken {
-            let (code, now) = (ErrorCode::RateLimited, clock::now());
-            let (action, whose) = (Action::Recover, account.id.into());
-            state.custody.refused(action, whose, "rate_limited", &caller, now).await;
-            let detail = "too many recoveries of this account; wait before the next";
-            return Err(ApiError::TooMany { code, detail, after });
-        }
-    }
-    let custody = Arc::clone(&state.custody);
-    let done = detached(async move {
-        Ok(custody.recover(account.id.into(), id, new, &caller, clock::now()).await?)
-    })
-    .await?;
-    Ok(HttpResponse::Ok().json(Recovered { id, address: done.wallet.address }))
-}
-
 /// The wallet's balance of the native coin.
 #[utoipa::path(
     tag = "accounts",
@@ -194,12 +143,10 @@ pub(crate) async fn find(state: &State, account: AccountRef) -> Result<Account, 
     state.database.account(account).await?.ok_or_else(ApiError::no_account)
 }
 
-fn show(state: &State, account: Account) -> Result<wire::Account, ApiError> {
-    let contact = |kind, sealed: Option<Vec<u8>>| {
-        sealed.map(|sealed| state.sealer.open_contact(account.id, kind, &sealed)).transpose()
-    };
-    let mobile = contact("mobile", account.mobile)?.and_then(|text| text.parse::<Mobile>().ok());
-    let email = contact("email", account.email)?.and_then(|text| text.parse::<Email>().ok());
+pub(crate) fn show(state: &State, account: Account) -> Result<wire::Account, ApiError> {
+    let mobile = open(state, &account, "mobile", account.mobile.as_deref())?;
+    let mobile = mobile.and_then(|text| text.parse::<Mobile>().ok());
+    let email = masked_email(state, &account)?;
     Ok(wire::Account {
         id: account.id,
         telegram_id: account.telegram_id,
@@ -208,6 +155,22 @@ fn show(state: &State, account: Account) -> Result<wire::Account, ApiError> {
         state: account.state,
         created_at: account.created_at,
         mobile: mobile.map(|mobile| mobile.masked()),
-        email: email.map(|email| email.masked()),
+        email,
+        email_verified_at: account.email_verified_at,
+        recovered_at: account.recovered_at,
     })
+}
+
+pub(crate) fn masked_email(state: &State, account: &Account) -> Result<Option<String>, ApiError> {
+    let email = open(state, account, "email", account.email.as_deref())?;
+    Ok(email.and_then(|text| text.parse::<Email>().ok()).map(|email| email.masked()))
+}
+
+fn open(
+    state: &State,
+    account: &Account,
+    kind: &str,
+    sealed: Option<&[u8]>,
+) -> Result<Option<String>, ApiError> {
+    Ok(sealed.map(|sealed| state.sealer.open_contact(account.id, kind, sealed)).transpose()?)
 }

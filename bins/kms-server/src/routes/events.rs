@@ -4,17 +4,17 @@ use std::time::{Duration, Instant};
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get};
-use kms_core::ports::StoreError;
+use kms_core::ports::{RecoveryStore, StoreError};
 use kms_store::{StoredEvent, StoredEventKind};
-use kms_types::wire::{Event, EventKind, EventPage, OutsidePayment, Transfer};
-use kms_types::{EventCursor, IncomingId, Problem, TransferId};
+use kms_types::wire::{Event, EventKind, EventPage, OutsidePayment, Recovery, Transfer};
+use kms_types::{EventCursor, IncomingId, Problem, RecoveryId, TransferId};
 use serde::Deserialize;
 
 use crate::auth::Bot;
 use crate::body::Parameters;
 use crate::clock;
 use crate::error::ApiError;
-use crate::routes::transfers;
+use crate::routes::{recoveries, transfers};
 use crate::state::State;
 
 /// There is one bot; its cursor outlives its tokens.
@@ -82,18 +82,22 @@ pub(crate) async fn read(
 /// The event with its transfer or payment as it stands now; nothing if that can not be read, so
 /// that the events after it are told.
 async fn show(state: &State, event: StoredEvent) -> Result<Option<Event>, ApiError> {
-    let StoredEvent { cursor, account, telegram_id, at, kind, transfer, incoming } = event;
+    let StoredEvent { cursor, account, telegram_id, at, kind, .. } = event;
     let what = match kind {
         StoredEventKind::AccountCreated => Some(EventKind::AccountCreated),
         StoredEventKind::PasswordChanged => Some(EventKind::PasswordChanged),
-        StoredEventKind::Recovered => Some(EventKind::Recovered),
-        StoredEventKind::TransferChanged => find(state, cursor, transfer)
+        StoredEventKind::EmailChangeRequested => Some(EventKind::EmailChangeRequested),
+        StoredEventKind::EmailChanged => Some(EventKind::EmailChanged),
+        StoredEventKind::Recovery(step) => find_recovery(state, cursor, event.recovery)
+            .await?
+            .map(|recovery| EventKind::Recovery { step, recovery }),
+        StoredEventKind::TransferChanged => find(state, cursor, event.transfer)
             .await?
             .map(|transfer| EventKind::TransferChanged { transfer }),
-        StoredEventKind::Received => {
-            find(state, cursor, transfer).await?.map(|transfer| EventKind::Received { transfer })
-        }
-        StoredEventKind::ReceivedFromOutside => find_incoming(state, cursor, incoming)
+        StoredEventKind::Received => find(state, cursor, event.transfer)
+            .await?
+            .map(|transfer| EventKind::Received { transfer }),
+        StoredEventKind::ReceivedFromOutside => find_incoming(state, cursor, event.incoming)
             .await?
             .map(|payment| EventKind::ReceivedFromOutside { payment }),
     };
@@ -120,6 +124,18 @@ async fn find_incoming(
     match id {
         Some(id) => readable(event, state.database.incoming(id).await),
         None => Ok(missing(event)),
+    }
+}
+
+async fn find_recovery(
+    state: &State,
+    event: EventCursor,
+    id: Option<RecoveryId>,
+) -> Result<Option<Recovery>, ApiError> {
+    let Some(id) = id else { return Ok(missing(event)) };
+    match readable(event, state.database.recovery(id).await)? {
+        Some(recovery) => Ok(Some(recoveries::show(state, recovery, clock::now()).await?)),
+        None => Ok(None),
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) async fn export(
     Segment(account): Segment<AccountRef>,
     Json(body): Json<ExportKey>,
 ) -> Result<HttpResponse, ApiError> {
-    let (burst, hold, now) = (state.limits.exports_a_day, state.limits.export_hold, clock::now());
+    let (burst, now) = (state.limits.exports_a_day, clock::now());
     let day = Duration::from_secs(24 * 60 * 60);
     let limit = Limit { burst, period: day / burst.max(1) };
     // An account that does not exist is told by its password, as everywhere.
@@ -50,10 +50,11 @@ pub(crate) async fn export(
         return Err(ApiError::TooMany { code: ErrorCode::RateLimited, detail, after });
     }
     let custody = Arc::clone(&state.custody);
-    let exported = detached(async move {
-        Ok(custody.export(account, body.password_hash, hold, &caller, now).await?)
-    })
-    .await?;
+    let exported =
+        detached(
+            async move { Ok(custody.export(account, body.password_hash, &caller, now).await?) },
+        )
+        .await?;
     let kms_core::ExportedKey { address, keystore, passphrase } = exported;
     let answer = ExportedKey { address, keystore, passphrase };
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(answer))

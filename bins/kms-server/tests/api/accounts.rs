@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use kms_store::Scope;
-use kms_types::wire::{ChangePassword, EventKind, ExportKey, Recover, SeenUsername};
+use kms_types::wire::{ChangePassword, EventKind, ExportKey, RecoveryStep, SeenUsername};
 use kms_types::{ErrorCode, RecoveryId, Timestamp};
 
-use crate::harness::{TestServer, create, hash, on_both_stores, telegram};
+use crate::harness::{TestServer, create, hash, on_both_stores, recover, recover_as, telegram};
 
 on_both_stores!(
     a_wallet_is_made_once,
@@ -23,10 +23,6 @@ on_both_stores!(
 
 fn change(old: &str, new: &str) -> ChangePassword {
     ChangePassword { old_password_hash: hash(old), new_password_hash: hash(new) }
-}
-
-fn recover(words: &str) -> Recover {
-    Recover { id: RecoveryId::random(), new_password_hash: hash(words) }
 }
 
 async fn a_wallet_is_made_once(test: TestServer) {
@@ -98,36 +94,38 @@ async fn guesses_are_limited(test: TestServer) {
     assert_eq!(problem.status, 429);
     assert!((890..=900).contains(&problem.retry_after.unwrap()), "{problem:?}");
     // A recovery clears the lock.
-    test.client.recover(telegram(1), &recover("new")).await.unwrap();
+    recover(&test.client, 1, "new").await.unwrap();
     test.client.change_password(telegram(1), &change("new", "newer")).await.unwrap();
 }
 
 async fn a_forgotten_password_is_recovered(test: TestServer) {
     let account = test.onboard(1, "ann", "forgotten").await;
-    let body = recover("new");
-    let done = test.client.recover(telegram(1), &body).await.unwrap();
-    assert_eq!(done.address, account.address);
+    let id = RecoveryId::random();
+    let done = recover_as(&test.client, 1, id, "new").await.unwrap();
     // A repeat has no second effect, whatever the day's limit says.
     for _ in 0..4 {
-        assert_eq!(test.client.recover(telegram(1), &body).await.unwrap(), done);
+        assert_eq!(recover_as(&test.client, 1, id, "new").await.unwrap(), done);
     }
     let old = test.client.change_password(telegram(1), &change("forgotten", "x")).await;
     assert_eq!(old.unwrap_err().code(), Some(ErrorCode::WrongPassword));
     assert_eq!(test.onboard(1, "ann", "new").await.address, account.address);
     // The id of one recovery is not that of another account's.
     test.onboard(2, "bob", "bob's").await;
-    let reused = Recover { id: body.id, new_password_hash: hash("x") };
-    let refused = test.client.recover(telegram(2), &reused).await.unwrap_err();
+    let refused = recover_as(&test.client, 2, id, "x").await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::IdReused));
     // Three a day.
-    test.client.recover(telegram(1), &recover("b")).await.unwrap();
-    test.client.recover(telegram(1), &recover("c")).await.unwrap();
-    let limited = test.client.recover(telegram(1), &recover("d")).await.unwrap_err();
+    recover(&test.client, 1, "b").await.unwrap();
+    recover(&test.client, 1, "c").await.unwrap();
+    let limited = recover(&test.client, 1, "d").await.unwrap_err();
     assert_eq!(limited.code(), Some(ErrorCode::RateLimited));
-    let nobody = test.client.recover(telegram(9), &recover("d")).await.unwrap_err();
+    let nobody = recover(&test.client, 9, "d").await.unwrap_err();
     assert_eq!(nobody.code(), Some(ErrorCode::NoSuchAccount));
-    let events = test.events(5).await.events;
-    let recovered = events.iter().filter(|event| event.what == EventKind::Recovered).count();
+    let events = test.events(8).await.events;
+    let completed = |kind: &EventKind| match kind {
+        EventKind::Recovery { step, .. } => *step == RecoveryStep::Completed,
+        _ => false,
+    };
+    let recovered = events.iter().filter(|event| completed(&event.what)).count();
     assert_eq!(recovered, 3);
 }
 
@@ -148,11 +146,11 @@ async fn a_key_is_exported_to_its_owner_alone(test: TestServer) {
     let nobody = test.client.export(telegram(9), &body("x")).await.unwrap_err();
     assert_eq!(nobody.code(), Some(ErrorCode::WrongPassword));
     test.onboard(2, "bob", "bob's").await;
-    test.client.recover(telegram(2), &recover("new")).await.unwrap();
+    recover(&test.client, 2, "new").await.unwrap();
     let held = test.client.export(telegram(2), &body("new")).await;
     let Err(kms_client::ClientError::Problem(problem)) = held else { panic!("not held") };
-    assert_eq!((problem.status, problem.code), (403, ErrorCode::RecentlyRecovered));
-    assert!((259_000..=259_200).contains(&problem.retry_after.unwrap()), "{problem:?}");
+    assert_eq!((problem.status, problem.code), (403, ErrorCode::OnHold));
+    assert!((500..=600).contains(&problem.retry_after.unwrap()), "{problem:?}");
     let reader = test.place.token(&test.database, Scope::Read).await;
     let reader = test.place.client(test.server.address().port(), &reader);
     let refused = reader.export(telegram(1), &body("ann's")).await.unwrap_err();

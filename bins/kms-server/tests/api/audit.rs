@@ -5,11 +5,10 @@ use std::process::{Command, Output};
 use kms_client::Client;
 use kms_testkit::Postgres;
 use kms_types::ErrorCode;
-use kms_types::wire::Recover;
-use kms_types::{RecoveryId, TransferId};
+use kms_types::TransferId;
 use mongodb::bson::{Document, doc};
 
-use crate::harness::{Place, Stores, TestServer, confirm, create, hash, quote, telegram};
+use crate::harness::{Place, Stores, TestServer, confirm, create, quote, recover, telegram};
 use crate::process::ServerProcess;
 
 fn audit(place: &Place, arguments: &[&str]) -> Output {
@@ -194,8 +193,7 @@ async fn without_insert_on_the_audit_nothing_is_opened_and_reads_go_on() {
         let refused = test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await;
         assert_eq!(refused.unwrap_err().code(), unavailable);
     }
-    let body = Recover { id: RecoveryId::random(), new_password_hash: hash("new") };
-    let refused = test.client.recover(telegram(1), &body).await;
+    let refused = recover(&test.client, 1, "new").await;
     assert_eq!(refused.unwrap_err().code(), unavailable);
     let refused = test.client.create_account(&create(3, "carl", "c")).await;
     assert_eq!(refused.unwrap_err().code(), unavailable);

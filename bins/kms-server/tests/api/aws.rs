@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use kms_client::{Client, ClientError};
 use kms_testkit::{AWS_ACCESS_KEY_ID, AWS_REGION, AwsFault, AwsKms};
-use kms_types::wire::{ChangePassword, Recover, Recovered};
-use kms_types::{ErrorCode, RecoveryId};
+use kms_types::ErrorCode;
+use kms_types::wire::ChangePassword;
 use pkcs8::{DecodePrivateKey, EncodePublicKey, LineEnding};
 use rsa::PrivateKey;
 
-use crate::harness::{MASTER_KEY, PASSPHRASE, Place, Stores, create, hash, telegram};
+use crate::harness::{MASTER_KEY, PASSPHRASE, Place, Stores, create, hash, recover, telegram};
 use crate::process::ServerProcess;
 
 const ALIAS: &str = "alias/kms";
@@ -49,11 +49,6 @@ async fn start(place: &Place) -> (ServerProcess, Client) {
     (server, client)
 }
 
-async fn recover(client: &Client, words: &str) -> Result<Recovered, ClientError> {
-    let body = Recover { id: RecoveryId::random(), new_password_hash: hash(words) };
-    client.recover(telegram(1), &body).await
-}
-
 async fn change(client: &Client, old: &str, new: &str) -> Result<(), ClientError> {
     let body = ChangePassword { old_password_hash: hash(old), new_password_hash: hash(new) };
     client.change_password(telegram(1), &body).await
@@ -65,12 +60,13 @@ async fn a_key_in_aws_wraps_here_and_unwraps_there() {
     let (server, client) = start(&place).await;
     let account = client.create_account(&create(1, "ann", "first")).await.unwrap();
     assert_eq!(aws.calls(), ["GetPublicKey"], "wrapping asks nobody");
-    let recovered = recover(&client, "second").await.unwrap();
+    recover(&client, 1, "second").await.unwrap();
+    let recovered = client.account(telegram(1)).await.unwrap().unwrap();
     assert_eq!(recovered.address, account.address);
     assert_eq!(aws.calls(), ["GetPublicKey", "Decrypt"]);
     // What passes is tried again.
     aws.break_next([AwsFault::Throttling, AwsFault::Internal]);
-    recover(&client, "third").await.unwrap();
+    recover(&client, 1, "third").await.unwrap();
 
     // What stays stops recoveries, and nothing else.
     let refusals = [
@@ -80,25 +76,25 @@ async fn a_key_in_aws_wraps_here_and_unwraps_there() {
     ];
     for faults in refusals {
         aws.break_next(faults.clone());
-        let refused = recover(&client, "never").await.unwrap_err();
+        let refused = recover(&client, 1, "never").await.unwrap_err();
         assert_eq!(refused.code(), Some(ErrorCode::StoreUnavailable), "{faults:?}");
         aws.mend();
         change(&client, "third", "fourth").await.unwrap();
         change(&client, "fourth", "third").await.unwrap();
     }
     aws.enable(&arn, false);
-    let refused = recover(&client, "never").await.unwrap_err();
+    let refused = recover(&client, 1, "never").await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::StoreUnavailable));
     aws.enable(&arn, true);
 
     // Another key under the same name: refused, and nothing changed.
     let other = aws.import(PrivateKey::new(&mut getrandom::SysRng, 3_072).unwrap());
     aws.alias(ALIAS, &other);
-    assert!(recover(&client, "never").await.is_err());
+    assert!(recover(&client, 1, "never").await.is_err());
     aws.alias(ALIAS, &arn);
     change(&client, "third", "fourth").await.unwrap();
     aws.stop().await;
-    let refused = recover(&client, "never").await.unwrap_err();
+    let refused = recover(&client, 1, "never").await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::StoreUnavailable));
     change(&client, "fourth", "third").await.unwrap();
     let log = server.terminate();

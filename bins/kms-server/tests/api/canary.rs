@@ -9,14 +9,14 @@ use kms_core::account::Account;
 use kms_core::ports::AccountStore;
 use kms_store::{Database, Scope};
 use kms_testkit::{Mongod, Postgres};
-use kms_types::wire::{ChangePassword, CreateAccount, ExportKey, Recover, TransferState};
-use kms_types::{PasswordHash, RecoveryId};
+use kms_types::PasswordHash;
+use kms_types::wire::{ChangePassword, CreateAccount, ExportKey, TransferState};
 use mongodb::bson::Document;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use serde_json::json;
 use sha2::Sha256;
 
-use crate::harness::{COIN, Place, Stores, confirm, create, hash, quote, telegram};
+use crate::harness::{COIN, Place, Stores, confirm, create, hash, quote, recover, telegram};
 use crate::process::ServerProcess;
 
 /// The SCK and the private key of a wallet, by what `FORMAT.md` says alone.
@@ -128,8 +128,7 @@ async fn secrets_are_found_nowhere(stores: Stores) {
     refused(client.change_password(telegram(1), &change(wrong, second)).await.unwrap_err());
     client.change_password(telegram(1), &change(first, second)).await.unwrap();
     remember(second).await;
-    let body = Recover { id: RecoveryId::random(), new_password_hash: hash(third) };
-    client.recover(telegram(1), &body).await.unwrap();
+    recover(&client, 1, third).await.unwrap();
     remember(third).await;
     secrets.push(exported.passphrase.expose().to_owned().into_bytes());
     secrets.push(exported.keystore.into_bytes());

@@ -3,11 +3,13 @@
 
 use kms_core::ports::AccountStore;
 use kms_store::Scope;
-use kms_types::wire::{ChangePassword, Recover, TransferState};
+use kms_types::wire::{ChangePassword, TransferState};
 use kms_types::{RecoveryId, U256, Wei};
 use serde_json::json;
 
-use crate::harness::{COIN, Place, Stores, TestServer, confirm, create, hash, quote, telegram};
+use crate::harness::{
+    COIN, Place, Stores, TestServer, confirm, create, hash, quote, recover, recover_as, telegram,
+};
 use crate::process::ServerProcess;
 
 /// Where the process dies while it makes a wallet, changes or recovers a password.
@@ -43,10 +45,7 @@ async fn dies_between_the_databases(stores: Stores) {
                 let body = ChangePassword { old_password_hash, new_password_hash };
                 client.change_password(telegram(1), &body).await
             }
-            _ => {
-                let body = Recover { id: recovery, new_password_hash: hash(new) };
-                client.recover(telegram(1), &body).await.map(drop)
-            }
+            _ => recover_as(&client, 1, recovery, new).await.map(drop),
         };
         assert!(refused.is_err(), "{failpoint}: an answer came from a dead server");
         server.died();
@@ -68,8 +67,12 @@ async fn dies_between_the_databases(stores: Stores) {
         let committed = failpoint.ends_with("after-commit") && before.is_some();
         assert_eq!(works, [if committed { new } else { "old" }], "{failpoint}");
         // A recovery that was cut off may be repeated, done or not.
-        let body = Recover { id: recovery, new_password_hash: hash(new) };
-        assert_eq!(client.recover(telegram(1), &body).await.unwrap().address, address);
+        if before.is_some() {
+            let open = client.recovery(telegram(1)).await.unwrap().map(|open| open.id);
+            recover_as(client, 1, open.unwrap_or(recovery), new).await.unwrap();
+        } else {
+            recover(client, 1, new).await.unwrap();
+        }
         assert_eq!(client.create_account(&create(1, "ann", new)).await.unwrap().address, address);
     }
 }
@@ -115,9 +118,8 @@ async fn dies_while_a_wallet_moves_to_another_kdf() {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
             assert_eq!(test.onboard(1, "ann", "a").await, ann);
-            let body = Recover { id: RecoveryId::random(), new_password_hash: hash("new") };
-            test.client.recover(telegram(1), &body).await.unwrap();
-            assert_eq!(test.onboard(1, "ann", "new").await, ann);
+            recover(&test.client, 1, "new").await.unwrap();
+            assert_eq!(test.onboard(1, "ann", "new").await.address, ann.address);
         }
     }
 }
@@ -134,11 +136,10 @@ async fn a_recovery_that_was_cut_off_meets_no_old_lock() {
         client.create_account(&create(1, "ann", "a guess")).await.unwrap_err();
     }
     let recovery = RecoveryId::random();
-    let body = || Recover { id: recovery, new_password_hash: hash("new") };
-    assert!(client.recover(telegram(1), &body()).await.is_err());
+    assert!(recover_as(&client, 1, recovery, "new").await.is_err());
     server.died();
     let test = TestServer::start(place).await;
-    test.client.recover(telegram(1), &body()).await.unwrap();
+    recover_as(&test.client, 1, recovery, "new").await.unwrap();
     test.client.create_account(&create(1, "ann", "new")).await.unwrap();
 }
 

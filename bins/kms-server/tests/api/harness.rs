@@ -3,19 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kms_client::{BearerToken, Client, Trust};
+use kms_client::{BearerToken, Client, ClientError, Trust};
 use kms_core::ServerKeys;
+use kms_core::recovery::RecoveryRules;
 use kms_server::config::{
     AuditSettings, ChainSettings, DatabaseSettings, KeyDatabaseSettings, KmsKeyProvider,
-    KmsKeySettings, LimitSettings, PasswordSettings, Settings, TlsSettings, UpkeepSettings,
+    KmsKeySettings, LimitSettings, MailSettings, PasswordSettings, Settings, TlsSettings,
+    UpkeepSettings,
 };
 use kms_server::{Secret, Server};
 use kms_store::{Database, Scope};
-use kms_testkit::{Anvil, Mongod, Postgres};
+use kms_testkit::{Anvil, Mailbox, Mongod, Postgres};
 use kms_types::wire::{
-    Account, ConfirmTransfer, CreateAccount, EventPage, QuoteTransfer, Transfer, TransferState,
+    Account, CompleteRecovery, ConfirmTransfer, CreateAccount, EventPage, QuoteTransfer, Recovery,
+    RequestRecovery, Transfer, TransferState,
 };
-use kms_types::{AccountRef, PasswordHash, TelegramId, Timestamp, TransferId};
+use kms_types::{AccountRef, PasswordHash, RecoveryId, TelegramId, Timestamp, TransferId};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -47,6 +50,9 @@ pub(crate) struct Place {
     pub(crate) replace_seconds: u64,
     pub(crate) waiting: usize,
     pub(crate) upkeep: UpkeepSettings,
+    pub(crate) recovery: RecoveryRules,
+    pub(crate) recoveries_an_hour: u32,
+    pub(crate) mailbox: Option<Mailbox>,
     /// More variables for a server in a process of its own; they win.
     pub(crate) variables: Vec<(String, String)>,
 }
@@ -131,6 +137,9 @@ impl Place {
             replace_seconds: 45,
             waiting: 64,
             upkeep: UpkeepSettings::default(),
+            recovery: AT_ONCE,
+            recoveries_an_hour: 100,
+            mailbox: None,
             variables: Vec::new(),
         }
     }
@@ -186,7 +195,17 @@ impl Place {
                 running: 2.try_into().unwrap(),
                 waiting: self.waiting,
             },
-            limits: LimitSettings::default(),
+            limits: LimitSettings {
+                recoveries_an_hour: self.recoveries_an_hour,
+                codes_a_day: 3,
+                ..LimitSettings::default()
+            },
+            recovery: self.recovery,
+            mail: self.mailbox.as_ref().map(|mailbox| MailSettings {
+                url: Secret::from(mailbox.url()),
+                from: "Wallet <wallet@example.org>".to_owned(),
+                public_url: "https://kms.example.org".to_owned(),
+            }),
             audit: AuditSettings {
                 checkpoint_path: Some(self.checkpoint_path()),
                 checkpoint_every: Duration::from_secs(300),
@@ -217,6 +236,7 @@ impl Place {
             ("CHAIN__CONFIRMATIONS".to_owned(), "2".to_owned()),
             ("CHAIN__POLL_MILLISECONDS".to_owned(), "100".to_owned()),
             ("CHAIN__REPLACE_SECONDS".to_owned(), self.replace_seconds.to_string()),
+            ("RECOVERY__WAIT_WITHOUT_EMAIL".to_owned(), "0".to_owned()),
         ];
         for (name, key) in &self.server_keys {
             variables.push((format!("SERVER_KEYS__{}", name.to_uppercase()), key.clone()));
@@ -355,6 +375,40 @@ impl TestServer {
 }
 
 pub(crate) const COIN: u128 = 1_000_000_000_000_000_000;
+
+/// A recovery waits for nothing.
+const AT_ONCE: RecoveryRules = RecoveryRules {
+    sends_codes: false,
+    wait_with_code: Duration::ZERO,
+    wait_without_email: Duration::ZERO,
+    wait_without_code: Duration::from_secs(7 * 24 * 3_600),
+    email_trusted_after: Duration::ZERO,
+    code_lifetime: Duration::from_secs(600),
+    open_for: Duration::from_secs(600),
+    hold: Duration::from_secs(600),
+};
+
+/// Asks for a recovery, or goes on with the one that is open, and completes it.
+pub(crate) async fn recover(
+    client: &Client,
+    id: i64,
+    words: &str,
+) -> Result<Recovery, ClientError> {
+    let open = client.recovery(telegram(id)).await?;
+    let recovery = open.map_or_else(RecoveryId::random, |open| open.id);
+    recover_as(client, id, recovery, words).await
+}
+
+pub(crate) async fn recover_as(
+    client: &Client,
+    id: i64,
+    recovery: RecoveryId,
+    words: &str,
+) -> Result<Recovery, ClientError> {
+    client.request_recovery(telegram(id), &RequestRecovery { id: recovery }).await?;
+    let body = CompleteRecovery { new_password_hash: hash(words) };
+    client.complete_recovery(telegram(id), recovery, &body).await
+}
 
 /// As good as a password hash, without the tenth of a second that the client's takes.
 pub(crate) fn hash(words: &str) -> PasswordHash {

@@ -3,11 +3,11 @@
 use std::process::{Child, Command, Output, Stdio};
 
 use kms_client::Client;
-use kms_types::wire::{ChangePassword, Recover, TransferState};
-use kms_types::{ErrorCode, RecoveryId};
+use kms_types::ErrorCode;
+use kms_types::wire::{ChangePassword, TransferState};
 
 use crate::harness::{
-    COIN, PASSPHRASE, Place, Stores, TestServer, confirm, create, hash, quote, telegram,
+    COIN, PASSPHRASE, Place, Stores, TestServer, confirm, create, hash, quote, recover, telegram,
 };
 use crate::process::ServerProcess;
 
@@ -76,8 +76,7 @@ async fn opens(client: &Client, id: i64, words: &str) -> bool {
 }
 
 async fn recovers(client: &Client, id: i64) -> bool {
-    let body = Recover { id: RecoveryId::random(), new_password_hash: hash("recovered") };
-    client.recover(telegram(id), &body).await.is_ok()
+    recover(client, id, "recovered").await.is_ok()
 }
 
 #[actix_web::test]
@@ -230,8 +229,7 @@ async fn a_frozen_account_can_not_pay_and_is_told_why() {
         let sent = test.client.confirm(quoted.id, &confirm(&quoted, words)).await.map(drop);
         let body = ChangePassword { old_password_hash: hash(words), new_password_hash: hash("x") };
         let changed = test.client.change_password(telegram(1), &body).await;
-        let body = Recover { id: RecoveryId::random(), new_password_hash: hash("x") };
-        let recovered = test.client.recover(telegram(1), &body).await.map(drop);
+        let recovered = recover(&test.client, 1, "x").await.map(drop);
         for refused in [sent, changed, recovered] {
             assert_eq!(refused.unwrap_err().code(), Some(ErrorCode::AccountFrozen));
         }

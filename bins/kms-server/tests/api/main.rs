@@ -19,6 +19,7 @@ mod harness;
 mod keys;
 mod outages;
 mod process;
+mod recoveries;
 mod slow;
 mod transfers;
 mod upkeep;

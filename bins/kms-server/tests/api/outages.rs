@@ -1,10 +1,12 @@
 //! A part is down: what needs it says so, what does not need it goes on, and nothing is half done.
 
 use kms_testkit::{Mongod, Postgres};
-use kms_types::wire::{Recover, TransferState};
+use kms_types::wire::TransferState;
 use kms_types::{ErrorCode, RecoveryId};
 
-use crate::harness::{Place, Stores, TestServer, confirm, create, hash, quote, telegram};
+use crate::harness::{
+    Place, Stores, TestServer, confirm, create, quote, recover, recover_as, telegram,
+};
 use crate::process::ServerProcess;
 
 #[actix_web::test]
@@ -19,9 +21,8 @@ async fn without_mongodb_nobody_is_onboarded_by_half() {
     let refused = test.client.create_account(&create(3, "carl", "c")).await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::StoreUnavailable));
     assert_eq!(test.client.account(telegram(3)).await.unwrap(), None);
-    let recovery = || Recover { id: RecoveryId::random(), new_password_hash: hash("new") };
-    let first = recovery();
-    let refused = test.client.recover(telegram(2), &first).await.unwrap_err();
+    let first = RecoveryId::random();
+    let refused = recover_as(&test.client, 2, first, "new").await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::StoreUnavailable));
     let ready = test.raw().get(test.url("/readyz")).send().await.unwrap();
     assert_eq!(ready.status(), 503);
@@ -33,10 +34,10 @@ async fn without_mongodb_nobody_is_onboarded_by_half() {
     mongod.resume().unwrap();
     test.onboard(3, "carl", "c").await;
     // The recovery that failed keeps its place of three, and takes no other.
-    for body in [first, recovery(), recovery()] {
-        test.client.recover(telegram(2), &body).await.unwrap();
+    for id in [first, RecoveryId::random(), RecoveryId::random()] {
+        recover_as(&test.client, 2, id, "new").await.unwrap();
     }
-    let limited = test.client.recover(telegram(2), &recovery()).await.unwrap_err();
+    let limited = recover(&test.client, 2, "new").await.unwrap_err();
     assert_eq!(limited.code(), Some(ErrorCode::RateLimited));
     assert_eq!(test.raw().get(test.url("/readyz")).send().await.unwrap().status(), 200);
 }

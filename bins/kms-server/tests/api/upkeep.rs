@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use kms_store::{AuditRow, Database, Scope};
 use kms_testkit::AwsFault;
-use kms_types::RecoveryId;
-use kms_types::wire::{ChangePassword, Recover};
+use kms_types::wire::ChangePassword;
 use mongodb::bson::{Document, doc};
 use rsa::PrivateKey;
 
 use crate::aws;
-use crate::harness::{Place, Stores, TestServer, create, hash, telegram};
+use crate::harness::{Place, Stores, TestServer, create, hash, recover, telegram};
 use crate::process::ServerProcess;
 
 /// Waits until the audit has this many such rows.
@@ -164,8 +163,7 @@ async fn what_no_wallet_needs_goes_after_its_time_and_what_one_needs_stays() {
         let changed = first.iter().find(|row| row.action == "change_password").unwrap().at.0;
         assert!(rows[0].at.0 - changed >= 2_000, "{changed} and {rows:?}");
         for id in [1, 2] {
-            let body = Recover { id: RecoveryId::random(), new_password_hash: hash("new") };
-            test.client.recover(telegram(id), &body).await.unwrap();
+            recover(&test.client, id, "new").await.unwrap();
         }
     }
 }
@@ -186,7 +184,6 @@ async fn nothing_is_swept_for_another_account_database() {
     let other = TestServer::start(other).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(wrapped(&test.place).await, 1);
-    let body = Recover { id: RecoveryId::random(), new_password_hash: hash("new") };
-    test.client.recover(telegram(1), &body).await.unwrap();
+    recover(&test.client, 1, "new").await.unwrap();
     drop(other);
 }

@@ -274,6 +274,7 @@ async fn custody(database: &Database, keys: &Arc<ServerKeys>) -> Custody {
     let store = Arc::new(database.clone());
     let ports = Ports {
         accounts: store.clone(),
+        recoveries: store.clone(),
         scks: Arc::new(SqliteScks::open(":memory:").await.unwrap()),
         audit: store.clone(),
         gate: store,

@@ -6,6 +6,7 @@ use crate::audit::{Audited, Phase};
 use crate::kdf_pool::PoolError;
 use crate::master_key::MasterKeyError;
 use crate::ports::StoreError;
+use crate::recovery::RecoveryError;
 use crate::seal::SealError;
 use crate::server_keys::ServerKeyId;
 use crate::wrap::UnwrapError;
@@ -35,10 +36,22 @@ pub enum CustodyError {
     /// The id stands for another account's recovery.
     #[error("the recovery's id was used before")]
     RecoveryReused,
-    /// The account was recovered lately, and the key is not handed out yet.
-    #[error("the account was recovered a short time ago; its key can not be exported yet")]
-    RecentlyRecovered {
-        /// When it can be.
+    /// The account has no such recovery.
+    #[error("there is no such recovery")]
+    NoRecovery,
+    /// Another recovery of the account has not ended.
+    #[error("a recovery of this account is under way; complete or cancel it first")]
+    RecoveryOpen,
+    /// The recovery is not as far, or has ended.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The code is wrong.
+    #[error("the code is wrong")]
+    WrongCode,
+    /// Not so soon after a recovery.
+    #[error("this can not be done so soon after a recovery")]
+    OnHold {
+        /// When it can.
         until: Timestamp,
     },
     /// The wallet was changed by another request at the same time.
@@ -70,7 +83,13 @@ impl Audited for CustodyError {
             Self::Locked { .. } => Phase::Outcome("locked"),
             Self::Frozen => Phase::Outcome("frozen"),
             Self::RecoveryReused => Phase::Outcome("recovery_reused"),
-            Self::RecentlyRecovered { .. } => Phase::Outcome("recently_recovered"),
+            Self::NoRecovery => Phase::Outcome("no_recovery"),
+            Self::RecoveryOpen => Phase::Outcome("recovery_open"),
+            Self::Recovery(RecoveryError::NotReady { .. }) => Phase::Outcome("not_ready"),
+            Self::Recovery(RecoveryError::NoCode) => Phase::Outcome("no_code"),
+            Self::Recovery(_) => Phase::Outcome("ended"),
+            Self::WrongCode => Phase::Outcome("wrong_code"),
+            Self::OnHold { .. } => Phase::Outcome("on_hold"),
             Self::Conflict => Phase::Outcome("conflict"),
             Self::Pool(_) => Phase::Outcome("busy"),
             Self::Store(StoreError::Tampered { .. }) => Phase::Alarm("tampered"),

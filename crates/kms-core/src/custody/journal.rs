@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kms_types::{AccountRef, Timestamp};
+use kms_types::{AccountRef, RecoveryId, Timestamp};
 
 use crate::account::Account;
 use crate::audit::{Action, AuditRecord, Audited, Caller, Phase};
@@ -61,6 +61,13 @@ impl Journal {
             self.intended = true;
         }
         Ok(())
+    }
+
+    /// Writes that a right password stopped a recovery.
+    pub(super) async fn cancelled(&self, recovery: RecoveryId) {
+        let (action, phase) = (Action::CancelRecovery(recovery), Phase::Outcome("ok"));
+        let record = AuditRecord { action, phase, ..self.record.clone() };
+        append_outcome(Arc::clone(&self.audit), record).await;
     }
 
     /// Writes what came of it: an OUTCOME, or an alarm, or a refusal if a key was never touched.

@@ -1,16 +1,14 @@
 //! A key leaves with its owner, and with nobody else.
 
 use std::process::Command;
-use std::time::Duration;
 
 use kms_core::{CustodyError, ExportedKey, KdfParams};
 use kms_types::{RecoveryId, Timestamp};
 
 use crate::second_implementation::python;
-use crate::world::{NOW, World, caller, hash, telegram};
+use crate::world::{NOW, RULES, World, caller, hash, telegram};
 
 const KDF: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
-const HOLD: Duration = Duration::from_secs(72 * 60 * 60);
 
 async fn export(
     world: &World,
@@ -18,7 +16,7 @@ async fn export(
     words: &str,
     now: Timestamp,
 ) -> Result<ExportedKey, CustodyError> {
-    world.custody.export(telegram(id), hash(words), HOLD, &caller(), now).await
+    world.custody.export(telegram(id), hash(words), &caller(), now).await
 }
 
 /// By the library that Ethereum's own documentation uses.
@@ -67,11 +65,11 @@ async fn nothing_is_exported_for_a_while_after_a_recovery() {
     world.create(1, "ann's").await.unwrap();
     world.create(2, "bob's").await.unwrap();
     let id = RecoveryId::random();
-    world.custody.recover(telegram(1), id, hash("new"), &caller(), NOW).await.unwrap();
-    let until = NOW.plus(HOLD);
-    for now in [NOW, Timestamp(until.0 - 1)] {
+    let recovered = world.recover(1, id, "new").await.unwrap().ready_at;
+    let until = recovered.plus(RULES.hold);
+    for now in [recovered, Timestamp(until.0 - 1)] {
         let refused = export(&world, 1, "new", now).await;
-        let Err(CustodyError::RecentlyRecovered { until: told }) = refused else { panic!("out") };
+        let Err(CustodyError::OnHold { until: told }) = refused else { panic!("out") };
         assert_eq!(told, until);
     }
     export(&world, 2, "bob's", NOW).await.unwrap();

@@ -8,7 +8,7 @@ use kms_core::ports::{SckStore, WrappedSck};
 use kms_core::{Custody, CustodyError, KdfParams};
 use kms_types::{RecoveryId, TransferId};
 
-use crate::world::{NOW, World, caller, hash, telegram};
+use crate::world::{NOW, World, caller, hash, recover, telegram};
 
 const OLD: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
 const TODAY: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 2, lanes: 1 };
@@ -20,8 +20,7 @@ async fn opens(custody: &Custody, words: &str) -> Result<(), CustodyError> {
 }
 
 async fn recovers(custody: &Custody) {
-    let id = RecoveryId::random();
-    custody.recover(telegram(1), id, hash("recovered"), &caller(), NOW).await.unwrap();
+    recover(custody, 1, RecoveryId::random(), "recovered").await.unwrap();
 }
 
 /// Waits until what a request left behind is done.

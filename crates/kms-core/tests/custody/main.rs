@@ -5,6 +5,7 @@
 mod attacks;
 mod export;
 mod healing;
+mod recoveries;
 mod second_implementation;
 mod stories;
 mod upkeep;

@@ -62,8 +62,7 @@ async fn two_changes_at_once_have_one_winner() {
     let lost = one.err().or(two.err()).unwrap();
     assert!(matches!(lost, CustodyError::Conflict | CustodyError::WrongPassword), "{lost}");
     assert!(opens(&world, 1, winner).await.is_ok());
-    let body = RecoveryId::random();
-    world.custody.recover(telegram(1), body, hash("new"), &caller(), NOW).await.unwrap();
+    world.recover(1, RecoveryId::random(), "new").await.unwrap();
     assert!(opens(&world, 1, "new").await.is_ok());
 }
 
@@ -73,19 +72,20 @@ async fn a_forgotten_password_is_replaced_by_the_kms_key() {
     world.create(1, "forgotten").await.unwrap();
     world.create(2, "bob's").await.unwrap();
     let address = world.account(1).await.wallet.address;
-    let (custody, caller, id) = (&world.custody, caller(), RecoveryId::random());
+    let id = RecoveryId::random();
     for _ in 0..2 {
-        let done = custody.recover(telegram(1), id, hash("new"), &caller, NOW).await.unwrap();
-        assert_eq!((done.wallet.address, done.wallet.version), (address, 2));
+        world.recover(1, id, "new").await.unwrap();
+        let wallet = world.account(1).await.wallet;
+        assert_eq!((wallet.address, wallet.version), (address, 2));
     }
     // A repeat with another password is a guess, not a recovery.
-    let guess = custody.recover(telegram(1), id, hash("other"), &caller, NOW).await.unwrap_err();
+    let guess = world.recover(1, id, "other").await.unwrap_err();
     assert!(matches!(guess, CustodyError::WrongPassword));
-    let stolen = custody.recover(telegram(2), id, hash("new"), &caller, NOW).await.unwrap_err();
+    let stolen = world.recover(2, id, "new").await.unwrap_err();
     assert!(matches!(stolen, CustodyError::RecoveryReused));
     assert!(matches!(opens(&world, 1, "forgotten").await, Err(CustodyError::WrongPassword)));
     assert_eq!(opens(&world, 1, "new").await.unwrap(), address);
-    let nobody = custody.recover(telegram(9), RecoveryId::random(), hash("x"), &caller, NOW).await;
+    let nobody = world.recover(9, RecoveryId::random(), "x").await;
     assert!(matches!(nobody, Err(CustodyError::NoAccount)));
 }
 
@@ -99,8 +99,7 @@ async fn the_fifth_wrong_password_locks_and_a_recovery_unlocks() {
     let locked = opens(&world, 1, "right").await.unwrap_err();
     let until = Timestamp(NOW.0 + 15 * 60 * 1_000);
     assert!(matches!(locked, CustodyError::Locked { until: time } if time == until));
-    let (custody, id) = (&world.custody, RecoveryId::random());
-    custody.recover(telegram(1), id, hash("new"), &caller(), NOW).await.unwrap();
+    world.recover(1, RecoveryId::random(), "new").await.unwrap();
     assert!(opens(&world, 1, "new").await.is_ok());
 }
 
@@ -152,7 +151,7 @@ async fn without_an_audit_record_nothing_is_opened() {
     let change = custody.change_password(telegram(1), hash("right"), hash("new"), &caller, NOW);
     assert!(change.await.is_err());
     let id = RecoveryId::random();
-    assert!(custody.recover(telegram(1), id, hash("new"), &caller, NOW).await.is_err());
+    assert!(world.recover(1, id, "new").await.is_err());
     *world.forger.audit_fails.lock().await = false;
     assert_eq!(world.account(1).await, before);
     assert!(opens(&world, 1, "right").await.is_ok());

@@ -4,7 +4,7 @@ use kms_core::ports::{SckStore, WrappedSck};
 use kms_core::{Custody, CustodyError, KdfParams, Rewrapped};
 use kms_types::RecoveryId;
 
-use crate::world::{NOW, World, caller, hash, telegram};
+use crate::world::{NOW, World, caller, hash, recover, telegram};
 
 const KDF: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
 
@@ -13,8 +13,7 @@ async fn rewraps(custody: &Custody) -> Result<Rewrapped, CustodyError> {
 }
 
 async fn recovers(custody: &Custody) -> bool {
-    let id = RecoveryId::random();
-    custody.recover(telegram(1), id, hash("recovered"), &caller(), NOW).await.is_ok()
+    recover(custody, 1, RecoveryId::random(), "recovered").await.is_ok()
 }
 
 #[tokio::test]

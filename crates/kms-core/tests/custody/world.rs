@@ -1,11 +1,13 @@
 //! Custody with everything it needs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use kms_core::account::{Account, NewAccount, Recovery, Wallet, WalletSwap};
+use kms_core::account::{Account, ContactChange, EmailChange, NewAccount, Wallet, WalletSwap};
 use kms_core::audit::{AuditRecord, Caller};
 use kms_core::ports::{AccountStore, AuditLog, SckStore, StoreError, WrappedSck};
+use kms_core::recovery::{Recovery, RecoveryRules};
 use kms_core::{
     CreateWallet, Created, Custody, CustodyError, KdfParams, KdfPool, KeyRing, LocalMasterKey,
     MasterKey, Ports, ServerKeys,
@@ -18,6 +20,22 @@ use tokio::sync::Mutex;
 pub(crate) const PEM: &str = include_str!("../../vectors/test-kms-key.txt");
 pub(crate) const PASSPHRASE: &str = include_str!("../../vectors/test-kms-key-passphrase.txt");
 pub(crate) const NOW: Timestamp = Timestamp(1_000_000);
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Whole numbers, so that tests can count with them.
+pub(crate) const RULES: RecoveryRules = RecoveryRules {
+    sends_codes: true,
+    wait_with_code: millis(10),
+    wait_without_email: millis(100),
+    wait_without_code: millis(1_000),
+    email_trusted_after: millis(50),
+    code_lifetime: millis(600),
+    open_for: millis(5_000),
+    hold: millis(300),
+};
 
 pub(crate) struct World {
     pub(crate) custody: Arc<Custody>,
@@ -68,12 +86,25 @@ impl AccountStore for Forger {
         self.database.set_state(account, state).await
     }
 
-    async fn last_recovery(&self, account: AccountId) -> Result<Option<Recovery>, StoreError> {
-        self.database.last_recovery(account).await
+    async fn ask_email(&self, change: EmailChange) -> Result<(), StoreError> {
+        self.database.ask_email(change).await
     }
 
-    async fn recovery(&self, id: RecoveryId) -> Result<Option<Recovery>, StoreError> {
-        self.database.recovery(id).await
+    async fn asked_email(&self, account: AccountId) -> Result<Option<EmailChange>, StoreError> {
+        self.database.asked_email(account).await
+    }
+
+    async fn count_email_try(&self, change: EmailChange) -> Result<bool, StoreError> {
+        self.database.count_email_try(change).await
+    }
+
+    async fn set_contact(
+        &self,
+        account: AccountId,
+        change: ContactChange,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.database.set_contact(account, change, at).await
     }
 }
 
@@ -139,12 +170,14 @@ impl World {
         });
         let ports = Ports {
             accounts: forger.clone(),
+            recoveries: Arc::new(database.clone()),
             scks: forger.clone(),
             audit: forger.clone(),
             gate: Arc::new(database.clone()),
         };
         let ring = KeyRing::new(master_key("kms-test"), []).unwrap();
-        let custody = Custody::new(ports.clone(), ring, Arc::clone(&keys), pool, kdf);
+        let custody = Custody::new(ports.clone(), ring, Arc::clone(&keys), pool, kdf)
+            .with_recovery_rules(RULES);
         Self { custody: Arc::new(custody), database, scks, forger, ports, keys }
     }
 
@@ -153,6 +186,7 @@ impl World {
         let ring = KeyRing::new(master_key("kms-newer"), [master_key("kms-test")]).unwrap();
         let pool = KdfPool::new(2.try_into().unwrap(), 64);
         Custody::new(self.ports.clone(), ring, Arc::clone(&self.keys), pool, kdf)
+            .with_recovery_rules(RULES)
     }
 
     /// Custody over the same stores with today's KDF, and perhaps a newer pepper.
@@ -180,6 +214,21 @@ impl World {
         self.custody.create(request, &caller(), NOW).await
     }
 
+    /// Asks for a recovery, waits, and completes it.
+    pub(crate) async fn recover(
+        &self,
+        id: i64,
+        recovery: RecoveryId,
+        words: &str,
+    ) -> Result<Recovery, CustodyError> {
+        recover(&self.custody, id, recovery, words).await
+    }
+
+    /// The server's own keys.
+    pub(crate) fn keys(&self) -> &ServerKeys {
+        &self.keys
+    }
+
     pub(crate) async fn account(&self, id: i64) -> Account {
         self.database.account(telegram(id)).await.unwrap().unwrap()
     }
@@ -189,6 +238,18 @@ impl World {
         let rows = self.database.audit_after(0, 1_000).await.unwrap();
         rows.into_iter().map(|row| (row.phase, row.outcome.unwrap_or_default())).collect()
     }
+}
+
+pub(crate) async fn recover(
+    custody: &Custody,
+    id: i64,
+    recovery: RecoveryId,
+    words: &str,
+) -> Result<Recovery, CustodyError> {
+    let (owner, caller) = (telegram(id), caller());
+    let asked = custody.request_recovery(owner, recovery, &caller, NOW).await?;
+    let ready = asked.ready_at;
+    custody.complete_recovery(owner, recovery, hash(words), &caller, ready).await
 }
 
 fn master_key(id: &str) -> Arc<dyn MasterKey> {

@@ -1,17 +1,21 @@
 //! Accounts, wallets, names, and rows that somebody else changed.
 
-use kms_core::account::{NewAccount, Recovery, SeenName, SwapReason, WalletSwap};
-use kms_core::ports::{AccountStore, Attempt, PasswordGate, StoreError};
+use kms_core::account::{ContactChange, EmailChange, NewAccount, SeenName, SwapReason, WalletSwap};
+use kms_core::ports::{AccountStore, Attempt, PasswordGate, RecoveryStore, StoreError};
+use kms_core::recovery::RecoveryStage;
 use kms_store::StoredEventKind;
 use kms_types::wire::AccountState;
-use kms_types::{AccountId, AccountRef, EventCursor, RecoveryId, SckId, Timestamp};
+use kms_types::{AccountId, AccountRef, EventCursor, SckId, Timestamp};
 
 use crate::fixtures::{Subject, account, events, insert, on_every_database, open};
+use crate::recoveries;
 
 on_every_database!(
     accounts_come_back_as_they_went,
     accounts_are_listed_past_one_that_was_changed,
     a_state_is_set_and_vouched_for,
+    contacts_are_changed_and_vouched_for,
+    an_address_that_is_asked_for_counts_tries,
     one_telegram_user_has_one_account,
     a_wallet_is_swapped_from_the_version_that_was_read,
     a_wallet_is_resealed_under_the_sck_that_was_read,
@@ -65,6 +69,50 @@ async fn a_state_is_set_and_vouched_for(subject: Subject) {
     assert!(!database.set_state(AccountId::random(), AccountState::Active).await.unwrap());
 }
 
+async fn contacts_are_changed_and_vouched_for(subject: Subject) {
+    let database = &subject.database;
+    let ann = insert(database, 1, "ann").await;
+    let set = async |change| database.set_contact(ann.id, change, Timestamp(7)).await.unwrap();
+    let now = async || database.account(ann.id.into()).await.unwrap().unwrap();
+    assert!(set(ContactChange::Mobile(None)).await);
+    assert!(set(ContactChange::Email(Some(vec![5; 40]))).await);
+    let email = now().await;
+    assert_eq!((email.mobile, email.email), (None, Some(vec![5; 40])));
+    assert_eq!(email.email_verified_at, Some(Timestamp(7)));
+    assert!(database.set_state(ann.id, AccountState::Frozen).await.unwrap());
+    assert_eq!(now().await.email_verified_at, Some(Timestamp(7)));
+    assert!(set(ContactChange::Email(None)).await);
+    assert_eq!((now().await.email, now().await.email_verified_at), (None, None));
+    let nobody = ContactChange::Mobile(None);
+    assert!(!database.set_contact(AccountId::random(), nobody, Timestamp(7)).await.unwrap());
+    let kinds = events(database, EventCursor::default(), 3).await;
+    assert_eq!(kinds.len(), 3);
+    assert!(kinds[1..].iter().all(|event| event.kind == StoredEventKind::EmailChanged));
+}
+
+async fn an_address_that_is_asked_for_counts_tries(subject: Subject) {
+    let database = &subject.database;
+    let ann = insert(database, 1, "ann").await;
+    let asked = |at| EmailChange {
+        account: ann.id,
+        email: vec![5; 40],
+        requested_at: Timestamp(at),
+        tries: 0,
+    };
+    database.ask_email(asked(5)).await.unwrap();
+    database.ask_email(asked(6)).await.unwrap();
+    assert!(!database.count_email_try(asked(5)).await.unwrap());
+    assert!(database.count_email_try(asked(6)).await.unwrap());
+    assert!(!database.count_email_try(asked(6)).await.unwrap());
+    let tried = EmailChange { tries: 1, ..asked(6) };
+    assert_eq!(database.asked_email(ann.id).await.unwrap(), Some(tried));
+    database
+        .set_contact(ann.id, ContactChange::Email(Some(vec![5; 40])), Timestamp(7))
+        .await
+        .unwrap();
+    assert_eq!(database.asked_email(ann.id).await.unwrap(), None);
+}
+
 async fn one_telegram_user_has_one_account(subject: Subject) {
     let tries = (0..8).map(|_| {
         let database = subject.database.clone();
@@ -83,7 +131,9 @@ async fn one_telegram_user_has_one_account(subject: Subject) {
 async fn a_wallet_is_swapped_from_the_version_that_was_read(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
-    let id = RecoveryId::random();
+    let recovery = recoveries::ready(ann.id);
+    assert!(database.insert_recovery(recovery).await.unwrap());
+    let done = recovery.completed(Timestamp(1_200)).unwrap();
     let swap = |replaces: i64, reason| WalletSwap {
         account: ann.id,
         replaces,
@@ -99,14 +149,21 @@ async fn a_wallet_is_swapped_from_the_version_that_was_read(subject: Subject) {
     assert!(!database.swap_wallet(swap(2, SwapReason::PasswordChange)).await.unwrap());
     assert!(database.swap_wallet(swap(1, SwapReason::PasswordChange)).await.unwrap());
     assert!(!database.swap_wallet(swap(1, SwapReason::PasswordChange)).await.unwrap());
-    assert!(database.swap_wallet(swap(2, SwapReason::Recovery(id))).await.unwrap());
+    assert!(database.swap_wallet(swap(2, SwapReason::Recovery(done))).await.unwrap());
     // One recovery swaps once: nothing of the second is kept.
-    assert!(!database.swap_wallet(swap(3, SwapReason::Recovery(id))).await.unwrap());
+    assert!(!database.swap_wallet(swap(3, SwapReason::Recovery(done))).await.unwrap());
     let now = database.account(ann.id.into()).await.unwrap().unwrap();
     assert_eq!((now.wallet.version, now.wallet.sealed_key), (3, vec![9; 61]));
-    let done = Recovery { id, account: ann.id, completed_at: Timestamp(5) };
-    assert_eq!(database.recovery(id).await.unwrap(), Some(done));
-    assert_eq!(database.recovery(RecoveryId::random()).await.unwrap(), None);
+    assert_eq!(now.recovered_at, Some(Timestamp(5)));
+    assert_eq!(database.recovery(done.id).await.unwrap(), Some(done));
+    // Nor does somebody else's.
+    let bob = insert(database, 2, "bob").await;
+    let bobs = recoveries::ready(bob.id);
+    assert!(database.insert_recovery(bobs).await.unwrap());
+    let bobs = bobs.completed(Timestamp(1_200)).unwrap();
+    assert!(!database.swap_wallet(swap(3, SwapReason::Recovery(bobs))).await.unwrap());
+    let stage = database.recovery(bobs.id).await.unwrap().unwrap().written;
+    assert_eq!(stage, RecoveryStage::Waiting);
     // Another address is another wallet.
     let mut other = swap(3, SwapReason::PasswordChange);
     other.wallet.address = [7; 20].into();
@@ -155,11 +212,13 @@ async fn a_recovery_forgets_attempts_with_the_old_password(subject: Subject) {
     }
     let attempt = async || database.count_attempt(ann.id, Timestamp(6)).await.unwrap();
     // A swap that is not done forgets nothing, nor does a change of password.
-    let id = RecoveryId::random();
-    assert!(!database.swap_wallet(swap(9, SwapReason::Recovery(id))).await.unwrap());
+    let recovery = recoveries::ready(ann.id);
+    assert!(database.insert_recovery(recovery).await.unwrap());
+    let done = recovery.completed(Timestamp(1_200)).unwrap();
+    assert!(!database.swap_wallet(swap(9, SwapReason::Recovery(done))).await.unwrap());
     assert!(database.swap_wallet(swap(1, SwapReason::PasswordChange)).await.unwrap());
     assert!(matches!(attempt().await, Attempt::LockedUntil(_)));
-    assert!(database.swap_wallet(swap(2, SwapReason::Recovery(id))).await.unwrap());
+    assert!(database.swap_wallet(swap(2, SwapReason::Recovery(done))).await.unwrap());
     assert_eq!(attempt().await, Attempt::Counted);
 }
 

@@ -139,6 +139,8 @@ pub(crate) fn account(telegram_id: i64) -> Account {
         state: AccountState::Active,
         mobile: Some(vec![byte; 40]),
         email: None,
+        email_verified_at: None,
+        recovered_at: None,
         created_at: Timestamp(1_000 + telegram_id),
         wallet: Wallet {
             address: EthAddress::from([byte; 20]),

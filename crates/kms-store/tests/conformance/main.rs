@@ -8,6 +8,7 @@ mod audit;
 mod fixtures;
 mod incoming;
 mod ladder;
+mod recoveries;
 mod scks;
 mod server;
 mod transfers;

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountId, Email, EthAddress, Mobile, Passphrase, PasswordHash, RecoveryId, TelegramId,
-    Timestamp, Username, Wei,
+    AccountId, Email, EthAddress, Mobile, Passphrase, PasswordHash, TelegramId, Timestamp,
+    Username, Wei,
 };
 
 /// `POST /v1/accounts`: a wallet for a Telegram user. Repeating it with the same password answers
@@ -68,6 +68,12 @@ pub struct Account {
     /// The e-mail address, masked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
+    /// Since when it is known that the e-mail address is the account's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email_verified_at: Option<Timestamp>,
+    /// When the password was last replaced by a recovery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered_at: Option<Timestamp>,
 }
 
 /// `PUT /v1/accounts/{account}/password`.
@@ -101,27 +107,6 @@ pub struct ExportedKey {
     /// What opens the file. Shown this once; best kept apart from it.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub passphrase: Passphrase,
-}
-
-/// `POST /v1/accounts/{account}/recovery`: a new password for a forgotten one, by the KMS's key.
-#[derive(Debug, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
-pub struct Recover {
-    /// Chosen by the client; a repeat with the same id and password has no second effect.
-    pub id: RecoveryId,
-    /// The password that shall work from now on.
-    pub new_password_hash: PasswordHash,
-}
-
-/// The answer to [`Recover`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Recovered {
-    /// The recovery's id.
-    pub id: RecoveryId,
-    /// The wallet's address: the same as before.
-    pub address: EthAddress,
 }
 
 /// `PUT /v1/accounts/{account}/username`: what an authenticated Telegram update showed.

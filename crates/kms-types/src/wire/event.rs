@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Transfer;
+use super::{Recovery, Transfer};
 use crate::{AccountId, EthAddress, EventCursor, TelegramId, Timestamp, Wei};
 
 /// What happened.
@@ -15,8 +15,17 @@ pub enum EventKind {
     AccountCreated,
     /// The password was changed by its owner.
     PasswordChanged,
-    /// The password was replaced by a recovery.
-    Recovered,
+    /// A recovery moved on.
+    Recovery {
+        /// What happened.
+        step: RecoveryStep,
+        /// The recovery as it is when the event is read.
+        recovery: Recovery,
+    },
+    /// Somebody with the password asked for another e-mail address.
+    EmailChangeRequested,
+    /// The account has another e-mail address, or none any more.
+    EmailChanged,
     /// A transfer that this account sends moved on; `transfer` is how it stands now.
     TransferChanged {
         /// The transfer as it is when the event is read.
@@ -33,6 +42,29 @@ pub enum EventKind {
         payment: OutsidePayment,
     },
     /// An event that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What happened to a recovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RecoveryStep {
+    /// It was asked for.
+    Requested,
+    /// The code that was sent by e-mail was confirmed; the wait is shorter now.
+    CodeConfirmed,
+    /// The new password can be given.
+    Ready,
+    /// The new password works.
+    Completed,
+    /// It was stopped.
+    Cancelled,
+    /// Nobody gave the new password in time.
+    Expired,
+    /// A step that this version does not know.
     #[serde(other)]
     Unknown,
 }

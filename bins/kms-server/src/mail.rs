@@ -1,0 +1,279 @@
+//! E-mail to the owners of accounts: codes, and what happens to their wallets. It is a second
+//! channel, that whoever took over the chat or the bot does not have.
+//!
+//! The letters follow from the events, in their order, at least once: of several servers one sends.
+//! A code is worked out when its letter is written, and is stored nowhere. This must never be
+//! logged, nor an address.
+
+mod letters;
+
+use std::time::Duration;
+
+use kms_core::account::Account;
+use kms_core::ports::{AccountStore, RecoveryStore, StoreError};
+use kms_core::recovery::Recovery;
+use kms_core::{SealError, Sealer, ServerKeys};
+use kms_store::{Database, StoredEvent, StoredEventKind};
+use kms_types::wire::RecoveryStep;
+use kms_types::{AccountRef, RecoveryId, Timestamp};
+use lettre::message::Mailbox;
+use lettre::message::header::ContentType;
+use lettre::transport::smtp;
+use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use self::letters::Letter;
+use crate::clock;
+use crate::config::MailSettings;
+use crate::server::StartError;
+
+/// The reader of events that this is.
+const CONSUMER: &str = "mail";
+const PAGE: u32 = 100;
+/// Longer than one letter takes.
+const LEASE: Duration = Duration::from_secs(60);
+const SEND_TIMEOUT: Duration = Duration::from_secs(20);
+/// What is older is not news any more: so much may have happened before mail was configured.
+const NEWS: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long to wait with a mail server that takes nothing.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How often one letter is tried that a mail server answers with "not now".
+const TRIES: u32 = 3;
+
+/// Sends what is to be sent.
+pub(crate) struct Mailer {
+    transport: AsyncSmtpTransport<Tokio1Executor>,
+    from: Mailbox,
+    public_url: String,
+    database: Database,
+    sealer: Sealer,
+    keys: std::sync::Arc<ServerKeys>,
+    /// This server among others.
+    holder: String,
+}
+
+/// Why letters wait.
+#[derive(Debug, thiserror::Error)]
+enum MailError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the mail server takes nothing: {0}")]
+    Smtp(#[from] smtp::Error),
+}
+
+/// Why one letter is not sent.
+#[derive(Debug, thiserror::Error)]
+enum NoLetter {
+    #[error(transparent)]
+    Wait(#[from] MailError),
+    #[error("the address can not be opened: {0}")]
+    Sealed(#[from] SealError),
+    #[error("the address is none that mail can be sent to")]
+    Address,
+    #[error("the mail server refuses it: {0}")]
+    Refused(smtp::Error),
+}
+
+impl Mailer {
+    pub(crate) fn new(
+        settings: &MailSettings,
+        database: Database,
+        sealer: Sealer,
+        keys: std::sync::Arc<ServerKeys>,
+    ) -> Result<Self, StartError> {
+        let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(settings.url.expose())
+            .map_err(|_secret| StartError::Mail("mail.url can not be used"))?
+            .timeout(Some(SEND_TIMEOUT))
+            .build();
+        let from = settings.from.parse();
+        let from = from.map_err(|_cause| StartError::Mail("mail.from is not an address"))?;
+        let public_url = settings.public_url.clone();
+        let holder = Uuid::new_v4().to_string();
+        Ok(Self { transport, from, public_url, database, sealer, keys, holder })
+    }
+
+    /// Sends letters until the server stops.
+    pub(crate) async fn run(self, poll: Duration, mut stopping: watch::Receiver<bool>) {
+        while !*stopping.borrow() {
+            let wait = match self.round().await {
+                Ok(true) => continue,
+                Ok(false) => poll,
+                Err(error) => {
+                    tracing::error!(%error, "mails can not be sent now");
+                    metrics::counter!("kms_mail_delayed_total").increment(1);
+                    AGAIN
+                }
+            };
+            let _ = tokio::time::timeout(wait, stopping.changed()).await;
+        }
+        // Another server need not wait for the lease to end.
+        let _ = self.database.take_lease(CONSUMER, &self.holder, Duration::ZERO).await;
+    }
+
+    /// Sends the letters of the next events; `false` when there are none, or another server does.
+    async fn round(&self) -> Result<bool, MailError> {
+        if !self.keep_lease().await? {
+            return Ok(false);
+        }
+        let after = self.database.acknowledged_events(CONSUMER).await?;
+        let found = self.database.events_after(after, PAGE).await?;
+        if found.end == after {
+            return Ok(false);
+        }
+        for event in found.events {
+            let cursor = event.cursor;
+            let sent = match self.tell(event).await {
+                Ok(sent) => sent,
+                Err(NoLetter::Wait(wait)) => return Err(wait),
+                // Nothing mends it, and the others must not wait for it.
+                Err(error) => {
+                    tracing::error!(event = %cursor, %error, "a mail was not sent");
+                    metrics::counter!("kms_mail_lost_total").increment(1);
+                    false
+                }
+            };
+            if sent {
+                // So that a server that dies now sends this one once.
+                self.database.acknowledge_events(CONSUMER, cursor).await?;
+                if !self.keep_lease().await? {
+                    return Ok(true);
+                }
+            }
+        }
+        self.database.acknowledge_events(CONSUMER, found.end).await?;
+        Ok(true)
+    }
+
+    async fn keep_lease(&self) -> Result<bool, StoreError> {
+        self.database.take_lease(CONSUMER, &self.holder, LEASE).await
+    }
+
+    /// Sends what an event is to be told by; whether there was anything.
+    async fn tell(&self, event: StoredEvent) -> Result<bool, NoLetter> {
+        let now = clock::now();
+        let tells = matches!(
+            event.kind,
+            StoredEventKind::Recovery(_)
+                | StoredEventKind::PasswordChanged
+                | StoredEventKind::EmailChangeRequested
+                | StoredEventKind::EmailChanged
+        );
+        if !tells || now.since(event.at) > NEWS {
+            return Ok(false);
+        }
+        let account = self.database.account(AccountRef::Id(event.account)).await;
+        let Some(account) = account.map_err(MailError::from)? else { return Ok(false) };
+        let mut sent = false;
+        if event.kind == StoredEventKind::EmailChangeRequested {
+            sent |= self.send_code_for_address(&account, now).await?;
+        }
+        let verified = account.email_verified_at.and(account.email.as_ref());
+        if let Some(email) = verified
+            && let Some(letter) = self.letter(&account, &event, now).await?
+        {
+            self.send(&account, email, letter).await?;
+            sent = true;
+        }
+        Ok(sent)
+    }
+
+    /// What the owner of the address that is known is told.
+    async fn letter(
+        &self,
+        account: &Account,
+        event: &StoredEvent,
+        now: Timestamp,
+    ) -> Result<Option<Letter>, NoLetter> {
+        let who = letters::who(account);
+        Ok(match (event.kind, event.recovery) {
+            (StoredEventKind::Recovery(step), Some(id)) => {
+                let recovery = self.database.recovery(id).await.map_err(MailError::from)?;
+                recovery.and_then(|recovery| self.step(&who, step, &recovery, event.at, now))
+            }
+            (StoredEventKind::PasswordChanged, _) => {
+                Some(letters::password_changed(&who, event.at))
+            }
+            (StoredEventKind::EmailChangeRequested, _) => {
+                Some(letters::address_asked(&who, event.at))
+            }
+            (StoredEventKind::EmailChanged, _) => Some(letters::address_changed(&who, event.at)),
+            _ => None,
+        })
+    }
+
+    fn step(
+        &self,
+        who: &str,
+        step: RecoveryStep,
+        recovery: &Recovery,
+        at: Timestamp,
+        now: Timestamp,
+    ) -> Option<Letter> {
+        let link = self.cancel_link(recovery.id);
+        let open = recovery.is_open(now);
+        match step {
+            RecoveryStep::Requested if open => {
+                let code = recovery.code_until(now);
+                let code = code.map(|until| (recovery.code(&self.keys.row), until));
+                Some(letters::requested(who, recovery, code, at, &link))
+            }
+            RecoveryStep::CodeConfirmed if open => Some(letters::confirmed(who, recovery, &link)),
+            RecoveryStep::Ready if open => Some(letters::ready(who, recovery, &link)),
+            RecoveryStep::Completed => Some(letters::completed(who, at)),
+            RecoveryStep::Cancelled => Some(letters::cancelled(who, at)),
+            // What follows tells more.
+            _ => None,
+        }
+    }
+
+    fn cancel_link(&self, id: RecoveryId) -> String {
+        let mac = Recovery::cancel_mac(id, &self.keys.row);
+        let (key, tag) = (mac.key.as_u8(), hex::encode(mac.tag));
+        format!("{}/recoveries/{id}/cancel/{key:02x}{tag}", self.public_url)
+    }
+
+    /// The code for an address that is not confirmed yet, to that address.
+    async fn send_code_for_address(
+        &self,
+        account: &Account,
+        now: Timestamp,
+    ) -> Result<bool, NoLetter> {
+        let asked = self.database.asked_email(account.id).await.map_err(MailError::from)?;
+        // Confirmed already, or too late.
+        let Some(asked) = asked.filter(|asked| now < asked.until()) else { return Ok(false) };
+        let who = letters::who(account);
+        let letter = letters::address_code(&who, &asked.code(&self.keys.row), asked.until());
+        self.send(account, &asked.email, letter).await?;
+        Ok(true)
+    }
+
+    async fn send(&self, account: &Account, sealed: &[u8], letter: Letter) -> Result<(), NoLetter> {
+        let email = self.sealer.open_contact(account.id, "email", sealed)?;
+        let message = Message::builder()
+            .from(self.from.clone())
+            .to(email.parse().map_err(|_personal| NoLetter::Address)?)
+            .subject(letter.subject)
+            .header(ContentType::TEXT_PLAIN)
+            .body(letter.body)
+            .map_err(|_personal| NoLetter::Address)?;
+        for attempt in 1.. {
+            match self.transport.send(message.clone()).await {
+                Ok(_response) => {
+                    metrics::counter!("kms_mail_sent_total").increment(1);
+                    return Ok(());
+                }
+                Err(error) if error.is_permanent() => return Err(NoLetter::Refused(error)),
+                // "Not now" may be meant of this mailbox alone.
+                Err(error) if error.is_transient() && attempt >= TRIES => {
+                    return Err(NoLetter::Refused(error));
+                }
+                Err(error) if error.is_transient() => {
+                    tokio::time::sleep(Duration::from_secs(attempt.into())).await;
+                }
+                Err(error) => return Err(MailError::from(error).into()),
+            }
+        }
+        Ok(())
+    }
+}

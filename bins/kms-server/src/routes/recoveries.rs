@@ -1,0 +1,273 @@
+//! Recoveries: asked for, confirmed by a code, cancelled, completed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::web::Data;
+use actix_web::{HttpResponse, get, post};
+use kms_core::account::Account;
+use kms_core::audit::{Action, Caller};
+use kms_core::ports::RecoveryStore;
+use kms_core::recovery::{Recovery, RecoveryStage};
+use kms_store::Limit;
+use kms_types::wire::{self, CompleteRecovery, ConfirmCode, RecoveryState, RequestRecovery};
+use kms_types::{AccountRef, ErrorCode, Problem, RecoveryId, Timestamp};
+
+use crate::auth::{Bot, Reader};
+use crate::body::{Json, Segment};
+use crate::clock;
+use crate::error::ApiError;
+use crate::routes::accounts::{find, masked_email};
+use crate::state::{State, detached};
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Asks for a recovery of a forgotten password. No password is taken yet: time has to pass first,
+/// in which the owner can cancel. A repeat with the same id answers with the recovery as it stands.
+#[utoipa::path(
+    tag = "recoveries",
+    params(("account" = AccountRef, Path)),
+    request_body = RequestRecovery,
+    responses(
+        (status = 201, body = wire::Recovery),
+        (status = 404, body = Problem),
+        (status = 409, description = "One is open, or the id is another account's", body = Problem),
+        (status = 429, description = "Too many recoveries of this account", body = Problem),
+        (status = 503, description = "Recoveries are paused", body = Problem),
+    )
+)]
+#[post("/accounts/{account}/recoveries")]
+pub(crate) async fn request(
+    Bot(caller): Bot,
+    state: Data<State>,
+    Segment(account): Segment<AccountRef>,
+    Json(RequestRecovery { id }): Json<RequestRecovery>,
+) -> Result<HttpResponse, ApiError> {
+    let account = find(&state, account).await?;
+    let action = Action::RequestRecovery(id);
+    let open = state.database.open_recovery(account.id).await?;
+    let open = open.is_some_and(|open| open.is_open(clock::now()));
+    // What is answered by what there is, is not counted.
+    if !open && state.database.recovery(id).await?.is_none() {
+        let gate = Gate { state: &state, account: &account, id, caller: &caller, action };
+        gate.refuse_paused().await?;
+        let limit = state.limits.recoveries_a_day;
+        gate.take(&format!("recovery:{}", account.id), limit, DAY, RATE_LIMITED).await?;
+        gate.take("recoveries:requested", state.limits.recoveries_an_hour, HOUR, BREAKER).await?;
+    }
+    let (custody, now) = (Arc::clone(&state.custody), clock::now());
+    let asked = detached(async move {
+        Ok(custody.request_recovery(account.id.into(), id, &caller, now).await?)
+    });
+    let shown = show(&state, asked.await?, now).await?;
+    Ok(HttpResponse::build(StatusCode::CREATED).json(shown))
+}
+
+/// The recovery of the account that has not ended.
+#[utoipa::path(
+    tag = "recoveries",
+    params(("account" = AccountRef, Path)),
+    responses((status = 200, body = wire::Recovery), (status = 404, body = Problem))
+)]
+#[get("/accounts/{account}/recovery")]
+pub(crate) async fn read(
+    _reader: Reader,
+    state: Data<State>,
+    Segment(account): Segment<AccountRef>,
+) -> Result<HttpResponse, ApiError> {
+    let account = find(&state, account).await?;
+    let now = clock::now();
+    let open = state.database.open_recovery(account.id).await?;
+    let open = open.filter(|recovery| recovery.is_open(now)).ok_or_else(none)?;
+    Ok(HttpResponse::Ok().json(show(&state, open, now).await?))
+}
+
+/// Confirms the code that was sent by e-mail: the wait is short from now on.
+#[utoipa::path(
+    tag = "recoveries",
+    params(("account" = AccountRef, Path), ("id" = RecoveryId, Path)),
+    request_body = ConfirmCode,
+    responses(
+        (status = 200, body = wire::Recovery),
+        (status = 403, description = "The code is wrong", body = Problem),
+        (status = 404, body = Problem),
+        (status = 409, description = "No code can be confirmed any more", body = Problem),
+    )
+)]
+#[post("/accounts/{account}/recoveries/{id}/code")]
+pub(crate) async fn confirm(
+    Bot(caller): Bot,
+    state: Data<State>,
+    Segment((account, id)): Segment<(AccountRef, RecoveryId)>,
+    Json(ConfirmCode { code }): Json<ConfirmCode>,
+) -> Result<HttpResponse, ApiError> {
+    let (custody, now) = (Arc::clone(&state.custody), clock::now());
+    let confirmed =
+        detached(
+            async move { Ok(custody.confirm_recovery(account, id, &code, &caller, now).await?) },
+        );
+    Ok(HttpResponse::Ok().json(show(&state, confirmed.await?, now).await?))
+}
+
+/// Cancels the recovery. Needs no password.
+#[utoipa::path(
+    tag = "recoveries",
+    params(("account" = AccountRef, Path), ("id" = RecoveryId, Path)),
+    responses(
+        (status = 200, body = wire::Recovery),
+        (status = 404, body = Problem),
+        (status = 409, description = "It has ended otherwise", body = Problem),
+    )
+)]
+#[post("/accounts/{account}/recoveries/{id}/cancel")]
+pub(crate) async fn cancel(
+    Bot(caller): Bot,
+    state: Data<State>,
+    Segment((account, id)): Segment<(AccountRef, RecoveryId)>,
+) -> Result<HttpResponse, ApiError> {
+    let (custody, now) = (Arc::clone(&state.custody), clock::now());
+    let cancelled =
+        detached(async move { Ok(custody.cancel_recovery(account, id, &caller, now).await?) });
+    Ok(HttpResponse::Ok().json(show(&state, cancelled.await?, now).await?))
+}
+
+/// Sets the new password, by the KMS's own key. A repeat with the same password answers the same.
+#[utoipa::path(
+    tag = "recoveries",
+    params(("account" = AccountRef, Path), ("id" = RecoveryId, Path)),
+    request_body = CompleteRecovery,
+    responses(
+        (status = 200, description = "The new password works", body = wire::Recovery),
+        (status = 404, body = Problem),
+        (status = 409, description = "It still waits, or has ended", body = Problem),
+        (status = 503, description = "Recoveries are paused", body = Problem),
+    )
+)]
+#[post("/accounts/{account}/recoveries/{id}/complete")]
+pub(crate) async fn complete(
+    Bot(caller): Bot,
+    state: Data<State>,
+    Segment((account, id)): Segment<(AccountRef, RecoveryId)>,
+    Json(CompleteRecovery { new_password_hash: new }): Json<CompleteRecovery>,
+) -> Result<HttpResponse, ApiError> {
+    let account = find(&state, account).await?;
+    let action = Action::Recover(id);
+    let known = state.database.recovery(id).await?;
+    let known = known.filter(|known| known.account == account.id).ok_or_else(none)?;
+    // A repeat of what was done is none of those that are counted; nor is one that still waits.
+    if known.stage(clock::now()) == RecoveryStage::Ready {
+        let gate = Gate { state: &state, account: &account, id, caller: &caller, action };
+        gate.refuse_paused().await?;
+        gate.take("recoveries:completed", state.limits.recoveries_an_hour, HOUR, BREAKER).await?;
+    }
+    let (custody, now) = (Arc::clone(&state.custody), clock::now());
+    let done = detached(async move {
+        Ok(custody.complete_recovery(account.id.into(), id, new, &caller, now).await?)
+    });
+    Ok(HttpResponse::Ok().json(show(&state, done.await?, now).await?))
+}
+
+/// A recovery as a client sees it.
+pub(crate) async fn show(
+    state: &State,
+    recovery: Recovery,
+    now: Timestamp,
+) -> Result<wire::Recovery, ApiError> {
+    let code_until = recovery.code_until(now);
+    let code_sent_to = match code_until {
+        Some(_until) => masked_email(state, &find(state, recovery.account.into()).await?)?,
+        None => None,
+    };
+    Ok(wire::Recovery {
+        id: recovery.id,
+        account: recovery.account,
+        state: match recovery.stage(now) {
+            RecoveryStage::Waiting if code_until.is_some() => RecoveryState::CodeSent,
+            RecoveryStage::Waiting => RecoveryState::Waiting,
+            RecoveryStage::Ready => RecoveryState::Ready,
+            RecoveryStage::Completed => RecoveryState::Completed,
+            RecoveryStage::Cancelled => RecoveryState::Cancelled,
+            RecoveryStage::Expired => RecoveryState::Expired,
+        },
+        requested_at: recovery.requested_at,
+        code_sent_to,
+        code_until,
+        ready_at: recovery.ready_at,
+        expires_at: recovery.expires_at,
+    })
+}
+
+fn none() -> ApiError {
+    ApiError::refused(ErrorCode::NoSuchRecovery, "the account has no such recovery")
+}
+
+/// What a limit says when it refuses.
+struct Refusal {
+    code: ErrorCode,
+    detail: &'static str,
+    outcome: &'static str,
+}
+
+const RATE_LIMITED: Refusal = Refusal {
+    code: ErrorCode::RateLimited,
+    detail: "too many recoveries of this account; wait before the next",
+    outcome: "rate_limited",
+};
+
+/// More forgotten passwords at once than people forget: somebody may be at work.
+const BREAKER: Refusal = Refusal {
+    code: ErrorCode::RecoveriesPaused,
+    detail: "too many recoveries at once in the whole system; wait before the next",
+    outcome: "recovery_breaker",
+};
+
+/// What stands before a recovery's step.
+struct Gate<'a> {
+    state: &'a State,
+    account: &'a Account,
+    id: RecoveryId,
+    caller: &'a Caller,
+    action: Action,
+}
+
+impl Gate<'_> {
+    async fn refuse_paused(&self) -> Result<(), ApiError> {
+        if self.state.database.recoveries_paused().await?.is_none() {
+            return Ok(());
+        }
+        self.note("recoveries_paused").await;
+        let (code, detail) = (ErrorCode::RecoveriesPaused, "the operator has paused recoveries");
+        Err(ApiError::TooMany { code, detail, after: HOUR })
+    }
+
+    /// Takes one of this many from the allowance of a period. Repeats of one recovery, also of one
+    /// that failed, take one between them.
+    async fn take(
+        &self,
+        key: &str,
+        burst: u32,
+        period: Duration,
+        refusal: Refusal,
+    ) -> Result<(), ApiError> {
+        let limit = Limit { burst, period: period / burst.max(1) };
+        let Err(after) = self.state.database.take_once(key, self.id, limit).await? else {
+            return Ok(());
+        };
+        let Refusal { code, detail, outcome } = refusal;
+        if code == ErrorCode::RecoveriesPaused {
+            tracing::error!(
+                "alarm: too many recoveries in an hour; `kms-server recoveries pause` stops them all"
+            );
+            metrics::counter!("kms_recovery_breaker_total").increment(1);
+        }
+        self.note(outcome).await;
+        Err(ApiError::TooMany { code, detail, after })
+    }
+
+    async fn note(&self, outcome: &'static str) {
+        let (custody, whose) = (&self.state.custody, self.account.id.into());
+        custody.refused(self.action, whose, outcome, self.caller, clock::now()).await;
+    }
+}

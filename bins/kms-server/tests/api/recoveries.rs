@@ -1,0 +1,346 @@
+//! Forgotten passwords, told and stopped on both channels; e-mail addresses; the operator's brake.
+
+use std::process::Command;
+use std::time::Duration;
+
+use kms_client::ClientError;
+use kms_testkit::{Mail, Mailbox};
+use kms_types::wire::{
+    ChangeEmail, ChangeMobile, CompleteRecovery, ConfirmCode, EventKind, Recovery, RecoveryState,
+    RecoveryStep, RequestRecovery,
+};
+use kms_types::{ErrorCode, OneTimeCode, RecoveryId};
+
+use crate::harness::{Place, Stores, TestServer, hash, on_both_stores, recover, telegram};
+
+const ADDRESS: &str = "ann@example.org";
+const BOTH: [Stores; 2] = [Stores::Embedded, Stores::Servers];
+
+on_both_stores!(a_recovery_waits_and_is_cancelled_without_a_password, too_many_stop_all);
+
+/// With mail, and waits that a test can wait for.
+fn with_mail(stores: Stores) -> (Place, Mailbox) {
+    let mut place = Place::new(stores);
+    let mailbox = Mailbox::start().unwrap();
+    place.mailbox = Some(mailbox.clone());
+    place.recovery.sends_codes = true;
+    place.recovery.wait_with_code = Duration::from_millis(500);
+    (place, mailbox)
+}
+
+/// The mails to Ann, once there are this many.
+async fn mails(mailbox: &Mailbox, count: usize) -> Vec<Mail> {
+    for _ in 0..300 {
+        let mails = mailbox.mails_to(ADDRESS);
+        if mails.len() >= count {
+            assert_eq!(mails.len(), count, "{mails:#?}");
+            return mails;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("there never were {count} mails: {:#?}", mailbox.mails_to(ADDRESS));
+}
+
+fn code(mail: &Mail) -> ConfirmCode {
+    let line = mail.body.lines().find_map(|line| line.strip_prefix("    "));
+    ConfirmCode { code: line.unwrap().parse().unwrap() }
+}
+
+fn wrong(right: &ConfirmCode) -> ConfirmCode {
+    let digits: u64 = right.code.expose().parse().unwrap();
+    ConfirmCode { code: OneTimeCode::from_bits(digits + 1) }
+}
+
+fn link(mail: &Mail) -> String {
+    let link = mail.body.lines().find_map(|line| line.strip_prefix("https://kms.example.org"));
+    link.unwrap().to_owned()
+}
+
+fn new_email(words: &str) -> ChangeEmail {
+    ChangeEmail { email: Some(ADDRESS.parse().unwrap()), password_hash: hash(words) }
+}
+
+fn failed<T: std::fmt::Debug>(result: Result<T, ClientError>) -> Option<ErrorCode> {
+    result.unwrap_err().code()
+}
+
+async fn request(test: &TestServer) -> Result<Recovery, ClientError> {
+    let id = RecoveryId::random();
+    test.client.request_recovery(telegram(1), &RequestRecovery { id }).await
+}
+
+async fn complete(test: &TestServer, id: RecoveryId) -> Result<Recovery, ClientError> {
+    let body = CompleteRecovery { new_password_hash: hash("new") };
+    test.client.complete_recovery(telegram(1), id, &body).await
+}
+
+/// Ann with an e-mail address.
+async fn ann_with_email(test: &TestServer, mailbox: &Mailbox) {
+    test.onboard(1, "ann", "forgotten").await;
+    test.client.change_email(telegram(1), &new_email("forgotten")).await.unwrap();
+    let sent = mails(mailbox, 1).await;
+    assert_eq!(test.client.account(telegram(1)).await.unwrap().unwrap().email, None);
+    test.client.confirm_email(telegram(1), &code(&sent[0])).await.unwrap();
+    let ann = test.client.account(telegram(1)).await.unwrap().unwrap();
+    assert_eq!(ann.email.as_deref(), Some("a…@example.org"));
+    assert!(ann.email_verified_at.is_some());
+    assert!(mails(mailbox, 2).await[1].subject.contains("writes to this address"));
+}
+
+#[actix_web::test]
+async fn a_code_from_a_mail_shortens_the_wait_and_every_step_is_told() {
+    for stores in BOTH {
+        let (place, mailbox) = with_mail(stores);
+        let test = TestServer::start(place).await;
+        ann_with_email(&test, &mailbox).await;
+        let asked = request(&test).await.unwrap();
+        assert_eq!(asked.state, RecoveryState::CodeSent);
+        assert_eq!(asked.code_sent_to.as_deref(), Some("a…@example.org"));
+        let week = Duration::from_secs(7 * 24 * 3_600);
+        assert_eq!(asked.ready_at, asked.requested_at.plus(week));
+        let letter = mails(&mailbox, 3).await.pop().unwrap();
+        let right = code(&letter);
+        let confirm = async |code: &ConfirmCode| {
+            test.client.confirm_recovery(telegram(1), asked.id, code).await
+        };
+        assert_eq!(failed(confirm(&wrong(&right)).await), Some(ErrorCode::WrongCode));
+        let confirmed = confirm(&right).await.unwrap();
+        assert_eq!(confirmed.state, RecoveryState::Waiting);
+        assert_eq!(failed(confirm(&right).await), Some(ErrorCode::CodeExpired));
+        let early = complete(&test, asked.id).await.unwrap_err();
+        assert_eq!(early.code(), Some(ErrorCode::RecoveryNotReady));
+        let ClientError::Problem(problem) = early else { panic!("{early}") };
+        assert_eq!((problem.status, problem.retry_after), (409, Some(1)));
+        // Told when it is ready.
+        assert!(mails(&mailbox, 5).await[4].subject.contains("can be set now"));
+        complete(&test, asked.id).await.unwrap();
+        test.onboard(1, "ann", "new").await;
+        let told = mails(&mailbox, 6).await;
+        assert!(told[5].subject.contains("has a new password"), "{told:#?}");
+        // In Telegram as well.
+        let events = test.events(7).await.events;
+        let steps = events.iter().filter_map(|event| match &event.what {
+            EventKind::Recovery { step, recovery } => {
+                assert_eq!(recovery.id, asked.id);
+                Some(*step)
+            }
+            _ => None,
+        });
+        use RecoveryStep::{CodeConfirmed, Completed, Ready, Requested};
+        assert_eq!(steps.collect::<Vec<_>>(), [Requested, CodeConfirmed, Ready, Completed]);
+        // The thief who is in now changes no contact for a while.
+        let change = test.client.change_email(telegram(1), &new_email("new")).await;
+        let ClientError::Problem(problem) = change.unwrap_err() else { panic!("no problem") };
+        assert_eq!((problem.code, problem.status), (ErrorCode::OnHold, 403));
+        assert!((500..=600).contains(&problem.retry_after.unwrap()), "{problem:?}");
+        let mobile = ChangeMobile { mobile: None };
+        let mobile = test.client.change_mobile(telegram(1), &mobile).await;
+        assert_eq!(failed(mobile), Some(ErrorCode::OnHold));
+    }
+}
+
+async fn a_recovery_waits_and_is_cancelled_without_a_password(mut test: TestServer) {
+    test.place.recovery.wait_without_email = Duration::from_secs(48 * 3_600);
+    let test = test.restart().await;
+    test.onboard(1, "ann", "known").await;
+    assert_eq!(test.client.recovery(telegram(1)).await.unwrap(), None);
+    let asked = request(&test).await.unwrap();
+    assert_eq!(asked.state, RecoveryState::Waiting);
+    let again = RequestRecovery { id: asked.id };
+    assert_eq!(test.client.request_recovery(telegram(1), &again).await.unwrap(), asked);
+    assert_eq!(test.client.recovery(telegram(1)).await.unwrap(), Some(asked.clone()));
+    assert_eq!(failed(request(&test).await), Some(ErrorCode::RecoveryOpen));
+    assert_eq!(failed(complete(&test, asked.id).await), Some(ErrorCode::RecoveryNotReady));
+    // It is Ann's, and another account does nothing with it.
+    test.onboard(2, "bob", "bob's").await;
+    let bobs = test.client.cancel_recovery(telegram(2), asked.id).await;
+    assert_eq!(failed(bobs), Some(ErrorCode::NoSuchRecovery));
+    // Over a restart it goes on, and no earlier.
+    let test = test.restart().await;
+    assert_eq!(test.client.recovery(telegram(1)).await.unwrap(), Some(asked.clone()));
+    for _ in 0..2 {
+        let cancelled = test.client.cancel_recovery(telegram(1), asked.id).await.unwrap();
+        assert_eq!(cancelled.state, RecoveryState::Cancelled);
+    }
+    assert_eq!(failed(complete(&test, asked.id).await), Some(ErrorCode::WrongState));
+    assert_eq!(test.client.recovery(telegram(1)).await.unwrap(), None);
+    // A right password cancels too.
+    let asked = request(&test).await.unwrap();
+    test.onboard(1, "ann", "known").await;
+    assert_eq!(failed(complete(&test, asked.id).await), Some(ErrorCode::WrongState));
+    // Three a day, cancelled or not.
+    request(&test).await.unwrap();
+    test.onboard(1, "ann", "known").await;
+    assert_eq!(failed(request(&test).await), Some(ErrorCode::RateLimited));
+}
+
+async fn too_many_stop_all(mut test: TestServer) {
+    test.place.recoveries_an_hour = 2;
+    let test = test.restart().await;
+    for id in 1..=3 {
+        test.onboard(id, &format!("name{id}"), "known").await;
+    }
+    recover(&test.client, 1, "new").await.unwrap();
+    recover(&test.client, 2, "new").await.unwrap();
+    let ClientError::Problem(stopped) = recover(&test.client, 3, "new").await.unwrap_err() else {
+        panic!("no problem")
+    };
+    assert_eq!((stopped.code, stopped.status), (ErrorCode::RecoveriesPaused, 503));
+    assert!((1_700..=1_800).contains(&stopped.retry_after.unwrap()), "{stopped:?}");
+    let rows = test.database.audit_after(0, 100).await.unwrap();
+    assert!(rows.iter().any(|row| row.outcome.as_deref() == Some("recovery_breaker")));
+}
+
+#[actix_web::test]
+async fn a_link_in_a_mail_shows_first_and_cancels_on_the_button() {
+    let (place, mailbox) = with_mail(Stores::Embedded);
+    let test = TestServer::start(place).await;
+    ann_with_email(&test, &mailbox).await;
+    let asked = request(&test).await.unwrap();
+    let link = test.url(&link(&mails(&mailbox, 3).await[2]));
+    let http = test.raw();
+    for _ in 0..2 {
+        let page = http.get(&link).send().await.unwrap();
+        assert_eq!(page.headers()["cache-control"], "no-store");
+        assert_eq!(page.headers()["referrer-policy"], "no-referrer");
+        let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+        assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+        assert!(page.text().await.unwrap().contains("<button>Stop it</button>"));
+    }
+    assert!(test.client.recovery(telegram(1)).await.unwrap().is_some());
+    // Another's link, a shortened one, one that was guessed: nothing.
+    let other = link.replace(&asked.id.to_string(), &RecoveryId::random().to_string());
+    let last = if link.ends_with('0') { "1" } else { "0" };
+    let guessed = format!("{}{last}", &link[..link.len() - 1]);
+    for bad in [other, link[..link.len() - 2].to_owned(), guessed, format!("{link}00")] {
+        assert_eq!(http.post(&bad).send().await.unwrap().status(), 404, "{bad}");
+    }
+    assert!(test.client.recovery(telegram(1)).await.unwrap().is_some());
+    for _ in 0..2 {
+        let page = http.post(&link).send().await.unwrap();
+        assert_eq!(page.status(), 200);
+        assert!(page.text().await.unwrap().contains("No new password will be set"));
+    }
+    assert_eq!(test.client.recovery(telegram(1)).await.unwrap(), None);
+    assert!(mails(&mailbox, 4).await[3].subject.contains("was cancelled"));
+    // Before the answer to the one who looked at it.
+    let asked = request(&test).await.unwrap();
+    assert_eq!(failed(complete(&test, asked.id).await), Some(ErrorCode::RecoveryNotReady));
+}
+
+#[actix_web::test]
+async fn an_address_takes_the_password_and_its_code() {
+    let (place, mailbox) = with_mail(Stores::Embedded);
+    let test = TestServer::start(place).await;
+    test.onboard(1, "ann", "known").await;
+    let change = async |body: ChangeEmail| test.client.change_email(telegram(1), &body).await;
+    assert_eq!(failed(change(new_email("guess")).await), Some(ErrorCode::WrongPassword));
+    change(new_email("known")).await.unwrap();
+    let right = code(&mails(&mailbox, 1).await[0]);
+    let confirm = async |code: &ConfirmCode| test.client.confirm_email(telegram(1), code).await;
+    for _ in 0..5 {
+        assert_eq!(failed(confirm(&wrong(&right)).await), Some(ErrorCode::WrongCode));
+    }
+    assert_eq!(failed(confirm(&right).await), Some(ErrorCode::CodeExpired));
+    // A new code is another one.
+    change(new_email("known")).await.unwrap();
+    let newer = code(&mails(&mailbox, 2).await[1]);
+    assert_ne!(newer.code.expose(), right.code.expose());
+    assert_eq!(failed(confirm(&right).await), Some(ErrorCode::WrongCode));
+    confirm(&newer).await.unwrap();
+    // Whoever had the address before is told that another one is asked for. Three codes a day.
+    mails(&mailbox, 3).await;
+    let other =
+        ChangeEmail { email: Some("eve@example.org".parse().unwrap()), ..new_email("known") };
+    assert_eq!(failed(change(other).await), Some(ErrorCode::RateLimited));
+    change(ChangeEmail { email: None, ..new_email("known") }).await.unwrap();
+    assert_eq!(test.client.account(telegram(1)).await.unwrap().unwrap().email, None);
+    let mobile = ChangeMobile { mobile: Some("+4915112345678".parse().unwrap()) };
+    test.client.change_mobile(telegram(1), &mobile).await.unwrap();
+    let ann = test.client.account(telegram(1)).await.unwrap().unwrap();
+    assert_eq!(ann.mobile.as_deref(), Some("+…78"));
+}
+
+#[actix_web::test]
+async fn without_mail_no_address_is_confirmed() {
+    let test = TestServer::start(Place::new(Stores::Embedded)).await;
+    test.onboard(1, "ann", "known").await;
+    let refused = test.client.change_email(telegram(1), &new_email("known")).await;
+    assert_eq!(failed(refused), Some(ErrorCode::NoMail));
+}
+
+/// A mail server that is down loses nothing, and a mailbox that is gone holds nobody else's mail.
+#[actix_web::test]
+async fn mails_survive_their_server() {
+    let (place, mailbox) = with_mail(Stores::Embedded);
+    let test = TestServer::start(place).await;
+    mailbox.set_down(true);
+    test.onboard(1, "ann", "known").await;
+    test.onboard(2, "eve", "known").await;
+    mailbox.refuse("eve@example.org");
+    let eves =
+        ChangeEmail { email: Some("eve@example.org".parse().unwrap()), ..new_email("known") };
+    test.client.change_email(telegram(2), &eves).await.unwrap();
+    test.client.change_email(telegram(1), &new_email("known")).await.unwrap();
+    let test = test.restart().await;
+    mailbox.set_down(false);
+    let sent = mails(&mailbox, 1).await;
+    test.client.confirm_email(telegram(1), &code(&sent[0])).await.unwrap();
+    assert!(mailbox.mails_to("eve@example.org").is_empty());
+}
+
+#[actix_web::test]
+async fn of_several_servers_one_writes_a_mail() {
+    let (place, mailbox) = with_mail(Stores::Servers);
+    let settings: Vec<_> = (0..3).map(|_| place.settings()).collect();
+    let test = TestServer::start(place).await;
+    let mut servers = Vec::new();
+    for settings in settings {
+        servers.push(kms_server::Server::start(settings).await.unwrap());
+    }
+    ann_with_email(&test, &mailbox).await;
+    request(&test).await.unwrap();
+    mails(&mailbox, 3).await;
+    test.onboard(1, "ann", "forgotten").await;
+    mails(&mailbox, 4).await;
+    for server in servers {
+        server.stop().await;
+    }
+    assert_eq!(mailbox.mails().len(), 4);
+}
+
+#[actix_web::test]
+async fn an_operator_sees_and_stops_recoveries() {
+    let place = Place::new(Stores::Embedded);
+    let test = TestServer::start(place).await;
+    test.onboard(1, "ann", "known").await;
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_kms-server"))
+            .arg("recoveries")
+            .args(arguments)
+            .env_clear()
+            .envs(test.place.environment("127.0.0.1:0"))
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.success(), text(output.stdout) + &text(output.stderr))
+    };
+    let asked = request(&test).await.unwrap();
+    let (_, listed) = run(&["list"]);
+    assert!(listed.contains(&format!("{}\t{}\tready", asked.id, asked.account)), "{listed}");
+    assert_eq!(run(&["pause"]), (true, "paused\n".to_owned()));
+    assert!(run(&["list"]).1.contains("paused since"));
+    assert_eq!(failed(complete(&test, asked.id).await), Some(ErrorCode::RecoveriesPaused));
+    let id = asked.id.to_string();
+    assert_eq!(run(&["cancel", &id]), (true, "cancelled\n".to_owned()));
+    assert_eq!(failed(request(&test).await), Some(ErrorCode::RecoveriesPaused));
+    assert_eq!(run(&["resume"]), (true, "resumed\n".to_owned()));
+    assert!(run(&["resume"]).1.contains("recoveries were not paused"));
+    let asked = request(&test).await.unwrap();
+    complete(&test, asked.id).await.unwrap();
+    let rows = test.database.audit_after(0, 100).await.unwrap();
+    for action in ["recoveries_pause", "recoveries_resume", "cancel_recovery", "recover"] {
+        let count = rows.iter().filter(|row| row.action == action).count();
+        assert!(count >= 2, "{action}: {count}");
+    }
+}

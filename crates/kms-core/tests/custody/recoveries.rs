@@ -1,0 +1,287 @@
+//! Forgotten passwords: waits, codes, cancels, and who wins.
+
+use kms_core::account::Account;
+use kms_core::ports::RecoveryStore;
+use kms_core::recovery::{Recovery, RecoveryError, RecoveryStage};
+use kms_core::{CustodyError, KdfParams};
+use kms_types::{Email, OneTimeCode, RecoveryId, Timestamp};
+
+use crate::world::{NOW, RULES, World, caller, hash, telegram};
+
+const KDF: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
+
+async fn asks(world: &World, at: Timestamp) -> Result<Recovery, CustodyError> {
+    world.custody.request_recovery(telegram(1), RecoveryId::random(), &caller(), at).await
+}
+
+async fn completes(world: &World, id: RecoveryId, at: Timestamp) -> Result<Recovery, CustodyError> {
+    world.custody.complete_recovery(telegram(1), id, hash("new"), &caller(), at).await
+}
+
+async fn cancels(world: &World, id: RecoveryId, at: Timestamp) -> Result<Recovery, CustodyError> {
+    world.custody.cancel_recovery(telegram(1), id, &caller(), at).await
+}
+
+async fn stage(world: &World, id: RecoveryId) -> RecoveryStage {
+    world.database.recovery(id).await.unwrap().unwrap().written
+}
+
+fn wrong(code: &OneTimeCode) -> OneTimeCode {
+    let digits: u64 = code.expose().parse().unwrap();
+    OneTimeCode::from_bits(digits + 1)
+}
+
+/// Ann with an e-mail address that is trusted already at `NOW` and later.
+async fn with_email() -> (World, Account) {
+    let world = World::new(KDF).await;
+    world.create(1, "ann's").await.unwrap();
+    let before = NOW.minus(RULES.email_trusted_after);
+    change_email(&world, before).await.unwrap();
+    let ann = world.account(1).await;
+    let asked = kms_core::ports::AccountStore::asked_email(&world.database, ann.id).await;
+    let code = asked.unwrap().unwrap().code(&world.keys().row);
+    let confirm = |code| async {
+        let code: OneTimeCode = code;
+        world.custody.confirm_email(telegram(1), &code, &caller(), before).await
+    };
+    assert!(matches!(confirm(wrong(&code)).await, Err(CustodyError::WrongCode)));
+    confirm(code.clone()).await.unwrap();
+    let no_code = CustodyError::Recovery(RecoveryError::NoCode).to_string();
+    assert_eq!(confirm(code).await.unwrap_err().to_string(), no_code);
+    let ann = world.account(1).await;
+    assert_eq!(ann.email_verified_at, Some(before));
+    (world, ann)
+}
+
+async fn change_email(world: &World, at: Timestamp) -> Result<(), CustodyError> {
+    let email: Email = "ann@example.org".parse().unwrap();
+    world.custody.change_email(telegram(1), Some(&email), hash("ann's"), &caller(), at).await
+}
+
+#[tokio::test]
+async fn nobody_is_quicker_than_the_wait() {
+    let world = World::new(KDF).await;
+    world.create(1, "ann's").await.unwrap();
+    let asked = asks(&world, NOW).await.unwrap();
+    assert_eq!(asked.ready_at, NOW.plus(RULES.wait_without_email));
+    let before = Timestamp(asked.ready_at.0 - 1);
+    let early = completes(&world, asked.id, before).await.unwrap_err();
+    let until = asked.ready_at;
+    assert!(
+        matches!(early, CustodyError::Recovery(RecoveryError::NotReady { until: at }) if at == until)
+    );
+    assert!(matches!(asks(&world, before).await, Err(CustodyError::RecoveryOpen)));
+    completes(&world, asked.id, asked.ready_at).await.unwrap();
+    assert_eq!(world.account(1).await.recovered_at, Some(asked.ready_at));
+    assert_eq!(stage(&world, asked.id).await, RecoveryStage::Completed);
+}
+
+#[tokio::test]
+async fn one_that_nobody_completes_ends_and_the_next_may_begin() {
+    let world = World::new(KDF).await;
+    world.create(1, "ann's").await.unwrap();
+    let asked = asks(&world, NOW).await.unwrap();
+    let late = completes(&world, asked.id, asked.expires_at).await.unwrap_err();
+    assert!(matches!(late, CustodyError::Recovery(RecoveryError::Ended)));
+    let next = asks(&world, asked.expires_at).await.unwrap();
+    assert_eq!(stage(&world, asked.id).await, RecoveryStage::Expired);
+    for (now, stage_then) in
+        [(next.ready_at, RecoveryStage::Ready), (next.expires_at, RecoveryStage::Expired)]
+    {
+        world.custody.tend_recoveries(Timestamp(now.0 - 1)).await.unwrap();
+        assert_ne!(stage(&world, next.id).await, stage_then);
+        world.custody.tend_recoveries(now).await.unwrap();
+        assert_eq!(stage(&world, next.id).await, stage_then);
+    }
+}
+
+#[tokio::test]
+async fn what_is_cancelled_is_not_completed() {
+    let world = World::new(KDF).await;
+    world.create(1, "ann's").await.unwrap();
+    world.create(2, "bob's").await.unwrap();
+    let asked = asks(&world, NOW).await.unwrap();
+    let caller = caller();
+    let others = world.custody.cancel_recovery(telegram(2), asked.id, &caller, NOW).await;
+    assert!(matches!(others, Err(CustodyError::NoRecovery)));
+    for _ in 0..2 {
+        let cancelled = cancels(&world, asked.id, NOW).await.unwrap();
+        assert_eq!(cancelled.written, RecoveryStage::Cancelled);
+    }
+    let done = completes(&world, asked.id, asked.ready_at).await.unwrap_err();
+    assert!(matches!(done, CustodyError::Recovery(RecoveryError::Ended)));
+    let again = asks(&world, NOW).await.unwrap();
+    completes(&world, again.id, again.ready_at).await.unwrap();
+    let late = cancels(&world, again.id, again.ready_at).await.unwrap_err();
+    assert!(matches!(late, CustodyError::Recovery(RecoveryError::Ended)));
+}
+
+#[tokio::test]
+async fn a_link_cancels_its_own_recovery_alone() {
+    let world = World::new(KDF).await;
+    world.create(1, "ann's").await.unwrap();
+    world.create(2, "bob's").await.unwrap();
+    let asked = asks(&world, NOW).await.unwrap();
+    let (custody, caller) = (&world.custody, caller());
+    let id = RecoveryId::random();
+    let bobs = custody.request_recovery(telegram(2), id, &caller, NOW).await.unwrap();
+    let link = Recovery::cancel_mac(bobs.id, &world.keys().row);
+    let wrong = custody.cancel_recovery_by_link(asked.id, &link, &caller, NOW).await;
+    assert!(matches!(wrong, Err(CustodyError::NoRecovery)));
+    custody.cancel_recovery_by_link(bobs.id, &link, &caller, NOW).await.unwrap();
+    assert_eq!(stage(&world, bobs.id).await, RecoveryStage::Cancelled);
+    assert_eq!(stage(&world, asked.id).await, RecoveryStage::Waiting);
+}
+
+#[tokio::test]
+async fn a_right_password_cancels_and_a_wrong_one_does_not() {
+    let world = World::new(KDF).await;
+    world.create(1, "ann's").await.unwrap();
+    let asked = asks(&world, NOW).await.unwrap();
+    world.create(1, "not ann's").await.unwrap_err();
+    assert_eq!(stage(&world, asked.id).await, RecoveryStage::Waiting);
+    world.create(1, "ann's").await.unwrap();
+    assert_eq!(stage(&world, asked.id).await, RecoveryStage::Cancelled);
+    let rows = world.database.audit_after(0, 1_000).await.unwrap();
+    let cancelled = rows.iter().find(|row| row.action == "cancel_recovery").unwrap();
+    assert_eq!(cancelled.subject, Some(asked.id.to_string()));
+}
+
+#[tokio::test]
+async fn a_code_makes_the_wait_short() {
+    let (world, _) = with_email().await;
+    let asked = asks(&world, NOW).await.unwrap();
+    assert_eq!(asked.ready_at, NOW.plus(RULES.wait_without_code));
+    let code = asked.code(&world.keys().row);
+    let (custody, caller, later) = (&world.custody, caller(), Timestamp(NOW.0 + 1));
+    let confirm = |code: OneTimeCode, at| async move {
+        custody.confirm_recovery(telegram(1), asked.id, &code, &super::world::caller(), at).await
+    };
+    for _ in 0..4 {
+        assert!(matches!(confirm(wrong(&code), later).await, Err(CustodyError::WrongCode)));
+    }
+    let confirmed = confirm(code.clone(), later).await.unwrap();
+    assert_eq!(confirmed.ready_at, later.plus(RULES.wait_with_code));
+    // Once.
+    let again = confirm(code, later).await.unwrap_err();
+    assert!(matches!(again, CustodyError::Recovery(RecoveryError::NoCode)));
+    let ready = confirmed.ready_at;
+    custody.complete_recovery(telegram(1), asked.id, hash("new"), &caller, ready).await.unwrap();
+}
+
+#[tokio::test]
+async fn five_wrong_codes_or_ten_minutes_end_a_code_and_not_the_recovery() {
+    let (world, _) = with_email().await;
+    let asked = asks(&world, NOW).await.unwrap();
+    let code = asked.code(&world.keys().row);
+    let custody = &world.custody;
+    let confirm = |code: OneTimeCode, at| async move {
+        custody.confirm_recovery(telegram(1), asked.id, &code, &caller(), at).await
+    };
+    let late = confirm(code.clone(), NOW.plus(RULES.code_lifetime)).await.unwrap_err();
+    assert!(matches!(late, CustodyError::Recovery(RecoveryError::NoCode)));
+    for _ in 0..5 {
+        assert!(matches!(confirm(wrong(&code), NOW).await, Err(CustodyError::WrongCode)));
+    }
+    let over = confirm(code, NOW).await.unwrap_err();
+    assert!(matches!(over, CustodyError::Recovery(RecoveryError::NoCode)));
+    completes(&world, asked.id, asked.ready_at).await.unwrap();
+}
+
+/// Each is counted before it is looked at.
+#[tokio::test]
+async fn guesses_at_once_are_no_more_than_five() {
+    let (world, _) = with_email().await;
+    let asked = asks(&world, NOW).await.unwrap();
+    let bad = wrong(&asked.code(&world.keys().row));
+    let tries = (0..40).map(|_| {
+        let (custody, bad) = (world.custody.clone(), bad.clone());
+        tokio::spawn(async move {
+            custody.confirm_recovery(telegram(1), asked.id, &bad, &caller(), NOW).await
+        })
+    });
+    let mut looked_at = 0;
+    for attempt in tries.collect::<Vec<_>>() {
+        match attempt.await.unwrap().unwrap_err() {
+            CustodyError::WrongCode => looked_at += 1,
+            CustodyError::Conflict | CustodyError::Recovery(RecoveryError::NoCode) => {}
+            other => panic!("{other}"),
+        }
+    }
+    assert!((1..=5).contains(&looked_at), "{looked_at}");
+}
+
+#[tokio::test]
+async fn an_address_that_is_new_shortens_nothing() {
+    let (world, ann) = with_email().await;
+    let just_before = Timestamp(NOW.0 - 1);
+    let asked = asks(&world, just_before).await.unwrap();
+    assert_eq!(asked.ready_at, just_before.plus(RULES.wait_without_email));
+    assert_eq!(asked.code_until(just_before), None);
+    assert!(ann.email.is_some());
+}
+
+#[tokio::test]
+async fn contacts_take_a_password_and_are_held_after_a_recovery() {
+    let (world, _) = with_email().await;
+    let (custody, caller) = (&world.custody, caller());
+    let email: Email = "eve@example.org".parse().unwrap();
+    let guess = custody.change_email(telegram(1), Some(&email), hash("x"), &caller, NOW).await;
+    assert!(matches!(guess, Err(CustodyError::WrongPassword)));
+    let asked = asks(&world, NOW).await.unwrap();
+    let done = asked.ready_at;
+    completes(&world, asked.id, done).await.unwrap();
+    let until = done.plus(RULES.hold);
+    for at in [done, Timestamp(until.0 - 1)] {
+        let change =
+            custody.change_email(telegram(1), Some(&email), hash("new"), &caller, at).await;
+        assert!(matches!(change, Err(CustodyError::OnHold { until: end }) if end == until));
+        let none = custody.change_email(telegram(1), None, hash("new"), &caller, at).await;
+        assert!(matches!(none, Err(CustodyError::OnHold { .. })));
+        let mobile = custody.change_mobile(telegram(1), None, &caller, at).await;
+        assert!(matches!(mobile, Err(CustodyError::OnHold { .. })));
+    }
+    custody.change_email(telegram(1), None, hash("new"), &caller, until).await.unwrap();
+    assert_eq!(world.account(1).await.email, None);
+}
+
+#[tokio::test]
+async fn a_completion_and_a_change_of_password_have_one_winner() {
+    for _ in 0..8 {
+        let world = World::new(KDF).await;
+        world.create(1, "old").await.unwrap();
+        let asked = asks(&world, NOW).await.unwrap();
+        let (custody, ready) = (world.custody.clone(), asked.ready_at);
+        let caller = caller();
+        let (changed, completed) = tokio::join!(
+            custody.change_password(telegram(1), hash("old"), hash("changed"), &caller, ready),
+            completes(&world, asked.id, ready),
+        );
+        let winner = match (&changed, &completed) {
+            (Ok(()), Err(CustodyError::Conflict | CustodyError::Recovery(_))) => "changed",
+            (Err(CustodyError::Conflict | CustodyError::WrongPassword), Ok(_)) => "new",
+            other => panic!("{other:?}"),
+        };
+        world.create(1, winner).await.unwrap();
+        let expected =
+            if winner == "new" { RecoveryStage::Completed } else { RecoveryStage::Cancelled };
+        assert_eq!(stage(&world, asked.id).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn two_completions_at_once_have_one_winner() {
+    let world = World::new(KDF).await;
+    world.create(1, "old").await.unwrap();
+    let asked = asks(&world, NOW).await.unwrap();
+    let complete = |words: &'static str| {
+        let custody = world.custody.clone();
+        async move {
+            let (caller, ready) = (caller(), asked.ready_at);
+            custody.complete_recovery(telegram(1), asked.id, hash(words), &caller, ready).await
+        }
+    };
+    let (one, two) = tokio::join!(complete("one"), complete("two"));
+    assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
+    world.create(1, if one.is_ok() { "one" } else { "two" }).await.unwrap();
+}

@@ -1,0 +1,335 @@
+//! Recoveries: one open at a time for an account, each step in the place of the one before.
+
+use async_trait::async_trait;
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text};
+use kms_core::ServerKeys;
+use kms_core::ports::{RecoveryStore, StoreError};
+use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
+use kms_types::wire::RecoveryStep;
+use kms_types::{AccountId, RecoveryId, Timestamp};
+
+use crate::convert::At;
+use crate::database::{AnyConnection, Database, Failure, inserted};
+use crate::events;
+use crate::schema::{recoveries, switches};
+
+const OPEN: &str = "stage in ('waiting', 'ready')";
+
+/// The switch that stops recoveries.
+const PAUSE: &str = "recoveries";
+
+#[derive(Queryable, QueryableByName, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = recoveries, treat_none_as_null = true)]
+struct Row {
+    #[diesel(sql_type = Text)]
+    id: String,
+    #[diesel(sql_type = Text)]
+    account_id: String,
+    #[diesel(sql_type = Text)]
+    stage: String,
+    #[diesel(sql_type = Text)]
+    code: String,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    code_until: Option<i64>,
+    #[diesel(sql_type = Integer)]
+    code_tries: i32,
+    #[diesel(sql_type = BigInt)]
+    requested_at: i64,
+    #[diesel(sql_type = BigInt)]
+    ready_at: i64,
+    #[diesel(sql_type = BigInt)]
+    expires_at: i64,
+    #[diesel(sql_type = BigInt)]
+    version: i64,
+    #[diesel(sql_type = Integer)]
+    mac_key: i32,
+    #[diesel(sql_type = Binary)]
+    mac: Vec<u8>,
+}
+
+impl Row {
+    fn new(recovery: &Recovery, keys: &ServerKeys) -> Self {
+        let mac = with_mac_fields(recovery, |fields| keys.row.mac(fields));
+        let (code, code_until, code_tries) = code_parts(recovery.code);
+        Self {
+            id: recovery.id.to_string(),
+            account_id: recovery.account.to_string(),
+            stage: stage_text(recovery.written).to_owned(),
+            code: code.to_owned(),
+            code_until: code_until.map(|until| until.0),
+            code_tries: code_tries.into(),
+            requested_at: recovery.requested_at.0,
+            ready_at: recovery.ready_at.0,
+            expires_at: recovery.expires_at.0,
+            version: recovery.version,
+            mac_key: mac.key.as_u8().into(),
+            mac: mac.tag.to_vec(),
+        }
+    }
+
+    fn parse(self, keys: &ServerKeys) -> Result<Recovery, StoreError> {
+        let at = At { table: "recoveries", key: &self.id };
+        let code = match (self.code.as_str(), self.code_until) {
+            ("none", None) => RecoveryCode::None,
+            ("confirmed", None) => RecoveryCode::Confirmed,
+            ("sent", Some(until)) => {
+                RecoveryCode::Sent { until: Timestamp(until), tries: at.convert(self.code_tries)? }
+            }
+            (other, _) => return Err(at.corrupt(format!("unknown code {other}"))),
+        };
+        let recovery = Recovery {
+            id: at.parse(&self.id)?,
+            account: at.parse(&self.account_id)?,
+            written: parse_stage(at, &self.stage)?,
+            code,
+            requested_at: Timestamp(self.requested_at),
+            ready_at: Timestamp(self.ready_at),
+            expires_at: Timestamp(self.expires_at),
+            version: self.version,
+        };
+        let mac = at.mac(self.mac_key, &self.mac)?;
+        let verified = with_mac_fields(&recovery, |fields| keys.row.verify(&mac, fields));
+        verified.map_err(|error| at.not_verified(error))?;
+        Ok(recovery)
+    }
+}
+
+/// All of it: whoever writes to the table can neither shorten a wait nor undo an end.
+fn with_mac_fields<T>(recovery: &Recovery, work: impl FnOnce(&[&[u8]]) -> T) -> T {
+    let (code, code_until, code_tries) = code_parts(recovery.code);
+    work(&[
+        b"recoveries",
+        recovery.id.as_bytes(),
+        recovery.account.as_bytes(),
+        stage_text(recovery.written).as_bytes(),
+        code.as_bytes(),
+        &code_until.unwrap_or(Timestamp(-1)).0.to_be_bytes(),
+        &[code_tries],
+        &recovery.requested_at.0.to_be_bytes(),
+        &recovery.ready_at.0.to_be_bytes(),
+        &recovery.expires_at.0.to_be_bytes(),
+        &recovery.version.to_be_bytes(),
+    ])
+}
+
+fn code_parts(code: RecoveryCode) -> (&'static str, Option<Timestamp>, u8) {
+    match code {
+        RecoveryCode::Sent { until, tries } => (code.word(), Some(until), tries),
+        RecoveryCode::None | RecoveryCode::Confirmed => (code.word(), None, 0),
+    }
+}
+
+fn stage_text(stage: RecoveryStage) -> &'static str {
+    match stage {
+        RecoveryStage::Waiting => "waiting",
+        RecoveryStage::Ready => "ready",
+        RecoveryStage::Completed => "completed",
+        RecoveryStage::Cancelled => "cancelled",
+        RecoveryStage::Expired => "expired",
+    }
+}
+
+fn parse_stage(at: At<'_>, text: &str) -> Result<RecoveryStage, StoreError> {
+    let all = [
+        RecoveryStage::Waiting,
+        RecoveryStage::Ready,
+        RecoveryStage::Completed,
+        RecoveryStage::Cancelled,
+        RecoveryStage::Expired,
+    ];
+    let found = all.into_iter().find(|stage| stage_text(*stage) == text);
+    found.ok_or_else(|| at.corrupt(format!("unknown stage {text}")))
+}
+
+fn find(connection: &mut AnyConnection, id: RecoveryId) -> Result<Option<Row>, Failure> {
+    let row = recoveries::table.find(id.to_string()).select(Row::as_select());
+    Ok(row.first(connection).optional()?)
+}
+
+fn open_of(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    keys: &ServerKeys,
+) -> Result<Option<Recovery>, Failure> {
+    let row: Option<Row> =
+        diesel::sql_query(format!("select * from recoveries where account_id = $1 and {OPEN}"))
+            .bind::<Text, _>(account.to_string())
+            .get_result(connection)
+            .optional()?;
+    Ok(row.map(|row| row.parse(keys)).transpose()?)
+}
+
+/// Writes a step in the place of the one before, inside a transaction that is to be undone if this
+/// answers `false`.
+pub(crate) fn update(
+    connection: &mut AnyConnection,
+    recovery: &Recovery,
+    step: Option<RecoveryStep>,
+    at: Timestamp,
+    keys: &ServerKeys,
+) -> Result<bool, Failure> {
+    let before = recoveries::table
+        .filter(recoveries::id.eq(recovery.id.to_string()))
+        .filter(recoveries::account_id.eq(recovery.account.to_string()))
+        .filter(recoveries::version.eq(recovery.version - 1));
+    let row = Row::new(recovery, keys);
+    if diesel::update(before).set(row).execute(connection)? != 1 {
+        return Ok(false);
+    }
+    if let Some(step) = step {
+        tell(connection, recovery, step, at)?;
+    }
+    Ok(true)
+}
+
+/// The right password of the account was given: a recovery that is open was not its owner's, or is
+/// not needed any more.
+pub(crate) fn cancel_open(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    now: Timestamp,
+    keys: &ServerKeys,
+) -> Result<Option<RecoveryId>, Failure> {
+    let Some(open) = open_of(connection, account, keys)? else { return Ok(None) };
+    let Ok(cancelled) = open.cancelled(now) else { return Ok(None) };
+    // Whoever completes it at this moment has won.
+    let done = update(connection, &cancelled, Some(RecoveryStep::Cancelled), now, keys)?;
+    Ok(done.then_some(open.id))
+}
+
+fn tell(
+    connection: &mut AnyConnection,
+    recovery: &Recovery,
+    step: RecoveryStep,
+    at: Timestamp,
+) -> Result<(), Failure> {
+    events::append_recovery(connection, recovery.account, at, step, recovery.id)
+}
+
+#[async_trait]
+impl RecoveryStore for Database {
+    async fn insert_recovery(&self, recovery: Recovery) -> Result<bool, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            inserted(connection.transaction(|connection| {
+                let row = Row::new(&recovery, &keys);
+                diesel::insert_into(recoveries::table).values(row).execute(connection)?;
+                tell(connection, &recovery, RecoveryStep::Requested, recovery.requested_at)
+            }))
+        })
+        .await
+    }
+
+    async fn recovery(&self, id: RecoveryId) -> Result<Option<Recovery>, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            Ok(find(connection, id)?.map(|row| row.parse(&keys)).transpose()?)
+        })
+        .await
+    }
+
+    async fn open_recovery(&self, account: AccountId) -> Result<Option<Recovery>, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| open_of(connection, account, &keys)).await
+    }
+
+    async fn update_recovery(
+        &self,
+        recovery: Recovery,
+        step: Option<RecoveryStep>,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            connection.transaction(|connection| update(connection, &recovery, step, at, &keys))
+        })
+        .await
+    }
+
+    async fn due_recoveries(
+        &self,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Recovery>, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            let due = "select * from recoveries where \
+                (stage = 'waiting' and ready_at <= $1) or (stage = 'ready' and expires_at <= $1) \
+                order by ready_at desc limit $2";
+            let rows: Vec<Row> = diesel::sql_query(due)
+                .bind::<BigInt, _>(now.0)
+                .bind::<BigInt, _>(i64::from(limit))
+                .load(connection)?;
+            Ok(rows.into_iter().filter_map(|row| readable(row, &keys)).collect())
+        })
+        .await
+    }
+}
+
+/// What can be read; a row that can not is logged, and keeps nobody from reading the others.
+fn readable(row: Row, keys: &ServerKeys) -> Option<Recovery> {
+    match row.parse(keys) {
+        Ok(recovery) => Some(recovery),
+        Err(error) => {
+            tracing::error!(%error, "a recovery can not be read");
+            None
+        }
+    }
+}
+
+impl Database {
+    /// The recoveries that have not ended, the next one that becomes ready first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn open_recoveries(&self) -> Result<Vec<Recovery>, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            let open = format!("select * from recoveries where {OPEN} order by ready_at");
+            let rows: Vec<Row> = diesel::sql_query(open).load(connection)?;
+            Ok(rows.into_iter().filter_map(|row| readable(row, &keys)).collect())
+        })
+        .await
+    }
+
+    /// Since when recoveries are paused, if they are.
+    ///
+    /// # Errors
+    /// When the database does not answer. Recoveries must then be refused.
+    pub async fn recoveries_paused(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.blocking(|connection| {
+            let since = switches::table.find(PAUSE).select(switches::since);
+            Ok(since.first(connection).optional()?.map(Timestamp))
+        })
+        .await
+    }
+
+    /// Pauses recoveries on every server.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn pause_recoveries(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.blocking(move |connection| {
+            diesel::sql_query(
+                "insert into switches (name, since) values ($1, $2) on conflict (name) do nothing",
+            )
+            .bind::<Text, _>(PAUSE)
+            .bind::<BigInt, _>(now.0)
+            .execute(connection)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lets recoveries go on; `false` if they were not paused.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn resume_recoveries(&self) -> Result<bool, StoreError> {
+        self.blocking(|connection| {
+            Ok(diesel::delete(switches::table.find(PAUSE)).execute(connection)? == 1)
+        })
+        .await
+    }
+}

@@ -1,0 +1,175 @@
+//! Recoveries: one open at a time, one step after the other, and rows that somebody else changed.
+
+use std::time::Duration;
+
+use kms_core::ports::{PasswordGate, RecoveryStore, StoreError};
+use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
+use kms_store::{Database, StoredEventKind};
+use kms_types::wire::RecoveryStep;
+use kms_types::{AccountId, EventCursor, RecoveryId, Timestamp};
+
+use crate::fixtures::{Subject, events, insert, on_every_database};
+
+on_every_database!(
+    an_account_has_one_open_recovery,
+    of_two_steps_at_once_one_is_taken,
+    what_is_due_is_found,
+    a_right_password_cancels,
+    recoveries_are_paused_and_go_on,
+    a_lease_has_one_holder,
+);
+
+/// Asked for at 100, ready from 1,100 to 1,300.
+pub(crate) fn ready(account: AccountId) -> Recovery {
+    Recovery {
+        id: RecoveryId::random(),
+        account,
+        written: RecoveryStage::Waiting,
+        code: RecoveryCode::Sent { until: Timestamp(500), tries: 0 },
+        requested_at: Timestamp(100),
+        ready_at: Timestamp(1_100),
+        expires_at: Timestamp(1_300),
+        version: 1,
+    }
+}
+
+async fn steps(database: &Database, count: usize) -> Vec<(RecoveryStep, Option<RecoveryId>)> {
+    let found = events(database, EventCursor::default(), count).await;
+    let step = |kind| match kind {
+        StoredEventKind::Recovery(step) => Some(step),
+        _ => None,
+    };
+    found.into_iter().filter_map(|event| Some((step(event.kind)?, event.recovery))).collect()
+}
+
+async fn an_account_has_one_open_recovery(subject: Subject) {
+    let database = &subject.database;
+    let ann = insert(database, 1, "ann").await;
+    let first = ready(ann.id);
+    assert!(database.insert_recovery(first).await.unwrap());
+    assert!(!database.insert_recovery(first).await.unwrap());
+    assert!(!database.insert_recovery(ready(ann.id)).await.unwrap());
+    assert_eq!(database.recovery(first.id).await.unwrap(), Some(first));
+    assert_eq!(database.open_recovery(ann.id).await.unwrap(), Some(first));
+    let stopped = first.cancelled(Timestamp(200)).unwrap();
+    let step = Some(RecoveryStep::Cancelled);
+    assert!(database.update_recovery(stopped, step, Timestamp(200)).await.unwrap());
+    assert_eq!(database.open_recovery(ann.id).await.unwrap(), None);
+    assert!(database.insert_recovery(ready(ann.id)).await.unwrap());
+    let told = steps(database, 4).await;
+    let kinds: Vec<_> = told.iter().map(|(step, _)| *step).collect();
+    use RecoveryStep::{Cancelled, Requested};
+    assert_eq!(kinds, [Requested, Cancelled, Requested]);
+    assert_eq!(told[1].1, Some(first.id));
+}
+
+async fn of_two_steps_at_once_one_is_taken(subject: Subject) {
+    let database = &subject.database;
+    let ann = insert(database, 1, "ann").await;
+    let first = ready(ann.id);
+    assert!(database.insert_recovery(first).await.unwrap());
+    let tried = first.code_tried(Timestamp(200)).unwrap();
+    let tries = (0..8).map(|_| {
+        let database = database.clone();
+        tokio::spawn(async move { database.update_recovery(tried, None, Timestamp(200)).await })
+    });
+    let mut taken = 0;
+    for attempt in tries.collect::<Vec<_>>() {
+        taken += usize::from(attempt.await.unwrap().unwrap());
+    }
+    assert_eq!(taken, 1);
+    assert_eq!(database.recovery(first.id).await.unwrap(), Some(tried));
+    let confirmed = tried.code_confirmed(&Default::default(), Timestamp(200)).unwrap();
+    assert!(database.update_recovery(confirmed, None, Timestamp(200)).await.unwrap());
+    assert_eq!(database.recovery(first.id).await.unwrap(), Some(confirmed));
+}
+
+async fn what_is_due_is_found(subject: Subject) {
+    let database = &subject.database;
+    let mut made = Vec::new();
+    for id in 1..=3 {
+        let account = insert(database, id, &format!("name{id}")).await;
+        let recovery = ready(account.id);
+        assert!(database.insert_recovery(recovery).await.unwrap());
+        made.push(recovery);
+    }
+    let due = async |now| {
+        let due = database.due_recoveries(Timestamp(now), 10).await.unwrap();
+        due.into_iter().map(|recovery| recovery.id).collect::<Vec<_>>()
+    };
+    assert!(due(1_099).await.is_empty());
+    assert_eq!(due(1_100).await.len(), 3);
+    let stopped = made[0].cancelled(Timestamp(200)).unwrap();
+    assert!(database.update_recovery(stopped, None, Timestamp(200)).await.unwrap());
+    let told = made[1].due(Timestamp(1_100)).unwrap();
+    assert!(database.update_recovery(told, None, Timestamp(1_100)).await.unwrap());
+    assert_eq!(due(1_200).await, [made[2].id]);
+    assert_eq!(due(1_300).await.len(), 2);
+    let open = database.open_recoveries().await.unwrap();
+    assert_eq!(open.len(), 2);
+}
+
+async fn a_right_password_cancels(subject: Subject) {
+    let database = &subject.database;
+    let ann = insert(database, 1, "ann").await;
+    let bob = insert(database, 2, "bob").await;
+    let (anns, bobs) = (ready(ann.id), ready(bob.id));
+    for recovery in [anns, bobs] {
+        assert!(database.insert_recovery(recovery).await.unwrap());
+    }
+    assert_eq!(database.accept(ann.id, Timestamp(200)).await.unwrap(), Some(anns.id));
+    assert_eq!(database.accept(ann.id, Timestamp(200)).await.unwrap(), None);
+    let stage = async |id| database.recovery(id).await.unwrap().unwrap().written;
+    assert_eq!(stage(anns.id).await, RecoveryStage::Cancelled);
+    assert_eq!(stage(bobs.id).await, RecoveryStage::Waiting);
+    assert_eq!(steps(database, 5).await.last(), Some(&(RecoveryStep::Cancelled, Some(anns.id))));
+}
+
+async fn recoveries_are_paused_and_go_on(subject: Subject) {
+    let database = &subject.database;
+    assert_eq!(database.recoveries_paused().await.unwrap(), None);
+    assert!(!database.resume_recoveries().await.unwrap());
+    database.pause_recoveries(Timestamp(7)).await.unwrap();
+    database.pause_recoveries(Timestamp(8)).await.unwrap();
+    assert_eq!(database.recoveries_paused().await.unwrap(), Some(Timestamp(7)));
+    assert!(database.resume_recoveries().await.unwrap());
+    assert_eq!(database.recoveries_paused().await.unwrap(), None);
+}
+
+async fn a_lease_has_one_holder(subject: Subject) {
+    let database = &subject.database;
+    let take = async |holder, seconds| {
+        database.take_lease("mail", holder, Duration::from_secs(seconds)).await.unwrap()
+    };
+    assert!(take("one", 60).await);
+    assert!(!take("other", 60).await);
+    assert!(take("one", 0).await);
+    assert!(take("other", 60).await);
+    assert!(!take("one", 60).await);
+}
+
+/// Whoever writes to the table shortens no wait, and revives nothing.
+#[tokio::test]
+async fn a_row_that_was_changed_is_refused() {
+    for change in [
+        "ready_at = 100",
+        "expires_at = 9000",
+        "stage = 'ready'",
+        "code = 'confirmed', code_until = null",
+        "code_tries = 3",
+        "account_id = (select max(id) from accounts)",
+        "version = 7",
+    ] {
+        let subject = Subject::file().await;
+        let (database, mut accounts) = (&subject.database, Vec::new());
+        for id in 1..=2 {
+            accounts.push(insert(database, id, &format!("name{id}")).await);
+        }
+        accounts.sort_by_key(|account| account.id.to_string());
+        let recovery = ready(accounts[0].id);
+        assert!(database.insert_recovery(recovery).await.unwrap());
+        subject.tamper(&format!("update recoveries set {change}"));
+        let found = database.recovery(recovery.id).await;
+        assert!(matches!(found, Err(StoreError::Tampered { .. })), "{change}: {found:?}");
+    }
+}
