@@ -15,6 +15,7 @@ mod anvil;
 #[cfg(feature = "aws-kms")]
 mod aws_kms;
 mod chromedriver;
+mod contracts;
 mod error;
 mod fetch;
 mod mailbox;
@@ -26,6 +27,7 @@ pub use anvil::{Anvil, AnvilOptions};
 #[cfg(feature = "aws-kms")]
 pub use aws_kms::{AWS_ACCESS_KEY_ID, AWS_REGION, AwsFault, AwsKms};
 pub use chromedriver::Chromedriver;
+pub use contracts::{Manners, TestToken, deploy_multicall};
 pub use error::TestkitError;
 pub use mailbox::{Mail, Mailbox};
 pub use mongod::Mongod;
