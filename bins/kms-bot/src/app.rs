@@ -11,7 +11,7 @@ use teloxide_core::types::{ChatId, MessageId};
 use zeroize::Zeroizing;
 
 use crate::buttons::{Keyboard, Press};
-use crate::command::{self, Command, Name, NoCommand};
+use crate::command::{self, Assets, Command, Name, NoCommand};
 use crate::incoming::{Incoming, Other, Person, Pressed, Said};
 use crate::password::Password;
 use crate::steps::{Step, Steps};
@@ -79,7 +79,7 @@ impl App {
             return Ok(network);
         }
         let (name, symbol) = (format!("chain {chain_id}"), "coins".to_owned());
-        Ok(Network { name, chain_id, symbol, explorer: None })
+        Ok(Network { name, chain_id, symbol, tokens: Vec::new(), explorer: None })
     }
 
     pub(crate) fn known_network(&self) -> Option<Network> {
@@ -135,12 +135,14 @@ impl App {
     }
 
     async fn said(&self, said: Said) -> Done {
-        let symbol = self.known_network().map_or_else(|| "ETH".to_owned(), |known| known.symbol);
+        // A token's name is not known before the server told it.
+        let network = self.network().await.ok();
+        let assets = Assets::of(network.as_ref());
         let command = said
             .text
             .trim_start()
             .starts_with('/')
-            .then(|| Command::parse(said.text.trim_start(), &self.username, &symbol));
+            .then(|| Command::parse(said.text.trim_start(), &self.username, assets));
         if let Some(group) = said.group {
             return match command {
                 Some(Ok(command)) => self.invite(group, &command).await,
@@ -258,13 +260,13 @@ impl App {
             return Ok(());
         };
         match step {
-            Step::SendTo { amount } => {
+            Step::SendTo { amount, asset } => {
                 self.delete_unless(&said, command::names_somebody(&said.text)).await?;
-                send::answer_to(self, who, &said.text, amount).await
+                send::answer_to(self, who, &said.text, amount, asset).await
             }
-            Step::SendAmount { to } => {
+            Step::SendAmount { to, asset } => {
                 self.delete_unless(&said, command::is_amount(said.text.trim())).await?;
-                send::answer_amount(self, who, &said.text, to).await
+                send::answer_amount(self, who, &said.text, to, asset).await
             }
             Step::NewPassword => match self.take_password(&said).await? {
                 Some(password) => wallet::create(self, &said, password).await,

@@ -4,8 +4,8 @@
 //! what follows after any white space are its arguments. Text that begins with `/` is never
 //! anything else.
 
-use kms_types::wire::QuoteAmount;
-use kms_types::{AmountError, Recipient, RecipientError};
+use kms_types::wire::{Network, QuoteAmount};
+use kms_types::{AmountError, Asset, Recipient, RecipientError, Token};
 
 /// A command and its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,14 @@ pub(crate) enum Name {
 pub(crate) struct SendArgs {
     pub(crate) to: Option<Recipient>,
     pub(crate) amount: Option<QuoteAmount>,
+    pub(crate) asset: Asset,
+}
+
+/// The assets that can be named behind an amount.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Assets<'a> {
+    coin: &'a str,
+    tokens: &'a [Token],
 }
 
 /// Why a text that begins with `/` is no command.
@@ -66,6 +74,41 @@ pub(crate) enum SendError {
     Mark,
     #[error("write whom and how much, for example /send @bob 0.5")]
     Words,
+    #[error("write an amount, and what of if it is a token, for example 5 USDC")]
+    Asset,
+}
+
+impl<'a> Assets<'a> {
+    /// Without a network only the usual coin is known; then a token's name is refused.
+    pub(crate) fn of(network: Option<&'a Network>) -> Self {
+        match network {
+            Some(network) => Self { coin: &network.symbol, tokens: &network.tokens },
+            None => Self { coin: "ETH", tokens: &[] },
+        }
+    }
+
+    fn find(self, word: &str) -> Option<Asset> {
+        if word.eq_ignore_ascii_case(self.coin) {
+            return Some(Asset::Native);
+        }
+        let mut symbols = self.tokens.iter().map(|token| &token.symbol);
+        let symbol = symbols.find(|symbol| symbol.as_str().eq_ignore_ascii_case(word))?;
+        Some(Asset::Token(symbol.clone()))
+    }
+
+    /// How much, and of what if that is said: `5`, `5 USDC`, `all USDC`.
+    pub(crate) fn parse_amount(
+        self,
+        text: &str,
+    ) -> Result<(QuoteAmount, Option<Asset>), SendError> {
+        let mut words = text.split_whitespace();
+        let amount = parse_amount(words.next().unwrap_or_default())?;
+        let asset = match words.next() {
+            Some(word) => Some(self.find(word).ok_or(SendError::Asset)?),
+            None => None,
+        };
+        if words.next().is_some() { Err(SendError::Asset) } else { Ok((amount, asset)) }
+    }
 }
 
 impl Name {
@@ -102,8 +145,8 @@ impl Name {
 }
 
 impl Command {
-    /// Reads a text that begins with `/`. `bot` is the bot's own username, `symbol` the coin's.
-    pub(crate) fn parse(text: &str, bot: &str, symbol: &str) -> Result<Self, NoCommand> {
+    /// Reads a text that begins with `/`. `bot` is the bot's own username.
+    pub(crate) fn parse(text: &str, bot: &str, assets: Assets<'_>) -> Result<Self, NoCommand> {
         let mut words = text.split_whitespace();
         let word = words.next().and_then(|word| word.strip_prefix('/'));
         let word = word.ok_or(NoCommand::Unknown)?;
@@ -114,7 +157,7 @@ impl Command {
         let name = name.to_ascii_lowercase();
         let command = match Name::parse(&name) {
             Some(Name::Send) => {
-                return SendArgs::parse(words, symbol).map(Self::Send).map_err(NoCommand::Send);
+                return SendArgs::parse(words, assets).map(Self::Send).map_err(NoCommand::Send);
             }
             Some(name) => Self::Plain(name),
             None if name == "start" => match words.next() {
@@ -133,20 +176,33 @@ impl Command {
 }
 
 impl SendArgs {
-    /// Whom and how much in either order; the coin's symbol may follow the amount.
-    fn parse<'a>(words: impl Iterator<Item = &'a str>, symbol: &str) -> Result<Self, SendError> {
+    /// Whom and how much in either order; a symbol may follow the amount. A bare word that is a
+    /// symbol means nobody: money must not go to whoever has a token's name.
+    fn parse<'a>(
+        words: impl Iterator<Item = &'a str>,
+        assets: Assets<'_>,
+    ) -> Result<Self, SendError> {
         let mut args = Self::default();
+        let mut after_amount = false;
         for word in words {
+            let asset = assets.find(word);
             if is_amount(word) {
                 let amount = parse_amount(word)?;
                 if args.amount.replace(amount).is_some() {
                     return Err(SendError::Words);
                 }
-            } else if args.amount.is_some() && word.eq_ignore_ascii_case(symbol) {
+                after_amount = true;
                 continue;
+            }
+            if let Some(asset) = asset {
+                if !after_amount {
+                    return Err(SendError::Words);
+                }
+                args.asset = asset;
             } else if args.to.replace(word.parse()?).is_some() {
                 return Err(SendError::Words);
             }
+            after_amount = false;
         }
         Ok(args)
     }
@@ -184,13 +240,23 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Command, NoCommand> {
-        Command::parse(text, "wallet_bot", "ETH")
+        let token = |symbol: &str| {
+            let symbol = symbol.parse().unwrap();
+            Token { symbol, address: [1; 20].into(), decimals: 6 }
+        };
+        let tokens = [token("USDC"), token("stETH")];
+        Command::parse(text, "wallet_bot", Assets { coin: "ETH", tokens: &tokens })
+    }
+
+    fn send_of(to: &str, amount: &str, asset: &str) -> Result<Command, NoCommand> {
+        let (to, amount) = (Some(to.parse().unwrap()), Some(parse_amount(amount).unwrap()));
+        Ok(Command::Send(SendArgs { to, amount, asset: asset.parse().unwrap() }))
     }
 
     fn send(to: Option<&str>, amount: Option<&str>) -> Result<Command, NoCommand> {
         let to = to.map(|to| to.parse().unwrap());
         let amount = amount.map(|amount| parse_amount(amount).unwrap());
-        Ok(Command::Send(SendArgs { to, amount }))
+        Ok(Command::Send(SendArgs { to, amount, asset: Asset::Native }))
     }
 
     #[test]
@@ -225,6 +291,27 @@ mod tests {
         assert_eq!(parse("/send"), send(None, None));
         assert_eq!(parse("/send @bob"), send(Some("@bob"), None));
         assert_eq!(parse("/send 1"), send(None, Some("1")));
+    }
+
+    #[test]
+    fn a_token_is_named_behind_its_amount() {
+        for text in ["/send @bob 5 USDC", "/send 5 usdc @bob", "/send bob 5 Usdc"] {
+            assert_eq!(parse(text), send_of("@bob", "5", "USDC"), "{text}");
+        }
+        assert_eq!(parse("/send @bob all stETH"), send_of("@bob", "all", "stETH"));
+        assert_eq!(parse("/send 5 USDC @usdc"), send_of("@usdc", "5", "USDC"));
+        // Whoever has a token's name as theirs is paid only by it with an @.
+        for text in
+            ["/send usdc 5", "/send eth 5", "/send @bob USDC 5", "/send 5 USDC ETH", "/send USDC"]
+        {
+            assert_eq!(parse(text), Err(NoCommand::Send(SendError::Words)), "{text}");
+        }
+        let assets = Assets { coin: "ETH", tokens: &[] };
+        assert_eq!(assets.parse_amount(" 5  eth ").unwrap().1, Some(Asset::Native));
+        assert_eq!(assets.parse_amount("5").unwrap().1, None);
+        for text in ["5 USDC", "5 ETH 5"] {
+            assert_eq!(assets.parse_amount(text), Err(SendError::Asset), "{text}");
+        }
     }
 
     #[test]

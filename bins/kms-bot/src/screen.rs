@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use kms_types::wire::{Network, Transfer, TransferState};
-use kms_types::{EthAddress, TelegramId, TransferId, Wei};
+use kms_types::{EthAddress, TelegramId, Token, TransferId, Units, Wei};
 use sha2::{Digest, Sha256};
 use teloxide_core::types::MessageId;
 
@@ -18,7 +18,8 @@ use crate::texts;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shown {
     pub(crate) to_address: EthAddress,
-    pub(crate) value: Wei,
+    pub(crate) token: Option<Token>,
+    pub(crate) value: Units,
     pub(crate) max_fee: Wei,
     /// The confirm screen, in HTML.
     pub(crate) screen: String,
@@ -30,11 +31,16 @@ pub(crate) struct Seen([u8; 8]);
 
 impl Seen {
     pub(crate) fn of(transfer: &Transfer) -> Self {
-        Self::of_parts(transfer.to.address, transfer.value, transfer.max_fee)
+        let Transfer { to, token, value, max_fee, .. } = transfer;
+        Self::of_parts(to.address, token.as_ref(), *value, *max_fee)
     }
 
-    fn of_parts(to: EthAddress, value: Wei, max_fee: Wei) -> Self {
-        let hash = Sha256::digest(format!("{to} {value} {max_fee}"));
+    fn of_parts(to: EthAddress, token: Option<&Token>, value: Units, max_fee: Wei) -> Self {
+        let mut text = format!("{to} {value} {max_fee}");
+        if let Some(Token { symbol, address, decimals }) = token {
+            text.push_str(&format!(" {symbol} {address} {decimals}"));
+        }
+        let hash = Sha256::digest(text);
         let mut seen = [0; 8];
         seen.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
         Self(seen)
@@ -145,7 +151,8 @@ pub(crate) async fn unask(
     id: TransferId,
     shown: &Shown,
 ) -> Done {
-    let seen = Seen::of_parts(shown.to_address, shown.value, shown.max_fee);
+    let Shown { to_address, token, value, max_fee, .. } = shown;
+    let seen = Seen::of_parts(*to_address, token.as_ref(), *value, *max_fee);
     let keyboard = confirm_or_cancel(id, seen);
     Ok(app.telegram.edit(who.id, message, &shown.screen, keyboard).await?)
 }

@@ -8,13 +8,13 @@ use kms_client::ClientError;
 use kms_types::wire::{
     ConfirmTransfer, QuoteAmount, QuoteTransfer, SeenUsername, Transfer, TransferState, Warning,
 };
-use kms_types::{Amount, ErrorCode, Recipient, TransferId, Username};
+use kms_types::{Amount, Asset, ErrorCode, Recipient, TransferId, Username, Wei};
 use teloxide_core::types::MessageId;
 
 use crate::app::{App, Done, Failure};
 use crate::buttons::{Keyboard, Press};
 use crate::clock;
-use crate::command::{self, SendArgs, SendError};
+use crate::command::{self, Assets, SendArgs, SendError};
 use crate::incoming::Person;
 use crate::password::Password;
 use crate::screen::{ClientRef, Seen, Shown, cancel_button, cancel_press, confirm_or_cancel, show};
@@ -27,19 +27,21 @@ pub(crate) async fn begin(app: &App, who: &Person, args: SendArgs) -> Done {
         return Ok(());
     }
     match args {
-        SendArgs { to: Some(to), amount: Some(amount) } => quote(app, who, to, amount).await,
-        SendArgs { to: Some(to), amount: None } => ask_amount(app, who, to).await,
-        SendArgs { to: None, amount } => {
-            app.steps.set(who.id, Step::SendTo { amount });
+        SendArgs { to: Some(to), amount: Some(amount), asset } => {
+            quote(app, who, to, amount, asset).await
+        }
+        SendArgs { to: Some(to), amount: None, asset } => ask_amount(app, who, to, asset).await,
+        SendArgs { to: None, amount, asset } => {
+            app.steps.set(who.id, Step::SendTo { amount, asset });
             app.telegram.say(who.id, texts::ASK_TO, leave()).await?;
             Ok(())
         }
     }
 }
 
-async fn ask_amount(app: &App, who: &Person, to: Recipient) -> Done {
-    let text = texts::ask_amount(&to.to_string(), &app.network().await?);
-    app.steps.set(who.id, Step::SendAmount { to });
+async fn ask_amount(app: &App, who: &Person, to: Recipient, asset: Asset) -> Done {
+    let text = texts::ask_amount(&to.to_string(), &asset, &app.network().await?);
+    app.steps.set(who.id, Step::SendAmount { to, asset });
     app.telegram.say(who.id, &text, leave()).await?;
     Ok(())
 }
@@ -50,20 +52,27 @@ pub(crate) async fn answer_to(
     who: &Person,
     text: &str,
     amount: Option<QuoteAmount>,
+    asset: Asset,
 ) -> Done {
     match (text.trim().parse::<Recipient>(), amount) {
         _ if !command::names_somebody(text) => can_not_read(app, who, &SendError::Mark).await,
         (Err(error), _) => can_not_read(app, who, &error.into()).await,
-        (Ok(to), None) => ask_amount(app, who, to).await,
-        (Ok(to), Some(amount)) => quote(app, who, to, amount).await,
+        (Ok(to), None) => ask_amount(app, who, to, asset).await,
+        (Ok(to), Some(amount)) => quote(app, who, to, amount, asset).await,
     }
 }
 
 /// The answer to how much.
-pub(crate) async fn answer_amount(app: &App, who: &Person, text: &str, to: Recipient) -> Done {
-    match command::parse_amount(text.trim()) {
-        Err(error) => can_not_read(app, who, &error.into()).await,
-        Ok(amount) => quote(app, who, to, amount).await,
+pub(crate) async fn answer_amount(
+    app: &App,
+    who: &Person,
+    text: &str,
+    to: Recipient,
+    asset: Asset,
+) -> Done {
+    match Assets::of(Some(&app.network().await?)).parse_amount(text) {
+        Err(error) => can_not_read(app, who, &error).await,
+        Ok((amount, said)) => quote(app, who, to, amount, said.unwrap_or(asset)).await,
     }
 }
 
@@ -72,10 +81,10 @@ async fn can_not_read(app: &App, who: &Person, error: &SendError) -> Done {
     Ok(())
 }
 
-async fn quote(app: &App, who: &Person, to: Recipient, amount: QuoteAmount) -> Done {
+async fn quote(app: &App, who: &Person, to: Recipient, amount: QuoteAmount, asset: Asset) -> Done {
     app.steps.end(who.id);
     let message = app.telegram.say(who.id, texts::LOOKING_UP, Keyboard::none()).await?;
-    quote_in(app, who, message, to, amount).await
+    quote_in(app, who, message, to, amount, asset).await
 }
 
 /// Quotes in a message that is there: the transfer remembers it.
@@ -85,6 +94,7 @@ async fn quote_in(
     message: MessageId,
     to: Recipient,
     amount: QuoteAmount,
+    asset: Asset,
 ) -> Done {
     let all = amount == QuoteAmount::All;
     let quoted = async {
@@ -102,6 +112,7 @@ async fn quote_in(
             from: who.id.into(),
             to,
             amount,
+            asset,
             client_ref: Some(ClientRef { message, all }.to_string()),
         };
         let transfer = app.kms.quote(&body).await?;
@@ -202,8 +213,8 @@ pub(crate) async fn ask_password(
         return Ok(None);
     }
     let text = texts::ask_password(&screen);
-    let Transfer { to, value, max_fee, .. } = transfer;
-    let shown = Shown { to_address: to.address, value, max_fee, screen };
+    let Transfer { to, token, value, max_fee, .. } = transfer;
+    let shown = Shown { to_address: to.address, token, value, max_fee, screen };
     app.telegram.edit(who.id, message, &text, cancel_button(id)).await?;
     app.steps.set(who.id, Step::SendPassword { transfer: id, shown, message });
     Ok(None)
@@ -218,14 +229,14 @@ pub(crate) async fn confirm(
     message: MessageId,
     password: Password,
 ) -> Done {
-    let Shown { to_address, value, max_fee, screen } = shown;
+    let Shown { to_address, token, value, max_fee, screen } = shown;
     let sending = texts::sending(&screen);
     // The password is gone from the chat: whatever becomes of the screen, it is used now.
     if let Err(error) = app.telegram.edit(who.id, message, &sending, Keyboard::none()).await {
         tracing::warn!(%error, "a screen could not be changed");
     }
     let password_hash = password.hash(who.id).await;
-    let body = ConfirmTransfer { password_hash, to_address, value, max_fee };
+    let body = ConfirmTransfer { password_hash, to_address, token, value, max_fee };
     let error = match app.kms.confirm(id, &body).await {
         Ok(transfer) => {
             app.steps.end(who.id);
@@ -299,7 +310,8 @@ pub(crate) async fn renew(app: &App, who: &Person, message: MessageId, id: Trans
         return Ok(None);
     }
     let all = ClientRef::of(&old).is_some_and(|client_ref| client_ref.all);
-    let amount = match old.value.to_coins().parse::<Amount>() {
+    let decimals = old.token.as_ref().map_or(Wei::DECIMALS, |token| token.decimals);
+    let amount = match old.value.to_decimal(decimals).parse::<Amount>() {
         _ if all => QuoteAmount::All,
         Ok(amount) => QuoteAmount::Exactly(amount),
         Err(_) => return Ok(Some(texts::STALE_BUTTON)),
@@ -308,7 +320,8 @@ pub(crate) async fn renew(app: &App, who: &Person, message: MessageId, id: Trans
         Some(name) => Recipient::Username(name),
         None => Recipient::Address(old.to.address),
     };
-    quote_in(app, who, message, to, amount).await?;
+    let asset = old.token.map_or(Asset::Native, |token| Asset::Token(token.symbol));
+    quote_in(app, who, message, to, amount, asset).await?;
     Ok(None)
 }
 

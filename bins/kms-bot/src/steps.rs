@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kms_types::wire::QuoteAmount;
-use kms_types::{Email, Recipient, RecoveryId, TelegramId, TransferId};
+use kms_types::{Asset, Email, Recipient, RecoveryId, TelegramId, TransferId};
 use teloxide_core::types::MessageId;
 
 use crate::screen::Shown;
@@ -35,11 +35,15 @@ pub(crate) enum Step {
     SendTo {
         /// How much, if that was said already.
         amount: Option<QuoteAmount>,
+        /// Of what.
+        asset: Asset,
     },
     /// How much to pay.
     SendAmount {
         /// Whom.
         to: Recipient,
+        /// Of what, if the answer does not say.
+        asset: Asset,
     },
     /// The old and the new password, on two lines.
     ChangePassword,

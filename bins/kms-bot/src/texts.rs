@@ -7,9 +7,10 @@ use std::time::Duration;
 use chrono::DateTime;
 use kms_client::ClientError;
 use kms_types::wire::{
-    Account, Balance, Direction, Network, OutsidePayment, Party, Transfer, TransferState, Warning,
+    Account, Balance, Direction, Network, OutsidePayment, Party, TokenBalance, Transfer,
+    TransferFailure, TransferState, Warning,
 };
-use kms_types::{ErrorCode, EthAddress, Timestamp, U256, Username, Wei};
+use kms_types::{Asset, ErrorCode, EthAddress, Timestamp, Token, U256, Units, Username, Wei};
 
 use crate::buttons::is_public;
 use crate::command::{Name, SendError};
@@ -98,6 +99,21 @@ fn coins(wei: Wei, network: &Network) -> String {
     format!("{} {}", wei.to_coins(), esc(&network.symbol))
 }
 
+/// An amount of the native coin or of a token.
+fn amount(units: Units, token: Option<&Token>, network: &Network) -> String {
+    match token {
+        None => coins(Wei(units.0), network),
+        Some(token) => format!("{} {}", token.to_decimal(units), esc(token.symbol.as_str())),
+    }
+}
+
+/// The coin and the tokens, as a list of their symbols.
+fn symbols(network: &Network) -> String {
+    let tokens = network.tokens.iter().map(|token| token.symbol.as_str());
+    let symbols: Vec<_> = std::iter::once(network.symbol.as_str()).chain(tokens).collect();
+    esc(&symbols.join(", "))
+}
+
 /// The same, rounded up to eight decimals: nobody reads eighteen.
 fn at_most(wei: Wei, network: &Network) -> String {
     let unit = U256::from(10).pow(U256::from(10));
@@ -147,7 +163,8 @@ pub(crate) fn help() -> String {
     }
     text.push_str(
         "\nPay with <code>/send @bob 0.5</code>, with <code>/send 0x… 0.1</code>, or send \
-         everything with <code>/send @bob all</code>. Nothing moves before you confirm with your \
+         everything with <code>/send @bob all</code>. A token's name goes behind the amount: \
+         <code>/send @bob 5 USDC</code>. Nothing moves before you confirm with your \
          password.",
     );
     text
@@ -195,6 +212,19 @@ pub(crate) fn balance(balance: &Balance, network: &Network) -> String {
     if balance.pending != Wei::default() {
         let _ = write!(text, "\nOn its way out: up to {}", at_most(balance.pending, network));
     }
+    let nothing = |balance: &&TokenBalance| {
+        balance.units == Some(Units::default()) && balance.pending == Units::default()
+    };
+    for TokenBalance { token, units, pending } in balance.tokens.iter().filter(|b| !nothing(b)) {
+        let _ = match units {
+            Some(units) => write!(text, "\n\n<b>{}</b>", amount(*units, Some(token), network)),
+            None => write!(text, "\n\n{}: not known right now", esc(token.symbol.as_str())),
+        };
+        if *pending != Units::default() {
+            let pending = amount(*pending, Some(token), network);
+            let _ = write!(text, "\nOn its way out: {pending}");
+        }
+    }
     text
 }
 
@@ -202,13 +232,20 @@ pub(crate) fn receive(address: EthAddress, network: &Network) -> String {
     format!(
         "Your address on <b>{}</b>:\n<code>{address}</code>\n\nSend only {} on this network to it.",
         esc(&network.name),
-        esc(&network.symbol)
+        symbols(network)
     )
 }
 
-pub(crate) fn ask_amount(to: &str, network: &Network) -> String {
-    let symbol = esc(&network.symbol);
-    format!("How much {symbol} do you want to send to {}? Write for example 0.5, or all.", esc(to))
+pub(crate) fn ask_amount(to: &str, asset: &Asset, network: &Network) -> String {
+    let (symbol, example) = match (asset, network.tokens.first()) {
+        (Asset::Token(symbol), _) => (symbol.as_str(), "0.5, or all".to_owned()),
+        (Asset::Native, None) => (network.symbol.as_str(), "0.5, or all".to_owned()),
+        (Asset::Native, Some(token)) => {
+            (network.symbol.as_str(), format!("0.5, or all, or 5 {}", token.symbol))
+        }
+    };
+    let (symbol, to) = (esc(symbol), esc(to));
+    format!("How much {symbol} do you want to send to {to}? Write for example {}.", esc(&example))
 }
 
 pub(crate) fn can_not_read(error: &SendError) -> String {
@@ -227,7 +264,9 @@ fn party(party: &Party) -> String {
 /// What will happen on confirmation. `display` is the recipient's name as Telegram shows it.
 pub(crate) fn quote(transfer: &Transfer, network: &Network, display: Option<&str>) -> String {
     let to = &transfer.to;
-    let mut text = format!("<b>Send {}</b>\n", coins(transfer.value, network));
+    let (token, max_fee) = (transfer.token.as_ref(), at_most(transfer.max_fee, network));
+    let value = amount(transfer.value, token, network);
+    let mut text = format!("<b>Send {value}</b>\n");
     let whom = match (&to.username, display.map(name).filter(|name| !name.is_empty())) {
         (Some(username), Some(display)) => format!("<b>{display}</b>, {username}"),
         (Some(username), None) => username.to_string(),
@@ -242,18 +281,21 @@ pub(crate) fn quote(transfer: &Transfer, network: &Network, display: Option<&str
         Some(since) => writeln!(text, "A wallet here since {}; {before}.", date(since)),
         None => writeln!(text, "Not a wallet of this service; {before}."),
     };
-    let total = transfer.value.checked_add(transfer.max_fee).unwrap_or(transfer.value);
+    let total = match token {
+        None => at_most(Wei(transfer.value.0.saturating_add(transfer.max_fee.0)), network),
+        // The network takes its fee in its own coin, whatever is paid.
+        Some(_) => format!("{value} and {max_fee}"),
+    };
     let _ = write!(
         text,
-        "\nNetwork fee: at most {}\nTotal: at most <b>{}</b>\nNetwork: {}",
-        at_most(transfer.max_fee, network),
-        at_most(total, network),
+        "\nNetwork fee: at most {max_fee}\nTotal: at most <b>{total}</b>\nNetwork: {}",
         esc(&network.name)
     );
     for warning in &transfer.warnings {
         let warning = match warning {
             Warning::FirstPayment | Warning::Unknown => continue,
             Warning::Contract => "The recipient is a contract. It may do anything with the money.",
+            Warning::MostOfBalance if token.is_some() => "This is most of what you have of it.",
             Warning::MostOfBalance => "This is most of what you have.",
             Warning::NameMoved => {
                 "This name belonged to somebody else until lately. Ask the person whether it is \
@@ -288,7 +330,9 @@ pub(crate) fn refused(quote: &str, why: &str) -> String {
 
 /// How a transfer stands that is not waiting for its confirmation any more.
 pub(crate) fn transfer(transfer: &Transfer, network: &Network) -> String {
-    let what = format!("<b>{}</b> to {}", coins(transfer.value, network), party(&transfer.to));
+    let token = transfer.token.as_ref();
+    let what =
+        format!("<b>{}</b> to {}", amount(transfer.value, token, network), party(&transfer.to));
     let hash = transfer.tx_hash.as_deref().map(esc);
     let hash = hash.map(|hash| format!("\nTransaction <code>{hash}</code>")).unwrap_or_default();
     let fee = transfer.fee.map(|fee| format!("\nNetwork fee: {}", coins(fee, network)));
@@ -299,15 +343,27 @@ pub(crate) fn transfer(transfer: &Transfer, network: &Network) -> String {
         }
         TransferState::Mined | TransferState::Final => {
             let block = transfer.block.map(|block| format!("\nIn block {block}."));
-            format!("✅ Paid {what}{}{fee}{hash}", block.unwrap_or_default())
+            let arrived = transfer.arrived.map(|units| {
+                let arrived = amount(units, token, network);
+                format!("\nThe token kept a part of it: {arrived} came.")
+            });
+            let (arrived, block) = (arrived.unwrap_or_default(), block.unwrap_or_default());
+            format!("✅ Paid {what}{arrived}{block}{fee}{hash}")
+        }
+        TransferState::Failed if transfer.failure == Some(TransferFailure::NothingMoved) => {
+            format!(
+                "❌ {what} was not paid: the token's contract took the transaction, but reports no \
+                 payment. /balance shows what you have; the network kept its fee.{fee}{hash}"
+            )
         }
         TransferState::Failed if transfer.block.is_none() => format!(
             "❌ {what} was not paid: this wallet's key was used elsewhere, and that transaction \
              took its place. The money is still yours."
         ),
         TransferState::Failed => format!(
-            "❌ The recipient's contract refused {what}. The money is still yours; the network \
-             kept its fee.{fee}{hash}"
+            "❌ The {} contract refused {what}. The money is still yours; the network kept its \
+             fee.{fee}{hash}",
+            if token.is_some() { "token's" } else { "recipient's" }
         ),
         TransferState::Cancelled => format!("✖️ Cancelled: {what}. Nothing was sent."),
         TransferState::Expired => {
@@ -349,7 +405,7 @@ pub(crate) fn history(account: &Account, transfers: &[Transfer], network: &Netwo
         let _ = write!(
             text,
             "\n\n{arrow} {} {word} {}\n{} · {status}",
-            coins(transfer.value, network),
+            amount(transfer.value, transfer.token.as_ref(), network),
             party(other),
             time(transfer.created_at)
         );
@@ -364,7 +420,7 @@ pub(crate) fn explorer_link(explorer: &str, hash: &str) -> String {
 pub(crate) fn received(transfer: &Transfer, network: &Network) -> String {
     format!(
         "📥 You received <b>{}</b> from {}.",
-        coins(transfer.value, network),
+        amount(transfer.arrived.unwrap_or(transfer.value), transfer.token.as_ref(), network),
         party(&transfer.from)
     )
 }
@@ -372,7 +428,7 @@ pub(crate) fn received(transfer: &Transfer, network: &Network) -> String {
 pub(crate) fn received_from_outside(payment: &OutsidePayment, network: &Network) -> String {
     format!(
         "📥 You received <b>{}</b> from <code>{}</code>.",
-        coins(payment.value, network),
+        amount(payment.value, payment.token.as_ref(), network),
         payment.from
     )
 }
@@ -437,13 +493,16 @@ pub(crate) fn failure(error: &ClientError, network: Option<&Network>) -> String 
                                         please try again in a minute."
             .to_owned(),
         ErrorCode::SelfTransfer => "That is your own wallet.".to_owned(),
-        ErrorCode::InsufficientFunds => match (problem.missing, network) {
-            (Some(missing), Some(network)) => {
+        ErrorCode::InsufficientFunds => match (&problem.missing_token, problem.missing, network) {
+            (Some(missing), ..) => format!("You are {} short.", esc(&missing.to_string())),
+            (None, Some(missing), Some(network)) => {
                 format!("You are {} short, including the network fee.", coins(missing, network))
             }
             _ => "You do not have that much.".to_owned(),
         },
-        ErrorCode::WouldRevert => "The recipient's contract would refuse this payment.".to_owned(),
+        ErrorCode::WouldRevert => {
+            "A contract would refuse this payment: the recipient's, or the token's.".to_owned()
+        }
         ErrorCode::QuoteExpired => "This quote is too old. Nothing was sent.".to_owned(),
         ErrorCode::QuoteMismatch => NOT_AS_SHOWN.to_owned(),
         ErrorCode::Unauthorized | ErrorCode::Forbidden => OUR_SIDE.to_owned(),
@@ -487,6 +546,7 @@ mod tests {
             name: "Test".to_owned(),
             chain_id: 1,
             symbol: "ETH".to_owned(),
+            tokens: Vec::new(),
             explorer: None,
         };
         let told = |wei: u64| at_most(Wei(U256::from(wei)), &network);

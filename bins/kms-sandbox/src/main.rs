@@ -45,7 +45,7 @@ async fn stay(port: u16) -> anyhow::Result<()> {
     println!("The chain is at        {} ({})\n", stage.anvil.url(), stage.anvil.version());
     println!("For requests by hand:");
     println!("  curl --cacert {} \\", stage.certificate_path().display());
-    println!("    -H 'Authorization: Bearer {}' \\", stage.token);
+    println!("    -H 'Authorization: Bearer {}' \\", stage.bearer);
     println!("    {}/v1/network\n", stage.url());
     println!("Ready in {:.1} s. Everything is gone after ctrl-c.", started.elapsed().as_secs_f64());
     let mut terminate = signal(SignalKind::terminate())?;

@@ -32,8 +32,9 @@ const WAIT: Duration = Duration::from_secs(20);
 const BLOCKS: usize = 8;
 const AUDIT_ROWS: usize = 40;
 const MAILS: usize = 10;
-/// What the faucet gives.
+/// What the faucet gives: coins, and of the token.
 const COINS: u64 = 10;
+const TOKENS: u128 = 100;
 
 /// The page, served.
 #[derive(Debug)]
@@ -348,7 +349,8 @@ async fn faucet(shared: Data<Shared>, Json(faucet): Json<Faucet>) -> impl Respon
         let account = account.context("There is no wallet yet: write /start to the bot first.")?;
         let wei = Wei(U256::from(COINS) * U256::from(10).pow(U256::from(18)));
         let hash = shared.stage.faucet(account.address, wei).await?;
-        anyhow::Ok(json!({ "coins": COINS, "hash": hash }))
+        shared.stage.faucet_tokens(account.address, TOKENS * 1_000_000)?;
+        anyhow::Ok(json!({ "coins": COINS, "tokens": TOKENS, "hash": hash }))
     };
     match filled.await {
         Ok(filled) => HttpResponse::Ok().json(filled),

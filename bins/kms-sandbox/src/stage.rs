@@ -21,12 +21,15 @@ use kms_server::config::{
 };
 use kms_server::{Secret, Server};
 use kms_store::{Database, Scope, SqliteScks};
-use kms_testkit::{Anvil, Mailbox};
-use kms_types::{EthAddress, U256, Wei};
+use kms_testkit::{Anvil, Mailbox, TestToken};
+use kms_types::{EthAddress, Token, U256, Wei};
 use serde_json::json;
 use tempfile::TempDir;
 
 const KMS_KEY: &str = "kms-sandbox";
+/// What the sandbox's token is called, and its decimals.
+const TOKEN: &str = "TUSD";
+const TOKEN_DECIMALS: u8 = 6;
 /// Blocks after which money is final here.
 const CONFIRMATIONS: u64 = 2;
 
@@ -48,6 +51,8 @@ pub struct StageOptions {
 pub struct Stage {
     /// The chain.
     pub anvil: Anvil,
+    /// A token on it, without worth.
+    pub token: TestToken,
     /// Telegram.
     pub sim: Sim,
     /// The mail server, for whatever address.
@@ -59,7 +64,7 @@ pub struct Stage {
     /// A client of the server.
     pub client: Client,
     /// The bearer token of the bot and of [`Stage::client`].
-    pub token: String,
+    pub bearer: String,
     directory: TempDir,
     tls: TlsSettings,
     options: StageOptions,
@@ -87,6 +92,7 @@ impl Stage {
     pub async fn set(options: StageOptions) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("kms-sandbox-").tempdir()?;
         let anvil = Anvil::start()?;
+        let token = TestToken::deploy(&anvil, TOKEN, TOKEN_DECIMALS)?;
         let sim = Sim::start()?;
         let mailbox = Mailbox::start()?;
         let keys = directory.path().join("keys");
@@ -101,27 +107,28 @@ impl Stage {
         database.migrate().await?;
         let scks = directory.path().join("keys.db");
         let scks = SqliteScks::open(&scks.display().to_string()).await?;
-        let token = kms_server::cli::issue(&database, "bot".to_owned(), vec![Scope::Bot], None);
-        let token = token.await?.expose().to_owned();
+        let bearer = kms_server::cli::issue(&database, "bot".to_owned(), vec![Scope::Bot], None);
+        let bearer = bearer.await?.expose().to_owned();
         let key = Secret::from(signed.signing_key.serialize_pem());
         let tls = TlsSettings { certificate, key };
         // Known before the server listens: its mails have links to it.
         let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
-        let place =
-            Place { directory: directory.path(), anvil: &anvil, mailbox: &mailbox, address };
-        let server = start(place, tls.clone(), &options).await?;
+        let place = Place { directory: directory.path(), mailbox: &mailbox, address };
+        let chain = chain(&anvil, &token, &options)?;
+        let server = start(place, tls.clone(), chain, &options).await?;
         let trust = Trust::Pinned(tls.certificate.clone());
         let url = format!("https://localhost:{}", address.port());
-        let client = Client::new(&url, BearerToken::from(token.clone()), trust)?;
+        let client = Client::new(&url, BearerToken::from(bearer.clone()), trust)?;
         let server = Some(server);
         let mut stage = Self {
             anvil,
+            token,
             sim,
             mailbox,
             database,
             scks,
             client,
-            token,
+            bearer,
             directory,
             tls,
             options,
@@ -145,7 +152,7 @@ impl Stage {
             },
             server: ServerSettings {
                 url: self.url(),
-                token: Secret::from(self.token.clone()),
+                token: Secret::from(self.bearer.clone()),
                 ca: Some(self.tls.certificate.clone()),
             },
         }
@@ -163,9 +170,13 @@ impl Stage {
     /// # Errors
     /// When it does not start.
     pub async fn start_server(&mut self) -> anyhow::Result<()> {
-        let (directory, address) = (self.directory.path(), self.address);
-        let place = Place { directory, anvil: &self.anvil, mailbox: &self.mailbox, address };
-        let server = start(place, self.tls.clone(), &self.options).await?;
+        let place = Place {
+            directory: self.directory.path(),
+            mailbox: &self.mailbox,
+            address: self.address,
+        };
+        let chain = chain(&self.anvil, &self.token, &self.options)?;
+        let server = start(place, self.tls.clone(), chain, &self.options).await?;
         self.server = Some(server);
         Ok(())
     }
@@ -188,6 +199,25 @@ impl Stage {
         }
         self.anvil.rpc("anvil_mine", json!([format!("{CONFIRMATIONS:#x}")]))?;
         Ok(hash.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Gives somebody this much of the token, in its smallest unit, and mines the blocks after
+    /// which the server tells of it. Gives the transaction's hash.
+    ///
+    /// # Errors
+    /// When the chain does not answer.
+    pub fn faucet_tokens(&self, to: EthAddress, units: u128) -> anyhow::Result<String> {
+        let hash = self.token.mint(&self.anvil, &to.to_string(), units)?;
+        self.anvil.rpc("anvil_mine", json!([format!("{CONFIRMATIONS:#x}")]))?;
+        Ok(hash)
+    }
+
+    /// What the chain itself says of a balance of the token.
+    ///
+    /// # Errors
+    /// When the chain does not answer.
+    pub fn chain_tokens(&self, of: EthAddress) -> anyhow::Result<u128> {
+        Ok(self.token.balance(&self.anvil, &of.to_string())?)
     }
 
     /// What the chain itself says of a balance.
@@ -231,7 +261,6 @@ impl Stage {
 /// What a server is started with.
 struct Place<'a> {
     directory: &'a Path,
-    anvil: &'a Anvil,
     mailbox: &'a Mailbox,
     address: SocketAddr,
 }
@@ -239,9 +268,10 @@ struct Place<'a> {
 async fn start(
     place: Place<'_>,
     tls: TlsSettings,
+    chain: ChainSettings,
     options: &StageOptions,
 ) -> anyhow::Result<Server> {
-    let Place { directory, anvil, mailbox, address } = place;
+    let Place { directory, mailbox, address } = place;
     let keys = directory.join("keys");
     let id: MasterKeyId = KMS_KEY.parse()?;
     let settings = Settings {
@@ -265,17 +295,7 @@ async fn start(
         },
         older_kms_keys: Vec::new(),
         server_keys: read_keys(&keys)?,
-        chain: ChainSettings {
-            rpc_url: Secret::from(anvil.url()),
-            chain_id: anvil.chain_id(),
-            name: "Sandbox".to_owned(),
-            symbol: "ETH".to_owned(),
-            explorer: options.explorer.clone(),
-            confirmations: CONFIRMATIONS,
-            quote_seconds: options.quote_seconds,
-            poll_milliseconds: 200,
-            replace_seconds: 10,
-        },
+        chain,
         password: PasswordSettings {
             kdf: KdfParams::default(),
             running: std::thread::available_parallelism()?,
@@ -299,6 +319,30 @@ async fn start(
         upkeep: UpkeepSettings::default(),
     };
     Server::start(settings).await.context("starting the server")
+}
+
+fn chain(
+    anvil: &Anvil,
+    token: &TestToken,
+    options: &StageOptions,
+) -> anyhow::Result<ChainSettings> {
+    let token = Token {
+        symbol: TOKEN.parse()?,
+        address: token.address().parse()?,
+        decimals: TOKEN_DECIMALS,
+    };
+    Ok(ChainSettings {
+        rpc_url: Secret::from(anvil.url()),
+        chain_id: anvil.chain_id(),
+        name: "Sandbox".to_owned(),
+        symbol: "ETH".to_owned(),
+        explorer: options.explorer.clone(),
+        confirmations: CONFIRMATIONS,
+        quote_seconds: options.quote_seconds,
+        poll_milliseconds: 200,
+        replace_seconds: 10,
+        tokens: vec![token],
+    })
 }
 
 fn sqlite(directory: &Path, name: &str) -> String {

@@ -51,6 +51,9 @@ pub async fn play() -> anyhow::Result<()> {
     let hash = stage.faucet(anns.address, coins(10)).await?;
     println!("  10 ETH by transaction {hash}");
     ann.hears("You received 10 ETH from 0x").await?;
+    let hash = stage.faucet_tokens(anns.address, 100_000_000)?;
+    println!("  100 TUSD, a token, by transaction {hash}");
+    ann.hears("You received 100 TUSD from 0x").await?;
     ann.presses("💰 Balance")?;
     ann.hears("💰 10 ETH").await?;
     tell(&mut ann);
@@ -60,6 +63,7 @@ pub async fn play() -> anyhow::Result<()> {
         ("/send @bob 1,5", "without commas"),
         ("/send @nobody 0.5", "has no wallet here"),
         ("/send @bob 11", "short, including the network fee"),
+        ("/send @bob 101 TUSD", "You are 1 TUSD short"),
         ("/send @bob 0.0000000000000000001", "decimals"),
         ("/send @ann 1", "your own wallet"),
     ] {
@@ -83,6 +87,19 @@ pub async fn play() -> anyhow::Result<()> {
     ann.says("not my password");
     ann.hears("That password is wrong").await?;
     pay(&stage, &mut ann, &mut bob, "0.5", ANNS_FIRST).await?;
+
+    act("Ann sends 25 TUSD to @bob; the fee is in ETH");
+    ann.says("/send @bob 25 TUSD");
+    ann.hears("Total: at most 25 TUSD and").await?;
+    ann.presses("✅ Confirm")?;
+    ann.hears("Send your password").await?;
+    ann.says(ANNS_FIRST);
+    ann.hears("Paid 25 TUSD").await?;
+    bob.hears("You received 25 TUSD from @ann").await?;
+    tell(&mut ann);
+    tell(&mut bob);
+    let (left, came) = (stage.chain_tokens(anns.address)?, stage.chain_tokens(bobs.address)?);
+    ensure!((left, came) == (75_000_000, 25_000_000), "the chain has {left} and {came} of TUSD");
 
     act("Ann changes her password");
     ann.says("/password");
@@ -250,7 +267,7 @@ async fn last_transfer(
 async fn check_records(stage: &Stage, account: &Account) -> anyhow::Result<()> {
     let ann = account.telegram_id.into();
     let page = stage.client.transfers(ann, None, 10).await?;
-    ensure!(page.transfers.len() == 3, "the history has {} transfers", page.transfers.len());
+    ensure!(page.transfers.len() == 4, "the history has {} transfers", page.transfers.len());
     let deadline = Instant::now() + Duration::from_secs(30);
     // The bot acknowledges a page when it has told it.
     while !stage.client.events(None, Duration::ZERO).await?.events.is_empty() {

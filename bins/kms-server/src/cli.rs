@@ -160,6 +160,8 @@ async fn check_config(settings: Settings) -> anyhow::Result<()> {
     report("key_database", keys.ping().await.map_err(|error| error.to_string()));
     let block = chain.block_number().await;
     report("chain", block.map(drop).map_err(|error| error.to_string()));
+    let tokens = chain.check_tokens(&settings.chain.tokens).await;
+    report("chain.tokens", tokens.map_err(|error| error.to_string()));
     let database = connect(settings).await.context("database")?;
     let ready = async {
         database.ping().await?;
@@ -173,7 +175,7 @@ async fn check_config(settings: Settings) -> anyhow::Result<()> {
             Err(error) => Err(anyhow::Error::to_string(&error)),
         },
     );
-    ensure!(failed == 0, "{failed} of 4 checks failed");
+    ensure!(failed == 0, "{failed} of 5 checks failed");
     Ok(())
 }
 

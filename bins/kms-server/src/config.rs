@@ -11,6 +11,7 @@ use kms_config::parse;
 pub use kms_config::{ConfigError, Secret};
 use kms_core::recovery::RecoveryRules;
 use kms_core::{KdfParams, MasterKeyId, ServerKeySet, ServerKeys};
+use kms_types::Token;
 use serde::Deserialize;
 
 const PREFIX: &str = "KMS_SERVER";
@@ -153,6 +154,38 @@ pub struct ChainSettings {
     /// How long a transfer may wait at one fee before it is sent with the next one, in seconds.
     #[serde(default = "default_replace_seconds")]
     pub replace_seconds: u64,
+    /// The ERC-20 tokens that can be paid with.
+    #[serde(default)]
+    pub tokens: Vec<Token>,
+}
+
+/// More decimals than any token that people pay with; amounts stay readable.
+const MOST_DECIMALS: u8 = 36;
+
+impl ChainSettings {
+    /// What can be known without asking the chain.
+    fn check_tokens(&self) -> Result<(), ConfigError> {
+        let wrong = |token: &Token, why: &str| {
+            let expected = format!("{}: {why}", token.symbol);
+            Err(ConfigError::expected("chain.tokens", &expected))
+        };
+        for (index, token) in self.tokens.iter().enumerate() {
+            let mut before = self.tokens.iter().take(index);
+            if before.clone().any(|other| other.symbol == token.symbol) {
+                return wrong(token, "another token has this symbol");
+            }
+            if before.any(|other| other.address == token.address) {
+                return wrong(token, "another token has this address");
+            }
+            if token.symbol.as_str().eq_ignore_ascii_case(&self.symbol) {
+                return wrong(token, "the native coin has this symbol");
+            }
+            if token.decimals > MOST_DECIMALS {
+                return wrong(token, "expected at most 36 decimals");
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How passwords are checked.
@@ -435,6 +468,7 @@ impl TryFrom<Raw> for Settings {
     type Error = ConfigError;
 
     fn try_from(raw: Raw) -> Result<Self, ConfigError> {
+        raw.chain.check_tokens()?;
         let keys = |name: &str, text: &Secret| {
             parse::<ServerKeySet>(&format!("server_keys.{name}"), text.expose())
         };
@@ -593,6 +627,32 @@ mod tests {
         };
         assert_eq!(passphrase.expose(), "0123");
         assert!(!format!("{settings:?}").contains("secret"));
+    }
+
+    #[test]
+    fn tokens_are_told_apart() {
+        let token = |symbol: &str, byte: &str, decimals: u8| {
+            let address = byte.repeat(20);
+            format!(
+                "[[chain.tokens]]\nsymbol = \"{symbol}\"\naddress = \"0x{address}\"\n\
+                 decimals = {decimals}\n"
+            )
+        };
+        let with = |tokens: &[String]| settings(&format!("{EXAMPLE}{}", tokens.concat()), &[]);
+        let usdc = token("USDC", "11", 6);
+        assert_eq!(with(&[usdc.clone(), token("DAI", "22", 18)]).unwrap().chain.tokens.len(), 2);
+        for (other, why) in [
+            (token("usdc", "22", 6), "symbol"),
+            (token("DAI", "11", 6), "address"),
+            (token("eth", "22", 18), "native coin"),
+            (token("DAI", "22", 37), "decimals"),
+            (token("D<AI", "22", 6), "symbol"),
+            (token("all", "22", 6), "native and all"),
+            (token("DAI", "1", 6), "address"),
+        ] {
+            let error = said(with(&[usdc.clone(), other]));
+            assert!(error.contains("tokens") && error.contains(why), "{error}");
+        }
     }
 
     #[cfg(feature = "aws-kms")]

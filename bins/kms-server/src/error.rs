@@ -6,12 +6,13 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
+use kms_chain::transfer::Missing;
 use kms_chain::{ChainError, ConfirmError, QuoteError};
 use kms_core::audit::{Audited, Phase};
 use kms_core::ports::StoreError;
 use kms_core::recovery::RecoveryError;
 use kms_core::{CustodyError, PoolError, SealError};
-use kms_types::{ErrorCode, Problem, Wei};
+use kms_types::{ErrorCode, Problem};
 
 use crate::clock;
 use crate::telemetry;
@@ -27,7 +28,7 @@ pub(crate) enum ApiError {
     TooMany { code: ErrorCode, detail: &'static str, after: Duration },
     /// Money is missing.
     #[error("the balance does not cover amount and fee")]
-    Insufficient { missing: Wei },
+    Insufficient { missing: Missing },
     #[error(transparent)]
     Custody(#[from] CustodyError),
     #[error(transparent)]
@@ -156,7 +157,8 @@ impl ResponseError for ApiError {
             | ErrorCode::NoSuchAccount
             | ErrorCode::NoSuchTransfer
             | ErrorCode::NoSuchRecovery
-            | ErrorCode::UnknownName => StatusCode::NOT_FOUND,
+            | ErrorCode::UnknownName
+            | ErrorCode::UnknownToken => StatusCode::NOT_FOUND,
             ErrorCode::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             ErrorCode::AccountExists
             | ErrorCode::IdReused
@@ -200,7 +202,11 @@ impl ResponseError for ApiError {
             },
             retry_after: self.retry_after(),
             missing: match self {
-                Self::Insufficient { missing } => Some(*missing),
+                Self::Insufficient { missing: Missing::Native(wei) } => Some(*wei),
+                _ => None,
+            },
+            missing_token: match self {
+                Self::Insufficient { missing: Missing::Token(amount) } => Some(amount.clone()),
                 _ => None,
             },
             request_id,
@@ -238,7 +244,12 @@ impl From<QuoteError> for ApiError {
         match error {
             QuoteError::IdReused => Self::refused(ErrorCode::IdReused, detail),
             QuoteError::SelfTransfer => Self::refused(ErrorCode::SelfTransfer, detail),
-            QuoteError::ZeroAddress => Self::field("to", detail),
+            QuoteError::ZeroAddress | QuoteError::TokenContract => Self::field("to", detail),
+            QuoteError::UnknownToken(_) => {
+                let (code, field) = (ErrorCode::UnknownToken, Some("asset".to_owned()));
+                Self::Refused { code, detail, field }
+            }
+            QuoteError::WrongToken(_) => Self::refused(ErrorCode::WouldRevert, detail),
             QuoteError::Amount(_) => Self::field("amount", detail),
             QuoteError::Insufficient { missing } => Self::Insufficient { missing },
             QuoteError::WouldRevert(_) => Self::refused(ErrorCode::WouldRevert, detail),

@@ -9,7 +9,7 @@ use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
 use kms_chain::follower::Follower;
-use kms_chain::{Chain, ChainError, TransferConfig, Transfers};
+use kms_chain::{Chain, ChainError, TokenError, TransferConfig, Transfers};
 #[cfg(feature = "aws-kms")]
 use kms_core::{AwsKeyError, AwsMasterKey};
 use kms_core::{
@@ -73,6 +73,9 @@ pub enum StartError {
     /// Mail can not be sent like this.
     #[error("{0}")]
     Mail(&'static str),
+    /// A token is not what it is configured as.
+    #[error("chain.tokens: {0}")]
+    Token(#[from] TokenError),
     /// The file of checkpoints can not be appended to.
     #[error("audit.checkpoint_path: {0}")]
     CheckpointFile(#[source] std::io::Error),
@@ -110,6 +113,7 @@ impl Server {
             Arc::new(state.database.clone()),
             Chain::new(chain.rpc_url.expose(), chain.chain_id)?,
             chain.confirmations,
+            chain.tokens,
         );
         let checkpoints = Arc::new(Checkpoints::new(
             state.database.clone(),
@@ -213,6 +217,16 @@ async fn build(
         replace: Duration::from_secs(settings.chain.replace_seconds),
     };
     let store = Arc::new(database.clone());
+    let tokens = settings.chain.tokens;
+    match chain.check_tokens(&tokens).await {
+        Ok(()) => {}
+        // Each is compared again before it is paid with.
+        Err(TokenError::Chain(error)) => {
+            tracing::warn!(%error, "the tokens can not be compared with their contracts now");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let transfers = Transfers::new(store, chain, sealer.clone(), config, tokens.clone());
     Ok(State {
         custody: Arc::new(
             custody(&database, &key_database, ring, Arc::clone(&keys), settings.password)
@@ -220,7 +234,7 @@ async fn build(
         ),
         keys,
         sends_mail: settings.mail.is_some(),
-        transfers: Arc::new(Transfers::new(store, chain, sealer.clone(), config)),
+        transfers: Arc::new(transfers),
         database,
         key_database,
         sealer,
@@ -230,6 +244,7 @@ async fn build(
             chain_id: settings.chain.chain_id,
             symbol: settings.chain.symbol,
             explorer: settings.chain.explorer,
+            tokens,
         },
         limits: settings.limits,
         kms_keys: Arc::new(KmsKeys::default()),

@@ -2,6 +2,8 @@
 //! anything by the text of a message.
 
 mod blocks;
+mod configured;
+mod tokens;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,12 +15,15 @@ use alloy::primitives::{Address, B256};
 use alloy::providers::{Provider, ProviderBuilder, RootProvider};
 use alloy::rpc::types::TransactionRequest;
 use alloy::transports::{RpcError, TransportError};
-use kms_types::{EthAddress, U256, Wei};
+use kms_types::{EthAddress, Token, U256, Units, Wei};
 
 use crate::ports::ChainView;
 use crate::transfer::Fees;
 
 pub(crate) use self::blocks::Block;
+pub use self::configured::TokenError;
+pub(crate) use self::tokens::transfer_call;
+pub use self::tokens::{Balances, TokenMove};
 
 /// How long the node may take for an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,6 +45,8 @@ pub struct Chain {
     chain_id: u64,
     /// Whether the endpoint said that it is of this chain since its last failure.
     verified: AtomicBool,
+    /// Whether Multicall3 was found on it.
+    multicall: AtomicBool,
 }
 
 /// Why the chain did not do or say it. Never shows the endpoint's URL, which may hold a key.
@@ -65,13 +72,16 @@ pub enum ChainError {
         /// What it says: at most 200 characters, none of them a control character.
         message: String,
     },
-    /// The recipient's contract would refuse the payment.
-    #[error("the recipient's contract would refuse the payment: {reason}")]
+    /// The recipient's or the token's contract would refuse the payment.
+    #[error("the payment would be refused: {reason}")]
     Reverted {
         /// What the node and the contract say of it: a stranger's text, cut and cleaned as that
         /// of `Refused`.
         reason: String,
     },
+    /// A token's contract does not answer as one.
+    #[error("the token's contract does not answer as one")]
+    NotAToken,
     /// The chain is one from before EIP-1559.
     #[error("the chain has no base fee (EIP-1559)")]
     NoBaseFee,
@@ -93,7 +103,7 @@ pub struct Head {
 }
 
 /// What became of a transaction that is in a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// Its block.
     pub block: u64,
@@ -101,6 +111,20 @@ pub struct Receipt {
     pub fee: Wei,
     /// Whether it did what it should.
     pub success: bool,
+    /// The tokens that it moved, as their own logs tell.
+    pub moves: Vec<TokenMove>,
+}
+
+impl Receipt {
+    /// How much of a token it brought from one to the other. Only the token's own log counts.
+    #[must_use]
+    pub fn arrived(&self, token: &Token, from: EthAddress, to: EthAddress) -> Units {
+        let its = |moved: &&TokenMove| {
+            moved.token == token.address && moved.from == from && moved.to == to
+        };
+        let units = self.moves.iter().filter(its).map(|moved| moved.units.0);
+        Units(units.fold(U256::ZERO, U256::saturating_add))
+    }
 }
 
 impl From<TransportError> for ChainError {
@@ -139,7 +163,12 @@ impl Chain {
             .build()
             .map_err(|_cause| ChainError::Client)?;
         let provider = ProviderBuilder::<_, _, Ethereum>::default().connect_reqwest(client, url);
-        Ok(Self { provider, chain_id, verified: AtomicBool::new(false) })
+        Ok(Self {
+            provider,
+            chain_id,
+            verified: AtomicBool::new(false),
+            multicall: AtomicBool::new(false),
+        })
     }
 
     /// EIP-155.
@@ -186,23 +215,36 @@ impl Chain {
         self.told(self.provider.get_transaction_count(address.into()).number(block).await)
     }
 
-    /// Balance, transaction count (pending ones included), and a block not newer than they are.
+    /// Balance, transaction count (pending ones included), and a block not newer than they are; of
+    /// a token too, if one is asked for.
     ///
     /// The count is asked for twice, and the lower is taken: a nonce that is too low is refused by
     /// the chain or by the wallet's other transfers, and one that is too high would wait for ever.
     ///
     /// # Errors
-    /// When the endpoint does not answer, or is of another chain.
-    pub async fn view(&self, address: EthAddress) -> Result<ChainView, ChainError> {
+    /// `NotAToken` when the token's contract does not say; else when the endpoint does not answer,
+    /// or is of another chain.
+    pub async fn view(
+        &self,
+        owner: EthAddress,
+        token: Option<&Token>,
+    ) -> Result<ChainView, ChainError> {
         let block = self.block_number().await?;
-        let address = Address::from(address);
-        let (balance, nonce, again) = tokio::join!(
+        let address = Address::from(owner);
+        let token = async {
+            match token {
+                Some(token) => self.token_balance(token.address, owner).await,
+                None => Ok(Units::default()),
+            }
+        };
+        let (balance, nonce, again, token) = tokio::join!(
             self.provider.get_balance(address).into_future(),
             self.provider.get_transaction_count(address).pending().into_future(),
             self.provider.get_transaction_count(address).pending().into_future(),
+            token,
         );
         let nonce = self.told(nonce)?.min(self.told(again)?);
-        Ok(ChainView { block, balance: Wei(self.told(balance)?), nonce })
+        Ok(ChainView { block, balance: Wei(self.told(balance)?), token: token?, nonce })
     }
 
     /// Prices that stay sufficient while the base fee doubles.
@@ -262,7 +304,7 @@ impl Chain {
             }
             error => error,
         })?;
-        Ok(estimate.saturating_add(estimate / 5))
+        Ok(with_margin(estimate))
     }
 
     /// Sends signed bytes.
@@ -296,7 +338,10 @@ impl Chain {
             let gas = U256::from(receipt.gas_used());
             let fee = Wei(gas.saturating_mul(U256::from(receipt.effective_gas_price())));
             let block = receipt.block_number()?;
-            Some(Receipt { block, fee, success: receipt.status() })
+            let success = receipt.status();
+            let logs = receipt.inner.logs().iter();
+            let moves = logs.filter_map(|log| TokenMove::of(log.address(), &log.inner.data));
+            Some(Receipt { block, fee, success, moves: moves.collect() })
         }))
     }
 
@@ -322,6 +367,11 @@ impl Chain {
             error
         })
     }
+}
+
+/// What is needed may be a little more when the payment is mined.
+fn with_margin(gas: u64) -> u64 {
+    gas.saturating_add(gas / 5)
 }
 
 fn no_block() -> ChainError {

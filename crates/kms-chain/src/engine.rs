@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use kms_core::Sealer;
 use kms_core::ports::StoreError;
-use kms_types::{Timestamp, TransferId};
+use kms_types::{Timestamp, Token, TransferId};
 
 use crate::chain::Chain;
 use crate::ports::TransferStore;
@@ -42,24 +42,33 @@ pub struct Transfers {
     chain: Chain,
     sealer: Sealer,
     config: TransferConfig,
+    tokens: Vec<Token>,
 }
 
 impl Transfers {
-    /// The engine over a store and a chain; signed bytes are sealed at rest.
+    /// The engine over a store and a chain, for the native coin and these tokens; signed bytes are
+    /// sealed at rest.
     #[must_use]
     pub fn new(
         store: Arc<dyn TransferStore>,
         chain: Chain,
         sealer: Sealer,
         config: TransferConfig,
+        tokens: Vec<Token>,
     ) -> Self {
-        Self { store, chain, sealer, config }
+        Self { store, chain, sealer, config, tokens }
     }
 
     /// The chain it works on.
     #[must_use]
     pub fn chain(&self) -> &Chain {
         &self.chain
+    }
+
+    /// The tokens that it pays with.
+    #[must_use]
+    pub fn tokens(&self) -> &[Token] {
+        &self.tokens
     }
 
     /// A transfer as it stands.

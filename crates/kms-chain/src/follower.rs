@@ -1,17 +1,17 @@
-//! Money from outside: follows the chain's blocks from a stored cursor, and finds the native
-//! payments to wallets that this system did not send itself.
+//! Money from outside: follows the chain's blocks from a stored cursor, and finds the payments to
+//! wallets, in the native coin and in the configured tokens, that this system did not send itself.
 //!
 //! Only blocks that stay are read, those with the confirmations that make a transfer final: a
 //! stranger's payment that a reorg takes back may never come again, and is not told before.
-//! This module must never move the cursor over a block whose payments are not noted. Money that
-//! arrives inside a contract's call is not seen.
+//! This module must never move the cursor over a block whose payments are not noted. Native
+//! money that arrives inside a contract's call is not seen.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, EthAddress, Timestamp, Wei};
+use kms_types::{AccountId, EthAddress, Timestamp, Token, Units};
 
 use crate::chain::{Block, Chain, ChainError};
 
@@ -30,7 +30,7 @@ pub struct BlockRef {
     pub hash: [u8; 32],
 }
 
-/// A transaction that offers money to an address.
+/// A transaction that offers money to an address, or a token's log of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payment {
     /// Its hash.
@@ -39,8 +39,10 @@ pub struct Payment {
     pub from: EthAddress,
     /// Who is paid.
     pub to: EthAddress,
-    /// How much; more than nothing.
-    pub value: Wei,
+    /// The token; `None` for the native coin.
+    pub token: Option<Token>,
+    /// How much, in the asset's smallest unit; more than nothing.
+    pub value: Units,
     /// Its block.
     pub block: u64,
 }
@@ -63,8 +65,8 @@ pub trait IncomingStore: Send + Sync {
     /// Begins to follow a chain after this block, unless somebody did.
     async fn begin(&self, chain_id: u64, at: BlockRef) -> Result<(), StoreError>;
 
-    /// Those that pay a wallet and are no attempt of a transfer of ours, which its receiver is
-    /// told of already.
+    /// Those that pay a wallet and are no attempt of a transfer of ours to it, which its receiver
+    /// is told of already.
     async fn strangers(&self, payments: Vec<Payment>) -> Result<Vec<Incoming>, StoreError>;
 
     /// Moves the cursor, if it still is at `from`, notes the payments, and tells of those that
@@ -102,13 +104,20 @@ pub struct Follower {
     store: Arc<dyn IncomingStore>,
     chain: Chain,
     confirmations: u64,
+    tokens: Vec<Token>,
 }
 
 impl Follower {
-    /// Follows the blocks of `chain` that have this many above them.
+    /// Follows the blocks of `chain` that have this many above them, for the native coin and these
+    /// tokens.
     #[must_use]
-    pub fn new(store: Arc<dyn IncomingStore>, chain: Chain, confirmations: u64) -> Self {
-        Self { store, chain, confirmations }
+    pub fn new(
+        store: Arc<dyn IncomingStore>,
+        chain: Chain,
+        confirmations: u64,
+        tokens: Vec<Token>,
+    ) -> Self {
+        Self { store, chain, confirmations, tokens }
     }
 
     /// Reads the next blocks, and tells whose money they brought. `true` if there are more: the
@@ -140,16 +149,34 @@ impl Follower {
             self.step_back(cursor, now).await?;
             return Ok(false);
         }
-        let (end, payments) = in_a_row(cursor, blocks);
+        let blocks = in_a_row(cursor, blocks);
+        let end = blocks.last().map_or(cursor, |block| block.at);
+        let mut payments = self.in_tokens(&blocks).await?;
+        payments.extend(blocks.into_iter().flat_map(|block| block.payments));
         let incoming = self.successful(self.store.strangers(payments).await?).await?;
         let moved = self.store.follow(chain_id, cursor, end, incoming, now).await?;
         Ok(moved && end.number < newest)
+    }
+
+    /// What was paid in tokens.
+    async fn in_tokens(&self, blocks: &[Block]) -> Result<Vec<Payment>, FollowError> {
+        if self.tokens.is_empty() {
+            return Ok(Vec::new());
+        }
+        let at: Vec<_> = blocks.iter().map(|block| block.at).collect();
+        let paid = stream::iter(at).map(|at| self.chain.token_payments(at, &self.tokens));
+        let paid: Vec<_> = paid.buffered(AT_ONCE).try_collect().await?;
+        Ok(paid.into_iter().flatten().collect())
     }
 
     /// The payments that were not reverted.
     async fn successful(&self, incoming: Vec<Incoming>) -> Result<Vec<Incoming>, FollowError> {
         let checked = stream::iter(incoming).map(|incoming| async move {
             let Payment { tx_hash, block, .. } = incoming.payment;
+            // What is reverted leaves no log.
+            if incoming.payment.token.is_some() {
+                return Ok(Some(incoming));
+            }
             let receipt = self.chain.receipt(tx_hash).await?;
             match receipt.filter(|receipt| receipt.block == block) {
                 Some(receipt) => Ok(receipt.success.then_some(incoming)),
@@ -177,18 +204,16 @@ impl Follower {
     }
 }
 
-/// What the blocks hold that follow the cursor, each the one before it, and the last of them: a
-/// node may have changed its mind between two answers.
-fn in_a_row(cursor: BlockRef, blocks: Vec<Option<Block>>) -> (BlockRef, Vec<Payment>) {
-    let (mut end, mut payments) = (cursor, Vec::new());
-    for block in blocks.into_iter().map_while(|block| block) {
-        if block.parent != end.hash {
-            break;
-        }
-        end = block.at;
-        payments.extend(block.payments);
-    }
-    (end, payments)
+/// The blocks that follow the cursor, each the one before it: a node may have changed its mind
+/// between two answers.
+fn in_a_row(cursor: BlockRef, blocks: Vec<Option<Block>>) -> Vec<Block> {
+    let mut end = cursor.hash;
+    let mut follows = |block: &Block| {
+        let follows = block.parent == end;
+        end = block.at.hash;
+        follows
+    };
+    blocks.into_iter().map_while(|block| block.filter(&mut follows)).collect()
 }
 
 impl std::fmt::Debug for Follower {
@@ -208,7 +233,8 @@ mod tests {
             tx_hash: [hash; 32],
             from: address,
             to: address,
-            value: Wei::default(),
+            token: None,
+            value: Units::default(),
             block: number,
         };
         Some(Block { at, parent: [parent; 32], payments: vec![payment] })
@@ -218,12 +244,13 @@ mod tests {
     fn blocks_count_up_to_the_first_that_does_not_follow() {
         let cursor = BlockRef { number: 4, hash: [4; 32] };
         let end_of = |blocks| {
-            let (end, payments) = in_a_row(cursor, blocks);
-            (end.number, payments.len())
+            let blocks = in_a_row(cursor, blocks);
+            (blocks.last().map_or(cursor, |block| block.at).number, blocks.len())
         };
         assert_eq!(end_of(vec![block(5, 5, 4), block(6, 6, 5)]), (6, 2));
         assert_eq!(end_of(vec![block(5, 5, 4), block(6, 6, 9)]), (5, 1));
         assert_eq!(end_of(vec![block(5, 5, 4), None, block(7, 7, 6)]), (5, 1));
+        assert_eq!(end_of(vec![block(5, 5, 9), block(6, 6, 5)]), (4, 0));
         assert_eq!(end_of(Vec::new()), (4, 0));
     }
 

@@ -3,10 +3,10 @@
 
 use async_trait::async_trait;
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, EthAddress, Timestamp, TransferId, Wei};
+use kms_types::{AccountId, EthAddress, Timestamp, TransferId, Units, Wei};
 
 use crate::state::Change;
-use crate::transfer::Transfer;
+use crate::transfer::{Missing, Outgoing, Transfer};
 
 /// What came of inserting a quote.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct ChainView {
     pub block: u64,
     /// The sender's balance.
     pub balance: Wei,
+    /// The sender's balance of the token that is paid; nothing, if none is.
+    pub token: Units,
     /// The sender's transaction count, pending ones included. Rather too low than too high.
     pub nonce: u64,
 }
@@ -61,8 +63,8 @@ pub enum SignOutcome {
     /// The balance, less what other signed transfers may still take, does not cover it. Nothing
     /// was signed.
     Insufficient {
-        /// How much is missing.
-        missing: Wei,
+        /// How much is missing, of what.
+        missing: Missing,
     },
 }
 
@@ -81,6 +83,18 @@ pub enum Progress {
     Waiting,
     /// A block has it. Tells the sender, and the recipient that money came.
     Mined {
+        /// Which of the attempts it is.
+        tx_hash: [u8; 32],
+        /// The block that has it.
+        block: u64,
+        /// What the network took.
+        fee: Wei,
+        /// How much came, if the token kept a part of it.
+        arrived: Option<Units>,
+    },
+    /// In a block that stays, and the token's log has no such payment. Erases the signed bytes,
+    /// tells the sender.
+    NothingMoved {
         /// Which of the attempts it is.
         tx_hash: [u8; 32],
         /// The block that has it.
@@ -115,7 +129,7 @@ impl Progress {
             Self::Raised { .. } => Change::Raise,
             Self::Waiting => Change::Wait,
             Self::Mined { .. } => Change::Mine,
-            Self::Reverted { .. } => Change::Revert,
+            Self::Reverted { .. } | Self::NothingMoved { .. } => Change::Revert,
             Self::NonceTaken => Change::LoseNonce,
             Self::Reorged => Change::Reorg,
             Self::Final => Change::Finish,
@@ -166,7 +180,7 @@ pub trait TransferStore: Send + Sync {
     async fn cancel(&self, id: TransferId, now: Timestamp) -> Result<Option<Transfer>, StoreError>;
 
     /// `quoted -> signed`, in one transaction: takes the wallet's nonce row, checks state, expiry
-    /// and that the balance covers every signed transfer of the wallet and this one, chooses the
+    /// and that the balances cover every signed transfer of the wallet and this one, chooses the
     /// nonce, calls `sign`, stores all of its bytes, writes the event `TransferChanged`.
     ///
     /// The nonce is the first from the chain's on that no transfer of the wallet has: the chain's
@@ -202,7 +216,11 @@ pub trait TransferStore: Send + Sync {
 
     /// What the account's `signed` and `broadcast` transfers on the chain may still take, fees
     /// included.
-    async fn pending_spend(&self, chain_id: u64, account: AccountId) -> Result<Wei, StoreError>;
+    async fn pending_spend(
+        &self,
+        chain_id: u64,
+        account: AccountId,
+    ) -> Result<Outgoing, StoreError>;
 
     /// Whether the account has a `mined` or `final` transfer to the address.
     async fn has_paid(&self, account: AccountId, to: EthAddress) -> Result<bool, StoreError>;

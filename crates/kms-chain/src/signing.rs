@@ -5,6 +5,7 @@ use alloy::eips::eip2718::Encodable2718;
 use alloy::primitives::{Address, Bytes, Signature, TxKind, U256, keccak256};
 use kms_core::{HashSignature, OpenWallet};
 
+use crate::chain::transfer_call;
 use crate::transfer::{Fees, Transfer};
 
 /// The transaction's hash and its bytes (EIP-2718), signed by the wallet for this nonce and at
@@ -29,16 +30,23 @@ fn assemble(
     nonce: u64,
     sign: impl FnOnce(&[u8; 32]) -> HashSignature,
 ) -> ([u8; 32], Vec<u8>) {
+    // A token's contract is called with nothing, and told whom to pay.
+    let (to, value, input) = match &transfer.token {
+        None => (transfer.to.address, transfer.value.0, Bytes::new()),
+        Some(token) => {
+            (token.address, U256::ZERO, transfer_call(transfer.to.address, transfer.value))
+        }
+    };
     let transaction = TxEip1559 {
         chain_id: transfer.chain_id,
         nonce,
         gas_limit: transfer.gas_limit,
         max_fee_per_gas: fees.max_fee_per_gas,
         max_priority_fee_per_gas: fees.max_priority_fee_per_gas,
-        to: TxKind::Call(Address::from(transfer.to.address)),
-        value: transfer.value.0,
+        to: TxKind::Call(Address::from(to)),
+        value,
         access_list: Default::default(),
-        input: Bytes::new(),
+        input,
     };
     let HashSignature { r, s, y_parity } = sign(&transaction.signature_hash().0);
     let signature = Signature::new(U256::from_be_bytes(r), U256::from_be_bytes(s), y_parity);
@@ -51,7 +59,7 @@ fn assemble(
 mod tests {
     use k256::ecdsa::SigningKey;
     use kms_types::wire::TransferState;
-    use kms_types::{Timestamp, TransferId, Wei};
+    use kms_types::{Asset, Timestamp, Token, TransferId, Units};
 
     use super::*;
     use crate::transfer::{Asked, Ladder, Party};
@@ -78,8 +86,10 @@ mod tests {
             chain_id: 31_337,
             from: party("0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"),
             to: party("0x70997970C51812dc3A010C7d01b50e0d17dc79C8"),
-            asked: Asked { to: String::new(), amount: String::new() },
-            value: Wei(U256::from(500_000_000_000_000_000_u64)),
+            asked: Asked { to: String::new(), amount: String::new(), asset: Asset::Native },
+            token: None,
+            value: Units(U256::from(500_000_000_000_000_000_u64)),
+            arrived: None,
             gas_limit: 21_000,
             ladder: Ladder::of_one(FEES),
             warnings: Vec::new(),
@@ -92,6 +102,35 @@ mod tests {
             failure: None,
             created_at: Timestamp(0),
             expires_at: Timestamp(0),
+        }
+    }
+
+    fn token(byte: u8) -> Token {
+        Token { symbol: "USDC".parse().unwrap(), address: [byte; 20].into(), decimals: 6 }
+    }
+
+    #[test]
+    fn a_token_is_paid_by_a_call_that_says_whom_and_how_much() {
+        let with = |change: fn(&mut Transfer)| {
+            let mut other = Transfer { token: Some(token(8)), ..transfer() };
+            change(&mut other);
+            assemble(&other, FEES, 7, sign_with_known_key)
+        };
+        let (known, bytes) = with(|_| {});
+        // To the contract, with nothing: then 68 bytes of `transfer(address,uint256)`.
+        let call = format!(
+            "94{}80b844a9059cbb{:0>64}{:064x}c0",
+            "08".repeat(20),
+            "70997970c51812dc3a010c7d01b50e0d17dc79c8",
+            500_000_000_000_000_000_u64
+        );
+        assert!(hex::encode(bytes).contains(&call));
+        for (other, _) in [
+            with(|other| other.token = Some(token(9))),
+            with(|other| other.to.address = [9; 20].into()),
+            with(|other| other.value = Units(U256::from(1))),
+        ] {
+            assert_ne!(other, known);
         }
     }
 
@@ -122,8 +161,9 @@ mod tests {
             assemble(&transfer(), FEES, 8, sign_with_known_key).0,
             with(|other| other.chain_id = 1),
             with(|other| other.gas_limit += 1),
-            with(|other| other.value = Wei::default()),
+            with(|other| other.value = Units::default()),
             with(|other| other.to.address = [9; 20].into()),
+            with(|other| other.token = Some(token(8))),
             at(Fees { max_fee_per_gas: FEES.max_fee_per_gas + 1, ..FEES }),
             at(Fees { max_priority_fee_per_gas: FEES.max_priority_fee_per_gas + 1, ..FEES }),
         ] {

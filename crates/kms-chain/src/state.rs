@@ -20,7 +20,7 @@ pub enum Change {
     Wait,
     /// A block has it.
     Mine,
-    /// It reverted, in a block that stays.
+    /// It reverted or moved nothing, in a block that stays.
     Revert,
     /// A transaction from elsewhere has its nonce, in a block that stays.
     LoseNonce,

@@ -1,7 +1,13 @@
 //! A transfer as it is stored.
 
+use std::collections::HashMap;
+
+pub use kms_types::wire::TransferFailure;
 use kms_types::wire::{TransferState, Warning};
-use kms_types::{AccountId, EthAddress, Timestamp, TransferId, Username, Wei};
+use kms_types::{
+    AccountId, Asset, EthAddress, Timestamp, Token, TokenAmount, TransferId, U256, Units, Username,
+    Wei,
+};
 
 pub use crate::ladder::{Fees, Ladder};
 
@@ -18,13 +24,22 @@ pub struct Party {
     pub since: Option<Timestamp>,
 }
 
-/// Why a transfer failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TransferFailure {
-    /// The recipient's contract refused it; the network kept its fee.
-    Reverted,
-    /// The wallet's key was used elsewhere, and that transaction has the nonce. It cost nothing.
-    NonceTaken,
+/// What is missing of a balance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The native coin, fee included.
+    Native(Wei),
+    /// A token.
+    Token(TokenAmount),
+}
+
+/// What transfers that are on their way may still take.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The native coin, fees included.
+    pub wei: Wei,
+    /// Tokens, by their contracts.
+    pub tokens: HashMap<EthAddress, Units>,
 }
 
 /// A transfer, from quote to finality.
@@ -38,11 +53,15 @@ pub struct Transfer {
     pub from: Party,
     /// Who is paid.
     pub to: Party,
-    /// What the client asked for, word for word (`to` and `amount`): tells a repeat from a reuse
-    /// of the id.
+    /// What the client asked for, word for word: tells a repeat from a reuse of the id.
     pub asked: Asked,
-    /// How much.
-    pub value: Wei,
+    /// The token that is paid, as it was configured when it was quoted; `None` for the native
+    /// coin.
+    pub token: Option<Token>,
+    /// How much, in the asset's smallest unit.
+    pub value: Units,
+    /// How much of it came, if the token kept a part of it.
+    pub arrived: Option<Units>,
     /// Gas that the transaction may use.
     pub gas_limit: u64,
     /// What a unit of it may cost, from the first step to the highest.
@@ -76,6 +95,8 @@ pub struct Asked {
     pub to: String,
     /// `amount`.
     pub amount: String,
+    /// `asset`.
+    pub asset: Asset,
 }
 
 impl Transfer {
@@ -83,5 +104,28 @@ impl Transfer {
     #[must_use]
     pub fn max_fee(&self) -> Wei {
         self.ladder.top().max_fee(self.gas_limit)
+    }
+    /// The most of the native coin that it can take out of the wallet.
+    #[must_use]
+    pub fn most_wei(&self) -> Wei {
+        let value = if self.token.is_none() { self.value.0 } else { U256::ZERO };
+        Wei(value.saturating_add(self.max_fee().0))
+    }
+}
+
+impl Outgoing {
+    /// Counts a transfer.
+    pub fn add(&mut self, transfer: &Transfer) {
+        self.wei = Wei(self.wei.0.saturating_add(transfer.most_wei().0));
+        if let Some(token) = &transfer.token {
+            let sum = self.tokens.entry(token.address).or_default();
+            *sum = Units(sum.0.saturating_add(transfer.value.0));
+        }
+    }
+
+    /// What is counted of a token.
+    #[must_use]
+    pub fn of(&self, token: &Token) -> Units {
+        self.tokens.get(&token.address).copied().unwrap_or_default()
     }
 }

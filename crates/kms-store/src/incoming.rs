@@ -8,12 +8,12 @@ use diesel::result::{DatabaseErrorKind, Error};
 use kms_chain::follower::{BlockRef, Incoming, IncomingStore, Payment};
 use kms_core::ports::StoreError;
 use kms_types::wire::OutsidePayment;
-use kms_types::{AccountId, EthAddress, IncomingId, Timestamp};
+use kms_types::{AccountId, EthAddress, IncomingId, Timestamp, Token};
 
 use crate::convert::At;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::events;
-use crate::schema::{attempts, chain_cursors, incoming, wallets};
+use crate::schema::{attempts, chain_cursors, incoming, transfers, wallets};
 
 /// How many values one query compares with: both databases take this many.
 const AT_ONCE: usize = 10_000;
@@ -38,14 +38,19 @@ fn owners(
     Ok(owners)
 }
 
-/// Which of these transactions this system signed.
-fn own(connection: &mut AnyConnection, found: &[Incoming]) -> Result<HashSet<Vec<u8>>, Failure> {
+/// Which of these this system sends itself: a transaction that it signed, to the one whom its
+/// transfer pays. What the same transaction brings somebody else is news to them.
+fn own(
+    connection: &mut AnyConnection,
+    found: &[Incoming],
+) -> Result<HashSet<(Vec<u8>, String)>, Failure> {
     let hashes: Vec<_> = found.iter().map(|found| found.payment.tx_hash.to_vec()).collect();
     let mut own = HashSet::new();
     for hashes in hashes.chunks(AT_ONCE) {
-        let known: Vec<Vec<u8>> = attempts::table
+        let known: Vec<(Vec<u8>, String)> = attempts::table
+            .inner_join(transfers::table.on(transfers::id.eq(attempts::transfer_id)))
             .filter(attempts::tx_hash.eq_any(hashes.to_vec()))
-            .select(attempts::tx_hash)
+            .select((attempts::tx_hash, transfers::to_address))
             .load(connection)?;
         own.extend(known);
     }
@@ -81,9 +86,13 @@ fn note(
 ) -> Result<(), Failure> {
     let Incoming { account, payment } = found;
     let hash = payment.tx_hash.to_vec();
+    let token = payment.token.as_ref();
+    let contract = token.map(|token| token.address.to_lower_hex()).unwrap_or_default();
     let known: i64 = incoming::table
         .filter(incoming::chain_id.eq(chain_id))
         .filter(incoming::tx_hash.eq(&hash))
+        .filter(incoming::account_id.eq(account.to_string()))
+        .filter(incoming::token.eq(&contract))
         .count()
         .get_result(connection)?;
     if known > 0 {
@@ -101,6 +110,10 @@ fn note(
             incoming::from_address.eq(payment.from.to_lower_hex()),
             incoming::value.eq(payment.value.to_string()),
             incoming::block.eq(block),
+            incoming::noted_at.eq(now.0),
+            incoming::token.eq(contract),
+            incoming::symbol.eq(token.map(|token| token.symbol.to_string())),
+            incoming::decimals.eq(token.map(|token| i32::from(token.decimals))),
         ))
         .execute(connection)?;
     events::append_incoming(connection, *account, now, id)
@@ -161,7 +174,9 @@ impl IncomingStore for Database {
             };
             let mut found: Vec<_> = payments.into_iter().filter_map(to_us).collect();
             let own = own(connection, &found)?;
-            found.retain(|found| !own.contains(found.payment.tx_hash.as_slice()));
+            found.retain(|Incoming { payment, .. }| {
+                !own.contains(&(payment.tx_hash.to_vec(), payment.to.to_lower_hex()))
+            });
             Ok(found)
         })
         .await
@@ -201,6 +216,23 @@ struct Row {
     from_address: String,
     value: String,
     block: i64,
+    token: String,
+    symbol: Option<String>,
+    decimals: Option<i32>,
+}
+
+impl Row {
+    fn token(&self, at: At<'_>) -> Result<Option<Token>, StoreError> {
+        match (&self.symbol, self.decimals) {
+            (Some(symbol), Some(decimals)) => Ok(Some(Token {
+                symbol: at.parse(symbol)?,
+                address: at.parse(&self.token)?,
+                decimals: at.convert(decimals)?,
+            })),
+            _ if self.token.is_empty() => Ok(None),
+            _ => Err(at.corrupt("its token has no name")),
+        }
+    }
 }
 
 impl Database {
@@ -224,6 +256,7 @@ impl Database {
                 chain_id: at.convert(row.chain_id)?,
                 tx_hash: hex::encode_prefixed(hash),
                 from: at.parse(&row.from_address)?,
+                token: row.token(at)?,
                 value: at.parse(&row.value)?,
                 block: at.convert(row.block)?,
             }))

@@ -101,6 +101,8 @@ diesel::table! {
         first_max_priority_fee_per_gas -> Nullable<Text>,
         failure -> Nullable<Text>,
         waits_since -> Nullable<BigInt>,
+        token -> Nullable<Text>,
+        arrived -> Nullable<Text>,
     }
 }
 
@@ -145,6 +147,10 @@ diesel::table! {
         from_address -> Text,
         value -> Text,
         block -> BigInt,
+        token -> Text,
+        symbol -> Nullable<Text>,
+        decimals -> Nullable<Integer>,
+        noted_at -> BigInt,
     }
 }
 

@@ -10,10 +10,10 @@ use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use kms_chain::ports::{ChainView, Due, Inserted, Progress, Sign, SignOutcome, TransferStore};
 use kms_chain::state::{self, Change};
-use kms_chain::transfer::Transfer;
+use kms_chain::transfer::{Outgoing, Transfer};
 use kms_core::ports::StoreError;
 use kms_types::wire::TransferState;
-use kms_types::{AccountId, EthAddress, Timestamp, TransferId, U256, Wei};
+use kms_types::{AccountId, EthAddress, Timestamp, TransferId};
 
 use self::row::{Row, state_text, to_i64};
 use crate::convert::At;
@@ -58,9 +58,13 @@ fn step(
     Ok(changed == 1)
 }
 
-/// The most that a transfer can take out of the wallet.
-fn spend(transfer: &Transfer) -> U256 {
-    transfer.value.0.saturating_add(transfer.max_fee().0)
+/// What these may still take out of the wallet.
+fn outgoing(rows: Vec<Row>) -> Result<Outgoing, StoreError> {
+    let mut outgoing = Outgoing::default();
+    for row in rows {
+        outgoing.add(&row.parse()?);
+    }
+    Ok(outgoing)
 }
 
 fn tell_sender(
@@ -169,7 +173,11 @@ impl TransferStore for Database {
         .await
     }
 
-    async fn pending_spend(&self, chain_id: u64, account: AccountId) -> Result<Wei, StoreError> {
+    async fn pending_spend(
+        &self,
+        chain_id: u64,
+        account: AccountId,
+    ) -> Result<Outgoing, StoreError> {
         self.blocking(move |connection| {
             let rows: Vec<Row> = transfers::table
                 .filter(transfers::chain_id.eq(to_i64(chain_id)))
@@ -177,11 +185,7 @@ impl TransferStore for Database {
                 .filter(transfers::state.eq_any(ON_ITS_WAY))
                 .select(Row::as_select())
                 .load(connection)?;
-            let mut sum = U256::ZERO;
-            for row in rows {
-                sum = sum.saturating_add(spend(&row.parse()?));
-            }
-            Ok(Wei(sum))
+            Ok(outgoing(rows)?)
         })
         .await
     }

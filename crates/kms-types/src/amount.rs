@@ -139,38 +139,101 @@ impl fmt::Display for Amount {
     }
 }
 
-/// An amount of a chain's native coin in its smallest unit, 10^-18 of the coin. Zero is valid.
-///
-/// On the wire it is a decimal string, because JSON numbers lose digits.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(try_from = "String", into = "String")]
-pub struct Wei(pub U256);
+/// A count of an asset's smallest unit. On the wire it is a decimal string, because JSON numbers
+/// lose digits.
+macro_rules! smallest_unit {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize,
+            Deserialize,
+        )]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(pub U256);
+
+        impl $name {
+            /// The sum, or `None` beyond 256 bits.
+            #[must_use]
+            pub fn checked_add(self, other: Self) -> Option<Self> {
+                self.0.checked_add(other.0).map(Self)
+            }
+
+            /// The difference, or `None` below zero.
+            #[must_use]
+            pub fn checked_sub(self, other: Self) -> Option<Self> {
+                self.0.checked_sub(other.0).map(Self)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = AmountError;
+
+            /// Decimal digits of the smallest unit, without leading zeros.
+            fn from_str(text: &str) -> Result<Self, AmountError> {
+                whole_number(text).map(Self)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = AmountError;
+
+            fn try_from(text: String) -> Result<Self, AmountError> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(units: $name) -> String {
+                units.to_string()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+smallest_unit! {
+    /// An amount of a chain's native coin in its smallest unit, 10^-18 of the coin. Zero is valid.
+    Wei
+}
+
+smallest_unit! {
+    /// An amount of a coin or a token in its smallest unit; which asset it is, stands beside it.
+    /// Zero is valid.
+    Units
+}
 
 impl Wei {
     /// Decimals of the native coin of every EVM chain.
     pub const DECIMALS: u8 = 18;
 
-    /// The sum, or `None` beyond 256 bits.
-    #[must_use]
-    pub fn checked_add(self, other: Self) -> Option<Self> {
-        self.0.checked_add(other.0).map(Self)
-    }
-
-    /// The difference, or `None` below zero.
-    #[must_use]
-    pub fn checked_sub(self, other: Self) -> Option<Self> {
-        self.0.checked_sub(other.0).map(Self)
-    }
-
     /// The amount in whole coins, exact, without trailing zeros: `0.5`.
     #[must_use]
     pub fn to_coins(self) -> String {
-        let digits = format!("{:0>19}", self.0.to_string());
-        let (whole, fraction) = digits.split_at(digits.len() - usize::from(Self::DECIMALS));
+        Units::from(self).to_decimal(Self::DECIMALS)
+    }
+}
+
+impl Units {
+    /// The amount in whole coins of an asset with this many decimals, exact, without trailing
+    /// zeros: `0.5`.
+    #[must_use]
+    pub fn to_decimal(self, decimals: u8) -> String {
+        let decimals = usize::from(decimals);
+        let digits = format!("{:0>width$}", self.0.to_string(), width = decimals + 1);
+        let (whole, fraction) = digits.split_at(digits.len() - decimals);
         let fraction = fraction.trim_end_matches('0');
         if fraction.is_empty() { whole.to_owned() } else { format!("{whole}.{fraction}") }
+    }
+}
+
+impl From<Wei> for Units {
+    fn from(wei: Wei) -> Self {
+        Self(wei.0)
     }
 }
 
@@ -182,39 +245,14 @@ impl TryFrom<&Amount> for Wei {
     }
 }
 
-impl FromStr for Wei {
-    type Err = AmountError;
-
-    /// Decimal digits of the smallest unit, without leading zeros.
-    fn from_str(text: &str) -> Result<Self, AmountError> {
-        let canonical = text.bytes().all(|b| b.is_ascii_digit())
-            && !text.is_empty()
-            && (text == "0" || !text.starts_with('0'));
-        if !canonical {
-            return Err(AmountError::Format);
-        }
-        U256::from_str_radix(text, 10).map(Self).map_err(|_overflow| AmountError::TooLarge)
+fn whole_number(text: &str) -> Result<U256, AmountError> {
+    let canonical = text.bytes().all(|b| b.is_ascii_digit())
+        && !text.is_empty()
+        && (text == "0" || !text.starts_with('0'));
+    if !canonical {
+        return Err(AmountError::Format);
     }
-}
-
-impl TryFrom<String> for Wei {
-    type Error = AmountError;
-
-    fn try_from(text: String) -> Result<Self, AmountError> {
-        text.parse()
-    }
-}
-
-impl From<Wei> for String {
-    fn from(wei: Wei) -> String {
-        wei.to_string()
-    }
-}
-
-impl fmt::Display for Wei {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+    U256::from_str_radix(text, 10).map_err(|_overflow| AmountError::TooLarge)
 }
 
 #[cfg(test)]
@@ -235,6 +273,19 @@ mod tests {
         assert_eq!(wei("0.000000000000000001").unwrap(), "1");
         assert_eq!("12.340".parse::<Amount>().unwrap().to_string(), "12.34");
         assert_eq!("7".parse::<Amount>().unwrap().to_units(0).unwrap(), U256::from(7));
+    }
+
+    #[test]
+    fn tokens_have_their_own_decimals() {
+        let shown = |units: u64, decimals| Units(U256::from(units)).to_decimal(decimals);
+        assert_eq!(shown(5_000_000, 6), "5");
+        assert_eq!(shown(1, 6), "0.000001");
+        assert_eq!(shown(7, 0), "7");
+        assert_eq!(shown(0, 0), "0");
+        let units = |text: &str, decimals| text.parse::<Amount>().unwrap().to_units(decimals);
+        assert_eq!(units("0.000001", 6).unwrap(), U256::from(1));
+        assert_eq!(units("0.0000001", 6), Err(AmountError::TooPrecise { decimals: 6 }));
+        assert_eq!(units("0.5", 0), Err(AmountError::TooPrecise { decimals: 0 }));
     }
 
     #[test]
@@ -288,6 +339,20 @@ mod tests {
             if wei.0 > U256::ZERO {
                 let amount = wei.to_coins().parse::<Amount>().unwrap();
                 prop_assert_eq!(Wei::try_from(&amount), Ok(wei));
+            }
+        }
+
+        #[test]
+        fn units_round_trip(limbs: [u64; 4], decimals: u8) {
+            let units = Units(U256::from_limbs(limbs));
+            if units.0 > U256::ZERO {
+                let text = units.to_decimal(decimals);
+                // An amount may be longer than a token's decimals are worth.
+                if let Ok(amount) = text.parse::<Amount>() {
+                    prop_assert_eq!(amount.to_units(decimals), Ok(units.0));
+                } else {
+                    prop_assert!(text.len() > Amount::MAX_LEN);
+                }
             }
         }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Wei;
+use crate::{TokenAmount, Wei};
 
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal,)*) => {
@@ -52,6 +52,8 @@ error_codes! {
     NoSuchTransfer = "no_such_transfer",
     /// The account has no such recovery, or none that is open.
     NoSuchRecovery = "no_such_recovery",
+    /// There is no such token here.
+    UnknownToken = "unknown_token",
     /// Nobody here has this username.
     UnknownName = "unknown_name",
     /// The Telegram user already has a wallet, under another password.
@@ -84,7 +86,7 @@ error_codes! {
     IdReused = "id_reused",
     /// The sender is the recipient.
     SelfTransfer = "self_transfer",
-    /// The balance does not cover amount and fee; see `missing`.
+    /// The balance does not cover amount and fee; see `missing` and `missing_token`.
     InsufficientFunds = "insufficient_funds",
     /// The quote is too old to be confirmed; ask for a new one.
     QuoteExpired = "quote_expired",
@@ -92,7 +94,8 @@ error_codes! {
     QuoteMismatch = "quote_mismatch",
     /// The transfer is past the state in which this can be done.
     WrongState = "wrong_state",
-    /// The recipient's contract refuses the payment, or the chain says it would fail.
+    /// The recipient's or the token's contract refuses the payment, or the chain says it would
+    /// fail.
     WouldRevert = "would_revert",
     /// No endpoint of the chain answers.
     ChainUnavailable = "chain_unavailable",
@@ -125,9 +128,12 @@ pub struct Problem {
     /// Seconds after which a repeat makes sense; also in the `Retry-After` header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
-    /// How much is missing, in wei.
+    /// How much of the native coin is missing, in wei.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<Wei>,
+    /// How much of a token is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_token: Option<TokenAmount>,
     /// The id under which the server's log knows this request.
     #[serde(default)]
     pub request_id: String,

@@ -7,6 +7,7 @@
 
 mod address;
 mod amount;
+mod asset;
 mod contact;
 mod error;
 mod ids;
@@ -23,7 +24,8 @@ pub mod wire;
 
 pub use address::{AddressError, EthAddress};
 pub use alloy_primitives::U256;
-pub use amount::{Amount, AmountError, Wei};
+pub use amount::{Amount, AmountError, Units, Wei};
+pub use asset::{Asset, Symbol, SymbolError, Token, TokenAmount};
 pub use contact::{ContactError, Email, Mobile};
 pub use error::{ErrorCode, Problem};
 pub use ids::{

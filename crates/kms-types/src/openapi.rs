@@ -7,8 +7,9 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::wire::QuoteAmount;
 use crate::{
-    AccountId, AccountRef, Email, EthAddress, EventCursor, Mobile, OneTimeCode, PasswordHash,
-    Recipient, RecoveryId, TelegramId, Timestamp, TransferId, Username, Wei,
+    AccountId, AccountRef, Asset, Email, EthAddress, EventCursor, Mobile, OneTimeCode,
+    PasswordHash, Recipient, RecoveryId, Symbol, TelegramId, Timestamp, TransferId, Units,
+    Username, Wei,
 };
 
 const UUID: &str = "6f1c5f0a-3c0e-4d52-9a3e-0f6b7c9d1e2f";
@@ -67,6 +68,9 @@ text! {
     Email: "An e-mail address", "^[^@ ]+@[^@ ]+$", "ann@example.org";
     OneTimeCode: "A code from an e-mail", "^[0-9]{4} ?[0-9]{4}$", "0123 4567";
     Wei: "10^-18 of the native coin", "^(0|[1-9][0-9]*)$", "500000000000000000";
+    Units: "A count of the asset's smallest unit", "^(0|[1-9][0-9]*)$", "5000000";
+    Symbol: "A token's symbol", "^[a-zA-Z][a-zA-Z0-9._-]{0,15}$", "USDC";
+    Asset: "native, or a token's symbol", "^[a-zA-Z][a-zA-Z0-9._-]{0,15}$", "USDC";
     PasswordHash: "The password as the client stretched it", "^v1[.][0-9a-f]{64}$",
         "v1.0000000000000000000000000000000000000000000000000000000000000000";
 }

@@ -10,7 +10,7 @@ mod transfer;
 
 pub use account::{
     Account, AccountState, Balance, ChangePassword, CreateAccount, ExportKey, ExportedKey,
-    NameRecord, Network, SeenUsername,
+    NameRecord, Network, SeenUsername, TokenBalance,
 };
 pub use event::{Event, EventKind, EventPage, OutsidePayment, RecoveryStep};
 pub use recovery::{
@@ -18,6 +18,6 @@ pub use recovery::{
     RequestRecovery,
 };
 pub use transfer::{
-    ConfirmTransfer, Direction, Party, QuoteAmount, QuoteTransfer, Transfer, TransferPage,
-    TransferState, Warning,
+    ConfirmTransfer, Direction, Party, QuoteAmount, QuoteTransfer, Transfer, TransferFailure,
+    TransferPage, TransferState, Warning,
 };

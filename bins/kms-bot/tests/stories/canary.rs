@@ -134,7 +134,7 @@ async fn check_config_tries_both_connections_and_shows_no_secret() {
     let (good, said) = run(&stage);
     assert!(good && said.contains("ok      telegram: @wallet_kms_bot"), "{said}");
     assert!(said.contains("ok      server: Sandbox (chain 31337)"), "{said}");
-    for secret in [stage.sim.token(), &stage.token] {
+    for secret in [stage.sim.token(), &stage.bearer] {
         assert!(!said.contains(secret));
     }
     stage.stop_server().await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kms_sandbox::Manners;
 use kms_sandbox::StageOptions;
 use kms_types::Wei;
 use kms_types::wire::TransferState;
@@ -289,5 +290,63 @@ async fn a_payment_whose_place_another_transaction_took_is_told_as_not_paid() {
     rpc("anvil_mine", json!(["0x4"]));
     world.ann.bot("was not paid: this wallet's key was used elsewhere").await;
     assert_eq!(world.balance(&world.bob).await, Wei::default());
+    world.stage.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ann_pays_bob_in_a_token_and_the_fee_in_coins() {
+    let mut world = world().await;
+    let ann = world.account(&world.ann).await;
+    world.stage.faucet_tokens(ann.address, 100_000_000).unwrap();
+    world.ann.bot("You received 100 TUSD from 0x").await;
+    world.ann.says("/balance");
+    world.ann.bot("100 TUSD").await;
+    world.ann.says("/send @bob 101 TUSD");
+    world.ann.bot("You are 1 TUSD short").await;
+    world.ann.says("/send @bob 0.0000001 TUSD");
+    world.ann.bot("more than 6 decimals").await;
+    world.ann.says("/send TUSD 5");
+    world.ann.bot("write whom and how much").await;
+    world.ann.confirms("/send 5 tusd @bob").await;
+    world.ann.says(ANNS);
+    world.ann.bot("Paid 5 TUSD to @bob").await;
+    world.bob.bot("You received 5 TUSD from @ann").await;
+    world.ann.says("/send @bob");
+    world.ann.bot("or 5 TUSD").await;
+    world.ann.says("all TUSD");
+    world.ann.bot("This is most of what you have of it").await;
+    world.ann.press("✅ Confirm");
+    world.ann.bot("Send your password").await;
+    // The token changes its manners between what was shown and what is mined.
+    world.stage.token.behave(&world.stage.anvil, Manners::Fee).unwrap();
+    world.ann.says(ANNS);
+    world.ann.bot("The token kept a part of it: 85.5 TUSD came").await;
+    world.bob.bot("You received 85.5 TUSD from @ann").await;
+    world.ann.says("/history");
+    world.ann.bot("95 TUSD to @bob").await;
+    let bob = world.account(&world.bob).await;
+    assert_eq!(world.stage.chain_tokens(bob.address).unwrap(), 90_500_000);
+    assert_transcript!("send_token_ann", world.ann);
+    assert_transcript!("send_token_bob", world.bob);
+    world.stage.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_pays_nothing_is_told_honestly() {
+    let mut world = world().await;
+    let ann = world.account(&world.ann).await;
+    world.stage.faucet_tokens(ann.address, 10_000_000).unwrap();
+    world.ann.bot("You received 10 TUSD").await;
+    world.ann.confirms("/send @bob 1 TUSD").await;
+    world.stage.token.behave(&world.stage.anvil, Manners::Lying).unwrap();
+    world.ann.says(ANNS);
+    world.ann.bot("Sent 1 TUSD").await;
+    world.stage.anvil.rpc("anvil_mine", json!(["0x4"])).unwrap();
+    world.ann.bot("reports no payment").await;
+    world.ann.says("/send @bob 1 TUSD");
+    world.ann.bot("Total: at most").await;
+    world.stage.token.behave(&world.stage.anvil, Manners::False).unwrap();
+    world.ann.says("/send @bob 1 TUSD");
+    world.ann.bot("A contract would refuse this payment").await;
     world.stage.clear().await;
 }

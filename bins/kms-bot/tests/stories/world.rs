@@ -4,7 +4,7 @@ use bot_api_sim::{ButtonKind, Message, Phone};
 use kms_client::hash_password;
 use kms_sandbox::{Stage, StageOptions};
 use kms_types::wire::{Account, ConfirmTransfer, QuoteTransfer, Transfer};
-use kms_types::{TelegramId, TransferId, Wei};
+use kms_types::{Asset, TelegramId, TransferId, Wei};
 
 pub(crate) const ANNS: &str = "orange ladder seldom sings";
 pub(crate) const BOBS: &str = "marmalade for the night train";
@@ -117,12 +117,14 @@ impl World {
             from: id(from).into(),
             to: to.parse().unwrap(),
             amount: amount.to_owned().try_into().unwrap(),
+            asset: Asset::Native,
             client_ref: None,
         };
         let quoted = self.stage.client.quote(&quote).await.unwrap();
         let confirm = ConfirmTransfer {
             password_hash: hash_password(id(from), ANNS).await,
             to_address: quoted.to.address,
+            token: quoted.token,
             value: quoted.value,
             max_fee: quoted.max_fee,
         };

@@ -163,7 +163,7 @@ class Phone {
       faucet.disabled = true;
       const filled = await post("faucet", { who: person.id });
       faucet.disabled = false;
-      if (filled) toast(`${filled.coins} ETH for ${person.name}: see /balance`);
+      if (filled) toast(`${filled.coins} ETH and ${filled.tokens} TUSD for ${person.name}: see /balance`);
     });
     main.append(section);
   }

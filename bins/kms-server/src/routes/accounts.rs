@@ -5,10 +5,11 @@ use std::sync::Arc;
 use actix_web::http::StatusCode;
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get, post, put};
+use kms_chain::Balances;
 use kms_core::account::{Account, SeenName};
 use kms_core::ports::AccountStore;
 use kms_core::{CreateWallet, Created};
-use kms_types::wire::{self, Balance, ChangePassword, CreateAccount, SeenUsername};
+use kms_types::wire::{self, Balance, ChangePassword, CreateAccount, SeenUsername, TokenBalance};
 use kms_types::{AccountRef, Email, Mobile, Problem};
 
 use crate::auth::{Bot, Reader};
@@ -113,7 +114,7 @@ pub(crate) async fn seen_username(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// The wallet's balance of the native coin.
+/// The wallet's balance of the native coin and of every token.
 #[utoipa::path(
     tag = "accounts",
     params(("account" = AccountRef, Path)),
@@ -132,10 +133,16 @@ pub(crate) async fn balance(
     use kms_chain::ports::TransferStore;
     let account = find(&state, account).await?;
     let address = account.wallet.address;
-    let chain = state.transfers.chain();
-    let view = chain.view(address).await?;
+    let (chain, tokens) = (state.transfers.chain(), state.transfers.tokens());
+    let Balances { block, wei, tokens: found } = chain.balances(address, tokens).await?;
     let pending = state.database.pending_spend(chain.chain_id(), account.id).await?;
-    Ok(HttpResponse::Ok().json(Balance { address, wei: view.balance, pending, block: view.block }))
+    let tokens = tokens.iter().zip(found).map(|(token, units)| TokenBalance {
+        token: token.clone(),
+        units,
+        pending: pending.of(token),
+    });
+    let tokens = tokens.collect();
+    Ok(HttpResponse::Ok().json(Balance { address, wei, pending: pending.wei, tokens, block }))
 }
 
 /// The account, or the error that there is none.

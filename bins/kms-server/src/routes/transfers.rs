@@ -42,7 +42,8 @@ pub(crate) async fn quote(
 ) -> Result<HttpResponse, ApiError> {
     let now = clock::now();
     let sender = accounts::find(&state, body.from).await?;
-    let asked = Asked { to: body.to.to_string(), amount: body.amount.clone().into() };
+    let asked =
+        Asked { to: body.to.to_string(), amount: body.amount.clone().into(), asset: body.asset };
     let client_ref = body.client_ref.as_deref();
     let known = state.transfers.quoted(body.id, sender.id, &asked, client_ref, now).await?;
     if let Some(known) = known {
@@ -88,8 +89,8 @@ pub(crate) async fn confirm(
     Json(body): Json<ConfirmTransfer>,
 ) -> Result<HttpResponse, ApiError> {
     let now = clock::now();
-    let ConfirmTransfer { password_hash, to_address, value, max_fee } = body;
-    let shown = Shown { to_address, value, max_fee };
+    let ConfirmTransfer { password_hash, to_address, token, value, max_fee } = body;
+    let shown = Shown { to_address, token, value, max_fee };
     let ready = match state.transfers.check(id, shown, now).await? {
         Checked::Done(transfer) => return Ok(HttpResponse::Ok().json(show(*transfer))),
         Checked::Ready(ready) => *ready,
@@ -258,12 +259,15 @@ pub(crate) fn show(transfer: Transfer) -> wire::Transfer {
         state: transfer.state,
         from: party(transfer.from),
         to: party(transfer.to),
+        token: transfer.token,
         value: transfer.value,
+        arrived: transfer.arrived,
         max_fee,
         fee: transfer.fee,
         chain_id: transfer.chain_id,
         tx_hash: transfer.tx_hash.map(hex::encode_prefixed),
         block: transfer.block,
+        failure: transfer.failure,
         warnings: transfer.warnings,
         client_ref: transfer.client_ref,
         created_at: transfer.created_at,

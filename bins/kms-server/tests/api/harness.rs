@@ -18,7 +18,9 @@ use kms_types::wire::{
     Account, CompleteRecovery, ConfirmTransfer, CreateAccount, EventPage, QuoteTransfer, Recovery,
     RequestRecovery, Transfer, TransferState,
 };
-use kms_types::{AccountRef, PasswordHash, RecoveryId, TelegramId, Timestamp, TransferId};
+use kms_types::{
+    AccountRef, Asset, PasswordHash, RecoveryId, TelegramId, Timestamp, Token, TransferId,
+};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -48,6 +50,7 @@ pub(crate) struct Place {
     pub(crate) server_keys: [(&'static str, String); 4],
     pub(crate) quote_seconds: u64,
     pub(crate) replace_seconds: u64,
+    pub(crate) tokens: Vec<Token>,
     pub(crate) waiting: usize,
     pub(crate) upkeep: UpkeepSettings,
     pub(crate) recovery: RecoveryRules,
@@ -135,6 +138,7 @@ impl Place {
             ],
             quote_seconds: 120,
             replace_seconds: 45,
+            tokens: Vec::new(),
             waiting: 64,
             upkeep: UpkeepSettings::default(),
             recovery: AT_ONCE,
@@ -189,6 +193,7 @@ impl Place {
                 quote_seconds: self.quote_seconds,
                 poll_milliseconds: 100,
                 replace_seconds: self.replace_seconds,
+                tokens: self.tokens.clone(),
             },
             password: PasswordSettings {
                 kdf: kms_core::KdfParams::default(),
@@ -440,6 +445,7 @@ pub(crate) fn quote(from: i64, to: &str, amount: &str) -> QuoteTransfer {
         from: telegram(from),
         to: to.parse().unwrap(),
         amount: amount.to_owned().try_into().unwrap(),
+        asset: Asset::Native,
         client_ref: None,
     }
 }
@@ -448,6 +454,7 @@ pub(crate) fn confirm(transfer: &Transfer, words: &str) -> ConfirmTransfer {
     ConfirmTransfer {
         password_hash: hash(words),
         to_address: transfer.to.address,
+        token: transfer.token.clone(),
         value: transfer.value,
         max_fee: transfer.max_fee,
     }

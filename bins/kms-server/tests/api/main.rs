@@ -21,5 +21,6 @@ mod outages;
 mod process;
 mod recoveries;
 mod slow;
+mod tokens;
 mod transfers;
 mod upkeep;

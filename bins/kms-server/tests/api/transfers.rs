@@ -34,7 +34,7 @@ async fn money_is_sent_by_name(test: TestServer) {
     let quoted = test.client.quote(&request).await.unwrap();
     assert_eq!(quoted.state, TransferState::Quoted);
     assert_eq!((quoted.to.address, quoted.to.account), (bob.address, Some(bob.id)));
-    assert_eq!(quoted.value, wei(COIN / 2));
+    assert_eq!(quoted.value, wei(COIN / 2).into());
     assert_eq!(quoted.warnings, [Warning::FirstPayment]);
     assert_eq!(test.client.quote(&request).await.unwrap(), quoted);
     let wrong = test.client.confirm(quoted.id, &confirm(&quoted, "wrong")).await.unwrap_err();
@@ -48,7 +48,7 @@ async fn money_is_sent_by_name(test: TestServer) {
     let done = test.until(quoted.id, TransferState::Final).await;
     assert_eq!(done.client_ref.as_deref(), Some("chat 1, message 2"));
     let balance = test.client.balance(telegram(1)).await.unwrap();
-    let spent = done.value.checked_add(done.fee.unwrap()).unwrap();
+    let spent = Wei(done.value.0 + done.fee.unwrap().0);
     assert_eq!(balance.wei, wei(10 * COIN).checked_sub(spent).unwrap());
     // Both see it in their lists, and both are told.
     for account in [ann.id, bob.id] {
@@ -75,11 +75,11 @@ async fn money_is_sent_by_name(test: TestServer) {
 async fn everything_is_sent_with_all(test: TestServer) {
     test.ann_and_bob().await;
     let quoted = test.client.quote(&quote(1, "@bob", "all")).await.unwrap();
-    assert_eq!(quoted.value.checked_add(quoted.max_fee).unwrap(), wei(10 * COIN));
+    assert_eq!(quoted.value.0 + quoted.max_fee.0, wei(10 * COIN).0);
     assert!(quoted.warnings.contains(&Warning::MostOfBalance));
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     test.until(quoted.id, TransferState::Mined).await;
-    assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, quoted.value);
+    assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, Wei(quoted.value.0));
 }
 
 async fn what_can_not_be_paid_is_refused(test: TestServer) {
@@ -174,7 +174,7 @@ async fn a_quote_is_confirmed_as_it_was_shown(test: TestServer) {
         let mut body = confirm(&quoted, "ann's password");
         match change {
             0 => body.to_address = ann.address,
-            1 => body.value = wei(COIN + 1),
+            1 => body.value = wei(COIN + 1).into(),
             _ => body.max_fee = wei(1),
         }
         let refused = test.client.confirm(quoted.id, &body).await.unwrap_err();

@@ -6,7 +6,7 @@
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::{Address, B256};
 use alloy::providers::Provider;
-use kms_types::{EthAddress, U256, Wei};
+use kms_types::{EthAddress, U256, Units};
 use serde::Deserialize;
 
 use super::{Chain, ChainError};
@@ -75,7 +75,14 @@ impl Transaction {
     fn payment(self, block: u64) -> Option<Payment> {
         let to = EthAddress::from(self.to?);
         let from = EthAddress::from(self.from);
-        let value = Wei(self.value);
-        (value > Wei::default()).then_some(Payment { tx_hash: self.hash.0, from, to, value, block })
+        let (tx_hash, value) = (self.hash.0, Units(self.value));
+        (value > Units::default()).then_some(Payment {
+            tx_hash,
+            from,
+            to,
+            token: None,
+            value,
+            block,
+        })
     }
 }

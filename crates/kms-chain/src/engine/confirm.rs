@@ -3,22 +3,24 @@
 use kms_core::ports::StoreError;
 use kms_core::{OpenWallet, failpoint};
 use kms_types::wire::TransferState;
-use kms_types::{EthAddress, Timestamp, TransferId, Wei};
+use kms_types::{EthAddress, Timestamp, Token, TransferId, Units, Wei};
 use tokio::sync::oneshot;
 
 use super::Transfers;
 use crate::chain::ChainError;
 use crate::ports::{ChainView, Progress, SignOutcome, SignedBytes, SignedLadder};
 use crate::signing;
-use crate::transfer::Transfer;
+use crate::transfer::{Missing, Transfer};
 
 /// What the sender saw before confirming.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     /// The recipient's address.
     pub to_address: EthAddress,
-    /// The amount.
-    pub value: Wei,
+    /// The token; `None` for the native coin.
+    pub token: Option<Token>,
+    /// The amount, in the asset's smallest unit.
+    pub value: Units,
     /// The highest fee.
     pub max_fee: Wei,
 }
@@ -59,8 +61,8 @@ pub enum ConfirmError {
     /// The balance does not cover it any more.
     #[error("the balance does not cover amount and fee")]
     Insufficient {
-        /// How much is missing, in wei.
-        missing: Wei,
+        /// How much is missing, of what.
+        missing: Missing,
     },
     /// The chain did not answer.
     #[error(transparent)]
@@ -94,6 +96,7 @@ impl Transfers {
         let transfer = transfer.ok_or(ConfirmError::NoTransfer)?;
         let said = Shown {
             to_address: transfer.to.address,
+            token: transfer.token.clone(),
             value: transfer.value,
             max_fee: transfer.max_fee(),
         };
@@ -103,7 +106,11 @@ impl Transfers {
         if is_confirmed(&transfer)? {
             return Ok(Checked::Done(Box::new(transfer)));
         }
-        let view = self.chain.view(transfer.from.address).await?;
+        // A token that the operator took away or changed since is not paid any more.
+        if transfer.token.as_ref().is_some_and(|token| !self.tokens.contains(token)) {
+            return Err(ConfirmError::Mismatch);
+        }
+        let view = self.chain.view(transfer.from.address, transfer.token.as_ref()).await?;
         Ok(Checked::Ready(Box::new(Ready { transfer, view })))
     }
 

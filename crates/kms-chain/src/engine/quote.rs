@@ -2,12 +2,15 @@
 
 use kms_core::ports::StoreError;
 use kms_types::wire::{QuoteAmount, TransferState, Warning};
-use kms_types::{AccountId, AmountError, EthAddress, Timestamp, TransferId, U256, Wei};
+use kms_types::{
+    AccountId, AmountError, Asset, EthAddress, Symbol, Timestamp, Token, TokenAmount, TransferId,
+    U256, Units, Wei,
+};
 
 use super::Transfers;
-use crate::chain::{ChainError, PLAIN_TRANSFER_GAS};
+use crate::chain::{ChainError, PLAIN_TRANSFER_GAS, TokenError};
 use crate::ports::Inserted;
-use crate::transfer::{Asked, Ladder, Party, Transfer};
+use crate::transfer::{Asked, Ladder, Missing, Party, Transfer};
 
 /// What a quote is asked for.
 #[derive(Clone, Debug)]
@@ -18,7 +21,7 @@ pub struct QuoteRequest {
     pub from: Party,
     /// Who is paid.
     pub to: Party,
-    /// As it was written.
+    /// As it was written; of which asset too.
     pub asked: Asked,
     /// How much.
     pub amount: QuoteAmount,
@@ -44,18 +47,27 @@ pub enum QuoteError {
     /// Nobody owns the zero address.
     #[error("money sent to the zero address is lost")]
     ZeroAddress,
+    /// There is no such token here.
+    #[error("{0} can not be paid here")]
+    UnknownToken(Symbol),
+    /// The token's contract is not what is configured, or not any more.
+    #[error("{0} can not be paid at the moment: its contract is not what it should be")]
+    WrongToken(Symbol),
+    /// Nobody can take a token out of its own contract.
+    #[error("tokens sent to a token's own contract are lost")]
+    TokenContract,
     /// The amount is not one of this coin.
     #[error(transparent)]
     Amount(#[from] AmountError),
     /// The balance, less what is on its way out, does not cover amount and fee.
     #[error("the balance does not cover amount and fee")]
     Insufficient {
-        /// How much is missing, in wei.
-        missing: Wei,
+        /// How much is missing, of what.
+        missing: Missing,
     },
-    /// The recipient's contract would refuse it, in its own words: at most 200 characters, none
-    /// of them a control character, but a stranger's text all the same.
-    #[error("the recipient's contract would refuse the payment: {0}")]
+    /// The recipient's or the token's contract would refuse it, in its own words: at most 200
+    /// characters, none of them a control character, but a stranger's text all the same.
+    #[error("the payment would be refused: {0}")]
     WouldRevert(String),
     /// The chain did not answer.
     #[error(transparent)]
@@ -76,9 +88,14 @@ impl From<ChainError> for QuoteError {
 
 /// What the chain and the store say of a payment.
 struct Facts {
-    balance: Wei,
-    /// The balance less what is on its way out.
-    available: Wei,
+    /// The token that is paid.
+    token: Option<Token>,
+    /// The balance of the asset that is paid.
+    balance: Units,
+    /// That less what is on its way out.
+    available: Units,
+    /// The native coin less what is on its way out.
+    available_wei: Wei,
     ladder: Ladder,
     contract: bool,
     paid_before: bool,
@@ -104,10 +121,14 @@ impl Transfers {
         if request.to.address == EthAddress::ZERO {
             return Err(QuoteError::ZeroAddress);
         }
+        let token = self.token(&request.asked.asset)?;
+        if self.tokens.iter().any(|known| known.address == request.to.address) {
+            return Err(QuoteError::TokenContract);
+        }
         if request.to.address == request.from.address || request.to.account == Some(sender) {
             return Err(QuoteError::SelfTransfer);
         }
-        let transfer = self.price(sender, &request, now).await?;
+        let transfer = self.price(sender, &request, token, now).await?;
         match self.store.insert_quote(transfer.clone()).await? {
             Inserted::New => Ok(transfer),
             Inserted::Existing(known) => {
@@ -134,25 +155,38 @@ impl Transfers {
         known.map(|known| repeated(known, sender, asked, client_ref)).transpose()
     }
 
+    /// The token that is meant.
+    fn token(&self, asset: &Asset) -> Result<Option<Token>, QuoteError> {
+        let Asset::Token(symbol) = asset else { return Ok(None) };
+        let found = self.tokens.iter().find(|token| token.symbol == *symbol);
+        found.cloned().map(Some).ok_or_else(|| QuoteError::UnknownToken(symbol.clone()))
+    }
+
     async fn price(
         &self,
         sender: AccountId,
         request: &QuoteRequest,
+        token: Option<Token>,
         now: Timestamp,
     ) -> Result<Transfer, QuoteError> {
-        let facts = self.facts(sender, request).await?;
-        let (value, gas_limit) = self.amount(request, &facts).await?;
-        covered(facts.available, value, facts.ladder.top().max_fee(gas_limit))?;
+        let facts = self.facts(sender, request, token).await?;
+        let (value, gas_limit) = match &facts.token {
+            None => self.in_coins(request, &facts).await?,
+            Some(token) => self.in_token(request, &facts, token).await?,
+        };
+        let warnings = warnings(&facts, value, request.name_moved);
         Ok(Transfer {
             id: request.id,
             chain_id: self.chain.chain_id(),
             from: request.from.clone(),
             to: request.to.clone(),
             asked: request.asked.clone(),
+            token: facts.token,
             value,
+            arrived: None,
             gas_limit,
             ladder: facts.ladder,
-            warnings: warnings(&facts, value, request.name_moved),
+            warnings,
             client_ref: request.client_ref.clone(),
             state: TransferState::Quoted,
             nonce: None,
@@ -165,17 +199,40 @@ impl Transfers {
         })
     }
 
-    async fn facts(&self, sender: AccountId, request: &QuoteRequest) -> Result<Facts, QuoteError> {
+    async fn facts(
+        &self,
+        sender: AccountId,
+        request: &QuoteRequest,
+        token: Option<Token>,
+    ) -> Result<Facts, QuoteError> {
         let to = request.to.address;
+        if let Some(token) = &token {
+            self.chain.check_token(token).await.map_err(|error| match error {
+                TokenError::Chain(error) => QuoteError::from(error),
+                error => {
+                    tracing::error!(%error, "a token is not what it is configured as");
+                    QuoteError::WrongToken(token.symbol.clone())
+                }
+            })?;
+        }
         let (view, fees, contract) = tokio::try_join!(
-            self.chain.view(request.from.address),
+            self.chain.view(request.from.address, token.as_ref()),
             self.chain.fees(),
             self.chain.is_contract(to),
         )?;
         let pending = self.store.pending_spend(self.chain.chain_id(), sender).await?;
+        let available_wei = view.balance.checked_sub(pending.wei).unwrap_or_default();
+        let (balance, available) = match &token {
+            None => (view.balance.into(), available_wei.into()),
+            Some(token) => {
+                (view.token, view.token.checked_sub(pending.of(token)).unwrap_or_default())
+            }
+        };
         Ok(Facts {
-            balance: view.balance,
-            available: view.balance.checked_sub(pending).unwrap_or_default(),
+            token,
+            balance,
+            available,
+            available_wei,
             ladder: Ladder::rising_from(fees),
             contract,
             paid_before: self.store.has_paid(sender, to).await?,
@@ -183,31 +240,50 @@ impl Transfers {
     }
 
     /// The value in wei, and the gas that it takes.
-    async fn amount(
+    async fn in_coins(
         &self,
         request: &QuoteRequest,
         facts: &Facts,
-    ) -> Result<(Wei, u64), QuoteError> {
+    ) -> Result<(Units, u64), QuoteError> {
         let (from, to) = (request.from.address, request.to.address);
         let gas = |value| self.chain.gas(from, to, value, facts.contract);
+        let available = facts.available_wei;
         // No payment costs less. Checked first, because a node refuses to estimate what the
         // sender can not pay.
         let least_fee = facts.ladder.top().max_fee(PLAIN_TRANSFER_GAS);
-        match &request.amount {
-            QuoteAmount::Exactly(amount) => {
-                let value = Wei::try_from(amount)?;
-                covered(facts.available, value, least_fee)?;
-                Ok((value, gas(value).await?))
-            }
-            QuoteAmount::All => {
-                let less = |fee| facts.available.checked_sub(fee).unwrap_or_default();
-                covered(facts.available, Wei(U256::ONE), least_fee)?;
-                let gas_limit = gas(less(least_fee)).await?;
-                let fee = facts.ladder.top().max_fee(gas_limit);
-                covered(facts.available, Wei(U256::ONE), fee)?;
-                Ok((less(fee), gas_limit))
-            }
+        let less = |fee| available.checked_sub(fee).unwrap_or_default();
+        let all = request.amount == QuoteAmount::All;
+        let value = match &request.amount {
+            QuoteAmount::Exactly(amount) => Wei::try_from(amount)?,
+            QuoteAmount::All => Wei(less(least_fee).0.max(U256::ONE)),
+        };
+        covered(available, value, least_fee)?;
+        let gas_limit = gas(value).await?;
+        let fee = facts.ladder.top().max_fee(gas_limit);
+        let value = if all { Wei(less(fee).0.max(U256::ONE)) } else { value };
+        covered(available, value, fee)?;
+        Ok((value.into(), gas_limit))
+    }
+
+    /// The value in the token's smallest unit, and the gas that it takes.
+    async fn in_token(
+        &self,
+        request: &QuoteRequest,
+        facts: &Facts,
+        token: &Token,
+    ) -> Result<(Units, u64), QuoteError> {
+        let value = match &request.amount {
+            QuoteAmount::Exactly(amount) => Units(amount.to_units(token.decimals)?),
+            QuoteAmount::All => Units(facts.available.0.max(U256::ONE)),
+        };
+        if let Some(units) = missing(facts.available.0, value.0) {
+            let missing = Missing::Token(TokenAmount { token: token.clone(), units: Units(units) });
+            return Err(QuoteError::Insufficient { missing });
         }
+        let (from, to) = (request.from.address, request.to.address);
+        let gas_limit = self.chain.token_gas(token.address, from, to, value).await?;
+        covered(facts.available_wei, Wei::default(), facts.ladder.top().max_fee(gas_limit))?;
+        Ok((value, gas_limit))
     }
 }
 
@@ -225,13 +301,18 @@ fn repeated(
 
 fn covered(available: Wei, value: Wei, fee: Wei) -> Result<(), QuoteError> {
     let needed = value.checked_add(fee).ok_or(AmountError::TooLarge)?;
-    match needed.checked_sub(available) {
-        Some(missing) if missing > Wei::default() => Err(QuoteError::Insufficient { missing }),
-        _ => Ok(()),
+    match missing(available.0, needed.0) {
+        Some(wei) => Err(QuoteError::Insufficient { missing: Missing::Native(Wei(wei)) }),
+        None => Ok(()),
     }
 }
 
-fn warnings(facts: &Facts, value: Wei, name_moved: bool) -> Vec<Warning> {
+/// How much more is needed than there is, if any.
+fn missing(available: U256, needed: U256) -> Option<U256> {
+    needed.checked_sub(available).filter(|missing| *missing > U256::ZERO)
+}
+
+fn warnings(facts: &Facts, value: Units, name_moved: bool) -> Vec<Warning> {
     [
         (Warning::FirstPayment, !facts.paid_before),
         (Warning::Contract, facts.contract),
@@ -244,7 +325,7 @@ fn warnings(facts: &Facts, value: Wei, name_moved: bool) -> Vec<Warning> {
 }
 
 /// More than nine tenths: less than a tenth is left.
-fn most_of(value: Wei, balance: Wei) -> bool {
+fn most_of(value: Units, balance: Units) -> bool {
     balance.0.saturating_sub(value.0) < balance.0.div_ceil(U256::from(10))
 }
 
@@ -261,7 +342,7 @@ mod tests {
         assert!(covered(wei(10), wei(7), wei(3)).is_ok());
         assert!(matches!(
             covered(wei(10), wei(7), wei(4)),
-            Err(QuoteError::Insufficient { missing }) if missing == wei(1)
+            Err(QuoteError::Insufficient { missing }) if missing == Missing::Native(wei(1))
         ));
         assert!(matches!(
             covered(wei(10), Wei(U256::MAX), wei(1)),
@@ -271,11 +352,12 @@ mod tests {
 
     #[test]
     fn most_of_a_balance_is_more_than_nine_tenths() {
-        assert!(!most_of(wei(90), wei(100)));
-        assert!(most_of(wei(91), wei(100)));
-        assert!(most_of(wei(1), wei(1)));
-        assert!(!most_of(wei(9), wei(11)));
-        assert!(most_of(wei(10), wei(11)));
-        assert!(!most_of(wei(0), wei(0)));
+        let most_of = |value, balance| most_of(wei(value).into(), wei(balance).into());
+        assert!(!most_of(90, 100));
+        assert!(most_of(91, 100));
+        assert!(most_of(1, 1));
+        assert!(!most_of(9, 11));
+        assert!(most_of(10, 11));
+        assert!(!most_of(0, 0));
     }
 }

@@ -5,8 +5,8 @@ use futures::StreamExt;
 use futures::stream;
 use kms_core::ports::StoreError;
 use kms_core::{SealError, failpoint};
-use kms_types::Timestamp;
 use kms_types::wire::TransferState;
+use kms_types::{Timestamp, Units};
 
 use super::Transfers;
 use crate::chain::{ChainError, Head, Receipt};
@@ -46,6 +46,18 @@ enum Turn {
     Over,
     /// A block that stays has another transaction with this nonce.
     Lost,
+}
+
+/// What a transaction in a block did for its transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Paid {
+        /// How much came, if the token kept a part of it.
+        arrived: Option<Units>,
+    },
+    Reverted,
+    /// Whatever the token's contract says, its log has no such payment.
+    NothingMoved,
 }
 
 impl Transfers {
@@ -134,14 +146,24 @@ impl Transfers {
         receipt: &Receipt,
         head: Head,
     ) -> Option<Progress> {
-        let &Receipt { block, fee, success } = receipt;
+        let &Receipt { block, fee, .. } = receipt;
+        let outcome = outcome(transfer, receipt);
         let deep = head.block.saturating_sub(block) >= self.config.confirmations;
         let noted = transfer.block == Some(block) && transfer.tx_hash == Some(tx_hash);
-        match (transfer.state == TransferState::Mined, success) {
-            (false, true) => Some(Progress::Mined { tx_hash, block, fee }),
-            // A revert is told when it can not be undone any more.
-            (false, false) => deep.then_some(Progress::Reverted { tx_hash, block, fee }),
-            (true, true) if noted => deep.then_some(Progress::Final),
+        match (transfer.state == TransferState::Mined, outcome) {
+            (false, Outcome::Paid { arrived }) => {
+                Some(Progress::Mined { tx_hash, block, fee, arrived })
+            }
+            // A failure is told when it can not be undone any more.
+            (false, Outcome::Reverted) => {
+                deep.then_some(Progress::Reverted { tx_hash, block, fee })
+            }
+            (false, Outcome::NothingMoved) => {
+                deep.then_some(Progress::NothingMoved { tx_hash, block, fee })
+            }
+            (true, Outcome::Paid { arrived }) if noted && arrived == transfer.arrived => {
+                deep.then_some(Progress::Final)
+            }
             // Another block has it now, or another attempt; the next round tells which.
             (true, _) => Some(Progress::Reorged),
         }
@@ -254,6 +276,21 @@ impl Due {
     fn next(&self) -> Option<&Attempt> {
         let current = self.current().step;
         self.replacements.iter().find(|attempt| attempt.step > current)
+    }
+}
+
+fn outcome(transfer: &Transfer, receipt: &Receipt) -> Outcome {
+    let Some(token) = transfer.token.as_ref().filter(|_| receipt.success) else {
+        return match receipt.success {
+            true => Outcome::Paid { arrived: None },
+            false => Outcome::Reverted,
+        };
+    };
+    let arrived = receipt.arrived(token, transfer.from.address, transfer.to.address);
+    match arrived {
+        arrived if arrived == Units::default() => Outcome::NothingMoved,
+        // A log of more than was sent is no more believed than one of as much.
+        arrived => Outcome::Paid { arrived: (arrived < transfer.value).then_some(arrived) },
     }
 }
 

@@ -51,11 +51,11 @@ async fn reads_balance_block_and_the_pending_nonce() {
     let (anvil, chain) = start();
     anvil.set_balance(PLAIN, 5).unwrap();
     anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
-    let view = chain.view(address(PLAIN)).await.unwrap();
+    let view = chain.view(address(PLAIN), None).await.unwrap();
     assert_eq!((view.balance, view.block, view.nonce), (wei(5), 3, 0));
 
     chain.broadcast(&signed(&anvil, 1)).await.unwrap();
-    let view = chain.view(address(RICH)).await.unwrap();
+    let view = chain.view(address(RICH), None).await.unwrap();
     assert_eq!((view.block, view.nonce), (3, 1));
 }
 
@@ -114,8 +114,8 @@ async fn the_same_bytes_twice_are_one_transaction() {
     anvil.rpc("anvil_mine", json!([])).unwrap();
     assert!(!matches!(chain.broadcast(&bytes).await, Err(ChainError::Unavailable(_))));
     anvil.rpc("anvil_mine", json!([])).unwrap();
-    assert_eq!(chain.view(address(PLAIN)).await.unwrap().balance, wei(9));
-    assert_eq!(chain.view(address(RICH)).await.unwrap().nonce, 1);
+    assert_eq!(chain.view(address(PLAIN), None).await.unwrap().balance, wei(9));
+    assert_eq!(chain.view(address(RICH), None).await.unwrap().nonce, 1);
     let error = chain.broadcast(b"no transaction").await.unwrap_err();
     assert!(matches!(error, ChainError::Refused { .. }), "{error}");
 }
@@ -126,7 +126,7 @@ async fn a_receipt_has_the_block_and_the_real_fee() {
     assert_eq!(chain.receipt([1; 32]).await.unwrap(), None);
     assert!(!chain.knows([1; 32]).await.unwrap());
 
-    let before = chain.view(address(RICH)).await.unwrap().balance;
+    let before = chain.view(address(RICH), None).await.unwrap().balance;
     chain.broadcast(&signed(&anvil, 9)).await.unwrap();
     let pool = anvil.rpc("txpool_content", json!([])).unwrap();
     let hash = pool.pointer("/pending").unwrap().as_object().unwrap();
@@ -137,7 +137,7 @@ async fn a_receipt_has_the_block_and_the_real_fee() {
 
     anvil.rpc("anvil_mine", json!(["0x2"])).unwrap();
     let receipt = chain.receipt(hash).await.unwrap().unwrap();
-    let after = chain.view(address(RICH)).await.unwrap().balance;
+    let after = chain.view(address(RICH), None).await.unwrap().balance;
     assert!(receipt.success && receipt.block == 1);
     assert_eq!(receipt.fee.0, before.0 - after.0 - U256::from(9));
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use kms_chain::transfer::Missing;
 use kms_chain::{Checked, ConfirmError, Shown};
 use kms_types::wire::TransferState;
-use kms_types::{TransferId, U256};
+use kms_types::{Token, TransferId, U256, Units, Wei};
 
 use crate::world::{COIN, QUOTE_LIFETIME, World, party, shown, stranger, wei};
 
@@ -108,7 +109,9 @@ async fn two_transfers_can_not_spend_the_same_money() {
     let refused = world.transfers.sign_and_send(second, wallet, now).await;
     let needed = U256::from(COIN / 5) + one.max_fee().0 + two.max_fee().0;
     match refused.unwrap_err() {
-        ConfirmError::Insufficient { missing } => assert_eq!(missing.0, needed),
+        ConfirmError::Insufficient { missing: Missing::Native(missing) } => {
+            assert_eq!(missing.0, needed);
+        }
         error => panic!("{error}"),
     }
     assert_eq!(world.stored(&two).await, two);
@@ -120,11 +123,15 @@ async fn only_what_was_shown_is_signed() {
     let (ann, bob) = (world.account(1, COIN).await, world.account(2, COIN).await);
     let quote = world.quote(&ann, stranger(), "0.1").await;
     let right = shown(&quote);
-    let one_more = |wei: kms_types::Wei| kms_types::Wei(wei.0 + U256::from(1));
+    let value = Units(right.value.0 + U256::from(1));
+    let max_fee = Wei(right.max_fee.0 + U256::from(1));
+    let token =
+        Token { symbol: "USDC".parse().unwrap(), address: bob.wallet.address, decimals: 18 };
     for wrong in [
-        Shown { to_address: bob.wallet.address, ..right },
-        Shown { value: one_more(right.value), ..right },
-        Shown { max_fee: one_more(right.max_fee), ..right },
+        Shown { to_address: bob.wallet.address, ..right.clone() },
+        Shown { token: Some(token), ..right.clone() },
+        Shown { value, ..right.clone() },
+        Shown { max_fee, ..right.clone() },
     ] {
         let refused = world.transfers.check(quote.id, wrong, world.now()).await;
         assert!(matches!(refused.unwrap_err(), ConfirmError::Mismatch));

@@ -21,7 +21,7 @@ async fn another_chain_is_refused() {
     let wrong =
         |error: ChainError| matches!(error, ChainError::WrongChain { expected: 6, found: 5 });
     assert!(wrong(chain.block_number().await.unwrap_err()));
-    assert!(wrong(chain.view(ADDRESS.into()).await.unwrap_err()));
+    assert!(wrong(chain.view(ADDRESS.into(), None).await.unwrap_err()));
     assert!(wrong(chain.broadcast(&[2]).await.unwrap_err()));
     assert!(wrong(chain.receipt([1; 32]).await.unwrap_err()));
 }
@@ -33,7 +33,7 @@ async fn a_chain_that_is_down_is_an_error_at_once() {
     assert_eq!(chain.block_number().await.unwrap(), 0);
     anvil.kill().unwrap();
     let begun = Instant::now();
-    let error = chain.view(ADDRESS.into()).await.unwrap_err();
+    let error = chain.view(ADDRESS.into(), None).await.unwrap_err();
     assert!(matches!(error, ChainError::Unavailable(_)), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(3));
 }
@@ -49,14 +49,14 @@ async fn a_chain_that_is_silent_is_an_error_within_seconds() {
     let (error, took) = loop {
         assert!(Instant::now() < deadline, "the node is not silent");
         let begun = Instant::now();
-        if let Err(error) = chain.view(ADDRESS.into()).await {
+        if let Err(error) = chain.view(ADDRESS.into(), None).await {
             break (error, begun.elapsed());
         }
     };
     assert!(matches!(error, ChainError::Unavailable(_)), "{error}");
     assert!(took < Duration::from_secs(8), "{took:?}");
     anvil.resume().unwrap();
-    chain.view(ADDRESS.into()).await.unwrap();
+    chain.view(ADDRESS.into(), None).await.unwrap();
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use kms_types::wire::TransferState;
 use serde_json::{Value, json};
 
 use crate::chain::reverting;
-use crate::world::{COIN, CONFIRMATIONS, World, party, wei};
+use crate::world::{COIN, CONFIRMATIONS, World, party, units};
 
 /// The first of anvil's own accounts.
 const RICH: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
@@ -60,7 +60,7 @@ async fn a_payment_from_outside_is_told_once_when_it_stays() {
     let told = world.told_of(&ann).await;
     assert_eq!(told.len(), 1);
     let told = told.first().unwrap();
-    assert_eq!((told.value, told.block, &told.tx_hash), (wei(7), 1, &hash));
+    assert_eq!((told.value, told.block, &told.tx_hash), (units(7), 1, &hash));
     assert_eq!((told.from.to_string().as_str(), told.chain_id), (RICH, 31_337));
     assert!(world.values(&bob).await.is_empty());
 }

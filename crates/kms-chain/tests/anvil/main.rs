@@ -11,6 +11,7 @@ mod ladder;
 mod nonce;
 mod quote;
 mod stub;
+mod tokens;
 mod unclear;
 mod watch;
 mod world;

@@ -1,12 +1,13 @@
 //! Quotes: what they cost, what they refuse, what they warn of.
 
+use kms_chain::transfer::Missing;
 use kms_chain::{ConfirmError, QuoteError, QuoteRequest};
 use kms_types::wire::{TransferState, Warning};
 use kms_types::{EthAddress, TransferId, U256, Wei};
 use serde_json::json;
 
 use crate::chain::reverting;
-use crate::world::{COIN, QUOTE_LIFETIME, STRANGER, World, party, request, stranger, wei};
+use crate::world::{COIN, QUOTE_LIFETIME, STRANGER, World, party, request, stranger, units};
 
 /// JUMPI to 7 if money came, else REVERT; 7: JUMPDEST, STOP.
 const ONLY_WITH_MONEY: &str = "0x346007575f5ffd5b00";
@@ -16,7 +17,7 @@ async fn a_quote_freezes_whom_how_much_and_the_highest_fee() {
     let world = World::new().await;
     let (ann, bob) = (world.account(1, COIN).await, world.account(2, 0).await);
     let quote = world.quote(&ann, party(&bob), "0.25").await;
-    assert_eq!(quote.value, wei(COIN / 4));
+    assert_eq!(quote.value, units(COIN / 4));
     assert_eq!((quote.gas_limit, quote.chain_id), (21_000, 31_337));
     assert_eq!(
         quote.max_fee().0,
@@ -92,7 +93,7 @@ async fn what_is_missing_covers_the_fee_and_what_is_on_its_way() {
     let missing = async |amount| {
         let refused = world.try_quote(request(&ann, stranger(), amount)).await;
         match refused.unwrap_err() {
-            QuoteError::Insufficient { missing } => missing,
+            QuoteError::Insufficient { missing: Missing::Native(missing) } => missing,
             error => panic!("{error}"),
         }
     };
@@ -123,7 +124,7 @@ async fn all_leaves_nothing_but_the_fee_that_was_not_needed() {
     let again = world.try_quote(request(&ann, stranger(), "all")).await;
     assert!(matches!(
         again.unwrap_err(),
-        QuoteError::Insufficient { missing } if missing > Wei::default()
+        QuoteError::Insufficient { missing: Missing::Native(missing) } if missing > Wei::default()
     ));
 }
 

@@ -108,7 +108,7 @@ async fn a_transaction_count_that_is_too_high_once_is_not_used() {
         }
         _ => Fate::Passed,
     });
-    let view = world.through(&url).chain().view(ann.wallet.address).await.unwrap();
+    let view = world.through(&url).chain().view(ann.wallet.address, None).await.unwrap();
     assert_eq!(view.nonce, 0);
 }
 

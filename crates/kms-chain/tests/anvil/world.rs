@@ -19,7 +19,9 @@ use kms_core::{
 use kms_store::{Database, SqliteScks};
 use kms_testkit::Anvil;
 use kms_types::wire::{OutsidePayment, QuoteAmount, TransferState};
-use kms_types::{EthAddress, EventCursor, PasswordHash, Timestamp, TransferId, U256, Wei};
+use kms_types::{
+    Asset, EthAddress, EventCursor, PasswordHash, Timestamp, Token, TransferId, U256, Units, Wei,
+};
 use serde_json::{Value, json};
 
 /// Blocks after which a transfer is final here.
@@ -52,13 +54,17 @@ pub(crate) struct World {
 impl World {
     /// Blocks are made by [`World::mine`] alone.
     pub(crate) async fn new() -> Self {
-        let anvil = Anvil::start().unwrap();
+        Self::with(Anvil::start().unwrap(), Vec::new()).await
+    }
+
+    /// The same, with these tokens.
+    pub(crate) async fn with(anvil: Anvil, tokens: Vec<Token>) -> Self {
         anvil.rpc("evm_setAutomine", json!([false])).unwrap();
         let keys = Arc::new(ServerKeys::random());
         let database = Database::connect("sqlite::memory:", 1, Arc::clone(&keys));
         let database = database.await.unwrap();
         database.migrate().await.unwrap();
-        let transfers = engine(&database, &anvil.url(), &anvil, &keys);
+        let transfers = engine(&database, &anvil.url(), &anvil, &keys, tokens);
         Self {
             custody: custody(&database, &keys).await,
             transfers: Arc::new(transfers),
@@ -76,13 +82,22 @@ impl World {
 
     /// Another server over the same database, with its own way to the chain.
     pub(crate) fn through(&self, url: &str) -> Transfers {
-        engine(&self.database, url, &self.anvil, &self.keys)
+        engine(&self.database, url, &self.anvil, &self.keys, self.tokens())
     }
 
     /// One that is cut off, with another contact key: nobody else opens what it seals.
     pub(crate) fn cut_off_with_another_key(&self) -> Transfers {
         let keys = Arc::new(ServerKeys::random());
-        engine(&self.database, "http://127.0.0.1:1", &self.anvil, &keys)
+        engine(&self.database, "http://127.0.0.1:1", &self.anvil, &keys, self.tokens())
+    }
+
+    /// Another server over the same database and chain, with other tokens.
+    pub(crate) fn with_tokens(&self, tokens: Vec<Token>) -> Transfers {
+        engine(&self.database, &self.anvil.url(), &self.anvil, &self.keys, tokens)
+    }
+
+    fn tokens(&self) -> Vec<Token> {
+        self.transfers.tokens().to_vec()
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -199,8 +214,13 @@ impl World {
 
     /// A server's follower of the chain.
     pub(crate) fn follower(&self) -> Follower {
-        let chain = Chain::new(&self.anvil.url(), self.anvil.chain_id()).unwrap();
-        Follower::new(Arc::new(self.database.clone()), chain, CONFIRMATIONS)
+        self.follower_through(&self.anvil.url())
+    }
+
+    /// One with its own way to the chain.
+    pub(crate) fn follower_through(&self, url: &str) -> Follower {
+        let chain = Chain::new(url, self.anvil.chain_id()).unwrap();
+        Follower::new(Arc::new(self.database.clone()), chain, CONFIRMATIONS, self.tokens())
     }
 
     /// The payments from outside that the account was told of.
@@ -229,7 +249,11 @@ pub(crate) fn request(from: &Account, to: Party, amount: &str) -> QuoteRequest {
     QuoteRequest {
         id: TransferId::random(),
         from: party(from),
-        asked: Asked { to: to.address.to_string(), amount: amount.to_owned() },
+        asked: Asked {
+            to: to.address.to_string(),
+            amount: amount.to_owned(),
+            asset: Asset::Native,
+        },
         to,
         amount: QuoteAmount::try_from(amount.to_owned()).unwrap(),
         client_ref: None,
@@ -238,7 +262,12 @@ pub(crate) fn request(from: &Account, to: Party, amount: &str) -> QuoteRequest {
 }
 
 pub(crate) fn shown(quote: &Transfer) -> Shown {
-    Shown { to_address: quote.to.address, value: quote.value, max_fee: quote.max_fee() }
+    Shown {
+        to_address: quote.to.address,
+        token: quote.token.clone(),
+        value: quote.value,
+        max_fee: quote.max_fee(),
+    }
 }
 
 pub(crate) fn party(account: &Account) -> Party {
@@ -254,11 +283,21 @@ pub(crate) fn stranger() -> Party {
     Party { account: None, username: None, address: STRANGER.parse().unwrap(), since: None }
 }
 
+pub(crate) fn units(units: u128) -> Units {
+    Units(U256::from(units))
+}
+
 pub(crate) fn wei(wei: u128) -> Wei {
     Wei(U256::from(wei))
 }
 
-fn engine(database: &Database, url: &str, anvil: &Anvil, keys: &Arc<ServerKeys>) -> Transfers {
+fn engine(
+    database: &Database,
+    url: &str,
+    anvil: &Anvil,
+    keys: &Arc<ServerKeys>,
+    tokens: Vec<Token>,
+) -> Transfers {
     let config = TransferConfig {
         quote_lifetime: QUOTE_LIFETIME,
         confirmations: CONFIRMATIONS,
@@ -267,7 +306,7 @@ fn engine(database: &Database, url: &str, anvil: &Anvil, keys: &Arc<ServerKeys>)
     };
     let chain = Chain::new(url, anvil.chain_id()).unwrap();
     let sealer = Sealer::new(Arc::clone(keys));
-    Transfers::new(Arc::new(database.clone()), chain, sealer, config)
+    Transfers::new(Arc::new(database.clone()), chain, sealer, config, tokens)
 }
 
 async fn custody(database: &Database, keys: &Arc<ServerKeys>) -> Custody {

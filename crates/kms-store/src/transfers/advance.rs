@@ -47,13 +47,20 @@ pub(super) fn advance(
                 return Ok(false);
             }
         }
-        Progress::Mined { tx_hash, block, fee } => {
-            diesel::update(row).set(in_block(tx_hash, block, fee)).execute(connection)?;
+        Progress::Mined { tx_hash, block, fee, arrived } => {
+            let arrived = transfers::arrived.eq(arrived.map(|units| units.to_string()));
+            diesel::update(row)
+                .set((in_block(tx_hash, block, fee), arrived))
+                .execute(connection)?;
             tell_recipient(connection, &transfer, now)?;
         }
         Progress::Reverted { tx_hash, block, fee } => {
             diesel::update(row).set(in_block(tx_hash, block, fee)).execute(connection)?;
             fail(connection, &key, TransferFailure::Reverted)?;
+        }
+        Progress::NothingMoved { tx_hash, block, fee } => {
+            diesel::update(row).set(in_block(tx_hash, block, fee)).execute(connection)?;
+            fail(connection, &key, TransferFailure::NothingMoved)?;
         }
         Progress::NonceTaken => {
             fail(connection, &key, TransferFailure::NonceTaken)?;
@@ -63,7 +70,11 @@ pub(super) fn advance(
         }
         Progress::Reorged => {
             diesel::update(row)
-                .set((transfers::block.eq(None::<i64>), transfers::fee.eq(None::<String>)))
+                .set((
+                    transfers::block.eq(None::<i64>),
+                    transfers::fee.eq(None::<String>),
+                    transfers::arrived.eq(None::<String>),
+                ))
                 .execute(connection)?;
             show_last_sent(connection, &key)?;
         }

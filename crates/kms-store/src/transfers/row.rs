@@ -3,8 +3,8 @@
 use diesel::prelude::*;
 use kms_chain::transfer::{Asked, Fees, Ladder, Party, Transfer, TransferFailure};
 use kms_core::ports::StoreError;
-use kms_types::Timestamp;
 use kms_types::wire::{TransferState, Warning};
+use kms_types::{Asset, Timestamp, Token};
 
 use crate::convert::At;
 use crate::schema::transfers;
@@ -42,6 +42,8 @@ pub(super) struct Row {
     first_max_priority_fee_per_gas: Option<String>,
     failure: Option<String>,
     pub(super) waits_since: Option<i64>,
+    token: Option<String>,
+    arrived: Option<String>,
 }
 
 const STATES: [(TransferState, &str); 8] = [
@@ -62,8 +64,11 @@ const WARNINGS: [(Warning, &str); 4] = [
     (Warning::NameMoved, "name_moved"),
 ];
 
-const FAILURES: [(TransferFailure, &str); 2] =
-    [(TransferFailure::Reverted, "reverted"), (TransferFailure::NonceTaken, "nonce_taken")];
+const FAILURES: [(TransferFailure, &str); 3] = [
+    (TransferFailure::Reverted, "reverted"),
+    (TransferFailure::NonceTaken, "nonce_taken"),
+    (TransferFailure::NothingMoved, "nothing_moved"),
+];
 
 pub(super) fn failure_text(failure: TransferFailure) -> &'static str {
     FAILURES.iter().find(|(known, _)| *known == failure).map_or("unknown", |(_, text)| text)
@@ -76,6 +81,23 @@ pub(super) fn state_text(state: TransferState) -> &'static str {
 /// A block number or a chain id as a column; no chain has 2^63 blocks, and no row a greater id.
 pub(super) fn to_i64(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A token as it was when the transfer was quoted: contract, decimals and symbol.
+fn to_text(token: &Token) -> String {
+    format!("{} {} {}", token.address.to_lower_hex(), token.decimals, token.symbol)
+}
+
+fn from_text(at: At<'_>, text: &str) -> Result<Token, StoreError> {
+    let mut words = text.split(' ');
+    match (words.next(), words.next(), words.next(), words.next()) {
+        (Some(address), Some(decimals), Some(symbol), None) => Ok(Token {
+            symbol: at.parse(symbol)?,
+            address: at.parse(address)?,
+            decimals: at.parse(decimals)?,
+        }),
+        _ => Err(at.corrupt("its token is not a contract, decimals and a symbol")),
+    }
 }
 
 fn find<T: Copy>(at: At<'_>, all: &[(T, &str)], text: &str) -> Result<T, StoreError> {
@@ -126,6 +148,8 @@ impl TryFrom<&Transfer> for Row {
             first_max_priority_fee_per_gas: Some(first.max_priority_fee_per_gas.to_string()),
             failure: transfer.failure.map(failure_text).map(str::to_owned),
             waits_since: None,
+            token: transfer.token.as_ref().map(to_text),
+            arrived: transfer.arrived.map(|units| units.to_string()),
         })
     }
 }
@@ -134,6 +158,9 @@ impl Row {
     pub(super) fn parse(self) -> Result<Transfer, StoreError> {
         let at = At { table: "transfers", key: &self.id };
         let warnings = self.warnings.split(',').filter(|text| !text.is_empty());
+        let token = self.token.as_deref().map(|text| from_text(at, text)).transpose()?;
+        let asset =
+            token.as_ref().map_or(Asset::Native, |token| Asset::Token(token.symbol.clone()));
         Ok(Transfer {
             id: at.parse(&self.id)?,
             chain_id: at.convert(self.chain_id)?,
@@ -149,8 +176,10 @@ impl Row {
                 address: at.parse(&self.to_address)?,
                 since: self.to_since.map(Timestamp),
             },
-            asked: Asked { to: self.asked_to.clone(), amount: self.asked_amount.clone() },
+            asked: Asked { to: self.asked_to.clone(), amount: self.asked_amount.clone(), asset },
+            token,
             value: at.parse(&self.value)?,
+            arrived: at.parse_some(self.arrived.as_ref())?,
             gas_limit: at.convert(self.gas_limit)?,
             ladder: self.ladder(at)?,
             warnings: warnings.map(|text| find(at, &WARNINGS, text)).collect::<Result<_, _>>()?,

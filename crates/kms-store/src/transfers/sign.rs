@@ -1,15 +1,16 @@
 //! Signing, in one transaction with the nonce and the money that it takes. Must never sign what the
-//! balance does not cover at the highest step, nor for a nonce that another transfer has.
+//! balances do not cover at the highest step, nor for a nonce that another transfer has.
 
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 use kms_chain::ports::{ChainView, Sign, SignOutcome};
 use kms_chain::state::Change;
+use kms_chain::transfer::{Missing, Outgoing, Transfer};
 use kms_types::wire::TransferState;
-use kms_types::{Timestamp, TransferId, U256, Wei};
+use kms_types::{Timestamp, TokenAmount, TransferId, Units, Wei};
 
 use super::row::{Row, to_i64};
-use super::{ON_ITS_WAY, find, spend, step, tell_sender};
+use super::{ON_ITS_WAY, find, step, tell_sender};
 use crate::convert::At;
 use crate::database::{AnyConnection, Failure};
 use crate::schema::{attempts, transfers};
@@ -37,10 +38,9 @@ pub(super) fn sign(
         step(connection, id, TransferState::Quoted, Change::Expire)?;
         return Ok(SignOutcome::Expired);
     }
-    let needed =
-        reserved(connection, chain_id, &address, view.block)?.saturating_add(spend(&transfer));
-    if needed > view.balance.0 {
-        let missing = Wei(needed.saturating_sub(view.balance.0));
+    let mut needed = reserved(connection, chain_id, &address, view.block)?;
+    needed.add(&transfer);
+    if let Some(missing) = shortfall(&needed, &transfer, view) {
         return Ok(SignOutcome::Insufficient { missing });
     }
     // The row is taken before a signature exists: a cancellation waits for it from here on, and
@@ -85,7 +85,7 @@ fn reserved(
     chain_id: i64,
     address: &str,
     block: u64,
-) -> Result<U256, Failure> {
+) -> Result<Outgoing, Failure> {
     let rows: Vec<Row> = transfers::table
         .filter(transfers::chain_id.eq(chain_id))
         .filter(transfers::from_address.eq(address))
@@ -96,11 +96,19 @@ fn reserved(
         )
         .select(Row::as_select())
         .load(connection)?;
-    let mut sum = U256::ZERO;
-    for row in rows {
-        sum = sum.saturating_add(spend(&row.parse()?));
+    Ok(super::outgoing(rows)?)
+}
+
+/// What the balances do not cover, the token first.
+fn shortfall(needed: &Outgoing, transfer: &Transfer, view: ChainView) -> Option<Missing> {
+    if let Some(token) = &transfer.token
+        && let Some(units) = needed.of(token).checked_sub(view.token)
+        && units > Units::default()
+    {
+        return Some(Missing::Token(TokenAmount { token: token.clone(), units }));
     }
-    Ok(sum)
+    let wei = needed.wei.checked_sub(view.balance).filter(|wei| *wei > Wei::default())?;
+    Some(Missing::Native(wei))
 }
 
 /// Locks the wallet's nonce row until the transaction ends. What it holds is for older servers.

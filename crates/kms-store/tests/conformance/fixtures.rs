@@ -9,7 +9,9 @@ use kms_core::ports::AccountStore;
 use kms_core::{KdfParams, Salt, ServerKeys};
 use kms_store::{Database, StoredEvent};
 use kms_types::wire::{AccountState, TransferState, Warning};
-use kms_types::{AccountId, EthAddress, EventCursor, SckId, Timestamp, TransferId, U256, Wei};
+use kms_types::{
+    AccountId, Asset, EthAddress, EventCursor, SckId, Timestamp, TransferId, U256, Units,
+};
 
 /// A migrated database, and how to change its rows behind its back.
 pub(crate) struct Subject {
@@ -195,8 +197,10 @@ pub(crate) fn transfer(from: &Account, to: &Account, wei: u64, now: Timestamp) -
         chain_id: 31_337,
         from: party(from),
         to: party(to),
-        asked: Asked { to: "@bob".to_owned(), amount: "1".to_owned() },
-        value: Wei(U256::from(wei)),
+        asked: Asked { to: "@bob".to_owned(), amount: "1".to_owned(), asset: Asset::Native },
+        token: None,
+        value: Units(U256::from(wei)),
+        arrived: None,
         gas_limit: 10,
         ladder: Ladder::of_one(Fees { max_fee_per_gas: 1, max_priority_fee_per_gas: 1 }),
         warnings: vec![Warning::FirstPayment, Warning::NameMoved],

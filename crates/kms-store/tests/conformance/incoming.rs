@@ -4,7 +4,7 @@ use kms_chain::follower::{BlockRef, Incoming, IncomingStore, Payment};
 use kms_chain::ports::TransferStore;
 use kms_core::account::Account;
 use kms_store::StoredEventKind;
-use kms_types::{EthAddress, EventCursor, U256, Wei};
+use kms_types::{EthAddress, EventCursor, U256, Units};
 
 use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
 use crate::transfers::{CHAIN, NOW, sign, view};
@@ -22,7 +22,7 @@ fn block(number: u64) -> BlockRef {
 
 fn payment(to: EthAddress, hash: u8) -> Payment {
     let (tx_hash, from) = ([hash; 32], EthAddress::from([99; 20]));
-    Payment { tx_hash, from, to, value: Wei(U256::MAX), block: 7 }
+    Payment { tx_hash, from, to, token: None, value: Units(U256::MAX), block: 7 }
 }
 
 fn incoming(to: &Account, hash: u8) -> Incoming {

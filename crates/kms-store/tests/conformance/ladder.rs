@@ -4,6 +4,7 @@
 use kms_chain::ports::{
     Attempt, Progress, Sign, SignOutcome, SignedBytes, SignedLadder, TransferStore,
 };
+use kms_chain::transfer::Missing;
 use kms_chain::transfer::{Fees, Ladder, TransferFailure};
 use kms_types::{Timestamp, U256, Wei};
 
@@ -32,9 +33,9 @@ async fn a_ladder_is_stored_and_sent_step_by_step(subject: Subject) {
     // The balance must cover the highest step: 10 gas for 8, 9, 11, 13.
     assert_eq!(quote.max_fee(), Wei(U256::from(130)));
     let poor = database.sign(id, view(1, 229, 0), NOW, sign_ladder()).await.unwrap();
-    assert_eq!(poor, SignOutcome::Insufficient { missing: Wei(U256::from(1)) });
+    assert_eq!(poor, SignOutcome::Insufficient { missing: Missing::Native(Wei(U256::from(1))) });
     database.sign(id, view(1, 230, 0), NOW, sign_ladder()).await.unwrap();
-    assert_eq!(database.pending_spend(CHAIN, ann.id).await.unwrap(), Wei(U256::from(230)));
+    assert_eq!(database.pending_spend(CHAIN, ann.id).await.unwrap().wei, Wei(U256::from(230)));
 
     let due = async |now: i64| {
         let (now, until) = (Timestamp(NOW.0 + now), Timestamp(NOW.0 + now + 1));
@@ -67,7 +68,8 @@ async fn a_ladder_is_stored_and_sent_step_by_step(subject: Subject) {
     assert_eq!(found.transfer.tx_hash, Some([1; 32]));
 
     // The first one is mined after all; when its block is gone, the last one counts again.
-    let mined = Progress::Mined { tx_hash: [0; 32], block: 5, fee: Wei(U256::from(3)) };
+    let mined =
+        Progress::Mined { tx_hash: [0; 32], block: 5, fee: Wei(U256::from(3)), arrived: None };
     assert!(database.advance(id, mined, NOW).await.unwrap());
     assert_eq!(due(20).await.transfer.tx_hash, Some([0; 32]));
     assert!(database.advance(id, Progress::Reorged, NOW).await.unwrap());
@@ -75,13 +77,13 @@ async fn a_ladder_is_stored_and_sent_step_by_step(subject: Subject) {
     assert!(database.advance(id, Progress::NonceTaken, NOW).await.unwrap());
     let failed = database.transfer(id, NOW).await.unwrap().unwrap();
     assert_eq!(failed.failure, Some(TransferFailure::NonceTaken));
-    assert_eq!(database.pending_spend(CHAIN, ann.id).await.unwrap(), Wei::default());
+    assert_eq!(database.pending_spend(CHAIN, ann.id).await.unwrap().wei, Wei::default());
 }
 
 async fn every_step_is_erased_at_the_end(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
-    let mined = Progress::Mined { tx_hash: [1; 32], block: 5, fee: Wei::default() };
+    let mined = Progress::Mined { tx_hash: [1; 32], block: 5, fee: Wei::default(), arrived: None };
     let reverted = Progress::Reverted { tx_hash: [1; 32], block: 5, fee: Wei::default() };
     for (nonce, end) in [&[mined, Progress::Final][..], &[reverted], &[Progress::NonceTaken]]
         .into_iter()
@@ -128,7 +130,7 @@ async fn a_transfer_from_before_there_were_ladders_goes_on(subject: Subject) {
     let due = database.claim_due(CHAIN, NOW, Timestamp(NOW.0 + 1), 10).await.unwrap();
     assert_eq!((due[0].transfer.ladder, due[0].replacements.len()), (quote.ladder, 0));
     let tx_hash = due[0].first.tx_hash;
-    let mined = Progress::Mined { tx_hash, block: 1, fee: Wei::default() };
+    let mined = Progress::Mined { tx_hash, block: 1, fee: Wei::default(), arrived: None };
     assert!(database.advance(quote.id, mined, NOW).await.unwrap());
 }
 

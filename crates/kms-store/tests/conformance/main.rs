@@ -11,5 +11,6 @@ mod ladder;
 mod recoveries;
 mod scks;
 mod server;
+mod tokens;
 mod transfers;
 mod unreferenced;

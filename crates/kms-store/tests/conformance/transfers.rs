@@ -3,8 +3,9 @@
 use kms_chain::ports::{
     ChainView, Inserted, Progress, Sign, SignOutcome, SignedBytes, SignedLadder, TransferStore,
 };
+use kms_chain::transfer::Missing;
 use kms_types::wire::TransferState;
-use kms_types::{EventCursor, Timestamp, U256, Wei};
+use kms_types::{EventCursor, Timestamp, U256, Units, Wei};
 
 use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
 
@@ -19,7 +20,7 @@ on_every_database!(
 );
 
 pub(crate) fn view(block: u64, balance: u64, nonce: u64) -> ChainView {
-    ChainView { block, balance: Wei(U256::from(balance)), nonce }
+    ChainView { block, balance: Wei(U256::from(balance)), token: Units::default(), nonce }
 }
 
 /// The hash tells which nonce was signed for, and stays unique.
@@ -78,13 +79,15 @@ async fn fifty_at_once_have_gapless_nonces_within_the_balance(subject: Subject) 
                 assert_eq!(hash[24..], signed.nonce.unwrap().to_be_bytes());
                 nonces.push(signed.nonce.unwrap());
             }
-            SignOutcome::Insufficient { missing } => assert_eq!(missing, Wei(U256::from(50))),
+            SignOutcome::Insufficient { missing } => {
+                assert_eq!(missing, Missing::Native(Wei(U256::from(50))))
+            }
             other => panic!("{other:?}"),
         }
     }
     nonces.sort_unstable();
     assert_eq!(nonces, (7..27).collect::<Vec<_>>());
-    assert_eq!(database.pending_spend(CHAIN, ann.id).await.unwrap(), Wei(U256::from(2_000)));
+    assert_eq!(database.pending_spend(CHAIN, ann.id).await.unwrap().wei, Wei(U256::from(2_000)));
 }
 
 async fn a_transfer_is_signed_or_cancelled(subject: Subject) {
@@ -141,7 +144,7 @@ async fn a_transfer_takes_only_steps_that_are_allowed(subject: Subject) {
     database.insert_quote(quote).await.unwrap();
     let fee = Wei(U256::from(3));
     let tx_hash = [5; 32];
-    let mined = Progress::Mined { tx_hash, block: 5, fee };
+    let mined = Progress::Mined { tx_hash, block: 5, fee, arrived: None };
     let reverted = Progress::Reverted { tx_hash, block: 5, fee };
     let all = [
         Progress::Broadcast,
@@ -176,7 +179,10 @@ async fn a_transfer_takes_only_steps_that_are_allowed(subject: Subject) {
     let next = transfer(&ann, &bob, 100, NOW);
     database.insert_quote(next.clone()).await.unwrap();
     let refused = database.sign(next.id, view(4, 200, 0), NOW, sign()).await.unwrap();
-    assert_eq!(refused, SignOutcome::Insufficient { missing: Wei(U256::from(20)) });
+    assert_eq!(
+        refused,
+        SignOutcome::Insufficient { missing: Missing::Native(Wei(U256::from(20))) }
+    );
     assert!(database.advance(id, Progress::Reorged, NOW).await.unwrap());
     let now = database.transfer(id, NOW).await.unwrap().unwrap();
     assert_eq!((now.state, now.block, now.fee), (TransferState::Broadcast, None, None));
@@ -232,9 +238,9 @@ async fn another_chains_transfers_are_left_alone(subject: Subject) {
     database.sign(quote.id, view(1, 1_000, 0), NOW, sign()).await.unwrap();
     let lease = Timestamp(NOW.0 + 500);
     assert!(database.claim_due(1, NOW, lease, 10).await.unwrap().is_empty());
-    assert_eq!(database.pending_spend(1, ann.id).await.unwrap(), Wei::default());
+    assert_eq!(database.pending_spend(1, ann.id).await.unwrap().wei, Wei::default());
     assert_eq!(database.claim_due(CHAIN, NOW, lease, 10).await.unwrap().len(), 1);
-    assert_eq!(database.pending_spend(CHAIN, ann.id).await.unwrap(), Wei(U256::from(100)));
+    assert_eq!(database.pending_spend(CHAIN, ann.id).await.unwrap().wei, Wei(U256::from(100)));
 }
 
 async fn an_unreadable_row_holds_up_no_other(subject: Subject) {
@@ -287,7 +293,7 @@ async fn lists_have_pages(subject: Subject) {
     assert_eq!(seen, sent);
     // The receiver sees what was mined.
     assert!(database.transfers_of(bob.id, None, 10).await.unwrap().is_empty());
-    let mined = Progress::Mined { tx_hash: [1; 32], block: 1, fee: Wei::default() };
+    let mined = Progress::Mined { tx_hash: [1; 32], block: 1, fee: Wei::default(), arrived: None };
     database.advance(sent[0].1, mined, NOW).await.unwrap();
     let received = database.transfers_of(bob.id, None, 10).await.unwrap();
     assert_eq!(received.len(), 1);

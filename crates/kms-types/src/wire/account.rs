@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountId, Email, EthAddress, Mobile, Passphrase, PasswordHash, TelegramId, Timestamp,
-    Username, Wei,
+    AccountId, Email, EthAddress, Mobile, Passphrase, PasswordHash, TelegramId, Timestamp, Token,
+    Units, Username, Wei,
 };
 
 /// `POST /v1/accounts`: a wallet for a Telegram user. Repeating it with the same password answers
@@ -130,8 +130,23 @@ pub struct Balance {
     pub wei: Wei,
     /// What signed transfers that are not mined yet may still take from it, in wei.
     pub pending: Wei,
+    /// The tokens that are known here, in the order in which they are configured.
+    #[serde(default)]
+    pub tokens: Vec<TokenBalance>,
     /// The block that was asked.
     pub block: u64,
+}
+
+/// How much of a token a wallet has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TokenBalance {
+    /// Which token.
+    pub token: Token,
+    /// How much, in its smallest unit; nothing, if its contract does not say.
+    pub units: Option<Units>,
+    /// What signed transfers that are not mined yet may still take from it.
+    pub pending: Units,
 }
 
 /// `GET /v1/names/{username}`.
@@ -160,6 +175,9 @@ pub struct Network {
     pub chain_id: u64,
     /// The symbol of its native coin.
     pub symbol: String,
+    /// The tokens that can be paid with.
+    #[serde(default)]
+    pub tokens: Vec<Token>,
     /// A block explorer; a transaction is at `{explorer}/tx/{hash}`.
     pub explorer: Option<String>,
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Recovery, Transfer};
-use crate::{AccountId, EthAddress, EventCursor, TelegramId, Timestamp, Wei};
+use crate::{AccountId, EthAddress, EventCursor, TelegramId, Timestamp, Token, Units};
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,8 +79,11 @@ pub struct OutsidePayment {
     pub tx_hash: String,
     /// Who paid.
     pub from: EthAddress,
-    /// How much, in wei.
-    pub value: Wei,
+    /// The token that came; nothing for the native coin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
+    /// How much, in the asset's smallest unit.
+    pub value: Units,
     /// The block that has it.
     pub block: u64,
 }
@@ -139,7 +142,8 @@ mod tests {
                     chain_id: 1,
                     tx_hash: "0xab".to_owned(),
                     from: EthAddress::from([7; 20]),
-                    value: Wei(crate::U256::MAX),
+                    token: None,
+                    value: Units(crate::U256::MAX),
                     block: u64::MAX,
                 },
             },

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountId, AccountRef, Amount, AmountError, EthAddress, PasswordHash, Recipient, Timestamp,
-    TransferId, Username, Wei,
+    AccountId, AccountRef, Amount, AmountError, Asset, EthAddress, PasswordHash, Recipient,
+    Timestamp, Token, TransferId, Units, Username, Wei,
 };
 
 /// How much to send: an amount in coins, or `all` that the fee leaves.
@@ -13,7 +13,7 @@ use crate::{
 pub enum QuoteAmount {
     /// This much.
     Exactly(Amount),
-    /// The balance less the highest fee.
+    /// The balance, of the native coin less the highest fee.
     All,
 }
 
@@ -48,6 +48,9 @@ pub struct QuoteTransfer {
     pub to: Recipient,
     /// Coins, or `all`.
     pub amount: QuoteAmount,
+    /// Of what: `native`, or a token's symbol. The native coin, if nothing is said.
+    #[serde(default, skip_serializing_if = "Asset::is_native")]
+    pub asset: Asset,
     /// Anything the client wants to find again with the transfer: at most 200 bytes, without
     /// control characters.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "client_ref")]
@@ -74,8 +77,11 @@ pub struct ConfirmTransfer {
     pub password_hash: PasswordHash,
     /// The address that was shown.
     pub to_address: EthAddress,
-    /// The amount that was shown, in wei.
-    pub value: Wei,
+    /// The token that was shown, as the quote has it; nothing for the native coin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
+    /// The amount that was shown, in the asset's smallest unit.
+    pub value: Units,
     /// The highest fee that was shown, in wei.
     pub max_fee: Wei,
 }
@@ -96,14 +102,31 @@ pub enum TransferState {
     Mined,
     /// So deep in the chain that it stays.
     Final,
-    /// In a block, but the recipient's contract refused it; the fee is gone. Without a block: a
-    /// transaction from elsewhere has its nonce, and it cost nothing.
+    /// It was not paid; `failure` says why.
     Failed,
     /// Given up by the sender before it was signed.
     Cancelled,
     /// Not confirmed in time.
     Expired,
     /// A state that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Why a transfer failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TransferFailure {
+    /// The recipient's or the token's contract refused it; the fee is gone.
+    Reverted,
+    /// The wallet's key was used elsewhere, and that transaction has the nonce. It cost nothing.
+    NonceTaken,
+    /// The token's contract took the transaction, but its log has no such payment. The fee is
+    /// gone.
+    NothingMoved,
+    /// A reason that this version does not know.
     #[serde(other)]
     Unknown,
 }
@@ -132,7 +155,7 @@ pub enum Warning {
     FirstPayment,
     /// The recipient is a contract.
     Contract,
-    /// More than nine tenths of the balance go.
+    /// More than nine tenths of the balance of the asset go.
     MostOfBalance,
     /// The name came from somebody else less than 30 days ago.
     NameMoved,
@@ -153,9 +176,15 @@ pub struct Transfer {
     pub from: Party,
     /// Who is paid.
     pub to: Party,
-    /// How much, in wei.
-    pub value: Wei,
-    /// The most that the network may take for it, in wei.
+    /// The token that is paid; nothing for the native coin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
+    /// How much, in the asset's smallest unit.
+    pub value: Units,
+    /// How much of it came, if the token kept a part of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrived: Option<Units>,
+    /// The most that the network may take for it, in wei of the native coin.
     pub max_fee: Wei,
     /// What the network took, in wei, once it is mined.
     pub fee: Option<Wei>,
@@ -166,6 +195,9 @@ pub struct Transfer {
     pub tx_hash: Option<String>,
     /// The block it is in.
     pub block: Option<u64>,
+    /// Why it failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<TransferFailure>,
     /// What to know before confirming.
     pub warnings: Vec<Warning>,
     /// The client's own note.
@@ -219,6 +251,8 @@ mod tests {
             serde_json::from_value::<QuoteTransfer>(body)
         };
         assert!(quote("amount", "all").is_ok());
+        assert!(quote("amount", "1").unwrap().asset.is_native());
+        assert!(quote("asset", "native").is_ok() && quote("asset", "USDC").is_ok());
         for (field, bad) in [
             ("amount", "ALL"),
             ("amount", "-1"),
@@ -226,6 +260,7 @@ mod tests {
             ("to", "bob.eth"),
             ("from", "1"),
             ("id", "x"),
+            ("asset", "US DC"),
             ("amout", "1"),
             ("client_ref", "a\u{0}b"),
             ("client_ref", &"x".repeat(201)),

@@ -1,0 +1,174 @@
+//! Tokens over HTTPS: configured, compared with their contracts, quoted, paid and told.
+
+use kms_client::ClientError;
+use kms_server::Server;
+use kms_testkit::{Manners, TestToken};
+use kms_types::wire::{EventKind, QuoteTransfer, TransferFailure, TransferState};
+use kms_types::{ErrorCode, Token, U256, Units, Wei};
+use serde_json::json;
+
+use crate::harness::{COIN, Place, Stores, TestServer, confirm, quote, telegram};
+
+struct Market {
+    test: TestServer,
+    contract: TestToken,
+    token: Token,
+}
+
+fn place(stores: Stores) -> (Place, TestToken, Token) {
+    let mut place = Place::new(stores);
+    let contract = TestToken::deploy(&place.anvil, "USDC", 6).unwrap();
+    let address = contract.address().parse().unwrap();
+    let token = Token { symbol: "USDC".parse().unwrap(), address, decimals: 6 };
+    place.tokens = vec![token.clone()];
+    (place, contract, token)
+}
+
+impl Market {
+    /// Two people with wallets, the first with ten coins and ten of the token.
+    async fn open(stores: Stores) -> Self {
+        let (place, contract, token) = place(stores);
+        let test = TestServer::start(place).await;
+        let (ann, _bob) = test.ann_and_bob().await;
+        contract.mint(&test.place.anvil, &ann.address.to_string(), 10_000_000).unwrap();
+        Self { test, contract, token }
+    }
+}
+
+fn in_usdc(amount: &str) -> QuoteTransfer {
+    let mut request = quote(1, "@bob", amount);
+    request.asset = "usdc".parse().unwrap();
+    request
+}
+
+fn units(units: u64) -> Units {
+    Units(U256::from(units))
+}
+
+async fn a_token_is_sent_by_name(stores: Stores) {
+    let Market { test, token, .. } = Market::open(stores).await;
+    let network = test.client.network().await.unwrap();
+    assert_eq!(network.tokens, std::slice::from_ref(&token));
+    let quoted = test.client.quote(&in_usdc("2.5")).await.unwrap();
+    assert_eq!((quoted.value, quoted.token.as_ref()), (units(2_500_000), Some(&token)));
+    assert_eq!(test.client.quote(&in_usdc("2.5")).await.unwrap().value, quoted.value);
+    // Who was shown coins confirms coins.
+    let mut wrong = confirm(&quoted, "ann's password");
+    wrong.token = None;
+    let refused = test.client.confirm(quoted.id, &wrong).await.unwrap_err();
+    assert_eq!(refused.code(), Some(ErrorCode::QuoteMismatch));
+    test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
+    test.until(quoted.id, TransferState::Mined).await;
+    let balance = test.client.balance(telegram(2)).await.unwrap();
+    assert_eq!(balance.wei, Wei::default());
+    let usdc = balance.tokens.first().unwrap();
+    assert_eq!((&usdc.token, usdc.units, usdc.pending), (&token, Some(units(2_500_000)), units(0)));
+    let events = test.events(5).await.events;
+    let received = events.iter().find_map(|event| match &event.what {
+        EventKind::Received { transfer } => Some(transfer),
+        _ => None,
+    });
+    assert_eq!(received.unwrap().token.as_ref(), Some(&token));
+}
+
+#[actix_web::test]
+async fn a_token_is_sent_by_name_over_the_embedded_stores() {
+    a_token_is_sent_by_name(Stores::Embedded).await;
+}
+
+#[actix_web::test]
+async fn a_token_is_sent_by_name_over_servers() {
+    a_token_is_sent_by_name(Stores::Servers).await;
+}
+
+#[actix_web::test]
+async fn what_can_not_be_paid_in_tokens_is_refused() {
+    let Market { test, contract, token } = Market::open(Stores::Embedded).await;
+    let refusal = async |request: &QuoteTransfer| match test.client.quote(request).await {
+        Err(ClientError::Problem(problem)) => *problem,
+        other => panic!("{other:?}"),
+    };
+    let poor = refusal(&in_usdc("11")).await;
+    let missing = poor.missing_token.unwrap();
+    assert_eq!((poor.code, poor.missing), (ErrorCode::InsufficientFunds, None));
+    assert_eq!(missing.to_string(), "1 USDC");
+    let fine = refusal(&in_usdc("0.0000001")).await;
+    assert_eq!((fine.code, fine.field.as_deref()), (ErrorCode::InvalidField, Some("amount")));
+    let mut unknown = in_usdc("1");
+    unknown.asset = "DAI".parse().unwrap();
+    let unknown = refusal(&unknown).await;
+    assert_eq!((unknown.code, unknown.field.as_deref()), (ErrorCode::UnknownToken, Some("asset")));
+    let mut lost = in_usdc("1");
+    lost.to = token.address.to_string().parse().unwrap();
+    assert_eq!(refusal(&lost).await.field.as_deref(), Some("to"));
+    contract.behave(&test.place.anvil, Manners::False).unwrap();
+    assert_eq!(refusal(&in_usdc("1")).await.code, ErrorCode::WouldRevert);
+    contract.behave(&test.place.anvil, Manners::Plain).unwrap();
+    contract.set_decimals(&test.place.anvil, 18).unwrap();
+    assert_eq!(refusal(&in_usdc("1")).await.code, ErrorCode::WouldRevert);
+    // Coins, and everything else, work on.
+    test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
+    let before = test.client.account(telegram(1)).await.unwrap().unwrap();
+    test.place.anvil.set_balance(&before.address.to_string(), 0).unwrap();
+    contract.set_decimals(&test.place.anvil, 6).unwrap();
+    let fee = refusal(&in_usdc("1")).await;
+    assert!(fee.missing.unwrap() > Wei::default() && fee.missing_token.is_none());
+}
+
+#[actix_web::test]
+async fn a_payment_that_the_token_did_not_make_is_told_honestly() {
+    let Market { test, contract, .. } = Market::open(Stores::Embedded).await;
+    let quoted = test.client.quote(&in_usdc("1")).await.unwrap();
+    contract.behave(&test.place.anvil, Manners::Lying).unwrap();
+    test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
+    test.place.anvil.rpc("anvil_mine", json!(["0x4"])).unwrap();
+    let failed = test.until(quoted.id, TransferState::Failed).await;
+    assert_eq!(failed.failure, Some(TransferFailure::NothingMoved));
+    assert!(failed.fee.unwrap() > Wei::default() && failed.fee.unwrap() < Wei(U256::from(COIN)));
+}
+
+#[actix_web::test]
+async fn tokens_from_outside_are_told() {
+    let Market { test, contract, token } = Market::open(Stores::Servers).await;
+    let bob = test.client.account(telegram(2)).await.unwrap().unwrap();
+    // The follower begins at a block that stays.
+    test.place.anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
+    for _ in 0..300 {
+        let chain = test.place.anvil.chain_id();
+        use kms_chain::follower::IncomingStore;
+        if test.database.followed(chain).await.unwrap().is_some() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    contract.mint(&test.place.anvil, &bob.address.to_string(), 7).unwrap();
+    test.place.anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
+    let told = |event: &kms_types::wire::Event| match &event.what {
+        EventKind::ReceivedFromOutside { payment } if event.account == bob.id => {
+            Some((payment.value, payment.token.clone()))
+        }
+        _ => None,
+    };
+    for _ in 0..300 {
+        let events = test.client.events(None, std::time::Duration::ZERO).await.unwrap().events;
+        if let Some(told) = events.iter().find_map(told) {
+            assert_eq!(told, (units(7), Some(token)));
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("nobody was told");
+}
+
+#[actix_web::test]
+async fn a_server_does_not_start_with_a_token_that_is_another() {
+    let (mut place, _contract, token) = place(Stores::Embedded);
+    place.migrated().await;
+    let wrong = Token { decimals: 18, ..token.clone() };
+    place.tokens = vec![wrong];
+    let error = Server::start(place.settings()).await.unwrap_err().to_string();
+    assert_eq!(error, "chain.tokens: USDC: configured with 18 decimals, but its contract says 6");
+    place.tokens = vec![Token { address: [9; 20].into(), ..token }];
+    let error = Server::start(place.settings()).await.unwrap_err().to_string();
+    assert!(error.starts_with("chain.tokens: USDC: at 0x"), "{error}");
+}

@@ -1,0 +1,491 @@
+//! ERC-20 tokens, honest ones and others.
+
+use kms_chain::transfer::{Missing, Transfer, TransferFailure};
+use kms_chain::{Chain, ChainError, ConfirmError, QuoteError, QuoteRequest, TokenError, Transfers};
+use kms_core::account::Account;
+use kms_testkit::{Anvil, Manners, TestToken, deploy_multicall};
+use kms_types::wire::{TransferState, Warning};
+use kms_types::{Asset, Token, U256, Units, Wei};
+use serde_json::json;
+
+use crate::chain::reverting;
+use crate::world::{COIN, CONFIRMATIONS, STRANGER, World, party, request, stranger, units, wei};
+
+/// Enough for any fee.
+const FEES: u128 = COIN / 10;
+
+/// A world with one token, of which Ann has a hundred.
+struct Market {
+    world: World,
+    contract: TestToken,
+    token: Token,
+    ann: Account,
+    bob: Account,
+}
+
+fn configured(contract: &TestToken, symbol: &str, decimals: u8) -> Token {
+    let address = contract.address().parse().unwrap();
+    Token { symbol: symbol.parse().unwrap(), address, decimals }
+}
+
+impl Market {
+    async fn new() -> Self {
+        Self::with(6).await
+    }
+
+    async fn with(decimals: u8) -> Self {
+        let anvil = Anvil::start().unwrap();
+        let contract = TestToken::deploy(&anvil, "USDC", decimals).unwrap();
+        let token = configured(&contract, "USDC", decimals);
+        let world = World::with(anvil, vec![token.clone()]).await;
+        let (ann, bob) = (world.account(1, FEES).await, world.account(2, 0).await);
+        let whole = 10_u128.pow(decimals.into());
+        contract.mint(&world.anvil, &ann.wallet.address.to_string(), 100 * whole).unwrap();
+        Self { world, contract, token, ann, bob }
+    }
+
+    fn request(&self, amount: &str) -> QuoteRequest {
+        let mut request = request(&self.ann, party(&self.bob), amount);
+        request.asked.asset = Asset::Token(self.token.symbol.clone());
+        request
+    }
+
+    async fn quote(&self, amount: &str) -> Transfer {
+        self.world.try_quote(self.request(amount)).await.unwrap()
+    }
+
+    async fn refused(&self, amount: &str) -> QuoteError {
+        self.world.try_quote(self.request(amount)).await.unwrap_err()
+    }
+
+    fn behave(&self, manners: Manners) {
+        self.contract.behave(&self.world.anvil, manners).unwrap();
+    }
+
+    fn has(&self, account: &Account) -> u128 {
+        self.contract.balance(&self.world.anvil, &account.wallet.address.to_string()).unwrap()
+    }
+
+    /// Confirms a quote while the token is still honest, and mines it when it behaves like this.
+    async fn mined_as(&self, amount: &str, manners: Manners) -> Transfer {
+        let quote = self.quote(amount).await;
+        self.behave(manners);
+        self.world.confirm(&self.ann, &quote).await.unwrap();
+        self.world.mine(1);
+        self.world.tick().await;
+        quote
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_paid_and_its_fee_in_coins() {
+    let market = Market::new().await;
+    let Market { world, ann, bob, token, .. } = &market;
+    let quote = market.quote("2.5").await;
+    assert_eq!((quote.value, quote.token.as_ref()), (units(2_500_000), Some(token)));
+    assert!(quote.gas_limit > 21_000, "{}", quote.gas_limit);
+    assert_eq!(quote.warnings, [Warning::FirstPayment]);
+    assert_eq!(world.stored(&quote).await, quote);
+
+    let sent = world.confirm(ann, &quote).await.unwrap();
+    assert_eq!(sent.state, TransferState::Broadcast);
+    world.mine(1);
+    world.tick().await;
+    let mined = world.stored(&quote).await;
+    assert_eq!((mined.state, mined.arrived), (TransferState::Mined, None));
+    assert_eq!((market.has(ann), market.has(bob)), (97_500_000, 2_500_000));
+    let fee = mined.fee.unwrap();
+    assert!(fee > Wei::default() && fee <= quote.max_fee());
+    assert_eq!(world.balance(ann.wallet.address), U256::from(FEES) - fee.0);
+    assert_eq!(world.balance(bob.wallet.address), U256::ZERO);
+    world.mine(CONFIRMATIONS);
+    world.tick().await;
+    assert_eq!(world.state(&quote).await, TransferState::Final);
+    assert_eq!(market.quote("1").await.warnings, []);
+}
+
+#[tokio::test]
+async fn tokens_of_few_decimals_are_counted_exactly() {
+    let market = Market::with(0).await;
+    let error = market.refused("0.5").await;
+    assert!(matches!(error, QuoteError::Amount(_)), "{error}");
+    let quote = market.quote("all").await;
+    assert_eq!(quote.value, units(100));
+    market.world.confirm(&market.ann, &quote).await.unwrap();
+    market.world.mine(1);
+    market.world.tick().await;
+    assert_eq!((market.has(&market.ann), market.has(&market.bob)), (0, 100));
+}
+
+#[tokio::test]
+async fn what_is_missing_is_told_of_the_right_asset() {
+    let market = Market::new().await;
+    let Market { world, ann, .. } = &market;
+    let missing = |error| match error {
+        QuoteError::Insufficient { missing } => missing,
+        error => panic!("{error}"),
+    };
+    let Missing::Token(short) = missing(market.refused("100.5").await) else { panic!("coins") };
+    assert_eq!((short.units, &short.token), (units(500_000), &market.token));
+    // What is on its way out counts.
+    let first = market.quote("60").await;
+    world.confirm(ann, &first).await.unwrap();
+    let Missing::Token(short) = missing(market.refused("50").await) else { panic!("coins") };
+    assert_eq!(short.units, units(10_000_000));
+    assert_eq!(market.quote("all").await.value, units(40_000_000));
+    // There is enough of the token, and nothing for the fee.
+    world.anvil.set_balance(&ann.wallet.address.to_string(), 7).unwrap();
+    let Missing::Native(short) = missing(market.refused("1").await) else { panic!("a token") };
+    assert!(short > wei(0));
+}
+
+#[tokio::test]
+async fn two_confirmations_do_not_spend_the_same_tokens() {
+    let market = Market::new().await;
+    let Market { world, ann, .. } = &market;
+    let (one, two) = (market.quote("60").await, market.quote("60").await);
+    let (first, second) = (world.ready(&one).await, world.ready(&two).await);
+    let wallet = world.open(ann).await;
+    world.transfers.sign_and_send(first, wallet, world.now()).await.unwrap();
+    let wallet = world.open(ann).await;
+    let refused = world.transfers.sign_and_send(second, wallet, world.now()).await;
+    match refused.unwrap_err() {
+        ConfirmError::Insufficient { missing: Missing::Token(short) } => {
+            assert_eq!(short.units, units(20_000_000));
+        }
+        error => panic!("{error}"),
+    }
+    // Coins are not touched by what tokens take.
+    let coins = world.quote(ann, stranger(), "0.01").await;
+    world.confirm(ann, &coins).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_the_sender_did_not_see_is_not_signed() {
+    let market = Market::new().await;
+    let Market { world, .. } = &market;
+    let quote = market.quote("1").await;
+    let mut shown = crate::world::shown(&quote);
+    shown.token = None;
+    let refused = world.transfers.check(quote.id, shown.clone(), world.now()).await;
+    assert!(matches!(refused.unwrap_err(), ConfirmError::Mismatch));
+    shown.token = Some(Token { decimals: 18, ..market.token.clone() });
+    let refused = world.transfers.check(quote.id, shown, world.now()).await;
+    assert!(matches!(refused.unwrap_err(), ConfirmError::Mismatch));
+    // A repeat of the quote's id for coins is another request.
+    let mut again = market.request("1");
+    again.id = quote.id;
+    again.asked.asset = Asset::Native;
+    assert!(matches!(world.try_quote(again).await.unwrap_err(), QuoteError::IdReused));
+}
+
+#[tokio::test]
+async fn a_token_without_an_answer_is_paid_all_the_same() {
+    let market = Market::new().await;
+    market.behave(Manners::Silent);
+    let quote = market.mined_as("1", Manners::Silent).await;
+    assert_eq!(market.world.state(&quote).await, TransferState::Mined);
+    assert_eq!(market.has(&market.bob), 1_000_000);
+}
+
+#[tokio::test]
+async fn a_token_that_would_refuse_is_known_at_the_quote() {
+    let market = Market::new().await;
+    for (manners, words) in [
+        (Manners::Refusing, "the token is closed"),
+        (Manners::False, "says no"),
+        (Manners::Greedy, ""),
+    ] {
+        market.behave(manners);
+        let error = market.refused("1").await;
+        let QuoteError::WouldRevert(reason) = &error else { panic!("{manners:?}: {error}") };
+        assert!(reason.contains(words), "{manners:?}: {reason}");
+    }
+    // A receiver that the token calls, and that refuses.
+    market.behave(Manners::Calling);
+    let address = market.bob.wallet.address.to_string();
+    market.world.rpc("anvil_setCode", json!([address, reverting()]));
+    let error = market.refused("1").await;
+    assert!(matches!(error, QuoteError::WouldRevert(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_that_moves_nothing_has_not_paid() {
+    for manners in [Manners::False, Manners::Lying, Manners::Forging] {
+        let market = Market::new().await;
+        let quote = market.mined_as("1", manners).await;
+        // It is told when it can not be undone any more.
+        assert_eq!(market.world.state(&quote).await, TransferState::Broadcast, "{manners:?}");
+        market.world.mine(CONFIRMATIONS);
+        market.world.tick().await;
+        let failed = market.world.stored(&quote).await;
+        assert_eq!(failed.state, TransferState::Failed, "{manners:?}");
+        assert_eq!(failed.failure, Some(TransferFailure::NothingMoved));
+        assert!(failed.fee.unwrap() > Wei::default());
+        assert_eq!((market.has(&market.ann), market.has(&market.bob)), (100_000_000, 0));
+        // Nobody was told of money.
+        assert_eq!(market.world.told(&market.bob).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_reverts_is_failed_and_costs_its_fee() {
+    let market = Market::new().await;
+    let quote = market.mined_as("1", Manners::Refusing).await;
+    market.world.mine(CONFIRMATIONS);
+    market.world.tick().await;
+    let failed = market.world.stored(&quote).await;
+    assert_eq!(failed.failure, Some(TransferFailure::Reverted));
+    assert!(failed.fee.unwrap() > Wei::default());
+    // Also one that takes all the gas that it is given: at most what was shown.
+    market.behave(Manners::Plain);
+    let quote = market.mined_as("1", Manners::Greedy).await;
+    market.world.mine(CONFIRMATIONS);
+    market.world.tick().await;
+    let failed = market.world.stored(&quote).await;
+    assert_eq!(failed.failure, Some(TransferFailure::Reverted));
+    assert!(failed.fee.unwrap() <= quote.max_fee());
+    assert_eq!(market.has(&market.ann), 100_000_000);
+}
+
+#[tokio::test]
+async fn a_token_that_keeps_a_part_is_told_as_what_came() {
+    let market = Market::new().await;
+    let Market { world, bob, .. } = &market;
+    let quote = market.mined_as("10", Manners::Fee).await;
+    let mined = world.stored(&quote).await;
+    assert_eq!((mined.state, mined.arrived), (TransferState::Mined, Some(units(9_000_000))));
+    assert_eq!(market.has(bob), 9_000_000);
+    world.mine(CONFIRMATIONS);
+    world.tick().await;
+    assert_eq!(world.state(&quote).await, TransferState::Final);
+}
+
+#[tokio::test]
+async fn a_reorg_that_changes_what_arrived_is_followed() {
+    let market = Market::new().await;
+    let Market { world, ann, bob, .. } = &market;
+    let quote = market.mined_as("10", Manners::Plain).await;
+    assert_eq!(world.stored(&quote).await.arrived, None);
+    world.rpc("anvil_reorg", json!([1, []]));
+    world.rpc("anvil_dropAllTransactions", json!([]));
+    // The same bytes come into a block in which the token keeps a part.
+    market.behave(Manners::Fee);
+    world.tick().await;
+    world.mine(1);
+    world.tick().await;
+    world.tick().await;
+    let again = world.stored(&quote).await;
+    assert_eq!((again.state, again.arrived), (TransferState::Mined, Some(units(9_000_000))));
+    assert_eq!((market.has(ann), market.has(bob)), (90_000_000, 9_000_000));
+}
+
+#[tokio::test]
+async fn replacements_pay_the_same_token_once() {
+    let market = Market::new().await;
+    let Market { world, ann, bob, .. } = &market;
+    let quote = market.quote("10").await;
+    world.confirm(ann, &quote).await.unwrap();
+    let first = world.stored(&quote).await.tx_hash;
+    world.pass(crate::world::REPLACE);
+    world.tick().await;
+    assert_ne!(world.stored(&quote).await.tx_hash, first);
+    world.mine(1);
+    world.tick().await;
+    assert_eq!(world.state(&quote).await, TransferState::Mined);
+    assert_eq!((market.has(ann), market.has(bob), world.sent(ann)), (90_000_000, 10_000_000, 1));
+}
+
+#[tokio::test]
+async fn tokens_are_compared_with_their_contracts() {
+    let market = Market::new().await;
+    let Market { world, contract, token, .. } = &market;
+    let check = async |token: Token| {
+        let world = World::new().await;
+        // Over there nothing is.
+        let nothing =
+            world.transfers.chain().check_tokens(std::slice::from_ref(&token)).await.unwrap_err();
+        assert!(matches!(nothing, TokenError::NoToken { .. }), "{nothing}");
+        market.world.transfers.chain().check_tokens(&[token]).await
+    };
+    check(token.clone()).await.unwrap();
+    let wrong = check(Token { decimals: 18, ..token.clone() }).await.unwrap_err();
+    assert_eq!(wrong.to_string(), "USDC: configured with 18 decimals, but its contract says 6");
+    let wrong = check(Token { symbol: "USDT".parse().unwrap(), ..token.clone() }).await;
+    let wrong = wrong.unwrap_err();
+    assert_eq!(wrong.to_string(), "USDT: its contract calls itself \"USDC\"");
+    let plain = Token { address: STRANGER.parse().unwrap(), ..token.clone() };
+    let wrong = world.transfers.chain().check_tokens(&[plain]).await.unwrap_err();
+    assert!(matches!(wrong, TokenError::NoToken { .. }), "{wrong}");
+
+    // Also when it changes its mind under a running server.
+    contract.set_decimals(&world.anvil, 2).unwrap();
+    let error = market.refused("1").await;
+    assert!(matches!(error, QuoteError::WrongToken(_)), "{error}");
+}
+
+/// An engine over the same chain with other tokens.
+fn over(world: &World, tokens: Vec<Token>) -> Transfers {
+    world.with_tokens(tokens)
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_configured_any_more_is_not_signed() {
+    let market = Market::new().await;
+    let Market { world, .. } = &market;
+    let quote = market.quote("1").await;
+    let shown = crate::world::shown(&quote);
+    for tokens in [Vec::new(), vec![Token { decimals: 2, ..market.token.clone() }]] {
+        let refused = over(world, tokens).check(quote.id, shown.clone(), world.now()).await;
+        assert!(matches!(refused.unwrap_err(), ConfirmError::Mismatch));
+    }
+    let mut unknown = market.request("1");
+    unknown.asked.asset = "DAI".parse().unwrap();
+    let error = world.try_quote(unknown).await.unwrap_err();
+    assert!(matches!(error, QuoteError::UnknownToken(_)), "{error}");
+}
+
+#[tokio::test]
+async fn nothing_is_sent_to_a_tokens_own_contract() {
+    let market = Market::new().await;
+    let mut to_itself = market.request("1");
+    to_itself.to.account = None;
+    to_itself.to.address = market.token.address;
+    let error = market.world.try_quote(to_itself.clone()).await.unwrap_err();
+    assert!(matches!(error, QuoteError::TokenContract), "{error}");
+    to_itself.asked.asset = Asset::Native;
+    let error = market.world.try_quote(to_itself).await.unwrap_err();
+    assert!(matches!(error, QuoteError::TokenContract), "{error}");
+}
+
+#[tokio::test]
+async fn balances_are_the_same_by_multicall_and_by_batch() {
+    let market = Market::new().await;
+    let Market { world, ann, token, .. } = &market;
+    let greedy = TestToken::deploy(&world.anvil, "DAI", 18).unwrap();
+    let tokens = [
+        token.clone(),
+        configured(&greedy, "DAI", 18),
+        Token { symbol: "NONE".parse().unwrap(), address: STRANGER.parse().unwrap(), decimals: 6 },
+    ];
+    let owner = ann.wallet.address;
+    greedy.mint(&world.anvil, &owner.to_string(), 7).unwrap();
+    let expected = [Some(units(100_000_000)), Some(units(7)), None];
+    let chain = || Chain::new(&world.anvil.url(), world.anvil.chain_id()).unwrap();
+    let batched = chain().balances(owner, &tokens).await.unwrap();
+    assert_eq!((batched.wei, batched.tokens.as_slice()), (wei(FEES), expected.as_slice()));
+    deploy_multicall(&world.anvil).unwrap();
+    let at_once = chain().balances(owner, &tokens).await.unwrap();
+    assert_eq!((at_once.wei, at_once.tokens.as_slice()), (wei(FEES), expected.as_slice()));
+    // One without a balance that takes all gas: the others are told.
+    let loops = "0x5b5f56";
+    world.rpc("anvil_setCode", json!([greedy.address(), loops]));
+    let found = chain().balances(owner, &tokens).await.unwrap();
+    assert_eq!(found.tokens.first(), Some(&Some(units(100_000_000))));
+    assert_eq!(found.tokens.get(1), Some(&None));
+    let alone = chain().balances(owner, &[]).await.unwrap();
+    assert_eq!((alone.wei, alone.tokens.len()), (wei(FEES), 0));
+    let error = chain().token_balance(STRANGER.parse().unwrap(), owner).await.unwrap_err();
+    assert!(matches!(error, ChainError::NotAToken), "{error}");
+}
+
+#[tokio::test]
+async fn tokens_from_outside_are_told_once_when_they_stay() {
+    let market = Market::new().await;
+    let Market { world, contract, ann, bob, token } = &market;
+    let other = TestToken::deploy(&world.anvil, "FAKE", 6).unwrap();
+    let follower = world.follower();
+    let follow = async || while follower.round(world.now()).await.unwrap() {};
+    follow().await;
+    let address = bob.wallet.address.to_string();
+    let hash = contract.mint(&world.anvil, &address, 5_000_000).unwrap();
+    // None of these is money: nothing, to oneself, of an unknown token, a transfer of our own.
+    contract.mint(&world.anvil, &address, 0).unwrap();
+    contract.log(&world.anvil, &address, &address, 7).unwrap();
+    other.mint(&world.anvil, &address, 9).unwrap();
+    let quote = market.quote("1").await;
+    world.confirm(ann, &quote).await.unwrap();
+    world.mine(1);
+    world.tick().await;
+    assert_eq!(world.state(&quote).await, TransferState::Mined);
+    world.mine(CONFIRMATIONS - 1);
+    follow().await;
+    world.mine(1);
+    follow().await;
+    let told = world.told_of(bob).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    let told = told.first().unwrap();
+    assert_eq!((told.value, told.token.as_ref()), (units(5_000_000), Some(token)));
+    assert_eq!(told.tx_hash, hash);
+
+    // A reorg takes a final block back, and the same payment comes again.
+    let depth = CONFIRMATIONS + 2;
+    contract.log(&world.anvil, STRANGER, &address, u128::MAX).unwrap();
+    world.mine(CONFIRMATIONS + 1);
+    follow().await;
+    assert_eq!(world.told_of(bob).await.len(), 2);
+    world.rpc("anvil_reorg", json!([depth, []]));
+    world.mine(CONFIRMATIONS + 2);
+    follow().await;
+    follow().await;
+    assert_eq!(world.told_of(bob).await.len(), 2);
+}
+
+#[tokio::test]
+async fn logs_that_were_not_asked_for_are_not_believed() {
+    use crate::stub::{Answer, Fate, start_before};
+    let market = Market::new().await;
+    let Market { world, bob, token, .. } = &market;
+    let forged = |address: &str, block: &str, removed: bool| {
+        let word = |address: &str| format!("0x{:0>64}", address.trim_start_matches("0x"));
+        json!({
+            "address": address, "blockHash": block, "blockNumber": "0x1", "logIndex": "0x0",
+            "transactionIndex": "0x0", "removed": removed,
+            "transactionHash": format!("0x{}", "ab".repeat(32)),
+            "data": format!("0x{:064x}", 7),
+            "topics": [
+                "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef",
+                word(STRANGER), word(&bob.wallet.address.to_lower_hex()),
+            ],
+        })
+    };
+    let nowhere = format!("0x{}", "cd".repeat(32));
+    let logs = vec![
+        forged(&token.address.to_lower_hex(), &nowhere, false),
+        forged(STRANGER, &nowhere, false),
+        forged(&token.address.to_lower_hex(), &nowhere, true),
+    ];
+    let url = start_before(&world.anvil.url(), move |method| match method {
+        "eth_getLogs" => Fate::Answered(Answer::Result(json!(logs))),
+        _ => Fate::Passed,
+    });
+    let follower = world.follower_through(&url);
+    follower.round(world.now()).await.unwrap();
+    world.mine(CONFIRMATIONS + 2);
+    while follower.round(world.now()).await.unwrap() {}
+    assert!(world.told_of(bob).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_node_without_the_logs_of_a_block_moves_no_cursor() {
+    use crate::stub::{Answer, Fate, start_before};
+    let market = Market::new().await;
+    let Market { world, contract, bob, .. } = &market;
+    let follower = world.follower();
+    follower.round(world.now()).await.unwrap();
+    contract.mint(&world.anvil, &bob.wallet.address.to_string(), 5).unwrap();
+    world.mine(CONFIRMATIONS + 1);
+    let url = start_before(&world.anvil.url(), |method| match method {
+        "eth_getLogs" => Fate::Answered(Answer::Error(-32_000, "unknown block")),
+        _ => Fate::Passed,
+    });
+    world.follower_through(&url).round(world.now()).await.unwrap_err();
+    assert!(world.told_of(bob).await.is_empty());
+    follower.round(world.now()).await.unwrap();
+    assert_eq!(world.told_of(bob).await.len(), 1);
+}
+
+#[test]
+fn nothing_overflows() {
+    assert_eq!(Units(U256::MAX).checked_add(units(1)), None);
+}

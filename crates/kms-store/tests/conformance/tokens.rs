@@ -1,0 +1,171 @@
+//! Transfers and payments in tokens: two balances must cover them, and each is told once.
+
+use kms_chain::follower::{BlockRef, Incoming, IncomingStore, Payment};
+use kms_chain::ports::{ChainView, Inserted, Progress, SignOutcome, TransferStore};
+use kms_chain::transfer::{Missing, Transfer, TransferFailure};
+use kms_core::account::Account;
+use kms_types::wire::TransferState;
+use kms_types::{Asset, EthAddress, EventCursor, Timestamp, Token, TokenAmount, U256, Units, Wei};
+
+use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
+use crate::transfers::{CHAIN, NOW, sign};
+
+on_every_database!(
+    a_tokens_transfer_comes_back_as_it_went,
+    both_balances_must_cover_it,
+    many_at_once_stay_within_the_tokens_balance,
+    what_arrived_is_kept_until_a_reorg,
+    a_transaction_that_moved_nothing_is_an_end,
+    each_token_of_a_transaction_is_told_once,
+);
+
+fn token(byte: u8, symbol: &str) -> Token {
+    Token { symbol: symbol.parse().unwrap(), address: [byte; 20].into(), decimals: 6 }
+}
+
+fn quote(from: &Account, to: &Account, units: u64) -> Transfer {
+    let mut quote = transfer(from, to, units, NOW);
+    let token = token(200, "USDC");
+    quote.asked.asset = Asset::Token(token.symbol.clone());
+    quote.token = Some(token);
+    quote
+}
+
+fn view(wei: u64, units: u64) -> ChainView {
+    let (balance, token) = (Wei(U256::from(wei)), Units(U256::from(units)));
+    ChainView { block: 1, balance, token, nonce: 0 }
+}
+
+fn missing_units(units: u64) -> SignOutcome {
+    let amount = TokenAmount { token: token(200, "USDC"), units: Units(U256::from(units)) };
+    SignOutcome::Insufficient { missing: Missing::Token(amount) }
+}
+
+async fn a_tokens_transfer_comes_back_as_it_went(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let quote = quote(&ann, &bob, 100);
+    assert_eq!(database.insert_quote(quote.clone()).await.unwrap(), Inserted::New);
+    assert_eq!(database.transfer(quote.id, NOW).await.unwrap().unwrap(), quote);
+}
+
+async fn both_balances_must_cover_it(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let first = quote(&ann, &bob, 100);
+    database.insert_quote(first.clone()).await.unwrap();
+    let outcome = async |view| database.sign(first.id, view, NOW, sign()).await.unwrap();
+    assert_eq!(outcome(view(1_000, 99)).await, missing_units(1));
+    // Its fee is ten wei.
+    let missing = Missing::Native(Wei(U256::from(1)));
+    assert_eq!(outcome(view(9, 100)).await, SignOutcome::Insufficient { missing });
+    assert!(matches!(outcome(view(10, 100)).await, SignOutcome::Signed(_)));
+    let pending = database.pending_spend(CHAIN, ann.id).await.unwrap();
+    assert_eq!((pending.wei, pending.of(&token(200, "X"))), (Wei(U256::from(10)), units(100)));
+    assert_eq!(pending.of(&token(201, "USDC")), Units::default());
+    // Coins are another asset: only the first one's fee is taken from them.
+    let coins = transfer(&ann, &bob, 90, NOW);
+    database.insert_quote(coins.clone()).await.unwrap();
+    let signed = database.sign(coins.id, view(110, 100), NOW, sign()).await.unwrap();
+    assert!(matches!(signed, SignOutcome::Signed(_)), "{signed:?}");
+    let second = quote(&ann, &bob, 1);
+    database.insert_quote(second.clone()).await.unwrap();
+    let refused = database.sign(second.id, view(120, 100), NOW, sign()).await.unwrap();
+    assert_eq!(refused, missing_units(1));
+}
+
+fn units(units: u64) -> Units {
+    Units(U256::from(units))
+}
+
+async fn many_at_once_stay_within_the_tokens_balance(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let mut signing = Vec::new();
+    for _ in 0..20 {
+        let quote = quote(&ann, &bob, 10);
+        database.insert_quote(quote.clone()).await.unwrap();
+        let database = database.clone();
+        signing.push(tokio::spawn(async move {
+            database.sign(quote.id, view(10_000, 75), NOW, sign()).await.unwrap()
+        }));
+    }
+    let mut signed = 0;
+    for outcome in signing {
+        match outcome.await.unwrap() {
+            SignOutcome::Signed(_) => signed += 1,
+            outcome => assert_eq!(outcome, missing_units(5)),
+        }
+    }
+    assert_eq!(signed, 7);
+}
+
+async fn what_arrived_is_kept_until_a_reorg(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let quote = quote(&ann, &bob, 100);
+    database.insert_quote(quote.clone()).await.unwrap();
+    database.sign(quote.id, view(1_000, 100), NOW, sign()).await.unwrap();
+    let arrived = Some(units(90));
+    let mined = Progress::Mined { tx_hash: [1; 32], block: 5, fee: Wei::default(), arrived };
+    assert!(database.advance(quote.id, mined, NOW).await.unwrap());
+    let stored = async || database.transfer(quote.id, NOW).await.unwrap().unwrap();
+    assert_eq!(stored().await.arrived, arrived);
+    assert!(database.advance(quote.id, Progress::Reorged, NOW).await.unwrap());
+    assert_eq!(stored().await.arrived, None);
+}
+
+async fn a_transaction_that_moved_nothing_is_an_end(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let quote = quote(&ann, &bob, 100);
+    database.insert_quote(quote.clone()).await.unwrap();
+    database.sign(quote.id, view(1_000, 100), NOW, sign()).await.unwrap();
+    let nothing = Progress::NothingMoved { tx_hash: [1; 32], block: 5, fee: Wei::default() };
+    assert!(database.advance(quote.id, nothing, NOW).await.unwrap());
+    let stored = database.transfer(quote.id, NOW).await.unwrap().unwrap();
+    assert_eq!(stored.state, TransferState::Failed);
+    assert_eq!(stored.failure, Some(TransferFailure::NothingMoved));
+    assert_eq!(subject_pending(&subject, &ann).await, Units::default());
+    let due = database.claim_due(CHAIN, NOW, Timestamp(NOW.0 + 1), 10).await.unwrap();
+    assert!(due.is_empty());
+}
+
+async fn subject_pending(subject: &Subject, account: &Account) -> Units {
+    let pending = subject.database.pending_spend(CHAIN, account.id).await.unwrap();
+    pending.of(&token(200, "USDC"))
+}
+
+async fn each_token_of_a_transaction_is_told_once(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let block = |number: u8| BlockRef { number: number.into(), hash: [number; 32] };
+    database.begin(CHAIN, block(1)).await.unwrap();
+    let incoming = |to: &Account, token| {
+        let (tx_hash, from, to_address) = ([7; 32], EthAddress::from([99; 20]), to.wallet.address);
+        let payment =
+            Payment { tx_hash, from, to: to_address, token, value: Units(U256::MAX), block: 7 };
+        Incoming { account: to.id, payment }
+    };
+    let (one, two) = (token(200, "USDC"), token(201, "DAI"));
+    let found = vec![
+        incoming(&ann, None),
+        incoming(&ann, Some(one.clone())),
+        incoming(&ann, Some(two.clone())),
+        incoming(&bob, Some(one.clone())),
+    ];
+    for (from, to) in [(1, 2), (2, 1), (1, 3)] {
+        let moved = database.follow(CHAIN, block(from), block(to), found.clone(), NOW).await;
+        assert!(moved.unwrap());
+    }
+    let told = events(database, EventCursor::default(), 6).await;
+    let mut tokens = Vec::new();
+    for event in told.iter().filter(|event| event.incoming.is_some()) {
+        let noted = database.incoming(event.incoming.unwrap()).await.unwrap().unwrap();
+        assert_eq!(noted.value, Units(U256::MAX));
+        tokens.push((event.account, noted.token));
+    }
+    let expected =
+        [(ann.id, None), (ann.id, Some(one.clone())), (ann.id, Some(two)), (bob.id, Some(one))];
+    assert_eq!(tokens, expected);
+}

@@ -1,0 +1,11 @@
+drop index incoming_received;
+create index incoming_received on incoming (account_id);
+alter table incoming drop column noted_at;
+drop index incoming_once;
+delete from incoming where token <> '';
+alter table incoming add constraint incoming_chain_id_tx_hash_key unique (chain_id, tx_hash);
+alter table incoming drop column decimals;
+alter table incoming drop column symbol;
+alter table incoming drop column token;
+alter table transfers drop column arrived;
+alter table transfers drop column token;
