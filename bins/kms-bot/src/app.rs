@@ -235,7 +235,7 @@ impl App {
             Name::Balance => wallet::balance(self, who).await,
             Name::Receive => wallet::receive(self, who).await,
             Name::Send => send::begin(self, who, <_>::default()).await,
-            Name::History => history::show(self, who, None).await,
+            Name::History => history::show(self, who).await,
             Name::Password => account::ask_change(self, who).await,
             Name::Recover => recovery::show(self, who).await,
             Name::Contact => contact::show(self, who).await,
@@ -368,9 +368,7 @@ impl App {
                 self.steps.end(who.id);
                 self.telegram.edit(who.id, message, texts::LEFT, Keyboard::none()).await?;
             }
-            Press::History { before } => {
-                history::turn(self, who, message, before.as_deref()).await?;
-            }
+            Press::History(place) => history::turn(self, who, message, &place).await?,
             Press::Confirm { transfer, seen } => {
                 return send::ask_password(self, who, message, transfer, seen, false).await;
             }

@@ -25,10 +25,7 @@ pub(crate) enum Press {
     /// Leave the step that waits for an answer.
     Leave,
     /// A page of the history; the newest without a place.
-    History {
-        /// `next` of the page before.
-        before: Option<String>,
-    },
+    History(Place),
     /// Ask for the password of a transfer.
     Confirm {
         /// Which.
@@ -61,6 +58,17 @@ pub(crate) enum Press {
     NoEmail,
 }
 
+/// A page of the history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The first one.
+    Newest,
+    /// What is older than a place that the server gave.
+    Older(String),
+    /// What is newer than one.
+    Newer(String),
+}
+
 /// The data is none of ours.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NoPress;
@@ -72,8 +80,9 @@ impl Press {
             Self::Refresh => "refresh".to_owned(),
             Self::HowRecovery => "how".to_owned(),
             Self::Leave => "leave".to_owned(),
-            Self::History { before: None } => "h".to_owned(),
-            Self::History { before: Some(before) } => format!("h:{before}"),
+            Self::History(Place::Newest) => "h".to_owned(),
+            Self::History(Place::Older(place)) => format!("h:{place}"),
+            Self::History(Place::Newer(place)) => format!("n:{place}"),
             Self::Confirm { transfer, seen } => format!("c:{transfer}:{seen}"),
             Self::ConfirmMoved { transfer, seen } => format!("m:{transfer}:{seen}"),
             Self::Cancel(transfer) => format!("x:{transfer}"),
@@ -103,12 +112,13 @@ impl FromStr for Press {
                 "refresh" => Ok(Self::Refresh),
                 "how" => Ok(Self::HowRecovery),
                 "leave" => Ok(Self::Leave),
-                "h" => Ok(Self::History { before: None }),
+                "h" => Ok(Self::History(Place::Newest)),
                 "email" => Ok(Self::Email),
                 "noemail" => Ok(Self::NoEmail),
                 _ => Err(NoPress),
             },
-            Some(("h", before)) => Ok(Self::History { before: Some(before.to_owned()) }),
+            Some(("h", place)) => Ok(Self::History(Place::Older(place.to_owned()))),
+            Some(("n", place)) => Ok(Self::History(Place::Newer(place.to_owned()))),
             Some((kind @ ("c" | "m"), rest)) => {
                 let (transfer, seen) = rest.split_once(':').ok_or(NoPress)?;
                 let (transfer, seen) = (id(transfer)?, seen.parse()?);
@@ -185,13 +195,14 @@ mod tests {
     #[test]
     fn data_comes_back_as_it_was_and_fits() {
         let id = TransferId::random();
-        let before = Some(format!("1790000000000.{id}"));
+        let place = format!("1790000000000.{id}");
         let mut presses = vec![
             Press::Refresh,
             Press::HowRecovery,
             Press::Leave,
-            Press::History { before: None },
-            Press::History { before },
+            Press::History(Place::Newest),
+            Press::History(Place::Older(place.clone())),
+            Press::History(Place::Newer(place)),
             Press::Confirm { transfer: id, seen: "0123456789abcdef".parse().unwrap() },
             Press::ConfirmMoved { transfer: id, seen: "0123456789abcdef".parse().unwrap() },
             Press::Cancel(id),

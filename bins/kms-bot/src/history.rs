@@ -1,30 +1,26 @@
 //! `/history`.
 
+use kms_client::Turn;
 use teloxide_core::types::MessageId;
 
 use crate::app::{App, Done, Failure};
-use crate::buttons::{Keyboard, Press};
+use crate::buttons::{Keyboard, Place, Press};
 use crate::incoming::Person;
 use crate::texts;
 
 const PAGE: u32 = 5;
 
-/// The newest page, or the one after a place.
-pub(crate) async fn show(app: &App, who: &Person, before: Option<&str>) -> Done {
-    if let Some((text, keyboard)) = page(app, who, before).await? {
+/// The newest page.
+pub(crate) async fn show(app: &App, who: &Person) -> Done {
+    if let Some((text, keyboard)) = page(app, who, &Place::Newest).await? {
         app.telegram.say(who.id, &text, keyboard).await?;
     }
     Ok(())
 }
 
 /// Another page in the same message.
-pub(crate) async fn turn(
-    app: &App,
-    who: &Person,
-    message: MessageId,
-    before: Option<&str>,
-) -> Done {
-    if let Some((text, keyboard)) = page(app, who, before).await? {
+pub(crate) async fn turn(app: &App, who: &Person, message: MessageId, to: &Place) -> Done {
+    if let Some((text, keyboard)) = page(app, who, to).await? {
         app.telegram.edit(who.id, message, &text, keyboard).await?;
     }
     Ok(())
@@ -33,19 +29,27 @@ pub(crate) async fn turn(
 async fn page(
     app: &App,
     who: &Person,
-    before: Option<&str>,
+    place: &Place,
 ) -> Result<Option<(String, Keyboard)>, Failure> {
     let Some(account) = app.account(who).await? else { return Ok(None) };
-    let page = app.kms.transfers(who.id.into(), before, PAGE).await?;
-    let text = texts::history(&account, &page.transfers, &app.network().await?);
-    let newest = || (texts::NEWEST, Press::History { before: None });
-    let keyboard = match (before, page.next) {
+    let turn = match place {
+        Place::Newest => Turn::Newest,
+        Place::Older(place) => Turn::Older(place),
+        Place::Newer(place) => Turn::Newer(place),
+    };
+    let mut page = app.kms.transfers(who.id.into(), turn, PAGE).await?;
+    // The first page is a full one, whatever came since.
+    if matches!(turn, Turn::Newer(_)) && page.prev.is_none() {
+        page = app.kms.transfers(who.id.into(), Turn::Newest, PAGE).await?;
+    }
+    let text = texts::history(&account, &page.entries, &app.network().await?);
+    let newer = |place| (texts::NEWER, Press::History(Place::Newer(place)));
+    let older = |place| (texts::OLDER, Press::History(Place::Older(place)));
+    let keyboard = match (page.prev, page.next) {
         (None, None) => Keyboard::none(),
-        (Some(_), None) => Keyboard::row([newest()]),
-        (None, next) => Keyboard::row([(texts::OLDER, Press::History { before: next })]),
-        (Some(_), next) => {
-            Keyboard::row([newest(), (texts::OLDER, Press::History { before: next })])
-        }
+        (Some(prev), None) => Keyboard::row([newer(prev)]),
+        (None, Some(next)) => Keyboard::row([older(next)]),
+        (Some(prev), Some(next)) => Keyboard::row([newer(prev), older(next)]),
     };
     Ok(Some((text, keyboard)))
 }

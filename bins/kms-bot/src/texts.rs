@@ -7,8 +7,8 @@ use std::time::Duration;
 use chrono::DateTime;
 use kms_client::ClientError;
 use kms_types::wire::{
-    Account, Balance, Direction, Network, OutsidePayment, Party, TokenBalance, Transfer,
-    TransferFailure, TransferState, Warning,
+    Account, Balance, Direction, HistoryEntry, Network, OutsidePayment, Party, TokenBalance,
+    Transfer, TransferFailure, TransferState, Warning,
 };
 use kms_types::{Asset, ErrorCode, EthAddress, Timestamp, Token, U256, Units, Username, Wei};
 
@@ -31,8 +31,8 @@ pub(crate) const SEND: &str = "📤 Send";
 pub(crate) const RECEIVE: &str = "📥 Receive";
 pub(crate) const COPY: &str = "📋 Copy address";
 pub(crate) const HOW_RECOVERY: &str = "🛟 How recovery works";
-pub(crate) const NEWEST: &str = "‹ Newest";
-pub(crate) const OLDER: &str = "Older ›";
+pub(crate) const NEWER: &str = "◀ Newer";
+pub(crate) const OLDER: &str = "Older ▶";
 pub(crate) const EXPLORER: &str = "🔗 Open in the explorer";
 pub(crate) const PRIVATE_CHAT: &str = "Open the private chat";
 
@@ -339,7 +339,7 @@ pub(crate) fn transfer(transfer: &Transfer, network: &Network) -> String {
     let fee = fee.unwrap_or_default();
     match transfer.state {
         TransferState::Signed | TransferState::Broadcast => {
-            format!("📤 Sent {what}\nWaiting for the network.{hash}")
+            format!("📤 Sent {what}\n{}{hash}", waiting(transfer))
         }
         TransferState::Mined | TransferState::Final => {
             let block = transfer.block.map(|block| format!("\nIn block {block}."));
@@ -373,9 +373,27 @@ pub(crate) fn transfer(transfer: &Transfer, network: &Network) -> String {
     }
 }
 
+/// What a transfer that is on its way waits for.
+fn waiting(transfer: &Transfer) -> String {
+    match (transfer.waits_since, transfer.raised) {
+        (Some(since), _) => format!(
+            "The network asks for more than the fee you agreed to, since {}. It is paid when that \
+             falls; nothing is sent twice, and you need not do anything.",
+            time(since)
+        ),
+        (None, 0) => "Waiting for the network.".to_owned(),
+        (None, _) => "The network is busy: I offered it a higher fee, within what you agreed to. \
+                      Still waiting."
+            .to_owned(),
+    }
+}
+
 /// How a transfer stands, in a word.
-fn state(state: TransferState) -> &'static str {
-    match state {
+fn state(transfer: &Transfer) -> &'static str {
+    match transfer.state {
+        TransferState::Signed | TransferState::Broadcast if transfer.waits_since.is_some() => {
+            "waiting for lower fees"
+        }
         TransferState::Signed | TransferState::Broadcast => "on its way",
         TransferState::Mined | TransferState::Final => "paid",
         TransferState::Failed => "refused",
@@ -385,30 +403,41 @@ fn state(state: TransferState) -> &'static str {
     }
 }
 
-pub(crate) fn history(account: &Account, transfers: &[Transfer], network: &Network) -> String {
-    if transfers.is_empty() {
+pub(crate) fn history(account: &Account, entries: &[HistoryEntry], network: &Network) -> String {
+    if entries.is_empty() {
         return "There are no payments yet.".to_owned();
     }
     let mut text = "<b>Your payments</b>".to_owned();
-    for transfer in transfers {
-        let (arrow, word, other) = match transfer.direction(account.id) {
-            Direction::Out => ("📤", "to", &transfer.to),
-            Direction::In => ("📥", "from", &transfer.from),
+    for entry in entries {
+        let (what, at, status, hash) = match entry {
+            HistoryEntry::Transfer { transfer } => {
+                let value = |units| amount(units, transfer.token.as_ref(), network);
+                let what = match transfer.direction(account.id) {
+                    Direction::Out => {
+                        format!("📤 {} to {}", value(transfer.value), party(&transfer.to))
+                    }
+                    Direction::In => {
+                        let came = transfer.arrived.unwrap_or(transfer.value);
+                        format!("📥 {} from {}", value(came), party(&transfer.from))
+                    }
+                };
+                (what, transfer.created_at, state(transfer), transfer.tx_hash.as_ref())
+            }
+            HistoryEntry::Outside { at, payment } => {
+                let value = amount(payment.value, payment.token.as_ref(), network);
+                let what = format!("📥 {value} from <code>{}</code>", payment.from);
+                (what, *at, "from outside", Some(&payment.tx_hash))
+            }
+            _ => continue,
         };
-        let mut status = state(transfer.state).to_owned();
-        if let (Some(explorer), Some(hash)) = (&network.explorer, &transfer.tx_hash) {
+        let mut status = status.to_owned();
+        if let (Some(explorer), Some(hash)) = (&network.explorer, hash) {
             let link = explorer_link(explorer, hash);
             if is_public(&link) {
                 status = format!("<a href=\"{}\">{status}</a>", esc(&link));
             }
         }
-        let _ = write!(
-            text,
-            "\n\n{arrow} {} {word} {}\n{} · {status}",
-            amount(transfer.value, transfer.token.as_ref(), network),
-            party(other),
-            time(transfer.created_at)
-        );
+        let _ = write!(text, "\n\n{what}\n{} · {status}", time(at));
     }
     text
 }
@@ -563,5 +592,33 @@ mod tests {
         assert_eq!(seconds(61), "61 seconds");
         assert_eq!(seconds(899), "15 minutes");
         assert_eq!(seconds(24 * 3_600), "24 hours");
+    }
+
+    #[test]
+    fn a_payment_that_waits_says_for_what() {
+        let network = Network {
+            name: "Test".to_owned(),
+            chain_id: 1,
+            symbol: "ETH".to_owned(),
+            tokens: Vec::new(),
+            explorer: None,
+        };
+        let told = |raised: u32, waits_since: Option<i64>| {
+            let party = serde_json::json!({"address": EthAddress::from([7; 20])});
+            let sent: Transfer = serde_json::from_value(serde_json::json!({
+                "id": kms_types::TransferId::random(), "state": "broadcast", "from": party,
+                "to": party, "value": "1000000000000000000", "max_fee": "1", "chain_id": 1,
+                "raised": raised, "waits_since": waits_since, "warnings": [], "created_at": 0,
+                "expires_at": 0,
+            }))
+            .unwrap();
+            (transfer(&sent, &network), state(&sent))
+        };
+        assert!(told(0, None).0.ends_with("Waiting for the network."));
+        assert!(told(2, None).0.contains("a higher fee, within what you agreed to"));
+        let (text, word) = told(3, Some(0));
+        assert!(text.contains("more than the fee you agreed to, since 1 Jan 1970, 00:00 UTC"));
+        assert_eq!(word, "waiting for lower fees");
+        assert_eq!(told(3, None).1, "on its way");
     }
 }

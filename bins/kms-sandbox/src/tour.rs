@@ -5,11 +5,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use bot_api_sim::Phone;
+use kms_client::Turn;
 use kms_core::ports::{AccountStore, SckStore};
 use kms_testkit::Mail;
-use kms_types::wire::{Account, Transfer, TransferState};
+use kms_types::wire::{Account, HistoryEntry, Transfer, TransferState};
 use kms_types::{EthAddress, TelegramId, U256, Wei};
 use serde_json::json;
 
@@ -256,18 +257,21 @@ async fn last_transfer(
     from: TelegramId,
     to: EthAddress,
 ) -> anyhow::Result<Transfer> {
-    let page = stage.client.transfers(from.into(), None, 1).await?;
-    let sent = page.transfers.into_iter().next().context("the history is empty")?;
+    let page = stage.client.transfers(from.into(), Turn::Newest, 1).await?;
+    let Some(HistoryEntry::Transfer { transfer: sent }) = page.entries.into_iter().next() else {
+        bail!("the history does not begin with a transfer");
+    };
     let paid = matches!(sent.state, TransferState::Mined | TransferState::Final);
     ensure!(paid && sent.to.address == to, "the history tells of another payment");
-    Ok(sent)
+    Ok(*sent)
 }
 
 #[expect(clippy::print_stdout, reason = "the terminal is where people read it")]
 async fn check_records(stage: &Stage, account: &Account) -> anyhow::Result<()> {
     let ann = account.telegram_id.into();
-    let page = stage.client.transfers(ann, None, 10).await?;
-    ensure!(page.transfers.len() == 4, "the history has {} transfers", page.transfers.len());
+    let page = stage.client.transfers(ann, Turn::Newest, 10).await?;
+    // Four that she sent, and the faucet's two.
+    ensure!(page.entries.len() == 6, "the history has {} entries", page.entries.len());
     let deadline = Instant::now() + Duration::from_secs(30);
     // The bot acknowledges a page when it has told it.
     while !stage.client.events(None, Duration::ZERO).await?.events.is_empty() {

@@ -224,13 +224,4 @@ pub trait TransferStore: Send + Sync {
 
     /// Whether the account has a `mined` or `final` transfer to the address.
     async fn has_paid(&self, account: AccountId, to: EthAddress) -> Result<bool, StoreError>;
-
-    /// The account's transfers, sent and received, that are at least signed; newest first, those
-    /// before `(created_at, id)` only. Received ones only when `mined` or `final`.
-    async fn transfers_of(
-        &self,
-        account: AccountId,
-        before: Option<(Timestamp, TransferId)>,
-        limit: u32,
-    ) -> Result<Vec<Transfer>, StoreError>;
 }

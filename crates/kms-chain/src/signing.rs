@@ -97,6 +97,8 @@ mod tests {
             state: TransferState::Quoted,
             nonce: None,
             tx_hash: None,
+            raised: 0,
+            waits_since: None,
             block: None,
             fee: None,
             failure: None,

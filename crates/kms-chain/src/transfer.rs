@@ -76,6 +76,10 @@ pub struct Transfer {
     pub nonce: Option<u64>,
     /// The hash of the transaction that is mined, or else of the step that was sent last.
     pub tx_hash: Option<[u8; 32]>,
+    /// How many steps of the ladder above the first were sent, while it is on its way.
+    pub raised: u32,
+    /// Since when it waits at the top of the ladder, and its sender knows, while it is on its way.
+    pub waits_since: Option<Timestamp>,
     /// The block that has it.
     pub block: Option<u64>,
     /// What the network took.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use kms_types::wire::{
     Account, Balance, ChangeEmail, ChangeMobile, ChangePassword, CompleteRecovery, ConfirmCode,
-    ConfirmTransfer, CreateAccount, EventPage, ExportKey, ExportedKey, NameRecord, Network,
-    QuoteTransfer, Recovery, RequestRecovery, SeenUsername, Transfer, TransferPage,
+    ConfirmTransfer, CreateAccount, EventPage, ExportKey, ExportedKey, HistoryPage, NameRecord,
+    Network, QuoteTransfer, Recovery, RequestRecovery, SeenUsername, Transfer,
 };
 use kms_types::{AccountRef, EventCursor, Problem, RecoveryId, TransferId, Username};
 use reqwest::{Method, RequestBuilder, Response, Url};
@@ -32,6 +32,17 @@ pub enum Trust {
     System,
     /// These alone: PEM, one or more.
     Pinned(String),
+}
+
+/// Which page of a history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn<'a> {
+    /// The newest.
+    Newest,
+    /// What is older: `next` of a page.
+    Older(&'a str),
+    /// What is newer: `prev` of a page.
+    Newer(&'a str),
 }
 
 /// A client of one server. Cheap to clone.
@@ -241,18 +252,22 @@ impl Client {
         self.get(&["accounts", &account.to_string(), "balance"], &[]).await
     }
 
-    /// A page of the account's transfers, newest first; `before` is `next` of the page before.
+    /// A page of what the account paid and received, newest first.
     ///
     /// # Errors
     /// As the server refuses, or when it does not answer.
     pub async fn transfers(
         &self,
         account: AccountRef,
-        before: Option<&str>,
+        turn: Turn<'_>,
         limit: u32,
-    ) -> Result<TransferPage, ClientError> {
+    ) -> Result<HistoryPage, ClientError> {
         let mut query = vec![("limit", limit.to_string())];
-        query.extend(before.map(|before| ("before", before.to_owned())));
+        match turn {
+            Turn::Newest => {}
+            Turn::Older(before) => query.push(("before", before.to_owned())),
+            Turn::Newer(after) => query.push(("after", after.to_owned())),
+        }
         self.get(&["accounts", &account.to_string(), "transfers"], &query).await
     }
 

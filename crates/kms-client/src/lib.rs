@@ -32,6 +32,6 @@ mod client;
 mod error;
 mod password;
 
-pub use client::{BearerToken, Client, Trust};
+pub use client::{BearerToken, Client, Trust, Turn};
 pub use error::ClientError;
 pub use password::{hash_password, hash_password_blocking};

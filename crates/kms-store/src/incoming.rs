@@ -14,6 +14,7 @@ use crate::convert::At;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::events;
 use crate::schema::{attempts, chain_cursors, incoming, transfers, wallets};
+use crate::transfers::{HistoryEntry, Page};
 
 /// How many values one query compares with: both databases take this many.
 const AT_ONCE: usize = 10_000;
@@ -219,9 +220,23 @@ struct Row {
     token: String,
     symbol: Option<String>,
     decimals: Option<i32>,
+    noted_at: i64,
 }
 
 impl Row {
+    fn payment(&self) -> Result<OutsidePayment, StoreError> {
+        let at = At { table: "incoming", key: &self.id };
+        let hash: [u8; 32] = at.array(&self.tx_hash)?;
+        Ok(OutsidePayment {
+            chain_id: at.convert(self.chain_id)?,
+            tx_hash: hex::encode_prefixed(hash),
+            from: at.parse(&self.from_address)?,
+            token: self.token(at)?,
+            value: at.parse(&self.value)?,
+            block: at.convert(self.block)?,
+        })
+    }
+
     fn token(&self, at: At<'_>) -> Result<Option<Token>, StoreError> {
         match (&self.symbol, self.decimals) {
             (Some(symbol), Some(decimals)) => Ok(Some(Token {
@@ -233,6 +248,47 @@ impl Row {
             _ => Err(at.corrupt("its token has no name")),
         }
     }
+}
+
+/// Payments from outside to an account, in the order of the page.
+pub(crate) fn received(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    page: &Page,
+    limit: u32,
+) -> Result<Vec<HistoryEntry>, Failure> {
+    let all =
+        incoming::table.filter(incoming::account_id.eq(account.to_string())).limit(limit.into());
+    let rows: Vec<Row> = match page {
+        Page::Newest => all
+            .order((incoming::noted_at.desc(), incoming::id.desc()))
+            .select(Row::as_select())
+            .load(connection)?,
+        Page::Before(place) => all
+            .filter(
+                incoming::noted_at
+                    .lt(place.at())
+                    .or(incoming::noted_at.eq(place.at()).and(incoming::id.lt(place.id()))),
+            )
+            .order((incoming::noted_at.desc(), incoming::id.desc()))
+            .select(Row::as_select())
+            .load(connection)?,
+        Page::After(place) => all
+            .filter(
+                incoming::noted_at
+                    .gt(place.at())
+                    .or(incoming::noted_at.eq(place.at()).and(incoming::id.gt(place.id()))),
+            )
+            .order((incoming::noted_at.asc(), incoming::id.asc()))
+            .select(Row::as_select())
+            .load(connection)?,
+    };
+    let entry = |row: Row| {
+        let at = At { table: "incoming", key: &row.id };
+        let (id, noted) = (at.parse(&row.id)?, Timestamp(row.noted_at));
+        Ok(HistoryEntry::Outside { id, at: noted, payment: row.payment()? })
+    };
+    rows.into_iter().map(entry).collect()
 }
 
 impl Database {
@@ -247,19 +303,7 @@ impl Database {
                 .select(Row::as_select())
                 .first(connection)
                 .optional()?;
-            let Some(row) = row else {
-                return Ok(None);
-            };
-            let at = At { table: "incoming", key: &row.id };
-            let hash: [u8; 32] = at.array(&row.tx_hash)?;
-            Ok(Some(OutsidePayment {
-                chain_id: at.convert(row.chain_id)?,
-                tx_hash: hex::encode_prefixed(hash),
-                from: at.parse(&row.from_address)?,
-                token: row.token(at)?,
-                value: at.parse(&row.value)?,
-                block: at.convert(row.block)?,
-            }))
+            Ok(row.map(|row| row.payment()).transpose()?)
         })
         .await
     }

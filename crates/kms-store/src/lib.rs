@@ -41,3 +41,5 @@ pub use names::Resolved;
 #[cfg(feature = "sqlite")]
 pub use sqlite_scks::SqliteScks;
 pub use tokens::{Scope, Token};
+#[cfg(feature = "transfers")]
+pub use transfers::{HistoryEntry, HistoryPlace, NotAPlace, Page};

@@ -2,8 +2,11 @@
 
 mod advance;
 mod due;
+mod history;
 mod row;
 mod sign;
+
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use diesel::prelude::*;
@@ -15,11 +18,12 @@ use kms_core::ports::StoreError;
 use kms_types::wire::TransferState;
 use kms_types::{AccountId, EthAddress, Timestamp, TransferId};
 
+pub use self::history::{HistoryEntry, HistoryPlace, NotAPlace, Page};
 use self::row::{Row, state_text, to_i64};
 use crate::convert::At;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::events::{self, StoredEventKind};
-use crate::schema::transfers;
+use crate::schema::{attempts, transfers};
 
 const ON_ITS_WAY: [&str; 2] = ["signed", "broadcast"];
 
@@ -29,7 +33,37 @@ fn find(connection: &mut AnyConnection, id: TransferId) -> Result<Option<Transfe
         .select(Row::as_select())
         .first(connection)
         .optional()?;
-    Ok(row.map(Row::parse).transpose()?)
+    let mut found = row.map(Row::parse).transpose()?;
+    with_raises(connection, found.as_mut_slice())?;
+    Ok(found)
+}
+
+/// Adds how often they were sent again with a higher fee.
+fn with_raises(connection: &mut AnyConnection, found: &mut [Transfer]) -> Result<(), Failure> {
+    let on_its_way = |transfer: &&mut Transfer| {
+        matches!(transfer.state, TransferState::Signed | TransferState::Broadcast)
+    };
+    let mut moving: HashMap<String, &mut Transfer> = found
+        .iter_mut()
+        .filter(on_its_way)
+        .map(|transfer| (transfer.id.to_string(), transfer))
+        .collect();
+    if moving.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<String> = moving.keys().cloned().collect();
+    let sent: Vec<(String, i32)> = attempts::table
+        .filter(attempts::transfer_id.eq_any(ids))
+        .filter(attempts::sent_at.is_not_null())
+        .select((attempts::transfer_id, attempts::step))
+        .load(connection)?;
+    for (id, step) in sent {
+        let step: u32 = At { table: "attempts", key: &id }.convert(step)?;
+        if let Some(transfer) = moving.get_mut(&id) {
+            transfer.raised = transfer.raised.max(step);
+        }
+    }
+    Ok(())
 }
 
 /// A quote whose time is over is expired, whether the row says so yet or not.
@@ -199,43 +233,6 @@ impl TransferStore for Database {
                 .count()
                 .get_result(connection)?;
             Ok(paid > 0)
-        })
-        .await
-    }
-
-    async fn transfers_of(
-        &self,
-        account: AccountId,
-        before: Option<(Timestamp, TransferId)>,
-        limit: u32,
-    ) -> Result<Vec<Transfer>, StoreError> {
-        self.blocking(move |connection| {
-            let key = account.to_string();
-            let sent = transfers::from_account.eq(key.clone()).and(transfers::state.eq_any([
-                "signed",
-                "broadcast",
-                "mined",
-                "final",
-                "failed",
-            ]));
-            let received = transfers::to_account
-                .assume_not_null()
-                .eq(key)
-                .and(transfers::state.eq_any(["mined", "final"]))
-                .and(transfers::to_account.is_not_null());
-            let (time, id) =
-                before.map_or((i64::MAX, String::new()), |(time, id)| (time.0, id.to_string()));
-            let earlier = transfers::created_at
-                .lt(time)
-                .or(transfers::created_at.eq(time).and(transfers::id.lt(id)));
-            let rows: Vec<Row> = transfers::table
-                .filter(sent.or(received))
-                .filter(earlier)
-                .order((transfers::created_at.desc(), transfers::id.desc()))
-                .limit(limit.into())
-                .select(Row::as_select())
-                .load(connection)?;
-            Ok(rows.into_iter().map(Row::parse).collect::<Result<_, _>>()?)
         })
         .await
     }

@@ -18,6 +18,6 @@ pub use recovery::{
     RequestRecovery,
 };
 pub use transfer::{
-    ConfirmTransfer, Direction, Party, QuoteAmount, QuoteTransfer, Transfer, TransferFailure,
-    TransferPage, TransferState, Warning,
+    ConfirmTransfer, Direction, HistoryEntry, HistoryPage, Party, QuoteAmount, QuoteTransfer,
+    Transfer, TransferFailure, TransferState, Warning,
 };

@@ -165,11 +165,23 @@ async fn the_history_turns_its_pages() {
     world.ann.says("/history");
     let newest = world.ann.bot("0.7 ETH to @bob").await;
     assert!(newest.text.contains("0.3 ETH") && !newest.text.contains("0.2 ETH"), "five a page");
-    world.ann.press("Older ›");
-    let older = world.ann.bot("0.1 ETH to @bob").await;
+    assert!(newest.button("◀ Newer").is_none());
+    world.ann.press("Older ▶");
+    let older = world.ann.bot("10 ETH from").await;
     assert!(older.text.contains("0.2 ETH") && !older.text.contains("0.3 ETH"));
-    world.ann.press("‹ Newest");
+    assert!(older.text.contains("from outside") && older.button("Older ▶").is_none());
+    world.ann.press("◀ Newer");
     world.ann.bot("0.7 ETH to @bob").await;
+    // What came meanwhile makes the first page no shorter.
+    world.ann.press("Older ▶");
+    world.ann.bot("10 ETH from").await;
+    world.pay(&world.ann, "@bob", "0.8").await;
+    world.bob.bot("You received 0.8 ETH").await;
+    world.ann.press("◀ Newer");
+    world.ann.bot("0.7 ETH to @bob").await;
+    world.ann.press("◀ Newer");
+    let newest = world.ann.bot("0.8 ETH to @bob").await;
+    assert!(newest.text.contains("0.4 ETH") && !newest.text.contains("0.3 ETH"));
     assert_transcript!("history", world.ann);
     world.stage.clear().await;
 }

@@ -1,9 +1,9 @@
 //! Ann and Bob, and where they live.
 
 use bot_api_sim::{ButtonKind, Message, Phone};
-use kms_client::hash_password;
+use kms_client::{Turn, hash_password};
 use kms_sandbox::{Stage, StageOptions};
-use kms_types::wire::{Account, ConfirmTransfer, QuoteTransfer, Transfer};
+use kms_types::wire::{Account, ConfirmTransfer, HistoryEntry, QuoteTransfer, Transfer};
 use kms_types::{Asset, TelegramId, TransferId, Wei};
 
 pub(crate) const ANNS: &str = "orange ladder seldom sings";
@@ -107,7 +107,12 @@ impl World {
     }
 
     pub(crate) async fn transfers(&self, of: &Phone) -> Vec<Transfer> {
-        self.stage.client.transfers(id(of).into(), None, 100).await.unwrap().transfers
+        let page = self.stage.client.transfers(id(of).into(), Turn::Newest, 100).await.unwrap();
+        let transfers = page.entries.into_iter().filter_map(|entry| match entry {
+            HistoryEntry::Transfer { transfer } => Some(*transfer),
+            _ => None,
+        });
+        transfers.collect()
     }
 
     /// Pays without the bot, as another client would.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get, post};
-use kms_chain::ports::TransferStore;
 use kms_chain::transfer::{Asked, Party, Transfer};
 use kms_chain::{Checked, ConfirmError, QuoteRequest, Shown};
 use kms_core::account::Account;
 use kms_core::audit::Action;
-use kms_types::wire::{self, ConfirmTransfer, QuoteTransfer, TransferPage};
+use kms_store::{HistoryEntry, HistoryPlace, Page};
+use kms_types::wire::{self, ConfirmTransfer, HistoryPage, QuoteTransfer};
 use kms_types::{AccountRef, ErrorCode, Problem, Recipient, Timestamp, TransferId};
 use serde::Deserialize;
 
@@ -148,18 +148,20 @@ pub(crate) async fn read(
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListParameters {
     before: Option<String>,
+    after: Option<String>,
     limit: Option<u32>,
 }
 
-/// The account's transfers that are at least signed, newest first.
+/// What the account paid and received, from outside too, newest first.
 #[utoipa::path(
     tag = "transfers",
     params(
         ("account" = AccountRef, Path),
-        ("before" = Option<String>, Query, description = "`next` of the page before"),
+        ("before" = Option<String>, Query, description = "`next` of a page: what is older"),
+        ("after" = Option<String>, Query, description = "`prev` of a page: what is newer"),
         ("limit" = Option<u32>, Query, description = "1 to 100, 20 by default"),
     ),
-    responses((status = 200, body = TransferPage), (status = 404, body = Problem))
+    responses((status = 200, body = HistoryPage), (status = 404, body = Problem))
 )]
 #[get("/accounts/{account}/transfers")]
 pub(crate) async fn list(
@@ -172,24 +174,48 @@ pub(crate) async fn list(
     if !(1..=100).contains(&limit) {
         return Err(ApiError::field("limit", "expected 1 to 100"));
     }
-    let before = parameters.before.as_deref().map(parse_place).transpose()?;
+    let page = match (parameters.before, parameters.after) {
+        (None, None) => Page::Newest,
+        (Some(before), None) => Page::Before(place("before", &before)?),
+        (None, Some(after)) => Page::After(place("after", &after)?),
+        _ => return Err(ApiError::field("after", "expected either before or after")),
+    };
     let account = accounts::find(&state, account).await?;
-    let mut found = state.database.transfers_of(account.id, before, limit + 1).await?;
-    let more = u32::try_from(found.len()).unwrap_or(u32::MAX) > limit;
-    if more {
-        found.pop();
-    }
-    let place = |last: &Transfer| format!("{}.{}", last.created_at.0, last.id);
-    let next = found.last().filter(|_| more).map(place);
-    let transfers = found.into_iter().map(show).collect();
-    Ok(HttpResponse::Ok().json(TransferPage { transfers, next }))
+    // One more than is shown tells whether there is more.
+    let found = state.database.history(account.id, page.clone(), limit + 1).await?;
+    Ok(HttpResponse::Ok().json(history_page(found, &page, limit)))
 }
 
-fn parse_place(text: &str) -> Result<(Timestamp, TransferId), ApiError> {
-    let wrong = || ApiError::field("before", "expected `next` of the page before");
-    let (time, id) = text.split_once('.').ok_or_else(wrong)?;
-    let time = time.parse().map_err(|_cause| wrong())?;
-    Ok((Timestamp(time), id.parse().map_err(|_cause| wrong())?))
+fn place(field: &str, text: &str) -> Result<HistoryPlace, ApiError> {
+    text.parse().map_err(|error| ApiError::field(field, error))
+}
+
+fn history_page(mut found: Vec<HistoryEntry>, page: &Page, limit: u32) -> HistoryPage {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = found.len() > limit;
+    // What was asked for in addition is the farthest from the place.
+    let (older, newer) = match page {
+        Page::Newest => (more, false),
+        Page::Before(_) => (more, true),
+        Page::After(_) => (true, more),
+    };
+    match page {
+        Page::After(_) => drop(found.drain(..found.len().saturating_sub(limit))),
+        Page::Newest | Page::Before(_) => found.truncate(limit),
+    }
+    let place = |entry: &HistoryEntry| entry.place().to_string();
+    let next = found.last().filter(|_| older).map(place);
+    let prev = found.first().filter(|_| newer).map(place);
+    HistoryPage { entries: found.into_iter().map(show_entry).collect(), next, prev }
+}
+
+fn show_entry(entry: HistoryEntry) -> wire::HistoryEntry {
+    match entry {
+        HistoryEntry::Transfer(transfer) => {
+            wire::HistoryEntry::Transfer { transfer: Box::new(show(*transfer)) }
+        }
+        HistoryEntry::Outside { at, payment, .. } => wire::HistoryEntry::Outside { at, payment },
+    }
 }
 
 fn party(account: &Account) -> Party {
@@ -266,6 +292,8 @@ pub(crate) fn show(transfer: Transfer) -> wire::Transfer {
         fee: transfer.fee,
         chain_id: transfer.chain_id,
         tx_hash: transfer.tx_hash.map(hex::encode_prefixed),
+        raised: transfer.raised,
+        waits_since: transfer.waits_since,
         block: transfer.block,
         failure: transfer.failure,
         warnings: transfer.warnings,

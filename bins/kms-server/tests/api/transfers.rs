@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use kms_client::ClientError;
+use kms_client::{ClientError, Turn};
 use kms_testkit::Postgres;
-use kms_types::wire::{EventKind, TransferState, Warning};
+use kms_types::wire::{EventKind, HistoryEntry, TransferState, Warning};
 use kms_types::{ErrorCode, TransferId, U256, Wei};
 use serde_json::json;
 
@@ -21,6 +21,7 @@ on_both_stores!(
     a_dropped_transaction_is_sent_again,
     a_reorganisation_is_followed,
     a_stuck_transfer_rises_without_a_password,
+    the_history_turns_both_ways,
 );
 
 fn wei(amount: u128) -> Wei {
@@ -52,8 +53,9 @@ async fn money_is_sent_by_name(test: TestServer) {
     assert_eq!(balance.wei, wei(10 * COIN).checked_sub(spent).unwrap());
     // Both see it in their lists, and both are told.
     for account in [ann.id, bob.id] {
-        let page = test.client.transfers(account.into(), None, 10).await.unwrap();
-        assert_eq!(page.transfers, std::slice::from_ref(&done));
+        let page = test.client.transfers(account.into(), Turn::Newest, 10).await.unwrap();
+        let done = HistoryEntry::Transfer { transfer: Box::new(done.clone()) };
+        assert_eq!((page.entries, page.next, page.prev), (vec![done], None, None));
     }
     let events = test.events(5).await.events;
     let told = |id| {
@@ -250,6 +252,41 @@ async fn a_reorganisation_is_followed(test: TestServer) {
     assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, wei(COIN));
 }
 
+async fn the_history_turns_both_ways(test: TestServer) {
+    test.ann_and_bob().await;
+    let mut sent = Vec::new();
+    for _ in 0..5 {
+        let quoted = test.client.quote(&quote(1, "@bob", "0.1")).await.unwrap();
+        test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
+        sent.insert(0, quoted.id);
+    }
+    let page = async |turn: Turn<'_>| {
+        let page = test.client.transfers(telegram(1), turn, 2).await.unwrap();
+        let id = |entry: &HistoryEntry| match entry {
+            HistoryEntry::Transfer { transfer } => transfer.id,
+            other => panic!("{other:?}"),
+        };
+        let ids: Vec<_> = page.entries.iter().map(id).collect();
+        (ids, page.next, page.prev)
+    };
+    let (newest, next, prev) = page(Turn::Newest).await;
+    assert_eq!((newest.as_slice(), prev), (&sent[..2], None));
+    let (middle, next, prev) = page(Turn::Older(&next.unwrap())).await;
+    assert_eq!(middle, sent[2..4]);
+    let (again, _, nothing) = page(Turn::Newer(&prev.unwrap())).await;
+    assert_eq!((again.as_slice(), nothing), (&sent[..2], None));
+    let (oldest, nothing, prev) = page(Turn::Older(&next.unwrap())).await;
+    assert_eq!((oldest.as_slice(), nothing), (&sent[4..], None));
+    let (middle, next, prev) = page(Turn::Newer(&prev.unwrap())).await;
+    assert_eq!(middle, sent[2..4]);
+    assert!(next.is_some() && prev.is_some());
+    for query in ["before=1&after=2", "after=x", "before=1.2"] {
+        let url = test.url(&format!("/v1/accounts/telegram:1/transfers?{query}"));
+        let answer = test.raw().get(url).bearer_auth(&test.token).send().await.unwrap();
+        assert_eq!(answer.status(), 400, "{query}");
+    }
+}
+
 async fn a_stuck_transfer_rises_without_a_password(test: TestServer) {
     let (ann, _) = test.ann_and_bob().await;
     let rpc = |method: &str, params| test.place.anvil.rpc(method, params).unwrap();
@@ -266,7 +303,7 @@ async fn a_stuck_transfer_rises_without_a_password(test: TestServer) {
     rpc("anvil_setNextBlockBaseFeePerGas", json!([over]));
     let raised = test.until_raised(&sent).await;
     test.until_known(raised.tx_hash.as_deref().unwrap()).await;
-    assert_eq!(raised.max_fee, quoted.max_fee);
+    assert_eq!((raised.max_fee, raised.raised), (quoted.max_fee, 1));
     rpc("anvil_mine", json!(["0x1"]));
     let mined = test.until(quoted.id, TransferState::Mined).await;
     assert_ne!(mined.tx_hash, sent.tx_hash);
@@ -289,11 +326,13 @@ async fn a_transfer_that_waits_at_its_highest_fee_is_told_once() {
     let events = test.events(7).await.events;
     assert_eq!(events.iter().filter(|event| event.account == ann.id).count(), 6);
     let waits = test.client.transfer(quoted.id).await.unwrap().unwrap();
-    assert_eq!(waits.state, TransferState::Broadcast);
+    assert_eq!((waits.state, waits.raised), (TransferState::Broadcast, 3));
+    assert!(waits.waits_since.is_some());
     test.until_known(waits.tx_hash.as_deref().unwrap()).await;
     test.place.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
     let mined = test.until(quoted.id, TransferState::Mined).await;
     assert_eq!(mined.tx_hash, waits.tx_hash);
+    assert_eq!((mined.raised, mined.waits_since), (0, None));
     // Mined, and that money came: nothing else was told meanwhile.
     assert_eq!(test.events(9).await.events.len(), 9);
 }

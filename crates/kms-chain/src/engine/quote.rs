@@ -191,6 +191,8 @@ impl Transfers {
             state: TransferState::Quoted,
             nonce: None,
             tx_hash: None,
+            raised: 0,
+            waits_since: None,
             block: None,
             fee: None,
             failure: None,

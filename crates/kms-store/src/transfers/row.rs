@@ -147,7 +147,7 @@ impl TryFrom<&Transfer> for Row {
             first_max_fee_per_gas: Some(first.max_fee_per_gas.to_string()),
             first_max_priority_fee_per_gas: Some(first.max_priority_fee_per_gas.to_string()),
             failure: transfer.failure.map(failure_text).map(str::to_owned),
-            waits_since: None,
+            waits_since: transfer.waits_since.map(|time| time.0),
             token: transfer.token.as_ref().map(to_text),
             arrived: transfer.arrived.map(|units| units.to_string()),
         })
@@ -187,12 +187,19 @@ impl Row {
             state: find(at, &STATES, &self.state)?,
             nonce: self.nonce.map(|nonce| at.convert(nonce)).transpose()?,
             tx_hash: self.tx_hash.as_deref().map(|hash| at.array(hash)).transpose()?,
+            // The attempts know; see `with_raises`.
+            raised: 0,
+            waits_since: self.waits_since.filter(|_| self.is_on_its_way()).map(Timestamp),
             block: self.block.map(|block| at.convert(block)).transpose()?,
             fee: at.parse_some(self.fee.as_ref())?,
             failure: self.failure.as_ref().map(|text| find(at, &FAILURES, text)).transpose()?,
             created_at: Timestamp(self.created_at),
             expires_at: Timestamp(self.expires_at),
         })
+    }
+
+    fn is_on_its_way(&self) -> bool {
+        super::ON_ITS_WAY.contains(&self.state.as_str())
     }
 
     fn ladder(&self, at: At<'_>) -> Result<Ladder, StoreError> {

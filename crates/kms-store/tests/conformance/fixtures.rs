@@ -208,6 +208,8 @@ pub(crate) fn transfer(from: &Account, to: &Account, wei: u64, now: Timestamp) -
         state: TransferState::Quoted,
         nonce: None,
         tx_hash: None,
+        raised: 0,
+        waits_since: None,
         block: None,
         fee: None,
         failure: None,

@@ -6,6 +6,7 @@
 mod accounts;
 mod audit;
 mod fixtures;
+mod history;
 mod incoming;
 mod ladder;
 mod recoveries;

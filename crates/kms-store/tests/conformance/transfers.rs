@@ -16,7 +16,6 @@ on_every_database!(
     a_transfer_takes_only_steps_that_are_allowed,
     due_transfers_are_leased,
     another_chains_transfers_are_left_alone,
-    lists_have_pages,
 );
 
 pub(crate) fn view(block: u64, balance: u64, nonce: u64) -> ChainView {
@@ -267,34 +266,4 @@ async fn an_unreadable_row_in_a_file_holds_up_no_other() {
 #[tokio::test]
 async fn an_unreadable_row_in_postgresql_holds_up_no_other() {
     an_unreadable_row_holds_up_no_other(Subject::postgres().await).await;
-}
-
-async fn lists_have_pages(subject: Subject) {
-    let database = &subject.database;
-    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
-    let mut sent = Vec::new();
-    for at in 0..5 {
-        // Two share their time: the id decides.
-        let quote = transfer(&ann, &bob, 1, Timestamp(NOW.0 + at / 2));
-        database.insert_quote(quote.clone()).await.unwrap();
-        database.sign(quote.id, view(1, 1_000, 0), NOW, sign()).await.unwrap();
-        sent.push((quote.created_at, quote.id));
-    }
-    database.insert_quote(transfer(&ann, &bob, 1, NOW)).await.unwrap();
-    sent.sort_unstable();
-    sent.reverse();
-    let (mut seen, mut before) = (Vec::new(), None);
-    loop {
-        let page = database.transfers_of(ann.id, before, 2).await.unwrap();
-        let Some(last) = page.last() else { break };
-        before = Some((last.created_at, last.id));
-        seen.extend(page.iter().map(|transfer| (transfer.created_at, transfer.id)));
-    }
-    assert_eq!(seen, sent);
-    // The receiver sees what was mined.
-    assert!(database.transfers_of(bob.id, None, 10).await.unwrap().is_empty());
-    let mined = Progress::Mined { tx_hash: [1; 32], block: 1, fee: Wei::default(), arrived: None };
-    database.advance(sent[0].1, mined, NOW).await.unwrap();
-    let received = database.transfers_of(bob.id, None, 10).await.unwrap();
-    assert_eq!(received.len(), 1);
 }

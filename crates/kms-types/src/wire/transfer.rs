@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::OutsidePayment;
 use crate::{
     AccountId, AccountRef, Amount, AmountError, Asset, EthAddress, PasswordHash, Recipient,
     Timestamp, Token, TransferId, Units, Username, Wei,
@@ -195,6 +196,12 @@ pub struct Transfer {
     pub tx_hash: Option<String>,
     /// The block it is in.
     pub block: Option<u64>,
+    /// How often it was sent again with a higher fee, while it is on its way.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub raised: u32,
+    /// Since when it waits for the network at the highest fee that its sender agreed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_since: Option<Timestamp>,
     /// Why it failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<TransferFailure>,
@@ -208,6 +215,11 @@ pub struct Transfer {
     pub expires_at: Timestamp,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
 /// Whether an account paid or was paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -219,14 +231,40 @@ pub enum Direction {
     In,
 }
 
-/// `GET /v1/accounts/{account}/transfers?before=&limit=`: newest first.
+/// One line of an account's history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct TransferPage {
-    /// The transfers that were at least signed, newest first.
-    pub transfers: Vec<Transfer>,
-    /// Give this as `before` for the next page; absent on the last.
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum HistoryEntry {
+    /// A transfer of this system: one that the account sends and that was at least signed, or one
+    /// that paid it.
+    Transfer {
+        /// As it stands.
+        transfer: Box<Transfer>,
+    },
+    /// Money that came from outside.
+    Outside {
+        /// When it was noted.
+        at: Timestamp,
+        /// What the chain says of it.
+        payment: OutsidePayment,
+    },
+    /// Something that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// `GET /v1/accounts/{account}/transfers?before=&after=&limit=`: newest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HistoryPage {
+    /// What was paid and received, newest first.
+    pub entries: Vec<HistoryEntry>,
+    /// Give this as `before` for what is older; absent when nothing is.
     pub next: Option<String>,
+    /// Give this as `after` for what is newer; absent when nothing is.
+    pub prev: Option<String>,
 }
 
 impl Transfer {

@@ -1,0 +1,131 @@
+//! The history: sent, received and from outside, in pages that turn both ways.
+
+use kms_chain::follower::{BlockRef, Incoming, IncomingStore, Payment};
+use kms_chain::ports::{Progress, TransferStore};
+use kms_core::account::Account;
+use kms_store::{HistoryEntry, HistoryPlace, Page};
+use kms_types::{AccountId, Timestamp, U256, Units, Wei};
+
+use crate::fixtures::{Subject, insert, on_every_database, transfer};
+use crate::transfers::{CHAIN, NOW, sign, view};
+
+on_every_database!(
+    pages_turn_both_ways_without_loss_or_repeat,
+    what_came_from_outside_stands_between,
+    receivers_see_what_was_mined,
+    a_transfer_that_rose_says_so_while_it_is_on_its_way,
+);
+
+async fn page(subject: &Subject, account: AccountId, page: Page, limit: u32) -> Vec<HistoryPlace> {
+    let found = subject.database.history(account, page, limit).await.unwrap();
+    found.iter().map(HistoryEntry::place).collect()
+}
+
+/// A payment from outside, noted at this time.
+async fn receive(subject: &Subject, to: &Account, hash: u8, at: i64) {
+    let payment = Payment {
+        tx_hash: [hash; 32],
+        from: [99; 20].into(),
+        to: to.wallet.address,
+        token: None,
+        value: Units(U256::from(hash)),
+        block: 7,
+    };
+    let block = |number: u8| BlockRef { number: number.into(), hash: [number; 32] };
+    subject.database.begin(CHAIN, block(0)).await.unwrap();
+    let from = subject.database.followed(CHAIN).await.unwrap().unwrap();
+    let incoming = vec![Incoming { account: to.id, payment }];
+    let to = block(u8::try_from(from.number).unwrap() + 1);
+    assert!(subject.database.follow(CHAIN, from, to, incoming, Timestamp(at)).await.unwrap());
+}
+
+async fn pages_turn_both_ways_without_loss_or_repeat(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    for at in 0..6 {
+        // Two of each share their time: the id decides.
+        let quote = transfer(&ann, &bob, 1, Timestamp(NOW.0 + at / 2));
+        database.insert_quote(quote.clone()).await.unwrap();
+        database.sign(quote.id, view(1, 1_000, 0), NOW, sign()).await.unwrap();
+        receive(&subject, &ann, u8::try_from(at + 1).unwrap(), NOW.0 + at / 2).await;
+    }
+    // Never confirmed.
+    database.insert_quote(transfer(&ann, &bob, 1, NOW)).await.unwrap();
+    let all = page(&subject, ann.id, Page::Newest, 100).await;
+    assert_eq!(all.len(), 12);
+    assert!(all.is_sorted_by(|one, next| one > next));
+    for limit in [1, 2, 5, 11, 12, 13] {
+        let (mut seen, mut at) = (Vec::new(), Page::Newest);
+        loop {
+            let found = page(&subject, ann.id, at, limit).await;
+            let Some(last) = found.last() else { break };
+            at = Page::Before(last.to_string().parse().unwrap());
+            seen.extend(found);
+        }
+        assert_eq!(seen, all, "{limit} a page");
+        let (mut seen, mut at) = (Vec::new(), Page::After(all.last().unwrap().clone()));
+        loop {
+            let found = page(&subject, ann.id, at, limit).await;
+            let Some(first) = found.first() else { break };
+            at = Page::After(first.clone());
+            seen.splice(0..0, found);
+        }
+        assert_eq!(seen, all[..11], "{limit} a page back");
+    }
+    for bad in ["", "1", "1.", ".x", "x.6f1c5f0a-3c0e-4d52-9a3e-0f6b7c9d1e2f", "1.' or 1=1"] {
+        assert!(bad.parse::<HistoryPlace>().is_err(), "{bad}");
+    }
+}
+
+async fn what_came_from_outside_stands_between(subject: Subject) {
+    let ann = insert(&subject.database, 1, "ann").await;
+    receive(&subject, &ann, 9, NOW.0 + 5).await;
+    let found = subject.database.history(ann.id, Page::Newest, 10).await.unwrap();
+    let [HistoryEntry::Outside { at, payment, .. }] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!((*at, payment.value), (Timestamp(NOW.0 + 5), Units(U256::from(9))));
+    let bob = insert(&subject.database, 2, "bob").await;
+    assert!(subject.database.history(bob.id, Page::Newest, 10).await.unwrap().is_empty());
+}
+
+async fn receivers_see_what_was_mined(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let quote = transfer(&ann, &bob, 1, NOW);
+    database.insert_quote(quote.clone()).await.unwrap();
+    database.sign(quote.id, view(1, 1_000, 0), NOW, sign()).await.unwrap();
+    assert!(page(&subject, bob.id, Page::Newest, 10).await.is_empty());
+    let (tx_hash, fee) = ([1; 32], Wei::default());
+    let mined = Progress::Mined { tx_hash, block: 1, fee, arrived: None };
+    database.advance(quote.id, mined, NOW).await.unwrap();
+    assert_eq!(page(&subject, bob.id, Page::Newest, 10).await.len(), 1);
+}
+
+async fn a_transfer_that_rose_says_so_while_it_is_on_its_way(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let quote = transfer(&ann, &bob, 1, NOW);
+    database.insert_quote(quote.clone()).await.unwrap();
+    let two = Box::new(|nonce| {
+        let mut ladder = sign()(nonce);
+        ladder.replacements.push(sign()(nonce).first);
+        ladder
+    });
+    database.sign(quote.id, view(1, 1_000, 0), NOW, two).await.unwrap();
+    let stands = async || {
+        let read = database.transfer(quote.id, NOW).await.unwrap().unwrap();
+        let listed = database.history(ann.id, Page::Newest, 1).await.unwrap();
+        assert_eq!(listed, [HistoryEntry::Transfer(Box::new(read.clone()))]);
+        (read.raised, read.waits_since)
+    };
+    database.advance(quote.id, Progress::Broadcast, NOW).await.unwrap();
+    assert_eq!(stands().await, (0, None));
+    database.advance(quote.id, Progress::Raised { step: 1 }, NOW).await.unwrap();
+    assert_eq!(stands().await, (1, None));
+    let later = Timestamp(NOW.0 + 1);
+    database.advance(quote.id, Progress::Waiting, later).await.unwrap();
+    assert_eq!(stands().await, (1, Some(later)));
+    let (tx_hash, fee) = ([1; 32], Wei::default());
+    let mined = Progress::Mined { tx_hash, block: 1, fee, arrived: None };
+    database.advance(quote.id, mined, NOW).await.unwrap();
+    assert_eq!(stands().await, (0, None));
+}
