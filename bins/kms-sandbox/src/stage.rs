@@ -332,7 +332,8 @@ fn chain(
         decimals: TOKEN_DECIMALS,
     };
     Ok(ChainSettings {
-        rpc_url: Secret::from(anvil.url()),
+        rpc_urls: anvil.url().into(),
+        rpc_timeout_milliseconds: 5_000,
         chain_id: anvil.chain_id(),
         name: "Sandbox".to_owned(),
         symbol: "ETH".to_owned(),

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
-use kms_chain::Chain;
 use kms_store::{Database, Scope, Token};
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
@@ -145,7 +144,7 @@ async fn migrate(mut settings: Settings) -> anyhow::Result<()> {
 
 async fn check_config(settings: Settings) -> anyhow::Result<()> {
     say(&format!("{settings:#?}"));
-    let chain = Chain::new(settings.chain.rpc_url.expose(), settings.chain.chain_id)?;
+    let chain = settings.chain.open()?;
     let keys = server::open_key_database(&settings.key_database).await.context("key_database")?;
     let ring = server::read_ring(settings.kms_key.clone(), settings.older_kms_keys.clone()).await;
     let mut failed = 0;

@@ -7,6 +7,7 @@ use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kms_chain::{Chain, ChainError};
 use kms_config::parse;
 pub use kms_config::{ConfigError, Secret};
 use kms_core::recovery::RecoveryRules;
@@ -131,8 +132,12 @@ impl KmsKeyProvider {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChainSettings {
-    /// A JSON-RPC endpoint. May hold a key of its provider.
-    pub rpc_url: Secret,
+    /// JSON-RPC endpoints, the first as long as it works. May hold keys of their providers.
+    #[serde(alias = "rpc_url")]
+    pub rpc_urls: RpcUrls,
+    /// How long each of them may take for an answer, in milliseconds.
+    #[serde(default = "default_rpc_timeout_milliseconds")]
+    pub rpc_timeout_milliseconds: u64,
     /// EIP-155.
     pub chain_id: u64,
     /// What people call it.
@@ -159,10 +164,46 @@ pub struct ChainSettings {
     pub tokens: Vec<Token>,
 }
 
+/// One endpoint or several: a list, or a text with white space between them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "RawRpcUrls")]
+pub struct RpcUrls(Vec<Secret>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawRpcUrls {
+    Text(Secret),
+    List(Vec<Secret>),
+}
+
+impl From<RawRpcUrls> for RpcUrls {
+    fn from(raw: RawRpcUrls) -> Self {
+        let urls = match raw {
+            RawRpcUrls::Text(text) => vec![text],
+            RawRpcUrls::List(list) => list,
+        };
+        let words = urls.iter().flat_map(|urls| urls.expose().split_whitespace());
+        Self(words.map(|url| Secret::from(url.to_owned())).collect())
+    }
+}
+
+impl From<String> for RpcUrls {
+    fn from(text: String) -> Self {
+        RawRpcUrls::Text(Secret::from(text)).into()
+    }
+}
+
 /// More decimals than any token that people pay with; amounts stay readable.
 const MOST_DECIMALS: u8 = 36;
 
 impl ChainSettings {
+    /// The chain over these endpoints.
+    pub(crate) fn open(&self) -> Result<Chain, ChainError> {
+        let urls = self.rpc_urls.0.iter().map(Secret::expose);
+        let timeout = Duration::from_millis(self.rpc_timeout_milliseconds.max(1));
+        Chain::over(urls, self.chain_id, timeout)
+    }
+
     /// What can be known without asking the chain.
     fn check_tokens(&self) -> Result<(), ConfigError> {
         let wrong = |token: &Token, why: &str| {
@@ -272,6 +313,10 @@ fn default_quote_seconds() -> u64 {
 
 fn default_poll_milliseconds() -> u64 {
     1_000
+}
+
+fn default_rpc_timeout_milliseconds() -> u64 {
+    5_000
 }
 
 fn default_replace_seconds() -> u64 {
@@ -627,6 +672,23 @@ mod tests {
         };
         assert_eq!(passphrase.expose(), "0123");
         assert!(!format!("{settings:?}").contains("secret"));
+    }
+
+    #[test]
+    fn endpoints_are_one_or_several() {
+        let count = |settings: Settings| settings.chain.rpc_urls.0.len();
+        let variable = "KMS_SERVER__CHAIN__RPC_URLS";
+        let without = EXAMPLE.replace("rpc_url = \"http://127.0.0.1:8545\"", "");
+        assert_eq!(count(settings(EXAMPLE, &[]).unwrap()), 1);
+        let several = settings(&without, &[(variable, "https://a/secret  https://b\nhttps://c")]);
+        let several = several.unwrap();
+        assert!(!format!("{several:?}").contains("secret"));
+        assert_eq!(several.chain.open().unwrap().chain_id(), 31_337);
+        assert_eq!(count(several), 3);
+        let list = without.replace("[chain]", "[chain]\nrpc_urls = [\"https://a\", \"https://b\"]");
+        assert_eq!(count(settings(&list, &[]).unwrap()), 2);
+        assert!(settings(&without, &[(variable, " ")]).unwrap().chain.open().is_err());
+        assert!(said(settings(&without, &[])).contains("rpc_urls"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
 use kms_chain::follower::Follower;
-use kms_chain::{Chain, ChainError, TokenError, TransferConfig, Transfers};
+use kms_chain::{ChainError, TokenError, TransferConfig, Transfers};
 #[cfg(feature = "aws-kms")]
 use kms_core::{AwsKeyError, AwsMasterKey};
 use kms_core::{
@@ -67,8 +67,8 @@ pub enum StartError {
     /// The KMS keys do not go together.
     #[error(transparent)]
     KeyRing(#[from] KeyRingError),
-    /// The chain's endpoint can not be used.
-    #[error("chain.rpc_url: {0}")]
+    /// No endpoint of the chain can be used, whatever is tried.
+    #[error("chain.rpc_urls: {0}")]
     Chain(#[from] ChainError),
     /// Mail can not be sent like this.
     #[error("{0}")]
@@ -111,7 +111,7 @@ impl Server {
         // With a connection of its own, so that whole blocks do not delay what a person waits for.
         let follower = Follower::new(
             Arc::new(state.database.clone()),
-            Chain::new(chain.rpc_url.expose(), chain.chain_id)?,
+            chain.open()?,
             chain.confirmations,
             chain.tokens,
         );
@@ -208,7 +208,8 @@ async fn build(
     database.adopt_restored_events().await.map_err(ConnectError::from)?;
     let key_database = open_key_database(&settings.key_database).await?;
     let ring = read_ring(settings.kms_key, settings.older_kms_keys).await?;
-    let chain = Chain::new(settings.chain.rpc_url.expose(), settings.chain.chain_id)?;
+    let chain = settings.chain.open()?;
+    chain.check().await?;
     let sealer = Sealer::new(Arc::clone(&keys));
     let config = TransferConfig {
         quote_lifetime: Duration::from_secs(settings.chain.quote_seconds),

@@ -1,19 +1,17 @@
-//! A node of an EVM chain, by JSON-RPC over HTTP. Must never show the endpoint's URL, nor decide
-//! anything by the text of a message.
+//! An EVM chain, by JSON-RPC over HTTP through one endpoint or several. Must never show an
+//! endpoint's URL, nor decide anything by the text of a message.
+//!
+//! What belongs together is asked of one endpoint: two of them may stand at different blocks, and
+//! what one says must not be read with the other's eyes.
 
 mod blocks;
 mod configured;
+mod node;
 mod tokens;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::consensus::BlockHeader;
-use alloy::eips::BlockNumberOrTag;
-use alloy::network::{Ethereum, ReceiptResponse, TransactionBuilder};
-use alloy::primitives::{Address, B256};
-use alloy::providers::{Provider, ProviderBuilder, RootProvider};
-use alloy::rpc::types::TransactionRequest;
 use alloy::transports::{RpcError, TransportError};
 use kms_types::{EthAddress, Token, U256, Units, Wei};
 
@@ -22,10 +20,11 @@ use crate::transfer::Fees;
 
 pub(crate) use self::blocks::Block;
 pub use self::configured::TokenError;
+pub(crate) use self::node::Node;
 pub(crate) use self::tokens::transfer_call;
 pub use self::tokens::{Balances, TokenMove};
 
-/// How long the node may take for an answer.
+/// How long an endpoint may take for an answer, if nothing else is said.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Gas of a transfer to an address without code; no transfer takes less.
@@ -39,14 +38,12 @@ const WOULD_FAIL: [i64; 4] = [3, -32_000, -32_003, -32_015];
 /// How much of a node's or a contract's words is kept.
 const MESSAGE_CHARACTERS: usize = 200;
 
-/// One chain, through one endpoint.
+/// One chain. Clones share what they know of its endpoints.
+#[derive(Clone)]
 pub struct Chain {
-    provider: RootProvider<Ethereum>,
     chain_id: u64,
-    /// Whether the endpoint said that it is of this chain since its last failure.
-    verified: AtomicBool,
-    /// Whether Multicall3 was found on it.
-    multicall: AtomicBool,
+    /// The one that is liked best first. There is at least one.
+    nodes: Vec<Arc<Node>>,
 }
 
 /// Why the chain did not do or say it. Never shows the endpoint's URL, which may hold a key.
@@ -85,6 +82,9 @@ pub enum ChainError {
     /// The chain is one from before EIP-1559.
     #[error("the chain has no base fee (EIP-1559)")]
     NoBaseFee,
+    /// There is no endpoint.
+    #[error("no endpoint of the chain is configured")]
+    NoEndpoint,
     /// The URL can not be used.
     #[error("the endpoint is not an http:// or https:// URL")]
     Url,
@@ -142,6 +142,23 @@ impl From<TransportError> for ChainError {
     }
 }
 
+/// The answer of the first endpoint that has one. An endpoint that can not be used is passed over;
+/// what a node refuses, it refuses for all.
+macro_rules! first_of {
+    ($chain:ident, $node:ident => $answer:expr) => {{
+        let mut failed = None;
+        for $node in $chain.in_order() {
+            match $answer.await {
+                Err(error @ (ChainError::Unavailable(_) | ChainError::WrongChain { .. })) => {
+                    failed.get_or_insert(error);
+                }
+                answer => return answer,
+            }
+        }
+        Err(failed.unwrap_or(ChainError::NoEndpoint))
+    }};
+}
+
 impl Chain {
     /// Uses an endpoint, without asking yet whether it answers: a server starts while its chain
     /// is down. The chain id is compared before the first call and after every failure.
@@ -149,26 +166,24 @@ impl Chain {
     /// # Errors
     /// When the URL can not be used.
     pub fn new(url: &str, chain_id: u64) -> Result<Self, ChainError> {
-        let url: reqwest::Url = url.parse().map_err(|_secret| ChainError::Url)?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(ChainError::Url);
+        Self::over([url], chain_id, TIMEOUT)
+    }
+
+    /// Uses several, the first as long as it works. Each may take this long for an answer.
+    ///
+    /// # Errors
+    /// When there is none, or a URL can not be used.
+    pub fn over<'a>(
+        urls: impl IntoIterator<Item = &'a str>,
+        chain_id: u64,
+        timeout: Duration,
+    ) -> Result<Self, ChainError> {
+        let node = |(index, url)| Node::new(url, index + 1, chain_id, timeout).map(Arc::new);
+        let nodes = urls.into_iter().enumerate().map(node).collect::<Result<Vec<_>, _>>()?;
+        if nodes.is_empty() {
+            return Err(ChainError::NoEndpoint);
         }
-        // Fails only if one is installed, and then there is nothing to do.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .timeout(TIMEOUT)
-            .connect_timeout(TIMEOUT)
-            // Signed bytes go to the endpoint that was configured, and to no other.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|_cause| ChainError::Client)?;
-        let provider = ProviderBuilder::<_, _, Ethereum>::default().connect_reqwest(client, url);
-        Ok(Self {
-            provider,
-            chain_id,
-            verified: AtomicBool::new(false),
-            multicall: AtomicBool::new(false),
-        })
+        Ok(Self { chain_id, nodes })
     }
 
     /// EIP-155.
@@ -177,42 +192,41 @@ impl Chain {
         self.chain_id
     }
 
+    /// Asks every endpoint which chain it is of.
+    ///
+    /// # Errors
+    /// `WrongChain` when one answers that it is of another, and none that it is of this one.
+    pub async fn check(&self) -> Result<(), ChainError> {
+        let asked = self.nodes.iter().map(|node| node.verify());
+        let answers = futures::future::join_all(asked).await;
+        if answers.iter().any(Result::is_ok) {
+            return Ok(());
+        }
+        let wrong = |error: &ChainError| matches!(error, ChainError::WrongChain { .. });
+        match answers.into_iter().filter_map(Result::err).find(wrong) {
+            Some(error) => Err(error),
+            // They may come back.
+            None => Ok(()),
+        }
+    }
+
+    /// Those that rest come last.
+    fn in_order(&self) -> impl Iterator<Item = &Arc<Node>> {
+        let (resting, awake): (Vec<_>, Vec<_>) = self.nodes.iter().partition(|node| node.rests());
+        awake.into_iter().chain(resting)
+    }
+
+    /// An endpoint that works, with its latest block: for whatever must not be asked of two.
+    pub(crate) async fn node(&self) -> Result<(Arc<Node>, Head), ChainError> {
+        first_of!(self, node => async { Ok((Arc::clone(node), node.head().await?)) })
+    }
+
     /// The number of the latest block.
     ///
     /// # Errors
-    /// When the endpoint does not answer, or is of another chain.
+    /// When no endpoint answers, or all are of other chains.
     pub async fn block_number(&self) -> Result<u64, ChainError> {
-        self.verify().await?;
-        self.told(self.provider.get_block_number().await)
-    }
-
-    /// The latest block's number and base fee.
-    ///
-    /// # Errors
-    /// When the endpoint does not answer, or is of another chain.
-    pub async fn head(&self) -> Result<Head, ChainError> {
-        self.verify().await?;
-        let latest = self.provider.get_block_by_number(BlockNumberOrTag::Latest).await;
-        let header = self.told(latest)?.ok_or_else(no_block)?.header;
-        Ok(Head { block: header.number(), base_fee: header.base_fee_per_gas() })
-    }
-
-    /// How many transactions of the address are in blocks.
-    ///
-    /// # Errors
-    /// When the endpoint does not answer, or is of another chain.
-    pub async fn mined(&self, address: EthAddress) -> Result<u64, ChainError> {
-        self.verify().await?;
-        self.told(self.provider.get_transaction_count(address.into()).latest().await)
-    }
-
-    /// How many were, when this block was the latest.
-    ///
-    /// # Errors
-    /// When the endpoint does not answer, does not know any more, or is of another chain.
-    pub async fn mined_at(&self, address: EthAddress, block: u64) -> Result<u64, ChainError> {
-        self.verify().await?;
-        self.told(self.provider.get_transaction_count(address.into()).number(block).await)
+        first_of!(self, node => node.block_number())
     }
 
     /// Balance, transaction count (pending ones included), and a block not newer than they are; of
@@ -222,66 +236,36 @@ impl Chain {
     /// the chain or by the wallet's other transfers, and one that is too high would wait for ever.
     ///
     /// # Errors
-    /// `NotAToken` when the token's contract does not say; else when the endpoint does not answer,
-    /// or is of another chain.
+    /// `NotAToken` when the token's contract does not say; else as [`Chain::block_number`].
     pub async fn view(
         &self,
         owner: EthAddress,
         token: Option<&Token>,
     ) -> Result<ChainView, ChainError> {
-        let block = self.block_number().await?;
-        let address = Address::from(owner);
-        let token = async {
-            match token {
-                Some(token) => self.token_balance(token.address, owner).await,
-                None => Ok(Units::default()),
-            }
-        };
-        let (balance, nonce, again, token) = tokio::join!(
-            self.provider.get_balance(address).into_future(),
-            self.provider.get_transaction_count(address).pending().into_future(),
-            self.provider.get_transaction_count(address).pending().into_future(),
-            token,
-        );
-        let nonce = self.told(nonce)?.min(self.told(again)?);
-        Ok(ChainView { block, balance: Wei(self.told(balance)?), token: token?, nonce })
+        first_of!(self, node => node.view(owner, token))
     }
 
     /// Prices that stay sufficient while the base fee doubles.
     ///
     /// # Errors
-    /// `NoBaseFee` on a chain without EIP-1559; else when the endpoint does not answer, or is of
-    /// another chain.
+    /// `NoBaseFee` on a chain without EIP-1559; else as [`Chain::block_number`].
     pub async fn fees(&self) -> Result<Fees, ChainError> {
-        self.verify().await?;
-        let (latest, tip) = tokio::join!(
-            self.provider.get_block_by_number(BlockNumberOrTag::Latest).into_future(),
-            self.provider.get_max_priority_fee_per_gas(),
-        );
-        let base = self
-            .told(latest)?
-            .and_then(|block| block.header.base_fee_per_gas())
-            .ok_or(ChainError::NoBaseFee)?;
-        let tip = self.told(tip)?;
-        let max_fee_per_gas = u128::from(base).saturating_mul(2).saturating_add(tip);
-        Ok(Fees { max_fee_per_gas, max_priority_fee_per_gas: tip })
+        first_of!(self, node => node.fees())
     }
 
     /// Whether the address has code.
     ///
     /// # Errors
-    /// When the endpoint does not answer, or is of another chain.
+    /// As [`Chain::block_number`].
     pub async fn is_contract(&self, address: EthAddress) -> Result<bool, ChainError> {
-        self.verify().await?;
-        Ok(!self.told(self.provider.get_code_at(address.into()).await)?.is_empty())
+        first_of!(self, node => node.is_contract(address))
     }
 
     /// Gas for sending `value`: exact for an address without code, else the node's estimate and a
     /// fifth more.
     ///
     /// # Errors
-    /// `Reverted` when the recipient's contract would refuse it; else when the endpoint does not
-    /// answer, or is of another chain.
+    /// `Reverted` when the recipient's contract would refuse it; else as [`Chain::block_number`].
     pub async fn gas(
         &self,
         from: EthAddress,
@@ -289,93 +273,100 @@ impl Chain {
         value: Wei,
         contract: bool,
     ) -> Result<u64, ChainError> {
-        if !contract {
-            return Ok(PLAIN_TRANSFER_GAS);
-        }
-        self.verify().await?;
-        let request = TransactionRequest::default()
-            .with_from(from.into())
-            .with_to(to.into())
-            .with_value(value.0);
-        let estimate = self.told(self.provider.estimate_gas(request).await);
-        let estimate = estimate.map_err(|error| match error {
-            ChainError::Refused { code, message } if WOULD_FAIL.contains(&code) => {
-                ChainError::Reverted { reason: message }
-            }
-            error => error,
-        })?;
-        Ok(with_margin(estimate))
+        first_of!(self, node => node.gas(from, to, value, contract))
     }
 
-    /// Sends signed bytes.
+    /// Sends signed bytes to every endpoint that can be used, and waits for the first that takes
+    /// them. The same bytes can not be mined twice, however many nodes have them.
     ///
     /// # Errors
-    /// `Refused` also when the node has the transaction, or a later nonce, already: what became
-    /// of it is found by looking for its hash, not in the node's words.
+    /// `Refused` also when a node has the transaction, or a later nonce, already: what became of it
+    /// is found by looking for its hash, not in the node's words.
     pub async fn broadcast(&self, signed: &[u8]) -> Result<(), ChainError> {
-        self.verify().await?;
-        self.told(self.provider.send_raw_transaction(signed).await).map(drop)
+        let send = |node: &Arc<Node>| {
+            let (node, signed) = (Arc::clone(node), signed.to_vec());
+            // On tasks of their own: the others get it also when the first has answered.
+            tokio::spawn(async move { node.broadcast(&signed).await })
+        };
+        let all = self.nodes.iter().all(|node| node.rests());
+        let awake = self.nodes.iter().filter(|node| all || !node.rests());
+        let mut sent: futures::stream::FuturesUnordered<_> = awake.map(send).collect();
+        let mut failed = None;
+        while let Some(answer) = futures::StreamExt::next(&mut sent).await {
+            match answer {
+                Ok(Ok(())) => return Ok(()),
+                // What a node said is more than that another one said nothing.
+                Ok(Err(error @ ChainError::Refused { .. })) => failed = Some(error),
+                Ok(Err(error)) => drop(failed.get_or_insert(error)),
+                Err(_panic) => {}
+            }
+        }
+        Err(failed.unwrap_or(ChainError::NoEndpoint))
     }
 
-    /// Whether the node knows the transaction, in a block or not.
+    /// Whether a node knows the transaction, in a block or not.
     ///
     /// # Errors
-    /// When the endpoint does not answer, or is of another chain.
+    /// As [`Chain::block_number`].
     pub async fn knows(&self, hash: [u8; 32]) -> Result<bool, ChainError> {
-        self.verify().await?;
-        let found = self.provider.get_transaction_by_hash(B256::from(hash)).await;
-        Ok(self.told(found)?.is_some())
+        first_of!(self, node => node.knows(hash))
     }
 
     /// What became of the transaction, if it is in a block.
     ///
     /// # Errors
-    /// When the endpoint does not answer, or is of another chain.
+    /// As [`Chain::block_number`].
     pub async fn receipt(&self, hash: [u8; 32]) -> Result<Option<Receipt>, ChainError> {
-        self.verify().await?;
-        let found = self.provider.get_transaction_receipt(B256::from(hash)).await;
-        Ok(self.told(found)?.and_then(|receipt| {
-            let gas = U256::from(receipt.gas_used());
-            let fee = Wei(gas.saturating_mul(U256::from(receipt.effective_gas_price())));
-            let block = receipt.block_number()?;
-            let success = receipt.status();
-            let logs = receipt.inner.logs().iter();
-            let moves = logs.filter_map(|log| TokenMove::of(log.address(), &log.inner.data));
-            Some(Receipt { block, fee, success, moves: moves.collect() })
-        }))
+        first_of!(self, node => node.receipt(hash))
     }
 
-    async fn verify(&self) -> Result<(), ChainError> {
-        if self.verified.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let found = self.provider.get_chain_id().await?;
-        if found != self.chain_id {
-            return Err(ChainError::WrongChain { expected: self.chain_id, found });
-        }
-        self.verified.store(true, Ordering::Relaxed);
-        Ok(())
+    /// The native coin and all of these tokens, in one request: through Multicall3 where it is,
+    /// else in a batch.
+    ///
+    /// # Errors
+    /// As [`Chain::block_number`].
+    pub async fn balances(
+        &self,
+        owner: EthAddress,
+        tokens: &[Token],
+    ) -> Result<Balances, ChainError> {
+        first_of!(self, node => node.balances(owner, tokens))
     }
 
-    /// After a failure another node may stand behind the URL.
-    fn told<T>(&self, answer: Result<T, TransportError>) -> Result<T, ChainError> {
-        answer.map_err(|error| {
-            let error = ChainError::from(error);
-            if matches!(error, ChainError::Unavailable(_)) {
-                self.verified.store(false, Ordering::Relaxed);
-            }
-            error
-        })
+    /// How much of a token somebody has.
+    ///
+    /// # Errors
+    /// `NotAToken` when the contract does not say; else as [`Chain::block_number`].
+    pub async fn token_balance(
+        &self,
+        token: EthAddress,
+        owner: EthAddress,
+    ) -> Result<Units, ChainError> {
+        first_of!(self, node => node.token_balance(token, owner))
     }
-}
 
-/// What is needed may be a little more when the payment is mined.
-fn with_margin(gas: u64) -> u64 {
-    gas.saturating_add(gas / 5)
-}
+    /// What a token's contract says of its decimals and its name.
+    async fn token_words(
+        &self,
+        token: EthAddress,
+    ) -> Result<(Option<u8>, Option<String>), ChainError> {
+        first_of!(self, node => node.token_words(token))
+    }
 
-fn no_block() -> ChainError {
-    ChainError::Unavailable("no latest block".to_owned())
+    /// Gas for sending this much of a token: the node's estimate and a fifth more.
+    ///
+    /// # Errors
+    /// `Reverted` when the contract would refuse it, says `false` instead, or takes more gas than
+    /// an honest one; else as [`Chain::block_number`].
+    pub async fn token_gas(
+        &self,
+        token: EthAddress,
+        from: EthAddress,
+        to: EthAddress,
+        units: Units,
+    ) -> Result<u64, ChainError> {
+        first_of!(self, node => node.token_gas(token, from, to, units))
+    }
 }
 
 /// Foreign text that is fit for a log line and for a person's screen.

@@ -13,7 +13,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use kms_core::ports::StoreError;
 use kms_types::{AccountId, EthAddress, Timestamp, Token, Units};
 
-use crate::chain::{Block, Chain, ChainError};
+use crate::chain::{Block, Chain, ChainError, Node};
 
 /// How many blocks one round takes.
 const ROUND: u64 = 32;
@@ -128,9 +128,11 @@ impl Follower {
     /// When the chain or the store does not answer. Nothing is lost then.
     pub async fn round(&self, now: Timestamp) -> Result<bool, FollowError> {
         let chain_id = self.chain.chain_id();
-        let newest = self.chain.block_number().await?.saturating_sub(self.confirmations);
+        // One endpoint for a whole round: another may stand on another branch.
+        let (node, head) = self.chain.node().await?;
+        let newest = head.block.saturating_sub(self.confirmations);
         let Some(cursor) = self.store.followed(chain_id).await? else {
-            if let Some(at) = self.chain.block_ref(newest).await? {
+            if let Some(at) = node.block_ref(newest).await? {
                 self.store.begin(chain_id, at).await?;
             }
             return Ok(false);
@@ -138,7 +140,7 @@ impl Follower {
         let last = newest.min(cursor.number.saturating_add(ROUND));
         let next = cursor.number.saturating_add(1);
         let blocks: Vec<Option<Block>> = stream::iter(next..=last)
-            .map(|number| self.chain.block(number))
+            .map(|number| node.block(number))
             .buffered(AT_ONCE)
             .try_collect()
             .await?;
@@ -146,62 +148,67 @@ impl Follower {
             return Ok(false);
         };
         if first.parent != cursor.hash {
-            self.step_back(cursor, now).await?;
+            self.step_back(&node, cursor, now).await?;
             return Ok(false);
         }
         let blocks = in_a_row(cursor, blocks);
         let end = blocks.last().map_or(cursor, |block| block.at);
-        let mut payments = self.in_tokens(&blocks).await?;
+        let mut payments = self.in_tokens(&node, &blocks).await?;
         payments.extend(blocks.into_iter().flat_map(|block| block.payments));
-        let incoming = self.successful(self.store.strangers(payments).await?).await?;
+        let incoming = successful(&node, self.store.strangers(payments).await?).await?;
         let moved = self.store.follow(chain_id, cursor, end, incoming, now).await?;
         Ok(moved && end.number < newest)
     }
 
     /// What was paid in tokens.
-    async fn in_tokens(&self, blocks: &[Block]) -> Result<Vec<Payment>, FollowError> {
+    async fn in_tokens(&self, node: &Node, blocks: &[Block]) -> Result<Vec<Payment>, FollowError> {
         if self.tokens.is_empty() {
             return Ok(Vec::new());
         }
         let at: Vec<_> = blocks.iter().map(|block| block.at).collect();
-        let paid = stream::iter(at).map(|at| self.chain.token_payments(at, &self.tokens));
+        let paid = stream::iter(at).map(|at| node.token_payments(at, &self.tokens));
         let paid: Vec<_> = paid.buffered(AT_ONCE).try_collect().await?;
         Ok(paid.into_iter().flatten().collect())
     }
 
-    /// The payments that were not reverted.
-    async fn successful(&self, incoming: Vec<Incoming>) -> Result<Vec<Incoming>, FollowError> {
-        let checked = stream::iter(incoming).map(|incoming| async move {
-            let Payment { tx_hash, block, .. } = incoming.payment;
-            // What is reverted leaves no log.
-            if incoming.payment.token.is_some() {
-                return Ok(Some(incoming));
-            }
-            let receipt = self.chain.receipt(tx_hash).await?;
-            match receipt.filter(|receipt| receipt.block == block) {
-                Some(receipt) => Ok(receipt.success.then_some(incoming)),
-                None => Err(FollowError::NoReceipt { block }),
-            }
-        });
-        let checked: Vec<_> = checked.buffered(AT_ONCE).try_collect().await?;
-        Ok(checked.into_iter().flatten().collect())
-    }
-
     /// The cursor's block is not in the chain any more, although it had its confirmations. As
     /// many blocks as that are read again; what was told of them is not told twice.
-    async fn step_back(&self, cursor: BlockRef, now: Timestamp) -> Result<(), FollowError> {
+    async fn step_back(
+        &self,
+        node: &Node,
+        cursor: BlockRef,
+        now: Timestamp,
+    ) -> Result<(), FollowError> {
         let number = cursor.number.saturating_sub(self.confirmations.max(1));
         tracing::error!(
             block = cursor.number,
             again_after = number,
             "a block that was taken for final is not in the chain any more"
         );
-        if let Some(at) = self.chain.block_ref(number).await? {
+        if let Some(at) = node.block_ref(number).await? {
             let chain_id = self.chain.chain_id();
             self.store.follow(chain_id, cursor, at, Vec::new(), now).await?;
         }
         Ok(())
     }
+}
+
+/// The payments that were not reverted.
+async fn successful(node: &Node, incoming: Vec<Incoming>) -> Result<Vec<Incoming>, FollowError> {
+    let checked = stream::iter(incoming).map(|incoming| async move {
+        let Payment { tx_hash, block, .. } = incoming.payment;
+        // What is reverted leaves no log.
+        if incoming.payment.token.is_some() {
+            return Ok(Some(incoming));
+        }
+        let receipt = node.receipt(tx_hash).await?;
+        match receipt.filter(|receipt| receipt.block == block) {
+            Some(receipt) => Ok(receipt.success.then_some(incoming)),
+            None => Err(FollowError::NoReceipt { block }),
+        }
+    });
+    let checked: Vec<_> = checked.buffered(AT_ONCE).try_collect().await?;
+    Ok(checked.into_iter().flatten().collect())
 }
 
 /// The blocks that follow the cursor, each the one before it: a node may have changed its mind

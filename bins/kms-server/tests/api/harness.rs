@@ -51,6 +51,8 @@ pub(crate) struct Place {
     pub(crate) quote_seconds: u64,
     pub(crate) replace_seconds: u64,
     pub(crate) tokens: Vec<Token>,
+    /// Other ways to the chain than straight.
+    pub(crate) rpc_urls: Option<String>,
     pub(crate) waiting: usize,
     pub(crate) upkeep: UpkeepSettings,
     pub(crate) recovery: RecoveryRules,
@@ -139,6 +141,7 @@ impl Place {
             quote_seconds: 120,
             replace_seconds: 45,
             tokens: Vec::new(),
+            rpc_urls: None,
             waiting: 64,
             upkeep: UpkeepSettings::default(),
             recovery: AT_ONCE,
@@ -184,7 +187,8 @@ impl Place {
             older_kms_keys: Vec::new(),
             server_keys: self.server_keys(),
             chain: ChainSettings {
-                rpc_url: Secret::from(self.anvil.url()),
+                rpc_urls: self.rpc_urls.clone().unwrap_or_else(|| self.anvil.url()).into(),
+                rpc_timeout_milliseconds: 5_000,
                 chain_id: self.anvil.chain_id(),
                 name: "Test".to_owned(),
                 symbol: "ETH".to_owned(),
@@ -235,7 +239,10 @@ impl Place {
             ),
             ("KMS_KEY__PASSPHRASE".to_owned(), PASSPHRASE.to_owned()),
             ("AUDIT__CHECKPOINT_PATH".to_owned(), self.checkpoint_path().display().to_string()),
-            ("CHAIN__RPC_URL".to_owned(), self.anvil.url()),
+            (
+                "CHAIN__RPC_URLS".to_owned(),
+                self.rpc_urls.clone().unwrap_or_else(|| self.anvil.url()),
+            ),
             ("CHAIN__CHAIN_ID".to_owned(), self.anvil.chain_id().to_string()),
             ("CHAIN__NAME".to_owned(), "Test".to_owned()),
             ("CHAIN__CONFIRMATIONS".to_owned(), "2".to_owned()),

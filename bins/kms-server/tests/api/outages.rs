@@ -1,6 +1,7 @@
 //! A part is down: what needs it says so, what does not need it goes on, and nothing is half done.
 
-use kms_testkit::{Mongod, Postgres};
+use kms_server::Server;
+use kms_testkit::{Anvil, AnvilOptions, Mongod, Postgres};
 use kms_types::wire::TransferState;
 use kms_types::{ErrorCode, RecoveryId};
 
@@ -62,21 +63,6 @@ async fn without_the_chain_nothing_is_signed() {
 }
 
 #[actix_web::test]
-async fn another_chain_behind_the_url_is_refused() {
-    let place = Place::new(Stores::Embedded);
-    place.migrated().await;
-    let mut settings = place.settings();
-    settings.chain.chain_id = 1;
-    let server = kms_server::Server::start(settings).await.unwrap();
-    let database = place.migrated().await;
-    let token = place.token(&database, kms_store::Scope::Bot).await;
-    let client = place.client(server.address().port(), &token);
-    client.create_account(&create(1, "ann", "a")).await.unwrap();
-    let refused = client.balance(telegram(1)).await.unwrap_err();
-    assert_eq!(refused.code(), Some(ErrorCode::ChainUnavailable));
-}
-
-#[actix_web::test]
 async fn a_server_with_other_keys_does_not_start() {
     let mut place = Place::new(Stores::Embedded);
     place.migrated().await;
@@ -121,4 +107,23 @@ async fn a_server_without_a_schema_says_what_to_do() {
     let place = Place::new(Stores::Embedded);
     let refused = kms_server::Server::start(place.settings()).await.unwrap_err();
     assert!(refused.to_string().contains("kms-server migrate"), "{refused}");
+}
+
+#[actix_web::test]
+async fn another_chain_behind_an_endpoint_is_refused_and_passed_over() {
+    let mut place = Place::new(Stores::Embedded);
+    let wrong = AnvilOptions { chain_id: 5, ..AnvilOptions::default() };
+    let wrong = Anvil::start_with(wrong).unwrap();
+    place.rpc_urls = Some(wrong.url());
+    place.migrated().await;
+    let error = Server::start(place.settings()).await.unwrap_err().to_string();
+    assert_eq!(error, "chain.rpc_urls: the endpoint is of chain 5, not of chain 31337");
+    // One that is down, one of another chain, and the right one.
+    place.rpc_urls = Some(format!("http://127.0.0.1:1 {} {}", wrong.url(), place.anvil.url()));
+    let test = TestServer::start(place).await;
+    test.ann_and_bob().await;
+    let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
+    test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
+    test.until(quoted.id, TransferState::Mined).await;
+    assert_eq!(wrong.rpc("eth_blockNumber", serde_json::json!([])).unwrap(), "0x0");
 }

@@ -9,7 +9,8 @@ use alloy::providers::Provider;
 use kms_types::{EthAddress, U256, Units};
 use serde::Deserialize;
 
-use super::{Chain, ChainError};
+use super::ChainError;
+use super::node::Node;
 use crate::follower::{BlockRef, Payment};
 
 const BLOCK: &str = "eth_getBlockByNumber";
@@ -47,7 +48,7 @@ struct Transaction {
     value: U256,
 }
 
-impl Chain {
+impl Node {
     /// The block of this number without what is in it; `None` if the node has none.
     pub(crate) async fn block_ref(&self, number: u64) -> Result<Option<BlockRef>, ChainError> {
         self.verify().await?;

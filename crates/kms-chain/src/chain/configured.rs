@@ -54,8 +54,7 @@ impl Chain {
     /// Compares one with its contract. Also before each quote: a contract may change its mind.
     pub(crate) async fn check_token(&self, token: &Token) -> Result<(), TokenError> {
         let Token { symbol, address, decimals: expected } = token;
-        let (decimals, name) =
-            tokio::try_join!(self.token_decimals(*address), self.token_symbol(*address),)?;
+        let (decimals, name) = self.token_words(*address).await?;
         let symbol = || symbol.clone();
         match decimals {
             None => return Err(TokenError::NoToken { symbol: symbol(), address: *address }),

@@ -12,7 +12,8 @@ use alloy::rpc::types::{Filter, TransactionRequest};
 use alloy::sol_types::{SolCall, SolEvent, SolValue};
 use kms_types::{EthAddress, Token, U256, Units, Wei};
 
-use super::{Chain, ChainError, WOULD_FAIL, with_margin};
+use super::node::{Node, with_margin};
+use super::{ChainError, WOULD_FAIL};
 use crate::follower::{BlockRef, Payment};
 
 alloy::sol! {
@@ -77,13 +78,13 @@ pub struct Balances {
     pub tokens: Vec<Option<Units>>,
 }
 
-impl Chain {
+impl Node {
     /// The native coin and all of these tokens, in one request: through Multicall3 where it is,
     /// else in a batch.
     ///
     /// # Errors
     /// When the endpoint does not answer, or is of another chain.
-    pub async fn balances(
+    pub(crate) async fn balances(
         &self,
         owner: EthAddress,
         tokens: &[Token],
@@ -178,7 +179,7 @@ impl Chain {
     /// # Errors
     /// `NotAToken` when the contract does not say; else when the endpoint does not answer, or is
     /// of another chain.
-    pub async fn token_balance(
+    pub(crate) async fn token_balance(
         &self,
         token: EthAddress,
         owner: EthAddress,
@@ -191,23 +192,18 @@ impl Chain {
             .ok_or(ChainError::NotAToken)
     }
 
-    /// Into how many decimals the contract says that it divides its token; `None` if it does not
-    /// say so, or is no contract.
-    ///
-    /// # Errors
-    /// When the endpoint does not answer, or is of another chain.
-    pub async fn token_decimals(&self, token: EthAddress) -> Result<Option<u8>, ChainError> {
-        let answer = self.ask_token(token, Erc20::decimalsCall {}.abi_encode()).await?;
-        Ok(answer.and_then(|answer| word(&answer)).and_then(|decimals| decimals.try_into().ok()))
-    }
-
-    /// What the contract calls its token; `None` if it does not say so as the standard wants it.
-    ///
-    /// # Errors
-    /// When the endpoint does not answer, or is of another chain.
-    pub async fn token_symbol(&self, token: EthAddress) -> Result<Option<String>, ChainError> {
-        let answer = self.ask_token(token, Erc20::symbolCall {}.abi_encode()).await?;
-        Ok(answer.and_then(|answer| String::abi_decode(&answer).ok()))
+    /// Into how many decimals the contract says that it divides its token, and what it calls it;
+    /// `None` for what it does not say as the standard wants it.
+    pub(crate) async fn token_words(
+        &self,
+        token: EthAddress,
+    ) -> Result<(Option<u8>, Option<String>), ChainError> {
+        let (decimals, symbol) = tokio::try_join!(
+            self.ask_token(token, Erc20::decimalsCall {}.abi_encode()),
+            self.ask_token(token, Erc20::symbolCall {}.abi_encode()),
+        )?;
+        let decimals = decimals.and_then(|answer| word(&answer)).and_then(|it| it.try_into().ok());
+        Ok((decimals, symbol.and_then(|answer| String::abi_decode(&answer).ok())))
     }
 
     /// Gas for sending this much of a token: the node's estimate and a fifth more.
@@ -215,7 +211,7 @@ impl Chain {
     /// # Errors
     /// `Reverted` when the contract would refuse it, says `false` instead, or takes more gas than
     /// an honest one; else when the endpoint does not answer, or is of another chain.
-    pub async fn token_gas(
+    pub(crate) async fn token_gas(
         &self,
         token: EthAddress,
         from: EthAddress,

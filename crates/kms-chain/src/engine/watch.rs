@@ -9,7 +9,7 @@ use kms_types::wire::TransferState;
 use kms_types::{Timestamp, Units};
 
 use super::Transfers;
-use crate::chain::{ChainError, Head, Receipt};
+use crate::chain::{ChainError, Head, Node, Receipt};
 use crate::ports::{Attempt, Due, Progress};
 use crate::signing;
 use crate::transfer::Transfer;
@@ -33,6 +33,14 @@ enum WatchError {
     NoNonce,
     #[error("the sealed bytes are not those of the attempt")]
     OtherBytes,
+}
+
+/// The chain as one endpoint shows it. Two of them must not be mixed: a node that is behind knows
+/// nothing of a transaction that another one has in a block that stays.
+#[derive(Clone, Copy)]
+struct Sight<'a> {
+    node: &'a Node,
+    head: Head,
 }
 
 /// Where the chain stands before the nonce of a transfer that it has no receipt of.
@@ -75,17 +83,19 @@ impl Transfers {
         if looked_at == 0 {
             return Ok(0);
         }
-        let head = match self.chain.head().await {
-            Ok(head) => head,
+        // One endpoint for a whole round: what it says is read with its own eyes.
+        let (node, head) = match self.chain.node().await {
+            Ok(found) => found,
             Err(error) => {
                 tracing::warn!(%error, "the chain can not be watched");
                 return Ok(0);
             }
         };
+        let sight = Sight { node: &node, head };
         stream::iter(due)
             .for_each_concurrent(AT_ONCE, async |due| {
                 let id = due.transfer.id;
-                if let Err(error) = self.look_after(due, head, now).await {
+                if let Err(error) = self.look_after(due, sight, now).await {
                     tracing::warn!(transfer = %id, %error, "a transfer could not be moved on");
                 }
             })
@@ -93,18 +103,24 @@ impl Transfers {
         Ok(looked_at)
     }
 
-    async fn look_after(&self, due: Due, head: Head, now: Timestamp) -> Result<(), WatchError> {
+    async fn look_after(
+        &self,
+        due: Due,
+        sight: Sight<'_>,
+        now: Timestamp,
+    ) -> Result<(), WatchError> {
+        let head = sight.head;
         let id = due.transfer.id;
         let mined = due.transfer.tx_hash.filter(|_| due.transfer.state == TransferState::Mined);
         let sent = due.sent().map(|attempt| attempt.tx_hash).filter(|hash| Some(*hash) != mined);
         // Of a mined transfer that one is asked for first, and nothing else once it is found.
-        if self.settle(&due, mined.into_iter().chain(sent), head, now).await? {
+        if self.settle(&due, mined.into_iter().chain(sent), sight, now).await? {
             return Ok(());
         }
         if is_gone(&due.transfer, head) {
             self.store.advance(id, Progress::Reorged, now).await?;
         }
-        match self.turn(&due, head).await? {
+        match self.turn(&due, sight).await? {
             Turn::Lost => {
                 tracing::warn!(transfer = %id, "its nonce was used elsewhere");
                 self.store.advance(id, Progress::NonceTaken, now).await?;
@@ -113,9 +129,9 @@ impl Transfers {
             Turn::Over => {
                 // A step may have been sent without a note of it, by a server that is gone.
                 let all = due.attempts().map(|attempt| attempt.tx_hash);
-                self.settle(&due, all, head, now).await.map(drop)
+                self.settle(&due, all, sight, now).await.map(drop)
             }
-            turn => self.push(&due, turn, head, now).await,
+            turn => self.push(&due, turn, sight, now).await,
         }
     }
 
@@ -124,11 +140,11 @@ impl Transfers {
         &self,
         due: &Due,
         hashes: impl Iterator<Item = [u8; 32]>,
-        head: Head,
+        Sight { node, head }: Sight<'_>,
         now: Timestamp,
     ) -> Result<bool, WatchError> {
         for hash in hashes {
-            if let Some(receipt) = self.chain.receipt(hash).await? {
+            if let Some(receipt) = node.receipt(hash).await? {
                 if let Some(progress) = self.step(&due.transfer, hash, &receipt, head) {
                     self.store.advance(due.transfer.id, progress, now).await?;
                 }
@@ -171,21 +187,21 @@ impl Transfers {
 
     /// Whose turn it is. That another transaction has the nonce is believed only of a block that
     /// stays, and of a node that knows none of the attempts.
-    async fn turn(&self, due: &Due, head: Head) -> Result<Turn, WatchError> {
+    async fn turn(&self, due: &Due, Sight { node, head }: Sight<'_>) -> Result<Turn, WatchError> {
         let nonce = due.transfer.nonce.ok_or(WatchError::NoNonce)?;
         let address = due.transfer.from.address;
-        let mined = self.chain.mined(address).await?;
+        let mined = node.mined(address).await?;
         if mined <= nonce {
             return Ok(if mined == nonce { Turn::Now } else { Turn::Later });
         }
         let Some(deep) = head.block.checked_sub(self.config.confirmations) else {
             return Ok(Turn::Over);
         };
-        if self.chain.mined_at(address, deep).await? <= nonce {
+        if node.mined_at(address, deep).await? <= nonce {
             return Ok(Turn::Over);
         }
         for attempt in due.attempts() {
-            if self.chain.knows(attempt.tx_hash).await? {
+            if node.knows(attempt.tx_hash).await? {
                 return Ok(Turn::Over);
             }
         }
@@ -198,7 +214,7 @@ impl Transfers {
         &self,
         due: &Due,
         turn: Turn,
-        head: Head,
+        Sight { node, head }: Sight<'_>,
         now: Timestamp,
     ) -> Result<(), WatchError> {
         let (id, current) = (due.transfer.id, due.current());
@@ -213,7 +229,7 @@ impl Transfers {
             }
             _ => {}
         }
-        if !self.chain.knows(current.tx_hash).await? {
+        if !node.knows(current.tx_hash).await? {
             let sent = self.send_attempt(&due.transfer, current).await;
             // Noted as sent although the node refuses it: it may be too cheap for this node, and
             // then the next step comes in time.

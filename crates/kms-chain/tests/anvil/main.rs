@@ -6,6 +6,7 @@
 mod chain;
 mod confirm;
 mod endpoint;
+mod failover;
 mod follower;
 mod ladder;
 mod nonce;

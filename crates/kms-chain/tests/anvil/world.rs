@@ -96,6 +96,11 @@ impl World {
         engine(&self.database, &self.anvil.url(), &self.anvil, &self.keys, tokens)
     }
 
+    /// Another server over the same database, with its own endpoints.
+    pub(crate) fn over(&self, chain: Chain) -> Transfers {
+        engine_over(&self.database, chain, &self.keys, self.tokens())
+    }
+
     fn tokens(&self) -> Vec<Token> {
         self.transfers.tokens().to_vec()
     }
@@ -298,13 +303,22 @@ fn engine(
     keys: &Arc<ServerKeys>,
     tokens: Vec<Token>,
 ) -> Transfers {
+    let chain = Chain::new(url, anvil.chain_id()).unwrap();
+    engine_over(database, chain, keys, tokens)
+}
+
+fn engine_over(
+    database: &Database,
+    chain: Chain,
+    keys: &Arc<ServerKeys>,
+    tokens: Vec<Token>,
+) -> Transfers {
     let config = TransferConfig {
         quote_lifetime: QUOTE_LIFETIME,
         confirmations: CONFIRMATIONS,
         poll: POLL,
         replace: REPLACE,
     };
-    let chain = Chain::new(url, anvil.chain_id()).unwrap();
     let sealer = Sealer::new(Arc::clone(keys));
     Transfers::new(Arc::new(database.clone()), chain, sealer, config, tokens)
 }

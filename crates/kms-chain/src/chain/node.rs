@@ -1,0 +1,294 @@
+//! One endpoint of a chain. Never used before it said which chain it is of, nor after a failure
+//! before it said so again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use alloy::consensus::BlockHeader;
+use alloy::eips::BlockNumberOrTag;
+use alloy::network::{Ethereum, ReceiptResponse, TransactionBuilder};
+use alloy::primitives::{Address, B256};
+use alloy::providers::{Provider, ProviderBuilder, RootProvider};
+use alloy::rpc::types::TransactionRequest;
+use alloy::transports::TransportError;
+use kms_types::{EthAddress, Token, U256, Units, Wei};
+
+use super::{ChainError, Head, PLAIN_TRANSFER_GAS, Receipt, TokenMove, WOULD_FAIL};
+use crate::ports::ChainView;
+use crate::transfer::Fees;
+
+/// After a failure the others are asked first, for this long.
+const REST: Duration = Duration::from_secs(10);
+
+/// One endpoint.
+pub(crate) struct Node {
+    pub(super) provider: RootProvider<Ethereum>,
+    chain_id: u64,
+    /// Its place in the configuration, counted from 1: its URL may hold a key.
+    number: usize,
+    /// Whether the endpoint said that it is of this chain since its last failure.
+    verified: AtomicBool,
+    /// When it failed last, if nothing worked since.
+    failed: Mutex<Option<Instant>>,
+    /// Whether Multicall3 was found on it.
+    pub(super) multicall: AtomicBool,
+}
+
+impl Node {
+    pub(super) fn new(
+        url: &str,
+        number: usize,
+        chain_id: u64,
+        timeout: Duration,
+    ) -> Result<Self, ChainError> {
+        let url: reqwest::Url = url.parse().map_err(|_secret| ChainError::Url)?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(ChainError::Url);
+        }
+        // Fails only if one is installed, and then there is nothing to do.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .timeout(timeout)
+            .connect_timeout(timeout)
+            // Signed bytes go to the endpoint that was configured, and to no other.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|_cause| ChainError::Client)?;
+        let provider = ProviderBuilder::<_, _, Ethereum>::default().connect_reqwest(client, url);
+        Ok(Self {
+            provider,
+            chain_id,
+            number,
+            verified: AtomicBool::new(false),
+            failed: Mutex::default(),
+            multicall: AtomicBool::new(false),
+        })
+    }
+
+    /// The number of the latest block.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer, or is of another chain.
+    pub(crate) async fn block_number(&self) -> Result<u64, ChainError> {
+        self.verify().await?;
+        self.told(self.provider.get_block_number().await)
+    }
+
+    /// The latest block's number and base fee.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer, or is of another chain.
+    pub(crate) async fn head(&self) -> Result<Head, ChainError> {
+        self.verify().await?;
+        let latest = self.provider.get_block_by_number(BlockNumberOrTag::Latest).await;
+        let header = self.told(latest)?.ok_or_else(no_block)?.header;
+        Ok(Head { block: header.number(), base_fee: header.base_fee_per_gas() })
+    }
+
+    /// How many transactions of the address are in blocks.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer, or is of another chain.
+    pub(crate) async fn mined(&self, address: EthAddress) -> Result<u64, ChainError> {
+        self.verify().await?;
+        self.told(self.provider.get_transaction_count(address.into()).latest().await)
+    }
+
+    /// How many were, when this block was the latest.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer, does not know any more, or is of another chain.
+    pub(crate) async fn mined_at(
+        &self,
+        address: EthAddress,
+        block: u64,
+    ) -> Result<u64, ChainError> {
+        self.verify().await?;
+        self.told(self.provider.get_transaction_count(address.into()).number(block).await)
+    }
+
+    /// Balance, transaction count (pending ones included), and a block not newer than they are; of
+    /// a token too, if one is asked for.
+    ///
+    /// The count is asked for twice, and the lower is taken: a nonce that is too low is refused by
+    /// the chain or by the wallet's other transfers, and one that is too high would wait for ever.
+    ///
+    /// # Errors
+    /// `NotAToken` when the token's contract does not say; else when the endpoint does not answer,
+    /// or is of another chain.
+    pub(crate) async fn view(
+        &self,
+        owner: EthAddress,
+        token: Option<&Token>,
+    ) -> Result<ChainView, ChainError> {
+        let block = self.block_number().await?;
+        let address = Address::from(owner);
+        let token = async {
+            match token {
+                Some(token) => self.token_balance(token.address, owner).await,
+                None => Ok(Units::default()),
+            }
+        };
+        let (balance, nonce, again, token) = tokio::join!(
+            self.provider.get_balance(address).into_future(),
+            self.provider.get_transaction_count(address).pending().into_future(),
+            self.provider.get_transaction_count(address).pending().into_future(),
+            token,
+        );
+        let nonce = self.told(nonce)?.min(self.told(again)?);
+        Ok(ChainView { block, balance: Wei(self.told(balance)?), token: token?, nonce })
+    }
+
+    /// Prices that stay sufficient while the base fee doubles.
+    ///
+    /// # Errors
+    /// `NoBaseFee` on a chain without EIP-1559; else when the endpoint does not answer, or is of
+    /// another chain.
+    pub(crate) async fn fees(&self) -> Result<Fees, ChainError> {
+        self.verify().await?;
+        let (latest, tip) = tokio::join!(
+            self.provider.get_block_by_number(BlockNumberOrTag::Latest).into_future(),
+            self.provider.get_max_priority_fee_per_gas(),
+        );
+        let base = self
+            .told(latest)?
+            .and_then(|block| block.header.base_fee_per_gas())
+            .ok_or(ChainError::NoBaseFee)?;
+        let tip = self.told(tip)?;
+        let max_fee_per_gas = u128::from(base).saturating_mul(2).saturating_add(tip);
+        Ok(Fees { max_fee_per_gas, max_priority_fee_per_gas: tip })
+    }
+
+    /// Whether the address has code.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer, or is of another chain.
+    pub(crate) async fn is_contract(&self, address: EthAddress) -> Result<bool, ChainError> {
+        self.verify().await?;
+        Ok(!self.told(self.provider.get_code_at(address.into()).await)?.is_empty())
+    }
+
+    /// Gas for sending `value`: exact for an address without code, else the node's estimate and a
+    /// fifth more.
+    ///
+    /// # Errors
+    /// `Reverted` when the recipient's contract would refuse it; else when the endpoint does not
+    /// answer, or is of another chain.
+    pub(crate) async fn gas(
+        &self,
+        from: EthAddress,
+        to: EthAddress,
+        value: Wei,
+        contract: bool,
+    ) -> Result<u64, ChainError> {
+        if !contract {
+            return Ok(PLAIN_TRANSFER_GAS);
+        }
+        self.verify().await?;
+        let request = TransactionRequest::default()
+            .with_from(from.into())
+            .with_to(to.into())
+            .with_value(value.0);
+        let estimate = self.told(self.provider.estimate_gas(request).await);
+        let estimate = estimate.map_err(|error| match error {
+            ChainError::Refused { code, message } if WOULD_FAIL.contains(&code) => {
+                ChainError::Reverted { reason: message }
+            }
+            error => error,
+        })?;
+        Ok(with_margin(estimate))
+    }
+
+    /// Sends signed bytes.
+    ///
+    /// # Errors
+    /// `Refused` also when the node has the transaction, or a later nonce, already: what became
+    /// of it is found by looking for its hash, not in the node's words.
+    pub(crate) async fn broadcast(&self, signed: &[u8]) -> Result<(), ChainError> {
+        self.verify().await?;
+        self.told(self.provider.send_raw_transaction(signed).await).map(drop)
+    }
+
+    /// Whether the node knows the transaction, in a block or not.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer, or is of another chain.
+    pub(crate) async fn knows(&self, hash: [u8; 32]) -> Result<bool, ChainError> {
+        self.verify().await?;
+        let found = self.provider.get_transaction_by_hash(B256::from(hash)).await;
+        Ok(self.told(found)?.is_some())
+    }
+
+    /// What became of the transaction, if it is in a block.
+    ///
+    /// # Errors
+    /// When the endpoint does not answer, or is of another chain.
+    pub(crate) async fn receipt(&self, hash: [u8; 32]) -> Result<Option<Receipt>, ChainError> {
+        self.verify().await?;
+        let found = self.provider.get_transaction_receipt(B256::from(hash)).await;
+        Ok(self.told(found)?.and_then(|receipt| {
+            let gas = U256::from(receipt.gas_used());
+            let fee = Wei(gas.saturating_mul(U256::from(receipt.effective_gas_price())));
+            let block = receipt.block_number()?;
+            let success = receipt.status();
+            let logs = receipt.inner.logs().iter();
+            let moves = logs.filter_map(|log| TokenMove::of(log.address(), &log.inner.data));
+            Some(Receipt { block, fee, success, moves: moves.collect() })
+        }))
+    }
+
+    pub(super) async fn verify(&self) -> Result<(), ChainError> {
+        if self.verified.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let found = self.told(self.provider.get_chain_id().await)?;
+        if found != self.chain_id {
+            let error = ChainError::WrongChain { expected: self.chain_id, found };
+            self.fails(&error);
+            return Err(error);
+        }
+        self.verified.store(true, Ordering::Relaxed);
+        if self.failure().take().is_some() {
+            tracing::info!(endpoint = self.number, "an endpoint of the chain is back");
+        }
+        Ok(())
+    }
+
+    /// Whether another one should be asked first.
+    pub(super) fn rests(&self) -> bool {
+        self.failure().is_some_and(|failed| failed.elapsed() < REST)
+    }
+
+    /// After a failure another node may stand behind the URL.
+    pub(super) fn told<T>(&self, answer: Result<T, TransportError>) -> Result<T, ChainError> {
+        answer.map_err(|error| {
+            let error = ChainError::from(error);
+            if matches!(error, ChainError::Unavailable(_)) {
+                self.fails(&error);
+            }
+            error
+        })
+    }
+
+    fn fails(&self, error: &ChainError) {
+        self.verified.store(false, Ordering::Relaxed);
+        if self.failure().replace(Instant::now()).is_none() {
+            let endpoint = self.number;
+            tracing::error!(endpoint, %error, "an endpoint of the chain can not be used");
+        }
+    }
+
+    fn failure(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is needed may be a little more when the payment is mined.
+pub(super) fn with_margin(gas: u64) -> u64 {
+    gas.saturating_add(gas / 5)
+}
+
+fn no_block() -> ChainError {
+    ChainError::Unavailable("no latest block".to_owned())
+}

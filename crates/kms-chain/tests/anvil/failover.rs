@@ -1,0 +1,210 @@
+//! Several endpoints: one that is down, silent, of another chain or behind holds nobody up, and
+//! none is read with another's eyes.
+
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use kms_chain::{Chain, ChainError, Transfers};
+use kms_testkit::{Anvil, AnvilOptions};
+use kms_types::wire::TransferState;
+use serde_json::json;
+
+use crate::stub::{self, Answer, Fate};
+use crate::world::{COIN, CONFIRMATIONS, World, stranger};
+
+const DOWN: &str = "http://127.0.0.1:1";
+const SHORT: Duration = Duration::from_millis(400);
+
+fn over(urls: &[&str]) -> Chain {
+    Chain::over(urls.iter().copied(), 31_337, SHORT).unwrap()
+}
+
+/// Takes connections, and never answers.
+fn silent() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    (listener, url)
+}
+
+#[tokio::test]
+async fn one_that_is_down_or_silent_is_passed_over() {
+    let anvil = Anvil::start().unwrap();
+    let (_listener, silent) = silent();
+    for bad in [DOWN, silent.as_str()] {
+        let chain = over(&[bad, &anvil.url()]);
+        let begun = Instant::now();
+        assert_eq!(chain.block_number().await.unwrap(), 0);
+        assert!(begun.elapsed() < 4 * SHORT, "{:?}", begun.elapsed());
+        // It is not waited for at every call.
+        let begun = Instant::now();
+        for _ in 0..10 {
+            chain.block_number().await.unwrap();
+        }
+        assert!(begun.elapsed() < SHORT, "{:?}", begun.elapsed());
+    }
+    let nobody = over(&[DOWN, DOWN]).block_number().await.unwrap_err();
+    assert!(matches!(nobody, ChainError::Unavailable(_)), "{nobody}");
+    let none = Chain::over([], 31_337, SHORT).unwrap_err();
+    assert!(matches!(none, ChainError::NoEndpoint), "{none}");
+}
+
+#[tokio::test]
+async fn the_second_is_used_while_the_first_is_down_and_both_may_fail_in_turn() {
+    let (mut first, second) = (Anvil::start().unwrap(), Anvil::start().unwrap());
+    second.rpc("anvil_mine", json!(["0x5"])).unwrap();
+    let chain = over(&[&first.url(), &second.url()]);
+    assert_eq!(chain.block_number().await.unwrap(), 0);
+    first.kill().unwrap();
+    assert_eq!(chain.block_number().await.unwrap(), 5);
+    second.pause().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while chain.block_number().await.is_ok() {
+        assert!(Instant::now() < deadline, "the node is not silent");
+    }
+    second.resume().unwrap();
+    assert_eq!(chain.block_number().await.unwrap(), 5);
+}
+
+#[tokio::test]
+async fn a_wrong_chain_behind_an_endpoint_is_never_used() {
+    let wrong = AnvilOptions { chain_id: 5, ..AnvilOptions::default() };
+    let (wrong, right) = (Anvil::start_with(wrong).unwrap(), Anvil::start().unwrap());
+    right.rpc("anvil_mine", json!(["0x5"])).unwrap();
+    for urls in [[wrong.url(), right.url()], [right.url(), wrong.url()]] {
+        let chain = over(&[&urls[0], &urls[1]]);
+        chain.check().await.unwrap();
+        assert_eq!(chain.block_number().await.unwrap(), 5);
+    }
+    for urls in [vec![wrong.url()], vec![wrong.url(), DOWN.to_owned()]] {
+        let urls: Vec<_> = urls.iter().map(String::as_str).collect();
+        let error = over(&urls).check().await.unwrap_err();
+        assert!(matches!(error, ChainError::WrongChain { found: 5, .. }), "{error}");
+        let error = over(&urls).block_number().await.unwrap_err();
+        assert!(matches!(error, ChainError::WrongChain { found: 5, .. }), "{error}");
+    }
+    // None that answers is no reason.
+    over(&[DOWN]).check().await.unwrap();
+}
+
+/// An endpoint whose chain can be changed and which can be broken, and what was sent to it.
+fn changeable(block: &'static str) -> (String, Arc<AtomicU64>, Arc<AtomicBool>, Arc<AtomicU64>) {
+    let id = Arc::new(AtomicU64::new(31_337));
+    let (broken, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (its_id, its_broken, its_sent) = (id.clone(), broken.clone(), sent.clone());
+    let url = stub::start(move |method| {
+        if its_broken.load(Ordering::SeqCst) {
+            return Answer::Http("502 Bad Gateway".to_owned());
+        }
+        match method {
+            "eth_chainId" => Answer::Result(json!(format!("{:#x}", its_id.load(Ordering::SeqCst)))),
+            "eth_sendRawTransaction" => {
+                its_sent.fetch_add(1, Ordering::SeqCst);
+                Answer::Result(json!(format!("0x{}", "ab".repeat(32))))
+            }
+            _ => Answer::Result(json!(block)),
+        }
+    });
+    (url, id, broken, sent)
+}
+
+#[tokio::test]
+async fn an_endpoint_that_comes_back_as_another_chain_is_refused() {
+    let (first, id, broken, sent) = changeable("0x1");
+    let (second, _, _, others) = changeable("0x2");
+    let chain = over(&[&first, &second]);
+    assert_eq!(chain.block_number().await.unwrap(), 1);
+    broken.store(true, Ordering::SeqCst);
+    assert_eq!(chain.block_number().await.unwrap(), 2);
+    broken.store(false, Ordering::SeqCst);
+    id.store(6, Ordering::SeqCst);
+    assert_eq!(chain.block_number().await.unwrap(), 2);
+    chain.broadcast(&[2]).await.unwrap();
+    assert_eq!((sent.load(Ordering::SeqCst), others.load(Ordering::SeqCst)), (0, 1));
+}
+
+#[tokio::test]
+async fn signed_bytes_go_to_every_endpoint_that_works() {
+    let (first, _, _, to_first) = changeable("0x1");
+    let (second, _, _, to_second) = changeable("0x1");
+    let (_listener, silent) = silent();
+    let chain = over(&[&silent, &first, &second]);
+    let begun = Instant::now();
+    chain.broadcast(&[2]).await.unwrap();
+    // Whoever confirms does not wait for the silent one.
+    assert!(begun.elapsed() < SHORT, "{:?}", begun.elapsed());
+    let both = || (to_first.load(Ordering::SeqCst), to_second.load(Ordering::SeqCst));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while both() != (1, 1) {
+        assert!(Instant::now() < deadline, "{:?}", both());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let refusing = stub::start(|method| match method {
+        "eth_chainId" => Answer::Result(json!("0x7a69")),
+        _ => Answer::Error(-32_000, "nonce too low"),
+    });
+    let error = over(&[DOWN, &refusing]).broadcast(&[2]).await.unwrap_err();
+    assert!(matches!(error, ChainError::Refused { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_is_met_by_the_same_bytes_elsewhere() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "0.5").await;
+    let sent = Arc::new(Mutex::new(0));
+    let its_sent = Arc::clone(&sent);
+    let lossy = stub::start_before(&world.anvil.url(), move |method| match method {
+        "eth_sendRawTransaction" => {
+            *its_sent.lock().unwrap() += 1;
+            Fate::AnswerLost
+        }
+        _ => Fate::Passed,
+    });
+    let server = world.over(over(&[&lossy, &world.anvil.url()]));
+    world.confirm_at(&server, &ann, &quote).await.unwrap();
+    world.mine(1);
+    world.pass(Duration::from_secs(1));
+    server.tick(world.now()).await.unwrap();
+    assert_eq!(world.state(&quote).await, TransferState::Mined);
+    assert_eq!(world.sent(&ann), 1);
+    assert!(*sent.lock().unwrap() >= 1);
+}
+
+#[tokio::test]
+async fn a_node_that_is_behind_does_not_make_a_paid_transfer_a_failed_one() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "0.5").await;
+    world.confirm(&ann, &quote).await.unwrap();
+    world.mine(CONFIRMATIONS + 2);
+    // The first knows that the nonce is used in a block that stays, and dies before it is asked
+    // for the transaction; the second has never heard of it.
+    let nothing = || Fate::Answered(Answer::Result(json!(null)));
+    let dying = stub::start_before(&world.anvil.url(), move |method| match method {
+        "eth_getTransactionReceipt" => nothing(),
+        "eth_getTransactionByHash" => Fate::Lost,
+        _ => Fate::Passed,
+    });
+    let behind = stub::start_before(&world.anvil.url(), move |method| match method {
+        "eth_getTransactionReceipt" | "eth_getTransactionByHash" => nothing(),
+        _ => Fate::Passed,
+    });
+    let server = world.over(over(&[&dying, &behind]));
+    world.pass(Duration::from_secs(1));
+    server.tick(world.now()).await.unwrap();
+    assert_eq!(world.state(&quote).await, TransferState::Broadcast);
+    // Whoever has it, tells.
+    tick_until_mined(&world, &quote, &world.transfers).await;
+}
+
+async fn tick_until_mined(
+    world: &World,
+    quote: &kms_chain::transfer::Transfer,
+    server: &Transfers,
+) {
+    world.pass(Duration::from_secs(1));
+    server.tick(world.now()).await.unwrap();
+    assert_eq!(world.state(quote).await, TransferState::Mined);
+}
