@@ -12,6 +12,7 @@ setup:
     missing=()
     command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing+=(postgresql)
     [ -e /usr/include/openssl/ssl.h ] || missing+=(libssl-dev)
+    command -v c++ >/dev/null || missing+=(g++)
     command -v npm >/dev/null || missing+=(npm)
     python3 -m venv --help >/dev/null 2>&1 || missing+=(python3-venv)
     python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
@@ -25,7 +26,7 @@ setup:
     command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
 
 # Everything that has to be green.
-ci: format clippy docs deny test tour
+ci: format clippy docs deny test (fuzz "10") tour
 
 # Formatting.
 format:
@@ -50,6 +51,10 @@ advisories:
 # All tests, against real PostgreSQL, mongod and anvil.
 test:
     INSTA_UPDATE=no cargo test --workspace
+
+# Feeds noise to each decoder of bytes from outside for so many seconds, two at a time.
+fuzz SECONDS="60":
+    fuzz/run.sh {{SECONDS}}
 
 # The story of two people in their chats; twice at once after that.
 tour:

@@ -16,6 +16,8 @@ pub mod audit;
 mod aws_key;
 mod custody;
 pub mod failpoint;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod kdf;
 mod kdf_pool;
 mod keystore;
