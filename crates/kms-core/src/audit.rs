@@ -53,6 +53,8 @@ pub enum Action {
     Sweep(SckId),
     /// Random bytes are wrapped and unwrapped by a KMS key, to see that it can be used.
     Canary,
+    /// A caller shows a token.
+    Authenticate,
     /// An operator runs this command.
     Operate(&'static str),
     /// An account is stopped.
@@ -81,6 +83,7 @@ impl Action {
             Self::Reseal => "reseal",
             Self::Sweep(_) => "sweep",
             Self::Canary => "canary",
+            Self::Authenticate => "authenticate",
             Self::Operate(command) => command,
             Self::Freeze => "freeze",
             Self::Unfreeze => "unfreeze",
@@ -99,7 +102,7 @@ impl Action {
             | Self::Recover(id) => Some(id.to_string()),
             Self::Create | Self::ChangePassword | Self::ChangeContact | Self::Export => None,
             Self::Rewrap | Self::Verify | Self::Restore | Self::Reseal | Self::Canary => None,
-            Self::Operate(_) | Self::Freeze | Self::Unfreeze => None,
+            Self::Authenticate | Self::Operate(_) | Self::Freeze | Self::Unfreeze => None,
         }
     }
 }

@@ -8,6 +8,7 @@
 )]
 
 mod accounts;
+mod attacks;
 mod audit;
 mod aws;
 mod bad_input;

@@ -66,7 +66,7 @@ impl Seals {
     }
 }
 
-/// Opens the sealed key, and checks that it is the key of the wallet's address.
+/// Opens the sealed key, and checks that it is the key of the wallet's address and public key.
 pub(super) fn open(account: &Account, sck: &Sck) -> Result<PrivateKey, CustodyError> {
     let wallet = &account.wallet;
     let owner = KeyOwner {
@@ -76,7 +76,7 @@ pub(super) fn open(account: &Account, sck: &Sck) -> Result<PrivateKey, CustodyEr
         sck_id: wallet.sck_id,
     };
     let key = owner.open(&wallet.sealed_key, sck)?;
-    if key.address() == wallet.address {
+    if key.address() == wallet.address && key.public_key() == wallet.public_key {
         Ok(key)
     } else {
         Err(CustodyError::Integrity("the sealed key is not the key of the wallet's address"))

@@ -1,0 +1,264 @@
+//! Somebody writes to the databases, or guesses with all they have: nothing is signed, and the
+//! audit says that it was tried.
+
+use kms_server::Server;
+use kms_store::Scope;
+use kms_testkit::Postgres;
+use kms_types::wire::{Account, ExportKey, Recover, Transfer, TransferState};
+use kms_types::{ErrorCode, RecoveryId};
+use mongodb::bson::{Document, doc};
+use serde_json::json;
+
+use crate::harness::{COIN, Place, Stores, TestServer, confirm, create, hash, quote, telegram};
+use crate::process::ServerProcess;
+
+fn sql(place: &Place, sql: &str) -> String {
+    let name = place.database.rsplit('/').next().unwrap();
+    Postgres::shared().unwrap().execute(name, sql).unwrap()
+}
+
+/// What stands in one column of both accounts changes places.
+fn exchange(place: &Place, table: &str, column: &str, key: &str, rows: [&str; 2]) {
+    let [one, other] = rows;
+    let read =
+        |row| sql(place, &format!("select {column}::text from {table} where {key} = '{row}'"));
+    let (first, second) = (read(one), read(other));
+    let set = |row, value: &str| {
+        // Unique columns never hold one value twice.
+        let value = if value.is_empty() { "null".to_owned() } else { format!("'{value}'") };
+        sql(place, &format!("update {table} set {column} = {value} where {key} = '{row}'"));
+    };
+    let aside = match column {
+        "telegram_id" => "99999".to_owned(),
+        _ if first.starts_with("\\x") => first.clone(),
+        "address" => format!("0x{}", "00".repeat(20)),
+        _ => kms_types::SckId::random().to_string(),
+    };
+    set(one, &aside);
+    set(other, &first);
+    set(one, &second);
+}
+
+struct Attack {
+    test: TestServer,
+    ann: Account,
+    bob: Account,
+    quoted: Transfer,
+}
+
+impl Attack {
+    async fn new() -> Self {
+        let mut place = Place::new(Stores::Servers);
+        place.upkeep.check_every = std::time::Duration::from_secs(3_600);
+        let test = TestServer::start(place).await;
+        for (id, name) in [(1, "ann"), (2, "bob")] {
+            let mut body = create(id, name, name);
+            body.email = Some(format!("{name}@example.org").parse().unwrap());
+            body.mobile = Some(format!("+4915112345{id}00").parse().unwrap());
+            test.client.create_account(&body).await.unwrap();
+        }
+        let ann = test.client.account(telegram(1)).await.unwrap().unwrap();
+        let bob = test.client.account(telegram(2)).await.unwrap().unwrap();
+        test.place.fund(&ann, 10 * COIN);
+        test.place.fund(&bob, 10 * COIN);
+        let to = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
+        let quoted = test.client.quote(&quote(1, to, "1")).await.unwrap();
+        Self { test, ann, bob, quoted }
+    }
+
+    async fn alarms(&self) -> usize {
+        let rows = self.test.database.audit_after(0, 10_000).await.unwrap();
+        rows.iter().filter(|row| row.phase == "alarm").count()
+    }
+
+    /// Nothing that needs Ann's key works with Ann's password or Bob's, nor by the KMS key.
+    async fn nothing_opens(&self, what: &str, by_kms_key: bool) {
+        let client = &self.test.client;
+        for words in ["ann", "bob"] {
+            let sent = client.confirm(self.quoted.id, &confirm(&self.quoted, words)).await;
+            assert!(sent.is_err(), "{what}: sent by {words}");
+            for id in [self.ann.id, self.bob.id] {
+                let body = ExportKey { password_hash: hash(words) };
+                if let Ok(exported) = client.export(id.into(), &body).await {
+                    // Each still has their own.
+                    let owner = if words == "ann" { &self.ann } else { &self.bob };
+                    assert_eq!((id, exported.address), (owner.id, owner.address), "{what}");
+                    assert_ne!(words, "ann", "{what}");
+                }
+            }
+        }
+        if by_kms_key {
+            for id in [1, 2] {
+                let body = Recover { id: RecoveryId::random(), new_password_hash: hash("eve") };
+                assert!(client.recover(telegram(id), &body).await.is_err(), "{what}: recovered");
+            }
+        }
+        let signed = sql(&self.test.place, "select count(*) from attempts");
+        assert_eq!(signed, "0", "{what}: something was signed");
+        sql(&self.test.place, "delete from password_attempts");
+        sql(&self.test.place, "delete from limits");
+    }
+}
+
+#[actix_web::test]
+async fn what_was_exchanged_between_two_accounts_opens_nothing() {
+    let attack = Attack::new().await;
+    let (place, mut before) = (&attack.test.place, attack.alarms().await);
+    let (ann, bob) = (attack.ann.id.to_string(), attack.bob.id.to_string());
+    // Where the password is refused as a wrong one there is nothing to be told from a wrong one, and
+    // the KMS key still recovers what is its owner's.
+    for (table, column, by_kms_key, alarms) in [
+        ("accounts", "telegram_id", true, true),
+        ("accounts", "mac", true, true),
+        ("wallets", "address", true, true),
+        ("wallets", "public_key", true, true),
+        ("wallets", "sealed_key", true, true),
+        ("wallets", "sck_id", true, true),
+        ("wallets", "commitment", true, true),
+        ("wallets", "salt", false, false),
+    ] {
+        let key = if table == "accounts" { "id" } else { "account_id" };
+        exchange(place, table, column, key, [&ann, &bob]);
+        let what = format!("{table}.{column}");
+        attack.nothing_opens(&what, by_kms_key).await;
+        let now = attack.alarms().await;
+        assert_eq!(now > before, alarms, "{what}: {before} alarms, then {now}");
+        before = now;
+        exchange(place, table, column, key, [&ann, &bob]);
+    }
+    for columns in [
+        ["address", "sealed_key"].as_slice(),
+        &["sealed_key", "sck_id"],
+        &["sealed_key", "salt", "commitment", "sck_id"],
+    ] {
+        for column in columns {
+            exchange(place, "wallets", column, "account_id", [&ann, &bob]);
+        }
+        attack.nothing_opens(&columns.join(" and "), true).await;
+        let now = attack.alarms().await;
+        assert!(now > before, "{columns:?}");
+        before = now;
+        for column in columns {
+            exchange(place, "wallets", column, "account_id", [&ann, &bob]);
+        }
+    }
+    // Contacts are not shown to the other.
+    for column in ["mobile", "email"] {
+        exchange(place, "accounts", column, "id", [&ann, &bob]);
+        for id in [1, 2] {
+            let shown = attack.test.client.account(telegram(id)).await;
+            assert_eq!(shown.unwrap_err().code(), Some(ErrorCode::Internal), "{column}");
+        }
+        exchange(place, "accounts", column, "id", [&ann, &bob]);
+    }
+    // All is as it was: it was the exchange that was refused.
+    let sent = attack.test.client.confirm(attack.quoted.id, &confirm(&attack.quoted, "ann")).await;
+    attack.test.until(sent.unwrap().id, TransferState::Mined).await;
+}
+
+#[actix_web::test]
+async fn wrapped_keys_that_were_exchanged_recover_nobody() {
+    let attack = Attack::new().await;
+    let place = &attack.test.place;
+    let mongo = mongodb::Client::with_uri_str(&place.key_database).await.unwrap();
+    let scks = mongo.database(&place.key_database_name).collection::<Document>("wrapped_scks");
+    let of = |id: &str| doc! { "account": id };
+    let (ann, bob) = (attack.ann.id.to_string(), attack.bob.id.to_string());
+    let anns = scks.find_one(of(&ann)).await.unwrap().unwrap();
+    let bobs = scks.find_one(of(&bob)).await.unwrap().unwrap();
+    let put = async |id: &Document, from: &Document, fields: &[&str]| {
+        let mut set = Document::new();
+        for field in fields {
+            set.insert(*field, from.get(field).unwrap().clone());
+        }
+        let which = doc! { "_id": id.get_str("_id").unwrap() };
+        scks.update_one(which, doc! { "$set": set }).await.unwrap();
+    };
+    for fields in [["bytes"].as_slice(), &["bytes", "account"]] {
+        let before = attack.alarms().await;
+        put(&anns, &bobs, fields).await;
+        put(&bobs, &anns, fields).await;
+        for id in [1, 2] {
+            let body = Recover { id: RecoveryId::random(), new_password_hash: hash("eve") };
+            let refused = attack.test.client.recover(telegram(id), &body).await.unwrap_err();
+            assert_eq!(refused.code(), Some(ErrorCode::Internal), "{fields:?}");
+        }
+        assert_eq!(attack.alarms().await, before + 2, "{fields:?}");
+        put(&anns, &anns, fields).await;
+        put(&bobs, &bobs, fields).await;
+        sql(place, "delete from limits");
+    }
+    // A password does not ask for them.
+    let sent = attack.test.client.confirm(attack.quoted.id, &confirm(&attack.quoted, "ann")).await;
+    attack.test.until(sent.unwrap().id, TransferState::Mined).await;
+    for id in [1, 2] {
+        let body = Recover { id: RecoveryId::random(), new_password_hash: hash("new") };
+        attack.test.client.recover(telegram(id), &body).await.unwrap();
+    }
+}
+
+#[actix_web::test]
+async fn a_token_does_not_get_the_rights_of_another() {
+    let place = Place::new(Stores::Servers);
+    let database = place.migrated().await;
+    let (bot, reader) =
+        (place.token(&database, Scope::Bot).await, place.token(&database, Scope::Read).await);
+    for change in [
+        "update tokens set scopes = 'bot' where scopes = 'read'",
+        "update tokens set expires_at = 4102444800000 where scopes = 'read'",
+        "with bot as (delete from tokens where scopes = 'bot' returning *) \
+         update tokens set scopes = bot.scopes, mac = bot.mac from bot where tokens.scopes = 'read'",
+    ] {
+        sql(&place, "drop table if exists kept; create table kept as select * from tokens");
+        sql(&place, change);
+        let server = Server::start(place.settings()).await.unwrap();
+        let client = place.client(server.address().port(), &reader);
+        let refused = client.create_account(&create(3, "eve", "eve")).await.unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::Internal), "{change}");
+        let rows = database.audit_after(0, 1_000).await.unwrap();
+        let last = rows.iter().rfind(|row| row.action == "authenticate").unwrap();
+        assert_eq!((&*last.phase, last.outcome.as_deref()), ("alarm", Some("tampered")));
+        server.stop().await;
+        sql(&place, "delete from tokens; insert into tokens select * from kept");
+    }
+    let server = Server::start(place.settings()).await.unwrap();
+    let client = |token: &str| place.client(server.address().port(), token);
+    client(&bot).create_account(&create(1, "ann", "ann")).await.unwrap();
+    let refused = client(&reader).create_account(&create(3, "eve", "eve")).await.unwrap_err();
+    assert_eq!(refused.code(), Some(ErrorCode::Forbidden));
+}
+
+#[actix_web::test]
+async fn of_two_hundred_guesses_at_two_servers_five_are_tried() {
+    let mut place = Place::new(Stores::Servers);
+    place.variables.push(("KMS_SERVER__PASSWORD__WAITING".to_owned(), "500".to_owned()));
+    let database = place.migrated().await;
+    let token = place.token(&database, Scope::Bot).await;
+    let servers = [(); 2].map(|()| ServerProcess::start(&place, None, "info"));
+    let clients = servers.each_ref().map(|server| server.client(&place, &token));
+    clients[0].create_account(&create(1, "ann", "right")).await.unwrap();
+    let guesses = (0..200).map(|n| {
+        let client = clients[n % 2].clone();
+        async move {
+            let body = ExportKey { password_hash: hash(&format!("guess {n}")) };
+            let change = kms_types::wire::ChangePassword {
+                old_password_hash: body.password_hash,
+                new_password_hash: hash("eve"),
+            };
+            client.change_password(telegram(1), &change).await.unwrap_err().code()
+        }
+    });
+    let answers = futures::future::join_all(guesses).await;
+    let count = |code| answers.iter().filter(|answer| **answer == Some(code)).count();
+    assert_eq!(count(ErrorCode::WrongPassword), 5, "{answers:?}");
+    assert_eq!(count(ErrorCode::PasswordLocked), 195, "{answers:?}");
+    let rows = database.audit_after(0, 10_000).await.unwrap();
+    let tried =
+        |row: &&kms_store::AuditRow| row.action == "change_password" && row.phase == "intent";
+    assert_eq!(rows.iter().filter(tried).count(), 5, "each try is an INTENT");
+    let locked = json!(rows.iter().filter(|row| row.outcome.as_deref() == Some("locked")).count());
+    assert!(locked == json!(1) || locked == json!(2), "one a minute: {locked}");
+    for server in servers {
+        server.terminate();
+    }
+}
