@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::stack;
+
 /// A bounded pool for work that takes a core for tens of milliseconds.
 #[derive(Clone, Debug)]
 pub struct KdfPool {
@@ -56,7 +58,7 @@ impl KdfPool {
 }
 
 impl Place {
-    /// Runs the work on a thread of its own, in order of arrival.
+    /// Runs the work on a thread of its own, in order of arrival, and leaves nothing of it there.
     ///
     /// # Errors
     /// `Stopped` when the work panics or the process is stopping.
@@ -69,7 +71,7 @@ impl Place {
         tokio::task::spawn_blocking(move || {
             // Held until the work ends, also when nobody waits for it any more.
             let _held = (place, core);
-            work()
+            stack::wiped_after(work)
         })
         .await
         .map_err(|_panic| PoolError::Stopped)

@@ -30,6 +30,7 @@ pub mod recovery;
 mod sck;
 mod seal;
 mod server_keys;
+mod stack;
 #[cfg(test)]
 mod vectors;
 mod wrap;

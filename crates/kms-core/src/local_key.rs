@@ -12,6 +12,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::master_key::{MasterKey, MasterKeyError, MasterKeyId};
+use crate::stack;
 
 /// The provider `local`: for one machine, tests and the sandbox.
 pub struct LocalMasterKey {
@@ -125,7 +126,8 @@ impl MasterKey for LocalMasterKey {
 
     async fn unwrap(&self, ciphertext: Vec<u8>) -> Result<Zeroizing<Vec<u8>>, MasterKeyError> {
         let private = Arc::clone(&self.private);
-        tokio::task::spawn_blocking(move || private.oaep_decrypt::<Sha256>(&ciphertext))
+        let decrypt = move || private.oaep_decrypt::<Sha256>(&ciphertext);
+        tokio::task::spawn_blocking(|| stack::wiped_after(decrypt))
             .await
             .map_err(|stopped| MasterKeyError::Unavailable(Box::new(stopped)))?
             .map(Zeroizing::new)

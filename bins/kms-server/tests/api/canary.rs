@@ -20,7 +20,7 @@ use crate::harness::{COIN, Place, Stores, confirm, create, hash, quote, recover,
 use crate::process::ServerProcess;
 
 /// The SCK and the private key of a wallet, by what `FORMAT.md` says alone.
-fn open(account: &Account, password: &PasswordHash, pepper: &[u8; 32]) -> [[u8; 32]; 2] {
+pub(crate) fn open(account: &Account, password: &PasswordHash, pepper: &[u8; 32]) -> [[u8; 32]; 2] {
     let wallet = &account.wallet;
     let mut stretched = [0; 32];
     let params = argon2::Params::new(19_456, 2, 1, Some(32)).unwrap();

@@ -18,6 +18,7 @@ mod crash;
 mod events;
 mod harness;
 mod keys;
+mod memory;
 mod outages;
 mod process;
 mod recoveries;

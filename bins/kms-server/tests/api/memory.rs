@@ -1,0 +1,143 @@
+//! After a request the keys it used are nowhere in the server's memory.
+//!
+//! The server is a process of its own, so that the test, which has to know the keys to look for
+//! them, does not find its own copies.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
+use std::process::{Child, Command, Stdio};
+
+use kms_core::ports::AccountStore;
+use kms_server::Server;
+use kms_server::config::Settings;
+use kms_store::Scope;
+use kms_types::RecoveryId;
+use kms_types::wire::{ChangePassword, ExportKey, Recover, TransferState};
+
+use crate::canary::open;
+use crate::harness::{COIN, Place, Stores, confirm, create, hash, quote, telegram};
+
+const CHILD: &str = "KMS_TEST_SERVES_TO_BE_SEARCHED";
+
+/// The other process of the test below; on its own it does nothing. It is not made unreadable, as
+/// `kms-server` makes itself before it reads a secret.
+#[actix_web::test]
+async fn a_server_to_be_searched() {
+    #[expect(clippy::disallowed_methods, reason = "this is how a test talks to its own process")]
+    if std::env::var(CHILD).is_err() {
+        return;
+    }
+    let server = Server::start(Settings::load(None).unwrap()).await.unwrap();
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "\nport {}", server.address().port()).unwrap();
+    out.flush().unwrap();
+    // Until the test is over.
+    let ended = || std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    tokio::task::spawn_blocking(ended).await.unwrap().unwrap();
+    std::process::exit(0);
+}
+
+struct Searched(Child, u16);
+
+impl Searched {
+    fn start(place: &Place) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["memory::a_server_to_be_searched", "--exact", "--nocapture"])
+            .envs(place.environment("127.0.0.1:0"))
+            .env(CHILD, "1")
+            .current_dir(place.directory.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let port = lines
+            .map_while(Result::ok)
+            .find_map(|line| line.strip_prefix("port ")?.parse().ok())
+            .expect("the server did not start");
+        Self(child, port)
+    }
+
+    /// Everything that the process has written into its memory.
+    fn memory(&self) -> Vec<u8> {
+        let id = self.0.id();
+        let maps = std::fs::read_to_string(format!("/proc/{id}/maps")).unwrap();
+        let memory = std::fs::File::open(format!("/proc/{id}/mem")).unwrap();
+        let mut found = Vec::new();
+        for line in maps.lines().filter(|line| line.contains(" rw")) {
+            let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+            let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16).unwrap());
+            let mut part = vec![0; usize::try_from(to - from).unwrap()];
+            // Some kinds of pages can not be read.
+            if memory.read_exact_at(&mut part, from).is_ok() {
+                found.extend(part);
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Searched {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// How often the secret is there: its bytes, the same the other way round (as limbs of a number lie
+/// in memory), and as hex.
+fn count(memory: &[u8], secret: &[u8]) -> [usize; 3] {
+    let reversed: Vec<u8> = secret.iter().rev().copied().collect();
+    let hex = hex::encode(secret).into_bytes();
+    [secret, &reversed, &hex].map(|needle| memchr::memmem::find_iter(memory, needle).count())
+}
+
+#[actix_web::test]
+async fn keys_are_gone_from_memory_after_each_request() {
+    let place = Place::new(Stores::Embedded);
+    let database = place.migrated().await;
+    let token = place.token(&database, Scope::Bot).await;
+    let server = Searched::start(&place);
+    let client = place.client(server.1, &token);
+    let mut secrets: Vec<(String, [u8; 32])> = Vec::new();
+    let remember = async |secrets: &mut Vec<_>, words: &str| {
+        let account = database.account(telegram(1)).await.unwrap().unwrap();
+        let [sck, key] = open(&account, &hash(words), &[0xa1; 32]);
+        secrets.push((format!("the SCK of {words}"), sck));
+        secrets.push(("the private key".to_owned(), key));
+    };
+    let look = |after: &str, secrets: &[(String, [u8; 32])]| {
+        let memory = server.memory();
+        // It finds what is there: the pepper, for as long as the server runs.
+        assert_ne!(count(&memory, &[0xa1; 32])[0], 0, "the search finds nothing");
+        for (name, secret) in secrets {
+            assert_eq!(count(&memory, secret), [0; 3], "{name} is in memory after {after}");
+        }
+    };
+
+    let ann = client.create_account(&create(1, "ann", "first")).await.unwrap();
+    client.create_account(&create(2, "bob", "bob's")).await.unwrap();
+    place.fund(&ann, 10 * COIN);
+    remember(&mut secrets, "first").await;
+    look("create", &secrets);
+    client.create_account(&create(1, "ann", "first")).await.unwrap();
+    look("unlock", &secrets);
+    let quoted = client.quote(&quote(1, "@bob", "1")).await.unwrap();
+    let sent = client.confirm(quoted.id, &confirm(&quoted, "first")).await.unwrap();
+    look("sign", &secrets);
+    assert_ne!(sent.state, TransferState::Quoted);
+    let body =
+        ChangePassword { old_password_hash: hash("first"), new_password_hash: hash("second") };
+    client.change_password(telegram(1), &body).await.unwrap();
+    remember(&mut secrets, "second").await;
+    look("a change of password", &secrets);
+    client.export(telegram(1), &ExportKey { password_hash: hash("second") }).await.unwrap();
+    look("export", &secrets);
+    let body = Recover { id: RecoveryId::random(), new_password_hash: hash("third") };
+    client.recover(telegram(1), &body).await.unwrap();
+    remember(&mut secrets, "third").await;
+    look("recover", &secrets);
+    let wrong = client.create_account(&create(1, "ann", "a guess")).await;
+    assert!(wrong.is_err());
+    look("a wrong password", &secrets);
+}
