@@ -121,6 +121,37 @@ impl Postgres {
         }
     }
 
+    /// Writes a dump of the database to this file, as `pg_dump` does.
+    ///
+    /// # Errors
+    /// When it can not be made.
+    pub fn dump(&self, database: &str, file: &Path) -> Result<(), TestkitError> {
+        self.tool("pg_dump", &["-Fc", "-f", &file.display().to_string(), database])
+    }
+
+    /// Makes a database of such a dump, and gives its URL for the superuser.
+    ///
+    /// # Errors
+    /// When the dump can not be read.
+    pub fn restore(&self, file: &Path) -> Result<String, TestkitError> {
+        let url = self.create_database()?;
+        let name = url.rsplit('/').next().unwrap_or_default();
+        self.tool("pg_restore", &["--exit-on-error", "-d", name, &file.display().to_string()])?;
+        Ok(url)
+    }
+
+    fn tool(&self, program: &str, arguments: &[&str]) -> Result<(), TestkitError> {
+        let output = Command::new(self.bin.join(program))
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "postgres"])
+            .args(arguments)
+            .output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let answer = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(TestkitError::Refused { program: "PostgreSQL", answer })
+    }
+
     /// What it says of its version.
     #[must_use]
     pub fn version(&self) -> &str {

@@ -13,7 +13,7 @@ use crate::process::ServerProcess;
 
 const BOTH: [Stores; 2] = [Stores::Embedded, Stores::Servers];
 
-fn command(place: &Place, arguments: &str) -> Command {
+pub(crate) fn command(place: &Place, arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kms-server"));
     command
         .args(arguments.split(' '))
@@ -22,24 +22,24 @@ fn command(place: &Place, arguments: &str) -> Command {
     command
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8([output.stdout.as_slice(), &output.stderr].concat()).unwrap()
 }
 
-fn works(place: &Place, arguments: &str) -> String {
+pub(crate) fn works(place: &Place, arguments: &str) -> String {
     let output = command(place, arguments).output().unwrap();
     assert!(output.status.success(), "{arguments}: {}", said(&output));
     said(&output)
 }
 
-fn fails(place: &Place, arguments: &str) -> String {
+pub(crate) fn fails(place: &Place, arguments: &str) -> String {
     let output = command(place, arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{arguments}: {}", said(&output));
     said(&output)
 }
 
 /// Makes a second key and makes it the active one.
-fn rotate(place: &mut Place) {
+pub(crate) fn rotate(place: &mut Place) {
     works(place, "keys new --directory newer --id kms-2 --bits 3072");
     let newer = place.directory.path().join("newer");
     let older = place.directory.path().join("kms-key.pem");
@@ -58,7 +58,7 @@ fn rotate(place: &mut Place) {
 }
 
 /// A place with this many wallets whose keys are under `kms-test`, and a token for it.
-async fn wallets(stores: Stores, count: i64) -> (Place, String) {
+pub(crate) async fn wallets(stores: Stores, count: i64) -> (Place, String) {
     let place = Place::new(stores);
     let database = place.migrated().await;
     let token = place.token(&database, kms_store::Scope::Bot).await;
@@ -71,11 +71,11 @@ async fn wallets(stores: Stores, count: i64) -> (Place, String) {
     (place, token)
 }
 
-async fn opens(client: &Client, id: i64, words: &str) -> bool {
+pub(crate) async fn opens(client: &Client, id: i64, words: &str) -> bool {
     client.create_account(&create(id, &format!("name{id}"), words)).await.is_ok()
 }
 
-async fn recovers(client: &Client, id: i64) -> bool {
+pub(crate) async fn recovers(client: &Client, id: i64) -> bool {
     recover(client, id, "recovered").await.is_ok()
 }
 
@@ -148,6 +148,67 @@ async fn a_rewrap_that_dies_leaves_every_wallet_open() {
         assert!(recovers(&client, 1).await && recovers(&client, 2).await);
         server.terminate();
     }
+}
+
+/// To a key in AWS and back, with AWS failing on the way.
+#[actix_web::test]
+async fn wallets_move_to_aws_and_back() {
+    let (aws, _arn, in_aws) = crate::aws::place();
+    let (mut place, token) = wallets(Stores::Servers, 3).await;
+    let local = place.directory.path().join("kms-key.pem").display().to_string();
+    let variable = |key: &str, value: &str| (format!("KMS_SERVER__{key}"), value.to_owned());
+    // The stand-in has the key of the tests; its public half is what the server wraps with.
+    let aws_key = |prefix: &str| {
+        let of_aws = ["PROVIDER", "KEY", "PUBLIC_KEY", "ENDPOINT"].map(|name| {
+            let from = format!("KMS_SERVER__KMS_KEY__{name}");
+            let value = in_aws.variables.iter().find(|(key, _)| *key == from).unwrap().1.clone();
+            variable(&format!("{prefix}__{name}"), &value)
+        });
+        let mut variables = vec![variable(&format!("{prefix}__ID"), "aws-1")];
+        variables.extend(of_aws);
+        variables
+            .extend(in_aws.variables.iter().filter(|(key, _)| key.starts_with("AWS")).cloned());
+        variables
+    };
+    let to_aws = [
+        vec![variable("KMS_KEY__PATH", ""), variable("KMS_KEY__PASSPHRASE", "")],
+        aws_key("KMS_KEY"),
+        vec![
+            variable("OLDER_KMS_KEYS__A__ID", "kms-test"),
+            variable("OLDER_KMS_KEYS__A__PROVIDER", "local"),
+            variable("OLDER_KMS_KEYS__A__PATH", &local),
+            variable("OLDER_KMS_KEYS__A__PASSPHRASE", PASSPHRASE),
+        ],
+    ];
+    place.variables = to_aws.concat();
+    aws.break_next(vec![kms_testkit::AwsFault::AccessDenied; 3]);
+    // The first is its look at the key, which it can do without; then a wallet can not be opened.
+    let broken = fails(&place, "keys rewrap");
+    assert!(broken.contains("run it again"), "{broken}");
+    aws.mend();
+    for failpoint in ["rewrap-before-replace", "rewrap-after-replace"] {
+        let died = command(&place, "keys rewrap").env("KMS_FAILPOINT", failpoint).output();
+        assert_eq!(died.unwrap().status.code(), None, "{failpoint}");
+        assert!(works(&place, "keys verify --decrypt").contains("all 3 wallets"));
+    }
+    assert!(works(&place, "keys rewrap").ends_with("to aws-1, 0 left\n"));
+    assert!(works(&place, "keys verify --decrypt").contains("all 3 wallets"));
+    assert!(works(&place, "keys retire kms-test").contains("no wallet's key is under"));
+    let server = ServerProcess::start(&place, None, "info");
+    let client = server.client(&place, &token);
+    assert!(opens(&client, 1, "right").await && recovers(&client, 1).await);
+    server.terminate();
+
+    place.variables = aws_key("OLDER_KMS_KEYS__A");
+    assert!(works(&place, "keys rewrap").ends_with("3 moved to kms-test, 0 left\n"));
+    place.variables.clear();
+    aws.stop().await;
+    assert!(works(&place, "keys verify --decrypt").contains("all 3 wallets"));
+    let server = ServerProcess::start(&place, None, "info");
+    let client = server.client(&place, &token);
+    assert!(opens(&client, 1, "recovered").await && recovers(&client, 2).await);
+    assert!(opens(&client, 3, "right").await);
+    server.terminate();
 }
 
 #[actix_web::test]

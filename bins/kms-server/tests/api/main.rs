@@ -22,6 +22,7 @@ mod memory;
 mod outages;
 mod process;
 mod recoveries;
+mod restore;
 mod slow;
 mod tokens;
 mod transfers;
