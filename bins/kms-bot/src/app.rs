@@ -16,7 +16,7 @@ use crate::incoming::{Incoming, Other, Person, Pressed, Said};
 use crate::password::Password;
 use crate::steps::{Step, Steps};
 use crate::telegram::{Telegram, TelegramError};
-use crate::{account, contact, history, recovery, screen, send, texts, wallet};
+use crate::{account, contact, history, limit, recovery, screen, send, texts, wallet};
 
 /// After this long without an answer a person sees that the bot works.
 const SHOW_WORK_AFTER: Duration = Duration::from_millis(700);
@@ -193,6 +193,7 @@ impl App {
             },
             Command::Plain(name) => self.command(who, name).await,
             Command::Send(args) => send::begin(self, who, args).await,
+            Command::Limit { amount, asset } => limit::set(self, who, amount, asset).await,
         }
     }
 
@@ -236,6 +237,7 @@ impl App {
             Name::Receive => wallet::receive(self, who).await,
             Name::Send => send::begin(self, who, <_>::default()).await,
             Name::History => history::show(self, who).await,
+            Name::Limit => limit::show(self, who).await,
             Name::Password => account::ask_change(self, who).await,
             Name::Recover => recovery::show(self, who).await,
             Name::Contact => contact::show(self, who).await,
@@ -393,6 +395,7 @@ impl App {
             Command::Start { then: None } => "start",
             Command::Start { then: Some(name) } | Command::Plain(name) => name.as_str(),
             Command::Send(_) => Name::Send.as_str(),
+            Command::Limit { .. } => Name::Limit.as_str(),
         };
         let link = format!("https://t.me/{}?start={payload}", self.username);
         let keyboard = Keyboard::none().and_link(texts::PRIVATE_CHAT, &link);

@@ -4,7 +4,7 @@
 //! what follows after any white space are its arguments. Text that begins with `/` is never
 //! anything else.
 
-use kms_types::wire::{Network, QuoteAmount};
+use kms_types::wire::{LimitAmount, Network, QuoteAmount};
 use kms_types::{AmountError, Asset, Recipient, RecipientError, Token};
 
 /// A command and its arguments.
@@ -19,6 +19,13 @@ pub(crate) enum Command {
     Plain(Name),
     /// A payment, as far as it was said.
     Send(SendArgs),
+    /// How much may be spent in a day.
+    Limit {
+        /// At most.
+        amount: LimitAmount,
+        /// Of what.
+        asset: Asset,
+    },
 }
 
 /// The commands, as they are registered.
@@ -28,6 +35,7 @@ pub(crate) enum Name {
     Receive,
     Send,
     History,
+    Limit,
     Password,
     Recover,
     Contact,
@@ -74,6 +82,8 @@ pub(crate) enum SendError {
     Mark,
     #[error("write whom and how much, for example /send @bob 0.5")]
     Words,
+    #[error("write how much in a day, for example /limit 5 or /limit none")]
+    Limit,
     #[error("write an amount, and what of if it is a token, for example 5 USDC")]
     Asset,
 }
@@ -111,13 +121,33 @@ impl<'a> Assets<'a> {
     }
 }
 
+impl Assets<'_> {
+    /// `5`, `5 USDC`, `none`, `none USDC`.
+    fn parse_limit<'w>(
+        self,
+        mut words: impl Iterator<Item = &'w str>,
+    ) -> Result<Command, SendError> {
+        let word = words.next().unwrap_or_default().to_lowercase();
+        let amount = LimitAmount::try_from(word)?;
+        let asset = match words.next() {
+            Some(word) => self.find(word).ok_or(SendError::Limit)?,
+            None => Asset::Native,
+        };
+        match words.next() {
+            Some(_) => Err(SendError::Limit),
+            None => Ok(Command::Limit { amount, asset }),
+        }
+    }
+}
+
 impl Name {
     /// In the order in which they are listed.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Balance,
         Self::Send,
         Self::Receive,
         Self::History,
+        Self::Limit,
         Self::Password,
         Self::Recover,
         Self::Contact,
@@ -131,6 +161,7 @@ impl Name {
             Self::Receive => "receive",
             Self::Send => "send",
             Self::History => "history",
+            Self::Limit => "limit",
             Self::Password => "password",
             Self::Recover => "recover",
             Self::Contact => "contact",
@@ -159,6 +190,13 @@ impl Command {
             Some(Name::Send) => {
                 return SendArgs::parse(words, assets).map(Self::Send).map_err(NoCommand::Send);
             }
+            Some(Name::Limit) => match words.next() {
+                None => Self::Plain(Name::Limit),
+                Some(word) => {
+                    let limit = assets.parse_limit(std::iter::once(word).chain(words));
+                    return limit.map_err(NoCommand::Send);
+                }
+            },
             Some(name) => Self::Plain(name),
             None if name == "start" => match words.next() {
                 None => Self::Start { then: None },
@@ -300,6 +338,16 @@ mod tests {
         }
         assert_eq!(parse("/send @bob all stETH"), send_of("@bob", "all", "stETH"));
         assert_eq!(parse("/send 5 USDC @usdc"), send_of("@usdc", "5", "USDC"));
+        let limit = |amount: &str, asset: &str| {
+            let amount = LimitAmount::try_from(amount.to_owned()).unwrap();
+            Ok(Command::Limit { amount, asset: asset.parse().unwrap() })
+        };
+        assert_eq!(parse("/limit"), Ok(Command::Plain(Name::Limit)));
+        assert_eq!(parse("/limit 0.5"), limit("0.5", "native"));
+        assert_eq!(parse("/limit NONE usdc"), limit("none", "USDC"));
+        for text in ["/limit 5 DAI", "/limit 5 USDC 5"] {
+            assert_eq!(parse(text), Err(NoCommand::Send(SendError::Limit)), "{text}");
+        }
         // Whoever has a token's name as theirs is paid only by it with an @.
         for text in
             ["/send usdc 5", "/send eth 5", "/send @bob USDC 5", "/send 5 USDC ETH", "/send USDC"]

@@ -16,6 +16,7 @@ mod contact;
 mod history;
 mod incoming;
 mod lanes;
+mod limit;
 mod notices;
 mod password;
 mod qr;

@@ -7,10 +7,12 @@ use std::time::Duration;
 use chrono::DateTime;
 use kms_client::ClientError;
 use kms_types::wire::{
-    Account, Balance, Direction, HistoryEntry, Network, OutsidePayment, Party, TokenBalance,
-    Transfer, TransferFailure, TransferState, Warning,
+    Account, Balance, Direction, HistoryEntry, LaterLimit, Network, OutsidePayment, Party,
+    SpendingLimit, SpendingLimits, TokenBalance, Transfer, TransferFailure, TransferState, Warning,
 };
-use kms_types::{Asset, ErrorCode, EthAddress, Timestamp, Token, U256, Units, Username, Wei};
+use kms_types::{
+    Asset, ErrorCode, EthAddress, LimitReached, Timestamp, Token, U256, Units, Username, Wei,
+};
 
 use crate::buttons::is_public;
 use crate::command::{Name, SendError};
@@ -146,6 +148,7 @@ pub(crate) fn describes(command: Name) -> &'static str {
         Name::Send => "pay somebody: /send @bob 0.5",
         Name::Receive => "your address, to be paid",
         Name::History => "your payments",
+        Name::Limit => "how much you may spend in a day",
         Name::Password => "change your password",
         Name::Recover => "reset a forgotten password",
         Name::Contact => "your e-mail address",
@@ -442,6 +445,44 @@ pub(crate) fn history(account: &Account, entries: &[HistoryEntry], network: &Net
     text
 }
 
+fn limit_reached(reached: &LimitReached, network: &Network) -> String {
+    let value = |units| amount(units, reached.token.as_ref(), network);
+    let when = match reached.possible_at {
+        Some(at) => format!("This payment is possible on {}.", time(at)),
+        None => "This payment is more than that.".to_owned(),
+    };
+    format!(
+        "Your limit is {} in 24 hours, and {} of it is left. {when} /limit shows and changes it.",
+        value(reached.limit),
+        value(reached.left)
+    )
+}
+
+pub(crate) fn limits(limits: &SpendingLimits, network: &Network) -> String {
+    let mut text = "<b>In 24 hours you may spend</b>".to_owned();
+    for SpendingLimit { token, limit, spent, later, .. } in &limits.limits {
+        let token = token.as_ref();
+        let symbol = token.map_or(network.symbol.as_str(), |token| token.symbol.as_str());
+        let most = |limit: Option<Units>| match limit {
+            Some(units) => format!("at most {}", amount(units, token, network)),
+            None => format!("as much {} as you have", esc(symbol)),
+        };
+        let _ = write!(text, "\n\n{}", most(*limit));
+        if limit.is_some() {
+            let _ = write!(text, "; {} of it is spent", amount(*spent, token, network));
+        }
+        if let Some(LaterLimit { units, from }) = later {
+            let _ = write!(text, "\nFrom {} on: {}", time(*from), most(*units));
+        }
+    }
+    text.push_str(
+        "\n\nChange it with <code>/limit 5</code>, or <code>/limit none</code>; a token's name goes \
+         behind it. A lower limit holds at once, a higher one after 24 hours. The service may have \
+         a limit of its own.",
+    );
+    text
+}
+
 pub(crate) fn explorer_link(explorer: &str, hash: &str) -> String {
     format!("{explorer}/tx/{hash}")
 }
@@ -528,6 +569,10 @@ pub(crate) fn failure(error: &ClientError, network: Option<&Network>) -> String 
                 format!("You are {} short, including the network fee.", coins(missing, network))
             }
             _ => "You do not have that much.".to_owned(),
+        },
+        ErrorCode::LimitReached => match (&problem.limit, network) {
+            (Some(reached), Some(network)) => limit_reached(reached, network),
+            _ => "That is more than you may spend in 24 hours.".to_owned(),
         },
         ErrorCode::WouldRevert => {
             "A contract would refuse this payment: the recipient's, or the token's.".to_owned()

@@ -1,6 +1,7 @@
 //! What the story plays on: keys, certificate, stores, chain, server, Telegram and bot, made
 //! afresh.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use kms_server::config::{
 use kms_server::{Secret, Server};
 use kms_store::{Database, Scope, SqliteScks};
 use kms_testkit::{Anvil, Mailbox, TestToken};
-use kms_types::{EthAddress, Token, U256, Wei};
+use kms_types::{Amount, EthAddress, Token, U256, Wei};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -40,6 +41,8 @@ pub struct StageOptions {
     pub quote_seconds: u64,
     /// A block explorer.
     pub explorer: Option<String>,
+    /// What one account may spend in 24 hours, by symbol.
+    pub spend_a_day: BTreeMap<String, Amount>,
     /// Whether the bot runs in this process.
     pub bot: bool,
     /// How long a recovery waits; a third of it after the code from a mail.
@@ -78,6 +81,7 @@ impl Default for StageOptions {
         Self {
             quote_seconds: 120,
             explorer: None,
+            spend_a_day: BTreeMap::new(),
             bot: true,
             recovery_wait: Duration::from_secs(9),
         }
@@ -301,7 +305,10 @@ async fn start(
             running: std::thread::available_parallelism()?,
             waiting: 32,
         },
-        limits: LimitSettings::default(),
+        limits: LimitSettings {
+            spend_a_day: options.spend_a_day.clone(),
+            ..LimitSettings::default()
+        },
         recovery: RecoveryRules {
             wait_with_code: options.recovery_wait / 3,
             wait_without_email: options.recovery_wait,

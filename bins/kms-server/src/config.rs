@@ -7,12 +7,13 @@ use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kms_chain::spending::SpendingRules;
 use kms_chain::{Chain, ChainError};
 use kms_config::parse;
 pub use kms_config::{ConfigError, Secret};
 use kms_core::recovery::RecoveryRules;
 use kms_core::{KdfParams, MasterKeyId, ServerKeySet, ServerKeys};
-use kms_types::Token;
+use kms_types::{Amount, Token, Units, Wei};
 use serde::Deserialize;
 
 const PREFIX: &str = "KMS_SERVER";
@@ -240,8 +241,8 @@ pub struct PasswordSettings {
     pub waiting: usize,
 }
 
-/// How often things may be done.
-#[derive(Clone, Copy, Debug)]
+/// How often things may be done, and how much may be spent.
+#[derive(Clone, Debug)]
 pub struct LimitSettings {
     /// Recoveries of one account: this many at once, and one more each time that a day divided by
     /// it is over. So a burst after a quiet day can reach twice as many, less one, within 24 hours.
@@ -254,6 +255,49 @@ pub struct LimitSettings {
     pub recoveries_an_hour: u32,
     /// Codes for e-mail addresses that one account may ask for, likewise within a day.
     pub codes_a_day: u32,
+    /// What one account may spend in 24 hours, by symbol; no limit for what is not named.
+    pub spend_a_day: BTreeMap<String, Amount>,
+    /// The same for some time after a recovery.
+    pub spend_a_day_after_recovery: BTreeMap<String, Amount>,
+}
+
+impl LimitSettings {
+    /// What the operator allows, in the units of the chain's assets.
+    pub(crate) fn spending(
+        &self,
+        chain: &ChainSettings,
+        recovery: &RecoveryRules,
+    ) -> Result<SpendingRules, ConfigError> {
+        let in_units = |key: &str, amounts: &BTreeMap<String, Amount>| {
+            let units = |(symbol, amount): (&String, &Amount)| {
+                let key = format!("limits.{key}.{symbol}");
+                let token = chain
+                    .tokens
+                    .iter()
+                    .find(|token| symbol.eq_ignore_ascii_case(token.symbol.as_str()));
+                let decimals = match token {
+                    Some(token) => token.decimals,
+                    None if symbol.eq_ignore_ascii_case(&chain.symbol) => Wei::DECIMALS,
+                    None => {
+                        let expected = "expected the symbol of the native coin or of a token";
+                        return Err(ConfigError::expected(&key, expected));
+                    }
+                };
+                let units = amount.to_units(decimals);
+                let units = units.map_err(|why| ConfigError::expected(&key, &why.to_string()))?;
+                Ok((token.map(|token| token.address), Units(units)))
+            };
+            amounts.iter().map(units).collect::<Result<_, _>>()
+        };
+        Ok(SpendingRules {
+            a_day: in_units("spend_a_day", &self.spend_a_day)?,
+            after_recovery: in_units(
+                "spend_a_day_after_recovery",
+                &self.spend_a_day_after_recovery,
+            )?,
+            hold: recovery.hold,
+        })
+    }
 }
 
 /// How e-mail is sent.
@@ -387,6 +431,8 @@ struct RawPassword {
 #[serde(deny_unknown_fields, default)]
 struct RawLimits {
     recoveries_a_day: u32,
+    spend_a_day: BTreeMap<String, Amount>,
+    spend_a_day_after_recovery: BTreeMap<String, Amount>,
     exports_a_day: u32,
     recoveries_an_hour: u32,
     codes_a_day: u32,
@@ -428,7 +474,14 @@ impl Default for RawPassword {
 
 impl Default for RawLimits {
     fn default() -> Self {
-        Self { recoveries_a_day: 3, recoveries_an_hour: 30, codes_a_day: 5, exports_a_day: 3 }
+        Self {
+            recoveries_a_day: 3,
+            recoveries_an_hour: 30,
+            codes_a_day: 5,
+            exports_a_day: 3,
+            spend_a_day: BTreeMap::new(),
+            spend_a_day_after_recovery: BTreeMap::new(),
+        }
     }
 }
 
@@ -471,6 +524,8 @@ impl LimitSettings {
             exports_a_day: raw.exports_a_day,
             recoveries_an_hour: raw.recoveries_an_hour,
             codes_a_day: raw.codes_a_day,
+            spend_a_day: raw.spend_a_day.clone(),
+            spend_a_day_after_recovery: raw.spend_a_day_after_recovery.clone(),
         }
     }
 }
@@ -521,6 +576,9 @@ impl TryFrom<Raw> for Settings {
             .older_kms_keys
             .into_iter()
             .map(|(name, key)| kms_key(&format!("older_kms_keys.{name}"), key));
+        let recovery = recovery_rules(&raw.recovery, raw.mail.is_some())?;
+        let limits = LimitSettings::new(&raw.limits);
+        limits.spending(&raw.chain, &recovery)?;
         Ok(Self {
             listen: parse("listen", &raw.listen).map_err(|_cause| {
                 ConfigError::expected("listen", "expected an address and port, as 0.0.0.0:8443")
@@ -544,8 +602,8 @@ impl TryFrom<Raw> for Settings {
                 })?,
                 waiting: raw.password.waiting,
             },
-            limits: LimitSettings::new(&raw.limits),
-            recovery: recovery_rules(&raw.recovery, raw.mail.is_some())?,
+            limits,
+            recovery,
             mail: raw.mail.map(mail).transpose()?,
             audit: AuditSettings {
                 checkpoint_path: raw.audit.checkpoint_path,
@@ -689,6 +747,38 @@ mod tests {
         assert_eq!(count(settings(&list, &[]).unwrap()), 2);
         assert!(settings(&without, &[(variable, " ")]).unwrap().chain.open().is_err());
         assert!(said(settings(&without, &[])).contains("rpc_urls"));
+    }
+
+    #[test]
+    fn limits_are_in_the_assets_own_units() {
+        let token = "[[chain.tokens]]\nsymbol = \"USDC\"\n\
+                     address = \"0x1111111111111111111111111111111111111111\"\ndecimals = 6\n";
+        let with = |limits: &str| settings(&format!("{EXAMPLE}{token}[limits]\n{limits}"), &[]);
+        let settings = with("spend_a_day = { ETH = \"0.5\", usdc = \"100\" }").unwrap();
+        let rules = settings.limits.spending(&settings.chain, &settings.recovery).unwrap();
+        let caps = |token| rules.caps(token).a_day.unwrap().to_string();
+        assert_eq!(caps(None), "500000000000000000");
+        assert_eq!(caps(settings.chain.tokens.first()), "100000000");
+        for (wrong, named) in [
+            ("spend_a_day = { DAI = \"1\" }", "limits.spend_a_day.DAI"),
+            ("spend_a_day_after_recovery = { USDC = \"0.0000001\" }", "USDC"),
+            ("spend_a_day = { ETH = \"1,5\" }", "spend_a_day"),
+            ("spend_a_day = { ETH = \"0\" }", "spend_a_day"),
+        ] {
+            let error = said(with(wrong));
+            assert!(error.contains(named), "{error}");
+        }
+        let variable = ("KMS_SERVER__LIMITS__SPEND_A_DAY__ETH", "2");
+        let settings = super::tests::settings(EXAMPLE, &[variable]).unwrap();
+        assert!(
+            settings
+                .limits
+                .spending(&settings.chain, &settings.recovery)
+                .unwrap()
+                .caps(None)
+                .a_day
+                .is_some()
+        );
     }
 
     #[test]

@@ -6,13 +6,14 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
+use kms_chain::spending;
 use kms_chain::transfer::Missing;
 use kms_chain::{ChainError, ConfirmError, QuoteError};
 use kms_core::audit::{Audited, Phase};
 use kms_core::ports::StoreError;
 use kms_core::recovery::RecoveryError;
 use kms_core::{CustodyError, PoolError, SealError};
-use kms_types::{ErrorCode, Problem};
+use kms_types::{ErrorCode, LimitReached, Problem, Token};
 
 use crate::clock;
 use crate::telemetry;
@@ -26,6 +27,9 @@ pub(crate) enum ApiError {
     /// Not yet again.
     #[error("{detail}")]
     TooMany { code: ErrorCode, detail: &'static str, after: Duration },
+    /// More than may be spent now.
+    #[error("that is more than this account may spend in 24 hours now")]
+    OverLimit(Box<LimitReached>),
     /// Money is missing.
     #[error("the balance does not cover amount and fee")]
     Insufficient { missing: Missing },
@@ -52,6 +56,11 @@ impl ApiError {
         Self::Refused { code, detail, field: Some(field.to_owned()) }
     }
 
+    fn over_limit(token: Option<Token>, reached: &spending::LimitReached) -> Self {
+        let spending::LimitReached { limit, left, possible_at } = *reached;
+        Self::OverLimit(Box::new(LimitReached { token, limit, left, possible_at }))
+    }
+
     pub(crate) fn no_account() -> Self {
         Self::refused(ErrorCode::NoSuchAccount, "there is no such account")
     }
@@ -64,6 +73,7 @@ impl ApiError {
         match self {
             Self::Refused { code, .. } | Self::TooMany { code, .. } => *code,
             Self::Insufficient { .. } => ErrorCode::InsufficientFunds,
+            Self::OverLimit(_) => ErrorCode::LimitReached,
             Self::Custody(error) => match error {
                 CustodyError::NoAccount => ErrorCode::NoSuchAccount,
                 CustodyError::AccountExists => ErrorCode::AccountExists,
@@ -116,6 +126,7 @@ impl ApiError {
     fn retry_after(&self) -> Option<u64> {
         let wait = match self {
             Self::TooMany { after, .. } => *after,
+            Self::OverLimit(reached) => reached.possible_at?.since(clock::now()),
             Self::Custody(
                 CustodyError::Locked { until }
                 | CustodyError::OnHold { until }
@@ -174,9 +185,10 @@ impl ResponseError for ApiError {
             ErrorCode::SelfTransfer | ErrorCode::InsufficientFunds | ErrorCode::WouldRevert => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
-            ErrorCode::PasswordLocked | ErrorCode::RateLimited | ErrorCode::Busy => {
-                StatusCode::TOO_MANY_REQUESTS
-            }
+            ErrorCode::PasswordLocked
+            | ErrorCode::RateLimited
+            | ErrorCode::LimitReached
+            | ErrorCode::Busy => StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::ChainUnavailable
             | ErrorCode::StoreUnavailable
             | ErrorCode::RecoveriesPaused => StatusCode::SERVICE_UNAVAILABLE,
@@ -207,6 +219,10 @@ impl ResponseError for ApiError {
             },
             missing_token: match self {
                 Self::Insufficient { missing: Missing::Token(amount) } => Some(amount.clone()),
+                _ => None,
+            },
+            limit: match self {
+                Self::OverLimit(reached) => Some(LimitReached::clone(reached)),
                 _ => None,
             },
             request_id,
@@ -252,6 +268,7 @@ impl From<QuoteError> for ApiError {
             QuoteError::WrongToken(_) => Self::refused(ErrorCode::WouldRevert, detail),
             QuoteError::Amount(_) => Self::field("amount", detail),
             QuoteError::Insufficient { missing } => Self::Insufficient { missing },
+            QuoteError::OverLimit { token, reached } => Self::over_limit(token, &reached),
             QuoteError::WouldRevert(_) => Self::refused(ErrorCode::WouldRevert, detail),
             QuoteError::Chain(error) => error.into(),
             QuoteError::Store(error) => error.into(),
@@ -269,6 +286,7 @@ impl From<ConfirmError> for ApiError {
             ConfirmError::Cancelled => Self::refused(ErrorCode::WrongState, detail),
             ConfirmError::Mismatch => Self::refused(ErrorCode::QuoteMismatch, detail),
             ConfirmError::Insufficient { missing } => Self::Insufficient { missing },
+            ConfirmError::OverLimit { token, reached } => Self::over_limit(token, &reached),
             ConfirmError::Chain(error) => error.into(),
             ConfirmError::Store(error) => error.into(),
             _ => Self::Stopped,

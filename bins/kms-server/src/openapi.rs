@@ -6,7 +6,9 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::routes::{accounts, contacts, events, export, health, names, recoveries, transfers};
+use crate::routes::{
+    accounts, contacts, events, export, health, limits, names, recoveries, transfers,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -29,6 +31,8 @@ use crate::routes::{accounts, contacts, events, export, health, names, recoverie
         recoveries::confirm,
         recoveries::cancel,
         recoveries::complete,
+        limits::read,
+        limits::set,
         transfers::quote,
         transfers::confirm,
         transfers::cancel,

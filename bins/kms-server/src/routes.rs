@@ -5,6 +5,7 @@ pub(crate) mod contacts;
 pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod health;
+pub(crate) mod limits;
 pub(crate) mod names;
 pub(crate) mod recoveries;
 pub(crate) mod stop_page;
@@ -35,6 +36,8 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
                 .service(recoveries::confirm)
                 .service(recoveries::cancel)
                 .service(recoveries::complete)
+                .service(limits::read)
+                .service(limits::set)
                 .service(transfers::list)
                 .service(transfers::quote)
                 .service(transfers::read)

@@ -27,7 +27,9 @@ use tokio::task::JoinHandle;
 use crate::auth::TokenCache;
 use crate::checkpoints::Checkpoints;
 use crate::clock;
-use crate::config::{KeyDatabaseSettings, KmsKeyProvider, KmsKeySettings, Settings, TlsSettings};
+use crate::config::{
+    ConfigError, KeyDatabaseSettings, KmsKeyProvider, KmsKeySettings, Settings, TlsSettings,
+};
 use crate::mail::Mailer;
 use crate::routes;
 use crate::state::{KeyDatabase, State};
@@ -73,6 +75,9 @@ pub enum StartError {
     /// Mail can not be sent like this.
     #[error("{0}")]
     Mail(&'static str),
+    /// A limit can not be used.
+    #[error(transparent)]
+    Limits(#[from] ConfigError),
     /// A token is not what it is configured as.
     #[error("chain.tokens: {0}")]
     Token(#[from] TokenError),
@@ -218,6 +223,7 @@ async fn build(
         replace: Duration::from_secs(settings.chain.replace_seconds),
     };
     let store = Arc::new(database.clone());
+    let spending = settings.limits.spending(&settings.chain, &settings.recovery)?;
     let tokens = settings.chain.tokens;
     match chain.check_tokens(&tokens).await {
         Ok(()) => {}
@@ -227,7 +233,7 @@ async fn build(
         }
         Err(error) => return Err(error.into()),
     }
-    let transfers = Transfers::new(store, chain, sealer.clone(), config, tokens.clone());
+    let transfers = Transfers::new(store, chain, sealer.clone(), config, tokens.clone(), spending);
     Ok(State {
         custody: Arc::new(
             custody(&database, &key_database, ring, Arc::clone(&keys), settings.password)

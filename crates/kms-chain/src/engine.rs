@@ -17,6 +17,7 @@ use kms_types::{Timestamp, Token, TransferId};
 
 use crate::chain::Chain;
 use crate::ports::TransferStore;
+use crate::spending::SpendingRules;
 use crate::transfer::Transfer;
 
 pub use self::confirm::{Checked, ConfirmError, Ready, Shown};
@@ -43,6 +44,7 @@ pub struct Transfers {
     sealer: Sealer,
     config: TransferConfig,
     tokens: Vec<Token>,
+    spending: SpendingRules,
 }
 
 impl Transfers {
@@ -55,8 +57,15 @@ impl Transfers {
         sealer: Sealer,
         config: TransferConfig,
         tokens: Vec<Token>,
+        spending: SpendingRules,
     ) -> Self {
-        Self { store, chain, sealer, config, tokens }
+        Self { store, chain, sealer, config, tokens, spending }
+    }
+
+    /// What the operator allows.
+    #[must_use]
+    pub fn spending(&self) -> &SpendingRules {
+        &self.spending
     }
 
     /// The chain it works on.

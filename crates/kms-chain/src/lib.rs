@@ -11,6 +11,7 @@ pub mod follower;
 mod ladder;
 pub mod ports;
 mod signing;
+pub mod spending;
 pub mod state;
 pub mod transfer;
 

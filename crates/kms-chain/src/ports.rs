@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use kms_core::ports::StoreError;
 use kms_types::{AccountId, EthAddress, Timestamp, TransferId, Units, Wei};
 
+use crate::spending::{Caps, LimitReached};
 use crate::state::Change;
 use crate::transfer::{Missing, Outgoing, Transfer};
 
@@ -60,6 +61,8 @@ pub enum SignOutcome {
     NotQuoted(Box<Transfer>),
     /// Its time is over, and it is `expired` now. Nothing was signed.
     Expired,
+    /// It is more than may be spent now. Nothing was signed.
+    OverLimit(LimitReached),
     /// The balance, less what other signed transfers may still take, does not cover it. Nothing
     /// was signed.
     Insufficient {
@@ -187,10 +190,14 @@ pub trait TransferStore: Send + Sync {
     /// may be older than what was signed, and what is missing between is filled first.
     /// Transfers in a block after `view.block` count as on their way, because the balance may not
     /// know of them.
+    ///
+    /// What the account may spend in a day is looked at here too, and the spend is written, so
+    /// that two at once can not both pass.
     async fn sign(
         &self,
         id: TransferId,
         view: ChainView,
+        caps: Caps,
         now: Timestamp,
         sign: Sign,
     ) -> Result<SignOutcome, StoreError>;
@@ -221,6 +228,16 @@ pub trait TransferStore: Send + Sync {
         chain_id: u64,
         account: AccountId,
     ) -> Result<Outgoing, StoreError>;
+
+    /// Whether this much of an asset is more than the account may spend now.
+    async fn over_limit(
+        &self,
+        account: AccountId,
+        token: Option<EthAddress>,
+        value: Units,
+        caps: Caps,
+        now: Timestamp,
+    ) -> Result<Option<LimitReached>, StoreError>;
 
     /// Whether the account has a `mined` or `final` transfer to the address.
     async fn has_paid(&self, account: AccountId, to: EthAddress) -> Result<bool, StoreError>;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use kms_types::wire::{
     Account, Balance, ChangeEmail, ChangeMobile, ChangePassword, CompleteRecovery, ConfirmCode,
     ConfirmTransfer, CreateAccount, EventPage, ExportKey, ExportedKey, HistoryPage, NameRecord,
-    Network, QuoteTransfer, Recovery, RequestRecovery, SeenUsername, Transfer,
+    Network, QuoteTransfer, Recovery, RequestRecovery, SeenUsername, SetLimit, SpendingLimits,
+    Transfer,
 };
 use kms_types::{AccountRef, EventCursor, Problem, RecoveryId, TransferId, Username};
 use reqwest::{Method, RequestBuilder, Response, Url};
@@ -269,6 +270,26 @@ impl Client {
             Turn::Newer(after) => query.push(("after", after.to_owned())),
         }
         self.get(&["accounts", &account.to_string(), "transfers"], &query).await
+    }
+
+    /// What the account may spend in 24 hours.
+    ///
+    /// # Errors
+    /// As the server refuses, or when it does not answer.
+    pub async fn limits(&self, account: AccountRef) -> Result<SpendingLimits, ClientError> {
+        self.get(&["accounts", &account.to_string(), "limits"], &[]).await
+    }
+
+    /// Changes what the account's owner wants to spend at most.
+    ///
+    /// # Errors
+    /// As the server refuses, or when it does not answer.
+    pub async fn set_limit(
+        &self,
+        account: AccountRef,
+        body: &SetLimit,
+    ) -> Result<SpendingLimits, ClientError> {
+        self.send(Method::PUT, &["accounts", &account.to_string(), "limits"], body).await
     }
 
     /// What a transfer would cost.

@@ -42,4 +42,4 @@ pub use names::Resolved;
 pub use sqlite_scks::SqliteScks;
 pub use tokens::{Scope, Token};
 #[cfg(feature = "transfers")]
-pub use transfers::{HistoryEntry, HistoryPlace, NotAPlace, Page};
+pub use transfers::{HistoryEntry, HistoryPlace, NotAPlace, Page, Spending};

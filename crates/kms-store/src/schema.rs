@@ -118,6 +118,28 @@ diesel::table! {
 }
 
 diesel::table! {
+    spends (transfer_id) {
+        transfer_id -> Text,
+        account_id -> Text,
+        asset -> Text,
+        units -> Text,
+        at -> BigInt,
+    }
+}
+
+diesel::table! {
+    spending_limits (account_id, asset) {
+        account_id -> Text,
+        asset -> Text,
+        units -> Text,
+        later -> Nullable<Text>,
+        later_at -> Nullable<BigInt>,
+        mac_key -> Integer,
+        mac -> Binary,
+    }
+}
+
+diesel::table! {
     events (seq) {
         seq -> BigInt,
         tx -> BigInt,

@@ -3,6 +3,7 @@
 mod advance;
 mod due;
 mod history;
+mod limits;
 mod row;
 mod sign;
 
@@ -12,13 +13,15 @@ use async_trait::async_trait;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use kms_chain::ports::{ChainView, Due, Inserted, Progress, Sign, SignOutcome, TransferStore};
+use kms_chain::spending::{Caps, LimitReached};
 use kms_chain::state::{self, Change};
 use kms_chain::transfer::{Outgoing, Transfer};
 use kms_core::ports::StoreError;
 use kms_types::wire::TransferState;
-use kms_types::{AccountId, EthAddress, Timestamp, TransferId};
+use kms_types::{AccountId, EthAddress, Timestamp, TransferId, Units};
 
 pub use self::history::{HistoryEntry, HistoryPlace, NotAPlace, Page};
+pub use self::limits::Spending;
 use self::row::{Row, state_text, to_i64};
 use crate::convert::At;
 use crate::database::{AnyConnection, Database, Failure};
@@ -171,11 +174,14 @@ impl TransferStore for Database {
         &self,
         id: TransferId,
         view: ChainView,
+        caps: Caps,
         now: Timestamp,
         make: Sign,
     ) -> Result<SignOutcome, StoreError> {
+        let keys = self.keys.clone();
         self.blocking(move |connection| {
-            connection.transaction(|connection| sign::sign(connection, id, view, now, make))
+            connection
+                .transaction(|connection| sign::sign(connection, &keys, id, view, caps, now, make))
         })
         .await
     }
@@ -220,6 +226,21 @@ impl TransferStore for Database {
                 .select(Row::as_select())
                 .load(connection)?;
             Ok(outgoing(rows)?)
+        })
+        .await
+    }
+
+    async fn over_limit(
+        &self,
+        account: AccountId,
+        token: Option<EthAddress>,
+        value: Units,
+        caps: Caps,
+        now: Timestamp,
+    ) -> Result<Option<LimitReached>, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            limits::over_limit(connection, &keys, account, token, value, caps, now)
         })
         .await
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{TokenAmount, Wei};
+use crate::{Timestamp, Token, TokenAmount, Units, Wei};
 
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal,)*) => {
@@ -88,6 +88,8 @@ error_codes! {
     SelfTransfer = "self_transfer",
     /// The balance does not cover amount and fee; see `missing` and `missing_token`.
     InsufficientFunds = "insufficient_funds",
+    /// It is more than the account may spend now; see `limit`.
+    LimitReached = "limit_reached",
     /// The quote is too old to be confirmed; ask for a new one.
     QuoteExpired = "quote_expired",
     /// What was confirmed is not what the quote says.
@@ -134,9 +136,28 @@ pub struct Problem {
     /// How much of a token is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing_token: Option<TokenAmount>,
+    /// What may be spent, if that is why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<LimitReached>,
     /// The id under which the server's log knows this request.
     #[serde(default)]
     pub request_id: String,
+}
+
+/// A payment is more than an account may spend now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LimitReached {
+    /// Of which token; nothing for the native coin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
+    /// What may be spent in 24 hours, in the asset's smallest unit.
+    pub limit: Units,
+    /// What is left of it now.
+    pub left: Units,
+    /// When this payment will be possible; nothing, if it is more than the limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub possible_at: Option<Timestamp>,
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub use alloy_primitives::U256;
 pub use amount::{Amount, AmountError, Units, Wei};
 pub use asset::{Asset, Symbol, SymbolError, Token, TokenAmount};
 pub use contact::{ContactError, Email, Mobile};
-pub use error::{ErrorCode, Problem};
+pub use error::{ErrorCode, LimitReached, Problem};
 pub use ids::{
     AccountId, AccountRef, EventCursor, IdError, IncomingId, RecoveryId, SckId, TransferId,
 };

@@ -5,7 +5,7 @@ use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::wire::QuoteAmount;
+use crate::wire::{LimitAmount, QuoteAmount};
 use crate::{
     AccountId, AccountRef, Asset, Email, EthAddress, EventCursor, Mobile, OneTimeCode,
     PasswordHash, Recipient, RecoveryId, Symbol, TelegramId, Timestamp, TransferId, Units,
@@ -64,6 +64,7 @@ text! {
     Username: "A Telegram username", "^@?[a-zA-Z](_?[a-zA-Z0-9])*$", "ann";
     Recipient: "A @username or an address", "^.{1,64}$", "@bob";
     QuoteAmount: "Coins with a decimal point, or all", "^([0-9]+([.][0-9]+)?|all)$", "0.5";
+    LimitAmount: "Coins with a decimal point, or none", "^([0-9]+([.][0-9]+)?|none)$", "0.5";
     Mobile: "A mobile number (E.164)", "^[+][1-9][0-9]{7,14}$", "+4915112345678";
     Email: "An e-mail address", "^[^@ ]+@[^@ ]+$", "ann@example.org";
     OneTimeCode: "A code from an e-mail", "^[0-9]{4} ?[0-9]{4}$", "0123 4567";

@@ -5,6 +5,7 @@
 
 mod account;
 mod event;
+mod limit;
 mod recovery;
 mod transfer;
 
@@ -13,6 +14,7 @@ pub use account::{
     NameRecord, Network, SeenUsername, TokenBalance,
 };
 pub use event::{Event, EventKind, EventPage, OutsidePayment, RecoveryStep};
+pub use limit::{LaterLimit, LimitAmount, SetLimit, SpendingLimit, SpendingLimits};
 pub use recovery::{
     ChangeEmail, ChangeMobile, CompleteRecovery, ConfirmCode, Recovery, RecoveryState,
     RequestRecovery,

@@ -51,8 +51,8 @@ async fn without_a_wallet_everything_leads_to_start() {
     assert_eq!(
         commands,
         [
-            "start", "balance", "send", "receive", "history", "password", "recover", "contact",
-            "cancel", "help"
+            "start", "balance", "send", "receive", "history", "limit", "password", "recover",
+            "contact", "cancel", "help"
         ]
     );
     stage.clear().await;

@@ -362,3 +362,28 @@ async fn a_token_that_pays_nothing_is_told_honestly() {
     world.ann.bot("A contract would refuse this payment").await;
     world.stage.clear().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_is_told_lowered_and_raised_later() {
+    let spend_a_day = [("ETH".to_owned(), "1".parse().unwrap())].into();
+    let mut world = World::with_wallets(StageOptions { spend_a_day, ..Default::default() }).await;
+    world.ann.says("/limit");
+    world.ann.bot("at most 1 ETH; 0 ETH of it is spent").await;
+    world.ann.says("/send @bob 2");
+    world.ann.bot("This payment is more than that").await;
+    world.ann.confirms("/send @bob 0.75").await;
+    world.ann.says(ANNS);
+    world.ann.bot("Paid 0.75 ETH").await;
+    world.ann.says("/send @bob 0.5");
+    world.ann.bot("0.25 ETH of it is left. This payment is possible on").await;
+    world.ann.says("/limit 0.8");
+    world.ann.bot("at most 0.8 ETH; 0.75 ETH of it is spent").await;
+    world.ann.says("/limit 5 TUSD");
+    world.ann.bot("at most 5 TUSD; 0 TUSD of it is spent").await;
+    world.ann.says("/limit none tusd");
+    world.ann.bot("on: as much TUSD as you have").await;
+    world.ann.says("/limit 5 DAI");
+    world.ann.bot("write how much in a day").await;
+    assert_transcript!("limits", world.ann);
+    world.stage.clear().await;
+}

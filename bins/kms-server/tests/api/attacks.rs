@@ -4,12 +4,14 @@
 use kms_server::Server;
 use kms_store::Scope;
 use kms_testkit::Postgres;
-use kms_types::wire::{Account, ExportKey, Recover, Transfer, TransferState};
-use kms_types::{ErrorCode, RecoveryId};
+use kms_types::ErrorCode;
+use kms_types::wire::{Account, ExportKey, Transfer, TransferState};
 use mongodb::bson::{Document, doc};
 use serde_json::json;
 
-use crate::harness::{COIN, Place, Stores, TestServer, confirm, create, hash, quote, telegram};
+use crate::harness::{
+    COIN, Place, Stores, TestServer, confirm, create, hash, quote, recover, telegram,
+};
 use crate::process::ServerProcess;
 
 fn sql(place: &Place, sql: &str) -> String {
@@ -89,8 +91,7 @@ impl Attack {
         }
         if by_kms_key {
             for id in [1, 2] {
-                let body = Recover { id: RecoveryId::random(), new_password_hash: hash("eve") };
-                assert!(client.recover(telegram(id), &body).await.is_err(), "{what}: recovered");
+                assert!(recover(client, id, "eve").await.is_err(), "{what}: recovered");
             }
         }
         let signed = sql(&self.test.place, "select count(*) from attempts");
@@ -179,8 +180,7 @@ async fn wrapped_keys_that_were_exchanged_recover_nobody() {
         put(&anns, &bobs, fields).await;
         put(&bobs, &anns, fields).await;
         for id in [1, 2] {
-            let body = Recover { id: RecoveryId::random(), new_password_hash: hash("eve") };
-            let refused = attack.test.client.recover(telegram(id), &body).await.unwrap_err();
+            let refused = recover(&attack.test.client, id, "eve").await.unwrap_err();
             assert_eq!(refused.code(), Some(ErrorCode::Internal), "{fields:?}");
         }
         assert_eq!(attack.alarms().await, before + 2, "{fields:?}");
@@ -192,8 +192,7 @@ async fn wrapped_keys_that_were_exchanged_recover_nobody() {
     let sent = attack.test.client.confirm(attack.quoted.id, &confirm(&attack.quoted, "ann")).await;
     attack.test.until(sent.unwrap().id, TransferState::Mined).await;
     for id in [1, 2] {
-        let body = Recover { id: RecoveryId::random(), new_password_hash: hash("new") };
-        attack.test.client.recover(telegram(id), &body).await.unwrap();
+        recover(&attack.test.client, id, "new").await.unwrap();
     }
 }
 

@@ -51,6 +51,7 @@ pub(crate) struct Place {
     pub(crate) quote_seconds: u64,
     pub(crate) replace_seconds: u64,
     pub(crate) tokens: Vec<Token>,
+    pub(crate) limits: LimitSettings,
     /// Other ways to the chain than straight.
     pub(crate) rpc_urls: Option<String>,
     pub(crate) waiting: usize,
@@ -141,6 +142,7 @@ impl Place {
             quote_seconds: 120,
             replace_seconds: 45,
             tokens: Vec::new(),
+            limits: LimitSettings::default(),
             rpc_urls: None,
             waiting: 64,
             upkeep: UpkeepSettings::default(),
@@ -207,7 +209,7 @@ impl Place {
             limits: LimitSettings {
                 recoveries_an_hour: self.recoveries_an_hour,
                 codes_a_day: 3,
-                ..LimitSettings::default()
+                ..self.limits.clone()
             },
             recovery: self.recovery,
             mail: self.mailbox.as_ref().map(|mailbox| MailSettings {

@@ -18,6 +18,7 @@ mod crash;
 mod events;
 mod harness;
 mod keys;
+mod limits;
 mod memory;
 mod outages;
 mod process;

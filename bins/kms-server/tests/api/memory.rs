@@ -11,11 +11,10 @@ use kms_core::ports::AccountStore;
 use kms_server::Server;
 use kms_server::config::Settings;
 use kms_store::Scope;
-use kms_types::RecoveryId;
-use kms_types::wire::{ChangePassword, ExportKey, Recover, TransferState};
+use kms_types::wire::{ChangePassword, ExportKey, TransferState};
 
 use crate::canary::open;
-use crate::harness::{COIN, Place, Stores, confirm, create, hash, quote, telegram};
+use crate::harness::{COIN, Place, Stores, confirm, create, hash, quote, recover, telegram};
 
 const CHILD: &str = "KMS_TEST_SERVES_TO_BE_SEARCHED";
 
@@ -133,8 +132,7 @@ async fn keys_are_gone_from_memory_after_each_request() {
     look("a change of password", &secrets);
     client.export(telegram(1), &ExportKey { password_hash: hash("second") }).await.unwrap();
     look("export", &secrets);
-    let body = Recover { id: RecoveryId::random(), new_password_hash: hash("third") };
-    client.recover(telegram(1), &body).await.unwrap();
+    recover(&client, 1, "third").await.unwrap();
     remember(&mut secrets, "third").await;
     look("recover", &secrets);
     let wrong = client.create_account(&create(1, "ann", "a guess")).await;

@@ -10,6 +10,7 @@ use super::Transfers;
 use crate::chain::ChainError;
 use crate::ports::{ChainView, Progress, SignOutcome, SignedBytes, SignedLadder};
 use crate::signing;
+use crate::spending::LimitReached;
 use crate::transfer::{Missing, Transfer};
 
 /// What the sender saw before confirming.
@@ -63,6 +64,14 @@ pub enum ConfirmError {
     Insufficient {
         /// How much is missing, of what.
         missing: Missing,
+    },
+    /// It is more than may be spent now.
+    #[error("it is more than may be spent in a day")]
+    OverLimit {
+        /// Of which token; `None` is the native coin.
+        token: Option<Token>,
+        /// What may be spent.
+        reached: Box<LimitReached>,
     },
     /// The chain did not answer.
     #[error(transparent)]
@@ -131,6 +140,8 @@ impl Transfers {
             return Err(ConfirmError::Mismatch);
         }
         let id = transfer.id;
+        let token = transfer.token.clone();
+        let caps = self.spending.caps(token.as_ref());
         let sealer = self.sealer.clone();
         let (give, signed) = oneshot::channel();
         let sign = Box::new(move |nonce| {
@@ -144,7 +155,10 @@ impl Transfers {
             let _ = give.send(bytes);
             SignedLadder { first, replacements }
         });
-        let transfer = match self.store.sign(id, view, now, sign).await? {
+        let transfer = match self.store.sign(id, view, caps, now, sign).await? {
+            SignOutcome::OverLimit(reached) => {
+                return Err(ConfirmError::OverLimit { token, reached: Box::new(reached) });
+            }
             SignOutcome::Signed(transfer) => *transfer,
             SignOutcome::NotQuoted(transfer) => {
                 is_confirmed(&transfer)?;

@@ -10,6 +10,7 @@ use kms_types::{
 use super::Transfers;
 use crate::chain::{ChainError, PLAIN_TRANSFER_GAS, TokenError};
 use crate::ports::Inserted;
+use crate::spending::LimitReached;
 use crate::transfer::{Asked, Ladder, Missing, Party, Transfer};
 
 /// What a quote is asked for.
@@ -64,6 +65,14 @@ pub enum QuoteError {
     Insufficient {
         /// How much is missing, of what.
         missing: Missing,
+    },
+    /// It is more than may be spent now.
+    #[error("it is more than may be spent in a day")]
+    OverLimit {
+        /// Of which token; `None` is the native coin.
+        token: Option<Token>,
+        /// What may be spent.
+        reached: Box<LimitReached>,
     },
     /// The recipient's or the token's contract would refuse it, in its own words: at most 200
     /// characters, none of them a control character, but a stranger's text all the same.
@@ -174,6 +183,13 @@ impl Transfers {
             None => self.in_coins(request, &facts).await?,
             Some(token) => self.in_token(request, &facts, token).await?,
         };
+        // Looked at again when it is signed; here so that nobody gives a password for nothing.
+        let caps = self.spending.caps(facts.token.as_ref());
+        let asset = facts.token.as_ref().map(|token| token.address);
+        if let Some(reached) = self.store.over_limit(sender, asset, value, caps, now).await? {
+            let reached = Box::new(reached);
+            return Err(QuoteError::OverLimit { token: facts.token, reached });
+        }
         let warnings = warnings(&facts, value, request.name_moved);
         Ok(Transfer {
             id: request.id,

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use kms_chain::follower::Follower;
+use kms_chain::spending::SpendingRules;
 use kms_chain::transfer::{Asked, Party, Transfer};
 use kms_chain::{
     Chain, Checked, ConfirmError, QuoteError, QuoteRequest, Ready, Shown, TransferConfig, Transfers,
@@ -320,7 +321,8 @@ fn engine_over(
         replace: REPLACE,
     };
     let sealer = Sealer::new(Arc::clone(keys));
-    Transfers::new(Arc::new(database.clone()), chain, sealer, config, tokens)
+    let spending = SpendingRules::default();
+    Transfers::new(Arc::new(database.clone()), chain, sealer, config, tokens, spending)
 }
 
 async fn custody(database: &Database, keys: &Arc<ServerKeys>) -> Custody {

@@ -6,7 +6,7 @@ use kms_chain::transfer::TransferFailure;
 use kms_types::{Timestamp, TransferId, Wei};
 
 use super::row::{failure_text, to_i64};
-use super::{find, step, tell_recipient, tell_sender};
+use super::{find, limits, step, tell_recipient, tell_sender};
 use crate::convert::At;
 use crate::database::{AnyConnection, Failure};
 use crate::schema::{attempts, transfers};
@@ -141,6 +141,7 @@ fn fail(
     diesel::update(transfers::table.find(key))
         .set(transfers::failure.eq(Some(failure_text(failure))))
         .execute(connection)?;
+    limits::release(connection, key)?;
     erase(connection, key)
 }
 

@@ -4,21 +4,25 @@
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 use kms_chain::ports::{ChainView, Sign, SignOutcome};
+use kms_chain::spending::Caps;
 use kms_chain::state::Change;
 use kms_chain::transfer::{Missing, Outgoing, Transfer};
+use kms_core::ServerKeys;
 use kms_types::wire::TransferState;
 use kms_types::{Timestamp, TokenAmount, TransferId, Units, Wei};
 
 use super::row::{Row, to_i64};
-use super::{ON_ITS_WAY, find, step, tell_sender};
+use super::{ON_ITS_WAY, find, limits, step, tell_sender};
 use crate::convert::At;
 use crate::database::{AnyConnection, Failure};
 use crate::schema::{attempts, transfers};
 
 pub(super) fn sign(
     connection: &mut AnyConnection,
+    keys: &ServerKeys,
     id: TransferId,
     view: ChainView,
+    caps: Caps,
     now: Timestamp,
     sign: Sign,
 ) -> Result<SignOutcome, Failure> {
@@ -42,6 +46,11 @@ pub(super) fn sign(
     needed.add(&transfer);
     if let Some(missing) = shortfall(&needed, &transfer, view) {
         return Ok(SignOutcome::Insufficient { missing });
+    }
+    let account = transfer.from.account.ok_or_else(|| at.corrupt("it has no sender"))?;
+    let (asset, value) = (transfer.token.as_ref().map(|token| token.address), transfer.value);
+    if let Some(over) = limits::over_limit(connection, keys, account, asset, value, caps, now)? {
+        return Ok(SignOutcome::OverLimit(over));
     }
     // The row is taken before a signature exists: a cancellation waits for it from here on, and
     // one that came first leaves nothing to sign.
@@ -73,6 +82,7 @@ pub(super) fn sign(
             ))
             .execute(connection)?;
     }
+    limits::reserve(connection, account, &transfer, now)?;
     tell_sender(connection, &transfer, now)?;
     let transfer = find(connection, id)?.ok_or_else(missing)?;
     Ok(SignOutcome::Signed(Box::new(transfer)))

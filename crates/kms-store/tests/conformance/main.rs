@@ -9,6 +9,7 @@ mod fixtures;
 mod history;
 mod incoming;
 mod ladder;
+mod limits;
 mod recoveries;
 mod scks;
 mod server;

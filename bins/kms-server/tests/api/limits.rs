@@ -1,0 +1,124 @@
+//! What may be spent in a day, over HTTPS.
+
+use std::time::Duration;
+
+use kms_client::ClientError;
+use kms_types::wire::{LimitAmount, SetLimit, TransferState};
+use kms_types::{Asset, ErrorCode, Problem, U256, Units};
+use reqwest::Method;
+
+use crate::harness::{COIN, Place, Stores, TestServer, confirm, quote, recover, telegram};
+
+const ANNS: &str = "ann's password";
+
+async fn limited(stores: Stores) -> TestServer {
+    let mut place = Place::new(stores);
+    place.limits.spend_a_day.insert("eth".to_owned(), "1".parse().unwrap());
+    let test = TestServer::start(place).await;
+    test.ann_and_bob().await;
+    test
+}
+
+fn units(coins: u128) -> Units {
+    Units(U256::from(coins))
+}
+
+fn problem<T: std::fmt::Debug>(refused: Result<T, ClientError>) -> Problem {
+    match refused {
+        Err(ClientError::Problem(problem)) => *problem,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn set(test: &TestServer, amount: &str) -> kms_types::wire::SpendingLimit {
+    let amount = LimitAmount::try_from(amount.to_owned()).unwrap();
+    let body = SetLimit { asset: Asset::Native, amount };
+    test.client.set_limit(telegram(1), &body).await.unwrap().limits.remove(0)
+}
+
+async fn two_at_once_do_not_both_pass(stores: Stores) {
+    let test = limited(stores).await;
+    let (one, two) =
+        tokio::join!(async { test.client.quote(&quote(1, "@bob", "0.6")).await.unwrap() }, async {
+            test.client.quote(&quote(1, "@bob", "0.6")).await.unwrap()
+        },);
+    let (first, second) = (confirm(&one, ANNS), confirm(&two, ANNS));
+    let both =
+        tokio::join!(test.client.confirm(one.id, &first), test.client.confirm(two.id, &second),);
+    let (passed, refused) = match both {
+        (Ok(passed), refused) => (passed, refused),
+        (refused, Ok(passed)) => (passed, refused),
+        neither => panic!("{neither:?}"),
+    };
+    let refused = problem(refused);
+    assert_eq!((refused.code, refused.status), (ErrorCode::LimitReached, 429));
+    let reached = refused.limit.unwrap();
+    assert_eq!((reached.limit, reached.left), (units(COIN), units(COIN / 10 * 4)));
+    assert!(reached.possible_at.is_some() && refused.retry_after.unwrap() > 23 * 3_600);
+    test.until(passed.id, TransferState::Mined).await;
+    let again = problem(test.client.quote(&quote(1, "@bob", "2")).await);
+    assert_eq!((again.code, again.retry_after), (ErrorCode::LimitReached, None));
+    assert!(again.limit.unwrap().possible_at.is_none());
+    test.client.quote(&quote(1, "@bob", "0.4")).await.unwrap();
+}
+
+#[actix_web::test]
+async fn two_at_once_do_not_both_pass_over_the_embedded_stores() {
+    two_at_once_do_not_both_pass(Stores::Embedded).await;
+}
+
+#[actix_web::test]
+async fn two_at_once_do_not_both_pass_over_servers() {
+    two_at_once_do_not_both_pass(Stores::Servers).await;
+}
+
+#[actix_web::test]
+async fn less_may_be_spent_for_a_while_after_a_recovery() {
+    let mut place = Place::new(Stores::Embedded);
+    place.limits.spend_a_day.insert("eth".to_owned(), "1".parse().unwrap());
+    place.limits.spend_a_day_after_recovery.insert("eth".to_owned(), "0.1".parse().unwrap());
+    place.recovery.hold = Duration::from_secs(3);
+    let test = TestServer::start(place).await;
+    test.ann_and_bob().await;
+    recover(&test.client, 1, "new").await.unwrap();
+    let limits = test.client.limits(telegram(1)).await.unwrap().limits;
+    assert_eq!(limits[0].limit, Some(units(COIN / 10)));
+    let refused = problem(test.client.quote(&quote(1, "@bob", "0.2")).await);
+    let reached = refused.limit.unwrap();
+    assert_eq!((reached.limit, reached.left), (units(COIN / 10), units(COIN / 10)));
+    assert!(refused.retry_after.unwrap() <= 3);
+    let bobs = test.client.limits(telegram(2)).await.unwrap().limits;
+    assert_eq!(bobs[0].limit, Some(units(COIN)));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let quoted = test.client.quote(&quote(1, "@bob", "0.2")).await.unwrap();
+    test.client.confirm(quoted.id, &confirm(&quoted, "new")).await.unwrap();
+}
+
+#[actix_web::test]
+async fn owners_lower_at_once_and_raise_later() {
+    let test = limited(Stores::Embedded).await;
+    let limits = test.client.limits(telegram(1)).await.unwrap().limits;
+    let [coins] = limits.as_slice() else { panic!("{limits:?}") };
+    assert_eq!((coins.limit, coins.spent, coins.own), (Some(units(COIN)), units(0), None));
+    let quoted = test.client.quote(&quote(1, "@bob", "0.5")).await.unwrap();
+    let lowered = set(&test, "0.25").await;
+    assert_eq!((lowered.limit, lowered.later), (Some(units(COIN / 4)), None));
+    // What was quoted before is looked at again.
+    let refused = problem(test.client.confirm(quoted.id, &confirm(&quoted, ANNS)).await);
+    assert_eq!(refused.code, ErrorCode::LimitReached);
+    let raised = set(&test, "none").await;
+    assert_eq!(raised.limit, Some(units(COIN / 4)));
+    assert_eq!(raised.later.unwrap().units, None);
+    let again = set(&test, "0.25").await;
+    assert_eq!(again.later, None);
+    for (body, status) in [
+        (r#"{"amount":"x"}"#, 400),
+        (r#"{"amount":"0"}"#, 400),
+        (r#"{"amount":"1","asset":"DAI"}"#, 404),
+        (r#"{"amount":"0.0000000000000000001"}"#, 400),
+    ] {
+        let request = test.raw().request(Method::PUT, test.url("/v1/accounts/telegram:1/limits"));
+        let request = request.bearer_auth(&test.token).header("Content-Type", "application/json");
+        assert_eq!(request.body(body).send().await.unwrap().status(), status, "{body}");
+    }
+}

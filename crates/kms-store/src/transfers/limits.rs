@@ -1,0 +1,233 @@
+//! How much of a day's limit is taken, and what owners set for themselves.
+
+use diesel::prelude::*;
+use kms_chain::spending::{self, Caps, LimitReached, OwnLimit, Spend};
+use kms_chain::transfer::Transfer;
+use kms_core::ServerKeys;
+use kms_core::ports::StoreError;
+use kms_types::{AccountId, EthAddress, Timestamp, Units};
+
+use crate::accounts;
+use crate::convert::At;
+use crate::database::{AnyConnection, Database, Failure};
+use crate::schema::{spending_limits, spends};
+
+/// What is in `units` where there is no limit.
+const NONE: &str = "none";
+
+/// What an account may spend of an asset, and what it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spending {
+    /// In a day, at this time; `None` is no limit.
+    pub limit: Option<Units>,
+    /// In the day that ends now.
+    pub spent: Units,
+    /// What its owner set.
+    pub own: OwnLimit,
+}
+
+fn key(asset: Option<EthAddress>) -> String {
+    asset.map(EthAddress::to_lower_hex).unwrap_or_default()
+}
+
+/// When the account was recovered last: for some time after it less may be spent.
+fn recovered_at(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+    account: AccountId,
+) -> Result<Option<Timestamp>, Failure> {
+    Ok(accounts::find(connection, account.into(), keys)?.and_then(|account| account.recovered_at))
+}
+
+/// Those of the last day, oldest first.
+fn spends(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    asset: Option<EthAddress>,
+    now: Timestamp,
+) -> Result<Vec<Spend>, Failure> {
+    let day = i64::try_from(spending::DAY.as_millis()).unwrap_or(i64::MAX);
+    let rows: Vec<(String, String, i64)> = spends::table
+        .filter(spends::account_id.eq(account.to_string()))
+        .filter(spends::asset.eq(key(asset)))
+        .filter(spends::at.gt(now.0.saturating_sub(day)))
+        .order(spends::at)
+        .select((spends::transfer_id, spends::units, spends::at))
+        .load(connection)?;
+    let spend = |(id, units, at): (String, String, i64)| {
+        let units = At { table: "spends", key: &id }.parse(&units)?;
+        Ok(Spend { units, at: Timestamp(at) })
+    };
+    rows.into_iter().map(spend).collect()
+}
+
+/// Whether this much is more than may be spent now. To be called with the wallet's nonce row taken,
+/// if what it allows is then written.
+pub(super) fn over_limit(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+    account: AccountId,
+    asset: Option<EthAddress>,
+    value: Units,
+    caps: Caps,
+    now: Timestamp,
+) -> Result<Option<LimitReached>, Failure> {
+    let own = own_limit(connection, keys, account, asset)?;
+    let recovered = recovered_at(connection, keys, account)?;
+    let spends = spends(connection, account, asset, now)?;
+    Ok(spending::check(value, caps, own, recovered, &spends, now).err())
+}
+
+/// Notes what a transfer takes, with its signature.
+pub(super) fn reserve(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    transfer: &Transfer,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    diesel::insert_into(spends::table)
+        .values((
+            spends::transfer_id.eq(transfer.id.to_string()),
+            spends::account_id.eq(account.to_string()),
+            spends::asset.eq(key(transfer.token.as_ref().map(|token| token.address))),
+            spends::units.eq(transfer.value.to_string()),
+            spends::at.eq(now.0),
+        ))
+        .execute(connection)?;
+    Ok(())
+}
+
+/// Gives back what a transfer took that moved nothing.
+pub(super) fn release(connection: &mut AnyConnection, transfer: &str) -> Result<(), Failure> {
+    diesel::delete(spends::table.find(transfer)).execute(connection)?;
+    Ok(())
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = spending_limits)]
+struct Row {
+    units: String,
+    later: Option<String>,
+    later_at: Option<i64>,
+    mac_key: i32,
+    mac: Vec<u8>,
+}
+
+fn text(limit: Option<Units>) -> String {
+    limit.map_or_else(|| NONE.to_owned(), |units| units.to_string())
+}
+
+fn parse(at: At<'_>, text: &str) -> Result<Option<Units>, StoreError> {
+    if text == NONE { Ok(None) } else { at.parse(text).map(Some) }
+}
+
+fn with_mac_fields<T>(
+    account: AccountId,
+    asset: &str,
+    own: &OwnLimit,
+    work: impl FnOnce(&[&[u8]]) -> T,
+) -> T {
+    let (later, from) = match own.later {
+        Some((units, from)) => (text(units), from.0.to_be_bytes().to_vec()),
+        None => Default::default(),
+    };
+    let (account, units) = (account.to_string(), text(own.units));
+    work(&[
+        b"spending_limits",
+        account.as_bytes(),
+        asset.as_bytes(),
+        units.as_bytes(),
+        later.as_bytes(),
+        &from,
+    ])
+}
+
+fn own_limit(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+    account: AccountId,
+    asset: Option<EthAddress>,
+) -> Result<OwnLimit, Failure> {
+    let (id, asset) = (account.to_string(), key(asset));
+    let row: Option<Row> = spending_limits::table
+        .find((&id, &asset))
+        .select(Row::as_select())
+        .first(connection)
+        .optional()?;
+    let Some(row) = row else { return Ok(OwnLimit::default()) };
+    let at = At { table: "spending_limits", key: &id };
+    let later = match (row.later, row.later_at) {
+        (Some(units), Some(from)) => Some((parse(at, &units)?, Timestamp(from))),
+        (None, None) => None,
+        _ => return Err(at.corrupt("a later limit without its time").into()),
+    };
+    let own = OwnLimit { units: parse(at, &row.units)?, later };
+    let mac = at.mac(row.mac_key, &row.mac)?;
+    let verified = with_mac_fields(account, &asset, &own, |fields| keys.row.verify(&mac, fields));
+    verified.map_err(|error| at.not_verified(error))?;
+    Ok(own)
+}
+
+impl Database {
+    /// What the account may spend of an asset, and what it did.
+    ///
+    /// # Errors
+    /// When the database does not answer, or the row was changed behind its back.
+    pub async fn spending(
+        &self,
+        account: AccountId,
+        asset: Option<EthAddress>,
+        caps: Caps,
+        now: Timestamp,
+    ) -> Result<Spending, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            let own = own_limit(connection, &keys, account, asset)?;
+            let recovered = recovered_at(connection, &keys, account)?;
+            let limit = spending::in_force(caps, own, recovered, now);
+            let spent = spending::spent(&spends(connection, account, asset, now)?, now);
+            Ok(Spending { limit, spent, own })
+        })
+        .await
+    }
+
+    /// What the owner wants to spend at most: less at once, more after a day. `None` is no limit.
+    ///
+    /// # Errors
+    /// When the database does not answer, or the row was changed behind its back.
+    pub async fn set_limit(
+        &self,
+        account: AccountId,
+        asset: Option<EthAddress>,
+        wanted: Option<Units>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            connection.transaction(|connection| {
+                let before = own_limit(connection, &keys, account, asset)?;
+                let own = before.changed_to(wanted, now);
+                let asset = key(asset);
+                let mac = with_mac_fields(account, &asset, &own, |fields| keys.row.mac(fields));
+                let values = (
+                    spending_limits::units.eq(text(own.units)),
+                    spending_limits::later.eq(own.later.map(|(units, _)| text(units))),
+                    spending_limits::later_at.eq(own.later.map(|(_, from)| from.0)),
+                    spending_limits::mac_key.eq(i32::from(mac.key.as_u8())),
+                    spending_limits::mac.eq(mac.tag.to_vec()),
+                );
+                let id = account.to_string();
+                let row = spending_limits::table.find((&id, &asset));
+                if diesel::update(row).set(values.clone()).execute(connection)? == 0 {
+                    let row =
+                        (spending_limits::account_id.eq(&id), spending_limits::asset.eq(&asset));
+                    diesel::insert_into(spending_limits::table)
+                        .values((row, values))
+                        .execute(connection)?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+}

@@ -1,0 +1,2 @@
+drop table spending_limits;
+drop table spends;
