@@ -2,7 +2,8 @@
 #![no_main]
 
 use kms_types::wire::{
-    ChangePassword, ConfirmTransfer, CreateAccount, ExportKey, QuoteTransfer, Recover, SeenUsername,
+    ChangeEmail, ChangeMobile, ChangePassword, CompleteRecovery, ConfirmCode, ConfirmTransfer,
+    CreateAccount, ExportKey, QuoteTransfer, RequestRecovery, SeenUsername, SetLimit,
 };
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
@@ -19,13 +20,18 @@ fn stays<T: DeserializeOwned + Serialize>(body: &[u8]) {
 
 fuzz_target!(|data: &[u8]| {
     let Some((which, body)) = data.split_first() else { return };
-    match which % 7 {
+    match which % 12 {
         0 => stays::<CreateAccount>(body),
         1 => stays::<ChangePassword>(body),
-        2 => stays::<Recover>(body),
+        2 => stays::<CompleteRecovery>(body),
         3 => stays::<SeenUsername>(body),
         4 => stays::<QuoteTransfer>(body),
         5 => stays::<ConfirmTransfer>(body),
-        _ => stays::<ExportKey>(body),
+        6 => stays::<ExportKey>(body),
+        7 => stays::<RequestRecovery>(body),
+        8 => stays::<ConfirmCode>(body),
+        9 => stays::<ChangeMobile>(body),
+        10 => stays::<ChangeEmail>(body),
+        _ => stays::<SetLimit>(body),
     }
 });

@@ -27,7 +27,7 @@ const FRESH_FOR: Duration = Duration::from_secs(5);
 /// A caller who may do what the bot does.
 pub(crate) struct Bot(pub(crate) Caller);
 
-/// A caller who may read.
+/// A caller who may read, and has not read too much.
 #[derive(Debug)]
 pub(crate) struct Reader;
 
@@ -112,6 +112,11 @@ impl FromRequest for Reader {
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
         let request = request.clone();
         let allowed = [Scope::Bot, Scope::Read, Scope::Admin];
-        Box::pin(async move { authorize(request, &allowed).await.map(|_caller| Self) })
+        Box::pin(async move {
+            let caller = authorize(request.clone(), &allowed).await?;
+            let state: &Data<State> = request.app_data().ok_or(ApiError::Stopped)?;
+            state.reads.take(&caller.actor, request.match_info().get("account"))?;
+            Ok(Self)
+        })
     }
 }

@@ -255,6 +255,14 @@ pub struct LimitSettings {
     pub recoveries_an_hour: u32,
     /// Codes for e-mail addresses that one account may ask for, likewise within a day.
     pub codes_a_day: u32,
+    /// New wallets that one caller may ask for, likewise within a minute.
+    pub onboardings_a_minute: u32,
+    /// Quotes of one account, likewise within a minute.
+    pub quotes_a_minute: u32,
+    /// Reads of one caller, on each server.
+    pub reads_a_second: NonZeroU32,
+    /// Reads of one account, on each server.
+    pub account_reads_a_second: NonZeroU32,
     /// What one account may spend in 24 hours, by symbol; no limit for what is not named.
     pub spend_a_day: BTreeMap<String, Amount>,
     /// The same for some time after a recovery.
@@ -436,6 +444,10 @@ struct RawLimits {
     exports_a_day: u32,
     recoveries_an_hour: u32,
     codes_a_day: u32,
+    onboardings_a_minute: u32,
+    quotes_a_minute: u32,
+    reads_a_second: NonZeroU32,
+    account_reads_a_second: NonZeroU32,
 }
 
 /// In seconds.
@@ -479,6 +491,10 @@ impl Default for RawLimits {
             recoveries_an_hour: 30,
             codes_a_day: 5,
             exports_a_day: 3,
+            onboardings_a_minute: 300,
+            quotes_a_minute: 60,
+            reads_a_second: const { NonZeroU32::new(2_000).unwrap() },
+            account_reads_a_second: const { NonZeroU32::new(100).unwrap() },
             spend_a_day: BTreeMap::new(),
             spend_a_day_after_recovery: BTreeMap::new(),
         }
@@ -524,6 +540,10 @@ impl LimitSettings {
             exports_a_day: raw.exports_a_day,
             recoveries_an_hour: raw.recoveries_an_hour,
             codes_a_day: raw.codes_a_day,
+            onboardings_a_minute: raw.onboardings_a_minute,
+            quotes_a_minute: raw.quotes_a_minute,
+            reads_a_second: raw.reads_a_second,
+            account_reads_a_second: raw.account_reads_a_second,
             spend_a_day: raw.spend_a_day.clone(),
             spend_a_day_after_recovery: raw.spend_a_day_after_recovery.clone(),
         }
@@ -878,6 +898,7 @@ mod tests {
             ("KMS_SERVER__CHAIN__CHAIN_ID", "one", "chain.chain_id"),
             ("KMS_SERVER__AUDIT__CHECKPOINT_MINUTES", "0", "audit.checkpoint_minutes"),
             ("KMS_SERVER__UPKEEP__CANARY_SECONDS", "0", "upkeep.canary_seconds"),
+            ("KMS_SERVER__LIMITS__READS_A_SECOND", "0", "reads_a_second"),
             ("KMS_SERVER__RECOVERY__OPEN_FOR", "0", "recovery.open_for"),
             ("KMS_SERVER__RECOVERY__HOLD", "-1", "hold"),
             ("KMS_SERVER__DATABASE__URL_FILE", "/nowhere/at/all", "database.url_file"),

@@ -14,6 +14,7 @@ mod error;
 pub mod keys;
 mod mail;
 mod openapi;
+mod reads;
 mod routes;
 mod server;
 mod state;

@@ -31,6 +31,7 @@ use crate::config::{
     ConfigError, KeyDatabaseSettings, KmsKeyProvider, KmsKeySettings, Settings, TlsSettings,
 };
 use crate::mail::Mailer;
+use crate::reads::ReadLimits;
 use crate::routes;
 use crate::state::{KeyDatabase, State};
 use crate::telemetry;
@@ -253,6 +254,10 @@ async fn build(
             explorer: settings.chain.explorer,
             tokens,
         },
+        reads: ReadLimits::new(
+            settings.limits.reads_a_second,
+            settings.limits.account_reads_a_second,
+        ),
         limits: settings.limits,
         kms_keys: Arc::new(KmsKeys::default()),
         stopping,

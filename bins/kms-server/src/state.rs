@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::auth::TokenCache;
 use crate::config::LimitSettings;
 use crate::error::ApiError;
+use crate::reads::ReadLimits;
 use crate::upkeep::KmsKeys;
 
 /// One server's parts.
@@ -28,6 +29,7 @@ pub(crate) struct State {
     pub(crate) tokens: TokenCache,
     pub(crate) network: Network,
     pub(crate) limits: LimitSettings,
+    pub(crate) reads: ReadLimits,
     pub(crate) kms_keys: Arc<KmsKeys>,
     /// Becomes `true` when the server stops: long polls end.
     pub(crate) stopping: watch::Receiver<bool>,

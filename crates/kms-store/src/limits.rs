@@ -22,6 +22,30 @@ pub struct Limit {
     pub period: Duration,
 }
 
+impl Limit {
+    /// So many at once, and one more each time that a day divided by it is over.
+    #[must_use]
+    pub fn a_day(burst: u32) -> Self {
+        Self::within(burst, Duration::from_secs(24 * 60 * 60))
+    }
+
+    /// So many at once, and one more each time that an hour divided by it is over.
+    #[must_use]
+    pub fn an_hour(burst: u32) -> Self {
+        Self::within(burst, Duration::from_secs(60 * 60))
+    }
+
+    /// So many at once, and one more each time that a minute divided by it is over.
+    #[must_use]
+    pub fn a_minute(burst: u32) -> Self {
+        Self::within(burst, Duration::from_secs(60))
+    }
+
+    fn within(burst: u32, time: Duration) -> Self {
+        Self { burst, period: time / burst.max(1) }
+    }
+}
+
 impl Database {
     /// Takes one from the key's allowance; or says after how long there is one again.
     ///

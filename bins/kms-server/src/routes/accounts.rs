@@ -9,8 +9,9 @@ use kms_chain::Balances;
 use kms_core::account::{Account, SeenName};
 use kms_core::ports::AccountStore;
 use kms_core::{CreateWallet, Created};
+use kms_store::Limit;
 use kms_types::wire::{self, Balance, ChangePassword, CreateAccount, SeenUsername, TokenBalance};
-use kms_types::{AccountRef, Email, Mobile, Problem};
+use kms_types::{AccountRef, Email, ErrorCode, Mobile, Problem};
 
 use crate::auth::{Bot, Reader};
 use crate::body::{Json, Segment};
@@ -40,6 +41,13 @@ pub(crate) async fn create(
     let now = clock::now();
     // A time that is still to come would shut out every later observation.
     let name = seen_at.map(|seen_at| SeenName { username, seen_at: seen_at.min(now) });
+    let (key, a_minute) =
+        (format!("onboarding:{}", caller.actor), state.limits.onboardings_a_minute);
+    if let Err(after) = state.database.take(&key, Limit::a_minute(a_minute)).await? {
+        let (code, detail) =
+            (ErrorCode::RateLimited, "too many new wallets at once; wait a moment");
+        return Err(ApiError::TooMany { code, detail, after });
+    }
     let request = CreateWallet { telegram_id, password: password_hash, name, mobile, email };
     let custody = Arc::clone(&state.custody);
     let created = detached(async move { Ok(custody.create(request, &caller, now).await?) }).await?;

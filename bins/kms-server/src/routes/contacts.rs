@@ -1,7 +1,6 @@
 //! The ways to reach an account's owner outside Telegram.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, post, put};
@@ -16,8 +15,6 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::routes::accounts::find;
 use crate::state::{State, detached};
-
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Notes the mobile number that Telegram showed of the account's own user, or forgets it.
 #[utoipa::path(
@@ -71,8 +68,7 @@ pub(crate) async fn change_email(
             return Err(ApiError::refused(ErrorCode::NoMail, detail));
         }
         let known = find(&state, account).await?;
-        let burst = state.limits.codes_a_day;
-        let limit = Limit { burst, period: DAY / burst.max(1) };
+        let limit = Limit::a_day(state.limits.codes_a_day);
         let taken = state.database.take(&format!("email:{}", known.id), limit).await?;
         if let Err(after) = taken {
             let (action, whose) = (Action::ChangeContact, known.id.into());

@@ -1,7 +1,6 @@
 //! Handing a wallet's key to its owner.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::Data;
@@ -36,9 +35,7 @@ pub(crate) async fn export(
     Segment(account): Segment<AccountRef>,
     Json(body): Json<ExportKey>,
 ) -> Result<HttpResponse, ApiError> {
-    let (burst, now) = (state.limits.exports_a_day, clock::now());
-    let day = Duration::from_secs(24 * 60 * 60);
-    let limit = Limit { burst, period: day / burst.max(1) };
+    let (limit, now) = (Limit::a_day(state.limits.exports_a_day), clock::now());
     // An account that does not exist is told by its password, as everywhere.
     let taken = match state.database.account(account).await? {
         Some(account) => state.database.take(&format!("export:{}", account.id), limit).await?,

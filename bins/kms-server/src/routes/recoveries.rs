@@ -22,7 +22,6 @@ use crate::routes::accounts::{find, masked_email};
 use crate::state::{State, detached};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Asks for a recovery of a forgotten password. No password is taken yet: time has to pass first,
 /// in which the owner can cancel. A repeat with the same id answers with the recovery as it stands.
@@ -53,9 +52,10 @@ pub(crate) async fn request(
     if !open && state.database.recovery(id).await?.is_none() {
         let gate = Gate { state: &state, account: &account, id, caller: &caller, action };
         gate.refuse_paused().await?;
-        let limit = state.limits.recoveries_a_day;
-        gate.take(&format!("recovery:{}", account.id), limit, DAY, RATE_LIMITED).await?;
-        gate.take("recoveries:requested", state.limits.recoveries_an_hour, HOUR, BREAKER).await?;
+        let limit = Limit::a_day(state.limits.recoveries_a_day);
+        gate.take(&format!("recovery:{}", account.id), limit, RATE_LIMITED).await?;
+        let limit = Limit::an_hour(state.limits.recoveries_an_hour);
+        gate.take("recoveries:requested", limit, BREAKER).await?;
     }
     let (custody, now) = (Arc::clone(&state.custody), clock::now());
     let asked = detached(async move {
@@ -160,7 +160,8 @@ pub(crate) async fn complete(
     if known.stage(clock::now()) == RecoveryStage::Ready {
         let gate = Gate { state: &state, account: &account, id, caller: &caller, action };
         gate.refuse_paused().await?;
-        gate.take("recoveries:completed", state.limits.recoveries_an_hour, HOUR, BREAKER).await?;
+        let limit = Limit::an_hour(state.limits.recoveries_an_hour);
+        gate.take("recoveries:completed", limit, BREAKER).await?;
     }
     let (custody, now) = (Arc::clone(&state.custody), clock::now());
     let done = detached(async move {
@@ -242,16 +243,9 @@ impl Gate<'_> {
         Err(ApiError::TooMany { code, detail, after: HOUR })
     }
 
-    /// Takes one of this many from the allowance of a period. Repeats of one recovery, also of one
+    /// Takes one from the allowance. Repeats of one recovery, also of one
     /// that failed, take one between them.
-    async fn take(
-        &self,
-        key: &str,
-        burst: u32,
-        period: Duration,
-        refusal: Refusal,
-    ) -> Result<(), ApiError> {
-        let limit = Limit { burst, period: period / burst.max(1) };
+    async fn take(&self, key: &str, limit: Limit, refusal: Refusal) -> Result<(), ApiError> {
         let Err(after) = self.state.database.take_once(key, self.id, limit).await? else {
             return Ok(());
         };

@@ -8,6 +8,7 @@ use kms_chain::transfer::{Asked, Party, Transfer};
 use kms_chain::{Checked, ConfirmError, QuoteRequest, Shown};
 use kms_core::account::Account;
 use kms_core::audit::Action;
+use kms_store::Limit;
 use kms_store::{HistoryEntry, HistoryPlace, Page};
 use kms_types::wire::{self, ConfirmTransfer, HistoryPage, QuoteTransfer};
 use kms_types::{AccountRef, ErrorCode, Problem, Recipient, Timestamp, TransferId};
@@ -31,6 +32,7 @@ use crate::state::{State, detached};
         (status = 404, description = "No such account or name", body = Problem),
         (status = 409, description = "The id was used for something else", body = Problem),
         (status = 422, description = "It can not be paid", body = Problem),
+        (status = 429, description = "Too many quotes, or a spending limit", body = Problem),
         (status = 503, description = "The chain does not answer", body = Problem),
     )
 )]
@@ -48,6 +50,12 @@ pub(crate) async fn quote(
     let known = state.transfers.quoted(body.id, sender.id, &asked, client_ref, now).await?;
     if let Some(known) = known {
         return Ok(HttpResponse::Ok().json(show(known)));
+    }
+    let (key, a_minute) = (format!("quote:{}", sender.id), state.limits.quotes_a_minute);
+    if let Err(after) = state.database.take(&key, Limit::a_minute(a_minute)).await? {
+        let (code, detail) =
+            (ErrorCode::RateLimited, "too many quotes of this account; wait a moment");
+        return Err(ApiError::TooMany { code, detail, after });
     }
     let (to, name_moved) = recipient(&state, body.to, now).await?;
     if to.account == Some(sender.id) {

@@ -1,4 +1,4 @@
-//! What may be spent in a day, over HTTPS.
+//! What may be spent in a day and done in a minute, over HTTPS.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use kms_types::wire::{LimitAmount, SetLimit, TransferState};
 use kms_types::{Asset, ErrorCode, Problem, U256, Units};
 use reqwest::Method;
 
-use crate::harness::{COIN, Place, Stores, TestServer, confirm, quote, recover, telegram};
+use crate::harness::{COIN, Place, Stores, TestServer, confirm, create, quote, recover, telegram};
 
 const ANNS: &str = "ann's password";
 
@@ -121,4 +121,67 @@ async fn owners_lower_at_once_and_raise_later() {
         let request = request.bearer_auth(&test.token).header("Content-Type", "application/json");
         assert_eq!(request.body(body).send().await.unwrap().status(), status, "{body}");
     }
+}
+
+/// Over all servers, and over a restart.
+async fn quotes_and_wallets_are_counted_everywhere(stores: Stores) {
+    let mut place = Place::new(stores);
+    place.limits.quotes_a_minute = 3;
+    place.limits.onboardings_a_minute = 3;
+    let settings = place.settings();
+    let test = TestServer::start(place).await;
+    test.ann_and_bob().await;
+    // Several processes on one database are for PostgreSQL.
+    let other = match stores {
+        Stores::Servers => Some(kms_server::Server::start(settings).await.unwrap()),
+        Stores::Embedded => None,
+    };
+    let port = other.as_ref().map_or(test.server.address().port(), |other| other.address().port());
+    let there = test.place.client(port, &test.token);
+    let first = quote(1, "@bob", "0.1");
+    test.client.quote(&first).await.unwrap();
+    there.quote(&quote(1, "@bob", "0.1")).await.unwrap();
+    test.client.quote(&quote(1, "@bob", "0.1")).await.unwrap();
+    // A repeat is none of them, nor is another account's.
+    test.client.quote(&first).await.unwrap();
+    there.quote(&quote(2, "@ann", "0.1")).await.map(drop).unwrap_err();
+    for client in [&test.client, &there] {
+        let refused = problem(client.quote(&quote(1, "@bob", "0.1")).await);
+        assert_eq!((refused.code, refused.status), (ErrorCode::RateLimited, 429));
+        assert!((1..=20).contains(&refused.retry_after.unwrap()), "{:?}", refused.retry_after);
+    }
+    there.create_account(&create(3, "carl", "c")).await.unwrap();
+    let refused = problem(test.client.create_account(&create(4, "dora", "d")).await);
+    assert_eq!(refused.code, ErrorCode::RateLimited);
+    assert_eq!(test.client.account(telegram(4)).await.unwrap(), None);
+    if let Some(other) = other {
+        other.stop().await;
+    }
+    let test = test.restart().await;
+    let refused = problem(test.client.quote(&quote(1, "@bob", "0.1")).await);
+    assert_eq!(refused.code, ErrorCode::RateLimited);
+}
+
+#[actix_web::test]
+async fn quotes_and_wallets_are_counted_over_the_embedded_stores() {
+    quotes_and_wallets_are_counted_everywhere(Stores::Embedded).await;
+}
+
+#[actix_web::test]
+async fn quotes_and_wallets_are_counted_over_servers() {
+    quotes_and_wallets_are_counted_everywhere(Stores::Servers).await;
+}
+
+#[actix_web::test]
+async fn one_accounts_readers_do_not_hold_anothers() {
+    let mut place = Place::new(Stores::Embedded);
+    place.limits.account_reads_a_second = 5.try_into().unwrap();
+    let test = TestServer::start(place).await;
+    test.ann_and_bob().await;
+    let mut refused = 0;
+    for _ in 0..20 {
+        refused += usize::from(test.client.account(telegram(1)).await.is_err());
+    }
+    assert!((1..=15).contains(&refused), "{refused}");
+    test.client.account(telegram(2)).await.unwrap();
 }
