@@ -1,12 +1,14 @@
 //! How a password hash becomes a key: the slow part (`FORMAT.md`, "KDF").
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use kms_types::PasswordHash;
 use sha2::Sha256;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::random;
 
@@ -67,11 +69,16 @@ impl KdfParams {
                 )]
                 Params::new(memory, passes, lanes, Some(32))
                     .and_then(|params| {
-                        Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into(
-                            password.expose(),
-                            &salt.0,
-                            out.as_mut_slice(),
-                        )
+                        let blocks = params.block_count();
+                        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+                        with_memory(blocks, |memory| {
+                            argon2.hash_password_into_with_memory(
+                                password.expose(),
+                                &salt.0,
+                                out.as_mut_slice(),
+                                memory,
+                            )
+                        })
                     })
                     .expect("costs within bounds are valid");
             }
@@ -86,6 +93,29 @@ impl KdfParams {
         }
         out
     }
+}
+
+/// Lends memory of so many blocks, and wipes it afterwards. It is kept for the next password: megabytes
+/// that are asked of the system and given back for each one, by many threads, stay with the allocator
+/// in pieces, and every page of new ones costs a fault.
+fn with_memory<T>(blocks: usize, work: impl FnOnce(&mut [Block]) -> T) -> T {
+    static KEPT: Mutex<Vec<Vec<Block>>> = Mutex::new(Vec::new());
+    let kept = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let most = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    // Those of other costs than these go, so that a change of costs does not keep both.
+    let found = {
+        let mut kept = kept();
+        kept.retain(|memory| memory.len() == blocks);
+        kept.pop()
+    };
+    let mut memory = found.unwrap_or_else(|| vec![Block::default(); blocks]);
+    let done = work(&mut memory);
+    memory.iter_mut().for_each(Block::zeroize);
+    let mut kept = kept();
+    if kept.len() < most {
+        kept.push(memory);
+    }
+    done
 }
 
 impl Default for KdfParams {
