@@ -237,6 +237,9 @@ impl SendArgs {
                     return Err(SendError::Words);
                 }
                 args.asset = asset;
+            } else if after_amount && !names_somebody(word) {
+                // It may be meant for a token that is not known here, and be somebody's name.
+                return Err(SendError::Mark);
             } else if args.to.replace(word.parse()?).is_some() {
                 return Err(SendError::Words);
             }
@@ -364,7 +367,11 @@ mod tests {
 
     #[test]
     fn what_can_not_be_read_is_refused() {
-        for text in ["/send @bob 1 2", "/send @bob @ann", "/send @bob 1 USD"] {
+        // What is no token here may be somebody's name, and is not paid by it.
+        for text in ["/send @bob 1 USD", "/send 5 wbtc", "/send 5 bob"] {
+            assert_eq!(parse(text), Err(NoCommand::Send(SendError::Mark)), "{text}");
+        }
+        for text in ["/send @bob 1 2", "/send @bob @ann"] {
             assert_eq!(parse(text), Err(NoCommand::Send(SendError::Words)), "{text}");
         }
         for text in ["/send @bob 1,5", "/send @bob -1", "/send @bob 1e3", "/send @bob .5"] {

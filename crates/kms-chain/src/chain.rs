@@ -30,6 +30,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Gas of a transfer to an address without code; no transfer takes less.
 pub(crate) const PLAIN_TRANSFER_GAS: u64 = 21_000;
 
+/// Gas of a payment is refused from here on: no honest contract takes a tenth of it.
+const MOST_GAS: u64 = 1_000_000;
+
 /// JSON-RPC codes by which a node says that a transaction would fail: 3 is that of the Ethereum
 /// execution API, the others are those of EIP-1474 and of nodes from before it. Every other code,
 /// limits on requests among them, is the endpoint's own trouble.
@@ -142,14 +145,27 @@ impl From<TransportError> for ChainError {
     }
 }
 
+impl ChainError {
+    /// Whether it is the endpoint's own trouble (down, another chain, out of its quota, behind), and
+    /// not what the chain says of the request.
+    fn is_of_the_endpoint(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::WrongChain { .. } => true,
+            Self::NoBaseFee | Self::NotAToken => true,
+            Self::Refused { code, .. } => !WOULD_FAIL.contains(code),
+            _ => false,
+        }
+    }
+}
+
 /// The answer of the first endpoint that has one. An endpoint that can not be used is passed over;
-/// what a node refuses, it refuses for all.
+/// what the chain refuses, it refuses for all.
 macro_rules! first_of {
     ($chain:ident, $node:ident => $answer:expr) => {{
         let mut failed = None;
         for $node in $chain.in_order() {
             match $answer.await {
-                Err(error @ (ChainError::Unavailable(_) | ChainError::WrongChain { .. })) => {
+                Err(error) if error.is_of_the_endpoint() => {
                     failed.get_or_insert(error);
                 }
                 answer => return answer,
@@ -218,7 +234,7 @@ impl Chain {
 
     /// An endpoint that works, with its latest block: for whatever must not be asked of two.
     pub(crate) async fn node(&self) -> Result<(Arc<Node>, Head), ChainError> {
-        first_of!(self, node => async { Ok((Arc::clone(node), node.head().await?)) })
+        first_of!(self, node => async { Ok::<_, ChainError>((Arc::clone(node), node.head().await?)) })
     }
 
     /// The number of the latest block.
@@ -310,6 +326,16 @@ impl Chain {
     /// As [`Chain::block_number`].
     pub async fn knows(&self, hash: [u8; 32]) -> Result<bool, ChainError> {
         first_of!(self, node => node.knows(hash))
+    }
+
+    /// Whether any endpoint that answers knows the transaction, in a block or not: what only one of
+    /// them has forgotten is not gone.
+    pub(crate) async fn anyone_knows(&self, hash: [u8; 32]) -> bool {
+        let asked = self.nodes.iter().map(|node| async move {
+            let (known, receipt) = tokio::join!(node.knows(hash), node.receipt(hash));
+            known.unwrap_or_default() || receipt.ok().flatten().is_some()
+        });
+        futures::future::join_all(asked).await.contains(&true)
     }
 
     /// What became of the transaction, if it is in a block.

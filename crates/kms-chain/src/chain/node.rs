@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 
 use alloy::consensus::BlockHeader;
 use alloy::eips::BlockNumberOrTag;
-use alloy::network::{Ethereum, ReceiptResponse, TransactionBuilder};
+use alloy::network::{Ethereum, TransactionBuilder};
 use alloy::primitives::{Address, B256};
 use alloy::providers::{Provider, ProviderBuilder, RootProvider};
-use alloy::rpc::types::TransactionRequest;
+use alloy::rpc::types::{Log, TransactionRequest};
 use alloy::transports::TransportError;
 use kms_types::{EthAddress, Token, U256, Units, Wei};
+use serde::Deserialize;
 
-use super::{ChainError, Head, PLAIN_TRANSFER_GAS, Receipt, TokenMove, WOULD_FAIL};
+use super::{ChainError, Head, MOST_GAS, PLAIN_TRANSFER_GAS, Receipt, TokenMove, WOULD_FAIL};
 use crate::ports::ChainView;
 use crate::transfer::Fees;
 
@@ -170,10 +171,11 @@ impl Node {
     }
 
     /// Gas for sending `value`: exact for an address without code, else the node's estimate and a
-    /// fifth more.
+    /// fifth more, and never less than the chain takes.
     ///
     /// # Errors
-    /// `Reverted` when the recipient's contract would refuse it; else when the endpoint does not
+    /// `Reverted` when the recipient's contract would refuse it, or takes more gas than an honest
+    /// one; else when the endpoint does not
     /// answer, or is of another chain.
     pub(crate) async fn gas(
         &self,
@@ -197,7 +199,7 @@ impl Node {
             }
             error => error,
         })?;
-        Ok(with_margin(estimate))
+        within_reason(with_margin(estimate).max(PLAIN_TRANSFER_GAS))
     }
 
     /// Sends signed bytes.
@@ -207,7 +209,12 @@ impl Node {
     /// of it is found by looking for its hash, not in the node's words.
     pub(crate) async fn broadcast(&self, signed: &[u8]) -> Result<(), ChainError> {
         self.verify().await?;
-        self.told(self.provider.send_raw_transaction(signed).await).map(drop)
+        let sent = self.provider.send_raw_transaction(signed).await;
+        // That it refuses these bytes says nothing of the node.
+        sent.map(drop).map_err(|error| match ChainError::from(error) {
+            error @ ChainError::Refused { .. } => error,
+            error => self.failed_with(error),
+        })
     }
 
     /// Whether the node knows the transaction, in a block or not.
@@ -226,15 +233,15 @@ impl Node {
     /// When the endpoint does not answer, or is of another chain.
     pub(crate) async fn receipt(&self, hash: [u8; 32]) -> Result<Option<Receipt>, ChainError> {
         self.verify().await?;
-        let found = self.provider.get_transaction_receipt(B256::from(hash)).await;
-        Ok(self.told(found)?.and_then(|receipt| {
-            let gas = U256::from(receipt.gas_used());
-            let fee = Wei(gas.saturating_mul(U256::from(receipt.effective_gas_price())));
-            let block = receipt.block_number()?;
-            let success = receipt.status();
-            let logs = receipt.inner.logs().iter();
+        let found = self.provider.raw_request(RECEIPT.into(), (B256::from(hash),)).await;
+        let found: Option<RawReceipt> = self.told(found)?;
+        Ok(found.and_then(|receipt| {
+            let fee = receipt.gas_used.saturating_mul(receipt.effective_gas_price);
+            let block = receipt.block_number?.try_into().ok()?;
+            let success = receipt.status == Some(U256::ONE);
+            let logs = receipt.logs.iter();
             let moves = logs.filter_map(|log| TokenMove::of(log.address(), &log.inner.data));
-            Some(Receipt { block, fee, success, moves: moves.collect() })
+            Some(Receipt { block, fee: Wei(fee), success, moves: moves.collect() })
         }))
     }
 
@@ -264,11 +271,13 @@ impl Node {
     pub(super) fn told<T>(&self, answer: Result<T, TransportError>) -> Result<T, ChainError> {
         answer.map_err(|error| {
             let error = ChainError::from(error);
-            if matches!(error, ChainError::Unavailable(_)) {
-                self.fails(&error);
-            }
-            error
+            if error.is_of_the_endpoint() { self.failed_with(error) } else { error }
         })
+    }
+
+    fn failed_with(&self, error: ChainError) -> ChainError {
+        self.fails(&error);
+        error
     }
 
     fn fails(&self, error: &ChainError) {
@@ -282,6 +291,30 @@ impl Node {
     fn failure(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A receipt as far as it is needed, so that those of kinds that only some chains have (deposits of
+/// a rollup, for instance) can be read.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawReceipt {
+    block_number: Option<U256>,
+    status: Option<U256>,
+    gas_used: U256,
+    #[serde(default)]
+    effective_gas_price: U256,
+    #[serde(default)]
+    logs: Vec<Log>,
+}
+
+const RECEIPT: &str = "eth_getTransactionReceipt";
+
+/// A payment's gas, if it is not more than an honest contract takes.
+pub(super) fn within_reason(gas: u64) -> Result<u64, ChainError> {
+    if gas <= MOST_GAS {
+        return Ok(gas);
+    }
+    Err(ChainError::Reverted { reason: format!("the contract would use {gas} gas") })
 }
 
 /// What is needed may be a little more when the payment is mined.

@@ -12,7 +12,7 @@ use alloy::rpc::types::{Filter, TransactionRequest};
 use alloy::sol_types::{SolCall, SolEvent, SolValue};
 use kms_types::{EthAddress, Token, U256, Units, Wei};
 
-use super::node::{Node, with_margin};
+use super::node::{Node, with_margin, within_reason};
 use super::{ChainError, WOULD_FAIL};
 use crate::follower::{BlockRef, Payment};
 
@@ -36,8 +36,12 @@ alloy::sol! {
 /// Where Multicall3 is on the chains that have it.
 const MULTICALL3: Address = address!("0xcA11bde05977b3631167028862bE2a173976CA11");
 
-/// Gas of a token's transfer is refused from here on: no honest one takes a tenth of it.
-const MOST_GAS: u64 = 1_000_000;
+/// A token's transfer takes no less, whatever a node says.
+const LEAST_GAS: u64 = 30_000;
+
+/// Beside its fifth: a recipient whose balance becomes zero meanwhile makes the payment dearer by
+/// the price of a new slot of storage.
+const MARGIN: u64 = 25_000;
 
 /// A movement of a token, as the token's own log tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,7 +210,7 @@ impl Node {
         Ok((decimals, symbol.and_then(|answer| String::abi_decode(&answer).ok())))
     }
 
-    /// Gas for sending this much of a token: the node's estimate and a fifth more.
+    /// Gas for sending this much of a token: the node's estimate and a fifth more, or 25,000.
     ///
     /// # Errors
     /// `Reverted` when the contract would refuse it, says `false` instead, or takes more gas than
@@ -224,18 +228,15 @@ impl Node {
             self.provider.call(request.clone()).latest().into_future(),
             self.provider.estimate_gas(request).latest().into_future(),
         );
-        let gas = with_margin(self.told(gas).map_err(would_fail)?);
+        let gas = self.told(gas).map_err(would_fail)?;
+        let gas = with_margin(gas).max(gas.saturating_add(MARGIN)).max(LEAST_GAS);
         let answer = self.told(answer).map_err(would_fail)?;
         // Some tokens answer nothing at all.
         if !answer.is_empty() && word(&answer).is_none_or(|done| done == U256::ZERO) {
             let reason = "the token's contract says no".to_owned();
             return Err(ChainError::Reverted { reason });
         }
-        if gas > MOST_GAS {
-            let reason = format!("the token's contract would use {gas} gas");
-            return Err(ChainError::Reverted { reason });
-        }
-        Ok(gas)
+        within_reason(gas)
     }
 
     /// What was paid in these tokens in this very block, to whomever. What one transaction pays

@@ -186,7 +186,7 @@ impl Transfers {
     }
 
     /// Whose turn it is. That another transaction has the nonce is believed only of a block that
-    /// stays, and of a node that knows none of the attempts.
+    /// stays, and if no endpoint knows any of the attempts.
     async fn turn(&self, due: &Due, Sight { node, head }: Sight<'_>) -> Result<Turn, WatchError> {
         let nonce = due.transfer.nonce.ok_or(WatchError::NoNonce)?;
         let address = due.transfer.from.address;
@@ -201,7 +201,8 @@ impl Transfers {
             return Ok(Turn::Over);
         }
         for attempt in due.attempts() {
-            if node.knows(attempt.tx_hash).await? {
+            if node.knows(attempt.tx_hash).await? || self.chain.anyone_knows(attempt.tx_hash).await
+            {
                 return Ok(Turn::Over);
             }
         }
