@@ -295,7 +295,8 @@ impl App {
                 recovery::confirm(self, who, id, &said.text).await
             }
             Step::EmailAddress => {
-                self.delete_unless(&said, said.text.contains('@')).await?;
+                self.delete_unless(&said, said.text.trim().parse::<kms_types::Email>().is_ok())
+                    .await?;
                 contact::answer_address(self, who, &said.text).await
             }
             Step::EmailPassword { email } => match self.take_password(&said).await? {

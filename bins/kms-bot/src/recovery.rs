@@ -116,7 +116,12 @@ pub(crate) async fn complete(app: &App, who: &Person, id: RecoveryId, new: Passw
             let account = app.kms.account(who.id.into()).await?;
             account.map(|account| texts::recovery_done(account.address)).unwrap_or_default()
         }
-        Err(error) => texts::failure(&error, None),
+        Err(error) => {
+            if error.code() == Some(ErrorCode::WrongState) {
+                app.steps.end(who.id);
+            }
+            texts::failure(&error, None)
+        }
     };
     Ok(app.telegram.edit(who.id, message, &text, Keyboard::none()).await?)
 }

@@ -15,7 +15,7 @@ use kms_core::recovery::Recovery;
 use kms_core::{SealError, Sealer, ServerKeys};
 use kms_store::{Database, StoredEvent, StoredEventKind};
 use kms_types::wire::RecoveryStep;
-use kms_types::{AccountRef, RecoveryId, Timestamp};
+use kms_types::{AccountRef, Timestamp};
 use lettre::message::Mailbox;
 use lettre::message::header::ContentType;
 use lettre::transport::smtp;
@@ -38,8 +38,10 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(20);
 const NEWS: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long to wait with a mail server that takes nothing.
 const AGAIN: Duration = Duration::from_secs(5);
-/// How often one letter is tried that a mail server answers with "not now".
-const TRIES: u32 = 3;
+/// How often one letter is tried while the mail server takes others.
+const TRIES: u64 = 3;
+/// An event from so far ahead was written by nobody with a clock.
+const AHEAD: Duration = Duration::from_secs(60 * 60);
 
 /// Sends what is to be sent.
 pub(crate) struct Mailer {
@@ -51,6 +53,8 @@ pub(crate) struct Mailer {
     keys: std::sync::Arc<ServerKeys>,
     /// This server among others.
     holder: String,
+    /// How old an address is that a code is sent to.
+    trusted_after: Duration,
 }
 
 /// Why letters wait.
@@ -58,8 +62,8 @@ pub(crate) struct Mailer {
 enum MailError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the mail server takes nothing: {0}")]
-    Smtp(#[from] smtp::Error),
+    #[error("the mail server takes nothing ({0})")]
+    Smtp(String),
 }
 
 /// Why one letter is not sent.
@@ -67,12 +71,34 @@ enum MailError {
 enum NoLetter {
     #[error(transparent)]
     Wait(#[from] MailError),
+    #[error("what it is about can not be read: {0}")]
+    Unreadable(StoreError),
     #[error("the address can not be opened: {0}")]
     Sealed(#[from] SealError),
     #[error("the address is none that mail can be sent to")]
     Address,
-    #[error("the mail server refuses it: {0}")]
-    Refused(smtp::Error),
+    #[error("the mail server refuses it ({0})")]
+    Refused(String),
+}
+
+impl From<StoreError> for NoLetter {
+    /// A row that was changed must not hold everybody's mail.
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable { .. } => Self::Wait(error.into()),
+            other => Self::Unreadable(other),
+        }
+    }
+}
+
+/// Without the server's own words, which may hold an address.
+fn kind(error: &smtp::Error) -> String {
+    match error.status() {
+        Some(code) => format!("code {code}"),
+        None if error.is_timeout() => "no answer in time".to_owned(),
+        None if error.is_tls() => "TLS".to_owned(),
+        None => "no connection".to_owned(),
+    }
 }
 
 impl Mailer {
@@ -81,6 +107,7 @@ impl Mailer {
         database: Database,
         sealer: Sealer,
         keys: std::sync::Arc<ServerKeys>,
+        trusted_after: Duration,
     ) -> Result<Self, StartError> {
         let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(settings.url.expose())
             .map_err(|_secret| StartError::Mail("mail.url can not be used"))?
@@ -90,7 +117,7 @@ impl Mailer {
         let from = from.map_err(|_cause| StartError::Mail("mail.from is not an address"))?;
         let public_url = settings.public_url.clone();
         let holder = Uuid::new_v4().to_string();
-        Ok(Self { transport, from, public_url, database, sealer, keys, holder })
+        Ok(Self { transport, from, public_url, database, sealer, keys, holder, trusted_after })
     }
 
     /// Sends letters until the server stops.
@@ -123,13 +150,11 @@ impl Mailer {
         }
         for event in found.events {
             let cursor = event.cursor;
-            let sent = match self.tell(event).await {
+            let sent = match self.tell(event.clone()).await {
                 Ok(sent) => sent,
                 Err(NoLetter::Wait(wait)) => return Err(wait),
-                // Nothing mends it, and the others must not wait for it.
                 Err(error) => {
-                    tracing::error!(event = %cursor, %error, "a mail was not sent");
-                    metrics::counter!("kms_mail_lost_total").increment(1);
+                    lost(&event, &error);
                     false
                 }
             };
@@ -159,18 +184,31 @@ impl Mailer {
                 | StoredEventKind::EmailChangeRequested
                 | StoredEventKind::EmailChanged
         );
-        if !tells || now.since(event.at) > NEWS {
+        if !tells || now.since(event.at) > NEWS || event.at.since(now) > AHEAD {
             return Ok(false);
         }
-        let account = self.database.account(AccountRef::Id(event.account)).await;
-        let Some(account) = account.map_err(MailError::from)? else { return Ok(false) };
+        let account = self.database.account(AccountRef::Id(event.account)).await?;
+        let Some(account) = account else { return Ok(false) };
+        let who = letters::who(&account);
         let mut sent = false;
-        if event.kind == StoredEventKind::EmailChangeRequested {
-            sent |= self.send_code_for_address(&account, now).await?;
+        // Whoever had the address before is told first, whatever becomes of the rest.
+        if let Some(before) = &event.contact {
+            let letter = match event.kind {
+                StoredEventKind::EmailChangeRequested => letters::address_asked(&who, event.at),
+                _ => letters::address_gone(&who, event.at),
+            };
+            match self.send(&account, before, letter).await {
+                Ok(()) => sent = true,
+                Err(NoLetter::Wait(wait)) => return Err(wait.into()),
+                Err(error) => lost(&event, &error),
+            }
         }
-        let verified = account.email_verified_at.and(account.email.as_ref());
-        if let Some(email) = verified
-            && let Some(letter) = self.letter(&account, &event, now).await?
+        if event.kind == StoredEventKind::EmailChangeRequested {
+            return Ok(self.send_code_for_address(&account, now).await? || sent);
+        }
+        let verified = account.email_verified_at.zip(account.email.as_ref());
+        if let Some((since, email)) = verified
+            && let Some(letter) = self.letter(&who, &event, since, now).await?
         {
             self.send(&account, email, letter).await?;
             sent = true;
@@ -178,26 +216,21 @@ impl Mailer {
         Ok(sent)
     }
 
-    /// What the owner of the address that is known is told.
+    /// What the owner of the address that is known since then is told.
     async fn letter(
         &self,
-        account: &Account,
+        who: &str,
         event: &StoredEvent,
+        since: Timestamp,
         now: Timestamp,
     ) -> Result<Option<Letter>, NoLetter> {
-        let who = letters::who(account);
         Ok(match (event.kind, event.recovery) {
             (StoredEventKind::Recovery(step), Some(id)) => {
-                let recovery = self.database.recovery(id).await.map_err(MailError::from)?;
-                recovery.and_then(|recovery| self.step(&who, step, &recovery, event.at, now))
+                let recovery = self.database.recovery(id).await?;
+                recovery.and_then(|recovery| self.step(who, step, &recovery, since, event.at, now))
             }
-            (StoredEventKind::PasswordChanged, _) => {
-                Some(letters::password_changed(&who, event.at))
-            }
-            (StoredEventKind::EmailChangeRequested, _) => {
-                Some(letters::address_asked(&who, event.at))
-            }
-            (StoredEventKind::EmailChanged, _) => Some(letters::address_changed(&who, event.at)),
+            (StoredEventKind::PasswordChanged, _) => Some(letters::password_changed(who, event.at)),
+            (StoredEventKind::EmailChanged, _) => Some(letters::address_changed(who, event.at)),
             _ => None,
         })
     }
@@ -207,14 +240,17 @@ impl Mailer {
         who: &str,
         step: RecoveryStep,
         recovery: &Recovery,
+        since: Timestamp,
         at: Timestamp,
         now: Timestamp,
     ) -> Option<Letter> {
-        let link = self.cancel_link(recovery.id);
+        let link = self.cancel_link(recovery);
         let open = recovery.is_open(now);
         match step {
             RecoveryStep::Requested if open => {
-                let code = recovery.code_until(now);
+                // Not to an address that was confirmed since.
+                let trusted = since.plus(self.trusted_after) <= recovery.requested_at;
+                let code = recovery.code_until(now).filter(|_until| trusted);
                 let code = code.map(|until| (recovery.code(&self.keys.row), until));
                 Some(letters::requested(who, recovery, code, at, &link))
             }
@@ -227,8 +263,8 @@ impl Mailer {
         }
     }
 
-    fn cancel_link(&self, id: RecoveryId) -> String {
-        let mac = Recovery::cancel_mac(id, &self.keys.row);
+    fn cancel_link(&self, recovery: &Recovery) -> String {
+        let (id, mac) = (recovery.id, recovery.cancel_mac(&self.keys.row));
         let (key, tag) = (mac.key.as_u8(), hex::encode(mac.tag));
         format!("{}/recoveries/{id}/cancel/{key:02x}{tag}", self.public_url)
     }
@@ -239,7 +275,7 @@ impl Mailer {
         account: &Account,
         now: Timestamp,
     ) -> Result<bool, NoLetter> {
-        let asked = self.database.asked_email(account.id).await.map_err(MailError::from)?;
+        let asked = self.database.asked_email(account.id).await?;
         // Confirmed already, or too late.
         let Some(asked) = asked.filter(|asked| now < asked.until()) else { return Ok(false) };
         let who = letters::who(account);
@@ -258,22 +294,29 @@ impl Mailer {
             .body(letter.body)
             .map_err(|_personal| NoLetter::Address)?;
         for attempt in 1.. {
-            match self.transport.send(message.clone()).await {
+            let error = match self.transport.send(message.clone()).await {
                 Ok(_response) => {
                     metrics::counter!("kms_mail_sent_total").increment(1);
                     return Ok(());
                 }
-                Err(error) if error.is_permanent() => return Err(NoLetter::Refused(error)),
-                // "Not now" may be meant of this mailbox alone.
-                Err(error) if error.is_transient() && attempt >= TRIES => {
-                    return Err(NoLetter::Refused(error));
-                }
-                Err(error) if error.is_transient() => {
-                    tokio::time::sleep(Duration::from_secs(attempt.into())).await;
-                }
-                Err(error) => return Err(MailError::from(error).into()),
+                Err(error) => error,
+            };
+            // Whether it is this letter or any: a server that refuses us refuses a greeting too.
+            let takes_others = self.transport.test_connection().await.unwrap_or(false);
+            if !takes_others {
+                return Err(MailError::Smtp(kind(&error)).into());
             }
+            if error.is_permanent() || attempt >= TRIES {
+                return Err(NoLetter::Refused(kind(&error)));
+            }
+            tokio::time::sleep(Duration::from_secs(attempt * attempt * 2)).await;
         }
         Ok(())
     }
+}
+
+/// Nothing mends it, and the others must not wait for it.
+fn lost(event: &StoredEvent, error: &NoLetter) {
+    tracing::error!(event = %event.cursor, %error, "a mail was not sent");
+    metrics::counter!("kms_mail_lost_total").increment(1);
 }

@@ -13,8 +13,8 @@ use kms_chain::{ChainError, TokenError, TransferConfig, Transfers};
 #[cfg(feature = "aws-kms")]
 use kms_core::{AwsKeyError, AwsMasterKey};
 use kms_core::{
-    Custody, KdfPool, KeyRing, KeyRingError, LocalKeyError, LocalMasterKey, MasterKey, Ports,
-    Sealer, ServerKeys,
+    Custody, CustodyError, KdfPool, KeyRing, KeyRingError, LocalKeyError, LocalMasterKey,
+    MasterKey, Ports, Sealer, ServerKeys,
 };
 use kms_store::{ConnectError, Database};
 use kms_types::wire::Network;
@@ -112,7 +112,7 @@ impl Server {
         let audit = settings.audit.clone();
         let upkeep = settings.upkeep;
         let chain = settings.chain.clone();
-        let mail = settings.mail.clone();
+        let (mail, trusted_after) = (settings.mail.clone(), settings.recovery.email_trusted_after);
         let state = Data::new(build(settings, poll, stopping.clone()).await?);
         // With a connection of its own, so that whole blocks do not delay what a person waits for.
         let follower = Follower::new(
@@ -144,12 +144,13 @@ impl Server {
         let sweeper = tokio::spawn(upkeep.sweep());
         let mailer = mail.map(|mail| {
             let (database, sealer) = (state.database.clone(), state.sealer.clone());
-            Mailer::new(&mail, database, sealer, Arc::clone(&state.keys))
+            Mailer::new(&mail, database, sealer, Arc::clone(&state.keys), trusted_after)
         });
         let mailer = mailer.transpose()?.map(|mailer| mailer.run(poll, stopping.clone()));
         let mailer = mailer.map(tokio::spawn);
         let custody = Arc::clone(&state.custody);
-        let recoveries = tokio::spawn(tend_recoveries(custody, poll, stopping.clone()));
+        let recoveries =
+            tokio::spawn(tend_recoveries(custody, state.database.clone(), poll, stopping.clone()));
         let watcher =
             tokio::spawn(watch_transfers(state.transfers.clone(), poll, stopping.clone()));
         let follower = tokio::spawn(follow_blocks(follower, poll, stopping));
@@ -365,13 +366,20 @@ async fn watch_transfers(
     }
 }
 
+/// By the database's clock too: one that runs ahead tells nobody too early.
+async fn tend(custody: &Custody, database: &Database) -> Result<(), CustodyError> {
+    let now = clock::now().min(database.now().await?);
+    custody.tend_recoveries(now).await
+}
+
 async fn tend_recoveries(
     custody: Arc<Custody>,
+    database: Database,
     poll: Duration,
     mut stopping: watch::Receiver<bool>,
 ) {
     while !*stopping.borrow() {
-        if let Err(error) = custody.tend_recoveries(clock::now()).await {
+        if let Err(error) = tend(&custody, &database).await {
             tracing::warn!(%error, "recoveries can not be looked after");
         }
         let _ = tokio::time::timeout(poll, stopping.changed()).await;

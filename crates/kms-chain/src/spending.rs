@@ -92,9 +92,14 @@ impl OwnLimit {
     }
 
     /// The limit after its owner asked for another one: a lower one at once, a higher one later. A
-    /// raise that still waits is given up by either.
+    /// raise that still waits is given up by either. None is in force `not_before`.
     #[must_use]
-    pub fn changed_to(&self, wanted: Option<Units>, now: Timestamp) -> Self {
+    pub fn changed_to(
+        &self,
+        wanted: Option<Units>,
+        not_before: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Self {
         let current = self.at(now);
         let lower = match (wanted, current) {
             (Some(wanted), Some(current)) => wanted <= current,
@@ -103,7 +108,10 @@ impl OwnLimit {
         };
         match lower {
             true => Self { units: wanted, later: None },
-            false => Self { units: current, later: Some((wanted, now.plus(RAISE_AFTER))) },
+            false => Self {
+                units: current,
+                later: Some((wanted, not_before.unwrap_or(now).max(now.plus(RAISE_AFTER)))),
+            },
         }
     }
 }
@@ -219,21 +227,24 @@ mod tests {
     #[test]
     fn a_lower_limit_holds_at_once_and_a_higher_one_after_a_day() {
         let none = OwnLimit::default();
-        let five = none.changed_to(Some(units(5)), NOW);
+        let five = none.changed_to(Some(units(5)), None, NOW);
         assert_eq!(five, OwnLimit { units: Some(units(5)), later: None });
-        let raised = five.changed_to(Some(units(9)), NOW);
+        let raised = five.changed_to(Some(units(9)), None, NOW);
         assert_eq!(raised.at(NOW), Some(units(5)));
         assert_eq!(raised.at(NOW.plus(RAISE_AFTER)), Some(units(9)));
         assert_eq!(raised.at(Timestamp(NOW.plus(RAISE_AFTER).0 - 1)), Some(units(5)));
         // A second wish begins the wait anew, and a lower one ends it.
-        let again = raised.changed_to(Some(units(8)), NOW.plus(HOUR));
+        let again = raised.changed_to(Some(units(8)), None, NOW.plus(HOUR));
         assert_eq!(again.later, Some((Some(units(8)), NOW.plus(HOUR).plus(RAISE_AFTER))));
-        let lowered = raised.changed_to(Some(units(4)), NOW);
+        let lowered = raised.changed_to(Some(units(4)), None, NOW);
         assert_eq!(lowered, OwnLimit { units: Some(units(4)), later: None });
         // No limit at all is the highest.
-        let lifted = five.changed_to(None, NOW);
+        let lifted = five.changed_to(None, None, NOW);
         assert_eq!((lifted.at(NOW), lifted.at(NOW.plus(RAISE_AFTER))), (Some(units(5)), None));
-        assert_eq!(none.changed_to(None, NOW), none);
+        assert_eq!(none.changed_to(None, None, NOW), none);
+        // Not within the hold after a recovery.
+        let held = Some(NOW.plus(3 * DAY));
+        assert_eq!(five.changed_to(None, held, NOW).later, Some((None, NOW.plus(3 * DAY))));
     }
 
     #[test]

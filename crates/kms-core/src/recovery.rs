@@ -169,7 +169,11 @@ impl Recovery {
             RecoveryStage::Waiting | RecoveryStage::Ready if now >= self.expires_at => {
                 RecoveryStage::Expired
             }
-            RecoveryStage::Waiting if now >= self.ready_at => RecoveryStage::Ready,
+            RecoveryStage::Waiting | RecoveryStage::Ready if now >= self.ready_at => {
+                RecoveryStage::Ready
+            }
+            // Whatever a server wrote whose clock ran ahead.
+            RecoveryStage::Ready => RecoveryStage::Waiting,
             written => written,
         }
     }
@@ -229,7 +233,8 @@ impl Recovery {
     #[must_use]
     pub fn due(self, now: Timestamp) -> Option<Self> {
         let stage = self.stage(now);
-        (stage != self.written).then(|| self.at(stage))
+        let is_news = stage != self.written && stage != RecoveryStage::Waiting;
+        is_news.then(|| self.at(stage))
     }
 
     /// Stopped.
@@ -263,20 +268,20 @@ impl Recovery {
     /// The code that is sent by e-mail. It follows from the row key, so that it is stored nowhere.
     #[must_use]
     pub fn code(&self, row_keys: &ServerKeySet) -> OneTimeCode {
-        row_keys.one_time_code(&[CODE, self.id.as_bytes()])
+        self.with_fields(CODE, |fields| row_keys.one_time_code(fields))
     }
 
     /// Whether this is the code. Also under older versions of the row key.
     #[must_use]
     pub fn is_code(&self, code: &OneTimeCode, row_keys: &ServerKeySet) -> bool {
-        row_keys.is_one_time_code(code, &[CODE, self.id.as_bytes()])
+        self.with_fields(CODE, |fields| row_keys.is_one_time_code(code, fields))
     }
 
     /// What a link must hold to cancel it. Stored nowhere either; it works until the recovery has
     /// ended.
     #[must_use]
-    pub fn cancel_mac(id: RecoveryId, row_keys: &ServerKeySet) -> RowMac {
-        row_keys.mac(&[CANCEL, id.as_bytes()])
+    pub fn cancel_mac(&self, row_keys: &ServerKeySet) -> RowMac {
+        self.with_fields(CANCEL, |fields| row_keys.mac(fields))
     }
 
     /// Checks what a link holds.
@@ -284,11 +289,17 @@ impl Recovery {
     /// # Errors
     /// When it is not what [`Recovery::cancel_mac`] made for this recovery.
     pub fn check_cancel_mac(
-        id: RecoveryId,
+        &self,
         mac: &RowMac,
         row_keys: &ServerKeySet,
     ) -> Result<(), RowMacError> {
-        row_keys.verify(mac, &[CANCEL, id.as_bytes()])
+        self.with_fields(CANCEL, |fields| row_keys.verify(mac, fields))
+    }
+
+    /// Its id alone is chosen by whoever asks, and may come again after a row was removed.
+    fn with_fields<T>(&self, purpose: &[u8], work: impl FnOnce(&[&[u8]]) -> T) -> T {
+        let at = self.requested_at.0.to_be_bytes();
+        work(&[purpose, self.id.as_bytes(), self.account.as_bytes(), &at])
     }
 }
 
@@ -339,6 +350,11 @@ mod tests {
         assert_eq!(recovery.due(Timestamp(147)), None);
         assert_eq!(recovery.due(Timestamp(148)).unwrap().written, RecoveryStage::Ready);
         assert_eq!(recovery.due(Timestamp(168)).unwrap().written, RecoveryStage::Expired);
+        // Written by a server whose clock runs ahead: the wait is what it was.
+        let early = recovery.due(Timestamp(148)).unwrap();
+        assert_eq!(early.stage(Timestamp(147)), RecoveryStage::Waiting);
+        assert_eq!(early.completed(Timestamp(147)), Err(RecoveryError::NotReady { until }));
+        assert_eq!(early.due(Timestamp(147)), None);
     }
 
     #[test]
@@ -380,9 +396,14 @@ mod tests {
         assert!(one.is_code(&one.code(&keys), &keys));
         assert!(!one.is_code(&other.code(&keys), &keys));
         assert!(!one.is_code(&one.code(&keys), &ServerKeySet::random()));
-        let mac = Recovery::cancel_mac(one.id, &keys);
-        assert!(Recovery::check_cancel_mac(one.id, &mac, &keys).is_ok());
-        assert!(Recovery::check_cancel_mac(other.id, &mac, &keys).is_err());
+        let mac = one.cancel_mac(&keys);
+        assert!(one.check_cancel_mac(&mac, &keys).is_ok());
+        assert!(other.check_cancel_mac(&mac, &keys).is_err());
+        // Nor of the same id once more.
+        let again = Recovery { account: other.account, ..one };
+        assert!(!again.is_code(&one.code(&keys), &keys));
+        let later = Recovery { requested_at: Timestamp(101), ..one };
+        assert!(!later.is_code(&one.code(&keys), &keys));
     }
 
     #[test]

@@ -236,18 +236,35 @@ fn update_wallet(connection: &mut AnyConnection, swap: &WalletSwap) -> Result<bo
     Ok(changed == 1)
 }
 
-/// Changes what stands in the account's own row; `false` if there is none.
+fn with_asked_fields<T>(asked: &EmailChange, work: impl FnOnce(&[&[u8]]) -> T) -> T {
+    let at = asked.requested_at.0.to_be_bytes();
+    work(&[b"email_changes", asked.account.as_bytes(), &asked.email, &at, &[asked.tries]])
+}
+
+/// The sealed address that is known to be the account's.
+fn verified_email(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    keys: &ServerKeys,
+) -> Result<Option<Vec<u8>>, Failure> {
+    let account = find(connection, account.into(), keys)?;
+    Ok(account.and_then(|account| account.email_verified_at.and(account.email)))
+}
+
+/// Changes what stands in the account's own row; `false` if there is none, or `change` refuses.
 fn change(
     connection: &mut AnyConnection,
     account: AccountId,
     keys: &ServerKeys,
-    change: impl FnOnce(&mut Account),
+    change: impl FnOnce(&mut Account) -> bool,
 ) -> Result<bool, Failure> {
     let row = || accounts::table.find(account.to_string());
     // A write, though of nothing, so that no other process writes in between.
     diesel::update(row()).set(accounts::state.eq(accounts::state)).execute(connection)?;
     let Some(mut account) = find(connection, account.into(), keys)? else { return Ok(false) };
-    change(&mut account);
+    if !change(&mut account) {
+        return Ok(false);
+    }
     let mac = with_mac_fields(&account, |fields| keys.row.mac(fields));
     let changed = diesel::update(row())
         .set((
@@ -301,6 +318,9 @@ impl AccountStore for Database {
                     return Ok(false);
                 }
                 let WalletSwap { account, reason, at, .. } = swap;
+                // Whoever asked for an address with the old password does not get it.
+                diesel::delete(email_changes::table.find(account.to_string()))
+                    .execute(connection)?;
                 match reason {
                     SwapReason::PasswordChange => {
                         let kind = StoredEventKind::PasswordChanged;
@@ -310,7 +330,11 @@ impl AccountStore for Database {
                     SwapReason::Recovery(recovery) => {
                         attempts::forget(connection, account)?;
                         let step = Some(RecoveryStep::Completed);
-                        let now = |account: &mut Account| account.recovered_at = Some(at);
+                        // One that was stopped meanwhile stays as it is.
+                        let now = |account: &mut Account| {
+                            account.recovered_at = Some(at);
+                            account.state == AccountState::Active
+                        };
                         Ok(recoveries::update(connection, &recovery, step, at, &keys)?
                             && recovery.account == account
                             && change(connection, account, &keys, now)?)
@@ -346,58 +370,83 @@ impl AccountStore for Database {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
             connection.transaction(|connection| {
-                change(connection, account, &keys, |account| account.state = state)
+                change(connection, account, &keys, |account| {
+                    account.state = state;
+                    true
+                })
             })
         })
         .await
     }
 
     async fn ask_email(&self, asked: EmailChange) -> Result<(), StoreError> {
+        let keys = self.keys.clone();
         self.blocking(move |connection| {
             connection.transaction(|connection| {
-                let EmailChange { account, email, requested_at: at, tries } = asked;
-                diesel::delete(email_changes::table.find(account.to_string()))
-                    .execute(connection)?;
+                let row = || email_changes::table.find(asked.account.to_string());
+                diesel::delete(row()).execute(connection)?;
+                let mac = with_asked_fields(&asked, |fields| keys.row.mac(fields));
                 diesel::insert_into(email_changes::table)
                     .values((
-                        email_changes::account_id.eq(account.to_string()),
-                        email_changes::email.eq(email),
-                        email_changes::requested_at.eq(at.0),
-                        email_changes::tries.eq(i32::from(tries)),
+                        email_changes::account_id.eq(asked.account.to_string()),
+                        email_changes::email.eq(&asked.email),
+                        email_changes::requested_at.eq(asked.requested_at.0),
+                        email_changes::tries.eq(i32::from(asked.tries)),
+                        email_changes::mac_key.eq(i32::from(mac.key.as_u8())),
+                        email_changes::mac.eq(mac.tag.to_vec()),
                     ))
                     .execute(connection)?;
                 let kind = StoredEventKind::EmailChangeRequested;
-                events::append(connection, account, at, kind, None)
+                let told = verified_email(connection, asked.account, &keys)?;
+                events::append_contact(connection, asked.account, asked.requested_at, kind, told)
             })
         })
         .await
     }
 
     async fn asked_email(&self, account: AccountId) -> Result<Option<EmailChange>, StoreError> {
+        let keys = self.keys.clone();
         self.blocking(move |connection| {
             let key = account.to_string();
             let at = At { table: "email_changes", key: &key };
-            let row: Option<(Vec<u8>, i64, i32)> = email_changes::table
+            let row: Option<(Vec<u8>, i64, i32, i32, Vec<u8>)> = email_changes::table
                 .find(&key)
-                .select((email_changes::email, email_changes::requested_at, email_changes::tries))
+                .select((
+                    email_changes::email,
+                    email_changes::requested_at,
+                    email_changes::tries,
+                    email_changes::mac_key,
+                    email_changes::mac,
+                ))
                 .first(connection)
                 .optional()?;
-            let Some((email, requested_at, tries)) = row else { return Ok(None) };
-            let requested_at = Timestamp(requested_at);
-            Ok(Some(EmailChange { account, email, requested_at, tries: at.convert(tries)? }))
+            let Some((email, requested_at, tries, mac_key, mac)) = row else { return Ok(None) };
+            let (requested_at, tries) = (Timestamp(requested_at), at.convert(tries)?);
+            let asked = EmailChange { account, email, requested_at, tries };
+            let mac = at.mac(mac_key, &mac)?;
+            let verified = with_asked_fields(&asked, |fields| keys.row.verify(&mac, fields));
+            verified.map_err(|error| at.not_verified(error))?;
+            Ok(Some(asked))
         })
         .await
     }
 
     async fn count_email_try(&self, asked: EmailChange) -> Result<bool, StoreError> {
+        let keys = self.keys.clone();
         self.blocking(move |connection| {
-            let tries = i32::from(asked.tries);
             let row = email_changes::table
                 .find(asked.account.to_string())
                 .filter(email_changes::requested_at.eq(asked.requested_at.0))
-                .filter(email_changes::tries.eq(tries));
-            let counted =
-                diesel::update(row).set(email_changes::tries.eq(tries + 1)).execute(connection)?;
+                .filter(email_changes::tries.eq(i32::from(asked.tries)));
+            let tried = EmailChange { tries: asked.tries.saturating_add(1), ..asked };
+            let mac = with_asked_fields(&tried, |fields| keys.row.mac(fields));
+            let counted = diesel::update(row)
+                .set((
+                    email_changes::tries.eq(i32::from(tried.tries)),
+                    email_changes::mac_key.eq(i32::from(mac.key.as_u8())),
+                    email_changes::mac.eq(mac.tag.to_vec()),
+                ))
+                .execute(connection)?;
             Ok(counted == 1)
         })
         .await
@@ -412,17 +461,20 @@ impl AccountStore for Database {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
             all_or_nothing(connection, |connection| match contact {
-                ContactChange::Mobile(mobile) => {
-                    change(connection, account, &keys, |account| account.mobile = mobile)
-                }
+                ContactChange::Mobile(mobile) => change(connection, account, &keys, |account| {
+                    account.mobile = mobile;
+                    true
+                }),
                 ContactChange::Email(email) => {
                     diesel::delete(email_changes::table.find(account.to_string()))
                         .execute(connection)?;
                     let kind = StoredEventKind::EmailChanged;
-                    events::append(connection, account, at, kind, None)?;
+                    let told = verified_email(connection, account, &keys)?;
+                    events::append_contact(connection, account, at, kind, told)?;
                     change(connection, account, &keys, |account| {
                         account.email_verified_at = email.as_ref().map(|_email| at);
                         account.email = email;
+                        true
                     })
                 }
             })

@@ -1,7 +1,7 @@
 //! Events: an outbox that is written with what it tells, and read in commit order.
 
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool, Nullable, Text};
+use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
 use kms_core::ports::StoreError;
 use kms_types::wire::RecoveryStep;
 use kms_types::{
@@ -52,6 +52,8 @@ pub struct StoredEvent {
     pub incoming: Option<IncomingId>,
     /// The recovery that it is about.
     pub recovery: Option<RecoveryId>,
+    /// The e-mail address, sealed, that was the account's before it.
+    pub contact: Option<Vec<u8>>,
 }
 
 /// Events in commit order, as far as one query went.
@@ -144,6 +146,25 @@ pub(crate) fn append_incoming(
     Ok(())
 }
 
+/// Writes that an address changes, and which one is to be told of it as well.
+pub(crate) fn append_contact(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    at: Timestamp,
+    kind: StoredEventKind,
+    contact: Option<Vec<u8>>,
+) -> Result<(), Failure> {
+    diesel::insert_into(events::table)
+        .values((
+            events::account_id.eq(account.to_string()),
+            events::at.eq(at.0),
+            events::kind.eq(kind.as_str()),
+            events::contact.eq(contact),
+        ))
+        .execute(connection)?;
+    Ok(())
+}
+
 /// Writes that a recovery moved on, inside the transaction that notes it.
 pub(crate) fn append_recovery(
     connection: &mut AnyConnection,
@@ -183,6 +204,8 @@ struct Row {
     incoming_id: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     recovery_id: Option<String>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    contact: Option<Vec<u8>>,
 }
 
 impl Row {
@@ -202,6 +225,7 @@ impl Row {
             transfer: at.parse_some(self.transfer_id.as_ref())?,
             incoming: at.parse_some(self.incoming_id.as_ref())?,
             recovery: at.parse_some(self.recovery_id.as_ref())?,
+            contact: self.contact,
         })
     }
 }
@@ -270,7 +294,7 @@ impl Database {
         let settled = settled(self.dialect);
         let query = format!(
             "select e.seq, e.tx, e.account_id, a.telegram_id, e.at, e.kind, e.transfer_id, \
-             e.incoming_id, e.recovery_id from events e join accounts a on a.id = e.account_id \
+             e.incoming_id, e.recovery_id, e.contact from events e join accounts a on a.id = e.account_id \
              where (e.tx, e.seq) > ($1, $2) and {settled} order by e.tx, e.seq limit $3"
         );
         self.blocking(move |connection| {

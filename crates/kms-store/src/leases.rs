@@ -1,16 +1,35 @@
-//! What one server at a time does: whoever holds a lease says so again before it ends.
+//! The database's clock, and what one server at a time does: whoever holds a lease says so again before it ends.
 
 use std::time::Duration;
 
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 use kms_core::ports::StoreError;
+use kms_types::Timestamp;
 
 use crate::database::Database;
 
 impl Database {
+    /// What time the database says it is.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn now(&self) -> Result<Timestamp, StoreError> {
+        #[derive(QueryableByName)]
+        struct Now {
+            #[diesel(sql_type = BigInt)]
+            now: i64,
+        }
+        let query = format!("select {} as now", self.dialect.clock());
+        self.blocking(move |connection| {
+            let found: Now = diesel::sql_query(query).get_result(connection)?;
+            Ok(Timestamp(found.now))
+        })
+        .await
+    }
+
     /// Takes or keeps the lease of this name for `holder`, on the database's own clock; `false`
-    /// while another holds it.
+    /// while another holds it. One that would last longer than `lifetime` was taken by nobody.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -26,7 +45,8 @@ impl Database {
         let take = format!(
             "insert into leases (name, holder, until) values ($1, $2, {now} + $3) \
              on conflict (name) do update set holder = excluded.holder, until = excluded.until \
-             where leases.until <= {now} or leases.holder = excluded.holder"
+             where leases.until <= {now} or leases.until > {now} + $3 \
+             or leases.holder = excluded.holder"
         );
         self.blocking(move |connection| {
             let taken = diesel::sql_query(take)

@@ -22,6 +22,8 @@ diesel::table! {
         email -> Binary,
         requested_at -> BigInt,
         tries -> Integer,
+        mac_key -> Integer,
+        mac -> Binary,
     }
 }
 
@@ -149,6 +151,7 @@ diesel::table! {
         transfer_id -> Nullable<Text>,
         incoming_id -> Nullable<Text>,
         recovery_id -> Nullable<Text>,
+        contact -> Nullable<Binary>,
     }
 }
 

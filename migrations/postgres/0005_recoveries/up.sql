@@ -22,6 +22,8 @@ create unique index recoveries_one_open on recoveries (account_id)
 create index recoveries_due on recoveries (ready_at) where stage in ('waiting', 'ready');
 
 alter table events add column recovery_id text;
+-- The address, sealed, that is to be told as well: one that is the account's no more.
+alter table events add column contact bytea;
 
 -- Covered by the row's MAC where they are not null.
 alter table accounts add column email_verified_at bigint;
@@ -32,7 +34,9 @@ create table email_changes (
     account_id text primary key references accounts (id),
     email bytea not null,
     requested_at bigint not null,
-    tries integer not null
+    tries integer not null,
+    mac_key integer not null,
+    mac bytea not null
 );
 
 -- What one server at a time does, for as long as it says so again.

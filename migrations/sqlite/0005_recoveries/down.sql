@@ -4,6 +4,7 @@ drop table email_changes;
 alter table accounts drop column recovered_at;
 alter table accounts drop column email_verified_at;
 delete from events where recovery_id is not null or kind like 'email_%';
+alter table events drop column contact;
 alter table events drop column recovery_id;
 drop table recoveries;
 create table recoveries (

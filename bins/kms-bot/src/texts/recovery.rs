@@ -27,6 +27,8 @@ pub(crate) const ASK_EMAIL: &str = "✉️ Which e-mail address? Send it as your
 pub(crate) const EMAIL_FORM: &str = "I can not read that address. It looks like name@example.org.";
 pub(crate) const EMAIL_GONE: &str = "✉️ Your address is forgotten.";
 pub(crate) const EMAIL_ASKING: &str = "⏳ One moment…";
+pub(crate) const EMAIL_ASKED: &str = "✉️ Another e-mail address was asked for, with your password. If \
+     that was not you, change the password with /password.";
 pub(crate) const EMAIL_CHANGED: &str = "✉️ Your e-mail address was changed. If that was not you, \
      somebody knows your password: change it with /password.";
 

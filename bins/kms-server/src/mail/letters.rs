@@ -143,6 +143,18 @@ pub(super) fn address_asked(who: &str, at: Timestamp) -> Letter {
     }
 }
 
+pub(super) fn address_gone(who: &str, at: Timestamp) -> Letter {
+    Letter {
+        subject: "Your wallet does not write to this address any more",
+        body: format!(
+            "Since {} the wallet of {who} tells this address nothing any more: it has another one, \
+             or none.\n\nIf this was not you, change the password now: write /password to the \
+             bot.\n{NOT_YOU}\n",
+            time(at)
+        ),
+    }
+}
+
 pub(super) fn address_changed(who: &str, at: Timestamp) -> Letter {
     Letter {
         subject: "Your wallet writes to this address",

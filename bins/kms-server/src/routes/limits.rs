@@ -59,7 +59,8 @@ pub(crate) async fn set(
         }
     };
     let asset = token.map(|token| token.address);
-    state.database.set_limit(account.id, asset, wanted, clock::now()).await?;
+    let hold = state.transfers.spending().hold;
+    state.database.set_limit(account.id, asset, wanted, hold, clock::now()).await?;
     Ok(HttpResponse::Ok().json(show(&state, &account).await?))
 }
 

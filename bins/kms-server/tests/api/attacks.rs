@@ -14,7 +14,7 @@ use crate::harness::{
 };
 use crate::process::ServerProcess;
 
-fn sql(place: &Place, sql: &str) -> String {
+pub(crate) fn sql(place: &Place, sql: &str) -> String {
     let name = place.database.rsplit('/').next().unwrap();
     Postgres::shared().unwrap().execute(name, sql).unwrap()
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use kms_client::ClientError;
 use kms_testkit::{Mail, Mailbox};
 use kms_types::wire::{
-    ChangeEmail, ChangeMobile, CompleteRecovery, ConfirmCode, EventKind, Recovery, RecoveryState,
-    RecoveryStep, RequestRecovery,
+    ChangeEmail, ChangeMobile, ChangePassword, CompleteRecovery, ConfirmCode, EventKind, Recovery,
+    RecoveryState, RecoveryStep, RequestRecovery,
 };
 use kms_types::{ErrorCode, OneTimeCode, RecoveryId};
 
+use crate::attacks::sql;
 use crate::harness::{Place, Stores, TestServer, hash, on_both_stores, recover, telegram};
 
 const ADDRESS: &str = "ann@example.org";
@@ -30,15 +31,19 @@ fn with_mail(stores: Stores) -> (Place, Mailbox) {
 
 /// The mails to Ann, once there are this many.
 async fn mails(mailbox: &Mailbox, count: usize) -> Vec<Mail> {
+    mails_to(mailbox, ADDRESS, count).await
+}
+
+async fn mails_to(mailbox: &Mailbox, address: &str, count: usize) -> Vec<Mail> {
     for _ in 0..300 {
-        let mails = mailbox.mails_to(ADDRESS);
+        let mails = mailbox.mails_to(address);
         if mails.len() >= count {
             assert_eq!(mails.len(), count, "{mails:#?}");
             return mails;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("there never were {count} mails: {:#?}", mailbox.mails_to(ADDRESS));
+    panic!("there never were {count} mails: {:#?}", mailbox.mails_to(address));
 }
 
 fn code(mail: &Mail) -> ConfirmCode {
@@ -255,6 +260,7 @@ async fn an_address_takes_the_password_and_its_code() {
     assert_eq!(failed(change(other).await), Some(ErrorCode::RateLimited));
     change(ChangeEmail { email: None, ..new_email("known") }).await.unwrap();
     assert_eq!(test.client.account(telegram(1)).await.unwrap().unwrap().email, None);
+    assert!(mails(&mailbox, 4).await[3].subject.contains("not write to this address any more"));
     let mobile = ChangeMobile { mobile: Some("+4915112345678".parse().unwrap()) };
     test.client.change_mobile(telegram(1), &mobile).await.unwrap();
     let ann = test.client.account(telegram(1)).await.unwrap().unwrap();
@@ -267,6 +273,54 @@ async fn without_mail_no_address_is_confirmed() {
     test.onboard(1, "ann", "known").await;
     let refused = test.client.change_email(telegram(1), &new_email("known")).await;
     assert_eq!(failed(refused), Some(ErrorCode::NoMail));
+}
+
+/// What an address is told stands with the event: the one before is told of the one after it, and a
+/// code never goes to an address that came later.
+#[actix_web::test]
+async fn an_address_that_comes_later_gets_no_code_and_the_one_before_is_told() {
+    let (mut place, mailbox) = with_mail(Stores::Embedded);
+    place.recovery.email_trusted_after = Duration::from_secs(1);
+    let test = TestServer::start(place).await;
+    ann_with_email(&test, &mailbox).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let eves =
+        ChangeEmail { email: Some("eve@example.org".parse().unwrap()), ..new_email("forgotten") };
+    test.client.change_email(telegram(1), &eves).await.unwrap();
+    assert!(mails(&mailbox, 3).await[2].subject.contains("another e-mail address was asked for"));
+    let code_for_eve = code(&mails_to(&mailbox, "eve@example.org", 1).await[0]);
+    mailbox.set_down(true);
+    let asked = request(&test).await.unwrap();
+    assert_eq!(asked.state, RecoveryState::CodeSent);
+    test.client.confirm_email(telegram(1), &code_for_eve).await.unwrap();
+    mailbox.set_down(false);
+    assert!(mails(&mailbox, 4).await[3].subject.contains("not write to this address any more"));
+    let eves = mailbox.mails_to("eve@example.org");
+    assert!(eves.iter().skip(1).all(|mail| !mail.body.contains("The code is")), "{eves:#?}");
+    // A change of password ends what was asked for with the old one.
+    let body =
+        ChangePassword { old_password_hash: hash("forgotten"), new_password_hash: hash("changed") };
+    test.client.change_email(telegram(1), &new_email("forgotten")).await.unwrap();
+    test.client.change_password(telegram(1), &body).await.unwrap();
+    let late = test.client.confirm_email(telegram(1), &code_for_eve).await;
+    assert_eq!(failed(late), Some(ErrorCode::CodeExpired));
+}
+
+#[actix_web::test]
+async fn a_row_that_was_changed_holds_nobody_elses_mail() {
+    let (place, mailbox) = with_mail(Stores::Servers);
+    let test = TestServer::start(place).await;
+    test.onboard(2, "eve", "known").await;
+    mailbox.set_down(true);
+    let eves =
+        ChangeEmail { email: Some("eve@example.org".parse().unwrap()), ..new_email("known") };
+    test.client.change_email(telegram(2), &eves).await.unwrap();
+    sql(&test.place, "update accounts set state = 'frozen' where telegram_id = 2");
+    test.onboard(1, "ann", "known").await;
+    test.client.change_email(telegram(1), &new_email("known")).await.unwrap();
+    mailbox.set_down(false);
+    mails(&mailbox, 1).await;
+    assert!(mailbox.mails_to("eve@example.org").is_empty());
 }
 
 /// A mail server that is down loses nothing, and a mailbox that is gone holds nobody else's mail.

@@ -143,9 +143,9 @@ impl Custody {
         id: RecoveryId,
         mac: &RowMac,
     ) -> Result<Recovery, CustodyError> {
-        Recovery::check_cancel_mac(id, mac, &self.seals.keys.row)
-            .map_err(|_mismatch| CustodyError::NoRecovery)?;
-        self.ports.recoveries.recovery(id).await?.ok_or(CustodyError::NoRecovery)
+        let found = self.ports.recoveries.recovery(id).await?;
+        let is = |recovery: &Recovery| recovery.check_cancel_mac(mac, &self.seals.keys.row).is_ok();
+        found.filter(is).ok_or(CustodyError::NoRecovery)
     }
 
     /// Replaces the forgotten password: the SCK comes from the KMS key instead of the old password.

@@ -125,7 +125,7 @@ async fn a_link_cancels_its_own_recovery_alone() {
     let (custody, caller) = (&world.custody, caller());
     let id = RecoveryId::random();
     let bobs = custody.request_recovery(telegram(2), id, &caller, NOW).await.unwrap();
-    let link = Recovery::cancel_mac(bobs.id, &world.keys().row);
+    let link = bobs.cancel_mac(&world.keys().row);
     let wrong = custody.cancel_recovery_by_link(asked.id, &link, &caller, NOW).await;
     assert!(matches!(wrong, Err(CustodyError::NoRecovery)));
     custody.cancel_recovery_by_link(bobs.id, &link, &caller, NOW).await.unwrap();

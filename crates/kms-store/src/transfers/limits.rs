@@ -1,5 +1,7 @@
 //! How much of a day's limit is taken, and what owners set for themselves.
 
+use std::time::Duration;
+
 use diesel::prelude::*;
 use kms_chain::spending::{self, Caps, LimitReached, OwnLimit, Spend};
 use kms_chain::transfer::Transfer;
@@ -7,10 +9,10 @@ use kms_core::ServerKeys;
 use kms_core::ports::StoreError;
 use kms_types::{AccountId, EthAddress, Timestamp, Units};
 
-use crate::accounts;
+use crate::accounts as account_rows;
 use crate::convert::At;
 use crate::database::{AnyConnection, Database, Failure};
-use crate::schema::{spending_limits, spends};
+use crate::schema::{accounts, spending_limits, spends};
 
 /// What is in `units` where there is no limit.
 const NONE: &str = "none";
@@ -36,7 +38,8 @@ fn recovered_at(
     keys: &ServerKeys,
     account: AccountId,
 ) -> Result<Option<Timestamp>, Failure> {
-    Ok(accounts::find(connection, account.into(), keys)?.and_then(|account| account.recovered_at))
+    Ok(account_rows::find(connection, account.into(), keys)?
+        .and_then(|account| account.recovered_at))
 }
 
 /// Those of the last day, oldest first.
@@ -191,7 +194,8 @@ impl Database {
         .await
     }
 
-    /// What the owner wants to spend at most: less at once, more after a day. `None` is no limit.
+    /// What the owner wants to spend at most: less at once, more after a day, and not for `hold`
+    /// after a recovery. `None` is no limit.
     ///
     /// # Errors
     /// When the database does not answer, or the row was changed behind its back.
@@ -200,13 +204,19 @@ impl Database {
         account: AccountId,
         asset: Option<EthAddress>,
         wanted: Option<Units>,
+        hold: Duration,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
             connection.transaction(|connection| {
+                // A write, though of nothing, so that of two changes the second sees the first.
+                diesel::update(accounts::table.find(account.to_string()))
+                    .set(accounts::state.eq(accounts::state))
+                    .execute(connection)?;
                 let before = own_limit(connection, &keys, account, asset)?;
-                let own = before.changed_to(wanted, now);
+                let held = recovered_at(connection, &keys, account)?.map(|at| at.plus(hold));
+                let own = before.changed_to(wanted, held, now);
                 let asset = key(asset);
                 let mac = with_mac_fields(account, &asset, &own, |fields| keys.row.mac(fields));
                 let values = (

@@ -103,11 +103,11 @@ async fn a_day_later_there_is_room(subject: Subject) {
 async fn an_owners_limit_counts_and_rises_late(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
-    database.set_limit(ann.id, None, Some(units(5)), NOW).await.unwrap();
+    database.set_limit(ann.id, None, Some(units(5)), Duration::ZERO, NOW).await.unwrap();
     let id = quoted(&subject, &ann, &bob, 6).await;
     let refused = signs(&subject, id, caps(10), NOW).await;
     assert!(matches!(refused, SignOutcome::OverLimit(reached) if reached.limit == units(5)));
-    database.set_limit(ann.id, None, Some(units(100)), NOW).await.unwrap();
+    database.set_limit(ann.id, None, Some(units(100)), Duration::ZERO, NOW).await.unwrap();
     let soon = NOW.plus(Duration::from_secs(60));
     match signs(&subject, id, caps(10), soon).await {
         SignOutcome::OverLimit(reached) => {
@@ -119,7 +119,7 @@ async fn an_owners_limit_counts_and_rises_late(subject: Subject) {
     let spending = database.spending(ann.id, None, caps(10), later).await.unwrap();
     assert_eq!((spending.limit, spending.own.at(later)), (Some(units(10)), Some(units(100))));
     assert!(matches!(signs(&subject, id, caps(10), later).await, SignOutcome::Signed(_)));
-    database.set_limit(ann.id, None, None, later).await.unwrap();
+    database.set_limit(ann.id, None, None, Duration::ZERO, later).await.unwrap();
     let spending = database.spending(ann.id, None, Caps::default(), later).await.unwrap();
     assert_eq!(spending.limit, Some(units(100)));
 }
@@ -128,7 +128,7 @@ async fn assets_have_limits_of_their_own(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let token = Some([200; 20].into());
-    database.set_limit(ann.id, token, Some(units(1)), NOW).await.unwrap();
+    database.set_limit(ann.id, token, Some(units(1)), Duration::ZERO, NOW).await.unwrap();
     let id = quoted(&subject, &ann, &bob, 6).await;
     assert!(matches!(signs(&subject, id, Caps::default(), NOW).await, SignOutcome::Signed(_)));
     let none = Caps::default();
@@ -139,8 +139,8 @@ async fn assets_have_limits_of_their_own(subject: Subject) {
 async fn a_limit_that_was_changed_behind_the_back_is_refused(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
-    database.set_limit(ann.id, None, Some(units(5)), NOW).await.unwrap();
-    database.set_limit(ann.id, None, Some(units(50)), NOW).await.unwrap();
+    database.set_limit(ann.id, None, Some(units(5)), Duration::ZERO, NOW).await.unwrap();
+    database.set_limit(ann.id, None, Some(units(50)), Duration::ZERO, NOW).await.unwrap();
     let id = quoted(&subject, &ann, &bob, 6).await;
     for change in ["units = '500'", "later_at = 0", "later = 'none'"] {
         subject.tamper(&format!("update spending_limits set {change}"));
