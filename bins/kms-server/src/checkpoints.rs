@@ -40,15 +40,27 @@ enum CheckpointError {
 }
 
 impl Checkpoints {
-    pub(crate) fn new(
+    /// Begins with what was written before the server was started: rows that were cut while there
+    /// was none are missed too.
+    pub(crate) async fn new(
         database: Database,
         key_database: KeyDatabase,
         path: Option<PathBuf>,
     ) -> Result<Self, StartError> {
+        let mut lines = Vec::new();
         if let Some(path) = &path {
             open(path).map_err(StartError::CheckpointFile)?;
+            let text = std::fs::read_to_string(path).map_err(StartError::CheckpointFile)?;
+            lines.extend(text.lines().map(str::to_owned));
         }
-        Ok(Self { database, key_database, path, last: Mutex::default() })
+        match key_database.checkpoints().await {
+            Ok(kept) => lines.extend(kept),
+            Err(error) => tracing::warn!(%error, "the last checkpoints can not be read"),
+        }
+        // One that nobody signed is for `audit verify` to tell.
+        let signed = lines.iter().filter_map(|line| database.signed_checkpoint(line));
+        let last = signed.map(|checkpoint| checkpoint.tip).max_by_key(|tip| tip.sequence);
+        Ok(Self { database, key_database, path, last: Mutex::new(last.unwrap_or_default()) })
     }
 
     /// Writes one now and then, until the server stops.

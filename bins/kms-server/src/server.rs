@@ -121,11 +121,13 @@ impl Server {
             chain.confirmations,
             chain.tokens,
         );
-        let checkpoints = Arc::new(Checkpoints::new(
+        let checkpoints = Checkpoints::new(
             state.database.clone(),
             state.key_database.clone(),
             audit.checkpoint_path,
-        )?);
+        )
+        .await?;
+        let checkpoints = Arc::new(checkpoints);
         let upkeep = Upkeep {
             custody: Arc::clone(&state.custody),
             database: state.database.clone(),
@@ -298,6 +300,19 @@ pub(crate) async fn open_key_database(
     return Ok(KeyDatabase::Mongo(kms_store::MongoScks::connect(url, &settings.name).await?));
     #[cfg(not(feature = "mongodb"))]
     Err(ConnectError::Scheme { expected: "sqlite:" })
+}
+
+/// As [`open_key_database`], for who only looks: a file that is not there is not made.
+pub(crate) async fn find_key_database(
+    settings: &KeyDatabaseSettings,
+) -> Result<KeyDatabase, ConnectError> {
+    if let Some(path) = settings.url.expose().strip_prefix("sqlite:")
+        && !std::path::Path::new(path).exists()
+    {
+        let missing = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such file");
+        return Err(ConnectError::Open(Box::new(missing)));
+    }
+    open_key_database(settings).await
 }
 
 /// Opens the KMS keys.

@@ -6,7 +6,7 @@ mod verify;
 
 pub use self::chain::{Entry, Link, Tip};
 pub use self::checkpoint::{Checkpoint, CheckpointFormat};
-pub use self::verify::{Break, Chaining, OpenIntent, Verified, Verifier};
+pub use self::verify::{Break, Chaining, Leniency, OpenIntent, Verified, Verifier};
 
 use kms_types::{AccountId, RecoveryId, SckId, TelegramId, Timestamp, TransferId};
 

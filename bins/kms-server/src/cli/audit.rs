@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use kms_core::audit::{Chaining, Checkpoint};
+use kms_core::audit::{Chaining, Checkpoint, Leniency};
 use kms_core::ports::AccountStore;
 use kms_core::{RowMacError, ServerKeySet};
 use kms_store::{AuditRow, Database};
@@ -29,6 +29,10 @@ pub(super) enum AuditCommand {
         /// while they were being replaced.
         #[arg(long, value_name = "SEQ", default_value_t = 0)]
         unchained_until: i64,
+        /// Takes rows under an older version of the audit key after a newer one up to this number:
+        /// servers that were restarted last wrote them.
+        #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+        older_key_until: i64,
         /// Is content without a checkpoint; then rows that were cut from the end are not missed.
         #[arg(long)]
         without_checkpoints: bool,
@@ -45,8 +49,9 @@ pub(super) enum AuditCommand {
 
 pub(super) async fn run(settings: Settings, command: AuditCommand) -> anyhow::Result<()> {
     match command {
-        AuditCommand::Verify { unchained_until, without_checkpoints } => {
-            verify(settings, unchained_until, without_checkpoints).await
+        AuditCommand::Verify { unchained_until, older_key_until, without_checkpoints } => {
+            let leniency = Leniency { outside_until: unchained_until, older_key_until };
+            verify(settings, leniency, without_checkpoints).await
         }
         AuditCommand::Export => {
             let database = connect(settings).await?;
@@ -63,7 +68,7 @@ pub(super) async fn run(settings: Settings, command: AuditCommand) -> anyhow::Re
 
 async fn verify(
     settings: Settings,
-    unchained_until: i64,
+    leniency: Leniency,
     without_checkpoints: bool,
 ) -> anyhow::Result<()> {
     let mut read = Read::default();
@@ -71,20 +76,22 @@ async fn verify(
     if let Some(path) = &settings.audit.checkpoint_path {
         read.take(&path.display().to_string(), &lines(path)?, keys);
     }
-    let key_database = server::open_key_database(&settings.key_database).await?;
+    let key_database =
+        server::find_key_database(&settings.key_database).await.context("key_database.url")?;
     let kept = key_database.checkpoints().await.context("key_database")?;
     read.take("the key database", &kept, keys);
     for bad in &read.bad {
         say(bad);
     }
     let database = connect(settings).await?;
-    let verified = database.verify_audit(&read.checkpoints, unchained_until).await?;
+    let verified = database.verify_audit(&read.checkpoints, leniency).await?;
     let (rows, before) = (verified.tip.sequence, verified.before);
     say(&format!(
         "{rows} rows in the chain; {before} stand before it, and nothing vouches for them"
     ));
     if verified.outside > 0 {
-        say(&format!("{} rows without a link up to seq {unchained_until}", verified.outside));
+        let until = leniency.outside_until;
+        say(&format!("{} rows without a link up to seq {until}", verified.outside));
     }
     say(&match verified.checkpoint {
         Some(row) => format!("checkpoints vouch for rows up to {row}"),

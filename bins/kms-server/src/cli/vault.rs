@@ -51,7 +51,7 @@ pub(super) struct Census {
 impl Vault {
     /// Opens both databases.
     pub(super) async fn open(settings: Settings) -> anyhow::Result<Self> {
-        let key_database = server::open_key_database(&settings.key_database).await;
+        let key_database = server::find_key_database(&settings.key_database).await;
         let key_database = key_database.context("key_database.url")?;
         let server_keys = Arc::new(settings.server_keys);
         let DatabaseSettings { url, pool, .. } = settings.database;

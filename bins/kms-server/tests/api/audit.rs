@@ -165,6 +165,42 @@ async fn two_servers_write_one_chain() {
     assert!(text.contains("checkpoints vouch for rows up to 40"), "{text}");
 }
 
+#[actix_web::test]
+async fn what_was_cut_while_no_server_ran_is_missed_at_the_next_start() {
+    let place = Place::new(Stores::Servers);
+    let database = place.migrated().await;
+    let token = place.token(&database, kms_store::Scope::Bot).await;
+    used(&place, &token).await;
+    sql(&place, "delete from audit where chain_seq >= 7");
+    let written = std::fs::read_to_string(place.checkpoint_path()).unwrap();
+    let log = ServerProcess::start(&place, None, "info").terminate();
+    assert!(log.contains("the chain ends at row 6, and row 8 was there before"), "{log}");
+    assert_eq!(std::fs::read_to_string(place.checkpoint_path()).unwrap(), written);
+}
+
+#[test]
+fn looking_for_keys_makes_no_file_for_them() {
+    let place = Place::new(Stores::Embedded);
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kms-server"));
+        command.args(arguments).envs(place.environment("127.0.0.1:0"));
+        command.current_dir(place.directory.path()).output().unwrap()
+    };
+    assert!(run(&["migrate"]).status.success());
+    let file = place.directory.path().join("keys.db");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(place.checkpoint_path(), "").unwrap();
+    for arguments in [["keys", "verify"], ["keys", "list"], ["audit", "verify"]] {
+        let refused = run(&arguments);
+        assert!(
+            !refused.status.success() && said(&refused).contains("key_database"),
+            "{arguments:?}: {}",
+            said(&refused)
+        );
+        assert!(!file.exists(), "{arguments:?}");
+    }
+}
+
 /// The roles of `docs/operating.md`.
 #[actix_web::test]
 async fn without_insert_on_the_audit_nothing_is_opened_and_reads_go_on() {

@@ -76,6 +76,18 @@ pub enum Break {
         /// Where.
         place: i64,
     },
+    /// A row under a version of the key that a later one had replaced: whoever has the old one can
+    /// write it.
+    #[error(
+        "row {sequence} of the chain is under version {version} of the audit key, though a newer \
+         one was in use before it"
+    )]
+    OlderKey {
+        /// Which row.
+        sequence: i64,
+        /// Which version.
+        version: ServerKeyId,
+    },
     /// Nobody can tell without this version of the key.
     #[error("version {version} of the audit key is not configured; row {sequence} needs it")]
     NoKey {
@@ -125,25 +137,35 @@ pub struct Verified {
     pub open: Vec<OpenIntent>,
 }
 
+/// What is taken though it should not be there: servers of a release, or with keys, from before wrote
+/// it while they were being replaced.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Leniency {
+    /// Rows without a link after the chain's beginning, up to this place.
+    pub outside_until: i64,
+    /// Rows under an older version of the audit key after a newer one, up to this number.
+    pub older_key_until: i64,
+}
+
 /// Takes rows in the order of the table.
 #[derive(Debug)]
 pub struct Verifier<'a> {
     audit_keys: &'a ServerKeySet,
     checkpoints: BTreeMap<i64, Vec<[u8; 32]>>,
-    outside_until: i64,
+    leniency: Leniency,
+    /// The newest version of the key that a row was under.
+    newest: Option<ServerKeyId>,
     verified: Verified,
     open: HashMap<(String, String, Option<String>), Vec<OpenIntent>>,
 }
 
 impl<'a> Verifier<'a> {
-    /// Compares with these checkpoints, whose signatures were checked. Rows without a link are
-    /// taken after the chain's beginning too, up to this place: servers of the release before
-    /// wrote them while they were being replaced.
+    /// Compares with these checkpoints, whose signatures were checked.
     #[must_use]
     pub fn new(
         audit_keys: &'a ServerKeySet,
         checkpoints: &[Checkpoint],
-        outside_until: i64,
+        leniency: Leniency,
     ) -> Self {
         let mut known = BTreeMap::<_, Vec<_>>::new();
         for checkpoint in checkpoints {
@@ -152,7 +174,14 @@ impl<'a> Verifier<'a> {
         let checkpoint = known.keys().next_back().copied();
         let (tip, open) = (Tip::default(), Vec::new());
         let verified = Verified { tip, before: 0, outside: 0, checkpoint, open };
-        Self { audit_keys, checkpoints: known, outside_until, verified, open: HashMap::new() }
+        Self {
+            audit_keys,
+            checkpoints: known,
+            leniency,
+            newest: None,
+            verified,
+            open: HashMap::new(),
+        }
     }
 
     /// The row at this place of the table, which must come after the one before.
@@ -164,7 +193,7 @@ impl<'a> Verifier<'a> {
             Chaining::Linked(link) => self.follow(entry, &link)?,
             Chaining::Malformed => return Err(Break::Malformed { place }),
             Chaining::Outside if self.verified.tip.sequence == 0 => self.verified.before += 1,
-            Chaining::Outside if place <= self.outside_until => self.verified.outside += 1,
+            Chaining::Outside if place <= self.leniency.outside_until => self.verified.outside += 1,
             Chaining::Outside => return Err(Break::Outside { place }),
         }
         self.pair(place, entry);
@@ -196,6 +225,11 @@ impl<'a> Verifier<'a> {
         if link.previous != tip.hash {
             return Err(Break::Detached { sequence });
         }
+        let (version, newest) = (link.mac.key, self.newest.max(Some(link.mac.key)));
+        if newest > Some(version) && sequence > self.leniency.older_key_until {
+            return Err(Break::OlderKey { sequence, version });
+        }
+        self.newest = newest;
         self.verified.tip = link.tip();
         let known = self.checkpoints.get(&sequence);
         if known.is_some_and(|hashes| hashes.iter().any(|hash| *hash != link.mac.tag)) {
@@ -244,7 +278,7 @@ mod tests {
 
     fn verify(chain: &[(Entry<'_>, Link)], checkpoints: &[Checkpoint]) -> Result<Verified, Break> {
         let keys = audit_keys();
-        let mut verifier = Verifier::new(&keys, checkpoints, 0);
+        let mut verifier = Verifier::new(&keys, checkpoints, Leniency::default());
         for (place, (entry, link)) in (1..).zip(chain) {
             verifier.push(place, entry, Chaining::Linked(*link))?;
         }
@@ -301,7 +335,8 @@ mod tests {
     fn rows_outside_the_chain_are_counted_before_it_and_named_after_it() {
         let (keys, chain) = (audit_keys(), chain());
         let pushed = |outside_until, chaining| {
-            let mut verifier = Verifier::new(&keys, &[], outside_until);
+            let leniency = Leniency { outside_until, ..Leniency::default() };
+            let mut verifier = Verifier::new(&keys, &[], leniency);
             verifier.push(1, &entry(), Chaining::Outside)?;
             verifier.push(2, &chain[0].0, Chaining::Linked(chain[0].1))?;
             verifier.push(3, &entry(), chaining)?;
@@ -315,11 +350,37 @@ mod tests {
         assert_eq!((verified.before, verified.outside, verified.tip.sequence), (1, 1, 1));
     }
 
+    /// The old one may have leaked; that is one reason to replace it.
+    #[test]
+    fn a_version_that_was_replaced_is_trusted_up_to_there() {
+        let both: ServerKeySet =
+            format!("2:{},1:{}", "e5".repeat(32), "d4".repeat(32)).parse().unwrap();
+        let mut tip = Tip::default();
+        let rows: Vec<_> = [&audit_keys(), &audit_keys(), &both, &audit_keys(), &both]
+            .into_iter()
+            .map(|keys| tip.append(&entry(), keys))
+            .collect();
+        let verified = |older_key_until, rows: &[Link]| {
+            let leniency = Leniency { older_key_until, ..Leniency::default() };
+            let mut verifier = Verifier::new(&both, &[], leniency);
+            for (place, link) in (1..).zip(rows) {
+                verifier.push(place, &entry(), Chaining::Linked(*link))?;
+            }
+            verifier.finish().map(|verified| verified.tip.sequence)
+        };
+        assert_eq!(verified(0, &rows[..3]), Ok(3));
+        let refused = Break::OlderKey { sequence: 4, version: 1.try_into().unwrap() };
+        assert_eq!(verified(0, &rows), Err(refused));
+        assert_eq!(verified(3, &rows), Err(refused));
+        // A server that was restarted last wrote it.
+        assert_eq!(verified(4, &rows), Ok(5));
+    }
+
     #[test]
     fn a_missing_version_of_the_key_is_no_tampering() {
         let chain = chain();
         let keys = format!("2:{}", "d4".repeat(32)).parse().unwrap();
-        let mut verifier = Verifier::new(&keys, &[], 0);
+        let mut verifier = Verifier::new(&keys, &[], Leniency::default());
         let refused = verifier.push(1, &chain[0].0, Chaining::Linked(chain[0].1)).unwrap_err();
         assert_eq!(refused, Break::NoKey { sequence: 1, version: 1.try_into().unwrap() });
     }

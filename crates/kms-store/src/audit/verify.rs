@@ -1,7 +1,7 @@
 //! Reading the whole chain in pages, and where it ends.
 
 use diesel::prelude::*;
-use kms_core::audit::{Break, Chaining, Checkpoint, Verified, Verifier};
+use kms_core::audit::{Break, Chaining, Checkpoint, Leniency, Verified, Verifier};
 use kms_core::ports::StoreError;
 use kms_types::Timestamp;
 
@@ -26,16 +26,16 @@ pub enum AuditError {
 
 impl Database {
     /// Recomputes the chain from its beginning, and compares it with checkpoints whose signatures
-    /// were checked. Rows without a link are taken up to the place `outside_until`.
+    /// were checked.
     ///
     /// # Errors
     /// `Break` names the first row that is wrong.
     pub async fn verify_audit(
         &self,
         checkpoints: &[Checkpoint],
-        outside_until: i64,
+        leniency: Leniency,
     ) -> Result<Verified, AuditError> {
-        let mut verifier = Verifier::new(&self.keys.audit, checkpoints, outside_until);
+        let mut verifier = Verifier::new(&self.keys.audit, checkpoints, leniency);
         let mut place = i64::MIN;
         loop {
             let rows = self.audit_after(place, PAGE).await?;
@@ -64,6 +64,12 @@ impl Database {
             Ok(if elsewhere == 0 { Break::Removed { sequence } } else { found })
         })
         .await
+    }
+
+    /// The checkpoint in this line, if it is one that was signed with a configured audit key.
+    #[must_use]
+    pub fn signed_checkpoint(&self, line: &str) -> Option<Checkpoint> {
+        line.parse::<Checkpoint>().ok().filter(|found| found.verify(&self.keys.audit).is_ok())
     }
 
     /// A signed note of where the chain ends, if it has begun.

@@ -1,7 +1,6 @@
 //! Every store passes the same functions: SQLite in memory and in a file, PostgreSQL, MongoDB.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
-#![cfg(feature = "sqlite")]
 
 mod accounts;
 mod audit;
