@@ -61,6 +61,11 @@ tour:
     cargo run --release -p kms-sandbox -- tour
     target/release/kms-sandbox tour >target/tour & target/release/kms-sandbox tour && wait $!
 
+# How fast custody's stores are; fails where a target is missed. Built as tests are, so that it takes
+# no second tree; figures are in target/bench-custody.json.
+bench-custody:
+    cargo bench --profile dev -p kms-store --no-default-features --features postgres,sqlite --bench custody
+
 # The picture in the README, from the page's test.
 picture:
     cargo test -p kms-sandbox --test page

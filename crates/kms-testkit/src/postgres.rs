@@ -24,6 +24,18 @@ impl Postgres {
     /// # Errors
     /// When PostgreSQL is not installed, or does not start.
     pub fn start() -> Result<Self, TestkitError> {
+        Self::start_with(&["-F", "-c", "full_page_writes=off"])
+    }
+
+    /// As [`Postgres::start`], and each commit is on the disk: to measure what that costs.
+    ///
+    /// # Errors
+    /// When PostgreSQL is not installed, or does not start.
+    pub fn start_durable() -> Result<Self, TestkitError> {
+        Self::start_with(&[])
+    }
+
+    fn start_with(settings: &[&str]) -> Result<Self, TestkitError> {
         let bin = find()?;
         let directory = process::directory("postgres")?;
         let user = service_user(&directory)?;
@@ -57,24 +69,9 @@ impl Postgres {
         }
         let port = process::free_port()?;
         let (port_text, sockets) = (port.to_string(), directory.display().to_string());
-        let command = run(
-            "postgres",
-            &[
-                "-D",
-                &data,
-                "-p",
-                &port_text,
-                "-k",
-                &sockets,
-                "-h",
-                "127.0.0.1",
-                "-F",
-                "-c",
-                "full_page_writes=off",
-                "-c",
-                "max_connections=200",
-            ],
-        );
+        let address = ["-D", &data, "-p", &port_text, "-k", &sockets, "-h", "127.0.0.1"];
+        let more = ["-c", "max_connections=200"];
+        let command = run("postgres", &[&address, settings, &more].concat());
         let version = process::version(&bin.join("postgres"))?;
         let spec = Spec { program: "PostgreSQL", command, stop: "QUIT", directory };
         let mut process = Process::start(spec)?;

@@ -1,0 +1,228 @@
+//! How fast custody's stores are, against a real PostgreSQL that writes to its disk:
+//! `just bench-custody`. Each row has a target; one that is missed fails the run. The figures are in
+//! `target/bench-custody.json`.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kms_core::audit::{Action, AuditRecord, Caller, Leniency, Phase};
+use kms_core::ports::AuditLog;
+use kms_core::{
+    CreateWallet, Custody, KdfParams, KdfPool, KeyRing, LocalMasterKey, MasterKey, Ports,
+    ServerKeys,
+};
+use kms_store::{Database, Limit, SqliteScks};
+use kms_testkit::Postgres;
+use kms_types::{AccountRef, PasswordHash, Timestamp, TransferId};
+use serde_json::json;
+
+const PEM: &str = include_str!("../../kms-core/vectors/test-kms-key.txt");
+const PASSPHRASE: &str = include_str!("../../kms-core/vectors/test-kms-key-passphrase.txt");
+const AT_ONCE: u32 = 64;
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// One line: so much was measured, and what it is held against.
+struct Row {
+    name: &'static str,
+    measured: f64,
+    /// What `measured` is divided by.
+    limit: f64,
+    unit: &'static str,
+    target: f64,
+}
+
+impl Row {
+    fn ratio(&self) -> f64 {
+        self.measured / self.limit
+    }
+
+    fn is_ok(&self) -> bool {
+        self.ratio() >= self.target
+    }
+}
+
+/// How often a second.
+async fn rate<T>(count: u32, work: impl Future<Output = Outcome<T>>) -> Outcome<f64> {
+    let started = Instant::now();
+    work.await?;
+    Ok(f64::from(count) / started.elapsed().as_secs_f64())
+}
+
+fn caller() -> Caller {
+    Caller { actor: "bench".to_owned(), request_id: TransferId::random().to_string() }
+}
+
+fn record() -> AuditRecord {
+    let (at, caller, action) = (Timestamp(1), caller(), Action::Send(TransferId::random()));
+    AuditRecord { at, caller, action, phase: Phase::Intent, account: None, telegram_id: None }
+}
+
+/// Many tasks at once, each in a row of its own.
+async fn at_once<F>(work: impl Fn(u32) -> F) -> Outcome<()>
+where
+    F: Future<Output = Outcome<()>> + Send + 'static,
+{
+    let tasks: Vec<_> = (0..AT_ONCE).map(|task| tokio::spawn(work(task))).collect();
+    for task in tasks {
+        task.await??;
+    }
+    Ok(())
+}
+
+async fn audit(database: &Database) -> Outcome<[Row; 2]> {
+    let alone = 300;
+    let one_by_one = rate(alone, async {
+        for _ in 0..alone {
+            database.append(record()).await?;
+        }
+        Ok(())
+    });
+    let one_by_one = one_by_one.await?;
+    let each = 300;
+    let together = rate(
+        AT_ONCE * each,
+        at_once(|_| {
+            let database = database.clone();
+            async move {
+                for _ in 0..each {
+                    database.append(record()).await?;
+                }
+                Ok(())
+            }
+        }),
+    );
+    let together = together.await?;
+    let rows = alone + AT_ONCE * each;
+    let mut read = 0.0_f64;
+    let mut verified = 0.0_f64;
+    // The better of three: neither the first read of a page nor a neighbour counts.
+    for _ in 0..3 {
+        let bare = rate(rows, async {
+            let mut place = i64::MIN;
+            while let Some(last) = database.audit_after(place, 2_000).await?.last() {
+                place = last.sequence;
+            }
+            Ok(())
+        });
+        read = read.max(bare.await?);
+        let whole = async { Ok(database.verify_audit(&[], Leniency::default()).await?) };
+        verified = verified.max(rate(rows, whole).await?);
+    }
+    Ok([
+        Row {
+            name: "audit appends, 64 at once / one by one",
+            measured: together,
+            limit: one_by_one,
+            unit: "rows/s",
+            target: 5.0,
+        },
+        Row {
+            name: "audit verify / reading the rows",
+            measured: verified,
+            limit: read,
+            unit: "rows/s",
+            target: 1.0 / 3.0,
+        },
+    ])
+}
+
+async fn limiter(database: &Database) -> Outcome<Row> {
+    let each = 100;
+    let limit = Limit { burst: 1_000_000, period: Duration::from_millis(1) };
+    let taken = rate(
+        AT_ONCE * each,
+        at_once(|task| {
+            let database = database.clone();
+            async move {
+                for _ in 0..each {
+                    database
+                        .take(&format!("bench:{task}"), limit)
+                        .await?
+                        .map_err(|_wait| "limited")?;
+                }
+                Ok(())
+            }
+        }),
+    );
+    let (name, measured) = ("limiter, 64 accounts at once", taken.await?);
+    Ok(Row { name, measured, limit: 200.0, unit: "takes/s", target: 1.0 })
+}
+
+fn master_key(id: &str) -> Outcome<Arc<dyn MasterKey>> {
+    Ok(Arc::new(LocalMasterKey::from_pem(id.parse()?, PEM, PASSPHRASE)?))
+}
+
+async fn rewrap(database: &Database, keys: &Arc<ServerKeys>) -> Outcome<Row> {
+    let store = Arc::new(database.clone());
+    let scks = Arc::new(SqliteScks::open(":memory:").await?);
+    let ports = Ports {
+        accounts: store.clone(),
+        recoveries: store.clone(),
+        scks,
+        audit: store.clone(),
+        gate: store.clone(),
+    };
+    let custody = |ring| {
+        let pool = KdfPool::new(std::num::NonZeroUsize::MIN, 64);
+        Custody::new(ports.clone(), ring, Arc::clone(keys), pool, KdfParams::ARGON2ID)
+    };
+    let before = custody(KeyRing::new(master_key("kms-1")?, [])?);
+    let wallets = 40_u32;
+    for id in 1..=wallets {
+        let request = CreateWallet {
+            telegram_id: i64::from(id).try_into()?,
+            password: PasswordHash::fill(|bytes| bytes.fill(7)),
+            name: None,
+            mobile: None,
+            email: None,
+        };
+        before.create(request, &caller(), Timestamp(1)).await?;
+    }
+    let after = custody(KeyRing::new(master_key("kms-2")?, [master_key("kms-1")?])?);
+    let moved = rate(wallets, async {
+        for id in 1..=wallets {
+            let account = AccountRef::Telegram(i64::from(id).try_into()?);
+            after.rewrap(account, &caller(), Timestamp(1)).await?;
+        }
+        Ok(())
+    });
+    let measured = moved.await?;
+    Ok(Row { name: "rewrap, local keys", measured, limit: 10.0, unit: "wallets/s", target: 1.0 })
+}
+
+#[expect(clippy::print_stdout, reason = "this is where people read it")]
+fn show(rows: &[Row]) -> Outcome<bool> {
+    println!(
+        "{:40} {:>10} {:>10} {:10} {:>7} {:>7} ok",
+        "name", "measured", "limit", "unit", "ratio", "target"
+    );
+    let mut json = Vec::new();
+    for row in rows {
+        let Row { name, measured, limit, unit, target } = row;
+        let (ratio, ok) = (row.ratio(), row.is_ok());
+        println!("{name:40} {measured:10.0} {limit:10.0} {unit:10} {ratio:7.2} {target:7.2} {ok}");
+        json.push(json!({
+            "name": name, "measured": measured, "limit": limit, "unit": unit,
+            "ratio": ratio, "target": target, "ok": ok,
+        }));
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench-custody.json");
+    std::fs::write(file, serde_json::to_string_pretty(&json)?)?;
+    Ok(rows.iter().all(Row::is_ok))
+}
+
+#[tokio::main]
+async fn main() -> Outcome<()> {
+    let postgres = Postgres::start_durable()?;
+    let keys = Arc::new(ServerKeys::random());
+    let url = postgres.create_database()?;
+    let database = Database::connect(&url, 16, Arc::clone(&keys)).await?;
+    database.migrate().await?;
+    let mut rows = Vec::from(audit(&database).await?);
+    rows.push(limiter(&database).await?);
+    rows.push(rewrap(&database, &keys).await?);
+    if show(&rows)? { Ok(()) } else { Err("a target was missed".into()) }
+}
