@@ -3,17 +3,20 @@
 use std::sync::Arc;
 
 use kms_chain::Transfers;
-use kms_core::audit::Checkpoint;
-use kms_core::ports::{SckStore, StoreError};
+use kms_core::account::Account;
+use kms_core::audit::{Action, AuditRecord, Caller, Checkpoint, Phase};
+use kms_core::ports::{AuditLog, SckStore, StoreError};
 use kms_core::{Custody, Sealer, ServerKeys};
 use kms_store::Database;
 use kms_types::wire::Network;
 use tokio::sync::watch;
 
 use crate::auth::TokenCache;
+use crate::clock;
 use crate::config::LimitSettings;
 use crate::error::ApiError;
 use crate::reads::ReadLimits;
+use crate::telemetry;
 use crate::upkeep::KmsKeys;
 
 /// One server's parts.
@@ -33,6 +36,29 @@ pub(crate) struct State {
     pub(crate) kms_keys: Arc<KmsKeys>,
     /// Becomes `true` when the server stops: long polls end.
     pub(crate) stopping: watch::Receiver<bool>,
+}
+
+impl State {
+    /// Writes into the audit that a contact is not its account's: somebody changed the row. Once a
+    /// minute, and nobody waits for it.
+    pub(crate) fn alarm_of_contact(&self, account: &Account) {
+        tracing::error!(account = %account.id, what = "a contact was changed", "integrity alarm");
+        let caller = Caller { actor: "kms-server".to_owned(), request_id: telemetry::request_id() };
+        let record = AuditRecord {
+            at: clock::now(),
+            caller,
+            action: Action::ReadContact,
+            phase: Phase::Alarm("tampered"),
+            account: Some(account.id),
+            telegram_id: Some(account.telegram_id),
+        };
+        let database = self.database.clone();
+        tokio::spawn(async move {
+            if let Err(error) = database.append_refusal(record).await {
+                tracing::warn!(%error, "an alarm was not audited");
+            }
+        });
+    }
 }
 
 /// Where wrapped SCKs are.

@@ -53,6 +53,8 @@ pub enum Action {
     Sweep(SckId),
     /// Random bytes are wrapped and unwrapped by a KMS key, to see that it can be used.
     Canary,
+    /// A contact is opened, to be shown masked.
+    ReadContact,
     /// A caller shows a token.
     Authenticate,
     /// An operator runs this command.
@@ -83,6 +85,7 @@ impl Action {
             Self::Reseal => "reseal",
             Self::Sweep(_) => "sweep",
             Self::Canary => "canary",
+            Self::ReadContact => "read_contact",
             Self::Authenticate => "authenticate",
             Self::Operate(command) => command,
             Self::Freeze => "freeze",
@@ -102,7 +105,8 @@ impl Action {
             | Self::Recover(id) => Some(id.to_string()),
             Self::Create | Self::ChangePassword | Self::ChangeContact | Self::Export => None,
             Self::Rewrap | Self::Verify | Self::Restore | Self::Reseal | Self::Canary => None,
-            Self::Authenticate | Self::Operate(_) | Self::Freeze | Self::Unfreeze => None,
+            Self::ReadContact | Self::Authenticate | Self::Operate(_) => None,
+            Self::Freeze | Self::Unfreeze => None,
         }
     }
 }

@@ -8,7 +8,7 @@ use actix_web::{HttpResponse, get, post, put};
 use kms_chain::Balances;
 use kms_core::account::{Account, SeenName};
 use kms_core::ports::AccountStore;
-use kms_core::{CreateWallet, Created};
+use kms_core::{CreateWallet, Created, SealError};
 use kms_store::Limit;
 use kms_types::wire::{self, Balance, ChangePassword, CreateAccount, SeenUsername, TokenBalance};
 use kms_types::{AccountRef, Email, ErrorCode, Mobile, Problem};
@@ -187,5 +187,10 @@ fn open(
     kind: &str,
     sealed: Option<&[u8]>,
 ) -> Result<Option<String>, ApiError> {
-    Ok(sealed.map(|sealed| state.sealer.open_contact(account.id, kind, sealed)).transpose()?)
+    let opened = sealed.map(|sealed| state.sealer.open_contact(account.id, kind, sealed));
+    let opened = opened.transpose();
+    if matches!(opened, Err(SealError::Mismatch | SealError::Format)) {
+        state.alarm_of_contact(account);
+    }
+    Ok(opened?)
 }
