@@ -56,6 +56,10 @@ test:
 fuzz SECONDS="60":
     fuzz/run.sh {{SECONDS}}
 
+# Money under faults: so many runs, from this seed on. One that fails names its seed.
+faults runs="1000" seed="1":
+    FAULT_SEED={{seed}} FAULT_RUNS={{runs}} cargo test -p kms-server --test faults money -- --nocapture
+
 # The story of two people in their chats; twice at once after that.
 tour:
     cargo run --release -p kms-sandbox -- tour

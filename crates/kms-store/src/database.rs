@@ -9,6 +9,7 @@ use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool};
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use kms_core::ServerKeys;
+use kms_core::failpoint;
 use kms_core::ports::StoreError;
 
 use crate::audit::AuditQueue;
@@ -302,7 +303,10 @@ impl Database {
         let pool = self.pool.clone();
         let done = tokio::task::spawn_blocking(move || {
             let mut connection = pool.get().map_err(unavailable)?;
-            Ok(work(&mut connection)?)
+            failpoint::reach("store-before");
+            let done = work(&mut connection)?;
+            failpoint::reach("store-after");
+            Ok(done)
         });
         done.await.map_err(unavailable)?
     }

@@ -18,6 +18,15 @@ pub(crate) struct ServerProcess {
 impl ServerProcess {
     /// Starts it, armed to die at a place if one is given, and waits until it listens.
     pub(crate) fn start(place: &Place, failpoint: Option<&str>, log_level: &str) -> Self {
+        Self::try_start(place, failpoint, log_level).expect("the server did not start")
+    }
+
+    /// The same; `None` if it dies before it listens.
+    pub(crate) fn try_start(
+        place: &Place,
+        failpoint: Option<&str>,
+        log_level: &str,
+    ) -> Option<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kms-server"));
         command
             .arg("serve")
@@ -34,7 +43,10 @@ impl ServerProcess {
         let log = Arc::new(Mutex::new(String::new()));
         let mut port = None;
         while port.is_none() {
-            let line = lines.next().expect("the server did not start").unwrap();
+            let Some(Ok(line)) = lines.next() else {
+                let _ = child.wait();
+                return None;
+            };
             let said: serde_json::Value = serde_json::from_str(&line).unwrap();
             if said["message"] == "listening" {
                 let address = said["address"].as_str().unwrap().to_owned();
@@ -50,11 +62,16 @@ impl ServerProcess {
                 log.push_str(&line);
             }
         });
-        Self { child, port: port.unwrap(), log, reader: Some(reader) }
+        Some(Self { child, port: port.unwrap(), log, reader: Some(reader) })
     }
 
     pub(crate) fn client(&self, place: &Place, token: &str) -> Client {
         place.client(self.port, token)
+    }
+
+    /// Its number, for the operating system.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// What the operating system allows it, as `/proc` shows it.
@@ -70,7 +87,7 @@ impl ServerProcess {
 
     /// Asks it to stop, as a container would be, and gives its log.
     pub(crate) fn terminate(mut self) -> String {
-        let id = self.child.id().to_string();
+        let id = self.id().to_string();
         Command::new("kill").args(["-TERM", &id]).status().unwrap();
         assert!(self.child.wait().unwrap().success(), "SIGTERM is a regular end");
         self.reader.take().unwrap().join().unwrap();

@@ -12,6 +12,7 @@ use alloy::primitives::{Address, B256};
 use alloy::providers::{Provider, ProviderBuilder, RootProvider};
 use alloy::rpc::types::{Log, TransactionRequest};
 use alloy::transports::TransportError;
+use kms_core::failpoint;
 use kms_types::{EthAddress, Token, U256, Units, Wei};
 use serde::Deserialize;
 
@@ -246,6 +247,7 @@ impl Node {
     }
 
     pub(super) async fn verify(&self) -> Result<(), ChainError> {
+        failpoint::reach("rpc-before");
         if self.verified.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -269,6 +271,7 @@ impl Node {
 
     /// After a failure another node may stand behind the URL.
     pub(super) fn told<T>(&self, answer: Result<T, TransportError>) -> Result<T, ChainError> {
+        failpoint::reach("rpc-after");
         answer.map_err(|error| {
             let error = ChainError::from(error);
             if error.is_of_the_endpoint() { self.failed_with(error) } else { error }

@@ -1,0 +1,319 @@
+//! Three servers that live, one that may die, one chain behind a proxy, and what is checked.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use kms_client::{Client, ClientError};
+use kms_core::KdfParams;
+use kms_store::Scope;
+use kms_types::wire::{Account, Transfer, TransferState};
+use kms_types::{TransferId, U256};
+use serde_json::{Value, json};
+
+use crate::harness::{COIN, Place, Stores, confirm, create, quote};
+use crate::process::ServerProcess;
+use crate::proxy::Proxy;
+use crate::random::Random;
+
+const WORDS: &str = "a password";
+const SENDS: u64 = 8;
+/// How long it may take until everything that was signed is final.
+const SETTLE: Duration = Duration::from_secs(60);
+
+/// Where a process may die, and up to the how manieth time.
+const PLACES: [(&str, u64); 8] = [
+    ("store-before", 160),
+    ("store-after", 160),
+    ("rpc-before", 60),
+    ("rpc-after", 90),
+    ("transfer-before-broadcast", 3),
+    ("transfer-after-broadcast", 3),
+    ("transfer-before-raise", 2),
+    ("transfer-after-raise", 2),
+];
+
+pub(crate) struct Stage {
+    place: Place,
+    proxy: Proxy,
+    servers: Vec<ServerProcess>,
+    clients: Vec<Client>,
+    token: String,
+    people: i64,
+}
+
+/// What a run came to.
+pub(crate) struct Run {
+    armed: String,
+    pub(crate) died: bool,
+    acknowledged: usize,
+    pub(crate) paid: u64,
+    refused: usize,
+    took: Duration,
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { armed, died, acknowledged, paid, refused, took } = self;
+        let fate = if *died { "died" } else { "lived" };
+        let seconds = took.as_secs_f64();
+        write!(
+            f,
+            "{armed} {fate}; {acknowledged} acknowledged, {paid} paid, {refused} refused, \
+             {seconds:.1} s"
+        )
+    }
+}
+
+/// What a sender was told at last.
+enum Told {
+    Acknowledged,
+    Refused,
+    /// Nothing that is certain.
+    Unclear,
+}
+
+impl Stage {
+    pub(crate) async fn set() -> Self {
+        let mut place = Place::new(Stores::Servers);
+        let proxy = Proxy::before(&place.anvil.url());
+        place.rpc_urls = Some(proxy.url());
+        place.replace_seconds = 1;
+        // As cheap as custody lets it be: money is looked at here, not passwords.
+        let kdf = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
+        place.variables.push(("KMS_SERVER__PASSWORD__KDF".to_owned(), kdf.to_string()));
+        place.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
+        let database = place.migrated().await;
+        let token = place.token(&database, Scope::Bot).await;
+        let servers: Vec<_> = (0..3).map(|_| ServerProcess::start(&place, None, "info")).collect();
+        let clients = servers.iter().map(|server| server.client(&place, &token)).collect();
+        Self { place, proxy, servers, clients, token, people: 0 }
+    }
+
+    fn rpc(&self, method: &str, params: Value) -> Value {
+        self.place.anvil.rpc(method, params).unwrap()
+    }
+
+    fn number(&self, method: &str, params: Value) -> U256 {
+        self.rpc(method, params).as_str().unwrap().parse().unwrap()
+    }
+
+    /// A sender with this much, and a receiver.
+    async fn two(&mut self, wei: u128) -> (i64, Account, Account) {
+        let sender = self.people + 1;
+        self.people += 2;
+        let mut accounts = Vec::new();
+        for id in [sender, sender + 1] {
+            let body = create(id, &format!("person{id}"), WORDS);
+            accounts.push(self.clients[0].create_account(&body).await.unwrap());
+        }
+        let to = accounts.pop().unwrap();
+        let from = accounts.pop().unwrap();
+        self.place.fund(&from, wei);
+        // So deep that no reorganisation of this test takes it back.
+        self.rpc("anvil_mine", json!(["0x3"]));
+        (sender, from, to)
+    }
+
+    /// One story, as its seed says.
+    pub(crate) async fn run(&mut self, seed: u64) -> Run {
+        let begun = Instant::now();
+        let mut random = Random::from_seed(seed);
+        let (sender, from, to) = self.two(COIN).await;
+        let (place, most) = PLACES[usize::try_from(random.below(8)).unwrap()];
+        let armed = format!("{place}@{}", random.below(most) + 1);
+        let mortal = ServerProcess::try_start(&self.place, Some(&armed), "info");
+        let mut clients = self.clients.clone();
+        clients.extend(mortal.as_ref().map(|server| server.client(&self.place, &self.token)));
+        self.proxy.disturb(random.fork());
+
+        let receiver = format!("@person{}", sender + 1);
+        let sends: Vec<_> = (0..SENDS)
+            .map(|_| {
+                let milli = 50 + random.below(200);
+                // The sender has a thousand of these: not all of them fit.
+                let request = quote(sender, &receiver, &format!("0.{milli:03}"));
+                (request.id, send(clients.clone(), request, random.fork()))
+            })
+            .collect();
+        let (ids, sends): (Vec<_>, Vec<_>) = sends.into_iter().unzip();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let mut moods = random.fork();
+        let mine = async {
+            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(40 + moods.below(80))).await;
+                match moods.below(12) {
+                    0 => drop(self.rpc("anvil_dropAllTransactions", json!([]))),
+                    1 => drop(self.place.anvil.rpc("anvil_reorg", json!([1, []]))),
+                    _ => drop(self.rpc("anvil_mine", json!(["0x1"]))),
+                }
+            }
+        };
+        let sent = async {
+            let told = join_all(sends).await;
+            stop.store(true, std::sync::atomic::Ordering::SeqCst);
+            told
+        };
+        let (told, ()) = tokio::join!(sent, mine);
+
+        self.proxy.calm();
+        let died =
+            mortal.is_none_or(|server| TcpStream::connect(("127.0.0.1", server.port)).is_err());
+        let context = format!("FAULT_SEED={seed}, {armed}");
+        let ends = self.settle(&ids, &context).await;
+        let acknowledged: Vec<_> = ids
+            .iter()
+            .zip(&told)
+            .filter(|(_, told)| matches!(told, Told::Acknowledged))
+            .map(|(id, _)| *id)
+            .collect();
+        let refused = told.iter().filter(|told| matches!(told, Told::Refused)).count();
+        let paid = self.check(&from, &to, &ends, &acknowledged, &context);
+        let took = begun.elapsed();
+        Run { armed, died, acknowledged: acknowledged.len(), paid, refused, took }
+    }
+
+    /// Mines until nothing is on its way any more, and gives how each transfer stands.
+    async fn settle(&self, ids: &[TransferId], context: &str) -> Vec<Transfer> {
+        let deadline = Instant::now() + SETTLE;
+        for round in 1_u32.. {
+            self.rpc("anvil_mine", json!(["0x1"]));
+            if round.is_multiple_of(100) {
+                // anvil leaves a transaction waiting for ever that it was given while it mined the
+                // one before; a node that forgets it is given it again.
+                self.rpc("anvil_dropAllTransactions", json!([]));
+            }
+            let mut found = Vec::new();
+            for id in ids {
+                // A quote that nobody answered may never have been made.
+                found.extend(self.clients[0].transfer(*id).await.unwrap());
+            }
+            let moving = |transfer: &&Transfer| {
+                use TransferState::{Broadcast, Mined, Signed};
+                matches!(transfer.state, Signed | Broadcast | Mined)
+            };
+            let Some(moving) = found.iter().find(moving) else { return found };
+            if Instant::now() > deadline {
+                let stand = |transfer: &Transfer| {
+                    let Transfer { id, state, raised, tx_hash, block, .. } = transfer;
+                    let hash = tx_hash.as_deref().unwrap_or_default();
+                    let known = self.rpc("eth_getTransactionByHash", json!([hash]));
+                    format!("{id} {state:?} rose {raised} {hash} in {block:?}, known {known}")
+                };
+                let all: Vec<_> = found.iter().map(stand).collect();
+                let address = moving.from.address.to_string();
+                let count = self.number("eth_getTransactionCount", json!([address, "latest"]));
+                let pool = self.rpc("txpool_content", json!([]));
+                panic!(
+                    "{context}: it never ended: {moving:?}\n{} transactions are in blocks\n{}\n\
+                     waiting: {pool}",
+                    count,
+                    all.join("\n")
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        Vec::new()
+    }
+
+    /// What the chain says of all this. Gives how many payments were made.
+    fn check(
+        &self,
+        from: &Account,
+        to: &Account,
+        ends: &[Transfer],
+        acknowledged: &[TransferId],
+        context: &str,
+    ) -> u64 {
+        let paid: Vec<_> =
+            ends.iter().filter(|transfer| transfer.state == TransferState::Final).collect();
+        for transfer in ends {
+            let ended = matches!(
+                transfer.state,
+                TransferState::Final | TransferState::Quoted | TransferState::Expired
+            );
+            assert!(ended, "{context}: {transfer:?}");
+        }
+        for id in acknowledged {
+            let made = paid.iter().any(|transfer| transfer.id == *id);
+            assert!(made, "{context}: {id} was acknowledged and is lost");
+        }
+        // Each nonce once, from 0 on without a gap, and nothing that waits behind one.
+        let mut nonces = BTreeMap::new();
+        for transfer in &paid {
+            let found = self.rpc("eth_getTransactionByHash", json!([transfer.tx_hash]));
+            let nonce: U256 = found["nonce"].as_str().unwrap().parse().unwrap();
+            let before = nonces.insert(nonce, transfer.id);
+            assert_eq!(before, None, "{context}: two payments have nonce {nonce}");
+        }
+        let count = U256::from(paid.len());
+        let address = from.address.to_string();
+        for block in ["latest", "pending"] {
+            let mined = self.number("eth_getTransactionCount", json!([address, block]));
+            assert_eq!(mined, count, "{context}: transactions, {block}");
+        }
+        assert_eq!(
+            nonces.keys().next_back().map(|last| *last + U256::from(1)).unwrap_or_default(),
+            count
+        );
+        // Money: what came is what was sent, and what is left is what was not.
+        let came = self.number("eth_getBalance", json!([to.address.to_string(), "latest"]));
+        let sent = paid.iter().fold(U256::ZERO, |sum, transfer| sum + transfer.value.0);
+        assert_eq!(came, sent, "{context}: what came");
+        let fees = paid.iter().fold(U256::ZERO, |sum, transfer| sum + transfer.fee.unwrap().0);
+        let left = self.number("eth_getBalance", json!([address, "latest"]));
+        assert_eq!(left + sent + fees, U256::from(COIN), "{context}: what is left");
+        u64::try_from(paid.len()).unwrap()
+    }
+
+    /// Fifty sends at once, over four processes, without a fault.
+    pub(crate) async fn fifty(&mut self, random: &mut Random) {
+        let (sender, from, to) = self.two(COIN).await;
+        self.servers.push(ServerProcess::start(&self.place, None, "info"));
+        let mut clients = self.clients.clone();
+        clients.push(self.servers.last().unwrap().client(&self.place, &self.token));
+        let receiver = format!("@person{}", sender + 1);
+        let requests: Vec<_> = (0..50).map(|_| quote(sender, &receiver, "0.01")).collect();
+        let ids: Vec<_> = requests.iter().map(|request| request.id).collect();
+        let sends =
+            requests.into_iter().map(|request| send(clients.clone(), request, random.fork()));
+        let told = join_all(sends).await;
+        assert!(told.iter().all(|told| matches!(told, Told::Acknowledged)), "one was not sent");
+        let ends = self.settle(&ids, "fifty").await;
+        assert_eq!(self.check(&from, &to, &ends, &ids, "fifty"), 50);
+    }
+}
+
+/// Quotes and confirms as an impatient client would: the same again, over another server, until
+/// it is told something certain.
+async fn send(
+    clients: Vec<Client>,
+    request: kms_types::wire::QuoteTransfer,
+    mut random: Random,
+) -> Told {
+    let mut quoted = None;
+    for _ in 0..30 {
+        let client =
+            &clients[usize::try_from(random.below(u64::try_from(clients.len()).unwrap())).unwrap()];
+        let answer = match &quoted {
+            None => client.quote(&request).await,
+            Some(quoted) => client.confirm(request.id, &confirm(quoted, WORDS)).await,
+        };
+        match answer {
+            Ok(transfer) if transfer.state == TransferState::Quoted => quoted = Some(transfer),
+            Ok(_) => return Told::Acknowledged,
+            Err(ClientError::Problem(problem)) if is_certain(problem.status) => {
+                return Told::Refused;
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(30 + random.below(100))).await,
+        }
+    }
+    Told::Unclear
+}
+
+/// Whether nothing was done, and a repeat would say the same.
+fn is_certain(status: u16) -> bool {
+    (400..500).contains(&status) && status != 429
+}
