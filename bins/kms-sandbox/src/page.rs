@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ struct Shared {
     stage: Arc<Stage>,
     people: [Person; 2],
     records: Mutex<Records>,
+    /// Whether blocks are made.
+    mining: AtomicBool,
     version: watch::Sender<u64>,
 }
 
@@ -71,6 +74,7 @@ impl Page {
             stage,
             people,
             records: Mutex::default(),
+            mining: AtomicBool::new(true),
             version: watch::Sender::new(0),
         });
         let looking = tokio::spawn(look(Arc::clone(&shared)));
@@ -86,7 +90,8 @@ impl Page {
                     .route("/photo/{who}/{message}", web::get().to(photo))
                     .route("/say", web::post().to(say))
                     .route("/press", web::post().to(press))
-                    .route("/faucet", web::post().to(faucet)),
+                    .route("/faucet", web::post().to(faucet))
+                    .route("/mining", web::post().to(mining)),
             )
         })
         .workers(1)
@@ -257,6 +262,7 @@ fn show(shared: &Shared, version: &str) -> Value {
     json!({
         "version": version, "people": people, "commands": commands,
         "blocks": records.blocks, "audit": records.audit, "mails": mails,
+        "mining": shared.mining.load(Ordering::SeqCst),
     })
 }
 
@@ -343,6 +349,9 @@ struct Faucet {
 }
 
 async fn faucet(shared: Data<Shared>, Json(faucet): Json<Faucet>) -> impl Responder {
+    if !shared.mining.load(Ordering::SeqCst) {
+        return refuse("No block is made: make blocks again first.");
+    }
     let filled = async {
         let id = TelegramId::try_from(faucet.who)?;
         let account = shared.stage.client.account(id.into()).await?;
@@ -356,4 +365,19 @@ async fn faucet(shared: Data<Shared>, Json(faucet): Json<Faucet>) -> impl Respon
         Ok(filled) => HttpResponse::Ok().json(filled),
         Err(error) => refuse(error.to_string()),
     }
+}
+
+#[derive(Deserialize)]
+struct Mining {
+    on: bool,
+}
+
+/// Without blocks a visitor sees a payment wait and rise; with them again, it is paid.
+async fn mining(shared: Data<Shared>, Json(Mining { on }): Json<Mining>) -> impl Responder {
+    if let Err(error) = shared.stage.make_blocks(on) {
+        return refuse(error.to_string());
+    }
+    shared.mining.store(on, Ordering::SeqCst);
+    shared.version.send_modify(|version| *version += 1);
+    HttpResponse::NoContent().finish()
 }

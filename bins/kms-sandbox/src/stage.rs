@@ -234,6 +234,18 @@ impl Stage {
         Ok(Wei(U256::from_str_radix(digits.context("no balance")?, 16)?))
     }
 
+    /// Stops making blocks, or makes them again, and one for what waits.
+    ///
+    /// # Errors
+    /// When the chain does not answer.
+    pub fn make_blocks(&self, make: bool) -> anyhow::Result<()> {
+        self.anvil.rpc("evm_setAutomine", json!([make]))?;
+        if make {
+            self.anvil.rpc("anvil_mine", json!(["0x1"]))?;
+        }
+        Ok(())
+    }
+
     /// Stops everything; what it made is gone.
     pub async fn clear(mut self) {
         if let Some(bot) = self.bot.take() {

@@ -72,6 +72,10 @@ impl Visitor {
         self.waits(&path).await.click().await.unwrap();
     }
 
+    async fn clicks(&self, path: &str) {
+        self.waits(path).await.click().await.unwrap();
+    }
+
     /// How the page looks on a screen of this size.
     async fn photographs(&self, name: &str, (width, height): (u32, u32), scheme: &str) {
         let tools = self.0.cdp();
@@ -145,6 +149,21 @@ async fn ann_onboards_and_sends_to_bob() {
     let bob = stage.client.account(TelegramId::try_from(4712).unwrap().into()).await.unwrap();
     let balance = stage.chain_balance(bob.unwrap().address).unwrap();
     assert_eq!(balance, Wei::try_from(&"0.5".parse().unwrap()).unwrap());
+    visitor.clicks("//*[@id='written']//button[contains(., 'Stop blocks')]").await;
+    visitor.waits("//*[@id='written']//button[contains(., 'Make blocks again')]").await;
+    visitor.presses("bob", "Faucet").await;
+    visitor.waits("//*[@class='toast shown'][contains(., 'No block is made')]").await;
+    visitor.types("ann", "/send @bob 0.125").await;
+    visitor.reads("ann", "Total: at most 0.125").await;
+    visitor.presses("ann", "Confirm").await;
+    visitor.reads("ann", "Send your password").await;
+    visitor.types("ann", ANNS).await;
+    visitor.reads("ann", "Sent 0.125 ETH").await;
+    visitor.reads("ann", "I offered it a higher fee").await;
+    visitor.clicks("//*[@id='written']//button[contains(., 'Make blocks again')]").await;
+    visitor.reads("ann", "Paid 0.125 ETH").await;
+    visitor.reads("bob", "You received 0.125 ETH").await;
+
     for password in [ANNS, BOBS] {
         visitor.sees_no_more(password).await;
     }

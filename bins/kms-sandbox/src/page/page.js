@@ -223,6 +223,9 @@ class Phone {
 const short = (hex) => (hex ? `${hex.slice(0, 8)}…${hex.slice(-4)}` : "a new contract");
 
 function showRecords(state) {
+  const mining = records.querySelector(".mining");
+  mining.textContent = state.mining ? "Stop blocks" : "Make blocks again";
+  mining.setAttribute("aria-pressed", String(!state.mining));
   const names = new Map(state.people.map((person) => [person.id, person.name]));
   records.querySelector(".blocks").replaceChildren(...state.blocks.map((block) => {
     const item = make("li");
@@ -290,6 +293,9 @@ function build(state) {
   for (const person of state.people) phones.set(person.id, new Phone(person));
   records = document.querySelector("#records").content.firstElementChild.cloneNode(true);
   records.id = "written";
+  records.querySelector(".mining").addEventListener("click", (event) => {
+    post("mining", { on: event.target.getAttribute("aria-pressed") === "true" });
+  });
   main.append(records);
   const tabs = document.querySelector(".tabs");
   const labels = [...state.people.map((person) => person.name), "Records"];
