@@ -1,0 +1,185 @@
+//! Reads that need no key: their CPU against PostgreSQL's, their latency beside a full KDF pool,
+//! and both with a million accounts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use futures::future::join_all;
+use kms_types::{ErrorCode, Timestamp, Username};
+
+use crate::harness::{create, telegram};
+use crate::measure::{cpu, p99, postgres_cpu, resident, since};
+use crate::row::Row;
+use crate::stage::{Stage, WORDS, variable};
+
+const CONNECTIONS: u32 = 64;
+const READS: u32 = 20_000;
+/// The people that are read, made before the million.
+const FIRST: i64 = 1;
+const PEOPLE: i64 = 8;
+/// The first of those who ask for their wallets all the time.
+const FLOOD: i64 = 50_000;
+
+pub(crate) async fn rows(stage: &Stage) -> Vec<Row> {
+    for id in FIRST..FIRST + PEOPLE {
+        stage.account(id).await;
+    }
+    let mut rows = Vec::new();
+    rows.push(against_postgresql(stage).await);
+    rows.extend(beside_the_kdf(stage).await);
+    rows.extend(with_a_million(stage).await);
+    rows
+}
+
+fn name(index: u32) -> Username {
+    format!("person{}", FIRST + i64::from(index) % PEOPLE).parse().unwrap()
+}
+
+/// This many reads over the connections; gives how long each took.
+async fn reads(stage: &Stage, connections: u32, count: u32) -> Vec<f64> {
+    let one = |connection: u32| async move {
+        let client = stage.server.client(&stage.place, &stage.token);
+        let mut took = Vec::new();
+        for index in 0..count / connections {
+            let begun = Instant::now();
+            if index % 2 == 0 {
+                client.name(&name(connection + index)).await.unwrap().unwrap();
+            } else {
+                let id = FIRST + i64::from(connection + index) % PEOPLE;
+                client.account(telegram(id)).await.unwrap().unwrap();
+            }
+            took.push(since(begun));
+        }
+        took
+    };
+    join_all((0..connections).map(one)).await.into_iter().flatten().collect()
+}
+
+async fn against_postgresql(stage: &Stage) -> Row {
+    let server = stage.server.id();
+    reads(stage, CONNECTIONS, READS / 10).await;
+    let before = cpu(server);
+    reads(stage, CONNECTIONS, READS).await;
+    let measured = (cpu(server) - before) / f64::from(READS);
+    // The same two queries, without a server.
+    let before = postgres_cpu();
+    for index in 0..READS {
+        if index % 2 == 0 {
+            let found = stage.database.resolve(&name(index), Timestamp(0)).await;
+            found.unwrap().unwrap();
+        } else {
+            use kms_core::ports::AccountStore;
+            let id = FIRST + i64::from(index) % PEOPLE;
+            stage.database.account(telegram(id)).await.unwrap().unwrap();
+        }
+    }
+    let limit = (postgres_cpu() - before) / f64::from(READS);
+    let name = "a read over 64 connections: server CPU, of PostgreSQL's for the query".to_owned();
+    Row { name, measured, limit, unit: "ms", target: 2.0 }
+}
+
+async fn beside_the_kdf(stage: &Stage) -> Vec<Row> {
+    let mut idle = reads(stage, 4, 4_000).await;
+    let limit = p99(&mut idle);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (refused, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    // Each of its own account: attempts at one are few at a time.
+    let flood: Vec<_> = (0..i64::from(CONNECTIONS) + 40)
+        .map(|index| {
+            let client = stage.server.client(&stage.place, &stage.token);
+            let (stop, refused, lost) = (stop.clone(), refused.clone(), lost.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::SeqCst) {
+                    // Onboarding again checks the password.
+                    let body = create(FLOOD + index, &format!("flood{index}"), WORDS);
+                    match client.create_account(&body).await {
+                        Ok(_) => {}
+                        Err(error) if error.code() == Some(ErrorCode::Busy) => {
+                            refused.fetch_add(1, Ordering::SeqCst);
+                            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                        }
+                        Err(error) => {
+                            if lost.fetch_add(1, Ordering::SeqCst) == 0 {
+                                println!("lost, the first: {error}");
+                            }
+                        }
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut busy = reads(stage, 4, 4_000).await;
+    let memory = resident(stage.server.id());
+    stop.store(true, Ordering::SeqCst);
+    join_all(flood).await;
+    let (refused, lost) = (refused.load(Ordering::SeqCst), lost.load(Ordering::SeqCst));
+    let name =
+        format!("reads beside a full KDF pool: p99, of p99 idle ({refused} refused with 429)");
+    vec![
+        Row { name, measured: p99(&mut busy), limit, unit: "ms", target: 3.0 },
+        Row {
+            name: "password requests that were neither answered nor refused".to_owned(),
+            measured: lost as f64,
+            limit: 1.0,
+            unit: "",
+            target: 0.0,
+        },
+        Row {
+            name: "resident memory, 64 connections and a full KDF pool".to_owned(),
+            measured: memory,
+            limit: 100.0,
+            unit: "MiB",
+            target: 1.0,
+        },
+    ]
+}
+
+async fn with_a_million(stage: &Stage) -> Vec<Row> {
+    let accounts = variable("BENCH_ACCOUNTS", 1_000_000);
+    fill(stage, 100_000_000, 1_000);
+    let (few, memory) = (mean(stage).await, resident(stage.server.id()));
+    fill(stage, 200_000_000, accounts);
+    let many = mean(stage).await;
+    let row =
+        |name: String, measured, limit, unit, target| Row { name, measured, limit, unit, target };
+    vec![
+        row(format!("a read with {accounts} accounts, of one with 1,000"), many, few, "ms", 1.2),
+        row(
+            "resident memory with them".to_owned(),
+            resident(stage.server.id()),
+            memory,
+            "MiB",
+            1.1,
+        ),
+    ]
+}
+
+async fn mean(stage: &Stage) -> f64 {
+    reads(stage, 1, 500).await;
+    let took = reads(stage, 1, 3_000).await;
+    took.iter().sum::<f64>() / took.len() as f64
+}
+
+/// Accounts that nobody reads: their MACs are none.
+fn fill(stage: &Stage, from: i64, count: u64) {
+    let people = format!("generate_series({from}::bigint, {from}::bigint + {count} - 1) as n");
+    let id = "md5(n::text)::uuid::text";
+    stage.sql(&format!(
+        "insert into accounts (id, telegram_id, state, created_at, mac_key, mac) \
+         select {id}, n, 'active', 0, 1, '' from {people}"
+    ));
+    stage.sql(&format!(
+        "insert into wallets (account_id, address, public_key, sealed_key, kdf, salt, \
+         password_version, pepper_id, commitment, sck_id, version, updated_at) \
+         select {id}, '0x' || lpad(to_hex(n), 40, '0'), repeat('x', 33)::bytea, \
+         repeat('x', 61)::bytea, 'argon2id:m=19456,t=2,p=1', repeat('x', 16)::bytea, 1, 1, \
+         repeat('x', 32)::bytea, {id}, 1, 0 from {people}"
+    ));
+    stage.sql(&format!(
+        "insert into names (telegram_id, canonical, shown, claimed_at, seen_at, moved) \
+         select n, 'filler' || n, 'filler' || n, 0, 0, false from {people}"
+    ));
+    // What the database does on its own some time after.
+    stage.sql("vacuum analyze");
+}

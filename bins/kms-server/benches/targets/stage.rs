@@ -1,0 +1,49 @@
+//! The server in a process of its own over PostgreSQL and MongoDB, with a chain.
+
+use kms_client::Client;
+use kms_store::{Database, Scope};
+use kms_types::wire::Account;
+
+use crate::harness::{Place, Stores, create};
+use crate::process::ServerProcess;
+
+pub(crate) const WORDS: &str = "a password";
+
+pub(crate) struct Stage {
+    pub(crate) place: Place,
+    pub(crate) database: Database,
+    pub(crate) token: String,
+    pub(crate) server: ServerProcess,
+    pub(crate) client: Client,
+}
+
+impl Stage {
+    pub(crate) async fn set() -> Self {
+        let mut place = Place::new(Stores::Servers);
+        // As it is by default; tests look more often.
+        let poll = "KMS_SERVER__CHAIN__POLL_MILLISECONDS".to_owned();
+        place.variables.push((poll, "1000".to_owned()));
+        let database = place.migrated().await;
+        let token = place.token(&database, Scope::Bot).await;
+        let server = ServerProcess::start(&place, None, "info");
+        let client = server.client(&place, &token);
+        Self { place, database, token, server, client }
+    }
+
+    pub(crate) async fn account(&self, id: i64) -> Account {
+        let body = create(id, &format!("person{id}"), WORDS);
+        self.client.create_account(&body).await.unwrap()
+    }
+
+    /// Runs SQL in the accounts' database.
+    pub(crate) fn sql(&self, sql: &str) {
+        let name = self.place.database.rsplit('/').next().unwrap();
+        kms_testkit::Postgres::shared().unwrap().execute(name, sql).unwrap();
+    }
+}
+
+/// A number from the environment.
+#[expect(clippy::disallowed_methods, reason = "whoever measures may make it smaller")]
+pub(crate) fn variable(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
+}
