@@ -199,8 +199,9 @@ impl Stage {
                 let stand = |transfer: &Transfer| {
                     let Transfer { id, state, raised, tx_hash, block, .. } = transfer;
                     let hash = tx_hash.as_deref().unwrap_or_default();
-                    let known = self.rpc("eth_getTransactionByHash", json!([hash]));
-                    format!("{id} {state:?} rose {raised} {hash} in {block:?}, known {known}")
+                    // One that was not signed has no hash, and the node says so.
+                    let known = self.place.anvil.rpc("eth_getTransactionByHash", json!([hash]));
+                    format!("{id} {state:?} rose {raised} {hash} in {block:?}, known {known:?}")
                 };
                 let all: Vec<_> = found.iter().map(stand).collect();
                 let address = moving.from.address.to_string();
