@@ -47,8 +47,8 @@ pub(crate) async fn request(
     let account = find(&state, account).await?;
     let (action, now) = (Action::RequestRecovery(id), clock::now());
     // What is answered by what there is, is not counted; and what is not counted makes none.
-    if state.database.recovery(id).await?.is_none() {
-        let open = state.database.open_recovery(account.id).await?;
+    if readable(state.database.recovery(id).await)? == Some(None) {
+        let open = readable(state.database.open_recovery(account.id).await)?.flatten();
         if open.is_some_and(|open| open.is_open(now)) {
             return Err(kms_core::CustodyError::RecoveryOpen.into());
         }
@@ -156,12 +156,12 @@ pub(crate) async fn complete(
 ) -> Result<HttpResponse, ApiError> {
     let account = find(&state, account).await?;
     let action = Action::Recover(id);
-    let known = state.database.recovery(id).await?;
-    let known = known.filter(|known| known.account == account.id).ok_or_else(none)?;
+    let known = readable(state.database.recovery(id).await)?.flatten();
+    let known = known.filter(|known| known.account == account.id);
     // By the database's clock too: one that runs ahead shortens no wait.
     let now = clock::now().min(state.database.now().await?);
     // A repeat of what was done is none of those that are counted; nor is one that still waits.
-    if known.stage(now) == RecoveryStage::Ready {
+    if known.is_some_and(|known| known.stage(now) == RecoveryStage::Ready) {
         let gate = Gate { state: &state, account: &account, id, caller: &caller, action };
         gate.refuse_paused().await?;
         let limit = Limit::an_hour(state.limits.recoveries_an_hour);
@@ -207,6 +207,15 @@ pub(crate) async fn show(
         ready_at: recovery.ready_at,
         expires_at: recovery.expires_at,
     })
+}
+
+/// What was read; nothing of a row that was changed: custody reads it again, and raises the alarm.
+fn readable<T>(found: Result<T, StoreError>) -> Result<Option<T>, ApiError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error @ StoreError::Unavailable { .. }) => Err(error.into()),
+        Err(_changed) => Ok(None),
+    }
 }
 
 fn none() -> ApiError {

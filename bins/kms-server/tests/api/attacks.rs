@@ -4,8 +4,10 @@
 use kms_server::Server;
 use kms_store::Scope;
 use kms_testkit::Postgres;
-use kms_types::ErrorCode;
-use kms_types::wire::{Account, ExportKey, Transfer, TransferState};
+use kms_types::wire::{
+    Account, CompleteRecovery, ExportKey, RequestRecovery, Transfer, TransferState,
+};
+use kms_types::{ErrorCode, RecoveryId};
 use mongodb::bson::{Document, doc};
 use serde_json::json;
 
@@ -269,5 +271,42 @@ async fn of_two_hundred_guesses_at_two_servers_five_are_tried() {
     assert!(locked == json!(1) || locked == json!(2), "one a minute: {locked}");
     for server in servers {
         server.terminate();
+    }
+}
+
+/// A recovery that somebody writes into another account, or makes ready: nothing is opened, and
+/// whoever asks is not told more.
+#[actix_web::test]
+async fn a_recovery_that_was_changed_is_refused_and_an_alarm() {
+    let mut place = Place::new(Stores::Servers);
+    place.recovery.wait_without_email = std::time::Duration::from_secs(3_600);
+    let test = TestServer::start(place).await;
+    let ann = test.onboard(1, "ann", "ann").await;
+    let bob = test.onboard(2, "bob", "bob").await;
+    let id = RecoveryId::random();
+    test.client.request_recovery(telegram(1), &RequestRecovery { id }).await.unwrap();
+    let alarms = || {
+        let count = sql(&test.place, "select count(*) from audit where phase = 'alarm'");
+        count.parse::<u32>().unwrap()
+    };
+    let before = sql(&test.place, "select ready_at from recoveries");
+    for (who, change) in [
+        (2, format!("account_id = '{}'", bob.id)),
+        (1, format!("account_id = '{}', ready_at = 1", ann.id)),
+        (1, format!("ready_at = {before}, stage = 'ready'")),
+    ] {
+        sql(&test.place, &format!("update recoveries set {change}"));
+        let body = CompleteRecovery { new_password_hash: hash("eve") };
+        let noted = alarms();
+        let refused = test.client.complete_recovery(telegram(who), id, &body).await.unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::Internal), "{change}");
+        assert_eq!(alarms(), noted + 1, "{change}");
+    }
+    sql(&test.place, "update recoveries set stage = 'waiting'");
+    let body = CompleteRecovery { new_password_hash: hash("eve") };
+    let early = test.client.complete_recovery(telegram(1), id, &body).await.unwrap_err();
+    assert_eq!(early.code(), Some(ErrorCode::RecoveryNotReady));
+    for (who, name, words) in [(1, "ann", "ann"), (2, "bob", "bob")] {
+        test.onboard(who, name, words).await;
     }
 }

@@ -84,6 +84,8 @@ impl Stage {
         // As cheap as custody lets it be: money is looked at here, not passwords.
         let kdf = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
         place.variables.push(("KMS_SERVER__PASSWORD__KDF".to_owned(), kdf.to_string()));
+        let quotes = "KMS_SERVER__LIMITS__QUOTES_A_MINUTE".to_owned();
+        place.variables.push((quotes, "100000".to_owned()));
         place.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
         let database = place.migrated().await;
         let token = place.token(&database, Scope::Bot).await;
