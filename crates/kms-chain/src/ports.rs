@@ -50,6 +50,9 @@ pub struct ChainView {
     pub token: Units,
     /// The sender's transaction count, pending ones included. Rather too low than too high.
     pub nonce: u64,
+    /// How many of the sender's transactions are in blocks of the chain that the balance is of. One
+    /// that was noted in a block, and has a nonce from here on, was taken out by a reorg.
+    pub mined: u64,
 }
 
 /// What came of signing.

@@ -114,6 +114,7 @@ async fn an_e_mail_address_makes_the_wait_short() {
     ann.bot("That password is wrong").await;
     ann.says(ANNS);
     ann.bot("I sent a code to ann@example.org").await;
+    ann.bot("Another e-mail address was asked for").await;
     ann.says("12345");
     ann.bot("A code has 8 digits").await;
     let right = code(&mail(&world.stage, 1).await);

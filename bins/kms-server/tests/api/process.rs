@@ -79,6 +79,13 @@ impl ServerProcess {
         std::fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap()
     }
 
+    /// The last lines of its log so far.
+    pub(crate) fn last_words(&self) -> String {
+        let log = self.log.lock().unwrap();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(12)..].join("\n")
+    }
+
     /// Waits until it died of its failpoint.
     pub(crate) fn died(mut self) {
         let status = self.child.wait().unwrap();

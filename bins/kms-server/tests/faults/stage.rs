@@ -209,11 +209,13 @@ impl Stage {
                 let address = moving.from.address.to_string();
                 let count = self.number("eth_getTransactionCount", json!([address, "latest"]));
                 let pool = self.rpc("txpool_content", json!([]));
+                let logs: Vec<_> = self.servers.iter().map(ServerProcess::last_words).collect();
                 panic!(
                     "{context}: it never ended: {moving:?}\n{} transactions are in blocks\n{}\n\
-                     waiting: {pool}",
+                     waiting: {pool}\n{}",
                     count,
-                    all.join("\n")
+                    all.join("\n"),
+                    logs.join("\n---\n")
                 );
             }
             tokio::time::sleep(Duration::from_millis(30)).await;

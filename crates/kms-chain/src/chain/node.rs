@@ -124,8 +124,9 @@ impl Node {
         owner: EthAddress,
         token: Option<&Token>,
     ) -> Result<ChainView, ChainError> {
-        let block = self.block_number().await?;
         let address = Address::from(owner);
+        // Before and after the balance: what is in a block at both times is in it in between.
+        let (block, before) = tokio::try_join!(self.block_number(), self.mined(owner))?;
         let token = async {
             match token {
                 Some(token) => self.token_balance(token.address, owner).await,
@@ -139,7 +140,9 @@ impl Node {
             token,
         );
         let nonce = self.told(nonce)?.min(self.told(again)?);
-        Ok(ChainView { block, balance: Wei(self.told(balance)?), token: token?, nonce })
+        let (balance, token) = (Wei(self.told(balance)?), token?);
+        let mined = before.min(self.mined(owner).await?);
+        Ok(ChainView { block, balance, token, nonce, mined })
     }
 
     /// Prices that stay sufficient while the base fee doubles.

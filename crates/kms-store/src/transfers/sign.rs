@@ -42,7 +42,7 @@ pub(super) fn sign(
         step(connection, id, TransferState::Quoted, Change::Expire)?;
         return Ok(SignOutcome::Expired);
     }
-    let mut needed = reserved(connection, chain_id, &address, view.block)?;
+    let mut needed = reserved(connection, chain_id, &address, view)?;
     needed.add(&transfer);
     if let Some(missing) = shortfall(&needed, &transfer, view) {
         return Ok(SignOutcome::Insufficient { missing });
@@ -88,13 +88,13 @@ pub(super) fn sign(
     Ok(SignOutcome::Signed(Box::new(transfer)))
 }
 
-/// What signed transfers may still take from the address, those that came into a block after
-/// `block` among them, final or not: a balance as of `block` does not know of them.
+/// What signed transfers may still take from the address, those among them that came into a block
+/// which the balance does not know of: a later one, or one that a reorg took out of the chain.
 fn reserved(
     connection: &mut AnyConnection,
     chain_id: i64,
     address: &str,
-    block: u64,
+    view: ChainView,
 ) -> Result<Outgoing, Failure> {
     let rows: Vec<Row> = transfers::table
         .filter(transfers::chain_id.eq(chain_id))
@@ -102,7 +102,10 @@ fn reserved(
         .filter(
             transfers::state
                 .eq_any(ON_ITS_WAY)
-                .or(transfers::block.assume_not_null().gt(to_i64(block))),
+                .or(transfers::block.assume_not_null().gt(to_i64(view.block)))
+                .or(transfers::block
+                    .is_not_null()
+                    .and(transfers::nonce.assume_not_null().ge(to_i64(view.mined)))),
         )
         .select(Row::as_select())
         .load(connection)?;

@@ -34,7 +34,7 @@ fn quote(from: &Account, to: &Account, units: u64) -> Transfer {
 
 fn view(wei: u64, units: u64) -> ChainView {
     let (balance, token) = (Wei(U256::from(wei)), Units(U256::from(units)));
-    ChainView { block: 1, balance, token, nonce: 0 }
+    ChainView { block: 1, balance, token, nonce: 0, mined: u64::MAX }
 }
 
 fn missing_units(units: u64) -> SignOutcome {

@@ -20,7 +20,8 @@ on_every_database!(
 );
 
 pub(crate) fn view(block: u64, balance: u64, nonce: u64) -> ChainView {
-    ChainView { block, balance: Wei(U256::from(balance)), token: Units::default(), nonce }
+    let (balance, token) = (Wei(U256::from(balance)), Units::default());
+    ChainView { block, balance, token, nonce, mined: u64::MAX }
 }
 
 /// The hash tells which nonce was signed for, and stays unique.
@@ -184,6 +185,12 @@ async fn a_transfer_takes_only_steps_that_are_allowed(subject: Subject) {
         database.sign(next.id, view(4, 200, 0), Caps::default(), NOW, sign()).await.unwrap();
     assert_eq!(
         refused,
+        SignOutcome::Insufficient { missing: Missing::Native(Wei(U256::from(20))) }
+    );
+    // So is one of a chain that has the nonce still free: a reorg that nobody noted yet.
+    let reorged = ChainView { mined: 0, ..view(5, 200, 0) };
+    assert_eq!(
+        database.sign(next.id, reorged, Caps::default(), NOW, sign()).await.unwrap(),
         SignOutcome::Insufficient { missing: Missing::Native(Wei(U256::from(20))) }
     );
     assert!(database.advance(id, Progress::Reorged, NOW).await.unwrap());
