@@ -11,7 +11,8 @@ use crate::harness::Place;
 pub(crate) struct ServerProcess {
     child: Child,
     pub(crate) port: u16,
-    log: Arc<Mutex<String>>,
+    /// What it wrote so far.
+    pub(crate) log: Arc<Mutex<String>>,
     reader: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -77,13 +78,6 @@ impl ServerProcess {
     /// What the operating system allows it, as `/proc` shows it.
     pub(crate) fn limits(&self) -> String {
         std::fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap()
-    }
-
-    /// The last lines of its log so far.
-    pub(crate) fn last_words(&self) -> String {
-        let log = self.log.lock().unwrap();
-        let lines: Vec<_> = log.lines().collect();
-        lines[lines.len().saturating_sub(12)..].join("\n")
     }
 
     /// Waits until it died of its failpoint.

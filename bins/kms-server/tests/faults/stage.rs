@@ -75,6 +75,13 @@ enum Told {
     Unclear,
 }
 
+/// The last lines of a server's log.
+fn last_words(server: &ServerProcess) -> String {
+    let log = server.log.lock().unwrap();
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(12)..].join("\n")
+}
+
 impl Stage {
     pub(crate) async fn set() -> Self {
         let mut place = Place::new(Stores::Servers);
@@ -209,7 +216,7 @@ impl Stage {
                 let address = moving.from.address.to_string();
                 let count = self.number("eth_getTransactionCount", json!([address, "latest"]));
                 let pool = self.rpc("txpool_content", json!([]));
-                let logs: Vec<_> = self.servers.iter().map(ServerProcess::last_words).collect();
+                let logs: Vec<_> = self.servers.iter().map(last_words).collect();
                 panic!(
                     "{context}: it never ended: {moving:?}\n{} transactions are in blocks\n{}\n\
                      waiting: {pool}\n{}",
