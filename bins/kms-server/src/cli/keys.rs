@@ -1,4 +1,4 @@
-//! `kms-server keys`: make, list, rewrap, verify and retire KMS keys.
+//! `kms-server keys`: make, list, activate, rewrap, verify and retire KMS keys.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -30,6 +30,12 @@ pub(super) enum KeysCommand {
     },
     /// Lists the KMS keys: id, provider, what it does, how many wallets' keys are under it.
     List,
+    /// Tries a key of `older_kms_keys`, and says what makes it the one that wraps. Which one that is
+    /// stands in the configuration of each server, and nowhere else.
+    Activate {
+        /// The key's id.
+        id: MasterKeyId,
+    },
     /// Moves the wallets' keys from older KMS keys to the active one. It can run beside servers,
     /// be stopped at any time, and be run again.
     Rewrap,
@@ -50,6 +56,7 @@ pub(super) async fn run(settings: Settings, command: KeysCommand) -> anyhow::Res
     match command {
         KeysCommand::New { directory, id, bits } => new(&directory, &id, bits),
         KeysCommand::List => list(&Vault::open(settings).await?).await,
+        KeysCommand::Activate { id } => activate(&Vault::open(settings).await?, &id).await,
         KeysCommand::Rewrap => rewrap(&Vault::open(settings).await?).await,
         KeysCommand::Verify { decrypt } => verify(&Vault::open(settings).await?, decrypt).await,
         KeysCommand::Retire { id } => retire(&Vault::open(settings).await?, &id).await,
@@ -81,6 +88,27 @@ async fn list(vault: &Vault) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn activate(vault: &Vault, id: &MasterKeyId) -> anyhow::Result<()> {
+    let custody = vault.custody().await?;
+    ensure!(
+        vault.keys().any(|key| key.id == *id),
+        "no KMS key {id} is configured: add it to older_kms_keys of every server first, so that each \
+         can open what another one wraps"
+    );
+    let works = custody.canary(id, &operator("keys activate"), clock::now()).await;
+    works.with_context(|| format!("{id} can not be used"))?;
+    if *id == vault.active.id {
+        say(&format!("{id} works, and is the active key"));
+        return Ok(());
+    }
+    let active = &vault.active.id;
+    say(&format!(
+        "{id} works. Once every server has it under older_kms_keys: make it kms_key, move {active} to \
+         older_kms_keys, restart every server, and run `kms-server keys rewrap`"
+    ));
+    Ok(())
+}
+
 async fn rewrap(vault: &Vault) -> anyhow::Result<()> {
     vault.record("keys_rewrap", "").around(async || move_all(vault).await).await
 }
@@ -88,6 +116,7 @@ async fn rewrap(vault: &Vault) -> anyhow::Result<()> {
 async fn move_all(vault: &Vault) -> anyhow::Result<()> {
     let active = &vault.active.id;
     let custody = vault.custody().await?;
+    let total = vault.census().await?.total();
     let (mut moved, mut seen) = (0_u64, 0_u64);
     let mut said = Instant::now();
     vault
@@ -110,7 +139,7 @@ async fn move_all(vault: &Vault) -> anyhow::Result<()> {
                 Err(error) => say(&format!("{}\t{error}", listed.id)),
             }
             if seen.is_multiple_of(100) || said.elapsed() >= Duration::from_secs(1) {
-                say(&format!("{seen} wallets seen, {moved} moved to {active}"));
+                say(&format!("{} {moved} moved to {active}", bar(seen, total)));
                 said = Instant::now();
             }
             Ok(())
@@ -123,6 +152,14 @@ async fn move_all(vault: &Vault) -> anyhow::Result<()> {
     say(&format!("{moved} moved to {active}, {left} left"));
     ensure!(left == 0, "{left} wallets are not under {active}");
     Ok(())
+}
+
+/// `[#####---------------]  25 % of 400 wallets,`
+fn bar(seen: u64, total: u64) -> String {
+    // Wallets may be made meanwhile.
+    let percent = (seen.saturating_mul(100) / total.max(1)).min(100);
+    let full = usize::try_from(percent / 5).unwrap_or(20);
+    format!("[{}{}] {percent:>3} % of {total} wallets,", "#".repeat(full), "-".repeat(20 - full))
 }
 
 /// Whether it is no fault of the wallet, and will pass.

@@ -133,6 +133,11 @@ impl Vault {
 }
 
 impl Census {
+    /// How many wallets there are.
+    pub(super) fn total(&self) -> u64 {
+        self.under.values().sum::<u64>() + self.missing + self.unreadable
+    }
+
     /// How many are under this key.
     pub(super) fn count(&self, key: &MasterKeyId) -> u64 {
         self.under.get(key).copied().unwrap_or_default()

@@ -92,6 +92,10 @@ async fn every_wallet_moves_to_the_active_key_once() {
         assert!(refused.contains("3 wallets' keys are under kms-test"), "{refused}");
         assert!(fails(&place, "keys retire kms-2").contains("is the active key"));
 
+        assert!(works(&place, "keys activate kms-2").contains("is the active key"));
+        let told = works(&place, "keys activate kms-test");
+        assert!(told.contains("make it kms_key, move kms-2 to older_kms_keys"), "{told}");
+        assert!(fails(&place, "keys activate kms-9").contains("no KMS key kms-9 is configured"));
         let moved = works(&place, "keys rewrap");
         assert!(moved.ends_with("3 moved to kms-2, 0 left\n"), "{moved}");
         let again = works(&place, "keys rewrap");
