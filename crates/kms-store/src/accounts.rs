@@ -15,7 +15,7 @@ use kms_types::{AccountId, AccountRef, EthAddress, SckId, Timestamp};
 use crate::attempts;
 use crate::convert::At;
 use crate::database::{AnyConnection, Database, Failure, all_or_nothing, inserted};
-use crate::events::{self, StoredEventKind};
+use crate::events::{self, About, StoredEventKind};
 use crate::names;
 use crate::recoveries;
 use crate::schema::{accounts, email_changes, wallets};
@@ -303,7 +303,7 @@ impl AccountStore for Database {
                     names::observe(connection, account.telegram_id, &name)?;
                 }
                 let kind = StoredEventKind::AccountCreated;
-                events::append(connection, account.id, account.created_at, kind, None)?;
+                events::append(connection, account.id, account.created_at, kind, About::Nothing)?;
                 Ok(true)
             })
         })
@@ -324,7 +324,7 @@ impl AccountStore for Database {
                 match reason {
                     SwapReason::PasswordChange => {
                         let kind = StoredEventKind::PasswordChanged;
-                        events::append(connection, account, at, kind, None)?;
+                        events::append(connection, account, at, kind, About::Nothing)?;
                         Ok(true)
                     }
                     SwapReason::Recovery(recovery) => {
@@ -398,7 +398,8 @@ impl AccountStore for Database {
                     .execute(connection)?;
                 let kind = StoredEventKind::EmailChangeRequested;
                 let told = verified_email(connection, asked.account, &keys)?;
-                events::append_contact(connection, asked.account, asked.requested_at, kind, told)
+                let about = About::Contact(told);
+                events::append(connection, asked.account, asked.requested_at, kind, about)
             })
         })
         .await
@@ -470,7 +471,7 @@ impl AccountStore for Database {
                         .execute(connection)?;
                     let kind = StoredEventKind::EmailChanged;
                     let told = verified_email(connection, account, &keys)?;
-                    events::append_contact(connection, account, at, kind, told)?;
+                    events::append(connection, account, at, kind, About::Contact(told))?;
                     change(connection, account, &keys, |account| {
                         account.email_verified_at = email.as_ref().map(|_email| at);
                         account.email = email;

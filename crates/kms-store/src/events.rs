@@ -108,77 +108,49 @@ impl StoredEventKind {
     }
 }
 
+/// What an event is about, beside its account.
+pub(crate) enum About {
+    /// Nothing else.
+    Nothing,
+    /// A transfer.
+    #[cfg(feature = "transfers")]
+    Transfer(TransferId),
+    /// A payment from outside.
+    #[cfg(feature = "transfers")]
+    Incoming(IncomingId),
+    /// A recovery.
+    Recovery(RecoveryId),
+    /// The e-mail address, sealed, that was the account's before it.
+    Contact(Option<Vec<u8>>),
+}
+
 /// Writes an event inside the transaction of what it tells.
 pub(crate) fn append(
     connection: &mut AnyConnection,
     account: AccountId,
     at: Timestamp,
     kind: StoredEventKind,
-    transfer: Option<TransferId>,
+    about: About,
 ) -> Result<(), Failure> {
+    type Ids = (Option<String>, Option<String>, Option<String>, Option<Vec<u8>>);
+    let (transfer, incoming, recovery, contact): Ids = match about {
+        About::Nothing => (None, None, None, None),
+        #[cfg(feature = "transfers")]
+        About::Transfer(id) => (Some(id.to_string()), None, None, None),
+        #[cfg(feature = "transfers")]
+        About::Incoming(id) => (None, Some(id.to_string()), None, None),
+        About::Recovery(id) => (None, None, Some(id.to_string()), None),
+        About::Contact(sealed) => (None, None, None, sealed),
+    };
     diesel::insert_into(events::table)
         .values((
             events::account_id.eq(account.to_string()),
             events::at.eq(at.0),
             events::kind.eq(kind.as_str()),
-            events::transfer_id.eq(transfer.map(|id| id.to_string())),
-        ))
-        .execute(connection)?;
-    Ok(())
-}
-
-/// Writes that money came from outside, inside the transaction that notes the payment.
-#[cfg(feature = "transfers")]
-pub(crate) fn append_incoming(
-    connection: &mut AnyConnection,
-    account: AccountId,
-    at: Timestamp,
-    incoming: IncomingId,
-) -> Result<(), Failure> {
-    diesel::insert_into(events::table)
-        .values((
-            events::account_id.eq(account.to_string()),
-            events::at.eq(at.0),
-            events::kind.eq(StoredEventKind::ReceivedFromOutside.as_str()),
-            events::incoming_id.eq(Some(incoming.to_string())),
-        ))
-        .execute(connection)?;
-    Ok(())
-}
-
-/// Writes that an address changes, and which one is to be told of it as well.
-pub(crate) fn append_contact(
-    connection: &mut AnyConnection,
-    account: AccountId,
-    at: Timestamp,
-    kind: StoredEventKind,
-    contact: Option<Vec<u8>>,
-) -> Result<(), Failure> {
-    diesel::insert_into(events::table)
-        .values((
-            events::account_id.eq(account.to_string()),
-            events::at.eq(at.0),
-            events::kind.eq(kind.as_str()),
+            events::transfer_id.eq(transfer),
+            events::incoming_id.eq(incoming),
+            events::recovery_id.eq(recovery),
             events::contact.eq(contact),
-        ))
-        .execute(connection)?;
-    Ok(())
-}
-
-/// Writes that a recovery moved on, inside the transaction that notes it.
-pub(crate) fn append_recovery(
-    connection: &mut AnyConnection,
-    account: AccountId,
-    at: Timestamp,
-    step: RecoveryStep,
-    recovery: RecoveryId,
-) -> Result<(), Failure> {
-    diesel::insert_into(events::table)
-        .values((
-            events::account_id.eq(account.to_string()),
-            events::at.eq(at.0),
-            events::kind.eq(StoredEventKind::Recovery(step).as_str()),
-            events::recovery_id.eq(Some(recovery.to_string())),
         ))
         .execute(connection)?;
     Ok(())

@@ -12,7 +12,7 @@ use kms_types::{AccountId, EthAddress, IncomingId, Timestamp, Token};
 
 use crate::convert::At;
 use crate::database::{AnyConnection, Database, Failure};
-use crate::events;
+use crate::events::{self, About, StoredEventKind};
 use crate::schema::{attempts, chain_cursors, incoming, transfers, wallets};
 use crate::transfers::{HistoryEntry, Page};
 
@@ -117,7 +117,13 @@ fn note(
             incoming::decimals.eq(token.map(|token| i32::from(token.decimals))),
         ))
         .execute(connection)?;
-    events::append_incoming(connection, *account, now, id)
+    events::append(
+        connection,
+        *account,
+        now,
+        StoredEventKind::ReceivedFromOutside,
+        About::Incoming(id),
+    )
 }
 
 fn chain_column(chain_id: u64) -> Result<i64, StoreError> {

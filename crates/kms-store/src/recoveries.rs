@@ -11,7 +11,7 @@ use kms_types::{AccountId, RecoveryId, Timestamp};
 
 use crate::convert::At;
 use crate::database::{AnyConnection, Database, Failure, inserted};
-use crate::events;
+use crate::events::{self, About, StoredEventKind};
 use crate::schema::{recoveries, switches};
 
 const OPEN: &str = "stage in ('waiting', 'ready')";
@@ -204,7 +204,8 @@ fn tell(
     step: RecoveryStep,
     at: Timestamp,
 ) -> Result<(), Failure> {
-    events::append_recovery(connection, recovery.account, at, step, recovery.id)
+    let (kind, about) = (StoredEventKind::Recovery(step), About::Recovery(recovery.id));
+    events::append(connection, recovery.account, at, kind, about)
 }
 
 #[async_trait]

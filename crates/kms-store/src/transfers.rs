@@ -25,7 +25,7 @@ pub use self::limits::Spending;
 use self::row::{Row, state_text, to_i64};
 use crate::convert::At;
 use crate::database::{AnyConnection, Database, Failure};
-use crate::events::{self, StoredEventKind};
+use crate::events::{self, About, StoredEventKind};
 use crate::schema::{attempts, transfers};
 
 const ON_ITS_WAY: [&str; 2] = ["signed", "broadcast"];
@@ -112,7 +112,13 @@ fn tell_sender(
     let Some(sender) = transfer.from.account else {
         return Ok(());
     };
-    events::append(connection, sender, now, StoredEventKind::TransferChanged, Some(transfer.id))
+    events::append(
+        connection,
+        sender,
+        now,
+        StoredEventKind::TransferChanged,
+        About::Transfer(transfer.id),
+    )
 }
 
 fn tell_recipient(
@@ -123,7 +129,13 @@ fn tell_recipient(
     let Some(recipient) = transfer.to.account else {
         return Ok(());
     };
-    events::append(connection, recipient, now, StoredEventKind::Received, Some(transfer.id))
+    events::append(
+        connection,
+        recipient,
+        now,
+        StoredEventKind::Received,
+        About::Transfer(transfer.id),
+    )
 }
 
 #[async_trait]

@@ -5,11 +5,9 @@ use kms_core::account::Account;
 use kms_core::recovery::{Recovery, RecoveryCode};
 use kms_types::{OneTimeCode, Timestamp};
 
-/// A mail without its address.
-#[derive(Debug)]
+/// A mail without its address. It may hold a code, and so has no `Debug`.
 pub(super) struct Letter {
     pub(super) subject: &'static str,
-    /// May hold a code.
     pub(super) body: String,
 }
 
