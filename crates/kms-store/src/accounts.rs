@@ -8,7 +8,7 @@ use kms_core::account::{
     Account, ContactChange, EmailChange, NewAccount, SwapReason, Wallet, WalletSwap,
 };
 use kms_core::ports::{AccountStore, StoreError};
-use kms_core::{Salt, ServerKeySet, ServerKeys};
+use kms_core::{RowMac, RowMacError, Salt, ServerKeySet, ServerKeys};
 use kms_types::wire::{AccountState, RecoveryStep};
 use kms_types::{AccountId, AccountRef, EthAddress, SckId, Timestamp};
 
@@ -101,8 +101,7 @@ impl Row {
             },
         };
         let mac = at.mac(self.mac_key, &self.mac)?;
-        let verified = with_mac_fields(&account, |fields| keys.row.verify(&mac, fields));
-        verified.map_err(|error| at.not_verified(error))?;
+        verify(&account, &mac, &keys.row).map_err(|error| at.not_verified(error))?;
         Ok(account)
     }
 }
@@ -144,9 +143,13 @@ impl WalletRow {
     }
 }
 
-/// The triple that says whose money is whose, whether it may move, and what decides how fast its
-/// password can be replaced. What an account never had is left out, so that a row of a release
-/// that did not know it keeps its MAC.
+/// How many of the fields are the wallet's: they come last.
+const WALLET_FIELDS: usize = 10;
+
+/// The triple that says whose money is whose, whether it may move, what decides how fast its password
+/// can be replaced, and the wallet: a salt or a KDF that was changed would look like a wrong password.
+/// What an account never had is left out, so that a row of a release that did not know it keeps its
+/// MAC.
 fn with_mac_fields<T>(account: &Account, work: impl FnOnce(&[&[u8]]) -> T) -> T {
     let telegram_id = account.telegram_id.as_i64().to_be_bytes();
     let mut fields: Vec<&[u8]> = vec![
@@ -164,7 +167,36 @@ fn with_mac_fields<T>(account: &Account, work: impl FnOnce(&[&[u8]]) -> T) -> T 
     if let Some(at) = &recovered {
         fields.extend([b"recovered".as_slice(), at]);
     }
+    let wallet = &account.wallet;
+    let (kdf, version) = (wallet.kdf.to_string(), wallet.version.to_be_bytes());
+    let ids = [wallet.password_version, wallet.pepper_id.as_u8()];
+    let [password_version, pepper_id] = ids.each_ref().map(std::slice::from_ref);
+    let of_wallet: [&[u8]; WALLET_FIELDS] = [
+        b"wallet",
+        &wallet.public_key,
+        &wallet.sealed_key,
+        kdf.as_bytes(),
+        &wallet.salt.0,
+        password_version,
+        pepper_id,
+        &wallet.commitment,
+        wallet.sck_id.as_bytes(),
+        &version,
+    ];
+    fields.extend(of_wallet);
     work(&fields)
+}
+
+/// A row that no release has written since MACs cover the wallet has one without it. The next change
+/// of the account gives it today's.
+fn verify(account: &Account, mac: &RowMac, keys: &ServerKeySet) -> Result<(), RowMacError> {
+    with_mac_fields(account, |fields| match keys.verify(mac, fields) {
+        Err(RowMacError::Mismatch) => {
+            let before = fields.len().saturating_sub(WALLET_FIELDS);
+            keys.verify(mac, fields.split_at(before).0)
+        }
+        verified => verified,
+    })
 }
 
 fn state_text(state: AccountState) -> &'static str {
@@ -224,18 +256,6 @@ fn insert(
     Ok(())
 }
 
-/// Everything of a wallet that a new password changes, if its version is still the old one.
-fn update_wallet(connection: &mut AnyConnection, swap: &WalletSwap) -> Result<bool, Error> {
-    let row = wallets::table
-        .filter(wallets::account_id.eq(swap.account.to_string()))
-        .filter(wallets::version.eq(swap.replaces))
-        .filter(wallets::address.eq(swap.wallet.address.to_lower_hex()));
-    let changed = diesel::update(row)
-        .set(WalletRow::new(swap.account, &swap.wallet, swap.at))
-        .execute(connection)?;
-    Ok(changed == 1)
-}
-
 fn with_asked_fields<T>(asked: &EmailChange, work: impl FnOnce(&[&[u8]]) -> T) -> T {
     let at = asked.requested_at.0.to_be_bytes();
     work(&[b"email_changes", asked.account.as_bytes(), &asked.email, &at, &[asked.tries]])
@@ -280,6 +300,27 @@ fn change(
     Ok(changed == 1)
 }
 
+/// As [`change`], for changes of the wallet too.
+fn change_wallet(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    keys: &ServerKeys,
+    at: Timestamp,
+    change_both: impl FnOnce(&mut Account) -> bool,
+) -> Result<bool, Failure> {
+    let mut wallet = None;
+    let changed = change(connection, account, keys, |account| {
+        let changes = change_both(account);
+        wallet = changes.then(|| account.wallet.clone());
+        changes
+    })?;
+    let Some(wallet) = wallet.filter(|_wallet| changed) else { return Ok(false) };
+    let row = wallets::table.find(account.to_string());
+    let changed =
+        diesel::update(row).set(WalletRow::new(account, &wallet, at)).execute(connection)?;
+    Ok(changed == 1)
+}
+
 #[async_trait]
 impl AccountStore for Database {
     async fn account(&self, account: AccountRef) -> Result<Option<Account>, StoreError> {
@@ -314,10 +355,24 @@ impl AccountStore for Database {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
             all_or_nothing(connection, |connection| {
-                if !update_wallet(connection, &swap)? {
+                let WalletSwap { account, replaces, wallet, reason, at } = swap;
+                let swapped = change_wallet(connection, account, &keys, at, |now| {
+                    if now.wallet.version != replaces || now.wallet.address != wallet.address {
+                        return false;
+                    }
+                    if let SwapReason::Recovery(_) = reason {
+                        // One that was stopped meanwhile stays as it is.
+                        if now.state != AccountState::Active {
+                            return false;
+                        }
+                        now.recovered_at = Some(at);
+                    }
+                    now.wallet = wallet;
+                    true
+                })?;
+                if !swapped {
                     return Ok(false);
                 }
-                let WalletSwap { account, reason, at, .. } = swap;
                 // Whoever asked for an address with the old password does not get it.
                 diesel::delete(email_changes::table.find(account.to_string()))
                     .execute(connection)?;
@@ -330,14 +385,8 @@ impl AccountStore for Database {
                     SwapReason::Recovery(recovery) => {
                         attempts::forget(connection, account)?;
                         let step = Some(RecoveryStep::Completed);
-                        // One that was stopped meanwhile stays as it is.
-                        let now = |account: &mut Account| {
-                            account.recovered_at = Some(at);
-                            account.state == AccountState::Active
-                        };
-                        Ok(recoveries::update(connection, &recovery, step, at, &keys)?
-                            && recovery.account == account
-                            && change(connection, account, &keys, now)?)
+                        Ok(recovery.account == account
+                            && recoveries::update(connection, &recovery, step, at, &keys)?)
                     }
                 }
             })
@@ -352,16 +401,19 @@ impl AccountStore for Database {
         wallet: Wallet,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
+        let keys = self.keys.clone();
         self.blocking(move |connection| {
-            let row = wallets::table
-                .filter(wallets::account_id.eq(account.to_string()))
-                .filter(wallets::sck_id.eq(replaces.to_string()))
-                .filter(wallets::version.eq(wallet.version))
-                .filter(wallets::address.eq(wallet.address.to_lower_hex()));
-            let changed = diesel::update(row)
-                .set(WalletRow::new(account, &wallet, at))
-                .execute(connection)?;
-            Ok(changed == 1)
+            all_or_nothing(connection, |connection| {
+                change_wallet(connection, account, &keys, at, |now| {
+                    let same = now.wallet.sck_id == replaces
+                        && now.wallet.version == wallet.version
+                        && now.wallet.address == wallet.address;
+                    if same {
+                        now.wallet = wallet;
+                    }
+                    same
+                })
+            })
         })
         .await
     }

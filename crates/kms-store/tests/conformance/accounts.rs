@@ -13,6 +13,7 @@ use crate::recoveries;
 on_every_database!(
     accounts_come_back_as_they_went,
     accounts_are_listed_past_one_that_was_changed,
+    a_wallet_is_vouched_for_from_the_first_change_on,
     a_state_is_set_and_vouched_for,
     contacts_are_changed_and_vouched_for,
     an_address_that_is_asked_for_counts_tries,
@@ -57,6 +58,49 @@ async fn accounts_are_listed_past_one_that_was_changed(subject: Subject) {
     let sound: Vec<_> = all.iter().map(|listed| listed.account.is_ok()).collect();
     assert_eq!(sound, [true, false, true]);
     assert_eq!(all[1].id, made[1].id.to_string());
+}
+
+async fn a_wallet_is_vouched_for_from_the_first_change_on(subject: Subject) {
+    if subject.url.ends_with(":memory:") {
+        return;
+    }
+    let database = &subject.database;
+    let ann = insert(database, 1, "ann").await;
+    let read = async || database.account(ann.id.into()).await;
+    let changed = |column: &str, value: &str| {
+        let wallets = format!("update wallets set {column} = {value}");
+        subject.tamper(&format!("{wallets} where account_id = '{}'", ann.id));
+    };
+    let hex = |byte: &str, length: usize| match subject.url.starts_with("postgres") {
+        true => format!("decode('{}', 'hex')", byte.repeat(length)),
+        false => format!("x'{}'", byte.repeat(length)),
+    };
+    let (salt, others) = (hex("01", 16), hex("02", 16));
+    // As the release before wrote it: of the triple and the state alone.
+    let row: kms_core::ServerKeySet = subject.keys[2].parse().unwrap();
+    let id = ann.telegram_id.as_i64().to_be_bytes();
+    let address = ann.wallet.address.as_bytes();
+    let mac = row.mac(&[b"accounts", ann.id.as_bytes(), &id, address, b"active"]);
+    let tag: String = mac.tag.iter().map(|byte| format!("{byte:02x}")).collect();
+    subject.tamper(&format!("update accounts set mac = {}", hex(&tag, 1)));
+    assert_eq!(read().await.unwrap().unwrap(), ann);
+    changed("salt", &others);
+    read().await.unwrap();
+    changed("salt", &salt);
+    assert!(database.set_state(ann.id, AccountState::Active).await.unwrap());
+    assert_eq!(read().await.unwrap().unwrap(), ann);
+    for (column, other, own) in [
+        ("salt", others.as_str(), salt.as_str()),
+        ("kdf", "'argon2id:m=8192,t=1,p=1'", "'argon2id:m=19456,t=2,p=1'"),
+        ("password_version", "2", "1"),
+        ("pepper_id", "2", "1"),
+        ("version", "2", "1"),
+    ] {
+        changed(column, other);
+        assert!(matches!(read().await, Err(StoreError::Tampered { .. })), "{column}");
+        changed(column, own);
+        assert_eq!(read().await.unwrap().unwrap(), ann, "{column}");
+    }
 }
 
 async fn a_state_is_set_and_vouched_for(subject: Subject) {
