@@ -91,6 +91,9 @@ pub enum StartError {
     /// The address can not be listened on.
     #[error("listen: {0}")]
     Listen(#[from] std::io::Error),
+    /// There are no threads to check passwords on.
+    #[error("password.running: {0}")]
+    Threads(#[source] std::io::Error),
     /// A task ended.
     #[error("the process is stopping")]
     Stopped,
@@ -240,7 +243,7 @@ async fn build(
     let transfers = Transfers::new(store, chain, sealer.clone(), config, tokens.clone(), spending);
     Ok(State {
         custody: Arc::new(
-            custody(&database, &key_database, ring, Arc::clone(&keys), settings.password)
+            custody(&database, &key_database, ring, Arc::clone(&keys), settings.password)?
                 .with_recovery_rules(settings.recovery),
         ),
         keys,
@@ -274,7 +277,7 @@ pub(crate) fn custody(
     ring: KeyRing,
     keys: Arc<ServerKeys>,
     password: crate::config::PasswordSettings,
-) -> Custody {
+) -> Result<Custody, StartError> {
     let database = Arc::new(database.clone());
     let ports = Ports {
         accounts: database.clone(),
@@ -283,8 +286,8 @@ pub(crate) fn custody(
         audit: database.clone(),
         gate: database,
     };
-    let pool = KdfPool::new(password.running, password.waiting);
-    Custody::new(ports, ring, keys, pool, password.kdf)
+    let pool = KdfPool::new(password.running, password.waiting).map_err(StartError::Threads)?;
+    Ok(Custody::new(ports, ring, keys, pool, password.kdf))
 }
 
 /// Opens MongoDB or the SQLite file that stands for it.

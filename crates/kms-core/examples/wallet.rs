@@ -28,7 +28,7 @@ async fn main() -> anyhow::Result<()> {
     println!("making a KMS key (RSA-3072) takes a moment");
     let kms_key = LocalMasterKey::generate("example".parse()?, 3072)?;
     let ring = KeyRing::new(Arc::new(kms_key), [])?;
-    let pool = KdfPool::new(std::thread::available_parallelism()?, 16);
+    let pool = KdfPool::new(std::thread::available_parallelism()?, 16)?;
     let custody = Custody::new(ports, ring, keys, pool, KdfParams::default());
     let caller = Caller { actor: "example".to_owned(), request_id: "1".to_owned() };
     let now = Timestamp(0);

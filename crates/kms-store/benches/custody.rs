@@ -166,10 +166,11 @@ async fn rewrap(database: &Database, keys: &Arc<ServerKeys>) -> Outcome<Row> {
         gate: store.clone(),
     };
     let custody = |ring| {
-        let pool = KdfPool::new(std::num::NonZeroUsize::MIN, 64);
-        Custody::new(ports.clone(), ring, Arc::clone(keys), pool, KdfParams::ARGON2ID)
+        let pool = KdfPool::new(std::num::NonZeroUsize::MIN, 64)?;
+        let keys = Arc::clone(keys);
+        Outcome::Ok(Custody::new(ports.clone(), ring, keys, pool, KdfParams::ARGON2ID))
     };
-    let before = custody(KeyRing::new(master_key("kms-1")?, [])?);
+    let before = custody(KeyRing::new(master_key("kms-1")?, [])?)?;
     let wallets = 40_u32;
     for id in 1..=wallets {
         let request = CreateWallet {
@@ -181,7 +182,7 @@ async fn rewrap(database: &Database, keys: &Arc<ServerKeys>) -> Outcome<Row> {
         };
         before.create(request, &caller(), Timestamp(1)).await?;
     }
-    let after = custody(KeyRing::new(master_key("kms-2")?, [master_key("kms-1")?])?);
+    let after = custody(KeyRing::new(master_key("kms-2")?, [master_key("kms-1")?])?)?;
     let moved = rate(wallets, async {
         for id in 1..=wallets {
             let account = AccountRef::Telegram(i64::from(id).try_into()?);

@@ -71,7 +71,7 @@ impl Vault {
     pub(super) async fn custody(&self) -> anyhow::Result<Custody> {
         let ring = server::read_ring(self.active.clone(), self.older.clone()).await?;
         let keys = Arc::clone(&self.server_keys);
-        Ok(server::custody(&self.database, &self.key_database, ring, keys, self.password))
+        Ok(server::custody(&self.database, &self.key_database, ring, keys, self.password)?)
     }
 
     /// What is run here, as the audit is told.

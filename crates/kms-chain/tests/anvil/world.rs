@@ -337,7 +337,7 @@ async fn custody(database: &Database, keys: &Arc<ServerKeys>) -> Custody {
     let one = NonZeroUsize::MIN;
     // As cheap as custody lets it be.
     let kdf = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
-    let pool = KdfPool::new(one, 16);
+    let pool = KdfPool::new(one, 16).unwrap();
     Custody::new(ports, KMS_KEY.clone(), Arc::clone(keys), pool, kdf)
 }
 

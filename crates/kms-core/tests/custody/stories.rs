@@ -105,7 +105,7 @@ async fn the_fifth_wrong_password_locks_and_a_recovery_unlocks() {
 
 #[tokio::test]
 async fn a_full_pool_refuses_before_it_counts() {
-    let pool = KdfPool::new(1.try_into().unwrap(), 0);
+    let pool = KdfPool::new(1.try_into().unwrap(), 0).unwrap();
     let world = World::with_pool(KDF, pool.clone()).await;
     world.create(1, "right").await.unwrap();
     let taken = pool.reserve().unwrap();
@@ -120,7 +120,7 @@ async fn a_full_pool_refuses_before_it_counts() {
 /// An answer without the work of the KDF would tell who has an account.
 #[tokio::test]
 async fn an_unknown_account_takes_the_place_that_a_known_one_takes() {
-    let pool = KdfPool::new(1.try_into().unwrap(), 0);
+    let pool = KdfPool::new(1.try_into().unwrap(), 0).unwrap();
     let world = World::with_pool(KDF, pool.clone()).await;
     world.create(1, "right").await.unwrap();
     let taken = pool.reserve().unwrap();
@@ -178,7 +178,7 @@ async fn an_attempt_that_could_not_be_audited_is_not_counted() {
 /// Each would be two rows, and anybody can ask again and again.
 #[tokio::test]
 async fn a_flood_of_refusals_is_one_record() {
-    let pool = KdfPool::new(1.try_into().unwrap(), 0);
+    let pool = KdfPool::new(1.try_into().unwrap(), 0).unwrap();
     let world = World::with_pool(KDF, pool.clone()).await;
     world.create(1, "right").await.unwrap();
     for _ in 0..5 {

@@ -147,7 +147,7 @@ impl AuditLog for Forger {
 
 impl World {
     pub(crate) async fn new(kdf: KdfParams) -> Self {
-        Self::with_pool(kdf, KdfPool::new(2.try_into().unwrap(), 64)).await
+        Self::with_pool(kdf, KdfPool::new(2.try_into().unwrap(), 64).unwrap()).await
     }
 
     pub(crate) async fn with_pool(kdf: KdfParams, pool: KdfPool) -> Self {
@@ -184,7 +184,7 @@ impl World {
     /// Custody over the same stores after a newer KMS key became the active one.
     pub(crate) fn rotated(&self, kdf: KdfParams) -> Custody {
         let ring = KeyRing::new(master_key("kms-newer"), [master_key("kms-test")]).unwrap();
-        let pool = KdfPool::new(2.try_into().unwrap(), 64);
+        let pool = KdfPool::new(2.try_into().unwrap(), 64).unwrap();
         Custody::new(self.ports.clone(), ring, Arc::clone(&self.keys), pool, kdf)
             .with_recovery_rules(RULES)
     }
@@ -199,7 +199,7 @@ impl World {
             audit: key("d4"),
         };
         let ring = KeyRing::new(master_key("kms-test"), []).unwrap();
-        let pool = KdfPool::new(2.try_into().unwrap(), 64);
+        let pool = KdfPool::new(2.try_into().unwrap(), 64).unwrap();
         Custody::new(self.ports.clone(), ring, Arc::new(keys), pool, kdf)
     }
 
