@@ -3,7 +3,6 @@
 use async_trait::async_trait;
 use diesel::prelude::*;
 use diesel::result::Error;
-use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text};
 use kms_core::account::{
     Account, ContactChange, EmailChange, NewAccount, SwapReason, Wallet, WalletSwap,
 };
@@ -18,96 +17,26 @@ use crate::database::{AnyConnection, Database, Failure, all_or_nothing, inserted
 use crate::events::{self, About, StoredEventKind};
 use crate::names;
 use crate::recoveries;
-use crate::schema::{accounts, email_changes, wallets};
+use crate::schema::{self, accounts, email_changes, wallets};
 
-/// An account joined with its wallet and the name that its holder has now.
-const SELECT: &str = "select a.id, a.telegram_id, a.state, a.mobile, a.email, a.created_at, \
-    a.mac_key, a.mac, a.email_verified_at, a.recovered_at, w.address, w.public_key, w.sealed_key, w.kdf, w.salt, w.password_version, \
-    w.pepper_id, w.commitment, w.sck_id, w.version, n.shown \
-    from accounts a join wallets w on w.account_id = a.id \
-    left join names n on n.telegram_id = a.telegram_id and n.ended_at is null";
-
-#[derive(QueryableByName)]
-struct Row {
-    #[diesel(sql_type = Text)]
+/// An account's own row.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = accounts)]
+struct AccountRow {
     id: String,
-    #[diesel(sql_type = BigInt)]
     telegram_id: i64,
-    #[diesel(sql_type = Text)]
     state: String,
-    #[diesel(sql_type = Nullable<Binary>)]
     mobile: Option<Vec<u8>>,
-    #[diesel(sql_type = Nullable<Binary>)]
     email: Option<Vec<u8>>,
-    #[diesel(sql_type = BigInt)]
-    created_at: i64,
-    #[diesel(sql_type = Integer)]
-    mac_key: i32,
-    #[diesel(sql_type = Binary)]
-    mac: Vec<u8>,
-    #[diesel(sql_type = Nullable<BigInt>)]
     email_verified_at: Option<i64>,
-    #[diesel(sql_type = Nullable<BigInt>)]
     recovered_at: Option<i64>,
-    #[diesel(sql_type = Text)]
-    address: String,
-    #[diesel(sql_type = Binary)]
-    public_key: Vec<u8>,
-    #[diesel(sql_type = Binary)]
-    sealed_key: Vec<u8>,
-    #[diesel(sql_type = Text)]
-    kdf: String,
-    #[diesel(sql_type = Binary)]
-    salt: Vec<u8>,
-    #[diesel(sql_type = Integer)]
-    password_version: i32,
-    #[diesel(sql_type = Integer)]
-    pepper_id: i32,
-    #[diesel(sql_type = Binary)]
-    commitment: Vec<u8>,
-    #[diesel(sql_type = Text)]
-    sck_id: String,
-    #[diesel(sql_type = BigInt)]
-    version: i64,
-    #[diesel(sql_type = Nullable<Text>)]
-    shown: Option<String>,
+    created_at: i64,
+    mac_key: i32,
+    mac: Vec<u8>,
 }
 
-impl Row {
-    fn parse(self, keys: &ServerKeys) -> Result<Account, StoreError> {
-        let at = At { table: "accounts", key: &self.id };
-        let pepper: u8 = at.convert(self.pepper_id)?;
-        let account = Account {
-            id: at.parse(&self.id)?,
-            telegram_id: at.convert(self.telegram_id)?,
-            username: at.parse_some(self.shown.as_ref())?,
-            state: parse_state(at, &self.state)?,
-            mobile: self.mobile,
-            email: self.email,
-            email_verified_at: self.email_verified_at.map(Timestamp),
-            recovered_at: self.recovered_at.map(Timestamp),
-            created_at: Timestamp(self.created_at),
-            wallet: Wallet {
-                address: at.parse(&self.address)?,
-                public_key: at.array(&self.public_key)?,
-                sealed_key: self.sealed_key,
-                kdf: at.parse(&self.kdf)?,
-                salt: Salt(at.array(&self.salt)?),
-                password_version: at.convert(self.password_version)?,
-                pepper_id: at.convert(pepper)?,
-                commitment: at.array(&self.commitment)?,
-                sck_id: at.parse(&self.sck_id)?,
-                version: self.version,
-            },
-        };
-        let mac = at.mac(self.mac_key, &self.mac)?;
-        verify(&account, &mac, &keys.row).map_err(|error| at.not_verified(error))?;
-        Ok(account)
-    }
-}
-
-/// A wallet as a row, to insert or to replace one by.
-#[derive(Insertable, AsChangeset)]
+/// A wallet as a row, to read, to insert or to replace one by.
+#[derive(Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = wallets, primary_key(account_id))]
 struct WalletRow {
     account_id: String,
@@ -122,6 +51,45 @@ struct WalletRow {
     sck_id: String,
     version: i64,
     updated_at: i64,
+}
+
+/// Both, and the name that the holder has now.
+type Row = (AccountRow, WalletRow, Option<String>);
+
+/// What reads [`Row`]s; a condition comes behind it. In diesel's own words, so that the statement is
+/// prepared once for a connection: this is the query that most requests begin with.
+macro_rules! joined {
+    () => {{
+        let of_holder = schema::names::telegram_id.eq(accounts::telegram_id);
+        let names = schema::names::table.on(of_holder.and(schema::names::ended_at.is_null()));
+        accounts::table
+            .inner_join(wallets::table.on(wallets::account_id.eq(accounts::id)))
+            .left_join(names)
+            .select((
+                AccountRow::as_select(),
+                WalletRow::as_select(),
+                schema::names::shown.nullable(),
+            ))
+    }};
+}
+
+fn parse((account, wallet, shown): Row, keys: &ServerKeys) -> Result<Account, StoreError> {
+    let at = At { table: "accounts", key: &account.id };
+    let mac = at.mac(account.mac_key, &account.mac)?;
+    let account = Account {
+        id: at.parse(&account.id)?,
+        telegram_id: at.convert(account.telegram_id)?,
+        username: at.parse_some(shown.as_ref())?,
+        state: parse_state(at, &account.state)?,
+        mobile: account.mobile,
+        email: account.email,
+        email_verified_at: account.email_verified_at.map(Timestamp),
+        recovered_at: account.recovered_at.map(Timestamp),
+        created_at: Timestamp(account.created_at),
+        wallet: wallet.parse(at)?,
+    };
+    verify(&account, &mac, &keys.row).map_err(|error| at.not_verified(error))?;
+    Ok(account)
 }
 
 impl WalletRow {
@@ -140,6 +108,22 @@ impl WalletRow {
             version: wallet.version,
             updated_at: at.0,
         }
+    }
+
+    fn parse(self, at: At<'_>) -> Result<Wallet, StoreError> {
+        let pepper: u8 = at.convert(self.pepper_id)?;
+        Ok(Wallet {
+            address: at.parse(&self.address)?,
+            public_key: at.array(&self.public_key)?,
+            sealed_key: self.sealed_key,
+            kdf: at.parse(&self.kdf)?,
+            salt: Salt(at.array(&self.salt)?),
+            password_version: at.convert(self.password_version)?,
+            pepper_id: at.convert(pepper)?,
+            commitment: at.array(&self.commitment)?,
+            sck_id: at.parse(&self.sck_id)?,
+            version: self.version,
+        })
     }
 }
 
@@ -221,15 +205,13 @@ pub(crate) fn find(
     keys: &ServerKeys,
 ) -> Result<Option<Account>, Failure> {
     let row: Option<Row> = match account {
-        AccountRef::Id(id) => diesel::sql_query(format!("{SELECT} where a.id = $1"))
-            .bind::<Text, _>(id.to_string())
-            .get_result(connection),
-        AccountRef::Telegram(id) => diesel::sql_query(format!("{SELECT} where a.telegram_id = $1"))
-            .bind::<BigInt, _>(id.as_i64())
-            .get_result(connection),
+        AccountRef::Id(id) => joined!().filter(accounts::id.eq(id.to_string())).first(connection),
+        AccountRef::Telegram(id) => {
+            joined!().filter(accounts::telegram_id.eq(id.as_i64())).first(connection)
+        }
     }
     .optional()?;
-    Ok(row.map(|row| row.parse(keys)).transpose()?)
+    Ok(row.map(|row| parse(row, keys)).transpose()?)
 }
 
 fn insert(
@@ -558,12 +540,13 @@ impl Database {
     ) -> Result<Vec<ListedAccount>, StoreError> {
         let (keys, after) = (self.keys.clone(), id.to_owned());
         self.blocking(move |connection| {
-            let page = format!("{SELECT} where a.id > $1 order by a.id limit $2");
-            let rows: Vec<Row> = diesel::sql_query(page)
-                .bind::<Text, _>(after)
-                .bind::<BigInt, _>(i64::from(limit))
+            let rows: Vec<Row> = joined!()
+                .filter(accounts::id.gt(after))
+                .order(accounts::id)
+                .limit(limit.into())
                 .load(connection)?;
-            let list = |row: Row| ListedAccount { id: row.id.clone(), account: row.parse(&keys) };
+            let list =
+                |row: Row| ListedAccount { id: row.0.id.clone(), account: parse(row, &keys) };
             Ok(rows.into_iter().map(list).collect())
         })
         .await
@@ -579,11 +562,11 @@ impl Database {
     ) -> Result<Option<Account>, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            let row: Option<Row> = diesel::sql_query(format!("{SELECT} where w.address = $1"))
-                .bind::<Text, _>(address.to_lower_hex())
-                .get_result(connection)
+            let row: Option<Row> = joined!()
+                .filter(wallets::address.eq(address.to_lower_hex()))
+                .first(connection)
                 .optional()?;
-            Ok(row.map(|row| row.parse(&keys)).transpose()?)
+            Ok(row.map(|row| parse(row, &keys)).transpose()?)
         })
         .await
     }

@@ -3,10 +3,10 @@
 use diesel::dsl::max;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
-use diesel::sql_types::{BigInt, Text};
+use diesel::sql_types::BigInt;
 use kms_core::account::{Account, SeenName};
 use kms_core::ports::StoreError;
-use kms_types::{AccountRef, TelegramId, Timestamp, Username};
+use kms_types::{TelegramId, Timestamp, Username};
 use name_service::{Claim, Decision, Known, Observation};
 
 use crate::accounts;
@@ -190,27 +190,13 @@ impl Database {
         name: &Username,
         now: Timestamp,
     ) -> Result<Option<Resolved>, StoreError> {
-        #[derive(QueryableByName)]
-        struct Holder {
-            #[diesel(sql_type = Text)]
-            id: String,
-        }
         let (name, keys) = (name.clone(), self.keys.clone());
         self.blocking(move |connection| {
             let Some(claim) = active_claim(connection, &name)? else {
                 return Ok(None);
             };
-            let holder: Option<Holder> =
-                diesel::sql_query("select id from accounts where telegram_id = $1")
-                    .bind::<BigInt, _>(claim.holder.as_i64())
-                    .get_result(connection)
-                    .optional()?;
-            // A name may be known of somebody who has no wallet.
-            let Some(holder) = holder else {
-                return Ok(None);
-            };
-            let id = At { table: "accounts", key: &holder.id }.parse(&holder.id)?;
-            let account = accounts::find(connection, AccountRef::Id(id), &keys)?;
+            // None: a name may be known of somebody who has no wallet.
+            let account = accounts::find(connection, claim.holder.into(), &keys)?;
             let moved_at = name_service::moved_at(&claim, now);
             Ok(account.map(|account| Resolved { username: claim.username, account, moved_at }))
         })

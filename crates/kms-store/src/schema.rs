@@ -269,4 +269,6 @@ diesel::table! {
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(accounts, wallets, transfers, attempts, events);
+diesel::allow_tables_to_appear_in_same_query!(
+    accounts, wallets, names, transfers, attempts, events
+);
