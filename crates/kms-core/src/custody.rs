@@ -20,12 +20,13 @@ pub use self::upkeep::Rewrapped;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use kms_types::wire::AccountState;
 use kms_types::{AccountId, AccountRef, Email, Mobile, PasswordHash, TelegramId, Timestamp};
 use tokio::sync::oneshot;
 
-use self::heal::{Afterwards, Healer};
+use self::heal::{Afterwards, Healer, Later};
 use self::journal::Journal;
 use self::seals::{Seals, open};
 use crate::account::{Account, NewAccount, SeenName, SwapReason, Wallet, WalletSwap};
@@ -333,12 +334,17 @@ impl Custody {
     ) -> Result<(T, Afterwards), CustodyError> {
         let place = self.admit(account, now, journal).await?;
         let (seals, sealed) = (Arc::clone(&self.seals), account.clone());
+        let sound = self.healer.look(&self.ports, &self.seals, account);
         let (early, opened) = oneshot::channel();
         let work = tokio::spawn(place.run(move || {
             let sck = seals.derive(&sealed.wallet, &password)?;
             let done = then(open(&sealed, &sck)?);
             if seals.are_todays(&sealed.wallet) {
-                return Ok((Some(done), seals.restore(&sealed, &sck)));
+                let later = match sound.load(Ordering::Acquire) {
+                    true => Ok(Later::Nothing),
+                    false => seals.restore(&sealed, &sck),
+                };
+                return Ok((Some(done), later));
             }
             // Whoever does not wait any more needs no answer.
             let _ = early.send(done);

@@ -6,6 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kms_types::{PasswordHash, Timestamp};
 use tokio::sync::Semaphore;
@@ -25,6 +26,8 @@ const AT_ONCE: usize = 8;
 
 /// What an unlock leaves for later. Nothing of it is secret.
 pub(super) enum Later {
+    /// All is as it should be.
+    Nothing,
     /// The SCK under the active KMS key, if the key database should have no other.
     Restore(WrappedSck),
     /// The same wallet under today's KDF and pepper.
@@ -53,6 +56,13 @@ impl Seals {
         wallet.kdf == self.kdf && wallet.pepper_id >= self.keys.pepper.current()
     }
 
+    /// Whether this is a wrapped SCK of the account, under a KMS key that is configured.
+    fn is_sound(&self, account: &Account, found: Option<&WrappedSck>) -> bool {
+        found.is_some_and(|found| {
+            found.account == account.id && self.ring.get(&found.master_key).is_some()
+        })
+    }
+
     pub(super) fn restore(&self, account: &Account, sck: &Sck) -> Result<Later, CustodyError> {
         let (address, sck_id) = (account.wallet.address, account.wallet.sck_id);
         let owner = SckOwner { account: account.id, address, sck_id };
@@ -74,6 +84,28 @@ impl Seals {
 }
 
 impl Healer {
+    /// Looks, while the password is tried, whether the key database has the wrapped SCK: one need not
+    /// be made again then. What is not known in time counts as missing.
+    pub(super) fn look(
+        &self,
+        ports: &Ports,
+        seals: &Arc<Seals>,
+        account: &Account,
+    ) -> Arc<AtomicBool> {
+        let sound = Arc::new(AtomicBool::new(false));
+        if let Ok(place) = Arc::clone(&self.0).try_acquire_owned() {
+            let (ports, seals, account) = (ports.clone(), Arc::clone(seals), account.clone());
+            let tell = Arc::clone(&sound);
+            tokio::spawn(async move {
+                let _held = place;
+                let found = ports.scks.sck(account.wallet.sck_id).await;
+                let found = found.is_ok_and(|found| seals.is_sound(&account, found.as_ref()));
+                tell.store(found, Ordering::Release);
+            });
+        }
+        sound
+    }
+
     /// Puts right what there is, in a task of its own.
     pub(super) fn heal(
         &self,
@@ -83,6 +115,9 @@ impl Healer {
         caller: &Caller,
         now: Timestamp,
     ) {
+        if matches!(later, Afterwards::Now(Ok(Later::Nothing))) {
+            return;
+        }
         let Ok(place) = Arc::clone(&self.0).try_acquire_owned() else {
             return;
         };
@@ -95,6 +130,7 @@ impl Healer {
                 Afterwards::Soon(later) => later.await,
             };
             let done = match later {
+                Ok(Later::Nothing) => Ok(()),
                 Ok(Later::Restore(wrapped)) => {
                     restore(&ports, &seals, &account, wrapped, &caller, now).await
                 }
@@ -123,10 +159,7 @@ async fn restore(
     now: Timestamp,
 ) -> Result<(), CustodyError> {
     let found = ports.scks.sck(wrapped.id).await?;
-    let sound = |found: &WrappedSck| {
-        found.account == account.id && seals.ring.get(&found.master_key).is_some()
-    };
-    if found.as_ref().is_some_and(sound) {
+    if seals.is_sound(account, found.as_ref()) {
         return Ok(());
     }
     let audit = Arc::clone(&ports.audit);
