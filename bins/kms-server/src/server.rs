@@ -35,7 +35,7 @@ use crate::reads::ReadLimits;
 use crate::routes;
 use crate::state::{KeyDatabase, State};
 use crate::telemetry;
-use crate::upkeep::{KmsKeys, Upkeep};
+use crate::upkeep::{self, KmsKeys, Upkeep};
 
 /// How long requests that are under way may go on when the server stops, in seconds.
 const GRACE: u64 = 30;
@@ -387,7 +387,7 @@ async fn watch_transfers(
 /// By the database's clock too: one that runs ahead tells nobody too early.
 async fn tend(custody: &Custody, database: &Database) -> Result<(), CustodyError> {
     let now = clock::now().min(database.now().await?);
-    custody.tend_recoveries(now).await
+    custody.tend_recoveries(&upkeep::caller("recoveries"), now).await
 }
 
 async fn tend_recoveries(

@@ -193,6 +193,6 @@ fn report(error: &(dyn std::error::Error + 'static)) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-pub(super) fn caller(work: &str) -> Caller {
+pub(crate) fn caller(work: &str) -> Caller {
     Caller { actor: format!("kms-server {work}"), request_id: Uuid::new_v4().to_string() }
 }

@@ -37,6 +37,10 @@ pub enum Action {
     ConfirmRecovery(RecoveryId),
     /// A recovery is stopped.
     CancelRecovery(RecoveryId),
+    /// The wait of a recovery is over.
+    RecoveryReady(RecoveryId),
+    /// Nobody gave the new password of a recovery in time.
+    RecoveryExpired(RecoveryId),
     /// An SCK is unwrapped by the KMS key.
     Recover(RecoveryId),
     /// A mobile number or an e-mail address is asked for, confirmed or taken away.
@@ -77,6 +81,8 @@ impl Action {
             Self::RequestRecovery(_) => "request_recovery",
             Self::ConfirmRecovery(_) => "confirm_recovery",
             Self::CancelRecovery(_) => "cancel_recovery",
+            Self::RecoveryReady(_) => "recovery_ready",
+            Self::RecoveryExpired(_) => "recovery_expired",
             Self::Recover(_) => "recover",
             Self::ChangeContact => "change_contact",
             Self::Rewrap => "rewrap",
@@ -102,6 +108,8 @@ impl Action {
             Self::RequestRecovery(id)
             | Self::ConfirmRecovery(id)
             | Self::CancelRecovery(id)
+            | Self::RecoveryReady(id)
+            | Self::RecoveryExpired(id)
             | Self::Recover(id) => Some(id.to_string()),
             Self::Create | Self::ChangePassword | Self::ChangeContact | Self::Export => None,
             Self::Rewrap | Self::Verify | Self::Restore | Self::Reseal | Self::Canary => None,

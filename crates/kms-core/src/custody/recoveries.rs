@@ -44,7 +44,7 @@ impl Custody {
             if let Some(before) = self.ports.recoveries.open_recovery(account.id).await?
                 && let Some(due) = before.due(now)
             {
-                self.step(due, now).await?;
+                self.write_due(due, caller, now).await?;
             }
             let recovery = Recovery::request(id, &account, &self.rules, now);
             if self.ports.recoveries.insert_recovery(recovery).await? {
@@ -71,7 +71,7 @@ impl Custody {
         now: Timestamp,
     ) -> Result<Recovery, CustodyError> {
         self.audited(Action::ConfirmRecovery(id), account, caller, now, async |journal| {
-            let (_, recovery) = self.recovery_of(account, id, journal, now).await?;
+            let (_, recovery) = self.recovery_of(account, id, journal, caller, now).await?;
             let tried = recovery.code_tried(now)?;
             journal.intent().await?;
             if !self.ports.recoveries.update_recovery(tried, None, now).await? {
@@ -103,7 +103,7 @@ impl Custody {
         now: Timestamp,
     ) -> Result<Recovery, CustodyError> {
         self.audited(Action::CancelRecovery(id), account, caller, now, async |journal| {
-            let (_, recovery) = self.recovery_of(account, id, journal, now).await?;
+            let (_, recovery) = self.recovery_of(account, id, journal, caller, now).await?;
             if recovery.written == RecoveryStage::Cancelled {
                 return Ok(recovery);
             }
@@ -164,7 +164,7 @@ impl Custody {
         now: Timestamp,
     ) -> Result<Recovery, CustodyError> {
         self.audited(Action::Recover(id), account, caller, now, async |journal| {
-            let (account, recovery) = self.recovery_of(account, id, journal, now).await?;
+            let (account, recovery) = self.recovery_of(account, id, journal, caller, now).await?;
             refuse_frozen(&account)?;
             if recovery.written == RecoveryStage::Completed {
                 self.unlock(account, new, now, journal, drop).await?;
@@ -202,11 +202,15 @@ impl Custody {
     /// servers may do so at once.
     ///
     /// # Errors
-    /// As a store fails.
-    pub async fn tend_recoveries(&self, now: Timestamp) -> Result<(), CustodyError> {
+    /// As a store fails, the audit among them: what can not be written down does not happen.
+    pub async fn tend_recoveries(
+        &self,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<(), CustodyError> {
         for recovery in self.ports.recoveries.due_recoveries(now, ROUND).await? {
             if let Some(due) = recovery.due(now) {
-                self.step(due, now).await?;
+                self.write_due(due, caller, now).await?;
             }
         }
         Ok(())
@@ -217,6 +221,7 @@ impl Custody {
         account: AccountRef,
         id: RecoveryId,
         journal: &mut Journal,
+        caller: &Caller,
         now: Timestamp,
     ) -> Result<(Account, Recovery), CustodyError> {
         let account = self.load(account).await?;
@@ -229,10 +234,33 @@ impl Custody {
         let mut recovery = find().await?;
         // Written first, so that it is not written by another server in the middle of what follows.
         if let Some(due) = recovery.due(now) {
-            self.step(due, now).await?;
+            self.write_due(due, caller, now).await?;
             recovery = find().await?;
         }
         Ok((account, recovery))
+    }
+
+    /// Writes what time has made of a recovery, unless somebody wrote another step first. Nobody
+    /// asked for it, so it has a record of its own.
+    async fn write_due(
+        &self,
+        due: Recovery,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<(), CustodyError> {
+        let action = match due.written {
+            RecoveryStage::Ready => Action::RecoveryReady(due.id),
+            _ => Action::RecoveryExpired(due.id),
+        };
+        let account = AccountRef::Id(due.account);
+        let written = self.audited(action, account, caller, now, async |journal| {
+            journal.intent().await?;
+            if self.step(due, now).await? { Ok(()) } else { Err(CustodyError::Conflict) }
+        });
+        match written.await {
+            Err(CustodyError::Conflict) => Ok(()),
+            other => other,
+        }
     }
 
     /// Writes a step that has an event of its own.

@@ -88,11 +88,49 @@ async fn one_that_nobody_completes_ends_and_the_next_may_begin() {
     for (now, stage_then) in
         [(next.ready_at, RecoveryStage::Ready), (next.expires_at, RecoveryStage::Expired)]
     {
-        world.custody.tend_recoveries(Timestamp(now.0 - 1)).await.unwrap();
+        world.custody.tend_recoveries(&caller(), Timestamp(now.0 - 1)).await.unwrap();
         assert_ne!(stage(&world, next.id).await, stage_then);
-        world.custody.tend_recoveries(now).await.unwrap();
+        world.custody.tend_recoveries(&caller(), now).await.unwrap();
         assert_eq!(stage(&world, next.id).await, stage_then);
     }
+}
+
+#[tokio::test]
+async fn what_time_makes_of_a_recovery_is_audited_once_and_before_it_is_told() {
+    let world = World::new(KDF).await;
+    world.create(1, "ann's").await.unwrap();
+    let ann = world.account(1).await.id.to_string();
+    let asked = asks(&world, NOW).await.unwrap();
+    let tend = async |at| world.custody.tend_recoveries(&caller(), at).await;
+    *world.forger.audit_fails.lock().await = true;
+    assert!(matches!(tend(asked.ready_at).await, Err(CustodyError::Store(_))));
+    assert_eq!(stage(&world, asked.id).await, RecoveryStage::Waiting);
+    *world.forger.audit_fails.lock().await = false;
+    let before = world.audit().await.len();
+    for at in [asked.ready_at, asked.ready_at, asked.expires_at, asked.expires_at] {
+        tend(at).await.unwrap();
+    }
+    // By a request, where it comes before the worker.
+    let next = asks(&world, asked.expires_at).await.unwrap();
+    completes(&world, next.id, next.expires_at).await.unwrap_err();
+    let rows = world.database.audit_after(0, 1_000).await.unwrap();
+    let told = rows[before..].iter().filter(|row| row.action.starts_with("recovery_"));
+    let told: Vec<_> = told
+        .map(|row| {
+            assert_eq!(row.account.as_deref(), Some(&*ann));
+            let came = row.outcome.as_deref().unwrap_or(&row.phase);
+            (row.subject.clone().unwrap(), format!("{} {came}", row.action))
+        })
+        .collect();
+    let expected = [
+        (asked.id, "recovery_ready intent"),
+        (asked.id, "recovery_ready ok"),
+        (asked.id, "recovery_expired intent"),
+        (asked.id, "recovery_expired ok"),
+        (next.id, "recovery_expired intent"),
+        (next.id, "recovery_expired ok"),
+    ];
+    assert_eq!(told, expected.map(|(id, said)| (id.to_string(), said.to_owned())));
 }
 
 #[tokio::test]
