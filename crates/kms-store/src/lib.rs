@@ -34,7 +34,7 @@ pub use accounts::ListedAccount;
 pub use audit::{AuditError, AuditRow};
 pub use database::{ConnectError, Database};
 pub use events::{StoredEvent, StoredEventKind, StoredEvents};
-pub use limits::Limit;
+pub use limits::{Limit, Refused};
 #[cfg(feature = "mongodb")]
 pub use mongo_scks::MongoScks;
 pub use names::Resolved;

@@ -9,8 +9,7 @@ use diesel::sql_types::{BigInt, Text};
 use kms_core::ports::StoreError;
 use sha2::{Digest, Sha256};
 
-use crate::database::{AnyConnection, Database, Dialect};
-use crate::schema::limits;
+use crate::database::{AnyConnection, Database, Dialect, all_or_nothing};
 
 /// How often something may be done: `burst` at once, and one more each `period`. A burst of zero is
 /// never.
@@ -20,6 +19,15 @@ pub struct Limit {
     pub burst: u32,
     /// Until one more.
     pub period: Duration,
+}
+
+/// Which of several limits refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Its place among them.
+    pub index: usize,
+    /// After how long it has one again.
+    pub wait: Duration,
 }
 
 impl Limit {
@@ -56,31 +64,39 @@ impl Database {
         self.blocking(move |connection| Ok(take(connection, dialect, &key, limit)?)).await
     }
 
-    /// Takes one from the key's allowance for something that has an id, and nothing for its
-    /// repeats until the whole allowance would be back.
+    /// Takes one from the allowance of each key for something that has an id, or nothing from any of
+    /// them; and nothing for its repeats until the whole allowance would be back. Two that share
+    /// keys must name them in one order.
     ///
     /// # Errors
     /// When the database does not answer. What is limited must then be refused.
     pub async fn take_once(
         &self,
-        key: &str,
         id: impl Display,
-        limit: Limit,
-    ) -> Result<Result<(), Duration>, StoreError> {
-        let (once_key, key, dialect) = (hashed(&format!("{key}:{id}")), hashed(key), self.dialect);
-        let once = Limit { burst: 1, period: limit.period.saturating_mul(limit.burst) };
+        limits: &[(&str, Limit)],
+    ) -> Result<Result<(), Refused>, StoreError> {
+        let dialect = self.dialect;
+        let keys = limits.iter().map(|(key, limit)| {
+            let once = Limit { burst: 1, period: limit.period.saturating_mul(limit.burst) };
+            [(hashed(&format!("{key}:{id}")), once), (hashed(key), *limit)]
+        });
+        let keys: Vec<_> = keys.collect();
         self.blocking(move |connection| {
-            connection.transaction(|connection| {
-                // Written first, so that two repeats at once come one after the other.
-                if take(connection, dialect, &once_key, once)?.is_err() {
-                    return Ok(Ok(()));
+            let mut refused = None;
+            let taken = all_or_nothing(connection, |connection| {
+                for (index, [(once_key, once), (key, limit)]) in keys.iter().enumerate() {
+                    // Written first, so that two repeats at once come one after the other.
+                    if take(connection, dialect, once_key, *once)?.is_err() {
+                        continue;
+                    }
+                    if let Err(wait) = take(connection, dialect, key, *limit)? {
+                        refused = Some(Refused { index, wait });
+                        return Ok(false);
+                    }
                 }
-                let taken = take(connection, dialect, &key, limit)?;
-                if taken.is_err() {
-                    diesel::delete(limits::table.find(once_key)).execute(connection)?;
-                }
-                Ok(taken)
-            })
+                Ok(true)
+            });
+            taken.map(|_all| refused.map_or(Ok(()), Err))
         })
         .await
     }

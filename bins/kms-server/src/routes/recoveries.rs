@@ -54,10 +54,10 @@ pub(crate) async fn request(
         }
         let gate = Gate { state: &state, account: &account, id, caller: &caller, action };
         gate.refuse_paused().await?;
-        let limit = Limit::a_day(state.limits.recoveries_a_day);
-        gate.take(&format!("recovery:{}", account.id), limit, RATE_LIMITED).await?;
-        let limit = Limit::an_hour(state.limits.recoveries_an_hour);
-        gate.take("recoveries:requested", limit, BREAKER).await?;
+        let own = Limit::a_day(state.limits.recoveries_a_day);
+        let all = Limit::an_hour(state.limits.recoveries_an_hour);
+        let own_key = format!("recovery:{}", account.id);
+        gate.take(&[(&own_key, own, RATE_LIMITED), ("recoveries:requested", all, BREAKER)]).await?;
     }
     let custody = Arc::clone(&state.custody);
     let asked = detached(async move {
@@ -165,7 +165,7 @@ pub(crate) async fn complete(
         let gate = Gate { state: &state, account: &account, id, caller: &caller, action };
         gate.refuse_paused().await?;
         let limit = Limit::an_hour(state.limits.recoveries_an_hour);
-        gate.take("recoveries:completed", limit, BREAKER).await?;
+        gate.take(&[("recoveries:completed", limit, BREAKER)]).await?;
     }
     let custody = Arc::clone(&state.custody);
     let done = detached(async move {
@@ -223,6 +223,7 @@ fn none() -> ApiError {
 }
 
 /// What a limit says when it refuses.
+#[derive(Clone, Copy)]
 struct Refusal {
     code: ErrorCode,
     detail: &'static str,
@@ -261,13 +262,17 @@ impl Gate<'_> {
         Err(ApiError::TooMany { code, detail, after: HOUR })
     }
 
-    /// Takes one from the allowance. Repeats of one recovery, also of one
-    /// that failed, take one between them.
-    async fn take(&self, key: &str, limit: Limit, refusal: Refusal) -> Result<(), ApiError> {
-        let Err(after) = self.state.database.take_once(key, self.id, limit).await? else {
+    /// Takes one from each allowance, or none from any: who is stopped by the whole system's loses
+    /// nothing of their own. Repeats of one recovery, also of one that failed, take one between
+    /// them.
+    async fn take(&self, limits: &[(&str, Limit, Refusal)]) -> Result<(), ApiError> {
+        let keys: Vec<_> = limits.iter().map(|(key, limit, _)| (*key, *limit)).collect();
+        let Err(refused) = self.state.database.take_once(self.id, &keys).await? else {
             return Ok(());
         };
-        let Refusal { code, detail, outcome } = refusal;
+        let after = refused.wait;
+        let (_, _, refusal) = limits.get(refused.index).ok_or(ApiError::Stopped)?;
+        let Refusal { code, detail, outcome } = *refusal;
         if code == ErrorCode::RecoveriesPaused {
             tracing::error!(
                 "alarm: too many recoveries in an hour; `kms-server recoveries pause` stops them all"

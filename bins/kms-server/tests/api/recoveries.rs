@@ -17,7 +17,11 @@ use crate::harness::{Place, Stores, TestServer, hash, on_both_stores, recover, t
 const ADDRESS: &str = "ann@example.org";
 const BOTH: [Stores; 2] = [Stores::Embedded, Stores::Servers];
 
-on_both_stores!(a_recovery_waits_and_is_cancelled_without_a_password, too_many_stop_all);
+on_both_stores!(
+    a_recovery_waits_and_is_cancelled_without_a_password,
+    too_many_stop_all,
+    who_is_stopped_with_all_keeps_their_own,
+);
 
 /// With mail, and waits that a test can wait for.
 fn with_mail(stores: Stores) -> (Place, Mailbox) {
@@ -194,6 +198,18 @@ async fn too_many_stop_all(mut test: TestServer) {
     assert!((1_700..=1_800).contains(&stopped.retry_after.unwrap()), "{stopped:?}");
     let rows = test.database.audit_after(0, 100).await.unwrap();
     assert!(rows.iter().any(|row| row.outcome.as_deref() == Some("recovery_breaker")));
+}
+
+async fn who_is_stopped_with_all_keeps_their_own(mut test: TestServer) {
+    test.place.recoveries_an_hour = 1;
+    let test = test.restart().await;
+    test.onboard(1, "ann", "known").await;
+    test.onboard(2, "bob", "known").await;
+    recover(&test.client, 2, "new").await.unwrap();
+    // More often than the three a day that are her own.
+    for _ in 0..4 {
+        assert_eq!(failed(request(&test).await), Some(ErrorCode::RecoveriesPaused));
+    }
 }
 
 #[actix_web::test]

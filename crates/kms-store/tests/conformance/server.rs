@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kms_core::ports::{Attempt, PasswordGate, StoreError};
-use kms_store::{ConnectError, Limit, Scope, StoredEventKind, Token};
+use kms_store::{ConnectError, Limit, Refused, Scope, StoredEventKind, Token};
 use kms_types::wire::RecoveryStep;
 use kms_types::{EventCursor, Timestamp};
 
@@ -15,6 +15,7 @@ on_every_database!(
     a_limit_lets_exactly_its_burst_through,
     a_limit_of_none_lets_nothing_through,
     a_repeat_takes_no_second_place,
+    what_one_limit_refuses_takes_nothing_from_another,
     events_are_read_in_order_and_acknowledged,
     what_is_still_to_come_can_not_be_acknowledged,
     tokens_are_found_by_their_hash,
@@ -95,7 +96,8 @@ async fn a_limit_of_none_lets_nothing_through(subject: Subject) {
     let limit = Limit { burst: 0, period: Duration::from_secs(5) };
     for _ in 0..2 {
         assert_eq!(subject.database.take("ann", limit).await.unwrap(), Err(limit.period));
-        assert_eq!(subject.database.take_once("ann", 1, limit).await.unwrap(), Err(limit.period));
+        let refused = subject.database.take_once(1, &[("ann", limit)]).await.unwrap();
+        assert_eq!(refused, Err(Refused { index: 0, wait: limit.period }));
     }
 }
 
@@ -103,17 +105,49 @@ async fn a_repeat_takes_no_second_place(subject: Subject) {
     let limit = Limit { burst: 2, period: Duration::from_secs(3_600) };
     let takes = (0..32).map(|index| {
         let database = subject.database.clone();
-        tokio::spawn(async move { database.take_once("ann", index % 2, limit).await.unwrap() })
+        tokio::spawn(async move { database.take_once(index % 2, &[("ann", limit)]).await.unwrap() })
     });
     for take in takes.collect::<Vec<_>>() {
         assert_eq!(take.await.unwrap(), Ok(()));
     }
     // Another one finds no place, however often it asks; those that have one keep it.
     for _ in 0..2 {
-        assert!(subject.database.take_once("ann", 2, limit).await.unwrap().is_err());
-        assert_eq!(subject.database.take_once("ann", 1, limit).await.unwrap(), Ok(()));
+        assert!(subject.database.take_once(2, &[("ann", limit)]).await.unwrap().is_err());
+        assert_eq!(subject.database.take_once(1, &[("ann", limit)]).await.unwrap(), Ok(()));
     }
-    assert_eq!(subject.database.take_once("bob", 2, limit).await.unwrap(), Ok(()));
+    assert_eq!(subject.database.take_once(2, &[("bob", limit)]).await.unwrap(), Ok(()));
+}
+
+async fn what_one_limit_refuses_takes_nothing_from_another(subject: Subject) {
+    let limit = |burst| Limit { burst, period: Duration::from_secs(3_600) };
+    let (few, some) = (limit(2), limit(5));
+    // Ann has two, Bob has two, and there are five for everybody.
+    let take = |who: &'static str, id: u32| {
+        let database = subject.database.clone();
+        async move { database.take_once(id, &[(who, few), ("all", some)]).await.unwrap() }
+    };
+    let many = (0..20).map(|id| tokio::spawn(take("ann", id)));
+    let mut taken = 0;
+    for one in many.collect::<Vec<_>>() {
+        match one.await.unwrap() {
+            Ok(()) => taken += 1,
+            Err(refused) => assert_eq!(refused.index, 0),
+        }
+    }
+    // Her refusals took none from everybody's, of which there are three.
+    assert_eq!(taken, 2);
+    for id in [30, 31, 30] {
+        assert_eq!(take("bob", id).await, Ok(()));
+    }
+    assert_eq!(take("carl", 40).await, Ok(()));
+    // Nor do everybody's take from Carl's, who has one left.
+    for id in 41..50 {
+        assert_eq!(take("carl", id).await.unwrap_err().index, 1);
+    }
+    let own = subject.database.take_once(50, &[("carl", few)]).await.unwrap();
+    assert_eq!(own, Ok(()));
+    let none = subject.database.take_once(51, &[("carl", few)]).await.unwrap();
+    assert!(none.is_err());
 }
 
 async fn events_are_read_in_order_and_acknowledged(subject: Subject) {
