@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, post, put};
-use kms_core::audit::Action;
 use kms_store::Limit;
 use kms_types::wire::{ChangeEmail, ChangeMobile, ConfirmCode};
 use kms_types::{AccountRef, ErrorCode, Problem};
@@ -13,7 +12,6 @@ use crate::auth::Bot;
 use crate::body::{Json, Segment};
 use crate::clock;
 use crate::error::ApiError;
-use crate::routes::accounts::find;
 use crate::state::{State, detached};
 
 /// Notes the mobile number that Telegram showed of the account's own user, or forgets it.
@@ -62,25 +60,22 @@ pub(crate) async fn change_email(
     Segment(account): Segment<AccountRef>,
     Json(ChangeEmail { email, password_hash }): Json<ChangeEmail>,
 ) -> Result<HttpResponse, ApiError> {
-    if email.is_some() {
-        if !state.sends_mail {
-            let detail = "this server sends no e-mail, so no address can be confirmed";
-            return Err(ApiError::refused(ErrorCode::NoMail, detail));
-        }
-        let known = find(&state, account).await?;
-        let limit = Limit::a_day(state.limits.codes_a_day);
-        let taken = state.database.take(&format!("email:{}", known.id), limit).await?;
-        if let Err(after) = taken {
-            let (action, whose) = (Action::ChangeContact, known.id.into());
-            state.custody.refused(action, whose, "rate_limited", &caller, clock::now()).await;
-            let (code, detail) = (ErrorCode::RateLimited, "too many codes for e-mail addresses");
-            return Err(ApiError::TooMany { code, detail, after });
-        }
+    if email.is_some() && !state.sends_mail {
+        let detail = "this server sends no e-mail, so no address can be confirmed";
+        return Err(ApiError::refused(ErrorCode::NoMail, detail));
     }
-    let custody = Arc::clone(&state.custody);
+    let limit = Limit::a_day(state.limits.codes_a_day);
+    let (custody, database) = (Arc::clone(&state.custody), state.database.clone());
+    let admit = move |id| async move {
+        let taken = database.take(&format!("email:{id}"), limit).await?;
+        taken.map_err(|after| {
+            let detail = "too many codes for e-mail addresses";
+            ApiError::TooMany { code: ErrorCode::RateLimited, detail, after }
+        })
+    };
     detached(async move {
         let now = clock::now();
-        Ok(custody.change_email(account, email.as_ref(), password_hash, &caller, now).await?)
+        custody.change_email(account, email.as_ref(), password_hash, &caller, now, admit).await
     })
     .await?;
     Ok(HttpResponse::NoContent().finish())

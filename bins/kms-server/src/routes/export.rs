@@ -5,8 +5,6 @@ use std::sync::Arc;
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::Data;
 use actix_web::{HttpResponse, post};
-use kms_core::audit::Action;
-use kms_core::ports::AccountStore;
 use kms_store::Limit;
 use kms_types::wire::{ExportKey, ExportedKey};
 use kms_types::{AccountRef, ErrorCode, Problem};
@@ -35,23 +33,19 @@ pub(crate) async fn export(
     Segment(account): Segment<AccountRef>,
     Json(body): Json<ExportKey>,
 ) -> Result<HttpResponse, ApiError> {
-    let (limit, now) = (Limit::a_day(state.limits.exports_a_day), clock::now());
-    // An account that does not exist is told by its password, as everywhere.
-    let taken = match state.database.account(account).await? {
-        Some(account) => state.database.take(&format!("export:{}", account.id), limit).await?,
-        None => Ok(()),
+    let limit = Limit::a_day(state.limits.exports_a_day);
+    let (custody, database) = (Arc::clone(&state.custody), state.database.clone());
+    let admit = move |id| async move {
+        let taken = database.take(&format!("export:{id}"), limit).await?;
+        taken.map_err(|after| {
+            let detail = "too many exports of this key; wait before the next";
+            ApiError::TooMany { code: ErrorCode::RateLimited, detail, after }
+        })
     };
-    if let Err(after) = taken {
-        state.custody.refused(Action::Export, account, "rate_limited", &caller, now).await;
-        let detail = "too many exports of this key; wait before the next";
-        return Err(ApiError::TooMany { code: ErrorCode::RateLimited, detail, after });
-    }
-    let custody = Arc::clone(&state.custody);
-    let exported =
-        detached(
-            async move { Ok(custody.export(account, body.password_hash, &caller, now).await?) },
-        )
-        .await?;
+    let exported = detached(async move {
+        custody.export(account, body.password_hash, &caller, clock::now(), admit).await
+    })
+    .await?;
     let kms_core::ExportedKey { address, keystore, passphrase } = exported;
     let answer = ExportedKey { address, keystore, passphrase };
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(answer))

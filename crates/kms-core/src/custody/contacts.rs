@@ -1,13 +1,14 @@
 //! The ways to reach an account's owner outside Telegram. An e-mail address helps to recover the
 //! wallet, so it takes the password to change it, and a code to show that it is the owner's.
 
+use std::future::Future;
 use std::time::Duration;
 
-use kms_types::{AccountRef, Email, Mobile, OneTimeCode, PasswordHash, Timestamp};
+use kms_types::{AccountId, AccountRef, Email, Mobile, OneTimeCode, PasswordHash, Timestamp};
 
 use super::{Custody, CustodyError, refuse_frozen};
 use crate::account::{Account, ContactChange, EmailChange};
-use crate::audit::{Action, Caller};
+use crate::audit::{Action, Audited, Caller};
 use crate::recovery::RecoveryError;
 use crate::server_keys::ServerKeySet;
 
@@ -45,28 +46,37 @@ impl Custody {
     /// Asks for another e-mail address, which is the account's once its code is confirmed; or
     /// forgets the one there is.
     ///
+    /// `admit` is asked after the password was right and before a code is made: a limit that it
+    /// counts by can not be used up by somebody without the password.
+    ///
     /// # Errors
-    /// `WrongPassword` also for unknown accounts; `OnHold` after a recovery; else as a store, the
-    /// pool or the password gate fails.
-    pub async fn change_email(
+    /// `WrongPassword` also for unknown accounts; `OnHold` after a recovery; else as `admit`, a
+    /// store, the pool or the password gate fails.
+    pub async fn change_email<E, F>(
         &self,
         account: AccountRef,
         email: Option<&Email>,
         password: PasswordHash,
         caller: &Caller,
         now: Timestamp,
-    ) -> Result<(), CustodyError> {
+        admit: impl FnOnce(AccountId) -> F,
+    ) -> Result<(), E>
+    where
+        E: From<CustodyError> + Audited,
+        F: Future<Output = Result<(), E>>,
+    {
         self.audited(Action::ChangeContact, account, caller, now, async |journal| {
             let account = self.known_or_decoy(account, &password, journal).await?;
             self.refuse_on_hold(&account, now)?;
             self.unlock(account.clone(), password, now, journal, drop).await?;
             let Some(email) = email else {
-                return self.set_contact(&account, ContactChange::Email(None), now).await;
+                return Ok(self.set_contact(&account, ContactChange::Email(None), now).await?);
             };
+            admit(account.id).await?;
             let sealed = self.seals.sealer.seal_contact(account.id, "email", email.as_str());
             let change =
                 EmailChange { account: account.id, email: sealed, requested_at: now, tries: 0 };
-            Ok(self.ports.accounts.ask_email(change).await?)
+            Ok(self.ports.accounts.ask_email(change).await.map_err(CustodyError::from)?)
         })
         .await
     }

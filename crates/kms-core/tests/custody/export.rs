@@ -1,6 +1,7 @@
 //! A key leaves with its owner, and with nobody else.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use kms_core::{CustodyError, ExportedKey, KdfParams};
 use kms_types::{RecoveryId, Timestamp};
@@ -16,7 +17,8 @@ async fn export(
     words: &str,
     now: Timestamp,
 ) -> Result<ExportedKey, CustodyError> {
-    world.custody.export(telegram(id), hash(words), &caller(), now).await
+    let admit = |_| async { Ok(()) };
+    world.custody.export(telegram(id), hash(words), &caller(), now, admit).await
 }
 
 /// By the library that Ethereum's own documentation uses.
@@ -57,6 +59,27 @@ async fn a_key_needs_its_password_and_an_audit() {
         export(&world, 1, "guess", NOW).await.unwrap_err();
     }
     assert!(matches!(export(&world, 1, "ann's", NOW).await, Err(CustodyError::Locked { .. })));
+}
+
+#[tokio::test]
+async fn a_limit_is_asked_after_the_password_and_before_the_key_leaves() {
+    let world = World::new(KDF).await;
+    world.create(1, "ann's").await.unwrap();
+    let ann = world.account(1).await.id;
+    let asked = AtomicU32::new(0);
+    let refuse = |id| {
+        assert_eq!(id, ann);
+        asked.fetch_add(1, Ordering::Relaxed);
+        async { Err(CustodyError::Frozen) }
+    };
+    let custody = &world.custody;
+    let wrong = custody.export(telegram(1), hash("guess"), &caller(), NOW, refuse).await;
+    assert!(matches!(wrong, Err(CustodyError::WrongPassword)));
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    let refused = custody.export(telegram(1), hash("ann's"), &caller(), NOW, refuse).await;
+    assert!(matches!(refused, Err(CustodyError::Frozen)));
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    assert_eq!(world.audit().await.last().unwrap().1, "frozen");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use kms_core::account::Account;
 use kms_core::ports::RecoveryStore;
 use kms_core::recovery::{Recovery, RecoveryError, RecoveryStage};
 use kms_core::{CustodyError, KdfParams};
-use kms_types::{Email, OneTimeCode, RecoveryId, Timestamp};
+use kms_types::{AccountId, Email, OneTimeCode, RecoveryId, Timestamp};
 
 use crate::world::{NOW, RULES, World, caller, hash, telegram};
 
@@ -55,7 +55,11 @@ async fn with_email() -> (World, Account) {
 
 async fn change_email(world: &World, at: Timestamp) -> Result<(), CustodyError> {
     let email: Email = "ann@example.org".parse().unwrap();
-    world.custody.change_email(telegram(1), Some(&email), hash("ann's"), &caller(), at).await
+    world.custody.change_email(telegram(1), Some(&email), hash("ann's"), &caller(), at, admit).await
+}
+
+async fn admit(_: AccountId) -> Result<(), CustodyError> {
+    Ok(())
 }
 
 #[tokio::test]
@@ -264,7 +268,8 @@ async fn contacts_take_a_password_and_are_held_after_a_recovery() {
     let (world, _) = with_email().await;
     let (custody, caller) = (&world.custody, caller());
     let email: Email = "eve@example.org".parse().unwrap();
-    let guess = custody.change_email(telegram(1), Some(&email), hash("x"), &caller, NOW).await;
+    let guess =
+        custody.change_email(telegram(1), Some(&email), hash("x"), &caller, NOW, admit).await;
     assert!(matches!(guess, Err(CustodyError::WrongPassword)));
     let asked = asks(&world, NOW).await.unwrap();
     let done = asked.ready_at;
@@ -272,14 +277,14 @@ async fn contacts_take_a_password_and_are_held_after_a_recovery() {
     let until = done.plus(RULES.hold);
     for at in [done, Timestamp(until.0 - 1)] {
         let change =
-            custody.change_email(telegram(1), Some(&email), hash("new"), &caller, at).await;
+            custody.change_email(telegram(1), Some(&email), hash("new"), &caller, at, admit).await;
         assert!(matches!(change, Err(CustodyError::OnHold { until: end }) if end == until));
-        let none = custody.change_email(telegram(1), None, hash("new"), &caller, at).await;
+        let none = custody.change_email(telegram(1), None, hash("new"), &caller, at, admit).await;
         assert!(matches!(none, Err(CustodyError::OnHold { .. })));
         let mobile = custody.change_mobile(telegram(1), None, &caller, at).await;
         assert!(matches!(mobile, Err(CustodyError::OnHold { .. })));
     }
-    custody.change_email(telegram(1), None, hash("new"), &caller, until).await.unwrap();
+    custody.change_email(telegram(1), None, hash("new"), &caller, until, admit).await.unwrap();
     assert_eq!(world.account(1).await.email, None);
 }
 
