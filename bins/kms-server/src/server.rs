@@ -146,7 +146,8 @@ impl Server {
         let metrics = tokio::spawn(telemetry::fold_metrics(stopping.clone()));
         let keys = tokio::spawn(upkeep.clone().watch_kms_keys());
         let wallets = tokio::spawn(upkeep.clone().watch_wallets());
-        let sweeper = tokio::spawn(upkeep.sweep());
+        let sweeper = tokio::spawn(upkeep.clone().sweep());
+        let limits = tokio::spawn(upkeep.forget_limits());
         let mailer = mail.map(|mail| {
             let (database, sealer) = (state.database.clone(), state.sealer.clone());
             Mailer::new(&mail, database, sealer, Arc::clone(&state.keys), trusted_after)
@@ -181,7 +182,7 @@ impl Server {
             }
         });
         let mut tasks = vec![metrics, watcher, recoveries, follower, checkpoint];
-        tasks.extend([keys, wallets, sweeper, serving]);
+        tasks.extend([keys, wallets, sweeper, limits, serving]);
         tasks.extend(mailer);
         Ok(Self { address, handle, stop, checkpoints, tasks })
     }

@@ -1,6 +1,6 @@
 //! What a server does unasked: it sees that the KMS keys can be used and that every wallet could
-//! be recovered, and removes wrapped keys that nobody needs any more. Any number of servers may run it; it never opens a wallet, and no request waits
-//! for it.
+//! be recovered, and removes wrapped keys and limits that nobody needs any more. Any number of
+//! servers may run it; it never opens a wallet, and no request waits for it.
 
 mod sweeper;
 
@@ -23,6 +23,9 @@ use crate::state::KeyDatabase;
 /// How many accounts are read at once, and how long others have the databases to themselves.
 const PAGE: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// How many rows of limits are removed at once.
+const LIMITS: u32 = 1_000;
 
 /// How many wallets that could not be recovered one round names in the audit. It counts all.
 const NAMED: u64 = 100;
@@ -108,6 +111,28 @@ impl Upkeep {
             };
         }
         false
+    }
+
+    /// Forgets limits that are whole again, of which each payment and each recovery leaves some. One
+    /// server does.
+    pub(crate) async fn forget_limits(mut self) {
+        while self.turn("upkeep:limits").await {
+            loop {
+                match self.database.forget_full_limits(LIMITS).await {
+                    Ok(0) => break,
+                    Ok(_more) => {
+                        if !self.rests(PAUSE).await {
+                            return;
+                        }
+                    }
+                    // They wait for the next round.
+                    Err(error) => {
+                        tracing::warn!(%error, "limits can not be forgotten now");
+                        break;
+                    }
+                }
+            }
+        }
     }
 
     async fn round(&mut self) {

@@ -157,6 +157,18 @@ impl Dialect {
         }
     }
 
+    /// What a select of rows that are to be removed ends with: it waits for no row that another
+    /// transaction has, which may wait for one of these.
+    pub(crate) fn skip_locked(self) -> &'static str {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres => "for update skip locked",
+            // One writes at a time.
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite => "",
+        }
+    }
+
     /// The database's own clock, in milliseconds since 1970; it does not stand still within a
     /// transaction.
     pub(crate) fn clock(self) -> &'static str {

@@ -100,6 +100,24 @@ impl Database {
         })
         .await
     }
+
+    /// Removes rows that say nothing any more, as many as `at_most`, and says how many: once the
+    /// whole allowance is back, a key is as one that was never used.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn forget_full_limits(&self, at_most: u32) -> Result<usize, StoreError> {
+        let (now, skip_locked) = (self.dialect.clock(), self.dialect.skip_locked());
+        let forget = format!(
+            "delete from limits where key in \
+             (select key from limits where tat <= {now} limit $1 {skip_locked})"
+        );
+        self.blocking(move |connection| {
+            let at_most = i64::from(at_most);
+            Ok(diesel::sql_query(forget).bind::<BigInt, _>(at_most).execute(connection)?)
+        })
+        .await
+    }
 }
 
 /// Keys may hold personal data; the table does not.

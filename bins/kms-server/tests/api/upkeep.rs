@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use kms_store::{AuditRow, Database, Scope};
+use kms_store::{AuditRow, Database, Limit, Scope};
 use kms_testkit::AwsFault;
 use kms_types::wire::ChangePassword;
 use mongodb::bson::{Document, doc};
 use rsa::PrivateKey;
 
+use crate::attacks::sql;
 use crate::aws;
 use crate::harness::{Place, Stores, TestServer, create, hash, recover, telegram};
 use crate::process::ServerProcess;
@@ -186,4 +187,27 @@ async fn nothing_is_swept_for_another_account_database() {
     assert_eq!(wrapped(&test.place).await, 1);
     recover(&test.client, 1, "new").await.unwrap();
     drop(other);
+}
+
+#[actix_web::test]
+async fn limits_that_are_whole_again_are_forgotten() {
+    let mut place = Place::new(Stores::Servers);
+    place.upkeep.check_every = Duration::from_millis(200);
+    let test = TestServer::start(place).await;
+    let limit = |period| Limit { burst: 1, period };
+    let (moment, hour) = (Duration::from_millis(1), Duration::from_secs(3_600));
+    for id in 0..10 {
+        test.database.take(&format!("soon:{id}"), limit(moment)).await.unwrap().unwrap();
+    }
+    test.database.take("late", limit(hour)).await.unwrap().unwrap();
+    let whole = "select count(*) from limits where tat < 1000 * extract(epoch from now()) - 2000";
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if sql(&test.place, whole).trim() == "0" {
+            assert!(test.database.take("late", limit(hour)).await.unwrap().is_err());
+            return;
+        }
+    }
+    panic!("limits that are whole again stay");
 }

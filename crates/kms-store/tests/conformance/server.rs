@@ -16,6 +16,7 @@ on_every_database!(
     a_limit_of_none_lets_nothing_through,
     a_repeat_takes_no_second_place,
     what_one_limit_refuses_takes_nothing_from_another,
+    a_limit_that_is_whole_again_is_forgotten_and_no_other,
     events_are_read_in_order_and_acknowledged,
     what_is_still_to_come_can_not_be_acknowledged,
     tokens_are_found_by_their_hash,
@@ -148,6 +149,39 @@ async fn what_one_limit_refuses_takes_nothing_from_another(subject: Subject) {
     assert_eq!(own, Ok(()));
     let none = subject.database.take_once(51, &[("carl", few)]).await.unwrap();
     assert!(none.is_err());
+}
+
+async fn a_limit_that_is_whole_again_is_forgotten_and_no_other(subject: Subject) {
+    let database = &subject.database;
+    let hour = Limit { burst: 1, period: Duration::from_secs(3_600) };
+    let moment = Limit { burst: 1, period: Duration::from_millis(1) };
+    assert_eq!(database.take("ann", hour).await.unwrap(), Ok(()));
+    for id in 0..5 {
+        assert_eq!(database.take(&format!("bob {id}"), moment).await.unwrap(), Ok(()));
+    }
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let mut forgotten = Vec::new();
+    for _ in 0..4 {
+        forgotten.push(database.forget_full_limits(2).await.unwrap());
+    }
+    assert_eq!(forgotten, [2, 2, 1, 0]);
+    assert!(database.take("ann", hour).await.unwrap().is_err());
+    assert_eq!(database.take("bob 0", hour).await.unwrap(), Ok(()));
+    // Nor one that is taken from while others are forgotten.
+    let forgets = (0..50).map(|id| {
+        let database = database.clone();
+        tokio::spawn(async move {
+            let key = format!("carl {}", id % 5);
+            let taken = database.take(&key, hour).await.unwrap().is_ok();
+            database.forget_full_limits(100).await.unwrap();
+            taken
+        })
+    });
+    let mut taken = 0;
+    for forget in forgets.collect::<Vec<_>>() {
+        taken += usize::from(forget.await.unwrap());
+    }
+    assert_eq!(taken, 5);
 }
 
 async fn events_are_read_in_order_and_acknowledged(subject: Subject) {
