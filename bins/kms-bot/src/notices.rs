@@ -120,6 +120,7 @@ async fn try_tell(app: &App, event: &Event) -> Done {
             return Ok(());
         }
         EventKind::PasswordChanged => texts::password_changed(event.at),
+        EventKind::KeyExported => texts::key_exported(event.at),
         EventKind::EmailChangeRequested => texts::EMAIL_ASKED.to_owned(),
         EventKind::EmailChanged => texts::EMAIL_CHANGED.to_owned(),
         EventKind::Recovery { step, recovery } => {

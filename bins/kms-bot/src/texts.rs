@@ -511,6 +511,18 @@ pub(crate) fn password_changed(at: Timestamp) -> String {
     )
 }
 
+pub(crate) fn key_exported(at: Timestamp) -> String {
+    format!(
+        "🔑 The key of your wallet was exported on {}. Whoever has that file and its passphrase can \
+         spend everything in this wallet, now and later, without me. If that was you, keep the two \
+         in different places.\n\nIf it was <b>not you</b>, a new password does not help: the key is \
+         out. Make a wallet in another app now and send everything there: <code>/send 0x… \
+         all</code>, with its address, and the same for each token. Then end the other sessions in \
+         Telegram's settings.",
+        time(at)
+    )
+}
+
 pub(crate) fn ask_change() -> String {
     format!("🔐 <b>A new password</b>\n{TWO_LINES}\n\n<i>{NOT_END_TO_END}</i>")
 }

@@ -181,6 +181,7 @@ impl Mailer {
             event.kind,
             StoredEventKind::Recovery(_)
                 | StoredEventKind::PasswordChanged
+                | StoredEventKind::KeyExported
                 | StoredEventKind::EmailChangeRequested
                 | StoredEventKind::EmailChanged
         );
@@ -230,6 +231,7 @@ impl Mailer {
                 recovery.and_then(|recovery| self.step(who, step, &recovery, since, event.at, now))
             }
             (StoredEventKind::PasswordChanged, _) => Some(letters::password_changed(who, event.at)),
+            (StoredEventKind::KeyExported, _) => Some(letters::key_exported(who, event.at)),
             (StoredEventKind::EmailChanged, _) => Some(letters::address_changed(who, event.at)),
             _ => None,
         })

@@ -93,6 +93,9 @@ pub trait AccountStore: Send + Sync {
     /// Counts one more try of a code, or `false` if `change` is not what stands there any more.
     async fn count_email_try(&self, change: EmailChange) -> Result<bool, StoreError>;
 
+    /// Writes the event `KeyExported`.
+    async fn tell_export(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError>;
+
     /// Gives the account a contact, or `false` if there is no such account.
     async fn set_contact(
         &self,

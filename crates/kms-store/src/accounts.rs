@@ -487,6 +487,14 @@ impl AccountStore for Database {
         .await
     }
 
+    async fn tell_export(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError> {
+        let kind = StoredEventKind::KeyExported;
+        self.blocking(move |connection| {
+            events::append(connection, account, at, kind, About::Nothing)
+        })
+        .await
+    }
+
     async fn set_contact(
         &self,
         account: AccountId,

@@ -19,6 +19,8 @@ pub enum StoredEventKind {
     AccountCreated,
     /// The password was changed by its owner.
     PasswordChanged,
+    /// The key was handed out, to somebody with the password.
+    KeyExported,
     /// A recovery moved on.
     Recovery(RecoveryStep),
     /// Another e-mail address was asked for.
@@ -70,6 +72,7 @@ impl StoredEventKind {
         match self {
             Self::AccountCreated => "account_created",
             Self::PasswordChanged => "password_changed",
+            Self::KeyExported => "key_exported",
             Self::Recovery(step) => match step {
                 RecoveryStep::Requested => "recovery_requested",
                 RecoveryStep::CodeConfirmed => "recovery_confirmed",
@@ -91,6 +94,7 @@ impl StoredEventKind {
         let all = [
             Self::AccountCreated,
             Self::PasswordChanged,
+            Self::KeyExported,
             Self::Recovery(RecoveryStep::Requested),
             Self::Recovery(RecoveryStep::CodeConfirmed),
             Self::Recovery(RecoveryStep::Ready),

@@ -34,6 +34,17 @@ async fn a_password_is_changed_and_the_old_one_does_not_work_any_more() {
     world.stage.clear().await;
 }
 
+/// Whoever did it, and by whichever client.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exported_key_is_told() {
+    let mut world = World::with_wallets(StageOptions::default()).await;
+    world.export(&world.ann, ANNS).await;
+    let told = world.ann.bot("The key of your wallet was exported on").await;
+    assert!(told.text.contains("/send 0x… all"), "{told:?}");
+    assert_transcript!("exported", world.ann);
+    world.stage.clear().await;
+}
+
 /// A recovery waits for a second; a third of it after the code.
 fn quick() -> StageOptions {
     StageOptions { recovery_wait: Duration::from_secs(1), ..StageOptions::default() }

@@ -3,7 +3,7 @@
 use bot_api_sim::{ButtonKind, Message, Phone};
 use kms_client::{Turn, hash_password};
 use kms_sandbox::{Stage, StageOptions};
-use kms_types::wire::{Account, ConfirmTransfer, HistoryEntry, QuoteTransfer, Transfer};
+use kms_types::wire::{Account, ConfirmTransfer, ExportKey, HistoryEntry, QuoteTransfer, Transfer};
 use kms_types::{Asset, TelegramId, TransferId, Wei};
 
 pub(crate) const ANNS: &str = "orange ladder seldom sings";
@@ -113,6 +113,12 @@ impl World {
             _ => None,
         });
         transfers.collect()
+    }
+
+    /// Takes the key out without the bot, as another client would.
+    pub(crate) async fn export(&self, whose: &Phone, password: &str) {
+        let body = ExportKey { password_hash: hash_password(id(whose), password).await };
+        self.stage.client.export(id(whose).into(), &body).await.unwrap();
     }
 
     /// Pays without the bot, as another client would.

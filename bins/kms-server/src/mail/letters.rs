@@ -128,6 +128,21 @@ pub(super) fn password_changed(who: &str, at: Timestamp) -> Letter {
     }
 }
 
+pub(super) fn key_exported(who: &str, at: Timestamp) -> Letter {
+    Letter {
+        subject: "Your wallet: its key was exported",
+        body: format!(
+            "The key of the wallet of {who} was exported on {}, by somebody who knew the password. \
+             Whoever has that file and its passphrase can spend everything in this wallet, now and \
+             later, without the bot.\n\nIf this was you, keep the two in different places, and \
+             give neither away.\n\nIf this was not you, a new password does not help: the key is \
+             out. Make a wallet in another app now, and send everything there: write /send to the \
+             bot, with the new address and \"all\", and the same for each token.\n{NOT_YOU}\n",
+            time(at)
+        ),
+    }
+}
+
 pub(super) fn address_asked(who: &str, at: Timestamp) -> Letter {
     Letter {
         subject: "Your wallet: another e-mail address was asked for",

@@ -86,6 +86,7 @@ async fn show(state: &State, event: StoredEvent) -> Result<Option<Event>, ApiErr
     let what = match kind {
         StoredEventKind::AccountCreated => Some(EventKind::AccountCreated),
         StoredEventKind::PasswordChanged => Some(EventKind::PasswordChanged),
+        StoredEventKind::KeyExported => Some(EventKind::KeyExported),
         StoredEventKind::EmailChangeRequested => Some(EventKind::EmailChangeRequested),
         StoredEventKind::EmailChanged => Some(EventKind::EmailChanged),
         StoredEventKind::Recovery(step) => find_recovery(state, cursor, event.recovery)

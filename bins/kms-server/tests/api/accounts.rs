@@ -147,6 +147,10 @@ async fn a_key_is_exported_to_its_owner_alone(test: TestServer) {
     test.client.export(telegram(1), &body("ann's")).await.unwrap();
     let limited = test.client.export(telegram(1), &body("ann's")).await.unwrap_err();
     assert_eq!(limited.code(), Some(ErrorCode::RateLimited));
+    let events = test.events(4).await.events;
+    let told = events.iter().filter(|event| event.what == EventKind::KeyExported);
+    let told: Vec<_> = told.map(|event| event.account).collect();
+    assert_eq!(told, [ann.id; 3]);
     let nobody = test.client.export(telegram(9), &body("x")).await.unwrap_err();
     assert_eq!(nobody.code(), Some(ErrorCode::WrongPassword));
     test.onboard(2, "bob", "bob's").await;

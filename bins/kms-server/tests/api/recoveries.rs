@@ -6,8 +6,8 @@ use std::time::Duration;
 use kms_client::ClientError;
 use kms_testkit::{Mail, Mailbox};
 use kms_types::wire::{
-    ChangeEmail, ChangeMobile, ChangePassword, CompleteRecovery, ConfirmCode, EventKind, Recovery,
-    RecoveryState, RecoveryStep, RequestRecovery,
+    ChangeEmail, ChangeMobile, ChangePassword, CompleteRecovery, ConfirmCode, EventKind, ExportKey,
+    Recovery, RecoveryState, RecoveryStep, RequestRecovery,
 };
 use kms_types::{ErrorCode, OneTimeCode, RecoveryId};
 
@@ -294,6 +294,18 @@ async fn without_mail_no_address_is_confirmed() {
     test.onboard(1, "ann", "known").await;
     let refused = test.client.change_email(telegram(1), &new_email("known")).await;
     assert_eq!(failed(refused), Some(ErrorCode::NoMail));
+}
+
+#[actix_web::test]
+async fn an_export_is_told_by_mail() {
+    let (place, mailbox) = with_mail(Stores::Embedded);
+    let test = TestServer::start(place).await;
+    ann_with_email(&test, &mailbox).await;
+    let body = ExportKey { password_hash: hash("forgotten") };
+    test.client.export(telegram(1), &body).await.unwrap();
+    let letter = mails(&mailbox, 3).await.remove(2);
+    assert!(letter.subject.contains("its key was exported"), "{letter:#?}");
+    assert!(letter.body.contains("Make a wallet in another app"), "{letter:#?}");
 }
 
 /// What an address is told stands with the event: the one before is told of the one after it, and a

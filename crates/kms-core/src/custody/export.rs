@@ -14,7 +14,8 @@ impl Custody {
     /// took over a Telegram account must not leave with the key before its owner notices.
     ///
     /// `admit` is asked after the password was right and before the key leaves: a limit that it
-    /// counts by can not be used up by somebody without the password.
+    /// counts by can not be used up by somebody without the password. The event `KeyExported` is
+    /// written in between.
     ///
     /// # Errors
     /// `WrongPassword` also for unknown accounts; `OnHold` after a recovery; else as `admit`, a
@@ -40,6 +41,8 @@ impl Custody {
                 self.unlock_for_more(&account, password, now, journal, then).await?;
             self.healer.heal((&self.ports, &self.seals), account, later, caller, now);
             admit(id).await?;
+            // Before it leaves: nobody has it of whom its owner was not told.
+            self.ports.accounts.tell_export(id, now).await.map_err(CustodyError::from)?;
             Ok(exported)
         })
         .await

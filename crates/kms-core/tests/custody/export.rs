@@ -4,7 +4,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use kms_core::{CustodyError, ExportedKey, KdfParams};
-use kms_types::{RecoveryId, Timestamp};
+use kms_store::StoredEventKind;
+use kms_types::{EventCursor, RecoveryId, Timestamp};
 
 use crate::second_implementation::python;
 use crate::world::{NOW, RULES, World, caller, hash, telegram};
@@ -80,6 +81,23 @@ async fn a_limit_is_asked_after_the_password_and_before_the_key_leaves() {
     assert!(matches!(refused, Err(CustodyError::Frozen)));
     assert_eq!(asked.load(Ordering::Relaxed), 1);
     assert_eq!(world.audit().await.last().unwrap().1, "frozen");
+}
+
+#[tokio::test]
+async fn an_export_is_told_or_does_not_happen() {
+    let world = World::new(KDF).await;
+    world.create(1, "ann's").await.unwrap();
+    let told = async || {
+        let all = world.database.events_after(EventCursor::default(), 10).await.unwrap().events;
+        all.into_iter().filter(|event| event.kind == StoredEventKind::KeyExported).count()
+    };
+    *world.forger.events_fail.lock().await = true;
+    assert!(matches!(export(&world, 1, "ann's", NOW).await, Err(CustodyError::Store(_))));
+    *world.forger.events_fail.lock().await = false;
+    export(&world, 1, "guess", NOW).await.unwrap_err();
+    assert_eq!(told().await, 0);
+    export(&world, 1, "ann's", NOW).await.unwrap();
+    assert_eq!(told().await, 1);
 }
 
 #[tokio::test]

@@ -53,6 +53,7 @@ pub(crate) struct Forger {
     pub(crate) account: Mutex<Option<Account>>,
     pub(crate) sck: Mutex<Option<WrappedSck>>,
     pub(crate) audit_fails: Mutex<bool>,
+    pub(crate) events_fail: Mutex<bool>,
 }
 
 #[async_trait]
@@ -96,6 +97,14 @@ impl AccountStore for Forger {
 
     async fn count_email_try(&self, change: EmailChange) -> Result<bool, StoreError> {
         self.database.count_email_try(change).await
+    }
+
+    async fn tell_export(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError> {
+        if *self.events_fail.lock().await {
+            let source = "planted".into();
+            return Err(StoreError::Unavailable { store: "account", source });
+        }
+        self.database.tell_export(account, at).await
     }
 
     async fn set_contact(
@@ -167,6 +176,7 @@ impl World {
             account: Mutex::default(),
             sck: Mutex::default(),
             audit_fails: Mutex::default(),
+            events_fail: Mutex::default(),
         });
         let ports = Ports {
             accounts: forger.clone(),

@@ -16,6 +16,7 @@ on_every_database!(
     a_wallet_is_vouched_for_from_the_first_change_on,
     a_state_is_set_and_vouched_for,
     contacts_are_changed_and_vouched_for,
+    an_export_is_told,
     an_address_that_is_asked_for_counts_tries,
     one_telegram_user_has_one_account,
     a_wallet_is_swapped_from_the_version_that_was_read,
@@ -132,6 +133,15 @@ async fn contacts_are_changed_and_vouched_for(subject: Subject) {
     let kinds = events(database, EventCursor::default(), 3).await;
     assert_eq!(kinds.len(), 3);
     assert!(kinds[1..].iter().all(|event| event.kind == StoredEventKind::EmailChanged));
+}
+
+async fn an_export_is_told(subject: Subject) {
+    let database = &subject.database;
+    let ann = insert(database, 1, "ann").await;
+    database.tell_export(ann.id, Timestamp(7)).await.unwrap();
+    let told = events(database, EventCursor::default(), 2).await.remove(1);
+    assert_eq!((told.kind, told.account), (StoredEventKind::KeyExported, ann.id));
+    assert_eq!(told.at, Timestamp(7));
 }
 
 async fn an_address_that_is_asked_for_counts_tries(subject: Subject) {

@@ -15,6 +15,8 @@ pub enum EventKind {
     AccountCreated,
     /// The password was changed by its owner.
     PasswordChanged,
+    /// The key was handed out, to somebody with the password.
+    KeyExported,
     /// A recovery moved on.
     Recovery {
         /// What happened.
