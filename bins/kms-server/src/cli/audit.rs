@@ -29,8 +29,8 @@ pub(super) enum AuditCommand {
         /// while they were being replaced.
         #[arg(long, value_name = "SEQ", default_value_t = 0)]
         unchained_until: i64,
-        /// Takes rows under an older version of the audit key after a newer one up to this number:
-        /// servers that were restarted last wrote them.
+        /// Takes rows under an older version of the audit key after a newer one, and checkpoints of
+        /// them, up to this number: servers that were restarted last wrote them.
         #[arg(long, value_name = "NUMBER", default_value_t = 0)]
         older_key_until: i64,
         /// Is content without a checkpoint; then rows that were cut from the end are not missed.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use kms_types::Timestamp;
 
 use super::Tip;
-use crate::server_keys::{RowMac, RowMacError, ServerKeySet};
+use crate::server_keys::{RowMac, RowMacError, ServerKeyId, ServerKeySet};
 
 const LABEL: &[u8] = b"wallet-kms/v1/audit-checkpoint";
 const VERSION: &str = "v1";
@@ -33,6 +33,12 @@ impl Checkpoint {
     #[must_use]
     pub fn sign(tip: Tip, at: Timestamp, audit_keys: &ServerKeySet) -> Self {
         Self { tip, at, mac: with_fields(&tip, at, |fields| audit_keys.mac(fields)) }
+    }
+
+    /// Which version of the audit key signed it.
+    #[must_use]
+    pub fn key(&self) -> ServerKeyId {
+        self.mac.key
     }
 
     /// Whether a holder of the audit key wrote it.

@@ -88,6 +88,18 @@ pub enum Break {
         /// Which version.
         version: ServerKeyId,
     },
+    /// A checkpoint under a version of the key that a later one had replaced: whoever has the old one
+    /// can sign it, also for a chain that they cut.
+    #[error(
+        "the checkpoint of row {sequence} is under version {version} of the audit key, though a \
+         newer one was in use before it"
+    )]
+    OlderCheckpoint {
+        /// Of which row.
+        sequence: i64,
+        /// Which version.
+        version: ServerKeyId,
+    },
     /// Nobody can tell without this version of the key.
     #[error("version {version} of the audit key is not configured; row {sequence} needs it")]
     NoKey {
@@ -143,7 +155,8 @@ pub struct Verified {
 pub struct Leniency {
     /// Rows without a link after the chain's beginning, up to this place.
     pub outside_until: i64,
-    /// Rows under an older version of the audit key after a newer one, up to this number.
+    /// Rows under an older version of the audit key after a newer one, and checkpoints of them, up to
+    /// this number.
     pub older_key_until: i64,
 }
 
@@ -151,7 +164,7 @@ pub struct Leniency {
 #[derive(Debug)]
 pub struct Verifier<'a> {
     audit_keys: &'a ServerKeySet,
-    checkpoints: BTreeMap<i64, Vec<[u8; 32]>>,
+    checkpoints: BTreeMap<i64, Vec<Checkpoint>>,
     leniency: Leniency,
     /// The newest version of the key that a row was under.
     newest: Option<ServerKeyId>,
@@ -169,7 +182,7 @@ impl<'a> Verifier<'a> {
     ) -> Self {
         let mut known = BTreeMap::<_, Vec<_>>::new();
         for checkpoint in checkpoints {
-            known.entry(checkpoint.tip.sequence).or_default().push(checkpoint.tip.hash);
+            known.entry(checkpoint.tip.sequence).or_default().push(*checkpoint);
         }
         let checkpoint = known.keys().next_back().copied();
         let (tip, open) = (Tip::default(), Vec::new());
@@ -205,10 +218,13 @@ impl<'a> Verifier<'a> {
     /// # Errors
     /// When a checkpoint knows of more.
     pub fn finish(mut self) -> Result<Verified, Break> {
-        let sequence = self.verified.tip.sequence;
-        if let Some(checkpoint) = self.verified.checkpoint.filter(|known| *known > sequence) {
-            return Err(Break::Cut { sequence: sequence.saturating_add(1), checkpoint });
+        let sequence = self.verified.tip.sequence.saturating_add(1);
+        let mut beyond = self.checkpoints.range(sequence..).rev().flat_map(|(_, known)| known);
+        let last = beyond.clone().next();
+        if let Some(known) = beyond.find(|known| self.trust(known).is_ok()) {
+            return Err(Break::Cut { sequence, checkpoint: known.tip.sequence });
         }
+        last.map_or(Ok(()), |forged| self.trust(forged))?;
         self.verified.open = self.open.into_values().flatten().collect();
         self.verified.open.sort_by_key(|intent| intent.place);
         Ok(self.verified)
@@ -231,9 +247,20 @@ impl<'a> Verifier<'a> {
         }
         self.newest = newest;
         self.verified.tip = link.tip();
-        let known = self.checkpoints.get(&sequence);
-        if known.is_some_and(|hashes| hashes.iter().any(|hash| *hash != link.mac.tag)) {
-            return Err(Break::Rewritten { sequence });
+        for known in self.checkpoints.get(&sequence).into_iter().flatten() {
+            self.trust(known)?;
+            if known.tip.hash != link.mac.tag {
+                return Err(Break::Rewritten { sequence });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the checkpoint's key was still in use at the row that it is of.
+    fn trust(&self, checkpoint: &Checkpoint) -> Result<(), Break> {
+        let (sequence, version) = (checkpoint.tip.sequence, checkpoint.key());
+        if self.newest > Some(version) && sequence > self.leniency.older_key_until {
+            return Err(Break::OlderCheckpoint { sequence, version });
         }
         Ok(())
     }
@@ -374,6 +401,41 @@ mod tests {
         assert_eq!(verified(3, &rows), Err(refused));
         // A server that was restarted last wrote it.
         assert_eq!(verified(4, &rows), Ok(5));
+    }
+
+    #[test]
+    fn a_checkpoint_under_a_replaced_version_is_trusted_up_to_there() {
+        let both: ServerKeySet =
+            format!("2:{},1:{}", "e5".repeat(32), "d4".repeat(32)).parse().unwrap();
+        let old = audit_keys();
+        let mut tip = Tip::default();
+        let rows = [&old, &old, &both, &both].map(|keys| tip.append(&entry(), keys));
+        let signed = |row: usize, keys| Checkpoint::sign(rows[row - 1].tip(), Timestamp(1), keys);
+        let verified = |older_key_until, rows: &[Link], checkpoints: &[Checkpoint]| {
+            let leniency = Leniency { older_key_until, ..Leniency::default() };
+            let mut verifier = Verifier::new(&both, checkpoints, leniency);
+            for (place, link) in (1..).zip(rows) {
+                verifier.push(place, &entry(), Chaining::Linked(*link))?;
+            }
+            verifier.finish().map(|verified| verified.checkpoint)
+        };
+        let version = 1.try_into().unwrap();
+        let older = |sequence| Err(Break::OlderCheckpoint { sequence, version });
+        let before = signed(2, &old);
+        assert_eq!(verified(0, &rows, &[before, signed(4, &both)]), Ok(Some(4)));
+        // Whoever has the old key can not vouch for a chain that they cut after it.
+        assert_eq!(verified(0, &rows[..3], &[before, signed(3, &old)]), older(3));
+        assert_eq!(verified(3, &rows[..3], &[before, signed(3, &old)]), Ok(Some(3)));
+        // Nor call one cut that is not, and hide that one is.
+        assert_eq!(verified(0, &rows[..3], &[signed(4, &old)]), older(4));
+        let cut = Err(Break::Cut { sequence: 4, checkpoint: 4 });
+        assert_eq!(verified(0, &rows[..3], &[signed(4, &both), signed(4, &old)]), cut);
+        // While no row is under a newer version, it is the key.
+        assert_eq!(verified(0, &rows[..2], &[before]), Ok(Some(2)));
+        assert_eq!(
+            verified(0, &rows[..1], &[before]),
+            Err(Break::Cut { sequence: 2, checkpoint: 2 })
+        );
     }
 
     #[test]
