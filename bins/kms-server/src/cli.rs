@@ -139,6 +139,8 @@ async fn migrate(mut settings: Settings) -> anyhow::Result<()> {
     let database = connect(settings).await.context("database.url")?;
     database.migrate().await.context("database.url")?;
     say("the schemas are up to date");
+    // Not before it: it may be what makes the table.
+    Record::new(&database, "migrate", "").note().await;
     Ok(())
 }
 
@@ -188,7 +190,7 @@ async fn token(settings: Settings, command: TokenCommand) -> anyhow::Result<()> 
             say(made.await?.expose());
         }
         TokenCommand::List => {
-            Record::new(&database, "token_list", "").read().await;
+            Record::new(&database, "token_list", "").note().await;
             for token in database.tokens().await? {
                 let scopes: Vec<_> = token.scopes.iter().map(Scope::to_string).collect();
                 let state = if token.is_valid(clock::now()) { "valid" } else { "ended" };

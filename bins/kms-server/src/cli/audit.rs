@@ -55,12 +55,12 @@ pub(super) async fn run(settings: Settings, command: AuditCommand) -> anyhow::Re
         }
         AuditCommand::Export => {
             let database = connect(settings).await?;
-            Record::new(&database, "audit_export", "").read().await;
+            Record::new(&database, "audit_export", "").note().await;
             export(&database).await
         }
         AuditCommand::Show { account } => {
             let database = connect(settings).await?;
-            Record::new(&database, "audit_show", &account.to_string()).read().await;
+            Record::new(&database, "audit_show", &account.to_string()).note().await;
             show(&database, account).await
         }
     }
@@ -110,7 +110,7 @@ async fn verify(
     }
     say("the audit is whole");
     // After it: a look changes nothing of what it looks at, and a broken chain is left as it is.
-    Record::new(&database, "audit_verify", "").read().await;
+    Record::new(&database, "audit_verify", "").note().await;
     Ok(())
 }
 

@@ -71,7 +71,7 @@ pub(super) fn new(directory: &Path, id: &MasterKeyId, bits: u32) -> anyhow::Resu
 }
 
 async fn list(vault: &Vault) -> anyhow::Result<()> {
-    vault.record("keys_list", "").read().await;
+    vault.record("keys_list", "").note().await;
     let mut census = vault.census().await?;
     for key in vault.keys() {
         let role = if key.id == vault.active.id { "active" } else { "only unwraps" };
@@ -171,7 +171,7 @@ fn passes(error: &CustodyError) -> bool {
 }
 
 async fn verify(vault: &Vault, decrypt: bool) -> anyhow::Result<()> {
-    vault.record("keys_verify", if decrypt { "--decrypt" } else { "" }).read().await;
+    vault.record("keys_verify", if decrypt { "--decrypt" } else { "" }).note().await;
     let known: BTreeSet<_> = vault.keys().map(|key| &key.id).collect();
     let custody = if decrypt { Some(vault.custody().await?) } else { None };
     let (mut seen, mut lost) = (0_u64, 0_u64);
@@ -207,7 +207,7 @@ async fn verify(vault: &Vault, decrypt: bool) -> anyhow::Result<()> {
 }
 
 async fn retire(vault: &Vault, id: &MasterKeyId) -> anyhow::Result<()> {
-    vault.record("keys_retire", &id.to_string()).read().await;
+    vault.record("keys_retire", &id.to_string()).note().await;
     ensure!(*id != vault.active.id, "{id} is the active key; make another one `kms_key` first");
     let census = vault.census().await?;
     let count = census.count(id);

@@ -47,9 +47,10 @@ impl<'a> Record<'a> {
         Ok(done)
     }
 
-    /// Writes down what was only read. With credentials that can not write, it says so and goes on:
-    /// who has those can read without this program.
-    pub(super) async fn read(self) {
+    /// Writes down what was only read, or what could not be written down before it was done. Where it
+    /// can not be written, it says so and goes on: who has such credentials can do the same without
+    /// this program.
+    pub(super) async fn note(self) {
         if let Err(error) = self.write(Phase::Outcome("ok")).await {
             warn(&format!("this is not in the audit: {error:#}"));
         }

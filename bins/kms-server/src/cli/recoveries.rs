@@ -44,7 +44,7 @@ pub(super) async fn run(settings: Settings, command: RecoveriesCommand) -> anyho
                 let ready = recovery.ready_at.0;
                 say(&format!("{id}\t{account}\t{stage}\t{ready}\tcode: {code}"));
             }
-            Record::new(database, "recoveries_list", "").read().await;
+            Record::new(database, "recoveries_list", "").note().await;
             if let Some(since) = database.recoveries_paused().await? {
                 say(&format!("paused since {}", since.0));
             }

@@ -69,6 +69,8 @@ fn an_operator_migrates_checks_and_hands_out_tokens() {
             })
             .collect();
         let expected = [
+            "kms-server migrate ok",
+            "kms-server migrate ok",
             "kms-server token new bot -",
             "kms-server token new bot ok",
             "kms-server token new bot -",
