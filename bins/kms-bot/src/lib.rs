@@ -13,6 +13,8 @@ mod clock;
 mod command;
 pub mod config;
 mod contact;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod history;
 mod incoming;
 mod lanes;

@@ -267,8 +267,7 @@ impl Mailer {
 
     fn cancel_link(&self, recovery: &Recovery) -> String {
         let (id, mac) = (recovery.id, recovery.cancel_mac(&self.keys.row));
-        let (key, tag) = (mac.key.as_u8(), hex::encode(mac.tag));
-        format!("{}/recoveries/{id}/cancel/{key:02x}{tag}", self.public_url)
+        format!("{}/recoveries/{id}/cancel/{mac}", self.public_url)
     }
 
     /// The code for an address that is not confirmed yet, to that address.

@@ -46,5 +46,6 @@ pub use master_key::{KeyRing, KeyRingError, MasterKey, MasterKeyError, MasterKey
 pub use private_key::{HashSignature, OpenWallet};
 pub use seal::{SealError, Sealer};
 pub use server_keys::{
-    RowMac, RowMacError, ServerKey, ServerKeyError, ServerKeyId, ServerKeySet, ServerKeys,
+    RowMac, RowMacError, RowMacFormat, ServerKey, ServerKeyError, ServerKeyId, ServerKeySet,
+    ServerKeys,
 };

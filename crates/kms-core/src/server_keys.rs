@@ -60,6 +60,11 @@ pub struct RowMac {
     pub tag: [u8; 32],
 }
 
+/// The text is no MAC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected 66 lower-case hexadecimal digits: the key's id and the tag")]
+pub struct RowMacFormat;
+
 /// Why a row's MAC was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -70,6 +75,25 @@ pub enum RowMacError {
     /// Not the MAC of this row: somebody changed one of them.
     #[error("the row was changed")]
     Mismatch,
+}
+
+impl fmt::Display for RowMac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x}{}", self.key.0, hex::encode(self.tag))
+    }
+}
+
+impl FromStr for RowMac {
+    type Err = RowMacFormat;
+
+    fn from_str(text: &str) -> Result<Self, RowMacFormat> {
+        let mut bytes = [0; 33];
+        // Of all texts that the decoder takes, the one that is written.
+        hex::decode_to_slice(text, &mut bytes).map_err(|_other| RowMacFormat)?;
+        let [key, tag @ ..] = bytes;
+        let mac = Self { key: key.try_into().map_err(|_zero| RowMacFormat)?, tag };
+        if mac.to_string() == text { Ok(mac) } else { Err(RowMacFormat) }
+    }
 }
 
 impl ServerKeyId {
@@ -272,6 +296,24 @@ mod tests {
         assert_eq!(old.verify(&both.mac(&row), &row), Err(RowMacError::NoKey(ServerKeyId(2))));
         let moved: [&[u8]; 2] = [b"accountsx", b""];
         assert_eq!(both.verify(&both.mac(&row), &moved), Err(RowMacError::Mismatch));
+    }
+
+    #[test]
+    fn a_mac_comes_back_from_its_text_and_from_no_other() {
+        let mac = RowMac { key: ServerKeyId(1), tag: [0xab; 32] };
+        let text = mac.to_string();
+        assert_eq!(text.parse(), Ok(mac));
+        for bad in [
+            "",
+            &text[2..],
+            &text[1..],
+            &format!("{text}00"),
+            &format!("0x{text}"),
+            &text.to_uppercase(),
+            &text.replacen("01", "00", 1),
+        ] {
+            assert_eq!(bad.parse::<RowMac>(), Err(RowMacFormat), "{bad}");
+        }
     }
 
     #[test]

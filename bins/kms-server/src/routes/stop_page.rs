@@ -58,12 +58,8 @@ pub(crate) async fn stop(state: Data<State>, path: Path<(String, String)>) -> Ht
     page.await.unwrap_or_else(|_stopped| Page::later()).into_response()
 }
 
-fn parse(path: &(String, String)) -> Option<(RecoveryId, RowMac)> {
-    let (id, key) = path;
-    let mut bytes = [0; 33];
-    hex::decode_to_slice(key, &mut bytes).ok()?;
-    let [version, tag @ ..] = bytes;
-    Some((id.parse().ok()?, RowMac { key: version.try_into().ok()?, tag }))
+fn parse((id, mac): &(String, String)) -> Option<(RecoveryId, RowMac)> {
+    Some((id.parse().ok()?, mac.parse().ok()?))
 }
 
 impl Page {
