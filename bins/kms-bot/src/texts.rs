@@ -451,8 +451,9 @@ fn limit_reached(reached: &LimitReached, network: &Network) -> String {
         Some(at) => format!("This payment is possible on {}.", time(at)),
         None => "This payment is more than that.".to_owned(),
     };
+    let fees = if reached.token.is_none() { ", network fees included" } else { "" };
     format!(
-        "Your limit is {} in 24 hours, and {} of it is left. {when} /limit shows and changes it.",
+        "Your limit is {} in 24 hours{fees}, and {} of it is left. {when} /limit shows and changes it.",
         value(reached.limit),
         value(reached.left)
     )
@@ -469,16 +470,20 @@ pub(crate) fn limits(limits: &SpendingLimits, network: &Network) -> String {
         };
         let _ = write!(text, "\n\n{}", most(*limit));
         if limit.is_some() {
-            let _ = write!(text, "; {} of it is spent", amount(*spent, token, network));
+            let spent = match token {
+                None => at_most(Wei(spent.0), network),
+                Some(_) => amount(*spent, token, network),
+            };
+            let _ = write!(text, "; {spent} of it is spent");
         }
         if let Some(LaterLimit { units, from }) = later {
             let _ = write!(text, "\nFrom {} on: {}", time(*from), most(*units));
         }
     }
     text.push_str(
-        "\n\nChange it with <code>/limit 5</code>, or <code>/limit none</code>; a token's name goes \
-         behind it. A lower limit holds at once, a higher one after 24 hours. The service may have \
-         a limit of its own.",
+        "\n\nNetwork fees count too. Change it with <code>/limit 5</code>, or \
+         <code>/limit none</code>; a token's name goes behind it. A lower limit holds at once, a \
+         higher one after 24 hours. The service may have a limit of its own.",
     );
     text
 }

@@ -13,7 +13,7 @@ use kms_core::audit::{Audited, Phase};
 use kms_core::ports::StoreError;
 use kms_core::recovery::RecoveryError;
 use kms_core::{CustodyError, PoolError, SealError};
-use kms_types::{ErrorCode, LimitReached, Problem, Token};
+use kms_types::{ErrorCode, LimitReached, Problem};
 
 use crate::clock;
 use crate::telemetry;
@@ -56,8 +56,8 @@ impl ApiError {
         Self::Refused { code, detail, field: Some(field.to_owned()) }
     }
 
-    fn over_limit(token: Option<Token>, reached: &spending::LimitReached) -> Self {
-        let spending::LimitReached { limit, left, possible_at } = *reached;
+    fn over_limit(spending::OverLimit { token, reached }: spending::OverLimit) -> Self {
+        let spending::LimitReached { limit, left, possible_at } = reached;
         Self::OverLimit(Box::new(LimitReached { token, limit, left, possible_at }))
     }
 
@@ -268,7 +268,7 @@ impl From<QuoteError> for ApiError {
             QuoteError::WrongToken(_) => Self::refused(ErrorCode::WouldRevert, detail),
             QuoteError::Amount(_) => Self::field("amount", detail),
             QuoteError::Insufficient { missing } => Self::Insufficient { missing },
-            QuoteError::OverLimit { token, reached } => Self::over_limit(token, &reached),
+            QuoteError::OverLimit(over) => Self::over_limit(*over),
             QuoteError::WouldRevert(_) => Self::refused(ErrorCode::WouldRevert, detail),
             QuoteError::Chain(error) => error.into(),
             QuoteError::Store(error) => error.into(),
@@ -286,7 +286,7 @@ impl From<ConfirmError> for ApiError {
             ConfirmError::Cancelled => Self::refused(ErrorCode::WrongState, detail),
             ConfirmError::Mismatch => Self::refused(ErrorCode::QuoteMismatch, detail),
             ConfirmError::Insufficient { missing } => Self::Insufficient { missing },
-            ConfirmError::OverLimit { token, reached } => Self::over_limit(token, &reached),
+            ConfirmError::OverLimit(over) => Self::over_limit(*over),
             ConfirmError::Chain(error) => error.into(),
             ConfirmError::Store(error) => error.into(),
             _ => Self::Stopped,

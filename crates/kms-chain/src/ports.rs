@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use kms_core::ports::StoreError;
 use kms_types::{AccountId, EthAddress, Timestamp, TransferId, Units, Wei};
 
-use crate::spending::{Caps, LimitReached};
+use crate::spending::{OverLimit, SpendingRules};
 use crate::state::Change;
 use crate::transfer::{Missing, Outgoing, Transfer};
 
@@ -65,7 +65,7 @@ pub enum SignOutcome {
     /// Its time is over, and it is `expired` now. Nothing was signed.
     Expired,
     /// It is more than may be spent now. Nothing was signed.
-    OverLimit(LimitReached),
+    OverLimit(OverLimit),
     /// The balance, less what other signed transfers may still take, does not cover it. Nothing
     /// was signed.
     Insufficient {
@@ -194,13 +194,13 @@ pub trait TransferStore: Send + Sync {
     /// Transfers in a block after `view.block` count as on their way, because the balance may not
     /// know of them.
     ///
-    /// What the account may spend in a day is looked at here too, and the spend is written, so
-    /// that two at once can not both pass.
+    /// What the account may spend in a day is looked at here too, and the spend is written with
+    /// the highest fee, so that two at once can not both pass.
     async fn sign(
         &self,
         id: TransferId,
         view: ChainView,
-        caps: Caps,
+        rules: SpendingRules,
         now: Timestamp,
         sign: Sign,
     ) -> Result<SignOutcome, StoreError>;
@@ -232,15 +232,14 @@ pub trait TransferStore: Send + Sync {
         account: AccountId,
     ) -> Result<Outgoing, StoreError>;
 
-    /// Whether this much of an asset is more than the account may spend now.
+    /// Whether the transfer, with the highest fee that it may cost, takes more of an asset than its
+    /// sender may spend now.
     async fn over_limit(
         &self,
-        account: AccountId,
-        token: Option<EthAddress>,
-        value: Units,
-        caps: Caps,
+        transfer: Transfer,
+        rules: SpendingRules,
         now: Timestamp,
-    ) -> Result<Option<LimitReached>, StoreError>;
+    ) -> Result<Option<OverLimit>, StoreError>;
 
     /// Whether the account has a `mined` or `final` transfer to the address.
     async fn has_paid(&self, account: AccountId, to: EthAddress) -> Result<bool, StoreError>;

@@ -56,7 +56,16 @@ pub struct Spend {
     pub at: Timestamp,
 }
 
-/// A payment is more than may be spent now.
+/// A payment takes more of an asset than may be spent now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OverLimit {
+    /// Of which token; `None` is the native coin, of which the fee is a part.
+    pub token: Option<Token>,
+    /// What may be spent of it.
+    pub reached: LimitReached,
+}
+
+/// What may be spent, where a payment is more than that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitReached {
     /// What may be spent in a day.

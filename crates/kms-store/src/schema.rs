@@ -126,6 +126,7 @@ diesel::table! {
         asset -> Text,
         units -> Text,
         at -> BigInt,
+        fee -> Nullable<Text>,
     }
 }
 

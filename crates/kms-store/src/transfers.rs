@@ -13,12 +13,12 @@ use async_trait::async_trait;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use kms_chain::ports::{ChainView, Due, Inserted, Progress, Sign, SignOutcome, TransferStore};
-use kms_chain::spending::{Caps, LimitReached};
+use kms_chain::spending::{OverLimit, SpendingRules};
 use kms_chain::state::{self, Change};
 use kms_chain::transfer::{Outgoing, Transfer};
 use kms_core::ports::StoreError;
 use kms_types::wire::TransferState;
-use kms_types::{AccountId, EthAddress, Timestamp, TransferId, Units};
+use kms_types::{AccountId, EthAddress, Timestamp, TransferId};
 
 pub use self::history::{HistoryEntry, HistoryPlace, NotAPlace, Page};
 pub use self::limits::Spending;
@@ -186,14 +186,15 @@ impl TransferStore for Database {
         &self,
         id: TransferId,
         view: ChainView,
-        caps: Caps,
+        rules: SpendingRules,
         now: Timestamp,
         make: Sign,
     ) -> Result<SignOutcome, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            connection
-                .transaction(|connection| sign::sign(connection, &keys, id, view, caps, now, make))
+            connection.transaction(|connection| {
+                sign::sign(connection, &keys, id, view, &rules, now, make)
+            })
         })
         .await
     }
@@ -244,15 +245,13 @@ impl TransferStore for Database {
 
     async fn over_limit(
         &self,
-        account: AccountId,
-        token: Option<EthAddress>,
-        value: Units,
-        caps: Caps,
+        transfer: Transfer,
+        rules: SpendingRules,
         now: Timestamp,
-    ) -> Result<Option<LimitReached>, StoreError> {
+    ) -> Result<Option<OverLimit>, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            limits::over_limit(connection, &keys, account, token, value, caps, now)
+            limits::over_limit(connection, &keys, &transfer, &rules, now)
         })
         .await
     }

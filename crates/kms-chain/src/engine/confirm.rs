@@ -10,7 +10,7 @@ use super::Transfers;
 use crate::chain::ChainError;
 use crate::ports::{ChainView, Progress, SignOutcome, SignedBytes, SignedLadder};
 use crate::signing;
-use crate::spending::LimitReached;
+use crate::spending::OverLimit;
 use crate::transfer::{Missing, Transfer};
 
 /// What the sender saw before confirming.
@@ -67,12 +67,7 @@ pub enum ConfirmError {
     },
     /// It is more than may be spent now.
     #[error("it is more than may be spent in a day")]
-    OverLimit {
-        /// Of which token; `None` is the native coin.
-        token: Option<Token>,
-        /// What may be spent.
-        reached: Box<LimitReached>,
-    },
+    OverLimit(Box<OverLimit>),
     /// The chain did not answer.
     #[error(transparent)]
     Chain(#[from] ChainError),
@@ -140,8 +135,7 @@ impl Transfers {
             return Err(ConfirmError::Mismatch);
         }
         let id = transfer.id;
-        let token = transfer.token.clone();
-        let caps = self.spending.caps(token.as_ref());
+        let rules = self.spending.clone();
         let sealer = self.sealer.clone();
         let (give, signed) = oneshot::channel();
         let sign = Box::new(move |nonce| {
@@ -155,9 +149,9 @@ impl Transfers {
             let _ = give.send(bytes);
             SignedLadder { first, replacements }
         });
-        let transfer = match self.store.sign(id, view, caps, now, sign).await? {
-            SignOutcome::OverLimit(reached) => {
-                return Err(ConfirmError::OverLimit { token, reached: Box::new(reached) });
+        let transfer = match self.store.sign(id, view, rules, now, sign).await? {
+            SignOutcome::OverLimit(over) => {
+                return Err(ConfirmError::OverLimit(Box::new(over)));
             }
             SignOutcome::Signed(transfer) => *transfer,
             SignOutcome::NotQuoted(transfer) => {

@@ -10,7 +10,7 @@ use kms_types::{
 use super::Transfers;
 use crate::chain::{ChainError, PLAIN_TRANSFER_GAS, TokenError};
 use crate::ports::Inserted;
-use crate::spending::LimitReached;
+use crate::spending::OverLimit;
 use crate::transfer::{Asked, Ladder, Missing, Party, Transfer};
 
 /// What a quote is asked for.
@@ -68,12 +68,7 @@ pub enum QuoteError {
     },
     /// It is more than may be spent now.
     #[error("it is more than may be spent in a day")]
-    OverLimit {
-        /// Of which token; `None` is the native coin.
-        token: Option<Token>,
-        /// What may be spent.
-        reached: Box<LimitReached>,
-    },
+    OverLimit(Box<OverLimit>),
     /// The recipient's or the token's contract would refuse it, in its own words: at most 200
     /// characters, none of them a control character, but a stranger's text all the same.
     #[error("the payment would be refused: {0}")]
@@ -183,15 +178,8 @@ impl Transfers {
             None => self.in_coins(request, &facts).await?,
             Some(token) => self.in_token(request, &facts, token).await?,
         };
-        // Looked at again when it is signed; here so that nobody gives a password for nothing.
-        let caps = self.spending.caps(facts.token.as_ref());
-        let asset = facts.token.as_ref().map(|token| token.address);
-        if let Some(reached) = self.store.over_limit(sender, asset, value, caps, now).await? {
-            let reached = Box::new(reached);
-            return Err(QuoteError::OverLimit { token: facts.token, reached });
-        }
         let warnings = warnings(&facts, value, request.name_moved);
-        Ok(Transfer {
+        let transfer = Transfer {
             id: request.id,
             chain_id: self.chain.chain_id(),
             from: request.from.clone(),
@@ -214,7 +202,13 @@ impl Transfers {
             failure: None,
             created_at: now,
             expires_at: now.plus(self.config.quote_lifetime),
-        })
+        };
+        // Looked at again when it is signed; here so that nobody gives a password for nothing.
+        let rules = self.spending.clone();
+        match self.store.over_limit(transfer.clone(), rules, now).await? {
+            Some(over) => Err(QuoteError::OverLimit(Box::new(over))),
+            None => Ok(transfer),
+        }
     }
 
     async fn facts(

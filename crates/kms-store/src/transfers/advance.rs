@@ -56,13 +56,16 @@ pub(super) fn advance(
         }
         Progress::Reverted { tx_hash, block, fee } => {
             diesel::update(row).set(in_block(tx_hash, block, fee)).execute(connection)?;
+            limits::settle_fee_only(connection, &key, fee)?;
             fail(connection, &key, TransferFailure::Reverted)?;
         }
         Progress::NothingMoved { tx_hash, block, fee } => {
             diesel::update(row).set(in_block(tx_hash, block, fee)).execute(connection)?;
+            limits::settle_fee_only(connection, &key, fee)?;
             fail(connection, &key, TransferFailure::NothingMoved)?;
         }
         Progress::NonceTaken => {
+            limits::release(connection, &key)?;
             fail(connection, &key, TransferFailure::NonceTaken)?;
             // Given back: if the chain calls it free all the same, the next transfer takes it, and
             // no block can have both.
@@ -79,6 +82,7 @@ pub(super) fn advance(
             show_last_sent(connection, &key)?;
         }
         Progress::Final => {
+            limits::settle(connection, &key, transfer.fee)?;
             erase(connection, &key)?;
             return Ok(true);
         }
@@ -141,7 +145,6 @@ fn fail(
     diesel::update(transfers::table.find(key))
         .set(transfers::failure.eq(Some(failure_text(failure))))
         .execute(connection)?;
-    limits::release(connection, key)?;
     erase(connection, key)
 }
 

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use diesel::prelude::*;
-use kms_chain::spending::{self, Caps, LimitReached, OwnLimit, Spend};
+use kms_chain::spending::{self, Caps, OverLimit, OwnLimit, Spend, SpendingRules};
 use kms_chain::transfer::Transfer;
 use kms_core::ServerKeys;
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, EthAddress, Timestamp, Units};
+use kms_types::{AccountId, EthAddress, Timestamp, Units, Wei};
 
 use crate::accounts as account_rows;
 use crate::convert::At;
@@ -42,7 +42,7 @@ fn recovered_at(
         .and_then(|account| account.recovered_at))
 }
 
-/// Those of the last day, oldest first.
+/// Those of the last day, oldest first. Of the native coin every transfer took its fee.
 fn spends(
     connection: &mut AnyConnection,
     account: AccountId,
@@ -50,57 +50,102 @@ fn spends(
     now: Timestamp,
 ) -> Result<Vec<Spend>, Failure> {
     let day = i64::try_from(spending::DAY.as_millis()).unwrap_or(i64::MAX);
-    let rows: Vec<(String, String, i64)> = spends::table
+    let of_a_day = spends::table
         .filter(spends::account_id.eq(account.to_string()))
-        .filter(spends::asset.eq(key(asset)))
         .filter(spends::at.gt(now.0.saturating_sub(day)))
         .order(spends::at)
-        .select((spends::transfer_id, spends::units, spends::at))
-        .load(connection)?;
-    let spend = |(id, units, at): (String, String, i64)| {
-        let units = At { table: "spends", key: &id }.parse(&units)?;
-        Ok(Spend { units, at: Timestamp(at) })
+        .select((spends::transfer_id, spends::asset, spends::units, spends::fee, spends::at));
+    let rows: Vec<(String, String, String, Option<String>, i64)> = match asset {
+        None => of_a_day.load(connection)?,
+        Some(_) => of_a_day.filter(spends::asset.eq(key(asset))).load(connection)?,
+    };
+    let spend = |(id, of, units, fee, time): (String, String, String, Option<String>, i64)| {
+        let at = At { table: "spends", key: &id };
+        let units: Units = if of == key(asset) { at.parse(&units)? } else { Units::default() };
+        // A server that did not count fees wrote none.
+        let fee: Option<Units> = at.parse_some(fee.as_ref().filter(|_| asset.is_none()))?;
+        let units = Units(units.0.saturating_add(fee.unwrap_or_default().0));
+        Ok(Spend { units, at: Timestamp(time) })
     };
     rows.into_iter().map(spend).collect()
 }
 
-/// Whether this much is more than may be spent now. To be called with the wallet's nonce row taken,
-/// if what it allows is then written.
+fn sender(transfer: &Transfer) -> Result<AccountId, StoreError> {
+    let at = At { table: "transfers", key: &transfer.id.to_string() };
+    transfer.from.account.ok_or_else(|| at.corrupt("it has no sender"))
+}
+
+/// Whether a transfer takes more than may be spent now. To be called with the wallet's nonce row
+/// taken, if what it allows is then written.
 pub(super) fn over_limit(
     connection: &mut AnyConnection,
     keys: &ServerKeys,
-    account: AccountId,
-    asset: Option<EthAddress>,
-    value: Units,
-    caps: Caps,
+    transfer: &Transfer,
+    rules: &SpendingRules,
     now: Timestamp,
-) -> Result<Option<LimitReached>, Failure> {
-    let own = own_limit(connection, keys, account, asset)?;
+) -> Result<Option<OverLimit>, Failure> {
+    let account = sender(transfer)?;
     let recovered = recovered_at(connection, keys, account)?;
-    let spends = spends(connection, account, asset, now)?;
-    Ok(spending::check(value, caps, own, recovered, &spends, now).err())
+    let in_token = transfer.token.as_ref().map(|token| (Some(token), transfer.value));
+    for (token, units) in in_token.into_iter().chain([(None, transfer.most_wei().into())]) {
+        let asset = token.map(|token| token.address);
+        let own = own_limit(connection, keys, account, asset)?;
+        let spends = spends(connection, account, asset, now)?;
+        let caps = rules.caps(token);
+        if let Err(reached) = spending::check(units, caps, own, recovered, &spends, now) {
+            return Ok(Some(OverLimit { token: token.cloned(), reached }));
+        }
+    }
+    Ok(None)
 }
 
-/// Notes what a transfer takes, with its signature.
+/// Notes what a transfer may take at most, with its signature.
 pub(super) fn reserve(
     connection: &mut AnyConnection,
-    account: AccountId,
     transfer: &Transfer,
     now: Timestamp,
 ) -> Result<(), Failure> {
+    let account = sender(transfer)?;
     diesel::insert_into(spends::table)
         .values((
             spends::transfer_id.eq(transfer.id.to_string()),
             spends::account_id.eq(account.to_string()),
             spends::asset.eq(key(transfer.token.as_ref().map(|token| token.address))),
             spends::units.eq(transfer.value.to_string()),
+            spends::fee.eq(Some(transfer.max_fee().to_string())),
             spends::at.eq(now.0),
         ))
         .execute(connection)?;
     Ok(())
 }
 
-/// Gives back what a transfer took that moved nothing.
+/// What the network really took is what counts, in a block that stays.
+pub(super) fn settle(
+    connection: &mut AnyConnection,
+    transfer: &str,
+    fee: Option<Wei>,
+) -> Result<(), Failure> {
+    let Some(fee) = fee else { return Ok(()) };
+    diesel::update(spends::table.find(transfer))
+        .set(spends::fee.eq(Some(fee.to_string())))
+        .execute(connection)?;
+    Ok(())
+}
+
+/// The same of a transfer that moved nothing: it gives the rest back.
+pub(super) fn settle_fee_only(
+    connection: &mut AnyConnection,
+    transfer: &str,
+    fee: Wei,
+) -> Result<(), Failure> {
+    settle(connection, transfer, Some(fee))?;
+    diesel::update(spends::table.find(transfer))
+        .set(spends::units.eq(Units::default().to_string()))
+        .execute(connection)?;
+    Ok(())
+}
+
+/// Gives back what a transfer took that cost nothing.
 pub(super) fn release(connection: &mut AnyConnection, transfer: &str) -> Result<(), Failure> {
     diesel::delete(spends::table.find(transfer)).execute(connection)?;
     Ok(())

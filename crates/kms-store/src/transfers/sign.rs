@@ -4,7 +4,7 @@
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 use kms_chain::ports::{ChainView, Sign, SignOutcome};
-use kms_chain::spending::Caps;
+use kms_chain::spending::SpendingRules;
 use kms_chain::state::Change;
 use kms_chain::transfer::{Missing, Outgoing, Transfer};
 use kms_core::ServerKeys;
@@ -22,7 +22,7 @@ pub(super) fn sign(
     keys: &ServerKeys,
     id: TransferId,
     view: ChainView,
-    caps: Caps,
+    rules: &SpendingRules,
     now: Timestamp,
     sign: Sign,
 ) -> Result<SignOutcome, Failure> {
@@ -47,9 +47,7 @@ pub(super) fn sign(
     if let Some(missing) = shortfall(&needed, &transfer, view) {
         return Ok(SignOutcome::Insufficient { missing });
     }
-    let account = transfer.from.account.ok_or_else(|| at.corrupt("it has no sender"))?;
-    let (asset, value) = (transfer.token.as_ref().map(|token| token.address), transfer.value);
-    if let Some(over) = limits::over_limit(connection, keys, account, asset, value, caps, now)? {
+    if let Some(over) = limits::over_limit(connection, keys, &transfer, rules, now)? {
         return Ok(SignOutcome::OverLimit(over));
     }
     // The row is taken before a signature exists: a cancellation waits for it from here on, and
@@ -82,7 +80,7 @@ pub(super) fn sign(
             ))
             .execute(connection)?;
     }
-    limits::reserve(connection, account, &transfer, now)?;
+    limits::reserve(connection, &transfer, now)?;
     tell_sender(connection, &transfer, now)?;
     let transfer = find(connection, id)?.ok_or_else(missing)?;
     Ok(SignOutcome::Signed(Box::new(transfer)))

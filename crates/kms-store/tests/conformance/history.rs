@@ -2,7 +2,7 @@
 
 use kms_chain::follower::{BlockRef, Incoming, IncomingStore, Payment};
 use kms_chain::ports::{Progress, TransferStore};
-use kms_chain::spending::Caps;
+use kms_chain::spending::SpendingRules;
 use kms_core::account::Account;
 use kms_store::{HistoryEntry, HistoryPlace, Page};
 use kms_types::{AccountId, Timestamp, U256, Units, Wei};
@@ -47,7 +47,10 @@ async fn pages_turn_both_ways_without_loss_or_repeat(subject: Subject) {
         // Two of each share their time: the id decides.
         let quote = transfer(&ann, &bob, 1, Timestamp(NOW.0 + at / 2));
         database.insert_quote(quote.clone()).await.unwrap();
-        database.sign(quote.id, view(1, 1_000, 0), Caps::default(), NOW, sign()).await.unwrap();
+        database
+            .sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign())
+            .await
+            .unwrap();
         receive(&subject, &ann, u8::try_from(at + 1).unwrap(), NOW.0 + at / 2).await;
     }
     // Never confirmed.
@@ -93,7 +96,10 @@ async fn receivers_see_what_was_mined(subject: Subject) {
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = transfer(&ann, &bob, 1, NOW);
     database.insert_quote(quote.clone()).await.unwrap();
-    database.sign(quote.id, view(1, 1_000, 0), Caps::default(), NOW, sign()).await.unwrap();
+    database
+        .sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign())
+        .await
+        .unwrap();
     assert!(page(&subject, bob.id, Page::Newest, 10).await.is_empty());
     let (tx_hash, fee) = ([1; 32], Wei::default());
     let mined = Progress::Mined { tx_hash, block: 1, fee, arrived: None };
@@ -111,7 +117,7 @@ async fn a_transfer_that_rose_says_so_while_it_is_on_its_way(subject: Subject) {
         ladder.replacements.push(sign()(nonce).first);
         ladder
     });
-    database.sign(quote.id, view(1, 1_000, 0), Caps::default(), NOW, two).await.unwrap();
+    database.sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, two).await.unwrap();
     let stands = async || {
         let read = database.transfer(quote.id, NOW).await.unwrap().unwrap();
         let listed = database.history(ann.id, Page::Newest, 1).await.unwrap();

@@ -2,7 +2,7 @@
 
 use kms_chain::follower::{BlockRef, Incoming, IncomingStore, Payment};
 use kms_chain::ports::TransferStore;
-use kms_chain::spending::Caps;
+use kms_chain::spending::SpendingRules;
 use kms_core::account::Account;
 use kms_store::StoredEventKind;
 use kms_types::{EthAddress, EventCursor, U256, Units};
@@ -79,7 +79,10 @@ async fn payments_to_strangers_and_own_transfers_are_left_out(subject: Subject) 
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = transfer(&ann, &bob, 100, NOW);
     database.insert_quote(quote.clone()).await.unwrap();
-    database.sign(quote.id, view(1, 1_000, 0), Caps::default(), NOW, sign()).await.unwrap();
+    database
+        .sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign())
+        .await
+        .unwrap();
     let signed = database.transfer(quote.id, NOW).await.unwrap().unwrap();
     let to_bob = payment(bob.wallet.address, 1);
     let own = Payment { tx_hash: signed.tx_hash.unwrap(), ..to_bob.clone() };

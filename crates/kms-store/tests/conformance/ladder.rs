@@ -4,7 +4,7 @@
 use kms_chain::ports::{
     Attempt, Progress, Sign, SignOutcome, SignedBytes, SignedLadder, TransferStore,
 };
-use kms_chain::spending::Caps;
+use kms_chain::spending::SpendingRules;
 use kms_chain::transfer::Missing;
 use kms_chain::transfer::{Fees, Ladder, TransferFailure};
 use kms_types::{Timestamp, U256, Wei};
@@ -33,10 +33,12 @@ async fn a_ladder_is_stored_and_sent_step_by_step(subject: Subject) {
     assert_eq!(database.transfer(id, NOW).await.unwrap(), Some(quote.clone()));
     // The balance must cover the highest step: 10 gas for 8, 9, 11, 13.
     assert_eq!(quote.max_fee(), Wei(U256::from(130)));
-    let poor =
-        database.sign(id, view(1, 229, 0), Caps::default(), NOW, sign_ladder()).await.unwrap();
+    let poor = database
+        .sign(id, view(1, 229, 0), SpendingRules::default(), NOW, sign_ladder())
+        .await
+        .unwrap();
     assert_eq!(poor, SignOutcome::Insufficient { missing: Missing::Native(Wei(U256::from(1))) });
-    database.sign(id, view(1, 230, 0), Caps::default(), NOW, sign_ladder()).await.unwrap();
+    database.sign(id, view(1, 230, 0), SpendingRules::default(), NOW, sign_ladder()).await.unwrap();
     assert_eq!(database.pending_spend(CHAIN, ann.id).await.unwrap().wei, Wei(U256::from(230)));
 
     let due = async |now: i64| {
@@ -94,7 +96,7 @@ async fn every_step_is_erased_at_the_end(subject: Subject) {
         let quote = transfer(&ann, &bob, 1, NOW);
         database.insert_quote(quote.clone()).await.unwrap();
         database
-            .sign(quote.id, view(1, 1_000, 0), Caps::default(), NOW, sign_ladder())
+            .sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign_ladder())
             .await
             .unwrap();
         let kept = || subject.count("attempts where sealed is not null and chain_id = 31337");
@@ -126,7 +128,10 @@ async fn a_transfer_from_before_there_were_ladders_goes_on(subject: Subject) {
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = transfer(&ann, &bob, 1, NOW);
     database.insert_quote(quote.clone()).await.unwrap();
-    database.sign(quote.id, view(1, 1_000, 0), Caps::default(), NOW, sign()).await.unwrap();
+    database
+        .sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign())
+        .await
+        .unwrap();
     subject.tamper(
         "update transfers set first_max_fee_per_gas = null, \
          first_max_priority_fee_per_gas = null, state = 'broadcast'",
@@ -156,8 +161,9 @@ async fn the_lowest_free_nonce_is_taken(subject: Subject) {
     let signed_for = async |chain_says| {
         let quote = transfer(&ann, &bob, 1, NOW);
         database.insert_quote(quote.clone()).await.unwrap();
-        let signed =
-            database.sign(quote.id, view(1, 1_000, chain_says), Caps::default(), NOW, sign()).await;
+        let signed = database
+            .sign(quote.id, view(1, 1_000, chain_says), SpendingRules::default(), NOW, sign())
+            .await;
         match signed.unwrap() {
             SignOutcome::Signed(signed) => signed.nonce.unwrap(),
             other => panic!("{other:?}"),

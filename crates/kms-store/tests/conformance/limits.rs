@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use kms_chain::ports::{Progress, SignOutcome, TransferStore};
-use kms_chain::spending::{Caps, DAY, RAISE_AFTER};
+use kms_chain::ports::{ChainView, Progress, SignOutcome, TransferStore};
+use kms_chain::spending::{Caps, DAY, OverLimit, RAISE_AFTER, SpendingRules};
+use kms_chain::transfer::{Fees, Ladder, Transfer};
 use kms_core::account::Account;
-use kms_types::{Timestamp, TransferId, U256, Units, Wei};
+use kms_types::{Timestamp, Token, TransferId, U256, Units, Wei};
 
 use crate::fixtures::{Subject, insert, on_every_database, transfer};
 use crate::transfers::{NOW, sign, view};
@@ -16,6 +17,7 @@ on_every_database!(
     a_day_later_there_is_room,
     an_owners_limit_counts_and_rises_late,
     assets_have_limits_of_their_own,
+    the_highest_fee_is_reserved_and_the_real_one_counts,
 );
 
 fn units(units: u64) -> Units {
@@ -26,15 +28,47 @@ fn caps(a_day: u64) -> Caps {
     Caps { a_day: Some(units(a_day)), ..Caps::default() }
 }
 
-async fn quoted(subject: &Subject, from: &Account, to: &Account, wei: u64) -> TransferId {
+fn rules(a_day: u64) -> SpendingRules {
+    SpendingRules { a_day: [(None, units(a_day))].into(), ..SpendingRules::default() }
+}
+
+fn token() -> Token {
+    Token { symbol: "USDC".parse().unwrap(), address: [200; 20].into(), decimals: 6 }
+}
+
+/// A transfer that costs nothing beside what it pays, unless it is changed.
+async fn quoted_as(
+    subject: &Subject,
+    from: &Account,
+    to: &Account,
+    wei: u64,
+    change: impl FnOnce(&mut Transfer),
+) -> TransferId {
     let mut quote = transfer(from, to, wei, NOW);
     quote.expires_at = Timestamp(i64::MAX);
+    quote.ladder = ladder(0);
+    change(&mut quote);
     subject.database.insert_quote(quote.clone()).await.unwrap();
     quote.id
 }
 
-async fn signs(subject: &Subject, id: TransferId, caps: Caps, now: Timestamp) -> SignOutcome {
-    subject.database.sign(id, view(1, 1_000_000, 0), caps, now, sign()).await.unwrap()
+async fn quoted(subject: &Subject, from: &Account, to: &Account, wei: u64) -> TransferId {
+    quoted_as(subject, from, to, wei, |_| {}).await
+}
+
+/// For the ten units of gas that a transfer takes here.
+fn ladder(price: u128) -> Ladder {
+    Ladder::of_one(Fees { max_fee_per_gas: price, max_priority_fee_per_gas: price })
+}
+
+async fn signs(
+    subject: &Subject,
+    id: TransferId,
+    rules: SpendingRules,
+    now: Timestamp,
+) -> SignOutcome {
+    let view = ChainView { token: units(1_000_000), ..view(1, 1_000_000, 0) };
+    subject.database.sign(id, view, rules, now, sign()).await.unwrap()
 }
 
 async fn many_at_once_stay_within_the_limit(subject: Subject) {
@@ -45,14 +79,14 @@ async fn many_at_once_stay_within_the_limit(subject: Subject) {
         let id = quoted(&subject, &ann, &bob, 10).await;
         let database = subject.database.clone();
         signing.push(tokio::spawn(async move {
-            database.sign(id, view(1, 1_000_000, 0), caps(75), NOW, sign()).await.unwrap()
+            database.sign(id, view(1, 1_000_000, 0), rules(75), NOW, sign()).await.unwrap()
         }));
     }
     let mut signed = 0;
     for outcome in signing {
         match outcome.await.unwrap() {
             SignOutcome::Signed(_) => signed += 1,
-            SignOutcome::OverLimit(reached) => {
+            SignOutcome::OverLimit(OverLimit { token: None, reached }) => {
                 assert_eq!((reached.limit, reached.left), (units(75), units(5)));
                 assert_eq!(reached.possible_at, Some(NOW.plus(DAY)));
             }
@@ -64,7 +98,7 @@ async fn many_at_once_stay_within_the_limit(subject: Subject) {
     assert_eq!((spending.limit, spending.spent), (Some(units(75)), units(70)));
     // Another account is another account.
     let id = quoted(&subject, &bob, &ann, 75).await;
-    assert!(matches!(signs(&subject, id, caps(75), NOW).await, SignOutcome::Signed(_)));
+    assert!(matches!(signs(&subject, id, rules(75), NOW).await, SignOutcome::Signed(_)));
 }
 
 async fn what_failed_is_given_back(subject: Subject) {
@@ -77,9 +111,9 @@ async fn what_failed_is_given_back(subject: Subject) {
         Progress::NonceTaken,
     ] {
         let id = quoted(&subject, &ann, &bob, 10).await;
-        assert!(matches!(signs(&subject, id, caps(10), NOW).await, SignOutcome::Signed(_)));
+        assert!(matches!(signs(&subject, id, rules(10), NOW).await, SignOutcome::Signed(_)));
         let next = quoted(&subject, &ann, &bob, 1).await;
-        assert!(matches!(signs(&subject, next, caps(10), NOW).await, SignOutcome::OverLimit(_)));
+        assert!(matches!(signs(&subject, next, rules(10), NOW).await, SignOutcome::OverLimit(_)));
         assert!(database.advance(id, failure, NOW).await.unwrap());
         let spending = database.spending(ann.id, None, caps(10), NOW).await.unwrap();
         assert_eq!(spending.spent, units(0));
@@ -90,14 +124,18 @@ async fn a_day_later_there_is_room(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let id = quoted(&subject, &ann, &bob, 10).await;
-    assert!(matches!(signs(&subject, id, caps(10), NOW).await, SignOutcome::Signed(_)));
+    assert!(matches!(signs(&subject, id, rules(10), NOW).await, SignOutcome::Signed(_)));
     let next = quoted(&subject, &ann, &bob, 10).await;
     let almost = Timestamp(NOW.plus(DAY).0 - 1);
-    assert!(matches!(signs(&subject, next, caps(10), almost).await, SignOutcome::OverLimit(_)));
-    let over = async |now| database.over_limit(ann.id, None, units(10), caps(10), now).await;
+    assert!(matches!(signs(&subject, next, rules(10), almost).await, SignOutcome::OverLimit(_)));
+    let quote = database.transfer(next, NOW).await.unwrap().unwrap();
+    let over = async |now| database.over_limit(quote.clone(), rules(10), now).await;
     assert!(over(almost).await.unwrap().is_some());
     assert!(over(NOW.plus(DAY)).await.unwrap().is_none());
-    assert!(matches!(signs(&subject, next, caps(10), NOW.plus(DAY)).await, SignOutcome::Signed(_)));
+    assert!(matches!(
+        signs(&subject, next, rules(10), NOW.plus(DAY)).await,
+        SignOutcome::Signed(_)
+    ));
 }
 
 async fn an_owners_limit_counts_and_rises_late(subject: Subject) {
@@ -105,12 +143,12 @@ async fn an_owners_limit_counts_and_rises_late(subject: Subject) {
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     database.set_limit(ann.id, None, Some(units(5)), Duration::ZERO, NOW).await.unwrap();
     let id = quoted(&subject, &ann, &bob, 6).await;
-    let refused = signs(&subject, id, caps(10), NOW).await;
-    assert!(matches!(refused, SignOutcome::OverLimit(reached) if reached.limit == units(5)));
+    let refused = signs(&subject, id, rules(10), NOW).await;
+    assert!(matches!(refused, SignOutcome::OverLimit(over) if over.reached.limit == units(5)));
     database.set_limit(ann.id, None, Some(units(100)), Duration::ZERO, NOW).await.unwrap();
     let soon = NOW.plus(Duration::from_secs(60));
-    match signs(&subject, id, caps(10), soon).await {
-        SignOutcome::OverLimit(reached) => {
+    match signs(&subject, id, rules(10), soon).await {
+        SignOutcome::OverLimit(OverLimit { reached, .. }) => {
             assert_eq!(reached.possible_at, Some(NOW.plus(RAISE_AFTER)));
         }
         outcome => panic!("{outcome:?}"),
@@ -118,7 +156,7 @@ async fn an_owners_limit_counts_and_rises_late(subject: Subject) {
     let later = NOW.plus(RAISE_AFTER);
     let spending = database.spending(ann.id, None, caps(10), later).await.unwrap();
     assert_eq!((spending.limit, spending.own.at(later)), (Some(units(10)), Some(units(100))));
-    assert!(matches!(signs(&subject, id, caps(10), later).await, SignOutcome::Signed(_)));
+    assert!(matches!(signs(&subject, id, rules(10), later).await, SignOutcome::Signed(_)));
     database.set_limit(ann.id, None, None, Duration::ZERO, later).await.unwrap();
     let spending = database.spending(ann.id, None, Caps::default(), later).await.unwrap();
     assert_eq!(spending.limit, Some(units(100)));
@@ -127,13 +165,70 @@ async fn an_owners_limit_counts_and_rises_late(subject: Subject) {
 async fn assets_have_limits_of_their_own(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
-    let token = Some([200; 20].into());
-    database.set_limit(ann.id, token, Some(units(1)), Duration::ZERO, NOW).await.unwrap();
+    let asset = Some(token().address);
+    database.set_limit(ann.id, asset, Some(units(1)), Duration::ZERO, NOW).await.unwrap();
     let id = quoted(&subject, &ann, &bob, 6).await;
-    assert!(matches!(signs(&subject, id, Caps::default(), NOW).await, SignOutcome::Signed(_)));
-    let none = Caps::default();
-    assert!(database.over_limit(ann.id, token, units(2), none, NOW).await.unwrap().is_some());
-    assert!(database.over_limit(ann.id, token, units(1), none, NOW).await.unwrap().is_none());
+    assert!(matches!(
+        signs(&subject, id, SpendingRules::default(), NOW).await,
+        SignOutcome::Signed(_)
+    ));
+    for (units, passes) in [(2, false), (1, true)] {
+        let id = quoted_as(&subject, &ann, &bob, units, |it| it.token = Some(token())).await;
+        match signs(&subject, id, SpendingRules::default(), NOW).await {
+            SignOutcome::Signed(_) => assert!(passes),
+            SignOutcome::OverLimit(over) => assert!(!passes && over.token == Some(token())),
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+}
+
+async fn the_highest_fee_is_reserved_and_the_real_one_counts(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let spent = async || database.spending(ann.id, None, caps(0), NOW).await.unwrap().spent;
+    let signed = async |change: fn(&mut Transfer)| {
+        let id = quoted_as(&subject, &ann, &bob, 10, change).await;
+        assert!(matches!(signs(&subject, id, rules(50), NOW).await, SignOutcome::Signed(_)));
+        id
+    };
+    let paid = signed(|it| it.ladder = ladder(3)).await;
+    assert_eq!(spent().await, units(40));
+    // Ten and a fee of ten do not fit, in coins or beside a token.
+    for in_token in [false, true] {
+        let id = quoted_as(&subject, &ann, &bob, 10, |it| {
+            it.ladder = if in_token { ladder(2) } else { ladder(1) };
+            it.token = in_token.then(token);
+        });
+        match signs(&subject, id.await, rules(50), NOW).await {
+            SignOutcome::OverLimit(OverLimit { token: None, reached }) => {
+                assert_eq!((reached.limit, reached.left), (units(50), units(10)));
+                assert_eq!(reached.possible_at, Some(NOW.plus(DAY)));
+            }
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+    let fee = |wei: u64| Wei(U256::from(wei));
+    let mined = Progress::Mined { tx_hash: [1; 32], block: 1, fee: fee(7), arrived: None };
+    assert!(database.advance(paid, mined, NOW).await.unwrap());
+    assert_eq!(spent().await, units(40));
+    assert!(database.advance(paid, Progress::Final, NOW).await.unwrap());
+    assert_eq!(spent().await, units(17));
+    // What moved nothing cost its fee, and no more.
+    let in_token: fn(&mut Transfer) = |it| (it.ladder, it.token) = (ladder(3), Some(token()));
+    let nothing = signed(in_token).await;
+    assert_eq!(spent().await, units(47));
+    let progress = Progress::NothingMoved { tx_hash: [2; 32], block: 1, fee: fee(5) };
+    assert!(database.advance(nothing, progress, NOW).await.unwrap());
+    let reverted = signed(|it| it.ladder = ladder(1)).await;
+    let progress = Progress::Reverted { tx_hash: [3; 32], block: 1, fee: fee(2) };
+    assert!(database.advance(reverted, progress, NOW).await.unwrap());
+    assert_eq!(spent().await, units(24));
+    let lost = signed(|it| it.ladder = ladder(1)).await;
+    assert!(database.advance(lost, Progress::NonceTaken, NOW).await.unwrap());
+    assert_eq!(spent().await, units(24));
+    let asset = Some(token().address);
+    let in_tokens = database.spending(ann.id, asset, caps(0), NOW).await.unwrap();
+    assert_eq!(in_tokens.spent, units(0));
 }
 
 async fn a_limit_that_was_changed_behind_the_back_is_refused(subject: Subject) {
@@ -144,7 +239,7 @@ async fn a_limit_that_was_changed_behind_the_back_is_refused(subject: Subject) {
     let id = quoted(&subject, &ann, &bob, 6).await;
     for change in ["units = '500'", "later_at = 0", "later = 'none'"] {
         subject.tamper(&format!("update spending_limits set {change}"));
-        let signed = database.sign(id, view(1, 1_000_000, 0), caps(10), NOW, sign()).await;
+        let signed = database.sign(id, view(1, 1_000_000, 0), rules(10), NOW, sign()).await;
         assert!(signed.is_err(), "{change}");
     }
 }

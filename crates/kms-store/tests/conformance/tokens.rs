@@ -2,7 +2,7 @@
 
 use kms_chain::follower::{BlockRef, Incoming, IncomingStore, Payment};
 use kms_chain::ports::{ChainView, Inserted, Progress, SignOutcome, TransferStore};
-use kms_chain::spending::Caps;
+use kms_chain::spending::SpendingRules;
 use kms_chain::transfer::{Missing, Transfer, TransferFailure};
 use kms_core::account::Account;
 use kms_types::wire::TransferState;
@@ -55,8 +55,9 @@ async fn both_balances_must_cover_it(subject: Subject) {
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let first = quote(&ann, &bob, 100);
     database.insert_quote(first.clone()).await.unwrap();
-    let outcome =
-        async |view| database.sign(first.id, view, Caps::default(), NOW, sign()).await.unwrap();
+    let outcome = async |view| {
+        database.sign(first.id, view, SpendingRules::default(), NOW, sign()).await.unwrap()
+    };
     assert_eq!(outcome(view(1_000, 99)).await, missing_units(1));
     // Its fee is ten wei.
     let missing = Missing::Native(Wei(U256::from(1)));
@@ -68,13 +69,17 @@ async fn both_balances_must_cover_it(subject: Subject) {
     // Coins are another asset: only the first one's fee is taken from them.
     let coins = transfer(&ann, &bob, 90, NOW);
     database.insert_quote(coins.clone()).await.unwrap();
-    let signed =
-        database.sign(coins.id, view(110, 100), Caps::default(), NOW, sign()).await.unwrap();
+    let signed = database
+        .sign(coins.id, view(110, 100), SpendingRules::default(), NOW, sign())
+        .await
+        .unwrap();
     assert!(matches!(signed, SignOutcome::Signed(_)), "{signed:?}");
     let second = quote(&ann, &bob, 1);
     database.insert_quote(second.clone()).await.unwrap();
-    let refused =
-        database.sign(second.id, view(120, 100), Caps::default(), NOW, sign()).await.unwrap();
+    let refused = database
+        .sign(second.id, view(120, 100), SpendingRules::default(), NOW, sign())
+        .await
+        .unwrap();
     assert_eq!(refused, missing_units(1));
 }
 
@@ -91,7 +96,10 @@ async fn many_at_once_stay_within_the_tokens_balance(subject: Subject) {
         database.insert_quote(quote.clone()).await.unwrap();
         let database = database.clone();
         signing.push(tokio::spawn(async move {
-            database.sign(quote.id, view(10_000, 75), Caps::default(), NOW, sign()).await.unwrap()
+            database
+                .sign(quote.id, view(10_000, 75), SpendingRules::default(), NOW, sign())
+                .await
+                .unwrap()
         }));
     }
     let mut signed = 0;
@@ -109,7 +117,7 @@ async fn what_arrived_is_kept_until_a_reorg(subject: Subject) {
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = quote(&ann, &bob, 100);
     database.insert_quote(quote.clone()).await.unwrap();
-    database.sign(quote.id, view(1_000, 100), Caps::default(), NOW, sign()).await.unwrap();
+    database.sign(quote.id, view(1_000, 100), SpendingRules::default(), NOW, sign()).await.unwrap();
     let arrived = Some(units(90));
     let mined = Progress::Mined { tx_hash: [1; 32], block: 5, fee: Wei::default(), arrived };
     assert!(database.advance(quote.id, mined, NOW).await.unwrap());
@@ -124,7 +132,7 @@ async fn a_transaction_that_moved_nothing_is_an_end(subject: Subject) {
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = quote(&ann, &bob, 100);
     database.insert_quote(quote.clone()).await.unwrap();
-    database.sign(quote.id, view(1_000, 100), Caps::default(), NOW, sign()).await.unwrap();
+    database.sign(quote.id, view(1_000, 100), SpendingRules::default(), NOW, sign()).await.unwrap();
     let nothing = Progress::NothingMoved { tx_hash: [1; 32], block: 5, fee: Wei::default() };
     assert!(database.advance(quote.id, nothing, NOW).await.unwrap());
     let stored = database.transfer(quote.id, NOW).await.unwrap().unwrap();

@@ -3,7 +3,7 @@
 use kms_chain::ports::{
     ChainView, Inserted, Progress, Sign, SignOutcome, SignedBytes, SignedLadder, TransferStore,
 };
-use kms_chain::spending::Caps;
+use kms_chain::spending::SpendingRules;
 use kms_chain::transfer::Missing;
 use kms_types::wire::TransferState;
 use kms_types::{EventCursor, Timestamp, U256, Units, Wei};
@@ -49,15 +49,18 @@ async fn quotes_come_back_as_they_went(subject: Subject) {
     assert_eq!(database.transfer(quote.id, NOW).await.unwrap().unwrap(), quote);
     let later = database.transfer(quote.id, quote.expires_at).await.unwrap().unwrap();
     assert_eq!(later.state, TransferState::Expired);
-    let expired =
-        database.sign(quote.id, view(1, 1_000, 0), Caps::default(), quote.expires_at, sign()).await;
+    let expired = database
+        .sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), quote.expires_at, sign())
+        .await;
     assert_eq!(expired.unwrap(), SignOutcome::Expired);
     let cancelled = transfer(&ann, &bob, 100, NOW);
     database.insert_quote(cancelled.clone()).await.unwrap();
     let state = database.cancel(cancelled.id, NOW).await.unwrap().unwrap().state;
     assert_eq!(state, TransferState::Cancelled);
-    let refused =
-        database.sign(cancelled.id, view(1, 1_000, 0), Caps::default(), NOW, sign()).await.unwrap();
+    let refused = database
+        .sign(cancelled.id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign())
+        .await
+        .unwrap();
     assert!(matches!(refused, SignOutcome::NotQuoted(_)));
 }
 
@@ -71,7 +74,10 @@ async fn fifty_at_once_have_gapless_nonces_within_the_balance(subject: Subject) 
         let database = database.clone();
         // Each costs 90 and at most 10 for its gas: 20 fit.
         tasks.push(tokio::spawn(async move {
-            database.sign(quote.id, view(1, 2_050, 7), Caps::default(), NOW, sign()).await.unwrap()
+            database
+                .sign(quote.id, view(1, 2_050, 7), SpendingRules::default(), NOW, sign())
+                .await
+                .unwrap()
         }));
     }
     let mut nonces = Vec::new();
@@ -101,7 +107,10 @@ async fn a_transfer_is_signed_or_cancelled(subject: Subject) {
         database.insert_quote(quote.clone()).await.unwrap();
         let (signs, cancels) = (database.clone(), database.clone());
         let signed = tokio::spawn(async move {
-            signs.sign(quote.id, view(1, 100_000, 0), Caps::default(), NOW, sign()).await.unwrap()
+            signs
+                .sign(quote.id, view(1, 100_000, 0), SpendingRules::default(), NOW, sign())
+                .await
+                .unwrap()
         });
         let cancelled =
             tokio::spawn(async move { cancels.cancel(quote.id, NOW).await.unwrap().unwrap() });
@@ -133,7 +142,8 @@ async fn what_is_being_signed_can_not_be_cancelled() {
         give.send(cancel).unwrap();
         sign()(nonce)
     });
-    let signed = database.sign(id, view(1, 1_000, 0), Caps::default(), NOW, make).await.unwrap();
+    let signed =
+        database.sign(id, view(1, 1_000, 0), SpendingRules::default(), NOW, make).await.unwrap();
     let SignOutcome::Signed(signed) = signed else { panic!("{signed:?}") };
     let cancelled = cancelled.await.unwrap().await.unwrap().unwrap();
     assert_eq!(cancelled, Some(*signed));
@@ -163,10 +173,12 @@ async fn a_transfer_takes_only_steps_that_are_allowed(subject: Subject) {
         }
     };
     allowed(&[]).await;
-    let signed = database.sign(id, view(1, 1_000, 0), Caps::default(), NOW, sign()).await.unwrap();
+    let signed =
+        database.sign(id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign()).await.unwrap();
     let SignOutcome::Signed(signed) = signed else { panic!("{signed:?}") };
     assert_eq!((signed.state, signed.nonce), (TransferState::Signed, Some(0)));
-    let again = database.sign(id, view(1, 1_000, 0), Caps::default(), NOW, sign()).await.unwrap();
+    let again =
+        database.sign(id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign()).await.unwrap();
     assert_eq!(again, SignOutcome::NotQuoted(signed.clone()));
     let cancelled = database.cancel(id, NOW).await.unwrap().unwrap();
     assert_eq!(cancelled.state, TransferState::Signed);
@@ -181,8 +193,10 @@ async fn a_transfer_takes_only_steps_that_are_allowed(subject: Subject) {
     // A balance that is older than the block is counted against.
     let next = transfer(&ann, &bob, 100, NOW);
     database.insert_quote(next.clone()).await.unwrap();
-    let refused =
-        database.sign(next.id, view(4, 200, 0), Caps::default(), NOW, sign()).await.unwrap();
+    let refused = database
+        .sign(next.id, view(4, 200, 0), SpendingRules::default(), NOW, sign())
+        .await
+        .unwrap();
     assert_eq!(
         refused,
         SignOutcome::Insufficient { missing: Missing::Native(Wei(U256::from(20))) }
@@ -190,7 +204,7 @@ async fn a_transfer_takes_only_steps_that_are_allowed(subject: Subject) {
     // So is one of a chain that has the nonce still free: a reorg that nobody noted yet.
     let reorged = ChainView { mined: 0, ..view(5, 200, 0) };
     assert_eq!(
-        database.sign(next.id, reorged, Caps::default(), NOW, sign()).await.unwrap(),
+        database.sign(next.id, reorged, SpendingRules::default(), NOW, sign()).await.unwrap(),
         SignOutcome::Insufficient { missing: Missing::Native(Wei(U256::from(20))) }
     );
     assert!(database.advance(id, Progress::Reorged, NOW).await.unwrap());
@@ -212,7 +226,10 @@ async fn due_transfers_are_leased(subject: Subject) {
     for _ in 0..6 {
         let quote = transfer(&ann, &bob, 1, NOW);
         database.insert_quote(quote.clone()).await.unwrap();
-        database.sign(quote.id, view(1, 1_000, 0), Caps::default(), NOW, sign()).await.unwrap();
+        database
+            .sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign())
+            .await
+            .unwrap();
         ids.push(quote.id);
     }
     let lease = Timestamp(NOW.0 + 500);
@@ -245,7 +262,10 @@ async fn another_chains_transfers_are_left_alone(subject: Subject) {
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = transfer(&ann, &bob, 90, NOW);
     database.insert_quote(quote.clone()).await.unwrap();
-    database.sign(quote.id, view(1, 1_000, 0), Caps::default(), NOW, sign()).await.unwrap();
+    database
+        .sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign())
+        .await
+        .unwrap();
     let lease = Timestamp(NOW.0 + 500);
     assert!(database.claim_due(1, NOW, lease, 10).await.unwrap().is_empty());
     assert_eq!(database.pending_spend(1, ann.id).await.unwrap().wei, Wei::default());
@@ -260,7 +280,10 @@ async fn an_unreadable_row_holds_up_no_other(subject: Subject) {
     for _ in 0..3 {
         let quote = transfer(&ann, &bob, 1, NOW);
         database.insert_quote(quote.clone()).await.unwrap();
-        database.sign(quote.id, view(1, 1_000, 0), Caps::default(), NOW, sign()).await.unwrap();
+        database
+            .sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign())
+            .await
+            .unwrap();
         ids.push(quote.id);
     }
     subject.tamper(&format!("update transfers set value = 'much' where id = '{}'", ids[0]));

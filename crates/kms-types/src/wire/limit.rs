@@ -22,7 +22,8 @@ pub struct SpendingLimit {
     /// At most, now: the lowest of what the operator, the owner and a recent recovery allow.
     /// Nothing, if there is no limit.
     pub limit: Option<Units>,
-    /// What was spent in the last 24 hours.
+    /// What was spent in the last 24 hours; of the native coin with the fees, the highest of what
+    /// is not final yet.
     pub spent: Units,
     /// What the owner asked for and is in force.
     pub own: Option<Units>,

@@ -1,0 +1,4 @@
+-- The highest fee of a signed transfer in wei, and what the network really took once that is known: it
+-- counts into the native coin's limit. Servers that do not count fees leave it empty.
+alter table spends add column fee text;
+create index spends_of_an_account on spends (account_id, at);

@@ -1,0 +1,2 @@
+drop index spends_of_an_account;
+alter table spends drop column fee;
