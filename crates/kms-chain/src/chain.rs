@@ -1,5 +1,5 @@
 //! An EVM chain, by JSON-RPC over HTTP through one endpoint or several. Must never show an
-//! endpoint's URL, nor decide anything by the text of a message.
+//! endpoint's URL, nor decide anything by the text of a message, but whether a contract refused.
 //!
 //! What belongs together is asked of one endpoint: two of them may stand at different blocks, and
 //! what one says must not be read with the other's eyes.
@@ -12,6 +12,7 @@ mod tokens;
 use std::sync::Arc;
 use std::time::Duration;
 
+use alloy::rpc::json_rpc::ErrorPayload;
 use alloy::transports::{RpcError, TransportError};
 use kms_types::{EthAddress, Token, U256, Units, Wei};
 
@@ -33,10 +34,22 @@ pub(crate) const PLAIN_TRANSFER_GAS: u64 = 21_000;
 /// Gas of a payment is refused from here on: no honest contract takes a tenth of it.
 const MOST_GAS: u64 = 1_000_000;
 
-/// JSON-RPC codes by which a node says that a transaction would fail: 3 is that of the Ethereum
-/// execution API, the others are those of EIP-1474 and of nodes from before it. Every other code,
-/// limits on requests among them, is the endpoint's own trouble.
-const WOULD_FAIL: [i64; 4] = [3, -32_000, -32_003, -32_015];
+/// The code of the Ethereum execution API for a call that reverts. Every other one, -32000 among
+/// them, is used for the endpoint's own trouble as well.
+const REVERTED: i64 = 3;
+
+/// What nodes say of an execution that failed, under whatever code, in lower case: of a revert, and
+/// of what runs out of gas or off the road. None of it stands in what they say of themselves.
+const FAILED: [&str; 8] = [
+    "execution reverted",
+    "vm execution error",
+    "out of gas",
+    "gas required exceeds",
+    "invalid opcode",
+    "invalid jump",
+    "stack underflow",
+    "insufficient funds for",
+];
 
 /// How much of a node's or a contract's words is kept.
 const MESSAGE_CHARACTERS: usize = 200;
@@ -133,9 +146,10 @@ impl Receipt {
 impl From<TransportError> for ChainError {
     fn from(error: TransportError) -> Self {
         match error {
-            RpcError::ErrorResp(payload) => {
-                Self::Refused { code: payload.code, message: cleaned(&payload.message) }
+            RpcError::ErrorResp(payload) if execution_failed(&payload) => {
+                Self::Reverted { reason: cleaned(&payload.message) }
             }
+            RpcError::ErrorResp(payload) => Self::refused(&payload),
             RpcError::Transport(kind) => Self::Unavailable(match kind.as_http_error() {
                 Some(http) => format!("HTTP status {}", http.status),
                 None => "no connection, or no answer in time".to_owned(),
@@ -146,13 +160,16 @@ impl From<TransportError> for ChainError {
 }
 
 impl ChainError {
+    fn refused(payload: &ErrorPayload) -> Self {
+        Self::Refused { code: payload.code, message: cleaned(&payload.message) }
+    }
+
     /// Whether it is the endpoint's own trouble (down, another chain, out of its quota, behind), and
     /// not what the chain says of the request.
     fn is_of_the_endpoint(&self) -> bool {
         match self {
             Self::Unavailable(_) | Self::WrongChain { .. } => true,
-            Self::NoBaseFee | Self::NotAToken => true,
-            Self::Refused { code, .. } => !WOULD_FAIL.contains(code),
+            Self::NoBaseFee | Self::NotAToken | Self::Refused { .. } => true,
             _ => false,
         }
     }
@@ -393,6 +410,17 @@ impl Chain {
     ) -> Result<u64, ChainError> {
         first_of!(self, node => node.token_gas(token, from, to, units))
     }
+}
+
+/// Whether it says of the request that it fails on the chain. What a contract says with its revert
+/// comes as hex in `data`; some nodes put a word before it.
+fn execution_failed(payload: &ErrorPayload) -> bool {
+    let data: Option<String> = payload.try_data_as().and_then(Result::ok);
+    let is_revert = |data: &str| data.trim_start_matches("Reverted ").starts_with("0x");
+    let message = payload.message.to_lowercase();
+    payload.code == REVERTED
+        || data.as_deref().is_some_and(is_revert)
+        || FAILED.iter().any(|words| message.contains(words))
 }
 
 /// Foreign text that is fit for a log line and for a person's screen.

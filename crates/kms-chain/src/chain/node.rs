@@ -11,12 +11,12 @@ use alloy::network::{Ethereum, TransactionBuilder};
 use alloy::primitives::{Address, B256};
 use alloy::providers::{Provider, ProviderBuilder, RootProvider};
 use alloy::rpc::types::{Log, TransactionRequest};
-use alloy::transports::TransportError;
+use alloy::transports::{RpcError, TransportError};
 use kms_core::failpoint;
 use kms_types::{EthAddress, Token, U256, Units, Wei};
 use serde::Deserialize;
 
-use super::{ChainError, Head, MOST_GAS, PLAIN_TRANSFER_GAS, Receipt, TokenMove, WOULD_FAIL};
+use super::{ChainError, Head, MOST_GAS, PLAIN_TRANSFER_GAS, Receipt, TokenMove};
 use crate::ports::ChainView;
 use crate::transfer::Fees;
 
@@ -196,13 +196,7 @@ impl Node {
             .with_from(from.into())
             .with_to(to.into())
             .with_value(value.0);
-        let estimate = self.told(self.provider.estimate_gas(request).await);
-        let estimate = estimate.map_err(|error| match error {
-            ChainError::Refused { code, message } if WOULD_FAIL.contains(&code) => {
-                ChainError::Reverted { reason: message }
-            }
-            error => error,
-        })?;
+        let estimate = self.told(self.provider.estimate_gas(request).await)?;
         within_reason(with_margin(estimate).max(PLAIN_TRANSFER_GAS))
     }
 
@@ -215,9 +209,9 @@ impl Node {
         self.verify().await?;
         let sent = self.provider.send_raw_transaction(signed).await;
         // That it refuses these bytes says nothing of the node.
-        sent.map(drop).map_err(|error| match ChainError::from(error) {
-            error @ ChainError::Refused { .. } => error,
-            error => self.failed_with(error),
+        sent.map(drop).map_err(|error| match error {
+            RpcError::ErrorResp(payload) => ChainError::refused(&payload),
+            error => self.failed_with(error.into()),
         })
     }
 

@@ -12,8 +12,8 @@ use alloy::rpc::types::{Filter, TransactionRequest};
 use alloy::sol_types::{SolCall, SolEvent, SolValue};
 use kms_types::{EthAddress, Token, U256, Units, Wei};
 
+use super::ChainError;
 use super::node::{Node, with_margin, within_reason};
-use super::{ChainError, WOULD_FAIL};
 use crate::follower::{BlockRef, Payment};
 
 alloy::sol! {
@@ -136,7 +136,7 @@ impl Node {
         let request = call(MULTICALL3, Multicall3::aggregate3Call { calls }.abi_encode());
         let answer = match self.told(self.provider.call(request).latest().await) {
             Ok(answer) => answer,
-            Err(ChainError::Refused { .. }) => return Ok(None),
+            Err(ChainError::Reverted { .. } | ChainError::Refused { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
         let Ok(results) = Multicall3::aggregate3Call::abi_decode_returns(&answer) else {
@@ -171,7 +171,7 @@ impl Node {
             found.push(match self.told(answer.await) {
                 Ok(answer) => word(&answer).map(Units),
                 // The token's own trouble.
-                Err(ChainError::Refused { .. }) => None,
+                Err(ChainError::Reverted { .. }) => None,
                 Err(error) => return Err(error),
             });
         }
@@ -228,9 +228,9 @@ impl Node {
             self.provider.call(request.clone()).latest().into_future(),
             self.provider.estimate_gas(request).latest().into_future(),
         );
-        let gas = self.told(gas).map_err(would_fail)?;
+        let gas = self.told(gas)?;
         let gas = with_margin(gas).max(gas.saturating_add(MARGIN)).max(LEAST_GAS);
-        let answer = self.told(answer).map_err(would_fail)?;
+        let answer = self.told(answer)?;
         // Some tokens answer nothing at all.
         if !answer.is_empty() && word(&answer).is_none_or(|done| done == U256::ZERO) {
             let reason = "the token's contract says no".to_owned();
@@ -285,7 +285,7 @@ impl Node {
         self.verify().await?;
         match self.told(self.provider.call(call(token.into(), data)).latest().await) {
             Ok(answer) => Ok(Some(answer).filter(|answer| !answer.is_empty())),
-            Err(ChainError::Refused { code, .. }) if WOULD_FAIL.contains(&code) => Ok(None),
+            Err(ChainError::Reverted { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -293,15 +293,6 @@ impl Node {
 
 fn call(to: Address, data: impl Into<Bytes>) -> TransactionRequest {
     TransactionRequest::default().with_kind(TxKind::Call(to)).with_input(data)
-}
-
-fn would_fail(error: ChainError) -> ChainError {
-    match error {
-        ChainError::Refused { code, message } if WOULD_FAIL.contains(&code) => {
-            ChainError::Reverted { reason: message }
-        }
-        error => error,
-    }
 }
 
 /// The one number that an answer is.

@@ -96,25 +96,39 @@ async fn the_chain_id_is_asked_once_and_again_after_a_failure() {
 
 #[tokio::test]
 async fn a_limit_on_requests_is_not_taken_for_a_refusing_recipient() {
-    let gas = async |code| {
+    let gas = async |code, message: &'static str, data: serde_json::Value| {
         let url = stub::start(move |method| match method {
             "eth_chainId" => Answer::Result(json!("0x5")),
-            _ => Answer::Error(code, "a\u{0}b\nc\u{1b}[31m"),
+            _ => Answer::ErrorWith(code, message, data.clone()),
         });
         let chain = Chain::new(&url, 5).unwrap();
         let (from, to) = (EthAddress::from(ADDRESS), EthAddress::from([8; 20]));
         chain.gas(from, to, Wei(U256::from(1)), true).await
     };
-    for code in [-32_005, -32_603, 429] {
-        let error = gas(code).await.unwrap_err();
+    for (code, message, data) in [
+        (-32_005, "daily request count exceeded", json!({"see": "https://example.com"})),
+        (-32_000, "header not found", json!(null)),
+        (-32_000, "missing trie node", json!(null)),
+        (-32_003, "rejected", json!(null)),
+        (-32_015, "busy", json!("later")),
+        (-32_603, "internal error", json!(null)),
+        (429, "too many requests", json!(null)),
+    ] {
+        let error = gas(code, message, data).await.unwrap_err();
         assert!(matches!(error, ChainError::Refused { code: said, .. } if said == code), "{error}");
     }
-    for code in [3, -32_000, -32_003, -32_015] {
-        let error = gas(code).await.unwrap_err();
-        assert!(
-            matches!(&error, ChainError::Reverted { reason } if reason == "abc[31m"),
-            "{error}"
-        );
+    for (code, message, data) in [
+        (3, "a\u{0}b\nc\u{1b}[31m", json!(null)),
+        (-32_000, "execution reverted", json!(null)),
+        (-32_000, "Execution reverted: no", json!("0x")),
+        (-32_000, "gas required exceeds allowance (50000000)", json!(null)),
+        (-32_003, "Out of gas: gas required exceeds allowance: 0", json!(null)),
+        (-32_015, "VM execution error.", json!("Reverted 0x08c379a0")),
+        (-32_603, "it says no", json!("0x08c379a0")),
+    ] {
+        let cleaned: String = message.chars().filter(|it| !it.is_control()).collect();
+        let error = gas(code, message, data).await.unwrap_err();
+        assert!(matches!(&error, ChainError::Reverted { reason } if *reason == cleaned), "{error}");
     }
 }
 

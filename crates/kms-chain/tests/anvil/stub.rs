@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 pub(crate) enum Answer {
     Result(Value),
     Error(i64, &'static str),
+    /// With `data`.
+    ErrorWith(i64, &'static str, Value),
     /// Nothing of JSON-RPC: a status line and headers.
     Http(String),
 }
@@ -101,6 +103,9 @@ fn respond(stream: &mut BufReader<TcpStream>, call: &Value, said: Answer) {
         Answer::Result(value) => ("200 OK".to_owned(), "result", value),
         Answer::Error(code, message) => {
             ("200 OK".to_owned(), "error", json!({"code": code, "message": message}))
+        }
+        Answer::ErrorWith(code, message, data) => {
+            ("200 OK".to_owned(), "error", json!({"code": code, "message": message, "data": data}))
         }
         Answer::Http(head) => (head, "nothing", Value::Null),
     };
