@@ -353,6 +353,8 @@ fn chain(
     Ok(ChainSettings {
         rpc_urls: anvil.url().into(),
         rpc_timeout_milliseconds: 5_000,
+        // A night without payments is one without blocks.
+        stalled_seconds: 0,
         chain_id: anvil.chain_id(),
         name: "Sandbox".to_owned(),
         symbol: "ETH".to_owned(),

@@ -139,6 +139,10 @@ pub struct ChainSettings {
     /// How long each of them may take for an answer, in milliseconds.
     #[serde(default = "default_rpc_timeout_milliseconds")]
     pub rpc_timeout_milliseconds: u64,
+    /// An endpoint whose newest block is older than this is not used, in seconds; 0 for a chain
+    /// that makes no blocks while nobody sends.
+    #[serde(default = "default_stalled_seconds")]
+    pub stalled_seconds: u64,
     /// EIP-155.
     pub chain_id: u64,
     /// What people call it.
@@ -202,7 +206,9 @@ impl ChainSettings {
     pub(crate) fn open(&self) -> Result<Chain, ChainError> {
         let urls = self.rpc_urls.0.iter().map(Secret::expose);
         let timeout = Duration::from_millis(self.rpc_timeout_milliseconds.max(1));
-        Chain::over(urls, self.chain_id, timeout)
+        let stalled_after = Duration::from_secs(self.stalled_seconds);
+        let stalled_after = Some(stalled_after).filter(|after| !after.is_zero());
+        Chain::over(urls, self.chain_id, timeout, stalled_after)
     }
 
     /// What can be known without asking the chain.
@@ -369,6 +375,10 @@ fn default_poll_milliseconds() -> u64 {
 
 fn default_rpc_timeout_milliseconds() -> u64 {
     5_000
+}
+
+fn default_stalled_seconds() -> u64 {
+    600
 }
 
 fn default_replace_seconds() -> u64 {

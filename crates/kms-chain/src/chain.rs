@@ -9,8 +9,8 @@ mod configured;
 mod node;
 mod tokens;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use alloy::rpc::json_rpc::ErrorPayload;
 use alloy::transports::{RpcError, TransportError};
@@ -21,6 +21,7 @@ use crate::transfer::Fees;
 
 pub(crate) use self::blocks::Block;
 pub use self::configured::TokenError;
+use self::node::LOOK;
 pub(crate) use self::node::Node;
 pub(crate) use self::tokens::transfer_call;
 pub use self::tokens::{Balances, TokenMove};
@@ -60,6 +61,8 @@ pub struct Chain {
     chain_id: u64,
     /// The one that is liked best first. There is at least one.
     nodes: Vec<Arc<Node>>,
+    /// When all of them were looked at last.
+    looked: Arc<Mutex<Option<Instant>>>,
 }
 
 /// Why the chain did not do or say it. Never shows the endpoint's URL, which may hold a key.
@@ -76,6 +79,12 @@ pub enum ChainError {
         expected: u64,
         /// As it says.
         found: u64,
+    },
+    /// The endpoint answers, and does not follow the chain any more.
+    #[error("the endpoint's newest block is {seconds} seconds old by this machine's clock")]
+    Stalled {
+        /// The block's age.
+        seconds: u64,
     },
     /// The node answered with an error.
     #[error("the node refused: {message} ({code})")]
@@ -168,7 +177,7 @@ impl ChainError {
     /// not what the chain says of the request.
     fn is_of_the_endpoint(&self) -> bool {
         match self {
-            Self::Unavailable(_) | Self::WrongChain { .. } => true,
+            Self::Unavailable(_) | Self::WrongChain { .. } | Self::Stalled { .. } => true,
             Self::NoBaseFee | Self::NotAToken | Self::Refused { .. } => true,
             _ => false,
         }
@@ -194,15 +203,18 @@ macro_rules! first_of {
 
 impl Chain {
     /// Uses an endpoint, without asking yet whether it answers: a server starts while its chain
-    /// is down. The chain id is compared before the first call and after every failure.
+    /// is down. The chain id is compared before the first call, after every failure, and now and
+    /// then.
     ///
     /// # Errors
     /// When the URL can not be used.
     pub fn new(url: &str, chain_id: u64) -> Result<Self, ChainError> {
-        Self::over([url], chain_id, TIMEOUT)
+        Self::over([url], chain_id, TIMEOUT, None)
     }
 
-    /// Uses several, the first as long as it works. Each may take this long for an answer.
+    /// Uses several, the first as long as it works. Each may take this long for an answer. One
+    /// whose newest block is older than `stalled_after` is not used, and one that is behind the
+    /// others is asked last; `None` for a chain that makes no blocks while nobody sends.
     ///
     /// # Errors
     /// When there is none, or a URL can not be used.
@@ -210,13 +222,16 @@ impl Chain {
         urls: impl IntoIterator<Item = &'a str>,
         chain_id: u64,
         timeout: Duration,
+        stalled_after: Option<Duration>,
     ) -> Result<Self, ChainError> {
-        let node = |(index, url)| Node::new(url, index + 1, chain_id, timeout).map(Arc::new);
+        let node = |(index, url)| {
+            Node::new(url, index + 1, chain_id, timeout, stalled_after).map(Arc::new)
+        };
         let nodes = urls.into_iter().enumerate().map(node).collect::<Result<Vec<_>, _>>()?;
         if nodes.is_empty() {
             return Err(ChainError::NoEndpoint);
         }
-        Ok(Self { chain_id, nodes })
+        Ok(Self { chain_id, nodes, looked: Arc::default() })
     }
 
     /// EIP-155.
@@ -243,10 +258,25 @@ impl Chain {
         }
     }
 
-    /// Those that rest come last.
+    /// Those that rest or are behind come last.
     fn in_order(&self) -> impl Iterator<Item = &Arc<Node>> {
-        let (resting, awake): (Vec<_>, Vec<_>) = self.nodes.iter().partition(|node| node.rests());
-        awake.into_iter().chain(resting)
+        self.look_around();
+        let newest = self.nodes.iter().filter_map(|node| node.newest()).max();
+        let (last, first): (Vec<_>, Vec<_>) =
+            self.nodes.iter().partition(|node| node.rests() || node.is_behind(newest));
+        first.into_iter().chain(last)
+    }
+
+    /// Sees to it now and then that it is known where all of them stand. Nobody waits for it.
+    fn look_around(&self) {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.nodes.len() < 2 || looked.is_some_and(|at| at.elapsed() < LOOK) {
+            return;
+        }
+        *looked = Some(Instant::now());
+        for node in self.nodes.iter().cloned() {
+            tokio::spawn(async move { node.look().await });
+        }
     }
 
     /// An endpoint that works, with its latest block: for whatever must not be asked of two.

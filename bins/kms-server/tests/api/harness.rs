@@ -191,6 +191,7 @@ impl Place {
             chain: ChainSettings {
                 rpc_urls: self.rpc_urls.clone().unwrap_or_else(|| self.anvil.url()).into(),
                 rpc_timeout_milliseconds: 5_000,
+                stalled_seconds: 600,
                 chain_id: self.anvil.chain_id(),
                 name: "Test".to_owned(),
                 symbol: "ETH".to_owned(),

@@ -1,9 +1,9 @@
-//! One endpoint of a chain. Never used before it said which chain it is of, nor after a failure
-//! before it said so again.
+//! One endpoint of a chain. Never used before it said which chain it is of and how new its newest
+//! block is, nor after a failure, or after a while, before it said so again.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use alloy::consensus::BlockHeader;
 use alloy::eips::BlockNumberOrTag;
@@ -13,7 +13,7 @@ use alloy::providers::{Provider, ProviderBuilder, RootProvider};
 use alloy::rpc::types::{Log, TransactionRequest};
 use alloy::transports::{RpcError, TransportError};
 use kms_core::failpoint;
-use kms_types::{EthAddress, Token, U256, Units, Wei};
+use kms_types::{EthAddress, Timestamp, Token, U256, Units, Wei};
 use serde::Deserialize;
 
 use super::{ChainError, Head, MOST_GAS, PLAIN_TRANSFER_GAS, Receipt, TokenMove};
@@ -23,14 +23,32 @@ use crate::transfer::Fees;
 /// After a failure the others are asked first, for this long.
 const REST: Duration = Duration::from_secs(10);
 
+/// For this long it is believed that an endpoint is of this chain and follows it, unless it counts
+/// as stalled sooner.
+pub(super) const LOOK: Duration = Duration::from_secs(30);
+
+/// An endpoint whose newest block is this much older than that of another one is behind. More than
+/// the time from one look to the next and some blocks.
+const BEHIND: Duration = Duration::from_secs(120);
+
+/// What an endpoint said of itself.
+#[derive(Clone, Copy)]
+struct Look {
+    at: Instant,
+    /// When its newest block was made, if that is asked.
+    newest: Option<Timestamp>,
+}
+
 /// One endpoint.
 pub(crate) struct Node {
     pub(super) provider: RootProvider<Ethereum>,
     chain_id: u64,
     /// Its place in the configuration, counted from 1: its URL may hold a key.
     number: usize,
-    /// Whether the endpoint said that it is of this chain since its last failure.
-    verified: AtomicBool,
+    /// A newest block that is older than this is not that of the chain.
+    stalled_after: Option<Duration>,
+    /// What it said of itself since its last failure.
+    looked: Mutex<Option<Look>>,
     /// When it failed last, if nothing worked since.
     failed: Mutex<Option<Instant>>,
     /// Whether Multicall3 was found on it.
@@ -43,6 +61,7 @@ impl Node {
         number: usize,
         chain_id: u64,
         timeout: Duration,
+        stalled_after: Option<Duration>,
     ) -> Result<Self, ChainError> {
         let url: reqwest::Url = url.parse().map_err(|_secret| ChainError::Url)?;
         if !matches!(url.scheme(), "http" | "https") {
@@ -62,7 +81,8 @@ impl Node {
             provider,
             chain_id,
             number,
-            verified: AtomicBool::new(false),
+            stalled_after,
+            looked: Mutex::default(),
             failed: Mutex::default(),
             multicall: AtomicBool::new(false),
         })
@@ -245,20 +265,52 @@ impl Node {
 
     pub(super) async fn verify(&self) -> Result<(), ChainError> {
         failpoint::reach("rpc-before");
-        if self.verified.load(Ordering::Relaxed) {
+        let believed = self.stalled_after.map_or(LOOK, |bound| bound.min(LOOK));
+        if self.last_look().is_some_and(|look| look.at.elapsed() < believed) {
             return Ok(());
         }
-        let found = self.told(self.provider.get_chain_id().await)?;
+        self.look().await
+    }
+
+    /// Asks which chain it is of, and how new its newest block is.
+    pub(super) async fn look(&self) -> Result<(), ChainError> {
+        let at = Instant::now();
+        let (found, newest) =
+            tokio::join!(self.provider.get_chain_id().into_future(), self.ask_newest());
+        let found = self.told(found)?;
         if found != self.chain_id {
-            let error = ChainError::WrongChain { expected: self.chain_id, found };
-            self.fails(&error);
-            return Err(error);
+            let wrong = ChainError::WrongChain { expected: self.chain_id, found };
+            return Err(self.failed_with(wrong));
         }
-        self.verified.store(true, Ordering::Relaxed);
+        *self.last_look() = Some(Look { at, newest: newest? });
         if self.failure().take().is_some() {
             tracing::info!(endpoint = self.number, "an endpoint of the chain is back");
         }
         Ok(())
+    }
+
+    /// When its newest block was made, which is not in the future whatever it says.
+    async fn ask_newest(&self) -> Result<Option<Timestamp>, ChainError> {
+        let Some(bound) = self.stalled_after else { return Ok(None) };
+        let latest = self.provider.get_block_by_number(BlockNumberOrTag::Latest).await;
+        let made = self.told(latest)?.ok_or_else(no_block)?.header.timestamp();
+        let (now, made) = (now(), Timestamp(0).plus(Duration::from_secs(made)));
+        let age = now.since(made);
+        if age > bound {
+            return Err(self.failed_with(ChainError::Stalled { seconds: age.as_secs() }));
+        }
+        Ok(Some(made.min(now)))
+    }
+
+    /// When its newest block was made, as far as is known.
+    pub(super) fn newest(&self) -> Option<Timestamp> {
+        self.last_look().and_then(|look| look.newest)
+    }
+
+    /// Whether its newest block is much older than this.
+    pub(super) fn is_behind(&self, newest: Option<Timestamp>) -> bool {
+        let both = self.newest().zip(newest);
+        both.is_some_and(|(own, newest)| own.plus(BEHIND) < newest)
     }
 
     /// Whether another one should be asked first.
@@ -281,15 +333,19 @@ impl Node {
     }
 
     fn fails(&self, error: &ChainError) {
-        self.verified.store(false, Ordering::Relaxed);
+        *self.last_look() = None;
         if self.failure().replace(Instant::now()).is_none() {
             let endpoint = self.number;
             tracing::error!(endpoint, %error, "an endpoint of the chain can not be used");
         }
     }
 
-    fn failure(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+    fn failure(&self) -> MutexGuard<'_, Option<Instant>> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last_look(&self) -> MutexGuard<'_, Option<Look>> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -320,6 +376,12 @@ pub(super) fn within_reason(gas: u64) -> Result<u64, ChainError> {
 /// What is needed may be a little more when the payment is mined.
 pub(super) fn with_margin(gas: u64) -> u64 {
     gas.saturating_add(gas / 5)
+}
+
+/// By the machine's clock, which the server keeps right.
+#[expect(clippy::disallowed_methods, reason = "the age of a block is known by no other clock")]
+fn now() -> Timestamp {
+    SystemTime::now().into()
 }
 
 fn no_block() -> ChainError {

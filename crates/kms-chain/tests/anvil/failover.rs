@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kms_chain::{Chain, ChainError, Transfers};
 use kms_testkit::{Anvil, AnvilOptions};
@@ -18,7 +18,7 @@ const DOWN: &str = "http://127.0.0.1:1";
 const SHORT: Duration = Duration::from_millis(400);
 
 fn over(urls: &[&str]) -> Chain {
-    Chain::over(urls.iter().copied(), 31_337, SHORT).unwrap()
+    Chain::over(urls.iter().copied(), 31_337, SHORT, None).unwrap()
 }
 
 /// Takes connections, and never answers.
@@ -46,7 +46,7 @@ async fn one_that_is_down_or_silent_is_passed_over() {
     }
     let nobody = over(&[DOWN, DOWN]).block_number().await.unwrap_err();
     assert!(matches!(nobody, ChainError::Unavailable(_)), "{nobody}");
-    let none = Chain::over([], 31_337, SHORT).unwrap_err();
+    let none = Chain::over([], 31_337, SHORT, None).unwrap_err();
     assert!(matches!(none, ChainError::NoEndpoint), "{none}");
 }
 
@@ -65,6 +65,83 @@ async fn the_second_is_used_while_the_first_is_down_and_both_may_fail_in_turn() 
     }
     second.resume().unwrap();
     assert_eq!(chain.block_number().await.unwrap(), 5);
+}
+
+/// Before a node: its newest block is this old, however new it is.
+fn stalled(node: &Anvil, age: Duration) -> String {
+    aged(node, age, Arc::new(AtomicU64::new(31_337)))
+}
+
+/// The same, and it is of a chain that can be changed.
+#[expect(clippy::disallowed_methods, reason = "a block's age is known by the machine's clock")]
+fn aged(node: &Anvil, age: Duration, id: Arc<AtomicU64>) -> String {
+    let mut block = node.rpc("eth_getBlockByNumber", json!(["latest", false])).unwrap();
+    stub::start_before(&node.url(), move |method| match method {
+        "eth_chainId" => {
+            let id = format!("{:#x}", id.load(Ordering::SeqCst));
+            Fate::Answered(Answer::Result(json!(id)))
+        }
+        "eth_getBlockByNumber" => {
+            let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - age;
+            block["timestamp"] = json!(format!("{:#x}", made.as_secs()));
+            Fate::Answered(Answer::Result(block.clone()))
+        }
+        _ => Fate::Passed,
+    })
+}
+
+#[tokio::test]
+async fn an_endpoint_that_becomes_another_chain_without_a_failure_is_refused() {
+    let anvil = Anvil::start().unwrap();
+    let id = Arc::new(AtomicU64::new(31_337));
+    let url = aged(&anvil, Duration::ZERO, Arc::clone(&id));
+    let soon = Some(Duration::from_secs(2));
+    let chain = Chain::over([url.as_str()], 31_337, SHORT, soon).unwrap();
+    chain.block_number().await.unwrap();
+    id.store(6, Ordering::SeqCst);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let error = loop {
+        assert!(Instant::now() < deadline, "the other chain is used");
+        if let Err(error) = chain.block_number().await {
+            break error;
+        }
+    };
+    assert!(matches!(error, ChainError::WrongChain { found: 6, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn one_that_answers_and_has_stalled_is_not_used() {
+    let (old, new) = (Anvil::start().unwrap(), Anvil::start().unwrap());
+    new.rpc("anvil_mine", json!(["0x5"])).unwrap();
+    let minute = Duration::from_secs(60);
+    let over = |urls: &[&str]| {
+        Chain::over(urls.iter().copied(), 31_337, SHORT, Some(10 * minute)).unwrap()
+    };
+    let stale = stalled(&old, 11 * minute);
+    let chain = over(&[&stale, &new.url()]);
+    assert_eq!(chain.block_number().await.unwrap(), 5);
+    // Nor if it is the only one: neither for money that is shown, nor for a nonce.
+    let alone = over(&[&stale, DOWN]);
+    let error = alone.view([7; 20].into(), None).await.unwrap_err();
+    assert!(matches!(error, ChainError::Stalled { seconds: 660.. }), "{error}");
+    assert!(alone.broadcast(&[2]).await.is_err());
+    assert_eq!(over(&[&stalled(&old, 9 * minute)]).block_number().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn one_that_is_behind_is_asked_last() {
+    let (old, new) = (Anvil::start().unwrap(), Anvil::start().unwrap());
+    new.rpc("anvil_mine", json!(["0x5"])).unwrap();
+    let behind = stalled(&old, Duration::from_secs(180));
+    let bound = Some(Duration::from_secs(600));
+    let chain = Chain::over([behind.as_str(), &new.url()], 31_337, SHORT, bound).unwrap();
+    // Until both were looked at.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while chain.block_number().await.unwrap() != 5 {
+        assert!(Instant::now() < deadline, "the first is still asked");
+    }
+    let alone = Chain::over([behind.as_str(), DOWN], 31_337, SHORT, bound).unwrap();
+    assert_eq!(alone.block_number().await.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -42,7 +42,10 @@ pub(crate) fn start(say: impl Fn(&str) -> Answer + Send + 'static) -> String {
 }
 
 /// Starts one before a node, and gives its URL. `decide` is asked for every call, by its method.
-pub(crate) fn start_before(node: &str, decide: impl Fn(&str) -> Fate + Send + 'static) -> String {
+pub(crate) fn start_before(
+    node: &str,
+    mut decide: impl FnMut(&str) -> Fate + Send + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let node = node.trim_start_matches("http://").to_owned();
