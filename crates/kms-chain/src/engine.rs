@@ -8,7 +8,8 @@ mod confirm;
 mod quote;
 mod watch;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kms_core::Sealer;
@@ -45,6 +46,9 @@ pub struct Transfers {
     config: TransferConfig,
     tokens: Vec<Token>,
     spending: SpendingRules,
+    /// Whose nonce another transaction seemed to have at the last look, and at which block the first
+    /// time.
+    suspected: Mutex<HashMap<TransferId, u64>>,
 }
 
 impl Transfers {
@@ -59,7 +63,8 @@ impl Transfers {
         tokens: Vec<Token>,
         spending: SpendingRules,
     ) -> Self {
-        Self { store, chain, sealer, config, tokens, spending }
+        let suspected = Mutex::default();
+        Self { store, chain, sealer, config, tokens, spending, suspected }
     }
 
     /// What the operator allows.

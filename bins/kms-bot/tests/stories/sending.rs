@@ -300,6 +300,8 @@ async fn a_payment_whose_place_another_transaction_took_is_told_as_not_paid() {
     });
     rpc("eth_sendTransaction", json!([elsewhere]));
     rpc("anvil_mine", json!(["0x4"]));
+    // It is believed when it is seen in a later block as well.
+    rpc("evm_setIntervalMining", json!([1]));
     world.ann.bot("was not paid: this wallet's key was used elsewhere").await;
     assert_eq!(world.balance(&world.bob).await, Wei::default());
     world.stage.clear().await;

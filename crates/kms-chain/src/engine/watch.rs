@@ -1,12 +1,15 @@
 //! Looks after signed transfers until they are final. Signs nothing: it only ever sends bytes
 //! that were committed before, and believes the chain, not what a node says of a repeat.
 
+use std::collections::HashMap;
+use std::sync::{MutexGuard, PoisonError};
+
 use futures::StreamExt;
 use futures::stream;
 use kms_core::ports::StoreError;
 use kms_core::{SealError, failpoint};
 use kms_types::wire::TransferState;
-use kms_types::{Timestamp, Units};
+use kms_types::{Timestamp, TransferId, Units};
 
 use super::Transfers;
 use crate::chain::{ChainError, Head, Node, Receipt};
@@ -52,7 +55,7 @@ enum Turn {
     Now,
     /// A block has another transaction with this nonce, or the node contradicts itself.
     Over,
-    /// A block that stays has another transaction with this nonce.
+    /// A block that stays has another transaction with this nonce, as far as one look tells.
     Lost,
 }
 
@@ -111,6 +114,7 @@ impl Transfers {
     ) -> Result<(), WatchError> {
         let head = sight.head;
         let id = due.transfer.id;
+        let suspected = self.suspected().remove(&id);
         let mined = due.transfer.tx_hash.filter(|_| due.transfer.state == TransferState::Mined);
         let sent = due.sent().map(|attempt| attempt.tx_hash).filter(|hash| Some(*hash) != mined);
         // Of a mined transfer that one is asked for first, and nothing else once it is found.
@@ -121,6 +125,11 @@ impl Transfers {
             self.store.advance(id, Progress::Reorged, now).await?;
         }
         match self.turn(&due, sight).await? {
+            // What it frees can be spent again, so one moment of one node does not decide it.
+            Turn::Lost if suspected.is_none_or(|since| since >= head.block) => {
+                self.suspected().insert(id, suspected.unwrap_or(head.block));
+                Ok(())
+            }
             Turn::Lost => {
                 tracing::warn!(transfer = %id, "its nonce was used elsewhere");
                 self.store.advance(id, Progress::NonceTaken, now).await?;
@@ -133,6 +142,10 @@ impl Transfers {
             }
             turn => self.push(&due, turn, sight, now).await,
         }
+    }
+
+    fn suspected(&self) -> MutexGuard<'_, HashMap<TransferId, u64>> {
+        self.suspected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks for a block that has one of these, and records what its receipt means.

@@ -37,6 +37,12 @@ async fn a_transfer_whose_nonce_was_used_elsewhere_fails_once_that_is_final() {
     assert!(poor.is_err());
 
     world.mine(CONFIRMATIONS);
+    // Seen once, or twice in one block, it is not believed yet.
+    for _ in 0..2 {
+        world.tick().await;
+        assert_eq!(world.state(&signed).await, TransferState::Signed);
+    }
+    world.mine(1);
     world.tick().await;
     let failed = world.stored(&signed).await;
     assert_eq!(failed.state, TransferState::Failed);
@@ -51,6 +57,31 @@ async fn a_transfer_whose_nonce_was_used_elsewhere_fails_once_that_is_final() {
     world.tick().await;
     assert_eq!(world.state(&next).await, TransferState::Mined);
     assert_eq!(world.balance(quote.to.address), U256::from(COIN / 10 * 9));
+}
+
+#[tokio::test]
+async fn what_was_seen_once_and_not_again_fails_no_transfer() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    let signed = world.confirm_at(&world.cut_off(), &ann, &quote).await.unwrap();
+    // For a moment the node counts one transaction more than there is, and again much later.
+    let address = ann.wallet.address.to_string();
+    let hash = hex::encode_prefixed(signed.tx_hash.unwrap());
+    for _ in 0..2 {
+        world.rpc("anvil_setNonce", json!([address, "0x1"]));
+        world.mine(CONFIRMATIONS + 1);
+        world.tick().await;
+        assert_ne!(world.state(&signed).await, TransferState::Failed);
+        world.rpc("anvil_setNonce", json!([address, "0x0"]));
+        world.tick().await;
+        world.rpc("anvil_dropTransaction", json!([hash]));
+    }
+    world.tick().await;
+    world.mine(1);
+    world.tick().await;
+    assert_eq!(world.state(&signed).await, TransferState::Mined);
+    assert_eq!(world.balance(quote.to.address), quote.value.0);
 }
 
 #[tokio::test]
