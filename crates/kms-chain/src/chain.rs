@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use alloy::rpc::json_rpc::ErrorPayload;
 use alloy::transports::{RpcError, TransportError};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use kms_types::{EthAddress, Token, U256, Units, Wei};
 
 use crate::ports::ChainView;
@@ -51,6 +53,10 @@ const FAILED: [&str; 8] = [
     "stack underflow",
     "insufficient funds for",
 ];
+
+/// So many transactions of a wallet may one endpoint count more than another. One that counts more
+/// than that would make a gap that the wallet's next transfers do not fill.
+const AHEAD: u64 = 16;
 
 /// How much of a node's or a contract's words is kept.
 const MESSAGE_CHARACTERS: usize = 200;
@@ -297,10 +303,33 @@ impl Chain {
     ///
     /// The count is asked for twice, and the lower is taken: a nonce that is too low is refused by
     /// the chain or by the wallet's other transfers, and one that is too high would wait for ever.
+    /// What other endpoints count in blocks meanwhile raises it a little, so that one that is behind
+    /// chooses no nonce that is used; balance and block stay those of one endpoint.
     ///
     /// # Errors
     /// `NotAToken` when the token's contract does not say; else as [`Chain::block_number`].
     pub async fn view(
+        &self,
+        owner: EthAddress,
+        token: Option<&Token>,
+    ) -> Result<ChainView, ChainError> {
+        let several = self.nodes.len() > 1;
+        let others = self.nodes.iter().filter(|node| several && !node.rests());
+        let mut counts: FuturesUnordered<_> = others.map(|node| node.mined(owner)).collect();
+        let mut counted = Vec::new();
+        let mut view = std::pin::pin!(self.view_of_one(owner, token));
+        let view = loop {
+            tokio::select! {
+                view = &mut view => break view?,
+                Some(count) = counts.next() => counted.extend(count.ok()),
+            }
+        };
+        let believed =
+            counted.into_iter().filter(|count| count.saturating_sub(AHEAD) <= view.nonce);
+        Ok(ChainView { nonce: believed.max().unwrap_or_default().max(view.nonce), ..view })
+    }
+
+    async fn view_of_one(
         &self,
         owner: EthAddress,
         token: Option<&Token>,
@@ -353,9 +382,9 @@ impl Chain {
         };
         let all = self.nodes.iter().all(|node| node.rests());
         let awake = self.nodes.iter().filter(|node| all || !node.rests());
-        let mut sent: futures::stream::FuturesUnordered<_> = awake.map(send).collect();
+        let mut sent: FuturesUnordered<_> = awake.map(send).collect();
         let mut failed = None;
-        while let Some(answer) = futures::StreamExt::next(&mut sent).await {
+        while let Some(answer) = sent.next().await {
             match answer {
                 Ok(Ok(())) => return Ok(()),
                 // What a node said is more than that another one said nothing.

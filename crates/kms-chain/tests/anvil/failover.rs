@@ -202,6 +202,30 @@ async fn an_endpoint_that_comes_back_as_another_chain_is_refused() {
 }
 
 #[tokio::test]
+async fn the_highest_count_is_taken_unless_it_is_out_of_reach() {
+    let anvil = Anvil::start().unwrap();
+    let counting = |count: &'static str| {
+        stub::start_before(&anvil.url(), move |method| match method {
+            "eth_getTransactionCount" => Fate::Answered(Answer::Result(json!(count))),
+            _ => Fate::Passed,
+        })
+    };
+    // So that the others have answered.
+    let slow = stub::start_before(&anvil.url(), move |method| {
+        if method == "eth_getBalance" {
+            std::thread::sleep(SHORT / 2);
+        }
+        Fate::Passed
+    });
+    for (count, nonce) in [("0x2", 2), ("0x10", 16), ("0x11", 0)] {
+        let chain = over(&[&slow, &counting(count), DOWN]);
+        let view = chain.view([7; 20].into(), None).await.unwrap();
+        // What is counted against the balance is of the endpoint that the balance is of.
+        assert_eq!((view.nonce, view.mined), (nonce, 0), "{count}");
+    }
+}
+
+#[tokio::test]
 async fn signed_bytes_go_to_every_endpoint_that_works() {
     let (first, _, _, to_first) = changeable("0x1");
     let (second, _, _, to_second) = changeable("0x1");
