@@ -21,6 +21,10 @@ const ROUND: u64 = 32;
 /// How many of them, or of receipts, are asked for at once.
 const AT_ONCE: usize = 8;
 
+/// How many blocks are read again when the cursor's is gone, unless the confirmations are more:
+/// where the branches part is not known, and what was told before is not told twice.
+const BACK: u64 = 1_024;
+
 /// A block: its number alone does not say which, before it stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockRef {
@@ -171,15 +175,15 @@ impl Follower {
         Ok(paid.into_iter().flatten().collect())
     }
 
-    /// The cursor's block is not in the chain any more, although it had its confirmations. As
-    /// many blocks as that are read again; what was told of them is not told twice.
+    /// The cursor's block is not in the chain any more, although it had its confirmations. Many
+    /// blocks are read again; what was told of them is not told twice.
     async fn step_back(
         &self,
         node: &Node,
         cursor: BlockRef,
         now: Timestamp,
     ) -> Result<(), FollowError> {
-        let number = cursor.number.saturating_sub(self.confirmations.max(1));
+        let number = cursor.number.saturating_sub(self.confirmations.max(BACK));
         tracing::error!(
             block = cursor.number,
             again_after = number,

@@ -158,6 +158,27 @@ async fn a_reorg_of_blocks_that_were_final_neither_stops_nor_repeats_anything() 
 }
 
 #[tokio::test]
+async fn what_a_very_deep_reorg_brings_is_told() {
+    let world = World::new().await;
+    let ann = world.account(1, 0).await;
+    let follower = world.follower();
+    world.follow(&follower).await;
+    world.pays(&ann, 7);
+    let before = world.rpc("evm_snapshot", json!([]));
+    world.mine(4 * CONFIRMATIONS);
+    world.follow(&follower).await;
+    assert_eq!(world.values(&ann).await, ["7"]);
+
+    // In the other branch there is a payment soon after they part.
+    world.rpc("evm_revert", json!([before]));
+    world.pays(&ann, 8);
+    world.mine(5 * CONFIRMATIONS);
+    world.follow(&follower).await;
+    world.follow(&follower).await;
+    assert_eq!(world.values(&ann).await, ["7", "8"]);
+}
+
+#[tokio::test]
 async fn failed_empty_and_own_payments_tell_nothing() {
     let world = World::new().await;
     let (ann, bob) = (world.account(1, COIN).await, world.account(2, 0).await);
