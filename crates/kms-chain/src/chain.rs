@@ -147,14 +147,16 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// How much of a token it brought from one to the other. Only the token's own log counts.
+    /// How much of a token the one who is paid got, if the one who pays gave any. Only the token's
+    /// own log counts. It may have gone through a third hand: some tokens take their fee there.
     #[must_use]
     pub fn arrived(&self, token: &Token, from: EthAddress, to: EthAddress) -> Units {
-        let its = |moved: &&TokenMove| {
-            moved.token == token.address && moved.from == from && moved.to == to
-        };
-        let units = self.moves.iter().filter(its).map(|moved| moved.units.0);
-        Units(units.fold(U256::ZERO, U256::saturating_add))
+        let moves = || self.moves.iter().filter(|moved| moved.token == token.address);
+        if !moves().any(|moved| moved.from == from && moved.units > Units::default()) {
+            return Units::default();
+        }
+        let got = moves().filter(|moved| moved.to == to).map(|moved| moved.units.0);
+        Units(got.fold(U256::ZERO, U256::saturating_add))
     }
 }
 
@@ -491,5 +493,34 @@ fn cleaned(text: &str) -> String {
 impl std::fmt::Debug for Chain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Chain").field("chain_id", &self.chain_id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_arrived_may_have_gone_through_a_third_hand() {
+        let [us, token, ann, bob, third, other] = [1, 2, 3, 4, 5, 6].map(|byte| [byte; 20].into());
+        let of = Token { symbol: "USDC".parse().unwrap(), address: token, decimals: 6 };
+        let moved = |token, from, to, units: u64| TokenMove {
+            token,
+            from,
+            to,
+            units: Units(U256::from(units)),
+        };
+        let arrived = |moves: &[TokenMove]| {
+            let (fee, moves) = (Wei::default(), moves.to_vec());
+            Receipt { block: 1, fee, success: true, moves }.arrived(&of, ann, bob)
+        };
+        let units = |units: u64| Units(U256::from(units));
+        assert_eq!(arrived(&[moved(token, ann, bob, 9), moved(token, ann, third, 1)]), units(9));
+        assert_eq!(arrived(&[moved(token, ann, third, 10), moved(token, third, bob, 9)]), units(9));
+        // Kept by the third hand, paid by somebody else, nothing, another token.
+        assert_eq!(arrived(&[moved(token, ann, third, 10)]), units(0));
+        assert_eq!(arrived(&[moved(token, us, bob, 10)]), units(0));
+        assert_eq!(arrived(&[moved(token, ann, bob, 0), moved(token, us, bob, 10)]), units(0));
+        assert_eq!(arrived(&[moved(other, ann, bob, 10)]), units(0));
     }
 }
