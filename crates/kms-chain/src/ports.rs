@@ -87,7 +87,7 @@ pub enum Progress {
     },
     /// No step is left, and it still waits for the network. Tells the sender, once.
     Waiting,
-    /// A block has it. Tells the sender, and the recipient that money came.
+    /// A block has it. Tells the sender, and the recipient that money came, unless they know.
     Mined {
         /// Which of the attempts it is.
         tx_hash: [u8; 32],

@@ -160,6 +160,21 @@ pub(crate) fn append(
     Ok(())
 }
 
+/// Whether there is such an event of the transfer.
+#[cfg(feature = "transfers")]
+pub(crate) fn was_told(
+    connection: &mut AnyConnection,
+    kind: StoredEventKind,
+    transfer: TransferId,
+) -> Result<bool, Failure> {
+    let told: i64 = events::table
+        .filter(events::transfer_id.assume_not_null().eq(transfer.to_string()))
+        .filter(events::kind.eq(kind.as_str()))
+        .count()
+        .get_result(connection)?;
+    Ok(told > 0)
+}
+
 #[derive(QueryableByName)]
 struct Row {
     #[diesel(sql_type = BigInt)]

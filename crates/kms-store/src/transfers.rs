@@ -121,6 +121,7 @@ fn tell_sender(
     )
 }
 
+/// Once: a reorg may bring it into another block, and it is the same money.
 fn tell_recipient(
     connection: &mut AnyConnection,
     transfer: &Transfer,
@@ -129,6 +130,9 @@ fn tell_recipient(
     let Some(recipient) = transfer.to.account else {
         return Ok(());
     };
+    if events::was_told(connection, StoredEventKind::Received, transfer.id)? {
+        return Ok(());
+    }
     events::append(
         connection,
         recipient,

@@ -2,3 +2,6 @@
 -- counts into the native coin's limit. Servers that do not count fees leave it empty.
 alter table spends add column fee text;
 create index spends_of_an_account on spends (account_id, at);
+
+-- Whether somebody was told of a transfer before.
+create index events_of_a_transfer on events (transfer_id);

@@ -5,7 +5,7 @@ use kms_types::wire::TransferState;
 use serde_json::json;
 
 use crate::chain::reverting;
-use crate::world::{COIN, CONFIRMATIONS, STRANGER, World, stranger};
+use crate::world::{COIN, CONFIRMATIONS, STRANGER, World, party, stranger};
 
 #[tokio::test]
 async fn what_was_signed_and_not_sent_is_sent_by_another_server() {
@@ -101,6 +101,27 @@ async fn a_reorg_takes_it_back_and_it_is_mined_again() {
     world.tick().await;
     assert_eq!(world.state(&sent).await, TransferState::Final);
     assert_eq!((world.sent(&ann), world.balance(quote.to.address)), (1, quote.value.0));
+}
+
+#[tokio::test]
+async fn a_recipient_is_told_once_whatever_a_reorg_does() {
+    let world = World::new().await;
+    let (ann, bob) = (world.account(1, COIN).await, world.account(2, 0).await);
+    let before = world.told(&bob).await;
+    let quote = world.quote(&ann, party(&bob), "0.1").await;
+    world.confirm(&ann, &quote).await.unwrap();
+    world.mine(1);
+    world.tick().await;
+    assert_eq!(world.told(&bob).await, before + 1);
+    for _ in 0..2 {
+        world.rpc("anvil_reorg", json!([1, []]));
+        world.tick().await;
+        assert_eq!(world.state(&quote).await, TransferState::Broadcast);
+        world.mine(1);
+        world.tick().await;
+        assert_eq!(world.state(&quote).await, TransferState::Mined);
+    }
+    assert_eq!(world.told(&bob).await, before + 1);
 }
 
 #[tokio::test]
