@@ -122,6 +122,7 @@ async fn try_tell(app: &App, event: &Event) -> Done {
         EventKind::PasswordChanged => texts::password_changed(event.at),
         EventKind::KeyExported => texts::key_exported(event.at),
         EventKind::EmailChangeRequested => texts::EMAIL_ASKED.to_owned(),
+        EventKind::LimitRaiseAsked => texts::raise_asked(event.at),
         EventKind::EmailChanged => texts::EMAIL_CHANGED.to_owned(),
         EventKind::Recovery { step, recovery } => {
             let told = match step {

@@ -528,6 +528,16 @@ pub(crate) fn key_exported(at: Timestamp) -> String {
     )
 }
 
+pub(crate) fn raise_asked(at: Timestamp) -> String {
+    format!(
+        "📈 A higher spending limit was asked for on {}. It holds 24 hours later at the soonest. If \
+         that was not you, somebody uses your Telegram account: write /limit, which shows what holds \
+         now, and then /limit with that amount, which takes it back at once; and end their session \
+         in Telegram's settings.",
+        time(at)
+    )
+}
+
 pub(crate) fn ask_change() -> String {
     format!("🔐 <b>A new password</b>\n{TWO_LINES}\n\n<i>{NOT_END_TO_END}</i>")
 }

@@ -184,6 +184,7 @@ impl Mailer {
                 | StoredEventKind::KeyExported
                 | StoredEventKind::EmailChangeRequested
                 | StoredEventKind::EmailChanged
+                | StoredEventKind::LimitRaiseAsked
         );
         if !tells || now.since(event.at) > NEWS || event.at.since(now) > AHEAD {
             return Ok(false);
@@ -232,6 +233,7 @@ impl Mailer {
             }
             (StoredEventKind::PasswordChanged, _) => Some(letters::password_changed(who, event.at)),
             (StoredEventKind::KeyExported, _) => Some(letters::key_exported(who, event.at)),
+            (StoredEventKind::LimitRaiseAsked, _) => Some(letters::raise_asked(who, event.at)),
             (StoredEventKind::EmailChanged, _) => Some(letters::address_changed(who, event.at)),
             _ => None,
         })

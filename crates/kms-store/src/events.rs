@@ -27,6 +27,8 @@ pub enum StoredEventKind {
     EmailChangeRequested,
     /// The account has another e-mail address, or none any more.
     EmailChanged,
+    /// A higher spending limit was asked for, and waits.
+    LimitRaiseAsked,
     /// A transfer that the account sends moved on.
     TransferChanged,
     /// Money came to the account.
@@ -84,6 +86,7 @@ impl StoredEventKind {
             },
             Self::EmailChangeRequested => "email_change_requested",
             Self::EmailChanged => "email_changed",
+            Self::LimitRaiseAsked => "limit_raise_asked",
             Self::TransferChanged => "transfer_changed",
             Self::Received => "received",
             Self::ReceivedFromOutside => "received_from_outside",
@@ -103,6 +106,7 @@ impl StoredEventKind {
             Self::Recovery(RecoveryStep::Expired),
             Self::EmailChangeRequested,
             Self::EmailChanged,
+            Self::LimitRaiseAsked,
             Self::TransferChanged,
             Self::Received,
             Self::ReceivedFromOutside,

@@ -385,6 +385,7 @@ async fn a_limit_is_told_lowered_and_raised_later() {
     world.ann.bot("at most 5 TUSD; 0 TUSD of it is spent").await;
     world.ann.says("/limit none tusd");
     world.ann.bot("on: as much TUSD as you have").await;
+    world.ann.bot("A higher spending limit was asked for on").await;
     world.ann.says("/limit 5 DAI");
     world.ann.bot("write how much in a day").await;
     assert_transcript!("limits", world.ann);

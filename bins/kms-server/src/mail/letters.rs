@@ -143,6 +143,19 @@ pub(super) fn key_exported(who: &str, at: Timestamp) -> Letter {
     }
 }
 
+pub(super) fn raise_asked(who: &str, at: Timestamp) -> Letter {
+    Letter {
+        subject: "Your wallet: a higher spending limit was asked for",
+        body: format!(
+            "On {} it was asked from your Telegram account that more may be spent in a day from the \
+             wallet of {who}. That holds 24 hours later at the soonest.\n\nIf this was not you, \
+             take it back: write /limit to the bot, which shows what holds now, and then /limit with \
+             that amount. It needs no password.\n{NOT_YOU}\n",
+            time(at)
+        ),
+    }
+}
+
 pub(super) fn address_asked(who: &str, at: Timestamp) -> Letter {
     Letter {
         subject: "Your wallet: another e-mail address was asked for",

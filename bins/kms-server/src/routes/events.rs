@@ -89,6 +89,7 @@ async fn show(state: &State, event: StoredEvent) -> Result<Option<Event>, ApiErr
         StoredEventKind::KeyExported => Some(EventKind::KeyExported),
         StoredEventKind::EmailChangeRequested => Some(EventKind::EmailChangeRequested),
         StoredEventKind::EmailChanged => Some(EventKind::EmailChanged),
+        StoredEventKind::LimitRaiseAsked => Some(EventKind::LimitRaiseAsked),
         StoredEventKind::Recovery(step) => find_recovery(state, cursor, event.recovery)
             .await?
             .map(|recovery| EventKind::Recovery { step, recovery }),

@@ -7,9 +7,9 @@ use kms_client::ClientError;
 use kms_testkit::{Mail, Mailbox};
 use kms_types::wire::{
     ChangeEmail, ChangeMobile, ChangePassword, CompleteRecovery, ConfirmCode, EventKind, ExportKey,
-    Recovery, RecoveryState, RecoveryStep, RequestRecovery,
+    LimitAmount, Recovery, RecoveryState, RecoveryStep, RequestRecovery, SetLimit,
 };
-use kms_types::{ErrorCode, OneTimeCode, RecoveryId};
+use kms_types::{Asset, ErrorCode, OneTimeCode, RecoveryId};
 
 use crate::attacks::sql;
 use crate::harness::{Place, Stores, TestServer, hash, on_both_stores, recover, telegram};
@@ -94,6 +94,23 @@ async fn ann_with_email(test: &TestServer, mailbox: &Mailbox) {
     assert_eq!(ann.email.as_deref(), Some("a…@example.org"));
     assert!(ann.email_verified_at.is_some());
     assert!(mails(mailbox, 2).await[1].subject.contains("writes to this address"));
+}
+
+#[actix_web::test]
+async fn a_raise_of_a_limit_is_told_by_mail_with_how_to_take_it_back() {
+    let (place, mailbox) = with_mail(Stores::Embedded);
+    let test = TestServer::start(place).await;
+    ann_with_email(&test, &mailbox).await;
+    for amount in ["1", "2"] {
+        let amount = LimitAmount::try_from(amount.to_owned()).unwrap();
+        let body = SetLimit { asset: Asset::Native, amount };
+        test.client.set_limit(telegram(1), &body).await.unwrap();
+    }
+    let letter = mails(&mailbox, 3).await.pop().unwrap();
+    assert!(letter.subject.contains("a higher spending limit"), "{letter:?}");
+    assert!(letter.body.contains("take it back: write /limit"), "{letter:?}");
+    let told = test.events(4).await.events.pop().unwrap();
+    assert_eq!(told.what, EventKind::LimitRaiseAsked);
 }
 
 #[actix_web::test]

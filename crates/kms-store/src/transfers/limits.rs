@@ -12,6 +12,7 @@ use kms_types::{AccountId, EthAddress, Timestamp, Units, Wei};
 use crate::accounts as account_rows;
 use crate::convert::At;
 use crate::database::{AnyConnection, Database, Failure};
+use crate::events::{self, About, StoredEventKind};
 use crate::schema::{accounts, spending_limits, spends};
 
 /// What is in `units` where there is no limit.
@@ -240,7 +241,7 @@ impl Database {
     }
 
     /// What the owner wants to spend at most: less at once, more after a day, and not for `hold`
-    /// after a recovery. `None` is no limit.
+    /// after a recovery. `None` is no limit. A raise is told.
     ///
     /// # Errors
     /// When the database does not answer, or the row was changed behind its back.
@@ -262,6 +263,13 @@ impl Database {
                 let before = own_limit(connection, &keys, account, asset)?;
                 let held = recovered_at(connection, &keys, account)?.map(|at| at.plus(hold));
                 let own = before.changed_to(wanted, held, now);
+                // A wish that is repeated is no news.
+                let waited =
+                    before.later.is_some_and(|(units, from)| units == wanted && from > now);
+                if own.later.is_some() && !waited {
+                    let kind = StoredEventKind::LimitRaiseAsked;
+                    events::append(connection, account, now, kind, About::Nothing)?;
+                }
                 let asset = key(asset);
                 let mac = with_mac_fields(account, &asset, &own, |fields| keys.row.mac(fields));
                 let values = (

@@ -6,9 +6,10 @@ use kms_chain::ports::{ChainView, Progress, SignOutcome, TransferStore};
 use kms_chain::spending::{Caps, DAY, OverLimit, RAISE_AFTER, SpendingRules};
 use kms_chain::transfer::{Fees, Ladder, Transfer};
 use kms_core::account::Account;
-use kms_types::{Timestamp, Token, TransferId, U256, Units, Wei};
+use kms_store::StoredEventKind;
+use kms_types::{EventCursor, Timestamp, Token, TransferId, U256, Units, Wei};
 
-use crate::fixtures::{Subject, insert, on_every_database, transfer};
+use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
 use crate::transfers::{NOW, sign, view};
 
 on_every_database!(
@@ -16,6 +17,7 @@ on_every_database!(
     what_failed_is_given_back,
     a_day_later_there_is_room,
     an_owners_limit_counts_and_rises_late,
+    a_raise_is_told_once_and_a_lower_limit_is_not,
     assets_have_limits_of_their_own,
     the_highest_fee_is_reserved_and_the_real_one_counts,
 );
@@ -160,6 +162,22 @@ async fn an_owners_limit_counts_and_rises_late(subject: Subject) {
     database.set_limit(ann.id, None, None, Duration::ZERO, later).await.unwrap();
     let spending = database.spending(ann.id, None, Caps::default(), later).await.unwrap();
     assert_eq!(spending.limit, Some(units(100)));
+}
+
+async fn a_raise_is_told_once_and_a_lower_limit_is_not(subject: Subject) {
+    let database = &subject.database;
+    let ann = insert(database, 1, "ann").await;
+    let set = async |wanted: Option<u64>| {
+        let wanted = wanted.map(units);
+        database.set_limit(ann.id, None, wanted, Duration::ZERO, NOW).await.unwrap();
+    };
+    for wanted in [Some(5), Some(4), Some(9), Some(9), None, Some(4)] {
+        set(wanted).await;
+    }
+    let told = events(database, EventCursor::default(), 3).await;
+    let kinds: Vec<_> = told.iter().map(|event| event.kind).collect();
+    let raised = StoredEventKind::LimitRaiseAsked;
+    assert_eq!(kinds, [StoredEventKind::AccountCreated, raised, raised]);
 }
 
 async fn assets_have_limits_of_their_own(subject: Subject) {

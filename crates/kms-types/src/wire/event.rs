@@ -28,6 +28,8 @@ pub enum EventKind {
     EmailChangeRequested,
     /// The account has another e-mail address, or none any more.
     EmailChanged,
+    /// A higher spending limit was asked for. It waits, and a lower one takes it back.
+    LimitRaiseAsked,
     /// A transfer that this account sends moved on; `transfer` is how it stands now.
     TransferChanged {
         /// The transfer as it is when the event is read.
