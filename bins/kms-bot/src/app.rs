@@ -1,7 +1,7 @@
 //! What handlers work with, and the way of an update to its handler.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kms_client::{Client, ClientError};
@@ -25,6 +25,10 @@ const SHOW_WORK_AGAIN: Duration = Duration::from_secs(4);
 /// So many names are remembered as told to the server, for this long.
 const NAMES: usize = 100_000;
 const TOLD_FOR: Duration = Duration::from_secs(5 * 60);
+/// So old may be what the server said of the network and its tokens; and only so old, if a text can
+/// not be read: it may name a token that is new.
+const NETWORK_FOR: Duration = Duration::from_secs(5 * 60);
+const NETWORK_FOR_UNREAD: Duration = Duration::from_secs(10);
 
 /// One bot's parts.
 pub(crate) struct App {
@@ -33,7 +37,8 @@ pub(crate) struct App {
     pub(crate) steps: Steps,
     /// The bot's own username.
     pub(crate) username: String,
-    network: Mutex<Option<Network>>,
+    /// What the server said, and when it was asked last.
+    network: Mutex<Option<(Network, Instant)>>,
     /// The names that the server was told lately, so that it is not told at each message.
     told: Mutex<HashMap<TelegramId, (Instant, Option<Username>)>>,
 }
@@ -61,11 +66,33 @@ impl App {
         }
     }
 
-    /// The chain that money moves on, as the server told it last.
+    /// The chain that money moves on, as the server told it lately.
     pub(crate) async fn network(&self) -> Result<Network, ClientError> {
-        match self.known_network() {
-            Some(network) => Ok(network),
-            None => self.ask_network().await,
+        self.network_within(NETWORK_FOR).await
+    }
+
+    /// The same, for a text that could not be read.
+    pub(crate) async fn newer_network(&self) -> Result<Network, ClientError> {
+        self.network_within(NETWORK_FOR_UNREAD).await
+    }
+
+    /// The old one does as long as the server does not answer.
+    async fn network_within(&self, age: Duration) -> Result<Network, ClientError> {
+        let old = match &mut *self.lock_network() {
+            None => None,
+            Some((network, asked)) if asked.elapsed() < age => return Ok(network.clone()),
+            Some((network, asked)) => {
+                // One asks for all.
+                *asked = Instant::now();
+                Some(network.clone())
+            }
+        };
+        match (self.ask_network().await, old) {
+            (Err(error), Some(old)) => {
+                tracing::warn!(%error, "the network could not be asked for anew");
+                Ok(old)
+            }
+            (asked, _) => asked,
         }
     }
 
@@ -83,13 +110,17 @@ impl App {
     }
 
     pub(crate) fn known_network(&self) -> Option<Network> {
-        self.network.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock_network().as_ref().map(|(network, _)| network.clone())
     }
 
     async fn ask_network(&self) -> Result<Network, ClientError> {
         let network = self.kms.network().await?;
-        *self.network.lock().unwrap_or_else(PoisonError::into_inner) = Some(network.clone());
+        *self.lock_network() = Some((network.clone(), Instant::now()));
         Ok(network)
+    }
+
+    fn lock_network(&self) -> MutexGuard<'_, Option<(Network, Instant)>> {
+        self.network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The account; its absence is told.
@@ -137,12 +168,15 @@ impl App {
     async fn said(&self, said: Said) -> Done {
         // A token's name is not known before the server told it.
         let network = self.network().await.ok();
-        let assets = Assets::of(network.as_ref());
-        let command = said
-            .text
-            .trim_start()
-            .starts_with('/')
-            .then(|| Command::parse(said.text.trim_start(), &self.username, assets));
+        let text = said.text.trim_start();
+        let parse = |network: Option<&Network>| {
+            let assets = Assets::of(network);
+            text.starts_with('/').then(|| Command::parse(text, &self.username, assets))
+        };
+        let mut command = parse(network.as_ref());
+        if let Some(Err(NoCommand::Send(_))) = command {
+            command = parse(self.newer_network().await.ok().as_ref());
+        }
         if let Some(group) = said.group {
             return match command {
                 Some(Ok(command)) => self.invite(group, &command).await,

@@ -70,7 +70,11 @@ pub(crate) async fn answer_amount(
     to: Recipient,
     asset: Asset,
 ) -> Done {
-    match Assets::of(Some(&app.network().await?)).parse_amount(text) {
+    let mut amount = Assets::of(Some(&app.network().await?)).parse_amount(text);
+    if amount.is_err() {
+        amount = Assets::of(Some(&app.newer_network().await?)).parse_amount(text);
+    }
+    match amount {
         Err(error) => can_not_read(app, who, &error).await,
         Ok((amount, said)) => quote(app, who, to, amount, said.unwrap_or(asset)).await,
     }

@@ -43,6 +43,8 @@ pub struct StageOptions {
     pub explorer: Option<String>,
     /// What one account may spend in 24 hours, by symbol.
     pub spend_a_day: BTreeMap<String, Amount>,
+    /// Whether the server knows the token from its first start on, and not only from the second.
+    pub token: bool,
     /// Whether the bot runs in this process.
     pub bot: bool,
     /// How long a recovery waits; a third of it after the code from a mail.
@@ -82,6 +84,7 @@ impl Default for StageOptions {
             quote_seconds: 120,
             explorer: None,
             spend_a_day: BTreeMap::new(),
+            token: true,
             bot: true,
             recovery_wait: Duration::from_secs(9),
         }
@@ -118,7 +121,10 @@ impl Stage {
         // Known before the server listens: its mails have links to it.
         let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
         let place = Place { directory: directory.path(), mailbox: &mailbox, address };
-        let chain = chain(&anvil, &token, &options)?;
+        let mut chain = chain(&anvil, &token, &options)?;
+        if !options.token {
+            chain.tokens.clear();
+        }
         let server = start(place, tls.clone(), chain, &options).await?;
         let trust = Trust::Pinned(tls.certificate.clone());
         let url = format!("https://localhost:{}", address.port());

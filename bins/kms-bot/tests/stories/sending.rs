@@ -1,6 +1,6 @@
 //! `/send`, `/history`, and money that comes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kms_sandbox::Manners;
 use kms_sandbox::StageOptions;
@@ -362,6 +362,28 @@ async fn a_token_that_pays_nothing_is_told_honestly() {
     world.stage.token.behave(&world.stage.anvil, Manners::False).unwrap();
     world.ann.says("/send @bob 1 TUSD");
     world.ann.bot("A contract would refuse this payment").await;
+    world.stage.clear().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_the_server_learns_is_known_to_a_bot_that_runs() {
+    let options = StageOptions { token: false, ..Default::default() };
+    let mut world = World::with_wallets(options).await;
+    world.ann.says("/limit 1 tusd");
+    world.ann.bot("write how much in a day").await;
+    world.stage.stop_server().await;
+    world.stage.start_server().await.unwrap();
+    // It asks again after ten seconds at the soonest.
+    let deadline = Instant::now() + Duration::from_secs(40);
+    loop {
+        assert!(Instant::now() < deadline, "the token is not known");
+        world.ann.says("/limit 1 tusd");
+        let answer = world.ann.bot("/limit none").await;
+        if answer.text.contains("at most 1 TUSD") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     world.stage.clear().await;
 }
 
