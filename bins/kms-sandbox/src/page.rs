@@ -16,7 +16,7 @@ use actix_web::web::{self, Data, Json, Path, Query};
 use actix_web::{App, HttpResponse, HttpServer, Responder};
 use anyhow::Context;
 use bot_api_sim::{ButtonKind, Message, Person};
-use kms_types::{TelegramId, U256, Wei};
+use kms_types::{EthAddress, TelegramId, Token, U256, Units, Wei};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -33,6 +33,9 @@ const WAIT: Duration = Duration::from_secs(20);
 const BLOCKS: usize = 8;
 const AUDIT_ROWS: usize = 40;
 const MAILS: usize = 10;
+const COIN: &str = "ETH";
+/// `transfer(address,uint256)`, and the test token's `mint(address,uint256)`.
+const TOKEN_CALLS: [&str; 2] = ["a9059cbb", "40c10f19"];
 /// What the faucet gives: coins, and of the token.
 const COINS: u64 = 10;
 const TOKENS: u128 = 100;
@@ -150,6 +153,7 @@ fn look_at_chain(shared: &Shared) -> anyhow::Result<bool> {
         digits.and_then(|digits| u64::from_str_radix(digits, 16).ok())
     };
     let anvil = &shared.stage.anvil;
+    let token = shared.stage.paid_token()?;
     let head = hex(&anvil.rpc("eth_blockNumber", json!([]))?).context("no block number")?;
     let mut records = shared.records.lock().unwrap_or_else(PoisonError::into_inner);
     let newest = records.next_block;
@@ -157,23 +161,42 @@ fn look_at_chain(shared: &Shared) -> anyhow::Result<bool> {
         let number = format!("{:#x}", records.next_block);
         let block = anvil.rpc("eth_getBlockByNumber", json!([number, true]))?;
         let transactions = block.get("transactions").and_then(Value::as_array);
-        let transactions = transactions.into_iter().flatten().map(|transaction| {
-            let value = transaction.get("value").and_then(Value::as_str).unwrap_or_default();
-            let wei = U256::from_str_radix(value.trim_start_matches("0x"), 16).unwrap_or_default();
-            json!({
-                "hash": transaction.get("hash"),
-                "from": transaction.get("from"),
-                "to": transaction.get("to"),
-                "value": Wei(wei).to_coins(),
-            })
-        });
-        let transactions = Value::from_iter(transactions);
+        let transactions = transactions.into_iter().flatten();
+        let transactions = Value::from_iter(
+            transactions.map(|transaction| shown_transaction(transaction, &token)),
+        );
         let shown = json!({ "number": records.next_block, "transactions": transactions });
         records.blocks.push_front(shown);
         records.blocks.truncate(BLOCKS);
         records.next_block += 1;
     }
     Ok(records.next_block != newest)
+}
+
+/// What it pays and whom, in coins or in the token.
+fn shown_transaction(transaction: &Value, token: &Token) -> Value {
+    let text = |key: &str| transaction.get(key).and_then(Value::as_str).unwrap_or_default();
+    let number = |hex: &str| U256::from_str_radix(hex, 16).unwrap_or_default();
+    let to = text("to").parse::<EthAddress>().ok();
+    let paid = text("input").strip_prefix("0x").and_then(token_call);
+    let (to, amount) = match paid.filter(|_| to == Some(token.address)) {
+        Some((to, units)) => {
+            let amount = token.to_decimal(Units(number(units)));
+            (json!(format!("0x{to}")), format!("{amount} {}", token.symbol))
+        }
+        None => {
+            let wei = Wei(number(text("value").trim_start_matches("0x")));
+            (json!(transaction.get("to")), format!("{} {COIN}", wei.to_coins()))
+        }
+    };
+    let (hash, from) = (transaction.get("hash"), transaction.get("from"));
+    json!({ "hash": hash, "from": from, "to": to, "amount": amount })
+}
+
+/// Whom a call of a token pays, or makes some for, and how much, in hex.
+fn token_call(input: &str) -> Option<(&str, &str)> {
+    let call = TOKEN_CALLS.iter().find_map(|call| input.strip_prefix(call))?;
+    Some((call.get(24..64)?, call.get(64..128)?))
 }
 
 async fn look_at_audit(shared: &Shared) -> anyhow::Result<bool> {
@@ -380,4 +403,36 @@ async fn mining(shared: Data<Shared>, Json(Mining { on }): Json<Mining>) -> impl
     shared.mining.store(on, Ordering::SeqCst);
     shared.version.send_modify(|version| *version += 1);
     HttpResponse::NoContent().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payment_is_shown_in_what_it_pays() {
+        let address = EthAddress::from([7; 20]);
+        let token = Token { symbol: "TUSD".parse().unwrap(), address, decimals: 6 };
+        let bob = "ab".repeat(20);
+        let input = |call: &str| format!("0x{call}{:0>64}{:064x}", bob, 2_500_000);
+        let shown = |to: &str, value: &str, input: &str| {
+            let transaction = json!({ "to": to, "value": value, "input": input });
+            let shown = shown_transaction(&transaction, &token);
+            let text = |key: &str| shown.get(key).unwrap().as_str().unwrap().to_owned();
+            (text("to"), text("amount"))
+        };
+        let (contract, bob) = (address.to_string(), format!("0x{bob}"));
+        let paid = shown(&contract, "0x0", &input("a9059cbb"));
+        assert_eq!(paid, (bob.clone(), "2.5 TUSD".to_owned()));
+        assert_eq!(shown(&contract, "0x0", &input("40c10f19")).1, "2.5 TUSD");
+        let half = format!("{:#x}", 500_000_000_000_000_000_u64);
+        assert_eq!(shown(&bob, &half, "0x"), (bob.clone(), "0.5 ETH".to_owned()));
+        // Another call, one that is cut off, one to somebody else.
+        let cut = &input("a9059cbb")[..100];
+        for (to, input) in
+            [(&contract, &*input("300e8ebe")), (&contract, cut), (&bob, &input("a9059cbb"))]
+        {
+            assert_eq!(shown(to, "0x0", input), (to.clone(), "0 ETH".to_owned()));
+        }
+    }
 }

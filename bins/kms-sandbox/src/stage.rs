@@ -222,6 +222,14 @@ impl Stage {
         Ok(hash)
     }
 
+    /// The token, as the server is configured with it.
+    ///
+    /// # Errors
+    /// When its contract has no address.
+    pub fn paid_token(&self) -> anyhow::Result<Token> {
+        as_configured(&self.token)
+    }
+
     /// What the chain itself says of a balance of the token.
     ///
     /// # Errors
@@ -351,11 +359,7 @@ fn chain(
     token: &TestToken,
     options: &StageOptions,
 ) -> anyhow::Result<ChainSettings> {
-    let token = Token {
-        symbol: TOKEN.parse()?,
-        address: token.address().parse()?,
-        decimals: TOKEN_DECIMALS,
-    };
+    let token = as_configured(token)?;
     Ok(ChainSettings {
         rpc_urls: anvil.url().into(),
         rpc_timeout_milliseconds: 5_000,
@@ -371,6 +375,11 @@ fn chain(
         replace_seconds: 10,
         tokens: vec![token],
     })
+}
+
+fn as_configured(token: &TestToken) -> anyhow::Result<Token> {
+    let (symbol, address) = (TOKEN.parse()?, token.address().parse()?);
+    Ok(Token { symbol, address, decimals: TOKEN_DECIMALS })
 }
 
 fn sqlite(directory: &Path, name: &str) -> String {

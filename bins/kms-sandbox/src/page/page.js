@@ -233,7 +233,7 @@ function showRecords(state) {
     item.append(make("b", "", `Block ${block.number}`));
     item.append(make("span", "", count ? "" : " · empty"));
     for (const transaction of block.transactions) {
-      const line = make("div", "", `${transaction.value} ETH `);
+      const line = make("div", "", `${transaction.amount} `);
       line.append(make("span", "hash", `${short(transaction.from)} → ${short(transaction.to)}`));
       item.append(line, make("span", "hash", short(transaction.hash)));
     }
