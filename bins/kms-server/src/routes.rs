@@ -21,9 +21,15 @@ use crate::openapi;
 pub(crate) fn configure(config: &mut ServiceConfig) {
     config
         .service(
+            // They are tried in this order, each by a regular expression: what is asked for most
+            // comes first.
             web::scope("/v1")
-                .service(accounts::create)
+                .service(names::resolve)
                 .service(accounts::read)
+                .service(events::read)
+                .service(transfers::read)
+                .service(names::network)
+                .service(accounts::create)
                 .service(accounts::change_password)
                 .service(accounts::seen_username)
                 .service(export::export)
@@ -40,12 +46,8 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
                 .service(limits::set)
                 .service(transfers::list)
                 .service(transfers::quote)
-                .service(transfers::read)
                 .service(transfers::confirm)
-                .service(transfers::cancel)
-                .service(names::resolve)
-                .service(names::network)
-                .service(events::read),
+                .service(transfers::cancel),
         )
         .service(stop_page::show)
         .service(stop_page::stop)

@@ -333,6 +333,20 @@ impl Database {
     }
 }
 
+/// Runs what is not to be had of both databases at once: many rows in one statement.
+macro_rules! execute_on_either {
+    ($connection:expr, $statement:expr) => {{
+        let statement = $statement;
+        match $connection {
+            #[cfg(feature = "postgres")]
+            $crate::database::AnyConnection::Postgres(connection) => statement.execute(connection),
+            #[cfg(feature = "sqlite")]
+            $crate::database::AnyConnection::Sqlite(connection) => statement.execute(connection),
+        }
+    }};
+}
+pub(crate) use execute_on_either;
+
 /// `false` for a row that was there first.
 pub(crate) fn inserted(result: Result<(), Failure>) -> Result<bool, Failure> {
     match result {

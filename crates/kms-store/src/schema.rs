@@ -52,6 +52,14 @@ diesel::table! {
 }
 
 diesel::table! {
+    nonces (chain_id, address) {
+        chain_id -> BigInt,
+        address -> Text,
+        next -> BigInt,
+    }
+}
+
+diesel::table! {
     names (id) {
         id -> BigInt,
         telegram_id -> BigInt,

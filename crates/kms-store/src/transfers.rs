@@ -31,14 +31,19 @@ use crate::schema::{attempts, transfers};
 const ON_ITS_WAY: [&str; 2] = ["signed", "broadcast"];
 
 fn find(connection: &mut AnyConnection, id: TransferId) -> Result<Option<Transfer>, Failure> {
+    let mut found = find_row(connection, id)?;
+    with_raises(connection, found.as_mut_slice())?;
+    Ok(found)
+}
+
+/// The same, for whom it does not matter how often it was sent again.
+fn find_row(connection: &mut AnyConnection, id: TransferId) -> Result<Option<Transfer>, Failure> {
     let row: Option<Row> = transfers::table
         .find(id.to_string())
         .select(Row::as_select())
         .first(connection)
         .optional()?;
-    let mut found = row.map(Row::parse).transpose()?;
-    with_raises(connection, found.as_mut_slice())?;
-    Ok(found)
+    Ok(row.map(Row::parse).transpose()?)
 }
 
 /// Adds how often they were sent again with a higher fee.

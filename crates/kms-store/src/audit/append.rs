@@ -12,7 +12,7 @@ use kms_core::{ServerKeySet, ServerKeys};
 use tokio::sync::oneshot;
 
 use crate::convert::At;
-use crate::database::{AnyConnection, Database, Dialect, Failure, unavailable};
+use crate::database::{AnyConnection, Database, Dialect, Failure, execute_on_either, unavailable};
 use crate::limits::Limit;
 use crate::schema::audit;
 
@@ -162,14 +162,7 @@ fn append(
         let mut tip = tip(connection)?;
         let rows: Vec<_> =
             records.iter().map(|record| NewRow::new(record, &mut tip, &keys.audit)).collect();
-        // Many rows in one statement are not to be had of both databases at once.
-        let insert = diesel::insert_into(audit::table).values(rows);
-        match connection {
-            #[cfg(feature = "postgres")]
-            AnyConnection::Postgres(connection) => insert.execute(connection),
-            #[cfg(feature = "sqlite")]
-            AnyConnection::Sqlite(connection) => insert.execute(connection),
-        }?;
+        execute_on_either!(connection, diesel::insert_into(audit::table).values(rows))?;
         Ok(())
     })
 }

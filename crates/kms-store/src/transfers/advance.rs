@@ -6,7 +6,7 @@ use kms_chain::transfer::TransferFailure;
 use kms_types::{Timestamp, TransferId, Wei};
 
 use super::row::{failure_text, to_i64};
-use super::{find, limits, step, tell_recipient, tell_sender};
+use super::{find_row, limits, step, tell_recipient, tell_sender};
 use crate::convert::At;
 use crate::database::{AnyConnection, Failure};
 use crate::schema::{attempts, transfers};
@@ -17,7 +17,7 @@ pub(super) fn advance(
     progress: Progress,
     now: Timestamp,
 ) -> Result<bool, Failure> {
-    let Some(transfer) = find(connection, id)? else {
+    let Some(transfer) = find_row(connection, id)? else {
         return Ok(false);
     };
     // Taken first: who comes second finds the row changed, or waits for it.

@@ -91,8 +91,12 @@ pub(super) fn over_limit(
     for (token, units) in in_token.into_iter().chain([(None, transfer.most_wei().into())]) {
         let asset = token.map(|token| token.address);
         let own = own_limit(connection, keys, account, asset)?;
-        let spends = spends(connection, account, asset, now)?;
         let caps = rules.caps(token);
+        // A raise only lifts: where nothing limits now, nothing has to be counted.
+        if spending::in_force(caps, own, recovered, now).is_none() {
+            continue;
+        }
+        let spends = spends(connection, account, asset, now)?;
         if let Err(reached) = spending::check(units, caps, own, recovered, &spends, now) {
             return Ok(Some(OverLimit { token: token.cloned(), reached }));
         }

@@ -14,8 +14,8 @@ use kms_types::{Timestamp, TokenAmount, TransferId, Units, Wei};
 use super::row::{Row, to_i64};
 use super::{ON_ITS_WAY, find, limits, step, tell_sender};
 use crate::convert::At;
-use crate::database::{AnyConnection, Failure};
-use crate::schema::{attempts, transfers};
+use crate::database::{AnyConnection, Failure, execute_on_either};
+use crate::schema::{attempts, nonces, transfers};
 
 pub(super) fn sign(
     connection: &mut AnyConnection,
@@ -30,8 +30,7 @@ pub(super) fn sign(
     let at = At { table: "transfers", key: &key };
     let missing = || Failure::Store(at.corrupt("there is no such transfer"));
     let quoted = find(connection, id)?.ok_or_else(missing)?;
-    let chain_id: i64 = at.convert(quoted.chain_id)?;
-    let address = quoted.from.address.to_lower_hex();
+    let (chain_id, address) = (at.convert(quoted.chain_id)?, quoted.from.address.to_lower_hex());
     lock_nonce(connection, chain_id, &address)?;
     // Read again: before the lock somebody else may have signed it.
     let transfer = find(connection, id)?.ok_or_else(missing)?;
@@ -58,32 +57,28 @@ pub(super) fn sign(
     }
     let nonce = free_nonce(connection, chain_id, &address, at.convert(view.nonce)?)?;
     let signed = sign(at.convert(nonce)?);
-    diesel::sql_query("update nonces set next = $1 where chain_id = $2 and address = $3")
-        .bind::<BigInt, _>(nonce.saturating_add(1))
-        .bind::<BigInt, _>(chain_id)
-        .bind::<Text, _>(&address)
-        .execute(connection)?;
+    let tx_hash = signed.first.tx_hash;
     diesel::update(transfers::table.find(&key))
-        .set((
-            transfers::nonce.eq(Some(nonce)),
-            transfers::tx_hash.eq(Some(signed.first.tx_hash.to_vec())),
-        ))
+        .set((transfers::nonce.eq(Some(nonce)), transfers::tx_hash.eq(Some(tx_hash.to_vec()))))
         .execute(connection)?;
-    for (step, attempt) in (0..).zip([signed.first].into_iter().chain(signed.replacements)) {
-        diesel::insert_into(attempts::table)
-            .values((
+    let attempts: Vec<_> = (0..)
+        .zip([signed.first].into_iter().chain(signed.replacements))
+        .map(|(step, attempt)| {
+            (
                 attempts::transfer_id.eq(&key),
                 attempts::step.eq(step),
                 attempts::tx_hash.eq(attempt.tx_hash.to_vec()),
                 attempts::sealed.eq(Some(attempt.sealed)),
                 attempts::chain_id.eq(Some(chain_id)),
-            ))
-            .execute(connection)?;
-    }
+            )
+        })
+        .collect();
+    execute_on_either!(connection, diesel::insert_into(attempts::table).values(attempts))?;
     limits::reserve(connection, &transfer, now)?;
     tell_sender(connection, &transfer, now)?;
-    let transfer = find(connection, id)?.ok_or_else(missing)?;
-    Ok(SignOutcome::Signed(Box::new(transfer)))
+    let (state, nonce) = (TransferState::Signed, Some(at.convert(nonce)?));
+    let signed = Transfer { state, nonce, tx_hash: Some(tx_hash), ..transfer };
+    Ok(SignOutcome::Signed(Box::new(signed)))
 }
 
 /// What signed transfers may still take from the address, those among them that came into a block
@@ -122,15 +117,19 @@ fn shortfall(needed: &Outgoing, transfer: &Transfer, view: ChainView) -> Option<
     Some(Missing::Native(wei))
 }
 
-/// Locks the wallet's nonce row until the transaction ends. What it holds is for older servers.
+/// Locks the wallet's nonce row until the transaction ends. What it holds is nobody's business.
 fn lock_nonce(connection: &mut AnyConnection, chain_id: i64, address: &str) -> Result<(), Failure> {
-    diesel::sql_query(
-        "insert into nonces (chain_id, address, next) values ($1, $2, 0) \
-         on conflict (chain_id, address) do update set next = nonces.next",
-    )
-    .bind::<BigInt, _>(chain_id)
-    .bind::<Text, _>(address)
-    .execute(connection)?;
+    let row = || nonces::table.find((chain_id, address));
+    let lock = || diesel::update(row()).set(nonces::next.eq(nonces::next));
+    if lock().execute(connection)? == 0 {
+        let first = "insert into nonces (chain_id, address, next) values ($1, $2, 0) \
+             on conflict (chain_id, address) do nothing";
+        diesel::sql_query(first)
+            .bind::<BigInt, _>(chain_id)
+            .bind::<Text, _>(address)
+            .execute(connection)?;
+        lock().execute(connection)?;
+    }
     Ok(())
 }
 
