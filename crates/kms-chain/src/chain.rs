@@ -37,13 +37,14 @@ pub(crate) const PLAIN_TRANSFER_GAS: u64 = 21_000;
 /// Gas of a payment is refused from here on: no honest contract takes a tenth of it.
 const MOST_GAS: u64 = 1_000_000;
 
-/// The code of the Ethereum execution API for a call that reverts. Every other one, -32000 among
-/// them, is used for the endpoint's own trouble as well.
-const REVERTED: i64 = 3;
+/// Codes for an execution that failed and for nothing else: that of the Ethereum execution API for a
+/// revert, and that of clients which have one for their virtual machine. Every other one, -32000
+/// among them, is used for the endpoint's own trouble as well.
+const EXECUTION_FAILED: [i64; 2] = [3, -32_015];
 
 /// What nodes say of an execution that failed, under whatever code, in lower case: of a revert, and
 /// of what runs out of gas or off the road. None of it stands in what they say of themselves.
-const FAILED: [&str; 8] = [
+const FAILED: [&str; 10] = [
     "execution reverted",
     "vm execution error",
     "out of gas",
@@ -51,6 +52,8 @@ const FAILED: [&str; 8] = [
     "invalid opcode",
     "invalid jump",
     "stack underflow",
+    "stack limit",
+    "return data out of bounds",
     "insufficient funds for",
 ];
 
@@ -479,7 +482,7 @@ fn execution_failed(payload: &ErrorPayload) -> bool {
     let data: Option<String> = payload.try_data_as().and_then(Result::ok);
     let is_revert = |data: &str| data.trim_start_matches("Reverted ").starts_with("0x");
     let message = payload.message.to_lowercase();
-    payload.code == REVERTED
+    EXECUTION_FAILED.contains(&payload.code)
         || data.as_deref().is_some_and(is_revert)
         || FAILED.iter().any(|words| message.contains(words))
 }

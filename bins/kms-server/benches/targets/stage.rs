@@ -23,6 +23,9 @@ impl Stage {
         // As it is by default; tests look more often.
         let poll = "KMS_SERVER__CHAIN__POLL_MILLISECONDS".to_owned();
         place.variables.push((poll, "1000".to_owned()));
+        // The chain makes no blocks while nobody sends.
+        let stalled = "KMS_SERVER__CHAIN__STALLED_SECONDS".to_owned();
+        place.variables.push((stalled, "0".to_owned()));
         // Counted as ever, and never reached: one load generator is one caller.
         for limit in
             ["ONBOARDINGS_A_MINUTE", "QUOTES_A_MINUTE", "READS_A_SECOND", "ACCOUNT_READS_A_SECOND"]

@@ -110,7 +110,7 @@ async fn a_limit_on_requests_is_not_taken_for_a_refusing_recipient() {
         (-32_000, "header not found", json!(null)),
         (-32_000, "missing trie node", json!(null)),
         (-32_003, "rejected", json!(null)),
-        (-32_015, "busy", json!("later")),
+        (-32_603, "busy", json!("later")),
         (-32_603, "internal error", json!(null)),
         (429, "too many requests", json!(null)),
     ] {
@@ -123,7 +123,9 @@ async fn a_limit_on_requests_is_not_taken_for_a_refusing_recipient() {
         (-32_000, "Execution reverted: no", json!("0x")),
         (-32_000, "gas required exceeds allowance (50000000)", json!(null)),
         (-32_003, "Out of gas: gas required exceeds allowance: 0", json!(null)),
+        (-32_000, "stack limit reached 1024 (1023)", json!(null)),
         (-32_015, "VM execution error.", json!("Reverted 0x08c379a0")),
+        (-32_015, "OutOfGas", json!(null)),
         (-32_603, "it says no", json!("0x08c379a0")),
     ] {
         let cleaned: String = message.chars().filter(|it| !it.is_control()).collect();
