@@ -190,6 +190,8 @@ pub(crate) fn is_public(url: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -228,6 +230,17 @@ mod tests {
         for data in ["", "c", "c:", "c:1:2", "x:", "x:1", "/start", "/", "z:1", &format!("c:{id}")]
         {
             assert_eq!(data.parse::<Press>(), Err(NoPress), "{data:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_what_is_written(
+            data in "[a-z]:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(:[0-9a-f]{16})?|[hn]:.{0,40}|.{0,64}"
+        ) {
+            if let Ok(press) = data.parse::<Press>() {
+                prop_assert_eq!(press.data(), data);
+            }
         }
     }
 

@@ -13,8 +13,6 @@ mod clock;
 mod command;
 pub mod config;
 mod contact;
-#[cfg(fuzzing)]
-pub mod fuzzing;
 mod history;
 mod incoming;
 mod lanes;
