@@ -187,11 +187,15 @@ impl ChainError {
     /// Whether it is the endpoint's own trouble (down, another chain, out of its quota, behind), and
     /// not what the chain says of the request.
     fn is_of_the_endpoint(&self) -> bool {
-        match self {
-            Self::Unavailable(_) | Self::WrongChain { .. } | Self::Stalled { .. } => true,
-            Self::NoBaseFee | Self::NotAToken | Self::Refused { .. } => true,
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::Unavailable(_)
+                | Self::WrongChain { .. }
+                | Self::Stalled { .. }
+                | Self::NoBaseFee
+                | Self::NotAToken
+                | Self::Refused { .. }
+        )
     }
 }
 
@@ -285,9 +289,10 @@ impl Chain {
             return;
         }
         *looked = Some(Instant::now());
-        for node in self.nodes.iter().cloned() {
-            tokio::spawn(async move { node.look().await });
-        }
+        let nodes = self.nodes.clone();
+        tokio::spawn(async move {
+            futures::future::join_all(nodes.iter().map(|node| node.look())).await;
+        });
     }
 
     /// An endpoint that works, with its latest block: for whatever must not be asked of two.

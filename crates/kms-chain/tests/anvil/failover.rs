@@ -75,7 +75,8 @@ fn stalled(node: &Anvil, age: Duration) -> String {
 /// The same, and it is of a chain that can be changed.
 #[expect(clippy::disallowed_methods, reason = "a block's age is known by the machine's clock")]
 fn aged(node: &Anvil, age: Duration, id: Arc<AtomicU64>) -> String {
-    let mut block = node.rpc("eth_getBlockByNumber", json!(["latest", false])).unwrap();
+    let block = node.rpc("eth_getBlockByNumber", json!(["latest", false])).unwrap();
+    let mut block = block.as_object().unwrap().clone();
     stub::start_before(&node.url(), move |method| match method {
         "eth_chainId" => {
             let id = format!("{:#x}", id.load(Ordering::SeqCst));
@@ -83,8 +84,8 @@ fn aged(node: &Anvil, age: Duration, id: Arc<AtomicU64>) -> String {
         }
         "eth_getBlockByNumber" => {
             let made = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() - age;
-            block["timestamp"] = json!(format!("{:#x}", made.as_secs()));
-            Fate::Answered(Answer::Result(block.clone()))
+            block.insert("timestamp".to_owned(), json!(format!("{:#x}", made.as_secs())));
+            Fate::Answered(Answer::Result(json!(block)))
         }
         _ => Fate::Passed,
     })
