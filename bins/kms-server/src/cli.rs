@@ -139,6 +139,10 @@ async fn migrate(mut settings: Settings) -> anyhow::Result<()> {
     let database = connect(settings).await.context("database.url")?;
     database.migrate().await.context("database.url")?;
     say("the schemas are up to date");
+    let vouched = database.vouch_for_wallets().await.context("database.url")?;
+    if vouched > 0 {
+        say(&format!("{vouched} accounts of an older version have a MAC over their wallets now"));
+    }
     // Not before it: it may be what makes the table.
     Record::new(&database, "migrate", "").note().await;
     Ok(())

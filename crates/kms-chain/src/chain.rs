@@ -57,10 +57,6 @@ const FAILED: [&str; 10] = [
     "insufficient funds for",
 ];
 
-/// So many transactions of a wallet may one endpoint count more than another. One that counts more
-/// than that would make a gap that the wallet's next transfers do not fill.
-const AHEAD: u64 = 16;
-
 /// How much of a node's or a contract's words is kept.
 const MESSAGE_CHARACTERS: usize = 200;
 
@@ -313,8 +309,9 @@ impl Chain {
     ///
     /// The count is asked for twice, and the lower is taken: a nonce that is too low is refused by
     /// the chain or by the wallet's other transfers, and one that is too high would wait for ever.
-    /// What other endpoints count in blocks meanwhile raises it a little, so that one that is behind
-    /// chooses no nonce that is used; balance and block stay those of one endpoint.
+    /// What two endpoints count in blocks meanwhile raises it, so that one that is behind chooses no
+    /// nonce that is used; one alone does not, for it could hold up every payment. Balance and block
+    /// stay those of one endpoint.
     ///
     /// # Errors
     /// `NotAToken` when the token's contract does not say; else as [`Chain::block_number`].
@@ -326,7 +323,7 @@ impl Chain {
         let several = self.nodes.len() > 1;
         let others = self.nodes.iter().filter(|node| several && !node.rests());
         let mut counts: FuturesUnordered<_> = others.map(|node| node.mined(owner)).collect();
-        let mut counted = Vec::new();
+        let mut counted: Vec<u64> = Vec::new();
         let mut view = std::pin::pin!(self.view_of_one(owner, token));
         let view = loop {
             tokio::select! {
@@ -334,9 +331,9 @@ impl Chain {
                 Some(count) = counts.next() => counted.extend(count.ok()),
             }
         };
-        let believed =
-            counted.into_iter().filter(|count| count.saturating_sub(AHEAD) <= view.nonce);
-        Ok(ChainView { nonce: believed.max().unwrap_or_default().max(view.nonce), ..view })
+        counted.sort_unstable_by(|one, other| other.cmp(one));
+        let nonce = counted.get(1).copied().unwrap_or_default().max(view.nonce);
+        Ok(ChainView { nonce, ..view })
     }
 
     async fn view_of_one(
@@ -414,14 +411,14 @@ impl Chain {
         first_of!(self, node => node.knows(hash))
     }
 
-    /// Whether any endpoint that answers knows the transaction, in a block or not: what only one of
-    /// them has forgotten is not gone.
-    pub(crate) async fn anyone_knows(&self, hash: [u8; 32]) -> bool {
+    /// Whether every endpoint says that it does not know the transaction, in a block or not: what one
+    /// of them has forgotten is not gone, and one that does not answer may know it.
+    pub(crate) async fn nobody_knows(&self, hash: [u8; 32]) -> bool {
         let asked = self.nodes.iter().map(|node| async move {
             let (known, receipt) = tokio::join!(node.knows(hash), node.receipt(hash));
-            known.unwrap_or_default() || receipt.ok().flatten().is_some()
+            matches!((known, receipt), (Ok(false), Ok(None)))
         });
-        futures::future::join_all(asked).await.contains(&true)
+        !futures::future::join_all(asked).await.contains(&false)
     }
 
     /// What became of the transaction, if it is in a block.

@@ -7,7 +7,7 @@ use kms_core::account::{
     Account, ContactChange, EmailChange, NewAccount, SwapReason, Wallet, WalletSwap,
 };
 use kms_core::ports::{AccountStore, StoreError};
-use kms_core::{RowMac, RowMacError, Salt, ServerKeySet, ServerKeys};
+use kms_core::{RowMac, Salt, ServerKeySet, ServerKeys};
 use kms_types::wire::{AccountState, RecoveryStep};
 use kms_types::{AccountId, AccountRef, EthAddress, SckId, Timestamp};
 
@@ -73,7 +73,15 @@ macro_rules! joined {
     }};
 }
 
-fn parse((account, wallet, shown): Row, keys: &ServerKeys) -> Result<Account, StoreError> {
+fn parse(row: Row, keys: &ServerKeys) -> Result<Account, StoreError> {
+    let (account, mac) = parse_unverified(row)?;
+    let verified = with_mac_fields(&account, |fields| keys.row.verify(&mac, fields));
+    let key = account.id.to_string();
+    verified.map_err(|error| At { table: "accounts", key: &key }.not_verified(error))?;
+    Ok(account)
+}
+
+fn parse_unverified((account, wallet, shown): Row) -> Result<(Account, RowMac), StoreError> {
     let at = At { table: "accounts", key: &account.id };
     let mac = at.mac(account.mac_key, &account.mac)?;
     let account = Account {
@@ -88,8 +96,7 @@ fn parse((account, wallet, shown): Row, keys: &ServerKeys) -> Result<Account, St
         created_at: Timestamp(account.created_at),
         wallet: wallet.parse(at)?,
     };
-    verify(&account, &mac, &keys.row).map_err(|error| at.not_verified(error))?;
-    Ok(account)
+    Ok((account, mac))
 }
 
 impl WalletRow {
@@ -171,15 +178,11 @@ fn with_mac_fields<T>(account: &Account, work: impl FnOnce(&[&[u8]]) -> T) -> T 
     work(&fields)
 }
 
-/// A row that no release has written since MACs cover the wallet has one without it. The next change
-/// of the account gives it today's.
-fn verify(account: &Account, mac: &RowMac, keys: &ServerKeySet) -> Result<(), RowMacError> {
-    with_mac_fields(account, |fields| match keys.verify(mac, fields) {
-        Err(RowMacError::Mismatch) => {
-            let before = fields.len().saturating_sub(WALLET_FIELDS);
-            keys.verify(mac, fields.split_at(before).0)
-        }
-        verified => verified,
+/// Whether the MAC is one that a release made which left the wallet out of it.
+fn is_without_wallet(account: &Account, mac: &RowMac, keys: &ServerKeySet) -> bool {
+    with_mac_fields(account, |fields| {
+        let others = fields.len().saturating_sub(WALLET_FIELDS);
+        keys.verify(mac, fields.split_at(others).0).is_ok()
     })
 }
 
@@ -253,6 +256,15 @@ fn verified_email(
     Ok(account.and_then(|account| account.email_verified_at.and(account.email)))
 }
 
+/// Keeps others from writing to the account until the transaction ends, by a write of nothing. Taken
+/// before anything else of the account, so that no two wait for each other.
+pub(crate) fn lock(connection: &mut AnyConnection, account: AccountId) -> Result<(), Error> {
+    diesel::update(accounts::table.find(account.to_string()))
+        .set(accounts::state.eq(accounts::state))
+        .execute(connection)?;
+    Ok(())
+}
+
 /// Changes what stands in the account's own row; `false` if there is none, or `change` refuses.
 fn change(
     connection: &mut AnyConnection,
@@ -260,15 +272,13 @@ fn change(
     keys: &ServerKeys,
     change: impl FnOnce(&mut Account) -> bool,
 ) -> Result<bool, Failure> {
-    let row = || accounts::table.find(account.to_string());
-    // A write, though of nothing, so that no other process writes in between.
-    diesel::update(row()).set(accounts::state.eq(accounts::state)).execute(connection)?;
+    lock(connection, account)?;
     let Some(mut account) = find(connection, account.into(), keys)? else { return Ok(false) };
     if !change(&mut account) {
         return Ok(false);
     }
     let mac = with_mac_fields(&account, |fields| keys.row.mac(fields));
-    let changed = diesel::update(row())
+    let changed = diesel::update(accounts::table.find(account.id.to_string()))
         .set((
             accounts::state.eq(state_text(account.state)),
             accounts::mobile.eq(account.mobile),
@@ -280,6 +290,30 @@ fn change(
         ))
         .execute(connection)?;
     Ok(changed == 1)
+}
+
+/// Writes the MAC over the wallet too, unless somebody did meanwhile.
+fn vouch(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    keys: &ServerKeys,
+) -> Result<bool, Failure> {
+    connection.transaction(|connection| {
+        lock(connection, account)?;
+        let row: Row = joined!().filter(accounts::id.eq(account.to_string())).first(connection)?;
+        let (account, mac) = parse_unverified(row)?;
+        if !is_without_wallet(&account, &mac, &keys.row) {
+            return Ok(false);
+        }
+        let mac = with_mac_fields(&account, |fields| keys.row.mac(fields));
+        diesel::update(accounts::table.find(account.id.to_string()))
+            .set((
+                accounts::mac_key.eq(i32::from(mac.key.as_u8())),
+                accounts::mac.eq(mac.tag.to_vec()),
+            ))
+            .execute(connection)?;
+        Ok(true)
+    })
 }
 
 /// As [`change`], for changes of the wallet too.
@@ -509,6 +543,7 @@ impl AccountStore for Database {
                     true
                 }),
                 ContactChange::Email(email) => {
+                    lock(connection, account)?;
                     diesel::delete(email_changes::table.find(account.to_string()))
                         .execute(connection)?;
                     let kind = StoredEventKind::EmailChanged;
@@ -558,6 +593,39 @@ impl Database {
             Ok(rows.into_iter().map(list).collect())
         })
         .await
+    }
+
+    /// Gives accounts whose MAC a release made that left the wallet out of it today's, and says how
+    /// many there were. Only with no such release at work: it takes today's MAC for a changed row.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn vouch_for_wallets(&self) -> Result<u64, StoreError> {
+        let (mut count, mut last) = (0, String::new());
+        loop {
+            let (keys, after) = (self.keys.clone(), last);
+            let page = self.blocking(move |connection| {
+                let rows: Vec<Row> = joined!()
+                    .filter(accounts::id.gt(after))
+                    .order(accounts::id)
+                    .limit(500)
+                    .load(connection)?;
+                let last = rows.last().map(|row| row.0.id.clone());
+                let mut vouched = 0_u64;
+                for row in rows {
+                    // One that can not be read is for `keys verify` to name.
+                    let Ok((account, mac)) = parse_unverified(row) else { continue };
+                    if is_without_wallet(&account, &mac, &keys.row) {
+                        vouched += u64::from(vouch(connection, account.id, &keys)?);
+                    }
+                }
+                Ok((last, vouched))
+            });
+            let (next, vouched) = page.await?;
+            count += vouched;
+            let Some(next) = next else { return Ok(count) };
+            last = next;
+        }
     }
 
     /// The account whose wallet has this address.

@@ -120,6 +120,17 @@ impl Database {
     }
 }
 
+/// Takes one within a transaction; for who undoes it where there is none.
+#[cfg(feature = "transfers")]
+pub(crate) fn take_within(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    key: &str,
+    limit: Limit,
+) -> Result<Result<(), Duration>, Error> {
+    take(connection, dialect, &hashed(key), limit)
+}
+
 /// Keys may hold personal data; the table does not.
 fn hashed(key: &str) -> String {
     Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect()

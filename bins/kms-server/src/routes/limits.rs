@@ -39,6 +39,7 @@ pub(crate) async fn read(
         (status = 200, body = SpendingLimits),
         (status = 400, description = "A field can not be used", body = Problem),
         (status = 404, body = Problem),
+        (status = 429, description = "Too many higher limits in a day", body = Problem),
     )
 )]
 #[put("/accounts/{account}/limits")]
@@ -60,7 +61,11 @@ pub(crate) async fn set(
     };
     let asset = token.map(|token| token.address);
     let hold = state.transfers.spending().hold;
-    state.database.set_limit(account.id, asset, wanted, hold, clock::now()).await?;
+    let set = state.database.set_limit(account.id, asset, wanted, hold, clock::now()).await?;
+    set.map_err(|after| {
+        let detail = "too many higher limits were asked for; a lower one is always taken";
+        ApiError::TooMany { code: ErrorCode::RateLimited, detail, after }
+    })?;
     Ok(HttpResponse::Ok().json(show(&state, &account).await?))
 }
 

@@ -216,7 +216,7 @@ impl Node {
             .with_from(from.into())
             .with_to(to.into())
             .with_value(value.0);
-        let estimate = self.told(self.provider.estimate_gas(request).await)?;
+        let estimate = self.told_of_code(self.provider.estimate_gas(request).await)?;
         within_reason(with_margin(estimate).max(PLAIN_TRANSFER_GAS))
     }
 
@@ -325,6 +325,21 @@ impl Node {
             let error = ChainError::from(error);
             if error.is_of_the_endpoint() { self.failed_with(error) } else { error }
         })
+    }
+
+    /// The same of a call that runs a contract's code: an error that the node answers with may be the
+    /// contract's doing, so the next endpoint is asked, and this one goes on being used.
+    pub(super) fn told_of_code<T>(
+        &self,
+        answer: Result<T, TransportError>,
+    ) -> Result<T, ChainError> {
+        match answer {
+            Err(error @ RpcError::ErrorResp(_)) => {
+                failpoint::reach("rpc-after");
+                Err(error.into())
+            }
+            answer => self.told(answer),
+        }
     }
 
     fn failed_with(&self, error: ChainError) -> ChainError {

@@ -228,9 +228,9 @@ impl Node {
             self.provider.call(request.clone()).latest().into_future(),
             self.provider.estimate_gas(request).latest().into_future(),
         );
-        let gas = self.told(gas)?;
+        let gas = self.told_of_code(gas)?;
         let gas = with_margin(gas).max(gas.saturating_add(MARGIN)).max(LEAST_GAS);
-        let answer = self.told(answer)?;
+        let answer = self.told_of_code(answer)?;
         // Some tokens answer nothing at all.
         if !answer.is_empty() && word(&answer).is_none_or(|done| done == U256::ZERO) {
             let reason = "the token's contract says no".to_owned();
@@ -283,7 +283,8 @@ impl Node {
         data: Vec<u8>,
     ) -> Result<Option<Bytes>, ChainError> {
         self.verify().await?;
-        match self.told(self.provider.call(call(token.into(), data)).latest().await) {
+        let answer = self.provider.call(call(token.into(), data)).latest().await;
+        match self.told_of_code(answer) {
             Ok(answer) => Ok(Some(answer).filter(|answer| !answer.is_empty())),
             Err(ChainError::Reverted { .. }) => Ok(None),
             Err(error) => Err(error),

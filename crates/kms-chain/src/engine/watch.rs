@@ -214,8 +214,7 @@ impl Transfers {
             return Ok(Turn::Over);
         }
         for attempt in due.attempts() {
-            if node.knows(attempt.tx_hash).await? || self.chain.anyone_knows(attempt.tx_hash).await
-            {
+            if !self.chain.nobody_knows(attempt.tx_hash).await {
                 return Ok(Turn::Over);
             }
         }

@@ -203,7 +203,7 @@ async fn an_endpoint_that_comes_back_as_another_chain_is_refused() {
 }
 
 #[tokio::test]
-async fn the_highest_count_is_taken_unless_it_is_out_of_reach() {
+async fn a_count_is_taken_that_two_endpoints_reach() {
     let anvil = Anvil::start().unwrap();
     let counting = |count: &'static str| {
         stub::start_before(&anvil.url(), move |method| match method {
@@ -218,8 +218,8 @@ async fn the_highest_count_is_taken_unless_it_is_out_of_reach() {
         }
         Fate::Passed
     });
-    for (count, nonce) in [("0x2", 2), ("0x10", 16), ("0x11", 0)] {
-        let chain = over(&[&slow, &counting(count), DOWN]);
+    for (count, other, nonce) in [("0x9", "0x0", 0), ("0x9", "0x2", 2), ("0x2", "0x2", 2)] {
+        let chain = over(&[&slow, &counting(count), &counting(other), DOWN]);
         let view = chain.view([7; 20].into(), None).await.unwrap();
         // What is counted against the balance is of the endpoint that the balance is of.
         assert_eq!((view.nonce, view.mined), (nonce, 0), "{count}");

@@ -21,7 +21,7 @@ use crate::ports::WrappedSck;
 use crate::sck::Sck;
 use crate::wrap::SckOwner;
 
-/// How many wallets are put right at once. The others are at their next unlock.
+/// How many wallets are looked at, and how many put right, at once. The others are at their next unlock.
 const AT_ONCE: usize = 8;
 
 /// What an unlock leaves for later. Nothing of it is secret.
@@ -41,11 +41,15 @@ pub(super) enum Afterwards {
 }
 
 #[derive(Debug)]
-pub(super) struct Healer(Arc<Semaphore>);
+pub(super) struct Healer {
+    looks: Arc<Semaphore>,
+    work: Arc<Semaphore>,
+}
 
 impl Default for Healer {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(AT_ONCE)))
+        let [looks, work] = [(); 2].map(|()| Arc::new(Semaphore::new(AT_ONCE)));
+        Self { looks, work }
     }
 }
 
@@ -93,7 +97,9 @@ impl Healer {
         account: &Account,
     ) -> Arc<AtomicBool> {
         let sound = Arc::new(AtomicBool::new(false));
-        if let Ok(place) = Arc::clone(&self.0).try_acquire_owned() {
+        if seals.are_todays(&account.wallet)
+            && let Ok(place) = Arc::clone(&self.looks).try_acquire_owned()
+        {
             let (ports, seals, account) = (ports.clone(), Arc::clone(seals), account.clone());
             let tell = Arc::clone(&sound);
             tokio::spawn(async move {
@@ -118,7 +124,7 @@ impl Healer {
         if matches!(later, Afterwards::Now(Ok(Later::Nothing))) {
             return;
         }
-        let Ok(place) = Arc::clone(&self.0).try_acquire_owned() else {
+        let Ok(place) = Arc::clone(&self.work).try_acquire_owned() else {
             return;
         };
         let (ports, seals, caller) = (ports.clone(), Arc::clone(seals), caller.clone());

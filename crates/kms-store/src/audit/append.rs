@@ -1,8 +1,9 @@
 //! Appending with group commit: records that wait while others are written go into the next
 //! transaction together, so that they share its one fsync.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use diesel::prelude::*;
@@ -19,10 +20,16 @@ use crate::schema::audit;
 /// How many records one transaction takes, by what a statement may hold of parameters.
 const BATCH: usize = 512;
 
+/// How many refusals a process remembers.
+const REFUSALS: usize = 10_000;
+
 /// What waits to be written by this process.
 #[derive(Default)]
 pub(crate) struct AuditQueue {
     waiting: Mutex<Vec<Waiting>>,
+    /// Refusals that were written down, and until when the same one is not written again: so that a
+    /// flood of them asks the database nothing.
+    refused: Mutex<HashMap<String, Instant>>,
     /// Held by the one that writes. The others wait here, and find that their records were taken.
     turn: tokio::sync::Mutex<()>,
 }
@@ -35,6 +42,23 @@ struct Waiting {
 impl AuditQueue {
     fn push(&self, waiting: Waiting) {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(waiting);
+    }
+
+    fn refuses_lately(&self, key: &str) -> bool {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.get(key).is_some_and(|until| Instant::now() < *until)
+    }
+
+    fn note_refusal(&self, key: String, wait: Duration) {
+        let (mut refused, now) =
+            (self.refused.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        if refused.len() >= REFUSALS {
+            refused.retain(|_, until| now < *until);
+        }
+        // More than that in a minute are for the database to know.
+        if refused.len() < REFUSALS {
+            refused.insert(key, now + wait);
+        }
     }
 
     fn take(&self) -> Vec<Waiting> {
@@ -59,8 +83,13 @@ impl AuditLog for Database {
         let (account, telegram_id) = (record.account, record.telegram_id);
         let (action, outcome) = (record.action.as_str(), record.phase.outcome());
         let key = format!("audit:{account:?}:{telegram_id:?}:{action}:{outcome:?}");
+        if self.audit_queue.refuses_lately(&key) {
+            return Ok(());
+        }
         let once = Limit { burst: 1, period: Duration::from_secs(60) };
-        match self.take(&key, once).await? {
+        let taken = self.take(&key, once).await?;
+        self.audit_queue.note_refusal(key, taken.err().unwrap_or(once.period));
+        match taken {
             Ok(()) => self.append(record).await,
             Err(_wait) => Ok(()),
         }

@@ -56,12 +56,12 @@ pub(super) fn advance(
         }
         Progress::Reverted { tx_hash, block, fee } => {
             diesel::update(row).set(in_block(tx_hash, block, fee)).execute(connection)?;
-            limits::settle_fee_only(connection, &key, fee)?;
+            limits::settle_fee_only(connection, &transfer, fee)?;
             fail(connection, &key, TransferFailure::Reverted)?;
         }
         Progress::NothingMoved { tx_hash, block, fee } => {
             diesel::update(row).set(in_block(tx_hash, block, fee)).execute(connection)?;
-            limits::settle_fee_only(connection, &key, fee)?;
+            limits::settle_fee_only(connection, &transfer, fee)?;
             fail(connection, &key, TransferFailure::NothingMoved)?;
         }
         Progress::NonceTaken => {
@@ -82,7 +82,9 @@ pub(super) fn advance(
             show_last_sent(connection, &key)?;
         }
         Progress::Final => {
-            limits::settle(connection, &key, transfer.fee)?;
+            if let Some(fee) = transfer.fee {
+                limits::settle(connection, &transfer, fee)?;
+            }
             erase(connection, &key)?;
             return Ok(true);
         }

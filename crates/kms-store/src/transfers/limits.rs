@@ -13,10 +13,15 @@ use crate::accounts as account_rows;
 use crate::convert::At;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::events::{self, About, StoredEventKind};
-use crate::schema::{accounts, spending_limits, spends};
+use crate::limits::{self as rate, Limit};
+use crate::schema::{spending_limits, spends};
 
 /// What is in `units` where there is no limit.
 const NONE: &str = "none";
+
+/// How often a day an account may ask for a higher limit: each time is told, by mail too, and whoever
+/// sends mails without end delays those of others.
+const RAISES: u32 = 10;
 
 /// What an account may spend of an asset, and what it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,14 +129,15 @@ pub(super) fn reserve(
     Ok(())
 }
 
-/// What the network really took is what counts, in a block that stays.
+/// What the network really took is what counts, in a block that stays; never more than was signed,
+/// whatever an endpoint says.
 pub(super) fn settle(
     connection: &mut AnyConnection,
-    transfer: &str,
-    fee: Option<Wei>,
+    transfer: &Transfer,
+    fee: Wei,
 ) -> Result<(), Failure> {
-    let Some(fee) = fee else { return Ok(()) };
-    diesel::update(spends::table.find(transfer))
+    let fee = fee.min(transfer.max_fee());
+    diesel::update(spends::table.find(transfer.id.to_string()))
         .set(spends::fee.eq(Some(fee.to_string())))
         .execute(connection)?;
     Ok(())
@@ -140,11 +146,11 @@ pub(super) fn settle(
 /// The same of a transfer that moved nothing: it gives the rest back.
 pub(super) fn settle_fee_only(
     connection: &mut AnyConnection,
-    transfer: &str,
+    transfer: &Transfer,
     fee: Wei,
 ) -> Result<(), Failure> {
-    settle(connection, transfer, Some(fee))?;
-    diesel::update(spends::table.find(transfer))
+    settle(connection, transfer, fee)?;
+    diesel::update(spends::table.find(transfer.id.to_string()))
         .set(spends::units.eq(Units::default().to_string()))
         .execute(connection)?;
     Ok(())
@@ -245,7 +251,8 @@ impl Database {
     }
 
     /// What the owner wants to spend at most: less at once, more after a day, and not for `hold`
-    /// after a recovery. `None` is no limit. A raise is told.
+    /// after a recovery. `None` is no limit. A raise is told; after many in a day it says when there
+    /// may be another one, and nothing is changed.
     ///
     /// # Errors
     /// When the database does not answer, or the row was changed behind its back.
@@ -256,14 +263,12 @@ impl Database {
         wanted: Option<Units>,
         hold: Duration,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let keys = self.keys.clone();
+    ) -> Result<Result<(), Duration>, StoreError> {
+        let (keys, dialect) = (self.keys.clone(), self.dialect);
         self.blocking(move |connection| {
             connection.transaction(|connection| {
-                // A write, though of nothing, so that of two changes the second sees the first.
-                diesel::update(accounts::table.find(account.to_string()))
-                    .set(accounts::state.eq(accounts::state))
-                    .execute(connection)?;
+                // So that of two changes the second sees the first.
+                account_rows::lock(connection, account)?;
                 let before = own_limit(connection, &keys, account, asset)?;
                 let held = recovered_at(connection, &keys, account)?.map(|at| at.plus(hold));
                 let own = before.changed_to(wanted, held, now);
@@ -271,6 +276,10 @@ impl Database {
                 let waited =
                     before.later.is_some_and(|(units, from)| units == wanted && from > now);
                 if own.later.is_some() && !waited {
+                    let (key, raises) = (format!("raise:{account}"), Limit::a_day(RAISES));
+                    if let Err(wait) = rate::take_within(connection, dialect, &key, raises)? {
+                        return Ok(Err(wait));
+                    }
                     let kind = StoredEventKind::LimitRaiseAsked;
                     events::append(connection, account, now, kind, About::Nothing)?;
                 }
@@ -292,7 +301,7 @@ impl Database {
                         .values((row, values))
                         .execute(connection)?;
                 }
-                Ok(())
+                Ok(Ok(()))
             })
         })
         .await
