@@ -5,6 +5,7 @@
 //! databases on the same machine blur it; both sides of a ratio are measured in one run. A subject
 //! is a file here whose `rows` are added in `main`.
 //!
+//! `cargo bench -p kms-server --bench targets -- secrets reads` runs those subjects alone.
 //! `BENCH_ACCOUNTS` (1,000,000) and `BENCH_TRANSFERS` (1,000) may be made smaller.
 
 #![expect(
@@ -39,9 +40,18 @@ fn main() {
     let runtime = actix_web::rt::System::new();
     let rows = runtime.block_on(async {
         let stage = Stage::set().await;
-        let mut rows = secrets::rows(&stage).await;
-        rows.extend(reads::rows(&stage).await);
-        rows.extend(money::rows(&stage).await);
+        let only: Vec<_> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
+        let wanted = |subject: &str| only.is_empty() || only.iter().any(|it| it == subject);
+        let mut rows = Vec::new();
+        if wanted("secrets") {
+            rows.extend(secrets::rows(&stage).await);
+        }
+        if wanted("reads") {
+            rows.extend(reads::rows(&stage).await);
+        }
+        if wanted("money") {
+            rows.extend(money::rows(&stage).await);
+        }
         rows
     });
     row::print(&rows);

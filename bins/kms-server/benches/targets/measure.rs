@@ -32,6 +32,13 @@ pub(crate) fn cpu(pid: u32) -> f64 {
     milliseconds(stat(pid).unwrap().ticks[0])
 }
 
+/// Milliseconds of CPU that this thread took.
+pub(crate) fn own_cpu() -> f64 {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    let nanoseconds: u64 = text.split(' ').next().unwrap().parse().unwrap();
+    Duration::from_nanos(nanoseconds).as_secs_f64() * 1_000.0
+}
+
 fn milliseconds(ticks: u64) -> f64 {
     ticks as f64 * TICK.as_secs_f64() * 1_000.0
 }
