@@ -12,6 +12,7 @@ use actix_web::web::Data;
 use actix_web::{FromRequest, HttpRequest};
 use kms_core::audit::{Action, AuditRecord, Caller, Phase};
 use kms_core::ports::{AuditLog, StoreError};
+use kms_core::{AlarmContext, integrity_alarm};
 use kms_store::{Database, Scope, Token};
 use kms_types::ErrorCode;
 
@@ -89,7 +90,9 @@ async fn alarm(state: &State) {
     let (action, phase) = (Action::Authenticate, Phase::Alarm("tampered"));
     let at = clock::now();
     let record = AuditRecord { at, caller, action, phase, account: None, telegram_id: None };
-    tracing::error!(what = "a token was changed from outside", "integrity alarm");
+    let context =
+        AlarmContext { request_id: Some(&record.caller.request_id), ..AlarmContext::default() };
+    integrity_alarm("an API token failed its integrity check", context);
     if let Err(error) = state.database.append_refusal(record).await {
         tracing::warn!(%error, "a refusal was not audited");
     }

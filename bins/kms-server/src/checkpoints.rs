@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use kms_core::audit::{Checkpoint, Tip};
 use kms_core::ports::StoreError;
+use kms_core::{AlarmContext, integrity_alarm};
 use kms_store::{AuditError, Database};
 use tokio::sync::watch;
 
@@ -77,10 +78,10 @@ impl Checkpoints {
         match self.try_write().await {
             Ok(()) => {}
             Err(CheckpointError::Audit(AuditError::Break(found))) => {
-                tracing::error!(what = %found, "integrity alarm");
+                integrity_alarm(found, AlarmContext::default());
             }
             Err(error @ CheckpointError::Cut { .. }) => {
-                tracing::error!(what = %error, "integrity alarm");
+                integrity_alarm(error, AlarmContext::default());
             }
             Err(error) => tracing::error!(%error, "no checkpoint of the audit was written"),
         }

@@ -6,7 +6,7 @@ use kms_chain::Transfers;
 use kms_core::account::Account;
 use kms_core::audit::{Action, AuditRecord, Caller, Checkpoint, Phase};
 use kms_core::ports::{AuditLog, SckStore, StoreError};
-use kms_core::{Custody, Sealer, ServerKeys};
+use kms_core::{AlarmContext, Custody, Sealer, ServerKeys, integrity_alarm};
 use kms_store::Database;
 use kms_types::wire::Network;
 use tokio::sync::watch;
@@ -42,7 +42,8 @@ impl State {
     /// Writes into the audit that a contact is not its account's: somebody changed the row. Once a
     /// minute, and nobody waits for it.
     pub(crate) fn alarm_of_contact(&self, account: &Account) {
-        tracing::error!(account = %account.id, what = "a contact was changed", "integrity alarm");
+        let context = AlarmContext { account: Some(account.id), ..AlarmContext::default() };
+        integrity_alarm("a contact failed its integrity check", context);
         let caller = Caller { actor: "kms-server".to_owned(), request_id: telemetry::request_id() };
         let record = AuditRecord {
             at: clock::now(),

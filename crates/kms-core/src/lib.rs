@@ -18,6 +18,7 @@ mod custody;
 pub mod failpoint;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod integrity;
 mod kdf;
 mod kdf_pool;
 mod keystore;
@@ -38,6 +39,7 @@ mod wrap;
 #[cfg(feature = "aws-kms")]
 pub use aws_key::{AwsKeyError, AwsMasterKey, aws_from_environment};
 pub use custody::{CanaryError, CreateWallet, Created, Custody, CustodyError, Ports, Rewrapped};
+pub use integrity::{AlarmContext, integrity_alarm};
 pub use kdf::{KdfParams, KdfParamsError, Salt};
 pub use kdf_pool::{KdfPool, Place, PoolError};
 pub use keystore::ExportedKey;

@@ -5,6 +5,7 @@ use diesel::prelude::*;
 use diesel::result::Error;
 use diesel::sql_types::{BigInt, Text};
 use kms_core::ports::{Attempt, PasswordGate, StoreError};
+use kms_core::{AlarmContext, integrity_alarm};
 use kms_types::{AccountId, RecoveryId, Timestamp};
 
 use crate::database::{AnyConnection, Database, Failure};
@@ -87,7 +88,9 @@ impl PasswordGate for Database {
                 match recoveries::cancel_open(connection, account, now, &keys) {
                     // A right password goes on being one.
                     Err(Failure::Store(error)) => {
-                        tracing::error!(what = %error, "integrity alarm");
+                        let context =
+                            AlarmContext { account: Some(account), ..AlarmContext::default() };
+                        integrity_alarm(error, context);
                         Ok(None)
                     }
                     other => other,

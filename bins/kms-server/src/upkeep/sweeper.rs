@@ -8,8 +8,8 @@
 
 use std::time::Duration;
 
-use kms_core::CustodyError;
 use kms_core::ports::StoreError;
+use kms_core::{AlarmContext, CustodyError, integrity_alarm};
 use kms_types::{AccountId, SckId};
 use metrics::counter;
 
@@ -35,7 +35,7 @@ impl Upkeep {
         let identity = self.database.identity().await?;
         if !self.key_database.belongs_to(&identity).await? {
             let what = "the key database belongs to another account database";
-            tracing::error!(what, "integrity alarm");
+            integrity_alarm(what, AlarmContext::default());
             return Ok(0);
         }
         let (mut after, mut removed) = (String::new(), 0);
@@ -48,7 +48,8 @@ impl Upkeep {
             let parsed = page.iter().filter_map(|(id, account)| {
                 let parsed = id.parse::<SckId>().ok().zip(account.parse::<AccountId>().ok());
                 if parsed.is_none() {
-                    tracing::error!(what = "a wrapped key has no id", id, "integrity alarm");
+                    let context = AlarmContext { record: Some(id), ..AlarmContext::default() };
+                    integrity_alarm("a wrapped SCK has an invalid id or account", context);
                 }
                 parsed
             });

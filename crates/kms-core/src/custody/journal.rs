@@ -7,6 +7,7 @@ use kms_types::{AccountRef, RecoveryId, Timestamp};
 
 use crate::account::Account;
 use crate::audit::{Action, AuditRecord, Audited, Caller, Phase};
+use crate::integrity::{AlarmContext, integrity_alarm};
 use crate::ports::{AuditLog, StoreError};
 
 pub(super) struct Journal {
@@ -75,7 +76,12 @@ impl Journal {
         let Self { audit, mut record, intended } = self;
         record.phase = failed.unwrap_or(Phase::Outcome("ok"));
         if let Phase::Alarm(what) = record.phase {
-            tracing::error!(request_id = record.caller.request_id, what, "integrity alarm");
+            let context = AlarmContext {
+                request_id: Some(&record.caller.request_id),
+                account: record.account,
+                record: None,
+            };
+            integrity_alarm(what, context);
         } else if !intended {
             if let Err(error) = audit.append_refusal(record).await {
                 tracing::warn!(%error, "a refusal was not audited");
