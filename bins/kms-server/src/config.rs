@@ -13,6 +13,8 @@ use kms_config::parse;
 pub use kms_config::{ConfigError, Secret};
 use kms_core::recovery::RecoveryRules;
 use kms_core::{KdfParams, MasterKeyId, ServerKeySet, ServerKeys};
+#[cfg(feature = "aws-kms")]
+use kms_key_aws::AwsKeySettings;
 use kms_types::{Amount, Token, Units, Wei};
 use serde::Deserialize;
 
@@ -108,14 +110,7 @@ pub enum KmsKeyProvider {
     },
     /// `aws-kms`: in AWS KMS. Region and credentials come from where AWS' tools look for them.
     #[cfg(feature = "aws-kms")]
-    Aws {
-        /// A key id, an ARN, or `alias/` and a name.
-        key: String,
-        /// Its public key, as PEM.
-        public_key: String,
-        /// Another endpoint than the region's.
-        endpoint: Option<String>,
-    },
+    Aws(AwsKeySettings),
 }
 
 impl KmsKeyProvider {
@@ -124,7 +119,7 @@ impl KmsKeyProvider {
         match self {
             Self::Local { .. } => "local",
             #[cfg(feature = "aws-kms")]
-            Self::Aws { .. } => "aws-kms",
+            Self::Aws(_) => "aws-kms",
         }
     }
 }
@@ -697,7 +692,7 @@ fn kms_key(at: &str, raw: RawKmsKey) -> Result<KmsKeySettings, ConfigError> {
                 let expected = "expected https://, or http:// on this machine";
                 return Err(ConfigError::expected(&format!("{at}.endpoint"), expected));
             }
-            (id, KmsKeyProvider::Aws { key, public_key, endpoint })
+            (id, KmsKeyProvider::Aws(AwsKeySettings { key, public_key, endpoint }))
         }
     };
     Ok(KmsKeySettings { id: parse(&format!("{at}.id"), &id)?, provider })

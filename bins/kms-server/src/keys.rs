@@ -6,7 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use kms_core::{LocalMasterKey, MasterKeyId};
+use kms_core::MasterKeyId;
+use kms_key_local::LocalMasterKey;
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 

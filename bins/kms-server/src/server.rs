@@ -10,12 +10,12 @@ use actix_web::web::Data;
 use actix_web::{App, HttpServer};
 use kms_chain::follower::Follower;
 use kms_chain::{ChainError, TokenError, TransferConfig, Transfers};
-#[cfg(feature = "aws-kms")]
-use kms_core::{AwsKeyError, AwsMasterKey};
 use kms_core::{
-    Custody, CustodyError, KdfPool, KeyRing, KeyRingError, LocalKeyError, LocalMasterKey,
-    MasterKey, Ports, Sealer, ServerKeys,
+    Custody, CustodyError, KdfPool, KeyRing, KeyRingError, MasterKey, Ports, Sealer, ServerKeys,
 };
+#[cfg(feature = "aws-kms")]
+use kms_key_aws::{AwsKeyError, AwsMasterKey};
+use kms_key_local::{LocalKeyError, LocalMasterKey};
 use kms_store::{ConnectError, Database};
 use kms_types::wire::Network;
 use rustls::ServerConfig;
@@ -341,19 +341,7 @@ async fn open_key(key: KmsKeySettings) -> Result<Arc<dyn MasterKey>, StartError>
             Ok(Arc::new(read.map_err(|_panic| StartError::Stopped)??))
         }
         #[cfg(feature = "aws-kms")]
-        KmsKeyProvider::Aws { key, public_key, endpoint } => {
-            let aws = kms_core::aws_from_environment(endpoint).await;
-            let key = AwsMasterKey::new(id, key, &public_key, &aws)?;
-            match key.check().await {
-                Ok(()) => {}
-                // Passwords work without it, and the public key is here.
-                Err(AwsKeyError::Unavailable(error)) => {
-                    tracing::warn!(error, "AWS KMS can not be asked; recoveries do not work now");
-                }
-                Err(other) => return Err(other.into()),
-            }
-            Ok(Arc::new(key))
-        }
+        KmsKeyProvider::Aws(settings) => Ok(Arc::new(AwsMasterKey::open(id, settings).await?)),
     }
 }
 

@@ -76,7 +76,7 @@ impl Upkeep {
             let mut all = true;
             for key in keys {
                 let caller = caller(&format!("canary of {key}"));
-                let seen = self.custody.canary(&key, &caller, clock::now()).await;
+                let seen = self.custody.probe_kms_key(&key, &caller, clock::now()).await;
                 if let Err(error) = &seen {
                     tracing::error!(%key, error = %report(error), "the KMS key can not be used");
                 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use kms_core::audit::{Action, Caller};
 use kms_core::{
-    CreateWallet, Created, Custody, CustodyError, KdfParams, KdfPool, KeyRing, LocalMasterKey,
-    Ports, ServerKeys,
+    CreateWallet, Created, Custody, CustodyError, KdfParams, KdfPool, KeyRing, Ports, ServerKeys,
 };
+use kms_key_local::LocalMasterKey;
 use kms_store::{Database, SqliteScks};
 use kms_types::{PasswordHash, RecoveryId, Timestamp, TransferId};
 

@@ -55,8 +55,8 @@ pub enum Action {
     Reseal,
     /// A wrapped SCK that no wallet has referred to for long is removed.
     Sweep(SckId),
-    /// Random bytes are wrapped and unwrapped by a KMS key, to see that it can be used.
-    Canary,
+    /// Random bytes are wrapped and unwrapped by a KMS key, to check that it works.
+    ProbeKmsKey,
     /// A contact is opened, to be shown masked.
     ReadContact,
     /// A caller shows a token.
@@ -90,7 +90,7 @@ impl Action {
             Self::Restore => "restore",
             Self::Reseal => "reseal",
             Self::Sweep(_) => "sweep",
-            Self::Canary => "canary",
+            Self::ProbeKmsKey => "probe_kms_key",
             Self::ReadContact => "read_contact",
             Self::Authenticate => "authenticate",
             Self::Operate(command) => command,
@@ -112,7 +112,7 @@ impl Action {
             | Self::RecoveryExpired(id)
             | Self::Recover(id) => Some(id.to_string()),
             Self::Create | Self::ChangePassword | Self::ChangeContact | Self::Export => None,
-            Self::Rewrap | Self::Verify | Self::Restore | Self::Reseal | Self::Canary => None,
+            Self::Rewrap | Self::Verify | Self::Restore | Self::Reseal | Self::ProbeKmsKey => None,
             Self::ReadContact | Self::Authenticate | Self::Operate(_) => None,
             Self::Freeze | Self::Unfreeze => None,
         }

@@ -14,7 +14,7 @@ mod recoveries;
 mod seals;
 mod upkeep;
 
-pub use self::check::CanaryError;
+pub use self::check::ProbeError;
 pub use self::error::CustodyError;
 pub use self::upkeep::Rewrapped;
 
@@ -41,7 +41,7 @@ use crate::recovery::RecoveryRules;
 use crate::sck::Sck;
 use crate::seal::Sealer;
 use crate::server_keys::ServerKeys;
-use crate::wrap::SckOwner;
+use crate::wrap::WrapContext;
 
 /// The stores that custody works with.
 #[derive(Clone)]
@@ -402,7 +402,7 @@ impl Custody {
         let sck_id = account.wallet.sck_id;
         let wrapped = self.ports.scks.sck(sck_id).await?;
         let wrapped = wrapped.ok_or(CustodyError::Integrity("the wrapped key is missing"))?;
-        let owner = SckOwner { account: account.id, address: account.wallet.address, sck_id };
+        let owner = WrapContext { account: account.id, address: account.wallet.address, sck_id };
         Ok(owner.unwrap(wrapped, &self.seals.ring).await?)
     }
 

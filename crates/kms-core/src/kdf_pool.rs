@@ -15,7 +15,7 @@ use std::thread;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::stack;
+use crate::stack::with_wiped_stack;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -92,7 +92,7 @@ impl Place {
         let (answer, done) = oneshot::channel();
         let job = move || {
             // A panic has been told where it happened; whoever waits sees that no answer comes.
-            let done = catch_unwind(AssertUnwindSafe(|| stack::wiped_after(work)));
+            let done = catch_unwind(AssertUnwindSafe(|| with_wiped_stack(work)));
             // Held until the work ends, also when nobody waits for it any more; and not longer than
             // that, for whoever has the answer and comes back.
             drop((place, core));

@@ -1,19 +1,19 @@
 //! Custody: the only place where a plaintext wallet key exists.
 //!
-//! A wallet's private key is sealed under a key (SCK) derived from the owner's password; the SCK
-//! is wrapped for the KMS's own key, so that a forgotten password can be replaced. [`Custody`]
-//! is the service; the modules below it are its parts, each specified to the byte in
-//! `FORMAT.md`.
+//! A wallet's private key is sealed under a key derived from the owner's password: the symmetric
+//! cryptographic key (SCK), the wallet's key-encryption key. The SCK in turn is wrapped by the
+//! KMS's own key, so that a forgotten password can be replaced. [`Custody`] is the service; the
+//! other modules are its parts, and `FORMAT.md` specifies every byte that they store.
 //!
-//! `examples/wallet.rs` makes, opens and recovers a wallet in some sixty lines.
+//! `examples/wallet.rs` creates, opens and recovers a wallet in some sixty lines.
 //!
-//! This crate must never do HTTP or SQL: it reaches stores through the traits of [`ports`]. Feature
-//! `aws-kms` reaches a KMS key through AWS' own library.
+//! This crate contains no HTTP, no SQL and no key provider. It reaches databases through the traits
+//! of [`ports`], and the KMS key through [`MasterKey`], which the crates `kms-key-*` implement.
 
 pub mod account;
 pub mod audit;
-#[cfg(feature = "aws-kms")]
-mod aws_key;
+#[cfg(feature = "testing")]
+pub mod conformance;
 mod custody;
 pub mod failpoint;
 #[cfg(fuzzing)]
@@ -22,7 +22,6 @@ mod integrity;
 mod kdf;
 mod kdf_pool;
 mod keystore;
-mod local_key;
 mod master_key;
 pub mod ports;
 mod private_key;
@@ -33,17 +32,16 @@ mod seal;
 mod server_keys;
 mod stack;
 #[cfg(test)]
+mod test_key;
+#[cfg(test)]
 mod vectors;
 mod wrap;
 
-#[cfg(feature = "aws-kms")]
-pub use aws_key::{AwsKeyError, AwsMasterKey, aws_from_environment};
-pub use custody::{CanaryError, CreateWallet, Created, Custody, CustodyError, Ports, Rewrapped};
+pub use custody::{CreateWallet, Created, Custody, CustodyError, Ports, ProbeError, Rewrapped};
 pub use integrity::{AlarmContext, integrity_alarm};
 pub use kdf::{KdfParams, KdfParamsError, Salt};
 pub use kdf_pool::{KdfPool, Place, PoolError};
 pub use keystore::ExportedKey;
-pub use local_key::{LocalKeyError, LocalMasterKey};
 pub use master_key::{KeyRing, KeyRingError, MasterKey, MasterKeyError, MasterKeyId};
 pub use private_key::{HashSignature, OpenWallet};
 pub use seal::{SealError, Sealer};
@@ -51,3 +49,4 @@ pub use server_keys::{
     RowMac, RowMacError, RowMacFormat, ServerKey, ServerKeyError, ServerKeyId, ServerKeySet,
     ServerKeys,
 };
+pub use stack::with_wiped_stack;

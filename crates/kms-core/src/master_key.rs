@@ -1,4 +1,5 @@
-//! The KMS's own key: wraps SCKs with its public half, unwraps them with the half it keeps.
+//! The KMS's own key pair: SCKs are wrapped with its public half and unwrapped with its private
+//! half. Providers implement [`MasterKey`] in crates of their own.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,50 +9,59 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rsa::PublicKey;
 use sha2::Sha256;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// The name of a KMS key: 1 to 64 characters of `a-z`, `0-9`, `-`. Stored with every wrapped SCK.
+use crate::random;
+
+/// The id of a KMS key: 1 to 64 characters of `a-z`, `0-9`, `-`. Stored with every wrapped SCK.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MasterKeyId(String);
 
-/// A KMS key, wherever its private half is.
+/// An RSA key pair whose private half may be in memory, in a remote KMS or in hardware.
+///
+/// `crate::conformance` (feature `testing`) checks an implementation.
 #[async_trait]
 pub trait MasterKey: fmt::Debug + Send + Sync {
-    /// Its name.
+    /// Returns the id under which the key is configured.
     fn id(&self) -> &MasterKeyId;
 
-    /// Its public half: RSA, 3072 bits or more.
+    /// Returns the public half: RSA with 3072 or 4096 bits.
     fn public_key(&self) -> &PublicKey;
 
-    /// RSAES-OAEP (RFC 8017, section 7.1) with SHA-256, MGF1-SHA-256 and an empty label.
+    /// Decrypts by RSAES-OAEP (RFC 8017, section 7.1) with SHA-256, MGF1-SHA-256 and an empty
+    /// label. `ciphertext` is as long as the modulus.
+    ///
+    /// # Errors
+    /// `Undecryptable` only if this key cannot decrypt the ciphertext, whenever it is tried.
     async fn unwrap(&self, ciphertext: Vec<u8>) -> Result<Zeroizing<Vec<u8>>, MasterKeyError>;
 }
 
-/// Why a KMS key did not unwrap.
+/// Why a KMS key did not unwrap a ciphertext.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MasterKeyError {
-    /// This key did not make the ciphertext, or somebody changed it.
-    #[error("the wrapped key was not made for this KMS key")]
+    /// The ciphertext was encrypted to another key, or is damaged.
+    #[error("the ciphertext was not encrypted to this KMS key")]
     Undecryptable,
-    /// The key's home does not answer, or asks to be left alone for now.
-    #[error("the KMS key does not answer")]
+    /// The provider is unreachable, throttles, or refuses the call.
+    #[error("the KMS key is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The text is not the name of a KMS key.
+/// Why a key ring cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyRingError {
-    /// Wrong characters or length.
-    #[error("a KMS key's id has 1 to 64 characters out of a-z, 0-9 and -")]
-    Id,
-    /// Two keys of one name.
-    #[error("two KMS keys have the id {0}")]
-    Twice(MasterKeyId),
+    /// The id has other characters or another length.
+    #[error("a KMS key id must have 1 to 64 characters of a-z, 0-9 and -")]
+    InvalidId,
+    /// Two keys have the same id.
+    #[error("duplicate KMS key id {0}")]
+    DuplicateId(MasterKeyId),
 }
 
-/// One key that wraps, and older ones that only unwrap.
+/// The active key, which wraps, and older keys, which only unwrap.
 #[derive(Clone, Debug)]
 pub struct KeyRing {
     active: Arc<dyn MasterKey>,
@@ -59,10 +69,10 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// A ring of the active key and older ones.
+    /// Builds a ring of the active key and older ones.
     ///
     /// # Errors
-    /// When two keys have one id.
+    /// When two keys have the same id.
     pub fn new(
         active: Arc<dyn MasterKey>,
         older: impl IntoIterator<Item = Arc<dyn MasterKey>>,
@@ -71,39 +81,44 @@ impl KeyRing {
         for key in older {
             let id = key.id().clone();
             if keys.insert(id.clone(), key).is_some() {
-                return Err(KeyRingError::Twice(id));
+                return Err(KeyRingError::DuplicateId(id));
             }
         }
         Ok(Self { active, keys })
     }
 
-    /// The key that wraps.
+    /// Returns the key that wraps.
     #[must_use]
     pub fn active(&self) -> &dyn MasterKey {
         &*self.active
     }
 
-    /// A key by its name.
+    /// Returns the key with this id.
     #[must_use]
     pub fn get(&self, id: &MasterKeyId) -> Option<&dyn MasterKey> {
         self.keys.get(id).map(|key| &**key)
     }
 
-    /// All keys' names.
+    /// Returns the ids of all keys.
     pub fn ids(&self) -> impl Iterator<Item = &MasterKeyId> {
         self.keys.keys()
     }
-
-    /// Encrypts to the active key. The plaintext is far below OAEP's limit.
-    pub(crate) fn wrap(&self, plaintext: &[u8]) -> Result<Vec<u8>, MasterKeyError> {
-        encrypt(self.active(), plaintext)
-    }
 }
 
-/// Encrypts to the key's public half.
+/// Encrypts to the key's public half. `plaintext` must be within OAEP's limit: 318 bytes for
+/// RSA-3072.
 pub(crate) fn encrypt(key: &dyn MasterKey, plaintext: &[u8]) -> Result<Vec<u8>, MasterKeyError> {
     let sealed = key.public_key().oaep_encrypt::<Sha256>(plaintext);
     sealed.map_err(|cause| MasterKeyError::Unavailable(Box::new(cause)))
+}
+
+/// Encrypts random bytes to the key and lets it decrypt them. `true` shows that the private half is
+/// reachable, may be used, and belongs to the public half that SCKs are wrapped with.
+pub(crate) async fn probe(key: &dyn MasterKey) -> Result<bool, MasterKeyError> {
+    let mut bytes = [0; 32];
+    random::fill(&mut bytes);
+    let opened = key.unwrap(encrypt(key, &bytes)?).await?;
+    Ok(opened.ct_eq(&bytes).into())
 }
 
 impl FromStr for MasterKeyId {
@@ -114,7 +129,7 @@ impl FromStr for MasterKeyId {
         if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(KeyRingError::Id)
+            Err(KeyRingError::InvalidId)
         }
     }
 }

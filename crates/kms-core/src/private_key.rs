@@ -7,7 +7,7 @@ use kms_types::{AccountId, EthAddress};
 use zeroize::Zeroizing;
 
 use crate::random;
-use crate::stack;
+use crate::stack::with_wiped_stack;
 
 /// A secp256k1 private key. Zeroized when dropped; does not leave this crate.
 pub(crate) struct PrivateKey(Box<SigningKey>);
@@ -95,9 +95,8 @@ impl OpenWallet {
     #[must_use]
     pub fn sign_hash(&self, hash: &[u8; 32]) -> HashSignature {
         #[expect(clippy::expect_used, reason = "fails only for hashes that are not 32 bytes")]
-        let (signature, recovery) =
-            stack::wiped_after(|| self.key.0.sign_prehash_recoverable(hash))
-                .expect("a 32-byte hash can be signed");
+        let (signature, recovery) = with_wiped_stack(|| self.key.0.sign_prehash_recoverable(hash))
+            .expect("a 32-byte hash can be signed");
         let (r, s) = signature.split_bytes();
         HashSignature { r: r.into(), s: s.into(), y_parity: recovery.is_y_odd() }
     }

@@ -8,17 +8,14 @@ use serde_json::Value;
 
 use crate::audit::{Checkpoint, Entry, Tip};
 use crate::kdf::{KdfParams, Salt};
-use crate::local_key::LocalMasterKey;
-use crate::master_key::KeyRing;
 use crate::ports::WrappedSck;
 use crate::sck::Sck;
 use crate::seal::{KeyOwner, Sealer};
 use crate::server_keys::ServerKeys;
-use crate::wrap::SckOwner;
+use crate::test_key;
+use crate::wrap::WrapContext;
 
 const VECTORS: &str = include_str!("../vectors/v1.json");
-pub(crate) const PEM: &str = include_str!("../vectors/test-kms-key.txt");
-pub(crate) const PASSPHRASE: &str = include_str!("../vectors/test-kms-key-passphrase.txt");
 
 struct Vectors(Value);
 
@@ -62,10 +59,6 @@ fn audit_chain(keys: &ServerKeys) -> [String; 3] {
     [hex::encode(hashes[0]), hex::encode(hashes[1]), checkpoint.to_string()]
 }
 
-fn master_key() -> LocalMasterKey {
-    LocalMasterKey::from_pem("kms-test".parse().unwrap(), PEM, PASSPHRASE).unwrap()
-}
-
 #[tokio::test]
 async fn the_vectors_open() {
     let vectors = Vectors(serde_json::from_str(VECTORS).unwrap());
@@ -91,14 +84,14 @@ async fn the_vectors_open() {
     let key = owner.open(&vectors.bytes("sealed_private_key"), &sck).unwrap();
     assert_eq!(key.to_bytes().to_vec(), vectors.bytes("private_key"));
     assert_eq!(key.address(), address);
-    let ring = KeyRing::new(Arc::new(master_key()), []).unwrap();
+    let ring = test_key::ring("kms-test");
     let wrapped = WrappedSck {
         id: sck_id,
         account,
         master_key: "kms-test".parse().unwrap(),
         bytes: vectors.bytes("wrapped_sck"),
     };
-    let unwrapped = SckOwner { account, address, sck_id }.unwrap(wrapped, &ring).await.unwrap();
+    let unwrapped = WrapContext { account, address, sck_id }.unwrap(wrapped, &ring).await.unwrap();
     assert_eq!(unwrapped.expose(), sck.expose());
     let fields: [&[u8]; 3] = [b"accounts", account.as_bytes(), b"active"];
     assert_eq!(keys.row.mac(&fields).tag.to_vec(), vectors.bytes("row_mac"));
@@ -128,8 +121,8 @@ fn a_new_set_can_be_made() {
     let telegram_id = 4711.try_into().unwrap();
     let (address, transfer) = (key.address(), TransferId::from_bytes([0xcc; 16]));
     let sealed = KeyOwner { account, telegram_id, address, sck_id }.seal(&key, &sck);
-    let ring = KeyRing::new(Arc::new(master_key()), []).unwrap();
-    let wrapped = SckOwner { account, address, sck_id }.wrap(&sck, &ring).unwrap();
+    let ring = test_key::ring("kms-test");
+    let wrapped = WrapContext { account, address, sck_id }.wrap(&sck, &ring).unwrap();
     let fields: [&[u8]; 3] = [b"accounts", account.as_bytes(), b"active"];
     let row_mac = hex::encode(keys.row.mac(&fields).tag);
     let check = hex::encode(pepper.check_value());

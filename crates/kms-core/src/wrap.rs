@@ -1,36 +1,37 @@
-//! An SCK wrapped for the KMS, with its owner inside, because AWS KMS takes no context beside an
-//! RSA ciphertext (`FORMAT.md`, "Wrapped SCK").
+//! SCKs wrapped by the KMS key. The owner is part of the plaintext, because RSA decryption in AWS
+//! KMS authenticates no context beside the ciphertext (`FORMAT.md`, "Wrapped SCK").
 
 use kms_types::{AccountId, EthAddress, SckId};
+use rsa::traits::PublicKeyParts;
 use zeroize::Zeroizing;
 
-use crate::master_key::{KeyRing, MasterKeyError};
+use crate::master_key::{KeyRing, MasterKeyError, MasterKeyId, encrypt};
 use crate::ports::WrappedSck;
 use crate::sck::Sck;
 
 const VERSION: u8 = 1;
 const LEN: usize = 1 + 16 + 20 + 16 + 32;
 
-/// Whose SCK it is. All of it stands inside the ciphertext.
+/// The owner of an SCK. All of it is inside the ciphertext.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SckOwner {
+pub(crate) struct WrapContext {
     pub(crate) account: AccountId,
     pub(crate) address: EthAddress,
     pub(crate) sck_id: SckId,
 }
 
-/// Why a wrapped SCK was not accepted.
+/// Why a wrapped SCK was rejected.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UnwrapError {
     #[error(transparent)]
     MasterKey(#[from] MasterKeyError),
     #[error("the KMS key {0} is not in the key ring")]
-    NoKey(crate::master_key::MasterKeyId),
-    #[error("the wrapped key belongs to somebody else or has an unknown version")]
+    NoKey(MasterKeyId),
+    #[error("the wrapped SCK belongs to another wallet or has an unknown version")]
     Mismatch,
 }
 
-impl SckOwner {
+impl WrapContext {
     fn prefix(&self) -> [u8; LEN - 32] {
         let mut prefix = [VERSION; LEN - 32];
         let parts =
@@ -51,11 +52,11 @@ impl SckOwner {
             id: self.sck_id,
             account: self.account,
             master_key: ring.active().id().clone(),
-            bytes: ring.wrap(plain.as_slice())?,
+            bytes: encrypt(ring.active(), plain.as_slice())?,
         })
     }
 
-    /// Unwraps what was wrapped for this very owner.
+    /// Unwraps an SCK that was wrapped for this owner. `wrapped.account` is not trusted.
     pub(crate) async fn unwrap(
         &self,
         wrapped: WrappedSck,
@@ -64,7 +65,16 @@ impl SckOwner {
         let Some(key) = ring.get(&wrapped.master_key) else {
             return Err(UnwrapError::NoKey(wrapped.master_key));
         };
-        let plain = key.unwrap(wrapped.bytes).await?;
+        // Checked here, because a remote provider may report another length as a bad request
+        // rather than as damage.
+        if wrapped.bytes.len() != key.public_key().size() {
+            return Err(MasterKeyError::Undecryptable.into());
+        }
+        self.accept(&key.unwrap(wrapped.bytes).await?)
+    }
+
+    /// Reads an unwrapped plaintext. It is untrusted: anyone can encrypt to a public key.
+    pub(crate) fn accept(&self, plain: &[u8]) -> Result<Sck, UnwrapError> {
         match plain.split_last_chunk::<32>() {
             Some((prefix, sck)) if prefix == self.prefix() => Ok(Sck::from_bytes(sck)),
             _ => Err(UnwrapError::Mismatch),
@@ -74,41 +84,33 @@ impl SckOwner {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::local_key::LocalMasterKey;
-    use crate::vectors::{PASSPHRASE, PEM};
+    use crate::test_key;
 
-    fn ring(id: &str) -> KeyRing {
-        let key = LocalMasterKey::from_pem(id.parse().unwrap(), PEM, PASSPHRASE).unwrap();
-        KeyRing::new(Arc::new(key), []).unwrap()
-    }
-
-    fn owner() -> SckOwner {
+    fn owner() -> WrapContext {
         let address = EthAddress::from([1; 20]);
-        SckOwner { account: AccountId::random(), address, sck_id: SckId::random() }
+        WrapContext { account: AccountId::random(), address, sck_id: SckId::random() }
     }
 
     #[tokio::test]
     async fn unwraps_for_its_owner_only() {
-        let (ring, owner, sck) = (ring("kms-test"), owner(), Sck::from_bytes(&[3; 32]));
+        let (ring, owner, sck) = (test_key::ring("kms-test"), owner(), Sck::from_bytes(&[3; 32]));
         let wrapped = owner.wrap(&sck, &ring).unwrap();
         let opened = owner.unwrap(wrapped.clone(), &ring).await.unwrap();
         assert_eq!(opened.expose(), sck.expose());
-        for stranger in [
-            SckOwner { account: AccountId::random(), ..owner },
-            SckOwner { address: EthAddress::from([2; 20]), ..owner },
-            SckOwner { sck_id: SckId::random(), ..owner },
+        for other in [
+            WrapContext { account: AccountId::random(), ..owner },
+            WrapContext { address: EthAddress::from([2; 20]), ..owner },
+            WrapContext { sck_id: SckId::random(), ..owner },
         ] {
-            let refused = stranger.unwrap(wrapped.clone(), &ring).await;
+            let refused = other.unwrap(wrapped.clone(), &ring).await;
             assert!(matches!(refused, Err(UnwrapError::Mismatch)));
         }
     }
 
     #[tokio::test]
-    async fn refuses_what_was_changed_or_made_for_another_key() {
-        let (ring, owner, sck) = (ring("kms-test"), owner(), Sck::from_bytes(&[3; 32]));
+    async fn rejects_damaged_ciphertexts_and_those_for_another_key() {
+        let (ring, owner, sck) = (test_key::ring("kms-test"), owner(), Sck::from_bytes(&[3; 32]));
         let wrapped = owner.wrap(&sck, &ring).unwrap();
         let mut changed = Vec::new();
         let length = wrapped.bytes.len();
@@ -122,28 +124,25 @@ mod tests {
         }
         for bytes in changed {
             let refused = owner.unwrap(WrappedSck { bytes, ..wrapped.clone() }, &ring).await;
-            let undecryptable = MasterKeyError::Undecryptable;
             let Err(UnwrapError::MasterKey(error)) = refused else { panic!("accepted") };
-            assert_eq!(error.to_string(), undecryptable.to_string());
+            assert!(matches!(error, MasterKeyError::Undecryptable), "{error}");
         }
-        let other = super::tests::ring("kms-other");
-        let refused = owner.unwrap(wrapped, &other).await;
+        let refused = owner.unwrap(wrapped, &test_key::ring("kms-other")).await;
         assert!(matches!(refused, Err(UnwrapError::NoKey(id)) if id.to_string() == "kms-test"));
     }
 
     #[tokio::test]
-    async fn refuses_plaintexts_of_another_shape() {
-        let (ring, owner) = (ring("kms-test"), owner());
+    async fn rejects_plaintexts_of_another_version_or_length() {
+        let (ring, owner) = (test_key::ring("kms-test"), owner());
         let sound = [owner.prefix().as_slice(), &[3; 32]].concat();
         let mut newer = sound.clone();
         newer[0] = 2;
-        // Anybody can encrypt to a public key.
         for plain in [newer, sound[1..].to_vec(), [sound.as_slice(), &[0]].concat(), Vec::new()] {
             let wrapped = WrappedSck {
                 id: owner.sck_id,
                 account: owner.account,
                 master_key: "kms-test".parse().unwrap(),
-                bytes: ring.wrap(&plain).unwrap(),
+                bytes: encrypt(ring.active(), &plain).unwrap(),
             };
             let refused = owner.unwrap(wrapped, &ring).await;
             assert!(matches!(refused, Err(UnwrapError::Mismatch)));

@@ -9,10 +9,8 @@ use std::time::{Duration, Instant};
 
 use kms_core::audit::{Action, AuditRecord, Caller, Leniency, Phase};
 use kms_core::ports::AuditLog;
-use kms_core::{
-    CreateWallet, Custody, KdfParams, KdfPool, KeyRing, LocalMasterKey, MasterKey, Ports,
-    ServerKeys,
-};
+use kms_core::{CreateWallet, Custody, KdfParams, KdfPool, KeyRing, MasterKey, Ports, ServerKeys};
+use kms_key_local::LocalMasterKey;
 use kms_store::{Database, Limit, SqliteScks};
 use kms_testkit::Postgres;
 use kms_types::{AccountRef, PasswordHash, Timestamp, TransferId};

@@ -4,7 +4,8 @@
 use argon2::{Algorithm, Argon2, Params, Version};
 use futures::future::join_all;
 use k256::ecdsa::SigningKey;
-use kms_core::{LocalMasterKey, MasterKey};
+use kms_core::MasterKey;
+use kms_key_local::LocalMasterKey;
 use kms_types::wire::Transfer;
 use sha2::Sha256;
 

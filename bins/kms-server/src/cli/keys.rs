@@ -95,7 +95,7 @@ async fn activate(vault: &Vault, id: &MasterKeyId) -> anyhow::Result<()> {
         "no KMS key {id} is configured: add it to older_kms_keys of every server first, so that each \
          can open what another one wraps"
     );
-    let works = custody.canary(id, &operator("keys activate"), clock::now()).await;
+    let works = custody.probe_kms_key(id, &operator("keys activate"), clock::now()).await;
     works.with_context(|| format!("{id} can not be used"))?;
     if *id == vault.active.id {
         say(&format!("{id} works, and is the active key"));

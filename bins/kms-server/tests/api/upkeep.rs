@@ -47,7 +47,7 @@ async fn a_kms_key_that_can_not_be_used_is_told() {
     let server = ServerProcess::start(&place, None, "info");
     let ready = get(&place, &server, "/readyz", &token).await;
     assert!(ready.contains(r#""kms_keys":"unknown""#), "{ready}");
-    let is_canary = |row: &AuditRow| row.action == "canary" && row.phase != "intent";
+    let is_canary = |row: &AuditRow| row.action == "probe_kms_key" && row.phase != "intent";
     let first = rows(&database, 1, is_canary).await;
     assert_eq!(
         (&*first[0].phase, first[0].outcome.as_deref()),

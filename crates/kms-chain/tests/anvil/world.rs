@@ -14,9 +14,10 @@ use kms_chain::{
 use kms_core::account::Account;
 use kms_core::audit::{Action, Caller};
 use kms_core::{
-    CreateWallet, Created, Custody, CustodyError, KdfParams, KdfPool, KeyRing, LocalMasterKey,
-    OpenWallet, Ports, Sealer, ServerKeys,
+    CreateWallet, Created, Custody, CustodyError, KdfParams, KdfPool, KeyRing, OpenWallet, Ports,
+    Sealer, ServerKeys,
 };
+use kms_key_local::LocalMasterKey;
 use kms_store::{Database, SqliteScks};
 use kms_testkit::Anvil;
 use kms_types::wire::{OutsidePayment, QuoteAmount, TransferState};

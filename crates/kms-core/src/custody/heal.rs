@@ -19,7 +19,7 @@ use crate::audit::{Action, Caller};
 use crate::failpoint;
 use crate::ports::WrappedSck;
 use crate::sck::Sck;
-use crate::wrap::SckOwner;
+use crate::wrap::WrapContext;
 
 /// How many wallets are looked at, and how many put right, at once. The others are at their next unlock.
 const AT_ONCE: usize = 8;
@@ -69,7 +69,7 @@ impl Seals {
 
     pub(super) fn restore(&self, account: &Account, sck: &Sck) -> Result<Later, CustodyError> {
         let (address, sck_id) = (account.wallet.address, account.wallet.sck_id);
-        let owner = SckOwner { account: account.id, address, sck_id };
+        let owner = WrapContext { account: account.id, address, sck_id };
         Ok(Later::Restore(owner.wrap(sck, &self.ring)?))
     }
 

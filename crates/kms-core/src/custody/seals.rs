@@ -13,7 +13,7 @@ use crate::private_key::PrivateKey;
 use crate::sck::Sck;
 use crate::seal::{KeyOwner, Sealer};
 use crate::server_keys::ServerKeys;
-use crate::wrap::SckOwner;
+use crate::wrap::WrapContext;
 
 /// What opens and seals wallets, shared with the threads that do it.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Seals {
             sck_id,
             version,
         };
-        let wrapped = SckOwner { account, address, sck_id }.wrap(&sck, &self.ring)?;
+        let wrapped = WrapContext { account, address, sck_id }.wrap(&sck, &self.ring)?;
         Ok((wallet, wrapped))
     }
 }

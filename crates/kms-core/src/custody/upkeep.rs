@@ -10,7 +10,7 @@ use crate::audit::{Action, Caller};
 use crate::failpoint;
 use crate::ports::WrappedSck;
 use crate::sck::Sck;
-use crate::wrap::SckOwner;
+use crate::wrap::WrapContext;
 
 pub(super) const MISSING: CustodyError = CustodyError::Integrity("the wrapped key is missing");
 
@@ -171,7 +171,7 @@ impl Custody {
     }
 }
 
-fn owner(account: &Account) -> SckOwner {
+fn owner(account: &Account) -> WrapContext {
     let (address, sck_id) = (account.wallet.address, account.wallet.sck_id);
-    SckOwner { account: account.id, address, sck_id }
+    WrapContext { account: account.id, address, sck_id }
 }

@@ -9,9 +9,10 @@ use kms_core::audit::{AuditRecord, Caller};
 use kms_core::ports::{AccountStore, AuditLog, SckStore, StoreError, WrappedSck};
 use kms_core::recovery::{Recovery, RecoveryRules};
 use kms_core::{
-    CreateWallet, Created, Custody, CustodyError, KdfParams, KdfPool, KeyRing, LocalMasterKey,
-    MasterKey, Ports, ServerKeys,
+    CreateWallet, Created, Custody, CustodyError, KdfParams, KdfPool, KeyRing, MasterKey, Ports,
+    ServerKeys,
 };
+use kms_key_local::LocalMasterKey;
 use kms_store::{Database, SqliteScks};
 use kms_types::wire::AccountState;
 use kms_types::{AccountId, AccountRef, PasswordHash, RecoveryId, SckId, Timestamp};
