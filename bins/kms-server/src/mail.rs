@@ -10,7 +10,7 @@ mod letters;
 use std::time::Duration;
 
 use kms_core::account::Account;
-use kms_core::ports::{AccountStore, RecoveryStore, StoreError};
+use kms_core::ports::{AccountStore, EmailChangeStore, RecoveryStore, StoreError};
 use kms_core::recovery::Recovery;
 use kms_core::{SealError, Sealer, ServerKeys};
 use kms_store::{Database, StoredEvent, StoredEventKind};
@@ -278,7 +278,7 @@ impl Mailer {
         account: &Account,
         now: Timestamp,
     ) -> Result<bool, NoLetter> {
-        let asked = self.database.asked_email(account.id).await?;
+        let asked = self.database.email_change(account.id).await?;
         // Confirmed already, or too late.
         let Some(asked) = asked.filter(|asked| now < asked.until()) else { return Ok(false) };
         let who = letters::who(account);

@@ -279,14 +279,7 @@ pub(crate) fn custody(
     keys: Arc<ServerKeys>,
     password: crate::config::PasswordSettings,
 ) -> Result<Custody, StartError> {
-    let database = Arc::new(database.clone());
-    let ports = Ports {
-        accounts: database.clone(),
-        recoveries: database.clone(),
-        scks: key_database.port(),
-        audit: database.clone(),
-        gate: database,
-    };
+    let ports = Ports::new(Arc::new(database.clone()), key_database.port());
     let pool = KdfPool::new(password.running, password.waiting).map_err(StartError::Threads)?;
     Ok(Custody::new(ports, ring, keys, pool, password.kdf))
 }
@@ -376,7 +369,7 @@ async fn watch_transfers(
 /// By the database's clock too: one that runs ahead tells nobody too early.
 async fn tend(custody: &Custody, database: &Database) -> Result<(), CustodyError> {
     let now = clock::now().min(database.now().await?);
-    custody.tend_recoveries(&upkeep::caller("recoveries"), now).await
+    custody.advance_due_recoveries(&upkeep::caller("recoveries"), now).await
 }
 
 async fn tend_recoveries(

@@ -175,7 +175,7 @@ impl Upkeep {
             count += 1;
             let ListedAccount { id, account } = listed;
             let checked = match &account {
-                Ok(account) => self.custody.held(account).await.map(drop),
+                Ok(account) => self.custody.find_wrapped_sck(account).await.map(drop),
                 Err(_) => account.map(drop).map_err(CustodyError::from),
             };
             match checked {
@@ -192,7 +192,7 @@ impl Upkeep {
                 tracing::error!(account, %error, "a wallet could not be recovered");
                 if let Ok(id) = account.parse() {
                     let caller = caller("check of wallets");
-                    self.custody.found(id, &error, &caller, clock::now()).await;
+                    self.custody.record_check_failure(id, &error, &caller, clock::now()).await;
                 }
             }
         }

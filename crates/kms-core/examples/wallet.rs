@@ -17,14 +17,8 @@ async fn main() -> anyhow::Result<()> {
     let keys = Arc::new(ServerKeys::random());
     let database = Database::connect("sqlite::memory:", 1, Arc::clone(&keys)).await?;
     database.migrate().await?;
-    let database = Arc::new(database);
-    let ports = Ports {
-        accounts: database.clone(),
-        recoveries: database.clone(),
-        scks: Arc::new(SqliteScks::open(":memory:").await?),
-        audit: database.clone(),
-        gate: database,
-    };
+    let scks = Arc::new(SqliteScks::open(":memory:").await?);
+    let ports = Ports::new(Arc::new(database), scks);
     println!("making a KMS key (RSA-3072) takes a moment");
     let kms_key = LocalMasterKey::generate("example".parse()?, 3072)?;
     let ring = KeyRing::new(Arc::new(kms_key), [])?;

@@ -35,7 +35,10 @@ use crate::failpoint;
 use crate::kdf::{KdfParams, Salt};
 use crate::kdf_pool::{KdfPool, Place, PoolError};
 use crate::master_key::KeyRing;
-use crate::ports::{AccountStore, Attempt, AuditLog, PasswordGate, RecoveryStore, SckStore};
+use crate::ports::{
+    AccountStore, AuditLog, EmailChangeStore, ExportLog, PasswordGate, PasswordGateDecision,
+    RecoveryStore, SckStore,
+};
 use crate::private_key::{OpenWallet, PrivateKey};
 use crate::recovery::RecoveryRules;
 use crate::sck::Sck;
@@ -43,19 +46,43 @@ use crate::seal::Sealer;
 use crate::server_keys::ServerKeys;
 use crate::wrap::WrapContext;
 
-/// The stores that custody works with.
+/// The stores of custody.
 #[derive(Clone)]
 pub struct Ports {
     /// Accounts and wallets.
     pub accounts: Arc<dyn AccountStore>,
+    /// Requested changes of e-mail addresses.
+    pub email_changes: Arc<dyn EmailChangeStore>,
+    /// Notices of exported keys.
+    pub exports: Arc<dyn ExportLog>,
     /// Recoveries.
     pub recoveries: Arc<dyn RecoveryStore>,
     /// Wrapped SCKs.
     pub scks: Arc<dyn SckStore>,
     /// The audit table.
     pub audit: Arc<dyn AuditLog>,
-    /// The limit on guesses.
+    /// The limit on password guesses.
     pub gate: Arc<dyn PasswordGate>,
+}
+
+impl Ports {
+    /// Uses one database for everything but the wrapped SCKs.
+    #[must_use]
+    pub fn new<D>(database: Arc<D>, scks: Arc<dyn SckStore>) -> Self
+    where
+        D: AccountStore + EmailChangeStore + ExportLog + RecoveryStore + AuditLog + PasswordGate,
+        D: 'static,
+    {
+        Self {
+            accounts: database.clone(),
+            email_changes: database.clone(),
+            exports: database.clone(),
+            recoveries: database.clone(),
+            scks,
+            audit: database.clone(),
+            gate: database,
+        }
+    }
 }
 
 /// The custody service.
@@ -240,7 +267,7 @@ impl Custody {
 
     /// Writes down that somebody else's limit refused the request: once for each account and
     /// minute.
-    pub async fn refused(
+    pub async fn record_refusal(
         &self,
         action: Action,
         account: AccountRef,
@@ -287,12 +314,14 @@ impl Custody {
         refuse_frozen(account)?;
         // The place first: an attempt that finds no place is not tried, and must not count.
         let place = self.pool.reserve()?;
-        if let Attempt::LockedUntil(until) = self.ports.gate.count_attempt(account.id, now).await? {
+        if let PasswordGateDecision::LockedUntil(until) =
+            self.ports.gate.count_attempt(account.id, now).await?
+        {
             return Err(CustodyError::Locked { until });
         }
         if let Err(error) = journal.intent().await {
             // Nor must one that can not be written down, or an audit that is out locks people out.
-            if let Err(error) = self.ports.gate.give_back_attempt(account.id).await {
+            if let Err(error) = self.ports.gate.refund_attempt(account.id).await {
                 tracing::warn!(%error, "an attempt that was not tried stays counted");
             }
             return Err(error.into());

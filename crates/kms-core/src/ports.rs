@@ -1,5 +1,5 @@
-//! What custody needs of the world: traits that `kms-store` implements. One method is one whole
-//! transaction, so that no caller composes half of one.
+//! The traits through which custody reaches databases; `kms-store` implements them. One method is
+//! one whole transaction, so that no caller has to compose part of one.
 
 use async_trait::async_trait;
 use kms_types::wire::{AccountState, RecoveryStep};
@@ -11,46 +11,46 @@ use crate::master_key::MasterKeyId;
 use crate::recovery::Recovery;
 use crate::server_keys::ServerKeyId;
 
-/// Why a store could not do what it was asked.
+/// Why a store failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// It does not answer, or not in time. Whether it wrote is unknown.
-    #[error("the {store} database does not answer")]
+    /// The database is unreachable or too slow. Whether it wrote is unknown.
+    #[error("the {store} database is unavailable")]
     Unavailable {
-        /// Which one.
+        /// Which database.
         store: &'static str,
-        /// What its driver said.
+        /// The driver's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A row holds what this program never writes.
-    #[error("the {table} row of {key} can not be read: {reason}")]
+    /// A row holds a value that this program never writes.
+    #[error("the {table} row of {key} is malformed: {reason}")]
     Corrupt {
-        /// In which table.
+        /// The table.
         table: &'static str,
-        /// Which row.
+        /// The row's key.
         key: String,
-        /// What is wrong with it.
+        /// What is malformed.
         reason: String,
     },
-    /// A row's MAC is not the one that this program wrote: somebody else changed it.
-    #[error("the {table} row of {key} was changed from outside")]
+    /// A row's MAC does not match: the row was modified by another program, or is damaged.
+    #[error("the {table} row of {key} failed its integrity check")]
     Tampered {
-        /// In which table.
+        /// The table.
         table: &'static str,
-        /// Which row.
+        /// The row's key.
         key: String,
     },
-    /// A row's MAC was made with a version of the row key that is not configured.
+    /// A row's MAC was made with a version of the row-MAC key that is not configured.
     #[error(
-        "version {version} of the row key is not configured; the {table} row of {key} needs it"
+        "version {version} of the row-MAC key is not configured; the {table} row of {key} needs it"
     )]
     NoRowKey {
-        /// In which table.
+        /// The table.
         table: &'static str,
-        /// Which row.
+        /// The row's key.
         key: String,
-        /// Which version.
+        /// The missing version.
         version: ServerKeyId,
     },
 }
@@ -58,20 +58,20 @@ pub enum StoreError {
 /// Accounts and wallets.
 #[async_trait]
 pub trait AccountStore: Send + Sync {
-    /// The account, with the name its holder has now.
+    /// Returns the account with its owner's current username.
     async fn account(&self, account: AccountRef) -> Result<Option<Account>, StoreError>;
 
-    /// Writes account, wallet, name and the event `AccountCreated`, or nothing and `false` if the
-    /// Telegram user has an account.
+    /// Inserts account, wallet, name and the event `AccountCreated`. Returns `false`, having
+    /// written nothing, if the Telegram user has an account.
     async fn create_account(&self, new: NewAccount) -> Result<bool, StoreError>;
 
-    /// Replaces the wallet and writes the event; for a recovery also its completion, and forgets all
-    /// attempts at the old password. Or nothing and `false` if the wallet's version is not the one
-    /// to be replaced, or the recovery moved on.
+    /// Replaces the wallet and writes the event; for a recovery it also completes the recovery and
+    /// clears the failed password attempts. Returns `false`, having written nothing, if the
+    /// wallet's version is not the replaced one, or the recovery is no longer at the step before.
     async fn swap_wallet(&self, swap: WalletSwap) -> Result<bool, StoreError>;
 
-    /// Replaces the wallet by the same under another SCK, as long as it is under `replaces`; or
-    /// nothing and `false`. The version and the owner's view stay: no event is written.
+    /// Replaces the wallet by the same key sealed under another SCK, if it is still sealed under
+    /// `replaces`; else returns `false`. The version stays, and no event is written.
     async fn reseal_wallet(
         &self,
         account: AccountId,
@@ -80,23 +80,10 @@ pub trait AccountStore: Send + Sync {
         at: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Sets whether the account may act, or `false` if there is no such account.
+    /// Freezes or unfreezes the account. Returns `false` if there is no such account.
     async fn set_state(&self, account: AccountId, state: AccountState) -> Result<bool, StoreError>;
 
-    /// Asks for another e-mail address, in the place of one that was asked for before, and writes
-    /// the event `EmailChangeRequested`.
-    async fn ask_email(&self, change: EmailChange) -> Result<(), StoreError>;
-
-    /// The e-mail address that was asked for.
-    async fn asked_email(&self, account: AccountId) -> Result<Option<EmailChange>, StoreError>;
-
-    /// Counts one more try of a code, or `false` if `change` is not what stands there any more.
-    async fn count_email_try(&self, change: EmailChange) -> Result<bool, StoreError>;
-
-    /// Writes the event `KeyExported`.
-    async fn tell_export(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError>;
-
-    /// Gives the account a contact, or `false` if there is no such account.
+    /// Sets or removes a contact. Returns `false` if there is no such account.
     async fn set_contact(
         &self,
         account: AccountId,
@@ -105,21 +92,42 @@ pub trait AccountStore: Send + Sync {
     ) -> Result<bool, StoreError>;
 }
 
+/// Requested changes of e-mail addresses, at most one per account.
+#[async_trait]
+pub trait EmailChangeStore: Send + Sync {
+    /// Stores the request in place of an earlier one, and writes the event `EmailChangeRequested`.
+    async fn request_email_change(&self, change: EmailChange) -> Result<(), StoreError>;
+
+    /// Returns the pending request.
+    async fn email_change(&self, account: AccountId) -> Result<Option<EmailChange>, StoreError>;
+
+    /// Counts one more attempt at the code. Returns `false` if `change` is no longer what is
+    /// stored.
+    async fn count_email_code_attempt(&self, change: EmailChange) -> Result<bool, StoreError>;
+}
+
+/// Notices of exported keys.
+#[async_trait]
+pub trait ExportLog: Send + Sync {
+    /// Writes the event `KeyExported`.
+    async fn record_export(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError>;
+}
+
 /// Recoveries.
 #[async_trait]
 pub trait RecoveryStore: Send + Sync {
-    /// Writes a new one and the event, or nothing and `false` if the account has one that has not
-    /// ended, or the id is taken.
+    /// Inserts a recovery and its event. Returns `false`, having written nothing, if the account
+    /// has one that has not ended, or the id is taken.
     async fn insert_recovery(&self, recovery: Recovery) -> Result<bool, StoreError>;
 
-    /// One of them.
+    /// Returns a recovery by its id.
     async fn recovery(&self, id: RecoveryId) -> Result<Option<Recovery>, StoreError>;
 
-    /// The one of the account that is not written as ended.
+    /// Returns the account's recovery that is not stored as ended.
     async fn open_recovery(&self, account: AccountId) -> Result<Option<Recovery>, StoreError>;
 
-    /// Puts the step in the place of the one before, with the event that tells of `step`, if any;
-    /// or nothing and `false` if the one before is not there any more.
+    /// Replaces the stored step before `recovery` by `recovery`, and writes the event of `step`, if
+    /// any. Returns `false`, having written nothing, if another step is stored.
     async fn update_recovery(
         &self,
         recovery: Recovery,
@@ -127,8 +135,8 @@ pub trait RecoveryStore: Send + Sync {
         at: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Those that time has made something else of than is written, as many as `limit`. One that
-    /// can not be read keeps no other from being found.
+    /// Returns up to `limit` recoveries whose stage has changed by time alone since it was stored.
+    /// A row that cannot be read does not keep others from being returned.
     async fn due_recoveries(&self, now: Timestamp, limit: u32)
     -> Result<Vec<Recovery>, StoreError>;
 }
@@ -136,72 +144,71 @@ pub trait RecoveryStore: Send + Sync {
 /// An SCK as the key database holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrappedSck {
-    /// Random.
+    /// Its random id.
     pub id: SckId,
-    /// Whose.
+    /// The account that it belongs to.
     pub account: AccountId,
-    /// Which KMS key opens it.
+    /// The KMS key that unwraps it.
     pub master_key: MasterKeyId,
-    /// `FORMAT.md`, "Wrapped SCK".
+    /// The ciphertext (`FORMAT.md`, "Wrapped SCK").
     pub bytes: Vec<u8>,
 }
 
 /// The key database: wrapped SCKs and nothing else.
 #[async_trait]
 pub trait SckStore: Send + Sync {
-    /// Writes it, so that a majority of replicas keeps it. An id is put once.
+    /// Inserts the SCK, acknowledged by a majority of replicas. An id is inserted once.
     async fn put_sck(&self, sck: WrappedSck) -> Result<(), StoreError>;
 
-    /// Writes `new` in the place of `old`, in one write that a majority of replicas keeps; or
-    /// nothing and `false` if what stands there is not `old`. Both have one id.
+    /// Replaces `old` by `new`, which has the same id, in one write that a majority of replicas
+    /// acknowledges. Returns `false`, having written nothing, if `old` is not what is stored.
     async fn replace_sck(&self, old: &WrappedSck, new: WrappedSck) -> Result<bool, StoreError>;
 
-    /// Removes it; it may be gone already.
+    /// Removes the SCK, if it is there.
     async fn remove_sck(&self, id: SckId) -> Result<(), StoreError>;
 
-    /// Reads it.
+    /// Returns the SCK.
     async fn sck(&self, id: SckId) -> Result<Option<WrappedSck>, StoreError>;
 }
 
 /// The audit table.
 #[async_trait]
 pub trait AuditLog: Send + Sync {
-    /// Appends the record. When this returns, it is committed.
+    /// Appends the record, committed when this returns.
     async fn append(&self, record: AuditRecord) -> Result<(), StoreError>;
 
-    /// Appends the record of a request that was refused before a key was touched, unless one of
-    /// the same account, action and outcome was appended within the last minute: a flood must not
-    /// fill the table.
+    /// Appends the record of a request that was refused before a key was used, unless one with the
+    /// same account, action and outcome was appended within the last minute: a flood of refusals
+    /// must not fill the table.
     async fn append_refusal(&self, record: AuditRecord) -> Result<(), StoreError>;
 }
 
 /// Whether a password may be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attempt {
-    /// It may, and the attempt was counted.
+pub enum PasswordGateDecision {
+    /// The password may be tried; the attempt was counted.
     Counted,
-    /// Not before this time.
+    /// The account is locked until this time.
     LockedUntil(Timestamp),
 }
 
-/// The limit on guesses. An attempt is counted before the password is tried, so that many at
-/// once can not pass.
+/// The limit on password guesses. An attempt is counted before the password is tried, so that
+/// concurrent guesses cannot exceed the limit.
 #[async_trait]
 pub trait PasswordGate: Send + Sync {
-    /// Counts an attempt, unless the account is locked at `now`. From the fifth attempt that was
-    /// not cleared, each one locks: 15 minutes, doubling up to 24 hours.
+    /// Counts an attempt, unless the account is locked at `now`. The fifth attempt that was not
+    /// cleared locks the account for 15 minutes; each further one doubles the time, up to 24 hours.
     async fn count_attempt(
         &self,
         account: AccountId,
         now: Timestamp,
-    ) -> Result<Attempt, StoreError>;
+    ) -> Result<PasswordGateDecision, StoreError>;
 
-    /// The attempt that was counted last was not tried after all: it counts no more, nor does a
-    /// lock that it brought.
-    async fn give_back_attempt(&self, account: AccountId) -> Result<(), StoreError>;
+    /// Refunds the last counted attempt, which was not tried after all, with the lock it caused.
+    async fn refund_attempt(&self, account: AccountId) -> Result<(), StoreError>;
 
-    /// A right password: forgets all attempts, and cancels the recovery that is open, whose id it
-    /// answers. A recovery forgets attempts in [`AccountStore::swap_wallet`].
+    /// Clears all attempts after a correct password, and cancels the account's open recovery, whose
+    /// id it returns. A recovery clears the attempts in [`AccountStore::swap_wallet`].
     async fn accept(
         &self,
         account: AccountId,

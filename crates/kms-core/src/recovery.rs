@@ -82,7 +82,7 @@ pub enum RecoveryCode {
 impl RecoveryCode {
     /// What became of it, in a word.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Sent { .. } => "sent",

@@ -156,13 +156,7 @@ fn master_key(id: &str) -> Outcome<Arc<dyn MasterKey>> {
 async fn rewrap(database: &Database, keys: &Arc<ServerKeys>) -> Outcome<Row> {
     let store = Arc::new(database.clone());
     let scks = Arc::new(SqliteScks::open(":memory:").await?);
-    let ports = Ports {
-        accounts: store.clone(),
-        recoveries: store.clone(),
-        scks,
-        audit: store.clone(),
-        gate: store.clone(),
-    };
+    let ports = Ports::new(store.clone(), scks);
     let custody = |ring| {
         let pool = KdfPool::new(std::num::NonZeroUsize::MIN, 64)?;
         let keys = Arc::clone(keys);

@@ -6,7 +6,7 @@ use diesel::result::Error;
 use kms_core::account::{
     Account, ContactChange, EmailChange, NewAccount, SwapReason, Wallet, WalletSwap,
 };
-use kms_core::ports::{AccountStore, StoreError};
+use kms_core::ports::{AccountStore, EmailChangeStore, ExportLog, StoreError};
 use kms_core::{RowMac, Salt, ServerKeySet, ServerKeys};
 use kms_types::wire::{AccountState, RecoveryStep};
 use kms_types::{AccountId, AccountRef, EthAddress, SckId, Timestamp};
@@ -447,88 +447,6 @@ impl AccountStore for Database {
         .await
     }
 
-    async fn ask_email(&self, asked: EmailChange) -> Result<(), StoreError> {
-        let keys = self.keys.clone();
-        self.blocking(move |connection| {
-            connection.transaction(|connection| {
-                let row = || email_changes::table.find(asked.account.to_string());
-                diesel::delete(row()).execute(connection)?;
-                let mac = with_asked_fields(&asked, |fields| keys.row.mac(fields));
-                diesel::insert_into(email_changes::table)
-                    .values((
-                        email_changes::account_id.eq(asked.account.to_string()),
-                        email_changes::email.eq(&asked.email),
-                        email_changes::requested_at.eq(asked.requested_at.0),
-                        email_changes::tries.eq(i32::from(asked.tries)),
-                        email_changes::mac_key.eq(i32::from(mac.key.as_u8())),
-                        email_changes::mac.eq(mac.tag.to_vec()),
-                    ))
-                    .execute(connection)?;
-                let kind = StoredEventKind::EmailChangeRequested;
-                let told = verified_email(connection, asked.account, &keys)?;
-                let about = About::Contact(told);
-                events::append(connection, asked.account, asked.requested_at, kind, about)
-            })
-        })
-        .await
-    }
-
-    async fn asked_email(&self, account: AccountId) -> Result<Option<EmailChange>, StoreError> {
-        let keys = self.keys.clone();
-        self.blocking(move |connection| {
-            let key = account.to_string();
-            let at = At { table: "email_changes", key: &key };
-            let row: Option<(Vec<u8>, i64, i32, i32, Vec<u8>)> = email_changes::table
-                .find(&key)
-                .select((
-                    email_changes::email,
-                    email_changes::requested_at,
-                    email_changes::tries,
-                    email_changes::mac_key,
-                    email_changes::mac,
-                ))
-                .first(connection)
-                .optional()?;
-            let Some((email, requested_at, tries, mac_key, mac)) = row else { return Ok(None) };
-            let (requested_at, tries) = (Timestamp(requested_at), at.convert(tries)?);
-            let asked = EmailChange { account, email, requested_at, tries };
-            let mac = at.mac(mac_key, &mac)?;
-            let verified = with_asked_fields(&asked, |fields| keys.row.verify(&mac, fields));
-            verified.map_err(|error| at.not_verified(error))?;
-            Ok(Some(asked))
-        })
-        .await
-    }
-
-    async fn count_email_try(&self, asked: EmailChange) -> Result<bool, StoreError> {
-        let keys = self.keys.clone();
-        self.blocking(move |connection| {
-            let row = email_changes::table
-                .find(asked.account.to_string())
-                .filter(email_changes::requested_at.eq(asked.requested_at.0))
-                .filter(email_changes::tries.eq(i32::from(asked.tries)));
-            let tried = EmailChange { tries: asked.tries.saturating_add(1), ..asked };
-            let mac = with_asked_fields(&tried, |fields| keys.row.mac(fields));
-            let counted = diesel::update(row)
-                .set((
-                    email_changes::tries.eq(i32::from(tried.tries)),
-                    email_changes::mac_key.eq(i32::from(mac.key.as_u8())),
-                    email_changes::mac.eq(mac.tag.to_vec()),
-                ))
-                .execute(connection)?;
-            Ok(counted == 1)
-        })
-        .await
-    }
-
-    async fn tell_export(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError> {
-        let kind = StoredEventKind::KeyExported;
-        self.blocking(move |connection| {
-            events::append(connection, account, at, kind, About::Nothing)
-        })
-        .await
-    }
-
     async fn set_contact(
         &self,
         account: AccountId,
@@ -556,6 +474,94 @@ impl AccountStore for Database {
                     })
                 }
             })
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl EmailChangeStore for Database {
+    async fn request_email_change(&self, asked: EmailChange) -> Result<(), StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            connection.transaction(|connection| {
+                let row = || email_changes::table.find(asked.account.to_string());
+                diesel::delete(row()).execute(connection)?;
+                let mac = with_asked_fields(&asked, |fields| keys.row.mac(fields));
+                diesel::insert_into(email_changes::table)
+                    .values((
+                        email_changes::account_id.eq(asked.account.to_string()),
+                        email_changes::email.eq(&asked.email),
+                        email_changes::requested_at.eq(asked.requested_at.0),
+                        email_changes::tries.eq(i32::from(asked.tries)),
+                        email_changes::mac_key.eq(i32::from(mac.key.as_u8())),
+                        email_changes::mac.eq(mac.tag.to_vec()),
+                    ))
+                    .execute(connection)?;
+                let kind = StoredEventKind::EmailChangeRequested;
+                let told = verified_email(connection, asked.account, &keys)?;
+                let about = About::Contact(told);
+                events::append(connection, asked.account, asked.requested_at, kind, about)
+            })
+        })
+        .await
+    }
+
+    async fn email_change(&self, account: AccountId) -> Result<Option<EmailChange>, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            let key = account.to_string();
+            let at = At { table: "email_changes", key: &key };
+            let row: Option<(Vec<u8>, i64, i32, i32, Vec<u8>)> = email_changes::table
+                .find(&key)
+                .select((
+                    email_changes::email,
+                    email_changes::requested_at,
+                    email_changes::tries,
+                    email_changes::mac_key,
+                    email_changes::mac,
+                ))
+                .first(connection)
+                .optional()?;
+            let Some((email, requested_at, tries, mac_key, mac)) = row else { return Ok(None) };
+            let (requested_at, tries) = (Timestamp(requested_at), at.convert(tries)?);
+            let asked = EmailChange { account, email, requested_at, tries };
+            let mac = at.mac(mac_key, &mac)?;
+            let verified = with_asked_fields(&asked, |fields| keys.row.verify(&mac, fields));
+            verified.map_err(|error| at.not_verified(error))?;
+            Ok(Some(asked))
+        })
+        .await
+    }
+
+    async fn count_email_code_attempt(&self, asked: EmailChange) -> Result<bool, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            let row = email_changes::table
+                .find(asked.account.to_string())
+                .filter(email_changes::requested_at.eq(asked.requested_at.0))
+                .filter(email_changes::tries.eq(i32::from(asked.tries)));
+            let tried = EmailChange { tries: asked.tries.saturating_add(1), ..asked };
+            let mac = with_asked_fields(&tried, |fields| keys.row.mac(fields));
+            let counted = diesel::update(row)
+                .set((
+                    email_changes::tries.eq(i32::from(tried.tries)),
+                    email_changes::mac_key.eq(i32::from(mac.key.as_u8())),
+                    email_changes::mac.eq(mac.tag.to_vec()),
+                ))
+                .execute(connection)?;
+            Ok(counted == 1)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl ExportLog for Database {
+    async fn record_export(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError> {
+        let kind = StoredEventKind::KeyExported;
+        self.blocking(move |connection| {
+            events::append(connection, account, at, kind, About::Nothing)
         })
         .await
     }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use diesel::prelude::*;
 use diesel::result::Error;
 use diesel::sql_types::{BigInt, Text};
-use kms_core::ports::{Attempt, PasswordGate, StoreError};
+use kms_core::ports::{PasswordGate, PasswordGateDecision, StoreError};
 use kms_core::{AlarmContext, integrity_alarm};
 use kms_types::{AccountId, RecoveryId, Timestamp};
 
@@ -28,7 +28,7 @@ impl PasswordGate for Database {
         &self,
         account: AccountId,
         now: Timestamp,
-    ) -> Result<Attempt, StoreError> {
+    ) -> Result<PasswordGateDecision, StoreError> {
         let least = self.dialect.least();
         let statement = format!(
             "insert into password_attempts (account_id, failures, locked_until) \
@@ -47,7 +47,7 @@ impl PasswordGate for Database {
                 .bind::<BigInt, _>(now.0)
                 .execute(connection)?;
             if counted == 1 {
-                return Ok(Attempt::Counted);
+                return Ok(PasswordGateDecision::Counted);
             }
             let until = password_attempts::table
                 .find(&key)
@@ -55,12 +55,12 @@ impl PasswordGate for Database {
                 .first::<i64>(connection)
                 .optional()?;
             // A right password may have removed the row meanwhile; then the next attempt counts.
-            Ok(Attempt::LockedUntil(until.map_or(now, Timestamp)))
+            Ok(PasswordGateDecision::LockedUntil(until.map_or(now, Timestamp)))
         })
         .await
     }
 
-    async fn give_back_attempt(&self, account: AccountId) -> Result<(), StoreError> {
+    async fn refund_attempt(&self, account: AccountId) -> Result<(), StoreError> {
         self.blocking(move |connection| {
             let row = password_attempts::table.find(account.to_string());
             // An attempt is counted only while there is no lock, so a lock came with this one, or

@@ -115,8 +115,8 @@ fn with_mac_fields<T>(recovery: &Recovery, work: impl FnOnce(&[&[u8]]) -> T) -> 
 
 fn code_parts(code: RecoveryCode) -> (&'static str, Option<Timestamp>, u8) {
     match code {
-        RecoveryCode::Sent { until, tries } => (code.word(), Some(until), tries),
-        RecoveryCode::None | RecoveryCode::Confirmed => (code.word(), None, 0),
+        RecoveryCode::Sent { until, tries } => (code.as_str(), Some(until), tries),
+        RecoveryCode::None | RecoveryCode::Confirmed => (code.as_str(), None, 0),
     }
 }
 

@@ -130,9 +130,9 @@ async fn move_all(vault: &Vault) -> anyhow::Result<()> {
                 Err(error) => Err(error.into()),
             };
             match done {
-                Ok(Rewrapped::Now) => moved += 1,
+                Ok(Rewrapped::Moved) => moved += 1,
                 // Another `rewrap` runs; the count at the end tells.
-                Ok(Rewrapped::Before) | Err(CustodyError::Conflict) => {}
+                Ok(Rewrapped::AlreadyActive) | Err(CustodyError::Conflict) => {}
                 Err(error) if passes(&error) => {
                     return Err(error).context("run it again: it goes on where it stopped");
                 }

@@ -40,7 +40,7 @@ pub(super) async fn run(settings: Settings, command: RecoveriesCommand) -> anyho
                     RecoveryStage::Ready => "ready",
                     _ => "over",
                 };
-                let (id, account, code) = (recovery.id, recovery.account, recovery.code.word());
+                let (id, account, code) = (recovery.id, recovery.account, recovery.code.as_str());
                 let ready = recovery.ready_at.0;
                 say(&format!("{id}\t{account}\t{stage}\t{ready}\tcode: {code}"));
             }

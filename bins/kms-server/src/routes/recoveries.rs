@@ -285,6 +285,6 @@ impl Gate<'_> {
 
     async fn note(&self, outcome: &'static str) {
         let (custody, whose) = (&self.state.custody, self.account.id.into());
-        custody.refused(self.action, whose, outcome, self.caller, clock::now()).await;
+        custody.record_refusal(self.action, whose, outcome, self.caller, clock::now()).await;
     }
 }

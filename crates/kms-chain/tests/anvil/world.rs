@@ -327,14 +327,8 @@ fn engine_over(
 }
 
 async fn custody(database: &Database, keys: &Arc<ServerKeys>) -> Custody {
-    let store = Arc::new(database.clone());
-    let ports = Ports {
-        accounts: store.clone(),
-        recoveries: store.clone(),
-        scks: Arc::new(SqliteScks::open(":memory:").await.unwrap()),
-        audit: store.clone(),
-        gate: store,
-    };
+    let scks = Arc::new(SqliteScks::open(":memory:").await.unwrap());
+    let ports = Ports::new(Arc::new(database.clone()), scks);
     let one = NonZeroUsize::MIN;
     // As cheap as custody lets it be.
     let kdf = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };

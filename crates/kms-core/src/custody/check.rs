@@ -66,8 +66,8 @@ impl Custody {
         .await
     }
 
-    /// Records in the audit what [`Custody::held`] found wrong with an account.
-    pub async fn found(
+    /// Records in the audit what [`Custody::find_wrapped_sck`] found wrong with an account.
+    pub async fn record_check_failure(
         &self,
         account: AccountId,
         error: &CustodyError,
@@ -84,7 +84,7 @@ impl Custody {
     ///
     /// # Errors
     /// `Integrity` when the wallet could not be recovered; else as the key database fails.
-    pub async fn held(&self, account: &Account) -> Result<WrappedSck, CustodyError> {
+    pub async fn find_wrapped_sck(&self, account: &Account) -> Result<WrappedSck, CustodyError> {
         let wrapped = self.ports.scks.sck(account.wallet.sck_id).await?.ok_or(MISSING)?;
         if wrapped.account != account.id {
             return Err(CustodyError::Integrity("the wrapped SCK belongs to another account"));

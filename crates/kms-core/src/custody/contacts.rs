@@ -76,7 +76,12 @@ impl Custody {
             let sealed = self.seals.sealer.seal_contact(account.id, "email", email.as_str());
             let change =
                 EmailChange { account: account.id, email: sealed, requested_at: now, tries: 0 };
-            Ok(self.ports.accounts.ask_email(change).await.map_err(CustodyError::from)?)
+            Ok(self
+                .ports
+                .email_changes
+                .request_email_change(change)
+                .await
+                .map_err(CustodyError::from)?)
         })
         .await
     }
@@ -99,11 +104,11 @@ impl Custody {
             journal.concerns(&account);
             refuse_frozen(&account)?;
             self.refuse_on_hold(&account, now)?;
-            let asked = self.ports.accounts.asked_email(account.id).await?;
+            let asked = self.ports.email_changes.email_change(account.id).await?;
             let asked = asked.filter(|asked| asked.tries < TRIES && now < asked.until());
             let asked = asked.ok_or(RecoveryError::NoCode)?;
             journal.intent().await?;
-            if !self.ports.accounts.count_email_try(asked.clone()).await? {
+            if !self.ports.email_changes.count_email_code_attempt(asked.clone()).await? {
                 return Err(CustodyError::Conflict);
             }
             if !asked.is_code(code, &self.seals.keys.row) {

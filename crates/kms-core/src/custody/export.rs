@@ -42,7 +42,7 @@ impl Custody {
             self.healer.heal((&self.ports, &self.seals), account, later, caller, now);
             admit(id).await?;
             // Before it leaves: nobody has it of whom its owner was not told.
-            self.ports.accounts.tell_export(id, now).await.map_err(CustodyError::from)?;
+            self.ports.exports.record_export(id, now).await.map_err(CustodyError::from)?;
             Ok(exported)
         })
         .await

@@ -203,7 +203,7 @@ impl Custody {
     ///
     /// # Errors
     /// As a store fails, the audit among them: what can not be written down does not happen.
-    pub async fn tend_recoveries(
+    pub async fn advance_due_recoveries(
         &self,
         caller: &Caller,
         now: Timestamp,

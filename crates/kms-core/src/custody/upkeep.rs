@@ -14,13 +14,13 @@ use crate::wrap::WrapContext;
 
 pub(super) const MISSING: CustodyError = CustodyError::Integrity("the wrapped key is missing");
 
-/// What came of wrapping an SCK under the active KMS key.
+/// What [`Custody::rewrap`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rewrapped {
-    /// It was under another one.
-    Now,
-    /// It was under the active one already; nothing was opened.
-    Before,
+    /// The SCK was wrapped by another key and is wrapped by the active one now.
+    Moved,
+    /// The SCK was wrapped by the active key before; nothing was unwrapped.
+    AlreadyActive,
 }
 
 impl Custody {
@@ -40,7 +40,7 @@ impl Custody {
         let found = self.ports.scks.sck(account.wallet.sck_id).await?;
         let active = self.seals.ring.active().id();
         if found.as_ref().is_some_and(|wrapped| wrapped.master_key == *active) {
-            return Ok(Rewrapped::Before);
+            return Ok(Rewrapped::AlreadyActive);
         }
         self.audited(Action::Rewrap, AccountRef::Id(account.id), caller, now, async |journal| {
             journal.concerns(&account);
@@ -56,7 +56,7 @@ impl Custody {
                 return Err(CustodyError::Conflict);
             }
             failpoint::reach("rewrap-after-replace");
-            Ok(Rewrapped::Now)
+            Ok(Rewrapped::Moved)
         })
         .await
     }
@@ -102,7 +102,7 @@ impl Custody {
                 if account.wallet.sck_id == sck {
                     return Err(CustodyError::Conflict);
                 }
-                self.held(&account).await?;
+                self.find_wrapped_sck(&account).await?;
             }
             journal.intent().await?;
             self.ports.scks.remove_sck(sck).await?;

@@ -51,14 +51,14 @@ async fn a_lost_or_useless_wrapped_key_is_written_again() {
             let retired = WrappedSck { master_key: "gone".parse().unwrap(), ..sound.clone() };
             assert!(world.scks.replace_sck(&sound, retired).await.unwrap());
         }
-        assert!(world.custody.held(&ann).await.is_err());
+        assert!(world.custody.find_wrapped_sck(&ann).await.is_err());
         let rows = world.audit().await.len();
         assert!(opens(&world.custody, "a guess").await.is_err());
         opens(&world.custody, "ann's").await.unwrap();
         until_audited(&world, rows + 6).await;
         let said = world.audit().await.split_off(rows + 4);
         assert_eq!(said, [("intent", ""), ("outcome", "ok")].map(|(a, b)| (a.into(), b.into())));
-        world.custody.held(&ann).await.unwrap();
+        world.custody.find_wrapped_sck(&ann).await.unwrap();
         assert_eq!(world.account(1).await, ann, "the wallet itself does not change");
         recovers(&world.custody).await;
     }
@@ -107,7 +107,7 @@ async fn a_wallet_moves_to_todays_kdf_and_pepper() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(world.audit().await.len(), rows + 8);
         assert_eq!(world.account(1).await, after);
-        custody.held(&after).await.unwrap();
+        custody.find_wrapped_sck(&after).await.unwrap();
         custody.verify(telegram(1), &caller(), NOW).await.unwrap();
         recovers(&custody).await;
         opens(&custody, "recovered").await.unwrap();

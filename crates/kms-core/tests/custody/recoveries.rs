@@ -38,7 +38,7 @@ async fn with_email() -> (World, Account) {
     let before = NOW.minus(RULES.email_trusted_after);
     change_email(&world, before).await.unwrap();
     let ann = world.account(1).await;
-    let asked = kms_core::ports::AccountStore::asked_email(&world.database, ann.id).await;
+    let asked = kms_core::ports::EmailChangeStore::email_change(&world.database, ann.id).await;
     let code = asked.unwrap().unwrap().code(&world.keys().row);
     let confirm = |code| async {
         let code: OneTimeCode = code;
@@ -92,9 +92,9 @@ async fn one_that_nobody_completes_ends_and_the_next_may_begin() {
     for (now, stage_then) in
         [(next.ready_at, RecoveryStage::Ready), (next.expires_at, RecoveryStage::Expired)]
     {
-        world.custody.tend_recoveries(&caller(), Timestamp(now.0 - 1)).await.unwrap();
+        world.custody.advance_due_recoveries(&caller(), Timestamp(now.0 - 1)).await.unwrap();
         assert_ne!(stage(&world, next.id).await, stage_then);
-        world.custody.tend_recoveries(&caller(), now).await.unwrap();
+        world.custody.advance_due_recoveries(&caller(), now).await.unwrap();
         assert_eq!(stage(&world, next.id).await, stage_then);
     }
 }
@@ -105,7 +105,7 @@ async fn what_time_makes_of_a_recovery_is_audited_once_and_before_it_is_told() {
     world.create(1, "ann's").await.unwrap();
     let ann = world.account(1).await.id.to_string();
     let asked = asks(&world, NOW).await.unwrap();
-    let tend = async |at| world.custody.tend_recoveries(&caller(), at).await;
+    let tend = async |at| world.custody.advance_due_recoveries(&caller(), at).await;
     *world.forger.audit_fails.lock().await = true;
     assert!(matches!(tend(asked.ready_at).await, Err(CustodyError::Store(_))));
     assert_eq!(stage(&world, asked.id).await, RecoveryStage::Waiting);

@@ -23,10 +23,10 @@ async fn a_key_is_moved_once_and_audited() {
     let custody = world.rotated(KDF);
     let before = world.account(1).await;
     let rows = world.audit().await.len();
-    assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::Now);
+    assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::Moved);
     let said: Vec<_> = world.audit().await.split_off(rows);
     assert_eq!(said, [("intent", ""), ("outcome", "ok")].map(|(a, b)| (a.into(), b.into())));
-    assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::Before);
+    assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::AlreadyActive);
     assert_eq!(world.audit().await.len(), rows + 2, "nothing was opened");
     assert_eq!(world.account(1).await, before);
     let moved = world.scks.sck(before.wallet.sck_id).await.unwrap().unwrap();
@@ -108,13 +108,13 @@ async fn a_password_that_was_changed_meanwhile_wins() {
     let changed = world.account(1).await;
     // As if the wallet had been read before the change.
     *world.forger.account.lock().await = Some(read);
-    assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::Now);
+    assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::Moved);
     *world.forger.account.lock().await = None;
     assert_eq!(world.account(1).await, changed);
     world.create(1, "new").await.unwrap();
     assert!(matches!(world.create(1, "old").await, Err(CustodyError::AccountExists)));
     // The new password's key is another one, and is moved as any other.
-    assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::Now);
+    assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::Moved);
     assert!(recovers(&custody).await);
 }
 
@@ -125,7 +125,7 @@ async fn of_two_that_move_a_key_at_once_one_does() {
     let custody = world.rotated(KDF);
     let sck_id = world.account(1).await.wallet.sck_id;
     let read = world.scks.sck(sck_id).await.unwrap();
-    assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::Now);
+    assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::Moved);
     *world.forger.sck.lock().await = read;
     assert!(matches!(rewraps(&custody).await, Err(CustodyError::Conflict)));
     *world.forger.sck.lock().await = None;
@@ -140,7 +140,7 @@ async fn a_frozen_account_is_moved_too_and_goes_on_when_it_may() {
     custody.freeze(telegram(1), &caller(), NOW).await.unwrap();
     assert!(matches!(world.create(1, "ann's").await, Err(CustodyError::Frozen)));
     assert!(!recovers(&custody).await);
-    assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::Now);
+    assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::Moved);
     custody.unfreeze(telegram(1), &caller(), NOW).await.unwrap();
     assert!(recovers(&custody).await);
     let nobody = custody.freeze(telegram(9), &caller(), NOW).await;

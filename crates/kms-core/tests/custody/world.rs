@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kms_core::account::{Account, ContactChange, EmailChange, NewAccount, Wallet, WalletSwap};
+use kms_core::account::{Account, ContactChange, NewAccount, Wallet, WalletSwap};
 use kms_core::audit::{AuditRecord, Caller};
-use kms_core::ports::{AccountStore, AuditLog, SckStore, StoreError, WrappedSck};
+use kms_core::ports::{AccountStore, AuditLog, ExportLog, SckStore, StoreError, WrappedSck};
 use kms_core::recovery::{Recovery, RecoveryRules};
 use kms_core::{
     CreateWallet, Created, Custody, CustodyError, KdfParams, KdfPool, KeyRing, MasterKey, Ports,
@@ -88,26 +88,6 @@ impl AccountStore for Forger {
         self.database.set_state(account, state).await
     }
 
-    async fn ask_email(&self, change: EmailChange) -> Result<(), StoreError> {
-        self.database.ask_email(change).await
-    }
-
-    async fn asked_email(&self, account: AccountId) -> Result<Option<EmailChange>, StoreError> {
-        self.database.asked_email(account).await
-    }
-
-    async fn count_email_try(&self, change: EmailChange) -> Result<bool, StoreError> {
-        self.database.count_email_try(change).await
-    }
-
-    async fn tell_export(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError> {
-        if *self.events_fail.lock().await {
-            let source = "planted".into();
-            return Err(StoreError::Unavailable { store: "account", source });
-        }
-        self.database.tell_export(account, at).await
-    }
-
     async fn set_contact(
         &self,
         account: AccountId,
@@ -115,6 +95,17 @@ impl AccountStore for Forger {
         at: Timestamp,
     ) -> Result<bool, StoreError> {
         self.database.set_contact(account, change, at).await
+    }
+}
+
+#[async_trait]
+impl ExportLog for Forger {
+    async fn record_export(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError> {
+        if *self.events_fail.lock().await {
+            let source = "planted".into();
+            return Err(StoreError::Unavailable { store: "account", source });
+        }
+        self.database.record_export(account, at).await
     }
 }
 
@@ -181,10 +172,9 @@ impl World {
         });
         let ports = Ports {
             accounts: forger.clone(),
-            recoveries: Arc::new(database.clone()),
-            scks: forger.clone(),
+            exports: forger.clone(),
             audit: forger.clone(),
-            gate: Arc::new(database.clone()),
+            ..Ports::new(Arc::new(database.clone()), forger.clone())
         };
         let ring = KeyRing::new(master_key("kms-test"), []).unwrap();
         let custody = Custody::new(ports.clone(), ring, Arc::clone(&keys), pool, kdf)

@@ -1,7 +1,10 @@
 //! Accounts, wallets, names, and rows that somebody else changed.
 
 use kms_core::account::{ContactChange, EmailChange, NewAccount, SeenName, SwapReason, WalletSwap};
-use kms_core::ports::{AccountStore, Attempt, PasswordGate, RecoveryStore, StoreError};
+use kms_core::ports::{
+    AccountStore, EmailChangeStore, ExportLog, PasswordGate, PasswordGateDecision, RecoveryStore,
+    StoreError,
+};
 use kms_core::recovery::RecoveryStage;
 use kms_store::StoredEventKind;
 use kms_types::wire::AccountState;
@@ -141,7 +144,7 @@ async fn contacts_are_changed_and_vouched_for(subject: Subject) {
 async fn an_export_is_told(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
-    database.tell_export(ann.id, Timestamp(7)).await.unwrap();
+    database.record_export(ann.id, Timestamp(7)).await.unwrap();
     let told = events(database, EventCursor::default(), 2).await.remove(1);
     assert_eq!((told.kind, told.account), (StoredEventKind::KeyExported, ann.id));
     assert_eq!(told.at, Timestamp(7));
@@ -156,18 +159,18 @@ async fn an_address_that_is_asked_for_counts_tries(subject: Subject) {
         requested_at: Timestamp(at),
         tries: 0,
     };
-    database.ask_email(asked(5)).await.unwrap();
-    database.ask_email(asked(6)).await.unwrap();
-    assert!(!database.count_email_try(asked(5)).await.unwrap());
-    assert!(database.count_email_try(asked(6)).await.unwrap());
-    assert!(!database.count_email_try(asked(6)).await.unwrap());
+    database.request_email_change(asked(5)).await.unwrap();
+    database.request_email_change(asked(6)).await.unwrap();
+    assert!(!database.count_email_code_attempt(asked(5)).await.unwrap());
+    assert!(database.count_email_code_attempt(asked(6)).await.unwrap());
+    assert!(!database.count_email_code_attempt(asked(6)).await.unwrap());
     let tried = EmailChange { tries: 1, ..asked(6) };
-    assert_eq!(database.asked_email(ann.id).await.unwrap(), Some(tried));
+    assert_eq!(database.email_change(ann.id).await.unwrap(), Some(tried));
     database
         .set_contact(ann.id, ContactChange::Email(Some(vec![5; 40])), Timestamp(7))
         .await
         .unwrap();
-    assert_eq!(database.asked_email(ann.id).await.unwrap(), None);
+    assert_eq!(database.email_change(ann.id).await.unwrap(), None);
 }
 
 async fn one_telegram_user_has_one_account(subject: Subject) {
@@ -274,9 +277,9 @@ async fn a_recovery_forgets_attempts_with_the_old_password(subject: Subject) {
     let done = recovery.completed(Timestamp(1_200)).unwrap();
     assert!(!database.swap_wallet(swap(9, SwapReason::Recovery(done))).await.unwrap());
     assert!(database.swap_wallet(swap(1, SwapReason::PasswordChange)).await.unwrap());
-    assert!(matches!(attempt().await, Attempt::LockedUntil(_)));
+    assert!(matches!(attempt().await, PasswordGateDecision::LockedUntil(_)));
     assert!(database.swap_wallet(swap(2, SwapReason::Recovery(done))).await.unwrap());
-    assert_eq!(attempt().await, Attempt::Counted);
+    assert_eq!(attempt().await, PasswordGateDecision::Counted);
 }
 
 async fn names_are_claimed_and_move(subject: Subject) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kms_core::ports::{Attempt, PasswordGate, StoreError};
+use kms_core::ports::{PasswordGate, PasswordGateDecision, StoreError};
 use kms_store::{ConnectError, Limit, Refused, Scope, StoredEventKind, Token};
 use kms_types::wire::RecoveryStep;
 use kms_types::{EventCursor, Timestamp};
@@ -30,7 +30,7 @@ async fn the_fifth_attempt_locks_and_the_lock_doubles(subject: Subject) {
     });
     let mut counted = 0;
     for attempt in attempts.collect::<Vec<_>>() {
-        counted += usize::from(attempt.await.unwrap() == Attempt::Counted);
+        counted += usize::from(attempt.await.unwrap() == PasswordGateDecision::Counted);
     }
     assert_eq!(counted, 5);
     let database = &subject.database;
@@ -38,12 +38,15 @@ async fn the_fifth_attempt_locks_and_the_lock_doubles(subject: Subject) {
     for minutes in [15, 30, 60, 120, 240, 480, 960, 1_440, 1_440] {
         let until = Timestamp(now.0 + minutes * minute);
         let refused = database.count_attempt(ann, Timestamp(until.0 - 1)).await.unwrap();
-        assert_eq!(refused, Attempt::LockedUntil(until));
-        assert_eq!(database.count_attempt(ann, until).await.unwrap(), Attempt::Counted);
+        assert_eq!(refused, PasswordGateDecision::LockedUntil(until));
+        assert_eq!(
+            database.count_attempt(ann, until).await.unwrap(),
+            PasswordGateDecision::Counted
+        );
         now = until;
     }
     database.accept(ann, Timestamp(5)).await.unwrap();
-    assert_eq!(database.count_attempt(ann, now).await.unwrap(), Attempt::Counted);
+    assert_eq!(database.count_attempt(ann, now).await.unwrap(), PasswordGateDecision::Counted);
 }
 
 async fn an_attempt_that_is_given_back_leaves_no_lock_and_no_count(subject: Subject) {
@@ -51,24 +54,24 @@ async fn an_attempt_that_is_given_back_leaves_no_lock_and_no_count(subject: Subj
     let database = &subject.database;
     let count = async |now| database.count_attempt(ann, now).await.unwrap();
     // Nothing to give back makes no credit.
-    database.give_back_attempt(ann).await.unwrap();
+    database.refund_attempt(ann).await.unwrap();
     let mut now = Timestamp(1_000);
     for _ in 0..9 {
-        assert_eq!(count(now).await, Attempt::Counted);
-        database.give_back_attempt(ann).await.unwrap();
+        assert_eq!(count(now).await, PasswordGateDecision::Counted);
+        database.refund_attempt(ann).await.unwrap();
     }
     for _ in 0..5 {
-        assert_eq!(count(now).await, Attempt::Counted);
+        assert_eq!(count(now).await, PasswordGateDecision::Counted);
     }
     let minute = 60_000;
     for minutes in [15, 30, 60] {
         now = Timestamp(now.0 + minutes * minute);
         // One beyond the lock, which would have doubled it.
-        assert_eq!(count(now).await, Attempt::Counted);
-        database.give_back_attempt(ann).await.unwrap();
-        assert_eq!(count(now).await, Attempt::Counted);
+        assert_eq!(count(now).await, PasswordGateDecision::Counted);
+        database.refund_attempt(ann).await.unwrap();
+        assert_eq!(count(now).await, PasswordGateDecision::Counted);
         let until = Timestamp(now.0 + 2 * minutes * minute);
-        assert_eq!(count(now).await, Attempt::LockedUntil(until));
+        assert_eq!(count(now).await, PasswordGateDecision::LockedUntil(until));
     }
 }
 
