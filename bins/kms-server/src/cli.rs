@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
+use kms_chain::Endpoint;
 use kms_store::{Database, Scope, Token};
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
@@ -163,7 +164,7 @@ async fn check_config(settings: Settings) -> anyhow::Result<()> {
     };
     report("kms_key", ring.map(drop).map_err(|error| error.to_string()));
     report("key_database", keys.ping().await.map_err(|error| error.to_string()));
-    let block = chain.block_number().await;
+    let block = chain.first(Endpoint::block_number).await;
     report("chain", block.map(drop).map_err(|error| error.to_string()));
     let tokens = chain.check_tokens(&settings.chain.tokens).await;
     report("chain.tokens", tokens.map_err(|error| error.to_string()));

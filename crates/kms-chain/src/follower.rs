@@ -11,9 +11,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, EthAddress, Timestamp, Token, Units};
+use kms_types::{AccountId, Timestamp, Token};
 
-use crate::chain::{Block, Chain, ChainError, Node};
+use crate::chain::{Block, Chain, ChainError, Endpoint};
+
+pub use crate::chain::{BlockRef, Payment};
 
 /// How many blocks one round takes.
 const ROUND: u64 = 32;
@@ -24,32 +26,6 @@ const AT_ONCE: usize = 8;
 /// How many blocks are read again when the cursor's is gone, unless the confirmations are more:
 /// where the branches part is not known, and what was told before is not told twice.
 const BACK: u64 = 1_024;
-
-/// A block: its number alone does not say which, before it stays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlockRef {
-    /// Its number.
-    pub number: u64,
-    /// Its hash.
-    pub hash: [u8; 32],
-}
-
-/// A transaction that offers money to an address, or a token's log of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Payment {
-    /// Its hash.
-    pub tx_hash: [u8; 32],
-    /// Who pays.
-    pub from: EthAddress,
-    /// Who is paid.
-    pub to: EthAddress,
-    /// The token; `None` for the native coin.
-    pub token: Option<Token>,
-    /// How much, in the asset's smallest unit; more than nothing.
-    pub value: Units,
-    /// Its block.
-    pub block: u64,
-}
 
 /// A payment to an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +109,7 @@ impl Follower {
     pub async fn round(&self, now: Timestamp) -> Result<bool, FollowError> {
         let chain_id = self.chain.chain_id();
         // One endpoint for a whole round: another may stand on another branch.
-        let (node, head) = self.chain.node().await?;
+        let (node, head) = self.chain.endpoint().await?;
         let newest = head.block.saturating_sub(self.confirmations);
         let Some(cursor) = self.store.followed(chain_id).await? else {
             if let Some(at) = node.block_ref(newest).await? {
@@ -165,7 +141,11 @@ impl Follower {
     }
 
     /// What was paid in tokens.
-    async fn in_tokens(&self, node: &Node, blocks: &[Block]) -> Result<Vec<Payment>, FollowError> {
+    async fn in_tokens(
+        &self,
+        node: &Endpoint,
+        blocks: &[Block],
+    ) -> Result<Vec<Payment>, FollowError> {
         if self.tokens.is_empty() {
             return Ok(Vec::new());
         }
@@ -179,7 +159,7 @@ impl Follower {
     /// blocks are read again; what was told of them is not told twice.
     async fn step_back(
         &self,
-        node: &Node,
+        node: &Endpoint,
         cursor: BlockRef,
         now: Timestamp,
     ) -> Result<(), FollowError> {
@@ -198,7 +178,10 @@ impl Follower {
 }
 
 /// The payments that were not reverted.
-async fn successful(node: &Node, incoming: Vec<Incoming>) -> Result<Vec<Incoming>, FollowError> {
+async fn successful(
+    node: &Endpoint,
+    incoming: Vec<Incoming>,
+) -> Result<Vec<Incoming>, FollowError> {
     let checked = stream::iter(incoming).map(|incoming| async move {
         let Payment { tx_hash, block, .. } = incoming.payment;
         // What is reverted leaves no log.
@@ -235,6 +218,8 @@ impl std::fmt::Debug for Follower {
 
 #[cfg(test)]
 mod tests {
+    use kms_types::{EthAddress, Units};
+
     use super::*;
 
     fn block(number: u64, hash: u8, parent: u8) -> Option<Block> {

@@ -142,7 +142,8 @@ pub(crate) async fn balance(
     let account = find(&state, account).await?;
     let address = account.wallet.address;
     let (chain, tokens) = (state.transfers.chain(), state.transfers.tokens());
-    let Balances { block, wei, tokens: found } = chain.balances(address, tokens).await?;
+    let balances = chain.first(|endpoint| endpoint.balances(address, tokens));
+    let Balances { block, wei, tokens: found } = balances.await?;
     let pending = state.database.pending_spend(chain.chain_id(), account.id).await?;
     let tokens = tokens.iter().zip(found).map(|(token, units)| TokenBalance {
         token: token.clone(),

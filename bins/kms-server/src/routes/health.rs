@@ -2,6 +2,7 @@
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get};
+use kms_chain::Endpoint;
 use serde_json::json;
 
 use crate::auth::Reader;
@@ -23,7 +24,7 @@ pub(crate) async fn ready(state: Data<State>) -> HttpResponse {
     let (database, keys, chain) = futures::join!(
         state.database.ping(),
         state.key_database.ping(),
-        state.transfers.chain().block_number()
+        state.transfers.chain().first(Endpoint::block_number)
     );
     let word = |ok| if ok { "ok" } else { "down" };
     let body = json!({

@@ -167,8 +167,8 @@ async fn a_server_does_not_start_with_a_token_that_is_another() {
     let wrong = Token { decimals: 18, ..token.clone() };
     place.tokens = vec![wrong];
     let error = Server::start(place.settings()).await.unwrap_err().to_string();
-    assert_eq!(error, "chain.tokens: USDC: configured with 18 decimals, but its contract says 6");
+    assert_eq!(error, "chain.tokens: USDC: configured with 18 decimals, but its contract has 6");
     place.tokens = vec![Token { address: [9; 20].into(), ..token }];
     let error = Server::start(place.settings()).await.unwrap_err().to_string();
-    assert!(error.starts_with("chain.tokens: USDC: at 0x"), "{error}");
+    assert!(error.starts_with("chain.tokens: USDC: no ERC-20 token"), "{error}");
 }

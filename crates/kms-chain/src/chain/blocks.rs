@@ -1,27 +1,49 @@
-//! Blocks with their payments.
-//!
-//! Of a block only what is needed is read, so that transactions of kinds that only some chains
-//! have (deposits of a rollup, for instance) do not make it unreadable.
+//! Blocks and the payments in native coin that they contain.
 
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::{Address, B256};
 use alloy::providers::Provider;
-use kms_types::{EthAddress, U256, Units};
+use kms_types::{EthAddress, Token, U256, Units};
 use serde::Deserialize;
 
-use super::ChainError;
-use super::node::Node;
-use crate::follower::{BlockRef, Payment};
+use super::endpoint::Endpoint;
+use super::error::ChainError;
 
-const BLOCK: &str = "eth_getBlockByNumber";
+const GET_BLOCK: &str = "eth_getBlockByNumber";
 
-/// A block as the follower needs it.
+/// A block. Until it is finalized, its number alone does not identify it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockRef {
+    /// Its number.
+    pub number: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+}
+
+/// A transaction that offers native coin to an address, or the token movement that it logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payment {
+    /// The hash of the transaction.
+    pub tx_hash: [u8; 32],
+    /// The sender.
+    pub from: EthAddress,
+    /// The recipient.
+    pub to: EthAddress,
+    /// The token; `None` for the native coin.
+    pub token: Option<Token>,
+    /// The amount, in the asset's smallest unit; never zero.
+    pub value: Units,
+    /// The number of its block.
+    pub block: u64,
+}
+
+/// A block with its payments.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
     pub(crate) at: BlockRef,
     pub(crate) parent: [u8; 32],
-    /// Transactions that offer more than nothing to an address. Whether they succeeded, only
-    /// their receipts tell.
+    /// Transactions that offer native coin to an address. Only their receipts show whether they
+    /// succeeded.
     pub(crate) payments: Vec<Payment>,
 }
 
@@ -32,8 +54,10 @@ struct Header {
     parent_hash: B256,
 }
 
+/// The fields of a block that are needed. Others are not parsed, so that transaction types of
+/// single chains (a rollup's deposits, for instance) do not make it unreadable.
 #[derive(Debug, Deserialize)]
-struct Full {
+struct FullBlock {
     #[serde(flatten)]
     header: Header,
     transactions: Vec<Transaction>,
@@ -48,23 +72,23 @@ struct Transaction {
     value: U256,
 }
 
-impl Node {
-    /// The block of this number without what is in it; `None` if the node has none.
+impl Endpoint {
+    /// Returns the block with this number without its transactions; `None` if there is none yet.
     pub(crate) async fn block_ref(&self, number: u64) -> Result<Option<BlockRef>, ChainError> {
         self.verify().await?;
         let params = (BlockNumberOrTag::Number(number), false);
-        let block = self.provider.raw_request(BLOCK.into(), params).await;
-        let block: Option<Header> = self.told(block)?;
+        let block = self.provider.raw_request(GET_BLOCK.into(), params).await;
+        let block: Option<Header> = self.record_outcome(block)?;
         Ok(block.map(|header| BlockRef { number, hash: header.hash.0 }))
     }
 
-    /// The block of this number; `None` if the node has none.
+    /// Returns the block with this number; `None` if there is none yet.
     pub(crate) async fn block(&self, number: u64) -> Result<Option<Block>, ChainError> {
         self.verify().await?;
         let params = (BlockNumberOrTag::Number(number), true);
-        let block = self.provider.raw_request(BLOCK.into(), params).await;
-        let block: Option<Full> = self.told(block)?;
-        Ok(block.map(|Full { header, transactions }| Block {
+        let block = self.provider.raw_request(GET_BLOCK.into(), params).await;
+        let block: Option<FullBlock> = self.record_outcome(block)?;
+        Ok(block.map(|FullBlock { header, transactions }| Block {
             at: BlockRef { number, hash: header.hash.0 },
             parent: header.parent_hash.0,
             payments: transactions.into_iter().filter_map(|tx| tx.payment(number)).collect(),

@@ -8,7 +8,7 @@ use kms_types::{
 };
 
 use super::Transfers;
-use crate::chain::{ChainError, PLAIN_TRANSFER_GAS, TokenError};
+use crate::chain::{ChainError, Endpoint, PLAIN_TRANSFER_GAS, TokenError};
 use crate::ports::Inserted;
 use crate::spending::OverLimit;
 use crate::transfer::{Asked, Ladder, Missing, Party, Transfer};
@@ -229,8 +229,8 @@ impl Transfers {
         }
         let (view, fees, contract) = tokio::try_join!(
             self.chain.view(request.from.address, token.as_ref()),
-            self.chain.fees(),
-            self.chain.is_contract(to),
+            self.chain.first(Endpoint::fees),
+            self.chain.first(|endpoint| endpoint.is_contract(to)),
         )?;
         let pending = self.store.pending_spend(self.chain.chain_id(), sender).await?;
         let available_wei = view.balance.checked_sub(pending.wei).unwrap_or_default();
@@ -258,7 +258,8 @@ impl Transfers {
         facts: &Facts,
     ) -> Result<(Units, u64), QuoteError> {
         let (from, to) = (request.from.address, request.to.address);
-        let gas = |value| self.chain.gas(from, to, value, facts.contract);
+        let gas_limit =
+            |value| self.chain.first(move |it| it.gas_limit(from, to, value, facts.contract));
         let available = facts.available_wei;
         // No payment costs less. Checked first, because a node refuses to estimate what the
         // sender can not pay.
@@ -270,7 +271,7 @@ impl Transfers {
             QuoteAmount::All => Wei(less(least_fee).0.max(U256::ONE)),
         };
         covered(available, value, least_fee)?;
-        let gas_limit = gas(value).await?;
+        let gas_limit = gas_limit(value).await?;
         let fee = facts.ladder.top().max_fee(gas_limit);
         let value = if all { Wei(less(fee).0.max(U256::ONE)) } else { value };
         covered(available, value, fee)?;
@@ -293,7 +294,10 @@ impl Transfers {
             return Err(QuoteError::Insufficient { missing });
         }
         let (from, to) = (request.from.address, request.to.address);
-        let gas_limit = self.chain.token_gas(token.address, from, to, value).await?;
+        let gas_limit = self
+            .chain
+            .first(|endpoint| endpoint.token_gas_limit(token.address, from, to, value))
+            .await?;
         covered(facts.available_wei, Wei::default(), facts.ladder.top().max_fee(gas_limit))?;
         Ok((value, gas_limit))
     }

@@ -12,7 +12,7 @@ use kms_types::wire::TransferState;
 use kms_types::{Timestamp, TransferId, Units};
 
 use super::Transfers;
-use crate::chain::{ChainError, Head, Node, Receipt};
+use crate::chain::{ChainError, Endpoint, Head, Receipt};
 use crate::ports::{Attempt, Due, Progress};
 use crate::signing;
 use crate::transfer::Transfer;
@@ -42,7 +42,7 @@ enum WatchError {
 /// nothing of a transaction that another one has in a block that stays.
 #[derive(Clone, Copy)]
 struct Sight<'a> {
-    node: &'a Node,
+    endpoint: &'a Endpoint,
     head: Head,
 }
 
@@ -87,14 +87,14 @@ impl Transfers {
             return Ok(0);
         }
         // One endpoint for a whole round: what it says is read with its own eyes.
-        let (node, head) = match self.chain.node().await {
+        let (endpoint, head) = match self.chain.endpoint().await {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(%error, "the chain can not be watched");
                 return Ok(0);
             }
         };
-        let sight = Sight { node: &node, head };
+        let sight = Sight { endpoint: &endpoint, head };
         stream::iter(due)
             .for_each_concurrent(AT_ONCE, async |due| {
                 let id = due.transfer.id;
@@ -153,11 +153,11 @@ impl Transfers {
         &self,
         due: &Due,
         hashes: impl Iterator<Item = [u8; 32]>,
-        Sight { node, head }: Sight<'_>,
+        Sight { endpoint, head }: Sight<'_>,
         now: Timestamp,
     ) -> Result<bool, WatchError> {
         for hash in hashes {
-            if let Some(receipt) = node.receipt(hash).await? {
+            if let Some(receipt) = endpoint.receipt(hash).await? {
                 if let Some(progress) = self.step(&due.transfer, hash, &receipt, head) {
                     self.store.advance(due.transfer.id, progress, now).await?;
                 }
@@ -200,21 +200,25 @@ impl Transfers {
 
     /// Whose turn it is. That another transaction has the nonce is believed only of a block that
     /// stays, and if no endpoint knows any of the attempts.
-    async fn turn(&self, due: &Due, Sight { node, head }: Sight<'_>) -> Result<Turn, WatchError> {
+    async fn turn(
+        &self,
+        due: &Due,
+        Sight { endpoint, head }: Sight<'_>,
+    ) -> Result<Turn, WatchError> {
         let nonce = due.transfer.nonce.ok_or(WatchError::NoNonce)?;
         let address = due.transfer.from.address;
-        let mined = node.mined(address).await?;
+        let mined = endpoint.mined_count(address).await?;
         if mined <= nonce {
             return Ok(if mined == nonce { Turn::Now } else { Turn::Later });
         }
         let Some(deep) = head.block.checked_sub(self.config.confirmations) else {
             return Ok(Turn::Over);
         };
-        if node.mined_at(address, deep).await? <= nonce {
+        if endpoint.mined_count_at(address, deep).await? <= nonce {
             return Ok(Turn::Over);
         }
         for attempt in due.attempts() {
-            if !self.chain.nobody_knows(attempt.tx_hash).await {
+            if !self.chain.is_unknown_everywhere(attempt.tx_hash).await {
                 return Ok(Turn::Over);
             }
         }
@@ -227,7 +231,7 @@ impl Transfers {
         &self,
         due: &Due,
         turn: Turn,
-        Sight { node, head }: Sight<'_>,
+        Sight { endpoint, head }: Sight<'_>,
         now: Timestamp,
     ) -> Result<(), WatchError> {
         let (id, current) = (due.transfer.id, due.current());
@@ -242,7 +246,7 @@ impl Transfers {
             }
             _ => {}
         }
-        if !node.knows(current.tx_hash).await? {
+        if !endpoint.has_transaction(current.tx_hash).await? {
             let sent = self.send_attempt(&due.transfer, current).await;
             // Noted as sent although the node refuses it: it may be too cheap for this node, and
             // then the next step comes in time.

@@ -1,6 +1,6 @@
 //! What a node says, read right.
 
-use kms_chain::{Chain, ChainError};
+use kms_chain::{Chain, ChainError, Endpoint};
 use kms_testkit::Anvil;
 use kms_types::{EthAddress, U256, Wei};
 use serde_json::json;
@@ -22,6 +22,11 @@ fn address(text: &str) -> EthAddress {
 
 fn wei(wei: u64) -> Wei {
     Wei(U256::from(wei))
+}
+
+async fn gas_limit(chain: &Chain, is_contract: bool) -> Result<u64, ChainError> {
+    let (from, to) = (address(RICH), address(PLAIN));
+    chain.first(|endpoint| endpoint.gas_limit(from, to, wei(1), is_contract)).await
 }
 
 fn set_code(anvil: &Anvil, code: &str) {
@@ -65,7 +70,7 @@ async fn fees_outlast_a_doubling_of_the_base_fee() {
     let block = anvil.rpc("eth_getBlockByNumber", json!(["latest", false]));
     let base = block.unwrap()["baseFeePerGas"].as_str().unwrap().to_owned();
     let base = u128::from_str_radix(base.trim_start_matches("0x"), 16).unwrap();
-    let fees = chain.fees().await.unwrap();
+    let fees = chain.first(Endpoint::fees).await.unwrap();
     assert!(base > 0 && fees.max_priority_fee_per_gas > 0);
     assert_eq!(fees.max_fee_per_gas, 2 * base + fees.max_priority_fee_per_gas);
     assert_eq!(fees.max_fee(21_000).0, U256::from(21_000 * fees.max_fee_per_gas));
@@ -75,8 +80,8 @@ async fn fees_outlast_a_doubling_of_the_base_fee() {
 async fn gas_is_exact_without_code_and_has_a_margin_with_it() {
     let (anvil, chain) = start();
     let gas = async || {
-        let contract = chain.is_contract(address(PLAIN)).await.unwrap();
-        let gas = chain.gas(address(RICH), address(PLAIN), wei(1), contract);
+        let contract = chain.first(|it| it.is_contract(address(PLAIN))).await.unwrap();
+        let gas = gas_limit(&chain, contract);
         (contract, gas.await)
     };
     assert!(matches!(gas().await, (false, Ok(21_000))));
@@ -91,7 +96,7 @@ async fn a_reverting_contract_says_why() {
     let (anvil, chain) = start();
     let refusal = async |code: &str| {
         set_code(&anvil, code);
-        let gas = chain.gas(address(RICH), address(PLAIN), wei(1), true);
+        let gas = gas_limit(&chain, true);
         match gas.await {
             Err(ChainError::Reverted { reason }) => reason,
             other => panic!("{other:?}"),
@@ -123,8 +128,8 @@ async fn the_same_bytes_twice_are_one_transaction() {
 #[tokio::test]
 async fn a_receipt_has_the_block_and_the_real_fee() {
     let (anvil, chain) = start();
-    assert_eq!(chain.receipt([1; 32]).await.unwrap(), None);
-    assert!(!chain.knows([1; 32]).await.unwrap());
+    assert_eq!(chain.first(|it| it.receipt([1; 32])).await.unwrap(), None);
+    assert!(!chain.first(|it| it.has_transaction([1; 32])).await.unwrap());
 
     let before = chain.view(address(RICH), None).await.unwrap().balance;
     chain.broadcast(&signed(&anvil, 9)).await.unwrap();
@@ -132,11 +137,11 @@ async fn a_receipt_has_the_block_and_the_real_fee() {
     let hash = pool.pointer("/pending").unwrap().as_object().unwrap();
     let hash = hash.values().next().unwrap()["0"]["hash"].as_str().unwrap();
     let hash: [u8; 32] = hex::decode(hash).unwrap().try_into().unwrap();
-    assert!(chain.knows(hash).await.unwrap());
-    assert_eq!(chain.receipt(hash).await.unwrap(), None);
+    assert!(chain.first(|it| it.has_transaction(hash)).await.unwrap());
+    assert_eq!(chain.first(|it| it.receipt(hash)).await.unwrap(), None);
 
     anvil.rpc("anvil_mine", json!(["0x2"])).unwrap();
-    let receipt = chain.receipt(hash).await.unwrap().unwrap();
+    let receipt = chain.first(|it| it.receipt(hash)).await.unwrap().unwrap();
     let after = chain.view(address(RICH), None).await.unwrap().balance;
     assert!(receipt.success && receipt.block == 1);
     assert_eq!(receipt.fee.0, before.0 - after.0 - U256::from(9));

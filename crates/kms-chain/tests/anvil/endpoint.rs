@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kms_chain::{Chain, ChainError};
+use kms_chain::{Chain, ChainError, Endpoint};
 use kms_testkit::{Anvil, AnvilOptions};
 use kms_types::{EthAddress, U256, Wei};
 use serde_json::json;
@@ -20,17 +20,17 @@ async fn another_chain_is_refused() {
     let chain = Chain::new(&anvil.url(), 6).unwrap();
     let wrong =
         |error: ChainError| matches!(error, ChainError::WrongChain { expected: 6, found: 5 });
-    assert!(wrong(chain.block_number().await.unwrap_err()));
+    assert!(wrong(chain.first(Endpoint::block_number).await.unwrap_err()));
     assert!(wrong(chain.view(ADDRESS.into(), None).await.unwrap_err()));
     assert!(wrong(chain.broadcast(&[2]).await.unwrap_err()));
-    assert!(wrong(chain.receipt([1; 32]).await.unwrap_err()));
+    assert!(wrong(chain.first(|it| it.receipt([1; 32])).await.unwrap_err()));
 }
 
 #[tokio::test]
 async fn a_chain_that_is_down_is_an_error_at_once() {
     let mut anvil = Anvil::start().unwrap();
     let chain = Chain::new(&anvil.url(), anvil.chain_id()).unwrap();
-    assert_eq!(chain.block_number().await.unwrap(), 0);
+    assert_eq!(chain.first(Endpoint::block_number).await.unwrap(), 0);
     anvil.kill().unwrap();
     let begun = Instant::now();
     let error = chain.view(ADDRESS.into(), None).await.unwrap_err();
@@ -42,7 +42,7 @@ async fn a_chain_that_is_down_is_an_error_at_once() {
 async fn a_chain_that_is_silent_is_an_error_within_seconds() {
     let anvil = Anvil::start().unwrap();
     let chain = Chain::new(&anvil.url(), anvil.chain_id()).unwrap();
-    chain.block_number().await.unwrap();
+    chain.first(Endpoint::block_number).await.unwrap();
     anvil.pause().unwrap();
     // The node may answer a few calls more before the signal reaches it.
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -76,22 +76,22 @@ async fn the_chain_id_is_asked_once_and_again_after_a_failure() {
         Answer::Result(json!("0x1"))
     });
     let chain = Chain::new(&url, 5).unwrap();
-    chain.block_number().await.unwrap();
-    chain.block_number().await.unwrap();
+    chain.first(Endpoint::block_number).await.unwrap();
+    chain.first(Endpoint::block_number).await.unwrap();
     assert_eq!(asked.load(Ordering::SeqCst), 1);
 
     broken.store(true, Ordering::SeqCst);
-    let error = chain.block_number().await.unwrap_err();
+    let error = chain.first(Endpoint::block_number).await.unwrap_err();
     assert!(matches!(error, ChainError::Unavailable(_)), "{error}");
 
     broken.store(false, Ordering::SeqCst);
     id.store(6, Ordering::SeqCst);
     for _ in 0..2 {
-        let error = chain.block_number().await.unwrap_err();
+        let error = chain.first(Endpoint::block_number).await.unwrap_err();
         assert!(matches!(error, ChainError::WrongChain { found: 6, .. }), "{error}");
     }
     id.store(5, Ordering::SeqCst);
-    chain.block_number().await.unwrap();
+    chain.first(Endpoint::block_number).await.unwrap();
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn a_limit_on_requests_is_not_taken_for_a_refusing_recipient() {
         });
         let chain = Chain::new(&url, 5).unwrap();
         let (from, to) = (EthAddress::from(ADDRESS), EthAddress::from([8; 20]));
-        chain.gas(from, to, Wei(U256::from(1)), true).await
+        chain.first(|it| it.gas_limit(from, to, Wei(U256::from(1)), true)).await
     };
     for (code, message, data) in [
         (-32_005, "daily request count exceeded", json!({"see": "https://example.com"})),
@@ -158,7 +158,7 @@ async fn a_chain_without_a_base_fee_is_named() {
         "eth_chainId" => Answer::Result(json!("0x5")),
         _ => Answer::Result(json!(null)),
     });
-    let error = Chain::new(&url, 5).unwrap().fees().await.unwrap_err();
+    let error = Chain::new(&url, 5).unwrap().first(Endpoint::fees).await.unwrap_err();
     assert!(matches!(error, ChainError::NoBaseFee), "{error}");
 }
 
@@ -166,7 +166,7 @@ async fn a_chain_without_a_base_fee_is_named() {
 async fn no_text_shows_the_endpoint() {
     let secret = "http://127.0.0.1:1/v3/5ec7e7";
     let chain = Chain::new(secret, 5).unwrap();
-    let down = chain.block_number().await.unwrap_err();
+    let down = chain.first(Endpoint::block_number).await.unwrap_err();
     let other = Chain::new("ftp://127.0.0.1/5ec7e7", 5).unwrap_err();
     let none = Chain::new("5ec7e7", 5).unwrap_err();
     for text in [

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use kms_chain::{Chain, ChainError, Transfers};
+use kms_chain::{Chain, ChainError, Endpoint, Transfers};
 use kms_testkit::{Anvil, AnvilOptions};
 use kms_types::wire::TransferState;
 use serde_json::json;
@@ -35,16 +35,16 @@ async fn one_that_is_down_or_silent_is_passed_over() {
     for bad in [DOWN, silent.as_str()] {
         let chain = over(&[bad, &anvil.url()]);
         let begun = Instant::now();
-        assert_eq!(chain.block_number().await.unwrap(), 0);
+        assert_eq!(chain.first(Endpoint::block_number).await.unwrap(), 0);
         assert!(begun.elapsed() < 4 * SHORT, "{:?}", begun.elapsed());
         // It is not waited for at every call.
         let begun = Instant::now();
         for _ in 0..10 {
-            chain.block_number().await.unwrap();
+            chain.first(Endpoint::block_number).await.unwrap();
         }
         assert!(begun.elapsed() < SHORT, "{:?}", begun.elapsed());
     }
-    let nobody = over(&[DOWN, DOWN]).block_number().await.unwrap_err();
+    let nobody = over(&[DOWN, DOWN]).first(Endpoint::block_number).await.unwrap_err();
     assert!(matches!(nobody, ChainError::Unavailable(_)), "{nobody}");
     let none = Chain::over([], 31_337, SHORT, None).unwrap_err();
     assert!(matches!(none, ChainError::NoEndpoint), "{none}");
@@ -55,16 +55,16 @@ async fn the_second_is_used_while_the_first_is_down_and_both_may_fail_in_turn() 
     let (mut first, second) = (Anvil::start().unwrap(), Anvil::start().unwrap());
     second.rpc("anvil_mine", json!(["0x5"])).unwrap();
     let chain = over(&[&first.url(), &second.url()]);
-    assert_eq!(chain.block_number().await.unwrap(), 0);
+    assert_eq!(chain.first(Endpoint::block_number).await.unwrap(), 0);
     first.kill().unwrap();
-    assert_eq!(chain.block_number().await.unwrap(), 5);
+    assert_eq!(chain.first(Endpoint::block_number).await.unwrap(), 5);
     second.pause().unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
-    while chain.block_number().await.is_ok() {
+    while chain.first(Endpoint::block_number).await.is_ok() {
         assert!(Instant::now() < deadline, "the node is not silent");
     }
     second.resume().unwrap();
-    assert_eq!(chain.block_number().await.unwrap(), 5);
+    assert_eq!(chain.first(Endpoint::block_number).await.unwrap(), 5);
 }
 
 /// Before a node: its newest block is this old, however new it is.
@@ -98,12 +98,12 @@ async fn an_endpoint_that_becomes_another_chain_without_a_failure_is_refused() {
     let url = aged(&anvil, Duration::ZERO, Arc::clone(&id));
     let soon = Some(Duration::from_secs(2));
     let chain = Chain::over([url.as_str()], 31_337, SHORT, soon).unwrap();
-    chain.block_number().await.unwrap();
+    chain.first(Endpoint::block_number).await.unwrap();
     id.store(6, Ordering::SeqCst);
     let deadline = Instant::now() + Duration::from_secs(20);
     let error = loop {
         assert!(Instant::now() < deadline, "the other chain is used");
-        if let Err(error) = chain.block_number().await {
+        if let Err(error) = chain.first(Endpoint::block_number).await {
             break error;
         }
     };
@@ -120,13 +120,13 @@ async fn one_that_answers_and_has_stalled_is_not_used() {
     };
     let stale = stalled(&old, 11 * minute);
     let chain = over(&[&stale, &new.url()]);
-    assert_eq!(chain.block_number().await.unwrap(), 5);
+    assert_eq!(chain.first(Endpoint::block_number).await.unwrap(), 5);
     // Nor if it is the only one: neither for money that is shown, nor for a nonce.
     let alone = over(&[&stale, DOWN]);
     let error = alone.view([7; 20].into(), None).await.unwrap_err();
     assert!(matches!(error, ChainError::Stalled { seconds: 660.. }), "{error}");
     assert!(alone.broadcast(&[2]).await.is_err());
-    assert_eq!(over(&[&stalled(&old, 9 * minute)]).block_number().await.unwrap(), 0);
+    assert_eq!(over(&[&stalled(&old, 9 * minute)]).first(Endpoint::block_number).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -138,11 +138,11 @@ async fn one_that_is_behind_is_asked_last() {
     let chain = Chain::over([behind.as_str(), &new.url()], 31_337, SHORT, bound).unwrap();
     // Until both were looked at.
     let deadline = Instant::now() + Duration::from_secs(20);
-    while chain.block_number().await.unwrap() != 5 {
+    while chain.first(Endpoint::block_number).await.unwrap() != 5 {
         assert!(Instant::now() < deadline, "the first is still asked");
     }
     let alone = Chain::over([behind.as_str(), DOWN], 31_337, SHORT, bound).unwrap();
-    assert_eq!(alone.block_number().await.unwrap(), 0);
+    assert_eq!(alone.first(Endpoint::block_number).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -153,13 +153,13 @@ async fn a_wrong_chain_behind_an_endpoint_is_never_used() {
     for urls in [[wrong.url(), right.url()], [right.url(), wrong.url()]] {
         let chain = over(&[&urls[0], &urls[1]]);
         chain.check().await.unwrap();
-        assert_eq!(chain.block_number().await.unwrap(), 5);
+        assert_eq!(chain.first(Endpoint::block_number).await.unwrap(), 5);
     }
     for urls in [vec![wrong.url()], vec![wrong.url(), DOWN.to_owned()]] {
         let urls: Vec<_> = urls.iter().map(String::as_str).collect();
         let error = over(&urls).check().await.unwrap_err();
         assert!(matches!(error, ChainError::WrongChain { found: 5, .. }), "{error}");
-        let error = over(&urls).block_number().await.unwrap_err();
+        let error = over(&urls).first(Endpoint::block_number).await.unwrap_err();
         assert!(matches!(error, ChainError::WrongChain { found: 5, .. }), "{error}");
     }
     // None that answers is no reason.
@@ -192,12 +192,12 @@ async fn an_endpoint_that_comes_back_as_another_chain_is_refused() {
     let (first, id, broken, sent) = changeable("0x1");
     let (second, _, _, others) = changeable("0x2");
     let chain = over(&[&first, &second]);
-    assert_eq!(chain.block_number().await.unwrap(), 1);
+    assert_eq!(chain.first(Endpoint::block_number).await.unwrap(), 1);
     broken.store(true, Ordering::SeqCst);
-    assert_eq!(chain.block_number().await.unwrap(), 2);
+    assert_eq!(chain.first(Endpoint::block_number).await.unwrap(), 2);
     broken.store(false, Ordering::SeqCst);
     id.store(6, Ordering::SeqCst);
-    assert_eq!(chain.block_number().await.unwrap(), 2);
+    assert_eq!(chain.first(Endpoint::block_number).await.unwrap(), 2);
     chain.broadcast(&[2]).await.unwrap();
     assert_eq!((sent.load(Ordering::SeqCst), others.load(Ordering::SeqCst)), (0, 1));
 }

@@ -1,0 +1,210 @@
+//! One JSON-RPC endpoint of a chain, and its health.
+//!
+//! Before an endpoint is used it reports its chain id and the age of its newest block. It does so
+//! again after every failure, because another node may then be behind the same URL, and whenever
+//! the last report is too old.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use alloy::consensus::BlockHeader;
+use alloy::eips::BlockNumberOrTag;
+use alloy::network::Ethereum;
+use alloy::providers::{Provider, ProviderBuilder, RootProvider};
+use alloy::transports::{RpcError, TransportError};
+use kms_core::failpoint;
+use kms_types::Timestamp;
+
+use super::error::ChainError;
+
+/// How long an endpoint that failed is asked last.
+const COOLDOWN: Duration = Duration::from_secs(10);
+
+/// How long a health check is valid, unless the endpoint would count as stalled sooner.
+pub(super) const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// An endpoint is behind if its newest block is this much older than that of another endpoint:
+/// longer than the time between two health checks and a few blocks.
+const MAX_LAG: Duration = Duration::from_secs(120);
+
+/// One JSON-RPC endpoint of a [`Chain`](crate::Chain). Its methods ask this endpoint and no other,
+/// and fail if it is unavailable, serves another chain or has stalled.
+pub struct Endpoint {
+    pub(super) provider: RootProvider<Ethereum>,
+    chain_id: u64,
+    /// Its position in the configuration, counted from 1. Log lines name it by this number, for
+    /// its URL may contain an API key.
+    number: usize,
+    /// The age of its newest block from which on it counts as stalled.
+    stalled_after: Option<Duration>,
+    /// The last successful health check since the last failure.
+    health: Mutex<Option<Health>>,
+    /// When it failed last, unless a health check succeeded since.
+    failed_at: Mutex<Option<Instant>>,
+    /// Whether Multicall3 was found on the chain.
+    pub(super) has_multicall: AtomicBool,
+}
+
+/// The result of a health check.
+#[derive(Clone, Copy)]
+struct Health {
+    checked_at: Instant,
+    /// The timestamp of its newest block, if the endpoint is checked for stalling.
+    newest_block: Option<Timestamp>,
+}
+
+impl Endpoint {
+    pub(super) fn new(
+        url: &str,
+        number: usize,
+        chain_id: u64,
+        timeout: Duration,
+        stalled_after: Option<Duration>,
+    ) -> Result<Self, ChainError> {
+        let url: reqwest::Url = url.parse().map_err(|_secret| ChainError::InvalidUrl)?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(ChainError::InvalidUrl);
+        }
+        // Fails only if a provider is installed already, which is just as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .timeout(timeout)
+            .connect_timeout(timeout)
+            // Signed bytes are sent to the configured endpoint and to no other host.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|_cause| ChainError::HttpClient)?;
+        let provider = ProviderBuilder::<_, _, Ethereum>::default().connect_reqwest(client, url);
+        Ok(Self {
+            provider,
+            chain_id,
+            number,
+            stalled_after,
+            health: Mutex::default(),
+            failed_at: Mutex::default(),
+            has_multicall: AtomicBool::new(false),
+        })
+    }
+
+    /// Runs a health check unless the last one is still valid. Every request begins with this.
+    pub(super) async fn verify(&self) -> Result<(), ChainError> {
+        failpoint::reach("rpc-before");
+        let valid_for = match self.stalled_after {
+            Some(stalled_after) => stalled_after.min(HEALTH_CHECK_INTERVAL),
+            None => HEALTH_CHECK_INTERVAL,
+        };
+        if self.health().is_some_and(|health| health.checked_at.elapsed() < valid_for) {
+            return Ok(());
+        }
+        self.health_check().await
+    }
+
+    /// Asks for the chain id and for the age of the newest block.
+    pub(super) async fn health_check(&self) -> Result<(), ChainError> {
+        let checked_at = Instant::now();
+        let (found, newest_block) =
+            tokio::join!(self.provider.get_chain_id().into_future(), self.check_newest_block());
+        let found = self.record_outcome(found)?;
+        if found != self.chain_id {
+            let wrong = ChainError::WrongChain { expected: self.chain_id, found };
+            return Err(self.mark_failed(wrong));
+        }
+        *self.health() = Some(Health { checked_at, newest_block: newest_block? });
+        if self.failed_at().take().is_some() {
+            tracing::info!(endpoint = self.number, "chain endpoint recovered");
+        }
+        Ok(())
+    }
+
+    /// Returns the timestamp of the newest block, at most the current time.
+    async fn check_newest_block(&self) -> Result<Option<Timestamp>, ChainError> {
+        let Some(stalled_after) = self.stalled_after else { return Ok(None) };
+        let latest = self.provider.get_block_by_number(BlockNumberOrTag::Latest).await;
+        let made = self.record_outcome(latest)?.ok_or_else(no_latest_block)?.header.timestamp();
+        let (now, made) = (now(), Timestamp(0).plus(Duration::from_secs(made)));
+        let age = now.since(made);
+        if age > stalled_after {
+            return Err(self.mark_failed(ChainError::Stalled { seconds: age.as_secs() }));
+        }
+        Ok(Some(made.min(now)))
+    }
+
+    /// The timestamp of its newest block at the last health check.
+    pub(super) fn newest_block(&self) -> Option<Timestamp> {
+        self.health().and_then(|health| health.newest_block)
+    }
+
+    /// Whether its newest block is much older than `newest`.
+    pub(super) fn is_behind(&self, newest: Option<Timestamp>) -> bool {
+        let both = self.newest_block().zip(newest);
+        both.is_some_and(|(own, newest)| own.plus(MAX_LAG) < newest)
+    }
+
+    /// Whether it failed a short time ago, so that others are asked first.
+    pub(super) fn is_cooling_down(&self) -> bool {
+        self.failed_at().is_some_and(|failed_at| failed_at.elapsed() < COOLDOWN)
+    }
+
+    /// Converts the result of a request, and marks the endpoint as failed if the error is its own.
+    pub(super) fn record_outcome<T>(
+        &self,
+        outcome: Result<T, TransportError>,
+    ) -> Result<T, ChainError> {
+        failpoint::reach("rpc-after");
+        outcome.map_err(|error| {
+            let error = ChainError::from(error);
+            if error.is_endpoint_failure() { self.mark_failed(error) } else { error }
+        })
+    }
+
+    /// Like [`Endpoint::record_outcome`], for a request that executes a contract's code. An error
+    /// response may then be the contract's doing: the next endpoint is asked, and this one is not
+    /// marked as failed.
+    pub(super) fn record_call_outcome<T>(
+        &self,
+        outcome: Result<T, TransportError>,
+    ) -> Result<T, ChainError> {
+        match outcome {
+            Err(error @ RpcError::ErrorResp(_)) => {
+                failpoint::reach("rpc-after");
+                Err(error.into())
+            }
+            outcome => self.record_outcome(outcome),
+        }
+    }
+
+    /// Starts the cooldown, and invalidates the last health check. Returns the error.
+    pub(super) fn mark_failed(&self, error: ChainError) -> ChainError {
+        *self.health() = None;
+        if self.failed_at().replace(Instant::now()).is_none() {
+            tracing::error!(endpoint = self.number, %error, "chain endpoint failed");
+        }
+        error
+    }
+
+    fn failed_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.failed_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn health(&self) -> MutexGuard<'_, Option<Health>> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Written by hand: the provider's own output contains the URL.
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+/// The error for an endpoint that has no latest block.
+pub(super) fn no_latest_block() -> ChainError {
+    ChainError::Unavailable("no latest block".to_owned())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the age of a block is measured by the wall clock")]
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}

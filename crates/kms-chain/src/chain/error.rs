@@ -1,0 +1,137 @@
+//! Errors of a chain, and how a JSON-RPC error is classified: as a failure of the endpoint, or as
+//! the chain's verdict on the request.
+//!
+//! Message text decides in one place only: whether an error means that the execution failed on the
+//! chain. No error shows an endpoint's URL, which may contain an API key.
+
+use alloy::rpc::json_rpc::ErrorPayload;
+use alloy::transports::{RpcError, TransportError};
+
+/// JSON-RPC codes that mean a failed execution and nothing else: the code of the Ethereum execution
+/// API for a revert, and the code that some clients use for errors of their virtual machine. Every
+/// other code, -32000 among them, is also used for failures of the endpoint itself.
+const EXECUTION_FAILED: [i64; 2] = [3, -32_015];
+
+/// Lower-cased substrings of the messages that nodes return for reverts, out-of-gas and
+/// invalid-jump errors under any code. None of them occurs in nodes' errors about themselves.
+const FAILED: [&str; 10] = [
+    "execution reverted",
+    "vm execution error",
+    "out of gas",
+    "gas required exceeds",
+    "invalid opcode",
+    "invalid jump",
+    "stack underflow",
+    "stack limit",
+    "return data out of bounds",
+    "insufficient funds for",
+];
+
+/// How many characters of a node's or a contract's message are kept.
+const MESSAGE_CHARACTERS: usize = 200;
+
+/// Why a request to the chain failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChainError {
+    /// The endpoint is unreachable, timed out, or did not answer in JSON-RPC.
+    #[error("the chain endpoint is unavailable: {0}")]
+    Unavailable(String),
+    /// The endpoint serves another chain.
+    #[error("the endpoint serves chain {found}, not chain {expected}")]
+    WrongChain {
+        /// The configured chain id.
+        expected: u64,
+        /// The chain id that the endpoint reported.
+        found: u64,
+    },
+    /// The endpoint answers but no longer follows the chain.
+    #[error("the newest block of the endpoint is {seconds} seconds old by the local clock")]
+    Stalled {
+        /// The age of its newest block.
+        seconds: u64,
+    },
+    /// The node answered with an error.
+    #[error("the node returned an error: {message} ({code})")]
+    Refused {
+        /// The JSON-RPC code.
+        code: i64,
+        /// The node's message: at most 200 characters, no control characters.
+        message: String,
+    },
+    /// The recipient's or the token's contract would revert the payment.
+    #[error("the payment would be reverted: {reason}")]
+    Reverted {
+        /// The reason, as the node and the contract give it: untrusted text, truncated and cleaned
+        /// like the message of `Refused`.
+        reason: String,
+    },
+    /// The token's contract does not implement ERC-20.
+    #[error("the contract does not answer as an ERC-20 token")]
+    NotAToken,
+    /// The chain does not implement EIP-1559.
+    #[error("the chain has no base fee (EIP-1559)")]
+    NoBaseFee,
+    /// No endpoint is configured.
+    #[error("no endpoint of the chain is configured")]
+    NoEndpoint,
+    /// The URL of an endpoint is invalid.
+    #[error("the endpoint is not an http:// or https:// URL")]
+    InvalidUrl,
+    /// The HTTP client cannot be built.
+    #[error("the HTTP client cannot be built")]
+    HttpClient,
+}
+
+impl ChainError {
+    /// The error that a node answered with, whatever it means.
+    pub(super) fn refused(payload: &ErrorPayload) -> Self {
+        Self::Refused { code: payload.code, message: cleaned(&payload.message) }
+    }
+
+    /// Whether the endpoint is at fault (down, of another chain, over its quota, behind), so that
+    /// another endpoint may answer. If not, the error is the chain's verdict on the request.
+    pub(super) fn is_endpoint_failure(&self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable(_)
+                | Self::WrongChain { .. }
+                | Self::Stalled { .. }
+                | Self::NoBaseFee
+                | Self::NotAToken
+                | Self::Refused { .. }
+        )
+    }
+}
+
+impl From<TransportError> for ChainError {
+    fn from(error: TransportError) -> Self {
+        match error {
+            RpcError::ErrorResp(payload) if execution_failed(&payload) => {
+                Self::Reverted { reason: cleaned(&payload.message) }
+            }
+            RpcError::ErrorResp(payload) => Self::refused(&payload),
+            RpcError::Transport(kind) => Self::Unavailable(match kind.as_http_error() {
+                Some(http) => format!("HTTP status {}", http.status),
+                None => "no connection, or no answer in time".to_owned(),
+            }),
+            _ => Self::Unavailable("the answer is not JSON-RPC".to_owned()),
+        }
+    }
+}
+
+/// Whether the error means that the request fails when it is executed on the chain. The data of a
+/// revert is hex in `data`; some nodes prefix it with a word.
+fn execution_failed(payload: &ErrorPayload) -> bool {
+    let data: Option<String> = payload.try_data_as().and_then(Result::ok);
+    let is_revert = |data: &str| data.trim_start_matches("Reverted ").starts_with("0x");
+    let message = payload.message.to_lowercase();
+    EXECUTION_FAILED.contains(&payload.code)
+        || data.as_deref().is_some_and(is_revert)
+        || FAILED.iter().any(|words| message.contains(words))
+}
+
+/// Truncates untrusted text and removes control characters, for log lines and screens.
+fn cleaned(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).take(MESSAGE_CHARACTERS).collect()
+}

@@ -1,0 +1,115 @@
+//! Receipts of mined transactions.
+
+use alloy::primitives::B256;
+use alloy::providers::Provider;
+use alloy::rpc::types::Log;
+use kms_types::{EthAddress, Token, U256, Units, Wei};
+use serde::Deserialize;
+
+use super::endpoint::Endpoint;
+use super::error::ChainError;
+use super::tokens::TokenMove;
+
+const GET_RECEIPT: &str = "eth_getTransactionReceipt";
+
+/// The result of a mined transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The block that contains it.
+    pub block: u64,
+    /// The fee that the network took.
+    pub fee: Wei,
+    /// Whether it succeeded; `false` if it reverted.
+    pub success: bool,
+    /// The token movements that it logged.
+    pub moves: Vec<TokenMove>,
+}
+
+/// The fields of a receipt that are needed. Others are not parsed, so that the receipts of
+/// transaction types of single chains (a rollup's deposits, for instance) can be read.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawReceipt {
+    block_number: Option<U256>,
+    status: Option<U256>,
+    gas_used: U256,
+    #[serde(default)]
+    effective_gas_price: U256,
+    #[serde(default)]
+    logs: Vec<Log>,
+}
+
+impl Receipt {
+    /// Returns how much of a token reached the recipient, if the sender gave any: zero if not. Only
+    /// logs of the token itself count. Fee-on-transfer tokens may route the payment through an
+    /// intermediary address.
+    #[must_use]
+    pub fn arrived(&self, token: &Token, from: EthAddress, to: EthAddress) -> Units {
+        let moves = || self.moves.iter().filter(|moved| moved.token == token.address);
+        if !moves().any(|moved| moved.from == from && moved.units > Units::default()) {
+            return Units::default();
+        }
+        let received = moves().filter(|moved| moved.to == to).map(|moved| moved.units.0);
+        Units(received.fold(U256::ZERO, U256::saturating_add))
+    }
+}
+
+impl Endpoint {
+    /// Returns the receipt of a transaction, if it is mined.
+    ///
+    /// # Errors
+    /// When the endpoint fails.
+    pub async fn receipt(&self, hash: [u8; 32]) -> Result<Option<Receipt>, ChainError> {
+        self.verify().await?;
+        let found = self.provider.raw_request(GET_RECEIPT.into(), (B256::from(hash),)).await;
+        let found: Option<RawReceipt> = self.record_outcome(found)?;
+        Ok(found.and_then(RawReceipt::parse))
+    }
+}
+
+impl RawReceipt {
+    /// `None` without a valid block number: the transaction is still pending.
+    fn parse(self) -> Option<Receipt> {
+        let moves = self.logs.iter();
+        let moves = moves.filter_map(|log| TokenMove::parse(log.address(), &log.inner.data));
+        Some(Receipt {
+            block: self.block_number?.try_into().ok()?,
+            fee: Wei(self.gas_used.saturating_mul(self.effective_gas_price)),
+            success: self.status == Some(U256::ONE),
+            moves: moves.collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payment_may_be_routed_through_an_intermediary() {
+        let [us, token, ann, bob, between, other] =
+            [1, 2, 3, 4, 5, 6].map(|byte| [byte; 20].into());
+        let usdc = Token { symbol: "USDC".parse().unwrap(), address: token, decimals: 6 };
+        let moved = |token, from, to, units: u64| TokenMove {
+            token,
+            from,
+            to,
+            units: Units(U256::from(units)),
+        };
+        let arrived = |moves: &[TokenMove]| {
+            let (fee, moves) = (Wei::default(), moves.to_vec());
+            Receipt { block: 1, fee, success: true, moves }.arrived(&usdc, ann, bob)
+        };
+        let units = |units: u64| Units(U256::from(units));
+        assert_eq!(arrived(&[moved(token, ann, bob, 9), moved(token, ann, between, 1)]), units(9));
+        assert_eq!(
+            arrived(&[moved(token, ann, between, 10), moved(token, between, bob, 9)]),
+            units(9)
+        );
+        // Kept by the intermediary, paid by another sender, nothing, another token.
+        assert_eq!(arrived(&[moved(token, ann, between, 10)]), units(0));
+        assert_eq!(arrived(&[moved(token, us, bob, 10)]), units(0));
+        assert_eq!(arrived(&[moved(token, ann, bob, 0), moved(token, us, bob, 10)]), units(0));
+        assert_eq!(arrived(&[moved(other, ann, bob, 10)]), units(0));
+    }
+}
