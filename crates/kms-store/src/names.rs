@@ -35,7 +35,7 @@ fn parse((holder, shown, claimed_at, seen_at, moved): Columns) -> Result<Claim, 
         holder: at.convert(holder)?,
         claimed_at: Timestamp(claimed_at),
         seen_at: Timestamp(seen_at),
-        moved,
+        reassigned: moved,
     })
 }
 
@@ -98,11 +98,11 @@ fn try_observe(
         .first(connection)?;
     let mut known = Known {
         last_seen: Some(Timestamp(last_seen)).filter(|last| last.0 >= 0),
-        own: claim_of(connection, holder)?,
+        own_claim: claim_of(connection, holder)?,
         ..Known::default()
     };
     if let Some(username) = &username {
-        known.of_name = active_claim(connection, username)?;
+        known.claim_on_name = active_claim(connection, username)?;
         let claims = || names::table.filter(names::canonical.eq(username.canonical()));
         let (seen, ended): (Option<i64>, Option<i64>) =
             claims().select((max(names::seen_at), max(names::ended_at))).first(connection)?;
@@ -158,7 +158,7 @@ fn apply(
                 names::shown.eq(claim.username.as_str()),
                 names::claimed_at.eq(claim.claimed_at.0),
                 names::seen_at.eq(claim.seen_at.0),
-                names::moved.eq(claim.moved),
+                names::moved.eq(claim.reassigned),
             ))
             .execute(connection)?;
     }
@@ -197,7 +197,7 @@ impl Database {
             };
             // None: a name may be known of somebody who has no wallet.
             let account = accounts::find(connection, claim.holder.into(), &keys)?;
-            let moved_at = name_service::moved_at(&claim, now);
+            let moved_at = name_service::reassigned_at(&claim, now);
             Ok(account.map(|account| Resolved { username: claim.username, account, moved_at }))
         })
         .await
