@@ -8,6 +8,6 @@ mod page;
 mod stage;
 pub mod tour;
 
-pub use kms_testkit::{Mail, Manners};
+pub use kms_testkit::{Mail, TransferBehavior};
 pub use page::Page;
 pub use stage::{Stage, StageOptions};

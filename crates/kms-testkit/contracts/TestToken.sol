@@ -1,32 +1,32 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.30;
 
-/// A token for tests that can be told to misbehave in the ways that tokens do.
-/// Anybody may mint, change its manners and its decimals: never deploy it where money is real.
+/// A token for tests that can misbehave in the ways of real tokens.
+/// Everyone may mint it and change its behavior and decimals: never deploy it on a real chain.
 contract TestToken {
-    enum Manners {
-        Plain,
-        /// transfer answers nothing, as USDT's does.
-        Silent,
-        /// transfer moves nothing and answers false instead of reverting.
-        False,
-        /// A tenth of each transfer is kept from the receiver.
-        Fee,
+    enum TransferBehavior {
+        Standard,
+        /// transfer returns nothing, like that of USDT.
+        NoReturnValue,
+        /// transfer moves nothing, and returns false instead of reverting.
+        ReturnsFalse,
+        /// transfer keeps a tenth of the amount.
+        TakesFee,
         /// transfer reverts.
-        Refusing,
-        /// transfer answers true, moves nothing and logs nothing.
-        Lying,
-        /// transfer moves nothing, and a contract of its own logs that it did.
-        Forging,
-        /// transfer takes all gas that it is given.
-        Greedy,
-        /// transfer calls the receiver before it moves anything.
-        Calling
+        Reverts,
+        /// transfer returns true, moves nothing and logs nothing.
+        MovesNothing,
+        /// transfer moves nothing, and another contract logs a transfer.
+        ForgesLog,
+        /// transfer uses all gas that it is given.
+        UsesAllGas,
+        /// transfer calls the recipient before it moves anything.
+        CallsRecipient
     }
 
     string public symbol;
     uint8 public decimals;
-    Manners public manners;
+    TransferBehavior public behavior;
     mapping(address => uint256) public balanceOf;
     Forger private forger = new Forger();
 
@@ -42,38 +42,38 @@ contract TestToken {
         emit Transfer(address(0), to, value);
     }
 
-    function setManners(Manners manners_) external {
-        manners = manners_;
+    function setBehavior(TransferBehavior behavior_) external {
+        behavior = behavior_;
     }
 
     function setDecimals(uint8 decimals_) external {
         decimals = decimals_;
     }
 
-    /// Logs a transfer that never was, as only the token itself can.
+    /// Logs a transfer that did not happen, in the name of the token itself.
     function log(address from, address to, uint256 value) external {
         emit Transfer(from, to, value);
     }
 
     function transfer(address to, uint256 value) external returns (bool) {
-        if (manners == Manners.False) return false;
-        if (manners == Manners.Lying) return true;
-        if (manners == Manners.Refusing) revert("the token is closed");
-        if (manners == Manners.Greedy) while (true) {}
-        if (manners == Manners.Forging) {
+        if (behavior == TransferBehavior.ReturnsFalse) return false;
+        if (behavior == TransferBehavior.MovesNothing) return true;
+        if (behavior == TransferBehavior.Reverts) revert("the token is closed");
+        if (behavior == TransferBehavior.UsesAllGas) while (true) {}
+        if (behavior == TransferBehavior.ForgesLog) {
             forger.log(msg.sender, to, value);
             return true;
         }
-        if (manners == Manners.Calling) {
+        if (behavior == TransferBehavior.CallsRecipient) {
             (bool done, ) = to.call("");
-            require(done, "the receiver refused");
+            require(done, "the recipient refused");
         }
-        uint256 kept = manners == Manners.Fee ? value / 10 : 0;
+        uint256 kept = behavior == TransferBehavior.TakesFee ? value / 10 : 0;
         balanceOf[msg.sender] -= value;
         balanceOf[to] += value - kept;
         emit Transfer(msg.sender, to, value - kept);
         if (kept > 0) emit Transfer(msg.sender, address(this), kept);
-        if (manners == Manners.Silent) {
+        if (behavior == TransferBehavior.NoReturnValue) {
             assembly {
                 return(0, 0)
             }
@@ -82,7 +82,7 @@ contract TestToken {
     }
 }
 
-/// Logs what a token would log, from another address.
+/// Logs a transfer from another address than the token's.
 contract Forger {
     event Transfer(address indexed from, address indexed to, uint256 value);
 
@@ -91,7 +91,7 @@ contract Forger {
     }
 }
 
-/// What is called of Multicall3, which has code at one address on most chains.
+/// The used part of Multicall3, which has the same address on most chains.
 contract Multicall {
     struct Call3 {
         address target;

@@ -1,4 +1,4 @@
-//! anvil: an Ethereum node for development, with a chain of its own.
+//! anvil, an Ethereum development node with its own chain.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -37,16 +37,16 @@ const PACKAGE: Package = Package {
     missing: MISSING,
 };
 
-/// How anvil runs.
+/// Settings of an anvil node.
 #[derive(Clone, Copy, Debug)]
 pub struct AnvilOptions {
-    /// EIP-155.
+    /// The chain id (EIP-155).
     pub chain_id: u64,
-    /// Seconds between blocks; without it every transaction makes a block at once.
+    /// Seconds between blocks; by default every transaction is mined at once.
     pub block_time: Option<u64>,
 }
 
-/// A running anvil.
+/// A running anvil node.
 pub struct Anvil {
     process: Process,
     port: u16,
@@ -61,10 +61,10 @@ impl Default for AnvilOptions {
 }
 
 impl Anvil {
-    /// Starts a fresh chain that mines at once. Takes a fraction of a second.
+    /// Starts a fresh chain that mines every transaction at once. Takes a fraction of a second.
     ///
     /// # Errors
-    /// When anvil is neither on the PATH nor to be fetched, or does not start.
+    /// When anvil is not on the PATH and cannot be fetched, or does not start.
     pub fn start() -> Result<Self, TestkitError> {
         Self::start_with(AnvilOptions::default())
     }
@@ -102,25 +102,25 @@ impl Anvil {
         Ok(Self { process, port, chain_id: options.chain_id, version })
     }
 
-    /// Where it answers JSON-RPC.
+    /// The URL of its JSON-RPC endpoint.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// EIP-155.
+    /// The chain id (EIP-155).
     #[must_use]
     pub fn chain_id(&self) -> u64 {
         self.chain_id
     }
 
-    /// What it says of its version.
+    /// The version that it reports.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// Calls a method and gives its result. Blocks.
+    /// Calls a JSON-RPC method and returns its result. Blocks the thread.
     ///
     /// # Errors
     /// When anvil does not answer, or answers with an error.
@@ -129,7 +129,7 @@ impl Anvil {
         rpc(self.port, method, &params)
     }
 
-    /// Gives an address this many wei.
+    /// Sets the balance of an address, in wei.
     ///
     /// # Errors
     /// As [`Anvil::rpc`].
@@ -137,32 +137,32 @@ impl Anvil {
         self.rpc("anvil_setBalance", json!([address, format!("{wei:#x}")])).map(drop)
     }
 
-    /// Makes it silent, as a broken network would.
+    /// Suspends it, so that it does not answer, as if the network were down.
     ///
     /// # Errors
-    /// When it is gone.
+    /// When the process is gone.
     pub fn pause(&self) -> Result<(), TestkitError> {
         self.process.pause()
     }
 
-    /// Ends [`Anvil::pause`].
+    /// Resumes it after [`Anvil::pause`].
     ///
     /// # Errors
-    /// When it is gone.
+    /// When the process is gone.
     pub fn resume(&self) -> Result<(), TestkitError> {
         self.process.signal("CONT")
     }
 
-    /// Ends it. Its chain is gone.
+    /// Kills it. Its chain is lost.
     ///
     /// # Errors
-    /// When it is gone already.
+    /// When the process is gone already.
     pub fn kill(&mut self) -> Result<(), TestkitError> {
         self.process.kill()
     }
 }
 
-/// One call over HTTP/1.1, closed by the server.
+/// Sends one request over HTTP/1.1; the server closes the connection.
 fn rpc(port: u16, method: &str, params: &Value) -> Result<Value, TestkitError> {
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;

@@ -1,5 +1,5 @@
-//! A stand-in for AWS KMS in this process: its JSON 1.1 protocol with real RSAES-OAEP, for the two
-//! calls that a KMS key needs. What it does not know it refuses.
+//! A stand-in for AWS KMS in this process: the AWS JSON 1.1 protocol and real RSAES-OAEP, for the two
+//! operations that a KMS key needs. It refuses every other operation.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -19,13 +19,13 @@ use rsa::traits::PublicKeyParts;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-/// The credentials that it takes.
+/// The access key id that it accepts.
 pub const AWS_ACCESS_KEY_ID: &str = "AKIDSTANDIN";
-/// The region that it is in.
+/// Its region.
 pub const AWS_REGION: &str = "eu-central-1";
 const ACCOUNT: &str = "111122223333";
 
-/// What AWS does when it does not do what it was asked.
+/// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AwsFault {
@@ -33,9 +33,9 @@ pub enum AwsFault {
     Throttling,
     /// The caller's policy does not allow it.
     AccessDenied,
-    /// Its own trouble, as a 500.
+    /// An internal error, with status 500.
     Internal,
-    /// It takes this long.
+    /// The call succeeds after this delay.
     Slow(Duration),
 }
 
@@ -70,11 +70,11 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// An error of the protocol: its type and what it says.
+/// An error of the protocol: its type and its message.
 struct Refusal(&'static str, String);
 
 impl AwsKms {
-    /// Starts on a free port of 127.0.0.1, without a key. Needs a tokio runtime around it.
+    /// Starts on a free port of 127.0.0.1, without keys. Call it inside a tokio runtime.
     ///
     /// # Errors
     /// When there is no free port.
@@ -88,20 +88,20 @@ impl AwsKms {
         .disable_signals()
         .bind(("127.0.0.1", 0))?;
         let address = server.addrs().first().copied();
-        let address = address.ok_or_else(|| std::io::Error::other("it listens nowhere"))?;
+        let address = address.ok_or_else(|| std::io::Error::other("no listening address"))?;
         let server = server.run();
         let handle = server.handle();
         tokio::spawn(server);
         Ok(Self { address, shared, handle })
     }
 
-    /// Where it is.
+    /// The URL of the endpoint.
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Imports an RSA key for encryption and decryption, and gives its ARN.
+    /// Imports an RSA key for encryption and decryption, and returns its ARN.
     #[must_use]
     pub fn import(&self, private: PrivateKey) -> String {
         let mut state = self.shared.lock();
@@ -112,35 +112,35 @@ impl AwsKms {
         arn
     }
 
-    /// Gives a key another name, or the name another key.
+    /// Points an alias at a key.
     pub fn alias(&self, alias: &str, arn: &str) {
         self.shared.lock().aliases.insert(alias.to_owned(), arn.to_owned());
     }
 
-    /// Disables or enables a key.
+    /// Enables or disables a key.
     pub fn enable(&self, arn: &str, enabled: bool) {
         if let Some(key) = self.shared.lock().keys.get_mut(arn) {
             key.enabled = enabled;
         }
     }
 
-    /// The next calls go wrong, one for each fault.
+    /// Makes the next calls fail, one for each fault.
     pub fn break_next(&self, faults: impl IntoIterator<Item = AwsFault>) {
         self.shared.lock().faults.extend(faults);
     }
 
-    /// Forgets the faults that did not happen.
+    /// Removes the faults that have not happened yet.
     pub fn mend(&self) {
         self.shared.lock().faults.clear();
     }
 
-    /// The operations that were called.
+    /// The operations that were called, oldest first.
     #[must_use]
     pub fn calls(&self) -> Vec<String> {
         self.shared.lock().calls.clone()
     }
 
-    /// Ends it: connections are refused from now on.
+    /// Stops it: new connections are refused.
     pub async fn stop(&self) {
         self.handle.stop(false).await;
     }
@@ -214,7 +214,7 @@ fn validation(what: &str) -> Refusal {
     Refusal("ValidationException", what.to_owned())
 }
 
-/// The key by its id, ARN or alias, if it is enabled.
+/// Finds an enabled key by its id, ARN or alias.
 fn find(shared: &Shared, body: &Value) -> Result<(String, Key), Refusal> {
     let name = body.get("KeyId").and_then(Value::as_str);
     let name = name.ok_or_else(|| validation("KeyId is required for an asymmetric key"))?;

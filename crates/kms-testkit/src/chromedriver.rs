@@ -1,4 +1,4 @@
-//! chromedriver and Chromium, to try a page as a person does.
+//! chromedriver and Chromium, for tests of the vault page in a real browser.
 
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::TestkitError;
 use crate::process::{self, Process, Spec};
 
-/// A running chromedriver. Ends the browsers that it started.
+/// A running chromedriver. Closes the browsers that it started when it stops.
 #[derive(Debug)]
 pub struct Chromedriver {
     port: u16,
@@ -16,10 +16,10 @@ pub struct Chromedriver {
 }
 
 impl Chromedriver {
-    /// Starts it; a browser starts with each session.
+    /// Starts it. Each WebDriver session starts a browser.
     ///
     /// # Errors
-    /// When it or Chromium is not on the PATH, or it does not start.
+    /// When chromedriver or Chromium is not on the PATH, or chromedriver does not start.
     pub fn start() -> Result<Self, TestkitError> {
         let missing = |program| TestkitError::Missing {
             program,
@@ -37,20 +37,20 @@ impl Chromedriver {
         Ok(Self { port, chromium, version, _process: process })
     }
 
-    /// Where it speaks WebDriver.
+    /// The URL of its WebDriver endpoint.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// What Chromium says of its version.
+    /// The version that Chromium reports.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// Chromium, and how it is started without a screen, without a sandbox of its own (which
-    /// root can not have) and without asking anybody else's servers.
+    /// The path of Chromium and its arguments: without a screen, without its sandbox (which root
+    /// cannot use) and without connections to other hosts.
     #[must_use]
     pub fn browser(&self) -> (String, [&'static str; 7]) {
         let arguments = [

@@ -1,5 +1,7 @@
-//! Contracts for tests, from `contracts/TestToken.sol`. Their bytecode is committed, so that no
-//! compiler is needed: solc 0.8.30, optimizer at 200 runs, EVM of Paris, no metadata.
+//! Contracts for tests, from `contracts/TestToken.sol`.
+//!
+//! The bytecode is committed, so that no compiler is needed: solc 0.8.30, optimizer with 200 runs,
+//! EVM version `paris`, no CBOR metadata.
 
 use std::time::{Duration, Instant};
 
@@ -10,33 +12,33 @@ use crate::{Anvil, TestkitError};
 const TOKEN: &str = include_str!("../contracts/TestToken.hex");
 const MULTICALL: &str = include_str!("../contracts/Multicall.hex");
 
-/// Where Multicall3 is on the chains that have it.
+/// The address of Multicall3 on every chain that has it.
 const MULTICALL3: &str = "0xcA11bde05977b3631167028862bE2a173976CA11";
 
-/// What a token's `transfer` does.
+/// What the token's `transfer` does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manners {
-    /// What the standard says.
-    Plain,
-    /// The same, without an answer.
-    Silent,
-    /// Nothing, and answers `false`.
-    False,
-    /// Keeps a tenth.
-    Fee,
+pub enum TransferBehavior {
+    /// Follows the standard.
+    Standard,
+    /// Moves the tokens, and returns nothing.
+    NoReturnValue,
+    /// Moves nothing, and returns `false`.
+    ReturnsFalse,
+    /// Keeps a tenth of the amount (fee on transfer).
+    TakesFee,
     /// Reverts.
-    Refusing,
-    /// Nothing, and answers `true`.
-    Lying,
-    /// Nothing, and another contract logs a transfer.
-    Forging,
-    /// Takes all gas.
-    Greedy,
-    /// Calls the receiver first.
-    Calling,
+    Reverts,
+    /// Moves nothing, and returns `true`.
+    MovesNothing,
+    /// Moves nothing, returns `true`, and lets another contract log a transfer.
+    ForgesLog,
+    /// Uses all gas.
+    UsesAllGas,
+    /// Calls the recipient first.
+    CallsRecipient,
 }
 
-/// A token on an anvil, of which anybody makes as much as they like.
+/// A token on an anvil chain. Everyone may mint it.
 #[derive(Clone, Debug)]
 pub struct TestToken {
     address: String,
@@ -44,7 +46,7 @@ pub struct TestToken {
 }
 
 impl TestToken {
-    /// Puts one onto the chain.
+    /// Deploys a token.
     ///
     /// # Errors
     /// When anvil does not answer.
@@ -59,13 +61,13 @@ impl TestToken {
         Ok(Self { address: address.unwrap_or_default().to_owned(), owner })
     }
 
-    /// Its contract.
+    /// The address of its contract.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Makes this much, in its smallest unit, for somebody. Gives the transaction's hash.
+    /// Mints an amount in the smallest unit, and returns the transaction's hash.
     ///
     /// # Errors
     /// When anvil does not answer.
@@ -77,22 +79,26 @@ impl TestToken {
     ///
     /// # Errors
     /// When anvil does not answer.
-    pub fn behave(&self, anvil: &Anvil, manners: Manners) -> Result<(), TestkitError> {
-        let number = match manners {
-            Manners::Plain => 0,
-            Manners::Silent => 1,
-            Manners::False => 2,
-            Manners::Fee => 3,
-            Manners::Refusing => 4,
-            Manners::Lying => 5,
-            Manners::Forging => 6,
-            Manners::Greedy => 7,
-            Manners::Calling => 8,
+    pub fn set_behavior(
+        &self,
+        anvil: &Anvil,
+        behavior: TransferBehavior,
+    ) -> Result<(), TestkitError> {
+        let number = match behavior {
+            TransferBehavior::Standard => 0,
+            TransferBehavior::NoReturnValue => 1,
+            TransferBehavior::ReturnsFalse => 2,
+            TransferBehavior::TakesFee => 3,
+            TransferBehavior::Reverts => 4,
+            TransferBehavior::MovesNothing => 5,
+            TransferBehavior::ForgesLog => 6,
+            TransferBehavior::UsesAllGas => 7,
+            TransferBehavior::CallsRecipient => 8,
         };
-        self.call(anvil, &format!("300e8ebe{number:064x}")).map(drop)
+        self.call(anvil, &format!("b0c9375d{number:064x}")).map(drop)
     }
 
-    /// Changes what it says of its decimals.
+    /// Changes the decimals that it reports.
     ///
     /// # Errors
     /// When anvil does not answer.
@@ -100,7 +106,7 @@ impl TestToken {
         self.call(anvil, &format!("7a1395aa{decimals:064x}")).map(drop)
     }
 
-    /// Logs a transfer without making it. Gives the transaction's hash.
+    /// Logs a transfer that did not happen, and returns the transaction's hash.
     ///
     /// # Errors
     /// When anvil does not answer.
@@ -114,7 +120,7 @@ impl TestToken {
         self.call(anvil, &format!("17fe6185{}{}{units:064x}", word(from), word(to)))
     }
 
-    /// What somebody has of it, as 64 hex digits.
+    /// Returns the balance of an address, in the smallest unit.
     ///
     /// # Errors
     /// When anvil does not answer.
@@ -135,7 +141,7 @@ impl TestToken {
     }
 }
 
-/// Puts Multicall3 where it is on other chains.
+/// Deploys Multicall3 at its usual address.
 ///
 /// # Errors
 /// When anvil does not answer.
@@ -148,7 +154,7 @@ fn word(address: &str) -> String {
     format!("{:0>64}", address.trim_start_matches("0x").to_lowercase())
 }
 
-/// Sends a transaction, mines it whether blocks are made alone or not, and gives its receipt.
+/// Sends a transaction, mines it even if automatic mining is off, and returns its receipt.
 #[expect(clippy::needless_pass_by_value, reason = "reads well with json! at the call")]
 fn send(anvil: &Anvil, transaction: Value) -> Result<Value, TestkitError> {
     let hash = anvil.rpc("eth_sendTransaction", json!([transaction]))?;
@@ -159,7 +165,7 @@ fn send(anvil: &Anvil, transaction: Value) -> Result<Value, TestkitError> {
             return Ok(receipt);
         }
         if !receipt.is_null() || Instant::now() > deadline {
-            let answer = format!("a test contract's call came to {receipt}");
+            let answer = format!("the call of a test contract failed: {receipt}");
             return Err(TestkitError::Refused { program: "anvil", answer });
         }
         anvil.rpc("anvil_mine", json!(["0x1"]))?;

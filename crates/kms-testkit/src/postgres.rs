@@ -1,5 +1,5 @@
-//! PostgreSQL: found on the PATH or where Debian keeps it. It refuses to run as root, so a root's
-//! server runs as the user `postgres` or `nobody`.
+//! PostgreSQL, from the PATH or from Debian's directory. It refuses to run as root; if root starts
+//! it, it runs as the user `postgres` or `nobody`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,7 +27,7 @@ impl Postgres {
         Self::start_with(&["-F", "-c", "full_page_writes=off"])
     }
 
-    /// As [`Postgres::start`], and each commit is on the disk: to measure what that costs.
+    /// Like [`Postgres::start`], but each commit is flushed to disk, for benchmarks.
     ///
     /// # Errors
     /// When PostgreSQL is not installed, or does not start.
@@ -79,7 +79,7 @@ impl Postgres {
         Ok(Self { process, bin, port, version, databases: AtomicU32::new(0) })
     }
 
-    /// One server for all tests of this process.
+    /// Returns one server for all tests of this process.
     ///
     /// # Errors
     /// As [`Postgres::start`].
@@ -91,7 +91,7 @@ impl Postgres {
             .map_err(|error| TestkitError::Start { program: "PostgreSQL", log: error.to_string() })
     }
 
-    /// Makes an empty database, and gives its URL for the superuser.
+    /// Creates an empty database, and returns its URL for the superuser.
     ///
     /// # Errors
     /// When the server does not answer.
@@ -101,10 +101,10 @@ impl Postgres {
         Ok(format!("postgres://postgres@127.0.0.1:{}/{name}", self.port))
     }
 
-    /// Runs SQL as the superuser and gives what psql prints, unaligned.
+    /// Runs SQL as the superuser, and returns the unaligned output of psql.
     ///
     /// # Errors
-    /// When the server refuses it.
+    /// When the server returns an error.
     pub fn execute(&self, database: &str, sql: &str) -> Result<String, TestkitError> {
         let output = Command::new(self.bin.join("psql"))
             .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "postgres"])
@@ -118,18 +118,18 @@ impl Postgres {
         }
     }
 
-    /// Writes a dump of the database to this file, as `pg_dump` does.
+    /// Writes a dump of the database to this file with `pg_dump`.
     ///
     /// # Errors
-    /// When it can not be made.
+    /// When `pg_dump` fails.
     pub fn dump(&self, database: &str, file: &Path) -> Result<(), TestkitError> {
         self.tool("pg_dump", &["-Fc", "-f", &file.display().to_string(), database])
     }
 
-    /// Makes a database of such a dump, and gives its URL for the superuser.
+    /// Creates a database from a dump, and returns its URL for the superuser.
     ///
     /// # Errors
-    /// When the dump can not be read.
+    /// When `pg_restore` fails.
     pub fn restore(&self, file: &Path) -> Result<String, TestkitError> {
         let url = self.create_database()?;
         let name = url.rsplit('/').next().unwrap_or_default();
@@ -149,21 +149,21 @@ impl Postgres {
         Err(TestkitError::Refused { program: "PostgreSQL", answer })
     }
 
-    /// What it says of its version.
+    /// The version that it reports.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// Ends it as a crash would.
+    /// Kills it, as a crash would.
     ///
     /// # Errors
-    /// When it is gone already.
+    /// When the process is gone already.
     pub fn kill(&mut self) -> Result<(), TestkitError> {
         self.process.kill()
     }
 
-    /// Starts it again on its port, with its data.
+    /// Starts it again on the same port, with its data.
     ///
     /// # Errors
     /// When it does not start.
@@ -185,7 +185,7 @@ fn missing() -> TestkitError {
     TestkitError::Missing { program: "PostgreSQL", install: "run: apt-get install postgresql" }
 }
 
-/// The folder with `postgres` and `initdb`: the newest of Debian's, or that of the PATH.
+/// Finds the directory with `postgres` and `initdb`: Debian's newest version, or the PATH.
 fn find() -> Result<PathBuf, TestkitError> {
     let mut folders: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -205,8 +205,8 @@ fn find() -> Result<PathBuf, TestkitError> {
     real.parent().map(Path::to_path_buf).ok_or_else(missing)
 }
 
-/// How to become a user that PostgreSQL accepts, with the directory given to that user; nothing
-/// if this is one.
+/// Returns the command that switches to a user that PostgreSQL accepts, and gives the directory to
+/// that user. Empty if the current user is not root.
 fn service_user(directory: &Path) -> Result<Vec<String>, TestkitError> {
     let id = |user: &str, flag: &str| -> Option<u32> {
         let output = Command::new("id").args([flag, user]).output().ok()?;

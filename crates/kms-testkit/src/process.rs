@@ -1,5 +1,5 @@
-//! A child process that outlives nobody: a watchdog shell holds the other end of a pipe, and
-//! stops the child when the pipe closes, however its parent ended.
+//! Child processes that do not outlive their parent: a watchdog shell holds the other end of a pipe,
+//! and stops the child when the pipe closes, however the parent exited.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,22 +11,22 @@ use std::time::{Duration, Instant};
 
 use crate::TestkitError;
 
-/// Waits for the pipe to close, stops the process, and removes its directory unless told to keep
-/// it. Signals that a terminal sends to everybody do not end it early.
+/// Waits for the pipe to close, stops the process, and removes its directory unless `keep` was
+/// written to the pipe. Ignores the signals that a terminal sends to the whole process group.
 const WATCHDOG: &str = r#"trap '' INT TERM HUP
 read -r keep
 kill -"$2" "$1" 2>/dev/null
 while kill -0 "$1" 2>/dev/null && [ $((n += 1)) -lt 100 ]; do sleep 0.05; done
 [ -n "$keep" ] || rm -rf "$3""#;
 
-/// How to run a server.
+/// How a server is run.
 #[derive(Debug)]
 pub(crate) struct Spec {
     pub(crate) program: &'static str,
     pub(crate) command: Vec<String>,
     /// The signal that stops it, without `SIG`.
     pub(crate) stop: &'static str,
-    /// Its directory, gone when it is stopped for good.
+    /// Its working directory, removed when it is stopped for good.
     pub(crate) directory: PathBuf,
 }
 
@@ -44,8 +44,8 @@ impl Process {
         Ok(Self { spec, child, watchdog, pipe })
     }
 
-    /// Waits until `ready` answers `true`, or the process ends, or 60 seconds are over. If it ended,
-    /// the answer was that of another process, which has its port.
+    /// Waits until `ready` returns `true`, for at most 60 seconds. Fails if the process exits: then
+    /// another process has taken its port, and answered instead.
     pub(crate) fn wait_until(
         &mut self,
         mut ready: impl FnMut() -> bool,
@@ -63,12 +63,12 @@ impl Process {
         }
     }
 
-    /// Ends it at once, as a crash would; its directory stays.
+    /// Kills it, as a crash would; its directory is kept.
     pub(crate) fn kill(&mut self) -> Result<(), TestkitError> {
         let children = children(self.child.id())?;
         self.child.kill()?;
         self.child.wait()?;
-        // PostgreSQL's own children notice a moment later, and until then it does not start again.
+        // PostgreSQL does not start again before its child processes have exited too.
         for child in children {
             while is_running(child) {
                 std::thread::yield_now();
@@ -78,17 +78,17 @@ impl Process {
         Ok(())
     }
 
-    /// Starts it again in its directory.
+    /// Starts it again in the same directory.
     pub(crate) fn start_again(&mut self) -> Result<(), TestkitError> {
         (self.child, self.watchdog, self.pipe) = spawn(&self.spec)?;
         Ok(())
     }
 
-    /// Stops it without ending it, and waits until it stands still.
+    /// Suspends it, and waits until it is suspended.
     pub(crate) fn pause(&self) -> Result<(), TestkitError> {
         self.signal("STOP")?;
         let state = format!("/proc/{}/stat", self.child.id());
-        // The state follows the program's name, which stands in parentheses.
+        // The state follows the name of the program, which is in parentheses.
         while !fs::read_to_string(&state)?.contains(") T ") {
             std::thread::yield_now();
         }
@@ -96,7 +96,7 @@ impl Process {
     }
 
     pub(crate) fn signal(&self, signal: &str) -> Result<(), TestkitError> {
-        // Says so on its standard error if the process is gone; that is no news here.
+        // `kill` prints an error if the process is gone, which is expected here.
         Command::new("kill")
             .arg(format!("-{signal}"))
             .arg(self.child.id().to_string())
@@ -114,7 +114,7 @@ impl Process {
 
     fn release(&mut self, word: &[u8]) {
         if let Some(mut pipe) = self.pipe.take() {
-            // Fails only if the watchdog is gone, and then there is nobody to tell.
+            // Fails only if the watchdog is gone, which leaves nothing to do.
             let _ = pipe.write_all(word);
         }
         let _ = self.watchdog.wait();
@@ -124,14 +124,14 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let Some(pipe) = self.pipe.take() else {
-            // It was killed and not started again: its watchdog is gone, its directory is not.
+            // It was killed and not started again: only its directory is left.
             let _ = fs::remove_dir_all(&self.spec.directory);
             return;
         };
-        // A stopped process takes no other signal.
+        // A suspended process handles no other signal.
         let _ = self.signal("CONT");
         drop(pipe);
-        // Reaped first, so that the watchdog sees it go.
+        // Reaped first, so that the watchdog sees it exit.
         let _ = self.child.wait();
         let _ = self.watchdog.wait();
     }
@@ -161,8 +161,8 @@ fn spawn(spec: &Spec) -> Result<(Child, Child, Option<ChildStdin>), TestkitError
     Ok((child, watchdog, pipe))
 }
 
-/// The columns of a process's `stat` after the program's name, which stands in parentheses: its
-/// state, its parent, and more. Nothing if it is gone.
+/// The columns of `/proc/PID/stat` after the name of the program: the state, the parent, and more.
+/// `None` if the process is gone.
 fn stat(process: u32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let (_name, columns) = stat.rsplit_once(") ")?;
@@ -170,7 +170,7 @@ fn stat(process: u32) -> Option<Vec<String>> {
 }
 
 fn is_running(process: u32) -> bool {
-    // A zombie holds nothing any more.
+    // A zombie holds no resources.
     stat(process).is_some_and(|columns| columns.first().is_some_and(|state| state != "Z"))
 }
 
@@ -187,23 +187,23 @@ fn children(parent: u32) -> Result<Vec<u32>, TestkitError> {
     Ok(found)
 }
 
-/// A port that was free a moment ago.
+/// Finds a port that is free at the moment.
 pub(crate) fn free_port() -> Result<u16, TestkitError> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-/// A fresh directory that every user may pass through; its server removes it.
+/// Creates a directory, which the watchdog removes.
 pub(crate) fn directory(name: &str) -> Result<PathBuf, TestkitError> {
     Ok(tempfile::Builder::new().prefix(&format!("kms-{name}-")).tempdir()?.keep())
 }
 
-/// A program on the PATH.
+/// Finds a program on the PATH.
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let path = crate::fetch::environment("PATH")?;
     path.split(':').map(|folder| Path::new(folder).join(program)).find(|file| file.is_file())
 }
 
-/// What a program prints of its own version: the first line.
+/// Returns the first line that a program prints for `--version`.
 pub(crate) fn version(program: &Path) -> Result<String, TestkitError> {
     let output = Command::new(program).arg("--version").output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -215,14 +215,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_of_another_process_is_not_its_own() {
+    fn an_answer_on_the_port_of_an_exited_process_is_an_error() {
         let directory = directory("process").unwrap();
         let command = vec!["sh".to_owned(), "-c".to_owned(), "echo port in use".to_owned()];
         let spec = Spec { program: "sh", command, stop: "KILL", directory };
         let mut process = Process::start(spec).unwrap();
         let stat = format!("/proc/{}/stat", process.child.id());
         let answers = move || {
-            // Somebody answers, while this one has ended and nobody has noticed.
+            // Another process answers, while this one has exited and is not reaped yet.
             while !fs::read_to_string(&stat).unwrap().contains(") Z ") {
                 std::thread::yield_now();
             }
@@ -231,8 +231,9 @@ mod tests {
         let refused = process.wait_until(answers).unwrap_err();
         assert!(refused.to_string().contains("port in use"), "{refused}");
     }
+
     #[test]
-    fn a_kill_waits_for_children_that_see_it_later() {
+    fn a_kill_waits_for_children_that_exit_later() {
         let directory = directory("process").unwrap();
         let file = directory.join("child");
         let script = "sleep 0.3 & echo $! > new; mv new child; wait".to_owned();

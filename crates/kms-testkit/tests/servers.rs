@@ -1,11 +1,11 @@
-//! The real servers start, answer, and never stay behind.
+//! The servers start, answer, and are always stopped.
 
 use std::process::{Command, Stdio};
 
 use kms_testkit::{Anvil, Mongod, Postgres};
 use serde_json::json;
 
-#[expect(clippy::unwrap_used, reason = "a helper of tests")]
+#[expect(clippy::unwrap_used, reason = "a helper of tests, which may panic")]
 fn alive(marker: &str) -> bool {
     let output = Command::new("pgrep").args(["-f", marker]).output().unwrap();
     !output.stdout.is_empty()
@@ -25,7 +25,7 @@ fn postgres_starts_twice_and_survives_a_crash() {
 }
 
 #[test]
-fn mongod_becomes_primary_and_again_after_a_crash() {
+fn mongod_becomes_primary_at_its_start_and_after_a_crash() {
     let mut mongod = Mongod::start().unwrap();
     assert!(mongod.version().starts_with("db version"), "{}", mongod.version());
     mongod.kill().unwrap();
@@ -33,7 +33,7 @@ fn mongod_becomes_primary_and_again_after_a_crash() {
 }
 
 #[test]
-fn anvil_keeps_a_chain_of_its_own() {
+fn each_anvil_has_its_own_chain() {
     let (one, two) = (Anvil::start().unwrap(), Anvil::start().unwrap());
     let address = "0x00000000000000000000000000000000000000aa";
     one.set_balance(address, 5).unwrap();
@@ -43,14 +43,14 @@ fn anvil_keeps_a_chain_of_its_own() {
 }
 
 #[test]
-fn a_panic_and_a_drop_stop_them() {
+fn a_drop_and_a_panic_stop_a_server() {
     let port_of = |url: String| url.rsplit(':').next().unwrap().to_owned();
     let anvil = Anvil::start().unwrap();
     let dropped = format!("anvil.*--port {}", port_of(anvil.url()));
     assert!(alive(&dropped));
     drop(anvil);
     assert!(!alive(&dropped));
-    // Also when it was killed before: nothing stays of it.
+    // The directory of a server that was killed is removed too.
     let left = || {
         let folders = std::fs::read_dir(std::env::temp_dir()).unwrap();
         let names = folders.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -64,18 +64,18 @@ fn a_panic_and_a_drop_stop_them() {
     assert!(
         !made.is_empty() && left().iter().filter(|name| made.contains(name)).count() < made.len()
     );
-    let (tell, told) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::channel();
     let panicked = std::thread::spawn(move || {
         let anvil = Anvil::start().unwrap();
-        tell.send(anvil.url()).unwrap();
-        panic!("as a failing test does");
+        sender.send(anvil.url()).unwrap();
+        panic!("like a failing test");
     });
-    let marker = format!("anvil.*--port {}", port_of(told.recv().unwrap()));
+    let marker = format!("anvil.*--port {}", port_of(receiver.recv().unwrap()));
     assert!(panicked.join().is_err());
     assert!(!alive(&marker));
 }
 
-/// Not a test of its own: what the next one runs in a process that it kills.
+/// Not a test: `a_killed_parent_leaves_no_server_behind` runs it in a process that it kills.
 #[test]
 fn victim() {
     if std::env::args().any(|argument| argument == "--nocapture") {
@@ -87,16 +87,17 @@ fn victim() {
     }
 }
 
-/// Not a test of its own: what the next one runs where there is no mongod and no pip.
+/// Not a test: `without_pip_the_error_contains_the_command_to_install_it` runs it without mongod and
+/// pip.
 #[test]
 fn victim_without_pip() {
     if std::env::args().any(|argument| argument == "--nocapture") {
-        println!("said: {}", Mongod::start().unwrap_err());
+        println!("error: {}", Mongod::start().unwrap_err());
     }
 }
 
 #[test]
-fn a_python_without_pip_says_what_to_install() {
+fn without_pip_the_error_contains_the_command_to_install_it() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let python = folder.path().join("python3");
@@ -108,13 +109,13 @@ fn a_python_without_pip_says_what_to_install() {
         .env("KMS_TESTKIT_CACHE", folder.path().join("cache"))
         .output()
         .unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains("said: mongod was not found"), "{said}");
-    assert!(said.contains("apt-get install python3-pip"), "{said}");
+    let output = String::from_utf8(output.stdout).unwrap();
+    assert!(output.contains("error: mongod was not found"), "{output}");
+    assert!(output.contains("apt-get install python3-pip"), "{output}");
 }
 
 #[test]
-fn a_killed_parent_leaves_nothing_behind() {
+fn a_killed_parent_leaves_no_server_behind() {
     use std::io::{BufRead, BufReader};
     let mut victim = Command::new(std::env::current_exe().unwrap())
         .args(["victim", "--exact", "--nocapture"])
@@ -129,7 +130,7 @@ fn a_killed_parent_leaves_nothing_behind() {
     victim.wait().unwrap();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while alive(&marker) {
-        assert!(std::time::Instant::now() < deadline, "anvil stayed behind");
+        assert!(std::time::Instant::now() < deadline, "anvil still runs");
         std::thread::yield_now();
     }
 }

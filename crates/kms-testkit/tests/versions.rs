@@ -1,5 +1,5 @@
-//! Says which servers the tests of this workspace run against. Without the test harness, so that
-//! it is seen.
+//! Prints the versions of the servers that the tests of this workspace run against. Has no test
+//! harness, which would hide the output.
 
 use kms_testkit::{Anvil, Mongod, Postgres, TestkitError};
 

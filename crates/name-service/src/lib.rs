@@ -78,7 +78,7 @@ pub struct Known {
     pub last_seen: Option<Timestamp>,
     /// The active claim of the holder.
     pub own_claim: Option<Claim>,
-    /// The active claim on the observed username, whoever holds it.
+    /// The active claim on the observed username, of any holder.
     pub claim_on_name: Option<Claim>,
     /// The last time at which a claim on the observed username was seen or ended, of any holder.
     pub name_known_at: Option<Timestamp>,

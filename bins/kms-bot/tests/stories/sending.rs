@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use kms_sandbox::Manners;
 use kms_sandbox::StageOptions;
+use kms_sandbox::TransferBehavior;
 use kms_types::Wei;
 use kms_types::wire::TransferState;
 use serde_json::json;
@@ -332,7 +332,7 @@ async fn ann_pays_bob_in_a_token_and_the_fee_in_coins() {
     world.ann.press("✅ Confirm");
     world.ann.bot("Send your password").await;
     // The token changes its manners between what was shown and what is mined.
-    world.stage.token.behave(&world.stage.anvil, Manners::Fee).unwrap();
+    world.stage.token.set_behavior(&world.stage.anvil, TransferBehavior::TakesFee).unwrap();
     world.ann.says(ANNS);
     world.ann.bot("The token kept a part of it: 85.5 TUSD came").await;
     world.bob.bot("You received 85.5 TUSD from @ann").await;
@@ -352,14 +352,14 @@ async fn a_token_that_pays_nothing_is_told_honestly() {
     world.stage.faucet_tokens(ann.address, 10_000_000).unwrap();
     world.ann.bot("You received 10 TUSD").await;
     world.ann.confirms("/send @bob 1 TUSD").await;
-    world.stage.token.behave(&world.stage.anvil, Manners::Lying).unwrap();
+    world.stage.token.set_behavior(&world.stage.anvil, TransferBehavior::MovesNothing).unwrap();
     world.ann.says(ANNS);
     world.ann.bot("Sent 1 TUSD").await;
     world.stage.anvil.rpc("anvil_mine", json!(["0x4"])).unwrap();
     world.ann.bot("reports no payment").await;
     world.ann.says("/send @bob 1 TUSD");
     world.ann.bot("Total: at most").await;
-    world.stage.token.behave(&world.stage.anvil, Manners::False).unwrap();
+    world.stage.token.set_behavior(&world.stage.anvil, TransferBehavior::ReturnsFalse).unwrap();
     world.ann.says("/send @bob 1 TUSD");
     world.ann.bot("A contract would refuse this payment").await;
     world.stage.clear().await;

@@ -2,7 +2,7 @@
 
 use kms_client::ClientError;
 use kms_server::Server;
-use kms_testkit::{Manners, TestToken};
+use kms_testkit::{TestToken, TransferBehavior};
 use kms_types::wire::{EventKind, QuoteTransfer, TransferFailure, TransferState};
 use kms_types::{ErrorCode, Token, U256, Units, Wei};
 use serde_json::json;
@@ -101,9 +101,9 @@ async fn what_can_not_be_paid_in_tokens_is_refused() {
     let mut lost = in_usdc("1");
     lost.to = token.address.to_string().parse().unwrap();
     assert_eq!(refusal(&lost).await.field.as_deref(), Some("to"));
-    contract.behave(&test.place.anvil, Manners::False).unwrap();
+    contract.set_behavior(&test.place.anvil, TransferBehavior::ReturnsFalse).unwrap();
     assert_eq!(refusal(&in_usdc("1")).await.code, ErrorCode::WouldRevert);
-    contract.behave(&test.place.anvil, Manners::Plain).unwrap();
+    contract.set_behavior(&test.place.anvil, TransferBehavior::Standard).unwrap();
     contract.set_decimals(&test.place.anvil, 18).unwrap();
     assert_eq!(refusal(&in_usdc("1")).await.code, ErrorCode::WouldRevert);
     // Coins, and everything else, work on.
@@ -119,7 +119,7 @@ async fn what_can_not_be_paid_in_tokens_is_refused() {
 async fn a_payment_that_the_token_did_not_make_is_told_honestly() {
     let Market { test, contract, .. } = Market::open(Stores::Embedded).await;
     let quoted = test.client.quote(&in_usdc("1")).await.unwrap();
-    contract.behave(&test.place.anvil, Manners::Lying).unwrap();
+    contract.set_behavior(&test.place.anvil, TransferBehavior::MovesNothing).unwrap();
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     test.place.anvil.rpc("anvil_mine", json!(["0x4"])).unwrap();
     let failed = test.until(quoted.id, TransferState::Failed).await;

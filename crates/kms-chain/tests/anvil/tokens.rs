@@ -3,7 +3,7 @@
 use kms_chain::transfer::{Missing, Transfer, TransferFailure};
 use kms_chain::{Chain, ChainError, ConfirmError, QuoteError, QuoteRequest, TokenError, Transfers};
 use kms_core::account::Account;
-use kms_testkit::{Anvil, Manners, TestToken, deploy_multicall};
+use kms_testkit::{Anvil, TestToken, TransferBehavior, deploy_multicall};
 use kms_types::wire::{TransferState, Warning};
 use kms_types::{Asset, Token, U256, Units, Wei};
 use serde_json::json;
@@ -58,8 +58,8 @@ impl Market {
         self.world.try_quote(self.request(amount)).await.unwrap_err()
     }
 
-    fn behave(&self, manners: Manners) {
-        self.contract.behave(&self.world.anvil, manners).unwrap();
+    fn set_behavior(&self, behavior: TransferBehavior) {
+        self.contract.set_behavior(&self.world.anvil, behavior).unwrap();
     }
 
     fn has(&self, account: &Account) -> u128 {
@@ -67,9 +67,9 @@ impl Market {
     }
 
     /// Confirms a quote while the token is still honest, and mines it when it behaves like this.
-    async fn mined_as(&self, amount: &str, manners: Manners) -> Transfer {
+    async fn mined_as(&self, amount: &str, behavior: TransferBehavior) -> Transfer {
         let quote = self.quote(amount).await;
-        self.behave(manners);
+        self.set_behavior(behavior);
         self.world.confirm(&self.ann, &quote).await.unwrap();
         self.world.mine(1);
         self.world.tick().await;
@@ -182,8 +182,8 @@ async fn what_the_sender_did_not_see_is_not_signed() {
 #[tokio::test]
 async fn a_token_without_an_answer_is_paid_all_the_same() {
     let market = Market::new().await;
-    market.behave(Manners::Silent);
-    let quote = market.mined_as("1", Manners::Silent).await;
+    market.set_behavior(TransferBehavior::NoReturnValue);
+    let quote = market.mined_as("1", TransferBehavior::NoReturnValue).await;
     assert_eq!(market.world.state(&quote).await, TransferState::Mined);
     assert_eq!(market.has(&market.bob), 1_000_000);
 }
@@ -191,18 +191,18 @@ async fn a_token_without_an_answer_is_paid_all_the_same() {
 #[tokio::test]
 async fn a_token_that_would_refuse_is_known_at_the_quote() {
     let market = Market::new().await;
-    for (manners, words) in [
-        (Manners::Refusing, "the token is closed"),
-        (Manners::False, "returned false"),
-        (Manners::Greedy, ""),
+    for (behavior, words) in [
+        (TransferBehavior::Reverts, "the token is closed"),
+        (TransferBehavior::ReturnsFalse, "returned false"),
+        (TransferBehavior::UsesAllGas, ""),
     ] {
-        market.behave(manners);
+        market.set_behavior(behavior);
         let error = market.refused("1").await;
-        let QuoteError::WouldRevert(reason) = &error else { panic!("{manners:?}: {error}") };
-        assert!(reason.contains(words), "{manners:?}: {reason}");
+        let QuoteError::WouldRevert(reason) = &error else { panic!("{behavior:?}: {error}") };
+        assert!(reason.contains(words), "{behavior:?}: {reason}");
     }
     // A receiver that the token calls, and that refuses.
-    market.behave(Manners::Calling);
+    market.set_behavior(TransferBehavior::CallsRecipient);
     let address = market.bob.wallet.address.to_string();
     market.world.rpc("anvil_setCode", json!([address, reverting()]));
     let error = market.refused("1").await;
@@ -211,15 +211,19 @@ async fn a_token_that_would_refuse_is_known_at_the_quote() {
 
 #[tokio::test]
 async fn a_token_that_moves_nothing_has_not_paid() {
-    for manners in [Manners::False, Manners::Lying, Manners::Forging] {
+    for behavior in [
+        TransferBehavior::ReturnsFalse,
+        TransferBehavior::MovesNothing,
+        TransferBehavior::ForgesLog,
+    ] {
         let market = Market::new().await;
-        let quote = market.mined_as("1", manners).await;
+        let quote = market.mined_as("1", behavior).await;
         // It is told when it can not be undone any more.
-        assert_eq!(market.world.state(&quote).await, TransferState::Broadcast, "{manners:?}");
+        assert_eq!(market.world.state(&quote).await, TransferState::Broadcast, "{behavior:?}");
         market.world.mine(CONFIRMATIONS);
         market.world.tick().await;
         let failed = market.world.stored(&quote).await;
-        assert_eq!(failed.state, TransferState::Failed, "{manners:?}");
+        assert_eq!(failed.state, TransferState::Failed, "{behavior:?}");
         assert_eq!(failed.failure, Some(TransferFailure::NothingMoved));
         assert!(failed.fee.unwrap() > Wei::default());
         assert_eq!((market.has(&market.ann), market.has(&market.bob)), (100_000_000, 0));
@@ -231,15 +235,15 @@ async fn a_token_that_moves_nothing_has_not_paid() {
 #[tokio::test]
 async fn a_token_that_reverts_is_failed_and_costs_its_fee() {
     let market = Market::new().await;
-    let quote = market.mined_as("1", Manners::Refusing).await;
+    let quote = market.mined_as("1", TransferBehavior::Reverts).await;
     market.world.mine(CONFIRMATIONS);
     market.world.tick().await;
     let failed = market.world.stored(&quote).await;
     assert_eq!(failed.failure, Some(TransferFailure::Reverted));
     assert!(failed.fee.unwrap() > Wei::default());
     // Also one that takes all the gas that it is given: at most what was shown.
-    market.behave(Manners::Plain);
-    let quote = market.mined_as("1", Manners::Greedy).await;
+    market.set_behavior(TransferBehavior::Standard);
+    let quote = market.mined_as("1", TransferBehavior::UsesAllGas).await;
     market.world.mine(CONFIRMATIONS);
     market.world.tick().await;
     let failed = market.world.stored(&quote).await;
@@ -252,7 +256,7 @@ async fn a_token_that_reverts_is_failed_and_costs_its_fee() {
 async fn a_token_that_keeps_a_part_is_told_as_what_came() {
     let market = Market::new().await;
     let Market { world, bob, .. } = &market;
-    let quote = market.mined_as("10", Manners::Fee).await;
+    let quote = market.mined_as("10", TransferBehavior::TakesFee).await;
     let mined = world.stored(&quote).await;
     assert_eq!((mined.state, mined.arrived), (TransferState::Mined, Some(units(9_000_000))));
     assert_eq!(market.has(bob), 9_000_000);
@@ -265,12 +269,12 @@ async fn a_token_that_keeps_a_part_is_told_as_what_came() {
 async fn a_reorg_that_changes_what_arrived_is_followed() {
     let market = Market::new().await;
     let Market { world, ann, bob, .. } = &market;
-    let quote = market.mined_as("10", Manners::Plain).await;
+    let quote = market.mined_as("10", TransferBehavior::Standard).await;
     assert_eq!(world.stored(&quote).await.arrived, None);
     world.rpc("anvil_reorg", json!([1, []]));
     world.rpc("anvil_dropAllTransactions", json!([]));
     // The same bytes come into a block in which the token keeps a part.
-    market.behave(Manners::Fee);
+    market.set_behavior(TransferBehavior::TakesFee);
     world.tick().await;
     world.mine(1);
     world.tick().await;
