@@ -38,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
 /// Runs until ctrl-c.
 async fn stay(port: u16) -> anyhow::Result<()> {
     let started = Instant::now();
-    let stage = Arc::new(Stage::set(StageOptions::default()).await?);
+    let stage = Arc::new(Stage::start(StageOptions::default()).await?);
     let page = Page::open(Arc::clone(&stage), port)?;
     println!("Two phones are at      {}", page.url());
     println!("The server is at       {}; its API is described at /docs/", stage.url());
@@ -55,7 +55,7 @@ async fn stay(port: u16) -> anyhow::Result<()> {
     }
     page.close().await;
     if let Some(stage) = Arc::into_inner(stage) {
-        stage.clear().await;
+        stage.stop().await;
     }
     Ok(())
 }

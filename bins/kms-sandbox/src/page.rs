@@ -397,7 +397,7 @@ struct Mining {
 
 /// Without blocks a visitor sees a payment wait and rise; with them again, it is paid.
 async fn mining(shared: Data<Shared>, Json(Mining { on }): Json<Mining>) -> impl Responder {
-    if let Err(error) = shared.stage.make_blocks(on) {
+    if let Err(error) = shared.stage.set_mining(on) {
         return refuse(error.to_string());
     }
     shared.mining.store(on, Ordering::SeqCst);

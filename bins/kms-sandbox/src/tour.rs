@@ -29,7 +29,7 @@ const BOBS_ONLY: &str = "marmalade for the night train";
 #[expect(clippy::print_stdout, reason = "the terminal is where people read it")]
 pub async fn play() -> anyhow::Result<()> {
     let started = Instant::now();
-    let mut stage = Stage::set(StageOptions::default()).await?;
+    let mut stage = Stage::start(StageOptions::default()).await?;
     println!("The wallet KMS, on this machine\n");
     println!("  chain   {} at {}", stage.anvil.version(), stage.anvil.url());
     println!("  server  {} (TLS 1.3, SQLite, local KMS key)", stage.url());
@@ -170,7 +170,7 @@ pub async fn play() -> anyhow::Result<()> {
     let stored = stage.sim.stored();
     ensure!(!secrets.iter().any(|secret| stored.contains(secret)), "a password is in a chat");
     check_records(&stage, &anns).await?;
-    stage.clear().await;
+    stage.stop().await;
     println!("\nAll of it happened, in {:.1} s.", started.elapsed().as_secs_f64());
     Ok(())
 }

@@ -114,7 +114,7 @@ async fn ann_onboards_and_sends_to_bob() {
         Err(error) => panic!("{error}"),
     };
     println!("the page is tested in {}", driver.version());
-    let stage = Arc::new(Stage::set(StageOptions::default()).await.unwrap());
+    let stage = Arc::new(Stage::start(StageOptions::default()).await.unwrap());
     let page = Page::open(Arc::clone(&stage), 0).unwrap();
     let visitor = Visitor::at(&driver, &page.url()).await;
 
@@ -178,6 +178,6 @@ async fn ann_onboards_and_sends_to_bob() {
     visitor.0.clone().quit().await.unwrap();
     page.close().await;
     if let Some(stage) = Arc::into_inner(stage) {
-        stage.clear().await;
+        stage.stop().await;
     }
 }

@@ -31,7 +31,7 @@ async fn a_password_is_changed_and_the_old_one_does_not_work_any_more() {
     ann.says(NEW);
     ann.bot("Paid 0.5 ETH").await;
     assert_transcript!("password", world.ann);
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 /// Whoever did it, and by whichever client.
@@ -42,7 +42,7 @@ async fn an_exported_key_is_told() {
     let told = world.ann.bot("The key of your wallet was exported on").await;
     assert!(told.text.contains("/send 0x… all"), "{told:?}");
     assert_transcript!("exported", world.ann);
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 /// A recovery waits for a second; a third of it after the code.
@@ -77,7 +77,7 @@ async fn a_forgotten_password_is_recovered_at_the_same_address() {
     ann.bot("Paid 0.5 ETH").await;
     assert_transcript!("recovery", world.ann);
     assert_eq!(world.account(&world.ann).await.address, address);
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,7 +106,7 @@ async fn a_recovery_that_was_not_the_owners_is_stopped() {
     ann.bot("No new password will be set").await;
     ann.bot("Paid 0.5 ETH").await;
     assert_transcript!("recovery_stopped", world.ann);
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,7 +153,7 @@ async fn an_e_mail_address_makes_the_wait_short() {
     ann.says(NEW);
     ann.bot("this works again in").await;
     assert_transcript!("e_mail", world.ann);
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 /// The mail to Ann that this many come to.

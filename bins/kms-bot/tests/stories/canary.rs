@@ -120,13 +120,13 @@ async fn passwords_are_neither_logged_nor_left_in_a_chat() {
         let secret = secret.split(':').next_back().unwrap();
         assert!(!log.contains(secret), "the log has a token");
     }
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_config_tries_both_connections_and_shows_no_secret() {
     let options = StageOptions { bot: false, ..StageOptions::default() };
-    let mut stage = Stage::set(options).await.unwrap();
+    let mut stage = Stage::start(options).await.unwrap();
     let run = |stage: &Stage| {
         let output = command(stage, "check-config").output().unwrap();
         (output.status.success(), String::from_utf8(output.stdout).unwrap())
@@ -140,5 +140,5 @@ async fn check_config_tries_both_connections_and_shows_no_secret() {
     stage.stop_server().await;
     let (good, said) = run(&stage);
     assert!(!good && said.contains("failed  server"), "{said}");
-    stage.clear().await;
+    stage.stop().await;
 }

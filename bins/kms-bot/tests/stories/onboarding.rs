@@ -26,7 +26,7 @@ async fn a_password_makes_a_wallet_and_start_shows_it_again() {
     assert_eq!(address(&ready.text), address(&again.text));
     assert_eq!(address(&ready.text), address(&receive.text));
     assert_transcript!("onboarding", ann);
-    stage.clear().await;
+    stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,7 +55,7 @@ async fn without_a_wallet_everything_leads_to_start() {
             "contact", "cancel", "help"
         ]
     );
-    stage.clear().await;
+    stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,5 +78,5 @@ async fn in_a_group_nothing_is_asked_and_nothing_is_shown() {
     group_phone.press("Open the private chat");
     ann.bot("Choose a password").await;
     assert_transcript!("group", group_phone);
-    stage.clear().await;
+    stage.stop().await;
 }

@@ -26,7 +26,7 @@ async fn while_the_server_is_down_the_bot_says_so_and_goes_on_afterwards() {
     world.bob.bot("You received 0.5 ETH").await;
     assert_transcript!("server_down", world.ann);
     assert_eq!(world.balance(&world.bob).await, coins("0.5"));
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,7 +46,7 @@ async fn while_the_chain_is_down_nothing_is_signed() {
     world.ann.says(ANNS);
     world.ann.bot("Paid 0.5 ETH").await;
     assert_transcript!("chain_down", world.ann);
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,7 +56,7 @@ async fn telegrams_wish_to_wait_is_followed() {
     world.ann.says("/balance");
     world.ann.bot("💰 10 ETH").await;
     assert_eq!(world.stage.sim.faults_left(), 0);
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,5 +67,5 @@ async fn a_password_that_can_not_be_deleted_is_not_used() {
     world.ann.says(ANNS);
     world.ann.bot("I did not use it").await;
     assert!(world.transfers(&world.ann).await.is_empty());
-    world.stage.clear().await;
+    world.stage.stop().await;
 }

@@ -30,7 +30,7 @@ async fn ann_pays_bob_and_both_are_told() {
     assert_eq!(world.balance(&world.bob).await, coins("0.5"));
     assert_transcript!("send_ann", world.ann);
     assert_transcript!("send_bob", world.bob);
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,7 +60,7 @@ async fn whom_and_how_much_are_asked_for_when_they_are_missing() {
     world.ann.bot("I was not waiting").await;
     assert_transcript!("send_step_by_step", world.ann);
     assert_eq!(world.balance(&world.bob).await, coins("1.5"));
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,7 +83,7 @@ async fn a_cancelled_payment_is_not_sent_whatever_comes_after() {
     world.ann.bot("not waiting for a password any more").await;
     assert_transcript!("cancel", world.ann);
     assert!(world.transfers(&world.ann).await.is_empty());
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,7 +103,7 @@ async fn what_can_not_be_paid_is_said_before_anything_is_asked() {
         world.ann.bot(bot).await;
     }
     assert_transcript!("refusals", world.ann);
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,7 +116,7 @@ async fn all_leaves_nothing_but_what_the_fee_did_not_take() {
     assert_transcript!("send_all", world.ann);
     let (left, got) = (world.balance(&world.ann).await, world.balance(&world.bob).await);
     assert!(left < coins("0.001") && got > coins("9.99"), "{left} left, {got} came");
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,7 +137,7 @@ async fn a_quote_that_is_too_old_is_renewed() {
     world.ann.press("🔄 Renew");
     world.ann.bot("Total: at most").await;
     assert_transcript!("expired", world.ann);
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,7 +152,7 @@ async fn after_five_wrong_passwords_the_right_one_waits_too() {
     world.ann.bot("Try again in 15 minutes").await;
     assert_transcript!("wrong_passwords", world.ann);
     assert!(world.transfers(&world.ann).await.is_empty());
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,7 +183,7 @@ async fn the_history_turns_its_pages() {
     let newest = world.ann.bot("0.8 ETH to @bob").await;
     assert!(newest.text.contains("0.4 ETH") && !newest.text.contains("0.3 ETH"));
     assert_transcript!("history", world.ann);
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,7 +203,7 @@ async fn a_name_that_its_holder_gave_up_pays_nobody() {
     world.ann.says(ANNS);
     world.ann.bot("Paid 1 ETH to @robert").await;
     assert_transcript!("moved_name", world.ann);
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,7 +230,7 @@ async fn a_name_that_came_from_somebody_else_needs_a_second_press() {
     world.ann.bot("Paid 1 ETH to @treasure").await;
     assert_transcript!("second_press", world.ann);
     assert_eq!(world.balance(&world.bob).await, coins("1"));
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -251,7 +251,7 @@ async fn only_the_last_screen_waits_for_a_password() {
     world.ann.bot("Paid 2 ETH").await;
     world.bob.bot("You received 2 ETH").await;
     assert_eq!(world.balance(&world.bob).await, coins("2"));
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -280,7 +280,7 @@ async fn money_from_outside_is_told_and_shows_in_the_balance_whose_buttons_stay(
     world.bob.bot("Paid").await;
     world.ann.bot("from @bob").await;
     assert_transcript!("balance", world.bob);
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -304,7 +304,7 @@ async fn a_payment_whose_place_another_transaction_took_is_told_as_not_paid() {
     rpc("evm_setIntervalMining", json!([1]));
     world.ann.bot("was not paid: this wallet's key was used elsewhere").await;
     assert_eq!(world.balance(&world.bob).await, Wei::default());
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -342,7 +342,7 @@ async fn ann_pays_bob_in_a_token_and_the_fee_in_coins() {
     assert_eq!(world.stage.chain_tokens(bob.address).unwrap(), 90_500_000);
     assert_transcript!("send_token_ann", world.ann);
     assert_transcript!("send_token_bob", world.bob);
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -362,7 +362,7 @@ async fn a_token_that_pays_nothing_is_told_honestly() {
     world.stage.token.set_behavior(&world.stage.anvil, TransferBehavior::ReturnsFalse).unwrap();
     world.ann.says("/send @bob 1 TUSD");
     world.ann.bot("A contract would refuse this payment").await;
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -384,7 +384,7 @@ async fn a_token_that_the_server_learns_is_known_to_a_bot_that_runs() {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -411,5 +411,5 @@ async fn a_limit_is_told_lowered_and_raised_later() {
     world.ann.says("/limit 5 DAI");
     world.ann.bot("write how much in a day").await;
     assert_transcript!("limits", world.ann);
-    world.stage.clear().await;
+    world.stage.stop().await;
 }

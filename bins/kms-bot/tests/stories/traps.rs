@@ -31,7 +31,7 @@ async fn a_flood_and_a_broken_answer_hold_nobody_else() {
     assert_eq!(world.ann.person().chat().len(), before + 200, "Ann still waits");
     // Her lane goes on when it can; what did not fit was dropped.
     world.ann.bot("What I can do").await;
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,7 +52,7 @@ async fn a_double_press_and_a_repeated_password_send_once() {
     assert_eq!(world.balance(&world.bob).await, coins("0.5"));
     assert_eq!(world.transfers(&world.ann).await.len(), 1);
     assert!(!world.stage.sim.stored().contains(ANNS));
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,7 +79,7 @@ async fn somebody_elses_button_does_nothing() {
     world.ann.bot("Send your password").await;
     world.ann.says(ANNS);
     world.ann.bot("Paid 0.5 ETH").await;
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,7 +101,7 @@ async fn edits_and_forwards_move_no_money() {
     assert_transcript!("edits_and_forwards", world.ann);
     assert!(world.transfers(&world.ann).await.is_empty());
     assert!(!world.stage.sim.stored().contains(ANNS));
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 /// "bot can't initiate conversation with a user" comes as an unknown error.
@@ -132,7 +132,7 @@ async fn a_notice_to_somebody_who_can_not_be_written_to_holds_no_other() {
     let paid = world.transfers(&world.ann).await;
     let settled = |state| matches!(state, TransferState::Mined | TransferState::Final);
     assert!(paid.len() == 3 && paid.iter().all(|transfer| settled(transfer.state)));
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 /// Telegram refuses a button with a link to a host without a dot, and the whole message with it.
@@ -149,7 +149,7 @@ async fn a_link_that_telegram_would_refuse_is_left_out() {
         world.ann.says("/history");
         let history = world.ann.bot("Your payments").await;
         assert_eq!(history.entities.iter().any(|e| e["type"] == "text_link"), shown);
-        world.stage.clear().await;
+        world.stage.stop().await;
     }
 }
 
@@ -161,7 +161,7 @@ async fn a_notice_is_told_again_when_telegram_stumbles() {
     world.pay(&world.ann, "@bob", "0.5").await;
     world.bob.bot("You received 0.5 ETH").await;
     assert_eq!(world.stage.sim.faults_left(), 0);
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 /// Passwords come too late, with a slash, behind a command, or where a name is asked for.
@@ -185,7 +185,7 @@ async fn a_password_in_the_wrong_place_does_not_stay_there() {
     }
     assert!(!world.stage.sim.stored().to_lowercase().contains("sesame"));
     assert_transcript!("wrong_places", world.ann);
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 /// A display name can turn the direction of what follows it, and hold HTML.
@@ -200,7 +200,7 @@ async fn a_display_name_can_not_disguise_the_screen() {
     world.ann.says("/send @mallory 1");
     let quote = world.ann.bot("Total: at most").await;
     assert!(quote.text.contains("<b>Bob</b>bob@, @mallory"), "{}", quote.text);
-    world.stage.clear().await;
+    world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,5 +218,5 @@ async fn a_password_is_deleted_before_it_is_used() {
         &|change| matches!(change, Change::Edited { shown: Some(shown), .. } if shown.text.contains("Sending")),
     );
     assert!(deleted < sending);
-    world.stage.clear().await;
+    world.stage.stop().await;
 }

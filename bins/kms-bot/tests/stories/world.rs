@@ -75,7 +75,7 @@ impl World {
     }
 
     pub(crate) async fn with(options: StageOptions) -> Self {
-        let stage = Stage::set(options).await.unwrap();
+        let stage = Stage::start(options).await.unwrap();
         let ann = stage.sim.phone(4711, "Ann", Some("ann"));
         let bob = stage.sim.phone(4712, "Bob", Some("bob"));
         Self { stage, ann, bob }

@@ -10,21 +10,14 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::cast_precision_loss,
     reason = "a measurement fails by panicking, and prints"
 )]
 
-#[path = "../../tests/api/harness.rs"]
-#[expect(dead_code, unused_imports, unused_macros, reason = "the tests of the API use all of it")]
-mod harness;
 mod measure;
 mod money;
-#[path = "../../tests/api/process.rs"]
-#[expect(dead_code, reason = "the tests of the API use all of it")]
-mod process;
 mod reads;
 mod row;
 mod secrets;

@@ -2,17 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use crate::measure::{cpu, since};
+use crate::row::Row;
+use crate::stage::{Stage, WORDS, variable};
 use futures::future::join_all;
 use kms_chain::follower::IncomingStore;
+use kms_server_testing::ServerProcess;
+use kms_server_testing::requests::{COIN, confirm, quote};
 use kms_types::U256;
 use kms_types::wire::{Account, TransferState};
 use serde_json::json;
-
-use crate::harness::{COIN, confirm, quote};
-use crate::measure::{cpu, since};
-use crate::process::ServerProcess;
-use crate::row::Row;
-use crate::stage::{Stage, WORDS, variable};
 
 const WALLETS: u64 = 100;
 const FIRST: i64 = 10_000;
@@ -28,7 +27,7 @@ pub(crate) async fn rows(stage: &Stage) -> Vec<Row> {
 
 fn number(stage: &Stage, method: &str, params: serde_json::Value) -> u64 {
     let number: U256 =
-        stage.place.anvil.rpc(method, params).unwrap().as_str().unwrap().parse().unwrap();
+        stage.env.anvil.rpc(method, params).unwrap().as_str().unwrap().parse().unwrap();
     number.try_into().unwrap()
 }
 
@@ -37,13 +36,13 @@ async fn thousand(stage: &Stage) -> Vec<Row> {
     let mut wallets: Vec<Account> = Vec::new();
     for id in FIRST..FIRST + i64::try_from(WALLETS).unwrap() {
         let account = stage.account(id).await;
-        stage.place.fund(&account, COIN);
+        stage.env.fund(&account, COIN).unwrap();
         wallets.push(account);
     }
     let mut servers: Vec<_> =
-        (0..4).map(|_| ServerProcess::start(&stage.place, None, "info")).collect();
+        (0..4).map(|_| ServerProcess::start(&stage.env, None, "info")).collect();
     let clients: Vec<_> =
-        servers.iter().map(|server| server.client(&stage.place, &stage.token)).collect();
+        servers.iter().map(|server| server.client(&stage.env, &stage.token)).collect();
     let begun = Instant::now();
     let each = transfers / WALLETS;
     let sender = |index: u64| {
@@ -93,7 +92,7 @@ async fn thousand(stage: &Stage) -> Vec<Row> {
     };
     let (acknowledged, ()) = tokio::join!(join_all((0..WALLETS).map(sender)), kill);
     let acknowledged: Vec<_> = acknowledged.into_iter().flatten().collect();
-    stage.place.anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
+    stage.env.anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
     let (mut made, mut lost) = (0_u64, 0_u64);
     for id in &acknowledged {
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -144,7 +143,7 @@ async fn thousand(stage: &Stage) -> Vec<Row> {
 
 /// One block each second, each with payments to wallets among the many that are known.
 async fn follower(stage: &Stage) -> Vec<Row> {
-    let anvil = &stage.place.anvil;
+    let anvil = &stage.env.anvil;
     let chain = anvil.chain_id();
     let rich = anvil.rpc("eth_accounts", json!([])).unwrap()[0].clone();
     let at = async || stage.database.followed(chain).await.unwrap().map_or(0, |at| at.number);

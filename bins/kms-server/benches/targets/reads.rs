@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use futures::future::join_all;
-use kms_types::{ErrorCode, Timestamp, Username};
-
-use crate::harness::{create, telegram};
 use crate::measure::{cpu, p99, postgres_cpu, resident, since};
 use crate::row::Row;
 use crate::stage::{Stage, WORDS, variable};
+use futures::future::join_all;
+use kms_server_testing::requests::{create, telegram};
+use kms_types::{ErrorCode, Timestamp, Username};
 
 const CONNECTIONS: u32 = 64;
 const READS: u32 = 20_000;
@@ -39,7 +38,7 @@ fn name(index: u32) -> Username {
 /// This many reads over the connections; gives how long each took.
 async fn reads(stage: &Stage, connections: u32, count: u32) -> Vec<f64> {
     let one = |connection: u32| async move {
-        let client = stage.server.client(&stage.place, &stage.token);
+        let client = stage.server.client(&stage.env, &stage.token);
         let mut took = Vec::new();
         for index in 0..count / connections {
             let begun = Instant::now();
@@ -87,7 +86,7 @@ async fn beside_the_kdf(stage: &Stage) -> Vec<Row> {
     // Each of its own account: attempts at one are few at a time.
     let flood: Vec<_> = (0..i64::from(CONNECTIONS) + 40)
         .map(|index| {
-            let client = stage.server.client(&stage.place, &stage.token);
+            let client = stage.server.client(&stage.env, &stage.token);
             let (stop, refused, lost) = (stop.clone(), refused.clone(), lost.clone());
             tokio::spawn(async move {
                 while !stop.load(Ordering::SeqCst) {

@@ -1,18 +1,18 @@
 //! What needs a password: the server's CPU against the sum of the cryptography that it can not do
 //! without.
 
+use crate::measure::{cpu, own_cpu};
+use crate::row::Row;
+use crate::stage::{Stage, WORDS};
 use argon2::{Algorithm, Argon2, Params, Version};
 use futures::future::join_all;
 use k256::ecdsa::SigningKey;
 use kms_core::MasterKey;
 use kms_key_local::LocalMasterKey;
+use kms_server_testing::requests::{COIN, confirm, quote, telegram};
+use kms_server_testing::{TEST_KMS_KEY, TEST_KMS_KEY_PASSPHRASE};
 use kms_types::wire::Transfer;
 use sha2::Sha256;
-
-use crate::harness::{COIN, MASTER_KEY, PASSPHRASE, confirm, quote, telegram};
-use crate::measure::{cpu, own_cpu};
-use crate::row::Row;
-use crate::stage::{Stage, WORDS};
 
 const TIMES: i64 = 300;
 /// Fewer than the attempts at one password that may be under way.
@@ -33,7 +33,7 @@ pub(crate) async fn rows(stage: &Stage) -> Vec<Row> {
     let mut quoted = Vec::new();
     for id in FIRST + 1..=FIRST + TIMES {
         let from = stage.client.account(telegram(id)).await.unwrap().unwrap();
-        stage.place.fund(&from, COIN);
+        stage.env.fund(&from, COIN).unwrap();
         let request = quote(id, &format!("@person{FIRST}"), "0.001");
         quoted.push(stage.client.quote(&request).await.unwrap());
     }
@@ -92,7 +92,7 @@ fn one(times: u32, mut work: impl FnMut()) -> f64 {
 
 fn wrap() -> f64 {
     let id = "bench".parse().unwrap();
-    let key = LocalMasterKey::from_pem(id, MASTER_KEY, PASSPHRASE).unwrap();
+    let key = LocalMasterKey::from_pem(id, TEST_KMS_KEY, TEST_KMS_KEY_PASSPHRASE).unwrap();
     one(1_000, || drop(key.public_key().oaep_encrypt::<Sha256>(&[7; 100]).unwrap()))
 }
 

@@ -1,16 +1,15 @@
 //! The server in a process of its own over PostgreSQL and MongoDB, with a chain.
 
 use kms_client::Client;
+use kms_server_testing::requests::create;
+use kms_server_testing::{ServerProcess, Stores, TestEnv};
 use kms_store::{Database, Scope};
 use kms_types::wire::Account;
-
-use crate::harness::{Place, Stores, create};
-use crate::process::ServerProcess;
 
 pub(crate) const WORDS: &str = "a password";
 
 pub(crate) struct Stage {
-    pub(crate) place: Place,
+    pub(crate) env: TestEnv,
     pub(crate) database: Database,
     pub(crate) token: String,
     pub(crate) server: ServerProcess,
@@ -19,25 +18,25 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn set() -> Self {
-        let mut place = Place::new(Stores::Servers);
+        let mut env = TestEnv::new(Stores::Servers).unwrap();
         // As it is by default; tests look more often.
         let poll = "KMS_SERVER__CHAIN__POLL_MILLISECONDS".to_owned();
-        place.variables.push((poll, "1000".to_owned()));
+        env.variables.push((poll, "1000".to_owned()));
         // The chain makes no blocks while nobody sends.
         let stalled = "KMS_SERVER__CHAIN__STALLED_SECONDS".to_owned();
-        place.variables.push((stalled, "0".to_owned()));
+        env.variables.push((stalled, "0".to_owned()));
         // Counted as ever, and never reached: one load generator is one caller.
         for limit in
             ["ONBOARDINGS_A_MINUTE", "QUOTES_A_MINUTE", "READS_A_SECOND", "ACCOUNT_READS_A_SECOND"]
         {
             let name = format!("KMS_SERVER__LIMITS__{limit}");
-            place.variables.push((name, "100000000".to_owned()));
+            env.variables.push((name, "100000000".to_owned()));
         }
-        let database = place.migrated().await;
-        let token = place.token(&database, Scope::Bot).await;
-        let server = ServerProcess::start(&place, None, "info");
-        let client = server.client(&place, &token);
-        Self { place, database, token, server, client }
+        let database = env.migrate().await.unwrap();
+        let token = env.issue_token(&database, Scope::Bot).await.unwrap();
+        let server = ServerProcess::start(&env, None, "info");
+        let client = server.client(&env, &token);
+        Self { env, database, token, server, client }
     }
 
     pub(crate) async fn account(&self, id: i64) -> Account {
@@ -47,7 +46,7 @@ impl Stage {
 
     /// Runs SQL in the accounts' database.
     pub(crate) fn sql(&self, sql: &str) {
-        let name = self.place.database.rsplit('/').next().unwrap();
+        let name = self.env.database.rsplit('/').next().unwrap();
         kms_testkit::Postgres::shared().unwrap().execute(name, sql).unwrap();
     }
 }

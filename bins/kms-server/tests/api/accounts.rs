@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use kms_server_testing::requests::{create, hash, recover, recover_as, telegram};
+use kms_server_testing::{TestServer, on_both_stores};
 use kms_store::Scope;
 use kms_types::wire::{ChangePassword, EventKind, ExportKey, RecoveryStep, SeenUsername};
 use kms_types::{ErrorCode, RecoveryId, Timestamp};
-
-use crate::harness::{TestServer, create, hash, on_both_stores, recover, recover_as, telegram};
 
 on_both_stores!(
     a_wallet_is_made_once,
@@ -159,8 +159,8 @@ async fn a_key_is_exported_to_its_owner_alone(test: TestServer) {
     let Err(kms_client::ClientError::Problem(problem)) = held else { panic!("not held") };
     assert_eq!((problem.status, problem.code), (403, ErrorCode::OnHold));
     assert!((500..=600).contains(&problem.retry_after.unwrap()), "{problem:?}");
-    let reader = test.place.token(&test.database, Scope::Read).await;
-    let reader = test.place.client(test.server.address().port(), &reader);
+    let reader = test.env.issue_token(&test.database, Scope::Read).await.unwrap();
+    let reader = test.env.client(test.server.address().port(), &reader).unwrap();
     let refused = reader.export(telegram(1), &body("ann's")).await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::Forbidden));
 }
@@ -194,13 +194,13 @@ async fn names_follow_telegram(test: TestServer) {
 
 async fn tokens_have_scopes_and_end(test: TestServer) {
     let port = test.server.address().port();
-    let reader = test.place.token(&test.database, Scope::Read).await;
-    let reader = test.place.client(port, &reader);
+    let reader = test.env.issue_token(&test.database, Scope::Read).await.unwrap();
+    let reader = test.env.client(port, &reader).unwrap();
     assert!(reader.network().await.is_ok());
     let refused = reader.create_account(&create(1, "ann", "a")).await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::Forbidden));
     for bad in [format!("kms_{}", "0".repeat(64)), "nonsense".to_owned(), String::new()] {
-        let refused = test.place.client(port, &bad).network().await.unwrap_err();
+        let refused = test.env.client(port, &bad).unwrap().network().await.unwrap_err();
         assert_eq!(refused.code(), Some(ErrorCode::Unauthorized));
     }
     let none = test.raw().get(test.url("/v1/network")).send().await.unwrap();

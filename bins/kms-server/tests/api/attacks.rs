@@ -2,6 +2,8 @@
 //! audit says that it was tried.
 
 use kms_server::Server;
+use kms_server_testing::requests::{COIN, confirm, create, hash, quote, recover, telegram};
+use kms_server_testing::{ServerProcess, Stores, TestEnv, TestServer};
 use kms_store::Scope;
 use kms_testkit::Postgres;
 use kms_types::wire::{
@@ -11,26 +13,20 @@ use kms_types::{ErrorCode, RecoveryId};
 use mongodb::bson::{Document, doc};
 use serde_json::json;
 
-use crate::harness::{
-    COIN, Place, Stores, TestServer, confirm, create, hash, quote, recover, telegram,
-};
-use crate::process::ServerProcess;
-
-pub(crate) fn sql(place: &Place, sql: &str) -> String {
-    let name = place.database.rsplit('/').next().unwrap();
+pub(crate) fn sql(env: &TestEnv, sql: &str) -> String {
+    let name = env.database.rsplit('/').next().unwrap();
     Postgres::shared().unwrap().execute(name, sql).unwrap()
 }
 
 /// What stands in one column of both accounts changes places.
-fn exchange(place: &Place, table: &str, column: &str, key: &str, rows: [&str; 2]) {
+fn exchange(env: &TestEnv, table: &str, column: &str, key: &str, rows: [&str; 2]) {
     let [one, other] = rows;
-    let read =
-        |row| sql(place, &format!("select {column}::text from {table} where {key} = '{row}'"));
+    let read = |row| sql(env, &format!("select {column}::text from {table} where {key} = '{row}'"));
     let (first, second) = (read(one), read(other));
     let set = |row, value: &str| {
         // Unique columns never hold one value twice.
         let value = if value.is_empty() { "null".to_owned() } else { format!("'{value}'") };
-        sql(place, &format!("update {table} set {column} = {value} where {key} = '{row}'"));
+        sql(env, &format!("update {table} set {column} = {value} where {key} = '{row}'"));
     };
     let aside = match column {
         "telegram_id" => "99999".to_owned(),
@@ -52,9 +48,9 @@ struct Attack {
 
 impl Attack {
     async fn new() -> Self {
-        let mut place = Place::new(Stores::Servers);
-        place.upkeep.check_every = std::time::Duration::from_secs(3_600);
-        let test = TestServer::start(place).await;
+        let mut env = TestEnv::new(Stores::Servers).unwrap();
+        env.upkeep.check_every = std::time::Duration::from_secs(3_600);
+        let test = TestServer::start(env).await;
         for (id, name) in [(1, "ann"), (2, "bob"), (3, "carl"), (4, "dora")] {
             let mut body = create(id, name, name);
             body.email = Some(format!("{name}@example.org").parse().unwrap());
@@ -63,8 +59,8 @@ impl Attack {
         }
         let ann = test.client.account(telegram(1)).await.unwrap().unwrap();
         let bob = test.client.account(telegram(2)).await.unwrap().unwrap();
-        test.place.fund(&ann, 10 * COIN);
-        test.place.fund(&bob, 10 * COIN);
+        test.env.fund(&ann, 10 * COIN).unwrap();
+        test.env.fund(&bob, 10 * COIN).unwrap();
         let to = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
         let quoted = test.client.quote(&quote(1, to, "1")).await.unwrap();
         Self { test, ann, bob, quoted }
@@ -92,17 +88,17 @@ impl Attack {
         for id in [1, 2] {
             assert!(recover(client, id, "eve").await.is_err(), "{what}: recovered");
         }
-        let signed = sql(&self.test.place, "select count(*) from attempts");
+        let signed = sql(&self.test.env, "select count(*) from attempts");
         assert_eq!(signed, "0", "{what}: something was signed");
-        sql(&self.test.place, "delete from password_attempts");
-        sql(&self.test.place, "delete from limits");
+        sql(&self.test.env, "delete from password_attempts");
+        sql(&self.test.env, "delete from limits");
     }
 }
 
 #[actix_web::test]
 async fn what_was_exchanged_between_two_accounts_opens_nothing() {
     let attack = Attack::new().await;
-    let (place, mut before) = (&attack.test.place, attack.alarms().await);
+    let (env, mut before) = (&attack.test.env, attack.alarms().await);
     let (ann, bob) = (attack.ann.id.to_string(), attack.bob.id.to_string());
     for (table, column) in [
         ("accounts", "telegram_id"),
@@ -115,13 +111,13 @@ async fn what_was_exchanged_between_two_accounts_opens_nothing() {
         ("wallets", "salt"),
     ] {
         let key = if table == "accounts" { "id" } else { "account_id" };
-        exchange(place, table, column, key, [&ann, &bob]);
+        exchange(env, table, column, key, [&ann, &bob]);
         let what = format!("{table}.{column}");
         attack.nothing_opens(&what).await;
         let now = attack.alarms().await;
         assert!(now > before, "{what}: {before} alarms, then {now}");
         before = now;
-        exchange(place, table, column, key, [&ann, &bob]);
+        exchange(env, table, column, key, [&ann, &bob]);
     }
     for columns in [
         ["address", "sealed_key"].as_slice(),
@@ -129,14 +125,14 @@ async fn what_was_exchanged_between_two_accounts_opens_nothing() {
         &["sealed_key", "salt", "commitment", "sck_id"],
     ] {
         for column in columns {
-            exchange(place, "wallets", column, "account_id", [&ann, &bob]);
+            exchange(env, "wallets", column, "account_id", [&ann, &bob]);
         }
         attack.nothing_opens(&columns.join(" and ")).await;
         let now = attack.alarms().await;
         assert!(now > before, "{columns:?}");
         before = now;
         for column in columns {
-            exchange(place, "wallets", column, "account_id", [&ann, &bob]);
+            exchange(env, "wallets", column, "account_id", [&ann, &bob]);
         }
     }
     // Contacts are not shown to the other. Others for each: the same alarm is written once a minute.
@@ -146,12 +142,12 @@ async fn what_was_exchanged_between_two_accounts_opens_nothing() {
             account.unwrap().unwrap().id.to_string()
         };
         let [one, other] = [id_of(owners[0]).await, id_of(owners[1]).await];
-        exchange(place, "accounts", column, "id", [&one, &other]);
+        exchange(env, "accounts", column, "id", [&one, &other]);
         for id in owners {
             let shown = attack.test.client.account(telegram(id)).await;
             assert_eq!(shown.unwrap_err().code(), Some(ErrorCode::Internal), "{column}");
         }
-        exchange(place, "accounts", column, "id", [&one, &other]);
+        exchange(env, "accounts", column, "id", [&one, &other]);
         // One for each of them, though not before they were answered.
         for _ in 0..100 {
             if attack.alarms().await >= before + 2 {
@@ -170,9 +166,9 @@ async fn what_was_exchanged_between_two_accounts_opens_nothing() {
 #[actix_web::test]
 async fn wrapped_keys_that_were_exchanged_recover_nobody() {
     let attack = Attack::new().await;
-    let place = &attack.test.place;
-    let mongo = mongodb::Client::with_uri_str(&place.key_database).await.unwrap();
-    let scks = mongo.database(&place.key_database_name).collection::<Document>("wrapped_scks");
+    let env = &attack.test.env;
+    let mongo = mongodb::Client::with_uri_str(&env.key_database).await.unwrap();
+    let scks = mongo.database(&env.key_database_name).collection::<Document>("wrapped_scks");
     let of = |id: &str| doc! { "account": id };
     let (ann, bob) = (attack.ann.id.to_string(), attack.bob.id.to_string());
     let anns = scks.find_one(of(&ann)).await.unwrap().unwrap();
@@ -196,7 +192,7 @@ async fn wrapped_keys_that_were_exchanged_recover_nobody() {
         assert_eq!(attack.alarms().await, before + 2, "{fields:?}");
         put(&anns, &anns, fields).await;
         put(&bobs, &bobs, fields).await;
-        sql(place, "delete from limits");
+        sql(env, "delete from limits");
     }
     // A password does not ask for them.
     let sent = attack.test.client.confirm(attack.quoted.id, &confirm(&attack.quoted, "ann")).await;
@@ -208,30 +204,32 @@ async fn wrapped_keys_that_were_exchanged_recover_nobody() {
 
 #[actix_web::test]
 async fn a_token_does_not_get_the_rights_of_another() {
-    let place = Place::new(Stores::Servers);
-    let database = place.migrated().await;
-    let (bot, reader) =
-        (place.token(&database, Scope::Bot).await, place.token(&database, Scope::Read).await);
+    let env = TestEnv::new(Stores::Servers).unwrap();
+    let database = env.migrate().await.unwrap();
+    let (bot, reader) = (
+        env.issue_token(&database, Scope::Bot).await.unwrap(),
+        env.issue_token(&database, Scope::Read).await.unwrap(),
+    );
     for change in [
         "update tokens set scopes = 'bot' where scopes = 'read'",
         "update tokens set expires_at = 4102444800000 where scopes = 'read'",
         "with bot as (delete from tokens where scopes = 'bot' returning *) \
          update tokens set scopes = bot.scopes, mac = bot.mac from bot where tokens.scopes = 'read'",
     ] {
-        sql(&place, "drop table if exists kept; create table kept as select * from tokens");
-        sql(&place, change);
-        let server = Server::start(place.settings()).await.unwrap();
-        let client = place.client(server.address().port(), &reader);
+        sql(&env, "drop table if exists kept; create table kept as select * from tokens");
+        sql(&env, change);
+        let server = Server::start(env.settings().unwrap()).await.unwrap();
+        let client = env.client(server.address().port(), &reader).unwrap();
         let refused = client.create_account(&create(3, "eve", "eve")).await.unwrap_err();
         assert_eq!(refused.code(), Some(ErrorCode::Internal), "{change}");
         let rows = database.audit_after(0, 1_000).await.unwrap();
         let last = rows.iter().rfind(|row| row.action == "authenticate").unwrap();
         assert_eq!((&*last.phase, last.outcome.as_deref()), ("alarm", Some("tampered")));
         server.stop().await;
-        sql(&place, "delete from tokens; insert into tokens select * from kept");
+        sql(&env, "delete from tokens; insert into tokens select * from kept");
     }
-    let server = Server::start(place.settings()).await.unwrap();
-    let client = |token: &str| place.client(server.address().port(), token);
+    let server = Server::start(env.settings().unwrap()).await.unwrap();
+    let client = |token: &str| env.client(server.address().port(), token).unwrap();
     client(&bot).create_account(&create(1, "ann", "ann")).await.unwrap();
     let refused = client(&reader).create_account(&create(3, "eve", "eve")).await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::Forbidden));
@@ -239,12 +237,12 @@ async fn a_token_does_not_get_the_rights_of_another() {
 
 #[actix_web::test]
 async fn of_two_hundred_guesses_at_two_servers_five_are_tried() {
-    let mut place = Place::new(Stores::Servers);
-    place.variables.push(("KMS_SERVER__PASSWORD__WAITING".to_owned(), "500".to_owned()));
-    let database = place.migrated().await;
-    let token = place.token(&database, Scope::Bot).await;
-    let servers = [(); 2].map(|()| ServerProcess::start(&place, None, "info"));
-    let clients = servers.each_ref().map(|server| server.client(&place, &token));
+    let mut env = TestEnv::new(Stores::Servers).unwrap();
+    env.variables.push(("KMS_SERVER__PASSWORD__WAITING".to_owned(), "500".to_owned()));
+    let database = env.migrate().await.unwrap();
+    let token = env.issue_token(&database, Scope::Bot).await.unwrap();
+    let servers = [(); 2].map(|()| ServerProcess::start(&env, None, "info"));
+    let clients = servers.each_ref().map(|server| server.client(&env, &token));
     clients[0].create_account(&create(1, "ann", "right")).await.unwrap();
     let guesses = (0..200).map(|n| {
         let client = clients[n % 2].clone();
@@ -276,31 +274,31 @@ async fn of_two_hundred_guesses_at_two_servers_five_are_tried() {
 /// whoever asks is not told more.
 #[actix_web::test]
 async fn a_recovery_that_was_changed_is_refused_and_an_alarm() {
-    let mut place = Place::new(Stores::Servers);
-    place.recovery.wait_without_email = std::time::Duration::from_secs(3_600);
-    let test = TestServer::start(place).await;
+    let mut env = TestEnv::new(Stores::Servers).unwrap();
+    env.recovery.wait_without_email = std::time::Duration::from_secs(3_600);
+    let test = TestServer::start(env).await;
     let ann = test.onboard(1, "ann", "ann").await;
     let bob = test.onboard(2, "bob", "bob").await;
     let id = RecoveryId::random();
     test.client.request_recovery(telegram(1), &RequestRecovery { id }).await.unwrap();
     let alarms = || {
-        let count = sql(&test.place, "select count(*) from audit where phase = 'alarm'");
+        let count = sql(&test.env, "select count(*) from audit where phase = 'alarm'");
         count.parse::<u32>().unwrap()
     };
-    let before = sql(&test.place, "select ready_at from recoveries");
+    let before = sql(&test.env, "select ready_at from recoveries");
     for (who, change) in [
         (2, format!("account_id = '{}'", bob.id)),
         (1, format!("account_id = '{}', ready_at = 1", ann.id)),
         (1, format!("ready_at = {before}, stage = 'ready'")),
     ] {
-        sql(&test.place, &format!("update recoveries set {change}"));
+        sql(&test.env, &format!("update recoveries set {change}"));
         let body = CompleteRecovery { new_password_hash: hash("eve") };
         let noted = alarms();
         let refused = test.client.complete_recovery(telegram(who), id, &body).await.unwrap_err();
         assert_eq!(refused.code(), Some(ErrorCode::Internal), "{change}");
         assert_eq!(alarms(), noted + 1, "{change}");
     }
-    sql(&test.place, "update recoveries set stage = 'waiting'");
+    sql(&test.env, "update recoveries set stage = 'waiting'");
     let body = CompleteRecovery { new_password_hash: hash("eve") };
     let early = test.client.complete_recovery(telegram(1), id, &body).await.unwrap_err();
     assert_eq!(early.code(), Some(ErrorCode::RecoveryNotReady));

@@ -5,27 +5,27 @@ use std::process::Command;
 use std::time::Duration;
 
 use kms_client::{Client, ClientError};
+use kms_server_testing::requests::{create, hash, recover, telegram};
+use kms_server_testing::{ServerProcess, Stores, TEST_KMS_KEY, TEST_KMS_KEY_PASSPHRASE, TestEnv};
 use kms_testkit::{AWS_ACCESS_KEY_ID, AWS_REGION, AwsFault, AwsKms};
 use kms_types::ErrorCode;
 use kms_types::wire::ChangePassword;
 use pkcs8::{DecodePrivateKey, EncodePublicKey, LineEnding};
 use rsa::PrivateKey;
 
-use crate::harness::{MASTER_KEY, PASSPHRASE, Place, Stores, create, hash, recover, telegram};
-use crate::process::ServerProcess;
-
 const ALIAS: &str = "alias/kms";
 
-/// AWS with one key, and a place whose server uses it by its alias.
-pub(crate) fn place() -> (AwsKms, String, Place) {
+/// An AWS KMS with one key, and an environment whose servers use it by its alias.
+pub(crate) fn env_with_aws() -> (AwsKms, String, TestEnv) {
     let aws = AwsKms::start().unwrap();
-    let private = PrivateKey::from_pkcs8_encrypted_pem(MASTER_KEY, PASSPHRASE).unwrap();
+    let private =
+        PrivateKey::from_pkcs8_encrypted_pem(TEST_KMS_KEY, TEST_KMS_KEY_PASSPHRASE).unwrap();
     let public = private.to_public_key().to_public_key_pem(LineEnding::LF).unwrap();
     let arn = aws.import(private);
     aws.alias(ALIAS, &arn);
-    let mut place = Place::new(Stores::Embedded);
+    let mut env = TestEnv::new(Stores::Embedded).unwrap();
     let variable = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    place.variables = vec![
+    env.variables = vec![
         variable("KMS_SERVER__KMS_KEY__PROVIDER", "aws-kms"),
         variable("KMS_SERVER__KMS_KEY__KEY", ALIAS),
         variable("KMS_SERVER__KMS_KEY__PUBLIC_KEY", &public),
@@ -38,14 +38,14 @@ pub(crate) fn place() -> (AwsKms, String, Place) {
         variable("AWS_REGION", AWS_REGION),
         variable("AWS_EC2_METADATA_DISABLED", "true"),
     ];
-    (aws, arn, place)
+    (aws, arn, env)
 }
 
-async fn start(place: &Place) -> (ServerProcess, Client) {
-    let database = place.migrated().await;
-    let token = place.token(&database, kms_store::Scope::Bot).await;
-    let server = ServerProcess::start(place, None, "info");
-    let client = server.client(place, &token);
+async fn start(env: &TestEnv) -> (ServerProcess, Client) {
+    let database = env.migrate().await.unwrap();
+    let token = env.issue_token(&database, kms_store::Scope::Bot).await.unwrap();
+    let server = ServerProcess::start(env, None, "info");
+    let client = server.client(env, &token);
     (server, client)
 }
 
@@ -56,8 +56,8 @@ async fn change(client: &Client, old: &str, new: &str) -> Result<(), ClientError
 
 #[actix_web::test]
 async fn a_key_in_aws_wraps_here_and_unwraps_there() {
-    let (aws, arn, place) = place();
-    let (server, client) = start(&place).await;
+    let (aws, arn, env) = env_with_aws();
+    let (server, client) = start(&env).await;
     let account = client.create_account(&create(1, "ann", "first")).await.unwrap();
     assert_eq!(aws.calls(), ["GetPublicKey"], "wrapping asks nobody");
     recover(&client, 1, "second").await.unwrap();
@@ -103,20 +103,20 @@ async fn a_key_in_aws_wraps_here_and_unwraps_there() {
 
 #[actix_web::test]
 async fn a_server_starts_without_aws_but_not_with_another_key() {
-    let (aws, _arn, place) = place();
+    let (aws, _arn, env) = env_with_aws();
     let other = aws.import(PrivateKey::new(&mut getrandom::SysRng, 3_072).unwrap());
     aws.alias(ALIAS, &other);
-    drop(place.migrated().await);
+    drop(env.migrate().await.unwrap());
     let output = Command::new(env!("CARGO_BIN_EXE_kms-server"))
         .arg("serve")
-        .envs(place.environment("127.0.0.1:0"))
-        .current_dir(place.directory.path())
+        .envs(env.environment("127.0.0.1:0"))
+        .current_dir(env.directory.path())
         .output()
         .unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && said.contains("has another public key"), "{said}");
     aws.stop().await;
-    let (server, client) = start(&place).await;
+    let (server, client) = start(&env).await;
     client.create_account(&create(1, "ann", "first")).await.unwrap();
     change(&client, "first", "second").await.unwrap();
     let log = server.terminate();

@@ -1,9 +1,8 @@
 //! Every edge has a clear error that names the field.
 
+use kms_server_testing::{TestServer, on_both_stores};
 use kms_types::Problem;
 use serde_json::{Value, json};
-
-use crate::harness::{TestServer, on_both_stores};
 
 on_both_stores!(bad_bodies_are_refused, bad_paths_are_refused, the_api_describes_itself);
 

@@ -7,6 +7,8 @@ use hkdf::Hkdf;
 use kms_client::ClientError;
 use kms_core::account::Account;
 use kms_core::ports::AccountStore;
+use kms_server_testing::requests::{COIN, confirm, create, hash, quote, recover, telegram};
+use kms_server_testing::{ServerProcess, Stores, TestEnv};
 use kms_store::{Database, Scope};
 use kms_testkit::{Mongod, Postgres};
 use kms_types::PasswordHash;
@@ -15,9 +17,6 @@ use mongodb::bson::Document;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use serde_json::json;
 use sha2::Sha256;
-
-use crate::harness::{COIN, Place, Stores, confirm, create, hash, quote, recover, telegram};
-use crate::process::ServerProcess;
 
 /// The SCK and the private key of a wallet, by what `FORMAT.md` says alone.
 pub(crate) fn open(account: &Account, password: &PasswordHash, pepper: &[u8; 32]) -> [[u8; 32]; 2] {
@@ -60,11 +59,11 @@ fn finds(haystack: &[u8], secret: &[u8]) -> bool {
 }
 
 /// Everything that lies in the stores.
-async fn dump(place: &Place, stores: Stores) -> Vec<u8> {
+async fn dump(env: &TestEnv, stores: Stores) -> Vec<u8> {
     let mut found = Vec::new();
     match stores {
         Stores::Embedded => {
-            for entry in std::fs::read_dir(place.directory.path()).unwrap() {
+            for entry in std::fs::read_dir(env.directory.path()).unwrap() {
                 let path = entry.unwrap().path();
                 if path.to_string_lossy().contains(".db") {
                     found.extend(std::fs::read(path).unwrap());
@@ -73,7 +72,7 @@ async fn dump(place: &Place, stores: Stores) -> Vec<u8> {
         }
         Stores::Servers => {
             let postgres = Postgres::shared().unwrap();
-            let name = place.database.rsplit('/').next().unwrap();
+            let name = env.database.rsplit('/').next().unwrap();
             let tables = "select tablename from pg_tables where schemaname = 'public'";
             for table in postgres.execute(name, tables).unwrap().lines() {
                 let rows = format!("select t::text from {table} t");
@@ -82,7 +81,7 @@ async fn dump(place: &Place, stores: Stores) -> Vec<u8> {
             let client =
                 mongodb::Client::with_uri_str(Mongod::shared().unwrap().url()).await.unwrap();
             let scks =
-                client.database(&place.key_database_name).collection::<Document>("wrapped_scks");
+                client.database(&env.key_database_name).collection::<Document>("wrapped_scks");
             let mut cursor = scks.find(Document::new()).await.unwrap();
             while cursor.advance().await.unwrap() {
                 found.extend(cursor.current().as_bytes());
@@ -93,12 +92,12 @@ async fn dump(place: &Place, stores: Stores) -> Vec<u8> {
 }
 
 async fn secrets_are_found_nowhere(stores: Stores) {
-    let place = Place::new(stores);
-    let database: Database = place.migrated().await;
-    let token = place.token(&database, Scope::Bot).await;
+    let env = TestEnv::new(stores).unwrap();
+    let database: Database = env.migrate().await.unwrap();
+    let token = env.issue_token(&database, Scope::Bot).await.unwrap();
     // Everything that can be logged is.
-    let server = ServerProcess::start(&place, None, "trace");
-    let client = server.client(&place, &token);
+    let server = ServerProcess::start(&env, None, "trace");
+    let client = server.client(&env, &token);
     let words = ["the first canary", "the second canary", "the third canary", "a wrong canary"];
     let [first, second, third, wrong] = words;
     let mut errors = String::new();
@@ -106,7 +105,7 @@ async fn secrets_are_found_nowhere(stores: Stores) {
 
     let ann = client.create_account(&create(1, "ann", first)).await.unwrap();
     client.create_account(&create(2, "bob", "bob's")).await.unwrap();
-    place.fund(&ann, 10 * COIN);
+    env.fund(&ann, 10 * COIN).unwrap();
     let mut secrets: Vec<Vec<u8>> =
         words.iter().map(|words| hash(words).expose().to_vec()).collect();
     secrets.push(token.clone().into_bytes());
@@ -136,7 +135,7 @@ async fn secrets_are_found_nowhere(stores: Stores) {
     let text = serde_json::to_value(create(3, "carl", first)).unwrap();
     let secret = text["password_hash"].clone();
     let raw = reqwest::Client::builder()
-        .add_root_certificate(reqwest::Certificate::from_pem(place.certificate.as_bytes()).unwrap())
+        .add_root_certificate(reqwest::Certificate::from_pem(env.certificate.as_bytes()).unwrap())
         .build()
         .unwrap();
     let mut bodies = vec![json!([3, secret]), json!([secret]), secret.clone()];
@@ -164,7 +163,7 @@ async fn secrets_are_found_nowhere(stores: Stores) {
     }
     let log = server.terminate();
     assert!(log.contains("TRACE") && log.contains("/v1/accounts"), "the log is not whole");
-    let stored = dump(&place, stores).await;
+    let stored = dump(&env, stores).await;
     assert!(finds(&stored, ann.address.as_bytes()), "the dump is not whole");
     for (index, secret) in secrets.iter().enumerate() {
         assert!(!finds(log.as_bytes(), secret), "secret {index} is in the log");

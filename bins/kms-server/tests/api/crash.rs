@@ -2,15 +2,14 @@
 //! every wallet opens by a password and by the KMS key.
 
 use kms_core::ports::AccountStore;
+use kms_server_testing::requests::{
+    COIN, confirm, create, hash, quote, recover, recover_as, telegram,
+};
+use kms_server_testing::{ServerProcess, Stores, TestEnv, TestServer};
 use kms_store::Scope;
 use kms_types::wire::{ChangePassword, TransferState};
 use kms_types::{RecoveryId, U256, Wei};
 use serde_json::json;
-
-use crate::harness::{
-    COIN, Place, Stores, TestServer, confirm, create, hash, quote, recover, recover_as, telegram,
-};
-use crate::process::ServerProcess;
 
 /// Where the process dies while it makes a wallet, changes or recovers a password.
 const CUSTODY: [&str; 6] = [
@@ -24,20 +23,20 @@ const CUSTODY: [&str; 6] = [
 
 async fn dies_between_the_databases(stores: Stores) {
     for failpoint in CUSTODY {
-        let place = Place::new(stores);
-        let database = place.migrated().await;
-        let token = place.token(&database, Scope::Bot).await;
+        let env = TestEnv::new(stores).unwrap();
+        let database = env.migrate().await.unwrap();
+        let token = env.issue_token(&database, Scope::Bot).await.unwrap();
         let (recovery, new) = (RecoveryId::random(), "the new password");
         let before = if failpoint.starts_with("create") {
             None
         } else {
-            let server = ServerProcess::start(&place, None, "info");
-            let made = server.client(&place, &token).create_account(&create(1, "ann", "old")).await;
+            let server = ServerProcess::start(&env, None, "info");
+            let made = server.client(&env, &token).create_account(&create(1, "ann", "old")).await;
             server.terminate();
             Some(made.unwrap())
         };
-        let server = ServerProcess::start(&place, Some(failpoint), "info");
-        let client = server.client(&place, &token);
+        let server = ServerProcess::start(&env, Some(failpoint), "info");
+        let client = server.client(&env, &token);
         let refused = match failpoint.split('-').next() {
             Some("create") => client.create_account(&create(1, "ann", "old")).await.map(drop),
             Some("change") => {
@@ -50,8 +49,8 @@ async fn dies_between_the_databases(stores: Stores) {
         assert!(refused.is_err(), "{failpoint}: an answer came from a dead server");
         server.died();
 
-        let place_after = TestServer::start(place).await;
-        let client = &place_after.client;
+        let test = TestServer::start(env).await;
+        let client = &test.client;
         let address = match &before {
             // Onboarding again works, and makes no second wallet.
             None => client.create_account(&create(1, "ann", "old")).await.unwrap().address,
@@ -92,19 +91,19 @@ async fn dies_between_postgresql_and_mongodb() {
 async fn dies_while_a_wallet_moves_to_another_kdf() {
     for stores in [Stores::Embedded, Stores::Servers] {
         for failpoint in ["reseal-after-sck", "reseal-after-commit"] {
-            let mut place = Place::new(stores);
-            let database = place.migrated().await;
-            let token = place.token(&database, Scope::Bot).await;
+            let mut env = TestEnv::new(stores).unwrap();
+            let database = env.migrate().await.unwrap();
+            let token = env.issue_token(&database, Scope::Bot).await.unwrap();
             let older = "argon2id:m=8192,t=1,p=1".to_owned();
-            place.variables.push(("KMS_SERVER__PASSWORD__KDF".to_owned(), older.clone()));
-            let server = ServerProcess::start(&place, None, "info");
-            let made = server.client(&place, &token).create_account(&create(1, "ann", "a")).await;
+            env.variables.push(("KMS_SERVER__PASSWORD__KDF".to_owned(), older.clone()));
+            let server = ServerProcess::start(&env, None, "info");
+            let made = server.client(&env, &token).create_account(&create(1, "ann", "a")).await;
             let ann = made.unwrap();
             server.terminate();
-            place.variables.clear();
-            let server = ServerProcess::start(&place, Some(failpoint), "info");
+            env.variables.clear();
+            let server = ServerProcess::start(&env, Some(failpoint), "info");
             // It may die before the answer is on its way; its request was done.
-            let _ = server.client(&place, &token).create_account(&create(1, "ann", "a")).await;
+            let _ = server.client(&env, &token).create_account(&create(1, "ann", "a")).await;
             server.died();
 
             let kdf = async || {
@@ -112,7 +111,7 @@ async fn dies_while_a_wallet_moves_to_another_kdf() {
                 account.wallet.kdf.to_string()
             };
             assert_eq!(kdf().await == older, failpoint == "reseal-after-sck");
-            let test = TestServer::start(place).await;
+            let test = TestServer::start(env).await;
             assert_eq!(test.onboard(1, "ann", "a").await, ann);
             while kdf().await == older {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -126,11 +125,11 @@ async fn dies_while_a_wallet_moves_to_another_kdf() {
 
 #[actix_web::test]
 async fn a_recovery_that_was_cut_off_meets_no_old_lock() {
-    let place = Place::new(Stores::Embedded);
-    let database = place.migrated().await;
-    let token = place.token(&database, Scope::Bot).await;
-    let server = ServerProcess::start(&place, Some("recover-after-commit"), "info");
-    let client = server.client(&place, &token);
+    let env = TestEnv::new(Stores::Embedded).unwrap();
+    let database = env.migrate().await.unwrap();
+    let token = env.issue_token(&database, Scope::Bot).await.unwrap();
+    let server = ServerProcess::start(&env, Some("recover-after-commit"), "info");
+    let client = server.client(&env, &token);
     client.create_account(&create(1, "ann", "old")).await.unwrap();
     for _ in 0..5 {
         client.create_account(&create(1, "ann", "a guess")).await.unwrap_err();
@@ -138,7 +137,7 @@ async fn a_recovery_that_was_cut_off_meets_no_old_lock() {
     let recovery = RecoveryId::random();
     assert!(recover_as(&client, 1, recovery, "new").await.is_err());
     server.died();
-    let test = TestServer::start(place).await;
+    let test = TestServer::start(env).await;
     recover_as(&test.client, 1, recovery, "new").await.unwrap();
     test.client.create_account(&create(1, "ann", "new")).await.unwrap();
 }
@@ -147,19 +146,19 @@ async fn a_recovery_that_was_cut_off_meets_no_old_lock() {
 async fn a_transfer_is_neither_lost_nor_doubled() {
     for stores in [Stores::Embedded, Stores::Servers] {
         for failpoint in ["transfer-before-broadcast", "transfer-after-broadcast"] {
-            let place = Place::new(stores);
-            let database = place.migrated().await;
-            let token = place.token(&database, Scope::Bot).await;
-            let server = ServerProcess::start(&place, Some(failpoint), "info");
-            let client = server.client(&place, &token);
+            let env = TestEnv::new(stores).unwrap();
+            let database = env.migrate().await.unwrap();
+            let token = env.issue_token(&database, Scope::Bot).await.unwrap();
+            let server = ServerProcess::start(&env, Some(failpoint), "info");
+            let client = server.client(&env, &token);
             let ann = client.create_account(&create(1, "ann", "a")).await.unwrap();
             client.create_account(&create(2, "bob", "b")).await.unwrap();
-            place.fund(&ann, 10 * COIN);
+            env.fund(&ann, 10 * COIN).unwrap();
             let quoted = client.quote(&quote(1, "@bob", "1")).await.unwrap();
             assert!(client.confirm(quoted.id, &confirm(&quoted, "a")).await.is_err());
             server.died();
 
-            let test = TestServer::start(place).await;
+            let test = TestServer::start(env).await;
             let mined = test.until(quoted.id, TransferState::Mined).await;
             // Confirming again, as an impatient user would, sends nothing new.
             let again = test.client.confirm(quoted.id, &confirm(&quoted, "a")).await.unwrap();
@@ -167,7 +166,7 @@ async fn a_transfer_is_neither_lost_nor_doubled() {
             let bob = test.client.balance(telegram(2)).await.unwrap();
             assert_eq!(bob.wei, Wei(U256::from(COIN)), "{failpoint}");
             let count = json!([ann.address.to_string(), "latest"]);
-            let count = test.place.anvil.rpc("eth_getTransactionCount", count).unwrap();
+            let count = test.env.anvil.rpc("eth_getTransactionCount", count).unwrap();
             assert_eq!(count, json!("0x1"), "{failpoint}");
         }
     }
@@ -177,32 +176,32 @@ async fn a_transfer_is_neither_lost_nor_doubled() {
 async fn a_transfer_that_was_about_to_rise_is_neither_lost_nor_doubled() {
     for stores in [Stores::Embedded, Stores::Servers] {
         for failpoint in ["transfer-before-raise", "transfer-after-raise"] {
-            let mut place = Place::new(stores);
-            place.replace_seconds = 0;
-            let database = place.migrated().await;
-            let token = place.token(&database, Scope::Bot).await;
-            let server = ServerProcess::start(&place, Some(failpoint), "info");
-            let client = server.client(&place, &token);
+            let mut env = TestEnv::new(stores).unwrap();
+            env.chain.replace_seconds = 0;
+            let database = env.migrate().await.unwrap();
+            let token = env.issue_token(&database, Scope::Bot).await.unwrap();
+            let server = ServerProcess::start(&env, Some(failpoint), "info");
+            let client = server.client(&env, &token);
             let ann = client.create_account(&create(1, "ann", "a")).await.unwrap();
             client.create_account(&create(2, "bob", "b")).await.unwrap();
-            place.fund(&ann, 10 * COIN);
-            place.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
+            env.fund(&ann, 10 * COIN).unwrap();
+            env.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
             let quoted = client.quote(&quote(1, "@bob", "1")).await.unwrap();
             // The watcher may be quicker than the answer.
             let _ = client.confirm(quoted.id, &confirm(&quoted, "a")).await;
             server.died();
 
-            place.replace_seconds = 3_600;
-            let test = TestServer::start(place).await;
+            env.chain.replace_seconds = 3_600;
+            let test = TestServer::start(env).await;
             let risen = test.client.transfer(quoted.id).await.unwrap().unwrap();
             test.until_known(risen.tx_hash.as_deref().unwrap()).await;
-            test.place.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
+            test.env.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
             let mined = test.until(quoted.id, TransferState::Mined).await;
             assert_eq!(mined.tx_hash, risen.tx_hash, "{failpoint}");
             let bob = test.client.balance(telegram(2)).await.unwrap();
             assert_eq!(bob.wei, Wei(U256::from(COIN)), "{failpoint}");
             let count = json!([ann.address.to_string(), "latest"]);
-            let count = test.place.anvil.rpc("eth_getTransactionCount", count).unwrap();
+            let count = test.env.anvil.rpc("eth_getTransactionCount", count).unwrap();
             assert_eq!(count, json!("0x1"), "{failpoint}");
         }
     }

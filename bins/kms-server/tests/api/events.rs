@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use kms_client::Client;
+use kms_server_testing::{TestServer, on_both_stores};
 use kms_types::EventCursor;
 use kms_types::wire::EventPage;
 use tokio::task::JoinHandle;
-
-use crate::harness::{TestServer, on_both_stores};
 
 on_both_stores!(
     a_poll_answers_when_an_event_comes,

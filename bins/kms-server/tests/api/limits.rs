@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use kms_client::ClientError;
+use kms_server_testing::requests::{COIN, confirm, create, quote, recover, telegram};
+use kms_server_testing::{Stores, TestEnv, TestServer};
 use kms_types::wire::{LimitAmount, SetLimit, TransferState};
 use kms_types::{Asset, ErrorCode, Problem, U256, Units};
 use reqwest::Method;
 
-use crate::harness::{COIN, Place, Stores, TestServer, confirm, create, quote, recover, telegram};
-
 const ANNS: &str = "ann's password";
 
 async fn limited(stores: Stores) -> TestServer {
-    let mut place = Place::new(stores);
-    place.limits.spend_a_day.insert("eth".to_owned(), "1".parse().unwrap());
-    let test = TestServer::start(place).await;
+    let mut env = TestEnv::new(stores).unwrap();
+    env.limits.spend_a_day.insert("eth".to_owned(), "1".parse().unwrap());
+    let test = TestServer::start(env).await;
     test.ann_and_bob().await;
     test
 }
@@ -79,11 +79,11 @@ async fn two_at_once_do_not_both_pass_over_servers() {
 
 #[actix_web::test]
 async fn less_may_be_spent_for_a_while_after_a_recovery() {
-    let mut place = Place::new(Stores::Embedded);
-    place.limits.spend_a_day.insert("eth".to_owned(), "1".parse().unwrap());
-    place.limits.spend_a_day_after_recovery.insert("eth".to_owned(), "0.1".parse().unwrap());
-    place.recovery.hold = Duration::from_secs(3);
-    let test = TestServer::start(place).await;
+    let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    env.limits.spend_a_day.insert("eth".to_owned(), "1".parse().unwrap());
+    env.limits.spend_a_day_after_recovery.insert("eth".to_owned(), "0.1".parse().unwrap());
+    env.recovery.hold = Duration::from_secs(3);
+    let test = TestServer::start(env).await;
     test.ann_and_bob().await;
     recover(&test.client, 1, "new").await.unwrap();
     let limits = test.client.limits(telegram(1)).await.unwrap().limits;
@@ -130,11 +130,11 @@ async fn owners_lower_at_once_and_raise_later() {
 
 /// Over all servers, and over a restart.
 async fn quotes_and_wallets_are_counted_everywhere(stores: Stores) {
-    let mut place = Place::new(stores);
-    place.limits.quotes_a_minute = 3;
-    place.limits.onboardings_a_minute = 3;
-    let settings = place.settings();
-    let test = TestServer::start(place).await;
+    let mut env = TestEnv::new(stores).unwrap();
+    env.limits.quotes_a_minute = 3;
+    env.limits.onboardings_a_minute = 3;
+    let settings = env.settings().unwrap();
+    let test = TestServer::start(env).await;
     test.ann_and_bob().await;
     // Several processes on one database are for PostgreSQL.
     let other = match stores {
@@ -142,7 +142,7 @@ async fn quotes_and_wallets_are_counted_everywhere(stores: Stores) {
         Stores::Embedded => None,
     };
     let port = other.as_ref().map_or(test.server.address().port(), |other| other.address().port());
-    let there = test.place.client(port, &test.token);
+    let there = test.env.client(port, &test.token).unwrap();
     let first = quote(1, "@bob", "0.1");
     test.client.quote(&first).await.unwrap();
     there.quote(&quote(1, "@bob", "0.1")).await.unwrap();
@@ -179,9 +179,9 @@ async fn quotes_and_wallets_are_counted_over_servers() {
 
 #[actix_web::test]
 async fn one_accounts_readers_do_not_hold_anothers() {
-    let mut place = Place::new(Stores::Embedded);
-    place.limits.account_reads_a_second = 5.try_into().unwrap();
-    let test = TestServer::start(place).await;
+    let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    env.limits.account_reads_a_second = 5.try_into().unwrap();
+    let test = TestServer::start(env).await;
     test.ann_and_bob().await;
     let mut refused = 0;
     for _ in 0..20 {

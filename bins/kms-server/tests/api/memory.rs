@@ -14,7 +14,8 @@ use kms_store::Scope;
 use kms_types::wire::{ChangePassword, ExportKey, TransferState};
 
 use crate::canary::open;
-use crate::harness::{COIN, Place, Stores, confirm, create, hash, quote, recover, telegram};
+use kms_server_testing::requests::{COIN, confirm, create, hash, quote, recover, telegram};
+use kms_server_testing::{Stores, TestEnv};
 
 const CHILD: &str = "KMS_TEST_SERVES_TO_BE_SEARCHED";
 
@@ -39,12 +40,12 @@ async fn a_server_to_be_searched() {
 struct Searched(Child, u16);
 
 impl Searched {
-    fn start(place: &Place) -> Self {
+    fn start(env: &TestEnv) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["memory::a_server_to_be_searched", "--exact", "--nocapture"])
-            .envs(place.environment("127.0.0.1:0"))
+            .envs(env.environment("127.0.0.1:0"))
             .env(CHILD, "1")
-            .current_dir(place.directory.path())
+            .current_dir(env.directory.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -93,11 +94,11 @@ fn count(memory: &[u8], secret: &[u8]) -> [usize; 3] {
 
 #[actix_web::test]
 async fn keys_are_gone_from_memory_after_each_request() {
-    let place = Place::new(Stores::Embedded);
-    let database = place.migrated().await;
-    let token = place.token(&database, Scope::Bot).await;
-    let server = Searched::start(&place);
-    let client = place.client(server.1, &token);
+    let env = TestEnv::new(Stores::Embedded).unwrap();
+    let database = env.migrate().await.unwrap();
+    let token = env.issue_token(&database, Scope::Bot).await.unwrap();
+    let server = Searched::start(&env);
+    let client = env.client(server.1, &token).unwrap();
     let mut secrets: Vec<(String, [u8; 32])> = Vec::new();
     let remember = async |secrets: &mut Vec<_>, words: &str| {
         let account = database.account(telegram(1)).await.unwrap().unwrap();
@@ -116,7 +117,7 @@ async fn keys_are_gone_from_memory_after_each_request() {
 
     let ann = client.create_account(&create(1, "ann", "first")).await.unwrap();
     client.create_account(&create(2, "bob", "bob's")).await.unwrap();
-    place.fund(&ann, 10 * COIN);
+    env.fund(&ann, 10 * COIN).unwrap();
     remember(&mut secrets, "first").await;
     look("create", &secrets);
     client.create_account(&create(1, "ann", "first")).await.unwrap();

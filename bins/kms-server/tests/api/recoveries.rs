@@ -12,7 +12,10 @@ use kms_types::wire::{
 use kms_types::{Asset, ErrorCode, OneTimeCode, RecoveryId};
 
 use crate::attacks::sql;
-use crate::harness::{Place, Stores, TestServer, hash, on_both_stores, recover, telegram};
+use kms_server::Secret;
+use kms_server::config::MailSettings;
+use kms_server_testing::requests::{hash, recover, telegram};
+use kms_server_testing::{Stores, TestEnv, TestServer, on_both_stores};
 
 const ADDRESS: &str = "ann@example.org";
 const BOTH: [Stores; 2] = [Stores::Embedded, Stores::Servers];
@@ -24,13 +27,17 @@ on_both_stores!(
 );
 
 /// With mail, and waits that a test can wait for.
-fn with_mail(stores: Stores) -> (Place, Mailbox) {
-    let mut place = Place::new(stores);
+fn with_mail(stores: Stores) -> (TestEnv, Mailbox) {
+    let mut env = TestEnv::new(stores).unwrap();
     let mailbox = Mailbox::start().unwrap();
-    place.mailbox = Some(mailbox.clone());
-    place.recovery.sends_codes = true;
-    place.recovery.wait_with_code = Duration::from_millis(500);
-    (place, mailbox)
+    env.mail = Some(MailSettings {
+        url: Secret::from(mailbox.url()),
+        from: "Wallet <wallet@example.org>".to_owned(),
+        public_url: "https://kms.example.org".to_owned(),
+    });
+    env.recovery.sends_codes = true;
+    env.recovery.wait_with_code = Duration::from_millis(500);
+    (env, mailbox)
 }
 
 /// The mails to Ann, once there are this many.
@@ -98,8 +105,8 @@ async fn ann_with_email(test: &TestServer, mailbox: &Mailbox) {
 
 #[actix_web::test]
 async fn a_raise_of_a_limit_is_told_by_mail_with_how_to_take_it_back() {
-    let (place, mailbox) = with_mail(Stores::Embedded);
-    let test = TestServer::start(place).await;
+    let (env, mailbox) = with_mail(Stores::Embedded);
+    let test = TestServer::start(env).await;
     ann_with_email(&test, &mailbox).await;
     for amount in ["1", "2"] {
         let amount = LimitAmount::try_from(amount.to_owned()).unwrap();
@@ -116,8 +123,8 @@ async fn a_raise_of_a_limit_is_told_by_mail_with_how_to_take_it_back() {
 #[actix_web::test]
 async fn a_code_from_a_mail_shortens_the_wait_and_every_step_is_told() {
     for stores in BOTH {
-        let (place, mailbox) = with_mail(stores);
-        let test = TestServer::start(place).await;
+        let (env, mailbox) = with_mail(stores);
+        let test = TestServer::start(env).await;
         ann_with_email(&test, &mailbox).await;
         let asked = request(&test).await.unwrap();
         assert_eq!(asked.state, RecoveryState::CodeSent);
@@ -166,7 +173,7 @@ async fn a_code_from_a_mail_shortens_the_wait_and_every_step_is_told() {
 }
 
 async fn a_recovery_waits_and_is_cancelled_without_a_password(mut test: TestServer) {
-    test.place.recovery.wait_without_email = Duration::from_secs(48 * 3_600);
+    test.env.recovery.wait_without_email = Duration::from_secs(48 * 3_600);
     let test = test.restart().await;
     test.onboard(1, "ann", "known").await;
     assert_eq!(test.client.recovery(telegram(1)).await.unwrap(), None);
@@ -201,7 +208,7 @@ async fn a_recovery_waits_and_is_cancelled_without_a_password(mut test: TestServ
 }
 
 async fn too_many_stop_all(mut test: TestServer) {
-    test.place.recoveries_an_hour = 2;
+    test.env.limits.recoveries_an_hour = 2;
     let test = test.restart().await;
     for id in 1..=3 {
         test.onboard(id, &format!("name{id}"), "known").await;
@@ -218,7 +225,7 @@ async fn too_many_stop_all(mut test: TestServer) {
 }
 
 async fn who_is_stopped_with_all_keeps_their_own(mut test: TestServer) {
-    test.place.recoveries_an_hour = 1;
+    test.env.limits.recoveries_an_hour = 1;
     let test = test.restart().await;
     test.onboard(1, "ann", "known").await;
     test.onboard(2, "bob", "known").await;
@@ -231,8 +238,8 @@ async fn who_is_stopped_with_all_keeps_their_own(mut test: TestServer) {
 
 #[actix_web::test]
 async fn a_link_in_a_mail_shows_first_and_cancels_on_the_button() {
-    let (place, mailbox) = with_mail(Stores::Embedded);
-    let test = TestServer::start(place).await;
+    let (env, mailbox) = with_mail(Stores::Embedded);
+    let test = TestServer::start(env).await;
     ann_with_email(&test, &mailbox).await;
     let asked = request(&test).await.unwrap();
     let link = test.url(&link(&mails(&mailbox, 3).await[2]));
@@ -268,8 +275,8 @@ async fn a_link_in_a_mail_shows_first_and_cancels_on_the_button() {
 
 #[actix_web::test]
 async fn an_address_takes_the_password_and_its_code() {
-    let (place, mailbox) = with_mail(Stores::Embedded);
-    let test = TestServer::start(place).await;
+    let (env, mailbox) = with_mail(Stores::Embedded);
+    let test = TestServer::start(env).await;
     test.onboard(1, "ann", "known").await;
     let change = async |body: ChangeEmail| test.client.change_email(telegram(1), &body).await;
     // A wrong password takes none of the three codes a day.
@@ -307,7 +314,7 @@ async fn an_address_takes_the_password_and_its_code() {
 
 #[actix_web::test]
 async fn without_mail_no_address_is_confirmed() {
-    let test = TestServer::start(Place::new(Stores::Embedded)).await;
+    let test = TestServer::start(TestEnv::new(Stores::Embedded).unwrap()).await;
     test.onboard(1, "ann", "known").await;
     let refused = test.client.change_email(telegram(1), &new_email("known")).await;
     assert_eq!(failed(refused), Some(ErrorCode::NoMail));
@@ -315,8 +322,8 @@ async fn without_mail_no_address_is_confirmed() {
 
 #[actix_web::test]
 async fn an_export_is_told_by_mail() {
-    let (place, mailbox) = with_mail(Stores::Embedded);
-    let test = TestServer::start(place).await;
+    let (env, mailbox) = with_mail(Stores::Embedded);
+    let test = TestServer::start(env).await;
     ann_with_email(&test, &mailbox).await;
     let body = ExportKey { password_hash: hash("forgotten") };
     test.client.export(telegram(1), &body).await.unwrap();
@@ -329,9 +336,9 @@ async fn an_export_is_told_by_mail() {
 /// code never goes to an address that came later.
 #[actix_web::test]
 async fn an_address_that_comes_later_gets_no_code_and_the_one_before_is_told() {
-    let (mut place, mailbox) = with_mail(Stores::Embedded);
-    place.recovery.email_trusted_after = Duration::from_secs(1);
-    let test = TestServer::start(place).await;
+    let (mut env, mailbox) = with_mail(Stores::Embedded);
+    env.recovery.email_trusted_after = Duration::from_secs(1);
+    let test = TestServer::start(env).await;
     ann_with_email(&test, &mailbox).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let eves =
@@ -358,14 +365,14 @@ async fn an_address_that_comes_later_gets_no_code_and_the_one_before_is_told() {
 
 #[actix_web::test]
 async fn a_row_that_was_changed_holds_nobody_elses_mail() {
-    let (place, mailbox) = with_mail(Stores::Servers);
-    let test = TestServer::start(place).await;
+    let (env, mailbox) = with_mail(Stores::Servers);
+    let test = TestServer::start(env).await;
     test.onboard(2, "eve", "known").await;
     mailbox.set_down(true);
     let eves =
         ChangeEmail { email: Some("eve@example.org".parse().unwrap()), ..new_email("known") };
     test.client.change_email(telegram(2), &eves).await.unwrap();
-    sql(&test.place, "update accounts set state = 'frozen' where telegram_id = 2");
+    sql(&test.env, "update accounts set state = 'frozen' where telegram_id = 2");
     test.onboard(1, "ann", "known").await;
     test.client.change_email(telegram(1), &new_email("known")).await.unwrap();
     mailbox.set_down(false);
@@ -376,8 +383,8 @@ async fn a_row_that_was_changed_holds_nobody_elses_mail() {
 /// A mail server that is down loses nothing, and a mailbox that is gone holds nobody else's mail.
 #[actix_web::test]
 async fn mails_survive_their_server() {
-    let (place, mailbox) = with_mail(Stores::Embedded);
-    let test = TestServer::start(place).await;
+    let (env, mailbox) = with_mail(Stores::Embedded);
+    let test = TestServer::start(env).await;
     mailbox.set_down(true);
     test.onboard(1, "ann", "known").await;
     test.onboard(2, "eve", "known").await;
@@ -395,9 +402,9 @@ async fn mails_survive_their_server() {
 
 #[actix_web::test]
 async fn of_several_servers_one_writes_a_mail() {
-    let (place, mailbox) = with_mail(Stores::Servers);
-    let settings: Vec<_> = (0..3).map(|_| place.settings()).collect();
-    let test = TestServer::start(place).await;
+    let (env, mailbox) = with_mail(Stores::Servers);
+    let settings: Vec<_> = (0..3).map(|_| env.settings().unwrap()).collect();
+    let test = TestServer::start(env).await;
     let mut servers = Vec::new();
     for settings in settings {
         servers.push(kms_server::Server::start(settings).await.unwrap());
@@ -415,15 +422,15 @@ async fn of_several_servers_one_writes_a_mail() {
 
 #[actix_web::test]
 async fn an_operator_sees_and_stops_recoveries() {
-    let place = Place::new(Stores::Embedded);
-    let test = TestServer::start(place).await;
+    let env = TestEnv::new(Stores::Embedded).unwrap();
+    let test = TestServer::start(env).await;
     test.onboard(1, "ann", "known").await;
     let run = |arguments: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_kms-server"))
             .arg("recoveries")
             .args(arguments)
             .env_clear()
-            .envs(test.place.environment("127.0.0.1:0"))
+            .envs(test.env.environment("127.0.0.1:0"))
             .output()
             .unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();

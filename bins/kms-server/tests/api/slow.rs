@@ -5,15 +5,14 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kms_server_testing::{Stores, TestEnv, TestServer};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::harness::{Place, Stores, TestServer};
-
 fn connect(test: &TestServer) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(test.place.certificate.as_bytes()).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_slice(test.env.certificate.as_bytes()).unwrap()).unwrap();
     let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     let name = ServerName::try_from("localhost").unwrap();
     let stream = TcpStream::connect(test.server.address()).unwrap();
@@ -40,7 +39,7 @@ fn begin(test: &TestServer, beginning: String) -> std::thread::JoinHandle<(Strin
 
 #[actix_web::test]
 async fn slow_headers_and_bodies_are_given_up() {
-    let test = TestServer::start(Place::new(Stores::Embedded)).await;
+    let test = TestServer::start(TestEnv::new(Stores::Embedded).unwrap()).await;
     let head = "POST /v1/accounts HTTP/1.1\r\nHost: localhost\r\n";
     let headers = begin(&test, head.to_owned());
     let token = &test.token;

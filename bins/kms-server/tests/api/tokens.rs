@@ -2,12 +2,12 @@
 
 use kms_client::ClientError;
 use kms_server::Server;
+use kms_server_testing::requests::{COIN, confirm, quote, telegram};
+use kms_server_testing::{Stores, TestEnv, TestServer};
 use kms_testkit::{TestToken, TransferBehavior};
 use kms_types::wire::{EventKind, QuoteTransfer, TransferFailure, TransferState};
 use kms_types::{ErrorCode, Token, U256, Units, Wei};
 use serde_json::json;
-
-use crate::harness::{COIN, Place, Stores, TestServer, confirm, quote, telegram};
 
 struct Market {
     test: TestServer,
@@ -15,22 +15,22 @@ struct Market {
     token: Token,
 }
 
-fn place(stores: Stores) -> (Place, TestToken, Token) {
-    let mut place = Place::new(stores);
-    let contract = TestToken::deploy(&place.anvil, "USDC", 6).unwrap();
+fn env_with_token(stores: Stores) -> (TestEnv, TestToken, Token) {
+    let mut env = TestEnv::new(stores).unwrap();
+    let contract = TestToken::deploy(&env.anvil, "USDC", 6).unwrap();
     let address = contract.address().parse().unwrap();
     let token = Token { symbol: "USDC".parse().unwrap(), address, decimals: 6 };
-    place.tokens = vec![token.clone()];
-    (place, contract, token)
+    env.chain.tokens = vec![token.clone()];
+    (env, contract, token)
 }
 
 impl Market {
     /// Two people with wallets, the first with ten coins and ten of the token.
     async fn open(stores: Stores) -> Self {
-        let (place, contract, token) = place(stores);
-        let test = TestServer::start(place).await;
+        let (env, contract, token) = env_with_token(stores);
+        let test = TestServer::start(env).await;
         let (ann, _bob) = test.ann_and_bob().await;
-        contract.mint(&test.place.anvil, &ann.address.to_string(), 10_000_000).unwrap();
+        contract.mint(&test.env.anvil, &ann.address.to_string(), 10_000_000).unwrap();
         Self { test, contract, token }
     }
 }
@@ -101,16 +101,16 @@ async fn what_can_not_be_paid_in_tokens_is_refused() {
     let mut lost = in_usdc("1");
     lost.to = token.address.to_string().parse().unwrap();
     assert_eq!(refusal(&lost).await.field.as_deref(), Some("to"));
-    contract.set_behavior(&test.place.anvil, TransferBehavior::ReturnsFalse).unwrap();
+    contract.set_behavior(&test.env.anvil, TransferBehavior::ReturnsFalse).unwrap();
     assert_eq!(refusal(&in_usdc("1")).await.code, ErrorCode::WouldRevert);
-    contract.set_behavior(&test.place.anvil, TransferBehavior::Standard).unwrap();
-    contract.set_decimals(&test.place.anvil, 18).unwrap();
+    contract.set_behavior(&test.env.anvil, TransferBehavior::Standard).unwrap();
+    contract.set_decimals(&test.env.anvil, 18).unwrap();
     assert_eq!(refusal(&in_usdc("1")).await.code, ErrorCode::WouldRevert);
     // Coins, and everything else, work on.
     test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     let before = test.client.account(telegram(1)).await.unwrap().unwrap();
-    test.place.anvil.set_balance(&before.address.to_string(), 0).unwrap();
-    contract.set_decimals(&test.place.anvil, 6).unwrap();
+    test.env.anvil.set_balance(&before.address.to_string(), 0).unwrap();
+    contract.set_decimals(&test.env.anvil, 6).unwrap();
     let fee = refusal(&in_usdc("1")).await;
     assert!(fee.missing.unwrap() > Wei::default() && fee.missing_token.is_none());
 }
@@ -119,9 +119,9 @@ async fn what_can_not_be_paid_in_tokens_is_refused() {
 async fn a_payment_that_the_token_did_not_make_is_told_honestly() {
     let Market { test, contract, .. } = Market::open(Stores::Embedded).await;
     let quoted = test.client.quote(&in_usdc("1")).await.unwrap();
-    contract.set_behavior(&test.place.anvil, TransferBehavior::MovesNothing).unwrap();
+    contract.set_behavior(&test.env.anvil, TransferBehavior::MovesNothing).unwrap();
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
-    test.place.anvil.rpc("anvil_mine", json!(["0x4"])).unwrap();
+    test.env.anvil.rpc("anvil_mine", json!(["0x4"])).unwrap();
     let failed = test.until(quoted.id, TransferState::Failed).await;
     assert_eq!(failed.failure, Some(TransferFailure::NothingMoved));
     assert!(failed.fee.unwrap() > Wei::default() && failed.fee.unwrap() < Wei(U256::from(COIN)));
@@ -132,17 +132,17 @@ async fn tokens_from_outside_are_told() {
     let Market { test, contract, token } = Market::open(Stores::Servers).await;
     let bob = test.client.account(telegram(2)).await.unwrap().unwrap();
     // The follower begins at a block that stays.
-    test.place.anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
+    test.env.anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
     for _ in 0..300 {
-        let chain = test.place.anvil.chain_id();
+        let chain = test.env.anvil.chain_id();
         use kms_chain::follower::IncomingStore;
         if test.database.followed(chain).await.unwrap().is_some() {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    contract.mint(&test.place.anvil, &bob.address.to_string(), 7).unwrap();
-    test.place.anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
+    contract.mint(&test.env.anvil, &bob.address.to_string(), 7).unwrap();
+    test.env.anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
     let told = |event: &kms_types::wire::Event| match &event.what {
         EventKind::ReceivedFromOutside { payment } if event.account == bob.id => {
             Some((payment.value, payment.token.clone()))
@@ -162,13 +162,13 @@ async fn tokens_from_outside_are_told() {
 
 #[actix_web::test]
 async fn a_server_does_not_start_with_a_token_that_is_another() {
-    let (mut place, _contract, token) = place(Stores::Embedded);
-    place.migrated().await;
+    let (mut env, _contract, token) = env_with_token(Stores::Embedded);
+    env.migrate().await.unwrap();
     let wrong = Token { decimals: 18, ..token.clone() };
-    place.tokens = vec![wrong];
-    let error = Server::start(place.settings()).await.unwrap_err().to_string();
+    env.chain.tokens = vec![wrong];
+    let error = Server::start(env.settings().unwrap()).await.unwrap_err().to_string();
     assert_eq!(error, "chain.tokens: USDC: configured with 18 decimals, but its contract has 6");
-    place.tokens = vec![Token { address: [9; 20].into(), ..token }];
-    let error = Server::start(place.settings()).await.unwrap_err().to_string();
+    env.chain.tokens = vec![Token { address: [9; 20].into(), ..token }];
+    let error = Server::start(env.settings().unwrap()).await.unwrap_err().to_string();
     assert!(error.starts_with("chain.tokens: USDC: no ERC-20 token"), "{error}");
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use kms_client::{ClientError, Turn};
+use kms_server_testing::requests::{COIN, confirm, quote, telegram};
+use kms_server_testing::{Stores, TestEnv, TestServer, on_both_stores};
 use kms_testkit::Postgres;
 use kms_types::wire::{EventKind, HistoryEntry, TransferState, Warning};
 use kms_types::{ErrorCode, TransferId, U256, Wei};
 use serde_json::json;
-
-use crate::harness::{COIN, Place, Stores, TestServer, confirm, on_both_stores, quote, telegram};
 
 on_both_stores!(
     money_is_sent_by_name,
@@ -45,7 +45,7 @@ async fn money_is_sent_by_name(test: TestServer) {
     let mined = test.until(quoted.id, TransferState::Mined).await;
     assert!(mined.fee.unwrap() <= mined.max_fee);
     assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, wei(COIN / 2));
-    test.place.anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
+    test.env.anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
     let done = test.until(quoted.id, TransferState::Final).await;
     assert_eq!(done.client_ref.as_deref(), Some("chat 1, message 2"));
     let balance = test.client.balance(telegram(1)).await.unwrap();
@@ -108,7 +108,7 @@ async fn what_can_not_be_paid_is_refused(test: TestServer) {
     assert_eq!((fine.code, fine.field.as_deref()), (ErrorCode::InvalidField, Some("amount")));
     // A contract that refuses every payment: PUSH1 0 PUSH1 0 REVERT.
     let contract = "0x00000000000000000000000000000000000000cc";
-    test.place.anvil.rpc("anvil_setCode", json!([contract, "0x60006000fd"])).unwrap();
+    test.env.anvil.rpc("anvil_setCode", json!([contract, "0x60006000fd"])).unwrap();
     assert_eq!(refusal(contract, "1").await.code, ErrorCode::WouldRevert);
     // An id is used for one thing.
     let first = quote(1, "@bob", "1");
@@ -160,7 +160,7 @@ async fn fifty_transfers_have_fifty_nonces(test: TestServer) {
         test.until(transfer.id, TransferState::Mined).await;
     }
     let count = test
-        .place
+        .env
         .anvil
         .rpc("eth_getTransactionCount", json!([ann.address.to_string(), "latest"]))
         .unwrap();
@@ -223,14 +223,14 @@ async fn a_repeated_quote_is_the_same_also_when_the_name_is_gone(test: TestServe
 
 async fn a_dropped_transaction_is_sent_again(test: TestServer) {
     test.ann_and_bob().await;
-    test.place.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
+    test.env.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     let sent = test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     assert_eq!(sent.state, TransferState::Broadcast);
     let hash = sent.tx_hash.unwrap();
-    test.place.anvil.rpc("anvil_dropTransaction", json!([hash])).unwrap();
+    test.env.anvil.rpc("anvil_dropTransaction", json!([hash])).unwrap();
     test.until_known(&hash).await;
-    test.place.anvil.rpc("evm_mine", json!([])).unwrap();
+    test.env.anvil.rpc("evm_mine", json!([])).unwrap();
     let mined = test.until(quoted.id, TransferState::Mined).await;
     assert_eq!(mined.tx_hash, Some(hash));
 }
@@ -241,12 +241,12 @@ async fn a_reorganisation_is_followed(test: TestServer) {
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     let first = test.until(quoted.id, TransferState::Mined).await;
     // The block is replaced by an empty one, and the transaction is mined later.
-    test.place.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
-    test.place.anvil.rpc("anvil_reorg", json!([1, []])).unwrap();
+    test.env.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
+    test.env.anvil.rpc("anvil_reorg", json!([1, []])).unwrap();
     test.until(quoted.id, TransferState::Broadcast).await;
     // The state is written before the same bytes are sent again.
     test.until_known(first.tx_hash.as_deref().unwrap()).await;
-    test.place.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
+    test.env.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
     let second = test.until(quoted.id, TransferState::Mined).await;
     assert_eq!(second.tx_hash, first.tx_hash);
     assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, wei(COIN));
@@ -289,7 +289,7 @@ async fn the_history_turns_both_ways(test: TestServer) {
 
 async fn a_stuck_transfer_rises_without_a_password(test: TestServer) {
     let (ann, _) = test.ann_and_bob().await;
-    let rpc = |method: &str, params| test.place.anvil.rpc(method, params).unwrap();
+    let rpc = |method: &str, params| test.env.anvil.rpc(method, params).unwrap();
     rpc("evm_setAutomine", json!([false]));
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     let sent = test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
@@ -301,7 +301,7 @@ async fn a_stuck_transfer_rises_without_a_password(test: TestServer) {
         rpc("anvil_mine", json!(["0x1"]));
     }
     rpc("anvil_setNextBlockBaseFeePerGas", json!([over]));
-    let raised = test.until_raised(&sent).await;
+    let raised = test.until_replaced(&sent).await;
     test.until_known(raised.tx_hash.as_deref().unwrap()).await;
     assert_eq!((raised.max_fee, raised.raised), (quoted.max_fee, 1));
     rpc("anvil_mine", json!(["0x1"]));
@@ -315,11 +315,11 @@ async fn a_stuck_transfer_rises_without_a_password(test: TestServer) {
 
 #[actix_web::test]
 async fn a_transfer_that_waits_at_its_highest_fee_is_told_once() {
-    let mut place = Place::new(Stores::Embedded);
-    place.replace_seconds = 0;
-    let test = TestServer::start(place).await;
+    let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    env.chain.replace_seconds = 0;
+    let test = TestServer::start(env).await;
     let (ann, _) = test.ann_and_bob().await;
-    test.place.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
+    test.env.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     // Two accounts, signed, three steps, and that it waits.
@@ -329,7 +329,7 @@ async fn a_transfer_that_waits_at_its_highest_fee_is_told_once() {
     assert_eq!((waits.state, waits.raised), (TransferState::Broadcast, 3));
     assert!(waits.waits_since.is_some());
     test.until_known(waits.tx_hash.as_deref().unwrap()).await;
-    test.place.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
+    test.env.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
     let mined = test.until(quoted.id, TransferState::Mined).await;
     assert_eq!(mined.tx_hash, waits.tx_hash);
     assert_eq!((mined.raised, mined.waits_since), (0, None));
@@ -339,13 +339,13 @@ async fn a_transfer_that_waits_at_its_highest_fee_is_told_once() {
 
 #[actix_web::test]
 async fn an_unreadable_transfer_holds_up_no_event_of_others() {
-    let test = TestServer::start(Place::new(Stores::Servers)).await;
+    let test = TestServer::start(TestEnv::new(Stores::Servers).unwrap()).await;
     test.ann_and_bob().await;
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     test.until(quoted.id, TransferState::Mined).await;
     let page = test.events(5).await;
-    let name = test.place.database.rsplit('/').next().unwrap();
+    let name = test.env.database.rsplit('/').next().unwrap();
     Postgres::shared().unwrap().execute(name, "update transfers set value = 'much'").unwrap();
     let carl = test.onboard(3, "carl", "c").await;
     let told = loop {
@@ -361,9 +361,9 @@ async fn an_unreadable_transfer_holds_up_no_event_of_others() {
 
 #[actix_web::test]
 async fn a_quote_expires() {
-    let mut place = Place::new(Stores::Embedded);
-    place.quote_seconds = 0;
-    let test = TestServer::start(place).await;
+    let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    env.chain.quote_seconds = 0;
+    let test = TestServer::start(env).await;
     test.ann_and_bob().await;
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     let refused = test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await;

@@ -10,8 +10,8 @@ use rsa::PrivateKey;
 
 use crate::attacks::sql;
 use crate::aws;
-use crate::harness::{Place, Stores, TestServer, create, hash, recover, telegram};
-use crate::process::ServerProcess;
+use kms_server_testing::requests::{create, hash, recover, telegram};
+use kms_server_testing::{ServerProcess, Stores, TestEnv, TestServer};
 
 /// Waits until the audit has this many such rows.
 async fn rows(database: &Database, count: usize, wanted: fn(&AuditRow) -> bool) -> Vec<AuditRow> {
@@ -27,10 +27,10 @@ async fn rows(database: &Database, count: usize, wanted: fn(&AuditRow) -> bool) 
 }
 
 /// What an unauthenticated path, or one for a token, answers.
-async fn get(place: &Place, server: &ServerProcess, path: &str, token: &str) -> String {
+async fn get(env: &TestEnv, server: &ServerProcess, path: &str, token: &str) -> String {
     // Brings TLS with it.
-    drop(server.client(place, token));
-    let certificate = reqwest::Certificate::from_pem(place.certificate.as_bytes()).unwrap();
+    drop(server.client(env, token));
+    let certificate = reqwest::Certificate::from_pem(env.certificate.as_bytes()).unwrap();
     let raw = reqwest::Client::builder().add_root_certificate(certificate).build().unwrap();
     let url = format!("https://localhost:{}{path}", server.port);
     raw.get(url).bearer_auth(token).send().await.unwrap().text().await.unwrap()
@@ -38,14 +38,14 @@ async fn get(place: &Place, server: &ServerProcess, path: &str, token: &str) -> 
 
 #[actix_web::test]
 async fn a_kms_key_that_can_not_be_used_is_told() {
-    let (aws, arn, mut place) = aws::place();
-    place.variables.push(("KMS_SERVER__UPKEEP__CANARY_SECONDS".to_owned(), "1".to_owned()));
-    let database = place.migrated().await;
-    let token = place.token(&database, Scope::Read).await;
+    let (aws, arn, mut env) = aws::env_with_aws();
+    env.variables.push(("KMS_SERVER__UPKEEP__CANARY_SECONDS".to_owned(), "1".to_owned()));
+    let database = env.migrate().await.unwrap();
+    let token = env.issue_token(&database, Scope::Read).await.unwrap();
     // Not at the start either: whatever it is asked, and however often.
     aws.break_next(vec![AwsFault::AccessDenied; 2]);
-    let server = ServerProcess::start(&place, None, "info");
-    let ready = get(&place, &server, "/readyz", &token).await;
+    let server = ServerProcess::start(&env, None, "info");
+    let ready = get(&env, &server, "/readyz", &token).await;
     assert!(ready.contains(r#""kms_keys":"unknown""#), "{ready}");
     let is_canary = |row: &AuditRow| row.action == "probe_kms_key" && row.phase != "intent";
     let first = rows(&database, 1, is_canary).await;
@@ -58,9 +58,9 @@ async fn a_kms_key_that_can_not_be_used_is_told() {
     let second = rows(&database, 2, is_canary).await;
     assert_eq!((&*second[1].phase, second[1].outcome.as_deref()), ("outcome", Some("ok")));
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let ready = get(&place, &server, "/readyz", &token).await;
+    let ready = get(&env, &server, "/readyz", &token).await;
     assert!(ready.contains(r#""kms_keys":"ok""#), "{ready}");
-    let metrics = get(&place, &server, "/metrics", &token).await;
+    let metrics = get(&env, &server, "/metrics", &token).await;
     assert!(metrics.contains(r#"kms_key_works{key="kms-test"} 1"#), "{metrics}");
 
     let other = aws.import(PrivateKey::new(&mut getrandom::SysRng, 3_072).unwrap());
@@ -68,9 +68,9 @@ async fn a_kms_key_that_can_not_be_used_is_told() {
     let differs = |row: &AuditRow| row.outcome.as_deref() == Some("kms_key_differs");
     rows(&database, 1, differs).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let ready = get(&place, &server, "/readyz", &token).await;
+    let ready = get(&env, &server, "/readyz", &token).await;
     assert!(ready.contains(r#""kms_keys":"down""#), "{ready}");
-    let metrics = get(&place, &server, "/metrics", &token).await;
+    let metrics = get(&env, &server, "/metrics", &token).await;
     assert!(metrics.contains(r#"kms_key_works{key="kms-test"} 0"#), "{metrics}");
     aws.alias("alias/kms", &arn);
     let log = server.terminate();
@@ -79,17 +79,17 @@ async fn a_kms_key_that_can_not_be_used_is_told() {
 
 #[actix_web::test]
 async fn a_wallet_that_could_not_be_recovered_is_named_by_one_of_the_servers() {
-    let mut place = Place::new(Stores::Servers);
-    place.variables.push(("KMS_SERVER__UPKEEP__CHECK_SECONDS".to_owned(), "2".to_owned()));
-    let database = place.migrated().await;
-    let token = place.token(&database, Scope::Bot).await;
-    let servers = [(); 2].map(|()| ServerProcess::start(&place, None, "info"));
-    let client = servers[0].client(&place, &token);
+    let mut env = TestEnv::new(Stores::Servers).unwrap();
+    env.variables.push(("KMS_SERVER__UPKEEP__CHECK_SECONDS".to_owned(), "2".to_owned()));
+    let database = env.migrate().await.unwrap();
+    let token = env.issue_token(&database, Scope::Bot).await.unwrap();
+    let servers = [(); 2].map(|()| ServerProcess::start(&env, None, "info"));
+    let client = servers[0].client(&env, &token);
     let ann = client.create_account(&create(1, "ann", "ann's")).await.unwrap();
     let bob = client.create_account(&create(2, "bob", "bob's")).await.unwrap();
     let carl = client.create_account(&create(3, "carl", "carl's")).await.unwrap();
-    let mongo = mongodb::Client::with_uri_str(&place.key_database).await.unwrap();
-    let scks = mongo.database(&place.key_database_name).collection::<Document>("wrapped_scks");
+    let mongo = mongodb::Client::with_uri_str(&env.key_database).await.unwrap();
+    let scks = mongo.database(&env.key_database_name).collection::<Document>("wrapped_scks");
     let of = |account: &kms_types::wire::Account| doc! { "account": account.id.to_string() };
     scks.delete_one(of(&ann)).await.unwrap();
     scks.update_one(of(&bob), doc! { "$set": { "master_key": "kms-gone" } }).await.unwrap();
@@ -110,7 +110,7 @@ async fn a_wallet_that_could_not_be_recovered_is_named_by_one_of_the_servers() {
     }
     let mut metrics = String::new();
     for server in &servers {
-        metrics.push_str(&get(&place, server, "/metrics", &token).await);
+        metrics.push_str(&get(&env, server, "/metrics", &token).await);
     }
     assert!(metrics.contains("wallets_not_recoverable 3"), "{metrics}");
     for server in servers {
@@ -119,15 +119,15 @@ async fn a_wallet_that_could_not_be_recovered_is_named_by_one_of_the_servers() {
 }
 
 /// How many wrapped keys there are.
-async fn wrapped(place: &Place) -> u64 {
-    match place.key_database.strip_prefix("sqlite:") {
+async fn wrapped(env: &TestEnv) -> u64 {
+    match env.key_database.strip_prefix("sqlite:") {
         Some(file) => {
             let scks = kms_store::SqliteScks::open(file).await.unwrap();
             scks.scks_after("", 10_000).await.unwrap().len().try_into().unwrap()
         }
         None => {
-            let mongo = mongodb::Client::with_uri_str(&place.key_database).await.unwrap();
-            let name = &place.key_database_name;
+            let mongo = mongodb::Client::with_uri_str(&env.key_database).await.unwrap();
+            let name = &env.key_database_name;
             let scks = mongo.database(name).collection::<Document>("wrapped_scks");
             scks.count_documents(doc! {}).await.unwrap()
         }
@@ -142,10 +142,10 @@ async fn change(test: &TestServer, id: i64, old: &str, new: &str) {
 #[actix_web::test]
 async fn what_no_wallet_needs_goes_after_its_time_and_what_one_needs_stays() {
     for stores in [Stores::Embedded, Stores::Servers] {
-        let mut place = Place::new(stores);
-        place.upkeep.check_every = Duration::from_millis(200);
-        place.upkeep.retention = Some(Duration::from_secs(2));
-        let test = TestServer::start(place).await;
+        let mut env = TestEnv::new(stores).unwrap();
+        env.upkeep.check_every = Duration::from_millis(200);
+        env.upkeep.retention = Some(Duration::from_secs(2));
+        let test = TestServer::start(env).await;
         test.onboard(1, "ann", "0").await;
         test.onboard(2, "bob", "bob's").await;
         // Requests under way while it sweeps.
@@ -159,7 +159,7 @@ async fn what_no_wallet_needs_goes_after_its_time_and_what_one_needs_stays() {
         subjects.sort();
         subjects.dedup();
         assert_eq!(subjects.len(), 40);
-        assert_eq!(wrapped(&test.place).await, 2);
+        assert_eq!(wrapped(&test.env).await, 2);
         let first = test.database.audit_after(0, 1_000).await.unwrap();
         let changed = first.iter().find(|row| row.action == "change_password").unwrap().at.0;
         assert!(rows[0].at.0 - changed >= 2_000, "{changed} and {rows:?}");
@@ -171,29 +171,29 @@ async fn what_no_wallet_needs_goes_after_its_time_and_what_one_needs_stays() {
 
 #[actix_web::test]
 async fn nothing_is_swept_for_another_account_database() {
-    let mut place = Place::new(Stores::Servers);
-    place.upkeep.check_every = Duration::from_millis(200);
-    place.upkeep.retention = Some(Duration::from_millis(500));
-    let test = TestServer::start(place).await;
+    let mut env = TestEnv::new(Stores::Servers).unwrap();
+    env.upkeep.check_every = Duration::from_millis(200);
+    env.upkeep.retention = Some(Duration::from_millis(500));
+    let test = TestServer::start(env).await;
     test.onboard(1, "ann", "ann's").await;
     tokio::time::sleep(Duration::from_millis(700)).await;
     // Somebody configures a fresh account database beside it.
-    let mut other = Place::new(Stores::Servers);
-    other.key_database_name = test.place.key_database_name.clone();
+    let mut other = TestEnv::new(Stores::Servers).unwrap();
+    other.key_database_name = test.env.key_database_name.clone();
     other.server_keys[2].1 = format!("1:{}", "ee".repeat(32));
-    other.upkeep = test.place.upkeep;
+    other.upkeep = test.env.upkeep;
     let other = TestServer::start(other).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(wrapped(&test.place).await, 1);
+    assert_eq!(wrapped(&test.env).await, 1);
     recover(&test.client, 1, "new").await.unwrap();
     drop(other);
 }
 
 #[actix_web::test]
 async fn limits_that_are_whole_again_are_forgotten() {
-    let mut place = Place::new(Stores::Servers);
-    place.upkeep.check_every = Duration::from_millis(200);
-    let test = TestServer::start(place).await;
+    let mut env = TestEnv::new(Stores::Servers).unwrap();
+    env.upkeep.check_every = Duration::from_millis(200);
+    let test = TestServer::start(env).await;
     let limit = |period| Limit { burst: 1, period };
     let (moment, hour) = (Duration::from_millis(1), Duration::from_secs(3_600));
     for id in 0..10 {
@@ -204,7 +204,7 @@ async fn limits_that_are_whole_again_are_forgotten() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     for _ in 0..100 {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        if sql(&test.place, whole).trim() == "0" {
+        if sql(&test.env, whole).trim() == "0" {
             assert!(test.database.take("late", limit(hour)).await.unwrap().is_err());
             return;
         }

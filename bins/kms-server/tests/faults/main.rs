@@ -7,18 +7,11 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "tests fail by panicking, and print their seeds"
 )]
 
-#[path = "../api/harness.rs"]
-#[expect(dead_code, unused_imports, unused_macros, reason = "the tests of the API use all of it")]
-mod harness;
-#[path = "../api/process.rs"]
-#[expect(dead_code, reason = "the tests of the API use all of it")]
-mod process;
 mod proxy;
 mod random;
 mod stage;

@@ -5,18 +5,17 @@ use std::fmt;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use crate::proxy::Proxy;
+use crate::random::Random;
 use futures::future::join_all;
 use kms_client::{Client, ClientError};
 use kms_core::KdfParams;
+use kms_server_testing::requests::{COIN, confirm, create, quote};
+use kms_server_testing::{ServerProcess, Stores, TestEnv};
 use kms_store::Scope;
 use kms_types::wire::{Account, Transfer, TransferState};
 use kms_types::{TransferId, U256};
 use serde_json::{Value, json};
-
-use crate::harness::{COIN, Place, Stores, confirm, create, quote};
-use crate::process::ServerProcess;
-use crate::proxy::Proxy;
-use crate::random::Random;
 
 const WORDS: &str = "a password";
 const SENDS: u64 = 8;
@@ -36,7 +35,7 @@ const PLACES: [(&str, u64); 8] = [
 ];
 
 pub(crate) struct Stage {
-    place: Place,
+    env: TestEnv,
     proxy: Proxy,
     servers: Vec<ServerProcess>,
     clients: Vec<Client>,
@@ -84,25 +83,25 @@ fn last_words(server: &ServerProcess) -> String {
 
 impl Stage {
     pub(crate) async fn set() -> Self {
-        let mut place = Place::new(Stores::Servers);
-        let proxy = Proxy::before(&place.anvil.url());
-        place.rpc_urls = Some(proxy.url());
-        place.replace_seconds = 1;
+        let mut env = TestEnv::new(Stores::Servers).unwrap();
+        let proxy = Proxy::before(&env.anvil.url());
+        env.rpc_urls = proxy.url();
+        env.chain.replace_seconds = 1;
         // As cheap as custody lets it be: money is looked at here, not passwords.
         let kdf = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
-        place.variables.push(("KMS_SERVER__PASSWORD__KDF".to_owned(), kdf.to_string()));
+        env.variables.push(("KMS_SERVER__PASSWORD__KDF".to_owned(), kdf.to_string()));
         let quotes = "KMS_SERVER__LIMITS__QUOTES_A_MINUTE".to_owned();
-        place.variables.push((quotes, "100000".to_owned()));
-        place.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
-        let database = place.migrated().await;
-        let token = place.token(&database, Scope::Bot).await;
-        let servers: Vec<_> = (0..3).map(|_| ServerProcess::start(&place, None, "info")).collect();
-        let clients = servers.iter().map(|server| server.client(&place, &token)).collect();
-        Self { place, proxy, servers, clients, token, people: 0 }
+        env.variables.push((quotes, "100000".to_owned()));
+        env.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
+        let database = env.migrate().await.unwrap();
+        let token = env.issue_token(&database, Scope::Bot).await.unwrap();
+        let servers: Vec<_> = (0..3).map(|_| ServerProcess::start(&env, None, "info")).collect();
+        let clients = servers.iter().map(|server| server.client(&env, &token)).collect();
+        Self { env, proxy, servers, clients, token, people: 0 }
     }
 
     fn rpc(&self, method: &str, params: Value) -> Value {
-        self.place.anvil.rpc(method, params).unwrap()
+        self.env.anvil.rpc(method, params).unwrap()
     }
 
     fn number(&self, method: &str, params: Value) -> U256 {
@@ -120,7 +119,7 @@ impl Stage {
         }
         let to = accounts.pop().unwrap();
         let from = accounts.pop().unwrap();
-        self.place.fund(&from, wei);
+        self.env.fund(&from, wei).unwrap();
         // So deep that no reorganisation of this test takes it back.
         self.rpc("anvil_mine", json!(["0x3"]));
         (sender, from, to)
@@ -131,11 +130,11 @@ impl Stage {
         let begun = Instant::now();
         let mut random = Random::from_seed(seed);
         let (sender, from, to) = self.two(COIN).await;
-        let (place, most) = PLACES[usize::try_from(random.below(8)).unwrap()];
-        let armed = format!("{place}@{}", random.below(most) + 1);
-        let mortal = ServerProcess::try_start(&self.place, Some(&armed), "info");
+        let (env, most) = PLACES[usize::try_from(random.below(8)).unwrap()];
+        let armed = format!("{env}@{}", random.below(most) + 1);
+        let mortal = ServerProcess::try_start(&self.env, Some(&armed), "info");
         let mut clients = self.clients.clone();
-        clients.extend(mortal.as_ref().map(|server| server.client(&self.place, &self.token)));
+        clients.extend(mortal.as_ref().map(|server| server.client(&self.env, &self.token)));
         self.proxy.disturb(random.fork());
 
         let receiver = format!("@person{}", sender + 1);
@@ -155,7 +154,7 @@ impl Stage {
                 tokio::time::sleep(Duration::from_millis(40 + moods.below(80))).await;
                 match moods.below(12) {
                     0 => drop(self.rpc("anvil_dropAllTransactions", json!([]))),
-                    1 => drop(self.place.anvil.rpc("anvil_reorg", json!([1, []]))),
+                    1 => drop(self.env.anvil.rpc("anvil_reorg", json!([1, []]))),
                     _ => drop(self.rpc("anvil_mine", json!(["0x1"]))),
                 }
             }
@@ -209,7 +208,7 @@ impl Stage {
                     let Transfer { id, state, raised, tx_hash, block, .. } = transfer;
                     let hash = tx_hash.as_deref().unwrap_or_default();
                     // One that was not signed has no hash, and the node says so.
-                    let known = self.place.anvil.rpc("eth_getTransactionByHash", json!([hash]));
+                    let known = self.env.anvil.rpc("eth_getTransactionByHash", json!([hash]));
                     format!("{id} {state:?} rose {raised} {hash} in {block:?}, known {known:?}")
                 };
                 let all: Vec<_> = found.iter().map(stand).collect();
@@ -283,9 +282,9 @@ impl Stage {
     /// Fifty sends at once, over four processes, without a fault.
     pub(crate) async fn fifty(&mut self, random: &mut Random) {
         let (sender, from, to) = self.two(COIN).await;
-        self.servers.push(ServerProcess::start(&self.place, None, "info"));
+        self.servers.push(ServerProcess::start(&self.env, None, "info"));
         let mut clients = self.clients.clone();
-        clients.push(self.servers.last().unwrap().client(&self.place, &self.token));
+        clients.push(self.servers.last().unwrap().client(&self.env, &self.token));
         let receiver = format!("@person{}", sender + 1);
         let requests: Vec<_> = (0..50).map(|_| quote(sender, &receiver, "0.01")).collect();
         let ids: Vec<_> = requests.iter().map(|request| request.id).collect();

@@ -1,0 +1,358 @@
+//! Everything that a server needs to run, made afresh.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kms_client::{BearerToken, Client, Trust};
+use kms_core::recovery::RecoveryRules;
+use kms_core::{KdfParams, MasterKeyId, ServerKeys};
+use kms_server::Secret;
+use kms_server::config::{
+    AuditSettings, ChainSettings, DatabaseSettings, KeyDatabaseSettings, KmsKeyProvider,
+    KmsKeySettings, LimitSettings, MailSettings, PasswordSettings, Settings, TlsSettings,
+    UpkeepSettings,
+};
+use kms_store::{Database, Scope};
+use kms_testkit::Anvil;
+#[cfg(feature = "servers")]
+use kms_testkit::{Mongod, Postgres};
+use kms_types::TransferId;
+use kms_types::wire::Account;
+use tempfile::TempDir;
+
+/// The KMS key of tests: an encrypted PEM file, published with its passphrase.
+pub const TEST_KMS_KEY: &str = include_str!("../../kms-core/vectors/test-kms-key.txt");
+/// The passphrase of [`TEST_KMS_KEY`].
+pub const TEST_KMS_KEY_PASSPHRASE: &str =
+    include_str!("../../kms-core/vectors/test-kms-key-passphrase.txt");
+
+/// Which pair of stores a server uses.
+#[derive(Clone, Copy, Debug)]
+pub enum Stores {
+    /// SQLite for accounts and for wrapped SCKs.
+    Embedded,
+    /// PostgreSQL for accounts, MongoDB for wrapped SCKs.
+    #[cfg(feature = "servers")]
+    Servers,
+}
+
+/// Databases, keys, a certificate, a chain and the settings of the servers that run on them.
+///
+/// Settings may be changed until a server is started; servers that run already keep theirs.
+pub struct TestEnv {
+    /// Holds every file of the environment, and is deleted with it.
+    pub directory: TempDir,
+    /// The URL of the accounts' database.
+    pub database: String,
+    /// The URL of the key database.
+    pub key_database: String,
+    /// The key database's name, for MongoDB.
+    pub key_database_name: String,
+    /// The chain.
+    pub anvil: Arc<Anvil>,
+    /// The address a server in this process listens on; port 0 for a free one.
+    pub listen: SocketAddr,
+    /// The server's self-signed certificate for `localhost`, as PEM.
+    pub certificate: String,
+    /// The certificate's private key, as PEM.
+    pub certificate_key: String,
+    /// The id of the KMS key.
+    pub kms_key_id: MasterKeyId,
+    /// The encrypted PEM file of the KMS key.
+    pub kms_key_path: PathBuf,
+    /// The passphrase of that file.
+    pub kms_key_passphrase: String,
+    /// Pepper, contact, row and audit key, by name.
+    pub server_keys: [(&'static str, String); 4],
+    /// The JSON-RPC endpoints: [`TestEnv::anvil`] alone unless a test puts a proxy before it.
+    pub rpc_urls: String,
+    /// The chain's settings; [`TestEnv::rpc_urls`] replaces their endpoints.
+    pub chain: ChainSettings,
+    /// How passwords are checked.
+    pub password: PasswordSettings,
+    /// Rate limits and spending limits.
+    pub limits: LimitSettings,
+    /// How a forgotten password is replaced.
+    pub recovery: RecoveryRules,
+    /// How e-mail is sent; none by default.
+    pub mail: Option<MailSettings>,
+    /// Where audit checkpoints are written.
+    pub audit: AuditSettings,
+    /// Background maintenance.
+    pub upkeep: UpkeepSettings,
+    /// Further environment variables of a server in its own process; they override the others.
+    pub variables: Vec<(String, String)>,
+}
+
+impl TestEnv {
+    /// Makes new, empty stores of this kind, and an environment on them.
+    ///
+    /// # Errors
+    /// When a database or anvil cannot be started.
+    pub fn new(stores: Stores) -> anyhow::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("kms-server-testing-").tempdir()?;
+        let file = |name: &str| format!("sqlite:{}", directory.path().join(name).display());
+        let (database, key_database) = match stores {
+            Stores::Embedded => (file("accounts.db"), file("keys.db")),
+            #[cfg(feature = "servers")]
+            Stores::Servers => (Postgres::shared()?.create_database()?, Mongod::shared()?.url()),
+        };
+        let key_database_name = format!("kms_{}", TransferId::random());
+        Self::on(directory, database, key_database, key_database_name)
+    }
+
+    /// Makes an environment on stores that the caller provides.
+    ///
+    /// # Errors
+    /// When anvil cannot be started.
+    pub fn on(
+        directory: TempDir,
+        database: String,
+        key_database: String,
+        key_database_name: String,
+    ) -> anyhow::Result<Self> {
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let signed = rcgen::generate_simple_self_signed(names)?;
+        let kms_key_path = directory.path().join("kms-key.pem");
+        let mut file =
+            File::options().write(true).create_new(true).mode(0o600).open(&kms_key_path)?;
+        file.write_all(TEST_KMS_KEY.as_bytes())?;
+        let audit = AuditSettings {
+            checkpoint_path: Some(directory.path().join("audit-checkpoints")),
+            checkpoint_every: Duration::from_secs(300),
+        };
+        let anvil = Arc::new(Anvil::start()?);
+        let key = |digits: &str| format!("1:{}", digits.repeat(32));
+        Ok(Self {
+            directory,
+            database,
+            key_database,
+            key_database_name,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            certificate: signed.cert.pem(),
+            certificate_key: signed.signing_key.serialize_pem(),
+            kms_key_id: "kms-test".parse()?,
+            kms_key_path,
+            kms_key_passphrase: TEST_KMS_KEY_PASSPHRASE.to_owned(),
+            server_keys: [
+                ("pepper", key("a1")),
+                ("contact", key("b2")),
+                ("row", key("c3")),
+                ("audit", key("d4")),
+            ],
+            rpc_urls: anvil.url(),
+            chain: chain_of(&anvil),
+            anvil,
+            password: PasswordSettings {
+                kdf: KdfParams::default(),
+                running: 2.try_into()?,
+                waiting: 64,
+            },
+            limits: LimitSettings {
+                recoveries_an_hour: 100,
+                codes_a_day: 3,
+                ..LimitSettings::default()
+            },
+            recovery: WITHOUT_WAITING,
+            mail: None,
+            audit,
+            upkeep: UpkeepSettings::default(),
+            variables: Vec::new(),
+        })
+    }
+
+    /// Replaces the published test keys by those that `kms-server keys new` wrote to a directory.
+    ///
+    /// # Errors
+    /// When a file of the directory cannot be read.
+    pub fn use_keys(&mut self, id: MasterKeyId, directory: &Path) -> anyhow::Result<()> {
+        self.kms_key_id = id;
+        self.kms_key_path = directory.join("kms-key.pem");
+        self.kms_key_passphrase = fs::read_to_string(directory.join("kms-key-passphrase"))?;
+        for (name, key) in &mut self.server_keys {
+            *key = fs::read_to_string(directory.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// The server keys, parsed.
+    ///
+    /// # Errors
+    /// When a test replaced one by something that is no key.
+    pub fn server_keys(&self) -> anyhow::Result<ServerKeys> {
+        let [pepper, contact, row, audit] = &self.server_keys;
+        Ok(ServerKeys {
+            pepper: pepper.1.parse()?,
+            contact: contact.1.parse()?,
+            row: row.1.parse()?,
+            audit: audit.1.parse()?,
+        })
+    }
+
+    /// The settings of a server in this process.
+    ///
+    /// # Errors
+    /// When a test replaced a server key by something that is no key.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        Ok(Settings {
+            listen: self.listen,
+            tls: TlsSettings {
+                certificate: self.certificate.clone(),
+                key: Secret::from(self.certificate_key.clone()),
+            },
+            database: DatabaseSettings {
+                url: Secret::from(self.database.clone()),
+                migrate_url: None,
+                pool: 8,
+            },
+            key_database: KeyDatabaseSettings {
+                url: Secret::from(self.key_database.clone()),
+                name: self.key_database_name.clone(),
+            },
+            kms_key: KmsKeySettings {
+                id: self.kms_key_id.clone(),
+                provider: KmsKeyProvider::Local {
+                    path: self.kms_key_path.clone(),
+                    passphrase: Secret::from(self.kms_key_passphrase.clone()),
+                },
+            },
+            older_kms_keys: Vec::new(),
+            server_keys: self.server_keys()?,
+            chain: ChainSettings { rpc_urls: self.rpc_urls.clone().into(), ..self.chain.clone() },
+            password: self.password,
+            limits: self.limits.clone(),
+            recovery: self.recovery,
+            mail: self.mail.clone(),
+            audit: self.audit.clone(),
+            upkeep: self.upkeep,
+        })
+    }
+
+    /// The settings of a server in its own process, as environment variables.
+    ///
+    /// Of the sections that tests change, only the chain's is passed; the others keep the server's
+    /// defaults (a recovery does not wait) unless [`TestEnv::variables`] sets them.
+    #[must_use]
+    pub fn environment(&self, listen: &str) -> Vec<(String, String)> {
+        let mut variables = vec![
+            ("LISTEN", listen.to_owned()),
+            ("TLS__CERTIFICATE", self.certificate.clone()),
+            ("TLS__KEY", self.certificate_key.clone()),
+            ("DATABASE__URL", self.database.clone()),
+            ("KEY_DATABASE__URL", self.key_database.clone()),
+            ("KEY_DATABASE__NAME", self.key_database_name.clone()),
+            ("KMS_KEY__ID", self.kms_key_id.to_string()),
+            ("KMS_KEY__PATH", self.kms_key_path.display().to_string()),
+            ("KMS_KEY__PASSPHRASE", self.kms_key_passphrase.clone()),
+            ("AUDIT__CHECKPOINT_PATH", self.checkpoint_path().display().to_string()),
+            ("CHAIN__RPC_URLS", self.rpc_urls.clone()),
+            ("CHAIN__CHAIN_ID", self.chain.chain_id.to_string()),
+            ("CHAIN__NAME", self.chain.name.clone()),
+            ("CHAIN__CONFIRMATIONS", self.chain.confirmations.to_string()),
+            ("CHAIN__QUOTE_SECONDS", self.chain.quote_seconds.to_string()),
+            ("CHAIN__POLL_MILLISECONDS", self.chain.poll_milliseconds.to_string()),
+            ("CHAIN__REPLACE_SECONDS", self.chain.replace_seconds.to_string()),
+            ("CHAIN__STALLED_SECONDS", self.chain.stalled_seconds.to_string()),
+            ("RECOVERY__WAIT_WITHOUT_EMAIL", "0".to_owned()),
+        ];
+        let [pepper, contact, row, audit] = &self.server_keys;
+        variables.extend([
+            ("SERVER_KEYS__PEPPER", pepper.1.clone()),
+            ("SERVER_KEYS__CONTACT", contact.1.clone()),
+            ("SERVER_KEYS__ROW", row.1.clone()),
+            ("SERVER_KEYS__AUDIT", audit.1.clone()),
+        ]);
+        let variables = variables.into_iter();
+        let variables = variables.map(|(name, value)| (format!("KMS_SERVER__{name}"), value));
+        variables.chain(self.variables.clone()).collect()
+    }
+
+    /// The file that servers append audit checkpoints to.
+    #[must_use]
+    pub fn checkpoint_path(&self) -> PathBuf {
+        self.directory.path().join("audit-checkpoints")
+    }
+
+    /// Connects to the accounts' database and brings its schema up to date.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn migrate(&self) -> anyhow::Result<Database> {
+        let keys = Arc::new(self.server_keys()?);
+        let database = Database::connect(&self.database, 4, keys).await?;
+        database.migrate().await?;
+        Ok(database)
+    }
+
+    /// Issues a bearer token of this scope.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn issue_token(&self, database: &Database, scope: Scope) -> anyhow::Result<String> {
+        let name = format!("{scope}-{}", TransferId::random());
+        let name = name.chars().take(40).collect();
+        let token = kms_server::cli::issue(database, name, vec![scope], None).await?;
+        Ok(token.expose().to_owned())
+    }
+
+    /// A client of the server on this port, which trusts the environment's certificate alone.
+    ///
+    /// # Errors
+    /// When the client cannot be built.
+    pub fn client(&self, port: u16, token: &str) -> anyhow::Result<Client> {
+        let token = BearerToken::from(token.to_owned());
+        let trust = Trust::Pinned(self.certificate.clone());
+        Ok(Client::new(&format!("https://localhost:{port}"), token, trust)?)
+    }
+
+    /// Sets the balance of an account's address on the chain.
+    ///
+    /// # Errors
+    /// When the chain does not answer.
+    pub fn fund(&self, account: &Account, wei: u128) -> anyhow::Result<()> {
+        Ok(self.anvil.set_balance(&account.address.to_string(), wei)?)
+    }
+}
+
+/// Keys and URLs with passwords stay out of it.
+impl fmt::Debug for TestEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestEnv").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+/// The settings of the chain as most tests need them: quick to poll, and soon final.
+fn chain_of(anvil: &Anvil) -> ChainSettings {
+    ChainSettings {
+        rpc_urls: anvil.url().into(),
+        rpc_timeout_milliseconds: 5_000,
+        stalled_seconds: 600,
+        chain_id: anvil.chain_id(),
+        name: "Test".to_owned(),
+        symbol: "ETH".to_owned(),
+        explorer: None,
+        confirmations: 2,
+        quote_seconds: 120,
+        poll_milliseconds: 100,
+        replace_seconds: 45,
+        tokens: Vec::new(),
+    }
+}
+
+/// A recovery that can be completed as soon as it was requested.
+const WITHOUT_WAITING: RecoveryRules = RecoveryRules {
+    sends_codes: false,
+    wait_with_code: Duration::ZERO,
+    wait_without_email: Duration::ZERO,
+    wait_without_code: Duration::from_secs(7 * 24 * 3_600),
+    email_trusted_after: Duration::ZERO,
+    code_lifetime: Duration::from_secs(600),
+    open_for: Duration::from_secs(600),
+    hold: Duration::from_secs(600),
+};
