@@ -52,6 +52,10 @@ advisories:
 test:
     INSTA_UPDATE=no cargo test --workspace
 
+# Renders the initial migrations of both SQL dialects from migrations/schema.sql.
+migrations:
+    UPDATE_MIGRATIONS=1 cargo test -p kms-store --test conformance migrations
+
 # Feeds noise to each decoder of bytes from outside for so many seconds, two at a time.
 fuzz SECONDS="60":
     fuzz/run.sh {{SECONDS}}

@@ -13,7 +13,7 @@ use actix_web::{FromRequest, HttpRequest};
 use kms_core::audit::{Action, AuditRecord, Caller, Phase};
 use kms_core::ports::{AuditLog, StoreError};
 use kms_core::{AlarmContext, integrity_alarm};
-use kms_store::{Database, Scope, Token};
+use kms_store::{ApiToken, Database, Scope};
 use kms_types::ErrorCode;
 
 use crate::clock;
@@ -34,10 +34,14 @@ pub(crate) struct Reader;
 
 /// Tokens that were looked up within the last seconds, by their hashes.
 #[derive(Debug, Default)]
-pub(crate) struct TokenCache(Mutex<HashMap<[u8; 32], (Instant, Token)>>);
+pub(crate) struct TokenCache(Mutex<HashMap<[u8; 32], (Instant, ApiToken)>>);
 
 impl TokenCache {
-    async fn find(&self, hash: [u8; 32], database: &Database) -> Result<Option<Token>, StoreError> {
+    async fn find(
+        &self,
+        hash: [u8; 32],
+        database: &Database,
+    ) -> Result<Option<ApiToken>, StoreError> {
         let found = self.lock().get(&hash).cloned();
         if let Some((since, token)) = found
             && since.elapsed() < FRESH_FOR
@@ -54,7 +58,7 @@ impl TokenCache {
         Ok(token)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], (Instant, Token)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], (Instant, ApiToken)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

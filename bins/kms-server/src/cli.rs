@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 use kms_chain::Endpoint;
-use kms_store::{Database, Scope, Token};
+use kms_store::{ApiToken, Database, Scope};
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
@@ -140,10 +140,6 @@ async fn migrate(mut settings: Settings) -> anyhow::Result<()> {
     let database = connect(settings).await.context("database.url")?;
     database.migrate().await.context("database.url")?;
     say("the schemas are up to date");
-    let vouched = database.vouch_for_wallets().await.context("database.url")?;
-    if vouched > 0 {
-        say(&format!("{vouched} accounts of an older version have a MAC over their wallets now"));
-    }
     // Not before it: it may be what makes the table.
     Record::new(&database, "migrate", "").note().await;
     Ok(())
@@ -237,7 +233,7 @@ pub async fn issue(
     let bearer = BearerToken::random()
         .map_err(|_unspecified| anyhow::anyhow!("there are no random bytes"))?;
     let created_at = clock::now();
-    let token = Token {
+    let token = ApiToken {
         id: Uuid::new_v4().to_string(),
         name,
         scopes,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use kms_core::audit::Caller;
 use kms_core::ports::StoreError;
 use kms_core::{Custody, CustodyError, MasterKeyId};
-use kms_store::{Database, Limit, ListedAccount};
+use kms_store::{Database, ListedAccount, RateLimit};
 use metrics::gauge;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -98,7 +98,7 @@ impl Upkeep {
     /// Waits for the time of the next round, and for this server to be the one that does it; `false`
     /// when the server stops.
     pub(super) async fn turn(&mut self, work: &str) -> bool {
-        let once = Limit { burst: 1, period: self.settings.check_every };
+        let once = RateLimit { burst: 1, period: self.settings.check_every };
         let mut rest = SOON.min(self.settings.check_every);
         while self.rests(rest).await {
             rest = match self.database.take(work, once).await {

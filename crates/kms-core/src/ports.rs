@@ -77,7 +77,6 @@ pub trait AccountStore: Send + Sync {
         account: AccountId,
         replaces: SckId,
         wallet: Wallet,
-        at: Timestamp,
     ) -> Result<bool, StoreError>;
 
     /// Freezes or unfreezes the account. Returns `false` if there is no such account.

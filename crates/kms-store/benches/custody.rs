@@ -11,7 +11,7 @@ use kms_core::audit::{Action, AuditRecord, Caller, Leniency, Phase};
 use kms_core::ports::AuditLog;
 use kms_core::{CreateWallet, Custody, KdfParams, KdfPool, KeyRing, MasterKey, Ports, ServerKeys};
 use kms_key_local::LocalMasterKey;
-use kms_store::{Database, Limit, SqliteScks};
+use kms_store::{Database, RateLimit, SqliteScks};
 use kms_testkit::Postgres;
 use kms_types::{AccountRef, PasswordHash, Timestamp, TransferId};
 use serde_json::json;
@@ -129,7 +129,7 @@ async fn audit(database: &Database) -> Outcome<[Row; 2]> {
 
 async fn limiter(database: &Database) -> Outcome<Row> {
     let each = 100;
-    let limit = Limit { burst: 1_000_000, period: Duration::from_millis(1) };
+    let limit = RateLimit { burst: 1_000_000, period: Duration::from_millis(1) };
     let taken = rate(
         AT_ONCE * each,
         at_once(|task| {

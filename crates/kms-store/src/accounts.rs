@@ -7,15 +7,15 @@ use kms_core::account::{
     Account, ContactChange, EmailChange, NewAccount, SwapReason, Wallet, WalletSwap,
 };
 use kms_core::ports::{AccountStore, EmailChangeStore, ExportLog, StoreError};
-use kms_core::{RowMac, Salt, ServerKeySet, ServerKeys};
+use kms_core::{Salt, ServerKeySet, ServerKeys};
 use kms_types::wire::{AccountState, RecoveryStep};
 use kms_types::{AccountId, AccountRef, EthAddress, SckId, Timestamp};
 
-use crate::attempts;
-use crate::convert::At;
+use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure, all_or_nothing, inserted};
 use crate::events::{self, About, StoredEventKind};
 use crate::names;
+use crate::password_lockout;
 use crate::recoveries;
 use crate::schema::{self, accounts, email_changes, wallets};
 
@@ -50,7 +50,6 @@ struct WalletRow {
     commitment: Vec<u8>,
     sck_id: String,
     version: i64,
-    updated_at: i64,
 }
 
 /// Both, and the name that the holder has now.
@@ -73,18 +72,10 @@ macro_rules! joined {
     }};
 }
 
-fn parse(row: Row, keys: &ServerKeys) -> Result<Account, StoreError> {
-    let (account, mac) = parse_unverified(row)?;
-    let verified = with_mac_fields(&account, |fields| keys.row.verify(&mac, fields));
-    let key = account.id.to_string();
-    verified.map_err(|error| At { table: "accounts", key: &key }.not_verified(error))?;
-    Ok(account)
-}
-
-fn parse_unverified((account, wallet, shown): Row) -> Result<(Account, RowMac), StoreError> {
-    let at = At { table: "accounts", key: &account.id };
+fn parse((account, wallet, shown): Row, keys: &ServerKeys) -> Result<Account, StoreError> {
+    let at = RowRef { table: "accounts", key: &account.id };
     let mac = at.mac(account.mac_key, &account.mac)?;
-    let account = Account {
+    let parsed = Account {
         id: at.parse(&account.id)?,
         telegram_id: at.convert(account.telegram_id)?,
         username: at.parse_some(shown.as_ref())?,
@@ -96,11 +87,13 @@ fn parse_unverified((account, wallet, shown): Row) -> Result<(Account, RowMac), 
         created_at: Timestamp(account.created_at),
         wallet: wallet.parse(at)?,
     };
-    Ok((account, mac))
+    let verified = with_mac_fields(&parsed, |fields| keys.row.verify(&mac, fields));
+    verified.map_err(|error| at.not_verified(error))?;
+    Ok(parsed)
 }
 
 impl WalletRow {
-    fn new(account: AccountId, wallet: &Wallet, at: Timestamp) -> Self {
+    fn new(account: AccountId, wallet: &Wallet) -> Self {
         Self {
             account_id: account.to_string(),
             address: wallet.address.to_lower_hex(),
@@ -113,11 +106,10 @@ impl WalletRow {
             commitment: wallet.commitment.to_vec(),
             sck_id: wallet.sck_id.to_string(),
             version: wallet.version,
-            updated_at: at.0,
         }
     }
 
-    fn parse(self, at: At<'_>) -> Result<Wallet, StoreError> {
+    fn parse(self, at: RowRef<'_>) -> Result<Wallet, StoreError> {
         let pepper: u8 = at.convert(self.pepper_id)?;
         Ok(Wallet {
             address: at.parse(&self.address)?,
@@ -134,13 +126,8 @@ impl WalletRow {
     }
 }
 
-/// How many of the fields are the wallet's: they come last.
-const WALLET_FIELDS: usize = 10;
-
 /// The triple that says whose money is whose, whether it may move, what decides how fast its password
 /// can be replaced, and the wallet: a salt or a KDF that was changed would look like a wrong password.
-/// What an account never had is left out, so that a row of a release that did not know it keeps its
-/// MAC.
 fn with_mac_fields<T>(account: &Account, work: impl FnOnce(&[&[u8]]) -> T) -> T {
     let telegram_id = account.telegram_id.as_i64().to_be_bytes();
     let mut fields: Vec<&[u8]> = vec![
@@ -162,8 +149,8 @@ fn with_mac_fields<T>(account: &Account, work: impl FnOnce(&[&[u8]]) -> T) -> T 
     let (kdf, version) = (wallet.kdf.to_string(), wallet.version.to_be_bytes());
     let ids = [wallet.password_version, wallet.pepper_id.as_u8()];
     let [password_version, pepper_id] = ids.each_ref().map(std::slice::from_ref);
-    let of_wallet: [&[u8]; WALLET_FIELDS] = [
-        b"wallet",
+    fields.extend([
+        b"wallet".as_slice(),
         &wallet.public_key,
         &wallet.sealed_key,
         kdf.as_bytes(),
@@ -173,17 +160,8 @@ fn with_mac_fields<T>(account: &Account, work: impl FnOnce(&[&[u8]]) -> T) -> T 
         &wallet.commitment,
         wallet.sck_id.as_bytes(),
         &version,
-    ];
-    fields.extend(of_wallet);
+    ]);
     work(&fields)
-}
-
-/// Whether the MAC is one that a release made which left the wallet out of it.
-fn is_without_wallet(account: &Account, mac: &RowMac, keys: &ServerKeySet) -> bool {
-    with_mac_fields(account, |fields| {
-        let others = fields.len().saturating_sub(WALLET_FIELDS);
-        keys.verify(mac, fields.split_at(others).0).is_ok()
-    })
 }
 
 fn state_text(state: AccountState) -> &'static str {
@@ -194,7 +172,7 @@ fn state_text(state: AccountState) -> &'static str {
     }
 }
 
-fn parse_state(at: At<'_>, text: &str) -> Result<AccountState, StoreError> {
+fn parse_state(at: RowRef<'_>, text: &str) -> Result<AccountState, StoreError> {
     match text {
         "active" => Ok(AccountState::Active),
         "frozen" => Ok(AccountState::Frozen),
@@ -236,7 +214,7 @@ fn insert(
         ))
         .execute(connection)?;
     diesel::insert_into(wallets::table)
-        .values(WalletRow::new(account.id, &account.wallet, account.created_at))
+        .values(WalletRow::new(account.id, &account.wallet))
         .execute(connection)?;
     Ok(())
 }
@@ -292,36 +270,11 @@ fn change(
     Ok(changed == 1)
 }
 
-/// Writes the MAC over the wallet too, unless somebody did meanwhile.
-fn vouch(
-    connection: &mut AnyConnection,
-    account: AccountId,
-    keys: &ServerKeys,
-) -> Result<bool, Failure> {
-    connection.transaction(|connection| {
-        lock(connection, account)?;
-        let row: Row = joined!().filter(accounts::id.eq(account.to_string())).first(connection)?;
-        let (account, mac) = parse_unverified(row)?;
-        if !is_without_wallet(&account, &mac, &keys.row) {
-            return Ok(false);
-        }
-        let mac = with_mac_fields(&account, |fields| keys.row.mac(fields));
-        diesel::update(accounts::table.find(account.id.to_string()))
-            .set((
-                accounts::mac_key.eq(i32::from(mac.key.as_u8())),
-                accounts::mac.eq(mac.tag.to_vec()),
-            ))
-            .execute(connection)?;
-        Ok(true)
-    })
-}
-
 /// As [`change`], for changes of the wallet too.
 fn change_wallet(
     connection: &mut AnyConnection,
     account: AccountId,
     keys: &ServerKeys,
-    at: Timestamp,
     change_both: impl FnOnce(&mut Account) -> bool,
 ) -> Result<bool, Failure> {
     let mut wallet = None;
@@ -332,8 +285,7 @@ fn change_wallet(
     })?;
     let Some(wallet) = wallet.filter(|_wallet| changed) else { return Ok(false) };
     let row = wallets::table.find(account.to_string());
-    let changed =
-        diesel::update(row).set(WalletRow::new(account, &wallet, at)).execute(connection)?;
+    let changed = diesel::update(row).set(WalletRow::new(account, &wallet)).execute(connection)?;
     Ok(changed == 1)
 }
 
@@ -372,7 +324,7 @@ impl AccountStore for Database {
         self.blocking(move |connection| {
             all_or_nothing(connection, |connection| {
                 let WalletSwap { account, replaces, wallet, reason, at } = swap;
-                let swapped = change_wallet(connection, account, &keys, at, |now| {
+                let swapped = change_wallet(connection, account, &keys, |now| {
                     if now.wallet.version != replaces || now.wallet.address != wallet.address {
                         return false;
                     }
@@ -399,7 +351,7 @@ impl AccountStore for Database {
                         Ok(true)
                     }
                     SwapReason::Recovery(recovery) => {
-                        attempts::forget(connection, account)?;
+                        password_lockout::forget(connection, account)?;
                         let step = Some(RecoveryStep::Completed);
                         Ok(recovery.account == account
                             && recoveries::update(connection, &recovery, step, at, &keys)?)
@@ -415,12 +367,11 @@ impl AccountStore for Database {
         account: AccountId,
         replaces: SckId,
         wallet: Wallet,
-        at: Timestamp,
     ) -> Result<bool, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
             all_or_nothing(connection, |connection| {
-                change_wallet(connection, account, &keys, at, |now| {
+                change_wallet(connection, account, &keys, |now| {
                     let same = now.wallet.sck_id == replaces
                         && now.wallet.version == wallet.version
                         && now.wallet.address == wallet.address;
@@ -511,7 +462,7 @@ impl EmailChangeStore for Database {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
             let key = account.to_string();
-            let at = At { table: "email_changes", key: &key };
+            let at = RowRef { table: "email_changes", key: &key };
             let row: Option<(Vec<u8>, i64, i32, i32, Vec<u8>)> = email_changes::table
                 .find(&key)
                 .select((
@@ -599,39 +550,6 @@ impl Database {
             Ok(rows.into_iter().map(list).collect())
         })
         .await
-    }
-
-    /// Gives accounts whose MAC a release made that left the wallet out of it today's, and says how
-    /// many there were. Only with no such release at work: it takes today's MAC for a changed row.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn vouch_for_wallets(&self) -> Result<u64, StoreError> {
-        let (mut count, mut last) = (0, String::new());
-        loop {
-            let (keys, after) = (self.keys.clone(), last);
-            let page = self.blocking(move |connection| {
-                let rows: Vec<Row> = joined!()
-                    .filter(accounts::id.gt(after))
-                    .order(accounts::id)
-                    .limit(500)
-                    .load(connection)?;
-                let last = rows.last().map(|row| row.0.id.clone());
-                let mut vouched = 0_u64;
-                for row in rows {
-                    // One that can not be read is for `keys verify` to name.
-                    let Ok((account, mac)) = parse_unverified(row) else { continue };
-                    if is_without_wallet(&account, &mac, &keys.row) {
-                        vouched += u64::from(vouch(connection, account.id, &keys)?);
-                    }
-                }
-                Ok((last, vouched))
-            });
-            let (next, vouched) = page.await?;
-            count += vouched;
-            let Some(next) = next else { return Ok(count) };
-            last = next;
-        }
     }
 
     /// The account whose wallet has this address.

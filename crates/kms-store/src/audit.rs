@@ -73,15 +73,15 @@ struct Columns {
     telegram_id: Option<i64>,
     phase: String,
     outcome: Option<String>,
-    chain_seq: Option<i64>,
-    key_id: Option<i32>,
-    prev_hash: Option<Vec<u8>>,
-    hash: Option<Vec<u8>>,
+    chain_seq: i64,
+    key_id: i32,
+    prev_hash: Vec<u8>,
+    hash: Vec<u8>,
 }
 
 impl From<Columns> for AuditRow {
     fn from(columns: Columns) -> Self {
-        let chaining = chaining(&columns);
+        let chaining = link(&columns).map_or(Chaining::Malformed, Chaining::Linked);
         Self {
             sequence: columns.seq,
             at: Timestamp(columns.at),
@@ -98,21 +98,12 @@ impl From<Columns> for AuditRow {
     }
 }
 
-/// A link that can not be read is no reason to read nothing: whoever verifies names it.
-fn chaining(columns: &Columns) -> Chaining {
-    match (columns.chain_seq, columns.key_id, &columns.prev_hash, &columns.hash) {
-        (None, None, None, None) => Chaining::Outside,
-        (Some(sequence), Some(key), Some(previous), Some(hash)) => {
-            link(sequence, key, previous, hash).map_or(Chaining::Malformed, Chaining::Linked)
-        }
-        _ => Chaining::Malformed,
-    }
-}
-
-fn link(sequence: i64, key: i32, previous: &[u8], hash: &[u8]) -> Option<Link> {
-    let key = u8::try_from(key).ok()?.try_into().ok()?;
-    let mac = RowMac { key, tag: hash.try_into().ok()? };
-    Some(Link { sequence, previous: previous.try_into().ok()?, mac })
+/// `None` for a malformed link, which must not fail the query: verification reports the row.
+fn link(columns: &Columns) -> Option<Link> {
+    let key = u8::try_from(columns.key_id).ok()?.try_into().ok()?;
+    let mac = RowMac { key, tag: columns.hash.as_slice().try_into().ok()? };
+    let previous = columns.prev_hash.as_slice().try_into().ok()?;
+    Some(Link { sequence: columns.chain_seq, previous, mac })
 }
 
 impl Database {

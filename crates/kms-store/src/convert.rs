@@ -8,12 +8,12 @@ use kms_core::{RowMac, RowMacError};
 
 /// Which row a value comes from, for the error.
 #[derive(Clone, Copy)]
-pub(crate) struct At<'a> {
+pub(crate) struct RowRef<'a> {
     pub(crate) table: &'static str,
     pub(crate) key: &'a str,
 }
 
-impl At<'_> {
+impl RowRef<'_> {
     pub(crate) fn corrupt(self, reason: impl Display) -> StoreError {
         let (table, key) = (self.table, self.key.to_owned());
         StoreError::Corrupt { table, key, reason: reason.to_string() }

@@ -8,7 +8,7 @@ use kms_types::{
     AccountId, EventCursor, IncomingId, RecoveryId, TelegramId, Timestamp, TransferId,
 };
 
-use crate::convert::At;
+use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Dialect, Failure};
 use crate::schema::{event_cursors, events};
 
@@ -34,7 +34,7 @@ pub enum StoredEventKind {
     /// Money came to the account.
     Received,
     /// Money came to the account from outside.
-    ReceivedFromOutside,
+    DepositReceived,
 }
 
 /// An event as it is stored.
@@ -53,7 +53,7 @@ pub struct StoredEvent {
     /// The transfer it is about.
     pub transfer: Option<TransferId>,
     /// The payment from outside that it is about.
-    pub incoming: Option<IncomingId>,
+    pub deposit: Option<IncomingId>,
     /// The recovery that it is about.
     pub recovery: Option<RecoveryId>,
     /// The e-mail address, sealed, that was the account's before it.
@@ -89,11 +89,11 @@ impl StoredEventKind {
             Self::LimitRaiseAsked => "limit_raise_asked",
             Self::TransferChanged => "transfer_changed",
             Self::Received => "received",
-            Self::ReceivedFromOutside => "received_from_outside",
+            Self::DepositReceived => "deposit_received",
         }
     }
 
-    fn parse(at: At<'_>, text: &str) -> Result<Self, StoreError> {
+    fn parse(at: RowRef<'_>, text: &str) -> Result<Self, StoreError> {
         let all = [
             Self::AccountCreated,
             Self::PasswordChanged,
@@ -109,7 +109,7 @@ impl StoredEventKind {
             Self::LimitRaiseAsked,
             Self::TransferChanged,
             Self::Received,
-            Self::ReceivedFromOutside,
+            Self::DepositReceived,
         ];
         let found = all.into_iter().find(|kind| kind.as_str() == text);
         found.ok_or_else(|| at.corrupt(format!("unknown kind {text}")))
@@ -125,7 +125,7 @@ pub(crate) enum About {
     Transfer(TransferId),
     /// A payment from outside.
     #[cfg(feature = "transfers")]
-    Incoming(IncomingId),
+    Deposit(IncomingId),
     /// A recovery.
     Recovery(RecoveryId),
     /// The e-mail address, sealed, that was the account's before it.
@@ -141,12 +141,12 @@ pub(crate) fn append(
     about: About,
 ) -> Result<(), Failure> {
     type Ids = (Option<String>, Option<String>, Option<String>, Option<Vec<u8>>);
-    let (transfer, incoming, recovery, contact): Ids = match about {
+    let (transfer, deposit, recovery, contact): Ids = match about {
         About::Nothing => (None, None, None, None),
         #[cfg(feature = "transfers")]
         About::Transfer(id) => (Some(id.to_string()), None, None, None),
         #[cfg(feature = "transfers")]
-        About::Incoming(id) => (None, Some(id.to_string()), None, None),
+        About::Deposit(id) => (None, Some(id.to_string()), None, None),
         About::Recovery(id) => (None, None, Some(id.to_string()), None),
         About::Contact(sealed) => (None, None, None, sealed),
     };
@@ -156,7 +156,7 @@ pub(crate) fn append(
             events::at.eq(at.0),
             events::kind.eq(kind.as_str()),
             events::transfer_id.eq(transfer),
-            events::incoming_id.eq(incoming),
+            events::deposit_id.eq(deposit),
             events::recovery_id.eq(recovery),
             events::contact.eq(contact),
         ))
@@ -196,7 +196,7 @@ struct Row {
     #[diesel(sql_type = Nullable<Text>)]
     transfer_id: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
-    incoming_id: Option<String>,
+    deposit_id: Option<String>,
     #[diesel(sql_type = Nullable<Text>)]
     recovery_id: Option<String>,
     #[diesel(sql_type = Nullable<Binary>)]
@@ -210,7 +210,7 @@ impl Row {
 
     fn parse(self) -> Result<StoredEvent, StoreError> {
         let key = self.seq.to_string();
-        let at = At { table: "events", key: &key };
+        let at = RowRef { table: "events", key: &key };
         Ok(StoredEvent {
             cursor: self.cursor(),
             account: at.parse(&self.account_id)?,
@@ -218,7 +218,7 @@ impl Row {
             at: Timestamp(self.at),
             kind: StoredEventKind::parse(at, &self.kind)?,
             transfer: at.parse_some(self.transfer_id.as_ref())?,
-            incoming: at.parse_some(self.incoming_id.as_ref())?,
+            deposit: at.parse_some(self.deposit_id.as_ref())?,
             recovery: at.parse_some(self.recovery_id.as_ref())?,
             contact: self.contact,
         })
@@ -289,7 +289,7 @@ impl Database {
         let settled = settled(self.dialect);
         let query = format!(
             "select e.seq, e.tx, e.account_id, a.telegram_id, e.at, e.kind, e.transfer_id, \
-             e.incoming_id, e.recovery_id, e.contact from events e join accounts a on a.id = e.account_id \
+             e.deposit_id, e.recovery_id, e.contact from events e join accounts a on a.id = e.account_id \
              where (e.tx, e.seq) > ($1, $2) and {settled} order by e.tx, e.seq limit $3"
         );
         self.blocking(move |connection| {

@@ -9,37 +9,37 @@
 //! SQLite is for one process on one machine: one connection, no leases between processes.
 
 mod accounts;
-mod attempts;
+mod api_tokens;
 mod audit;
 mod convert;
 mod database;
-mod events;
 #[cfg(feature = "transfers")]
-mod incoming;
+mod deposits;
+mod events;
 mod leases;
-mod limits;
 #[cfg(feature = "mongodb")]
 mod mongo_scks;
 mod names;
+mod orphaned_scks;
+mod password_lockout;
+mod rate_limits;
 mod recoveries;
 mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite_scks;
-mod tokens;
 #[cfg(feature = "transfers")]
 mod transfers;
-mod unreferenced;
 
 pub use accounts::ListedAccount;
+pub use api_tokens::{ApiToken, Scope};
 pub use audit::{AuditError, AuditRow};
 pub use database::{ConnectError, Database};
 pub use events::{StoredEvent, StoredEventKind, StoredEvents};
-pub use limits::{Limit, Refused};
 #[cfg(feature = "mongodb")]
 pub use mongo_scks::MongoScks;
 pub use names::Resolved;
+pub use rate_limits::{RateLimit, RateLimitExceeded};
 #[cfg(feature = "sqlite")]
 pub use sqlite_scks::SqliteScks;
-pub use tokens::{Scope, Token};
 #[cfg(feature = "transfers")]
 pub use transfers::{HistoryEntry, HistoryPlace, NotAPlace, Page, Spending};

@@ -16,7 +16,7 @@ use mongodb::options::{
 use mongodb::{Client, Collection};
 use serde::{Deserialize, Serialize};
 
-use crate::convert::At;
+use crate::convert::RowRef;
 use crate::database::ConnectError;
 
 /// How long an operation may take before its request is told to try again.
@@ -218,7 +218,7 @@ impl SckStore for MongoScks {
         let Some(document) = found else {
             return Ok(None);
         };
-        let at = At { table: "wrapped_scks", key: &key };
+        let at = RowRef { table: "wrapped_scks", key: &key };
         Ok(Some(WrappedSck {
             id,
             account: at.parse(&document.account)?,

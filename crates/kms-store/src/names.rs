@@ -10,7 +10,7 @@ use kms_types::{TelegramId, Timestamp, Username};
 use name_service::{Claim, Decision, Known, Observation};
 
 use crate::accounts;
-use crate::convert::At;
+use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::schema::{name_observations, names};
 
@@ -29,7 +29,7 @@ pub struct Resolved {
 type Columns = (i64, String, i64, i64, bool);
 
 fn parse((holder, shown, claimed_at, seen_at, moved): Columns) -> Result<Claim, StoreError> {
-    let at = At { table: "names", key: &shown };
+    let at = RowRef { table: "names", key: &shown };
     Ok(Claim {
         username: at.parse(&shown)?,
         holder: at.convert(holder)?,
@@ -43,7 +43,13 @@ fn active_claim(connection: &mut AnyConnection, name: &Username) -> Result<Optio
     let row: Option<Columns> = names::table
         .filter(names::canonical.eq(name.canonical()))
         .filter(names::ended_at.is_null())
-        .select((names::telegram_id, names::shown, names::claimed_at, names::seen_at, names::moved))
+        .select((
+            names::telegram_id,
+            names::shown,
+            names::claimed_at,
+            names::seen_at,
+            names::reassigned,
+        ))
         .first(connection)
         .optional()?;
     Ok(row.map(parse).transpose()?)
@@ -53,7 +59,13 @@ fn claim_of(connection: &mut AnyConnection, holder: TelegramId) -> Result<Option
     let row: Option<Columns> = names::table
         .filter(names::telegram_id.eq(holder.as_i64()))
         .filter(names::ended_at.is_null())
-        .select((names::telegram_id, names::shown, names::claimed_at, names::seen_at, names::moved))
+        .select((
+            names::telegram_id,
+            names::shown,
+            names::claimed_at,
+            names::seen_at,
+            names::reassigned,
+        ))
         .first(connection)
         .optional()?;
     Ok(row.map(parse).transpose()?)
@@ -158,7 +170,7 @@ fn apply(
                 names::shown.eq(claim.username.as_str()),
                 names::claimed_at.eq(claim.claimed_at.0),
                 names::seen_at.eq(claim.seen_at.0),
-                names::moved.eq(claim.reassigned),
+                names::reassigned.eq(claim.reassigned),
             ))
             .execute(connection)?;
     }

@@ -9,7 +9,7 @@ use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
 use kms_types::wire::RecoveryStep;
 use kms_types::{AccountId, RecoveryId, Timestamp};
 
-use crate::convert::At;
+use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure, inserted};
 use crate::events::{self, About, StoredEventKind};
 use crate::schema::{recoveries, switches};
@@ -69,7 +69,7 @@ impl Row {
     }
 
     fn parse(self, keys: &ServerKeys) -> Result<Recovery, StoreError> {
-        let at = At { table: "recoveries", key: &self.id };
+        let at = RowRef { table: "recoveries", key: &self.id };
         let code = match (self.code.as_str(), self.code_until) {
             ("none", None) => RecoveryCode::None,
             ("confirmed", None) => RecoveryCode::Confirmed,
@@ -130,7 +130,7 @@ fn stage_text(stage: RecoveryStage) -> &'static str {
     }
 }
 
-fn parse_stage(at: At<'_>, text: &str) -> Result<RecoveryStage, StoreError> {
+fn parse_stage(at: RowRef<'_>, text: &str) -> Result<RecoveryStage, StoreError> {
     let all = [
         RecoveryStage::Waiting,
         RecoveryStage::Ready,

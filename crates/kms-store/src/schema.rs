@@ -1,5 +1,5 @@
-//! The tables that diesel's query builder touches. The migrations are the truth; the conformance
-//! tests compare the two by using every column.
+//! The tables and columns for the query builder. `migrations/schema.sql` defines them; the conformance
+//! tests read and write every column.
 
 diesel::table! {
     accounts (id) {
@@ -47,15 +47,13 @@ diesel::table! {
         commitment -> Binary,
         sck_id -> Text,
         version -> BigInt,
-        updated_at -> BigInt,
     }
 }
 
 diesel::table! {
-    nonces (chain_id, address) {
+    nonce_locks (chain_id, address) {
         chain_id -> BigInt,
         address -> Text,
-        next -> BigInt,
     }
 }
 
@@ -67,7 +65,7 @@ diesel::table! {
         shown -> Text,
         claimed_at -> BigInt,
         seen_at -> BigInt,
-        moved -> Bool,
+        reassigned -> Bool,
         ended_at -> Nullable<BigInt>,
     }
 }
@@ -107,22 +105,21 @@ diesel::table! {
         created_at -> BigInt,
         expires_at -> BigInt,
         lease_until -> BigInt,
-        first_max_fee_per_gas -> Nullable<Text>,
-        first_max_priority_fee_per_gas -> Nullable<Text>,
+        first_max_fee_per_gas -> Text,
+        first_max_priority_fee_per_gas -> Text,
         failure -> Nullable<Text>,
-        waits_since -> Nullable<BigInt>,
+        stalled_since -> Nullable<BigInt>,
         token -> Nullable<Text>,
         arrived -> Nullable<Text>,
     }
 }
 
 diesel::table! {
-    attempts (transfer_id, step) {
+    signed_transactions (transfer_id, step) {
         transfer_id -> Text,
         step -> Integer,
         tx_hash -> Binary,
         sealed -> Nullable<Binary>,
-        chain_id -> Nullable<BigInt>,
         sent_at -> Nullable<BigInt>,
     }
 }
@@ -133,8 +130,8 @@ diesel::table! {
         account_id -> Text,
         asset -> Text,
         units -> Text,
+        fee -> Text,
         at -> BigInt,
-        fee -> Nullable<Text>,
     }
 }
 
@@ -158,7 +155,7 @@ diesel::table! {
         at -> BigInt,
         kind -> Text,
         transfer_id -> Nullable<Text>,
-        incoming_id -> Nullable<Text>,
+        deposit_id -> Nullable<Text>,
         recovery_id -> Nullable<Text>,
         contact -> Nullable<Binary>,
     }
@@ -173,7 +170,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    incoming (id) {
+    external_deposits (id) {
         id -> Text,
         chain_id -> BigInt,
         tx_hash -> Binary,
@@ -184,7 +181,7 @@ diesel::table! {
         token -> Text,
         symbol -> Nullable<Text>,
         decimals -> Nullable<Integer>,
-        noted_at -> BigInt,
+        recorded_at -> BigInt,
     }
 }
 
@@ -222,7 +219,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    limits (key) {
+    rate_limits (key) {
         key -> Text,
         tat -> BigInt,
     }
@@ -240,15 +237,15 @@ diesel::table! {
         telegram_id -> Nullable<BigInt>,
         phase -> Text,
         outcome -> Nullable<Text>,
-        chain_seq -> Nullable<BigInt>,
-        key_id -> Nullable<Integer>,
-        prev_hash -> Nullable<Binary>,
-        hash -> Nullable<Binary>,
+        chain_seq -> BigInt,
+        key_id -> Integer,
+        prev_hash -> Binary,
+        hash -> Binary,
     }
 }
 
 diesel::table! {
-    tokens (id) {
+    api_tokens (id) {
         id -> Text,
         name -> Text,
         hash -> Binary,
@@ -262,7 +259,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    unreferenced_scks (sck_id) {
+    orphaned_scks (sck_id) {
         sck_id -> Text,
         since -> BigInt,
         mac_key -> Integer,
@@ -279,5 +276,10 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(
-    accounts, wallets, names, transfers, attempts, events
+    accounts,
+    wallets,
+    names,
+    transfers,
+    signed_transactions,
+    events
 );

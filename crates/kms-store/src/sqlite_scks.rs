@@ -11,7 +11,7 @@ use kms_core::audit::Checkpoint;
 use kms_core::ports::{SckStore, StoreError, WrappedSck};
 use kms_types::SckId;
 
-use crate::convert::At;
+use crate::convert::RowRef;
 use crate::database::ConnectError;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/sqlite-keys");
@@ -216,7 +216,7 @@ impl SckStore for SqliteScks {
         let Some((_id, account, master_key, bytes)) = row else {
             return Ok(None);
         };
-        let at = At { table: "wrapped_scks", key: &key };
+        let at = RowRef { table: "wrapped_scks", key: &key };
         let (account, master_key) = (at.parse(&account)?, at.parse(&master_key)?);
         Ok(Some(WrappedSck { id, account, master_key, bytes }))
     }

@@ -3,9 +3,9 @@
 mod advance;
 mod due;
 mod history;
-mod limits;
 mod row;
 mod sign;
+mod spending_limits;
 
 use std::collections::HashMap;
 
@@ -21,12 +21,12 @@ use kms_types::wire::TransferState;
 use kms_types::{AccountId, EthAddress, Timestamp, TransferId};
 
 pub use self::history::{HistoryEntry, HistoryPlace, NotAPlace, Page};
-pub use self::limits::Spending;
 use self::row::{Row, state_text, to_i64};
-use crate::convert::At;
+pub use self::spending_limits::Spending;
+use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::events::{self, About, StoredEventKind};
-use crate::schema::{attempts, transfers};
+use crate::schema::{signed_transactions, transfers};
 
 const ON_ITS_WAY: [&str; 2] = ["signed", "broadcast"];
 
@@ -60,13 +60,13 @@ fn with_raises(connection: &mut AnyConnection, found: &mut [Transfer]) -> Result
         return Ok(());
     }
     let ids: Vec<String> = moving.keys().cloned().collect();
-    let sent: Vec<(String, i32)> = attempts::table
-        .filter(attempts::transfer_id.eq_any(ids))
-        .filter(attempts::sent_at.is_not_null())
-        .select((attempts::transfer_id, attempts::step))
+    let sent: Vec<(String, i32)> = signed_transactions::table
+        .filter(signed_transactions::transfer_id.eq_any(ids))
+        .filter(signed_transactions::sent_at.is_not_null())
+        .select((signed_transactions::transfer_id, signed_transactions::step))
         .load(connection)?;
     for (id, step) in sent {
-        let step: u32 = At { table: "attempts", key: &id }.convert(step)?;
+        let step: u32 = RowRef { table: "signed_transactions", key: &id }.convert(step)?;
         if let Some(transfer) = moving.get_mut(&id) {
             transfer.raised = transfer.raised.max(step);
         }
@@ -158,7 +158,7 @@ impl TransferStore for Database {
                     let existing = find(connection, quote.id)?;
                     existing.map(|found| Inserted::Existing(Box::new(found))).ok_or_else(|| {
                         let key = quote.id.to_string();
-                        At { table: "transfers", key: &key }.corrupt("it vanished").into()
+                        RowRef { table: "transfers", key: &key }.corrupt("it vanished").into()
                     })
                 }
                 Err(error) => Err(error.into()),
@@ -260,7 +260,7 @@ impl TransferStore for Database {
     ) -> Result<Option<OverLimit>, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            limits::over_limit(connection, &keys, &transfer, &rules, now)
+            spending_limits::over_limit(connection, &keys, &transfer, &rules, now)
         })
         .await
     }

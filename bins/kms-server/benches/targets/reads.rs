@@ -170,13 +170,13 @@ fn fill(stage: &Stage, from: i64, count: u64) {
     ));
     stage.sql(&format!(
         "insert into wallets (account_id, address, public_key, sealed_key, kdf, salt, \
-         password_version, pepper_id, commitment, sck_id, version, updated_at) \
+         password_version, pepper_id, commitment, sck_id, version) \
          select {id}, '0x' || lpad(to_hex(n), 40, '0'), repeat('x', 33)::bytea, \
          repeat('x', 61)::bytea, 'argon2id:m=19456,t=2,p=1', repeat('x', 16)::bytea, 1, 1, \
-         repeat('x', 32)::bytea, {id}, 1, 0 from {people}"
+         repeat('x', 32)::bytea, {id}, 1 from {people}"
     ));
     stage.sql(&format!(
-        "insert into names (telegram_id, canonical, shown, claimed_at, seen_at, moved) \
+        "insert into names (telegram_id, canonical, shown, claimed_at, seen_at, reassigned) \
          select n, 'filler' || n, 'filler' || n, 0, 0, false from {people}"
     ));
     // What the database does on its own some time after.

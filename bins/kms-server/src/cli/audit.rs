@@ -25,12 +25,9 @@ pub(super) enum AuditCommand {
     /// Recomputes the whole chain and compares it with the checkpoints; fails if anything was
     /// changed, moved, removed or cut off, and names the first row.
     Verify {
-        /// Takes rows without a link up to this `seq`: servers of the release before wrote them
-        /// while they were being replaced.
-        #[arg(long, value_name = "SEQ", default_value_t = 0)]
-        unchained_until: i64,
-        /// Takes rows under an older version of the audit key after a newer one, and checkpoints of
-        /// them, up to this number: servers that were restarted last wrote them.
+        /// Accepts rows under an older version of the audit key after rows under a newer one, and
+        /// checkpoints of such rows, up to this row number. During a rollover of the key, the
+        /// servers that restart last write some.
         #[arg(long, value_name = "NUMBER", default_value_t = 0)]
         older_key_until: i64,
         /// Is content without a checkpoint; then rows that were cut from the end are not missed.
@@ -49,9 +46,8 @@ pub(super) enum AuditCommand {
 
 pub(super) async fn run(settings: Settings, command: AuditCommand) -> anyhow::Result<()> {
     match command {
-        AuditCommand::Verify { unchained_until, older_key_until, without_checkpoints } => {
-            let leniency = Leniency { outside_until: unchained_until, older_key_until };
-            verify(settings, leniency, without_checkpoints).await
+        AuditCommand::Verify { older_key_until, without_checkpoints } => {
+            verify(settings, Leniency { older_key_until }, without_checkpoints).await
         }
         AuditCommand::Export => {
             let database = connect(settings).await?;
@@ -85,14 +81,7 @@ async fn verify(
     }
     let database = connect(settings).await?;
     let verified = database.verify_audit(&read.checkpoints, leniency).await?;
-    let (rows, before) = (verified.tip.sequence, verified.before);
-    say(&format!(
-        "{rows} rows in the chain; {before} stand before it, and nothing vouches for them"
-    ));
-    if verified.outside > 0 {
-        let until = leniency.outside_until;
-        say(&format!("{} rows without a link up to seq {until}", verified.outside));
-    }
+    say(&format!("{} rows in the chain", verified.tip.sequence));
     say(&match verified.checkpoint {
         Some(row) => format!("checkpoints vouch for rows up to {row}"),
         None => "no checkpoint: rows that were cut from the end would not be missed".to_owned(),
@@ -172,7 +161,6 @@ async fn export(database: &Database) -> anyhow::Result<()> {
 
 fn as_json(row: &AuditRow) -> serde_json::Value {
     let chain = match row.chaining {
-        Chaining::Outside => json!(null),
         Chaining::Malformed => json!("malformed"),
         Chaining::Linked(link) => json!({
             "number": link.sequence,

@@ -9,7 +9,7 @@ use kms_chain::Balances;
 use kms_core::account::{Account, SeenName};
 use kms_core::ports::AccountStore;
 use kms_core::{CreateWallet, Created, SealError};
-use kms_store::Limit;
+use kms_store::RateLimit;
 use kms_types::wire::{self, Balance, ChangePassword, CreateAccount, SeenUsername, TokenBalance};
 use kms_types::{AccountRef, Email, ErrorCode, Mobile, Problem};
 
@@ -43,7 +43,7 @@ pub(crate) async fn create(
     let name = seen_at.map(|seen_at| SeenName { username, seen_at: seen_at.min(now) });
     let (key, a_minute) =
         (format!("onboarding:{}", caller.actor), state.limits.onboardings_a_minute);
-    if let Err(after) = state.database.take(&key, Limit::a_minute(a_minute)).await? {
+    if let Err(after) = state.database.take(&key, RateLimit::a_minute(a_minute)).await? {
         let (code, detail) =
             (ErrorCode::RateLimited, "too many new wallets at once; wait a moment");
         return Err(ApiError::TooMany { code, detail, after });

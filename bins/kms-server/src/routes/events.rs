@@ -99,7 +99,7 @@ async fn show(state: &State, event: StoredEvent) -> Result<Option<Event>, ApiErr
         StoredEventKind::Received => find(state, cursor, event.transfer)
             .await?
             .map(|transfer| EventKind::Received { transfer }),
-        StoredEventKind::ReceivedFromOutside => find_incoming(state, cursor, event.incoming)
+        StoredEventKind::DepositReceived => find_incoming(state, cursor, event.deposit)
             .await?
             .map(|payment| EventKind::ReceivedFromOutside { payment }),
     };

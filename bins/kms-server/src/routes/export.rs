@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::Data;
 use actix_web::{HttpResponse, post};
-use kms_store::Limit;
+use kms_store::RateLimit;
 use kms_types::wire::{ExportKey, ExportedKey};
 use kms_types::{AccountRef, ErrorCode, Problem};
 
@@ -33,7 +33,7 @@ pub(crate) async fn export(
     Segment(account): Segment<AccountRef>,
     Json(body): Json<ExportKey>,
 ) -> Result<HttpResponse, ApiError> {
-    let limit = Limit::a_day(state.limits.exports_a_day);
+    let limit = RateLimit::a_day(state.limits.exports_a_day);
     let (custody, database) = (Arc::clone(&state.custody), state.database.clone());
     let admit = move |id| async move {
         let taken = database.take(&format!("export:{id}"), limit).await?;

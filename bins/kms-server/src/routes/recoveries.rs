@@ -10,7 +10,7 @@ use kms_core::account::Account;
 use kms_core::audit::{Action, Caller};
 use kms_core::ports::{AccountStore, RecoveryStore, StoreError};
 use kms_core::recovery::{Recovery, RecoveryStage};
-use kms_store::Limit;
+use kms_store::RateLimit;
 use kms_types::wire::{self, CompleteRecovery, ConfirmCode, RecoveryState, RequestRecovery};
 use kms_types::{AccountRef, ErrorCode, Problem, RecoveryId, Timestamp};
 
@@ -54,8 +54,8 @@ pub(crate) async fn request(
         }
         let gate = Gate { state: &state, account: &account, id, caller: &caller, action };
         gate.refuse_paused().await?;
-        let own = Limit::a_day(state.limits.recoveries_a_day);
-        let all = Limit::an_hour(state.limits.recoveries_an_hour);
+        let own = RateLimit::a_day(state.limits.recoveries_a_day);
+        let all = RateLimit::an_hour(state.limits.recoveries_an_hour);
         let own_key = format!("recovery:{}", account.id);
         gate.take(&[(&own_key, own, RATE_LIMITED), ("recoveries:requested", all, BREAKER)]).await?;
     }
@@ -164,7 +164,7 @@ pub(crate) async fn complete(
     if known.is_some_and(|known| known.stage(now) == RecoveryStage::Ready) {
         let gate = Gate { state: &state, account: &account, id, caller: &caller, action };
         gate.refuse_paused().await?;
-        let limit = Limit::an_hour(state.limits.recoveries_an_hour);
+        let limit = RateLimit::an_hour(state.limits.recoveries_an_hour);
         gate.take(&[("recoveries:completed", limit, BREAKER)]).await?;
     }
     let custody = Arc::clone(&state.custody);
@@ -265,7 +265,7 @@ impl Gate<'_> {
     /// Takes one from each allowance, or none from any: who is stopped by the whole system's loses
     /// nothing of their own. Repeats of one recovery, also of one that failed, take one between
     /// them.
-    async fn take(&self, limits: &[(&str, Limit, Refusal)]) -> Result<(), ApiError> {
+    async fn take(&self, limits: &[(&str, RateLimit, Refusal)]) -> Result<(), ApiError> {
         let keys: Vec<_> = limits.iter().map(|(key, limit, _)| (*key, *limit)).collect();
         let Err(refused) = self.state.database.take_once(self.id, &keys).await? else {
             return Ok(());

@@ -8,7 +8,7 @@ use kms_chain::transfer::{Asked, Party, Transfer};
 use kms_chain::{Checked, ConfirmError, QuoteRequest, Shown};
 use kms_core::account::Account;
 use kms_core::audit::Action;
-use kms_store::Limit;
+use kms_store::RateLimit;
 use kms_store::{HistoryEntry, HistoryPlace, Page};
 use kms_types::wire::{self, ConfirmTransfer, HistoryPage, QuoteTransfer};
 use kms_types::{AccountRef, ErrorCode, Problem, Recipient, Timestamp, TransferId};
@@ -52,7 +52,7 @@ pub(crate) async fn quote(
         return Ok(HttpResponse::Ok().json(show(known)));
     }
     let (key, a_minute) = (format!("quote:{}", sender.id), state.limits.quotes_a_minute);
-    if let Err(after) = state.database.take(&key, Limit::a_minute(a_minute)).await? {
+    if let Err(after) = state.database.take(&key, RateLimit::a_minute(a_minute)).await? {
         let (code, detail) =
             (ErrorCode::RateLimited, "too many quotes of this account; wait a moment");
         return Err(ApiError::TooMany { code, detail, after });

@@ -88,10 +88,10 @@ impl Attack {
         for id in [1, 2] {
             assert!(recover(client, id, "eve").await.is_err(), "{what}: recovered");
         }
-        let signed = sql(&self.test.env, "select count(*) from attempts");
+        let signed = sql(&self.test.env, "select count(*) from signed_transactions");
         assert_eq!(signed, "0", "{what}: something was signed");
         sql(&self.test.env, "delete from password_attempts");
-        sql(&self.test.env, "delete from limits");
+        sql(&self.test.env, "delete from rate_limits");
     }
 }
 
@@ -192,7 +192,7 @@ async fn wrapped_keys_that_were_exchanged_recover_nobody() {
         assert_eq!(attack.alarms().await, before + 2, "{fields:?}");
         put(&anns, &anns, fields).await;
         put(&bobs, &bobs, fields).await;
-        sql(env, "delete from limits");
+        sql(env, "delete from rate_limits");
     }
     // A password does not ask for them.
     let sent = attack.test.client.confirm(attack.quoted.id, &confirm(&attack.quoted, "ann")).await;
@@ -211,12 +211,12 @@ async fn a_token_does_not_get_the_rights_of_another() {
         env.issue_token(&database, Scope::Read).await.unwrap(),
     );
     for change in [
-        "update tokens set scopes = 'bot' where scopes = 'read'",
-        "update tokens set expires_at = 4102444800000 where scopes = 'read'",
-        "with bot as (delete from tokens where scopes = 'bot' returning *) \
-         update tokens set scopes = bot.scopes, mac = bot.mac from bot where tokens.scopes = 'read'",
+        "update api_tokens set scopes = 'bot' where scopes = 'read'",
+        "update api_tokens set expires_at = 4102444800000 where scopes = 'read'",
+        "with bot as (delete from api_tokens where scopes = 'bot' returning *) \
+         update api_tokens set scopes = bot.scopes, mac = bot.mac from bot where api_tokens.scopes = 'read'",
     ] {
-        sql(&env, "drop table if exists kept; create table kept as select * from tokens");
+        sql(&env, "drop table if exists kept; create table kept as select * from api_tokens");
         sql(&env, change);
         let server = Server::start(env.settings().unwrap()).await.unwrap();
         let client = env.client(server.address().port(), &reader).unwrap();
@@ -226,7 +226,7 @@ async fn a_token_does_not_get_the_rights_of_another() {
         let last = rows.iter().rfind(|row| row.action == "authenticate").unwrap();
         assert_eq!((&*last.phase, last.outcome.as_deref()), ("alarm", Some("tampered")));
         server.stop().await;
-        sql(&env, "delete from tokens; insert into tokens select * from kept");
+        sql(&env, "delete from api_tokens; insert into api_tokens select * from kept");
     }
     let server = Server::start(env.settings().unwrap()).await.unwrap();
     let client = |token: &str| env.client(server.address().port(), token).unwrap();

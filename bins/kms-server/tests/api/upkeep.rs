@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kms_store::{AuditRow, Database, Limit, Scope};
+use kms_store::{AuditRow, Database, RateLimit, Scope};
 use kms_testkit::AwsFault;
 use kms_types::wire::ChangePassword;
 use mongodb::bson::{Document, doc};
@@ -194,13 +194,14 @@ async fn limits_that_are_whole_again_are_forgotten() {
     let mut env = TestEnv::new(Stores::Servers).unwrap();
     env.upkeep.check_every = Duration::from_millis(200);
     let test = TestServer::start(env).await;
-    let limit = |period| Limit { burst: 1, period };
+    let limit = |period| RateLimit { burst: 1, period };
     let (moment, hour) = (Duration::from_millis(1), Duration::from_secs(3_600));
     for id in 0..10 {
         test.database.take(&format!("soon:{id}"), limit(moment)).await.unwrap().unwrap();
     }
     test.database.take("late", limit(hour)).await.unwrap().unwrap();
-    let whole = "select count(*) from limits where tat < 1000 * extract(epoch from now()) - 2000";
+    let whole =
+        "select count(*) from rate_limits where tat < 1000 * extract(epoch from now()) - 2000";
     tokio::time::sleep(Duration::from_secs(3)).await;
     for _ in 0..100 {
         tokio::time::sleep(Duration::from_millis(100)).await;

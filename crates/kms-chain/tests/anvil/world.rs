@@ -235,7 +235,7 @@ impl World {
         let page = self.database.events_after(EventCursor::default(), 1_000).await.unwrap();
         let events = page.events.into_iter().filter(|event| event.account == account.id);
         let mut payments = Vec::new();
-        for id in events.filter_map(|event| event.incoming) {
+        for id in events.filter_map(|event| event.deposit) {
             payments.push(self.database.incoming(id).await.unwrap().unwrap());
         }
         payments

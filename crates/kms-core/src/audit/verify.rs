@@ -11,8 +11,6 @@ use crate::server_keys::{RowMacError, ServerKeyId, ServerKeySet};
 /// What a row says of its place in the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chaining {
-    /// Nothing: it was written before there was a chain.
-    Outside,
     /// It has a link.
     Linked(Link),
     /// It has something that is no link.
@@ -69,12 +67,6 @@ pub enum Break {
     Rewritten {
         /// Which.
         sequence: i64,
-    },
-    /// A row without a link, after the chain began.
-    #[error("the row at seq {place} was added outside the chain")]
-    Outside {
-        /// Where.
-        place: i64,
     },
     /// A row under a version of the key that a later one had replaced: whoever has the old one can
     /// write it.
@@ -139,22 +131,16 @@ pub struct OpenIntent {
 pub struct Verified {
     /// Where it ends.
     pub tip: Tip,
-    /// Rows that were written before it began; nothing vouches for them.
-    pub before: u64,
-    /// Rows without a link that were allowed after it began.
-    pub outside: u64,
     /// The last row that a checkpoint vouches for. Later ones could be cut off unseen.
     pub checkpoint: Option<i64>,
     /// Uses of a key without an end, oldest first.
     pub open: Vec<OpenIntent>,
 }
 
-/// What is taken though it should not be there: servers of a release, or with keys, from before wrote
-/// it while they were being replaced.
+/// Exceptions for the rollover of the audit key: a server that restarts last still writes under the
+/// replaced version.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Leniency {
-    /// Rows without a link after the chain's beginning, up to this place.
-    pub outside_until: i64,
     /// Rows under an older version of the audit key after a newer one, and checkpoints of them, up to
     /// this number.
     pub older_key_until: i64,
@@ -186,7 +172,7 @@ impl<'a> Verifier<'a> {
         }
         let checkpoint = known.keys().next_back().copied();
         let (tip, open) = (Tip::default(), Vec::new());
-        let verified = Verified { tip, before: 0, outside: 0, checkpoint, open };
+        let verified = Verified { tip, checkpoint, open };
         Self {
             audit_keys,
             checkpoints: known,
@@ -205,9 +191,6 @@ impl<'a> Verifier<'a> {
         match chaining {
             Chaining::Linked(link) => self.follow(entry, &link)?,
             Chaining::Malformed => return Err(Break::Malformed { place }),
-            Chaining::Outside if self.verified.tip.sequence == 0 => self.verified.before += 1,
-            Chaining::Outside if place <= self.leniency.outside_until => self.verified.outside += 1,
-            Chaining::Outside => return Err(Break::Outside { place }),
         }
         self.pair(place, entry);
         Ok(())
@@ -317,7 +300,7 @@ mod tests {
         let chain = chain();
         let verified = verify(&chain, &[checkpoint(&chain, 4)]).unwrap();
         assert_eq!(verified.tip, chain[5].1.tip());
-        assert_eq!((verified.before, verified.checkpoint), (0, Some(4)));
+        assert_eq!(verified.checkpoint, Some(4));
         assert_eq!(verified.open, []);
         let open = verify(&chain[..5], &[]).unwrap().open;
         let requests: Vec<_> = open.iter().map(|open| (open.place, &*open.request_id)).collect();
@@ -359,22 +342,11 @@ mod tests {
     }
 
     #[test]
-    fn rows_outside_the_chain_are_counted_before_it_and_named_after_it() {
-        let (keys, chain) = (audit_keys(), chain());
-        let pushed = |outside_until, chaining| {
-            let leniency = Leniency { outside_until, ..Leniency::default() };
-            let mut verifier = Verifier::new(&keys, &[], leniency);
-            verifier.push(1, &entry(), Chaining::Outside)?;
-            verifier.push(2, &chain[0].0, Chaining::Linked(chain[0].1))?;
-            verifier.push(3, &entry(), chaining)?;
-            verifier.finish()
-        };
-        let outside = Chaining::Outside;
-        assert_eq!(pushed(0, outside).unwrap_err(), Break::Outside { place: 3 });
-        let malformed = pushed(3, Chaining::Malformed).unwrap_err();
-        assert_eq!(malformed, Break::Malformed { place: 3 });
-        let verified = pushed(3, outside).unwrap();
-        assert_eq!((verified.before, verified.outside, verified.tip.sequence), (1, 1, 1));
+    fn a_malformed_link_is_named_by_its_place() {
+        let keys = audit_keys();
+        let mut verifier = Verifier::new(&keys, &[], Leniency::default());
+        let refused = verifier.push(3, &entry(), Chaining::Malformed).unwrap_err();
+        assert_eq!(refused, Break::Malformed { place: 3 });
     }
 
     /// The old one may have leaked; that is one reason to replace it.
@@ -388,7 +360,7 @@ mod tests {
             .map(|keys| tip.append(&entry(), keys))
             .collect();
         let verified = |older_key_until, rows: &[Link]| {
-            let leniency = Leniency { older_key_until, ..Leniency::default() };
+            let leniency = Leniency { older_key_until };
             let mut verifier = Verifier::new(&both, &[], leniency);
             for (place, link) in (1..).zip(rows) {
                 verifier.push(place, &entry(), Chaining::Linked(*link))?;
@@ -412,7 +384,7 @@ mod tests {
         let rows = [&old, &old, &both, &both].map(|keys| tip.append(&entry(), keys));
         let signed = |row: usize, keys| Checkpoint::sign(rows[row - 1].tip(), Timestamp(1), keys);
         let verified = |older_key_until, rows: &[Link], checkpoints: &[Checkpoint]| {
-            let leniency = Leniency { older_key_until, ..Leniency::default() };
+            let leniency = Leniency { older_key_until };
             let mut verifier = Verifier::new(&both, checkpoints, leniency);
             for (place, link) in (1..).zip(rows) {
                 verifier.push(place, &entry(), Chaining::Linked(*link))?;

@@ -198,7 +198,7 @@ async fn reseal(
         ports.scks.put_sck(wrapped).await?;
         failpoint::reach("reseal-after-sck");
         let (id, old) = (account.id, account.wallet.sck_id);
-        if !ports.accounts.reseal_wallet(id, old, wallet, now).await? {
+        if !ports.accounts.reseal_wallet(id, old, wallet).await? {
             return Err(CustodyError::Conflict);
         }
         failpoint::reach("reseal-after-commit");

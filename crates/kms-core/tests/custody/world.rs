@@ -79,9 +79,8 @@ impl AccountStore for Forger {
         account: AccountId,
         replaces: SckId,
         wallet: Wallet,
-        at: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.database.reseal_wallet(account, replaces, wallet, at).await
+        self.database.reseal_wallet(account, replaces, wallet).await
     }
 
     async fn set_state(&self, account: AccountId, state: AccountState) -> Result<bool, StoreError> {

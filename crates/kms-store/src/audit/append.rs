@@ -12,9 +12,9 @@ use kms_core::ports::{AuditLog, StoreError};
 use kms_core::{ServerKeySet, ServerKeys};
 use tokio::sync::oneshot;
 
-use crate::convert::At;
+use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Dialect, Failure, execute_on_either, unavailable};
-use crate::limits::Limit;
+use crate::rate_limits::RateLimit;
 use crate::schema::audit;
 
 /// How many records one transaction takes, by what a statement may hold of parameters.
@@ -86,7 +86,7 @@ impl AuditLog for Database {
         if self.audit_queue.refuses_lately(&key) {
             return Ok(());
         }
-        let once = Limit { burst: 1, period: Duration::from_secs(60) };
+        let once = RateLimit { burst: 1, period: Duration::from_secs(60) };
         let taken = self.take(&key, once).await?;
         self.audit_queue.note_refusal(key, taken.err().unwrap_or(once.period));
         match taken {
@@ -198,8 +198,7 @@ fn append(
 
 /// Where the chain ends.
 fn tip(connection: &mut AnyConnection) -> Result<Tip, Failure> {
-    let last: Option<(Option<i64>, Option<Vec<u8>>)> = audit::table
-        .filter(audit::chain_seq.is_not_null())
+    let last: Option<(i64, Vec<u8>)> = audit::table
         .order(audit::chain_seq.desc())
         .select((audit::chain_seq, audit::hash))
         .first(connection)
@@ -207,8 +206,7 @@ fn tip(connection: &mut AnyConnection) -> Result<Tip, Failure> {
     let Some((sequence, hash)) = last else {
         return Ok(Tip::default());
     };
-    let sequence = sequence.unwrap_or_default();
     let key = sequence.to_string();
-    let at = At { table: "audit", key: &key };
-    Ok(Tip { sequence, hash: at.array(&hash.unwrap_or_default())? })
+    let at = RowRef { table: "audit", key: &key };
+    Ok(Tip { sequence, hash: at.array(&hash)? })
 }

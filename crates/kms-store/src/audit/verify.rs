@@ -80,7 +80,6 @@ impl Database {
         let last = self
             .blocking(move |connection| {
                 Ok(audit::table
-                    .filter(audit::chain_seq.is_not_null())
                     .order(audit::chain_seq.desc())
                     .select(Columns::as_select())
                     .first::<Columns>(connection)

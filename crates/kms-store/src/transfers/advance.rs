@@ -6,10 +6,10 @@ use kms_chain::transfer::TransferFailure;
 use kms_types::{Timestamp, TransferId, Wei};
 
 use super::row::{failure_text, to_i64};
-use super::{find_row, limits, step, tell_recipient, tell_sender};
-use crate::convert::At;
+use super::{find_row, spending_limits, step, tell_recipient, tell_sender};
+use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure};
-use crate::schema::{attempts, transfers};
+use crate::schema::{signed_transactions, transfers};
 
 pub(super) fn advance(
     connection: &mut AnyConnection,
@@ -32,7 +32,7 @@ pub(super) fn advance(
             return Ok(true);
         }
         Progress::Raised { step } => {
-            let step = At { table: "attempts", key: &key }.convert(step)?;
+            let step = RowRef { table: "signed_transactions", key: &key }.convert(step)?;
             if !note_sent(connection, &key, step, now)? {
                 return Ok(false);
             }
@@ -41,8 +41,8 @@ pub(super) fn advance(
         Progress::Waiting => {
             let untold = transfers::table
                 .filter(transfers::id.eq(&key))
-                .filter(transfers::waits_since.is_null());
-            let told = transfers::waits_since.eq(Some(now.0));
+                .filter(transfers::stalled_since.is_null());
+            let told = transfers::stalled_since.eq(Some(now.0));
             if diesel::update(untold).set(told).execute(connection)? != 1 {
                 return Ok(false);
             }
@@ -56,16 +56,16 @@ pub(super) fn advance(
         }
         Progress::Reverted { tx_hash, block, fee } => {
             diesel::update(row).set(in_block(tx_hash, block, fee)).execute(connection)?;
-            limits::settle_fee_only(connection, &transfer, fee)?;
+            spending_limits::settle_fee_only(connection, &transfer, fee)?;
             fail(connection, &key, TransferFailure::Reverted)?;
         }
         Progress::NothingMoved { tx_hash, block, fee } => {
             diesel::update(row).set(in_block(tx_hash, block, fee)).execute(connection)?;
-            limits::settle_fee_only(connection, &transfer, fee)?;
+            spending_limits::settle_fee_only(connection, &transfer, fee)?;
             fail(connection, &key, TransferFailure::NothingMoved)?;
         }
         Progress::NonceTaken => {
-            limits::release(connection, &key)?;
+            spending_limits::release(connection, &key)?;
             fail(connection, &key, TransferFailure::NonceTaken)?;
             // Given back: if the chain calls it free all the same, the next transfer takes it, and
             // no block can have both.
@@ -83,7 +83,7 @@ pub(super) fn advance(
         }
         Progress::Final => {
             if let Some(fee) = transfer.fee {
-                limits::settle(connection, &transfer, fee)?;
+                spending_limits::settle(connection, &transfer, fee)?;
             }
             erase(connection, &key)?;
             return Ok(true);
@@ -114,21 +114,21 @@ fn note_sent(
     step: i32,
     now: Timestamp,
 ) -> Result<bool, Failure> {
-    let unsent = attempts::table
-        .filter(attempts::transfer_id.eq(key))
-        .filter(attempts::step.eq(step))
-        .filter(attempts::sent_at.is_null());
-    let noted = attempts::sent_at.eq(Some(now.0));
+    let unsent = signed_transactions::table
+        .filter(signed_transactions::transfer_id.eq(key))
+        .filter(signed_transactions::step.eq(step))
+        .filter(signed_transactions::sent_at.is_null());
+    let noted = signed_transactions::sent_at.eq(Some(now.0));
     Ok(diesel::update(unsent).set(noted).execute(connection)? == 1)
 }
 
 /// The transfer's hash becomes that of the step which was sent last.
 fn show_last_sent(connection: &mut AnyConnection, key: &str) -> Result<(), Failure> {
-    let last: Option<Vec<u8>> = attempts::table
-        .filter(attempts::transfer_id.eq(key))
-        .filter(attempts::sent_at.is_not_null())
-        .order(attempts::step.desc())
-        .select(attempts::tx_hash)
+    let last: Option<Vec<u8>> = signed_transactions::table
+        .filter(signed_transactions::transfer_id.eq(key))
+        .filter(signed_transactions::sent_at.is_not_null())
+        .order(signed_transactions::step.desc())
+        .select(signed_transactions::tx_hash)
         .first(connection)
         .optional()?;
     if let Some(hash) = last {
@@ -152,8 +152,8 @@ fn fail(
 
 /// Every step's signed bytes: whoever has them could still send one.
 fn erase(connection: &mut AnyConnection, key: &str) -> Result<(), Failure> {
-    diesel::update(attempts::table.filter(attempts::transfer_id.eq(key)))
-        .set(attempts::sealed.eq(None::<Vec<u8>>))
+    diesel::update(signed_transactions::table.filter(signed_transactions::transfer_id.eq(key)))
+        .set(signed_transactions::sealed.eq(None::<Vec<u8>>))
         .execute(connection)?;
     Ok(())
 }

@@ -6,9 +6,9 @@ use kms_core::ports::StoreError;
 use kms_types::Timestamp;
 
 use super::row::{Row, to_i64};
-use crate::convert::At;
+use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure};
-use crate::schema::{attempts, transfers};
+use crate::schema::{signed_transactions, transfers};
 
 pub(super) fn claim_due(
     connection: &mut AnyConnection,
@@ -38,9 +38,9 @@ pub(super) fn claim_due(
         }
     }
     let ids: Vec<_> = claimed.iter().map(|row| row.id.clone()).collect();
-    let attempts: Vec<AttemptRow> = attempts::table
-        .filter(attempts::transfer_id.eq_any(ids))
-        .order((attempts::transfer_id, attempts::step))
+    let attempts: Vec<AttemptRow> = signed_transactions::table
+        .filter(signed_transactions::transfer_id.eq_any(ids))
+        .order((signed_transactions::transfer_id, signed_transactions::step))
         .select(AttemptRow::as_select())
         .load(connection)?;
     let mut due = Vec::with_capacity(claimed.len());
@@ -56,8 +56,8 @@ pub(super) fn claim_due(
 }
 
 fn parse<'a>(row: Row, attempts: impl Iterator<Item = &'a AttemptRow>) -> Result<Due, StoreError> {
-    let (key, told) = (row.id.clone(), row.waits_since.is_some());
-    let at = At { table: "attempts", key: &key };
+    let (key, told) = (row.id.clone(), row.stalled_since.is_some());
+    let at = RowRef { table: "signed_transactions", key: &key };
     let transfer = row.parse()?;
     let mut attempts = attempts.map(|attempt| attempt.parse(at));
     let first = attempts.next().ok_or_else(|| at.corrupt("nothing signed is left"))??;
@@ -65,7 +65,7 @@ fn parse<'a>(row: Row, attempts: impl Iterator<Item = &'a AttemptRow>) -> Result
 }
 
 #[derive(Queryable, Selectable)]
-#[diesel(table_name = attempts)]
+#[diesel(table_name = signed_transactions)]
 struct AttemptRow {
     transfer_id: String,
     step: i32,
@@ -75,7 +75,7 @@ struct AttemptRow {
 }
 
 impl AttemptRow {
-    fn parse(&self, at: At<'_>) -> Result<Attempt, StoreError> {
+    fn parse(&self, at: RowRef<'_>) -> Result<Attempt, StoreError> {
         Ok(Attempt {
             step: at.convert(self.step)?,
             tx_hash: at.array(&self.tx_hash)?,

@@ -12,7 +12,7 @@ use kms_types::{AccountId, IncomingId, Timestamp, TransferId};
 use super::row::Row;
 use super::with_raises;
 use crate::database::{AnyConnection, Database, Failure};
-use crate::incoming;
+use crate::deposits;
 use crate::schema::transfers;
 
 /// A line of the history.
@@ -99,7 +99,7 @@ impl Database {
     ) -> Result<Vec<HistoryEntry>, StoreError> {
         self.blocking(move |connection| {
             let transfers = transfers_of(connection, account, &page, limit)?;
-            let outside = incoming::received(connection, account, &page, limit)?;
+            let outside = deposits::received(connection, account, &page, limit)?;
             let mut found: Vec<_> = transfers
                 .into_iter()
                 .map(|transfer| HistoryEntry::Transfer(Box::new(transfer)))

@@ -6,7 +6,7 @@ use kms_core::ports::StoreError;
 use kms_types::wire::{TransferState, Warning};
 use kms_types::{Asset, Timestamp, Token};
 
-use crate::convert::At;
+use crate::convert::RowRef;
 use crate::schema::transfers;
 
 #[derive(Queryable, Selectable, Insertable)]
@@ -38,10 +38,10 @@ pub(super) struct Row {
     created_at: i64,
     expires_at: i64,
     pub(super) lease_until: i64,
-    first_max_fee_per_gas: Option<String>,
-    first_max_priority_fee_per_gas: Option<String>,
+    first_max_fee_per_gas: String,
+    first_max_priority_fee_per_gas: String,
     failure: Option<String>,
-    pub(super) waits_since: Option<i64>,
+    pub(super) stalled_since: Option<i64>,
     token: Option<String>,
     arrived: Option<String>,
 }
@@ -88,7 +88,7 @@ fn to_text(token: &Token) -> String {
     format!("{} {} {}", token.address.to_lower_hex(), token.decimals, token.symbol)
 }
 
-fn from_text(at: At<'_>, text: &str) -> Result<Token, StoreError> {
+fn from_text(at: RowRef<'_>, text: &str) -> Result<Token, StoreError> {
     let mut words = text.split(' ');
     match (words.next(), words.next(), words.next(), words.next()) {
         (Some(address), Some(decimals), Some(symbol), None) => Ok(Token {
@@ -100,7 +100,7 @@ fn from_text(at: At<'_>, text: &str) -> Result<Token, StoreError> {
     }
 }
 
-fn find<T: Copy>(at: At<'_>, all: &[(T, &str)], text: &str) -> Result<T, StoreError> {
+fn find<T: Copy>(at: RowRef<'_>, all: &[(T, &str)], text: &str) -> Result<T, StoreError> {
     let found = all.iter().find(|(_, known)| *known == text);
     found.map(|(value, _)| *value).ok_or_else(|| at.corrupt(format!("unknown word {text}")))
 }
@@ -110,7 +110,7 @@ impl TryFrom<&Transfer> for Row {
 
     fn try_from(transfer: &Transfer) -> Result<Self, StoreError> {
         let key = transfer.id.to_string();
-        let at = At { table: "transfers", key: &key };
+        let at = RowRef { table: "transfers", key: &key };
         let text = |warning: &Warning| {
             WARNINGS.iter().find(|(known, _)| known == warning).map(|(_, text)| *text)
         };
@@ -144,10 +144,10 @@ impl TryFrom<&Transfer> for Row {
             created_at: transfer.created_at.0,
             expires_at: transfer.expires_at.0,
             lease_until: 0,
-            first_max_fee_per_gas: Some(first.max_fee_per_gas.to_string()),
-            first_max_priority_fee_per_gas: Some(first.max_priority_fee_per_gas.to_string()),
+            first_max_fee_per_gas: first.max_fee_per_gas.to_string(),
+            first_max_priority_fee_per_gas: first.max_priority_fee_per_gas.to_string(),
             failure: transfer.failure.map(failure_text).map(str::to_owned),
-            waits_since: transfer.waits_since.map(|time| time.0),
+            stalled_since: transfer.waits_since.map(|time| time.0),
             token: transfer.token.as_ref().map(to_text),
             arrived: transfer.arrived.map(|units| units.to_string()),
         })
@@ -156,7 +156,7 @@ impl TryFrom<&Transfer> for Row {
 
 impl Row {
     pub(super) fn parse(self) -> Result<Transfer, StoreError> {
-        let at = At { table: "transfers", key: &self.id };
+        let at = RowRef { table: "transfers", key: &self.id };
         let warnings = self.warnings.split(',').filter(|text| !text.is_empty());
         let token = self.token.as_deref().map(|text| from_text(at, text)).transpose()?;
         let asset =
@@ -189,7 +189,7 @@ impl Row {
             tx_hash: self.tx_hash.as_deref().map(|hash| at.array(hash)).transpose()?,
             // The attempts know; see `with_raises`.
             raised: 0,
-            waits_since: self.waits_since.filter(|_| self.is_on_its_way()).map(Timestamp),
+            waits_since: self.stalled_since.filter(|_| self.is_on_its_way()).map(Timestamp),
             block: self.block.map(|block| at.convert(block)).transpose()?,
             fee: at.parse_some(self.fee.as_ref())?,
             failure: self.failure.as_ref().map(|text| find(at, &FAILURES, text)).transpose()?,
@@ -202,21 +202,15 @@ impl Row {
         super::ON_ITS_WAY.contains(&self.state.as_str())
     }
 
-    fn ladder(&self, at: At<'_>) -> Result<Ladder, StoreError> {
+    fn ladder(&self, at: RowRef<'_>) -> Result<Ladder, StoreError> {
         let top = Fees {
             max_fee_per_gas: at.parse(&self.max_fee_per_gas)?,
             max_priority_fee_per_gas: at.parse(&self.max_priority_fee_per_gas)?,
         };
-        match (&self.first_max_fee_per_gas, &self.first_max_priority_fee_per_gas) {
-            (Some(max_fee), Some(tip)) => {
-                let first = Fees {
-                    max_fee_per_gas: at.parse(max_fee)?,
-                    max_priority_fee_per_gas: at.parse(tip)?,
-                };
-                Ladder::between(first, top).ok_or_else(|| at.corrupt("its fees fall"))
-            }
-            // Quoted by a server that knew no ladders.
-            _ => Ok(Ladder::of_one(top)),
-        }
+        let first = Fees {
+            max_fee_per_gas: at.parse(&self.first_max_fee_per_gas)?,
+            max_priority_fee_per_gas: at.parse(&self.first_max_priority_fee_per_gas)?,
+        };
+        Ladder::between(first, top).ok_or_else(|| at.corrupt("its fees fall"))
     }
 }

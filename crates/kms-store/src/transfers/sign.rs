@@ -12,10 +12,10 @@ use kms_types::wire::TransferState;
 use kms_types::{Timestamp, TokenAmount, TransferId, Units, Wei};
 
 use super::row::{Row, to_i64};
-use super::{ON_ITS_WAY, find, limits, step, tell_sender};
-use crate::convert::At;
+use super::{ON_ITS_WAY, find, spending_limits, step, tell_sender};
+use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure, execute_on_either};
-use crate::schema::{attempts, nonces, transfers};
+use crate::schema::{nonce_locks, signed_transactions, transfers};
 
 pub(super) fn sign(
     connection: &mut AnyConnection,
@@ -27,11 +27,11 @@ pub(super) fn sign(
     sign: Sign,
 ) -> Result<SignOutcome, Failure> {
     let key = id.to_string();
-    let at = At { table: "transfers", key: &key };
+    let at = RowRef { table: "transfers", key: &key };
     let missing = || Failure::Store(at.corrupt("there is no such transfer"));
     let quoted = find(connection, id)?.ok_or_else(missing)?;
     let (chain_id, address) = (at.convert(quoted.chain_id)?, quoted.from.address.to_lower_hex());
-    lock_nonce(connection, chain_id, &address)?;
+    lock_nonces(connection, chain_id, &address)?;
     // Read again: before the lock somebody else may have signed it.
     let transfer = find(connection, id)?.ok_or_else(missing)?;
     if transfer.state != TransferState::Quoted {
@@ -46,7 +46,7 @@ pub(super) fn sign(
     if let Some(missing) = shortfall(&needed, &transfer, view) {
         return Ok(SignOutcome::Insufficient { missing });
     }
-    if let Some(over) = limits::over_limit(connection, keys, &transfer, rules, now)? {
+    if let Some(over) = spending_limits::over_limit(connection, keys, &transfer, rules, now)? {
         return Ok(SignOutcome::OverLimit(over));
     }
     // The row is taken before a signature exists: a cancellation waits for it from here on, and
@@ -65,16 +65,18 @@ pub(super) fn sign(
         .zip([signed.first].into_iter().chain(signed.replacements))
         .map(|(step, attempt)| {
             (
-                attempts::transfer_id.eq(&key),
-                attempts::step.eq(step),
-                attempts::tx_hash.eq(attempt.tx_hash.to_vec()),
-                attempts::sealed.eq(Some(attempt.sealed)),
-                attempts::chain_id.eq(Some(chain_id)),
+                signed_transactions::transfer_id.eq(&key),
+                signed_transactions::step.eq(step),
+                signed_transactions::tx_hash.eq(attempt.tx_hash.to_vec()),
+                signed_transactions::sealed.eq(Some(attempt.sealed)),
             )
         })
         .collect();
-    execute_on_either!(connection, diesel::insert_into(attempts::table).values(attempts))?;
-    limits::reserve(connection, &transfer, now)?;
+    execute_on_either!(
+        connection,
+        diesel::insert_into(signed_transactions::table).values(attempts)
+    )?;
+    spending_limits::reserve(connection, &transfer, now)?;
     tell_sender(connection, &transfer, now)?;
     let (state, nonce) = (TransferState::Signed, Some(at.convert(nonce)?));
     let signed = Transfer { state, nonce, tx_hash: Some(tx_hash), ..transfer };
@@ -117,12 +119,17 @@ fn shortfall(needed: &Outgoing, transfer: &Transfer, view: ChainView) -> Option<
     Some(Missing::Native(wei))
 }
 
-/// Locks the wallet's nonce row until the transaction ends. What it holds is nobody's business.
-fn lock_nonce(connection: &mut AnyConnection, chain_id: i64, address: &str) -> Result<(), Failure> {
-    let row = || nonces::table.find((chain_id, address));
-    let lock = || diesel::update(row()).set(nonces::next.eq(nonces::next));
+/// Locks the wallet's nonces until the transaction ends.
+fn lock_nonces(
+    connection: &mut AnyConnection,
+    chain_id: i64,
+    address: &str,
+) -> Result<(), Failure> {
+    // An update without effect takes the row lock.
+    let row = || nonce_locks::table.find((chain_id, address));
+    let lock = || diesel::update(row()).set(nonce_locks::address.eq(nonce_locks::address));
     if lock().execute(connection)? == 0 {
-        let first = "insert into nonces (chain_id, address, next) values ($1, $2, 0) \
+        let first = "insert into nonce_locks (chain_id, address) values ($1, $2) \
              on conflict (chain_id, address) do nothing";
         diesel::sql_query(first)
             .bind::<BigInt, _>(chain_id)

@@ -16,9 +16,9 @@ use crate::recoveries;
 on_every_database!(
     accounts_come_back_as_they_went,
     accounts_are_listed_past_one_that_was_changed,
-    a_wallet_of_the_release_before_is_vouched_for,
-    a_state_is_set_and_vouched_for,
-    contacts_are_changed_and_vouched_for,
+    a_changed_wallet_is_refused,
+    a_changed_state_is_read_back,
+    changed_contacts_are_read_back,
     an_export_is_told,
     an_address_that_is_asked_for_counts_tries,
     one_telegram_user_has_one_account,
@@ -64,53 +64,39 @@ async fn accounts_are_listed_past_one_that_was_changed(subject: Subject) {
     assert_eq!(all[1].id, made[1].id.to_string());
 }
 
-async fn a_wallet_of_the_release_before_is_vouched_for(subject: Subject) {
+async fn a_changed_wallet_is_refused(subject: Subject) {
     if subject.url.ends_with(":memory:") {
         return;
     }
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
     let read = async || database.account(ann.id.into()).await;
-    let changed = |column: &str, value: &str| {
+    let change = |column: &str, value: &str| {
         let wallets = format!("update wallets set {column} = {value}");
         subject.tamper(&format!("{wallets} where account_id = '{}'", ann.id));
     };
-    let hex = |byte: &str, length: usize| match subject.url.starts_with("postgres") {
+    let bytes = |byte: &str, length: usize| match subject.url.starts_with("postgres") {
         true => format!("decode('{}', 'hex')", byte.repeat(length)),
         false => format!("x'{}'", byte.repeat(length)),
     };
-    let (salt, others) = (hex("01", 16), hex("02", 16));
-    // As the release before wrote it: of the triple and the state alone.
-    let row: kms_core::ServerKeySet = subject.keys[2].parse().unwrap();
-    let id = ann.telegram_id.as_i64().to_be_bytes();
-    let address = ann.wallet.address.as_bytes();
-    let mac = row.mac(&[b"accounts", ann.id.as_bytes(), &id, address, b"active"]);
-    let tag: String = mac.tag.iter().map(|byte| format!("{byte:02x}")).collect();
-    subject.tamper(&format!("update accounts set mac = {}", hex(&tag, 1)));
-    assert!(matches!(read().await, Err(StoreError::Tampered { .. })));
-    // Another one is vouched for already, and what is no such MAC is left alone.
-    insert(database, 2, "bob").await;
-    let eve = insert(database, 3, "eve").await;
-    subject.tamper(&format!("update accounts set telegram_id = 4 where id = '{}'", eve.id));
-    assert_eq!(database.vouch_for_wallets().await.unwrap(), 1);
-    assert_eq!(database.vouch_for_wallets().await.unwrap(), 0);
-    assert!(matches!(database.account(eve.id.into()).await, Err(StoreError::Tampered { .. })));
-    assert_eq!(read().await.unwrap().unwrap(), ann);
     for (column, other, own) in [
-        ("salt", others.as_str(), salt.as_str()),
+        ("public_key", &*bytes("02", 33), &*bytes("01", 33)),
+        ("sealed_key", &bytes("02", 61), &bytes("01", 61)),
+        ("salt", &bytes("02", 16), &bytes("01", 16)),
+        ("commitment", &bytes("02", 32), &bytes("01", 32)),
         ("kdf", "'argon2id:m=8192,t=1,p=1'", "'argon2id:m=19456,t=2,p=1'"),
         ("password_version", "2", "1"),
         ("pepper_id", "2", "1"),
         ("version", "2", "1"),
     ] {
-        changed(column, other);
+        change(column, other);
         assert!(matches!(read().await, Err(StoreError::Tampered { .. })), "{column}");
-        changed(column, own);
+        change(column, own);
         assert_eq!(read().await.unwrap().unwrap(), ann, "{column}");
     }
 }
 
-async fn a_state_is_set_and_vouched_for(subject: Subject) {
+async fn a_changed_state_is_read_back(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
     for state in [AccountState::Frozen, AccountState::Active, AccountState::Frozen] {
@@ -120,7 +106,7 @@ async fn a_state_is_set_and_vouched_for(subject: Subject) {
     assert!(!database.set_state(AccountId::random(), AccountState::Active).await.unwrap());
 }
 
-async fn contacts_are_changed_and_vouched_for(subject: Subject) {
+async fn changed_contacts_are_read_back(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
     let set = async |change| database.set_contact(ann.id, change, Timestamp(7)).await.unwrap();
@@ -236,7 +222,7 @@ async fn a_wallet_is_resealed_under_the_sck_that_was_read(subject: Subject) {
     let old = ann.wallet.sck_id;
     let newer = || kms_core::account::Wallet { sck_id: SckId::random(), ..ann.wallet.clone() };
     let wallet = newer();
-    let reseal = async |wallet| database.reseal_wallet(ann.id, old, wallet, Timestamp(9)).await;
+    let reseal = async |wallet| database.reseal_wallet(ann.id, old, wallet).await;
     assert!(reseal(wallet.clone()).await.unwrap());
     let found = database.account(ann.id.into()).await.unwrap().unwrap();
     assert_eq!(found.wallet, wallet);
@@ -244,7 +230,7 @@ async fn a_wallet_is_resealed_under_the_sck_that_was_read(subject: Subject) {
     assert!(!reseal(newer()).await.unwrap());
     let later = kms_core::account::Wallet { version: 2, ..newer() };
     let from = wallet.sck_id;
-    assert!(!database.reseal_wallet(ann.id, from, later, Timestamp(9)).await.unwrap());
+    assert!(!database.reseal_wallet(ann.id, from, later).await.unwrap());
     assert_eq!(database.account(ann.id.into()).await.unwrap().unwrap().wallet, wallet);
     // Its owner is not told.
     insert(database, 2, "bob").await;
@@ -349,7 +335,7 @@ async fn a_lost_race_for_a_name_still_makes_the_account() {
     let mut other = diesel::PgConnection::establish(&subject.url).unwrap();
     let mut run = |sql: &str| diesel::sql_query(sql).execute(&mut other).unwrap();
     run("begin");
-    run("insert into names (telegram_id, canonical, shown, claimed_at, seen_at, moved) \
+    run("insert into names (telegram_id, canonical, shown, claimed_at, seen_at, reassigned) \
          values (9, 'gold', 'gold', 50, 50, false)");
     let claim = |at| SeenName { username: Some("gold".parse().unwrap()), seen_at: Timestamp(at) };
     let making = [(1, 40), (2, 60)].map(|(id, at)| {
@@ -434,5 +420,4 @@ async fn a_missing_row_key_is_named_and_is_no_tampering() {
         matches!(refused, StoreError::NoRowKey { table: "accounts", version, .. } if version.as_u8() == 1),
         "{refused}"
     );
-    assert!(refused.to_string().starts_with("version 1 of the row key"), "{refused}");
 }

@@ -99,14 +99,14 @@ async fn every_step_is_erased_at_the_end(subject: Subject) {
             .sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign_ladder())
             .await
             .unwrap();
-        let kept = || subject.count("attempts where sealed is not null and chain_id = 31337");
+        let kept = || subject.count("signed_transactions where sealed is not null");
         assert_eq!(kept(), 4);
         for progress in end {
             assert_eq!(kept(), 4);
             assert!(database.advance(quote.id, *progress, NOW).await.unwrap());
         }
         assert_eq!(kept(), 0);
-        assert_eq!(subject.count("attempts"), 4 * (i64::try_from(nonce).unwrap() + 1));
+        assert_eq!(subject.count("signed_transactions"), 4 * (i64::try_from(nonce).unwrap() + 1));
         subject.tamper("update transfers set tx_hash = null");
     }
 }
@@ -120,39 +120,6 @@ async fn every_step_is_erased_at_the_end_in_a_file() {
 #[tokio::test]
 async fn every_step_is_erased_at_the_end_in_postgresql() {
     every_step_is_erased_at_the_end(Subject::postgres().await).await;
-}
-
-/// As a server of an older version left it.
-async fn a_transfer_from_before_there_were_ladders_goes_on(subject: Subject) {
-    let database = &subject.database;
-    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
-    let quote = transfer(&ann, &bob, 1, NOW);
-    database.insert_quote(quote.clone()).await.unwrap();
-    database
-        .sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign())
-        .await
-        .unwrap();
-    subject.tamper(
-        "update transfers set first_max_fee_per_gas = null, \
-         first_max_priority_fee_per_gas = null, state = 'broadcast'",
-    );
-    subject.tamper("update attempts set chain_id = null, sent_at = null");
-    let due = database.claim_due(CHAIN, NOW, Timestamp(NOW.0 + 1), 10).await.unwrap();
-    assert_eq!((due[0].transfer.ladder, due[0].replacements.len()), (quote.ladder, 0));
-    let tx_hash = due[0].first.tx_hash;
-    let mined = Progress::Mined { tx_hash, block: 1, fee: Wei::default(), arrived: None };
-    assert!(database.advance(quote.id, mined, NOW).await.unwrap());
-}
-
-#[tokio::test]
-async fn a_transfer_from_before_there_were_ladders_goes_on_in_a_file() {
-    a_transfer_from_before_there_were_ladders_goes_on(Subject::file().await).await;
-}
-
-#[cfg(feature = "postgres")]
-#[tokio::test]
-async fn a_transfer_from_before_there_were_ladders_goes_on_in_postgresql() {
-    a_transfer_from_before_there_were_ladders_goes_on(Subject::postgres().await).await;
 }
 
 async fn the_lowest_free_nonce_is_taken(subject: Subject) {

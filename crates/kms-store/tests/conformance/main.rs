@@ -4,14 +4,15 @@
 
 mod accounts;
 mod audit;
+mod deposits;
 mod fixtures;
 mod history;
-mod incoming;
 mod ladder;
-mod limits;
+mod migrations;
+mod orphaned_scks;
 mod recoveries;
 mod scks;
 mod server;
+mod spending_limits;
 mod tokens;
 mod transfers;
-mod unreferenced;

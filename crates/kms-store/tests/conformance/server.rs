@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kms_core::ports::{PasswordGate, PasswordGateDecision, StoreError};
-use kms_store::{ConnectError, Limit, Refused, Scope, StoredEventKind, Token};
+use kms_store::{ApiToken, ConnectError, RateLimit, RateLimitExceeded, Scope, StoredEventKind};
 use kms_types::wire::RecoveryStep;
 use kms_types::{EventCursor, Timestamp};
 
@@ -76,7 +76,7 @@ async fn an_attempt_that_is_given_back_leaves_no_lock_and_no_count(subject: Subj
 }
 
 async fn a_limit_lets_exactly_its_burst_through(subject: Subject) {
-    let limit = Limit { burst: 5, period: Duration::from_secs(3_600) };
+    let limit = RateLimit { burst: 5, period: Duration::from_secs(3_600) };
     let takes = (0..64).map(|_| {
         let database = subject.database.clone();
         tokio::spawn(async move { database.take("ann", limit).await.unwrap() })
@@ -91,22 +91,22 @@ async fn a_limit_lets_exactly_its_burst_through(subject: Subject) {
     assert_eq!(taken, 5);
     assert_eq!(subject.database.take("bob", limit).await.unwrap(), Ok(()));
     // One comes back when its time is over.
-    let short = Limit { burst: 1, period: Duration::from_millis(1) };
+    let short = RateLimit { burst: 1, period: Duration::from_millis(1) };
     assert_eq!(subject.database.take("carl", short).await.unwrap(), Ok(()));
     while subject.database.take("carl", short).await.unwrap().is_err() {}
 }
 
 async fn a_limit_of_none_lets_nothing_through(subject: Subject) {
-    let limit = Limit { burst: 0, period: Duration::from_secs(5) };
+    let limit = RateLimit { burst: 0, period: Duration::from_secs(5) };
     for _ in 0..2 {
         assert_eq!(subject.database.take("ann", limit).await.unwrap(), Err(limit.period));
         let refused = subject.database.take_once(1, &[("ann", limit)]).await.unwrap();
-        assert_eq!(refused, Err(Refused { index: 0, wait: limit.period }));
+        assert_eq!(refused, Err(RateLimitExceeded { index: 0, wait: limit.period }));
     }
 }
 
 async fn a_repeat_takes_no_second_place(subject: Subject) {
-    let limit = Limit { burst: 2, period: Duration::from_secs(3_600) };
+    let limit = RateLimit { burst: 2, period: Duration::from_secs(3_600) };
     let takes = (0..32).map(|index| {
         let database = subject.database.clone();
         tokio::spawn(async move { database.take_once(index % 2, &[("ann", limit)]).await.unwrap() })
@@ -123,7 +123,7 @@ async fn a_repeat_takes_no_second_place(subject: Subject) {
 }
 
 async fn what_one_limit_refuses_takes_nothing_from_another(subject: Subject) {
-    let limit = |burst| Limit { burst, period: Duration::from_secs(3_600) };
+    let limit = |burst| RateLimit { burst, period: Duration::from_secs(3_600) };
     let (few, some) = (limit(2), limit(5));
     // Ann has two, Bob has two, and there are five for everybody.
     let take = |who: &'static str, id: u32| {
@@ -156,8 +156,8 @@ async fn what_one_limit_refuses_takes_nothing_from_another(subject: Subject) {
 
 async fn a_limit_that_is_whole_again_is_forgotten_and_no_other(subject: Subject) {
     let database = &subject.database;
-    let hour = Limit { burst: 1, period: Duration::from_secs(3_600) };
-    let moment = Limit { burst: 1, period: Duration::from_millis(1) };
+    let hour = RateLimit { burst: 1, period: Duration::from_secs(3_600) };
+    let moment = RateLimit { burst: 1, period: Duration::from_millis(1) };
     assert_eq!(database.take("ann", hour).await.unwrap(), Ok(()));
     for id in 0..5 {
         assert_eq!(database.take(&format!("bob {id}"), moment).await.unwrap(), Ok(()));
@@ -279,7 +279,7 @@ async fn a_restore_into_another_cluster_does_not_silence_events() {
 
 async fn tokens_are_found_by_their_hash(subject: Subject) {
     let database = &subject.database;
-    let token = Token {
+    let token = ApiToken {
         id: "a".to_owned(),
         name: "bot".to_owned(),
         scopes: vec![Scope::Bot, Scope::Read],
@@ -301,7 +301,7 @@ async fn tokens_are_found_by_their_hash(subject: Subject) {
 }
 
 async fn changed_tokens_are_refused(subject: Subject) {
-    let token = Token {
+    let token = ApiToken {
         id: "a".to_owned(),
         name: "reader".to_owned(),
         scopes: vec![Scope::Read],
@@ -311,11 +311,11 @@ async fn changed_tokens_are_refused(subject: Subject) {
     };
     subject.database.insert_token(token, [7; 32]).await.unwrap();
     for change in ["scopes = 'admin'", "expires_at = null", "name = 'bot'"] {
-        subject.tamper(&format!("update tokens set {change}"));
+        subject.tamper(&format!("update api_tokens set {change}"));
         let refused = subject.database.token_by_hash([7; 32]).await.unwrap_err();
-        assert!(matches!(refused, StoreError::Tampered { table: "tokens", .. }), "{change}");
+        assert!(matches!(refused, StoreError::Tampered { table: "api_tokens", .. }), "{change}");
         let back = "scopes = 'read', expires_at = 100, name = 'reader'";
-        subject.tamper(&format!("update tokens set {back}"));
+        subject.tamper(&format!("update api_tokens set {back}"));
         assert!(subject.database.token_by_hash([7; 32]).await.unwrap().is_some());
     }
 }

@@ -1,0 +1,206 @@
+//! Bearer tokens: their hashes, what they allow, and until when.
+
+use std::fmt;
+use std::str::FromStr;
+
+use diesel::prelude::*;
+use kms_core::ServerKeys;
+use kms_core::ports::StoreError;
+use kms_types::Timestamp;
+
+use crate::convert::RowRef;
+use crate::database::Database;
+use crate::schema::api_tokens;
+
+/// What a token allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Everything that the bot does for its users.
+    Bot,
+    /// What operators do.
+    Admin,
+    /// Reading.
+    Read,
+}
+
+/// The text is no scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a scope is bot, admin or read")]
+pub struct ScopeError;
+
+/// A bearer token as the database knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiToken {
+    /// Random.
+    pub id: String,
+    /// What operators call it, unique.
+    pub name: String,
+    /// What it allows.
+    pub scopes: Vec<Scope>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Until when it works.
+    pub expires_at: Option<Timestamp>,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+}
+
+impl ApiToken {
+    /// Whether it works at this time.
+    #[must_use]
+    pub fn is_valid(&self, now: Timestamp) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|expires| now < expires)
+    }
+
+    fn scopes_text(&self) -> String {
+        let scopes: Vec<_> = self.scopes.iter().map(Scope::to_string).collect();
+        scopes.join(",")
+    }
+
+    fn with_mac_fields<T>(&self, hash: &[u8], work: impl FnOnce(&[&[u8]]) -> T) -> T {
+        let time = |time: Option<Timestamp>| time.map_or(-1, |time| time.0).to_be_bytes();
+        work(&[
+            b"api_tokens",
+            self.id.as_bytes(),
+            self.name.as_bytes(),
+            hash,
+            self.scopes_text().as_bytes(),
+            &time(self.expires_at),
+            &time(self.revoked_at),
+        ])
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bot => "bot",
+            Self::Admin => "admin",
+            Self::Read => "read",
+        })
+    }
+}
+
+impl FromStr for Scope {
+    type Err = ScopeError;
+
+    fn from_str(text: &str) -> Result<Self, ScopeError> {
+        match text {
+            "bot" => Ok(Self::Bot),
+            "admin" => Ok(Self::Admin),
+            "read" => Ok(Self::Read),
+            _ => Err(ScopeError),
+        }
+    }
+}
+
+/// All columns, in the order of the table.
+type Columns = (String, String, Vec<u8>, String, i64, Option<i64>, Option<i64>, i32, Vec<u8>);
+
+fn parse(columns: Columns, keys: &ServerKeys) -> Result<(ApiToken, Vec<u8>), StoreError> {
+    let (id, name, hash, scopes, created_at, expires_at, revoked_at, mac_key, mac) = columns;
+    let key = id.clone();
+    let at = RowRef { table: "api_tokens", key: &key };
+    let token = ApiToken {
+        id,
+        name,
+        scopes: scopes.split(',').map(|scope| at.parse(scope)).collect::<Result<_, _>>()?,
+        created_at: Timestamp(created_at),
+        expires_at: expires_at.map(Timestamp),
+        revoked_at: revoked_at.map(Timestamp),
+    };
+    let mac = at.mac(mac_key, &mac)?;
+    let verified = token.with_mac_fields(&hash, |fields| keys.row.verify(&mac, fields));
+    verified.map_err(|error| at.not_verified(error))?;
+    Ok((token, hash))
+}
+
+impl Database {
+    /// Keeps a token under the hash of what its caller holds.
+    ///
+    /// # Errors
+    /// When the database does not answer, or the name is taken.
+    pub async fn insert_token(&self, token: ApiToken, hash: [u8; 32]) -> Result<(), StoreError> {
+        let mac = token.with_mac_fields(&hash, |fields| self.keys.row.mac(fields));
+        self.blocking(move |connection| {
+            diesel::insert_into(api_tokens::table)
+                .values((
+                    api_tokens::id.eq(&token.id),
+                    api_tokens::name.eq(&token.name),
+                    api_tokens::hash.eq(hash.to_vec()),
+                    api_tokens::scopes.eq(token.scopes_text()),
+                    api_tokens::created_at.eq(token.created_at.0),
+                    api_tokens::expires_at.eq(token.expires_at.map(|time| time.0)),
+                    api_tokens::revoked_at.eq(token.revoked_at.map(|time| time.0)),
+                    api_tokens::mac_key.eq(i32::from(mac.key.as_u8())),
+                    api_tokens::mac.eq(mac.tag.to_vec()),
+                ))
+                .execute(connection)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The token with this hash, whether it still works or not.
+    ///
+    /// # Errors
+    /// When the database does not answer, or the row was changed.
+    pub async fn token_by_hash(&self, hash: [u8; 32]) -> Result<Option<ApiToken>, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            let row: Option<Columns> = api_tokens::table
+                .filter(api_tokens::hash.eq(hash.to_vec()))
+                .first(connection)
+                .optional()?;
+            Ok(row.map(|row| parse(row, &keys)).transpose()?.map(|(token, _hash)| token))
+        })
+        .await
+    }
+
+    /// All tokens, oldest first.
+    ///
+    /// # Errors
+    /// When the database does not answer, or a row was changed.
+    pub async fn tokens(&self) -> Result<Vec<ApiToken>, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            let rows: Vec<Columns> =
+                api_tokens::table.order(api_tokens::created_at).load(connection)?;
+            let parsed = rows.into_iter().map(|row| parse(row, &keys).map(|(token, _hash)| token));
+            Ok(parsed.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Ends a token by its name; `false` if there is none of that name that was not revoked yet.
+    ///
+    /// # Errors
+    /// When the database does not answer, or the row was changed.
+    pub async fn revoke_token(&self, name: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let (name, keys) = (name.to_owned(), self.keys.clone());
+        self.blocking(move |connection| {
+            connection.transaction(|connection| {
+                let row: Option<Columns> = api_tokens::table
+                    .filter(api_tokens::name.eq(&name))
+                    .first(connection)
+                    .optional()?;
+                let Some(row) = row else { return Ok(false) };
+                let (mut token, hash) = parse(row, &keys)?;
+                if token.revoked_at.is_some() {
+                    return Ok(false);
+                }
+                token.revoked_at = Some(now);
+                let mac = token.with_mac_fields(&hash, |fields| keys.row.mac(fields));
+                diesel::update(api_tokens::table.find(&token.id))
+                    .set((
+                        api_tokens::revoked_at.eq(Some(now.0)),
+                        api_tokens::mac_key.eq(i32::from(mac.key.as_u8())),
+                        api_tokens::mac.eq(mac.tag.to_vec()),
+                    ))
+                    .execute(connection)?;
+                Ok(true)
+            })
+        })
+        .await
+    }
+}

@@ -1,0 +1,311 @@
+//! Payments from outside, and up to which block they were looked for.
+
+use std::collections::{HashMap, HashSet};
+
+use async_trait::async_trait;
+use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error};
+use kms_chain::follower::{BlockRef, Incoming, IncomingStore, Payment};
+use kms_core::ports::StoreError;
+use kms_types::wire::OutsidePayment;
+use kms_types::{AccountId, EthAddress, IncomingId, Timestamp, Token};
+
+use crate::convert::RowRef;
+use crate::database::{AnyConnection, Database, Failure};
+use crate::events::{self, About, StoredEventKind};
+use crate::schema::{chain_cursors, external_deposits, signed_transactions, transfers, wallets};
+use crate::transfers::{HistoryEntry, Page};
+
+/// How many values one query compares with: both databases take this many.
+const AT_ONCE: usize = 10_000;
+
+/// Whose wallets these addresses are.
+fn owners(
+    connection: &mut AnyConnection,
+    addresses: &HashSet<EthAddress>,
+) -> Result<HashMap<EthAddress, AccountId>, Failure> {
+    let addresses: Vec<String> = addresses.iter().map(|address| address.to_lower_hex()).collect();
+    let mut owners = HashMap::new();
+    for addresses in addresses.chunks(AT_ONCE) {
+        let rows: Vec<(String, String)> = wallets::table
+            .filter(wallets::address.eq_any(addresses.to_vec()))
+            .select((wallets::address, wallets::account_id))
+            .load(connection)?;
+        for (address, account) in rows {
+            let at = RowRef { table: "wallets", key: &account };
+            owners.insert(at.parse(&address)?, at.parse(&account)?);
+        }
+    }
+    Ok(owners)
+}
+
+/// Which of these this system sends itself: a transaction that it signed, to the one whom its
+/// transfer pays. What the same transaction brings somebody else is news to them.
+fn own(
+    connection: &mut AnyConnection,
+    found: &[Incoming],
+) -> Result<HashSet<(Vec<u8>, String)>, Failure> {
+    let hashes: Vec<_> = found.iter().map(|found| found.payment.tx_hash.to_vec()).collect();
+    let mut own = HashSet::new();
+    for hashes in hashes.chunks(AT_ONCE) {
+        let known: Vec<(Vec<u8>, String)> = signed_transactions::table
+            .inner_join(transfers::table.on(transfers::id.eq(signed_transactions::transfer_id)))
+            .filter(signed_transactions::tx_hash.eq_any(hashes.to_vec()))
+            .select((signed_transactions::tx_hash, transfers::to_address))
+            .load(connection)?;
+        own.extend(known);
+    }
+    Ok(own)
+}
+
+/// Moves the cursor, if it is where it is thought to be.
+fn move_cursor(
+    connection: &mut AnyConnection,
+    chain_id: i64,
+    from: BlockRef,
+    to: BlockRef,
+) -> Result<bool, Failure> {
+    let at = RowRef { table: "chain_cursors", key: &chain_id.to_string() };
+    let (old, new): (i64, i64) = (at.convert(from.number)?, at.convert(to.number)?);
+    let cursor = chain_cursors::table
+        .filter(chain_cursors::chain_id.eq(chain_id))
+        .filter(chain_cursors::block.eq(old))
+        .filter(chain_cursors::block_hash.eq(from.hash.to_vec()));
+    let moved = diesel::update(cursor)
+        .set((chain_cursors::block.eq(new), chain_cursors::block_hash.eq(to.hash.to_vec())))
+        .execute(connection)?;
+    Ok(moved == 1)
+}
+
+/// Notes a payment and tells of it, unless it was noted before: it may have come into another
+/// block. Whoever moved the cursor is alone here.
+fn note(
+    connection: &mut AnyConnection,
+    chain_id: i64,
+    found: &Incoming,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    let Incoming { account, payment } = found;
+    let hash = payment.tx_hash.to_vec();
+    let token = payment.token.as_ref();
+    let contract = token.map(|token| token.address.to_lower_hex()).unwrap_or_default();
+    let known: i64 = external_deposits::table
+        .filter(external_deposits::chain_id.eq(chain_id))
+        .filter(external_deposits::tx_hash.eq(&hash))
+        .filter(external_deposits::account_id.eq(account.to_string()))
+        .filter(external_deposits::token.eq(&contract))
+        .count()
+        .get_result(connection)?;
+    if known > 0 {
+        return Ok(());
+    }
+    let id = IncomingId::random();
+    let key = id.to_string();
+    let block: i64 = RowRef { table: "external_deposits", key: &key }.convert(payment.block)?;
+    diesel::insert_into(external_deposits::table)
+        .values((
+            external_deposits::id.eq(&key),
+            external_deposits::chain_id.eq(chain_id),
+            external_deposits::tx_hash.eq(&hash),
+            external_deposits::account_id.eq(account.to_string()),
+            external_deposits::from_address.eq(payment.from.to_lower_hex()),
+            external_deposits::value.eq(payment.value.to_string()),
+            external_deposits::block.eq(block),
+            external_deposits::recorded_at.eq(now.0),
+            external_deposits::token.eq(contract),
+            external_deposits::symbol.eq(token.map(|token| token.symbol.to_string())),
+            external_deposits::decimals.eq(token.map(|token| i32::from(token.decimals))),
+        ))
+        .execute(connection)?;
+    events::append(connection, *account, now, StoredEventKind::DepositReceived, About::Deposit(id))
+}
+
+fn chain_column(chain_id: u64) -> Result<i64, StoreError> {
+    RowRef { table: "chain_cursors", key: &chain_id.to_string() }.convert(chain_id)
+}
+
+#[async_trait]
+impl IncomingStore for Database {
+    async fn followed(&self, chain_id: u64) -> Result<Option<BlockRef>, StoreError> {
+        self.blocking(move |connection| {
+            let row: Option<(i64, Vec<u8>)> = chain_cursors::table
+                .find(chain_column(chain_id)?)
+                .select((chain_cursors::block, chain_cursors::block_hash))
+                .first(connection)
+                .optional()?;
+            let Some((number, hash)) = row else {
+                return Ok(None);
+            };
+            let at = RowRef { table: "chain_cursors", key: &chain_id.to_string() };
+            Ok(Some(BlockRef { number: at.convert(number)?, hash: at.array(&hash)? }))
+        })
+        .await
+    }
+
+    async fn begin(&self, chain_id: u64, at: BlockRef) -> Result<(), StoreError> {
+        self.blocking(move |connection| {
+            let chain_id = chain_column(chain_id)?;
+            let row = RowRef { table: "chain_cursors", key: &chain_id.to_string() };
+            let number: i64 = row.convert(at.number)?;
+            let inserted = diesel::insert_into(chain_cursors::table)
+                .values((
+                    chain_cursors::chain_id.eq(chain_id),
+                    chain_cursors::block.eq(number),
+                    chain_cursors::block_hash.eq(at.hash.to_vec()),
+                ))
+                .execute(connection);
+            match inserted {
+                Ok(_) | Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await
+    }
+
+    async fn strangers(&self, payments: Vec<Payment>) -> Result<Vec<Incoming>, StoreError> {
+        if payments.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.blocking(move |connection| {
+            let paid: HashSet<_> = payments.iter().map(|payment| payment.to).collect();
+            let owners = owners(connection, &paid)?;
+            let to_us = |payment: Payment| {
+                let account = *owners.get(&payment.to)?;
+                Some(Incoming { account, payment })
+            };
+            let mut found: Vec<_> = payments.into_iter().filter_map(to_us).collect();
+            let own = own(connection, &found)?;
+            found.retain(|Incoming { payment, .. }| {
+                !own.contains(&(payment.tx_hash.to_vec(), payment.to.to_lower_hex()))
+            });
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn follow(
+        &self,
+        chain_id: u64,
+        from: BlockRef,
+        to: BlockRef,
+        incoming: Vec<Incoming>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.blocking(move |connection| {
+            let chain_id = chain_column(chain_id)?;
+            connection.transaction(|connection| {
+                // Taken first: who comes second finds the row changed, or waits for it.
+                if !move_cursor(connection, chain_id, from, to)? {
+                    return Ok(false);
+                }
+                for found in &incoming {
+                    note(connection, chain_id, found, now)?;
+                }
+                Ok(true)
+            })
+        })
+        .await
+    }
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = external_deposits)]
+struct Row {
+    id: String,
+    chain_id: i64,
+    tx_hash: Vec<u8>,
+    from_address: String,
+    value: String,
+    block: i64,
+    token: String,
+    symbol: Option<String>,
+    decimals: Option<i32>,
+    recorded_at: i64,
+}
+
+impl Row {
+    fn payment(&self) -> Result<OutsidePayment, StoreError> {
+        let at = RowRef { table: "external_deposits", key: &self.id };
+        let hash: [u8; 32] = at.array(&self.tx_hash)?;
+        Ok(OutsidePayment {
+            chain_id: at.convert(self.chain_id)?,
+            tx_hash: hex::encode_prefixed(hash),
+            from: at.parse(&self.from_address)?,
+            token: self.token(at)?,
+            value: at.parse(&self.value)?,
+            block: at.convert(self.block)?,
+        })
+    }
+
+    fn token(&self, at: RowRef<'_>) -> Result<Option<Token>, StoreError> {
+        match (&self.symbol, self.decimals) {
+            (Some(symbol), Some(decimals)) => Ok(Some(Token {
+                symbol: at.parse(symbol)?,
+                address: at.parse(&self.token)?,
+                decimals: at.convert(decimals)?,
+            })),
+            _ if self.token.is_empty() => Ok(None),
+            _ => Err(at.corrupt("its token has no name")),
+        }
+    }
+}
+
+/// Payments from outside to an account, in the order of the page.
+pub(crate) fn received(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    page: &Page,
+    limit: u32,
+) -> Result<Vec<HistoryEntry>, Failure> {
+    let all = external_deposits::table
+        .filter(external_deposits::account_id.eq(account.to_string()))
+        .limit(limit.into());
+    let rows: Vec<Row> = match page {
+        Page::Newest => all
+            .order((external_deposits::recorded_at.desc(), external_deposits::id.desc()))
+            .select(Row::as_select())
+            .load(connection)?,
+        Page::Before(place) => all
+            .filter(
+                external_deposits::recorded_at.lt(place.at()).or(external_deposits::recorded_at
+                    .eq(place.at())
+                    .and(external_deposits::id.lt(place.id()))),
+            )
+            .order((external_deposits::recorded_at.desc(), external_deposits::id.desc()))
+            .select(Row::as_select())
+            .load(connection)?,
+        Page::After(place) => all
+            .filter(
+                external_deposits::recorded_at.gt(place.at()).or(external_deposits::recorded_at
+                    .eq(place.at())
+                    .and(external_deposits::id.gt(place.id()))),
+            )
+            .order((external_deposits::recorded_at.asc(), external_deposits::id.asc()))
+            .select(Row::as_select())
+            .load(connection)?,
+    };
+    let entry = |row: Row| {
+        let at = RowRef { table: "external_deposits", key: &row.id };
+        let (id, noted) = (at.parse(&row.id)?, Timestamp(row.recorded_at));
+        Ok(HistoryEntry::Outside { id, at: noted, payment: row.payment()? })
+    };
+    rows.into_iter().map(entry).collect()
+}
+
+impl Database {
+    /// A payment from outside that was noted.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn incoming(&self, id: IncomingId) -> Result<Option<OutsidePayment>, StoreError> {
+        self.blocking(move |connection| {
+            let row: Option<Row> = external_deposits::table
+                .find(id.to_string())
+                .select(Row::as_select())
+                .first(connection)
+                .optional()?;
+            Ok(row.map(|row| row.payment()).transpose()?)
+        })
+        .await
+    }
+}

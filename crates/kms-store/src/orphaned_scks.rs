@@ -1,0 +1,141 @@
+//! Which wrapped SCKs no wallet refers to, and since when. The time is kept here, and not beside the
+//! SCK: whoever may write to the key database alone can not age one, and an older dump of this
+//! database begins the time anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use diesel::prelude::*;
+use diesel::sql_types::BigInt;
+use kms_core::RowMac;
+use kms_core::ports::StoreError;
+use kms_types::{SckId, Timestamp};
+
+use crate::convert::RowRef;
+use crate::database::{AnyConnection, Database, Failure};
+use crate::schema::{orphaned_scks, server_key_checks, wallets};
+
+const TABLE: &str = "orphaned_scks";
+
+fn with_mac_fields<T>(id: SckId, since: i64, work: impl FnOnce(&[&[u8]]) -> T) -> T {
+    work(&[TABLE.as_bytes(), id.as_bytes(), &since.to_be_bytes()])
+}
+
+impl Database {
+    /// Notes which of these no wallet refers to, forgets the notes of those that one does, and says
+    /// which have been noted for `retention`: by this machine's clock and by the database's, so
+    /// that one that runs ahead ages nothing.
+    ///
+    /// # Errors
+    /// When the database does not answer, or a note was changed.
+    pub async fn unreferenced_for(
+        &self,
+        retention: Duration,
+        scks: Vec<SckId>,
+        now: Timestamp,
+    ) -> Result<Vec<SckId>, StoreError> {
+        let (keys, dialect) = (self.keys.clone(), self.dialect);
+        self.blocking(move |connection| {
+            connection.transaction(|connection| {
+                let clock = clock(connection, dialect.clock())?;
+                let ids: Vec<String> = scks.iter().map(SckId::to_string).collect();
+                let referenced: BTreeSet<String> = wallets::table
+                    .filter(wallets::sck_id.eq_any(&ids))
+                    .select(wallets::sck_id)
+                    .load(connection)?
+                    .into_iter()
+                    .collect();
+                let mut notes: BTreeMap<String, (i64, i32, Vec<u8>)> = orphaned_scks::table
+                    .filter(orphaned_scks::sck_id.eq_any(&ids))
+                    .load::<(String, i64, i32, Vec<u8>)>(connection)?
+                    .into_iter()
+                    .map(|(id, since, mac_key, mac)| (id, (since, mac_key, mac)))
+                    .collect();
+                let before = Timestamp(clock.min(now.0)).minus(retention).0;
+                let mut due = Vec::new();
+                for (id, key) in scks.into_iter().zip(ids) {
+                    let note = notes.remove(&key);
+                    let is_referenced = referenced.contains(&key);
+                    match note {
+                        Some(_) if is_referenced => {
+                            diesel::delete(orphaned_scks::table.find(key)).execute(connection)?;
+                        }
+                        Some((since, mac_key, mac)) => {
+                            let at = RowRef { table: TABLE, key: &key };
+                            let mac = at.mac(mac_key, &mac)?;
+                            with_mac_fields(id, since, |fields| keys.row.verify(&mac, fields))
+                                .map_err(|error| at.not_verified(error))?;
+                            if since <= before {
+                                due.push(id);
+                            }
+                        }
+                        None if is_referenced => {}
+                        None => {
+                            let since = clock.max(now.0);
+                            let mac = with_mac_fields(id, since, |fields| keys.row.mac(fields));
+                            note_down(connection, key, since, &mac)?;
+                        }
+                    }
+                }
+                Ok(due)
+            })
+        })
+        .await
+    }
+
+    /// Forgets the note of one that is gone.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn forget_unreferenced(&self, id: SckId) -> Result<(), StoreError> {
+        self.blocking(move |connection| {
+            diesel::delete(orphaned_scks::table.find(id.to_string())).execute(connection)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// What tells this database from every other, and none of its restored dumps from another: the
+    /// check value of the first row key it was used with.
+    ///
+    /// # Errors
+    /// When the database does not answer, or no server ever ran on it.
+    pub async fn identity(&self) -> Result<String, StoreError> {
+        self.blocking(|connection| {
+            let first: Vec<u8> = server_key_checks::table
+                .filter(server_key_checks::kind.eq("row"))
+                .order(server_key_checks::key_id)
+                .select(server_key_checks::check_value)
+                .first(connection)?;
+            Ok(hex::encode(first))
+        })
+        .await
+    }
+}
+
+fn note_down(
+    connection: &mut AnyConnection,
+    key: String,
+    since: i64,
+    mac: &RowMac,
+) -> Result<(), Failure> {
+    diesel::insert_into(orphaned_scks::table)
+        .values((
+            orphaned_scks::sck_id.eq(key),
+            orphaned_scks::since.eq(since),
+            orphaned_scks::mac_key.eq(i32::from(mac.key.as_u8())),
+            orphaned_scks::mac.eq(mac.tag.to_vec()),
+        ))
+        .execute(connection)?;
+    Ok(())
+}
+
+fn clock(connection: &mut AnyConnection, sql: &str) -> Result<i64, Failure> {
+    #[derive(QueryableByName)]
+    struct Clock {
+        #[diesel(sql_type = BigInt)]
+        clock: i64,
+    }
+    let now: Clock = diesel::sql_query(format!("select {sql} as clock")).get_result(connection)?;
+    Ok(now.clock)
+}

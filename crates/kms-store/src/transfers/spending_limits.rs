@@ -1,0 +1,308 @@
+//! How much of a day's limit is taken, and what owners set for themselves.
+
+use std::time::Duration;
+
+use diesel::prelude::*;
+use kms_chain::spending::{self, Caps, OverLimit, OwnLimit, Spend, SpendingRules};
+use kms_chain::transfer::Transfer;
+use kms_core::ServerKeys;
+use kms_core::ports::StoreError;
+use kms_types::{AccountId, EthAddress, Timestamp, Units, Wei};
+
+use crate::accounts as account_rows;
+use crate::convert::RowRef;
+use crate::database::{AnyConnection, Database, Failure};
+use crate::events::{self, About, StoredEventKind};
+use crate::rate_limits::{self as rate, RateLimit};
+use crate::schema::{spending_limits, spends};
+
+/// What is in `units` where there is no limit.
+const NONE: &str = "none";
+
+/// How often a day an account may ask for a higher limit: each time is told, by mail too, and whoever
+/// sends mails without end delays those of others.
+const RAISES: u32 = 10;
+
+/// What an account may spend of an asset, and what it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spending {
+    /// In a day, at this time; `None` is no limit.
+    pub limit: Option<Units>,
+    /// In the day that ends now.
+    pub spent: Units,
+    /// What its owner set.
+    pub own: OwnLimit,
+}
+
+fn key(asset: Option<EthAddress>) -> String {
+    asset.map(EthAddress::to_lower_hex).unwrap_or_default()
+}
+
+/// When the account was recovered last: for some time after it less may be spent.
+fn recovered_at(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+    account: AccountId,
+) -> Result<Option<Timestamp>, Failure> {
+    Ok(account_rows::find(connection, account.into(), keys)?
+        .and_then(|account| account.recovered_at))
+}
+
+/// Those of the last day, oldest first. Of the native coin every transfer took its fee.
+fn spends(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    asset: Option<EthAddress>,
+    now: Timestamp,
+) -> Result<Vec<Spend>, Failure> {
+    let day = i64::try_from(spending::DAY.as_millis()).unwrap_or(i64::MAX);
+    let of_a_day = spends::table
+        .filter(spends::account_id.eq(account.to_string()))
+        .filter(spends::at.gt(now.0.saturating_sub(day)))
+        .order(spends::at)
+        .select((spends::transfer_id, spends::asset, spends::units, spends::fee, spends::at));
+    let rows: Vec<(String, String, String, String, i64)> = match asset {
+        None => of_a_day.load(connection)?,
+        Some(_) => of_a_day.filter(spends::asset.eq(key(asset))).load(connection)?,
+    };
+    let spend = |(id, of, units, fee, time): (String, String, String, String, i64)| {
+        let at = RowRef { table: "spends", key: &id };
+        let units: Units = if of == key(asset) { at.parse(&units)? } else { Units::default() };
+        let fee: Units = if asset.is_none() { at.parse(&fee)? } else { Units::default() };
+        let units = Units(units.0.saturating_add(fee.0));
+        Ok(Spend { units, at: Timestamp(time) })
+    };
+    rows.into_iter().map(spend).collect()
+}
+
+fn sender(transfer: &Transfer) -> Result<AccountId, StoreError> {
+    let at = RowRef { table: "transfers", key: &transfer.id.to_string() };
+    transfer.from.account.ok_or_else(|| at.corrupt("it has no sender"))
+}
+
+/// Whether a transfer takes more than may be spent now. To be called with the wallet's nonce row
+/// taken, if what it allows is then written.
+pub(super) fn over_limit(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+    transfer: &Transfer,
+    rules: &SpendingRules,
+    now: Timestamp,
+) -> Result<Option<OverLimit>, Failure> {
+    let account = sender(transfer)?;
+    let recovered = recovered_at(connection, keys, account)?;
+    let in_token = transfer.token.as_ref().map(|token| (Some(token), transfer.value));
+    for (token, units) in in_token.into_iter().chain([(None, transfer.most_wei().into())]) {
+        let asset = token.map(|token| token.address);
+        let own = own_limit(connection, keys, account, asset)?;
+        let caps = rules.caps(token);
+        // A raise only lifts: where nothing limits now, nothing has to be counted.
+        if spending::in_force(caps, own, recovered, now).is_none() {
+            continue;
+        }
+        let spends = spends(connection, account, asset, now)?;
+        if let Err(reached) = spending::check(units, caps, own, recovered, &spends, now) {
+            return Ok(Some(OverLimit { token: token.cloned(), reached }));
+        }
+    }
+    Ok(None)
+}
+
+/// Notes what a transfer may take at most, with its signature.
+pub(super) fn reserve(
+    connection: &mut AnyConnection,
+    transfer: &Transfer,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    let account = sender(transfer)?;
+    diesel::insert_into(spends::table)
+        .values((
+            spends::transfer_id.eq(transfer.id.to_string()),
+            spends::account_id.eq(account.to_string()),
+            spends::asset.eq(key(transfer.token.as_ref().map(|token| token.address))),
+            spends::units.eq(transfer.value.to_string()),
+            spends::fee.eq(transfer.max_fee().to_string()),
+            spends::at.eq(now.0),
+        ))
+        .execute(connection)?;
+    Ok(())
+}
+
+/// What the network really took is what counts, in a block that stays; never more than was signed,
+/// whatever an endpoint says.
+pub(super) fn settle(
+    connection: &mut AnyConnection,
+    transfer: &Transfer,
+    fee: Wei,
+) -> Result<(), Failure> {
+    let fee = fee.min(transfer.max_fee());
+    diesel::update(spends::table.find(transfer.id.to_string()))
+        .set(spends::fee.eq(fee.to_string()))
+        .execute(connection)?;
+    Ok(())
+}
+
+/// The same of a transfer that moved nothing: it gives the rest back.
+pub(super) fn settle_fee_only(
+    connection: &mut AnyConnection,
+    transfer: &Transfer,
+    fee: Wei,
+) -> Result<(), Failure> {
+    settle(connection, transfer, fee)?;
+    diesel::update(spends::table.find(transfer.id.to_string()))
+        .set(spends::units.eq(Units::default().to_string()))
+        .execute(connection)?;
+    Ok(())
+}
+
+/// Gives back what a transfer took that cost nothing.
+pub(super) fn release(connection: &mut AnyConnection, transfer: &str) -> Result<(), Failure> {
+    diesel::delete(spends::table.find(transfer)).execute(connection)?;
+    Ok(())
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = spending_limits)]
+struct Row {
+    units: String,
+    later: Option<String>,
+    later_at: Option<i64>,
+    mac_key: i32,
+    mac: Vec<u8>,
+}
+
+fn text(limit: Option<Units>) -> String {
+    limit.map_or_else(|| NONE.to_owned(), |units| units.to_string())
+}
+
+fn parse(at: RowRef<'_>, text: &str) -> Result<Option<Units>, StoreError> {
+    if text == NONE { Ok(None) } else { at.parse(text).map(Some) }
+}
+
+fn with_mac_fields<T>(
+    account: AccountId,
+    asset: &str,
+    own: &OwnLimit,
+    work: impl FnOnce(&[&[u8]]) -> T,
+) -> T {
+    let (later, from) = match own.later {
+        Some((units, from)) => (text(units), from.0.to_be_bytes().to_vec()),
+        None => Default::default(),
+    };
+    let (account, units) = (account.to_string(), text(own.units));
+    work(&[
+        b"spending_limits",
+        account.as_bytes(),
+        asset.as_bytes(),
+        units.as_bytes(),
+        later.as_bytes(),
+        &from,
+    ])
+}
+
+fn own_limit(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+    account: AccountId,
+    asset: Option<EthAddress>,
+) -> Result<OwnLimit, Failure> {
+    let (id, asset) = (account.to_string(), key(asset));
+    let row: Option<Row> = spending_limits::table
+        .find((&id, &asset))
+        .select(Row::as_select())
+        .first(connection)
+        .optional()?;
+    let Some(row) = row else { return Ok(OwnLimit::default()) };
+    let at = RowRef { table: "spending_limits", key: &id };
+    let later = match (row.later, row.later_at) {
+        (Some(units), Some(from)) => Some((parse(at, &units)?, Timestamp(from))),
+        (None, None) => None,
+        _ => return Err(at.corrupt("a later limit without its time").into()),
+    };
+    let own = OwnLimit { units: parse(at, &row.units)?, later };
+    let mac = at.mac(row.mac_key, &row.mac)?;
+    let verified = with_mac_fields(account, &asset, &own, |fields| keys.row.verify(&mac, fields));
+    verified.map_err(|error| at.not_verified(error))?;
+    Ok(own)
+}
+
+impl Database {
+    /// What the account may spend of an asset, and what it did.
+    ///
+    /// # Errors
+    /// When the database does not answer, or the row was changed behind its back.
+    pub async fn spending(
+        &self,
+        account: AccountId,
+        asset: Option<EthAddress>,
+        caps: Caps,
+        now: Timestamp,
+    ) -> Result<Spending, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            let own = own_limit(connection, &keys, account, asset)?;
+            let recovered = recovered_at(connection, &keys, account)?;
+            let limit = spending::in_force(caps, own, recovered, now);
+            let spent = spending::spent(&spends(connection, account, asset, now)?, now);
+            Ok(Spending { limit, spent, own })
+        })
+        .await
+    }
+
+    /// What the owner wants to spend at most: less at once, more after a day, and not for `hold`
+    /// after a recovery. `None` is no limit. A raise is told; after many in a day it says when there
+    /// may be another one, and nothing is changed.
+    ///
+    /// # Errors
+    /// When the database does not answer, or the row was changed behind its back.
+    pub async fn set_limit(
+        &self,
+        account: AccountId,
+        asset: Option<EthAddress>,
+        wanted: Option<Units>,
+        hold: Duration,
+        now: Timestamp,
+    ) -> Result<Result<(), Duration>, StoreError> {
+        let (keys, dialect) = (self.keys.clone(), self.dialect);
+        self.blocking(move |connection| {
+            connection.transaction(|connection| {
+                // So that of two changes the second sees the first.
+                account_rows::lock(connection, account)?;
+                let before = own_limit(connection, &keys, account, asset)?;
+                let held = recovered_at(connection, &keys, account)?.map(|at| at.plus(hold));
+                let own = before.changed_to(wanted, held, now);
+                // A wish that is repeated is no news.
+                let waited =
+                    before.later.is_some_and(|(units, from)| units == wanted && from > now);
+                if own.later.is_some() && !waited {
+                    let (key, raises) = (format!("raise:{account}"), RateLimit::a_day(RAISES));
+                    if let Err(wait) = rate::take_within(connection, dialect, &key, raises)? {
+                        return Ok(Err(wait));
+                    }
+                    let kind = StoredEventKind::LimitRaiseAsked;
+                    events::append(connection, account, now, kind, About::Nothing)?;
+                }
+                let asset = key(asset);
+                let mac = with_mac_fields(account, &asset, &own, |fields| keys.row.mac(fields));
+                let values = (
+                    spending_limits::units.eq(text(own.units)),
+                    spending_limits::later.eq(own.later.map(|(units, _)| text(units))),
+                    spending_limits::later_at.eq(own.later.map(|(_, from)| from.0)),
+                    spending_limits::mac_key.eq(i32::from(mac.key.as_u8())),
+                    spending_limits::mac.eq(mac.tag.to_vec()),
+                );
+                let id = account.to_string();
+                let row = spending_limits::table.find((&id, &asset));
+                if diesel::update(row).set(values.clone()).execute(connection)? == 0 {
+                    let row =
+                        (spending_limits::account_id.eq(&id), spending_limits::asset.eq(&asset));
+                    diesel::insert_into(spending_limits::table)
+                        .values((row, values))
+                        .execute(connection)?;
+                }
+                Ok(Ok(()))
+            })
+        })
+        .await
+    }
+}

@@ -1,0 +1,105 @@
+//! Payments from outside: found by address, and told once by whoever moves the cursor.
+
+use kms_chain::follower::{BlockRef, Incoming, IncomingStore, Payment};
+use kms_chain::ports::TransferStore;
+use kms_chain::spending::SpendingRules;
+use kms_core::account::Account;
+use kms_store::StoredEventKind;
+use kms_types::{EthAddress, EventCursor, U256, Units};
+
+use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
+use crate::transfers::{CHAIN, NOW, sign, view};
+
+on_every_database!(
+    a_cursor_begins_once_and_moves_from_where_it_is,
+    a_payment_is_told_once_with_the_cursor,
+    payments_to_strangers_and_own_transfers_are_left_out,
+    many_addresses_are_looked_up_at_once,
+);
+
+fn block(number: u64) -> BlockRef {
+    BlockRef { number, hash: [u8::try_from(number).unwrap(); 32] }
+}
+
+fn payment(to: EthAddress, hash: u8) -> Payment {
+    let (tx_hash, from) = ([hash; 32], EthAddress::from([99; 20]));
+    Payment { tx_hash, from, to, token: None, value: Units(U256::MAX), block: 7 }
+}
+
+fn incoming(to: &Account, hash: u8) -> Incoming {
+    Incoming { account: to.id, payment: payment(to.wallet.address, hash) }
+}
+
+async fn a_cursor_begins_once_and_moves_from_where_it_is(subject: Subject) {
+    let database = &subject.database;
+    assert_eq!(database.followed(CHAIN).await.unwrap(), None);
+    assert!(!database.follow(CHAIN, block(1), block(2), Vec::new(), NOW).await.unwrap());
+    database.begin(CHAIN, block(1)).await.unwrap();
+    database.begin(CHAIN, block(5)).await.unwrap();
+    assert_eq!(database.followed(CHAIN).await.unwrap(), Some(block(1)));
+    assert_eq!(database.followed(CHAIN + 1).await.unwrap(), None);
+
+    let other = BlockRef { hash: [9; 32], ..block(1) };
+    assert!(!database.follow(CHAIN, other, block(2), Vec::new(), NOW).await.unwrap());
+    assert!(database.follow(CHAIN, block(1), block(3), Vec::new(), NOW).await.unwrap());
+    assert!(!database.follow(CHAIN, block(1), block(3), Vec::new(), NOW).await.unwrap());
+    assert_eq!(database.followed(CHAIN).await.unwrap(), Some(block(3)));
+}
+
+async fn a_payment_is_told_once_with_the_cursor(subject: Subject) {
+    let database = &subject.database;
+    let ann = insert(database, 1, "ann").await;
+    database.begin(CHAIN, block(1)).await.unwrap();
+    let found = vec![incoming(&ann, 1), incoming(&ann, 2)];
+    let follow = async |from, to| {
+        database.follow(CHAIN, block(from), block(to), found.clone(), NOW).await.unwrap()
+    };
+    let (one, two) = tokio::join!(follow(1, 2), follow(1, 2));
+    assert!(one ^ two, "one of them moved it");
+    // Read again after a step back.
+    assert!(follow(2, 1).await && follow(1, 3).await);
+    let told = events(database, EventCursor::default(), 3).await;
+    let told: Vec<_> = told.into_iter().skip(1).collect();
+    assert_eq!(told.len(), 2);
+    for (event, found) in told.iter().zip(&found) {
+        assert_eq!((event.kind, event.account), (StoredEventKind::DepositReceived, ann.id));
+        assert_eq!((event.at, event.transfer), (NOW, None));
+        let noted = database.incoming(event.deposit.unwrap()).await.unwrap().unwrap();
+        assert_eq!(
+            noted.tx_hash,
+            format!("0x{}", found.payment.tx_hash.map(|b| format!("{b:02x}")).concat())
+        );
+        assert_eq!((noted.chain_id, noted.block), (CHAIN, 7));
+        assert_eq!((noted.from, noted.value), (found.payment.from, found.payment.value));
+    }
+}
+
+async fn payments_to_strangers_and_own_transfers_are_left_out(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let quote = transfer(&ann, &bob, 100, NOW);
+    database.insert_quote(quote.clone()).await.unwrap();
+    database
+        .sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign())
+        .await
+        .unwrap();
+    let signed = database.transfer(quote.id, NOW).await.unwrap().unwrap();
+    let to_bob = payment(bob.wallet.address, 1);
+    let own = Payment { tx_hash: signed.tx_hash.unwrap(), ..to_bob.clone() };
+    let to_stranger = payment(EthAddress::from([98; 20]), 2);
+    let found = database.strangers(vec![own, to_stranger, to_bob]).await.unwrap();
+    assert_eq!(found, [incoming(&bob, 1)]);
+    assert!(database.strangers(Vec::new()).await.unwrap().is_empty());
+}
+
+async fn many_addresses_are_looked_up_at_once(subject: Subject) {
+    let database = &subject.database;
+    let ann = insert(database, 1, "ann").await;
+    let strangers = (0..25_000_u32).map(|number| {
+        let mut address = [255; 20];
+        address[..4].copy_from_slice(&number.to_be_bytes());
+        payment(EthAddress::from(address), 3)
+    });
+    let payments = strangers.chain([payment(ann.wallet.address, 4)]).collect();
+    assert_eq!(database.strangers(payments).await.unwrap(), [incoming(&ann, 4)]);
+}

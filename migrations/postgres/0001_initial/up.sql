@@ -1,0 +1,300 @@
+-- Amounts and gas prices are decimal text, because they exceed 64 bits. Ids are lower-case UUIDs,
+-- addresses lower-case hex, times milliseconds since 1970. `mac_key` and `mac` are the id of the
+-- row-MAC key and the MAC (FORMAT.md, "Server keys").
+
+create table accounts (
+    id text primary key,
+    telegram_id bigint not null unique,
+    state text not null,
+    -- Sealed.
+    mobile bytea,
+    email bytea,
+    email_verified_at bigint,
+    -- When the last recovery was completed.
+    recovered_at bigint,
+    created_at bigint not null,
+    mac_key integer not null,
+    mac bytea not null
+);
+
+-- Covered by the MAC of the account.
+create table wallets (
+    account_id text primary key references accounts (id),
+    address text not null unique,
+    public_key bytea not null,
+    sealed_key bytea not null,
+    kdf text not null,
+    salt bytea not null,
+    password_version integer not null,
+    pepper_id integer not null,
+    commitment bytea not null,
+    sck_id text not null unique,
+    version bigint not null
+);
+
+-- The history of all claims on usernames. An active claim has no end.
+create table names (
+    id bigint generated always as identity primary key,
+    telegram_id bigint not null,
+    canonical text not null,
+    -- As its holder spells it.
+    shown text not null,
+    claimed_at bigint not null,
+    seen_at bigint not null,
+    -- Whether another Telegram user held the name before.
+    reassigned boolean not null,
+    ended_at bigint
+);
+create unique index names_one_holder on names (canonical) where ended_at is null;
+create unique index names_one_name on names (telegram_id) where ended_at is null;
+create index names_history on names (canonical);
+
+-- The time of the newest update processed for each Telegram user: older updates are ignored.
+create table name_observations (
+    telegram_id bigint primary key,
+    seen_at bigint not null
+);
+
+create table transfers (
+    id text primary key,
+    chain_id bigint not null,
+    from_account text not null references accounts (id),
+    from_username text,
+    from_address text not null,
+    from_since bigint,
+    to_account text references accounts (id),
+    to_username text,
+    to_address text not null,
+    to_since bigint,
+    asked_to text not null,
+    asked_amount text not null,
+    -- Contract, decimals and symbol as configured at the time of the quote; null for the native coin.
+    token text,
+    value text not null,
+    gas_limit bigint not null,
+    -- The fees of the first step of the fee ladder, and of the last.
+    first_max_fee_per_gas text not null,
+    first_max_priority_fee_per_gas text not null,
+    max_fee_per_gas text not null,
+    max_priority_fee_per_gas text not null,
+    warnings text not null,
+    client_ref text,
+    state text not null,
+    failure text,
+    nonce bigint,
+    tx_hash bytea unique,
+    block bigint,
+    fee text,
+    -- The units received, where a token kept a part of the transfer.
+    arrived text,
+    created_at bigint not null,
+    expires_at bigint not null,
+    lease_until bigint not null,
+    -- Since when the network has not taken it, once its sender was notified of that.
+    stalled_since bigint
+);
+create index transfers_sent on transfers (from_account, created_at);
+create index transfers_received on transfers (to_account, created_at);
+create index transfers_due on transfers (lease_until)
+    where state in ('signed', 'broadcast', 'mined');
+create unique index transfers_one_per_nonce on transfers (chain_id, from_address, nonce)
+    where nonce is not null;
+
+-- One row for each step of a transfer's fee ladder. `sealed` holds the signed bytes, encrypted; it is
+-- erased when the transfer ends.
+create table signed_transactions (
+    transfer_id text not null references transfers (id),
+    step integer not null,
+    tx_hash bytea not null,
+    sealed bytea,
+    sent_at bigint,
+    primary key (transfer_id, step)
+);
+create index signed_transactions_hash on signed_transactions (tx_hash);
+
+-- Locked while a nonce of the wallet is assigned.
+create table nonce_locks (
+    chain_id bigint not null,
+    address text not null,
+    primary key (chain_id, address)
+);
+
+-- Amounts that count towards the daily spending limits: inserted with the signature, deleted if the
+-- transfer fails. `asset` is empty for the native coin, else the token's contract.
+create table spends (
+    transfer_id text primary key references transfers (id),
+    account_id text not null references accounts (id),
+    asset text not null,
+    units text not null,
+    -- In wei, counted towards the limit of the native coin: the signed maximum until the transfer is
+    -- final, then the fee paid.
+    fee text not null,
+    at bigint not null
+);
+create index spends_of_asset on spends (account_id, asset, at);
+create index spends_of_account on spends (account_id, at);
+
+-- Limits that owners set. A raised limit is kept in `later` and applies from `later_at` on.
+create table spending_limits (
+    account_id text not null references accounts (id),
+    asset text not null,
+    units text not null,
+    later text,
+    later_at bigint,
+    mac_key integer not null,
+    mac bytea not null,
+    primary key (account_id, asset)
+);
+
+-- The last finalized block that was scanned for external deposits.
+create table chain_cursors (
+    chain_id bigint primary key,
+    block bigint not null,
+    block_hash bytea not null
+);
+
+create table external_deposits (
+    id text primary key,
+    chain_id bigint not null,
+    tx_hash bytea not null,
+    account_id text not null references accounts (id),
+    from_address text not null,
+    value text not null,
+    block bigint not null,
+    -- The contract of a token; empty, without symbol and decimals, for the native coin.
+    token text not null,
+    symbol text,
+    decimals integer,
+    recorded_at bigint not null
+);
+create index external_deposits_of_account on external_deposits (account_id, recorded_at);
+-- One transaction can pay several accounts, in several tokens.
+create unique index external_deposits_once
+    on external_deposits (chain_id, tx_hash, account_id, token);
+
+create table recoveries (
+    id text primary key,
+    account_id text not null references accounts (id),
+    stage text not null,
+    code text not null,
+    code_until bigint,
+    code_tries integer not null,
+    requested_at bigint not null,
+    ready_at bigint not null,
+    expires_at bigint not null,
+    version bigint not null,
+    mac_key integer not null,
+    mac bytea not null
+);
+create unique index recoveries_one_open on recoveries (account_id)
+    where stage in ('waiting', 'ready');
+create index recoveries_due on recoveries (ready_at) where stage in ('waiting', 'ready');
+
+-- E-mail addresses that are not confirmed yet.
+create table email_changes (
+    account_id text primary key references accounts (id),
+    -- Sealed.
+    email bytea not null,
+    requested_at bigint not null,
+    tries integer not null,
+    mac_key integer not null,
+    mac bytea not null
+);
+
+-- Transactional outbox, read in commit order.
+create table events (
+    seq bigint generated always as identity primary key,
+    tx bigint not null default (pg_current_xact_id()::text::bigint),
+    account_id text not null references accounts (id),
+    at bigint not null,
+    kind text not null,
+    transfer_id text references transfers (id),
+    deposit_id text references external_deposits (id),
+    recovery_id text references recoveries (id),
+    -- A former e-mail address, sealed, that is notified as well.
+    contact bytea
+);
+create index events_order on events (tx, seq);
+create index events_of_transfer on events (transfer_id);
+
+-- How far each consumer has acknowledged events.
+create table event_cursors (
+    consumer text primary key,
+    tx bigint not null,
+    seq bigint not null
+);
+
+create table password_attempts (
+    account_id text primary key references accounts (id),
+    failures bigint not null,
+    locked_until bigint not null
+);
+
+-- GCRA: the theoretical arrival time (TAT) of each hashed key, by the database's clock.
+create table rate_limits (
+    key text primary key,
+    tat bigint not null
+);
+
+-- Work that one server at a time does.
+create table leases (
+    name text primary key,
+    holder text not null,
+    until bigint not null
+);
+
+-- Operations that the operator has paused, on all servers.
+create table switches (
+    name text primary key,
+    since bigint not null
+);
+
+-- A hash chain (FORMAT.md, "Audit chain").
+create table audit (
+    seq bigint generated always as identity primary key,
+    at bigint not null,
+    actor text not null,
+    request_id text not null,
+    action text not null,
+    subject text,
+    account_id text,
+    telegram_id bigint,
+    phase text not null,
+    outcome text,
+    -- Unique, so that two servers cannot fork the chain even if they write without the lock.
+    chain_seq bigint not null unique,
+    key_id integer not null,
+    prev_hash bytea not null,
+    hash bytea not null
+);
+create index audit_account on audit (account_id);
+create index audit_telegram on audit (telegram_id);
+
+create table api_tokens (
+    id text primary key,
+    name text not null unique,
+    -- SHA-256 of the token.
+    hash bytea not null unique,
+    scopes text not null,
+    created_at bigint not null,
+    expires_at bigint,
+    revoked_at bigint,
+    mac_key integer not null,
+    mac bytea not null
+);
+
+-- Wrapped SCKs that no wallet refers to, and since when.
+create table orphaned_scks (
+    sck_id text primary key,
+    since bigint not null,
+    mac_key integer not null,
+    mac bytea not null
+);
+
+-- Check values of the server keys that wrote the data: another key under a known id is refused.
+create table server_key_checks (
+    kind text not null,
+    key_id integer not null,
+    check_value bytea not null,
+    primary key (kind, key_id)
+);

@@ -1,2 +1,0 @@
-drop table spending_limits;
-drop table spends;
