@@ -1,8 +1,8 @@
-//! The whole wallet KMS on this machine: embedded stores, a local KMS key, TLS on loopback, the
-//! real server, the real bot, a Telegram of our own, and a chain of its own (anvil). Everything is
-//! gone when it ends.
+//! The whole wallet KMS on this machine, for trying it out, for demonstrations and for tests.
 //!
-//! It is for trying, for showing and for tests; it must never be where real money lies.
+//! [`Stage`] runs the real server and the real bot on embedded stores, a local KMS key, a simulated
+//! Telegram and a private chain (anvil). Everything is deleted when it stops. It must never hold
+//! real money.
 
 mod page;
 mod stage;

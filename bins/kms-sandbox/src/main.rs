@@ -9,11 +9,11 @@ use clap::{Parser, Subcommand};
 use kms_sandbox::{Page, Stage, StageOptions, tour};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The whole wallet KMS on this machine, with two phones in a browser.
+/// Runs the whole wallet KMS on this machine and shows two phones in a browser.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Cli {
-    /// The page's port; a free one without it.
+    /// Port of the page; 0 chooses a free one.
     #[arg(long, default_value_t = 0)]
     port: u16,
     #[command(subcommand)]
@@ -22,7 +22,7 @@ struct Cli {
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 enum Command {
-    /// Plays the story of two people in the terminal, and exits 0 only if all of it happened.
+    /// Plays a story of two users in the terminal; exits with 0 only if every step succeeds.
     Tour,
 }
 
@@ -31,23 +31,26 @@ async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match cli.command {
         Some(Command::Tour) => tour::play().await,
-        None => stay(cli.port).await,
+        None => serve(cli.port).await,
     }
 }
 
-/// Runs until ctrl-c.
-async fn stay(port: u16) -> anyhow::Result<()> {
+/// Serves the page until ctrl-c or SIGTERM.
+async fn serve(port: u16) -> anyhow::Result<()> {
     let started = Instant::now();
     let stage = Arc::new(Stage::start(StageOptions::default()).await?);
     let page = Page::open(Arc::clone(&stage), port)?;
-    println!("Two phones are at      {}", page.url());
-    println!("The server is at       {}; its API is described at /docs/", stage.url());
-    println!("The chain is at        {} ({})\n", stage.anvil.url(), stage.anvil.version());
-    println!("For requests by hand:");
+    println!("Two phones    {}", page.url());
+    println!("Server        {} (API documentation at /docs/)", stage.url());
+    println!("Chain         {} ({})\n", stage.anvil.url(), stage.anvil.version());
+    println!("To call the API by hand:");
     println!("  curl --cacert {} \\", stage.certificate_path().display());
     println!("    -H 'Authorization: Bearer {}' \\", stage.bearer);
     println!("    {}/v1/network\n", stage.url());
-    println!("Ready in {:.1} s. Everything is gone after ctrl-c.", started.elapsed().as_secs_f64());
+    println!(
+        "Ready in {:.1} s. Press ctrl-c to stop; everything is then deleted.",
+        started.elapsed().as_secs_f64()
+    );
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         _ = terminate.recv() => {}

@@ -1,12 +1,13 @@
-//! The page with two phones: what it shows, and what its visitors do.
+//! The page with two phones.
 //!
-//! It is on loopback, and answers to its own names only, so that a page of somebody else's, open
-//! in the same browser, can neither read nor press.
+//! It listens on loopback and answers only to loopback host names, so that a foreign page open in
+//! the same browser can neither read nor control it (DNS rebinding).
 
-use std::collections::VecDeque;
+mod records;
+
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
@@ -15,72 +16,59 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST};
 use actix_web::web::{self, Data, Json, Path, Query};
 use actix_web::{App, HttpResponse, HttpServer, Responder};
 use anyhow::Context;
-use bot_api_sim::{ButtonKind, Message, Person};
-use kms_types::{EthAddress, TelegramId, Token, U256, Units, Wei};
+use bot_api_sim::{ButtonKind, Change, Message, Person};
+use kms_types::{TelegramId, U256, Wei};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
+use self::records::Records;
 use crate::stage::Stage;
 
 const PEOPLE: [(i64, &str, &str); 2] = [(4711, "Ann", "ann"), (4712, "Bob", "bob")];
-/// How often the chain and the audit are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(300);
-/// How long a request waits for something new.
+/// How often the chain, the audit log and the mailbox are checked for news.
+const POLL: Duration = Duration::from_millis(300);
+/// How long a request for the state waits for a change.
 const WAIT: Duration = Duration::from_secs(20);
-const BLOCKS: usize = 8;
-const AUDIT_ROWS: usize = 40;
 const MAILS: usize = 10;
-const COIN: &str = "ETH";
-/// `transfer(address,uint256)`, and the test token's `mint(address,uint256)`.
-const TOKEN_CALLS: [&str; 2] = ["a9059cbb", "40c10f19"];
-/// What the faucet gives: coins, and of the token.
+/// What the faucet pays: whole coins, and whole tokens.
 const COINS: u64 = 10;
 const TOKENS: u128 = 100;
 
-/// The page, served.
+/// The page, being served.
 #[derive(Debug)]
 pub struct Page {
     address: SocketAddr,
     handle: ServerHandle,
-    looking: JoinHandle<()>,
+    follower: JoinHandle<()>,
 }
 
 struct Shared {
     stage: Arc<Stage>,
     people: [Person; 2],
-    records: Mutex<Records>,
-    /// Whether blocks are made.
+    records: Records,
+    /// Whether the chain mines blocks.
     mining: AtomicBool,
     version: watch::Sender<u64>,
 }
 
-/// The newest of what is written, newest first.
-#[derive(Default)]
-struct Records {
-    blocks: VecDeque<Value>,
-    next_block: u64,
-    audit: VecDeque<Value>,
-    last_audit: i64,
-}
-
 impl Page {
-    /// Serves the page on 127.0.0.1, on this port or, for 0, on a free one.
+    /// Serves the page on this port of 127.0.0.1, or on a free one for 0.
     ///
     /// # Errors
-    /// When the port is taken.
+    /// When the port is in use.
     pub fn open(stage: Arc<Stage>, port: u16) -> anyhow::Result<Self> {
         let people = PEOPLE.map(|(id, name, username)| stage.sim.person(id, name, Some(username)));
         let shared = Arc::new(Shared {
             stage,
             people,
-            records: Mutex::default(),
+            records: Records::default(),
             mining: AtomicBool::new(true),
             version: watch::Sender::new(0),
         });
-        let looking = tokio::spawn(look(Arc::clone(&shared)));
+        let follower = tokio::spawn(follow(Arc::clone(&shared)));
         let data = Data::from(shared);
         let server = HttpServer::new(move || {
             App::new().app_data(data.clone()).service(
@@ -101,137 +89,70 @@ impl Page {
         .disable_signals()
         .bind(("127.0.0.1", port))
         .with_context(|| format!("listening on 127.0.0.1:{port}"))?;
-        let address = server.addrs().first().copied().context("the page listens nowhere")?;
+        let address = server.addrs().first().copied().context("the page has no address")?;
         let server = server.run();
         let handle = server.handle();
         tokio::spawn(server);
-        Ok(Self { address, handle, looking })
+        Ok(Self { address, handle, follower })
     }
 
-    /// Where it is.
+    /// The page's URL.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}/", self.address)
     }
 
-    /// Ends it.
+    /// Stops serving it.
     pub async fn close(self) {
-        self.looking.abort();
+        self.follower.abort();
         self.handle.stop(false).await;
     }
 }
 
-/// A name that leads here by somebody else's DNS is not ours.
+/// Refuses every other host name: an attacker's DNS may resolve one to this machine.
 fn is_local(context: &GuardContext<'_>) -> bool {
     let host = context.head().headers().get(HOST).and_then(|host| host.to_str().ok());
     let host = host.map(|host| host.rsplit_once(':').map_or(host, |(name, _port)| name));
     matches!(host, Some("127.0.0.1" | "localhost"))
 }
 
-/// Follows the chain, the audit and the mails.
-async fn look(shared: Arc<Shared>) {
+/// Follows the chain, the audit log and the mailbox, and wakes the requests that wait for news.
+async fn follow(shared: Arc<Shared>) {
     let mut mails = 0;
     loop {
-        let looked = tokio::task::spawn_blocking({
+        let followed = tokio::task::spawn_blocking({
             let shared = Arc::clone(&shared);
-            move || look_at_chain(&shared)
+            move || shared.records.follow_chain(&shared.stage)
         });
-        let new_blocks = looked.await.ok().and_then(Result::ok).unwrap_or(false);
-        let new_audit = look_at_audit(&shared).await.unwrap_or(false);
+        let new_blocks = followed.await.ok().and_then(Result::ok).unwrap_or(false);
+        let new_audit = shared.records.follow_audit(&shared.stage).await.unwrap_or(false);
         let count = shared.stage.mailbox.mails().len();
         let new_mails = std::mem::replace(&mut mails, count) != count;
         if new_blocks || new_audit || new_mails {
             shared.version.send_modify(|version| *version += 1);
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL).await;
     }
 }
 
-fn look_at_chain(shared: &Shared) -> anyhow::Result<bool> {
-    let hex = |value: &Value| {
-        let digits = value.as_str().and_then(|text| text.strip_prefix("0x"));
-        digits.and_then(|digits| u64::from_str_radix(digits, 16).ok())
-    };
-    let anvil = &shared.stage.anvil;
-    let token = shared.stage.paid_token()?;
-    let head = hex(&anvil.rpc("eth_blockNumber", json!([]))?).context("no block number")?;
-    let mut records = shared.records.lock().unwrap_or_else(PoisonError::into_inner);
-    let newest = records.next_block;
-    while records.next_block <= head {
-        let number = format!("{:#x}", records.next_block);
-        let block = anvil.rpc("eth_getBlockByNumber", json!([number, true]))?;
-        let transactions = block.get("transactions").and_then(Value::as_array);
-        let transactions = transactions.into_iter().flatten();
-        let transactions = Value::from_iter(
-            transactions.map(|transaction| shown_transaction(transaction, &token)),
-        );
-        let shown = json!({ "number": records.next_block, "transactions": transactions });
-        records.blocks.push_front(shown);
-        records.blocks.truncate(BLOCKS);
-        records.next_block += 1;
-    }
-    Ok(records.next_block != newest)
-}
-
-/// What it pays and whom, in coins or in the token.
-fn shown_transaction(transaction: &Value, token: &Token) -> Value {
-    let text = |key: &str| transaction.get(key).and_then(Value::as_str).unwrap_or_default();
-    let number = |hex: &str| U256::from_str_radix(hex, 16).unwrap_or_default();
-    let to = text("to").parse::<EthAddress>().ok();
-    let paid = text("input").strip_prefix("0x").and_then(token_call);
-    let (to, amount) = match paid.filter(|_| to == Some(token.address)) {
-        Some((to, units)) => {
-            let amount = token.to_decimal(Units(number(units)));
-            (json!(format!("0x{to}")), format!("{amount} {}", token.symbol))
-        }
-        None => {
-            let wei = Wei(number(text("value").trim_start_matches("0x")));
-            (json!(transaction.get("to")), format!("{} {COIN}", wei.to_coins()))
-        }
-    };
-    let (hash, from) = (transaction.get("hash"), transaction.get("from"));
-    json!({ "hash": hash, "from": from, "to": to, "amount": amount })
-}
-
-/// Whom a call of a token pays, or makes some for, and how much, in hex.
-fn token_call(input: &str) -> Option<(&str, &str)> {
-    let call = TOKEN_CALLS.iter().find_map(|call| input.strip_prefix(call))?;
-    Some((call.get(24..64)?, call.get(64..128)?))
-}
-
-async fn look_at_audit(shared: &Shared) -> anyhow::Result<bool> {
-    let after = shared.records.lock().unwrap_or_else(PoisonError::into_inner).last_audit;
-    let rows = shared.stage.database.audit_after(after, 1_000).await?;
-    let mut records = shared.records.lock().unwrap_or_else(PoisonError::into_inner);
-    for row in &rows {
-        records.last_audit = row.sequence;
-        records.audit.push_front(json!({
-            "sequence": row.sequence, "at": row.at, "action": row.action, "phase": row.phase,
-            "outcome": row.outcome, "telegram_id": row.telegram_id, "actor": row.actor,
-        }));
-    }
-    records.audit.truncate(AUDIT_ROWS);
-    Ok(!rows.is_empty())
-}
-
-fn answer(kind: &'static str, body: &'static str) -> impl Responder {
+fn file(content_type: &'static str, body: &'static str) -> impl Responder {
     HttpResponse::Ok()
-        .content_type(kind)
+        .content_type(content_type)
         .insert_header((CONTENT_SECURITY_POLICY, "default-src 'self'; img-src 'self' data:"))
         .insert_header((CACHE_CONTROL, "no-store"))
         .body(body)
 }
 
 async fn index() -> impl Responder {
-    answer("text/html; charset=utf-8", include_str!("page/index.html"))
+    file("text/html; charset=utf-8", include_str!("page/index.html"))
 }
 
 async fn css() -> impl Responder {
-    answer("text/css; charset=utf-8", include_str!("page/page.css"))
+    file("text/css; charset=utf-8", include_str!("page/page.css"))
 }
 
 async fn script() -> impl Responder {
-    answer("text/javascript; charset=utf-8", include_str!("page/page.js"))
+    file("text/javascript; charset=utf-8", include_str!("page/page.js"))
 }
 
 #[derive(Deserialize)]
@@ -240,7 +161,7 @@ struct StateQuery {
     after: String,
 }
 
-/// Everything that the page shows, as soon as it is another than `after`.
+/// Everything that the page shows, as soon as its version differs from `after`.
 async fn state(shared: Data<Shared>, Query(query): Query<StateQuery>) -> impl Responder {
     let deadline = Instant::now() + WAIT;
     let (mut sim, mut records) = (shared.stage.sim.watch(), shared.version.subscribe());
@@ -264,27 +185,21 @@ async fn state(shared: Data<Shared>, Query(query): Query<StateQuery>) -> impl Re
 fn show(shared: &Shared, version: &str) -> Value {
     let people = PEOPLE.iter().zip(&shared.people).map(|((id, name, username), person)| {
         let messages = person.chat();
+        let messages = messages.iter().map(|message| show_message(*id, message));
         json!({
             "id": id, "name": name, "username": username,
-            "messages": messages.iter().map(|message| show_message(*id, message)).collect::<Value>(),
-            "notices": notices(person),
+            "messages": Value::from_iter(messages), "notices": notices(person),
         })
     });
     let people = Value::from_iter(people);
-    let commands = shared.stage.sim.commands();
-    let mails = shared
-        .stage
-        .mailbox
-        .mails()
-        .into_iter()
-        .rev()
-        .take(MAILS)
-        .map(|mail| json!({ "to": mail.to, "subject": mail.subject, "body": mail.body }));
+    let mails = shared.stage.mailbox.mails().into_iter().rev().take(MAILS);
+    let mails =
+        mails.map(|mail| json!({ "to": mail.to, "subject": mail.subject, "body": mail.body }));
     let mails = Value::from_iter(mails);
-    let records = shared.records.lock().unwrap_or_else(PoisonError::into_inner);
+    let (blocks, audit) = shared.records.show();
     json!({
-        "version": version, "people": people, "commands": commands,
-        "blocks": records.blocks, "audit": records.audit, "mails": mails,
+        "version": version, "people": people, "commands": shared.stage.sim.commands(),
+        "blocks": blocks, "audit": audit, "mails": mails,
         "mining": shared.mining.load(Ordering::SeqCst),
     })
 }
@@ -306,10 +221,10 @@ fn show_message(who: i64, message: &Message) -> Value {
     })
 }
 
-/// The short notices so far: how many, and the last one.
+/// The notices that answered button presses: how many there were, and the last one.
 fn notices(person: &Person) -> Value {
     let notices = person.changes().into_iter().filter_map(|change| match change {
-        bot_api_sim::Change::Notice { text } => Some(text),
+        Change::Notice { text } => Some(text),
         _ => None,
     });
     let notices: Vec<_> = notices.collect();
@@ -320,8 +235,8 @@ fn person(shared: &Shared, who: i64) -> Option<&Person> {
     shared.people.iter().find(|person| person.id() == who)
 }
 
-fn refuse(why: impl Into<String>) -> HttpResponse {
-    HttpResponse::Conflict().json(json!({ "error": why.into() }))
+fn refuse(reason: impl Into<String>) -> HttpResponse {
+    HttpResponse::Conflict().json(json!({ "error": reason.into() }))
 }
 
 async fn photo(shared: Data<Shared>, path: Path<(i64, i64)>) -> impl Responder {
@@ -347,7 +262,7 @@ async fn say(shared: Data<Shared>, Json(say): Json<Say>) -> impl Responder {
             person.says(text);
             HttpResponse::NoContent().finish()
         }
-        _ => refuse("a message has 1 to 4096 characters"),
+        _ => refuse("A message has 1 to 4096 characters."),
     }
 }
 
@@ -359,7 +274,7 @@ struct Press {
 }
 
 async fn press(shared: Data<Shared>, Json(press): Json<Press>) -> impl Responder {
-    let Some(person) = person(&shared, press.who) else { return refuse("nobody has this id") };
+    let Some(person) = person(&shared, press.who) else { return refuse("No phone has this id.") };
     match person.presses(press.who, press.message, &press.button) {
         Ok(()) => HttpResponse::NoContent().finish(),
         Err(error) => refuse(error.to_string()),
@@ -373,19 +288,19 @@ struct Faucet {
 
 async fn faucet(shared: Data<Shared>, Json(faucet): Json<Faucet>) -> impl Responder {
     if !shared.mining.load(Ordering::SeqCst) {
-        return refuse("No block is made: make blocks again first.");
+        return refuse("Mining is paused. Resume it first.");
     }
-    let filled = async {
+    let paid = async {
         let id = TelegramId::try_from(faucet.who)?;
         let account = shared.stage.client.account(id.into()).await?;
-        let account = account.context("There is no wallet yet: write /start to the bot first.")?;
+        let account = account.context("This user has no wallet yet. Send /start first.")?;
         let wei = Wei(U256::from(COINS) * U256::from(10).pow(U256::from(18)));
         let hash = shared.stage.faucet(account.address, wei).await?;
         shared.stage.faucet_tokens(account.address, TOKENS * 1_000_000)?;
         anyhow::Ok(json!({ "coins": COINS, "tokens": TOKENS, "hash": hash }))
     };
-    match filled.await {
-        Ok(filled) => HttpResponse::Ok().json(filled),
+    match paid.await {
+        Ok(paid) => HttpResponse::Ok().json(paid),
         Err(error) => refuse(error.to_string()),
     }
 }
@@ -395,7 +310,7 @@ struct Mining {
     on: bool,
 }
 
-/// Without blocks a visitor sees a payment wait and rise; with them again, it is paid.
+/// Pauses mining, so that a visitor sees a payment stay pending and its fee rise, or resumes it.
 async fn mining(shared: Data<Shared>, Json(Mining { on }): Json<Mining>) -> impl Responder {
     if let Err(error) = shared.stage.set_mining(on) {
         return refuse(error.to_string());
@@ -403,36 +318,4 @@ async fn mining(shared: Data<Shared>, Json(Mining { on }): Json<Mining>) -> impl
     shared.mining.store(on, Ordering::SeqCst);
     shared.version.send_modify(|version| *version += 1);
     HttpResponse::NoContent().finish()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_payment_is_shown_in_what_it_pays() {
-        let address = EthAddress::from([7; 20]);
-        let token = Token { symbol: "TUSD".parse().unwrap(), address, decimals: 6 };
-        let bob = "ab".repeat(20);
-        let input = |call: &str| format!("0x{call}{:0>64}{:064x}", bob, 2_500_000);
-        let shown = |to: &str, value: &str, input: &str| {
-            let transaction = json!({ "to": to, "value": value, "input": input });
-            let shown = shown_transaction(&transaction, &token);
-            let text = |key: &str| shown.get(key).unwrap().as_str().unwrap().to_owned();
-            (text("to"), text("amount"))
-        };
-        let (contract, bob) = (address.to_string(), format!("0x{bob}"));
-        let paid = shown(&contract, "0x0", &input("a9059cbb"));
-        assert_eq!(paid, (bob.clone(), "2.5 TUSD".to_owned()));
-        assert_eq!(shown(&contract, "0x0", &input("40c10f19")).1, "2.5 TUSD");
-        let half = format!("{:#x}", 500_000_000_000_000_000_u64);
-        assert_eq!(shown(&bob, &half, "0x"), (bob.clone(), "0.5 ETH".to_owned()));
-        // Another call, one that is cut off, one to somebody else.
-        let cut = &input("a9059cbb")[..100];
-        for (to, input) in
-            [(&contract, &*input("300e8ebe")), (&contract, cut), (&bob, &input("a9059cbb"))]
-        {
-            assert_eq!(shown(to, "0x0", input), (to.clone(), "0 ETH".to_owned()));
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! The page, used by clicks and typing in a real browser. Pictures of it are left in `target/tmp`.
+//! Clicks and types on the page in a real browser. Leaves screenshots in `target/tmp`.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -17,7 +17,10 @@ use thirtyfour::prelude::*;
 const ANNS: &str = "orange ladder seldom sings";
 const BOBS: &str = "marmalade for the night train";
 
-/// Somebody in front of the page.
+/// How often the page is checked for an element.
+const POLL: Duration = Duration::from_millis(50);
+
+/// A visitor of the page, in a browser of its own.
 struct Visitor(WebDriver);
 
 impl Visitor {
@@ -34,7 +37,7 @@ impl Visitor {
     }
 
     async fn find(&self, css: &str) -> WebElement {
-        self.0.query(By::Css(css)).wait(Duration::from_secs(30), LOOK).first().await.unwrap()
+        self.0.query(By::Css(css)).wait(Duration::from_secs(30), POLL).first().await.unwrap()
     }
 
     async fn types(&self, phone: &str, text: &str) {
@@ -44,24 +47,24 @@ impl Visitor {
     }
 
     async fn waits(&self, path: &str) -> WebElement {
-        let found = self.0.query(By::XPath(path)).wait(Duration::from_secs(30), LOOK);
+        let found = self.0.query(By::XPath(path)).wait(Duration::from_secs(30), POLL);
         match found.first().await {
             Ok(element) => element,
             Err(_) => {
                 let page = self.find("body").await.text().await.unwrap();
-                panic!("there never was {path}; the page was:\n{page}");
+                panic!("{path} did not appear; the page was:\n{page}");
             }
         }
     }
 
-    /// Waits until the page does not say this any more: what is deleted fades out.
-    async fn sees_no_more(&self, text: &str) {
+    /// Waits until this text is gone from the page: deleted messages fade out first.
+    async fn no_longer_sees(&self, text: &str) {
         let path = format!("//*[contains(text(), '{text}')]");
-        let found = self.0.query(By::XPath(path)).wait(Duration::from_secs(30), LOOK);
+        let found = self.0.query(By::XPath(path)).wait(Duration::from_secs(30), POLL);
         assert!(found.not_exists().await.unwrap(), "{text:?} is still there");
     }
 
-    /// Waits for a message that says this.
+    /// Waits for a message that contains this text.
     async fn reads(&self, phone: &str, text: &str) {
         let bubble = "*[starts-with(@class, 'bubble')]";
         self.waits(&format!("//*[@id='{phone}']//{bubble}[contains(., '{text}')]")).await;
@@ -76,8 +79,8 @@ impl Visitor {
         self.waits(path).await.click().await.unwrap();
     }
 
-    /// How the page looks on a screen of this size.
-    async fn photographs(&self, name: &str, (width, height): (u32, u32), scheme: &str) {
+    /// Takes a screenshot in this window size and colour scheme, and checks that the page fits.
+    async fn screenshots(&self, name: &str, (width, height): (u32, u32), scheme: &str) {
         let tools = self.0.cdp();
         let scheme = json!({"features": [
             {"name": "prefers-color-scheme", "value": scheme},
@@ -99,26 +102,24 @@ impl Visitor {
     }
 }
 
-const LOOK: Duration = Duration::from_millis(50);
-
 #[tokio::test(flavor = "multi_thread")]
 async fn ann_onboards_and_sends_to_bob() {
     let driver = match Chromedriver::start() {
         Ok(driver) => driver,
         Err(error @ TestkitError::Missing { .. }) => {
-            // Not by a macro: the test runner would keep what a passing test prints.
+            // Not by a macro, whose output the test runner captures when the test passes.
             let loud = format!("\n*** THE PAGE WAS NOT TESTED: {error} ***\n\n");
             std::io::stderr().write_all(loud.as_bytes()).unwrap();
             return;
         }
         Err(error) => panic!("{error}"),
     };
-    println!("the page is tested in {}", driver.version());
+    println!("testing the page in {}", driver.version());
     let stage = Arc::new(Stage::start(StageOptions::default()).await.unwrap());
     let page = Page::open(Arc::clone(&stage), 0).unwrap();
     let visitor = Visitor::at(&driver, &page.url()).await;
 
-    visitor.presses("ann", "Faucet").await;
+    visitor.presses("ann", "Add test ETH").await;
     visitor.waits("//*[@class='toast shown'][contains(., 'no wallet yet')]").await;
     visitor.types("ann", "/start").await;
     visitor.reads("ann", "Choose a password").await;
@@ -128,14 +129,14 @@ async fn ann_onboards_and_sends_to_bob() {
     visitor.reads("bob", "Choose a password").await;
     visitor.types("bob", BOBS).await;
     visitor.reads("bob", "Your wallet is ready").await;
-    visitor.presses("ann", "Faucet").await;
+    visitor.presses("ann", "Add test ETH").await;
     visitor.find("#written .blocks .hash").await;
     visitor.reads("ann", "You received 10 ETH from 0x").await;
     visitor.presses("bob", "Receive").await;
     let picture = visitor.find("#bob .bubble img").await;
     let wide = "return arguments[0].decode().then(() => arguments[0].naturalWidth)";
     let wide = visitor.0.execute(wide, vec![picture.to_json().unwrap()]).await.unwrap();
-    assert!(wide.json().as_u64().unwrap() > 100, "the code is a picture");
+    assert!(wide.json().as_u64().unwrap() > 100, "the QR code is an image");
 
     visitor.types("ann", "/send @bob 0.5").await;
     visitor.reads("ann", "Total: at most").await;
@@ -149,10 +150,10 @@ async fn ann_onboards_and_sends_to_bob() {
     let bob = stage.client.account(TelegramId::try_from(4712).unwrap().into()).await.unwrap();
     let balance = stage.chain_balance(bob.unwrap().address).unwrap();
     assert_eq!(balance, Wei::try_from(&"0.5".parse().unwrap()).unwrap());
-    visitor.clicks("//*[@id='written']//button[contains(., 'Stop blocks')]").await;
-    visitor.waits("//*[@id='written']//button[contains(., 'Make blocks again')]").await;
-    visitor.presses("bob", "Faucet").await;
-    visitor.waits("//*[@class='toast shown'][contains(., 'No block is made')]").await;
+    visitor.clicks("//*[@id='written']//button[contains(., 'Pause mining')]").await;
+    visitor.waits("//*[@id='written']//button[contains(., 'Resume mining')]").await;
+    visitor.presses("bob", "Add test ETH").await;
+    visitor.waits("//*[@class='toast shown'][contains(., 'Mining is paused')]").await;
     visitor.types("ann", "/send @bob 0.125").await;
     visitor.reads("ann", "Total: at most 0.125").await;
     visitor.presses("ann", "Confirm").await;
@@ -160,20 +161,20 @@ async fn ann_onboards_and_sends_to_bob() {
     visitor.types("ann", ANNS).await;
     visitor.reads("ann", "Sent 0.125 ETH").await;
     visitor.reads("ann", "I offered it a higher fee").await;
-    visitor.clicks("//*[@id='written']//button[contains(., 'Make blocks again')]").await;
+    visitor.clicks("//*[@id='written']//button[contains(., 'Resume mining')]").await;
     visitor.reads("ann", "Paid 0.125 ETH").await;
     visitor.reads("bob", "You received 0.125 ETH").await;
 
     for password in [ANNS, BOBS] {
-        visitor.sees_no_more(password).await;
+        visitor.no_longer_sees(password).await;
     }
 
     visitor.types("ann", "/send 0.25 @bob").await;
     visitor.reads("ann", "Total: at most 0.25").await;
     visitor.waits("//*[@class='toast']").await;
     for scheme in ["light", "dark"] {
-        visitor.photographs(&format!("laptop-{scheme}"), (1440, 900), scheme).await;
-        visitor.photographs(&format!("phone-{scheme}"), (390, 844), scheme).await;
+        visitor.screenshots(&format!("laptop-{scheme}"), (1440, 900), scheme).await;
+        visitor.screenshots(&format!("phone-{scheme}"), (390, 844), scheme).await;
     }
     visitor.0.clone().quit().await.unwrap();
     page.close().await;

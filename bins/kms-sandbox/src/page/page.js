@@ -1,4 +1,4 @@
-// The page of the sandbox: shows what the server tells, and tells it what visitors do.
+// The sandbox page: renders the state it polls, and posts what visitors do.
 
 const main = document.querySelector("main");
 const toastBox = document.querySelector(".toast");
@@ -31,7 +31,7 @@ async function post(path, body) {
     if (!answer.ok) throw new Error(json.error);
     return json;
   } catch (error) {
-    toast(error.message || "The sandbox does not answer.");
+    toast(error.message || "The sandbox is not responding.");
     return null;
   }
 }
@@ -39,24 +39,24 @@ async function post(path, body) {
 async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
-    toast("Copied");
+    toast("Copied.");
   } catch {
-    toast("The browser does not allow copying");
+    toast("The browser did not allow copying.");
   }
 }
 
-// Text and entities, whose offsets count UTF-16 units, as elements.
+// Renders a text with its entities, whose offsets count UTF-16 units.
 function formatted(text, entities) {
   const marks = new Set([0, text.length]);
   for (const entity of entities) {
     marks.add(entity.offset).add(entity.offset + entity.length);
   }
-  const places = [...marks].sort((a, b) => a - b);
+  const ordered = [...marks].sort((a, b) => a - b);
   const out = document.createDocumentFragment();
-  for (let i = 0; i + 1 < places.length; i++) {
-    let node = document.createTextNode(text.slice(places[i], places[i + 1]));
+  for (let i = 0; i + 1 < ordered.length; i++) {
+    let node = document.createTextNode(text.slice(ordered[i], ordered[i + 1]));
     for (const entity of entities) {
-      if (entity.offset <= places[i] && places[i + 1] <= entity.offset + entity.length) {
+      if (entity.offset <= ordered[i] && ordered[i + 1] <= entity.offset + entity.length) {
         node = wrap(node, entity);
       }
     }
@@ -100,7 +100,7 @@ function fill(element, person, message) {
   if (message.photo) {
     const image = make("img");
     image.src = `photo/${person.id}/${message.id}`;
-    image.alt = "A code to scan";
+    image.alt = "QR code";
     bubble.append(image);
   }
   bubble.append(formatted(message.text, message.entities));
@@ -123,7 +123,7 @@ function fill(element, person, message) {
       keyboard.append(line);
     }
     element.append(keyboard);
-    // Who came here by keyboard stays here.
+    // Keeps the focus of keyboard users when the buttons are replaced.
     const keys = keyboard.querySelectorAll("button");
     if (focused >= 0) keys[Math.min(focused, keys.length - 1)].focus();
   }
@@ -158,12 +158,12 @@ class Phone {
       }
     });
     const faucet = section.querySelector(".faucet");
-    faucet.setAttribute("aria-label", `Fill ${person.name}'s wallet`);
+    faucet.setAttribute("aria-label", `Add test ETH to ${person.name}'s wallet`);
     faucet.addEventListener("click", async () => {
       faucet.disabled = true;
       const filled = await post("faucet", { who: person.id });
       faucet.disabled = false;
-      if (filled) toast(`${filled.coins} ETH and ${filled.tokens} TUSD for ${person.name}: see /balance`);
+      if (filled) toast(`${person.name} received ${filled.coins} ETH and ${filled.tokens} TUSD.`);
     });
     main.append(section);
   }
@@ -224,7 +224,7 @@ const short = (hex) => (hex ? `${hex.slice(0, 8)}…${hex.slice(-4)}` : "a new c
 
 function showRecords(state) {
   const mining = records.querySelector(".mining");
-  mining.textContent = state.mining ? "Stop blocks" : "Make blocks again";
+  mining.textContent = state.mining ? "Pause mining" : "Resume mining";
   mining.setAttribute("aria-pressed", String(!state.mining));
   const names = new Map(state.people.map((person) => [person.id, person.name]));
   records.querySelector(".blocks").replaceChildren(...state.blocks.map((block) => {
@@ -247,14 +247,14 @@ function showRecords(state) {
     item.append(make("b", "", `${row.sequence} `), `${row.action} `);
     item.append(make("span", tone, `· ${row.phase}${row.outcome ? ": " + row.outcome : ""} `));
     item.append(make("span", "", names.has(row.telegram_id) ? `· ${names.get(row.telegram_id)}` : ""));
-    item.title = `${new Date(row.at).toLocaleString()}: ${result}, asked by ${row.actor}`;
+    item.title = `${new Date(row.at).toLocaleString()}: ${result}, requested by ${row.actor}`;
     return item;
   }));
 }
 
 let shownMails = "";
 
-// Only when there is a new one: an opened mail stays open.
+// Renders only when there is a new e-mail, so that an opened one stays open.
 function showMails(mails) {
   const looks = JSON.stringify(mails);
   if (looks === shownMails) return;
@@ -282,8 +282,8 @@ function showMails(mails) {
   }));
 }
 
-function choose(section, button) {
-  for (const other of main.children) other.classList.toggle("chosen", other === section);
+function select(section, button) {
+  for (const other of main.children) other.classList.toggle("selected", other === section);
   for (const other of document.querySelectorAll(".tabs button")) {
     other.setAttribute("aria-pressed", String(other === button));
   }
@@ -302,9 +302,9 @@ function build(state) {
   [...main.children].forEach((section, index) => {
     const button = make("button", "", labels[index]);
     button.type = "button";
-    button.addEventListener("click", () => choose(section, button));
+    button.addEventListener("click", () => select(section, button));
     tabs.append(button);
-    if (index === 0) choose(section, button);
+    if (index === 0) select(section, button);
   });
   phones.values().next().value.input.focus({ preventScroll: true });
 }
@@ -324,7 +324,7 @@ async function follow() {
       showRecords(state);
     } catch (error) {
       console.error(error);
-      toast("The sandbox has ended.");
+      toast("The sandbox has stopped.");
       await new Promise((resolve) => setTimeout(resolve, 2000));
     }
   }
