@@ -1,4 +1,4 @@
-//! A method's parameters, from JSON or from a form with files.
+//! The parameters of a call, from a JSON body or a multipart form with files.
 
 use std::collections::HashMap;
 
@@ -11,9 +11,10 @@ use serde_json::{Map, Value};
 
 use crate::refusal::Refusal;
 
+/// The largest body, in bytes.
 const LIMIT: usize = 8 * 1024 * 1024;
 
-/// Parameters and files of one call.
+/// The parameters and files of one call.
 #[derive(Debug, Default)]
 pub(crate) struct Form {
     values: Map<String, Value>,
@@ -61,8 +62,8 @@ impl Form {
         Ok(form)
     }
 
-    /// Refuses a parameter that is not among these.
-    pub(crate) fn knows(&self, names: &[&str]) -> Result<(), Refusal> {
+    /// Refuses any other parameter than these.
+    pub(crate) fn accepts_only(&self, names: &[&str]) -> Result<(), Refusal> {
         match self.values.keys().find(|name| !names.contains(&name.as_str())) {
             None => Ok(()),
             Some(name) => Err(Refusal::bad_request(&format!("{name} is not simulated"))),
@@ -80,7 +81,7 @@ impl Form {
         }
     }
 
-    /// A structured parameter; forms carry it as JSON in a text.
+    /// A structured parameter, which a multipart form carries as JSON text.
     pub(crate) fn json(&self, name: &str) -> Option<Value> {
         match self.values.get(name)? {
             Value::String(text) => serde_json::from_str(text).ok(),
@@ -88,7 +89,7 @@ impl Form {
         }
     }
 
-    /// A file that was uploaded with the call.
+    /// An uploaded file.
     pub(crate) fn file(&self, name: &str) -> Option<Vec<u8>> {
         let part = self.text(name).and_then(|text| text.strip_prefix("attach://"));
         self.files.get(part.unwrap_or(name)).cloned()

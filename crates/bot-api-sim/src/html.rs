@@ -1,10 +1,10 @@
-//! Telegram's HTML: a text and its entities, or the error that Telegram gives.
+//! Parses Telegram's HTML into a text with entities, or into Telegram's error.
 
 use serde_json::{Value, json};
 
 use crate::refusal::Refusal;
 
-/// A text without tags, and what the tags said of it. Offsets count UTF-16 units.
+/// A text without tags, and its formatting. Offsets count UTF-16 units.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Formatted {
     pub(crate) text: String,
@@ -17,11 +17,11 @@ impl Formatted {
         let cut = utf16_len(&self.text) - utf16_len(self.text.trim_start());
         let text = self.text.trim().to_owned();
         let length = utf16_len(&text);
-        let place = |entity: &Value, name: &str| {
+        let number = |entity: &Value, name: &str| {
             entity.get(name).and_then(Value::as_u64).and_then(|at| usize::try_from(at).ok())
         };
         let entities = self.entities.into_iter().filter_map(|mut entity| {
-            let (start, size) = (place(&entity, "offset")?, place(&entity, "length")?);
+            let (start, size) = (number(&entity, "offset")?, number(&entity, "length")?);
             let end = (start + size).saturating_sub(cut).min(length);
             let start = start.saturating_sub(cut);
             (entity["offset"], entity["length"]) = (json!(start), json!(end.checked_sub(start)?));
@@ -44,7 +44,7 @@ pub(crate) fn utf16_len(text: &str) -> usize {
 
 /// Parses `parse_mode=HTML`.
 pub(crate) fn parse(html: &str) -> Result<Formatted, Refusal> {
-    let wrong = |what: String| Refusal::bad_request(&format!("can't parse entities: {what}"));
+    let wrong = |reason: String| Refusal::bad_request(&format!("can't parse entities: {reason}"));
     let (mut out, mut open) = (Formatted::default(), Vec::<Open>::new());
     let mut rest = html;
     while let Some(at) = rest.find(['<', '&']) {
@@ -96,7 +96,7 @@ pub(crate) fn parse(html: &str) -> Result<Formatted, Refusal> {
     Ok(out.trimmed())
 }
 
-/// The character that an entity stands for; a lone `&` stands for itself, as at Telegram.
+/// The character of an entity, and the entity's length. Like Telegram, accepts a lone `&`.
 fn character(text: &str) -> (char, usize) {
     for (entity, character) in [("&lt;", '<'), ("&gt;", '>'), ("&amp;", '&'), ("&quot;", '"')] {
         if text.starts_with(entity) {
@@ -126,14 +126,14 @@ fn entity(opened: &Open, end: usize) -> Option<Value> {
     let kind = kind(&opened.tag)?;
     let mut entity = json!({ "type": kind, "offset": opened.offset, "length": length });
     if kind == "text_link" {
-        // A link without a host that Telegram believes in is dropped without a word.
+        // Telegram silently drops links to hosts that it does not accept.
         let link = opened.link.as_deref().filter(|link| is_public(link))?;
         entity["url"] = json!(link);
     }
     Some(entity)
 }
 
-/// Whether Telegram takes the URL: http, https or tg, with a dot in the host.
+/// Whether Telegram accepts the URL: `tg://`, or http or https with a dot in the host.
 pub(crate) fn is_public(url: &str) -> bool {
     if url.starts_with("tg://") {
         return true;
@@ -163,14 +163,14 @@ mod tests {
     }
 
     #[test]
-    fn white_space_at_the_ends_is_gone_with_its_entities() {
+    fn white_space_at_the_ends_is_trimmed_with_its_entities() {
         let parsed = parse("\n <b> a</b> b<i> </i>").unwrap();
         assert_eq!(parsed.text, "a b");
         assert_eq!(parsed.entities, [json!({"type": "bold", "offset": 0, "length": 1})]);
     }
 
     #[test]
-    fn what_does_not_parse_is_refused() {
+    fn html_that_does_not_parse_is_refused() {
         for bad in ["<b>", "</b>", "<b></i>", "a < b", "<script>x</script>", "<b", "<br>"] {
             let refusal = parse(bad).unwrap_err();
             assert_eq!(refusal.code, 400, "{bad}");

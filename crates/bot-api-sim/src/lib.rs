@@ -1,12 +1,13 @@
-//! A small, strict Telegram Bot API server in this process: for the tests of `kms-bot`, and for
-//! the sandbox's two phones.
+//! A small, strict Telegram Bot API server in this process, for the tests of `kms-bot` and for the
+//! sandbox's two phones.
 //!
-//! It refuses what Telegram refuses: HTML that does not parse, callback data over 64 bytes,
-//! editing to the same text, writing to somebody who never started the bot. What it does not know
-//! it refuses too; it must never accept more than Telegram does.
+//! It refuses what Telegram refuses, for instance HTML that does not parse, callback data over 64
+//! bytes, an edit that changes nothing, and a message to a user who never started the bot. Methods
+//! and parameters that it does not simulate are refused too: it must never accept more than
+//! Telegram does.
 //!
-//! A bot talks to [`Sim::api_url`]; people act through a [`Person`], and stories through a
-//! [`Phone`].
+//! A bot connects to [`Sim::api_url`]. Users act through a [`Person`]; a [`Phone`] also waits for
+//! the bot's answers and writes the chat down as a transcript.
 
 #![expect(clippy::indexing_slicing, reason = "setting a field of a JSON object never panics")]
 
@@ -14,14 +15,15 @@ mod form;
 mod html;
 mod message;
 mod methods;
-mod people;
+mod person;
 mod phone;
 mod refusal;
 mod server;
+mod shared;
 mod state;
 
 pub use message::{Button, ButtonKind, Message};
-pub use people::{Person, SimError};
+pub use person::{Person, SimError};
 pub use phone::{Phone, Unheard};
-pub use server::{Fault, Sim};
-pub use state::Change;
+pub use server::Sim;
+pub use state::{Change, Fault};

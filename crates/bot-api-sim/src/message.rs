@@ -1,4 +1,4 @@
-//! A message as a phone shows it.
+//! Messages and their buttons.
 
 use serde_json::{Map, Value, json};
 
@@ -8,44 +8,43 @@ use crate::refusal::Refusal;
 /// A message in a chat.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Message {
-    /// Its number, unique in this simulation.
+    /// Its id, unique in this simulation.
     pub id: i64,
-    /// The Telegram id of its sender; the bot's own id for the bot's.
+    /// The Telegram id of its sender, which may be the bot.
     pub from: i64,
     /// The text, or the caption, without formatting.
     pub text: String,
-    /// What the formatting said, as the Bot API's entities.
+    /// The formatting, as entities of the Bot API.
     pub entities: Vec<Value>,
-    /// A picture's bytes.
+    /// The bytes of its picture.
     pub photo: Option<Vec<u8>>,
     /// The rows of buttons below it.
     pub keyboard: Vec<Vec<Button>>,
-    /// Seconds since 1970, by the simulation's clock.
+    /// Unix time in seconds, by the simulation's clock.
     pub date: i64,
-    /// Whether it was changed after it was sent.
+    /// Whether it was edited.
     pub edited: bool,
-    /// Whether it was forwarded from somewhere.
+    /// Whether it was forwarded.
     pub forwarded: bool,
 }
 
 /// A button below a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Button {
-    /// What it says.
+    /// Its text.
     pub text: String,
-    /// What it does.
+    /// Its action.
     pub kind: ButtonKind,
 }
 
-/// What a button does.
+/// The action of a button.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum ButtonKind {
-    /// Sends this to the bot.
+    /// Sends this callback data to the bot.
     Callback(String),
-    /// Opens this.
+    /// Opens this URL.
     Url(String),
-    /// Copies this.
+    /// Copies this text.
     Copy(String),
 }
 
@@ -54,19 +53,19 @@ impl Message {
         Self { from, text: text.to_owned(), ..Self::default() }
     }
 
-    /// The button that says this.
+    /// The button with this text.
     #[must_use]
     pub fn button(&self, text: &str) -> Option<&Button> {
         self.keyboard.iter().flatten().find(|button| button.text == text)
     }
 
-    /// Whether it is shown, and stored, exactly like the other.
+    /// Whether an edit from one to the other would change nothing.
     pub(crate) fn looks_like(&self, other: &Self) -> bool {
         (&self.text, &self.entities, &self.keyboard)
             == (&other.text, &other.entities, &other.keyboard)
     }
 
-    /// As the Bot API tells it.
+    /// The message as the Bot API represents it.
     pub(crate) fn to_json(&self, chat: &Value, from: &Value) -> Value {
         let mut message = json!({
             "message_id": self.id, "date": self.date, "chat": chat, "from": from,
@@ -98,7 +97,7 @@ impl Message {
         }
         if self.forwarded {
             message["forward_origin"] =
-                json!({ "type": "hidden_user", "date": self.date, "sender_user_name": "Somebody" });
+                json!({ "type": "hidden_user", "date": self.date, "sender_user_name": "Carol" });
         }
         message
     }
@@ -157,7 +156,7 @@ pub(crate) fn parse_keyboard(markup: Option<&Value>) -> Result<Vec<Vec<Button>>,
     let wrong = || Refusal::bad_request("object expected as reply markup");
     let rows = markup.get("inline_keyboard").and_then(Value::as_array);
     let Some(rows) = rows else {
-        // Other keyboards than inline ones are not simulated.
+        // Only inline keyboards are simulated.
         return Err(wrong());
     };
     let mut keyboard = Vec::new();

@@ -1,4 +1,4 @@
-//! The methods of the Bot API that are simulated. A parameter that is not known here is refused.
+//! The simulated methods of the Bot API. Other parameters than the listed ones are refused.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::form::Form;
 use crate::html::{self, Formatted, utf16_len};
 use crate::message::{Message, parse_keyboard};
 use crate::refusal::Refusal;
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::state::{BOT_ID, Change, State};
 
 const LONGEST_TEXT: usize = 4_096;
@@ -18,11 +18,11 @@ const LONGEST_CAPTION: usize = 1_024;
 pub(crate) async fn call(shared: &Shared, method: &str, form: Form) -> Result<Value, Refusal> {
     let method = method.to_ascii_lowercase();
     if method == "getupdates" {
-        form.knows(&["offset", "limit", "timeout", "allowed_updates"])?;
+        form.accepts_only(&["offset", "limit", "timeout", "allowed_updates"])?;
         return get_updates(shared, &form).await;
     }
     let result = change(&mut shared.lock(), &method, &form);
-    shared.changed();
+    shared.notify();
     result
 }
 
@@ -42,7 +42,7 @@ fn change(state: &mut State, method: &str, form: &Form) -> Result<Value, Refusal
         "sendchataction" => &["chat_id", "action"],
         _ => return Err(Refusal::other(404, "Not Found")),
     };
-    form.knows(known)?;
+    form.accepts_only(known)?;
     match method {
         "getme" => Ok(me(state)),
         "getwebhookinfo" => {
@@ -86,23 +86,23 @@ async fn get_updates(shared: &Shared, form: &Form) -> Result<Value, Refusal> {
         let mut state = shared.lock();
         if let Some(Value::Array(kinds)) = form.json("allowed_updates") {
             let kinds = kinds.iter().filter_map(|kind| kind.as_str().map(str::to_owned));
-            // None at all means the default: all that this simulation knows.
+            // An empty list means the default, which is every kind that is simulated.
             state.allowed = Some(kinds.collect()).filter(|kinds: &Vec<_>| !kinds.is_empty());
         }
-        // What is below the offset was received, and is forgotten.
+        // The offset acknowledges all updates below it.
         state.updates.retain(|(id, _)| *id >= offset);
         state.poll += 1;
         state.poll
     };
-    shared.changed();
+    shared.notify();
     loop {
         watch.mark_unchanged();
         {
             let state = shared.lock();
             if state.poll != poll {
-                let what = "Conflict: terminated by other getUpdates request; make sure that only \
+                let reason = "Conflict: terminated by other getUpdates request; make sure that only \
                             one bot instance is running";
-                return Err(Refusal::other(409, what));
+                return Err(Refusal::other(409, reason));
             }
             let found: Vec<_> =
                 state.updates.iter().take(limit.clamp(1, 100)).map(|(_, update)| update).collect();
@@ -125,7 +125,7 @@ fn me(state: &State) -> Value {
 }
 
 fn set_my_commands(state: &mut State, form: &Form) -> Result<Value, Refusal> {
-    let wrong = |what| Refusal::bad_request(what);
+    let wrong = |reason| Refusal::bad_request(reason);
     let Some(Value::Array(commands)) = form.json("commands") else {
         return Err(wrong("can't parse commands"));
     };
@@ -168,7 +168,7 @@ fn edit_message_text(state: &mut State, form: &Form) -> Result<Value, Refusal> {
     let (chat, id) = (chat_id(form)?, form.integer("message_id").unwrap_or_default());
     let keyboard = parse_keyboard(form.json("reply_markup").as_ref())?;
     let Formatted { text, entities } = formatted(form, "text", LONGEST_TEXT)?;
-    let wrong = |what| Refusal::bad_request(what);
+    let wrong = |reason| Refusal::bad_request(reason);
     let messages = &mut state.writable(chat)?;
     let old = messages.messages.get(&id).ok_or_else(|| wrong("message to edit not found"))?;
     if old.from != BOT_ID {
@@ -180,7 +180,7 @@ fn edit_message_text(state: &mut State, form: &Form) -> Result<Value, Refusal> {
     if text.is_empty() {
         return Err(wrong("message text is empty"));
     }
-    // Buttons that the edit does not name are gone.
+    // An edit without a keyboard removes the keyboard.
     let new = Message { text, entities, keyboard, edited: true, ..old.clone() };
     if new.looks_like(old) {
         return Err(wrong(
@@ -196,7 +196,7 @@ fn delete_message(state: &mut State, form: &Form) -> Result<Value, Refusal> {
     let (chat, id) = (chat_id(form)?, form.integer("message_id").unwrap_or_default());
     let messages = state.writable(chat)?;
     let foreign = messages.messages.get(&id).is_some_and(|message| message.from != BOT_ID);
-    // Only an administrator deletes other people's messages in a group.
+    // In a group, only administrators may delete messages of others.
     if foreign && messages.title.is_some() {
         return Err(Refusal::bad_request("message can't be deleted"));
     }
@@ -236,7 +236,7 @@ fn get_chat(state: &State, form: &Form) -> Result<Value, Refusal> {
     Ok(full)
 }
 
-/// Whether it is a PNG that can be read to its end, within Telegram's size.
+/// Whether the bytes are a complete PNG within Telegram's limit of width plus height.
 fn is_picture(bytes: &[u8]) -> bool {
     let decode = || -> Option<bool> {
         let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().ok()?;
@@ -248,7 +248,7 @@ fn is_picture(bytes: &[u8]) -> bool {
     decode().unwrap_or(false)
 }
 
-/// Only numbers: a bot can not find a person by a username.
+/// Numeric ids only: a bot cannot address a user by username.
 fn chat_id(form: &Form) -> Result<i64, Refusal> {
     form.integer("chat_id").ok_or_else(|| Refusal::bad_request("chat not found"))
 }

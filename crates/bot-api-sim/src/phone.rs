@@ -1,5 +1,5 @@
-//! A phone that plays its part of a story: says, waits for what the bot says, presses; and tells
-//! the chat as a transcript.
+//! One user's view of a chat: writes, waits for the bot's answers, presses buttons, and writes the
+//! chat down as a transcript.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,31 +7,31 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::message::Message;
-use crate::people::{Person, SimError};
+use crate::person::{Person, SimError};
 use crate::server::Sim;
 use crate::state::{BOT_ID, Change};
 
-/// How long the bot has for an answer.
+/// How long to wait for an answer of the bot.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A person's phone with a chat open.
+/// A user's phone with one chat open.
 #[derive(Debug)]
 pub struct Phone {
     sim: Sim,
     person: Person,
     name: String,
     chat: i64,
-    /// How many changes of the chat belong to an earlier story.
+    /// How many changes of the chat the transcript omits.
     forgotten: usize,
-    /// How many changes of the chat the story has come by.
+    /// How many changes of the chat [`Phone::hears`] has passed.
     heard: usize,
-    /// How many changes were told.
-    told: usize,
+    /// How many lines of the transcript [`Phone::news`] has returned.
+    shown: usize,
 }
 
-/// The bot did not say what the story says it says.
+/// The bot did not send an expected text.
 #[derive(Debug, thiserror::Error)]
-#[error("the bot never said {expected:?} to {whom}; the chat was:\n{chat}")]
+#[error("the bot did not send {expected:?} to {whom}; the chat was:\n{chat}")]
 pub struct Unheard {
     expected: String,
     whom: String,
@@ -39,22 +39,22 @@ pub struct Unheard {
 }
 
 impl Sim {
-    /// A person's phone, with the private chat with the bot.
+    /// A user's phone with the private chat with the bot open.
     #[must_use]
     pub fn phone(&self, id: i64, first_name: &str, username: Option<&str>) -> Phone {
         self.phone_in(id, &self.person(id, first_name, username), first_name)
     }
 
-    /// The same with a group.
+    /// A user's phone with another chat open.
     #[must_use]
     pub fn phone_in(&self, chat: i64, person: &Person, name: &str) -> Phone {
         let (sim, person, name) = (self.clone(), person.clone(), name.to_owned());
-        Phone { sim, person, name, chat, forgotten: 0, heard: 0, told: 0 }
+        Phone { sim, person, name, chat, forgotten: 0, heard: 0, shown: 0 }
     }
 }
 
 impl Phone {
-    /// Whose it is.
+    /// The user.
     #[must_use]
     pub fn person(&self) -> &Person {
         &self.person
@@ -65,11 +65,11 @@ impl Phone {
         self.person.says(text);
     }
 
-    /// Waits until the bot says this, in a new message, an edit or a short notice, after what was
-    /// heard before. Gives the message; a notice gives none.
+    /// Waits for a message, an edit or a notice of the bot that contains this text and comes after
+    /// what was heard before. Returns the message, or `None` for a notice.
     ///
     /// # Errors
-    /// When the bot does not say it within 30 seconds.
+    /// When none comes within 30 seconds.
     pub async fn hears(&mut self, text: &str) -> Result<Option<Message>, Unheard> {
         let deadline = Instant::now() + PATIENCE;
         let mut watch = self.sim.watch();
@@ -101,7 +101,7 @@ impl Phone {
         }
     }
 
-    /// Presses the button that says this, below the last message that has one.
+    /// Presses the button with this text, below the last message that has one.
     ///
     /// # Errors
     /// When no message has such a button.
@@ -118,28 +118,28 @@ impl Phone {
         self.sim.messages(self.chat).into_iter().rev().find(|message| message.from == BOT_ID)
     }
 
-    /// Begins another story: what was said is not told, nor heard, any more.
+    /// Omits everything so far from the transcript and from what can be heard.
     pub fn forget(&mut self) {
         self.forgotten = self.changes().len();
-        (self.heard, self.told) = (self.forgotten, 0);
+        (self.heard, self.shown) = (self.forgotten, 0);
     }
 
     fn changes(&self) -> Vec<Change> {
         self.sim.chat_changes(self.chat)
     }
 
-    /// The chat so far, as people read it: who said, pressed, edited and deleted what. An edit
-    /// shows what it changed.
+    /// The chat so far: who sent, pressed, edited and deleted what. An edit shows only the lines
+    /// that it changed.
     #[must_use]
     pub fn transcript(&self) -> String {
         self.lines(&self.changes()).concat()
     }
 
-    /// What the transcript has more than when this was last called.
+    /// The part of the transcript since the last call.
     pub fn news(&mut self) -> String {
         let lines = self.lines(&self.changes());
-        let news = lines.get(self.told..).unwrap_or_default().concat();
-        self.told = lines.len();
+        let news = lines.get(self.shown..).unwrap_or_default().concat();
+        self.shown = lines.len();
         news
     }
 
@@ -172,7 +172,7 @@ impl Phone {
     }
 }
 
-/// A message as text; of what stood there before only an ellipsis.
+/// A message as text, with an ellipsis for the lines that an edit left as they were.
 fn said(message: Option<&Message>, before: &str) -> String {
     let Some(message) = message else { return "(deleted)".to_owned() };
     let same = message.text.lines().zip(before.lines()).take_while(|(new, old)| new == old);
@@ -181,9 +181,9 @@ fn said(message: Option<&Message>, before: &str) -> String {
     if same > 1 {
         lines.splice(..same, ["…".to_owned()]);
     }
-    for (on, what) in [(message.photo.is_some(), "picture"), (message.forwarded, "forwarded")] {
+    for (on, mark) in [(message.photo.is_some(), "picture"), (message.forwarded, "forwarded")] {
         if on {
-            lines.insert(0, format!("({what})"));
+            lines.insert(0, format!("({mark})"));
         }
     }
     for row in &message.keyboard {

@@ -1,4 +1,4 @@
-//! What the Bot API says when it refuses.
+//! Error answers, worded like those of the Bot API.
 
 use serde_json::{Value, json};
 
@@ -11,12 +11,12 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn bad_request(what: &str) -> Self {
-        Self { code: 400, description: format!("Bad Request: {what}"), retry_after: None }
+    pub(crate) fn bad_request(reason: &str) -> Self {
+        Self { code: 400, description: format!("Bad Request: {reason}"), retry_after: None }
     }
 
-    pub(crate) fn forbidden(what: &str) -> Self {
-        Self { code: 403, description: format!("Forbidden: {what}"), retry_after: None }
+    pub(crate) fn forbidden(reason: &str) -> Self {
+        Self { code: 403, description: format!("Forbidden: {reason}"), retry_after: None }
     }
 
     pub(crate) fn other(code: u16, description: &str) -> Self {

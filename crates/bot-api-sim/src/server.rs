@@ -1,8 +1,8 @@
-//! The server, and what tests and the sandbox see of it.
+//! The HTTP server, and the handle by which tests and the sandbox use it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode;
@@ -13,21 +13,12 @@ use tokio::sync::watch;
 use crate::form::Form;
 use crate::message::Message;
 use crate::methods;
-use crate::people::Person;
+use crate::person::Person;
 use crate::refusal::Refusal;
-use crate::state::{Change, Chat, State, User};
+use crate::shared::Shared;
+use crate::state::{Change, Chat, Fault, User};
 
-/// What Telegram does wrong when a test wants it to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Fault {
-    /// Answers 502.
-    BadGateway,
-    /// Answers 429, with the seconds to wait.
-    TooManyRequests(u64),
-}
-
-/// A running simulation. A clone is the same one.
+/// A running simulation. Clones refer to the same one.
 #[derive(Clone, Debug)]
 pub struct Sim {
     address: SocketAddr,
@@ -35,39 +26,13 @@ pub struct Sim {
     handle: ServerHandle,
 }
 
-#[derive(Debug)]
-pub(crate) struct Shared {
-    token: String,
-    state: Mutex<State>,
-    version: watch::Sender<u64>,
-}
-
-impl Shared {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Says that something changed, to everybody who waits.
-    pub(crate) fn changed(&self) {
-        self.version.send_modify(|version| *version += 1);
-    }
-
-    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
-        self.version.subscribe()
-    }
-}
-
 impl Sim {
-    /// Starts on a free port of 127.0.0.1, with nobody there. Needs a tokio runtime around it.
+    /// Starts without users on a free port of 127.0.0.1. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// When there is no free port.
     pub fn start() -> std::io::Result<Self> {
-        let shared = Arc::new(Shared {
-            token: "7000000001:AASimulated-Token_of_35_characters_".to_owned(),
-            state: Mutex::default(),
-            version: watch::Sender::new(0),
-        });
+        let shared = Arc::new(Shared::new("7000000001:AASimulated-Token_of_35_characters_"));
         let data = Data::from(Arc::clone(&shared));
         let server = HttpServer::new(move || {
             App::new()
@@ -82,42 +47,42 @@ impl Sim {
             .addrs()
             .first()
             .copied()
-            .ok_or_else(|| std::io::Error::other("the server listens nowhere"))?;
+            .ok_or_else(|| std::io::Error::other("the server has no address"))?;
         let server = server.run();
         let handle = server.handle();
         tokio::spawn(server);
         Ok(Self { address, shared, handle })
     }
 
-    /// Where the Bot API is, as `https://api.telegram.org` otherwise.
+    /// The Bot API's URL, in place of `https://api.telegram.org`.
     #[must_use]
     pub fn api_url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The one bot's token.
+    /// The token of the only bot.
     #[must_use]
     pub fn token(&self) -> &str {
         &self.shared.token
     }
 
-    /// Somebody new, or the one with this id.
+    /// The user with this id, created if there is none.
     #[must_use]
     pub fn person(&self, id: i64, first_name: &str, username: Option<&str>) -> Person {
-        self.change(|state| {
+        self.shared.change(|state| {
             state.users.entry(id).or_insert_with(|| User {
                 first_name: first_name.to_owned(),
                 username: username.map(str::to_owned),
                 blocked: false,
             });
         });
-        Person::new(self.clone(), id)
+        Person::new(Arc::clone(&self.shared), id)
     }
 
-    /// A group with these people and the bot. Gives its chat's id.
+    /// Creates a group of these people and the bot, and returns its chat id.
     #[must_use]
     pub fn group(&self, title: &str, members: &[&Person]) -> i64 {
-        self.change(|state| {
+        self.shared.change(|state| {
             let count = i64::try_from(state.chats.len()).unwrap_or(i64::MAX);
             let id = -1_000_000_000_000 - count;
             let chat = Chat {
@@ -131,22 +96,16 @@ impl Sim {
         })
     }
 
-    /// The messages of a chat as they stand.
+    /// The messages of a chat as they are now.
     #[must_use]
     pub fn messages(&self, chat: i64) -> Vec<Message> {
-        let state = self.shared.lock();
-        state
-            .chats
-            .get(&chat)
-            .map(|chat| chat.messages.values().cloned().collect())
-            .unwrap_or_default()
+        self.shared.messages(chat)
     }
 
-    /// What happened in a chat.
+    /// What has happened in a chat, in order.
     #[must_use]
     pub fn chat_changes(&self, chat: i64) -> Vec<Change> {
-        let state = self.shared.lock();
-        state.chats.get(&chat).map(|chat| chat.changes.clone()).unwrap_or_default()
+        self.shared.changes(chat)
     }
 
     /// The commands and descriptions that the bot registered.
@@ -155,38 +114,32 @@ impl Sim {
         self.shared.lock().commands.clone()
     }
 
-    /// Everything that this Telegram still stores, for a search.
+    /// A dump of everything that is still stored, to search for secrets.
     #[must_use]
     pub fn stored(&self) -> String {
         format!("{:?}", self.shared.lock())
     }
 
-    /// Counts up whenever anything changes.
+    /// A counter that grows with every change.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.shared.watch()
     }
 
-    /// The next call of this method goes wrong.
+    /// Makes the next call of this method fail.
     pub fn break_next(&self, method: &str, fault: Fault) {
-        self.change(|state| state.faults.push_back((method.to_owned(), fault)));
+        self.shared.change(|state| state.faults.push_back((method.to_owned(), fault)));
     }
 
-    /// How many ordered faults did not happen yet.
+    /// How many of the faults have not happened yet.
     #[must_use]
     pub fn faults_left(&self) -> usize {
         self.shared.lock().faults.len()
     }
 
-    /// Ends it.
+    /// Stops the server.
     pub async fn stop(&self) {
         self.handle.stop(false).await;
-    }
-
-    pub(crate) fn change<T>(&self, what: impl FnOnce(&mut State) -> T) -> T {
-        let result = what(&mut self.shared.lock());
-        self.shared.changed();
-        result
     }
 }
 
@@ -198,7 +151,7 @@ async fn answer(request: HttpRequest, payload: Payload, shared: Data<Shared>) ->
     }
     let fault = shared.lock().fault(method);
     if fault.is_some() {
-        shared.changed();
+        shared.notify();
     }
     match fault {
         Some(Fault::BadGateway) => return refuse(&Refusal::other(502, "Bad Gateway")),

@@ -1,4 +1,4 @@
-//! What this Telegram knows: people, chats, and updates that the bot did not fetch yet.
+//! The state of the simulation: users, chats, and updates that the bot has not fetched.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,46 +7,53 @@ use serde_json::{Value, json};
 
 use crate::message::Message;
 use crate::refusal::Refusal;
-use crate::server::Fault;
 
 pub(crate) const BOT_ID: i64 = 7_000_000_001;
 pub(crate) const BOT_USERNAME: &str = "wallet_kms_bot";
 
-/// What happened in a chat, in order. What was deleted is gone from here too.
+/// A failure of Telegram, on a test's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Answers 502.
+    BadGateway,
+    /// Answers 429, with the seconds to wait.
+    TooManyRequests(u64),
+}
+
+/// One event in a chat. The contents of deleted messages are removed from earlier events too.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum Change {
-    /// A message came; its text is as it was then, or `None` once it was deleted.
+    /// A message was sent.
     Sent {
-        /// Its number.
+        /// Its id.
         message: i64,
         /// The Telegram id of its sender.
         from: i64,
-        /// As it was.
+        /// The message as it was sent; `None` once it is deleted.
         shown: Option<Box<Message>>,
     },
-    /// A message was changed.
+    /// A message was edited.
     Edited {
-        /// Its number.
+        /// Its id.
         message: i64,
-        /// As it was then, or `None` once it was deleted.
+        /// The message after the edit; `None` once it is deleted.
         shown: Option<Box<Message>>,
     },
     /// A message was deleted.
     Deleted {
-        /// Its number.
+        /// Its id.
         message: i64,
     },
-    /// Somebody pressed a button.
+    /// A user pressed a button.
     Pressed {
-        /// The Telegram id of who did.
+        /// The user's Telegram id.
         by: i64,
-        /// What the button says.
+        /// The button's text.
         button: String,
     },
-    /// The bot answered the press with a short notice.
+    /// The bot answered a press with a short notice.
     Notice {
-        /// What it says.
+        /// The notice's text.
         text: String,
     },
 }
@@ -60,14 +67,14 @@ pub(crate) struct User {
 
 #[derive(Debug)]
 pub(crate) struct Chat {
-    /// A group has a title; a private chat is with the person of the same id.
+    /// Groups have a title. The id of a private chat is the id of its user.
     pub(crate) title: Option<String>,
     pub(crate) members: HashSet<i64>,
     pub(crate) messages: BTreeMap<i64, Message>,
     pub(crate) changes: Vec<Change>,
 }
 
-/// A press that the bot did not answer yet.
+/// A button press that the bot has not answered.
 #[derive(Debug)]
 pub(crate) struct Query {
     pub(crate) chat: i64,
@@ -82,7 +89,7 @@ pub(crate) struct State {
     pub(crate) queries: BTreeMap<String, Query>,
     pub(crate) commands: Vec<(String, String)>,
     pub(crate) faults: VecDeque<(String, Fault)>,
-    /// Counts calls of getUpdates; an older one ends when a newer one comes.
+    /// Counts calls of `getUpdates`: a newer call terminates an older one.
     pub(crate) poll: u64,
     last_update: i64,
     last_message: i64,
@@ -123,7 +130,7 @@ impl State {
         message.to_json(&self.chat_json(chat), &self.user_json(message.from))
     }
 
-    /// The chat, if the bot may write there.
+    /// The chat, if the bot may write to it.
     pub(crate) fn writable(&mut self, id: i64) -> Result<&mut Chat, Refusal> {
         match self.users.get(&id) {
             Some(user) if user.blocked => {
@@ -146,11 +153,11 @@ impl State {
         })
     }
 
-    /// Numbers a message, stores it and logs it.
+    /// Gives a message its id and date, and adds it to its chat.
     pub(crate) fn store(&mut self, chat: i64, mut message: Message) -> Message {
         self.last_message += 1;
         message.id = self.last_message;
-        // One second each, so that what came later is dated later.
+        // One second apart at least, so that dates are in the order of the messages.
         message.date = now().max(self.last_date + 1);
         self.last_date = message.date;
         if let Some(chat) = self.chats.get_mut(&chat) {
@@ -161,14 +168,14 @@ impl State {
         message
     }
 
-    /// Gives the bot an update, if it asked for its kind.
-    pub(crate) fn push(&mut self, kind: &str, what: Value) {
+    /// Queues an update for the bot, if the bot requested updates of this kind.
+    pub(crate) fn push(&mut self, kind: &str, content: Value) {
         if self.allowed.as_ref().is_some_and(|kinds| kinds.iter().all(|allowed| allowed != kind)) {
             return;
         }
         self.last_update += 1;
         let mut update = json!({ "update_id": self.last_update });
-        update[kind] = what;
+        update[kind] = content;
         self.updates.push_back((self.last_update, update));
     }
 
@@ -179,10 +186,10 @@ impl State {
         id
     }
 
-    /// The next fault that was ordered for this method.
+    /// Takes the next fault of this method.
     pub(crate) fn fault(&mut self, method: &str) -> Option<Fault> {
-        let place = self.faults.iter().position(|(name, _)| name.eq_ignore_ascii_case(method))?;
-        self.faults.remove(place).map(|(_, fault)| fault)
+        let index = self.faults.iter().position(|(name, _)| name.eq_ignore_ascii_case(method))?;
+        self.faults.remove(index).map(|(_, fault)| fault)
     }
 }
 
@@ -193,7 +200,7 @@ impl Chat {
         self.messages.insert(message.id, message);
     }
 
-    /// Removes a message, and its text from everything that was logged.
+    /// Removes a message, and its contents from the events before.
     pub(crate) fn delete(&mut self, id: i64) -> bool {
         if self.messages.remove(&id).is_none() {
             return false;
@@ -213,7 +220,7 @@ impl Chat {
     }
 }
 
-/// Telegram dates its messages itself.
+/// Telegram dates messages by its own clock.
 #[expect(clippy::disallowed_methods, reason = "a simulated server has a clock")]
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

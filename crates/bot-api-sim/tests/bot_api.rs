@@ -1,5 +1,5 @@
-//! A real client of the Bot API against the simulation: what works, and what is refused as
-//! Telegram refuses it.
+//! A real Bot API client against the simulation: what works, and what is refused as Telegram
+//! refuses it.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -52,7 +52,7 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, RequestError>) -> String {
 }
 
 #[tokio::test]
-async fn messages_come_in_order_until_they_are_acknowledged() {
+async fn updates_arrive_in_order_until_they_are_acknowledged() {
     let (sim, bot) = start();
     assert_eq!(bot.get_me().await.unwrap().username(), "wallet_kms_bot");
     let ann = ann(&sim);
@@ -71,7 +71,7 @@ async fn messages_come_in_order_until_they_are_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_poll_waits_and_a_second_one_ends_it() {
+async fn a_poll_waits_until_a_second_one_terminates_it() {
     let (sim, bot) = start();
     let waiting = tokio::spawn({
         let bot = bot.clone();
@@ -90,7 +90,7 @@ async fn a_poll_waits_and_a_second_one_ends_it() {
 }
 
 #[tokio::test]
-async fn a_person_must_have_started_the_bot_and_not_blocked_it() {
+async fn the_bot_writes_only_to_users_who_started_it_and_did_not_block_it() {
     let (sim, bot) = start();
     let ann = ann(&sim);
     assert_eq!(
@@ -110,7 +110,7 @@ async fn a_person_must_have_started_the_bot_and_not_blocked_it() {
 }
 
 #[tokio::test]
-async fn buttons_are_pressed_and_lost_by_an_edit_that_does_not_name_them() {
+async fn an_edit_without_buttons_removes_them() {
     let (sim, bot) = start();
     let ann = ann(&sim);
     ann.says("/start");
@@ -122,7 +122,7 @@ async fn buttons_are_pressed_and_lost_by_an_edit_that_does_not_name_them() {
     let UpdateKind::CallbackQuery(query) = update.kind else { panic!("{update:?}") };
     assert_eq!(query.data.as_deref(), Some("go"));
     bot.answer_callback_query(query.id.clone()).text("done").await.unwrap();
-    assert!(bot.answer_callback_query(query.id).await.is_err(), "answered once only");
+    assert!(bot.answer_callback_query(query.id).await.is_err(), "a query is answered only once");
     assert!(bot.answer_callback_query(CallbackQueryId("x".to_owned())).await.is_err());
 
     let same = bot.edit_message_text(ANN, sent.id, "choose").reply_markup(button("Go", "go"));
@@ -166,11 +166,11 @@ async fn a_deleted_message_is_stored_nowhere() {
     bot.delete_message(ANN, id).await.unwrap();
     bot.get_updates().offset(update.id.as_offset()).timeout(0).await.unwrap();
     assert!(!sim.stored().contains("canary"));
-    assert!(bot.delete_message(ANN, id).await.is_err(), "it is gone");
+    assert!(bot.delete_message(ANN, id).await.is_err(), "the message is gone");
 }
 
 #[tokio::test]
-async fn pictures_are_uploaded_and_their_text_can_not_be_edited() {
+async fn photos_are_uploaded_and_have_no_text_to_edit() {
     let (sim, bot) = start();
     let ann = ann(&sim);
     ann.says("/receive");
@@ -184,7 +184,7 @@ async fn pictures_are_uploaded_and_their_text_can_not_be_edited() {
 }
 
 #[tokio::test]
-async fn a_group_shows_the_bot_commands_alone_and_links_lead_to_the_private_chat() {
+async fn in_groups_the_bot_receives_only_commands_and_replies_to_it() {
     let (sim, bot) = start();
     let (ann, bob) = (ann(&sim), sim.person(4712, "Bob", None));
     let group = sim.group("Friends", &[&ann]);
@@ -201,16 +201,16 @@ async fn a_group_shows_the_bot_commands_alone_and_links_lead_to_the_private_chat
     let sent = bot.send_message(ChatId(group), "in private").reply_markup(link).await.unwrap();
     let reply = ann.replies_in(group, i64::from(sent.id.0), "an answer").unwrap();
     let theirs = bot.delete_message(ChatId(group), message.id).await;
-    assert!(theirs.is_err(), "somebody else's message in a group");
+    assert!(theirs.is_err(), "the message of another user in a group");
     let last = updates(&bot, update[0].id.as_offset()).await.pop().unwrap();
     let UpdateKind::Message(answer) = last.kind else { panic!("{last:?}") };
-    assert_eq!(i64::from(answer.id.0), reply, "an answer to the bot comes to the bot");
+    assert_eq!(i64::from(answer.id.0), reply, "the bot receives replies to it");
     ann.presses(group, i64::from(sent.id.0), "Open").unwrap();
     assert_eq!(ann.chat().last().unwrap().text, "/start balance");
 }
 
 #[tokio::test]
-async fn only_updates_that_were_asked_for_come() {
+async fn only_requested_kinds_of_updates_arrive() {
     let (sim, bot) = start();
     let asked = bot.get_updates().allowed_updates([AllowedUpdate::Message]).timeout(0);
     assert!(asked.await.unwrap().is_empty());
@@ -227,10 +227,10 @@ async fn only_updates_that_were_asked_for_come() {
 }
 
 #[tokio::test]
-async fn what_is_not_telegram_is_refused() {
+async fn wrong_tokens_and_methods_that_are_not_simulated_are_refused() {
     let (sim, bot) = start();
-    let stranger = Bot::new("1:x").set_api_url(sim.api_url().parse().unwrap());
-    assert_eq!(refusal(stranger.get_me().await), ApiError::InvalidToken.to_string());
+    let unknown = Bot::new("1:x").set_api_url(sim.api_url().parse().unwrap());
+    assert_eq!(refusal(unknown.get_me().await), ApiError::InvalidToken.to_string());
     assert!(bot.log_out().await.is_err(), "not simulated");
     let command = |name: &str| bot.set_my_commands([BotCommand::new(name, "what it does")]);
     command("start").await.unwrap();

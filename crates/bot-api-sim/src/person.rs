@@ -1,53 +1,55 @@
-//! People with phones: they write, press, rename themselves and block the bot.
+//! Telegram users: they write, press buttons, rename themselves and block the bot.
+
+use std::sync::Arc;
 
 use serde_json::json;
 
 use crate::message::{ButtonKind, Message};
-use crate::server::Sim;
+use crate::shared::Shared;
 use crate::state::{BOT_ID, BOT_USERNAME, Change, State, User};
 
-/// What a person can not do.
+/// An action that is not possible.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum SimError {
-    /// There is no such message in the chat.
-    #[error("there is no message {0} in the chat")]
+    /// The chat has no such message.
+    #[error("the chat has no message {0}")]
     NoMessage(i64),
     /// The message has no such button.
-    #[error("there is no button {0:?} below the message")]
+    #[error("the message has no button {0:?}")]
     NoButton(String),
-    /// Somebody else has the username.
-    #[error("somebody has this username")]
+    /// Another user has the username.
+    #[error("another user has this username")]
     Taken,
-    /// The person is not in the chat.
-    #[error("the person is not in the chat")]
+    /// The user is not a member of the chat.
+    #[error("the user is not a member of the chat")]
     NotThere,
 }
 
-/// Somebody with a phone.
+/// A Telegram user.
 #[derive(Clone, Debug)]
 pub struct Person {
-    sim: Sim,
+    shared: Arc<Shared>,
     id: i64,
 }
 
 impl Person {
-    pub(crate) fn new(sim: Sim, id: i64) -> Self {
-        Self { sim, id }
+    pub(crate) fn new(shared: Arc<Shared>, id: i64) -> Self {
+        Self { shared, id }
     }
 
-    /// The Telegram id, also of the private chat with the bot.
+    /// The Telegram id, which is also the id of the private chat with the bot.
     #[must_use]
     pub fn id(&self) -> i64 {
         self.id
     }
 
-    /// Writes to the bot, and so starts it if this is the first time. Gives the message's number.
-    #[expect(clippy::must_use_candidate, reason = "it is done for its effect")]
+    /// Writes to the bot, which starts the bot if this is the first message. Returns the message's
+    /// id.
+    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
     pub fn says(&self, text: &str) -> i64 {
-        self.sim.change(|state| {
+        self.shared.change(|state| {
             state.private_chat(self.id);
-            // Telegram's apps let nobody write to a bot that they block.
+            // Telegram's apps unblock a bot before they let the user write to it.
             if let Some(user) = state.users.get_mut(&self.id) {
                 user.blocked = false;
             }
@@ -55,10 +57,10 @@ impl Person {
         })
     }
 
-    /// Forwards somebody's message to the bot.
-    #[expect(clippy::must_use_candidate, reason = "it is done for its effect")]
+    /// Forwards another user's message to the bot.
+    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
     pub fn forwards(&self, text: &str) -> i64 {
-        self.sim.change(|state| {
+        self.shared.change(|state| {
             state.private_chat(self.id);
             let message = Message { forwarded: true, ..Message::text(self.id, text) };
             self.send(state, self.id, message, false)
@@ -68,20 +70,20 @@ impl Person {
     /// Writes in a group.
     ///
     /// # Errors
-    /// When the person is not in it.
+    /// When the user is not a member.
     pub fn says_in(&self, group: i64, text: &str) -> Result<i64, SimError> {
-        self.sim.change(|state| {
+        self.shared.change(|state| {
             self.is_in(state, group)?;
             Ok(self.send(state, group, Message::text(self.id, text), false))
         })
     }
 
-    /// Answers a message of the bot in a group.
+    /// Replies to a message of the bot in a group.
     ///
     /// # Errors
-    /// When the person is not in it, or there is no such message of the bot.
+    /// When the user is not a member, or the bot has no such message there.
     pub fn replies_in(&self, group: i64, message: i64, text: &str) -> Result<i64, SimError> {
-        self.sim.change(|state| {
+        self.shared.change(|state| {
             let bots = self.message(state, group, message)?.from == BOT_ID;
             if !bots {
                 return Err(SimError::NoMessage(message));
@@ -90,12 +92,12 @@ impl Person {
         })
     }
 
-    /// Changes a message of one's own.
+    /// Edits one of the user's own messages in the private chat.
     ///
     /// # Errors
     /// When there is no such message.
     pub fn edits(&self, message: i64, text: &str) -> Result<(), SimError> {
-        self.sim.change(|state| {
+        self.shared.change(|state| {
             let chat = state.chats.get_mut(&self.id).ok_or(SimError::NotThere)?;
             let old = chat.messages.get(&message).filter(|message| message.from == self.id);
             let mut edited = old.cloned().ok_or(SimError::NoMessage(message))?;
@@ -107,13 +109,13 @@ impl Person {
         })
     }
 
-    /// Presses the button that says `button`, below a message of a chat that the person is in. A
-    /// link into this bot starts it, as Telegram does; other links and copying do nothing here.
+    /// Presses the button with this text below a message. A link to this bot starts it, as in
+    /// Telegram; other links and copy buttons have no effect here.
     ///
     /// # Errors
-    /// When there is no such message or button.
+    /// When the user is not a member of the chat, or it has no such message or button.
     pub fn presses(&self, chat: i64, message: i64, button: &str) -> Result<(), SimError> {
-        self.sim.change(|state| {
+        self.shared.change(|state| {
             let shown = self.message(state, chat, message)?;
             let missing = || SimError::NoButton(button.to_owned());
             let kind = shown.button(button).ok_or_else(missing)?.kind.clone();
@@ -136,24 +138,24 @@ impl Person {
         })
     }
 
-    /// Sends callback data of one's own making, as a modified phone can.
+    /// Sends forged callback data, as a modified app can.
     ///
     /// # Errors
     /// When there is no such message.
     pub fn forges(&self, chat: i64, message: i64, data: &str) -> Result<(), SimError> {
-        self.sim.change(|state| {
+        self.shared.change(|state| {
             let shown = self.message(state, chat, message)?;
             self.press(state, chat, &shown, data);
             Ok(())
         })
     }
 
-    /// Takes another username, or none.
+    /// Changes or removes the username.
     ///
     /// # Errors
-    /// When somebody has it.
+    /// When another user has it.
     pub fn renames(&self, username: Option<&str>) -> Result<(), SimError> {
-        self.sim.change(|state| {
+        self.shared.change(|state| {
             let taken = |user: &User| {
                 let names = user.username.as_deref().zip(username);
                 names.is_some_and(|(theirs, wanted)| theirs.eq_ignore_ascii_case(wanted))
@@ -170,23 +172,23 @@ impl Person {
 
     /// Blocks the bot.
     pub fn blocks(&self) {
-        self.sim.change(|state| {
+        self.shared.change(|state| {
             if let Some(user) = state.users.get_mut(&self.id) {
                 user.blocked = true;
             }
         });
     }
 
-    /// The private chat with the bot as the phone shows it.
+    /// The messages of the private chat with the bot.
     #[must_use]
     pub fn chat(&self) -> Vec<Message> {
-        self.sim.messages(self.id)
+        self.shared.messages(self.id)
     }
 
-    /// What happened in the private chat.
+    /// What has happened in the private chat, in order.
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {
-        self.sim.chat_changes(self.id)
+        self.shared.changes(self.id)
     }
 
     fn is_in(&self, state: &State, chat: i64) -> Result<(), SimError> {
@@ -203,7 +205,7 @@ impl Person {
     fn send(&self, state: &mut State, chat: i64, message: Message, to_bot: bool) -> i64 {
         let message = state.store(chat, message);
         let json = state.message_json(chat, &message);
-        // In groups a bot sees what is meant for it alone (privacy mode).
+        // In groups, bots in privacy mode receive only commands to them and replies to them.
         let for_us = || {
             let word = message.text.split_whitespace().next().filter(|word| word.starts_with('/'));
             word.is_some_and(|word| word.split_once('@').is_none_or(|(_, bot)| bot == BOT_USERNAME))
