@@ -12,7 +12,7 @@ use actix_web::web::Data;
 use actix_web::{FromRequest, HttpRequest};
 use kms_core::audit::{Action, AuditRecord, Caller, Phase};
 use kms_core::ports::{AuditLog, StoreError};
-use kms_core::{AlarmContext, integrity_alarm};
+use kms_core::{AlarmContext, HashedToken, PlainToken, integrity_alarm};
 use kms_store::{ApiToken, Database, Scope};
 use kms_types::ErrorCode;
 
@@ -20,7 +20,6 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::state::State;
 use crate::telemetry;
-use crate::token::BearerToken;
 
 /// How long a revoked token may go on working.
 const FRESH_FOR: Duration = Duration::from_secs(5);
@@ -34,12 +33,12 @@ pub(crate) struct Reader;
 
 /// Tokens that were looked up within the last seconds, by their hashes.
 #[derive(Debug, Default)]
-pub(crate) struct TokenCache(Mutex<HashMap<[u8; 32], (Instant, ApiToken)>>);
+pub(crate) struct TokenCache(Mutex<HashMap<HashedToken, (Instant, ApiToken)>>);
 
 impl TokenCache {
     async fn find(
         &self,
-        hash: [u8; 32],
+        hash: HashedToken,
         database: &Database,
     ) -> Result<Option<ApiToken>, StoreError> {
         let found = self.lock().get(&hash).cloned();
@@ -48,7 +47,7 @@ impl TokenCache {
         {
             return Ok(Some(token));
         }
-        let token = database.token_by_hash(hash).await?;
+        let token = database.api_token_by_hash(hash).await?;
         let mut cache = self.lock();
         cache.retain(|_, (since, _)| since.elapsed() < FRESH_FOR);
         // Unknown tokens are not remembered: somebody who tries many fills nothing.
@@ -58,7 +57,7 @@ impl TokenCache {
         Ok(token)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], (Instant, ApiToken)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<HashedToken, (Instant, ApiToken)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -72,7 +71,7 @@ async fn authorize(request: HttpRequest, allowed: &[Scope]) -> Result<Caller, Ap
     let header = request.headers().get(AUTHORIZATION).ok_or_else(unauthorized)?;
     let text = header.to_str().map_err(|_secret| unauthorized())?;
     let token = text.strip_prefix("Bearer ").ok_or_else(unauthorized)?;
-    let token: BearerToken = token.parse().map_err(|_secret| unauthorized())?;
+    let token: PlainToken = token.parse().map_err(|_secret| unauthorized())?;
     let found = match state.tokens.find(token.hash(), &state.database).await {
         Err(error @ StoreError::Tampered { .. }) => {
             alarm(state).await;

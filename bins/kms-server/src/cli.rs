@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 use kms_chain::Endpoint;
+use kms_core::PlainToken;
 use kms_store::{ApiToken, Database, Scope};
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
@@ -23,7 +24,6 @@ use crate::clock;
 use crate::config::{DatabaseSettings, Settings};
 use crate::server::{self, Server};
 use crate::telemetry;
-use crate::token::BearerToken;
 
 /// The wallet KMS over HTTPS. Configured by a file, by `KMS_SERVER__…` variables and by `.env`.
 #[derive(Debug, Parser)]
@@ -192,7 +192,7 @@ async fn token(settings: Settings, command: TokenCommand) -> anyhow::Result<()> 
         }
         TokenCommand::List => {
             Record::new(&database, "token_list", "").note().await;
-            for token in database.tokens().await? {
+            for token in database.api_tokens().await? {
                 let scopes: Vec<_> = token.scopes.iter().map(Scope::to_string).collect();
                 let state = if token.is_valid(clock::now()) { "valid" } else { "ended" };
                 say(&format!("{}\t{}\t{state}", token.name, scopes.join(",")));
@@ -201,7 +201,7 @@ async fn token(settings: Settings, command: TokenCommand) -> anyhow::Result<()> 
         TokenCommand::Revoke { name } => {
             let record = Record::new(&database, "token_revoke", named(&name)?);
             let revoke = async || {
-                let revoked = database.revoke_token(&name, clock::now()).await?;
+                let revoked = database.revoke_api_token(&name, clock::now()).await?;
                 ensure!(revoked, "there is no token {name} that works");
                 Ok(())
             };
@@ -217,21 +217,20 @@ fn named(name: &str) -> anyhow::Result<&str> {
     Ok(name)
 }
 
-/// Makes a token of this name and keeps its hash.
+/// Issues a token under this name and stores its hash.
 ///
 /// # Errors
-/// When the name is taken or empty, or the database does not answer.
+/// When the name is in use or invalid, or the database does not answer.
 pub async fn issue(
     database: &Database,
     name: String,
     scopes: Vec<Scope>,
     lifetime: Option<Duration>,
-) -> anyhow::Result<BearerToken> {
+) -> anyhow::Result<PlainToken> {
     named(&name)?;
-    let taken = database.tokens().await?.iter().any(|token| token.name == name);
-    ensure!(!taken, "there is a token {name} already; names are not used again");
-    let bearer = BearerToken::random()
-        .map_err(|_unspecified| anyhow::anyhow!("there are no random bytes"))?;
+    let taken = database.api_tokens().await?.iter().any(|token| token.name == name);
+    ensure!(!taken, "a token named {name} exists; names cannot be reused");
+    let plain = PlainToken::generate();
     let created_at = clock::now();
     let token = ApiToken {
         id: Uuid::new_v4().to_string(),
@@ -241,6 +240,6 @@ pub async fn issue(
         expires_at: lifetime.map(|lifetime| created_at.plus(lifetime)),
         revoked_at: None,
     };
-    database.insert_token(token, bearer.hash()).await?;
-    Ok(bearer)
+    database.insert_api_token(token, plain.hash()).await?;
+    Ok(plain)
 }

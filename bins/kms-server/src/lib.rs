@@ -19,10 +19,8 @@ mod routes;
 mod server;
 mod state;
 mod telemetry;
-mod token;
 mod upkeep;
 
 pub use config::Secret;
 pub use server::{Server, StartError};
 pub use state::KeyDatabase;
-pub use token::{BearerToken, BearerTokenError};

@@ -11,6 +11,7 @@
 //! of [`ports`], and the KMS key through [`MasterKey`], which the crates `kms-key-*` implement.
 
 pub mod account;
+mod api_token;
 pub mod audit;
 #[cfg(feature = "testing")]
 pub mod conformance;
@@ -37,6 +38,7 @@ mod test_key;
 mod vectors;
 mod wrap;
 
+pub use api_token::{HashedToken, PlainToken, PlainTokenError};
 pub use custody::{CreateWallet, Created, Custody, CustodyError, Ports, ProbeError, Rewrapped};
 pub use integrity::{AlarmContext, integrity_alarm};
 pub use kdf::{KdfParams, KdfParamsError, Salt};

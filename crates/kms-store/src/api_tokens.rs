@@ -1,11 +1,11 @@
-//! Bearer tokens: their hashes, what they allow, and until when.
+//! API tokens: their hashes, scopes and expiry.
 
 use std::fmt;
 use std::str::FromStr;
 
 use diesel::prelude::*;
-use kms_core::ServerKeys;
 use kms_core::ports::StoreError;
+use kms_core::{HashedToken, RowMac, ServerKeys};
 use kms_types::Timestamp;
 
 use crate::convert::RowRef;
@@ -15,38 +15,38 @@ use crate::schema::api_tokens;
 /// What a token allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    /// Everything that the bot does for its users.
+    /// Everything that the bot does on behalf of its users.
     Bot,
-    /// What operators do.
+    /// Operations of the operator.
     Admin,
-    /// Reading.
+    /// Read access.
     Read,
 }
 
-/// The text is no scope.
+/// The text is not a scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a scope is bot, admin or read")]
 pub struct ScopeError;
 
-/// A bearer token as the database knows it.
+/// An API token without its secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiToken {
-    /// Random.
+    /// A random id.
     pub id: String,
-    /// What operators call it, unique.
+    /// The operator's name for it, unique.
     pub name: String,
     /// What it allows.
     pub scopes: Vec<Scope>,
-    /// When it was made.
+    /// When it was issued.
     pub created_at: Timestamp,
-    /// Until when it works.
+    /// When it expires, if ever.
     pub expires_at: Option<Timestamp>,
     /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
 }
 
 impl ApiToken {
-    /// Whether it works at this time.
+    /// Whether the token is neither expired nor revoked.
     #[must_use]
     pub fn is_valid(&self, now: Timestamp) -> bool {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|expires| now < expires)
@@ -57,17 +57,21 @@ impl ApiToken {
         scopes.join(",")
     }
 
-    fn with_mac_fields<T>(&self, hash: &[u8], work: impl FnOnce(&[&[u8]]) -> T) -> T {
+    fn with_mac_fields<T>(&self, hash: &HashedToken, work: impl FnOnce(&[&[u8]]) -> T) -> T {
         let time = |time: Option<Timestamp>| time.map_or(-1, |time| time.0).to_be_bytes();
         work(&[
             b"api_tokens",
             self.id.as_bytes(),
             self.name.as_bytes(),
-            hash,
+            hash.as_bytes(),
             self.scopes_text().as_bytes(),
             &time(self.expires_at),
             &time(self.revoked_at),
         ])
+    }
+
+    fn mac(&self, hash: &HashedToken, keys: &ServerKeys) -> RowMac {
+        self.with_mac_fields(hash, |fields| keys.row.mac(fields))
     }
 }
 
@@ -94,40 +98,23 @@ impl FromStr for Scope {
     }
 }
 
-/// All columns, in the order of the table.
-type Columns = (String, String, Vec<u8>, String, i64, Option<i64>, Option<i64>, i32, Vec<u8>);
-
-fn parse(columns: Columns, keys: &ServerKeys) -> Result<(ApiToken, Vec<u8>), StoreError> {
-    let (id, name, hash, scopes, created_at, expires_at, revoked_at, mac_key, mac) = columns;
-    let key = id.clone();
-    let at = RowRef { table: "api_tokens", key: &key };
-    let token = ApiToken {
-        id,
-        name,
-        scopes: scopes.split(',').map(|scope| at.parse(scope)).collect::<Result<_, _>>()?,
-        created_at: Timestamp(created_at),
-        expires_at: expires_at.map(Timestamp),
-        revoked_at: revoked_at.map(Timestamp),
-    };
-    let mac = at.mac(mac_key, &mac)?;
-    let verified = token.with_mac_fields(&hash, |fields| keys.row.verify(&mac, fields));
-    verified.map_err(|error| at.not_verified(error))?;
-    Ok((token, hash))
-}
-
 impl Database {
-    /// Keeps a token under the hash of what its caller holds.
+    /// Stores a token with its hash.
     ///
     /// # Errors
-    /// When the database does not answer, or the name is taken.
-    pub async fn insert_token(&self, token: ApiToken, hash: [u8; 32]) -> Result<(), StoreError> {
-        let mac = token.with_mac_fields(&hash, |fields| self.keys.row.mac(fields));
+    /// When the database does not answer, or the name is in use.
+    pub async fn insert_api_token(
+        &self,
+        token: ApiToken,
+        hash: HashedToken,
+    ) -> Result<(), StoreError> {
+        let mac = token.mac(&hash, &self.keys);
         self.blocking(move |connection| {
             diesel::insert_into(api_tokens::table)
                 .values((
                     api_tokens::id.eq(&token.id),
                     api_tokens::name.eq(&token.name),
-                    api_tokens::hash.eq(hash.to_vec()),
+                    api_tokens::hash.eq(hash.as_bytes().to_vec()),
                     api_tokens::scopes.eq(token.scopes_text()),
                     api_tokens::created_at.eq(token.created_at.0),
                     api_tokens::expires_at.eq(token.expires_at.map(|time| time.0)),
@@ -141,15 +128,18 @@ impl Database {
         .await
     }
 
-    /// The token with this hash, whether it still works or not.
+    /// Returns the token with this hash, valid or not.
     ///
     /// # Errors
-    /// When the database does not answer, or the row was changed.
-    pub async fn token_by_hash(&self, hash: [u8; 32]) -> Result<Option<ApiToken>, StoreError> {
+    /// When the database does not answer, or the row fails its integrity check.
+    pub async fn api_token_by_hash(
+        &self,
+        hash: HashedToken,
+    ) -> Result<Option<ApiToken>, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
             let row: Option<Columns> = api_tokens::table
-                .filter(api_tokens::hash.eq(hash.to_vec()))
+                .filter(api_tokens::hash.eq(hash.as_bytes().to_vec()))
                 .first(connection)
                 .optional()?;
             Ok(row.map(|row| parse(row, &keys)).transpose()?.map(|(token, _hash)| token))
@@ -157,11 +147,11 @@ impl Database {
         .await
     }
 
-    /// All tokens, oldest first.
+    /// Lists all tokens, oldest first.
     ///
     /// # Errors
-    /// When the database does not answer, or a row was changed.
-    pub async fn tokens(&self) -> Result<Vec<ApiToken>, StoreError> {
+    /// When the database does not answer, or a row fails its integrity check.
+    pub async fn api_tokens(&self) -> Result<Vec<ApiToken>, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
             let rows: Vec<Columns> =
@@ -172,11 +162,11 @@ impl Database {
         .await
     }
 
-    /// Ends a token by its name; `false` if there is none of that name that was not revoked yet.
+    /// Revokes a token by its name. Returns `false` if no unrevoked token has that name.
     ///
     /// # Errors
-    /// When the database does not answer, or the row was changed.
-    pub async fn revoke_token(&self, name: &str, now: Timestamp) -> Result<bool, StoreError> {
+    /// When the database does not answer, or the row fails its integrity check.
+    pub async fn revoke_api_token(&self, name: &str, now: Timestamp) -> Result<bool, StoreError> {
         let (name, keys) = (name.to_owned(), self.keys.clone());
         self.blocking(move |connection| {
             connection.transaction(|connection| {
@@ -190,7 +180,7 @@ impl Database {
                     return Ok(false);
                 }
                 token.revoked_at = Some(now);
-                let mac = token.with_mac_fields(&hash, |fields| keys.row.mac(fields));
+                let mac = token.mac(&hash, &keys);
                 diesel::update(api_tokens::table.find(&token.id))
                     .set((
                         api_tokens::revoked_at.eq(Some(now.0)),
@@ -203,4 +193,26 @@ impl Database {
         })
         .await
     }
+}
+
+/// All columns, in the order of the table.
+type Columns = (String, String, Vec<u8>, String, i64, Option<i64>, Option<i64>, i32, Vec<u8>);
+
+fn parse(columns: Columns, keys: &ServerKeys) -> Result<(ApiToken, HashedToken), StoreError> {
+    let (id, name, hash, scopes, created_at, expires_at, revoked_at, mac_key, mac) = columns;
+    let key = id.clone();
+    let row = RowRef { table: "api_tokens", key: &key };
+    let token = ApiToken {
+        id,
+        name,
+        scopes: scopes.split(',').map(|scope| row.parse(scope)).collect::<Result<_, _>>()?,
+        created_at: Timestamp(created_at),
+        expires_at: expires_at.map(Timestamp),
+        revoked_at: revoked_at.map(Timestamp),
+    };
+    let hash = HashedToken::from(row.array::<32>(&hash)?);
+    let mac = row.mac(mac_key, &mac)?;
+    let verified = token.with_mac_fields(&hash, |fields| keys.row.verify(&mac, fields));
+    verified.map_err(|error| row.not_verified(error))?;
+    Ok((token, hash))
 }

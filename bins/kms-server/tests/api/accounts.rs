@@ -207,10 +207,10 @@ async fn tokens_have_scopes_and_end(test: TestServer) {
     assert_eq!(none.status(), 401);
     assert_eq!(none.headers()["www-authenticate"], "Bearer");
     // A revoked token ends within five seconds.
-    let name = test.database.tokens().await.unwrap()[0].name.clone();
+    let name = test.database.api_tokens().await.unwrap()[0].name.clone();
     let now = Timestamp(i64::MAX / 2);
     assert!(test.client.network().await.is_ok());
-    assert!(test.database.revoke_token(&name, now).await.unwrap());
+    assert!(test.database.revoke_api_token(&name, now).await.unwrap());
     let deadline = std::time::Instant::now() + Duration::from_millis(5_500);
     while test.client.network().await.is_ok() {
         assert!(std::time::Instant::now() < deadline, "the revoked token still works");

@@ -287,15 +287,15 @@ async fn tokens_are_found_by_their_hash(subject: Subject) {
         expires_at: Some(Timestamp(100)),
         revoked_at: None,
     };
-    database.insert_token(token.clone(), [7; 32]).await.unwrap();
-    assert!(database.insert_token(token.clone(), [8; 32]).await.is_err());
-    let found = database.token_by_hash([7; 32]).await.unwrap().unwrap();
+    database.insert_api_token(token.clone(), [7; 32].into()).await.unwrap();
+    assert!(database.insert_api_token(token.clone(), [8; 32].into()).await.is_err());
+    let found = database.api_token_by_hash([7; 32].into()).await.unwrap().unwrap();
     assert_eq!(found, token);
     assert!(found.is_valid(Timestamp(99)) && !found.is_valid(Timestamp(100)));
-    assert_eq!(database.token_by_hash([8; 32]).await.unwrap(), None);
-    assert!(database.revoke_token("bot", Timestamp(50)).await.unwrap());
-    assert!(!database.revoke_token("bot", Timestamp(51)).await.unwrap());
-    let revoked = database.tokens().await.unwrap().remove(0);
+    assert_eq!(database.api_token_by_hash([8; 32].into()).await.unwrap(), None);
+    assert!(database.revoke_api_token("bot", Timestamp(50)).await.unwrap());
+    assert!(!database.revoke_api_token("bot", Timestamp(51)).await.unwrap());
+    let revoked = database.api_tokens().await.unwrap().remove(0);
     assert_eq!(revoked.revoked_at, Some(Timestamp(50)));
     assert!(!revoked.is_valid(Timestamp(10)));
 }
@@ -309,14 +309,14 @@ async fn changed_tokens_are_refused(subject: Subject) {
         expires_at: Some(Timestamp(100)),
         revoked_at: None,
     };
-    subject.database.insert_token(token, [7; 32]).await.unwrap();
+    subject.database.insert_api_token(token, [7; 32].into()).await.unwrap();
     for change in ["scopes = 'admin'", "expires_at = null", "name = 'bot'"] {
         subject.tamper(&format!("update api_tokens set {change}"));
-        let refused = subject.database.token_by_hash([7; 32]).await.unwrap_err();
+        let refused = subject.database.api_token_by_hash([7; 32].into()).await.unwrap_err();
         assert!(matches!(refused, StoreError::Tampered { table: "api_tokens", .. }), "{change}");
         let back = "scopes = 'read', expires_at = 100, name = 'reader'";
         subject.tamper(&format!("update api_tokens set {back}"));
-        assert!(subject.database.token_by_hash([7; 32]).await.unwrap().is_some());
+        assert!(subject.database.api_token_by_hash([7; 32].into()).await.unwrap().is_some());
     }
 }
 
