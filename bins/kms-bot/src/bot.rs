@@ -35,7 +35,6 @@ pub struct Bot {
 
 /// Why a bot did not start.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum StartError {
     /// The Bot API's URL can not be used.
     #[error("telegram.api_url: expected a URL")]

@@ -4,8 +4,8 @@
 //! what follows after any white space are its arguments. Text that begins with `/` is never
 //! anything else.
 
-use kms_types::wire::{LimitAmount, Network, QuoteAmount};
-use kms_types::{AmountError, Asset, Recipient, RecipientError, Token};
+use kms_types::wire::{LimitAmount, Network};
+use kms_types::{AmountError, Asset, QuoteAmount, Recipient, RecipientError, Token};
 
 /// A command and its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]

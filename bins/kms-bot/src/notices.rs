@@ -105,7 +105,13 @@ async fn try_tell(app: &App, event: &Event) -> Done {
                 TransferState::Mined | TransferState::Failed => {
                     screen::show(app, who, message, transfer).await
                 }
-                _ => screen::update(app, who, message, transfer).await,
+                TransferState::Quoted
+                | TransferState::Signed
+                | TransferState::Broadcast
+                | TransferState::Final
+                | TransferState::Cancelled
+                | TransferState::Expired
+                | TransferState::Unknown => screen::update(app, who, message, transfer).await,
             };
         }
         EventKind::Received { transfer } => {
@@ -113,9 +119,9 @@ async fn try_tell(app: &App, event: &Event) -> Done {
             app.telegram.say(who, &text, balance_button()).await?;
             return Ok(());
         }
-        EventKind::ReceivedFromOutside { payment } => {
-            let network = app.network_of(payment.chain_id).await?;
-            let text = texts::received_from_outside(payment, &network);
+        EventKind::DepositReceived { deposit } => {
+            let network = app.network_of(deposit.chain_id).await?;
+            let text = texts::deposit_received(deposit, &network);
             app.telegram.say(who, &text, balance_button()).await?;
             return Ok(());
         }
@@ -132,7 +138,7 @@ async fn try_tell(app: &App, event: &Event) -> Done {
                 RecoveryStep::Completed => Some(texts::recovered(event.at)),
                 RecoveryStep::Cancelled => Some(texts::RECOVERY_CANCELLED.to_owned()),
                 RecoveryStep::Expired => Some(texts::RECOVERY_EXPIRED.to_owned()),
-                _ => None,
+                RecoveryStep::Unknown => None,
             };
             // What it has become meanwhile tells more.
             let Some(text) = told else { return Ok(()) };
@@ -141,14 +147,18 @@ async fn try_tell(app: &App, event: &Event) -> Done {
                     recovery::stop_button(recovery.id)
                 }
                 RecoveryStep::Ready => recovery::set_or_stop(recovery.id),
-                _ => Keyboard::none(),
+                RecoveryStep::Completed
+                | RecoveryStep::Cancelled
+                | RecoveryStep::Expired
+                | RecoveryStep::Unknown => Keyboard::none(),
             };
             app.telegram.say(who, &text, keyboard).await?;
             return Ok(());
         }
-        // The answer to the onboarding says it.
+        // The reply to /start already reports it.
         EventKind::AccountCreated => return Ok(()),
-        _ => return Ok(()),
+        // An event of a newer server, for which this bot has no text.
+        EventKind::Unknown => return Ok(()),
     };
     app.telegram.say(who, &text, Keyboard::none()).await?;
     Ok(())

@@ -28,7 +28,14 @@ pub(crate) async fn show(app: &App, who: &Person) -> Done {
         RecoveryState::Ready => {
             texts::recovery_ready(&open).map(|text| (text, set_or_stop(open.id)))
         }
-        _ => texts::recovery_requested(&open).map(|text| (text, stop_button(open.id))),
+        RecoveryState::CodeSent
+        | RecoveryState::Waiting
+        | RecoveryState::Completed
+        | RecoveryState::Cancelled
+        | RecoveryState::Expired
+        | RecoveryState::Unknown => {
+            texts::recovery_requested(&open).map(|text| (text, stop_button(open.id)))
+        }
     };
     expect_code(app, who, &open);
     if let Some((text, keyboard)) = told {

@@ -6,9 +6,9 @@
 
 use kms_client::ClientError;
 use kms_types::wire::{
-    ConfirmTransfer, QuoteAmount, QuoteTransfer, SeenUsername, Transfer, TransferState, Warning,
+    ConfirmTransfer, QuoteTransfer, SeenUsername, Transfer, TransferState, Warning,
 };
-use kms_types::{Amount, Asset, ErrorCode, Recipient, TransferId, Username, Wei};
+use kms_types::{Amount, Asset, ErrorCode, QuoteAmount, Recipient, TransferId, Username, Wei};
 use teloxide_core::types::MessageId;
 
 use crate::app::{App, Done, Failure};

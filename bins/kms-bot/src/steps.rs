@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kms_types::wire::QuoteAmount;
-use kms_types::{Asset, Email, Recipient, RecoveryId, TelegramId, TransferId};
+use kms_types::{Asset, Email, QuoteAmount, Recipient, RecoveryId, TelegramId, TransferId};
 use teloxide_core::types::MessageId;
 
 use crate::screen::Shown;

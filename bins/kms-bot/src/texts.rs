@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::DateTime;
 use kms_client::ClientError;
 use kms_types::wire::{
-    Account, Balance, Direction, HistoryEntry, LaterLimit, Network, OutsidePayment, Party,
+    Account, Balance, Direction, ExternalDeposit, HistoryEntry, LaterLimit, Network, Party,
     SpendingLimit, SpendingLimits, TokenBalance, Transfer, TransferFailure, TransferState, Warning,
 };
 use kms_types::{
@@ -304,7 +304,6 @@ pub(crate) fn quote(transfer: &Transfer, network: &Network, display: Option<&str
                 "This name belonged to somebody else until lately. Ask the person whether it is \
                  really theirs."
             }
-            _ => continue,
         };
         let _ = write!(text, "\n\n⚠️ {warning}");
     }
@@ -372,7 +371,10 @@ pub(crate) fn transfer(transfer: &Transfer, network: &Network) -> String {
         TransferState::Expired => {
             format!("⌛ This quote is too old: {what}. Nothing was sent.")
         }
-        _ => format!("{what}: write /history to see how it stands."),
+        // Not shown by this screen, or a state of a newer server.
+        TransferState::Quoted | TransferState::Unknown => {
+            format!("{what}: write /history to see how it stands.")
+        }
     }
 }
 
@@ -402,7 +404,7 @@ fn state(transfer: &Transfer) -> &'static str {
         TransferState::Failed => "refused",
         TransferState::Cancelled => "cancelled",
         TransferState::Expired => "expired",
-        _ => "unknown",
+        TransferState::Quoted | TransferState::Unknown => "unknown",
     }
 }
 
@@ -426,12 +428,12 @@ pub(crate) fn history(account: &Account, entries: &[HistoryEntry], network: &Net
                 };
                 (what, transfer.created_at, state(transfer), transfer.tx_hash.as_ref())
             }
-            HistoryEntry::Outside { at, payment } => {
-                let value = amount(payment.value, payment.token.as_ref(), network);
-                let what = format!("📥 {value} from <code>{}</code>", payment.from);
-                (what, *at, "from outside", Some(&payment.tx_hash))
+            HistoryEntry::Deposit { at, deposit } => {
+                let value = amount(deposit.value, deposit.token.as_ref(), network);
+                let what = format!("📥 {value} from <code>{}</code>", deposit.from);
+                (what, *at, "received", Some(&deposit.tx_hash))
             }
-            _ => continue,
+            HistoryEntry::Unknown => continue,
         };
         let mut status = status.to_owned();
         if let (Some(explorer), Some(hash)) = (&network.explorer, hash) {
@@ -500,11 +502,11 @@ pub(crate) fn received(transfer: &Transfer, network: &Network) -> String {
     )
 }
 
-pub(crate) fn received_from_outside(payment: &OutsidePayment, network: &Network) -> String {
+pub(crate) fn deposit_received(deposit: &ExternalDeposit, network: &Network) -> String {
     format!(
         "📥 You received <b>{}</b> from <code>{}</code>.",
-        amount(payment.value, payment.token.as_ref(), network),
-        payment.from
+        amount(deposit.value, deposit.token.as_ref(), network),
+        deposit.from
     )
 }
 
@@ -607,8 +609,22 @@ pub(crate) fn failure(error: &ClientError, network: Option<&Network>) -> String 
         ErrorCode::QuoteExpired => "This quote is too old. Nothing was sent.".to_owned(),
         ErrorCode::QuoteMismatch => NOT_AS_SHOWN.to_owned(),
         ErrorCode::Unauthorized | ErrorCode::Forbidden => OUR_SIDE.to_owned(),
-        _ if problem.status >= 500 => OUR_SIDE.to_owned(),
-        _ => esc(&sentence(&problem.detail)),
+        ErrorCode::Internal | ErrorCode::StoreUnavailable => OUR_SIDE.to_owned(),
+        // A code of a newer server.
+        ErrorCode::Unknown if problem.status >= 500 => OUR_SIDE.to_owned(),
+        ErrorCode::MalformedRequest
+        | ErrorCode::InvalidField
+        | ErrorCode::BodyTooLarge
+        | ErrorCode::RequestTimeout
+        | ErrorCode::NoSuchRoute
+        | ErrorCode::NoSuchTransfer
+        | ErrorCode::UnknownToken
+        | ErrorCode::UnknownName
+        | ErrorCode::RecoveryOpen
+        | ErrorCode::IdReused
+        | ErrorCode::WrongState
+        | ErrorCode::Conflict
+        | ErrorCode::Unknown => esc(&sentence(&problem.detail)),
     }
 }
 

@@ -99,7 +99,6 @@ pub struct KmsKeySettings {
 
 /// Where a KMS key is.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub enum KmsKeyProvider {
     /// `local`: in a file.
     Local {

@@ -87,7 +87,7 @@ impl ApiError {
                     ErrorCode::RecoveryNotReady
                 }
                 CustodyError::Recovery(RecoveryError::NoCode) => ErrorCode::CodeExpired,
-                CustodyError::Recovery(_) => ErrorCode::WrongState,
+                CustodyError::Recovery(RecoveryError::Ended) => ErrorCode::WrongState,
                 CustodyError::WrongCode => ErrorCode::WrongCode,
                 CustodyError::OnHold { .. } => ErrorCode::OnHold,
                 CustodyError::Conflict => ErrorCode::Conflict,
@@ -97,13 +97,17 @@ impl ApiError {
                 )
                 | CustodyError::MasterKey(_)
                 | CustodyError::NoPepper(_) => ErrorCode::StoreUnavailable,
-                _ => ErrorCode::Internal,
+                CustodyError::Store(StoreError::Corrupt { .. } | StoreError::Tampered { .. })
+                | CustodyError::Pool(PoolError::Stopped)
+                | CustodyError::Integrity(_) => ErrorCode::Internal,
             },
             // A version of a key that is missing comes back with the configuration.
             Self::Store(StoreError::Unavailable { .. } | StoreError::NoRowKey { .. })
             | Self::Seal(SealError::NoKey(_)) => ErrorCode::StoreUnavailable,
             Self::Chain(_) => ErrorCode::ChainUnavailable,
-            Self::Store(_) | Self::Seal(_) | Self::Stopped => ErrorCode::Internal,
+            Self::Store(StoreError::Corrupt { .. } | StoreError::Tampered { .. })
+            | Self::Seal(SealError::Format | SealError::Mismatch)
+            | Self::Stopped => ErrorCode::Internal,
         }
     }
 
@@ -192,7 +196,7 @@ impl ResponseError for ApiError {
             ErrorCode::ChainUnavailable
             | ErrorCode::StoreUnavailable
             | ErrorCode::RecoveriesPaused => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorCode::Internal | ErrorCode::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -258,6 +262,7 @@ impl From<QuoteError> for ApiError {
     fn from(error: QuoteError) -> Self {
         let detail = error.to_string();
         match error {
+            QuoteError::NoSender => Self::no_account(),
             QuoteError::IdReused => Self::refused(ErrorCode::IdReused, detail),
             QuoteError::SelfTransfer => Self::refused(ErrorCode::SelfTransfer, detail),
             QuoteError::ZeroAddress | QuoteError::TokenContract => Self::field("to", detail),
@@ -272,7 +277,6 @@ impl From<QuoteError> for ApiError {
             QuoteError::WouldRevert(_) => Self::refused(ErrorCode::WouldRevert, detail),
             QuoteError::Chain(error) => error.into(),
             QuoteError::Store(error) => error.into(),
-            _ => Self::Stopped,
         }
     }
 }
@@ -289,7 +293,6 @@ impl From<ConfirmError> for ApiError {
             ConfirmError::OverLimit(over) => Self::over_limit(*over),
             ConfirmError::Chain(error) => error.into(),
             ConfirmError::Store(error) => error.into(),
-            _ => Self::Stopped,
         }
     }
 }

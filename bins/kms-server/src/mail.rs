@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use kms_core::account::Account;
 use kms_core::ports::{AccountStore, EmailChangeStore, RecoveryStore, StoreError};
-use kms_core::recovery::Recovery;
+use kms_core::recovery::{Recovery, RecoveryStep};
 use kms_core::{SealError, Sealer, ServerKeys};
 use kms_store::{Database, StoredEvent, StoredEventKind};
-use kms_types::wire::RecoveryStep;
 use kms_types::{AccountRef, Timestamp};
 use lettre::message::Mailbox;
 use lettre::message::header::ContentType;
@@ -177,16 +176,7 @@ impl Mailer {
     /// Sends what an event is to be told by; whether there was anything.
     async fn tell(&self, event: StoredEvent) -> Result<bool, NoLetter> {
         let now = clock::now();
-        let tells = matches!(
-            event.kind,
-            StoredEventKind::Recovery(_)
-                | StoredEventKind::PasswordChanged
-                | StoredEventKind::KeyExported
-                | StoredEventKind::EmailChangeRequested
-                | StoredEventKind::EmailChanged
-                | StoredEventKind::LimitRaiseAsked
-        );
-        if !tells || now.since(event.at) > NEWS || event.at.since(now) > AHEAD {
+        if !is_reported(event.kind) || now.since(event.at) > NEWS || event.at.since(now) > AHEAD {
             return Ok(false);
         }
         let account = self.database.account(AccountRef::Id(event.account)).await?;
@@ -197,7 +187,16 @@ impl Mailer {
         if let Some(before) = &event.contact {
             let letter = match event.kind {
                 StoredEventKind::EmailChangeRequested => letters::address_asked(&who, event.at),
-                _ => letters::address_gone(&who, event.at),
+                StoredEventKind::EmailChanged => letters::address_gone(&who, event.at),
+                // Only a change of the address leaves one behind.
+                StoredEventKind::AccountCreated
+                | StoredEventKind::PasswordChanged
+                | StoredEventKind::KeyExported
+                | StoredEventKind::Recovery(_)
+                | StoredEventKind::LimitRaiseAsked
+                | StoredEventKind::TransferChanged
+                | StoredEventKind::Received
+                | StoredEventKind::DepositReceived => return Ok(false),
             };
             match self.send(&account, before, letter).await {
                 Ok(()) => sent = true,
@@ -226,16 +225,23 @@ impl Mailer {
         since: Timestamp,
         now: Timestamp,
     ) -> Result<Option<Letter>, NoLetter> {
-        Ok(match (event.kind, event.recovery) {
-            (StoredEventKind::Recovery(step), Some(id)) => {
+        Ok(match event.kind {
+            StoredEventKind::Recovery(step) => {
+                let Some(id) = event.recovery else { return Ok(None) };
                 let recovery = self.database.recovery(id).await?;
                 recovery.and_then(|recovery| self.step(who, step, &recovery, since, event.at, now))
             }
-            (StoredEventKind::PasswordChanged, _) => Some(letters::password_changed(who, event.at)),
-            (StoredEventKind::KeyExported, _) => Some(letters::key_exported(who, event.at)),
-            (StoredEventKind::LimitRaiseAsked, _) => Some(letters::raise_asked(who, event.at)),
-            (StoredEventKind::EmailChanged, _) => Some(letters::address_changed(who, event.at)),
-            _ => None,
+            StoredEventKind::PasswordChanged => Some(letters::password_changed(who, event.at)),
+            StoredEventKind::KeyExported => Some(letters::key_exported(who, event.at)),
+            StoredEventKind::LimitRaiseAsked => Some(letters::raise_asked(who, event.at)),
+            StoredEventKind::EmailChanged => Some(letters::address_changed(who, event.at)),
+            // The code goes to the new address; see `send_code_for_address`.
+            StoredEventKind::EmailChangeRequested => None,
+            // Reported in the chat alone; see `is_reported`.
+            StoredEventKind::AccountCreated
+            | StoredEventKind::TransferChanged
+            | StoredEventKind::Received
+            | StoredEventKind::DepositReceived => None,
         })
     }
 
@@ -262,8 +268,10 @@ impl Mailer {
             RecoveryStep::Ready if open => Some(letters::ready(who, recovery, &link)),
             RecoveryStep::Completed => Some(letters::completed(who, at)),
             RecoveryStep::Cancelled => Some(letters::cancelled(who, at)),
-            // What follows tells more.
-            _ => None,
+            // Outdated by a later step, which has its own e-mail.
+            RecoveryStep::Requested | RecoveryStep::CodeConfirmed | RecoveryStep::Ready => None,
+            // The wallet is as it was.
+            RecoveryStep::Expired => None,
         }
     }
 
@@ -315,6 +323,22 @@ impl Mailer {
             tokio::time::sleep(Duration::from_secs(attempt * attempt * 2)).await;
         }
         Ok(())
+    }
+}
+
+/// Whether the event is reported by e-mail: what changes who can use the wallet, not what it pays.
+fn is_reported(kind: StoredEventKind) -> bool {
+    match kind {
+        StoredEventKind::PasswordChanged
+        | StoredEventKind::KeyExported
+        | StoredEventKind::Recovery(_)
+        | StoredEventKind::EmailChangeRequested
+        | StoredEventKind::EmailChanged
+        | StoredEventKind::LimitRaiseAsked => true,
+        StoredEventKind::AccountCreated
+        | StoredEventKind::TransferChanged
+        | StoredEventKind::Received
+        | StoredEventKind::DepositReceived => false,
     }
 }
 

@@ -52,7 +52,6 @@ pub struct Server {
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum StartError {
     /// A database can not be used.
     #[error(transparent)]

@@ -64,7 +64,6 @@ impl State {
 
 /// Where wrapped SCKs are.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub enum KeyDatabase {
     /// In a file of their own.
     #[cfg(feature = "sqlite")]

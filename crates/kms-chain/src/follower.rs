@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, Timestamp, Token};
+use kms_types::{AccountId, EthAddress, Timestamp, Token, Units};
 
 use crate::chain::{Block, Chain, ChainError, Endpoint};
 
@@ -34,6 +34,23 @@ pub struct Incoming {
     pub account: AccountId,
     /// What pays it.
     pub payment: Payment,
+}
+
+/// A payment to an account that this system did not send, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalDeposit {
+    /// The chain (EIP-155).
+    pub chain_id: u64,
+    /// The transaction's hash.
+    pub tx_hash: [u8; 32],
+    /// Who paid.
+    pub from: EthAddress,
+    /// The token that was received; `None` for the native coin.
+    pub token: Option<Token>,
+    /// How much, in the asset's smallest unit.
+    pub value: Units,
+    /// The block that includes it.
+    pub block: u64,
 }
 
 /// Where the follower is, and what it found. One method is one whole transaction.
@@ -63,7 +80,6 @@ pub trait IncomingStore: Send + Sync {
 
 /// Why a round was not done. The next one tries again from the same block.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum FollowError {
     /// The chain does not answer, or not to the point.
     #[error(transparent)]

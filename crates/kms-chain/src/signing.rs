@@ -58,11 +58,10 @@ fn assemble(
 #[cfg(test)]
 mod tests {
     use k256::ecdsa::SigningKey;
-    use kms_types::wire::TransferState;
     use kms_types::{Asset, Timestamp, Token, TransferId, Units};
 
     use super::*;
-    use crate::transfer::{Asked, Ladder, Party};
+    use crate::transfer::{Asked, Ladder, Party, TransferState};
 
     /// The first key of the mnemonic "test test ... junk", known to every Ethereum developer.
     const KEY: &str = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";

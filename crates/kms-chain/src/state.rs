@@ -1,7 +1,7 @@
 //! The states of a transfer, and every change that it may go through. The store asks here before
 //! it changes a row. Nothing that is signed may end before a transaction with its nonce is final.
 
-use kms_types::wire::TransferState;
+use crate::transfer::TransferState;
 
 /// What may happen to a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,18 +34,18 @@ pub enum Change {
 #[must_use]
 pub fn after(state: TransferState, change: Change) -> Option<TransferState> {
     use TransferState::{Broadcast, Cancelled, Expired, Failed, Final, Mined, Quoted, Signed};
-    match (change, state) {
-        (Change::Sign, Quoted) => Some(Signed),
-        (Change::Cancel, Quoted) => Some(Cancelled),
-        (Change::Expire, Quoted) => Some(Expired),
-        (Change::Broadcast, Signed) => Some(Broadcast),
-        (Change::Raise | Change::Wait, Signed | Broadcast) => Some(state),
-        (Change::Mine, Signed | Broadcast) => Some(Mined),
-        (Change::Revert | Change::LoseNonce, Signed | Broadcast) => Some(Failed),
-        (Change::Reorg, Mined) => Some(Broadcast),
-        (Change::Finish, Mined) => Some(Final),
-        _ => None,
-    }
+    let (from, to): (&[TransferState], _) = match change {
+        Change::Sign => (&[Quoted], Signed),
+        Change::Cancel => (&[Quoted], Cancelled),
+        Change::Expire => (&[Quoted], Expired),
+        Change::Broadcast => (&[Signed], Broadcast),
+        Change::Raise | Change::Wait => (&[Signed, Broadcast], state),
+        Change::Mine => (&[Signed, Broadcast], Mined),
+        Change::Revert | Change::LoseNonce => (&[Signed, Broadcast], Failed),
+        Change::Reorg => (&[Mined], Broadcast),
+        Change::Finish => (&[Mined], Final),
+    };
+    from.contains(&state).then_some(to)
 }
 
 #[cfg(test)]

@@ -2,14 +2,89 @@
 
 use std::collections::HashMap;
 
-pub use kms_types::wire::TransferFailure;
-use kms_types::wire::{TransferState, Warning};
 use kms_types::{
     AccountId, Asset, EthAddress, Timestamp, Token, TokenAmount, TransferId, U256, Units, Username,
-    Wei,
+    Wei, text_table,
 };
 
 pub use crate::ladder::{Fees, Ladder};
+
+/// Where a transfer stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TransferState {
+    /// Priced; waiting for the sender's password.
+    Quoted,
+    /// Signed and stored; about to be broadcast, or to be broadcast again.
+    Signed,
+    /// Accepted by a node of the chain.
+    Broadcast,
+    /// Included in a block.
+    Mined,
+    /// Included in a finalized block.
+    Final,
+    /// Not paid; its [`TransferFailure`] says why.
+    Failed,
+    /// Cancelled by the sender before it was signed.
+    Cancelled,
+    /// Not confirmed in time.
+    Expired,
+}
+
+text_table! {
+    TransferState {
+        Quoted = "quoted",
+        Signed = "signed",
+        Broadcast = "broadcast",
+        Mined = "mined",
+        Final = "final",
+        Failed = "failed",
+        Cancelled = "cancelled",
+        Expired = "expired",
+    }
+}
+
+/// Why a transfer failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransferFailure {
+    /// The recipient's or the token's contract reverted it. The fee was charged.
+    Reverted,
+    /// Another transaction of the wallet's key, not made by this system, used the nonce. No fee
+    /// was charged.
+    NonceTaken,
+    /// The token's contract accepted the transaction, but its log has no such payment. The fee was
+    /// charged.
+    NothingMoved,
+}
+
+text_table! {
+    TransferFailure {
+        Reverted = "reverted",
+        NonceTaken = "nonce_taken",
+        NothingMoved = "nothing_moved",
+    }
+}
+
+/// What the sender should know before confirming.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Warning {
+    /// The sender has never paid this recipient.
+    FirstPayment,
+    /// The recipient is a contract.
+    Contract,
+    /// More than nine tenths of the balance of the asset are spent.
+    MostOfBalance,
+    /// The username was reassigned from another user less than 30 days ago.
+    NameMoved,
+}
+
+text_table! {
+    Warning {
+        FirstPayment = "first_payment",
+        Contract = "contract",
+        MostOfBalance = "most_of_balance",
+        NameMoved = "name_moved",
+    }
+}
 
 /// One side of a transfer, frozen when it was quoted.
 #[derive(Clone, Debug, PartialEq, Eq)]

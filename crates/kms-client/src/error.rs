@@ -4,7 +4,6 @@ use kms_types::{ErrorCode, Problem};
 
 /// Why a call failed. Never shows the token, a URL's credentials or a body that was sent.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ClientError {
     /// The server refused, and says why.
     #[error("{}", .0.detail)]

@@ -24,7 +24,6 @@ pub use secret::Secret;
 
 /// Why a configuration can not be used. Names the key, never a value.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ConfigError {
     /// The sources could not be read, or a key is missing or unknown.
     #[error("the configuration can not be read")]

@@ -1,11 +1,26 @@
 //! Accounts and wallets as stores keep them: no field of these is a secret in clear.
 
-use kms_types::wire::AccountState;
-use kms_types::{AccountId, EthAddress, SckId, TelegramId, Timestamp, Username};
+use kms_types::{AccountId, EthAddress, SckId, TelegramId, Timestamp, Username, text_table};
 
 use crate::kdf::{KdfParams, Salt};
 use crate::recovery::Recovery;
 use crate::server_keys::ServerKeyId;
+
+/// Whether an account may act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccountState {
+    /// It may.
+    Active,
+    /// The operator froze it: it can be read, but nothing is signed for it.
+    Frozen,
+}
+
+text_table! {
+    AccountState {
+        Active = "active",
+        Frozen = "frozen",
+    }
+}
 
 /// An account with its wallet.
 #[derive(Clone, Debug, PartialEq, Eq)]

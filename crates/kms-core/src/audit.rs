@@ -21,7 +21,6 @@ pub struct Caller {
 
 /// What is done with a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Action {
     /// A wallet is made.
     Create,

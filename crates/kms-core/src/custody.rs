@@ -22,14 +22,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use kms_types::wire::AccountState;
 use kms_types::{AccountId, AccountRef, Email, Mobile, PasswordHash, TelegramId, Timestamp};
 use tokio::sync::oneshot;
 
 use self::heal::{Afterwards, Healer, Later};
 use self::journal::Journal;
 use self::seals::{Seals, open};
-use crate::account::{Account, NewAccount, SeenName, SwapReason, Wallet, WalletSwap};
+use crate::account::{Account, AccountState, NewAccount, SeenName, SwapReason, Wallet, WalletSwap};
 use crate::audit::{Action, Audited, Caller, Phase};
 use crate::failpoint;
 use crate::kdf::{KdfParams, Salt};

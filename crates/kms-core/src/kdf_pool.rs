@@ -38,7 +38,6 @@ pub struct Place {
 
 /// Why the pool did not do the work.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum PoolError {
     /// All places are taken.
     #[error("too many passwords are being checked; try again in a moment")]

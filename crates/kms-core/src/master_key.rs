@@ -39,7 +39,6 @@ pub trait MasterKey: fmt::Debug + Send + Sync {
 
 /// Why a KMS key did not unwrap a ciphertext.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum MasterKeyError {
     /// The ciphertext was encrypted to another key, or is damaged.
     #[error("the ciphertext was not encrypted to this KMS key")]
@@ -51,7 +50,6 @@ pub enum MasterKeyError {
 
 /// Why a key ring cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum KeyRingError {
     /// The id has other characters or another length.
     #[error("a KMS key id must have 1 to 64 characters of a-z, 0-9 and -")]

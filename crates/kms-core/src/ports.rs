@@ -2,18 +2,18 @@
 //! one whole transaction, so that no caller has to compose part of one.
 
 use async_trait::async_trait;
-use kms_types::wire::{AccountState, RecoveryStep};
 use kms_types::{AccountId, AccountRef, RecoveryId, SckId, Timestamp};
 
-use crate::account::{Account, ContactChange, EmailChange, NewAccount, Wallet, WalletSwap};
+use crate::account::{
+    Account, AccountState, ContactChange, EmailChange, NewAccount, Wallet, WalletSwap,
+};
 use crate::audit::AuditRecord;
 use crate::master_key::MasterKeyId;
-use crate::recovery::Recovery;
+use crate::recovery::{Recovery, RecoveryStep};
 use crate::server_keys::ServerKeyId;
 
 /// Why a store failed.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum StoreError {
     /// The database is unreachable or too slow. Whether it wrote is unknown.
     #[error("the {store} database is unavailable")]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kms_types::{AccountId, OneTimeCode, RecoveryId, Timestamp};
+use kms_types::{AccountId, OneTimeCode, RecoveryId, Timestamp, text_table};
 
 use crate::account::Account;
 use crate::server_keys::{RowMac, RowMacError, ServerKeySet};
@@ -63,6 +63,33 @@ pub enum RecoveryStage {
     Expired,
 }
 
+text_table! {
+    RecoveryStage {
+        Waiting = "waiting",
+        Ready = "ready",
+        Completed = "completed",
+        Cancelled = "cancelled",
+        Expired = "expired",
+    }
+}
+
+/// A change of a recovery that its owner is notified of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecoveryStep {
+    /// It was requested.
+    Requested,
+    /// The code that was sent by e-mail was confirmed; the wait is shorter now.
+    CodeConfirmed,
+    /// The new password can be set.
+    Ready,
+    /// The new password was set.
+    Completed,
+    /// It was cancelled.
+    Cancelled,
+    /// The new password was not set in time.
+    Expired,
+}
+
 /// What became of the code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecoveryCode {
@@ -115,7 +142,6 @@ pub struct Recovery {
 
 /// Why a step can not follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum RecoveryError {
     /// It still waits.
     #[error("the recovery still has to wait")]
@@ -193,7 +219,7 @@ impl Recovery {
             {
                 Some(until)
             }
-            _ => None,
+            RecoveryCode::None | RecoveryCode::Sent { .. } | RecoveryCode::Confirmed => None,
         }
     }
 
@@ -257,7 +283,9 @@ impl Recovery {
         match self.stage(now) {
             RecoveryStage::Ready => Ok(self.at(RecoveryStage::Completed)),
             RecoveryStage::Waiting => Err(RecoveryError::NotReady { until: self.ready_at }),
-            _ => Err(RecoveryError::Ended),
+            RecoveryStage::Completed | RecoveryStage::Cancelled | RecoveryStage::Expired => {
+                Err(RecoveryError::Ended)
+            }
         }
     }
 

@@ -19,7 +19,6 @@ const TAG_LEN: usize = 16;
 
 /// Why something sealed did not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum SealError {
     /// Not in a format that this version knows.
     #[error("the sealed bytes have an unknown version or a wrong length")]

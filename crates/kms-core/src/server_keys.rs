@@ -39,7 +39,6 @@ pub struct ServerKeys {
 
 /// The text is not a list of server keys. Says nothing of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum ServerKeyError {
     /// Not `id:hex`.
     #[error(
@@ -67,7 +66,6 @@ pub struct RowMacFormat;
 
 /// Why a row's MAC was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum RowMacError {
     /// Made with a version of the row key that is not configured: an operator's mistake.
     #[error("version {0} of the row key is not configured")]

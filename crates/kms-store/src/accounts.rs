@@ -4,11 +4,11 @@ use async_trait::async_trait;
 use diesel::prelude::*;
 use diesel::result::Error;
 use kms_core::account::{
-    Account, ContactChange, EmailChange, NewAccount, SwapReason, Wallet, WalletSwap,
+    Account, AccountState, ContactChange, EmailChange, NewAccount, SwapReason, Wallet, WalletSwap,
 };
 use kms_core::ports::{AccountStore, EmailChangeStore, ExportLog, StoreError};
+use kms_core::recovery::RecoveryStep;
 use kms_core::{Salt, ServerKeySet, ServerKeys};
-use kms_types::wire::{AccountState, RecoveryStep};
 use kms_types::{AccountId, AccountRef, EthAddress, SckId, Timestamp};
 
 use crate::convert::RowRef;
@@ -79,7 +79,7 @@ fn parse((account, wallet, shown): Row, keys: &ServerKeys) -> Result<Account, St
         id: at.parse(&account.id)?,
         telegram_id: at.convert(account.telegram_id)?,
         username: at.parse_some(shown.as_ref())?,
-        state: parse_state(at, &account.state)?,
+        state: at.parse(&account.state)?,
         mobile: account.mobile,
         email: account.email,
         email_verified_at: account.email_verified_at.map(Timestamp),
@@ -135,7 +135,7 @@ fn with_mac_fields<T>(account: &Account, work: impl FnOnce(&[&[u8]]) -> T) -> T 
         account.id.as_bytes(),
         &telegram_id,
         account.wallet.address.as_bytes(),
-        state_text(account.state).as_bytes(),
+        account.state.as_str().as_bytes(),
     ];
     let verified = account.email_verified_at.map(|at| at.0.to_be_bytes());
     if let Some(at) = &verified {
@@ -164,22 +164,6 @@ fn with_mac_fields<T>(account: &Account, work: impl FnOnce(&[&[u8]]) -> T) -> T 
     work(&fields)
 }
 
-fn state_text(state: AccountState) -> &'static str {
-    match state {
-        AccountState::Active => "active",
-        // Whatever else there may be: nothing is signed.
-        _ => "frozen",
-    }
-}
-
-fn parse_state(at: RowRef<'_>, text: &str) -> Result<AccountState, StoreError> {
-    match text {
-        "active" => Ok(AccountState::Active),
-        "frozen" => Ok(AccountState::Frozen),
-        other => Err(at.corrupt(format!("unknown state {other}"))),
-    }
-}
-
 pub(crate) fn find(
     connection: &mut AnyConnection,
     account: AccountRef,
@@ -205,7 +189,7 @@ fn insert(
         .values((
             accounts::id.eq(account.id.to_string()),
             accounts::telegram_id.eq(account.telegram_id.as_i64()),
-            accounts::state.eq(state_text(account.state)),
+            accounts::state.eq(account.state.as_str()),
             accounts::mobile.eq(account.mobile.clone()),
             accounts::email.eq(account.email.clone()),
             accounts::created_at.eq(account.created_at.0),
@@ -258,7 +242,7 @@ fn change(
     let mac = with_mac_fields(&account, |fields| keys.row.mac(fields));
     let changed = diesel::update(accounts::table.find(account.id.to_string()))
         .set((
-            accounts::state.eq(state_text(account.state)),
+            accounts::state.eq(account.state.as_str()),
             accounts::mobile.eq(account.mobile),
             accounts::email.eq(account.email),
             accounts::email_verified_at.eq(account.email_verified_at.map(|at| at.0)),

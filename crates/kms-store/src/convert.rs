@@ -24,7 +24,7 @@ impl RowRef<'_> {
         let (table, key) = (self.table, self.key.to_owned());
         match error {
             RowMacError::NoKey(version) => StoreError::NoRowKey { table, key, version },
-            _ => StoreError::Tampered { table, key },
+            RowMacError::Mismatch => StoreError::Tampered { table, key },
         }
     }
 

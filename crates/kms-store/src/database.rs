@@ -52,7 +52,6 @@ pub(crate) enum Dialect {
 
 /// Why a database can not be used.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ConnectError {
     /// The URL is of no database that this program was built for.
     #[error("expected a URL that begins with {expected}")]

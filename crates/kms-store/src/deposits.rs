@@ -5,9 +5,8 @@ use std::collections::{HashMap, HashSet};
 use async_trait::async_trait;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
-use kms_chain::follower::{BlockRef, Incoming, IncomingStore, Payment};
+use kms_chain::follower::{BlockRef, ExternalDeposit, Incoming, IncomingStore, Payment};
 use kms_core::ports::StoreError;
-use kms_types::wire::OutsidePayment;
 use kms_types::{AccountId, EthAddress, IncomingId, Timestamp, Token};
 
 use crate::convert::RowRef;
@@ -224,12 +223,11 @@ struct Row {
 }
 
 impl Row {
-    fn payment(&self) -> Result<OutsidePayment, StoreError> {
+    fn deposit(&self) -> Result<ExternalDeposit, StoreError> {
         let at = RowRef { table: "external_deposits", key: &self.id };
-        let hash: [u8; 32] = at.array(&self.tx_hash)?;
-        Ok(OutsidePayment {
+        Ok(ExternalDeposit {
             chain_id: at.convert(self.chain_id)?,
-            tx_hash: hex::encode_prefixed(hash),
+            tx_hash: at.array(&self.tx_hash)?,
             from: at.parse(&self.from_address)?,
             token: self.token(at)?,
             value: at.parse(&self.value)?,
@@ -287,7 +285,7 @@ pub(crate) fn received(
     let entry = |row: Row| {
         let at = RowRef { table: "external_deposits", key: &row.id };
         let (id, noted) = (at.parse(&row.id)?, Timestamp(row.recorded_at));
-        Ok(HistoryEntry::Outside { id, at: noted, payment: row.payment()? })
+        Ok(HistoryEntry::Deposit { id, at: noted, deposit: row.deposit()? })
     };
     rows.into_iter().map(entry).collect()
 }
@@ -297,14 +295,14 @@ impl Database {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn incoming(&self, id: IncomingId) -> Result<Option<OutsidePayment>, StoreError> {
+    pub async fn incoming(&self, id: IncomingId) -> Result<Option<ExternalDeposit>, StoreError> {
         self.blocking(move |connection| {
             let row: Option<Row> = external_deposits::table
                 .find(id.to_string())
                 .select(Row::as_select())
                 .first(connection)
                 .optional()?;
-            Ok(row.map(|row| row.payment()).transpose()?)
+            Ok(row.map(|row| row.deposit()).transpose()?)
         })
         .await
     }

@@ -3,9 +3,9 @@
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
 use kms_core::ports::StoreError;
-use kms_types::wire::RecoveryStep;
+use kms_core::recovery::RecoveryStep;
 use kms_types::{
-    AccountId, EventCursor, IncomingId, RecoveryId, TelegramId, Timestamp, TransferId,
+    AccountId, EventCursor, IncomingId, RecoveryId, TelegramId, Timestamp, TransferId, text_table,
 };
 
 use crate::convert::RowRef;
@@ -33,7 +33,7 @@ pub enum StoredEventKind {
     TransferChanged,
     /// Money came to the account.
     Received,
-    /// Money came to the account from outside.
+    /// The account received a payment that this system did not send.
     DepositReceived,
 }
 
@@ -69,50 +69,23 @@ pub struct StoredEvents {
     pub end: EventCursor,
 }
 
-impl StoredEventKind {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::AccountCreated => "account_created",
-            Self::PasswordChanged => "password_changed",
-            Self::KeyExported => "key_exported",
-            Self::Recovery(step) => match step {
-                RecoveryStep::Requested => "recovery_requested",
-                RecoveryStep::CodeConfirmed => "recovery_confirmed",
-                RecoveryStep::Ready => "recovery_ready",
-                RecoveryStep::Completed => "recovered",
-                RecoveryStep::Cancelled => "recovery_cancelled",
-                RecoveryStep::Expired => "recovery_expired",
-                _ => "recovery",
-            },
-            Self::EmailChangeRequested => "email_change_requested",
-            Self::EmailChanged => "email_changed",
-            Self::LimitRaiseAsked => "limit_raise_asked",
-            Self::TransferChanged => "transfer_changed",
-            Self::Received => "received",
-            Self::DepositReceived => "deposit_received",
-        }
-    }
-
-    fn parse(at: RowRef<'_>, text: &str) -> Result<Self, StoreError> {
-        let all = [
-            Self::AccountCreated,
-            Self::PasswordChanged,
-            Self::KeyExported,
-            Self::Recovery(RecoveryStep::Requested),
-            Self::Recovery(RecoveryStep::CodeConfirmed),
-            Self::Recovery(RecoveryStep::Ready),
-            Self::Recovery(RecoveryStep::Completed),
-            Self::Recovery(RecoveryStep::Cancelled),
-            Self::Recovery(RecoveryStep::Expired),
-            Self::EmailChangeRequested,
-            Self::EmailChanged,
-            Self::LimitRaiseAsked,
-            Self::TransferChanged,
-            Self::Received,
-            Self::DepositReceived,
-        ];
-        let found = all.into_iter().find(|kind| kind.as_str() == text);
-        found.ok_or_else(|| at.corrupt(format!("unknown kind {text}")))
+text_table! {
+    StoredEventKind {
+        AccountCreated = "account_created",
+        PasswordChanged = "password_changed",
+        KeyExported = "key_exported",
+        Recovery(RecoveryStep::Requested) = "recovery_requested",
+        Recovery(RecoveryStep::CodeConfirmed) = "recovery_confirmed",
+        Recovery(RecoveryStep::Ready) = "recovery_ready",
+        Recovery(RecoveryStep::Completed) = "recovered",
+        Recovery(RecoveryStep::Cancelled) = "recovery_cancelled",
+        Recovery(RecoveryStep::Expired) = "recovery_expired",
+        EmailChangeRequested = "email_change_requested",
+        EmailChanged = "email_changed",
+        LimitRaiseAsked = "limit_raise_asked",
+        TransferChanged = "transfer_changed",
+        Received = "received",
+        DepositReceived = "deposit_received",
     }
 }
 
@@ -216,7 +189,7 @@ impl Row {
             account: at.parse(&self.account_id)?,
             telegram_id: at.convert(self.telegram_id)?,
             at: Timestamp(self.at),
-            kind: StoredEventKind::parse(at, &self.kind)?,
+            kind: at.parse(&self.kind)?,
             transfer: at.parse_some(self.transfer_id.as_ref())?,
             deposit: at.parse_some(self.deposit_id.as_ref())?,
             recovery: at.parse_some(self.recovery_id.as_ref())?,

@@ -5,8 +5,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text};
 use kms_core::ServerKeys;
 use kms_core::ports::{RecoveryStore, StoreError};
-use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
-use kms_types::wire::RecoveryStep;
+use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStep};
 use kms_types::{AccountId, RecoveryId, Timestamp};
 
 use crate::convert::RowRef;
@@ -55,7 +54,7 @@ impl Row {
         Self {
             id: recovery.id.to_string(),
             account_id: recovery.account.to_string(),
-            stage: stage_text(recovery.written).to_owned(),
+            stage: recovery.written.as_str().to_owned(),
             code: code.to_owned(),
             code_until: code_until.map(|until| until.0),
             code_tries: code_tries.into(),
@@ -81,7 +80,7 @@ impl Row {
         let recovery = Recovery {
             id: at.parse(&self.id)?,
             account: at.parse(&self.account_id)?,
-            written: parse_stage(at, &self.stage)?,
+            written: at.parse(&self.stage)?,
             code,
             requested_at: Timestamp(self.requested_at),
             ready_at: Timestamp(self.ready_at),
@@ -102,7 +101,7 @@ fn with_mac_fields<T>(recovery: &Recovery, work: impl FnOnce(&[&[u8]]) -> T) -> 
         b"recoveries",
         recovery.id.as_bytes(),
         recovery.account.as_bytes(),
-        stage_text(recovery.written).as_bytes(),
+        recovery.written.as_str().as_bytes(),
         code.as_bytes(),
         &code_until.unwrap_or(Timestamp(-1)).0.to_be_bytes(),
         &[code_tries],
@@ -118,28 +117,6 @@ fn code_parts(code: RecoveryCode) -> (&'static str, Option<Timestamp>, u8) {
         RecoveryCode::Sent { until, tries } => (code.as_str(), Some(until), tries),
         RecoveryCode::None | RecoveryCode::Confirmed => (code.as_str(), None, 0),
     }
-}
-
-fn stage_text(stage: RecoveryStage) -> &'static str {
-    match stage {
-        RecoveryStage::Waiting => "waiting",
-        RecoveryStage::Ready => "ready",
-        RecoveryStage::Completed => "completed",
-        RecoveryStage::Cancelled => "cancelled",
-        RecoveryStage::Expired => "expired",
-    }
-}
-
-fn parse_stage(at: RowRef<'_>, text: &str) -> Result<RecoveryStage, StoreError> {
-    let all = [
-        RecoveryStage::Waiting,
-        RecoveryStage::Ready,
-        RecoveryStage::Completed,
-        RecoveryStage::Cancelled,
-        RecoveryStage::Expired,
-    ];
-    let found = all.into_iter().find(|stage| stage_text(*stage) == text);
-    found.ok_or_else(|| at.corrupt(format!("unknown stage {text}")))
 }
 
 fn find(connection: &mut AnyConnection, id: RecoveryId) -> Result<Option<Row>, Failure> {

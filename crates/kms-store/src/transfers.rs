@@ -15,13 +15,12 @@ use diesel::result::{DatabaseErrorKind, Error};
 use kms_chain::ports::{ChainView, Due, Inserted, Progress, Sign, SignOutcome, TransferStore};
 use kms_chain::spending::{OverLimit, SpendingRules};
 use kms_chain::state::{self, Change};
-use kms_chain::transfer::{Outgoing, Transfer};
+use kms_chain::transfer::{Outgoing, Transfer, TransferState};
 use kms_core::ports::StoreError;
-use kms_types::wire::TransferState;
 use kms_types::{AccountId, EthAddress, Timestamp, TransferId};
 
 pub use self::history::{HistoryEntry, HistoryPlace, NotAPlace, Page};
-use self::row::{Row, state_text, to_i64};
+use self::row::{Row, to_i64};
 pub use self::spending_limits::Spending;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
@@ -94,9 +93,8 @@ fn step(
     };
     let row = transfers::table
         .filter(transfers::id.eq(id.to_string()))
-        .filter(transfers::state.eq(state_text(from)));
-    let changed =
-        diesel::update(row).set(transfers::state.eq(state_text(to))).execute(connection)?;
+        .filter(transfers::state.eq(from.as_str()));
+    let changed = diesel::update(row).set(transfers::state.eq(to.as_str())).execute(connection)?;
     Ok(changed == 1)
 }
 

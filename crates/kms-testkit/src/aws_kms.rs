@@ -27,7 +27,6 @@ const ACCOUNT: &str = "111122223333";
 
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum AwsFault {
     /// Too many requests.
     Throttling,

@@ -4,7 +4,6 @@ use std::io;
 
 /// Why a server could not be found, fetched, started or used.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum TestkitError {
     /// A program is not on this machine and cannot be fetched.
     #[error("{program} was not found; {install}")]

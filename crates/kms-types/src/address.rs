@@ -13,7 +13,6 @@ pub struct EthAddress([u8; 20]);
 
 /// Why a text is not an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum AddressError {
     /// Not `0x` and 40 hex digits.
     #[error("an address is 0x and 40 hexadecimal digits")]

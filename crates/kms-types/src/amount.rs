@@ -19,7 +19,6 @@ pub struct Amount {
 
 /// Why a text is not an amount, or not one of this asset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum AmountError {
     /// Nothing was written.
     #[error("an amount must not be empty; write for example 0.5")]
@@ -253,6 +252,33 @@ fn whole_number(text: &str) -> Result<U256, AmountError> {
         return Err(AmountError::Format);
     }
     U256::from_str_radix(text, 10).map_err(|_overflow| AmountError::TooLarge)
+}
+
+/// How much to send: an amount in coins, or `all` that the fee leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum QuoteAmount {
+    /// This much.
+    Exactly(Amount),
+    /// The balance, of the native coin less the highest fee.
+    All,
+}
+
+impl TryFrom<String> for QuoteAmount {
+    type Error = AmountError;
+
+    fn try_from(text: String) -> Result<Self, AmountError> {
+        if text == "all" { Ok(Self::All) } else { text.parse().map(Self::Exactly) }
+    }
+}
+
+impl From<QuoteAmount> for String {
+    fn from(amount: QuoteAmount) -> String {
+        match amount {
+            QuoteAmount::Exactly(amount) => amount.to_string(),
+            QuoteAmount::All => "all".to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,6 @@ pub struct Symbol(String);
 
 /// Why a text is not a token's symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum SymbolError {
     /// Empty, too long, or with characters that a symbol does not have.
     #[error("a symbol has 1 to 16 letters, digits, points, - or _, a letter first, as USDC")]

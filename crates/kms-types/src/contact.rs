@@ -18,7 +18,6 @@ pub struct Email(String);
 
 /// Why a text is not a contact. Says nothing of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum ContactError {
     /// Not an international number.
     #[error("a mobile number is + and 8 to 15 digits, with the country code")]

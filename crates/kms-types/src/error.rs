@@ -10,7 +10,6 @@ macro_rules! error_codes {
         /// other failure of the same HTTP status: new ones may appear.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-        #[non_exhaustive]
         pub enum ErrorCode {
             $($(#[$doc])* #[serde(rename = $text)] $variant,)*
             /// A code that this version does not know.

@@ -5,11 +5,11 @@ use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::wire::{LimitAmount, QuoteAmount};
+use crate::wire::LimitAmount;
 use crate::{
     AccountId, AccountRef, Asset, Email, EthAddress, EventCursor, Mobile, OneTimeCode,
-    PasswordHash, Recipient, RecoveryId, Symbol, TelegramId, Timestamp, TransferId, Units,
-    Username, Wei,
+    PasswordHash, QuoteAmount, Recipient, RecoveryId, Symbol, TelegramId, Timestamp, TransferId,
+    Units, Username, Wei,
 };
 
 const UUID: &str = "6f1c5f0a-3c0e-4d52-9a3e-0f6b7c9d1e2f";

@@ -19,7 +19,6 @@ pub enum Recipient {
 
 /// Why a text names nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum RecipientError {
     /// Begins like an address and is none.
     #[error(transparent)]

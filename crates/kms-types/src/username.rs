@@ -17,7 +17,6 @@ pub struct Username(String);
 
 /// Why a text is not a username.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum UsernameError {
     /// No character but perhaps the `@`.
     #[error("a username must not be empty")]

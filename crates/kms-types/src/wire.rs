@@ -13,13 +13,13 @@ pub use account::{
     Account, AccountState, Balance, ChangePassword, CreateAccount, ExportKey, ExportedKey,
     NameRecord, Network, SeenUsername, TokenBalance,
 };
-pub use event::{Event, EventKind, EventPage, OutsidePayment, RecoveryStep};
+pub use event::{Event, EventKind, EventPage, ExternalDeposit, RecoveryStep};
 pub use limit::{LaterLimit, LimitAmount, SetLimit, SpendingLimit, SpendingLimits};
 pub use recovery::{
     ChangeEmail, ChangeMobile, CompleteRecovery, ConfirmCode, Recovery, RecoveryState,
     RequestRecovery,
 };
 pub use transfer::{
-    ConfirmTransfer, Direction, HistoryEntry, HistoryPage, Party, QuoteAmount, QuoteTransfer,
-    Transfer, TransferFailure, TransferState, Warning,
+    ConfirmTransfer, Direction, HistoryEntry, HistoryPage, Party, QuoteTransfer, Transfer,
+    TransferFailure, TransferState, Warning,
 };

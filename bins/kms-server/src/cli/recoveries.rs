@@ -38,7 +38,9 @@ pub(super) async fn run(settings: Settings, command: RecoveriesCommand) -> anyho
                 let stage = match recovery.stage(now) {
                     RecoveryStage::Waiting => "waiting",
                     RecoveryStage::Ready => "ready",
-                    _ => "over",
+                    RecoveryStage::Completed
+                    | RecoveryStage::Cancelled
+                    | RecoveryStage::Expired => "over",
                 };
                 let (id, account, code) = (recovery.id, recovery.account, recovery.code.as_str());
                 let ready = recovery.ready_at.0;

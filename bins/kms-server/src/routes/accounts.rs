@@ -6,7 +6,7 @@ use actix_web::http::StatusCode;
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get, post, put};
 use kms_chain::Balances;
-use kms_core::account::{Account, SeenName};
+use kms_core::account::{Account, AccountState, SeenName};
 use kms_core::ports::AccountStore;
 use kms_core::{CreateWallet, Created, SealError};
 use kms_store::RateLimit;
@@ -168,13 +168,20 @@ pub(crate) fn show(state: &State, account: Account) -> Result<wire::Account, Api
         telegram_id: account.telegram_id,
         username: account.username,
         address: account.wallet.address,
-        state: account.state,
+        state: show_state(account.state),
         created_at: account.created_at,
         mobile: mobile.map(|mobile| mobile.masked()),
         email,
         email_verified_at: account.email_verified_at,
         recovered_at: account.recovered_at,
     })
+}
+
+fn show_state(state: AccountState) -> wire::AccountState {
+    match state {
+        AccountState::Active => wire::AccountState::Active,
+        AccountState::Frozen => wire::AccountState::Frozen,
+    }
 }
 
 pub(crate) fn masked_email(state: &State, account: &Account) -> Result<Option<String>, ApiError> {

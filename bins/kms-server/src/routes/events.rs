@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get};
 use kms_core::ports::{RecoveryStore, StoreError};
+use kms_core::recovery::RecoveryStep;
 use kms_store::{StoredEvent, StoredEventKind};
-use kms_types::wire::{Event, EventKind, EventPage, OutsidePayment, Recovery, Transfer};
+use kms_types::wire::{self, Event, EventKind, EventPage, ExternalDeposit, Recovery, Transfer};
 use kms_types::{EventCursor, IncomingId, Problem, RecoveryId, TransferId};
 use serde::Deserialize;
 
@@ -92,7 +93,7 @@ async fn show(state: &State, event: StoredEvent) -> Result<Option<Event>, ApiErr
         StoredEventKind::LimitRaiseAsked => Some(EventKind::LimitRaiseAsked),
         StoredEventKind::Recovery(step) => find_recovery(state, cursor, event.recovery)
             .await?
-            .map(|recovery| EventKind::Recovery { step, recovery }),
+            .map(|recovery| EventKind::Recovery { step: show_step(step), recovery }),
         StoredEventKind::TransferChanged => find(state, cursor, event.transfer)
             .await?
             .map(|transfer| EventKind::TransferChanged { transfer }),
@@ -101,9 +102,20 @@ async fn show(state: &State, event: StoredEvent) -> Result<Option<Event>, ApiErr
             .map(|transfer| EventKind::Received { transfer }),
         StoredEventKind::DepositReceived => find_incoming(state, cursor, event.deposit)
             .await?
-            .map(|payment| EventKind::ReceivedFromOutside { payment }),
+            .map(|deposit| EventKind::DepositReceived { deposit }),
     };
     Ok(what.map(|what| Event { cursor, account, telegram_id, at, what }))
+}
+
+fn show_step(step: RecoveryStep) -> wire::RecoveryStep {
+    match step {
+        RecoveryStep::Requested => wire::RecoveryStep::Requested,
+        RecoveryStep::CodeConfirmed => wire::RecoveryStep::CodeConfirmed,
+        RecoveryStep::Ready => wire::RecoveryStep::Ready,
+        RecoveryStep::Completed => wire::RecoveryStep::Completed,
+        RecoveryStep::Cancelled => wire::RecoveryStep::Cancelled,
+        RecoveryStep::Expired => wire::RecoveryStep::Expired,
+    }
 }
 
 async fn find(
@@ -122,9 +134,12 @@ async fn find_incoming(
     state: &State,
     event: EventCursor,
     id: Option<IncomingId>,
-) -> Result<Option<OutsidePayment>, ApiError> {
+) -> Result<Option<ExternalDeposit>, ApiError> {
     match id {
-        Some(id) => readable(event, state.database.incoming(id).await),
+        Some(id) => {
+            let found = readable(event, state.database.incoming(id).await)?;
+            Ok(found.map(transfers::show_deposit))
+        }
         None => Ok(missing(event)),
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get, post};
-use kms_chain::transfer::{Asked, Party, Transfer};
+use kms_chain::follower::ExternalDeposit;
+use kms_chain::transfer::{Asked, Party, Transfer, TransferFailure, TransferState, Warning};
 use kms_chain::{Checked, ConfirmError, QuoteRequest, Shown};
 use kms_core::account::Account;
 use kms_core::audit::Action;
@@ -222,7 +223,9 @@ fn show_entry(entry: HistoryEntry) -> wire::HistoryEntry {
         HistoryEntry::Transfer(transfer) => {
             wire::HistoryEntry::Transfer { transfer: Box::new(show(*transfer)) }
         }
-        HistoryEntry::Outside { at, payment, .. } => wire::HistoryEntry::Outside { at, payment },
+        HistoryEntry::Deposit { at, deposit, .. } => {
+            wire::HistoryEntry::Deposit { at, deposit: show_deposit(deposit) }
+        }
     }
 }
 
@@ -290,7 +293,7 @@ pub(crate) fn show(transfer: Transfer) -> wire::Transfer {
     };
     wire::Transfer {
         id: transfer.id,
-        state: transfer.state,
+        state: show_state(transfer.state),
         from: party(transfer.from),
         to: party(transfer.to),
         token: transfer.token,
@@ -303,10 +306,52 @@ pub(crate) fn show(transfer: Transfer) -> wire::Transfer {
         raised: transfer.raised,
         waits_since: transfer.waits_since,
         block: transfer.block,
-        failure: transfer.failure,
-        warnings: transfer.warnings,
+        failure: transfer.failure.map(show_failure),
+        warnings: transfer.warnings.into_iter().map(show_warning).collect(),
         client_ref: transfer.client_ref,
         created_at: transfer.created_at,
         expires_at: transfer.expires_at,
+    }
+}
+
+/// An external deposit as callers see it.
+pub(crate) fn show_deposit(deposit: ExternalDeposit) -> wire::ExternalDeposit {
+    wire::ExternalDeposit {
+        chain_id: deposit.chain_id,
+        tx_hash: hex::encode_prefixed(deposit.tx_hash),
+        from: deposit.from,
+        token: deposit.token,
+        value: deposit.value,
+        block: deposit.block,
+    }
+}
+
+fn show_state(state: TransferState) -> wire::TransferState {
+    match state {
+        TransferState::Quoted => wire::TransferState::Quoted,
+        TransferState::Signed => wire::TransferState::Signed,
+        TransferState::Broadcast => wire::TransferState::Broadcast,
+        TransferState::Mined => wire::TransferState::Mined,
+        TransferState::Final => wire::TransferState::Final,
+        TransferState::Failed => wire::TransferState::Failed,
+        TransferState::Cancelled => wire::TransferState::Cancelled,
+        TransferState::Expired => wire::TransferState::Expired,
+    }
+}
+
+fn show_failure(failure: TransferFailure) -> wire::TransferFailure {
+    match failure {
+        TransferFailure::Reverted => wire::TransferFailure::Reverted,
+        TransferFailure::NonceTaken => wire::TransferFailure::NonceTaken,
+        TransferFailure::NothingMoved => wire::TransferFailure::NothingMoved,
+    }
+}
+
+fn show_warning(warning: Warning) -> wire::Warning {
+    match warning {
+        Warning::FirstPayment => wire::Warning::FirstPayment,
+        Warning::Contract => wire::Warning::Contract,
+        Warning::MostOfBalance => wire::Warning::MostOfBalance,
+        Warning::NameMoved => wire::Warning::NameMoved,
     }
 }

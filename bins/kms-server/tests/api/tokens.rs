@@ -144,8 +144,8 @@ async fn tokens_from_outside_are_told() {
     contract.mint(&test.env.anvil, &bob.address.to_string(), 7).unwrap();
     test.env.anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
     let told = |event: &kms_types::wire::Event| match &event.what {
-        EventKind::ReceivedFromOutside { payment } if event.account == bob.id => {
-            Some((payment.value, payment.token.clone()))
+        EventKind::DepositReceived { deposit } if event.account == bob.id => {
+            Some((deposit.value, deposit.token.clone()))
         }
         _ => None,
     };

@@ -32,7 +32,6 @@ const MESSAGE_CHARACTERS: usize = 200;
 
 /// Why a request to the chain failed.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ChainError {
     /// The endpoint is unreachable, timed out, or did not answer in JSON-RPC.
     #[error("the chain endpoint is unavailable: {0}")]

@@ -10,7 +10,6 @@ const SYMBOL_CHARACTERS: usize = 32;
 
 /// Why a token cannot be used as it is configured.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum TokenError {
     /// The address has no contract, or one that is not an ERC-20 token.
     #[error("{symbol}: no ERC-20 token with decimals at {address}")]

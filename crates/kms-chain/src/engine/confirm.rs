@@ -2,7 +2,6 @@
 
 use kms_core::ports::StoreError;
 use kms_core::{OpenWallet, failpoint};
-use kms_types::wire::TransferState;
 use kms_types::{EthAddress, Timestamp, Token, TransferId, Units, Wei};
 use tokio::sync::oneshot;
 
@@ -11,7 +10,7 @@ use crate::chain::ChainError;
 use crate::ports::{ChainView, Progress, SignOutcome, SignedBytes, SignedLadder};
 use crate::signing;
 use crate::spending::OverLimit;
-use crate::transfer::{Missing, Transfer};
+use crate::transfer::{Missing, Transfer, TransferState};
 
 /// What the sender saw before confirming.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +44,6 @@ pub enum Checked {
 /// Why a transfer was not confirmed. Nothing was signed; only after `Store` that is not known,
 /// and repeating the confirmation tells.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ConfirmError {
     /// There is no such transfer.
     #[error("there is no such transfer")]
@@ -197,6 +195,10 @@ fn is_confirmed(transfer: &Transfer) -> Result<bool, ConfirmError> {
         TransferState::Quoted => Ok(false),
         TransferState::Expired => Err(ConfirmError::Expired),
         TransferState::Cancelled => Err(ConfirmError::Cancelled),
-        _ => Ok(true),
+        TransferState::Signed
+        | TransferState::Broadcast
+        | TransferState::Mined
+        | TransferState::Final
+        | TransferState::Failed => Ok(true),
     }
 }

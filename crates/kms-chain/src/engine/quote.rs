@@ -1,17 +1,16 @@
 //! What a transfer would cost, and what its sender should know first. Moves nothing.
 
 use kms_core::ports::StoreError;
-use kms_types::wire::{QuoteAmount, TransferState, Warning};
 use kms_types::{
-    AccountId, AmountError, Asset, EthAddress, Symbol, Timestamp, Token, TokenAmount, TransferId,
-    U256, Units, Wei,
+    AccountId, AmountError, Asset, EthAddress, QuoteAmount, Symbol, Timestamp, Token, TokenAmount,
+    TransferId, U256, Units, Wei,
 };
 
 use super::Transfers;
 use crate::chain::{ChainError, Endpoint, PLAIN_TRANSFER_GAS, TokenError};
 use crate::ports::Inserted;
 use crate::spending::OverLimit;
-use crate::transfer::{Asked, Ladder, Missing, Party, Transfer};
+use crate::transfer::{Asked, Ladder, Missing, Party, Transfer, TransferState, Warning};
 
 /// What a quote is asked for.
 #[derive(Clone, Debug)]
@@ -34,7 +33,6 @@ pub struct QuoteRequest {
 
 /// Why there is no quote. Nothing was stored.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum QuoteError {
     /// The id stands for something else.
     #[error("the transfer's id was used for something else")]

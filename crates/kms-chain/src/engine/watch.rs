@@ -8,14 +8,13 @@ use futures::StreamExt;
 use futures::stream;
 use kms_core::ports::StoreError;
 use kms_core::{SealError, failpoint};
-use kms_types::wire::TransferState;
 use kms_types::{Timestamp, TransferId, Units};
 
 use super::Transfers;
 use crate::chain::{ChainError, Endpoint, Head, Receipt};
 use crate::ports::{Attempt, Due, Progress};
 use crate::signing;
-use crate::transfer::Transfer;
+use crate::transfer::{Transfer, TransferState};
 
 /// How many transfers one round takes.
 const ROUND: u32 = 200;

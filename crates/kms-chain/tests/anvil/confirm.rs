@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use kms_chain::transfer::Missing;
+use kms_chain::transfer::{Missing, TransferState};
 use kms_chain::{Checked, ConfirmError, Shown};
-use kms_types::wire::TransferState;
 use kms_types::{Token, TransferId, U256, Units, Wei};
 
 use crate::world::{COIN, QUOTE_LIFETIME, World, party, shown, stranger, wei};

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use kms_chain::transfer::TransferState;
 use kms_chain::{Chain, ChainError, Endpoint, Transfers};
 use kms_testkit::{Anvil, AnvilOptions};
-use kms_types::wire::TransferState;
 use serde_json::json;
 
 use crate::stub::{self, Answer, Fate};

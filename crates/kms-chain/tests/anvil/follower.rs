@@ -1,8 +1,8 @@
 //! Money from outside: told once, when it stays, to whom it came.
 
 use kms_chain::follower::Follower;
+use kms_chain::transfer::TransferState;
 use kms_core::account::Account;
-use kms_types::wire::TransferState;
 use serde_json::{Value, json};
 
 use crate::chain::reverting;
@@ -60,7 +60,7 @@ async fn a_payment_from_outside_is_told_once_when_it_stays() {
     let told = world.told_of(&ann).await;
     assert_eq!(told.len(), 1);
     let told = told.first().unwrap();
-    assert_eq!((told.value, told.block, &told.tx_hash), (units(7), 1, &hash));
+    assert_eq!((told.value, told.block, hex::encode_prefixed(told.tx_hash)), (units(7), 1, hash));
     assert_eq!((told.from.to_string().as_str(), told.chain_id), (RICH, 31_337));
     assert!(world.values(&bob).await.is_empty());
 }

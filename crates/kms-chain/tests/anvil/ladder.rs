@@ -1,9 +1,8 @@
 //! Fees that turn out to be too low: the next step is sent without the password, and whichever
 //! step is mined is the transfer.
 
-use kms_chain::transfer::Transfer;
+use kms_chain::transfer::{Transfer, TransferState};
 use kms_types::U256;
-use kms_types::wire::TransferState;
 use serde_json::json;
 
 use crate::world::{COIN, CONFIRMATIONS, REPLACE, World, stranger};

@@ -1,9 +1,8 @@
 //! Nonces stay true: what is missing is filled, what was taken elsewhere is given up.
 
-use kms_chain::transfer::TransferFailure;
+use kms_chain::transfer::{TransferFailure, TransferState};
 use kms_core::account::Account;
 use kms_types::U256;
-use kms_types::wire::TransferState;
 use serde_json::json;
 
 use crate::world::{COIN, CONFIRMATIONS, World, stranger, wei};

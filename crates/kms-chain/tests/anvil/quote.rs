@@ -1,8 +1,7 @@
 //! Quotes: what they cost, what they refuse, what they warn of.
 
-use kms_chain::transfer::Missing;
+use kms_chain::transfer::{Missing, TransferState, Warning};
 use kms_chain::{ConfirmError, QuoteError, QuoteRequest};
-use kms_types::wire::{TransferState, Warning};
 use kms_types::{EthAddress, TransferId, U256, Wei};
 use serde_json::json;
 

@@ -1,10 +1,9 @@
 //! ERC-20 tokens, honest ones and others.
 
-use kms_chain::transfer::{Missing, Transfer, TransferFailure};
+use kms_chain::transfer::{Missing, Transfer, TransferFailure, TransferState, Warning};
 use kms_chain::{Chain, ChainError, ConfirmError, QuoteError, QuoteRequest, TokenError, Transfers};
 use kms_core::account::Account;
 use kms_testkit::{Anvil, TestToken, TransferBehavior, deploy_multicall};
-use kms_types::wire::{TransferState, Warning};
 use kms_types::{Asset, Token, U256, Units, Wei};
 use serde_json::json;
 
@@ -421,7 +420,7 @@ async fn tokens_from_outside_are_told_once_when_they_stay() {
     assert_eq!(told.len(), 1, "{told:?}");
     let told = told.first().unwrap();
     assert_eq!((told.value, told.token.as_ref()), (units(5_000_000), Some(token)));
-    assert_eq!(told.tx_hash, hash);
+    assert_eq!(hex::encode_prefixed(told.tx_hash), hash);
 
     // A reorg takes a final block back, and the same payment comes again.
     let depth = CONFIRMATIONS + 2;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use kms_chain::Checked;
-use kms_types::wire::TransferState;
+use kms_chain::transfer::TransferState;
 use serde_json::json;
 
 use crate::stub::{Answer, Fate, start_before};

@@ -1,7 +1,7 @@
 //! The watcher: nothing that was signed is lost, and nothing is sent twice.
 
+use kms_chain::transfer::TransferState;
 use kms_types::U256;
-use kms_types::wire::TransferState;
 use serde_json::json;
 
 use crate::chain::reverting;

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use kms_chain::follower::Follower;
+use kms_chain::follower::{ExternalDeposit, Follower};
 use kms_chain::spending::SpendingRules;
-use kms_chain::transfer::{Asked, Party, Transfer};
+use kms_chain::transfer::{Asked, Party, Transfer, TransferState};
 use kms_chain::{
     Chain, Checked, ConfirmError, QuoteError, QuoteRequest, Ready, Shown, TransferConfig, Transfers,
 };
@@ -20,9 +20,9 @@ use kms_core::{
 use kms_key_local::LocalMasterKey;
 use kms_store::{Database, SqliteScks};
 use kms_testkit::Anvil;
-use kms_types::wire::{OutsidePayment, QuoteAmount, TransferState};
 use kms_types::{
-    Asset, EthAddress, EventCursor, PasswordHash, Timestamp, Token, TransferId, U256, Units, Wei,
+    Asset, EthAddress, EventCursor, PasswordHash, QuoteAmount, Timestamp, Token, TransferId, U256,
+    Units, Wei,
 };
 use serde_json::{Value, json};
 
@@ -231,7 +231,7 @@ impl World {
     }
 
     /// The payments from outside that the account was told of.
-    pub(crate) async fn told_of(&self, account: &Account) -> Vec<OutsidePayment> {
+    pub(crate) async fn told_of(&self, account: &Account) -> Vec<ExternalDeposit> {
         let page = self.database.events_after(EventCursor::default(), 1_000).await.unwrap();
         let events = page.events.into_iter().filter(|event| event.account == account.id);
         let mut payments = Vec::new();

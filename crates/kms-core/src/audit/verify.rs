@@ -20,7 +20,6 @@ pub enum Chaining {
 /// The first thing that is wrong. Rows are named by their number in the chain, or by their place
 /// (`seq`) in the table where they have none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum Break {
     /// The row is not what was written, or was never written by a holder of the key.
     #[error("row {sequence} of the chain was changed")]

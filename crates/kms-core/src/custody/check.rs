@@ -15,7 +15,6 @@ use crate::ports::{StoreError, WrappedSck};
 
 /// Why a KMS key failed its probe.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum ProbeError {
     /// No key with this id is configured.
     #[error("no KMS key {0} is configured")]

@@ -13,7 +13,6 @@ use crate::wrap::UnwrapError;
 
 /// Why custody refused or failed.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum CustodyError {
     /// There is no such account.
     #[error("there is no such account")]

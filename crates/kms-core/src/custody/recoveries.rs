@@ -1,6 +1,5 @@
 //! A forgotten password: asked for, confirmed by a code, cancelled, completed by the KMS key.
 
-use kms_types::wire::RecoveryStep;
 use kms_types::{AccountRef, OneTimeCode, PasswordHash, RecoveryId, Timestamp};
 
 use super::journal::Journal;
@@ -9,7 +8,7 @@ use super::{Custody, CustodyError, refuse_frozen};
 use crate::account::{Account, SwapReason};
 use crate::audit::{Action, Caller};
 use crate::failpoint;
-use crate::recovery::{Recovery, RecoveryError, RecoveryStage};
+use crate::recovery::{Recovery, RecoveryError, RecoveryStage, RecoveryStep};
 use crate::server_keys::RowMac;
 
 /// How many due recoveries one round moves on.
@@ -250,7 +249,11 @@ impl Custody {
     ) -> Result<(), CustodyError> {
         let action = match due.written {
             RecoveryStage::Ready => Action::RecoveryReady(due.id),
-            _ => Action::RecoveryExpired(due.id),
+            RecoveryStage::Expired => Action::RecoveryExpired(due.id),
+            // Time alone leads to no other stage.
+            RecoveryStage::Waiting | RecoveryStage::Completed | RecoveryStage::Cancelled => {
+                return Err(RecoveryError::Ended.into());
+            }
         };
         let account = AccountRef::Id(due.account);
         let written = self.audited(action, account, caller, now, async |journal| {

@@ -1,11 +1,10 @@
 //! What an operator does to wallets without their owners. An SCK may be unwrapped here, and no
 //! private key is ever opened.
 
-use kms_types::wire::AccountState;
 use kms_types::{AccountId, AccountRef, SckId, Timestamp};
 
 use super::{Custody, CustodyError};
-use crate::account::Account;
+use crate::account::{Account, AccountState};
 use crate::audit::{Action, Caller};
 use crate::failpoint;
 use crate::ports::WrappedSck;

@@ -1,11 +1,10 @@
 //! What a writer to the databases may try: everything of one account in the row of another.
 
-use kms_core::account::{Account, Wallet};
+use kms_core::account::{Account, AccountState, Wallet};
 use kms_core::audit::Action;
 use kms_core::ports::{PasswordGate, RecoveryStore, SckStore, WrappedSck};
 use kms_core::recovery::Recovery;
 use kms_core::{CustodyError, KdfParams};
-use kms_types::wire::AccountState;
 use kms_types::{RecoveryId, TransferId};
 
 use crate::world::{NOW, World, caller, hash, telegram};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kms_core::account::{Account, ContactChange, NewAccount, Wallet, WalletSwap};
+use kms_core::account::{Account, AccountState, ContactChange, NewAccount, Wallet, WalletSwap};
 use kms_core::audit::{AuditRecord, Caller};
 use kms_core::ports::{AccountStore, AuditLog, ExportLog, SckStore, StoreError, WrappedSck};
 use kms_core::recovery::{Recovery, RecoveryRules};
@@ -14,7 +14,6 @@ use kms_core::{
 };
 use kms_key_local::LocalMasterKey;
 use kms_store::{Database, SqliteScks};
-use kms_types::wire::AccountState;
 use kms_types::{AccountId, AccountRef, PasswordHash, RecoveryId, SckId, Timestamp};
 use tokio::sync::Mutex;
 

@@ -122,7 +122,9 @@ fn shared(error: &Arc<StoreError>) -> StoreError {
         StoreError::Corrupt { table, key, reason } => {
             StoreError::Corrupt { table, key: key.clone(), reason: reason.clone() }
         }
-        _ => unavailable(Arc::clone(error)),
+        StoreError::Unavailable { .. }
+        | StoreError::Tampered { .. }
+        | StoreError::NoRowKey { .. } => unavailable(Arc::clone(error)),
     }
 }
 

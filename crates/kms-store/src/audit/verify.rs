@@ -14,7 +14,6 @@ const PAGE: u32 = 2_000;
 
 /// Why a chain was not found whole.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum AuditError {
     /// It is not.
     #[error(transparent)]

@@ -5,7 +5,7 @@ use kms_chain::ports::Progress;
 use kms_chain::transfer::TransferFailure;
 use kms_types::{Timestamp, TransferId, Wei};
 
-use super::row::{failure_text, to_i64};
+use super::row::to_i64;
 use super::{find_row, spending_limits, step, tell_recipient, tell_sender};
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure};
@@ -145,7 +145,7 @@ fn fail(
     failure: TransferFailure,
 ) -> Result<(), Failure> {
     diesel::update(transfers::table.find(key))
-        .set(transfers::failure.eq(Some(failure_text(failure))))
+        .set(transfers::failure.eq(Some(failure.as_str())))
         .execute(connection)?;
     erase(connection, key)
 }

@@ -4,9 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use diesel::prelude::*;
+use kms_chain::follower::ExternalDeposit;
 use kms_chain::transfer::Transfer;
 use kms_core::ports::StoreError;
-use kms_types::wire::OutsidePayment;
 use kms_types::{AccountId, IncomingId, Timestamp, TransferId};
 
 use super::row::Row;
@@ -20,14 +20,14 @@ use crate::schema::transfers;
 pub enum HistoryEntry {
     /// A transfer of this system.
     Transfer(Box<Transfer>),
-    /// A payment from outside.
-    Outside {
+    /// A payment that this system did not send.
+    Deposit {
         /// Its id.
         id: IncomingId,
-        /// When it was noted.
+        /// When it was recorded.
         at: Timestamp,
-        /// What the chain says of it.
-        payment: OutsidePayment,
+        /// The payment.
+        deposit: ExternalDeposit,
     },
 }
 
@@ -62,7 +62,7 @@ impl HistoryEntry {
             Self::Transfer(transfer) => {
                 HistoryPlace { at: transfer.created_at, id: transfer.id.to_string() }
             }
-            Self::Outside { id, at, .. } => HistoryPlace { at: *at, id: id.to_string() },
+            Self::Deposit { id, at, .. } => HistoryPlace { at: *at, id: id.to_string() },
         }
     }
 }

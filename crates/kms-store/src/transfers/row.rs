@@ -1,9 +1,8 @@
 //! A transfer as a row.
 
 use diesel::prelude::*;
-use kms_chain::transfer::{Asked, Fees, Ladder, Party, Transfer, TransferFailure};
+use kms_chain::transfer::{Asked, Fees, Ladder, Party, Transfer};
 use kms_core::ports::StoreError;
-use kms_types::wire::{TransferState, Warning};
 use kms_types::{Asset, Timestamp, Token};
 
 use crate::convert::RowRef;
@@ -46,38 +45,6 @@ pub(super) struct Row {
     arrived: Option<String>,
 }
 
-const STATES: [(TransferState, &str); 8] = [
-    (TransferState::Quoted, "quoted"),
-    (TransferState::Signed, "signed"),
-    (TransferState::Broadcast, "broadcast"),
-    (TransferState::Mined, "mined"),
-    (TransferState::Final, "final"),
-    (TransferState::Failed, "failed"),
-    (TransferState::Cancelled, "cancelled"),
-    (TransferState::Expired, "expired"),
-];
-
-const WARNINGS: [(Warning, &str); 4] = [
-    (Warning::FirstPayment, "first_payment"),
-    (Warning::Contract, "contract"),
-    (Warning::MostOfBalance, "most_of_balance"),
-    (Warning::NameMoved, "name_moved"),
-];
-
-const FAILURES: [(TransferFailure, &str); 3] = [
-    (TransferFailure::Reverted, "reverted"),
-    (TransferFailure::NonceTaken, "nonce_taken"),
-    (TransferFailure::NothingMoved, "nothing_moved"),
-];
-
-pub(super) fn failure_text(failure: TransferFailure) -> &'static str {
-    FAILURES.iter().find(|(known, _)| *known == failure).map_or("unknown", |(_, text)| text)
-}
-
-pub(super) fn state_text(state: TransferState) -> &'static str {
-    STATES.iter().find(|(known, _)| *known == state).map_or("unknown", |(_, text)| text)
-}
-
 /// A block number or a chain id as a column; no chain has 2^63 blocks, and no row a greater id.
 pub(super) fn to_i64(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -100,21 +67,13 @@ fn from_text(at: RowRef<'_>, text: &str) -> Result<Token, StoreError> {
     }
 }
 
-fn find<T: Copy>(at: RowRef<'_>, all: &[(T, &str)], text: &str) -> Result<T, StoreError> {
-    let found = all.iter().find(|(_, known)| *known == text);
-    found.map(|(value, _)| *value).ok_or_else(|| at.corrupt(format!("unknown word {text}")))
-}
-
 impl TryFrom<&Transfer> for Row {
     type Error = StoreError;
 
     fn try_from(transfer: &Transfer) -> Result<Self, StoreError> {
         let key = transfer.id.to_string();
         let at = RowRef { table: "transfers", key: &key };
-        let text = |warning: &Warning| {
-            WARNINGS.iter().find(|(known, _)| known == warning).map(|(_, text)| *text)
-        };
-        let warnings: Vec<_> = transfer.warnings.iter().filter_map(text).collect();
+        let warnings: Vec<_> = transfer.warnings.iter().map(|warning| warning.as_str()).collect();
         let sender = transfer.from.account.ok_or_else(|| at.corrupt("it has no sender"))?;
         let (first, top) = (transfer.ladder.first(), transfer.ladder.top());
         Ok(Self {
@@ -136,7 +95,7 @@ impl TryFrom<&Transfer> for Row {
             max_priority_fee_per_gas: top.max_priority_fee_per_gas.to_string(),
             warnings: warnings.join(","),
             client_ref: transfer.client_ref.clone(),
-            state: state_text(transfer.state).to_owned(),
+            state: transfer.state.as_str().to_owned(),
             nonce: transfer.nonce.map(|nonce| at.convert(nonce)).transpose()?,
             tx_hash: transfer.tx_hash.map(|hash| hash.to_vec()),
             block: transfer.block.map(|block| at.convert(block)).transpose()?,
@@ -146,7 +105,7 @@ impl TryFrom<&Transfer> for Row {
             lease_until: 0,
             first_max_fee_per_gas: first.max_fee_per_gas.to_string(),
             first_max_priority_fee_per_gas: first.max_priority_fee_per_gas.to_string(),
-            failure: transfer.failure.map(failure_text).map(str::to_owned),
+            failure: transfer.failure.map(|failure| failure.as_str().to_owned()),
             stalled_since: transfer.waits_since.map(|time| time.0),
             token: transfer.token.as_ref().map(to_text),
             arrived: transfer.arrived.map(|units| units.to_string()),
@@ -182,9 +141,9 @@ impl Row {
             arrived: at.parse_some(self.arrived.as_ref())?,
             gas_limit: at.convert(self.gas_limit)?,
             ladder: self.ladder(at)?,
-            warnings: warnings.map(|text| find(at, &WARNINGS, text)).collect::<Result<_, _>>()?,
+            warnings: warnings.map(|text| at.parse(text)).collect::<Result<_, _>>()?,
             client_ref: self.client_ref.clone(),
-            state: find(at, &STATES, &self.state)?,
+            state: at.parse(&self.state)?,
             nonce: self.nonce.map(|nonce| at.convert(nonce)).transpose()?,
             tx_hash: self.tx_hash.as_deref().map(|hash| at.array(hash)).transpose()?,
             // The attempts know; see `with_raises`.
@@ -192,7 +151,7 @@ impl Row {
             waits_since: self.stalled_since.filter(|_| self.is_on_its_way()).map(Timestamp),
             block: self.block.map(|block| at.convert(block)).transpose()?,
             fee: at.parse_some(self.fee.as_ref())?,
-            failure: self.failure.as_ref().map(|text| find(at, &FAILURES, text)).transpose()?,
+            failure: at.parse_some(self.failure.as_ref())?,
             created_at: Timestamp(self.created_at),
             expires_at: Timestamp(self.expires_at),
         })

@@ -6,9 +6,8 @@ use diesel::sql_types::{BigInt, Text};
 use kms_chain::ports::{ChainView, Sign, SignOutcome};
 use kms_chain::spending::SpendingRules;
 use kms_chain::state::Change;
-use kms_chain::transfer::{Missing, Outgoing, Transfer};
+use kms_chain::transfer::{Missing, Outgoing, Transfer, TransferState};
 use kms_core::ServerKeys;
-use kms_types::wire::TransferState;
 use kms_types::{Timestamp, TokenAmount, TransferId, Units, Wei};
 
 use super::row::{Row, to_i64};

@@ -1,13 +1,14 @@
 //! Accounts, wallets, names, and rows that somebody else changed.
 
-use kms_core::account::{ContactChange, EmailChange, NewAccount, SeenName, SwapReason, WalletSwap};
+use kms_core::account::{
+    AccountState, ContactChange, EmailChange, NewAccount, SeenName, SwapReason, WalletSwap,
+};
 use kms_core::ports::{
     AccountStore, EmailChangeStore, ExportLog, PasswordGate, PasswordGateDecision, RecoveryStore,
     StoreError,
 };
 use kms_core::recovery::RecoveryStage;
 use kms_store::StoredEventKind;
-use kms_types::wire::AccountState;
 use kms_types::{AccountId, AccountRef, EventCursor, SckId, Timestamp};
 
 use crate::fixtures::{Subject, account, events, insert, on_every_database, open};

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kms_chain::transfer::{Asked, Fees, Ladder, Party, Transfer};
-use kms_core::account::{Account, NewAccount, SeenName, Wallet};
+use kms_chain::transfer::{Asked, Fees, Ladder, Party, Transfer, TransferState, Warning};
+use kms_core::account::{Account, AccountState, NewAccount, SeenName, Wallet};
 use kms_core::ports::AccountStore;
 use kms_core::{KdfParams, Salt, ServerKeys};
 use kms_store::{Database, StoredEvent};
-use kms_types::wire::{AccountState, TransferState, Warning};
 use kms_types::{
     AccountId, Asset, EthAddress, EventCursor, SckId, Timestamp, TransferId, U256, Units,
 };

@@ -12,7 +12,7 @@ use crate::transfers::{CHAIN, NOW, sign, view};
 
 on_every_database!(
     pages_turn_both_ways_without_loss_or_repeat,
-    what_came_from_outside_stands_between,
+    deposits_are_part_of_the_history,
     receivers_see_what_was_mined,
     a_transfer_that_rose_says_so_while_it_is_on_its_way,
 );
@@ -81,12 +81,12 @@ async fn pages_turn_both_ways_without_loss_or_repeat(subject: Subject) {
     }
 }
 
-async fn what_came_from_outside_stands_between(subject: Subject) {
+async fn deposits_are_part_of_the_history(subject: Subject) {
     let ann = insert(&subject.database, 1, "ann").await;
     receive(&subject, &ann, 9, NOW.0 + 5).await;
     let found = subject.database.history(ann.id, Page::Newest, 10).await.unwrap();
-    let [HistoryEntry::Outside { at, payment, .. }] = found.as_slice() else { panic!("{found:?}") };
-    assert_eq!((*at, payment.value), (Timestamp(NOW.0 + 5), Units(U256::from(9))));
+    let [HistoryEntry::Deposit { at, deposit, .. }] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!((*at, deposit.value), (Timestamp(NOW.0 + 5), Units(U256::from(9))));
     let bob = insert(&subject.database, 2, "bob").await;
     assert!(subject.database.history(bob.id, Page::Newest, 10).await.unwrap().is_empty());
 }

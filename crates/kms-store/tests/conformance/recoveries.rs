@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use kms_core::ports::{PasswordGate, RecoveryStore, StoreError};
-use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
+use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage, RecoveryStep};
 use kms_store::{Database, StoredEventKind};
-use kms_types::wire::RecoveryStep;
 use kms_types::{AccountId, EventCursor, RecoveryId, Timestamp};
 
 use crate::fixtures::{Subject, events, insert, on_every_database};

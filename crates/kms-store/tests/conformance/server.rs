@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use kms_core::ports::{PasswordGate, PasswordGateDecision, StoreError};
+use kms_core::recovery::RecoveryStep;
 use kms_store::{ApiToken, ConnectError, RateLimit, RateLimitExceeded, Scope, StoredEventKind};
-use kms_types::wire::RecoveryStep;
 use kms_types::{EventCursor, Timestamp};
 
 use crate::fixtures::{Subject, events, insert, on_every_database, open};

@@ -3,9 +3,8 @@
 use kms_chain::follower::{BlockRef, Incoming, IncomingStore, Payment};
 use kms_chain::ports::{ChainView, Inserted, Progress, SignOutcome, TransferStore};
 use kms_chain::spending::SpendingRules;
-use kms_chain::transfer::{Missing, Transfer, TransferFailure};
+use kms_chain::transfer::{Missing, Transfer, TransferFailure, TransferState};
 use kms_core::account::Account;
-use kms_types::wire::TransferState;
 use kms_types::{Asset, EthAddress, EventCursor, Timestamp, Token, TokenAmount, U256, Units, Wei};
 
 use crate::fixtures::{Subject, events, insert, on_every_database, transfer};

@@ -4,8 +4,7 @@ use kms_chain::ports::{
     ChainView, Inserted, Progress, Sign, SignOutcome, SignedBytes, SignedLadder, TransferStore,
 };
 use kms_chain::spending::SpendingRules;
-use kms_chain::transfer::Missing;
-use kms_types::wire::TransferState;
+use kms_chain::transfer::{Missing, TransferState};
 use kms_types::{EventCursor, Timestamp, U256, Units, Wei};
 
 use crate::fixtures::{Subject, events, insert, on_every_database, transfer};

@@ -9,7 +9,6 @@ use crate::{AccountId, EthAddress, EventCursor, TelegramId, Timestamp, Token, Un
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum EventKind {
     /// A wallet was made.
     AccountCreated,
@@ -40,10 +39,10 @@ pub enum EventKind {
         /// The transfer as it is when the event is read.
         transfer: Box<Transfer>,
     },
-    /// Money came to this account from outside, in a block that stays.
-    ReceivedFromOutside {
-        /// What the chain says of it.
-        payment: OutsidePayment,
+    /// The account received a payment that this system did not send, in a finalized block.
+    DepositReceived {
+        /// The payment.
+        deposit: ExternalDeposit,
     },
     /// An event that this version does not know.
     #[serde(other)]
@@ -54,7 +53,6 @@ pub enum EventKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum RecoveryStep {
     /// It was asked for.
     Requested,
@@ -73,10 +71,10 @@ pub enum RecoveryStep {
     Unknown,
 }
 
-/// A payment that this system did not send.
+/// A payment to an account that this system did not send.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct OutsidePayment {
+pub struct ExternalDeposit {
     /// The chain (EIP-155).
     pub chain_id: u64,
     /// The transaction, as `0x` and hex.
@@ -135,14 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn money_from_outside_survives_a_round_trip() {
+    fn a_deposit_survives_a_round_trip() {
         let event = Event {
             cursor: EventCursor::default(),
             account: AccountId::random(),
             telegram_id: 1.try_into().unwrap(),
             at: Timestamp(5),
-            what: EventKind::ReceivedFromOutside {
-                payment: OutsidePayment {
+            what: EventKind::DepositReceived {
+                deposit: ExternalDeposit {
                     chain_id: 1,
                     tx_hash: "0xab".to_owned(),
                     from: EthAddress::from([7; 20]),
@@ -153,7 +151,7 @@ mod tests {
             },
         };
         let json = serde_json::to_string(&event).unwrap();
-        assert!(json.contains(r#""kind":"received_from_outside""#), "{json}");
+        assert!(json.contains(r#""kind":"deposit_received""#), "{json}");
         assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
     }
 }

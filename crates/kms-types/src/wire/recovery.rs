@@ -17,7 +17,6 @@ pub struct RequestRecovery {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum RecoveryState {
     /// A code was sent by e-mail; confirming it makes the wait shorter.
     CodeSent,

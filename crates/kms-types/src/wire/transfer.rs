@@ -2,38 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::OutsidePayment;
+use super::ExternalDeposit;
 use crate::{
-    AccountId, AccountRef, Amount, AmountError, Asset, EthAddress, PasswordHash, Recipient,
-    Timestamp, Token, TransferId, Units, Username, Wei,
+    AccountId, AccountRef, Asset, EthAddress, PasswordHash, QuoteAmount, Recipient, Timestamp,
+    Token, TransferId, Units, Username, Wei,
 };
-
-/// How much to send: an amount in coins, or `all` that the fee leaves.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum QuoteAmount {
-    /// This much.
-    Exactly(Amount),
-    /// The balance, of the native coin less the highest fee.
-    All,
-}
-
-impl TryFrom<String> for QuoteAmount {
-    type Error = AmountError;
-
-    fn try_from(text: String) -> Result<Self, AmountError> {
-        if text == "all" { Ok(Self::All) } else { text.parse().map(Self::Exactly) }
-    }
-}
-
-impl From<QuoteAmount> for String {
-    fn from(amount: QuoteAmount) -> String {
-        match amount {
-            QuoteAmount::Exactly(amount) => amount.to_string(),
-            QuoteAmount::All => "all".to_owned(),
-        }
-    }
-}
 
 /// `POST /v1/transfers`: what would it cost to send this? Repeating it with the same id and the
 /// same fields answers with the same transfer.
@@ -91,7 +64,6 @@ pub struct ConfirmTransfer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum TransferState {
     /// Priced, waiting for the password.
     Quoted,
@@ -118,7 +90,6 @@ pub enum TransferState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum TransferFailure {
     /// The recipient's or the token's contract refused it; the fee is gone.
     Reverted,
@@ -150,7 +121,6 @@ pub struct Party {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum Warning {
     /// The sender never paid this recipient before.
     FirstPayment,
@@ -235,7 +205,6 @@ pub enum Direction {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum HistoryEntry {
     /// A transfer of this system: one that the account sends and that was at least signed, or one
     /// that paid it.
@@ -243,12 +212,12 @@ pub enum HistoryEntry {
         /// As it stands.
         transfer: Box<Transfer>,
     },
-    /// Money that came from outside.
-    Outside {
-        /// When it was noted.
+    /// A payment to the account that this system did not send.
+    Deposit {
+        /// When the server recorded it.
         at: Timestamp,
-        /// What the chain says of it.
-        payment: OutsidePayment,
+        /// The payment.
+        deposit: ExternalDeposit,
     },
     /// Something that this version does not know.
     #[serde(other)]
