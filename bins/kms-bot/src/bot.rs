@@ -36,9 +36,6 @@ pub struct Bot {
 /// Why a bot did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The Bot API's URL can not be used.
-    #[error("telegram.api_url: expected a URL")]
-    ApiUrl,
     /// The server's URL, token or certificates can not be used.
     #[error("server: {0}")]
     Server(#[from] ClientError),
@@ -54,7 +51,7 @@ impl Bot {
     /// # Errors
     /// When a setting can not be used, or Telegram does not know the token.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
-        let (api, kms) = (api(&settings)?, client(&settings)?);
+        let (api, kms) = (api(&settings), client(&settings)?);
         let username = greet(&api).await?;
         let app = Arc::new(App::new(Telegram::new(api.clone()), kms, username.clone()));
         let lanes = Lanes::new();
@@ -81,21 +78,24 @@ impl Bot {
     }
 }
 
-fn api(settings: &Settings) -> Result<Api, StartError> {
-    let url = settings.telegram.api_url.parse().map_err(|_cause| StartError::ApiUrl)?;
-    Ok(Api::new(settings.telegram.token.expose()).set_api_url(url))
+fn api(settings: &Settings) -> Api {
+    let api = Api::new(settings.telegram.token.expose());
+    match &settings.telegram.api_url {
+        Some(url) => api.set_api_url(url.as_url().clone()),
+        None => api,
+    }
 }
 
 pub(crate) fn client(settings: &Settings) -> Result<Client, StartError> {
     let server = &settings.server;
     let token = BearerToken::from(server.token.expose().to_owned());
     let trust = server.ca.clone().map_or(Trust::System, Trust::Pinned);
-    Ok(Client::new(&server.url, token, trust)?)
+    Ok(Client::new(server.url.as_str(), token, trust)?)
 }
 
 /// The bot's username, asked once.
 pub(crate) async fn whoami(settings: &Settings) -> Result<String, StartError> {
-    let me = api(settings)?.get_me().await.map_err(TelegramError::from)?;
+    let me = api(settings).get_me().await.map_err(TelegramError::from)?;
     Ok(format!("@{}", me.username()))
 }
 

@@ -1,74 +1,84 @@
-//! What an operator configures. `kms-config` says how; variables begin `KMS_BOT__`.
+//! The settings of the bot. `kms-config` documents where they are read from; variables begin with
+//! `KMS_BOT__`, and `deploy/bot.env.example` lists all of them.
 
 use std::path::Path;
 
-use kms_config::{ConfigError, Secret};
+use kms_config::{ConfigError, Secret, ServiceUrl};
 use serde::Deserialize;
 
 const PREFIX: &str = "KMS_BOT";
-const DEFAULTS: &[(&str, &str)] = &[("telegram.api_url", "https://api.telegram.org")];
 
-/// Everything that the bot needs to know.
+/// All settings of the bot.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Telegram's side.
+    /// The Telegram Bot API.
     pub telegram: TelegramSettings,
-    /// The KMS's side.
+    /// The KMS.
     pub server: ServerSettings,
 }
 
-/// Telegram.
+/// The Telegram Bot API.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TelegramSettings {
-    /// What `@BotFather` gave.
-    pub token: Secret,
-    /// Where the Bot API is.
-    pub api_url: String,
+    /// The bot's token.
+    pub token: TelegramToken,
+    /// Another Bot API than Telegram's. The token is in the URL of every call, so it needs TLS.
+    pub api_url: Option<ServiceUrl>,
 }
+
+/// The token of a bot, as `@BotFather` gives it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct TelegramToken(Secret);
+
+/// The text is not the token of a bot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected digits, a colon and 35 characters, as @BotFather gives them")]
+pub struct TelegramTokenError;
 
 /// `kms-server`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
     /// `https://host:port`.
-    pub url: String,
+    pub url: ServiceUrl,
     /// A token of `kms-server token new` with the scope `bot`.
     pub token: Secret,
-    /// PEM certificates that alone are believed; the system's authorities without it.
+    /// PEM certificates that are trusted instead of the system's authorities.
     pub ca: Option<String>,
 }
 
 impl Settings {
-    /// Reads `.env` if it is there, then the file if one is given, then the environment.
+    /// Reads the TOML file if one is given, `.env` of the current directory and the environment.
     ///
     /// # Errors
-    /// When a key is missing, unknown or has a value that can not be used.
+    /// When a key is missing, unknown or has a value that it cannot have.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        kms_config::load::<Self>(PREFIX, DEFAULTS, file)?.checked()
+        kms_config::load(PREFIX, file)
     }
+}
 
-    fn checked(self) -> Result<Self, ConfigError> {
-        let token = self.telegram.token.expose();
-        let (id, secret) = token.split_once(':').unwrap_or_default();
-        let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if id.parse::<u64>().is_err() || secret.len() < 30 || !secret.chars().all(good) {
-            return Err(ConfigError::expected(
-                "telegram.token",
-                "expected digits, a colon and 35 characters, as @BotFather gives them",
-            ));
+impl TelegramToken {
+    /// Returns the token.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+impl TryFrom<String> for TelegramToken {
+    type Error = TelegramTokenError;
+
+    fn try_from(text: String) -> Result<Self, TelegramTokenError> {
+        let token = Secret::from(text);
+        let (id, secret) = token.expose().split_once(':').ok_or(TelegramTokenError)?;
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if id.parse::<u64>().is_err() || secret.len() < 30 || !secret.chars().all(is_allowed) {
+            return Err(TelegramTokenError);
         }
-        // The token is in the URL of every call: not even a test needs it in clear on a network.
-        let url = &self.telegram.api_url;
-        let local = ["http://127.0.0.1:", "http://localhost:", "http://[::1]:"];
-        if !url.starts_with("https://") && !local.iter().any(|local| url.starts_with(local)) {
-            return Err(ConfigError::expected(
-                "telegram.api_url",
-                "expected https://, or http:// on this machine",
-            ));
-        }
-        Ok(self)
+        Ok(Self(token))
     }
 }
 
@@ -76,38 +86,57 @@ impl Settings {
 mod tests {
     use super::*;
 
-    const EXAMPLE: &str = r#"
+    const TOML: &str = r#"
         [telegram]
         token = "7000000001:AAabcdefghijklmnopqrstuvwxyz-_12345"
         [server]
         url = "https://kms:8443"
         token = "kms_secret"
     "#;
+    const DEPLOY_EXAMPLE: &str = include_str!("../../../deploy/bot.env.example");
 
     fn settings(variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
-        kms_config::load_from::<Settings>(PREFIX, DEFAULTS, EXAMPLE, variables)?.checked()
+        kms_config::load_from(PREFIX, TOML, variables)
     }
 
     #[test]
-    fn telegram_is_where_telegram_is_and_secrets_are_not_shown() {
+    fn the_bot_api_is_telegrams_by_default_and_secrets_are_not_shown() {
         let settings = settings(&[]).unwrap();
-        assert_eq!(settings.telegram.api_url, "https://api.telegram.org");
+        assert_eq!(settings.telegram.api_url, None);
         let shown = format!("{settings:?}");
         assert!(!shown.contains("AAabc") && !shown.contains("kms_secret"), "{shown}");
     }
 
     #[test]
-    fn a_bad_value_names_itself() {
-        for (key, value, named) in [
+    fn an_error_names_the_key() {
+        for (name, value, key) in [
             ("KMS_BOT__TELEGRAM__TOKEN", "hello", "telegram.token"),
             ("KMS_BOT__TELEGRAM__API_URL", "http://telegram.example", "telegram.api_url"),
+            ("KMS_BOT__TELEGRAM__API_URL", "http://localhost:x@evil.example/", "telegram.api_url"),
+            ("KMS_BOT__SERVER__URL", "http://localhost@evil.example/", "server.url"),
+            ("KMS_BOT__SERVER__URL", "http://10.0.0.1:8443", "server.url"),
             ("KMS_BOT__SERVER__TOKEN_FILE", "/nowhere/at/all", "server.token_file"),
-            ("KMS_BOT__SERVER__CA_FILE", "/nowhere/at/all", "/nowhere/at/all"),
-            ("KMS_BOT__SERVER__URI", "x", "uri"),
+            ("KMS_BOT__SERVER__CA_FILE", "/nowhere/at/all", "server.ca_file: /nowhere/at/all"),
+            ("KMS_BOT__SERVER__URI", "x", "server.uri"),
         ] {
-            let error =
-                format!("{:#}", anyhow::Error::from(settings(&[(key, value)]).unwrap_err()));
-            assert!(error.contains(named), "{key}: {error}");
+            let error = settings(&[(name, value)]).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{key}: ")), "{name}: {error}");
         }
+    }
+
+    #[test]
+    fn the_example_documents_every_setting() {
+        let variables = kms_config::example_variables(PREFIX, DEPLOY_EXAMPLE).unwrap();
+        let variables = variables.iter().map(|(name, value)| match name.strip_suffix("_FILE") {
+            Some("KMS_BOT__TELEGRAM__TOKEN") => {
+                ("KMS_BOT__TELEGRAM__TOKEN", "7000000001:AAabcdefghijklmnopqrstuvwxyz-_12345")
+            }
+            Some(name) => (name, "from a file"),
+            None => (name.as_str(), value.as_str()),
+        });
+        let variables: Vec<_> = variables.collect();
+        kms_config::load_from::<Settings>(PREFIX, "", &variables).unwrap();
+        let missing = kms_config::undocumented::<Settings>(PREFIX, &variables);
+        assert!(missing.is_empty(), "not in deploy/bot.env.example: {missing:?}");
     }
 }

@@ -124,25 +124,27 @@ impl Stage {
         fs::write(stage.certificate_path(), &stage.env.certificate)?;
         stage.serve().await?;
         if options.bot {
-            stage.bot = Some(Bot::start(stage.bot_settings()).await?);
+            stage.bot = Some(Bot::start(stage.bot_settings()?).await?);
         }
         Ok(stage)
     }
 
     /// The bot's settings.
-    #[must_use]
-    pub fn bot_settings(&self) -> kms_bot::config::Settings {
-        kms_bot::config::Settings {
+    ///
+    /// # Errors
+    /// When one of them cannot be used.
+    pub fn bot_settings(&self) -> anyhow::Result<kms_bot::config::Settings> {
+        Ok(kms_bot::config::Settings {
             telegram: TelegramSettings {
-                token: Secret::from(self.sim.token().to_owned()),
-                api_url: self.sim.api_url(),
+                token: self.sim.token().to_owned().try_into()?,
+                api_url: Some(self.sim.api_url().parse()?),
             },
             server: ServerSettings {
-                url: self.url(),
+                url: self.url().parse()?,
                 token: Secret::from(self.bearer.clone()),
                 ca: Some(self.env.certificate.clone()),
             },
-        }
+        })
     }
 
     /// Stops the server alone.
@@ -281,13 +283,13 @@ fn configure(
     env.listen = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
     env.chain = ChainSettings {
         // anvil mines only when there are transactions, so an old block is no sign of a fault.
-        stalled_seconds: 0,
+        stalled_after: None,
         name: "Sandbox".to_owned(),
         explorer: options.explorer.clone(),
         confirmations: CONFIRMATIONS,
-        quote_seconds: options.quote_seconds,
-        poll_milliseconds: 200,
-        replace_seconds: 10,
+        quote_lifetime: Duration::from_secs(options.quote_seconds),
+        poll_interval: Duration::from_millis(200),
+        replace_after: Duration::from_secs(10),
         tokens: if options.token { vec![as_configured(token)?] } else { Vec::new() },
         ..env.chain.clone()
     };
@@ -304,9 +306,9 @@ fn configure(
         ..RecoveryRules::default()
     };
     env.mail = Some(MailSettings {
-        url: Secret::from(mailbox.url()),
+        url: mailbox.url().try_into()?,
         from: "Wallet <wallet@sandbox.example>".to_owned(),
-        public_url: format!("https://localhost:{}", env.listen.port()),
+        public_url: format!("https://localhost:{}", env.listen.port()).try_into()?,
     });
     env.audit.checkpoint_path = None;
     Ok(())

@@ -114,7 +114,7 @@ impl Mailer {
             .build();
         let from = settings.from.parse();
         let from = from.map_err(|_cause| StartError::Mail("mail.from is not an address"))?;
-        let public_url = settings.public_url.clone();
+        let public_url = settings.public_url.as_str().to_owned();
         let holder = Uuid::new_v4().to_string();
         Ok(Self { transport, from, public_url, database, sealer, keys, holder, trusted_after })
     }

@@ -2,8 +2,6 @@
 //! write for each read. It keeps a caller from emptying the database, and one account's flood from
 //! the others.
 
-use std::num::NonZeroU32;
-
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota};
 use kms_types::ErrorCode;
@@ -23,10 +21,10 @@ pub(crate) struct ReadLimits {
 }
 
 impl ReadLimits {
-    pub(crate) fn new(a_second: NonZeroU32, of_an_account: NonZeroU32) -> Self {
+    pub(crate) fn new(of_a_caller: Quota, of_an_account: Quota) -> Self {
         Self {
-            callers: DefaultKeyedRateLimiter::keyed(Quota::per_second(a_second)),
-            accounts: DefaultKeyedRateLimiter::keyed(Quota::per_second(of_an_account)),
+            callers: DefaultKeyedRateLimiter::keyed(of_a_caller),
+            accounts: DefaultKeyedRateLimiter::keyed(of_an_account),
         }
     }
 
@@ -63,8 +61,8 @@ mod tests {
 
     #[test]
     fn a_caller_and_an_account_have_each_their_own() {
-        let three = NonZeroU32::new(3).unwrap();
-        let two = NonZeroU32::new(2).unwrap();
+        let three = Quota::per_second(3.try_into().unwrap());
+        let two = Quota::per_second(2.try_into().unwrap());
         let limits = ReadLimits::new(three, two);
         for _ in 0..2 {
             limits.take("bot", Some("ann")).unwrap();

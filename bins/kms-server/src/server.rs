@@ -109,7 +109,7 @@ impl Server {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let tls = tls_config(&settings.tls)?;
         let listen = settings.listen;
-        let poll = Duration::from_millis(settings.chain.poll_milliseconds.max(1));
+        let poll = settings.chain.poll_interval;
         let (stop, stopping) = watch::channel(false);
         let audit = settings.audit.clone();
         let upkeep = settings.upkeep;
@@ -138,7 +138,7 @@ impl Server {
             settings: upkeep,
             stopping: stopping.clone(),
         };
-        let every = audit.checkpoint_every;
+        let every = audit.checkpoint_interval;
         let checkpoint = tokio::spawn(Arc::clone(&checkpoints).run(every, stopping.clone()));
         // Before the first request, or it would not be counted.
         telemetry::metrics();
@@ -224,10 +224,10 @@ async fn build(
     chain.check().await?;
     let sealer = Sealer::new(Arc::clone(&keys));
     let config = TransferConfig {
-        quote_lifetime: Duration::from_secs(settings.chain.quote_seconds),
+        quote_lifetime: settings.chain.quote_lifetime,
         confirmations: settings.chain.confirmations,
         poll,
-        replace: Duration::from_secs(settings.chain.replace_seconds),
+        replace: settings.chain.replace_after,
     };
     let store = Arc::new(database.clone());
     let spending = settings.limits.spending(&settings.chain, &settings.recovery)?;
@@ -261,8 +261,8 @@ async fn build(
             tokens,
         },
         reads: ReadLimits::new(
-            settings.limits.reads_a_second,
-            settings.limits.account_reads_a_second,
+            settings.limits.reads.quota(),
+            settings.limits.account_reads.quota(),
         ),
         limits: settings.limits,
         kms_keys: Arc::new(KmsKeys::default()),

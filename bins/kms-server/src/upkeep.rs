@@ -69,7 +69,7 @@ impl Upkeep {
     /// Lets every KMS key unwrap a canary: soon after the start, then every hour, and sooner after
     /// one that failed. Each server does, because each has a way of its own to the keys.
     pub(crate) async fn watch_kms_keys(mut self) {
-        let soon = SOON.min(self.settings.canary_every);
+        let soon = SOON.min(self.settings.canary_interval);
         let mut rest = soon;
         while self.rests(rest).await {
             let keys: Vec<_> = self.custody.kms_keys().cloned().collect();
@@ -83,7 +83,7 @@ impl Upkeep {
                 self.kms_keys.saw(&key, seen.is_ok());
                 all &= seen.is_ok();
             }
-            rest = if all { self.settings.canary_every } else { soon };
+            rest = if all { self.settings.canary_interval } else { soon };
         }
     }
 
@@ -98,8 +98,8 @@ impl Upkeep {
     /// Waits for the time of the next round, and for this server to be the one that does it; `false`
     /// when the server stops.
     pub(super) async fn turn(&mut self, work: &str) -> bool {
-        let once = RateLimit { burst: 1, period: self.settings.check_every };
-        let mut rest = SOON.min(self.settings.check_every);
+        let once = RateLimit { burst: 1, period: self.settings.check_interval };
+        let mut rest = SOON.min(self.settings.check_interval);
         while self.rests(rest).await {
             rest = match self.database.take(work, once).await {
                 Ok(Ok(())) => return true,

@@ -15,8 +15,8 @@ use kms_core::{KdfParams, MasterKeyId, ServerKeys};
 use kms_server::Secret;
 use kms_server::config::{
     AuditSettings, ChainSettings, DatabaseSettings, KeyDatabaseSettings, KmsKeyProvider,
-    KmsKeySettings, LimitSettings, MailSettings, PasswordSettings, Settings, TlsSettings,
-    UpkeepSettings,
+    KmsKeySettings, LimitSettings, MailSettings, PasswordSettings, RpcUrl, Settings, TlsSettings,
+    UpkeepSettings, UrlError,
 };
 use kms_store::{Database, Scope};
 use kms_testkit::Anvil;
@@ -125,7 +125,7 @@ impl TestEnv {
         file.write_all(TEST_KMS_KEY.as_bytes())?;
         let audit = AuditSettings {
             checkpoint_path: Some(directory.path().join("audit-checkpoints")),
-            checkpoint_every: Duration::from_secs(300),
+            checkpoint_interval: Duration::from_secs(300),
         };
         let anvil = Arc::new(Anvil::start()?);
         let key = |digits: &str| format!("1:{}", digits.repeat(32));
@@ -147,7 +147,7 @@ impl TestEnv {
                 ("audit", key("d4")),
             ],
             rpc_urls: anvil.url(),
-            chain: chain_of(&anvil),
+            chain: chain_of(&anvil)?,
             anvil,
             password: PasswordSettings {
                 kdf: KdfParams::default(),
@@ -155,8 +155,8 @@ impl TestEnv {
                 waiting: 64,
             },
             limits: LimitSettings {
-                recoveries_an_hour: 100,
-                codes_a_day: 3,
+                all_recoveries: "100/hour".parse()?,
+                email_codes: "3/day".parse()?,
                 ..LimitSettings::default()
             },
             recovery: WITHOUT_WAITING,
@@ -224,7 +224,7 @@ impl TestEnv {
             },
             older_kms_keys: Vec::new(),
             server_keys: self.server_keys()?,
-            chain: ChainSettings { rpc_urls: self.rpc_urls.clone().into(), ..self.chain.clone() },
+            chain: ChainSettings { rpc_urls: rpc_urls(&self.rpc_urls)?, ..self.chain.clone() },
             password: self.password,
             limits: self.limits.clone(),
             recovery: self.recovery,
@@ -255,11 +255,11 @@ impl TestEnv {
             ("CHAIN__CHAIN_ID", self.chain.chain_id.to_string()),
             ("CHAIN__NAME", self.chain.name.clone()),
             ("CHAIN__CONFIRMATIONS", self.chain.confirmations.to_string()),
-            ("CHAIN__QUOTE_SECONDS", self.chain.quote_seconds.to_string()),
-            ("CHAIN__POLL_MILLISECONDS", self.chain.poll_milliseconds.to_string()),
-            ("CHAIN__REPLACE_SECONDS", self.chain.replace_seconds.to_string()),
-            ("CHAIN__STALLED_SECONDS", self.chain.stalled_seconds.to_string()),
-            ("RECOVERY__WAIT_WITHOUT_EMAIL", "0".to_owned()),
+            ("CHAIN__QUOTE_LIFETIME", milliseconds(self.chain.quote_lifetime)),
+            ("CHAIN__POLL_INTERVAL", milliseconds(self.chain.poll_interval)),
+            ("CHAIN__REPLACE_AFTER", milliseconds(self.chain.replace_after)),
+            ("CHAIN__STALLED_AFTER", milliseconds(self.chain.stalled_after.unwrap_or_default())),
+            ("RECOVERY__WAIT_WITHOUT_EMAIL", "0s".to_owned()),
         ];
         let [pepper, contact, row, audit] = &self.server_keys;
         variables.extend([
@@ -328,21 +328,30 @@ impl fmt::Debug for TestEnv {
 }
 
 /// The settings of the chain as most tests need them: quick to poll, and soon final.
-fn chain_of(anvil: &Anvil) -> ChainSettings {
-    ChainSettings {
-        rpc_urls: anvil.url().into(),
-        rpc_timeout_milliseconds: 5_000,
-        stalled_seconds: 600,
+fn chain_of(anvil: &Anvil) -> anyhow::Result<ChainSettings> {
+    Ok(ChainSettings {
+        rpc_urls: rpc_urls(&anvil.url())?,
+        rpc_timeout: Duration::from_secs(5),
+        stalled_after: Some(Duration::from_secs(600)),
         chain_id: anvil.chain_id(),
         name: "Test".to_owned(),
         symbol: "ETH".to_owned(),
         explorer: None,
         confirmations: 2,
-        quote_seconds: 120,
-        poll_milliseconds: 100,
-        replace_seconds: 45,
+        quote_lifetime: Duration::from_secs(120),
+        poll_interval: Duration::from_millis(100),
+        replace_after: Duration::from_secs(45),
         tokens: Vec::new(),
-    }
+    })
+}
+
+fn rpc_urls(words: &str) -> Result<Vec<RpcUrl>, UrlError> {
+    words.split_whitespace().map(|url| url.to_owned().try_into()).collect()
+}
+
+/// As the server's variables are written.
+fn milliseconds(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
 }
 
 /// A recovery that can be completed as soon as it was requested.

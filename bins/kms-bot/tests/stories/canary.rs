@@ -11,13 +11,13 @@ use crate::world::{Plays, World, coins, id};
 
 /// The program, configured for the sandbox.
 fn command(stage: &Stage, argument: &str) -> Command {
-    let settings = stage.bot_settings();
+    let settings = stage.bot_settings().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_kms-bot"));
     command
         .arg(argument)
         .env("KMS_BOT__TELEGRAM__TOKEN", settings.telegram.token.expose())
-        .env("KMS_BOT__TELEGRAM__API_URL", &settings.telegram.api_url)
-        .env("KMS_BOT__SERVER__URL", &settings.server.url)
+        .env("KMS_BOT__TELEGRAM__API_URL", settings.telegram.api_url.unwrap().as_str())
+        .env("KMS_BOT__SERVER__URL", settings.server.url.as_str())
         .env("KMS_BOT__SERVER__TOKEN", settings.server.token.expose())
         .env("KMS_BOT__SERVER__CA", settings.server.ca.unwrap())
         .env("RUST_LOG", "trace")
@@ -115,7 +115,7 @@ async fn passwords_are_neither_logged_nor_left_in_a_chat() {
     let log = bot.terminate();
     assert!(log.contains("an update could not be handled"), "the log was read:\n{log}");
     assert!(!log.contains("canary"), "the log has what people write");
-    let settings = world.stage.bot_settings();
+    let settings = world.stage.bot_settings().unwrap();
     for secret in [settings.telegram.token.expose(), settings.server.token.expose()] {
         let secret = secret.split(':').next_back().unwrap();
         assert!(!log.contains(secret), "the log has a token");

@@ -20,17 +20,15 @@ impl Stage {
     pub(crate) async fn set() -> Self {
         let mut env = TestEnv::new(Stores::Servers).unwrap();
         // As it is by default; tests look more often.
-        let poll = "KMS_SERVER__CHAIN__POLL_MILLISECONDS".to_owned();
-        env.variables.push((poll, "1000".to_owned()));
+        let poll = "KMS_SERVER__CHAIN__POLL_INTERVAL".to_owned();
+        env.variables.push((poll, "1s".to_owned()));
         // The chain makes no blocks while nobody sends.
-        let stalled = "KMS_SERVER__CHAIN__STALLED_SECONDS".to_owned();
-        env.variables.push((stalled, "0".to_owned()));
+        let stalled = "KMS_SERVER__CHAIN__STALLED_AFTER".to_owned();
+        env.variables.push((stalled, "0s".to_owned()));
         // Counted as ever, and never reached: one load generator is one caller.
-        for limit in
-            ["ONBOARDINGS_A_MINUTE", "QUOTES_A_MINUTE", "READS_A_SECOND", "ACCOUNT_READS_A_SECOND"]
-        {
+        for limit in ["ONBOARDINGS", "QUOTES", "READS", "ACCOUNT_READS"] {
             let name = format!("KMS_SERVER__LIMITS__{limit}");
-            env.variables.push((name, "100000000".to_owned()));
+            env.variables.push((name, "100000000/second".to_owned()));
         }
         let database = env.migrate().await.unwrap();
         let token = env.issue_token(&database, Scope::Bot).await.unwrap();

@@ -1,6 +1,8 @@
-//! What an operator may write, and what is said of what they may not.
+//! Settings that are accepted, and the errors of those that are not.
 
 use super::*;
+
+const DEPLOY_EXAMPLE: &str = include_str!("../../../../deploy/server.env.example");
 
 const EXAMPLE: &str = r#"
     [tls]
@@ -20,16 +22,16 @@ const EXAMPLE: &str = r#"
     row = "1:1111111111111111111111111111111111111111111111111111111111111111"
     audit = "1:1111111111111111111111111111111111111111111111111111111111111111"
     [chain]
-    rpc_url = "http://127.0.0.1:8545"
+    rpc_urls = ["http://127.0.0.1:8545"]
     chain_id = 31337
     name = "Local"
 "#;
 
 fn settings(text: &str, environment: &[(&str, &str)]) -> Result<Settings, ConfigError> {
-    kms_config::load_from::<Raw>(PREFIX, DEFAULTS, text, environment)?.try_into()
+    kms_config::load_from::<Settings>(PREFIX, text, environment)?.validate()
 }
 
-fn said(result: Result<Settings, ConfigError>) -> String {
+fn message(result: Result<Settings, ConfigError>) -> String {
     format!("{:#}", anyhow::Error::from(result.unwrap_err()))
 }
 
@@ -58,10 +60,10 @@ fn the_environment_wins_and_files_are_read() {
 }
 
 #[test]
-fn endpoints_are_one_or_several() {
-    let count = |settings: Settings| settings.chain.rpc_urls.0.len();
+fn endpoints_are_a_list() {
+    let count = |settings: Settings| settings.chain.rpc_urls.len();
     let variable = "KMS_SERVER__CHAIN__RPC_URLS";
-    let without = EXAMPLE.replace("rpc_url = \"http://127.0.0.1:8545\"", "");
+    let without = EXAMPLE.replace("rpc_urls = [\"http://127.0.0.1:8545\"]", "");
     assert_eq!(count(settings(EXAMPLE, &[]).unwrap()), 1);
     let several = settings(&without, &[(variable, "https://a/secret  https://b\nhttps://c")]);
     let several = several.unwrap();
@@ -70,8 +72,16 @@ fn endpoints_are_one_or_several() {
     assert_eq!(count(several), 3);
     let list = without.replace("[chain]", "[chain]\nrpc_urls = [\"https://a\", \"https://b\"]");
     assert_eq!(count(settings(&list, &[]).unwrap()), 2);
-    assert!(settings(&without, &[(variable, " ")]).unwrap().chain.open().is_err());
-    assert!(said(settings(&without, &[])).contains("rpc_urls"));
+    for (text, problem) in [
+        (" ", "chain.rpc_urls: expected at least one URL"),
+        ("https://a http://secret.example", "chain.rpc_urls[1]: expected https://"),
+        ("http://127.0.0.1:8545@secret.example", "chain.rpc_urls[0]: expected https://"),
+        ("secret", "chain.rpc_urls[0]: expected a URL"),
+    ] {
+        let error = message(settings(&without, &[(variable, text)]));
+        assert!(error.starts_with(problem) && !error.contains("secret"), "{error}");
+    }
+    assert_eq!(message(settings(&without, &[])), "chain.rpc_urls: missing");
 }
 
 #[test]
@@ -90,7 +100,7 @@ fn limits_are_in_the_assets_own_units() {
         ("spend_a_day = { ETH = \"1,5\" }", "spend_a_day"),
         ("spend_a_day = { ETH = \"0\" }", "spend_a_day"),
     ] {
-        let error = said(with(wrong));
+        let error = message(with(wrong));
         assert!(error.contains(named), "{error}");
     }
     let variable = ("KMS_SERVER__LIMITS__SPEND_A_DAY__ETH", "2");
@@ -107,7 +117,7 @@ fn limits_are_in_the_assets_own_units() {
 }
 
 #[test]
-fn tokens_are_told_apart() {
+fn tokens_are_distinct() {
     let token = |symbol: &str, byte: &str, decimals: u8| {
         let address = byte.repeat(20);
         format!(
@@ -127,14 +137,14 @@ fn tokens_are_told_apart() {
         (token("all", "22", 6), "native and all"),
         (token("DAI", "1", 6), "address"),
     ] {
-        let error = said(with(&[usdc.clone(), other]));
+        let error = message(with(&[usdc.clone(), other]));
         assert!(error.contains("tokens") && error.contains(why), "{error}");
     }
 }
 
 #[cfg(feature = "aws-kms")]
 #[test]
-fn a_key_in_aws_is_not_asked_in_clear() {
+fn aws_kms_is_reached_over_tls() {
     let settings = |endpoint| {
         let key = [
             ("KMS_SERVER__KMS_KEY__KEY", "alias/kms"),
@@ -149,12 +159,12 @@ fn a_key_in_aws_is_not_asked_in_clear() {
     assert!(settings("https://vpce-1.kms.eu-central-1.vpce.amazonaws.com").is_ok());
     assert!(settings("http://127.0.0.1:4566").is_ok());
     for bad in ["http://kms.example", "http://127.0.0.1:80@kms.example"] {
-        assert!(said(settings(bad)).contains("kms_key.endpoint"), "{bad}");
+        assert!(message(settings(bad)).contains("kms_key.endpoint"), "{bad}");
     }
 }
 
 #[test]
-fn mail_does_not_go_in_clear() {
+fn mail_is_encrypted() {
     let settings = |url, public_url| {
         let mail = [
             ("KMS_SERVER__MAIL__URL", url),
@@ -178,11 +188,20 @@ fn mail_does_not_go_in_clear() {
         "smtp://mail.example.org?tls=opportunistic",
         "smtp://127.0.0.1.example.org",
         "smtp://127.0.0.1:25@mail.example.org",
+        "smtp://user:secret@127.0.0.1:25",
+        "smtp://mail.example.org?tls=opportunistic&x=?tls=required",
+        "https://mail.example.org",
     ] {
-        assert!(said(settings(bad, public)).contains("mail.url"), "{bad}");
+        assert!(message(settings(bad, public)).contains("mail.url"), "{bad}");
     }
-    for bad in ["http://kms.example.org", "https://kms.example.org/"] {
-        let error = said(settings("smtps://mail.example.org", bad));
+    for bad in [
+        "http://kms.example.org",
+        "http://127.0.0.1",
+        "https://kms.example.org/",
+        "https://kms.example.org/?x",
+        "https://a@kms.example.org",
+    ] {
+        let error = message(settings("smtps://mail.example.org", bad));
         assert!(error.contains("mail.public_url"), "{error}");
     }
     let without = super::tests::settings(EXAMPLE, &[]).unwrap();
@@ -190,29 +209,65 @@ fn mail_does_not_go_in_clear() {
 }
 
 #[test]
-fn a_bad_value_names_itself() {
+fn an_error_names_the_key() {
     for (key, value, named) in [
         ("KMS_SERVER__LISTEN", "here", "listen"),
         ("KMS_SERVER__KMS_KEY__ID", "KMS", "kms_key.id"),
-        ("KMS_SERVER__KMS_KEY__PROVIDER", "gcp", "aws-kms"),
-        ("KMS_SERVER__KMS_KEY__PROVIDER", "aws-kms", "public_key"),
-        ("KMS_SERVER__KMS_KEY__KEY", "alias/kms", "key"),
+        ("KMS_SERVER__KMS_KEY__PROVIDER", "gcp", "kms_key"),
+        ("KMS_SERVER__KMS_KEY__PROVIDER", "aws-kms", "kms_key."),
+        ("KMS_SERVER__KMS_KEY__KEY", "alias/kms", "kms_key.key"),
         ("KMS_SERVER__SERVER_KEYS__PEPPER", "1:zz", "server_keys.pepper"),
         ("KMS_SERVER__PASSWORD__KDF", "md5", "password.kdf"),
         ("KMS_SERVER__PASSWORD__RUNNING", "0", "password.running"),
         ("KMS_SERVER__CHAIN__CHAIN_ID", "one", "chain.chain_id"),
-        ("KMS_SERVER__AUDIT__CHECKPOINT_MINUTES", "0", "audit.checkpoint_minutes"),
-        ("KMS_SERVER__UPKEEP__CANARY_SECONDS", "0", "upkeep.canary_seconds"),
-        ("KMS_SERVER__LIMITS__READS_A_SECOND", "0", "reads_a_second"),
-        ("KMS_SERVER__RECOVERY__OPEN_FOR", "0", "recovery.open_for"),
-        ("KMS_SERVER__RECOVERY__HOLD", "-1", "hold"),
+        ("KMS_SERVER__AUDIT__CHECKPOINT_INTERVAL", "0s", "audit.checkpoint_interval"),
+        ("KMS_SERVER__UPKEEP__CANARY_INTERVAL", "3600", "upkeep.canary_interval"),
+        ("KMS_SERVER__LIMITS__READS", "0/second", "limits.reads"),
+        ("KMS_SERVER__LIMITS__EXPORTS", "3", "limits.exports"),
+        ("KMS_SERVER__RECOVERY__OPEN_FOR", "0s", "recovery.open_for"),
+        ("KMS_SERVER__RECOVERY__HOLD", "-1s", "recovery.hold"),
         ("KMS_SERVER__DATABASE__URL_FILE", "/nowhere/at/all", "database.url_file"),
-        ("KMS_SERVER__DATABASE__URI", "x", "uri"),
+        ("KMS_SERVER__DATABASE__URI", "x", "database.uri"),
+        ("KMS_SERVER__CHAIN__RPC_URL", "https://a", "chain.rpc_url"),
     ] {
-        let error = said(settings(EXAMPLE, &[(key, value)]));
+        let error = message(settings(EXAMPLE, &[(key, value)]));
         assert!(error.contains(named), "{key}: {error}");
     }
     let missing = EXAMPLE.replace("chain_id = 31337", "");
-    let error = said(settings(&missing, &[]));
+    let error = message(settings(&missing, &[]));
     assert!(error.contains("chain_id"), "{error}");
+}
+
+/// Every setting is in the example, and everything in the example is a setting.
+#[test]
+fn the_example_documents_every_setting() {
+    let file = ["KMS_KEY__PATH", "KMS_KEY__PASSPHRASE"];
+    let aws = ["KMS_KEY__PROVIDER", "KMS_KEY__KEY", "KMS_KEY__PUBLIC_KEY", "KMS_KEY__ENDPOINT"];
+    assert_documented(&aws);
+    #[cfg(feature = "aws-kms")]
+    assert_documented(&file);
+    let all = example(&[]);
+    assert!(file.iter().all(|name| all.iter().any(|(known, _)| known.ends_with(name))));
+}
+
+fn assert_documented(other_provider: &[&str]) {
+    let variables = example(other_provider);
+    let variables: Vec<_> = variables.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    settings("", &variables).unwrap();
+    let missing = kms_config::undocumented::<Settings>(PREFIX, &variables);
+    assert!(missing.is_empty(), "not in deploy/server.env.example: {missing:?}");
+}
+
+/// The variables of the example, with values for those that are read from files.
+fn example(except: &[&str]) -> Vec<(String, String)> {
+    let variables = kms_config::example_variables(PREFIX, DEPLOY_EXAMPLE).unwrap();
+    let variables = variables.into_iter().map(|(name, value)| match name.strip_suffix("_FILE") {
+        Some(name) if name.contains("SERVER_KEYS") => {
+            (name.to_owned(), format!("1:{}", "1".repeat(64)))
+        }
+        Some(name) => (name.to_owned(), "from a file".to_owned()),
+        None => (name, value),
+    });
+    let is_other = |name: &str| except.iter().any(|other| name == format!("{PREFIX}__{other}"));
+    variables.filter(|(name, _)| !is_other(name)).collect()
 }

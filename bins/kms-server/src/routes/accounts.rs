@@ -9,7 +9,6 @@ use kms_chain::Balances;
 use kms_core::account::{Account, AccountState, SeenName};
 use kms_core::ports::AccountStore;
 use kms_core::{CreateWallet, Created, SealError};
-use kms_store::RateLimit;
 use kms_types::wire::{self, Balance, ChangePassword, CreateAccount, SeenUsername, TokenBalance};
 use kms_types::{AccountRef, Email, ErrorCode, Mobile, Problem};
 
@@ -41,9 +40,8 @@ pub(crate) async fn create(
     let now = clock::now();
     // A time that is still to come would shut out every later observation.
     let name = seen_at.map(|seen_at| SeenName { username, seen_at: seen_at.min(now) });
-    let (key, a_minute) =
-        (format!("onboarding:{}", caller.actor), state.limits.onboardings_a_minute);
-    if let Err(after) = state.database.take(&key, RateLimit::a_minute(a_minute)).await? {
+    let (key, limit) = (format!("onboarding:{}", caller.actor), state.limits.onboardings.limit());
+    if let Err(after) = state.database.take(&key, limit).await? {
         let (code, detail) =
             (ErrorCode::RateLimited, "too many new wallets at once; wait a moment");
         return Err(ApiError::TooMany { code, detail, after });

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, post, put};
-use kms_store::RateLimit;
 use kms_types::wire::{ChangeEmail, ChangeMobile, ConfirmCode};
 use kms_types::{AccountRef, ErrorCode, Problem};
 
@@ -64,7 +63,7 @@ pub(crate) async fn change_email(
         let detail = "this server sends no e-mail, so no address can be confirmed";
         return Err(ApiError::refused(ErrorCode::NoMail, detail));
     }
-    let limit = RateLimit::a_day(state.limits.codes_a_day);
+    let limit = state.limits.email_codes.limit();
     let (custody, database) = (Arc::clone(&state.custody), state.database.clone());
     let admit = move |id| async move {
         let taken = database.take(&format!("email:{id}"), limit).await?;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::Data;
 use actix_web::{HttpResponse, post};
-use kms_store::RateLimit;
 use kms_types::wire::{ExportKey, ExportedKey};
 use kms_types::{AccountRef, ErrorCode, Problem};
 
@@ -33,7 +32,7 @@ pub(crate) async fn export(
     Segment(account): Segment<AccountRef>,
     Json(body): Json<ExportKey>,
 ) -> Result<HttpResponse, ApiError> {
-    let limit = RateLimit::a_day(state.limits.exports_a_day);
+    let limit = state.limits.exports.limit();
     let (custody, database) = (Arc::clone(&state.custody), state.database.clone());
     let admit = move |id| async move {
         let taken = database.take(&format!("export:{id}"), limit).await?;

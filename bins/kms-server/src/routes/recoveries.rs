@@ -54,8 +54,8 @@ pub(crate) async fn request(
         }
         let gate = Gate { state: &state, account: &account, id, caller: &caller, action };
         gate.refuse_paused().await?;
-        let own = RateLimit::a_day(state.limits.recoveries_a_day);
-        let all = RateLimit::an_hour(state.limits.recoveries_an_hour);
+        let own = state.limits.recoveries.limit();
+        let all = state.limits.all_recoveries.limit();
         let own_key = format!("recovery:{}", account.id);
         gate.take(&[(&own_key, own, RATE_LIMITED), ("recoveries:requested", all, BREAKER)]).await?;
     }
@@ -164,7 +164,7 @@ pub(crate) async fn complete(
     if known.is_some_and(|known| known.stage(now) == RecoveryStage::Ready) {
         let gate = Gate { state: &state, account: &account, id, caller: &caller, action };
         gate.refuse_paused().await?;
-        let limit = RateLimit::an_hour(state.limits.recoveries_an_hour);
+        let limit = state.limits.all_recoveries.limit();
         gate.take(&[("recoveries:completed", limit, BREAKER)]).await?;
     }
     let custody = Arc::clone(&state.custody);

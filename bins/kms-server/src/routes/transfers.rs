@@ -9,7 +9,6 @@ use kms_chain::transfer::{Asked, Party, Transfer, TransferFailure, TransferState
 use kms_chain::{Checked, ConfirmError, QuoteRequest, Shown};
 use kms_core::account::Account;
 use kms_core::audit::Action;
-use kms_store::RateLimit;
 use kms_store::{HistoryEntry, HistoryPlace, Page};
 use kms_types::wire::{self, ConfirmTransfer, HistoryPage, QuoteTransfer};
 use kms_types::{AccountRef, ErrorCode, Problem, Recipient, Timestamp, TransferId};
@@ -52,8 +51,8 @@ pub(crate) async fn quote(
     if let Some(known) = known {
         return Ok(HttpResponse::Ok().json(show(known)));
     }
-    let (key, a_minute) = (format!("quote:{}", sender.id), state.limits.quotes_a_minute);
-    if let Err(after) = state.database.take(&key, RateLimit::a_minute(a_minute)).await? {
+    let (key, limit) = (format!("quote:{}", sender.id), state.limits.quotes.limit());
+    if let Err(after) = state.database.take(&key, limit).await? {
         let (code, detail) =
             (ErrorCode::RateLimited, "too many quotes of this account; wait a moment");
         return Err(ApiError::TooMany { code, detail, after });

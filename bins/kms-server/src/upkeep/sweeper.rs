@@ -59,7 +59,7 @@ impl Upkeep {
             for (sck, account) in scks.into_iter().filter(|(id, _)| due.contains(id)) {
                 removed += u64::from(self.remove(sck, account).await?);
             }
-            if !self.rests(PAUSE.min(self.settings.check_every)).await {
+            if !self.rests(PAUSE.min(self.settings.check_interval)).await {
                 return Ok(removed);
             }
         }

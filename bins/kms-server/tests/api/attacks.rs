@@ -49,7 +49,7 @@ struct Attack {
 impl Attack {
     async fn new() -> Self {
         let mut env = TestEnv::new(Stores::Servers).unwrap();
-        env.upkeep.check_every = std::time::Duration::from_secs(3_600);
+        env.upkeep.check_interval = std::time::Duration::from_secs(3_600);
         let test = TestServer::start(env).await;
         for (id, name) in [(1, "ann"), (2, "bob"), (3, "carl"), (4, "dora")] {
             let mut body = create(id, name, name);

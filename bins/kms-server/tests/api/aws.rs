@@ -32,7 +32,7 @@ pub(crate) fn env_with_aws() -> (AwsKms, String, TestEnv) {
         variable("KMS_SERVER__KMS_KEY__ENDPOINT", &aws.endpoint()),
         variable("KMS_SERVER__KMS_KEY__PATH", ""),
         variable("KMS_SERVER__KMS_KEY__PASSPHRASE", ""),
-        variable("KMS_SERVER__LIMITS__RECOVERIES_A_DAY", "100"),
+        variable("KMS_SERVER__LIMITS__RECOVERIES", "100/day"),
         variable("AWS_ACCESS_KEY_ID", AWS_ACCESS_KEY_ID),
         variable("AWS_SECRET_ACCESS_KEY", "only signs"),
         variable("AWS_REGION", AWS_REGION),

@@ -149,7 +149,7 @@ fn a_mistake_in_the_configuration_names_itself() {
         ("KMS_SERVER__KMS_KEY__PATH", "/nowhere", "/nowhere"),
         ("KMS_SERVER__DATABASE__URL", "mysql://kms:hunter2@db/kms", "postgres:// or sqlite:"),
         ("KMS_SERVER__KEY_DATABASE__URL", "redis://x", "mongodb://"),
-        ("KMS_SERVER__CHAIN__RPC_URLS", "ftp://x", "http:// or https://"),
+        ("KMS_SERVER__CHAIN__RPC_URLS", "ftp://x", "chain.rpc_urls"),
         ("KMS_SERVER__TLS__KEY", "hunter2", "tls"),
     ] {
         run(&env, &["migrate"], &[]);

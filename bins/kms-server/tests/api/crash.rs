@@ -177,7 +177,7 @@ async fn a_transfer_that_was_about_to_rise_is_neither_lost_nor_doubled() {
     for stores in [Stores::Embedded, Stores::Servers] {
         for failpoint in ["transfer-before-raise", "transfer-after-raise"] {
             let mut env = TestEnv::new(stores).unwrap();
-            env.chain.replace_seconds = 0;
+            env.chain.replace_after = std::time::Duration::ZERO;
             let database = env.migrate().await.unwrap();
             let token = env.issue_token(&database, Scope::Bot).await.unwrap();
             let server = ServerProcess::start(&env, Some(failpoint), "info");
@@ -191,7 +191,7 @@ async fn a_transfer_that_was_about_to_rise_is_neither_lost_nor_doubled() {
             let _ = client.confirm(quoted.id, &confirm(&quoted, "a")).await;
             server.died();
 
-            env.chain.replace_seconds = 3_600;
+            env.chain.replace_after = std::time::Duration::from_secs(3_600);
             let test = TestServer::start(env).await;
             let risen = test.client.transfer(quoted.id).await.unwrap().unwrap();
             test.until_known(risen.tx_hash.as_deref().unwrap()).await;

@@ -131,8 +131,8 @@ async fn owners_lower_at_once_and_raise_later() {
 /// Over all servers, and over a restart.
 async fn quotes_and_wallets_are_counted_everywhere(stores: Stores) {
     let mut env = TestEnv::new(stores).unwrap();
-    env.limits.quotes_a_minute = 3;
-    env.limits.onboardings_a_minute = 3;
+    env.limits.quotes = "3/minute".parse().unwrap();
+    env.limits.onboardings = "3/minute".parse().unwrap();
     let settings = env.settings().unwrap();
     let test = TestServer::start(env).await;
     test.ann_and_bob().await;
@@ -180,7 +180,7 @@ async fn quotes_and_wallets_are_counted_over_servers() {
 #[actix_web::test]
 async fn one_accounts_readers_do_not_hold_anothers() {
     let mut env = TestEnv::new(Stores::Embedded).unwrap();
-    env.limits.account_reads_a_second = 5.try_into().unwrap();
+    env.limits.account_reads = "5/second".parse().unwrap();
     let test = TestServer::start(env).await;
     test.ann_and_bob().await;
     let mut refused = 0;

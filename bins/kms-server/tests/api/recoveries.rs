@@ -12,7 +12,6 @@ use kms_types::wire::{
 use kms_types::{Asset, ErrorCode, OneTimeCode, RecoveryId};
 
 use crate::attacks::sql;
-use kms_server::Secret;
 use kms_server::config::MailSettings;
 use kms_server_testing::requests::{hash, recover, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer, on_both_stores};
@@ -31,9 +30,9 @@ fn with_mail(stores: Stores) -> (TestEnv, Mailbox) {
     let mut env = TestEnv::new(stores).unwrap();
     let mailbox = Mailbox::start().unwrap();
     env.mail = Some(MailSettings {
-        url: Secret::from(mailbox.url()),
+        url: mailbox.url().try_into().unwrap(),
         from: "Wallet <wallet@example.org>".to_owned(),
-        public_url: "https://kms.example.org".to_owned(),
+        public_url: "https://kms.example.org".to_owned().try_into().unwrap(),
     });
     env.recovery.sends_codes = true;
     env.recovery.wait_with_code = Duration::from_millis(500);
@@ -208,7 +207,7 @@ async fn a_recovery_waits_and_is_cancelled_without_a_password(mut test: TestServ
 }
 
 async fn too_many_stop_all(mut test: TestServer) {
-    test.env.limits.recoveries_an_hour = 2;
+    test.env.limits.all_recoveries = "2/hour".parse().unwrap();
     let test = test.restart().await;
     for id in 1..=3 {
         test.onboard(id, &format!("name{id}"), "known").await;
@@ -225,7 +224,7 @@ async fn too_many_stop_all(mut test: TestServer) {
 }
 
 async fn who_is_stopped_with_all_keeps_their_own(mut test: TestServer) {
-    test.env.limits.recoveries_an_hour = 1;
+    test.env.limits.all_recoveries = "1/hour".parse().unwrap();
     let test = test.restart().await;
     test.onboard(1, "ann", "known").await;
     test.onboard(2, "bob", "known").await;

@@ -316,7 +316,7 @@ async fn a_stuck_transfer_rises_without_a_password(test: TestServer) {
 #[actix_web::test]
 async fn a_transfer_that_waits_at_its_highest_fee_is_told_once() {
     let mut env = TestEnv::new(Stores::Embedded).unwrap();
-    env.chain.replace_seconds = 0;
+    env.chain.replace_after = Duration::ZERO;
     let test = TestServer::start(env).await;
     let (ann, _) = test.ann_and_bob().await;
     test.env.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
@@ -362,7 +362,7 @@ async fn an_unreadable_transfer_holds_up_no_event_of_others() {
 #[actix_web::test]
 async fn a_quote_expires() {
     let mut env = TestEnv::new(Stores::Embedded).unwrap();
-    env.chain.quote_seconds = 0;
+    env.chain.quote_lifetime = Duration::ZERO;
     let test = TestServer::start(env).await;
     test.ann_and_bob().await;
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();

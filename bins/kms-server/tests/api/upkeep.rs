@@ -39,7 +39,7 @@ async fn get(env: &TestEnv, server: &ServerProcess, path: &str, token: &str) -> 
 #[actix_web::test]
 async fn a_kms_key_that_can_not_be_used_is_told() {
     let (aws, arn, mut env) = aws::env_with_aws();
-    env.variables.push(("KMS_SERVER__UPKEEP__CANARY_SECONDS".to_owned(), "1".to_owned()));
+    env.variables.push(("KMS_SERVER__UPKEEP__CANARY_INTERVAL".to_owned(), "1s".to_owned()));
     let database = env.migrate().await.unwrap();
     let token = env.issue_token(&database, Scope::Read).await.unwrap();
     // Not at the start either: whatever it is asked, and however often.
@@ -80,7 +80,7 @@ async fn a_kms_key_that_can_not_be_used_is_told() {
 #[actix_web::test]
 async fn a_wallet_that_could_not_be_recovered_is_named_by_one_of_the_servers() {
     let mut env = TestEnv::new(Stores::Servers).unwrap();
-    env.variables.push(("KMS_SERVER__UPKEEP__CHECK_SECONDS".to_owned(), "2".to_owned()));
+    env.variables.push(("KMS_SERVER__UPKEEP__CHECK_INTERVAL".to_owned(), "2s".to_owned()));
     let database = env.migrate().await.unwrap();
     let token = env.issue_token(&database, Scope::Bot).await.unwrap();
     let servers = [(); 2].map(|()| ServerProcess::start(&env, None, "info"));
@@ -143,7 +143,7 @@ async fn change(test: &TestServer, id: i64, old: &str, new: &str) {
 async fn what_no_wallet_needs_goes_after_its_time_and_what_one_needs_stays() {
     for stores in [Stores::Embedded, Stores::Servers] {
         let mut env = TestEnv::new(stores).unwrap();
-        env.upkeep.check_every = Duration::from_millis(200);
+        env.upkeep.check_interval = Duration::from_millis(200);
         env.upkeep.retention = Some(Duration::from_secs(2));
         let test = TestServer::start(env).await;
         test.onboard(1, "ann", "0").await;
@@ -172,7 +172,7 @@ async fn what_no_wallet_needs_goes_after_its_time_and_what_one_needs_stays() {
 #[actix_web::test]
 async fn nothing_is_swept_for_another_account_database() {
     let mut env = TestEnv::new(Stores::Servers).unwrap();
-    env.upkeep.check_every = Duration::from_millis(200);
+    env.upkeep.check_interval = Duration::from_millis(200);
     env.upkeep.retention = Some(Duration::from_millis(500));
     let test = TestServer::start(env).await;
     test.onboard(1, "ann", "ann's").await;
@@ -192,7 +192,7 @@ async fn nothing_is_swept_for_another_account_database() {
 #[actix_web::test]
 async fn limits_that_are_whole_again_are_forgotten() {
     let mut env = TestEnv::new(Stores::Servers).unwrap();
-    env.upkeep.check_every = Duration::from_millis(200);
+    env.upkeep.check_interval = Duration::from_millis(200);
     let test = TestServer::start(env).await;
     let limit = |period| RateLimit { burst: 1, period };
     let (moment, hour) = (Duration::from_millis(1), Duration::from_secs(3_600));

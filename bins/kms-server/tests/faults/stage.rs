@@ -86,12 +86,12 @@ impl Stage {
         let mut env = TestEnv::new(Stores::Servers).unwrap();
         let proxy = Proxy::before(&env.anvil.url());
         env.rpc_urls = proxy.url();
-        env.chain.replace_seconds = 1;
+        env.chain.replace_after = std::time::Duration::from_secs(1);
         // As cheap as custody lets it be: money is looked at here, not passwords.
         let kdf = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
         env.variables.push(("KMS_SERVER__PASSWORD__KDF".to_owned(), kdf.to_string()));
-        let quotes = "KMS_SERVER__LIMITS__QUOTES_A_MINUTE".to_owned();
-        env.variables.push((quotes, "100000".to_owned()));
+        let quotes = "KMS_SERVER__LIMITS__QUOTES".to_owned();
+        env.variables.push((quotes, "100000/minute".to_owned()));
         env.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
         let database = env.migrate().await.unwrap();
         let token = env.issue_token(&database, Scope::Bot).await.unwrap();

@@ -1,0 +1,134 @@
+//! `chain`: the chain that transfers are made on.
+
+use std::fmt;
+use std::time::Duration;
+
+use kms_chain::{Chain, ChainError};
+use kms_config::{ConfigError, Secret, UrlError, is_https_or_loopback, parse_url};
+use kms_types::Token;
+use serde::Deserialize;
+
+/// More decimals than any token has; amounts stay readable.
+const MAX_DECIMALS: u8 = 36;
+
+/// The chain that transfers are made on.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChainSettings {
+    /// JSON-RPC endpoints. The first one is used as long as it works.
+    pub rpc_urls: Vec<RpcUrl>,
+    /// How long one endpoint may take for a response.
+    #[serde(default = "seconds::<5>", deserialize_with = "kms_config::duration")]
+    pub rpc_timeout: Duration,
+    /// The age of its latest block after which an endpoint counts as stalled and is not used.
+    /// `None` is for a chain that makes blocks only when there are transactions.
+    #[serde(default = "some_seconds::<600>", deserialize_with = "kms_config::duration_or_none")]
+    pub stalled_after: Option<Duration>,
+    /// The chain id of EIP-155.
+    pub chain_id: u64,
+    /// The name that users see.
+    pub name: String,
+    /// The symbol of the native coin.
+    #[serde(default = "default_symbol")]
+    pub symbol: String,
+    /// The URL of a block explorer, without a slash at its end.
+    pub explorer: Option<String>,
+    /// The number of blocks after which a transfer is final.
+    #[serde(default = "default_confirmations")]
+    pub confirmations: u64,
+    /// How long a quote can be confirmed.
+    #[serde(default = "seconds::<120>", deserialize_with = "kms_config::duration_or_zero")]
+    pub quote_lifetime: Duration,
+    /// How often the chain is asked about transfers in flight.
+    #[serde(default = "seconds::<1>", deserialize_with = "kms_config::duration")]
+    pub poll_interval: Duration,
+    /// How long a transfer may stay pending before it is replaced at a higher fee.
+    #[serde(default = "seconds::<45>", deserialize_with = "kms_config::duration_or_zero")]
+    pub replace_after: Duration,
+    /// The ERC-20 tokens that can be sent.
+    #[serde(default)]
+    pub tokens: Vec<Token>,
+}
+
+/// The URL of a JSON-RPC endpoint: `https`, or `http` to a loopback address, because its responses
+/// decide whether money has moved. It often holds the key of a provider.
+#[derive(Clone, Deserialize)]
+#[serde(try_from = "String")]
+pub struct RpcUrl(Secret);
+
+impl RpcUrl {
+    /// Returns the URL with the provider's key.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+impl TryFrom<String> for RpcUrl {
+    type Error = UrlError;
+
+    fn try_from(text: String) -> Result<Self, UrlError> {
+        let text = Secret::from(text);
+        let url = parse_url(text.expose())?;
+        // Some providers authenticate by the user and password of the URL.
+        if is_https_or_loopback(&url) { Ok(Self(text)) } else { Err(UrlError::Plaintext) }
+    }
+}
+
+impl fmt::Debug for RpcUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RpcUrl(..)")
+    }
+}
+
+impl ChainSettings {
+    /// Connects to the endpoints, without asking them.
+    pub(crate) fn open(&self) -> Result<Chain, ChainError> {
+        let urls = self.rpc_urls.iter().map(RpcUrl::expose);
+        Chain::over(urls, self.chain_id, self.rpc_timeout, self.stalled_after)
+    }
+
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        if self.rpc_urls.is_empty() {
+            return Err(ConfigError::expected("chain.rpc_urls", "expected at least one URL"));
+        }
+        for (index, token) in self.tokens.iter().enumerate() {
+            let before = self.tokens.get(..index).unwrap_or_default();
+            if let Some(problem) = self.problem_of(token, before) {
+                let problem = format!("{}: {problem}", token.symbol);
+                return Err(ConfigError::expected(&format!("chain.tokens[{index}]"), &problem));
+            }
+        }
+        Ok(())
+    }
+
+    fn problem_of(&self, token: &Token, before: &[Token]) -> Option<&'static str> {
+        if before.iter().any(|other| other.symbol == token.symbol) {
+            Some("another token has this symbol")
+        } else if before.iter().any(|other| other.address == token.address) {
+            Some("another token has this address")
+        } else if token.symbol.as_str().eq_ignore_ascii_case(&self.symbol) {
+            Some("the native coin has this symbol")
+        } else if token.decimals > MAX_DECIMALS {
+            Some("expected at most 36 decimals")
+        } else {
+            None
+        }
+    }
+}
+
+fn seconds<const SECONDS: u64>() -> Duration {
+    Duration::from_secs(SECONDS)
+}
+
+fn some_seconds<const SECONDS: u64>() -> Option<Duration> {
+    Some(Duration::from_secs(SECONDS))
+}
+
+fn default_symbol() -> String {
+    "ETH".to_owned()
+}
+
+fn default_confirmations() -> u64 {
+    12
+}

@@ -1,0 +1,232 @@
+//! `limits`: how often something may be done, and how much may be spent.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+use std::time::Duration;
+
+use governor::Quota;
+use kms_chain::spending::SpendingRules;
+use kms_config::ConfigError;
+use kms_core::recovery::RecoveryRules;
+use kms_store::RateLimit;
+use kms_types::{Amount, Units, Wei};
+use serde::Deserialize;
+
+use super::ChainSettings;
+
+const MAX_BURST: u32 = 1_000_000_000;
+
+/// Rate limits, each over all servers unless it says otherwise, and spending limits.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitSettings {
+    /// Recoveries of one account.
+    pub recoveries: Rate,
+    /// Recoveries of all accounts together: one limit for requesting and one for completing them.
+    pub all_recoveries: Rate,
+    /// Exports of one account's private key.
+    pub exports: Rate,
+    /// Codes for e-mail addresses that one account requests.
+    pub email_codes: Rate,
+    /// Wallets that one caller creates.
+    pub onboardings: Rate,
+    /// Quotes of one account.
+    pub quotes: Rate,
+    /// Reads of one caller, on each server.
+    pub reads: Rate,
+    /// Reads of one account, on each server.
+    pub account_reads: Rate,
+    /// What one account may spend in any 24 hours, by symbol. No limit for assets not named.
+    pub spend_a_day: BTreeMap<String, Amount>,
+    /// The same for the time of `recovery.hold` after a recovery.
+    pub spend_a_day_after_recovery: BTreeMap<String, Amount>,
+}
+
+/// A token bucket, written as `3/day`: a burst of three, and one more every eight hours.
+///
+/// Within one day up to twice the number, less one, can pass: the burst, and what refills.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Rate {
+    burst: u32,
+    unit: Unit,
+}
+
+/// The text is not a rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a number per time, as 3/day, 30/hour, 300/minute or 2000/second")]
+pub struct RateError;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Second,
+    Minute,
+    Hour,
+    Day,
+}
+
+impl Unit {
+    const ALL: [Self; 4] = [Self::Second, Self::Minute, Self::Hour, Self::Day];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Second => "second",
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+        }
+    }
+
+    fn duration(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Second => 1,
+            Self::Minute => 60,
+            Self::Hour => 60 * 60,
+            Self::Day => 24 * 60 * 60,
+        })
+    }
+}
+
+impl Rate {
+    /// The limit that the database counts. A burst of zero forbids.
+    pub(crate) fn limit(self) -> RateLimit {
+        RateLimit { burst: self.burst, period: self.unit.duration() / self.burst.max(1) }
+    }
+
+    /// The limit that this process counts.
+    pub(crate) fn quota(self) -> Quota {
+        let burst = NonZeroU32::new(self.burst).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::with_period(self.limit().period);
+        quota.unwrap_or_else(|| Quota::per_second(burst)).allow_burst(burst)
+    }
+}
+
+impl FromStr for Rate {
+    type Err = RateError;
+
+    fn from_str(text: &str) -> Result<Self, RateError> {
+        let (number, unit) = text.split_once('/').ok_or(RateError)?;
+        if !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(RateError);
+        }
+        let burst = number.parse().map_err(|_cause| RateError)?;
+        // More than one per nanosecond cannot be counted.
+        if burst > MAX_BURST {
+            return Err(RateError);
+        }
+        let unit = Unit::ALL.into_iter().find(|known| known.name() == unit).ok_or(RateError)?;
+        Ok(Self { burst, unit })
+    }
+}
+
+impl TryFrom<String> for Rate {
+    type Error = RateError;
+
+    fn try_from(text: String) -> Result<Self, RateError> {
+        text.parse()
+    }
+}
+
+impl fmt::Debug for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.burst, self.unit.name())
+    }
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        let rate = |burst, unit| Rate { burst, unit };
+        Self {
+            recoveries: rate(3, Unit::Day),
+            all_recoveries: rate(30, Unit::Hour),
+            exports: rate(3, Unit::Day),
+            email_codes: rate(5, Unit::Day),
+            onboardings: rate(300, Unit::Minute),
+            quotes: rate(60, Unit::Minute),
+            reads: rate(2_000, Unit::Second),
+            account_reads: rate(100, Unit::Second),
+            spend_a_day: BTreeMap::new(),
+            spend_a_day_after_recovery: BTreeMap::new(),
+        }
+    }
+}
+
+impl LimitSettings {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        for (key, rate) in [("reads", self.reads), ("account_reads", self.account_reads)] {
+            if rate.burst == 0 {
+                return Err(ConfigError::expected(&format!("limits.{key}"), "expected at least 1"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The spending limits in the smallest units of the chain's assets.
+    pub(crate) fn spending(
+        &self,
+        chain: &ChainSettings,
+        recovery: &RecoveryRules,
+    ) -> Result<SpendingRules, ConfigError> {
+        let in_units = |key: &str, amounts: &BTreeMap<String, Amount>| {
+            let units = |(symbol, amount): (&String, &Amount)| {
+                let key = format!("limits.{key}.{symbol}");
+                let token = chain
+                    .tokens
+                    .iter()
+                    .find(|token| symbol.eq_ignore_ascii_case(token.symbol.as_str()));
+                let decimals = match token {
+                    Some(token) => token.decimals,
+                    None if symbol.eq_ignore_ascii_case(&chain.symbol) => Wei::DECIMALS,
+                    None => {
+                        let expected = "expected the symbol of the native coin or of a token";
+                        return Err(ConfigError::expected(&key, expected));
+                    }
+                };
+                let units = amount.to_units(decimals);
+                let units = units.map_err(|why| ConfigError::expected(&key, &why.to_string()))?;
+                Ok((token.map(|token| token.address), Units(units)))
+            };
+            amounts.iter().map(units).collect::<Result<_, _>>()
+        };
+        Ok(SpendingRules {
+            a_day: in_units("spend_a_day", &self.spend_a_day)?,
+            after_recovery: in_units(
+                "spend_a_day_after_recovery",
+                &self.spend_a_day_after_recovery,
+            )?,
+            hold: recovery.hold,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_a_number_per_unit() {
+        let limit = |text: &str| text.parse::<Rate>().map(Rate::limit);
+        let eight_hours = Duration::from_secs(8 * 60 * 60);
+        assert_eq!(limit("3/day"), Ok(RateLimit { burst: 3, period: eight_hours }));
+        assert_eq!(limit("0/day").map(|limit| limit.burst), Ok(0));
+        let quota = "2000/second".parse::<Rate>().unwrap().quota();
+        assert_eq!(quota, Quota::per_second(NonZeroU32::new(2_000).unwrap()));
+        for bad in [
+            "",
+            "3",
+            "/day",
+            "3/",
+            "3/week",
+            "3/days",
+            "-3/day",
+            "+3/day",
+            "1000000001/day",
+            "3 / day",
+            "3/Day",
+        ] {
+            assert_eq!(limit(bad), Err(RateError), "{bad}");
+        }
+    }
+}

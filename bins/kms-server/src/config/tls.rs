@@ -1,0 +1,14 @@
+//! `tls`: the server's certificate.
+
+use kms_config::Secret;
+use serde::Deserialize;
+
+/// The server's certificate and private key, both PEM.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSettings {
+    /// The certificate chain, the server's own certificate first.
+    pub certificate: String,
+    /// The private key of the first certificate.
+    pub key: Secret,
+}

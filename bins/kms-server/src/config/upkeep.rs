@@ -1,0 +1,31 @@
+//! `upkeep`: background maintenance.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// Background maintenance.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpkeepSettings {
+    /// How often each KMS key is tried.
+    #[serde(deserialize_with = "kms_config::duration")]
+    pub canary_interval: Duration,
+    /// How often one of the servers checks that every wallet can be recovered.
+    #[serde(deserialize_with = "kms_config::duration")]
+    pub check_interval: Duration,
+    /// How long a wrapped key that no wallet refers to is kept; for ever if it is `None`.
+    #[serde(deserialize_with = "kms_config::duration_or_none")]
+    pub retention: Option<Duration>,
+}
+
+impl Default for UpkeepSettings {
+    fn default() -> Self {
+        const HOUR: u64 = 60 * 60;
+        Self {
+            canary_interval: Duration::from_secs(HOUR),
+            check_interval: Duration::from_secs(24 * HOUR),
+            retention: Some(Duration::from_secs(35 * 24 * HOUR)),
+        }
+    }
+}
