@@ -39,34 +39,15 @@ impl Postgres {
         let bin = find()?;
         let directory = process::directory("postgres")?;
         let user = service_user(&directory)?;
-        let run = |program: &str, arguments: &[&str]| {
-            let mut command = user.clone();
-            command.push(bin.join(program).display().to_string());
-            command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-            command
-        };
         let data = directory.join("data").display().to_string();
-        let init = run(
-            "initdb",
-            &[
-                "-D",
-                &data,
-                "-U",
-                "postgres",
-                "-A",
-                "trust",
-                "-E",
-                "UTF8",
-                "--no-sync",
-                "--locale=C",
-            ],
-        );
-        let (program, arguments) = init.split_first().ok_or_else(missing)?;
-        let output = Command::new(program).args(arguments).current_dir(&directory).output()?;
-        if !output.status.success() {
-            let log = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(TestkitError::Start { program: "initdb", log });
-        }
+        let run = |program: &str, arguments: &[&str]| {
+            let program = bin.join(program).display().to_string();
+            let arguments = arguments.iter().map(|argument| (*argument).to_owned());
+            user.iter().cloned().chain([program]).chain(arguments).collect::<Vec<_>>()
+        };
+        let encoding = ["-E", "UTF8", "--locale=C", "--no-sync"];
+        let init = ["-D", &data, "-U", "postgres", "-A", "trust"];
+        init_cluster(&run("initdb", &[&init[..], &encoding].concat()), &directory)?;
         let port = process::free_port()?;
         let (port_text, sockets) = (port.to_string(), directory.display().to_string());
         let address = ["-D", &data, "-p", &port_text, "-k", &sockets, "-h", "127.0.0.1"];
@@ -172,6 +153,16 @@ impl Postgres {
         let (bin, port) = (self.bin.clone(), self.port);
         self.process.wait_until(|| answers(&bin, port))
     }
+}
+
+fn init_cluster(command: &[String], directory: &Path) -> Result<(), TestkitError> {
+    let (program, arguments) = command.split_first().ok_or_else(missing)?;
+    let output = Command::new(program).args(arguments).current_dir(directory).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(TestkitError::Start { program: "initdb", log })
 }
 
 fn answers(bin: &Path, port: u16) -> bool {
