@@ -216,7 +216,7 @@ impl Chain {
         while let Some(answer) = sent.next().await {
             match answer {
                 Ok(Ok(())) => return Ok(()),
-                // A node's answer says more than another node's silence.
+                // An error of a node is more informative than the silence of another one.
                 Ok(Err(error @ ChainError::Refused { .. })) => failed = Some(error),
                 Ok(Err(error)) => drop(failed.get_or_insert(error)),
                 Err(_panic) => {}

@@ -1,8 +1,8 @@
-//! A transfer's way from quote to finality.
+//! The transfer engine: takes a transfer from quote to finality.
 //!
-//! Nothing is broadcast before its bytes and its nonce are committed; after that, every unclear
-//! answer is met by looking for the hashes and by sending the same bytes again. This module must
-//! never sign for one transfer after its first nonce, nor end one whose bytes may still be mined.
+//! Nothing is broadcast before its bytes and its nonce are committed. After any unclear answer of a
+//! node the engine looks for the hashes and sends the same bytes again. It never signs a transfer
+//! for a second nonce, and never ends a transfer whose bytes may still be mined.
 
 mod confirm;
 mod quote;
@@ -24,21 +24,20 @@ use crate::transfer::Transfer;
 pub use self::confirm::{Checked, ConfirmError, Ready, Shown};
 pub use self::quote::{QuoteError, QuoteRequest};
 
-/// How transfers are handled.
+/// Settings of the transfer engine.
 #[derive(Clone, Copy, Debug)]
 pub struct TransferConfig {
     /// How long a quote can be confirmed.
     pub quote_lifetime: Duration,
-    /// Blocks after which a transfer is final.
+    /// The number of blocks after which a block is finalized.
     pub confirmations: u64,
-    /// How often the chain is asked about a transfer that is on its way; also how long a claim on
-    /// it lasts.
+    /// How often a pending transfer is checked, and how long it is leased for a check.
     pub poll: Duration,
-    /// How long a step of the ladder may take to be mined before the next one is sent.
+    /// How long a transaction may stay pending before its replacement is broadcast.
     pub replace: Duration,
 }
 
-/// The transfer engine. Several processes may run it on one database.
+/// The transfer engine. Several processes may run it over one database.
 pub struct Transfers {
     store: Arc<dyn TransferStore>,
     chain: Chain,
@@ -46,14 +45,13 @@ pub struct Transfers {
     config: TransferConfig,
     tokens: Vec<Token>,
     spending: SpendingRules,
-    /// Whose nonce another transaction seemed to have at the last look, and at which block the first
-    /// time.
-    suspected: Mutex<HashMap<TransferId, u64>>,
+    /// Transfers that seemed superseded at their last check, with the block of the first such check.
+    seemingly_superseded: Mutex<HashMap<TransferId, u64>>,
 }
 
 impl Transfers {
-    /// The engine over a store and a chain, for the native coin and these tokens; signed bytes are
-    /// sealed at rest.
+    /// Creates the engine for the native coin and these tokens. `sealer` seals the signed bytes at
+    /// rest.
     #[must_use]
     pub fn new(
         store: Arc<dyn TransferStore>,
@@ -63,32 +61,32 @@ impl Transfers {
         tokens: Vec<Token>,
         spending: SpendingRules,
     ) -> Self {
-        let suspected = Mutex::default();
-        Self { store, chain, sealer, config, tokens, spending, suspected }
+        let seemingly_superseded = Mutex::default();
+        Self { store, chain, sealer, config, tokens, spending, seemingly_superseded }
     }
 
-    /// What the operator allows.
+    /// The spending limits of the operator.
     #[must_use]
     pub fn spending(&self) -> &SpendingRules {
         &self.spending
     }
 
-    /// The chain it works on.
+    /// The chain.
     #[must_use]
     pub fn chain(&self) -> &Chain {
         &self.chain
     }
 
-    /// The tokens that it pays with.
+    /// The configured tokens.
     #[must_use]
     pub fn tokens(&self) -> &[Token] {
         &self.tokens
     }
 
-    /// A transfer as it stands.
+    /// Returns a transfer.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store fails.
     pub async fn transfer(
         &self,
         id: TransferId,
@@ -97,11 +95,11 @@ impl Transfers {
         self.store.transfer(id, now).await
     }
 
-    /// Gives up a quote, and answers how it stands then: what is signed already goes on. `None`
-    /// if there is no such transfer.
+    /// Cancels a quote, and returns the transfer in its state afterwards. A signed transfer is not
+    /// affected.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store fails.
     pub async fn cancel(
         &self,
         id: TransferId,
@@ -123,9 +121,9 @@ mod tests {
 
     use super::*;
 
-    /// Servers run these on tasks of their own, so that a client that hangs up stops nothing.
-    #[expect(dead_code, reason = "it is enough that it compiles")]
-    fn futures_may_move_between_threads(
+    /// Servers run these futures on their own tasks, so that a client that disconnects stops none.
+    #[expect(dead_code, reason = "checked by the compiler")]
+    fn futures_are_send(
         transfers: &Transfers,
         request: QuoteRequest,
         ready: Ready,

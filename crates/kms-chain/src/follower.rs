@@ -1,10 +1,10 @@
-//! Money from outside: follows the chain's blocks from a stored cursor, and finds the payments to
-//! wallets, in the native coin and in the configured tokens, that this system did not send itself.
+//! Finds external deposits: follows the blocks of the chain from a stored cursor, and records the
+//! payments to wallets that this system did not send itself, in the native coin and in the
+//! configured tokens.
 //!
-//! Only blocks that stay are read, those with the confirmations that make a transfer final: a
-//! stranger's payment that a reorg takes back may never come again, and is not told before.
-//! This module must never move the cursor over a block whose payments are not noted. Native
-//! money that arrives inside a contract's call is not seen.
+//! Only finalized blocks are read. A deposit that a reorganisation removes may never come again, so
+//! it is not reported earlier. The cursor never moves past a block whose deposits are not recorded.
+//! Native coin that arrives inside a contract call is not found.
 
 use std::sync::Arc;
 
@@ -17,22 +17,22 @@ use crate::chain::{Block, Chain, ChainError, Endpoint};
 
 pub use crate::chain::{BlockRef, Payment};
 
-/// How many blocks one round takes.
+/// How many blocks one round reads.
 const ROUND: u64 = 32;
 
-/// How many of them, or of receipts, are asked for at once.
-const AT_ONCE: usize = 8;
+/// How many blocks or receipts are requested at once.
+const CONCURRENCY: usize = 8;
 
-/// How many blocks are read again when the cursor's is gone, unless the confirmations are more:
-/// where the branches part is not known, and what was told before is not told twice.
-const BACK: u64 = 1_024;
+/// How many blocks are read again if the block at the cursor was removed, unless the confirmations
+/// are more. The fork point is unknown, and deposits that were reported before are not repeated.
+const STEP_BACK: u64 = 1_024;
 
 /// A payment to an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Incoming {
-    /// The account whose wallet is paid.
+pub struct Deposit {
+    /// The account that is paid.
     pub account: AccountId,
-    /// What pays it.
+    /// The payment.
     pub payment: Payment,
 }
 
@@ -41,53 +41,53 @@ pub struct Incoming {
 pub struct ExternalDeposit {
     /// The chain (EIP-155).
     pub chain_id: u64,
-    /// The transaction's hash.
+    /// The hash of the transaction.
     pub tx_hash: [u8; 32],
-    /// Who paid.
+    /// The sender.
     pub from: EthAddress,
-    /// The token that was received; `None` for the native coin.
+    /// The token; `None` for the native coin.
     pub token: Option<Token>,
-    /// How much, in the asset's smallest unit.
+    /// The amount, in the asset's smallest unit.
     pub value: Units,
-    /// The block that includes it.
+    /// The number of its block.
     pub block: u64,
 }
 
-/// Where the follower is, and what it found. One method is one whole transaction.
+/// Stores the cursor and the deposits. Each method is one whole transaction.
 #[async_trait]
-pub trait IncomingStore: Send + Sync {
-    /// The last block of the chain that was followed.
-    async fn followed(&self, chain_id: u64) -> Result<Option<BlockRef>, StoreError>;
+pub trait DepositStore: Send + Sync {
+    /// Returns the last block of the chain that was followed.
+    async fn cursor(&self, chain_id: u64) -> Result<Option<BlockRef>, StoreError>;
 
-    /// Begins to follow a chain after this block, unless somebody did.
-    async fn begin(&self, chain_id: u64, at: BlockRef) -> Result<(), StoreError>;
+    /// Sets the first cursor of a chain, unless there is one.
+    async fn start_at(&self, chain_id: u64, at: BlockRef) -> Result<(), StoreError>;
 
-    /// Those that pay a wallet and are no attempt of a transfer of ours to it, which its receiver
-    /// is told of already.
-    async fn strangers(&self, payments: Vec<Payment>) -> Result<Vec<Incoming>, StoreError>;
+    /// Returns the payments to wallets, without those that a transfer of this system makes to its
+    /// own recipient: the recipient was notified of these when they were mined.
+    async fn external_deposits(&self, payments: Vec<Payment>) -> Result<Vec<Deposit>, StoreError>;
 
-    /// Moves the cursor, if it still is at `from`, notes the payments, and tells of those that
-    /// were not noted before. `false`, and nothing, if somebody else moved it.
-    async fn follow(
+    /// Moves the cursor, if it is still at `from`, and records and reports the deposits that are
+    /// new. Returns `false`, and changes nothing, if another server moved the cursor.
+    async fn record_deposits(
         &self,
         chain_id: u64,
         from: BlockRef,
         to: BlockRef,
-        incoming: Vec<Incoming>,
+        deposits: Vec<Deposit>,
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 }
 
-/// Why a round was not done. The next one tries again from the same block.
+/// Why a round failed. The next one starts from the same block.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
-    /// The chain does not answer, or not to the point.
+    /// The chain failed.
     #[error(transparent)]
     Chain(#[from] ChainError),
-    /// The store does not answer.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The node has a transaction's block, but not its receipt.
+    /// The node has the block of a transaction, but not its receipt.
     #[error("the node has no receipt of a transaction in block {block}")]
     NoReceipt {
         /// The block.
@@ -95,20 +95,20 @@ pub enum FollowError {
     },
 }
 
-/// Follows one chain. Several servers may: the one that moves the cursor first has told.
+/// Follows one chain. Several servers may: the first that moves the cursor reports the deposits.
 pub struct Follower {
-    store: Arc<dyn IncomingStore>,
+    store: Arc<dyn DepositStore>,
     chain: Chain,
     confirmations: u64,
     tokens: Vec<Token>,
 }
 
 impl Follower {
-    /// Follows the blocks of `chain` that have this many above them, for the native coin and these
-    /// tokens.
+    /// Creates a follower for the native coin and these tokens. A block is finalized when
+    /// `confirmations` blocks are above it.
     #[must_use]
     pub fn new(
-        store: Arc<dyn IncomingStore>,
+        store: Arc<dyn DepositStore>,
         chain: Chain,
         confirmations: u64,
         tokens: Vec<Token>,
@@ -116,114 +116,114 @@ impl Follower {
         Self { store, chain, confirmations, tokens }
     }
 
-    /// Reads the next blocks, and tells whose money they brought. `true` if there are more: the
-    /// next round need not wait. A chain that was never followed begins at its newest block that
-    /// stays, and tells nothing of what was before.
+    /// Reads the next blocks and records their deposits. Returns `true` if more finalized blocks are
+    /// left, so that the next round need not wait. Starts a new chain at its newest finalized block.
     ///
     /// # Errors
-    /// When the chain or the store does not answer. Nothing is lost then.
+    /// When the chain or the store fails. No deposit is lost.
     pub async fn round(&self, now: Timestamp) -> Result<bool, FollowError> {
         let chain_id = self.chain.chain_id();
-        // One endpoint for a whole round: another may stand on another branch.
-        let (node, head) = self.chain.endpoint().await?;
+        // One endpoint for the whole round: another may be on another branch.
+        let (endpoint, head) = self.chain.endpoint().await?;
         let newest = head.block.saturating_sub(self.confirmations);
-        let Some(cursor) = self.store.followed(chain_id).await? else {
-            if let Some(at) = node.block_ref(newest).await? {
-                self.store.begin(chain_id, at).await?;
+        let Some(cursor) = self.store.cursor(chain_id).await? else {
+            if let Some(at) = endpoint.block_ref(newest).await? {
+                self.store.start_at(chain_id, at).await?;
             }
             return Ok(false);
         };
         let last = newest.min(cursor.number.saturating_add(ROUND));
         let next = cursor.number.saturating_add(1);
         let blocks: Vec<Option<Block>> = stream::iter(next..=last)
-            .map(|number| node.block(number))
-            .buffered(AT_ONCE)
+            .map(|number| endpoint.block(number))
+            .buffered(CONCURRENCY)
             .try_collect()
             .await?;
         let Some(Some(first)) = blocks.first() else {
             return Ok(false);
         };
         if first.parent != cursor.hash {
-            self.step_back(&node, cursor, now).await?;
+            self.step_back(&endpoint, cursor, now).await?;
             return Ok(false);
         }
-        let blocks = in_a_row(cursor, blocks);
+        let blocks = connected(cursor, blocks);
         let end = blocks.last().map_or(cursor, |block| block.at);
-        let mut payments = self.in_tokens(&node, &blocks).await?;
+        let mut payments = self.token_payments(&endpoint, &blocks).await?;
         payments.extend(blocks.into_iter().flat_map(|block| block.payments));
-        let incoming = successful(&node, self.store.strangers(payments).await?).await?;
-        let moved = self.store.follow(chain_id, cursor, end, incoming, now).await?;
+        let deposits = self.store.external_deposits(payments).await?;
+        let deposits = successful(&endpoint, deposits).await?;
+        let moved = self.store.record_deposits(chain_id, cursor, end, deposits, now).await?;
         Ok(moved && end.number < newest)
     }
 
-    /// What was paid in tokens.
-    async fn in_tokens(
+    async fn token_payments(
         &self,
-        node: &Endpoint,
+        endpoint: &Endpoint,
         blocks: &[Block],
     ) -> Result<Vec<Payment>, FollowError> {
         if self.tokens.is_empty() {
             return Ok(Vec::new());
         }
         let at: Vec<_> = blocks.iter().map(|block| block.at).collect();
-        let paid = stream::iter(at).map(|at| node.token_payments(at, &self.tokens));
-        let paid: Vec<_> = paid.buffered(AT_ONCE).try_collect().await?;
+        let paid = stream::iter(at).map(|at| endpoint.token_payments(at, &self.tokens));
+        let paid: Vec<_> = paid.buffered(CONCURRENCY).try_collect().await?;
         Ok(paid.into_iter().flatten().collect())
     }
 
-    /// The cursor's block is not in the chain any more, although it had its confirmations. Many
-    /// blocks are read again; what was told of them is not told twice.
+    /// Moves the cursor back after its block was removed although it was finalized. The blocks are
+    /// read again; deposits that were reported before are not repeated.
     async fn step_back(
         &self,
-        node: &Endpoint,
+        endpoint: &Endpoint,
         cursor: BlockRef,
         now: Timestamp,
     ) -> Result<(), FollowError> {
-        let number = cursor.number.saturating_sub(self.confirmations.max(BACK));
+        let number = cursor.number.saturating_sub(self.confirmations.max(STEP_BACK));
         tracing::error!(
+            event = "finalized_block_removed",
             block = cursor.number,
-            again_after = number,
-            "a block that was taken for final is not in the chain any more"
+            continued_after = number,
+            "finalized block removed from the chain"
         );
-        if let Some(at) = node.block_ref(number).await? {
+        if let Some(at) = endpoint.block_ref(number).await? {
             let chain_id = self.chain.chain_id();
-            self.store.follow(chain_id, cursor, at, Vec::new(), now).await?;
+            self.store.record_deposits(chain_id, cursor, at, Vec::new(), now).await?;
         }
         Ok(())
     }
 }
 
-/// The payments that were not reverted.
+/// Removes the deposits whose transaction reverted.
 async fn successful(
-    node: &Endpoint,
-    incoming: Vec<Incoming>,
-) -> Result<Vec<Incoming>, FollowError> {
-    let checked = stream::iter(incoming).map(|incoming| async move {
-        let Payment { tx_hash, block, .. } = incoming.payment;
-        // What is reverted leaves no log.
-        if incoming.payment.token.is_some() {
-            return Ok(Some(incoming));
+    endpoint: &Endpoint,
+    deposits: Vec<Deposit>,
+) -> Result<Vec<Deposit>, FollowError> {
+    let checked = stream::iter(deposits).map(|deposit| async move {
+        let Payment { tx_hash, block, .. } = deposit.payment;
+        // A reverted transaction has no logs, so a token deposit succeeded.
+        if deposit.payment.token.is_some() {
+            return Ok(Some(deposit));
         }
-        let receipt = node.receipt(tx_hash).await?;
+        let receipt = endpoint.receipt(tx_hash).await?;
         match receipt.filter(|receipt| receipt.block == block) {
-            Some(receipt) => Ok(receipt.success.then_some(incoming)),
+            Some(receipt) => Ok(receipt.success.then_some(deposit)),
             None => Err(FollowError::NoReceipt { block }),
         }
     });
-    let checked: Vec<_> = checked.buffered(AT_ONCE).try_collect().await?;
+    let checked: Vec<_> = checked.buffered(CONCURRENCY).try_collect().await?;
     Ok(checked.into_iter().flatten().collect())
 }
 
-/// The blocks that follow the cursor, each the one before it: a node may have changed its mind
-/// between two answers.
-fn in_a_row(cursor: BlockRef, blocks: Vec<Option<Block>>) -> Vec<Block> {
+/// Returns the blocks after the cursor as long as each is the child of the one before it: a node may
+/// have switched branches between two answers.
+fn connected(cursor: BlockRef, blocks: Vec<Option<Block>>) -> Vec<Block> {
     let mut end = cursor.hash;
-    let mut follows = |block: &Block| {
-        let follows = block.parent == end;
+    let mut is_child = |block: &Block| {
+        let is_child = block.parent == end;
         end = block.at.hash;
-        follows
+        is_child
     };
-    blocks.into_iter().map_while(|block| block.filter(&mut follows)).collect()
+    blocks.into_iter().map_while(|block| block.filter(&mut is_child)).collect()
 }
 
 impl std::fmt::Debug for Follower {
@@ -234,8 +234,6 @@ impl std::fmt::Debug for Follower {
 
 #[cfg(test)]
 mod tests {
-    use kms_types::{EthAddress, Units};
-
     use super::*;
 
     fn block(number: u64, hash: u8, parent: u8) -> Option<Block> {
@@ -253,10 +251,10 @@ mod tests {
     }
 
     #[test]
-    fn blocks_count_up_to_the_first_that_does_not_follow() {
+    fn blocks_are_used_up_to_the_first_that_is_no_child() {
         let cursor = BlockRef { number: 4, hash: [4; 32] };
         let end_of = |blocks| {
-            let blocks = in_a_row(cursor, blocks);
+            let blocks = connected(cursor, blocks);
             (blocks.last().map_or(cursor, |block| block.at).number, blocks.len())
         };
         assert_eq!(end_of(vec![block(5, 5, 4), block(6, 6, 5)]), (6, 2));
@@ -266,9 +264,9 @@ mod tests {
         assert_eq!(end_of(Vec::new()), (4, 0));
     }
 
-    /// Servers run it on a task of its own.
-    #[expect(dead_code, reason = "it is enough that it compiles")]
-    fn futures_may_move_between_threads(follower: &Follower) {
+    /// Servers run this future on its own task.
+    #[expect(dead_code, reason = "checked by the compiler")]
+    fn futures_are_send(follower: &Follower) {
         fn assert_send<T: Send>(_: T) {}
         assert_send(follower.round(Timestamp(0)));
     }

@@ -1,11 +1,11 @@
-//! The prices at which one transfer is signed: a ladder of replacements, because the key is gone
-//! when the first of them turns out to be too low.
+//! The fee ladder: the prices at which the transactions of one transfer are signed. The replacements
+//! are signed in advance, because the key is no longer available when the first price proves too low.
 
 use std::iter::successors;
 
 use kms_types::{U256, Wei};
 
-/// How many transactions a new ladder has.
+/// The number of transactions in a new ladder.
 const STEPS: usize = 4;
 
 /// Prices of an EIP-1559 transaction, in wei per gas.
@@ -17,7 +17,7 @@ pub struct Fees {
     pub max_priority_fee_per_gas: u128,
 }
 
-/// Prices that rise from step to step, so far that every node takes a step for a replacement of
+/// Prices that rise from step to step, by enough that every node accepts a step as a replacement of
 /// the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ladder {
@@ -26,16 +26,16 @@ pub struct Ladder {
 }
 
 impl Fees {
-    /// The most that the network may take for this much gas.
+    /// The highest fee for this gas limit.
     #[must_use]
     pub fn max_fee(&self, gas_limit: u64) -> Wei {
         Wei(U256::from(self.max_fee_per_gas).saturating_mul(U256::from(gas_limit)))
     }
 
-    fn raised(self) -> Self {
+    fn bumped(self) -> Self {
         Self {
-            max_fee_per_gas: raised(self.max_fee_per_gas),
-            max_priority_fee_per_gas: raised(self.max_priority_fee_per_gas),
+            max_fee_per_gas: bumped(self.max_fee_per_gas),
+            max_priority_fee_per_gas: bumped(self.max_priority_fee_per_gas),
         }
     }
 
@@ -45,27 +45,21 @@ impl Fees {
     }
 }
 
-/// An eighth more, rounded up, and at least one: the strictest rule among nodes asks for 12.5 %,
-/// and all of them for more than before, of both prices.
-fn raised(price: u128) -> u128 {
+/// Adds an eighth, rounded up, and at least 1. The strictest nodes require 12.5 % more for a
+/// replacement, and all of them require an increase of both prices.
+fn bumped(price: u128) -> u128 {
     price.saturating_add(price.div_ceil(8).max(1))
 }
 
 impl Ladder {
-    /// A full ladder that begins at these prices.
+    /// Makes a full ladder from its lowest prices.
     #[must_use]
     pub fn rising_from(first: Fees) -> Self {
-        let top = (1..STEPS).fold(first, |fees, _| fees.raised());
+        let top = (1..STEPS).fold(first, |fees, _| fees.bumped());
         Self { first, top }
     }
 
-    /// A ladder of one step, as transfers had before there were ladders.
-    #[must_use]
-    pub fn of_one(fees: Fees) -> Self {
-        Self { first: fees, top: fees }
-    }
-
-    /// A ladder as it was stored; `None` if its top is below its first step.
+    /// Makes a ladder from its stored limits; `None` if its top is below its first step.
     #[must_use]
     pub fn between(first: Fees, top: Fees) -> Option<Self> {
         first.is_within(top).then_some(Self { first, top })
@@ -77,22 +71,22 @@ impl Ladder {
         self.first
     }
 
-    /// The highest prices: what a sender must be able to pay.
+    /// The highest prices, which the sender must be able to pay.
     #[must_use]
     pub fn top(&self) -> Fees {
         self.top
     }
 
-    /// Every step above the first, lowest first.
+    /// The prices of the replacements, lowest first.
     pub fn replacements(&self) -> impl Iterator<Item = Fees> + use<> {
         let top = self.top;
         let next = move |fees: &Fees| {
-            Some(fees.raised()).filter(|raised| raised != fees && raised.is_within(top))
+            Some(fees.bumped()).filter(|bumped| bumped != fees && bumped.is_within(top))
         };
         successors(Some(self.first), next).take(STEPS).skip(1)
     }
 
-    /// The prices of a step, counted from 0.
+    /// The prices of a step, counted from 0; `None` above the top.
     #[must_use]
     pub fn step(&self, step: u32) -> Option<Fees> {
         match usize::try_from(step) {
@@ -129,12 +123,12 @@ mod tests {
     }
 
     #[test]
-    fn every_step_is_an_eighth_more_also_of_odd_and_tiny_prices() {
+    fn every_step_adds_an_eighth_to_odd_and_tiny_prices_too() {
         for price in (0..1_000).chain([u128::from(u64::MAX) - 1, 7_777_777_777]) {
-            let more = raised(price) - price;
+            let more = bumped(price) - price;
             assert!(more >= 1 && more * 8 >= price && (more - 1) * 8 <= price, "{price}");
         }
-        // No room is left above it, and no step repeats.
+        // At the highest price there is no replacement instead of a repeated one.
         let ladder = Ladder::rising_from(fees(u128::MAX, u128::MAX));
         assert_eq!(ladder.replacements().count(), 0);
     }
@@ -144,7 +138,7 @@ mod tests {
         let ladder = Ladder::rising_from(fees(1_001, 3));
         assert_eq!(Ladder::between(ladder.first(), ladder.top()), Some(ladder));
         assert_eq!(Ladder::between(ladder.top(), ladder.first()), None);
-        let one = Ladder::of_one(fees(1_001, 3));
+        let one = Ladder::between(fees(1_001, 3), fees(1_001, 3)).unwrap();
         assert_eq!((one.replacements().count(), one.top()), (0, one.first()));
     }
 }

@@ -1,9 +1,54 @@
-//! Money on an EVM chain: balances, fees, and transfers of the native coin and of tokens that are
-//! sent exactly once.
+//! Transfers on an EVM chain, each mined at most once, and the external deposits to its wallets.
 //!
-//! [`Chain`] talks to a node; [`Transfers`] takes a transfer from quote to finality over a
-//! [`ports::TransferStore`]; [`Follower`](follower::Follower) finds money that comes from outside.
-//! Keys stay in `kms-core`: this crate asks an opened wallet for signatures. It must never broadcast what is not committed, nor sign one intent for two nonces.
+//! [`Chain`] is the chain itself over one JSON-RPC endpoint or several. [`Transfers`] takes a
+//! transfer from quote to finality, over a [`TransferStore`](ports::TransferStore).
+//! [`Follower`](follower::Follower) finds deposits, over a
+//! [`DepositStore`](follower::DepositStore). Both stores are implemented by `kms-store`.
+//!
+//! Private keys stay in `kms-core`: this crate gets an opened wallet and requests signatures. It
+//! never broadcasts a transaction before it is committed, and never signs a transfer for two nonces.
+//!
+//! # A transfer
+//!
+//! 1. [`Transfers::quote`] prices it: balance, fees and gas of one endpoint, spending limits, and
+//!    warnings. The client chooses the id, so that a repeated request returns the same transfer.
+//! 2. Show the quote to the sender, and repeat what was shown in a [`Shown`] to
+//!    [`Transfers::check`], which returns a [`Ready`].
+//! 3. Open the sender's wallet with the password (`kms-core`).
+//! 4. [`Transfers::sign_and_send`] signs the whole fee [`Ladder`](transfer::Ladder) for one nonce,
+//!    commits the sealed bytes, and then broadcasts the first transaction.
+//! 5. Call [`Transfers::tick`] every [`TransferConfig::poll`]. It broadcasts again what a node
+//!    forgot, broadcasts replacements at higher fees, follows reorganisations, and records the end.
+//!    Several servers may do this over one database.
+//! 6. Call [`Follower::round`](follower::Follower::round) in a loop for deposits.
+//!
+//! [`state`] has every allowed change of a transfer, [`spending`] the rules of spending limits.
+//!
+//! # Reading the chain
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use kms_chain::{Chain, ChainError, Endpoint};
+//!
+//! # async fn example() -> Result<(), ChainError> {
+//! let chain = Chain::over(
+//!     ["https://one.example", "https://two.example"],
+//!     1,
+//!     Duration::from_secs(5),
+//!     Some(Duration::from_secs(300)),
+//! )?;
+//! // The first endpoint that works answers.
+//! let block = chain.first(Endpoint::block_number).await?;
+//!
+//! // Answers that belong together come from one endpoint.
+//! let (endpoint, head) = chain.endpoint().await?;
+//! if let Some(receipt) = endpoint.receipt([7; 32]).await? {
+//!     println!("{} confirmations", head.block.saturating_sub(receipt.block));
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod chain;
 mod engine;

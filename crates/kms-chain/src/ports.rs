@@ -1,4 +1,4 @@
-//! What transfers need of a database: a trait that `kms-store` implements. One method is one
+//! The port of the transfer engine to a database, implemented by `kms-store`. Each method is one
 //! whole transaction.
 
 use async_trait::async_trait;
@@ -9,193 +9,193 @@ use crate::spending::{OverLimit, SpendingRules};
 use crate::state::Change;
 use crate::transfer::{Missing, Outgoing, Transfer};
 
-/// What came of inserting a quote.
+/// The result of inserting a quote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inserted {
-    /// It is new.
+    /// The quote was inserted.
     New,
-    /// The id was there: this is what it stands for.
+    /// The id is taken by this transfer.
     Existing(Box<Transfer>),
 }
 
-/// A signed transaction, before it is committed.
+/// A signed transaction before it is committed.
 #[derive(Clone, Debug)]
 pub struct SignedBytes {
     /// Its hash.
     pub tx_hash: [u8; 32],
-    /// Its bytes (EIP-2718), sealed: whoever has them in clear can move the money.
+    /// Its bytes (EIP-2718), sealed: in plaintext they would move the money.
     pub sealed: Vec<u8>,
 }
 
-/// Everything that is signed for one transfer, all for one nonce.
+/// All signed transactions of one transfer, for one nonce.
 #[derive(Clone, Debug)]
 pub struct SignedLadder {
-    /// Sent first.
+    /// The transaction that is broadcast first.
     pub first: SignedBytes,
-    /// Sent one after the other, should those before not be mined in time.
+    /// The replacements, in the order in which they are broadcast while none is mined.
     pub replacements: Vec<SignedBytes>,
 }
 
-/// Signs for a nonce. Called at most once, inside the transaction that commits its result.
+/// Signs for a nonce. Called at most once, inside the transaction that commits the result.
 pub type Sign = Box<dyn FnOnce(u64) -> SignedLadder + Send>;
 
-/// What the chain said shortly before a transfer is signed.
+/// The state of a sender on the chain shortly before a transfer is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChainView {
-    /// A block that is not newer than the balance.
+    /// A block that is not newer than the balances.
     pub block: u64,
-    /// The sender's balance.
+    /// The sender's balance of the native coin.
     pub balance: Wei,
-    /// The sender's balance of the token that is paid; nothing, if none is.
+    /// The sender's balance of the token that is paid; zero for the native coin.
     pub token: Units,
-    /// The sender's transaction count, pending ones included. Rather too low than too high.
+    /// The sender's transaction count, pending transactions included. Too low rather than too high.
     pub nonce: u64,
-    /// How many of the sender's transactions are in blocks of the chain that the balance is of. One
-    /// that was noted in a block, and has a nonce from here on, was taken out by a reorg.
+    /// The sender's count of mined transactions on the branch that the balance is of. A transfer
+    /// that was recorded as mined and has this nonce or a higher one was removed by a
+    /// reorganisation.
     pub mined: u64,
 }
 
-/// What came of signing.
+/// The result of signing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SignOutcome {
-    /// It is signed, with this nonce, hash and state.
+    /// The signed transfer, with its nonce and hash.
     Signed(Box<Transfer>),
-    /// It is not `quoted` (any more): this is how it stands. Nothing was signed.
+    /// The transfer is not `quoted` any more. Nothing was signed.
     NotQuoted(Box<Transfer>),
-    /// Its time is over, and it is `expired` now. Nothing was signed.
+    /// The quote expired, which is now recorded. Nothing was signed.
     Expired,
-    /// It is more than may be spent now. Nothing was signed.
+    /// A spending limit refuses it. Nothing was signed.
     OverLimit(OverLimit),
     /// The balance, less what other signed transfers may still take, does not cover it. Nothing
     /// was signed.
     Insufficient {
-        /// How much is missing, of what.
+        /// The missing amount.
         missing: Missing,
     },
 }
 
-/// What happens to a signed transfer. [`after`](crate::state::after) says in which states it may.
+/// An event of a signed transfer. [`after`](crate::state::after) defines the states in which it is
+/// allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// A node took it.
+    /// A node accepted the transaction.
     Broadcast,
-    /// This step of the ladder is about to be sent: noted first, so that every hash that a node
-    /// may have is known. Tells the sender. Nothing, if it was noted before.
-    Raised {
-        /// Counted from 0, so 1 or more.
+    /// This replacement is about to be broadcast. Recorded before, so that the hash of every
+    /// transaction that a node may have is known. Notifies the sender, once per step.
+    Replaced {
+        /// The step of the ladder, at least 1.
         step: u32,
     },
-    /// No step is left, and it still waits for the network. Tells the sender, once.
+    /// No replacement is left, and it is still not mined. Notifies the sender, once.
     Waiting,
-    /// A block has it. Tells the sender, and the recipient that money came, unless they know.
+    /// It is mined. Notifies the sender, and the recipient unless that was done before.
     Mined {
-        /// Which of the attempts it is.
+        /// The transaction that is mined.
         tx_hash: [u8; 32],
-        /// The block that has it.
+        /// Its block.
         block: u64,
-        /// What the network took.
+        /// The fee that the network took.
         fee: Wei,
-        /// How much came, if the token kept a part of it.
+        /// The amount that reached the recipient, if the token kept a part of it.
         arrived: Option<Units>,
     },
-    /// In a block that stays, and the token's log has no such payment. Erases the signed bytes,
-    /// tells the sender.
+    /// In a finalized block, but the token logged no such payment. Erases the signed bytes, and
+    /// notifies the sender.
     NothingMoved {
-        /// Which of the attempts it is.
+        /// The transaction that is mined.
         tx_hash: [u8; 32],
-        /// The block that has it.
+        /// Its block.
         block: u64,
-        /// What the network took.
+        /// The fee that the network took.
         fee: Wei,
     },
-    /// In a block that stays, but reverted. Erases the signed bytes, tells the sender.
+    /// In a finalized block, but reverted. Erases the signed bytes, and notifies the sender.
     Reverted {
-        /// Which of the attempts it is.
+        /// The transaction that is mined.
         tx_hash: [u8; 32],
-        /// The block that has it.
+        /// Its block.
         block: u64,
-        /// What the network took.
+        /// The fee that the network took.
         fee: Wei,
     },
-    /// A transaction from elsewhere has its nonce, in a block that stays. Erases the signed bytes,
-    /// frees what was reserved, tells the sender.
-    NonceTaken,
-    /// The block is not in the chain any more. Tells the sender.
+    /// A finalized block contains another transaction with its nonce, which was not made by this
+    /// system. Erases the signed bytes, releases what was reserved, and notifies the sender.
+    Superseded,
+    /// Its block was removed by a reorganisation. Notifies the sender.
     Reorged,
-    /// The block stays. Erases the signed bytes.
+    /// Its block is finalized. Erases the signed bytes.
     Final,
 }
 
 impl Progress {
-    /// The change of state that it is.
+    /// The change of state that it causes.
     #[must_use]
     pub fn change(&self) -> Change {
         match self {
             Self::Broadcast => Change::Broadcast,
-            Self::Raised { .. } => Change::Raise,
+            Self::Replaced { .. } => Change::Replace,
             Self::Waiting => Change::Wait,
             Self::Mined { .. } => Change::Mine,
             Self::Reverted { .. } | Self::NothingMoved { .. } => Change::Revert,
-            Self::NonceTaken => Change::LoseNonce,
+            Self::Superseded => Change::Supersede,
             Self::Reorged => Change::Reorg,
             Self::Final => Change::Finish,
         }
     }
 }
 
-/// One signed transaction of a transfer: a step of its ladder.
+/// A signed transaction of a transfer: one step of its ladder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    /// Counted from 0.
+pub struct SignedTx {
+    /// The step, counted from 0.
     pub step: u32,
     /// Its hash.
     pub tx_hash: [u8; 32],
     /// Its sealed bytes.
     pub sealed: Vec<u8>,
-    /// When it was first sent, or about to be; of the first step, when a node took it.
+    /// When it was broadcast first: for a replacement recorded before the broadcast, for the first
+    /// step when a node accepted it.
     pub sent_at: Option<Timestamp>,
 }
 
-/// A transfer that somebody must look after now.
+/// A pending transfer that was claimed for processing.
 #[derive(Clone, Debug)]
 pub struct Due {
-    /// The transfer, `signed`, `broadcast` or `mined`.
+    /// The transfer: `signed`, `broadcast` or `mined`.
     pub transfer: Transfer,
-    /// The first step.
-    pub first: Attempt,
-    /// The steps above it, lowest first.
-    pub replacements: Vec<Attempt>,
-    /// Whether the sender was told that it waits.
-    pub told: bool,
+    /// Its first transaction.
+    pub first: SignedTx,
+    /// The replacements, lowest step first.
+    pub replacements: Vec<SignedTx>,
+    /// Whether the sender was notified that it waits.
+    pub waiting_notified: bool,
 }
 
-/// Transfers, their signed bytes and their nonces.
+/// Stores transfers, their signed bytes and their nonces.
 #[async_trait]
 pub trait TransferStore: Send + Sync {
-    /// Inserts a `quoted` transfer, or answers with the one that has its id.
+    /// Inserts a `quoted` transfer, or returns the one that has its id.
     async fn insert_quote(&self, quote: Transfer) -> Result<Inserted, StoreError>;
 
-    /// A transfer. A `quoted` one whose time is over reads as `expired`.
+    /// Returns a transfer. A `quoted` one past its lifetime is returned as `expired`.
     async fn transfer(
         &self,
         id: TransferId,
         now: Timestamp,
     ) -> Result<Option<Transfer>, StoreError>;
 
-    /// `quoted -> cancelled`. Answers with how it stands afterwards.
+    /// Changes `quoted` to `cancelled`, and returns the transfer in its state afterwards.
     async fn cancel(&self, id: TransferId, now: Timestamp) -> Result<Option<Transfer>, StoreError>;
 
-    /// `quoted -> signed`, in one transaction: takes the wallet's nonce row, checks state, expiry
-    /// and that the balances cover every signed transfer of the wallet and this one, chooses the
-    /// nonce, calls `sign`, stores all of its bytes, writes the event `TransferChanged`.
+    /// Changes `quoted` to `signed`, in one transaction: locks the nonce row of the wallet, checks
+    /// the state, the expiry, the spending limits, and that the balances cover all signed transfers
+    /// of the wallet and this one; chooses the nonce, calls `sign`, stores all signed transactions,
+    /// reserves the spend at its highest fee, and inserts the event `TransferChanged`.
     ///
-    /// The nonce is the first from the chain's on that no transfer of the wallet has: the chain's
-    /// may be older than what was signed, and what is missing between is filled first.
-    /// Transfers in a block after `view.block` count as on their way, because the balance may not
-    /// know of them.
-    ///
-    /// What the account may spend in a day is looked at here too, and the spend is written with
-    /// the highest fee, so that two at once can not both pass.
+    /// The nonce is the first one from `view.nonce` on that no transfer of the wallet has. The view
+    /// may be older than the last signature; gaps are filled first. Transfers mined after
+    /// `view.block` count as pending, because the balance may not include them.
     async fn sign(
         &self,
         id: TransferId,
@@ -205,7 +205,8 @@ pub trait TransferStore: Send + Sync {
         sign: Sign,
     ) -> Result<SignOutcome, StoreError>;
 
-    /// Writes it down if the transfer's state allows it, with its events; else `false`.
+    /// Records an event if the state of the transfer allows it, and inserts its notices. Returns
+    /// `false` if nothing was recorded.
     async fn advance(
         &self,
         id: TransferId,
@@ -213,9 +214,9 @@ pub trait TransferStore: Send + Sync {
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Claims up to `limit` transfers of the chain that are `signed`, `broadcast` or `mined`, and
-    /// that nobody has a lease on at `now`, until `lease_until`. Oldest nonce first. One whose row
-    /// can not be read is logged and left out.
+    /// Claims up to `limit` transfers of the chain that are `signed`, `broadcast` or `mined` and
+    /// whose lease has ended, until `lease_until`. Returns the lowest nonces first. Logs and skips
+    /// rows that cannot be read.
     async fn claim_due(
         &self,
         chain_id: u64,
@@ -224,16 +225,15 @@ pub trait TransferStore: Send + Sync {
         limit: u32,
     ) -> Result<Vec<Due>, StoreError>;
 
-    /// What the account's `signed` and `broadcast` transfers on the chain may still take, fees
-    /// included.
+    /// Returns what the account's `signed` and `broadcast` transfers on the chain may still take,
+    /// fees included.
     async fn pending_spend(
         &self,
         chain_id: u64,
         account: AccountId,
     ) -> Result<Outgoing, StoreError>;
 
-    /// Whether the transfer, with the highest fee that it may cost, takes more of an asset than its
-    /// sender may spend now.
+    /// Returns the limit that refuses the transfer at its highest fee, if any.
     async fn over_limit(
         &self,
         transfer: Transfer,

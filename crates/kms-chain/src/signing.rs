@@ -1,4 +1,4 @@
-//! Building and signing an EIP-1559 transaction.
+//! Builds and signs the EIP-1559 transaction of a transfer.
 
 use alloy::consensus::{SignableTransaction, TxEip1559, TxEnvelope};
 use alloy::eips::eip2718::Encodable2718;
@@ -8,8 +8,8 @@ use kms_core::{HashSignature, OpenWallet};
 use crate::chain::transfer_call;
 use crate::transfer::{Fees, Transfer};
 
-/// The transaction's hash and its bytes (EIP-2718), signed by the wallet for this nonce and at
-/// these prices.
+/// Signs the transaction for this nonce and at these prices. Returns its hash and its bytes
+/// (EIP-2718).
 pub(crate) fn sign(
     transfer: &Transfer,
     fees: Fees,
@@ -19,7 +19,7 @@ pub(crate) fn sign(
     assemble(transfer, fees, nonce, |hash| wallet.sign_hash(hash))
 }
 
-/// Whether these are the bytes of the transaction with this hash.
+/// Whether the transaction with these bytes has this hash.
 pub(crate) fn is_hash_of(hash: [u8; 32], bytes: &[u8]) -> bool {
     keccak256(bytes).0 == hash
 }
@@ -30,7 +30,7 @@ fn assemble(
     nonce: u64,
     sign: impl FnOnce(&[u8; 32]) -> HashSignature,
 ) -> ([u8; 32], Vec<u8>) {
-    // A token's contract is called with nothing, and told whom to pay.
+    // A token is paid by a call to its contract, without native coin.
     let (to, value, input) = match &transfer.token {
         None => (transfer.to.address, transfer.value.0, Bytes::new()),
         Some(token) => {
@@ -61,12 +61,12 @@ mod tests {
     use kms_types::{Asset, Timestamp, Token, TransferId, Units};
 
     use super::*;
-    use crate::transfer::{Asked, Ladder, Party, TransferState};
+    use crate::transfer::{Asked, Ladder, Party, Quote};
 
-    /// The first key of the mnemonic "test test ... junk", known to every Ethereum developer.
+    /// The first key of the well-known test mnemonic "test test … junk".
     const KEY: &str = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
 
-    /// What anvil 1.7.1 answers to `eth_signTransaction` for that key and this transfer.
+    /// The answer of anvil 1.7.1 to `eth_signTransaction` for that key and this transfer.
     const SIGNED: &str = "02f874827a6907843b9aca0084773594008252089470997970c51812dc3a010c7d01b50e\
                           0d17dc79c88806f05b59d3b2000080c001a0f0f4b175f23bff352e1ce6b5cce38db90e74\
                           6f52371d42bac8fc86760cf8c249a00c33da3d4dec8185a2dd6c4346ff471d21e8a97af4\
@@ -80,7 +80,7 @@ mod tests {
     }
 
     fn transfer() -> Transfer {
-        Transfer {
+        Transfer::from(Quote {
             id: TransferId::random(),
             chain_id: 31_337,
             from: party("0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"),
@@ -88,22 +88,13 @@ mod tests {
             asked: Asked { to: String::new(), amount: String::new(), asset: Asset::Native },
             token: None,
             value: Units(U256::from(500_000_000_000_000_000_u64)),
-            arrived: None,
             gas_limit: 21_000,
-            ladder: Ladder::of_one(FEES),
+            ladder: Ladder::rising_from(FEES),
             warnings: Vec::new(),
             client_ref: None,
-            state: TransferState::Quoted,
-            nonce: None,
-            tx_hash: None,
-            raised: 0,
-            waits_since: None,
-            block: None,
-            fee: None,
-            failure: None,
             created_at: Timestamp(0),
             expires_at: Timestamp(0),
-        }
+        })
     }
 
     fn token(byte: u8) -> Token {
@@ -111,14 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_paid_by_a_call_that_says_whom_and_how_much() {
+    fn a_token_is_paid_by_a_call_with_recipient_and_amount() {
         let with = |change: fn(&mut Transfer)| {
             let mut other = Transfer { token: Some(token(8)), ..transfer() };
             change(&mut other);
             assemble(&other, FEES, 7, sign_with_known_key)
         };
         let (known, bytes) = with(|_| {});
-        // To the contract, with nothing: then 68 bytes of `transfer(address,uint256)`.
+        // To the contract, no value, then 68 bytes of `transfer(address,uint256)`.
         let call = format!(
             "94{}80b844a9059cbb{:0>64}{:064x}c0",
             "08".repeat(20),
@@ -143,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn signs_as_another_implementation_does() {
+    fn signs_like_another_implementation() {
         let (hash, bytes) = assemble(&transfer(), FEES, 7, sign_with_known_key);
         assert_eq!(hex::encode(&bytes), SIGNED);
         assert!(is_hash_of(hash, &bytes) && !is_hash_of(hash, &bytes[1..]));

@@ -1,84 +1,86 @@
-//! How much an account may spend in a day: what the operator allows, what its owner wants, and less
-//! for some time after a recovery. Pure: stores ask here inside the transaction that signs.
+//! Spending limits: how much an account may spend in a day. The lowest of three applies: the limit of
+//! the operator, the owner's own limit, and a reduced limit for some time after a recovery.
 //!
-//! A day is the last 24 hours, so that no midnight lets twice as much go. This module must never
-//! let an owner's wish exceed what the operator allows, nor a raise come before its time.
+//! Pure rules; the store applies them inside the transaction that signs. A day is the last 24 hours,
+//! so that midnight does not allow the double. An owner's limit never exceeds that of the operator,
+//! and a raised limit never applies before its waiting period has passed.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use kms_types::{EthAddress, Timestamp, Token, U256, Units};
 
-/// What a limit is about.
+/// The period of a limit.
 pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long a higher limit waits: whoever takes over an account must not raise it at once.
+/// How long a raised limit waits, so that an attacker who takes over an account cannot raise it at
+/// once.
 pub const RAISE_AFTER: Duration = DAY;
 
-/// What the operator allows, by token contract; the native coin has none. An asset that is not
-/// named has no limit.
+/// The limits of the operator, by token contract; `None` is the native coin. Other assets are
+/// unlimited.
 #[derive(Clone, Debug, Default)]
 pub struct SpendingRules {
-    /// In a day.
+    /// The limits for a day.
     pub a_day: HashMap<Option<EthAddress>, Units>,
-    /// In a day, for some time after a recovery.
+    /// The limits for a day after a recovery.
     pub after_recovery: HashMap<Option<EthAddress>, Units>,
-    /// For how long after it.
+    /// How long they apply after a recovery.
     pub hold: Duration,
 }
 
-/// What the operator allows of one asset.
+/// The limits of the operator for one asset. `None` is unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Caps {
-    /// In a day.
+    /// The limit for a day.
     pub a_day: Option<Units>,
-    /// In a day, for `hold` after a recovery.
+    /// The limit for a day after a recovery.
     pub after_recovery: Option<Units>,
-    /// For how long after it.
+    /// How long it applies after a recovery.
     pub hold: Duration,
 }
 
-/// What an owner set for one asset. `None` is no limit.
+/// The limit that an owner set for one asset. `None` is unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OwnLimit {
-    /// In force, until `later` is.
+    /// The limit that applies until `later` does.
     pub units: Option<Units>,
-    /// A higher one, and from when on it is in force.
+    /// A raised limit, and the time from which on it applies.
     pub later: Option<(Option<Units>, Timestamp)>,
 }
 
-/// Money that was signed away.
+/// An amount that was signed away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spend {
-    /// How much.
+    /// The amount.
     pub units: Units,
-    /// When.
+    /// When it was signed.
     pub at: Timestamp,
 }
 
-/// A payment takes more of an asset than may be spent now.
+/// A payment exceeds the limit of an asset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OverLimit {
-    /// Of which token; `None` is the native coin, of which the fee is a part.
+    /// The token; `None` is the native coin, whose spend includes the fee.
     pub token: Option<Token>,
-    /// What may be spent of it.
+    /// The limit.
     pub reached: LimitReached,
 }
 
-/// What may be spent, where a payment is more than that.
+/// The limit that a payment exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitReached {
-    /// What may be spent in a day.
+    /// The limit for a day.
     pub limit: Units,
-    /// What is left of it now.
+    /// The unspent part.
     pub left: Units,
-    /// When this payment will be possible, if nothing else is spent meanwhile; `None` if it is more
-    /// than the limit.
+    /// When the payment becomes possible if nothing else is spent; `None` if it exceeds the limit
+    /// itself.
     pub possible_at: Option<Timestamp>,
 }
 
 impl SpendingRules {
-    /// What the operator allows of an asset.
+    /// Returns the limits for an asset; `None` is the native coin.
     #[must_use]
     pub fn caps(&self, token: Option<&Token>) -> Caps {
         let asset = token.map(|token| token.address);
@@ -91,7 +93,7 @@ impl SpendingRules {
 }
 
 impl OwnLimit {
-    /// What is in force at this time.
+    /// Returns the limit that applies at this time.
     #[must_use]
     pub fn at(&self, now: Timestamp) -> Option<Units> {
         match self.later {
@@ -100,8 +102,9 @@ impl OwnLimit {
         }
     }
 
-    /// The limit after its owner asked for another one: a lower one at once, a higher one later. A
-    /// raise that still waits is given up by either. None is in force `not_before`.
+    /// Returns the limit after the owner requested another one. A lower limit applies at once, a
+    /// higher one after [`RAISE_AFTER`] and not before `not_before`. Either replaces a raised limit
+    /// that still waits.
     #[must_use]
     pub fn changed_to(
         &self,
@@ -125,7 +128,7 @@ impl OwnLimit {
     }
 }
 
-/// The lower of two limits, either of which may be none.
+/// Returns the lower of two limits; `None` is unlimited.
 fn lower(one: Option<Units>, other: Option<Units>) -> Option<Units> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
@@ -133,7 +136,7 @@ fn lower(one: Option<Units>, other: Option<Units>) -> Option<Units> {
     }
 }
 
-/// What may be spent in a day at this time; `None` is no limit.
+/// Returns the limit for a day that applies at this time; `None` is unlimited.
 #[must_use]
 pub fn in_force(
     caps: Caps,
@@ -146,7 +149,7 @@ pub fn in_force(
     if held { lower(usual, caps.after_recovery) } else { usual }
 }
 
-/// How much was spent in the day that ends now.
+/// Returns the sum of the last 24 hours.
 #[must_use]
 pub fn spent(spends: &[Spend], now: Timestamp) -> Units {
     let counts = |spend: &&Spend| spend.at.plus(DAY) > now;
@@ -154,10 +157,10 @@ pub fn spent(spends: &[Spend], now: Timestamp) -> Units {
     Units(units.fold(U256::ZERO, U256::saturating_add))
 }
 
-/// Whether this much may be spent now. `spends` are those of the last day, oldest first.
+/// Checks an amount against the limit. `spends` are those of the last day, oldest first.
 ///
 /// # Errors
-/// When it may not: what the limit is, and when it will do.
+/// When the amount exceeds the unspent part of the limit.
 pub fn check(
     value: Units,
     caps: Caps,
@@ -166,20 +169,22 @@ pub fn check(
     spends: &[Spend],
     now: Timestamp,
 ) -> Result<(), LimitReached> {
-    let room = |at: Timestamp| {
+    let limit_and_left = |at: Timestamp| {
         let limit = in_force(caps, own, recovered_at, at)?;
         Some((limit, Units(limit.0.saturating_sub(spent(spends, at).0))))
     };
-    let Some((limit, left)) = room(now) else { return Ok(()) };
+    let Some((limit, left)) = limit_and_left(now) else { return Ok(()) };
     if value <= left {
         return Ok(());
     }
-    // Room grows when a spend is a day old, when a hold ends, and when a raise comes into force.
+    // The unspent part grows when a spend is a day old, when the hold after a recovery ends, and when
+    // a raised limit applies.
     let mut times: Vec<_> = spends.iter().map(|spend| spend.at.plus(DAY)).collect();
     times.extend(recovered_at.map(|at| at.plus(caps.hold)));
     times.extend(own.later.map(|(_, from)| from));
     times.sort_unstable();
-    let fits = |at: &Timestamp| *at > now && room(*at).is_none_or(|(_, left)| value <= left);
+    let fits =
+        |at: &Timestamp| *at > now && limit_and_left(*at).is_none_or(|(_, left)| value <= left);
     Err(LimitReached { limit, left, possible_at: times.into_iter().find(fits) })
 }
 
@@ -219,7 +224,7 @@ mod tests {
         assert_eq!(check(9), reached(23));
         let never = LimitReached { limit: units(10), left: units(5), possible_at: None };
         assert_eq!(check(11), Err(never));
-        // Without a limit nothing is counted.
+        // Without a limit every amount is allowed.
         let none = Caps::default();
         assert!(
             super::check(Units(U256::MAX), none, OwnLimit::default(), None, &spends, NOW).is_ok()
@@ -234,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lower_limit_holds_at_once_and_a_higher_one_after_a_day() {
+    fn a_lower_limit_applies_at_once_and_a_higher_one_after_a_day() {
         let none = OwnLimit::default();
         let five = none.changed_to(Some(units(5)), None, NOW);
         assert_eq!(five, OwnLimit { units: Some(units(5)), later: None });
@@ -242,22 +247,22 @@ mod tests {
         assert_eq!(raised.at(NOW), Some(units(5)));
         assert_eq!(raised.at(NOW.plus(RAISE_AFTER)), Some(units(9)));
         assert_eq!(raised.at(Timestamp(NOW.plus(RAISE_AFTER).0 - 1)), Some(units(5)));
-        // A second wish begins the wait anew, and a lower one ends it.
+        // A second raise restarts the waiting period, and a lower limit cancels the raise.
         let again = raised.changed_to(Some(units(8)), None, NOW.plus(HOUR));
         assert_eq!(again.later, Some((Some(units(8)), NOW.plus(HOUR).plus(RAISE_AFTER))));
         let lowered = raised.changed_to(Some(units(4)), None, NOW);
         assert_eq!(lowered, OwnLimit { units: Some(units(4)), later: None });
-        // No limit at all is the highest.
+        // No limit counts as the highest limit.
         let lifted = five.changed_to(None, None, NOW);
         assert_eq!((lifted.at(NOW), lifted.at(NOW.plus(RAISE_AFTER))), (Some(units(5)), None));
         assert_eq!(none.changed_to(None, None, NOW), none);
-        // Not within the hold after a recovery.
+        // No raise applies within the hold after a recovery.
         let held = Some(NOW.plus(3 * DAY));
         assert_eq!(five.changed_to(None, held, NOW).later, Some((None, NOW.plus(3 * DAY))));
     }
 
     #[test]
-    fn no_wish_exceeds_what_the_operator_allows() {
+    fn an_owners_limit_never_exceeds_that_of_the_operator() {
         let own = OwnLimit { units: Some(units(100)), later: None };
         assert_eq!(in_force(caps(10), own, None, NOW), Some(units(10)));
         assert_eq!(in_force(Caps::default(), own, None, NOW), Some(units(100)));
@@ -265,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_recovery_less_goes_for_a_while() {
+    fn the_limit_is_reduced_for_some_time_after_a_recovery() {
         let caps = Caps { after_recovery: Some(units(1)), hold: 72 * HOUR, ..caps(10) };
         let check =
             |value, recovered| check(units(value), caps, OwnLimit::default(), recovered, &[], NOW);

@@ -1,36 +1,38 @@
-//! The states of a transfer, and every change that it may go through. The store asks here before
-//! it changes a row. Nothing that is signed may end before a transaction with its nonce is final.
+//! The states of a transfer and every allowed change between them.
+//!
+//! The store asks here before it changes a row. A signed transfer does not end before a transaction
+//! with its nonce is finalized.
 
 use crate::transfer::TransferState;
 
-/// What may happen to a transfer.
+/// A change of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The sender gave the password.
+    /// The sender confirmed the quote with the password.
     Sign,
-    /// The sender gave it up.
+    /// The sender cancelled the quote.
     Cancel,
-    /// Nobody confirmed it in time.
+    /// The quote was not confirmed in time.
     Expire,
-    /// A node took it.
+    /// A node accepted the transaction.
     Broadcast,
-    /// The next step of its ladder is sent.
-    Raise,
-    /// No step is left, and it still waits.
+    /// The next replacement is broadcast.
+    Replace,
+    /// No replacement is left, and it is still pending.
     Wait,
-    /// A block has it.
+    /// A block contains it.
     Mine,
-    /// It reverted or moved nothing, in a block that stays.
+    /// It reverted or moved nothing, in a finalized block.
     Revert,
-    /// A transaction from elsewhere has its nonce, in a block that stays.
-    LoseNonce,
-    /// Its block is not in the chain any more.
+    /// Another transaction has its nonce, in a finalized block.
+    Supersede,
+    /// Its block was removed by a reorganisation.
     Reorg,
-    /// Its block stays.
+    /// Its block is finalized.
     Finish,
 }
 
-/// The state after the change, or `None` if a transfer in this state can not go through it.
+/// Returns the state after a change, or `None` if the change is not allowed in this state.
 #[must_use]
 pub fn after(state: TransferState, change: Change) -> Option<TransferState> {
     use TransferState::{Broadcast, Cancelled, Expired, Failed, Final, Mined, Quoted, Signed};
@@ -39,9 +41,9 @@ pub fn after(state: TransferState, change: Change) -> Option<TransferState> {
         Change::Cancel => (&[Quoted], Cancelled),
         Change::Expire => (&[Quoted], Expired),
         Change::Broadcast => (&[Signed], Broadcast),
-        Change::Raise | Change::Wait => (&[Signed, Broadcast], state),
+        Change::Replace | Change::Wait => (&[Signed, Broadcast], state),
         Change::Mine => (&[Signed, Broadcast], Mined),
-        Change::Revert | Change::LoseNonce => (&[Signed, Broadcast], Failed),
+        Change::Revert | Change::Supersede => (&[Signed, Broadcast], Failed),
         Change::Reorg => (&[Mined], Broadcast),
         Change::Finish => (&[Mined], Final),
     };
@@ -57,11 +59,11 @@ mod tests {
         Change::Cancel,
         Change::Expire,
         Change::Broadcast,
-        Change::Raise,
+        Change::Replace,
         Change::Wait,
         Change::Mine,
         Change::Revert,
-        Change::LoseNonce,
+        Change::Supersede,
         Change::Reorg,
         Change::Finish,
     ];
@@ -71,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_is_an_end() {
+    fn an_ended_transfer_does_not_change() {
         use TransferState::{Cancelled, Expired, Failed, Final};
         for end in [Cancelled, Expired, Failed, Final] {
             assert!(reachable(end).is_empty(), "{end:?}");
@@ -79,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_signed_is_neither_given_up_nor_signed_again() {
+    fn a_signed_transfer_is_neither_cancelled_nor_signed_again() {
         use TransferState::{Broadcast, Mined, Signed};
         for state in [Signed, Broadcast, Mined] {
             for change in [Change::Sign, Change::Cancel, Change::Expire] {
@@ -89,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mined_transfer_is_final_or_goes_back() {
+    fn a_mined_transfer_becomes_final_or_pending_again() {
         use TransferState::{Broadcast, Final, Mined};
         assert_eq!(reachable(Mined), [Broadcast, Final]);
     }

@@ -1,4 +1,4 @@
-//! A transfer as it is stored.
+//! A transfer, from quote to finality.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use kms_types::{
 
 pub use crate::ladder::{Fees, Ladder};
 
-/// Where a transfer stands.
+/// The state of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TransferState {
     /// Priced; waiting for the sender's password.
@@ -22,7 +22,7 @@ pub enum TransferState {
     Mined,
     /// Included in a finalized block.
     Final,
-    /// Not paid; its [`TransferFailure`] says why.
+    /// Not paid; see its [`TransferFailure`].
     Failed,
     /// Cancelled by the sender before it was signed.
     Cancelled,
@@ -89,77 +89,107 @@ text_table! {
 /// One side of a transfer, frozen when it was quoted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Party {
-    /// The account, if it is one of ours. A sender always is.
+    /// The account, if there is one for the address. A sender always has one.
     pub account: Option<AccountId>,
-    /// The name it was paid by, or holds.
+    /// The username that the sender entered, or the sender's own.
     pub username: Option<Username>,
     /// The address.
     pub address: EthAddress,
-    /// Since when the account exists, if it is one of ours.
+    /// When the account was created.
     pub since: Option<Timestamp>,
 }
 
-/// What is missing of a balance.
+/// The amount by which a balance is too low.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// The native coin, fee included.
+    /// Of the native coin, the fee included.
     Native(Wei),
-    /// A token.
+    /// Of a token.
     Token(TokenAmount),
 }
 
-/// What transfers that are on their way may still take.
+/// What pending transfers may still take out of a wallet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outgoing {
-    /// The native coin, fees included.
+    /// Native coin, fees included.
     pub wei: Wei,
-    /// Tokens, by their contracts.
+    /// Tokens, by contract.
     pub tokens: HashMap<EthAddress, Units>,
 }
 
-/// A transfer, from quote to finality.
+/// The terms of a transfer, as they were shown to the sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transfer {
-    /// As the client chose it.
+pub struct Quote {
+    /// The id, chosen by the client.
     pub id: TransferId,
     /// The chain (EIP-155).
     pub chain_id: u64,
-    /// Who pays.
+    /// The sender.
     pub from: Party,
-    /// Who is paid.
+    /// The recipient.
     pub to: Party,
-    /// What the client asked for, word for word: tells a repeat from a reuse of the id.
+    /// The request, word for word: distinguishes a repeated request from a reused id.
     pub asked: Asked,
-    /// The token that is paid, as it was configured when it was quoted; `None` for the native
-    /// coin.
+    /// The token as it was configured at the time; `None` for the native coin.
     pub token: Option<Token>,
-    /// How much, in the asset's smallest unit.
+    /// The amount, in the asset's smallest unit.
     pub value: Units,
-    /// How much of it came, if the token kept a part of it.
-    pub arrived: Option<Units>,
-    /// Gas that the transaction may use.
+    /// The gas limit of the transaction.
     pub gas_limit: u64,
-    /// What a unit of it may cost, from the first step to the highest.
+    /// The prices of the transaction and of its replacements.
     pub ladder: Ladder,
-    /// Known risks that were shown.
+    /// The warnings that were shown.
     pub warnings: Vec<Warning>,
-    /// The client's note, with the transfer.
+    /// A note of the client.
     pub client_ref: Option<String>,
-    /// Where it stands.
+    /// When it was quoted.
+    pub created_at: Timestamp,
+    /// Until when it can be confirmed.
+    pub expires_at: Timestamp,
+}
+
+/// A transfer: the terms of its [`Quote`], and its progress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// The id, chosen by the client.
+    pub id: TransferId,
+    /// The chain (EIP-155).
+    pub chain_id: u64,
+    /// The sender.
+    pub from: Party,
+    /// The recipient.
+    pub to: Party,
+    /// The request, word for word.
+    pub asked: Asked,
+    /// The token as it was configured when it was quoted; `None` for the native coin.
+    pub token: Option<Token>,
+    /// The amount, in the asset's smallest unit.
+    pub value: Units,
+    /// The amount that reached the recipient, if the token kept a part of it.
+    pub arrived: Option<Units>,
+    /// The gas limit of the transaction.
+    pub gas_limit: u64,
+    /// The prices of the transaction and of its replacements.
+    pub ladder: Ladder,
+    /// The warnings that were shown.
+    pub warnings: Vec<Warning>,
+    /// A note of the client.
+    pub client_ref: Option<String>,
+    /// The state.
     pub state: TransferState,
-    /// The account nonce it was signed for.
+    /// The nonce, once it is signed.
     pub nonce: Option<u64>,
-    /// The hash of the transaction that is mined, or else of the step that was sent last.
+    /// The hash of the mined transaction, or else of the one that was broadcast last.
     pub tx_hash: Option<[u8; 32]>,
-    /// How many steps of the ladder above the first were sent, while it is on its way.
-    pub raised: u32,
-    /// Since when it waits at the top of the ladder, and its sender knows, while it is on its way.
-    pub waits_since: Option<Timestamp>,
-    /// The block that has it.
+    /// How many replacements were broadcast, while it is pending.
+    pub replacements_sent: u32,
+    /// Since when it waits at the top of the ladder, while it is pending.
+    pub stalled_since: Option<Timestamp>,
+    /// The block that contains it.
     pub block: Option<u64>,
-    /// What the network took.
+    /// The fee that the network took.
     pub fee: Option<Wei>,
-    /// Why it failed, if it did.
+    /// Why it failed.
     pub failure: Option<TransferFailure>,
     /// When it was quoted.
     pub created_at: Timestamp,
@@ -167,42 +197,72 @@ pub struct Transfer {
     pub expires_at: Timestamp,
 }
 
-/// A quote's request as it was written.
+/// The request for a quote as the client wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// `to`.
+    /// The field `to`.
     pub to: String,
-    /// `amount`.
+    /// The field `amount`.
     pub amount: String,
-    /// `asset`.
+    /// The field `asset`.
     pub asset: Asset,
 }
 
+impl From<Quote> for Transfer {
+    fn from(quote: Quote) -> Self {
+        Self {
+            id: quote.id,
+            chain_id: quote.chain_id,
+            from: quote.from,
+            to: quote.to,
+            asked: quote.asked,
+            token: quote.token,
+            value: quote.value,
+            arrived: None,
+            gas_limit: quote.gas_limit,
+            ladder: quote.ladder,
+            warnings: quote.warnings,
+            client_ref: quote.client_ref,
+            state: TransferState::Quoted,
+            nonce: None,
+            tx_hash: None,
+            replacements_sent: 0,
+            stalled_since: None,
+            block: None,
+            fee: None,
+            failure: None,
+            created_at: quote.created_at,
+            expires_at: quote.expires_at,
+        }
+    }
+}
+
 impl Transfer {
-    /// The most that the network may take: gas limit times the highest step's `maxFeePerGas`.
+    /// The highest fee: the gas limit times the highest `maxFeePerGas` of the ladder.
     #[must_use]
     pub fn max_fee(&self) -> Wei {
         self.ladder.top().max_fee(self.gas_limit)
     }
-    /// The most of the native coin that it can take out of the wallet.
+
+    /// The most native coin that it can take out of the wallet, the fee included.
     #[must_use]
-    pub fn most_wei(&self) -> Wei {
+    pub fn max_wei(&self) -> Wei {
         let value = if self.token.is_none() { self.value.0 } else { U256::ZERO };
         Wei(value.saturating_add(self.max_fee().0))
     }
 }
 
 impl Outgoing {
-    /// Counts a transfer.
+    /// Adds a transfer.
     pub fn add(&mut self, transfer: &Transfer) {
-        self.wei = Wei(self.wei.0.saturating_add(transfer.most_wei().0));
+        self.wei = Wei(self.wei.0.saturating_add(transfer.max_wei().0));
         if let Some(token) = &transfer.token {
             let sum = self.tokens.entry(token.address).or_default();
             *sum = Units(sum.0.saturating_add(transfer.value.0));
         }
     }
 
-    /// What is counted of a token.
+    /// Returns the sum of a token.
     #[must_use]
     pub fn of(&self, token: &Token) -> Units {
         self.tokens.get(&token.address).copied().unwrap_or_default()

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use async_trait::async_trait;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
-use kms_chain::follower::{BlockRef, ExternalDeposit, Incoming, IncomingStore, Payment};
+use kms_chain::follower::{BlockRef, Deposit, DepositStore, ExternalDeposit, Payment};
 use kms_core::ports::StoreError;
 use kms_types::{AccountId, EthAddress, IncomingId, Timestamp, Token};
 
@@ -42,7 +42,7 @@ fn owners(
 /// transfer pays. What the same transaction brings somebody else is news to them.
 fn own(
     connection: &mut AnyConnection,
-    found: &[Incoming],
+    found: &[Deposit],
 ) -> Result<HashSet<(Vec<u8>, String)>, Failure> {
     let hashes: Vec<_> = found.iter().map(|found| found.payment.tx_hash.to_vec()).collect();
     let mut own = HashSet::new();
@@ -81,10 +81,10 @@ fn move_cursor(
 fn note(
     connection: &mut AnyConnection,
     chain_id: i64,
-    found: &Incoming,
+    found: &Deposit,
     now: Timestamp,
 ) -> Result<(), Failure> {
-    let Incoming { account, payment } = found;
+    let Deposit { account, payment } = found;
     let hash = payment.tx_hash.to_vec();
     let token = payment.token.as_ref();
     let contract = token.map(|token| token.address.to_lower_hex()).unwrap_or_default();
@@ -124,8 +124,8 @@ fn chain_column(chain_id: u64) -> Result<i64, StoreError> {
 }
 
 #[async_trait]
-impl IncomingStore for Database {
-    async fn followed(&self, chain_id: u64) -> Result<Option<BlockRef>, StoreError> {
+impl DepositStore for Database {
+    async fn cursor(&self, chain_id: u64) -> Result<Option<BlockRef>, StoreError> {
         self.blocking(move |connection| {
             let row: Option<(i64, Vec<u8>)> = chain_cursors::table
                 .find(chain_column(chain_id)?)
@@ -141,7 +141,7 @@ impl IncomingStore for Database {
         .await
     }
 
-    async fn begin(&self, chain_id: u64, at: BlockRef) -> Result<(), StoreError> {
+    async fn start_at(&self, chain_id: u64, at: BlockRef) -> Result<(), StoreError> {
         self.blocking(move |connection| {
             let chain_id = chain_column(chain_id)?;
             let row = RowRef { table: "chain_cursors", key: &chain_id.to_string() };
@@ -161,7 +161,7 @@ impl IncomingStore for Database {
         .await
     }
 
-    async fn strangers(&self, payments: Vec<Payment>) -> Result<Vec<Incoming>, StoreError> {
+    async fn external_deposits(&self, payments: Vec<Payment>) -> Result<Vec<Deposit>, StoreError> {
         if payments.is_empty() {
             return Ok(Vec::new());
         }
@@ -170,11 +170,11 @@ impl IncomingStore for Database {
             let owners = owners(connection, &paid)?;
             let to_us = |payment: Payment| {
                 let account = *owners.get(&payment.to)?;
-                Some(Incoming { account, payment })
+                Some(Deposit { account, payment })
             };
             let mut found: Vec<_> = payments.into_iter().filter_map(to_us).collect();
             let own = own(connection, &found)?;
-            found.retain(|Incoming { payment, .. }| {
+            found.retain(|Deposit { payment, .. }| {
                 !own.contains(&(payment.tx_hash.to_vec(), payment.to.to_lower_hex()))
             });
             Ok(found)
@@ -182,12 +182,12 @@ impl IncomingStore for Database {
         .await
     }
 
-    async fn follow(
+    async fn record_deposits(
         &self,
         chain_id: u64,
         from: BlockRef,
         to: BlockRef,
-        incoming: Vec<Incoming>,
+        incoming: Vec<Deposit>,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.blocking(move |connection| {

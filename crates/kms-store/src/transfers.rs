@@ -67,7 +67,7 @@ fn with_raises(connection: &mut AnyConnection, found: &mut [Transfer]) -> Result
     for (id, step) in sent {
         let step: u32 = RowRef { table: "signed_transactions", key: &id }.convert(step)?;
         if let Some(transfer) = moving.get_mut(&id) {
-            transfer.raised = transfer.raised.max(step);
+            transfer.replacements_sent = transfer.replacements_sent.max(step);
         }
     }
     Ok(())

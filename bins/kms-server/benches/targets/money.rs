@@ -6,7 +6,7 @@ use crate::measure::{cpu, since};
 use crate::row::Row;
 use crate::stage::{Stage, WORDS, variable};
 use futures::future::join_all;
-use kms_chain::follower::IncomingStore;
+use kms_chain::follower::DepositStore;
 use kms_server_testing::ServerProcess;
 use kms_server_testing::requests::{COIN, confirm, quote};
 use kms_types::U256;
@@ -146,7 +146,7 @@ async fn follower(stage: &Stage) -> Vec<Row> {
     let anvil = &stage.env.anvil;
     let chain = anvil.chain_id();
     let rich = anvil.rpc("eth_accounts", json!([])).unwrap()[0].clone();
-    let at = async || stage.database.followed(chain).await.unwrap().map_or(0, |at| at.number);
+    let at = async || stage.database.cursor(chain).await.unwrap().map_or(0, |at| at.number);
     anvil.rpc("evm_setAutomine", json!([false])).unwrap();
     let (server, mut worst, mut paid) = (stage.server.id(), 0.0_f64, 200_000_000_u64);
     let before = cpu(server);

@@ -57,7 +57,7 @@ pub(crate) async fn quote(
             (ErrorCode::RateLimited, "too many quotes of this account; wait a moment");
         return Err(ApiError::TooMany { code, detail, after });
     }
-    let (to, name_moved) = recipient(&state, body.to, now).await?;
+    let (to, name_reassigned) = recipient(&state, body.to, now).await?;
     if to.account == Some(sender.id) {
         return Err(ApiError::refused(ErrorCode::SelfTransfer, "that is your own wallet"));
     }
@@ -68,7 +68,7 @@ pub(crate) async fn quote(
         asked,
         amount: body.amount,
         client_ref: body.client_ref,
-        name_moved,
+        name_reassigned,
     };
     let transfer = state.transfers.quote(request, now).await?;
     Ok(HttpResponse::Ok().json(show(transfer)))
@@ -302,8 +302,8 @@ pub(crate) fn show(transfer: Transfer) -> wire::Transfer {
         fee: transfer.fee,
         chain_id: transfer.chain_id,
         tx_hash: transfer.tx_hash.map(hex::encode_prefixed),
-        raised: transfer.raised,
-        waits_since: transfer.waits_since,
+        raised: transfer.replacements_sent,
+        waits_since: transfer.stalled_since,
         block: transfer.block,
         failure: transfer.failure.map(show_failure),
         warnings: transfer.warnings.into_iter().map(show_warning).collect(),

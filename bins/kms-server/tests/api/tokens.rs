@@ -135,8 +135,8 @@ async fn tokens_from_outside_are_told() {
     test.env.anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
     for _ in 0..300 {
         let chain = test.env.anvil.chain_id();
-        use kms_chain::follower::IncomingStore;
-        if test.database.followed(chain).await.unwrap().is_some() {
+        use kms_chain::follower::DepositStore;
+        if test.database.cursor(chain).await.unwrap().is_some() {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;

@@ -1,7 +1,7 @@
-//! The sender saw the quote and gave the password: sign once, commit, then send.
+//! Confirms a quote: checks what the sender saw, signs once, commits, then broadcasts.
 
 use kms_core::ports::StoreError;
-use kms_core::{OpenWallet, failpoint};
+use kms_core::{OpenWallet, Sealer, failpoint};
 use kms_types::{EthAddress, Timestamp, Token, TransferId, Units, Wei};
 use tokio::sync::oneshot;
 
@@ -12,7 +12,7 @@ use crate::signing;
 use crate::spending::OverLimit;
 use crate::transfer::{Missing, Transfer, TransferState};
 
-/// What the sender saw before confirming.
+/// What was shown to the sender before the confirmation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     /// The recipient's address.
@@ -32,44 +32,44 @@ pub struct Ready {
     view: ChainView,
 }
 
-/// What may be done about a confirmation.
+/// The result of checking a confirmation.
 #[derive(Clone, Debug)]
 pub enum Checked {
-    /// Sign it.
+    /// The transfer may be signed.
     Ready(Box<Ready>),
-    /// It was confirmed before: this is how it stands.
+    /// The transfer was confirmed before.
     Done(Box<Transfer>),
 }
 
-/// Why a transfer was not confirmed. Nothing was signed; only after `Store` that is not known,
-/// and repeating the confirmation tells.
+/// Why a transfer was not confirmed. Nothing was signed, except perhaps after `Store`: repeat the
+/// confirmation to find out.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfirmError {
-    /// There is no such transfer.
-    #[error("there is no such transfer")]
+    /// The transfer does not exist.
+    #[error("the transfer does not exist")]
     NoTransfer,
-    /// Its time is over.
+    /// The quote expired.
     #[error("the quote has expired")]
     Expired,
-    /// It was cancelled.
+    /// The quote was cancelled.
     #[error("the transfer was cancelled")]
     Cancelled,
-    /// What was confirmed is not what the quote says.
-    #[error("what was confirmed is not what the quote says")]
+    /// The confirmation differs from the quote.
+    #[error("the confirmation differs from the quote")]
     Mismatch,
-    /// The balance does not cover it any more.
+    /// The balance no longer covers amount and fee.
     #[error("the balance does not cover amount and fee")]
     Insufficient {
-        /// How much is missing, of what.
+        /// The missing amount.
         missing: Missing,
     },
-    /// It is more than may be spent now.
-    #[error("it is more than may be spent in a day")]
+    /// A spending limit refuses it.
+    #[error("the amount exceeds the spending limit")]
     OverLimit(Box<OverLimit>),
-    /// The chain did not answer.
+    /// The chain failed.
     #[error(transparent)]
     Chain(#[from] ChainError),
-    /// The store did not answer.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -83,11 +83,11 @@ impl Ready {
 }
 
 impl Transfers {
-    /// Whether the transfer may be signed, before any work is done for it: it is what was shown,
-    /// its time is not over, and the chain answers.
+    /// Checks a confirmation before the wallet is unlocked: the sender saw this quote, it has not
+    /// expired, and the chain answers.
     ///
     /// # Errors
-    /// When it may not.
+    /// When the transfer must not be signed.
     pub async fn check(
         &self,
         id: TransferId,
@@ -96,19 +96,19 @@ impl Transfers {
     ) -> Result<Checked, ConfirmError> {
         let transfer = self.store.transfer(id, now).await?;
         let transfer = transfer.ok_or(ConfirmError::NoTransfer)?;
-        let said = Shown {
+        let quoted = Shown {
             to_address: transfer.to.address,
             token: transfer.token.clone(),
             value: transfer.value,
             max_fee: transfer.max_fee(),
         };
-        if said != shown || transfer.chain_id != self.chain.chain_id() {
+        if quoted != shown || transfer.chain_id != self.chain.chain_id() {
             return Err(ConfirmError::Mismatch);
         }
         if is_confirmed(&transfer)? {
             return Ok(Checked::Done(Box::new(transfer)));
         }
-        // A token that the operator took away or changed since is not paid any more.
+        // The operator may have removed or changed the token since.
         if transfer.token.as_ref().is_some_and(|token| !self.tokens.contains(token)) {
             return Err(ConfirmError::Mismatch);
         }
@@ -116,12 +116,12 @@ impl Transfers {
         Ok(Checked::Ready(Box::new(Ready { transfer, view })))
     }
 
-    /// Signs every step of the ladder, commits, and only then broadcasts the first. When the broadcast fails the transfer is signed
-    /// all the same, and the watcher sends the same bytes again. The wallet is gone when its
-    /// signatures are made, on the store's thread.
+    /// Signs every step of the ladder, commits, and only then broadcasts the first. If the broadcast
+    /// fails, the transfer is signed all the same, and [`Transfers::tick`] sends the same bytes
+    /// again. The wallet is dropped on the store's thread as soon as everything is signed.
     ///
     /// # Errors
-    /// Only up to the commit; of several confirmations at once, one signs and all answer alike.
+    /// Only before the commit. Of several confirmations at once, one signs and all return the same.
     pub async fn sign_and_send(
         &self,
         ready: Ready,
@@ -132,64 +132,71 @@ impl Transfers {
         if wallet.address() != transfer.from.address {
             return Err(ConfirmError::Mismatch);
         }
-        let id = transfer.id;
-        let rules = self.spending.clone();
-        let sealer = self.sealer.clone();
-        let (give, signed) = oneshot::channel();
+        let (id, rules, sealer) = (transfer.id, self.spending.clone(), self.sealer.clone());
+        let (sender, signed) = oneshot::channel();
         let sign = Box::new(move |nonce| {
-            let sign = |fees| {
-                let (tx_hash, bytes) = signing::sign(&transfer, fees, nonce, &wallet);
-                (SignedBytes { tx_hash, sealed: sealer.seal_transaction(id, &bytes) }, bytes)
-            };
-            let (first, bytes) = sign(transfer.ladder.first());
-            let replacements = transfer.ladder.replacements().map(|fees| sign(fees).0).collect();
-            // Nobody listens only if the request was given up; the watcher has the bytes.
-            let _ = give.send(bytes);
-            SignedLadder { first, replacements }
+            let (ladder, first) = sign_ladder(&transfer, nonce, &wallet, &sealer);
+            // Fails only if the request was dropped; the bytes are in the store then.
+            let _ = sender.send(first);
+            ladder
         });
         let transfer = match self.store.sign(id, view, rules, now, sign).await? {
-            SignOutcome::OverLimit(over) => {
-                return Err(ConfirmError::OverLimit(Box::new(over)));
-            }
             SignOutcome::Signed(transfer) => *transfer,
             SignOutcome::NotQuoted(transfer) => {
                 is_confirmed(&transfer)?;
                 return Ok(*transfer);
             }
             SignOutcome::Expired => return Err(ConfirmError::Expired),
+            SignOutcome::OverLimit(over) => return Err(ConfirmError::OverLimit(Box::new(over))),
             SignOutcome::Insufficient { missing } => {
                 return Err(ConfirmError::Insufficient { missing });
             }
         };
         failpoint::reach("transfer-before-broadcast");
         match signed.await {
-            Ok(bytes) => Ok(self.send(transfer, &bytes, now).await),
-            // The store signed without asking; the watcher has the bytes.
+            Ok(first) => Ok(self.broadcast_first(transfer, &first, now).await),
+            // A store that returns without calling `sign`; `tick` broadcasts what it has.
             Err(_closed) => Ok(transfer),
         }
     }
 
-    /// The first broadcast. Its failure is the watcher's business.
-    async fn send(&self, transfer: Transfer, bytes: &[u8], now: Timestamp) -> Transfer {
+    /// Broadcasts for the first time. If that fails, `tick` repeats it.
+    async fn broadcast_first(&self, transfer: Transfer, bytes: &[u8], now: Timestamp) -> Transfer {
         let id = transfer.id;
         if let Err(error) = self.chain.broadcast(bytes).await {
-            tracing::warn!(transfer = %id, %error, "a signed transfer was not sent yet");
+            tracing::warn!(transfer = %id, %error, "first broadcast failed, will be repeated");
             return transfer;
         }
         failpoint::reach("transfer-after-broadcast");
         match self.store.advance(id, Progress::Broadcast, now).await {
             Ok(true) => Transfer { state: TransferState::Broadcast, ..transfer },
-            // The watcher was quicker.
+            // `tick` has recorded it already.
             Ok(false) => transfer,
             Err(error) => {
-                tracing::warn!(transfer = %id, %error, "a transfer was sent, but not noted yet");
+                tracing::warn!(transfer = %id, %error, "broadcast not recorded");
                 transfer
             }
         }
     }
 }
 
-/// Whether it was confirmed before, or still may be.
+/// Signs every step of the ladder. Returns the sealed transactions, and the first in plaintext.
+fn sign_ladder(
+    transfer: &Transfer,
+    nonce: u64,
+    wallet: &OpenWallet,
+    sealer: &Sealer,
+) -> (SignedLadder, Vec<u8>) {
+    let sign = |fees| {
+        let (tx_hash, bytes) = signing::sign(transfer, fees, nonce, wallet);
+        (SignedBytes { tx_hash, sealed: sealer.seal_transaction(transfer.id, &bytes) }, bytes)
+    };
+    let (first, bytes) = sign(transfer.ladder.first());
+    let replacements = transfer.ladder.replacements().map(|fees| sign(fees).0).collect();
+    (SignedLadder { first, replacements }, bytes)
+}
+
+/// Whether the transfer was confirmed before. An error if it cannot be confirmed any more.
 fn is_confirmed(transfer: &Transfer) -> Result<bool, ConfirmError> {
     match transfer.state {
         TransferState::Quoted => Ok(false),

@@ -1,4 +1,4 @@
-//! What a transfer would cost, and what its sender should know first. Moves nothing.
+//! Quotes a transfer: its amount, its highest fee, and the warnings for its sender. Moves nothing.
 
 use kms_core::ports::StoreError;
 use kms_types::{
@@ -10,71 +10,71 @@ use super::Transfers;
 use crate::chain::{ChainError, Endpoint, PLAIN_TRANSFER_GAS, TokenError};
 use crate::ports::Inserted;
 use crate::spending::OverLimit;
-use crate::transfer::{Asked, Ladder, Missing, Party, Transfer, TransferState, Warning};
+use crate::transfer::{Asked, Ladder, Missing, Party, Quote, Transfer, Warning};
 
-/// What a quote is asked for.
+/// The request for a quote.
 #[derive(Clone, Debug)]
 pub struct QuoteRequest {
-    /// As the client chose it.
+    /// The id, chosen by the client.
     pub id: TransferId,
-    /// Who pays; its account is set.
+    /// The sender; its account is set.
     pub from: Party,
-    /// Who is paid.
+    /// The recipient.
     pub to: Party,
-    /// As it was written; of which asset too.
+    /// The request as the client wrote it, with the asset.
     pub asked: Asked,
-    /// How much.
+    /// The parsed amount.
     pub amount: QuoteAmount,
-    /// The client's note.
+    /// A note of the client.
     pub client_ref: Option<String>,
-    /// Whether the recipient's name came from somebody else lately.
-    pub name_moved: bool,
+    /// Whether the recipient's username was recently reassigned from another user.
+    pub name_reassigned: bool,
 }
 
 /// Why there is no quote. Nothing was stored.
 #[derive(Debug, thiserror::Error)]
 pub enum QuoteError {
-    /// The id stands for something else.
-    #[error("the transfer's id was used for something else")]
+    /// The id belongs to another request.
+    #[error("the transfer id was used for another request")]
     IdReused,
-    /// The sender is not one of our accounts.
+    /// The sender has no account.
     #[error("the sender has no account")]
     NoSender,
-    /// Sender and recipient are one.
+    /// Sender and recipient are the same.
     #[error("sender and recipient are the same")]
     SelfTransfer,
-    /// Nobody owns the zero address.
-    #[error("money sent to the zero address is lost")]
+    /// No key exists for the zero address.
+    #[error("assets sent to the zero address are lost")]
     ZeroAddress,
-    /// There is no such token here.
-    #[error("{0} can not be paid here")]
+    /// The token is not configured.
+    #[error("{0} is not available here")]
     UnknownToken(Symbol),
-    /// The token's contract is not what is configured, or not any more.
-    #[error("{0} can not be paid at the moment: its contract is not what it should be")]
+    /// The token's contract does not match the configuration.
+    #[error("{0} is unavailable: its contract does not match the configuration")]
     WrongToken(Symbol),
-    /// Nobody can take a token out of its own contract.
-    #[error("tokens sent to a token's own contract are lost")]
+    /// No key exists for the contract of a token.
+    #[error("tokens sent to a token contract are lost")]
     TokenContract,
-    /// The amount is not one of this coin.
+    /// The amount is invalid for the asset.
     #[error(transparent)]
     Amount(#[from] AmountError),
-    /// The balance, less what is on its way out, does not cover amount and fee.
+    /// The balance, less pending transfers, does not cover amount and fee.
     #[error("the balance does not cover amount and fee")]
     Insufficient {
-        /// How much is missing, of what.
+        /// The missing amount.
         missing: Missing,
     },
-    /// It is more than may be spent now.
-    #[error("it is more than may be spent in a day")]
+    /// A spending limit refuses it.
+    #[error("the amount exceeds the spending limit")]
     OverLimit(Box<OverLimit>),
-    /// The recipient's or the token's contract would refuse it, in its own words: at most 200
-    /// characters, none of them a control character, but a stranger's text all the same.
-    #[error("the payment would be refused: {0}")]
+    /// The recipient's or the token's contract would revert it. The reason is untrusted text: at
+    /// most 200 characters, no control characters.
+    #[error("the payment would be reverted: {0}")]
     WouldRevert(String),
-    /// The chain did not answer.
+    /// The chain failed.
     #[error(transparent)]
     Chain(ChainError),
-    /// The store did not answer.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -88,28 +88,27 @@ impl From<ChainError> for QuoteError {
     }
 }
 
-/// What the chain and the store say of a payment.
+/// The state of the chain and of the store that a quote depends on.
 struct Facts {
-    /// The token that is paid.
+    /// The token that is paid; `None` for the native coin.
     token: Option<Token>,
     /// The balance of the asset that is paid.
     balance: Units,
-    /// That less what is on its way out.
+    /// That balance less pending transfers.
     available: Units,
-    /// The native coin less what is on its way out.
+    /// The balance of the native coin less pending transfers.
     available_wei: Wei,
     ladder: Ladder,
-    contract: bool,
+    is_contract: bool,
     paid_before: bool,
 }
 
 impl Transfers {
-    /// What it would cost. A repeat with the same id and request answers with the same transfer,
-    /// however it stands now.
+    /// Quotes a transfer. A repeated request with the same id returns the same transfer, in its
+    /// current state.
     ///
     /// # Errors
-    /// When the request can not be paid or makes no sense, or the chain or the store does not
-    /// answer.
+    /// When the request is refused, or the chain or the store fails.
     pub async fn quote(
         &self,
         request: QuoteRequest,
@@ -124,27 +123,26 @@ impl Transfers {
             return Err(QuoteError::ZeroAddress);
         }
         let token = self.token(&request.asked.asset)?;
-        if self.tokens.iter().any(|known| known.address == request.to.address) {
-            return Err(QuoteError::TokenContract);
+        self.check_recipient(sender, &request)?;
+        let facts = self.facts(sender, &request, token).await?;
+        let transfer = Transfer::from(self.price(&request, facts, now).await?);
+        // Checked again when it is signed; checked here before the sender enters a password.
+        let rules = self.spending.clone();
+        if let Some(over) = self.store.over_limit(transfer.clone(), rules, now).await? {
+            return Err(QuoteError::OverLimit(Box::new(over)));
         }
-        if request.to.address == request.from.address || request.to.account == Some(sender) {
-            return Err(QuoteError::SelfTransfer);
-        }
-        let transfer = self.price(sender, &request, token, now).await?;
         match self.store.insert_quote(transfer.clone()).await? {
             Inserted::New => Ok(transfer),
-            Inserted::Existing(known) => {
-                repeated(*known, sender, &request.asked, request.client_ref.as_deref())
-            }
+            Inserted::Existing(known) => repeated(*known, sender, asked, client_ref.as_deref()),
         }
     }
 
-    /// The transfer that this sender asked for before, in these words and with this id, however it
-    /// stands now. To be looked for before a name is resolved: it may have moved since, and the
-    /// repeat is answered all the same.
+    /// Returns the transfer of an earlier request with this id, in its current state. Call it before
+    /// the recipient's username is resolved: the username may have been reassigned since, and the
+    /// repeated request is answered all the same.
     ///
     /// # Errors
-    /// `IdReused` when the id stands for something else; else when the store does not answer.
+    /// `IdReused` when the id belongs to another request, or when the store fails.
     pub async fn quoted(
         &self,
         id: TransferId,
@@ -157,56 +155,22 @@ impl Transfers {
         known.map(|known| repeated(known, sender, asked, client_ref)).transpose()
     }
 
-    /// The token that is meant.
+    fn check_recipient(&self, sender: AccountId, request: &QuoteRequest) -> Result<(), QuoteError> {
+        let QuoteRequest { from, to, .. } = request;
+        if self.tokens.iter().any(|token| token.address == to.address) {
+            return Err(QuoteError::TokenContract);
+        }
+        if to.address == from.address || to.account == Some(sender) {
+            return Err(QuoteError::SelfTransfer);
+        }
+        Ok(())
+    }
+
+    /// The configured token of an asset; `None` for the native coin.
     fn token(&self, asset: &Asset) -> Result<Option<Token>, QuoteError> {
         let Asset::Token(symbol) = asset else { return Ok(None) };
         let found = self.tokens.iter().find(|token| token.symbol == *symbol);
         found.cloned().map(Some).ok_or_else(|| QuoteError::UnknownToken(symbol.clone()))
-    }
-
-    async fn price(
-        &self,
-        sender: AccountId,
-        request: &QuoteRequest,
-        token: Option<Token>,
-        now: Timestamp,
-    ) -> Result<Transfer, QuoteError> {
-        let facts = self.facts(sender, request, token).await?;
-        let (value, gas_limit) = match &facts.token {
-            None => self.in_coins(request, &facts).await?,
-            Some(token) => self.in_token(request, &facts, token).await?,
-        };
-        let warnings = warnings(&facts, value, request.name_moved);
-        let transfer = Transfer {
-            id: request.id,
-            chain_id: self.chain.chain_id(),
-            from: request.from.clone(),
-            to: request.to.clone(),
-            asked: request.asked.clone(),
-            token: facts.token,
-            value,
-            arrived: None,
-            gas_limit,
-            ladder: facts.ladder,
-            warnings,
-            client_ref: request.client_ref.clone(),
-            state: TransferState::Quoted,
-            nonce: None,
-            tx_hash: None,
-            raised: 0,
-            waits_since: None,
-            block: None,
-            fee: None,
-            failure: None,
-            created_at: now,
-            expires_at: now.plus(self.config.quote_lifetime),
-        };
-        // Looked at again when it is signed; here so that nobody gives a password for nothing.
-        let rules = self.spending.clone();
-        match self.store.over_limit(transfer.clone(), rules, now).await? {
-            Some(over) => Err(QuoteError::OverLimit(Box::new(over))),
-            None => Ok(transfer),
-        }
     }
 
     async fn facts(
@@ -215,17 +179,11 @@ impl Transfers {
         request: &QuoteRequest,
         token: Option<Token>,
     ) -> Result<Facts, QuoteError> {
-        let to = request.to.address;
         if let Some(token) = &token {
-            self.chain.check_token(token).await.map_err(|error| match error {
-                TokenError::Chain(error) => QuoteError::from(error),
-                error => {
-                    tracing::error!(%error, "a token is not what it is configured as");
-                    QuoteError::WrongToken(token.symbol.clone())
-                }
-            })?;
+            self.check_token(token).await?;
         }
-        let (view, fees, contract) = tokio::try_join!(
+        let to = request.to.address;
+        let (view, fees, is_contract) = tokio::try_join!(
             self.chain.view(request.from.address, token.as_ref()),
             self.chain.first(Endpoint::fees),
             self.chain.first(|endpoint| endpoint.is_contract(to)),
@@ -244,40 +202,84 @@ impl Transfers {
             available,
             available_wei,
             ladder: Ladder::rising_from(fees),
-            contract,
+            is_contract,
             paid_before: self.store.has_paid(sender, to).await?,
         })
     }
 
-    /// The value in wei, and the gas that it takes.
-    async fn in_coins(
+    async fn check_token(&self, token: &Token) -> Result<(), QuoteError> {
+        self.chain.check_token(token).await.map_err(|error| match error {
+            TokenError::Chain(error) => QuoteError::from(error),
+            error @ (TokenError::NoToken { .. }
+            | TokenError::Decimals { .. }
+            | TokenError::Symbol { .. }) => {
+                let event = "token_mismatch";
+                tracing::error!(event, %error, "token contract does not match the configuration");
+                QuoteError::WrongToken(token.symbol.clone())
+            }
+        })
+    }
+
+    async fn price(
+        &self,
+        request: &QuoteRequest,
+        facts: Facts,
+        now: Timestamp,
+    ) -> Result<Quote, QuoteError> {
+        let (value, gas_limit) = match &facts.token {
+            None => self.price_native(request, &facts).await?,
+            Some(token) => self.price_token(request, &facts, token).await?,
+        };
+        Ok(Quote {
+            id: request.id,
+            chain_id: self.chain.chain_id(),
+            from: request.from.clone(),
+            to: request.to.clone(),
+            asked: request.asked.clone(),
+            warnings: warnings(&facts, value, request.name_reassigned),
+            token: facts.token,
+            value,
+            gas_limit,
+            ladder: facts.ladder,
+            client_ref: request.client_ref.clone(),
+            created_at: now,
+            expires_at: now.plus(self.config.quote_lifetime),
+        })
+    }
+
+    /// Returns the amount in wei, and the gas limit.
+    async fn price_native(
         &self,
         request: &QuoteRequest,
         facts: &Facts,
     ) -> Result<(Units, u64), QuoteError> {
-        let (from, to) = (request.from.address, request.to.address);
-        let gas_limit =
-            |value| self.chain.first(move |it| it.gas_limit(from, to, value, facts.contract));
-        let available = facts.available_wei;
-        // No payment costs less. Checked first, because a node refuses to estimate what the
-        // sender can not pay.
-        let least_fee = facts.ladder.top().max_fee(PLAIN_TRANSFER_GAS);
-        let less = |fee| available.checked_sub(fee).unwrap_or_default();
-        let all = request.amount == QuoteAmount::All;
+        let (from, to, available) = (request.from.address, request.to.address, facts.available_wei);
+        let max_fee = |gas_limit| facts.ladder.top().max_fee(gas_limit);
+        // Everything but the fee, and at least 1 wei: a payment of nothing is reported as missing.
+        let all_but = |fee| Wei(available.checked_sub(fee).unwrap_or_default().0.max(U256::ONE));
+        // Checked first at the lowest fee, because a node does not estimate the gas of a payment
+        // that the sender cannot afford.
+        let min_fee = max_fee(PLAIN_TRANSFER_GAS);
         let value = match &request.amount {
             QuoteAmount::Exactly(amount) => Wei::try_from(amount)?,
-            QuoteAmount::All => Wei(less(least_fee).0.max(U256::ONE)),
+            QuoteAmount::All => all_but(min_fee),
         };
-        covered(available, value, least_fee)?;
-        let gas_limit = gas_limit(value).await?;
-        let fee = facts.ladder.top().max_fee(gas_limit);
-        let value = if all { Wei(less(fee).0.max(U256::ONE)) } else { value };
-        covered(available, value, fee)?;
+        check_covered(available, value, min_fee)?;
+        let gas_limit = self
+            .chain
+            .first(|endpoint| endpoint.gas_limit(from, to, value, facts.is_contract))
+            .await?;
+        let fee = max_fee(gas_limit);
+        let value = match &request.amount {
+            QuoteAmount::Exactly(_) => value,
+            QuoteAmount::All => all_but(fee),
+        };
+        check_covered(available, value, fee)?;
         Ok((value.into(), gas_limit))
     }
 
-    /// The value in the token's smallest unit, and the gas that it takes.
-    async fn in_token(
+    /// Returns the amount in the token's smallest unit, and the gas limit.
+    async fn price_token(
         &self,
         request: &QuoteRequest,
         facts: &Facts,
@@ -296,11 +298,13 @@ impl Transfers {
             .chain
             .first(|endpoint| endpoint.token_gas_limit(token.address, from, to, value))
             .await?;
-        covered(facts.available_wei, Wei::default(), facts.ladder.top().max_fee(gas_limit))?;
+        let fee = facts.ladder.top().max_fee(gas_limit);
+        check_covered(facts.available_wei, Wei::default(), fee)?;
         Ok((value, gas_limit))
     }
 }
 
+/// Returns the known transfer if the request is the same.
 fn repeated(
     known: Transfer,
     sender: AccountId,
@@ -313,7 +317,7 @@ fn repeated(
     if same { Ok(known) } else { Err(QuoteError::IdReused) }
 }
 
-fn covered(available: Wei, value: Wei, fee: Wei) -> Result<(), QuoteError> {
+fn check_covered(available: Wei, value: Wei, fee: Wei) -> Result<(), QuoteError> {
     let needed = value.checked_add(fee).ok_or(AmountError::TooLarge)?;
     match missing(available.0, needed.0) {
         Some(wei) => Err(QuoteError::Insufficient { missing: Missing::Native(Wei(wei)) }),
@@ -321,25 +325,25 @@ fn covered(available: Wei, value: Wei, fee: Wei) -> Result<(), QuoteError> {
     }
 }
 
-/// How much more is needed than there is, if any.
+/// Returns how much more is needed than available, if any.
 fn missing(available: U256, needed: U256) -> Option<U256> {
     needed.checked_sub(available).filter(|missing| *missing > U256::ZERO)
 }
 
-fn warnings(facts: &Facts, value: Units, name_moved: bool) -> Vec<Warning> {
+fn warnings(facts: &Facts, value: Units, name_reassigned: bool) -> Vec<Warning> {
     [
         (Warning::FirstPayment, !facts.paid_before),
-        (Warning::Contract, facts.contract),
-        (Warning::MostOfBalance, most_of(value, facts.balance)),
-        (Warning::NameMoved, name_moved),
+        (Warning::Contract, facts.is_contract),
+        (Warning::MostOfBalance, is_most_of(value, facts.balance)),
+        (Warning::NameMoved, name_reassigned),
     ]
     .into_iter()
     .filter_map(|(warning, applies)| applies.then_some(warning))
     .collect()
 }
 
-/// More than nine tenths: less than a tenth is left.
-fn most_of(value: Units, balance: Units) -> bool {
+/// Whether more than nine tenths are paid, so that less than a tenth is left.
+fn is_most_of(value: Units, balance: Units) -> bool {
     balance.0.saturating_sub(value.0) < balance.0.div_ceil(U256::from(10))
 }
 
@@ -352,26 +356,26 @@ mod tests {
     }
 
     #[test]
-    fn says_exactly_what_is_missing() {
-        assert!(covered(wei(10), wei(7), wei(3)).is_ok());
+    fn the_missing_amount_is_exact() {
+        assert!(check_covered(wei(10), wei(7), wei(3)).is_ok());
         assert!(matches!(
-            covered(wei(10), wei(7), wei(4)),
+            check_covered(wei(10), wei(7), wei(4)),
             Err(QuoteError::Insufficient { missing }) if missing == Missing::Native(wei(1))
         ));
         assert!(matches!(
-            covered(wei(10), Wei(U256::MAX), wei(1)),
+            check_covered(wei(10), Wei(U256::MAX), wei(1)),
             Err(QuoteError::Amount(AmountError::TooLarge))
         ));
     }
 
     #[test]
     fn most_of_a_balance_is_more_than_nine_tenths() {
-        let most_of = |value, balance| most_of(wei(value).into(), wei(balance).into());
-        assert!(!most_of(90, 100));
-        assert!(most_of(91, 100));
-        assert!(most_of(1, 1));
-        assert!(!most_of(9, 11));
-        assert!(most_of(10, 11));
-        assert!(!most_of(0, 0));
+        let is_most_of = |value, balance| is_most_of(wei(value).into(), wei(balance).into());
+        assert!(!is_most_of(90, 100));
+        assert!(is_most_of(91, 100));
+        assert!(is_most_of(1, 1));
+        assert!(!is_most_of(9, 11));
+        assert!(is_most_of(10, 11));
+        assert!(!is_most_of(0, 0));
     }
 }

@@ -1,5 +1,7 @@
-//! Looks after signed transfers until they are final. Signs nothing: it only ever sends bytes
-//! that were committed before, and believes the chain, not what a node says of a repeat.
+//! Follows signed transfers until they are final.
+//!
+//! Signs nothing: it only broadcasts bytes that were committed before. It relies on the state of
+//! the chain, never on a node's answer to a repeated broadcast.
 
 use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
@@ -12,17 +14,17 @@ use kms_types::{Timestamp, TransferId, Units};
 
 use super::Transfers;
 use crate::chain::{ChainError, Endpoint, Head, Receipt};
-use crate::ports::{Attempt, Due, Progress};
+use crate::ports::{Due, Progress, SignedTx};
 use crate::signing;
 use crate::transfer::{Transfer, TransferState};
 
-/// How many transfers one round takes.
+/// How many transfers one round claims.
 const ROUND: u32 = 200;
 
-/// How many of them ask the chain at once, so that one slow answer does not hold up a round.
-const AT_ONCE: usize = 16;
+/// How many transfers are processed at once, so that one slow answer does not delay a round.
+const CONCURRENCY: usize = 16;
 
-/// Why a transfer could not be moved on. The next round tries again.
+/// Why a transfer could not be processed. The next round tries again.
 #[derive(Debug, thiserror::Error)]
 enum WatchError {
     #[error(transparent)]
@@ -31,133 +33,125 @@ enum WatchError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Seal(#[from] SealError),
-    #[error("it is on its way without a nonce")]
+    #[error("a pending transfer has no nonce")]
     NoNonce,
-    #[error("the sealed bytes are not those of the attempt")]
-    OtherBytes,
+    #[error("the sealed bytes do not have the stored hash")]
+    WrongBytes,
 }
 
-/// The chain as one endpoint shows it. Two of them must not be mixed: a node that is behind knows
-/// nothing of a transaction that another one has in a block that stays.
+/// The chain as one endpoint reports it. Answers of two endpoints must not be mixed: a node that is
+/// behind does not know transactions that another one has in a finalized block.
 #[derive(Clone, Copy)]
-struct Sight<'a> {
+struct Snapshot<'a> {
     endpoint: &'a Endpoint,
     head: Head,
 }
 
-/// Where the chain stands before the nonce of a transfer that it has no receipt of.
+/// The nonce of a transfer without a receipt, compared with the mined transactions of its wallet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    /// A lower nonce comes first.
-    Later,
-    /// The next transaction of the wallet is this one.
-    Now,
-    /// A block has another transaction with this nonce, or the node contradicts itself.
-    Over,
-    /// A block that stays has another transaction with this nonce, as far as one look tells.
-    Lost,
+enum NonceStatus {
+    /// A lower nonce is not mined yet.
+    NotYet,
+    /// It is the next nonce to be mined.
+    Next,
+    /// It is mined, but the transaction is not known to be another one, or not in a finalized block.
+    Used,
+    /// A finalized block contains another transaction with this nonce, according to one check.
+    Superseded,
 }
 
-/// What a transaction in a block did for its transfer.
+/// The effect of a mined transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Paid {
-        /// How much came, if the token kept a part of it.
+        /// The amount that reached the recipient, if the token kept a part of it.
         arrived: Option<Units>,
     },
     Reverted,
-    /// Whatever the token's contract says, its log has no such payment.
+    /// It succeeded, but the token logged no such payment.
     NothingMoved,
 }
 
 impl Transfers {
-    /// Looks after the transfers that are on their way, and gives how many it looked at. What
-    /// fails for one of them is logged, does not stop the others, and is tried again after
-    /// [`TransferConfig::poll`](super::TransferConfig::poll). Safe beside other processes that do
-    /// the same.
+    /// Processes the transfers that are due, and returns how many were claimed. A failure of one
+    /// transfer is logged, does not affect the others, and is retried after
+    /// [`TransferConfig::poll`](super::TransferConfig::poll). Several processes may call this at
+    /// once.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// When the store fails.
     pub async fn tick(&self, now: Timestamp) -> Result<usize, StoreError> {
         let (chain, lease_until) = (self.chain.chain_id(), now.plus(self.config.poll));
         let due = self.store.claim_due(chain, now, lease_until, ROUND).await?;
-        let looked_at = due.len();
-        if looked_at == 0 {
+        let claimed = due.len();
+        if claimed == 0 {
             return Ok(0);
         }
-        // One endpoint for a whole round: what it says is read with its own eyes.
+        // One endpoint for the whole round.
         let (endpoint, head) = match self.chain.endpoint().await {
             Ok(found) => found,
             Err(error) => {
-                tracing::warn!(%error, "the chain can not be watched");
+                tracing::warn!(%error, "transfer round skipped, no endpoint available");
                 return Ok(0);
             }
         };
-        let sight = Sight { endpoint: &endpoint, head };
+        let snapshot = Snapshot { endpoint: &endpoint, head };
         stream::iter(due)
-            .for_each_concurrent(AT_ONCE, async |due| {
+            .for_each_concurrent(CONCURRENCY, async |due| {
                 let id = due.transfer.id;
-                if let Err(error) = self.look_after(due, sight, now).await {
-                    tracing::warn!(transfer = %id, %error, "a transfer could not be moved on");
+                if let Err(error) = self.process(due, snapshot, now).await {
+                    tracing::warn!(transfer = %id, %error, "transfer processing failed");
                 }
             })
             .await;
-        Ok(looked_at)
+        Ok(claimed)
     }
 
-    async fn look_after(
+    async fn process(
         &self,
         due: Due,
-        sight: Sight<'_>,
+        snapshot: Snapshot<'_>,
         now: Timestamp,
     ) -> Result<(), WatchError> {
-        let head = sight.head;
-        let id = due.transfer.id;
-        let suspected = self.suspected().remove(&id);
-        let mined = due.transfer.tx_hash.filter(|_| due.transfer.state == TransferState::Mined);
-        let sent = due.sent().map(|attempt| attempt.tx_hash).filter(|hash| Some(*hash) != mined);
-        // Of a mined transfer that one is asked for first, and nothing else once it is found.
-        if self.settle(&due, mined.into_iter().chain(sent), sight, now).await? {
+        let transfer = &due.transfer;
+        let superseded_since = self.seemingly_superseded().remove(&transfer.id);
+        // The recorded transaction of a mined transfer is requested first; if it is found, the
+        // others are not requested.
+        let mined = transfer.tx_hash.filter(|_| transfer.state == TransferState::Mined);
+        let sent = due.sent().map(|signed| signed.tx_hash).filter(|hash| Some(*hash) != mined);
+        if self.record_receipt(&due, mined.into_iter().chain(sent), snapshot, now).await? {
             return Ok(());
         }
-        if is_gone(&due.transfer, head) {
-            self.store.advance(id, Progress::Reorged, now).await?;
+        if is_reorged(transfer, snapshot.head) {
+            self.store.advance(transfer.id, Progress::Reorged, now).await?;
         }
-        match self.turn(&due, sight).await? {
-            // What it frees can be spent again, so one moment of one node does not decide it.
-            Turn::Lost if suspected.is_none_or(|since| since >= head.block) => {
-                self.suspected().insert(id, suspected.unwrap_or(head.block));
-                Ok(())
+        match self.nonce_status(&due, snapshot).await? {
+            NonceStatus::Superseded => {
+                self.supersede(transfer.id, superseded_since, snapshot.head, now).await
             }
-            Turn::Lost => {
-                tracing::warn!(transfer = %id, "its nonce was used elsewhere");
-                self.store.advance(id, Progress::NonceTaken, now).await?;
-                Ok(())
+            NonceStatus::Used => {
+                // A server that crashed may have broadcast a step without recording it.
+                let all = due.all().map(|signed| signed.tx_hash);
+                self.record_receipt(&due, all, snapshot, now).await.map(drop)
             }
-            Turn::Over => {
-                // A step may have been sent without a note of it, by a server that is gone.
-                let all = due.attempts().map(|attempt| attempt.tx_hash);
-                self.settle(&due, all, sight, now).await.map(drop)
+            status @ (NonceStatus::NotYet | NonceStatus::Next) => {
+                self.push(&due, status, snapshot, now).await
             }
-            turn => self.push(&due, turn, sight, now).await,
         }
     }
 
-    fn suspected(&self) -> MutexGuard<'_, HashMap<TransferId, u64>> {
-        self.suspected.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Looks for a block that has one of these, and records what its receipt means.
-    async fn settle(
+    /// Looks for the receipt of one of these transactions, and records what it means. Returns
+    /// whether there is one.
+    async fn record_receipt(
         &self,
         due: &Due,
         hashes: impl Iterator<Item = [u8; 32]>,
-        Sight { endpoint, head }: Sight<'_>,
+        Snapshot { endpoint, head }: Snapshot<'_>,
         now: Timestamp,
     ) -> Result<bool, WatchError> {
         for hash in hashes {
             if let Some(receipt) = endpoint.receipt(hash).await? {
-                if let Some(progress) = self.step(&due.transfer, hash, &receipt, head) {
+                if let Some(progress) = self.progress(&due.transfer, hash, &receipt, head) {
                     self.store.advance(due.transfer.id, progress, now).await?;
                 }
                 return Ok(true);
@@ -166,8 +160,8 @@ impl Transfers {
         Ok(false)
     }
 
-    /// What a receipt means for the transfer.
-    fn step(
+    /// What a receipt means for a transfer.
+    fn progress(
         &self,
         transfer: &Transfer,
         tx_hash: [u8; 32],
@@ -175,172 +169,208 @@ impl Transfers {
         head: Head,
     ) -> Option<Progress> {
         let &Receipt { block, fee, .. } = receipt;
-        let outcome = outcome(transfer, receipt);
-        let deep = head.block.saturating_sub(block) >= self.config.confirmations;
-        let noted = transfer.block == Some(block) && transfer.tx_hash == Some(tx_hash);
-        match (transfer.state == TransferState::Mined, outcome) {
+        let is_final = head.block.saturating_sub(block) >= self.config.confirmations;
+        let is_recorded = transfer.block == Some(block) && transfer.tx_hash == Some(tx_hash);
+        match (transfer.state == TransferState::Mined, outcome(transfer, receipt)) {
             (false, Outcome::Paid { arrived }) => {
                 Some(Progress::Mined { tx_hash, block, fee, arrived })
             }
-            // A failure is told when it can not be undone any more.
+            // A failure is reported only when no reorganisation can undo it.
             (false, Outcome::Reverted) => {
-                deep.then_some(Progress::Reverted { tx_hash, block, fee })
+                is_final.then_some(Progress::Reverted { tx_hash, block, fee })
             }
             (false, Outcome::NothingMoved) => {
-                deep.then_some(Progress::NothingMoved { tx_hash, block, fee })
+                is_final.then_some(Progress::NothingMoved { tx_hash, block, fee })
             }
-            (true, Outcome::Paid { arrived }) if noted && arrived == transfer.arrived => {
-                deep.then_some(Progress::Final)
+            (true, Outcome::Paid { arrived }) if is_recorded && arrived == transfer.arrived => {
+                is_final.then_some(Progress::Final)
             }
-            // Another block has it now, or another attempt; the next round tells which.
-            (true, _) => Some(Progress::Reorged),
+            // Another block or another step than recorded; the next round records which.
+            (true, Outcome::Paid { .. } | Outcome::Reverted | Outcome::NothingMoved) => {
+                Some(Progress::Reorged)
+            }
         }
     }
 
-    /// Whose turn it is. That another transaction has the nonce is believed only of a block that
-    /// stays, and if no endpoint knows any of the attempts.
-    async fn turn(
+    /// Compares the nonce of a transfer without a receipt with the chain. `Superseded` requires a
+    /// finalized block, and that no endpoint has any of the signed transactions.
+    async fn nonce_status(
         &self,
         due: &Due,
-        Sight { endpoint, head }: Sight<'_>,
-    ) -> Result<Turn, WatchError> {
+        Snapshot { endpoint, head }: Snapshot<'_>,
+    ) -> Result<NonceStatus, WatchError> {
         let nonce = due.transfer.nonce.ok_or(WatchError::NoNonce)?;
         let address = due.transfer.from.address;
         let mined = endpoint.mined_count(address).await?;
         if mined <= nonce {
-            return Ok(if mined == nonce { Turn::Now } else { Turn::Later });
+            return Ok(if mined == nonce { NonceStatus::Next } else { NonceStatus::NotYet });
         }
-        let Some(deep) = head.block.checked_sub(self.config.confirmations) else {
-            return Ok(Turn::Over);
+        let Some(finalized) = head.block.checked_sub(self.config.confirmations) else {
+            return Ok(NonceStatus::Used);
         };
-        if endpoint.mined_count_at(address, deep).await? <= nonce {
-            return Ok(Turn::Over);
+        if endpoint.mined_count_at(address, finalized).await? <= nonce {
+            return Ok(NonceStatus::Used);
         }
-        for attempt in due.attempts() {
-            if !self.chain.is_unknown_everywhere(attempt.tx_hash).await {
-                return Ok(Turn::Over);
+        for signed in due.all() {
+            if !self.chain.is_unknown_everywhere(signed.tx_hash).await {
+                return Ok(NonceStatus::Used);
             }
         }
-        Ok(Turn::Lost)
+        Ok(NonceStatus::Superseded)
     }
 
-    /// Sends the next step if the current one waits too long or is too cheap; else sees to it that
-    /// the node has the current one.
+    /// Ends a transfer that was superseded in two checks at different blocks. This releases money
+    /// for other transfers, so one answer of one node does not suffice.
+    async fn supersede(
+        &self,
+        id: TransferId,
+        since: Option<u64>,
+        head: Head,
+        now: Timestamp,
+    ) -> Result<(), WatchError> {
+        if since.is_none_or(|since| since >= head.block) {
+            self.seemingly_superseded().insert(id, since.unwrap_or(head.block));
+            return Ok(());
+        }
+        let event = "transfer_superseded";
+        tracing::warn!(event, transfer = %id, "nonce used by an external transaction");
+        self.store.advance(id, Progress::Superseded, now).await?;
+        Ok(())
+    }
+
+    fn seemingly_superseded(&self) -> MutexGuard<'_, HashMap<TransferId, u64>> {
+        self.seemingly_superseded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Broadcasts the replacement if the current transaction waits too long or its price is too low.
+    /// Otherwise broadcasts the current one again if the node does not have it.
     async fn push(
         &self,
         due: &Due,
-        turn: Turn,
-        Sight { endpoint, head }: Sight<'_>,
+        status: NonceStatus,
+        Snapshot { endpoint, head }: Snapshot<'_>,
         now: Timestamp,
     ) -> Result<(), WatchError> {
-        let (id, current) = (due.transfer.id, due.current());
-        let waited = since(&due.transfer, current)
+        let (transfer, current) = (&due.transfer, due.current());
+        let waited = pending_since(transfer, current)
             .is_some_and(|since| since.plus(self.config.replace) <= now);
-        let raise = turn == Turn::Now && (waited || is_too_cheap(&due.transfer, current, head));
-        let moving = due.transfer.state != TransferState::Mined;
-        match due.next() {
-            Some(next) if moving && raise => return self.raise(due, next, now).await,
-            None if moving && waited && !due.told => {
-                self.store.advance(id, Progress::Waiting, now).await?;
+        let is_stuck = waited || is_priced_out(transfer, current, head);
+        if transfer.state != TransferState::Mined {
+            match due.next() {
+                Some(next) if is_stuck && status == NonceStatus::Next => {
+                    return self.replace(due, next, now).await;
+                }
+                None if waited && !due.waiting_notified => {
+                    self.store.advance(transfer.id, Progress::Waiting, now).await?;
+                }
+                Some(_) | None => {}
             }
-            _ => {}
         }
-        if !endpoint.has_transaction(current.tx_hash).await? {
-            let sent = self.send_attempt(&due.transfer, current).await;
-            // Noted as sent although the node refuses it: it may be too cheap for this node, and
-            // then the next step comes in time.
-            let refused = matches!(sent, Err(WatchError::Chain(ChainError::Refused { .. })));
-            if refused && due.transfer.state == TransferState::Signed {
-                self.store.advance(id, Progress::Broadcast, now).await?;
+        if endpoint.has_transaction(current.tx_hash).await? {
+            return self.record_broadcast(transfer, now).await;
+        }
+        match self.broadcast(transfer, current).await {
+            // Recorded although the node refuses it: the price may be too low for this node, and
+            // the replacement is broadcast in time.
+            Err(refused @ WatchError::Chain(ChainError::Refused { .. })) => {
+                self.record_broadcast(transfer, now).await?;
+                return Err(refused);
             }
-            sent?;
-            tracing::info!(transfer = %id, "the same bytes were sent again");
+            sent => sent?,
         }
-        if due.transfer.state == TransferState::Signed {
-            self.store.advance(id, Progress::Broadcast, now).await?;
-        }
-        Ok(())
+        tracing::info!(transfer = %transfer.id, "transaction broadcast again");
+        self.record_broadcast(transfer, now).await
     }
 
-    async fn raise(&self, due: &Due, next: &Attempt, now: Timestamp) -> Result<(), WatchError> {
+    async fn replace(&self, due: &Due, next: &SignedTx, now: Timestamp) -> Result<(), WatchError> {
         let (id, step) = (due.transfer.id, next.step);
-        // Noted first: a hash that a node may have is always looked for.
-        if !self.store.advance(id, Progress::Raised { step }, now).await? {
+        // Recorded before the broadcast, so that every hash that a node may have is looked for.
+        if !self.store.advance(id, Progress::Replaced { step }, now).await? {
             return Ok(());
         }
         failpoint::reach("transfer-before-raise");
-        self.send_attempt(&due.transfer, next).await?;
+        self.broadcast(&due.transfer, next).await?;
         failpoint::reach("transfer-after-raise");
-        tracing::info!(transfer = %id, step, "the next step of the fee ladder was sent");
-        if due.transfer.state == TransferState::Signed {
-            self.store.advance(id, Progress::Broadcast, now).await?;
+        tracing::info!(transfer = %id, step, "replacement transaction broadcast");
+        self.record_broadcast(&due.transfer, now).await
+    }
+
+    /// Records the first broadcast of a signed transfer.
+    async fn record_broadcast(
+        &self,
+        transfer: &Transfer,
+        now: Timestamp,
+    ) -> Result<(), WatchError> {
+        if transfer.state == TransferState::Signed {
+            self.store.advance(transfer.id, Progress::Broadcast, now).await?;
         }
         Ok(())
     }
 
-    async fn send_attempt(&self, transfer: &Transfer, attempt: &Attempt) -> Result<(), WatchError> {
-        let bytes = self.sealer.open_transaction(transfer.id, &attempt.sealed)?;
-        if !signing::is_hash_of(attempt.tx_hash, &bytes) {
-            return Err(WatchError::OtherBytes);
+    async fn broadcast(&self, transfer: &Transfer, signed: &SignedTx) -> Result<(), WatchError> {
+        let bytes = self.sealer.open_transaction(transfer.id, &signed.sealed)?;
+        if !signing::is_hash_of(signed.tx_hash, &bytes) {
+            return Err(WatchError::WrongBytes);
         }
         Ok(self.chain.broadcast(&bytes).await?)
     }
 }
 
 impl Due {
-    /// Every attempt, sent or not, lowest step first.
-    fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+    /// Every signed transaction, lowest step first.
+    fn all(&self) -> impl Iterator<Item = &SignedTx> {
         std::iter::once(&self.first).chain(&self.replacements)
     }
 
-    /// Those that a node may have, the last one first.
-    fn sent(&self) -> impl Iterator<Item = &Attempt> {
+    /// The transactions that a node may have, highest step first.
+    fn sent(&self) -> impl Iterator<Item = &SignedTx> {
         let replacements = self.replacements.iter().rev();
-        replacements.filter(|attempt| attempt.sent_at.is_some()).chain([&self.first])
+        replacements.filter(|signed| signed.sent_at.is_some()).chain([&self.first])
     }
 
-    /// The one that was sent last; the first, if none was.
-    fn current(&self) -> &Attempt {
+    /// The transaction that was broadcast last; the first one if none was.
+    fn current(&self) -> &SignedTx {
         self.sent().next().unwrap_or(&self.first)
     }
 
-    /// The one above it.
-    fn next(&self) -> Option<&Attempt> {
+    /// The replacement of the current transaction.
+    fn next(&self) -> Option<&SignedTx> {
         let current = self.current().step;
-        self.replacements.iter().find(|attempt| attempt.step > current)
+        self.replacements.iter().find(|signed| signed.step > current)
     }
 }
 
 fn outcome(transfer: &Transfer, receipt: &Receipt) -> Outcome {
-    let Some(token) = transfer.token.as_ref().filter(|_| receipt.success) else {
-        return match receipt.success {
-            true => Outcome::Paid { arrived: None },
-            false => Outcome::Reverted,
-        };
+    if !receipt.success {
+        return Outcome::Reverted;
+    }
+    let Some(token) = &transfer.token else {
+        return Outcome::Paid { arrived: None };
     };
     let arrived = receipt.arrived(token, transfer.from.address, transfer.to.address);
-    match arrived {
-        arrived if arrived == Units::default() => Outcome::NothingMoved,
-        // A log of more than was sent is no more believed than one of as much.
-        arrived => Outcome::Paid { arrived: (arrived < transfer.value).then_some(arrived) },
+    if arrived == Units::default() {
+        return Outcome::NothingMoved;
     }
+    // A logged amount above the amount that was sent counts as the full amount.
+    Outcome::Paid { arrived: (arrived < transfer.value).then_some(arrived) }
 }
 
-/// Since when it waits at this fee. A server that knew no ladders noted no time.
-fn since(transfer: &Transfer, attempt: &Attempt) -> Option<Timestamp> {
-    let taken = transfer.state == TransferState::Broadcast;
-    attempt.sent_at.or_else(|| taken.then_some(transfer.created_at))
+/// Since when a transaction is pending at its price. The first step has no time of its own if it was
+/// mined before its broadcast was recorded, and a reorganisation then removed the block.
+fn pending_since(transfer: &Transfer, signed: &SignedTx) -> Option<Timestamp> {
+    let is_broadcast = transfer.state == TransferState::Broadcast;
+    signed.sent_at.or_else(|| is_broadcast.then_some(transfer.created_at))
 }
 
-/// Whether no block would take it now.
-fn is_too_cheap(transfer: &Transfer, attempt: &Attempt, head: Head) -> bool {
-    let fees = transfer.ladder.step(attempt.step);
+/// Whether the base fee is above the price of the transaction, so that no block includes it.
+fn is_priced_out(transfer: &Transfer, signed: &SignedTx, head: Head) -> bool {
+    let fees = transfer.ladder.step(signed.step);
     let both = fees.zip(head.base_fee);
     both.is_some_and(|(fees, base)| u128::from(base) > fees.max_fee_per_gas)
 }
 
-/// Whether a transfer without a receipt lost the block it was in. A node that has not come to
-/// that block yet can not tell.
-fn is_gone(transfer: &Transfer, head: Head) -> bool {
+/// Whether a mined transfer without a receipt was removed by a reorganisation. A node that has not
+/// reached its block yet proves nothing.
+fn is_reorged(transfer: &Transfer, head: Head) -> bool {
     transfer.state == TransferState::Mined && transfer.block.is_none_or(|block| block <= head.block)
 }

@@ -1,11 +1,11 @@
-//! What a node says, read right.
+//! Requests to a real node.
 
 use kms_chain::{Chain, ChainError, Endpoint};
 use kms_testkit::Anvil;
 use kms_types::{EthAddress, U256, Wei};
 use serde_json::json;
 
-/// The first of anvil's own accounts, and some address without code.
+/// The first account of anvil, and an address without code.
 const RICH: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
 const PLAIN: &str = "0x00000000000000000000000000000000000000cc";
 
@@ -40,7 +40,7 @@ pub(crate) fn reverting() -> String {
     format!("0x6064600a5f3960645ffd08c379a0{:064x}{:064x}{reason:0<64}", 32, 17)
 }
 
-/// A payment out of anvil's own account, signed by it.
+/// A payment from anvil's account, signed by anvil.
 fn signed(anvil: &Anvil, value: u64) -> Vec<u8> {
     let transaction = json!({
         "from": RICH, "to": PLAIN, "value": format!("{value:#x}"), "gas": "0x5208", "nonce": "0x0",
@@ -52,7 +52,7 @@ fn signed(anvil: &Anvil, value: u64) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn reads_balance_block_and_the_pending_nonce() {
+async fn a_view_has_balance_block_and_pending_nonce() {
     let (anvil, chain) = start();
     anvil.set_balance(PLAIN, 5).unwrap();
     anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
@@ -85,14 +85,14 @@ async fn gas_is_exact_without_code_and_has_a_margin_with_it() {
         (contract, gas.await)
     };
     assert!(matches!(gas().await, (false, Ok(21_000))));
-    // STOP: takes money and does nothing; a node's estimate is a unit over the gas it needs.
+    // STOP: accepts native coin and does nothing. The estimate is one unit above the gas used.
     set_code(&anvil, "0x00");
     let (contract, limit) = gas().await;
     assert!(contract && (25_200..25_300).contains(&limit.unwrap()));
 }
 
 #[tokio::test]
-async fn a_reverting_contract_says_why() {
+async fn a_revert_has_its_reason() {
     let (anvil, chain) = start();
     let refusal = async |code: &str| {
         set_code(&anvil, code);
@@ -102,9 +102,9 @@ async fn a_reverting_contract_says_why() {
             other => panic!("{other:?}"),
         }
     };
-    let said = refusal(&reverting()).await;
-    assert!(said.contains("closed on Sundays"), "{said}");
-    // REVERT without a word, and a loop without end.
+    let reason = refusal(&reverting()).await;
+    assert!(reason.contains("closed on Sundays"), "{reason}");
+    // REVERT without a reason, and an endless loop.
     assert!(!refusal("0x5f5ffd").await.is_empty());
     assert!(!refusal("0x5b5f56").await.is_empty());
 }
@@ -114,7 +114,7 @@ async fn the_same_bytes_twice_are_one_transaction() {
     let (anvil, chain) = start();
     let bytes = signed(&anvil, 9);
     chain.broadcast(&bytes).await.unwrap();
-    // The node's words for it differ; whatever they are, nothing more happens.
+    // Nodes answer a repeated broadcast differently; it has no effect in any case.
     assert!(!matches!(chain.broadcast(&bytes).await, Err(ChainError::Unavailable(_))));
     anvil.rpc("anvil_mine", json!([])).unwrap();
     assert!(!matches!(chain.broadcast(&bytes).await, Err(ChainError::Unavailable(_))));

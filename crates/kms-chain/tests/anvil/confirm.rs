@@ -1,4 +1,4 @@
-//! Confirmations: at most one signature, and only for what was shown.
+//! Confirmations: each quote is signed at most once, and only as it was shown.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ async fn a_transfer_is_sent_mined_and_final() {
     assert_eq!(world.balance(ann.wallet.address), U256::from(COIN / 2) - fee.0);
     assert_eq!(world.balance(bob.wallet.address), U256::from(COIN / 2 + 5));
 
-    // Two blocks on top are not three.
+    // Two confirmations are not three.
     world.mine(2);
     world.tick().await;
     assert_eq!(world.state(&sent).await, TransferState::Mined);
@@ -38,7 +38,7 @@ async fn a_transfer_is_sent_mined_and_final() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_confirmations_at_once_are_one_transaction() {
+async fn fifty_concurrent_confirmations_are_one_transaction() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let quote = world.quote(&ann, stranger(), "0.01").await;
@@ -66,7 +66,7 @@ async fn fifty_confirmations_at_once_are_one_transaction() {
     world.mine(1);
     assert_eq!(world.sent(&ann), 1);
     assert_eq!(world.balance(stored.to.address), stored.value.0);
-    // And a repeat much later answers how it stands.
+    // A repeat much later returns the current state.
     world.pass(QUOTE_LIFETIME);
     match world.check(&quote).await.unwrap() {
         Checked::Done(done) => assert_eq!(done.tx_hash, stored.tx_hash),
@@ -94,12 +94,12 @@ async fn several_transfers_take_one_nonce_each() {
 }
 
 #[tokio::test]
-async fn two_transfers_can_not_spend_the_same_money() {
+async fn two_transfers_cannot_spend_the_same_balance() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let one = world.quote(&ann, stranger(), "0.6").await;
     let two = world.quote(&ann, stranger(), "0.6").await;
-    // Both saw the whole balance before either was signed.
+    // Both checks saw the whole balance before either was signed.
     let (first, second) = (world.ready(&one).await, world.ready(&two).await);
     let (now, wallet) = (world.now(), world.open(&ann).await);
     let sent = world.transfers.sign_and_send(first, wallet, now).await;
@@ -117,7 +117,7 @@ async fn two_transfers_can_not_spend_the_same_money() {
 }
 
 #[tokio::test]
-async fn only_what_was_shown_is_signed() {
+async fn a_quote_is_signed_only_as_it_was_shown() {
     let world = World::new().await;
     let (ann, bob) = (world.account(1, COIN).await, world.account(2, COIN).await);
     let quote = world.quote(&ann, stranger(), "0.1").await;
@@ -138,7 +138,7 @@ async fn only_what_was_shown_is_signed() {
     let unknown = world.transfers.check(TransferId::random(), right, world.now()).await;
     assert!(matches!(unknown.unwrap_err(), ConfirmError::NoTransfer));
 
-    // Nor does another's wallet sign it.
+    // The wallet of another account does not sign it.
     let (ready, wallet) = (world.ready(&quote).await, world.open(&bob).await);
     let refused = world.transfers.sign_and_send(ready, wallet, world.now()).await;
     assert!(matches!(refused.unwrap_err(), ConfirmError::Mismatch));
@@ -155,7 +155,7 @@ async fn an_expired_quote_is_not_signed() {
     world.pass(QUOTE_LIFETIME);
     let refused = world.check(&quote).await;
     assert!(matches!(refused.unwrap_err(), ConfirmError::Expired));
-    // Nor one that ran out while the password was checked.
+    // Not even if it expired while the password was checked.
     let refused = world.transfers.sign_and_send(ready, wallet, world.now());
     assert!(matches!(refused.await.unwrap_err(), ConfirmError::Expired));
     assert_eq!(world.state(&quote).await, TransferState::Expired);
@@ -163,14 +163,14 @@ async fn an_expired_quote_is_not_signed() {
 }
 
 #[tokio::test]
-async fn a_cancelled_quote_is_not_signed_and_a_signed_one_not_cancelled() {
+async fn a_cancelled_quote_is_not_signed_and_a_signed_transfer_not_cancelled() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
-    let given_up = world.quote(&ann, stranger(), "0.1").await;
-    let (ready, wallet) = (world.ready(&given_up).await, world.open(&ann).await);
-    let cancelled = world.transfers.cancel(given_up.id, world.now()).await;
+    let cancelled_quote = world.quote(&ann, stranger(), "0.1").await;
+    let (ready, wallet) = (world.ready(&cancelled_quote).await, world.open(&ann).await);
+    let cancelled = world.transfers.cancel(cancelled_quote.id, world.now()).await;
     assert_eq!(cancelled.unwrap().unwrap().state, TransferState::Cancelled);
-    let refused = world.check(&given_up).await;
+    let refused = world.check(&cancelled_quote).await;
     assert!(matches!(refused.unwrap_err(), ConfirmError::Cancelled));
     let refused = world.transfers.sign_and_send(ready, wallet, world.now());
     assert!(matches!(refused.await.unwrap_err(), ConfirmError::Cancelled));

@@ -27,7 +27,7 @@ async fn another_chain_is_refused() {
 }
 
 #[tokio::test]
-async fn a_chain_that_is_down_is_an_error_at_once() {
+async fn an_unreachable_endpoint_is_an_error_at_once() {
     let mut anvil = Anvil::start().unwrap();
     let chain = Chain::new(&anvil.url(), anvil.chain_id()).unwrap();
     assert_eq!(chain.first(Endpoint::block_number).await.unwrap(), 0);
@@ -39,15 +39,15 @@ async fn a_chain_that_is_down_is_an_error_at_once() {
 }
 
 #[tokio::test]
-async fn a_chain_that_is_silent_is_an_error_within_seconds() {
+async fn a_silent_endpoint_is_an_error_within_seconds() {
     let anvil = Anvil::start().unwrap();
     let chain = Chain::new(&anvil.url(), anvil.chain_id()).unwrap();
     chain.first(Endpoint::block_number).await.unwrap();
     anvil.pause().unwrap();
-    // The node may answer a few calls more before the signal reaches it.
+    // The node may answer a few more calls before it is suspended.
     let deadline = Instant::now() + Duration::from_secs(20);
     let (error, took) = loop {
-        assert!(Instant::now() < deadline, "the node is not silent");
+        assert!(Instant::now() < deadline, "the node still answers");
         let begun = Instant::now();
         if let Err(error) = chain.view(ADDRESS.into(), None).await {
             break (error, begun.elapsed());
@@ -60,7 +60,7 @@ async fn a_chain_that_is_silent_is_an_error_within_seconds() {
 }
 
 #[tokio::test]
-async fn the_chain_id_is_asked_once_and_again_after_a_failure() {
+async fn the_chain_id_is_checked_once_and_again_after_a_failure() {
     let id = Arc::new(AtomicU64::new(5));
     let asked = Arc::new(AtomicU64::new(0));
     let broken = Arc::new(AtomicBool::new(false));
@@ -95,7 +95,7 @@ async fn the_chain_id_is_asked_once_and_again_after_a_failure() {
 }
 
 #[tokio::test]
-async fn a_limit_on_requests_is_not_taken_for_a_refusing_recipient() {
+async fn an_error_of_the_endpoint_is_not_taken_for_a_revert() {
     let gas = async |code, message: &'static str, data: serde_json::Value| {
         let url = stub::start(move |method| match method {
             "eth_chainId" => Answer::Result(json!("0x5")),
@@ -135,7 +135,7 @@ async fn a_limit_on_requests_is_not_taken_for_a_refusing_recipient() {
 }
 
 #[tokio::test]
-async fn signed_bytes_do_not_follow_a_redirect() {
+async fn signed_bytes_follow_no_redirect() {
     let lured = Arc::new(AtomicBool::new(false));
     let its_lured = lured.clone();
     let elsewhere = stub::start(move |_method| {
@@ -153,7 +153,7 @@ async fn signed_bytes_do_not_follow_a_redirect() {
 }
 
 #[tokio::test]
-async fn a_chain_without_a_base_fee_is_named() {
+async fn a_chain_without_a_base_fee_is_an_error() {
     let url = stub::start(|method| match method {
         "eth_chainId" => Answer::Result(json!("0x5")),
         _ => Answer::Result(json!(null)),
@@ -163,7 +163,7 @@ async fn a_chain_without_a_base_fee_is_named() {
 }
 
 #[tokio::test]
-async fn no_text_shows_the_endpoint() {
+async fn no_message_shows_the_url() {
     let secret = "http://127.0.0.1:1/v3/5ec7e7";
     let chain = Chain::new(secret, 5).unwrap();
     let down = chain.first(Endpoint::block_number).await.unwrap_err();

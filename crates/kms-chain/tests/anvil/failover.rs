@@ -1,5 +1,5 @@
-//! Several endpoints: one that is down, silent, of another chain or behind holds nobody up, and
-//! none is read with another's eyes.
+//! Several endpoints: one that is down, silent, of another chain or behind delays no request, and
+//! answers of two endpoints are not mixed.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,7 +21,7 @@ fn over(urls: &[&str]) -> Chain {
     Chain::over(urls.iter().copied(), 31_337, SHORT, None).unwrap()
 }
 
-/// Takes connections, and never answers.
+/// Accepts connections, and never answers.
 fn silent() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -29,7 +29,7 @@ fn silent() -> (TcpListener, String) {
 }
 
 #[tokio::test]
-async fn one_that_is_down_or_silent_is_passed_over() {
+async fn an_endpoint_that_is_down_or_silent_is_passed_over() {
     let anvil = Anvil::start().unwrap();
     let (_listener, silent) = silent();
     for bad in [DOWN, silent.as_str()] {
@@ -37,15 +37,15 @@ async fn one_that_is_down_or_silent_is_passed_over() {
         let begun = Instant::now();
         assert_eq!(chain.first(Endpoint::block_number).await.unwrap(), 0);
         assert!(begun.elapsed() < 4 * SHORT, "{:?}", begun.elapsed());
-        // It is not waited for at every call.
+        // The timeout is not paid at every call.
         let begun = Instant::now();
         for _ in 0..10 {
             chain.first(Endpoint::block_number).await.unwrap();
         }
         assert!(begun.elapsed() < SHORT, "{:?}", begun.elapsed());
     }
-    let nobody = over(&[DOWN, DOWN]).first(Endpoint::block_number).await.unwrap_err();
-    assert!(matches!(nobody, ChainError::Unavailable(_)), "{nobody}");
+    let unavailable = over(&[DOWN, DOWN]).first(Endpoint::block_number).await.unwrap_err();
+    assert!(matches!(unavailable, ChainError::Unavailable(_)), "{unavailable}");
     let none = Chain::over([], 31_337, SHORT, None).unwrap_err();
     assert!(matches!(none, ChainError::NoEndpoint), "{none}");
 }
@@ -61,23 +61,23 @@ async fn the_second_is_used_while_the_first_is_down_and_both_may_fail_in_turn() 
     second.pause().unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
     while chain.first(Endpoint::block_number).await.is_ok() {
-        assert!(Instant::now() < deadline, "the node is not silent");
+        assert!(Instant::now() < deadline, "the node still answers");
     }
     second.resume().unwrap();
     assert_eq!(chain.first(Endpoint::block_number).await.unwrap(), 5);
 }
 
-/// Before a node: its newest block is this old, however new it is.
+/// A proxy whose newest block always has this age.
 fn stalled(node: &Anvil, age: Duration) -> String {
     aged(node, age, Arc::new(AtomicU64::new(31_337)))
 }
 
-/// The same, and it is of a chain that can be changed.
-#[expect(clippy::disallowed_methods, reason = "a block's age is known by the machine's clock")]
+/// The same, with a chain id that can be changed.
+#[expect(clippy::disallowed_methods, reason = "the age of a block is measured by the wall clock")]
 fn aged(node: &Anvil, age: Duration, id: Arc<AtomicU64>) -> String {
     let block = node.rpc("eth_getBlockByNumber", json!(["latest", false])).unwrap();
     let mut block = block.as_object().unwrap().clone();
-    stub::start_before(&node.url(), move |method| match method {
+    stub::start_proxy(&node.url(), move |method| match method {
         "eth_chainId" => {
             let id = format!("{:#x}", id.load(Ordering::SeqCst));
             Fate::Answered(Answer::Result(json!(id)))
@@ -102,7 +102,7 @@ async fn an_endpoint_that_becomes_another_chain_without_a_failure_is_refused() {
     id.store(6, Ordering::SeqCst);
     let deadline = Instant::now() + Duration::from_secs(20);
     let error = loop {
-        assert!(Instant::now() < deadline, "the other chain is used");
+        assert!(Instant::now() < deadline, "the other chain is still used");
         if let Err(error) = chain.first(Endpoint::block_number).await {
             break error;
         }
@@ -111,7 +111,7 @@ async fn an_endpoint_that_becomes_another_chain_without_a_failure_is_refused() {
 }
 
 #[tokio::test]
-async fn one_that_answers_and_has_stalled_is_not_used() {
+async fn a_stalled_endpoint_is_not_used() {
     let (old, new) = (Anvil::start().unwrap(), Anvil::start().unwrap());
     new.rpc("anvil_mine", json!(["0x5"])).unwrap();
     let minute = Duration::from_secs(60);
@@ -121,7 +121,7 @@ async fn one_that_answers_and_has_stalled_is_not_used() {
     let stale = stalled(&old, 11 * minute);
     let chain = over(&[&stale, &new.url()]);
     assert_eq!(chain.first(Endpoint::block_number).await.unwrap(), 5);
-    // Nor if it is the only one: neither for money that is shown, nor for a nonce.
+    // Not even if it is the only one, neither for balances nor for a nonce.
     let alone = over(&[&stale, DOWN]);
     let error = alone.view([7; 20].into(), None).await.unwrap_err();
     assert!(matches!(error, ChainError::Stalled { seconds: 660.. }), "{error}");
@@ -130,23 +130,23 @@ async fn one_that_answers_and_has_stalled_is_not_used() {
 }
 
 #[tokio::test]
-async fn one_that_is_behind_is_asked_last() {
+async fn an_endpoint_that_is_behind_is_asked_last() {
     let (old, new) = (Anvil::start().unwrap(), Anvil::start().unwrap());
     new.rpc("anvil_mine", json!(["0x5"])).unwrap();
     let behind = stalled(&old, Duration::from_secs(180));
     let bound = Some(Duration::from_secs(600));
     let chain = Chain::over([behind.as_str(), &new.url()], 31_337, SHORT, bound).unwrap();
-    // Until both were looked at.
+    // Until the health of both is checked.
     let deadline = Instant::now() + Duration::from_secs(20);
     while chain.first(Endpoint::block_number).await.unwrap() != 5 {
-        assert!(Instant::now() < deadline, "the first is still asked");
+        assert!(Instant::now() < deadline, "the first is still asked first");
     }
     let alone = Chain::over([behind.as_str(), DOWN], 31_337, SHORT, bound).unwrap();
     assert_eq!(alone.first(Endpoint::block_number).await.unwrap(), 0);
 }
 
 #[tokio::test]
-async fn a_wrong_chain_behind_an_endpoint_is_never_used() {
+async fn an_endpoint_of_another_chain_is_never_used() {
     let wrong = AnvilOptions { chain_id: 5, ..AnvilOptions::default() };
     let (wrong, right) = (Anvil::start_with(wrong).unwrap(), Anvil::start().unwrap());
     right.rpc("anvil_mine", json!(["0x5"])).unwrap();
@@ -162,11 +162,12 @@ async fn a_wrong_chain_behind_an_endpoint_is_never_used() {
         let error = over(&urls).first(Endpoint::block_number).await.unwrap_err();
         assert!(matches!(error, ChainError::WrongChain { found: 5, .. }), "{error}");
     }
-    // None that answers is no reason.
+    // Endpoints that do not answer are not an error.
     over(&[DOWN]).check().await.unwrap();
 }
 
-/// An endpoint whose chain can be changed and which can be broken, and what was sent to it.
+/// An endpoint with a chain id that can be changed, a fault that can be switched on, and a count of
+/// the broadcasts.
 fn changeable(block: &'static str) -> (String, Arc<AtomicU64>, Arc<AtomicBool>, Arc<AtomicU64>) {
     let id = Arc::new(AtomicU64::new(31_337));
     let (broken, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -203,16 +204,16 @@ async fn an_endpoint_that_comes_back_as_another_chain_is_refused() {
 }
 
 #[tokio::test]
-async fn a_count_is_taken_that_two_endpoints_reach() {
+async fn the_nonce_is_one_that_two_endpoints_report() {
     let anvil = Anvil::start().unwrap();
     let counting = |count: &'static str| {
-        stub::start_before(&anvil.url(), move |method| match method {
+        stub::start_proxy(&anvil.url(), move |method| match method {
             "eth_getTransactionCount" => Fate::Answered(Answer::Result(json!(count))),
             _ => Fate::Passed,
         })
     };
-    // So that the others have answered.
-    let slow = stub::start_before(&anvil.url(), move |method| {
+    // Slow, so that the others have answered before.
+    let slow = stub::start_proxy(&anvil.url(), move |method| {
         if method == "eth_getBalance" {
             std::thread::sleep(SHORT / 2);
         }
@@ -221,7 +222,7 @@ async fn a_count_is_taken_that_two_endpoints_reach() {
     for (count, other, nonce) in [("0x9", "0x0", 0), ("0x9", "0x2", 2), ("0x2", "0x2", 2)] {
         let chain = over(&[&slow, &counting(count), &counting(other), DOWN]);
         let view = chain.view([7; 20].into(), None).await.unwrap();
-        // What is counted against the balance is of the endpoint that the balance is of.
+        // The mined count is that of the endpoint that reported the balance.
         assert_eq!((view.nonce, view.mined), (nonce, 0), "{count}");
     }
 }
@@ -234,7 +235,7 @@ async fn signed_bytes_go_to_every_endpoint_that_works() {
     let chain = over(&[&silent, &first, &second]);
     let begun = Instant::now();
     chain.broadcast(&[2]).await.unwrap();
-    // Whoever confirms does not wait for the silent one.
+    // The confirmation does not wait for the silent endpoint.
     assert!(begun.elapsed() < SHORT, "{:?}", begun.elapsed());
     let both = || (to_first.load(Ordering::SeqCst), to_second.load(Ordering::SeqCst));
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -251,13 +252,13 @@ async fn signed_bytes_go_to_every_endpoint_that_works() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_lost_is_met_by_the_same_bytes_elsewhere() {
+async fn after_a_lost_answer_the_same_bytes_go_to_another_endpoint() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let quote = world.quote(&ann, stranger(), "0.5").await;
     let sent = Arc::new(Mutex::new(0));
     let its_sent = Arc::clone(&sent);
-    let lossy = stub::start_before(&world.anvil.url(), move |method| match method {
+    let lossy = stub::start_proxy(&world.anvil.url(), move |method| match method {
         "eth_sendRawTransaction" => {
             *its_sent.lock().unwrap() += 1;
             Fate::AnswerLost
@@ -281,15 +282,15 @@ async fn a_node_that_is_behind_does_not_make_a_paid_transfer_a_failed_one() {
     let quote = world.quote(&ann, stranger(), "0.5").await;
     world.confirm(&ann, &quote).await.unwrap();
     world.mine(CONFIRMATIONS + 2);
-    // The first knows that the nonce is used in a block that stays, and dies before it is asked
-    // for the transaction; the second has never heard of it.
+    // The first endpoint has the nonce in a finalized block, and fails before the transaction is
+    // requested; the second does not have the transaction.
     let nothing = || Fate::Answered(Answer::Result(json!(null)));
-    let dying = stub::start_before(&world.anvil.url(), move |method| match method {
+    let dying = stub::start_proxy(&world.anvil.url(), move |method| match method {
         "eth_getTransactionReceipt" => nothing(),
         "eth_getTransactionByHash" => Fate::Lost,
         _ => Fate::Passed,
     });
-    let behind = stub::start_before(&world.anvil.url(), move |method| match method {
+    let behind = stub::start_proxy(&world.anvil.url(), move |method| match method {
         "eth_getTransactionReceipt" | "eth_getTransactionByHash" => nothing(),
         _ => Fate::Passed,
     });
@@ -297,7 +298,7 @@ async fn a_node_that_is_behind_does_not_make_a_paid_transfer_a_failed_one() {
     world.pass(Duration::from_secs(1));
     server.tick(world.now()).await.unwrap();
     assert_eq!(world.state(&quote).await, TransferState::Broadcast);
-    // Whoever has it, tells.
+    // An endpoint that has the transaction settles it.
     tick_until_mined(&world, &quote, &world.transfers).await;
 }
 

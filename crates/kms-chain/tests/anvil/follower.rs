@@ -1,4 +1,4 @@
-//! Money from outside: told once, when it stays, to whom it came.
+//! External deposits: reported once, at finality, to the account that is paid.
 
 use kms_chain::follower::Follower;
 use kms_chain::transfer::TransferState;
@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use crate::chain::reverting;
 use crate::world::{COIN, CONFIRMATIONS, World, party, units};
 
-/// The first of anvil's own accounts.
+/// The first account of anvil.
 const RICH: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
 
-/// A transaction of somebody else's to the account.
+/// An external transaction that pays the account.
 fn payment(to: &Account, wei: u64) -> Value {
     json!({
         "from": RICH, "to": to.wallet.address.to_string(), "value": format!("{wei:#x}"),
@@ -20,20 +20,20 @@ fn payment(to: &Account, wei: u64) -> Value {
 }
 
 impl World {
-    /// Pays the account from outside, in a block of its own; gives the transaction.
-    fn pays(&self, to: &Account, wei: u64) -> String {
+    /// Makes an external payment in its own block, and returns the hash.
+    fn deposit(&self, to: &Account, wei: u64) -> String {
         let hash = self.rpc("eth_sendTransaction", json!([payment(to, wei)]));
         self.mine(1);
         hash.as_str().unwrap().to_owned()
     }
 
-    /// The values that the account was told of.
+    /// The amounts of the deposits that were reported to the account.
     async fn values(&self, account: &Account) -> Vec<String> {
-        let payments = self.told_of(account).await;
+        let payments = self.deposits_of(account).await;
         payments.iter().map(|payment| payment.value.to_string()).collect()
     }
 
-    /// Rounds until nothing is left to read; gives how many.
+    /// Runs rounds until no finalized block is left, and returns their number.
     async fn follow(&self, follower: &Follower) -> usize {
         let mut rounds = 1;
         while follower.round(self.now()).await.unwrap() {
@@ -44,49 +44,52 @@ impl World {
 }
 
 #[tokio::test]
-async fn a_payment_from_outside_is_told_once_when_it_stays() {
+async fn an_external_deposit_is_reported_once_at_finality() {
     let world = World::new().await;
     let (ann, bob) = (world.account(1, 0).await, world.account(2, 0).await);
     let follower = world.follower();
     world.follow(&follower).await;
-    let hash = world.pays(&ann, 7);
+    let hash = world.deposit(&ann, 7);
     world.mine(CONFIRMATIONS - 1);
     world.follow(&follower).await;
-    assert!(world.values(&ann).await.is_empty(), "it may still vanish");
+    assert!(world.values(&ann).await.is_empty(), "reported before finality");
     world.mine(1);
     world.follow(&follower).await;
     world.mine(5);
     world.follow(&follower).await;
-    let told = world.told_of(&ann).await;
-    assert_eq!(told.len(), 1);
-    let told = told.first().unwrap();
-    assert_eq!((told.value, told.block, hex::encode_prefixed(told.tx_hash)), (units(7), 1, hash));
-    assert_eq!((told.from.to_string().as_str(), told.chain_id), (RICH, 31_337));
+    let deposits = world.deposits_of(&ann).await;
+    assert_eq!(deposits.len(), 1);
+    let deposit = deposits.first().unwrap();
+    assert_eq!(
+        (deposit.value, deposit.block, hex::encode_prefixed(deposit.tx_hash)),
+        (units(7), 1, hash)
+    );
+    assert_eq!((deposit.from.to_string().as_str(), deposit.chain_id), (RICH, 31_337));
     assert!(world.values(&bob).await.is_empty());
 }
 
 #[tokio::test]
-async fn a_chain_is_followed_from_its_newest_block_that_stays() {
+async fn a_new_chain_is_followed_from_its_newest_finalized_block() {
     let world = World::new().await;
     let ann = world.account(1, 0).await;
-    world.pays(&ann, 1);
+    world.deposit(&ann, 1);
     world.mine(CONFIRMATIONS);
     let follower = world.follower();
     world.follow(&follower).await;
-    world.pays(&ann, 2);
+    world.deposit(&ann, 2);
     world.mine(CONFIRMATIONS);
     world.follow(&follower).await;
     assert_eq!(world.values(&ann).await, ["2"]);
 }
 
 #[tokio::test]
-async fn two_who_follow_at_once_tell_once() {
+async fn two_concurrent_followers_report_each_deposit_once() {
     let world = World::new().await;
     let ann = world.account(1, 0).await;
     let (one, two) = (world.follower(), world.follower());
     world.follow(&one).await;
     for value in 1..=5 {
-        world.pays(&ann, value);
+        world.deposit(&ann, value);
         world.mine(CONFIRMATIONS);
         tokio::join!(world.follow(&one), world.follow(&two));
     }
@@ -95,25 +98,25 @@ async fn two_who_follow_at_once_tell_once() {
 }
 
 #[tokio::test]
-async fn what_came_while_nobody_followed_is_caught_up_many_blocks_a_round() {
+async fn a_follower_catches_up_many_blocks_a_round() {
     let world = World::new().await;
     let ann = world.account(1, 0).await;
     world.follow(&world.follower()).await;
-    world.pays(&ann, 1);
+    world.deposit(&ann, 1);
     world.mine(98);
-    world.pays(&ann, 2);
+    world.deposit(&ann, 2);
     world.mine(CONFIRMATIONS);
     assert_eq!(world.follow(&world.follower()).await, 4);
     assert_eq!(world.values(&ann).await, ["1", "2"]);
 }
 
 #[tokio::test]
-async fn a_payment_that_a_reorg_takes_back_is_not_told() {
+async fn a_deposit_that_a_reorg_removes_is_not_reported() {
     let world = World::new().await;
     let ann = world.account(1, 0).await;
     let follower = world.follower();
     world.follow(&follower).await;
-    world.pays(&ann, 7);
+    world.deposit(&ann, 7);
     world.mine(1);
     world.follow(&follower).await;
     world.rpc("anvil_reorg", json!([2, []]));
@@ -121,14 +124,14 @@ async fn a_payment_that_a_reorg_takes_back_is_not_told() {
     world.mine(CONFIRMATIONS + 2);
     world.follow(&follower).await;
     assert!(world.values(&ann).await.is_empty());
-    world.pays(&ann, 8);
+    world.deposit(&ann, 8);
     world.mine(CONFIRMATIONS);
     world.follow(&follower).await;
     assert_eq!(world.values(&ann).await, ["8"]);
 }
 
 #[tokio::test]
-async fn a_reorg_of_blocks_that_were_final_neither_stops_nor_repeats_anything() {
+async fn a_reorg_of_finalized_blocks_neither_stops_nor_repeats_reports() {
     let world = World::new().await;
     let ann = world.account(1, 0).await;
     let follower = world.follower();
@@ -146,32 +149,32 @@ async fn a_reorg_of_blocks_that_were_final_neither_stops_nor_repeats_anything() 
 
     world.rpc("anvil_reorg", json!([CONFIRMATIONS + 1, []]));
     world.rpc("anvil_dropAllTransactions", json!([]));
-    // The same payment comes again in a later block, and another one.
+    // The same payment is mined again in a later block, and another one follows.
     world.rpc("eth_sendRawTransaction", json!([signed]));
     world.mine(1);
-    world.pays(&ann, 8);
+    world.deposit(&ann, 8);
     world.mine(CONFIRMATIONS);
-    // The first round steps back.
+    // The first round moves the cursor back.
     world.follow(&follower).await;
     world.follow(&follower).await;
     assert_eq!(world.values(&ann).await, ["7", "8"]);
 }
 
 #[tokio::test]
-async fn what_a_very_deep_reorg_brings_is_told() {
+async fn deposits_of_a_very_deep_reorg_are_reported() {
     let world = World::new().await;
     let ann = world.account(1, 0).await;
     let follower = world.follower();
     world.follow(&follower).await;
-    world.pays(&ann, 7);
+    world.deposit(&ann, 7);
     let before = world.rpc("evm_snapshot", json!([]));
     world.mine(4 * CONFIRMATIONS);
     world.follow(&follower).await;
     assert_eq!(world.values(&ann).await, ["7"]);
 
-    // In the other branch there is a payment soon after they part.
+    // The other branch has a payment soon after the fork point.
     world.rpc("evm_revert", json!([before]));
-    world.pays(&ann, 8);
+    world.deposit(&ann, 8);
     world.mine(5 * CONFIRMATIONS);
     world.follow(&follower).await;
     world.follow(&follower).await;
@@ -179,18 +182,18 @@ async fn what_a_very_deep_reorg_brings_is_told() {
 }
 
 #[tokio::test]
-async fn failed_empty_and_own_payments_tell_nothing() {
+async fn failed_empty_and_own_payments_are_not_deposits() {
     let world = World::new().await;
     let (ann, bob) = (world.account(1, COIN).await, world.account(2, 0).await);
     let follower = world.follower();
     world.follow(&follower).await;
     let address = bob.wallet.address.to_string();
     world.rpc("anvil_setCode", json!([address, reverting()]));
-    let failed = world.pays(&bob, 7);
+    let failed = world.deposit(&bob, 7);
     world.rpc("anvil_setCode", json!([address, "0x"]));
     let failed = world.rpc("eth_getTransactionReceipt", json!([failed]));
     assert_eq!(failed.get("status"), Some(&json!("0x0")));
-    world.pays(&bob, 0);
+    world.deposit(&bob, 0);
     let quote = world.quote(&ann, party(&bob), "0.1").await;
     world.confirm(&ann, &quote).await.unwrap();
     world.mine(1);
@@ -199,6 +202,6 @@ async fn failed_empty_and_own_payments_tell_nothing() {
     world.mine(CONFIRMATIONS);
     world.follow(&follower).await;
     assert!(world.values(&bob).await.is_empty());
-    // The wallet was made, and the transfer came.
-    assert_eq!(world.told(&bob).await, 2);
+    // One for the new wallet, one for the transfer.
+    assert_eq!(world.event_count(&bob).await, 2);
 }

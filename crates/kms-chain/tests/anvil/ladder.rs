@@ -1,5 +1,5 @@
-//! Fees that turn out to be too low: the next step is sent without the password, and whichever
-//! step is mined is the transfer.
+//! Fees that prove too low: the replacement is broadcast without the password, and the transaction
+//! that is mined settles the transfer.
 
 use kms_chain::transfer::{Transfer, TransferState};
 use kms_types::U256;
@@ -11,24 +11,24 @@ fn hash(transfer: &Transfer) -> String {
     hex::encode_prefixed(transfer.tx_hash.unwrap())
 }
 
-/// What the node has in its pool for the wallet, or in a block: `maxFeePerGas` by hash.
+/// The `maxFeePerGas` of a transaction that the node has, pending or mined.
 fn max_fee_of(world: &World, hash: &str) -> Option<u128> {
     let found = world.rpc("eth_getTransactionByHash", json!([hash]));
     let digits = found.get("maxFeePerGas")?.as_str()?.trim_start_matches("0x").to_owned();
     Some(u128::from_str_radix(&digits, 16).unwrap())
 }
 
-/// The next block has this base fee, and is made.
+/// Mines a block with this base fee.
 fn mine_at(world: &World, base_fee: u128) {
     let base_fee = format!("{base_fee:#x}");
     world.rpc("anvil_setNextBlockBaseFeePerGas", json!([base_fee]));
     world.mine(1);
-    // So that the one after it does not fall by itself.
+    // Otherwise the base fee of the next block would be lower.
     world.rpc("anvil_setNextBlockBaseFeePerGas", json!([base_fee]));
 }
 
 #[tokio::test]
-async fn a_step_that_the_base_fee_overtook_is_replaced_at_once_without_a_password() {
+async fn a_transaction_below_the_base_fee_is_replaced_at_once_without_the_password() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let quote = world.quote(&ann, stranger(), "0.1").await;
@@ -39,16 +39,16 @@ async fn a_step_that_the_base_fee_overtook_is_replaced_at_once_without_a_passwor
     mine_at(&world, first.max_fee_per_gas + 1);
     assert_eq!(world.sent(&ann), 0);
     world.tick().await;
-    let raised = world.stored(&sent).await;
-    assert_eq!((raised.state, raised.nonce), (TransferState::Broadcast, sent.nonce));
-    assert_ne!(raised.tx_hash, sent.tx_hash);
+    let replaced = world.stored(&sent).await;
+    assert_eq!((replaced.state, replaced.nonce), (TransferState::Broadcast, sent.nonce));
+    assert_ne!(replaced.tx_hash, sent.tx_hash);
     let second = sent.ladder.step(1).unwrap();
-    assert_eq!(max_fee_of(&world, &hash(&raised)), Some(second.max_fee_per_gas));
+    assert_eq!(max_fee_of(&world, &hash(&replaced)), Some(second.max_fee_per_gas));
 
     world.mine(1);
     world.tick().await;
     let mined = world.stored(&sent).await;
-    assert_eq!((mined.state, mined.tx_hash), (TransferState::Mined, raised.tx_hash));
+    assert_eq!((mined.state, mined.tx_hash), (TransferState::Mined, replaced.tx_hash));
     let paid = world.balance(ann.wallet.address);
     assert_eq!(paid, U256::from(COIN) - mined.value.0 - mined.fee.unwrap().0);
     assert!(mined.fee.unwrap() <= quote.max_fee());
@@ -57,14 +57,14 @@ async fn a_step_that_the_base_fee_overtook_is_replaced_at_once_without_a_passwor
 }
 
 #[tokio::test]
-async fn a_step_that_waits_too_long_is_replaced_up_to_the_top_and_then_the_sender_is_told() {
+async fn a_pending_transaction_is_replaced_up_to_the_top_then_the_sender_is_notified() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let quote = world.quote(&ann, stranger(), "0.1").await;
     let sent = world.confirm(&ann, &quote).await.unwrap();
     let mut seen = vec![sent.tx_hash];
-    let told = async || world.told(&ann).await;
-    let at_first = told().await;
+    let events = async || world.event_count(&ann).await;
+    let at_first = events().await;
     for _ in 0..3 {
         world.tick().await;
         assert_eq!(world.stored(&sent).await.tx_hash, *seen.last().unwrap());
@@ -77,17 +77,17 @@ async fn a_step_that_waits_too_long_is_replaced_up_to_the_top_and_then_the_sende
     assert_eq!(top.ladder.top().max_fee(top.gas_limit), quote.max_fee());
     seen.dedup();
     assert_eq!(seen.len(), 4);
-    // Each of the three was told.
-    assert_eq!(told().await, at_first + 3);
+    // Each of the three replacements was notified.
+    assert_eq!(events().await, at_first + 3);
 
-    // Nothing is left to be sent: that it waits is told, once.
+    // No replacement is left: that it waits is notified, once.
     for _ in 0..2 {
         world.pass(REPLACE);
         world.tick().await;
     }
     let waits = world.stored(&sent).await;
     assert_eq!((waits.state, waits.tx_hash), (TransferState::Broadcast, top.tx_hash));
-    assert_eq!(told().await, at_first + 4);
+    assert_eq!(events().await, at_first + 4);
 
     world.mine(1);
     world.tick().await;
@@ -96,7 +96,7 @@ async fn a_step_that_waits_too_long_is_replaced_up_to_the_top_and_then_the_sende
 }
 
 #[tokio::test]
-async fn an_earlier_step_that_is_mined_is_the_transfer() {
+async fn an_earlier_transaction_that_is_mined_settles_the_transfer() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let before = world.rpc("evm_snapshot", json!([]));
@@ -105,10 +105,10 @@ async fn an_earlier_step_that_is_mined_is_the_transfer() {
     let raw = world.rpc("eth_getRawTransactionByHash", json!([hash(&sent)]));
     world.pass(REPLACE);
     world.tick().await;
-    let raised = world.stored(&sent).await;
-    assert_ne!(raised.tx_hash, sent.tx_hash);
+    let replaced = world.stored(&sent).await;
+    assert_ne!(replaced.tx_hash, sent.tx_hash);
 
-    // Another node never saw the second step, and makes the block.
+    // A node that never had the replacement mines the block.
     world.rpc("evm_revert", json!([before]));
     world.rpc("anvil_dropAllTransactions", json!([]));
     world.rpc("eth_sendRawTransaction", json!([raw]));
@@ -124,14 +124,14 @@ async fn an_earlier_step_that_is_mined_is_the_transfer() {
 }
 
 #[tokio::test]
-async fn a_reorg_sends_the_step_that_was_sent_last() {
+async fn after_a_reorg_the_last_replacement_is_broadcast_again() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let quote = world.quote(&ann, stranger(), "0.1").await;
     let sent = world.confirm(&ann, &quote).await.unwrap();
     world.pass(REPLACE);
     world.tick().await;
-    let raised = world.stored(&sent).await;
+    let replaced = world.stored(&sent).await;
     world.mine(2);
     world.tick().await;
     assert_eq!(world.stored(&sent).await.block, Some(1));
@@ -140,16 +140,16 @@ async fn a_reorg_sends_the_step_that_was_sent_last() {
     assert_eq!(world.sent(&ann), 0);
     world.tick().await;
     let back = world.stored(&sent).await;
-    assert_eq!((back.state, back.tx_hash), (TransferState::Broadcast, raised.tx_hash));
+    assert_eq!((back.state, back.tx_hash), (TransferState::Broadcast, replaced.tx_hash));
     world.mine(1);
     world.tick().await;
     let mined = world.stored(&sent).await;
-    assert_eq!((mined.state, mined.tx_hash), (TransferState::Mined, raised.tx_hash));
+    assert_eq!((mined.state, mined.tx_hash), (TransferState::Mined, replaced.tx_hash));
     assert_eq!((world.sent(&ann), world.balance(quote.to.address)), (1, quote.value.0));
 }
 
 #[tokio::test]
-async fn a_transfer_behind_another_does_not_raise_its_fee() {
+async fn a_transfer_behind_a_pending_one_is_not_replaced() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let one = world.quote(&ann, stranger(), "0.1").await;

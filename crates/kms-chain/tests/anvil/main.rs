@@ -1,7 +1,7 @@
-//! The chain and the engine against a real node and a real store; faults are made by the node
-//! itself, or by a stand-in for an endpoint that misbehaves.
+//! The chain and the transfer engine against a real node and a real store. Faults are caused by the
+//! node itself, or by a stub in place of an endpoint that misbehaves.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests, which stop at what they do not expect")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
 mod chain;
 mod confirm;

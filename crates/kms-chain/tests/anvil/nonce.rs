@@ -1,4 +1,4 @@
-//! Nonces stay true: what is missing is filled, what was taken elsewhere is given up.
+//! Nonces: gaps are filled, and a transfer whose nonce an external transaction used is ended.
 
 use kms_chain::transfer::{TransferFailure, TransferState};
 use kms_core::account::Account;
@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::world::{COIN, CONFIRMATIONS, World, stranger, wei};
 
-/// The wallet's key is used elsewhere: a payment to nobody of ours, at whatever nonce is next.
-fn use_elsewhere(world: &World, account: &Account) {
+/// The wallet's key is used outside of this system: a payment at the next nonce.
+fn use_externally(world: &World, account: &Account) {
     let from = account.wallet.address.to_string();
     world.rpc("anvil_impersonateAccount", json!([from]));
     let payment = json!({
@@ -21,22 +21,22 @@ fn use_elsewhere(world: &World, account: &Account) {
 }
 
 #[tokio::test]
-async fn a_transfer_whose_nonce_was_used_elsewhere_fails_once_that_is_final() {
+async fn a_transfer_superseded_by_an_external_transaction_fails_at_finality() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let quote = world.quote(&ann, stranger(), "0.9").await;
-    // Signed, and not sent before the other one is there.
+    // Signed, and not broadcast before the external transaction.
     let signed = world.confirm_at(&world.cut_off(), &ann, &quote).await.unwrap();
-    use_elsewhere(&world, &ann);
+    use_externally(&world, &ann);
     world.mine(1);
     world.tick().await;
-    // A reorganisation could still bring it back.
+    // A reorganisation could still remove the external transaction.
     assert_eq!(world.state(&signed).await, TransferState::Signed);
     let poor = world.try_quote(crate::world::request(&ann, stranger(), "0.5")).await;
     assert!(poor.is_err());
 
     world.mine(CONFIRMATIONS);
-    // Seen once, or twice in one block, it is not believed yet.
+    // One check does not suffice, and neither do two at the same block.
     for _ in 0..2 {
         world.tick().await;
         assert_eq!(world.state(&signed).await, TransferState::Signed);
@@ -48,7 +48,7 @@ async fn a_transfer_whose_nonce_was_used_elsewhere_fails_once_that_is_final() {
     assert_eq!(failed.failure, Some(TransferFailure::NonceTaken));
     assert_eq!((failed.block, failed.fee), (None, None));
     assert_eq!(world.tick().await, 0);
-    // What it had reserved is free, and nothing sticks.
+    // Its reservation is released, and the wallet can pay again.
     let next = world.quote(&ann, stranger(), "0.9").await;
     let next = world.confirm(&ann, &next).await.unwrap();
     assert_eq!((next.state, next.nonce), (TransferState::Broadcast, Some(1)));
@@ -59,12 +59,12 @@ async fn a_transfer_whose_nonce_was_used_elsewhere_fails_once_that_is_final() {
 }
 
 #[tokio::test]
-async fn what_was_seen_once_and_not_again_fails_no_transfer() {
+async fn a_used_nonce_that_is_seen_only_once_fails_no_transfer() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let quote = world.quote(&ann, stranger(), "0.1").await;
     let signed = world.confirm_at(&world.cut_off(), &ann, &quote).await.unwrap();
-    // For a moment the node counts one transaction more than there is, and again much later.
+    // The node reports one transaction too many for a moment, and again much later.
     let address = ann.wallet.address.to_string();
     let hash = hex::encode_prefixed(signed.tx_hash.unwrap());
     for _ in 0..2 {
@@ -84,14 +84,14 @@ async fn what_was_seen_once_and_not_again_fails_no_transfer() {
 }
 
 #[tokio::test]
-async fn a_nonce_used_elsewhere_before_is_not_taken_again() {
+async fn a_nonce_that_was_used_externally_is_not_used_again() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let one = world.quote(&ann, stranger(), "0.1").await;
     world.confirm(&ann, &one).await.unwrap();
     world.mine(1);
-    use_elsewhere(&world, &ann);
-    // In the pool, or in a block.
+    use_externally(&world, &ann);
+    // The external transaction is pending at first, then mined.
     for nonce in 2..4 {
         let next = world.quote(&ann, stranger(), "0.1").await;
         let next = world.confirm(&ann, &next).await.unwrap();
@@ -104,10 +104,10 @@ async fn a_nonce_used_elsewhere_before_is_not_taken_again() {
 }
 
 #[tokio::test]
-async fn a_gap_that_a_bad_answer_made_is_filled_by_the_next_transfers() {
+async fn a_gap_caused_by_a_wrong_answer_is_filled_by_the_next_transfers() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
-    // The node says once that two transactions more are known than there are.
+    // The node reports two transactions too many, once.
     let address = ann.wallet.address.to_string();
     let quote = world.quote(&ann, stranger(), "0.1").await;
     world.rpc("anvil_setNonce", json!([address, "0x2"]));

@@ -1,4 +1,4 @@
-//! Quotes: what they cost, what they refuse, what they warn of.
+//! Quotes: prices, refusals and warnings.
 
 use kms_chain::transfer::{Missing, TransferState, Warning};
 use kms_chain::{ConfirmError, QuoteError, QuoteRequest};
@@ -8,11 +8,11 @@ use serde_json::json;
 use crate::chain::reverting;
 use crate::world::{COIN, QUOTE_LIFETIME, STRANGER, World, party, request, stranger, units};
 
-/// JUMPI to 7 if money came, else REVERT; 7: JUMPDEST, STOP.
-const ONLY_WITH_MONEY: &str = "0x346007575f5ffd5b00";
+/// JUMPI to 7 if the call has value, else REVERT; 7: JUMPDEST, STOP.
+const ONLY_WITH_VALUE: &str = "0x346007575f5ffd5b00";
 
 #[tokio::test]
-async fn a_quote_freezes_whom_how_much_and_the_highest_fee() {
+async fn a_quote_freezes_recipient_amount_and_highest_fee() {
     let world = World::new().await;
     let (ann, bob) = (world.account(1, COIN).await, world.account(2, 0).await);
     let quote = world.quote(&ann, party(&bob), "0.25").await;
@@ -29,7 +29,7 @@ async fn a_quote_freezes_whom_how_much_and_the_highest_fee() {
 }
 
 #[tokio::test]
-async fn a_repeat_is_the_same_quote_and_another_request_is_not() {
+async fn a_repeated_request_is_the_same_quote_and_another_request_is_refused() {
     let world = World::new().await;
     let (ann, bob) = (world.account(1, COIN).await, world.account(2, COIN).await);
     let first = request(&ann, stranger(), "0.1");
@@ -50,14 +50,14 @@ async fn a_repeat_is_the_same_quote_and_another_request_is_not() {
         let error = world.try_quote(other).await.unwrap_err();
         assert!(matches!(error, QuoteError::IdReused), "{error}");
     }
-    // Also when it has been confirmed meanwhile: the same transfer, as it stands.
+    // After the confirmation, a repeat returns the same transfer in its current state.
     world.confirm(&ann, &quote).await.unwrap();
     let now = world.try_quote(first).await.unwrap();
     assert_eq!((now.id, now.state), (quote.id, TransferState::Broadcast));
 }
 
 #[tokio::test]
-async fn two_quotes_with_one_id_at_once_are_one() {
+async fn two_concurrent_requests_with_one_id_are_one_quote() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let first = request(&ann, stranger(), "0.1");
@@ -66,27 +66,27 @@ async fn two_quotes_with_one_id_at_once_are_one() {
 }
 
 #[tokio::test]
-async fn nobody_pays_themselves_or_nobody() {
+async fn a_transfer_to_oneself_or_to_the_zero_address_is_refused() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
-    let mut elsewhere = party(&ann);
-    elsewhere.address = STRANGER.parse().unwrap();
-    let mut nobody = stranger();
-    nobody.address = EthAddress::ZERO;
-    for to in [party(&ann), elsewhere] {
+    let mut other_address = party(&ann);
+    other_address.address = STRANGER.parse().unwrap();
+    let mut zero = stranger();
+    zero.address = EthAddress::ZERO;
+    for to in [party(&ann), other_address] {
         let error = world.try_quote(request(&ann, to, "0.1")).await.unwrap_err();
         assert!(matches!(error, QuoteError::SelfTransfer), "{error}");
     }
-    let error = world.try_quote(request(&ann, nobody, "0.1")).await;
+    let error = world.try_quote(request(&ann, zero, "0.1")).await;
     assert!(matches!(error.unwrap_err(), QuoteError::ZeroAddress));
-    let mut ownerless = request(&ann, stranger(), "0.1");
-    ownerless.from.account = None;
-    let error = world.try_quote(ownerless).await.unwrap_err();
+    let mut without_account = request(&ann, stranger(), "0.1");
+    without_account.from.account = None;
+    let error = world.try_quote(without_account).await.unwrap_err();
     assert!(matches!(error, QuoteError::NoSender), "{error}");
 }
 
 #[tokio::test]
-async fn what_is_missing_covers_the_fee_and_what_is_on_its_way() {
+async fn the_missing_amount_includes_the_fee_and_pending_transfers() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let missing = async |amount| {
@@ -107,7 +107,7 @@ async fn what_is_missing_covers_the_fee_and_what_is_on_its_way() {
 }
 
 #[tokio::test]
-async fn all_leaves_nothing_but_the_fee_that_was_not_needed() {
+async fn all_leaves_only_the_unused_part_of_the_fee() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let quote = world.quote(&ann, stranger(), "all").await;
@@ -119,7 +119,7 @@ async fn all_leaves_nothing_but_the_fee_that_was_not_needed() {
     let paid = world.stored(&quote).await.fee.unwrap();
     let left = world.balance(ann.wallet.address);
     assert_eq!(left, quote.max_fee().0 - paid.0);
-    // What is left does not pay for another transfer.
+    // The rest does not pay for another transfer.
     let again = world.try_quote(request(&ann, stranger(), "all")).await;
     assert!(matches!(
         again.unwrap_err(),
@@ -128,9 +128,9 @@ async fn all_leaves_nothing_but_the_fee_that_was_not_needed() {
 }
 
 #[tokio::test]
-async fn all_goes_to_a_contract_that_takes_money_only() {
+async fn all_is_sent_to_a_contract_that_requires_value() {
     let world = World::new().await;
-    world.rpc("anvil_setCode", json!([STRANGER, ONLY_WITH_MONEY]));
+    world.rpc("anvil_setCode", json!([STRANGER, ONLY_WITH_VALUE]));
     let ann = world.account(1, COIN).await;
     let quote = world.quote(&ann, stranger(), "all").await;
     assert!(quote.gas_limit > 21_000);
@@ -143,7 +143,7 @@ async fn all_goes_to_a_contract_that_takes_money_only() {
 }
 
 #[tokio::test]
-async fn a_contract_that_would_refuse_is_known_before_anything_is_paid() {
+async fn a_revert_is_detected_before_the_payment() {
     let world = World::new().await;
     world.rpc("anvil_setCode", json!([STRANGER, reverting()]));
     let ann = world.account(1, COIN).await;
@@ -160,7 +160,7 @@ async fn a_contract_that_would_refuse_is_known_before_anything_is_paid() {
 }
 
 #[tokio::test]
-async fn warns_of_what_the_sender_should_know() {
+async fn a_quote_has_the_warnings_for_its_sender() {
     let world = World::new().await;
     let (ann, bob) = (world.account(1, COIN).await, world.account(2, 0).await);
     let first = world.quote(&ann, party(&bob), "0.1").await;
@@ -170,10 +170,10 @@ async fn warns_of_what_the_sender_should_know() {
     world.tick().await;
     assert_eq!(world.quote(&ann, party(&bob), "0.1").await.warnings, []);
 
-    let mut moved = request(&ann, party(&bob), "0.1");
-    moved.name_moved = true;
-    let moved = world.try_quote(moved).await.unwrap();
-    assert_eq!(moved.warnings, [Warning::NameMoved]);
+    let mut reassigned = request(&ann, party(&bob), "0.1");
+    reassigned.name_reassigned = true;
+    let reassigned = world.try_quote(reassigned).await.unwrap();
+    assert_eq!(reassigned.warnings, [Warning::NameMoved]);
 
     world.rpc("anvil_setCode", json!([STRANGER, "0x00"]));
     let contract = world.quote(&ann, stranger(), "0.85").await;
@@ -194,7 +194,7 @@ async fn a_chain_that_is_down_stores_no_quote() {
     assert!(matches!(error, QuoteError::Chain(_)), "{error}");
     let stored = world.transfers.transfer(late.id, world.now()).await;
     assert_eq!(stored.unwrap(), None);
-    // Nor is anything signed.
+    // No transfer is signed either.
     let error = world.check(&quote).await.unwrap_err();
     assert!(matches!(error, ConfirmError::Chain(_)), "{error}");
     assert_eq!(world.state(&quote).await, TransferState::Quoted);

@@ -1,5 +1,5 @@
-//! A stand-in for an endpoint that misbehaves in ways a real node can not be made to: alone, or
-//! between the engine and a real node.
+//! Stubs of endpoints that misbehave in ways that a real node cannot be made to: alone, or as a proxy
+//! in front of a real node.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,42 +7,42 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-/// What it says to one call.
+/// The answer to one call.
 pub(crate) enum Answer {
     Result(Value),
     Error(i64, &'static str),
-    /// With `data`.
+    /// An error with `data`.
     ErrorWith(i64, &'static str, Value),
-    /// Nothing of JSON-RPC: a status line and headers.
+    /// An HTTP status line and headers without JSON-RPC.
     Http(String),
 }
 
-/// What becomes of one call on its way to a real node.
+/// What the proxy does with one call.
 pub(crate) enum Fate {
-    /// The node answers it.
+    /// Forwards the call and the answer.
     Passed,
-    /// The node gets it, and its answer is lost.
+    /// Forwards the call, and drops the answer.
     AnswerLost,
-    /// The node never sees it, and nobody answers.
+    /// Drops the call.
     Lost,
-    /// The node never sees it, and this is the answer.
+    /// Drops the call, and returns this answer.
     Answered(Answer),
 }
 
-/// Starts it, and gives its URL. `say` is asked for every call, by its method.
-pub(crate) fn start(say: impl Fn(&str) -> Answer + Send + 'static) -> String {
+/// Starts a stub, and returns its URL. `answer_to` returns the answer to a method.
+pub(crate) fn start(answer_to: impl Fn(&str) -> Answer + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
         for stream in listener.incoming() {
-            answer(stream.unwrap(), &say);
+            answer(stream.unwrap(), &answer_to);
         }
     });
     url
 }
 
-/// Starts one before a node, and gives its URL. `decide` is asked for every call, by its method.
-pub(crate) fn start_before(
+/// Starts a proxy in front of a node, and returns its URL. `decide` decides by the method.
+pub(crate) fn start_proxy(
     node: &str,
     mut decide: impl FnMut(&str) -> Fate + Send + 'static,
 ) -> String {
@@ -58,18 +58,18 @@ pub(crate) fn start_before(
                 Fate::Passed => stream.get_mut().write_all(&forward(&node, &call)).unwrap(),
                 Fate::AnswerLost => drop(forward(&node, &call)),
                 Fate::Lost => {}
-                Fate::Answered(said) => respond(&mut stream, &call, said),
+                Fate::Answered(answer) => respond(&mut stream, &call, answer),
             }
         }
     });
     url
 }
 
-fn answer(stream: TcpStream, say: impl Fn(&str) -> Answer) {
+fn answer(stream: TcpStream, answer_to: impl Fn(&str) -> Answer) {
     let mut stream = BufReader::new(stream);
     let call = read_call(&mut stream);
-    let said = say(call.get("method").unwrap().as_str().unwrap());
-    respond(&mut stream, &call, said);
+    let answer = answer_to(call.get("method").unwrap().as_str().unwrap());
+    respond(&mut stream, &call, answer);
 }
 
 fn read_call(stream: &mut BufReader<TcpStream>) -> Value {
@@ -95,14 +95,14 @@ fn forward(node: &str, call: &Value) -> Vec<u8> {
          Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).unwrap();
-    let mut said = Vec::new();
-    stream.read_to_end(&mut said).unwrap();
-    said
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    answer
 }
 
-fn respond(stream: &mut BufReader<TcpStream>, call: &Value, said: Answer) {
+fn respond(stream: &mut BufReader<TcpStream>, call: &Value, answer: Answer) {
     let id = call.get("id").unwrap();
-    let (head, member, value) = match said {
+    let (head, member, value) = match answer {
         Answer::Result(value) => ("200 OK".to_owned(), "result", value),
         Answer::Error(code, message) => {
             ("200 OK".to_owned(), "error", json!({"code": code, "message": message}))

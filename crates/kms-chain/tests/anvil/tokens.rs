@@ -1,4 +1,4 @@
-//! ERC-20 tokens, honest ones and others.
+//! ERC-20 tokens that follow the standard, and others.
 
 use kms_chain::transfer::{Missing, Transfer, TransferFailure, TransferState, Warning};
 use kms_chain::{Chain, ChainError, ConfirmError, QuoteError, QuoteRequest, TokenError, Transfers};
@@ -10,10 +10,10 @@ use serde_json::json;
 use crate::chain::reverting;
 use crate::world::{COIN, CONFIRMATIONS, STRANGER, World, party, request, stranger, units, wei};
 
-/// Enough for any fee.
+/// A balance that covers every fee.
 const FEES: u128 = COIN / 10;
 
-/// A world with one token, of which Ann has a hundred.
+/// A world with one token. Ann has a hundred of it.
 struct Market {
     world: World,
     contract: TestToken,
@@ -53,7 +53,7 @@ impl Market {
         self.world.try_quote(self.request(amount)).await.unwrap()
     }
 
-    async fn refused(&self, amount: &str) -> QuoteError {
+    async fn quote_error(&self, amount: &str) -> QuoteError {
         self.world.try_quote(self.request(amount)).await.unwrap_err()
     }
 
@@ -65,7 +65,7 @@ impl Market {
         self.contract.balance(&self.world.anvil, &account.wallet.address.to_string()).unwrap()
     }
 
-    /// Confirms a quote while the token is still honest, and mines it when it behaves like this.
+    /// Confirms a quote after the token changed to this behavior, and mines it.
     async fn mined_as(&self, amount: &str, behavior: TransferBehavior) -> Transfer {
         let quote = self.quote(amount).await;
         self.set_behavior(behavior);
@@ -77,7 +77,7 @@ impl Market {
 }
 
 #[tokio::test]
-async fn a_token_is_paid_and_its_fee_in_coins() {
+async fn a_token_is_paid_and_the_fee_in_native_coin() {
     let market = Market::new().await;
     let Market { world, ann, bob, token, .. } = &market;
     let quote = market.quote("2.5").await;
@@ -104,9 +104,9 @@ async fn a_token_is_paid_and_its_fee_in_coins() {
 }
 
 #[tokio::test]
-async fn tokens_of_few_decimals_are_counted_exactly() {
+async fn a_token_without_decimals_is_paid_exactly() {
     let market = Market::with(0).await;
-    let error = market.refused("0.5").await;
+    let error = market.quote_error("0.5").await;
     assert!(matches!(error, QuoteError::Amount(_)), "{error}");
     let quote = market.quote("all").await;
     assert_eq!(quote.value, units(100));
@@ -117,24 +117,28 @@ async fn tokens_of_few_decimals_are_counted_exactly() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_told_of_the_right_asset() {
+async fn the_missing_amount_is_of_the_right_asset() {
     let market = Market::new().await;
     let Market { world, ann, .. } = &market;
     let missing = |error| match error {
         QuoteError::Insufficient { missing } => missing,
         error => panic!("{error}"),
     };
-    let Missing::Token(short) = missing(market.refused("100.5").await) else { panic!("coins") };
+    let Missing::Token(short) = missing(market.quote_error("100.5").await) else {
+        panic!("native coin")
+    };
     assert_eq!((short.units, &short.token), (units(500_000), &market.token));
-    // What is on its way out counts.
+    // Pending transfers count.
     let first = market.quote("60").await;
     world.confirm(ann, &first).await.unwrap();
-    let Missing::Token(short) = missing(market.refused("50").await) else { panic!("coins") };
+    let Missing::Token(short) = missing(market.quote_error("50").await) else {
+        panic!("native coin")
+    };
     assert_eq!(short.units, units(10_000_000));
     assert_eq!(market.quote("all").await.value, units(40_000_000));
-    // There is enough of the token, and nothing for the fee.
+    // Enough of the token, and too little for the fee.
     world.anvil.set_balance(&ann.wallet.address.to_string(), 7).unwrap();
-    let Missing::Native(short) = missing(market.refused("1").await) else { panic!("a token") };
+    let Missing::Native(short) = missing(market.quote_error("1").await) else { panic!("a token") };
     assert!(short > wei(0));
 }
 
@@ -154,13 +158,13 @@ async fn two_confirmations_do_not_spend_the_same_tokens() {
         }
         error => panic!("{error}"),
     }
-    // Coins are not touched by what tokens take.
+    // Pending token transfers do not reduce the native balance by more than their fees.
     let coins = world.quote(ann, stranger(), "0.01").await;
     world.confirm(ann, &coins).await.unwrap();
 }
 
 #[tokio::test]
-async fn what_the_sender_did_not_see_is_not_signed() {
+async fn a_quote_that_was_shown_with_another_asset_is_not_signed() {
     let market = Market::new().await;
     let Market { world, .. } = &market;
     let quote = market.quote("1").await;
@@ -171,7 +175,7 @@ async fn what_the_sender_did_not_see_is_not_signed() {
     shown.token = Some(Token { decimals: 18, ..market.token.clone() });
     let refused = world.transfers.check(quote.id, shown, world.now()).await;
     assert!(matches!(refused.unwrap_err(), ConfirmError::Mismatch));
-    // A repeat of the quote's id for coins is another request.
+    // The quote's id with the native coin is another request.
     let mut again = market.request("1");
     again.id = quote.id;
     again.asked.asset = Asset::Native;
@@ -179,7 +183,7 @@ async fn what_the_sender_did_not_see_is_not_signed() {
 }
 
 #[tokio::test]
-async fn a_token_without_an_answer_is_paid_all_the_same() {
+async fn a_token_without_a_return_value_is_paid() {
     let market = Market::new().await;
     market.set_behavior(TransferBehavior::NoReturnValue);
     let quote = market.mined_as("1", TransferBehavior::NoReturnValue).await;
@@ -188,7 +192,7 @@ async fn a_token_without_an_answer_is_paid_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_token_that_would_refuse_is_known_at_the_quote() {
+async fn a_token_that_would_revert_is_refused_at_the_quote() {
     let market = Market::new().await;
     for (behavior, words) in [
         (TransferBehavior::Reverts, "the token is closed"),
@@ -196,20 +200,20 @@ async fn a_token_that_would_refuse_is_known_at_the_quote() {
         (TransferBehavior::UsesAllGas, ""),
     ] {
         market.set_behavior(behavior);
-        let error = market.refused("1").await;
+        let error = market.quote_error("1").await;
         let QuoteError::WouldRevert(reason) = &error else { panic!("{behavior:?}: {error}") };
         assert!(reason.contains(words), "{behavior:?}: {reason}");
     }
-    // A receiver that the token calls, and that refuses.
+    // The token calls the recipient, which reverts.
     market.set_behavior(TransferBehavior::CallsRecipient);
     let address = market.bob.wallet.address.to_string();
     market.world.rpc("anvil_setCode", json!([address, reverting()]));
-    let error = market.refused("1").await;
+    let error = market.quote_error("1").await;
     assert!(matches!(error, QuoteError::WouldRevert(_)), "{error}");
 }
 
 #[tokio::test]
-async fn a_token_that_moves_nothing_has_not_paid() {
+async fn a_token_transfer_that_moves_nothing_fails() {
     for behavior in [
         TransferBehavior::ReturnsFalse,
         TransferBehavior::MovesNothing,
@@ -217,7 +221,7 @@ async fn a_token_that_moves_nothing_has_not_paid() {
     ] {
         let market = Market::new().await;
         let quote = market.mined_as("1", behavior).await;
-        // It is told when it can not be undone any more.
+        // A failure is reported only at finality.
         assert_eq!(market.world.state(&quote).await, TransferState::Broadcast, "{behavior:?}");
         market.world.mine(CONFIRMATIONS);
         market.world.tick().await;
@@ -226,13 +230,13 @@ async fn a_token_that_moves_nothing_has_not_paid() {
         assert_eq!(failed.failure, Some(TransferFailure::NothingMoved));
         assert!(failed.fee.unwrap() > Wei::default());
         assert_eq!((market.has(&market.ann), market.has(&market.bob)), (100_000_000, 0));
-        // Nobody was told of money.
-        assert_eq!(market.world.told(&market.bob).await, 1);
+        // The recipient was notified of no payment.
+        assert_eq!(market.world.event_count(&market.bob).await, 1);
     }
 }
 
 #[tokio::test]
-async fn a_token_that_reverts_is_failed_and_costs_its_fee() {
+async fn a_reverted_token_transfer_fails_and_costs_its_fee() {
     let market = Market::new().await;
     let quote = market.mined_as("1", TransferBehavior::Reverts).await;
     market.world.mine(CONFIRMATIONS);
@@ -240,7 +244,7 @@ async fn a_token_that_reverts_is_failed_and_costs_its_fee() {
     let failed = market.world.stored(&quote).await;
     assert_eq!(failed.failure, Some(TransferFailure::Reverted));
     assert!(failed.fee.unwrap() > Wei::default());
-    // Also one that takes all the gas that it is given: at most what was shown.
+    // The same if the token uses all gas: at most the highest fee that was shown.
     market.set_behavior(TransferBehavior::Standard);
     let quote = market.mined_as("1", TransferBehavior::UsesAllGas).await;
     market.world.mine(CONFIRMATIONS);
@@ -252,7 +256,7 @@ async fn a_token_that_reverts_is_failed_and_costs_its_fee() {
 }
 
 #[tokio::test]
-async fn a_token_that_keeps_a_part_is_told_as_what_came() {
+async fn a_fee_on_transfer_is_deducted_from_the_reported_amount() {
     let market = Market::new().await;
     let Market { world, bob, .. } = &market;
     let quote = market.mined_as("10", TransferBehavior::TakesFee).await;
@@ -265,14 +269,14 @@ async fn a_token_that_keeps_a_part_is_told_as_what_came() {
 }
 
 #[tokio::test]
-async fn a_reorg_that_changes_what_arrived_is_followed() {
+async fn a_reorg_that_changes_the_received_amount_is_recorded() {
     let market = Market::new().await;
     let Market { world, ann, bob, .. } = &market;
     let quote = market.mined_as("10", TransferBehavior::Standard).await;
     assert_eq!(world.stored(&quote).await.arrived, None);
     world.rpc("anvil_reorg", json!([1, []]));
     world.rpc("anvil_dropAllTransactions", json!([]));
-    // The same bytes come into a block in which the token keeps a part.
+    // The same bytes are mined in a block in which the token takes a fee.
     market.set_behavior(TransferBehavior::TakesFee);
     world.tick().await;
     world.mine(1);
@@ -305,7 +309,7 @@ async fn tokens_are_compared_with_their_contracts() {
     let Market { world, contract, token, .. } = &market;
     let check = async |token: Token| {
         let world = World::new().await;
-        // Over there nothing is.
+        // The contract does not exist on another chain.
         let nothing =
             world.transfers.chain().check_tokens(std::slice::from_ref(&token)).await.unwrap_err();
         assert!(matches!(nothing, TokenError::NoToken { .. }), "{nothing}");
@@ -321,9 +325,9 @@ async fn tokens_are_compared_with_their_contracts() {
     let wrong = world.transfers.chain().check_tokens(&[plain]).await.unwrap_err();
     assert!(matches!(wrong, TokenError::NoToken { .. }), "{wrong}");
 
-    // Also when it changes its mind under a running server.
+    // A contract that changes while the server runs is detected too.
     contract.set_decimals(&world.anvil, 2).unwrap();
-    let error = market.refused("1").await;
+    let error = market.quote_error("1").await;
     assert!(matches!(error, QuoteError::WrongToken(_)), "{error}");
 }
 
@@ -333,7 +337,7 @@ fn over(world: &World, tokens: Vec<Token>) -> Transfers {
 }
 
 #[tokio::test]
-async fn a_token_that_is_not_configured_any_more_is_not_signed() {
+async fn a_token_that_was_removed_from_the_configuration_is_not_signed() {
     let market = Market::new().await;
     let Market { world, .. } = &market;
     let quote = market.quote("1").await;
@@ -349,7 +353,7 @@ async fn a_token_that_is_not_configured_any_more_is_not_signed() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_to_a_tokens_own_contract() {
+async fn a_transfer_to_a_token_contract_is_refused() {
     let market = Market::new().await;
     let mut to_itself = market.request("1");
     to_itself.to.account = None;
@@ -362,17 +366,17 @@ async fn nothing_is_sent_to_a_tokens_own_contract() {
 }
 
 #[tokio::test]
-async fn balances_are_the_same_by_multicall_and_by_batch() {
+async fn multicall_and_batch_return_the_same_balances() {
     let market = Market::new().await;
     let Market { world, ann, token, .. } = &market;
-    let greedy = TestToken::deploy(&world.anvil, "DAI", 18).unwrap();
+    let all_gas = TestToken::deploy(&world.anvil, "DAI", 18).unwrap();
     let tokens = [
         token.clone(),
-        configured(&greedy, "DAI", 18),
+        configured(&all_gas, "DAI", 18),
         Token { symbol: "NONE".parse().unwrap(), address: STRANGER.parse().unwrap(), decimals: 6 },
     ];
     let owner = ann.wallet.address;
-    greedy.mint(&world.anvil, &owner.to_string(), 7).unwrap();
+    all_gas.mint(&world.anvil, &owner.to_string(), 7).unwrap();
     let expected = [Some(units(100_000_000)), Some(units(7)), None];
     let chain = || Chain::new(&world.anvil.url(), world.anvil.chain_id()).unwrap();
     let batched = chain().first(|it| it.balances(owner, &tokens)).await.unwrap();
@@ -380,9 +384,9 @@ async fn balances_are_the_same_by_multicall_and_by_batch() {
     deploy_multicall(&world.anvil).unwrap();
     let at_once = chain().first(|it| it.balances(owner, &tokens)).await.unwrap();
     assert_eq!((at_once.wei, at_once.tokens.as_slice()), (wei(FEES), expected.as_slice()));
-    // One without a balance that takes all gas: the others are told.
+    // A token that uses all gas has no balance; the others do.
     let loops = "0x5b5f56";
-    world.rpc("anvil_setCode", json!([greedy.address(), loops]));
+    world.rpc("anvil_setCode", json!([all_gas.address(), loops]));
     let found = chain().first(|it| it.balances(owner, &tokens)).await.unwrap();
     assert_eq!(found.tokens.first(), Some(&Some(units(100_000_000))));
     assert_eq!(found.tokens.get(1), Some(&None));
@@ -394,7 +398,7 @@ async fn balances_are_the_same_by_multicall_and_by_batch() {
 }
 
 #[tokio::test]
-async fn tokens_from_outside_are_told_once_when_they_stay() {
+async fn an_external_token_deposit_is_reported_once_at_finality() {
     let market = Market::new().await;
     let Market { world, contract, ann, bob, token } = &market;
     let other = TestToken::deploy(&world.anvil, "FAKE", 6).unwrap();
@@ -403,7 +407,7 @@ async fn tokens_from_outside_are_told_once_when_they_stay() {
     follow().await;
     let address = bob.wallet.address.to_string();
     let hash = contract.mint(&world.anvil, &address, 5_000_000).unwrap();
-    // None of these is money: nothing, to oneself, of an unknown token, a transfer of our own.
+    // No deposits: zero, to oneself, of an unknown token, a transfer of this system.
     contract.mint(&world.anvil, &address, 0).unwrap();
     contract.log(&world.anvil, &address, &address, 7).unwrap();
     other.mint(&world.anvil, &address, 9).unwrap();
@@ -416,28 +420,28 @@ async fn tokens_from_outside_are_told_once_when_they_stay() {
     follow().await;
     world.mine(1);
     follow().await;
-    let told = world.told_of(bob).await;
-    assert_eq!(told.len(), 1, "{told:?}");
-    let told = told.first().unwrap();
-    assert_eq!((told.value, told.token.as_ref()), (units(5_000_000), Some(token)));
-    assert_eq!(hex::encode_prefixed(told.tx_hash), hash);
+    let deposits = world.deposits_of(bob).await;
+    assert_eq!(deposits.len(), 1, "{deposits:?}");
+    let deposit = deposits.first().unwrap();
+    assert_eq!((deposit.value, deposit.token.as_ref()), (units(5_000_000), Some(token)));
+    assert_eq!(hex::encode_prefixed(deposit.tx_hash), hash);
 
-    // A reorg takes a final block back, and the same payment comes again.
+    // A reorg removes a finalized block, and the same payment is mined again.
     let depth = CONFIRMATIONS + 2;
     contract.log(&world.anvil, STRANGER, &address, u128::MAX).unwrap();
     world.mine(CONFIRMATIONS + 1);
     follow().await;
-    assert_eq!(world.told_of(bob).await.len(), 2);
+    assert_eq!(world.deposits_of(bob).await.len(), 2);
     world.rpc("anvil_reorg", json!([depth, []]));
     world.mine(CONFIRMATIONS + 2);
     follow().await;
     follow().await;
-    assert_eq!(world.told_of(bob).await.len(), 2);
+    assert_eq!(world.deposits_of(bob).await.len(), 2);
 }
 
 #[tokio::test]
-async fn logs_that_were_not_asked_for_are_not_believed() {
-    use crate::stub::{Answer, Fate, start_before};
+async fn logs_that_were_not_requested_are_ignored() {
+    use crate::stub::{Answer, Fate, start_proxy};
     let market = Market::new().await;
     let Market { world, bob, token, .. } = &market;
     let forged = |address: &str, block: &str, removed: bool| {
@@ -459,7 +463,7 @@ async fn logs_that_were_not_asked_for_are_not_believed() {
         forged(STRANGER, &nowhere, false),
         forged(&token.address.to_lower_hex(), &nowhere, true),
     ];
-    let url = start_before(&world.anvil.url(), move |method| match method {
+    let url = start_proxy(&world.anvil.url(), move |method| match method {
         "eth_getLogs" => Fate::Answered(Answer::Result(json!(logs))),
         _ => Fate::Passed,
     });
@@ -467,29 +471,29 @@ async fn logs_that_were_not_asked_for_are_not_believed() {
     follower.round(world.now()).await.unwrap();
     world.mine(CONFIRMATIONS + 2);
     while follower.round(world.now()).await.unwrap() {}
-    assert!(world.told_of(bob).await.is_empty());
+    assert!(world.deposits_of(bob).await.is_empty());
 }
 
 #[tokio::test]
-async fn a_node_without_the_logs_of_a_block_moves_no_cursor() {
-    use crate::stub::{Answer, Fate, start_before};
+async fn without_the_logs_of_a_block_the_cursor_does_not_move() {
+    use crate::stub::{Answer, Fate, start_proxy};
     let market = Market::new().await;
     let Market { world, contract, bob, .. } = &market;
     let follower = world.follower();
     follower.round(world.now()).await.unwrap();
     contract.mint(&world.anvil, &bob.wallet.address.to_string(), 5).unwrap();
     world.mine(CONFIRMATIONS + 1);
-    let url = start_before(&world.anvil.url(), |method| match method {
+    let url = start_proxy(&world.anvil.url(), |method| match method {
         "eth_getLogs" => Fate::Answered(Answer::Error(-32_000, "unknown block")),
         _ => Fate::Passed,
     });
     world.follower_through(&url).round(world.now()).await.unwrap_err();
-    assert!(world.told_of(bob).await.is_empty());
+    assert!(world.deposits_of(bob).await.is_empty());
     follower.round(world.now()).await.unwrap();
-    assert_eq!(world.told_of(bob).await.len(), 1);
+    assert_eq!(world.deposits_of(bob).await.len(), 1);
 }
 
 #[test]
-fn nothing_overflows() {
+fn a_sum_of_units_does_not_overflow() {
     assert_eq!(Units(U256::MAX).checked_add(units(1)), None);
 }

@@ -1,5 +1,5 @@
-//! Answers that do not tell whether a transaction was taken: nothing new is signed, and the same
-//! bytes are sent until the chain itself says what became of them.
+//! Answers that leave open whether a node accepted a transaction: nothing new is signed, and the same
+//! bytes are broadcast until the chain itself shows the result.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -8,12 +8,12 @@ use kms_chain::Checked;
 use kms_chain::transfer::TransferState;
 use serde_json::json;
 
-use crate::stub::{Answer, Fate, start_before};
+use crate::stub::{Answer, Fate, start_proxy};
 use crate::world::{COIN, REPLACE, World, stranger};
 
 const SEND: &str = "eth_sendRawTransaction";
 
-/// Among them what nodes say of a repeat, of a nonce that is used, and of a fee that is too low.
+/// Lost calls and answers, and the errors for a repeat, a used nonce and a fee that is too low.
 const UNCLEAR: [fn() -> Fate; 6] = [
     || Fate::AnswerLost,
     || Fate::Lost,
@@ -24,11 +24,11 @@ const UNCLEAR: [fn() -> Fate; 6] = [
 ];
 
 #[tokio::test]
-async fn the_first_step_is_sent_again_after_every_unclear_answer() {
+async fn the_first_transaction_is_broadcast_again_after_every_unclear_answer() {
     for (number, unclear) in UNCLEAR.into_iter().enumerate() {
         let world = World::new().await;
         let ann = world.account(1, COIN).await;
-        let url = start_before(&world.anvil.url(), move |method| match method {
+        let url = start_proxy(&world.anvil.url(), move |method| match method {
             SEND => unclear(),
             _ => Fate::Passed,
         });
@@ -53,11 +53,11 @@ async fn the_first_step_is_sent_again_after_every_unclear_answer() {
 }
 
 #[tokio::test]
-async fn a_higher_step_is_sent_again_after_every_unclear_answer() {
+async fn a_replacement_is_broadcast_again_after_every_unclear_answer() {
     for (number, unclear) in UNCLEAR.into_iter().enumerate() {
         let world = World::new().await;
         let ann = world.account(1, COIN).await;
-        let url = start_before(&world.anvil.url(), move |method| match method {
+        let url = start_proxy(&world.anvil.url(), move |method| match method {
             SEND => unclear(),
             _ => Fate::Passed,
         });
@@ -65,32 +65,32 @@ async fn a_higher_step_is_sent_again_after_every_unclear_answer() {
         let sent = world.confirm(&ann, &quote).await.unwrap();
         world.pass(REPLACE);
         world.through(&url).tick(world.now()).await.unwrap();
-        // Noted before it was sent; the next round sends the same bytes.
-        let raised = world.stored(&sent).await;
-        assert_ne!(raised.tx_hash, sent.tx_hash, "{number}");
+        // Recorded before the broadcast; the next round broadcasts the same bytes.
+        let replaced = world.stored(&sent).await;
+        assert_ne!(replaced.tx_hash, sent.tx_hash, "{number}");
         world.tick().await;
-        assert_eq!(world.stored(&sent).await.tx_hash, raised.tx_hash);
+        assert_eq!(world.stored(&sent).await.tx_hash, replaced.tx_hash);
         assert!(
             world
                 .transfers
                 .chain()
-                .first(|it| it.has_transaction(raised.tx_hash.unwrap()))
+                .first(|it| it.has_transaction(replaced.tx_hash.unwrap()))
                 .await
                 .unwrap()
         );
         world.mine(1);
         world.tick().await;
         let mined = world.stored(&sent).await;
-        assert_eq!((mined.state, mined.tx_hash), (TransferState::Mined, raised.tx_hash));
+        assert_eq!((mined.state, mined.tx_hash), (TransferState::Mined, replaced.tx_hash));
         assert_eq!((world.sent(&ann), world.balance(quote.to.address)), (1, quote.value.0));
     }
 }
 
 #[tokio::test]
-async fn a_step_that_was_mined_while_its_answer_was_lost_is_found() {
+async fn a_transaction_that_was_mined_after_a_lost_answer_is_found() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
-    let url = start_before(&world.anvil.url(), |method| match method {
+    let url = start_proxy(&world.anvil.url(), |method| match method {
         SEND => Fate::AnswerLost,
         _ => Fate::Passed,
     });
@@ -105,11 +105,11 @@ async fn a_step_that_was_mined_while_its_answer_was_lost_is_found() {
 }
 
 #[tokio::test]
-async fn a_transaction_count_that_is_too_high_once_is_not_used() {
+async fn a_transaction_count_that_is_too_high_once_is_ignored() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let asked = AtomicU32::new(0);
-    let url = start_before(&world.anvil.url(), move |method| match method {
+    let url = start_proxy(&world.anvil.url(), move |method| match method {
         "eth_getTransactionCount" if asked.fetch_add(1, Ordering::SeqCst) == 0 => {
             Fate::Answered(Answer::Result(json!("0x3e8")))
         }
@@ -120,12 +120,12 @@ async fn a_transaction_count_that_is_too_high_once_is_not_used() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_down_for_a_while_loses_nothing() {
+async fn an_outage_of_the_endpoint_loses_no_transfer() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let up = Arc::new(AtomicBool::new(false));
     let is_up = Arc::clone(&up);
-    let url = start_before(&world.anvil.url(), move |_| {
+    let url = start_proxy(&world.anvil.url(), move |_| {
         if is_up.load(Ordering::SeqCst) { Fate::Passed } else { Fate::Lost }
     });
     let quote = world.quote(&ann, stranger(), "0.1").await;
@@ -139,7 +139,7 @@ async fn an_endpoint_that_is_down_for_a_while_loses_nothing() {
     up.store(true, Ordering::SeqCst);
     world.pass(REPLACE);
     server.tick(world.now()).await.unwrap();
-    // The first step: it did not wait at any fee, the endpoint was away.
+    // The first transaction: the time without an endpoint does not count as pending.
     let sent = world.stored(&signed).await;
     assert_eq!((sent.state, sent.tx_hash), (TransferState::Broadcast, signed.tx_hash));
     world.mine(1);

@@ -1,4 +1,4 @@
-//! The watcher: nothing that was signed is lost, and nothing is sent twice.
+//! Following signed transfers: none is lost, and none is paid twice.
 
 use kms_chain::transfer::TransferState;
 use kms_types::U256;
@@ -8,7 +8,7 @@ use crate::chain::reverting;
 use crate::world::{COIN, CONFIRMATIONS, STRANGER, World, party, stranger};
 
 #[tokio::test]
-async fn what_was_signed_and_not_sent_is_sent_by_another_server() {
+async fn a_signed_transfer_is_broadcast_by_another_server() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let quote = world.quote(&ann, stranger(), "0.1").await;
@@ -29,7 +29,7 @@ async fn what_was_signed_and_not_sent_is_sent_by_another_server() {
 }
 
 #[tokio::test]
-async fn a_server_without_a_chain_moves_nothing_and_fails_nothing() {
+async fn without_a_chain_no_transfer_changes() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let quote = world.quote(&ann, stranger(), "0.1").await;
@@ -40,34 +40,34 @@ async fn a_server_without_a_chain_moves_nothing_and_fails_nothing() {
 }
 
 #[tokio::test]
-async fn a_claimed_transfer_is_left_to_whoever_claimed_it() {
+async fn a_leased_transfer_is_not_claimed_again() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let quote = world.quote(&ann, stranger(), "0.1").await;
     world.confirm(&ann, &quote).await.unwrap();
     assert_eq!(world.tick().await, 1);
-    // Until its time is over.
+    // Until the lease ends.
     assert_eq!(world.transfers.tick(world.now()).await.unwrap(), 0);
     assert_eq!(world.tick().await, 1);
 }
 
 #[tokio::test]
-async fn a_transaction_that_the_node_forgot_is_sent_again() {
+async fn a_transaction_that_the_node_forgot_is_broadcast_again() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let quote = world.quote(&ann, stranger(), "0.1").await;
     let sent = world.confirm(&ann, &quote).await.unwrap();
     let hash = sent.tx_hash.unwrap();
-    let knows =
+    let is_known =
         async || world.transfers.chain().first(|it| it.has_transaction(hash)).await.unwrap();
-    assert!(knows().await);
+    assert!(is_known().await);
     world.tick().await;
-    assert!(knows().await);
+    assert!(is_known().await);
 
     world.rpc("anvil_dropTransaction", json!([hex::encode_prefixed(hash)]));
-    assert!(!knows().await);
+    assert!(!is_known().await);
     world.tick().await;
-    assert!(knows().await);
+    assert!(is_known().await);
     assert_eq!(world.state(&sent).await, TransferState::Broadcast);
     world.mine(1);
     world.tick().await;
@@ -76,7 +76,7 @@ async fn a_transaction_that_the_node_forgot_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_reorg_takes_it_back_and_it_is_mined_again() {
+async fn after_a_reorg_a_transfer_is_pending_and_mined_again() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let quote = world.quote(&ann, stranger(), "0.1").await;
@@ -93,7 +93,7 @@ async fn a_reorg_takes_it_back_and_it_is_mined_again() {
     assert_eq!(back.state, TransferState::Broadcast);
     assert_eq!((back.block, back.fee, back.tx_hash), (None, None, sent.tx_hash));
 
-    // The same round sent it again.
+    // The same round broadcast it again.
     world.mine(1);
     world.tick().await;
     let mined = world.stored(&sent).await;
@@ -105,15 +105,15 @@ async fn a_reorg_takes_it_back_and_it_is_mined_again() {
 }
 
 #[tokio::test]
-async fn a_recipient_is_told_once_whatever_a_reorg_does() {
+async fn a_recipient_is_notified_once_despite_reorgs() {
     let world = World::new().await;
     let (ann, bob) = (world.account(1, COIN).await, world.account(2, 0).await);
-    let before = world.told(&bob).await;
+    let before = world.event_count(&bob).await;
     let quote = world.quote(&ann, party(&bob), "0.1").await;
     world.confirm(&ann, &quote).await.unwrap();
     world.mine(1);
     world.tick().await;
-    assert_eq!(world.told(&bob).await, before + 1);
+    assert_eq!(world.event_count(&bob).await, before + 1);
     for _ in 0..2 {
         world.rpc("anvil_reorg", json!([1, []]));
         world.tick().await;
@@ -122,11 +122,11 @@ async fn a_recipient_is_told_once_whatever_a_reorg_does() {
         world.tick().await;
         assert_eq!(world.state(&quote).await, TransferState::Mined);
     }
-    assert_eq!(world.told(&bob).await, before + 1);
+    assert_eq!(world.event_count(&bob).await, before + 1);
 }
 
 #[tokio::test]
-async fn a_node_that_lags_is_not_taken_for_a_reorg() {
+async fn a_node_that_is_behind_is_not_taken_for_a_reorg() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let before = world.rpc("evm_snapshot", json!([]));
@@ -136,12 +136,12 @@ async fn a_node_that_lags_is_not_taken_for_a_reorg() {
     world.tick().await;
     assert_eq!(world.stored(&sent).await.block, Some(1));
 
-    // The node's chain now ends before that block, as that of one which lags does.
+    // The node's chain now ends before that block, like that of a node that is behind.
     world.rpc("evm_revert", json!([before]));
     world.tick().await;
     assert_eq!(world.state(&sent).await, TransferState::Mined);
 
-    // It was given the bytes all the same. Without them it comes to that block, and past it.
+    // The round broadcast the bytes to it. Without them, it reaches that block and passes it.
     let hash = hex::encode_prefixed(sent.tx_hash.unwrap());
     world.rpc("anvil_dropTransaction", json!([hash]));
     world.mine(1);
@@ -155,12 +155,12 @@ async fn a_node_that_lags_is_not_taken_for_a_reorg() {
 }
 
 #[tokio::test]
-async fn a_revert_is_failed_once_it_is_deep_and_costs_its_fee_only() {
+async fn a_reverted_transfer_fails_at_finality_and_costs_only_its_fee() {
     let world = World::new().await;
     world.rpc("anvil_setCode", json!([STRANGER, "0x00"]));
     let ann = world.account(1, COIN).await;
     let quote = world.quote(&ann, stranger(), "0.1").await;
-    // It changed its mind after the quote.
+    // The contract changes after the quote.
     world.rpc("anvil_setCode", json!([STRANGER, reverting()]));
     let sent = world.confirm(&ann, &quote).await.unwrap();
     world.mine(1);
@@ -177,7 +177,7 @@ async fn a_revert_is_failed_once_it_is_deep_and_costs_its_fee_only() {
 }
 
 #[tokio::test]
-async fn one_that_fails_does_not_stop_the_others() {
+async fn a_failure_of_one_transfer_does_not_affect_the_others() {
     let world = World::new().await;
     let (ann, bob) = (world.account(1, COIN).await, world.account(2, COIN).await);
     let stuck = world.quote(&ann, stranger(), "0.1").await;

@@ -1,4 +1,4 @@
-//! A chain of its own, a store in memory, and accounts whose wallets open.
+//! A test environment: an own chain, a store in memory, and accounts with wallets.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -26,7 +26,7 @@ use kms_types::{
 };
 use serde_json::{Value, json};
 
-/// Blocks after which a transfer is final here.
+/// The blocks after which a block is finalized.
 pub(crate) const CONFIRMATIONS: u64 = 3;
 pub(crate) const QUOTE_LIFETIME: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_secs(1);
@@ -35,10 +35,10 @@ pub(crate) const REPLACE: Duration = Duration::from_secs(45);
 /// Wei of a coin.
 pub(crate) const COIN: u128 = 1_000_000_000_000_000_000;
 
-/// Nobody's: an address without an account.
+/// An address without an account.
 pub(crate) const STRANGER: &str = "0x00000000000000000000000000000000000000cc";
 
-/// Making one takes seconds; no test depends on which it is.
+/// Shared by all tests, because generating a key takes seconds.
 static KMS_KEY: LazyLock<KeyRing> = LazyLock::new(|| {
     let key = LocalMasterKey::generate("test".parse().unwrap(), 3072).unwrap();
     KeyRing::new(Arc::new(key), Vec::new()).unwrap()
@@ -54,12 +54,12 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Blocks are made by [`World::mine`] alone.
+    /// Blocks are mined by [`World::mine`] only.
     pub(crate) async fn new() -> Self {
         Self::with(Anvil::start().unwrap(), Vec::new()).await
     }
 
-    /// The same, with these tokens.
+    /// Like [`World::new`], with these tokens.
     pub(crate) async fn with(anvil: Anvil, tokens: Vec<Token>) -> Self {
         anvil.rpc("evm_setAutomine", json!([false])).unwrap();
         let keys = Arc::new(ServerKeys::random());
@@ -77,17 +77,17 @@ impl World {
         }
     }
 
-    /// Another server over the same database, whose endpoint of the chain is gone.
+    /// Another server over the same database, whose endpoint is unreachable.
     pub(crate) fn cut_off(&self) -> Transfers {
         self.through("http://127.0.0.1:1")
     }
 
-    /// Another server over the same database, with its own way to the chain.
+    /// Another server over the same database, with its own endpoint.
     pub(crate) fn through(&self, url: &str) -> Transfers {
         engine(&self.database, url, &self.anvil, &self.keys, self.tokens())
     }
 
-    /// One that is cut off, with another contact key: nobody else opens what it seals.
+    /// Like [`World::cut_off`], with other server keys: no other server can open what it seals.
     pub(crate) fn cut_off_with_another_key(&self) -> Transfers {
         let keys = Arc::new(ServerKeys::random());
         engine(&self.database, "http://127.0.0.1:1", &self.anvil, &keys, self.tokens())
@@ -116,7 +116,7 @@ impl World {
         self.clock.fetch_add(milliseconds, Ordering::SeqCst);
     }
 
-    /// One round of the watcher, when all claims of the last one are over.
+    /// One round of the engine, after all leases of the last one have ended.
     pub(crate) async fn tick(&self) -> usize {
         self.pass(POLL);
         self.transfers.tick(self.now()).await.unwrap()
@@ -135,7 +135,7 @@ impl World {
         balance.as_str().unwrap().parse().unwrap()
     }
 
-    /// How many of the account's transactions are in blocks.
+    /// The number of the account's mined transactions.
     pub(crate) fn sent(&self, account: &Account) -> u64 {
         let address = account.wallet.address.to_string();
         let count = self.rpc("eth_getTransactionCount", json!([address, "latest"]));
@@ -143,7 +143,7 @@ impl World {
         u64::from_str_radix(&digits, 16).unwrap()
     }
 
-    /// A Telegram user with a wallet that holds this much.
+    /// A new account whose wallet has this balance.
     pub(crate) async fn account(&self, telegram_id: i64, wei: u128) -> Account {
         let request = CreateWallet {
             telegram_id: telegram_id.try_into().unwrap(),
@@ -155,7 +155,7 @@ impl World {
         let (caller, now) = (caller(), self.now());
         let created = self.custody.create(request, &caller, now).await;
         let Created::New(account) = created.unwrap() else {
-            panic!("{telegram_id} has a wallet");
+            panic!("{telegram_id} already has a wallet");
         };
         let address = account.wallet.address.to_string();
         self.anvil.set_balance(&address, wei).unwrap();
@@ -181,7 +181,7 @@ impl World {
         quote
     }
 
-    /// The check of a confirmation that repeats what the quote shows.
+    /// Checks a confirmation that repeats the quote.
     pub(crate) async fn check(&self, quote: &Transfer) -> Result<Checked, ConfirmError> {
         self.transfers.check(quote.id, shown(quote), self.now()).await
     }
@@ -201,7 +201,7 @@ impl World {
         self.confirm_at(&self.transfers, from, quote).await
     }
 
-    /// Checked by this world's own server, signed and sent by `server`.
+    /// Checks the confirmation on this world's server; `server` signs and broadcasts.
     pub(crate) async fn confirm_at(
         &self,
         server: &Transfers,
@@ -213,25 +213,25 @@ impl World {
         server.sign_and_send(ready, wallet, self.now()).await
     }
 
-    /// How it stands in the store.
+    /// The transfer as it is stored.
     pub(crate) async fn stored(&self, transfer: &Transfer) -> Transfer {
         let stored = self.transfers.transfer(transfer.id, self.now()).await;
         stored.unwrap().unwrap()
     }
 
-    /// A server's follower of the chain.
+    /// A follower of the chain.
     pub(crate) fn follower(&self) -> Follower {
         self.follower_through(&self.anvil.url())
     }
 
-    /// One with its own way to the chain.
+    /// A follower with its own endpoint.
     pub(crate) fn follower_through(&self, url: &str) -> Follower {
         let chain = Chain::new(url, self.anvil.chain_id()).unwrap();
         Follower::new(Arc::new(self.database.clone()), chain, CONFIRMATIONS, self.tokens())
     }
 
-    /// The payments from outside that the account was told of.
-    pub(crate) async fn told_of(&self, account: &Account) -> Vec<ExternalDeposit> {
+    /// The external deposits that were reported to the account.
+    pub(crate) async fn deposits_of(&self, account: &Account) -> Vec<ExternalDeposit> {
         let page = self.database.events_after(EventCursor::default(), 1_000).await.unwrap();
         let events = page.events.into_iter().filter(|event| event.account == account.id);
         let mut payments = Vec::new();
@@ -241,8 +241,8 @@ impl World {
         payments
     }
 
-    /// How many events the account was told.
-    pub(crate) async fn told(&self, account: &Account) -> usize {
+    /// The number of events of the account.
+    pub(crate) async fn event_count(&self, account: &Account) -> usize {
         let page = self.database.events_after(EventCursor::default(), 1_000).await.unwrap();
         page.events.iter().filter(|event| event.account == account.id).count()
     }
@@ -264,7 +264,7 @@ pub(crate) fn request(from: &Account, to: Party, amount: &str) -> QuoteRequest {
         to,
         amount: QuoteAmount::try_from(amount.to_owned()).unwrap(),
         client_ref: None,
-        name_moved: false,
+        name_reassigned: false,
     }
 }
 
@@ -330,7 +330,7 @@ async fn custody(database: &Database, keys: &Arc<ServerKeys>) -> Custody {
     let scks = Arc::new(SqliteScks::open(":memory:").await.unwrap());
     let ports = Ports::new(Arc::new(database.clone()), scks);
     let one = NonZeroUsize::MIN;
-    // As cheap as custody lets it be.
+    // The cheapest parameters that custody accepts.
     let kdf = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
     let pool = KdfPool::new(one, 16).unwrap();
     Custody::new(ports, KMS_KEY.clone(), Arc::clone(keys), pool, kdf)

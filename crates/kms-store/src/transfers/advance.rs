@@ -31,7 +31,7 @@ pub(super) fn advance(
             note_sent(connection, &key, 0, now)?;
             return Ok(true);
         }
-        Progress::Raised { step } => {
+        Progress::Replaced { step } => {
             let step = RowRef { table: "signed_transactions", key: &key }.convert(step)?;
             if !note_sent(connection, &key, step, now)? {
                 return Ok(false);
@@ -64,7 +64,7 @@ pub(super) fn advance(
             spending_limits::settle_fee_only(connection, &transfer, fee)?;
             fail(connection, &key, TransferFailure::NothingMoved)?;
         }
-        Progress::NonceTaken => {
+        Progress::Superseded => {
             spending_limits::release(connection, &key)?;
             fail(connection, &key, TransferFailure::NonceTaken)?;
             // Given back: if the chain calls it free all the same, the next transfer takes it, and

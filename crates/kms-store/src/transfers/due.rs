@@ -1,7 +1,7 @@
 //! Transfers that somebody must look after: claimed by a lease, read with all of their attempts.
 
 use diesel::prelude::*;
-use kms_chain::ports::{Attempt, Due};
+use kms_chain::ports::{Due, SignedTx};
 use kms_core::ports::StoreError;
 use kms_types::Timestamp;
 
@@ -56,12 +56,12 @@ pub(super) fn claim_due(
 }
 
 fn parse<'a>(row: Row, attempts: impl Iterator<Item = &'a AttemptRow>) -> Result<Due, StoreError> {
-    let (key, told) = (row.id.clone(), row.stalled_since.is_some());
+    let (key, waiting_notified) = (row.id.clone(), row.stalled_since.is_some());
     let at = RowRef { table: "signed_transactions", key: &key };
     let transfer = row.parse()?;
     let mut attempts = attempts.map(|attempt| attempt.parse(at));
     let first = attempts.next().ok_or_else(|| at.corrupt("nothing signed is left"))??;
-    Ok(Due { transfer, first, replacements: attempts.collect::<Result<_, _>>()?, told })
+    Ok(Due { transfer, first, replacements: attempts.collect::<Result<_, _>>()?, waiting_notified })
 }
 
 #[derive(Queryable, Selectable)]
@@ -75,8 +75,8 @@ struct AttemptRow {
 }
 
 impl AttemptRow {
-    fn parse(&self, at: RowRef<'_>) -> Result<Attempt, StoreError> {
-        Ok(Attempt {
+    fn parse(&self, at: RowRef<'_>) -> Result<SignedTx, StoreError> {
+        Ok(SignedTx {
             step: at.convert(self.step)?,
             tx_hash: at.array(&self.tx_hash)?,
             sealed: self.sealed.clone().ok_or_else(|| at.corrupt("its bytes are erased"))?,

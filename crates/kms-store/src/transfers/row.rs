@@ -106,7 +106,7 @@ impl TryFrom<&Transfer> for Row {
             first_max_fee_per_gas: first.max_fee_per_gas.to_string(),
             first_max_priority_fee_per_gas: first.max_priority_fee_per_gas.to_string(),
             failure: transfer.failure.map(|failure| failure.as_str().to_owned()),
-            stalled_since: transfer.waits_since.map(|time| time.0),
+            stalled_since: transfer.stalled_since.map(|time| time.0),
             token: transfer.token.as_ref().map(to_text),
             arrived: transfer.arrived.map(|units| units.to_string()),
         })
@@ -147,8 +147,8 @@ impl Row {
             nonce: self.nonce.map(|nonce| at.convert(nonce)).transpose()?,
             tx_hash: self.tx_hash.as_deref().map(|hash| at.array(hash)).transpose()?,
             // The attempts know; see `with_raises`.
-            raised: 0,
-            waits_since: self.stalled_since.filter(|_| self.is_on_its_way()).map(Timestamp),
+            replacements_sent: 0,
+            stalled_since: self.stalled_since.filter(|_| self.is_on_its_way()).map(Timestamp),
             block: self.block.map(|block| at.convert(block)).transpose()?,
             fee: at.parse_some(self.fee.as_ref())?,
             failure: at.parse_some(self.failure.as_ref())?,

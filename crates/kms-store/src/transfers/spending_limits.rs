@@ -92,7 +92,7 @@ pub(super) fn over_limit(
     let account = sender(transfer)?;
     let recovered = recovered_at(connection, keys, account)?;
     let in_token = transfer.token.as_ref().map(|token| (Some(token), transfer.value));
-    for (token, units) in in_token.into_iter().chain([(None, transfer.most_wei().into())]) {
+    for (token, units) in in_token.into_iter().chain([(None, transfer.max_wei().into())]) {
         let asset = token.map(|token| token.address);
         let own = own_limit(connection, keys, account, asset)?;
         let caps = rules.caps(token);

@@ -1,6 +1,6 @@
 //! Payments from outside: found by address, and told once by whoever moves the cursor.
 
-use kms_chain::follower::{BlockRef, Incoming, IncomingStore, Payment};
+use kms_chain::follower::{BlockRef, Deposit, DepositStore, Payment};
 use kms_chain::ports::TransferStore;
 use kms_chain::spending::SpendingRules;
 use kms_core::account::Account;
@@ -26,33 +26,33 @@ fn payment(to: EthAddress, hash: u8) -> Payment {
     Payment { tx_hash, from, to, token: None, value: Units(U256::MAX), block: 7 }
 }
 
-fn incoming(to: &Account, hash: u8) -> Incoming {
-    Incoming { account: to.id, payment: payment(to.wallet.address, hash) }
+fn incoming(to: &Account, hash: u8) -> Deposit {
+    Deposit { account: to.id, payment: payment(to.wallet.address, hash) }
 }
 
 async fn a_cursor_begins_once_and_moves_from_where_it_is(subject: Subject) {
     let database = &subject.database;
-    assert_eq!(database.followed(CHAIN).await.unwrap(), None);
-    assert!(!database.follow(CHAIN, block(1), block(2), Vec::new(), NOW).await.unwrap());
-    database.begin(CHAIN, block(1)).await.unwrap();
-    database.begin(CHAIN, block(5)).await.unwrap();
-    assert_eq!(database.followed(CHAIN).await.unwrap(), Some(block(1)));
-    assert_eq!(database.followed(CHAIN + 1).await.unwrap(), None);
+    assert_eq!(database.cursor(CHAIN).await.unwrap(), None);
+    assert!(!database.record_deposits(CHAIN, block(1), block(2), Vec::new(), NOW).await.unwrap());
+    database.start_at(CHAIN, block(1)).await.unwrap();
+    database.start_at(CHAIN, block(5)).await.unwrap();
+    assert_eq!(database.cursor(CHAIN).await.unwrap(), Some(block(1)));
+    assert_eq!(database.cursor(CHAIN + 1).await.unwrap(), None);
 
     let other = BlockRef { hash: [9; 32], ..block(1) };
-    assert!(!database.follow(CHAIN, other, block(2), Vec::new(), NOW).await.unwrap());
-    assert!(database.follow(CHAIN, block(1), block(3), Vec::new(), NOW).await.unwrap());
-    assert!(!database.follow(CHAIN, block(1), block(3), Vec::new(), NOW).await.unwrap());
-    assert_eq!(database.followed(CHAIN).await.unwrap(), Some(block(3)));
+    assert!(!database.record_deposits(CHAIN, other, block(2), Vec::new(), NOW).await.unwrap());
+    assert!(database.record_deposits(CHAIN, block(1), block(3), Vec::new(), NOW).await.unwrap());
+    assert!(!database.record_deposits(CHAIN, block(1), block(3), Vec::new(), NOW).await.unwrap());
+    assert_eq!(database.cursor(CHAIN).await.unwrap(), Some(block(3)));
 }
 
 async fn a_payment_is_told_once_with_the_cursor(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
-    database.begin(CHAIN, block(1)).await.unwrap();
+    database.start_at(CHAIN, block(1)).await.unwrap();
     let found = vec![incoming(&ann, 1), incoming(&ann, 2)];
     let follow = async |from, to| {
-        database.follow(CHAIN, block(from), block(to), found.clone(), NOW).await.unwrap()
+        database.record_deposits(CHAIN, block(from), block(to), found.clone(), NOW).await.unwrap()
     };
     let (one, two) = tokio::join!(follow(1, 2), follow(1, 2));
     assert!(one ^ two, "one of them moved it");
@@ -84,9 +84,9 @@ async fn payments_to_strangers_and_own_transfers_are_left_out(subject: Subject) 
     let to_bob = payment(bob.wallet.address, 1);
     let own = Payment { tx_hash: signed.tx_hash.unwrap(), ..to_bob.clone() };
     let to_stranger = payment(EthAddress::from([98; 20]), 2);
-    let found = database.strangers(vec![own, to_stranger, to_bob]).await.unwrap();
+    let found = database.external_deposits(vec![own, to_stranger, to_bob]).await.unwrap();
     assert_eq!(found, [incoming(&bob, 1)]);
-    assert!(database.strangers(Vec::new()).await.unwrap().is_empty());
+    assert!(database.external_deposits(Vec::new()).await.unwrap().is_empty());
 }
 
 async fn many_addresses_are_looked_up_at_once(subject: Subject) {
@@ -98,5 +98,5 @@ async fn many_addresses_are_looked_up_at_once(subject: Subject) {
         payment(EthAddress::from(address), 3)
     });
     let payments = strangers.chain([payment(ann.wallet.address, 4)]).collect();
-    assert_eq!(database.strangers(payments).await.unwrap(), [incoming(&ann, 4)]);
+    assert_eq!(database.external_deposits(payments).await.unwrap(), [incoming(&ann, 4)]);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kms_chain::transfer::{Asked, Fees, Ladder, Party, Transfer, TransferState, Warning};
+use kms_chain::transfer::{Asked, Fees, Ladder, Party, Quote, Transfer, Warning};
 use kms_core::account::{Account, AccountState, NewAccount, SeenName, Wallet};
 use kms_core::ports::AccountStore;
 use kms_core::{KdfParams, Salt, ServerKeys};
@@ -184,6 +184,12 @@ pub(crate) async fn insert(database: &Database, telegram_id: i64, name: &str) ->
     Account { username, ..account }
 }
 
+/// A ladder of one step.
+pub(crate) fn ladder(price: u128) -> Ladder {
+    let fees = Fees { max_fee_per_gas: price, max_priority_fee_per_gas: price };
+    Ladder::between(fees, fees).unwrap()
+}
+
 pub(crate) fn transfer(from: &Account, to: &Account, wei: u64, now: Timestamp) -> Transfer {
     let party = |account: &Account| Party {
         account: Some(account.id),
@@ -191,7 +197,7 @@ pub(crate) fn transfer(from: &Account, to: &Account, wei: u64, now: Timestamp) -
         address: account.wallet.address,
         since: Some(account.created_at),
     };
-    Transfer {
+    Transfer::from(Quote {
         id: TransferId::random(),
         chain_id: 31_337,
         from: party(from),
@@ -199,20 +205,11 @@ pub(crate) fn transfer(from: &Account, to: &Account, wei: u64, now: Timestamp) -
         asked: Asked { to: "@bob".to_owned(), amount: "1".to_owned(), asset: Asset::Native },
         token: None,
         value: Units(U256::from(wei)),
-        arrived: None,
         gas_limit: 10,
-        ladder: Ladder::of_one(Fees { max_fee_per_gas: 1, max_priority_fee_per_gas: 1 }),
+        ladder: ladder(1),
         warnings: vec![Warning::FirstPayment, Warning::NameMoved],
         client_ref: Some("a note".to_owned()),
-        state: TransferState::Quoted,
-        nonce: None,
-        tx_hash: None,
-        raised: 0,
-        waits_since: None,
-        block: None,
-        fee: None,
-        failure: None,
         created_at: now,
         expires_at: Timestamp(now.0 + 1_000),
-    }
+    })
 }

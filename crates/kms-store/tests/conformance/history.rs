@@ -1,6 +1,6 @@
 //! The history: sent, received and from outside, in pages that turn both ways.
 
-use kms_chain::follower::{BlockRef, Incoming, IncomingStore, Payment};
+use kms_chain::follower::{BlockRef, Deposit, DepositStore, Payment};
 use kms_chain::ports::{Progress, TransferStore};
 use kms_chain::spending::SpendingRules;
 use kms_core::account::Account;
@@ -33,11 +33,13 @@ async fn receive(subject: &Subject, to: &Account, hash: u8, at: i64) {
         block: 7,
     };
     let block = |number: u8| BlockRef { number: number.into(), hash: [number; 32] };
-    subject.database.begin(CHAIN, block(0)).await.unwrap();
-    let from = subject.database.followed(CHAIN).await.unwrap().unwrap();
-    let incoming = vec![Incoming { account: to.id, payment }];
+    subject.database.start_at(CHAIN, block(0)).await.unwrap();
+    let from = subject.database.cursor(CHAIN).await.unwrap().unwrap();
+    let incoming = vec![Deposit { account: to.id, payment }];
     let to = block(u8::try_from(from.number).unwrap() + 1);
-    assert!(subject.database.follow(CHAIN, from, to, incoming, Timestamp(at)).await.unwrap());
+    assert!(
+        subject.database.record_deposits(CHAIN, from, to, incoming, Timestamp(at)).await.unwrap()
+    );
 }
 
 async fn pages_turn_both_ways_without_loss_or_repeat(subject: Subject) {
@@ -122,11 +124,11 @@ async fn a_transfer_that_rose_says_so_while_it_is_on_its_way(subject: Subject) {
         let read = database.transfer(quote.id, NOW).await.unwrap().unwrap();
         let listed = database.history(ann.id, Page::Newest, 1).await.unwrap();
         assert_eq!(listed, [HistoryEntry::Transfer(Box::new(read.clone()))]);
-        (read.raised, read.waits_since)
+        (read.replacements_sent, read.stalled_since)
     };
     database.advance(quote.id, Progress::Broadcast, NOW).await.unwrap();
     assert_eq!(stands().await, (0, None));
-    database.advance(quote.id, Progress::Raised { step: 1 }, NOW).await.unwrap();
+    database.advance(quote.id, Progress::Replaced { step: 1 }, NOW).await.unwrap();
     assert_eq!(stands().await, (1, None));
     let later = Timestamp(NOW.0 + 1);
     database.advance(quote.id, Progress::Waiting, later).await.unwrap();

@@ -2,7 +2,7 @@
 //! end; no nonce is passed over.
 
 use kms_chain::ports::{
-    Attempt, Progress, Sign, SignOutcome, SignedBytes, SignedLadder, TransferStore,
+    Progress, Sign, SignOutcome, SignedBytes, SignedLadder, SignedTx, TransferStore,
 };
 use kms_chain::spending::SpendingRules;
 use kms_chain::transfer::Missing;
@@ -47,27 +47,27 @@ async fn a_ladder_is_stored_and_sent_step_by_step(subject: Subject) {
         assert_eq!(due.len(), 1);
         due.remove(0)
     };
-    let at = |step: u8, sent_at| Attempt {
+    let at = |step: u8, sent_at| SignedTx {
         step: step.into(),
         tx_hash: [step; 32],
         sealed: vec![step; 3],
         sent_at,
     };
     let found = due(0).await;
-    assert_eq!((found.first, found.told), (at(0, None), false));
+    assert_eq!((found.first, found.waiting_notified), (at(0, None), false));
     assert_eq!(found.replacements, [1, 2, 3].map(|step| at(step, None)));
 
     let (one, two) = (Timestamp(NOW.0 + 1), Timestamp(NOW.0 + 2));
     assert!(database.advance(id, Progress::Broadcast, one).await.unwrap());
-    assert!(database.advance(id, Progress::Raised { step: 1 }, two).await.unwrap());
+    assert!(database.advance(id, Progress::Replaced { step: 1 }, two).await.unwrap());
     // Somebody else noted it, or it does not exist.
     for step in [1, 4] {
-        assert!(!database.advance(id, Progress::Raised { step }, two).await.unwrap());
+        assert!(!database.advance(id, Progress::Replaced { step }, two).await.unwrap());
     }
     assert!(database.advance(id, Progress::Waiting, two).await.unwrap());
     assert!(!database.advance(id, Progress::Waiting, two).await.unwrap());
     let found = due(10).await;
-    assert_eq!((found.first, found.told), (at(0, Some(one)), true));
+    assert_eq!((found.first, found.waiting_notified), (at(0, Some(one)), true));
     assert_eq!(found.replacements[..2], [at(1, Some(two)), at(2, None)]);
     assert_eq!(found.transfer.tx_hash, Some([1; 32]));
 
@@ -78,7 +78,7 @@ async fn a_ladder_is_stored_and_sent_step_by_step(subject: Subject) {
     assert_eq!(due(20).await.transfer.tx_hash, Some([0; 32]));
     assert!(database.advance(id, Progress::Reorged, NOW).await.unwrap());
     assert_eq!(due(30).await.transfer.tx_hash, Some([1; 32]));
-    assert!(database.advance(id, Progress::NonceTaken, NOW).await.unwrap());
+    assert!(database.advance(id, Progress::Superseded, NOW).await.unwrap());
     let failed = database.transfer(id, NOW).await.unwrap().unwrap();
     assert_eq!(failed.failure, Some(TransferFailure::NonceTaken));
     assert_eq!(database.pending_spend(CHAIN, ann.id).await.unwrap().wei, Wei::default());
@@ -89,7 +89,7 @@ async fn every_step_is_erased_at_the_end(subject: Subject) {
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let mined = Progress::Mined { tx_hash: [1; 32], block: 5, fee: Wei::default(), arrived: None };
     let reverted = Progress::Reverted { tx_hash: [1; 32], block: 5, fee: Wei::default() };
-    for (nonce, end) in [&[mined, Progress::Final][..], &[reverted], &[Progress::NonceTaken]]
+    for (nonce, end) in [&[mined, Progress::Final][..], &[reverted], &[Progress::Superseded]]
         .into_iter()
         .enumerate()
     {

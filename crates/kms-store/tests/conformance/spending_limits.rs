@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use kms_chain::ports::{ChainView, Progress, SignOutcome, TransferStore};
 use kms_chain::spending::{Caps, DAY, OverLimit, RAISE_AFTER, SpendingRules};
-use kms_chain::transfer::{Fees, Ladder, Transfer};
+use kms_chain::transfer::Transfer;
 use kms_core::account::Account;
 use kms_store::StoredEventKind;
 use kms_types::{EventCursor, Timestamp, Token, TransferId, U256, Units, Wei};
 
-use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
+use crate::fixtures::{Subject, events, insert, ladder, on_every_database, transfer};
 use crate::transfers::{NOW, sign, view};
 
 on_every_database!(
@@ -60,10 +60,6 @@ async fn quoted(subject: &Subject, from: &Account, to: &Account, wei: u64) -> Tr
 }
 
 /// For the ten units of gas that a transfer takes here.
-fn ladder(price: u128) -> Ladder {
-    Ladder::of_one(Fees { max_fee_per_gas: price, max_priority_fee_per_gas: price })
-}
-
 async fn signs(
     subject: &Subject,
     id: TransferId,
@@ -111,7 +107,7 @@ async fn what_failed_is_given_back(subject: Subject) {
     for failure in [
         Progress::Reverted { tx_hash: [1; 32], block: 1, fee },
         Progress::NothingMoved { tx_hash: [2; 32], block: 1, fee },
-        Progress::NonceTaken,
+        Progress::Superseded,
     ] {
         let id = quoted(&subject, &ann, &bob, 10).await;
         assert!(matches!(signs(&subject, id, rules(10), NOW).await, SignOutcome::Signed(_)));
@@ -243,7 +239,7 @@ async fn the_highest_fee_is_reserved_and_the_real_one_counts(subject: Subject) {
     assert!(database.advance(reverted, progress, NOW).await.unwrap());
     assert_eq!(spent().await, units(24));
     let lost = signed(|it| it.ladder = ladder(1)).await;
-    assert!(database.advance(lost, Progress::NonceTaken, NOW).await.unwrap());
+    assert!(database.advance(lost, Progress::Superseded, NOW).await.unwrap());
     assert_eq!(spent().await, units(24));
     let asset = Some(token().address);
     let in_tokens = database.spending(ann.id, asset, caps(0), NOW).await.unwrap();

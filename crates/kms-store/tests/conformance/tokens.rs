@@ -1,6 +1,6 @@
 //! Transfers and payments in tokens: two balances must cover them, and each is told once.
 
-use kms_chain::follower::{BlockRef, Incoming, IncomingStore, Payment};
+use kms_chain::follower::{BlockRef, Deposit, DepositStore, Payment};
 use kms_chain::ports::{ChainView, Inserted, Progress, SignOutcome, TransferStore};
 use kms_chain::spending::SpendingRules;
 use kms_chain::transfer::{Missing, Transfer, TransferFailure, TransferState};
@@ -151,12 +151,12 @@ async fn each_token_of_a_transaction_is_told_once(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let block = |number: u8| BlockRef { number: number.into(), hash: [number; 32] };
-    database.begin(CHAIN, block(1)).await.unwrap();
+    database.start_at(CHAIN, block(1)).await.unwrap();
     let incoming = |to: &Account, token| {
         let (tx_hash, from, to_address) = ([7; 32], EthAddress::from([99; 20]), to.wallet.address);
         let payment =
             Payment { tx_hash, from, to: to_address, token, value: Units(U256::MAX), block: 7 };
-        Incoming { account: to.id, payment }
+        Deposit { account: to.id, payment }
     };
     let (one, two) = (token(200, "USDC"), token(201, "DAI"));
     let found = vec![
@@ -166,7 +166,8 @@ async fn each_token_of_a_transaction_is_told_once(subject: Subject) {
         incoming(&bob, Some(one.clone())),
     ];
     for (from, to) in [(1, 2), (2, 1), (1, 3)] {
-        let moved = database.follow(CHAIN, block(from), block(to), found.clone(), NOW).await;
+        let moved =
+            database.record_deposits(CHAIN, block(from), block(to), found.clone(), NOW).await;
         assert!(moved.unwrap());
     }
     let told = events(database, EventCursor::default(), 6).await;

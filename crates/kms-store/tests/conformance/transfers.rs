@@ -162,7 +162,7 @@ async fn a_transfer_takes_only_steps_that_are_allowed(subject: Subject) {
         Progress::Broadcast,
         mined,
         reverted,
-        Progress::NonceTaken,
+        Progress::Superseded,
         Progress::Reorged,
         Progress::Final,
     ];
@@ -181,9 +181,9 @@ async fn a_transfer_takes_only_steps_that_are_allowed(subject: Subject) {
     assert_eq!(again, SignOutcome::NotQuoted(signed.clone()));
     let cancelled = database.cancel(id, NOW).await.unwrap().unwrap();
     assert_eq!(cancelled.state, TransferState::Signed);
-    allowed(&[Progress::Broadcast, mined, reverted, Progress::NonceTaken]).await;
+    allowed(&[Progress::Broadcast, mined, reverted, Progress::Superseded]).await;
     assert!(database.advance(id, Progress::Broadcast, NOW).await.unwrap());
-    allowed(&[mined, reverted, Progress::NonceTaken]).await;
+    allowed(&[mined, reverted, Progress::Superseded]).await;
     assert!(!database.has_paid(ann.id, bob.wallet.address).await.unwrap());
     assert!(database.advance(id, mined, NOW).await.unwrap());
     assert!(database.has_paid(ann.id, bob.wallet.address).await.unwrap());
