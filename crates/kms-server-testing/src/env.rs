@@ -311,6 +311,21 @@ impl TestEnv {
         Ok(Client::new(&format!("https://localhost:{port}"), token, trust)?)
     }
 
+    /// Runs SQL in the accounts' database, which must be PostgreSQL, and returns the rows as text.
+    ///
+    /// # Errors
+    /// When a statement fails.
+    #[cfg(feature = "servers")]
+    pub fn sql(&self, sql: &str) -> anyhow::Result<String> {
+        Ok(Postgres::shared()?.execute(self.database_name(), sql)?)
+    }
+
+    /// The name of the accounts' database within PostgreSQL.
+    #[must_use]
+    pub fn database_name(&self) -> &str {
+        self.database.rsplit('/').next().unwrap_or_default()
+    }
+
     /// Sets the balance of an account's address on the chain.
     ///
     /// # Errors

@@ -3,11 +3,12 @@
 //! [`TestEnv`] holds everything that a server needs: databases, keys, a certificate, a chain and
 //! the settings. A server is started from it either in this process ([`TestServer`]) or in a
 //! process of its own that a test may kill ([`ServerProcess`]). [`requests`] builds the bodies that
-//! tests send.
+//! tests send, and [`commands`] runs the commands of operators.
 //!
 //! [`TestEnv`] returns errors, because the sandbox reports them to people; everything else panics,
 //! as tests do.
 
+pub mod commands;
 mod env;
 pub mod requests;
 mod server_process;

@@ -1,4 +1,4 @@
-//! Onboarding, passwords, recovery, tokens.
+//! Accounts: onboarding, passwords, recovery, export, usernames and bearer tokens.
 
 use std::time::Duration;
 
@@ -9,23 +9,23 @@ use kms_types::wire::{ChangePassword, EventKind, ExportKey, RecoveryStep, SeenUs
 use kms_types::{ErrorCode, RecoveryId, Timestamp};
 
 on_both_stores!(
-    a_wallet_is_made_once,
+    a_wallet_is_created_once,
     contacts_are_sealed_and_shown_masked,
     a_password_is_changed,
-    guesses_are_limited,
+    password_guesses_are_limited,
     a_forgotten_password_is_recovered,
-    a_key_is_exported_to_its_owner_alone,
+    only_its_owner_exports_a_key,
     names_follow_telegram,
-    tokens_have_scopes_and_end,
-    nothing_is_lost_over_a_restart,
-    many_at_once_make_one_wallet,
+    tokens_have_scopes_and_can_be_revoked,
+    nothing_is_lost_in_a_restart,
+    concurrent_requests_create_one_wallet,
 );
 
 fn change(old: &str, new: &str) -> ChangePassword {
     ChangePassword { old_password_hash: hash(old), new_password_hash: hash(new) }
 }
 
-async fn a_wallet_is_made_once(test: TestServer) {
+async fn a_wallet_is_created_once(test: TestServer) {
     let first = test.onboard(1, "ann", "right").await;
     let again = test.onboard(1, "ann", "right").await;
     assert_eq!(first, again);
@@ -39,12 +39,12 @@ async fn a_wallet_is_made_once(test: TestServer) {
     assert_eq!(events.events.len(), 1);
     assert_eq!(events.events[0].what, EventKind::AccountCreated);
     let audit = test.database.audit_after(0, 100).await.unwrap();
-    let words: Vec<_> = audit
+    let rows: Vec<_> = audit
         .iter()
         .map(|row| (row.action.as_str(), row.phase.as_str(), row.outcome.as_deref()))
         .collect();
     assert_eq!(
-        words,
+        rows,
         [
             ("create", "intent", None),
             ("create", "outcome", Some("ok")),
@@ -72,11 +72,11 @@ async fn a_password_is_changed(test: TestServer) {
     assert_eq!(refused.unwrap_err().code(), Some(ErrorCode::WrongPassword));
     assert_eq!(test.onboard(1, "ann", "new").await.address, account.address);
     // An account that does not exist is refused like a wrong password.
-    let nobody = test.client.change_password(telegram(9), &change("old", "x")).await;
-    assert_eq!(nobody.unwrap_err().code(), Some(ErrorCode::WrongPassword));
+    let unknown = test.client.change_password(telegram(9), &change("old", "x")).await;
+    assert_eq!(unknown.unwrap_err().code(), Some(ErrorCode::WrongPassword));
 }
 
-async fn guesses_are_limited(test: TestServer) {
+async fn password_guesses_are_limited(test: TestServer) {
     test.onboard(1, "ann", "right").await;
     let guesses = (0..12).map(|n| {
         let client = test.client.clone();
@@ -102,14 +102,14 @@ async fn a_forgotten_password_is_recovered(test: TestServer) {
     let account = test.onboard(1, "ann", "forgotten").await;
     let id = RecoveryId::random();
     let done = recover_as(&test.client, 1, id, "new").await.unwrap();
-    // A repeat has no second effect, whatever the day's limit says.
+    // A repeat has no second effect, and does not count against the daily limit.
     for _ in 0..4 {
         assert_eq!(recover_as(&test.client, 1, id, "new").await.unwrap(), done);
     }
     let old = test.client.change_password(telegram(1), &change("forgotten", "x")).await;
     assert_eq!(old.unwrap_err().code(), Some(ErrorCode::WrongPassword));
     assert_eq!(test.onboard(1, "ann", "new").await.address, account.address);
-    // The id of one recovery is not that of another account's.
+    // The id of one account's recovery is refused for another account.
     test.onboard(2, "bob", "bob's").await;
     let refused = recover_as(&test.client, 2, id, "x").await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::IdReused));
@@ -118,8 +118,8 @@ async fn a_forgotten_password_is_recovered(test: TestServer) {
     recover(&test.client, 1, "c").await.unwrap();
     let limited = recover(&test.client, 1, "d").await.unwrap_err();
     assert_eq!(limited.code(), Some(ErrorCode::RateLimited));
-    let nobody = recover(&test.client, 9, "d").await.unwrap_err();
-    assert_eq!(nobody.code(), Some(ErrorCode::NoSuchAccount));
+    let unknown = recover(&test.client, 9, "d").await.unwrap_err();
+    assert_eq!(unknown.code(), Some(ErrorCode::NoSuchAccount));
     let events = test.events(8).await.events;
     let completed = |kind: &EventKind| match kind {
         EventKind::Recovery { step, .. } => *step == RecoveryStep::Completed,
@@ -129,17 +129,18 @@ async fn a_forgotten_password_is_recovered(test: TestServer) {
     assert_eq!(recovered, 3);
 }
 
-async fn a_key_is_exported_to_its_owner_alone(test: TestServer) {
+async fn only_its_owner_exports_a_key(test: TestServer) {
     let ann = test.onboard(1, "ann", "ann's").await;
     let body = |words| ExportKey { password_hash: hash(words) };
     let exported = test.client.export(telegram(1), &body("ann's")).await.unwrap();
     assert_eq!(exported.address, ann.address);
     let file: serde_json::Value = serde_json::from_str(&exported.keystore).unwrap();
     assert_eq!(file["address"], ann.address.to_lower_hex()[2..]);
-    // Each has a passphrase of its own. Three a day, whichever way the account is named.
+    // Each export has its own passphrase. The limit of three a day is per account, however the
+    // request addresses it.
     let again = test.client.export(ann.id.into(), &body("ann's")).await.unwrap();
     assert_ne!(again.passphrase.expose(), exported.passphrase.expose());
-    // A wrong password takes none of the three.
+    // A wrong password does not count against the limit.
     for _ in 0..3 {
         let wrong = test.client.export(telegram(1), &body("guess")).await.unwrap_err();
         assert_eq!(wrong.code(), Some(ErrorCode::WrongPassword));
@@ -148,11 +149,11 @@ async fn a_key_is_exported_to_its_owner_alone(test: TestServer) {
     let limited = test.client.export(telegram(1), &body("ann's")).await.unwrap_err();
     assert_eq!(limited.code(), Some(ErrorCode::RateLimited));
     let events = test.events(4).await.events;
-    let told = events.iter().filter(|event| event.what == EventKind::KeyExported);
-    let told: Vec<_> = told.map(|event| event.account).collect();
-    assert_eq!(told, [ann.id; 3]);
-    let nobody = test.client.export(telegram(9), &body("x")).await.unwrap_err();
-    assert_eq!(nobody.code(), Some(ErrorCode::WrongPassword));
+    let exports = events.iter().filter(|event| event.what == EventKind::KeyExported);
+    let exports: Vec<_> = exports.map(|event| event.account).collect();
+    assert_eq!(exports, [ann.id; 3]);
+    let unknown = test.client.export(telegram(9), &body("x")).await.unwrap_err();
+    assert_eq!(unknown.code(), Some(ErrorCode::WrongPassword));
     test.onboard(2, "bob", "bob's").await;
     recover(&test.client, 2, "new").await.unwrap();
     let held = test.client.export(telegram(2), &body("new")).await;
@@ -175,7 +176,7 @@ async fn names_follow_telegram(test: TestServer) {
     let name = "@ANN".parse().unwrap();
     let found = test.client.name(&name).await.unwrap().unwrap();
     assert_eq!((found.address, found.moved_at), (ann.address, None));
-    // Bob takes Ann's name; the name is marked for a while.
+    // Bob takes over Ann's username; the name is marked as reassigned for some time.
     let now = Timestamp::from(
         std::time::SystemTime::UNIX_EPOCH
             .elapsed()
@@ -185,14 +186,14 @@ async fn names_follow_telegram(test: TestServer) {
     let found = test.client.name(&name).await.unwrap().unwrap();
     assert_eq!((found.address, found.moved_at), (bob.address, Some(now)));
     assert_eq!(test.client.account(telegram(1)).await.unwrap().unwrap().username, None);
-    // An older update of Ann's takes nothing back.
+    // An older observation does not give the name back to Ann.
     test.client.seen_username(telegram(1), &saw(Some("ann"), now.0 - 5)).await.unwrap();
     assert_eq!(test.client.name(&name).await.unwrap().unwrap().address, bob.address);
     test.client.seen_username(telegram(2), &saw(None, now.0 + 1)).await.unwrap();
     assert_eq!(test.client.name(&name).await.unwrap(), None);
 }
 
-async fn tokens_have_scopes_and_end(test: TestServer) {
+async fn tokens_have_scopes_and_can_be_revoked(test: TestServer) {
     let port = test.server.address().port();
     let reader = test.env.issue_token(&test.database, Scope::Read).await.unwrap();
     let reader = test.env.client(port, &reader).unwrap();
@@ -218,13 +219,13 @@ async fn tokens_have_scopes_and_end(test: TestServer) {
     }
 }
 
-async fn nothing_is_lost_over_a_restart(test: TestServer) {
+async fn nothing_is_lost_in_a_restart(test: TestServer) {
     let account = test.onboard(1, "ann", "a").await;
     let page = test.events(1).await;
     let test = test.restart().await;
     assert_eq!(test.client.account(telegram(1)).await.unwrap().unwrap(), account);
     assert_eq!(test.onboard(1, "ann", "a").await, account);
-    // Not acknowledged: delivered again. Acknowledged: gone.
+    // Events are delivered again until they are acknowledged.
     let again = test.events(1).await;
     assert_eq!(again.events, page.events);
     let after = test.client.events(Some(page.next), Duration::ZERO).await.unwrap();
@@ -232,7 +233,7 @@ async fn nothing_is_lost_over_a_restart(test: TestServer) {
     assert!(test.client.events(None, Duration::ZERO).await.unwrap().events.is_empty());
 }
 
-async fn many_at_once_make_one_wallet(test: TestServer) {
+async fn concurrent_requests_create_one_wallet(test: TestServer) {
     let tries = (0..8).map(|_| {
         let client = test.client.clone();
         async move { client.create_account(&create(1, "ann", "a")).await }

@@ -1,11 +1,10 @@
-//! Somebody writes to the databases, or guesses with all they have: nothing is signed, and the
-//! audit says that it was tried.
+//! An attacker who can write to the databases, or who guesses passwords on many connections: no key
+//! is opened, nothing is signed, and the audit log records the attempt.
 
 use kms_server::Server;
 use kms_server_testing::requests::{COIN, confirm, create, hash, quote, recover, telegram};
 use kms_server_testing::{ServerProcess, Stores, TestEnv, TestServer};
 use kms_store::Scope;
-use kms_testkit::Postgres;
 use kms_types::wire::{
     Account, CompleteRecovery, ExportKey, RequestRecovery, Transfer, TransferState,
 };
@@ -13,20 +12,17 @@ use kms_types::{ErrorCode, RecoveryId};
 use mongodb::bson::{Document, doc};
 use serde_json::json;
 
-pub(crate) fn sql(env: &TestEnv, sql: &str) -> String {
-    let name = env.database.rsplit('/').next().unwrap();
-    Postgres::shared().unwrap().execute(name, sql).unwrap()
-}
-
-/// What stands in one column of both accounts changes places.
+/// Exchanges the values of one column between two rows.
 fn exchange(env: &TestEnv, table: &str, column: &str, key: &str, rows: [&str; 2]) {
     let [one, other] = rows;
-    let read = |row| sql(env, &format!("select {column}::text from {table} where {key} = '{row}'"));
+    let read = |row| {
+        env.sql(&format!("select {column}::text from {table} where {key} = '{row}'")).unwrap()
+    };
     let (first, second) = (read(one), read(other));
     let set = |row, value: &str| {
-        // Unique columns never hold one value twice.
+        // A unique column must not hold the same value twice, not even for a moment.
         let value = if value.is_empty() { "null".to_owned() } else { format!("'{value}'") };
-        sql(env, &format!("update {table} set {column} = {value} where {key} = '{row}'"));
+        env.sql(&format!("update {table} set {column} = {value} where {key} = '{row}'")).unwrap();
     };
     let aside = match column {
         "telegram_id" => "99999".to_owned(),
@@ -71,7 +67,7 @@ impl Attack {
         rows.iter().filter(|row| row.phase == "alarm").count()
     }
 
-    /// Nothing that needs Ann's key works with Ann's password or Bob's, nor by the KMS key.
+    /// Checks that neither password, nor the KMS key, opens either wallet.
     async fn nothing_opens(&self, what: &str) {
         let client = &self.test.client;
         for words in ["ann", "bob"] {
@@ -88,15 +84,15 @@ impl Attack {
         for id in [1, 2] {
             assert!(recover(client, id, "eve").await.is_err(), "{what}: recovered");
         }
-        let signed = sql(&self.test.env, "select count(*) from signed_transactions");
+        let signed = self.test.env.sql("select count(*) from signed_transactions").unwrap();
         assert_eq!(signed, "0", "{what}: something was signed");
-        sql(&self.test.env, "delete from password_attempts");
-        sql(&self.test.env, "delete from rate_limits");
+        self.test.env.sql("delete from password_attempts").unwrap();
+        self.test.env.sql("delete from rate_limits").unwrap();
     }
 }
 
 #[actix_web::test]
-async fn what_was_exchanged_between_two_accounts_opens_nothing() {
+async fn values_exchanged_between_accounts_open_no_wallet() {
     let attack = Attack::new().await;
     let (env, mut before) = (&attack.test.env, attack.alarms().await);
     let (ann, bob) = (attack.ann.id.to_string(), attack.bob.id.to_string());
@@ -135,7 +131,8 @@ async fn what_was_exchanged_between_two_accounts_opens_nothing() {
             exchange(env, "wallets", column, "account_id", [&ann, &bob]);
         }
     }
-    // Contacts are not shown to the other. Others for each: the same alarm is written once a minute.
+    // Contacts are not shown to the other user. Each column has its own pair of users, because the
+    // same alarm is written once a minute only.
     for (column, owners) in [("mobile", [1, 2]), ("email", [3, 4])] {
         let id_of = async |id| {
             let account = attack.test.client.account(telegram(id)).await;
@@ -148,7 +145,7 @@ async fn what_was_exchanged_between_two_accounts_opens_nothing() {
             assert_eq!(shown.unwrap_err().code(), Some(ErrorCode::Internal), "{column}");
         }
         exchange(env, "accounts", column, "id", [&one, &other]);
-        // One for each of them, though not before they were answered.
+        // One alarm each, though it may be written after the answer.
         for _ in 0..100 {
             if attack.alarms().await >= before + 2 {
                 break;
@@ -158,13 +155,13 @@ async fn what_was_exchanged_between_two_accounts_opens_nothing() {
         assert_eq!(attack.alarms().await, before + 2, "{column}");
         before += 2;
     }
-    // All is as it was: it was the exchange that was refused.
+    // With the values back in place the password works: it was the exchange that was refused.
     let sent = attack.test.client.confirm(attack.quoted.id, &confirm(&attack.quoted, "ann")).await;
     attack.test.until(sent.unwrap().id, TransferState::Mined).await;
 }
 
 #[actix_web::test]
-async fn wrapped_keys_that_were_exchanged_recover_nobody() {
+async fn wrapped_keys_exchanged_between_accounts_recover_no_wallet() {
     let attack = Attack::new().await;
     let env = &attack.test.env;
     let mongo = mongodb::Client::with_uri_str(&env.key_database).await.unwrap();
@@ -192,9 +189,9 @@ async fn wrapped_keys_that_were_exchanged_recover_nobody() {
         assert_eq!(attack.alarms().await, before + 2, "{fields:?}");
         put(&anns, &anns, fields).await;
         put(&bobs, &bobs, fields).await;
-        sql(env, "delete from rate_limits");
+        env.sql("delete from rate_limits").unwrap();
     }
-    // A password does not ask for them.
+    // Sending with a password does not use the wrapped keys.
     let sent = attack.test.client.confirm(attack.quoted.id, &confirm(&attack.quoted, "ann")).await;
     attack.test.until(sent.unwrap().id, TransferState::Mined).await;
     for id in [1, 2] {
@@ -203,7 +200,7 @@ async fn wrapped_keys_that_were_exchanged_recover_nobody() {
 }
 
 #[actix_web::test]
-async fn a_token_does_not_get_the_rights_of_another() {
+async fn an_api_token_cannot_be_given_the_scopes_of_another() {
     let env = TestEnv::new(Stores::Servers).unwrap();
     let database = env.migrate().await.unwrap();
     let (bot, reader) = (
@@ -216,8 +213,9 @@ async fn a_token_does_not_get_the_rights_of_another() {
         "with bot as (delete from api_tokens where scopes = 'bot' returning *) \
          update api_tokens set scopes = bot.scopes, mac = bot.mac from bot where api_tokens.scopes = 'read'",
     ] {
-        sql(&env, "drop table if exists kept; create table kept as select * from api_tokens");
-        sql(&env, change);
+        env.sql("drop table if exists kept; create table kept as select * from api_tokens")
+            .unwrap();
+        env.sql(change).unwrap();
         let server = Server::start(env.settings().unwrap()).await.unwrap();
         let client = env.client(server.address().port(), &reader).unwrap();
         let refused = client.create_account(&create(3, "eve", "eve")).await.unwrap_err();
@@ -226,7 +224,7 @@ async fn a_token_does_not_get_the_rights_of_another() {
         let last = rows.iter().rfind(|row| row.action == "authenticate").unwrap();
         assert_eq!((&*last.phase, last.outcome.as_deref()), ("alarm", Some("tampered")));
         server.stop().await;
-        sql(&env, "delete from api_tokens; insert into api_tokens select * from kept");
+        env.sql("delete from api_tokens; insert into api_tokens select * from kept").unwrap();
     }
     let server = Server::start(env.settings().unwrap()).await.unwrap();
     let client = |token: &str| env.client(server.address().port(), token).unwrap();
@@ -236,7 +234,7 @@ async fn a_token_does_not_get_the_rights_of_another() {
 }
 
 #[actix_web::test]
-async fn of_two_hundred_guesses_at_two_servers_five_are_tried() {
+async fn two_servers_check_five_of_two_hundred_password_guesses() {
     let mut env = TestEnv::new(Stores::Servers).unwrap();
     env.variables.push(("KMS_SERVER__PASSWORD__WAITING".to_owned(), "500".to_owned()));
     let database = env.migrate().await.unwrap();
@@ -262,18 +260,18 @@ async fn of_two_hundred_guesses_at_two_servers_five_are_tried() {
     let rows = database.audit_after(0, 10_000).await.unwrap();
     let tried =
         |row: &&kms_store::AuditRow| row.action == "change_password" && row.phase == "intent";
-    assert_eq!(rows.iter().filter(tried).count(), 5, "each try is an INTENT");
+    assert_eq!(rows.iter().filter(tried).count(), 5, "each check is an INTENT");
     let locked = json!(rows.iter().filter(|row| row.outcome.as_deref() == Some("locked")).count());
-    assert!(locked == json!(1) || locked == json!(2), "one a minute: {locked}");
+    assert!(locked == json!(1) || locked == json!(2), "at most one a minute: {locked}");
     for server in servers {
         server.terminate();
     }
 }
 
-/// A recovery that somebody writes into another account, or makes ready: nothing is opened, and
-/// whoever asks is not told more.
+/// A recovery that an attacker moves to another account, or makes ready early, opens nothing, and
+/// its answer reveals nothing.
 #[actix_web::test]
-async fn a_recovery_that_was_changed_is_refused_and_an_alarm() {
+async fn a_forged_recovery_row_is_refused_and_raises_an_alarm() {
     let mut env = TestEnv::new(Stores::Servers).unwrap();
     env.recovery.wait_without_email = std::time::Duration::from_secs(3_600);
     let test = TestServer::start(env).await;
@@ -282,23 +280,23 @@ async fn a_recovery_that_was_changed_is_refused_and_an_alarm() {
     let id = RecoveryId::random();
     test.client.request_recovery(telegram(1), &RequestRecovery { id }).await.unwrap();
     let alarms = || {
-        let count = sql(&test.env, "select count(*) from audit where phase = 'alarm'");
+        let count = test.env.sql("select count(*) from audit where phase = 'alarm'").unwrap();
         count.parse::<u32>().unwrap()
     };
-    let before = sql(&test.env, "select ready_at from recoveries");
+    let before = test.env.sql("select ready_at from recoveries").unwrap();
     for (who, change) in [
         (2, format!("account_id = '{}'", bob.id)),
         (1, format!("account_id = '{}', ready_at = 1", ann.id)),
         (1, format!("ready_at = {before}, stage = 'ready'")),
     ] {
-        sql(&test.env, &format!("update recoveries set {change}"));
+        test.env.sql(&format!("update recoveries set {change}")).unwrap();
         let body = CompleteRecovery { new_password_hash: hash("eve") };
-        let noted = alarms();
+        let before = alarms();
         let refused = test.client.complete_recovery(telegram(who), id, &body).await.unwrap_err();
         assert_eq!(refused.code(), Some(ErrorCode::Internal), "{change}");
-        assert_eq!(alarms(), noted + 1, "{change}");
+        assert_eq!(alarms(), before + 1, "{change}");
     }
-    sql(&test.env, "update recoveries set stage = 'waiting'");
+    test.env.sql("update recoveries set stage = 'waiting'").unwrap();
     let body = CompleteRecovery { new_password_hash: hash("eve") };
     let early = test.client.complete_recovery(telegram(1), id, &body).await.unwrap_err();
     assert_eq!(early.code(), Some(ErrorCode::RecoveryNotReady));

@@ -1,48 +1,34 @@
-//! The audit as an operator verifies it, and what happens when it can not be written.
+//! The audit log: verified and exported by an operator, and required for every use of a key.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use kms_client::Client;
+use kms_server_testing::commands::{kms_server, output_text};
 use kms_server_testing::requests::{confirm, create, quote, recover, telegram};
 use kms_server_testing::{ServerProcess, Stores, TestEnv, TestServer};
-use kms_testkit::Postgres;
 use kms_types::ErrorCode;
 use kms_types::TransferId;
 use mongodb::bson::{Document, doc};
 
-fn audit(env: &TestEnv, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_kms-server"))
-        .arg("audit")
-        .args(arguments)
-        .envs(env.environment("127.0.0.1:0"))
-        .current_dir(env.directory.path())
-        .output()
-        .unwrap()
+fn audit(env: &TestEnv, arguments: &str) -> Output {
+    kms_server(env, &format!("audit {arguments}")).output().unwrap()
 }
 
-fn said(output: &Output) -> String {
-    String::from_utf8([output.stdout.as_slice(), &output.stderr].concat()).unwrap()
+/// Verifies an audit log that must be intact, and returns the output.
+fn verifies(env: &TestEnv) -> String {
+    let verified = audit(env, "verify --without-checkpoints");
+    assert!(verified.status.success(), "{}", output_text(&verified));
+    let plain = audit(env, "verify");
+    let bare = output_text(&plain).contains("no checkpoint to compare with");
+    assert_eq!(plain.status.success(), !bare, "{}", output_text(&plain));
+    output_text(&verified)
 }
 
-fn whole(env: &TestEnv) -> String {
-    let verified = audit(env, &["verify", "--without-checkpoints"]);
-    assert!(verified.status.success(), "{}", said(&verified));
-    let plain = audit(env, &["verify"]);
-    let bare = said(&plain).contains("no checkpoint to compare with");
-    assert_eq!(plain.status.success(), !bare, "{}", said(&plain));
-    said(&verified)
-}
-
-/// What it says of an audit that somebody got at.
-fn broken(env: &TestEnv) -> String {
-    let verified = audit(env, &["verify"]);
-    assert_eq!(verified.status.code(), Some(1), "{}", said(&verified));
-    said(&verified)
-}
-
-fn sql(env: &TestEnv, sql: &str) -> String {
-    let name = env.database.rsplit('/').next().unwrap();
-    Postgres::shared().unwrap().execute(name, sql).unwrap()
+/// Verifies an audit log that was tampered with, and returns the output.
+fn tampered(env: &TestEnv) -> String {
+    let verified = audit(env, "verify");
+    assert_eq!(verified.status.code(), Some(1), "{}", output_text(&verified));
+    output_text(&verified)
 }
 
 async fn mongo_checkpoints(env: &TestEnv) -> mongodb::Collection<Document> {
@@ -50,8 +36,8 @@ async fn mongo_checkpoints(env: &TestEnv) -> mongodb::Collection<Document> {
     client.database(&env.key_database_name).collection("audit_checkpoints")
 }
 
-/// Three wallets, a wrong password, and a server that stops regularly.
-async fn used(env: &TestEnv, token: &str) {
+/// Writes eight audit rows, of three wallets and a wrong password, and a checkpoint at the stop.
+async fn write_rows(env: &TestEnv, token: &str) {
     let server = ServerProcess::start(env, None, "info");
     let client = server.client(env, token);
     for id in 1..=3 {
@@ -63,87 +49,88 @@ async fn used(env: &TestEnv, token: &str) {
 }
 
 #[actix_web::test]
-async fn an_operator_verifies_exports_and_shows() {
+async fn an_operator_verifies_exports_and_shows_the_audit_log() {
     for stores in [Stores::Embedded, Stores::Servers] {
         let env = TestEnv::new(stores).unwrap();
         let database = env.migrate().await.unwrap();
         let token = env.issue_token(&database, kms_store::Scope::Bot).await.unwrap();
-        used(&env, &token).await;
-        let text = whole(&env);
+        write_rows(&env, &token).await;
+        let text = verifies(&env);
         assert!(text.contains("8 rows in the chain"), "{text}");
         assert!(text.contains("checkpoints vouch for rows up to 8"), "{text}");
         assert!(!text.contains("without an outcome"), "{text}");
 
-        let exported = said(&audit(&env, &["export"]));
+        let exported = output_text(&audit(&env, "export"));
         let rows: Vec<serde_json::Value> =
             exported.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        // Two looks at it by `verify`, and this one.
-        let looks: Vec<_> = rows[8..].iter().map(|row| row["action"].as_str().unwrap()).collect();
-        assert_eq!(looks, ["audit_verify", "audit_verify", "audit_export"]);
+        // The two verifications above and this export are audited too.
+        let commands: Vec<_> =
+            rows[8..].iter().map(|row| row["action"].as_str().unwrap()).collect();
+        assert_eq!(commands, ["audit_verify", "audit_verify", "audit_export"]);
         for (number, row) in (1..).zip(&rows) {
             assert_eq!(row["chain"]["number"], number);
         }
         assert_eq!(rows[1]["chain"]["previous"], rows[0]["chain"]["hash"]);
 
-        let shown = said(&audit(&env, &["show", "--account", "telegram:1"]));
+        let shown = output_text(&audit(&env, "show --account telegram:1"));
         let codes: Vec<_> = shown.lines().map(|line| line.split('\t').nth(5).unwrap()).collect();
         assert_eq!(codes, ["-", "ok", "-", "account_exists"]);
 
         let lines = std::fs::read_to_string(env.checkpoint_path()).unwrap();
         let forged = lines.replace("v1 8 ", "v1 7 ");
         std::fs::write(env.checkpoint_path(), &forged).unwrap();
-        let text = broken(&env);
+        let text = tampered(&env);
         assert!(text.contains("checkpoint 1 in ") && text.contains("of row 7"), "{text}");
         std::fs::write(env.checkpoint_path(), format!("{lines}nonsense\n")).unwrap();
-        assert!(broken(&env).contains("checkpoint 2 in "), "{}", broken(&env));
+        assert!(tampered(&env).contains("checkpoint 2 in "), "{}", tampered(&env));
         std::fs::write(env.checkpoint_path(), lines).unwrap();
-        whole(&env);
+        verifies(&env);
     }
 }
 
 #[actix_web::test]
-async fn what_was_done_to_the_audit_is_named() {
+async fn tampering_with_the_audit_log_is_named() {
     let env = TestEnv::new(Stores::Servers).unwrap();
     let database = env.migrate().await.unwrap();
     let token = env.issue_token(&database, kms_store::Scope::Bot).await.unwrap();
-    used(&env, &token).await;
-    sql(&env, "create table kept as select * from audit");
+    write_rows(&env, &token).await;
+    env.sql("create table kept as select * from audit").unwrap();
     for (change, named) in [
         ("update audit set outcome = 'ok' where chain_seq = 8", "row 8 of the chain was changed"),
         ("delete from audit where chain_seq = 3", "row 3 of the chain was removed"),
         ("delete from audit where chain_seq >= 7", "row 7 is gone"),
     ] {
-        sql(&env, change);
-        let text = broken(&env);
+        env.sql(change).unwrap();
+        let text = tampered(&env);
         assert!(text.contains(named), "{change}: {text}");
-        sql(&env, "delete from audit");
-        sql(&env, "insert into audit overriding system value select * from kept");
-        whole(&env);
+        env.sql("delete from audit").unwrap();
+        env.sql("insert into audit overriding system value select * from kept").unwrap();
+        verifies(&env);
     }
-    // Either place alone misses what was cut.
-    sql(&env, "delete from audit where chain_seq >= 7");
+    // Either copy of the checkpoints is enough to notice the truncation.
+    env.sql("delete from audit where chain_seq >= 7").unwrap();
     let lines = std::fs::read_to_string(env.checkpoint_path()).unwrap();
     std::fs::write(env.checkpoint_path(), "").unwrap();
-    assert!(broken(&env).contains("row 7 is gone"));
+    assert!(tampered(&env).contains("row 7 is gone"));
     let checkpoints = mongo_checkpoints(&env).await;
     checkpoints.delete_many(doc! {}).await.unwrap();
-    assert!(whole(&env).contains("no checkpoint"));
-    // What that look was noted by.
-    sql(&env, "delete from audit where chain_seq >= 7");
+    assert!(verifies(&env).contains("no checkpoint"));
+    // Removes the row that the verification itself added.
+    env.sql("delete from audit where chain_seq >= 7").unwrap();
     std::fs::write(env.checkpoint_path(), lines).unwrap();
-    assert!(broken(&env).contains("row 7 is gone"));
+    assert!(tampered(&env).contains("row 7 is gone"));
     let forged = doc! { "sequence": 6_i64, "line": "v1 6 me" };
     checkpoints.insert_one(forged).await.unwrap();
-    let text = broken(&env);
+    let text = tampered(&env);
     assert!(text.contains("checkpoint 1 in the key database"), "{text}");
-    // A server that goes on from there builds another chain than the one that was seen.
-    used(&env, &token).await;
-    let text = broken(&env);
+    // A server that continues from there builds another chain than the one in the checkpoint.
+    write_rows(&env, &token).await;
+    let text = tampered(&env);
     assert!(text.contains("row 8 of the chain is not the one that a checkpoint saw"), "{text}");
 }
 
 #[actix_web::test]
-async fn two_servers_write_one_chain() {
+async fn two_servers_append_to_one_chain() {
     let env = TestEnv::new(Stores::Servers).unwrap();
     let database = env.migrate().await.unwrap();
     let token = env.issue_token(&database, kms_store::Scope::Bot).await.unwrap();
@@ -159,18 +146,18 @@ async fn two_servers_write_one_chain() {
     for server in servers {
         server.terminate();
     }
-    let text = whole(&env);
+    let text = verifies(&env);
     assert!(text.contains("40 rows in the chain"), "{text}");
     assert!(text.contains("checkpoints vouch for rows up to 40"), "{text}");
 }
 
 #[actix_web::test]
-async fn what_was_cut_while_no_server_ran_is_missed_at_the_next_start() {
+async fn a_truncation_while_no_server_runs_is_noticed_at_the_next_start() {
     let env = TestEnv::new(Stores::Servers).unwrap();
     let database = env.migrate().await.unwrap();
     let token = env.issue_token(&database, kms_store::Scope::Bot).await.unwrap();
-    used(&env, &token).await;
-    sql(&env, "delete from audit where chain_seq >= 7");
+    write_rows(&env, &token).await;
+    env.sql("delete from audit where chain_seq >= 7").unwrap();
     let written = std::fs::read_to_string(env.checkpoint_path()).unwrap();
     let log = ServerProcess::start(&env, None, "info").terminate();
     assert!(log.contains("the chain ends at row 6, and row 8 was there before"), "{log}");
@@ -178,41 +165,37 @@ async fn what_was_cut_while_no_server_ran_is_missed_at_the_next_start() {
 }
 
 #[test]
-fn looking_for_keys_makes_no_file_for_them() {
+fn commands_that_only_read_do_not_create_a_missing_key_database() {
     let env = TestEnv::new(Stores::Embedded).unwrap();
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kms-server"));
-        command.args(arguments).envs(env.environment("127.0.0.1:0"));
-        command.current_dir(env.directory.path()).output().unwrap()
-    };
-    assert!(run(&["migrate"]).status.success());
+    let run = |arguments: &str| kms_server(&env, arguments).output().unwrap();
+    assert!(run("migrate").status.success());
     let file = env.directory.path().join("keys.db");
     std::fs::remove_file(&file).unwrap();
     std::fs::write(env.checkpoint_path(), "").unwrap();
-    for arguments in [["keys", "verify"], ["keys", "list"], ["audit", "verify"]] {
-        let refused = run(&arguments);
+    for arguments in ["keys verify", "keys list", "audit verify"] {
+        let refused = run(arguments);
         assert!(
-            !refused.status.success() && said(&refused).contains("key_database"),
-            "{arguments:?}: {}",
-            said(&refused)
+            !refused.status.success() && output_text(&refused).contains("key_database"),
+            "{arguments}: {}",
+            output_text(&refused)
         );
-        assert!(!file.exists(), "{arguments:?}");
+        assert!(!file.exists(), "{arguments}");
     }
 }
 
-/// The roles of `docs/operating.md`.
+/// The database roles that the operator's manual recommends.
 #[actix_web::test]
-async fn without_insert_on_the_audit_nothing_is_opened_and_reads_go_on() {
+async fn without_insert_on_the_audit_table_no_key_is_used_and_reads_still_work() {
     let mut env = TestEnv::new(Stores::Servers).unwrap();
     let database = env.migrate().await.unwrap();
     let token = env.issue_token(&database, kms_store::Scope::Bot).await.unwrap();
     let role = format!("service_{}", TransferId::random().to_string().replace('-', ""));
-    sql(&env, &format!("create role {role} login"));
-    sql(
-        &env,
-        &format!("grant select, insert, update, delete on all tables in schema public to {role}"),
-    );
-    sql(&env, &format!("revoke update, delete on audit from {role}"));
+    env.sql(&format!("create role {role} login")).unwrap();
+    env.sql(&format!(
+        "grant select, insert, update, delete on all tables in schema public to {role}"
+    ))
+    .unwrap();
+    env.sql(&format!("revoke update, delete on audit from {role}")).unwrap();
     env.database = env.database.replace("postgres@", &format!("{role}@"));
     let server = kms_server::Server::start(env.settings().unwrap()).await.unwrap();
     let client = env.client(server.address().port(), &token).unwrap();
@@ -221,9 +204,9 @@ async fn without_insert_on_the_audit_nothing_is_opened_and_reads_go_on() {
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     let rows = test.database.audit_after(0, 100).await.unwrap();
 
-    sql(&test.env, &format!("revoke insert on audit from {role}"));
+    test.env.sql(&format!("revoke insert on audit from {role}")).unwrap();
     let unavailable = Some(ErrorCode::StoreUnavailable);
-    // However often: none of it counts as a wrong password.
+    // However often this happens, it does not count as a wrong password.
     for _ in 0..7 {
         let refused = test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await;
         assert_eq!(refused.unwrap_err().code(), unavailable);
@@ -237,7 +220,7 @@ async fn without_insert_on_the_audit_nothing_is_opened_and_reads_go_on() {
     test.client.quote(&quote(1, "@bob", "2")).await.unwrap();
     assert_eq!(test.database.audit_after(0, 100).await.unwrap(), rows);
 
-    sql(&test.env, &format!("grant insert on audit to {role}"));
+    test.env.sql(&format!("grant insert on audit to {role}")).unwrap();
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
-    whole(&test.env);
+    verifies(&test.env);
 }

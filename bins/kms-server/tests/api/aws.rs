@@ -1,10 +1,9 @@
-//! The KMS key in AWS KMS: a server with its key there, against a stand-in that speaks the real
-//! protocol.
+//! A server whose KMS key is in AWS KMS, against a stand-in that implements the real protocol.
 
-use std::process::Command;
 use std::time::Duration;
 
 use kms_client::{Client, ClientError};
+use kms_server_testing::commands::fails;
 use kms_server_testing::requests::{create, hash, recover, telegram};
 use kms_server_testing::{ServerProcess, Stores, TEST_KMS_KEY, TEST_KMS_KEY_PASSPHRASE, TestEnv};
 use kms_testkit::{AWS_ACCESS_KEY_ID, AWS_REGION, AwsFault, AwsKms};
@@ -55,20 +54,20 @@ async fn change(client: &Client, old: &str, new: &str) -> Result<(), ClientError
 }
 
 #[actix_web::test]
-async fn a_key_in_aws_wraps_here_and_unwraps_there() {
+async fn an_aws_key_wraps_locally_and_unwraps_in_aws() {
     let (aws, arn, env) = env_with_aws();
     let (server, client) = start(&env).await;
     let account = client.create_account(&create(1, "ann", "first")).await.unwrap();
-    assert_eq!(aws.calls(), ["GetPublicKey"], "wrapping asks nobody");
+    assert_eq!(aws.calls(), ["GetPublicKey"], "wrapping calls no service");
     recover(&client, 1, "second").await.unwrap();
     let recovered = client.account(telegram(1)).await.unwrap().unwrap();
     assert_eq!(recovered.address, account.address);
     assert_eq!(aws.calls(), ["GetPublicKey", "Decrypt"]);
-    // What passes is tried again.
+    // Transient errors are retried.
     aws.break_next([AwsFault::Throttling, AwsFault::Internal]);
     recover(&client, 1, "third").await.unwrap();
 
-    // What stays stops recoveries, and nothing else.
+    // Lasting errors stop recoveries, and nothing else.
     let refusals = [
         vec![AwsFault::AccessDenied],
         vec![AwsFault::Throttling; 3],
@@ -87,7 +86,7 @@ async fn a_key_in_aws_wraps_here_and_unwraps_there() {
     assert_eq!(refused.code(), Some(ErrorCode::StoreUnavailable));
     aws.enable(&arn, true);
 
-    // Another key under the same name: refused, and nothing changed.
+    // Another key under the same alias is refused, and nothing changes.
     let other = aws.import(PrivateKey::new(&mut getrandom::SysRng, 3_072).unwrap());
     aws.alias(ALIAS, &other);
     assert!(recover(&client, 1, "never").await.is_err());
@@ -102,19 +101,13 @@ async fn a_key_in_aws_wraps_here_and_unwraps_there() {
 }
 
 #[actix_web::test]
-async fn a_server_starts_without_aws_but_not_with_another_key() {
+async fn a_server_starts_while_aws_is_down_but_not_with_another_key() {
     let (aws, _arn, env) = env_with_aws();
     let other = aws.import(PrivateKey::new(&mut getrandom::SysRng, 3_072).unwrap());
     aws.alias(ALIAS, &other);
     drop(env.migrate().await.unwrap());
-    let output = Command::new(env!("CARGO_BIN_EXE_kms-server"))
-        .arg("serve")
-        .envs(env.environment("127.0.0.1:0"))
-        .current_dir(env.directory.path())
-        .output()
-        .unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && said.contains("has another public key"), "{said}");
+    let refused = fails(&env, "serve");
+    assert!(refused.contains("has another public key"), "{refused}");
     aws.stop().await;
     let (server, client) = start(&env).await;
     client.create_account(&create(1, "ann", "first")).await.unwrap();

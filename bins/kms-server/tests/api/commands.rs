@@ -1,21 +1,12 @@
-//! The commands, as an operator runs them.
+//! The commands of operators.
 
+use std::process::Output;
+
+use kms_server_testing::commands::{fails, kms_server, output_text, succeeds};
 use kms_server_testing::{ServerProcess, Stores, TestEnv};
-use std::process::{Command, Output};
 
-fn run(env: &TestEnv, arguments: &[&str], extra: &[(&str, &str)]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_kms-server"))
-        .args(arguments)
-        .envs(env.environment("127.0.0.1:0"))
-        .envs(extra.iter().copied())
-        .current_dir(env.directory.path())
-        .output()
-        .unwrap()
-}
-
-fn said(output: &Output) -> String {
-    let text = [output.stdout.as_slice(), &output.stderr].concat();
-    String::from_utf8(text).unwrap()
+fn run(env: &TestEnv, arguments: &str) -> Output {
+    kms_server(env, arguments).output().unwrap()
 }
 
 #[actix_web::test]
@@ -30,40 +21,38 @@ async fn a_server_leaves_no_core_dump() {
 }
 
 #[test]
-fn an_operator_migrates_checks_and_hands_out_tokens() {
+fn an_operator_migrates_checks_the_configuration_and_issues_tokens() {
     for stores in [Stores::Embedded, Stores::Servers] {
         let env = TestEnv::new(stores).unwrap();
-        let early = run(&env, &["serve"], &[]);
-        assert!(!early.status.success());
-        assert!(said(&early).contains("kms-server migrate"), "{}", said(&early));
-        assert!(!run(&env, &["check-config"], &[]).status.success());
-        assert!(run(&env, &["migrate"], &[]).status.success());
-        assert!(run(&env, &["migrate"], &[]).status.success());
-        let checked = run(&env, &["check-config"], &[]);
-        let text = said(&checked);
-        assert!(checked.status.success(), "{text}");
-        for what in ["kms_key", "key_database", "chain", "database"] {
-            assert!(text.contains(&format!("ok      {what}")), "{text}");
+        let early = fails(&env, "serve");
+        assert!(early.contains("kms-server migrate"), "{early}");
+        assert!(!run(&env, "check-config").status.success());
+        for _ in 0..2 {
+            succeeds(&env, "migrate");
+        }
+        let text = succeeds(&env, "check-config");
+        for section in ["kms_key", "key_database", "chain", "database"] {
+            assert!(text.contains(&format!("ok      {section}")), "{text}");
         }
         for secret in [&env.server_keys[0].1[2..], &env.certificate_key, "passphrase: \""] {
             assert!(!text.contains(secret), "{text}");
         }
-        let made = run(&env, &["token", "new", "bot", "--scopes", "bot,read"], &[]);
-        assert!(said(&made).starts_with("kms_"), "{}", said(&made));
-        let twice = run(&env, &["token", "new", "bot", "--scopes", "bot"], &[]);
-        assert!(said(&twice).contains("there is a token bot already"), "{}", said(&twice));
-        let listed = said(&run(&env, &["token", "list"], &[]));
+        let made = succeeds(&env, "token new bot --scopes bot,read");
+        assert!(made.starts_with("kms_"), "{made}");
+        let twice = fails(&env, "token new bot --scopes bot");
+        assert!(twice.contains("there is a token bot already"), "{twice}");
+        let listed = succeeds(&env, "token list");
         assert_eq!(listed, "bot\tbot,read\tvalid\n");
-        assert!(run(&env, &["token", "revoke", "bot"], &[]).status.success());
-        assert!(!run(&env, &["token", "revoke", "bot"], &[]).status.success());
-        assert!(said(&run(&env, &["token", "list"], &[])).contains("ended"));
-        let rows = said(&run(&env, &["audit", "export"], &[]));
-        let told: Vec<_> = rows
+        succeeds(&env, "token revoke bot");
+        fails(&env, "token revoke bot");
+        assert!(succeeds(&env, "token list").contains("ended"));
+        let rows = succeeds(&env, "audit export");
+        let recorded: Vec<_> = rows
             .lines()
             .map(|row| {
                 let row: serde_json::Value = serde_json::from_str(row).unwrap();
-                let word = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
-                format!("{} {}", word("actor"), word("outcome"))
+                let text = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
+                format!("{} {}", text("actor"), text("outcome"))
             })
             .collect();
         let expected = [
@@ -81,28 +70,28 @@ fn an_operator_migrates_checks_and_hands_out_tokens() {
             "kms-server token list ok",
             "kms-server audit export ok",
         ];
-        assert_eq!(told, expected);
+        assert_eq!(recorded, expected);
     }
 }
 
 #[actix_web::test]
-async fn a_token_ends_on_every_server_within_five_seconds() {
+async fn a_revoked_token_ends_on_every_server_within_five_seconds() {
     let env = TestEnv::new(Stores::Servers).unwrap();
     env.migrate().await.unwrap();
-    let new = |name: &str, more: &[&str]| {
-        let arguments = [&["token", "new", name, "--scopes", "bot"], more].concat();
-        said(&run(&env, &arguments, &[])).trim().to_owned()
+    let new = |name: &str, more: &str| {
+        let arguments = format!("token new {name} --scopes bot{more}");
+        succeeds(&env, &arguments).trim().to_owned()
     };
-    let token = new("bot", &[]);
-    let short = new("short", &["--days", "0"]);
+    let token = new("bot", "");
+    let short = new("short", " --days 0");
     let servers = [(); 2].map(|()| ServerProcess::start(&env, None, "info"));
     for server in &servers {
-        // Each has it at hand now.
+        // Each server has cached the token now.
         server.client(&env, &token).network().await.unwrap();
         let ended = server.client(&env, &short).network().await.unwrap_err();
-        assert_eq!(ended.code(), Some(kms_types::ErrorCode::Unauthorized), "its days are over");
+        assert_eq!(ended.code(), Some(kms_types::ErrorCode::Unauthorized), "the token has expired");
     }
-    assert!(run(&env, &["token", "revoke", "bot"], &[]).status.success());
+    succeeds(&env, "token revoke bot");
     let revoked = std::time::Instant::now();
     for server in &servers {
         while server.client(&env, &token).network().await.is_ok() {
@@ -119,30 +108,29 @@ async fn a_token_ends_on_every_server_within_five_seconds() {
 fn new_keys_are_private_and_never_overwritten() {
     use std::os::unix::fs::PermissionsExt;
     let env = TestEnv::new(Stores::Embedded).unwrap();
-    let arguments = ["keys", "new", "--bits", "3072", "--id", "kms-2027"];
-    let made = run(&env, &arguments, &[]);
-    assert!(said(&made).contains("KMS_SERVER__KMS_KEY__ID=kms-2027"), "{}", said(&made));
+    let arguments = "keys new --bits 3072 --id kms-2027";
+    let made = succeeds(&env, arguments);
+    assert!(made.contains("KMS_SERVER__KMS_KEY__ID=kms-2027"), "{made}");
     let directory = env.directory.path().join("keys");
     let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&directory), 0o700);
     for entry in directory.read_dir().unwrap() {
         assert_eq!(mode(&entry.unwrap().path()), 0o600);
     }
-    let again = run(&env, &arguments, &[]);
-    assert!(said(&again).contains("keys are never overwritten"), "{}", said(&again));
-    // What it shows is what `check-config` takes.
-    let shown = said(&made);
-    let mut shown: Vec<_> = shown.lines().filter_map(|line| line.split_once('=')).collect();
-    // Not beside the file that holds it.
+    let again = fails(&env, arguments);
+    assert!(again.contains("keys are never overwritten"), "{again}");
+    // `check-config` accepts the settings that it prints.
+    let mut shown: Vec<_> = made.lines().filter_map(|line| line.split_once('=')).collect();
+    // A setting and its `_FILE` exclude each other.
     shown.push(("KMS_SERVER__KMS_KEY__PASSPHRASE", ""));
     let env = TestEnv { server_keys: Default::default(), ..env };
-    run(&env, &["migrate"], &shown);
-    let checked = run(&env, &["check-config"], &shown);
-    assert!(checked.status.success(), "{}", said(&checked));
+    kms_server(&env, "migrate").envs(shown.iter().copied()).output().unwrap();
+    let checked = kms_server(&env, "check-config").envs(shown.iter().copied()).output().unwrap();
+    assert!(checked.status.success(), "{}", output_text(&checked));
 }
 
 #[test]
-fn a_mistake_in_the_configuration_names_itself() {
+fn a_configuration_error_names_the_setting_and_no_secret() {
     let env = TestEnv::new(Stores::Embedded).unwrap();
     for (key, value, named) in [
         ("KMS_SERVER__LISTEN", "here", "listen"),
@@ -152,9 +140,9 @@ fn a_mistake_in_the_configuration_names_itself() {
         ("KMS_SERVER__CHAIN__RPC_URLS", "ftp://x", "chain.rpc_urls"),
         ("KMS_SERVER__TLS__KEY", "hunter2", "tls"),
     ] {
-        run(&env, &["migrate"], &[]);
-        let refused = run(&env, &["serve"], &[(key, value)]);
-        let text = said(&refused);
+        succeeds(&env, "migrate");
+        let refused = kms_server(&env, "serve").envs([(key, value)]).output().unwrap();
+        let text = output_text(&refused);
         assert!(!refused.status.success() && text.contains(named), "{key}: {text}");
         assert!(!text.contains("hunter2"), "{text}");
     }

@@ -1,5 +1,5 @@
-//! The process dies between two writes. Afterwards there is the old state or the new one, and
-//! every wallet opens by a password and by the KMS key.
+//! Crashes between two writes leave the old state or the new one, in which every wallet opens by a
+//! password and by the KMS key.
 
 use kms_core::ports::AccountStore;
 use kms_server_testing::requests::{
@@ -11,7 +11,7 @@ use kms_types::wire::{ChangePassword, TransferState};
 use kms_types::{RecoveryId, U256, Wei};
 use serde_json::json;
 
-/// Where the process dies while it makes a wallet, changes or recovers a password.
+/// Failpoints within the creation of a wallet, a change of password and a recovery.
 const CUSTODY: [&str; 6] = [
     "create-after-sck",
     "create-after-commit",
@@ -21,7 +21,7 @@ const CUSTODY: [&str; 6] = [
     "recover-after-commit",
 ];
 
-async fn dies_between_the_databases(stores: Stores) {
+async fn a_crash_between_the_databases(stores: Stores) {
     for failpoint in CUSTODY {
         let env = TestEnv::new(stores).unwrap();
         let database = env.migrate().await.unwrap();
@@ -46,30 +46,30 @@ async fn dies_between_the_databases(stores: Stores) {
             }
             _ => recover_as(&client, 1, recovery, new).await.map(drop),
         };
-        assert!(refused.is_err(), "{failpoint}: an answer came from a dead server");
+        assert!(refused.is_err(), "{failpoint}: the dead server answered");
         server.died();
 
         let test = TestServer::start(env).await;
         let client = &test.client;
         let address = match &before {
-            // Onboarding again works, and makes no second wallet.
+            // Onboarding again succeeds, and does not create a second wallet.
             None => client.create_account(&create(1, "ann", "old")).await.unwrap().address,
             Some(account) => account.address,
         };
-        let mut works = Vec::new();
+        let mut accepted = Vec::new();
         for words in ["old", new] {
             if let Ok(account) = client.create_account(&create(1, "ann", words)).await {
                 assert_eq!(account.address, address, "{failpoint}");
-                works.push(words);
+                accepted.push(words);
             }
         }
         let committed = failpoint.ends_with("after-commit") && before.is_some();
-        assert_eq!(works, [if committed { new } else { "old" }], "{failpoint}");
-        // A recovery that was done may be repeated.
+        assert_eq!(accepted, [if committed { new } else { "old" }], "{failpoint}");
+        // A completed recovery may be repeated.
         if failpoint == "recover-after-commit" {
             recover_as(client, 1, recovery, new).await.unwrap();
         } else {
-            // The old password was right a moment ago, which cancelled what was under way.
+            // The right password above has cancelled the open recovery.
             recover(client, 1, new).await.unwrap();
         }
         assert_eq!(client.create_account(&create(1, "ann", new)).await.unwrap().address, address);
@@ -77,18 +77,18 @@ async fn dies_between_the_databases(stores: Stores) {
 }
 
 #[actix_web::test]
-async fn dies_between_the_embedded_databases() {
-    dies_between_the_databases(Stores::Embedded).await;
+async fn a_crash_between_the_embedded_stores_breaks_no_wallet() {
+    a_crash_between_the_databases(Stores::Embedded).await;
 }
 
 #[actix_web::test]
-async fn dies_between_postgresql_and_mongodb() {
-    dies_between_the_databases(Stores::Servers).await;
+async fn a_crash_between_postgresql_and_mongodb_breaks_no_wallet() {
+    a_crash_between_the_databases(Stores::Servers).await;
 }
 
-/// A wallet under an older KDF moves to today's after its owner was answered.
+/// A wallet under an older KDF is re-encrypted under the current one after the answer is sent.
 #[actix_web::test]
-async fn dies_while_a_wallet_moves_to_another_kdf() {
+async fn a_crash_while_a_wallet_changes_its_kdf_breaks_no_wallet() {
     for stores in [Stores::Embedded, Stores::Servers] {
         for failpoint in ["reseal-after-sck", "reseal-after-commit"] {
             let mut env = TestEnv::new(stores).unwrap();
@@ -102,7 +102,7 @@ async fn dies_while_a_wallet_moves_to_another_kdf() {
             server.terminate();
             env.variables.clear();
             let server = ServerProcess::start(&env, Some(failpoint), "info");
-            // It may die before the answer is on its way; its request was done.
+            // The server may die before it answers, but the request itself is complete.
             let _ = server.client(&env, &token).create_account(&create(1, "ann", "a")).await;
             server.died();
 
@@ -124,7 +124,7 @@ async fn dies_while_a_wallet_moves_to_another_kdf() {
 }
 
 #[actix_web::test]
-async fn a_recovery_that_was_cut_off_meets_no_old_lock() {
+async fn a_recovery_that_crashed_after_its_commit_has_cleared_the_lock() {
     let env = TestEnv::new(Stores::Embedded).unwrap();
     let database = env.migrate().await.unwrap();
     let token = env.issue_token(&database, Scope::Bot).await.unwrap();
@@ -143,7 +143,7 @@ async fn a_recovery_that_was_cut_off_meets_no_old_lock() {
 }
 
 #[actix_web::test]
-async fn a_transfer_is_neither_lost_nor_doubled() {
+async fn a_crash_at_the_broadcast_neither_loses_nor_repeats_a_transfer() {
     for stores in [Stores::Embedded, Stores::Servers] {
         for failpoint in ["transfer-before-broadcast", "transfer-after-broadcast"] {
             let env = TestEnv::new(stores).unwrap();
@@ -160,7 +160,7 @@ async fn a_transfer_is_neither_lost_nor_doubled() {
 
             let test = TestServer::start(env).await;
             let mined = test.until(quoted.id, TransferState::Mined).await;
-            // Confirming again, as an impatient user would, sends nothing new.
+            // A second confirmation, as of an impatient user, sends nothing new.
             let again = test.client.confirm(quoted.id, &confirm(&quoted, "a")).await.unwrap();
             assert_eq!(again.tx_hash, mined.tx_hash);
             let bob = test.client.balance(telegram(2)).await.unwrap();
@@ -173,7 +173,7 @@ async fn a_transfer_is_neither_lost_nor_doubled() {
 }
 
 #[actix_web::test]
-async fn a_transfer_that_was_about_to_rise_is_neither_lost_nor_doubled() {
+async fn a_crash_at_a_replacement_neither_loses_nor_repeats_a_transfer() {
     for stores in [Stores::Embedded, Stores::Servers] {
         for failpoint in ["transfer-before-raise", "transfer-after-raise"] {
             let mut env = TestEnv::new(stores).unwrap();
@@ -187,17 +187,17 @@ async fn a_transfer_that_was_about_to_rise_is_neither_lost_nor_doubled() {
             env.fund(&ann, 10 * COIN).unwrap();
             env.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
             let quoted = client.quote(&quote(1, "@bob", "1")).await.unwrap();
-            // The watcher may be quicker than the answer.
+            // The server may die before it answers.
             let _ = client.confirm(quoted.id, &confirm(&quoted, "a")).await;
             server.died();
 
             env.chain.replace_after = std::time::Duration::from_secs(3_600);
             let test = TestServer::start(env).await;
-            let risen = test.client.transfer(quoted.id).await.unwrap().unwrap();
-            test.until_known(risen.tx_hash.as_deref().unwrap()).await;
+            let replaced = test.client.transfer(quoted.id).await.unwrap().unwrap();
+            test.until_known(replaced.tx_hash.as_deref().unwrap()).await;
             test.env.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
             let mined = test.until(quoted.id, TransferState::Mined).await;
-            assert_eq!(mined.tx_hash, risen.tx_hash, "{failpoint}");
+            assert_eq!(mined.tx_hash, replaced.tx_hash, "{failpoint}");
             let bob = test.client.balance(telegram(2)).await.unwrap();
             assert_eq!(bob.wei, Wei(U256::from(COIN)), "{failpoint}");
             let count = json!([ann.address.to_string(), "latest"]);

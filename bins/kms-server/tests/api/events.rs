@@ -1,4 +1,4 @@
-//! Long polls: they wait for what comes, and for nothing longer than they must.
+//! Long polls for events: they end with an event, with their time, or with the server.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,14 @@ use kms_types::wire::EventPage;
 use tokio::task::JoinHandle;
 
 on_both_stores!(
-    a_poll_answers_when_an_event_comes,
-    a_poll_without_events_waits_its_time,
-    a_server_that_stops_ends_its_polls,
+    a_poll_ends_when_an_event_arrives,
+    a_poll_without_events_waits_for_its_whole_time,
+    a_stopping_server_ends_its_polls,
 );
 
 const WAIT: Duration = Duration::from_secs(60);
 
-/// Begins a poll, and comes back when the server works on it: it has acknowledged `after` then.
+/// Begins a poll, and returns when the server handles it, which acknowledges `after`.
 async fn begin(test: &TestServer, after: EventCursor) -> JoinHandle<EventPage> {
     let client: Client = test.client.clone();
     let poll = tokio::spawn(async move { client.events(Some(after), WAIT).await.unwrap() });
@@ -26,7 +26,7 @@ async fn begin(test: &TestServer, after: EventCursor) -> JoinHandle<EventPage> {
     poll
 }
 
-async fn a_poll_answers_when_an_event_comes(test: TestServer) {
+async fn a_poll_ends_when_an_event_arrives(test: TestServer) {
     test.onboard(1, "ann", "a").await;
     let after = test.events(1).await.next;
     let started = Instant::now();
@@ -39,7 +39,7 @@ async fn a_poll_answers_when_an_event_comes(test: TestServer) {
     assert!(page.next > after);
 }
 
-async fn a_poll_without_events_waits_its_time(test: TestServer) {
+async fn a_poll_without_events_waits_for_its_whole_time(test: TestServer) {
     let wait = Duration::from_secs(1);
     let started = Instant::now();
     let page = test.client.events(None, wait).await.unwrap();
@@ -47,7 +47,7 @@ async fn a_poll_without_events_waits_its_time(test: TestServer) {
     assert_eq!((page.events.len(), page.next), (0, EventCursor::default()));
 }
 
-async fn a_server_that_stops_ends_its_polls(test: TestServer) {
+async fn a_stopping_server_ends_its_polls(test: TestServer) {
     test.onboard(1, "ann", "a").await;
     let after = test.events(1).await.next;
     let started = Instant::now();

@@ -1,8 +1,9 @@
-//! The KMS key is changed, and what an operator does about single accounts.
+//! Rotation of the KMS key, and freezing of accounts.
 
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Stdio};
 
 use kms_client::Client;
+use kms_server_testing::commands::{fails, kms_server, output_text, succeeds};
 use kms_server_testing::requests::{COIN, confirm, create, hash, quote, recover, telegram};
 use kms_server_testing::{ServerProcess, Stores, TEST_KMS_KEY_PASSPHRASE, TestEnv, TestServer};
 use kms_types::ErrorCode;
@@ -10,34 +11,9 @@ use kms_types::wire::{ChangePassword, TransferState};
 
 const BOTH: [Stores; 2] = [Stores::Embedded, Stores::Servers];
 
-pub(crate) fn command(env: &TestEnv, arguments: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kms-server"));
-    command
-        .args(arguments.split(' '))
-        .envs(env.environment("127.0.0.1:0"))
-        .current_dir(env.directory.path());
-    command
-}
-
-pub(crate) fn said(output: &Output) -> String {
-    String::from_utf8([output.stdout.as_slice(), &output.stderr].concat()).unwrap()
-}
-
-pub(crate) fn works(env: &TestEnv, arguments: &str) -> String {
-    let output = command(env, arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments}: {}", said(&output));
-    said(&output)
-}
-
-pub(crate) fn fails(env: &TestEnv, arguments: &str) -> String {
-    let output = command(env, arguments).output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{arguments}: {}", said(&output));
-    said(&output)
-}
-
-/// Makes a second key and makes it the active one.
+/// Creates a second KMS key and configures it as the active one.
 pub(crate) fn rotate(env: &mut TestEnv) {
-    works(env, "keys new --directory newer --id kms-2 --bits 3072");
+    succeeds(env, "keys new --directory newer --id kms-2 --bits 3072");
     let newer = env.directory.path().join("newer");
     let older = env.directory.path().join("kms-key.pem");
     for (key, value) in [
@@ -54,7 +30,8 @@ pub(crate) fn rotate(env: &mut TestEnv) {
     }
 }
 
-/// An environment with this many wallets, whose SCKs are wrapped under `kms-test`, and a bearer token.
+/// An environment with this many wallets, whose SCKs are wrapped under `kms-test`, and a bearer
+/// token.
 pub(crate) async fn wallets(stores: Stores, count: i64) -> (TestEnv, String) {
     let env = TestEnv::new(stores).unwrap();
     let database = env.migrate().await.unwrap();
@@ -77,42 +54,42 @@ pub(crate) async fn recovers(client: &Client, id: i64) -> bool {
 }
 
 #[actix_web::test]
-async fn every_wallet_moves_to_the_active_key_once() {
+async fn rewrap_moves_every_wallet_to_the_active_key_once() {
     for stores in BOTH {
         let (mut env, token) = wallets(stores, 3).await;
-        assert_eq!(works(&env, "keys list"), "kms-test\tlocal\tactive\t3\n");
+        assert_eq!(succeeds(&env, "keys list"), "kms-test\tlocal\tactive\t3\n");
         let before = env.variables.clone();
         rotate(&mut env);
-        let listed = works(&env, "keys list");
+        let listed = succeeds(&env, "keys list");
         assert_eq!(listed, "kms-2\tlocal\tactive\t0\nkms-test\tlocal\tonly unwraps\t3\n");
         let refused = fails(&env, "keys retire kms-test");
         assert!(refused.contains("3 wallets' keys are under kms-test"), "{refused}");
         assert!(fails(&env, "keys retire kms-2").contains("is the active key"));
 
-        assert!(works(&env, "keys activate kms-2").contains("is the active key"));
-        let told = works(&env, "keys activate kms-test");
-        assert!(told.contains("make it kms_key, move kms-2 to older_kms_keys"), "{told}");
+        assert!(succeeds(&env, "keys activate kms-2").contains("is the active key"));
+        let advice = succeeds(&env, "keys activate kms-test");
+        assert!(advice.contains("make it kms_key, move kms-2 to older_kms_keys"), "{advice}");
         assert!(fails(&env, "keys activate kms-9").contains("no KMS key kms-9 is configured"));
-        let moved = works(&env, "keys rewrap");
+        let moved = succeeds(&env, "keys rewrap");
         assert!(moved.ends_with("3 moved to kms-2, 0 left\n"), "{moved}");
-        let again = works(&env, "keys rewrap");
+        let again = succeeds(&env, "keys rewrap");
         assert!(again.ends_with("0 moved to kms-2, 0 left\n"), "{again}");
-        assert!(works(&env, "keys verify --decrypt").contains("all 3 wallets"));
-        let shown = works(&env, "audit show --account telegram:1");
+        assert!(succeeds(&env, "keys verify --decrypt").contains("all 3 wallets"));
+        let shown = succeeds(&env, "audit show --account telegram:1");
         assert_eq!(shown.matches("\trewrap\t").count(), 2, "{shown}");
         assert_eq!(shown.matches("\tverify\t").count(), 2, "{shown}");
-        let audit = works(&env, "audit verify");
+        let audit = succeeds(&env, "audit verify");
         assert!(!audit.contains("without an outcome"), "{audit}");
-        assert!(works(&env, "keys retire kms-test").contains("no wallet's key is under"));
+        assert!(succeeds(&env, "keys retire kms-test").contains("no wallet's key is under"));
 
-        // Who goes back to the old configuration is told what is missing.
+        // With the old configuration, the commands name what is missing.
         let rotated = std::mem::replace(&mut env.variables, before);
-        let listed = works(&env, "keys list");
+        let listed = succeeds(&env, "keys list");
         assert_eq!(listed, "kms-test\tlocal\tactive\t0\nkms-2\t-\tnot configured\t3\n");
         assert!(fails(&env, "keys verify").contains("3 of 3 wallets would not be recovered"));
         assert!(fails(&env, "keys rewrap").contains("0 moved to kms-test, 3 left"));
 
-        // Without the old key everything works.
+        // The old key is not needed any more.
         env.variables = rotated;
         env.variables.retain(|(key, _)| !key.contains("OLDER"));
         let server = ServerProcess::start(&env, None, "info");
@@ -125,24 +102,24 @@ async fn every_wallet_moves_to_the_active_key_once() {
 }
 
 #[actix_web::test]
-async fn a_rewrap_that_dies_leaves_every_wallet_open() {
+async fn a_crash_of_rewrap_breaks_no_wallet() {
     for stores in BOTH {
         let (mut env, token) = wallets(stores, 2).await;
         rotate(&mut env);
         for failpoint in ["rewrap-before-replace", "rewrap-after-replace"] {
-            let died = command(&env, "keys rewrap").env("KMS_FAILPOINT", failpoint).output();
+            let died = kms_server(&env, "keys rewrap").env("KMS_FAILPOINT", failpoint).output();
             assert_eq!(died.unwrap().status.code(), None, "{failpoint}");
-            assert!(works(&env, "keys verify --decrypt").contains("all 2 wallets"));
+            assert!(succeeds(&env, "keys verify --decrypt").contains("all 2 wallets"));
             let server = ServerProcess::start(&env, None, "info");
             let client = server.client(&env, &token);
             assert!(opens(&client, 1, "right").await && opens(&client, 2, "right").await);
             server.terminate();
         }
-        // It went on where it died: one was moved just before.
-        let rest = works(&env, "keys rewrap");
+        // It continues where it crashed: one wallet was rewrapped just before.
+        let rest = succeeds(&env, "keys rewrap");
         assert!(rest.ends_with("1 moved to kms-2, 0 left\n"), "{rest}");
-        let audit = works(&env, "audit verify");
-        // Of each that died: the command, and the wallet that it was at.
+        let audit = succeeds(&env, "audit verify");
+        // For each crash: the command, and the wallet that it was rewrapping.
         assert_eq!(audit.matches("without an outcome").count(), 4, "{audit}");
         let server = ServerProcess::start(&env, None, "info");
         let client = server.client(&env, &token);
@@ -151,14 +128,14 @@ async fn a_rewrap_that_dies_leaves_every_wallet_open() {
     }
 }
 
-/// To a key in AWS and back, with AWS failing on the way.
+/// Rewraps to a key in AWS and back, while AWS fails.
 #[actix_web::test]
-async fn wallets_move_to_aws_and_back() {
+async fn rewrap_moves_wallets_to_aws_and_back() {
     let (aws, _arn, in_aws) = crate::aws::env_with_aws();
     let (mut env, token) = wallets(Stores::Servers, 3).await;
     let local = env.directory.path().join("kms-key.pem").display().to_string();
     let variable = |key: &str, value: &str| (format!("KMS_SERVER__{key}"), value.to_owned());
-    // The stand-in has the key of the tests; its public half is what the server wraps with.
+    // The stand-in holds the test key; servers wrap under its public key.
     let aws_key = |prefix: &str| {
         let of_aws = ["PROVIDER", "KEY", "PUBLIC_KEY", "ENDPOINT"].map(|name| {
             let from = format!("KMS_SERVER__KMS_KEY__{name}");
@@ -183,28 +160,28 @@ async fn wallets_move_to_aws_and_back() {
     ];
     env.variables = to_aws.concat();
     aws.break_next(vec![kms_testkit::AwsFault::AccessDenied; 3]);
-    // The first is its look at the key, which it can do without; then a wallet can not be opened.
+    // The first call, which checks the key, may fail; the next ones are needed to open a wallet.
     let broken = fails(&env, "keys rewrap");
     assert!(broken.contains("run it again"), "{broken}");
     aws.mend();
     for failpoint in ["rewrap-before-replace", "rewrap-after-replace"] {
-        let died = command(&env, "keys rewrap").env("KMS_FAILPOINT", failpoint).output();
+        let died = kms_server(&env, "keys rewrap").env("KMS_FAILPOINT", failpoint).output();
         assert_eq!(died.unwrap().status.code(), None, "{failpoint}");
-        assert!(works(&env, "keys verify --decrypt").contains("all 3 wallets"));
+        assert!(succeeds(&env, "keys verify --decrypt").contains("all 3 wallets"));
     }
-    assert!(works(&env, "keys rewrap").ends_with("to aws-1, 0 left\n"));
-    assert!(works(&env, "keys verify --decrypt").contains("all 3 wallets"));
-    assert!(works(&env, "keys retire kms-test").contains("no wallet's key is under"));
+    assert!(succeeds(&env, "keys rewrap").ends_with("to aws-1, 0 left\n"));
+    assert!(succeeds(&env, "keys verify --decrypt").contains("all 3 wallets"));
+    assert!(succeeds(&env, "keys retire kms-test").contains("no wallet's key is under"));
     let server = ServerProcess::start(&env, None, "info");
     let client = server.client(&env, &token);
     assert!(opens(&client, 1, "right").await && recovers(&client, 1).await);
     server.terminate();
 
     env.variables = aws_key("OLDER_KMS_KEYS__A");
-    assert!(works(&env, "keys rewrap").ends_with("3 moved to kms-test, 0 left\n"));
+    assert!(succeeds(&env, "keys rewrap").ends_with("3 moved to kms-test, 0 left\n"));
     env.variables.clear();
     aws.stop().await;
-    assert!(works(&env, "keys verify --decrypt").contains("all 3 wallets"));
+    assert!(succeeds(&env, "keys verify --decrypt").contains("all 3 wallets"));
     let server = ServerProcess::start(&env, None, "info");
     let client = server.client(&env, &token);
     assert!(opens(&client, 1, "recovered").await && recovers(&client, 2).await);
@@ -213,13 +190,13 @@ async fn wallets_move_to_aws_and_back() {
 }
 
 #[actix_web::test]
-async fn passwords_that_change_during_a_rewrap_win() {
+async fn passwords_may_change_during_a_rewrap() {
     for stores in BOTH {
         let (mut env, token) = wallets(stores, 6).await;
         rotate(&mut env);
         let server = ServerProcess::start(&env, None, "info");
         let client = server.client(&env, &token);
-        let rewrap: Child = command(&env, "keys rewrap")
+        let rewrap: Child = kms_server(&env, "keys rewrap")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -230,8 +207,8 @@ async fn passwords_that_change_during_a_rewrap_win() {
             client.change_password(telegram(id), &body).await.unwrap();
         }
         let rewrap = rewrap.wait_with_output().unwrap();
-        assert!(said(&rewrap).ends_with("to kms-2, 0 left\n"), "{}", said(&rewrap));
-        assert!(works(&env, "keys verify --decrypt").contains("all 6 wallets"));
+        assert!(output_text(&rewrap).ends_with("to kms-2, 0 left\n"), "{}", output_text(&rewrap));
+        assert!(succeeds(&env, "keys verify --decrypt").contains("all 6 wallets"));
         for id in 1..=6 {
             assert!(opens(&client, id, "new").await && !opens(&client, id, "right").await);
         }
@@ -240,10 +217,10 @@ async fn passwords_that_change_during_a_rewrap_win() {
 }
 
 #[actix_web::test]
-async fn a_wallet_whose_wrapped_key_is_gone_is_named() {
+async fn verify_names_a_wallet_whose_wrapped_key_is_missing() {
     for stores in BOTH {
         let (env, token) = wallets(stores, 1).await;
-        assert!(works(&env, "keys verify").contains("all 1 wallets"));
+        assert!(succeeds(&env, "keys verify").contains("all 1 wallets"));
         match stores {
             Stores::Embedded => {
                 for file in ["keys.db", "keys.db-wal", "keys.db-shm"] {
@@ -264,10 +241,10 @@ async fn a_wallet_whose_wrapped_key_is_gone_is_named() {
             assert!(named.contains(&format!("{}\tthe wrapped key is missing", ann.id)), "{named}");
             assert!(named.contains("1 of 2 wallets would not be recovered"), "{named}");
         }
-        assert!(works(&env, "keys list").contains("1 wallets have no key"));
-        // It is put right by its owner's next right password.
+        assert!(succeeds(&env, "keys list").contains("1 wallets have no key"));
+        // The owner's next right password repairs it.
         client.create_account(&create(1, "name1", "right")).await.unwrap();
-        let verifies = || command(&env, "keys verify --decrypt").output().unwrap();
+        let verifies = || kms_server(&env, "keys verify --decrypt").output().unwrap();
         let mut verified = verifies();
         for _ in 0..50 {
             if verified.status.success() {
@@ -275,18 +252,18 @@ async fn a_wallet_whose_wrapped_key_is_gone_is_named() {
             }
             verified = verifies();
         }
-        assert!(said(&verified).contains("all 2 wallets"), "{}", said(&verified));
+        assert!(output_text(&verified).contains("all 2 wallets"), "{}", output_text(&verified));
         server.terminate();
     }
 }
 
 #[actix_web::test]
-async fn a_frozen_account_can_not_pay_and_is_told_why() {
+async fn a_frozen_account_cannot_use_its_key() {
     for stores in BOTH {
         let test = TestServer::start(TestEnv::new(stores).unwrap()).await;
         let (ann, bob) = test.ann_and_bob().await;
         let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
-        assert_eq!(works(&test.env, &format!("account freeze {}", ann.id)), "frozen\n");
+        assert_eq!(succeeds(&test.env, &format!("account freeze {}", ann.id)), "frozen\n");
         let words = "ann's password";
         let sent = test.client.confirm(quoted.id, &confirm(&quoted, words)).await.map(drop);
         let body = ChangePassword { old_password_hash: hash(words), new_password_hash: hash("x") };
@@ -295,17 +272,17 @@ async fn a_frozen_account_can_not_pay_and_is_told_why() {
         for refused in [sent, changed, recovered] {
             assert_eq!(refused.unwrap_err().code(), Some(ErrorCode::AccountFrozen));
         }
-        // Others pay it as before.
+        // Others can still pay it.
         test.env.fund(&bob, COIN).unwrap();
         let back = test.client.quote(&quote(2, "@ann", "0.1")).await.unwrap();
         test.client.confirm(back.id, &confirm(&back, "bob's password")).await.unwrap();
 
-        assert_eq!(works(&test.env, "account unfreeze telegram:1"), "active\n");
+        assert_eq!(succeeds(&test.env, "account unfreeze telegram:1"), "active\n");
         test.client.confirm(quoted.id, &confirm(&quoted, words)).await.unwrap();
         test.until(quoted.id, TransferState::Mined).await;
-        let nobody = fails(&test.env, "account freeze telegram:9");
-        assert!(nobody.contains("no such account"), "{nobody}");
-        let shown = works(&test.env, "audit show --account telegram:1");
+        let unknown = fails(&test.env, "account freeze telegram:9");
+        assert!(unknown.contains("no such account"), "{unknown}");
+        let shown = succeeds(&test.env, "audit show --account telegram:1");
         for action in ["freeze", "unfreeze"] {
             assert_eq!(shown.matches(&format!("\t{action}\t")).count(), 2, "{shown}");
         }

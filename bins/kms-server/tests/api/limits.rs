@@ -1,4 +1,4 @@
-//! What may be spent in a day and done in a minute, over HTTPS.
+//! Spending limits and rate limits.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ async fn set(test: &TestServer, amount: &str) -> kms_types::wire::SpendingLimit 
     test.client.set_limit(telegram(1), &body).await.unwrap().limits.remove(0)
 }
 
-async fn two_at_once_do_not_both_pass(stores: Stores) {
+async fn concurrent_transfers_do_not_exceed_the_limit(stores: Stores) {
     let test = limited(stores).await;
     let (one, two) =
         tokio::join!(async { test.client.quote(&quote(1, "@bob", "0.6")).await.unwrap() }, async {
@@ -68,17 +68,17 @@ async fn two_at_once_do_not_both_pass(stores: Stores) {
 }
 
 #[actix_web::test]
-async fn two_at_once_do_not_both_pass_over_the_embedded_stores() {
-    two_at_once_do_not_both_pass(Stores::Embedded).await;
+async fn concurrent_transfers_do_not_exceed_the_limit_on_embedded_stores() {
+    concurrent_transfers_do_not_exceed_the_limit(Stores::Embedded).await;
 }
 
 #[actix_web::test]
-async fn two_at_once_do_not_both_pass_over_servers() {
-    two_at_once_do_not_both_pass(Stores::Servers).await;
+async fn concurrent_transfers_do_not_exceed_the_limit_on_servers() {
+    concurrent_transfers_do_not_exceed_the_limit(Stores::Servers).await;
 }
 
 #[actix_web::test]
-async fn less_may_be_spent_for_a_while_after_a_recovery() {
+async fn the_limit_is_lower_for_some_time_after_a_recovery() {
     let mut env = TestEnv::new(Stores::Embedded).unwrap();
     env.limits.spend_a_day.insert("eth".to_owned(), "1".parse().unwrap());
     env.limits.spend_a_day_after_recovery.insert("eth".to_owned(), "0.1".parse().unwrap());
@@ -100,7 +100,7 @@ async fn less_may_be_spent_for_a_while_after_a_recovery() {
 }
 
 #[actix_web::test]
-async fn owners_lower_at_once_and_raise_later() {
+async fn owners_lower_their_limit_at_once_and_raise_it_later() {
     let test = limited(Stores::Embedded).await;
     let limits = test.client.limits(telegram(1)).await.unwrap().limits;
     let [coins] = limits.as_slice() else { panic!("{limits:?}") };
@@ -108,7 +108,7 @@ async fn owners_lower_at_once_and_raise_later() {
     let quoted = test.client.quote(&quote(1, "@bob", "0.5")).await.unwrap();
     let lowered = set(&test, "0.25").await;
     assert_eq!((lowered.limit, lowered.later), (Some(units(COIN / 4)), None));
-    // What was quoted before is looked at again.
+    // The limit is checked again when an older quote is confirmed.
     let refused = problem(test.client.confirm(quoted.id, &confirm(&quoted, ANNS)).await);
     assert_eq!(refused.code, ErrorCode::LimitReached);
     let raised = set(&test, "none").await;
@@ -128,34 +128,34 @@ async fn owners_lower_at_once_and_raise_later() {
     }
 }
 
-/// Over all servers, and over a restart.
-async fn quotes_and_wallets_are_counted_everywhere(stores: Stores) {
+/// Rate limits are shared by all servers, and survive a restart.
+async fn quotes_and_onboardings_are_limited(stores: Stores) {
     let mut env = TestEnv::new(stores).unwrap();
     env.limits.quotes = "3/minute".parse().unwrap();
     env.limits.onboardings = "3/minute".parse().unwrap();
     let settings = env.settings().unwrap();
     let test = TestServer::start(env).await;
     test.ann_and_bob().await;
-    // Several processes on one database are for PostgreSQL.
+    // Only PostgreSQL serves several servers.
     let other = match stores {
         Stores::Servers => Some(kms_server::Server::start(settings).await.unwrap()),
         Stores::Embedded => None,
     };
     let port = other.as_ref().map_or(test.server.address().port(), |other| other.address().port());
-    let there = test.env.client(port, &test.token).unwrap();
+    let elsewhere = test.env.client(port, &test.token).unwrap();
     let first = quote(1, "@bob", "0.1");
     test.client.quote(&first).await.unwrap();
-    there.quote(&quote(1, "@bob", "0.1")).await.unwrap();
+    elsewhere.quote(&quote(1, "@bob", "0.1")).await.unwrap();
     test.client.quote(&quote(1, "@bob", "0.1")).await.unwrap();
-    // A repeat is none of them, nor is another account's.
+    // A repeat does not count, nor does a quote of another account.
     test.client.quote(&first).await.unwrap();
-    there.quote(&quote(2, "@ann", "0.1")).await.map(drop).unwrap_err();
-    for client in [&test.client, &there] {
+    elsewhere.quote(&quote(2, "@ann", "0.1")).await.map(drop).unwrap_err();
+    for client in [&test.client, &elsewhere] {
         let refused = problem(client.quote(&quote(1, "@bob", "0.1")).await);
         assert_eq!((refused.code, refused.status), (ErrorCode::RateLimited, 429));
         assert!((1..=20).contains(&refused.retry_after.unwrap()), "{:?}", refused.retry_after);
     }
-    there.create_account(&create(3, "carl", "c")).await.unwrap();
+    elsewhere.create_account(&create(3, "carl", "c")).await.unwrap();
     let refused = problem(test.client.create_account(&create(4, "dora", "d")).await);
     assert_eq!(refused.code, ErrorCode::RateLimited);
     assert_eq!(test.client.account(telegram(4)).await.unwrap(), None);
@@ -168,17 +168,17 @@ async fn quotes_and_wallets_are_counted_everywhere(stores: Stores) {
 }
 
 #[actix_web::test]
-async fn quotes_and_wallets_are_counted_over_the_embedded_stores() {
-    quotes_and_wallets_are_counted_everywhere(Stores::Embedded).await;
+async fn quotes_and_onboardings_are_limited_on_embedded_stores() {
+    quotes_and_onboardings_are_limited(Stores::Embedded).await;
 }
 
 #[actix_web::test]
-async fn quotes_and_wallets_are_counted_over_servers() {
-    quotes_and_wallets_are_counted_everywhere(Stores::Servers).await;
+async fn quotes_and_onboardings_are_limited_on_servers() {
+    quotes_and_onboardings_are_limited(Stores::Servers).await;
 }
 
 #[actix_web::test]
-async fn one_accounts_readers_do_not_hold_anothers() {
+async fn reads_of_one_account_do_not_limit_another() {
     let mut env = TestEnv::new(Stores::Embedded).unwrap();
     env.limits.account_reads = "5/second".parse().unwrap();
     let test = TestServer::start(env).await;

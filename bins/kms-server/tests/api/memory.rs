@@ -1,7 +1,7 @@
-//! After a request the keys it used are nowhere in the server's memory.
+//! The keys that a request used are gone from the server's memory after it.
 //!
-//! The server is a process of its own, so that the test, which has to know the keys to look for
-//! them, does not find its own copies.
+//! The server runs in its own process, so that the search does not find the test's own copies of
+//! the keys.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
@@ -13,17 +13,17 @@ use kms_server::config::Settings;
 use kms_store::Scope;
 use kms_types::wire::{ChangePassword, ExportKey, TransferState};
 
-use crate::canary::open;
+use crate::planted_secrets::open;
 use kms_server_testing::requests::{COIN, confirm, create, hash, quote, recover, telegram};
 use kms_server_testing::{Stores, TestEnv};
 
-const CHILD: &str = "KMS_TEST_SERVES_TO_BE_SEARCHED";
+const CHILD: &str = "KMS_TEST_MEMORY_SEARCH";
 
-/// The other process of the test below; on its own it does nothing. It is not made unreadable, as
-/// `kms-server` makes itself before it reads a secret.
+/// The server of the test below, when that test runs it in a process of its own; does nothing
+/// otherwise. Unlike `kms-server`, it does not make its memory unreadable.
 #[actix_web::test]
-async fn a_server_to_be_searched() {
-    #[expect(clippy::disallowed_methods, reason = "this is how a test talks to its own process")]
+async fn serves_for_the_memory_search() {
+    #[expect(clippy::disallowed_methods, reason = "the test passes it to its own process")]
     if std::env::var(CHILD).is_err() {
         return;
     }
@@ -42,7 +42,7 @@ struct Searched(Child, u16);
 impl Searched {
     fn start(env: &TestEnv) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["memory::a_server_to_be_searched", "--exact", "--nocapture"])
+            .args(["memory::serves_for_the_memory_search", "--exact", "--nocapture"])
             .envs(env.environment("127.0.0.1:0"))
             .env(CHILD, "1")
             .current_dir(env.directory.path())
@@ -58,7 +58,7 @@ impl Searched {
         Self(child, port)
     }
 
-    /// Everything that the process has written into its memory.
+    /// The writable memory of the process.
     fn memory(&self) -> Vec<u8> {
         let id = self.0.id();
         let maps = std::fs::read_to_string(format!("/proc/{id}/maps")).unwrap();
@@ -68,7 +68,7 @@ impl Searched {
             let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
             let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16).unwrap());
             let mut part = vec![0; usize::try_from(to - from).unwrap()];
-            // Some kinds of pages can not be read.
+            // Some kinds of pages cannot be read.
             if memory.read_exact_at(&mut part, from).is_ok() {
                 found.extend(part);
             }
@@ -84,8 +84,7 @@ impl Drop for Searched {
     }
 }
 
-/// How often the secret is there: its bytes, the same the other way round (as limbs of a number lie
-/// in memory), and as hex.
+/// How often the secret occurs: as bytes, in reverse (the memory layout of big integers), and as hex.
 fn count(memory: &[u8], secret: &[u8]) -> [usize; 3] {
     let reversed: Vec<u8> = secret.iter().rev().copied().collect();
     let hex = hex::encode(secret).into_bytes();
@@ -93,7 +92,7 @@ fn count(memory: &[u8], secret: &[u8]) -> [usize; 3] {
 }
 
 #[actix_web::test]
-async fn keys_are_gone_from_memory_after_each_request() {
+async fn keys_are_wiped_from_memory_after_each_request() {
     let env = TestEnv::new(Stores::Embedded).unwrap();
     let database = env.migrate().await.unwrap();
     let token = env.issue_token(&database, Scope::Bot).await.unwrap();
@@ -106,10 +105,10 @@ async fn keys_are_gone_from_memory_after_each_request() {
         secrets.push((format!("the SCK of {words}"), sck));
         secrets.push(("the private key".to_owned(), key));
     };
-    let look = |after: &str, secrets: &[(String, [u8; 32])]| {
+    let search = |after: &str, secrets: &[(String, [u8; 32])]| {
         let memory = server.memory();
-        // It finds what is there: the pepper, for as long as the server runs.
-        assert_ne!(count(&memory, &[0xa1; 32])[0], 0, "the search finds nothing");
+        // The pepper is in memory as long as the server runs, so a search that misses it is broken.
+        assert_ne!(count(&memory, &[0xa1; 32])[0], 0, "the search does not find the pepper");
         for (name, secret) in secrets {
             assert_eq!(count(&memory, secret), [0; 3], "{name} is in memory after {after}");
         }
@@ -119,24 +118,24 @@ async fn keys_are_gone_from_memory_after_each_request() {
     client.create_account(&create(2, "bob", "bob's")).await.unwrap();
     env.fund(&ann, 10 * COIN).unwrap();
     remember(&mut secrets, "first").await;
-    look("create", &secrets);
+    search("create", &secrets);
     client.create_account(&create(1, "ann", "first")).await.unwrap();
-    look("unlock", &secrets);
+    search("unlock", &secrets);
     let quoted = client.quote(&quote(1, "@bob", "1")).await.unwrap();
     let sent = client.confirm(quoted.id, &confirm(&quoted, "first")).await.unwrap();
-    look("sign", &secrets);
+    search("sign", &secrets);
     assert_ne!(sent.state, TransferState::Quoted);
     let body =
         ChangePassword { old_password_hash: hash("first"), new_password_hash: hash("second") };
     client.change_password(telegram(1), &body).await.unwrap();
     remember(&mut secrets, "second").await;
-    look("a change of password", &secrets);
+    search("a change of password", &secrets);
     client.export(telegram(1), &ExportKey { password_hash: hash("second") }).await.unwrap();
-    look("export", &secrets);
+    search("export", &secrets);
     recover(&client, 1, "third").await.unwrap();
     remember(&mut secrets, "third").await;
-    look("recover", &secrets);
+    search("recover", &secrets);
     let wrong = client.create_account(&create(1, "ann", "a guess")).await;
     assert!(wrong.is_err());
-    look("a wrong password", &secrets);
+    search("a wrong password", &secrets);
 }

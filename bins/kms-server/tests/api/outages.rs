@@ -1,4 +1,5 @@
-//! A part is down: what needs it says so, what does not need it goes on, and nothing is half done.
+//! Outages of a dependency: requests that need it report it, the others succeed, and none is left
+//! half done.
 
 use kms_server::Server;
 use kms_server_testing::requests::{confirm, create, quote, recover, recover_as, telegram};
@@ -8,7 +9,7 @@ use kms_types::wire::TransferState;
 use kms_types::{ErrorCode, RecoveryId};
 
 #[actix_web::test]
-async fn without_mongodb_nobody_is_onboarded_by_half() {
+async fn without_mongodb_no_account_is_created_but_sends_still_work() {
     let mongod = Mongod::start().unwrap();
     let database = Postgres::shared().unwrap().create_database().unwrap();
     let directory = tempfile::tempdir().unwrap();
@@ -31,7 +32,7 @@ async fn without_mongodb_nobody_is_onboarded_by_half() {
     assert_eq!(mined.to.address, bob.address);
     mongod.resume().unwrap();
     test.onboard(3, "carl", "c").await;
-    // The recovery that failed keeps its place of three, and takes no other.
+    // The failed recovery counts once against the limit of three a day, also when it is repeated.
     for id in [first, RecoveryId::random(), RecoveryId::random()] {
         recover_as(&test.client, 2, id, "new").await.unwrap();
     }
@@ -41,7 +42,7 @@ async fn without_mongodb_nobody_is_onboarded_by_half() {
 }
 
 #[actix_web::test]
-async fn without_the_chain_nothing_is_signed() {
+async fn without_the_chain_nothing_is_signed_but_reads_still_work() {
     let test = TestServer::start(TestEnv::new(Stores::Embedded).unwrap()).await;
     let (ann, _) = test.ann_and_bob().await;
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
@@ -69,9 +70,9 @@ async fn a_server_with_other_keys_does_not_start() {
     assert!(refused.to_string().contains("server_keys.pepper"), "{refused}");
 }
 
-/// The operator dropped an old version too early.
+/// An operator removed an old key version too early.
 #[actix_web::test]
-async fn without_a_version_of_a_key_what_needs_it_is_unavailable() {
+async fn rows_under_a_missing_key_version_are_unavailable_not_tampered() {
     for (index, kind) in [(1, "contact"), (2, "row")] {
         let mut env = TestEnv::new(Stores::Embedded).unwrap();
         let old = env.server_keys[index].1.clone();
@@ -100,14 +101,14 @@ async fn without_a_version_of_a_key_what_needs_it_is_unavailable() {
 }
 
 #[actix_web::test]
-async fn a_server_without_a_schema_says_what_to_do() {
+async fn a_server_without_a_schema_names_the_migrate_command() {
     let env = TestEnv::new(Stores::Embedded).unwrap();
     let refused = kms_server::Server::start(env.settings().unwrap()).await.unwrap_err();
     assert!(refused.to_string().contains("kms-server migrate"), "{refused}");
 }
 
 #[actix_web::test]
-async fn another_chain_behind_an_endpoint_is_refused_and_passed_over() {
+async fn an_endpoint_of_another_chain_is_not_used() {
     let mut env = TestEnv::new(Stores::Embedded).unwrap();
     let wrong = AnvilOptions { chain_id: 5, ..AnvilOptions::default() };
     let wrong = Anvil::start_with(wrong).unwrap();
@@ -115,7 +116,7 @@ async fn another_chain_behind_an_endpoint_is_refused_and_passed_over() {
     env.migrate().await.unwrap();
     let error = Server::start(env.settings().unwrap()).await.unwrap_err().to_string();
     assert_eq!(error, "chain.rpc_urls: the endpoint is of chain 5, not of chain 31337");
-    // One that is down, one of another chain, and the right one.
+    // An endpoint that is down, one of another chain, and the right one.
     env.rpc_urls = format!("http://127.0.0.1:1 {} {}", wrong.url(), env.anvil.url());
     let test = TestServer::start(env).await;
     test.ann_and_bob().await;

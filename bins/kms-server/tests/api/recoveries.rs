@@ -1,6 +1,5 @@
-//! Forgotten passwords, told and stopped on both channels; e-mail addresses; the operator's brake.
+//! Recoveries with their notifications, e-mail addresses, and the operator's pause.
 
-use std::process::Command;
 use std::time::Duration;
 
 use kms_client::ClientError;
@@ -11,8 +10,8 @@ use kms_types::wire::{
 };
 use kms_types::{Asset, ErrorCode, OneTimeCode, RecoveryId};
 
-use crate::attacks::sql;
 use kms_server::config::MailSettings;
+use kms_server_testing::commands::{fails, succeeds};
 use kms_server_testing::requests::{hash, recover, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer, on_both_stores};
 
@@ -21,11 +20,11 @@ const BOTH: [Stores; 2] = [Stores::Embedded, Stores::Servers];
 
 on_both_stores!(
     a_recovery_waits_and_is_cancelled_without_a_password,
-    too_many_stop_all,
-    who_is_stopped_with_all_keeps_their_own,
+    too_many_recoveries_pause_all,
+    a_paused_recovery_does_not_count_against_its_owner,
 );
 
-/// With mail, and waits that a test can wait for.
+/// An environment with e-mail, and with recoveries short enough for a test.
 fn with_mail(stores: Stores) -> (TestEnv, Mailbox) {
     let mut env = TestEnv::new(stores).unwrap();
     let mailbox = Mailbox::start().unwrap();
@@ -39,7 +38,7 @@ fn with_mail(stores: Stores) -> (TestEnv, Mailbox) {
     (env, mailbox)
 }
 
-/// The mails to Ann, once there are this many.
+/// The e-mails to Ann, as soon as there are this many.
 async fn mails(mailbox: &Mailbox, count: usize) -> Vec<Mail> {
     mails_to(mailbox, ADDRESS, count).await
 }
@@ -53,7 +52,7 @@ async fn mails_to(mailbox: &Mailbox, address: &str, count: usize) -> Vec<Mail> {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("there never were {count} mails: {:#?}", mailbox.mails_to(address));
+    panic!("there were never {count} e-mails: {:#?}", mailbox.mails_to(address));
 }
 
 fn code(mail: &Mail) -> ConfirmCode {
@@ -89,7 +88,7 @@ async fn complete(test: &TestServer, id: RecoveryId) -> Result<Recovery, ClientE
     test.client.complete_recovery(telegram(1), id, &body).await
 }
 
-/// Ann with an e-mail address.
+/// Creates Ann's account and confirms her e-mail address.
 async fn ann_with_email(test: &TestServer, mailbox: &Mailbox) {
     test.onboard(1, "ann", "forgotten").await;
     test.client.change_email(telegram(1), &new_email("forgotten")).await.unwrap();
@@ -103,7 +102,7 @@ async fn ann_with_email(test: &TestServer, mailbox: &Mailbox) {
 }
 
 #[actix_web::test]
-async fn a_raise_of_a_limit_is_told_by_mail_with_how_to_take_it_back() {
+async fn a_raised_limit_is_notified_by_e_mail() {
     let (env, mailbox) = with_mail(Stores::Embedded);
     let test = TestServer::start(env).await;
     ann_with_email(&test, &mailbox).await;
@@ -112,15 +111,15 @@ async fn a_raise_of_a_limit_is_told_by_mail_with_how_to_take_it_back() {
         let body = SetLimit { asset: Asset::Native, amount };
         test.client.set_limit(telegram(1), &body).await.unwrap();
     }
-    let letter = mails(&mailbox, 3).await.pop().unwrap();
-    assert!(letter.subject.contains("a higher spending limit"), "{letter:?}");
-    assert!(letter.body.contains("take it back: write /limit"), "{letter:?}");
-    let told = test.events(4).await.events.pop().unwrap();
-    assert_eq!(told.what, EventKind::LimitRaiseAsked);
+    let mail = mails(&mailbox, 3).await.pop().unwrap();
+    assert!(mail.subject.contains("a higher spending limit"), "{mail:?}");
+    assert!(mail.body.contains("take it back: write /limit"), "{mail:?}");
+    let event = test.events(4).await.events.pop().unwrap();
+    assert_eq!(event.what, EventKind::LimitRaiseAsked);
 }
 
 #[actix_web::test]
-async fn a_code_from_a_mail_shortens_the_wait_and_every_step_is_told() {
+async fn a_code_shortens_the_wait_and_every_step_is_notified() {
     for stores in BOTH {
         let (env, mailbox) = with_mail(stores);
         let test = TestServer::start(env).await;
@@ -130,8 +129,8 @@ async fn a_code_from_a_mail_shortens_the_wait_and_every_step_is_told() {
         assert_eq!(asked.code_sent_to.as_deref(), Some("a…@example.org"));
         let week = Duration::from_secs(7 * 24 * 3_600);
         assert_eq!(asked.ready_at, asked.requested_at.plus(week));
-        let letter = mails(&mailbox, 3).await.pop().unwrap();
-        let right = code(&letter);
+        let mail = mails(&mailbox, 3).await.pop().unwrap();
+        let right = code(&mail);
         let confirm = async |code: &ConfirmCode| {
             test.client.confirm_recovery(telegram(1), asked.id, code).await
         };
@@ -143,13 +142,13 @@ async fn a_code_from_a_mail_shortens_the_wait_and_every_step_is_told() {
         assert_eq!(early.code(), Some(ErrorCode::RecoveryNotReady));
         let ClientError::Problem(problem) = early else { panic!("{early}") };
         assert_eq!((problem.status, problem.retry_after), (409, Some(1)));
-        // Told when it is ready.
+        // The owner is notified when the recovery is ready.
         assert!(mails(&mailbox, 5).await[4].subject.contains("can be set now"));
         complete(&test, asked.id).await.unwrap();
         test.onboard(1, "ann", "new").await;
-        let told = mails(&mailbox, 6).await;
-        assert!(told[5].subject.contains("has a new password"), "{told:#?}");
-        // In Telegram as well.
+        let sent = mails(&mailbox, 6).await;
+        assert!(sent[5].subject.contains("has a new password"), "{sent:#?}");
+        // The same steps are events for Telegram.
         let events = test.events(7).await.events;
         let steps = events.iter().filter_map(|event| match &event.what {
             EventKind::Recovery { step, recovery } => {
@@ -160,7 +159,7 @@ async fn a_code_from_a_mail_shortens_the_wait_and_every_step_is_told() {
         });
         use RecoveryStep::{CodeConfirmed, Completed, Ready, Requested};
         assert_eq!(steps.collect::<Vec<_>>(), [Requested, CodeConfirmed, Ready, Completed]);
-        // The thief who is in now changes no contact for a while.
+        // A thief who has just recovered the wallet cannot change its contacts for some time.
         let change = test.client.change_email(telegram(1), &new_email("new")).await;
         let ClientError::Problem(problem) = change.unwrap_err() else { panic!("no problem") };
         assert_eq!((problem.code, problem.status), (ErrorCode::OnHold, 403));
@@ -183,11 +182,11 @@ async fn a_recovery_waits_and_is_cancelled_without_a_password(mut test: TestServ
     assert_eq!(test.client.recovery(telegram(1)).await.unwrap(), Some(asked.clone()));
     assert_eq!(failed(request(&test).await), Some(ErrorCode::RecoveryOpen));
     assert_eq!(failed(complete(&test, asked.id).await), Some(ErrorCode::RecoveryNotReady));
-    // It is Ann's, and another account does nothing with it.
+    // Another account cannot act on Ann's recovery.
     test.onboard(2, "bob", "bob's").await;
     let bobs = test.client.cancel_recovery(telegram(2), asked.id).await;
     assert_eq!(failed(bobs), Some(ErrorCode::NoSuchRecovery));
-    // Over a restart it goes on, and no earlier.
+    // A restart neither ends the recovery nor shortens its wait.
     let test = test.restart().await;
     assert_eq!(test.client.recovery(telegram(1)).await.unwrap(), Some(asked.clone()));
     for _ in 0..2 {
@@ -206,7 +205,7 @@ async fn a_recovery_waits_and_is_cancelled_without_a_password(mut test: TestServ
     assert_eq!(failed(request(&test).await), Some(ErrorCode::RateLimited));
 }
 
-async fn too_many_stop_all(mut test: TestServer) {
+async fn too_many_recoveries_pause_all(mut test: TestServer) {
     test.env.limits.all_recoveries = "2/hour".parse().unwrap();
     let test = test.restart().await;
     for id in 1..=3 {
@@ -223,20 +222,20 @@ async fn too_many_stop_all(mut test: TestServer) {
     assert!(rows.iter().any(|row| row.outcome.as_deref() == Some("recovery_breaker")));
 }
 
-async fn who_is_stopped_with_all_keeps_their_own(mut test: TestServer) {
+async fn a_paused_recovery_does_not_count_against_its_owner(mut test: TestServer) {
     test.env.limits.all_recoveries = "1/hour".parse().unwrap();
     let test = test.restart().await;
     test.onboard(1, "ann", "known").await;
     test.onboard(2, "bob", "known").await;
     recover(&test.client, 2, "new").await.unwrap();
-    // More often than the three a day that are her own.
+    // More often than her own limit of three a day.
     for _ in 0..4 {
         assert_eq!(failed(request(&test).await), Some(ErrorCode::RecoveriesPaused));
     }
 }
 
 #[actix_web::test]
-async fn a_link_in_a_mail_shows_first_and_cancels_on_the_button() {
+async fn the_link_in_an_e_mail_cancels_only_by_its_button() {
     let (env, mailbox) = with_mail(Stores::Embedded);
     let test = TestServer::start(env).await;
     ann_with_email(&test, &mailbox).await;
@@ -252,7 +251,7 @@ async fn a_link_in_a_mail_shows_first_and_cancels_on_the_button() {
         assert!(page.text().await.unwrap().contains("<button>Stop it</button>"));
     }
     assert!(test.client.recovery(telegram(1)).await.unwrap().is_some());
-    // Another's link, a shortened one, one that was guessed: nothing.
+    // A link to another recovery, a truncated one and a guessed one do nothing.
     let other = link.replace(&asked.id.to_string(), &RecoveryId::random().to_string());
     let last = if link.ends_with('0') { "1" } else { "0" };
     let guessed = format!("{}{last}", &link[..link.len() - 1]);
@@ -267,18 +266,18 @@ async fn a_link_in_a_mail_shows_first_and_cancels_on_the_button() {
     }
     assert_eq!(test.client.recovery(telegram(1)).await.unwrap(), None);
     assert!(mails(&mailbox, 4).await[3].subject.contains("was cancelled"));
-    // Before the answer to the one who looked at it.
+    // The cancelled recovery does not block a new one.
     let asked = request(&test).await.unwrap();
     assert_eq!(failed(complete(&test, asked.id).await), Some(ErrorCode::RecoveryNotReady));
 }
 
 #[actix_web::test]
-async fn an_address_takes_the_password_and_its_code() {
+async fn an_address_requires_the_password_and_the_code_sent_to_it() {
     let (env, mailbox) = with_mail(Stores::Embedded);
     let test = TestServer::start(env).await;
     test.onboard(1, "ann", "known").await;
     let change = async |body: ChangeEmail| test.client.change_email(telegram(1), &body).await;
-    // A wrong password takes none of the three codes a day.
+    // A wrong password does not count against the limit of three codes a day.
     for _ in 0..3 {
         assert_eq!(failed(change(new_email("guess")).await), Some(ErrorCode::WrongPassword));
     }
@@ -289,14 +288,14 @@ async fn an_address_takes_the_password_and_its_code() {
         assert_eq!(failed(confirm(&wrong(&right)).await), Some(ErrorCode::WrongCode));
     }
     assert_eq!(failed(confirm(&right).await), Some(ErrorCode::CodeExpired));
-    // A new code is another one.
+    // A new code replaces the one before.
     change(new_email("known")).await.unwrap();
     let newer = code(&mails(&mailbox, 2).await[1]);
     assert_ne!(newer.code.expose(), right.code.expose());
     assert_eq!(failed(confirm(&right).await), Some(ErrorCode::WrongCode));
     confirm(&newer).await.unwrap();
     mails(&mailbox, 3).await;
-    // Whoever had the address before is told that another one is asked for.
+    // The old address is notified of the request for a new one.
     change(new_email("known")).await.unwrap();
     mails(&mailbox, 5).await;
     let other =
@@ -312,7 +311,7 @@ async fn an_address_takes_the_password_and_its_code() {
 }
 
 #[actix_web::test]
-async fn without_mail_no_address_is_confirmed() {
+async fn without_a_mail_server_no_address_can_be_added() {
     let test = TestServer::start(TestEnv::new(Stores::Embedded).unwrap()).await;
     test.onboard(1, "ann", "known").await;
     let refused = test.client.change_email(telegram(1), &new_email("known")).await;
@@ -320,21 +319,21 @@ async fn without_mail_no_address_is_confirmed() {
 }
 
 #[actix_web::test]
-async fn an_export_is_told_by_mail() {
+async fn an_export_is_notified_by_e_mail() {
     let (env, mailbox) = with_mail(Stores::Embedded);
     let test = TestServer::start(env).await;
     ann_with_email(&test, &mailbox).await;
     let body = ExportKey { password_hash: hash("forgotten") };
     test.client.export(telegram(1), &body).await.unwrap();
-    let letter = mails(&mailbox, 3).await.remove(2);
-    assert!(letter.subject.contains("its key was exported"), "{letter:#?}");
-    assert!(letter.body.contains("Make a wallet in another app"), "{letter:#?}");
+    let mail = mails(&mailbox, 3).await.remove(2);
+    assert!(mail.subject.contains("its key was exported"), "{mail:#?}");
+    assert!(mail.body.contains("Make a wallet in another app"), "{mail:#?}");
 }
 
-/// What an address is told stands with the event: the one before is told of the one after it, and a
-/// code never goes to an address that came later.
+/// An event stores the address to notify: the old address is notified of its replacement, and a code
+/// is never sent to an address that was added later.
 #[actix_web::test]
-async fn an_address_that_comes_later_gets_no_code_and_the_one_before_is_told() {
+async fn codes_go_to_the_address_at_the_time_of_the_request() {
     let (mut env, mailbox) = with_mail(Stores::Embedded);
     env.recovery.email_trusted_after = Duration::from_secs(1);
     let test = TestServer::start(env).await;
@@ -353,7 +352,7 @@ async fn an_address_that_comes_later_gets_no_code_and_the_one_before_is_told() {
     assert!(mails(&mailbox, 4).await[3].subject.contains("not write to this address any more"));
     let eves = mailbox.mails_to("eve@example.org");
     assert!(eves.iter().skip(1).all(|mail| !mail.body.contains("The code is")), "{eves:#?}");
-    // A change of password ends what was asked for with the old one.
+    // A change of password voids the requests that were made with the old one.
     let body =
         ChangePassword { old_password_hash: hash("forgotten"), new_password_hash: hash("changed") };
     test.client.change_email(telegram(1), &new_email("forgotten")).await.unwrap();
@@ -363,7 +362,7 @@ async fn an_address_that_comes_later_gets_no_code_and_the_one_before_is_told() {
 }
 
 #[actix_web::test]
-async fn a_row_that_was_changed_holds_nobody_elses_mail() {
+async fn a_tampered_row_does_not_delay_the_e_mail_of_others() {
     let (env, mailbox) = with_mail(Stores::Servers);
     let test = TestServer::start(env).await;
     test.onboard(2, "eve", "known").await;
@@ -371,7 +370,7 @@ async fn a_row_that_was_changed_holds_nobody_elses_mail() {
     let eves =
         ChangeEmail { email: Some("eve@example.org".parse().unwrap()), ..new_email("known") };
     test.client.change_email(telegram(2), &eves).await.unwrap();
-    sql(&test.env, "update accounts set state = 'frozen' where telegram_id = 2");
+    test.env.sql("update accounts set state = 'frozen' where telegram_id = 2").unwrap();
     test.onboard(1, "ann", "known").await;
     test.client.change_email(telegram(1), &new_email("known")).await.unwrap();
     mailbox.set_down(false);
@@ -379,9 +378,9 @@ async fn a_row_that_was_changed_holds_nobody_elses_mail() {
     assert!(mailbox.mails_to("eve@example.org").is_empty());
 }
 
-/// A mail server that is down loses nothing, and a mailbox that is gone holds nobody else's mail.
+/// An outage of the mail server loses no e-mail, and a refused address does not delay others.
 #[actix_web::test]
-async fn mails_survive_their_server() {
+async fn e_mail_survives_an_outage_of_the_mail_server() {
     let (env, mailbox) = with_mail(Stores::Embedded);
     let test = TestServer::start(env).await;
     mailbox.set_down(true);
@@ -400,7 +399,7 @@ async fn mails_survive_their_server() {
 }
 
 #[actix_web::test]
-async fn of_several_servers_one_writes_a_mail() {
+async fn one_of_several_servers_sends_an_e_mail() {
     let (env, mailbox) = with_mail(Stores::Servers);
     let settings: Vec<_> = (0..3).map(|_| env.settings().unwrap()).collect();
     let test = TestServer::start(env).await;
@@ -420,32 +419,21 @@ async fn of_several_servers_one_writes_a_mail() {
 }
 
 #[actix_web::test]
-async fn an_operator_sees_and_stops_recoveries() {
+async fn an_operator_lists_pauses_and_cancels_recoveries() {
     let env = TestEnv::new(Stores::Embedded).unwrap();
     let test = TestServer::start(env).await;
     test.onboard(1, "ann", "known").await;
-    let run = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_kms-server"))
-            .arg("recoveries")
-            .args(arguments)
-            .env_clear()
-            .envs(test.env.environment("127.0.0.1:0"))
-            .output()
-            .unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (output.status.success(), text(output.stdout) + &text(output.stderr))
-    };
+    let run = |arguments: &str| succeeds(&test.env, &format!("recoveries {arguments}"));
     let asked = request(&test).await.unwrap();
-    let (_, listed) = run(&["list"]);
+    let listed = run("list");
     assert!(listed.contains(&format!("{}\t{}\tready", asked.id, asked.account)), "{listed}");
-    assert_eq!(run(&["pause"]), (true, "paused\n".to_owned()));
-    assert!(run(&["list"]).1.contains("paused since"));
+    assert_eq!(run("pause"), "paused\n");
+    assert!(run("list").contains("paused since"));
     assert_eq!(failed(complete(&test, asked.id).await), Some(ErrorCode::RecoveriesPaused));
-    let id = asked.id.to_string();
-    assert_eq!(run(&["cancel", &id]), (true, "cancelled\n".to_owned()));
+    assert_eq!(run(&format!("cancel {}", asked.id)), "cancelled\n");
     assert_eq!(failed(request(&test).await), Some(ErrorCode::RecoveriesPaused));
-    assert_eq!(run(&["resume"]), (true, "resumed\n".to_owned()));
-    assert!(run(&["resume"]).1.contains("recoveries were not paused"));
+    assert_eq!(run("resume"), "resumed\n");
+    assert!(fails(&test.env, "recoveries resume").contains("recoveries were not paused"));
     let asked = request(&test).await.unwrap();
     complete(&test, asked.id).await.unwrap();
     let rows = test.database.audit_after(0, 100).await.unwrap();

@@ -1,8 +1,8 @@
-//! A database comes back from a backup, and the other one does not: every wallet opens by its
-//! password and by the KMS key, or is named (`docs/restore.md`).
+//! One database is restored from a backup and the other is not: every wallet opens by its password
+//! and by the KMS key, or `keys verify` names it.
 
-use crate::keys::{command, fails, opens, recovers, rotate, said, works};
 use kms_client::Client;
+use kms_server_testing::commands::{fails, kms_server, output_text, succeeds};
 use kms_server_testing::requests::{create, hash, telegram};
 use kms_server_testing::{ServerProcess, Stores, TestEnv};
 use kms_store::Scope;
@@ -10,7 +10,9 @@ use kms_testkit::Postgres;
 use kms_types::wire::ChangePassword;
 use mongodb::bson::{Document, doc};
 
-/// The key database as it is now, under another name.
+use crate::keys::{opens, recovers, rotate};
+
+/// Copies the key database under another name.
 async fn copy(env: &TestEnv, to: &str) {
     let mongo = mongodb::Client::with_uri_str(&env.key_database).await.unwrap();
     for collection in ["wrapped_scks", "audit_checkpoints", "owner"] {
@@ -34,7 +36,8 @@ fn start(env: &TestEnv, token: &str) -> (ServerProcess, Client) {
     (server, client)
 }
 
-/// Two wallets; then a dump of each database; then a new password, a recovery, another wallet.
+/// Two wallets, then a backup of both databases, then a change of password, a recovery and a third
+/// wallet. Returns the environment, a token, the backup file and the name of the older key database.
 async fn before_and_after() -> (TestEnv, String, std::path::PathBuf, String) {
     let env = TestEnv::new(Stores::Servers).unwrap();
     let database = env.migrate().await.unwrap();
@@ -44,9 +47,8 @@ async fn before_and_after() -> (TestEnv, String, std::path::PathBuf, String) {
         client.create_account(&create(id, &format!("name{id}"), "before")).await.unwrap();
     }
     server.terminate();
-    let dump = env.directory.path().join("accounts.dump");
-    let name = env.database.rsplit('/').next().unwrap();
-    Postgres::shared().unwrap().dump(name, &dump).unwrap();
+    let backup = env.directory.path().join("accounts.dump");
+    Postgres::shared().unwrap().dump(env.database_name(), &backup).unwrap();
     let older_keys = format!("{}_older", env.key_database_name);
     copy(&env, &older_keys).await;
     let (server, client) = start(&env, &token);
@@ -54,38 +56,41 @@ async fn before_and_after() -> (TestEnv, String, std::path::PathBuf, String) {
     assert!(recovers(&client, 2).await);
     client.create_account(&create(3, "name3", "after")).await.unwrap();
     server.terminate();
-    (env, token, dump, older_keys)
+    (env, token, backup, older_keys)
 }
 
 #[actix_web::test]
-async fn older_accounts_beside_newer_keys_open_as_they_did() {
-    let (mut env, token, dump, _) = before_and_after().await;
-    // The keys were even moved to another KMS key meanwhile.
+async fn older_accounts_with_newer_keys_open_by_their_older_passwords() {
+    let (mut env, token, backup, _) = before_and_after().await;
+    // The KMS key was even rotated since the backup.
     rotate(&mut env);
-    works(&env, "keys rewrap");
-    env.database = Postgres::shared().unwrap().restore(&dump).unwrap();
-    let verified = works(&env, "keys verify");
+    succeeds(&env, "keys rewrap");
+    env.database = Postgres::shared().unwrap().restore(&backup).unwrap();
+    let verified = succeeds(&env, "keys verify");
     assert!(verified.contains("all 2 wallets"), "{verified}");
-    // Those that only the older rows refer to are under the older key still.
-    let moved = works(&env, "keys rewrap");
+    // SCKs that only the restored rows refer to are still wrapped under the older key.
+    let moved = succeeds(&env, "keys rewrap");
     assert!(moved.ends_with("2 moved to kms-2, 0 left\n"), "{moved}");
-    assert!(works(&env, "keys verify --decrypt").contains("all 2 wallets"));
+    assert!(succeeds(&env, "keys verify --decrypt").contains("all 2 wallets"));
     let (server, client) = start(&env, &token);
     for id in [1, 2] {
         assert!(!opens(&client, id, "after").await && !opens(&client, id, "recovered").await);
-        assert!(opens(&client, id, "before").await, "{id} by its password of then");
+        assert!(
+            opens(&client, id, "before").await,
+            "{id} by its password at the time of the backup"
+        );
         assert!(recovers(&client, id).await, "{id} by the KMS key");
     }
-    // Whoever came after the backup comes again.
+    // Users who joined after the backup can onboard again.
     client.create_account(&create(3, "name3", "again")).await.unwrap();
     server.terminate();
-    // That rows are gone is told: it is what a restore does.
+    // The audit verification reports the lost rows, as it must after a restore.
     let audit = fails(&env, "audit verify");
     assert!(audit.contains("of the chain"), "{audit}");
 }
 
 #[actix_web::test]
-async fn newer_accounts_beside_older_keys_open_and_those_that_would_not_are_named() {
+async fn newer_accounts_with_older_keys_open_by_password_and_are_named_until_then() {
     let (mut env, token, _, older_keys) = before_and_after().await;
     env.key_database_name = older_keys;
     let named = fails(&env, "keys verify");
@@ -93,11 +98,11 @@ async fn newer_accounts_beside_older_keys_open_and_those_that_would_not_are_name
     assert!(named.contains("3 of 3 wallets would not be recovered"), "{named}");
     let (server, client) = start(&env, &token);
     for (id, words) in [(1, "after"), (2, "recovered"), (3, "after")] {
-        assert!(!recovers(&client, id).await, "{id} by the KMS key, too early");
+        assert!(!recovers(&client, id).await, "{id} by the KMS key, before the repair");
         assert!(opens(&client, id, words).await, "{id} by its password");
     }
-    // Which puts each one back.
-    let verify = || command(&env, "keys verify --decrypt").output().unwrap();
+    // Each right password has repaired its wallet.
+    let verify = || kms_server(&env, "keys verify --decrypt").output().unwrap();
     let mut verified = verify();
     for _ in 0..50 {
         if verified.status.success() {
@@ -105,7 +110,7 @@ async fn newer_accounts_beside_older_keys_open_and_those_that_would_not_are_name
         }
         verified = verify();
     }
-    assert!(said(&verified).contains("all 3 wallets"), "{}", said(&verified));
+    assert!(output_text(&verified).contains("all 3 wallets"), "{}", output_text(&verified));
     for id in 1..=3 {
         assert!(recovers(&client, id).await, "{id} by the KMS key");
     }
@@ -118,13 +123,13 @@ async fn keys_from_before_a_rotation_need_the_older_kms_key() {
     let older = format!("{}_unrotated", env.key_database_name);
     copy(&env, &older).await;
     rotate(&mut env);
-    works(&env, "keys rewrap");
+    succeeds(&env, "keys rewrap");
     env.key_database_name = older;
-    assert!(works(&env, "keys verify --decrypt").contains("all 3 wallets"));
+    assert!(succeeds(&env, "keys verify --decrypt").contains("all 3 wallets"));
     env.variables.retain(|(key, _)| !key.contains("OLDER_KMS_KEYS"));
     let named = fails(&env, "keys verify");
     assert_eq!(named.matches("the KMS key kms-test is not configured").count(), 3, "{named}");
-    // Passwords do not need it.
+    // Passwords do not need the older KMS key.
     let (server, client) = start(&env, &token);
     assert!(opens(&client, 1, "after").await);
     server.terminate();

@@ -1,4 +1,4 @@
-//! Clients that take their time.
+//! Slow clients are disconnected.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -20,7 +20,7 @@ fn connect(test: &TestServer) -> StreamOwned<ClientConnection, TcpStream> {
     StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream)
 }
 
-/// Sends the beginning of a request, and gives what comes back until the connection ends.
+/// Sends the beginning of a request, and returns the answer and how long the connection lasted.
 fn begin(test: &TestServer, beginning: String) -> std::thread::JoinHandle<(String, Duration)> {
     let mut stream = connect(test);
     std::thread::spawn(move || {
@@ -38,7 +38,7 @@ fn begin(test: &TestServer, beginning: String) -> std::thread::JoinHandle<(Strin
 }
 
 #[actix_web::test]
-async fn slow_headers_and_bodies_are_given_up() {
+async fn slow_headers_and_bodies_time_out() {
     let test = TestServer::start(TestEnv::new(Stores::Embedded).unwrap()).await;
     let head = "POST /v1/accounts HTTP/1.1\r\nHost: localhost\r\n";
     let headers = begin(&test, head.to_owned());

@@ -1,4 +1,4 @@
-//! Tokens over HTTPS: configured, compared with their contracts, quoted, paid and told.
+//! ERC-20 tokens: compared with their contracts, quoted, sent and notified.
 
 use kms_client::ClientError;
 use kms_server::Server;
@@ -9,6 +9,7 @@ use kms_types::wire::{EventKind, QuoteTransfer, TransferFailure, TransferState};
 use kms_types::{ErrorCode, Token, U256, Units, Wei};
 use serde_json::json;
 
+/// Two users, of whom Ann has ten coins and ten tokens.
 struct Market {
     test: TestServer,
     contract: TestToken,
@@ -25,7 +26,6 @@ fn env_with_token(stores: Stores) -> (TestEnv, TestToken, Token) {
 }
 
 impl Market {
-    /// Two people with wallets, the first with ten coins and ten of the token.
     async fn open(stores: Stores) -> Self {
         let (env, contract, token) = env_with_token(stores);
         let test = TestServer::start(env).await;
@@ -45,14 +45,14 @@ fn units(units: u64) -> Units {
     Units(U256::from(units))
 }
 
-async fn a_token_is_sent_by_name(stores: Stores) {
+async fn a_token_is_sent_by_username(stores: Stores) {
     let Market { test, token, .. } = Market::open(stores).await;
     let network = test.client.network().await.unwrap();
     assert_eq!(network.tokens, std::slice::from_ref(&token));
     let quoted = test.client.quote(&in_usdc("2.5")).await.unwrap();
     assert_eq!((quoted.value, quoted.token.as_ref()), (units(2_500_000), Some(&token)));
     assert_eq!(test.client.quote(&in_usdc("2.5")).await.unwrap().value, quoted.value);
-    // Who was shown coins confirms coins.
+    // A confirmation of coins does not confirm a quote in tokens.
     let mut wrong = confirm(&quoted, "ann's password");
     wrong.token = None;
     let refused = test.client.confirm(quoted.id, &wrong).await.unwrap_err();
@@ -72,17 +72,17 @@ async fn a_token_is_sent_by_name(stores: Stores) {
 }
 
 #[actix_web::test]
-async fn a_token_is_sent_by_name_over_the_embedded_stores() {
-    a_token_is_sent_by_name(Stores::Embedded).await;
+async fn a_token_is_sent_by_username_on_embedded_stores() {
+    a_token_is_sent_by_username(Stores::Embedded).await;
 }
 
 #[actix_web::test]
-async fn a_token_is_sent_by_name_over_servers() {
-    a_token_is_sent_by_name(Stores::Servers).await;
+async fn a_token_is_sent_by_username_on_servers() {
+    a_token_is_sent_by_username(Stores::Servers).await;
 }
 
 #[actix_web::test]
-async fn what_can_not_be_paid_in_tokens_is_refused() {
+async fn token_transfers_that_would_fail_are_refused() {
     let Market { test, contract, token } = Market::open(Stores::Embedded).await;
     let refusal = async |request: &QuoteTransfer| match test.client.quote(request).await {
         Err(ClientError::Problem(problem)) => *problem,
@@ -106,7 +106,7 @@ async fn what_can_not_be_paid_in_tokens_is_refused() {
     contract.set_behavior(&test.env.anvil, TransferBehavior::Standard).unwrap();
     contract.set_decimals(&test.env.anvil, 18).unwrap();
     assert_eq!(refusal(&in_usdc("1")).await.code, ErrorCode::WouldRevert);
-    // Coins, and everything else, work on.
+    // Coins can still be sent.
     test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     let before = test.client.account(telegram(1)).await.unwrap().unwrap();
     test.env.anvil.set_balance(&before.address.to_string(), 0).unwrap();
@@ -116,7 +116,7 @@ async fn what_can_not_be_paid_in_tokens_is_refused() {
 }
 
 #[actix_web::test]
-async fn a_payment_that_the_token_did_not_make_is_told_honestly() {
+async fn a_transaction_that_moved_no_tokens_is_a_failed_transfer() {
     let Market { test, contract, .. } = Market::open(Stores::Embedded).await;
     let quoted = test.client.quote(&in_usdc("1")).await.unwrap();
     contract.set_behavior(&test.env.anvil, TransferBehavior::MovesNothing).unwrap();
@@ -128,10 +128,10 @@ async fn a_payment_that_the_token_did_not_make_is_told_honestly() {
 }
 
 #[actix_web::test]
-async fn tokens_from_outside_are_told() {
+async fn external_token_deposits_are_notified() {
     let Market { test, contract, token } = Market::open(Stores::Servers).await;
     let bob = test.client.account(telegram(2)).await.unwrap().unwrap();
-    // The follower begins at a block that stays.
+    // The follower begins at a finalized block.
     test.env.anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
     for _ in 0..300 {
         let chain = test.env.anvil.chain_id();
@@ -143,7 +143,7 @@ async fn tokens_from_outside_are_told() {
     }
     contract.mint(&test.env.anvil, &bob.address.to_string(), 7).unwrap();
     test.env.anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
-    let told = |event: &kms_types::wire::Event| match &event.what {
+    let received = |event: &kms_types::wire::Event| match &event.what {
         EventKind::DepositReceived { deposit } if event.account == bob.id => {
             Some((deposit.value, deposit.token.clone()))
         }
@@ -151,17 +151,17 @@ async fn tokens_from_outside_are_told() {
     };
     for _ in 0..300 {
         let events = test.client.events(None, std::time::Duration::ZERO).await.unwrap().events;
-        if let Some(told) = events.iter().find_map(told) {
-            assert_eq!(told, (units(7), Some(token)));
+        if let Some(found) = events.iter().find_map(received) {
+            assert_eq!(found, (units(7), Some(token)));
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    panic!("nobody was told");
+    panic!("the deposit was not notified");
 }
 
 #[actix_web::test]
-async fn a_server_does_not_start_with_a_token_that_is_another() {
+async fn a_server_does_not_start_when_a_token_differs_from_its_contract() {
     let (mut env, _contract, token) = env_with_token(Stores::Embedded);
     env.migrate().await.unwrap();
     let wrong = Token { decimals: 18, ..token.clone() };

@@ -1,34 +1,33 @@
-//! Money moves: once, to whom it was said, and not more than there is.
+//! Transfers: sent once, to the recipient that was confirmed, within the balance.
 
 use std::time::Duration;
 
 use kms_client::{ClientError, Turn};
 use kms_server_testing::requests::{COIN, confirm, quote, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer, on_both_stores};
-use kms_testkit::Postgres;
 use kms_types::wire::{EventKind, HistoryEntry, TransferState, Warning};
 use kms_types::{ErrorCode, TransferId, U256, Wei};
 use serde_json::json;
 
 on_both_stores!(
-    money_is_sent_by_name,
-    everything_is_sent_with_all,
-    what_can_not_be_paid_is_refused,
-    fifty_confirmations_are_one_transfer,
-    fifty_transfers_have_fifty_nonces,
-    a_quote_is_confirmed_as_it_was_shown,
-    a_repeated_quote_is_the_same_also_when_the_name_is_gone,
-    a_dropped_transaction_is_sent_again,
+    coins_are_sent_by_username,
+    the_amount_all_sends_the_whole_balance,
+    transfers_that_would_fail_are_refused,
+    fifty_confirmations_make_one_transfer,
+    concurrent_transfers_do_not_overspend,
+    a_quote_is_confirmed_only_as_it_was_shown,
+    a_repeated_quote_is_unchanged_when_the_username_is_gone,
+    a_dropped_transaction_is_broadcast_again,
     a_reorganisation_is_followed,
-    a_stuck_transfer_rises_without_a_password,
-    the_history_turns_both_ways,
+    a_stuck_transfer_is_replaced_without_a_password,
+    the_history_is_paged_in_both_directions,
 );
 
 fn wei(amount: u128) -> Wei {
     Wei(U256::from(amount))
 }
 
-async fn money_is_sent_by_name(test: TestServer) {
+async fn coins_are_sent_by_username(test: TestServer) {
     let (ann, bob) = test.ann_and_bob().await;
     let mut request = quote(1, "@Bob", "0.5");
     request.client_ref = Some("chat 1, message 2".to_owned());
@@ -51,14 +50,14 @@ async fn money_is_sent_by_name(test: TestServer) {
     let balance = test.client.balance(telegram(1)).await.unwrap();
     let spent = Wei(done.value.0 + done.fee.unwrap().0);
     assert_eq!(balance.wei, wei(10 * COIN).checked_sub(spent).unwrap());
-    // Both see it in their lists, and both are told.
+    // Both see it in their history, and both are notified.
     for account in [ann.id, bob.id] {
         let page = test.client.transfers(account.into(), Turn::Newest, 10).await.unwrap();
         let done = HistoryEntry::Transfer { transfer: Box::new(done.clone()) };
         assert_eq!((page.entries, page.next, page.prev), (vec![done], None, None));
     }
     let events = test.events(5).await.events;
-    let told = |id| {
+    let kinds = |id| {
         events.iter().filter(move |event| event.account == id).map(|event| match event.what {
             EventKind::AccountCreated => "created",
             EventKind::TransferChanged { .. } => "changed",
@@ -66,15 +65,15 @@ async fn money_is_sent_by_name(test: TestServer) {
             _ => "other",
         })
     };
-    assert_eq!(told(ann.id).collect::<Vec<_>>(), ["created", "changed", "changed"]);
-    assert_eq!(told(bob.id).collect::<Vec<_>>(), ["created", "received"]);
-    // The second payment warns of nothing.
+    assert_eq!(kinds(ann.id).collect::<Vec<_>>(), ["created", "changed", "changed"]);
+    assert_eq!(kinds(bob.id).collect::<Vec<_>>(), ["created", "received"]);
+    // A second payment to the same recipient has no warnings.
     let second = test.client.quote(&quote(1, &bob.address.to_string(), "0.1")).await.unwrap();
     assert!(second.warnings.is_empty());
     assert_eq!((second.to.account, second.to.username), (Some(bob.id), None));
 }
 
-async fn everything_is_sent_with_all(test: TestServer) {
+async fn the_amount_all_sends_the_whole_balance(test: TestServer) {
     test.ann_and_bob().await;
     let quoted = test.client.quote(&quote(1, "@bob", "all")).await.unwrap();
     assert_eq!(quoted.value.0 + quoted.max_fee.0, wei(10 * COIN).0);
@@ -84,7 +83,7 @@ async fn everything_is_sent_with_all(test: TestServer) {
     assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, Wei(quoted.value.0));
 }
 
-async fn what_can_not_be_paid_is_refused(test: TestServer) {
+async fn transfers_that_would_fail_are_refused(test: TestServer) {
     let (ann, bob) = test.ann_and_bob().await;
     let refusal = async |to: &str, amount: &str| match test
         .client
@@ -110,7 +109,7 @@ async fn what_can_not_be_paid_is_refused(test: TestServer) {
     let contract = "0x00000000000000000000000000000000000000cc";
     test.env.anvil.rpc("anvil_setCode", json!([contract, "0x60006000fd"])).unwrap();
     assert_eq!(refusal(contract, "1").await.code, ErrorCode::WouldRevert);
-    // An id is used for one thing.
+    // The id of one request is refused for another.
     let first = quote(1, "@bob", "1");
     test.client.quote(&first).await.unwrap();
     let mut second = quote(1, "@bob", "2");
@@ -120,7 +119,7 @@ async fn what_can_not_be_paid_is_refused(test: TestServer) {
     assert_eq!(test.client.balance(bob.id.into()).await.unwrap().wei, wei(0));
 }
 
-async fn fifty_confirmations_are_one_transfer(test: TestServer) {
+async fn fifty_confirmations_make_one_transfer(test: TestServer) {
     test.ann_and_bob().await;
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     let tries = (0..50).map(|_| {
@@ -136,9 +135,9 @@ async fn fifty_confirmations_are_one_transfer(test: TestServer) {
     assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, wei(COIN));
 }
 
-async fn fifty_transfers_have_fifty_nonces(test: TestServer) {
+async fn concurrent_transfers_do_not_overspend(test: TestServer) {
     let (ann, _) = test.ann_and_bob().await;
-    // Eleven would fit; every one that was accepted must be mined, and none overspent.
+    // Only eleven fit into the balance. Every accepted one must be mined.
     let send = async |amount: &str| {
         let quoted = test.client.quote(&quote(1, "@bob", amount)).await.ok()?;
         loop {
@@ -169,7 +168,7 @@ async fn fifty_transfers_have_fifty_nonces(test: TestServer) {
     assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, wei(got));
 }
 
-async fn a_quote_is_confirmed_as_it_was_shown(test: TestServer) {
+async fn a_quote_is_confirmed_only_as_it_was_shown(test: TestServer) {
     let (ann, _) = test.ann_and_bob().await;
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     for change in 0..3 {
@@ -182,7 +181,7 @@ async fn a_quote_is_confirmed_as_it_was_shown(test: TestServer) {
         let refused = test.client.confirm(quoted.id, &body).await.unwrap_err();
         assert_eq!(refused.code(), Some(ErrorCode::QuoteMismatch));
     }
-    // The name moves between quote and confirmation.
+    // The username is reassigned between quote and confirmation.
     test.onboard(3, "carl", "carl's password").await;
     let seen_at = kms_types::Timestamp(2_000_000);
     let username = Some("bob".parse().unwrap());
@@ -193,7 +192,7 @@ async fn a_quote_is_confirmed_as_it_was_shown(test: TestServer) {
     assert_eq!(refused.code(), Some(ErrorCode::QuoteMismatch));
     let moved = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     assert!(moved.to.since.is_some() && moved.id != quoted.id);
-    // Cancelled is cancelled.
+    // A cancelled transfer cannot be confirmed.
     let cancelled = test.client.cancel(moved.id).await.unwrap();
     assert_eq!(cancelled.state, TransferState::Cancelled);
     let refused = test.client.confirm(moved.id, &confirm(&moved, "ann's password")).await;
@@ -202,7 +201,7 @@ async fn a_quote_is_confirmed_as_it_was_shown(test: TestServer) {
     assert_eq!(nothing.code(), Some(ErrorCode::NoSuchTransfer));
 }
 
-async fn a_repeated_quote_is_the_same_also_when_the_name_is_gone(test: TestServer) {
+async fn a_repeated_quote_is_unchanged_when_the_username_is_gone(test: TestServer) {
     test.ann_and_bob().await;
     let request = quote(1, "@bob", "1");
     let quoted = test.client.quote(&request).await.unwrap();
@@ -210,7 +209,7 @@ async fn a_repeated_quote_is_the_same_also_when_the_name_is_gone(test: TestServe
     let seen = kms_types::wire::SeenUsername { username: Some("rob".parse().unwrap()), seen_at };
     test.client.seen_username(telegram(2), &seen).await.unwrap();
     assert_eq!(test.client.quote(&request).await.unwrap(), quoted);
-    // The same id with other words is something else.
+    // The same id with another recipient or amount is refused.
     for (to, amount) in [("@bob", "2"), ("@rob", "1"), ("@ann", "1")] {
         let mut other = quote(1, to, amount);
         other.id = request.id;
@@ -221,7 +220,7 @@ async fn a_repeated_quote_is_the_same_also_when_the_name_is_gone(test: TestServe
     assert_eq!(new.code(), Some(ErrorCode::UnknownName));
 }
 
-async fn a_dropped_transaction_is_sent_again(test: TestServer) {
+async fn a_dropped_transaction_is_broadcast_again(test: TestServer) {
     test.ann_and_bob().await;
     test.env.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
@@ -244,7 +243,7 @@ async fn a_reorganisation_is_followed(test: TestServer) {
     test.env.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
     test.env.anvil.rpc("anvil_reorg", json!([1, []])).unwrap();
     test.until(quoted.id, TransferState::Broadcast).await;
-    // The state is written before the same bytes are sent again.
+    // The state changes before the same bytes are broadcast again.
     test.until_known(first.tx_hash.as_deref().unwrap()).await;
     test.env.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
     let second = test.until(quoted.id, TransferState::Mined).await;
@@ -252,7 +251,7 @@ async fn a_reorganisation_is_followed(test: TestServer) {
     assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, wei(COIN));
 }
 
-async fn the_history_turns_both_ways(test: TestServer) {
+async fn the_history_is_paged_in_both_directions(test: TestServer) {
     test.ann_and_bob().await;
     let mut sent = Vec::new();
     for _ in 0..5 {
@@ -287,7 +286,7 @@ async fn the_history_turns_both_ways(test: TestServer) {
     }
 }
 
-async fn a_stuck_transfer_rises_without_a_password(test: TestServer) {
+async fn a_stuck_transfer_is_replaced_without_a_password(test: TestServer) {
     let (ann, _) = test.ann_and_bob().await;
     let rpc = |method: &str, params| test.env.anvil.rpc(method, params).unwrap();
     rpc("evm_setAutomine", json!([false]));
@@ -301,9 +300,9 @@ async fn a_stuck_transfer_rises_without_a_password(test: TestServer) {
         rpc("anvil_mine", json!(["0x1"]));
     }
     rpc("anvil_setNextBlockBaseFeePerGas", json!([over]));
-    let raised = test.until_replaced(&sent).await;
-    test.until_known(raised.tx_hash.as_deref().unwrap()).await;
-    assert_eq!((raised.max_fee, raised.raised), (quoted.max_fee, 1));
+    let replaced = test.until_replaced(&sent).await;
+    test.until_known(replaced.tx_hash.as_deref().unwrap()).await;
+    assert_eq!((replaced.max_fee, replaced.raised), (quoted.max_fee, 1));
     rpc("anvil_mine", json!(["0x1"]));
     let mined = test.until(quoted.id, TransferState::Mined).await;
     assert_ne!(mined.tx_hash, sent.tx_hash);
@@ -314,7 +313,7 @@ async fn a_stuck_transfer_rises_without_a_password(test: TestServer) {
 }
 
 #[actix_web::test]
-async fn a_transfer_that_waits_at_its_highest_fee_is_told_once() {
+async fn a_transfer_pending_at_its_highest_fee_is_notified_once() {
     let mut env = TestEnv::new(Stores::Embedded).unwrap();
     env.chain.replace_after = Duration::ZERO;
     let test = TestServer::start(env).await;
@@ -322,7 +321,7 @@ async fn a_transfer_that_waits_at_its_highest_fee_is_told_once() {
     test.env.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
-    // Two accounts, signed, three steps, and that it waits.
+    // Two accounts, the signature, three replacements, and that it is pending at its highest fee.
     let events = test.events(7).await.events;
     assert_eq!(events.iter().filter(|event| event.account == ann.id).count(), 6);
     let waits = test.client.transfer(quoted.id).await.unwrap().unwrap();
@@ -333,30 +332,29 @@ async fn a_transfer_that_waits_at_its_highest_fee_is_told_once() {
     let mined = test.until(quoted.id, TransferState::Mined).await;
     assert_eq!(mined.tx_hash, waits.tx_hash);
     assert_eq!((mined.raised, mined.waits_since), (0, None));
-    // Mined, and that money came: nothing else was told meanwhile.
+    // Mined, and received: there are no other new events.
     assert_eq!(test.events(9).await.events.len(), 9);
 }
 
 #[actix_web::test]
-async fn an_unreadable_transfer_holds_up_no_event_of_others() {
+async fn an_unreadable_transfer_does_not_delay_the_events_of_others() {
     let test = TestServer::start(TestEnv::new(Stores::Servers).unwrap()).await;
     test.ann_and_bob().await;
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     test.until(quoted.id, TransferState::Mined).await;
     let page = test.events(5).await;
-    let name = test.env.database.rsplit('/').next().unwrap();
-    Postgres::shared().unwrap().execute(name, "update transfers set value = 'much'").unwrap();
+    test.env.sql("update transfers set value = 'much'").unwrap();
     let carl = test.onboard(3, "carl", "c").await;
-    let told = loop {
+    let events = loop {
         let found = test.client.events(None, Duration::from_secs(60)).await.unwrap();
         if found.next != page.next {
             break found.events;
         }
     };
-    let whose: Vec<_> = told.iter().map(|event| event.telegram_id.as_i64()).collect();
+    let whose: Vec<_> = events.iter().map(|event| event.telegram_id.as_i64()).collect();
     assert_eq!(whose, [1, 2, 3]);
-    assert_eq!(told[2].account, carl.id);
+    assert_eq!(events[2].account, carl.id);
 }
 
 #[actix_web::test]

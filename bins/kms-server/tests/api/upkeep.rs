@@ -1,4 +1,4 @@
-//! What servers find unasked: a KMS key that can not be used, a wallet that could not be recovered.
+//! Background maintenance: checks of KMS keys and wallets, and deletion of what is not needed.
 
 use std::time::Duration;
 
@@ -8,12 +8,11 @@ use kms_types::wire::ChangePassword;
 use mongodb::bson::{Document, doc};
 use rsa::PrivateKey;
 
-use crate::attacks::sql;
 use crate::aws;
 use kms_server_testing::requests::{create, hash, recover, telegram};
 use kms_server_testing::{ServerProcess, Stores, TestEnv, TestServer};
 
-/// Waits until the audit has this many such rows.
+/// Waits until the audit log has this many such rows, and returns them.
 async fn rows(database: &Database, count: usize, wanted: fn(&AuditRow) -> bool) -> Vec<AuditRow> {
     for _ in 0..300 {
         let rows = database.audit_after(0, 1_000).await.unwrap();
@@ -23,12 +22,12 @@ async fn rows(database: &Database, count: usize, wanted: fn(&AuditRow) -> bool) 
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("there never were {count} such rows");
+    panic!("there were never {count} such rows");
 }
 
-/// What an unauthenticated path, or one for a token, answers.
+/// The body of a path that needs no client, such as a probe.
 async fn get(env: &TestEnv, server: &ServerProcess, path: &str, token: &str) -> String {
-    // Brings TLS with it.
+    // Building a client installs the TLS provider.
     drop(server.client(env, token));
     let certificate = reqwest::Certificate::from_pem(env.certificate.as_bytes()).unwrap();
     let raw = reqwest::Client::builder().add_root_certificate(certificate).build().unwrap();
@@ -37,25 +36,25 @@ async fn get(env: &TestEnv, server: &ServerProcess, path: &str, token: &str) -> 
 }
 
 #[actix_web::test]
-async fn a_kms_key_that_can_not_be_used_is_told() {
+async fn an_unusable_kms_key_raises_an_alarm() {
     let (aws, arn, mut env) = aws::env_with_aws();
     env.variables.push(("KMS_SERVER__UPKEEP__CANARY_INTERVAL".to_owned(), "1s".to_owned()));
     let database = env.migrate().await.unwrap();
     let token = env.issue_token(&database, Scope::Read).await.unwrap();
-    // Not at the start either: whatever it is asked, and however often.
+    // Both the check at startup and the first probe fail.
     aws.break_next(vec![AwsFault::AccessDenied; 2]);
     let server = ServerProcess::start(&env, None, "info");
     let ready = get(&env, &server, "/readyz", &token).await;
     assert!(ready.contains(r#""kms_keys":"unknown""#), "{ready}");
-    let is_canary = |row: &AuditRow| row.action == "probe_kms_key" && row.phase != "intent";
-    let first = rows(&database, 1, is_canary).await;
+    let is_probe = |row: &AuditRow| row.action == "probe_kms_key" && row.phase != "intent";
+    let first = rows(&database, 1, is_probe).await;
     assert_eq!(
         (&*first[0].phase, first[0].outcome.as_deref()),
         ("alarm", Some("kms_key_unavailable"))
     );
     assert_eq!(first[0].actor, "kms-server canary of kms-test");
-    // It is well without a restart.
-    let second = rows(&database, 2, is_canary).await;
+    // The key works again without a restart of the server.
+    let second = rows(&database, 2, is_probe).await;
     assert_eq!((&*second[1].phase, second[1].outcome.as_deref()), ("outcome", Some("ok")));
     tokio::time::sleep(Duration::from_millis(100)).await;
     let ready = get(&env, &server, "/readyz", &token).await;
@@ -78,7 +77,7 @@ async fn a_kms_key_that_can_not_be_used_is_told() {
 }
 
 #[actix_web::test]
-async fn a_wallet_that_could_not_be_recovered_is_named_by_one_of_the_servers() {
+async fn one_server_at_a_time_raises_alarms_for_unrecoverable_wallets() {
     let mut env = TestEnv::new(Stores::Servers).unwrap();
     env.variables.push(("KMS_SERVER__UPKEEP__CHECK_INTERVAL".to_owned(), "2s".to_owned()));
     let database = env.migrate().await.unwrap();
@@ -102,7 +101,7 @@ async fn a_wallet_that_could_not_be_recovered_is_named_by_one_of_the_servers() {
     let mut lost = [&ann, &bob, &carl].map(|account| account.id.to_string());
     lost.sort();
     assert_eq!(named, lost);
-    // One round of one server, then one of either: not both at once.
+    // The second alarm for a wallet comes from the next round, not from the other server.
     for account in lost {
         let mut of = alarms.iter().filter(|row| row.account.as_ref() == Some(&account));
         let (first, second) = (of.next().unwrap().at.0, of.next().unwrap().at.0);
@@ -118,7 +117,7 @@ async fn a_wallet_that_could_not_be_recovered_is_named_by_one_of_the_servers() {
     }
 }
 
-/// How many wrapped keys there are.
+/// The number of wrapped SCKs.
 async fn wrapped(env: &TestEnv) -> u64 {
     match env.key_database.strip_prefix("sqlite:") {
         Some(file) => {
@@ -140,7 +139,7 @@ async fn change(test: &TestServer, id: i64, old: &str, new: &str) {
 }
 
 #[actix_web::test]
-async fn what_no_wallet_needs_goes_after_its_time_and_what_one_needs_stays() {
+async fn the_sweeper_deletes_only_unreferenced_keys_after_their_retention() {
     for stores in [Stores::Embedded, Stores::Servers] {
         let mut env = TestEnv::new(stores).unwrap();
         env.upkeep.check_interval = Duration::from_millis(200);
@@ -148,13 +147,13 @@ async fn what_no_wallet_needs_goes_after_its_time_and_what_one_needs_stays() {
         let test = TestServer::start(env).await;
         test.onboard(1, "ann", "0").await;
         test.onboard(2, "bob", "bob's").await;
-        // Requests under way while it sweeps.
+        // Keys are replaced while the sweeper runs.
         for n in 0..40 {
             change(&test, 1, &n.to_string(), &(n + 1).to_string()).await;
         }
         let swept = |row: &AuditRow| row.action == "sweep" && row.outcome.as_deref() == Some("ok");
         let rows = rows(&test.database, 40, swept).await;
-        assert_eq!(rows.len(), 40, "one for each that was replaced, and no more");
+        assert_eq!(rows.len(), 40, "one row for each replaced key, and no more");
         let mut subjects: Vec<_> = rows.iter().map(|row| row.subject.clone().unwrap()).collect();
         subjects.sort();
         subjects.dedup();
@@ -170,14 +169,14 @@ async fn what_no_wallet_needs_goes_after_its_time_and_what_one_needs_stays() {
 }
 
 #[actix_web::test]
-async fn nothing_is_swept_for_another_account_database() {
+async fn the_sweeper_stops_when_the_key_database_belongs_to_another_account_database() {
     let mut env = TestEnv::new(Stores::Servers).unwrap();
     env.upkeep.check_interval = Duration::from_millis(200);
     env.upkeep.retention = Some(Duration::from_millis(500));
     let test = TestServer::start(env).await;
     test.onboard(1, "ann", "ann's").await;
     tokio::time::sleep(Duration::from_millis(700)).await;
-    // Somebody configures a fresh account database beside it.
+    // An operator configures a new account database with this key database.
     let mut other = TestEnv::new(Stores::Servers).unwrap();
     other.key_database_name = test.env.key_database_name.clone();
     other.server_keys[2].1 = format!("1:{}", "ee".repeat(32));
@@ -190,7 +189,7 @@ async fn nothing_is_swept_for_another_account_database() {
 }
 
 #[actix_web::test]
-async fn limits_that_are_whole_again_are_forgotten() {
+async fn rate_limit_rows_with_a_refilled_bucket_are_deleted() {
     let mut env = TestEnv::new(Stores::Servers).unwrap();
     env.upkeep.check_interval = Duration::from_millis(200);
     let test = TestServer::start(env).await;
@@ -200,15 +199,15 @@ async fn limits_that_are_whole_again_are_forgotten() {
         test.database.take(&format!("soon:{id}"), limit(moment)).await.unwrap().unwrap();
     }
     test.database.take("late", limit(hour)).await.unwrap().unwrap();
-    let whole =
+    let refilled =
         "select count(*) from rate_limits where tat < 1000 * extract(epoch from now()) - 2000";
     tokio::time::sleep(Duration::from_secs(3)).await;
     for _ in 0..100 {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        if sql(&test.env, whole).trim() == "0" {
+        if test.env.sql(refilled).unwrap().trim() == "0" {
             assert!(test.database.take("late", limit(hour)).await.unwrap().is_err());
             return;
         }
     }
-    panic!("limits that are whole again stay");
+    panic!("rows of refilled buckets were not deleted");
 }

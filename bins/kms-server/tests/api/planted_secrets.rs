@@ -1,4 +1,4 @@
-//! Planted secrets are found nowhere: not in a log, an error, a database.
+//! Planted secrets appear in no log, no error and no database.
 
 use argon2::Argon2;
 use base64::Engine;
@@ -10,7 +10,7 @@ use kms_core::ports::AccountStore;
 use kms_server_testing::requests::{COIN, confirm, create, hash, quote, recover, telegram};
 use kms_server_testing::{ServerProcess, Stores, TestEnv};
 use kms_store::{Database, Scope};
-use kms_testkit::{Mongod, Postgres};
+use kms_testkit::Mongod;
 use kms_types::PasswordHash;
 use kms_types::wire::{ChangePassword, CreateAccount, ExportKey, TransferState};
 use mongodb::bson::Document;
@@ -18,7 +18,8 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use serde_json::json;
 use sha2::Sha256;
 
-/// The SCK and the private key of a wallet, by what `FORMAT.md` says alone.
+/// Opens a wallet as `FORMAT.md` specifies, without the code of `kms-core`. Returns the SCK and the
+/// private key.
 pub(crate) fn open(account: &Account, password: &PasswordHash, pepper: &[u8; 32]) -> [[u8; 32]; 2] {
     let wallet = &account.wallet;
     let mut stretched = [0; 32];
@@ -45,7 +46,7 @@ pub(crate) fn open(account: &Account, password: &PasswordHash, pepper: &[u8; 32]
     [sck, plain[..32].try_into().unwrap()]
 }
 
-/// Whether the text has the secret raw, in hex or in base64.
+/// Whether the bytes contain the secret, raw, in hex or in base64.
 fn finds(haystack: &[u8], secret: &[u8]) -> bool {
     let hex = hex::encode(secret);
     let needles = [
@@ -58,7 +59,7 @@ fn finds(haystack: &[u8], secret: &[u8]) -> bool {
     needles.iter().any(|needle| haystack.windows(needle.len()).any(|window| window == needle))
 }
 
-/// Everything that lies in the stores.
+/// Everything that the stores hold.
 async fn dump(env: &TestEnv, stores: Stores) -> Vec<u8> {
     let mut found = Vec::new();
     match stores {
@@ -71,12 +72,10 @@ async fn dump(env: &TestEnv, stores: Stores) -> Vec<u8> {
             }
         }
         Stores::Servers => {
-            let postgres = Postgres::shared().unwrap();
-            let name = env.database.rsplit('/').next().unwrap();
             let tables = "select tablename from pg_tables where schemaname = 'public'";
-            for table in postgres.execute(name, tables).unwrap().lines() {
+            for table in env.sql(tables).unwrap().lines() {
                 let rows = format!("select t::text from {table} t");
-                found.extend(postgres.execute(name, &rows).unwrap().into_bytes());
+                found.extend(env.sql(&rows).unwrap().into_bytes());
             }
             let client =
                 mongodb::Client::with_uri_str(Mongod::shared().unwrap().url()).await.unwrap();
@@ -91,14 +90,15 @@ async fn dump(env: &TestEnv, stores: Stores) -> Vec<u8> {
     found
 }
 
-async fn secrets_are_found_nowhere(stores: Stores) {
+async fn secrets_do_not_leak(stores: Stores) {
     let env = TestEnv::new(stores).unwrap();
     let database: Database = env.migrate().await.unwrap();
     let token = env.issue_token(&database, Scope::Bot).await.unwrap();
-    // Everything that can be logged is.
+    // At this level everything that can be logged is logged.
     let server = ServerProcess::start(&env, None, "trace");
     let client = server.client(&env, &token);
-    let words = ["the first canary", "the second canary", "the third canary", "a wrong canary"];
+    let words =
+        ["the first password", "the second password", "the third password", "a wrong password"];
     let [first, second, third, wrong] = words;
     let mut errors = String::new();
     let mut refused = |error: ClientError| errors.push_str(&format!("{error:?}"));
@@ -131,7 +131,7 @@ async fn secrets_are_found_nowhere(stores: Stores) {
     remember(third).await;
     secrets.push(exported.passphrase.expose().to_owned().into_bytes());
     secrets.push(exported.keystore.into_bytes());
-    // A secret in the wrong place is not told back.
+    // A secret in the wrong field is not quoted in the error.
     let text = serde_json::to_value(create(3, "carl", first)).unwrap();
     let secret = text["password_hash"].clone();
     let raw = reqwest::Client::builder()
@@ -162,9 +162,9 @@ async fn secrets_are_found_nowhere(stores: Stores) {
         state = client.transfer(quoted.id).await.unwrap().unwrap().state;
     }
     let log = server.terminate();
-    assert!(log.contains("TRACE") && log.contains("/v1/accounts"), "the log is not whole");
+    assert!(log.contains("TRACE") && log.contains("/v1/accounts"), "the log is incomplete");
     let stored = dump(&env, stores).await;
-    assert!(finds(&stored, ann.address.as_bytes()), "the dump is not whole");
+    assert!(finds(&stored, ann.address.as_bytes()), "the dump is incomplete");
     for (index, secret) in secrets.iter().enumerate() {
         assert!(!finds(log.as_bytes(), secret), "secret {index} is in the log");
         assert!(!finds(errors.as_bytes(), secret), "secret {index} is in an error");
@@ -174,10 +174,10 @@ async fn secrets_are_found_nowhere(stores: Stores) {
 
 #[actix_web::test]
 async fn secrets_are_not_in_the_embedded_stores() {
-    secrets_are_found_nowhere(Stores::Embedded).await;
+    secrets_do_not_leak(Stores::Embedded).await;
 }
 
 #[actix_web::test]
-async fn secrets_are_not_in_postgresql_nor_mongodb() {
-    secrets_are_found_nowhere(Stores::Servers).await;
+async fn secrets_are_not_in_postgresql_or_mongodb() {
+    secrets_do_not_leak(Stores::Servers).await;
 }
