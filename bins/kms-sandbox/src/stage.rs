@@ -150,7 +150,8 @@ impl Stage {
     /// Stops the server alone.
     pub async fn stop_server(&mut self) {
         if let Some(server) = self.server.take() {
-            server.stop().await;
+            // What is still running ends with the process.
+            let _ = server.stop().await;
         }
     }
 

@@ -5,6 +5,7 @@ mod audit;
 mod keys;
 mod record;
 mod recoveries;
+mod serve;
 mod vault;
 
 use std::path::PathBuf;
@@ -16,14 +17,12 @@ use clap::{Parser, Subcommand};
 use kms_chain::Endpoint;
 use kms_core::PlainToken;
 use kms_store::{ApiToken, Database, Scope};
-use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
 use self::record::Record;
 use crate::clock;
 use crate::config::{DatabaseSettings, Settings};
-use crate::server::{self, Server};
-use crate::telemetry;
+use crate::{key_ring, startup};
 
 /// The wallet KMS over HTTPS. Configured by a file, by `KMS_SERVER__…` variables and by `.env`.
 #[derive(Debug, Parser)]
@@ -39,7 +38,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serves until SIGTERM or ctrl-c.
-    Serve,
+    Serve(serve::ServeOptions),
     /// Brings the databases' schemas up to date.
     Migrate,
     /// Shows what it would run with, secrets masked, and tries each connection.
@@ -88,43 +87,35 @@ enum TokenCommand {
 /// # Errors
 /// When it fails; the error says what to do next.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
-    // Before any secret is read.
-    kms_config::turn_core_dumps_off().context("core dumps can not be turned off")?;
-    if let Command::Keys(keys::KeysCommand::New { directory, id, bits }) = cli.command {
-        return keys::new(&directory, &id, bits);
-    }
-    let settings = Settings::load(cli.config.as_deref())?;
+    let config = cli.config.as_deref();
+    let load = || -> anyhow::Result<Settings> {
+        turn_core_dumps_off()?;
+        Ok(Settings::load(config)?)
+    };
     match cli.command {
-        Command::Serve => serve(settings).await,
-        Command::Migrate => migrate(settings).await,
-        Command::CheckConfig => check_config(settings).await,
-        Command::Token(command) => token(settings, command).await,
-        Command::Audit(command) => audit::run(settings, command).await,
-        Command::Keys(command) => keys::run(settings, command).await,
-        Command::Account(command) => account::run(settings, command).await,
-        Command::Recoveries(command) => recoveries::run(settings, command).await,
+        Command::Serve(options) => serve::run(config, &options).await,
+        Command::Migrate => migrate(load()?).await,
+        Command::CheckConfig => check_config(load()?).await,
+        Command::Token(command) => token(load()?, command).await,
+        Command::Audit(command) => audit::run(load()?, command).await,
+        Command::Keys(keys::KeysCommand::New { directory, id, bits }) => {
+            turn_core_dumps_off()?;
+            keys::new(&directory, &id, bits)
+        }
+        Command::Keys(command) => keys::run(load()?, command).await,
+        Command::Account(command) => account::run(load()?, command).await,
+        Command::Recoveries(command) => recoveries::run(load()?, command).await,
     }
+}
+
+/// Before any secret is read.
+fn turn_core_dumps_off() -> anyhow::Result<()> {
+    kms_config::turn_core_dumps_off().context("core dumps cannot be turned off")
 }
 
 #[expect(clippy::print_stdout, reason = "this is where people read it")]
 fn say(text: &str) {
     println!("{text}");
-}
-
-async fn serve(settings: Settings) -> anyhow::Result<()> {
-    telemetry::log_to_stdout();
-    // Before it says that it listens: whoever reads that may stop it at once.
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let server = Server::start(settings).await?;
-    tracing::info!(address = %server.address(), "listening");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!("stopping");
-    server.stop().await;
-    Ok(())
 }
 
 async fn connect(settings: Settings) -> anyhow::Result<Database> {
@@ -136,7 +127,7 @@ async fn migrate(mut settings: Settings) -> anyhow::Result<()> {
     if let Some(owner) = settings.database.migrate_url.take() {
         settings.database.url = owner;
     }
-    server::open_key_database(&settings.key_database).await.context("key_database.url")?;
+    startup::open_key_database(&settings.key_database).await.context("key_database.url")?;
     let database = connect(settings).await.context("database.url")?;
     database.migrate().await.context("database.url")?;
     say("the schemas are up to date");
@@ -148,8 +139,8 @@ async fn migrate(mut settings: Settings) -> anyhow::Result<()> {
 async fn check_config(settings: Settings) -> anyhow::Result<()> {
     say(&format!("{settings:#?}"));
     let chain = settings.chain.open()?;
-    let keys = server::open_key_database(&settings.key_database).await.context("key_database")?;
-    let ring = server::read_ring(settings.kms_key.clone(), settings.older_kms_keys.clone()).await;
+    let keys = startup::open_key_database(&settings.key_database).await.context("key_database")?;
+    let ring = key_ring::open(settings.kms_key.clone(), settings.older_kms_keys.clone()).await;
     let mut failed = 0;
     let mut report = |what: &str, result: Result<(), String>| match result {
         Ok(()) => say(&format!("ok      {what}")),

@@ -6,21 +6,28 @@
 
 mod auth;
 mod body;
-mod checkpoints;
 pub mod cli;
 mod clock;
 pub mod config;
 mod error;
+mod key_ring;
 pub mod keys;
+mod kms_key_status;
 mod mail;
 mod openapi;
 mod reads;
 mod routes;
-mod server;
+mod start_error;
+mod startup;
 mod state;
 mod telemetry;
-mod upkeep;
+mod tls;
+mod workers;
 
 pub use config::Secret;
-pub use server::{Server, StartError};
+pub use mail::MailSettingsError;
+pub use start_error::StartError;
+pub use startup::{STOP_TIMEOUT, Server};
 pub use state::KeyDatabase;
+pub use tls::TlsError;
+pub use workers::CheckpointFileError;

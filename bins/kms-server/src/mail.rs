@@ -19,24 +19,14 @@ use lettre::message::Mailbox;
 use lettre::message::header::ContentType;
 use lettre::transport::smtp;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
-use tokio::sync::watch;
-use uuid::Uuid;
 
 use self::letters::Letter;
 use crate::clock;
 use crate::config::MailSettings;
-use crate::server::StartError;
 
-/// The reader of events that this is.
-const CONSUMER: &str = "mail";
-const PAGE: u32 = 100;
-/// Longer than one letter takes.
-const LEASE: Duration = Duration::from_secs(60);
 const SEND_TIMEOUT: Duration = Duration::from_secs(20);
 /// What is older is not news any more: so much may have happened before mail was configured.
 const NEWS: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long to wait with a mail server that takes nothing.
-const AGAIN: Duration = Duration::from_secs(5);
 /// How often one letter is tried while the mail server takes others.
 const TRIES: u64 = 3;
 /// An event from so far ahead was written by nobody with a clock.
@@ -50,15 +40,24 @@ pub(crate) struct Mailer {
     database: Database,
     sealer: Sealer,
     keys: std::sync::Arc<ServerKeys>,
-    /// This server among others.
-    holder: String,
     /// How old an address is that a code is sent to.
     trusted_after: Duration,
 }
 
+/// Why e-mail cannot be sent with these settings.
+#[derive(Debug, thiserror::Error)]
+pub enum MailSettingsError {
+    /// The SMTP server's URL.
+    #[error("mail.url: not an SMTP URL")]
+    Url,
+    /// The sender.
+    #[error("mail.from: not an e-mail address")]
+    From,
+}
+
 /// Why letters wait.
 #[derive(Debug, thiserror::Error)]
-enum MailError {
+pub(crate) enum MailDelayed {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the mail server takes nothing ({0})")]
@@ -67,9 +66,9 @@ enum MailError {
 
 /// Why one letter is not sent.
 #[derive(Debug, thiserror::Error)]
-enum NoLetter {
+enum SkipMail {
     #[error(transparent)]
-    Wait(#[from] MailError),
+    Delayed(#[from] MailDelayed),
     #[error("what it is about can not be read: {0}")]
     Unreadable(StoreError),
     #[error("the address can not be opened: {0}")]
@@ -80,11 +79,11 @@ enum NoLetter {
     Refused(String),
 }
 
-impl From<StoreError> for NoLetter {
+impl From<StoreError> for SkipMail {
     /// A row that was changed must not hold everybody's mail.
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable { .. } => Self::Wait(error.into()),
+            StoreError::Unavailable { .. } => Self::Delayed(error.into()),
             other => Self::Unreadable(other),
         }
     }
@@ -107,74 +106,32 @@ impl Mailer {
         sealer: Sealer,
         keys: std::sync::Arc<ServerKeys>,
         trusted_after: Duration,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, MailSettingsError> {
         let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(settings.url.expose())
-            .map_err(|_secret| StartError::Mail("mail.url can not be used"))?
+            .map_err(|_secret| MailSettingsError::Url)?
             .timeout(Some(SEND_TIMEOUT))
             .build();
         let from = settings.from.parse();
-        let from = from.map_err(|_cause| StartError::Mail("mail.from is not an address"))?;
+        let from = from.map_err(|_cause| MailSettingsError::From)?;
         let public_url = settings.public_url.as_str().to_owned();
-        let holder = Uuid::new_v4().to_string();
-        Ok(Self { transport, from, public_url, database, sealer, keys, holder, trusted_after })
+        Ok(Self { transport, from, public_url, database, sealer, keys, trusted_after })
     }
 
-    /// Sends letters until the server stops.
-    pub(crate) async fn run(self, poll: Duration, mut stopping: watch::Receiver<bool>) {
-        while !*stopping.borrow() {
-            let wait = match self.round().await {
-                Ok(true) => continue,
-                Ok(false) => poll,
-                Err(error) => {
-                    tracing::error!(%error, "mails can not be sent now");
-                    metrics::counter!("kms_mail_delayed_total").increment(1);
-                    AGAIN
-                }
-            };
-            let _ = tokio::time::timeout(wait, stopping.changed()).await;
-        }
-        // Another server need not wait for the lease to end.
-        let _ = self.database.take_lease(CONSUMER, &self.holder, Duration::ZERO).await;
-    }
-
-    /// Sends the letters of the next events; `false` when there are none, or another server does.
-    async fn round(&self) -> Result<bool, MailError> {
-        if !self.keep_lease().await? {
-            return Ok(false);
-        }
-        let after = self.database.acknowledged_events(CONSUMER).await?;
-        let found = self.database.events_after(after, PAGE).await?;
-        if found.end == after {
-            return Ok(false);
-        }
-        for event in found.events {
-            let cursor = event.cursor;
-            let sent = match self.tell(event.clone()).await {
-                Ok(sent) => sent,
-                Err(NoLetter::Wait(wait)) => return Err(wait),
-                Err(error) => {
-                    lost(&event, &error);
-                    false
-                }
-            };
-            if sent {
-                // So that a server that dies now sends this one once.
-                self.database.acknowledge_events(CONSUMER, cursor).await?;
-                if !self.keep_lease().await? {
-                    return Ok(true);
-                }
+    /// Sends the e-mails of an event; returns whether there were any. One that cannot be sent is
+    /// logged, because the events after it must not wait for it.
+    pub(crate) async fn notify(&self, event: StoredEvent) -> Result<bool, MailDelayed> {
+        match self.tell(&event).await {
+            Ok(sent) => Ok(sent),
+            Err(SkipMail::Delayed(delayed)) => Err(delayed),
+            Err(error) => {
+                lost(&event, &error);
+                Ok(false)
             }
         }
-        self.database.acknowledge_events(CONSUMER, found.end).await?;
-        Ok(true)
-    }
-
-    async fn keep_lease(&self) -> Result<bool, StoreError> {
-        self.database.take_lease(CONSUMER, &self.holder, LEASE).await
     }
 
     /// Sends what an event is to be told by; whether there was anything.
-    async fn tell(&self, event: StoredEvent) -> Result<bool, NoLetter> {
+    async fn tell(&self, event: &StoredEvent) -> Result<bool, SkipMail> {
         let now = clock::now();
         if !is_reported(event.kind) || now.since(event.at) > NEWS || event.at.since(now) > AHEAD {
             return Ok(false);
@@ -200,8 +157,8 @@ impl Mailer {
             };
             match self.send(&account, before, letter).await {
                 Ok(()) => sent = true,
-                Err(NoLetter::Wait(wait)) => return Err(wait.into()),
-                Err(error) => lost(&event, &error),
+                Err(SkipMail::Delayed(delayed)) => return Err(delayed.into()),
+                Err(error) => lost(event, &error),
             }
         }
         if event.kind == StoredEventKind::EmailChangeRequested {
@@ -209,7 +166,7 @@ impl Mailer {
         }
         let verified = account.email_verified_at.zip(account.email.as_ref());
         if let Some((since, email)) = verified
-            && let Some(letter) = self.letter(&who, &event, since, now).await?
+            && let Some(letter) = self.letter(&who, event, since, now).await?
         {
             self.send(&account, email, letter).await?;
             sent = true;
@@ -224,7 +181,7 @@ impl Mailer {
         event: &StoredEvent,
         since: Timestamp,
         now: Timestamp,
-    ) -> Result<Option<Letter>, NoLetter> {
+    ) -> Result<Option<Letter>, SkipMail> {
         Ok(match event.kind {
             StoredEventKind::Recovery(step) => {
                 let Some(id) = event.recovery else { return Ok(None) };
@@ -285,7 +242,7 @@ impl Mailer {
         &self,
         account: &Account,
         now: Timestamp,
-    ) -> Result<bool, NoLetter> {
+    ) -> Result<bool, SkipMail> {
         let asked = self.database.email_change(account.id).await?;
         // Confirmed already, or too late.
         let Some(asked) = asked.filter(|asked| now < asked.until()) else { return Ok(false) };
@@ -295,15 +252,15 @@ impl Mailer {
         Ok(true)
     }
 
-    async fn send(&self, account: &Account, sealed: &[u8], letter: Letter) -> Result<(), NoLetter> {
+    async fn send(&self, account: &Account, sealed: &[u8], letter: Letter) -> Result<(), SkipMail> {
         let email = self.sealer.open_contact(account.id, "email", sealed)?;
         let message = Message::builder()
             .from(self.from.clone())
-            .to(email.parse().map_err(|_personal| NoLetter::Address)?)
+            .to(email.parse().map_err(|_personal| SkipMail::Address)?)
             .subject(letter.subject)
             .header(ContentType::TEXT_PLAIN)
             .body(letter.body)
-            .map_err(|_personal| NoLetter::Address)?;
+            .map_err(|_personal| SkipMail::Address)?;
         for attempt in 1.. {
             let error = match self.transport.send(message.clone()).await {
                 Ok(_response) => {
@@ -315,10 +272,10 @@ impl Mailer {
             // Whether it is this letter or any: a server that refuses us refuses a greeting too.
             let takes_others = self.transport.test_connection().await.unwrap_or(false);
             if !takes_others {
-                return Err(MailError::Smtp(kind(&error)).into());
+                return Err(MailDelayed::Smtp(kind(&error)).into());
             }
             if error.is_permanent() || attempt >= TRIES {
-                return Err(NoLetter::Refused(kind(&error)));
+                return Err(SkipMail::Refused(kind(&error)));
             }
             tokio::time::sleep(Duration::from_secs(attempt * attempt * 2)).await;
         }
@@ -343,7 +300,7 @@ fn is_reported(kind: StoredEventKind) -> bool {
 }
 
 /// Nothing mends it, and the others must not wait for it.
-fn lost(event: &StoredEvent, error: &NoLetter) {
+fn lost(event: &StoredEvent, error: &SkipMail) {
     tracing::error!(event = %event.cursor, %error, "a mail was not sent");
     metrics::counter!("kms_mail_lost_total").increment(1);
 }

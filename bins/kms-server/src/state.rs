@@ -7,17 +7,17 @@ use kms_core::account::Account;
 use kms_core::audit::{Action, AuditRecord, Caller, Checkpoint, Phase};
 use kms_core::ports::{AuditLog, SckStore, StoreError};
 use kms_core::{AlarmContext, Custody, Sealer, ServerKeys, integrity_alarm};
+use kms_process::CancellationToken;
 use kms_store::Database;
 use kms_types::wire::Network;
-use tokio::sync::watch;
 
 use crate::auth::TokenCache;
 use crate::clock;
 use crate::config::LimitSettings;
 use crate::error::ApiError;
+use crate::kms_key_status::KmsKeyStatus;
 use crate::reads::ReadLimits;
 use crate::telemetry;
-use crate::upkeep::KmsKeys;
 
 /// One server's parts.
 pub(crate) struct State {
@@ -33,9 +33,9 @@ pub(crate) struct State {
     pub(crate) network: Network,
     pub(crate) limits: LimitSettings,
     pub(crate) reads: ReadLimits,
-    pub(crate) kms_keys: Arc<KmsKeys>,
-    /// Becomes `true` when the server stops: long polls end.
-    pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) kms_keys: Arc<KmsKeyStatus>,
+    /// Is cancelled when the server stops: long polls end.
+    pub(crate) shutdown: CancellationToken,
 }
 
 impl State {

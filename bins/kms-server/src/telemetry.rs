@@ -1,7 +1,7 @@
 //! Request ids, one log line a request, and metrics. Never a body, a query or a header.
 
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -9,11 +9,7 @@ use actix_web::http::Method;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tokio::sync::watch;
 use uuid::Uuid;
-
-/// How long recorded durations may pile up.
-const FOLD_EVERY: Duration = Duration::from_secs(5);
 
 tokio::task_local! {
     static REQUEST_ID: String;
@@ -68,21 +64,4 @@ pub(crate) fn metrics() -> &'static PrometheusHandle {
         let _ = metrics::set_global_recorder(recorder);
         handle
     })
-}
-
-/// Folds recorded durations into their summaries until the server stops: the recorder keeps each
-/// one until then, and a server that nobody scrapes would grow with every request.
-pub(crate) async fn fold_metrics(mut stopping: watch::Receiver<bool>) {
-    let mut stopped = false;
-    while !stopped {
-        metrics().run_upkeep();
-        stopped = tokio::time::timeout(FOLD_EVERY, stopping.wait_for(|stop| *stop)).await.is_ok();
-    }
-}
-
-/// JSON lines to standard output; `RUST_LOG` chooses, `info` by default.
-pub(crate) fn log_to_stdout() {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
 }

@@ -69,7 +69,7 @@ impl TestServer {
     /// Stops the server and starts it again on the same stores, with the settings as they are now.
     pub async fn restart(self) -> Self {
         let Self { env, server, token, database, .. } = self;
-        server.stop().await;
+        server.stop().await.unwrap();
         Self::serve(env, database, token).await
     }
 

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::record::Record;
 use super::{connect, say};
 use crate::config::Settings;
-use crate::server;
+use crate::startup;
 
 /// How many rows are read at once.
 const PAGE: u32 = 1_000;
@@ -73,7 +73,7 @@ async fn verify(
         read.take(&path.display().to_string(), &lines(path)?, keys);
     }
     let key_database =
-        server::find_key_database(&settings.key_database).await.context("key_database.url")?;
+        startup::find_key_database(&settings.key_database).await.context("key_database.url")?;
     let kept = key_database.checkpoints().await.context("key_database")?;
     read.take("the key database", &kept, keys);
     for bad in &read.bad {

@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::record::Record;
 use crate::config::{DatabaseSettings, KmsKeySettings, PasswordSettings, Settings};
-use crate::server;
 use crate::state::KeyDatabase;
+use crate::{key_ring, startup};
 
 /// How many accounts are read at once.
 const PAGE: u32 = 500;
@@ -51,7 +51,7 @@ pub(super) struct Census {
 impl Vault {
     /// Opens both databases.
     pub(super) async fn open(settings: Settings) -> anyhow::Result<Self> {
-        let key_database = server::find_key_database(&settings.key_database).await;
+        let key_database = startup::find_key_database(&settings.key_database).await;
         let key_database = key_database.context("key_database.url")?;
         let server_keys = Arc::new(settings.server_keys);
         let DatabaseSettings { url, pool, .. } = settings.database;
@@ -69,9 +69,9 @@ impl Vault {
 
     /// Custody over them, with all KMS keys.
     pub(super) async fn custody(&self) -> anyhow::Result<Custody> {
-        let ring = server::read_ring(self.active.clone(), self.older.clone()).await?;
+        let ring = key_ring::open(self.active.clone(), self.older.clone()).await?;
         let keys = Arc::clone(&self.server_keys);
-        Ok(server::custody(&self.database, &self.key_database, ring, keys, self.password)?)
+        Ok(startup::custody(&self.database, &self.key_database, ring, keys, self.password)?)
     }
 
     /// What is run here, as the audit is told.

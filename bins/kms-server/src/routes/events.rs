@@ -64,14 +64,14 @@ pub(crate) async fn read(
         None => database.acknowledged_events(CONSUMER).await?,
     };
     let deadline = Instant::now() + Duration::from_secs(parameters.wait);
-    let mut stopping = state.stopping.clone();
     let found = loop {
         let found = database.events_after(after, PAGE).await?;
-        if found.end != after || Instant::now() >= deadline || *stopping.borrow() {
+        if found.end != after || Instant::now() >= deadline || state.shutdown.is_cancelled() {
             break found;
         }
         // Wakes early when the server stops.
-        let _ = tokio::time::timeout(LOOK_EVERY, stopping.changed()).await;
+        let look_again = tokio::time::sleep(LOOK_EVERY);
+        let _ = state.shutdown.run_until_cancelled(look_again).await;
     };
     let mut events = Vec::with_capacity(found.events.len());
     for event in found.events {

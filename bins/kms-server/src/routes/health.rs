@@ -31,7 +31,7 @@ pub(crate) async fn ready(state: Data<State>) -> HttpResponse {
         "database": word(database.is_ok()),
         "key_database": word(keys.is_ok()),
         "chain": word(chain.is_ok()),
-        "kms_keys": state.kms_keys.word(),
+        "kms_keys": state.kms_keys.as_str(),
     });
     if database.is_ok() && keys.is_ok() {
         HttpResponse::Ok().json(body)

@@ -223,7 +223,7 @@ async fn an_api_token_cannot_be_given_the_scopes_of_another() {
         let rows = database.audit_after(0, 1_000).await.unwrap();
         let last = rows.iter().rfind(|row| row.action == "authenticate").unwrap();
         assert_eq!((&*last.phase, last.outcome.as_deref()), ("alarm", Some("tampered")));
-        server.stop().await;
+        server.stop().await.unwrap();
         env.sql("delete from api_tokens; insert into api_tokens select * from kept").unwrap();
     }
     let server = Server::start(env.settings().unwrap()).await.unwrap();

@@ -52,7 +52,7 @@ async fn a_stopping_server_ends_its_polls(test: TestServer) {
     let after = test.events(1).await.next;
     let started = Instant::now();
     let poll = begin(&test, after).await;
-    test.server.stop().await;
+    test.server.stop().await.unwrap();
     let page = poll.await.unwrap();
     assert!(started.elapsed() < WAIT / 2, "{:?}", started.elapsed());
     assert_eq!((page.events.len(), page.next), (0, after));

@@ -160,7 +160,7 @@ async fn quotes_and_onboardings_are_limited(stores: Stores) {
     assert_eq!(refused.code, ErrorCode::RateLimited);
     assert_eq!(test.client.account(telegram(4)).await.unwrap(), None);
     if let Some(other) = other {
-        other.stop().await;
+        other.stop().await.unwrap();
     }
     let test = test.restart().await;
     let refused = problem(test.client.quote(&quote(1, "@bob", "0.1")).await);

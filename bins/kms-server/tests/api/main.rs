@@ -23,6 +23,7 @@ mod planted_secrets;
 mod recoveries;
 mod restore;
 mod slow;
+mod supervision;
 mod tokens;
 mod transfers;
 mod upkeep;

@@ -64,7 +64,7 @@ async fn without_the_chain_nothing_is_signed_but_reads_still_work() {
 async fn a_server_with_other_keys_does_not_start() {
     let mut env = TestEnv::new(Stores::Embedded).unwrap();
     env.migrate().await.unwrap();
-    kms_server::Server::start(env.settings().unwrap()).await.unwrap().stop().await;
+    kms_server::Server::start(env.settings().unwrap()).await.unwrap().stop().await.unwrap();
     env.server_keys[0].1 = format!("1:{}", "ee".repeat(32));
     let refused = kms_server::Server::start(env.settings().unwrap()).await.unwrap_err();
     assert!(refused.to_string().contains("server_keys.pepper"), "{refused}");

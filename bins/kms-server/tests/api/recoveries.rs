@@ -413,7 +413,7 @@ async fn one_of_several_servers_sends_an_e_mail() {
     test.onboard(1, "ann", "forgotten").await;
     mails(&mailbox, 4).await;
     for server in servers {
-        server.stop().await;
+        server.stop().await.unwrap();
     }
     assert_eq!(mailbox.mails().len(), 4);
 }

@@ -73,7 +73,7 @@ async fn an_unusable_kms_key_raises_an_alarm() {
     assert!(metrics.contains(r#"kms_key_works{key="kms-test"} 0"#), "{metrics}");
     aws.alias("alias/kms", &arn);
     let log = server.terminate();
-    assert!(log.contains("the KMS key can not be used") && log.contains("AccessDenied"), "{log}");
+    assert!(log.contains("kms_key_probe_failed") && log.contains("AccessDenied"), "{log}");
 }
 
 #[actix_web::test]

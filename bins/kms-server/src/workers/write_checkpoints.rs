@@ -1,79 +1,100 @@
-//! Checkpoints of the audit: written now and then to a file and to the key database, so that rows
-//! that are cut from the end of the chain are missed.
+//! Writes checkpoints of the audit to a file and to the key database, so that rows cut off the end
+//! of the chain are detected.
 
+use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kms_core::audit::{Checkpoint, Tip};
 use kms_core::ports::StoreError;
 use kms_core::{AlarmContext, integrity_alarm};
+use kms_process::{Next, Worker};
 use kms_store::{AuditError, Database};
-use tokio::sync::watch;
 
 use crate::clock;
-use crate::server::StartError;
 use crate::state::KeyDatabase;
 
-/// Writes checkpoints of one database's audit.
+/// Writes a checkpoint per interval. The last one, after the last request, is
+/// [`Checkpoints::write`] by the server.
+pub(crate) struct WriteCheckpoints {
+    pub(crate) checkpoints: Arc<Checkpoints>,
+    pub(crate) every: Duration,
+}
+
+impl Worker for WriteCheckpoints {
+    const NAME: &'static str = "write_checkpoints";
+    type Error = Infallible;
+
+    fn interval(&self) -> Duration {
+        self.every
+    }
+
+    fn initial_delay(&self) -> Duration {
+        self.every
+    }
+
+    async fn round(&mut self) -> Result<Next, Infallible> {
+        self.checkpoints.write().await;
+        Ok(Next::AfterInterval)
+    }
+}
+
+/// The checkpoints of one database's audit.
 #[derive(Debug)]
 pub(crate) struct Checkpoints {
     database: Database,
     key_database: KeyDatabase,
     path: Option<PathBuf>,
-    /// What was written last.
+    /// The end of the chain at the last checkpoint.
     last: Mutex<Tip>,
 }
+
+/// The file of checkpoints cannot be opened for appending.
+#[derive(Debug, thiserror::Error)]
+#[error("audit.checkpoint_path: {0}")]
+pub struct CheckpointFileError(#[from] io::Error);
 
 /// Why a checkpoint was not written.
 #[derive(Debug, thiserror::Error)]
 enum CheckpointError {
     #[error(transparent)]
     Audit(#[from] AuditError),
-    #[error("the chain ends at row {now}, and row {before} was there before")]
+    #[error("the chain ends at row {now}, but a checkpoint covers row {before}")]
     Cut { now: i64, before: i64 },
-    #[error("the key database: {0}")]
+    #[error("key database: {0}")]
     KeyDatabase(#[from] StoreError),
-    #[error("the file: {0}")]
-    File(#[from] std::io::Error),
+    #[error("checkpoint file: {0}")]
+    File(#[from] io::Error),
 }
 
 impl Checkpoints {
-    /// Begins with what was written before the server was started: rows that were cut while there
-    /// was none are missed too.
-    pub(crate) async fn new(
+    /// Reads the checkpoints that exist, so that rows cut off while no server was running are
+    /// detected too.
+    pub(crate) async fn open(
         database: Database,
         key_database: KeyDatabase,
         path: Option<PathBuf>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, CheckpointFileError> {
         let mut lines = Vec::new();
         if let Some(path) = &path {
-            open(path).map_err(StartError::CheckpointFile)?;
-            let text = std::fs::read_to_string(path).map_err(StartError::CheckpointFile)?;
-            lines.extend(text.lines().map(str::to_owned));
+            open(path)?;
+            lines.extend(std::fs::read_to_string(path)?.lines().map(str::to_owned));
         }
         match key_database.checkpoints().await {
-            Ok(kept) => lines.extend(kept),
-            Err(error) => tracing::warn!(%error, "the last checkpoints can not be read"),
+            Ok(stored) => lines.extend(stored),
+            Err(error) => tracing::warn!(%error, "reading checkpoints from key database failed"),
         }
-        // One that nobody signed is for `audit verify` to tell.
+        // `audit verify` reports the lines without a valid signature.
         let signed = lines.iter().filter_map(|line| database.signed_checkpoint(line));
         let last = signed.map(|checkpoint| checkpoint.tip).max_by_key(|tip| tip.sequence);
         Ok(Self { database, key_database, path, last: Mutex::new(last.unwrap_or_default()) })
     }
 
-    /// Writes one now and then, until the server stops.
-    pub(crate) async fn run(self: Arc<Self>, every: Duration, mut stopping: watch::Receiver<bool>) {
-        while !*stopping.borrow() {
-            if tokio::time::timeout(every, stopping.changed()).await.is_err() {
-                self.write().await;
-            }
-        }
-    }
-
-    /// Writes one, if the chain has grown. What fails is logged, and tried again next time.
+    /// Writes a checkpoint if the chain has grown. A failure is logged, and the next call tries
+    /// again.
     pub(crate) async fn write(&self) {
         match self.try_write().await {
             Ok(()) => {}
@@ -83,7 +104,9 @@ impl Checkpoints {
             Err(error @ CheckpointError::Cut { .. }) => {
                 integrity_alarm(error, AlarmContext::default());
             }
-            Err(error) => tracing::error!(%error, "no checkpoint of the audit was written"),
+            Err(error) => {
+                tracing::error!(event = "checkpoint_failed", %error, "audit checkpoint failed");
+            }
         }
     }
 
@@ -97,11 +120,11 @@ impl Checkpoints {
         let Some(checkpoint) = checkpoint.filter(|_| tip != last) else {
             return Ok(());
         };
-        // Each place whether or not the other takes it.
+        // A failure of one place does not keep the checkpoint from the other.
         let in_file = match self.path.clone() {
             Some(path) => tokio::task::spawn_blocking(move || append(&path, &checkpoint))
                 .await
-                .unwrap_or_else(|stopped| Err(std::io::Error::other(stopped))),
+                .unwrap_or_else(|panic| Err(io::Error::other(panic))),
             None => Ok(()),
         };
         self.key_database.put_checkpoint(checkpoint).await?;
@@ -110,19 +133,19 @@ impl Checkpoints {
         Ok(())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Tip> {
+    fn lock(&self) -> MutexGuard<'_, Tip> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn open(path: &Path) -> std::io::Result<File> {
+fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-fn append(path: &Path, checkpoint: &Checkpoint) -> std::io::Result<()> {
-    // After a line that was cut by a crash this one still stands alone.
-    let whole = std::fs::read(path)?.last().is_none_or(|last| *last == b'\n');
-    let line = format!("{}{checkpoint}\n", if whole { "" } else { "\n" });
+fn append(path: &Path, checkpoint: &Checkpoint) -> io::Result<()> {
+    // A crash may have cut the last line; this one begins on a line of its own.
+    let is_whole = std::fs::read(path)?.last().is_none_or(|last| *last == b'\n');
+    let line = format!("{}{checkpoint}\n", if is_whole { "" } else { "\n" });
     let mut file = open(path)?;
     file.write_all(line.as_bytes())?;
     file.sync_all()

@@ -1,0 +1,61 @@
+//! Why a server did not start.
+
+use kms_chain::{ChainError, TokenError};
+use kms_core::KeyRingError;
+#[cfg(feature = "aws-kms")]
+use kms_key_aws::AwsKeyError;
+use kms_key_local::LocalKeyError;
+use kms_store::ConnectError;
+
+use crate::config::ConfigError;
+use crate::mail::MailSettingsError;
+use crate::tls::TlsError;
+use crate::workers::CheckpointFileError;
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A database cannot be used.
+    #[error(transparent)]
+    Database(#[from] ConnectError),
+    /// The schema is older than this program.
+    #[error("the database schema is out of date; run `kms-server migrate`")]
+    Schema,
+    /// A KMS key file cannot be used.
+    #[error(transparent)]
+    LocalKey(#[from] LocalKeyError),
+    /// Reading a KMS key file panicked.
+    #[error("kms_key: reading the key file failed unexpectedly")]
+    KeyFile(#[source] tokio::task::JoinError),
+    /// A KMS key in AWS KMS cannot be used.
+    #[cfg(feature = "aws-kms")]
+    #[error("kms_key: {0}")]
+    AwsKey(#[from] AwsKeyError),
+    /// The KMS keys contradict each other.
+    #[error(transparent)]
+    KeyRing(#[from] KeyRingError),
+    /// No endpoint of the chain can be used, now or later.
+    #[error("chain.rpc_urls: {0}")]
+    Chain(#[from] ChainError),
+    /// The e-mail settings cannot be used.
+    #[error(transparent)]
+    Mail(#[from] MailSettingsError),
+    /// A spending limit names an unknown asset.
+    #[error(transparent)]
+    Limits(#[from] ConfigError),
+    /// A token differs from its contract.
+    #[error("chain.tokens: {0}")]
+    Token(#[from] TokenError),
+    /// The file of checkpoints cannot be used.
+    #[error(transparent)]
+    CheckpointFile(#[from] CheckpointFileError),
+    /// The certificate or its key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The address cannot be bound.
+    #[error("listen: {0}")]
+    Listen(#[from] std::io::Error),
+    /// The threads of the password KDF cannot be started.
+    #[error("password.running: {0}")]
+    Threads(#[source] std::io::Error),
+}

@@ -1,0 +1,313 @@
+//! Starts a server: opens databases and keys, starts the workers, and listens.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::Server as HttpServerTask;
+use actix_web::middleware::from_fn;
+use actix_web::web::Data;
+use actix_web::{App, HttpServer};
+use kms_chain::{Chain, TokenError, TransferConfig, Transfers, follower::Follower};
+use kms_core::{Custody, KdfPool, KeyRing, Ports, Sealer, ServerKeys};
+use kms_process::{CancellationToken, Failure, Supervisor};
+use kms_store::{ConnectError, Database};
+use kms_types::wire::Network;
+use tokio::time::{Instant, timeout_at};
+
+use crate::auth::TokenCache;
+use crate::config::{
+    AuditSettings, ChainSettings, KeyDatabaseSettings, MailSettings, PasswordSettings, Settings,
+    UpkeepSettings,
+};
+use crate::key_ring;
+use crate::kms_key_status::KmsKeyStatus;
+use crate::mail::Mailer;
+use crate::reads::ReadLimits;
+use crate::routes;
+use crate::start_error::StartError;
+use crate::state::{KeyDatabase, State};
+use crate::telemetry;
+use crate::tls;
+use crate::workers::{
+    AdvanceRecoveries, CheckWallets, Checkpoints, CleanRateLimits, FoldMetrics, FollowBlocks,
+    ProbeKmsKeys, SendMail, SweepSckStore, WatchTransfers, WriteCheckpoints,
+};
+
+/// How long requests in flight may take when the server stops, in seconds.
+const DRAIN_SECONDS: u64 = 20;
+
+/// How long a stop may take in all: less than the 30 seconds after which ECS kills a container.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// A server in this process. Dropping it aborts its workers.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    supervisor: Supervisor,
+    checkpoints: Arc<Checkpoints>,
+}
+
+/// The settings of workers alone.
+struct WorkerSettings {
+    audit: AuditSettings,
+    chain: ChainSettings,
+    mail: Option<MailSettings>,
+    email_trusted_after: Duration,
+    upkeep: UpkeepSettings,
+}
+
+impl Server {
+    /// Checks databases, keys and settings, starts the workers, and listens.
+    ///
+    /// # Errors
+    /// When a database is unreachable or was written with other server keys, a key or a setting
+    /// cannot be used, or the address is taken. An unreachable chain is not an error.
+    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        // Fails only if another one is installed, which then is used.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // Before the first request, so that it is counted.
+        telemetry::metrics();
+        let (tls, listen) = (tls::server_config(&settings.tls)?, settings.listen);
+        let mut supervisor = Supervisor::new();
+        let workers = WorkerSettings::of(&settings);
+        let state = Data::new(open_state(settings, supervisor.shutdown()).await?);
+        let checkpoints = run_workers(&mut supervisor, &state, workers).await?;
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(state.clone())
+                .wrap(from_fn(telemetry::observe))
+                .configure(routes::configure)
+        })
+        .workers(std::thread::available_parallelism().map_or(2, usize::from))
+        .client_request_timeout(Duration::from_secs(5))
+        .client_disconnect_timeout(Duration::from_secs(2))
+        .keep_alive(Duration::from_secs(75))
+        .shutdown_timeout(DRAIN_SECONDS)
+        .disable_signals()
+        .bind_rustls_0_23(listen, tls)?;
+        let address = server.addrs().first().copied().unwrap_or(listen);
+        supervisor.watch("http_server", serve(server.run(), supervisor.shutdown()));
+        Ok(Self { address, supervisor, checkpoints })
+    }
+
+    /// The address it listens on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until a worker or the HTTP server ends or panics, which none should before a stop.
+    pub async fn failed(&mut self) -> Failure {
+        self.supervisor.failed().await
+    }
+
+    /// Stops listening, completes the requests in flight, and ends, within [`STOP_TIMEOUT`].
+    ///
+    /// # Errors
+    /// As [`Self::stop_within`].
+    pub async fn stop(self) -> Result<(), Failure> {
+        self.stop_within(STOP_TIMEOUT).await
+    }
+
+    /// The same within another time.
+    ///
+    /// # Errors
+    /// When a worker failed meanwhile, or something is still running when the time is over.
+    pub async fn stop_within(self, timeout: Duration) -> Result<(), Failure> {
+        let deadline = Instant::now() + timeout;
+        let stopped = self.supervisor.stop(deadline).await;
+        // After the last request, so that it covers all of them.
+        let written = timeout_at(deadline, self.checkpoints.write()).await;
+        stopped?;
+        written.map_err(|_elapsed| Failure::StopTimeout { workers: vec!["last_checkpoint"] })
+    }
+}
+
+impl WorkerSettings {
+    fn of(settings: &Settings) -> Self {
+        Self {
+            audit: settings.audit.clone(),
+            chain: settings.chain.clone(),
+            mail: settings.mail.clone(),
+            email_trusted_after: settings.recovery.email_trusted_after,
+            upkeep: settings.upkeep,
+        }
+    }
+}
+
+/// Runs until `shutdown`, and then until the requests in flight are done.
+async fn serve(server: HttpServerTask, shutdown: CancellationToken) -> std::io::Result<()> {
+    let handle = server.handle();
+    tokio::pin!(server);
+    tokio::select! {
+        ended = &mut server => return ended,
+        () = shutdown.cancelled() => {}
+    }
+    tokio::join!(handle.stop(true), server).1
+}
+
+/// Starts all workers.
+async fn run_workers(
+    supervisor: &mut Supervisor,
+    state: &State,
+    settings: WorkerSettings,
+) -> Result<Arc<Checkpoints>, StartError> {
+    let WorkerSettings { audit, chain, mail, email_trusted_after, upkeep } = settings;
+    let State { custody, database, key_database, .. } = state;
+    let poll = chain.poll_interval;
+    let checkpoints =
+        Checkpoints::open(database.clone(), key_database.clone(), audit.checkpoint_path).await?;
+    let checkpoints = Arc::new(checkpoints);
+    let every = audit.checkpoint_interval;
+    supervisor.run(WriteCheckpoints { checkpoints: Arc::clone(&checkpoints), every });
+    if let Some(mail) = mail {
+        let (sealer, keys) = (state.sealer.clone(), Arc::clone(&state.keys));
+        let mailer = Mailer::new(&mail, database.clone(), sealer, keys, email_trusted_after)?;
+        supervisor.run(SendMail::new(mailer, database, poll));
+    }
+    let (store, confirmations) = (Arc::new(database.clone()), chain.confirmations);
+    // With connections of its own: whole blocks must not delay the requests of users.
+    let follower = Follower::new(store, chain.open()?, confirmations, chain.tokens);
+    supervisor.run(FollowBlocks { follower, poll });
+    supervisor.run(WatchTransfers { transfers: Arc::clone(&state.transfers), poll });
+    let (custody, database) = (Arc::clone(custody), database.clone());
+    supervisor.run(AdvanceRecoveries { custody, database, poll });
+    run_maintenance(supervisor, state, upkeep);
+    Ok(checkpoints)
+}
+
+/// Starts the workers that no request depends on.
+fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepSettings) {
+    let State { custody, database, key_database, .. } = state;
+    let period = settings.check_interval;
+    supervisor.run(FoldMetrics);
+    supervisor.run(ProbeKmsKeys {
+        custody: Arc::clone(custody),
+        status: Arc::clone(&state.kms_keys),
+        every: settings.canary_interval,
+    });
+    supervisor.run(CheckWallets::new(Arc::clone(custody), database, period));
+    supervisor.run(CleanRateLimits::new(database, period));
+    if let Some(retention) = settings.retention {
+        let custody = Arc::clone(custody);
+        supervisor.run(SweepSckStore::new(custody, database, key_database, retention, period));
+    }
+}
+
+/// Opens what handlers and workers share.
+async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<State, StartError> {
+    let keys = Arc::new(settings.server_keys);
+    let url = settings.database.url.expose();
+    let database = open_database(url, settings.database.pool, Arc::clone(&keys)).await?;
+    let key_database = open_key_database(&settings.key_database).await?;
+    let ring = key_ring::open(settings.kms_key, settings.older_kms_keys).await?;
+    let chain = open_chain(&settings.chain).await?;
+    let sealer = Sealer::new(Arc::clone(&keys));
+    let spending = settings.limits.spending(&settings.chain, &settings.recovery)?;
+    let config = transfer_config(&settings.chain);
+    let (store, tokens) = (Arc::new(database.clone()), settings.chain.tokens.clone());
+    let transfers = Transfers::new(store, chain, sealer.clone(), config, tokens, spending);
+    let custody = custody(&database, &key_database, ring, Arc::clone(&keys), settings.password)?;
+    Ok(State {
+        custody: Arc::new(custody.with_recovery_rules(settings.recovery)),
+        keys,
+        sends_mail: settings.mail.is_some(),
+        transfers: Arc::new(transfers),
+        database,
+        key_database,
+        sealer,
+        tokens: TokenCache::default(),
+        network: network(settings.chain),
+        reads: ReadLimits::new(
+            settings.limits.reads.quota(),
+            settings.limits.account_reads.quota(),
+        ),
+        limits: settings.limits,
+        kms_keys: Arc::new(KmsKeyStatus::default()),
+        shutdown,
+    })
+}
+
+async fn open_database(
+    url: &str,
+    pool: u32,
+    keys: Arc<ServerKeys>,
+) -> Result<Database, StartError> {
+    let database = Database::connect(url, pool, keys).await?;
+    if !database.schema_is_current().await? {
+        return Err(StartError::Schema);
+    }
+    database.check_server_keys().await?;
+    database.adopt_restored_events().await.map_err(ConnectError::from)?;
+    Ok(database)
+}
+
+/// Opens the endpoints. A chain or a token that is only unavailable is not an error: tokens are
+/// compared again before each payment.
+async fn open_chain(settings: &ChainSettings) -> Result<Chain, StartError> {
+    let chain = settings.open()?;
+    chain.check().await?;
+    match chain.check_tokens(&settings.tokens).await {
+        Ok(()) => {}
+        Err(TokenError::Chain(error)) => {
+            tracing::warn!(%error, "tokens not compared with their contracts");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(chain)
+}
+
+fn transfer_config(chain: &ChainSettings) -> TransferConfig {
+    TransferConfig {
+        quote_lifetime: chain.quote_lifetime,
+        confirmations: chain.confirmations,
+        poll: chain.poll_interval,
+        replace: chain.replace_after,
+    }
+}
+
+fn network(chain: ChainSettings) -> Network {
+    let ChainSettings { name, chain_id, symbol, explorer, tokens, .. } = chain;
+    Network { name, chain_id, symbol, explorer, tokens }
+}
+
+/// Custody over these stores.
+pub(crate) fn custody(
+    database: &Database,
+    key_database: &KeyDatabase,
+    ring: KeyRing,
+    keys: Arc<ServerKeys>,
+    password: PasswordSettings,
+) -> Result<Custody, StartError> {
+    let ports = Ports::new(Arc::new(database.clone()), key_database.port());
+    let pool = KdfPool::new(password.running, password.waiting).map_err(StartError::Threads)?;
+    Ok(Custody::new(ports, ring, keys, pool, password.kdf))
+}
+/// Opens MongoDB or the SQLite file that stands for it.
+pub(crate) async fn open_key_database(
+    settings: &KeyDatabaseSettings,
+) -> Result<KeyDatabase, ConnectError> {
+    let url = settings.url.expose();
+    #[cfg(feature = "sqlite")]
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        return Ok(KeyDatabase::Sqlite(kms_store::SqliteScks::open(path).await?));
+    }
+    #[cfg(feature = "mongodb")]
+    return Ok(KeyDatabase::Mongo(kms_store::MongoScks::connect(url, &settings.name).await?));
+    #[cfg(not(feature = "mongodb"))]
+    Err(ConnectError::Scheme { expected: "sqlite:" })
+}
+
+/// As [`open_key_database`], for who only looks: a file that is not there is not made.
+pub(crate) async fn find_key_database(
+    settings: &KeyDatabaseSettings,
+) -> Result<KeyDatabase, ConnectError> {
+    if let Some(path) = settings.url.expose().strip_prefix("sqlite:")
+        && !std::path::Path::new(path).exists()
+    {
+        let missing = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such file");
+        return Err(ConnectError::Open(Box::new(missing)));
+    }
+    open_key_database(settings).await
+}

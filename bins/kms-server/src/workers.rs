@@ -1,0 +1,48 @@
+//! Background work of a server, a file per worker. `kms_process` runs them.
+//!
+//! Any number of servers may run all of them: work that one server should do at a time is guarded
+//! by a lease in the database.
+
+mod advance_recoveries;
+mod check_wallets;
+mod clean_rate_limits;
+mod fold_metrics;
+mod follow_blocks;
+mod lease;
+mod probe_kms_keys;
+mod send_mail;
+mod sweep_sck_store;
+mod watch_transfers;
+mod write_checkpoints;
+
+pub(crate) use advance_recoveries::AdvanceRecoveries;
+pub(crate) use check_wallets::CheckWallets;
+pub(crate) use clean_rate_limits::CleanRateLimits;
+pub(crate) use fold_metrics::FoldMetrics;
+pub(crate) use follow_blocks::FollowBlocks;
+pub(crate) use probe_kms_keys::ProbeKmsKeys;
+pub(crate) use send_mail::SendMail;
+pub(crate) use sweep_sck_store::SweepSckStore;
+pub(crate) use watch_transfers::WatchTransfers;
+pub use write_checkpoints::CheckpointFileError;
+pub(crate) use write_checkpoints::{Checkpoints, WriteCheckpoints};
+
+use std::time::Duration;
+
+use kms_core::audit::Caller;
+use uuid::Uuid;
+
+/// The delay after the start, and before failed work is repeated, of work that runs a few times
+/// a day.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Rows per page of work that reads whole tables.
+const PAGE: u32 = 100;
+
+/// The pause between two pages, which leaves the databases to requests.
+const PAGE_PAUSE: Duration = Duration::from_millis(500);
+
+/// A worker as the actor of audit records. Each act is a request of its own.
+fn worker_caller(work: &str) -> Caller {
+    Caller { actor: format!("kms-server {work}"), request_id: Uuid::new_v4().to_string() }
+}

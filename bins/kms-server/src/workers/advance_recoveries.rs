@@ -1,0 +1,34 @@
+//! Publishes recoveries that became ready or expired.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kms_core::{Custody, CustodyError};
+use kms_process::{Next, Worker};
+use kms_store::Database;
+
+use super::worker_caller;
+use crate::clock;
+
+/// Moves recoveries whose time has come to their next stage.
+pub(crate) struct AdvanceRecoveries {
+    pub(crate) custody: Arc<Custody>,
+    pub(crate) database: Database,
+    pub(crate) poll: Duration,
+}
+
+impl Worker for AdvanceRecoveries {
+    const NAME: &'static str = "advance_recoveries";
+    type Error = CustodyError;
+
+    fn interval(&self) -> Duration {
+        self.poll
+    }
+
+    async fn round(&mut self) -> Result<Next, CustodyError> {
+        // The earlier of both clocks, so that a fast local clock does not notify early.
+        let now = clock::now().min(self.database.now().await?);
+        self.custody.advance_due_recoveries(&worker_caller("recoveries"), now).await?;
+        Ok(Next::AfterInterval)
+    }
+}
