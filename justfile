@@ -56,7 +56,7 @@ test:
 migrations:
     UPDATE_MIGRATIONS=1 cargo test -p kms-store --test conformance migrations
 
-# Feeds noise to each decoder of bytes from outside for so many seconds, two at a time.
+# Fuzzes every parser of untrusted input for SECONDS each, two at a time.
 fuzz SECONDS="60":
     fuzz/run.sh {{SECONDS}}
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds all targets with the stable compiler's own coverage instrumentation (the flags that
-# `cargo fuzz` gives, without a sanitizer), and runs each for so many seconds, two at a time. What
-# they find is kept in target/corpus; what breaks one is in target/artifacts.
+# Builds all fuzz targets with the stable compiler's coverage instrumentation (the flags of `cargo fuzz`,
+# without a sanitizer) and runs each for the given number of seconds, two at a time. The corpus is
+# kept in target/corpus, and crashing inputs in target/artifacts.
 set -euo pipefail
 cd "$(dirname "$0")"
 seconds=${1:-60}
@@ -12,7 +12,7 @@ export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares \
     -Ccodegen-units=1"
-# With --target the flags reach no build script and no macro.
+# With --target, RUSTFLAGS do not apply to build scripts and procedural macros.
 cargo build --quiet --release --target "$host"
 run() {
     mkdir -p "target/corpus/$1" "target/artifacts/$1"
@@ -20,10 +20,10 @@ run() {
         -artifact_prefix="target/artifacts/$1/" "target/corpus/$1" "seeds/$1" \
         >"target/artifacts/$1.log" 2>&1; then
         tail -n 40 "target/artifacts/$1.log"
-        echo "fuzz: $1 broke; see fuzz/target/artifacts/$1"
+        echo "fuzz: $1 failed; see fuzz/target/artifacts/$1"
         exit 255
     fi
-    echo "fuzz: $1 held for $3 seconds"
+    echo "fuzz: $1 passed for $3 seconds"
 }
 export -f run
 for target in fuzz_targets/*.rs; do basename "$target" .rs; done |

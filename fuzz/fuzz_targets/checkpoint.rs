@@ -1,4 +1,4 @@
-//! Checkpoints of the audit, from a file or a database that others may write.
+//! Audit checkpoints from a file or a database that an attacker may write.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -12,6 +12,6 @@ static KEYS: LazyLock<ServerKeySet> = LazyLock::new(ServerKeySet::random);
 fuzz_target!(|line: &str| {
     if let Ok(checkpoint) = line.parse::<Checkpoint>() {
         assert_eq!(checkpoint.to_string().parse(), Ok(checkpoint));
-        assert!(checkpoint.verify(&KEYS).is_err(), "nobody signed it");
+        assert!(checkpoint.verify(&KEYS).is_err(), "a signature was forged");
     }
 });

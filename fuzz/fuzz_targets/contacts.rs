@@ -1,4 +1,4 @@
-//! Mobile numbers and e-mail addresses, and how they are shown.
+//! Mobile numbers and e-mail addresses, and their masked forms.
 #![no_main]
 
 use kms_types::{Email, Mobile};
@@ -10,6 +10,6 @@ fuzz_target!(|text: &str| {
     }
     if let Ok(email) = text.parse::<Email>() {
         assert!(!email.masked().contains(email.as_str()));
-        assert!(!email.as_str().contains(['\r', '\n', ' ']), "a header could be made of it");
+        assert!(!email.as_str().contains(['\r', '\n', ' ']), "an address could inject a header");
     }
 });

@@ -1,4 +1,4 @@
-//! Usernames and recipients, as people type them.
+//! Usernames and recipients as users type them.
 #![no_main]
 
 use kms_types::{Recipient, Username};

@@ -1,4 +1,4 @@
-//! The bodies of all requests: the first byte says which.
+//! The bodies of all requests. The first byte selects the request.
 #![no_main]
 
 use kms_types::wire::{
@@ -9,8 +9,8 @@ use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What is read can be written and read again as the same.
-fn stays<T: DeserializeOwned + Serialize>(body: &[u8]) {
+/// A parsed body survives a round trip through JSON.
+fn round_trips<T: DeserializeOwned + Serialize>(body: &[u8]) {
     if let Ok(request) = serde_json::from_slice::<T>(body) {
         let text = serde_json::to_string(&request).unwrap();
         let again: T = serde_json::from_str(&text).unwrap();
@@ -21,17 +21,17 @@ fn stays<T: DeserializeOwned + Serialize>(body: &[u8]) {
 fuzz_target!(|data: &[u8]| {
     let Some((which, body)) = data.split_first() else { return };
     match which % 12 {
-        0 => stays::<CreateAccount>(body),
-        1 => stays::<ChangePassword>(body),
-        2 => stays::<CompleteRecovery>(body),
-        3 => stays::<SeenUsername>(body),
-        4 => stays::<QuoteTransfer>(body),
-        5 => stays::<ConfirmTransfer>(body),
-        6 => stays::<ExportKey>(body),
-        7 => stays::<RequestRecovery>(body),
-        8 => stays::<ConfirmCode>(body),
-        9 => stays::<ChangeMobile>(body),
-        10 => stays::<ChangeEmail>(body),
-        _ => stays::<SetLimit>(body),
+        0 => round_trips::<CreateAccount>(body),
+        1 => round_trips::<ChangePassword>(body),
+        2 => round_trips::<CompleteRecovery>(body),
+        3 => round_trips::<SeenUsername>(body),
+        4 => round_trips::<QuoteTransfer>(body),
+        5 => round_trips::<ConfirmTransfer>(body),
+        6 => round_trips::<ExportKey>(body),
+        7 => round_trips::<RequestRecovery>(body),
+        8 => round_trips::<ConfirmCode>(body),
+        9 => round_trips::<ChangeMobile>(body),
+        10 => round_trips::<ChangeEmail>(body),
+        _ => round_trips::<SetLimit>(body),
     }
 });

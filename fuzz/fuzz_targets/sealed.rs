@@ -1,4 +1,4 @@
-//! Sealed private keys, contacts and transactions, as a database may hold them.
+//! Sealed private keys, contacts and transactions from a database that an attacker may write.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
