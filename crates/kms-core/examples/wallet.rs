@@ -1,4 +1,4 @@
-//! A wallet from beginning to end, over SQLite in memory:
+//! The life of a wallet, over SQLite in memory:
 //! `cargo run -p kms-core --example wallet`.
 
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use kms_types::{PasswordHash, RecoveryId, Timestamp, TransferId};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    // The stores, and the keys: fresh ones, gone with the process.
+    // New stores and keys, which end with the process.
     let keys = Arc::new(ServerKeys::random());
     let database = Database::connect("sqlite::memory:", 1, Arc::clone(&keys)).await?;
     database.migrate().await?;
     let scks = Arc::new(SqliteScks::open(":memory:").await?);
     let ports = Ports::new(Arc::new(database), scks);
-    println!("making a KMS key (RSA-3072) takes a moment");
+    println!("generating a KMS key (RSA-3072) takes a moment");
     let kms_key = LocalMasterKey::generate("example".parse()?, 3072)?;
     let ring = KeyRing::new(Arc::new(kms_key), [])?;
     let pool = KdfPool::new(std::thread::available_parallelism()?, 16)?;
@@ -27,7 +27,7 @@ async fn main() -> anyhow::Result<()> {
     let caller = Caller { actor: "example".to_owned(), request_id: "1".to_owned() };
     let now = Timestamp(0);
 
-    // A password as a client would stretch it (`kms-client::hash_password`).
+    // Stands for a password that a client has stretched (`kms-client::hash_password`).
     let hash = |byte| PasswordHash::fill(|bytes| bytes.fill(byte));
     let telegram_id = 4711.try_into()?;
     let password = hash(1);
@@ -36,7 +36,7 @@ async fn main() -> anyhow::Result<()> {
         custody.create(request, &caller, now).await?;
     println!("wallet   {}", account.wallet.address);
 
-    // The key is opened for one closure, and gives signatures, never itself.
+    // The wallet is open for one closure, which gets signatures but never the key.
     let send = Action::Send(TransferId::random());
     let owner = telegram_id.into();
     let sign = |wallet: kms_core::OpenWallet| async move {
@@ -49,12 +49,12 @@ async fn main() -> anyhow::Result<()> {
     let old = custody.with_wallet(owner, hash(1), send, &caller, now, sign).await;
     println!("changed  the old password: {}", old.err().map_or("works".into(), |e| e.to_string()));
 
-    // Forgotten: the KMS key opens the SCK, and the wallet is sealed under a new password.
-    // Its owner could cancel that within two days, which pass here at once.
+    // A forgotten password: the KMS key unwraps the SCK, and the wallet is sealed under a new
+    // password. The owner has two days to cancel, which the example skips.
     let id = RecoveryId::random();
     let ready = custody.request_recovery(owner, id, &caller, now).await?.ready_at;
     custody.complete_recovery(owner, id, hash(3), &caller, ready).await?;
     custody.with_wallet(owner, hash(3), send, &caller, ready, sign).await?;
-    println!("recovered, and signed by the same key with the new password");
+    println!("recovered  the same key signs with the new password");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Accounts and wallets as stores keep them: no field of these is a secret in clear.
+//! Accounts and wallets as stores keep them. No field is a plaintext secret.
 
 use kms_types::{AccountId, EthAddress, SckId, TelegramId, Timestamp, Username, text_table};
 
@@ -25,29 +25,30 @@ text_table! {
 /// An account with its wallet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
-    /// The KMS's own id.
+    /// The account's id in this system.
     pub id: AccountId,
-    /// Whose it is.
+    /// The owner's Telegram id.
     pub telegram_id: TelegramId,
-    /// The name its holder has now. Set by name observations, not with the account.
+    /// The owner's current username. Set by observations of names, not with the account.
     pub username: Option<Username>,
-    /// Whether it may act.
+    /// Whether the account may act.
     pub state: AccountState,
-    /// A mobile number, sealed.
+    /// The mobile number, sealed.
     pub mobile: Option<Vec<u8>>,
-    /// An e-mail address, sealed.
+    /// The e-mail address, sealed.
     pub email: Option<Vec<u8>>,
-    /// Since when it is known that the address is the account's; `None` while nobody confirmed it.
+    /// When the owner confirmed the e-mail address; `None` while it is unverified.
     pub email_verified_at: Option<Timestamp>,
-    /// When the password was last replaced by a recovery.
+    /// When a recovery last replaced the password.
     pub recovered_at: Option<Timestamp>,
-    /// When it was made.
+    /// When the account was created.
     pub created_at: Timestamp,
-    /// The key it holds.
+    /// The account's wallet.
     pub wallet: Wallet,
 }
 
-/// A wallet: a private key sealed under a password, and everything needed to open it but that.
+/// A wallet: a private key sealed under a password, and everything needed to open it except the
+/// password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wallet {
     /// The address. It never changes.
@@ -56,19 +57,19 @@ pub struct Wallet {
     pub public_key: [u8; 33],
     /// The private key, sealed (`FORMAT.md`, "Sealed private key").
     pub sealed_key: Vec<u8>,
-    /// How the password hash is stretched.
+    /// The KDF of the password hash.
     pub kdf: KdfParams,
-    /// With what salt.
+    /// The salt of the KDF.
     pub salt: Salt,
-    /// Which recipe the client made the password hash by.
+    /// The version of the client's password hashing.
     pub password_version: u8,
-    /// Which pepper went into the SCK.
+    /// The version of the pepper in the SCK.
     pub pepper_id: ServerKeyId,
-    /// The SCK's commitment: tells a wrong password from a damaged row.
+    /// The commitment to the SCK, which distinguishes a wrong password from a damaged row.
     pub commitment: [u8; 32],
-    /// The SCK's wrapped copy in the key database.
+    /// The id of the SCK, and of its wrapped copy in the key database.
     pub sck_id: SckId,
-    /// Counts the wallet's changes, from 1. Every change names the version it replaces.
+    /// Counts changes of the wallet, from 1. A change names the version that it replaces.
     pub version: i64,
 }
 
@@ -77,63 +78,63 @@ pub struct Wallet {
 pub struct SeenName {
     /// The name, or none.
     pub username: Option<Username>,
-    /// When Telegram made the update.
+    /// When Telegram created the update.
     pub seen_at: Timestamp,
 }
 
-/// What one transaction writes when a wallet is made.
+/// The rows that one transaction inserts for a new wallet.
 #[derive(Clone, Debug)]
 pub struct NewAccount {
     /// The account and its wallet; its `username` is `None`.
     pub account: Account,
-    /// The name it was seen with. Claimed by the rules of names in the same transaction.
+    /// The username of the request, which the same transaction claims by the rules of names.
     pub name: Option<SeenName>,
 }
 
-/// What one transaction writes when a wallet gets a new password.
+/// A change of a wallet's password, in one transaction.
 #[derive(Clone, Debug)]
 pub struct WalletSwap {
-    /// Whose wallet.
+    /// The account.
     pub account: AccountId,
-    /// The version it replaces; the new wallet's version is one higher.
+    /// The version that is replaced; the new wallet's version is one higher.
     pub replaces: i64,
-    /// The wallet from now on.
+    /// The new wallet.
     pub wallet: Wallet,
-    /// Why.
+    /// The reason.
     pub reason: SwapReason,
-    /// When.
+    /// The time of the change.
     pub at: Timestamp,
 }
 
-/// Why a wallet gets a new password.
+/// Why a wallet's password changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SwapReason {
-    /// Its owner knew the old one. Writes the event `PasswordChanged`.
+    /// The owner knew the old password. Writes the event `PasswordChanged`.
     PasswordChange,
-    /// Its owner had forgotten it. Puts this step, the completion, in the place of the one before,
-    /// and notes when on the account.
+    /// The owner had forgotten it. Replaces the recovery's step by this one, its completion, and
+    /// sets the account's `recovered_at`.
     Recovery(Recovery),
 }
 
-/// An e-mail address that was asked for and is not confirmed.
+/// A requested change of the e-mail address that is not confirmed yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmailChange {
-    /// Whose it would be.
+    /// The account.
     pub account: AccountId,
-    /// The address, sealed.
+    /// The new address, sealed.
     pub email: Vec<u8>,
-    /// When it was asked for.
+    /// When it was requested.
     pub requested_at: Timestamp,
-    /// How often a code was tried.
+    /// Attempts at the code.
     pub tries: u8,
 }
 
-/// A contact that an account gets.
+/// A change of a contact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContactChange {
-    /// A mobile number, sealed; or none.
+    /// The new mobile number, sealed; or none.
     Mobile(Option<Vec<u8>>),
-    /// An e-mail address, sealed, that is known to be the account's from now on; or none. Ends the
-    /// change that waits, and writes the event `EmailChanged`.
+    /// The new e-mail address, sealed, which is verified from now on; or none. Ends the pending
+    /// change, and writes the event `EmailChanged`.
     Email(Option<Vec<u8>>),
 }

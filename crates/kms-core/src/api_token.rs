@@ -14,8 +14,8 @@ use crate::random;
 const PREFIX: &str = "kms_";
 const BYTES: usize = 32;
 
-/// A token in plaintext: `kms_` and 64 lower-case hex digits. Shown once, when it is created; zeroized
-/// on drop.
+/// A token in plaintext: `kms_` and 64 lower-case hex digits. Shown once, when it is created;
+/// zeroized on drop.
 pub struct PlainToken(Zeroizing<String>);
 
 /// The SHA-256 of a token, as it is stored. Compared in constant time.

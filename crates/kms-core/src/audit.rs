@@ -1,4 +1,4 @@
-//! What is written down about every use of a key. Never a secret, never free text from outside.
+//! Audit records of every use of a key. They contain no secret and no untrusted free text.
 
 mod chain;
 mod checkpoint;
@@ -10,66 +10,66 @@ pub use self::verify::{Break, Chaining, Leniency, OpenIntent, Verified, Verifier
 
 use kms_types::{AccountId, RecoveryId, SckId, TelegramId, Timestamp, TransferId};
 
-/// Who asks, as the server authenticated it.
+/// The authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The name of the bearer token, or of the command an operator ran.
     pub actor: String,
-    /// The request, as logs know it.
+    /// The request's id, as in the logs.
     pub request_id: String,
 }
 
-/// What is done with a key.
+/// What a key is used for, or what an operator does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A wallet is made.
+    /// A wallet is created.
     Create,
     /// A key is opened to sign this transfer.
     Send(TransferId),
     /// A key is opened and sealed under a new password.
     ChangePassword,
-    /// A key is opened and handed out under a passphrase.
+    /// A key is opened and exported under a passphrase.
     Export,
-    /// A recovery is asked for.
+    /// A recovery is requested.
     RequestRecovery(RecoveryId),
     /// A code for a recovery is tried.
     ConfirmRecovery(RecoveryId),
-    /// A recovery is stopped.
+    /// A recovery is cancelled.
     CancelRecovery(RecoveryId),
     /// The wait of a recovery is over.
     RecoveryReady(RecoveryId),
-    /// Nobody gave the new password of a recovery in time.
+    /// A recovery expired without a new password.
     RecoveryExpired(RecoveryId),
     /// An SCK is unwrapped by the KMS key.
     Recover(RecoveryId),
-    /// A mobile number or an e-mail address is asked for, confirmed or taken away.
+    /// A mobile number or an e-mail address is set, requested, confirmed or removed.
     ChangeContact,
     /// An SCK is unwrapped by an older KMS key and wrapped under the active one.
     Rewrap,
-    /// An SCK is unwrapped to see that it can be.
+    /// A wallet is checked for recoverability.
     Verify,
-    /// A wrapped SCK that was lost is written again, after its owner's password was right.
+    /// A lost wrapped SCK is written again, after a correct password.
     Restore,
-    /// A key is sealed under today's KDF and pepper, after its owner's password was right.
+    /// A key is sealed under the current KDF and pepper, after a correct password.
     Reseal,
-    /// A wrapped SCK that no wallet has referred to for long is removed.
+    /// An orphaned wrapped SCK is removed.
     Sweep(SckId),
     /// Random bytes are wrapped and unwrapped by a KMS key, to check that it works.
     ProbeKmsKey,
     /// A contact is opened, to be shown masked.
     ReadContact,
-    /// A caller shows a token.
+    /// A caller presents an API token.
     Authenticate,
     /// An operator runs this command.
     Operate(&'static str),
-    /// An account is stopped.
+    /// An account is frozen.
     Freeze,
-    /// A stopped account may go on.
+    /// An account is unfrozen.
     Unfreeze,
 }
 
 impl Action {
-    /// The word in the audit table.
+    /// Returns the name in the audit table.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -98,7 +98,7 @@ impl Action {
         }
     }
 
-    /// The object of the action, where it is not the account.
+    /// Returns the object of the action, where it is not the account.
     #[must_use]
     pub fn subject(self) -> Option<String> {
         match self {
@@ -118,19 +118,19 @@ impl Action {
     }
 }
 
-/// Whether a record was written before or after the act.
+/// Whether a record was written before or after the action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Before: the act does not happen unless this is committed.
+    /// Before: the action does not happen unless this record is committed.
     Intent,
     /// After, with `ok` or the error's code.
     Outcome(&'static str),
-    /// Something that must not be: a row that does not fit its seal, its MAC or its owner.
+    /// After, with the code of a failed integrity check.
     Alarm(&'static str),
 }
 
 impl Phase {
-    /// The word in the audit table.
+    /// Returns the name in the audit table.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -140,7 +140,7 @@ impl Phase {
         }
     }
 
-    /// What came of it.
+    /// Returns the code of the outcome or alarm.
     #[must_use]
     pub fn outcome(self) -> Option<&'static str> {
         match self {
@@ -150,25 +150,25 @@ impl Phase {
     }
 }
 
-/// An error that knows how the audit table calls it.
+/// An error that has a code in the audit table.
 pub trait Audited {
-    /// [`Phase::Outcome`] with a code, or [`Phase::Alarm`] for what must not be.
+    /// Returns [`Phase::Outcome`] with the code, or [`Phase::Alarm`] for a failed integrity check.
     fn phase(&self) -> Phase;
 }
 
-/// One line of the audit table.
+/// A record of the audit table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditRecord {
-    /// When.
+    /// When it was written.
     pub at: Timestamp,
-    /// Who asked.
+    /// The caller.
     pub caller: Caller,
-    /// For what.
+    /// The action.
     pub action: Action,
-    /// Before or after.
+    /// Before or after the action, with its outcome.
     pub phase: Phase,
-    /// On whose wallet, where it is known.
+    /// The account, where it is known.
     pub account: Option<AccountId>,
-    /// Whose it is.
+    /// The account's owner, where they are known.
     pub telegram_id: Option<TelegramId>,
 }

@@ -1,18 +1,19 @@
-//! The service: make a wallet, open it, change its password, replace a forgotten one.
+//! The service: creates a wallet, opens it, changes its password, replaces a forgotten one.
 //!
-//! Every use of a key is audited before it happens; every guess is counted before it is tried.
-//! A key in clear lives on one thread of the KDF pool, or in the [`OpenWallet`] that a caller
-//! moves into the work that signs.
+//! Every use of a key is audited before it happens, and every password attempt is counted before it
+//! is tried. A plaintext key exists on one thread of the KDF pool, or in the [`OpenWallet`] that a
+//! caller moves into the work that signs.
 
 mod check;
 mod contacts;
 mod error;
 mod export;
-mod heal;
 mod journal;
 mod recoveries;
-mod seals;
+mod repair;
+mod unlock;
 mod upkeep;
+mod wallet_sealer;
 
 pub use self::check::ProbeError;
 pub use self::error::CustodyError;
@@ -20,30 +21,25 @@ pub use self::upkeep::Rewrapped;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use kms_types::{AccountId, AccountRef, Email, Mobile, PasswordHash, TelegramId, Timestamp};
-use tokio::sync::oneshot;
 
-use self::heal::{Afterwards, Healer, Later};
 use self::journal::Journal;
-use self::seals::{Seals, open};
+use self::repair::Repairer;
+use self::wallet_sealer::WalletSealer;
 use crate::account::{Account, AccountState, NewAccount, SeenName, SwapReason, Wallet, WalletSwap};
 use crate::audit::{Action, Audited, Caller, Phase};
 use crate::failpoint;
-use crate::kdf::{KdfParams, Salt};
-use crate::kdf_pool::{KdfPool, Place, PoolError};
+use crate::kdf::KdfParams;
+use crate::kdf_pool::KdfPool;
 use crate::master_key::KeyRing;
 use crate::ports::{
-    AccountStore, AuditLog, EmailChangeStore, ExportLog, PasswordGate, PasswordGateDecision,
-    RecoveryStore, SckStore,
+    AccountStore, AuditLog, EmailChangeStore, ExportLog, PasswordGate, RecoveryStore, SckStore,
 };
 use crate::private_key::{OpenWallet, PrivateKey};
 use crate::recovery::RecoveryRules;
-use crate::sck::Sck;
 use crate::seal::Sealer;
 use crate::server_keys::ServerKeys;
-use crate::wrap::WrapContext;
 
 /// The stores of custody.
 #[derive(Clone)]
@@ -89,37 +85,37 @@ impl Ports {
 pub struct Custody {
     ports: Ports,
     pool: KdfPool,
-    seals: Arc<Seals>,
-    healer: Healer,
+    sealer: Arc<WalletSealer>,
+    repairer: Repairer,
     rules: RecoveryRules,
 }
 
-/// What a wallet is made of.
+/// The parameters of a new wallet.
 #[derive(Debug)]
 pub struct CreateWallet {
-    /// Whose it is.
+    /// The owner.
     pub telegram_id: TelegramId,
-    /// Its password, stretched by the client.
+    /// The wallet's password, stretched by the client.
     pub password: PasswordHash,
-    /// The name that came with the request.
+    /// The username that came with the request.
     pub name: Option<SeenName>,
-    /// How to reach its owner.
+    /// The owner's mobile number.
     pub mobile: Option<Mobile>,
-    /// How to reach its owner.
+    /// The owner's e-mail address, unverified.
     pub email: Option<Email>,
 }
 
-/// What came of making a wallet.
+/// The account that [`Custody::create`] returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Created {
-    /// It is new.
+    /// The account is new.
     New(Account),
-    /// The Telegram user had one, and the password is its password.
+    /// The Telegram user had this account already, and the password is its password.
     Existing(Account),
 }
 
 impl Custody {
-    /// The service over these stores and keys; wallets are sealed with today's `kdf`.
+    /// Builds the service over these stores and keys. New wallets are sealed with `kdf`.
     #[must_use]
     pub fn new(
         ports: Ports,
@@ -129,22 +125,22 @@ impl Custody {
         kdf: KdfParams,
     ) -> Self {
         let sealer = Sealer::new(Arc::clone(&keys));
-        let seals = Arc::new(Seals { ring, keys, sealer, kdf });
-        let (healer, rules) = (Healer::default(), RecoveryRules::default());
-        Self { ports, pool, seals, healer, rules }
+        let sealer = Arc::new(WalletSealer { ring, keys, sealer, kdf });
+        let (repairer, rules) = (Repairer::default(), RecoveryRules::default());
+        Self { ports, pool, sealer, repairer, rules }
     }
 
-    /// The same, with other rules for recoveries than the default ones.
+    /// Replaces the default rules of recoveries.
     #[must_use]
     pub fn with_recovery_rules(self, rules: RecoveryRules) -> Self {
         Self { rules, ..self }
     }
 
-    /// Makes a wallet; or answers with the one that the Telegram user has, if the password is its
+    /// Creates a wallet, or returns the one that the Telegram user has if the password is its
     /// password.
     ///
-    /// The wrapped SCK is written before the wallet: a crash between the two leaves a blob that
-    /// nobody refers to, and a repeat works.
+    /// The wrapped SCK is written before the wallet: a crash in between leaves an orphaned SCK, and
+    /// repeating the request succeeds.
     ///
     /// # Errors
     /// `AccountExists` when there is a wallet with another password; else as a store, the pool or
@@ -162,17 +158,8 @@ impl Custody {
             }
             let CreateWallet { telegram_id, password, name, mobile, email } = request;
             let id = AccountId::random();
-            let seals = Arc::clone(&self.seals);
-            let place = self.pool.reserve()?;
-            journal.intent().await?;
-            let (sealed, password) = place
-                .run(move || {
-                    let key = PrivateKey::random();
-                    (seals.seal(id, telegram_id, &key, &password, 1), password)
-                })
-                .await?;
-            let (wallet, wrapped) = sealed?;
-            let sealer = &self.seals.sealer;
+            let (wallet, password) = self.make_wallet(id, telegram_id, password, journal).await?;
+            let sealer = &self.sealer.sealer;
             let account = Account {
                 id,
                 telegram_id,
@@ -185,13 +172,11 @@ impl Custody {
                 created_at: now,
                 wallet,
             };
-            self.ports.scks.put_sck(wrapped).await?;
-            failpoint::reach("create-after-sck");
-            let made = self.ports.accounts.create_account(NewAccount { account, name }).await?;
+            let inserted = self.ports.accounts.create_account(NewAccount { account, name }).await?;
             failpoint::reach("create-after-commit");
-            // Read back: the name that the account holds is decided by the transaction.
+            // Read back: the transaction decides which username the account holds.
             let account = self.load(owner).await?;
-            if made {
+            if inserted {
                 Ok(Created::New(account))
             } else {
                 self.existing(account, password, caller, now, journal).await
@@ -200,8 +185,8 @@ impl Custody {
         .await
     }
 
-    /// Opens the account's wallet with its password and hands it to `work`; the audit's outcome
-    /// is that of `work`. The wallet is zeroized when `work` drops it.
+    /// Opens the account's wallet with its password and passes it to `work`, whose result is the
+    /// audit's outcome. The wallet is zeroized when `work` drops it.
     ///
     /// # Errors
     /// `WrongPassword` also for unknown accounts, after the same work; else as `work`, a store,
@@ -220,13 +205,13 @@ impl Custody {
         F: Future<Output = Result<T, E>>,
     {
         self.audited(action, account, caller, now, async |journal| {
-            let account = self.known_or_decoy(account, &password, journal).await?;
+            let account = self.load_or_decoy(account, &password, journal).await?;
             let (id, address) = (account.id, account.wallet.address);
             let then = move |key| OpenWallet::new(id, address, key);
-            let (wallet, later) =
-                self.unlock_for_more(&account, password, now, journal, then).await?;
+            let (wallet, repair) =
+                self.unlock_with_repair(&account, password, now, journal, then).await?;
             let done = work(wallet).await;
-            self.healer.heal((&self.ports, &self.seals), account, later, caller, now);
+            self.repairer.repair((&self.ports, &self.sealer), account, repair, caller, now);
             done
         })
         .await
@@ -235,8 +220,8 @@ impl Custody {
     /// Seals the wallet under a new password.
     ///
     /// # Errors
-    /// `WrongPassword` also for unknown accounts; `Conflict` when another change came first; else
-    /// as a store, the pool or the password gate fails.
+    /// `WrongPassword` also for unknown accounts; `Conflict` when a concurrent change came first;
+    /// else as a store, the pool or the password gate fails.
     pub async fn change_password(
         &self,
         account: AccountRef,
@@ -246,13 +231,13 @@ impl Custody {
         now: Timestamp,
     ) -> Result<(), CustodyError> {
         self.audited(Action::ChangePassword, account, caller, now, async |journal| {
-            let account = self.known_or_decoy(account, &old, journal).await?;
+            let account = self.load_or_decoy(account, &old, journal).await?;
             let (id, telegram_id, version) =
                 (account.id, account.telegram_id, account.wallet.version);
-            let seals = Arc::clone(&self.seals);
+            let sealer = Arc::clone(&self.sealer);
             let (wallet, wrapped) = self
                 .unlock(account, old, now, journal, move |key| {
-                    seals.seal(id, telegram_id, &key, &new, version + 1)
+                    sealer.seal(id, telegram_id, &key, &new, version + 1)
                 })
                 .await??;
             self.ports.scks.put_sck(wrapped).await?;
@@ -264,8 +249,8 @@ impl Custody {
         .await
     }
 
-    /// Writes down that somebody else's limit refused the request: once for each account and
-    /// minute.
+    /// Records that a limit outside custody refused the request: at most once a minute for each
+    /// account.
     pub async fn record_refusal(
         &self,
         action: Action,
@@ -279,134 +264,30 @@ impl Custody {
         journal.close(Some(Phase::Outcome(outcome))).await;
     }
 
-    async fn load(&self, account: AccountRef) -> Result<Account, CustodyError> {
-        self.ports.accounts.account(account).await?.ok_or(CustodyError::NoAccount)
-    }
-
-    /// The account; or, if there is none, the error after as much work as a wrong password takes.
-    async fn known_or_decoy(
+    /// Generates a key, seals it, and writes its wrapped SCK. Returns the password for a retry.
+    async fn make_wallet(
         &self,
-        account: AccountRef,
-        password: &PasswordHash,
+        id: AccountId,
+        telegram_id: TelegramId,
+        password: PasswordHash,
         journal: &mut Journal,
-    ) -> Result<Account, CustodyError> {
-        if let Some(account) = self.ports.accounts.account(account).await? {
-            journal.concerns(&account);
-            return Ok(account);
-        }
-        let kdf = self.seals.kdf;
-        let password = PasswordHash::fill(|bytes| bytes.copy_from_slice(password.expose()));
-        let place = self.pool.reserve()?;
+    ) -> Result<(Wallet, PasswordHash), CustodyError> {
+        let sealer = Arc::clone(&self.sealer);
+        let permit = self.pool.reserve()?;
         journal.intent().await?;
-        place.run(move || kdf.stretch(&password, &Salt::random())).await?;
-        Err(CustodyError::WrongPassword)
-    }
-
-    /// Takes a place for trying a password, counts the attempt, and writes the INTENT. A refusal by
-    /// the count is no INTENT: a flood of them would fill the audit.
-    async fn admit(
-        &self,
-        account: &Account,
-        now: Timestamp,
-        journal: &mut Journal,
-    ) -> Result<Place, CustodyError> {
-        refuse_frozen(account)?;
-        // The place first: an attempt that finds no place is not tried, and must not count.
-        let place = self.pool.reserve()?;
-        if let PasswordGateDecision::LockedUntil(until) =
-            self.ports.gate.count_attempt(account.id, now).await?
-        {
-            return Err(CustodyError::Locked { until });
-        }
-        if let Err(error) = journal.intent().await {
-            // Nor must one that can not be written down, or an audit that is out locks people out.
-            if let Err(error) = self.ports.gate.refund_attempt(account.id).await {
-                tracing::warn!(%error, "an attempt that was not tried stays counted");
-            }
-            return Err(error.into());
-        }
-        Ok(place)
-    }
-
-    /// Tries the password, and hands the key to `then` on the same thread.
-    async fn unlock<T: Send + 'static>(
-        &self,
-        account: Account,
-        password: PasswordHash,
-        now: Timestamp,
-        journal: &mut Journal,
-        then: impl FnOnce(PrivateKey) -> T + Send + 'static,
-    ) -> Result<T, CustodyError> {
-        let place = self.admit(&account, now, journal).await?;
-        let id = account.id;
-        let seals = Arc::clone(&self.seals);
-        let done = place
+        let (sealed, password) = permit
             .run(move || {
-                let sck = seals.derive(&account.wallet, &password)?;
-                Ok::<_, CustodyError>(then(open(&account, &sck)?))
+                let key = PrivateKey::random();
+                (sealer.seal(id, telegram_id, &key, &password, 1), password)
             })
-            .await??;
-        self.accept(id, now, journal).await?;
-        Ok(done)
+            .await?;
+        let (wallet, wrapped) = sealed?;
+        self.ports.scks.put_sck(wrapped).await?;
+        failpoint::reach("create-after-sck");
+        Ok((wallet, password))
     }
 
-    /// As [`Custody::unlock`], for a wallet that is not sealed anew by what follows: also says what
-    /// the [`Healer`] may need. Where that takes another KDF, the thread hands the key over first.
-    async fn unlock_for_more<T: Send + 'static>(
-        &self,
-        account: &Account,
-        password: PasswordHash,
-        now: Timestamp,
-        journal: &mut Journal,
-        then: impl FnOnce(PrivateKey) -> T + Send + 'static,
-    ) -> Result<(T, Afterwards), CustodyError> {
-        let place = self.admit(account, now, journal).await?;
-        let (seals, sealed) = (Arc::clone(&self.seals), account.clone());
-        let sound = self.healer.look(&self.ports, &self.seals, account);
-        let (early, opened) = oneshot::channel();
-        let work = tokio::spawn(place.run(move || {
-            let sck = seals.derive(&sealed.wallet, &password)?;
-            let done = then(open(&sealed, &sck)?);
-            if seals.are_todays(&sealed.wallet) {
-                let later = match sound.load(Ordering::Acquire) {
-                    true => Ok(Later::Nothing),
-                    false => seals.restore(&sealed, &sck),
-                };
-                return Ok((Some(done), later));
-            }
-            // Whoever does not wait any more needs no answer.
-            let _ = early.send(done);
-            Ok::<_, CustodyError>((None, seals.reseal(&sealed, &sck, &password)))
-        }));
-        let (done, later) = match opened.await {
-            Ok(done) => (
-                done,
-                Afterwards::Soon(Box::pin(async move {
-                    work.await.map_err(|_panic| PoolError::Stopped)???.1
-                })),
-            ),
-            Err(_not_early) => match work.await.map_err(|_panic| PoolError::Stopped)??? {
-                (Some(done), later) => (done, Afterwards::Now(later)),
-                (None, _) => return Err(PoolError::Stopped.into()),
-            },
-        };
-        self.accept(account.id, now, journal).await?;
-        Ok((done, later))
-    }
-
-    /// The password was right: no attempt counts any more, and a recovery is not wanted.
-    async fn accept(
-        &self,
-        account: AccountId,
-        now: Timestamp,
-        journal: &Journal,
-    ) -> Result<(), CustodyError> {
-        if let Some(recovery) = self.ports.gate.accept(account, now).await? {
-            journal.cancelled(recovery).await;
-        }
-        Ok(())
-    }
-
+    /// Answers a creation for an account that exists, which requires its password.
     async fn existing(
         &self,
         account: Account,
@@ -415,10 +296,10 @@ impl Custody {
         now: Timestamp,
         journal: &mut Journal,
     ) -> Result<Created, CustodyError> {
-        match self.unlock_for_more(&account, password, now, journal, drop).await {
-            Ok(((), later)) => {
-                let parts = (&self.ports, &self.seals);
-                self.healer.heal(parts, account.clone(), later, caller, now);
+        match self.unlock_with_repair(&account, password, now, journal, drop).await {
+            Ok(((), repair)) => {
+                let parts = (&self.ports, &self.sealer);
+                self.repairer.repair(parts, account.clone(), repair, caller, now);
                 Ok(Created::Existing(account))
             }
             Err(CustodyError::WrongPassword) => Err(CustodyError::AccountExists),
@@ -426,12 +307,8 @@ impl Custody {
         }
     }
 
-    async fn unwrap_sck(&self, account: &Account) -> Result<Sck, CustodyError> {
-        let sck_id = account.wallet.sck_id;
-        let wrapped = self.ports.scks.sck(sck_id).await?;
-        let wrapped = wrapped.ok_or(CustodyError::Integrity("the wrapped key is missing"))?;
-        let owner = WrapContext { account: account.id, address: account.wallet.address, sck_id };
-        Ok(owner.unwrap(wrapped, &self.seals.ring).await?)
+    async fn load(&self, account: AccountRef) -> Result<Account, CustodyError> {
+        self.ports.accounts.account(account).await?.ok_or(CustodyError::NoAccount)
     }
 
     async fn swap(
@@ -450,7 +327,7 @@ impl Custody {
         }
     }
 
-    /// As [`Journal::keep`].
+    /// Runs `work` with a [`Journal`].
     async fn audited<T, E: Audited>(
         &self,
         action: Action,
@@ -464,10 +341,6 @@ impl Custody {
     }
 }
 
-fn refuse_frozen(account: &Account) -> Result<(), CustodyError> {
-    if account.state == AccountState::Active { Ok(()) } else { Err(CustodyError::Frozen) }
-}
-
 impl std::fmt::Debug for Ports {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Ports(..)")
@@ -478,8 +351,8 @@ impl std::fmt::Debug for Ports {
 mod tests {
     use super::*;
 
-    /// Servers run these on tasks of their own, so that a client that hangs up stops nothing.
-    #[expect(dead_code, reason = "it is enough that it compiles")]
+    /// A server runs these as tasks, so that a client that disconnects cannot stop them midway.
+    #[expect(dead_code, reason = "compiling it is the test")]
     fn futures_may_move_between_threads(custody: &Custody, caller: &Caller) {
         fn assert_send<T: Send>(_: T) {}
         let hash = || PasswordHash::fill(|_| ());

@@ -1,20 +1,20 @@
-//! Places where a test may kill the process, to see what a crash there leaves behind.
+//! Places where a test can abort the process, to check what a crash there leaves behind.
 //!
-//! Without the feature `failpoints` a place is nothing at all.
+//! Without the feature `failpoints` they compile to nothing.
 
 #[cfg(feature = "failpoints")]
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// How often the armed place was reached.
+/// How often the armed failpoint was reached.
 #[cfg(feature = "failpoints")]
 static REACHED: AtomicU32 = AtomicU32::new(0);
 
-/// Aborts the process here if the environment's `KMS_FAILPOINT` names this place: at once, or with
-/// `@` and a number when it is reached that often.
+/// Aborts the process if the environment variable `KMS_FAILPOINT` names this failpoint; with `@`
+/// and a number, only when it is reached for that time.
 #[inline]
 pub fn reach(place: &str) {
     #[cfg(feature = "failpoints")]
-    #[expect(clippy::disallowed_methods, reason = "tests arm a place in a process of its own")]
+    #[expect(clippy::disallowed_methods, reason = "tests arm failpoints of child processes")]
     if let Ok(armed) = std::env::var("KMS_FAILPOINT") {
         let (name, times) = armed.split_once('@').unwrap_or((&armed, "1"));
         if name == place

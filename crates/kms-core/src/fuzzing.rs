@@ -3,7 +3,7 @@
 use kms_types::{AccountId, EthAddress, SckId};
 
 use crate::sck::Sck;
-use crate::seal::KeyOwner;
+use crate::seal::SealContext;
 use crate::wrap::WrapContext;
 
 const ACCOUNT: [u8; 16] = [0xaa; 16];
@@ -20,7 +20,7 @@ pub fn opens_as_private_key(blob: &[u8]) -> bool {
     let (account, address, sck_id) = ids();
     #[expect(clippy::unwrap_used, reason = "1 is a Telegram id")]
     let telegram_id = 1.try_into().unwrap();
-    let owner = KeyOwner { account, telegram_id, address, sck_id };
+    let owner = SealContext { account, telegram_id, address, sck_id };
     owner.open(blob, &Sck::from_bytes(&[0x5c; 32])).is_ok()
 }
 

@@ -1,4 +1,4 @@
-//! How a password hash becomes a key: the slow part (`FORMAT.md`, "KDF").
+//! Stretching a password hash: the slow part of deriving a key (`FORMAT.md`, "KDF").
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -17,11 +17,11 @@ use crate::random;
 pub enum KdfParams {
     /// Argon2id (RFC 9106), version 0x13.
     Argon2id {
-        /// KiB.
+        /// Memory in KiB.
         memory: u32,
-        /// Passes.
+        /// Passes over the memory.
         passes: u32,
-        /// Lanes.
+        /// Degree of parallelism.
         lanes: u32,
     },
     /// PBKDF2 (RFC 8018) with HMAC-SHA256.
@@ -31,7 +31,7 @@ pub enum KdfParams {
     },
 }
 
-/// The text names no KDF that this version runs, or costs outside its bounds.
+/// The text is not a supported KDF with costs within its bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "expected argon2id:m=19456,t=2,p=1 (m 8192 to 1048576, t 1 to 16, p 1 to 4) or \
@@ -39,7 +39,7 @@ pub enum KdfParams {
 )]
 pub struct KdfParamsError;
 
-/// 16 random bytes, new with every password.
+/// 16 random bytes that every sealing of a wallet chooses anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Salt(pub [u8; 16]);
 
@@ -58,7 +58,7 @@ impl KdfParams {
     /// PBKDF2-HMAC-SHA256 with 600,000 rounds: OWASP's recommendation.
     pub const PBKDF2: Self = Self::Pbkdf2 { rounds: 600_000 };
 
-    /// Stretches the password hash. Takes tens of milliseconds of one core.
+    /// Stretches the password hash. Uses one core for tens of milliseconds.
     pub(crate) fn stretch(self, password: &PasswordHash, salt: &Salt) -> Zeroizing<[u8; 32]> {
         let mut out = Zeroizing::new([0; 32]);
         match self {
@@ -95,14 +95,14 @@ impl KdfParams {
     }
 }
 
-/// Lends memory of so many blocks, and wipes it afterwards. It is kept for the next password: megabytes
-/// that are asked of the system and given back for each one, by many threads, stay with the allocator
-/// in pieces, and every page of new ones costs a fault.
+/// Runs `work` with zeroed memory of this many blocks, and wipes it afterwards. The memory is
+/// reused for the next password: allocating megabytes per password on many threads fragments the
+/// allocator's arenas, and every new page costs a page fault.
 fn with_memory<T>(blocks: usize, work: impl FnOnce(&mut [Block]) -> T) -> T {
     static KEPT: Mutex<Vec<Vec<Block>>> = Mutex::new(Vec::new());
     let kept = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     let most = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    // Those of other costs than these go, so that a change of costs does not keep both.
+    // Memory for other costs is freed, so that a change of costs does not keep both.
     let found = {
         let mut kept = kept();
         kept.retain(|memory| memory.len() == blocks);
@@ -127,7 +127,8 @@ impl Default for KdfParams {
 impl FromStr for KdfParams {
     type Err = KdfParamsError;
 
-    /// Bounded, so that a changed row can not make the server run for hours or hardly at all.
+    /// Parses within bounds: a modified row can neither occupy the server for hours nor weaken a
+    /// KDF.
     fn from_str(text: &str) -> Result<Self, KdfParamsError> {
         let (name, costs) = text.split_once(':').ok_or(KdfParamsError)?;
         let cost = |field: Option<&str>, key: &str, low: u32, high: u32| {

@@ -1,9 +1,8 @@
-//! Where passwords are stretched: as many at once as there are cores for it, as many waiting as
-//! an operator allows, and everybody else is told to come back.
+//! A bounded pool of threads that run password hashing: one job per thread, a configured number of
+//! jobs waiting, and an immediate refusal of any further one.
 //!
-//! The threads are the pool's own and stand back behind whatever else wants the cores (on Linux: ten
-//! steps of niceness, a tenth of a core where all are busy), so that a read that takes a tenth of a
-//! millisecond does not wait for passwords that take twenty.
+//! The threads belong to the pool and run at nice 10 on Linux, so that reads that take a tenth of a
+//! millisecond are not queued behind password hashing that takes twenty.
 
 use std::fmt;
 use std::io;
@@ -17,68 +16,72 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::stack::with_wiped_stack;
 
+/// Nice value of the threads, relative to that of the process.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A bounded pool for work that takes a core for tens of milliseconds. Its threads end with the last
-/// copy of it.
+/// A pool for jobs that use a core for tens of milliseconds. Its threads end with its last clone.
 #[derive(Clone)]
 pub struct KdfPool {
-    /// One permit for every task that runs or waits.
-    places: Arc<Semaphore>,
-    /// One permit for every task that runs: for every thread.
+    /// One permit for every job that runs or waits.
+    slots: Arc<Semaphore>,
+    /// One permit for every job that runs, that is, for every thread.
     cores: Arc<Semaphore>,
-    threads: Sender<Job>,
+    jobs: Sender<Job>,
 }
 
-/// A place in the pool that is taken, and given back when it is dropped or its work ends.
-pub struct Place {
-    place: OwnedSemaphorePermit,
+/// A permit to run one job. Released when it is dropped or the job ends.
+pub struct KdfPermit {
+    slot: OwnedSemaphorePermit,
     pool: KdfPool,
 }
 
-/// Why the pool did not do the work.
+/// Why the pool did not run a job.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    /// All places are taken.
+    /// As many jobs run and wait as are allowed.
     #[error("too many passwords are being checked; try again in a moment")]
     Busy,
-    /// The work panicked, or the process is stopping.
+    /// The job panicked, or the process is stopping.
     #[error("the password could not be checked")]
     Stopped,
 }
 
 impl KdfPool {
-    /// A pool for `running` tasks at once and `waiting` more.
+    /// Starts a pool that runs `running` jobs at once and lets `waiting` more wait.
     ///
     /// # Errors
-    /// When the system gives no threads.
+    /// When the system refuses to create the threads.
     pub fn new(running: NonZeroUsize, waiting: usize) -> io::Result<Self> {
-        let (threads, jobs) = channel();
-        let jobs = Arc::new(Mutex::new(jobs));
+        let (jobs, receiver) = channel();
+        let receiver = Arc::new(Mutex::new(receiver));
         for _thread in 0..running.get() {
-            let jobs = Arc::clone(&jobs);
-            thread::Builder::new().name("password".to_owned()).spawn(move || work_off(&jobs))?;
+            let receiver = Arc::clone(&receiver);
+            thread::Builder::new()
+                .name("password".to_owned())
+                .spawn(move || run_jobs(&receiver))?;
         }
         Ok(Self {
-            places: Arc::new(Semaphore::new(running.get().saturating_add(waiting))),
+            slots: Arc::new(Semaphore::new(running.get().saturating_add(waiting))),
             cores: Arc::new(Semaphore::new(running.get())),
-            threads,
+            jobs,
         })
     }
 
-    /// Takes a place, or says at once that there is none.
+    /// Acquires a permit without waiting.
     ///
     /// # Errors
-    /// `Busy` when as many tasks run and wait as may.
-    pub fn reserve(&self) -> Result<Place, PoolError> {
-        let place =
-            Arc::clone(&self.places).try_acquire_owned().map_err(|_full| PoolError::Busy)?;
-        Ok(Place { place, pool: self.clone() })
+    /// `Busy` when as many jobs run and wait as are allowed.
+    pub fn reserve(&self) -> Result<KdfPermit, PoolError> {
+        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_full| PoolError::Busy)?;
+        Ok(KdfPermit { slot, pool: self.clone() })
     }
 }
 
-impl Place {
-    /// Runs the work on a thread of the pool, in order of arrival, and leaves nothing of it there.
+impl KdfPermit {
+    /// Runs `work` on a thread of the pool, in order of arrival, and wipes the stack that it used.
     ///
     /// # Errors
     /// `Stopped` when the work panics or the process is stopping.
@@ -86,29 +89,65 @@ impl Place {
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PoolError> {
-        let Self { place, pool: KdfPool { cores, threads, .. } } = self;
+        let (done, _no_rest) = self.run_with_rest(|| (work(), None::<fn()>)).await?;
+        Ok(done)
+    }
+
+    /// Runs `work` as [`KdfPermit::run`] does, and then, on the same thread and with the same
+    /// permit, the rest that `work` returned. Returns when `work` has ended; the result of the
+    /// rest arrives in the receiver.
+    ///
+    /// # Errors
+    /// `Stopped` when `work` panics or the process is stopping.
+    pub(crate) async fn run_with_rest<T, R, F>(
+        self,
+        work: impl FnOnce() -> (T, Option<F>) + Send + 'static,
+    ) -> Result<(T, Option<oneshot::Receiver<R>>), PoolError>
+    where
+        T: Send + 'static,
+        R: Send + 'static,
+        F: FnOnce() -> R,
+    {
+        let Self { slot, pool: KdfPool { cores, jobs, .. } } = self;
         let core = cores.acquire_owned().await.map_err(|_closed| PoolError::Stopped)?;
-        let (answer, done) = oneshot::channel();
+        let (answer, answered) = oneshot::channel();
+        // Permits are held until the work ends, even if the caller no longer waits, and released
+        // before the last answer is sent: a caller that has it may reserve the next one at once.
+        let permits = (slot, core);
         let job = move || {
-            // A panic has been told where it happened; whoever waits sees that no answer comes.
-            let done = catch_unwind(AssertUnwindSafe(|| with_wiped_stack(work)));
-            // Held until the work ends, also when nobody waits for it any more; and not longer than
-            // that, for whoever has the answer and comes back.
-            drop((place, core));
-            if let Ok(done) = done {
-                let _ = answer.send(done);
+            let Some((done, rest)) = run_and_wipe(work) else {
+                drop(permits);
+                return;
+            };
+            let Some(rest) = rest else {
+                drop(permits);
+                // Fails only if the caller no longer waits.
+                let _ = answer.send((done, None));
+                return;
+            };
+            let (rest_answer, rest_answered) = oneshot::channel();
+            let _ = answer.send((done, Some(rest_answered)));
+            let rest = run_and_wipe(rest);
+            drop(permits);
+            if let Some(rest) = rest {
+                let _ = rest_answer.send(rest);
             }
         };
-        threads.send(Box::new(job)).map_err(|_ended| PoolError::Stopped)?;
-        done.await.map_err(|_panic| PoolError::Stopped)
+        jobs.send(Box::new(job)).map_err(|_ended| PoolError::Stopped)?;
+        answered.await.map_err(|_panic| PoolError::Stopped)
     }
 }
 
-/// What a thread of the pool does until the pool is dropped.
-fn work_off(jobs: &Mutex<Receiver<Job>>) {
-    // Where it is refused, reads wait for passwords a little longer.
+/// Returns `None` after a panic, which the panic hook has reported.
+fn run_and_wipe<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(|| with_wiped_stack(work))).ok()
+}
+
+/// Runs jobs until the pool is dropped.
+fn run_jobs(jobs: &Mutex<Receiver<Job>>) {
+    // If the system refuses, the threads run at the process' own priority.
     #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, 10);
+    let _ = rustix::process::setpriority_process(None, NICE);
     let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
     while let Ok(job) = next() {
         job();
@@ -118,15 +157,15 @@ fn work_off(jobs: &Mutex<Receiver<Job>>) {
 impl fmt::Debug for KdfPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KdfPool")
-            .field("places", &self.places.available_permits())
-            .field("cores", &self.cores.available_permits())
+            .field("free_slots", &self.slots.available_permits())
+            .field("free_cores", &self.cores.available_permits())
             .finish()
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for KdfPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").finish_non_exhaustive()
+        f.debug_struct("KdfPermit").finish_non_exhaustive()
     }
 }
 
@@ -137,7 +176,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn refuses_at_once_what_does_not_fit() {
+    async fn refuses_at_once_when_full() {
         let pool = KdfPool::new(NonZeroUsize::MIN, 1).unwrap();
         let (release, wait) = mpsc::channel::<()>();
         let running = tokio::spawn({
@@ -151,7 +190,7 @@ mod tests {
             let pool = pool.clone();
             async move { pool.reserve().unwrap().run(|| 7).await }
         });
-        while pool.places.available_permits() > 0 {
+        while pool.slots.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
         assert!(matches!(pool.reserve(), Err(PoolError::Busy)));
@@ -162,18 +201,41 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_costs_neither_the_thread_nor_the_place() {
+    async fn a_panic_keeps_thread_and_permit() {
         let pool = KdfPool::new(NonZeroUsize::MIN, 0).unwrap();
         for _ in 0..2 {
-            let panics = pool.reserve().unwrap().run(|| panic!("as the test wants"));
+            let panics = pool.reserve().unwrap().run(|| panic!("planted"));
             assert!(matches!(panics.await, Err::<(), _>(PoolError::Stopped)));
         }
         assert_eq!(pool.reserve().unwrap().run(|| 9).await.unwrap(), 9);
     }
 
+    #[tokio::test]
+    async fn the_rest_runs_after_the_answer_and_holds_the_permit() {
+        let pool = KdfPool::new(NonZeroUsize::MIN, 0).unwrap();
+        let (release, wait) = mpsc::channel::<()>();
+        let work = move || {
+            let rest = move || {
+                wait.recv().unwrap();
+                thread::current().id()
+            };
+            (thread::current().id(), Some(rest))
+        };
+        let (thread, rest) = pool.reserve().unwrap().run_with_rest(work).await.unwrap();
+        assert!(matches!(pool.reserve(), Err(PoolError::Busy)));
+        release.send(()).unwrap();
+        assert_eq!(rest.unwrap().await.unwrap(), thread);
+        pool.reserve().unwrap();
+
+        let work = || ((), Some(|| panic!("planted")));
+        let ((), rest) = pool.reserve().unwrap().run_with_rest(work).await.unwrap();
+        assert!(rest.unwrap().await.is_err());
+        assert_eq!(pool.reserve().unwrap().run(|| 9).await.unwrap(), 9);
+    }
+
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn its_threads_stand_back_and_no_other_does() {
+    async fn only_its_threads_run_at_nice_10() {
         let nice = || rustix::process::getpriority_process(None).unwrap();
         let before = nice();
         let pool = KdfPool::new(NonZeroUsize::MIN, 0).unwrap();

@@ -1,8 +1,8 @@
-//! A private key as a file that other wallets read: Web3 Secret Storage, version 3, with scrypt
-//! (RFC 7914), AES-128-CTR and Keccak-256.
+//! Exports a private key as a file that other wallets import: Web3 Secret Storage, version 3, with
+//! scrypt (RFC 7914), AES-128-CTR and Keccak-256.
 //!
-//! The passphrase is 150 random bits, so the costs of scrypt protect nothing and are chosen for the
-//! server's memory.
+//! The passphrase has 150 random bits, so security does not depend on the costs of scrypt; they are
+//! chosen for the server's memory.
 
 use aes::Aes128;
 use ctr::Ctr128BE;
@@ -15,29 +15,29 @@ use zeroize::Zeroizing;
 use crate::private_key::PrivateKey;
 use crate::random;
 
-/// 32 MiB. With 2^18, as others write it, each export would take 256 MiB of the server's memory.
+/// 32 MiB. With the usual 2^18, each export would need 256 MiB.
 const LOG_N: u8 = 15;
 const R: u32 = 8;
 const P: u32 = 1;
 
-/// Crockford's base32: no letter that looks like a digit.
+/// Crockford's base32, which has no letters that look like digits.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const GROUPS: usize = 6;
 const GROUP: usize = 5;
 
-/// An exported key: the file, and what opens it.
+/// An exported key.
 #[derive(Debug)]
 pub struct ExportedKey {
-    /// Whose money it holds.
+    /// The wallet's address.
     pub address: EthAddress,
-    /// The file's JSON.
+    /// The JSON of the keystore file.
     pub keystore: String,
-    /// Shown once, kept nowhere.
+    /// The passphrase of the file: shown once, stored nowhere.
     pub passphrase: Passphrase,
 }
 
 impl ExportedKey {
-    /// Seals the key under a new passphrase. Takes about as long as a password's KDF.
+    /// Encrypts the key under a new passphrase. Takes about as long as the KDF of a password.
     pub(crate) fn new(key: &PrivateKey) -> Self {
         let (mut salt, mut iv) = ([0; 32], [0; 16]);
         random::fill(&mut salt);
@@ -59,13 +59,13 @@ fn seal(
     p: u32,
 ) -> String {
     let mut derived = Zeroizing::new([0; 32]);
-    #[expect(clippy::expect_used, reason = "fails only for costs that are not these constants")]
+    #[expect(clippy::expect_used, reason = "fails only for costs other than these constants")]
     scrypt::Params::new(log_n, r, p)
         .map(|params| scrypt::scrypt(passphrase, salt, &params, derived.as_mut_slice()))
         .expect("the costs are valid")
         .expect("32 bytes can be derived");
     let (cipher_key, mac_key) = derived.split_at(16);
-    // The plaintext first, which is then overwritten.
+    // Encrypted in place.
     let mut sealed = key.to_bytes();
     #[expect(clippy::expect_used, reason = "fails only for other lengths")]
     Ctr128BE::<Aes128>::new_from_slices(cipher_key, iv)
@@ -81,17 +81,17 @@ fn seal(
     )
 }
 
-/// Groups of characters that people can copy.
+/// Generates a passphrase in groups of characters that are easy to copy.
 fn passphrase() -> Zeroizing<String> {
     let mut bytes = Zeroizing::new([0; GROUPS * GROUP]);
     random::fill(bytes.as_mut_slice());
-    // Room for all of it first: a text that grows leaves its old content behind.
+    // Allocated once: a string that grows leaves copies of its content behind.
     let mut text = Zeroizing::new(String::with_capacity(GROUPS * (GROUP + 1)));
-    for (place, byte) in bytes.iter().enumerate() {
-        if place > 0 && place.is_multiple_of(GROUP) {
+    for (index, byte) in bytes.iter().enumerate() {
+        if index > 0 && index.is_multiple_of(GROUP) {
             text.push('-');
         }
-        // 256 is a multiple of 32, so no character is likelier than another.
+        // 256 is a multiple of 32, so the characters are equally likely.
         let character = ALPHABET.iter().cycle().nth(usize::from(*byte));
         text.extend(character.map(|character| char::from(*character)));
     }
@@ -102,9 +102,9 @@ fn passphrase() -> Zeroizing<String> {
 mod tests {
     use super::*;
 
-    /// The example for scrypt of the Web3 Secret Storage Definition.
+    /// The scrypt example of the Web3 Secret Storage Definition.
     #[test]
-    fn it_is_that_of_the_definition() {
+    fn matches_the_example_of_the_definition() {
         let bytes = |text: &str| hex::decode(text).unwrap();
         let key = bytes("7a28b5ba57c53603b0b07b56bba752f7784bf506fa95edc395f5cf6c7514fe9d");
         let key = PrivateKey::from_bytes(&key.try_into().unwrap()).unwrap();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn passphrases_are_long_and_differ() {
+    fn passphrases_are_long_unique_and_hidden_from_debug() {
         let (one, other) = (passphrase(), passphrase());
         assert_ne!(one, other);
         assert_eq!(one.len(), 35);

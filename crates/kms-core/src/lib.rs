@@ -42,7 +42,7 @@ pub use api_token::{HashedToken, PlainToken, PlainTokenError};
 pub use custody::{CreateWallet, Created, Custody, CustodyError, Ports, ProbeError, Rewrapped};
 pub use integrity::{AlarmContext, integrity_alarm};
 pub use kdf::{KdfParams, KdfParamsError, Salt};
-pub use kdf_pool::{KdfPool, Place, PoolError};
+pub use kdf_pool::{KdfPermit, KdfPool, PoolError};
 pub use keystore::ExportedKey;
 pub use master_key::{KeyRing, KeyRingError, MasterKey, MasterKeyError, MasterKeyId};
 pub use private_key::{HashSignature, OpenWallet};

@@ -1,4 +1,4 @@
-//! A wallet's private key in clear: for one request, inside this crate.
+//! A wallet's private key in plaintext: for one request, inside this crate.
 
 use std::fmt;
 
@@ -17,14 +17,14 @@ pub(crate) struct PrivateKey(Box<SigningKey>);
 pub struct HashSignature {
     /// The x coordinate of the ephemeral point, big-endian.
     pub r: [u8; 32],
-    /// The proof, big-endian.
+    /// The signature proof, big-endian.
     pub s: [u8; 32],
-    /// Whether the ephemeral point's y coordinate is odd.
+    /// Whether the y coordinate of the ephemeral point is odd.
     pub y_parity: bool,
 }
 
-/// A wallet that its owner's password opened. Lives for one request; gives signatures, never the
-/// key.
+/// A wallet that its owner's password opened. Lives for one request and returns signatures, never
+/// the key.
 pub struct OpenWallet {
     account: AccountId,
     address: EthAddress,
@@ -32,19 +32,19 @@ pub struct OpenWallet {
 }
 
 impl PrivateKey {
-    /// A new key from the operating system's generator.
+    /// Generates a key.
     pub(crate) fn random() -> Self {
         let mut bytes = Zeroizing::new([0; 32]);
         loop {
             random::fill(bytes.as_mut_slice());
-            // Fails for zero and beyond the group's order: once in 2^128.
+            // Fails for zero and from the group's order on: once in 2^128.
             if let Some(key) = Self::from_bytes(&bytes) {
                 return key;
             }
         }
     }
 
-    /// From its 32 bytes, big-endian; `None` if they are no key.
+    /// Parses 32 big-endian bytes; `None` if they are not a key.
     pub(crate) fn from_bytes(bytes: &[u8; 32]) -> Option<Self> {
         SigningKey::from_slice(bytes).ok().map(|key| Self(Box::new(key)))
     }
@@ -57,18 +57,18 @@ impl PrivateKey {
         bytes
     }
 
-    /// The public key, compressed (SEC 1).
+    /// Returns the public key, compressed (SEC 1).
     pub(crate) fn public_key(&self) -> [u8; 33] {
         let mut bytes = [0; 33];
         bytes.copy_from_slice(self.0.verifying_key().to_encoded_point(true).as_bytes());
         bytes
     }
 
-    /// The address: the last 20 bytes of Keccak-256 over the public key's coordinates.
+    /// Returns the address: the last 20 bytes of Keccak-256 over the public key's coordinates.
     pub(crate) fn address(&self) -> EthAddress {
         let point = self.0.verifying_key().to_encoded_point(false);
         let mut coordinates = [0; 64];
-        // The first byte, 0x04, says that the point is not compressed.
+        // Without the first byte, 0x04, which marks an uncompressed point.
         coordinates.copy_from_slice(point.as_bytes().split_at(1).1);
         EthAddress::from_public_key(&coordinates)
     }
@@ -79,13 +79,13 @@ impl OpenWallet {
         Self { account, address, key }
     }
 
-    /// Whose it is.
+    /// Returns the account that owns the wallet.
     #[must_use]
     pub fn account(&self) -> AccountId {
         self.account
     }
 
-    /// Its address.
+    /// Returns the wallet's address.
     #[must_use]
     pub fn address(&self) -> EthAddress {
         self.address
@@ -118,7 +118,8 @@ impl fmt::Debug for OpenWallet {
 mod tests {
     use super::*;
 
-    /// The first account of the mnemonic "test test ... junk", known to every Ethereum developer.
+    /// The first account of the mnemonic "test test ... junk", the default of Ethereum's test
+    /// tools.
     const KEY: &str = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
 
     fn known() -> PrivateKey {

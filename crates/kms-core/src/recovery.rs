@@ -1,5 +1,5 @@
 //! The rules of a recovery: how long it waits, what a code changes, and which step may follow
-//! which. Nothing here reads a clock or a store, and no secret waits in a [`Recovery`].
+//! which. This module reads no clock and no store, and a [`Recovery`] contains no secret.
 
 use std::time::Duration;
 
@@ -8,27 +8,28 @@ use kms_types::{AccountId, OneTimeCode, RecoveryId, Timestamp, text_table};
 use crate::account::Account;
 use crate::server_keys::{RowMac, RowMacError, ServerKeySet};
 
-/// How many wrong codes end the code, so that a guess succeeds once in twenty million.
+/// Wrong codes after which the code is void, so that guessing succeeds once in twenty million.
 const CODE_TRIES: u8 = 5;
 
-/// How long a recovery takes.
+/// The times of recoveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecoveryRules {
     /// Whether codes can be sent by e-mail.
     pub sends_codes: bool,
-    /// The wait after a code that was sent by e-mail was confirmed.
+    /// The wait after the code that was sent by e-mail was confirmed.
     pub wait_with_code: Duration,
-    /// The wait of an account without an e-mail address that is known to be its own.
+    /// The wait of an account without a trusted e-mail address.
     pub wait_without_email: Duration,
-    /// The wait of an account that was sent a code, and never confirmed it.
+    /// The wait of an account that was sent a code and did not confirm it.
     pub wait_without_code: Duration,
-    /// An address younger than this is told, and shortens nothing.
+    /// How long an address must have been verified to be trusted. An untrusted one is notified, and
+    /// does not shorten the wait.
     pub email_trusted_after: Duration,
-    /// How long a code can be confirmed.
+    /// How long a code is valid.
     pub code_lifetime: Duration,
-    /// How long the new password can be given once it is ready.
+    /// How long the new password can be set once the recovery is ready.
     pub open_for: Duration,
-    /// For how long after a recovery nothing that helps a thief is done.
+    /// How long after a recovery the account is on hold: no export, no change of contacts.
     pub hold: Duration,
 }
 
@@ -48,18 +49,18 @@ impl Default for RecoveryRules {
     }
 }
 
-/// How far a recovery is.
+/// The stage of a recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecoveryStage {
-    /// Its owner has time to cancel it.
+    /// The owner has time to cancel it.
     Waiting,
-    /// The new password can be given.
+    /// The new password can be set.
     Ready,
-    /// The new password works.
+    /// The new password was set.
     Completed,
-    /// Somebody who may has stopped it.
+    /// It was cancelled.
     Cancelled,
-    /// Nobody gave the new password in time.
+    /// The new password was not set in time.
     Expired,
 }
 
@@ -90,16 +91,16 @@ pub enum RecoveryStep {
     Expired,
 }
 
-/// What became of the code.
+/// The state of the code of a recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecoveryCode {
-    /// There is nowhere to send one.
+    /// No code was sent.
     None,
     /// It was sent by e-mail.
     Sent {
-        /// Until when it can be confirmed.
+        /// When it expires.
         until: Timestamp,
-        /// How often one was tried.
+        /// Attempts so far.
         tries: u8,
     },
     /// It was confirmed.
@@ -107,7 +108,7 @@ pub enum RecoveryCode {
 }
 
 impl RecoveryCode {
-    /// What became of it, in a word.
+    /// Returns the name of the state in the database.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -118,47 +119,47 @@ impl RecoveryCode {
     }
 }
 
-/// A recovery. It is a value: each step makes the next one, and a store puts it in the place of
-/// the one before, if that is still there.
+/// A recovery, as a value: each step returns the next one, and a store replaces the one before by
+/// it, if that is still stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recovery {
-    /// As the client chose it.
+    /// The id, chosen by the client.
     pub id: RecoveryId,
-    /// Whose wallet.
+    /// The account.
     pub account: AccountId,
-    /// How far it is, as it was written last; [`Recovery::stage`] tells how far it is now.
+    /// The stage that was stored last; [`Recovery::stage`] returns the present one.
     pub written: RecoveryStage,
-    /// What became of the code.
+    /// The state of the code of a recovery.
     pub code: RecoveryCode,
-    /// When it was asked for.
+    /// When it was requested.
     pub requested_at: Timestamp,
-    /// From when on the new password can be given.
+    /// When the wait ends.
     pub ready_at: Timestamp,
-    /// Until when.
+    /// When the new password can no longer be set.
     pub expires_at: Timestamp,
-    /// Counts its steps, from 1.
+    /// Counts the steps, from 1.
     pub version: i64,
 }
 
-/// Why a step can not follow.
+/// Why a step is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecoveryError {
-    /// It still waits.
-    #[error("the recovery still has to wait")]
+    /// The wait is not over.
+    #[error("the wait of the recovery is not over")]
     NotReady {
-        /// Until when.
+        /// When the wait ends.
         until: Timestamp,
     },
     /// It has ended.
     #[error("the recovery has ended")]
     Ended,
-    /// There is no code that can be confirmed.
-    #[error("there is no code that can be confirmed; ask for a new one")]
+    /// No code was sent, or it expired or was tried too often.
+    #[error("no code can be confirmed; request a new one")]
     NoCode,
 }
 
 impl Recovery {
-    /// A new one for this account.
+    /// Starts a recovery of this account.
     #[must_use]
     pub fn request(
         id: RecoveryId,
@@ -171,7 +172,7 @@ impl Recovery {
         let until = now.plus(rules.code_lifetime);
         let (code, wait) = match (trusted, rules.sends_codes) {
             (true, true) => (RecoveryCode::Sent { until, tries: 0 }, rules.wait_without_code),
-            // Its owner chose the stronger way.
+            // The address protects the account, even while codes cannot be sent.
             (true, false) => (RecoveryCode::None, rules.wait_without_code),
             (false, _) => (RecoveryCode::None, rules.wait_without_email),
         };
@@ -188,7 +189,7 @@ impl Recovery {
         }
     }
 
-    /// How far it is at this time, whether that was written yet or not.
+    /// Returns the stage at this time, stored or not.
     #[must_use]
     pub fn stage(&self, now: Timestamp) -> RecoveryStage {
         match self.written {
@@ -198,19 +199,19 @@ impl Recovery {
             RecoveryStage::Waiting | RecoveryStage::Ready if now >= self.ready_at => {
                 RecoveryStage::Ready
             }
-            // Whatever a server wrote whose clock ran ahead.
+            // Stored too early, by a server whose clock is ahead.
             RecoveryStage::Ready => RecoveryStage::Waiting,
             written => written,
         }
     }
 
-    /// Whether it can still come to something.
+    /// Returns whether it has not ended.
     #[must_use]
     pub fn is_open(&self, now: Timestamp) -> bool {
         matches!(self.stage(now), RecoveryStage::Waiting | RecoveryStage::Ready)
     }
 
-    /// Until when a code can be confirmed, if one can.
+    /// Returns when the code expires, if it can be confirmed.
     #[must_use]
     pub fn code_until(&self, now: Timestamp) -> Option<Timestamp> {
         match self.code {
@@ -223,10 +224,10 @@ impl Recovery {
         }
     }
 
-    /// One more code was tried. To be written before the code is looked at.
+    /// Counts an attempt at the code. Must be stored before the code is compared.
     ///
     /// # Errors
-    /// `NoCode` when it is too late or was too often.
+    /// `NoCode` when no code can be confirmed.
     pub fn code_tried(self, now: Timestamp) -> Result<Self, RecoveryError> {
         match (self.code_until(now), self.code) {
             (Some(_), RecoveryCode::Sent { until, tries }) => {
@@ -237,7 +238,7 @@ impl Recovery {
         }
     }
 
-    /// The code was right: the wait is the short one from now, if that is sooner.
+    /// Confirms the code: the wait becomes the short one from now, if that ends sooner.
     ///
     /// # Errors
     /// When it has ended.
@@ -255,7 +256,7 @@ impl Recovery {
         Ok(Self { code, ready_at, expires_at, version: self.version + 1, ..self })
     }
 
-    /// What time made of it, if that is not written yet.
+    /// Returns the step that time alone has caused, if it is not stored yet.
     #[must_use]
     pub fn due(self, now: Timestamp) -> Option<Self> {
         let stage = self.stage(now);
@@ -263,7 +264,7 @@ impl Recovery {
         is_news.then(|| self.at(stage))
     }
 
-    /// Stopped.
+    /// Cancels it.
     ///
     /// # Errors
     /// When it has ended.
@@ -275,7 +276,7 @@ impl Recovery {
         }
     }
 
-    /// Done.
+    /// Completes it.
     ///
     /// # Errors
     /// When it still waits, or has ended.
@@ -293,29 +294,29 @@ impl Recovery {
         Self { written, version: self.version + 1, ..self }
     }
 
-    /// The code that is sent by e-mail. It follows from the row key, so that it is stored nowhere.
+    /// Returns the code that is sent by e-mail. It is derived from the row key rather than stored.
     #[must_use]
     pub fn code(&self, row_keys: &ServerKeySet) -> OneTimeCode {
         self.with_fields(CODE, |fields| row_keys.one_time_code(fields))
     }
 
-    /// Whether this is the code. Also under older versions of the row key.
+    /// Returns whether this is the code, under any configured version of the row key.
     #[must_use]
     pub fn is_code(&self, code: &OneTimeCode, row_keys: &ServerKeySet) -> bool {
         self.with_fields(CODE, |fields| row_keys.is_one_time_code(code, fields))
     }
 
-    /// What a link must hold to cancel it. Stored nowhere either; it works until the recovery has
-    /// ended.
+    /// Returns the MAC of a link that cancels the recovery. It is derived rather than stored, and
+    /// valid until the recovery ends.
     #[must_use]
     pub fn cancel_mac(&self, row_keys: &ServerKeySet) -> RowMac {
         self.with_fields(CANCEL, |fields| row_keys.mac(fields))
     }
 
-    /// Checks what a link holds.
+    /// Verifies the MAC of a link.
     ///
     /// # Errors
-    /// When it is not what [`Recovery::cancel_mac`] made for this recovery.
+    /// When it is not that of [`Recovery::cancel_mac`].
     pub fn check_cancel_mac(
         &self,
         mac: &RowMac,
@@ -324,7 +325,8 @@ impl Recovery {
         self.with_fields(CANCEL, |fields| row_keys.verify(mac, fields))
     }
 
-    /// Its id alone is chosen by whoever asks, and may come again after a row was removed.
+    /// The id alone would not do: the client chooses it, and may reuse it after the row was
+    /// removed.
     fn with_fields<T>(&self, purpose: &[u8], work: impl FnOnce(&[&[u8]]) -> T) -> T {
         let at = self.requested_at.0.to_be_bytes();
         work(&[purpose, self.id.as_bytes(), self.account.as_bytes(), &at])
@@ -367,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn time_makes_it_ready_and_then_expired() {
+    fn becomes_ready_and_then_expires() {
         let recovery = recovery(RecoveryCode::None, 148);
         let at = |now| (recovery.stage(Timestamp(now)), recovery.completed(Timestamp(now)));
         let until = Timestamp(148);
@@ -378,7 +380,7 @@ mod tests {
         assert_eq!(recovery.due(Timestamp(147)), None);
         assert_eq!(recovery.due(Timestamp(148)).unwrap().written, RecoveryStage::Ready);
         assert_eq!(recovery.due(Timestamp(168)).unwrap().written, RecoveryStage::Expired);
-        // Written by a server whose clock runs ahead: the wait is what it was.
+        // Stored by a server whose clock is ahead: the wait does not change.
         let early = recovery.due(Timestamp(148)).unwrap();
         assert_eq!(early.stage(Timestamp(147)), RecoveryStage::Waiting);
         assert_eq!(early.completed(Timestamp(147)), Err(RecoveryError::NotReady { until }));
@@ -386,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_stays_so() {
+    fn an_ended_recovery_allows_no_step() {
         let ready = recovery(RecoveryCode::None, 148).due(Timestamp(148)).unwrap();
         let done = ready.completed(Timestamp(150)).unwrap();
         let stopped = ready.cancelled(Timestamp(150)).unwrap();
@@ -399,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_counts_five_tries_within_its_time() {
+    fn a_code_allows_five_attempts_within_its_lifetime() {
         let mut recovery = recovery(sent(), 170);
         assert_eq!(recovery.code_until(Timestamp(105)), None);
         for _ in 0..5 {
@@ -410,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_confirmed_code_shortens_and_never_lengthens() {
+    fn a_confirmed_code_never_lengthens_the_wait() {
         let at = |now| recovery(sent(), 170).code_confirmed(&RULES, Timestamp(now)).unwrap();
         assert_eq!((at(104).ready_at, at(104).expires_at), (Timestamp(114), Timestamp(134)));
         assert_eq!(at(165).ready_at, Timestamp(170));
@@ -418,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_and_links_are_of_one_recovery() {
+    fn codes_and_links_are_valid_for_one_recovery_only() {
         let keys = ServerKeySet::random();
         let (one, other) = (recovery(sent(), 170), recovery(sent(), 170));
         assert!(one.is_code(&one.code(&keys), &keys));
@@ -427,7 +429,7 @@ mod tests {
         let mac = one.cancel_mac(&keys);
         assert!(one.check_cancel_mac(&mac, &keys).is_ok());
         assert!(other.check_cancel_mac(&mac, &keys).is_err());
-        // Nor of the same id once more.
+        // Nor for another recovery with the same id.
         let again = Recovery { account: other.account, ..one };
         assert!(!again.is_code(&one.code(&keys), &keys));
         let later = Recovery { requested_at: Timestamp(101), ..one };
@@ -435,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_row_key_still_knows_its_codes() {
+    fn codes_of_an_older_row_key_stay_valid() {
         let old: ServerKeySet = format!("1:{}", "11".repeat(32)).parse().unwrap();
         let both: ServerKeySet =
             format!("2:{},1:{}", "22".repeat(32), "11".repeat(32)).parse().unwrap();

@@ -1,4 +1,5 @@
-//! The SCK: the key that a password stands for, and the keys made of it (`FORMAT.md`, "SCK").
+//! The symmetric cryptographic key (SCK), the wallet's key-encryption key, and what is derived from
+//! it (`FORMAT.md`, "SCK").
 
 use std::fmt;
 
@@ -10,11 +11,11 @@ use zeroize::Zeroizing;
 use crate::kdf::{KdfParams, Salt};
 use crate::server_keys::ServerKey;
 
-/// Seals a private key, commits to itself, and is wrapped for the KMS. Zeroized when dropped.
+/// Derived from a password, or unwrapped by the KMS key. Zeroized when dropped.
 pub(crate) struct Sck(Box<Zeroizing<[u8; 32]>>);
 
 impl Sck {
-    /// The slow way, from a password hash: KDF, then HKDF with the pepper as salt.
+    /// Derives the SCK from a password hash: the KDF, then HKDF with the pepper as salt.
     pub(crate) fn derive(
         params: KdfParams,
         password: &PasswordHash,
@@ -27,7 +28,7 @@ impl Sck {
         Self(sck)
     }
 
-    /// As it came out of its wrapping.
+    /// Copies an unwrapped SCK.
     pub(crate) fn from_bytes(bytes: &[u8; 32]) -> Self {
         let mut sck = Box::new(Zeroizing::new([0; 32]));
         sck.copy_from_slice(bytes);
@@ -38,21 +39,21 @@ impl Sck {
         &self.0
     }
 
-    /// The AES-256 key that seals the private key.
+    /// Derives the AES-256 key that seals the private key.
     pub(crate) fn seal_key(&self) -> Zeroizing<[u8; 32]> {
         let mut key = Zeroizing::new([0; 32]);
         expand(None, &self.0, b"wallet-kms/v1/seal", &mut key);
         key
     }
 
-    /// A public value that only this SCK has. AES-GCM does not commit to its key; this does.
+    /// Derives a public value that commits to this SCK, which AES-GCM does not.
     pub(crate) fn commitment(&self) -> [u8; 32] {
         let mut commitment = [0; 32];
         expand(None, &self.0, b"wallet-kms/v1/commit", &mut commitment);
         commitment
     }
 
-    /// Whether this is the SCK that was committed to, in constant time.
+    /// Returns whether the commitment is of this SCK. Compares in constant time.
     pub(crate) fn matches(&self, commitment: &[u8; 32]) -> bool {
         use subtle::ConstantTimeEq;
         self.commitment().ct_eq(commitment).into()
@@ -100,7 +101,7 @@ mod tests {
 
     /// RFC 5869, test case 3: no salt, no info.
     #[test]
-    fn hkdf_is_that_of_rfc_5869() {
+    fn hkdf_matches_rfc_5869() {
         let mut out = [0; 42];
         Hkdf::<Sha256>::new(None, &[0x0b; 22]).expand(b"", &mut out).unwrap();
         assert_eq!(

@@ -1,5 +1,6 @@
-//! AES-256-GCM (NIST SP 800-38D) with a random nonce: for private keys under an SCK, and for
-//! contacts and signed transactions under the server's contact key (`FORMAT.md`, "Sealed").
+//! AES-256-GCM (NIST SP 800-38D) with a random nonce: private keys under an SCK, and contacts and
+//! signed transactions under the server's contact key (`FORMAT.md`, "Sealed private key" and
+//! "Sealed by the server").
 
 use std::sync::Arc;
 
@@ -17,30 +18,30 @@ use crate::server_keys::{ServerKey, ServerKeyId, ServerKeys};
 const VERSION: u8 = 1;
 const TAG_LEN: usize = 16;
 
-/// Why something sealed did not open.
+/// Why sealed bytes did not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    /// Not in a format that this version knows.
-    #[error("the sealed bytes have an unknown version or a wrong length")]
+    /// The version or the length is not supported.
+    #[error("the sealed bytes have an unknown version or an invalid length")]
     Format,
-    /// Sealed under another key, for another owner or purpose, or changed.
-    #[error("the sealed bytes do not belong here or were changed")]
+    /// Sealed under another key, for another owner or purpose, or modified.
+    #[error("the sealed bytes belong to another owner or purpose, or were modified")]
     Mismatch,
     /// Sealed under a version of the contact key that is not configured.
     #[error("version {0} of the contact key is not configured")]
     NoKey(ServerKeyId),
 }
 
-/// Whose private key it is; goes into the AAD, so that a sealed key opens in its own row only.
+/// The owner of a private key: the AAD, so that a sealed key opens in its own row only.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct KeyOwner {
+pub(crate) struct SealContext {
     pub(crate) account: AccountId,
     pub(crate) telegram_id: TelegramId,
     pub(crate) address: EthAddress,
     pub(crate) sck_id: SckId,
 }
 
-impl KeyOwner {
+impl SealContext {
     fn aad(&self) -> Vec<u8> {
         [
             b"wallet-kms/v1/private-key".as_slice(),
@@ -52,14 +53,14 @@ impl KeyOwner {
         .concat()
     }
 
-    /// `version | nonce | ciphertext and tag` of the private key.
+    /// Seals the private key: `version | nonce | ciphertext and tag`.
     pub(crate) fn seal(&self, key: &PrivateKey, sck: &Sck) -> Vec<u8> {
         let mut blob = vec![VERSION];
         append_sealed(&mut blob, &sck.seal_key(), &self.aad(), &*key.to_bytes());
         blob
     }
 
-    /// Opens what [`KeyOwner::seal`] made.
+    /// Opens the result of [`SealContext::seal`].
     pub(crate) fn open(&self, blob: &[u8], sck: &Sck) -> Result<PrivateKey, SealError> {
         let (&VERSION, body) = blob.split_first().ok_or(SealError::Format)? else {
             return Err(SealError::Format);
@@ -71,12 +72,12 @@ impl KeyOwner {
 }
 
 /// Seals what the server itself must read again: contacts, and signed transactions until they are
-/// final.
+/// finalized.
 #[derive(Clone, Debug)]
 pub struct Sealer(Arc<ServerKeys>);
 
 impl Sealer {
-    /// Uses the contact key of these.
+    /// Uses the contact key of these server keys.
     #[must_use]
     pub fn new(keys: Arc<ServerKeys>) -> Self {
         Self(keys)
@@ -88,7 +89,7 @@ impl Sealer {
         self.seal("contact", &[account.as_bytes(), kind.as_bytes()], contact.as_bytes())
     }
 
-    /// Opens what [`Sealer::seal_contact`] made.
+    /// Opens the result of [`Sealer::seal_contact`].
     ///
     /// # Errors
     /// When it was sealed for another account or kind, or under a key that is not configured.
@@ -108,7 +109,7 @@ impl Sealer {
         self.seal("transaction", &[transfer.as_bytes()], signed)
     }
 
-    /// Opens what [`Sealer::seal_transaction`] made.
+    /// Opens the result of [`Sealer::seal_transaction`].
     ///
     /// # Errors
     /// When it was sealed for another transfer, or under a key that is not configured.
@@ -120,12 +121,12 @@ impl Sealer {
         self.open("transaction", &[transfer.as_bytes()], blob)
     }
 
-    /// `version | key id | nonce | ciphertext and tag`.
+    /// Seals: `version | key id | nonce | ciphertext and tag`.
     fn seal(&self, purpose: &str, owner: &[&[u8]], plain: &[u8]) -> Vec<u8> {
         let id = self.0.contact.current();
         let mut blob = vec![VERSION, id.as_u8()];
         #[expect(clippy::expect_used, reason = "the current version is always configured")]
-        let key = self.0.contact.get(id).expect("the current key is there");
+        let key = self.0.contact.get(id).expect("the current version exists");
         append_sealed(&mut blob, &purpose_key(key, purpose), &server_aad(purpose, owner), plain);
         blob
     }
@@ -145,7 +146,7 @@ impl Sealer {
     }
 }
 
-/// A key for one purpose, so that a contact can never be opened as a transaction.
+/// Derives a key for one purpose, so that a contact never opens as a transaction.
 fn purpose_key(key: &ServerKey, purpose: &str) -> Zeroizing<[u8; 32]> {
     let mut out = Zeroizing::new([0; 32]);
     #[expect(clippy::expect_used, reason = "fails only beyond 255 times 32 bytes")]
@@ -169,7 +170,7 @@ fn append_sealed(blob: &mut Vec<u8>, key: &[u8; 32], aad: &[u8], plain: &[u8]) {
     let mut nonce = [0; NONCE_LEN];
     random::fill(&mut nonce);
     blob.extend_from_slice(&nonce);
-    // Room for all of it first: a buffer that grows leaves its old content behind.
+    // Allocated once: a buffer that grows leaves copies of its content behind.
     blob.reserve_exact(plain.len() + TAG_LEN);
     let start = blob.len();
     blob.extend_from_slice(plain);
@@ -181,7 +182,7 @@ fn append_sealed(blob: &mut Vec<u8>, key: &[u8; 32], aad: &[u8], plain: &[u8]) {
             Aad::from(aad),
             &mut blob[start..],
         )
-        .expect("short texts can be sealed");
+        .expect("short plaintexts can be sealed");
     blob.extend_from_slice(tag.as_ref());
 }
 
@@ -202,8 +203,8 @@ mod tests {
 
     use super::*;
 
-    fn owner() -> KeyOwner {
-        KeyOwner {
+    fn owner() -> SealContext {
+        SealContext {
             account: AccountId::random(),
             telegram_id: 7.try_into().unwrap(),
             address: EthAddress::from([9; 20]),
@@ -217,19 +218,19 @@ mod tests {
         let blob = owner.seal(&key, &sck);
         assert_eq!(blob.len(), 61);
         assert_eq!(*owner.open(&blob, &sck).unwrap().to_bytes(), *key.to_bytes());
-        for stranger in [
-            KeyOwner { account: AccountId::random(), ..owner },
-            KeyOwner { telegram_id: 8.try_into().unwrap(), ..owner },
-            KeyOwner { address: EthAddress::from([8; 20]), ..owner },
-            KeyOwner { sck_id: SckId::random(), ..owner },
+        for other in [
+            SealContext { account: AccountId::random(), ..owner },
+            SealContext { telegram_id: 8.try_into().unwrap(), ..owner },
+            SealContext { address: EthAddress::from([8; 20]), ..owner },
+            SealContext { sck_id: SckId::random(), ..owner },
         ] {
-            assert_eq!(stranger.open(&blob, &sck).unwrap_err(), SealError::Mismatch);
+            assert_eq!(other.open(&blob, &sck).unwrap_err(), SealError::Mismatch);
         }
         assert_eq!(owner.open(&blob, &Sck::from_bytes(&[4; 32])).unwrap_err(), SealError::Mismatch);
     }
 
     #[test]
-    fn every_changed_bit_and_every_other_length_is_refused() {
+    fn rejects_every_flipped_bit_and_every_other_length() {
         let (owner, sck) = (owner(), Sck::from_bytes(&[3; 32]));
         let blob = owner.seal(&PrivateKey::random(), &sck);
         for bit in 0..blob.len() * 8 {
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn server_blobs_keep_to_their_purpose_and_owner() {
+    fn server_blobs_open_for_their_purpose_and_owner_only() {
         let sealer = Sealer::new(Arc::new(ServerKeys::random()));
         let (ann, bob) = (AccountId::random(), AccountId::random());
         let blob = sealer.seal_contact(ann, "email", "ann@example.org");

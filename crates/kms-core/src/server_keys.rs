@@ -1,4 +1,4 @@
-//! The server's own symmetric keys: pepper, contact, row and audit, each in numbered versions.
+//! The server's own symmetric keys: pepper, contact, row and audit key, each in numbered versions.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,14 +11,14 @@ use zeroize::Zeroizing;
 
 use crate::random;
 
-/// Which version of a server key: 1 to 255. Stands in every blob and row made with it.
+/// The version of a server key: 1 to 255. Stored in every blob and row that the version made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerKeyId(u8);
 
-/// 32 secret bytes of the server's. Lives as long as the process, never leaves it.
+/// 32 secret bytes. Lives as long as the process and never leaves it.
 pub struct ServerKey(Box<Zeroizing<[u8; 32]>>);
 
-/// All versions of one server key. The highest id is used for writing.
+/// All versions of one server key. The highest version is used for writing.
 pub struct ServerKeySet {
     current: ServerKeyId,
     keys: BTreeMap<ServerKeyId, ServerKey>,
@@ -27,51 +27,52 @@ pub struct ServerKeySet {
 /// The four keys that a server needs beside the KMS key.
 #[derive(Debug)]
 pub struct ServerKeys {
-    /// Goes into every SCK, so that a stolen database can not be guessed at.
+    /// Part of every SCK, so that passwords cannot be guessed offline with a copy of the databases.
     pub pepper: ServerKeySet,
     /// Seals contacts and signed transactions.
     pub contact: ServerKeySet,
-    /// Authenticates rows that decide who may do what.
+    /// Authenticates rows whose content decides something.
     pub row: ServerKeySet,
-    /// Chains the audit table.
+    /// Authenticates the audit chain and its checkpoints.
     pub audit: ServerKeySet,
 }
 
-/// The text is not a list of server keys. Says nothing of the text.
+/// The text is not a list of server keys. The error contains nothing of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServerKeyError {
-    /// Not `id:hex`.
+    /// An entry is not `id:hex`.
     #[error(
-        "expected id:hex with an id from 1 to 255 and 64 hexadecimal digits, more of them separated by commas; `kms-server keys new` makes one"
+        "expected id:hex, several separated by commas, with ids from 1 to 255 and 64 hexadecimal \
+         digits each; `kms-server keys new` generates one"
     )]
     Format,
-    /// One id twice.
-    #[error("the id {0} stands there twice")]
-    Twice(u8),
+    /// Two entries have the same id.
+    #[error("duplicate key id {0}")]
+    Duplicate(u8),
 }
 
 /// A row's MAC, with the version of the row key that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowMac {
-    /// Which row key.
+    /// The version of the row key.
     pub key: ServerKeyId,
     /// HMAC-SHA256.
     pub tag: [u8; 32],
 }
 
-/// The text is no MAC.
+/// The text is not a row MAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected 66 lower-case hexadecimal digits: the key's id and the tag")]
 pub struct RowMacFormat;
 
-/// Why a row's MAC was not taken.
+/// Why a row's MAC was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RowMacError {
-    /// Made with a version of the row key that is not configured: an operator's mistake.
+    /// The version of the key is not configured: an operator's mistake.
     #[error("version {0} of the row key is not configured")]
     NoKey(ServerKeyId),
-    /// Not the MAC of this row: somebody changed one of them.
-    #[error("the row was changed")]
+    /// The MAC is not that of this row: either of them was modified.
+    #[error("the row does not match its MAC")]
     Mismatch,
 }
 
@@ -86,7 +87,7 @@ impl FromStr for RowMac {
 
     fn from_str(text: &str) -> Result<Self, RowMacFormat> {
         let mut bytes = [0; 33];
-        // Of all texts that the decoder takes, the one that is written.
+        // The decoder accepts other spellings as well; only the one that is written is valid.
         hex::decode_to_slice(text, &mut bytes).map_err(|_other| RowMacFormat)?;
         let [key, tag @ ..] = bytes;
         let mac = Self { key: key.try_into().map_err(|_zero| RowMacFormat)?, tag };
@@ -95,7 +96,7 @@ impl FromStr for RowMac {
 }
 
 impl ServerKeyId {
-    /// As it stands in blobs and rows.
+    /// Returns the id as it is stored in blobs and rows.
     #[must_use]
     pub fn as_u8(self) -> u8 {
         self.0
@@ -121,8 +122,8 @@ impl ServerKey {
         &self.0
     }
 
-    /// A public value that two copies of the same key share: stored beside the data, it tells a
-    /// server that was started with another key.
+    /// Derives a public value that identifies the key. It is stored beside the data, so that a
+    /// server that is started with another key is refused.
     #[must_use]
     pub fn check_value(&self) -> [u8; 32] {
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.expose());
@@ -131,7 +132,7 @@ impl ServerKey {
 }
 
 impl ServerKeySet {
-    /// One new random key with id 1, for tests and the sandbox.
+    /// Generates one key with id 1, for tests and the sandbox.
     #[must_use]
     pub fn random() -> Self {
         let mut bytes = Box::new(Zeroizing::new([0; 32]));
@@ -140,25 +141,25 @@ impl ServerKeySet {
         Self { current, keys: BTreeMap::from([(current, ServerKey(bytes))]) }
     }
 
-    /// The version used for writing.
+    /// Returns the version that is used for writing.
     #[must_use]
     pub fn current(&self) -> ServerKeyId {
         self.current
     }
 
-    /// A version, if it is configured.
+    /// Returns a version, if it is configured.
     #[must_use]
     pub fn get(&self, id: ServerKeyId) -> Option<&ServerKey> {
         self.keys.get(&id)
     }
 
-    /// All versions, oldest first.
+    /// Returns all versions, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = (ServerKeyId, &ServerKey)> {
         self.keys.iter().map(|(id, key)| (*id, key))
     }
 
-    /// The MAC of a row made of these fields, under the current version. Fields are
-    /// length-prefixed, so that no two rows look alike; the first names the table.
+    /// Computes the MAC of these fields under the current version. The first field names the table.
+    /// Fields are length-prefixed, so that different rows never have the same input.
     #[must_use]
     pub fn mac(&self, fields: &[&[u8]]) -> RowMac {
         #[expect(clippy::indexing_slicing, reason = "the current version is always in the map")]
@@ -166,13 +167,14 @@ impl ServerKeySet {
         RowMac { key: self.current, tag: row_tag(key, fields) }
     }
 
-    /// A code that follows from these fields and the current version; the first names its purpose.
+    /// Derives a code from these fields and the current version. The first field names its purpose.
     #[must_use]
     pub fn one_time_code(&self, fields: &[&[u8]]) -> OneTimeCode {
         code_of(&self.mac(fields).tag)
     }
 
-    /// Whether this is the code of these fields under any version, in constant time.
+    /// Returns whether this is the code of these fields under any version. Compares in constant
+    /// time.
     #[must_use]
     pub fn is_one_time_code(&self, code: &OneTimeCode, fields: &[&[u8]]) -> bool {
         let is = |key| {
@@ -182,10 +184,10 @@ impl ServerKeySet {
         self.keys.values().fold(Choice::from(0), |any, key| any | is(key)).into()
     }
 
-    /// Checks that `mac` is the MAC of these fields, under the version it names.
+    /// Verifies that `mac` is the MAC of these fields under the version that it names.
     ///
     /// # Errors
-    /// When it is not, or when that version is not configured and nobody can tell.
+    /// When it is not, or when that version is not configured.
     pub fn verify(&self, mac: &RowMac, fields: &[&[u8]]) -> Result<(), RowMacError> {
         let key = self.get(mac.key).ok_or(RowMacError::NoKey(mac.key))?;
         let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose());
@@ -194,7 +196,7 @@ impl ServerKeySet {
 }
 
 impl ServerKeys {
-    /// New random keys, for tests and the sandbox.
+    /// Generates keys for tests and the sandbox.
     #[must_use]
     pub fn random() -> Self {
         Self {
@@ -205,7 +207,7 @@ impl ServerKeys {
         }
     }
 
-    /// Every key with the name of its kind.
+    /// Returns every version of every key with the name of its kind.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, ServerKeyId, &ServerKey)> {
         [
             ("pepper", &self.pepper),
@@ -221,7 +223,7 @@ impl ServerKeys {
 impl FromStr for ServerKeySet {
     type Err = ServerKeyError;
 
-    /// `2:<64 hex digits>,1:<64 hex digits>`, in any order.
+    /// Parses `2:<64 hex digits>,1:<64 hex digits>`, in any order.
     fn from_str(text: &str) -> Result<Self, ServerKeyError> {
         let mut keys = BTreeMap::new();
         for entry in text.trim().split(',') {
@@ -231,7 +233,7 @@ impl FromStr for ServerKeySet {
             hex::decode_to_slice(digits, bytes.as_mut_slice())
                 .map_err(|_secret| ServerKeyError::Format)?;
             if keys.insert(id.try_into()?, ServerKey(bytes)).is_some() {
-                return Err(ServerKeyError::Twice(id));
+                return Err(ServerKeyError::Duplicate(id));
             }
         }
         let current = *keys.keys().next_back().ok_or(ServerKeyError::Format)?;
@@ -284,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_highest_id_writes_and_all_verify() {
+    fn the_highest_version_writes_and_all_verify() {
         let old: ServerKeySet = format!("1:{}", "11".repeat(32)).parse().unwrap();
         let both: ServerKeySet =
             format!("2:{},1:{}", "22".repeat(32), "11".repeat(32)).parse().unwrap();
@@ -297,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mac_comes_back_from_its_text_and_from_no_other() {
+    fn a_mac_parses_from_its_own_text_only() {
         let mac = RowMac { key: ServerKeyId(1), tag: [0xab; 32] };
         let text = mac.to_string();
         assert_eq!(text.parse(), Ok(mac));
@@ -315,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_other_texts_and_shows_no_key() {
+    fn rejects_other_texts_and_shows_no_key() {
         let digits = "1f".repeat(32);
         for bad in [
             "",
@@ -333,7 +335,7 @@ mod tests {
         }
         assert_eq!(
             format!("1:{digits},1:{digits}").parse::<ServerKeySet>().unwrap_err(),
-            ServerKeyError::Twice(1)
+            ServerKeyError::Duplicate(1)
         );
         let keys: ServerKeySet = format!("7:{digits}").parse().unwrap();
         assert_eq!(format!("{keys:?}"), "{7}");

@@ -84,8 +84,33 @@ impl WrapContext {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use rsa::PublicKey;
+
     use super::*;
+    use crate::master_key::MasterKey;
     use crate::test_key;
+
+    /// A KMS key that answers every request like an outage.
+    #[derive(Debug)]
+    struct Unreachable(MasterKeyId, PublicKey);
+
+    #[async_trait]
+    impl MasterKey for Unreachable {
+        fn id(&self) -> &MasterKeyId {
+            &self.0
+        }
+
+        fn public_key(&self) -> &PublicKey {
+            &self.1
+        }
+
+        async fn unwrap(&self, _: Vec<u8>) -> Result<Zeroizing<Vec<u8>>, MasterKeyError> {
+            Err(MasterKeyError::Unavailable("planted".into()))
+        }
+    }
 
     fn owner() -> WrapContext {
         let address = EthAddress::from([1; 20]);
@@ -129,6 +154,21 @@ mod tests {
         }
         let refused = owner.unwrap(wrapped, &test_key::ring("kms-other")).await;
         assert!(matches!(refused, Err(UnwrapError::NoKey(id)) if id.to_string() == "kms-test"));
+    }
+
+    #[tokio::test]
+    async fn another_length_is_damage_whatever_the_provider_answers() {
+        let (ring, owner) = (test_key::ring("kms-test"), owner());
+        let wrapped = owner.wrap(&Sck::from_bytes(&[3; 32]), &ring).unwrap();
+        let key = Unreachable(wrapped.master_key.clone(), ring.active().public_key().clone());
+        let ring = KeyRing::new(Arc::new(key), []).unwrap();
+        let outage = owner.unwrap(wrapped.clone(), &ring).await;
+        let unavailable = MasterKeyError::Unavailable("planted".into()).to_string();
+        assert_eq!(outage.unwrap_err().to_string(), unavailable);
+        let bytes = wrapped.bytes[1..].to_vec();
+        let damaged = owner.unwrap(WrappedSck { bytes, ..wrapped }, &ring).await;
+        let undecryptable = MasterKeyError::Undecryptable.to_string();
+        assert_eq!(damaged.unwrap_err().to_string(), undecryptable);
     }
 
     #[tokio::test]

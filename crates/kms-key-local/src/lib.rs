@@ -49,7 +49,7 @@ pub enum LocalKeyError {
         path: PathBuf,
     },
     /// Users other than the owner may access the file.
-    #[error("the KMS key file {} is accessible to other users; run chmod 600 on it", path.display())]
+    #[error("the KMS key file {} is open to other users; run chmod 600", path.display())]
     Mode {
         /// The file.
         path: PathBuf,

@@ -1,8 +1,8 @@
-//! The audit table as a keyed hash chain (`FORMAT.md`, "Audit chain"): the hash of a row is an
-//! HMAC of the row and of the hash before it. So a row that is changed, moved or removed breaks
-//! the chain for everybody who does not have the audit key.
+//! The audit table as a keyed hash chain (`FORMAT.md`, "Audit chain"): the hash of a row is an HMAC
+//! of the row and of the hash before it. Modifying, moving or removing a row breaks the chain, and
+//! only a holder of the audit key can mend it.
 //!
-//! This module must never read a clock or a table: it is given rows and says what they are.
+//! This module reads no clock and no table.
 
 use kms_types::Timestamp;
 
@@ -10,41 +10,41 @@ use crate::server_keys::{RowMac, RowMacError, ServerKeySet};
 
 const LABEL: &[u8] = b"wallet-kms/v1/audit";
 
-/// The words of a row that its hash covers.
+/// The columns of a row that its hash covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// When.
+    /// When it was written.
     pub at: Timestamp,
-    /// Who asked.
+    /// The caller's name.
     pub actor: &'a str,
-    /// The request, as logs know it.
+    /// The request's id, as in the logs.
     pub request_id: &'a str,
-    /// For what.
+    /// The action.
     pub action: &'a str,
     /// The object of the action, where it is not the account.
     pub subject: Option<&'a str>,
-    /// On whose wallet.
+    /// The account's id.
     pub account: Option<&'a str>,
-    /// Whose it is.
+    /// The owner's Telegram id.
     pub telegram_id: Option<i64>,
     /// `intent`, `outcome` or `alarm`.
     pub phase: &'a str,
-    /// What came of it.
+    /// The code of the outcome or alarm.
     pub outcome: Option<&'a str>,
 }
 
-/// What binds a row into the chain.
+/// Binds a row to the row before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its number: 1, 2, 3 and so on, without a gap.
+    /// The row's number: 1, 2, 3 and so on, without a gap.
     pub sequence: i64,
     /// The hash of the row before it.
     pub previous: [u8; 32],
-    /// Its own hash, and the version of the audit key that made it.
+    /// The hash of this row, and the version of the audit key that made it.
     pub mac: RowMac,
 }
 
-/// Where the chain ends. Before its first row: number 0, and zeros for a hash.
+/// The end of the chain. Before the first row: number 0, and a hash of zeros.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tip {
     /// The number of the last row.
@@ -54,7 +54,7 @@ pub struct Tip {
 }
 
 impl Tip {
-    /// The link of the row that comes next, which is the tip from now on.
+    /// Appends a row: returns its link, and advances the tip to it.
     pub fn append(&mut self, entry: &Entry<'_>, audit_keys: &ServerKeySet) -> Link {
         let (sequence, previous) = (self.sequence.saturating_add(1), self.hash);
         let mac = with_fields(sequence, &previous, entry, |fields| audit_keys.mac(fields));
@@ -64,17 +64,17 @@ impl Tip {
 }
 
 impl Link {
-    /// Whether the row is the one that was written with this link.
+    /// Verifies that the row is the one that was written with this link.
     ///
     /// # Errors
-    /// When it is not, or when the version of the audit key is not configured and nobody can tell.
+    /// When it is not, or when the version of the audit key is not configured.
     pub fn verify(&self, entry: &Entry<'_>, audit_keys: &ServerKeySet) -> Result<(), RowMacError> {
         with_fields(self.sequence, &self.previous, entry, |fields| {
             audit_keys.verify(&self.mac, fields)
         })
     }
 
-    /// The chain's end, if this is its last row.
+    /// Returns the end of a chain whose last row this is.
     #[must_use]
     pub fn tip(&self) -> Tip {
         Tip { sequence: self.sequence, hash: self.mac.tag }
@@ -104,7 +104,7 @@ fn with_fields<T>(
     ])
 }
 
-/// Nothing, and the empty text, are two things.
+/// Encodes null and an empty value differently.
 fn some(value: Option<&[u8]>) -> Vec<u8> {
     value.map_or_else(Vec::new, |value| [&[1], value].concat())
 }
@@ -132,7 +132,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn no_field_can_stand_for_another() {
+    fn every_field_is_covered_in_its_own_place() {
         let (keys, entry) = (audit_keys(), entry());
         let link = Tip::default().append(&entry, &keys);
         assert_eq!(link.verify(&entry, &keys), Ok(()));
@@ -155,7 +155,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_link_holds_the_hash_before_it() {
+    fn a_link_contains_the_hash_before_it() {
         let (keys, mut tip) = (audit_keys(), Tip::default());
         let first = tip.append(&entry(), &keys);
         let second = tip.append(&entry(), &keys);

@@ -1,5 +1,5 @@
-//! A signed note of where the chain ended at some time, kept somewhere else than the table: it
-//! tells that rows were cut from the end, or that the whole chain was written anew.
+//! A signed record of where the chain ended, kept outside the table. It detects rows that were
+//! removed from the end of the chain, and a chain that was rewritten as a whole.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,39 +12,39 @@ use crate::server_keys::{RowMac, RowMacError, ServerKeyId, ServerKeySet};
 const LABEL: &[u8] = b"wallet-kms/v1/audit-checkpoint";
 const VERSION: &str = "v1";
 
-/// Where the chain ended, when, and an HMAC of both under the audit key. As text it is one line
+/// The end of the chain at some time, with an HMAC under the audit key. As text it is one line
 /// (`FORMAT.md`, "Audit checkpoint").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Where the chain ended.
+    /// The end of the chain.
     pub tip: Tip,
-    /// When that was.
+    /// When it was signed.
     pub at: Timestamp,
     mac: RowMac,
 }
 
-/// The text is no checkpoint.
+/// The text is not a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected a checkpoint: v1, number, hash, time, key and signature, with spaces between")]
+#[error("expected a checkpoint: v1, number, hash, time, key and signature, separated by spaces")]
 pub struct CheckpointFormat;
 
 impl Checkpoint {
-    /// Signs it.
+    /// Signs a checkpoint.
     #[must_use]
     pub fn sign(tip: Tip, at: Timestamp, audit_keys: &ServerKeySet) -> Self {
         Self { tip, at, mac: with_fields(&tip, at, |fields| audit_keys.mac(fields)) }
     }
 
-    /// Which version of the audit key signed it.
+    /// Returns the version of the audit key that signed it.
     #[must_use]
     pub fn key(&self) -> ServerKeyId {
         self.mac.key
     }
 
-    /// Whether a holder of the audit key wrote it.
+    /// Verifies the signature.
     ///
     /// # Errors
-    /// When nobody did, or when the version of the key is not configured and nobody can tell.
+    /// When it is invalid, or when the version of the key is not configured.
     pub fn verify(&self, audit_keys: &ServerKeySet) -> Result<(), RowMacError> {
         with_fields(&self.tip, self.at, |fields| audit_keys.verify(&self.mac, fields))
     }
@@ -86,7 +86,7 @@ fn number<T: FromStr>(text: &str) -> Result<T, CheckpointFormat> {
 
 fn bytes(digits: &str) -> Result<[u8; 32], CheckpointFormat> {
     let mut bytes = [0; 32];
-    // The decoder also takes a prefix, which is never written.
+    // The decoder accepts a prefix as well, which is never written.
     if digits.len() != 64 {
         return Err(CheckpointFormat);
     }
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn comes_back_from_its_text_and_from_no_other() {
+    fn parses_from_its_own_text_only() {
         let text = checkpoint().to_string();
         assert_eq!(text.parse(), Ok(checkpoint()));
         for bad in [
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn is_taken_as_it_was_signed_only() {
+    fn rejects_what_was_not_signed() {
         let (keys, checkpoint) = (audit_keys(), checkpoint());
         assert_eq!(checkpoint.verify(&keys), Ok(()));
         for forged in [

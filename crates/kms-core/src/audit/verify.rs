@@ -1,4 +1,4 @@
-//! Walks the audit table once, oldest row first, and says where it was changed.
+//! Verifies the audit table in one pass, oldest row first, and reports the first row that is wrong.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,101 +8,106 @@ use super::checkpoint::Checkpoint;
 use super::{Entry, Link, Tip};
 use crate::server_keys::{RowMacError, ServerKeyId, ServerKeySet};
 
-/// What a row says of its place in the chain.
+/// What a row's chain columns hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chaining {
-    /// It has a link.
+    /// A link to the row before.
     Linked(Link),
-    /// It has something that is no link.
+    /// Something else.
     Malformed,
 }
 
-/// The first thing that is wrong. Rows are named by their number in the chain, or by their place
-/// (`seq`) in the table where they have none.
+/// The first thing that is wrong. A row is named by its number in the chain, or by its place
+/// (`seq`) in the table where it has no number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Break {
-    /// The row is not what was written, or was never written by a holder of the key.
-    #[error("row {sequence} of the chain was changed")]
+    /// The row's hash does not match: the row was modified, or was not written with the audit key.
+    #[error("row {sequence} of the chain was modified")]
     Changed {
-        /// Which.
+        /// The row.
         sequence: i64,
     },
-    /// What stands in the columns of the chain is no link.
-    #[error("the row at seq {place} was changed: its link is malformed")]
+    /// The row's chain columns do not hold a link: they were modified, or the row was inserted by
+    /// another program.
+    #[error("the row at seq {place} has no valid link to the chain")]
     Malformed {
-        /// Where.
+        /// The row's place.
         place: i64,
     },
-    /// The row is not between the two that it was written between.
-    #[error("row {sequence} of the chain is not in its place: row {found} stands there")]
+    /// The row is not between the two rows that it was written between.
+    #[error("row {found} is in the place of row {sequence} of the chain")]
     Misplaced {
-        /// Which.
+        /// The expected row.
         sequence: i64,
-        /// What stands there.
+        /// The row in its place.
         found: i64,
     },
-    /// The row is nowhere, though later ones are there.
+    /// The row is missing, and later ones exist.
     #[error("row {sequence} of the chain was removed")]
     Removed {
-        /// Which.
+        /// The row.
         sequence: i64,
     },
-    /// The chain ends before a checkpoint.
-    #[error("the chain was cut: row {sequence} is gone, and a checkpoint knew row {checkpoint}")]
+    /// The chain ends before a row that a checkpoint covers.
+    #[error(
+        "the chain was truncated: row {sequence} is missing, a checkpoint covers row {checkpoint}"
+    )]
     Cut {
-        /// The first that is gone.
+        /// The first missing row.
         sequence: i64,
-        /// The last that is known to have been there.
+        /// The last row that is known to have existed.
         checkpoint: i64,
     },
-    /// A row that was written for another chain: after a restore, or with an older copy.
+    /// The row was written for another chain: after a restore, or with an older copy.
     #[error("row {sequence} of the chain does not follow the row before it")]
     Detached {
-        /// Which.
+        /// The row.
         sequence: i64,
     },
-    /// The chain is whole, but not the one that the checkpoint saw.
-    #[error("row {sequence} of the chain is not the one that a checkpoint saw: it was rewritten")]
+    /// The chain is consistent, but is not the one that the checkpoint covers.
+    #[error(
+        "row {sequence} of the chain is not the one that a checkpoint covers: it was rewritten"
+    )]
     Rewritten {
-        /// Which.
+        /// The row.
         sequence: i64,
     },
-    /// A row under a version of the key that a later one had replaced: whoever has the old one can
-    /// write it.
+    /// The row is under a version of the audit key that a newer one had replaced: an attacker with
+    /// the old version can write such a row.
     #[error(
         "row {sequence} of the chain is under version {version} of the audit key, though a newer \
          one was in use before it"
     )]
     OlderKey {
-        /// Which row.
+        /// The row.
         sequence: i64,
-        /// Which version.
+        /// The replaced version.
         version: ServerKeyId,
     },
-    /// A checkpoint under a version of the key that a later one had replaced: whoever has the old one
-    /// can sign it, also for a chain that they cut.
+    /// The checkpoint is under a version of the audit key that a newer one had replaced: an
+    /// attacker with the old version can sign it, also for a chain that they truncated.
     #[error(
         "the checkpoint of row {sequence} is under version {version} of the audit key, though a \
          newer one was in use before it"
     )]
     OlderCheckpoint {
-        /// Of which row.
+        /// The row that the checkpoint covers.
         sequence: i64,
-        /// Which version.
+        /// The replaced version.
         version: ServerKeyId,
     },
-    /// Nobody can tell without this version of the key.
+    /// The row cannot be verified without a version of the key that is not configured.
     #[error("version {version} of the audit key is not configured; row {sequence} needs it")]
     NoKey {
-        /// Which row.
+        /// The row.
         sequence: i64,
-        /// Which version.
+        /// The missing version.
         version: ServerKeyId,
     },
 }
 
 impl Break {
-    /// What it means that a row's hash was not taken.
+    /// Converts the failed verification of a row's hash.
     #[must_use]
     pub fn unverified(sequence: i64, error: RowMacError) -> Self {
         match error {
@@ -112,53 +117,53 @@ impl Break {
     }
 }
 
-/// A use of a key that nobody wrote the end of: the server died in it, or it is under way.
+/// A use of a key without an outcome: the server ended in the middle of it, or it is in progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenIntent {
-    /// Its `seq` in the table.
+    /// The `seq` of the INTENT.
     pub place: i64,
-    /// When.
+    /// When it was written.
     pub at: Timestamp,
-    /// The request, as logs know it.
+    /// The request, as in the logs.
     pub request_id: String,
-    /// For what.
+    /// The action.
     pub action: String,
 }
 
-/// What a whole chain is.
+/// A chain that was verified to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// Where it ends.
+    /// The end of the chain.
     pub tip: Tip,
-    /// The last row that a checkpoint vouches for. Later ones could be cut off unseen.
+    /// The last row that a checkpoint covers. Removing rows after it would go unnoticed.
     pub checkpoint: Option<i64>,
-    /// Uses of a key without an end, oldest first.
+    /// Uses of a key without an outcome, oldest first.
     pub open: Vec<OpenIntent>,
 }
 
-/// Exceptions for the rollover of the audit key: a server that restarts last still writes under the
-/// replaced version.
+/// What an operator accepts beyond a chain without any irregularity.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Leniency {
-    /// Rows under an older version of the audit key after a newer one, and checkpoints of them, up to
-    /// this number.
+    /// Accepts, up to this row, rows under an older version of the audit key after a newer one, and
+    /// checkpoints of them. While a new version is rolled out, servers that are restarted last
+    /// write such rows.
     pub older_key_until: i64,
 }
 
-/// Takes rows in the order of the table.
+/// Verifies rows in the order of the table.
 #[derive(Debug)]
 pub struct Verifier<'a> {
     audit_keys: &'a ServerKeySet,
     checkpoints: BTreeMap<i64, Vec<Checkpoint>>,
     leniency: Leniency,
-    /// The newest version of the key that a row was under.
+    /// The newest version of the key among the rows so far.
     newest: Option<ServerKeyId>,
     verified: Verified,
     open: HashMap<(String, String, Option<String>), Vec<OpenIntent>>,
 }
 
 impl<'a> Verifier<'a> {
-    /// Compares with these checkpoints, whose signatures were checked.
+    /// Compares the chain with these checkpoints, whose signatures were verified.
     #[must_use]
     pub fn new(
         audit_keys: &'a ServerKeySet,
@@ -170,19 +175,17 @@ impl<'a> Verifier<'a> {
             known.entry(checkpoint.tip.sequence).or_default().push(*checkpoint);
         }
         let checkpoint = known.keys().next_back().copied();
-        let (tip, open) = (Tip::default(), Vec::new());
-        let verified = Verified { tip, checkpoint, open };
         Self {
             audit_keys,
             checkpoints: known,
             leniency,
             newest: None,
-            verified,
+            verified: Verified { tip: Tip::default(), checkpoint, open: Vec::new() },
             open: HashMap::new(),
         }
     }
 
-    /// The row at this place of the table, which must come after the one before.
+    /// Verifies the row at this place of the table, which follows the one before.
     ///
     /// # Errors
     /// When it is not the row that belongs there.
@@ -195,10 +198,10 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
-    /// After the last row.
+    /// Ends the verification after the last row.
     ///
     /// # Errors
-    /// When a checkpoint knows of more.
+    /// When a checkpoint covers a later row.
     pub fn finish(mut self) -> Result<Verified, Break> {
         let sequence = self.verified.tip.sequence.saturating_add(1);
         let mut beyond = self.checkpoints.range(sequence..).rev().flat_map(|(_, known)| known);
@@ -238,7 +241,7 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
-    /// Whether the checkpoint's key was still in use at the row that it is of.
+    /// Checks that the checkpoint's key was still in use at the row that it covers.
     fn trust(&self, checkpoint: &Checkpoint) -> Result<(), Break> {
         let (sequence, version) = (checkpoint.tip.sequence, checkpoint.key());
         if self.newest > Some(version) && sequence > self.leniency.older_key_until {
@@ -247,6 +250,7 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
+    /// Matches outcomes with their intents.
     fn pair(&mut self, place: i64, entry: &Entry<'_>) {
         let owned = str::to_owned;
         let key = (owned(entry.request_id), owned(entry.action), entry.subject.map(owned));
@@ -295,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_chain_is_taken_and_its_open_intents_are_told() {
+    fn accepts_a_whole_chain_and_returns_open_intents() {
         let chain = chain();
         let verified = verify(&chain, &[checkpoint(&chain, 4)]).unwrap();
         assert_eq!(verified.tip, chain[5].1.tip());
@@ -308,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_bad_row_is_named() {
+    fn names_the_first_bad_row() {
         let whole = chain();
         let mut changed = whole.clone();
         changed[2].0.actor = "eve";
@@ -326,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_another_chain_and_a_rewritten_chain_are_named() {
+    fn names_rows_of_another_chain_and_rewritten_ones() {
         let whole = chain();
         let (keys, mut tip) = (audit_keys(), Tip::default());
         let other: Vec<_> = whole
@@ -341,16 +345,19 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_link_is_named_by_its_place() {
-        let keys = audit_keys();
+    fn a_row_without_a_link_is_named() {
+        let (keys, chain) = (audit_keys(), chain());
         let mut verifier = Verifier::new(&keys, &[], Leniency::default());
-        let refused = verifier.push(3, &entry(), Chaining::Malformed).unwrap_err();
-        assert_eq!(refused, Break::Malformed { place: 3 });
+        verifier.push(1, &chain[0].0, Chaining::Linked(chain[0].1)).unwrap();
+        assert_eq!(
+            verifier.push(2, &chain[1].0, Chaining::Malformed),
+            Err(Break::Malformed { place: 2 })
+        );
     }
 
-    /// The old one may have leaked; that is one reason to replace it.
+    /// A key is often replaced because it leaked.
     #[test]
-    fn a_version_that_was_replaced_is_trusted_up_to_there() {
+    fn trusts_a_replaced_key_for_rows_before_its_replacement_only() {
         let both: ServerKeySet =
             format!("2:{},1:{}", "e5".repeat(32), "d4".repeat(32)).parse().unwrap();
         let mut tip = Tip::default();
@@ -370,12 +377,12 @@ mod tests {
         let refused = Break::OlderKey { sequence: 4, version: 1.try_into().unwrap() };
         assert_eq!(verified(0, &rows), Err(refused));
         assert_eq!(verified(3, &rows), Err(refused));
-        // A server that was restarted last wrote it.
+        // Written by a server that was restarted last.
         assert_eq!(verified(4, &rows), Ok(5));
     }
 
     #[test]
-    fn a_checkpoint_under_a_replaced_version_is_trusted_up_to_there() {
+    fn trusts_checkpoints_of_a_replaced_key_for_earlier_rows_only() {
         let both: ServerKeySet =
             format!("2:{},1:{}", "e5".repeat(32), "d4".repeat(32)).parse().unwrap();
         let old = audit_keys();
@@ -394,14 +401,15 @@ mod tests {
         let older = |sequence| Err(Break::OlderCheckpoint { sequence, version });
         let before = signed(2, &old);
         assert_eq!(verified(0, &rows, &[before, signed(4, &both)]), Ok(Some(4)));
-        // Whoever has the old key can not vouch for a chain that they cut after it.
+        // An attacker with the old key cannot cover a chain that they truncated after its
+        // replacement,
         assert_eq!(verified(0, &rows[..3], &[before, signed(3, &old)]), older(3));
         assert_eq!(verified(3, &rows[..3], &[before, signed(3, &old)]), Ok(Some(3)));
-        // Nor call one cut that is not, and hide that one is.
+        // nor make a whole chain look truncated, nor hide that one is.
         assert_eq!(verified(0, &rows[..3], &[signed(4, &old)]), older(4));
         let cut = Err(Break::Cut { sequence: 4, checkpoint: 4 });
         assert_eq!(verified(0, &rows[..3], &[signed(4, &both), signed(4, &old)]), cut);
-        // While no row is under a newer version, it is the key.
+        // Until a row is under a newer version, the old one is trusted.
         assert_eq!(verified(0, &rows[..2], &[before]), Ok(Some(2)));
         assert_eq!(
             verified(0, &rows[..1], &[before]),
@@ -410,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_version_of_the_key_is_no_tampering() {
+    fn reports_a_missing_key_version_apart_from_tampering() {
         let chain = chain();
         let keys = format!("2:{}", "d4".repeat(32)).parse().unwrap();
         let mut verifier = Verifier::new(&keys, &[], Leniency::default());

@@ -43,7 +43,7 @@ impl Audited for ProbeError {
 impl Custody {
     /// Returns the ids of the configured KMS keys.
     pub fn kms_keys(&self) -> impl Iterator<Item = &MasterKeyId> {
-        self.seals.ring.ids()
+        self.sealer.ring.ids()
     }
 
     /// Encrypts random bytes to the KMS key and lets it decrypt them. Success shows that the key
@@ -57,7 +57,7 @@ impl Custody {
         caller: &Caller,
         now: Timestamp,
     ) -> Result<(), ProbeError> {
-        let key = self.seals.ring.get(key).ok_or_else(|| ProbeError::NoKey(key.clone()))?;
+        let key = self.sealer.ring.get(key).ok_or_else(|| ProbeError::NoKey(key.clone()))?;
         self.audited(Action::ProbeKmsKey, None, caller, now, async |journal| {
             journal.intent().await?;
             if master_key::probe(key).await? { Ok(()) } else { Err(ProbeError::Mismatch) }
@@ -88,7 +88,7 @@ impl Custody {
         if wrapped.account != account.id {
             return Err(CustodyError::Integrity("the wrapped SCK belongs to another account"));
         }
-        if self.seals.ring.get(&wrapped.master_key).is_none() {
+        if self.sealer.ring.get(&wrapped.master_key).is_none() {
             return Err(CustodyError::Integrity(
                 "the KMS key of the wrapped SCK is not configured",
             ));

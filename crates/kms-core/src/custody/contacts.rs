@@ -1,24 +1,25 @@
-//! The ways to reach an account's owner outside Telegram. An e-mail address helps to recover the
-//! wallet, so it takes the password to change it, and a code to show that it is the owner's.
+//! Contacts: ways to reach an account's owner outside Telegram. An e-mail address shortens a
+//! recovery, so changing it requires the password, and a code shows that the owner reads it.
 
 use std::future::Future;
 use std::time::Duration;
 
 use kms_types::{AccountId, AccountRef, Email, Mobile, OneTimeCode, PasswordHash, Timestamp};
 
-use super::{Custody, CustodyError, refuse_frozen};
+use super::unlock::refuse_frozen;
+use super::{Custody, CustodyError};
 use crate::account::{Account, ContactChange, EmailChange};
 use crate::audit::{Action, Audited, Caller};
 use crate::recovery::RecoveryError;
 use crate::server_keys::ServerKeySet;
 
-/// How many wrong codes end a change.
-const TRIES: u8 = 5;
-/// How long a code can be confirmed.
-const LIFETIME: Duration = Duration::from_secs(10 * 60);
+/// Wrong codes after which a change is void.
+const CODE_TRIES: u8 = 5;
+/// How long a code is valid.
+const CODE_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
 impl Custody {
-    /// Notes the mobile number, or forgets it.
+    /// Sets or removes the mobile number.
     ///
     /// # Errors
     /// `NoAccount`; `Frozen`; `OnHold` after a recovery; else as a store fails.
@@ -31,11 +32,11 @@ impl Custody {
     ) -> Result<(), CustodyError> {
         self.audited(Action::ChangeContact, account, caller, now, async |journal| {
             let account = self.load(account).await?;
-            journal.concerns(&account);
+            journal.set_account(&account);
             refuse_frozen(&account)?;
             self.refuse_on_hold(&account, now)?;
             journal.intent().await?;
-            let sealer = &self.seals.sealer;
+            let sealer = &self.sealer.sealer;
             let sealed =
                 mobile.map(|mobile| sealer.seal_contact(account.id, "mobile", mobile.as_str()));
             self.set_contact(&account, ContactChange::Mobile(sealed), now).await
@@ -43,11 +44,11 @@ impl Custody {
         .await
     }
 
-    /// Asks for another e-mail address, which is the account's once its code is confirmed; or
-    /// forgets the one there is.
+    /// Requests another e-mail address, which is set once its code is confirmed, or removes the
+    /// present one.
     ///
-    /// `admit` is asked after the password was right and before a code is made: a limit that it
-    /// counts by can not be used up by somebody without the password.
+    /// `admit` runs after the password was correct and before the change is stored: an attacker
+    /// without the password cannot exhaust a limit that it counts.
     ///
     /// # Errors
     /// `WrongPassword` also for unknown accounts; `OnHold` after a recovery; else as `admit`, a
@@ -66,14 +67,14 @@ impl Custody {
         F: Future<Output = Result<(), E>>,
     {
         self.audited(Action::ChangeContact, account, caller, now, async |journal| {
-            let account = self.known_or_decoy(account, &password, journal).await?;
+            let account = self.load_or_decoy(account, &password, journal).await?;
             self.refuse_on_hold(&account, now)?;
             self.unlock(account.clone(), password, now, journal, drop).await?;
             let Some(email) = email else {
                 return Ok(self.set_contact(&account, ContactChange::Email(None), now).await?);
             };
             admit(account.id).await?;
-            let sealed = self.seals.sealer.seal_contact(account.id, "email", email.as_str());
+            let sealed = self.sealer.sealer.seal_contact(account.id, "email", email.as_str());
             let change =
                 EmailChange { account: account.id, email: sealed, requested_at: now, tries: 0 };
             Ok(self
@@ -86,12 +87,12 @@ impl Custody {
         .await
     }
 
-    /// Confirms the code that was sent to the new address. The try is counted before the code is
-    /// looked at.
+    /// Confirms the code that was sent to the new address. The attempt is counted before the code
+    /// is compared.
     ///
     /// # Errors
-    /// `NoAccount`; `WrongCode`; `Recovery` when no code can be confirmed any more; `OnHold` after
-    /// a recovery; `Conflict` when two are tried at once; else as a store fails.
+    /// `NoAccount`; `WrongCode`; `Recovery` when no code can be confirmed; `OnHold` after a
+    /// recovery; `Conflict` when two attempts are concurrent; else as a store fails.
     pub async fn confirm_email(
         &self,
         account: AccountRef,
@@ -101,20 +102,20 @@ impl Custody {
     ) -> Result<(), CustodyError> {
         self.audited(Action::ChangeContact, account, caller, now, async |journal| {
             let account = self.load(account).await?;
-            journal.concerns(&account);
+            journal.set_account(&account);
             refuse_frozen(&account)?;
             self.refuse_on_hold(&account, now)?;
-            let asked = self.ports.email_changes.email_change(account.id).await?;
-            let asked = asked.filter(|asked| asked.tries < TRIES && now < asked.until());
-            let asked = asked.ok_or(RecoveryError::NoCode)?;
+            let change = self.ports.email_changes.email_change(account.id).await?;
+            let change = change.filter(|change| change.tries < CODE_TRIES && now < change.until());
+            let change = change.ok_or(RecoveryError::NoCode)?;
             journal.intent().await?;
-            if !self.ports.email_changes.count_email_code_attempt(asked.clone()).await? {
+            if !self.ports.email_changes.count_email_code_attempt(change.clone()).await? {
                 return Err(CustodyError::Conflict);
             }
-            if !asked.is_code(code, &self.seals.keys.row) {
+            if !change.is_code(code, &self.sealer.keys.row) {
                 return Err(CustodyError::WrongCode);
             }
-            self.set_contact(&account, ContactChange::Email(Some(asked.email)), now).await
+            self.set_contact(&account, ContactChange::Email(Some(change.email)), now).await
         })
         .await
     }
@@ -129,7 +130,8 @@ impl Custody {
         if found { Ok(()) } else { Err(CustodyError::NoAccount) }
     }
 
-    /// What helps a thief is not done soon after a recovery.
+    /// Refuses, for some time after a recovery, actions that help an attacker who recovered the
+    /// wallet of another person.
     pub(super) fn refuse_on_hold(
         &self,
         account: &Account,
@@ -143,14 +145,14 @@ impl Custody {
 }
 
 impl EmailChange {
-    /// Until when its code can be confirmed.
+    /// Returns when its code expires.
     #[must_use]
     pub fn until(&self) -> Timestamp {
-        self.requested_at.plus(LIFETIME)
+        self.requested_at.plus(CODE_LIFETIME)
     }
 
-    /// The code that is sent to the address. It follows from the row key, so that it is stored
-    /// nowhere.
+    /// Returns the code that is sent to the address. It is derived from the row-MAC key rather than
+    /// stored.
     #[must_use]
     pub fn code(&self, row_keys: &ServerKeySet) -> OneTimeCode {
         self.with_fields(|fields| row_keys.one_time_code(fields))

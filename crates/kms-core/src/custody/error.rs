@@ -1,4 +1,4 @@
-//! Why custody refused or failed, and how the audit table calls it.
+//! Why custody refused or failed, and the code of it in the audit table.
 
 use kms_types::Timestamp;
 
@@ -14,62 +14,62 @@ use crate::wrap::UnwrapError;
 /// Why custody refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CustodyError {
-    /// There is no such account.
+    /// The account does not exist.
     #[error("there is no such account")]
     NoAccount,
     /// The Telegram user has a wallet with another password.
     #[error("this Telegram user has a wallet with another password")]
     AccountExists,
-    /// The password is wrong; also what is said of accounts that do not exist.
+    /// The password is wrong. Also returned for accounts that do not exist.
     #[error("the password is wrong")]
     WrongPassword,
     /// Too many wrong passwords.
     #[error("too many wrong passwords")]
     Locked {
-        /// When the next may be tried.
+        /// When the next one may be tried.
         until: Timestamp,
     },
-    /// The operator stopped the account.
+    /// An operator froze the account.
     #[error("the account is frozen")]
     Frozen,
-    /// The id stands for another account's recovery.
-    #[error("the recovery's id was used before")]
+    /// The id is that of another account's recovery.
+    #[error("the recovery id is already in use")]
     RecoveryReused,
     /// The account has no such recovery.
     #[error("there is no such recovery")]
     NoRecovery,
     /// Another recovery of the account has not ended.
-    #[error("a recovery of this account is under way; complete or cancel it first")]
+    #[error("a recovery of this account is pending; complete or cancel it first")]
     RecoveryOpen,
-    /// The recovery is not as far, or has ended.
+    /// The recovery does not allow this step.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
     /// The code is wrong.
     #[error("the code is wrong")]
     WrongCode,
-    /// Not so soon after a recovery.
-    #[error("this can not be done so soon after a recovery")]
+    /// The account is on hold after a recovery.
+    #[error("this is not allowed for some time after a recovery")]
     OnHold {
-        /// When it can.
+        /// When the hold ends.
         until: Timestamp,
     },
-    /// The wallet was changed by another request at the same time.
-    #[error("the wallet was changed by another request")]
+    /// A concurrent request changed the wallet.
+    #[error("a concurrent request changed the wallet; try again")]
     Conflict,
-    /// All places for checking passwords are taken.
+    /// The KDF pool did not run the job.
     #[error(transparent)]
     Pool(#[from] PoolError),
     /// A store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The KMS key did not answer.
+    /// The KMS key is unavailable.
     #[error(transparent)]
     MasterKey(MasterKeyError),
     /// The wallet needs a pepper that is not configured.
     #[error("version {0} of the pepper is not configured")]
     NoPepper(ServerKeyId),
-    /// What is stored does not fit together. Somebody changed it, or the disk did.
-    #[error("what is stored for this wallet does not fit together: {0}")]
+    /// Stored data is inconsistent: it was modified by another program, or is damaged.
+    #[error("the stored data of this wallet failed its integrity check: {0}")]
     Integrity(&'static str),
 }
 
@@ -106,7 +106,7 @@ impl From<MasterKeyError> for CustodyError {
     fn from(error: MasterKeyError) -> Self {
         match error {
             MasterKeyError::Undecryptable => {
-                Self::Integrity("the wrapped key was not made for this KMS key")
+                Self::Integrity("the wrapped SCK was not encrypted to its KMS key")
             }
             MasterKeyError::Unavailable(_) => Self::MasterKey(error),
         }
@@ -117,8 +117,10 @@ impl From<UnwrapError> for CustodyError {
     fn from(error: UnwrapError) -> Self {
         match error {
             UnwrapError::MasterKey(error) => error.into(),
-            UnwrapError::NoKey(_) => Self::Integrity("the wrapped key's KMS key is not configured"),
-            UnwrapError::Mismatch => Self::Integrity("the wrapped key belongs to somebody else"),
+            UnwrapError::NoKey(_) => {
+                Self::Integrity("the KMS key of the wrapped SCK is not configured")
+            }
+            UnwrapError::Mismatch => Self::Integrity("the wrapped SCK belongs to another wallet"),
         }
     }
 }

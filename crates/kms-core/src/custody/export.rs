@@ -1,4 +1,4 @@
-//! Handing a wallet's key to its owner, as a file under a new passphrase.
+//! Handing a wallet's key to its owner, in a keystore file under a generated passphrase.
 
 use std::future::Future;
 
@@ -9,12 +9,13 @@ use crate::audit::{Action, Audited, Caller};
 use crate::keystore::ExportedKey;
 
 impl Custody {
-    /// Opens the wallet with its password and seals its key for its owner. The wallet goes on; from
-    /// then on its owner can sign without this service. Not soon after a recovery: whoever
-    /// took over a Telegram account must not leave with the key before its owner notices.
+    /// Opens the wallet with its password and encrypts its key for its owner, who can sign without
+    /// this service from then on. The wallet keeps working. Refused for some time after a recovery:
+    /// an attacker who compromised a Telegram account must not leave with the key before its owner
+    /// notices.
     ///
-    /// `admit` is asked after the password was right and before the key leaves: a limit that it
-    /// counts by can not be used up by somebody without the password. The event `KeyExported` is
+    /// `admit` runs after the password was correct and before the key is returned: an attacker
+    /// without the password cannot exhaust a limit that it counts. The event `KeyExported` is
     /// written in between.
     ///
     /// # Errors
@@ -33,15 +34,15 @@ impl Custody {
         F: Future<Output = Result<(), E>>,
     {
         self.audited(Action::Export, account, caller, now, async |journal| {
-            let account = self.known_or_decoy(account, &password, journal).await?;
+            let account = self.load_or_decoy(account, &password, journal).await?;
             self.refuse_on_hold(&account, now)?;
             let id = account.id;
             let then = |key| ExportedKey::new(&key);
-            let (exported, later) =
-                self.unlock_for_more(&account, password, now, journal, then).await?;
-            self.healer.heal((&self.ports, &self.seals), account, later, caller, now);
+            let (exported, repair) =
+                self.unlock_with_repair(&account, password, now, journal, then).await?;
+            self.repairer.repair((&self.ports, &self.sealer), account, repair, caller, now);
             admit(id).await?;
-            // Before it leaves: nobody has it of whom its owner was not told.
+            // Before the key is returned: no key leaves without a notice to its owner.
             self.ports.exports.record_export(id, now).await.map_err(CustodyError::from)?;
             Ok(exported)
         })

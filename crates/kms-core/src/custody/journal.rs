@@ -1,4 +1,4 @@
-//! What one request writes into the audit: INTENT before a key is touched, then what came of it.
+//! The audit records of one request: an INTENT before a key is used, then the outcome.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,9 @@ use crate::audit::{Action, AuditRecord, Audited, Caller, Phase};
 use crate::integrity::{AlarmContext, integrity_alarm};
 use crate::ports::{AuditLog, StoreError};
 
+/// Seconds between attempts to append an outcome in the background.
+const RETRIES: [u64; 4] = [1, 5, 30, 120];
+
 pub(super) struct Journal {
     audit: Arc<dyn AuditLog>,
     record: AuditRecord,
@@ -17,7 +20,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Runs `work`, which writes the INTENT before it touches a key, and writes what came of it.
+    /// Runs `work`, which writes the INTENT before it uses a key, and then records its outcome.
     pub(super) async fn keep<T, E: Audited>(
         audit: Arc<dyn AuditLog>,
         action: Action,
@@ -49,13 +52,13 @@ impl Journal {
         Self { audit, record, intended: false }
     }
 
-    /// Fills in what the request did not say.
-    pub(super) fn concerns(&mut self, account: &Account) {
+    /// Adds the account's ids to the records, of which the request named one.
+    pub(super) fn set_account(&mut self, account: &Account) {
         self.record.account = Some(account.id);
         self.record.telegram_id = Some(account.telegram_id);
     }
 
-    /// Writes the INTENT, once. Without it nothing may be opened.
+    /// Writes the INTENT, once. No key may be used before this has succeeded.
     pub(super) async fn intent(&mut self) -> Result<(), StoreError> {
         if !self.intended {
             self.audit.append(self.record.clone()).await?;
@@ -64,14 +67,15 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes that a right password stopped a recovery.
-    pub(super) async fn cancelled(&self, recovery: RecoveryId) {
+    /// Records that a correct password cancelled a recovery.
+    pub(super) async fn record_cancelled_recovery(&self, recovery: RecoveryId) {
         let (action, phase) = (Action::CancelRecovery(recovery), Phase::Outcome("ok"));
         let record = AuditRecord { action, phase, ..self.record.clone() };
         append_outcome(Arc::clone(&self.audit), record).await;
     }
 
-    /// Writes what came of it: an OUTCOME, or an alarm, or a refusal if a key was never touched.
+    /// Records the outcome: success, or `failed`, which may be an alarm. A failure before the
+    /// INTENT is a refusal, and recorded once a minute.
     pub(super) async fn close(self, failed: Option<Phase>) {
         let Self { audit, mut record, intended } = self;
         record.phase = failed.unwrap_or(Phase::Outcome("ok"));
@@ -84,7 +88,7 @@ impl Journal {
             integrity_alarm(what, context);
         } else if !intended {
             if let Err(error) = audit.append_refusal(record).await {
-                tracing::warn!(%error, "a refusal was not audited");
+                tracing::warn!(%error, "audit refusal not appended");
             }
             return;
         }
@@ -92,19 +96,22 @@ impl Journal {
     }
 }
 
-/// An outcome that can not be written changes no answer: it is tried again in the background.
+/// Appends an outcome. A failure does not change the response: the key was used. It is retried in
+/// the background.
 async fn append_outcome(audit: Arc<dyn AuditLog>, record: AuditRecord) {
     let Err(first) = audit.append(record.clone()).await else {
         return;
     };
-    tracing::error!(request_id = record.caller.request_id, error = %first, "audit outcome delayed");
+    let request_id = record.caller.request_id.clone();
+    let event = "audit_outcome_delayed";
+    tracing::error!(event, request_id, error = %first, "audit outcome delayed");
     tokio::spawn(async move {
-        for seconds in [1, 5, 30, 120] {
+        for seconds in RETRIES {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
             if audit.append(record.clone()).await.is_ok() {
                 return;
             }
         }
-        tracing::error!(request_id = record.caller.request_id, "audit outcome lost");
+        tracing::error!(event = "audit_outcome_lost", request_id, "audit outcome lost");
     });
 }

@@ -1,26 +1,31 @@
-//! A forgotten password: asked for, confirmed by a code, cancelled, completed by the KMS key.
+//! Recovery of a forgotten password: requested, confirmed by an e-mail code, cancelled, and
+//! completed with the KMS key.
+
+use std::sync::Arc;
 
 use kms_types::{AccountRef, OneTimeCode, PasswordHash, RecoveryId, Timestamp};
 
 use super::journal::Journal;
-use super::seals::open;
-use super::{Custody, CustodyError, refuse_frozen};
+use super::unlock::refuse_frozen;
+use super::upkeep::MISSING;
+use super::wallet_sealer::open;
+use super::{Custody, CustodyError};
 use crate::account::{Account, SwapReason};
 use crate::audit::{Action, Caller};
 use crate::failpoint;
 use crate::recovery::{Recovery, RecoveryError, RecoveryStage, RecoveryStep};
 use crate::server_keys::RowMac;
 
-/// How many due recoveries one round moves on.
+/// Most due recoveries that one round advances.
 const ROUND: u32 = 100;
 
 impl Custody {
-    /// Asks for a recovery. Nothing secret is taken yet. A repeat with the same id answers with the
-    /// recovery as it stands.
+    /// Requests a recovery, which requires no secret. Repeating the request returns the recovery in
+    /// its current state.
     ///
     /// # Errors
-    /// `NoAccount`; `Frozen`; `RecoveryReused` for another account's id; `RecoveryOpen` when one
-    /// has not ended; else as a store fails.
+    /// `NoAccount`; `Frozen`; `RecoveryReused` when the id is that of another account's recovery;
+    /// `RecoveryOpen` when another recovery has not ended; else as a store fails.
     pub async fn request_recovery(
         &self,
         account: AccountRef,
@@ -30,7 +35,7 @@ impl Custody {
     ) -> Result<Recovery, CustodyError> {
         self.audited(Action::RequestRecovery(id), account, caller, now, async |journal| {
             let account = self.load(account).await?;
-            journal.concerns(&account);
+            journal.set_account(&account);
             refuse_frozen(&account)?;
             if let Some(known) = self.ports.recoveries.recovery(id).await? {
                 if known.account != account.id {
@@ -39,7 +44,8 @@ impl Custody {
                 return Ok(known);
             }
             journal.intent().await?;
-            // One whose time is over does not stand in the way, though nobody has written that yet.
+            // A recovery that has expired, but is not yet stored as expired, does not block a new
+            // one.
             if let Some(before) = self.ports.recoveries.open_recovery(account.id).await?
                 && let Some(due) = before.due(now)
             {
@@ -55,12 +61,12 @@ impl Custody {
         .await
     }
 
-    /// Confirms the code that was sent by e-mail: the wait is the short one from now on. The try is
-    /// counted before the code is looked at.
+    /// Confirms the code that was sent by e-mail, which shortens the wait. The attempt is counted
+    /// before the code is compared.
     ///
     /// # Errors
-    /// `NoRecovery`; `WrongCode`; `Recovery` when no code can be confirmed any more; `Conflict`
-    /// when two are tried at once; else as a store fails.
+    /// `NoRecovery`; `WrongCode`; `Recovery` when no code can be confirmed; `Conflict` when two
+    /// attempts are concurrent; else as a store fails.
     pub async fn confirm_recovery(
         &self,
         account: AccountRef,
@@ -76,7 +82,7 @@ impl Custody {
             if !self.ports.recoveries.update_recovery(tried, None, now).await? {
                 return Err(CustodyError::Conflict);
             }
-            if !recovery.is_code(code, &self.seals.keys.row) {
+            if !recovery.is_code(code, &self.sealer.keys.row) {
                 return Err(CustodyError::WrongCode);
             }
             let confirmed = tried.code_confirmed(&self.rules, now)?;
@@ -90,10 +96,10 @@ impl Custody {
         .await
     }
 
-    /// Cancels a recovery. A repeat answers the same.
+    /// Cancels a recovery. Cancelling it again succeeds.
     ///
     /// # Errors
-    /// `NoRecovery`; `Recovery` when it ended otherwise; else as a store fails.
+    /// `NoRecovery`; `Recovery` when it was completed or has expired; else as a store fails.
     pub async fn cancel_recovery(
         &self,
         account: AccountRef,
@@ -117,10 +123,10 @@ impl Custody {
         .await
     }
 
-    /// Cancels a recovery for whoever has the link that was sent by e-mail.
+    /// Cancels a recovery by the link that was sent by e-mail.
     ///
     /// # Errors
-    /// `NoRecovery` also when the link is not this recovery's; else as
+    /// `NoRecovery` also when the link is not of this recovery; else as
     /// [`Custody::cancel_recovery`].
     pub async fn cancel_recovery_by_link(
         &self,
@@ -133,26 +139,27 @@ impl Custody {
         self.cancel_recovery(recovery.account.into(), id, caller, now).await
     }
 
-    /// The recovery that a link is of.
+    /// Returns the recovery that a link is of.
     ///
     /// # Errors
-    /// `NoRecovery` also when the link is not this recovery's; else as a store fails.
+    /// `NoRecovery` also when the link is not of this recovery; else as a store fails.
     pub async fn recovery_by_link(
         &self,
         id: RecoveryId,
         mac: &RowMac,
     ) -> Result<Recovery, CustodyError> {
         let found = self.ports.recoveries.recovery(id).await?;
-        let is = |recovery: &Recovery| recovery.check_cancel_mac(mac, &self.seals.keys.row).is_ok();
+        let is =
+            |recovery: &Recovery| recovery.check_cancel_mac(mac, &self.sealer.keys.row).is_ok();
         found.filter(is).ok_or(CustodyError::NoRecovery)
     }
 
-    /// Replaces the forgotten password: the SCK comes from the KMS key instead of the old password.
-    /// A repeat with the same password answers the same.
+    /// Replaces the forgotten password: the KMS key unwraps the SCK that the old password would
+    /// have derived. Repeating the request with the same password succeeds.
     ///
     /// # Errors
     /// `NoAccount`; `NoRecovery`; `Frozen`; `Recovery` when it still waits or has ended; `Conflict`
-    /// when another change came first; `Integrity` when what is stored was exchanged or changed;
+    /// when a concurrent change came first; `Integrity` when stored data was exchanged or modified;
     /// else as a store, the pool or the KMS key fails.
     pub async fn complete_recovery(
         &self,
@@ -170,21 +177,17 @@ impl Custody {
                 return Ok(recovery);
             }
             let completed = recovery.completed(now)?;
-            let place = self.pool.reserve()?;
+            let permit = self.pool.reserve()?;
             journal.intent().await?;
-            let sck = self.unwrap_sck(&account).await?;
-            let seals = std::sync::Arc::clone(&self.seals);
+            let wrapped = self.ports.scks.sck(account.wallet.sck_id).await?.ok_or(MISSING)?;
+            let sck = self.unwrap_committed(&account, wrapped).await?;
+            let sealer = Arc::clone(&self.sealer);
             let sealed = account.clone();
-            let (wallet, wrapped) = place
+            let (wallet, wrapped) = permit
                 .run(move || {
-                    if !sck.matches(&sealed.wallet.commitment) {
-                        return Err(CustodyError::Integrity(
-                            "the wrapped key is not this wallet's",
-                        ));
-                    }
                     let key = open(&sealed, &sck)?;
                     let version = sealed.wallet.version + 1;
-                    seals.seal(sealed.id, sealed.telegram_id, &key, &new, version)
+                    sealer.seal(sealed.id, sealed.telegram_id, &key, &new, version)
                 })
                 .await??;
             self.ports.scks.put_sck(wrapped).await?;
@@ -197,11 +200,11 @@ impl Custody {
         .await
     }
 
-    /// Writes what time has made of recoveries, so that their owners are told. Any number of
-    /// servers may do so at once.
+    /// Stores the stages that recoveries have reached by time alone, with their events, so that the
+    /// owners are notified. Several servers may do so concurrently.
     ///
     /// # Errors
-    /// As a store fails, the audit among them: what can not be written down does not happen.
+    /// As a store fails, the audit included: a step that cannot be audited is not made.
     pub async fn advance_due_recoveries(
         &self,
         caller: &Caller,
@@ -224,14 +227,14 @@ impl Custody {
         now: Timestamp,
     ) -> Result<(Account, Recovery), CustodyError> {
         let account = self.load(account).await?;
-        journal.concerns(&account);
+        journal.set_account(&account);
         let find = async || {
             let found = self.ports.recoveries.recovery(id).await?;
             let own = found.filter(|recovery| recovery.account == account.id);
             own.ok_or(CustodyError::NoRecovery)
         };
         let mut recovery = find().await?;
-        // Written first, so that it is not written by another server in the middle of what follows.
+        // Stored first, so that another server does not store it in the middle of what follows.
         if let Some(due) = recovery.due(now) {
             self.write_due(due, caller, now).await?;
             recovery = find().await?;
@@ -239,8 +242,8 @@ impl Custody {
         Ok((account, recovery))
     }
 
-    /// Writes what time has made of a recovery, unless somebody wrote another step first. Nobody
-    /// asked for it, so it has a record of its own.
+    /// Stores the stage that a recovery has reached by time alone, unless another step was stored
+    /// first. It has an audit record of its own, because no request caused it.
     async fn write_due(
         &self,
         due: Recovery,
@@ -266,13 +269,13 @@ impl Custody {
         }
     }
 
-    /// Writes a step that has an event of its own.
+    /// Stores a step and its event.
     async fn step(&self, recovery: Recovery, now: Timestamp) -> Result<bool, CustodyError> {
         let step = match recovery.written {
             RecoveryStage::Ready => RecoveryStep::Ready,
             RecoveryStage::Cancelled => RecoveryStep::Cancelled,
             RecoveryStage::Expired => RecoveryStep::Expired,
-            // Written by their own transactions.
+            // Stored by transactions of their own.
             RecoveryStage::Waiting | RecoveryStage::Completed => {
                 return Err(RecoveryError::Ended.into());
             }

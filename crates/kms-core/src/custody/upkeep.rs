@@ -1,17 +1,17 @@
-//! What an operator does to wallets without their owners. An SCK may be unwrapped here, and no
-//! private key is ever opened.
+//! Operator actions on wallets, without their owners' passwords. SCKs are unwrapped here; no
+//! private key is opened.
 
 use kms_types::{AccountId, AccountRef, SckId, Timestamp};
 
+use super::wallet_sealer::wrap_context;
 use super::{Custody, CustodyError};
 use crate::account::{Account, AccountState};
 use crate::audit::{Action, Caller};
 use crate::failpoint;
 use crate::ports::WrappedSck;
 use crate::sck::Sck;
-use crate::wrap::WrapContext;
 
-pub(super) const MISSING: CustodyError = CustodyError::Integrity("the wrapped key is missing");
+pub(super) const MISSING: CustodyError = CustodyError::Integrity("the wrapped SCK is missing");
 
 /// What [`Custody::rewrap`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +23,13 @@ pub enum Rewrapped {
 }
 
 impl Custody {
-    /// Wraps the wallet's SCK under the active KMS key, in the place of its wrapping under an
-    /// older one. The wallet itself does not change, so whatever its owner does meanwhile wins.
+    /// Replaces the wallet's SCK wrapped by an older KMS key by the same SCK wrapped by the active
+    /// one. The wallet does not change, so a concurrent request of its owner wins.
     ///
     /// # Errors
-    /// `NoAccount`; `Integrity` when there is no wrapped SCK, no key for it, or it is not this
-    /// wallet's; `Conflict` when it was replaced meanwhile; else as a store or a KMS key fails.
+    /// `NoAccount`; `Integrity` when the wrapped SCK is missing, is not this wallet's, or its KMS
+    /// key is not configured; `Conflict` when it was replaced concurrently; else as a store or a
+    /// KMS key fails.
     pub async fn rewrap(
         &self,
         account: AccountRef,
@@ -37,19 +38,19 @@ impl Custody {
     ) -> Result<Rewrapped, CustodyError> {
         let account = self.load(account).await?;
         let found = self.ports.scks.sck(account.wallet.sck_id).await?;
-        let active = self.seals.ring.active().id();
+        let active = self.sealer.ring.active().id();
         if found.as_ref().is_some_and(|wrapped| wrapped.master_key == *active) {
             return Ok(Rewrapped::AlreadyActive);
         }
         self.audited(Action::Rewrap, AccountRef::Id(account.id), caller, now, async |journal| {
-            journal.concerns(&account);
+            journal.set_account(&account);
             let old = found.ok_or(MISSING)?;
             journal.intent().await?;
-            let sck = self.committed(&account, old.clone()).await?;
-            let new = owner(&account).wrap(&sck, &self.seals.ring)?;
+            let sck = self.unwrap_committed(&account, old.clone()).await?;
+            let new = wrap_context(&account).wrap(&sck, &self.sealer.ring)?;
             drop(sck);
-            // It takes the place of the last copy, so it must open first.
-            drop(self.committed(&account, new.clone()).await?);
+            // It replaces the only copy, so it must unwrap first.
+            drop(self.unwrap_committed(&account, new.clone()).await?);
             failpoint::reach("rewrap-before-replace");
             if !self.ports.scks.replace_sck(&old, new).await? {
                 return Err(CustodyError::Conflict);
@@ -60,7 +61,7 @@ impl Custody {
         .await
     }
 
-    /// Unwraps the wallet's SCK, and checks that it is the wallet's.
+    /// Unwraps the wallet's SCK and compares it with the wallet's commitment.
     ///
     /// # Errors
     /// `NoAccount`; `Integrity` when the wallet could not be recovered; else as a store or the KMS
@@ -73,20 +74,20 @@ impl Custody {
     ) -> Result<(), CustodyError> {
         let account = self.load(account).await?;
         self.audited(Action::Verify, AccountRef::Id(account.id), caller, now, async |journal| {
-            journal.concerns(&account);
+            journal.set_account(&account);
             let wrapped = self.ports.scks.sck(account.wallet.sck_id).await?.ok_or(MISSING)?;
             journal.intent().await?;
-            self.committed(&account, wrapped).await.map(drop)
+            self.unwrap_committed(&account, wrapped).await.map(drop)
         })
         .await
     }
 
-    /// Removes a wrapped SCK that no wallet has referred to for long: one that another password or
-    /// KDF replaced, or that was left by a wallet that was never made. `account` is whose it was.
+    /// Removes an orphaned wrapped SCK of the account: one that a change of password or KDF
+    /// replaced, or that a failed creation left.
     ///
     /// # Errors
-    /// `Conflict` when the wallet does refer to it; `Integrity` when the account could not be
-    /// recovered by the one that it does refer to: then nothing of it is removed; else as a store
+    /// `Conflict` when the account's wallet refers to it; `Integrity` when the SCK that the wallet
+    /// refers to is unusable, in which case no SCK of the account is removed; else as a store
     /// fails.
     pub async fn sweep(
         &self,
@@ -97,7 +98,7 @@ impl Custody {
     ) -> Result<(), CustodyError> {
         self.audited(Action::Sweep(sck), AccountRef::Id(account), caller, now, async |journal| {
             if let Some(account) = self.ports.accounts.account(account.into()).await? {
-                journal.concerns(&account);
+                journal.set_account(&account);
                 if account.wallet.sck_id == sck {
                     return Err(CustodyError::Conflict);
                 }
@@ -111,7 +112,7 @@ impl Custody {
         .await
     }
 
-    /// Stops the account: from the next request on it signs nothing, and neither a password nor a
+    /// Freezes the account: from the next request on it signs nothing, and neither a password nor a
     /// recovery changes it.
     ///
     /// # Errors
@@ -125,7 +126,7 @@ impl Custody {
         self.set_state(account, AccountState::Frozen, Action::Freeze, caller, now).await
     }
 
-    /// Lets the account go on.
+    /// Unfreezes the account.
     ///
     /// # Errors
     /// `NoAccount`; else as a store fails.
@@ -148,7 +149,7 @@ impl Custody {
     ) -> Result<(), CustodyError> {
         self.audited(action, account, caller, now, async |journal| {
             let account = self.load(account).await?;
-            journal.concerns(&account);
+            journal.set_account(&account);
             journal.intent().await?;
             if self.ports.accounts.set_state(account.id, state).await? {
                 Ok(())
@@ -159,18 +160,17 @@ impl Custody {
         .await
     }
 
-    /// The SCK, if it is the one that the wallet was sealed under.
-    async fn committed(&self, account: &Account, wrapped: WrappedSck) -> Result<Sck, CustodyError> {
-        let sck = owner(account).unwrap(wrapped, &self.seals.ring).await?;
+    /// Unwraps an SCK, and checks that it is the one that the wallet is sealed under.
+    pub(super) async fn unwrap_committed(
+        &self,
+        account: &Account,
+        wrapped: WrappedSck,
+    ) -> Result<Sck, CustodyError> {
+        let sck = wrap_context(account).unwrap(wrapped, &self.sealer.ring).await?;
         if sck.matches(&account.wallet.commitment) {
             Ok(sck)
         } else {
-            Err(CustodyError::Integrity("the wrapped key is not this wallet's"))
+            Err(CustodyError::Integrity("the wrapped SCK is not this wallet's"))
         }
     }
-}
-
-fn owner(account: &Account) -> WrapContext {
-    let (address, sck_id) = (account.wallet.address, account.wallet.sck_id);
-    WrapContext { account: account.id, address, sck_id }
 }

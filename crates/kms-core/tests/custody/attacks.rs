@@ -1,4 +1,4 @@
-//! What a writer to the databases may try: everything of one account in the row of another.
+//! An attacker who writes to the databases puts values of one account into the row of another.
 
 use kms_core::account::{Account, AccountState, Wallet};
 use kms_core::audit::Action;
@@ -19,13 +19,13 @@ async fn opens(world: &World, words: &str) -> Result<(), CustodyError> {
 }
 
 async fn recovers(world: &World) -> Result<Recovery, CustodyError> {
-    // One that was refused before goes on.
+    // A recovery that was refused before is continued.
     let open = world.database.open_recovery(world.account(1).await.id).await.unwrap();
     let id = open.map_or_else(RecoveryId::random, |open| open.id);
     world.recover(1, id, "new").await
 }
 
-/// One field, or several that belong together, of Bob's in Ann's wallet.
+/// Copies one field, or several that belong together, of Bob's wallet into Ann's.
 type Exchange = fn(&mut Wallet, &Wallet);
 
 const EXCHANGES: [(&str, Exchange); 8] = [
@@ -47,7 +47,7 @@ const EXCHANGES: [(&str, Exchange); 8] = [
 ];
 
 #[tokio::test]
-async fn a_row_of_another_opens_nothing() {
+async fn values_of_another_account_open_nothing() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     world.create(2, "bob's").await.unwrap();
@@ -56,7 +56,7 @@ async fn a_row_of_another_opens_nothing() {
         let mut forged = ann.clone();
         exchange(&mut forged.wallet, &bob.wallet);
         *world.forger.account.lock().await = Some(forged);
-        // Bob is the attacker: he knows his own password.
+        // Bob is the attacker and knows his own password.
         for words in ["ann's", "bob's"] {
             let refused = opens(&world, words).await.expect_err(what);
             assert!(
@@ -78,7 +78,7 @@ async fn a_row_of_another_opens_nothing() {
 }
 
 #[tokio::test]
-async fn a_wrapped_key_of_another_recovers_nothing() {
+async fn a_wrapped_sck_of_another_account_recovers_nothing() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     world.create(2, "bob's").await.unwrap();

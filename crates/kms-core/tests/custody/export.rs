@@ -1,4 +1,4 @@
-//! A key leaves with its owner, and with nobody else.
+//! Exporting a key requires the password, an audit record and a notice.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,9 +22,9 @@ async fn export(
     world.custody.export(telegram(id), hash(words), &caller(), now, admit).await
 }
 
-/// By the library that Ethereum's own documentation uses.
+/// `eth-account` is the library of Ethereum's own documentation.
 #[tokio::test]
-async fn another_wallet_opens_what_was_exported() {
+async fn eth_account_opens_an_exported_key() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     let exported = export(&world, 1, "ann's", NOW).await.unwrap();
@@ -38,15 +38,15 @@ async fn another_wallet_opens_what_was_exported() {
         Command::new(&python).args(arguments).output().unwrap()
     };
     let opened = open(exported.passphrase.expose());
-    let said = String::from_utf8([opened.stdout, opened.stderr].concat()).unwrap();
-    assert_eq!(said.trim(), exported.address.to_string());
+    let output = String::from_utf8([opened.stdout, opened.stderr].concat()).unwrap();
+    assert_eq!(output.trim(), exported.address.to_string());
     assert!(!open(&exported.passphrase.expose().to_uppercase()).status.success());
-    let said = world.audit().await.split_off(2);
-    assert_eq!(said, [("intent", ""), ("outcome", "ok")].map(|(a, b)| (a.into(), b.into())));
+    let records = world.audit().await.split_off(2);
+    assert_eq!(records, [("intent", ""), ("outcome", "ok")].map(|(a, b)| (a.into(), b.into())));
 }
 
 #[tokio::test]
-async fn a_key_needs_its_password_and_an_audit() {
+async fn an_export_requires_the_password_and_an_audit_record() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     *world.forger.audit_fails.lock().await = true;
@@ -63,7 +63,7 @@ async fn a_key_needs_its_password_and_an_audit() {
 }
 
 #[tokio::test]
-async fn a_limit_is_asked_after_the_password_and_before_the_key_leaves() {
+async fn a_limit_is_checked_after_the_password_and_before_the_key_is_returned() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     let ann = world.account(1).await.id;
@@ -84,10 +84,10 @@ async fn a_limit_is_asked_after_the_password_and_before_the_key_leaves() {
 }
 
 #[tokio::test]
-async fn an_export_is_told_or_does_not_happen() {
+async fn an_export_without_a_notice_does_not_happen() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
-    let told = async || {
+    let notices = async || {
         let all = world.database.events_after(EventCursor::default(), 10).await.unwrap().events;
         all.into_iter().filter(|event| event.kind == StoredEventKind::KeyExported).count()
     };
@@ -95,13 +95,13 @@ async fn an_export_is_told_or_does_not_happen() {
     assert!(matches!(export(&world, 1, "ann's", NOW).await, Err(CustodyError::Store(_))));
     *world.forger.events_fail.lock().await = false;
     export(&world, 1, "guess", NOW).await.unwrap_err();
-    assert_eq!(told().await, 0);
+    assert_eq!(notices().await, 0);
     export(&world, 1, "ann's", NOW).await.unwrap();
-    assert_eq!(told().await, 1);
+    assert_eq!(notices().await, 1);
 }
 
 #[tokio::test]
-async fn nothing_is_exported_for_a_while_after_a_recovery() {
+async fn exports_are_on_hold_after_a_recovery() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     world.create(2, "bob's").await.unwrap();
@@ -110,8 +110,8 @@ async fn nothing_is_exported_for_a_while_after_a_recovery() {
     let until = recovered.plus(RULES.hold);
     for now in [recovered, Timestamp(until.0 - 1)] {
         let refused = export(&world, 1, "new", now).await;
-        let Err(CustodyError::OnHold { until: told }) = refused else { panic!("out") };
-        assert_eq!(told, until);
+        let Err(CustodyError::OnHold { until: end }) = refused else { panic!("out") };
+        assert_eq!(end, until);
     }
     export(&world, 2, "bob's", NOW).await.unwrap();
     export(&world, 1, "new", until).await.unwrap();

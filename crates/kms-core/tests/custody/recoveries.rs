@@ -1,4 +1,4 @@
-//! Forgotten passwords: waits, codes, cancels, and who wins.
+//! Recoveries: waits, codes, cancellation, and concurrent changes.
 
 use kms_core::account::Account;
 use kms_core::ports::RecoveryStore;
@@ -31,7 +31,7 @@ fn wrong(code: &OneTimeCode) -> OneTimeCode {
     OneTimeCode::from_bits(digits + 1)
 }
 
-/// Ann with an e-mail address that is trusted already at `NOW` and later.
+/// Creates Ann's account with an e-mail address that is trusted from `NOW` on.
 async fn with_email() -> (World, Account) {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
@@ -63,7 +63,7 @@ async fn admit(_: AccountId) -> Result<(), CustodyError> {
 }
 
 #[tokio::test]
-async fn nobody_is_quicker_than_the_wait() {
+async fn completes_only_after_the_wait() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     let asked = asks(&world, NOW).await.unwrap();
@@ -71,9 +71,10 @@ async fn nobody_is_quicker_than_the_wait() {
     let before = Timestamp(asked.ready_at.0 - 1);
     let early = completes(&world, asked.id, before).await.unwrap_err();
     let until = asked.ready_at;
-    assert!(
-        matches!(early, CustodyError::Recovery(RecoveryError::NotReady { until: at }) if at == until)
-    );
+    let CustodyError::Recovery(RecoveryError::NotReady { until: at }) = early else {
+        panic!("{early}")
+    };
+    assert_eq!(at, until);
     assert!(matches!(asks(&world, before).await, Err(CustodyError::RecoveryOpen)));
     completes(&world, asked.id, asked.ready_at).await.unwrap();
     assert_eq!(world.account(1).await.recovered_at, Some(asked.ready_at));
@@ -81,7 +82,7 @@ async fn nobody_is_quicker_than_the_wait() {
 }
 
 #[tokio::test]
-async fn one_that_nobody_completes_ends_and_the_next_may_begin() {
+async fn expires_and_allows_the_next_recovery() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     let asked = asks(&world, NOW).await.unwrap();
@@ -100,26 +101,26 @@ async fn one_that_nobody_completes_ends_and_the_next_may_begin() {
 }
 
 #[tokio::test]
-async fn what_time_makes_of_a_recovery_is_audited_once_and_before_it_is_told() {
+async fn steps_by_time_alone_are_audited_once_and_before_their_notice() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     let ann = world.account(1).await.id.to_string();
     let asked = asks(&world, NOW).await.unwrap();
-    let tend = async |at| world.custody.advance_due_recoveries(&caller(), at).await;
+    let advance = async |at| world.custody.advance_due_recoveries(&caller(), at).await;
     *world.forger.audit_fails.lock().await = true;
-    assert!(matches!(tend(asked.ready_at).await, Err(CustodyError::Store(_))));
+    assert!(matches!(advance(asked.ready_at).await, Err(CustodyError::Store(_))));
     assert_eq!(stage(&world, asked.id).await, RecoveryStage::Waiting);
     *world.forger.audit_fails.lock().await = false;
     let before = world.audit().await.len();
     for at in [asked.ready_at, asked.ready_at, asked.expires_at, asked.expires_at] {
-        tend(at).await.unwrap();
+        advance(at).await.unwrap();
     }
-    // By a request, where it comes before the worker.
+    // A request that comes before the worker stores the step.
     let next = asks(&world, asked.expires_at).await.unwrap();
     completes(&world, next.id, next.expires_at).await.unwrap_err();
     let rows = world.database.audit_after(0, 1_000).await.unwrap();
-    let told = rows[before..].iter().filter(|row| row.action.starts_with("recovery_"));
-    let told: Vec<_> = told
+    let found = rows[before..].iter().filter(|row| row.action.starts_with("recovery_"));
+    let found: Vec<_> = found
         .map(|row| {
             assert_eq!(row.account.as_deref(), Some(&*ann));
             let came = row.outcome.as_deref().unwrap_or(&row.phase);
@@ -134,11 +135,11 @@ async fn what_time_makes_of_a_recovery_is_audited_once_and_before_it_is_told() {
         (next.id, "recovery_expired intent"),
         (next.id, "recovery_expired ok"),
     ];
-    assert_eq!(told, expected.map(|(id, said)| (id.to_string(), said.to_owned())));
+    assert_eq!(found, expected.map(|(id, step)| (id.to_string(), step.to_owned())));
 }
 
 #[tokio::test]
-async fn what_is_cancelled_is_not_completed() {
+async fn a_cancelled_recovery_cannot_be_completed() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     world.create(2, "bob's").await.unwrap();
@@ -159,7 +160,7 @@ async fn what_is_cancelled_is_not_completed() {
 }
 
 #[tokio::test]
-async fn a_link_cancels_its_own_recovery_alone() {
+async fn a_link_cancels_its_own_recovery_only() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     world.create(2, "bob's").await.unwrap();
@@ -176,7 +177,7 @@ async fn a_link_cancels_its_own_recovery_alone() {
 }
 
 #[tokio::test]
-async fn a_right_password_cancels_and_a_wrong_one_does_not() {
+async fn a_correct_password_cancels_and_a_wrong_one_does_not() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     let asked = asks(&world, NOW).await.unwrap();
@@ -190,7 +191,7 @@ async fn a_right_password_cancels_and_a_wrong_one_does_not() {
 }
 
 #[tokio::test]
-async fn a_code_makes_the_wait_short() {
+async fn a_confirmed_code_shortens_the_wait() {
     let (world, _) = with_email().await;
     let asked = asks(&world, NOW).await.unwrap();
     assert_eq!(asked.ready_at, NOW.plus(RULES.wait_without_code));
@@ -204,7 +205,7 @@ async fn a_code_makes_the_wait_short() {
     }
     let confirmed = confirm(code.clone(), later).await.unwrap();
     assert_eq!(confirmed.ready_at, later.plus(RULES.wait_with_code));
-    // Once.
+    // Only once.
     let again = confirm(code, later).await.unwrap_err();
     assert!(matches!(again, CustodyError::Recovery(RecoveryError::NoCode)));
     let ready = confirmed.ready_at;
@@ -212,7 +213,7 @@ async fn a_code_makes_the_wait_short() {
 }
 
 #[tokio::test]
-async fn five_wrong_codes_or_ten_minutes_end_a_code_and_not_the_recovery() {
+async fn five_wrong_codes_or_its_lifetime_void_a_code_but_not_the_recovery() {
     let (world, _) = with_email().await;
     let asked = asks(&world, NOW).await.unwrap();
     let code = asked.code(&world.keys().row);
@@ -230,9 +231,9 @@ async fn five_wrong_codes_or_ten_minutes_end_a_code_and_not_the_recovery() {
     completes(&world, asked.id, asked.ready_at).await.unwrap();
 }
 
-/// Each is counted before it is looked at.
+/// Each attempt is counted before the code is compared.
 #[tokio::test]
-async fn guesses_at_once_are_no_more_than_five() {
+async fn concurrent_guesses_are_limited_to_five() {
     let (world, _) = with_email().await;
     let asked = asks(&world, NOW).await.unwrap();
     let bad = wrong(&asked.code(&world.keys().row));
@@ -242,19 +243,19 @@ async fn guesses_at_once_are_no_more_than_five() {
             custody.confirm_recovery(telegram(1), asked.id, &bad, &caller(), NOW).await
         })
     });
-    let mut looked_at = 0;
+    let mut compared = 0;
     for attempt in tries.collect::<Vec<_>>() {
         match attempt.await.unwrap().unwrap_err() {
-            CustodyError::WrongCode => looked_at += 1,
+            CustodyError::WrongCode => compared += 1,
             CustodyError::Conflict | CustodyError::Recovery(RecoveryError::NoCode) => {}
             other => panic!("{other}"),
         }
     }
-    assert!((1..=5).contains(&looked_at), "{looked_at}");
+    assert!((1..=5).contains(&compared), "{compared}");
 }
 
 #[tokio::test]
-async fn an_address_that_is_new_shortens_nothing() {
+async fn a_newly_verified_address_does_not_shorten_the_wait() {
     let (world, ann) = with_email().await;
     let just_before = Timestamp(NOW.0 - 1);
     let asked = asks(&world, just_before).await.unwrap();
@@ -264,7 +265,7 @@ async fn an_address_that_is_new_shortens_nothing() {
 }
 
 #[tokio::test]
-async fn contacts_take_a_password_and_are_held_after_a_recovery() {
+async fn contacts_require_the_password_and_are_on_hold_after_a_recovery() {
     let (world, _) = with_email().await;
     let (custody, caller) = (&world.custody, caller());
     let email: Email = "eve@example.org".parse().unwrap();
@@ -289,7 +290,7 @@ async fn contacts_take_a_password_and_are_held_after_a_recovery() {
 }
 
 #[tokio::test]
-async fn a_completion_and_a_change_of_password_have_one_winner() {
+async fn a_completion_and_a_concurrent_change_of_password_have_one_winner() {
     for _ in 0..8 {
         let world = World::new(KDF).await;
         world.create(1, "old").await.unwrap();
@@ -313,7 +314,7 @@ async fn a_completion_and_a_change_of_password_have_one_winner() {
 }
 
 #[tokio::test]
-async fn two_completions_at_once_have_one_winner() {
+async fn two_concurrent_completions_have_one_winner() {
     let world = World::new(KDF).await;
     world.create(1, "old").await.unwrap();
     let asked = asks(&world, NOW).await.unwrap();

@@ -1,4 +1,4 @@
-//! What owners do.
+//! Creating and opening a wallet, changing and recovering its password, and the audit of it all.
 
 use kms_core::audit::Action;
 use kms_core::{Created, CustodyError, KdfParams, KdfPool, PoolError};
@@ -23,7 +23,7 @@ async fn opens(world: &World, id: i64, words: &str) -> Result<kms_types::EthAddr
 }
 
 #[tokio::test]
-async fn a_wallet_opens_by_its_password_alone() {
+async fn a_wallet_opens_with_its_password_only() {
     let world = World::new(KDF).await;
     let Created::New(ann) = world.create(1, "right").await.unwrap() else { panic!("not new") };
     assert_eq!(world.create(1, "right").await.unwrap(), Created::Existing(ann.clone()));
@@ -49,7 +49,7 @@ async fn a_changed_password_replaces_the_old_one() {
 }
 
 #[tokio::test]
-async fn two_changes_at_once_have_one_winner() {
+async fn two_concurrent_changes_have_one_winner() {
     let world = World::new(KDF).await;
     world.create(1, "old").await.unwrap();
     let change = |new: &'static str| {
@@ -78,15 +78,15 @@ async fn a_forgotten_password_is_replaced_by_the_kms_key() {
         let wallet = world.account(1).await.wallet;
         assert_eq!((wallet.address, wallet.version), (address, 2));
     }
-    // A repeat with another password is a guess, not a recovery.
+    // Repeating the request with another password is a guess at the password.
     let guess = world.recover(1, id, "other").await.unwrap_err();
     assert!(matches!(guess, CustodyError::WrongPassword));
     let stolen = world.recover(2, id, "new").await.unwrap_err();
     assert!(matches!(stolen, CustodyError::RecoveryReused));
     assert!(matches!(opens(&world, 1, "forgotten").await, Err(CustodyError::WrongPassword)));
     assert_eq!(opens(&world, 1, "new").await.unwrap(), address);
-    let nobody = world.recover(9, RecoveryId::random(), "x").await;
-    assert!(matches!(nobody, Err(CustodyError::NoAccount)));
+    let unknown = world.recover(9, RecoveryId::random(), "x").await;
+    assert!(matches!(unknown, Err(CustodyError::NoAccount)));
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn the_fifth_wrong_password_locks_and_a_recovery_unlocks() {
 }
 
 #[tokio::test]
-async fn a_full_pool_refuses_before_it_counts() {
+async fn a_full_pool_refuses_before_the_attempt_is_counted() {
     let pool = KdfPool::new(1.try_into().unwrap(), 0).unwrap();
     let world = World::with_pool(KDF, pool.clone()).await;
     world.create(1, "right").await.unwrap();
@@ -117,9 +117,9 @@ async fn a_full_pool_refuses_before_it_counts() {
     assert!(opens(&world, 1, "right").await.is_ok());
 }
 
-/// An answer without the work of the KDF would tell who has an account.
+/// A response without the work of the KDF would reveal who has an account.
 #[tokio::test]
-async fn an_unknown_account_takes_the_place_that_a_known_one_takes() {
+async fn an_unknown_account_costs_the_same_work_as_a_known_one() {
     let pool = KdfPool::new(1.try_into().unwrap(), 0).unwrap();
     let world = World::with_pool(KDF, pool.clone()).await;
     world.create(1, "right").await.unwrap();
@@ -157,7 +157,7 @@ async fn without_an_audit_record_nothing_is_opened() {
     assert!(opens(&world, 1, "right").await.is_ok());
 }
 
-/// Whoever can stop the audit must not lock people out by it.
+/// An attacker who can stop the audit must not lock accounts by it.
 #[tokio::test]
 async fn an_attempt_that_could_not_be_audited_is_not_counted() {
     let world = World::new(KDF).await;
@@ -170,12 +170,12 @@ async fn an_attempt_that_could_not_be_audited_is_not_counted() {
         assert!(matches!(opens(&world, 1, "right").await, Err(CustodyError::Store(_))));
     }
     *world.forger.audit_fails.lock().await = false;
-    // The guesses from before still are.
+    // Earlier guesses still count.
     assert!(matches!(opens(&world, 1, "wrong").await, Err(CustodyError::WrongPassword)));
     assert!(matches!(opens(&world, 1, "right").await, Err(CustodyError::Locked { .. })));
 }
 
-/// Each would be two rows, and anybody can ask again and again.
+/// Any caller can repeat a refused request; each would append two rows.
 #[tokio::test]
 async fn a_flood_of_refusals_is_one_record() {
     let pool = KdfPool::new(1.try_into().unwrap(), 0).unwrap();

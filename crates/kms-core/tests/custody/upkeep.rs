@@ -1,4 +1,4 @@
-//! What an operator does to wallets without their owners.
+//! Operator actions on wallets, without their owners' passwords.
 
 use kms_core::ports::{SckStore, WrappedSck};
 use kms_core::{Custody, CustodyError, KdfParams, Rewrapped};
@@ -17,15 +17,15 @@ async fn recovers(custody: &Custody) -> bool {
 }
 
 #[tokio::test]
-async fn a_key_is_moved_once_and_audited() {
+async fn rewraps_an_sck_once_and_audits_it() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     let custody = world.rotated(KDF);
     let before = world.account(1).await;
     let rows = world.audit().await.len();
     assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::Moved);
-    let said: Vec<_> = world.audit().await.split_off(rows);
-    assert_eq!(said, [("intent", ""), ("outcome", "ok")].map(|(a, b)| (a.into(), b.into())));
+    let records: Vec<_> = world.audit().await.split_off(rows);
+    assert_eq!(records, [("intent", ""), ("outcome", "ok")].map(|(a, b)| (a.into(), b.into())));
     assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::AlreadyActive);
     assert_eq!(world.audit().await.len(), rows + 2, "nothing was opened");
     assert_eq!(world.account(1).await, before);
@@ -36,7 +36,7 @@ async fn a_key_is_moved_once_and_audited() {
 }
 
 #[tokio::test]
-async fn only_what_no_wallet_needs_is_swept() {
+async fn sweeps_orphaned_scks_only() {
     let world = World::new(KDF).await;
     world.create(1, "old").await.unwrap();
     let custody = &world.custody;
@@ -45,10 +45,10 @@ async fn only_what_no_wallet_needs_is_swept() {
     custody.change_password(telegram(1), old, new, &caller(), NOW).await.unwrap();
     let now = world.account(1).await;
     let sweep = async |sck| custody.sweep(sck, now.id, &caller(), NOW).await;
-    // What the wallet refers to, whatever somebody noted.
+    // Not the SCK that the wallet refers to.
     let sck = now.wallet.sck_id;
     assert!(matches!(sweep(sck).await, Err(CustodyError::Conflict)));
-    // Nothing of an account that could not be recovered by what it refers to.
+    // No SCK of an account whose own SCK is missing.
     let sound = world.scks.sck(sck).await.unwrap().unwrap();
     world.scks.remove_sck(sck).await.unwrap();
     let superseded = before.wallet.sck_id;
@@ -66,7 +66,7 @@ async fn only_what_no_wallet_needs_is_swept() {
 }
 
 #[tokio::test]
-async fn without_an_intent_nothing_is_moved() {
+async fn nothing_is_rewrapped_without_an_intent() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     let custody = world.rotated(KDF);
@@ -75,12 +75,12 @@ async fn without_an_intent_nothing_is_moved() {
     assert!(matches!(rewraps(&custody).await, Err(CustodyError::Store(_))));
     assert!(custody.verify(telegram(1), &caller(), NOW).await.is_err());
     assert!(custody.freeze(telegram(1), &caller(), NOW).await.is_err());
-    let stands = world.scks.sck(sck_id).await.unwrap().unwrap();
-    assert_eq!(stands.master_key.to_string(), "kms-test");
+    let stored = world.scks.sck(sck_id).await.unwrap().unwrap();
+    assert_eq!(stored.master_key.to_string(), "kms-test");
 }
 
 #[tokio::test]
-async fn a_wrapped_key_of_another_is_not_moved() {
+async fn a_wrapped_sck_of_another_account_is_not_rewrapped() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     world.create(2, "bob's").await.unwrap();
@@ -98,7 +98,7 @@ async fn a_wrapped_key_of_another_is_not_moved() {
 }
 
 #[tokio::test]
-async fn a_password_that_was_changed_meanwhile_wins() {
+async fn a_concurrent_change_of_password_wins() {
     let world = World::new(KDF).await;
     world.create(1, "old").await.unwrap();
     let custody = world.rotated(KDF);
@@ -106,20 +106,20 @@ async fn a_password_that_was_changed_meanwhile_wins() {
     let (old, new) = (hash("old"), hash("new"));
     world.custody.change_password(telegram(1), old, new, &caller(), NOW).await.unwrap();
     let changed = world.account(1).await;
-    // As if the wallet had been read before the change.
+    // The rewrap has read the wallet before the change.
     *world.forger.account.lock().await = Some(read);
     assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::Moved);
     *world.forger.account.lock().await = None;
     assert_eq!(world.account(1).await, changed);
     world.create(1, "new").await.unwrap();
     assert!(matches!(world.create(1, "old").await, Err(CustodyError::AccountExists)));
-    // The new password's key is another one, and is moved as any other.
+    // The SCK of the new password is rewrapped like any other.
     assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::Moved);
     assert!(recovers(&custody).await);
 }
 
 #[tokio::test]
-async fn of_two_that_move_a_key_at_once_one_does() {
+async fn of_two_concurrent_rewraps_one_succeeds() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     let custody = world.rotated(KDF);
@@ -133,7 +133,7 @@ async fn of_two_that_move_a_key_at_once_one_does() {
 }
 
 #[tokio::test]
-async fn a_frozen_account_is_moved_too_and_goes_on_when_it_may() {
+async fn a_frozen_account_is_rewrapped_and_works_after_unfreezing() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     let custody = world.rotated(KDF);
@@ -143,6 +143,6 @@ async fn a_frozen_account_is_moved_too_and_goes_on_when_it_may() {
     assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::Moved);
     custody.unfreeze(telegram(1), &caller(), NOW).await.unwrap();
     assert!(recovers(&custody).await);
-    let nobody = custody.freeze(telegram(9), &caller(), NOW).await;
-    assert!(matches!(nobody, Err(CustodyError::NoAccount)));
+    let unknown = custody.freeze(telegram(9), &caller(), NOW).await;
+    assert!(matches!(unknown, Err(CustodyError::NoAccount)));
 }

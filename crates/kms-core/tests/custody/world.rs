@@ -1,4 +1,4 @@
-//! Custody with everything it needs.
+//! Custody over SQLite in memory, with stores that can fail or return forged rows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Whole numbers, so that tests can count with them.
+/// Milliseconds, so that tests can compute with small numbers.
 pub(crate) const RULES: RecoveryRules = RecoveryRules {
     sends_codes: true,
     wait_with_code: millis(10),
@@ -46,7 +46,7 @@ pub(crate) struct World {
     keys: Arc<ServerKeys>,
 }
 
-/// Stands before the stores, and answers with what a writer to them would have put there.
+/// Wraps the stores, and returns rows as an attacker who writes to them could have stored them.
 pub(crate) struct Forger {
     database: Database,
     scks: SqliteScks,
@@ -180,7 +180,7 @@ impl World {
         Self { custody: Arc::new(custody), database, scks, forger, ports, keys }
     }
 
-    /// Custody over the same stores after a newer KMS key became the active one.
+    /// Returns custody over the same stores, after a newer KMS key became the active one.
     pub(crate) fn rotated(&self, kdf: KdfParams) -> Custody {
         let ring = KeyRing::new(master_key("kms-newer"), [master_key("kms-test")]).unwrap();
         let pool = KdfPool::new(2.try_into().unwrap(), 64).unwrap();
@@ -188,7 +188,7 @@ impl World {
             .with_recovery_rules(RULES)
     }
 
-    /// Custody over the same stores with today's KDF, and perhaps a newer pepper.
+    /// Returns custody over the same stores, with another current KDF and pepper.
     pub(crate) fn upgraded(&self, kdf: KdfParams, pepper: &str) -> Custody {
         let key = |byte: &str| format!("1:{}", byte.repeat(32)).parse().unwrap();
         let keys = ServerKeys {
@@ -213,7 +213,7 @@ impl World {
         self.custody.create(request, &caller(), NOW).await
     }
 
-    /// Asks for a recovery, waits, and completes it.
+    /// Requests a recovery, and completes it after its wait.
     pub(crate) async fn recover(
         &self,
         id: i64,
@@ -223,7 +223,7 @@ impl World {
         recover(&self.custody, id, recovery, words).await
     }
 
-    /// The server's own keys.
+    /// Returns the server keys.
     pub(crate) fn keys(&self) -> &ServerKeys {
         &self.keys
     }
@@ -232,7 +232,7 @@ impl World {
         self.database.account(telegram(id)).await.unwrap().unwrap()
     }
 
-    /// The phases and outcomes of the audit table, oldest first.
+    /// Returns the phases and outcomes in the audit table, oldest first.
     pub(crate) async fn audit(&self) -> Vec<(String, String)> {
         let rows = self.database.audit_after(0, 1_000).await.unwrap();
         rows.into_iter().map(|row| (row.phase, row.outcome.unwrap_or_default())).collect()

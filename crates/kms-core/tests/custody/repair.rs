@@ -1,4 +1,4 @@
-//! What a right password puts right after its request, and that it wins against nobody.
+//! Repairs after unlock, and that they never overwrite a change of password.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use kms_types::{RecoveryId, TransferId};
 use crate::world::{NOW, World, caller, hash, recover, telegram};
 
 const OLD: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
-const TODAY: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 2, lanes: 1 };
+const CURRENT: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 2, lanes: 1 };
 
 async fn opens(custody: &Custody, words: &str) -> Result<(), CustodyError> {
     let action = Action::Send(TransferId::random());
@@ -23,7 +23,7 @@ async fn recovers(custody: &Custody) {
     recover(custody, 1, RecoveryId::random(), "recovered").await.unwrap();
 }
 
-/// Waits until what a request left behind is done.
+/// Waits until a repair in the background is done.
 async fn until(world: &World, done: impl AsyncFn() -> bool) {
     for _ in 0..300 {
         if done().await {
@@ -31,7 +31,7 @@ async fn until(world: &World, done: impl AsyncFn() -> bool) {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("it never came; the audit has {:?}", world.audit().await);
+    panic!("timeout; the audit has {:?}", world.audit().await);
 }
 
 async fn until_audited(world: &World, rows: usize) {
@@ -39,7 +39,7 @@ async fn until_audited(world: &World, rows: usize) {
 }
 
 #[tokio::test]
-async fn a_lost_or_useless_wrapped_key_is_written_again() {
+async fn restores_a_lost_or_unusable_wrapped_sck() {
     for gone in [false, true] {
         let world = World::new(OLD).await;
         world.create(1, "ann's").await.unwrap();
@@ -56,8 +56,8 @@ async fn a_lost_or_useless_wrapped_key_is_written_again() {
         assert!(opens(&world.custody, "a guess").await.is_err());
         opens(&world.custody, "ann's").await.unwrap();
         until_audited(&world, rows + 6).await;
-        let said = world.audit().await.split_off(rows + 4);
-        assert_eq!(said, [("intent", ""), ("outcome", "ok")].map(|(a, b)| (a.into(), b.into())));
+        let records = world.audit().await.split_off(rows + 4);
+        assert_eq!(records, [("intent", ""), ("outcome", "ok")].map(|(a, b)| (a.into(), b.into())));
         world.custody.find_wrapped_sck(&ann).await.unwrap();
         assert_eq!(world.account(1).await, ann, "the wallet itself does not change");
         recovers(&world.custody).await;
@@ -65,10 +65,10 @@ async fn a_lost_or_useless_wrapped_key_is_written_again() {
 }
 
 #[tokio::test]
-async fn what_is_sound_is_left_alone() {
+async fn does_not_replace_a_usable_wrapped_sck() {
     let world = World::new(OLD).await;
     world.create(1, "ann's").await.unwrap();
-    // Under an older key that still opens it; `rewrap` moves those.
+    // Under an older key that still unwraps it; `rewrap` moves such an SCK.
     let custody = world.rotated(OLD);
     let ann = world.account(1).await;
     let sound = world.scks.sck(ann.wallet.sck_id).await.unwrap();
@@ -85,10 +85,10 @@ async fn resealed(world: &World, before: &Account) -> Account {
 }
 
 #[tokio::test]
-async fn a_wallet_moves_to_todays_kdf_and_pepper() {
+async fn reseals_a_wallet_under_the_current_kdf_and_pepper() {
     let first = format!("1:{}", "a1".repeat(32));
     let second = format!("2:{},{first}", "a2".repeat(32));
-    for (kdf, pepper) in [(TODAY, &first), (OLD, &second), (TODAY, &second)] {
+    for (kdf, pepper) in [(CURRENT, &first), (OLD, &second), (CURRENT, &second)] {
         let world = World::new(OLD).await;
         world.create(1, "ann's").await.unwrap();
         let before = world.account(1).await;
@@ -101,7 +101,7 @@ async fn a_wallet_moves_to_todays_kdf_and_pepper() {
         assert_eq!(after.wallet.pepper_id.to_string(), &pepper[..1]);
         assert_eq!(after.wallet.version, before.wallet.version);
         assert_ne!(after.wallet.sck_id, before.wallet.sck_id);
-        // Once.
+        // Only once.
         opens(&custody, "ann's").await.unwrap();
         assert!(matches!(opens(&custody, "guess").await, Err(CustodyError::WrongPassword)));
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -115,39 +115,39 @@ async fn a_wallet_moves_to_todays_kdf_and_pepper() {
 }
 
 #[tokio::test]
-async fn a_password_that_is_changed_meanwhile_wins() {
+async fn a_concurrent_change_of_password_wins() {
     let pepper = format!("1:{}", "a1".repeat(32));
     let change = async |custody: &Custody| {
         let (old, new) = (hash("old"), hash("new"));
         custody.change_password(telegram(1), old, new, &caller(), NOW).await
     };
-    // The change reads first, and commits last.
+    // The change reads before the repair, and commits after it.
     let world = World::new(OLD).await;
     world.create(1, "old").await.unwrap();
     let read = world.account(1).await;
-    let today = world.upgraded(TODAY, &pepper);
-    opens(&today, "old").await.unwrap();
+    let current = world.upgraded(CURRENT, &pepper);
+    opens(&current, "old").await.unwrap();
     resealed(&world, &read).await;
     *world.forger.account.lock().await = Some(read.clone());
     change(&world.custody).await.unwrap();
     *world.forger.account.lock().await = None;
-    opens(&today, "new").await.unwrap();
-    assert!(matches!(opens(&today, "old").await, Err(CustodyError::WrongPassword)));
-    recovers(&today).await;
+    opens(&current, "new").await.unwrap();
+    assert!(matches!(opens(&current, "old").await, Err(CustodyError::WrongPassword)));
+    recovers(&current).await;
 
-    // The unlock reads first, and what it left comes last.
+    // The unlock reads before the change, and its repair commits after it.
     let world = World::new(OLD).await;
     world.create(1, "old").await.unwrap();
     let read = world.account(1).await;
     change(&world.custody).await.unwrap();
     let changed = world.account(1).await;
     let rows = world.audit().await.len();
-    let today = world.upgraded(TODAY, &pepper);
+    let current = world.upgraded(CURRENT, &pepper);
     *world.forger.account.lock().await = Some(read);
-    opens(&today, "old").await.unwrap();
+    opens(&current, "old").await.unwrap();
     *world.forger.account.lock().await = None;
     until_audited(&world, rows + 4).await;
     assert_eq!(world.audit().await.pop().unwrap().1, "conflict");
     assert_eq!(world.account(1).await, changed);
-    recovers(&today).await;
+    recovers(&current).await;
 }

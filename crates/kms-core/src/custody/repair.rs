@@ -1,0 +1,203 @@
+//! Repair after unlock: a wrapped SCK that the key database lost, or that no configured KMS key can
+//! unwrap, is written again; a wallet under an older KDF or pepper is sealed under the current one.
+//! Both need the SCK, which only a correct password yields.
+//!
+//! A repair must never fail or delay the request that made it possible, nor overwrite a concurrent
+//! change of password or a recovery.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use kms_types::{PasswordHash, Timestamp};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::journal::Journal;
+use super::wallet_sealer::{WalletSealer, open, wrap_context};
+use super::{CustodyError, Ports};
+use crate::account::{Account, Wallet};
+use crate::audit::{Action, Caller};
+use crate::failpoint;
+use crate::ports::WrappedSck;
+use crate::sck::Sck;
+
+/// Concurrent checks, and concurrent repairs. Excess wallets are repaired at their next unlock.
+const CONCURRENCY: usize = 8;
+
+/// What a repair writes. Contains no plaintext key.
+pub(super) enum Repair {
+    /// The SCK wrapped by the active KMS key, if the key database has no usable one.
+    Restore(WrappedSck),
+    /// The same wallet under the current KDF and pepper.
+    Reseal(Box<Wallet>, WrappedSck),
+}
+
+/// A repair that the thread which tried the password may still be preparing.
+pub(super) struct PendingRepair(Option<oneshot::Receiver<Result<Repair, CustodyError>>>);
+
+/// Runs repairs in the background.
+#[derive(Debug)]
+pub(super) struct Repairer {
+    checks: Arc<Semaphore>,
+    repairs: Arc<Semaphore>,
+}
+
+impl Default for Repairer {
+    fn default() -> Self {
+        let [checks, repairs] = [(); 2].map(|()| Arc::new(Semaphore::new(CONCURRENCY)));
+        Self { checks, repairs }
+    }
+}
+
+impl PendingRepair {
+    pub(super) fn new(prepared: Option<oneshot::Receiver<Result<Repair, CustodyError>>>) -> Self {
+        Self(prepared)
+    }
+}
+
+/// These run on the thread that tried the password.
+impl WalletSealer {
+    /// Returns whether the wallet is under the current KDF and pepper.
+    pub(super) fn is_current(&self, wallet: &Wallet) -> bool {
+        wallet.kdf == self.kdf && wallet.pepper_id >= self.keys.pepper.current()
+    }
+
+    pub(super) fn prepare_repair(
+        &self,
+        account: &Account,
+        sck: &Sck,
+        password: &PasswordHash,
+    ) -> Result<Repair, CustodyError> {
+        if self.is_current(&account.wallet) {
+            return Ok(Repair::Restore(wrap_context(account).wrap(sck, &self.ring)?));
+        }
+        // The version stays, so that a change of password that has read the wallet still wins.
+        let (key, version) = (open(account, sck)?, account.wallet.version);
+        let sealed = self.seal(account.id, account.telegram_id, &key, password, version);
+        let (wallet, wrapped) = sealed?;
+        Ok(Repair::Reseal(Box::new(wallet), wrapped))
+    }
+
+    /// Returns whether this is a wrapped SCK of the account under a configured KMS key.
+    fn is_usable(&self, account: &Account, found: Option<&WrappedSck>) -> bool {
+        found.is_some_and(|found| {
+            found.account == account.id && self.ring.get(&found.master_key).is_some()
+        })
+    }
+}
+
+impl Repairer {
+    /// Checks, while the password is being tried, whether the key database has a usable wrapped
+    /// SCK: then none has to be prepared. An SCK that is not found in time counts as missing.
+    pub(super) fn check_wrapped_sck(
+        &self,
+        ports: &Ports,
+        sealer: &Arc<WalletSealer>,
+        account: &Account,
+    ) -> Arc<AtomicBool> {
+        let usable = Arc::new(AtomicBool::new(false));
+        if sealer.is_current(&account.wallet)
+            && let Ok(permit) = Arc::clone(&self.checks).try_acquire_owned()
+        {
+            let (ports, sealer, account) = (ports.clone(), Arc::clone(sealer), account.clone());
+            let result = Arc::clone(&usable);
+            tokio::spawn(async move {
+                let _permit = permit;
+                let found = ports.scks.sck(account.wallet.sck_id).await;
+                let found = found.is_ok_and(|found| sealer.is_usable(&account, found.as_ref()));
+                result.store(found, Ordering::Release);
+            });
+        }
+        usable
+    }
+
+    /// Performs a repair in a task of its own.
+    pub(super) fn repair(
+        &self,
+        (ports, sealer): (&Ports, &Arc<WalletSealer>),
+        account: Account,
+        pending: PendingRepair,
+        caller: &Caller,
+        now: Timestamp,
+    ) {
+        let Some(prepared) = pending.0 else {
+            return;
+        };
+        let Ok(permit) = Arc::clone(&self.repairs).try_acquire_owned() else {
+            return;
+        };
+        let (ports, sealer, caller) = (ports.clone(), Arc::clone(sealer), caller.clone());
+        tokio::spawn(async move {
+            let _permit = permit;
+            // The thread panicked; the panic hook has reported it.
+            let Ok(prepared) = prepared.await else {
+                return;
+            };
+            let id = account.id;
+            let done = match prepared {
+                Ok(Repair::Restore(wrapped)) => {
+                    restore(&ports, &sealer, &account, wrapped, &caller, now).await
+                }
+                Ok(Repair::Reseal(wallet, wrapped)) => {
+                    reseal(&ports, &account, *wallet, wrapped, &caller, now).await
+                }
+                Err(error) => Err(error),
+            };
+            match done {
+                // A conflict: repaired by another request, or the password was changed.
+                Ok(()) | Err(CustodyError::Conflict) => {}
+                Err(error) => tracing::warn!(account = %id, %error, "wallet repair failed"),
+            }
+        });
+    }
+}
+
+async fn restore(
+    ports: &Ports,
+    sealer: &WalletSealer,
+    account: &Account,
+    wrapped: WrappedSck,
+    caller: &Caller,
+    now: Timestamp,
+) -> Result<(), CustodyError> {
+    let found = ports.scks.sck(wrapped.id).await?;
+    if sealer.is_usable(account, found.as_ref()) {
+        return Ok(());
+    }
+    let audit = Arc::clone(&ports.audit);
+    Journal::keep(audit, Action::Restore, Some(account.id.into()), caller, now, async |journal| {
+        journal.set_account(account);
+        journal.intent().await?;
+        match found {
+            None => ports.scks.put_sck(wrapped).await?,
+            Some(old) if ports.scks.replace_sck(&old, wrapped).await? => {}
+            Some(_) => return Err(CustodyError::Conflict),
+        }
+        tracing::warn!(account = %account.id, "lost wrapped SCK restored");
+        Ok(())
+    })
+    .await
+}
+
+async fn reseal(
+    ports: &Ports,
+    account: &Account,
+    wallet: Wallet,
+    wrapped: WrappedSck,
+    caller: &Caller,
+    now: Timestamp,
+) -> Result<(), CustodyError> {
+    let audit = Arc::clone(&ports.audit);
+    Journal::keep(audit, Action::Reseal, Some(account.id.into()), caller, now, async |journal| {
+        journal.set_account(account);
+        journal.intent().await?;
+        ports.scks.put_sck(wrapped).await?;
+        failpoint::reach("reseal-after-sck");
+        let (id, old) = (account.id, account.wallet.sck_id);
+        if !ports.accounts.reseal_wallet(id, old, wallet).await? {
+            return Err(CustodyError::Conflict);
+        }
+        failpoint::reach("reseal-after-commit");
+        Ok(())
+    })
+    .await
+}

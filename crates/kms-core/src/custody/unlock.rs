@@ -1,0 +1,132 @@
+//! Trying a password: permit, count, INTENT, KDF, and what follows a correct one.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use kms_types::{AccountId, AccountRef, PasswordHash, Timestamp};
+
+use super::journal::Journal;
+use super::repair::PendingRepair;
+use super::wallet_sealer::open;
+use super::{Custody, CustodyError};
+use crate::account::{Account, AccountState};
+use crate::kdf::Salt;
+use crate::kdf_pool::KdfPermit;
+use crate::ports::PasswordGateDecision;
+use crate::private_key::PrivateKey;
+
+impl Custody {
+    /// Loads the account. If there is none, fails as for a wrong password and after the same work.
+    pub(super) async fn load_or_decoy(
+        &self,
+        account: AccountRef,
+        password: &PasswordHash,
+        journal: &mut Journal,
+    ) -> Result<Account, CustodyError> {
+        if let Some(account) = self.ports.accounts.account(account).await? {
+            journal.set_account(&account);
+            return Ok(account);
+        }
+        let kdf = self.sealer.kdf;
+        let password = PasswordHash::fill(|bytes| bytes.copy_from_slice(password.expose()));
+        let permit = self.pool.reserve()?;
+        journal.intent().await?;
+        permit.run(move || kdf.stretch(&password, &Salt::random())).await?;
+        Err(CustodyError::WrongPassword)
+    }
+
+    /// Tries the password, and passes the key to `then` on the same thread.
+    pub(super) async fn unlock<T: Send + 'static>(
+        &self,
+        account: Account,
+        password: PasswordHash,
+        now: Timestamp,
+        journal: &mut Journal,
+        then: impl FnOnce(PrivateKey) -> T + Send + 'static,
+    ) -> Result<T, CustodyError> {
+        let permit = self.admit(&account, now, journal).await?;
+        let id = account.id;
+        let sealer = Arc::clone(&self.sealer);
+        let done = permit
+            .run(move || {
+                let sck = sealer.derive(&account.wallet, &password)?;
+                Ok::<_, CustodyError>(then(open(&account, &sck)?))
+            })
+            .await??;
+        self.accept(id, now, journal).await?;
+        Ok(done)
+    }
+
+    /// As [`Custody::unlock`], for a wallet that the request itself does not seal again: also
+    /// prepares a repair, on the thread that has the SCK, after the result was returned.
+    pub(super) async fn unlock_with_repair<T: Send + 'static>(
+        &self,
+        account: &Account,
+        password: PasswordHash,
+        now: Timestamp,
+        journal: &mut Journal,
+        then: impl FnOnce(PrivateKey) -> T + Send + 'static,
+    ) -> Result<(T, PendingRepair), CustodyError> {
+        let permit = self.admit(account, now, journal).await?;
+        let usable = self.repairer.check_wrapped_sck(&self.ports, &self.sealer, account);
+        let (sealer, sealed) = (Arc::clone(&self.sealer), account.clone());
+        let work = move || {
+            let opened = sealer
+                .derive(&sealed.wallet, &password)
+                .and_then(|sck| Ok((then(open(&sealed, &sck)?), sck)));
+            let (done, sck) = match opened {
+                Ok(opened) => opened,
+                Err(error) => return (Err(error), None),
+            };
+            let sound = sealer.is_current(&sealed.wallet) && usable.load(Ordering::Acquire);
+            let repair = move || sealer.prepare_repair(&sealed, &sck, &password);
+            (Ok(done), (!sound).then_some(repair))
+        };
+        let (done, prepared) = permit.run_with_rest(work).await?;
+        let done = done?;
+        self.accept(account.id, now, journal).await?;
+        Ok((done, PendingRepair::new(prepared)))
+    }
+
+    /// Acquires a permit, counts the attempt, and writes the INTENT. An attempt that the gate
+    /// refuses has no INTENT: a flood of them would fill the audit.
+    async fn admit(
+        &self,
+        account: &Account,
+        now: Timestamp,
+        journal: &mut Journal,
+    ) -> Result<KdfPermit, CustodyError> {
+        refuse_frozen(account)?;
+        // The permit first: an attempt without one is not tried, and must not count.
+        let permit = self.pool.reserve()?;
+        let decision = self.ports.gate.count_attempt(account.id, now).await?;
+        if let PasswordGateDecision::LockedUntil(until) = decision {
+            return Err(CustodyError::Locked { until });
+        }
+        if let Err(error) = journal.intent().await {
+            // Without an audit no password is tried; the outage must not lock accounts.
+            if let Err(error) = self.ports.gate.refund_attempt(account.id).await {
+                tracing::warn!(account = %account.id, %error, "password attempt not refunded");
+            }
+            return Err(error.into());
+        }
+        Ok(permit)
+    }
+
+    /// Clears the attempts after a correct password, and records the recovery that it cancelled.
+    async fn accept(
+        &self,
+        account: AccountId,
+        now: Timestamp,
+        journal: &Journal,
+    ) -> Result<(), CustodyError> {
+        if let Some(recovery) = self.ports.gate.accept(account, now).await? {
+            journal.record_cancelled_recovery(recovery).await;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn refuse_frozen(account: &Account) -> Result<(), CustodyError> {
+    if account.state == AccountState::Active { Ok(()) } else { Err(CustodyError::Frozen) }
+}
