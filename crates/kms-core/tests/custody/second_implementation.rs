@@ -1,23 +1,26 @@
-//! A program that shares no code with kms-core opens a live wallet from `FORMAT.md` alone.
+//! A program that shares no code with kms-core verifies what it stores from `FORMAT.md` alone.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use kms_core::KdfParams;
 use kms_core::ports::SckStore;
 use kms_types::PasswordHash;
+use serde_json::Value;
 
 use crate::world::{NOW, PASSPHRASE, PEM, World, caller};
 
-/// A Python with these packages, made once.
+const ROWS: &str = include_str!("../../vectors/rows.json");
+
+/// Creates a Python environment with these packages, once for all runs.
 pub(crate) fn python(name: &str, packages: &[&str]) -> PathBuf {
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let python = home.join("bin/python");
     if !home.join("ready").exists() {
         let run = |program: &Path, arguments: &[&str]| {
             let done = Command::new(program).args(arguments).status();
-            let advice = "python3 with venv and pip is needed; run: apt-get install python3-venv";
+            let advice = "python3 with venv and pip is required; run: apt-get install python3-venv";
             assert!(done.is_ok_and(|status| status.success()), "{advice}");
         };
         let folder = home.to_str().unwrap();
@@ -28,9 +31,72 @@ pub(crate) fn python(name: &str, packages: &[&str]) -> PathBuf {
     python
 }
 
+fn second_implementation(arguments: &[&str], input: &str) -> Output {
+    use std::sync::Mutex;
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let python = {
+        let _one_at_a_time = INSTALLING.lock();
+        python("second-implementation", &["cryptography>=42", "argon2-cffi>=23"])
+    };
+    let mut child = Command::new(&python)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/second_implementation.py"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn assert_verifies(output: &Output) {
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && stdout == "ok\n", "{stdout}{stderr}");
+}
+
+#[test]
+fn verifies_the_vectors() {
+    assert_verifies(&second_implementation(&["vectors"], ""));
+}
+
+#[test]
+fn verifies_every_row_mac_the_audit_chain_and_its_checkpoint() {
+    assert_verifies(&second_implementation(&["rows"], ""));
+}
+
+/// Replaces one value of the rows, and returns whether they still verify.
+fn verifies_with(pointer: &str, value: &Value) -> bool {
+    let mut rows: Value = serde_json::from_str(ROWS).unwrap();
+    let old = std::mem::replace(rows.pointer_mut(pointer).unwrap(), value.clone());
+    assert_ne!(old, *value, "{pointer}");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), rows.to_string()).unwrap();
+    second_implementation(&["rows", file.path().to_str().unwrap()], "").status.success()
+}
+
+#[test]
+fn rejects_modified_rows_chains_and_checkpoints() {
+    for (pointer, value) in [
+        ("/tables/accounts/0/state", "frozen".into()),
+        ("/tables/accounts/1/email_verified_at", Value::Null),
+        ("/tables/spending_limits/0/units", "none".into()),
+        ("/tables/api_tokens/0/scopes", "admin".into()),
+        ("/tables/recoveries/0/ready_at", 0.into()),
+        ("/wallets/0/version", 9.into()),
+        ("/audit/1/outcome", Value::Null),
+        ("/audit/2/chain_seq", 4.into()),
+        ("/checkpoints/0", ROWS.lines().next().unwrap().into()),
+    ] {
+        assert!(!verifies_with(pointer, &value), "{pointer}");
+    }
+    // Sealed for its account instead.
+    assert!(verifies_with("/tables/accounts/0/mobile", &Value::Null));
+}
+
 #[tokio::test]
-async fn opens_a_wallet_and_a_wrapped_sck() {
-    let python = python("second-implementation", &["cryptography>=42", "argon2-cffi>=23"]);
+async fn opens_a_live_wallet_and_its_wrapped_sck() {
     for kdf in [KdfParams::ARGON2ID, KdfParams::PBKDF2] {
         let world = World::new(kdf).await;
         let words = "correct horse battery";
@@ -68,15 +134,6 @@ async fn opens_a_wallet_and_a_wrapped_sck() {
             "kms_key": PEM,
             "kms_passphrase": PASSPHRASE,
         });
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/second_implementation.py");
-        let mut child = Command::new(&python)
-            .arg(program)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(row.to_string().as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout), "ok\n", "{kdf}");
+        assert_verifies(&second_implementation(&["wallet"], &row.to_string()));
     }
 }

@@ -6,6 +6,7 @@ mod accounts;
 mod audit;
 mod deposits;
 mod fixtures;
+mod format;
 mod history;
 mod ladder;
 mod migrations;

@@ -1,0 +1,237 @@
+//! The rows that carry a MAC are those of `FORMAT.md`: rows written by the real code equal the
+//! vectors in `kms-core/vectors/rows.json`, which the second implementation verifies from that
+//! page.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use diesel::sql_types::Text;
+use diesel::{Connection, QueryableByName, RunQueryDsl, SqliteConnection};
+use kms_core::account::{
+    Account, AccountState, ContactChange, EmailChange, NewAccount, SwapReason, WalletSwap,
+};
+use kms_core::audit::{Action, AuditRecord, Caller, Phase};
+use kms_core::ports::{AccountStore, AuditLog, EmailChangeStore, RecoveryStore};
+use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
+use kms_store::{ApiToken, Database, Scope};
+use kms_types::{AccountId, EthAddress, RecoveryId, SckId, Timestamp, TransferId, U256, Units};
+use serde_json::{Value, json};
+
+use crate::fixtures::{Subject, account};
+
+const VECTORS: &str = include_str!("../../../kms-core/vectors/rows.json");
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+#[tokio::test]
+async fn rows_with_a_mac_are_the_published_vectors() {
+    let subject = Subject::file().await;
+    let database = &subject.database;
+    accounts(database).await;
+    recoveries(database).await;
+    email_changes(database).await;
+    tokens(database).await;
+    spending_limits(database).await;
+    orphaned_scks(database).await;
+    let checkpoint = audit(database).await;
+
+    let path = subject.url.strip_prefix("sqlite:").unwrap();
+    let mut dump = Dump(SqliteConnection::establish(path).unwrap());
+    let mut tables: BTreeMap<String, Value> = BTreeMap::new();
+    for table in dump.tables_with_column("mac") {
+        let rows = dump.rows(&table);
+        assert!(!rows.is_empty(), "{table} has a MAC and no vector");
+        tables.insert(table, rows.into());
+    }
+    let found = json!({
+        "row_key": subject.keys[2],
+        "audit_key": subject.keys[3],
+        "tables": tables,
+        "wallets": dump.rows("wallets"),
+        "audit": dump.rows("audit"),
+        "checkpoints": [checkpoint],
+    });
+    let published: Value = serde_json::from_str(VECTORS).unwrap();
+    if found != published {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("rows.json");
+        std::fs::write(&path, format!("{found:#}\n")).unwrap();
+        panic!(
+            "the rows differ from the vectors. If the format changes on purpose, describe it in \
+             FORMAT.md and copy {} to crates/kms-core/vectors/rows.json",
+            path.display()
+        );
+    }
+}
+
+fn id(byte: u8) -> [u8; 16] {
+    [byte; 16]
+}
+
+/// The account of [`account`] with ids that do not change from run to run.
+fn fixed(telegram_id: i64) -> Account {
+    let byte = u8::try_from(telegram_id).unwrap();
+    let mut account = account(telegram_id);
+    account.id = AccountId::from_bytes(id(byte));
+    account.wallet.sck_id = SckId::from_bytes(id(0x50 + byte));
+    account
+}
+
+async fn create(database: &Database, telegram_id: i64) -> Account {
+    let account = fixed(telegram_id);
+    let new = NewAccount { account: account.clone(), name: None };
+    assert!(database.create_account(new).await.unwrap());
+    account
+}
+
+/// New, with a verified address, frozen, and recovered.
+async fn accounts(database: &Database) {
+    create(database, 1).await;
+    let verified = create(database, 2).await;
+    let email = ContactChange::Email(Some(vec![0xee; 45]));
+    assert!(database.set_contact(verified.id, email, NOW).await.unwrap());
+    let frozen = create(database, 3).await;
+    assert!(database.set_state(frozen.id, AccountState::Frozen).await.unwrap());
+    assert!(database.set_contact(frozen.id, ContactChange::Mobile(None), NOW).await.unwrap());
+    let recovered = create(database, 4).await;
+    let email = ContactChange::Email(Some(vec![0xef; 45]));
+    assert!(database.set_contact(recovered.id, email, NOW).await.unwrap());
+    let recovery = recovery(4, recovered.id, RecoveryCode::None);
+    assert!(database.insert_recovery(recovery).await.unwrap());
+    let completed = Recovery { written: RecoveryStage::Completed, version: 2, ..recovery };
+    let mut wallet = recovered.wallet;
+    wallet.sck_id = SckId::from_bytes(id(0x64));
+    wallet.version = 2;
+    let swap = WalletSwap {
+        account: recovered.id,
+        replaces: 1,
+        wallet,
+        reason: SwapReason::Recovery(completed),
+        at: NOW,
+    };
+    assert!(database.swap_wallet(swap).await.unwrap());
+}
+
+fn recovery(byte: u8, account: AccountId, code: RecoveryCode) -> Recovery {
+    Recovery {
+        id: RecoveryId::from_bytes(id(0x70 + byte)),
+        account,
+        written: RecoveryStage::Waiting,
+        code,
+        requested_at: NOW,
+        ready_at: NOW.plus(Duration::from_secs(60)),
+        expires_at: NOW.plus(Duration::from_secs(120)),
+        version: 1,
+    }
+}
+
+/// Waiting with a code that was tried once, and with a confirmed one.
+async fn recoveries(database: &Database) {
+    for (byte, code) in [
+        (5, RecoveryCode::Sent { until: NOW.plus(Duration::from_secs(10)), tries: 1 }),
+        (6, RecoveryCode::Confirmed),
+    ] {
+        let account = create(database, byte.into()).await;
+        assert!(database.insert_recovery(recovery(byte, account.id, code)).await.unwrap());
+    }
+}
+
+async fn email_changes(database: &Database) {
+    let change =
+        EmailChange { account: fixed(1).id, email: vec![0xed; 45], requested_at: NOW, tries: 0 };
+    database.request_email_change(change.clone()).await.unwrap();
+    assert!(database.count_email_code_attempt(change).await.unwrap());
+}
+
+async fn tokens(database: &Database) {
+    let token = |name: &str, scopes: &[Scope], expires_at| ApiToken {
+        id: format!("{name}-id"),
+        name: name.to_owned(),
+        scopes: scopes.to_vec(),
+        created_at: NOW,
+        expires_at,
+        revoked_at: None,
+    };
+    let lasting = token("bot", &[Scope::Bot], None);
+    database.insert_api_token(lasting, [1; 32].into()).await.unwrap();
+    let until = Some(NOW.plus(Duration::from_secs(60)));
+    let revoked = token("operator", &[Scope::Admin, Scope::Read], until);
+    database.insert_api_token(revoked, [2; 32].into()).await.unwrap();
+    assert!(database.revoke_api_token("operator", NOW).await.unwrap());
+}
+
+/// A limit in force, and one that is raised later.
+async fn spending_limits(database: &Database) {
+    let owner = fixed(1).id;
+    let units = |units: u64| Some(Units(U256::from(units)));
+    let token = Some(EthAddress::from([0xab; 20]));
+    let day = Duration::from_secs(24 * 60 * 60);
+    let set = async |asset, units, now| {
+        database.set_limit(owner, asset, units, day, now).await.unwrap().unwrap();
+    };
+    set(None, units(5_000), NOW).await;
+    set(token, units(70), NOW).await;
+    set(token, None, NOW).await;
+}
+
+async fn orphaned_scks(database: &Database) {
+    let scks = vec![SckId::from_bytes(id(0x99))];
+    // Later than the database's clock, so that the stored time does not change from run to run.
+    let far = Timestamp(4_000_000_000_000);
+    let due = database.unreferenced_for(Duration::from_secs(1), scks, far).await.unwrap();
+    assert_eq!(due, []);
+}
+
+/// Records with and without each optional field. Returns a checkpoint of them.
+async fn audit(database: &Database) -> String {
+    let caller = Caller { actor: "bot".to_owned(), request_id: "r-1".to_owned() };
+    let owner = fixed(1);
+    let send = Action::Send(TransferId::from_bytes(id(0xcc)));
+    for (action, phase, account, telegram_id) in [
+        (send, Phase::Intent, Some(owner.id), Some(owner.telegram_id)),
+        (send, Phase::Outcome("ok"), Some(owner.id), Some(owner.telegram_id)),
+        (Action::Create, Phase::Outcome("busy"), None, Some(owner.telegram_id)),
+        (Action::ProbeKmsKey, Phase::Alarm("kms_key_differs"), None, None),
+    ] {
+        let caller = caller.clone();
+        let record = AuditRecord { at: NOW, caller, action, phase, account, telegram_id };
+        database.append(record).await.unwrap();
+    }
+    database.audit_checkpoint(NOW).await.unwrap().unwrap().to_string()
+}
+
+/// Reads rows as they are stored: numbers as numbers, texts as texts, bytes as hex.
+struct Dump(SqliteConnection);
+
+#[derive(QueryableByName)]
+struct Line {
+    #[diesel(sql_type = Text)]
+    line: String,
+}
+
+impl Dump {
+    fn lines(&mut self, sql: &str) -> Vec<String> {
+        let lines: Vec<Line> = diesel::sql_query(sql).load(&mut self.0).unwrap();
+        lines.into_iter().map(|line| line.line).collect()
+    }
+
+    fn tables_with_column(&mut self, column: &str) -> Vec<String> {
+        self.lines(&format!(
+            "select m.name as line from sqlite_master m join pragma_table_info(m.name) c \
+             where m.type = 'table' and c.name = '{column}' order by m.name"
+        ))
+    }
+
+    fn rows(&mut self, table: &str) -> Vec<Value> {
+        // Column names and their SQL expressions, as the arguments of `json_object`.
+        let columns = self.lines(&format!(
+            "select quote(name) || ', ' || iif(lower(type) = 'blob', \
+             'iif(' || name || ' is null, null, lower(hex(' || name || ')))', name) as line \
+             from pragma_table_info('{table}') order by name"
+        ));
+        let rows = self.lines(&format!(
+            "select json_object({}) as line from {table} order by rowid",
+            columns.join(", ")
+        ));
+        rows.iter().map(|row| serde_json::from_str(row).unwrap()).collect()
+    }
+}
