@@ -1,68 +1,67 @@
-//! A running bot: polling Telegram, following the server's events.
+//! A running bot: polls Telegram for updates and follows the server's events.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kms_client::{BearerToken, Client, ClientError, Trust};
+use kms_process::{CancellationToken, Failure, Supervisor};
 use teloxide_core::payloads::GetUpdatesSetters;
 use teloxide_core::requests::Requester;
 use teloxide_core::types::{AllowedUpdate, BotCommand, Update};
 use teloxide_core::{Bot as Api, RequestError};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
-use crate::app::App;
-use crate::command::Name;
+use crate::chat::incoming::Incoming;
+use crate::chat::lanes::Lanes;
+use crate::chat::telegram::{Telegram, TelegramError};
 use crate::config::Settings;
-use crate::incoming::Incoming;
-use crate::lanes::Lanes;
+use crate::context::Context;
+use crate::flow::Flow;
+use crate::flows::FLOWS;
 use crate::notices::{self, backoff};
-use crate::telegram::{Telegram, TelegramError};
-use crate::texts;
+use crate::router;
 
-/// How long one request waits for updates; the HTTP client gives up after 17 seconds.
+/// How long one request waits for updates. The HTTP client's own timeout is 17 seconds.
 const POLL_SECONDS: u32 = 10;
-/// How long what is under way may go on when the bot stops.
-const GRACE: Duration = Duration::from_secs(20);
+/// How long a stop may take: running handlers get what the poll leaves of it.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A bot in this process.
+/// A bot that runs in this process.
 #[derive(Debug)]
 pub struct Bot {
     username: String,
-    stop: watch::Sender<bool>,
-    polling: JoinHandle<()>,
+    supervisor: Supervisor,
+    lanes: Lanes,
 }
 
 /// Why a bot did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The server's URL, token or certificates can not be used.
+    /// The server's URL, token or certificates are invalid.
     #[error("server: {0}")]
     Server(#[from] ClientError),
-    /// Telegram does not want this bot.
+    /// Telegram refused the bot.
     #[error(transparent)]
     Telegram(#[from] TelegramError),
 }
 
 impl Bot {
-    /// Asks Telegram who it is, registers the commands, and chats. While Telegram does not
-    /// answer it goes on asking; the server may be down.
+    /// Registers the commands at Telegram and starts to chat. Retries while Telegram is
+    /// unreachable; the server need not be reachable.
     ///
     /// # Errors
-    /// When a setting can not be used, or Telegram does not know the token.
+    /// When a setting is invalid, or Telegram does not know the token.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let (api, kms) = (api(&settings), client(&settings)?);
         let username = greet(&api).await?;
-        let app = Arc::new(App::new(Telegram::new(api.clone()), kms, username.clone()));
-        let lanes = Lanes::new();
-        let (stop, stopping) = watch::channel(false);
-        let polling = tokio::spawn(async move {
-            let notices = tokio::spawn(notices::follow(Arc::clone(&app), lanes.clone()));
-            poll(&api, &app, &lanes, stopping).await;
-            notices.abort();
-            lanes.finish(GRACE).await;
-        });
-        Ok(Self { username, stop, polling })
+        let context = Arc::new(Context::new(Telegram::new(api.clone()), kms, username.clone()));
+        let (lanes, mut supervisor) = (Lanes::new(), Supervisor::new());
+        let events = notices::follow(Arc::clone(&context), lanes.clone(), supervisor.shutdown());
+        supervisor.watch("follow_events", never_fails(events));
+        let updates = poll(api, context, lanes.clone(), supervisor.shutdown());
+        supervisor.watch("poll_updates", never_fails(updates));
+        Ok(Self { username, supervisor, lanes })
     }
 
     /// The bot's own username.
@@ -71,11 +70,29 @@ impl Bot {
         &self.username
     }
 
-    /// Takes no more updates, finishes what is under way, and ends.
-    pub async fn stop(self) {
-        let _ = self.stop.send(true);
-        let _ = self.polling.await;
+    /// Waits until the poll or the event follower ends or panics, which neither should before a
+    /// stop.
+    pub async fn failed(&mut self) -> Failure {
+        self.supervisor.failed().await
     }
+
+    /// Stops polling, waits for running handlers, and ends.
+    ///
+    /// # Errors
+    /// When a task failed meanwhile, or is still running after 20 seconds.
+    pub async fn stop(self) -> Result<(), Failure> {
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        self.supervisor.stop(deadline).await?;
+        if !self.lanes.finish(deadline).await {
+            tracing::warn!("handlers aborted at the stop deadline");
+        }
+        Ok(())
+    }
+}
+
+async fn never_fails(task: impl Future<Output = ()>) -> Result<(), Infallible> {
+    task.await;
+    Ok(())
 }
 
 fn api(settings: &Settings) -> Api {
@@ -93,7 +110,7 @@ pub(crate) fn client(settings: &Settings) -> Result<Client, StartError> {
     Ok(Client::new(server.url.as_str(), token, trust)?)
 }
 
-/// The bot's username, asked once.
+/// Asks Telegram for the bot's username, without retries.
 pub(crate) async fn whoami(settings: &Settings) -> Result<String, StartError> {
     let me = api(settings).get_me().await.map_err(TelegramError::from)?;
     Ok(format!("@{}", me.username()))
@@ -105,7 +122,7 @@ async fn greet(api: &Api) -> Result<String, TelegramError> {
         match introduce(api).await.map_err(TelegramError::from) {
             Ok(username) => return Ok(username),
             Err(error @ TelegramError::Unreachable(_)) => {
-                tracing::warn!(%error, "trying again");
+                tracing::warn!(%error, "Telegram not reachable at start, retrying");
                 tokio::time::sleep(backoff(failures)).await;
                 failures += 1;
             }
@@ -116,19 +133,18 @@ async fn greet(api: &Api) -> Result<String, TelegramError> {
 
 async fn introduce(api: &Api) -> Result<String, RequestError> {
     let me = api.get_me().await?;
-    // A webhook that was set once would keep every update away.
+    // While a webhook is set, polling returns no updates.
     api.delete_webhook().await?;
-    let described = Name::ALL.map(|name| BotCommand::new(name.as_str(), texts::describes(name)));
-    let start = BotCommand::new("start", texts::START_DESCRIPTION);
-    api.set_my_commands([start].into_iter().chain(described)).await?;
+    let command = |flow: &&dyn Flow| BotCommand::new(flow.word(), flow.description().into_string());
+    api.set_my_commands(FLOWS.iter().map(command)).await?;
     Ok(me.username().to_owned())
 }
 
-/// Takes updates until it has to stop. They are acknowledged when they are handed to a lane: a
-/// process that is killed loses what it was doing, and people ask again.
-async fn poll(api: &Api, app: &Arc<App>, lanes: &Lanes, mut stopping: watch::Receiver<bool>) {
+/// Polls for updates until the bot stops. Updates are acknowledged when they are queued: a process
+/// that is killed loses those that it was handling, and users repeat them.
+async fn poll(api: Api, context: Arc<Context>, lanes: Lanes, shutdown: CancellationToken) {
     let (mut offset, mut failures) = (0, 0);
-    while !*stopping.borrow() {
+    while !shutdown.is_cancelled() {
         let updates = api.get_updates().offset(offset).timeout(POLL_SECONDS).allowed_updates([
             AllowedUpdate::Message,
             AllowedUpdate::EditedMessage,
@@ -136,33 +152,34 @@ async fn poll(api: &Api, app: &Arc<App>, lanes: &Lanes, mut stopping: watch::Rec
         ]);
         let updates = tokio::select! {
             updates = updates => updates,
-            _ = stopping.changed() => break,
+            () = shutdown.cancelled() => break,
         };
         match updates {
             Ok(updates) => {
                 failures = 0;
-                app.telegram.answered();
+                context.telegram.record_response();
                 for update in updates {
                     offset = update.id.as_offset();
-                    dispatch(app, lanes, update);
+                    dispatch(&context, &lanes, update);
                 }
             }
             Err(error) => {
                 let error = TelegramError::from(error);
-                tracing::warn!(%error, "updates can not be taken; trying again");
-                let _ = tokio::time::timeout(backoff(failures), stopping.changed()).await;
+                tracing::warn!(%error, event = "updates_failed", "update request failed");
+                let _ = tokio::time::timeout(backoff(failures), shutdown.cancelled()).await;
                 failures += 1;
             }
         }
     }
-    // Acknowledges the last ones, so that they do not come again after a restart.
+    // Acknowledges the last updates, so that a restart does not receive them again.
     let _ = api.get_updates().offset(offset).limit(1).timeout(0).await;
 }
 
-fn dispatch(app: &Arc<App>, lanes: &Lanes, update: Update) {
+fn dispatch(context: &Arc<Context>, lanes: &Lanes, update: Update) {
     let Some(incoming) = Incoming::parse(update) else { return };
-    let (who, app) = (incoming.who().id, Arc::clone(app));
-    if lanes.ask(who, async move { app.handle(incoming).await }).is_err() {
-        tracing::warn!("somebody writes too fast; an update was dropped");
+    let (user, context) = (incoming.user().id, Arc::clone(context));
+    let job = async move { router::handle(&context, incoming).await };
+    if lanes.enqueue(user, job).is_err() {
+        tracing::warn!(event = "update_dropped", "update dropped: the user's lane is full");
     }
 }

@@ -1,21 +1,20 @@
 //! The commands of `kms-bot`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use kms_process::{Failure, StopSignal};
 
 use crate::bot::{self, Bot};
 use crate::config::Settings;
 
-/// The Telegram bot of the wallet KMS. Configured by a file, by `KMS_BOT__…` variables and by
-/// `.env`.
+/// The Telegram bot of the wallet KMS. It is configured by a TOML file, by `KMS_BOT__…` variables
+/// and by `.env`.
 #[derive(Debug, Parser)]
 #[command(name = "kms-bot", version, about)]
 pub struct Cli {
-    /// A TOML file; the environment wins over it.
+    /// A TOML file; environment variables override it.
     #[arg(long, global = true)]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -24,52 +23,49 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Chats until SIGTERM or ctrl-c. One process for one token.
+    /// Runs the bot until SIGTERM or ctrl-c. One process per token.
     Serve,
-    /// Shows what it would run with, secrets masked, and tries both connections.
+    /// Shows the configuration with secrets masked, and tests the connections to Telegram and the
+    /// server.
     CheckConfig,
 }
 
-/// Runs a command.
+/// Runs a command. `serve` ends the process itself.
 ///
 /// # Errors
-/// When it fails; the error says what to do next.
+/// When `check-config` fails; the error says what to do next.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
-    kms_config::turn_core_dumps_off().context("core dumps can not be turned off")?;
-    let settings = Settings::load(cli.config.as_deref())?;
     match cli.command {
-        Command::Serve => serve(settings).await,
-        Command::CheckConfig => check_config(settings).await,
+        Command::Serve => {
+            kms_process::log_to_stdout();
+            kms_process::exit(&serve(cli.config.as_deref()).await)
+        }
+        Command::CheckConfig => check_config(cli.config.as_deref()).await,
     }
 }
 
-/// JSON lines; `RUST_LOG` chooses, `info` by default.
-async fn serve(settings: Settings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let starting = Bot::start(settings);
-    let stop = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+async fn serve(config: Option<&Path>) -> Result<(), Failure> {
+    kms_config::turn_core_dumps_off()?;
+    let settings = Settings::load(config).map_err(|error| Failure::start(&error))?;
+    // Before the line "chatting", whose reader may stop the bot at once.
+    let mut signal = StopSignal::listen()?;
+    let mut bot = tokio::select! {
+        bot = Bot::start(settings) => bot.map_err(|error| Failure::start(&error))?,
+        () = signal.received() => return Ok(()),
     };
-    tokio::pin!(stop);
-    let bot = tokio::select! {
-        bot = starting => bot?,
-        () = &mut stop => return Ok(()),
-    };
-    tracing::info!(username = bot.username(), "chatting");
-    stop.await;
-    tracing::info!("stopping");
-    bot.stop().await;
-    Ok(())
+    tracing::info!(event = "chatting", username = bot.username(), "chatting");
+    tokio::select! {
+        () = signal.received() => {}
+        failure = bot.failed() => return Err(failure),
+    }
+    tracing::info!(event = "stopping", "stopping");
+    bot.stop().await
 }
 
-#[expect(clippy::print_stdout, reason = "this is where people read it")]
-async fn check_config(settings: Settings) -> anyhow::Result<()> {
+#[expect(clippy::print_stdout, reason = "operators read it here")]
+async fn check_config(config: Option<&Path>) -> anyhow::Result<()> {
+    kms_config::turn_core_dumps_off().context("core dumps cannot be disabled")?;
+    let settings = Settings::load(config)?;
     println!("{settings:#?}");
     let mut failed = 0;
     let mut report = |what: &str, result: anyhow::Result<String>| match result {

@@ -1,9 +1,9 @@
-//! The one place where the bot reads the time.
+//! The only place where the bot reads the clock.
 
 use kms_types::Timestamp;
 
-/// Now, by the machine's clock.
-#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+/// The current time of this machine.
+#[expect(clippy::disallowed_methods, reason = "the only place")]
 pub(crate) fn now() -> Timestamp {
     std::time::SystemTime::now().into()
 }

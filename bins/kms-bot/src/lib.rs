@@ -1,31 +1,36 @@
 //! The Telegram bot of the wallet KMS: the chat in front of `kms-server`.
 //!
-//! It holds no key and no database credentials, and no password beyond the update that carried
-//! it. Everything it knows it asks the server, by `kms-client`. It must never log what people
-//! write, and never ask for anything secret outside a private chat.
+//! The bot holds no key and no database credentials, and no password beyond the update that carried
+//! it. Everything it knows it asks the server, through `kms-client`. It must never log what users
+//! write, and never ask for a secret outside a private chat.
+//!
+//! From top to bottom; each module uses only those below it:
+//!
+//! - [`bot`]: polls Telegram, follows the server's events.
+//! - [`router`] and [`notices`]: from an update, or an event, to a flow.
+//! - [`flows`]: the conversations, each whole in one file.
+//! - [`flow`], [`context`]: what a flow is made of, and what its handlers work with.
+//! - [`texts`]: Fluent messages, rendered and escaped in one place.
+//! - [`chat`]: Telegram, which knows no wallet.
 
-mod account;
-mod app;
+mod assets;
 mod bot;
-mod buttons;
+mod chat;
 pub mod cli;
 mod clock;
-mod command;
 pub mod config;
-mod contact;
-mod history;
-mod incoming;
-mod lanes;
-mod limit;
+mod context;
+mod dialogue;
+mod flow;
+mod flows;
+mod format;
+mod input;
+mod network;
 mod notices;
-mod password;
-mod qr;
-mod recovery;
-mod screen;
-mod send;
-mod steps;
-mod telegram;
+mod password_input;
+mod problems;
+mod router;
 mod texts;
-mod wallet;
+mod usernames;
 
 pub use bot::{Bot, StartError};

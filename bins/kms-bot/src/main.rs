@@ -9,7 +9,7 @@ async fn main() -> ExitCode {
     match kms_bot::cli::run(kms_bot::cli::Cli::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            #[expect(clippy::print_stderr, reason = "this is where people read it")]
+            #[expect(clippy::print_stderr, reason = "operators read it here")]
             {
                 eprintln!("kms-bot: {error:#}");
             }

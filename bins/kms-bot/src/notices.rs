@@ -1,41 +1,49 @@
-//! What the bot says on its own: from the server's events.
+//! Messages that the bot sends on its own, from the server's events.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use kms_types::wire::{Event, EventKind, RecoveryStep, TransferState};
+use kms_process::CancellationToken;
+use kms_types::wire::{Event, EventKind, Recovery, RecoveryState, RecoveryStep, Transfer};
+use kms_types::{Timestamp, wire::TransferState};
 use tokio::sync::oneshot;
 
-use crate::app::{App, Done, Failure};
-use crate::buttons::{Keyboard, Press};
-use crate::command::Name;
-use crate::lanes::Lanes;
-use crate::screen::{self, ClientRef};
-use crate::telegram::TelegramError;
-use crate::{recovery, texts};
+use crate::chat::keyboard::Keyboard;
+use crate::chat::lanes::Lanes;
+use crate::chat::telegram::TelegramError;
+use crate::context::{Context, HandlerError, HandlerResult};
+use crate::flows::send::screen;
+use crate::flows::send::terms::ClientRef;
+use crate::flows::{balance_button, recovery};
+use crate::format::{amount, time};
+use crate::texts::{Html, html};
 
 /// How long one request waits for events.
-const WAIT: Duration = Duration::from_secs(25);
-/// A page is acknowledged after this long although a notice is still on its way to somebody.
-const TELL_AT_MOST: Duration = Duration::from_secs(30);
-/// How often a notice is tried that alone does not get through.
-const TRIES: u32 = 5;
+const POLL: Duration = Duration::from_secs(25);
+/// A page of events is acknowledged after this long even if a notice is not delivered yet.
+const DELIVERY: Duration = Duration::from_secs(30);
+/// The attempts to deliver one notice while Telegram is reachable.
+const ATTEMPTS: u32 = 5;
 
-/// Follows the events for ever. They come at least once, and are acknowledged when they were
-/// told: a bot that was killed tells the last ones again.
-pub(crate) async fn follow(app: Arc<App>, lanes: Lanes) {
+/// Follows the events until the bot stops. A page is acknowledged when its notices were delivered:
+/// a bot that stops before sends them again.
+pub(crate) async fn follow(context: Arc<Context>, lanes: Lanes, shutdown: CancellationToken) {
+    shutdown.run_until_cancelled(follow_forever(&context, &lanes)).await;
+}
+
+async fn follow_forever(context: &Arc<Context>, lanes: &Lanes) {
     let (mut after, mut failures) = (None, 0);
     loop {
-        match app.kms.events(after, WAIT).await {
+        match context.kms.events(after, POLL).await {
             Ok(page) => {
                 failures = 0;
-                tell_all(&app, &lanes, page.events).await;
+                deliver_all(context, lanes, page.events).await;
                 after = Some(page.next);
             }
             Err(error) => {
                 if failures == 0 {
-                    tracing::warn!(%error, "events can not be read; trying again");
+                    tracing::warn!(%error, event = "events_failed", "event request failed");
                 }
                 tokio::time::sleep(backoff(failures)).await;
                 failures += 1;
@@ -49,121 +57,147 @@ pub(crate) fn backoff(failures: u32) -> Duration {
     Duration::from_secs(2_u64.saturating_pow(failures).min(30))
 }
 
-async fn tell_all(app: &Arc<App>, lanes: &Lanes, events: Vec<Event>) {
-    let told = events.into_iter().map(|event| {
+async fn deliver_all(context: &Arc<Context>, lanes: &Lanes, events: Vec<Event>) {
+    let delivered = events.into_iter().map(|event| {
         let (done, is_done) = oneshot::channel();
-        let app = Arc::clone(app);
-        // In the person's lane, so that it does not overtake the answer to what they did.
-        lanes.tell(event.telegram_id, async move {
-            tell(&app, event).await;
-            // Nobody waits any more if this took too long.
+        let context = Arc::clone(context);
+        // In the user's lane, so that a notice does not overtake the answer to what caused it.
+        lanes.enqueue_notice(event.telegram_id, async move {
+            deliver(&context, event).await;
+            // The receiver is gone if this took too long.
             let _ = done.send(());
         });
         is_done
     });
-    // A dropped channel is a panic, which is logged where it is caught. One person's lane holds
-    // nobody else's notices; while Telegram answers nobody, they wait.
-    let mut told = std::pin::pin!(join_all(told));
-    while tokio::time::timeout(TELL_AT_MOST, &mut told).await.is_err() && !app.telegram.is_alive() {
-    }
+    // A dropped sender is a panic, which the lane logs. One user's full lane does not hold up
+    // other users' notices; while Telegram is unreachable, all notices wait.
+    let mut delivered = std::pin::pin!(join_all(delivered));
+    while tokio::time::timeout(DELIVERY, &mut delivered).await.is_err()
+        && !context.telegram.is_reachable()
+    {}
 }
 
-async fn tell(app: &App, event: Event) {
+async fn deliver(context: &Context, event: Event) {
     let mut failures = 0;
-    while failures < TRIES {
-        match try_tell(app, &event).await {
+    while failures < ATTEMPTS {
+        match try_deliver(context, &event).await {
             Ok(()) => return,
-            Err(Failure::Telegram(TelegramError::Gone)) => {
-                tracing::info!("a notice was not told: the person can not be written to");
+            Err(HandlerError::Telegram(TelegramError::Gone)) => {
+                tracing::info!("notice not delivered: the user cannot receive messages");
                 return;
             }
-            Err(Failure::Telegram(TelegramError::Unreachable(_))) if !app.telegram.is_alive() => {
-                tokio::time::sleep(backoff(TRIES)).await;
+            Err(HandlerError::Telegram(TelegramError::Unreachable(_)))
+                if !context.telegram.is_reachable() =>
+            {
+                tokio::time::sleep(backoff(ATTEMPTS)).await;
             }
-            Err(Failure::Telegram(TelegramError::Unreachable(_)) | Failure::Kms(_)) => {
+            Err(HandlerError::Telegram(TelegramError::Unreachable(_)) | HandlerError::Kms(_)) => {
                 tokio::time::sleep(backoff(failures)).await;
                 failures += 1;
             }
             Err(error) => {
-                tracing::warn!(%error, "a notice could not be told");
+                tracing::warn!(%error, event = "notice_dropped", "notice dropped");
                 return;
             }
         }
     }
-    tracing::warn!("a notice was given up");
+    tracing::warn!(attempts = ATTEMPTS, event = "notice_dropped", "notice dropped");
 }
 
-async fn try_tell(app: &App, event: &Event) -> Done {
-    let who = event.telegram_id;
-    let text = match &event.what {
-        EventKind::TransferChanged { transfer } => {
-            // Transfers that another client sends have no message here.
-            let Some(client_ref) = ClientRef::of(transfer) else { return Ok(()) };
-            let message = client_ref.message;
-            // Who deleted the message is told how it ended, once.
-            return match transfer.state {
-                TransferState::Mined | TransferState::Failed => {
-                    screen::show(app, who, message, transfer).await
-                }
-                TransferState::Quoted
-                | TransferState::Signed
-                | TransferState::Broadcast
-                | TransferState::Final
-                | TransferState::Cancelled
-                | TransferState::Expired
-                | TransferState::Unknown => screen::update(app, who, message, transfer).await,
-            };
-        }
-        EventKind::Received { transfer } => {
-            let text = texts::received(transfer, &app.network_of(transfer.chain_id).await?);
-            app.telegram.say(who, &text, balance_button()).await?;
-            return Ok(());
-        }
-        EventKind::DepositReceived { deposit } => {
-            let network = app.network_of(deposit.chain_id).await?;
-            let text = texts::deposit_received(deposit, &network);
-            app.telegram.say(who, &text, balance_button()).await?;
-            return Ok(());
-        }
-        EventKind::PasswordChanged => texts::password_changed(event.at),
-        EventKind::KeyExported => texts::key_exported(event.at),
-        EventKind::EmailChangeRequested => texts::EMAIL_ASKED.to_owned(),
-        EventKind::LimitRaiseAsked => texts::raise_asked(event.at),
-        EventKind::EmailChanged => texts::EMAIL_CHANGED.to_owned(),
-        EventKind::Recovery { step, recovery } => {
-            let told = match step {
-                RecoveryStep::Requested => texts::recovery_requested(recovery),
-                RecoveryStep::CodeConfirmed => texts::recovery_confirmed(recovery),
-                RecoveryStep::Ready => texts::recovery_ready(recovery),
-                RecoveryStep::Completed => Some(texts::recovered(event.at)),
-                RecoveryStep::Cancelled => Some(texts::RECOVERY_CANCELLED.to_owned()),
-                RecoveryStep::Expired => Some(texts::RECOVERY_EXPIRED.to_owned()),
-                RecoveryStep::Unknown => None,
-            };
-            // What it has become meanwhile tells more.
-            let Some(text) = told else { return Ok(()) };
-            let keyboard = match step {
-                RecoveryStep::Requested | RecoveryStep::CodeConfirmed => {
-                    recovery::stop_button(recovery.id)
-                }
-                RecoveryStep::Ready => recovery::set_or_stop(recovery.id),
-                RecoveryStep::Completed
-                | RecoveryStep::Cancelled
-                | RecoveryStep::Expired
-                | RecoveryStep::Unknown => Keyboard::none(),
-            };
-            app.telegram.say(who, &text, keyboard).await?;
-            return Ok(());
-        }
-        // The reply to /start already reports it.
-        EventKind::AccountCreated => return Ok(()),
-        // An event of a newer server, for which this bot has no text.
-        EventKind::Unknown => return Ok(()),
-    };
-    app.telegram.say(who, &text, Keyboard::none()).await?;
+async fn try_deliver(context: &Context, event: &Event) -> HandlerResult {
+    let user = event.telegram_id;
+    if let EventKind::TransferChanged { transfer } = &event.what {
+        return update_transfer(context, event, transfer).await;
+    }
+    if let Some((message, keyboard)) = notice(context, event).await? {
+        context.telegram.send(user, &message, keyboard).await?;
+    }
     Ok(())
 }
 
-fn balance_button() -> Keyboard {
-    Keyboard::row([(texts::BALANCE, Press::Command(Name::Balance))])
+/// Shows a transfer's new state in its message. Transfers of other clients have no message.
+async fn update_transfer(context: &Context, event: &Event, transfer: &Transfer) -> HandlerResult {
+    let Some(ClientRef { message, .. }) = ClientRef::of(transfer) else { return Ok(()) };
+    match transfer.state {
+        // If the user deleted the message, a new one reports how the transfer ended.
+        TransferState::Mined | TransferState::Failed => {
+            screen::show(context, event.telegram_id, message, transfer).await
+        }
+        TransferState::Quoted
+        | TransferState::Signed
+        | TransferState::Broadcast
+        | TransferState::Final
+        | TransferState::Cancelled
+        | TransferState::Expired
+        | TransferState::Unknown => {
+            screen::update(context, event.telegram_id, message, transfer).await
+        }
+    }
+}
+
+/// The message about an event, if there is one.
+async fn notice(
+    context: &Context,
+    event: &Event,
+) -> Result<Option<(Html, Keyboard)>, HandlerError> {
+    let alert = |message| Ok(Some((message, Keyboard::none())));
+    match &event.what {
+        EventKind::Received { transfer } => {
+            let network = context.network.of_chain(transfer.chain_id).await?;
+            let units = transfer.arrived.unwrap_or(transfer.value);
+            let received = amount(units, transfer.token.as_ref(), &network);
+            Ok(Some(received_notice(&received, &screen::party(&transfer.from))))
+        }
+        EventKind::DepositReceived { deposit } => {
+            let network = context.network.of_chain(deposit.chain_id).await?;
+            let received = amount(deposit.value, deposit.token.as_ref(), &network);
+            let sender = html!("transfer-address", address = deposit.from);
+            Ok(Some(received_notice(&received, &sender)))
+        }
+        EventKind::PasswordChanged => {
+            alert(html!("notice-password-changed", time = time(event.at)))
+        }
+        EventKind::KeyExported => alert(html!("notice-key-exported", time = time(event.at))),
+        EventKind::EmailChangeRequested => alert(html!("notice-email-change-requested")),
+        EventKind::EmailChanged => alert(html!("notice-email-changed")),
+        EventKind::LimitRaiseAsked => {
+            alert(html!("notice-limit-raise-requested", time = time(event.at)))
+        }
+        EventKind::Recovery { step, recovery } => Ok(recovery_notice(*step, recovery, event.at)),
+        // The user sees these as answers in the chat: `/start`, and the transfer's message.
+        EventKind::AccountCreated | EventKind::TransferChanged { .. } => Ok(None),
+        // An event of a newer server.
+        EventKind::Unknown => Ok(None),
+    }
+}
+
+fn received_notice(amount: &str, sender: &Html) -> (Html, Keyboard) {
+    let message = html!("notice-received", amount = amount, sender = sender);
+    (message, Keyboard::row([balance_button()]))
+}
+
+/// The message about a step of a recovery. A step that the recovery is past by now has none: the
+/// next event reports more.
+fn recovery_notice(
+    step: RecoveryStep,
+    recovery: &Recovery,
+    at: Timestamp,
+) -> Option<(Html, Keyboard)> {
+    let (stop, none) = (recovery::stop_keyboard(recovery.id), Keyboard::none());
+    match step {
+        RecoveryStep::Requested => {
+            matches!(recovery.state, RecoveryState::CodeSent | RecoveryState::Waiting)
+                .then(|| (recovery::requested(recovery), stop))
+        }
+        RecoveryStep::CodeConfirmed => (recovery.state == RecoveryState::Waiting)
+            .then(|| (html!("notice-recovery-confirmed", ready = time(recovery.ready_at)), stop)),
+        RecoveryStep::Ready => (recovery.state == RecoveryState::Ready)
+            .then(|| (recovery::ready(recovery), recovery::set_or_stop_keyboard(recovery.id))),
+        RecoveryStep::Completed => {
+            Some((html!("notice-recovery-completed", time = time(at)), none))
+        }
+        RecoveryStep::Cancelled => Some((html!("notice-recovery-cancelled"), none)),
+        RecoveryStep::Expired => Some((html!("notice-recovery-expired"), none)),
+        RecoveryStep::Unknown => None,
+    }
 }

@@ -248,7 +248,8 @@ impl Stage {
     /// Stops everything and deletes its files.
     pub async fn stop(mut self) {
         if let Some(bot) = self.bot.take() {
-            bot.stop().await;
+            // An error would only say which task failed before.
+            let _ = bot.stop().await;
         }
         self.stop_server().await;
         self.sim.stop().await;

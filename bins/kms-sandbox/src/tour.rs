@@ -96,7 +96,7 @@ impl Tour {
     async fn refusals(&mut self, bob: &Account) -> anyhow::Result<()> {
         title("The bot explains why a payment is not possible");
         for (says, hears) in [
-            ("/send @bob 1,5", "without commas"),
+            ("/send @bob 1,5", "no commas"),
             ("/send @nobody 0.5", "has no wallet here"),
             ("/send @bob 11", "short, including the network fee"),
             ("/send @bob 101 TUSD", "You are 1 TUSD short"),
@@ -116,26 +116,26 @@ impl Tour {
     async fn send_across_a_restart(&mut self) -> anyhow::Result<()> {
         title("Ann sends 0.5 ETH to @bob, and the server restarts before she confirms");
         self.ann.says("/send @bob 0.5");
-        self.ann.hears("Total: at most").await?;
+        self.ann.hears("Total: up to").await?;
         self.stage.stop_server().await;
         self.ann.says("/balance");
-        self.ann.hears("can not reach the wallet service").await?;
+        self.ann.hears("can't reach the wallet service").await?;
         self.stage.start_server().await?;
         show(&mut self.ann);
         println!("  (the server was stopped and started again)");
         self.confirm().await?;
         self.ann.says("not my password");
-        self.ann.hears("That password is wrong").await?;
+        self.ann.hears("Wrong password").await?;
         self.pay("0.5", ANNS_FIRST).await
     }
 
     async fn send_tokens(&mut self, ann: &Account, bob: &Account) -> anyhow::Result<()> {
         title("Ann sends 25 TUSD to @bob; the network fee is in ETH");
         self.ann.says("/send @bob 25 TUSD");
-        self.ann.hears("Total: at most 25 TUSD and").await?;
+        self.ann.hears("Total: up to 25 TUSD and").await?;
         self.confirm().await?;
         self.ann.says(ANNS_FIRST);
-        self.ann.hears("Paid 25 TUSD").await?;
+        self.ann.hears("Confirmed: 25 TUSD").await?;
         self.bob.hears("You received 25 TUSD from @ann").await?;
         show(&mut self.ann);
         show(&mut self.bob);
@@ -148,9 +148,9 @@ impl Tour {
     async fn change_of_password(&mut self) -> anyhow::Result<()> {
         title("Ann changes her password");
         self.ann.says("/password");
-        self.ann.hears("Write both passwords").await?;
+        self.ann.hears("Send both passwords").await?;
         self.ann.says(&format!("{ANNS_FIRST}\n{ANNS_SECOND}"));
-        self.ann.hears("Your new password works").await?;
+        self.ann.hears("Your password was changed.").await?;
         self.ann.hears("Your password was changed on").await?;
         self.pay_after_a_wrong_password("0.25", ANNS_FIRST, ANNS_SECOND).await
     }
@@ -159,11 +159,11 @@ impl Tour {
     async fn e_mail_address(&mut self) -> anyhow::Result<String> {
         title("Ann adds an e-mail address");
         self.ann.says("/contact");
-        self.ann.hears("You have given no e-mail address").await?;
-        self.ann.presses("✉️ Give an address")?;
-        self.ann.hears("Which e-mail address").await?;
+        self.ann.hears("You have not added an e-mail address").await?;
+        self.ann.presses("✉️ Add e-mail")?;
+        self.ann.hears("What is your e-mail address").await?;
         self.ann.says(ANNS_ADDRESS);
-        self.ann.hears("Send your password").await?;
+        self.ann.hears("To confirm, send your password").await?;
         self.ann.says(ANNS_SECOND);
         self.ann.hears("I sent a code").await?;
         let code = code(&mail(&self.stage, 1).await?)?;
@@ -176,8 +176,8 @@ impl Tour {
     async fn recovery(&mut self, ann: &Account, used_code: &str) -> anyhow::Result<()> {
         title("Ann forgets her password, and recovers her wallet without a seed phrase");
         self.ann.says("/recover");
-        self.ann.hears("You forgot your password?").await?;
-        self.ann.presses("🛟 Ask for a new password")?;
+        self.ann.hears("Forgot your password?").await?;
+        self.ann.presses("🛟 Reset my password")?;
         self.ann.hears("I sent a code to a").await?;
         show(&mut self.ann);
         let requested = mail(&self.stage, 3).await?;
@@ -185,9 +185,9 @@ impl Tour {
         self.ann.says(if used_code == "0000 0000" { "1111 1111" } else { "0000 0000" });
         self.ann.hears("That code is wrong").await?;
         self.ann.says(&code(&requested)?);
-        self.ann.hears("The code was right").await?;
+        self.ann.hears("The code was correct").await?;
         self.ann.hears("The wait is over").await?;
-        self.ann.presses("🔑 Set the new password")?;
+        self.ann.presses("🔑 Set a new password")?;
         self.ann.hears("Send the new password").await?;
         self.ann.says(ANNS_THIRD);
         let recovered = self.ann.hears("Your wallet is recovered").await?;
@@ -217,7 +217,7 @@ impl Tour {
     /// Presses the confirm button of the quote that is shown.
     async fn confirm(&mut self) -> anyhow::Result<()> {
         self.ann.presses("✅ Confirm")?;
-        self.ann.hears("Send your password").await?;
+        self.ann.hears("To confirm, send your password").await?;
         Ok(())
     }
 
@@ -229,10 +229,10 @@ impl Tour {
         new: &str,
     ) -> anyhow::Result<()> {
         self.ann.says(&format!("/send @bob {amount}"));
-        self.ann.hears("Total: at most").await?;
+        self.ann.hears("Total: up to").await?;
         self.confirm().await?;
         self.ann.says(old);
-        self.ann.hears("That password is wrong").await?;
+        self.ann.hears("Wrong password").await?;
         self.pay(amount, new).await
     }
 
@@ -243,7 +243,7 @@ impl Tour {
         let address = account.context("the recipient has no account")?.address;
         let before = self.stage.chain_balance(address)?;
         self.ann.says(password);
-        self.ann.hears("Paid").await?;
+        self.ann.hears("Confirmed:").await?;
         self.bob.hears(&format!("You received {amount} ETH from @ann")).await?;
         show(&mut self.ann);
         show(&mut self.bob);

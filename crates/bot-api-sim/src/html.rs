@@ -6,9 +6,11 @@ use crate::refusal::Refusal;
 
 /// A text without tags, and its formatting. Offsets count UTF-16 units.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Formatted {
-    pub(crate) text: String,
-    pub(crate) entities: Vec<Value>,
+pub struct Formatted {
+    /// The text as a user reads it.
+    pub text: String,
+    /// Telegram's entities: bold, links and so on.
+    pub entities: Vec<Value>,
 }
 
 impl Formatted {
@@ -40,6 +42,14 @@ struct Open {
 
 pub(crate) fn utf16_len(text: &str) -> usize {
     text.encode_utf16().count()
+}
+
+/// Parses a text as Telegram does with `parse_mode=HTML`.
+///
+/// # Errors
+/// When Telegram would refuse it; the text is Telegram's description.
+pub fn parse_html(html: &str) -> Result<Formatted, String> {
+    parse(html).map_err(|refusal| refusal.description)
 }
 
 /// Parses `parse_mode=HTML`.

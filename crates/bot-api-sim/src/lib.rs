@@ -22,6 +22,7 @@ mod server;
 mod shared;
 mod state;
 
+pub use html::{Formatted, parse_html};
 pub use message::{Button, ButtonKind, Message};
 pub use person::{Person, SimError};
 pub use phone::{Phone, Unheard};

@@ -71,6 +71,18 @@ impl Phone {
     /// # Errors
     /// When none comes within 30 seconds.
     pub async fn hears(&mut self, text: &str) -> Result<Option<Message>, Unheard> {
+        self.hears_matching(text, |shown| shown.contains(text)).await
+    }
+
+    /// The same for a text that a predicate accepts; `expected` names it in the error.
+    ///
+    /// # Errors
+    /// When the bot sends no such text within 30 seconds.
+    pub async fn hears_matching(
+        &mut self,
+        expected: &str,
+        matches: impl Fn(&str) -> bool,
+    ) -> Result<Option<Message>, Unheard> {
         let deadline = Instant::now() + PATIENCE;
         let mut watch = self.sim.watch();
         loop {
@@ -80,11 +92,11 @@ impl Phone {
                 changes.iter().enumerate().skip(self.heard).find_map(|(at, change)| match change {
                     Change::Sent { from: BOT_ID, shown: Some(shown), .. }
                     | Change::Edited { shown: Some(shown), .. }
-                        if shown.from == BOT_ID && shown.text.contains(text) =>
+                        if shown.from == BOT_ID && matches(&shown.text) =>
                     {
                         Some((at, Some(shown.as_ref().clone())))
                     }
-                    Change::Notice { text: notice } if notice.contains(text) => Some((at, None)),
+                    Change::Notice { text } if matches(text) => Some((at, None)),
                     _ => None,
                 });
             if let Some((at, message)) = heard {
@@ -93,7 +105,7 @@ impl Phone {
             }
             if timeout_at(deadline, watch.changed()).await.is_err() {
                 return Err(Unheard {
-                    expected: text.to_owned(),
+                    expected: expected.to_owned(),
                     whom: self.name.clone(),
                     chat: self.transcript(),
                 });

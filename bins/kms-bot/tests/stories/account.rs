@@ -9,43 +9,42 @@ use crate::world::{ANNS, Plays, World, assert_transcript, data};
 const NEW: &str = "seven quiet harbours at dawn";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_is_changed_and_the_old_one_does_not_work_any_more() {
+async fn a_password_is_changed_and_the_old_one_stops_working() {
     let mut world = World::with_wallets(StageOptions::default()).await;
     let ann = &mut world.ann;
     ann.says("/password");
-    ann.bot("Write both passwords").await;
+    ann.bot("password-ask").await;
     ann.says(ANNS);
-    ann.bot("Write both passwords").await;
+    ann.bot("password-two-lines").await;
     ann.says(&format!("{ANNS}\n{ANNS}"));
-    ann.bot("The new password is the old one").await;
+    ann.bot("password-unchanged").await;
     ann.says(&format!("{ANNS}\npassword123"));
-    ann.bot("too easy to guess").await;
+    ann.bot("password-guessable").await;
     ann.says(&format!("something else entirely\n{NEW}"));
-    ann.bot("That password is wrong").await;
+    ann.bot("problem-wrong-password").await;
     ann.says(&format!("{ANNS}\n{NEW}"));
-    ann.bot("Your new password works").await;
-    ann.bot("Your password was changed on").await;
+    ann.bot("password-changed").await;
+    ann.bot("notice-password-changed").await;
     ann.confirms("/send @bob 0.5").await;
     ann.says(ANNS);
-    ann.bot("That password is wrong").await;
+    ann.bot("send-wrong-password").await;
     ann.says(NEW);
-    ann.bot("Paid 0.5 ETH").await;
+    ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
     assert_transcript!("password", world.ann);
     world.stage.stop().await;
 }
 
-/// Whoever did it, and by whichever client.
+/// By any client.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exported_key_is_told() {
+async fn the_owner_is_notified_of_an_exported_key() {
     let mut world = World::with_wallets(StageOptions::default()).await;
     world.export(&world.ann, ANNS).await;
-    let told = world.ann.bot("The key of your wallet was exported on").await;
-    assert!(told.text.contains("/send 0x… all"), "{told:?}");
+    world.ann.bot("notice-key-exported").await;
     assert_transcript!("exported", world.ann);
     world.stage.stop().await;
 }
 
-/// A recovery waits for a second; a third of it after the code.
+/// A recovery waits for one second, or a third of it with the code.
 fn quick() -> StageOptions {
     StageOptions { recovery_wait: Duration::from_secs(1), ..StageOptions::default() }
 }
@@ -56,107 +55,107 @@ async fn a_forgotten_password_is_recovered_at_the_same_address() {
     let address = world.account(&world.ann).await.address;
     let ann = &mut world.ann;
     ann.says("/recover");
-    ann.bot("You forgot your password?").await;
-    ann.press("✖️ Cancel");
-    ann.bot("Nothing was changed").await;
+    ann.bot("recover-ask").await;
+    ann.press("cancel-button");
+    ann.bot("cancel-done").await;
     ann.says("/recover");
-    ann.bot("You forgot your password?").await;
-    ann.press("🛟 Ask for a new password");
-    ann.bot("You can set it from").await;
-    ann.bot("The wait is over").await;
-    ann.press("🔑 Set the new password");
-    ann.bot("Send the new password").await;
+    ann.bot("recover-ask").await;
+    ann.press("recover-start-button");
+    ann.bot("notice-recovery-waiting").await;
+    ann.bot("notice-recovery-ready").await;
+    ann.press("recover-set-button");
+    ann.bot("recover-ask-password").await;
     ann.says("1234567890");
-    ann.bot("too easy to guess").await;
+    ann.bot("password-guessable").await;
     ann.says(NEW);
-    let recovered = ann.bot("Your wallet is recovered").await;
+    let recovered = ann.bot("recover-done").await;
     assert!(recovered.text.contains(&address.to_string()));
-    ann.bot("Your wallet was recovered").await;
+    ann.bot("notice-recovery-completed").await;
     ann.confirms("/send @bob 0.5").await;
     ann.says(NEW);
-    ann.bot("Paid 0.5 ETH").await;
+    ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
     assert_transcript!("recovery", world.ann);
     assert_eq!(world.account(&world.ann).await.address, address);
     world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recovery_that_was_not_the_owners_is_stopped() {
+async fn the_owner_cancels_a_recovery_that_someone_else_requested() {
     let mut world = World::with_wallets(StageOptions::default()).await;
     let ann = &mut world.ann;
     ann.says("/recover");
-    ann.bot("You forgot your password?").await;
-    ann.press("🛟 Ask for a new password");
-    let told = ann.bot("You can set it from").await;
-    // Bob sees the button nowhere, and its data does nothing for him.
+    ann.bot("recover-ask").await;
+    ann.press("recover-start-button");
+    let notice = ann.bot("notice-recovery-waiting").await;
+    // Bob has no such button, and its data has no effect for him.
     let (bob, below) = (world.bob.person(), world.bob.last_of_bot().unwrap().id);
-    bob.forges(bob.id(), below, &data(&told, "✖️ This was not me: stop it")).unwrap();
-    world.bob.bot("There is no recovery").await;
+    bob.forges(bob.id(), below, &data(&notice, "recover-stop-button")).unwrap();
+    world.bob.bot("problem-no-recovery").await;
     let ann = &mut world.ann;
-    ann.press("✖️ This was not me: stop it");
-    ann.bot("Stopped. Your password is what it was").await;
-    ann.bot("No new password will be set").await;
-    // Or by using the old password.
+    ann.press("recover-stop-button");
+    ann.bot("recover-cancelling").await;
+    ann.bot("notice-recovery-cancelled").await;
+    // Using the current password cancels a recovery, too.
     ann.says("/recover");
-    ann.bot("You forgot your password?").await;
-    ann.press("🛟 Ask for a new password");
-    ann.bot("You can set it from").await;
+    ann.bot("recover-ask").await;
+    ann.press("recover-start-button");
+    ann.bot("notice-recovery-waiting").await;
     ann.confirms("/send @bob 0.5").await;
     ann.says(ANNS);
-    ann.bot("No new password will be set").await;
-    ann.bot("Paid 0.5 ETH").await;
+    ann.bot("notice-recovery-cancelled").await;
+    ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
     assert_transcript!("recovery_stopped", world.ann);
     world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_e_mail_address_makes_the_wait_short() {
+async fn an_e_mail_address_shortens_the_wait() {
     let mut world = World::with_wallets(quick()).await;
     let ann = &mut world.ann;
     ann.says("/contact");
-    ann.bot("You have given no e-mail address").await;
-    ann.press("✉️ Give an address");
-    ann.bot("Which e-mail address").await;
+    ann.bot("contact-none").await;
+    ann.press("contact-add-button");
+    ann.bot("contact-ask-address").await;
     ann.says("ann at example.org");
-    ann.bot("I can not read that address").await;
+    ann.bot("contact-address-format").await;
     ann.says("ann@example.org");
-    ann.bot("Send your password").await;
+    ann.bot("contact-ask-password-new").await;
     ann.says("something else entirely");
-    ann.bot("That password is wrong").await;
+    ann.bot("problem-wrong-password").await;
     ann.says(ANNS);
-    ann.bot("I sent a code to ann@example.org").await;
-    ann.bot("Another e-mail address was asked for").await;
+    ann.bot_with("contact-ask-code", &["ann@example.org"]).await;
+    ann.bot("notice-email-change-requested").await;
     ann.says("12345");
-    ann.bot("A code has 8 digits").await;
+    ann.bot("recover-code-format").await;
     let right = code(&mail(&world.stage, 1).await);
     ann.says(&right);
-    ann.bot("The code is right").await;
-    ann.bot("Your e-mail address was changed").await;
+    ann.bot("recover-code-correct").await;
+    ann.bot("notice-email-changed").await;
     ann.says("/recover");
-    ann.bot("You forgot your password?").await;
-    ann.press("🛟 Ask for a new password");
-    ann.bot("I sent a code to a…@example.org").await;
+    ann.bot("recover-ask").await;
+    ann.press("recover-start-button");
+    ann.bot_with("notice-recovery-code-sent", &["a…@example.org"]).await;
     ann.says(&right);
-    ann.bot("That code is wrong").await;
+    ann.bot("problem-wrong-code").await;
     ann.says(&code(&mail(&world.stage, 3).await));
-    ann.bot("The code is right").await;
-    ann.bot("The wait is over").await;
-    ann.press("🔑 Set the new password");
-    ann.bot("Send the new password").await;
+    ann.bot("recover-code-correct").await;
+    ann.bot("notice-recovery-ready").await;
+    ann.press("recover-set-button");
+    ann.bot("recover-ask-password").await;
     ann.says(NEW);
-    ann.bot("Your wallet is recovered").await;
-    ann.bot("Your wallet was recovered").await;
+    ann.bot("recover-done").await;
+    ann.bot("notice-recovery-completed").await;
     ann.says("/contact");
-    ann.bot("Your e-mail address is a…@example.org").await;
-    ann.press("🗑 Forget the address");
-    ann.bot("Your address will be forgotten").await;
+    ann.bot_with("contact-address", &["a…@example.org"]).await;
+    ann.press("contact-remove-button");
+    ann.bot("contact-ask-password-remove").await;
     ann.says(NEW);
-    ann.bot("this works again in").await;
+    ann.bot("problem-on-hold").await;
     assert_transcript!("e_mail", world.ann);
     world.stage.stop().await;
 }
 
-/// The mail to Ann that this many come to.
+/// The e-mail to Ann with this number, counted from one.
 async fn mail(stage: &Stage, count: usize) -> Mail {
     for _ in 0..300 {
         if let Some(mail) = stage.mailbox.mails_to("ann@example.org").get(count - 1) {
@@ -164,7 +163,7 @@ async fn mail(stage: &Stage, count: usize) -> Mail {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("mail {count} never came");
+    panic!("e-mail {count} did not arrive");
 }
 
 fn code(mail: &Mail) -> String {

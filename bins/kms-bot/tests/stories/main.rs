@@ -1,12 +1,16 @@
-//! The bot's stories, as chats: who says what, what the bot answers, which button is pressed.
-//! The real bot, the real server and a real chain; each story leaves its transcript.
+//! The bot's stories, told as chats: what users write, what the bot answers, which buttons are
+//! pressed. They run the real bot, the real server and a real chain. Transcripts pin the wording in
+//! snapshots; assertions are about facts.
 
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
 mod account;
 mod canary;
 mod onboarding;
 mod outages;
+mod process;
 mod sending;
+mod supervision;
+mod texts;
 mod traps;
 mod world;

@@ -1,10 +1,12 @@
-//! Ann and Bob, and where they live.
+//! Ann and Bob with their phones, in a sandbox.
 
 use bot_api_sim::{ButtonKind, Message, Phone};
 use kms_client::{Turn, hash_password};
 use kms_sandbox::{Stage, StageOptions};
 use kms_types::wire::{Account, ConfirmTransfer, ExportKey, HistoryEntry, QuoteTransfer, Transfer};
 use kms_types::{Asset, TelegramId, TransferId, Wei};
+
+use crate::texts::{self, label};
 
 pub(crate) const ANNS: &str = "orange ladder seldom sings";
 pub(crate) const BOBS: &str = "marmalade for the night train";
@@ -16,18 +18,18 @@ pub(crate) struct World {
     pub(crate) bob: Phone,
 }
 
-/// What differs from run to run, as transcripts show it.
+/// Replaces in transcripts what differs between runs.
 pub(crate) const FILTERS: [(&str, &str); 7] = [
     (r"0x[0-9a-f]{64}", "<transaction>"),
     (r"0x[0-9a-fA-F]{40}", "<address>"),
     (r"\d+\.\d{7,}", "<fine amount>"),
-    (r"In block \d+", "In block <n>"),
+    (r"Block \d+", "Block <n>"),
     (r"\d{1,2} [A-Z][a-z]{2} \d{4}, \d\d:\d\d UTC", "<time>"),
     (r"\d{1,2} [A-Z][a-z]+ \d{4}", "<date>"),
-    (r"again in \d+ \w+", "again in <wait>"),
+    (r"again in \d+ \w+", "again in <duration>"),
 ];
 
-/// Compares the transcript of a phone with the one that was written down.
+/// Compares the transcript of a phone with its snapshot.
 macro_rules! assert_transcript {
     ($name:literal, $phone:expr) => {
         insta::with_settings!({ filters => $crate::world::FILTERS, omit_expression => true }, {
@@ -37,39 +39,48 @@ macro_rules! assert_transcript {
 }
 pub(crate) use assert_transcript;
 
-/// The builder of a story: what the bot must say, and which button is pressed.
+/// The steps of a story. Texts and buttons are named by their Fluent ids.
 pub(crate) trait Plays {
-    /// Waits until the bot says this, and gives the message. A notice in passing gives an empty
-    /// one.
-    async fn bot(&mut self, says: &str) -> Message;
+    /// Waits until the bot sends this message, and returns it. For a notice, which is not a message,
+    /// returns an empty one.
+    async fn bot(&mut self, id: &str) -> Message;
+    /// Waits until the bot sends this message with these values in it.
+    async fn bot_with(&mut self, id: &str, values: &[&str]) -> Message;
     /// Presses a button.
-    fn press(&self, button: &str);
-    /// Asks for a payment and confirms it, as far as the password.
+    fn press(&self, id: &str);
+    /// Requests a payment and presses `Confirm`; the bot then waits for the password.
     async fn confirms(&mut self, payment: &str);
 }
 
 impl Plays for Phone {
-    async fn bot(&mut self, says: &str) -> Message {
-        match self.hears(says).await {
+    async fn bot(&mut self, id: &str) -> Message {
+        self.bot_with(id, &[]).await
+    }
+
+    async fn bot_with(&mut self, id: &str, values: &[&str]) -> Message {
+        let expected = format!("{id} {values:?}");
+        let matches =
+            |text: &str| texts::is(id, text) && values.iter().all(|value| text.contains(value));
+        match self.hears_matching(&expected, matches).await {
             Ok(message) => message.unwrap_or_default(),
             Err(unheard) => panic!("{unheard}"),
         }
     }
 
-    fn press(&self, button: &str) {
-        self.presses(button).unwrap_or_else(|error| panic!("{error}\n{}", self.transcript()));
+    fn press(&self, id: &str) {
+        self.presses(&label(id)).unwrap_or_else(|error| panic!("{error}\n{}", self.transcript()));
     }
 
     async fn confirms(&mut self, payment: &str) {
         self.says(payment);
-        self.bot("Total: at most").await;
-        self.press("✅ Confirm");
-        self.bot("Send your password").await;
+        self.bot("send-quote").await;
+        self.press("send-confirm-button");
+        self.bot("send-ask-password").await;
     }
 }
 
 impl World {
-    /// Nobody has a wallet.
+    /// No user has a wallet.
     pub(crate) async fn new() -> Self {
         Self::with(StageOptions::default()).await
     }
@@ -81,19 +92,19 @@ impl World {
         Self { stage, ann, bob }
     }
 
-    /// Both have wallets, and Ann has ten coins, of which she was told.
+    /// Both have wallets. Ann has ten coins and was notified of them.
     pub(crate) async fn with_wallets(options: StageOptions) -> Self {
         let mut world = Self::with(options).await;
         for (phone, password) in [(&mut world.ann, ANNS), (&mut world.bob, BOBS)] {
             phone.says("/start");
-            phone.bot("Choose a password").await;
+            phone.bot("start-welcome").await;
             phone.says(password);
-            phone.bot("Your wallet is ready").await;
+            phone.bot("start-created").await;
             phone.forget();
         }
         let ann = world.account(&world.ann).await;
         world.stage.faucet(ann.address, coins("10")).await.unwrap();
-        world.ann.bot("You received 10 ETH from 0x").await;
+        world.ann.bot_with("notice-received", &["10 ETH"]).await;
         world.ann.forget();
         world
     }
@@ -115,13 +126,13 @@ impl World {
         transfers.collect()
     }
 
-    /// Takes the key out without the bot, as another client would.
+    /// Exports the key without the bot, as another client would.
     pub(crate) async fn export(&self, whose: &Phone, password: &str) {
         let body = ExportKey { password_hash: hash_password(id(whose), password).await };
         self.stage.client.export(id(whose).into(), &body).await.unwrap();
     }
 
-    /// Pays without the bot, as another client would.
+    /// Sends a payment without the bot, as another client would.
     pub(crate) async fn pay(&self, from: &Phone, to: &str, amount: &str) -> Transfer {
         let quote = QuoteTransfer {
             id: TransferId::random(),
@@ -147,17 +158,17 @@ pub(crate) fn id(phone: &Phone) -> TelegramId {
     phone.person().id().try_into().unwrap()
 }
 
-/// The data that comes back when a button is pressed.
-pub(crate) fn data(message: &Message, button: &str) -> String {
-    match &message.button(button).unwrap().kind {
+/// The callback data of a button.
+pub(crate) fn data(message: &Message, id: &str) -> String {
+    match &message.button(&label(id)).unwrap().kind {
         ButtonKind::Callback(data) => data.clone(),
-        other => panic!("{button} is {other:?}"),
+        other => panic!("{id} is {other:?}"),
     }
 }
 
 /// The transfer that a confirm screen shows.
 pub(crate) fn transfer_of(screen: &Message) -> TransferId {
-    data(screen, "✅ Confirm").split(':').nth(1).unwrap().parse().unwrap()
+    data(screen, "send-confirm-button").split(':').nth(2).unwrap().parse().unwrap()
 }
 
 pub(crate) fn coins(coins: &str) -> Wei {

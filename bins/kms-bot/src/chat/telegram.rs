@@ -1,7 +1,7 @@
-//! The Bot API as the handlers use it: HTML, private chats, floods waited out.
+//! The Bot API as the handlers use it: HTML messages in private chats, rate limits waited out.
 //!
-//! Errors are told by their kind: the token stands in the URL of every call, and what people
-//! wrote may stand in an answer.
+//! Errors keep only their kind: the URL of every call contains the token, and a response may
+//! contain what a user wrote.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,34 +17,36 @@ use teloxide_core::types::{
 };
 use teloxide_core::{ApiError, Bot, RequestError};
 
-use crate::buttons::Keyboard;
+use super::keyboard::Keyboard;
+use crate::texts::{Html, Text};
 
-/// The longest that Telegram's wish to wait is followed.
+/// The longest `retry_after` of Telegram that is waited out, in seconds.
 const LONGEST_WAIT: u32 = 60;
-/// Telegram counts as answering for this long after it did; polls come back within ten seconds.
-const ALIVE: Duration = Duration::from_secs(30);
+/// Telegram counts as reachable for this long after its last response; a poll takes at most ten
+/// seconds.
+const REACHABLE_FOR: Duration = Duration::from_secs(30);
 
-/// How the Bot API's refusals begin.
+/// The beginnings of the Bot API's refusals.
 const REFUSALS: [&str; 6] =
     ["Bad Request", "Unauthorized", "Forbidden", "Not Found", "Conflict", "Request Entity"];
 
-/// Why Telegram did not do it.
+/// Why a call of the Bot API failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum TelegramError {
-    /// The person blocked the bot, never started it, or is gone.
-    #[error("the person can not be written to")]
+    /// The user blocked the bot, never started it, or no longer exists.
+    #[error("the user cannot receive messages from this bot")]
     Gone,
-    /// The token is not one of a bot.
-    #[error("telegram.token: Telegram does not know this token; ask @BotFather for it")]
+    /// No bot has this token.
+    #[error("telegram.token: Telegram does not know this token; get it from @BotFather")]
     Token,
     /// Another process polls with this token.
     #[error("another bot process polls with this token")]
     Conflict,
-    /// It refused, for another reason.
-    #[error("Telegram refused: {0}")]
+    /// Telegram refused the call for another reason.
+    #[error("Telegram refused the call: {0}")]
     Refused(ApiError),
-    /// It did not answer, or not in a way that can be read.
-    #[error("Telegram does not answer: {0}")]
+    /// Telegram did not respond, or not with the Bot API's JSON.
+    #[error("Telegram is unreachable: {0}")]
     Unreachable(&'static str),
 }
 
@@ -56,15 +58,15 @@ impl From<RequestError> for TelegramError {
                 | ApiError::ChatNotFound
                 | ApiError::UserDeactivated
                 | ApiError::CantInitiateConversation => Self::Gone,
-                // The client library knows this sentence with another beginning only.
+                // teloxide expects this description with a different beginning.
                 ApiError::Unknown(text) if text.contains("can't initiate conversation") => {
                     Self::Gone
                 }
-                // What is not one of the Bot API's refusals is Telegram's own trouble: "Bad Gateway".
+                // Any other unknown description is a failure of Telegram itself, like "Bad Gateway".
                 ApiError::Unknown(text)
                     if !REFUSALS.iter().any(|known| text.starts_with(known)) =>
                 {
-                    Self::Unreachable("an error of its own")
+                    Self::Unreachable("server error")
                 }
                 ApiError::InvalidToken => Self::Token,
                 ApiError::TerminatedByOtherGetUpdates => Self::Conflict,
@@ -72,155 +74,151 @@ impl From<RequestError> for TelegramError {
             },
             RequestError::Network(error) if error.is_timeout() => Self::Unreachable("timeout"),
             RequestError::Network(_) => Self::Unreachable("network"),
-            RequestError::InvalidJson { .. } => Self::Unreachable("not the Bot API's JSON"),
-            RequestError::RetryAfter(_) => Self::Unreachable("too many requests"),
+            RequestError::InvalidJson { .. } => Self::Unreachable("invalid response"),
+            RequestError::RetryAfter(_) => Self::Unreachable("rate limit"),
             RequestError::MigrateToChatId(_) => Self::Gone,
             RequestError::Io(_) => Self::Unreachable("file"),
         }
     }
 }
 
-/// Telegram, to write to. Its `Debug` would show the token, so there is none.
+/// A client of the Bot API. Has no `Debug`: it would show the token.
 pub(crate) struct Telegram {
     api: Bot,
-    /// When it last did what it was asked.
-    alive: Mutex<Instant>,
+    last_response: Mutex<Instant>,
 }
 
 impl Telegram {
     pub(crate) fn new(api: Bot) -> Self {
-        Self { api, alive: Mutex::new(Instant::now()) }
+        Self { api, last_response: Mutex::new(Instant::now()) }
     }
 
-    /// Says that Telegram answered.
-    pub(crate) fn answered(&self) {
-        *self.alive.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    /// Records that Telegram responded.
+    pub(crate) fn record_response(&self) {
+        *self.last_response.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Whether Telegram answered lately, to anything.
-    pub(crate) fn is_alive(&self) -> bool {
-        self.alive.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < ALIVE
+    /// Reports whether Telegram responded recently, to any call.
+    pub(crate) fn is_reachable(&self) -> bool {
+        let last = *self.last_response.lock().unwrap_or_else(PoisonError::into_inner);
+        last.elapsed() < REACHABLE_FOR
     }
 
-    /// Writes to somebody.
-    pub(crate) async fn say(
+    /// Sends a message and returns its id.
+    pub(crate) async fn send(
         &self,
         to: TelegramId,
-        html: &str,
+        html: &Html,
         keyboard: Keyboard,
     ) -> Result<MessageId, TelegramError> {
         let message = self.message(chat(to), html, keyboard);
-        Ok(self.patiently(&message).await?.id)
+        Ok(self.call(&message).await?.id)
     }
 
-    /// Writes into a group. Its floods are not waited out: they are not this person's.
-    pub(crate) async fn say_in_group(
+    /// Sends a message to a group. Its rate limit is not waited out: other users share it.
+    pub(crate) async fn send_to_group(
         &self,
         group: ChatId,
-        html: &str,
+        html: &Html,
         keyboard: Keyboard,
     ) -> Result<(), TelegramError> {
         self.message(group, html, keyboard).await?;
         Ok(())
     }
 
-    fn message(&self, chat: ChatId, html: &str, keyboard: Keyboard) -> JsonRequest<SendMessage> {
+    fn message(&self, chat: ChatId, html: &Html, keyboard: Keyboard) -> JsonRequest<SendMessage> {
         self.api
-            .send_message(chat, html)
+            .send_message(chat, html.as_str())
             .parse_mode(ParseMode::Html)
             .link_preview_options(no_preview())
             .reply_markup(keyboard.into_markup())
     }
 
-    /// Changes a message; its buttons are these afterwards. The same text again is no error.
+    /// Replaces the text and the buttons of a message. An edit that changes nothing is no error.
     pub(crate) async fn edit(
         &self,
         of: TelegramId,
         message: MessageId,
-        html: &str,
+        html: &Html,
         keyboard: Keyboard,
     ) -> Result<(), TelegramError> {
         let edited = self
             .api
-            .edit_message_text(chat(of), message, html)
+            .edit_message_text(chat(of), message, html.as_str())
             .parse_mode(ParseMode::Html)
             .link_preview_options(no_preview())
             .reply_markup(keyboard.into_markup());
-        match self.patiently(&edited).await {
+        match self.call(&edited).await {
             Ok(_) | Err(RequestError::Api(ApiError::MessageNotModified)) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// As [`Telegram::edit`], or writes anew if the message is not there any more.
-    pub(crate) async fn edit_or_say(
+    /// Edits a message, or sends a new one if it no longer exists.
+    pub(crate) async fn edit_or_send(
         &self,
         of: TelegramId,
         message: MessageId,
-        html: &str,
+        html: &Html,
         keyboard: Keyboard,
     ) -> Result<(), TelegramError> {
         match self.edit(of, message, html, keyboard.clone()).await {
-            Err(TelegramError::Refused(_)) => self.say(of, html, keyboard).await.map(drop),
+            Err(TelegramError::Refused(_)) => self.send(of, html, keyboard).await.map(drop),
             other => other,
         }
     }
 
-    /// Deletes a message. One that is gone already is no error.
+    /// Deletes a message. A message that no longer exists is no error.
     pub(crate) async fn delete(
         &self,
         of: TelegramId,
         message: MessageId,
     ) -> Result<(), TelegramError> {
-        match self.patiently(&self.api.delete_message(chat(of), message)).await {
+        match self.call(&self.api.delete_message(chat(of), message)).await {
             Ok(_) | Err(RequestError::Api(ApiError::MessageToDeleteNotFound)) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Sends a picture.
-    pub(crate) async fn picture(
+    /// Sends a picture with a caption.
+    pub(crate) async fn send_picture(
         &self,
         to: TelegramId,
         png: Vec<u8>,
-        caption: &str,
+        caption: &Html,
         keyboard: Keyboard,
     ) -> Result<(), TelegramError> {
         let picture = self
             .api
             .send_photo(chat(to), InputFile::memory(png).file_name("address.png"))
-            .caption(caption)
+            .caption(caption.as_str())
             .parse_mode(ParseMode::Html)
             .reply_markup(keyboard.into_markup());
-        self.patiently(&picture).await?;
+        self.call(&picture).await?;
         Ok(())
     }
 
-    /// Ends the waiting of a pressed button, perhaps with a short notice.
-    pub(crate) async fn answer(
+    /// Answers a callback query, which ends the progress indicator of the pressed button.
+    pub(crate) async fn answer_query(
         &self,
         query: CallbackQueryId,
-        notice: Option<&str>,
+        notice: Option<Text>,
     ) -> Result<(), TelegramError> {
         let answer = self.api.answer_callback_query(query);
         match notice {
-            Some(notice) => answer.text(notice).await?,
+            Some(notice) => answer.text(notice.into_string()).await?,
             None => answer.await?,
         };
         Ok(())
     }
 
-    /// Shows that an answer is on its way.
+    /// Shows "typing…" in the chat. Errors are ignored: nothing depends on it.
     pub(crate) async fn typing(&self, to: TelegramId) {
-        // It only decorates: nothing depends on it.
         let _ = self.api.send_chat_action(chat(to), ChatAction::Typing).await;
     }
 
-    /// Waits as long as Telegram wants, and repeats.
-    async fn patiently<R>(
-        &self,
-        request: &R,
-    ) -> Result<<R::Payload as Payload>::Output, RequestError>
+    /// Makes a call; waits and repeats it when Telegram asks for that.
+    async fn call<R>(&self, request: &R) -> Result<<R::Payload as Payload>::Output, RequestError>
     where
         R: Request<Err = RequestError> + Sync,
         R::SendRef: Send,
@@ -231,7 +229,7 @@ impl Telegram {
                     tokio::time::sleep(Duration::from_secs(wait.seconds().into())).await;
                 }
                 Ok(output) => {
-                    self.answered();
+                    self.record_response();
                     return Ok(output);
                 }
                 Err(error) => return Err(error),
@@ -239,12 +237,12 @@ impl Telegram {
         }
     }
 
-    /// What Telegram shows now of somebody who started the bot: first name and username.
+    /// Fetches the current first name and username of a user who started the bot.
     pub(crate) async fn profile(
         &self,
         of: TelegramId,
     ) -> Result<(Option<String>, Option<Username>), TelegramError> {
-        let shown = self.patiently(&self.api.get_chat(chat(of))).await?;
+        let shown = self.call(&self.api.get_chat(chat(of))).await?;
         let username = shown.username().and_then(|name| name.parse().ok());
         Ok((shown.first_name().map(str::to_owned), username))
     }
@@ -269,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_that_the_library_does_not_know_are_told_apart() {
+    fn errors_unknown_to_teloxide_are_classified() {
         let error =
             |text: &str| TelegramError::from(RequestError::Api(ApiError::Unknown(text.to_owned())));
         let gone = error("Forbidden: bot can't initiate conversation with a user");
@@ -280,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_do_not_show_what_was_answered() {
+    fn errors_do_not_show_the_response() {
         let source = serde_json::from_str::<u8>("x").unwrap_err().into();
         let error = RequestError::InvalidJson { source, raw: "a password".into() };
         let error = TelegramError::from(error);

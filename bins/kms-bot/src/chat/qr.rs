@@ -1,13 +1,13 @@
-//! An address as a picture to scan.
+//! QR codes as PNG pictures.
 
 use qrcode::{Color, EcLevel, QrCode};
 
-/// Pixels of one module.
+/// Pixels per module.
 const SCALE: usize = 8;
-/// Modules of white around the code (ISO/IEC 18004 wants four).
+/// Width of the quiet zone in modules; ISO/IEC 18004 requires four.
 const QUIET: usize = 4;
 
-/// A PNG of the text as a QR code. `None` if the text is too long for one.
+/// Draws a text as a QR code. Returns `None` if the text is too long for one.
 pub(crate) fn png(text: &str) -> Option<Vec<u8>> {
     let code = QrCode::with_error_correction_level(text, EcLevel::M).ok()?;
     let (width, modules) = (code.width(), code.to_colors());
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_picture_is_a_code_with_white_around_it() {
+    fn the_code_has_a_quiet_zone_and_a_finder_pattern() {
         let png = png("0x1486F47822927e3F2321E0bE433247dDADAf8F8C").unwrap();
         let decoder = png::Decoder::new(std::io::Cursor::new(png));
         let mut reader = decoder.read_info().unwrap();
@@ -45,7 +45,7 @@ mod tests {
         let at = |x: usize, y: usize| pixels[y * side + x];
         assert_eq!(side % SCALE, 0);
         assert!((0..side).all(|i| at(i, 0) == 255 && at(0, i) == 255));
-        // The corner of a finder pattern: dark outside, white within, dark in the middle.
+        // The corner of a finder pattern: dark border, white ring, dark center.
         let module = |x: usize, y: usize| at((QUIET + x) * SCALE, (QUIET + y) * SCALE);
         assert_eq!([module(0, 0), module(1, 1), module(3, 3)], [0, 255, 0]);
     }

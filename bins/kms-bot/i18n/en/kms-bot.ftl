@@ -1,0 +1,374 @@
+### What kms-bot says, in English: a section for each flow.
+###
+### Messages are Telegram HTML; variables are escaped when a message is rendered (src/texts.rs).
+### Ids that end in -button, -description, -notice or -status are plain text.
+
+## Any flow
+
+-not-encrypted = Telegram chats with bots are not end-to-end encrypted. I delete your message right away, before I use it. Choose a password that you use nowhere else.
+
+no-wallet = You don't have a wallet yet. Send /start to create one.
+unknown-command = I don't know that command. Send /help to see what I can do. A password cannot start with a slash.
+unexpected-text = I wasn't waiting for an answer. Send /help to see what I can do. If this was a password, delete your message and start again.
+unexpected-text-deleted = I was no longer waiting for a password. I deleted your message in case it was one, and did not use it.
+unsupported-deleted = I accept passwords only as a new text message that you type yourself. I deleted this one in case it showed yours.
+password-not-deleted = ⚠️ I could not delete the message with your password, so I did not use it. Please delete it yourself, then try again with /start, /send or /password.
+group-invitation = Let's talk about money and passwords in our private chat.
+group-button = Open the private chat
+foreign-button-notice = This button belongs to someone else.
+expired-button-notice = This button has expired.
+up-to-date-notice = Up to date.
+
+duration-seconds =
+    { $count ->
+        [one] { $count } second
+       *[other] { $count } seconds
+    }
+duration-minutes =
+    { $count ->
+        [one] { $count } minute
+       *[other] { $count } minutes
+    }
+duration-hours =
+    { $count ->
+        [one] { $count } hour
+       *[other] { $count } hours
+    }
+
+## New passwords
+
+password-too-short = That password is too short: it needs at least 10 characters. Please choose another one.
+password-too-long = That password is too long: it can have at most 128 characters. Please choose another one.
+password-guessable = That password is too easy to guess. Try several words that don't belong together.
+
+## /start
+
+start-description = create or show your wallet
+start-welcome =
+    👋 <b>Welcome!</b> I give you an Ethereum wallet that you use by chatting, and that you can recover without a seed phrase.
+
+    Choose a password with at least 10 characters and send it as your next message.
+
+    <i>{ -not-encrypted }</i>
+start-creating = ⏳ Creating your wallet…
+start-created = 🎉 <b>Your wallet is ready.</b>
+start-existing = <b>This is your wallet.</b>
+start-wallet =
+    { $title }
+    <code>{ $address }</code>
+    Network: { $network }
+
+    { $hint }
+start-has-username = People here can send to you by your username, { $username }.
+start-no-username = Set a username in Telegram's settings, and people here can send to you by it.
+start-recovery-button = 🛟 How recovery works
+start-recovery =
+    🛟 <b>If you forget your password</b>
+    Send /recover. After a waiting period you choose a new password. Your address and your money stay the same, and there is no seed phrase to keep. With an e-mail address (/contact) the wait is short.
+
+    How it works: your private key is encrypted with your password, and the service keeps a second way to decrypt it, protected by a master key of its own. Every use of that key is recorded. This means that the service could open your wallet, and so could an attacker who takes over your Telegram account and stays unnoticed during the wait. Protect your account with Telegram's two-step verification.
+
+## /balance
+
+balance-description = your balance
+balance-button = 💰 Balance
+balance-refresh-button = 🔄 Refresh
+balance-coin =
+    💰 <b>{ $amount }</b>
+    Network: { $network }
+balance-coin-pending = Pending: sending up to { $amount }
+balance-token = <b>{ $amount }</b>
+balance-token-unknown = { $symbol }: not available right now
+balance-token-pending = Pending: sending { $amount }
+
+## /receive
+
+receive-description = your address
+receive-button = 📥 Receive
+receive-copy-button = 📋 Copy address
+receive-address =
+    Your address on <b>{ $network }</b>:
+    <code>{ $address }</code>
+
+    Send only { $symbols } to it, and only on this network.
+
+## /send
+
+send-description = send money: /send @bob 0.5
+send-button = 📤 Send
+send-confirm-button = ✅ Confirm
+send-confirm-reassigned-button = ⚠️ Yes, it's them
+send-cancel-button = ✖️ Cancel
+send-renew-button = 🔄 New quote
+send-check-button = 🔎 Check
+send-explorer-button = 🔗 View in explorer
+
+send-ask-recipient = Who do you want to send to? Send me a @username or an address.
+send-ask-amount = How much { $symbol } do you want to send to { $recipient }? For example: { $examples }.
+send-amount-examples = 0.5 or all
+send-amount-examples-token = 0.5, or all, or 5 { $symbol }
+send-looking-up = ⏳ Getting a quote…
+send-unknown-name = { $username } has no wallet here. They can get one by writing to me, or they can give you an address.
+send-name-reassigned = ⚠️ { $username } no longer belongs to the person who registered it here. Nothing was sent. Ask them for their new username or their address.
+send-name-unverified-notice = ⚠️ Telegram could not confirm who owns that username right now. Nothing was sent. Try again in a minute, or send to an address.
+
+send-quote =
+    <b>Send { $amount }</b>
+    to { $recipient }
+    <code>{ $address }</code>
+    { $member } { $earlier }
+
+    Network fee: up to { $fee }
+    Total: up to <b>{ $total }</b>
+    Network: { $network }
+send-recipient-named = <b>{ $name }</b>, { $username }
+send-recipient-address = this address
+send-member-since = Wallet here since { $date }.
+send-not-a-member = Not a wallet of this service.
+send-first-payment = You have never sent to this address.
+send-paid-before = You have sent to this address before.
+send-total-coin = { $amount }
+send-total-token = { $amount } and { $fee }
+send-warning-contract = ⚠️ The recipient is a smart contract. Make sure that it can accept what you send.
+send-warning-most-of-balance = ⚠️ This is most of your { $symbol }.
+send-warning-reassigned = ⚠️ This username belonged to someone else until recently. Ask the recipient whether it is really theirs.
+
+send-ask-password =
+    { $quote }
+
+    🔑 To confirm, send your password as your next message.
+send-ask-reassigned =
+    { $quote }
+
+    ✋ Are you sure that this is the person you mean?
+send-wrong-password =
+    { $quote }
+
+    ❌ Wrong password. Send it again, or cancel.
+send-sending =
+    { $quote }
+
+    ⏳ Sending…
+send-refused =
+    { $quote }
+
+    ❌ { $reason }
+send-unknown-outcome =
+    { $quote }
+
+    ❔ The wallet service is not responding, so I don't know yet whether this was sent. It is never sent twice. I'll update this message as soon as I know, or press { send-check-button }.
+send-changed = ⚠️ This payment is not the one you were shown. Nothing was sent. Please start again with /send.
+
+transfer-address = <code>{ $address }</code>
+transfer-username = { $username }
+transfer-what = <b>{ $amount }</b> to { $recipient }
+transfer-pending =
+    📤 Sent { $what }
+    { $reason }
+transfer-waits-for-network = Pending: waiting for the network.
+transfer-waits-replaced = Pending: the network is busy, so I raised the network fee, within the maximum you confirmed.
+transfer-waits-for-fees = Pending since { $time }: the network fee is above the maximum you confirmed. Your payment goes through when fees fall. It is never sent twice, and there is nothing you need to do.
+transfer-confirmed = ✅ Confirmed: { $what }
+transfer-received-less = The token kept a part of it: { $amount } arrived.
+transfer-block = Block { $number }
+transfer-fee = Network fee: { $fee }
+transfer-hash = Transaction <code>{ $hash }</code>
+transfer-nothing-moved = ❌ Failed: { $what }. The token's contract accepted the transaction but moved no money. Check your /balance; the network fee was charged.
+transfer-nonce-taken = ❌ Failed: { $what }. Your wallet's key was used outside this service, and that transaction took its place. This payment was not made.
+transfer-reverted-recipient = ❌ Failed: the recipient's contract refused { $what }. The money is still yours; the network fee was charged.
+transfer-reverted-token = ❌ Failed: the token's contract refused { $what }. The money is still yours; the network fee was charged.
+transfer-failed = ❌ Failed: { $what }. Check your /balance.
+transfer-cancelled = ✖️ Cancelled: { $what }. Nothing was sent.
+transfer-expired = ⌛ This quote has expired: { $what }. Nothing was sent.
+transfer-unknown = { $what }: see /history for its status.
+
+transfer-pending-status = pending
+transfer-waits-for-fees-status = waiting for lower fees
+transfer-confirmed-status = confirmed
+transfer-failed-status = failed
+transfer-cancelled-status = cancelled
+transfer-expired-status = expired
+transfer-unknown-status = unknown
+
+## /history
+
+history-description = your payments
+history-newer-button = ◀ Newer
+history-older-button = Older ▶
+history-empty = No payments yet.
+history-title = <b>Your payments</b>
+history-sent = 📤 { $amount } to { $recipient }
+history-received = 📥 { $amount } from { $sender }
+history-entry =
+    { $what }
+    { $time } · { $status }
+history-status = { $status }
+history-link = <a href="{ $link }">{ $status }</a>
+history-deposit-status = deposit
+
+## /limit
+
+limit-description = how much you can spend in a day
+limit-title = <b>Your spending limits for 24 hours</b>
+limit-spent = { $limit }, { $spent } spent
+limit-later = From { $time }: { $limit }
+limit-amount = up to { $amount }
+limit-none = { $symbol }: no limit
+limit-help = Network fees count too. Set your limit with <code>/limit 5</code> or remove it with <code>/limit none</code>; for a token, add its symbol, as in <code>/limit 5 USDC</code>. A lower limit applies at once, a higher one after 24 hours. The service may have a limit of its own.
+
+## /password
+
+password-description = change your password
+password-ask =
+    🔐 <b>Change your password</b>
+    Send both passwords in one message: the current one on the first line, the new one on the second.
+
+    <i>{ -not-encrypted }</i>
+password-two-lines = Send both passwords in one message: the current one on the first line, the new one on the second.
+password-unchanged = The new password is the same as the current one. Please choose another one.
+password-changing = ⏳ Changing your password…
+password-changed = ✅ Your password was changed. The old one no longer works.
+password-change-unknown = ❔ The wallet service did not respond, so I don't know whether your password was changed. Try the new one first; if it is wrong, the old one still works.
+
+## /recover
+
+recover-description = reset a forgotten password
+recover-start-button = 🛟 Reset my password
+recover-set-button = 🔑 Set a new password
+recover-stop-button = ✖️ This wasn't me: cancel
+recover-ask =
+    🛟 <b>Forgot your password?</b>
+    The service can open your wallet with its own key and protect it with a new password. Your address and your money stay the same.
+
+    To protect you against thieves, there is a waiting period. I notify you about each step, here and by e-mail if you added an address. You can cancel at any time: with a button, or just by using your current password.
+recover-requested = 🛟 You requested a password reset.
+recover-cancelling = ✖️ Cancelled. Your password has not changed.
+recover-over = That password reset is over. Send /recover to see where things stand.
+recover-code-format = The code has 8 digits. Send it as it is written in the e-mail.
+recover-code-correct = ✅ The code is correct.
+recover-ask-password =
+    🔑 Send the new password for your wallet as your next message. The old one will stop working.
+
+    <i>{ -not-encrypted }</i>
+recover-working = ⏳ Recovering your wallet…
+recover-done =
+    ✅ Your wallet is recovered, and your new password works. Your address is the same:
+    <code>{ $address }</code>
+
+## /contact
+
+contact-description = your e-mail address
+contact-add-button = ✉️ Add e-mail
+contact-change-button = ✉️ Change e-mail
+contact-remove-button = 🗑 Remove e-mail
+contact-address = ✉️ Your e-mail address is { $email }, added on { $time }. Security alerts are sent there, and it shortens the wait if you forget your password.
+contact-none = ✉️ You have not added an e-mail address. With one you also get security alerts by e-mail, and the wait is short if you forget your password. Nobody else can see it.
+contact-ask-address = ✉️ What is your e-mail address? Send it as your next message, and I'll send a code there.
+contact-address-format = I can't read that address. It should look like name@example.org.
+contact-ask-password-new =
+    ✉️ Your new e-mail address will be { $email }.
+
+    🔑 To confirm, send your password as your next message.
+contact-ask-password-remove =
+    ✉️ Your e-mail address will be removed.
+
+    🔑 To confirm, send your password as your next message.
+contact-working = ⏳ One moment…
+contact-ask-code = ✉️ I sent a code to { $email }. Send it to me as your next message.
+contact-removed = ✉️ Your e-mail address was removed.
+
+## /cancel and /help
+
+cancel-description = cancel the current step
+cancel-button = ✖️ Cancel
+cancel-done = Cancelled. Nothing was changed.
+cancel-nothing = There is nothing to cancel.
+help-description = this list
+help-title = <b>What I can do</b>
+help-entry = /{ $command } – { $description }
+help-examples = Send with <code>/send @bob 0.5</code> or <code>/send 0x… 0.1</code>, or send everything with <code>/send @bob all</code>. For a token, add its symbol after the amount: <code>/send @bob 5 USDC</code>. Nothing is sent until you confirm it with your password.
+
+## Notices of events
+
+notice-received = 📥 You received <b>{ $amount }</b> from { $sender }.
+notice-password-changed = 🔐 Your password was changed on { $time }. If this wasn't you, someone knows your password and is using your Telegram account: end their session in Telegram's settings, then send /recover.
+notice-key-exported =
+    🔑 Your wallet's private key was exported on { $time }. With that file and its passphrase, anyone can spend everything in this wallet, now and later, without me. If this was you, keep the two in different places.
+
+    If this was <b>not you</b>, a new password does not help, because the key is no longer secret. Create a wallet in another app now and send everything to its address: <code>/send 0x… all</code>, and the same for each token. Then end all other sessions in Telegram's settings.
+notice-email-change-requested = ✉️ Someone used your password to request a change of your e-mail address. If this wasn't you, change your password with /password.
+notice-email-changed = ✉️ Your e-mail address was changed. If this wasn't you, someone knows your password: change it with /password.
+notice-limit-raise-requested = 📈 A higher spending limit was requested on { $time }. It applies after 24 hours at the earliest. If this wasn't you, someone is using your Telegram account: send /limit to see your current limit, then /limit with that amount to cancel the change at once, and end their session in Telegram's settings.
+notice-recovery-requested =
+    🛟 A password reset for your wallet was requested on { $requested }.
+
+    { $next }
+notice-recovery-code-sent = I sent a code to { $email }. Send it to me as your next message by { $until }, and the wait is short. Without the code it lasts until { $ready }.
+notice-recovery-waiting = You can set a new password from { $ready }. I'll write to you then.
+notice-recovery-confirmed = 🛟 The code was correct: you can set a new password from { $ready }. I'll write to you then.
+notice-recovery-ready = 🛟 The wait is over. You can set a new password for your wallet until { $until }.
+notice-recovery-completed = 🔐 Your wallet was recovered with a new password on { $time }. If this wasn't you, someone is using your Telegram account: end their session in Telegram's settings, and ask the operator of this bot to freeze your wallet.
+notice-recovery-cancelled = ✖️ The password reset was cancelled. Your password has not changed.
+notice-recovery-expired = ⌛ The time to set a new password has passed, and nothing was changed. Send /recover to start again.
+
+## What the wallet service refused
+
+problem-unreachable = I can't reach the wallet service right now. Please try again in a minute.
+problem-internal = Something went wrong on our side. Please try again in a minute.
+problem-busy = The service is busy. Please try again in a minute.
+problem-wrong-password = Wrong password.
+problem-password-locked = Too many wrong passwords. Try again in { $wait }.
+problem-rate-limited = Too many requests. Try again in { $wait }.
+problem-wrong-code = That code is wrong. Please send it again.
+problem-code-expired = That code is no longer valid.
+problem-no-recovery = There is no password reset in progress. Send /recover to start one.
+problem-recovery-not-ready = The waiting period is not over yet. Try again in { $wait }.
+problem-recoveries-paused = Passwords cannot be reset right now, because too many resets were requested at once. Your money is safe; please try again later.
+problem-on-hold = Your wallet was recovered recently. For your safety, this is possible again in { $wait }.
+problem-no-mail = This service does not send e-mail.
+problem-frozen = Your wallet is frozen and cannot send. Please contact the operator of this bot.
+problem-account-exists = You already have a wallet, with a different password. Send /start to see it.
+problem-chain-unavailable = The network is not responding right now. Nothing was sent. Please try again in a minute.
+problem-self-transfer = That is your own wallet.
+problem-insufficient-token = You are { $amount } short.
+problem-insufficient-coin = You are { $amount } short, including the network fee.
+problem-insufficient = You don't have enough.
+problem-limit-coin = Your limit is { $limit } in 24 hours, network fees included, and { $left } of it is left. { $when } Send /limit to see or change it.
+problem-limit-token = Your limit is { $limit } in 24 hours, and { $left } of it is left. { $when } Send /limit to see or change it.
+problem-limit-possible-at = This payment is possible from { $time }.
+problem-limit-never = This payment is more than your limit.
+problem-limit = This is more than you can spend in 24 hours.
+problem-would-revert = The payment would fail: the recipient's or the token's contract would refuse it.
+problem-quote-expired = This quote has expired. Nothing was sent.
+problem-unknown-token = That token is not available here.
+problem-conflict = That was changed a moment ago. Please try again.
+problem-wrong-state = This is no longer possible.
+problem-other = { $detail }.
+
+## What the user wrote and the bot cannot read
+
+input-recipient-unmarked = Please write a @username, or an address that begins with 0x.
+input-send-words = Please write who and how much, for example <code>/send @bob 0.5</code>.
+input-limit-words = Please write how much per day, for example <code>/limit 5</code> or <code>/limit none</code>.
+input-asset = Please write an amount, followed by the symbol if it is a token, for example <code>5 USDC</code>.
+input-amount-empty = Please write an amount, for example <code>0.5</code>.
+input-amount-comma = Please use a decimal point and no commas, for example <code>0.5</code>.
+input-amount-sign = Please write the amount without a sign, for example <code>0.5</code>.
+input-amount-exponent = Please write the amount in full, without an exponent, for example <code>0.0001</code>.
+input-amount-separator = Please write the digits together, for example <code>1000</code>.
+input-amount-format = An amount has digits and at most one decimal point between them, for example <code>0.5</code>.
+input-amount-zero = The amount must be more than zero.
+input-amount-precision =
+    { $count ->
+        [0] This amount cannot have decimals.
+        [one] This amount can have at most { $count } decimal.
+       *[other] This amount can have at most { $count } decimals.
+    }
+input-amount-too-large = That amount is larger than any that exists.
+input-address-format = An address is 0x followed by 40 hexadecimal digits.
+input-address-checksum = There is a typo in that address: its checksum does not match. Please copy it again.
+input-ens = ENS names are not supported yet. Please write a @username or an address.
+input-username-empty = Please write a username.
+input-username-long = A username has at most 32 characters.
+input-username-start = A username starts with a letter from a to z.
+input-username-characters = A username has only letters, digits and single underscores between them.

@@ -1,0 +1,8 @@
+//! Telegram, as the flows use it. Nothing in here knows what a wallet is.
+
+pub(crate) mod html;
+pub(crate) mod incoming;
+pub(crate) mod keyboard;
+pub(crate) mod lanes;
+pub(crate) mod qr;
+pub(crate) mod telegram;

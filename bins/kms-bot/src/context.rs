@@ -1,0 +1,162 @@
+//! What every handler works with: Telegram, the server, and the step that a user is asked for.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kms_client::{Client, ClientError};
+use kms_types::wire::Account;
+use kms_types::{TelegramId, Timestamp};
+use zeroize::Zeroizing;
+
+use crate::chat::incoming::User;
+use crate::chat::keyboard::Keyboard;
+use crate::chat::telegram::{Telegram, TelegramError};
+use crate::dialogue::Dialogues;
+use crate::network::NetworkCache;
+use crate::password_input::Password;
+use crate::texts::{Html, html};
+use crate::usernames::UsernameReports;
+
+/// The parts of a running bot.
+pub(crate) struct Context {
+    pub(crate) telegram: Telegram,
+    pub(crate) kms: Client,
+    pub(crate) network: NetworkCache,
+    pub(crate) usernames: UsernameReports,
+    /// The bot's own username, without `@`.
+    pub(crate) bot_username: String,
+    dialogues: Dialogues<dyn Step>,
+}
+
+/// Why a handler stopped.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandlerError {
+    #[error(transparent)]
+    Kms(#[from] ClientError),
+    #[error(transparent)]
+    Telegram(#[from] TelegramError),
+}
+
+pub(crate) type HandlerResult = Result<(), HandlerError>;
+
+/// How secret the answer to a step is. The router acts on it before any code reads the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Secrecy {
+    /// A password. Its message is deleted first, and it is not used if that fails. For an hour
+    /// afterwards any stray text may be a password and is deleted too.
+    Password,
+    /// A one-time code. Its message is deleted first.
+    Code,
+    /// Not a secret. Its message stays, unless it does not look like an answer to the step and a
+    /// password was asked for recently.
+    Public,
+}
+
+/// A question that the user's next text answers. It belongs to the flow that asks it.
+#[async_trait]
+pub(crate) trait Step: Any + Send + Sync {
+    /// Decides what happens to the message with the answer before anything reads it.
+    fn secrecy(&self) -> Secrecy;
+
+    /// Reports whether a text looks like an answer. Asked of [`Secrecy::Public`] steps only.
+    fn is_answer(&self, _text: &str) -> bool {
+        true
+    }
+
+    /// Handles the answer. The step goes on until the handler ends it.
+    async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult;
+
+    /// Cleans up when the user does something else instead of answering.
+    async fn abandon(&self, _context: &Context, _user: &User) -> HandlerResult {
+        Ok(())
+    }
+
+    /// Cleans up when the user cancels the step with `/cancel`.
+    async fn cancel(&self, _context: &Context, _user: &User) -> HandlerResult {
+        Ok(())
+    }
+}
+
+/// The text that answers a step.
+#[derive(Clone, Copy)]
+pub(crate) struct Answer<'a> {
+    pub(crate) user: &'a User,
+    pub(crate) at: Timestamp,
+    /// May be a password.
+    pub(crate) text: &'a str,
+}
+
+impl Answer<'_> {
+    /// The answer as a password, without white space at its ends.
+    pub(crate) fn password(&self) -> Password {
+        Password::new(Zeroizing::new(self.text.trim().to_owned()))
+    }
+}
+
+impl Context {
+    pub(crate) fn new(telegram: Telegram, kms: Client, bot_username: String) -> Self {
+        Self {
+            telegram,
+            network: NetworkCache::new(kms.clone()),
+            usernames: UsernameReports::new(kms.clone()),
+            kms,
+            bot_username,
+            dialogues: Dialogues::default(),
+        }
+    }
+
+    /// Sends a message without buttons.
+    pub(crate) async fn send(&self, to: TelegramId, message: Html) -> HandlerResult {
+        self.telegram.send(to, &message, Keyboard::none()).await?;
+        Ok(())
+    }
+
+    /// Fetches the user's account, or tells the user that they have none.
+    pub(crate) async fn account(&self, user: &User) -> Result<Option<Account>, HandlerError> {
+        let account = self.kms.account(user.id.into()).await?;
+        if account.is_none() {
+            self.send(user.id, html!("no-wallet")).await?;
+        }
+        Ok(account)
+    }
+
+    /// Waits for the user's answer to a step.
+    pub(crate) fn expect(&self, user: TelegramId, step: impl Step) {
+        let asks_password = step.secrecy() == Secrecy::Password;
+        self.dialogues.begin(user, Arc::new(step), asks_password);
+    }
+
+    /// Returns the step that the user's next text answers.
+    pub(crate) fn step(&self, user: TelegramId) -> Option<Arc<dyn Step>> {
+        self.dialogues.current(user)
+    }
+
+    /// Ends the user's step and returns it.
+    pub(crate) fn end_step(&self, user: TelegramId) -> Option<Arc<dyn Step>> {
+        self.dialogues.end(user)
+    }
+
+    /// Ends the user's step if it is an `S` that matches.
+    pub(crate) fn end_step_if<S: Step>(&self, user: TelegramId, matches: impl Fn(&S) -> bool) {
+        let step = self.dialogues.current(user);
+        let step = step.as_deref().and_then(|step| (step as &dyn Any).downcast_ref());
+        if step.is_some_and(matches) {
+            self.dialogues.end(user);
+        }
+    }
+
+    /// Ends the user's step because the user does something else.
+    pub(crate) async fn abandon_step(&self, user: &User) {
+        if let Some(step) = self.dialogues.end(user.id)
+            && let Err(error) = step.abandon(self, user).await
+        {
+            tracing::warn!(%error, "abandoned step not cleaned up");
+        }
+    }
+
+    /// Reports whether a text of this user may be a password.
+    pub(crate) fn may_receive_password(&self, user: TelegramId) -> bool {
+        self.dialogues.may_receive_password(user)
+    }
+}

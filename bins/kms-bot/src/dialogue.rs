@@ -1,0 +1,86 @@
+//! The step that the bot waits for in each private chat, in memory only. No step holds a secret.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use kms_types::TelegramId;
+
+/// A step expires after this long without an answer.
+const LIFETIME: Duration = Duration::from_secs(15 * 60);
+/// For this long after a password was asked for, any text may be one: users repeat it, or answer
+/// too late.
+const PASSWORD_WINDOW: Duration = Duration::from_secs(60 * 60);
+/// From this many dialogues on, those that are over are removed when one is added.
+const CLEANUP_FROM: usize = 10_000;
+
+/// The dialogues of all users. `S` is what a step is; the store does not look into it.
+pub(crate) struct Dialogues<S: ?Sized>(Mutex<HashMap<TelegramId, Dialogue<S>>>);
+
+struct Dialogue<S: ?Sized> {
+    since: Instant,
+    step: Option<Pending<S>>,
+    /// When a password was last asked for.
+    password_asked: Option<Instant>,
+}
+
+struct Pending<S: ?Sized> {
+    step: Arc<S>,
+    asks_password: bool,
+}
+
+impl<S: ?Sized> Default for Dialogues<S> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<S: ?Sized> Dialogues<S> {
+    /// Waits for the answer to a step, instead of any earlier one.
+    pub(crate) fn begin(&self, user: TelegramId, step: Arc<S>, asks_password: bool) {
+        let (mut dialogues, now) = (self.lock(), Instant::now());
+        if dialogues.len() >= CLEANUP_FROM {
+            dialogues.retain(|_, dialogue| dialogue.since.elapsed() < PASSWORD_WINDOW);
+        }
+        let earlier = dialogues.remove(&user).and_then(|dialogue| dialogue.password_asked);
+        let password_asked = if asks_password { Some(now) } else { earlier };
+        let step = Some(Pending { step, asks_password });
+        dialogues.insert(user, Dialogue { since: now, step, password_asked });
+    }
+
+    /// Returns the step that the user's next text answers.
+    pub(crate) fn current(&self, user: TelegramId) -> Option<Arc<S>> {
+        let dialogues = self.lock();
+        let dialogue = dialogues.get(&user).filter(|dialogue| dialogue.is_alive())?;
+        dialogue.step.as_ref().map(|pending| Arc::clone(&pending.step))
+    }
+
+    /// Ends the current step and returns it, unless it had expired.
+    pub(crate) fn end(&self, user: TelegramId) -> Option<Arc<S>> {
+        let mut dialogues = self.lock();
+        let dialogue = dialogues.get_mut(&user)?;
+        let alive = dialogue.is_alive();
+        let pending = dialogue.step.take()?;
+        if pending.asks_password {
+            dialogue.password_asked = Some(Instant::now());
+        }
+        alive.then_some(pending.step)
+    }
+
+    /// Reports whether a text of this user may be a password: one is asked for, or was recently.
+    pub(crate) fn may_receive_password(&self, user: TelegramId) -> bool {
+        let dialogues = self.lock();
+        let asked = dialogues.get(&user).and_then(|dialogue| dialogue.password_asked);
+        asked.is_some_and(|asked| asked.elapsed() < PASSWORD_WINDOW)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TelegramId, Dialogue<S>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: ?Sized> Dialogue<S> {
+    fn is_alive(&self) -> bool {
+        self.since.elapsed() < LIFETIME
+    }
+}

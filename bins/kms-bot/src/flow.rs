@@ -1,0 +1,110 @@
+//! What a flow is made of: a command, the buttons of its messages, and the handlers of both. The
+//! steps that it asks for are in [`crate::context`].
+
+use std::str::SplitWhitespace;
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use teloxide_core::types::MessageId;
+
+use crate::assets::Assets;
+use crate::chat::incoming::User;
+use crate::context::{Context, HandlerError, HandlerResult};
+use crate::input::InputError;
+use crate::texts::Text;
+
+/// A conversation that a command begins. `crate::flows` lists them all.
+pub(crate) trait Flow: Send + Sync {
+    /// The command without its slash, which is also the first part of the callback data of the
+    /// flow's buttons. The word alone, as callback data, runs the command.
+    fn word(&self) -> &'static str;
+
+    /// What the command does, for Telegram's menu and `/help`.
+    fn description(&self) -> Text;
+
+    /// Parses the arguments of the command. Without arguments it always succeeds.
+    fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError>;
+
+    /// Parses what follows the flow's word and a colon in the callback data of a button.
+    fn button(&self, _data: &str) -> Result<Box<dyn Button>, ParseCallbackError> {
+        Err(ParseCallbackError)
+    }
+}
+
+/// A button of a flow's messages.
+#[async_trait]
+pub(crate) trait Button: Send + Sync {
+    /// The whole callback data, at most 64 bytes.
+    fn data(&self) -> String;
+
+    /// Handles a press. The user is whoever pressed; the data may be forged.
+    async fn press(&self, context: &Context, user: &User, message: MessageId) -> PressResult;
+}
+
+/// A short notice that answers a press, if any.
+pub(crate) type PressResult = Result<Option<Text>, HandlerError>;
+
+/// The callback data is not the bot's.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ParseCallbackError;
+
+/// What follows a command.
+#[derive(Clone)]
+pub(crate) struct Arguments<'a> {
+    pub(crate) words: SplitWhitespace<'a>,
+    pub(crate) assets: Assets<'a>,
+    /// All flows, in the order of the menu.
+    pub(crate) flows: &'static [&'static dyn Flow],
+}
+
+/// Why the arguments of a command were refused.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ArgumentsError {
+    /// The command has no arguments. What follows it may be a password.
+    Unexpected,
+    /// An argument cannot be read.
+    Invalid(InputError),
+}
+
+impl From<InputError> for ArgumentsError {
+    fn from(error: InputError) -> Self {
+        Self::Invalid(error)
+    }
+}
+
+impl Arguments<'_> {
+    /// Refuses arguments.
+    pub(crate) fn expect_none(mut self) -> Result<(), ArgumentsError> {
+        match self.words.next() {
+            None => Ok(()),
+            Some(_) => Err(ArgumentsError::Unexpected),
+        }
+    }
+}
+
+type Run =
+    Box<dyn for<'a> FnOnce(&'a Context, &'a User) -> BoxFuture<'a, HandlerResult> + Send + 'static>;
+
+/// What a parsed command does.
+pub(crate) struct Action {
+    run: Run,
+    /// Whether the step that the user is asked for ends first.
+    pub(crate) abandons_step: bool,
+}
+
+impl Action {
+    pub(crate) fn new(
+        run: impl for<'a> FnOnce(&'a Context, &'a User) -> BoxFuture<'a, HandlerResult> + Send + 'static,
+    ) -> Self {
+        Self { run: Box::new(run), abandons_step: true }
+    }
+
+    /// The same action, which handles the current step itself.
+    pub(crate) fn keeping_step(self) -> Self {
+        Self { abandons_step: false, ..self }
+    }
+
+    pub(crate) async fn run(self, context: &Context, user: &User) -> HandlerResult {
+        (self.run)(context, user).await
+    }
+}

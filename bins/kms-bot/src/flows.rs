@@ -1,0 +1,35 @@
+//! The conversations, each whole in a file of its own: its command, buttons, steps and handlers.
+
+use crate::flow::Flow;
+
+mod balance;
+mod cancel;
+mod contact;
+mod help;
+mod history;
+mod limit;
+mod password;
+mod receive;
+pub(crate) mod recovery;
+pub(crate) mod send;
+mod start;
+
+pub(crate) use balance::open_button as balance_button;
+
+/// Every flow, in the order of Telegram's menu and of `/help`.
+pub(crate) const FLOWS: &[&dyn Flow] = &[
+    &start::StartFlow,
+    &balance::BalanceFlow,
+    &send::SendFlow,
+    &receive::ReceiveFlow,
+    &history::HistoryFlow,
+    &limit::LimitFlow,
+    &password::PasswordFlow,
+    &recovery::RecoveryFlow,
+    &contact::ContactFlow,
+    &cancel::CancelFlow,
+    &help::HelpFlow,
+];
+
+#[cfg(test)]
+mod tests;

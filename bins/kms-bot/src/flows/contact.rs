@@ -1,0 +1,211 @@
+//! `/contact`: the e-mail address.
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use kms_types::wire::{Account, ChangeEmail, ConfirmCode};
+use kms_types::{Email, ErrorCode};
+use teloxide_core::types::MessageId;
+
+use super::cancel;
+use crate::chat::incoming::User;
+use crate::chat::keyboard::Keyboard;
+use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
+use crate::flow::{
+    Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
+};
+use crate::format::time;
+use crate::problems::problem;
+use crate::texts::{Html, Text, html, text};
+
+const WORD: &str = "contact";
+
+pub(crate) struct ContactFlow;
+
+impl Flow for ContactFlow {
+    fn word(&self) -> &'static str {
+        WORD
+    }
+
+    fn description(&self) -> Text {
+        text!("contact-description")
+    }
+
+    fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
+        arguments.expect_none()?;
+        Ok(Action::new(|context, user| show(context, user).boxed()))
+    }
+
+    fn button(&self, data: &str) -> Result<Box<dyn Button>, ParseCallbackError> {
+        match data {
+            "set" => Ok(Box::new(ContactButton::Set)),
+            "remove" => Ok(Box::new(ContactButton::Remove)),
+            _ => Err(ParseCallbackError),
+        }
+    }
+}
+
+enum ContactButton {
+    /// Asks for a new address.
+    Set,
+    /// Asks for the password that removes the address.
+    Remove,
+}
+
+#[async_trait]
+impl Button for ContactButton {
+    fn data(&self) -> String {
+        match self {
+            Self::Set => format!("{WORD}:set"),
+            Self::Remove => format!("{WORD}:remove"),
+        }
+    }
+
+    async fn press(&self, context: &Context, user: &User, message: MessageId) -> PressResult {
+        match self {
+            Self::Set => ask_address(context, user, message).await?,
+            Self::Remove => ask_password(context, user, Some(message), None).await?,
+        }
+        Ok(None)
+    }
+}
+
+async fn show(context: &Context, user: &User) -> HandlerResult {
+    let Some(account) = context.account(user).await? else { return Ok(()) };
+    let set = ContactButton::Set.data();
+    let keyboard = match account.email_verified_at {
+        None => Keyboard::row([(text!("contact-add-button"), set)]),
+        Some(_) => Keyboard::row([(text!("contact-change-button"), set)])
+            .and_row([(text!("contact-remove-button"), ContactButton::Remove.data())]),
+    };
+    context.telegram.send(user.id, &contact(&account), keyboard).await?;
+    Ok(())
+}
+
+fn contact(account: &Account) -> Html {
+    match (&account.email, account.email_verified_at) {
+        (Some(email), Some(at)) => html!("contact-address", email = email, time = time(at)),
+        (None, _) | (_, None) => html!("contact-none"),
+    }
+}
+
+async fn ask_address(context: &Context, user: &User, message: MessageId) -> HandlerResult {
+    context.abandon_step(user).await;
+    context.expect(user.id, NewAddress);
+    let text = html!("contact-ask-address");
+    Ok(context.telegram.edit(user.id, message, &text, cancel::keyboard()).await?)
+}
+
+/// Waits for the new address.
+struct NewAddress;
+
+#[async_trait]
+impl Step for NewAddress {
+    fn secrecy(&self) -> Secrecy {
+        Secrecy::Public
+    }
+
+    fn is_answer(&self, text: &str) -> bool {
+        text.trim().parse::<Email>().is_ok()
+    }
+
+    async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
+        let user = answer.user;
+        let Ok(email) = answer.text.trim().parse() else {
+            let text = html!("contact-address-format");
+            context.telegram.send(user.id, &text, cancel::keyboard()).await?;
+            return Ok(());
+        };
+        ask_password(context, user, None, Some(email)).await
+    }
+}
+
+/// Asks for the password: the address helps to recover the wallet.
+async fn ask_password(
+    context: &Context,
+    user: &User,
+    message: Option<MessageId>,
+    email: Option<Email>,
+) -> HandlerResult {
+    context.abandon_step(user).await;
+    let text = match &email {
+        Some(email) => html!("contact-ask-password-new", email = email.as_str()),
+        None => html!("contact-ask-password-remove"),
+    };
+    context.expect(user.id, ConfirmChange { email });
+    match message {
+        Some(message) => {
+            context.telegram.edit(user.id, message, &text, cancel::keyboard()).await?;
+        }
+        None => drop(context.telegram.send(user.id, &text, cancel::keyboard()).await?),
+    }
+    Ok(())
+}
+
+/// Waits for the password that confirms a new address, or its removal.
+struct ConfirmChange {
+    email: Option<Email>,
+}
+
+#[async_trait]
+impl Step for ConfirmChange {
+    fn secrecy(&self) -> Secrecy {
+        Secrecy::Password
+    }
+
+    async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
+        let user = answer.user;
+        let working = html!("contact-working");
+        let message = context.telegram.send(user.id, &working, Keyboard::none()).await?;
+        let password_hash = answer.password().hash(user.id).await;
+        let body = ChangeEmail { email: self.email.clone(), password_hash };
+        let text = match context.kms.change_email(user.id.into(), &body).await {
+            Ok(()) => {
+                context.end_step(user.id);
+                match &self.email {
+                    Some(email) => {
+                        context.expect(user.id, Code);
+                        html!("contact-ask-code", email = email.as_str())
+                    }
+                    None => html!("contact-removed"),
+                }
+            }
+            Err(error) => {
+                if error.code() != Some(ErrorCode::WrongPassword) {
+                    context.end_step(user.id);
+                }
+                problem(&error, None)
+            }
+        };
+        Ok(context.telegram.edit(user.id, message, &text, Keyboard::none()).await?)
+    }
+}
+
+/// Waits for the code that was sent to the new address.
+struct Code;
+
+#[async_trait]
+impl Step for Code {
+    fn secrecy(&self) -> Secrecy {
+        Secrecy::Code
+    }
+
+    async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
+        let user = answer.user;
+        let Ok(code) = answer.text.parse() else {
+            return context.send(user.id, html!("recover-code-format")).await;
+        };
+        let text = match context.kms.confirm_email(user.id.into(), &ConfirmCode { code }).await {
+            Ok(()) => {
+                context.end_step(user.id);
+                html!("recover-code-correct")
+            }
+            Err(error) => {
+                if error.code() == Some(ErrorCode::CodeExpired) {
+                    context.end_step(user.id);
+                }
+                problem(&error, None)
+            }
+        };
+        context.send(user.id, text).await
+    }
+}

@@ -1,0 +1,162 @@
+//! `/history`: five payments per page.
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use kms_client::Turn;
+use kms_types::wire::{Account, Direction, ExternalDeposit, HistoryEntry, Network, Transfer};
+use kms_types::{Timestamp, Units};
+use teloxide_core::types::MessageId;
+
+use super::send::screen::{explorer_link, party, status};
+use crate::chat::html::is_public_link;
+use crate::chat::incoming::User;
+use crate::chat::keyboard::{CallbackButton, Keyboard};
+use crate::context::{Context, HandlerError, HandlerResult};
+use crate::flow::{
+    Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
+};
+use crate::format::{amount, time};
+use crate::texts::{Html, Text, html, text};
+
+const WORD: &str = "history";
+const PAGE_LENGTH: u32 = 5;
+
+pub(crate) struct HistoryFlow;
+
+impl Flow for HistoryFlow {
+    fn word(&self) -> &'static str {
+        WORD
+    }
+
+    fn description(&self) -> Text {
+        text!("history-description")
+    }
+
+    fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
+        arguments.expect_none()?;
+        Ok(Action::new(|context, user| show(context, user).boxed()))
+    }
+
+    fn button(&self, data: &str) -> Result<Box<dyn Button>, ParseCallbackError> {
+        match data.split_once(':') {
+            Some(("o", cursor)) => Ok(Box::new(Page::Older(cursor.to_owned()))),
+            Some(("n", cursor)) => Ok(Box::new(Page::Newer(cursor.to_owned()))),
+            Some(_) | None => Err(ParseCallbackError),
+        }
+    }
+}
+
+/// A page of the history, relative to a cursor that the server returned.
+#[derive(Debug)]
+enum Page {
+    Newest,
+    Older(String),
+    Newer(String),
+}
+
+#[async_trait]
+impl Button for Page {
+    fn data(&self) -> String {
+        match self {
+            Self::Newest => WORD.to_owned(),
+            Self::Older(cursor) => format!("{WORD}:o:{cursor}"),
+            Self::Newer(cursor) => format!("{WORD}:n:{cursor}"),
+        }
+    }
+
+    async fn press(&self, context: &Context, user: &User, message: MessageId) -> PressResult {
+        if let Some((text, keyboard)) = page(context, user, self).await? {
+            context.telegram.edit(user.id, message, &text, keyboard).await?;
+        }
+        Ok(None)
+    }
+}
+
+async fn show(context: &Context, user: &User) -> HandlerResult {
+    if let Some((text, keyboard)) = page(context, user, &Page::Newest).await? {
+        context.telegram.send(user.id, &text, keyboard).await?;
+    }
+    Ok(())
+}
+
+async fn page(
+    context: &Context,
+    user: &User,
+    page: &Page,
+) -> Result<Option<(Html, Keyboard)>, HandlerError> {
+    let Some(account) = context.account(user).await? else { return Ok(None) };
+    let turn = match page {
+        Page::Newest => Turn::Newest,
+        Page::Older(cursor) => Turn::Older(cursor),
+        Page::Newer(cursor) => Turn::Newer(cursor),
+    };
+    let mut page = context.kms.transfers(user.id.into(), turn, PAGE_LENGTH).await?;
+    // The first page is always full, even if fewer entries are newer than the cursor.
+    if matches!(turn, Turn::Newer(_)) && page.prev.is_none() {
+        page = context.kms.transfers(user.id.into(), Turn::Newest, PAGE_LENGTH).await?;
+    }
+    let text = message(&account, &page.entries, &context.network.get().await?);
+    let keyboard = match (page.prev.map(newer_button), page.next.map(older_button)) {
+        (None, None) => Keyboard::none(),
+        (Some(newer), None) => Keyboard::row([newer]),
+        (None, Some(older)) => Keyboard::row([older]),
+        (Some(newer), Some(older)) => Keyboard::row([newer, older]),
+    };
+    Ok(Some((text, keyboard)))
+}
+
+fn newer_button(cursor: String) -> CallbackButton {
+    (text!("history-newer-button"), Page::Newer(cursor).data())
+}
+
+fn older_button(cursor: String) -> CallbackButton {
+    (text!("history-older-button"), Page::Older(cursor).data())
+}
+
+fn message(account: &Account, entries: &[HistoryEntry], network: &Network) -> Html {
+    if entries.is_empty() {
+        return html!("history-empty");
+    }
+    let entries = entries.iter().map(|entry| match entry {
+        HistoryEntry::Transfer { transfer } => transferred(account, transfer, network),
+        HistoryEntry::Deposit { at, deposit } => deposited(*at, deposit, network),
+        // A newer server's: there is nothing to show.
+        HistoryEntry::Unknown => Html::default(),
+    });
+    Html::paragraphs([html!("history-title")].into_iter().chain(entries))
+}
+
+fn transferred(account: &Account, transfer: &Transfer, network: &Network) -> Html {
+    let value = |units: Units| amount(units, transfer.token.as_ref(), network);
+    let what = match transfer.direction(account.id) {
+        Direction::Out => {
+            html!("history-sent", amount = value(transfer.value), recipient = party(&transfer.to))
+        }
+        Direction::In => html!(
+            "history-received",
+            amount = value(transfer.arrived.unwrap_or(transfer.value)),
+            sender = party(&transfer.from)
+        ),
+    };
+    entry(&what, transfer.created_at, status(transfer), transfer.tx_hash.as_deref(), network)
+}
+
+fn deposited(at: Timestamp, deposit: &ExternalDeposit, network: &Network) -> Html {
+    let what = html!(
+        "history-received",
+        amount = amount(deposit.value, deposit.token.as_ref(), network),
+        sender = html!("transfer-address", address = deposit.from)
+    );
+    entry(&what, at, text!("history-deposit-status"), Some(&deposit.tx_hash), network)
+}
+
+/// One entry; its status links to the transaction in the explorer.
+fn entry(what: &Html, at: Timestamp, status: Text, hash: Option<&str>, network: &Network) -> Html {
+    let link = network.explorer.as_deref().zip(hash);
+    let link = link.map(|(explorer, hash)| explorer_link(explorer, hash));
+    let status = match link.filter(|link| is_public_link(link)) {
+        Some(link) => html!("history-link", link = link, status = status),
+        None => html!("history-status", status = status),
+    };
+    html!("history-entry", what = what, time = time(at), status = status)
+}

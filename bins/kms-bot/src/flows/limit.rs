@@ -1,0 +1,125 @@
+//! `/limit`: how much the wallet may spend in 24 hours.
+
+use futures::FutureExt;
+use kms_types::wire::{LaterLimit, LimitAmount, Network, SetLimit, SpendingLimit, SpendingLimits};
+use kms_types::{Asset, Token, Units, Wei};
+
+use crate::chat::incoming::User;
+use crate::context::{Context, HandlerResult};
+use crate::flow::{Action, Arguments, ArgumentsError, Flow};
+use crate::format::{amount, at_most, symbol, time};
+use crate::input::InputError;
+use crate::texts::{Html, Text, html, text};
+
+pub(crate) struct LimitFlow;
+
+impl Flow for LimitFlow {
+    fn word(&self) -> &'static str {
+        "limit"
+    }
+
+    fn description(&self) -> Text {
+        text!("limit-description")
+    }
+
+    /// `/limit`, `/limit 5`, `/limit 5 USDC`, `/limit none`, `/limit none USDC`.
+    fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
+        Ok(match parse(arguments)? {
+            None => Action::new(|context, user| show(context, user).boxed()),
+            Some(limit) => Action::new(move |context, user| set(context, user, limit).boxed()),
+        })
+    }
+}
+
+fn parse(arguments: Arguments<'_>) -> Result<Option<SetLimit>, InputError> {
+    let (assets, mut words) = (arguments.assets, arguments.words);
+    let Some(word) = words.next() else { return Ok(None) };
+    let amount = LimitAmount::try_from(word.to_lowercase())?;
+    let asset = match words.next() {
+        Some(word) => assets.find(word).ok_or(InputError::LimitWords)?,
+        None => Asset::Native,
+    };
+    match words.next() {
+        Some(_) => Err(InputError::LimitWords),
+        None => Ok(Some(SetLimit { asset, amount })),
+    }
+}
+
+async fn show(context: &Context, user: &User) -> HandlerResult {
+    if context.account(user).await?.is_none() {
+        return Ok(());
+    }
+    let limits = context.kms.limits(user.id.into()).await?;
+    context.send(user.id, message(&limits, &context.network.get().await?)).await
+}
+
+/// Sets a limit. A lower one applies at once, a higher one after 24 hours.
+async fn set(context: &Context, user: &User, limit: SetLimit) -> HandlerResult {
+    if context.account(user).await?.is_none() {
+        return Ok(());
+    }
+    let limits = context.kms.set_limit(user.id.into(), &limit).await?;
+    context.send(user.id, message(&limits, &context.network.get().await?)).await
+}
+
+fn message(limits: &SpendingLimits, network: &Network) -> Html {
+    let entries = limits.limits.iter().map(|limit| entry(limit, network));
+    Html::paragraphs([html!("limit-title")].into_iter().chain(entries).chain([html!("limit-help")]))
+}
+
+fn entry(limit: &SpendingLimit, network: &Network) -> Html {
+    let SpendingLimit { token, limit, spent, later, .. } = limit;
+    let token = token.as_ref();
+    let now = match limit {
+        None => limited(*limit, token, network),
+        Some(_) => {
+            let spent = match token {
+                None => at_most(Wei(spent.0), network),
+                Some(_) => amount(*spent, token, network),
+            };
+            html!("limit-spent", limit = limited(*limit, token, network), spent = spent)
+        }
+    };
+    let later = match later {
+        None => Html::default(),
+        Some(LaterLimit { units, from }) => {
+            html!("limit-later", time = time(*from), limit = limited(*units, token, network))
+        }
+    };
+    Html::lines([now, later])
+}
+
+fn limited(limit: Option<Units>, token: Option<&Token>, network: &Network) -> Html {
+    match limit {
+        Some(units) => html!("limit-amount", amount = amount(units, token, network)),
+        None => html!("limit-none", symbol = symbol(token, network)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assets::Assets;
+
+    fn parsed(words: &str) -> Result<Option<(LimitAmount, Asset)>, InputError> {
+        let token = Token { symbol: "USDC".parse().unwrap(), address: [1; 20].into(), decimals: 6 };
+        let tokens = [token];
+        let assets = Assets::new("ETH", &tokens);
+        let arguments = Arguments { words: words.split_whitespace(), assets, flows: &[] };
+        Ok(parse(arguments)?.map(|limit| (limit.amount, limit.asset)))
+    }
+
+    #[test]
+    fn a_limit_is_an_amount_or_none_with_an_optional_asset() {
+        let limit = |amount: &str, asset: &str| {
+            let amount = LimitAmount::try_from(amount.to_owned()).unwrap();
+            Ok(Some((amount, asset.parse().unwrap())))
+        };
+        assert_eq!(parsed(""), Ok(None));
+        assert_eq!(parsed("0.5"), limit("0.5", "native"));
+        assert_eq!(parsed("NONE usdc"), limit("none", "USDC"));
+        for words in ["5 DAI", "5 USDC 5"] {
+            assert_eq!(parsed(words), Err(InputError::LimitWords), "{words}");
+        }
+    }
+}

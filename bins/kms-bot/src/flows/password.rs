@@ -1,0 +1,80 @@
+//! `/password`: changes the password.
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use kms_client::ClientError;
+use kms_types::wire::ChangePassword;
+
+use super::cancel;
+use crate::chat::incoming::User;
+use crate::chat::keyboard::Keyboard;
+use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
+use crate::flow::{Action, Arguments, ArgumentsError, Flow};
+use crate::problems::problem;
+use crate::texts::{Text, html, text};
+
+pub(crate) struct PasswordFlow;
+
+impl Flow for PasswordFlow {
+    fn word(&self) -> &'static str {
+        "password"
+    }
+
+    fn description(&self) -> Text {
+        text!("password-description")
+    }
+
+    fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
+        arguments.expect_none()?;
+        Ok(Action::new(|context, user| ask(context, user).boxed()))
+    }
+}
+
+async fn ask(context: &Context, user: &User) -> HandlerResult {
+    if context.account(user).await?.is_some() {
+        context.expect(user.id, BothPasswords);
+        context.telegram.send(user.id, &html!("password-ask"), cancel::keyboard()).await?;
+    }
+    Ok(())
+}
+
+/// Waits for the current and the new password in one message, so that neither is kept between two.
+struct BothPasswords;
+
+#[async_trait]
+impl Step for BothPasswords {
+    fn secrecy(&self) -> Secrecy {
+        Secrecy::Password
+    }
+
+    /// Changes the password. The step goes on until that succeeds.
+    async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
+        let user = answer.user;
+        let Some((current, new)) = answer.password().current_and_new() else {
+            return context.send(user.id, html!("password-two-lines")).await;
+        };
+        if current.is(&new) {
+            return context.send(user.id, html!("password-unchanged")).await;
+        }
+        if let Err(weak) = new.check(&[&user.first_name]) {
+            return context.send(user.id, weak.message()).await;
+        }
+        let changing = html!("password-changing");
+        let message = context.telegram.send(user.id, &changing, Keyboard::none()).await?;
+        let body = ChangePassword {
+            old_password_hash: current.hash(user.id).await,
+            new_password_hash: new.hash(user.id).await,
+        };
+        let text = match context.kms.change_password(user.id.into(), &body).await {
+            Ok(()) => {
+                context.end_step(user.id);
+                html!("password-changed")
+            }
+            Err(ClientError::Problem(refused)) if refused.status < 500 => {
+                problem(&ClientError::Problem(refused), None)
+            }
+            Err(_) => html!("password-change-unknown"),
+        };
+        Ok(context.telegram.edit_or_send(user.id, message, &text, Keyboard::none()).await?)
+    }
+}

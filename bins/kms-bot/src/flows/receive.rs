@@ -1,0 +1,59 @@
+//! `/receive`: the address, as a QR code and as text.
+
+use futures::FutureExt;
+use kms_types::EthAddress;
+use kms_types::wire::Network;
+
+use crate::chat::incoming::User;
+use crate::chat::keyboard::{CallbackButton, Keyboard};
+use crate::chat::qr;
+use crate::context::{Context, HandlerResult};
+use crate::flow::{Action, Arguments, ArgumentsError, Flow};
+use crate::texts::{Html, Text, html, text};
+
+const WORD: &str = "receive";
+
+pub(crate) struct ReceiveFlow;
+
+impl Flow for ReceiveFlow {
+    fn word(&self) -> &'static str {
+        WORD
+    }
+
+    fn description(&self) -> Text {
+        text!("receive-description")
+    }
+
+    fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
+        arguments.expect_none()?;
+        Ok(Action::new(|context, user| show(context, user).boxed()))
+    }
+}
+
+/// The button that runs `/receive`.
+pub(crate) fn open_button() -> CallbackButton {
+    (text!("receive-button"), WORD.to_owned())
+}
+
+async fn show(context: &Context, user: &User) -> HandlerResult {
+    let Some(account) = context.account(user).await? else { return Ok(()) };
+    let address = account.address.to_string();
+    let text = message(account.address, &context.network.get().await?);
+    let keyboard = Keyboard::none().and_copy(text!("receive-copy-button"), &address);
+    match qr::png(&address) {
+        Some(png) => context.telegram.send_picture(user.id, png, &text, keyboard).await?,
+        None => drop(context.telegram.send(user.id, &text, keyboard).await?),
+    }
+    Ok(())
+}
+
+fn message(address: EthAddress, network: &Network) -> Html {
+    let tokens = network.tokens.iter().map(|token| token.symbol.as_str());
+    let symbols: Vec<_> = std::iter::once(network.symbol.as_str()).chain(tokens).collect();
+    html!(
+        "receive-address",
+        network = &network.name,
+        address = address,
+        symbols = symbols.join(", ")
+    )
+}

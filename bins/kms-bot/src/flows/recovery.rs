@@ -1,0 +1,273 @@
+//! `/recover`: what the user in the chat does. The progress of a recovery is reported by the
+//! server's events, also to an owner who did not request it.
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use kms_types::wire::{CompleteRecovery, ConfirmCode, Recovery, RecoveryState, RequestRecovery};
+use kms_types::{ErrorCode, RecoveryId};
+use teloxide_core::types::MessageId;
+
+use super::cancel;
+use crate::chat::incoming::User;
+use crate::chat::keyboard::{CallbackButton, Keyboard};
+use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
+use crate::flow::{
+    Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
+};
+use crate::format::time;
+use crate::problems::problem;
+use crate::texts::{Html, Text, html, text};
+
+const WORD: &str = "recover";
+
+pub(crate) struct RecoveryFlow;
+
+impl Flow for RecoveryFlow {
+    fn word(&self) -> &'static str {
+        WORD
+    }
+
+    fn description(&self) -> Text {
+        text!("recover-description")
+    }
+
+    fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
+        arguments.expect_none()?;
+        Ok(Action::new(|context, user| show(context, user).boxed()))
+    }
+
+    fn button(&self, data: &str) -> Result<Box<dyn Button>, ParseCallbackError> {
+        let (kind, id) = data.split_once(':').ok_or(ParseCallbackError)?;
+        let id = id.parse().map_err(|_cause| ParseCallbackError)?;
+        Ok(Box::new(match kind {
+            "request" => RecoveryButton::Request(id),
+            "set" => RecoveryButton::SetPassword(id),
+            "stop" => RecoveryButton::Stop(id),
+            _ => return Err(ParseCallbackError),
+        }))
+    }
+}
+
+enum RecoveryButton {
+    /// Requests a recovery under this id.
+    Request(RecoveryId),
+    /// Asks for the new password.
+    SetPassword(RecoveryId),
+    /// Cancels a recovery. Needs no password.
+    Stop(RecoveryId),
+}
+
+#[async_trait]
+impl Button for RecoveryButton {
+    fn data(&self) -> String {
+        match self {
+            Self::Request(id) => format!("{WORD}:request:{id}"),
+            Self::SetPassword(id) => format!("{WORD}:set:{id}"),
+            Self::Stop(id) => format!("{WORD}:stop:{id}"),
+        }
+    }
+
+    async fn press(&self, context: &Context, user: &User, message: MessageId) -> PressResult {
+        match self {
+            Self::Request(id) => {
+                request(context, user, message, *id).await?;
+                Ok(None)
+            }
+            Self::SetPassword(id) => ask_password(context, user, message, *id).await,
+            Self::Stop(id) => stop(context, user, message, *id).await,
+        }
+    }
+}
+
+/// A keyboard that cancels a recovery.
+pub(crate) fn stop_keyboard(id: RecoveryId) -> Keyboard {
+    Keyboard::row([stop_button(id)])
+}
+
+/// A keyboard that sets the new password, or cancels the recovery.
+pub(crate) fn set_or_stop_keyboard(id: RecoveryId) -> Keyboard {
+    Keyboard::row([(text!("recover-set-button"), RecoveryButton::SetPassword(id).data())])
+        .and_row([stop_button(id)])
+}
+
+fn stop_button(id: RecoveryId) -> CallbackButton {
+    (text!("recover-stop-button"), RecoveryButton::Stop(id).data())
+}
+
+/// Shows the open recovery; without one, explains recoveries and offers to request one.
+async fn show(context: &Context, user: &User) -> HandlerResult {
+    if context.account(user).await?.is_none() {
+        return Ok(());
+    }
+    let Some(open) = context.kms.recovery(user.id.into()).await? else {
+        let request = RecoveryButton::Request(RecoveryId::random()).data();
+        let keyboard =
+            Keyboard::row([(text!("recover-start-button"), request)]).and_row([cancel::button()]);
+        context.telegram.send(user.id, &html!("recover-ask"), keyboard).await?;
+        return Ok(());
+    };
+    let shown = match open.state {
+        RecoveryState::Ready => Some((ready(&open), set_or_stop_keyboard(open.id))),
+        RecoveryState::CodeSent | RecoveryState::Waiting => {
+            Some((requested(&open), stop_keyboard(open.id)))
+        }
+        RecoveryState::Completed
+        | RecoveryState::Cancelled
+        | RecoveryState::Expired
+        | RecoveryState::Unknown => None,
+    };
+    expect_code(context, user, &open);
+    if let Some((text, keyboard)) = shown {
+        context.telegram.send(user.id, &text, keyboard).await?;
+    }
+    Ok(())
+}
+
+/// Says that a recovery was requested, and what happens next.
+pub(crate) fn requested(recovery: &Recovery) -> Html {
+    let next = match (recovery.state, &recovery.code_sent_to, recovery.code_until) {
+        (RecoveryState::CodeSent, Some(email), Some(until)) => html!(
+            "notice-recovery-code-sent",
+            email = email,
+            until = time(until),
+            ready = time(recovery.ready_at)
+        ),
+        _ => html!("notice-recovery-waiting", ready = time(recovery.ready_at)),
+    };
+    html!("notice-recovery-requested", requested = time(recovery.requested_at), next = next)
+}
+
+/// Says that the new password can be set.
+pub(crate) fn ready(recovery: &Recovery) -> Html {
+    html!("notice-recovery-ready", until = time(recovery.expires_at))
+}
+
+/// Requests a recovery. A second press requests the same one, by its id.
+async fn request(
+    context: &Context,
+    user: &User,
+    message: MessageId,
+    id: RecoveryId,
+) -> HandlerResult {
+    context.abandon_step(user).await;
+    let requested = context.kms.request_recovery(user.id.into(), &RequestRecovery { id }).await;
+    let text = match requested {
+        Ok(requested) => {
+            expect_code(context, user, &requested);
+            html!("recover-requested")
+        }
+        Err(error) => problem(&error, None),
+    };
+    Ok(context.telegram.edit(user.id, message, &text, Keyboard::none()).await?)
+}
+
+fn expect_code(context: &Context, user: &User, recovery: &Recovery) {
+    if recovery.state == RecoveryState::CodeSent {
+        context.expect(user.id, Code { id: recovery.id });
+    }
+}
+
+/// Waits for the code from the e-mail.
+struct Code {
+    id: RecoveryId,
+}
+
+#[async_trait]
+impl Step for Code {
+    fn secrecy(&self) -> Secrecy {
+        Secrecy::Code
+    }
+
+    async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
+        let user = answer.user;
+        let Ok(code) = answer.text.parse() else {
+            return context.send(user.id, html!("recover-code-format")).await;
+        };
+        let body = ConfirmCode { code };
+        let text = match context.kms.confirm_recovery(user.id.into(), self.id, &body).await {
+            Ok(_) => {
+                context.end_step(user.id);
+                html!("recover-code-correct")
+            }
+            Err(error) => {
+                if error.code() == Some(ErrorCode::CodeExpired) {
+                    context.end_step(user.id);
+                }
+                problem(&error, None)
+            }
+        };
+        context.send(user.id, text).await
+    }
+}
+
+/// Asks for the new password if the recovery is ready.
+async fn ask_password(
+    context: &Context,
+    user: &User,
+    message: MessageId,
+    id: RecoveryId,
+) -> PressResult {
+    let open = context.kms.recovery(user.id.into()).await?;
+    let ready = open.is_some_and(|open| open.id == id && open.state == RecoveryState::Ready);
+    if !ready {
+        context.telegram.edit(user.id, message, &html!("recover-over"), Keyboard::none()).await?;
+        return Ok(Some(text!("expired-button-notice")));
+    }
+    context.abandon_step(user).await;
+    context.expect(user.id, NewPassword { id });
+    let text = html!("recover-ask-password");
+    context.telegram.edit(user.id, message, &text, stop_keyboard(id)).await?;
+    Ok(None)
+}
+
+/// Waits for the new password.
+struct NewPassword {
+    id: RecoveryId,
+}
+
+#[async_trait]
+impl Step for NewPassword {
+    fn secrecy(&self) -> Secrecy {
+        Secrecy::Password
+    }
+
+    /// Completes the recovery. Repeating it has no second effect, by its id.
+    async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
+        let (user, password) = (answer.user, answer.password());
+        if let Err(weak) = password.check(&[&user.first_name]) {
+            return context.send(user.id, weak.message()).await;
+        }
+        let working = html!("recover-working");
+        let message = context.telegram.send(user.id, &working, Keyboard::none()).await?;
+        let body = CompleteRecovery { new_password_hash: password.hash(user.id).await };
+        let text = match context.kms.complete_recovery(user.id.into(), self.id, &body).await {
+            Ok(_) => {
+                context.end_step(user.id);
+                let account = context.kms.account(user.id.into()).await?;
+                let address = account.map(|account| account.address);
+                let done = address.map(|address| html!("recover-done", address = address));
+                done.unwrap_or_else(|| html!("no-wallet"))
+            }
+            Err(error) => {
+                if error.code() == Some(ErrorCode::WrongState) {
+                    context.end_step(user.id);
+                }
+                problem(&error, None)
+            }
+        };
+        Ok(context.telegram.edit(user.id, message, &text, Keyboard::none()).await?)
+    }
+}
+
+async fn stop(context: &Context, user: &User, message: MessageId, id: RecoveryId) -> PressResult {
+    context.abandon_step(user).await;
+    let (text, notice) = match context.kms.cancel_recovery(user.id.into(), id).await {
+        Ok(_) => (html!("recover-cancelling"), None),
+        Err(error) if error.code() == Some(ErrorCode::WrongState) => {
+            (html!("recover-over"), Some(text!("expired-button-notice")))
+        }
+        Err(error) => return Err(error.into()),
+    };
+    context.telegram.edit(user.id, message, &text, Keyboard::none()).await?;
+    Ok(notice)
+}

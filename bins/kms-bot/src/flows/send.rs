@@ -1,0 +1,187 @@
+//! `/send`: from recipient and amount, by the confirm screen and the password, to the end of the
+//! payment. One message shows all of it.
+//!
+//! What is confirmed is what was shown: the button carries a fingerprint of it, and the
+//! confirmation repeats it to the server. The server decides whose transfer it is.
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use kms_types::{Asset, QuoteAmount, Recipient};
+use teloxide_core::types::MessageId;
+
+use self::arguments::{SendArguments, is_marked_recipient};
+use self::button::SendButton;
+use super::cancel;
+use crate::assets::{Assets, is_amount};
+use crate::chat::incoming::User;
+use crate::chat::keyboard::CallbackButton;
+use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
+use crate::flow::{
+    Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
+};
+use crate::input::InputError;
+use crate::texts::{Text, html, text};
+
+mod arguments;
+mod button;
+mod confirm;
+mod quote;
+pub(crate) mod screen;
+pub(crate) mod terms;
+
+pub(crate) struct SendFlow;
+
+impl Flow for SendFlow {
+    fn word(&self) -> &'static str {
+        button::WORD
+    }
+
+    fn description(&self) -> Text {
+        text!("send-description")
+    }
+
+    fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
+        let arguments = SendArguments::parse(arguments.words, arguments.assets)?;
+        Ok(Action::new(move |context, user| begin(context, user, arguments).boxed()))
+    }
+
+    fn button(&self, data: &str) -> Result<Box<dyn Button>, ParseCallbackError> {
+        Ok(Box::new(data.parse::<SendButton>()?))
+    }
+}
+
+#[async_trait]
+impl Button for SendButton {
+    fn data(&self) -> String {
+        self.to_string()
+    }
+
+    async fn press(&self, context: &Context, user: &User, message: MessageId) -> PressResult {
+        match *self {
+            Self::Confirm { transfer, fingerprint } => {
+                confirm::ask_password(context, user, message, transfer, fingerprint, false).await
+            }
+            Self::ConfirmReassigned { transfer, fingerprint } => {
+                confirm::ask_password(context, user, message, transfer, fingerprint, true).await
+            }
+            Self::Cancel(transfer) => confirm::cancel(context, user, message, transfer).await,
+            Self::Renew(transfer) => confirm::renew(context, user, message, transfer).await,
+            Self::Check(transfer) => confirm::check(context, user, message, transfer).await,
+        }
+    }
+}
+
+/// The button that runs `/send`.
+pub(crate) fn open_button() -> CallbackButton {
+    (text!("send-button"), button::WORD.to_owned())
+}
+
+/// Quotes the payment, or asks for what is missing.
+async fn begin(context: &Context, user: &User, arguments: SendArguments) -> HandlerResult {
+    if context.account(user).await?.is_none() {
+        return Ok(());
+    }
+    match arguments {
+        SendArguments { to: Some(to), amount: Some(amount), asset } => {
+            quote::quote(context, user, to, amount, asset).await
+        }
+        SendArguments { to: Some(to), amount: None, asset } => {
+            ask_amount(context, user, to, asset).await
+        }
+        SendArguments { to: None, amount, asset } => {
+            context.expect(user.id, AskRecipient { amount, asset });
+            let text = html!("send-ask-recipient");
+            context.telegram.send(user.id, &text, cancel::keyboard()).await?;
+            Ok(())
+        }
+    }
+}
+
+/// Waits for the recipient.
+struct AskRecipient {
+    amount: Option<QuoteAmount>,
+    asset: Asset,
+}
+
+#[async_trait]
+impl Step for AskRecipient {
+    fn secrecy(&self) -> Secrecy {
+        Secrecy::Public
+    }
+
+    fn is_answer(&self, text: &str) -> bool {
+        is_marked_recipient(text)
+    }
+
+    async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
+        let Answer { user, text, .. } = answer;
+        if !is_marked_recipient(text) {
+            return refuse(context, user, &InputError::UnmarkedRecipient).await;
+        }
+        match (text.trim().parse::<Recipient>(), self.amount.clone()) {
+            (Err(error), _) => refuse(context, user, &error.into()).await,
+            (Ok(to), None) => ask_amount(context, user, to, self.asset.clone()).await,
+            (Ok(to), Some(amount)) => {
+                quote::quote(context, user, to, amount, self.asset.clone()).await
+            }
+        }
+    }
+}
+
+async fn ask_amount(context: &Context, user: &User, to: Recipient, asset: Asset) -> HandlerResult {
+    let network = context.network.get().await?;
+    let symbol = match &asset {
+        Asset::Native => network.symbol.as_str(),
+        Asset::Token(symbol) => symbol.as_str(),
+    };
+    let examples = match (&asset, network.tokens.first()) {
+        (Asset::Native, Some(token)) => {
+            html!("send-amount-examples-token", symbol = &token.symbol)
+        }
+        (Asset::Native, None) | (Asset::Token(_), _) => html!("send-amount-examples"),
+    };
+    let text = html!("send-ask-amount", symbol = symbol, recipient = &to, examples = examples);
+    context.expect(user.id, AskAmount { to, asset });
+    context.telegram.send(user.id, &text, cancel::keyboard()).await?;
+    Ok(())
+}
+
+/// Waits for the amount.
+struct AskAmount {
+    to: Recipient,
+    /// The asset if the answer does not name one.
+    asset: Asset,
+}
+
+#[async_trait]
+impl Step for AskAmount {
+    fn secrecy(&self) -> Secrecy {
+        Secrecy::Public
+    }
+
+    fn is_answer(&self, text: &str) -> bool {
+        is_amount(text.trim())
+    }
+
+    async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
+        let Answer { user, text, .. } = answer;
+        let mut parsed = Assets::of(Some(&context.network.get().await?)).parse_amount(text);
+        if parsed.is_err() {
+            // It may name a token that is new.
+            let network = context.network.get_recent().await?;
+            parsed = Assets::of(Some(&network)).parse_amount(text);
+        }
+        match parsed {
+            Err(error) => refuse(context, user, &error).await,
+            Ok((amount, asset)) => {
+                let asset = asset.unwrap_or_else(|| self.asset.clone());
+                quote::quote(context, user, self.to.clone(), amount, asset).await
+            }
+        }
+    }
+}
+
+async fn refuse(context: &Context, user: &User, error: &InputError) -> HandlerResult {
+    context.telegram.send(user.id, &error.message(), cancel::keyboard()).await?;
+    Ok(())
+}

@@ -1,0 +1,269 @@
+//! The confirmation of a quote by the password, and the other buttons of a transfer's message.
+
+use async_trait::async_trait;
+use kms_client::ClientError;
+use kms_types::wire::{ConfirmTransfer, Transfer, TransferState, Warning};
+use kms_types::{Amount, Asset, ErrorCode, QuoteAmount, Recipient, TransferId, Wei};
+use teloxide_core::types::MessageId;
+
+use super::button::SendButton;
+use super::quote::{Holder, holder, quote_in};
+use super::screen;
+use super::terms::{ClientRef, Fingerprint, Terms};
+use crate::chat::incoming::User;
+use crate::chat::keyboard::Keyboard;
+use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
+use crate::flow::PressResult;
+use crate::problems::problem;
+use crate::texts::{Html, html, text};
+
+/// Asks for the password that confirms a quote. `reassigned_confirmed`: the sender knows that the
+/// username was reassigned recently.
+pub(super) async fn ask_password(
+    context: &Context,
+    user: &User,
+    message: MessageId,
+    id: TransferId,
+    fingerprint: Fingerprint,
+    reassigned_confirmed: bool,
+) -> PressResult {
+    context.abandon_step(user).await;
+    let Some(transfer) = own_transfer(context, user, id).await? else {
+        return Ok(Some(text!("expired-button-notice")));
+    };
+    if transfer.state != TransferState::Quoted {
+        screen::show(context, user.id, message, &transfer).await?;
+        return Ok(None);
+    }
+    let terms = Terms::of(&transfer);
+    if terms.fingerprint() != fingerprint {
+        return withdraw(context, user, message, id, &html!("send-changed")).await;
+    }
+    let display_name = match &transfer.to.username {
+        None => None,
+        Some(name) => match holder(context, name).await? {
+            Holder::Verified { display_name } => display_name,
+            Holder::Unverified => return Ok(Some(text!("send-name-unverified-notice"))),
+            Holder::Reassigned | Holder::Unknown => {
+                let text = html!("send-name-reassigned", username = name);
+                return withdraw(context, user, message, id, &text).await;
+            }
+        },
+    };
+    let network = context.network.of_chain(transfer.chain_id).await?;
+    let quote = screen::quote(&transfer, &network, display_name.as_deref());
+    let cancel = SendButton::Cancel(id).labelled();
+    if transfer.warnings.contains(&Warning::NameMoved) && !reassigned_confirmed {
+        let confirm = SendButton::ConfirmReassigned { transfer: id, fingerprint }.labelled();
+        let (text, keyboard) =
+            (html!("send-ask-reassigned", quote = &quote), Keyboard::row([confirm, cancel]));
+        context.telegram.edit(user.id, message, &text, keyboard).await?;
+        return Ok(None);
+    }
+    let text = html!("send-ask-password", quote = &quote);
+    context.telegram.edit(user.id, message, &text, Keyboard::row([cancel])).await?;
+    context.expect(user.id, ConfirmPassword { transfer, terms, quote, message });
+    Ok(None)
+}
+
+/// Cancels a quote that must not be confirmed, and says why in its message.
+async fn withdraw(
+    context: &Context,
+    user: &User,
+    message: MessageId,
+    id: TransferId,
+    why: &Html,
+) -> PressResult {
+    context.kms.cancel(id).await?;
+    context.telegram.edit(user.id, message, why, Keyboard::none()).await?;
+    Ok(None)
+}
+
+/// Fetches a transfer if this user sends it.
+async fn own_transfer(
+    context: &Context,
+    user: &User,
+    id: TransferId,
+) -> Result<Option<Transfer>, ClientError> {
+    let Some(transfer) = context.kms.transfer(id).await? else { return Ok(None) };
+    let account = context.kms.account(user.id.into()).await?;
+    let own = account.is_some_and(|account| transfer.from.account == Some(account.id));
+    Ok(own.then_some(transfer))
+}
+
+/// Waits for the password that confirms a transfer.
+struct ConfirmPassword {
+    transfer: Transfer,
+    /// What the sender saw.
+    terms: Terms,
+    /// The text of the confirm screen.
+    quote: Html,
+    /// The message with the confirm screen.
+    message: MessageId,
+}
+
+#[async_trait]
+impl Step for ConfirmPassword {
+    fn secrecy(&self) -> Secrecy {
+        Secrecy::Password
+    }
+
+    /// Confirms the transfer: the server signs and broadcasts it.
+    async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
+        let (user, id) = (answer.user, self.transfer.id);
+        let sending = html!("send-sending", quote = &self.quote);
+        // The password is deleted from the chat: it is used whatever happens to the screen.
+        if let Err(error) =
+            context.telegram.edit(user.id, self.message, &sending, Keyboard::none()).await
+        {
+            tracing::warn!(%error, "confirm screen not updated");
+        }
+        let Terms { to_address, token, value, max_fee } = self.terms.clone();
+        let password_hash = answer.password().hash(user.id).await;
+        let body = ConfirmTransfer { password_hash, to_address, token, value, max_fee };
+        let (text, keyboard) = match context.kms.confirm(id, &body).await {
+            Ok(transfer) => {
+                context.end_step(user.id);
+                return screen::show(context, user.id, self.message, &transfer).await;
+            }
+            Err(error) => {
+                if refusal(&error) != Refusal::WrongPassword {
+                    context.end_step(user.id);
+                }
+                self.refused(context, &error)
+            }
+        };
+        Ok(context.telegram.edit_or_send(user.id, self.message, &text, keyboard).await?)
+    }
+
+    async fn abandon(&self, context: &Context, user: &User) -> HandlerResult {
+        self.restore_confirm_screen(context, user).await
+    }
+
+    async fn cancel(&self, context: &Context, user: &User) -> HandlerResult {
+        cancel(context, user, self.message, self.transfer.id).await?;
+        Ok(())
+    }
+}
+
+impl ConfirmPassword {
+    /// The screen after a refused confirmation.
+    fn refused(&self, context: &Context, error: &ClientError) -> (Html, Keyboard) {
+        let (id, quote) = (self.transfer.id, &self.quote);
+        let cancel = SendButton::Cancel(id).labelled();
+        let check = Keyboard::row([SendButton::Check(id).labelled()]);
+        let reason = problem(error, context.network.cached().as_ref());
+        let refused = html!("send-refused", quote = quote, reason = reason);
+        match refusal(error) {
+            Refusal::WrongPassword => {
+                (html!("send-wrong-password", quote = quote), Keyboard::row([cancel]))
+            }
+            Refusal::OutcomeUnknown => (html!("send-unknown-outcome", quote = quote), check),
+            Refusal::Temporary => (refused, check.and_row([cancel])),
+            Refusal::Permanent => {
+                (refused, Keyboard::row([SendButton::Renew(id).labelled(), cancel]))
+            }
+        }
+    }
+
+    /// Shows the quote as it was before `Confirm` was pressed.
+    async fn restore_confirm_screen(&self, context: &Context, user: &User) -> HandlerResult {
+        let keyboard = screen::quote_keyboard(&self.transfer);
+        Ok(context.telegram.edit(user.id, self.message, &self.quote, keyboard).await?)
+    }
+}
+
+/// What a refused confirmation means.
+#[derive(Debug, PartialEq, Eq)]
+enum Refusal {
+    /// Another password may be right.
+    WrongPassword,
+    /// The same quote can be confirmed later.
+    Temporary,
+    /// This quote will not be sent.
+    Permanent,
+    /// The transfer may have been sent.
+    OutcomeUnknown,
+}
+
+fn refusal(error: &ClientError) -> Refusal {
+    let ClientError::Problem(problem) = error else { return Refusal::OutcomeUnknown };
+    match problem.code {
+        ErrorCode::WrongPassword => Refusal::WrongPassword,
+        ErrorCode::PasswordLocked
+        | ErrorCode::RateLimited
+        | ErrorCode::Busy
+        | ErrorCode::ChainUnavailable => Refusal::Temporary,
+        // By status, so that a code that is new here is never taken for "not sent".
+        _ if problem.status >= 500 => Refusal::OutcomeUnknown,
+        _ => Refusal::Permanent,
+    }
+}
+
+/// Cancels a quote.
+pub(super) async fn cancel(
+    context: &Context,
+    user: &User,
+    message: MessageId,
+    id: TransferId,
+) -> PressResult {
+    if own_transfer(context, user, id).await?.is_none() {
+        return Ok(Some(text!("expired-button-notice")));
+    }
+    end_confirmation(context, user, id);
+    let transfer = context.kms.cancel(id).await?;
+    screen::show(context, user.id, message, &transfer).await?;
+    Ok(None)
+}
+
+/// Quotes the same payment again, at the current fee. A transfer that was sent is shown, never sent
+/// once more.
+pub(super) async fn renew(
+    context: &Context,
+    user: &User,
+    message: MessageId,
+    id: TransferId,
+) -> PressResult {
+    if own_transfer(context, user, id).await?.is_none() {
+        return Ok(Some(text!("expired-button-notice")));
+    }
+    end_confirmation(context, user, id);
+    let old = context.kms.cancel(id).await?;
+    if !matches!(old.state, TransferState::Cancelled | TransferState::Expired) {
+        screen::show(context, user.id, message, &old).await?;
+        return Ok(None);
+    }
+    let all = ClientRef::of(&old).is_some_and(|client_ref| client_ref.all);
+    let decimals = old.token.as_ref().map_or(Wei::DECIMALS, |token| token.decimals);
+    let amount = match old.value.to_decimal(decimals).parse::<Amount>() {
+        _ if all => QuoteAmount::All,
+        Ok(amount) => QuoteAmount::Exactly(amount),
+        Err(_) => return Ok(Some(text!("expired-button-notice"))),
+    };
+    let to = match old.to.username {
+        Some(name) => Recipient::Username(name),
+        None => Recipient::Address(old.to.address),
+    };
+    let asset = old.token.map_or(Asset::Native, |token| Asset::Token(token.symbol));
+    quote_in(context, user, message, to, amount, asset).await?;
+    Ok(None)
+}
+
+/// Shows a transfer's current state.
+pub(super) async fn check(
+    context: &Context,
+    user: &User,
+    message: MessageId,
+    id: TransferId,
+) -> PressResult {
+    let Some(transfer) = own_transfer(context, user, id).await? else {
+        return Ok(Some(text!("expired-button-notice")));
+    };
+    screen::show(context, user.id, message, &transfer).await?;
+    Ok(Some(text!("up-to-date-notice")))
+}
+
+/// Ends the step that waits for this transfer's password.
+fn end_confirmation(context: &Context, user: &User, id: TransferId) {
+    context.end_step_if(user.id, |step: &ConfirmPassword| step.transfer.id == id);
+}

@@ -1,0 +1,242 @@
+//! The message that shows a transfer, from its quote to its end.
+
+use kms_types::TelegramId;
+use kms_types::Wei;
+use kms_types::wire::{Network, Party, Transfer, TransferFailure, TransferState, Warning};
+use teloxide_core::types::MessageId;
+
+use super::button::SendButton;
+use super::terms::Terms;
+use crate::chat::html::clean_name;
+use crate::chat::keyboard::Keyboard;
+use crate::chat::telegram::TelegramError;
+use crate::context::{Context, HandlerResult};
+use crate::format::{amount, at_most, coins, date, symbol, time};
+use crate::texts::{Html, Text, html, text};
+
+/// Shows a transfer's current state in its message, or in a new one if that no longer exists.
+pub(crate) async fn show(
+    context: &Context,
+    user: TelegramId,
+    message: MessageId,
+    transfer: &Transfer,
+) -> HandlerResult {
+    let (text, keyboard) = screen(transfer, &context.network.of_chain(transfer.chain_id).await?);
+    Ok(context.telegram.edit_or_send(user, message, &text, keyboard).await?)
+}
+
+/// Shows a transfer's current state in its message, if that still exists.
+pub(crate) async fn update(
+    context: &Context,
+    user: TelegramId,
+    message: MessageId,
+    transfer: &Transfer,
+) -> HandlerResult {
+    let (text, keyboard) = screen(transfer, &context.network.of_chain(transfer.chain_id).await?);
+    match context.telegram.edit(user, message, &text, keyboard).await {
+        Err(TelegramError::Refused(_)) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// The buttons of a quote.
+pub(super) fn quote_keyboard(transfer: &Transfer) -> Keyboard {
+    let fingerprint = Terms::of(transfer).fingerprint();
+    Keyboard::row([
+        SendButton::Confirm { transfer: transfer.id, fingerprint }.labelled(),
+        SendButton::Cancel(transfer.id).labelled(),
+    ])
+}
+
+/// The text of a quote. `display_name` is the recipient's first name at Telegram.
+pub(super) fn quote(transfer: &Transfer, network: &Network, display_name: Option<&str>) -> Html {
+    let (to, token) = (&transfer.to, transfer.token.as_ref());
+    let max_fee = at_most(transfer.max_fee, network);
+    let value = amount(transfer.value, token, network);
+    let name = display_name.map(clean_name).filter(|name| !name.is_empty());
+    let recipient = match (&to.username, name) {
+        (Some(username), Some(name)) => {
+            html!("send-recipient-named", name = name, username = username)
+        }
+        (Some(username), None) => html!("transfer-username", username = username),
+        (None, _) => html!("send-recipient-address"),
+    };
+    let member = match to.since {
+        Some(since) => html!("send-member-since", date = date(since)),
+        None => html!("send-not-a-member"),
+    };
+    let earlier = match transfer.warnings.contains(&Warning::FirstPayment) {
+        true => html!("send-first-payment"),
+        false => html!("send-paid-before"),
+    };
+    let total = match token {
+        None => {
+            let total = Wei(transfer.value.0.saturating_add(transfer.max_fee.0));
+            html!("send-total-coin", amount = at_most(total, network))
+        }
+        // The fee is paid in the native coin, whatever is sent.
+        Some(_) => html!("send-total-token", amount = &value, fee = &max_fee),
+    };
+    let quote = html!(
+        "send-quote",
+        amount = &value,
+        recipient = recipient,
+        address = to.address,
+        member = member,
+        earlier = earlier,
+        fee = &max_fee,
+        total = total,
+        network = &network.name
+    );
+    let warnings = transfer.warnings.iter().map(|warning| match warning {
+        // Said in the quote.
+        Warning::FirstPayment | Warning::Unknown => Html::default(),
+        Warning::Contract => html!("send-warning-contract"),
+        Warning::MostOfBalance => {
+            html!("send-warning-most-of-balance", symbol = symbol(token, network))
+        }
+        Warning::NameMoved => html!("send-warning-reassigned"),
+    });
+    Html::paragraphs([quote].into_iter().chain(warnings))
+}
+
+/// The other side of a transfer: its username, or its address.
+pub(crate) fn party(party: &Party) -> Html {
+    match &party.username {
+        Some(username) => html!("transfer-username", username = username),
+        None => html!("transfer-address", address = party.address),
+    }
+}
+
+/// A transfer's state in a word or two.
+pub(crate) fn status(transfer: &Transfer) -> Text {
+    match transfer.state {
+        TransferState::Signed | TransferState::Broadcast => match transfer.waits_since {
+            Some(_) => text!("transfer-waits-for-fees-status"),
+            None => text!("transfer-pending-status"),
+        },
+        TransferState::Mined | TransferState::Final => text!("transfer-confirmed-status"),
+        TransferState::Failed => text!("transfer-failed-status"),
+        TransferState::Cancelled => text!("transfer-cancelled-status"),
+        TransferState::Expired => text!("transfer-expired-status"),
+        TransferState::Quoted | TransferState::Unknown => text!("transfer-unknown-status"),
+    }
+}
+
+/// The page of a transaction in the block explorer.
+pub(crate) fn explorer_link(explorer: &str, hash: &str) -> String {
+    format!("{explorer}/tx/{hash}")
+}
+
+fn screen(transfer: &Transfer, network: &Network) -> (Html, Keyboard) {
+    match (transfer.state, &transfer.tx_hash, &network.explorer) {
+        (TransferState::Quoted, ..) => (quote(transfer, network, None), quote_keyboard(transfer)),
+        (TransferState::Expired, ..) => {
+            (outcome(transfer, network), Keyboard::row([SendButton::Renew(transfer.id).labelled()]))
+        }
+        (_, Some(hash), Some(explorer)) => {
+            let link = explorer_link(explorer, hash);
+            let keyboard = Keyboard::none().and_link(text!("send-explorer-button"), &link);
+            (outcome(transfer, network), keyboard)
+        }
+        _ => (outcome(transfer, network), Keyboard::none()),
+    }
+}
+
+/// The text of a transfer that no longer waits for its confirmation.
+fn outcome(transfer: &Transfer, network: &Network) -> Html {
+    let token = transfer.token.as_ref();
+    let what = html!(
+        "transfer-what",
+        amount = amount(transfer.value, token, network),
+        recipient = party(&transfer.to)
+    );
+    let hash = transfer.tx_hash.as_deref().map(|hash| html!("transfer-hash", hash = hash));
+    let hash = hash.unwrap_or_default();
+    let fee = transfer.fee.map(|fee| html!("transfer-fee", fee = coins(fee, network)));
+    let fee = fee.unwrap_or_default();
+    match transfer.state {
+        TransferState::Signed | TransferState::Broadcast => {
+            Html::lines([html!("transfer-pending", what = what, reason = waiting(transfer)), hash])
+        }
+        TransferState::Mined | TransferState::Final => {
+            let block = transfer.block.map(|block| html!("transfer-block", number = block));
+            let received = transfer.arrived.map(|units| {
+                html!("transfer-received-less", amount = amount(units, token, network))
+            });
+            Html::lines([
+                html!("transfer-confirmed", what = what),
+                received.unwrap_or_default(),
+                block.unwrap_or_default(),
+                fee,
+                hash,
+            ])
+        }
+        TransferState::Failed => Html::lines([failed(transfer, &what), fee, hash]),
+        TransferState::Cancelled => html!("transfer-cancelled", what = what),
+        TransferState::Expired => html!("transfer-expired", what = what),
+        TransferState::Quoted | TransferState::Unknown => html!("transfer-unknown", what = what),
+    }
+}
+
+fn failed(transfer: &Transfer, what: &Html) -> Html {
+    match transfer.failure {
+        Some(TransferFailure::NothingMoved) => html!("transfer-nothing-moved", what = what),
+        Some(TransferFailure::NonceTaken) => html!("transfer-nonce-taken", what = what),
+        Some(TransferFailure::Reverted) => match transfer.token {
+            None => html!("transfer-reverted-recipient", what = what),
+            Some(_) => html!("transfer-reverted-token", what = what),
+        },
+        None | Some(TransferFailure::Unknown) => html!("transfer-failed", what = what),
+    }
+}
+
+/// What a pending transfer waits for.
+fn waiting(transfer: &Transfer) -> Html {
+    match (transfer.waits_since, transfer.raised) {
+        (Some(since), _) => html!("transfer-waits-for-fees", time = time(since)),
+        (None, 0) => html!("transfer-waits-for-network"),
+        (None, _) => html!("transfer-waits-replaced"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kms_types::{EthAddress, TransferId};
+
+    use super::*;
+
+    #[test]
+    fn a_pending_payment_says_what_it_waits_for() {
+        let network = Network {
+            name: "Test".to_owned(),
+            chain_id: 1,
+            symbol: "ETH".to_owned(),
+            tokens: Vec::new(),
+            explorer: None,
+        };
+        let shown = |raised: u32, waits_since: Option<i64>| {
+            let party = serde_json::json!({"address": EthAddress::from([7; 20])});
+            let sent: Transfer = serde_json::from_value(serde_json::json!({
+                "id": TransferId::random(), "state": "broadcast", "from": party,
+                "to": party, "value": "1000000000000000000", "max_fee": "1", "chain_id": 1,
+                "raised": raised, "waits_since": waits_since, "warnings": [], "created_at": 0,
+                "expires_at": 0,
+            }))
+            .unwrap();
+            assert!(outcome(&sent, &network).as_str().contains(waiting(&sent).as_str()));
+            (waiting(&sent), status(&sent))
+        };
+        let pending = || text!("transfer-pending-status");
+        assert_eq!(shown(0, None), (html!("transfer-waits-for-network"), pending()));
+        assert_eq!(shown(2, None), (html!("transfer-waits-replaced"), pending()));
+        let since = time(kms_types::Timestamp(0));
+        assert_eq!(
+            shown(3, Some(0)),
+            (
+                html!("transfer-waits-for-fees", time = since),
+                text!("transfer-waits-for-fees-status")
+            )
+        );
+    }
+}

@@ -1,0 +1,140 @@
+//! `/start`: creates the wallet, or shows it.
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use kms_types::wire::{Account, CreateAccount, Network};
+use teloxide_core::types::MessageId;
+
+use super::{balance, receive};
+use crate::chat::incoming::User;
+use crate::chat::keyboard::Keyboard;
+use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
+use crate::flow::{
+    Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
+};
+use crate::problems::problem;
+use crate::texts::{Html, Text, html, text};
+
+const WORD: &str = "start";
+
+pub(crate) struct StartFlow;
+
+impl Flow for StartFlow {
+    fn word(&self) -> &'static str {
+        WORD
+    }
+
+    fn description(&self) -> Text {
+        text!("start-description")
+    }
+
+    /// A link to the bot, `t.me/bot?start=balance`, may name another command to run.
+    fn parse(&self, mut arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
+        let link = arguments.words.next().filter(|link| *link != WORD);
+        arguments.clone().expect_none()?;
+        let Some(link) = link else {
+            return Ok(Action::new(|context, user| start(context, user, None).boxed()));
+        };
+        let linked = arguments.flows.iter().find(|flow| flow.word() == link);
+        let linked = linked.ok_or(ArgumentsError::Unexpected)?.parse(arguments)?;
+        if !linked.abandons_step {
+            return Ok(linked);
+        }
+        Ok(Action::new(|context, user| start(context, user, Some(linked)).boxed()))
+    }
+
+    fn button(&self, data: &str) -> Result<Box<dyn Button>, ParseCallbackError> {
+        if data == "recovery" { Ok(Box::new(HowRecoveryWorks)) } else { Err(ParseCallbackError) }
+    }
+}
+
+/// Explains how a forgotten password is recovered.
+struct HowRecoveryWorks;
+
+#[async_trait]
+impl Button for HowRecoveryWorks {
+    fn data(&self) -> String {
+        format!("{WORD}:recovery")
+    }
+
+    async fn press(&self, context: &Context, user: &User, _message: MessageId) -> PressResult {
+        context.send(user.id, html!("start-recovery")).await?;
+        Ok(None)
+    }
+}
+
+async fn start(context: &Context, user: &User, linked: Option<Action>) -> HandlerResult {
+    match (context.kms.account(user.id.into()).await?, linked) {
+        (None, _) => ask_password(context, user).await,
+        (Some(account), None) => show(context, user, &account).await,
+        (Some(_), Some(linked)) => linked.run(context, user).await,
+    }
+}
+
+async fn ask_password(context: &Context, user: &User) -> HandlerResult {
+    context.expect(user.id, ChoosePassword);
+    context.send(user.id, html!("start-welcome")).await
+}
+
+async fn show(context: &Context, user: &User, account: &Account) -> HandlerResult {
+    let message = wallet(&html!("start-existing"), account, &context.network.get().await?);
+    context.telegram.send(user.id, &message, keyboard()).await?;
+    Ok(())
+}
+
+/// Waits for the password of the new wallet.
+struct ChoosePassword;
+
+#[async_trait]
+impl Step for ChoosePassword {
+    fn secrecy(&self) -> Secrecy {
+        Secrecy::Password
+    }
+
+    async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
+        let (user, password) = (answer.user, answer.password());
+        let username = user.username.as_ref().map(ToString::to_string).unwrap_or_default();
+        if let Err(weak) = password.check(&[&user.first_name, username.trim_start_matches('@')]) {
+            return context.send(user.id, weak.message()).await;
+        }
+        let creating = html!("start-creating");
+        let message = context.telegram.send(user.id, &creating, Keyboard::none()).await?;
+        let body = CreateAccount {
+            telegram_id: user.id,
+            password_hash: password.hash(user.id).await,
+            username: user.username.clone(),
+            seen_at: Some(answer.at),
+            mobile: None,
+            email: None,
+        };
+        let created =
+            async { Ok((context.kms.create_account(&body).await?, context.network.get().await?)) };
+        let (text, keyboard) = match created.await {
+            Ok((account, network)) => {
+                context.end_step(user.id);
+                (wallet(&html!("start-created"), &account, &network), keyboard())
+            }
+            Err(error) => (problem(&error, None), Keyboard::none()),
+        };
+        Ok(context.telegram.edit(user.id, message, &text, keyboard).await?)
+    }
+}
+
+fn wallet(title: &Html, account: &Account, network: &Network) -> Html {
+    let hint = match &account.username {
+        Some(name) => html!("start-has-username", username = name),
+        None => html!("start-no-username"),
+    };
+    html!(
+        "start-wallet",
+        title = title,
+        address = account.address,
+        network = &network.name,
+        hint = hint
+    )
+}
+
+fn keyboard() -> Keyboard {
+    Keyboard::row([receive::open_button(), balance::open_button()])
+        .and_row([(text!("start-recovery-button"), HowRecoveryWorks.data())])
+}

@@ -1,0 +1,68 @@
+//! Why the bot cannot read what a user wrote.
+
+use kms_types::{AddressError, AmountError, RecipientError, UsernameError};
+
+use crate::texts::{Count, Html, html};
+
+/// Why a text is no payment, amount, recipient or limit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InputError {
+    #[error(transparent)]
+    Amount(#[from] AmountError),
+    #[error(transparent)]
+    Recipient(#[from] RecipientError),
+    /// A bare word where only a `@username` or an address is accepted.
+    #[error("the recipient needs an @ or must be an address")]
+    UnmarkedRecipient,
+    /// The words of `/send` are too many, or in a wrong order.
+    #[error("expected a recipient and an amount")]
+    SendWords,
+    /// The words of `/limit` are too many, or name an unknown asset.
+    #[error("expected an amount per day")]
+    LimitWords,
+    /// The word after an amount is no asset.
+    #[error("expected an amount and an asset")]
+    Asset,
+}
+
+impl InputError {
+    /// What the user should write instead.
+    pub(crate) fn message(&self) -> Html {
+        match self {
+            Self::Amount(error) => amount(*error),
+            Self::Recipient(error) => recipient(*error),
+            Self::UnmarkedRecipient => html!("input-recipient-unmarked"),
+            Self::SendWords => html!("input-send-words"),
+            Self::LimitWords => html!("input-limit-words"),
+            Self::Asset => html!("input-asset"),
+        }
+    }
+}
+
+fn amount(error: AmountError) -> Html {
+    match error {
+        AmountError::Empty => html!("input-amount-empty"),
+        AmountError::Comma => html!("input-amount-comma"),
+        AmountError::Sign => html!("input-amount-sign"),
+        AmountError::Exponent => html!("input-amount-exponent"),
+        AmountError::Separator => html!("input-amount-separator"),
+        AmountError::Format => html!("input-amount-format"),
+        AmountError::Zero => html!("input-amount-zero"),
+        AmountError::TooPrecise { decimals } => {
+            html!("input-amount-precision", count = Count(decimals.into()))
+        }
+        AmountError::TooLarge => html!("input-amount-too-large"),
+    }
+}
+
+fn recipient(error: RecipientError) -> Html {
+    match error {
+        RecipientError::Address(AddressError::Format) => html!("input-address-format"),
+        RecipientError::Address(AddressError::Checksum) => html!("input-address-checksum"),
+        RecipientError::Ens => html!("input-ens"),
+        RecipientError::Username(UsernameError::Empty) => html!("input-username-empty"),
+        RecipientError::Username(UsernameError::TooLong) => html!("input-username-long"),
+        RecipientError::Username(UsernameError::FirstCharacter) => html!("input-username-start"),
+        RecipientError::Username(UsernameError::Character) => html!("input-username-characters"),
+    }
+}

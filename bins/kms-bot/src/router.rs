@@ -1,0 +1,381 @@
+//! The way of an update to the flow that handles it.
+
+use std::time::Duration;
+
+use kms_types::TelegramId;
+use kms_types::wire::Network;
+use teloxide_core::types::{ChatId, MessageId};
+
+use crate::assets::Assets;
+use crate::chat::incoming::{Incoming, PressedButton, TextMessage, UnsupportedMessage, User};
+use crate::chat::keyboard::Keyboard;
+use crate::context::{Answer, Context, HandlerError, HandlerResult, Secrecy};
+use crate::flow::{
+    Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
+};
+use crate::flows::FLOWS;
+use crate::input::InputError;
+use crate::problems::problem;
+use crate::texts::{html, text};
+
+/// After this long without an answer, the user sees that the bot is working.
+const TYPING_AFTER: Duration = Duration::from_millis(700);
+/// Telegram shows "typing…" for five seconds.
+const TYPING_INTERVAL: Duration = Duration::from_secs(4);
+
+/// Handles an update, and tells the user if that fails.
+pub(crate) async fn handle(context: &Context, incoming: Incoming) {
+    let user = incoming.user().id;
+    let work = async {
+        match incoming {
+            Incoming::Text(message) => handle_text(context, message).await,
+            Incoming::Unsupported(message) => handle_unsupported(context, message).await,
+            Incoming::Pressed(button) => handle_press(context, button).await,
+        }
+    };
+    let result = tokio::select! {
+        result = work => result,
+        never = show_typing(context, user) => never,
+    };
+    let Err(error) = result else { return };
+    tracing::warn!(%error, "update failed");
+    if let HandlerError::Kms(error) = error {
+        let text = problem(&error, context.network.cached().as_ref());
+        if let Err(error) = context.send(user, text).await {
+            tracing::warn!(%error, "failure not reported to the user");
+        }
+    }
+}
+
+async fn show_typing<T>(context: &Context, user: TelegramId) -> T {
+    tokio::time::sleep(TYPING_AFTER).await;
+    loop {
+        context.telegram.typing(user).await;
+        tokio::time::sleep(TYPING_INTERVAL).await;
+    }
+}
+
+/// A command of the bot with its parsed arguments.
+struct Command {
+    flow: &'static dyn Flow,
+    action: Action,
+}
+
+/// Why a text that begins with `/` is not a command.
+#[derive(Debug, PartialEq, Eq)]
+enum ParseCommandError {
+    /// There is no such command, or it is addressed to another bot.
+    Unknown,
+    /// The command has no arguments, but something follows it.
+    UnexpectedArguments(&'static str),
+    /// Its arguments cannot be read.
+    Arguments(InputError),
+}
+
+/// Parses a text that begins with `/`: a word in any case, perhaps with `@` and the bot's
+/// username, and arguments after any white space.
+fn parse_command(
+    text: &str,
+    bot_username: &str,
+    network: Option<&Network>,
+) -> Result<Command, ParseCommandError> {
+    let mut words = text.split_whitespace();
+    let word = words.next().and_then(|word| word.strip_prefix('/'));
+    let word = word.ok_or(ParseCommandError::Unknown)?;
+    let (word, addressee) = word.split_once('@').unwrap_or((word, bot_username));
+    if !addressee.eq_ignore_ascii_case(bot_username) {
+        return Err(ParseCommandError::Unknown);
+    }
+    let flow = find_flow(&word.to_ascii_lowercase()).ok_or(ParseCommandError::Unknown)?;
+    let arguments = Arguments { words, assets: Assets::of(network), flows: FLOWS };
+    match flow.parse(arguments) {
+        Ok(action) => Ok(Command { flow, action }),
+        Err(ArgumentsError::Unexpected) => Err(ParseCommandError::UnexpectedArguments(flow.word())),
+        Err(ArgumentsError::Invalid(error)) => Err(ParseCommandError::Arguments(error)),
+    }
+}
+
+fn find_flow(word: &str) -> Option<&'static dyn Flow> {
+    FLOWS.iter().copied().find(|flow| flow.word() == word)
+}
+
+/// The action of a command without arguments.
+fn parse_bare_command(flow: &dyn Flow) -> Result<Action, ArgumentsError> {
+    let words = "".split_whitespace();
+    flow.parse(Arguments { words, assets: Assets::of(None), flows: FLOWS })
+}
+
+async fn handle_text(context: &Context, message: TextMessage) -> HandlerResult {
+    // Symbols of tokens are unknown until the server has named them.
+    let network = context.network.get().await.ok();
+    let text = message.text.trim_start();
+    if !text.starts_with('/') {
+        return match message.group {
+            Some(_) => Ok(()),
+            None => handle_answer(context, message).await,
+        };
+    }
+    let parse = |network| parse_command(text, &context.bot_username, network);
+    let mut command = parse(network.as_ref());
+    if let Err(ParseCommandError::Arguments(_)) = command {
+        command = parse(context.network.get_recent().await.ok().as_ref());
+    }
+    if let Some(group) = message.group {
+        return match command {
+            Ok(command) => invite(context, group, command.flow.word()).await,
+            Err(_) => Ok(()),
+        };
+    }
+    let user = &message.user;
+    match command {
+        Ok(command) => {
+            context.usernames.report(user, message.at).await;
+            run_command(context, user, command.action).await
+        }
+        Err(ParseCommandError::Unknown) => {
+            // It may be a password that begins with a slash.
+            if context.may_receive_password(user.id) {
+                context.telegram.delete(user.id, message.message).await?;
+            }
+            context.send(user.id, html!("unknown-command")).await
+        }
+        Err(ParseCommandError::UnexpectedArguments(word)) => {
+            // What follows `/password` may be one.
+            context.telegram.delete(user.id, message.message).await?;
+            run_bare_command(context, user, word).await
+        }
+        Err(ParseCommandError::Arguments(error)) => context.send(user.id, error.message()).await,
+    }
+}
+
+async fn run_command(context: &Context, user: &User, action: Action) -> HandlerResult {
+    if action.abandons_step {
+        context.abandon_step(user).await;
+    }
+    action.run(context, user).await
+}
+
+async fn run_bare_command(context: &Context, user: &User, word: &str) -> HandlerResult {
+    match find_flow(word).map(parse_bare_command) {
+        Some(Ok(action)) => run_command(context, user, action).await,
+        Some(Err(_)) | None => Ok(()),
+    }
+}
+
+/// Handles a text that is no command: the answer to the current step, if there is one.
+async fn handle_answer(context: &Context, message: TextMessage) -> HandlerResult {
+    let user = &message.user;
+    let Some(step) = context.step(user.id) else {
+        if !context.may_receive_password(user.id) {
+            return context.send(user.id, html!("unexpected-text")).await;
+        }
+        context.telegram.delete(user.id, message.message).await?;
+        return context.send(user.id, html!("unexpected-text-deleted")).await;
+    };
+    match step.secrecy() {
+        Secrecy::Password => {
+            if let Err(error) = context.telegram.delete(user.id, message.message).await {
+                tracing::warn!(%error, "password message not deleted");
+                context.end_step(user.id);
+                return context.send(user.id, html!("password-not-deleted")).await;
+            }
+        }
+        Secrecy::Code => context.telegram.delete(user.id, message.message).await?,
+        Secrecy::Public => {
+            if !step.is_answer(&message.text) && context.may_receive_password(user.id) {
+                context.telegram.delete(user.id, message.message).await?;
+            }
+        }
+    }
+    step.answer(context, Answer { user, at: message.at, text: &message.text }).await
+}
+
+/// Handles an edit, a forward or a picture: never used, but deleted if it may show a password.
+async fn handle_unsupported(context: &Context, message: UnsupportedMessage) -> HandlerResult {
+    let UnsupportedMessage { user, message } = message;
+    if !context.may_receive_password(user.id) {
+        return Ok(());
+    }
+    context.telegram.delete(user.id, message).await?;
+    context.send(user.id, html!("unsupported-deleted")).await
+}
+
+async fn handle_press(context: &Context, pressed: PressedButton) -> HandlerResult {
+    let PressedButton { user, query, message, data } = pressed;
+    let notice = match message {
+        None => Ok(Some(text!("foreign-button-notice"))),
+        Some(message) => press(context, &user, message, data.as_deref()).await,
+    };
+    match notice {
+        Ok(notice) => Ok(context.telegram.answer_query(query, notice).await?),
+        Err(error) => {
+            // Ends the progress indicator; the error itself is reported by `handle`.
+            let _ = context.telegram.answer_query(query, None).await;
+            Err(error)
+        }
+    }
+}
+
+async fn press(
+    context: &Context,
+    user: &User,
+    message: MessageId,
+    data: Option<&str>,
+) -> PressResult {
+    match data.map(parse_press) {
+        Some(Ok(Press::Command(action))) => {
+            run_command(context, user, action).await?;
+            Ok(None)
+        }
+        Some(Ok(Press::Button(button))) => button.press(context, user, message).await,
+        Some(Err(ParseCallbackError)) | None => Ok(Some(text!("expired-button-notice"))),
+    }
+}
+
+/// What a button does.
+enum Press {
+    /// Runs a command without arguments.
+    Command(Action),
+    /// Something else of a flow.
+    Button(Box<dyn Button>),
+}
+
+/// Parses callback data: the word of a flow, and a colon and the flow's own data unless the button
+/// runs the command.
+fn parse_press(data: &str) -> Result<Press, ParseCallbackError> {
+    let (word, rest) = match data.split_once(':') {
+        None => (data, None),
+        Some((word, rest)) => (word, Some(rest)),
+    };
+    let flow = find_flow(word).ok_or(ParseCallbackError)?;
+    match rest {
+        Some(rest) => flow.button(rest).map(Press::Button),
+        None => {
+            let action = parse_bare_command(flow).map_err(|_refused| ParseCallbackError)?;
+            Ok(Press::Command(action))
+        }
+    }
+}
+
+/// In a group, shows the way to the private chat and nothing else.
+async fn invite(context: &Context, group: ChatId, word: &str) -> HandlerResult {
+    let link = format!("https://t.me/{}?start={word}", context.bot_username);
+    let keyboard = Keyboard::none().and_link(text!("group-button"), &link);
+    Ok(context.telegram.send_to_group(group, &html!("group-invitation"), keyboard).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The word of the command that a text runs.
+    fn parse(text: &str) -> Result<&'static str, ParseCommandError> {
+        Ok(parse_command(text, "wallet_bot", None)?.flow.word())
+    }
+
+    #[test]
+    fn commands_are_found_in_any_case_and_by_the_bots_name() {
+        for text in ["/send @bob 0.5", "/SEND\n@bob\n0.5", "/Send@Wallet_Bot  @bob\t0.5 "] {
+            assert_eq!(parse(text), Ok("send"), "{text:?}");
+        }
+        assert_eq!(parse("/BALANCE"), Ok("balance"));
+        for text in ["/", "/ send", "/sendmoney", "//send", "/send.", "send", "", "/send@other 1"] {
+            assert_eq!(parse(text), Err(ParseCommandError::Unknown), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn unexpected_arguments_are_reported_because_they_may_be_a_password() {
+        for text in ["/start", "/start balance", "/start start"] {
+            assert_eq!(parse(text), Ok("start"), "{text}");
+        }
+        for text in ["/start c_unknown", "/start balance 1"] {
+            let refused = Err(ParseCommandError::UnexpectedArguments("start"));
+            assert_eq!(parse(text), refused, "{text}");
+        }
+        let refused = Err(ParseCommandError::UnexpectedArguments("password"));
+        assert_eq!(parse("/password old new"), refused);
+    }
+
+    #[test]
+    fn every_command_works_without_arguments_and_as_a_button() {
+        for flow in FLOWS {
+            assert!(parse_bare_command(*flow).is_ok(), "{}", flow.word());
+            assert!(matches!(parse_press(flow.word()), Ok(Press::Command(_))), "{}", flow.word());
+        }
+        let keeps_step =
+            |text| !parse_command(text, "wallet_bot", None).unwrap().action.abandons_step;
+        assert!(keeps_step("/cancel") && keeps_step("/start cancel") && !keeps_step("/start help"));
+    }
+
+    const ID: &str = "0b5ae8e2-1f0b-4c3d-9a57-0f9f7a3c2b11";
+
+    #[test]
+    fn buttons_of_every_flow_are_parsed_back_and_fit() {
+        let print = "0123456789abcdef";
+        let cursor = format!("1790000000000.{ID}");
+        for data in [
+            "cancel:step".to_owned(),
+            "start:recovery".to_owned(),
+            "balance:refresh".to_owned(),
+            format!("history:o:{cursor}"),
+            format!("history:n:{cursor}"),
+            format!("send:c:{ID}:{print}"),
+            format!("send:m:{ID}:{print}"),
+            format!("send:x:{ID}"),
+            format!("send:r:{ID}"),
+            format!("send:k:{ID}"),
+            format!("recover:request:{ID}"),
+            format!("recover:set:{ID}"),
+            format!("recover:stop:{ID}"),
+            "contact:set".to_owned(),
+            "contact:remove".to_owned(),
+        ] {
+            assert!(data.len() <= 64, "{data}");
+            let Ok(Press::Button(button)) = parse_press(&data) else { panic!("{data}") };
+            assert_eq!(button.data(), data);
+        }
+    }
+
+    #[test]
+    fn forged_callback_data_is_refused() {
+        let short = format!("send:c:{ID}");
+        for data in [
+            "",
+            ":",
+            "/",
+            "/start",
+            "send:",
+            "send:c",
+            "send:c:1:2",
+            "send:x:",
+            "send:x:1",
+            "z:1",
+            "help:x",
+            "recover:set:1",
+            "history:o",
+            &short,
+        ] {
+            assert!(parse_press(data).is_err(), "{data:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "/?\\PC{0,40}") {
+            let _ = parse(&text);
+            let _ = parse(&format!("/send {text}"));
+        }
+
+        #[test]
+        fn callback_data_that_is_accepted_is_what_the_bot_writes(
+            data in "(send|recover|history|cancel|start|balance|contact):([a-z]{1,7}:)?([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(:[0-9a-f]{16})?|.{0,40})|.{0,64}"
+        ) {
+            if let Ok(Press::Button(button)) = parse_press(&data) {
+                prop_assert_eq!(button.data(), data);
+            }
+        }
+    }
+}
