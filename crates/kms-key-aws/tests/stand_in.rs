@@ -71,18 +71,18 @@ async fn retries_transient_faults_and_reports_lasting_ones_as_unavailable() {
     let (aws, arn, public) = stand_in();
     let key = key(&aws, &public).unwrap();
     let wrapped = || key.public_key().oaep_encrypt::<sha2::Sha256>(b"secret").unwrap();
-    aws.break_next([AwsFault::Throttling, AwsFault::Internal]);
+    aws.fail_next([AwsFault::Throttling, AwsFault::Internal]);
     assert_eq!(*key.unwrap(wrapped()).await.unwrap(), b"secret");
 
-    aws.break_next([AwsFault::AccessDenied]);
+    aws.fail_next([AwsFault::AccessDenied]);
     let denied = key.unwrap(wrapped()).await.unwrap_err();
     let MasterKeyError::Unavailable(cause) = denied else { panic!("{denied}") };
     assert!(cause.to_string().starts_with("AccessDeniedException"), "{cause}");
-    aws.break_next([AwsFault::AccessDenied]);
+    aws.fail_next([AwsFault::AccessDenied]);
     assert!(matches!(key.check().await, Err(AwsKeyError::Unavailable(_))));
-    aws.enable(&arn, false);
+    aws.set_enabled(&arn, false);
     assert!(matches!(key.unwrap(wrapped()).await, Err(MasterKeyError::Unavailable(_))));
-    aws.enable(&arn, true);
+    aws.set_enabled(&arn, true);
     assert_eq!(*key.unwrap(wrapped()).await.unwrap(), b"secret");
     aws.stop().await;
     assert!(matches!(key.unwrap(wrapped()).await, Err(MasterKeyError::Unavailable(_))));

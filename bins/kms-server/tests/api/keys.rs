@@ -159,11 +159,11 @@ async fn rewrap_moves_wallets_to_aws_and_back() {
         ],
     ];
     env.variables = to_aws.concat();
-    aws.break_next(vec![kms_testkit::AwsFault::AccessDenied; 3]);
+    aws.fail_next(vec![kms_testkit::AwsFault::AccessDenied; 3]);
     // The first call, which checks the key, may fail; the next ones are needed to open a wallet.
     let broken = fails(&env, "keys rewrap");
     assert!(broken.contains("run it again"), "{broken}");
-    aws.mend();
+    aws.clear_faults();
     for failpoint in ["rewrap-before-replace", "rewrap-after-replace"] {
         let died = kms_server(&env, "keys rewrap").env("KMS_FAILPOINT", failpoint).output();
         assert_eq!(died.unwrap().status.code(), None, "{failpoint}");

@@ -42,7 +42,7 @@ async fn an_unusable_kms_key_raises_an_alarm() {
     let database = env.migrate().await.unwrap();
     let token = env.issue_token(&database, Scope::Read).await.unwrap();
     // Both the check at startup and the first probe fail.
-    aws.break_next(vec![AwsFault::AccessDenied; 2]);
+    aws.fail_next(vec![AwsFault::AccessDenied; 2]);
     let server = ServerProcess::start(&env, None, "info");
     let ready = get(&env, &server, "/readyz", &token).await;
     assert!(ready.contains(r#""kms_keys":"unknown""#), "{ready}");
