@@ -49,9 +49,9 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Uses one endpoint, with a timeout of five seconds. Sends nothing yet, so that a server starts
-    /// while its chain is down. The endpoint's chain id is compared before the first request, after
-    /// every failure, and every 30 seconds.
+    /// Uses one endpoint, with a timeout of five seconds. Sends nothing yet, so that a server
+    /// starts while its chain is down. The endpoint's chain id is compared before the first
+    /// request, after every failure, and every 30 seconds.
     ///
     /// # Errors
     /// When the URL is invalid.

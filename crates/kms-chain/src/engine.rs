@@ -45,7 +45,8 @@ pub struct Transfers {
     config: TransferConfig,
     tokens: Vec<Token>,
     spending: SpendingRules,
-    /// Transfers that seemed superseded at their last check, with the block of the first such check.
+    /// Transfers that seemed superseded at their last check, with the block of the first such
+    /// check.
     seemingly_superseded: Mutex<HashMap<TransferId, u64>>,
 }
 

@@ -116,8 +116,9 @@ impl Follower {
         Self { store, chain, confirmations, tokens }
     }
 
-    /// Reads the next blocks and records their deposits. Returns `true` if more finalized blocks are
-    /// left, so that the next round need not wait. Starts a new chain at its newest finalized block.
+    /// Reads the next blocks and records their deposits. Returns `true` if more finalized blocks
+    /// are left, so that the next round need not wait. Starts a new chain at its newest finalized
+    /// block.
     ///
     /// # Errors
     /// When the chain or the store fails. No deposit is lost.
@@ -214,8 +215,8 @@ async fn successful(
     Ok(checked.into_iter().flatten().collect())
 }
 
-/// Returns the blocks after the cursor as long as each is the child of the one before it: a node may
-/// have switched branches between two answers.
+/// Returns the blocks after the cursor as long as each is the child of the one before it: a node
+/// may have switched branches between two answers.
 fn connected(cursor: BlockRef, blocks: Vec<Option<Block>>) -> Vec<Block> {
     let mut end = cursor.hash;
     let mut is_child = |block: &Block| {

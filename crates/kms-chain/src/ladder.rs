@@ -1,5 +1,6 @@
-//! The fee ladder: the prices at which the transactions of one transfer are signed. The replacements
-//! are signed in advance, because the key is no longer available when the first price proves too low.
+//! The fee ladder: the prices at which the transactions of one transfer are signed. The
+//! replacements are signed in advance, because the key is no longer available when the first price
+//! proves too low.
 
 use std::iter::successors;
 

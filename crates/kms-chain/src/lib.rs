@@ -6,7 +6,8 @@
 //! [`DepositStore`](follower::DepositStore). Both stores are implemented by `kms-store`.
 //!
 //! Private keys stay in `kms-core`: this crate gets an opened wallet and requests signatures. It
-//! never broadcasts a transaction before it is committed, and never signs a transfer for two nonces.
+//! never broadcasts a transaction before it is committed, and never signs a transfer for two
+//! nonces.
 //!
 //! # A transfer
 //!

@@ -1,9 +1,9 @@
-//! Spending limits: how much an account may spend in a day. The lowest of three applies: the limit of
-//! the operator, the owner's own limit, and a reduced limit for some time after a recovery.
+//! Spending limits: how much an account may spend in a day. The lowest of three applies: the limit
+//! of the operator, the owner's own limit, and a reduced limit for some time after a recovery.
 //!
-//! Pure rules; the store applies them inside the transaction that signs. A day is the last 24 hours,
-//! so that midnight does not allow the double. An owner's limit never exceeds that of the operator,
-//! and a raised limit never applies before its waiting period has passed.
+//! Pure rules; the store applies them inside the transaction that signs. A day is the last 24
+//! hours, so that midnight does not allow the double. An owner's limit never exceeds that of the
+//! operator, and a raised limit never applies before its waiting period has passed.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -177,8 +177,8 @@ pub fn check(
     if value <= left {
         return Ok(());
     }
-    // The unspent part grows when a spend is a day old, when the hold after a recovery ends, and when
-    // a raised limit applies.
+    // The unspent part grows when a spend is a day old, when the hold after a recovery ends, and
+    // when a raised limit applies.
     let mut times: Vec<_> = spends.iter().map(|spend| spend.at.plus(DAY)).collect();
     times.extend(recovered_at.map(|at| at.plus(caps.hold)));
     times.extend(own.later.map(|(_, from)| from));

@@ -175,7 +175,7 @@ async fn a_crash_at_the_broadcast_neither_loses_nor_repeats_a_transfer() {
 #[actix_web::test]
 async fn a_crash_at_a_replacement_neither_loses_nor_repeats_a_transfer() {
     for stores in [Stores::Embedded, Stores::Servers] {
-        for failpoint in ["transfer-before-raise", "transfer-after-raise"] {
+        for failpoint in ["transfer-before-replacement", "transfer-after-replacement"] {
             let mut env = TestEnv::new(stores).unwrap();
             env.chain.replace_after = std::time::Duration::ZERO;
             let database = env.migrate().await.unwrap();

@@ -30,8 +30,8 @@ const PLACES: [(&str, u64); 8] = [
     ("rpc-after", 90),
     ("transfer-before-broadcast", 3),
     ("transfer-after-broadcast", 3),
-    ("transfer-before-raise", 2),
-    ("transfer-after-raise", 2),
+    ("transfer-before-replacement", 2),
+    ("transfer-after-replacement", 2),
 ];
 
 pub(crate) struct Stage {

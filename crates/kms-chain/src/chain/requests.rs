@@ -70,7 +70,8 @@ impl Endpoint {
         self.record_outcome(count)
     }
 
-    /// Returns the state of a sender by this endpoint alone; see [`Chain::view`](crate::Chain::view).
+    /// Returns the state of a sender by this endpoint alone; see
+    /// [`Chain::view`](crate::Chain::view).
     ///
     /// The pending transaction count is requested twice, and the lower answer is used: a nonce that
     /// is too low is refused by the chain or by the wallet's other transfers, one that is too high
@@ -155,7 +156,8 @@ impl Endpoint {
         check_gas_limit(with_margin(estimate).max(PLAIN_TRANSFER_GAS))
     }
 
-    /// Sends signed bytes to this endpoint alone; see [`Chain::broadcast`](crate::Chain::broadcast).
+    /// Sends signed bytes to this endpoint alone; see
+    /// [`Chain::broadcast`](crate::Chain::broadcast).
     pub(super) async fn broadcast(&self, signed: &[u8]) -> Result<(), ChainError> {
         self.verify().await?;
         let sent = self.provider.send_raw_transaction(signed).await;

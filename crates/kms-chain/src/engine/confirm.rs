@@ -116,9 +116,9 @@ impl Transfers {
         Ok(Checked::Ready(Box::new(Ready { transfer, view })))
     }
 
-    /// Signs every step of the ladder, commits, and only then broadcasts the first. If the broadcast
-    /// fails, the transfer is signed all the same, and [`Transfers::tick`] sends the same bytes
-    /// again. The wallet is dropped on the store's thread as soon as everything is signed.
+    /// Signs every step of the ladder, commits, and only then broadcasts the first. If the
+    /// broadcast fails, the transfer is signed all the same, and [`Transfers::tick`] sends the same
+    /// bytes again. The wallet is dropped on the store's thread as soon as everything is signed.
     ///
     /// # Errors
     /// Only before the commit. Of several confirmations at once, one signs and all return the same.

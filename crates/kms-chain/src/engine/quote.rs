@@ -137,9 +137,9 @@ impl Transfers {
         }
     }
 
-    /// Returns the transfer of an earlier request with this id, in its current state. Call it before
-    /// the recipient's username is resolved: the username may have been reassigned since, and the
-    /// repeated request is answered all the same.
+    /// Returns the transfer of an earlier request with this id, in its current state. Call it
+    /// before the recipient's username is resolved: the username may have been reassigned since,
+    /// and the repeated request is answered all the same.
     ///
     /// # Errors
     /// `IdReused` when the id belongs to another request, or when the store fails.

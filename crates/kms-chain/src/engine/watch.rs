@@ -54,7 +54,8 @@ enum NonceStatus {
     NotYet,
     /// It is the next nonce to be mined.
     Next,
-    /// It is mined, but the transaction is not known to be another one, or not in a finalized block.
+    /// It is mined, but the transaction is not known to be another one, or not in a finalized
+    /// block.
     Used,
     /// A finalized block contains another transaction with this nonce, according to one check.
     Superseded,
@@ -242,8 +243,8 @@ impl Transfers {
         self.seemingly_superseded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Broadcasts the replacement if the current transaction waits too long or its price is too low.
-    /// Otherwise broadcasts the current one again if the node does not have it.
+    /// Broadcasts the replacement if the current transaction waits too long or its price is too
+    /// low. Otherwise broadcasts the current one again if the node does not have it.
     async fn push(
         &self,
         due: &Due,
@@ -288,9 +289,9 @@ impl Transfers {
         if !self.store.advance(id, Progress::Replaced { step }, now).await? {
             return Ok(());
         }
-        failpoint::reach("transfer-before-raise");
+        failpoint::reach("transfer-before-replacement");
         self.broadcast(&due.transfer, next).await?;
-        failpoint::reach("transfer-after-raise");
+        failpoint::reach("transfer-after-replacement");
         tracing::info!(transfer = %id, step, "replacement transaction broadcast");
         self.record_broadcast(&due.transfer, now).await
     }
@@ -355,8 +356,8 @@ fn outcome(transfer: &Transfer, receipt: &Receipt) -> Outcome {
     Outcome::Paid { arrived: (arrived < transfer.value).then_some(arrived) }
 }
 
-/// Since when a transaction is pending at its price. The first step has no time of its own if it was
-/// mined before its broadcast was recorded, and a reorganisation then removed the block.
+/// Since when a transaction is pending at its price. The first step has no time of its own if it
+/// was mined before its broadcast was recorded, and a reorganisation then removed the block.
 fn pending_since(transfer: &Transfer, signed: &SignedTx) -> Option<Timestamp> {
     let is_broadcast = transfer.state == TransferState::Broadcast;
     signed.sent_at.or_else(|| is_broadcast.then_some(transfer.created_at))

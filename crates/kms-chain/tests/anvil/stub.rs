@@ -1,5 +1,5 @@
-//! Stubs of endpoints that misbehave in ways that a real node cannot be made to: alone, or as a proxy
-//! in front of a real node.
+//! Stubs of endpoints that misbehave in ways that a real node cannot be made to: alone, or as a
+//! proxy in front of a real node.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

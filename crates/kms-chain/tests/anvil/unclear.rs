@@ -1,5 +1,5 @@
-//! Answers that leave open whether a node accepted a transaction: nothing new is signed, and the same
-//! bytes are broadcast until the chain itself shows the result.
+//! Answers that leave open whether a node accepted a transaction: nothing new is signed, and the
+//! same bytes are broadcast until the chain itself shows the result.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
