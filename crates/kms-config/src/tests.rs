@@ -29,10 +29,10 @@ struct Token {
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
-#[serde(tag = "provider", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 enum Key {
     Local { passphrase: String },
-    AwsKms { key: String },
+    AwsKms { key: String, size: u16 },
 }
 
 fn settings(toml: &str, variables: &[(&str, &str)]) -> Result<Settings, String> {
@@ -62,6 +62,7 @@ fn the_type_decides_what_a_variable_means() {
             ("T__AMOUNTS", "{ eth = 1 }"),
             ("T__KEY__PROVIDER", "aws-kms"),
             ("T__KEY__KEY", "alias/kms"),
+            ("T__KEY__SIZE", "4096"),
             ("OTHER__NUMBER", "1"),
             ("TT__NUMBER", "1"),
             ("T__URL", ""),
@@ -75,7 +76,7 @@ fn the_type_decides_what_a_variable_means() {
         words: ["https://a", "https://b", "https://c"].map(str::to_owned).into(),
         tokens: vec![token("USDC", 6), token("DAI", 18)],
         amounts: [("eth".to_owned(), 1)].into(),
-        key: Some(Key::AwsKms { key: "alias/kms".to_owned() }),
+        key: Some(Key::AwsKms { key: "alias/kms".to_owned(), size: 4096 }),
         url: None,
     };
     assert_eq!(found.unwrap(), expected);
@@ -181,7 +182,12 @@ fn an_error_names_the_whole_key_and_shows_no_value() {
         ("T__TOKENS", "[{ symbol = \"A\" }]", "tokens[0].decimals: missing"),
         ("T__KEY__PROVIDER", "hunter2", "key.provider: expected local or aws-kms"),
         ("T__KEY__PROVIDER", "local", "key.passphrase: missing"),
-        ("T__KEY__PASSPHRASE", "hunter2", "key.provider: missing"),
+        (
+            "T__KEY",
+            "{ provider = \"aws-kms\", key = \"a\", size = 70000 }",
+            "key.size: expected a whole number in the range of this setting",
+        ),
+        ("T__KEY__PASS", "hunter2", "key.pass: unknown; expected one of passphrase"),
         (
             "T__KEY",
             "{ provider = \"local\", passphrase = \"a\", hunter = 2 }",
@@ -192,7 +198,7 @@ fn an_error_names_the_whole_key_and_shows_no_value() {
             "http://hunter2",
             "url: expected https://, or http:// to localhost, 127.0.0.1 or [::1]",
         ),
-        ("T__KEY", "hunter2", "key: expected a table, in one variable as { key = \"value\" }"),
+        ("T__KEY", "hunter2", "key: expected local or aws-kms"),
         ("T__SECRET__A", "hunter2", "secret: expected a string"),
     ] {
         let found = settings("", &[(name, value)]).unwrap_err();
@@ -203,4 +209,15 @@ fn an_error_names_the_whole_key_and_shows_no_value() {
     assert_eq!(error, "TOML, line 2: expected TOML: key = \"value\" or [section]");
     let error = settings("number = \"hunter2\"\n", &[]).unwrap_err();
     assert_eq!(error, "number: expected a whole number in the range of this setting");
+}
+
+#[test]
+fn a_table_is_the_variant_that_its_provider_names_or_the_first() {
+    let key = |toml: &str, variables: &[_]| settings(toml, variables).unwrap().key.unwrap();
+    let local = || Key::Local { passphrase: "a".to_owned() };
+    assert_eq!(key("", &[("T__KEY__PASSPHRASE", "a")]), local());
+    assert_eq!(key("[key]\nprovider = \"local\"\npassphrase = \"a\"\n", &[]), local());
+    let (name, size) = (("T__KEY__KEY", "b"), ("T__KEY__SIZE", "1"));
+    let found = key("[key]\nprovider = \"aws-kms\"\n", &[name, size]);
+    assert_eq!(found, Key::AwsKms { key: "b".to_owned(), size: 1 });
 }

@@ -9,10 +9,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use serde::de::value::{MapAccessDeserializer, StringDeserializer};
+use serde::Deserialize;
+use serde::de::value::StringDeserializer;
 use serde::de::{
-    DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
-    Visitor,
+    DeserializeSeed, Deserializer, EnumAccess, Expected, IntoDeserializer, MapAccess, SeqAccess,
+    Unexpected, VariantAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
 use zeroize::Zeroizing;
@@ -154,6 +155,9 @@ fn inline(source: Source, text: &str, expected: &str) -> Result<Kind, Error> {
     }
 }
 
+/// The key that chooses between the variants of an enum.
+const PROVIDER: &str = "provider";
+
 const EXPECTED_NUMBER: &str = "expected a whole number in the range of this setting";
 const EXPECTED_LIST: &str = "expected words with white space between them, or a TOML array";
 const EXPECTED_TABLE: &str = "expected a table, in one variable as { key = \"value\" }";
@@ -175,13 +179,8 @@ macro_rules! numbers {
 impl<'de> Deserializer<'de> for Value {
     type Error = Error;
 
-    /// For a type that takes more than one shape: an enum that a key of its table chooses.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.kind {
-            Kind::Text(text) if text.starts_with('{') => {
-                let kind = inline(self.source, &text, EXPECTED_TABLE)?;
-                Self { source: self.source, kind }.deserialize_any(visitor)
-            }
             Kind::Text(_) => self.deserialize_string(visitor),
             Kind::List(list) => visitor.visit_seq(Items(list.into_iter().enumerate())),
             Kind::Table(table) => visitor.visit_map(Entries::new(read_files(table)?)),
@@ -265,19 +264,29 @@ impl<'de> Deserializer<'de> for Value {
         self.deserialize_map(visitor)
     }
 
+    /// A table is the variant that its key `provider` names, or the first one.
     fn deserialize_enum<V: Visitor<'de>>(
         self,
-        _name: &'static str,
-        _variants: &'static [&'static str],
+        name: &'static str,
+        variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
+        let source = self.source;
         match self.kind {
+            Kind::Text(text) if text.starts_with('{') => {
+                let kind = inline(source, &text, EXPECTED_TABLE)?;
+                Self { source, kind }.deserialize_enum(name, variants, visitor)
+            }
             Kind::Text(mut text) => {
                 visitor.visit_enum(std::mem::take(&mut *text).into_deserializer())
             }
             Kind::Scalar(toml::Value::String(text)) => visitor.visit_enum(text.into_deserializer()),
-            Kind::Table(table) => {
-                visitor.visit_enum(MapAccessDeserializer::new(Entries::new(read_files(table)?)))
+            Kind::Table(mut table) => {
+                let provider = match table.remove(PROVIDER) {
+                    Some(name) => String::deserialize(name).map_err(|e| e.within(PROVIDER))?,
+                    None => variants.first().copied().unwrap_or_default().to_owned(),
+                };
+                visitor.visit_enum(Variant { provider, rest: Self::table(source, table) })
             }
             _ => Err(Error::custom("expected a word")),
         }
@@ -294,6 +303,46 @@ impl<'de> IntoDeserializer<'de, Error> for Value {
 
     fn into_deserializer(self) -> Self {
         self
+    }
+}
+
+/// A table that is a variant of an enum.
+struct Variant {
+    provider: String,
+    rest: Value,
+}
+
+impl<'de> EnumAccess<'de> for Variant {
+    type Error = Error;
+    type Variant = Value;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Value), Error> {
+        let name: StringDeserializer<Error> = self.provider.into_deserializer();
+        Ok((seed.deserialize(name).map_err(|error| error.within(PROVIDER))?, self.rest))
+    }
+}
+
+impl<'de> VariantAccess<'de> for Value {
+    type Error = Error;
+
+    fn unit_variant(self) -> Result<(), Error> {
+        Deserialize::deserialize(self)
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Error> {
+        seed.deserialize(self)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _len: usize, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_seq(visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.deserialize_map(visitor)
     }
 }
 
@@ -365,7 +414,7 @@ impl serde::de::Error for Error {
         };
         if expected.split(' ').any(is_number) {
             Self::custom(EXPECTED_NUMBER)
-        } else if expected.starts_with("struct ") || expected.starts_with("internally tagged") {
+        } else if expected.starts_with("struct ") {
             Self::custom(EXPECTED_TABLE)
         } else {
             Self::custom(format_args!("expected {expected}"))

@@ -47,9 +47,9 @@ impl KmsKeyProvider {
     }
 }
 
-/// A section as it is written: the provider decides which keys it has.
+/// A section as it is written: its `provider` decides which keys it has, the first one by default.
 #[derive(Deserialize)]
-#[serde(tag = "provider", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 enum Section {
     Local {
         #[serde(deserialize_with = "kms_config::text")]
