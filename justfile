@@ -1,10 +1,10 @@
-# What people run. `just ci` is what CI runs.
+# The tasks of this repository. CI runs `just ci`.
 
-# Shows this list.
+# Lists the tasks.
 default:
     @just --list
 
-# Installs what the checks need and this machine lacks.
+# Installs the tools that the checks need and this machine lacks.
 setup:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -25,30 +25,30 @@ setup:
     fi
     command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
 
-# Everything that has to be green.
+# All checks that must pass.
 ci: format clippy docs deny test (fuzz "10") tour
 
-# Formatting.
+# Checks the formatting.
 format:
     cargo fmt --all --check
 
-# Lints; warnings fail.
+# Lints; a warning fails.
 clippy:
     cargo clippy --workspace --all-targets -- -D warnings
 
-# The documentation builds without a warning.
+# Builds the API documentation; a warning fails.
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-# Layers, licences and sources of every dependency.
+# Checks the layers, licences and sources of all dependencies.
 deny:
     cargo deny --all-features check bans licenses sources
 
-# Known advisories. Needs the advisory database, so it is not part of `ci`.
+# Checks for known advisories. Clones the advisory database from GitHub, so it is not part of `ci`.
 advisories:
     cargo deny --all-features check advisories
 
-# All tests, against real PostgreSQL, mongod and anvil.
+# Runs all tests, against real PostgreSQL, mongod and anvil.
 test:
     INSTA_UPDATE=no cargo test --workspace
 
@@ -60,25 +60,25 @@ migrations:
 fuzz SECONDS="60":
     fuzz/run.sh {{SECONDS}}
 
-# Money under faults: so many runs, from this seed on. One that fails names its seed.
+# Sends transfers under injected faults, one run per seed. A failing run names its seed.
 faults runs="1000" seed="1":
-    FAULT_SEED={{seed}} FAULT_RUNS={{runs}} cargo test -p kms-server --test faults money -- --nocapture
+    FAULT_SEED={{seed}} FAULT_RUNS={{runs}} cargo test -p kms-server --test faults every_acknowledged_transfer -- --nocapture
 
-# What the design asks for, measured: two tables, target/bench.json and target/bench-custody.json.
+# Measures the performance targets. Writes target/bench.json and target/bench-custody.json.
 bench: bench-custody
     cargo bench -p kms-server --bench targets
 
-# The story of two people in their chats; twice at once after that.
+# Plays the sandbox's tour, then twice at the same time.
 tour:
     cargo run --release -p kms-sandbox -- tour
     target/release/kms-sandbox tour >target/tour & target/release/kms-sandbox tour && wait $!
 
-# How fast custody's stores are; fails where a target is missed. Built as tests are, so that it takes
-# no second tree; figures are in target/bench-custody.json.
+# Measures the stores of custody; fails if a target is missed. Uses the tests' build profile, to avoid
+# a second build.
 bench-custody:
     cargo bench --profile dev -p kms-store --no-default-features --features postgres,sqlite --bench custody
 
-# The picture in the README, from the page's test.
+# Renews the README's screenshot, which the page's test takes.
 picture:
     cargo test -p kms-sandbox --test page
     cp target/tmp/laptop-light.png docs/sandbox.png

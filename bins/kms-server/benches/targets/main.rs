@@ -1,19 +1,19 @@
-//! `just bench`: what the design asks for, measured. A table on the terminal, and JSON in
+//! `just bench`: measures the server against its performance targets. Prints a table and writes
 //! `target/bench.json`.
 //!
-//! CPU time is the process's own, from the operating system, so that neither the load nor the
-//! databases on the same machine blur it; both sides of a ratio are measured in one run. A subject
-//! is a file here whose `rows` are added in `main`.
+//! CPU time is that of the server's process, as the operating system accounts it, so that load and
+//! databases on the same machine do not distort it. Both sides of a ratio are measured in one run.
+//! A subject is a file here whose `rows` are added in `main`.
 //!
-//! `cargo bench -p kms-server --bench targets -- secrets reads` runs those subjects alone.
-//! `BENCH_ACCOUNTS` (1,000,000) and `BENCH_TRANSFERS` (1,000) may be made smaller.
+//! `cargo bench -p kms-server --bench targets -- secrets reads` runs only those subjects.
+//! `BENCH_ACCOUNTS` (1,000,000) and `BENCH_TRANSFERS` (1,000) set the size of the data.
 
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::cast_precision_loss,
-    reason = "a measurement fails by panicking, and prints"
+    reason = "a benchmark fails by panicking, and prints its results"
 )]
 
 mod measure;
@@ -26,13 +26,13 @@ mod stage;
 use crate::stage::Stage;
 
 fn main() {
-    // `cargo test --benches` only asks whether it builds.
+    // `cargo test --benches` only checks that it builds.
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
     let runtime = actix_web::rt::System::new();
     let rows = runtime.block_on(async {
-        let stage = Stage::set().await;
+        let stage = Stage::start().await;
         let only: Vec<_> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
         let wanted = |subject: &str| only.is_empty() || only.iter().any(|it| it == subject);
         let mut rows = Vec::new();
@@ -49,5 +49,5 @@ fn main() {
     });
     row::print(&rows);
     let missed = rows.iter().filter(|row| !row.ok()).count();
-    println!("\n{missed} of {} are missed", rows.len());
+    println!("\n{missed} of {} targets are missed", rows.len());
 }

@@ -1,16 +1,16 @@
-//! What the operating system says of processes: CPU time and resident memory.
+//! CPU time and resident memory of processes, from `/proc`.
 
 use std::collections::HashMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// Linux counts CPU time in these, whatever the machine.
+/// The unit of CPU time in `/proc`, on every machine.
 const TICK: Duration = Duration::from_millis(10);
 
 struct Stat {
     name: String,
     parent: u32,
-    /// Its own, and that of children which have ended.
+    /// CPU time of the process itself, and of its children that have ended.
     ticks: [u64; 2],
 }
 
@@ -27,12 +27,12 @@ fn stat(pid: u32) -> Option<Stat> {
     })
 }
 
-/// Milliseconds of CPU that a process took, in user and system mode.
+/// CPU time of a process in user and system mode, in milliseconds.
 pub(crate) fn cpu(pid: u32) -> f64 {
     milliseconds(stat(pid).unwrap().ticks[0])
 }
 
-/// Milliseconds of CPU that this thread took.
+/// CPU time of this thread, in milliseconds.
 pub(crate) fn own_cpu() -> f64 {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     let nanoseconds: u64 = text.split(' ').next().unwrap().parse().unwrap();
@@ -43,7 +43,7 @@ fn milliseconds(ticks: u64) -> f64 {
     ticks as f64 * TICK.as_secs_f64() * 1_000.0
 }
 
-/// Milliseconds of CPU that the PostgreSQL which this process started took.
+/// CPU time of the PostgreSQL that this process started, in milliseconds.
 pub(crate) fn postgres_cpu() -> f64 {
     let pids = fs::read_dir("/proc").unwrap().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -58,7 +58,7 @@ pub(crate) fn postgres_cpu() -> f64 {
     let servers = all.iter().filter(|(pid, stat)| stat.name == "postgres" && ours(**pid));
     let ticks = servers.map(|(_, stat)| {
         let is_backend = all.get(&stat.parent).is_some_and(|parent| parent.name == "postgres");
-        // What ended backends took is counted with the process that began them.
+        // The time of ended backends is accounted to their parent.
         stat.ticks[0] + if is_backend { 0 } else { stat.ticks[1] }
     });
     milliseconds(ticks.sum())
@@ -71,13 +71,13 @@ pub(crate) fn resident(pid: u32) -> f64 {
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1_024.0
 }
 
-/// The latency below which 99 of 100 are, in milliseconds.
+/// The 99th percentile.
 pub(crate) fn p99(latencies: &mut [f64]) -> f64 {
     latencies.sort_by(f64::total_cmp);
     latencies[latencies.len() * 99 / 100]
 }
 
-/// Milliseconds since then.
+/// The time since then, in milliseconds.
 pub(crate) fn since(begun: Instant) -> f64 {
     begun.elapsed().as_secs_f64() * 1_000.0
 }

@@ -1,4 +1,4 @@
-//! Many transfers over four servers of which one is killed, and the follower of the chain.
+//! Many transfers through four servers, of which one is killed, and the follower of the chain.
 
 use std::time::{Duration, Instant};
 
@@ -15,12 +15,12 @@ use serde_json::json;
 
 const WALLETS: u64 = 100;
 const FIRST: i64 = 10_000;
-/// Payments in each block that is followed, and how many blocks.
+/// The blocks that are followed, and the payments in each.
 const PAYMENTS: u64 = 100;
 const BLOCKS: u64 = 15;
 
 pub(crate) async fn rows(stage: &Stage) -> Vec<Row> {
-    let mut rows = thousand(stage).await;
+    let mut rows = many_transfers(stage).await;
     rows.extend(follower(stage).await);
     rows
 }
@@ -31,7 +31,7 @@ fn number(stage: &Stage, method: &str, params: serde_json::Value) -> u64 {
     number.try_into().unwrap()
 }
 
-async fn thousand(stage: &Stage) -> Vec<Row> {
+async fn many_transfers(stage: &Stage) -> Vec<Row> {
     let transfers = variable("BENCH_TRANSFERS", 1_000);
     let mut wallets: Vec<Account> = Vec::new();
     for id in FIRST..FIRST + i64::try_from(WALLETS).unwrap() {
@@ -87,7 +87,7 @@ async fn thousand(stage: &Stage) -> Vec<Row> {
         while sent(&wallets) < half && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
-        // By a signal that nothing can be done about.
+        // SIGKILL.
         drop(servers.remove(0));
     };
     let (acknowledged, ()) = tokio::join!(join_all((0..WALLETS).map(sender)), kill);
@@ -130,7 +130,7 @@ async fn thousand(stage: &Stage) -> Vec<Row> {
     vec![
         row("acknowledged and lost", lost, 1, 0.0),
         row("mined, of acknowledged", mined, made, 1.0),
-        row("waiting behind a gap", gaps, 1, 0.0),
+        row("pending behind a gap", gaps, 1, 0.0),
         Row {
             name: format!("{about}time"),
             measured: seconds,
@@ -141,7 +141,7 @@ async fn thousand(stage: &Stage) -> Vec<Row> {
     ]
 }
 
-/// One block each second, each with payments to wallets among the many that are known.
+/// Mines one block a second, each with payments to known addresses.
 async fn follower(stage: &Stage) -> Vec<Row> {
     let anvil = &stage.env.anvil;
     let chain = anvil.chain_id();
@@ -159,10 +159,10 @@ async fn follower(stage: &Stage) -> Vec<Row> {
             anvil.rpc("eth_sendTransaction", json!([payment])).unwrap();
         }
         anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
-        let stays = number(stage, "eth_blockNumber", json!([])) - 2;
+        let finalized = number(stage, "eth_blockNumber", json!([])) - 2;
         let mined = Instant::now();
-        while at().await < stays {
-            assert!(mined.elapsed() < Duration::from_secs(60), "the follower does not follow");
+        while at().await < finalized {
+            assert!(mined.elapsed() < Duration::from_secs(60), "the follower is too slow");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         worst = worst.max(since(mined));
@@ -179,8 +179,8 @@ async fn follower(stage: &Stage) -> Vec<Row> {
         target: 1.0,
     };
     vec![
-        // It is looked for once a second.
-        row("a block that stays is told after, at worst", worst, 2_000.0),
-        row("server CPU for a block of a second", each, 1_000.0),
+        // The follower polls once a second.
+        row("from finality to notification, at most", worst, 2_000.0),
+        row("server CPU for a block", each, 1_000.0),
     ]
 }

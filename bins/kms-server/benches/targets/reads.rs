@@ -1,5 +1,5 @@
-//! Reads that need no key: their CPU against PostgreSQL's, their latency beside a full KDF pool,
-//! and both with a million accounts.
+//! Reads that use no key: their CPU time compared with PostgreSQL's, their latency while the KDF
+//! pool is full, and both with a million accounts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,10 +14,10 @@ use kms_types::{ErrorCode, Timestamp, Username};
 
 const CONNECTIONS: u32 = 64;
 const READS: u32 = 20_000;
-/// The people that are read, made before the million.
+/// The accounts that are read, created before the million.
 const FIRST: i64 = 1;
 const PEOPLE: i64 = 8;
-/// The first of those who ask for their wallets all the time.
+/// The first of the users who keep the KDF pool full.
 const FLOOD: i64 = 50_000;
 
 pub(crate) async fn rows(stage: &Stage) -> Vec<Row> {
@@ -35,7 +35,7 @@ fn name(index: u32) -> Username {
     format!("person{}", FIRST + i64::from(index) % PEOPLE).parse().unwrap()
 }
 
-/// This many reads over the connections; gives how long each took.
+/// Runs this many reads over the connections, and returns their latencies.
 async fn reads(stage: &Stage, connections: u32, count: u32) -> Vec<f64> {
     let one = |connection: u32| async move {
         let client = stage.server.client(&stage.env, &stage.token);
@@ -61,7 +61,7 @@ async fn against_postgresql(stage: &Stage) -> Row {
     let before = cpu(server);
     reads(stage, CONNECTIONS, READS).await;
     let measured = (cpu(server) - before) / f64::from(READS);
-    // The same two queries, without a server.
+    // The same two queries without the server.
     let before = postgres_cpu();
     for index in 0..READS {
         if index % 2 == 0 {
@@ -74,7 +74,7 @@ async fn against_postgresql(stage: &Stage) -> Row {
         }
     }
     let limit = (postgres_cpu() - before) / f64::from(READS);
-    let name = "a read over 64 connections: server CPU, of PostgreSQL's for the query".to_owned();
+    let name = "read over 64 connections: server CPU / PostgreSQL CPU of the query".to_owned();
     Row { name, measured, limit, unit: "ms", target: 2.0 }
 }
 
@@ -83,14 +83,14 @@ async fn beside_the_kdf(stage: &Stage) -> Vec<Row> {
     let limit = p99(&mut idle);
     let stop = Arc::new(AtomicBool::new(false));
     let (refused, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    // Each of its own account: attempts at one are few at a time.
+    // One account each, because few attempts at one account run at a time.
     let flood: Vec<_> = (0..i64::from(CONNECTIONS) + 40)
         .map(|index| {
             let client = stage.server.client(&stage.env, &stage.token);
             let (stop, refused, lost) = (stop.clone(), refused.clone(), lost.clone());
             tokio::spawn(async move {
                 while !stop.load(Ordering::SeqCst) {
-                    // Onboarding again checks the password.
+                    // Onboarding an existing account checks its password.
                     let body = create(FLOOD + index, &format!("flood{index}"), WORDS);
                     match client.create_account(&body).await {
                         Ok(_) => {}
@@ -100,7 +100,7 @@ async fn beside_the_kdf(stage: &Stage) -> Vec<Row> {
                         }
                         Err(error) => {
                             if lost.fetch_add(1, Ordering::SeqCst) == 0 {
-                                println!("lost, the first: {error}");
+                                println!("first unexpected error: {error}");
                             }
                         }
                     }
@@ -114,18 +114,18 @@ async fn beside_the_kdf(stage: &Stage) -> Vec<Row> {
     join_all(flood).await;
     let (refused, lost) = (refused.load(Ordering::SeqCst), lost.load(Ordering::SeqCst));
     let name =
-        format!("reads beside a full KDF pool: p99, of p99 idle ({refused} refused with 429)");
+        format!("reads with a full KDF pool: p99 / p99 when idle ({refused} refused with 429)");
     vec![
         Row { name, measured: p99(&mut busy), limit, unit: "ms", target: 3.0 },
         Row {
-            name: "password requests that were neither answered nor refused".to_owned(),
+            name: "password requests that failed otherwise than by a refusal".to_owned(),
             measured: lost as f64,
             limit: 1.0,
             unit: "",
             target: 0.0,
         },
         Row {
-            name: "resident memory, 64 connections and a full KDF pool".to_owned(),
+            name: "resident memory with 64 connections and a full KDF pool".to_owned(),
             measured: memory,
             limit: 100.0,
             unit: "MiB",
@@ -143,9 +143,9 @@ async fn with_a_million(stage: &Stage) -> Vec<Row> {
     let row =
         |name: String, measured, limit, unit, target| Row { name, measured, limit, unit, target };
     vec![
-        row(format!("a read with {accounts} accounts, of one with 1,000"), many, few, "ms", 1.2),
+        row(format!("read with {accounts} accounts / with 1,000 accounts"), many, few, "ms", 1.2),
         row(
-            "resident memory with them".to_owned(),
+            format!("resident memory with {accounts} accounts / with 1,000 accounts"),
             resident(stage.server.id()),
             memory,
             "MiB",
@@ -160,7 +160,7 @@ async fn mean(stage: &Stage) -> f64 {
     took.iter().sum::<f64>() / took.len() as f64
 }
 
-/// Accounts that nobody reads: their MACs are none.
+/// Fills the tables with accounts that are never read, and so need no valid MAC.
 fn fill(stage: &Stage, from: i64, count: u64) {
     let people = format!("generate_series({from}::bigint, {from}::bigint + {count} - 1) as n");
     let id = "md5(n::text)::uuid::text";
@@ -179,6 +179,6 @@ fn fill(stage: &Stage, from: i64, count: u64) {
         "insert into names (telegram_id, canonical, shown, claimed_at, seen_at, reassigned) \
          select n, 'filler' || n, 'filler' || n, 0, 0, false from {people}"
     ));
-    // What the database does on its own some time after.
+    // Autovacuum would do this some time later.
     stage.sql("vacuum analyze");
 }

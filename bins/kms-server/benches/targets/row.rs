@@ -1,18 +1,18 @@
-//! One line of the table.
+//! A row of the results table.
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// Something that was measured, against what the design asks for.
+/// A measurement and its target.
 pub(crate) struct Row {
     pub(crate) name: String,
-    /// What the product takes.
+    /// The measured value.
     pub(crate) measured: f64,
-    /// What it is compared with; for a bare figure, what it may be.
+    /// The value it is compared with; for a plain figure, its limit.
     pub(crate) limit: f64,
     pub(crate) unit: &'static str,
-    /// `measured` may be at most this many times `limit`.
+    /// The highest allowed ratio of `measured` to `limit`.
     pub(crate) target: f64,
 }
 
@@ -33,7 +33,7 @@ impl Row {
     }
 }
 
-/// Prints the table, and writes it to `target/bench.json`.
+/// Prints the rows as a table, and writes them to `target/bench.json`.
 pub(crate) fn print(rows: &[Row]) {
     println!("\n| what | measured | compared with | unit | ratio | target | |");
     println!("| --- | ---: | ---: | --- | ---: | ---: | --- |");

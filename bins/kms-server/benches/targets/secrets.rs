@@ -1,5 +1,5 @@
-//! What needs a password: the server's CPU against the sum of the cryptography that it can not do
-//! without.
+//! Requests with a password: the server's CPU time compared with that of the cryptography they
+//! require.
 
 use crate::measure::{cpu, own_cpu};
 use crate::row::Row;
@@ -15,21 +15,22 @@ use kms_types::wire::Transfer;
 use sha2::Sha256;
 
 const TIMES: i64 = 300;
-/// Fewer than the attempts at one password that may be under way.
+/// Below the limit of concurrent attempts at one password.
 const AT_ONCE: i64 = 4;
-/// The first of the people that are made here.
+/// The first of the accounts that are created here.
 const FIRST: i64 = 1_000;
 
 pub(crate) async fn rows(stage: &Stage) -> Vec<Row> {
-    let (wrap, make, sign) = (wrap(), make(), sign());
-    // The first request of a kind is not counted.
+    let (wrap, make, sign) = (wrap(), generate(), sign());
+    // Warm-up.
     stage.account(FIRST).await;
     let (create, kdf) =
         beside_kdf(stage, async |id| drop(stage.account(FIRST + 1 + id).await)).await;
     let parts = kdf + wrap + make;
-    let create = row("create a wallet: server CPU, of KDF, wrap and key", create, parts, 1.10);
+    let create =
+        row("create a wallet: server CPU / KDF + wrap + key generation", create, parts, 1.10);
 
-    // Each from a wallet of its own, as people do.
+    // Each transfer is sent from another wallet.
     let mut quoted = Vec::new();
     for id in FIRST + 1..=FIRST + TIMES {
         let from = stage.client.account(telegram(id)).await.unwrap().unwrap();
@@ -40,14 +41,15 @@ pub(crate) async fn rows(stage: &Stage) -> Vec<Row> {
     let confirm = async |id: i64| confirmed(stage, &quoted[usize::try_from(id).unwrap()]).await;
     let (send, kdf) = beside_kdf(stage, confirm).await;
     let parts = kdf + 4.0 * sign;
-    let send = row("confirm a send: server CPU, of KDF and four signatures", send, parts, 1.12);
+    let send = row("confirm a transfer: server CPU / KDF + four signatures", send, parts, 1.12);
     vec![create, send]
 }
 
-/// Milliseconds of the server's CPU for one request, and of a thread for a KDF. The server has
-/// something to do all the time, for a machine that falls asleep between two requests counts its
-/// waking as work. The two take turns, as many at once as the server checks passwords: a machine that
-/// is slower for a while, and memory that others use too, are so for both.
+/// Milliseconds of the server's CPU for one request, and of a thread for one KDF.
+///
+/// Requests are sent several at a time, because with one at a time the CPU enters idle states in
+/// between and the wake-up cost is attributed to the server. Requests and KDFs alternate, with the
+/// same concurrency, so that a temporarily slower machine affects both.
 async fn beside_kdf(stage: &Stage, request: impl AsyncFn(i64)) -> (f64, f64) {
     let params = Params::new(19 * 1024, 2, 1, Some(32)).unwrap();
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
@@ -81,8 +83,8 @@ async fn confirmed(stage: &Stage, quote: &Transfer) {
     stage.client.confirm(quote.id, &confirm(quote, WORDS)).await.unwrap();
 }
 
-/// Milliseconds of CPU that one takes in this process, alone on its thread.
-fn one(times: u32, mut work: impl FnMut()) -> f64 {
+/// Milliseconds of CPU of one call, measured on this thread.
+fn time_of(times: u32, mut work: impl FnMut()) -> f64 {
     let before = own_cpu();
     for _ in 0..times {
         work();
@@ -93,12 +95,12 @@ fn one(times: u32, mut work: impl FnMut()) -> f64 {
 fn wrap() -> f64 {
     let id = "bench".parse().unwrap();
     let key = LocalMasterKey::from_pem(id, TEST_KMS_KEY, TEST_KMS_KEY_PASSPHRASE).unwrap();
-    one(1_000, || drop(key.public_key().oaep_encrypt::<Sha256>(&[7; 100]).unwrap()))
+    time_of(1_000, || drop(key.public_key().oaep_encrypt::<Sha256>(&[7; 100]).unwrap()))
 }
 
-fn make() -> f64 {
+fn generate() -> f64 {
     let mut number = 1_u64;
-    one(3_000, || {
+    time_of(3_000, || {
         number += 1;
         let mut bytes = [7; 32];
         bytes[24..].copy_from_slice(&number.to_be_bytes());
@@ -109,7 +111,7 @@ fn make() -> f64 {
 
 fn sign() -> f64 {
     let key = SigningKey::from_slice(&[7; 32]).unwrap();
-    one(3_000, || {
+    time_of(3_000, || {
         std::hint::black_box(key.sign_prehash_recoverable(&[9; 32]).unwrap());
     })
 }

@@ -1,4 +1,4 @@
-//! The server in a process of its own over PostgreSQL and MongoDB, with a chain.
+//! A server in its own process, over PostgreSQL and MongoDB, with a chain.
 
 use kms_client::Client;
 use kms_server_testing::requests::create;
@@ -17,15 +17,15 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    pub(crate) async fn set() -> Self {
+    pub(crate) async fn start() -> Self {
         let mut env = TestEnv::new(Stores::Servers).unwrap();
-        // As it is by default; tests look more often.
+        // The default; tests poll more often.
         let poll = "KMS_SERVER__CHAIN__POLL_INTERVAL".to_owned();
         env.variables.push((poll, "1s".to_owned()));
-        // The chain makes no blocks while nobody sends.
+        // anvil mines only when there are transactions, so an old block is no sign of a fault.
         let stalled = "KMS_SERVER__CHAIN__STALLED_AFTER".to_owned();
         env.variables.push((stalled, "0s".to_owned()));
-        // Counted as ever, and never reached: one load generator is one caller.
+        // Limits are checked as usual but never reached: the load generator is a single caller.
         for limit in ["ONBOARDINGS", "QUOTES", "READS", "ACCOUNT_READS"] {
             let name = format!("KMS_SERVER__LIMITS__{limit}");
             env.variables.push((name, "100000000/second".to_owned()));
@@ -44,13 +44,12 @@ impl Stage {
 
     /// Runs SQL in the accounts' database.
     pub(crate) fn sql(&self, sql: &str) {
-        let name = self.env.database.rsplit('/').next().unwrap();
-        kms_testkit::Postgres::shared().unwrap().execute(name, sql).unwrap();
+        self.env.sql(sql).unwrap();
     }
 }
 
 /// A number from the environment.
-#[expect(clippy::disallowed_methods, reason = "whoever measures may make it smaller")]
+#[expect(clippy::disallowed_methods, reason = "sets the size of a benchmark")]
 pub(crate) fn variable(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
 }

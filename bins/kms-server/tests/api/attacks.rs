@@ -211,7 +211,8 @@ async fn an_api_token_cannot_be_given_the_scopes_of_another() {
         "update api_tokens set scopes = 'bot' where scopes = 'read'",
         "update api_tokens set expires_at = 4102444800000 where scopes = 'read'",
         "with bot as (delete from api_tokens where scopes = 'bot' returning *) \
-         update api_tokens set scopes = bot.scopes, mac = bot.mac from bot where api_tokens.scopes = 'read'",
+         update api_tokens set scopes = bot.scopes, mac = bot.mac from bot \
+         where api_tokens.scopes = 'read'",
     ] {
         env.sql("drop table if exists kept; create table kept as select * from api_tokens")
             .unwrap();

@@ -330,8 +330,8 @@ async fn an_export_is_notified_by_e_mail() {
     assert!(mail.body.contains("Make a wallet in another app"), "{mail:#?}");
 }
 
-/// An event stores the address to notify: the old address is notified of its replacement, and a code
-/// is never sent to an address that was added later.
+/// An event stores the address to notify: the old address is notified of its replacement, and a
+/// code is never sent to an address that was added later.
 #[actix_web::test]
 async fn codes_go_to_the_address_at_the_time_of_the_request() {
     let (mut env, mailbox) = with_mail(Stores::Embedded);

@@ -36,8 +36,8 @@ fn start(env: &TestEnv, token: &str) -> (ServerProcess, Client) {
     (server, client)
 }
 
-/// Two wallets, then a backup of both databases, then a change of password, a recovery and a third
-/// wallet. Returns the environment, a token, the backup file and the name of the older key database.
+/// Creates two wallets, backs up both databases, then changes a password, recovers a wallet and
+/// creates a third. Returns the environment, a token, the backup and the older key database's name.
 async fn before_and_after() -> (TestEnv, String, std::path::PathBuf, String) {
     let env = TestEnv::new(Stores::Servers).unwrap();
     let database = env.migrate().await.unwrap();

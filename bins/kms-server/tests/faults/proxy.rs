@@ -1,4 +1,4 @@
-//! The way to the chain, which loses, delays and cuts as a seed says.
+//! A proxy before the node, which loses, delays and truncates as a seed determines.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use crate::random::Random;
 
-/// What becomes of a request.
+/// What happens to a request.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
-    Passed,
-    /// It arrives late.
-    Late(u64),
-    /// It never arrives.
+    Forwarded,
+    /// It is forwarded after this many milliseconds.
+    Delayed(u64),
+    /// It is not forwarded.
     Lost,
-    /// It arrives, and its answer is lost.
+    /// It is forwarded, and its answer is dropped.
     AnswerLost,
-    /// It arrives, and half of its answer comes back.
-    Cut,
+    /// It is forwarded, and its answer is truncated.
+    Truncated,
 }
 
 /// A proxy before a node.
@@ -38,8 +38,8 @@ impl Proxy {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (node, faults) = (node.clone(), Arc::clone(&shared));
-                // A server that dies leaves connections behind.
-                thread::spawn(move || stream.map(|stream| pass(stream, &node, &faults)));
+                // A crashed server leaves broken connections; their errors are ignored.
+                thread::spawn(move || stream.map(|stream| handle(stream, &node, &faults)));
             }
         });
         Self { url, faults }
@@ -49,42 +49,42 @@ impl Proxy {
         self.url.clone()
     }
 
-    /// From now on requests meet what this seed says.
-    pub(crate) fn disturb(&self, random: Random) {
+    /// Begins to inject faults.
+    pub(crate) fn inject(&self, random: Random) {
         *self.faults.lock().unwrap() = Some(random);
     }
 
-    /// From now on all of them pass.
-    pub(crate) fn calm(&self) {
+    /// Forwards all requests again.
+    pub(crate) fn stop_injecting(&self) {
         *self.faults.lock().unwrap() = None;
     }
 }
 
 fn decide(faults: &Mutex<Option<Random>>) -> Fate {
     let mut faults = faults.lock().unwrap();
-    let Some(random) = faults.as_mut() else { return Fate::Passed };
+    let Some(random) = faults.as_mut() else { return Fate::Forwarded };
     match random.below(100) {
         0..5 => Fate::Lost,
         5..10 => Fate::AnswerLost,
-        10..13 => Fate::Cut,
-        13..25 => Fate::Late(10 + random.below(150)),
-        _ => Fate::Passed,
+        10..13 => Fate::Truncated,
+        13..25 => Fate::Delayed(10 + random.below(150)),
+        _ => Fate::Forwarded,
     }
 }
 
-fn pass(mut stream: TcpStream, node: &str, faults: &Mutex<Option<Random>>) -> Option<()> {
+fn handle(mut stream: TcpStream, node: &str, faults: &Mutex<Option<Random>>) -> Option<()> {
     stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
     let body = read_body(&mut BufReader::new(stream.try_clone().ok()?))?;
     let fate = decide(faults);
     match fate {
         Fate::Lost => return None,
-        Fate::Late(milliseconds) => thread::sleep(Duration::from_millis(milliseconds)),
+        Fate::Delayed(milliseconds) => thread::sleep(Duration::from_millis(milliseconds)),
         _ => {}
     }
     let answer = forward(node, &body)?;
     match fate {
         Fate::AnswerLost => None,
-        Fate::Cut => stream.write_all(&answer[..answer.len() / 2]).ok(),
+        Fate::Truncated => stream.write_all(&answer[..answer.len() / 2]).ok(),
         _ => stream.write_all(&answer).ok(),
     }
 }

@@ -1,6 +1,6 @@
-//! Numbers that follow from a seed: SplitMix64 (Steele, Lea and Flood, 2014).
+//! A seeded generator of random numbers: SplitMix64 (Steele, Lea and Flood, 2014).
 
-/// A sequence of numbers.
+/// A reproducible sequence of numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -16,12 +16,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Less than this.
+    /// A number less than `limit`.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 
-    /// Another sequence.
+    /// An independent sequence that follows from this one.
     pub(crate) fn fork(&mut self) -> Self {
         Self(self.next())
     }

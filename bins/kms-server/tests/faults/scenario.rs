@@ -1,4 +1,4 @@
-//! Three servers that live, one that may die, one chain behind a proxy, and what is checked.
+//! Three servers that stay up, one that may crash, a chain behind a proxy, and the checks afterwards.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,11 +19,11 @@ use serde_json::{Value, json};
 
 const WORDS: &str = "a password";
 const SENDS: u64 = 8;
-/// How long it may take until everything that was signed is final.
+/// How long it may take until every signed transfer is final.
 const SETTLE: Duration = Duration::from_secs(60);
 
-/// Where a process may die, and up to the how manieth time.
-const PLACES: [(&str, u64); 8] = [
+/// The failpoints, and up to which of its passes each one may crash the process.
+const FAILPOINTS: [(&str, u64); 8] = [
     ("store-before", 160),
     ("store-after", 160),
     ("rpc-before", 60),
@@ -34,7 +34,7 @@ const PLACES: [(&str, u64); 8] = [
     ("transfer-after-replacement", 2),
 ];
 
-pub(crate) struct Stage {
+pub(crate) struct Scenario {
     env: TestEnv,
     proxy: Proxy,
     servers: Vec<ServerProcess>,
@@ -43,10 +43,10 @@ pub(crate) struct Stage {
     people: i64,
 }
 
-/// What a run came to.
+/// The result of one seed.
 pub(crate) struct Run {
     armed: String,
-    pub(crate) died: bool,
+    pub(crate) crashed: bool,
     acknowledged: usize,
     pub(crate) paid: u64,
     refused: usize,
@@ -55,8 +55,8 @@ pub(crate) struct Run {
 
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { armed, died, acknowledged, paid, refused, took } = self;
-        let fate = if *died { "died" } else { "lived" };
+        let Self { armed, crashed, acknowledged, paid, refused, took } = self;
+        let fate = if *crashed { "crashed" } else { "not reached" };
         let seconds = took.as_secs_f64();
         write!(
             f,
@@ -66,28 +66,28 @@ impl fmt::Display for Run {
     }
 }
 
-/// What a sender was told at last.
-enum Told {
+/// The final answer to a sender.
+enum Answer {
     Acknowledged,
     Refused,
-    /// Nothing that is certain.
+    /// None that is certain.
     Unclear,
 }
 
 /// The last lines of a server's log.
-fn last_words(server: &ServerProcess) -> String {
+fn last_lines(server: &ServerProcess) -> String {
     let log = server.log.lock().unwrap();
     let lines: Vec<_> = log.lines().collect();
     lines[lines.len().saturating_sub(12)..].join("\n")
 }
 
-impl Stage {
-    pub(crate) async fn set() -> Self {
+impl Scenario {
+    pub(crate) async fn start() -> Self {
         let mut env = TestEnv::new(Stores::Servers).unwrap();
         let proxy = Proxy::before(&env.anvil.url());
         env.rpc_urls = proxy.url();
         env.chain.replace_after = std::time::Duration::from_secs(1);
-        // As cheap as custody lets it be: money is looked at here, not passwords.
+        // The cheapest KDF that is accepted: these tests are about transfers.
         let kdf = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
         env.variables.push(("KMS_SERVER__PASSWORD__KDF".to_owned(), kdf.to_string()));
         let quotes = "KMS_SERVER__LIMITS__QUOTES".to_owned();
@@ -108,8 +108,8 @@ impl Stage {
         self.rpc(method, params).as_str().unwrap().parse().unwrap()
     }
 
-    /// A sender with this much, and a receiver.
-    async fn two(&mut self, wei: u128) -> (i64, Account, Account) {
+    /// Creates a sender with this balance, and a recipient.
+    async fn sender_and_recipient(&mut self, wei: u128) -> (i64, Account, Account) {
         let sender = self.people + 1;
         self.people += 2;
         let mut accounts = Vec::new();
@@ -120,39 +120,39 @@ impl Stage {
         let to = accounts.pop().unwrap();
         let from = accounts.pop().unwrap();
         self.env.fund(&from, wei).unwrap();
-        // So deep that no reorganisation of this test takes it back.
+        // Deeper than any reorganisation of these tests.
         self.rpc("anvil_mine", json!(["0x3"]));
         (sender, from, to)
     }
 
-    /// One story, as its seed says.
+    /// Runs one seed.
     pub(crate) async fn run(&mut self, seed: u64) -> Run {
         let begun = Instant::now();
         let mut random = Random::from_seed(seed);
-        let (sender, from, to) = self.two(COIN).await;
-        let (env, most) = PLACES[usize::try_from(random.below(8)).unwrap()];
-        let armed = format!("{env}@{}", random.below(most) + 1);
-        let mortal = ServerProcess::try_start(&self.env, Some(&armed), "info");
+        let (sender, from, to) = self.sender_and_recipient(COIN).await;
+        let (failpoint, passes) = FAILPOINTS[usize::try_from(random.below(8)).unwrap()];
+        let armed = format!("{failpoint}@{}", random.below(passes) + 1);
+        let armed_server = ServerProcess::try_start(&self.env, Some(&armed), "info");
         let mut clients = self.clients.clone();
-        clients.extend(mortal.as_ref().map(|server| server.client(&self.env, &self.token)));
-        self.proxy.disturb(random.fork());
+        clients.extend(armed_server.as_ref().map(|server| server.client(&self.env, &self.token)));
+        self.proxy.inject(random.fork());
 
-        let receiver = format!("@person{}", sender + 1);
+        let recipient = format!("@person{}", sender + 1);
         let sends: Vec<_> = (0..SENDS)
             .map(|_| {
                 let milli = 50 + random.below(200);
-                // The sender has a thousand of these: not all of them fit.
-                let request = quote(sender, &receiver, &format!("0.{milli:03}"));
+                // The sender has 1,000 milli-ETH, which is not enough for all of them.
+                let request = quote(sender, &recipient, &format!("0.{milli:03}"));
                 (request.id, send(clients.clone(), request, random.fork()))
             })
             .collect();
         let (ids, sends): (Vec<_>, Vec<_>) = sends.into_iter().unzip();
         let stop = std::sync::atomic::AtomicBool::new(false);
-        let mut moods = random.fork();
+        let mut chances = random.fork();
         let mine = async {
             while !stop.load(std::sync::atomic::Ordering::SeqCst) {
-                tokio::time::sleep(Duration::from_millis(40 + moods.below(80))).await;
-                match moods.below(12) {
+                tokio::time::sleep(Duration::from_millis(40 + chances.below(80))).await;
+                match chances.below(12) {
                     0 => drop(self.rpc("anvil_dropAllTransactions", json!([]))),
                     1 => drop(self.env.anvil.rpc("anvil_reorg", json!([1, []]))),
                     _ => drop(self.rpc("anvil_mine", json!(["0x1"]))),
@@ -160,42 +160,42 @@ impl Stage {
             }
         };
         let sent = async {
-            let told = join_all(sends).await;
+            let answers = join_all(sends).await;
             stop.store(true, std::sync::atomic::Ordering::SeqCst);
-            told
+            answers
         };
-        let (told, ()) = tokio::join!(sent, mine);
+        let (answers, ()) = tokio::join!(sent, mine);
 
-        self.proxy.calm();
-        let died =
-            mortal.is_none_or(|server| TcpStream::connect(("127.0.0.1", server.port)).is_err());
+        self.proxy.stop_injecting();
+        let crashed = armed_server
+            .is_none_or(|server| TcpStream::connect(("127.0.0.1", server.port)).is_err());
         let context = format!("FAULT_SEED={seed}, {armed}");
         let ends = self.settle(&ids, &context).await;
         let acknowledged: Vec<_> = ids
             .iter()
-            .zip(&told)
-            .filter(|(_, told)| matches!(told, Told::Acknowledged))
+            .zip(&answers)
+            .filter(|(_, answer)| matches!(answer, Answer::Acknowledged))
             .map(|(id, _)| *id)
             .collect();
-        let refused = told.iter().filter(|told| matches!(told, Told::Refused)).count();
+        let refused = answers.iter().filter(|answer| matches!(answer, Answer::Refused)).count();
         let paid = self.check(&from, &to, &ends, &acknowledged, &context);
         let took = begun.elapsed();
-        Run { armed, died, acknowledged: acknowledged.len(), paid, refused, took }
+        Run { armed, crashed, acknowledged: acknowledged.len(), paid, refused, took }
     }
 
-    /// Mines until nothing is on its way any more, and gives how each transfer stands.
+    /// Mines until no transfer is in flight, and returns the transfers.
     async fn settle(&self, ids: &[TransferId], context: &str) -> Vec<Transfer> {
         let deadline = Instant::now() + SETTLE;
         for round in 1_u32.. {
             self.rpc("anvil_mine", json!(["0x1"]));
             if round.is_multiple_of(100) {
-                // anvil leaves a transaction waiting for ever that it was given while it mined the
-                // one before; a node that forgets it is given it again.
+                // anvil never mines a transaction that it received while it mined the one before.
+                // Once the node has dropped it, the server broadcasts it again.
                 self.rpc("anvil_dropAllTransactions", json!([]));
             }
             let mut found = Vec::new();
             for id in ids {
-                // A quote that nobody answered may never have been made.
+                // A quote without an answer may not exist.
                 found.extend(self.clients[0].transfer(*id).await.unwrap());
             }
             let moving = |transfer: &&Transfer| {
@@ -204,21 +204,23 @@ impl Stage {
             };
             let Some(moving) = found.iter().find(moving) else { return found };
             if Instant::now() > deadline {
-                let stand = |transfer: &Transfer| {
+                let describe = |transfer: &Transfer| {
                     let Transfer { id, state, raised, tx_hash, block, .. } = transfer;
                     let hash = tx_hash.as_deref().unwrap_or_default();
-                    // One that was not signed has no hash, and the node says so.
+                    // A transfer that was not signed has no hash; the node reports an error then.
                     let known = self.env.anvil.rpc("eth_getTransactionByHash", json!([hash]));
-                    format!("{id} {state:?} rose {raised} {hash} in {block:?}, known {known:?}")
+                    format!(
+                        "{id} {state:?} replaced {raised} times, {hash} in {block:?}, node: {known:?}"
+                    )
                 };
-                let all: Vec<_> = found.iter().map(stand).collect();
+                let all: Vec<_> = found.iter().map(describe).collect();
                 let address = moving.from.address.to_string();
                 let count = self.number("eth_getTransactionCount", json!([address, "latest"]));
                 let pool = self.rpc("txpool_content", json!([]));
-                let logs: Vec<_> = self.servers.iter().map(last_words).collect();
+                let logs: Vec<_> = self.servers.iter().map(last_lines).collect();
                 panic!(
-                    "{context}: it never ended: {moving:?}\n{} transactions are in blocks\n{}\n\
-                     waiting: {pool}\n{}",
+                    "{context}: a transfer stays in flight: {moving:?}\n{} transactions are mined\n{}\n\
+                     pool: {pool}\n{}",
                     count,
                     all.join("\n"),
                     logs.join("\n---\n")
@@ -229,7 +231,7 @@ impl Stage {
         Vec::new()
     }
 
-    /// What the chain says of all this. Gives how many payments were made.
+    /// Compares the transfers with the chain, and returns how many were made.
     fn check(
         &self,
         from: &Account,
@@ -249,15 +251,15 @@ impl Stage {
         }
         for id in acknowledged {
             let made = paid.iter().any(|transfer| transfer.id == *id);
-            assert!(made, "{context}: {id} was acknowledged and is lost");
+            assert!(made, "{context}: {id} was acknowledged and lost");
         }
-        // Each nonce once, from 0 on without a gap, and nothing that waits behind one.
+        // Nonces are used once, from 0 on without a gap, and nothing is pending behind a gap.
         let mut nonces = BTreeMap::new();
         for transfer in &paid {
             let found = self.rpc("eth_getTransactionByHash", json!([transfer.tx_hash]));
             let nonce: U256 = found["nonce"].as_str().unwrap().parse().unwrap();
             let before = nonces.insert(nonce, transfer.id);
-            assert_eq!(before, None, "{context}: two payments have nonce {nonce}");
+            assert_eq!(before, None, "{context}: two transfers have nonce {nonce}");
         }
         let count = U256::from(paid.len());
         let address = from.address.to_string();
@@ -269,41 +271,44 @@ impl Stage {
             nonces.keys().next_back().map(|last| *last + U256::from(1)).unwrap_or_default(),
             count
         );
-        // Money: what came is what was sent, and what is left is what was not.
-        let came = self.number("eth_getBalance", json!([to.address.to_string(), "latest"]));
+        // The recipient received what was sent, and the sender keeps the rest less the fees.
+        let received = self.number("eth_getBalance", json!([to.address.to_string(), "latest"]));
         let sent = paid.iter().fold(U256::ZERO, |sum, transfer| sum + transfer.value.0);
-        assert_eq!(came, sent, "{context}: what came");
+        assert_eq!(received, sent, "{context}: received");
         let fees = paid.iter().fold(U256::ZERO, |sum, transfer| sum + transfer.fee.unwrap().0);
         let left = self.number("eth_getBalance", json!([address, "latest"]));
-        assert_eq!(left + sent + fees, U256::from(COIN), "{context}: what is left");
+        assert_eq!(left + sent + fees, U256::from(COIN), "{context}: left");
         u64::try_from(paid.len()).unwrap()
     }
 
-    /// Fifty sends at once, over four processes, without a fault.
-    pub(crate) async fn fifty(&mut self, random: &mut Random) {
-        let (sender, from, to) = self.two(COIN).await;
+    /// Sends fifty transfers at once through four processes, without faults.
+    pub(crate) async fn fifty_transfers(&mut self, random: &mut Random) {
+        let (sender, from, to) = self.sender_and_recipient(COIN).await;
         self.servers.push(ServerProcess::start(&self.env, None, "info"));
         let mut clients = self.clients.clone();
         clients.push(self.servers.last().unwrap().client(&self.env, &self.token));
-        let receiver = format!("@person{}", sender + 1);
-        let requests: Vec<_> = (0..50).map(|_| quote(sender, &receiver, "0.01")).collect();
+        let recipient = format!("@person{}", sender + 1);
+        let requests: Vec<_> = (0..50).map(|_| quote(sender, &recipient, "0.01")).collect();
         let ids: Vec<_> = requests.iter().map(|request| request.id).collect();
         let sends =
             requests.into_iter().map(|request| send(clients.clone(), request, random.fork()));
-        let told = join_all(sends).await;
-        assert!(told.iter().all(|told| matches!(told, Told::Acknowledged)), "one was not sent");
+        let answers = join_all(sends).await;
+        assert!(
+            answers.iter().all(|answer| matches!(answer, Answer::Acknowledged)),
+            "a transfer was not acknowledged"
+        );
         let ends = self.settle(&ids, "fifty").await;
         assert_eq!(self.check(&from, &to, &ends, &ids, "fifty"), 50);
     }
 }
 
-/// Quotes and confirms as an impatient client would: the same again, over another server, until
-/// it is told something certain.
+/// Quotes and confirms like an impatient client, which repeats each request through another server
+/// until the answer is certain.
 async fn send(
     clients: Vec<Client>,
     request: kms_types::wire::QuoteTransfer,
     mut random: Random,
-) -> Told {
+) -> Answer {
     let mut quoted = None;
     for _ in 0..30 {
         let client =
@@ -314,17 +319,17 @@ async fn send(
         };
         match answer {
             Ok(transfer) if transfer.state == TransferState::Quoted => quoted = Some(transfer),
-            Ok(_) => return Told::Acknowledged,
+            Ok(_) => return Answer::Acknowledged,
             Err(ClientError::Problem(problem)) if is_certain(problem.status) => {
-                return Told::Refused;
+                return Answer::Refused;
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(30 + random.below(100))).await,
         }
     }
-    Told::Unclear
+    Answer::Unclear
 }
 
-/// Whether nothing was done, and a repeat would say the same.
+/// Whether nothing was done and a repeat would be refused too.
 fn is_certain(status: u16) -> bool {
     (400..500).contains(&status) && status != 429
 }
