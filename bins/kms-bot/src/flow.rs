@@ -37,7 +37,7 @@ pub(crate) trait Button: Send + Sync {
     /// The whole callback data, at most 64 bytes.
     fn data(&self) -> String;
 
-    /// Handles a press. The user is whoever pressed; the data may be forged.
+    /// Handles a press by `user`. The data may be forged.
     async fn press(&self, context: &Context, user: &User, message: MessageId) -> PressResult;
 }
 

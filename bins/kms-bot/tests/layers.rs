@@ -1,9 +1,9 @@
-//! The bot can not link custody code.
+//! The bot cannot link custody code.
 
 use std::process::Command;
 
 #[test]
-fn the_bot_knows_no_custody_and_no_database() {
+fn the_bot_links_neither_custody_nor_database_code() {
     let output = Command::new(env!("CARGO"))
         .args(["tree", "--offline", "--prefix", "none", "--format", "{p}"])
         .args(["-e", "normal", "-p", "kms-bot"])

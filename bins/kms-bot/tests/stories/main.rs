@@ -1,14 +1,14 @@
-//! The bot's stories, told as chats: what users write, what the bot answers, which buttons are
+//! The bot's stories, written as chats: what users write, what the bot answers, which buttons are
 //! pressed. They run the real bot, the real server and a real chain. Transcripts pin the wording in
 //! snapshots; assertions are about facts.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
 mod account;
-mod canary;
 mod onboarding;
 mod outages;
 mod process;
+mod secrets;
 mod sending;
 mod supervision;
 mod texts;

@@ -64,7 +64,7 @@ async fn a_button_of_another_user_does_nothing() {
     world.bob.says("/help");
     let help = world.bob.bot("help-title").await;
     let bob = world.bob.person().clone();
-    for button in ["✅ Confirm", "✖️ Cancel"] {
+    for button in ["send-confirm-button", "send-cancel-button"] {
         bob.forges(bob.id(), help.id, &data(&quote, button)).unwrap();
         world.bob.bot("expired-button-notice").await;
     }
@@ -195,7 +195,7 @@ async fn a_display_name_cannot_disguise_the_confirm_screen() {
     let mut mallory = world.stage.sim.phone(4713, "<b>Bob</b>\u{202e}bob@", Some("mallory"));
     mallory.says("/start");
     mallory.bot("start-welcome").await;
-    mallory.says("nobody guesses this sentence");
+    mallory.says("a sentence that is hard to guess");
     mallory.bot("start-created").await;
     world.ann.says("/send @mallory 1");
     let quote = world.ann.bot("send-quote").await;
