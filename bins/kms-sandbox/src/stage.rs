@@ -16,7 +16,7 @@ use kms_core::recovery::RecoveryRules;
 use kms_server::config::{ChainSettings, LimitSettings, MailSettings};
 use kms_server::{Secret, Server};
 use kms_server_testing::{Stores, TestEnv};
-use kms_store::{Database, Scope, SqliteScks};
+use kms_store::{Database, Scope, SqliteKeyDatabase};
 use kms_testkit::{Anvil, Mailbox, TestToken};
 use kms_types::{Amount, EthAddress, Token, U256, Wei};
 use serde_json::json;
@@ -59,7 +59,7 @@ pub struct Stage {
     /// The accounts' database, as the server sees it.
     pub database: Database,
     /// The key database, as the server sees it.
-    pub scks: SqliteScks,
+    pub scks: SqliteKeyDatabase,
     /// A client of the server.
     pub client: Client,
     /// The bearer token of the bot and of [`Stage::client`].
@@ -105,7 +105,7 @@ impl Stage {
         configure(&mut env, &mailbox, &token, &options)?;
         let database = env.migrate().await?;
         let scks = env.directory.path().join("keys.db");
-        let scks = SqliteScks::open(&scks.display().to_string()).await?;
+        let scks = SqliteKeyDatabase::open(&scks.display().to_string()).await?;
         let bearer = env.issue_token(&database, Scope::Bot).await?;
         let client = env.client(env.listen.port(), &bearer)?;
         let mut stage = Self {

@@ -16,13 +16,13 @@ use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 use kms_chain::Endpoint;
 use kms_core::PlainToken;
-use kms_store::{ApiToken, Database, Scope};
+use kms_store::{ApiToken, ConnectError, Database, KeyDatabase, Scope, open_key_database};
 use uuid::Uuid;
 
 use self::record::Record;
 use crate::clock;
-use crate::config::{DatabaseSettings, Settings};
-use crate::{key_ring, startup};
+use crate::config::{DatabaseSettings, KeyDatabaseSettings, Settings};
+use crate::key_ring;
 
 /// The wallet KMS over HTTPS. Configured by a file, by `KMS_SERVER__…` variables and by `.env`.
 #[derive(Debug, Parser)]
@@ -123,11 +123,16 @@ async fn connect(settings: Settings) -> anyhow::Result<Database> {
     Ok(Database::connect(url.expose(), pool, Arc::new(settings.server_keys)).await?)
 }
 
+async fn open_keys(settings: &Settings) -> Result<Arc<dyn KeyDatabase>, ConnectError> {
+    let KeyDatabaseSettings { url, name } = &settings.key_database;
+    open_key_database(url.expose(), name).await
+}
+
 async fn migrate(mut settings: Settings) -> anyhow::Result<()> {
     if let Some(owner) = settings.database.migrate_url.take() {
         settings.database.url = owner;
     }
-    startup::open_key_database(&settings.key_database).await.context("key_database.url")?;
+    open_keys(&settings).await.context("key_database.url")?;
     let database = connect(settings).await.context("database.url")?;
     database.migrate().await.context("database.url")?;
     say("the schemas are up to date");
@@ -139,7 +144,7 @@ async fn migrate(mut settings: Settings) -> anyhow::Result<()> {
 async fn check_config(settings: Settings) -> anyhow::Result<()> {
     say(&format!("{settings:#?}"));
     let chain = settings.chain.open()?;
-    let keys = startup::open_key_database(&settings.key_database).await.context("key_database")?;
+    let keys = open_keys(&settings).await.context("key_database")?;
     let ring = key_ring::open(settings.kms_key.clone(), settings.older_kms_keys.clone()).await;
     let mut failed = 0;
     let mut report = |what: &str, result: Result<(), String>| match result {

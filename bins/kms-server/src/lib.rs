@@ -28,6 +28,5 @@ pub use config::Secret;
 pub use mail::MailSettingsError;
 pub use start_error::StartError;
 pub use startup::{STOP_TIMEOUT, Server};
-pub use state::KeyDatabase;
 pub use tls::TlsError;
 pub use workers::CheckpointFileError;

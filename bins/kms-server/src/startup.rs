@@ -11,14 +11,13 @@ use actix_web::{App, HttpServer};
 use kms_chain::{Chain, TokenError, TransferConfig, Transfers, follower::Follower};
 use kms_core::{Custody, KdfPool, KeyRing, Ports, Sealer, ServerKeys};
 use kms_process::{CancellationToken, Failure, Supervisor};
-use kms_store::{ConnectError, Database};
+use kms_store::{ConnectError, Database, KeyDatabase, open_key_database};
 use kms_types::wire::Network;
 use tokio::time::{Instant, timeout_at};
 
 use crate::auth::TokenCache;
 use crate::config::{
-    AuditSettings, ChainSettings, KeyDatabaseSettings, MailSettings, PasswordSettings, Settings,
-    UpkeepSettings,
+    AuditSettings, ChainSettings, MailSettings, PasswordSettings, Settings, UpkeepSettings,
 };
 use crate::key_ring;
 use crate::kms_key_status::KmsKeyStatus;
@@ -26,7 +25,7 @@ use crate::mail::Mailer;
 use crate::reads::ReadLimits;
 use crate::routes;
 use crate::start_error::StartError;
-use crate::state::{KeyDatabase, State};
+use crate::state::State;
 use crate::telemetry;
 use crate::tls;
 use crate::workers::{
@@ -200,7 +199,8 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
     let keys = Arc::new(settings.server_keys);
     let url = settings.database.url.expose();
     let database = open_database(url, settings.database.pool, Arc::clone(&keys)).await?;
-    let key_database = open_key_database(&settings.key_database).await?;
+    let key_database =
+        open_key_database(settings.key_database.url.expose(), &settings.key_database.name).await?;
     let ring = key_ring::open(settings.kms_key, settings.older_kms_keys).await?;
     let chain = open_chain(&settings.chain).await?;
     let sealer = Sealer::new(Arc::clone(&keys));
@@ -275,39 +275,12 @@ fn network(chain: ChainSettings) -> Network {
 /// Custody over these stores.
 pub(crate) fn custody(
     database: &Database,
-    key_database: &KeyDatabase,
+    key_database: &Arc<dyn KeyDatabase>,
     ring: KeyRing,
     keys: Arc<ServerKeys>,
     password: PasswordSettings,
 ) -> Result<Custody, StartError> {
-    let ports = Ports::new(Arc::new(database.clone()), key_database.port());
+    let ports = Ports::new(Arc::new(database.clone()), key_database.clone());
     let pool = KdfPool::new(password.running, password.waiting).map_err(StartError::Threads)?;
     Ok(Custody::new(ports, ring, keys, pool, password.kdf))
-}
-/// Opens MongoDB or the SQLite file that stands for it.
-pub(crate) async fn open_key_database(
-    settings: &KeyDatabaseSettings,
-) -> Result<KeyDatabase, ConnectError> {
-    let url = settings.url.expose();
-    #[cfg(feature = "sqlite")]
-    if let Some(path) = url.strip_prefix("sqlite:") {
-        return Ok(KeyDatabase::Sqlite(kms_store::SqliteScks::open(path).await?));
-    }
-    #[cfg(feature = "mongodb")]
-    return Ok(KeyDatabase::Mongo(kms_store::MongoScks::connect(url, &settings.name).await?));
-    #[cfg(not(feature = "mongodb"))]
-    Err(ConnectError::Scheme { expected: "sqlite:" })
-}
-
-/// As [`open_key_database`], for who only looks: a file that is not there is not made.
-pub(crate) async fn find_key_database(
-    settings: &KeyDatabaseSettings,
-) -> Result<KeyDatabase, ConnectError> {
-    if let Some(path) = settings.url.expose().strip_prefix("sqlite:")
-        && !std::path::Path::new(path).exists()
-    {
-        let missing = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such file");
-        return Err(ConnectError::Open(Box::new(missing)));
-    }
-    open_key_database(settings).await
 }

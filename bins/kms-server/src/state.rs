@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use kms_chain::Transfers;
 use kms_core::account::Account;
-use kms_core::audit::{Action, AuditRecord, Caller, Checkpoint, Phase};
-use kms_core::ports::{AuditLog, SckStore, StoreError};
+use kms_core::audit::{Action, AuditRecord, Caller, Phase};
+use kms_core::ports::AuditLog;
 use kms_core::{AlarmContext, Custody, Sealer, ServerKeys, integrity_alarm};
 use kms_process::CancellationToken;
-use kms_store::Database;
+use kms_store::{Database, KeyDatabase};
 use kms_types::wire::Network;
 
 use crate::auth::TokenCache;
@@ -24,7 +24,7 @@ pub(crate) struct State {
     pub(crate) custody: Arc<Custody>,
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) database: Database,
-    pub(crate) key_database: KeyDatabase,
+    pub(crate) key_database: Arc<dyn KeyDatabase>,
     pub(crate) sealer: Sealer,
     pub(crate) keys: Arc<ServerKeys>,
     /// Whether codes can be sent.
@@ -59,77 +59,6 @@ impl State {
                 tracing::warn!(%error, "an alarm was not audited");
             }
         });
-    }
-}
-
-/// Where wrapped SCKs are.
-#[derive(Clone, Debug)]
-pub enum KeyDatabase {
-    /// In a file of their own.
-    #[cfg(feature = "sqlite")]
-    Sqlite(kms_store::SqliteScks),
-    /// In MongoDB.
-    #[cfg(feature = "mongodb")]
-    Mongo(kms_store::MongoScks),
-}
-
-impl KeyDatabase {
-    pub(crate) async fn ping(&self) -> Result<(), StoreError> {
-        match self {
-            #[cfg(feature = "sqlite")]
-            Self::Sqlite(scks) => scks.ping().await,
-            #[cfg(feature = "mongodb")]
-            Self::Mongo(scks) => scks.ping().await,
-        }
-    }
-
-    pub(crate) async fn put_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {
-        match self {
-            #[cfg(feature = "sqlite")]
-            Self::Sqlite(scks) => scks.put_checkpoint(checkpoint).await,
-            #[cfg(feature = "mongodb")]
-            Self::Mongo(scks) => scks.put_checkpoint(checkpoint).await,
-        }
-    }
-
-    pub(crate) async fn checkpoints(&self) -> Result<Vec<String>, StoreError> {
-        match self {
-            #[cfg(feature = "sqlite")]
-            Self::Sqlite(scks) => scks.checkpoints().await,
-            #[cfg(feature = "mongodb")]
-            Self::Mongo(scks) => scks.checkpoints().await,
-        }
-    }
-
-    pub(crate) async fn scks_after(
-        &self,
-        id: &str,
-        limit: u32,
-    ) -> Result<Vec<(String, String)>, StoreError> {
-        match self {
-            #[cfg(feature = "sqlite")]
-            Self::Sqlite(scks) => scks.scks_after(id, limit).await,
-            #[cfg(feature = "mongodb")]
-            Self::Mongo(scks) => scks.scks_after(id, limit).await,
-        }
-    }
-
-    pub(crate) async fn belongs_to(&self, identity: &str) -> Result<bool, StoreError> {
-        match self {
-            #[cfg(feature = "sqlite")]
-            Self::Sqlite(scks) => scks.belongs_to(identity).await,
-            #[cfg(feature = "mongodb")]
-            Self::Mongo(scks) => scks.belongs_to(identity).await,
-        }
-    }
-
-    pub(crate) fn port(&self) -> Arc<dyn SckStore> {
-        match self.clone() {
-            #[cfg(feature = "sqlite")]
-            Self::Sqlite(scks) => Arc::new(scks),
-            #[cfg(feature = "mongodb")]
-            Self::Mongo(scks) => Arc::new(scks),
-        }
     }
 }
 

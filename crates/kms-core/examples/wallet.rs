@@ -8,7 +8,7 @@ use kms_core::{
     CreateWallet, Created, Custody, CustodyError, KdfParams, KdfPool, KeyRing, Ports, ServerKeys,
 };
 use kms_key_local::LocalMasterKey;
-use kms_store::{Database, SqliteScks};
+use kms_store::{Database, SqliteKeyDatabase};
 use kms_types::{PasswordHash, RecoveryId, Timestamp, TransferId};
 
 #[tokio::main]
@@ -17,7 +17,7 @@ async fn main() -> anyhow::Result<()> {
     let keys = Arc::new(ServerKeys::random());
     let database = Database::connect("sqlite::memory:", 1, Arc::clone(&keys)).await?;
     database.migrate().await?;
-    let scks = Arc::new(SqliteScks::open(":memory:").await?);
+    let scks = Arc::new(SqliteKeyDatabase::open(":memory:").await?);
     let ports = Ports::new(Arc::new(database), scks);
     println!("generating a KMS key (RSA-3072) takes a moment");
     let kms_key = LocalMasterKey::generate("example".parse()?, 3072)?;

@@ -11,7 +11,7 @@ use kms_core::audit::{Action, AuditRecord, Caller, Leniency, Phase};
 use kms_core::ports::AuditLog;
 use kms_core::{CreateWallet, Custody, KdfParams, KdfPool, KeyRing, MasterKey, Ports, ServerKeys};
 use kms_key_local::LocalMasterKey;
-use kms_store::{Database, RateLimit, SqliteScks};
+use kms_store::{Database, RateLimit, SqliteKeyDatabase};
 use kms_testkit::Postgres;
 use kms_types::{AccountRef, PasswordHash, Timestamp, TransferId};
 use serde_json::json;
@@ -155,7 +155,7 @@ fn master_key(id: &str) -> Outcome<Arc<dyn MasterKey>> {
 
 async fn rewrap(database: &Database, keys: &Arc<ServerKeys>) -> Outcome<Row> {
     let store = Arc::new(database.clone());
-    let scks = Arc::new(SqliteScks::open(":memory:").await?);
+    let scks = Arc::new(SqliteKeyDatabase::open(":memory:").await?);
     let ports = Ports::new(store.clone(), scks);
     let custody = |ring| {
         let pool = KdfPool::new(std::num::NonZeroUsize::MIN, 64)?;

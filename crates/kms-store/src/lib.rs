@@ -16,17 +16,15 @@ mod database;
 #[cfg(feature = "transfers")]
 mod deposits;
 mod events;
+#[cfg(any(feature = "mongodb", feature = "sqlite"))]
+mod keys;
 mod leases;
-#[cfg(feature = "mongodb")]
-mod mongo_scks;
 mod names;
 mod orphaned_scks;
 mod password_lockout;
 mod rate_limits;
 mod recoveries;
 mod schema;
-#[cfg(feature = "sqlite")]
-mod sqlite_scks;
 #[cfg(feature = "transfers")]
 mod transfers;
 
@@ -36,10 +34,12 @@ pub use audit::{AuditError, AuditRow};
 pub use database::{ConnectError, Database};
 pub use events::{StoredEvent, StoredEventKind, StoredEvents};
 #[cfg(feature = "mongodb")]
-pub use mongo_scks::MongoScks;
+pub use keys::MongoKeyDatabase;
+#[cfg(feature = "sqlite")]
+pub use keys::SqliteKeyDatabase;
+#[cfg(any(feature = "mongodb", feature = "sqlite"))]
+pub use keys::{KeyDatabase, open_existing_key_database, open_key_database};
 pub use names::Resolved;
 pub use rate_limits::{RateLimit, RateLimitExceeded};
-#[cfg(feature = "sqlite")]
-pub use sqlite_scks::SqliteScks;
 #[cfg(feature = "transfers")]
 pub use transfers::{HistoryEntry, HistoryPlace, NotAPlace, Page, Spending};

@@ -8,14 +8,13 @@ use clap::Subcommand;
 use kms_core::audit::{Chaining, Checkpoint, Leniency};
 use kms_core::ports::AccountStore;
 use kms_core::{RowMacError, ServerKeySet};
-use kms_store::{AuditRow, Database};
+use kms_store::{AuditRow, Database, open_existing_key_database};
 use kms_types::AccountRef;
 use serde_json::json;
 
 use super::record::Record;
 use super::{connect, say};
 use crate::config::Settings;
-use crate::startup;
 
 /// How many rows are read at once.
 const PAGE: u32 = 1_000;
@@ -72,8 +71,10 @@ async fn verify(
     if let Some(path) = &settings.audit.checkpoint_path {
         read.take(&path.display().to_string(), &lines(path)?, keys);
     }
-    let key_database =
-        startup::find_key_database(&settings.key_database).await.context("key_database.url")?;
+    let place = &settings.key_database;
+    let key_database = open_existing_key_database(place.url.expose(), &place.name)
+        .await
+        .context("key_database.url")?;
     let kept = key_database.checkpoints().await.context("key_database")?;
     read.take("the key database", &kept, keys);
     for bad in &read.bad {

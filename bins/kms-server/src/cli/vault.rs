@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use kms_core::ports::{SckStore, StoreError};
+use kms_core::ports::StoreError;
 use kms_core::{Custody, MasterKeyId, ServerKeys};
-use kms_store::{Database, ListedAccount};
+use kms_store::{Database, KeyDatabase, ListedAccount, open_existing_key_database};
 use uuid::Uuid;
 
 use super::record::Record;
 use crate::config::{DatabaseSettings, KmsKeySettings, PasswordSettings, Settings};
-use crate::state::KeyDatabase;
 use crate::{key_ring, startup};
 
 /// How many accounts are read at once.
@@ -26,8 +25,7 @@ pub(super) struct Vault {
     server_keys: Arc<ServerKeys>,
     password: PasswordSettings,
     pub(super) database: Database,
-    key_database: KeyDatabase,
-    scks: Arc<dyn SckStore>,
+    key_database: Arc<dyn KeyDatabase>,
 }
 
 /// Where a wallet's SCK is.
@@ -51,7 +49,8 @@ pub(super) struct Census {
 impl Vault {
     /// Opens both databases.
     pub(super) async fn open(settings: Settings) -> anyhow::Result<Self> {
-        let key_database = startup::find_key_database(&settings.key_database).await;
+        let keys = &settings.key_database;
+        let key_database = open_existing_key_database(keys.url.expose(), &keys.name).await;
         let key_database = key_database.context("key_database.url")?;
         let server_keys = Arc::new(settings.server_keys);
         let DatabaseSettings { url, pool, .. } = settings.database;
@@ -61,10 +60,9 @@ impl Vault {
         ensure!(current, "the database's schema is not up to date; run `kms-server migrate`");
         // Otherwise a wrong row key would look as if every row was changed.
         database.check_server_keys().await?;
-        let scks = key_database.port();
         let (active, older, password) =
             (settings.kms_key, settings.older_kms_keys, settings.password);
-        Ok(Self { active, older, server_keys, password, database, key_database, scks })
+        Ok(Self { active, older, server_keys, password, database, key_database })
     }
 
     /// Custody over them, with all KMS keys.
@@ -105,7 +103,7 @@ impl Vault {
     /// Where the wallet's SCK is.
     pub(super) async fn held(&self, listed: ListedAccount) -> Result<Held, StoreError> {
         let found = match listed.account {
-            Ok(account) => self.scks.sck(account.wallet.sck_id).await,
+            Ok(account) => self.key_database.sck(account.wallet.sck_id).await,
             Err(error) => Err(error),
         };
         match found {

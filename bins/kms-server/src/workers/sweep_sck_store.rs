@@ -16,21 +16,20 @@ use std::time::Duration;
 use kms_core::ports::StoreError;
 use kms_core::{AlarmContext, Custody, CustodyError, integrity_alarm};
 use kms_process::{Next, Worker};
-use kms_store::Database;
+use kms_store::{Database, KeyDatabase};
 use kms_types::{AccountId, SckId};
 use metrics::counter;
 
 use super::lease::PeriodicLease;
 use super::{PAGE, PAGE_PAUSE, worker_caller};
 use crate::clock;
-use crate::state::KeyDatabase;
 
 /// Reads all wrapped SCKs, a page per round. A pass that fails or is interrupted is not continued;
 /// what it noted as unreferenced is stored, and the next pass uses it.
 pub(crate) struct SweepSckStore {
     custody: Arc<Custody>,
     database: Database,
-    key_database: KeyDatabase,
+    key_database: Arc<dyn KeyDatabase>,
     retention: Duration,
     period: Duration,
     lease: PeriodicLease,
@@ -50,7 +49,7 @@ impl SweepSckStore {
     pub(crate) fn new(
         custody: Arc<Custody>,
         database: &Database,
-        key_database: &KeyDatabase,
+        key_database: &Arc<dyn KeyDatabase>,
         retention: Duration,
         period: Duration,
     ) -> Self {

@@ -12,10 +12,9 @@ use kms_core::audit::{Checkpoint, Tip};
 use kms_core::ports::StoreError;
 use kms_core::{AlarmContext, integrity_alarm};
 use kms_process::{Next, Worker};
-use kms_store::{AuditError, Database};
+use kms_store::{AuditError, Database, KeyDatabase};
 
 use crate::clock;
-use crate::state::KeyDatabase;
 
 /// Writes a checkpoint per interval. The last one, after the last request, is
 /// [`Checkpoints::write`] by the server.
@@ -46,7 +45,7 @@ impl Worker for WriteCheckpoints {
 #[derive(Debug)]
 pub(crate) struct Checkpoints {
     database: Database,
-    key_database: KeyDatabase,
+    key_database: Arc<dyn KeyDatabase>,
     path: Option<PathBuf>,
     /// The end of the chain at the last checkpoint.
     last: Mutex<Tip>,
@@ -75,7 +74,7 @@ impl Checkpoints {
     /// detected too.
     pub(crate) async fn open(
         database: Database,
-        key_database: KeyDatabase,
+        key_database: Arc<dyn KeyDatabase>,
         path: Option<PathBuf>,
     ) -> Result<Self, CheckpointFileError> {
         let mut lines = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kms_store::{AuditRow, Database, RateLimit, Scope};
+use kms_store::{AuditRow, Database, RateLimit, Scope, open_key_database};
 use kms_testkit::AwsFault;
 use kms_types::wire::ChangePassword;
 use mongodb::bson::{Document, doc};
@@ -117,20 +117,10 @@ async fn one_server_at_a_time_raises_alarms_for_unrecoverable_wallets() {
     }
 }
 
-/// The number of wrapped SCKs.
+/// The number of wrapped SCKs in the key database.
 async fn wrapped(env: &TestEnv) -> u64 {
-    match env.key_database.strip_prefix("sqlite:") {
-        Some(file) => {
-            let scks = kms_store::SqliteScks::open(file).await.unwrap();
-            scks.scks_after("", 10_000).await.unwrap().len().try_into().unwrap()
-        }
-        None => {
-            let mongo = mongodb::Client::with_uri_str(&env.key_database).await.unwrap();
-            let name = &env.key_database_name;
-            let scks = mongo.database(name).collection::<Document>("wrapped_scks");
-            scks.count_documents(doc! {}).await.unwrap()
-        }
-    }
+    let keys = open_key_database(&env.key_database, &env.key_database_name).await.unwrap();
+    keys.scks_after("", 10_000).await.unwrap().len().try_into().unwrap()
 }
 
 async fn change(test: &TestServer, id: i64, old: &str, new: &str) {

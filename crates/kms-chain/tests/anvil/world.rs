@@ -18,7 +18,7 @@ use kms_core::{
     Sealer, ServerKeys,
 };
 use kms_key_local::LocalMasterKey;
-use kms_store::{Database, SqliteScks};
+use kms_store::{Database, SqliteKeyDatabase};
 use kms_testkit::Anvil;
 use kms_types::{
     Asset, EthAddress, EventCursor, PasswordHash, QuoteAmount, Timestamp, Token, TransferId, U256,
@@ -327,7 +327,7 @@ fn engine_over(
 }
 
 async fn custody(database: &Database, keys: &Arc<ServerKeys>) -> Custody {
-    let scks = Arc::new(SqliteScks::open(":memory:").await.unwrap());
+    let scks = Arc::new(SqliteKeyDatabase::open(":memory:").await.unwrap());
     let ports = Ports::new(Arc::new(database.clone()), scks);
     let one = NonZeroUsize::MIN;
     // The cheapest parameters that custody accepts.

@@ -13,7 +13,7 @@ use kms_core::{
     ServerKeys,
 };
 use kms_key_local::LocalMasterKey;
-use kms_store::{Database, SqliteScks};
+use kms_store::{Database, SqliteKeyDatabase};
 use kms_types::{AccountId, AccountRef, PasswordHash, RecoveryId, SckId, Timestamp};
 use tokio::sync::Mutex;
 
@@ -40,7 +40,7 @@ pub(crate) const RULES: RecoveryRules = RecoveryRules {
 pub(crate) struct World {
     pub(crate) custody: Arc<Custody>,
     pub(crate) database: Database,
-    pub(crate) scks: SqliteScks,
+    pub(crate) scks: SqliteKeyDatabase,
     pub(crate) forger: Arc<Forger>,
     ports: Ports,
     keys: Arc<ServerKeys>,
@@ -49,7 +49,7 @@ pub(crate) struct World {
 /// Wraps the stores, and returns rows as an attacker who writes to them could have stored them.
 pub(crate) struct Forger {
     database: Database,
-    scks: SqliteScks,
+    scks: SqliteKeyDatabase,
     pub(crate) account: Mutex<Option<Account>>,
     pub(crate) sck: Mutex<Option<WrappedSck>>,
     pub(crate) audit_fails: Mutex<bool>,
@@ -159,7 +159,7 @@ impl World {
         });
         let database = Database::connect("sqlite::memory:", 1, Arc::clone(&keys)).await.unwrap();
         database.migrate().await.unwrap();
-        let scks = SqliteScks::open(":memory:").await.unwrap();
+        let scks = SqliteKeyDatabase::open(":memory:").await.unwrap();
         let forger = Arc::new(Forger {
             database: database.clone(),
             scks: scks.clone(),

@@ -1,0 +1,202 @@
+//! MongoDB, with a database and credentials of its own.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kms_core::audit::Checkpoint;
+use kms_core::ports::{SckStore, StoreError, WrappedSck};
+use kms_types::SckId;
+use mongodb::bson::{Binary, doc, spec::BinarySubtype};
+use mongodb::options::{
+    Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
+};
+use mongodb::{Client, Collection};
+use serde::{Deserialize, Serialize};
+
+use super::{KeyDatabase, unavailable};
+use crate::convert::RowRef;
+use crate::database::ConnectError;
+
+/// The deadline of one operation.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A key database in MongoDB. Writes wait for a majority of the replicas and their journals.
+#[derive(Clone, Debug)]
+pub struct MongoKeyDatabase {
+    client: Client,
+    scks: Collection<SckDocument>,
+    checkpoints: Collection<CheckpointDocument>,
+    owner: Collection<OwnerDocument>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SckDocument {
+    #[serde(rename = "_id")]
+    id: String,
+    account: String,
+    master_key: String,
+    bytes: Binary,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct CheckpointDocument {
+    sequence: i64,
+    line: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct OwnerDocument {
+    #[serde(rename = "_id")]
+    id: String,
+    identity: String,
+}
+
+/// An SCK as it is listed.
+#[derive(Debug, Serialize, Deserialize)]
+struct ListedDocument {
+    #[serde(rename = "_id")]
+    id: String,
+    account: String,
+}
+
+impl From<WrappedSck> for SckDocument {
+    fn from(sck: WrappedSck) -> Self {
+        Self {
+            id: sck.id.to_string(),
+            account: sck.account.to_string(),
+            master_key: sck.master_key.to_string(),
+            bytes: Binary { subtype: BinarySubtype::Generic, bytes: sck.bytes },
+        }
+    }
+}
+
+impl MongoKeyDatabase {
+    /// Configures a client for `mongodb://…` or `mongodb+srv://…`; it connects when it is used.
+    ///
+    /// # Errors
+    /// When the URL cannot be parsed.
+    pub async fn connect(url: &str, database: &str) -> Result<Self, ConnectError> {
+        if !url.starts_with("mongodb://") && !url.starts_with("mongodb+srv://") {
+            return Err(ConnectError::Scheme { expected: "mongodb:// or mongodb+srv://" });
+        }
+        let open = |error: mongodb::error::Error| ConnectError::Open(Box::new(error));
+        let mut options = ClientOptions::parse(url).await.map_err(open)?;
+        options.app_name.get_or_insert_with(|| "kms-server".to_owned());
+        options.connect_timeout = Some(Duration::from_secs(2));
+        options.server_selection_timeout = Some(Duration::from_secs(3));
+        options.retry_writes = Some(true);
+        options.retry_reads = Some(true);
+        options.read_concern = Some(ReadConcern::majority());
+        options.selection_criteria =
+            Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+        let mut concern = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
+        concern.w_timeout = Some(TIMEOUT);
+        options.write_concern = Some(concern);
+        let client = Client::with_options(options).map_err(open)?;
+        let database = client.database(database);
+        let scks = database.collection("wrapped_scks");
+        let checkpoints = database.collection("audit_checkpoints");
+        let owner = database.collection("owner");
+        Ok(Self { client, scks, checkpoints, owner })
+    }
+}
+
+#[async_trait]
+impl SckStore for MongoKeyDatabase {
+    async fn put_sck(&self, sck: WrappedSck) -> Result<(), StoreError> {
+        let document = SckDocument::from(sck);
+        within(self.scks.insert_one(&document).into_future()).await.map(drop)
+    }
+
+    async fn replace_sck(&self, old: &WrappedSck, new: WrappedSck) -> Result<bool, StoreError> {
+        let (old, new) = (SckDocument::from(old.clone()), SckDocument::from(new));
+        // Wrapping is randomized, so equal bytes are the same wrapping.
+        let unchanged = doc! { "_id": old.id, "master_key": old.master_key, "bytes": old.bytes };
+        let replaced = within(self.scks.replace_one(unchanged, &new).into_future()).await?;
+        Ok(replaced.matched_count == 1)
+    }
+
+    async fn remove_sck(&self, id: SckId) -> Result<(), StoreError> {
+        let one = doc! { "_id": id.to_string() };
+        within(self.scks.delete_one(one).into_future()).await.map(drop)
+    }
+
+    async fn sck(&self, id: SckId) -> Result<Option<WrappedSck>, StoreError> {
+        let key = id.to_string();
+        let found = within(self.scks.find_one(doc! { "_id": &key }).into_future()).await?;
+        let Some(document) = found else {
+            return Ok(None);
+        };
+        let row = RowRef { table: "wrapped_scks", key: &key };
+        Ok(Some(WrappedSck {
+            id,
+            account: row.parse(&document.account)?,
+            master_key: row.parse(&document.master_key)?,
+            bytes: document.bytes.bytes,
+        }))
+    }
+}
+
+#[async_trait]
+impl KeyDatabase for MongoKeyDatabase {
+    async fn ping(&self) -> Result<(), StoreError> {
+        let admin = self.client.database("admin");
+        within(admin.run_command(doc! { "ping": 1 }).into_future()).await.map(drop)
+    }
+
+    async fn put_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {
+        let (sequence, line) = (checkpoint.tip.sequence, checkpoint.to_string());
+        let document = CheckpointDocument { sequence, line };
+        within(self.checkpoints.insert_one(&document).into_future()).await.map(drop)
+    }
+
+    async fn checkpoints(&self) -> Result<Vec<String>, StoreError> {
+        let find = self.checkpoints.find(doc! {}).sort(doc! { "_id": 1 });
+        let mut found = within(find.into_future()).await?;
+        let mut lines = Vec::new();
+        while within(found.advance()).await? {
+            lines.push(found.deserialize_current().map_err(unavailable)?.line);
+        }
+        Ok(lines)
+    }
+
+    async fn scks_after(&self, id: &str, limit: u32) -> Result<Vec<(String, String)>, StoreError> {
+        let listed = self.scks.clone_with_type::<ListedDocument>();
+        let find = listed
+            .find(doc! { "_id": { "$gt": id } })
+            .sort(doc! { "_id": 1 })
+            .projection(doc! { "account": 1 })
+            .limit(limit.into());
+        let mut found = within(find.into_future()).await?;
+        let mut scks = Vec::new();
+        while within(found.advance()).await? {
+            let ListedDocument { id, account } =
+                found.deserialize_current().map_err(unavailable)?;
+            scks.push((id, account));
+        }
+        Ok(scks)
+    }
+
+    async fn belongs_to(&self, identity: &str) -> Result<bool, StoreError> {
+        let find = || self.owner.find_one(doc! { "_id": "accounts" }).into_future();
+        if let Some(owner) = within(find()).await? {
+            return Ok(owner.identity == identity);
+        }
+        let owner = OwnerDocument { id: "accounts".to_owned(), identity: identity.to_owned() };
+        // Fails if another server inserted it first; the caller's next round reads that one.
+        within(self.owner.insert_one(&owner).into_future()).await?;
+        Ok(true)
+    }
+}
+
+/// Limits an operation to [`TIMEOUT`]: the driver has no deadline for a server that accepts a
+/// connection and does not respond.
+async fn within<T>(
+    operation: impl Future<Output = mongodb::error::Result<T>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(TIMEOUT, operation).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(unavailable(error)),
+        Err(elapsed) => Err(unavailable(elapsed)),
+    }
+}
