@@ -1,9 +1,8 @@
-//! The audit table: a hash chain that is appended to and read, nothing else.
+//! The audit table: a hash chain, only appended to and read.
 
 mod append;
 mod verify;
 
-pub(crate) use self::append::AuditQueue;
 pub use self::verify::AuditError;
 
 use diesel::prelude::*;
@@ -15,35 +14,35 @@ use kms_types::{AccountId, TelegramId, Timestamp};
 use crate::database::Database;
 use crate::schema::audit;
 
-/// One line of the audit table, as people read it.
+/// A record of the audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditRow {
-    /// Its place in the table.
+    /// Its position in the table, which may have gaps.
     pub sequence: i64,
-    /// When.
+    /// When it was written.
     pub at: Timestamp,
-    /// Who asked.
+    /// The API token, or the operator's command.
     pub actor: String,
-    /// The request, as logs know it.
+    /// The id of the request, as in the logs.
     pub request_id: String,
-    /// For what.
+    /// The purpose.
     pub action: String,
-    /// The object of the action, where it is not the account.
+    /// The object of the action, if it is not the account.
     pub subject: Option<String>,
-    /// On whose wallet.
+    /// The account.
     pub account: Option<String>,
-    /// Whose it is.
+    /// The Telegram id of its owner.
     pub telegram_id: Option<i64>,
     /// `intent`, `outcome` or `alarm`.
     pub phase: String,
-    /// What came of it.
+    /// The result, for an outcome.
     pub outcome: Option<String>,
-    /// Its place in the chain.
+    /// Its link in the chain.
     pub chaining: Chaining,
 }
 
 impl AuditRow {
-    /// What its hash covers.
+    /// The fields that its hash covers.
     #[must_use]
     pub fn entry(&self) -> Entry<'_> {
         Entry {
@@ -107,7 +106,7 @@ fn link(columns: &Columns) -> Option<Link> {
 }
 
 impl Database {
-    /// The records after this place, oldest first.
+    /// Lists the records after this position, oldest first.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -128,8 +127,8 @@ impl Database {
         .await
     }
 
-    /// The records of one account after this place, oldest first: those that name its id, and
-    /// those that name its holder.
+    /// Lists the records of an account after this position, oldest first: those with its id, and those
+    /// with its owner's Telegram id.
     ///
     /// # Errors
     /// When the database does not answer.

@@ -1,4 +1,5 @@
-//! From columns to parsed types: a value that this program never writes is a corrupt row.
+//! Conversion of columns to parsed types. A value that this program never writes means that the row is
+//! corrupt.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -6,7 +7,7 @@ use std::str::FromStr;
 use kms_core::ports::StoreError;
 use kms_core::{RowMac, RowMacError};
 
-/// Which row a value comes from, for the error.
+/// The row that a value comes from, for errors.
 #[derive(Clone, Copy)]
 pub(crate) struct RowRef<'a> {
     pub(crate) table: &'static str,
@@ -19,7 +20,7 @@ impl RowRef<'_> {
         StoreError::Corrupt { table, key, reason: reason.to_string() }
     }
 
-    /// What a row's MAC that was not taken means for the row.
+    /// Converts the failed verification of the row's MAC.
     pub(crate) fn not_verified(self, error: RowMacError) -> StoreError {
         let (table, key) = (self.table, self.key.to_owned());
         match error {

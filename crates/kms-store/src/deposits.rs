@@ -1,4 +1,4 @@
-//! Payments from outside, and up to which block they were looked for.
+//! External deposits, and the cursor of the scan for them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,38 +15,39 @@ use crate::events::{self, About, StoredEventKind};
 use crate::schema::{chain_cursors, external_deposits, signed_transactions, transfers, wallets};
 use crate::transfers::{HistoryEntry, Page};
 
-/// How many values one query compares with: both databases take this many.
-const AT_ONCE: usize = 10_000;
+/// The number of values that one query compares with, which both databases support.
+const CHUNK: usize = 10_000;
 
-/// Whose wallets these addresses are.
+/// Finds the accounts of these addresses.
 fn owners(
     connection: &mut AnyConnection,
     addresses: &HashSet<EthAddress>,
 ) -> Result<HashMap<EthAddress, AccountId>, Failure> {
     let addresses: Vec<String> = addresses.iter().map(|address| address.to_lower_hex()).collect();
     let mut owners = HashMap::new();
-    for addresses in addresses.chunks(AT_ONCE) {
+    for addresses in addresses.chunks(CHUNK) {
         let rows: Vec<(String, String)> = wallets::table
             .filter(wallets::address.eq_any(addresses.to_vec()))
             .select((wallets::address, wallets::account_id))
             .load(connection)?;
         for (address, account) in rows {
-            let at = RowRef { table: "wallets", key: &account };
-            owners.insert(at.parse(&address)?, at.parse(&account)?);
+            let row = RowRef { table: "wallets", key: &account };
+            owners.insert(row.parse(&address)?, row.parse(&account)?);
         }
     }
     Ok(owners)
 }
 
-/// Which of these this system sends itself: a transaction that it signed, to the one whom its
-/// transfer pays. What the same transaction brings somebody else is news to them.
-fn own(
+/// Finds the payments among these that are transfers of this system: the transaction was signed here,
+/// and pays the recipient of its transfer. Other payments in the same transaction are external
+/// deposits.
+fn own_transfers(
     connection: &mut AnyConnection,
     found: &[Deposit],
 ) -> Result<HashSet<(Vec<u8>, String)>, Failure> {
     let hashes: Vec<_> = found.iter().map(|found| found.payment.tx_hash.to_vec()).collect();
     let mut own = HashSet::new();
-    for hashes in hashes.chunks(AT_ONCE) {
+    for hashes in hashes.chunks(CHUNK) {
         let known: Vec<(Vec<u8>, String)> = signed_transactions::table
             .inner_join(transfers::table.on(transfers::id.eq(signed_transactions::transfer_id)))
             .filter(signed_transactions::tx_hash.eq_any(hashes.to_vec()))
@@ -57,15 +58,15 @@ fn own(
     Ok(own)
 }
 
-/// Moves the cursor, if it is where it is thought to be.
+/// Advances the cursor, unless another server did.
 fn move_cursor(
     connection: &mut AnyConnection,
     chain_id: i64,
     from: BlockRef,
     to: BlockRef,
 ) -> Result<bool, Failure> {
-    let at = RowRef { table: "chain_cursors", key: &chain_id.to_string() };
-    let (old, new): (i64, i64) = (at.convert(from.number)?, at.convert(to.number)?);
+    let row = RowRef { table: "chain_cursors", key: &chain_id.to_string() };
+    let (old, new): (i64, i64) = (row.convert(from.number)?, row.convert(to.number)?);
     let cursor = chain_cursors::table
         .filter(chain_cursors::chain_id.eq(chain_id))
         .filter(chain_cursors::block.eq(old))
@@ -76,9 +77,9 @@ fn move_cursor(
     Ok(moved == 1)
 }
 
-/// Notes a payment and tells of it, unless it was noted before: it may have come into another
-/// block. Whoever moved the cursor is alone here.
-fn note(
+/// Records a deposit with its event, unless it is known: a reorg may have moved it into another block.
+/// The caller holds the row lock of the cursor.
+fn record(
     connection: &mut AnyConnection,
     chain_id: i64,
     found: &Deposit,
@@ -135,8 +136,8 @@ impl DepositStore for Database {
             let Some((number, hash)) = row else {
                 return Ok(None);
             };
-            let at = RowRef { table: "chain_cursors", key: &chain_id.to_string() };
-            Ok(Some(BlockRef { number: at.convert(number)?, hash: at.array(&hash)? }))
+            let row = RowRef { table: "chain_cursors", key: &chain_id.to_string() };
+            Ok(Some(BlockRef { number: row.convert(number)?, hash: row.array(&hash)? }))
         })
         .await
     }
@@ -168,12 +169,12 @@ impl DepositStore for Database {
         self.blocking(move |connection| {
             let paid: HashSet<_> = payments.iter().map(|payment| payment.to).collect();
             let owners = owners(connection, &paid)?;
-            let to_us = |payment: Payment| {
+            let incoming = |payment: Payment| {
                 let account = *owners.get(&payment.to)?;
                 Some(Deposit { account, payment })
             };
-            let mut found: Vec<_> = payments.into_iter().filter_map(to_us).collect();
-            let own = own(connection, &found)?;
+            let mut found: Vec<_> = payments.into_iter().filter_map(incoming).collect();
+            let own = own_transfers(connection, &found)?;
             found.retain(|Deposit { payment, .. }| {
                 !own.contains(&(payment.tx_hash.to_vec(), payment.to.to_lower_hex()))
             });
@@ -193,12 +194,12 @@ impl DepositStore for Database {
         self.blocking(move |connection| {
             let chain_id = chain_column(chain_id)?;
             connection.transaction(|connection| {
-                // Taken first: who comes second finds the row changed, or waits for it.
+                // First: the row lock excludes other servers.
                 if !move_cursor(connection, chain_id, from, to)? {
                     return Ok(false);
                 }
                 for found in &incoming {
-                    note(connection, chain_id, found, now)?;
+                    record(connection, chain_id, found, now)?;
                 }
                 Ok(true)
             })
@@ -224,31 +225,31 @@ struct Row {
 
 impl Row {
     fn deposit(&self) -> Result<ExternalDeposit, StoreError> {
-        let at = RowRef { table: "external_deposits", key: &self.id };
+        let row = RowRef { table: "external_deposits", key: &self.id };
         Ok(ExternalDeposit {
-            chain_id: at.convert(self.chain_id)?,
-            tx_hash: at.array(&self.tx_hash)?,
-            from: at.parse(&self.from_address)?,
-            token: self.token(at)?,
-            value: at.parse(&self.value)?,
-            block: at.convert(self.block)?,
+            chain_id: row.convert(self.chain_id)?,
+            tx_hash: row.array(&self.tx_hash)?,
+            from: row.parse(&self.from_address)?,
+            token: self.token(row)?,
+            value: row.parse(&self.value)?,
+            block: row.convert(self.block)?,
         })
     }
 
-    fn token(&self, at: RowRef<'_>) -> Result<Option<Token>, StoreError> {
+    fn token(&self, row: RowRef<'_>) -> Result<Option<Token>, StoreError> {
         match (&self.symbol, self.decimals) {
             (Some(symbol), Some(decimals)) => Ok(Some(Token {
-                symbol: at.parse(symbol)?,
-                address: at.parse(&self.token)?,
-                decimals: at.convert(decimals)?,
+                symbol: row.parse(symbol)?,
+                address: row.parse(&self.token)?,
+                decimals: row.convert(decimals)?,
             })),
             _ if self.token.is_empty() => Ok(None),
-            _ => Err(at.corrupt("its token has no name")),
+            _ => Err(row.corrupt("a token without symbol or decimals")),
         }
     }
 }
 
-/// Payments from outside to an account, in the order of the page.
+/// Lists the external deposits to an account, in the order of the page.
 pub(crate) fn received(
     connection: &mut AnyConnection,
     account: AccountId,
@@ -283,19 +284,22 @@ pub(crate) fn received(
             .load(connection)?,
     };
     let entry = |row: Row| {
-        let at = RowRef { table: "external_deposits", key: &row.id };
-        let (id, noted) = (at.parse(&row.id)?, Timestamp(row.recorded_at));
-        Ok(HistoryEntry::Deposit { id, at: noted, deposit: row.deposit()? })
+        let id = RowRef { table: "external_deposits", key: &row.id }.parse(&row.id)?;
+        let at = Timestamp(row.recorded_at);
+        Ok(HistoryEntry::Deposit { id, at, deposit: row.deposit()? })
     };
     rows.into_iter().map(entry).collect()
 }
 
 impl Database {
-    /// A payment from outside that was noted.
+    /// Returns an external deposit.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn incoming(&self, id: IncomingId) -> Result<Option<ExternalDeposit>, StoreError> {
+    pub async fn external_deposit(
+        &self,
+        id: IncomingId,
+    ) -> Result<Option<ExternalDeposit>, StoreError> {
         self.blocking(move |connection| {
             let row: Option<Row> = external_deposits::table
                 .find(id.to_string())

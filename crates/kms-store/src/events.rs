@@ -1,4 +1,4 @@
-//! Events: an outbox that is written with what it tells, and read in commit order.
+//! Transactional outbox: an event is inserted by the transaction that causes it, and read in commit order.
 
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
@@ -9,63 +9,64 @@ use kms_types::{
 };
 
 use crate::convert::RowRef;
-use crate::database::{AnyConnection, Database, Dialect, Failure};
+use crate::database::{AnyConnection, Database, Failure};
+use crate::dialect::Dialect;
 use crate::schema::{event_cursors, events};
 
-/// What happened.
+/// The kinds of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredEventKind {
-    /// A wallet was made.
+    /// A wallet was created.
     AccountCreated,
     /// The password was changed by its owner.
     PasswordChanged,
-    /// The key was handed out, to somebody with the password.
+    /// The key was exported, with the password.
     KeyExported,
-    /// A recovery moved on.
+    /// A recovery reached its next step.
     Recovery(RecoveryStep),
-    /// Another e-mail address was asked for.
+    /// A change of the e-mail address was requested.
     EmailChangeRequested,
-    /// The account has another e-mail address, or none any more.
+    /// The e-mail address was changed or removed.
     EmailChanged,
-    /// A higher spending limit was asked for, and waits.
+    /// A higher spending limit was requested and is pending.
     LimitRaiseAsked,
-    /// A transfer that the account sends moved on.
+    /// An outgoing transfer changed its state.
     TransferChanged,
-    /// Money came to the account.
+    /// A transfer to the account was mined.
     Received,
-    /// The account received a payment that this system did not send.
+    /// An external deposit was received.
     DepositReceived,
 }
 
-/// An event as it is stored.
+/// A stored event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEvent {
-    /// Its place.
+    /// Its position.
     pub cursor: EventCursor,
-    /// Whom it concerns.
+    /// The account that is notified.
     pub account: AccountId,
-    /// Whom it concerns, as Telegram knows them.
+    /// The Telegram id of the account's owner.
     pub telegram_id: TelegramId,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// What.
+    /// What happened.
     pub kind: StoredEventKind,
-    /// The transfer it is about.
+    /// The transfer, if it is about one.
     pub transfer: Option<TransferId>,
-    /// The payment from outside that it is about.
+    /// The external deposit, if it is about one.
     pub deposit: Option<IncomingId>,
-    /// The recovery that it is about.
+    /// The recovery, if it is about one.
     pub recovery: Option<RecoveryId>,
-    /// The e-mail address, sealed, that was the account's before it.
+    /// The former e-mail address, sealed, which is notified as well.
     pub contact: Option<Vec<u8>>,
 }
 
-/// Events in commit order, as far as one query went.
+/// A page of events in commit order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEvents {
-    /// Those that could be read, oldest first.
+    /// The readable events, oldest first.
     pub events: Vec<StoredEvent>,
-    /// The place of the last one, readable or not; where the query began if there was none.
+    /// The position of the last event, readable or not, or the start of the page if it is empty.
     pub end: EventCursor,
 }
 
@@ -89,23 +90,23 @@ text_table! {
     }
 }
 
-/// What an event is about, beside its account.
+/// The subject of an event besides its account.
 pub(crate) enum About {
-    /// Nothing else.
+    /// None.
     Nothing,
     /// A transfer.
     #[cfg(feature = "transfers")]
     Transfer(TransferId),
-    /// A payment from outside.
+    /// An external deposit.
     #[cfg(feature = "transfers")]
     Deposit(IncomingId),
     /// A recovery.
     Recovery(RecoveryId),
-    /// The e-mail address, sealed, that was the account's before it.
+    /// The former e-mail address, sealed.
     Contact(Option<Vec<u8>>),
 }
 
-/// Writes an event inside the transaction of what it tells.
+/// Inserts an event within the transaction that causes it.
 pub(crate) fn append(
     connection: &mut AnyConnection,
     account: AccountId,
@@ -137,19 +138,19 @@ pub(crate) fn append(
     Ok(())
 }
 
-/// Whether there is such an event of the transfer.
+/// Whether the transfer has an event of this kind.
 #[cfg(feature = "transfers")]
-pub(crate) fn was_told(
+pub(crate) fn exists(
     connection: &mut AnyConnection,
     kind: StoredEventKind,
     transfer: TransferId,
 ) -> Result<bool, Failure> {
-    let told: i64 = events::table
+    let found: i64 = events::table
         .filter(events::transfer_id.assume_not_null().eq(transfer.to_string()))
         .filter(events::kind.eq(kind.as_str()))
         .count()
         .get_result(connection)?;
-    Ok(told > 0)
+    Ok(found > 0)
 }
 
 #[derive(QueryableByName)]
@@ -183,16 +184,16 @@ impl Row {
 
     fn parse(self) -> Result<StoredEvent, StoreError> {
         let key = self.seq.to_string();
-        let at = RowRef { table: "events", key: &key };
+        let row = RowRef { table: "events", key: &key };
         Ok(StoredEvent {
             cursor: self.cursor(),
-            account: at.parse(&self.account_id)?,
-            telegram_id: at.convert(self.telegram_id)?,
+            account: row.parse(&self.account_id)?,
+            telegram_id: row.convert(self.telegram_id)?,
             at: Timestamp(self.at),
-            kind: at.parse(&self.kind)?,
-            transfer: at.parse_some(self.transfer_id.as_ref())?,
-            deposit: at.parse_some(self.deposit_id.as_ref())?,
-            recovery: at.parse_some(self.recovery_id.as_ref())?,
+            kind: row.parse(&self.kind)?,
+            transfer: row.parse_some(self.transfer_id.as_ref())?,
+            deposit: row.parse_some(self.deposit_id.as_ref())?,
+            recovery: row.parse_some(self.recovery_id.as_ref())?,
             contact: self.contact,
         })
     }
@@ -204,7 +205,7 @@ struct Answer {
     answer: bool,
 }
 
-/// Whether no event can appear before this one any more.
+/// A condition on an event: every transaction that could insert an earlier one has ended.
 fn settled(dialect: Dialect) -> &'static str {
     match dialect {
         #[cfg(feature = "postgres")]
@@ -219,9 +220,9 @@ fn settled(dialect: Dialect) -> &'static str {
 #[cfg(feature = "postgres")]
 fn adopt_restored(connection: &mut diesel::PgConnection) -> Result<(), Failure> {
     let mut run = |statement| diesel::sql_query(statement).execute(connection);
-    // Servers that start together come one after the other.
+    // Serializes servers that start at the same time.
     run("lock table event_cursors in exclusive mode")?;
-    // There may be many rows.
+    // The updates may touch many rows.
     run("set local statement_timeout = 0")?;
     let restored: Answer = diesel::sql_query(
         "with snapshot as ( \
@@ -233,9 +234,9 @@ fn adopt_restored(connection: &mut diesel::PgConnection) -> Result<(), Failure> 
     if !restored.answer {
         return Ok(());
     }
-    tracing::warn!("events from another PostgreSQL cluster are put before those of this one");
+    tracing::warn!("events of another PostgreSQL cluster reordered before those of this one");
     let mut run = |statement| diesel::sql_query(statement).execute(connection);
-    // Before the first that is not acknowledged: some may be told twice, none is skipped.
+    // Before the first unacknowledged event: some may be delivered twice, none is skipped.
     run("update event_cursors set tx = 0, seq = coalesce( \
          (select min(e.seq) - 1 from events e \
          where (e.tx, e.seq) > (event_cursors.tx, event_cursors.seq)), \
@@ -245,12 +246,12 @@ fn adopt_restored(connection: &mut diesel::PgConnection) -> Result<(), Failure> 
 }
 
 impl Database {
-    /// The events after `cursor`, in commit order, oldest first. One whose row can not be read is
-    /// logged and left out.
+    /// Lists the events after `cursor`, in commit order, oldest first. An unreadable row is logged and
+    /// left out.
     ///
-    /// A sequence is not commit order on PostgreSQL: a transaction that took a lower number may
-    /// commit later. So the order is that of transactions, and events of one that is younger than
-    /// the oldest running one wait.
+    /// In PostgreSQL a sequence is not in commit order: a transaction that took a lower number may
+    /// commit later. So events are ordered by transaction id, and those of transactions younger than
+    /// the oldest running one are withheld.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -274,11 +275,11 @@ impl Database {
             let end = rows.last().map_or(cursor, Row::cursor);
             let mut events = Vec::with_capacity(rows.len());
             for row in rows {
-                let place = row.cursor();
+                let cursor = row.cursor();
                 match row.parse() {
                     Ok(event) => events.push(event),
-                    // Those after it must not wait for somebody to mend it.
-                    Err(error) => tracing::error!(event = %place, %error, "unreadable event"),
+                    // Later events are delivered even if this row is never repaired.
+                    Err(error) => tracing::error!(event = %cursor, %error, "unreadable event"),
                 }
             }
             Ok(StoredEvents { events, end })
@@ -286,9 +287,9 @@ impl Database {
         .await
     }
 
-    /// Remembers that the consumer has everything up to `cursor`. Never goes back. `false`, and
-    /// nothing is remembered, for a cursor beyond the newest event: it would skip what is still to
-    /// come.
+    /// Records that the consumer has processed everything up to `cursor`, which never moves back.
+    /// Returns `false` and records nothing for a cursor beyond the newest event, which would skip
+    /// events to come.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -327,10 +328,10 @@ impl Database {
         .await
     }
 
-    /// Puts right what a restore into another PostgreSQL cluster leaves. There transaction numbers
-    /// begin again, so that restored events would be told only when the new numbers reach the old
-    /// ones, and new events never, because they lie before the cursor. The restored ones become
-    /// the oldest, in the order of their sequence. Call it before events are written.
+    /// Repairs the order of events after a restore into another PostgreSQL cluster. There, transaction
+    /// ids start again: restored events would be withheld until the new ids reach the old ones, and new
+    /// events would lie before the cursor and never be delivered. The restored events become the
+    /// oldest, in the order of their sequence. Call this before events are written.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -344,7 +345,7 @@ impl Database {
         .await
     }
 
-    /// Up to where the consumer has everything.
+    /// Returns the last cursor that the consumer acknowledged.
     ///
     /// # Errors
     /// When the database does not answer.

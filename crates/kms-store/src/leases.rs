@@ -1,4 +1,5 @@
-//! The database's clock, and what one server at a time does: whoever holds a lease says so again before it ends.
+//! The database's clock, and leases: work that one server at a time does. The holder renews its lease
+//! before it expires.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use kms_types::Timestamp;
 use crate::database::Database;
 
 impl Database {
-    /// What time the database says it is.
+    /// Returns the time of the database's clock.
     ///
     /// # Errors
     /// When it does not answer.
@@ -28,12 +29,13 @@ impl Database {
         .await
     }
 
-    /// Takes or keeps the lease of this name for `holder`, on the database's own clock; `false`
-    /// while another holds it. One that would last longer than `lifetime` was taken by nobody.
+    /// Acquires or renews the lease for `holder`, by the database's clock. Returns `false` while another
+    /// holder has it. A lease that would last longer than `lifetime` is ignored: it was written by a
+    /// clock that ran ahead.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn take_lease(
+    pub async fn acquire_lease(
         &self,
         name: &'static str,
         holder: &str,
@@ -42,19 +44,19 @@ impl Database {
         let holder = holder.to_owned();
         let lifetime = i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX / 2);
         let now = self.dialect.clock();
-        let take = format!(
+        let acquire = format!(
             "insert into leases (name, holder, until) values ($1, $2, {now} + $3) \
              on conflict (name) do update set holder = excluded.holder, until = excluded.until \
              where leases.until <= {now} or leases.until > {now} + $3 \
              or leases.holder = excluded.holder"
         );
         self.blocking(move |connection| {
-            let taken = diesel::sql_query(take)
+            let acquired = diesel::sql_query(acquire)
                 .bind::<Text, _>(name)
                 .bind::<Text, _>(holder)
                 .bind::<BigInt, _>(lifetime)
                 .execute(connection)?;
-            Ok(taken == 1)
+            Ok(acquired == 1)
         })
         .await
     }

@@ -1,20 +1,26 @@
-//! The stores of the wallet KMS: everything but wrapped SCKs in PostgreSQL or SQLite, by one
-//! implementation in diesel; wrapped SCKs in MongoDB or in a SQLite file of their own.
+//! The stores of the wallet KMS. [`Database`] keeps accounts, transfers, events and the audit in
+//! PostgreSQL or SQLite, by one implementation in diesel. A [`KeyDatabase`] keeps the wrapped SCKs
+//! (symmetric cryptographic keys, which encrypt the wallets' keys) in MongoDB or a SQLite file.
 //!
-//! Rows are private to this crate and are parsed when they are read; a row that this program
-//! never wrote is an error, not a default. The rows that decide who may do what carry a MAC.
-//! This crate must never hold a rule of custody or of names: it asks `kms-core` and
-//! `name-service` inside its transactions.
+//! Rows are private to this crate and parsed when they are read: a value that this program never writes
+//! is an error, not a default. Rows on which authorization depends carry a MAC. This crate must never
+//! contain a rule of custody, of transfers or of usernames: its transactions call `kms-core`, `kms-chain`
+//! and `name-service`.
 //!
-//! SQLite is for one process on one machine: one connection, no leases between processes.
+//! SQLite is for one process on one machine.
+//!
+//! To add a table, edit `migrations/schema.sql` and `schema.rs`, and put the queries into a file named
+//! after the table's subject. Each port method is one transaction, run by `Database::blocking`.
 
 mod accounts;
 mod api_tokens;
 mod audit;
+mod audit_queue;
 mod convert;
 mod database;
 #[cfg(feature = "transfers")]
 mod deposits;
+mod dialect;
 mod events;
 #[cfg(any(feature = "mongodb", feature = "sqlite"))]
 mod keys;
@@ -25,6 +31,7 @@ mod password_lockout;
 mod rate_limits;
 mod recoveries;
 mod schema;
+mod server_key_checks;
 #[cfg(feature = "transfers")]
 mod transfers;
 
@@ -42,4 +49,4 @@ pub use keys::{KeyDatabase, open_existing_key_database, open_key_database};
 pub use names::Resolved;
 pub use rate_limits::{RateLimit, RateLimitExceeded};
 #[cfg(feature = "transfers")]
-pub use transfers::{HistoryEntry, HistoryPlace, NotAPlace, Page, Spending};
+pub use transfers::{HistoryCursor, HistoryCursorError, HistoryEntry, Page, Spending};

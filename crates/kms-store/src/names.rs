@@ -1,4 +1,4 @@
-//! Names: the claims that `name-service` decides on, and who is found by one.
+//! Usernames: the claims on them, which `name-service` decides, and their resolution to an account.
 
 use diesel::dsl::max;
 use diesel::prelude::*;
@@ -9,33 +9,33 @@ use kms_core::ports::StoreError;
 use kms_types::{TelegramId, Timestamp, Username};
 use name_service::{Claim, Decision, Known, Observation};
 
-use crate::accounts;
+use crate::accounts::rows;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::schema::{name_observations, names};
 
-/// Who is paid by a name.
+/// The account that a username resolves to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// The name as its holder writes it.
+    /// The username as its holder spells it.
     pub username: Username,
     /// The holder's account.
     pub account: Account,
-    /// When the name came from somebody else, if that still has to be shown.
+    /// When the username was reassigned from another holder, if that still has to be shown.
     pub moved_at: Option<Timestamp>,
 }
 
-/// The columns of an active claim: holder, spelling, claimed at, seen at, moved.
+/// The columns of an active claim: holder, spelling, claimed at, seen at, reassigned.
 type Columns = (i64, String, i64, i64, bool);
 
-fn parse((holder, shown, claimed_at, seen_at, moved): Columns) -> Result<Claim, StoreError> {
-    let at = RowRef { table: "names", key: &shown };
+fn parse((holder, shown, claimed_at, seen_at, reassigned): Columns) -> Result<Claim, StoreError> {
+    let row = RowRef { table: "names", key: &shown };
     Ok(Claim {
-        username: at.parse(&shown)?,
-        holder: at.convert(holder)?,
+        username: row.parse(&shown)?,
+        holder: row.convert(holder)?,
         claimed_at: Timestamp(claimed_at),
         seen_at: Timestamp(seen_at),
-        reassigned: moved,
+        reassigned,
     })
 }
 
@@ -71,18 +71,18 @@ fn claim_of(connection: &mut AnyConnection, holder: TelegramId) -> Result<Option
     Ok(row.map(parse).transpose()?)
 }
 
-/// How many others may claim the same name at the same moment and commit first.
-const RACES: usize = 32;
+/// The retries of a claim that a concurrent claim of the same name won.
+const RETRIES: usize = 32;
 
-/// Applies an observation inside a transaction.
+/// Applies an observation of a holder's username, within a transaction.
 pub(crate) fn observe(
     connection: &mut AnyConnection,
     holder: TelegramId,
     name: &SeenName,
 ) -> Result<(), Failure> {
-    for _ in 0..RACES {
-        // A savepoint, so that a lost race leaves the transaction whole. The winner's claim is
-        // committed by then, and is seen when it is decided again.
+    for _ in 0..RETRIES {
+        // A savepoint, so that a unique violation does not abort the transaction. The other claim is
+        // committed by then and visible to the retry.
         match connection.transaction(|connection| try_observe(connection, holder, name)) {
             Err(Failure::Diesel(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _))) => {}
             done => return done,
@@ -97,7 +97,7 @@ fn try_observe(
     name: &SeenName,
 ) -> Result<(), Failure> {
     let SeenName { username, seen_at } = name.clone();
-    // Written first, so that two observations of one holder come one after the other.
+    // Written first: the row lock serializes the observations of one holder.
     diesel::sql_query(
         "insert into name_observations (telegram_id, seen_at) values ($1, -1) \
          on conflict (telegram_id) do update set seen_at = name_observations.seen_at",
@@ -152,7 +152,7 @@ fn apply(
         .filter(names::canonical.eq(username.canonical()))
         .filter(names::ended_at.is_null());
     if decision.end_other {
-        // One that was seen again meanwhile is newer than this observation, and stays.
+        // A claim that was confirmed meanwhile is newer than this observation and is kept.
         diesel::update(named.filter(names::seen_at.lt(at)))
             .set(names::ended_at.eq(Some(at)))
             .execute(connection)?;
@@ -178,7 +178,7 @@ fn apply(
 }
 
 impl Database {
-    /// Applies what an authenticated update said of its sender's name.
+    /// Applies the username in an authenticated update of its sender.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -193,10 +193,10 @@ impl Database {
         .await
     }
 
-    /// Who is paid by this name now.
+    /// Resolves a username to the account of its current holder.
     ///
     /// # Errors
-    /// When the database does not answer, or the account's row was changed.
+    /// When the database does not answer, or the account's row fails its integrity check.
     pub async fn resolve(
         &self,
         name: &Username,
@@ -207,8 +207,8 @@ impl Database {
             let Some(claim) = active_claim(connection, &name)? else {
                 return Ok(None);
             };
-            // None: a name may be known of somebody who has no wallet.
-            let account = accounts::find(connection, claim.holder.into(), &keys)?;
+            // `None`: the holder may have no wallet.
+            let account = rows::find(connection, claim.holder.into(), &keys)?;
             let moved_at = name_service::reassigned_at(&claim, now);
             Ok(account.map(|account| Resolved { username: claim.username, account, moved_at }))
         })

@@ -1,6 +1,6 @@
-//! Which wrapped SCKs no wallet refers to, and since when. The time is kept here, and not beside the
-//! SCK: whoever may write to the key database alone can not age one, and an older dump of this
-//! database begins the time anew.
+//! Orphaned SCKs: wrapped SCKs that no wallet refers to, and since when. The time is kept in the
+//! account database: an attacker who compromises only the key database cannot age an SCK, and a restored
+//! backup of the account database starts the time again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use kms_types::{SckId, Timestamp};
 
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
-use crate::schema::{orphaned_scks, server_key_checks, wallets};
+use crate::schema::{orphaned_scks, wallets};
 
 const TABLE: &str = "orphaned_scks";
 
@@ -22,13 +22,13 @@ fn with_mac_fields<T>(id: SckId, since: i64, work: impl FnOnce(&[&[u8]]) -> T) -
 }
 
 impl Database {
-    /// Notes which of these no wallet refers to, forgets the notes of those that one does, and says
-    /// which have been noted for `retention`: by this machine's clock and by the database's, so
-    /// that one that runs ahead ages nothing.
+    /// Records which of these SCKs are orphaned, deletes the records of those that are not, and returns
+    /// those that have been orphaned for `retention`. That is measured by the clocks of this machine
+    /// and of the database, so that one clock that runs ahead ages no SCK.
     ///
     /// # Errors
-    /// When the database does not answer, or a note was changed.
-    pub async fn unreferenced_for(
+    /// When the database does not answer, or a record fails its integrity check.
+    pub async fn orphaned_for(
         &self,
         retention: Duration,
         scks: Vec<SckId>,
@@ -45,7 +45,7 @@ impl Database {
                     .load(connection)?
                     .into_iter()
                     .collect();
-                let mut notes: BTreeMap<String, (i64, i32, Vec<u8>)> = orphaned_scks::table
+                let mut records: BTreeMap<String, (i64, i32, Vec<u8>)> = orphaned_scks::table
                     .filter(orphaned_scks::sck_id.eq_any(&ids))
                     .load::<(String, i64, i32, Vec<u8>)>(connection)?
                     .into_iter()
@@ -54,17 +54,17 @@ impl Database {
                 let before = Timestamp(clock.min(now.0)).minus(retention).0;
                 let mut due = Vec::new();
                 for (id, key) in scks.into_iter().zip(ids) {
-                    let note = notes.remove(&key);
+                    let record = records.remove(&key);
                     let is_referenced = referenced.contains(&key);
-                    match note {
+                    match record {
                         Some(_) if is_referenced => {
                             diesel::delete(orphaned_scks::table.find(key)).execute(connection)?;
                         }
                         Some((since, mac_key, mac)) => {
-                            let at = RowRef { table: TABLE, key: &key };
-                            let mac = at.mac(mac_key, &mac)?;
+                            let row = RowRef { table: TABLE, key: &key };
+                            let mac = row.mac(mac_key, &mac)?;
                             with_mac_fields(id, since, |fields| keys.row.verify(&mac, fields))
-                                .map_err(|error| at.not_verified(error))?;
+                                .map_err(|error| row.not_verified(error))?;
                             if since <= before {
                                 due.push(id);
                             }
@@ -73,7 +73,7 @@ impl Database {
                         None => {
                             let since = clock.max(now.0);
                             let mac = with_mac_fields(id, since, |fields| keys.row.mac(fields));
-                            note_down(connection, key, since, &mac)?;
+                            insert(connection, key, since, &mac)?;
                         }
                     }
                 }
@@ -83,37 +83,20 @@ impl Database {
         .await
     }
 
-    /// Forgets the note of one that is gone.
+    /// Deletes the record of an SCK that was removed.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn forget_unreferenced(&self, id: SckId) -> Result<(), StoreError> {
+    pub async fn forget_orphaned_sck(&self, id: SckId) -> Result<(), StoreError> {
         self.blocking(move |connection| {
             diesel::delete(orphaned_scks::table.find(id.to_string())).execute(connection)?;
             Ok(())
         })
         .await
     }
-
-    /// What tells this database from every other, and none of its restored dumps from another: the
-    /// check value of the first row key it was used with.
-    ///
-    /// # Errors
-    /// When the database does not answer, or no server ever ran on it.
-    pub async fn identity(&self) -> Result<String, StoreError> {
-        self.blocking(|connection| {
-            let first: Vec<u8> = server_key_checks::table
-                .filter(server_key_checks::kind.eq("row"))
-                .order(server_key_checks::key_id)
-                .select(server_key_checks::check_value)
-                .first(connection)?;
-            Ok(hex::encode(first))
-        })
-        .await
-    }
 }
 
-fn note_down(
+fn insert(
     connection: &mut AnyConnection,
     key: String,
     since: i64,

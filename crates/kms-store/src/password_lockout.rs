@@ -1,4 +1,5 @@
-//! The limit on password guesses: one row for an account, one statement for an attempt.
+//! Password lockout: failed attempts delay the next ones. One row for an account, one statement for an
+//! attempt.
 
 use async_trait::async_trait;
 use diesel::prelude::*;
@@ -12,12 +13,13 @@ use crate::database::{AnyConnection, Database, Failure};
 use crate::recoveries;
 use crate::schema::password_attempts;
 
-/// 15 minutes, doubled for every failure beyond the fifth, up to 24 hours: all in milliseconds.
+/// The lockout after the fifth failure in milliseconds. Each further failure doubles it.
 const FIRST_LOCK: i64 = 15 * 60 * 1000;
+/// The longest lockout in milliseconds.
 const LONGEST_LOCK: i64 = 24 * 60 * 60 * 1000;
 
-/// Forgets all attempts, within the transaction of what made them worthless.
-pub(crate) fn forget(connection: &mut AnyConnection, account: AccountId) -> Result<(), Error> {
+/// Deletes the count of an account whose password was verified or replaced.
+pub(crate) fn reset(connection: &mut AnyConnection, account: AccountId) -> Result<(), Error> {
     diesel::delete(password_attempts::table.find(account.to_string())).execute(connection)?;
     Ok(())
 }
@@ -54,7 +56,7 @@ impl PasswordGate for Database {
                 .select(password_attempts::locked_until)
                 .first::<i64>(connection)
                 .optional()?;
-            // A right password may have removed the row meanwhile; then the next attempt counts.
+            // A successful attempt may have deleted the row meanwhile; the next attempt is counted.
             Ok(PasswordGateDecision::LockedUntil(until.map_or(now, Timestamp)))
         })
         .await
@@ -63,8 +65,8 @@ impl PasswordGate for Database {
     async fn refund_attempt(&self, account: AccountId) -> Result<(), StoreError> {
         self.blocking(move |connection| {
             let row = password_attempts::table.find(account.to_string());
-            // An attempt is counted only while there is no lock, so a lock came with this one, or
-            // with the fifth of several at once, of which there are four now.
+            // An attempt is counted only while there is no lockout, so this attempt started it, or the
+            // fifth of several concurrent ones did, of which four remain.
             diesel::update(row.filter(password_attempts::failures.gt(0)))
                 .set((
                     password_attempts::failures.eq(password_attempts::failures - 1),
@@ -84,9 +86,9 @@ impl PasswordGate for Database {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
             connection.transaction(|connection| {
-                forget(connection, account)?;
+                reset(connection, account)?;
                 match recoveries::cancel_open(connection, account, now, &keys) {
-                    // A right password goes on being one.
+                    // A recovery that fails its integrity check must not reject a correct password.
                     Err(Failure::Store(error)) => {
                         let context =
                             AlarmContext { account: Some(account), ..AlarmContext::default() };

@@ -1,4 +1,4 @@
-//! Rate limits that hold over all servers: GCRA, one statement on the database's own clock.
+//! Rate limits shared by all servers: GCRA, in one statement, by the database's clock.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -9,41 +9,41 @@ use diesel::sql_types::{BigInt, Text};
 use kms_core::ports::StoreError;
 use sha2::{Digest, Sha256};
 
-use crate::database::{AnyConnection, Database, Dialect, all_or_nothing};
+use crate::database::{AnyConnection, Database, all_or_nothing};
+use crate::dialect::Dialect;
 
-/// How often something may be done: `burst` at once, and one more each `period`. A burst of zero is
-/// never.
+/// A token bucket: capacity `burst`, one token per `period`. A burst of zero forbids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
-    /// At once.
+    /// The capacity of the bucket.
     pub burst: u32,
-    /// Until one more.
+    /// The time in which one token is refilled.
     pub period: Duration,
 }
 
-/// Which of several limits refused.
+/// The limit that refused, of several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimitExceeded {
-    /// Its place among them.
+    /// Its index.
     pub index: usize,
-    /// After how long it has one again.
+    /// When its bucket has a token again.
     pub wait: Duration,
 }
 
 impl RateLimit {
-    /// So many at once, and one more each time that a day divided by it is over.
+    /// `burst` tokens, refilled over a day.
     #[must_use]
     pub fn a_day(burst: u32) -> Self {
         Self::within(burst, Duration::from_secs(24 * 60 * 60))
     }
 
-    /// So many at once, and one more each time that an hour divided by it is over.
+    /// `burst` tokens, refilled over an hour.
     #[must_use]
     pub fn an_hour(burst: u32) -> Self {
         Self::within(burst, Duration::from_secs(60 * 60))
     }
 
-    /// So many at once, and one more each time that a minute divided by it is over.
+    /// `burst` tokens, refilled over a minute.
     #[must_use]
     pub fn a_minute(burst: u32) -> Self {
         Self::within(burst, Duration::from_secs(60))
@@ -55,10 +55,10 @@ impl RateLimit {
 }
 
 impl Database {
-    /// Takes one from the key's allowance; or says after how long there is one again.
+    /// Takes a token from the key's bucket, or returns when it has one again.
     ///
     /// # Errors
-    /// When the database does not answer. What is limited must then be refused.
+    /// When the database does not answer. The caller must refuse the request then.
     pub async fn take(
         &self,
         key: &str,
@@ -68,12 +68,12 @@ impl Database {
         self.blocking(move |connection| Ok(take(connection, dialect, &key, limit)?)).await
     }
 
-    /// Takes one from the allowance of each key for something that has an id, or nothing from any of
-    /// them; and nothing for its repeats until the whole allowance would be back. Two that share
-    /// keys must name them in one order.
+    /// Takes a token from the bucket of each key, or from none of them. Repeats with the same id take
+    /// none until a full bucket would have been refilled. Callers that share keys must pass them in
+    /// the same order, so that their transactions do not deadlock.
     ///
     /// # Errors
-    /// When the database does not answer. What is limited must then be refused.
+    /// When the database does not answer. The caller must refuse the request then.
     pub async fn take_once(
         &self,
         id: impl Display,
@@ -89,7 +89,7 @@ impl Database {
             let mut refused = None;
             let taken = all_or_nothing(connection, |connection| {
                 for (index, [(once_key, once), (key, limit)]) in keys.iter().enumerate() {
-                    // Written first, so that two repeats at once come one after the other.
+                    // Written first: the row lock serializes concurrent repeats.
                     if take(connection, dialect, once_key, *once)?.is_err() {
                         continue;
                     }
@@ -105,26 +105,26 @@ impl Database {
         .await
     }
 
-    /// Removes rows that say nothing any more, as many as `at_most`, and says how many: once the
-    /// whole allowance is back, a key is as one that was never used.
+    /// Deletes at most `at_most` rows whose bucket is full again, which equals an unused key, and
+    /// returns their number.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn forget_full_limits(&self, at_most: u32) -> Result<usize, StoreError> {
+    pub async fn delete_refilled_rate_limits(&self, at_most: u32) -> Result<usize, StoreError> {
         let (now, skip_locked) = (self.dialect.clock(), self.dialect.skip_locked());
-        let forget = format!(
+        let delete = format!(
             "delete from rate_limits where key in \
              (select key from rate_limits where tat <= {now} limit $1 {skip_locked})"
         );
         self.blocking(move |connection| {
             let at_most = i64::from(at_most);
-            Ok(diesel::sql_query(forget).bind::<BigInt, _>(at_most).execute(connection)?)
+            Ok(diesel::sql_query(delete).bind::<BigInt, _>(at_most).execute(connection)?)
         })
         .await
     }
 }
 
-/// Takes one within a transaction; for who undoes it where there is none.
+/// Takes a token within the caller's transaction, which must be rolled back if there is none.
 #[cfg(feature = "transfers")]
 pub(crate) fn take_within(
     connection: &mut AnyConnection,
@@ -135,7 +135,7 @@ pub(crate) fn take_within(
     take(connection, dialect, &hashed(key), limit)
 }
 
-/// Keys may hold personal data; the table does not.
+/// Hashes a key, which may contain personal data.
 fn hashed(key: &str) -> String {
     Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -151,7 +151,7 @@ fn take(
         #[diesel(sql_type = BigInt)]
         wait: i64,
     }
-    // The first row of a key is written whatever the burst.
+    // The statement inserts the first row of a key unconditionally.
     if limit.burst == 0 {
         return Ok(Err(limit.period));
     }

@@ -1,4 +1,4 @@
-//! Recoveries: one open at a time for an account, each step in the place of the one before.
+//! Recoveries: at most one open per account, one row that each step replaces.
 
 use async_trait::async_trait;
 use diesel::prelude::*;
@@ -15,7 +15,7 @@ use crate::schema::{recoveries, switches};
 
 const OPEN: &str = "stage in ('waiting', 'ready')";
 
-/// The switch that stops recoveries.
+/// The name of the switch that pauses recoveries.
 const PAUSE: &str = "recoveries";
 
 #[derive(Queryable, QueryableByName, Selectable, Insertable, AsChangeset)]
@@ -68,33 +68,34 @@ impl Row {
     }
 
     fn parse(self, keys: &ServerKeys) -> Result<Recovery, StoreError> {
-        let at = RowRef { table: "recoveries", key: &self.id };
+        let row = RowRef { table: "recoveries", key: &self.id };
         let code = match (self.code.as_str(), self.code_until) {
             ("none", None) => RecoveryCode::None,
             ("confirmed", None) => RecoveryCode::Confirmed,
             ("sent", Some(until)) => {
-                RecoveryCode::Sent { until: Timestamp(until), tries: at.convert(self.code_tries)? }
+                RecoveryCode::Sent { until: Timestamp(until), tries: row.convert(self.code_tries)? }
             }
-            (other, _) => return Err(at.corrupt(format!("unknown code {other}"))),
+            (other, _) => return Err(row.corrupt(format!("unknown code {other}"))),
         };
         let recovery = Recovery {
-            id: at.parse(&self.id)?,
-            account: at.parse(&self.account_id)?,
-            written: at.parse(&self.stage)?,
+            id: row.parse(&self.id)?,
+            account: row.parse(&self.account_id)?,
+            written: row.parse(&self.stage)?,
             code,
             requested_at: Timestamp(self.requested_at),
             ready_at: Timestamp(self.ready_at),
             expires_at: Timestamp(self.expires_at),
             version: self.version,
         };
-        let mac = at.mac(self.mac_key, &self.mac)?;
+        let mac = row.mac(self.mac_key, &self.mac)?;
         let verified = with_mac_fields(&recovery, |fields| keys.row.verify(&mac, fields));
-        verified.map_err(|error| at.not_verified(error))?;
+        verified.map_err(|error| row.not_verified(error))?;
         Ok(recovery)
     }
 }
 
-/// All of it: whoever writes to the table can neither shorten a wait nor undo an end.
+/// Covers all columns: an attacker who can write to the table can neither shorten a wait nor reopen a
+/// recovery.
 fn with_mac_fields<T>(recovery: &Recovery, work: impl FnOnce(&[&[u8]]) -> T) -> T {
     let (code, code_until, code_tries) = code_parts(recovery.code);
     work(&[
@@ -137,8 +138,8 @@ fn open_of(
     Ok(row.map(|row| row.parse(keys)).transpose()?)
 }
 
-/// Writes a step in the place of the one before, inside a transaction that is to be undone if this
-/// answers `false`.
+/// Replaces the previous step of a recovery, within a transaction that must be rolled back if this
+/// returns `false`.
 pub(crate) fn update(
     connection: &mut AnyConnection,
     recovery: &Recovery,
@@ -155,13 +156,13 @@ pub(crate) fn update(
         return Ok(false);
     }
     if let Some(step) = step {
-        tell(connection, recovery, step, at)?;
+        append_event(connection, recovery, step, at)?;
     }
     Ok(true)
 }
 
-/// The right password of the account was given: a recovery that is open was not its owner's, or is
-/// not needed any more.
+/// Cancels the open recovery of an account whose password was verified: it was requested by another
+/// party, or is not needed any more.
 pub(crate) fn cancel_open(
     connection: &mut AnyConnection,
     account: AccountId,
@@ -170,12 +171,12 @@ pub(crate) fn cancel_open(
 ) -> Result<Option<RecoveryId>, Failure> {
     let Some(open) = open_of(connection, account, keys)? else { return Ok(None) };
     let Ok(cancelled) = open.cancelled(now) else { return Ok(None) };
-    // Whoever completes it at this moment has won.
+    // `false` if it was completed concurrently.
     let done = update(connection, &cancelled, Some(RecoveryStep::Cancelled), now, keys)?;
     Ok(done.then_some(open.id))
 }
 
-fn tell(
+fn append_event(
     connection: &mut AnyConnection,
     recovery: &Recovery,
     step: RecoveryStep,
@@ -193,7 +194,7 @@ impl RecoveryStore for Database {
             inserted(connection.transaction(|connection| {
                 let row = Row::new(&recovery, &keys);
                 diesel::insert_into(recoveries::table).values(row).execute(connection)?;
-                tell(connection, &recovery, RecoveryStep::Requested, recovery.requested_at)
+                append_event(connection, &recovery, RecoveryStep::Requested, recovery.requested_at)
             }))
         })
         .await
@@ -245,19 +246,19 @@ impl RecoveryStore for Database {
     }
 }
 
-/// What can be read; a row that can not is logged, and keeps nobody from reading the others.
+/// Parses a row. An unreadable one is logged and left out, so that it does not block the others.
 fn readable(row: Row, keys: &ServerKeys) -> Option<Recovery> {
     match row.parse(keys) {
         Ok(recovery) => Some(recovery),
         Err(error) => {
-            tracing::error!(%error, "a recovery can not be read");
+            tracing::error!(%error, "unreadable recovery");
             None
         }
     }
 }
 
 impl Database {
-    /// The recoveries that have not ended, the next one that becomes ready first.
+    /// Lists the open recoveries in the order in which they become ready.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -271,10 +272,10 @@ impl Database {
         .await
     }
 
-    /// Since when recoveries are paused, if they are.
+    /// Returns since when recoveries are paused, if they are.
     ///
     /// # Errors
-    /// When the database does not answer. Recoveries must then be refused.
+    /// When the database does not answer. The caller must refuse recoveries then.
     pub async fn recoveries_paused(&self) -> Result<Option<Timestamp>, StoreError> {
         self.blocking(|connection| {
             let since = switches::table.find(PAUSE).select(switches::since);
@@ -283,7 +284,7 @@ impl Database {
         .await
     }
 
-    /// Pauses recoveries on every server.
+    /// Pauses recoveries on all servers.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -300,7 +301,7 @@ impl Database {
         .await
     }
 
-    /// Lets recoveries go on; `false` if they were not paused.
+    /// Resumes recoveries. Returns `false` if they were not paused.
     ///
     /// # Errors
     /// When the database does not answer.

@@ -1,4 +1,4 @@
-//! Transfers, their signed bytes and their nonces.
+//! Transfers, their signed transactions and their nonces.
 
 mod advance;
 mod due;
@@ -19,7 +19,7 @@ use kms_chain::transfer::{Outgoing, Transfer, TransferState};
 use kms_core::ports::StoreError;
 use kms_types::{AccountId, EthAddress, Timestamp, TransferId};
 
-pub use self::history::{HistoryEntry, HistoryPlace, NotAPlace, Page};
+pub use self::history::{HistoryCursor, HistoryCursorError, HistoryEntry, Page};
 use self::row::{Row, to_i64};
 pub use self::spending_limits::Spending;
 use crate::convert::RowRef;
@@ -27,15 +27,15 @@ use crate::database::{AnyConnection, Database, Failure};
 use crate::events::{self, About, StoredEventKind};
 use crate::schema::{signed_transactions, transfers};
 
-const ON_ITS_WAY: [&str; 2] = ["signed", "broadcast"];
+const IN_FLIGHT: [&str; 2] = ["signed", "broadcast"];
 
 fn find(connection: &mut AnyConnection, id: TransferId) -> Result<Option<Transfer>, Failure> {
     let mut found = find_row(connection, id)?;
-    with_raises(connection, found.as_mut_slice())?;
+    with_replacements(connection, found.as_mut_slice())?;
     Ok(found)
 }
 
-/// The same, for whom it does not matter how often it was sent again.
+/// Like [`find`], without the number of replacements.
 fn find_row(connection: &mut AnyConnection, id: TransferId) -> Result<Option<Transfer>, Failure> {
     let row: Option<Row> = transfers::table
         .find(id.to_string())
@@ -45,20 +45,23 @@ fn find_row(connection: &mut AnyConnection, id: TransferId) -> Result<Option<Tra
     Ok(row.map(Row::parse).transpose()?)
 }
 
-/// Adds how often they were sent again with a higher fee.
-fn with_raises(connection: &mut AnyConnection, found: &mut [Transfer]) -> Result<(), Failure> {
-    let on_its_way = |transfer: &&mut Transfer| {
+/// Adds the number of replacements that were sent with a higher fee.
+fn with_replacements(
+    connection: &mut AnyConnection,
+    found: &mut [Transfer],
+) -> Result<(), Failure> {
+    let in_flight = |transfer: &&mut Transfer| {
         matches!(transfer.state, TransferState::Signed | TransferState::Broadcast)
     };
-    let mut moving: HashMap<String, &mut Transfer> = found
+    let mut unfinished: HashMap<String, &mut Transfer> = found
         .iter_mut()
-        .filter(on_its_way)
+        .filter(in_flight)
         .map(|transfer| (transfer.id.to_string(), transfer))
         .collect();
-    if moving.is_empty() {
+    if unfinished.is_empty() {
         return Ok(());
     }
-    let ids: Vec<String> = moving.keys().cloned().collect();
+    let ids: Vec<String> = unfinished.keys().cloned().collect();
     let sent: Vec<(String, i32)> = signed_transactions::table
         .filter(signed_transactions::transfer_id.eq_any(ids))
         .filter(signed_transactions::sent_at.is_not_null())
@@ -66,14 +69,14 @@ fn with_raises(connection: &mut AnyConnection, found: &mut [Transfer]) -> Result
         .load(connection)?;
     for (id, step) in sent {
         let step: u32 = RowRef { table: "signed_transactions", key: &id }.convert(step)?;
-        if let Some(transfer) = moving.get_mut(&id) {
+        if let Some(transfer) = unfinished.get_mut(&id) {
             transfer.replacements_sent = transfer.replacements_sent.max(step);
         }
     }
     Ok(())
 }
 
-/// A quote whose time is over is expired, whether the row says so yet or not.
+/// Returns an expired quote as such, even if its row does not say so yet.
 fn as_of(mut transfer: Transfer, now: Timestamp) -> Transfer {
     if transfer.state == TransferState::Quoted && transfer.expires_at <= now {
         transfer.state = TransferState::Expired;
@@ -81,7 +84,7 @@ fn as_of(mut transfer: Transfer, now: Timestamp) -> Transfer {
     transfer
 }
 
-/// Changes the state of a transfer, if it is in that one and may change so.
+/// Changes the state of a transfer, if it is in state `from` and the change is allowed.
 fn step(
     connection: &mut AnyConnection,
     id: TransferId,
@@ -98,7 +101,7 @@ fn step(
     Ok(changed == 1)
 }
 
-/// What these may still take out of the wallet.
+/// Sums up what these transfers may still take from the wallet.
 fn outgoing(rows: Vec<Row>) -> Result<Outgoing, StoreError> {
     let mut outgoing = Outgoing::default();
     for row in rows {
@@ -107,7 +110,7 @@ fn outgoing(rows: Vec<Row>) -> Result<Outgoing, StoreError> {
     Ok(outgoing)
 }
 
-fn tell_sender(
+fn notify_sender(
     connection: &mut AnyConnection,
     transfer: &Transfer,
     now: Timestamp,
@@ -124,8 +127,8 @@ fn tell_sender(
     )
 }
 
-/// Once: a reorg may bring it into another block, and it is the same money.
-fn tell_recipient(
+/// Notifies the recipient, once: a reorg may move the payment into another block.
+fn notify_recipient(
     connection: &mut AnyConnection,
     transfer: &Transfer,
     now: Timestamp,
@@ -133,7 +136,7 @@ fn tell_recipient(
     let Some(recipient) = transfer.to.account else {
         return Ok(());
     };
-    if events::was_told(connection, StoredEventKind::Received, transfer.id)? {
+    if events::exists(connection, StoredEventKind::Received, transfer.id)? {
         return Ok(());
     }
     events::append(
@@ -156,7 +159,9 @@ impl TransferStore for Database {
                     let existing = find(connection, quote.id)?;
                     existing.map(|found| Inserted::Existing(Box::new(found))).ok_or_else(|| {
                         let key = quote.id.to_string();
-                        RowRef { table: "transfers", key: &key }.corrupt("it vanished").into()
+                        RowRef { table: "transfers", key: &key }
+                            .corrupt("the existing row vanished")
+                            .into()
                     })
                 }
                 Err(error) => Err(error.into()),
@@ -242,7 +247,7 @@ impl TransferStore for Database {
             let rows: Vec<Row> = transfers::table
                 .filter(transfers::chain_id.eq(to_i64(chain_id)))
                 .filter(transfers::from_account.eq(account.to_string()))
-                .filter(transfers::state.eq_any(ON_ITS_WAY))
+                .filter(transfers::state.eq_any(IN_FLIGHT))
                 .select(Row::as_select())
                 .load(connection)?;
             Ok(outgoing(rows)?)

@@ -137,7 +137,7 @@ async fn find_incoming(
 ) -> Result<Option<ExternalDeposit>, ApiError> {
     match id {
         Some(id) => {
-            let found = readable(event, state.database.incoming(id).await)?;
+            let found = readable(event, state.database.external_deposit(id).await)?;
             Ok(found.map(transfers::show_deposit))
         }
         None => Ok(missing(event)),

@@ -61,7 +61,8 @@ pub(crate) async fn set(
     };
     let asset = token.map(|token| token.address);
     let hold = state.transfers.spending().hold;
-    let set = state.database.set_limit(account.id, asset, wanted, hold, clock::now()).await?;
+    let set =
+        state.database.set_spending_limit(account.id, asset, wanted, hold, clock::now()).await?;
     set.map_err(|after| {
         let detail = "too many higher limits were asked for; a lower one is always taken";
         ApiError::TooMany { code: ErrorCode::RateLimited, detail, after }

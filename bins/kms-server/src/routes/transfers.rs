@@ -9,7 +9,7 @@ use kms_chain::transfer::{Asked, Party, Transfer, TransferFailure, TransferState
 use kms_chain::{Checked, ConfirmError, QuoteRequest, Shown};
 use kms_core::account::Account;
 use kms_core::audit::Action;
-use kms_store::{HistoryEntry, HistoryPlace, Page};
+use kms_store::{HistoryCursor, HistoryEntry, Page};
 use kms_types::wire::{self, ConfirmTransfer, HistoryPage, QuoteTransfer};
 use kms_types::{AccountRef, ErrorCode, Problem, Recipient, Timestamp, TransferId};
 use serde::Deserialize;
@@ -194,7 +194,7 @@ pub(crate) async fn list(
     Ok(HttpResponse::Ok().json(history_page(found, &page, limit)))
 }
 
-fn place(field: &str, text: &str) -> Result<HistoryPlace, ApiError> {
+fn place(field: &str, text: &str) -> Result<HistoryCursor, ApiError> {
     text.parse().map_err(|error| ApiError::field(field, error))
 }
 

@@ -52,7 +52,7 @@ impl Worker for CleanRateLimits {
         }
         // After a failure the rest waits for the next period.
         self.is_cleaning = false;
-        self.is_cleaning = self.database.forget_full_limits(BATCH).await? > 0;
+        self.is_cleaning = self.database.delete_refilled_rate_limits(BATCH).await? > 0;
         Ok(if self.is_cleaning { Next::After(PAGE_PAUSE) } else { Next::AfterInterval })
     }
 }

@@ -35,7 +35,7 @@ impl SendMail {
     }
 
     async fn acquire_lease(&self) -> Result<bool, StoreError> {
-        self.database.take_lease(CONSUMER, &self.holder, LEASE).await
+        self.database.acquire_lease(CONSUMER, &self.holder, LEASE).await
     }
 
     async fn send_next(&self) -> Result<Next, MailDelayed> {
@@ -84,6 +84,6 @@ impl Worker for SendMail {
 
     /// Releases the lease, so that another server takes over at once.
     async fn stopped(&mut self) {
-        let _ = self.database.take_lease(CONSUMER, &self.holder, Duration::ZERO).await;
+        let _ = self.database.acquire_lease(CONSUMER, &self.holder, Duration::ZERO).await;
     }
 }

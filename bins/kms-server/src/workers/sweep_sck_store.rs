@@ -71,7 +71,7 @@ impl SweepSckStore {
         pass.after = last.clone();
         let scks: Vec<_> = page.iter().filter_map(|(id, account)| parse(id, account)).collect();
         let ids = scks.iter().map(|(id, _)| *id).collect();
-        let due = self.database.unreferenced_for(self.retention, ids, clock::now()).await?;
+        let due = self.database.orphaned_for(self.retention, ids, clock::now()).await?;
         for (sck, account) in scks.into_iter().filter(|(id, _)| due.contains(id)) {
             pass.removed += u64::from(self.remove(sck, account).await?);
         }
@@ -82,7 +82,7 @@ impl SweepSckStore {
         match self.custody.sweep(sck, account, &worker_caller("sweeper"), clock::now()).await {
             Ok(()) => {
                 counter!("wrapped_keys_removed_total").increment(1);
-                self.database.forget_unreferenced(sck).await?;
+                self.database.forget_orphaned_sck(sck).await?;
                 Ok(true)
             }
             // The next one would fail as well, and leave two more rows in the audit.

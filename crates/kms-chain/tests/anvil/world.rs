@@ -236,7 +236,7 @@ impl World {
         let events = page.events.into_iter().filter(|event| event.account == account.id);
         let mut payments = Vec::new();
         for id in events.filter_map(|event| event.deposit) {
-            payments.push(self.database.incoming(id).await.unwrap().unwrap());
+            payments.push(self.database.external_deposit(id).await.unwrap().unwrap());
         }
         payments
     }

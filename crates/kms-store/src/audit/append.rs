@@ -1,9 +1,8 @@
-//! Appending with group commit: records that wait while others are written go into the next
-//! transaction together, so that they share its one fsync.
+//! Appending with group commit: records that arrive during a transaction are written together by the
+//! next one, and share its fsync.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use diesel::prelude::*;
@@ -12,68 +11,19 @@ use kms_core::ports::{AuditLog, StoreError};
 use kms_core::{ServerKeySet, ServerKeys};
 use tokio::sync::oneshot;
 
+use crate::audit_queue::Waiting;
 use crate::convert::RowRef;
-use crate::database::{AnyConnection, Database, Dialect, Failure, execute_on_either, unavailable};
+use crate::database::{AnyConnection, Database, Failure, execute_on_either, unavailable};
+use crate::dialect::Dialect;
 use crate::rate_limits::RateLimit;
 use crate::schema::audit;
-
-/// How many records one transaction takes, by what a statement may hold of parameters.
-const BATCH: usize = 512;
-
-/// How many refusals a process remembers.
-const REFUSALS: usize = 10_000;
-
-/// What waits to be written by this process.
-#[derive(Default)]
-pub(crate) struct AuditQueue {
-    waiting: Mutex<Vec<Waiting>>,
-    /// Refusals that were written down, and until when the same one is not written again: so that a
-    /// flood of them asks the database nothing.
-    refused: Mutex<HashMap<String, Instant>>,
-    /// Held by the one that writes. The others wait here, and find that their records were taken.
-    turn: tokio::sync::Mutex<()>,
-}
-
-struct Waiting {
-    record: AuditRecord,
-    written: oneshot::Sender<Result<(), StoreError>>,
-}
-
-impl AuditQueue {
-    fn push(&self, waiting: Waiting) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(waiting);
-    }
-
-    fn refuses_lately(&self, key: &str) -> bool {
-        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.get(key).is_some_and(|until| Instant::now() < *until)
-    }
-
-    fn note_refusal(&self, key: String, wait: Duration) {
-        let (mut refused, now) =
-            (self.refused.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
-        if refused.len() >= REFUSALS {
-            refused.retain(|_, until| now < *until);
-        }
-        // More than that in a minute are for the database to know.
-        if refused.len() < REFUSALS {
-            refused.insert(key, now + wait);
-        }
-    }
-
-    fn take(&self) -> Vec<Waiting> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let batch = waiting.len().min(BATCH);
-        waiting.drain(..batch).collect()
-    }
-}
 
 #[async_trait]
 impl AuditLog for Database {
     async fn append(&self, record: AuditRecord) -> Result<(), StoreError> {
         let (written, answer) = oneshot::channel();
         self.audit_queue.push(Waiting { record, written });
-        // A task of its own: a caller that is dropped must not take the others' records along.
+        // A task of its own: the records of other callers must survive a caller that is dropped.
         let database = self.clone();
         tokio::spawn(async move { database.write_waiting().await });
         answer.await.map_err(unavailable)?
@@ -83,12 +33,12 @@ impl AuditLog for Database {
         let (account, telegram_id) = (record.account, record.telegram_id);
         let (action, outcome) = (record.action.as_str(), record.phase.outcome());
         let key = format!("audit:{account:?}:{telegram_id:?}:{action}:{outcome:?}");
-        if self.audit_queue.refuses_lately(&key) {
+        if self.audit_queue.is_refused(&key) {
             return Ok(());
         }
         let once = RateLimit { burst: 1, period: Duration::from_secs(60) };
         let taken = self.take(&key, once).await?;
-        self.audit_queue.note_refusal(key, taken.err().unwrap_or(once.period));
+        self.audit_queue.remember_refusal(key, taken.err().unwrap_or(once.period));
         match taken {
             Ok(()) => self.append(record).await,
             Err(_wait) => Ok(()),
@@ -98,7 +48,7 @@ impl AuditLog for Database {
 
 impl Database {
     async fn write_waiting(&self) {
-        let _turn = self.audit_queue.turn.lock().await;
+        let _writer = self.audit_queue.writer().await;
         let (records, answers): (Vec<_>, Vec<_>) =
             self.audit_queue.take().into_iter().map(|one| (one.record, one.written)).unzip();
         if records.is_empty() {
@@ -110,13 +60,13 @@ impl Database {
             .await
             .map_err(Arc::new);
         for answer in answers {
-            // Whoever does not wait any more needs no answer.
+            // Fails if the caller was dropped.
             let _ = answer.send(written.as_ref().copied().map_err(shared));
         }
     }
 }
 
-/// The one error of a transaction, for each that was in it.
+/// Copies the error of a transaction for each of its callers.
 fn shared(error: &Arc<StoreError>) -> StoreError {
     match &**error {
         StoreError::Corrupt { table, key, reason } => {
@@ -189,7 +139,7 @@ fn append(
     records: &[AuditRecord],
 ) -> Result<(), Failure> {
     connection.transaction(|connection| {
-        diesel::sql_query(dialect.lock_audit()).execute(connection)?;
+        diesel::sql_query(lock(dialect)).execute(connection)?;
         let mut tip = tip(connection)?;
         let rows: Vec<_> =
             records.iter().map(|record| NewRow::new(record, &mut tip, &keys.audit)).collect();
@@ -198,7 +148,20 @@ fn append(
     })
 }
 
-/// Where the chain ends.
+/// A statement that lets no other transaction append before this one ends.
+fn lock(dialect: Dialect) -> &'static str {
+    match dialect {
+        // The first bytes of the SHA-256 of `wallet-kms/v1/audit`.
+        #[cfg(feature = "postgres")]
+        Dialect::Postgres => "select pg_advisory_xact_lock(-3855145189506829152)",
+        // An update without effect: a transaction that starts with a read cannot become the writer
+        // after another transaction has written.
+        #[cfg(feature = "sqlite")]
+        Dialect::Sqlite => "update audit set seq = seq where false",
+    }
+}
+
+/// Reads the end of the chain.
 fn tip(connection: &mut AnyConnection) -> Result<Tip, Failure> {
     let last: Option<(i64, Vec<u8>)> = audit::table
         .order(audit::chain_seq.desc())
@@ -209,6 +172,6 @@ fn tip(connection: &mut AnyConnection) -> Result<Tip, Failure> {
         return Ok(Tip::default());
     };
     let key = sequence.to_string();
-    let at = RowRef { table: "audit", key: &key };
-    Ok(Tip { sequence, hash: at.array(&hash)? })
+    let row = RowRef { table: "audit", key: &key };
+    Ok(Tip { sequence, hash: row.array(&hash)? })
 }

@@ -1,4 +1,4 @@
-//! Reading the whole chain in pages, and where it ends.
+//! Verification of the whole chain, in pages, and checkpoints of its end.
 
 use diesel::prelude::*;
 use kms_core::audit::{Break, Chaining, Checkpoint, Leniency, Verified, Verifier};
@@ -9,26 +9,26 @@ use super::{AuditRow, Columns};
 use crate::database::Database;
 use crate::schema::audit;
 
-/// How many rows are read at once.
+/// The rows of a page.
 const PAGE: u32 = 2_000;
 
-/// Why a chain was not found whole.
+/// Why a chain could not be verified.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    /// It is not.
+    /// The chain is broken.
     #[error(transparent)]
     Break(#[from] Break),
-    /// It could not be read.
+    /// The chain could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Database {
-    /// Recomputes the chain from its beginning, and compares it with checkpoints whose signatures
-    /// were checked.
+    /// Recomputes the chain from its start and compares it with checkpoints, whose signatures the caller
+    /// has verified.
     ///
     /// # Errors
-    /// `Break` names the first row that is wrong.
+    /// `Break` names the first row that fails.
     pub async fn verify_audit(
         &self,
         checkpoints: &[Checkpoint],
@@ -50,7 +50,7 @@ impl Database {
         }
     }
 
-    /// A row that is not in its place is removed if it is in no other.
+    /// Reports a misplaced row as removed, if it is nowhere in the table.
     async fn removed_or(&self, found: Break) -> Result<Break, StoreError> {
         let Break::Misplaced { sequence, .. } = found else {
             return Ok(found);
@@ -65,16 +65,16 @@ impl Database {
         .await
     }
 
-    /// The checkpoint in this line, if it is one that was signed with a configured audit key.
+    /// Parses a checkpoint. Returns `None` unless it was signed with a configured audit key.
     #[must_use]
     pub fn signed_checkpoint(&self, line: &str) -> Option<Checkpoint> {
         line.parse::<Checkpoint>().ok().filter(|found| found.verify(&self.keys.audit).is_ok())
     }
 
-    /// A signed note of where the chain ends, if it has begun.
+    /// Signs a checkpoint of the end of the chain, unless the chain is empty.
     ///
     /// # Errors
-    /// `Break` when the last row is not as it was written: nothing is signed then.
+    /// `Break` when the last row fails verification: nothing is signed then.
     pub async fn audit_checkpoint(&self, now: Timestamp) -> Result<Option<Checkpoint>, AuditError> {
         let last = self
             .blocking(move |connection| {

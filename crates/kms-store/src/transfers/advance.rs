@@ -1,4 +1,4 @@
-//! What happens to a signed transfer, with its events, in one transaction.
+//! Progress of a signed transfer, with its events, in one transaction.
 
 use diesel::prelude::*;
 use kms_chain::ports::Progress;
@@ -6,7 +6,7 @@ use kms_chain::transfer::TransferFailure;
 use kms_types::{Timestamp, TransferId, Wei};
 
 use super::row::to_i64;
-use super::{find_row, spending_limits, step, tell_recipient, tell_sender};
+use super::{find_row, notify_recipient, notify_sender, spending_limits, step};
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure};
 use crate::schema::{signed_transactions, transfers};
@@ -20,7 +20,7 @@ pub(super) fn advance(
     let Some(transfer) = find_row(connection, id)? else {
         return Ok(false);
     };
-    // Taken first: who comes second finds the row changed, or waits for it.
+    // First: a concurrent server waits for the row lock, then finds the row changed.
     if !step(connection, id, transfer.state, progress.change())? {
         return Ok(false);
     }
@@ -28,22 +28,22 @@ pub(super) fn advance(
     let row = transfers::table.find(&key);
     match progress {
         Progress::Broadcast => {
-            note_sent(connection, &key, 0, now)?;
+            record_sent(connection, &key, 0, now)?;
             return Ok(true);
         }
         Progress::Replaced { step } => {
             let step = RowRef { table: "signed_transactions", key: &key }.convert(step)?;
-            if !note_sent(connection, &key, step, now)? {
+            if !record_sent(connection, &key, step, now)? {
                 return Ok(false);
             }
             show_last_sent(connection, &key)?;
         }
         Progress::Waiting => {
-            let untold = transfers::table
+            let unnotified = transfers::table
                 .filter(transfers::id.eq(&key))
                 .filter(transfers::stalled_since.is_null());
-            let told = transfers::stalled_since.eq(Some(now.0));
-            if diesel::update(untold).set(told).execute(connection)? != 1 {
+            let stalled = transfers::stalled_since.eq(Some(now.0));
+            if diesel::update(unnotified).set(stalled).execute(connection)? != 1 {
                 return Ok(false);
             }
         }
@@ -52,7 +52,7 @@ pub(super) fn advance(
             diesel::update(row)
                 .set((in_block(tx_hash, block, fee), arrived))
                 .execute(connection)?;
-            tell_recipient(connection, &transfer, now)?;
+            notify_recipient(connection, &transfer, now)?;
         }
         Progress::Reverted { tx_hash, block, fee } => {
             diesel::update(row).set(in_block(tx_hash, block, fee)).execute(connection)?;
@@ -67,8 +67,8 @@ pub(super) fn advance(
         Progress::Superseded => {
             spending_limits::release(connection, &key)?;
             fail(connection, &key, TransferFailure::NonceTaken)?;
-            // Given back: if the chain calls it free all the same, the next transfer takes it, and
-            // no block can have both.
+            // Released: if the chain reports the nonce as free after all, the next transfer takes it, and
+            // no block can contain both.
             diesel::update(row).set(transfers::nonce.eq(None::<i64>)).execute(connection)?;
         }
         Progress::Reorged => {
@@ -89,7 +89,7 @@ pub(super) fn advance(
             return Ok(true);
         }
     }
-    tell_sender(connection, &transfer, now)?;
+    notify_sender(connection, &transfer, now)?;
     Ok(true)
 }
 
@@ -107,8 +107,8 @@ fn in_block(tx_hash: [u8; 32], block: u64, fee: Wei) -> InBlock {
     )
 }
 
-/// `false` if it was noted before.
-fn note_sent(
+/// Returns `false` if it is recorded as sent already.
+fn record_sent(
     connection: &mut AnyConnection,
     key: &str,
     step: i32,
@@ -118,11 +118,11 @@ fn note_sent(
         .filter(signed_transactions::transfer_id.eq(key))
         .filter(signed_transactions::step.eq(step))
         .filter(signed_transactions::sent_at.is_null());
-    let noted = signed_transactions::sent_at.eq(Some(now.0));
-    Ok(diesel::update(unsent).set(noted).execute(connection)? == 1)
+    let sent = signed_transactions::sent_at.eq(Some(now.0));
+    Ok(diesel::update(unsent).set(sent).execute(connection)? == 1)
 }
 
-/// The transfer's hash becomes that of the step which was sent last.
+/// Sets the transfer's hash to that of the last step that was sent.
 fn show_last_sent(connection: &mut AnyConnection, key: &str) -> Result<(), Failure> {
     let last: Option<Vec<u8>> = signed_transactions::table
         .filter(signed_transactions::transfer_id.eq(key))
@@ -150,7 +150,7 @@ fn fail(
     erase(connection, key)
 }
 
-/// Every step's signed bytes: whoever has them could still send one.
+/// Erases the signed bytes of every step, with which a transaction could still be sent.
 fn erase(connection: &mut AnyConnection, key: &str) -> Result<(), Failure> {
     diesel::update(signed_transactions::table.filter(signed_transactions::transfer_id.eq(key)))
         .set(signed_transactions::sealed.eq(None::<Vec<u8>>))

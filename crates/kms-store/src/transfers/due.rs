@@ -1,4 +1,4 @@
-//! Transfers that somebody must look after: claimed by a lease, read with all of their attempts.
+//! The work queue of unfinished transfers, claimed by a lease and read with their signed transactions.
 
 use diesel::prelude::*;
 use kms_chain::ports::{Due, SignedTx};
@@ -38,35 +38,35 @@ pub(super) fn claim_due(
         }
     }
     let ids: Vec<_> = claimed.iter().map(|row| row.id.clone()).collect();
-    let attempts: Vec<AttemptRow> = signed_transactions::table
+    let steps: Vec<SignedRow> = signed_transactions::table
         .filter(signed_transactions::transfer_id.eq_any(ids))
         .order((signed_transactions::transfer_id, signed_transactions::step))
-        .select(AttemptRow::as_select())
+        .select(SignedRow::as_select())
         .load(connection)?;
     let mut due = Vec::with_capacity(claimed.len());
     for row in claimed {
         let id = row.id.clone();
-        match parse(row, attempts.iter().filter(|attempt| attempt.transfer_id == id)) {
+        match parse(row, steps.iter().filter(|step| step.transfer_id == id)) {
             Ok(found) => due.push(found),
-            // The others must not wait for somebody to mend it.
-            Err(error) => tracing::error!(transfer = id, %error, "a due transfer can not be read"),
+            // The others proceed even if this row is never repaired.
+            Err(error) => tracing::error!(transfer = id, %error, "unreadable transfer"),
         }
     }
     Ok(due)
 }
 
-fn parse<'a>(row: Row, attempts: impl Iterator<Item = &'a AttemptRow>) -> Result<Due, StoreError> {
+fn parse<'a>(row: Row, steps: impl Iterator<Item = &'a SignedRow>) -> Result<Due, StoreError> {
     let (key, waiting_notified) = (row.id.clone(), row.stalled_since.is_some());
-    let at = RowRef { table: "signed_transactions", key: &key };
     let transfer = row.parse()?;
-    let mut attempts = attempts.map(|attempt| attempt.parse(at));
-    let first = attempts.next().ok_or_else(|| at.corrupt("nothing signed is left"))??;
-    Ok(Due { transfer, first, replacements: attempts.collect::<Result<_, _>>()?, waiting_notified })
+    let row = RowRef { table: "signed_transactions", key: &key };
+    let mut steps = steps.map(|step| step.parse(row));
+    let first = steps.next().ok_or_else(|| row.corrupt("no signed transaction is left"))??;
+    Ok(Due { transfer, first, replacements: steps.collect::<Result<_, _>>()?, waiting_notified })
 }
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = signed_transactions)]
-struct AttemptRow {
+struct SignedRow {
     transfer_id: String,
     step: i32,
     tx_hash: Vec<u8>,
@@ -74,12 +74,15 @@ struct AttemptRow {
     sent_at: Option<i64>,
 }
 
-impl AttemptRow {
-    fn parse(&self, at: RowRef<'_>) -> Result<SignedTx, StoreError> {
+impl SignedRow {
+    fn parse(&self, row: RowRef<'_>) -> Result<SignedTx, StoreError> {
         Ok(SignedTx {
-            step: at.convert(self.step)?,
-            tx_hash: at.array(&self.tx_hash)?,
-            sealed: self.sealed.clone().ok_or_else(|| at.corrupt("its bytes are erased"))?,
+            step: row.convert(self.step)?,
+            tx_hash: row.array(&self.tx_hash)?,
+            sealed: self
+                .sealed
+                .clone()
+                .ok_or_else(|| row.corrupt("its signed bytes are erased"))?,
             sent_at: self.sent_at.map(Timestamp),
         })
     }

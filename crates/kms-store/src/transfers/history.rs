@@ -1,4 +1,4 @@
-//! What an account paid and received, from outside too, in pages that turn both ways.
+//! The history of an account: transfers and external deposits, in pages of both directions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,12 +10,12 @@ use kms_core::ports::StoreError;
 use kms_types::{AccountId, IncomingId, Timestamp, TransferId};
 
 use super::row::Row;
-use super::with_raises;
+use super::with_replacements;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::deposits;
 use crate::schema::transfers;
 
-/// A line of the history.
+/// An entry of the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HistoryEntry {
     /// A transfer of this system.
@@ -31,56 +31,56 @@ pub enum HistoryEntry {
     },
 }
 
-/// A place between lines. Its text is for whoever was given it, and means nothing else.
+/// A position between entries. Its text is an opaque cursor for clients.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HistoryPlace {
+pub struct HistoryCursor {
     at: Timestamp,
     id: String,
 }
 
-/// The text is no place.
+/// The text is not a cursor of a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected a place that a page of the history gave")]
-pub struct NotAPlace;
+#[error("expected a cursor from a page of the history")]
+pub struct HistoryCursorError;
 
-/// Which part of the history.
+/// A page of the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Page {
-    /// The newest lines.
+    /// The newest entries.
     Newest,
-    /// The newest that are older than this.
-    Before(HistoryPlace),
-    /// The oldest that are newer than this.
-    After(HistoryPlace),
+    /// The newest entries before this position.
+    Before(HistoryCursor),
+    /// The oldest entries after this position.
+    After(HistoryCursor),
 }
 
 impl HistoryEntry {
-    /// Where it stands.
+    /// Returns the position of the entry.
     #[must_use]
-    pub fn place(&self) -> HistoryPlace {
+    pub fn place(&self) -> HistoryCursor {
         match self {
             Self::Transfer(transfer) => {
-                HistoryPlace { at: transfer.created_at, id: transfer.id.to_string() }
+                HistoryCursor { at: transfer.created_at, id: transfer.id.to_string() }
             }
-            Self::Deposit { id, at, .. } => HistoryPlace { at: *at, id: id.to_string() },
+            Self::Deposit { id, at, .. } => HistoryCursor { at: *at, id: id.to_string() },
         }
     }
 }
 
-impl fmt::Display for HistoryPlace {
+impl fmt::Display for HistoryCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.at.0, self.id)
     }
 }
 
-impl FromStr for HistoryPlace {
-    type Err = NotAPlace;
+impl FromStr for HistoryCursor {
+    type Err = HistoryCursorError;
 
-    fn from_str(text: &str) -> Result<Self, NotAPlace> {
-        let (at, id) = text.split_once('.').ok_or(NotAPlace)?;
-        // Every id in a history has the form of a transfer's.
-        let id: TransferId = id.parse().map_err(|_other| NotAPlace)?;
-        let at = at.parse().map_err(|_other| NotAPlace)?;
+    fn from_str(text: &str) -> Result<Self, HistoryCursorError> {
+        let (at, id) = text.split_once('.').ok_or(HistoryCursorError)?;
+        // The ids of transfers and of deposits have the same form.
+        let id: TransferId = id.parse().map_err(|_other| HistoryCursorError)?;
+        let at = at.parse().map_err(|_other| HistoryCursorError)?;
         Ok(Self { at: Timestamp(at), id: id.to_string() })
     }
 }
@@ -109,7 +109,7 @@ impl Database {
             found.sort_by(|(one, _), (other, _)| other.cmp(one));
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             if matches!(page, Page::After(_)) {
-                // Those next to the place are the oldest.
+                // The oldest entries are adjacent to the position.
                 found.drain(..found.len().saturating_sub(limit));
             }
             found.truncate(limit);
@@ -144,7 +144,7 @@ fn transfers_of(
             .order((transfers::created_at.desc(), transfers::id.desc()))
             .select(Row::as_select())
             .load(connection)?,
-        Page::Before(HistoryPlace { at, id }) => all
+        Page::Before(HistoryCursor { at, id }) => all
             .filter(
                 transfers::created_at
                     .lt(at.0)
@@ -153,7 +153,7 @@ fn transfers_of(
             .order((transfers::created_at.desc(), transfers::id.desc()))
             .select(Row::as_select())
             .load(connection)?,
-        Page::After(HistoryPlace { at, id }) => all
+        Page::After(HistoryCursor { at, id }) => all
             .filter(
                 transfers::created_at
                     .gt(at.0)
@@ -164,11 +164,11 @@ fn transfers_of(
             .load(connection)?,
     };
     let mut found = rows.into_iter().map(Row::parse).collect::<Result<Vec<_>, _>>()?;
-    with_raises(connection, &mut found)?;
+    with_replacements(connection, &mut found)?;
     Ok(found)
 }
 
-impl HistoryPlace {
+impl HistoryCursor {
     pub(crate) fn at(&self) -> i64 {
         self.at.0
     }

@@ -1,4 +1,4 @@
-//! A transfer as a row.
+//! The row of a transfer.
 
 use diesel::prelude::*;
 use kms_chain::transfer::{Asked, Fees, Ladder, Party, Transfer};
@@ -45,25 +45,26 @@ pub(super) struct Row {
     arrived: Option<String>,
 }
 
-/// A block number or a chain id as a column; no chain has 2^63 blocks, and no row a greater id.
+/// Converts a block number or a chain id to a column. No chain has 2^63 blocks, and no row a greater
+/// chain id.
 pub(super) fn to_i64(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A token as it was when the transfer was quoted: contract, decimals and symbol.
+/// Formats a token as configured at the time of the quote: contract, decimals and symbol.
 fn to_text(token: &Token) -> String {
     format!("{} {} {}", token.address.to_lower_hex(), token.decimals, token.symbol)
 }
 
-fn from_text(at: RowRef<'_>, text: &str) -> Result<Token, StoreError> {
+fn from_text(row: RowRef<'_>, text: &str) -> Result<Token, StoreError> {
     let mut words = text.split(' ');
     match (words.next(), words.next(), words.next(), words.next()) {
         (Some(address), Some(decimals), Some(symbol), None) => Ok(Token {
-            symbol: at.parse(symbol)?,
-            address: at.parse(address)?,
-            decimals: at.parse(decimals)?,
+            symbol: row.parse(symbol)?,
+            address: row.parse(address)?,
+            decimals: row.parse(decimals)?,
         }),
-        _ => Err(at.corrupt("its token is not a contract, decimals and a symbol")),
+        _ => Err(row.corrupt("its token is not a contract, decimals and a symbol")),
     }
 }
 
@@ -72,13 +73,13 @@ impl TryFrom<&Transfer> for Row {
 
     fn try_from(transfer: &Transfer) -> Result<Self, StoreError> {
         let key = transfer.id.to_string();
-        let at = RowRef { table: "transfers", key: &key };
+        let row = RowRef { table: "transfers", key: &key };
         let warnings: Vec<_> = transfer.warnings.iter().map(|warning| warning.as_str()).collect();
-        let sender = transfer.from.account.ok_or_else(|| at.corrupt("it has no sender"))?;
+        let sender = transfer.from.account.ok_or_else(|| row.corrupt("it has no sender"))?;
         let (first, top) = (transfer.ladder.first(), transfer.ladder.top());
         Ok(Self {
             id: key.clone(),
-            chain_id: at.convert(transfer.chain_id)?,
+            chain_id: row.convert(transfer.chain_id)?,
             from_account: sender.to_string(),
             from_username: transfer.from.username.clone().map(String::from),
             from_address: transfer.from.address.to_lower_hex(),
@@ -90,15 +91,15 @@ impl TryFrom<&Transfer> for Row {
             asked_to: transfer.asked.to.clone(),
             asked_amount: transfer.asked.amount.clone(),
             value: transfer.value.to_string(),
-            gas_limit: at.convert(transfer.gas_limit)?,
+            gas_limit: row.convert(transfer.gas_limit)?,
             max_fee_per_gas: top.max_fee_per_gas.to_string(),
             max_priority_fee_per_gas: top.max_priority_fee_per_gas.to_string(),
             warnings: warnings.join(","),
             client_ref: transfer.client_ref.clone(),
             state: transfer.state.as_str().to_owned(),
-            nonce: transfer.nonce.map(|nonce| at.convert(nonce)).transpose()?,
+            nonce: transfer.nonce.map(|nonce| row.convert(nonce)).transpose()?,
             tx_hash: transfer.tx_hash.map(|hash| hash.to_vec()),
-            block: transfer.block.map(|block| at.convert(block)).transpose()?,
+            block: transfer.block.map(|block| row.convert(block)).transpose()?,
             fee: transfer.fee.map(|fee| fee.to_string()),
             created_at: transfer.created_at.0,
             expires_at: transfer.expires_at.0,
@@ -115,61 +116,61 @@ impl TryFrom<&Transfer> for Row {
 
 impl Row {
     pub(super) fn parse(self) -> Result<Transfer, StoreError> {
-        let at = RowRef { table: "transfers", key: &self.id };
+        let row = RowRef { table: "transfers", key: &self.id };
         let warnings = self.warnings.split(',').filter(|text| !text.is_empty());
-        let token = self.token.as_deref().map(|text| from_text(at, text)).transpose()?;
+        let token = self.token.as_deref().map(|text| from_text(row, text)).transpose()?;
         let asset =
             token.as_ref().map_or(Asset::Native, |token| Asset::Token(token.symbol.clone()));
         Ok(Transfer {
-            id: at.parse(&self.id)?,
-            chain_id: at.convert(self.chain_id)?,
+            id: row.parse(&self.id)?,
+            chain_id: row.convert(self.chain_id)?,
             from: Party {
-                account: Some(at.parse(&self.from_account)?),
-                username: at.parse_some(self.from_username.as_ref())?,
-                address: at.parse(&self.from_address)?,
+                account: Some(row.parse(&self.from_account)?),
+                username: row.parse_some(self.from_username.as_ref())?,
+                address: row.parse(&self.from_address)?,
                 since: self.from_since.map(Timestamp),
             },
             to: Party {
-                account: at.parse_some(self.to_account.as_ref())?,
-                username: at.parse_some(self.to_username.as_ref())?,
-                address: at.parse(&self.to_address)?,
+                account: row.parse_some(self.to_account.as_ref())?,
+                username: row.parse_some(self.to_username.as_ref())?,
+                address: row.parse(&self.to_address)?,
                 since: self.to_since.map(Timestamp),
             },
             asked: Asked { to: self.asked_to.clone(), amount: self.asked_amount.clone(), asset },
             token,
-            value: at.parse(&self.value)?,
-            arrived: at.parse_some(self.arrived.as_ref())?,
-            gas_limit: at.convert(self.gas_limit)?,
-            ladder: self.ladder(at)?,
-            warnings: warnings.map(|text| at.parse(text)).collect::<Result<_, _>>()?,
+            value: row.parse(&self.value)?,
+            arrived: row.parse_some(self.arrived.as_ref())?,
+            gas_limit: row.convert(self.gas_limit)?,
+            ladder: self.ladder(row)?,
+            warnings: warnings.map(|text| row.parse(text)).collect::<Result<_, _>>()?,
             client_ref: self.client_ref.clone(),
-            state: at.parse(&self.state)?,
-            nonce: self.nonce.map(|nonce| at.convert(nonce)).transpose()?,
-            tx_hash: self.tx_hash.as_deref().map(|hash| at.array(hash)).transpose()?,
-            // The attempts know; see `with_raises`.
+            state: row.parse(&self.state)?,
+            nonce: self.nonce.map(|nonce| row.convert(nonce)).transpose()?,
+            tx_hash: self.tx_hash.as_deref().map(|hash| row.array(hash)).transpose()?,
+            // Added by `with_replacements`.
             replacements_sent: 0,
-            stalled_since: self.stalled_since.filter(|_| self.is_on_its_way()).map(Timestamp),
-            block: self.block.map(|block| at.convert(block)).transpose()?,
-            fee: at.parse_some(self.fee.as_ref())?,
-            failure: at.parse_some(self.failure.as_ref())?,
+            stalled_since: self.stalled_since.filter(|_| self.is_in_flight()).map(Timestamp),
+            block: self.block.map(|block| row.convert(block)).transpose()?,
+            fee: row.parse_some(self.fee.as_ref())?,
+            failure: row.parse_some(self.failure.as_ref())?,
             created_at: Timestamp(self.created_at),
             expires_at: Timestamp(self.expires_at),
         })
     }
 
-    fn is_on_its_way(&self) -> bool {
-        super::ON_ITS_WAY.contains(&self.state.as_str())
+    fn is_in_flight(&self) -> bool {
+        super::IN_FLIGHT.contains(&self.state.as_str())
     }
 
-    fn ladder(&self, at: RowRef<'_>) -> Result<Ladder, StoreError> {
+    fn ladder(&self, row: RowRef<'_>) -> Result<Ladder, StoreError> {
         let top = Fees {
-            max_fee_per_gas: at.parse(&self.max_fee_per_gas)?,
-            max_priority_fee_per_gas: at.parse(&self.max_priority_fee_per_gas)?,
+            max_fee_per_gas: row.parse(&self.max_fee_per_gas)?,
+            max_priority_fee_per_gas: row.parse(&self.max_priority_fee_per_gas)?,
         };
         let first = Fees {
-            max_fee_per_gas: at.parse(&self.first_max_fee_per_gas)?,
-            max_priority_fee_per_gas: at.parse(&self.first_max_priority_fee_per_gas)?,
+            max_fee_per_gas: row.parse(&self.first_max_fee_per_gas)?,
+            max_priority_fee_per_gas: row.parse(&self.first_max_priority_fee_per_gas)?,
         };
-        Ladder::between(first, top).ok_or_else(|| at.corrupt("its fees fall"))
+        Ladder::between(first, top).ok_or_else(|| row.corrupt("its fees fall"))
     }
 }

@@ -1,5 +1,5 @@
-//! Signing, in one transaction with the nonce and the money that it takes. Must never sign what the
-//! balances do not cover at the highest step, nor for a nonce that another transfer has.
+//! Signing, in one transaction with the nonce and the reserved amount. Must never sign what the balances
+//! do not cover at the highest fee, nor with a nonce that another transfer has.
 
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
@@ -11,7 +11,7 @@ use kms_core::ServerKeys;
 use kms_types::{Timestamp, TokenAmount, TransferId, Units, Wei};
 
 use super::row::{Row, to_i64};
-use super::{ON_ITS_WAY, find, spending_limits, step, tell_sender};
+use super::{IN_FLIGHT, find, notify_sender, spending_limits, step};
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure, execute_on_either};
 use crate::schema::{nonce_locks, signed_transactions, transfers};
@@ -26,12 +26,12 @@ pub(super) fn sign(
     sign: Sign,
 ) -> Result<SignOutcome, Failure> {
     let key = id.to_string();
-    let at = RowRef { table: "transfers", key: &key };
-    let missing = || Failure::Store(at.corrupt("there is no such transfer"));
+    let row = RowRef { table: "transfers", key: &key };
+    let missing = || Failure::Store(row.corrupt("no such transfer"));
     let quoted = find(connection, id)?.ok_or_else(missing)?;
-    let (chain_id, address) = (at.convert(quoted.chain_id)?, quoted.from.address.to_lower_hex());
+    let (chain_id, address) = (row.convert(quoted.chain_id)?, quoted.from.address.to_lower_hex());
     lock_nonces(connection, chain_id, &address)?;
-    // Read again: before the lock somebody else may have signed it.
+    // Read again: it may have been signed before the lock was acquired.
     let transfer = find(connection, id)?.ok_or_else(missing)?;
     if transfer.state != TransferState::Quoted {
         return Ok(SignOutcome::NotQuoted(Box::new(transfer)));
@@ -48,14 +48,14 @@ pub(super) fn sign(
     if let Some(over) = spending_limits::over_limit(connection, keys, &transfer, rules, now)? {
         return Ok(SignOutcome::OverLimit(over));
     }
-    // The row is taken before a signature exists: a cancellation waits for it from here on, and
-    // one that came first leaves nothing to sign.
+    // The row is locked before a signature exists: a later cancellation waits, and after an earlier one
+    // nothing is signed.
     if !step(connection, id, TransferState::Quoted, Change::Sign)? {
         let found = find(connection, id)?.ok_or_else(missing)?;
         return Ok(SignOutcome::NotQuoted(Box::new(found)));
     }
-    let nonce = free_nonce(connection, chain_id, &address, at.convert(view.nonce)?)?;
-    let signed = sign(at.convert(nonce)?);
+    let nonce = free_nonce(connection, chain_id, &address, row.convert(view.nonce)?)?;
+    let signed = sign(row.convert(nonce)?);
     let tx_hash = signed.first.tx_hash;
     diesel::update(transfers::table.find(&key))
         .set((transfers::nonce.eq(Some(nonce)), transfers::tx_hash.eq(Some(tx_hash.to_vec()))))
@@ -76,14 +76,14 @@ pub(super) fn sign(
         diesel::insert_into(signed_transactions::table).values(attempts)
     )?;
     spending_limits::reserve(connection, &transfer, now)?;
-    tell_sender(connection, &transfer, now)?;
-    let (state, nonce) = (TransferState::Signed, Some(at.convert(nonce)?));
+    notify_sender(connection, &transfer, now)?;
+    let (state, nonce) = (TransferState::Signed, Some(row.convert(nonce)?));
     let signed = Transfer { state, nonce, tx_hash: Some(tx_hash), ..transfer };
     Ok(SignOutcome::Signed(Box::new(signed)))
 }
 
-/// What signed transfers may still take from the address, those among them that came into a block
-/// which the balance does not know of: a later one, or one that a reorg took out of the chain.
+/// Returns what signed transfers may still take from the address. That includes transfers in a block
+/// that the balance does not reflect: a later block, or one that a reorg removed.
 fn reserved(
     connection: &mut AnyConnection,
     chain_id: i64,
@@ -95,7 +95,7 @@ fn reserved(
         .filter(transfers::from_address.eq(address))
         .filter(
             transfers::state
-                .eq_any(ON_ITS_WAY)
+                .eq_any(IN_FLIGHT)
                 .or(transfers::block.assume_not_null().gt(to_i64(view.block)))
                 .or(transfers::block
                     .is_not_null()
@@ -106,7 +106,7 @@ fn reserved(
     Ok(super::outgoing(rows)?)
 }
 
-/// What the balances do not cover, the token first.
+/// Returns what the balances do not cover, the token first.
 fn shortfall(needed: &Outgoing, transfer: &Transfer, view: ChainView) -> Option<Missing> {
     if let Some(token) = &transfer.token
         && let Some(units) = needed.of(token).checked_sub(view.token)
@@ -139,7 +139,7 @@ fn lock_nonces(
     Ok(())
 }
 
-/// The first nonce from `floor` on that no transfer of the wallet has.
+/// Returns the first nonce from `floor` on that no transfer of the wallet has.
 fn free_nonce(
     connection: &mut AnyConnection,
     chain_id: i64,

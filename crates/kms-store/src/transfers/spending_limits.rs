@@ -1,4 +1,4 @@
-//! How much of a day's limit is taken, and what owners set for themselves.
+//! Daily spending limits: the amounts that count towards them, and the limits that owners set.
 
 use std::time::Duration;
 
@@ -9,28 +9,28 @@ use kms_core::ServerKeys;
 use kms_core::ports::StoreError;
 use kms_types::{AccountId, EthAddress, Timestamp, Units, Wei};
 
-use crate::accounts as account_rows;
+use crate::accounts::rows as account_rows;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::events::{self, About, StoredEventKind};
 use crate::rate_limits::{self as rate, RateLimit};
 use crate::schema::{spending_limits, spends};
 
-/// What is in `units` where there is no limit.
+/// The text of an absent limit.
 const NONE: &str = "none";
 
-/// How often a day an account may ask for a higher limit: each time is told, by mail too, and whoever
-/// sends mails without end delays those of others.
+/// The requests of an account for a higher limit, per day. Each is notified by e-mail, and unlimited
+/// e-mails of one account would delay those of others.
 const RAISES: u32 = 10;
 
-/// What an account may spend of an asset, and what it did.
+/// The limit of an account for an asset, and the amount spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spending {
-    /// In a day, at this time; `None` is no limit.
+    /// The limit per day that applies now; `None` means unlimited.
     pub limit: Option<Units>,
-    /// In the day that ends now.
+    /// The amount of the last 24 hours.
     pub spent: Units,
-    /// What its owner set.
+    /// The limit that the owner set.
     pub own: OwnLimit,
 }
 
@@ -38,7 +38,7 @@ fn key(asset: Option<EthAddress>) -> String {
     asset.map(EthAddress::to_lower_hex).unwrap_or_default()
 }
 
-/// When the account was recovered last: for some time after it less may be spent.
+/// When the account was last recovered: lower limits apply for some time after it.
 fn recovered_at(
     connection: &mut AnyConnection,
     keys: &ServerKeys,
@@ -48,7 +48,7 @@ fn recovered_at(
         .and_then(|account| account.recovered_at))
 }
 
-/// Those of the last day, oldest first. Of the native coin every transfer took its fee.
+/// Lists the spends of the last day, oldest first. Every transfer spends its fee in the native coin.
 fn spends(
     connection: &mut AnyConnection,
     account: AccountId,
@@ -66,9 +66,9 @@ fn spends(
         Some(_) => of_a_day.filter(spends::asset.eq(key(asset))).load(connection)?,
     };
     let spend = |(id, of, units, fee, time): (String, String, String, String, i64)| {
-        let at = RowRef { table: "spends", key: &id };
-        let units: Units = if of == key(asset) { at.parse(&units)? } else { Units::default() };
-        let fee: Units = if asset.is_none() { at.parse(&fee)? } else { Units::default() };
+        let row = RowRef { table: "spends", key: &id };
+        let units: Units = if of == key(asset) { row.parse(&units)? } else { Units::default() };
+        let fee: Units = if asset.is_none() { row.parse(&fee)? } else { Units::default() };
         let units = Units(units.0.saturating_add(fee.0));
         Ok(Spend { units, at: Timestamp(time) })
     };
@@ -76,12 +76,12 @@ fn spends(
 }
 
 fn sender(transfer: &Transfer) -> Result<AccountId, StoreError> {
-    let at = RowRef { table: "transfers", key: &transfer.id.to_string() };
-    transfer.from.account.ok_or_else(|| at.corrupt("it has no sender"))
+    let row = RowRef { table: "transfers", key: &transfer.id.to_string() };
+    transfer.from.account.ok_or_else(|| row.corrupt("it has no sender"))
 }
 
-/// Whether a transfer takes more than may be spent now. To be called with the wallet's nonce row
-/// taken, if what it allows is then written.
+/// Checks whether a transfer exceeds a limit. A caller that then writes the spend must hold the lock of
+/// the wallet's nonces.
 pub(super) fn over_limit(
     connection: &mut AnyConnection,
     keys: &ServerKeys,
@@ -96,7 +96,7 @@ pub(super) fn over_limit(
         let asset = token.map(|token| token.address);
         let own = own_limit(connection, keys, account, asset)?;
         let caps = rules.caps(token);
-        // A raise only lifts: where nothing limits now, nothing has to be counted.
+        // A pending change only raises the limit, so without a limit now there is nothing to check.
         if spending::in_force(caps, own, recovered, now).is_none() {
             continue;
         }
@@ -108,7 +108,7 @@ pub(super) fn over_limit(
     Ok(None)
 }
 
-/// Notes what a transfer may take at most, with its signature.
+/// Reserves the maximum that a transfer may spend, in the transaction that signs it.
 pub(super) fn reserve(
     connection: &mut AnyConnection,
     transfer: &Transfer,
@@ -128,8 +128,8 @@ pub(super) fn reserve(
     Ok(())
 }
 
-/// What the network really took is what counts, in a block that stays; never more than was signed,
-/// whatever an endpoint says.
+/// Replaces the reserved fee by the fee paid, once the block is final. It is capped at the signed
+/// maximum, because an endpoint may report anything.
 pub(super) fn settle(
     connection: &mut AnyConnection,
     transfer: &Transfer,
@@ -142,7 +142,7 @@ pub(super) fn settle(
     Ok(())
 }
 
-/// The same of a transfer that moved nothing: it gives the rest back.
+/// Like [`settle`], for a transfer that moved no funds: releases the rest.
 pub(super) fn settle_fee_only(
     connection: &mut AnyConnection,
     transfer: &Transfer,
@@ -155,7 +155,7 @@ pub(super) fn settle_fee_only(
     Ok(())
 }
 
-/// Gives back what a transfer took that cost nothing.
+/// Releases the reservation of a transfer that cost nothing.
 pub(super) fn release(connection: &mut AnyConnection, transfer: &str) -> Result<(), Failure> {
     diesel::delete(spends::table.find(transfer)).execute(connection)?;
     Ok(())
@@ -175,8 +175,8 @@ fn text(limit: Option<Units>) -> String {
     limit.map_or_else(|| NONE.to_owned(), |units| units.to_string())
 }
 
-fn parse(at: RowRef<'_>, text: &str) -> Result<Option<Units>, StoreError> {
-    if text == NONE { Ok(None) } else { at.parse(text).map(Some) }
+fn parse(row: RowRef<'_>, text: &str) -> Result<Option<Units>, StoreError> {
+    if text == NONE { Ok(None) } else { row.parse(text).map(Some) }
 }
 
 fn with_mac_fields<T>(
@@ -207,30 +207,30 @@ fn own_limit(
     asset: Option<EthAddress>,
 ) -> Result<OwnLimit, Failure> {
     let (id, asset) = (account.to_string(), key(asset));
-    let row: Option<Row> = spending_limits::table
+    let found: Option<Row> = spending_limits::table
         .find((&id, &asset))
         .select(Row::as_select())
         .first(connection)
         .optional()?;
-    let Some(row) = row else { return Ok(OwnLimit::default()) };
-    let at = RowRef { table: "spending_limits", key: &id };
-    let later = match (row.later, row.later_at) {
-        (Some(units), Some(from)) => Some((parse(at, &units)?, Timestamp(from))),
+    let Some(found) = found else { return Ok(OwnLimit::default()) };
+    let row = RowRef { table: "spending_limits", key: &id };
+    let later = match (found.later, found.later_at) {
+        (Some(units), Some(from)) => Some((parse(row, &units)?, Timestamp(from))),
         (None, None) => None,
-        _ => return Err(at.corrupt("a later limit without its time").into()),
+        _ => return Err(row.corrupt("a later limit without its time").into()),
     };
-    let own = OwnLimit { units: parse(at, &row.units)?, later };
-    let mac = at.mac(row.mac_key, &row.mac)?;
+    let own = OwnLimit { units: parse(row, &found.units)?, later };
+    let mac = row.mac(found.mac_key, &found.mac)?;
     let verified = with_mac_fields(account, &asset, &own, |fields| keys.row.verify(&mac, fields));
-    verified.map_err(|error| at.not_verified(error))?;
+    verified.map_err(|error| row.not_verified(error))?;
     Ok(own)
 }
 
 impl Database {
-    /// What the account may spend of an asset, and what it did.
+    /// Returns the limit of an account for an asset, and the amount spent.
     ///
     /// # Errors
-    /// When the database does not answer, or the row was changed behind its back.
+    /// When the database does not answer, or a row fails its integrity check.
     pub async fn spending(
         &self,
         account: AccountId,
@@ -249,13 +249,13 @@ impl Database {
         .await
     }
 
-    /// What the owner wants to spend at most: less at once, more after a day, and not for `hold`
-    /// after a recovery. `None` is no limit. A raise is told; after many in a day it says when there
-    /// may be another one, and nothing is changed.
+    /// Sets the owner's limit; `None` means unlimited. A lower limit applies at once, a higher one after a
+    /// day, and not for `hold` after a recovery. A raise is notified. After too many raises in a day,
+    /// nothing is changed, and the time until the next one is returned.
     ///
     /// # Errors
-    /// When the database does not answer, or the row was changed behind its back.
-    pub async fn set_limit(
+    /// When the database does not answer, or a row fails its integrity check.
+    pub async fn set_spending_limit(
         &self,
         account: AccountId,
         asset: Option<EthAddress>,
@@ -266,15 +266,15 @@ impl Database {
         let (keys, dialect) = (self.keys.clone(), self.dialect);
         self.blocking(move |connection| {
             connection.transaction(|connection| {
-                // So that of two changes the second sees the first.
+                // Serializes concurrent changes.
                 account_rows::lock(connection, account)?;
                 let before = own_limit(connection, &keys, account, asset)?;
                 let held = recovered_at(connection, &keys, account)?.map(|at| at.plus(hold));
                 let own = before.changed_to(wanted, held, now);
-                // A wish that is repeated is no news.
-                let waited =
+                // A repeated request is not notified again.
+                let repeated =
                     before.later.is_some_and(|(units, from)| units == wanted && from > now);
-                if own.later.is_some() && !waited {
+                if own.later.is_some() && !repeated {
                     let (key, raises) = (format!("raise:{account}"), RateLimit::a_day(RAISES));
                     if let Err(wait) = rate::take_within(connection, dialect, &key, raises)? {
                         return Ok(Err(wait));

@@ -64,7 +64,7 @@ async fn a_payment_is_told_once_with_the_cursor(subject: Subject) {
     for (event, found) in told.iter().zip(&found) {
         assert_eq!((event.kind, event.account), (StoredEventKind::DepositReceived, ann.id));
         assert_eq!((event.at, event.transfer), (NOW, None));
-        let noted = database.incoming(event.deposit.unwrap()).await.unwrap().unwrap();
+        let noted = database.external_deposit(event.deposit.unwrap()).await.unwrap().unwrap();
         assert_eq!(noted.tx_hash, found.payment.tx_hash);
         assert_eq!((noted.chain_id, noted.block), (CHAIN, 7));
         assert_eq!((noted.from, noted.value), (found.payment.from, found.payment.value));

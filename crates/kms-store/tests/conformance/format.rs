@@ -166,7 +166,7 @@ async fn spending_limits(database: &Database) {
     let token = Some(EthAddress::from([0xab; 20]));
     let day = Duration::from_secs(24 * 60 * 60);
     let set = async |asset, units, now| {
-        database.set_limit(owner, asset, units, day, now).await.unwrap().unwrap();
+        database.set_spending_limit(owner, asset, units, day, now).await.unwrap().unwrap();
     };
     set(None, units(5_000), NOW).await;
     set(token, units(70), NOW).await;
@@ -177,7 +177,7 @@ async fn orphaned_scks(database: &Database) {
     let scks = vec![SckId::from_bytes(id(0x99))];
     // Later than the database's clock, so that the stored time does not change from run to run.
     let far = Timestamp(4_000_000_000_000);
-    let due = database.unreferenced_for(Duration::from_secs(1), scks, far).await.unwrap();
+    let due = database.orphaned_for(Duration::from_secs(1), scks, far).await.unwrap();
     assert_eq!(due, []);
 }
 

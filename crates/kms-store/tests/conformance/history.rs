@@ -4,7 +4,7 @@ use kms_chain::follower::{BlockRef, Deposit, DepositStore, Payment};
 use kms_chain::ports::{Progress, TransferStore};
 use kms_chain::spending::SpendingRules;
 use kms_core::account::Account;
-use kms_store::{HistoryEntry, HistoryPlace, Page};
+use kms_store::{HistoryCursor, HistoryEntry, Page};
 use kms_types::{AccountId, Timestamp, U256, Units, Wei};
 
 use crate::fixtures::{Subject, insert, on_every_database, transfer};
@@ -17,7 +17,7 @@ on_every_database!(
     a_transfer_that_rose_says_so_while_it_is_on_its_way,
 );
 
-async fn page(subject: &Subject, account: AccountId, page: Page, limit: u32) -> Vec<HistoryPlace> {
+async fn page(subject: &Subject, account: AccountId, page: Page, limit: u32) -> Vec<HistoryCursor> {
     let found = subject.database.history(account, page, limit).await.unwrap();
     found.iter().map(HistoryEntry::place).collect()
 }
@@ -79,7 +79,7 @@ async fn pages_turn_both_ways_without_loss_or_repeat(subject: Subject) {
         assert_eq!(seen, all[..11], "{limit} a page back");
     }
     for bad in ["", "1", "1.", ".x", "x.6f1c5f0a-3c0e-4d52-9a3e-0f6b7c9d1e2f", "1.' or 1=1"] {
-        assert!(bad.parse::<HistoryPlace>().is_err(), "{bad}");
+        assert!(bad.parse::<HistoryCursor>().is_err(), "{bad}");
     }
 }
 

@@ -26,7 +26,7 @@ async fn what_no_wallet_refers_to_is_due_after_its_time(subject: Subject) {
     let ann = insert(database, 1, "ann").await;
     let (current, orphan) = (ann.wallet.sck_id, SckId::random());
     let due = async |retention| {
-        database.unreferenced_for(retention, vec![current, orphan], now()).await.unwrap()
+        database.orphaned_for(retention, vec![current, orphan], now()).await.unwrap()
     };
     let short = Duration::from_millis(50);
     assert_eq!(due(short).await, NOTHING);
@@ -46,17 +46,17 @@ async fn what_no_wallet_refers_to_is_due_after_its_time(subject: Subject) {
     assert_eq!(due(short).await, NOTHING);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(due(short).await, [orphan]);
-    database.forget_unreferenced(orphan).await.unwrap();
+    database.forget_orphaned_sck(orphan).await.unwrap();
     assert_eq!(due(short).await, NOTHING);
 }
 
 async fn one_clock_that_runs_ahead_ages_nothing(subject: Subject) {
     let (database, orphan) = (&subject.database, SckId::random());
-    let due = async |now| database.unreferenced_for(DAY, vec![orphan], now).await.unwrap();
+    let due = async |now| database.orphaned_for(DAY, vec![orphan], now).await.unwrap();
     assert_eq!(due(now()).await, NOTHING);
     assert_eq!(due(now().plus(DAY * 400)).await, NOTHING);
     // Noted by a clock that runs behind, it is no older than the database says.
-    database.forget_unreferenced(orphan).await.unwrap();
+    database.forget_orphaned_sck(orphan).await.unwrap();
     assert_eq!(due(Timestamp(0)).await, NOTHING);
     assert_eq!(due(now()).await, NOTHING);
 }
@@ -66,7 +66,7 @@ async fn a_note_that_was_changed_is_refused(subject: Subject) {
         return;
     }
     let (database, orphan) = (&subject.database, SckId::random());
-    let due = async || database.unreferenced_for(DAY, vec![orphan], now()).await;
+    let due = async || database.orphaned_for(DAY, vec![orphan], now()).await;
     assert_eq!(due().await.unwrap(), NOTHING);
     subject.tamper("update orphaned_scks set since = 0");
     assert!(matches!(due().await, Err(StoreError::Tampered { .. })));

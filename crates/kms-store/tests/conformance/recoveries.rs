@@ -138,7 +138,7 @@ async fn recoveries_are_paused_and_go_on(subject: Subject) {
 async fn a_lease_has_one_holder(subject: Subject) {
     let database = &subject.database;
     let take = async |holder, seconds| {
-        database.take_lease("mail", holder, Duration::from_secs(seconds)).await.unwrap()
+        database.acquire_lease("mail", holder, Duration::from_secs(seconds)).await.unwrap()
     };
     assert!(take("one", 60).await);
     assert!(!take("other", 60).await);

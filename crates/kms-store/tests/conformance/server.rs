@@ -165,7 +165,7 @@ async fn a_limit_that_is_whole_again_is_forgotten_and_no_other(subject: Subject)
     tokio::time::sleep(Duration::from_millis(5)).await;
     let mut forgotten = Vec::new();
     for _ in 0..4 {
-        forgotten.push(database.forget_full_limits(2).await.unwrap());
+        forgotten.push(database.delete_refilled_rate_limits(2).await.unwrap());
     }
     assert_eq!(forgotten, [2, 2, 1, 0]);
     assert!(database.take("ann", hour).await.unwrap().is_err());
@@ -176,7 +176,7 @@ async fn a_limit_that_is_whole_again_is_forgotten_and_no_other(subject: Subject)
         tokio::spawn(async move {
             let key = format!("carl {}", id % 5);
             let taken = database.take(&key, hour).await.unwrap().is_ok();
-            database.forget_full_limits(100).await.unwrap();
+            database.delete_refilled_rate_limits(100).await.unwrap();
             taken
         })
     });

@@ -140,11 +140,19 @@ async fn a_day_later_there_is_room(subject: Subject) {
 async fn an_owners_limit_counts_and_rises_late(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
-    database.set_limit(ann.id, None, Some(units(5)), Duration::ZERO, NOW).await.unwrap().unwrap();
+    database
+        .set_spending_limit(ann.id, None, Some(units(5)), Duration::ZERO, NOW)
+        .await
+        .unwrap()
+        .unwrap();
     let id = quoted(&subject, &ann, &bob, 6).await;
     let refused = signs(&subject, id, rules(10), NOW).await;
     assert!(matches!(refused, SignOutcome::OverLimit(over) if over.reached.limit == units(5)));
-    database.set_limit(ann.id, None, Some(units(100)), Duration::ZERO, NOW).await.unwrap().unwrap();
+    database
+        .set_spending_limit(ann.id, None, Some(units(100)), Duration::ZERO, NOW)
+        .await
+        .unwrap()
+        .unwrap();
     let soon = NOW.plus(Duration::from_secs(60));
     match signs(&subject, id, rules(10), soon).await {
         SignOutcome::OverLimit(OverLimit { reached, .. }) => {
@@ -156,7 +164,7 @@ async fn an_owners_limit_counts_and_rises_late(subject: Subject) {
     let spending = database.spending(ann.id, None, caps(10), later).await.unwrap();
     assert_eq!((spending.limit, spending.own.at(later)), (Some(units(10)), Some(units(100))));
     assert!(matches!(signs(&subject, id, rules(10), later).await, SignOutcome::Signed(_)));
-    database.set_limit(ann.id, None, None, Duration::ZERO, later).await.unwrap().unwrap();
+    database.set_spending_limit(ann.id, None, None, Duration::ZERO, later).await.unwrap().unwrap();
     let spending = database.spending(ann.id, None, Caps::default(), later).await.unwrap();
     assert_eq!(spending.limit, Some(units(100)));
 }
@@ -166,7 +174,11 @@ async fn a_raise_is_told_once_and_a_lower_limit_is_not(subject: Subject) {
     let ann = insert(database, 1, "ann").await;
     let set = async |wanted: Option<u64>| {
         let wanted = wanted.map(units);
-        database.set_limit(ann.id, None, wanted, Duration::ZERO, NOW).await.unwrap().unwrap();
+        database
+            .set_spending_limit(ann.id, None, wanted, Duration::ZERO, NOW)
+            .await
+            .unwrap()
+            .unwrap();
     };
     for wanted in [Some(5), Some(4), Some(9), Some(9), None, Some(4)] {
         set(wanted).await;
@@ -181,7 +193,11 @@ async fn assets_have_limits_of_their_own(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let asset = Some(token().address);
-    database.set_limit(ann.id, asset, Some(units(1)), Duration::ZERO, NOW).await.unwrap().unwrap();
+    database
+        .set_spending_limit(ann.id, asset, Some(units(1)), Duration::ZERO, NOW)
+        .await
+        .unwrap()
+        .unwrap();
     let id = quoted(&subject, &ann, &bob, 6).await;
     assert!(matches!(
         signs(&subject, id, SpendingRules::default(), NOW).await,
@@ -249,8 +265,9 @@ async fn the_highest_fee_is_reserved_and_the_real_one_counts(subject: Subject) {
 async fn raises_are_few_a_day_and_lower_limits_are_not(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
-    let set =
-        async |to| database.set_limit(ann.id, None, Some(units(to)), Duration::ZERO, NOW).await;
+    let set = async |to| {
+        database.set_spending_limit(ann.id, None, Some(units(to)), Duration::ZERO, NOW).await
+    };
     set(5).await.unwrap().unwrap();
     for to in 6..16 {
         set(to).await.unwrap().unwrap();
@@ -269,8 +286,16 @@ async fn raises_are_few_a_day_and_lower_limits_are_not(subject: Subject) {
 async fn a_limit_that_was_changed_behind_the_back_is_refused(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
-    database.set_limit(ann.id, None, Some(units(5)), Duration::ZERO, NOW).await.unwrap().unwrap();
-    database.set_limit(ann.id, None, Some(units(50)), Duration::ZERO, NOW).await.unwrap().unwrap();
+    database
+        .set_spending_limit(ann.id, None, Some(units(5)), Duration::ZERO, NOW)
+        .await
+        .unwrap()
+        .unwrap();
+    database
+        .set_spending_limit(ann.id, None, Some(units(50)), Duration::ZERO, NOW)
+        .await
+        .unwrap()
+        .unwrap();
     let id = quoted(&subject, &ann, &bob, 6).await;
     for change in ["units = '500'", "later_at = 0", "later = 'none'"] {
         subject.tamper(&format!("update spending_limits set {change}"));

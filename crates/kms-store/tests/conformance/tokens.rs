@@ -173,7 +173,7 @@ async fn each_token_of_a_transaction_is_told_once(subject: Subject) {
     let told = events(database, EventCursor::default(), 6).await;
     let mut tokens = Vec::new();
     for event in told.iter().filter(|event| event.deposit.is_some()) {
-        let noted = database.incoming(event.deposit.unwrap()).await.unwrap().unwrap();
+        let noted = database.external_deposit(event.deposit.unwrap()).await.unwrap().unwrap();
         assert_eq!(noted.value, Units(U256::MAX));
         tokens.push((event.account, noted.token));
     }

@@ -1,0 +1,215 @@
+//! The rows of an account and its wallet: read together, verified by one MAC.
+
+use diesel::prelude::*;
+use diesel::result::Error;
+use kms_core::account::{Account, Wallet};
+use kms_core::ports::StoreError;
+use kms_core::{Salt, ServerKeySet, ServerKeys};
+use kms_types::{AccountId, AccountRef, Timestamp};
+
+use super::mac::with_account_fields;
+use crate::convert::RowRef;
+use crate::database::{AnyConnection, Failure};
+use crate::schema::{accounts, wallets};
+
+/// The joined account query; callers append a `filter`. Uses the query builder, so that diesel caches
+/// the prepared statement: most requests begin with this query.
+macro_rules! joined {
+    () => {{
+        use $crate::schema::names;
+        let of_account = names::telegram_id.eq(accounts::telegram_id);
+        let active = names::table.on(of_account.and(names::ended_at.is_null()));
+        accounts::table
+            .inner_join(wallets::table.on(wallets::account_id.eq(accounts::id)))
+            .left_join(active)
+            .select((AccountRow::as_select(), WalletRow::as_select(), names::shown.nullable()))
+    }};
+}
+pub(super) use joined;
+
+/// An account, its wallet, and the active username of its owner.
+pub(super) type Row = (AccountRow, WalletRow, Option<String>);
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = accounts)]
+pub(super) struct AccountRow {
+    pub(super) id: String,
+    telegram_id: i64,
+    state: String,
+    mobile: Option<Vec<u8>>,
+    email: Option<Vec<u8>>,
+    email_verified_at: Option<i64>,
+    recovered_at: Option<i64>,
+    created_at: i64,
+    mac_key: i32,
+    mac: Vec<u8>,
+}
+
+#[derive(Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = wallets, primary_key(account_id))]
+pub(super) struct WalletRow {
+    account_id: String,
+    address: String,
+    public_key: Vec<u8>,
+    sealed_key: Vec<u8>,
+    kdf: String,
+    salt: Vec<u8>,
+    password_version: i32,
+    pepper_id: i32,
+    commitment: Vec<u8>,
+    sck_id: String,
+    version: i64,
+}
+
+/// Reads an account and verifies its MAC.
+pub(crate) fn find(
+    connection: &mut AnyConnection,
+    account: AccountRef,
+    keys: &ServerKeys,
+) -> Result<Option<Account>, Failure> {
+    let row: Option<Row> = match account {
+        AccountRef::Id(id) => joined!().filter(accounts::id.eq(id.to_string())).first(connection),
+        AccountRef::Telegram(id) => {
+            joined!().filter(accounts::telegram_id.eq(id.as_i64())).first(connection)
+        }
+    }
+    .optional()?;
+    Ok(row.map(|row| parse(row, keys)).transpose()?)
+}
+
+/// Locks the account's row until the transaction ends, by an update without effect. Taken before any
+/// other row of the account, so that transactions do not deadlock.
+pub(crate) fn lock(connection: &mut AnyConnection, account: AccountId) -> Result<(), Error> {
+    diesel::update(accounts::table.find(account.to_string()))
+        .set(accounts::state.eq(accounts::state))
+        .execute(connection)?;
+    Ok(())
+}
+
+pub(super) fn insert(
+    connection: &mut AnyConnection,
+    account: &Account,
+    row_keys: &ServerKeySet,
+) -> Result<(), Error> {
+    let mac = with_account_fields(account, |fields| row_keys.mac(fields));
+    diesel::insert_into(accounts::table)
+        .values((
+            accounts::id.eq(account.id.to_string()),
+            accounts::telegram_id.eq(account.telegram_id.as_i64()),
+            accounts::state.eq(account.state.as_str()),
+            accounts::mobile.eq(account.mobile.clone()),
+            accounts::email.eq(account.email.clone()),
+            accounts::created_at.eq(account.created_at.0),
+            accounts::mac_key.eq(i32::from(mac.key.as_u8())),
+            accounts::mac.eq(mac.tag.to_vec()),
+        ))
+        .execute(connection)?;
+    diesel::insert_into(wallets::table)
+        .values(WalletRow::new(account.id, &account.wallet))
+        .execute(connection)?;
+    Ok(())
+}
+
+/// Changes the account's own row. Returns `false` if there is no such account, or if `change` does,
+/// which leaves the row as it is.
+pub(super) fn update(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    keys: &ServerKeys,
+    change: impl FnOnce(&mut Account) -> bool,
+) -> Result<bool, Failure> {
+    lock(connection, account)?;
+    let Some(mut account) = find(connection, account.into(), keys)? else { return Ok(false) };
+    if !change(&mut account) {
+        return Ok(false);
+    }
+    let mac = with_account_fields(&account, |fields| keys.row.mac(fields));
+    let changed = diesel::update(accounts::table.find(account.id.to_string()))
+        .set((
+            accounts::state.eq(account.state.as_str()),
+            accounts::mobile.eq(account.mobile),
+            accounts::email.eq(account.email),
+            accounts::email_verified_at.eq(account.email_verified_at.map(|at| at.0)),
+            accounts::recovered_at.eq(account.recovered_at.map(|at| at.0)),
+            accounts::mac_key.eq(i32::from(mac.key.as_u8())),
+            accounts::mac.eq(mac.tag.to_vec()),
+        ))
+        .execute(connection)?;
+    Ok(changed == 1)
+}
+
+/// Like [`update`], for changes of the wallet as well.
+pub(super) fn update_with_wallet(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    keys: &ServerKeys,
+    change: impl FnOnce(&mut Account) -> bool,
+) -> Result<bool, Failure> {
+    let mut wallet = None;
+    let changed = update(connection, account, keys, |account| {
+        let changes = change(account);
+        wallet = changes.then(|| account.wallet.clone());
+        changes
+    })?;
+    let Some(wallet) = wallet.filter(|_wallet| changed) else { return Ok(false) };
+    let row = wallets::table.find(account.to_string());
+    let changed = diesel::update(row).set(WalletRow::new(account, &wallet)).execute(connection)?;
+    Ok(changed == 1)
+}
+
+pub(super) fn parse(
+    (account, wallet, shown): Row,
+    keys: &ServerKeys,
+) -> Result<Account, StoreError> {
+    let row = RowRef { table: "accounts", key: &account.id };
+    let mac = row.mac(account.mac_key, &account.mac)?;
+    let parsed = Account {
+        id: row.parse(&account.id)?,
+        telegram_id: row.convert(account.telegram_id)?,
+        username: row.parse_some(shown.as_ref())?,
+        state: row.parse(&account.state)?,
+        mobile: account.mobile,
+        email: account.email,
+        email_verified_at: account.email_verified_at.map(Timestamp),
+        recovered_at: account.recovered_at.map(Timestamp),
+        created_at: Timestamp(account.created_at),
+        wallet: wallet.parse(row)?,
+    };
+    let verified = with_account_fields(&parsed, |fields| keys.row.verify(&mac, fields));
+    verified.map_err(|error| row.not_verified(error))?;
+    Ok(parsed)
+}
+
+impl WalletRow {
+    fn new(account: AccountId, wallet: &Wallet) -> Self {
+        Self {
+            account_id: account.to_string(),
+            address: wallet.address.to_lower_hex(),
+            public_key: wallet.public_key.to_vec(),
+            sealed_key: wallet.sealed_key.clone(),
+            kdf: wallet.kdf.to_string(),
+            salt: wallet.salt.0.to_vec(),
+            password_version: wallet.password_version.into(),
+            pepper_id: wallet.pepper_id.as_u8().into(),
+            commitment: wallet.commitment.to_vec(),
+            sck_id: wallet.sck_id.to_string(),
+            version: wallet.version,
+        }
+    }
+
+    fn parse(self, row: RowRef<'_>) -> Result<Wallet, StoreError> {
+        let pepper: u8 = row.convert(self.pepper_id)?;
+        Ok(Wallet {
+            address: row.parse(&self.address)?,
+            public_key: row.array(&self.public_key)?,
+            sealed_key: self.sealed_key,
+            kdf: row.parse(&self.kdf)?,
+            salt: Salt(row.array(&self.salt)?),
+            password_version: row.convert(self.password_version)?,
+            pepper_id: row.convert(pepper)?,
+            commitment: row.array(&self.commitment)?,
+            sck_id: row.parse(&self.sck_id)?,
+            version: self.version,
+        })
+    }
+}

@@ -1,0 +1,174 @@
+//! The account ports of `kms-core`.
+
+use async_trait::async_trait;
+use diesel::prelude::*;
+use kms_core::account::{
+    Account, AccountState, ContactChange, NewAccount, SwapReason, Wallet, WalletSwap,
+};
+use kms_core::ports::{AccountStore, ExportLog, StoreError};
+use kms_core::recovery::RecoveryStep;
+use kms_types::{AccountId, AccountRef, SckId, Timestamp};
+
+use super::contacts::verified_email;
+use super::rows;
+use crate::database::{Database, all_or_nothing, inserted};
+use crate::events::{self, About, StoredEventKind};
+use crate::names;
+use crate::password_lockout;
+use crate::recoveries;
+use crate::schema::email_changes;
+
+#[async_trait]
+impl AccountStore for Database {
+    async fn account(&self, account: AccountRef) -> Result<Option<Account>, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| rows::find(connection, account, &keys)).await
+    }
+
+    async fn create_account(&self, new: NewAccount) -> Result<bool, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            connection.transaction(|connection| {
+                let NewAccount { account, name } = new;
+                // A savepoint, so that a unique violation does not abort the transaction.
+                let insert = connection
+                    .transaction(|connection| Ok(rows::insert(connection, &account, &keys.row)?));
+                if !inserted(insert)? {
+                    return Ok(false);
+                }
+                if let Some(name) = name {
+                    names::observe(connection, account.telegram_id, &name)?;
+                }
+                let kind = StoredEventKind::AccountCreated;
+                events::append(connection, account.id, account.created_at, kind, About::Nothing)?;
+                Ok(true)
+            })
+        })
+        .await
+    }
+
+    async fn swap_wallet(&self, swap: WalletSwap) -> Result<bool, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            all_or_nothing(connection, |connection| {
+                let WalletSwap { account, replaces, wallet, reason, at } = swap;
+                let swapped = rows::update_with_wallet(connection, account, &keys, |current| {
+                    if current.wallet.version != replaces
+                        || current.wallet.address != wallet.address
+                    {
+                        return false;
+                    }
+                    if let SwapReason::Recovery(_) = reason {
+                        // An account that was frozen meanwhile is not recovered.
+                        if current.state != AccountState::Active {
+                            return false;
+                        }
+                        current.recovered_at = Some(at);
+                    }
+                    current.wallet = wallet;
+                    true
+                })?;
+                if !swapped {
+                    return Ok(false);
+                }
+                // An e-mail change that was requested with the old password is void.
+                diesel::delete(email_changes::table.find(account.to_string()))
+                    .execute(connection)?;
+                match reason {
+                    SwapReason::PasswordChange => {
+                        let kind = StoredEventKind::PasswordChanged;
+                        events::append(connection, account, at, kind, About::Nothing)?;
+                        Ok(true)
+                    }
+                    SwapReason::Recovery(recovery) => {
+                        password_lockout::reset(connection, account)?;
+                        let step = Some(RecoveryStep::Completed);
+                        Ok(recovery.account == account
+                            && recoveries::update(connection, &recovery, step, at, &keys)?)
+                    }
+                }
+            })
+        })
+        .await
+    }
+
+    async fn reseal_wallet(
+        &self,
+        account: AccountId,
+        replaces: SckId,
+        wallet: Wallet,
+    ) -> Result<bool, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            all_or_nothing(connection, |connection| {
+                rows::update_with_wallet(connection, account, &keys, |current| {
+                    let same = current.wallet.sck_id == replaces
+                        && current.wallet.version == wallet.version
+                        && current.wallet.address == wallet.address;
+                    if same {
+                        current.wallet = wallet;
+                    }
+                    same
+                })
+            })
+        })
+        .await
+    }
+
+    async fn set_state(&self, account: AccountId, state: AccountState) -> Result<bool, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            connection.transaction(|connection| {
+                rows::update(connection, account, &keys, |account| {
+                    account.state = state;
+                    true
+                })
+            })
+        })
+        .await
+    }
+
+    async fn set_contact(
+        &self,
+        account: AccountId,
+        contact: ContactChange,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            all_or_nothing(connection, |connection| match contact {
+                ContactChange::Mobile(mobile) => {
+                    rows::update(connection, account, &keys, |account| {
+                        account.mobile = mobile;
+                        true
+                    })
+                }
+                ContactChange::Email(email) => {
+                    rows::lock(connection, account)?;
+                    diesel::delete(email_changes::table.find(account.to_string()))
+                        .execute(connection)?;
+                    let kind = StoredEventKind::EmailChanged;
+                    let former = verified_email(connection, account, &keys)?;
+                    events::append(connection, account, at, kind, About::Contact(former))?;
+                    rows::update(connection, account, &keys, |account| {
+                        account.email_verified_at = email.as_ref().map(|_email| at);
+                        account.email = email;
+                        true
+                    })
+                }
+            })
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl ExportLog for Database {
+    async fn record_export(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError> {
+        let kind = StoredEventKind::KeyExported;
+        self.blocking(move |connection| {
+            events::append(connection, account, at, kind, About::Nothing)
+        })
+        .await
+    }
+}

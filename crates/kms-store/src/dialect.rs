@@ -1,0 +1,54 @@
+//! The SQL in which PostgreSQL and SQLite differ.
+
+/// The dialect of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    #[cfg(feature = "postgres")]
+    Postgres,
+    #[cfg(feature = "sqlite")]
+    Sqlite,
+}
+
+impl Dialect {
+    /// The scalar function that returns the largest of its arguments.
+    pub(crate) fn greatest(self) -> &'static str {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres => "greatest",
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite => "max",
+        }
+    }
+
+    /// The scalar function that returns the smallest of its arguments.
+    pub(crate) fn least(self) -> &'static str {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres => "least",
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite => "min",
+        }
+    }
+
+    /// The database's clock in milliseconds since 1970. It advances within a transaction.
+    pub(crate) fn clock(self) -> &'static str {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres => "cast(extract(epoch from clock_timestamp()) * 1000 as bigint)",
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite => "cast(unixepoch('subsec') * 1000 as integer)",
+        }
+    }
+
+    /// The end of a select of rows to delete: it skips rows that another transaction has locked, which
+    /// may wait for one of these.
+    pub(crate) fn skip_locked(self) -> &'static str {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres => "for update skip locked",
+            // SQLite has one writer at a time.
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite => "",
+        }
+    }
+}

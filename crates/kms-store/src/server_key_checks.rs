@@ -1,0 +1,65 @@
+//! Check values of the server keys: a database is used only with the keys that wrote it.
+
+use diesel::prelude::*;
+use kms_core::ports::StoreError;
+
+use crate::database::{ConnectError, Database};
+use crate::schema::server_key_checks;
+
+impl Database {
+    /// Compares the configured server keys with those that the data was written with, and stores the
+    /// check values of new ones.
+    ///
+    /// # Errors
+    /// `WrongKey` names the first key that differs.
+    pub async fn check_server_keys(&self) -> Result<(), ConnectError> {
+        let checks: Vec<_> = self
+            .keys
+            .iter()
+            .map(|(kind, id, key)| (kind, id.as_u8(), key.check_value().to_vec()))
+            .collect();
+        self.blocking(move |connection| {
+            connection.transaction(|connection| {
+                for (kind, id, check) in checks {
+                    let known: Option<Vec<u8>> = server_key_checks::table
+                        .find((kind, i32::from(id)))
+                        .select(server_key_checks::check_value)
+                        .first(connection)
+                        .optional()?;
+                    match known {
+                        Some(known) if known == check => {}
+                        Some(_) => return Ok(Err(ConnectError::WrongKey { kind, id })),
+                        None => {
+                            diesel::insert_into(server_key_checks::table)
+                                .values((
+                                    server_key_checks::kind.eq(kind),
+                                    server_key_checks::key_id.eq(i32::from(id)),
+                                    server_key_checks::check_value.eq(check),
+                                ))
+                                .execute(connection)?;
+                        }
+                    }
+                }
+                Ok(Ok(()))
+            })
+        })
+        .await?
+    }
+
+    /// Returns what identifies this database, and every restored backup of it: the check value of the
+    /// first row key that it was used with.
+    ///
+    /// # Errors
+    /// When the database does not answer, or was never used by a server.
+    pub async fn identity(&self) -> Result<String, StoreError> {
+        self.blocking(|connection| {
+            let first: Vec<u8> = server_key_checks::table
+                .filter(server_key_checks::kind.eq("row"))
+                .order(server_key_checks::key_id)
+                .select(server_key_checks::check_value)
+                .first(connection)?;
+            Ok(hex::encode(first))
+        })
+        .await
+    }
+}
