@@ -139,11 +139,11 @@ async fn ann_onboards_and_sends_to_bob() {
     assert!(wide.json().as_u64().unwrap() > 100, "the QR code is an image");
 
     visitor.types("ann", "/send @bob 0.5").await;
-    visitor.reads("ann", "Total: at most").await;
+    visitor.reads("ann", "Total: up to").await;
     visitor.presses("ann", "Confirm").await;
-    visitor.reads("ann", "Send your password").await;
+    visitor.reads("ann", "To confirm, send your password").await;
     visitor.types("ann", ANNS).await;
-    visitor.reads("ann", "Paid 0.5 ETH").await;
+    visitor.reads("ann", "Confirmed: 0.5 ETH").await;
     visitor.reads("bob", "You received 0.5 ETH").await;
     visitor.presses("bob", "Balance").await;
     visitor.reads("bob", "💰 0.5 ETH").await;
@@ -155,14 +155,14 @@ async fn ann_onboards_and_sends_to_bob() {
     visitor.presses("bob", "Add test ETH").await;
     visitor.waits("//*[@class='toast shown'][contains(., 'Mining is paused')]").await;
     visitor.types("ann", "/send @bob 0.125").await;
-    visitor.reads("ann", "Total: at most 0.125").await;
+    visitor.reads("ann", "Total: up to 0.125").await;
     visitor.presses("ann", "Confirm").await;
-    visitor.reads("ann", "Send your password").await;
+    visitor.reads("ann", "To confirm, send your password").await;
     visitor.types("ann", ANNS).await;
     visitor.reads("ann", "Sent 0.125 ETH").await;
-    visitor.reads("ann", "I offered it a higher fee").await;
+    visitor.reads("ann", "so I raised the network fee").await;
     visitor.clicks("//*[@id='written']//button[contains(., 'Resume mining')]").await;
-    visitor.reads("ann", "Paid 0.125 ETH").await;
+    visitor.reads("ann", "Confirmed: 0.125 ETH").await;
     visitor.reads("bob", "You received 0.125 ETH").await;
 
     for password in [ANNS, BOBS] {
@@ -170,7 +170,7 @@ async fn ann_onboards_and_sends_to_bob() {
     }
 
     visitor.types("ann", "/send 0.25 @bob").await;
-    visitor.reads("ann", "Total: at most 0.25").await;
+    visitor.reads("ann", "Total: up to 0.25").await;
     visitor.waits("//*[@class='toast']").await;
     for scheme in ["light", "dark"] {
         visitor.screenshots(&format!("laptop-{scheme}"), (1440, 900), scheme).await;

@@ -78,7 +78,8 @@ pub(crate) fn parse(html: &str) -> Result<Formatted, Refusal> {
             };
             if !name.trim().eq_ignore_ascii_case(&opened.tag) {
                 return Err(wrong(format!(
-                    "Unmatched end tag at byte offset {byte}, expected \"</{}>\", found \"</{name}>\"",
+                    "Unmatched end tag at byte offset {byte}, expected \"</{}>\", \
+                     found \"</{name}>\"",
                     opened.tag
                 )));
             }

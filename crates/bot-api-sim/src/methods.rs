@@ -100,8 +100,8 @@ async fn get_updates(shared: &Shared, form: &Form) -> Result<Value, Refusal> {
         {
             let state = shared.lock();
             if state.poll != poll {
-                let reason = "Conflict: terminated by other getUpdates request; make sure that only \
-                            one bot instance is running";
+                let reason = "Conflict: terminated by other getUpdates request; make sure that \
+                            only one bot instance is running";
                 return Err(Refusal::other(409, reason));
             }
             let found: Vec<_> =

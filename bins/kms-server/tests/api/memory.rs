@@ -84,7 +84,8 @@ impl Drop for Searched {
     }
 }
 
-/// How often the secret occurs as bytes, in reverse (the memory layout of big integers), and as hex.
+/// How often the secret occurs as bytes, as reversed bytes (as big integers are laid out), and as
+/// hex.
 fn count(memory: &[u8], secret: &[u8]) -> [usize; 3] {
     let reversed: Vec<u8> = secret.iter().rev().copied().collect();
     let hex = hex::encode(secret).into_bytes();

@@ -1,4 +1,4 @@
-//! Three servers that stay up, one that may crash, a chain behind a proxy, and the checks afterwards.
+//! Three servers that stay up, one that may crash, a chain behind a proxy, and the final checks.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -210,7 +210,7 @@ impl Scenario {
                     // A transfer that was not signed has no hash; the node reports an error then.
                     let known = self.env.anvil.rpc("eth_getTransactionByHash", json!([hash]));
                     format!(
-                        "{id} {state:?} replaced {raised} times, {hash} in {block:?}, node: {known:?}"
+                        "{id} {state:?} replaced {raised}x, {hash} in {block:?}, node: {known:?}"
                     )
                 };
                 let all: Vec<_> = found.iter().map(describe).collect();
@@ -219,8 +219,8 @@ impl Scenario {
                 let pool = self.rpc("txpool_content", json!([]));
                 let logs: Vec<_> = self.servers.iter().map(last_lines).collect();
                 panic!(
-                    "{context}: a transfer stays in flight: {moving:?}\n{} transactions are mined\n{}\n\
-                     pool: {pool}\n{}",
+                    "{context}: a transfer stays in flight: {moving:?}\n{} transactions are mined\n\
+                     {}\npool: {pool}\n{}",
                     count,
                     all.join("\n"),
                     logs.join("\n---\n")
