@@ -95,7 +95,11 @@ async fn deliver(context: &Context, event: Event) {
                 tokio::time::sleep(backoff(failures)).await;
                 failures += 1;
             }
-            Err(error) => {
+            Err(
+                error @ HandlerError::Telegram(
+                    TelegramError::Token | TelegramError::Conflict | TelegramError::Refused(_),
+                ),
+            ) => {
                 tracing::warn!(%error, event = "notice_dropped", "notice dropped");
                 return;
             }

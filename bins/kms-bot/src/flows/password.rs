@@ -73,7 +73,12 @@ impl Step for BothPasswords {
             Err(ClientError::Problem(refused)) if refused.status < 500 => {
                 problem(&ClientError::Problem(refused), None)
             }
-            Err(_) => html!("password-change-unknown"),
+            Err(
+                ClientError::Problem(_)
+                | ClientError::Unreachable(_)
+                | ClientError::BadAnswer { .. }
+                | ClientError::Setup(_),
+            ) => html!("password-change-unknown"),
         };
         Ok(context.telegram.edit_or_send(user.id, message, &text, Keyboard::none()).await?)
     }

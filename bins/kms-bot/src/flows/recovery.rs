@@ -125,14 +125,13 @@ async fn show(context: &Context, user: &User) -> HandlerResult {
 
 /// Says that a recovery was requested, and what happens next.
 pub(crate) fn requested(recovery: &Recovery) -> Html {
-    let next = match (recovery.state, &recovery.code_sent_to, recovery.code_until) {
-        (RecoveryState::CodeSent, Some(email), Some(until)) => html!(
-            "notice-recovery-code-sent",
-            email = email,
-            until = time(until),
-            ready = time(recovery.ready_at)
-        ),
-        _ => html!("notice-recovery-waiting", ready = time(recovery.ready_at)),
+    let ready = time(recovery.ready_at);
+    let next = if let (RecoveryState::CodeSent, Some(email), Some(until)) =
+        (recovery.state, &recovery.code_sent_to, recovery.code_until)
+    {
+        html!("notice-recovery-code-sent", email = email, until = time(until), ready = ready)
+    } else {
+        html!("notice-recovery-waiting", ready = ready)
     };
     html!("notice-recovery-requested", requested = time(recovery.requested_at), next = next)
 }

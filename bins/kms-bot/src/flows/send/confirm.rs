@@ -194,10 +194,45 @@ fn refusal(error: &ClientError) -> Refusal {
         | ErrorCode::RateLimited
         | ErrorCode::Busy
         | ErrorCode::ChainUnavailable => Refusal::Temporary,
-        // By status, so that a code that is new here is never taken for "not sent".
-        _ if problem.status >= 500 => Refusal::OutcomeUnknown,
-        _ => Refusal::Permanent,
+        ErrorCode::MalformedRequest
+        | ErrorCode::InvalidField
+        | ErrorCode::BodyTooLarge
+        | ErrorCode::RequestTimeout
+        | ErrorCode::Unauthorized
+        | ErrorCode::Forbidden
+        | ErrorCode::NoSuchRoute
+        | ErrorCode::NoSuchAccount
+        | ErrorCode::NoSuchTransfer
+        | ErrorCode::NoSuchRecovery
+        | ErrorCode::UnknownToken
+        | ErrorCode::UnknownName
+        | ErrorCode::AccountExists
+        | ErrorCode::AccountFrozen
+        | ErrorCode::WrongCode
+        | ErrorCode::CodeExpired
+        | ErrorCode::RecoveryOpen
+        | ErrorCode::RecoveryNotReady
+        | ErrorCode::RecoveriesPaused
+        | ErrorCode::OnHold
+        | ErrorCode::NoMail
+        | ErrorCode::IdReused
+        | ErrorCode::SelfTransfer
+        | ErrorCode::InsufficientFunds
+        | ErrorCode::LimitReached
+        | ErrorCode::QuoteExpired
+        | ErrorCode::QuoteMismatch
+        | ErrorCode::WrongState
+        | ErrorCode::WouldRevert
+        | ErrorCode::StoreUnavailable
+        | ErrorCode::Conflict
+        | ErrorCode::Internal
+        | ErrorCode::Unknown => by_status(problem.status),
     }
+}
+
+/// A failure of the server may have come after the transfer was signed.
+fn by_status(status: u16) -> Refusal {
+    if status >= 500 { Refusal::OutcomeUnknown } else { Refusal::Permanent }
 }
 
 /// Cancels a quote.

@@ -129,17 +129,31 @@ pub(crate) fn explorer_link(explorer: &str, hash: &str) -> String {
 }
 
 fn screen(transfer: &Transfer, network: &Network) -> (Html, Keyboard) {
-    match (transfer.state, &transfer.tx_hash, &network.explorer) {
-        (TransferState::Quoted, ..) => (quote(transfer, network, None), quote_keyboard(transfer)),
-        (TransferState::Expired, ..) => {
-            (outcome(transfer, network), Keyboard::row([SendButton::Renew(transfer.id).labelled()]))
+    match transfer.state {
+        TransferState::Quoted => (quote(transfer, network, None), quote_keyboard(transfer)),
+        TransferState::Expired => {
+            let renew = SendButton::Renew(transfer.id).labelled();
+            (outcome(transfer, network), Keyboard::row([renew]))
         }
-        (_, Some(hash), Some(explorer)) => {
+        TransferState::Signed
+        | TransferState::Broadcast
+        | TransferState::Mined
+        | TransferState::Final
+        | TransferState::Failed
+        | TransferState::Cancelled
+        | TransferState::Unknown => {
+            (outcome(transfer, network), explorer_keyboard(transfer, network))
+        }
+    }
+}
+
+fn explorer_keyboard(transfer: &Transfer, network: &Network) -> Keyboard {
+    match (&network.explorer, &transfer.tx_hash) {
+        (Some(explorer), Some(hash)) => {
             let link = explorer_link(explorer, hash);
-            let keyboard = Keyboard::none().and_link(text!("send-explorer-button"), &link);
-            (outcome(transfer, network), keyboard)
+            Keyboard::none().and_link(text!("send-explorer-button"), &link)
         }
-        _ => (outcome(transfer, network), Keyboard::none()),
+        (None, _) | (_, None) => Keyboard::none(),
     }
 }
 
