@@ -26,7 +26,7 @@ setup:
     command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
 
 # All checks that must pass.
-ci: format clippy docs deny test (fuzz "10") tour
+ci: format clippy docs deny test openapi (fuzz "10") tour
 
 # Checks the formatting.
 format:
@@ -55,6 +55,14 @@ test:
 # Renders the initial migrations of both SQL dialects from migrations/schema.sql.
 migrations:
     UPDATE_MIGRATIONS=1 cargo test -p kms-store --test conformance migrations
+
+# Checks a running server against its OpenAPI document with schemathesis, in under two minutes.
+openapi *ARGS: schemathesis
+    cargo run --quiet -p kms-server-testing --example openapi -- "$PWD/target/schemathesis/bin/st" {{ARGS}}
+
+[private]
+schemathesis:
+    test -x target/schemathesis/bin/st || { python3 -m venv target/schemathesis && target/schemathesis/bin/pip install --quiet schemathesis==4.32.5; }
 
 # Fuzzes every parser of untrusted input for SECONDS each, two at a time.
 fuzz SECONDS="60":

@@ -54,6 +54,7 @@ pub(crate) fn problem(error: &ClientError, network: Option<&Network>) -> Html {
         | ErrorCode::BodyTooLarge
         | ErrorCode::RequestTimeout
         | ErrorCode::NoSuchRoute
+        | ErrorCode::MethodNotAllowed
         | ErrorCode::NoSuchTransfer
         | ErrorCode::UnknownName
         | ErrorCode::IdReused

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use bot_api_sim::Phone;
-use kms_client::Turn;
+use kms_client::Page;
 use kms_core::ports::{AccountStore, SckStore};
 use kms_testkit::Mail;
 use kms_types::wire::{Account, HistoryEntry, Transfer, TransferState};
@@ -278,7 +278,7 @@ async fn last_transfer(
     from: TelegramId,
     to: EthAddress,
 ) -> anyhow::Result<Transfer> {
-    let page = stage.client.transfers(from.into(), Turn::Newest, 1).await?;
+    let page = stage.client.transfers(from.into(), Page::Newest, 1).await?;
     let Some(HistoryEntry::Transfer { transfer: sent }) = page.entries.into_iter().next() else {
         bail!("the newest entry of the history is no transfer");
     };
@@ -290,7 +290,7 @@ async fn last_transfer(
 #[expect(clippy::print_stdout, reason = "the terminal is where people read it")]
 async fn check_records(stage: &Stage, account: &Account) -> anyhow::Result<()> {
     let ann = account.telegram_id.into();
-    let page = stage.client.transfers(ann, Turn::Newest, 10).await?;
+    let page = stage.client.transfers(ann, Page::Newest, 10).await?;
     // Four that she sent, and two from the faucet.
     ensure!(page.entries.len() == 6, "the history has {} entries", page.entries.len());
     let deadline = Instant::now() + PATIENCE;

@@ -1,10 +1,8 @@
-//! Who calls: a bearer token with a scope. A handler says what it needs by its argument's type.
+//! Authentication by bearer token (RFC 6750). A handler states the scope that it requires by the
+//! type of its argument: [`Bot`] or [`Reader`].
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use actix_web::dev::Payload;
 use actix_web::http::header::AUTHORIZATION;
@@ -12,62 +10,29 @@ use actix_web::web::Data;
 use actix_web::{FromRequest, HttpRequest};
 use kms_core::audit::{Action, AuditRecord, Caller, Phase};
 use kms_core::ports::{AuditLog, StoreError};
-use kms_core::{AlarmContext, HashedToken, PlainToken, integrity_alarm};
-use kms_store::{ApiToken, Database, Scope};
+use kms_core::{AlarmContext, PlainToken, integrity_alarm};
+use kms_store::Scope;
 use kms_types::ErrorCode;
 
 use crate::clock;
-use crate::error::ApiError;
+use crate::error::{ApiError, Defect};
 use crate::state::State;
 use crate::telemetry;
 
-/// How long a revoked token may go on working.
-const FRESH_FOR: Duration = Duration::from_secs(5);
-
-/// A caller who may do what the bot does.
+/// A caller whose token has the scope `bot`: it may change accounts and send transfers.
 pub(crate) struct Bot(pub(crate) Caller);
 
-/// A caller who may read, and has not read too much.
+/// A caller whose token has a scope that may read, and who is within the read limits.
 #[derive(Debug)]
 pub(crate) struct Reader;
 
-/// Tokens that were looked up within the last seconds, by their hashes.
-#[derive(Debug, Default)]
-pub(crate) struct TokenCache(Mutex<HashMap<HashedToken, (Instant, ApiToken)>>);
-
-impl TokenCache {
-    async fn find(
-        &self,
-        hash: HashedToken,
-        database: &Database,
-    ) -> Result<Option<ApiToken>, StoreError> {
-        let found = self.lock().get(&hash).cloned();
-        if let Some((since, token)) = found
-            && since.elapsed() < FRESH_FOR
-        {
-            return Ok(Some(token));
-        }
-        let token = database.api_token_by_hash(hash).await?;
-        let mut cache = self.lock();
-        cache.retain(|_, (since, _)| since.elapsed() < FRESH_FOR);
-        // Unknown tokens are not remembered: somebody who tries many fills nothing.
-        if let Some(token) = &token {
-            cache.insert(hash, (Instant::now(), token.clone()));
-        }
-        Ok(token)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<HashedToken, (Instant, ApiToken)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 async fn authorize(request: HttpRequest, allowed: &[Scope]) -> Result<Caller, ApiError> {
     let unauthorized = || {
-        let detail = "give a valid bearer token in the Authorization header";
+        let detail = "send a valid API token as `Authorization: Bearer <token>`; `kms-server \
+            token new` makes one";
         ApiError::refused(ErrorCode::Unauthorized, detail)
     };
-    let state: &Data<State> = request.app_data().ok_or(ApiError::Stopped)?;
+    let state: &Data<State> = request.app_data().ok_or(Defect::NoState)?;
     let header = request.headers().get(AUTHORIZATION).ok_or_else(unauthorized)?;
     let text = header.to_str().map_err(|_secret| unauthorized())?;
     let token = text.strip_prefix("Bearer ").ok_or_else(unauthorized)?;
@@ -81,13 +46,15 @@ async fn authorize(request: HttpRequest, allowed: &[Scope]) -> Result<Caller, Ap
     };
     let token = found.filter(|token| token.is_valid(clock::now())).ok_or_else(unauthorized)?;
     if !token.scopes.iter().any(|scope| allowed.contains(scope)) {
-        let detail = "the token's scopes do not allow this";
+        let detail =
+            "the token's scope does not allow this request; use a token with the required scope";
         return Err(ApiError::refused(ErrorCode::Forbidden, detail));
     }
     Ok(Caller { actor: token.name, request_id: telemetry::request_id() })
 }
 
-/// Somebody changed a token's row. Once a minute: whoever did can go on asking.
+/// Records that a token's row failed its integrity check. The store keeps at most one such record a
+/// minute, because the attacker who changed the row can repeat the request.
 async fn alarm(state: &State) {
     let caller = Caller { actor: "unknown".to_owned(), request_id: telemetry::request_id() };
     let (action, phase) = (Action::Authenticate, Phase::Alarm("tampered"));
@@ -97,7 +64,7 @@ async fn alarm(state: &State) {
         AlarmContext { request_id: Some(&record.caller.request_id), ..AlarmContext::default() };
     integrity_alarm("an API token failed its integrity check", context);
     if let Err(error) = state.database.append_refusal(record).await {
-        tracing::warn!(%error, "a refusal was not audited");
+        tracing::warn!(%error, "authentication alarm could not be audited");
     }
 }
 
@@ -120,7 +87,7 @@ impl FromRequest for Reader {
         let allowed = [Scope::Bot, Scope::Read, Scope::Admin];
         Box::pin(async move {
             let caller = authorize(request.clone(), &allowed).await?;
-            let state: &Data<State> = request.app_data().ok_or(ApiError::Stopped)?;
+            let state: &Data<State> = request.app_data().ok_or(Defect::NoState)?;
             state.reads.take(&caller.actor, request.match_info().get("account"))?;
             Ok(Self)
         })

@@ -1,5 +1,5 @@
-//! Request bodies: JSON of a bounded size, within a bounded time, into a type; or an error that
-//! names the field and quotes nothing of the body.
+//! Parsing of request bodies, paths and queries. A body is JSON of bounded size that arrives in
+//! bounded time. An error names the field at fault and never quotes input, which may be a secret.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,19 +15,19 @@ use serde_path_to_error::{Path, Segment as PathSegment};
 
 use crate::error::ApiError;
 
-/// Every request of the API is far smaller.
+/// The largest body in bytes; every request of the API is far smaller.
 const LIMIT: usize = 16 * 1024;
 
-/// How long a body may take to arrive.
+/// The deadline for the arrival of a body.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A request's JSON body.
 pub(crate) struct Json<T>(pub(crate) T);
 
-/// One path segment, parsed.
+/// The parsed parameters of a path.
 pub(crate) struct Segment<T>(pub(crate) T);
 
-/// The query string, parsed.
+/// The parsed query string.
 pub(crate) struct Parameters<T>(pub(crate) T);
 
 impl<T: DeserializeOwned> FromRequest for Json<T> {
@@ -47,14 +47,23 @@ impl<T: DeserializeOwned> FromRequest for Json<T> {
                 let detail = "send the body with Content-Type: application/json";
                 return Err(ApiError::refused(ErrorCode::MalformedRequest, detail));
             }
-            let broken = || ApiError::refused(ErrorCode::MalformedRequest, "the body broke off");
+            let broken = || {
+                ApiError::refused(
+                    ErrorCode::MalformedRequest,
+                    "the body is incomplete; send it again",
+                )
+            };
             let stream = stream.await.map_err(|_cause| broken())?;
             let read = tokio::time::timeout(DEADLINE, stream.to_bytes_limited(LIMIT)).await;
             let late = |_elapsed| {
-                ApiError::refused(ErrorCode::RequestTimeout, "the body took too long to arrive")
+                ApiError::refused(
+                    ErrorCode::RequestTimeout,
+                    "the body did not arrive in time; send it again",
+                )
             };
             let large = |_limit| {
-                let detail = format!("the body is larger than {LIMIT} bytes");
+                let detail =
+                    format!("the body is larger than {LIMIT} bytes; no request of this API is");
                 ApiError::refused(ErrorCode::BodyTooLarge, detail)
             };
             let body = read.map_err(late)?.map_err(large)?.map_err(|_cause| broken())?;
@@ -64,9 +73,9 @@ impl<T: DeserializeOwned> FromRequest for Json<T> {
 }
 
 fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, ApiError> {
-    // serde would take an array for a struct, its values in the order of the fields.
+    // serde would accept an array as a struct, with its values in the order of the fields.
     if !matches!(body.trim_ascii_start().first(), None | Some(b'{')) {
-        let detail = "the body is not a JSON object";
+        let detail = "the body is not a JSON object; send one";
         return Err(ApiError::refused(ErrorCode::MalformedRequest, detail));
     }
     let mut json = serde_json::Deserializer::from_slice(body);
@@ -80,34 +89,36 @@ fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, ApiError> {
         }
     })?;
     json.end().map_err(|_trailing| {
-        ApiError::refused(ErrorCode::MalformedRequest, "not JSON: there is more after its end")
+        ApiError::refused(ErrorCode::MalformedRequest, "not JSON: there is text after the object")
     })?;
     Ok(parsed)
 }
 
-/// JSON that does not make a `T`. A field that `T` does not have is not named: its name is the
-/// sender's own text, and may be a secret in a wrong place.
+/// The error of JSON that does not fit `T`. An unknown field is not named: its name is input, and
+/// may
+/// be a secret in the wrong place.
 fn data_error<T: DeserializeOwned>(path: &Path, cause: &serde_json::Error) -> ApiError {
     let fields = fields_of::<T>();
     let (code, named) = (ErrorCode::InvalidField, path.iter().next());
     let field = match named {
         Some(PathSegment::Map { key }) if fields.contains(&key.as_str()) => Some(key.clone()),
         Some(PathSegment::Map { .. }) => {
-            let detail = format!("there is an unknown field; expected only {}", fields.join(", "));
+            let detail = format!("unknown field; expected only {}", fields.join(", "));
             return ApiError::Refused { code, detail, field: None };
         }
         _ => None,
     };
     let mut detail = without_input(&cause.to_string());
-    // The place in the text helps nobody who sees the field's name.
+    // The field's name says where; the line and column do not help.
     if let Some(place) = detail.rfind(" at line ") {
         detail.truncate(place);
     }
     ApiError::Refused { code, detail, field }
 }
 
-/// What serde says before the last "expected" may be the input, or be made to look like anything
-/// by it; what follows comes from this program. So does all of a message without it.
+/// Removes input from an error of serde. The text before the last "expected" may be input, or
+/// shaped
+/// by it; the text after it comes from this program, as does a message without "expected".
 fn without_input(message: &str) -> String {
     match message.rsplit_once(", expected ") {
         Some((_input, expected)) => format!("expected {expected}"),
@@ -115,7 +126,8 @@ fn without_input(message: &str) -> String {
     }
 }
 
-/// The names of a struct's fields, as it tells them to its deserializer; none for other types.
+/// Returns the names of a struct's fields, as its `Deserialize` declares them; none for other
+/// types.
 fn fields_of<T: DeserializeOwned>() -> &'static [&'static str] {
     struct Fields<'a>(&'a mut &'static [&'static str]);
 
@@ -123,7 +135,7 @@ fn fields_of<T: DeserializeOwned>() -> &'static [&'static str] {
         type Error = serde::de::value::Error;
 
         fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
-            Err(Self::Error::custom("there is no value"))
+            Err(Self::Error::custom("no value"))
         }
 
         fn deserialize_struct<V: Visitor<'de>>(
@@ -144,7 +156,7 @@ fn fields_of<T: DeserializeOwned>() -> &'static [&'static str] {
     }
 
     let mut fields: &'static [&'static str] = &[];
-    // Fails by design: it only asks.
+    // Fails always: only the names are of interest.
     let _ = T::deserialize(Fields(&mut fields));
     fields
 }
@@ -225,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_field_is_told_what_is_known() {
+    fn an_unknown_field_lists_the_known_ones() {
         let (_, detail, _) = refusal(r#"{"seed_phrase":"x"}"#);
         assert!(detail.ends_with("telegram_id, password_hash, username, seen_at, mobile, email"));
     }

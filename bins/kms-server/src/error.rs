@@ -1,5 +1,7 @@
-//! Every error of the API: its status, its code, what it says, and what is logged. The only file
-//! that knows HTTP status codes of failures.
+//! Errors of the API: their codes, statuses, texts, and what is logged. This is the only file that
+//! maps an error to an HTTP status.
+//!
+//! Every match over an error is exhaustive: an error without a status does not compile.
 
 use std::time::Duration;
 
@@ -18,20 +20,25 @@ use kms_types::{ErrorCode, LimitReached, Problem};
 use crate::clock;
 use crate::telemetry;
 
-/// Why a request was not answered with what it asked for.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
-    /// The request is wrong; says how.
+    /// The request is refused. `field` names the field at fault.
     #[error("{detail}")]
     Refused { code: ErrorCode, detail: String, field: Option<String> },
-    /// Not yet again.
+    /// The request may succeed if it is repeated after some time.
     #[error("{detail}")]
-    TooMany { code: ErrorCode, detail: &'static str, after: Duration },
-    /// More than may be spent now.
-    #[error("that is more than this account may spend in 24 hours now")]
+    NotNow { code: ErrorCode, detail: &'static str, after: Duration },
+    /// The spending limit does not allow the payment.
+    #[error(
+        "the payment exceeds what the account may spend in 24 hours; `limit` says how much is left"
+    )]
     OverLimit(Box<LimitReached>),
-    /// Money is missing.
-    #[error("the balance does not cover amount and fee")]
+    /// The balance is too low.
+    #[error(
+        "the balance does not cover amount and network fee; `missing` or `missing_token` says how \
+            much is missing"
+    )]
     Insufficient { missing: Missing },
     #[error(transparent)]
     Custody(#[from] CustodyError),
@@ -41,9 +48,22 @@ pub(crate) enum ApiError {
     Chain(#[from] ChainError),
     #[error(transparent)]
     Seal(#[from] SealError),
-    /// The task that did the work ended without an answer.
-    #[error("the work was not finished")]
-    Stopped,
+    #[error(transparent)]
+    Defect(#[from] Defect),
+}
+
+/// A defect of this program. It is logged and answered with 500.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Defect {
+    /// The task of a request panicked, or the runtime is shutting down.
+    #[error("the task of a request ended without a result")]
+    TaskEnded(#[source] tokio::task::JoinError),
+    /// A handler runs in an application without [`State`](crate::state::State).
+    #[error("the application has no state")]
+    NoState,
+    /// The database refused by a rate limit that was not passed to it.
+    #[error("rate limit {0} was exceeded, which was not requested")]
+    UnknownLimit(usize),
 }
 
 impl ApiError {
@@ -51,6 +71,12 @@ impl ApiError {
         Self::Refused { code, detail: detail.into(), field: None }
     }
 
+    /// 429: a rate limit is exceeded.
+    pub(crate) fn rate_limited(detail: &'static str, after: Duration) -> Self {
+        Self::NotNow { code: ErrorCode::RateLimited, detail, after }
+    }
+
+    /// 400: the value of a field is invalid.
     pub(crate) fn field(field: &str, detail: impl std::fmt::Display) -> Self {
         let (code, detail) = (ErrorCode::InvalidField, detail.to_string());
         Self::Refused { code, detail, field: Some(field.to_owned()) }
@@ -62,16 +88,17 @@ impl ApiError {
     }
 
     pub(crate) fn no_account() -> Self {
-        Self::refused(ErrorCode::NoSuchAccount, "there is no such account")
+        Self::refused(ErrorCode::NoSuchAccount, "there is no such account; create it first")
     }
 
     pub(crate) fn no_transfer() -> Self {
-        Self::refused(ErrorCode::NoSuchTransfer, "there is no such transfer")
+        Self::refused(ErrorCode::NoSuchTransfer, "there is no such transfer; quote it first")
     }
 
+    #[deny(clippy::wildcard_enum_match_arm)]
     fn code(&self) -> ErrorCode {
         match self {
-            Self::Refused { code, .. } | Self::TooMany { code, .. } => *code,
+            Self::Refused { code, .. } | Self::NotNow { code, .. } => *code,
             Self::Insufficient { .. } => ErrorCode::InsufficientFunds,
             Self::OverLimit(_) => ErrorCode::LimitReached,
             Self::Custody(error) => match error {
@@ -101,27 +128,35 @@ impl ApiError {
                 | CustodyError::Pool(PoolError::Stopped)
                 | CustodyError::Integrity(_) => ErrorCode::Internal,
             },
-            // A version of a key that is missing comes back with the configuration.
+            // A missing version of a key is available again once it is configured.
             Self::Store(StoreError::Unavailable { .. } | StoreError::NoRowKey { .. })
             | Self::Seal(SealError::NoKey(_)) => ErrorCode::StoreUnavailable,
             Self::Chain(_) => ErrorCode::ChainUnavailable,
             Self::Store(StoreError::Corrupt { .. } | StoreError::Tampered { .. })
             | Self::Seal(SealError::Format | SealError::Mismatch)
-            | Self::Stopped => ErrorCode::Internal,
+            | Self::Defect(_) => ErrorCode::Internal,
         }
     }
 
-    /// For a person: what happened and what to do next. Nothing of the inside.
+    /// What happened and what to do next, for a developer. Internal causes are logged, not
+    /// returned.
     fn detail(&self) -> String {
         match self.code() {
-            ErrorCode::Internal => "internal error; the server's log has it under the request id",
+            ErrorCode::Internal => {
+                "internal error; the server log has the cause under \
+                `request_id`"
+            }
             ErrorCode::StoreUnavailable => {
-                "a database or a key can not be used now; read how it stands, then try again"
+                "a dependency is unavailable and the outcome may be unknown; fetch the resource \
+                    before you repeat the request"
             }
             ErrorCode::ChainUnavailable => {
-                "the chain does not answer; nothing was signed, try again in a moment"
+                "the chain is unavailable and nothing was signed; repeat the request later"
             }
-            ErrorCode::PasswordLocked => "too many wrong passwords; wait before the next try",
+            ErrorCode::PasswordLocked => {
+                "too many wrong passwords; repeat after `retry_after` \
+                seconds"
+            }
             _ => return self.to_string(),
         }
         .to_owned()
@@ -129,7 +164,7 @@ impl ApiError {
 
     fn retry_after(&self) -> Option<u64> {
         let wait = match self {
-            Self::TooMany { after, .. } => *after,
+            Self::NotNow { after, .. } => *after,
             Self::OverLimit(reached) => reached.possible_at?.since(clock::now()),
             Self::Custody(
                 CustodyError::Locked { until }
@@ -160,51 +195,15 @@ impl Audited for ApiError {
 
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
-        match self.code() {
-            ErrorCode::MalformedRequest | ErrorCode::InvalidField => StatusCode::BAD_REQUEST,
-            ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
-            ErrorCode::Forbidden
-            | ErrorCode::WrongPassword
-            | ErrorCode::WrongCode
-            | ErrorCode::OnHold
-            | ErrorCode::AccountFrozen => StatusCode::FORBIDDEN,
-            ErrorCode::NoSuchRoute
-            | ErrorCode::NoSuchAccount
-            | ErrorCode::NoSuchTransfer
-            | ErrorCode::NoSuchRecovery
-            | ErrorCode::UnknownName
-            | ErrorCode::UnknownToken => StatusCode::NOT_FOUND,
-            ErrorCode::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            ErrorCode::AccountExists
-            | ErrorCode::IdReused
-            | ErrorCode::QuoteExpired
-            | ErrorCode::QuoteMismatch
-            | ErrorCode::WrongState
-            | ErrorCode::CodeExpired
-            | ErrorCode::RecoveryOpen
-            | ErrorCode::RecoveryNotReady
-            | ErrorCode::NoMail
-            | ErrorCode::Conflict => StatusCode::CONFLICT,
-            ErrorCode::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            ErrorCode::SelfTransfer | ErrorCode::InsufficientFunds | ErrorCode::WouldRevert => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
-            ErrorCode::PasswordLocked
-            | ErrorCode::RateLimited
-            | ErrorCode::LimitReached
-            | ErrorCode::Busy => StatusCode::TOO_MANY_REQUESTS,
-            ErrorCode::ChainUnavailable
-            | ErrorCode::StoreUnavailable
-            | ErrorCode::RecoveriesPaused => StatusCode::SERVICE_UNAVAILABLE,
-            ErrorCode::Internal | ErrorCode::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
-        }
+        status(self.code())
     }
 
     fn error_response(&self) -> HttpResponse {
         let (status, code) = (self.status_code(), self.code());
         let request_id = telemetry::request_id();
         if status.is_server_error() {
-            tracing::error!(request_id, code = code.as_str(), cause = %Chained(self), "failed");
+            tracing::error!(request_id, code = code.as_str(), cause = %Chained(self), "request \
+                failed");
         }
         let problem = Problem {
             kind: format!("urn:kms:error:{}", code.as_str()),
@@ -243,6 +242,50 @@ impl ResponseError for ApiError {
     }
 }
 
+/// Returns the HTTP status of an error code.
+#[deny(clippy::wildcard_enum_match_arm)]
+pub(crate) fn status(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::MalformedRequest | ErrorCode::InvalidField => StatusCode::BAD_REQUEST,
+        ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
+        ErrorCode::Forbidden
+        | ErrorCode::WrongPassword
+        | ErrorCode::WrongCode
+        | ErrorCode::OnHold
+        | ErrorCode::AccountFrozen => StatusCode::FORBIDDEN,
+        ErrorCode::NoSuchRoute
+        | ErrorCode::NoSuchAccount
+        | ErrorCode::NoSuchTransfer
+        | ErrorCode::NoSuchRecovery
+        | ErrorCode::UnknownName
+        | ErrorCode::UnknownToken => StatusCode::NOT_FOUND,
+        ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        ErrorCode::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+        ErrorCode::AccountExists
+        | ErrorCode::IdReused
+        | ErrorCode::QuoteExpired
+        | ErrorCode::QuoteMismatch
+        | ErrorCode::WrongState
+        | ErrorCode::CodeExpired
+        | ErrorCode::RecoveryOpen
+        | ErrorCode::RecoveryNotReady
+        | ErrorCode::NoMail
+        | ErrorCode::Conflict => StatusCode::CONFLICT,
+        ErrorCode::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::SelfTransfer | ErrorCode::InsufficientFunds | ErrorCode::WouldRevert => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
+        ErrorCode::PasswordLocked
+        | ErrorCode::RateLimited
+        | ErrorCode::LimitReached
+        | ErrorCode::Busy => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::ChainUnavailable | ErrorCode::StoreUnavailable | ErrorCode::RecoveriesPaused => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        ErrorCode::Internal | ErrorCode::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
 /// An error with its causes, for the log.
 struct Chained<'a>(&'a dyn std::error::Error);
 
@@ -259,6 +302,7 @@ impl std::fmt::Display for Chained<'_> {
 }
 
 impl From<QuoteError> for ApiError {
+    #[deny(clippy::wildcard_enum_match_arm)]
     fn from(error: QuoteError) -> Self {
         let detail = error.to_string();
         match error {
@@ -282,6 +326,7 @@ impl From<QuoteError> for ApiError {
 }
 
 impl From<ConfirmError> for ApiError {
+    #[deny(clippy::wildcard_enum_match_arm)]
     fn from(error: ConfirmError) -> Self {
         let detail = error.to_string();
         match error {

@@ -15,13 +15,14 @@ pub mod keys;
 mod kms_key_status;
 mod mail;
 mod openapi;
-mod reads;
+mod rate_limits;
 mod routes;
 mod start_error;
 mod startup;
 mod state;
 mod telemetry;
 mod tls;
+mod token_cache;
 mod workers;
 
 pub use config::Secret;

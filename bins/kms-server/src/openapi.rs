@@ -1,75 +1,129 @@
-//! The API described by itself: `/openapi.json`, and a page for people at `/docs/`.
+//! The OpenAPI document of the API, served at `/openapi.json` and as a page at `/docs/`.
+//!
+//! Each route file describes its own operations and the refusals that are particular to them. What
+//! all operations share is added here: the bearer token, the refusals that follow from it and from
+//! parameters and bodies, and `application/problem+json` (RFC 9457) as their content type.
 
-use actix_web::web::ServiceConfig;
-use utoipa::openapi::OpenApi as Document;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::{Modify, OpenApi};
+use actix_web::http::{Method, StatusCode};
+use kms_types::{ErrorCode, Problem};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, RefOr, Response, path::Operation};
+use utoipa::{OpenApi, ToSchema};
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::routes::{
-    accounts, contacts, events, export, health, limits, names, recoveries, transfers,
-};
+use crate::error;
+
+/// Declares what a route file provides beside its handlers, from one list of them.
+macro_rules! resource {
+    ($($handler:ident),+ $(,)?) => {
+        #[derive(utoipa::OpenApi)]
+        #[openapi(paths($($handler),+))]
+        struct Api;
+
+        /// Adds the routes.
+        pub(crate) fn configure(config: &mut actix_web::web::ServiceConfig) {
+            config$(.service($handler))+;
+        }
+
+        /// Returns the description of the routes.
+        pub(crate) fn document() -> utoipa::openapi::OpenApi {
+            <Api as utoipa::OpenApi>::openapi()
+        }
+    };
+}
+pub(crate) use resource;
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Wallet KMS",
-        description = "Ethereum wallets for Telegram users: custody, names and transfers.",
+        description = "Ethereum wallets for Telegram users: custody, names and transfers. \
+            Amounts are decimal strings, times are milliseconds since 1970. Errors are problem \
+            details (RFC 9457) whose `code` is stable.",
     ),
-    paths(
-        accounts::create,
-        accounts::read,
-        accounts::change_password,
-        export::export,
-        accounts::balance,
-        accounts::seen_username,
-        contacts::change_mobile,
-        contacts::change_email,
-        contacts::confirm_email,
-        recoveries::request,
-        recoveries::read,
-        recoveries::confirm,
-        recoveries::cancel,
-        recoveries::complete,
-        limits::read,
-        limits::set,
-        transfers::quote,
-        transfers::confirm,
-        transfers::cancel,
-        transfers::read,
-        transfers::list,
-        names::resolve,
-        names::network,
-        events::read,
-        health::alive,
-        health::ready,
-        health::metrics,
-    ),
-    security(("token" = [])),
-    modifiers(&Finish)
+    components(schemas(Problem))
 )]
-struct Api;
+struct Root;
 
-struct Finish;
+/// What any operation may answer.
+const ALWAYS: [ErrorCode; 4] = [
+    ErrorCode::Unauthorized,
+    ErrorCode::Forbidden,
+    ErrorCode::Internal,
+    ErrorCode::StoreUnavailable,
+];
 
-impl Modify for Finish {
-    /// The routes know their paths below `/v1`; those of `health` stand beside it.
-    fn modify(&self, document: &mut Document) {
-        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
-        let components = document.components.get_or_insert_with(Default::default);
-        components.add_security_scheme("token", SecurityScheme::Http(bearer));
-        let paths = std::mem::take(&mut document.paths.paths);
-        document.paths.paths = paths
-            .into_iter()
-            .map(|(path, item)| match path.as_str() {
-                "/healthz" | "/readyz" | "/metrics" => (path, item),
-                _ => (format!("/v1{path}"), item),
-            })
-            .collect();
+/// Returns the document of the parts below `/v1` and of those beside it.
+pub(crate) fn document(v1: impl Iterator<Item = Document>, beside: Document) -> Document {
+    let mut document = v1.fold(Root::openapi(), |document, part| document.nest("/v1", part));
+    document.merge(beside);
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    let components = document.components.get_or_insert_with(Default::default);
+    components.add_security_scheme("token", SecurityScheme::Http(bearer));
+    for item in document.paths.paths.values_mut() {
+        let operations = [(Method::GET, &mut item.get), (Method::PUT, &mut item.put)];
+        let operations = operations.into_iter().chain([(Method::POST, &mut item.post)]);
+        for (method, operation) in operations {
+            if let Some(operation) = operation {
+                complete(&method, operation);
+            }
+        }
+    }
+    document
+}
+
+/// Returns the services of the document and of its page.
+pub(crate) fn page(document: Document) -> SwaggerUi {
+    SwaggerUi::new("/docs/{_:.*}").url("/openapi.json", document)
+}
+
+/// Adds what follows from the shape of an operation. One that states its security is left alone.
+fn complete(method: &Method, operation: &mut Operation) {
+    if operation.security.is_some() {
+        return;
+    }
+    operation.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
+    let mut codes = ALWAYS.to_vec();
+    if operation.parameters.is_some() || operation.request_body.is_some() {
+        codes.push(ErrorCode::InvalidField);
+    }
+    if operation.request_body.is_some() {
+        codes.extend([ErrorCode::RequestTimeout, ErrorCode::BodyTooLarge]);
+    }
+    if *method == Method::GET {
+        codes.push(ErrorCode::RateLimited);
+    }
+    let responses = &mut operation.responses.responses;
+    for status in codes.into_iter().map(error::status) {
+        let response = || RefOr::T(Response::new(reason(status)));
+        responses.entry(status.as_str().to_owned()).or_insert_with(response);
+    }
+    for (status, response) in responses {
+        let is_error = status.starts_with(['4', '5']);
+        if let (true, RefOr::T(Response { description, content, .. })) = (is_error, response) {
+            if description.is_empty() {
+                *description =
+                    status.parse::<StatusCode>().map(reason).unwrap_or_default().to_owned();
+            }
+            let schema = Ref::from_schema_name(Problem::name());
+            let problem = ContentBuilder::new().schema(Some(schema));
+            content.clear();
+            content.insert("application/problem+json".to_owned(), problem.into());
+        }
     }
 }
 
-/// Adds the document and its page.
-pub(crate) fn configure(config: &mut ServiceConfig) {
-    config.service(SwaggerUi::new("/docs/{_:.*}").url("/openapi.json", Api::openapi()));
+/// What a status means when the operation says no more.
+fn reason(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::BAD_REQUEST => "The request is malformed, or a field is invalid; see `field`",
+        StatusCode::UNAUTHORIZED => "The token is missing, unknown, expired or revoked",
+        StatusCode::FORBIDDEN => "The token's scope does not allow this",
+        StatusCode::NOT_FOUND => "The resource does not exist",
+        StatusCode::REQUEST_TIMEOUT => "The body did not arrive in time",
+        StatusCode::PAYLOAD_TOO_LARGE => "The body is too large",
+        StatusCode::TOO_MANY_REQUESTS => "A rate limit is exceeded; see `retry_after`",
+        StatusCode::SERVICE_UNAVAILABLE => "A dependency is unavailable; see `code`",
+        other => other.canonical_reason().unwrap_or_default(),
+    }
 }

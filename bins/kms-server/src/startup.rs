@@ -15,19 +15,19 @@ use kms_store::{ConnectError, Database, KeyDatabase, open_key_database};
 use kms_types::wire::Network;
 use tokio::time::{Instant, timeout_at};
 
-use crate::auth::TokenCache;
 use crate::config::{
     AuditSettings, ChainSettings, MailSettings, PasswordSettings, Settings, UpkeepSettings,
 };
 use crate::key_ring;
 use crate::kms_key_status::KmsKeyStatus;
 use crate::mail::Mailer;
-use crate::reads::ReadLimits;
+use crate::rate_limits::ReadLimits;
 use crate::routes;
 use crate::start_error::StartError;
 use crate::state::State;
 use crate::telemetry;
 use crate::tls;
+use crate::token_cache::TokenCache;
 use crate::workers::{
     AdvanceRecoveries, CheckWallets, Checkpoints, CleanRateLimits, FoldMetrics, FollowBlocks,
     ProbeKmsKeys, SendMail, SweepSckStore, WatchTransfers, WriteCheckpoints,

@@ -11,13 +11,13 @@ use kms_process::CancellationToken;
 use kms_store::{Database, KeyDatabase};
 use kms_types::wire::Network;
 
-use crate::auth::TokenCache;
 use crate::clock;
 use crate::config::LimitSettings;
-use crate::error::ApiError;
+use crate::error::{ApiError, Defect};
 use crate::kms_key_status::KmsKeyStatus;
-use crate::reads::ReadLimits;
+use crate::rate_limits::ReadLimits;
 use crate::telemetry;
+use crate::token_cache::TokenCache;
 
 /// One server's parts.
 pub(crate) struct State {
@@ -66,5 +66,5 @@ impl State {
 pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
-    tokio::spawn(work).await.map_err(|_panic| ApiError::Stopped)?
+    tokio::spawn(work).await.map_err(|error| Defect::TaskEnded(error).into()).flatten()
 }

@@ -2,33 +2,33 @@
 
 use kms_types::{ErrorCode, Problem};
 
-/// Why a call failed. Never shows the token, a URL's credentials or a body that was sent.
+/// Why a call failed. It never holds the token, a URL or a body that was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The server refused, and says why.
+    /// The server refused the request.
     #[error("{}", .0.detail)]
     Problem(Box<Problem>),
-    /// The server does not answer. Whether it did what it was asked is unknown.
-    #[error("the server does not answer")]
+    /// The response did not arrive. Whether the request was executed is unknown.
+    #[error("the server is unreachable")]
     Unreachable(#[source] reqwest::Error),
-    /// The answer is not one of this API.
-    #[error("the answer is not one of this API (HTTP status {status})")]
+    /// The response is not one of this API.
+    #[error("unexpected response (HTTP {status})")]
     BadAnswer {
         /// The HTTP status.
         status: u16,
     },
-    /// The URL, the certificate or the token can not be used.
+    /// The URL, the certificates or the token are invalid.
     #[error("{0}")]
     Setup(&'static str),
 }
 
 impl ClientError {
-    /// The server's code for it, if it was the server that refused.
+    /// Returns the server's error code, if the server refused the request.
     #[must_use]
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Problem(problem) => Some(problem.code),
-            _ => None,
+            Self::Unreachable(_) | Self::BadAnswer { .. } | Self::Setup(_) => None,
         }
     }
 }

@@ -1,8 +1,11 @@
-//! A typed client of `kms-server`, and the password hash that clients make before a password
+//! A typed client of `kms-server`, and the password hash that clients derive so that a password
+//! never
 //! leaves them.
 //!
-//! It depends on `kms-types` alone: who uses it can not link custody code. It must never send,
-//! log or keep a password.
+//! It depends on `kms-types` and on no custody code. It never sends, logs or stores a password.
+//!
+//! [`Client`] has one method for each operation of the API, with the types of [`kms_types::wire`].
+//! Errors are [`ClientError`]; [`ClientError::code`] returns the server's stable error code.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -32,6 +35,6 @@ mod client;
 mod error;
 mod password;
 
-pub use client::{BearerToken, Client, Trust, Turn};
+pub use client::{BearerToken, Client, Page, Trust};
 pub use error::ClientError;
 pub use password::{hash_password, hash_password_blocking};

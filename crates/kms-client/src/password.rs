@@ -1,4 +1,4 @@
-//! The password hash, version 1: what `kms-core`'s `FORMAT.md` calls "Password hash".
+//! The password hash, version 1: "Password hash" in `FORMAT.md` of `kms-core`.
 
 use kms_types::{PasswordHash, TelegramId};
 use sha2::Sha256;
@@ -8,10 +8,10 @@ use zeroize::Zeroizing;
 const LABEL: &str = "wallet-kms/v1/password-hash:";
 const ROUNDS: u32 = 600_000;
 
-/// Stretches a password on a thread that may block.
+/// Derives the password hash on a thread for blocking work.
 ///
 /// # Panics
-/// Never: the work does not panic.
+/// When the runtime shuts down meanwhile.
 pub async fn hash_password(telegram_id: TelegramId, password: &str) -> PasswordHash {
     let password = Zeroizing::new(password.to_owned());
     let work = move || hash_password_blocking(telegram_id, &password);
@@ -19,11 +19,12 @@ pub async fn hash_password(telegram_id: TelegramId, password: &str) -> PasswordH
     tokio::task::spawn_blocking(work).await.expect("stretching a password ends")
 }
 
-/// PBKDF2-HMAC-SHA256 (RFC 8018) with 600,000 rounds over the password in NFKC as UTF-8, salted
-/// with a label and the Telegram id in decimal. Takes about a tenth of a second of one core.
+/// Derives the password hash: PBKDF2-HMAC-SHA256 (RFC 8018) with 600,000 rounds over the password in
+/// NFKC and UTF-8, salted with a label and the Telegram user id in decimal. It takes about 0.1 s of
+/// one core.
 #[must_use]
 pub fn hash_password_blocking(telegram_id: TelegramId, password: &str) -> PasswordHash {
-    // Room for all of it first: a string that grows leaves its old content behind.
+    // The full capacity first: a string that grows leaves copies of its content in memory.
     let mut normal = Zeroizing::new(String::with_capacity(password.len().saturating_mul(18)));
     normal.extend(password.nfkc());
     let salt = format!("{LABEL}{telegram_id}");

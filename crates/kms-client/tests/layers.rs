@@ -1,9 +1,9 @@
-//! Who links the client can not link custody.
+//! The client does not depend on custody code.
 
 use std::process::Command;
 
 #[test]
-fn the_client_knows_no_custody_and_nothing_has_the_old_rsa() {
+fn the_client_does_not_depend_on_custody_nor_anything_on_the_old_rsa() {
     let tree = |arguments: &[&str]| {
         let output = Command::new(env!("CARGO"))
             .args(["tree", "--offline", "--prefix", "none", "--format", "{p}"])

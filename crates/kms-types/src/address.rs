@@ -17,28 +17,28 @@ pub enum AddressError {
     /// Not `0x` and 40 hex digits.
     #[error("an address is 0x and 40 hexadecimal digits")]
     Format,
-    /// Mixed case, but not the case that EIP-55 gives: most likely a digit was mistyped.
+    /// Mixed case that does not match EIP-55: a digit was probably mistyped.
     #[error("the address's checksum (EIP-55) is wrong; copy it again from its source")]
     Checksum,
 }
 
 impl EthAddress {
-    /// The address that nobody owns, and that money must not be sent to.
+    /// The zero address, which has no owner: payments to it are lost.
     pub const ZERO: Self = Self([0; 20]);
 
-    /// The address of an uncompressed secp256k1 public key, given as its coordinates x and y.
+    /// Returns the address of a secp256k1 public key, given as its coordinates x and y.
     #[must_use]
     pub fn from_public_key(coordinates: &[u8; 64]) -> Self {
         Address::from_raw_public_key(coordinates).into()
     }
 
-    /// The 20 bytes.
+    /// Returns the 20 bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 20] {
         &self.0
     }
 
-    /// `0x` and lower-case hex: the one form that stores compare.
+    /// Returns `0x` and lower-case hex: the form that stores compare.
     #[must_use]
     pub fn to_lower_hex(self) -> String {
         hex::encode_prefixed(self.0)
@@ -66,7 +66,7 @@ impl From<EthAddress> for Address {
 impl FromStr for EthAddress {
     type Err = AddressError;
 
-    /// All lower or all upper case carries no checksum; mixed case must carry the right one.
+    /// Parses an address. Mixed case must match the checksum; a single case carries none.
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let digits = text.strip_prefix("0x").ok_or(AddressError::Format)?;
         if digits.len() != 40 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_an_address() {
+    fn refuses_other_texts() {
         for (bad, why) in [
             ("", AddressError::Format),
             ("0x", AddressError::Format),

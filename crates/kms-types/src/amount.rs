@@ -1,4 +1,4 @@
-//! Amounts of money: the grammar that people type, and the exact integers that chains count in.
+//! Amounts: the decimal numbers that people type, and the exact integers of chains.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,10 +6,10 @@ use std::str::FromStr;
 use alloy_primitives::U256;
 use serde::{Deserialize, Serialize};
 
-/// A positive decimal number as a person writes it, exact, not yet tied to an asset.
+/// A positive decimal number, exact and not yet bound to an asset.
 ///
 /// Grammar: digits, and at most one point with digits on both sides. No sign, exponent, comma,
-/// underscore or space, because each of them has been read in two ways by somebody.
+/// underscore or space, because each of them is ambiguous.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Amount {
@@ -20,10 +20,10 @@ pub struct Amount {
 /// Why a text is not an amount, or not one of this asset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AmountError {
-    /// Nothing was written.
+    /// Empty.
     #[error("an amount must not be empty; write for example 0.5")]
     Empty,
-    /// A comma: a decimal comma or a separator of thousands, nobody knows which.
+    /// A comma, which is a decimal or a thousands separator.
     #[error("write the amount with a point and without commas, for example 0.5")]
     Comma,
     /// A plus or minus sign.
@@ -38,28 +38,28 @@ pub enum AmountError {
     /// Some other character, or a point without digits on both sides.
     #[error("an amount has digits and at most one point between them, for example 0.5")]
     Format,
-    /// Nothing would be sent.
+    /// Zero.
     #[error("the amount must be more than zero")]
     Zero,
-    /// More decimals than the asset can be divided into.
-    #[error("the amount has more than {decimals} decimals, which is all this asset has")]
+    /// More decimals than the asset has.
+    #[error("the amount has too many decimals: this asset has {decimals}")]
     TooPrecise {
         /// How many decimals the asset has.
         decimals: u8,
     },
     /// Does not fit into 256 bits.
-    #[error("the amount is larger than any that exists")]
+    #[error("the amount does not fit into 256 bits")]
     TooLarge,
 }
 
 impl Amount {
     const MAX_LEN: usize = 160;
 
-    /// The amount in the asset's smallest unit, for an asset with this many decimals.
+    /// Returns the amount in the smallest unit of an asset with this many decimals, without
+    /// rounding.
     ///
     /// # Errors
-    /// When it has more decimals than the asset, or does not fit into 256 bits. Nothing is
-    /// rounded, ever.
+    /// When it has more decimals than the asset, or does not fit into 256 bits.
     pub fn to_units(&self, decimals: u8) -> Result<U256, AmountError> {
         let missing = usize::from(decimals)
             .checked_sub(self.fraction.len())
@@ -102,7 +102,7 @@ impl FromStr for Amount {
     }
 }
 
-/// What is wrong with a character, if it has no place in an amount.
+/// Returns why a character is not allowed in an amount, if it is not.
 fn explain(character: char) -> Option<AmountError> {
     match character {
         '0'..='9' | '.' => None,
@@ -138,7 +138,8 @@ impl fmt::Display for Amount {
     }
 }
 
-/// A count of an asset's smallest unit. On the wire it is a decimal string, because JSON numbers
+/// Defines a count of an asset's smallest unit. In JSON it is a decimal string, because JSON
+/// numbers
 /// lose digits.
 macro_rules! smallest_unit {
     ($(#[$doc:meta])* $name:ident) => {
@@ -151,13 +152,13 @@ macro_rules! smallest_unit {
         pub struct $name(pub U256);
 
         impl $name {
-            /// The sum, or `None` beyond 256 bits.
+            /// Returns the sum, or `None` beyond 256 bits.
             #[must_use]
             pub fn checked_add(self, other: Self) -> Option<Self> {
                 self.0.checked_add(other.0).map(Self)
             }
 
-            /// The difference, or `None` below zero.
+            /// Returns the difference, or `None` below zero.
             #[must_use]
             pub fn checked_sub(self, other: Self) -> Option<Self> {
                 self.0.checked_sub(other.0).map(Self)
@@ -167,7 +168,7 @@ macro_rules! smallest_unit {
         impl FromStr for $name {
             type Err = AmountError;
 
-            /// Decimal digits of the smallest unit, without leading zeros.
+            /// Parses decimal digits of the smallest unit, without leading zeros.
             fn from_str(text: &str) -> Result<Self, AmountError> {
                 whole_number(text).map(Self)
             }
@@ -201,8 +202,9 @@ smallest_unit! {
 }
 
 smallest_unit! {
-    /// An amount of a coin or a token in its smallest unit; which asset it is, stands beside it.
-    /// Zero is valid.
+    /// An amount of a coin or a token in its smallest unit; the field beside it names the asset.
+    /// Zero
+    /// is valid.
     Units
 }
 
@@ -210,7 +212,7 @@ impl Wei {
     /// Decimals of the native coin of every EVM chain.
     pub const DECIMALS: u8 = 18;
 
-    /// The amount in whole coins, exact, without trailing zeros: `0.5`.
+    /// Formats the amount in whole coins, exact, without trailing zeros: `0.5`.
     #[must_use]
     pub fn to_coins(self) -> String {
         Units::from(self).to_decimal(Self::DECIMALS)
@@ -218,7 +220,8 @@ impl Wei {
 }
 
 impl Units {
-    /// The amount in whole coins of an asset with this many decimals, exact, without trailing
+    /// Formats the amount in whole coins of an asset with this many decimals, exact, without
+    /// trailing
     /// zeros: `0.5`.
     #[must_use]
     pub fn to_decimal(self, decimals: u8) -> String {
@@ -254,13 +257,13 @@ fn whole_number(text: &str) -> Result<U256, AmountError> {
     U256::from_str_radix(text, 10).map_err(|_overflow| AmountError::TooLarge)
 }
 
-/// How much to send: an amount in coins, or `all` that the fee leaves.
+/// The amount of a quote: coins, or `all`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum QuoteAmount {
     /// This much.
     Exactly(Amount),
-    /// The balance, of the native coin less the highest fee.
+    /// The whole balance; of the native coin, less the maximum network fee.
     All,
 }
 
@@ -315,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_every_other_form() {
+    fn refuses_other_forms() {
         use AmountError::{Comma, Empty, Exponent, Format, Separator, Sign, TooLarge, Zero};
         let huge = "9".repeat(78);
         let long = "1".repeat(161);

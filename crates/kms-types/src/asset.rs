@@ -1,4 +1,4 @@
-//! What is paid: a chain's native coin, or a token that the operator configured.
+//! Assets: a chain's native coin, or an ERC-20 token that the operator configured.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{EthAddress, Units};
 
-/// What people call a token: a letter, then letters, digits, `.`, `-` or `_`, at most 16 together.
-/// Two that differ only in case are the same.
+/// The symbol of a token: a letter, then letters, digits, `.`, `-` or `_`, at most 16 characters.
+/// Compared without regard to case.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Symbol(String);
@@ -16,18 +16,18 @@ pub struct Symbol(String);
 /// Why a text is not a token's symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SymbolError {
-    /// Empty, too long, or with characters that a symbol does not have.
+    /// Empty, too long, or with other characters.
     #[error("a symbol has 1 to 16 letters, digits, points, - or _, a letter first, as USDC")]
     Format,
-    /// A word that means something else.
-    #[error("native and all are no symbols of a token")]
+    /// A reserved word.
+    #[error("\"native\" and \"all\" are reserved and cannot be token symbols")]
     Reserved,
 }
 
 impl Symbol {
     const MAX_LEN: usize = 16;
 
-    /// As the operator writes it.
+    /// Returns the symbol as the operator wrote it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -80,7 +80,7 @@ impl fmt::Display for Symbol {
     }
 }
 
-/// Which asset a client means: `native`, or a token's symbol.
+/// An asset: `native`, or a token's symbol.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Asset {
@@ -92,7 +92,7 @@ pub enum Asset {
 }
 
 impl Asset {
-    /// Whether it is the chain's own coin.
+    /// Returns whether it is the chain's own coin.
     #[must_use]
     pub fn is_native(&self) -> bool {
         matches!(self, Self::Native)
@@ -130,21 +130,21 @@ impl fmt::Display for Asset {
     }
 }
 
-/// An ERC-20 token as it is configured. What is quoted keeps a copy of it: a later change of the
-/// configuration changes no transfer.
+/// An ERC-20 token as it is configured. A transfer keeps a copy, so that a later change of the
+/// configuration does not change it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Token {
-    /// What people call it.
+    /// Its symbol.
     pub symbol: Symbol,
-    /// Its contract.
+    /// The address of its contract.
     pub address: EthAddress,
-    /// Into how many decimals one of it is divided.
+    /// How many decimals one token has.
     pub decimals: u8,
 }
 
 impl Token {
-    /// An amount as a person reads it, without the symbol.
+    /// Formats an amount in whole tokens, without the symbol.
     #[must_use]
     pub fn to_decimal(&self, units: Units) -> String {
         units.to_decimal(self.decimals)
@@ -155,9 +155,9 @@ impl Token {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TokenAmount {
-    /// Of which.
+    /// The token.
     pub token: Token,
-    /// How much, in its smallest unit.
+    /// The amount, in the token's smallest unit.
     pub units: Units,
 }
 

@@ -1,4 +1,4 @@
-//! How to reach a person outside Telegram. Personal data: stored sealed, shown masked.
+//! Contacts of users outside Telegram. They are personal data: stored encrypted, shown masked.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct Mobile(String);
 
-/// An e-mail address: one `@`, a dotted domain, no spaces, at most 254 bytes (RFC 5321). Whether
-/// it exists is shown only by a code sent to it.
+/// An e-mail address: a local part of RFC 5322's `atext` and dots, `@`, and a domain with a dot; at
+/// most 254 bytes (RFC 5321). Only a code that was sent to it proves that it exists.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Email(String);
 
-/// Why a text is not a contact. Says nothing of the text.
+/// Why a text is not a contact. It does not quote the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ContactError {
     /// Not an international number.
@@ -28,13 +28,13 @@ pub enum ContactError {
 }
 
 impl Mobile {
-    /// The whole number.
+    /// Returns the whole number.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The last two digits: enough for its owner to know it, not enough for others.
+    /// Returns the last two digits, by which the owner recognizes the number.
     #[must_use]
     pub fn masked(&self) -> String {
         format!("+…{}", self.0.get(self.0.len() - 2..).unwrap_or_default())
@@ -42,13 +42,13 @@ impl Mobile {
 }
 
 impl Email {
-    /// The whole address.
+    /// Returns the whole address.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The first letter and the domain.
+    /// Returns the first letter and the domain.
     #[must_use]
     pub fn masked(&self) -> String {
         let (local, domain) = self.0.split_once('@').unwrap_or_default();

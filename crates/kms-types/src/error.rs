@@ -6,8 +6,9 @@ use crate::{Timestamp, Token, TokenAmount, Units, Wei};
 
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal,)*) => {
-        /// What went wrong, for a program. A client must treat a code it does not know like any
-        /// other failure of the same HTTP status: new ones may appear.
+        /// What went wrong, for a program. A client treats a code that it does not know like any
+        /// other failure with the same HTTP status.
+
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         pub enum ErrorCode {
@@ -18,7 +19,7 @@ macro_rules! error_codes {
         }
 
         impl ErrorCode {
-            /// The code as it stands in the body.
+            /// Returns the code as it is in the body.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self {
@@ -33,31 +34,33 @@ macro_rules! error_codes {
 error_codes! {
     /// The body is not JSON, not UTF-8, or does not have the request's shape.
     MalformedRequest = "malformed_request",
-    /// One field, named in `field`, has a value that can not be used.
+    /// The value of a field is invalid; `field` names it.
     InvalidField = "invalid_field",
-    /// The body is larger than the server reads.
+    /// The body is larger than the server accepts.
     BodyTooLarge = "body_too_large",
     /// The request did not arrive in time.
     RequestTimeout = "request_timeout",
     /// The bearer token is missing, unknown, expired or revoked.
     Unauthorized = "unauthorized",
-    /// The token does not allow this.
+    /// The token's scope does not allow this.
     Forbidden = "forbidden",
-    /// There is no such route or method.
+    /// The path does not have this method; see the `Allow` header.
+    MethodNotAllowed = "method_not_allowed",
+    /// There is no such path.
     NoSuchRoute = "no_such_route",
     /// There is no such account.
     NoSuchAccount = "no_such_account",
     /// There is no such transfer.
     NoSuchTransfer = "no_such_transfer",
-    /// The account has no such recovery, or none that is open.
+    /// The account has no such recovery, or no open one.
     NoSuchRecovery = "no_such_recovery",
-    /// There is no such token here.
+    /// The server has no such ERC-20 token.
     UnknownToken = "unknown_token",
-    /// Nobody here has this username.
+    /// No user with this username has a wallet.
     UnknownName = "unknown_name",
-    /// The Telegram user already has a wallet, under another password.
+    /// The Telegram user has a wallet already, with another password.
     AccountExists = "account_exists",
-    /// The account was frozen by the operator.
+    /// The operator froze the account.
     AccountFrozen = "account_frozen",
     /// The password is wrong.
     WrongPassword = "wrong_password",
@@ -65,96 +68,95 @@ error_codes! {
     PasswordLocked = "password_locked",
     /// The code is wrong.
     WrongCode = "wrong_code",
-    /// The code is too old, was tried too often, or was never sent; ask for a new one.
+    /// The code has expired, was tried too often, or was never sent; request a new one.
     CodeExpired = "code_expired",
-    /// The account has a recovery under way already.
+    /// The account has an open recovery already.
     RecoveryOpen = "recovery_open",
-    /// The recovery still has to wait; see `retry_after`.
+    /// The recovery's wait is not over; see `retry_after`.
     RecoveryNotReady = "recovery_not_ready",
-    /// The operator has paused recoveries, or too many were asked for; see `retry_after`.
+    /// The operator paused recoveries, or too many were requested; see `retry_after`.
     RecoveriesPaused = "recoveries_paused",
-    /// Not so soon after a recovery; see `retry_after`.
+    /// Not allowed so soon after a recovery; see `retry_after`.
     OnHold = "on_hold",
     /// The server sends no e-mail.
     NoMail = "no_mail",
-    /// A limit was reached; see `retry_after`.
+    /// A rate limit is exceeded; see `retry_after`.
     RateLimited = "rate_limited",
-    /// The server has as much work as it takes; see `retry_after`.
+    /// The server is at capacity; see `retry_after`.
     Busy = "busy",
-    /// The id was used before, for something else.
+    /// The id was used before, for a different request.
     IdReused = "id_reused",
     /// The sender is the recipient.
     SelfTransfer = "self_transfer",
-    /// The balance does not cover amount and fee; see `missing` and `missing_token`.
+    /// The balance does not cover amount and network fee; see `missing` and `missing_token`.
     InsufficientFunds = "insufficient_funds",
-    /// It is more than the account may spend now; see `limit`.
+    /// The payment exceeds the spending limit; see `limit`.
     LimitReached = "limit_reached",
-    /// The quote is too old to be confirmed; ask for a new one.
+    /// The quote has expired; request a new one.
     QuoteExpired = "quote_expired",
-    /// What was confirmed is not what the quote says.
+    /// The confirmation differs from the quote.
     QuoteMismatch = "quote_mismatch",
-    /// The transfer is past the state in which this can be done.
+    /// The current state does not allow this.
     WrongState = "wrong_state",
-    /// The recipient's or the token's contract refuses the payment, or the chain says it would
-    /// fail.
+    /// The recipient's or the token's contract would revert the payment.
     WouldRevert = "would_revert",
-    /// No endpoint of the chain answers.
+    /// No endpoint of the chain is available.
     ChainUnavailable = "chain_unavailable",
-    /// A database or a key of the server's can not be used now.
+    /// A database or a key of the server is unavailable; the outcome may be unknown.
     StoreUnavailable = "store_unavailable",
-    /// Another change of the same thing came first; read it again.
+    /// A concurrent change came first; fetch the resource again.
     Conflict = "conflict",
-    /// The server failed; its log has the cause under the request id.
+    /// The server failed; its log has the cause under `request_id`.
     Internal = "internal_error",
 }
 
-/// The body of every answer that is not a success: `application/problem+json` of RFC 9457.
+/// The body of every error: problem details, `application/problem+json` (RFC 9457).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// `urn:kms:error:` and the code.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The HTTP status' own phrase.
+    /// The reason phrase of the HTTP status.
     pub title: String,
     /// The HTTP status.
     pub status: u16,
-    /// What happened and what to do next, for a person.
+    /// What happened and what to do next, for a developer.
     pub detail: String,
     /// What happened, for a program.
     pub code: ErrorCode,
-    /// The field of the request that is wrong.
+    /// The field of the request that is invalid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// Seconds after which a repeat makes sense; also in the `Retry-After` header.
+    /// Seconds to wait before a repeat; also in the `Retry-After` header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
-    /// How much of the native coin is missing, in wei.
+    /// The missing amount of the native coin, in wei.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<Wei>,
-    /// How much of a token is missing.
+    /// The missing amount of a token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing_token: Option<TokenAmount>,
-    /// What may be spent, if that is why.
+    /// The spending limit that was exceeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<LimitReached>,
-    /// The id under which the server's log knows this request.
+    /// The id of this request in the server's log.
     #[serde(default)]
     pub request_id: String,
 }
 
-/// A payment is more than an account may spend now.
+/// A spending limit that a payment exceeds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LimitReached {
-    /// Of which token; nothing for the native coin.
+    /// The token; absent for the native coin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
-    /// What may be spent in 24 hours, in the asset's smallest unit.
+    /// The limit in 24 hours, in the asset's smallest unit.
     pub limit: Units,
-    /// What is left of it now.
+    /// What is left of it now, in the same unit.
     pub left: Units,
-    /// When this payment will be possible; nothing, if it is more than the limit.
+    /// When the payment will be possible; absent if it exceeds the whole limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub possible_at: Option<Timestamp>,
 }

@@ -1,4 +1,4 @@
-//! Identifiers. Two that must not be mixed are two types.
+//! Identifiers, each a type of its own so that they cannot be mixed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -25,19 +25,19 @@ macro_rules! uuid_id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// A new random id (UUID version 4).
+            /// Makes a random id (UUID version 4).
             #[must_use]
             pub fn random() -> Self {
                 Self(Uuid::new_v4())
             }
 
-            /// The 16 bytes, in the order of RFC 9562.
+            /// Returns the 16 bytes, in the order of RFC 9562.
             #[must_use]
             pub fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
             }
 
-            /// From its 16 bytes.
+            /// Makes an id of its 16 bytes.
             #[must_use]
             pub const fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(Uuid::from_bytes(bytes))
@@ -47,7 +47,7 @@ macro_rules! uuid_id {
         impl FromStr for $name {
             type Err = IdError;
 
-            /// Hyphenated lower-case text only: one id has one spelling.
+            /// Parses hyphenated lower-case text only, so that an id has one spelling.
             fn from_str(text: &str) -> Result<Self, IdError> {
                 let error = IdError { expected: "a UUID in lower case with hyphens" };
                 let id = Uuid::try_parse(text).map_err(|_cause| error)?;
@@ -78,27 +78,27 @@ macro_rules! uuid_id {
 }
 
 uuid_id!(
-    /// An account of the KMS. Chosen by the server.
+    /// The id of an account. Chosen by the server.
     AccountId
 );
 uuid_id!(
-    /// A transfer. Chosen by the client when it asks for the quote, so that every repeat is known.
+    /// The id of a transfer. Chosen by the client with the quote, so that repeats are recognized.
     TransferId
 );
 uuid_id!(
-    /// A payment from outside to a wallet. Chosen by the server.
+    /// The id of an external deposit. Chosen by the server.
     IncomingId
 );
 uuid_id!(
-    /// A recovery of a forgotten password. Chosen by the client.
+    /// The id of a recovery. Chosen by the client.
     RecoveryId
 );
 uuid_id!(
-    /// A wrapped SCK in the key database.
+    /// The id of a wrapped symmetric cryptographic key (SCK), a wallet's key-encryption key.
     SckId
 );
 
-/// How a request names an account: by the KMS's own id, or as `telegram:` and the Telegram id.
+/// How a request names an account: by its id, or by `telegram:` and the owner's Telegram user id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum AccountRef {
@@ -155,7 +155,7 @@ impl fmt::Display for AccountRef {
     }
 }
 
-/// A place in the stream of events, in commit order: `transaction-sequence`. The start is `0-0`.
+/// A position in the stream of events, in commit order: `transaction-sequence`. The start is `0-0`.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -163,7 +163,7 @@ impl fmt::Display for AccountRef {
 pub struct EventCursor {
     /// The database transaction that wrote the event; 0 where the sequence is commit order.
     pub transaction: i64,
-    /// The event's number.
+    /// The number of the event.
     pub sequence: i64,
 }
 
@@ -171,7 +171,7 @@ impl FromStr for EventCursor {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let error = IdError { expected: "a cursor that an earlier answer gave" };
+        let error = IdError { expected: "a cursor that an earlier page returned" };
         let (transaction, sequence) = text.split_once('-').ok_or(error)?;
         let number = |digits: &str| match digits.parse::<i64>() {
             Ok(number) if number >= 0 && number.to_string() == digits => Ok(number),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_is_named_by_either_id() {
+    fn an_account_has_two_kinds_of_id() {
         let id = AccountId::random();
         assert_eq!(id.to_string().parse(), Ok(AccountRef::Id(id)));
         let telegram = TelegramId::try_from(42).unwrap();

@@ -1,9 +1,20 @@
-//! What the processes of the wallet KMS must agree on: identifiers, the grammars of usernames,
+//! The types that the processes of the wallet KMS share: identifiers, the grammars of usernames,
 //! addresses and amounts, the requests and responses of the HTTP API, and its error codes.
 //!
-//! Everything here is parsed once, at the edge, into a type that can only hold a valid value.
-//! This crate does no I/O, reads no clock and holds no rule of business: it must never decide
-//! anything, only say what can be said.
+//! Input is parsed once, at the edge, into a type that holds valid values only. This crate does no
+//! I/O, reads no clock and holds no business rule.
+//!
+//! ```
+//! use kms_types::{Amount, EthAddress, Units};
+//!
+//! let amount: Amount = "0.5".parse()?;
+//! assert_eq!(Units(amount.to_units(6)?).to_string(), "500000");
+//! assert!("1,000".parse::<Amount>().is_err());
+//!
+//! // A mistyped digit breaks the checksum of EIP-55.
+//! assert!("0x5aaeb6053F3E94C9b9A09f33669435E7Ef1BeAed".parse::<EthAddress>().is_err());
+//! # Ok::<(), kms_types::AmountError>(())
+//! ```
 
 mod address;
 mod amount;
@@ -38,5 +49,5 @@ pub use password_hash::{PasswordHash, PasswordHashError};
 pub use recipient::{Recipient, RecipientError};
 pub use telegram_id::{TelegramId, TelegramIdError};
 pub use text_table::UnknownText;
-pub use timestamp::Timestamp;
+pub use timestamp::{Timestamp, TimestampError};
 pub use username::{Username, UsernameError};

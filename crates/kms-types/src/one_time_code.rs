@@ -1,4 +1,4 @@
-//! A code that the server sends once, by e-mail, and that its receiver types.
+//! One-time codes that the server sends by e-mail and the user types.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,13 +6,13 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-/// Eight digits. Whoever has it is taken for the owner of the mailbox it was sent to, so its
-/// `Debug` is empty and it has no `Display`.
+/// Eight digits that prove access to a mailbox. A secret: its `Debug` is empty and it has no
+/// `Display`.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct OneTimeCode(Zeroizing<String>);
 
-/// The text is not a code. Says nothing of the text.
+/// The text is not a code. It does not quote the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a code is 8 digits; a space in the middle does not matter")]
 pub struct OneTimeCodeError;
@@ -20,13 +20,13 @@ pub struct OneTimeCodeError;
 impl OneTimeCode {
     const DIGITS: usize = 8;
 
-    /// The code that these 64 bits stand for.
+    /// Derives a code from 64 bits.
     #[must_use]
     pub fn from_bits(bits: u64) -> Self {
         Self(Zeroizing::new(format!("{:08}", bits % 100_000_000)))
     }
 
-    /// The digits.
+    /// Returns the digits.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn people_type_it_in_several_ways() {
+    fn accepts_codes_as_people_type_them() {
         for text in ["01234567", " 0123 4567\n", "0123-4567"] {
             assert_eq!(text.parse::<OneTimeCode>().unwrap().expose(), "01234567");
         }

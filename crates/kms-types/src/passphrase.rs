@@ -1,15 +1,15 @@
-//! The passphrase of an exported key: as good as the key for whoever has the file.
+//! The passphrase of an exported key file.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-/// Shown once, kept nowhere. Zeroized when dropped.
+/// The passphrase of an exported key: shown once, stored nowhere. Zeroized on drop.
 pub struct Passphrase(Zeroizing<String>);
 
 impl Passphrase {
-    /// The text to show.
+    /// Returns the text to show.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_travels_and_hides() {
+    fn serializes_and_hides_itself() {
         let passphrase: Passphrase = serde_json::from_str("\"7xkq2\"").unwrap();
         assert_eq!(passphrase.expose(), "7xkq2");
         assert_eq!(serde_json::to_string(&passphrase).unwrap(), "\"7xkq2\"");

@@ -1,4 +1,4 @@
-//! The stretched password as it crosses the wire. As good as the password itself.
+//! The password as a client stretched it. A secret as sensitive as the password itself.
 
 use std::fmt;
 
@@ -6,39 +6,40 @@ use alloy_primitives::hex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use zeroize::Zeroizing;
 
-/// What a client makes of a password before it leaves the client: 32 bytes, and the version of
-/// the recipe that made them (`kms-client` documents version 1).
+/// The stretched password that a client sends: 32 bytes, and the version of the derivation
+/// (`kms-client` documents version 1).
 ///
-/// On the wire it is `v1.` and 64 lower-case hex digits. It is the one secret type that
-/// serializes, because sending it is its purpose; it has no `Display`, and its `Debug` is empty.
+/// In JSON it is `v1.` and 64 lower-case hex digits. It serializes, because it is made to be sent;
+/// it
+/// has no `Display`, and its `Debug` is empty.
 pub struct PasswordHash {
     version: u8,
     bytes: Box<Zeroizing<[u8; 32]>>,
 }
 
-/// The text is not a password hash. Says nothing of the text.
+/// The text is not a password hash. It does not quote the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a password hash is v1. and 64 lower-case hexadecimal digits")]
 pub struct PasswordHashError;
 
 impl PasswordHash {
-    /// The only recipe there is today.
+    /// The version of the current derivation.
     pub const VERSION: u8 = 1;
 
-    /// A hash made by today's recipe; `fill` writes the bytes in place.
+    /// Makes a hash of the current version; `fill` writes the bytes in place.
     pub fn fill(fill: impl FnOnce(&mut [u8; 32])) -> Self {
         let mut bytes = Box::new(Zeroizing::new([0; 32]));
         fill(&mut bytes);
         Self { version: Self::VERSION, bytes }
     }
 
-    /// Which recipe made it.
+    /// Returns the version of the derivation.
     #[must_use]
     pub fn version(&self) -> u8 {
         self.version
     }
 
-    /// The secret bytes.
+    /// Returns the secret bytes.
     #[must_use]
     pub fn expose(&self) -> &[u8; 32] {
         &self.bytes
@@ -79,12 +80,12 @@ impl<'de> Deserialize<'de> for PasswordHash {
                 fmt::Display::fmt(&PasswordHashError, f)
             }
 
-            /// Never quotes the input: it may be a password that was sent by mistake.
+            /// Does not quote the input, which may be a password sent by mistake.
             fn visit_str<E: de::Error>(self, text: &str) -> Result<PasswordHash, E> {
                 PasswordHash::parse(text).map_err(E::custom)
             }
 
-            // What serde says of other types by default quotes the value.
+            // serde's default errors for other types quote the value.
             fn visit_u64<E: de::Error>(self, _secret: u64) -> Result<PasswordHash, E> {
                 Err(E::custom(PasswordHashError))
             }

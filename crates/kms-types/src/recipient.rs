@@ -1,4 +1,4 @@
-//! What a person writes to say whom to pay. One class of text never falls through to another.
+//! The recipient of a payment as people write it. A text of one class is never tried as another.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AddressError, EthAddress, Username, UsernameError};
 
-/// Whom to pay, as written.
+/// The recipient of a payment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Recipient {
@@ -17,16 +17,16 @@ pub enum Recipient {
     Address(EthAddress),
 }
 
-/// Why a text names nobody.
+/// Why a text is not a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecipientError {
-    /// Begins like an address and is none.
+    /// Begins like an address and is not one.
     #[error(transparent)]
     Address(#[from] AddressError),
     /// Has a dot, as ENS names do.
     #[error("ENS names are not supported yet; write a @username or an address")]
     Ens,
-    /// Neither an address nor a name with a dot, and no username.
+    /// Not a username.
     #[error(transparent)]
     Username(#[from] UsernameError),
 }

@@ -1,4 +1,4 @@
-//! The number by which Telegram knows a person. The only identity that names and money trust.
+//! The number by which Telegram identifies a user. Names and payments are bound to it alone.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,13 +10,14 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "i64", into = "i64")]
 pub struct TelegramId(i64);
 
-/// The number is not one that Telegram gives to a person.
+/// The number is not a Telegram user id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a Telegram user id is a whole number from 1 to 2^52 - 1")]
 pub struct TelegramIdError;
 
 impl TelegramId {
-    const MAX: i64 = (1 << 52) - 1;
+    /// The greatest id: 2^52 - 1.
+    pub const MAX: i64 = (1 << 52) - 1;
 
     /// The id as the signed number that Telegram and the databases use.
     #[must_use]
@@ -42,7 +43,7 @@ impl From<TelegramId> for i64 {
 impl FromStr for TelegramId {
     type Err = TelegramIdError;
 
-    /// Digits only: no sign, no space, no leading zero.
+    /// Parses digits without sign, space or leading zero.
     fn from_str(text: &str) -> Result<Self, TelegramIdError> {
         let canonical = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
         match text.parse::<i64>() {
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn holds_only_ids_of_people() {
+    fn accepts_user_ids_only() {
         for bad in [0, -1, 1 << 52, i64::MIN, i64::MAX] {
             assert_eq!(TelegramId::try_from(bad), Err(TelegramIdError), "{bad}");
         }

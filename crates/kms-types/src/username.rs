@@ -18,7 +18,7 @@ pub struct Username(String);
 /// Why a text is not a username.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UsernameError {
-    /// No character but perhaps the `@`.
+    /// Empty, but for the `@`.
     #[error("a username must not be empty")]
     Empty,
     /// More than 32 characters.
@@ -33,13 +33,13 @@ pub enum UsernameError {
 }
 
 impl Username {
-    /// As its owner writes it, without `@`.
+    /// Returns the name as its owner writes it, without `@`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// In lower case: the form that is unique and that stores compare.
+    /// Returns the name in lower case: the unique form, which stores compare.
     #[must_use]
     pub fn canonical(&self) -> String {
         self.0.to_ascii_lowercase()
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepts_what_telegram_gives() {
+    fn accepts_telegram_usernames() {
         for good in ["a", "bob", "@Bob", "a_b", "A1_2b", &"x".repeat(32)] {
             assert!(good.parse::<Username>().is_ok(), "{good}");
         }
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_everything_else() {
+    fn refuses_other_texts() {
         use UsernameError::{Character, Empty, FirstCharacter, TooLong};
         let long = "x".repeat(33);
         for (bad, why) in [
@@ -154,7 +154,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_parses_matches_the_grammar(text in "\\PC{0,40}") {
+        fn parsed_names_match_the_grammar(text in "\\PC{0,40}") {
             if let Ok(name) = text.parse::<Username>() {
                 let canonical = name.canonical();
                 prop_assert!(canonical.len() <= 32 && !canonical.contains("__"));

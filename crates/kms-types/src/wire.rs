@@ -1,7 +1,10 @@
-//! Requests and responses of `/v1`, as JSON.
+//! Requests and responses of `/v1`, as JSON (RFC 8259).
 //!
-//! Requests refuse unknown fields, so that a mistyped optional field is an error and not a
-//! silent default. Responses do not, so that a server may add to them.
+//! Amounts are decimal strings of the asset's smallest unit, times are milliseconds since 1970.
+//! Requests refuse unknown fields, so that a mistyped optional field is an error and not silently
+//! ignored. Responses accept unknown fields and unknown values of enums (`Unknown`), so that a
+//! client
+//! works with a newer server.
 
 mod account;
 mod event;

@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use kms_client::Turn;
 use kms_types::wire::{Account, Direction, ExternalDeposit, HistoryEntry, Network, Transfer};
 use kms_types::{Timestamp, Units};
 use teloxide_core::types::MessageId;
@@ -86,14 +85,14 @@ async fn page(
 ) -> Result<Option<(Html, Keyboard)>, HandlerError> {
     let Some(account) = context.account(user).await? else { return Ok(None) };
     let turn = match page {
-        Page::Newest => Turn::Newest,
-        Page::Older(cursor) => Turn::Older(cursor),
-        Page::Newer(cursor) => Turn::Newer(cursor),
+        Page::Newest => kms_client::Page::Newest,
+        Page::Older(cursor) => kms_client::Page::Older(cursor),
+        Page::Newer(cursor) => kms_client::Page::Newer(cursor),
     };
     let mut page = context.kms.transfers(user.id.into(), turn, PAGE_LENGTH).await?;
     // The first page is always full, even if fewer entries are newer than the cursor.
-    if matches!(turn, Turn::Newer(_)) && page.prev.is_none() {
-        page = context.kms.transfers(user.id.into(), Turn::Newest, PAGE_LENGTH).await?;
+    if matches!(turn, kms_client::Page::Newer(_)) && page.prev.is_none() {
+        page = context.kms.transfers(user.id.into(), kms_client::Page::Newest, PAGE_LENGTH).await?;
     }
     let text = message(&account, &page.entries, &context.network.get().await?);
     let keyboard = match (page.prev.map(newer_button), page.next.map(older_button)) {

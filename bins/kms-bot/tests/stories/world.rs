@@ -1,7 +1,7 @@
 //! Ann and Bob with their phones, in a sandbox.
 
 use bot_api_sim::{ButtonKind, Message, Phone};
-use kms_client::{Turn, hash_password};
+use kms_client::{Page, hash_password};
 use kms_sandbox::{Stage, StageOptions};
 use kms_types::wire::{Account, ConfirmTransfer, ExportKey, HistoryEntry, QuoteTransfer, Transfer};
 use kms_types::{Asset, TelegramId, TransferId, Wei};
@@ -118,7 +118,7 @@ impl World {
     }
 
     pub(crate) async fn transfers(&self, of: &Phone) -> Vec<Transfer> {
-        let page = self.stage.client.transfers(id(of).into(), Turn::Newest, 100).await.unwrap();
+        let page = self.stage.client.transfers(id(of).into(), Page::Newest, 100).await.unwrap();
         let transfers = page.entries.into_iter().filter_map(|entry| match entry {
             HistoryEntry::Transfer { transfer } => Some(*transfer),
             _ => None,

@@ -1,4 +1,4 @@
-//! Accounts: create, read, change the password, the name, the balance.
+//! Accounts: create, read, password, username, balance.
 
 use std::sync::Arc;
 
@@ -10,24 +10,114 @@ use kms_core::account::{Account, AccountState, SeenName};
 use kms_core::ports::AccountStore;
 use kms_core::{CreateWallet, Created, SealError};
 use kms_types::wire::{self, Balance, ChangePassword, CreateAccount, SeenUsername, TokenBalance};
-use kms_types::{AccountRef, Email, ErrorCode, Mobile, Problem};
+use kms_types::{AccountRef, Email, Mobile};
 
 use crate::auth::{Bot, Reader};
 use crate::body::{Json, Segment};
 use crate::clock;
 use crate::error::ApiError;
+use crate::rate_limits::admit;
 use crate::state::{State, detached};
 
-/// Makes a wallet for a Telegram user. A repeat with the same password answers 200 with the same
-/// account.
+crate::openapi::resource!(create, read, change_password, seen_username, balance);
+
+/// Creates a wallet for a Telegram user. A repeat with the same password returns the same account.
 #[utoipa::path(
+    operation_id = "create_account",
     tag = "accounts",
     request_body = CreateAccount,
     responses(
-        (status = 201, description = "The wallet is new", body = wire::Account),
-        (status = 200, description = "The user had it, under this password", body = wire::Account),
-        (status = 409, description = "The user has one under another password", body = Problem),
-        (status = 429, description = "Too many tries, or too much work", body = Problem),
+        (
+            status = 201,
+            description = "The wallet was created",
+            body = wire::Account,
+            links(
+                ("account" = (
+                    operation_id = "read_account",
+                    parameters(("account" = "$response.body#/id"))
+                )),
+                ("balance" = (
+                    operation_id = "read_balance",
+                    parameters(("account" = "$response.body#/id"))
+                )),
+                ("limits" = (
+                    operation_id = "read_limits",
+                    parameters(("account" = "$response.body#/id"))
+                )),
+                ("set_limit" = (
+                    operation_id = "set_limit",
+                    parameters(("account" = "$response.body#/id"))
+                )),
+                ("history" = (
+                    operation_id = "list_transfers",
+                    parameters(("account" = "$response.body#/id"))
+                )),
+                ("recover" = (
+                    operation_id = "request_recovery",
+                    parameters(("account" = "$response.body#/id"))
+                )),
+                ("recovery" = (
+                    operation_id = "read_recovery",
+                    parameters(("account" = "$response.body#/id"))
+                )),
+                ("name" = (
+                    operation_id = "resolve_name",
+                    parameters(("username" = "$response.body#/username"))
+                )),
+            )
+        ),
+        (
+            status = 200,
+            description = "The user has this wallet already, with this password",
+            body = wire::Account,
+            links(
+                ("account" = (
+                    operation_id = "read_account",
+                    parameters(("account" = "$response.body#/id"))
+                )),
+                ("balance" = (
+                    operation_id = "read_balance",
+                    parameters(("account" = "$response.body#/id"))
+                )),
+                ("limits" = (
+                    operation_id = "read_limits",
+                    parameters(("account" = "$response.body#/id"))
+                )),
+                ("set_limit" = (
+                    operation_id = "set_limit",
+                    parameters(("account" = "$response.body#/id"))
+                )),
+                ("history" = (
+                    operation_id = "list_transfers",
+                    parameters(("account" = "$response.body#/id"))
+                )),
+                ("recover" = (
+                    operation_id = "request_recovery",
+                    parameters(("account" = "$response.body#/id"))
+                )),
+                ("recovery" = (
+                    operation_id = "read_recovery",
+                    parameters(("account" = "$response.body#/id"))
+                )),
+                ("name" = (
+                    operation_id = "resolve_name",
+                    parameters(("username" = "$response.body#/username"))
+                )),
+            )
+        ),
+        (
+            status = 403,
+            description = "The token's scope does not allow this, or the account is frozen"
+        ),
+        (
+            status = 409,
+            description = "The user has a wallet with another password, or a concurrent change \
+                came first"
+        ),
+        (
+            status = 429,
+            description = "Too many new wallets, wrong passwords or concurrent requests; see `code`"
+        ),
     )
 )]
 #[post("/accounts")]
@@ -38,14 +128,11 @@ pub(crate) async fn create(
 ) -> Result<HttpResponse, ApiError> {
     let CreateAccount { telegram_id, password_hash, username, seen_at, mobile, email } = body;
     let now = clock::now();
-    // A time that is still to come would shut out every later observation.
+    // A time in the future would make every later observation look outdated.
     let name = seen_at.map(|seen_at| SeenName { username, seen_at: seen_at.min(now) });
     let (key, limit) = (format!("onboarding:{}", caller.actor), state.limits.onboardings.limit());
-    if let Err(after) = state.database.take(&key, limit).await? {
-        let (code, detail) =
-            (ErrorCode::RateLimited, "too many new wallets at once; wait a moment");
-        return Err(ApiError::TooMany { code, detail, after });
-    }
+    let detail = "too many new wallets at once; repeat after `retry_after` seconds";
+    admit(&state.database, &key, limit, detail).await?;
     let request = CreateWallet { telegram_id, password: password_hash, name, mobile, email };
     let custody = Arc::clone(&state.custody);
     let created = detached(async move { Ok(custody.create(request, &caller, now).await?) }).await?;
@@ -56,11 +143,15 @@ pub(crate) async fn create(
     Ok(HttpResponse::build(status).json(show(&state, account)?))
 }
 
-/// An account.
+/// Returns an account.
 #[utoipa::path(
+    operation_id = "read_account",
     tag = "accounts",
     params(("account" = AccountRef, Path)),
-    responses((status = 200, body = wire::Account), (status = 404, body = Problem))
+    responses(
+        (status = 200, description = "The account", body = wire::Account),
+        (status = 404, description = "No such account"),
+    )
 )]
 #[get("/accounts/{account}")]
 pub(crate) async fn read(
@@ -74,13 +165,20 @@ pub(crate) async fn read(
 
 /// Replaces the password by a new one.
 #[utoipa::path(
+    operation_id = "change_password",
     tag = "accounts",
     params(("account" = AccountRef, Path)),
     request_body = ChangePassword,
     responses(
-        (status = 204, description = "The new password works, the old one does not"),
-        (status = 403, description = "The old password is wrong", body = Problem),
-        (status = 429, description = "Too many wrong passwords", body = Problem),
+        (status = 204, description = "The new password is in force, the old one is not"),
+        (
+            status = 403,
+            description = "The old password is wrong, the account is frozen, or the token's scope \
+                does not allow this"
+        ),
+        (status = 404, description = "No such account"),
+        (status = 409, description = "A concurrent change came first"),
+        (status = 429, description = "Too many wrong passwords or concurrent requests"),
     )
 )]
 #[put("/accounts/{account}/password")]
@@ -99,12 +197,16 @@ pub(crate) async fn change_password(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// What an authenticated Telegram update showed of its sender's username.
+/// Reports the username that an authenticated Telegram update showed for the account's user.
 #[utoipa::path(
+    operation_id = "report_username",
     tag = "names",
     params(("account" = AccountRef, Path)),
     request_body = SeenUsername,
-    responses((status = 204), (status = 404, body = Problem))
+    responses(
+        (status = 204, description = "The observation is stored"),
+        (status = 404, description = "No such account"),
+    )
 )]
 #[put("/accounts/{account}/username")]
 pub(crate) async fn seen_username(
@@ -120,14 +222,14 @@ pub(crate) async fn seen_username(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// The wallet's balance of the native coin and of every token.
+/// Returns the wallet's balance of the native coin and of every configured token.
 #[utoipa::path(
+    operation_id = "read_balance",
     tag = "accounts",
     params(("account" = AccountRef, Path)),
     responses(
-        (status = 200, body = Balance),
-        (status = 404, body = Problem),
-        (status = 503, description = "The chain does not answer", body = Problem),
+        (status = 200, description = "The balance", body = Balance),
+        (status = 404, description = "No such account"),
     )
 )]
 #[get("/accounts/{account}/balance")]
@@ -152,11 +254,12 @@ pub(crate) async fn balance(
     Ok(HttpResponse::Ok().json(Balance { address, wei, pending: pending.wei, tokens, block }))
 }
 
-/// The account, or the error that there is none.
+/// Returns the account, or 404.
 pub(crate) async fn find(state: &State, account: AccountRef) -> Result<Account, ApiError> {
     state.database.account(account).await?.ok_or_else(ApiError::no_account)
 }
 
+/// Converts an account to its wire form, with the contacts masked.
 pub(crate) fn show(state: &State, account: Account) -> Result<wire::Account, ApiError> {
     let mobile = open(state, &account, "mobile", account.mobile.as_deref())?;
     let mobile = mobile.and_then(|text| text.parse::<Mobile>().ok());
@@ -182,6 +285,7 @@ fn show_state(state: AccountState) -> wire::AccountState {
     }
 }
 
+/// Returns the account's e-mail address, masked.
 pub(crate) fn masked_email(state: &State, account: &Account) -> Result<Option<String>, ApiError> {
     let email = open(state, account, "email", account.email.as_deref())?;
     Ok(email.and_then(|text| text.parse::<Email>().ok()).map(|email| email.masked()))

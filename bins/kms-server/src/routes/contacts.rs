@@ -1,27 +1,35 @@
-//! The ways to reach an account's owner outside Telegram.
+//! Contacts: the mobile number and the e-mail address of an account's owner.
 
 use std::sync::Arc;
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, post, put};
 use kms_types::wire::{ChangeEmail, ChangeMobile, ConfirmCode};
-use kms_types::{AccountRef, ErrorCode, Problem};
+use kms_types::{AccountRef, ErrorCode};
 
 use crate::auth::Bot;
 use crate::body::{Json, Segment};
 use crate::clock;
 use crate::error::ApiError;
+use crate::rate_limits::admit;
 use crate::state::{State, detached};
 
-/// Notes the mobile number that Telegram showed of the account's own user, or forgets it.
+crate::openapi::resource!(change_mobile, change_email, confirm_email);
+
+/// Stores the mobile number that Telegram showed for the account's own user, or deletes it.
 #[utoipa::path(
+    operation_id = "change_mobile",
     tag = "contacts",
     params(("account" = AccountRef, Path)),
     request_body = ChangeMobile,
     responses(
-        (status = 204),
-        (status = 403, description = "Not so soon after a recovery", body = Problem),
-        (status = 404, body = Problem),
+        (status = 204, description = "The number is stored or deleted"),
+        (
+            status = 403,
+            description = "Not allowed so soon after a recovery, or the token's scope does not \
+                allow this"
+        ),
+        (status = 404, description = "No such account"),
     )
 )]
 #[put("/accounts/{account}/mobile")]
@@ -39,17 +47,26 @@ pub(crate) async fn change_mobile(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// Sends a code to an e-mail address, which is the account's once the code is confirmed; or
-/// forgets the address there is.
+/// Sends a code to an e-mail address, which becomes the account's once the code is confirmed; or
+/// deletes the account's address.
 #[utoipa::path(
+    operation_id = "change_email",
     tag = "contacts",
     params(("account" = AccountRef, Path)),
     request_body = ChangeEmail,
     responses(
-        (status = 204),
-        (status = 403, description = "Wrong password, or soon after a recovery", body = Problem),
-        (status = 409, description = "The server sends no mail", body = Problem),
-        (status = 429, description = "Too many codes", body = Problem),
+        (status = 204, description = "The code will be sent, or the address is deleted"),
+        (
+            status = 403,
+            description = "The password is wrong, or it is too soon after a recovery, or the \
+                token's scope does not allow this"
+        ),
+        (status = 404, description = "No such account"),
+        (
+            status = 409,
+            description = "The server sends no e-mail, or a concurrent change came first"
+        ),
+        (status = 429, description = "Too many codes, wrong passwords or concurrent requests"),
     )
 )]
 #[put("/accounts/{account}/email")]
@@ -60,17 +77,15 @@ pub(crate) async fn change_email(
     Json(ChangeEmail { email, password_hash }): Json<ChangeEmail>,
 ) -> Result<HttpResponse, ApiError> {
     if email.is_some() && !state.sends_mail {
-        let detail = "this server sends no e-mail, so no address can be confirmed";
+        let detail = "this server sends no e-mail, so it cannot confirm an address; ask its \
+            operator to configure `mail`";
         return Err(ApiError::refused(ErrorCode::NoMail, detail));
     }
     let limit = state.limits.email_codes.limit();
     let (custody, database) = (Arc::clone(&state.custody), state.database.clone());
     let admit = move |id| async move {
-        let taken = database.take(&format!("email:{id}"), limit).await?;
-        taken.map_err(|after| {
-            let detail = "too many codes for e-mail addresses";
-            ApiError::TooMany { code: ErrorCode::RateLimited, detail, after }
-        })
+        let detail = "too many codes for this account; repeat after `retry_after` seconds";
+        admit(&database, &format!("email:{id}"), limit, detail).await
     };
     detached(async move {
         let now = clock::now();
@@ -82,13 +97,19 @@ pub(crate) async fn change_email(
 
 /// Confirms the code that was sent to the new address.
 #[utoipa::path(
+    operation_id = "confirm_email",
     tag = "contacts",
     params(("account" = AccountRef, Path)),
     request_body = ConfirmCode,
     responses(
-        (status = 204),
-        (status = 403, description = "The code is wrong", body = Problem),
-        (status = 409, description = "No code can be confirmed any more", body = Problem),
+        (status = 204, description = "The address is the account's"),
+        (
+            status = 403,
+            description = "The code is wrong, or it is too soon after a recovery, or the token's \
+                scope does not allow this"
+        ),
+        (status = 404, description = "No such account"),
+        (status = 409, description = "No code can be confirmed; request a new one"),
     )
 )]
 #[post("/accounts/{account}/email/code")]

@@ -8,7 +8,7 @@ use kms_core::ports::{RecoveryStore, StoreError};
 use kms_core::recovery::RecoveryStep;
 use kms_store::{StoredEvent, StoredEventKind};
 use kms_types::wire::{self, Event, EventKind, EventPage, ExternalDeposit, Recovery, Transfer};
-use kms_types::{EventCursor, IncomingId, Problem, RecoveryId, TransferId};
+use kms_types::{EventCursor, IncomingId, RecoveryId, TransferId};
 use serde::Deserialize;
 
 use crate::auth::Bot;
@@ -18,11 +18,13 @@ use crate::error::ApiError;
 use crate::routes::{recoveries, transfers};
 use crate::state::State;
 
-/// There is one bot; its cursor outlives its tokens.
+crate::openapi::resource!(read);
+
+/// The consumer whose cursor is stored: there is one bot, whatever token it uses.
 const CONSUMER: &str = "bot";
 const PAGE: u32 = 100;
 const LONGEST_WAIT: u64 = 60;
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+const CHECK_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,15 +34,18 @@ pub(crate) struct EventParameters {
     wait: u64,
 }
 
-/// What happened after a place in the stream. Giving `after` acknowledges everything up to it;
-/// without it the answer goes on after the last acknowledgement.
+/// Returns the events after a position in the stream. Passing `after` acknowledges all events up to
+/// it; without `after` the response continues after the last acknowledged event.
 #[utoipa::path(
+    operation_id = "read_events",
     tag = "events",
     params(
         ("after" = Option<EventCursor>, Query, description = "`next` of the page before"),
-        ("wait" = Option<u64>, Query, description = "Seconds to wait for an event, up to 60"),
+        ("wait" = Option<u64>, Query, maximum = 60, description = "Seconds to wait for an event"),
     ),
-    responses((status = 200, body = EventPage), (status = 400, body = Problem))
+    responses(
+        (status = 200, description = "The events, in commit order", body = EventPage),
+    )
 )]
 #[get("/events")]
 pub(crate) async fn read(
@@ -49,14 +54,14 @@ pub(crate) async fn read(
     Parameters(parameters): Parameters<EventParameters>,
 ) -> Result<HttpResponse, ApiError> {
     if parameters.wait > LONGEST_WAIT {
-        return Err(ApiError::field("wait", format!("expected at most {LONGEST_WAIT}")));
+        return Err(ApiError::field("wait", format!("wait at most {LONGEST_WAIT} seconds")));
     }
     let database = &state.database;
     let after = match parameters.after {
         Some(cursor) => {
             if !database.acknowledge_events(CONSUMER, cursor).await? {
-                let detail = "expected `next` of an earlier answer; \
-                    without it the stream goes on after the last acknowledgement";
+                let detail = "expected `next` of an earlier page; \
+                    without it the response continues after the last acknowledged event";
                 return Err(ApiError::field("after", detail));
             }
             cursor
@@ -69,9 +74,9 @@ pub(crate) async fn read(
         if found.end != after || Instant::now() >= deadline || state.shutdown.is_cancelled() {
             break found;
         }
-        // Wakes early when the server stops.
-        let look_again = tokio::time::sleep(LOOK_EVERY);
-        let _ = state.shutdown.run_until_cancelled(look_again).await;
+        // Returns early when the server stops.
+        let next_check = tokio::time::sleep(CHECK_EVERY);
+        let _ = state.shutdown.run_until_cancelled(next_check).await;
     };
     let mut events = Vec::with_capacity(found.events.len());
     for event in found.events {
@@ -80,8 +85,8 @@ pub(crate) async fn read(
     Ok(HttpResponse::Ok().json(EventPage { events, next: found.end }))
 }
 
-/// The event with its transfer or payment as it stands now; nothing if that can not be read, so
-/// that the events after it are told.
+/// Converts an event to its wire form, with its transfer, deposit or recovery as it is now; `None`
+/// if that is unreadable, so that later events are still delivered.
 async fn show(state: &State, event: StoredEvent) -> Result<Option<Event>, ApiError> {
     let StoredEvent { cursor, account, telegram_id, at, kind, .. } = event;
     let what = match kind {
@@ -156,7 +161,7 @@ async fn find_recovery(
     }
 }
 
-/// What was read; nothing, and a line in the log, of a row that is broken.
+/// Returns what was read; logs an unreadable row and returns `None`.
 fn readable<T>(
     event: EventCursor,
     found: Result<Option<T>, StoreError>,
@@ -166,13 +171,13 @@ fn readable<T>(
         Ok(None) => Ok(missing(event)),
         Err(error @ StoreError::Unavailable { .. }) => Err(error.into()),
         Err(error) => {
-            tracing::error!(%event, %error, "what an event is about can not be read");
+            tracing::error!(%event, %error, "subject of an event unreadable");
             Ok(None)
         }
     }
 }
 
 fn missing<T>(event: EventCursor) -> Option<T> {
-    tracing::error!(%event, "what an event is about is missing");
+    tracing::error!(%event, "subject of an event missing");
     None
 }

@@ -1,28 +1,39 @@
-//! Handing a wallet's key to its owner.
+//! Export of a wallet's key to its owner.
 
 use std::sync::Arc;
 
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::Data;
 use actix_web::{HttpResponse, post};
+use kms_types::AccountRef;
 use kms_types::wire::{ExportKey, ExportedKey};
-use kms_types::{AccountRef, ErrorCode, Problem};
 
 use crate::auth::Bot;
 use crate::body::{Json, Segment};
 use crate::clock;
 use crate::error::ApiError;
+use crate::rate_limits::admit;
 use crate::state::{State, detached};
 
-/// The wallet's key as a file for other wallets, under a new passphrase. The wallet goes on.
+crate::openapi::resource!(export);
+
+/// Returns the wallet's key as a Web3 Secret Storage file under a new passphrase. The wallet stays
+/// in use.
 #[utoipa::path(
+    operation_id = "export_key",
     tag = "accounts",
     params(("account" = AccountRef, Path)),
     request_body = ExportKey,
     responses(
-        (status = 200, body = ExportedKey),
-        (status = 403, description = "The password is wrong, or a recovery was lately", body = Problem),
-        (status = 429, description = "Too many exports or wrong passwords", body = Problem),
+        (status = 200, description = "The key, encrypted", body = ExportedKey),
+        (
+            status = 403,
+            description = "The password is wrong, the account is frozen, it is too soon after a \
+                recovery, or the token's scope does not allow this"
+        ),
+        (status = 404, description = "No such account"),
+        (status = 409, description = "A concurrent change came first"),
+        (status = 429, description = "Too many exports, wrong passwords or concurrent requests"),
     )
 )]
 #[post("/accounts/{account}/export")]
@@ -35,11 +46,8 @@ pub(crate) async fn export(
     let limit = state.limits.exports.limit();
     let (custody, database) = (Arc::clone(&state.custody), state.database.clone());
     let admit = move |id| async move {
-        let taken = database.take(&format!("export:{id}"), limit).await?;
-        taken.map_err(|after| {
-            let detail = "too many exports of this key; wait before the next";
-            ApiError::TooMany { code: ErrorCode::RateLimited, detail, after }
-        })
+        let detail = "too many exports of this key; repeat after `retry_after` seconds";
+        admit(&database, &format!("export:{id}"), limit, detail).await
     };
     let exported = detached(async move {
         custody.export(account, body.password_hash, &caller, clock::now(), admit).await

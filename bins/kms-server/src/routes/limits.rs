@@ -1,10 +1,10 @@
-//! How much an account may spend in a day.
+//! Spending limits: how much an account may spend in 24 hours.
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get, put};
 use kms_core::account::Account;
 use kms_types::wire::{LaterLimit, LimitAmount, SetLimit, SpendingLimit, SpendingLimits};
-use kms_types::{AccountRef, Asset, ErrorCode, Problem, Token, Units, Wei};
+use kms_types::{AccountRef, Asset, ErrorCode, Token, Units, Wei};
 
 use crate::auth::{Bot, Reader};
 use crate::body::{Json, Segment};
@@ -13,11 +13,17 @@ use crate::error::ApiError;
 use crate::routes::accounts;
 use crate::state::State;
 
-/// What may be spent of each asset in 24 hours, and what was.
+crate::openapi::resource!(read, set);
+
+/// Returns the spending limits: what may be spent of each asset in 24 hours, and what was spent.
 #[utoipa::path(
+    operation_id = "read_limits",
     tag = "accounts",
     params(("account" = AccountRef, Path)),
-    responses((status = 200, body = SpendingLimits), (status = 404, body = Problem))
+    responses(
+        (status = 200, description = "The limits", body = SpendingLimits),
+        (status = 404, description = "No such account"),
+    )
 )]
 #[get("/accounts/{account}/limits")]
 pub(crate) async fn read(
@@ -29,17 +35,20 @@ pub(crate) async fn read(
     Ok(HttpResponse::Ok().json(show(&state, &account).await?))
 }
 
-/// What the owner wants to spend at most. Less is in force at once, more after 24 hours; never more
-/// than the operator allows.
+/// Sets the owner's own limit. A lower one is in force at once, a higher one after 24 hours, and
+/// neither exceeds what the operator allows.
 #[utoipa::path(
+    operation_id = "set_limit",
     tag = "accounts",
     params(("account" = AccountRef, Path)),
     request_body = SetLimit,
     responses(
-        (status = 200, body = SpendingLimits),
-        (status = 400, description = "A field can not be used", body = Problem),
-        (status = 404, body = Problem),
-        (status = 429, description = "Too many higher limits in a day", body = Problem),
+        (status = 200, description = "The limits", body = SpendingLimits),
+        (status = 404, description = "No such account or token"),
+        (
+            status = 429,
+            description = "Too many increases in a day; a lower limit is always accepted"
+        ),
     )
 )]
 #[put("/accounts/{account}/limits")]
@@ -63,10 +72,8 @@ pub(crate) async fn set(
     let hold = state.transfers.spending().hold;
     let set =
         state.database.set_spending_limit(account.id, asset, wanted, hold, clock::now()).await?;
-    set.map_err(|after| {
-        let detail = "too many higher limits were asked for; a lower one is always taken";
-        ApiError::TooMany { code: ErrorCode::RateLimited, detail, after }
-    })?;
+    let detail = "too many increases in a day; a lower limit is always accepted";
+    set.map_err(|after| ApiError::rate_limited(detail, after))?;
     Ok(HttpResponse::Ok().json(show(&state, &account).await?))
 }
 
@@ -74,7 +81,7 @@ fn token<'a>(state: &'a State, asset: &Asset) -> Result<Option<&'a Token>, ApiEr
     let Asset::Token(symbol) = asset else { return Ok(None) };
     let found = state.transfers.tokens().iter().find(|token| token.symbol == *symbol);
     found.map(Some).ok_or_else(|| {
-        let detail = format!("{symbol} is not known here");
+        let detail = format!("this server has no token {symbol}; GET /v1/network lists its tokens");
         ApiError::Refused { code: ErrorCode::UnknownToken, detail, field: Some("asset".to_owned()) }
     })
 }

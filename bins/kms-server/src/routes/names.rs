@@ -1,9 +1,9 @@
-//! Names and the network.
+//! Usernames and the network.
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get};
 use kms_types::wire::{NameRecord, Network};
-use kms_types::{ErrorCode, Problem, Username};
+use kms_types::{ErrorCode, Username};
 
 use crate::auth::Reader;
 use crate::body::Segment;
@@ -11,11 +11,17 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::state::State;
 
-/// Where money for a name goes.
+crate::openapi::resource!(resolve, network);
+
+/// Returns the user who holds a username, and the address that payments to it go to.
 #[utoipa::path(
+    operation_id = "resolve_name",
     tag = "names",
     params(("username" = Username, Path)),
-    responses((status = 200, body = NameRecord), (status = 404, body = Problem))
+    responses(
+        (status = 200, description = "The holder", body = NameRecord),
+        (status = 404, description = "No user with this name has a wallet here"),
+    )
 )]
 #[get("/names/{username}")]
 pub(crate) async fn resolve(
@@ -24,7 +30,7 @@ pub(crate) async fn resolve(
     Segment(username): Segment<Username>,
 ) -> Result<HttpResponse, ApiError> {
     let found = state.database.resolve(&username, clock::now()).await?.ok_or_else(|| {
-        let detail = format!("nobody with the name {username} has a wallet here");
+        let detail = format!("no user with the name {username} has a wallet here");
         ApiError::refused(ErrorCode::UnknownName, detail)
     })?;
     Ok(HttpResponse::Ok().json(NameRecord {
@@ -36,8 +42,14 @@ pub(crate) async fn resolve(
     }))
 }
 
-/// The chain that money moves on.
-#[utoipa::path(tag = "network", responses((status = 200, body = Network)))]
+/// Returns the chain and its tokens.
+#[utoipa::path(
+    operation_id = "read_network",
+    tag = "network",
+    responses(
+        (status = 200, description = "The network", body = Network),
+    )
+)]
 #[get("/network")]
 pub(crate) async fn network(_reader: Reader, state: Data<State>) -> HttpResponse {
     HttpResponse::Ok().json(&state.network)

@@ -1,4 +1,4 @@
-//! Recoveries: asked for, confirmed by a code, cancelled, completed.
+//! Recoveries of forgotten passwords: request, confirm, cancel, complete.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,29 +12,67 @@ use kms_core::ports::{AccountStore, RecoveryStore, StoreError};
 use kms_core::recovery::{Recovery, RecoveryStage};
 use kms_store::RateLimit;
 use kms_types::wire::{self, CompleteRecovery, ConfirmCode, RecoveryState, RequestRecovery};
-use kms_types::{AccountRef, ErrorCode, Problem, RecoveryId, Timestamp};
+use kms_types::{AccountRef, ErrorCode, RecoveryId, Timestamp};
 
 use crate::auth::{Bot, Reader};
 use crate::body::{Json, Segment};
 use crate::clock;
-use crate::error::ApiError;
+use crate::error::{ApiError, Defect};
 use crate::routes::accounts::{find, masked_email};
 use crate::state::{State, detached};
 
+crate::openapi::resource!(request, read, confirm, cancel, complete);
+
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// Asks for a recovery of a forgotten password. No password is taken yet: time has to pass first,
-/// in which the owner can cancel. A repeat with the same id answers with the recovery as it stands.
+/// Requests a recovery of a forgotten password. The new password is set later: the owner has time
+/// to
+/// cancel first. A repeat with the same id returns the recovery as it is.
 #[utoipa::path(
+    operation_id = "request_recovery",
     tag = "recoveries",
     params(("account" = AccountRef, Path)),
     request_body = RequestRecovery,
     responses(
-        (status = 201, body = wire::Recovery),
-        (status = 404, body = Problem),
-        (status = 409, description = "One is open, or the id is another account's", body = Problem),
-        (status = 429, description = "Too many recoveries of this account", body = Problem),
-        (status = 503, description = "Recoveries are paused", body = Problem),
+        (
+            status = 201,
+            description = "The recovery",
+            body = wire::Recovery,
+            links(
+                ("code" = (
+                    operation_id = "confirm_recovery",
+                    parameters(
+                        ("account" = "$response.body#/account"),
+                        ("id" = "$response.body#/id")
+                    )
+                )),
+                ("cancel" = (
+                    operation_id = "cancel_recovery",
+                    parameters(
+                        ("account" = "$response.body#/account"),
+                        ("id" = "$response.body#/id")
+                    )
+                )),
+                ("complete" = (
+                    operation_id = "complete_recovery",
+                    parameters(
+                        ("account" = "$response.body#/account"),
+                        ("id" = "$response.body#/id")
+                    )
+                )),
+            )
+        ),
+        (
+            status = 403,
+            description = "The account is frozen, or the token's scope does not allow this"
+        ),
+        (status = 404, description = "No such account"),
+        (status = 409, description = "Another recovery is open, or the id was used before"),
+        (status = 429, description = "Too many recoveries of this account"),
+        (
+            status = 503,
+            description = "Recoveries are paused, or a dependency is unavailable; see `code`"
+        ),
     )
 )]
 #[post("/accounts/{account}/recoveries")]
@@ -46,7 +84,7 @@ pub(crate) async fn request(
 ) -> Result<HttpResponse, ApiError> {
     let account = find(&state, account).await?;
     let (action, now) = (Action::RequestRecovery(id), clock::now());
-    // What is answered by what there is, is not counted; and what is not counted makes none.
+    // Only a request that creates a recovery counts against the limits.
     if readable(state.database.recovery(id).await)? == Some(None) {
         let open = readable(state.database.open_recovery(account.id).await)?.flatten();
         if open.is_some_and(|open| open.is_open(now)) {
@@ -67,11 +105,42 @@ pub(crate) async fn request(
     Ok(HttpResponse::build(StatusCode::CREATED).json(shown))
 }
 
-/// The recovery of the account that has not ended.
+/// Returns the account's open recovery.
 #[utoipa::path(
+    operation_id = "read_recovery",
     tag = "recoveries",
     params(("account" = AccountRef, Path)),
-    responses((status = 200, body = wire::Recovery), (status = 404, body = Problem))
+    responses(
+        (
+            status = 200,
+            description = "The recovery",
+            body = wire::Recovery,
+            links(
+                ("code" = (
+                    operation_id = "confirm_recovery",
+                    parameters(
+                        ("account" = "$response.body#/account"),
+                        ("id" = "$response.body#/id")
+                    )
+                )),
+                ("cancel" = (
+                    operation_id = "cancel_recovery",
+                    parameters(
+                        ("account" = "$response.body#/account"),
+                        ("id" = "$response.body#/id")
+                    )
+                )),
+                ("complete" = (
+                    operation_id = "complete_recovery",
+                    parameters(
+                        ("account" = "$response.body#/account"),
+                        ("id" = "$response.body#/id")
+                    )
+                )),
+            )
+        ),
+        (status = 404, description = "No such account, or it has no open recovery"),
+    )
 )]
 #[get("/accounts/{account}/recovery")]
 pub(crate) async fn read(
@@ -86,16 +155,20 @@ pub(crate) async fn read(
     Ok(HttpResponse::Ok().json(show(&state, open, now).await?))
 }
 
-/// Confirms the code that was sent by e-mail: the wait is short from now on.
+/// Confirms the code that was sent by e-mail, which shortens the wait.
 #[utoipa::path(
+    operation_id = "confirm_recovery",
     tag = "recoveries",
     params(("account" = AccountRef, Path), ("id" = RecoveryId, Path)),
     request_body = ConfirmCode,
     responses(
-        (status = 200, body = wire::Recovery),
-        (status = 403, description = "The code is wrong", body = Problem),
-        (status = 404, body = Problem),
-        (status = 409, description = "No code can be confirmed any more", body = Problem),
+        (status = 200, description = "The recovery", body = wire::Recovery),
+        (
+            status = 403,
+            description = "The code is wrong, or the token's scope does not allow this"
+        ),
+        (status = 404, description = "No such account or recovery"),
+        (status = 409, description = "No code can be confirmed, or the recovery has ended"),
     )
 )]
 #[post("/accounts/{account}/recoveries/{id}/code")]
@@ -113,14 +186,15 @@ pub(crate) async fn confirm(
     Ok(HttpResponse::Ok().json(show(&state, confirmed.await?, now).await?))
 }
 
-/// Cancels the recovery. Needs no password.
+/// Cancels the recovery. Requires no password.
 #[utoipa::path(
+    operation_id = "cancel_recovery",
     tag = "recoveries",
     params(("account" = AccountRef, Path), ("id" = RecoveryId, Path)),
     responses(
-        (status = 200, body = wire::Recovery),
-        (status = 404, body = Problem),
-        (status = 409, description = "It has ended otherwise", body = Problem),
+        (status = 200, description = "The recovery", body = wire::Recovery),
+        (status = 404, description = "No such account or recovery"),
+        (status = 409, description = "The recovery has ended in another way"),
     )
 )]
 #[post("/accounts/{account}/recoveries/{id}/cancel")]
@@ -135,16 +209,25 @@ pub(crate) async fn cancel(
     Ok(HttpResponse::Ok().json(show(&state, cancelled.await?, now).await?))
 }
 
-/// Sets the new password, by the KMS's own key. A repeat with the same password answers the same.
+/// Sets the new password with the KMS key. A repeat with the same password returns the same.
 #[utoipa::path(
+    operation_id = "complete_recovery",
     tag = "recoveries",
     params(("account" = AccountRef, Path), ("id" = RecoveryId, Path)),
     request_body = CompleteRecovery,
     responses(
-        (status = 200, description = "The new password works", body = wire::Recovery),
-        (status = 404, body = Problem),
-        (status = 409, description = "It still waits, or has ended", body = Problem),
-        (status = 503, description = "Recoveries are paused", body = Problem),
+        (status = 200, description = "The new password is in force", body = wire::Recovery),
+        (
+            status = 403,
+            description = "The account is frozen, or the token's scope does not allow this"
+        ),
+        (status = 404, description = "No such account or recovery"),
+        (status = 409, description = "The wait is not over, or the recovery has ended"),
+        (status = 429, description = "Too many concurrent requests"),
+        (
+            status = 503,
+            description = "Recoveries are paused, or a dependency is unavailable; see `code`"
+        ),
     )
 )]
 #[post("/accounts/{account}/recoveries/{id}/complete")]
@@ -158,9 +241,9 @@ pub(crate) async fn complete(
     let action = Action::Recover(id);
     let known = readable(state.database.recovery(id).await)?.flatten();
     let known = known.filter(|known| known.account == account.id);
-    // By the database's clock too: one that runs ahead shortens no wait.
+    // The earlier of both clocks, so that a fast local clock does not shorten the wait.
     let now = clock::now().min(state.database.now().await?);
-    // A repeat of what was done is none of those that are counted; nor is one that still waits.
+    // Only a completion that can succeed counts: not a repeat, nor one that still has to wait.
     if known.is_some_and(|known| known.stage(now) == RecoveryStage::Ready) {
         let gate = Gate { state: &state, account: &account, id, caller: &caller, action };
         gate.refuse_paused().await?;
@@ -174,7 +257,7 @@ pub(crate) async fn complete(
     Ok(HttpResponse::Ok().json(show(&state, done.await?, now).await?))
 }
 
-/// A recovery as a client sees it.
+/// Converts a recovery to its wire form.
 pub(crate) async fn show(
     state: &State,
     recovery: Recovery,
@@ -185,7 +268,7 @@ pub(crate) async fn show(
         Some(_until) => match state.database.account(recovery.account.into()).await {
             Ok(Some(account)) => masked_email(state, &account).unwrap_or_default(),
             Err(error @ StoreError::Unavailable { .. }) => return Err(error.into()),
-            // What else there is to tell is told.
+            // The rest of the recovery is returned without the address.
             Ok(None) | Err(_) => None,
         },
         None => None,
@@ -209,7 +292,8 @@ pub(crate) async fn show(
     })
 }
 
-/// What was read; nothing of a row that was changed: custody reads it again, and raises the alarm.
+/// Returns what was read, or `None` for a row that failed its integrity check: custody reads it
+/// again and raises the alarm.
 fn readable<T>(found: Result<T, StoreError>) -> Result<Option<T>, ApiError> {
     match found {
         Ok(found) => Ok(Some(found)),
@@ -219,10 +303,13 @@ fn readable<T>(found: Result<T, StoreError>) -> Result<Option<T>, ApiError> {
 }
 
 fn none() -> ApiError {
-    ApiError::refused(ErrorCode::NoSuchRecovery, "the account has no such recovery")
+    ApiError::refused(
+        ErrorCode::NoSuchRecovery,
+        "the account has no such recovery; request one first",
+    )
 }
 
-/// What a limit says when it refuses.
+/// How a limit refuses.
 #[derive(Clone, Copy)]
 struct Refusal {
     code: ErrorCode,
@@ -232,18 +319,18 @@ struct Refusal {
 
 const RATE_LIMITED: Refusal = Refusal {
     code: ErrorCode::RateLimited,
-    detail: "too many recoveries of this account; wait before the next",
+    detail: "too many recoveries of this account; repeat after `retry_after` seconds",
     outcome: "rate_limited",
 };
 
-/// More forgotten passwords at once than people forget: somebody may be at work.
+/// More recoveries at once than forgotten passwords explain: an attack is possible.
 const BREAKER: Refusal = Refusal {
     code: ErrorCode::RecoveriesPaused,
-    detail: "too many recoveries at once in the whole system; wait before the next",
+    detail: "too many recoveries on the whole system; repeat after `retry_after` seconds",
     outcome: "recovery_breaker",
 };
 
-/// What stands before a recovery's step.
+/// Checks that apply before a step of a recovery, and are audited when they refuse.
 struct Gate<'a> {
     state: &'a State,
     account: &'a Account,
@@ -257,33 +344,36 @@ impl Gate<'_> {
         if self.state.database.recoveries_paused().await?.is_none() {
             return Ok(());
         }
-        self.note("recoveries_paused").await;
-        let (code, detail) = (ErrorCode::RecoveriesPaused, "the operator has paused recoveries");
-        Err(ApiError::TooMany { code, detail, after: HOUR })
+        self.record("recoveries_paused").await;
+        let (code, detail) =
+            (ErrorCode::RecoveriesPaused, "the operator has paused recoveries; repeat later");
+        Err(ApiError::NotNow { code, detail, after: HOUR })
     }
 
-    /// Takes one from each allowance, or none from any: who is stopped by the whole system's loses
-    /// nothing of their own. Repeats of one recovery, also of one that failed, take one between
-    /// them.
+    /// Takes one from every bucket, or from none: a user who is refused by the limit of the whole
+    /// system keeps their own. Repeats with one recovery's id take one in total.
     async fn take(&self, limits: &[(&str, RateLimit, Refusal)]) -> Result<(), ApiError> {
         let keys: Vec<_> = limits.iter().map(|(key, limit, _)| (*key, *limit)).collect();
         let Err(refused) = self.state.database.take_once(self.id, &keys).await? else {
             return Ok(());
         };
         let after = refused.wait;
-        let (_, _, refusal) = limits.get(refused.index).ok_or(ApiError::Stopped)?;
+        let (_, _, refusal) =
+            limits.get(refused.index).ok_or(Defect::UnknownLimit(refused.index))?;
         let Refusal { code, detail, outcome } = *refusal;
         if code == ErrorCode::RecoveriesPaused {
             tracing::error!(
-                "alarm: too many recoveries in an hour; `kms-server recoveries pause` stops them all"
+                event = "recovery_breaker",
+                "recovery limit of the whole system exceeded; `kms-server recoveries pause` stops \
+                    all"
             );
             metrics::counter!("kms_recovery_breaker_total").increment(1);
         }
-        self.note(outcome).await;
-        Err(ApiError::TooMany { code, detail, after })
+        self.record(outcome).await;
+        Err(ApiError::NotNow { code, detail, after })
     }
 
-    async fn note(&self, outcome: &'static str) {
+    async fn record(&self, outcome: &'static str) {
         let (custody, whose) = (&self.state.custody, self.account.id.into());
         custody.record_refusal(self.action, whose, outcome, self.caller, clock::now()).await;
     }

@@ -1,5 +1,5 @@
-//! The page behind the link in a mail. Looking at it changes nothing, since mail scanners follow
-//! links; its button cancels the recovery.
+//! The page of the link in an e-mail, whose button cancels a recovery. A GET changes nothing, because
+//! mail scanners follow links.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
 };
-use actix_web::web::{Data, Path};
+use actix_web::web::{Data, Path, ServiceConfig};
 use actix_web::{HttpResponse, get, post};
 use kms_core::audit::Caller;
 use kms_core::recovery::{Recovery, RecoveryStage};
@@ -18,20 +18,25 @@ use crate::clock;
 use crate::state::{State, detached};
 use crate::telemetry;
 
-/// Nothing is loaded, nothing runs, nobody frames it.
+/// Adds the page. It is for people, and not part of the API's document.
+pub(crate) fn configure(config: &mut ServiceConfig) {
+    config.service(show).service(stop);
+}
+
+/// Loads nothing, runs no script, and cannot be framed.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; \
     base-uri 'none'; frame-ancestors 'none'";
 
-/// What a visitor reads.
+/// The content of the page.
 struct Page {
     status: StatusCode,
     title: &'static str,
     text: String,
-    /// Whether there is still something to cancel.
+    /// Whether the recovery can still be cancelled.
     button: bool,
 }
 
-/// Shows what the link would do.
+/// Shows the state of the recovery.
 #[get("/recoveries/{id}/cancel/{key}")]
 pub(crate) async fn show(state: Data<State>, path: Path<(String, String)>) -> HttpResponse {
     let Some((id, mac)) = parse(&path) else { return Page::unknown().into_response() };
@@ -39,16 +44,17 @@ pub(crate) async fn show(state: Data<State>, path: Path<(String, String)>) -> Ht
     Page::of(found, clock::now()).into_response()
 }
 
-/// Cancels.
+/// Cancels the recovery.
 #[post("/recoveries/{id}/cancel/{key}")]
 pub(crate) async fn stop(state: Data<State>, path: Path<(String, String)>) -> HttpResponse {
     let Some((id, mac)) = parse(&path) else { return Page::unknown().into_response() };
-    let caller = Caller { actor: "link in a mail".to_owned(), request_id: telemetry::request_id() };
+    let caller =
+        Caller { actor: "link in an e-mail".to_owned(), request_id: telemetry::request_id() };
     let (custody, now) = (Arc::clone(&state.custody), clock::now());
     let page = detached(async move {
         let stopped = custody.cancel_recovery_by_link(id, &mac, &caller, now).await;
         Ok(match stopped {
-            // It ended before, in whatever way.
+            // It had ended before.
             Err(CustodyError::Recovery(_)) => {
                 Page::of(custody.recovery_by_link(id, &mac).await, now)
             }
@@ -68,31 +74,31 @@ impl Page {
             Ok(recovery) => recovery,
             Err(CustodyError::NoRecovery) => return Self::unknown(),
             Err(error) => {
-                tracing::error!(%error, "a link in a mail could not be followed");
+                tracing::error!(%error, "cancellation link failed");
                 return Self::later();
             }
         };
         let (title, text, button) = match recovery.stage(now) {
             RecoveryStage::Waiting | RecoveryStage::Ready => (
-                "Stop the new password?",
-                "A new password was asked for, because the old one was forgotten. If that was not \
-                 you, stop it: the password stays what it is.",
+                "Cancel the password reset?",
+                "Someone requested a new password for your wallet. If it was not you, cancel the \
+                 request: your password stays the same.",
                 true,
             ),
             RecoveryStage::Cancelled => (
-                "Stopped",
-                "No new password will be set. The password is what it was before. If somebody else \
-                 asked for it, end the other sessions of your Telegram account, and set a two-step \
-                 password there.",
+                "Cancelled",
+                "The password reset is cancelled, and your password has not changed. If someone \
+                 else requested it, terminate the other sessions in Telegram's settings and turn on \
+                 two-step verification.",
                 false,
             ),
             RecoveryStage::Expired => {
-                ("Over", "The time for this has passed. Nothing changed.", false)
+                ("Expired", "This request has expired. Your password has not changed.", false)
             }
             RecoveryStage::Completed => (
                 "Too late",
-                "The new password was set already. If that was not you, ask whoever runs the bot \
-                 at once to freeze the wallet.",
+                "The new password is already set. If it was not you, ask the operator of the bot \
+                 to freeze your wallet immediately.",
                 false,
             ),
         };
@@ -100,7 +106,7 @@ impl Page {
     }
 
     fn unknown() -> Self {
-        let text = "This link is not one of ours. Copy it from the mail again, as a whole.";
+        let text = "This link is not valid. Copy the whole link from the e-mail and try again.";
         Self {
             status: StatusCode::NOT_FOUND,
             title: "Unknown link",
@@ -110,11 +116,11 @@ impl Page {
     }
 
     fn later() -> Self {
-        let text = "Nothing was changed. Please try again in a minute; or write /recover to the \
-            bot, and cancel it there.";
+        let text = "Nothing has changed. Please try again in a minute, or send /recover to the bot \
+            and cancel there.";
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
-            title: "That did not work",
+            title: "Something went wrong",
             text: text.to_owned(),
             button: false,
         }
@@ -122,8 +128,8 @@ impl Page {
 
     fn into_response(self) -> HttpResponse {
         let button = match self.button {
-            // To where the page is.
-            true => "<form method=\"post\"><button>Stop it</button></form>",
+            // A form without an action posts to the page's own URL.
+            true => "<form method=\"post\"><button>Cancel the request</button></form>",
             false => "",
         };
         let page = format!(
@@ -137,7 +143,7 @@ impl Page {
         HttpResponse::build(self.status)
             .insert_header((CONTENT_TYPE, "text/html; charset=utf-8"))
             .insert_header((CONTENT_SECURITY_POLICY, POLICY))
-            // The link itself is the key.
+            // The URL is a secret.
             .insert_header((REFERRER_POLICY, "no-referrer"))
             .insert_header((CACHE_CONTROL, "no-store"))
             .body(page)

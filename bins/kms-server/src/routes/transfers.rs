@@ -1,4 +1,4 @@
-//! Transfers: quote, confirm, cancel, read.
+//! Transfers: quote, confirm, cancel, read, list.
 
 use std::sync::Arc;
 
@@ -11,29 +11,49 @@ use kms_core::account::Account;
 use kms_core::audit::Action;
 use kms_store::{HistoryCursor, HistoryEntry, Page};
 use kms_types::wire::{self, ConfirmTransfer, HistoryPage, QuoteTransfer};
-use kms_types::{AccountRef, ErrorCode, Problem, Recipient, Timestamp, TransferId};
+use kms_types::{AccountRef, ErrorCode, Recipient, Timestamp, TransferId};
 use serde::Deserialize;
 
 use crate::auth::{Bot, Reader};
 use crate::body::{Json, Parameters, Segment};
 use crate::clock;
 use crate::error::ApiError;
+use crate::rate_limits::admit;
 use crate::routes::accounts;
 use crate::state::{State, detached};
 
-/// What would it cost to send this? Nothing moves. A repeat with the same id and fields answers
-/// with the same transfer.
+crate::openapi::resource!(quote, confirm, cancel, read, list);
+
+/// Prices a transfer. Nothing is signed. A repeat with the same id and fields returns the same
+/// transfer.
 #[utoipa::path(
+    operation_id = "quote_transfer",
     tag = "transfers",
     request_body = QuoteTransfer,
     responses(
-        (status = 200, body = wire::Transfer),
-        (status = 400, description = "A field can not be used", body = Problem),
-        (status = 404, description = "No such account or name", body = Problem),
-        (status = 409, description = "The id was used for something else", body = Problem),
-        (status = 422, description = "It can not be paid", body = Problem),
-        (status = 429, description = "Too many quotes, or a spending limit", body = Problem),
-        (status = 503, description = "The chain does not answer", body = Problem),
+        (
+            status = 200,
+            description = "The quote",
+            body = wire::Transfer,
+            links(
+                ("transfer" = (
+                    operation_id = "read_transfer",
+                    parameters(("id" = "$response.body#/id"))
+                )),
+                ("confirm" = (
+                    operation_id = "confirm_transfer",
+                    parameters(("id" = "$response.body#/id"))
+                )),
+                ("cancel" = (
+                    operation_id = "cancel_transfer",
+                    parameters(("id" = "$response.body#/id"))
+                )),
+            )
+        ),
+        (status = 404, description = "No such account, username or token"),
+        (status = 409, description = "The id was used for another transfer"),
+        (status = 422, description = "The payment is not possible; see `code`"),
+        (status = 429, description = "Too many quotes, or a spending limit; see `code`"),
     )
 )]
 #[post("/transfers")]
@@ -52,14 +72,14 @@ pub(crate) async fn quote(
         return Ok(HttpResponse::Ok().json(show(known)));
     }
     let (key, limit) = (format!("quote:{}", sender.id), state.limits.quotes.limit());
-    if let Err(after) = state.database.take(&key, limit).await? {
-        let (code, detail) =
-            (ErrorCode::RateLimited, "too many quotes of this account; wait a moment");
-        return Err(ApiError::TooMany { code, detail, after });
-    }
+    let detail = "too many quotes of this account; repeat after `retry_after` seconds";
+    admit(&state.database, &key, limit, detail).await?;
     let (to, name_reassigned) = recipient(&state, body.to, now).await?;
     if to.account == Some(sender.id) {
-        return Err(ApiError::refused(ErrorCode::SelfTransfer, "that is your own wallet"));
+        return Err(ApiError::refused(
+            ErrorCode::SelfTransfer,
+            "sender and recipient are the same wallet; choose another recipient",
+        ));
     }
     let request = QuoteRequest {
         id: body.id,
@@ -74,19 +94,31 @@ pub(crate) async fn quote(
     Ok(HttpResponse::Ok().json(show(transfer)))
 }
 
-/// Signs and sends the transfer, if it is what the sender saw. A repeat answers how it stands.
+/// Signs and broadcasts the transfer if it is what the sender was shown. A repeat returns the
+/// transfer as it is.
 #[utoipa::path(
+    operation_id = "confirm_transfer",
     tag = "transfers",
     params(("id" = TransferId, Path)),
     request_body = ConfirmTransfer,
     responses(
-        (status = 200, body = wire::Transfer),
-        (status = 403, description = "The password is wrong", body = Problem),
-        (status = 404, body = Problem),
-        (status = 409, description = "Expired, cancelled, or not what was shown", body = Problem),
-        (status = 422, description = "The balance does not cover it", body = Problem),
-        (status = 429, description = "Too many wrong passwords, or too much work", body = Problem),
-        (status = 503, description = "The chain does not answer; nothing is signed", body = Problem),
+        (status = 200, description = "The transfer", body = wire::Transfer),
+        (
+            status = 403,
+            description = "The password is wrong, the account is frozen, or the token's scope \
+                does not allow this"
+        ),
+        (status = 404, description = "No such transfer"),
+        (
+            status = 409,
+            description = "The quote has expired, was cancelled, or is not what was shown"
+        ),
+        (status = 422, description = "The balance does not cover amount and network fee"),
+        (
+            status = 429,
+            description = "Too many wrong passwords or concurrent requests, or a spending limit; \
+                see `code`"
+        ),
     )
 )]
 #[post("/transfers/{id}/confirm")]
@@ -103,14 +135,14 @@ pub(crate) async fn confirm(
         Checked::Done(transfer) => return Ok(HttpResponse::Ok().json(show(*transfer))),
         Checked::Ready(ready) => *ready,
     };
-    still_whom_it_was(&state, ready.transfer(), now).await?;
+    check_recipient(&state, ready.transfer(), now).await?;
     let sender = ready.transfer().from.account.ok_or_else(ApiError::no_transfer)?;
     let (custody, transfers) = (Arc::clone(&state.custody), Arc::clone(&state.transfers));
     let transfer = detached(async move {
         let send = Action::Send(id);
         custody
             .with_wallet(sender.into(), password_hash, send, &caller, now, |wallet| async move {
-                // The password took its time: a quote that ran out meanwhile is not signed.
+                // The clock again: a quote that expired during the KDF is not signed.
                 let sent = transfers.sign_and_send(ready, wallet, clock::now()).await;
                 sent.map_err(ApiError::from)
             })
@@ -120,11 +152,15 @@ pub(crate) async fn confirm(
     Ok(HttpResponse::Ok().json(show(transfer)))
 }
 
-/// Gives up a quote. What is signed already goes on.
+/// Cancels a quote. A transfer that is signed is returned as it is.
 #[utoipa::path(
+    operation_id = "cancel_transfer",
     tag = "transfers",
     params(("id" = TransferId, Path)),
-    responses((status = 200, body = wire::Transfer), (status = 404, body = Problem))
+    responses(
+        (status = 200, description = "The transfer", body = wire::Transfer),
+        (status = 404, description = "No such transfer"),
+    )
 )]
 #[post("/transfers/{id}/cancel")]
 pub(crate) async fn cancel(
@@ -136,11 +172,15 @@ pub(crate) async fn cancel(
     Ok(HttpResponse::Ok().json(show(transfer.ok_or_else(ApiError::no_transfer)?)))
 }
 
-/// A transfer as it stands.
+/// Returns a transfer.
 #[utoipa::path(
+    operation_id = "read_transfer",
     tag = "transfers",
     params(("id" = TransferId, Path)),
-    responses((status = 200, body = wire::Transfer), (status = 404, body = Problem))
+    responses(
+        (status = 200, description = "The transfer", body = wire::Transfer),
+        (status = 404, description = "No such transfer"),
+    )
 )]
 #[get("/transfers/{id}")]
 pub(crate) async fn read(
@@ -160,16 +200,36 @@ pub(crate) struct ListParameters {
     limit: Option<u32>,
 }
 
-/// What the account paid and received, from outside too, newest first.
+/// Returns what the account paid and received, external deposits included, newest first.
 #[utoipa::path(
+    operation_id = "list_transfers",
     tag = "transfers",
     params(
         ("account" = AccountRef, Path),
-        ("before" = Option<String>, Query, description = "`next` of a page: what is older"),
-        ("after" = Option<String>, Query, description = "`prev` of a page: what is newer"),
-        ("limit" = Option<u32>, Query, description = "1 to 100, 20 by default"),
+        (
+            "before" = Option<String>,
+            Query,
+            pattern = "^[0-9]{1,15}[.][0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
+            description = "`next` of a page: older entries"
+        ),
+        (
+            "after" = Option<String>,
+            Query,
+            pattern = "^[0-9]{1,15}[.][0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
+            description = "`prev` of a page: newer entries"
+        ),
+        (
+            "limit" = Option<u32>,
+            Query,
+            minimum = 1,
+            maximum = 100,
+            description = "Entries in the page; 20 by default"
+        ),
     ),
-    responses((status = 200, body = HistoryPage), (status = 404, body = Problem))
+    responses(
+        (status = 200, description = "The page", body = HistoryPage),
+        (status = 404, description = "No such account"),
+    )
 )]
 #[get("/accounts/{account}/transfers")]
 pub(crate) async fn list(
@@ -180,16 +240,16 @@ pub(crate) async fn list(
 ) -> Result<HttpResponse, ApiError> {
     let limit = parameters.limit.unwrap_or(20);
     if !(1..=100).contains(&limit) {
-        return Err(ApiError::field("limit", "expected 1 to 100"));
+        return Err(ApiError::field("limit", "expected a number from 1 to 100"));
     }
     let page = match (parameters.before, parameters.after) {
         (None, None) => Page::Newest,
         (Some(before), None) => Page::Before(place("before", &before)?),
         (None, Some(after)) => Page::After(place("after", &after)?),
-        _ => return Err(ApiError::field("after", "expected either before or after")),
+        _ => return Err(ApiError::field("after", "pass either `before` or `after`, not both")),
     };
     let account = accounts::find(&state, account).await?;
-    // One more than is shown tells whether there is more.
+    // One more than the page holds, to find out whether there are more.
     let found = state.database.history(account.id, page.clone(), limit + 1).await?;
     Ok(HttpResponse::Ok().json(history_page(found, &page, limit)))
 }
@@ -201,7 +261,7 @@ fn place(field: &str, text: &str) -> Result<HistoryCursor, ApiError> {
 fn history_page(mut found: Vec<HistoryEntry>, page: &Page, limit: u32) -> HistoryPage {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = found.len() > limit;
-    // What was asked for in addition is the farthest from the place.
+    // The additional entry is the farthest from the position.
     let (older, newer) = match page {
         Page::Newest => (more, false),
         Page::Before(_) => (more, true),
@@ -237,7 +297,7 @@ fn party(account: &Account) -> Party {
     }
 }
 
-/// Whom the words mean now, and whether the name came from somebody else lately.
+/// Resolves the recipient, and whether the username was reassigned lately.
 async fn recipient(
     state: &State,
     to: Recipient,
@@ -247,7 +307,9 @@ async fn recipient(
         Recipient::Username(name) => {
             let found = state.database.resolve(&name, now).await?;
             let found = found.ok_or_else(|| {
-                let detail = "nobody with this name has a wallet here".to_owned();
+                let detail =
+                    "no user with this name has a wallet here; they create one by starting the bot"
+                        .to_owned();
                 let (code, field) = (ErrorCode::UnknownName, Some("to".to_owned()));
                 ApiError::Refused { code, detail, field }
             })?;
@@ -256,16 +318,17 @@ async fn recipient(
         }
         Recipient::Address(address) => {
             let known = state.database.account_by_address(address).await?;
-            let stranger = Party { account: None, username: None, address, since: None };
-            // The name stays out: the sender did not ask for it.
+            let external = Party { account: None, username: None, address, since: None };
+            // Without the username: the sender did not pay by it.
             let party = |account| Party { username: None, ..party(&account) };
-            Ok((known.map_or(stranger, party), false))
+            Ok((known.map_or(external, party), false))
         }
     }
 }
 
-/// Between quote and confirmation a name may have moved, and a row may have been changed.
-async fn still_whom_it_was(
+/// Refuses when the recipient is no longer the one that was quoted: the username was reassigned, or
+/// a row was changed.
+async fn check_recipient(
     state: &State,
     transfer: &Transfer,
     now: Timestamp,
@@ -281,7 +344,7 @@ async fn still_whom_it_was(
     if same { Ok(()) } else { Err(ConfirmError::Mismatch.into()) }
 }
 
-/// A transfer as callers see it.
+/// Converts a transfer to its wire form.
 pub(crate) fn show(transfer: Transfer) -> wire::Transfer {
     let max_fee = transfer.max_fee();
     let party = |party: Party| wire::Party {
@@ -313,7 +376,7 @@ pub(crate) fn show(transfer: Transfer) -> wire::Transfer {
     }
 }
 
-/// An external deposit as callers see it.
+/// Converts an external deposit to its wire form.
 pub(crate) fn show_deposit(deposit: ExternalDeposit) -> wire::ExternalDeposit {
     wire::ExternalDeposit {
         chain_id: deposit.chain_id,

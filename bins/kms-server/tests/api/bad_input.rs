@@ -1,7 +1,7 @@
 //! Invalid requests get an error that names the field and never quotes the input.
 
 use kms_server_testing::{TestServer, on_both_stores};
-use kms_types::Problem;
+use kms_types::{ErrorCode, Problem};
 use serde_json::{Value, json};
 
 on_both_stores!(bad_bodies_are_refused, bad_paths_are_refused, the_api_is_documented_and_monitored);
@@ -125,6 +125,11 @@ async fn bad_paths_are_refused(test: TestServer) {
         ));
     }
     insta::assert_snapshot!("bad_paths", seen.join("\n"));
+    let wrong_method = test.raw().delete(test.url("/v1/accounts/telegram:5/limits"));
+    let answer = wrong_method.bearer_auth(&test.token).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), &answer.headers()["allow"] == "GET, PUT"), (405, true));
+    let problem: Problem = answer.json().await.unwrap();
+    assert_eq!(problem.code, ErrorCode::MethodNotAllowed);
 }
 
 async fn the_api_is_documented_and_monitored(test: TestServer) {
@@ -140,6 +145,22 @@ async fn the_api_is_documented_and_monitored(test: TestServer) {
         .collect();
     operations.sort();
     insta::assert_snapshot!("operations", operations.join("\n"));
+    let described = document["paths"].as_object().unwrap().iter();
+    for (path, item) in described.filter(|(path, _)| path.starts_with("/v1/")) {
+        for (method, operation) in item.as_object().unwrap() {
+            let responses = operation["responses"].as_object().unwrap();
+            for status in ["401", "403", "500", "503"] {
+                assert!(responses.contains_key(status), "{method} {path} {status}");
+            }
+            for (status, response) in
+                responses.iter().filter(|(status, _)| *status >= &"4".to_owned())
+            {
+                let content = response["content"].as_object().unwrap();
+                let types: Vec<_> = content.keys().collect();
+                assert_eq!(types, ["application/problem+json"], "{method} {path} {status}");
+            }
+        }
+    }
     assert_eq!(get("/docs/").await.status(), 200);
     assert_eq!(get("/healthz").await.status(), 200);
     assert_eq!(get("/readyz").await.status(), 200);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kms_client::{ClientError, Turn};
+use kms_client::{ClientError, Page};
 use kms_server_testing::requests::{COIN, confirm, quote, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer, on_both_stores};
 use kms_types::wire::{EventKind, HistoryEntry, TransferState, Warning};
@@ -52,7 +52,7 @@ async fn coins_are_sent_by_username(test: TestServer) {
     assert_eq!(balance.wei, wei(10 * COIN).checked_sub(spent).unwrap());
     // Both see it in their history, and both are notified.
     for account in [ann.id, bob.id] {
-        let page = test.client.transfers(account.into(), Turn::Newest, 10).await.unwrap();
+        let page = test.client.transfers(account.into(), Page::Newest, 10).await.unwrap();
         let done = HistoryEntry::Transfer { transfer: Box::new(done.clone()) };
         assert_eq!((page.entries, page.next, page.prev), (vec![done], None, None));
     }
@@ -259,7 +259,7 @@ async fn the_history_is_paged_in_both_directions(test: TestServer) {
         test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
         sent.insert(0, quoted.id);
     }
-    let page = async |turn: Turn<'_>| {
+    let page = async |turn: Page<'_>| {
         let page = test.client.transfers(telegram(1), turn, 2).await.unwrap();
         let id = |entry: &HistoryEntry| match entry {
             HistoryEntry::Transfer { transfer } => transfer.id,
@@ -268,15 +268,15 @@ async fn the_history_is_paged_in_both_directions(test: TestServer) {
         let ids: Vec<_> = page.entries.iter().map(id).collect();
         (ids, page.next, page.prev)
     };
-    let (newest, next, prev) = page(Turn::Newest).await;
+    let (newest, next, prev) = page(Page::Newest).await;
     assert_eq!((newest.as_slice(), prev), (&sent[..2], None));
-    let (middle, next, prev) = page(Turn::Older(&next.unwrap())).await;
+    let (middle, next, prev) = page(Page::Older(&next.unwrap())).await;
     assert_eq!(middle, sent[2..4]);
-    let (again, _, nothing) = page(Turn::Newer(&prev.unwrap())).await;
+    let (again, _, nothing) = page(Page::Newer(&prev.unwrap())).await;
     assert_eq!((again.as_slice(), nothing), (&sent[..2], None));
-    let (oldest, nothing, prev) = page(Turn::Older(&next.unwrap())).await;
+    let (oldest, nothing, prev) = page(Page::Older(&next.unwrap())).await;
     assert_eq!((oldest.as_slice(), nothing), (&sent[4..], None));
-    let (middle, next, prev) = page(Turn::Newer(&prev.unwrap())).await;
+    let (middle, next, prev) = page(Page::Newer(&prev.unwrap())).await;
     assert_eq!(middle, sent[2..4]);
     assert!(next.is_some() && prev.is_some());
     for query in ["before=1&after=2", "after=x", "before=1.2"] {

@@ -7,26 +7,27 @@ use crate::{
     Units, Username, Wei,
 };
 
-/// `POST /v1/accounts`: a wallet for a Telegram user. Repeating it with the same password answers
-/// with the same account.
+/// `POST /v1/accounts`: creates a wallet for a Telegram user. A repeat with the same password
+/// returns
+/// the same account.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CreateAccount {
-    /// Whose wallet it is.
+    /// The owner.
     pub telegram_id: TelegramId,
-    /// `v1.` and 64 hex digits, made by the client from the password.
+    /// The password, as the client stretched it: `v1.` and 64 hex digits.
     pub password_hash: PasswordHash,
     /// The username Telegram showed with the update that led here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<Username>,
-    /// When Telegram showed it. Without it the name is not bound.
+    /// When Telegram showed it. Required to bind the username.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen_at: Option<Timestamp>,
-    /// A mobile number, if the user gave one. Stored sealed.
+    /// A mobile number (E.164). Stored encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mobile: Option<Mobile>,
-    /// An e-mail address, if the user gave one. Stored sealed.
+    /// An e-mail address. Stored encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<Email>,
 }
@@ -38,9 +39,9 @@ pub struct CreateAccount {
 pub enum AccountState {
     /// It may.
     Active,
-    /// The operator stopped it: it reads, but nothing is signed.
+    /// The operator froze it: it can be read, but nothing is signed for it.
     Frozen,
-    /// A state that this version does not know.
+    /// A state of a newer server.
     #[serde(other)]
     Unknown,
 }
@@ -49,17 +50,17 @@ pub enum AccountState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Account {
-    /// The KMS's own id.
+    /// The server's id of the account.
     pub id: AccountId,
-    /// Whose it is.
+    /// The owner.
     pub telegram_id: TelegramId,
-    /// The name that pays into it, if it holds one.
+    /// The username that payments to the wallet can name, if the owner holds one.
     pub username: Option<Username>,
     /// The wallet's address.
     pub address: EthAddress,
     /// Whether it may act.
     pub state: AccountState,
-    /// Since when there is a wallet, in milliseconds since 1970.
+    /// When the wallet was created.
     pub created_at: Timestamp,
     /// The mobile number, masked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,7 +68,7 @@ pub struct Account {
     /// The e-mail address, masked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
-    /// Since when it is known that the e-mail address is the account's.
+    /// When the e-mail address was confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email_verified_at: Option<Timestamp>,
     /// When the password was last replaced by a recovery.
@@ -75,18 +76,18 @@ pub struct Account {
     pub recovered_at: Option<Timestamp>,
 }
 
-/// `PUT /v1/accounts/{account}/password`.
+/// `PUT /v1/accounts/{account}/password`: replaces the password.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ChangePassword {
-    /// The password that works now.
+    /// The current password.
     pub old_password_hash: PasswordHash,
-    /// The password that shall work from now on.
+    /// The new password.
     pub new_password_hash: PasswordHash,
 }
 
-/// `POST /v1/accounts/{account}/export`.
+/// `POST /v1/accounts/{account}/export`: exports the wallet's key.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -95,31 +96,33 @@ pub struct ExportKey {
     pub password_hash: PasswordHash,
 }
 
-/// The answer to [`ExportKey`]: whoever has both texts has the money.
+/// The response to [`ExportKey`]. Both texts together give full control of the wallet.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExportedKey {
     /// The wallet's address.
     pub address: EthAddress,
-    /// A file that other wallets import: the JSON of Web3 Secret Storage, version 3.
+    /// A file that other wallets import: Web3 Secret Storage, version 3, as JSON.
     pub keystore: String,
-    /// What opens the file. Shown this once; best kept apart from it.
+    /// The passphrase of the file. It is returned once and stored nowhere; keep it apart from the
+    /// file.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub passphrase: Passphrase,
 }
 
-/// `PUT /v1/accounts/{account}/username`: what an authenticated Telegram update showed.
+/// `PUT /v1/accounts/{account}/username`: the username that an authenticated Telegram update
+/// showed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SeenUsername {
-    /// The username, or none.
+    /// The username; `null` if the user has none.
     pub username: Option<Username>,
-    /// When Telegram made the update, in milliseconds since 1970.
+    /// The time of the update.
     pub seen_at: Timestamp,
 }
 
-/// `GET /v1/accounts/{account}/balance`.
+/// `GET /v1/accounts/{account}/balance`: the wallet's balance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Balance {
@@ -127,56 +130,56 @@ pub struct Balance {
     pub address: EthAddress,
     /// The native coin, in wei, at `block`.
     pub wei: Wei,
-    /// What signed transfers that are not mined yet may still take from it, in wei.
+    /// The most that signed transfers that are not mined may still spend of it, in wei.
     pub pending: Wei,
-    /// The tokens that are known here, in the order in which they are configured.
+    /// The configured tokens, in their order.
     #[serde(default)]
     pub tokens: Vec<TokenBalance>,
-    /// The block that was asked.
+    /// The number of the block that the balances were read at.
     pub block: u64,
 }
 
-/// How much of a token a wallet has.
+/// The balance of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TokenBalance {
-    /// Which token.
+    /// The token.
     pub token: Token,
-    /// How much, in its smallest unit; nothing, if its contract does not say.
+    /// The balance in the token's smallest unit; `null` if its contract does not return one.
     pub units: Option<Units>,
-    /// What signed transfers that are not mined yet may still take from it.
+    /// The most that signed transfers that are not mined may still spend of it, in the same unit.
     pub pending: Units,
 }
 
-/// `GET /v1/names/{username}`.
+/// `GET /v1/names/{username}`: the holder of a username.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NameRecord {
-    /// The name as its holder writes it.
+    /// The username as its holder writes it.
     pub username: Username,
     /// The Telegram user who holds it.
     pub telegram_id: TelegramId,
-    /// Where money for the name goes.
+    /// The address that payments to the username go to.
     pub address: EthAddress,
-    /// Since when the holder has a wallet.
+    /// When the holder's wallet was created.
     pub account_since: Timestamp,
-    /// When the name came from somebody else, if that is less than 30 days ago.
+    /// When the username was reassigned from another user, if that is less than 30 days ago.
     pub moved_at: Option<Timestamp>,
 }
 
-/// `GET /v1/network`: the chain that money moves on.
+/// `GET /v1/network`: the chain and its tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Network {
-    /// What people call it.
+    /// Its name for people.
     pub name: String,
-    /// Its number (EIP-155).
+    /// Its id (EIP-155).
     pub chain_id: u64,
     /// The symbol of its native coin.
     pub symbol: String,
-    /// The tokens that can be paid with.
+    /// The configured tokens.
     #[serde(default)]
     pub tokens: Vec<Token>,
-    /// A block explorer; a transaction is at `{explorer}/tx/{hash}`.
+    /// The URL of a block explorer; a transaction is at `{explorer}/tx/{hash}`.
     pub explorer: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What happened, for a client that tells people.
+//! Events, for a client that notifies users.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,31 +10,31 @@ use crate::{AccountId, EthAddress, EventCursor, TelegramId, Timestamp, Token, Un
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum EventKind {
-    /// A wallet was made.
+    /// A wallet was created.
     AccountCreated,
     /// The password was changed by its owner.
     PasswordChanged,
-    /// The key was handed out, to somebody with the password.
+    /// The wallet's key was exported with the password.
     KeyExported,
-    /// A recovery moved on.
+    /// A step of a recovery.
     Recovery {
         /// What happened.
         step: RecoveryStep,
         /// The recovery as it is when the event is read.
         recovery: Recovery,
     },
-    /// Somebody with the password asked for another e-mail address.
+    /// A change of the e-mail address was requested with the password.
     EmailChangeRequested,
-    /// The account has another e-mail address, or none any more.
+    /// The e-mail address was replaced or deleted.
     EmailChanged,
-    /// A higher spending limit was asked for. It waits, and a lower one takes it back.
+    /// A higher spending limit was requested. It waits, and setting a lower one cancels it.
     LimitRaiseAsked,
-    /// A transfer that this account sends moved on; `transfer` is how it stands now.
+    /// The state of a transfer that this account sends has changed.
     TransferChanged {
         /// The transfer as it is when the event is read.
         transfer: Box<Transfer>,
     },
-    /// Money came to this account.
+    /// A transfer to this account was mined.
     Received {
         /// The transfer as it is when the event is read.
         transfer: Box<Transfer>,
@@ -44,7 +44,7 @@ pub enum EventKind {
         /// The payment.
         deposit: ExternalDeposit,
     },
-    /// An event that this version does not know.
+    /// An event of a newer server.
     #[serde(other)]
     Unknown,
 }
@@ -54,19 +54,19 @@ pub enum EventKind {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RecoveryStep {
-    /// It was asked for.
+    /// It was requested.
     Requested,
     /// The code that was sent by e-mail was confirmed; the wait is shorter now.
     CodeConfirmed,
-    /// The new password can be given.
+    /// The new password can be set.
     Ready,
-    /// The new password works.
+    /// The new password was set.
     Completed,
-    /// It was stopped.
+    /// It was cancelled.
     Cancelled,
-    /// Nobody gave the new password in time.
+    /// The new password was not set in time.
     Expired,
-    /// A step that this version does not know.
+    /// A step of a newer server.
     #[serde(other)]
     Unknown,
 }
@@ -77,16 +77,16 @@ pub enum RecoveryStep {
 pub struct ExternalDeposit {
     /// The chain (EIP-155).
     pub chain_id: u64,
-    /// The transaction, as `0x` and hex.
+    /// The transaction's hash, `0x` and 64 hex digits.
     pub tx_hash: String,
     /// Who paid.
     pub from: EthAddress,
-    /// The token that came; nothing for the native coin.
+    /// The token; absent for the native coin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
     /// How much, in the asset's smallest unit.
     pub value: Units,
-    /// The block that has it.
+    /// The number of the block that includes it.
     pub block: u64,
 }
 
@@ -94,11 +94,11 @@ pub struct ExternalDeposit {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Event {
-    /// Its place in the stream.
+    /// Its position in the stream.
     pub cursor: EventCursor,
-    /// Whom it concerns.
+    /// The account that it concerns.
     pub account: AccountId,
-    /// Whom it concerns, as Telegram knows them.
+    /// The Telegram user id of the owner.
     pub telegram_id: TelegramId,
     /// When it happened.
     pub at: Timestamp,
@@ -107,14 +107,15 @@ pub struct Event {
     pub what: EventKind,
 }
 
-/// `GET /v1/events?after=&wait=`. Giving a cursor in `after` acknowledges everything up to it;
-/// without `after` the server goes on where the last acknowledgement left.
+/// `GET /v1/events?after=&wait=`: events after a position in the stream. Passing `after`
+/// acknowledges
+/// all events up to it; without `after` the page begins after the last acknowledged event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EventPage {
-    /// The events, in order; empty if none came within `wait`.
+    /// The events, in commit order; empty if none happened within `wait`.
     pub events: Vec<Event>,
-    /// Give this as `after` next time.
+    /// Pass this as `after` with the next request.
     pub next: EventCursor,
 }
 

@@ -1,10 +1,10 @@
-//! How much an account may spend in a day.
+//! Spending limits: how much an account may spend in 24 hours.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Amount, AmountError, Asset, Timestamp, Token, Units};
 
-/// `GET /v1/accounts/{account}/limits`.
+/// `GET /v1/accounts/{account}/limits`: the spending limits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SpendingLimits {
@@ -12,22 +12,22 @@ pub struct SpendingLimits {
     pub limits: Vec<SpendingLimit>,
 }
 
-/// What may be spent of one asset in 24 hours, in its smallest unit.
+/// The spending limit of one asset in 24 hours, in its smallest unit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SpendingLimit {
-    /// Which token; nothing for the native coin.
+    /// The token; absent for the native coin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
-    /// At most, now: the lowest of what the operator, the owner and a recent recovery allow.
-    /// Nothing, if there is no limit.
+    /// The limit in force: the lowest of what the operator, the owner and a recent recovery allow.
+    /// `null` if there is no limit.
     pub limit: Option<Units>,
-    /// What was spent in the last 24 hours; of the native coin with the fees, the highest of what
-    /// is not final yet.
+    /// What was spent in the last 24 hours. The native coin includes network fees, at their maximum
+    /// until they are final.
     pub spent: Units,
-    /// What the owner asked for and is in force.
+    /// The owner's own limit that is in force; `null` if there is none.
     pub own: Option<Units>,
-    /// A higher limit that its owner asked for.
+    /// An increase that the owner requested and that is not in force yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub later: Option<LaterLimit>,
 }
@@ -36,32 +36,33 @@ pub struct SpendingLimit {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LaterLimit {
-    /// How much; nothing for no limit.
+    /// The limit; `null` for none.
     pub units: Option<Units>,
-    /// From when on.
+    /// When it comes into force.
     pub from: Timestamp,
 }
 
-/// `PUT /v1/accounts/{account}/limits`: what the owner wants. A lower limit is in force at once, a
-/// higher one after 24 hours.
+/// `PUT /v1/accounts/{account}/limits`: sets the owner's own limit. A lower limit is in force at
+/// once,
+/// a higher one after 24 hours.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SetLimit {
-    /// Of what.
+    /// The asset; the native coin if absent.
     #[serde(default, skip_serializing_if = "Asset::is_native")]
     pub asset: Asset,
     /// Coins in 24 hours, or `none`.
     pub amount: LimitAmount,
 }
 
-/// How much may be spent: coins, or `none` for no limit.
+/// A spending limit in coins, or `none`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum LimitAmount {
     /// This much.
     AtMost(Amount),
-    /// As much as there is.
+    /// No limit.
     NoLimit,
 }
 

@@ -1,36 +1,37 @@
-//! A forgotten password and how it is replaced, and the contacts that help with it.
+//! Recoveries of forgotten passwords, and the contacts that help with them.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{AccountId, Email, Mobile, OneTimeCode, PasswordHash, RecoveryId, Timestamp};
 
-/// `POST /v1/accounts/{account}/recoveries`: a password is forgotten. No new one is taken yet.
+/// `POST /v1/accounts/{account}/recoveries`: requests a recovery of a forgotten password. The
+/// new password is set with [`CompleteRecovery`].
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RequestRecovery {
-    /// Chosen by the client; a repeat with the same id has no second effect.
+    /// Chosen by the client. A repeat with the same id has no second effect.
     pub id: RecoveryId,
 }
 
-/// How a recovery stands.
+/// The state of a recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RecoveryState {
-    /// A code was sent by e-mail; confirming it makes the wait shorter.
+    /// It waits, and a code was sent by e-mail that shortens the wait.
     CodeSent,
-    /// Time has to pass, in which the owner of the wallet can cancel.
+    /// It waits, so that the owner has time to cancel it.
     Waiting,
-    /// The new password can be given.
+    /// The new password can be set.
     Ready,
-    /// The new password works.
+    /// The new password was set.
     Completed,
-    /// Somebody who may has stopped it.
+    /// It was cancelled.
     Cancelled,
-    /// Nobody gave the new password in time.
+    /// The new password was not set in time.
     Expired,
-    /// A state that this version does not know.
+    /// A state of a newer server.
     #[serde(other)]
     Unknown,
 }
@@ -39,28 +40,28 @@ pub enum RecoveryState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Recovery {
-    /// As the client chose it.
+    /// The id that the client chose.
     pub id: RecoveryId,
-    /// Whose wallet.
+    /// The account.
     pub account: AccountId,
-    /// How it stands now.
+    /// Its state now.
     pub state: RecoveryState,
-    /// When it was asked for.
+    /// When it was requested.
     pub requested_at: Timestamp,
-    /// Where a code was sent, masked, while it can be confirmed.
+    /// The masked address that a code was sent to, while the code can be confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code_sent_to: Option<String>,
-    /// Until when the code can be confirmed.
+    /// When the code expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code_until: Option<Timestamp>,
-    /// From when on the new password can be given.
+    /// When the new password can be set.
     pub ready_at: Timestamp,
-    /// Until when.
+    /// When the recovery expires.
     pub expires_at: Timestamp,
 }
 
 /// `POST /v1/accounts/{account}/recoveries/{id}/code`, and
-/// `POST /v1/accounts/{account}/email/code`: what the e-mail said.
+/// `POST /v1/accounts/{account}/email/code`: the code of an e-mail.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -69,33 +70,35 @@ pub struct ConfirmCode {
     pub code: OneTimeCode,
 }
 
-/// `POST /v1/accounts/{account}/recoveries/{id}/complete`, once it is ready.
+/// `POST /v1/accounts/{account}/recoveries/{id}/complete`: sets the new password of a recovery
+/// that is ready.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CompleteRecovery {
-    /// The password that shall work from now on. A repeat with the same one answers the same.
+    /// The new password. A repeat with the same one has no second effect.
     pub new_password_hash: PasswordHash,
 }
 
-/// `PUT /v1/accounts/{account}/mobile`.
+/// `PUT /v1/accounts/{account}/mobile`: stores or deletes the mobile number.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ChangeMobile {
-    /// The number, as Telegram itself showed it of its owner; or none. It is never a factor of
-    /// anything.
+    /// The number that Telegram showed for the account's own user; `null` deletes it. It is not an
+    /// authentication factor.
     pub mobile: Option<Mobile>,
 }
 
-/// `PUT /v1/accounts/{account}/email`: a code is sent to the address, which is the account's once
-/// the code is confirmed. Without an address the one there is is forgotten at once.
+/// `PUT /v1/accounts/{account}/email`: sends a code to the address, which becomes the account's
+/// once
+/// the code is confirmed. `null` deletes the account's address at once.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ChangeEmail {
-    /// The address, or none.
+    /// The address; `null` deletes the current one.
     pub email: Option<Email>,
-    /// The password: an address helps to recover the wallet.
+    /// The password, because the address can speed up a recovery.
     pub password_hash: PasswordHash,
 }

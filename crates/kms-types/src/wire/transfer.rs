@@ -1,4 +1,4 @@
-//! Transfers: quote, confirm, read.
+//! Transfers: quote, confirm, read, list.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,25 +8,29 @@ use crate::{
     Token, TransferId, Units, Username, Wei,
 };
 
-/// `POST /v1/transfers`: what would it cost to send this? Repeating it with the same id and the
-/// same fields answers with the same transfer.
+/// `POST /v1/transfers`: prices a transfer. A repeat with the same id and fields returns the same
+/// transfer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct QuoteTransfer {
     /// Chosen by the client.
     pub id: TransferId,
-    /// Who pays.
+    /// The sender.
     pub from: AccountRef,
-    /// Who is paid: `@username` or `0x` address.
+    /// The recipient: `@username` or `0x` address.
     pub to: Recipient,
-    /// Coins, or `all`.
+    /// Coins, or `all` for the balance that the network fee leaves.
     pub amount: QuoteAmount,
-    /// Of what: `native`, or a token's symbol. The native coin, if nothing is said.
+    /// The asset: `native`, or a token's symbol. The native coin if absent.
     #[serde(default, skip_serializing_if = "Asset::is_native")]
     pub asset: Asset,
-    /// Anything the client wants to find again with the transfer: at most 200 bytes, without
+    /// A note of the client's own, returned with the transfer: at most 200 characters, without
     /// control characters.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(max_length = 200, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")
+    )]
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "client_ref")]
     pub client_ref: Option<String>,
 }
@@ -34,54 +38,55 @@ pub struct QuoteTransfer {
 fn client_ref<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     let text = Option::<String>::deserialize(from)?;
     match &text {
-        Some(text) if text.len() > 200 || text.chars().any(char::is_control) => {
-            Err(serde::de::Error::custom("expected at most 200 bytes without control characters"))
-        }
+        Some(text) if text.chars().count() > 200 || text.chars().any(char::is_control) => Err(
+            serde::de::Error::custom("expected at most 200 characters without control characters"),
+        ),
         _ => Ok(text),
     }
 }
 
-/// `POST /v1/transfers/{id}/confirm`: the sender saw the quote, and gives the password. Repeats
-/// what was shown, so that nothing else can be signed.
+/// `POST /v1/transfers/{id}/confirm`: confirms a quote with the sender's password. It repeats what
+/// the
+/// sender was shown, so that nothing else can be signed.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ConfirmTransfer {
-    /// The sender's.
+    /// The sender's password.
     pub password_hash: PasswordHash,
     /// The address that was shown.
     pub to_address: EthAddress,
-    /// The token that was shown, as the quote has it; nothing for the native coin.
+    /// The token that was shown, as in the quote; absent for the native coin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
     /// The amount that was shown, in the asset's smallest unit.
     pub value: Units,
-    /// The highest fee that was shown, in wei.
+    /// The maximum network fee that was shown, in wei.
     pub max_fee: Wei,
 }
 
-/// Where a transfer stands.
+/// The state of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TransferState {
-    /// Priced, waiting for the password.
+    /// Priced; waiting for the sender's password.
     Quoted,
-    /// Signed and stored; about to be sent, or to be sent again.
+    /// Signed and stored; about to be broadcast, or to be broadcast again.
     Signed,
-    /// A node of the chain took it.
+    /// Accepted by a node of the chain.
     Broadcast,
-    /// In a block.
+    /// Included in a block.
     Mined,
-    /// So deep in the chain that it stays.
+    /// Included in a finalized block.
     Final,
-    /// It was not paid; `failure` says why.
+    /// Not paid; `failure` says why.
     Failed,
-    /// Given up by the sender before it was signed.
+    /// Cancelled by the sender before it was signed.
     Cancelled,
     /// Not confirmed in time.
     Expired,
-    /// A state that this version does not know.
+    /// A state of a newer server.
     #[serde(other)]
     Unknown,
 }
@@ -91,14 +96,15 @@ pub enum TransferState {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum TransferFailure {
-    /// The recipient's or the token's contract refused it; the fee is gone.
+    /// The recipient's or the token's contract reverted it. The fee was charged.
     Reverted,
-    /// The wallet's key was used elsewhere, and that transaction has the nonce. It cost nothing.
+    /// Another transaction of the wallet's key, not made by this system, used the nonce. No fee was
+    /// charged.
     NonceTaken,
-    /// The token's contract took the transaction, but its log has no such payment. The fee is
-    /// gone.
+    /// The token's contract accepted the transaction, but its log has no such payment. The fee was
+    /// charged.
     NothingMoved,
-    /// A reason that this version does not know.
+    /// A reason of a newer server.
     #[serde(other)]
     Unknown,
 }
@@ -107,13 +113,13 @@ pub enum TransferFailure {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Party {
-    /// The account, if it is one of ours.
+    /// The account; `null` for an external address.
     pub account: Option<AccountId>,
-    /// The name by which it was paid, or which the sender holds.
+    /// The username it was paid by, or that the sender holds.
     pub username: Option<Username>,
     /// The address.
     pub address: EthAddress,
-    /// Since when the account exists, if it is one of ours.
+    /// When the account was created; `null` for an external address.
     pub since: Option<Timestamp>,
 }
 
@@ -122,15 +128,15 @@ pub struct Party {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Warning {
-    /// The sender never paid this recipient before.
+    /// The sender has never paid this recipient.
     FirstPayment,
     /// The recipient is a contract.
     Contract,
-    /// More than nine tenths of the balance of the asset go.
+    /// More than nine tenths of the balance of the asset are spent.
     MostOfBalance,
-    /// The name came from somebody else less than 30 days ago.
+    /// The username was reassigned from another user less than 30 days ago.
     NameMoved,
-    /// A warning that this version does not know.
+    /// A warning of a newer server.
     #[serde(other)]
     Unknown,
 }
@@ -139,49 +145,50 @@ pub enum Warning {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Transfer {
-    /// As the client chose it.
+    /// The id that the client chose.
     pub id: TransferId,
-    /// Where it stands.
+    /// Its state.
     pub state: TransferState,
-    /// Who pays.
+    /// The sender.
     pub from: Party,
-    /// Who is paid.
+    /// The recipient.
     pub to: Party,
-    /// The token that is paid; nothing for the native coin.
+    /// The token; absent for the native coin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
-    /// How much, in the asset's smallest unit.
+    /// The amount, in the asset's smallest unit.
     pub value: Units,
-    /// How much of it came, if the token kept a part of it.
+    /// The amount that the recipient received, if the token deducted a fee from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrived: Option<Units>,
-    /// The most that the network may take for it, in wei of the native coin.
+    /// The maximum network fee, in wei.
     pub max_fee: Wei,
-    /// What the network took, in wei, once it is mined.
+    /// The network fee that was paid, in wei, once it is mined.
     pub fee: Option<Wei>,
-    /// The chain it moves on (EIP-155).
+    /// The chain (EIP-155).
     pub chain_id: u64,
-    /// The transaction's hash, `0x` and 64 hex digits, once it is signed. Until it is mined it may
-    /// change: the same payment is sent again with a higher fee when it waits too long.
+    /// The transaction's hash, `0x` and 64 hex digits, once it is signed. It changes until the
+    /// transfer
+    /// is mined: a stalled transaction is replaced by one with a higher fee.
     pub tx_hash: Option<String>,
-    /// The block it is in.
+    /// The number of the block that includes it.
     pub block: Option<u64>,
-    /// How often it was sent again with a higher fee, while it is on its way.
+    /// How many replacement transactions with a higher fee were broadcast while it is pending.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub raised: u32,
-    /// Since when it waits for the network at the highest fee that its sender agreed to.
+    /// Since when it is stalled at the maximum fee that the sender confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_since: Option<Timestamp>,
-    /// Why it failed, if it did.
+    /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<TransferFailure>,
-    /// What to know before confirming.
+    /// What the sender should know before confirming.
     pub warnings: Vec<Warning>,
     /// The client's own note.
     pub client_ref: Option<String>,
     /// When it was quoted.
     pub created_at: Timestamp,
-    /// Until when the quote can be confirmed.
+    /// When the quote expires.
     pub expires_at: Timestamp,
 }
 
@@ -190,26 +197,25 @@ fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
-/// Whether an account paid or was paid.
+/// Whether an account sent or received a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// It paid.
+    /// It sent the payment.
     Out,
-    /// It was paid.
+    /// It received the payment.
     In,
 }
 
-/// One line of an account's history.
+/// An entry of an account's history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum HistoryEntry {
-    /// A transfer of this system: one that the account sends and that was at least signed, or one
-    /// that paid it.
+    /// A transfer of this system: sent by the account and at least signed, or received by it.
     Transfer {
-        /// As it stands.
+        /// The transfer as it is now.
         transfer: Box<Transfer>,
     },
     /// A payment to the account that this system did not send.
@@ -219,25 +225,26 @@ pub enum HistoryEntry {
         /// The payment.
         deposit: ExternalDeposit,
     },
-    /// Something that this version does not know.
+    /// An entry of a newer server.
     #[serde(other)]
     Unknown,
 }
 
-/// `GET /v1/accounts/{account}/transfers?before=&after=&limit=`: newest first.
+/// `GET /v1/accounts/{account}/transfers?before=&after=&limit=`: the history of an
+/// account, newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HistoryPage {
-    /// What was paid and received, newest first.
+    /// The entries, newest first.
     pub entries: Vec<HistoryEntry>,
-    /// Give this as `before` for what is older; absent when nothing is.
+    /// Pass this as `before` for older entries; `null` if there are none.
     pub next: Option<String>,
-    /// Give this as `after` for what is newer; absent when nothing is.
+    /// Pass this as `after` for newer entries; `null` if there are none.
     pub prev: Option<String>,
 }
 
 impl Transfer {
-    /// Whether `account` paid in it or was paid.
+    /// Returns whether `account` sent or received the transfer.
     #[must_use]
     pub fn direction(&self, account: AccountId) -> Direction {
         if self.from.account == Some(account) { Direction::Out } else { Direction::In }
@@ -249,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quote_names_the_field_that_is_wrong() {
+    fn a_quote_refuses_invalid_fields() {
         let quote = |field: &str, value: &str| {
             let mut body = serde_json::json!({
                 "id": TransferId::random(), "from": "telegram:1", "to": "@bob", "amount": "0.5"

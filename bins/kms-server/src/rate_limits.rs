@@ -1,0 +1,97 @@
+//! Rate limits of requests: those kept in the database, which hold over all servers, and those of
+//! reads, kept in this process's memory.
+//!
+//! Read limits are per process, because a database write for each read would cost more than the
+//! read. They keep one caller from reading out the database, and one account's flood from delaying
+//! the others.
+
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota};
+use kms_store::{Database, RateLimit};
+
+use crate::error::ApiError;
+
+/// Above this number of keys, refilled buckets are dropped from memory.
+const MANY: usize = 50_000;
+/// The longest account reference is shorter.
+const LONGEST: usize = 64;
+
+/// The token buckets of callers and accounts.
+#[derive(Debug)]
+pub(crate) struct ReadLimits {
+    callers: DefaultKeyedRateLimiter<String>,
+    accounts: DefaultKeyedRateLimiter<String>,
+}
+
+impl ReadLimits {
+    pub(crate) fn new(of_a_caller: Quota, of_an_account: Quota) -> Self {
+        Self {
+            callers: DefaultKeyedRateLimiter::keyed(of_a_caller),
+            accounts: DefaultKeyedRateLimiter::keyed(of_an_account),
+        }
+    }
+
+    /// Takes one read from the caller's bucket, and one from the account's if it names one.
+    pub(crate) fn take(&self, caller: &str, account: Option<&str>) -> Result<(), ApiError> {
+        take(
+            &self.callers,
+            caller,
+            "too many reads by this caller; repeat after `retry_after` seconds",
+        )?;
+        match account {
+            // A longer one is refused by the parser.
+            Some(account) if account.len() <= LONGEST => take(
+                &self.accounts,
+                account,
+                "too many reads of this account; repeat after `retry_after` seconds",
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Takes one from the bucket of `key` in the database.
+///
+/// # Errors
+/// 429 with `detail` when the bucket is empty.
+pub(crate) async fn admit(
+    database: &Database,
+    key: &str,
+    limit: RateLimit,
+    detail: &'static str,
+) -> Result<(), ApiError> {
+    let taken = database.take(key, limit).await?;
+    taken.map_err(|after| ApiError::rate_limited(detail, after))
+}
+
+fn take(
+    limiter: &DefaultKeyedRateLimiter<String>,
+    key: &str,
+    detail: &'static str,
+) -> Result<(), ApiError> {
+    if limiter.len() > MANY {
+        limiter.retain_recent();
+    }
+    limiter.check_key(&key.to_owned()).map_err(|until| {
+        let after = until.wait_time_from(DefaultClock::default().now());
+        ApiError::rate_limited(detail, after)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callers_and_accounts_have_buckets_of_their_own() {
+        let three = Quota::per_second(3.try_into().unwrap());
+        let two = Quota::per_second(2.try_into().unwrap());
+        let limits = ReadLimits::new(three, two);
+        for _ in 0..2 {
+            limits.take("bot", Some("ann")).unwrap();
+        }
+        assert!(limits.take("bot", Some("ann")).is_err());
+        assert!(limits.take("bot", Some("bob")).is_err(), "the caller's bucket is empty");
+        limits.take("reader", Some("bob")).unwrap();
+    }
+}

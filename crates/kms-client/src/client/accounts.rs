@@ -1,0 +1,87 @@
+//! Accounts: create, read, password, username, key export, balance.
+
+use kms_types::AccountRef;
+use kms_types::wire::{
+    Account, Balance, ChangePassword, CreateAccount, ExportKey, ExportedKey, SeenUsername,
+};
+use reqwest::Method;
+
+use super::{Client, found};
+use crate::error::ClientError;
+
+impl Client {
+    /// Creates a wallet for a Telegram user, or returns the one that the user has with this
+    /// password.
+    ///
+    /// `POST /v1/accounts`. May be repeated.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the server refused, or its response did not arrive.
+    pub async fn create_account(&self, body: &CreateAccount) -> Result<Account, ClientError> {
+        self.send(Method::POST, &["accounts"], body).await
+    }
+
+    /// Returns an account; `None` if it does not exist.
+    ///
+    /// `GET /v1/accounts/{account}`.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the server refused, or its response did not arrive.
+    pub async fn account(&self, account: AccountRef) -> Result<Option<Account>, ClientError> {
+        found(self.get(&["accounts", &account.to_string()], &[]).await)
+    }
+
+    /// Replaces the password.
+    ///
+    /// `PUT /v1/accounts/{account}/password`.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the server refused, or its response did not arrive.
+    pub async fn change_password(
+        &self,
+        account: AccountRef,
+        body: &ChangePassword,
+    ) -> Result<(), ClientError> {
+        let path = ["accounts", &account.to_string(), "password"];
+        self.send_without_response(Method::PUT, &path, body).await
+    }
+
+    /// Reports the username that an authenticated Telegram update showed for the account's user.
+    ///
+    /// `PUT /v1/accounts/{account}/username`.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the server refused, or its response did not arrive.
+    pub async fn seen_username(
+        &self,
+        account: AccountRef,
+        body: &SeenUsername,
+    ) -> Result<(), ClientError> {
+        let path = ["accounts", &account.to_string(), "username"];
+        self.send_without_response(Method::PUT, &path, body).await
+    }
+
+    /// Returns the wallet's key as a Web3 Secret Storage file under a new passphrase.
+    ///
+    /// `POST /v1/accounts/{account}/export`. Keep file and passphrase apart, and log neither.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the server refused, or its response did not arrive.
+    pub async fn export(
+        &self,
+        account: AccountRef,
+        body: &ExportKey,
+    ) -> Result<ExportedKey, ClientError> {
+        self.send(Method::POST, &["accounts", &account.to_string(), "export"], body).await
+    }
+
+    /// Returns the wallet's balance of the native coin and of every configured token.
+    ///
+    /// `GET /v1/accounts/{account}/balance`.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the server refused, or its response did not arrive.
+    pub async fn balance(&self, account: AccountRef) -> Result<Balance, ClientError> {
+        self.get(&["accounts", &account.to_string(), "balance"], &[]).await
+    }
+}

@@ -1,0 +1,48 @@
+//! Runs schemathesis against a real server: whether its OpenAPI document is exact.
+//!
+//! `just openapi` installs schemathesis and starts this with the path of its program. The exit code
+//! is that of schemathesis.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::Context;
+use kms_server_testing::{Stores, TestEnv, TestServer};
+
+/// More than all generated requests together, so that a limit refuses none of them.
+const NO_LIMIT: &str = "1000000/second";
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let program = std::env::args().nth(1).context("usage: openapi <path of schemathesis>")?;
+    let mut env = TestEnv::new(Stores::Embedded)?;
+    for limit in [
+        &mut env.limits.recoveries,
+        &mut env.limits.all_recoveries,
+        &mut env.limits.exports,
+        &mut env.limits.email_codes,
+        &mut env.limits.onboardings,
+        &mut env.limits.quotes,
+        &mut env.limits.reads,
+        &mut env.limits.account_reads,
+    ] {
+        *limit = NO_LIMIT.parse()?;
+    }
+    let server = TestServer::start(env).await;
+    let ca = server.env.directory.path().join("ca.pem");
+    std::fs::write(&ca, &server.env.certificate)?;
+    let (ann, _bob) = server.ann_and_bob().await;
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bins/kms-server/tests");
+    let mut command = Command::new(program);
+    command
+        .current_dir(tests.join("schemathesis"))
+        .arg("run")
+        .arg(server.url("/openapi.json"))
+        .args(std::env::args().skip(2))
+        .env("KMS_URL", server.url(""))
+        .env("KMS_TOKEN", &server.token)
+        .env("KMS_CA", ca)
+        .env("KMS_ACCOUNT", ann.id.to_string());
+    let status = tokio::task::spawn_blocking(move || command.status()).await??;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
