@@ -61,7 +61,6 @@ impl Variable for Count {
     }
 }
 
-// `Html` stands in messages only: a plain text would show its markup.
 impl Html {
     /// Wraps what [`html!`] rendered; nothing else calls this.
     pub(crate) fn from_rendered(markup: String) -> Self {
