@@ -1,8 +1,9 @@
 //! A bounded pool of threads that run password hashing: one job per thread, a configured number of
 //! jobs waiting, and an immediate refusal of any further one.
 //!
-//! The threads belong to the pool and run at nice 10 on Linux, so that reads that take a tenth of a
-//! millisecond are not queued behind password hashing that takes twenty.
+//! The threads belong to the pool and run at a nice value 10 above the process on Linux, so that
+//! reads that take a tenth of a millisecond are not queued behind password hashing that takes
+//! twenty.
 
 use std::fmt;
 use std::io;
@@ -16,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::stack::with_wiped_stack;
 
-/// Nice value of the threads, relative to that of the process.
+/// Added to the nice value of the process.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 
@@ -145,12 +146,18 @@ fn run_and_wipe<T>(work: impl FnOnce() -> T) -> Option<T> {
 
 /// Runs jobs until the pool is dropped.
 fn run_jobs(jobs: &Mutex<Receiver<Job>>) {
-    // If the system refuses, the threads run at the process' own priority.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, NICE);
+    lower_priority();
     let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
     while let Ok(job) = next() {
         job();
+    }
+}
+
+/// Lowers the priority of this thread. If the system refuses, it keeps that of the process.
+fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    if let Ok(nice) = rustix::process::getpriority_process(None) {
+        let _ = rustix::process::setpriority_process(None, nice + NICE);
     }
 }
 
@@ -235,7 +242,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn only_its_threads_run_at_nice_10() {
+    async fn only_its_threads_run_at_lower_priority() {
         let nice = || rustix::process::getpriority_process(None).unwrap();
         let before = nice();
         let pool = KdfPool::new(NonZeroUsize::MIN, 0).unwrap();
