@@ -136,9 +136,10 @@ fn deterministic_vectors_are_those_of_the_code() {
     });
     println!("{set:#}");
     let (set, published) = (set.as_object().unwrap(), vectors.0.as_object().unwrap());
-    assert!(set.keys().eq(published.keys()), "names");
+    assert_eq!(set.len(), published.len());
     for (name, value) in set {
-        assert_eq!(value == &published[name], !RANDOM.contains(&name.as_str()), "{name}");
+        let published = published.get(name).unwrap_or_else(|| panic!("{name} is missing"));
+        assert_eq!(value == published, !RANDOM.contains(&name.as_str()), "{name}");
     }
 }
 

@@ -63,6 +63,9 @@ pub enum LocalKeyError {
         /// The key's size.
         bits: u32,
     },
+    /// The thread that read the file panicked, or the process is stopping.
+    #[error("reading the KMS key was interrupted")]
+    Interrupted(#[source] tokio::task::JoinError),
     /// A key could not be generated or encoded.
     #[error("generating a KMS key failed")]
     Generate,
@@ -79,6 +82,20 @@ impl LocalMasterKey {
         let private = PrivateKey::new(&mut getrandom::SysRng, size)
             .map_err(|_cause| LocalKeyError::Generate)?;
         Ok(Self::new(id, private))
+    }
+
+    /// Reads a key file as [`LocalMasterKey::read`] does, on a thread that may block.
+    ///
+    /// # Errors
+    /// As [`LocalMasterKey::read`].
+    pub async fn open(
+        id: MasterKeyId,
+        path: PathBuf,
+        passphrase: Zeroizing<String>,
+    ) -> Result<Self, LocalKeyError> {
+        tokio::task::spawn_blocking(move || Self::read(id, &path, &passphrase))
+            .await
+            .map_err(LocalKeyError::Interrupted)?
     }
 
     /// Reads a key file. It must be a regular file that belongs to this process' user or to root
