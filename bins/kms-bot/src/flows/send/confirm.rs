@@ -201,6 +201,7 @@ fn refusal(error: &ClientError) -> Refusal {
         | ErrorCode::Unauthorized
         | ErrorCode::Forbidden
         | ErrorCode::NoSuchRoute
+        | ErrorCode::MethodNotAllowed
         | ErrorCode::NoSuchAccount
         | ErrorCode::NoSuchTransfer
         | ErrorCode::NoSuchRecovery
