@@ -49,7 +49,7 @@ impl SendMail {
         }
         for event in found.events {
             let cursor = event.cursor;
-            if self.mailer.notify(event).await? {
+            if self.mailer.notify(&event).await? {
                 // At once, so that a server that crashes now does not send this e-mail again.
                 self.database.acknowledge_events(CONSUMER, cursor).await?;
                 if !self.acquire_lease().await? {

@@ -1,0 +1,125 @@
+### What kms-server writes in e-mails, in English: plain text, a subject and a body each.
+###
+### Subjects have no variables, so that no value can reach a header.
+### $owner is "@name (Telegram user 123)"; times are like "29 November 2026, 14:30 UTC".
+
+-secure-telegram = Someone may have access to your Telegram account. In Telegram, open Settings > Devices and end every session you do not recognize. Then turn on two-step verification under Settings > Privacy and Security.
+
+-freeze = If this was not you, ask the operator of the bot at once to freeze the wallet.
+
+## Reset of a forgotten password
+
+recovery-requested-subject = Password reset requested for your wallet
+recovery-requested-body =
+    A password reset was requested for the wallet of { $owner } on { $at }.
+
+    { $next }
+
+    If this was not you, cancel the reset here:
+    { $link }
+    You can also cancel it by using the wallet with its current password.
+
+    { -secure-telegram }
+
+recovery-requested-with-code =
+    If this was you, send the bot this code before { $until }:
+
+        { $code }
+
+    With the code you can set a new password soon. Without it, you have to wait until { $ready }.
+    Never give the code to anyone else. We never ask you for it.
+recovery-requested-without-code = If this was you, you can set a new password from { $ready } on.
+
+recovery-confirmed-subject = Password reset: your code was accepted
+recovery-confirmed-body =
+    The code for the password reset of the wallet of { $owner } was entered on { $at }. A new password can be set from { $ready } on.
+
+    If this was not you, cancel the reset here:
+    { $link }
+    You can also cancel it by using the wallet with its current password.
+
+    { -secure-telegram }
+
+recovery-ready-subject = You can now set a new password for your wallet
+recovery-ready-body =
+    The waiting time for the password reset of the wallet of { $owner } ended on { $at }. A new password can be set until { $expires }.{ $reminder }
+
+    If this was you, send /recover to the bot.
+
+    If this was not you, cancel the reset here:
+    { $link }
+    You can also cancel it by using the wallet with its current password.
+
+    { -secure-telegram }
+recovery-ready-code-unused = The code from our e-mail was not used.
+
+recovery-completed-subject = Your wallet has a new password
+recovery-completed-body =
+    A new password was set for the wallet of { $owner } on { $at }. The old password no longer works. The address and the balance have not changed.
+
+    { -freeze }
+    { -secure-telegram }
+
+recovery-cancelled-subject = Password reset cancelled
+recovery-cancelled-body =
+    The password reset for the wallet of { $owner } was cancelled on { $at }. Your password has not changed.
+
+    If you did not cancel it and still need a new password, send /recover to the bot.
+
+## Use of the password
+
+password-changed-subject = Your wallet's password was changed
+password-changed-body =
+    The password of the wallet of { $owner } was changed on { $at } by someone who knew the old password.
+
+    { -freeze }
+    { -secure-telegram }
+
+key-exported-subject = Your wallet's private key was exported
+key-exported-body =
+    The private key of the wallet of { $owner } was exported on { $at } by someone who knew the password. Anyone who has the exported file and its passphrase can spend everything in this wallet, now and later, without the bot.
+
+    If this was you, keep the file and the passphrase in different places, and share neither of them.
+
+    If this was not you, changing the password does not help. Create a wallet in another app now and move your funds there: send the bot /send with the new address and "all", and repeat it for each token.
+    { -secure-telegram }
+
+## Spending limit
+
+limit-raise-requested-subject = Higher spending limit requested for your wallet
+limit-raise-requested-body =
+    A higher daily spending limit was requested for the wallet of { $owner } on { $at }, from your Telegram account. It takes effect 24 hours later at the earliest.
+
+    If this was not you, undo it: send the bot /limit to see the current limit, then send /limit with that amount. This does not need the password.
+    { -secure-telegram }
+
+## Security alerts by e-mail
+
+email-change-requested-subject = Change of your e-mail address requested
+email-change-requested-body =
+    On { $at }, someone used the password of the wallet of { $owner } to request that its security alerts go to another e-mail address. Once that address is confirmed, this address receives no more alerts.
+
+    If this was not you, change the password now: send /password to the bot.
+    { -secure-telegram }
+
+email-removed-subject = This address no longer receives your wallet's security alerts
+email-removed-body =
+    Since { $at }, this address no longer receives security alerts for the wallet of { $owner }. The address was replaced by another one, or removed.
+
+    If this was not you, change the password now: send /password to the bot.
+    { -secure-telegram }
+
+email-confirmed-subject = This address now receives your wallet's security alerts
+email-confirmed-body =
+    Since { $at }, this address receives the security alerts of the wallet of { $owner }. If the password is forgotten, a code is sent here.
+
+    If you did not confirm this address, someone else may have access to your e-mail account. Change the password of your e-mail account, and tell the operator of the bot.
+
+email-code-subject = Confirm your e-mail address
+email-code-body =
+    { $owner } wants to receive the security alerts of their wallet at this address. To confirm, send the bot this code before { $until }:
+
+        { $code }
+
+    Never give the code to anyone else. We never ask you for it.
+    If this was not you, ignore this e-mail.

@@ -1,0 +1,98 @@
+//! Sends one e-mail over SMTP.
+
+use std::time::Duration;
+
+use lettre::message::Mailbox;
+use lettre::message::header::ContentType;
+use lettre::transport::smtp;
+use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use metrics::counter;
+
+use super::emails::Email;
+use crate::config::MailSettings;
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// Attempts per e-mail while the server accepts others.
+const ATTEMPTS: u64 = 3;
+
+/// Why e-mail cannot be sent with these settings.
+#[derive(Debug, thiserror::Error)]
+pub enum MailSettingsError {
+    /// The SMTP server's URL. Without a cause, which could quote its password.
+    #[error("mail.url: not an SMTP URL")]
+    Url,
+    /// The sender.
+    #[error("mail.from: not an e-mail address")]
+    From,
+}
+
+/// Why an e-mail was not sent. Never quotes the server, which may repeat the address.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SmtpError {
+    #[error("SMTP server unavailable ({0})")]
+    Unavailable(String),
+    #[error("not a deliverable e-mail address")]
+    Address,
+    #[error("rejected by the SMTP server ({0})")]
+    Rejected(String),
+}
+
+/// An SMTP server, and the sender of all e-mails.
+pub(super) struct Smtp {
+    transport: AsyncSmtpTransport<Tokio1Executor>,
+    from: Mailbox,
+}
+
+impl Smtp {
+    pub(super) fn new(settings: &MailSettings) -> Result<Self, MailSettingsError> {
+        let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(settings.url.expose())
+            .map_err(|_secret| MailSettingsError::Url)?
+            .timeout(Some(TIMEOUT))
+            .build();
+        let from = settings.from.parse().map_err(|_cause| MailSettingsError::From)?;
+        Ok(Self { transport, from })
+    }
+
+    /// Sends an e-mail, with a few attempts if the server accepts others but not this one.
+    pub(super) async fn send(&self, to: &str, email: Email) -> Result<(), SmtpError> {
+        let message = message(self.from.clone(), to, email)?;
+        for attempt in 1.. {
+            let error = match self.transport.send(message.clone()).await {
+                Ok(_response) => break,
+                Err(error) => error,
+            };
+            // Without this e-mail: a server that rejects our credentials rejects a greeting too.
+            let accepts_others = self.transport.test_connection().await.unwrap_or(false);
+            if !accepts_others {
+                return Err(SmtpError::Unavailable(reason(&error)));
+            }
+            if error.is_permanent() || attempt >= ATTEMPTS {
+                return Err(SmtpError::Rejected(reason(&error)));
+            }
+            tokio::time::sleep(Duration::from_secs(attempt * attempt * 2)).await;
+        }
+        counter!("kms_mail_sent_total").increment(1);
+        Ok(())
+    }
+}
+
+/// The whole message, with its headers.
+pub(super) fn message(from: Mailbox, to: &str, email: Email) -> Result<Message, SmtpError> {
+    Message::builder()
+        .from(from)
+        .to(to.parse().map_err(|_personal| SmtpError::Address)?)
+        .subject(email.subject)
+        .header(ContentType::TEXT_PLAIN)
+        .body(email.body)
+        .map_err(|_personal| SmtpError::Address)
+}
+
+/// What kind of error it is, without the server's own text.
+fn reason(error: &smtp::Error) -> String {
+    match error.status() {
+        Some(code) => format!("code {code}"),
+        None if error.is_timeout() => "timeout".to_owned(),
+        None if error.is_tls() => "TLS".to_owned(),
+        None => "no connection".to_owned(),
+    }
+}
