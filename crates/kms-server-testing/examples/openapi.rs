@@ -31,18 +31,23 @@ async fn main() -> anyhow::Result<ExitCode> {
     let server = TestServer::start(env).await;
     let ca = server.env.directory.path().join("ca.pem");
     std::fs::write(&ca, &server.env.certificate)?;
-    let (ann, _bob) = server.ann_and_bob().await;
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bins/kms-server/tests");
+    server.ann_and_bob().await;
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../bins/kms-server/tests/schemathesis")
+        .canonicalize()?;
     let mut command = Command::new(program);
     command
-        .current_dir(tests.join("schemathesis"))
+        .current_dir(server.env.directory.path())
+        .arg("--config-file")
+        .arg(tests.join("schemathesis.toml"))
         .arg("run")
         .arg(server.url("/openapi.json"))
         .args(std::env::args().skip(2))
+        .env("PYTHONPATH", &tests)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("KMS_URL", server.url(""))
         .env("KMS_TOKEN", &server.token)
-        .env("KMS_CA", ca)
-        .env("KMS_ACCOUNT", ann.id.to_string());
+        .env("KMS_CA", ca);
     let status = tokio::task::spawn_blocking(move || command.status()).await??;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
