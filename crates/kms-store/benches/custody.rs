@@ -1,5 +1,5 @@
-//! How fast custody's stores are, against a real PostgreSQL that writes to its disk:
-//! `just bench-custody`. Each row has a target; one that is missed fails the run. The figures are in
+//! Benchmarks of the stores against a real PostgreSQL that writes to its disk: `just
+//! bench-custody`. A missed target fails the run. The figures are written to
 //! `target/bench-custody.json`.
 
 use std::future::Future;
@@ -22,11 +22,11 @@ const AT_ONCE: u32 = 64;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// One line: so much was measured, and what it is held against.
+/// A measurement and its target.
 struct Row {
     name: &'static str,
     measured: f64,
-    /// What `measured` is divided by.
+    /// The divisor of `measured`.
     limit: f64,
     unit: &'static str,
     target: f64,
@@ -42,7 +42,7 @@ impl Row {
     }
 }
 
-/// How often a second.
+/// Measures the rate per second.
 async fn rate<T>(count: u32, work: impl Future<Output = Outcome<T>>) -> Outcome<f64> {
     let started = Instant::now();
     work.await?;
@@ -58,7 +58,7 @@ fn record() -> AuditRecord {
     AuditRecord { at, caller, action, phase: Phase::Intent, account: None, telegram_id: None }
 }
 
-/// Many tasks at once, each in a row of its own.
+/// Runs concurrent tasks, each of which repeats `work` in sequence.
 async fn at_once<F>(work: impl Fn(u32) -> F) -> Outcome<()>
 where
     F: Future<Output = Outcome<()>> + Send + 'static,
@@ -96,7 +96,7 @@ async fn audit(database: &Database) -> Outcome<[Row; 2]> {
     let rows = alone + AT_ONCE * each;
     let mut read = 0.0_f64;
     let mut verified = 0.0_f64;
-    // The better of three: neither the first read of a page nor a neighbour counts.
+    // The best of three, so that a cold cache or a busy machine does not count.
     for _ in 0..3 {
         let bare = rate(rows, async {
             let mut place = i64::MIN;

@@ -127,8 +127,8 @@ impl Database {
         .await
     }
 
-    /// Lists the records of an account after this position, oldest first: those with its id, and those
-    /// with its owner's Telegram id.
+    /// Lists the records of an account after this position, oldest first: those with its id, and
+    /// those with its owner's Telegram id.
     ///
     /// # Errors
     /// When the database does not answer.

@@ -18,7 +18,8 @@ const REFUSALS: usize = 10_000;
 #[derive(Default)]
 pub(crate) struct AuditQueue {
     waiting: Mutex<Vec<Waiting>>,
-    /// Refusals that were recorded, and until when a repeat is not: a flood of them causes no query.
+    /// Refusals that were recorded, and until when a repeat is not: a flood of them causes no
+    /// query.
     refused: Mutex<HashMap<String, Instant>>,
     writer: tokio::sync::Mutex<()>,
 }

@@ -1,5 +1,5 @@
-//! Conversion of columns to parsed types. A value that this program never writes means that the row is
-//! corrupt.
+//! Conversion of columns to parsed types. A value that this program never writes means that the row
+//! is corrupt.
 
 use std::fmt::Display;
 use std::str::FromStr;

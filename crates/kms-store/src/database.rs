@@ -88,8 +88,8 @@ pub(crate) fn unavailable(source: impl std::error::Error + Send + Sync + 'static
 }
 
 impl Database {
-    /// Configures a pool for `postgres://…` or `sqlite:PATH` (`sqlite::memory:` for tests). It connects
-    /// when it is used.
+    /// Configures a pool for `postgres://…` or `sqlite:PATH` (`sqlite::memory:` for tests). It
+    /// connects when it is used.
     ///
     /// # Errors
     /// When the URL has another scheme, or a SQLite file cannot be opened.

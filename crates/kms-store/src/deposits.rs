@@ -38,9 +38,9 @@ fn owners(
     Ok(owners)
 }
 
-/// Finds the payments among these that are transfers of this system: the transaction was signed here,
-/// and pays the recipient of its transfer. Other payments in the same transaction are external
-/// deposits.
+/// Finds the payments among these that are transfers of this system: the transaction was signed
+/// here, and pays the recipient of its transfer. Other payments in the same transaction are
+/// external deposits.
 fn own_transfers(
     connection: &mut AnyConnection,
     found: &[Deposit],
@@ -77,8 +77,8 @@ fn move_cursor(
     Ok(moved == 1)
 }
 
-/// Records a deposit with its event, unless it is known: a reorg may have moved it into another block.
-/// The caller holds the row lock of the cursor.
+/// Records a deposit with its event, unless it is known: a reorg may have moved it into another
+/// block. The caller holds the row lock of the cursor.
 fn record(
     connection: &mut AnyConnection,
     chain_id: i64,

@@ -40,8 +40,8 @@ impl Dialect {
         }
     }
 
-    /// The end of a select of rows to delete: it skips rows that another transaction has locked, which
-    /// may wait for one of these.
+    /// The end of a select of rows to delete: it skips rows that another transaction has locked,
+    /// which may wait for one of these.
     pub(crate) fn skip_locked(self) -> &'static str {
         match self {
             #[cfg(feature = "postgres")]

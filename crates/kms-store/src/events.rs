@@ -1,4 +1,5 @@
-//! Transactional outbox: an event is inserted by the transaction that causes it, and read in commit order.
+//! Transactional outbox: an event is inserted by the transaction that causes it, and read in commit
+//! order.
 
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
@@ -246,12 +247,12 @@ fn adopt_restored(connection: &mut diesel::PgConnection) -> Result<(), Failure> 
 }
 
 impl Database {
-    /// Lists the events after `cursor`, in commit order, oldest first. An unreadable row is logged and
-    /// left out.
+    /// Lists the events after `cursor`, in commit order, oldest first. An unreadable row is logged
+    /// and left out.
     ///
     /// In PostgreSQL a sequence is not in commit order: a transaction that took a lower number may
-    /// commit later. So events are ordered by transaction id, and those of transactions younger than
-    /// the oldest running one are withheld.
+    /// commit later. So events are ordered by transaction id, and those of transactions younger
+    /// than the oldest running one are withheld.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -328,10 +329,11 @@ impl Database {
         .await
     }
 
-    /// Repairs the order of events after a restore into another PostgreSQL cluster. There, transaction
-    /// ids start again: restored events would be withheld until the new ids reach the old ones, and new
-    /// events would lie before the cursor and never be delivered. The restored events become the
-    /// oldest, in the order of their sequence. Call this before events are written.
+    /// Repairs the order of events after a restore into another PostgreSQL cluster. There,
+    /// transaction ids start again: restored events would be withheld until the new ids reach the
+    /// old ones, and new events would lie before the cursor and never be delivered. The restored
+    /// events become the oldest, in the order of their sequence. Call this before events are
+    /// written.
     ///
     /// # Errors
     /// When the database does not answer.

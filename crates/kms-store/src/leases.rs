@@ -1,5 +1,5 @@
-//! The database's clock, and leases: work that one server at a time does. The holder renews its lease
-//! before it expires.
+//! The database's clock, and leases: work that one server at a time does. The holder renews its
+//! lease before it expires.
 
 use std::time::Duration;
 
@@ -29,9 +29,9 @@ impl Database {
         .await
     }
 
-    /// Acquires or renews the lease for `holder`, by the database's clock. Returns `false` while another
-    /// holder has it. A lease that would last longer than `lifetime` is ignored: it was written by a
-    /// clock that ran ahead.
+    /// Acquires or renews the lease for `holder`, by the database's clock. Returns `false` while
+    /// another holder has it. A lease that would last longer than `lifetime` is ignored: it was
+    /// written by a clock that ran ahead.
     ///
     /// # Errors
     /// When the database does not answer.

@@ -2,15 +2,16 @@
 //! PostgreSQL or SQLite, by one implementation in diesel. A [`KeyDatabase`] keeps the wrapped SCKs
 //! (symmetric cryptographic keys, which encrypt the wallets' keys) in MongoDB or a SQLite file.
 //!
-//! Rows are private to this crate and parsed when they are read: a value that this program never writes
-//! is an error, not a default. Rows on which authorization depends carry a MAC. This crate must never
-//! contain a rule of custody, of transfers or of usernames: its transactions call `kms-core`, `kms-chain`
-//! and `name-service`.
+//! Rows are private to this crate and parsed when they are read: a value that this program never
+//! writes is an error, not a default. Rows on which authorization depends carry a MAC. This crate
+//! must never contain a rule of custody, of transfers or of usernames: its transactions call
+//! `kms-core`, `kms-chain` and `name-service`.
 //!
 //! SQLite is for one process on one machine.
 //!
-//! To add a table, edit `migrations/schema.sql` and `schema.rs`, and put the queries into a file named
-//! after the table's subject. Each port method is one transaction, run by `Database::blocking`.
+//! To add a table, edit `migrations/schema.sql` and `schema.rs`, and put the queries into a file
+//! named after the table's subject. Each port method is one transaction, run by
+//! `Database::blocking`.
 
 mod accounts;
 mod api_tokens;

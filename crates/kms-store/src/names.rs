@@ -81,8 +81,8 @@ pub(crate) fn observe(
     name: &SeenName,
 ) -> Result<(), Failure> {
     for _ in 0..RETRIES {
-        // A savepoint, so that a unique violation does not abort the transaction. The other claim is
-        // committed by then and visible to the retry.
+        // A savepoint, so that a unique violation does not abort the transaction. The other claim
+        // is committed by then and visible to the retry.
         match connection.transaction(|connection| try_observe(connection, holder, name)) {
             Err(Failure::Diesel(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _))) => {}
             done => return done,

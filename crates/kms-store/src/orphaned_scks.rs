@@ -1,6 +1,6 @@
 //! Orphaned SCKs: wrapped SCKs that no wallet refers to, and since when. The time is kept in the
-//! account database: an attacker who compromises only the key database cannot age an SCK, and a restored
-//! backup of the account database starts the time again.
+//! account database: an attacker who compromises only the key database cannot age an SCK, and a
+//! restored backup of the account database starts the time again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,9 +22,9 @@ fn with_mac_fields<T>(id: SckId, since: i64, work: impl FnOnce(&[&[u8]]) -> T) -
 }
 
 impl Database {
-    /// Records which of these SCKs are orphaned, deletes the records of those that are not, and returns
-    /// those that have been orphaned for `retention`. That is measured by the clocks of this machine
-    /// and of the database, so that one clock that runs ahead ages no SCK.
+    /// Records which of these SCKs are orphaned, deletes the records of those that are not, and
+    /// returns those that have been orphaned for `retention`. That is measured by the clocks of
+    /// this machine and of the database, so that one clock that runs ahead ages no SCK.
     ///
     /// # Errors
     /// When the database does not answer, or a record fails its integrity check.

@@ -1,5 +1,5 @@
-//! Password lockout: failed attempts delay the next ones. One row for an account, one statement for an
-//! attempt.
+//! Password lockout: failed attempts delay the next ones. One row for an account, one statement for
+//! an attempt.
 
 use async_trait::async_trait;
 use diesel::prelude::*;
@@ -65,8 +65,8 @@ impl PasswordGate for Database {
     async fn refund_attempt(&self, account: AccountId) -> Result<(), StoreError> {
         self.blocking(move |connection| {
             let row = password_attempts::table.find(account.to_string());
-            // An attempt is counted only while there is no lockout, so this attempt started it, or the
-            // fifth of several concurrent ones did, of which four remain.
+            // An attempt is counted only while there is no lockout, so this attempt started it, or
+            // the fifth of several concurrent ones did, of which four remain.
             diesel::update(row.filter(password_attempts::failures.gt(0)))
                 .set((
                     password_attempts::failures.eq(password_attempts::failures - 1),

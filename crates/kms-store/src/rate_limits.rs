@@ -68,9 +68,9 @@ impl Database {
         self.blocking(move |connection| Ok(take(connection, dialect, &key, limit)?)).await
     }
 
-    /// Takes a token from the bucket of each key, or from none of them. Repeats with the same id take
-    /// none until a full bucket would have been refilled. Callers that share keys must pass them in
-    /// the same order, so that their transactions do not deadlock.
+    /// Takes a token from the bucket of each key, or from none of them. Repeats with the same id
+    /// take none until a full bucket would have been refilled. Callers that share keys must pass
+    /// them in the same order, so that their transactions do not deadlock.
     ///
     /// # Errors
     /// When the database does not answer. The caller must refuse the request then.

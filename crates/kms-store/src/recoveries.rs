@@ -94,8 +94,8 @@ impl Row {
     }
 }
 
-/// Covers all columns: an attacker who can write to the table can neither shorten a wait nor reopen a
-/// recovery.
+/// Covers all columns: an attacker who can write to the table can neither shorten a wait nor reopen
+/// a recovery.
 fn with_mac_fields<T>(recovery: &Recovery, work: impl FnOnce(&[&[u8]]) -> T) -> T {
     let (code, code_until, code_tries) = code_parts(recovery.code);
     work(&[

@@ -1,5 +1,5 @@
-//! The tables and columns for the query builder. `migrations/schema.sql` defines them; the conformance
-//! tests read and write every column.
+//! The tables and columns for the query builder. `migrations/schema.sql` defines them; the
+//! conformance tests read and write every column.
 
 diesel::table! {
     accounts (id) {

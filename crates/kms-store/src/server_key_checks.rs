@@ -7,8 +7,8 @@ use crate::database::{ConnectError, Database};
 use crate::schema::server_key_checks;
 
 impl Database {
-    /// Compares the configured server keys with those that the data was written with, and stores the
-    /// check values of new ones.
+    /// Compares the configured server keys with those that the data was written with, and stores
+    /// the check values of new ones.
     ///
     /// # Errors
     /// `WrongKey` names the first key that differs.
@@ -46,8 +46,8 @@ impl Database {
         .await?
     }
 
-    /// Returns what identifies this database, and every restored backup of it: the check value of the
-    /// first row key that it was used with.
+    /// Returns what identifies this database, and every restored backup of it: the check value of
+    /// the first row key that it was used with.
     ///
     /// # Errors
     /// When the database does not answer, or was never used by a server.

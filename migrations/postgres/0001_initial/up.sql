@@ -68,7 +68,8 @@ create table transfers (
     to_since bigint,
     asked_to text not null,
     asked_amount text not null,
-    -- Contract, decimals and symbol as configured at the time of the quote; null for the native coin.
+    -- Contract, decimals and symbol as configured at the time of the quote; null for the native
+    -- coin.
     token text,
     value text not null,
     gas_limit bigint not null,
@@ -100,8 +101,8 @@ create index transfers_due on transfers (lease_until)
 create unique index transfers_one_per_nonce on transfers (chain_id, from_address, nonce)
     where nonce is not null;
 
--- One row for each step of a transfer's fee ladder. `sealed` holds the signed bytes, encrypted; it is
--- erased when the transfer ends.
+-- One row for each step of a transfer's fee ladder. `sealed` holds the signed bytes, encrypted; it
+-- is erased when the transfer ends.
 create table signed_transactions (
     transfer_id text not null references transfers (id),
     step integer not null,
@@ -126,8 +127,8 @@ create table spends (
     account_id text not null references accounts (id),
     asset text not null,
     units text not null,
-    -- In wei, counted towards the limit of the native coin: the signed maximum until the transfer is
-    -- final, then the fee paid.
+    -- In wei, counted towards the limit of the native coin: the signed maximum until the transfer
+    -- is final, then the fee paid.
     fee text not null,
     at bigint not null
 );

@@ -12,8 +12,8 @@ use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure};
 use crate::schema::{accounts, wallets};
 
-/// The joined account query; callers append a `filter`. Uses the query builder, so that diesel caches
-/// the prepared statement: most requests begin with this query.
+/// The joined account query; callers append a `filter`. Uses the query builder, so that diesel
+/// caches the prepared statement: most requests begin with this query.
 macro_rules! joined {
     () => {{
         use $crate::schema::names;
@@ -77,8 +77,8 @@ pub(crate) fn find(
     Ok(row.map(|row| parse(row, keys)).transpose()?)
 }
 
-/// Locks the account's row until the transaction ends, by an update without effect. Taken before any
-/// other row of the account, so that transactions do not deadlock.
+/// Locks the account's row until the transaction ends, by an update without effect. Taken before
+/// any other row of the account, so that transactions do not deadlock.
 pub(crate) fn lock(connection: &mut AnyConnection, account: AccountId) -> Result<(), Error> {
     diesel::update(accounts::table.find(account.to_string()))
         .set(accounts::state.eq(accounts::state))

@@ -1,5 +1,5 @@
-//! Appending with group commit: records that arrive during a transaction are written together by the
-//! next one, and share its fsync.
+//! Appending with group commit: records that arrive during a transaction are written together by
+//! the next one, and share its fsync.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -24,8 +24,8 @@ pub enum AuditError {
 }
 
 impl Database {
-    /// Recomputes the chain from its start and compares it with checkpoints, whose signatures the caller
-    /// has verified.
+    /// Recomputes the chain from its start and compares it with checkpoints, whose signatures the
+    /// caller has verified.
     ///
     /// # Errors
     /// `Break` names the first row that fails.

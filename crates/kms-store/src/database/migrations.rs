@@ -43,8 +43,8 @@ impl Database {
         .await?
     }
 
-    /// Whether all migrations of this program have run. Writes nothing: the role of a server may have
-    /// no right to change the schema.
+    /// Whether all migrations of this program have run. Writes nothing: the role of a server may
+    /// have no right to change the schema.
     ///
     /// # Errors
     /// When the database does not answer.

@@ -67,8 +67,8 @@ pub(super) fn advance(
         Progress::Superseded => {
             spending_limits::release(connection, &key)?;
             fail(connection, &key, TransferFailure::NonceTaken)?;
-            // Released: if the chain reports the nonce as free after all, the next transfer takes it, and
-            // no block can contain both.
+            // Released: if the chain reports the nonce as free after all, the next transfer takes
+            // it, and no block can contain both.
             diesel::update(row).set(transfers::nonce.eq(None::<i64>)).execute(connection)?;
         }
         Progress::Reorged => {

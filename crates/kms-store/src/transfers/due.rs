@@ -1,4 +1,5 @@
-//! The work queue of unfinished transfers, claimed by a lease and read with their signed transactions.
+//! The work queue of unfinished transfers, claimed by a lease and read with their signed
+//! transactions.
 
 use diesel::prelude::*;
 use kms_chain::ports::{Due, SignedTx};

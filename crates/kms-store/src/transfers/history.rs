@@ -86,8 +86,8 @@ impl FromStr for HistoryCursor {
 }
 
 impl Database {
-    /// The account's transfers that are at least signed, those that paid it, and payments from
-    /// outside: at most `limit` of them, newest first.
+    /// Lists the outgoing transfers of an account that were signed, its incoming transfers that
+    /// were mined, and its external deposits, newest first.
     ///
     /// # Errors
     /// When the database does not answer.

@@ -45,8 +45,8 @@ pub(super) struct Row {
     arrived: Option<String>,
 }
 
-/// Converts a block number or a chain id to a column. No chain has 2^63 blocks, and no row a greater
-/// chain id.
+/// Converts a block number or a chain id to a column. No chain has 2^63 blocks, and no row a
+/// greater chain id.
 pub(super) fn to_i64(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -1,5 +1,5 @@
-//! Signing, in one transaction with the nonce and the reserved amount. Must never sign what the balances
-//! do not cover at the highest fee, nor with a nonce that another transfer has.
+//! Signing, in one transaction with the nonce and the reserved amount. Must never sign what the
+//! balances do not cover at the highest fee, nor with a nonce that another transfer has.
 
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
@@ -48,8 +48,8 @@ pub(super) fn sign(
     if let Some(over) = spending_limits::over_limit(connection, keys, &transfer, rules, now)? {
         return Ok(SignOutcome::OverLimit(over));
     }
-    // The row is locked before a signature exists: a later cancellation waits, and after an earlier one
-    // nothing is signed.
+    // The row is locked before a signature exists: a later cancellation waits, and after an earlier
+    // one nothing is signed.
     if !step(connection, id, TransferState::Quoted, Change::Sign)? {
         let found = find(connection, id)?.ok_or_else(missing)?;
         return Ok(SignOutcome::NotQuoted(Box::new(found)));
@@ -82,8 +82,8 @@ pub(super) fn sign(
     Ok(SignOutcome::Signed(Box::new(signed)))
 }
 
-/// Returns what signed transfers may still take from the address. That includes transfers in a block
-/// that the balance does not reflect: a later block, or one that a reorg removed.
+/// Returns what signed transfers may still take from the address. That includes transfers in a
+/// block that the balance does not reflect: a later block, or one that a reorg removed.
 fn reserved(
     connection: &mut AnyConnection,
     chain_id: i64,

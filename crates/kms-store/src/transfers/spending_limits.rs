@@ -19,8 +19,8 @@ use crate::schema::{spending_limits, spends};
 /// The text of an absent limit.
 const NONE: &str = "none";
 
-/// The requests of an account for a higher limit, per day. Each is notified by e-mail, and unlimited
-/// e-mails of one account would delay those of others.
+/// The requests of an account for a higher limit, per day. Each is notified by e-mail, and
+/// unlimited e-mails of one account would delay those of others.
 const RAISES: u32 = 10;
 
 /// The limit of an account for an asset, and the amount spent.
@@ -48,7 +48,8 @@ fn recovered_at(
         .and_then(|account| account.recovered_at))
 }
 
-/// Lists the spends of the last day, oldest first. Every transfer spends its fee in the native coin.
+/// Lists the spends of the last day, oldest first. Every transfer spends its fee in the native
+/// coin.
 fn spends(
     connection: &mut AnyConnection,
     account: AccountId,
@@ -80,8 +81,8 @@ fn sender(transfer: &Transfer) -> Result<AccountId, StoreError> {
     transfer.from.account.ok_or_else(|| row.corrupt("it has no sender"))
 }
 
-/// Checks whether a transfer exceeds a limit. A caller that then writes the spend must hold the lock of
-/// the wallet's nonces.
+/// Checks whether a transfer exceeds a limit. A caller that then writes the spend must hold the
+/// lock of the wallet's nonces.
 pub(super) fn over_limit(
     connection: &mut AnyConnection,
     keys: &ServerKeys,
@@ -249,9 +250,9 @@ impl Database {
         .await
     }
 
-    /// Sets the owner's limit; `None` means unlimited. A lower limit applies at once, a higher one after a
-    /// day, and not for `hold` after a recovery. A raise is notified. After too many raises in a day,
-    /// nothing is changed, and the time until the next one is returned.
+    /// Sets the owner's limit; `None` means unlimited. A lower limit applies at once, a higher one
+    /// after a day, and not for `hold` after a recovery. A raise is notified. After too many raises
+    /// in a day, nothing is changed, and the time until the next one is returned.
     ///
     /// # Errors
     /// When the database does not answer, or a row fails its integrity check.

@@ -1,4 +1,4 @@
-//! Accounts, wallets, names, and rows that somebody else changed.
+//! Accounts, wallets, usernames, and rows that were tampered with.
 
 use kms_core::account::{
     AccountState, ContactChange, EmailChange, NewAccount, SeenName, SwapReason, WalletSwap,
@@ -15,22 +15,22 @@ use crate::fixtures::{Subject, account, events, insert, on_every_database, open}
 use crate::recoveries;
 
 on_every_database!(
-    accounts_come_back_as_they_went,
-    accounts_are_listed_past_one_that_was_changed,
-    a_changed_wallet_is_refused,
+    accounts_are_read_back,
+    a_tampered_account_does_not_end_a_listing,
+    a_tampered_wallet_is_refused,
     a_changed_state_is_read_back,
     changed_contacts_are_read_back,
-    an_export_is_told,
-    an_address_that_is_asked_for_counts_tries,
+    an_export_is_notified,
+    a_requested_email_change_counts_attempts,
     one_telegram_user_has_one_account,
     a_wallet_is_swapped_from_the_version_that_was_read,
     a_wallet_is_resealed_under_the_sck_that_was_read,
-    a_recovery_forgets_attempts_with_the_old_password,
-    names_are_claimed_and_move,
-    of_many_that_claim_one_name_at_once_the_newest_has_it,
+    a_recovery_resets_the_password_lockout,
+    names_are_claimed_and_reassigned,
+    of_concurrent_claims_the_newest_wins,
 );
 
-async fn accounts_come_back_as_they_went(subject: Subject) {
+async fn accounts_are_read_back(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "Ann").await;
     for by in [AccountRef::Id(ann.id), AccountRef::Telegram(ann.telegram_id)] {
@@ -38,11 +38,11 @@ async fn accounts_come_back_as_they_went(subject: Subject) {
     }
     let found = database.account_by_address(ann.wallet.address).await.unwrap();
     assert_eq!(found.unwrap(), ann);
-    let nobody = AccountRef::Telegram(2.try_into().unwrap());
-    assert_eq!(database.account(nobody).await.unwrap(), None);
+    let unknown = AccountRef::Telegram(2.try_into().unwrap());
+    assert_eq!(database.account(unknown).await.unwrap(), None);
 }
 
-async fn accounts_are_listed_past_one_that_was_changed(subject: Subject) {
+async fn a_tampered_account_does_not_end_a_listing(subject: Subject) {
     let database = &subject.database;
     let mut made = Vec::new();
     for id in 1..=3 {
@@ -65,7 +65,7 @@ async fn accounts_are_listed_past_one_that_was_changed(subject: Subject) {
     assert_eq!(all[1].id, made[1].id.to_string());
 }
 
-async fn a_changed_wallet_is_refused(subject: Subject) {
+async fn a_tampered_wallet_is_refused(subject: Subject) {
     if subject.url.ends_with(":memory:") {
         return;
     }
@@ -121,23 +121,23 @@ async fn changed_contacts_are_read_back(subject: Subject) {
     assert_eq!(now().await.email_verified_at, Some(Timestamp(7)));
     assert!(set(ContactChange::Email(None)).await);
     assert_eq!((now().await.email, now().await.email_verified_at), (None, None));
-    let nobody = ContactChange::Mobile(None);
-    assert!(!database.set_contact(AccountId::random(), nobody, Timestamp(7)).await.unwrap());
+    let removed = ContactChange::Mobile(None);
+    assert!(!database.set_contact(AccountId::random(), removed, Timestamp(7)).await.unwrap());
     let kinds = events(database, EventCursor::default(), 3).await;
     assert_eq!(kinds.len(), 3);
     assert!(kinds[1..].iter().all(|event| event.kind == StoredEventKind::EmailChanged));
 }
 
-async fn an_export_is_told(subject: Subject) {
+async fn an_export_is_notified(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
     database.record_export(ann.id, Timestamp(7)).await.unwrap();
-    let told = events(database, EventCursor::default(), 2).await.remove(1);
-    assert_eq!((told.kind, told.account), (StoredEventKind::KeyExported, ann.id));
-    assert_eq!(told.at, Timestamp(7));
+    let notified = events(database, EventCursor::default(), 2).await.remove(1);
+    assert_eq!((notified.kind, notified.account), (StoredEventKind::KeyExported, ann.id));
+    assert_eq!(notified.at, Timestamp(7));
 }
 
-async fn an_address_that_is_asked_for_counts_tries(subject: Subject) {
+async fn a_requested_email_change_counts_attempts(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
     let asked = |at| EmailChange {
@@ -197,13 +197,13 @@ async fn a_wallet_is_swapped_from_the_version_that_was_read(subject: Subject) {
     assert!(database.swap_wallet(swap(1, SwapReason::PasswordChange)).await.unwrap());
     assert!(!database.swap_wallet(swap(1, SwapReason::PasswordChange)).await.unwrap());
     assert!(database.swap_wallet(swap(2, SwapReason::Recovery(done))).await.unwrap());
-    // One recovery swaps once: nothing of the second is kept.
+    // A recovery swaps the wallet once: the second attempt is rolled back.
     assert!(!database.swap_wallet(swap(3, SwapReason::Recovery(done))).await.unwrap());
     let now = database.account(ann.id.into()).await.unwrap().unwrap();
     assert_eq!((now.wallet.version, now.wallet.sealed_key), (3, vec![9; 61]));
     assert_eq!(now.recovered_at, Some(Timestamp(5)));
     assert_eq!(database.recovery(done.id).await.unwrap(), Some(done));
-    // Nor does somebody else's.
+    // So is the recovery of another account.
     let bob = insert(database, 2, "bob").await;
     let bobs = recoveries::ready(bob.id);
     assert!(database.insert_recovery(bobs).await.unwrap());
@@ -211,7 +211,7 @@ async fn a_wallet_is_swapped_from_the_version_that_was_read(subject: Subject) {
     assert!(!database.swap_wallet(swap(3, SwapReason::Recovery(bobs))).await.unwrap());
     let stage = database.recovery(bobs.id).await.unwrap().unwrap().written;
     assert_eq!(stage, RecoveryStage::Waiting);
-    // Another address is another wallet.
+    // A wallet with another address is refused.
     let mut other = swap(3, SwapReason::PasswordChange);
     other.wallet.address = [7; 20].into();
     assert!(!database.swap_wallet(other).await.unwrap());
@@ -227,20 +227,20 @@ async fn a_wallet_is_resealed_under_the_sck_that_was_read(subject: Subject) {
     assert!(reseal(wallet.clone()).await.unwrap());
     let found = database.account(ann.id.into()).await.unwrap().unwrap();
     assert_eq!(found.wallet, wallet);
-    // Not from what was read before, nor over a change of password.
+    // Refused with a stale SCK, and after a change of password.
     assert!(!reseal(newer()).await.unwrap());
     let later = kms_core::account::Wallet { version: 2, ..newer() };
     let from = wallet.sck_id;
     assert!(!database.reseal_wallet(ann.id, from, later).await.unwrap());
     assert_eq!(database.account(ann.id.into()).await.unwrap().unwrap().wallet, wallet);
-    // Its owner is not told.
+    // The owner is not notified.
     insert(database, 2, "bob").await;
-    let told = events(database, EventCursor::default(), 2).await;
-    let kinds: Vec<_> = told.iter().map(|event| event.kind).collect();
+    let notified = events(database, EventCursor::default(), 2).await;
+    let kinds: Vec<_> = notified.iter().map(|event| event.kind).collect();
     assert_eq!(kinds, [StoredEventKind::AccountCreated, StoredEventKind::AccountCreated]);
 }
 
-async fn a_recovery_forgets_attempts_with_the_old_password(subject: Subject) {
+async fn a_recovery_resets_the_password_lockout(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
     let swap = |replaces: i64, reason| WalletSwap {
@@ -258,7 +258,7 @@ async fn a_recovery_forgets_attempts_with_the_old_password(subject: Subject) {
         database.count_attempt(ann.id, Timestamp(5)).await.unwrap();
     }
     let attempt = async || database.count_attempt(ann.id, Timestamp(6)).await.unwrap();
-    // A swap that is not done forgets nothing, nor does a change of password.
+    // A refused swap does not reset it, nor does a change of password.
     let recovery = recoveries::ready(ann.id);
     assert!(database.insert_recovery(recovery).await.unwrap());
     let done = recovery.completed(Timestamp(1_200)).unwrap();
@@ -269,7 +269,7 @@ async fn a_recovery_forgets_attempts_with_the_old_password(subject: Subject) {
     assert_eq!(attempt().await, PasswordGateDecision::Counted);
 }
 
-async fn names_are_claimed_and_move(subject: Subject) {
+async fn names_are_claimed_and_reassigned(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
     let bob = insert(database, 2, "bob").await;
@@ -288,18 +288,18 @@ async fn names_are_claimed_and_move(subject: Subject) {
     assert_eq!(database.resolve(&name, now).await.unwrap().unwrap().account.id, bob.id);
     database.seen_username(bob.telegram_id, saw(None, 110)).await.unwrap();
     assert_eq!(database.resolve(&name, now).await.unwrap(), None);
-    // An update from the time when Bob held it does not take it, though it is free.
+    // An update from the time when Bob held the name does not claim it, though it is free.
     let carl = insert(database, 3, "carl").await;
     database.seen_username(carl.telegram_id, saw(Some("ann"), 105)).await.unwrap();
     assert_eq!(database.resolve(&name, now).await.unwrap(), None);
     database.seen_username(carl.telegram_id, saw(Some("ann"), 111)).await.unwrap();
     assert_eq!(database.resolve(&name, now).await.unwrap().unwrap().account.id, carl.id);
-    // A name of somebody without a wallet pays nobody.
+    // The name of a user without a wallet does not resolve.
     database.seen_username(9.try_into().unwrap(), saw(Some("ghost"), 10)).await.unwrap();
     assert_eq!(database.resolve(&"ghost".parse().unwrap(), now).await.unwrap(), None);
 }
 
-async fn of_many_that_claim_one_name_at_once_the_newest_has_it(subject: Subject) {
+async fn of_concurrent_claims_the_newest_wins(subject: Subject) {
     let database = &subject.database;
     let claim = |at| SeenName { username: Some("gold".parse().unwrap()), seen_at: Timestamp(at) };
     let (mut makes, mut sees) = (Vec::new(), Vec::new());
@@ -327,10 +327,10 @@ async fn of_many_that_claim_one_name_at_once_the_newest_has_it(subject: Subject)
     }
 }
 
-/// Somebody else's claim on the name commits while the account is made.
+/// Another claim on the name commits while the account is created.
 #[cfg(feature = "postgres")]
 #[tokio::test]
-async fn a_lost_race_for_a_name_still_makes_the_account() {
+async fn a_lost_race_for_a_name_still_creates_the_account() {
     use diesel::{Connection, RunQueryDsl};
     let subject = Subject::postgres().await;
     let mut other = diesel::PgConnection::establish(&subject.url).unwrap();
@@ -356,8 +356,9 @@ async fn a_lost_race_for_a_name_still_makes_the_account() {
     assert_eq!(found.account.telegram_id.as_i64(), 2);
 }
 
-/// What a writer to the database may try; the wallet's own seal is tested with custody.
-async fn changed_rows_are_refused(subject: Subject) {
+/// Tampering by an attacker who can write to the database; the seal of the wallet is tested with
+/// custody.
+async fn tampered_rows_are_refused(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
     let bob = insert(database, 2, "bob").await;
@@ -371,7 +372,7 @@ async fn changed_rows_are_refused(subject: Subject) {
     assert!(matches!(database.account(by).await, Err(StoreError::Tampered { .. })));
     change(format!("update accounts set state = 'active' where id = '{one}'"));
     assert!(database.account(by).await.unwrap().is_some());
-    // Bob's money to Ann's address.
+    // Assigns Bob's wallet to Ann.
     change(format!("delete from wallets where account_id = '{one}'"));
     change(format!("update wallets set account_id = '{one}' where account_id = '{two}'"));
     assert!(matches!(database.account(by).await, Err(StoreError::Tampered { .. })));
@@ -381,14 +382,14 @@ async fn changed_rows_are_refused(subject: Subject) {
 }
 
 #[tokio::test]
-async fn changed_rows_are_refused_in_a_file() {
-    changed_rows_are_refused(Subject::file().await).await;
+async fn tampered_rows_are_refused_in_a_file() {
+    tampered_rows_are_refused(Subject::file().await).await;
 }
 
 #[cfg(feature = "postgres")]
 #[tokio::test]
-async fn changed_rows_are_refused_in_postgresql() {
-    changed_rows_are_refused(Subject::postgres().await).await;
+async fn tampered_rows_are_refused_in_postgresql() {
+    tampered_rows_are_refused(Subject::postgres().await).await;
 }
 
 #[tokio::test]
@@ -410,7 +411,7 @@ async fn another_row_key_reads_nothing() {
 }
 
 #[tokio::test]
-async fn a_missing_row_key_is_named_and_is_no_tampering() {
+async fn a_missing_row_key_is_reported_as_such() {
     let subject = Subject::file().await;
     let ann = insert(&subject.database, 1, "ann").await;
     let mut keys = subject.keys.clone();

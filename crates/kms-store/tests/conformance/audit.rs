@@ -1,4 +1,4 @@
-//! The audit's chain, and what becomes of it when somebody gets at the table.
+//! The audit chain, and how tampering with its table is reported.
 
 use kms_core::audit::{Action, AuditRecord, Break, Caller, Chaining, Leniency, Phase, Verified};
 use kms_core::ports::AuditLog;
@@ -8,9 +8,9 @@ use kms_types::{Timestamp, TransferId};
 use crate::fixtures::{Subject, on_every_database, open};
 
 on_every_database!(
-    audit_records_come_back,
-    records_that_come_at_once_are_one_chain,
-    an_intent_without_an_outcome_is_told,
+    audit_records_are_read_back,
+    concurrent_records_form_one_chain,
+    an_intent_without_an_outcome_is_reported,
     a_refusal_is_written_once_a_minute,
 );
 
@@ -42,7 +42,7 @@ fn broken(error: AuditError) -> Break {
     }
 }
 
-async fn audit_records_come_back(subject: Subject) {
+async fn audit_records_are_read_back(subject: Subject) {
     let database = &subject.database;
     for phase in [Phase::Intent, Phase::Outcome("ok"), Phase::Alarm("integrity")] {
         database.append(record(3, phase)).await.unwrap();
@@ -58,7 +58,7 @@ async fn audit_records_come_back(subject: Subject) {
     assert_eq!(database.audit_of(None, None, 0, 10).await.unwrap(), []);
 }
 
-async fn records_that_come_at_once_are_one_chain(subject: Subject) {
+async fn concurrent_records_form_one_chain(subject: Subject) {
     let appends = (0..600).map(|request| {
         let database = subject.database.clone();
         tokio::spawn(async move { database.append(record(request, Phase::Intent)).await })
@@ -69,7 +69,7 @@ async fn records_that_come_at_once_are_one_chain(subject: Subject) {
     assert_eq!(verify(&subject.database).await.unwrap().tip.sequence, 600);
 }
 
-async fn an_intent_without_an_outcome_is_told(subject: Subject) {
+async fn an_intent_without_an_outcome_is_reported(subject: Subject) {
     let database = &subject.database;
     append(database, [1, 2]).await;
     database.append(record(1, Phase::Outcome("ok"))).await.unwrap();
@@ -92,7 +92,7 @@ async fn a_refusal_is_written_once_a_minute(subject: Subject) {
     assert_eq!(database.audit_after(0, 100).await.unwrap().len(), 3);
 }
 
-/// As two servers do on PostgreSQL.
+/// Like two servers that share a database.
 async fn two_handles_build_one_chain(subject: Subject) {
     let other = open(&subject.url, &subject.keys).await;
     let appends = (0..200).map(|request| {
@@ -106,7 +106,7 @@ async fn two_handles_build_one_chain(subject: Subject) {
     assert_eq!(verify(&other).await.unwrap().tip.sequence, 200);
 }
 
-async fn what_is_done_to_a_row_is_named(subject: Subject) {
+async fn tampering_with_a_row_is_reported(subject: Subject) {
     let database = &subject.database;
     append(database, 1..=6).await;
     let whole = verify(database).await.unwrap();
@@ -154,7 +154,7 @@ async fn what_is_done_to_a_row_is_named(subject: Subject) {
         let found = database.verify_audit(&[checkpoint], Leniency::default()).await.map_err(broken);
         assert_eq!(found, Err(expected), "{sql}");
         subject.tamper("delete from audit");
-        // PostgreSQL gives the places itself, unless it is told not to.
+        // PostgreSQL generates the positions itself unless they are overridden.
         let overriding =
             if subject.url.starts_with("postgres") { "overriding system value" } else { "" };
         subject.tamper(&format!(
@@ -165,8 +165,8 @@ async fn what_is_done_to_a_row_is_named(subject: Subject) {
     }
 }
 
-/// Two whole rows in each other's places: every one of their columns fits the others.
-async fn swapped_rows_are_named(subject: Subject) {
+/// Swaps two whole rows, so that the columns of each are consistent.
+async fn swapped_rows_are_reported(subject: Subject) {
     let database = &subject.database;
     append(database, 1..=4).await;
     let rows = database.audit_after(0, 10).await.unwrap();
@@ -187,8 +187,8 @@ async fn swapped_rows_are_named(subject: Subject) {
     assert_eq!(found, Err(Break::Misplaced { sequence: 2, found: 3 }));
 }
 
-/// Nothing is signed that is not as it was written, and nothing is built upon it unseen.
-async fn a_changed_end_is_not_signed(subject: Subject) {
+/// A checkpoint must not vouch for a row that was changed.
+async fn a_tampered_end_is_not_signed(subject: Subject) {
     let database = &subject.database;
     append(database, 1..=2).await;
     let last = database.audit_after(0, 10).await.unwrap().pop().unwrap();
@@ -198,7 +198,8 @@ async fn a_changed_end_is_not_signed(subject: Subject) {
     assert_eq!(broken(refused), Break::Changed { sequence: 2 });
 }
 
-/// Runs functions that change rows from outside, so not in memory.
+/// Runs functions that tamper with rows through a connection of their own, which an in-memory
+/// database does not allow.
 macro_rules! on_files_and_servers {
     ($($check:ident),* $(,)?) => {
         mod changed_file {
@@ -223,7 +224,7 @@ macro_rules! on_files_and_servers {
 
 on_files_and_servers!(
     two_handles_build_one_chain,
-    what_is_done_to_a_row_is_named,
-    swapped_rows_are_named,
-    a_changed_end_is_not_signed,
+    tampering_with_a_row_is_reported,
+    swapped_rows_are_reported,
+    a_tampered_end_is_not_signed,
 );

@@ -1,4 +1,4 @@
-//! Payments from outside: found by address, and told once by whoever moves the cursor.
+//! External deposits: found by address, and notified once, by the server that advances the cursor.
 
 use kms_chain::follower::{BlockRef, Deposit, DepositStore, Payment};
 use kms_chain::ports::TransferStore;
@@ -11,10 +11,10 @@ use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
 use crate::transfers::{CHAIN, NOW, sign, view};
 
 on_every_database!(
-    a_cursor_begins_once_and_moves_from_where_it_is,
-    a_payment_is_told_once_with_the_cursor,
-    payments_to_strangers_and_own_transfers_are_left_out,
-    many_addresses_are_looked_up_at_once,
+    a_cursor_starts_once_and_advances_from_its_position,
+    a_deposit_is_notified_once_with_the_cursor,
+    payments_to_others_and_own_transfers_are_left_out,
+    many_addresses_are_looked_up_together,
 );
 
 fn block(number: u64) -> BlockRef {
@@ -30,7 +30,7 @@ fn incoming(to: &Account, hash: u8) -> Deposit {
     Deposit { account: to.id, payment: payment(to.wallet.address, hash) }
 }
 
-async fn a_cursor_begins_once_and_moves_from_where_it_is(subject: Subject) {
+async fn a_cursor_starts_once_and_advances_from_its_position(subject: Subject) {
     let database = &subject.database;
     assert_eq!(database.cursor(CHAIN).await.unwrap(), None);
     assert!(!database.record_deposits(CHAIN, block(1), block(2), Vec::new(), NOW).await.unwrap());
@@ -46,7 +46,7 @@ async fn a_cursor_begins_once_and_moves_from_where_it_is(subject: Subject) {
     assert_eq!(database.cursor(CHAIN).await.unwrap(), Some(block(3)));
 }
 
-async fn a_payment_is_told_once_with_the_cursor(subject: Subject) {
+async fn a_deposit_is_notified_once_with_the_cursor(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
     database.start_at(CHAIN, block(1)).await.unwrap();
@@ -56,12 +56,12 @@ async fn a_payment_is_told_once_with_the_cursor(subject: Subject) {
     };
     let (one, two) = tokio::join!(follow(1, 2), follow(1, 2));
     assert!(one ^ two, "one of them moved it");
-    // Read again after a step back.
+    // The same block again, after a reorg.
     assert!(follow(2, 1).await && follow(1, 3).await);
-    let told = events(database, EventCursor::default(), 3).await;
-    let told: Vec<_> = told.into_iter().skip(1).collect();
-    assert_eq!(told.len(), 2);
-    for (event, found) in told.iter().zip(&found) {
+    let notified = events(database, EventCursor::default(), 3).await;
+    let notified: Vec<_> = notified.into_iter().skip(1).collect();
+    assert_eq!(notified.len(), 2);
+    for (event, found) in notified.iter().zip(&found) {
         assert_eq!((event.kind, event.account), (StoredEventKind::DepositReceived, ann.id));
         assert_eq!((event.at, event.transfer), (NOW, None));
         let noted = database.external_deposit(event.deposit.unwrap()).await.unwrap().unwrap();
@@ -71,7 +71,7 @@ async fn a_payment_is_told_once_with_the_cursor(subject: Subject) {
     }
 }
 
-async fn payments_to_strangers_and_own_transfers_are_left_out(subject: Subject) {
+async fn payments_to_others_and_own_transfers_are_left_out(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = transfer(&ann, &bob, 100, NOW);
@@ -89,7 +89,7 @@ async fn payments_to_strangers_and_own_transfers_are_left_out(subject: Subject) 
     assert!(database.external_deposits(Vec::new()).await.unwrap().is_empty());
 }
 
-async fn many_addresses_are_looked_up_at_once(subject: Subject) {
+async fn many_addresses_are_looked_up_together(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
     let strangers = (0..25_000_u32).map(|number| {

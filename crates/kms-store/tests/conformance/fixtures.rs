@@ -1,4 +1,4 @@
-//! Databases to test, and rows to put into them.
+//! Databases under test, and rows to insert.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use kms_types::{
     AccountId, Asset, EthAddress, EventCursor, SckId, Timestamp, TransferId, U256, Units,
 };
 
-/// A migrated database, and how to change its rows behind its back.
+/// A migrated database, with direct access for tampering.
 pub(crate) struct Subject {
     pub(crate) database: Database,
     pub(crate) url: String,
@@ -47,7 +47,7 @@ impl Subject {
         Self { database, url, keys, _directory: directory }
     }
 
-    /// How many statements wait for another transaction.
+    /// The number of statements that wait for a lock.
     #[cfg(feature = "postgres")]
     pub(crate) fn waiting_for_locks(&self) -> u32 {
         let name = self.url.rsplit('/').next().unwrap();
@@ -59,7 +59,7 @@ impl Subject {
         count.parse().unwrap()
     }
 
-    /// How many rows there are behind these words: a table, and a condition perhaps.
+    /// Counts the rows of a table, with an optional condition: `TABLE [where …]`.
     pub(crate) fn count(&self, of: &str) -> i64 {
         use diesel::{Connection, RunQueryDsl};
         #[derive(diesel::QueryableByName)]
@@ -78,7 +78,7 @@ impl Subject {
         query.get_result::<Count>(&mut connection).unwrap().count
     }
 
-    /// Runs SQL as somebody who got at the database would.
+    /// Runs SQL like an attacker who can write to the database.
     pub(crate) fn tamper(&self, sql: &str) {
         use diesel::{Connection, RunQueryDsl};
         #[cfg(feature = "postgres")]
@@ -99,7 +99,7 @@ pub(crate) async fn open(url: &str, keys: &[String; 4]) -> Database {
     Database::connect(url, 8, Arc::new(keys)).await.unwrap()
 }
 
-/// Runs functions over every database.
+/// Runs functions on every database.
 macro_rules! on_every_database {
     ($($check:ident),* $(,)?) => {
         mod memory {
@@ -158,8 +158,8 @@ pub(crate) fn account(telegram_id: i64) -> Account {
     }
 }
 
-/// The events after a place, once there are this many: on PostgreSQL they wait for transactions
-/// of the whole cluster, those of other tests among them.
+/// Reads the events after a cursor, once there are this many: PostgreSQL withholds events until the
+/// older transactions of the whole cluster have ended, those of other tests included.
 pub(crate) async fn events(
     database: &Database,
     after: EventCursor,

@@ -1,4 +1,4 @@
-//! The history: sent, received and from outside, in pages that turn both ways.
+//! The history: sent and received transfers and external deposits, in pages of both directions.
 
 use kms_chain::follower::{BlockRef, Deposit, DepositStore, Payment};
 use kms_chain::ports::{Progress, TransferStore};
@@ -11,10 +11,10 @@ use crate::fixtures::{Subject, insert, on_every_database, transfer};
 use crate::transfers::{CHAIN, NOW, sign, view};
 
 on_every_database!(
-    pages_turn_both_ways_without_loss_or_repeat,
+    pages_of_both_directions_lose_and_repeat_nothing,
     deposits_are_part_of_the_history,
-    receivers_see_what_was_mined,
-    a_transfer_that_rose_says_so_while_it_is_on_its_way,
+    recipients_see_mined_transfers,
+    a_replaced_transfer_shows_it_while_in_flight,
 );
 
 async fn page(subject: &Subject, account: AccountId, page: Page, limit: u32) -> Vec<HistoryCursor> {
@@ -22,7 +22,7 @@ async fn page(subject: &Subject, account: AccountId, page: Page, limit: u32) -> 
     found.iter().map(HistoryEntry::place).collect()
 }
 
-/// A payment from outside, noted at this time.
+/// Records an external deposit at this time.
 async fn receive(subject: &Subject, to: &Account, hash: u8, at: i64) {
     let payment = Payment {
         tx_hash: [hash; 32],
@@ -42,11 +42,11 @@ async fn receive(subject: &Subject, to: &Account, hash: u8, at: i64) {
     );
 }
 
-async fn pages_turn_both_ways_without_loss_or_repeat(subject: Subject) {
+async fn pages_of_both_directions_lose_and_repeat_nothing(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     for at in 0..6 {
-        // Two of each share their time: the id decides.
+        // Two of each have the same time and are ordered by id.
         let quote = transfer(&ann, &bob, 1, Timestamp(NOW.0 + at / 2));
         database.insert_quote(quote.clone()).await.unwrap();
         database
@@ -55,7 +55,7 @@ async fn pages_turn_both_ways_without_loss_or_repeat(subject: Subject) {
             .unwrap();
         receive(&subject, &ann, u8::try_from(at + 1).unwrap(), NOW.0 + at / 2).await;
     }
-    // Never confirmed.
+    // A quote that is never confirmed.
     database.insert_quote(transfer(&ann, &bob, 1, NOW)).await.unwrap();
     let all = page(&subject, ann.id, Page::Newest, 100).await;
     assert_eq!(all.len(), 12);
@@ -93,7 +93,7 @@ async fn deposits_are_part_of_the_history(subject: Subject) {
     assert!(subject.database.history(bob.id, Page::Newest, 10).await.unwrap().is_empty());
 }
 
-async fn receivers_see_what_was_mined(subject: Subject) {
+async fn recipients_see_mined_transfers(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = transfer(&ann, &bob, 1, NOW);
@@ -109,7 +109,7 @@ async fn receivers_see_what_was_mined(subject: Subject) {
     assert_eq!(page(&subject, bob.id, Page::Newest, 10).await.len(), 1);
 }
 
-async fn a_transfer_that_rose_says_so_while_it_is_on_its_way(subject: Subject) {
+async fn a_replaced_transfer_shows_it_while_in_flight(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = transfer(&ann, &bob, 1, NOW);

@@ -1,5 +1,5 @@
-//! Ladders and nonces: every step is stored, its hash known before it is sent, and erased at the
-//! end; no nonce is passed over.
+//! Fee ladders and nonces: every step is stored with its hash before it is sent, and erased at the
+//! end; no nonce is skipped.
 
 use kms_chain::ports::{
     Progress, Sign, SignOutcome, SignedBytes, SignedLadder, SignedTx, TransferStore,
@@ -14,7 +14,7 @@ use crate::transfers::{CHAIN, NOW, sign, view};
 
 on_every_database!(a_ladder_is_stored_and_sent_step_by_step, the_lowest_free_nonce_is_taken);
 
-/// Four steps, whose hashes and bytes tell which they are.
+/// Signs four steps, whose hashes and bytes consist of the number of the step.
 fn sign_ladder() -> Sign {
     Box::new(|_| {
         let step = |step| SignedBytes { tx_hash: [step; 32], sealed: vec![step; 3] };
@@ -60,7 +60,7 @@ async fn a_ladder_is_stored_and_sent_step_by_step(subject: Subject) {
     let (one, two) = (Timestamp(NOW.0 + 1), Timestamp(NOW.0 + 2));
     assert!(database.advance(id, Progress::Broadcast, one).await.unwrap());
     assert!(database.advance(id, Progress::Replaced { step: 1 }, two).await.unwrap());
-    // Somebody else noted it, or it does not exist.
+    // Recorded already, or no such step.
     for step in [1, 4] {
         assert!(!database.advance(id, Progress::Replaced { step }, two).await.unwrap());
     }
@@ -71,7 +71,7 @@ async fn a_ladder_is_stored_and_sent_step_by_step(subject: Subject) {
     assert_eq!(found.replacements[..2], [at(1, Some(two)), at(2, None)]);
     assert_eq!(found.transfer.tx_hash, Some([1; 32]));
 
-    // The first one is mined after all; when its block is gone, the last one counts again.
+    // The first step is mined after all; after a reorg the last one counts again.
     let mined =
         Progress::Mined { tx_hash: [0; 32], block: 5, fee: Wei(U256::from(3)), arrived: None };
     assert!(database.advance(id, mined, NOW).await.unwrap());
@@ -136,12 +136,12 @@ async fn the_lowest_free_nonce_is_taken(subject: Subject) {
             other => panic!("{other:?}"),
         }
     };
-    // One answer of the chain was too high: what is missing below is filled, and not passed over.
+    // The chain reported a nonce that was too high: the gap below is filled later.
     assert_eq!(signed_for(5).await, 5);
     assert_eq!(signed_for(3).await, 3);
     assert_eq!(signed_for(3).await, 4);
     assert_eq!(signed_for(3).await, 6);
-    // One that is too low takes nothing twice.
+    // A nonce that is too low is not assigned twice.
     assert_eq!(signed_for(0).await, 0);
     assert_eq!(signed_for(4).await, 7);
 }

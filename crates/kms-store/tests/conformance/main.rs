@@ -1,4 +1,4 @@
-//! Every store passes the same functions: SQLite in memory and in a file, PostgreSQL, MongoDB.
+//! The conformance tests: every database passes the same functions.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
 

@@ -1,4 +1,4 @@
-//! Since when no wallet refers to a wrapped SCK.
+//! Orphaned SCKs, and since when they are orphaned.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const NOTHING: [SckId; 0] = [];
 
 on_every_database!(
-    what_no_wallet_refers_to_is_due_after_its_time,
+    an_orphaned_sck_is_due_after_the_retention,
     one_clock_that_runs_ahead_ages_nothing,
-    a_note_that_was_changed_is_refused,
+    a_tampered_record_is_refused,
 );
 
 #[expect(clippy::disallowed_methods, reason = "it is compared with the database's clock")]
@@ -21,7 +21,7 @@ fn now() -> Timestamp {
     std::time::SystemTime::now().into()
 }
 
-async fn what_no_wallet_refers_to_is_due_after_its_time(subject: Subject) {
+async fn an_orphaned_sck_is_due_after_the_retention(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
     let (current, orphan) = (ann.wallet.sck_id, SckId::random());
@@ -34,13 +34,13 @@ async fn what_no_wallet_refers_to_is_due_after_its_time(subject: Subject) {
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(due(DAY).await, NOTHING);
     assert_eq!(due(short).await, [orphan]);
-    // Another row, as a change of password writes it: what was referred to is noted anew.
+    // A change of password refers to another SCK: the former one becomes an orphan.
     let wallet = kms_core::account::Wallet { sck_id: orphan, ..ann.wallet.clone() };
     assert!(database.reseal_wallet(ann.id, current, wallet).await.unwrap());
     assert_eq!(due(short).await, NOTHING);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(due(short).await, [current]);
-    // An older dump brings the first row back: its time begins anew, whoever was noted.
+    // A restored backup refers to the first SCK again: its time starts again later.
     let restored = ann.wallet.clone();
     assert!(database.reseal_wallet(ann.id, orphan, restored).await.unwrap());
     assert_eq!(due(short).await, NOTHING);
@@ -55,13 +55,13 @@ async fn one_clock_that_runs_ahead_ages_nothing(subject: Subject) {
     let due = async |now| database.orphaned_for(DAY, vec![orphan], now).await.unwrap();
     assert_eq!(due(now()).await, NOTHING);
     assert_eq!(due(now().plus(DAY * 400)).await, NOTHING);
-    // Noted by a clock that runs behind, it is no older than the database says.
+    // Recorded by a clock that runs behind: the time of the database counts.
     database.forget_orphaned_sck(orphan).await.unwrap();
     assert_eq!(due(Timestamp(0)).await, NOTHING);
     assert_eq!(due(now()).await, NOTHING);
 }
 
-async fn a_note_that_was_changed_is_refused(subject: Subject) {
+async fn a_tampered_record_is_refused(subject: Subject) {
     if subject.url.ends_with(":memory:") {
         return;
     }

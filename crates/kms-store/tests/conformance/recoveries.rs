@@ -1,4 +1,4 @@
-//! Recoveries: one open at a time, one step after the other, and rows that somebody else changed.
+//! Recoveries: one open at a time, one step after another, and rows that were tampered with.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::fixtures::{Subject, events, insert, on_every_database};
 
 on_every_database!(
     an_account_has_one_open_recovery,
-    of_two_steps_at_once_one_is_taken,
-    what_is_due_is_found,
-    a_right_password_cancels,
-    recoveries_are_paused_and_go_on,
+    of_two_concurrent_steps_one_is_written,
+    due_recoveries_are_found,
+    a_correct_password_cancels,
+    recoveries_are_paused_and_resumed,
     a_lease_has_one_holder,
 );
 
-/// Asked for at 100, ready from 1,100 to 1,300.
+/// A recovery requested at 100, ready from 1,100 to 1,300.
 pub(crate) fn ready(account: AccountId) -> Recovery {
     Recovery {
         id: RecoveryId::random(),
@@ -55,14 +55,14 @@ async fn an_account_has_one_open_recovery(subject: Subject) {
     assert!(database.update_recovery(stopped, step, Timestamp(200)).await.unwrap());
     assert_eq!(database.open_recovery(ann.id).await.unwrap(), None);
     assert!(database.insert_recovery(ready(ann.id)).await.unwrap());
-    let told = steps(database, 4).await;
-    let kinds: Vec<_> = told.iter().map(|(step, _)| *step).collect();
+    let notified = steps(database, 4).await;
+    let kinds: Vec<_> = notified.iter().map(|(step, _)| *step).collect();
     use RecoveryStep::{Cancelled, Requested};
     assert_eq!(kinds, [Requested, Cancelled, Requested]);
-    assert_eq!(told[1].1, Some(first.id));
+    assert_eq!(notified[1].1, Some(first.id));
 }
 
-async fn of_two_steps_at_once_one_is_taken(subject: Subject) {
+async fn of_two_concurrent_steps_one_is_written(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
     let first = ready(ann.id);
@@ -83,7 +83,7 @@ async fn of_two_steps_at_once_one_is_taken(subject: Subject) {
     assert_eq!(database.recovery(first.id).await.unwrap(), Some(confirmed));
 }
 
-async fn what_is_due_is_found(subject: Subject) {
+async fn due_recoveries_are_found(subject: Subject) {
     let database = &subject.database;
     let mut made = Vec::new();
     for id in 1..=3 {
@@ -100,15 +100,15 @@ async fn what_is_due_is_found(subject: Subject) {
     assert_eq!(due(1_100).await.len(), 3);
     let stopped = made[0].cancelled(Timestamp(200)).unwrap();
     assert!(database.update_recovery(stopped, None, Timestamp(200)).await.unwrap());
-    let told = made[1].due(Timestamp(1_100)).unwrap();
-    assert!(database.update_recovery(told, None, Timestamp(1_100)).await.unwrap());
+    let advanced = made[1].due(Timestamp(1_100)).unwrap();
+    assert!(database.update_recovery(advanced, None, Timestamp(1_100)).await.unwrap());
     assert_eq!(due(1_200).await, [made[2].id]);
     assert_eq!(due(1_300).await.len(), 2);
     let open = database.open_recoveries().await.unwrap();
     assert_eq!(open.len(), 2);
 }
 
-async fn a_right_password_cancels(subject: Subject) {
+async fn a_correct_password_cancels(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
     let bob = insert(database, 2, "bob").await;
@@ -124,7 +124,7 @@ async fn a_right_password_cancels(subject: Subject) {
     assert_eq!(steps(database, 5).await.last(), Some(&(RecoveryStep::Cancelled, Some(anns.id))));
 }
 
-async fn recoveries_are_paused_and_go_on(subject: Subject) {
+async fn recoveries_are_paused_and_resumed(subject: Subject) {
     let database = &subject.database;
     assert_eq!(database.recoveries_paused().await.unwrap(), None);
     assert!(!database.resume_recoveries().await.unwrap());
@@ -147,9 +147,9 @@ async fn a_lease_has_one_holder(subject: Subject) {
     assert!(!take("one", 60).await);
 }
 
-/// Whoever writes to the table shortens no wait, and revives nothing.
+/// An attacker who can write to the table can neither shorten a wait nor reopen a recovery.
 #[tokio::test]
-async fn a_row_that_was_changed_is_refused() {
+async fn a_tampered_row_is_refused() {
     for change in [
         "ready_at = 100",
         "expires_at = 9000",

@@ -1,4 +1,4 @@
-//! What the server keeps: attempts, limits, events, tokens, checks of its keys.
+//! Password lockout, rate limits, events, API tokens and checks of the server keys.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use kms_types::{EventCursor, Timestamp};
 use crate::fixtures::{Subject, events, insert, on_every_database, open};
 
 on_every_database!(
-    the_fifth_attempt_locks_and_the_lock_doubles,
-    an_attempt_that_is_given_back_leaves_no_lock_and_no_count,
-    a_limit_lets_exactly_its_burst_through,
-    a_limit_of_none_lets_nothing_through,
-    a_repeat_takes_no_second_place,
-    what_one_limit_refuses_takes_nothing_from_another,
-    a_limit_that_is_whole_again_is_forgotten_and_no_other,
+    the_fifth_attempt_locks_and_the_lockout_doubles,
+    a_refunded_attempt_leaves_no_lockout_and_no_count,
+    a_limit_allows_exactly_its_burst,
+    a_burst_of_zero_allows_nothing,
+    a_repeat_takes_no_second_token,
+    a_refusal_of_one_limit_takes_nothing_from_another,
+    only_refilled_rate_limits_are_deleted,
     events_are_read_in_order_and_acknowledged,
-    what_is_still_to_come_can_not_be_acknowledged,
+    future_events_cannot_be_acknowledged,
     tokens_are_found_by_their_hash,
 );
 
-async fn the_fifth_attempt_locks_and_the_lock_doubles(subject: Subject) {
+async fn the_fifth_attempt_locks_and_the_lockout_doubles(subject: Subject) {
     let ann = insert(&subject.database, 1, "ann").await.id;
     let attempts = (0..64).map(|_| {
         let database = subject.database.clone();
@@ -49,11 +49,11 @@ async fn the_fifth_attempt_locks_and_the_lock_doubles(subject: Subject) {
     assert_eq!(database.count_attempt(ann, now).await.unwrap(), PasswordGateDecision::Counted);
 }
 
-async fn an_attempt_that_is_given_back_leaves_no_lock_and_no_count(subject: Subject) {
+async fn a_refunded_attempt_leaves_no_lockout_and_no_count(subject: Subject) {
     let ann = insert(&subject.database, 1, "ann").await.id;
     let database = &subject.database;
     let count = async |now| database.count_attempt(ann, now).await.unwrap();
-    // Nothing to give back makes no credit.
+    // A refund without an attempt is no credit.
     database.refund_attempt(ann).await.unwrap();
     let mut now = Timestamp(1_000);
     for _ in 0..9 {
@@ -66,7 +66,7 @@ async fn an_attempt_that_is_given_back_leaves_no_lock_and_no_count(subject: Subj
     let minute = 60_000;
     for minutes in [15, 30, 60] {
         now = Timestamp(now.0 + minutes * minute);
-        // One beyond the lock, which would have doubled it.
+        // An attempt after the lockout, which would have doubled it.
         assert_eq!(count(now).await, PasswordGateDecision::Counted);
         database.refund_attempt(ann).await.unwrap();
         assert_eq!(count(now).await, PasswordGateDecision::Counted);
@@ -75,7 +75,7 @@ async fn an_attempt_that_is_given_back_leaves_no_lock_and_no_count(subject: Subj
     }
 }
 
-async fn a_limit_lets_exactly_its_burst_through(subject: Subject) {
+async fn a_limit_allows_exactly_its_burst(subject: Subject) {
     let limit = RateLimit { burst: 5, period: Duration::from_secs(3_600) };
     let takes = (0..64).map(|_| {
         let database = subject.database.clone();
@@ -90,13 +90,13 @@ async fn a_limit_lets_exactly_its_burst_through(subject: Subject) {
     }
     assert_eq!(taken, 5);
     assert_eq!(subject.database.take("bob", limit).await.unwrap(), Ok(()));
-    // One comes back when its time is over.
+    // A token is refilled after its period.
     let short = RateLimit { burst: 1, period: Duration::from_millis(1) };
     assert_eq!(subject.database.take("carl", short).await.unwrap(), Ok(()));
     while subject.database.take("carl", short).await.unwrap().is_err() {}
 }
 
-async fn a_limit_of_none_lets_nothing_through(subject: Subject) {
+async fn a_burst_of_zero_allows_nothing(subject: Subject) {
     let limit = RateLimit { burst: 0, period: Duration::from_secs(5) };
     for _ in 0..2 {
         assert_eq!(subject.database.take("ann", limit).await.unwrap(), Err(limit.period));
@@ -105,7 +105,7 @@ async fn a_limit_of_none_lets_nothing_through(subject: Subject) {
     }
 }
 
-async fn a_repeat_takes_no_second_place(subject: Subject) {
+async fn a_repeat_takes_no_second_token(subject: Subject) {
     let limit = RateLimit { burst: 2, period: Duration::from_secs(3_600) };
     let takes = (0..32).map(|index| {
         let database = subject.database.clone();
@@ -114,7 +114,7 @@ async fn a_repeat_takes_no_second_place(subject: Subject) {
     for take in takes.collect::<Vec<_>>() {
         assert_eq!(take.await.unwrap(), Ok(()));
     }
-    // Another one finds no place, however often it asks; those that have one keep it.
+    // Another id is refused each time; repeats of the first two still pass.
     for _ in 0..2 {
         assert!(subject.database.take_once(2, &[("ann", limit)]).await.unwrap().is_err());
         assert_eq!(subject.database.take_once(1, &[("ann", limit)]).await.unwrap(), Ok(()));
@@ -122,10 +122,10 @@ async fn a_repeat_takes_no_second_place(subject: Subject) {
     assert_eq!(subject.database.take_once(2, &[("bob", limit)]).await.unwrap(), Ok(()));
 }
 
-async fn what_one_limit_refuses_takes_nothing_from_another(subject: Subject) {
+async fn a_refusal_of_one_limit_takes_nothing_from_another(subject: Subject) {
     let limit = |burst| RateLimit { burst, period: Duration::from_secs(3_600) };
     let (few, some) = (limit(2), limit(5));
-    // Ann has two, Bob has two, and there are five for everybody.
+    // Ann has two tokens, Bob has two, and the shared bucket has five.
     let take = |who: &'static str, id: u32| {
         let database = subject.database.clone();
         async move { database.take_once(id, &[(who, few), ("all", some)]).await.unwrap() }
@@ -138,13 +138,13 @@ async fn what_one_limit_refuses_takes_nothing_from_another(subject: Subject) {
             Err(refused) => assert_eq!(refused.index, 0),
         }
     }
-    // Her refusals took none from everybody's, of which there are three.
+    // Her refusals took none from the shared bucket, which has three left.
     assert_eq!(taken, 2);
     for id in [30, 31, 30] {
         assert_eq!(take("bob", id).await, Ok(()));
     }
     assert_eq!(take("carl", 40).await, Ok(()));
-    // Nor do everybody's take from Carl's, who has one left.
+    // Nor do refusals of the shared bucket take from Carl's, which has one left.
     for id in 41..50 {
         assert_eq!(take("carl", id).await.unwrap_err().index, 1);
     }
@@ -154,7 +154,7 @@ async fn what_one_limit_refuses_takes_nothing_from_another(subject: Subject) {
     assert!(none.is_err());
 }
 
-async fn a_limit_that_is_whole_again_is_forgotten_and_no_other(subject: Subject) {
+async fn only_refilled_rate_limits_are_deleted(subject: Subject) {
     let database = &subject.database;
     let hour = RateLimit { burst: 1, period: Duration::from_secs(3_600) };
     let moment = RateLimit { burst: 1, period: Duration::from_millis(1) };
@@ -170,7 +170,7 @@ async fn a_limit_that_is_whole_again_is_forgotten_and_no_other(subject: Subject)
     assert_eq!(forgotten, [2, 2, 1, 0]);
     assert!(database.take("ann", hour).await.unwrap().is_err());
     assert_eq!(database.take("bob 0", hour).await.unwrap(), Ok(()));
-    // Nor one that is taken from while others are forgotten.
+    // Nor one that is used while others are deleted.
     let forgets = (0..50).map(|id| {
         let database = database.clone();
         tokio::spawn(async move {
@@ -204,14 +204,14 @@ async fn events_are_read_in_order_and_acknowledged(subject: Subject) {
     assert_eq!(database.acknowledged_events("bot").await.unwrap(), EventCursor::default());
     for cursor in [last, first] {
         assert!(database.acknowledge_events("bot", cursor).await.unwrap());
-        // Never goes back.
+        // It never moves back.
         assert_eq!(database.acknowledged_events("bot").await.unwrap(), last);
     }
     assert_eq!(database.acknowledged_events("other").await.unwrap(), EventCursor::default());
     assert!(database.acknowledge_events("other", EventCursor::default()).await.unwrap());
 }
 
-async fn what_is_still_to_come_can_not_be_acknowledged(subject: Subject) {
+async fn future_events_cannot_be_acknowledged(subject: Subject) {
     let database = &subject.database;
     let nothing = EventCursor { transaction: 0, sequence: 1 };
     assert!(!database.acknowledge_events("bot", nothing).await.unwrap());
@@ -227,7 +227,7 @@ async fn what_is_still_to_come_can_not_be_acknowledged(subject: Subject) {
     }
 }
 
-async fn an_unreadable_event_holds_up_no_other(subject: Subject) {
+async fn an_unreadable_event_blocks_no_other(subject: Subject) {
     let database = &subject.database;
     for (id, name) in [(1, "ann"), (2, "bob"), (3, "carl")] {
         insert(database, id, name).await;
@@ -242,18 +242,18 @@ async fn an_unreadable_event_holds_up_no_other(subject: Subject) {
 }
 
 #[tokio::test]
-async fn an_unreadable_event_in_a_file_holds_up_no_other() {
-    an_unreadable_event_holds_up_no_other(Subject::file().await).await;
+async fn an_unreadable_event_in_a_file_blocks_no_other() {
+    an_unreadable_event_blocks_no_other(Subject::file().await).await;
 }
 
 #[cfg(feature = "postgres")]
 #[tokio::test]
-async fn an_unreadable_event_in_postgresql_holds_up_no_other() {
+async fn an_unreadable_event_in_postgresql_blocks_no_other() {
     let subject = Subject::postgres().await;
-    an_unreadable_event_holds_up_no_other(subject).await;
+    an_unreadable_event_blocks_no_other(subject).await;
 }
 
-/// As after `pg_dump` and a restore elsewhere: transaction numbers begin again.
+/// As after `pg_dump` and a restore into another cluster, where transaction ids start again.
 #[cfg(feature = "postgres")]
 #[tokio::test]
 async fn a_restore_into_another_cluster_does_not_silence_events() {
@@ -265,16 +265,16 @@ async fn a_restore_into_another_cluster_does_not_silence_events() {
     for table in ["events", "event_cursors"] {
         subject.tamper(&format!("update {table} set tx = tx + 1000000000"));
     }
-    // A second server that starts finds nothing to do.
+    // The second call has no effect.
     for _ in 0..2 {
         database.adopt_restored_events().await.unwrap();
     }
     let carl = insert(database, 3, "carl").await;
     let after = database.acknowledged_events("bot").await.unwrap();
-    let told = events(database, after, 2).await;
-    let whose: Vec<_> = told.iter().map(|event| event.account).collect();
+    let delivered = events(database, after, 2).await;
+    let whose: Vec<_> = delivered.iter().map(|event| event.account).collect();
     assert_eq!(whose, [bob.id, carl.id]);
-    assert!(database.acknowledge_events("bot", told[1].cursor).await.unwrap());
+    assert!(database.acknowledge_events("bot", delivered[1].cursor).await.unwrap());
 }
 
 async fn tokens_are_found_by_their_hash(subject: Subject) {
@@ -300,7 +300,7 @@ async fn tokens_are_found_by_their_hash(subject: Subject) {
     assert!(!revoked.is_valid(Timestamp(10)));
 }
 
-async fn changed_tokens_are_refused(subject: Subject) {
+async fn tampered_tokens_are_refused(subject: Subject) {
     let token = ApiToken {
         id: "a".to_owned(),
         name: "reader".to_owned(),
@@ -321,14 +321,14 @@ async fn changed_tokens_are_refused(subject: Subject) {
 }
 
 #[tokio::test]
-async fn changed_tokens_are_refused_in_a_file() {
-    changed_tokens_are_refused(Subject::file().await).await;
+async fn tampered_tokens_are_refused_in_a_file() {
+    tampered_tokens_are_refused(Subject::file().await).await;
 }
 
 #[cfg(feature = "postgres")]
 #[tokio::test]
-async fn changed_tokens_are_refused_in_postgresql() {
-    changed_tokens_are_refused(Subject::postgres().await).await;
+async fn tampered_tokens_are_refused_in_postgresql() {
+    tampered_tokens_are_refused(Subject::postgres().await).await;
 }
 
 #[tokio::test]
@@ -337,7 +337,7 @@ async fn another_server_key_is_named() {
     subject.database.check_server_keys().await.unwrap();
     for (index, kind) in ["pepper", "contact", "row", "audit"].into_iter().enumerate() {
         let mut keys = subject.keys.clone();
-        // A new version beside the old is fine; another key under the old id is not.
+        // A new version beside the old one is allowed; another key under the same id is not.
         keys[index] = format!("2:{},{}", "ee".repeat(32), keys[index]);
         open(&subject.url, &keys).await.check_server_keys().await.unwrap();
         keys[index] = format!("1:{}", "ee".repeat(32));
@@ -349,7 +349,7 @@ async fn another_server_key_is_named() {
     }
 }
 
-/// A sequence number that commits later than its successor is not skipped.
+/// An event that commits later than its successor is not skipped.
 #[cfg(feature = "postgres")]
 #[tokio::test]
 async fn an_event_that_commits_late_is_not_lost() {
@@ -367,7 +367,7 @@ async fn an_event_that_commits_late_is_not_lost() {
     diesel::sql_query("begin").execute(&mut slow).unwrap();
     write(&mut slow, "password_changed");
     write(&mut fast, "recovered");
-    // The younger one is committed, but an older transaction runs: neither is told yet.
+    // The younger event is committed, but an older transaction is open: both are withheld.
     assert_eq!(subject.database.events_after(start, 10).await.unwrap().end, start);
     diesel::sql_query("commit").execute(&mut slow).unwrap();
     let kinds: Vec<_> =

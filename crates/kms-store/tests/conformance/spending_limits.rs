@@ -1,4 +1,4 @@
-//! What may be spent in a day: reserved with the signature, given back when nothing moved.
+//! Daily spending limits: reserved with the signature, released if nothing moved.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::transfers::{NOW, sign, view};
 
 on_every_database!(
     many_at_once_stay_within_the_limit,
-    what_failed_is_given_back,
-    a_day_later_there_is_room,
-    an_owners_limit_counts_and_rises_late,
-    a_raise_is_told_once_and_a_lower_limit_is_not,
-    raises_are_few_a_day_and_lower_limits_are_not,
-    assets_have_limits_of_their_own,
-    the_highest_fee_is_reserved_and_the_real_one_counts,
+    a_failed_transfer_is_released,
+    spends_expire_after_a_day,
+    an_owners_limit_applies_and_rises_after_a_day,
+    a_raise_is_notified_once_and_a_lower_limit_is_not,
+    raises_are_rate_limited_and_lower_limits_are_not,
+    each_asset_has_its_own_limit,
+    the_highest_fee_is_reserved_and_the_paid_fee_counts,
 );
 
 fn units(units: u64) -> Units {
@@ -39,7 +39,7 @@ fn token() -> Token {
     Token { symbol: "USDC".parse().unwrap(), address: [200; 20].into(), decimals: 6 }
 }
 
-/// A transfer that costs nothing beside what it pays, unless it is changed.
+/// Quotes a transfer without a fee, which `change` may modify.
 async fn quoted_as(
     subject: &Subject,
     from: &Account,
@@ -59,7 +59,7 @@ async fn quoted(subject: &Subject, from: &Account, to: &Account, wei: u64) -> Tr
     quoted_as(subject, from, to, wei, |_| {}).await
 }
 
-/// For the ten units of gas that a transfer takes here.
+/// A ladder of one step, for the ten units of gas that a transfer uses here.
 async fn signs(
     subject: &Subject,
     id: TransferId,
@@ -95,12 +95,12 @@ async fn many_at_once_stay_within_the_limit(subject: Subject) {
     assert_eq!(signed, 7);
     let spending = subject.database.spending(ann.id, None, caps(75), NOW).await.unwrap();
     assert_eq!((spending.limit, spending.spent), (Some(units(75)), units(70)));
-    // Another account is another account.
+    // The limit of another account is unaffected.
     let id = quoted(&subject, &bob, &ann, 75).await;
     assert!(matches!(signs(&subject, id, rules(75), NOW).await, SignOutcome::Signed(_)));
 }
 
-async fn what_failed_is_given_back(subject: Subject) {
+async fn a_failed_transfer_is_released(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let fee = Wei::default();
@@ -119,7 +119,7 @@ async fn what_failed_is_given_back(subject: Subject) {
     }
 }
 
-async fn a_day_later_there_is_room(subject: Subject) {
+async fn spends_expire_after_a_day(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let id = quoted(&subject, &ann, &bob, 10).await;
@@ -137,7 +137,7 @@ async fn a_day_later_there_is_room(subject: Subject) {
     ));
 }
 
-async fn an_owners_limit_counts_and_rises_late(subject: Subject) {
+async fn an_owners_limit_applies_and_rises_after_a_day(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     database
@@ -169,7 +169,7 @@ async fn an_owners_limit_counts_and_rises_late(subject: Subject) {
     assert_eq!(spending.limit, Some(units(100)));
 }
 
-async fn a_raise_is_told_once_and_a_lower_limit_is_not(subject: Subject) {
+async fn a_raise_is_notified_once_and_a_lower_limit_is_not(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
     let set = async |wanted: Option<u64>| {
@@ -183,13 +183,13 @@ async fn a_raise_is_told_once_and_a_lower_limit_is_not(subject: Subject) {
     for wanted in [Some(5), Some(4), Some(9), Some(9), None, Some(4)] {
         set(wanted).await;
     }
-    let told = events(database, EventCursor::default(), 3).await;
-    let kinds: Vec<_> = told.iter().map(|event| event.kind).collect();
+    let notified = events(database, EventCursor::default(), 3).await;
+    let kinds: Vec<_> = notified.iter().map(|event| event.kind).collect();
     let raised = StoredEventKind::LimitRaiseAsked;
     assert_eq!(kinds, [StoredEventKind::AccountCreated, raised, raised]);
 }
 
-async fn assets_have_limits_of_their_own(subject: Subject) {
+async fn each_asset_has_its_own_limit(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let asset = Some(token().address);
@@ -213,7 +213,7 @@ async fn assets_have_limits_of_their_own(subject: Subject) {
     }
 }
 
-async fn the_highest_fee_is_reserved_and_the_real_one_counts(subject: Subject) {
+async fn the_highest_fee_is_reserved_and_the_paid_fee_counts(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let spent = async || database.spending(ann.id, None, caps(0), NOW).await.unwrap().spent;
@@ -224,7 +224,7 @@ async fn the_highest_fee_is_reserved_and_the_real_one_counts(subject: Subject) {
     };
     let paid = signed(|it| it.ladder = ladder(3)).await;
     assert_eq!(spent().await, units(40));
-    // Ten and a fee of ten do not fit, in coins or beside a token.
+    // Ten and a fee of ten exceed the limit, for the native coin or a token.
     for in_token in [false, true] {
         let id = quoted_as(&subject, &ann, &bob, 10, |it| {
             it.ladder = if in_token { ladder(2) } else { ladder(1) };
@@ -244,7 +244,7 @@ async fn the_highest_fee_is_reserved_and_the_real_one_counts(subject: Subject) {
     assert_eq!(spent().await, units(40));
     assert!(database.advance(paid, Progress::Final, NOW).await.unwrap());
     assert_eq!(spent().await, units(17));
-    // What moved nothing cost its fee, and no more.
+    // A transfer that moved nothing cost only its fee.
     let in_token: fn(&mut Transfer) = |it| (it.ladder, it.token) = (ladder(3), Some(token()));
     let nothing = signed(in_token).await;
     assert_eq!(spent().await, units(47));
@@ -262,7 +262,7 @@ async fn the_highest_fee_is_reserved_and_the_real_one_counts(subject: Subject) {
     assert_eq!(in_tokens.spent, units(0));
 }
 
-async fn raises_are_few_a_day_and_lower_limits_are_not(subject: Subject) {
+async fn raises_are_rate_limited_and_lower_limits_are_not(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
     let set = async |to| {
@@ -272,7 +272,7 @@ async fn raises_are_few_a_day_and_lower_limits_are_not(subject: Subject) {
     for to in 6..16 {
         set(to).await.unwrap().unwrap();
     }
-    // The wish that waits is no new one.
+    // A repeated request is not a new one.
     set(15).await.unwrap().unwrap();
     assert!(set(16).await.unwrap().unwrap_err() > Duration::from_secs(3_600));
     let own = database.spending(ann.id, None, caps(100), NOW).await.unwrap().own;
@@ -283,7 +283,7 @@ async fn raises_are_few_a_day_and_lower_limits_are_not(subject: Subject) {
     assert_eq!((own.units, own.later), (Some(units(4)), None));
 }
 
-async fn a_limit_that_was_changed_behind_the_back_is_refused(subject: Subject) {
+async fn a_tampered_limit_is_refused(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     database
@@ -305,12 +305,12 @@ async fn a_limit_that_was_changed_behind_the_back_is_refused(subject: Subject) {
 }
 
 #[tokio::test]
-async fn a_limit_in_a_file_that_was_changed_is_refused() {
-    a_limit_that_was_changed_behind_the_back_is_refused(Subject::file().await).await;
+async fn a_tampered_limit_in_a_file_is_refused() {
+    a_tampered_limit_is_refused(Subject::file().await).await;
 }
 
 #[cfg(feature = "postgres")]
 #[tokio::test]
-async fn a_limit_in_postgresql_that_was_changed_is_refused() {
-    a_limit_that_was_changed_behind_the_back_is_refused(Subject::postgres().await).await;
+async fn a_tampered_limit_in_postgresql_is_refused() {
+    a_tampered_limit_is_refused(Subject::postgres().await).await;
 }

@@ -1,4 +1,4 @@
-//! Transfers and payments in tokens: two balances must cover them, and each is told once.
+//! Transfers and deposits of tokens: two balances must cover a transfer, and each is notified once.
 
 use kms_chain::follower::{BlockRef, Deposit, DepositStore, Payment};
 use kms_chain::ports::{ChainView, Inserted, Progress, SignOutcome, TransferStore};
@@ -11,12 +11,12 @@ use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
 use crate::transfers::{CHAIN, NOW, sign};
 
 on_every_database!(
-    a_tokens_transfer_comes_back_as_it_went,
-    both_balances_must_cover_it,
-    many_at_once_stay_within_the_tokens_balance,
-    what_arrived_is_kept_until_a_reorg,
-    a_transaction_that_moved_nothing_is_an_end,
-    each_token_of_a_transaction_is_told_once,
+    a_token_transfer_is_read_back,
+    both_balances_must_cover_a_token_transfer,
+    concurrent_transfers_stay_within_the_token_balance,
+    the_received_amount_is_kept_until_a_reorg,
+    a_transaction_that_moved_nothing_fails,
+    each_token_of_a_transaction_is_notified_once,
 );
 
 fn token(byte: u8, symbol: &str) -> Token {
@@ -41,7 +41,7 @@ fn missing_units(units: u64) -> SignOutcome {
     SignOutcome::Insufficient { missing: Missing::Token(amount) }
 }
 
-async fn a_tokens_transfer_comes_back_as_it_went(subject: Subject) {
+async fn a_token_transfer_is_read_back(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = quote(&ann, &bob, 100);
@@ -49,7 +49,7 @@ async fn a_tokens_transfer_comes_back_as_it_went(subject: Subject) {
     assert_eq!(database.transfer(quote.id, NOW).await.unwrap().unwrap(), quote);
 }
 
-async fn both_balances_must_cover_it(subject: Subject) {
+async fn both_balances_must_cover_a_token_transfer(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let first = quote(&ann, &bob, 100);
@@ -58,14 +58,14 @@ async fn both_balances_must_cover_it(subject: Subject) {
         database.sign(first.id, view, SpendingRules::default(), NOW, sign()).await.unwrap()
     };
     assert_eq!(outcome(view(1_000, 99)).await, missing_units(1));
-    // Its fee is ten wei.
+    // The fee is ten wei.
     let missing = Missing::Native(Wei(U256::from(1)));
     assert_eq!(outcome(view(9, 100)).await, SignOutcome::Insufficient { missing });
     assert!(matches!(outcome(view(10, 100)).await, SignOutcome::Signed(_)));
     let pending = database.pending_spend(CHAIN, ann.id).await.unwrap();
     assert_eq!((pending.wei, pending.of(&token(200, "X"))), (Wei(U256::from(10)), units(100)));
     assert_eq!(pending.of(&token(201, "USDC")), Units::default());
-    // Coins are another asset: only the first one's fee is taken from them.
+    // The native coin is another asset: only the fee of the first transfer is taken from it.
     let coins = transfer(&ann, &bob, 90, NOW);
     database.insert_quote(coins.clone()).await.unwrap();
     let signed = database
@@ -86,7 +86,7 @@ fn units(units: u64) -> Units {
     Units(U256::from(units))
 }
 
-async fn many_at_once_stay_within_the_tokens_balance(subject: Subject) {
+async fn concurrent_transfers_stay_within_the_token_balance(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let mut signing = Vec::new();
@@ -111,7 +111,7 @@ async fn many_at_once_stay_within_the_tokens_balance(subject: Subject) {
     assert_eq!(signed, 7);
 }
 
-async fn what_arrived_is_kept_until_a_reorg(subject: Subject) {
+async fn the_received_amount_is_kept_until_a_reorg(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = quote(&ann, &bob, 100);
@@ -126,7 +126,7 @@ async fn what_arrived_is_kept_until_a_reorg(subject: Subject) {
     assert_eq!(stored().await.arrived, None);
 }
 
-async fn a_transaction_that_moved_nothing_is_an_end(subject: Subject) {
+async fn a_transaction_that_moved_nothing_fails(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = quote(&ann, &bob, 100);
@@ -147,7 +147,7 @@ async fn subject_pending(subject: &Subject, account: &Account) -> Units {
     pending.of(&token(200, "USDC"))
 }
 
-async fn each_token_of_a_transaction_is_told_once(subject: Subject) {
+async fn each_token_of_a_transaction_is_notified_once(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let block = |number: u8| BlockRef { number: number.into(), hash: [number; 32] };
@@ -170,9 +170,9 @@ async fn each_token_of_a_transaction_is_told_once(subject: Subject) {
             database.record_deposits(CHAIN, block(from), block(to), found.clone(), NOW).await;
         assert!(moved.unwrap());
     }
-    let told = events(database, EventCursor::default(), 6).await;
+    let notified = events(database, EventCursor::default(), 6).await;
     let mut tokens = Vec::new();
-    for event in told.iter().filter(|event| event.deposit.is_some()) {
+    for event in notified.iter().filter(|event| event.deposit.is_some()) {
         let noted = database.external_deposit(event.deposit.unwrap()).await.unwrap().unwrap();
         assert_eq!(noted.value, Units(U256::MAX));
         tokens.push((event.account, noted.token));

@@ -10,12 +10,12 @@ use kms_types::{EventCursor, Timestamp, U256, Units, Wei};
 use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
 
 on_every_database!(
-    quotes_come_back_as_they_went,
-    fifty_at_once_have_gapless_nonces_within_the_balance,
+    quotes_are_read_back,
+    fifty_concurrent_transfers_have_gapless_nonces_within_the_balance,
     a_transfer_is_signed_or_cancelled,
-    a_transfer_takes_only_steps_that_are_allowed,
+    a_transfer_makes_only_allowed_transitions,
     due_transfers_are_leased,
-    another_chains_transfers_are_left_alone,
+    transfers_of_another_chain_are_not_leased,
 );
 
 pub(crate) fn view(block: u64, balance: u64, nonce: u64) -> ChainView {
@@ -23,7 +23,7 @@ pub(crate) fn view(block: u64, balance: u64, nonce: u64) -> ChainView {
     ChainView { block, balance, token, nonce, mined: u64::MAX }
 }
 
-/// The hash tells which nonce was signed for, and stays unique.
+/// Signs a unique transaction whose hash contains the nonce.
 pub(crate) fn sign() -> Sign {
     Box::new(|nonce| {
         let mut tx_hash = [0; 32];
@@ -38,7 +38,7 @@ pub(crate) const NOW: Timestamp = Timestamp(10_000);
 
 pub(crate) const CHAIN: u64 = 31_337;
 
-async fn quotes_come_back_as_they_went(subject: Subject) {
+async fn quotes_are_read_back(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = transfer(&ann, &bob, 100, NOW);
@@ -63,7 +63,7 @@ async fn quotes_come_back_as_they_went(subject: Subject) {
     assert!(matches!(refused, SignOutcome::NotQuoted(_)));
 }
 
-async fn fifty_at_once_have_gapless_nonces_within_the_balance(subject: Subject) {
+async fn fifty_concurrent_transfers_have_gapless_nonces_within_the_balance(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let mut tasks = Vec::new();
@@ -71,7 +71,7 @@ async fn fifty_at_once_have_gapless_nonces_within_the_balance(subject: Subject) 
         let quote = transfer(&ann, &bob, 90, NOW);
         database.insert_quote(quote.clone()).await.unwrap();
         let database = database.clone();
-        // Each costs 90 and at most 10 for its gas: 20 fit.
+        // Each costs 90 and at most 10 for gas: the balance covers 20.
         tasks.push(tokio::spawn(async move {
             database
                 .sign(quote.id, view(1, 2_050, 7), SpendingRules::default(), NOW, sign())
@@ -123,10 +123,10 @@ async fn a_transfer_is_signed_or_cancelled(subject: Subject) {
     }
 }
 
-/// The cancellation comes while the signature is made: it waits, and then finds it signed.
+/// A cancellation during signing waits, then finds the transfer signed.
 #[cfg(feature = "postgres")]
 #[tokio::test]
-async fn what_is_being_signed_can_not_be_cancelled() {
+async fn a_transfer_cannot_be_cancelled_while_it_is_signed() {
     let subject = Subject::postgres().await;
     let database = subject.database.clone();
     let (ann, bob) = (insert(&database, 1, "ann").await, insert(&database, 2, "bob").await);
@@ -148,7 +148,7 @@ async fn what_is_being_signed_can_not_be_cancelled() {
     assert_eq!(cancelled, Some(*signed));
 }
 
-async fn a_transfer_takes_only_steps_that_are_allowed(subject: Subject) {
+async fn a_transfer_makes_only_allowed_transitions(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = transfer(&ann, &bob, 100, NOW);
@@ -189,7 +189,7 @@ async fn a_transfer_takes_only_steps_that_are_allowed(subject: Subject) {
     assert!(database.has_paid(ann.id, bob.wallet.address).await.unwrap());
     let now = database.transfer(id, NOW).await.unwrap().unwrap();
     assert_eq!((now.block, now.fee), (Some(5), Some(fee)));
-    // A balance that is older than the block is counted against.
+    // A balance from before the block must still cover it.
     let next = transfer(&ann, &bob, 100, NOW);
     database.insert_quote(next.clone()).await.unwrap();
     let refused = database
@@ -200,7 +200,7 @@ async fn a_transfer_takes_only_steps_that_are_allowed(subject: Subject) {
         refused,
         SignOutcome::Insufficient { missing: Missing::Native(Wei(U256::from(20))) }
     );
-    // So is one of a chain that has the nonce still free: a reorg that nobody noted yet.
+    // So must a balance of a chain on which the nonce is free: a reorg that is not recorded yet.
     let reorged = ChainView { mined: 0, ..view(5, 200, 0) };
     assert_eq!(
         database.sign(next.id, reorged, SpendingRules::default(), NOW, sign()).await.unwrap(),
@@ -214,7 +214,7 @@ async fn a_transfer_takes_only_steps_that_are_allowed(subject: Subject) {
     allowed(&[]).await;
     let events = events(database, EventCursor::default(), 7).await;
     let about = |account| events.iter().filter(|event| event.account == account).count() - 1;
-    // Signed, mined, back, mined again; and once that money came.
+    // Signed, mined, reorged, mined again; and the recipient was notified once.
     assert_eq!((about(ann.id), about(bob.id)), (4, 1));
 }
 
@@ -240,7 +240,7 @@ async fn due_transfers_are_leased(subject: Subject) {
     for claim in claims.collect::<Vec<_>>() {
         claimed.extend(claim.await.unwrap());
     }
-    // Nobody gets what another one has.
+    // A leased transfer is not leased again.
     let mut unique: Vec<_> = claimed.iter().map(|due| due.transfer.id).collect();
     unique.sort_unstable();
     unique.dedup();
@@ -256,7 +256,7 @@ async fn due_transfers_are_leased(subject: Subject) {
     assert_eq!(after.iter().map(|due| due.transfer.id).collect::<Vec<_>>(), ids);
 }
 
-async fn another_chains_transfers_are_left_alone(subject: Subject) {
+async fn transfers_of_another_chain_are_not_leased(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = transfer(&ann, &bob, 90, NOW);
@@ -272,7 +272,7 @@ async fn another_chains_transfers_are_left_alone(subject: Subject) {
     assert_eq!(database.pending_spend(CHAIN, ann.id).await.unwrap().wei, Wei(U256::from(100)));
 }
 
-async fn an_unreadable_row_holds_up_no_other(subject: Subject) {
+async fn an_unreadable_row_blocks_no_other(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let mut ids = Vec::new();
@@ -291,12 +291,12 @@ async fn an_unreadable_row_holds_up_no_other(subject: Subject) {
 }
 
 #[tokio::test]
-async fn an_unreadable_row_in_a_file_holds_up_no_other() {
-    an_unreadable_row_holds_up_no_other(Subject::file().await).await;
+async fn an_unreadable_row_in_a_file_blocks_no_other() {
+    an_unreadable_row_blocks_no_other(Subject::file().await).await;
 }
 
 #[cfg(feature = "postgres")]
 #[tokio::test]
-async fn an_unreadable_row_in_postgresql_holds_up_no_other() {
-    an_unreadable_row_holds_up_no_other(Subject::postgres().await).await;
+async fn an_unreadable_row_in_postgresql_blocks_no_other() {
+    an_unreadable_row_blocks_no_other(Subject::postgres().await).await;
 }
