@@ -178,7 +178,8 @@ impl Endpoint {
     pub(super) fn mark_failed(&self, error: ChainError) -> ChainError {
         *self.health() = None;
         if self.failed_at().replace(Instant::now()).is_none() {
-            tracing::error!(endpoint = self.number, %error, "chain endpoint failed");
+            let event = "chain_endpoint_failed";
+            tracing::error!(event, endpoint = self.number, %error, "chain endpoint failed");
         }
         error
     }
