@@ -28,7 +28,7 @@ use crate::key_ring;
 #[derive(Debug, Parser)]
 #[command(name = "kms-server", version, about)]
 pub struct Cli {
-    /// A TOML file; the environment wins over it.
+    /// A TOML file; environment variables take precedence over it.
     #[arg(long, global = true)]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -39,45 +39,45 @@ pub struct Cli {
 enum Command {
     /// Serves until SIGTERM or ctrl-c.
     Serve(serve::ServeOptions),
-    /// Brings the databases' schemas up to date.
+    /// Migrates the schemas of both databases.
     Migrate,
-    /// Shows what it would run with, secrets masked, and tries each connection.
+    /// Prints the effective settings, secrets masked, and tries each connection.
     CheckConfig,
-    /// Bearer tokens.
+    /// Creates, lists and revokes API tokens.
     #[command(subcommand)]
     Token(TokenCommand),
-    /// The KMS key and the server's own keys.
+    /// Manages KMS keys and creates the server's own keys.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
-    /// One account.
+    /// Freezes or unfreezes an account.
     #[command(subcommand)]
     Account(account::AccountCommand),
-    /// Forgotten passwords.
+    /// Lists, cancels and pauses password recoveries.
     #[command(subcommand)]
     Recoveries(recoveries::RecoveriesCommand),
-    /// The record of every use of a key.
+    /// Verifies and prints the audit: the record of every use of a key.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
 }
 
 #[derive(Debug, Subcommand)]
 enum TokenCommand {
-    /// Makes a token and shows it, this once.
+    /// Creates a token and prints it. It cannot be shown again.
     New {
-        /// What to call it.
+        /// A name for it, 1 to 64 characters; names are not reused.
         name: String,
-        /// bot, admin, read; several with commas.
+        /// Its scopes, separated by commas: bot, admin, read.
         #[arg(long, value_delimiter = ',', required = true)]
         scopes: Vec<Scope>,
-        /// How long it works; for ever without it.
+        /// Days until it expires; without this option it never does.
         #[arg(long)]
         days: Option<u32>,
     },
     /// Lists all tokens.
     List,
-    /// Ends a token; every server stops taking it within 5 seconds.
+    /// Revokes a token; every server rejects it within 5 seconds.
     Revoke {
-        /// What it is called.
+        /// The token's name.
         name: String,
     },
 }

@@ -15,12 +15,12 @@ tokio::task_local! {
     static REQUEST_ID: String;
 }
 
-/// The id of the request that this task works for; empty outside of one.
+/// The id of the request that this task handles; empty outside a request.
 pub(crate) fn request_id() -> String {
     REQUEST_ID.try_with(Clone::clone).unwrap_or_default()
 }
 
-/// Gives every request an id, and tells logs and metrics how it went.
+/// Gives every request an id, and records it in the log and in metrics.
 pub(crate) async fn observe(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
@@ -42,7 +42,7 @@ pub(crate) async fn observe(
     Ok(response)
 }
 
-/// A label must not take every word that a stranger sends.
+/// Bounds the values of the label: a client can send any method.
 fn known_method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -60,7 +60,7 @@ pub(crate) fn metrics() -> &'static PrometheusHandle {
     HANDLE.get_or_init(|| {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
-        // Fails only if the process has another recorder, and then that one has the numbers.
+        // Fails only if the process has another recorder, which then receives the metrics.
         let _ = metrics::set_global_recorder(recorder);
         handle
     })

@@ -1,4 +1,4 @@
-//! `kms-server account`: stop an account, and let it go on.
+//! `kms-server account`: freeze and unfreeze an account.
 
 use clap::Subcommand;
 use kms_types::AccountRef;
@@ -10,15 +10,15 @@ use crate::config::Settings;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AccountCommand {
-    /// Stops an account: it signs nothing, and its password can be neither changed nor recovered.
-    /// What was sent before is on the chain.
+    /// Freezes an account: it cannot sign, and its password can be neither changed nor recovered.
+    /// Transfers that are already signed still execute.
     Freeze {
-        /// Its id, or telegram: and its holder's Telegram id.
+        /// The account id, or `telegram:` and the owner's Telegram id.
         account: AccountRef,
     },
-    /// Lets a stopped account go on.
+    /// Unfreezes an account.
     Unfreeze {
-        /// Its id, or telegram: and its holder's Telegram id.
+        /// The account id, or `telegram:` and the owner's Telegram id.
         account: AccountRef,
     },
 }

@@ -29,15 +29,15 @@ pub(super) enum AuditCommand {
         /// servers that restart last write some.
         #[arg(long, value_name = "NUMBER", default_value_t = 0)]
         older_key_until: i64,
-        /// Is content without a checkpoint; then rows that were cut from the end are not missed.
+        /// Verifies without a checkpoint; rows cut off the end are then not detected.
         #[arg(long)]
         without_checkpoints: bool,
     },
-    /// Writes all rows to standard output, one JSON object a line.
+    /// Prints all rows, one JSON object per line.
     Export,
-    /// Shows what was done with one account's key.
+    /// Prints the rows of one account.
     Show {
-        /// Its id, or telegram: and its holder's Telegram id.
+        /// The account id, or `telegram:` and the owner's Telegram id.
         #[arg(long)]
         account: AccountRef,
     },
@@ -96,7 +96,7 @@ async fn verify(
         bail!("{bad}");
     }
     if verified.checkpoint.is_none() && !without_checkpoints {
-        bail!("there is no checkpoint to compare with; --without-checkpoints is content with that");
+        bail!("no checkpoint found; pass --without-checkpoints to verify without one");
     }
     say("the audit is whole");
     // After it: a look changes nothing of what it looks at, and a broken chain is left as it is.

@@ -16,7 +16,7 @@ use crate::config::Settings;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
-    /// Makes a directory with a KMS key and the server's four keys, and shows what to configure.
+    /// Creates a directory with a KMS key and the server's four keys, and prints the settings.
     New {
         /// The directory; must not exist.
         #[arg(long, default_value = "keys")]
@@ -28,24 +28,25 @@ pub(super) enum KeysCommand {
         #[arg(long, default_value_t = 4096)]
         bits: u32,
     },
-    /// Lists the KMS keys: id, provider, what it does, how many wallets' keys are under it.
+    /// Lists the KMS keys: id, provider, role, and the number of wallets whose SCK (symmetric
+    /// cryptographic key) it wraps.
     List,
-    /// Tries a key of `older_kms_keys`, and says what makes it the one that wraps. Which one that is
-    /// stands in the configuration of each server, and nowhere else.
+    /// Probes a key of `older_kms_keys`, and prints how to make it the active one. The active key
+    /// is chosen in the configuration of each server alone.
     Activate {
         /// The key's id.
         id: MasterKeyId,
     },
-    /// Moves the wallets' keys from older KMS keys to the active one. It can run beside servers,
-    /// be stopped at any time, and be run again.
+    /// Wraps all SCKs with the active KMS key. Safe to run beside servers, to interrupt and to
+    /// repeat.
     Rewrap,
-    /// Looks for wallets that could not be recovered, and fails if there are any.
+    /// Checks that every wallet can be recovered, and fails if one cannot.
     Verify {
-        /// Also unwraps every wallet's key with its KMS key.
+        /// Also unwraps every SCK with its KMS key.
         #[arg(long)]
         decrypt: bool,
     },
-    /// Says whether an older KMS key is still needed, and if not what to remove.
+    /// Checks whether an older KMS key is still needed, and prints what to remove if it is not.
     Retire {
         /// The key's id.
         id: MasterKeyId,

@@ -1,4 +1,4 @@
-//! `kms-server recoveries`: see what is under way, stop one, stop all.
+//! `kms-server recoveries`: list, cancel and pause recoveries.
 
 use anyhow::{Context, ensure};
 use clap::Subcommand;
@@ -14,18 +14,18 @@ use crate::config::Settings;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RecoveriesCommand {
-    /// Lists those that have not ended: id, account, how far, when it becomes ready, and whether a
-    /// code was confirmed.
+    /// Lists open recoveries: id, account, stage, time at which it becomes ready (Unix time in
+    /// milliseconds), and the state of its code.
     List,
-    /// Cancels one; its owner is told.
+    /// Cancels a recovery and notifies the owner.
     Cancel {
-        /// Its id.
+        /// The recovery id.
         id: RecoveryId,
     },
-    /// Stops all: none can be asked for or completed, on any server, until `resume`. Those that
-    /// wait go on waiting, and can be cancelled.
+    /// Pauses recoveries on all servers: none can be requested or completed until `resume`. Open
+    /// ones keep waiting, and can be cancelled.
     Pause,
-    /// Lets them go on.
+    /// Ends a pause.
     Resume,
 }
 
