@@ -1,32 +1,106 @@
 #!/usr/bin/env bash
-# Makes deploy/secrets for compose.yaml, once: keys, a certificate, a database password, and the
-# Telegram token that you give. The bot's folder has nothing of the server's but its certificate.
+# Makes deploy/secrets for compose.yaml: keys, certificates, a database password, the settings of
+# server and bot, and the Telegram token, which it asks for. It can be run again: it makes what is
+# missing, keeps the rest, and renews the server's certificate in its last 30 days.
 #
-#   deploy/prepare.sh            (with KMS_SERVER=path/to/kms-server, or it runs the image)
+#   deploy/prepare.sh
+#
+# KMS_SERVER=path/to/kms-server is used instead of building the image. KMS_UID is the user that the
+# containers run as (10001).
 set -euo pipefail
+if [ -n "${KMS_SERVER:-}" ]; then
+    KMS_SERVER=$(cd "$(dirname "$KMS_SERVER")" && pwd)/$(basename "$KMS_SERVER")
+fi
 cd "$(dirname "$0")"
 umask 077
-[ ! -e secrets ] || { echo "deploy/secrets exists; keys are never overwritten" >&2; exit 1; }
-read -r -s -p "The token that @BotFather gave: " token
-echo
-mkdir -p secrets/bot
-if [ -n "${KMS_SERVER:-}" ]; then
-    "$KMS_SERVER" keys new --directory secrets/server >/dev/null
-else
-    docker build -q -f Dockerfile --target server -t kms-server .. >/dev/null
-    docker run --rm --user 0 -v "$PWD/secrets:/secrets" kms-server \
-        keys new --directory /secrets/server >/dev/null
+uid=${KMS_UID:-10001}
+if [ -e secrets ] && ! ls secrets/server secrets/bot >/dev/null; then
+    echo "deploy/secrets cannot be read by this user; run this with sudo" >&2
+    exit 1
 fi
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 825 \
-    -subj /CN=server -addext subjectAltName=DNS:server,DNS:localhost \
-    -keyout secrets/server/tls-key.pem -out secrets/server/tls.pem 2>/dev/null
-password=$(openssl rand -hex 24)
-printf '%s' "$password" > secrets/database-password
-printf 'postgres://kms:%s@postgres/kms' "$password" > secrets/server/database-url
-# PostgreSQL's image reads it as a user of its own; the folder around it stays closed.
-chmod 644 secrets/database-password
-cp secrets/server/tls.pem secrets/bot/server.pem
-printf '%s' "$token" > secrets/bot/telegram-token
-# The images run as this user.
-if [ "$(id -u)" = 0 ]; then chown -R 10001 secrets; else sudo chown -R 10001 secrets; fi
-echo "deploy/secrets is ready. Keep a copy of it where only you can read it."
+# The folders appear before what is in them, so that a run that was interrupted can be repeated.
+mkdir -p secrets/server secrets/bot
+
+# Succeeds if a file has to be created, and prints which of both it is.
+missing() {
+    if [ -e "secrets/$1" ]; then
+        echo "kept     deploy/secrets/$1"
+        return 1
+    fi
+    echo "creating deploy/secrets/$1"
+}
+
+if missing server/keys; then
+    # Renamed when it is whole.
+    rm -rf secrets/server/keys.new
+    if [ -n "${KMS_SERVER:-}" ]; then
+        "$KMS_SERVER" keys new --directory secrets/server/keys.new >/dev/null
+    else
+        docker build -q -f Dockerfile --target server -t kms-server .. >/dev/null
+        docker run --rm --user 0 -v "$PWD/secrets/server:/etc/kms" kms-server \
+            keys new --directory keys.new >/dev/null
+    fi
+    mv secrets/server/keys.new secrets/server/keys
+fi
+
+# The certificate authority that the bot trusts. Neither container sees its key.
+ec=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
+if missing ca-key.pem; then
+    openssl req -x509 "${ec[@]}" -days 3650 -subj "/CN=kms-server of this machine" \
+        -keyout secrets/ca-key.new -out secrets/bot/server.pem 2>/dev/null
+    mv secrets/ca-key.new secrets/ca-key.pem
+    rm -f secrets/server/tls.pem
+fi
+if [ -e secrets/server/tls.pem ] &&
+    ! openssl x509 -in secrets/server/tls.pem -noout -checkend $((30 * 86400)) >/dev/null; then
+    echo "renewing deploy/secrets/server/tls.pem; restart the server"
+    rm secrets/server/tls.pem
+fi
+if missing server/tls.pem; then
+    openssl req "${ec[@]}" -subj /CN=server -keyout secrets/server/tls-key.pem \
+        -out secrets/tls.csr 2>/dev/null
+    openssl x509 -req -in secrets/tls.csr -CA secrets/bot/server.pem -CAkey secrets/ca-key.pem \
+        -set_serial "0x$(openssl rand -hex 16)" -days 397 -out secrets/tls.new 2>/dev/null -extfile <(
+            echo basicConstraints=critical,CA:FALSE
+            echo subjectAltName=DNS:server,DNS:localhost
+            echo extendedKeyUsage=serverAuth
+        )
+    mv secrets/tls.new secrets/server/tls.pem
+    rm secrets/tls.csr
+fi
+
+if missing database-password; then
+    openssl rand -hex 24 | tr -d '\n' >secrets/database-password
+    # PostgreSQL's image reads it as another user; the folder around it stays closed.
+    chmod 644 secrets/database-password
+fi
+if missing server/database-url; then
+    printf 'postgres://kms:%s@postgres/kms' "$(cat secrets/database-password)" \
+        >secrets/server/database-url
+fi
+
+if missing server/.env; then
+    sed -e 's|^KMS_SERVER__LISTEN=.*|KMS_SERVER__LISTEN=0.0.0.0:8443|' \
+        -e 's|^KMS_SERVER__DATABASE__URL=.*|KMS_SERVER__DATABASE__URL_FILE=database-url|' \
+        -e 's|^\(KMS_SERVER__KEY_DATABASE__URL\)=.*|\1=mongodb://mongodb:27017/?replicaSet=rs0|' \
+        server.env.example >secrets/server/.env
+fi
+if missing bot/.env; then
+    sed -e 's|^KMS_BOT__SERVER__URL=.*|KMS_BOT__SERVER__URL=https://server:8443|' \
+        bot.env.example >secrets/bot/.env
+fi
+
+if missing bot/telegram-token; then
+    read -r -s -p "The token that @BotFather gave: " token
+    echo
+    [[ $token =~ ^[0-9]+:[A-Za-z0-9_-]{30,}$ ]] || { echo "that is not a bot's token" >&2; exit 1; }
+    printf '%s' "$token" >secrets/bot/telegram-token
+fi
+
+if [ "$uid" != "$(id -u)" ]; then
+    as_root=()
+    [ "$(id -u)" = 0 ] || as_root=(sudo)
+    "${as_root[@]}" chown -R "$uid" secrets/server secrets/bot
+fi
+echo "deploy/secrets is ready. Set the chain in deploy/secrets/server/.env, and keep a copy of the"
+echo "folder where only you can read it."
