@@ -26,12 +26,21 @@ async fn open_key(key: KmsKeySettings) -> Result<Arc<dyn MasterKey>, StartError>
     let id = key.id;
     match key.provider {
         KmsKeyProvider::Local { path, passphrase } => {
-            // The KDF of the passphrase takes a moment.
-            let read = move || LocalMasterKey::read(id, &path, passphrase.expose());
-            let read = tokio::task::spawn_blocking(read).await;
-            Ok(Arc::new(read.map_err(StartError::KeyFile)??))
+            opened(LocalMasterKey::open(id, path, passphrase.expose().to_owned().into()).await)
         }
         #[cfg(feature = "aws-kms")]
-        KmsKeyProvider::Aws(settings) => Ok(Arc::new(AwsMasterKey::open(id, settings).await?)),
+        KmsKeyProvider::Aws(settings) => opened(AwsMasterKey::open(id, settings).await),
+    }
+}
+
+/// Hides the provider's type, and that of its errors.
+fn opened<K, E>(key: Result<K, E>) -> Result<Arc<dyn MasterKey>, StartError>
+where
+    K: MasterKey + 'static,
+    E: std::error::Error + Send + Sync + 'static,
+{
+    match key {
+        Ok(key) => Ok(Arc::new(key)),
+        Err(error) => Err(StartError::KmsKey(Box::new(error))),
     }
 }

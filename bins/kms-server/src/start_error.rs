@@ -2,9 +2,6 @@
 
 use kms_chain::{ChainError, TokenError};
 use kms_core::KeyRingError;
-#[cfg(feature = "aws-kms")]
-use kms_key_aws::AwsKeyError;
-use kms_key_local::LocalKeyError;
 use kms_store::ConnectError;
 
 use crate::config::ConfigError;
@@ -21,16 +18,9 @@ pub enum StartError {
     /// The schema is older than this program.
     #[error("the database schema is out of date; run `kms-server migrate`")]
     Schema,
-    /// A KMS key file cannot be used.
-    #[error(transparent)]
-    LocalKey(#[from] LocalKeyError),
-    /// Reading a KMS key file panicked.
-    #[error("kms_key: reading the key file failed unexpectedly")]
-    KeyFile(#[source] tokio::task::JoinError),
-    /// A KMS key in AWS KMS cannot be used.
-    #[cfg(feature = "aws-kms")]
+    /// A key provider cannot open a KMS key.
     #[error("kms_key: {0}")]
-    AwsKey(#[from] AwsKeyError),
+    KmsKey(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The KMS keys contradict each other.
     #[error(transparent)]
     KeyRing(#[from] KeyRingError),
