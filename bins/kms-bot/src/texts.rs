@@ -26,15 +26,18 @@ pub(crate) struct Text(String);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Count(pub(crate) u64);
 
-/// A value that can stand in a message.
+impl Count {
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// A value that can stand in a message in HTML.
 pub(crate) trait Variable {
     /// What Fluent receives: a string or a number.
     type Value;
 
-    /// The value for a message in HTML.
     fn into_html(self) -> Self::Value;
-    /// The value for a plain text.
-    fn into_text(self) -> Self::Value;
 }
 
 impl<T: Display> Variable for T {
@@ -43,20 +46,12 @@ impl<T: Display> Variable for T {
     fn into_html(self) -> String {
         escape(&self.to_string())
     }
-
-    fn into_text(self) -> String {
-        self.to_string()
-    }
 }
 
 impl Variable for Count {
     type Value = u64;
 
     fn into_html(self) -> u64 {
-        self.0
-    }
-
-    fn into_text(self) -> u64 {
         self.0
     }
 }
@@ -97,20 +92,12 @@ impl Variable for Html {
     fn into_html(self) -> String {
         self.0
     }
-
-    fn into_text(self) -> String {
-        self.0
-    }
 }
 
 impl Variable for &Html {
     type Value = String;
 
     fn into_html(self) -> String {
-        self.0.clone()
-    }
-
-    fn into_text(self) -> String {
         self.0.clone()
     }
 }
@@ -143,13 +130,13 @@ macro_rules! html {
     };
 }
 
-/// Renders a plain text: `text!("cancel-button")`.
+/// Renders a plain text: `text!("cancel-button")`. Its only variables are numbers.
 macro_rules! text {
     ($id:literal $(, $name:ident = $value:expr)* $(,)?) => {
         $crate::texts::Text::from_rendered(i18n_embed_fl::fl!(
             $crate::texts::messages(),
             $id
-            $(, $name = $crate::texts::Variable::into_text($value))*
+            $(, $name = $crate::texts::Count::number($value))*
         ))
     };
 }
