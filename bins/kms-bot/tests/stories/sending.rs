@@ -320,7 +320,7 @@ async fn ann_pays_bob_in_a_token_and_the_fee_in_coins() {
     world.ann.says("/send @bob 101 TUSD");
     world.ann.bot_with("problem-insufficient-token", &["1 TUSD"]).await;
     world.ann.says("/send @bob 0.0000001 TUSD");
-    world.ann.bot_with("problem-other", &["6 decimals"]).await;
+    world.ann.bot_with("problem-other", &["6"]).await;
     world.ann.says("/send TUSD 5");
     world.ann.bot("input-send-words").await;
     world.ann.confirms("/send 5 tusd @bob").await;

@@ -24,7 +24,7 @@ recovery-requested-body =
 recovery-requested-with-code =
     If this was you, send the bot this code before { $until }:
 
-        { $code }
+    {"    "}{ $code }
 
     With the code you can set a new password soon. Without it, you have to wait until { $ready }.
     Never give the code to anyone else. We never ask you for it.
@@ -119,7 +119,7 @@ email-code-subject = Confirm your e-mail address
 email-code-body =
     { $owner } wants to receive the security alerts of their wallet at this address. To confirm, send the bot this code before { $until }:
 
-        { $code }
+    {"    "}{ $code }
 
     Never give the code to anyone else. We never ask you for it.
     If this was not you, ignore this e-mail.
