@@ -57,6 +57,9 @@ fn run_tests() -> ExitCode {
     let filters: Vec<_> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let lists = std::env::args().any(|argument| argument == "--list");
+    // Telegram is simulated on it.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _entered = runtime.enter();
     for (name, test) in TESTS {
         let selected = filters.is_empty() || filters.iter().any(|filter| name.contains(filter));
         if lists {
@@ -117,8 +120,7 @@ fn follow_the_readme() {
     let bot = checkout.start(bot, &token, |line| is_log(line, ""));
 
     // An account in the database shows that the bot was understood by Telegram and by the server.
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
+    tokio::runtime::Handle::current().block_on(async {
         let ann = sim.person(1, "Ann", Some("ann"));
         ann.says("/start");
         until(&sim, || sim.messages(1).iter().any(|message| message.from != 1)).await;

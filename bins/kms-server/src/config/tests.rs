@@ -134,7 +134,7 @@ fn tokens_are_distinct() {
         (token("eth", "22", 18), "native coin"),
         (token("DAI", "22", 37), "decimals"),
         (token("D<AI", "22", 6), "symbol"),
-        (token("all", "22", 6), "native and all"),
+        (token("all", "22", 6), "reserved"),
         (token("DAI", "1", 6), "address"),
     ] {
         let error = message(with(&[usdc.clone(), other]));
