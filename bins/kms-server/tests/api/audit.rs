@@ -19,7 +19,7 @@ fn verifies(env: &TestEnv) -> String {
     let verified = audit(env, "verify --without-checkpoints");
     assert!(verified.status.success(), "{}", output_text(&verified));
     let plain = audit(env, "verify");
-    let bare = output_text(&plain).contains("no checkpoint to compare with");
+    let bare = output_text(&plain).contains("no checkpoint found");
     assert_eq!(plain.status.success(), !bare, "{}", output_text(&plain));
     output_text(&verified)
 }
@@ -96,7 +96,7 @@ async fn tampering_with_the_audit_log_is_named() {
     write_rows(&env, &token).await;
     env.sql("create table kept as select * from audit").unwrap();
     for (change, named) in [
-        ("update audit set outcome = 'ok' where chain_seq = 8", "row 8 of the chain was changed"),
+        ("update audit set outcome = 'ok' where chain_seq = 8", "row 8 of the chain was modified"),
         ("delete from audit where chain_seq = 3", "row 3 of the chain was removed"),
         ("delete from audit where chain_seq >= 7", "row 7 is gone"),
     ] {

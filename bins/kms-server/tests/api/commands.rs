@@ -40,7 +40,7 @@ fn an_operator_migrates_checks_the_configuration_and_issues_tokens() {
         let made = succeeds(&env, "token new bot --scopes bot,read");
         assert!(made.starts_with("kms_"), "{made}");
         let twice = fails(&env, "token new bot --scopes bot");
-        assert!(twice.contains("there is a token bot already"), "{twice}");
+        assert!(twice.contains("a token named bot exists"), "{twice}");
         let listed = succeeds(&env, "token list");
         assert_eq!(listed, "bot\tbot,read\tvalid\n");
         succeeds(&env, "token revoke bot");

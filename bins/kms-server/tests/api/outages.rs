@@ -73,7 +73,7 @@ async fn a_server_with_other_keys_does_not_start() {
 /// An operator removed an old key version too early.
 #[actix_web::test]
 async fn rows_under_a_missing_key_version_are_unavailable_not_tampered() {
-    for (index, kind) in [(1, "contact"), (2, "row")] {
+    for (index, kind) in [(1, "contact"), (2, "row-MAC")] {
         let mut env = TestEnv::new(Stores::Embedded).unwrap();
         let old = env.server_keys[index].1.clone();
         let database = env.migrate().await.unwrap();
@@ -115,7 +115,7 @@ async fn an_endpoint_of_another_chain_is_not_used() {
     env.rpc_urls = wrong.url();
     env.migrate().await.unwrap();
     let error = Server::start(env.settings().unwrap()).await.unwrap_err().to_string();
-    assert_eq!(error, "chain.rpc_urls: the endpoint is of chain 5, not of chain 31337");
+    assert_eq!(error, "chain.rpc_urls: the endpoint serves chain 5, not chain 31337");
     // An endpoint that is down, one of another chain, and the right one.
     env.rpc_urls = format!("http://127.0.0.1:1 {} {}", wrong.url(), env.anvil.url());
     let test = TestServer::start(env).await;
