@@ -140,6 +140,7 @@ pub struct Token {
     /// The address of its contract.
     pub address: EthAddress,
     /// How many decimals one token has.
+    #[cfg_attr(feature = "openapi", schema(maximum = 255))]
     pub decimals: u8,
 }
 

@@ -11,7 +11,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::wire::LimitAmount;
 use crate::{
-    AccountId, AccountRef, Asset, Email, EthAddress, EventCursor, Mobile, OneTimeCode,
+    AccountId, AccountRef, Asset, Email, ErrorCode, EthAddress, EventCursor, Mobile, OneTimeCode,
     PasswordHash, QuoteAmount, Recipient, RecoveryId, Symbol, TelegramId, Timestamp, TransferId,
     Units, Username, Wei,
 };
@@ -142,6 +142,18 @@ fn integer(description: &str, minimum: i64, maximum: i64, example: i64) -> RefOr
         .examples([serde_json::Value::from(example)])
         .into()
 }
+
+impl PartialSchema for ErrorCode {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("What went wrong, for a program"))
+            .enum_values(Some(Self::ALL.iter().map(|code| code.as_str())))
+            .into()
+    }
+}
+
+impl ToSchema for ErrorCode {}
 
 impl PartialSchema for TelegramId {
     fn schema() -> RefOr<Schema> {

@@ -56,10 +56,6 @@ crate::openapi::resource!(create, read, change_password, seen_username, balance)
                     operation_id = "request_recovery",
                     parameters(("account" = "$response.body#/id"))
                 )),
-                ("recovery" = (
-                    operation_id = "read_recovery",
-                    parameters(("account" = "$response.body#/id"))
-                )),
                 ("name" = (
                     operation_id = "resolve_name",
                     parameters(("username" = "$response.body#/username"))
@@ -93,10 +89,6 @@ crate::openapi::resource!(create, read, change_password, seen_username, balance)
                 )),
                 ("recover" = (
                     operation_id = "request_recovery",
-                    parameters(("account" = "$response.body#/id"))
-                )),
-                ("recovery" = (
-                    operation_id = "read_recovery",
                     parameters(("account" = "$response.body#/id"))
                 )),
                 ("name" = (

@@ -6,3 +6,19 @@ from hypothesis import strategies as st
 # In lower case an address carries no checksum, so every such address is valid (EIP-55).
 ADDRESSES = st.text("0123456789abcdef", min_size=40, max_size=40).map(lambda digits: "0x" + digits)
 schemathesis.openapi.format("eip55", ADDRESSES)
+
+
+@schemathesis.hook
+def map_body(context, body):
+    """Writes 50.0 as 50: both are integers for JSON Schema, the server accepts the latter only."""
+    return as_integers(body)
+
+
+def as_integers(value):
+    if isinstance(value, dict):
+        return {key: as_integers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [as_integers(inner) for inner in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
