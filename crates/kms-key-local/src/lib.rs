@@ -6,7 +6,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ use kms_core::{MasterKey, MasterKeyError, MasterKeyId, with_wiped_stack};
 use pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding};
 use rsa::traits::PublicKeyParts;
 use rsa::{PrivateKey, PublicKey};
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -99,7 +101,8 @@ impl LocalMasterKey {
     }
 
     /// Reads a key file. It must be a regular file that belongs to this process' user or to root
-    /// and that no other user may access; this is checked on the descriptor that is read.
+    /// and that no other user may access, except that its group may read a file of root; this is
+    /// checked on the descriptor that is read.
     ///
     /// Blocks: stretching the passphrase takes a moment.
     ///
@@ -169,15 +172,21 @@ fn check_size(bits: u32) -> Result<(), LocalKeyError> {
 
 fn read_private_file(path: &Path) -> Result<Zeroizing<String>, LocalKeyError> {
     let unreadable = |source| LocalKeyError::Read { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(unreadable)?;
+    // A pipe would block until another process writes to it.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path);
+    let mut file = file.map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(LocalKeyError::NotAFile { path: path.to_owned() });
     }
-    if ![0, rustix::process::geteuid().as_raw()].contains(&metadata.uid()) {
+    if ![0, geteuid().as_raw()].contains(&metadata.uid()) {
         return Err(LocalKeyError::Owner { path: path.to_owned() });
     }
-    if metadata.mode() & 0o077 != 0 {
+    // Root's files reach an unprivileged process through its group: Kubernetes' `fsGroup`, or
+    // systemd's credentials.
+    let others = if metadata.uid() == 0 { 0o027 } else { 0o077 };
+    if metadata.mode() & others != 0 {
         return Err(LocalKeyError::Mode { path: path.to_owned() });
     }
     // Allocated once: a buffer that grows leaves copies of its content behind.
@@ -230,7 +239,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), PEM).unwrap();
         assert!(LocalMasterKey::read(id(), file.path(), PASSPHRASE).is_ok());
-        for mode in [0o640, 0o604, 0o660] {
+        for mode in [0o604, 0o644, 0o620, 0o660] {
             let permissions = std::fs::Permissions::from_mode(mode);
             std::fs::set_permissions(file.path(), permissions).unwrap();
             let refused = LocalMasterKey::read(id(), file.path(), PASSPHRASE).unwrap_err();
@@ -241,5 +250,30 @@ mod tests {
         assert!(matches!(refused, LocalKeyError::NotAFile { .. }), "{refused}");
         let missing = LocalMasterKey::read(id(), &folder.path().join("key"), PASSPHRASE);
         assert!(matches!(missing, Err(LocalKeyError::Read { .. })));
+    }
+
+    /// Kubernetes' `fsGroup` and systemd's credentials hand out such files.
+    #[test]
+    fn the_group_may_read_a_file_of_root() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), PEM).unwrap();
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o440)).unwrap();
+        let read = LocalMasterKey::read(id(), file.path(), PASSPHRASE);
+        match geteuid().is_root() {
+            true => assert!(read.is_ok(), "{read:?}"),
+            false => assert!(matches!(read, Err(LocalKeyError::Mode { .. })), "{read:?}"),
+        }
+    }
+
+    #[test]
+    fn rejects_a_pipe_without_waiting_for_a_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let (sender, read) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(LocalMasterKey::read(id(), &pipe, PASSPHRASE)));
+        let refused = read.recv_timeout(std::time::Duration::from_secs(10)).unwrap().unwrap_err();
+        assert!(matches!(refused, LocalKeyError::NotAFile { .. }), "{refused}");
     }
 }
