@@ -156,7 +156,7 @@ fn fields_of<T: DeserializeOwned>() -> &'static [&'static str] {
     }
 
     let mut fields: &'static [&'static str] = &[];
-    // Fails always: only the names are of interest.
+    // Always fails: only the names are of interest.
     let _ = T::deserialize(Fields(&mut fields));
     fields
 }

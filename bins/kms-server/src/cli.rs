@@ -108,12 +108,12 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-/// Before any secret is read.
+/// Turns core dumps off. Called before any secret is read.
 fn turn_core_dumps_off() -> anyhow::Result<()> {
     kms_config::turn_core_dumps_off().context("core dumps cannot be turned off")
 }
 
-#[expect(clippy::print_stdout, reason = "this is where people read it")]
+#[expect(clippy::print_stdout, reason = "operators read it there")]
 fn say(text: &str) {
     println!("{text}");
 }
@@ -136,7 +136,7 @@ async fn migrate(mut settings: Settings) -> anyhow::Result<()> {
     let database = connect(settings).await.context("database.url")?;
     database.migrate().await.context("database.url")?;
     say("the schemas are up to date");
-    // Not before it: it may be what makes the table.
+    // Recorded afterwards, because the migration may create the audit table.
     Record::new(&database, "migrate", "").note().await;
     Ok(())
 }
@@ -198,7 +198,7 @@ async fn token(settings: Settings, command: TokenCommand) -> anyhow::Result<()> 
             let record = Record::new(&database, "token_revoke", named(&name)?);
             let revoke = async || {
                 let revoked = database.revoke_api_token(&name, clock::now()).await?;
-                ensure!(revoked, "there is no token {name} that works");
+                ensure!(revoked, "no valid token is named {name}");
                 Ok(())
             };
             record.around(revoke).await?;

@@ -2,7 +2,7 @@
 
 use kms_types::Timestamp;
 
-/// Now, by the machine's clock.
+/// Returns the current time of the machine's clock.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub(crate) fn now() -> Timestamp {
     std::time::SystemTime::now().into()

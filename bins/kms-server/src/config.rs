@@ -1,8 +1,8 @@
-//! The settings of the server, one section a file. `kms-config` documents where they are read from;
-//! variables begin with `KMS_SERVER__`, and `deploy/server.env.example` lists all of them.
+//! The settings of the server, one file per section. `kms-config` documents where they are read
+//! from; variables begin with `KMS_SERVER__`, and `deploy/server.env.example` lists all of them.
 //!
 //! Each section deserializes straight into the struct that the server uses, with its defaults
-//! beside it; what concerns several fields is in its `validate`.
+//! beside it; checks that concern several fields are in its `validate`.
 
 mod audit;
 mod chain;
@@ -34,7 +34,7 @@ pub use password::PasswordSettings;
 pub use tls::TlsSettings;
 pub use upkeep::UpkeepSettings;
 
-/// What the names of all variables begin with.
+/// The prefix of all variables.
 pub const PREFIX: &str = "KMS_SERVER";
 
 /// All settings of the server.

@@ -33,7 +33,7 @@ async fn open_key(key: KmsKeySettings) -> Result<Arc<dyn MasterKey>, StartError>
     }
 }
 
-/// Hides the provider's type, and that of its errors.
+/// Erases the provider's type, and that of its errors.
 fn opened<K, E>(key: Result<K, E>) -> Result<Arc<dyn MasterKey>, StartError>
 where
     K: MasterKey + 'static,

@@ -1,4 +1,4 @@
-//! `kms-server keys new`: a directory with everything secret that a server needs.
+//! `kms-server keys new`: creates a directory with all keys that a server needs.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,16 +11,16 @@ use kms_key_local::LocalMasterKey;
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-/// Makes the directory, which must not exist, and the keys in it.
+/// Creates the directory, which must not exist, and the keys in it.
 ///
 /// # Errors
-/// When it exists, or can not be written.
+/// When the directory exists, or cannot be written.
 pub fn create(directory: &Path, id: MasterKeyId, bits: u32) -> anyhow::Result<()> {
     ensure!(!directory.exists(), "{} exists; keys are never overwritten", directory.display());
     fs::DirBuilder::new()
         .mode(0o700)
         .create(directory)
-        .with_context(|| format!("making {}", directory.display()))?;
+        .with_context(|| format!("creating {}", directory.display()))?;
     let passphrase = random_hex()?;
     let key = LocalMasterKey::generate(id, bits)?;
     write(directory, "kms-key.pem", &key.to_pem(&passphrase)?)?;
@@ -35,7 +35,7 @@ fn random_hex() -> anyhow::Result<Zeroizing<String>> {
     let mut bytes = Zeroizing::new([0; 32]);
     SystemRandom::new()
         .fill(bytes.as_mut_slice())
-        .map_err(|_unspecified| anyhow::anyhow!("the operating system gives no random bytes"))?;
+        .map_err(|_unspecified| anyhow::anyhow!("the operating system returned no random bytes"))?;
     Ok(Zeroizing::new(hex::encode(*bytes)))
 }
 
@@ -46,7 +46,7 @@ fn write(directory: &Path, name: &str, content: &str) -> anyhow::Result<()> {
     file.sync_all().with_context(|| format!("writing {}", path.display()))
 }
 
-/// What to put into the configuration for these keys.
+/// Returns the settings that configure these keys.
 pub(crate) fn configuration(directory: &Path, id: &MasterKeyId) -> String {
     let file = |name: &str| directory.join(name).display().to_string();
     let mut lines = vec![

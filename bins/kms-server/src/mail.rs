@@ -1,5 +1,5 @@
 //! E-mails to the owners of wallets: recovery codes and security alerts, on a second channel that
-//! an attacker who took over the chat or the bot does not have.
+//! an attacker who compromised the chat or the bot does not have.
 //!
 //! E-mails follow from events, in their order and at least once. A code is derived when its e-mail
 //! is written, and is stored nowhere. Codes and addresses must never be logged.
@@ -81,7 +81,8 @@ impl From<SmtpError> for SkipMail {
     }
 }
 
-/// What is reported by e-mail: what changes who can use a wallet, not what it pays.
+/// The events that are reported by e-mail: those that affect who can use a wallet, and not its
+/// payments.
 enum Alert {
     Recovery(RecoveryStep),
     PasswordChanged,
@@ -168,7 +169,7 @@ impl Mailer {
         self.send_to_owner(&account, email).await
     }
 
-    /// To the account's confirmed address, if it has one.
+    /// Sends an e-mail to the account's confirmed address, if it has one.
     async fn send_to_owner(&self, account: &Account, email: Email) -> Result<bool, SkipMail> {
         let (Some(_), Some(address)) = (account.email_verified_at, &account.email) else {
             return Ok(false);
@@ -177,8 +178,8 @@ impl Mailer {
         Ok(true)
     }
 
-    /// To the address that the event replaces, if there was one. It is warned first, and a failure
-    /// does not keep the next e-mail from being sent.
+    /// Sends an e-mail to the address that the event replaces, if there was one. It is sent first,
+    /// and its failure does not keep the next e-mail from being sent.
     async fn send_to_previous(
         &self,
         event: &StoredEvent,
@@ -196,7 +197,7 @@ impl Mailer {
         }
     }
 
-    /// The confirmation code of a new address, to that address.
+    /// Sends the confirmation code of a new address to that address.
     async fn send_address_code(&self, account: &Account, now: Timestamp) -> Result<bool, SkipMail> {
         let change = self.database.email_change(account.id).await?;
         // It may be confirmed or expired by now.

@@ -13,7 +13,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::error;
 
-/// Declares what a route file provides beside its handlers, from one list of them.
+/// Declares `configure` and `document` of a route file, from one list of its handlers.
 macro_rules! resource {
     ($($handler:ident),+ $(,)?) => {
         #[derive(utoipa::OpenApi)]
@@ -45,7 +45,7 @@ pub(crate) use resource;
 )]
 struct Root;
 
-/// What any operation may answer.
+/// The errors that any operation may return.
 const ALWAYS: [ErrorCode; 4] = [
     ErrorCode::Unauthorized,
     ErrorCode::Forbidden,
@@ -113,7 +113,7 @@ fn complete(method: &Method, operation: &mut Operation) {
     }
 }
 
-/// What a status means when the operation says no more.
+/// Describes a status that the operation itself does not describe.
 fn reason(status: StatusCode) -> &'static str {
     match status {
         StatusCode::BAD_REQUEST => "The request is malformed, or a field is invalid; see `field`",

@@ -109,7 +109,7 @@ impl Server {
         self.stop_within(STOP_TIMEOUT).await
     }
 
-    /// The same within another time.
+    /// Stops the server as [`Self::stop`] does, within another time.
     ///
     /// # Errors
     /// When a worker failed meanwhile, or something is still running when the time is over.

@@ -1,4 +1,4 @@
-//! What handlers work with.
+//! The state that handlers and workers share.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::rate_limits::ReadLimits;
 use crate::telemetry;
 use crate::token_cache::TokenCache;
 
-/// One server's parts.
+/// The parts of a running server.
 pub(crate) struct State {
     pub(crate) custody: Arc<Custody>,
     pub(crate) transfers: Arc<Transfers>,
@@ -27,20 +27,20 @@ pub(crate) struct State {
     pub(crate) key_database: Arc<dyn KeyDatabase>,
     pub(crate) sealer: Sealer,
     pub(crate) keys: Arc<ServerKeys>,
-    /// Whether codes can be sent.
+    /// Whether e-mail is configured, so that codes can be sent.
     pub(crate) sends_mail: bool,
     pub(crate) tokens: TokenCache,
     pub(crate) network: Network,
     pub(crate) limits: LimitSettings,
     pub(crate) reads: ReadLimits,
     pub(crate) kms_keys: Arc<KmsKeyStatus>,
-    /// Is cancelled when the server stops: long polls end.
+    /// Cancelled when the server stops, which ends long polls.
     pub(crate) shutdown: CancellationToken,
 }
 
 impl State {
-    /// Writes into the audit that a contact is not its account's: somebody changed the row. Once a
-    /// minute, and nobody waits for it.
+    /// Raises the alarm for a contact that failed its integrity check, and records it in the audit
+    /// in the background, at most once a minute.
     pub(crate) fn alarm_of_contact(&self, account: &Account) {
         let context = AlarmContext { account: Some(account.id), ..AlarmContext::default() };
         integrity_alarm("a contact failed its integrity check", context);
@@ -56,13 +56,13 @@ impl State {
         let database = self.database.clone();
         tokio::spawn(async move {
             if let Err(error) = database.append_refusal(record).await {
-                tracing::warn!(%error, "an alarm was not audited");
+                tracing::warn!(%error, "alarm not audited");
             }
         });
     }
 }
 
-/// Runs work that must not stop halfway when the client hangs up.
+/// Runs work on a task of its own, so that a client that disconnects cannot stop it midway.
 pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {

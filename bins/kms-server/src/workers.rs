@@ -1,4 +1,4 @@
-//! Background work of a server, a file per worker. `kms_process` runs them.
+//! Background work of a server, one file per worker. `kms_process` runs them.
 //!
 //! Any number of servers may run all of them: work that one server should do at a time is guarded
 //! by a lease in the database.
@@ -42,7 +42,7 @@ const PAGE: u32 = 100;
 /// The pause between two pages, which leaves the databases to requests.
 const PAGE_PAUSE: Duration = Duration::from_millis(500);
 
-/// A worker as the actor of audit records. Each act is a request of its own.
+/// A worker as the caller in the audit. Each action has its own request id.
 fn worker_caller(work: &str) -> Caller {
     Caller { actor: format!("kms-server {work}"), request_id: Uuid::new_v4().to_string() }
 }

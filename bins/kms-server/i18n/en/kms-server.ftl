@@ -1,4 +1,4 @@
-### What kms-server writes in e-mails, in English: plain text, a subject and a body each.
+### The e-mails of kms-server in English: plain text, a subject and a body each.
 ###
 ### Subjects have no variables, so that no value can reach a header.
 ### $owner is "@name (Telegram user 123)"; times are like "29 November 2026, 14:30 UTC".

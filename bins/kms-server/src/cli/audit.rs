@@ -84,8 +84,8 @@ async fn verify(
     let verified = database.verify_audit(&read.checkpoints, leniency).await?;
     say(&format!("{} rows in the chain", verified.tip.sequence));
     say(&match verified.checkpoint {
-        Some(row) => format!("checkpoints vouch for rows up to {row}"),
-        None => "no checkpoint: rows that were cut from the end would not be missed".to_owned(),
+        Some(row) => format!("checkpoints cover rows up to {row}"),
+        None => "no checkpoint: rows removed from the end are not detected".to_owned(),
     });
     for open in &verified.open {
         let (seq, at) = (open.place, open.at.0);
@@ -98,17 +98,18 @@ async fn verify(
     if verified.checkpoint.is_none() && !without_checkpoints {
         bail!("no checkpoint found; pass --without-checkpoints to verify without one");
     }
-    say("the audit is whole");
-    // After it: a look changes nothing of what it looks at, and a broken chain is left as it is.
+    say("the audit chain is intact");
+    // Recorded after the verification, which must not change what it verifies. Nothing is appended
+    // to a broken chain.
     Record::new(&database, "audit_verify", "").note().await;
     Ok(())
 }
 
-/// Checkpoints of all places.
+/// The checkpoints of the file and of the key database.
 #[derive(Default)]
 struct Read {
     checkpoints: Vec<Checkpoint>,
-    /// What is wrong with others.
+    /// Errors of the lines that are not valid checkpoints.
     bad: Vec<String>,
 }
 
@@ -152,7 +153,7 @@ async fn export(database: &Database) -> anyhow::Result<()> {
             return Ok(());
         };
         place = last.sequence;
-        // Not held over the next page: it is locked for this thread.
+        // The lock is not held across the query of the next page.
         let mut out = std::io::stdout().lock();
         for row in &rows {
             writeln!(out, "{}", as_json(row))?;
@@ -179,7 +180,7 @@ fn as_json(row: &AuditRow) -> serde_json::Value {
 }
 
 async fn show(database: &Database, account: AccountRef) -> anyhow::Result<()> {
-    // Rows from before the account was known to the request name one of the two only.
+    // Rows that were written before the account was read name only one of its two ids.
     let (id, telegram_id) = match (database.account(account).await?, account) {
         (Some(found), _) => (Some(found.id), Some(found.telegram_id)),
         (None, AccountRef::Id(id)) => (Some(id), None),

@@ -1,4 +1,4 @@
-//! `kms-server keys`: make, list, activate, rewrap, verify and retire KMS keys.
+//! `kms-server keys`: create, list, activate, rewrap, verify and retire KMS keys.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ pub(super) async fn run(settings: Settings, command: KeysCommand) -> anyhow::Res
     }
 }
 
-/// Needs no configuration, because it makes what is to be configured.
+/// Creates keys and prints their settings. Needs no configuration itself.
 pub(super) fn new(directory: &Path, id: &MasterKeyId, bits: u32) -> anyhow::Result<()> {
     crate::keys::create(directory, id.clone(), bits)?;
     say(&crate::keys::configuration(directory, id));
@@ -84,7 +84,7 @@ async fn list(vault: &Vault) -> anyhow::Result<()> {
     }
     let lost = census.missing + census.unreadable;
     if lost > 0 {
-        say(&format!("{lost} wallets have no key that can be read; see `kms-server keys verify`"));
+        say(&format!("{lost} wallets have no readable wrapped key; see `kms-server keys verify`"));
     }
     Ok(())
 }
@@ -94,10 +94,10 @@ async fn activate(vault: &Vault, id: &MasterKeyId) -> anyhow::Result<()> {
     ensure!(
         vault.keys().any(|key| key.id == *id),
         "no KMS key {id} is configured: add it to older_kms_keys of every server first, so that each \
-         can open what another one wraps"
+         can unwrap what another wraps"
     );
     let works = custody.probe_kms_key(id, &operator("keys activate"), clock::now()).await;
-    works.with_context(|| format!("{id} can not be used"))?;
+    works.with_context(|| format!("{id} cannot be used"))?;
     if *id == vault.active.id {
         say(&format!("{id} works, and is the active key"));
         return Ok(());
@@ -132,10 +132,10 @@ async fn move_all(vault: &Vault) -> anyhow::Result<()> {
             };
             match done {
                 Ok(Rewrapped::Moved) => moved += 1,
-                // Another `rewrap` runs; the count at the end tells.
+                // Another `rewrap` runs beside this one; the census at the end counts what is left.
                 Ok(Rewrapped::AlreadyActive) | Err(CustodyError::Conflict) => {}
-                Err(error) if passes(&error) => {
-                    return Err(error).context("run it again: it goes on where it stopped");
+                Err(error) if is_temporary(&error) => {
+                    return Err(error).context("run it again: it continues where it stopped");
                 }
                 Err(error) => say(&format!("{}\t{error}", listed.id)),
             }
@@ -146,7 +146,7 @@ async fn move_all(vault: &Vault) -> anyhow::Result<()> {
             Ok(())
         })
         .await?;
-    // Counted anew: servers went on meanwhile.
+    // Counted again, because servers have handled requests meanwhile.
     let census = vault.census().await?;
     let left = census.under.iter().filter(|(id, _)| *id != active).map(|(_, count)| count);
     let left = left.sum::<u64>() + census.missing + census.unreadable;
@@ -155,16 +155,16 @@ async fn move_all(vault: &Vault) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `[#####---------------]  25 % of 400 wallets,`
+/// Formats the progress: `[#####---------------]  25 % of 400 wallets,`
 fn bar(seen: u64, total: u64) -> String {
-    // Wallets may be made meanwhile.
+    // Wallets may be created meanwhile.
     let percent = (seen.saturating_mul(100) / total.max(1)).min(100);
     let full = usize::try_from(percent / 5).unwrap_or(20);
     format!("[{}{}] {percent:>3} % of {total} wallets,", "#".repeat(full), "-".repeat(20 - full))
 }
 
-/// Whether it is no fault of the wallet, and will pass.
-fn passes(error: &CustodyError) -> bool {
+/// Whether the failure is temporary and not specific to the wallet.
+fn is_temporary(error: &CustodyError) -> bool {
     matches!(
         error,
         CustodyError::Store(StoreError::Unavailable { .. }) | CustodyError::MasterKey(_)
@@ -191,7 +191,7 @@ async fn verify(vault: &Vault, decrypt: bool) -> anyhow::Result<()> {
                 let operator = operator("keys verify");
                 match custody.verify(account.into(), &operator, clock::now()).await {
                     Ok(()) => {}
-                    Err(error) if passes(&error) => return Err(error.into()),
+                    Err(error) if is_temporary(&error) => return Err(error.into()),
                     Err(error) => wrong = Some(error.to_string()),
                 }
             }
@@ -202,8 +202,8 @@ async fn verify(vault: &Vault, decrypt: bool) -> anyhow::Result<()> {
             Ok(())
         })
         .await?;
-    ensure!(lost == 0, "{lost} of {seen} wallets would not be recovered");
-    say(&format!("all {seen} wallets have a key that a KMS key opens"));
+    ensure!(lost == 0, "{lost} of {seen} wallets cannot be recovered");
+    say(&format!("all {seen} wallets can be recovered"));
     Ok(())
 }
 
@@ -216,10 +216,10 @@ async fn retire(vault: &Vault, id: &MasterKeyId) -> anyhow::Result<()> {
     let unreadable = census.unreadable;
     ensure!(
         unreadable == 0,
-        "{unreadable} wallets can not be read, so it can not be told; see `kms-server keys verify`"
+        "{unreadable} wallets cannot be read and may need {id}; see `kms-server keys verify`"
     );
     if !vault.older.iter().any(|key| key.id == *id) {
-        bail!("no KMS key {id} is configured, and no wallet needs one");
+        bail!("no KMS key {id} is configured, and no wallet needs it");
     }
     say(&format!(
         "no wallet's key is under {id}. Remove the entry of older_kms_keys with this id \

@@ -1,4 +1,4 @@
-//! What operators do is in the audit too, where no account's own record says it.
+//! Audit records of operators' commands that no account's own record covers.
 
 use anyhow::Context;
 use kms_core::audit::{Action, AuditRecord, Phase};
@@ -8,20 +8,20 @@ use uuid::Uuid;
 
 use crate::clock;
 
-/// Beside the output, which another program may read.
-#[expect(clippy::print_stderr, reason = "this is where people read it")]
+/// Prints to standard error, because another program may read standard output.
+#[expect(clippy::print_stderr, reason = "operators read it there")]
 fn warn(text: &str) {
     eprintln!("{text}");
 }
 
-/// One command of an operator.
+/// The audit record of one command.
 pub(super) struct Record<'a> {
     database: &'a Database,
     record: AuditRecord,
 }
 
 impl<'a> Record<'a> {
-    /// `action` is the word in the audit, `about` what it is done to.
+    /// Creates a record: `action` is its name in the audit, `about` the object of the command.
     pub(super) fn new(database: &'a Database, action: &'static str, about: &str) -> Self {
         let actor = format!("kms-server {} {about}", action.replace('_', " ")).trim().to_owned();
         let caller = kms_core::audit::Caller { actor, request_id: Uuid::new_v4().to_string() };
@@ -31,33 +31,33 @@ impl<'a> Record<'a> {
         Self { database, record }
     }
 
-    /// Runs what changes something, between an INTENT and an OUTCOME.
+    /// Runs a command that changes something, between an INTENT and an OUTCOME.
     pub(super) async fn around<T>(
         self,
         work: impl AsyncFnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         self.write(Phase::Intent)
             .await
-            .context("the audit can not be written; nothing was done")?;
+            .context("the audit cannot be written; nothing was changed")?;
         let done = work().await;
         let outcome = if done.is_ok() { "ok" } else { "failed" };
         let written = self.write(Phase::Outcome(outcome)).await;
         let done = done?;
-        written.context("it was done, but the audit could not be written after it")?;
+        written.context("the command succeeded, but its outcome is not in the audit")?;
         Ok(done)
     }
 
-    /// Writes down what was only read, or what could not be written down before it was done. Where it
-    /// can not be written, it says so and goes on: who has such credentials can do the same without
-    /// this program.
+    /// Records a command that only reads, or that cannot be recorded before it has run. If the
+    /// audit cannot be written, prints a warning and continues: an operator with such credentials
+    /// can read the same without this program.
     pub(super) async fn note(self) {
         if let Err(error) = self.write(Phase::Outcome("ok")).await {
-            warn(&format!("this is not in the audit: {error:#}"));
+            warn(&format!("not recorded in the audit: {error:#}"));
         }
     }
 
     async fn write(&self, phase: Phase) -> anyhow::Result<()> {
-        // Under a wrong audit key it would break the chain.
+        // A record under a wrong audit key would break the chain.
         self.database.check_server_keys().await?;
         Ok(self.database.append(AuditRecord { phase, ..self.record.clone() }).await?)
     }

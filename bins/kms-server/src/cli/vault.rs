@@ -1,4 +1,4 @@
-//! What commands about wallets work with: the stores of a server, without the server.
+//! The databases and keys of a server, for commands that run without the server.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::{key_ring, startup};
 /// How many accounts are read at once.
 const PAGE: u32 = 500;
 
-/// Both databases, and what keys are configured.
+/// Both databases and the configured keys.
 pub(super) struct Vault {
     /// The KMS key that wraps.
     pub(super) active: KmsKeySettings,
-    /// Those that only unwrap.
+    /// The older KMS keys, which only unwrap.
     pub(super) older: Vec<KmsKeySettings>,
     server_keys: Arc<ServerKeys>,
     password: PasswordSettings,
@@ -28,17 +28,17 @@ pub(super) struct Vault {
     key_database: Arc<dyn KeyDatabase>,
 }
 
-/// Where a wallet's SCK is.
+/// The result of looking up a wallet's wrapped SCK.
 pub(super) enum Held {
-    /// Wrapped for this KMS key.
+    /// The SCK is wrapped by this KMS key.
     Under(MasterKeyId),
-    /// Nowhere.
+    /// The key database does not have it.
     Missing,
-    /// It can not be told, because a row can not be read.
+    /// Unknown, because a row cannot be read.
     Unreadable(StoreError),
 }
 
-/// How many wallets' SCKs are where.
+/// The numbers of wallets by the state of their wrapped SCK.
 #[derive(Default)]
 pub(super) struct Census {
     pub(super) under: BTreeMap<MasterKeyId, u64>,
@@ -58,31 +58,31 @@ impl Vault {
         let database = database.context("database.url")?;
         let current = database.schema_is_current().await?;
         ensure!(current, "the database's schema is not up to date; run `kms-server migrate`");
-        // Otherwise a wrong row key would look as if every row was changed.
+        // With a wrong row-MAC key every row would fail its integrity check.
         database.check_server_keys().await?;
         let (active, older, password) =
             (settings.kms_key, settings.older_kms_keys, settings.password);
         Ok(Self { active, older, server_keys, password, database, key_database })
     }
 
-    /// Custody over them, with all KMS keys.
+    /// Builds custody over both databases, with all KMS keys.
     pub(super) async fn custody(&self) -> anyhow::Result<Custody> {
         let ring = key_ring::open(self.active.clone(), self.older.clone()).await?;
         let keys = Arc::clone(&self.server_keys);
         Ok(startup::custody(&self.database, &self.key_database, ring, keys, self.password)?)
     }
 
-    /// What is run here, as the audit is told.
+    /// Returns the audit record of a command on this vault.
     pub(super) fn record(&self, action: &'static str, about: &str) -> Record<'_> {
         Record::new(&self.database, action, about)
     }
 
-    /// All KMS keys that are configured.
+    /// Returns all configured KMS keys.
     pub(super) fn keys(&self) -> impl Iterator<Item = &KmsKeySettings> {
         std::iter::once(&self.active).chain(&self.older)
     }
 
-    /// Shows every account to `each`.
+    /// Calls `each` for every account.
     pub(super) async fn each(
         &self,
         mut each: impl AsyncFnMut(ListedAccount) -> anyhow::Result<()>,
@@ -100,7 +100,7 @@ impl Vault {
         }
     }
 
-    /// Where the wallet's SCK is.
+    /// Looks up the wallet's wrapped SCK.
     pub(super) async fn held(&self, listed: ListedAccount) -> Result<Held, StoreError> {
         let found = match listed.account {
             Ok(account) => self.key_database.sck(account.wallet.sck_id).await,
@@ -114,7 +114,7 @@ impl Vault {
         }
     }
 
-    /// Counts all wallets.
+    /// Counts all wallets by the state of their wrapped SCK.
     pub(super) async fn census(&self) -> anyhow::Result<Census> {
         let mut census = Census::default();
         self.each(async |listed| {
@@ -131,19 +131,19 @@ impl Vault {
 }
 
 impl Census {
-    /// How many wallets there are.
+    /// Returns the number of all wallets.
     pub(super) fn total(&self) -> u64 {
         self.under.values().sum::<u64>() + self.missing + self.unreadable
     }
 
-    /// How many are under this key.
+    /// Returns the number of wallets whose SCK is under this key.
     pub(super) fn count(&self, key: &MasterKeyId) -> u64 {
         self.under.get(key).copied().unwrap_or_default()
     }
 }
 
-/// An operator at the command, as the audit names them. Each act is a request of its own, because
-/// an INTENT finds its OUTCOME by the request.
+/// The operator who runs a command, as the caller in the audit. Each action has its own request id,
+/// because an OUTCOME is matched to its INTENT by that id.
 pub(super) fn operator(command: &str) -> kms_core::audit::Caller {
     let (actor, request_id) = (format!("kms-server {command}"), Uuid::new_v4().to_string());
     kms_core::audit::Caller { actor, request_id }

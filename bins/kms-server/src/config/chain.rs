@@ -21,7 +21,7 @@ pub struct ChainSettings {
     #[serde(default = "seconds::<5>", deserialize_with = "kms_config::duration")]
     pub rpc_timeout: Duration,
     /// The age of its latest block after which an endpoint counts as stalled and is not used.
-    /// `None` is for a chain that makes blocks only when there are transactions.
+    /// `None` is for a chain that produces blocks only when there are transactions.
     #[serde(default = "some_seconds::<600>", deserialize_with = "kms_config::duration_or_none")]
     pub stalled_after: Option<Duration>,
     /// The chain id of EIP-155.
@@ -39,7 +39,7 @@ pub struct ChainSettings {
     /// How long a quote can be confirmed.
     #[serde(default = "seconds::<120>", deserialize_with = "kms_config::duration_or_zero")]
     pub quote_lifetime: Duration,
-    /// How often the chain is asked about transfers in flight.
+    /// How often the chain is polled for transfers in flight.
     #[serde(default = "seconds::<1>", deserialize_with = "kms_config::duration")]
     pub poll_interval: Duration,
     /// How long a transfer may stay pending before it is replaced at a higher fee.
@@ -82,7 +82,7 @@ impl fmt::Debug for RpcUrl {
 }
 
 impl ChainSettings {
-    /// Connects to the endpoints, without asking them.
+    /// Configures the endpoints without sending a request.
     pub(crate) fn open(&self) -> Result<Chain, ChainError> {
         let urls = self.rpc_urls.iter().map(RpcUrl::expose);
         Chain::over(urls, self.chain_id, self.rpc_timeout, self.stalled_after)

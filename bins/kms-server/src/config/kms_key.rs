@@ -31,7 +31,7 @@ pub enum KmsKeyProvider {
         /// The passphrase that it is encrypted under.
         passphrase: Secret,
     },
-    /// `aws-kms`: in AWS KMS. Region and credentials come from where AWS' tools look for them.
+    /// `aws-kms`: in AWS KMS. Region and credentials are found as by AWS' own tools.
     #[cfg(feature = "aws-kms")]
     Aws(AwsKeySettings),
 }
@@ -47,7 +47,8 @@ impl KmsKeyProvider {
     }
 }
 
-/// A section as it is written: its `provider` decides which keys it has, the first one by default.
+/// A section as it is written: its `provider`, by default the first one, decides which settings it
+/// has.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 enum Section {
@@ -63,7 +64,7 @@ enum Section {
         id: MasterKeyId,
         key: String,
         public_key: String,
-        /// Unwrapped keys come back over it.
+        /// Its responses contain unwrapped keys.
         endpoint: Option<ServiceUrl>,
     },
 }
@@ -84,7 +85,7 @@ impl From<Section> for KmsKeySettings {
     }
 }
 
-/// Deserializes a table of keys. The names in it only tell them apart.
+/// Deserializes a table of keys. Its names only distinguish them.
 pub(super) fn by_name<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<KmsKeySettings>, D::Error> {

@@ -60,7 +60,7 @@ fn the_environment_wins_and_files_are_read() {
 }
 
 #[test]
-fn endpoints_are_a_list() {
+fn several_endpoints_are_given_as_a_list() {
     let count = |settings: Settings| settings.chain.rpc_urls.len();
     let variable = "KMS_SERVER__CHAIN__RPC_URLS";
     let without = EXAMPLE.replace("rpc_urls = [\"http://127.0.0.1:8545\"]", "");

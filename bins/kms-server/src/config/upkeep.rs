@@ -8,13 +8,13 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UpkeepSettings {
-    /// How often each KMS key is tried.
+    /// How often each KMS key is probed.
     #[serde(deserialize_with = "kms_config::duration")]
     pub canary_interval: Duration,
     /// How often one of the servers checks that every wallet can be recovered.
     #[serde(deserialize_with = "kms_config::duration")]
     pub check_interval: Duration,
-    /// How long a wrapped key that no wallet refers to is kept; for ever if it is `None`.
+    /// How long a wrapped key that no wallet refers to is kept; forever if it is `None`.
     #[serde(deserialize_with = "kms_config::duration_or_none")]
     pub retention: Option<Duration>,
 }

@@ -2,7 +2,7 @@
 //!
 //! A password change leaves the previous SCK behind, wrapped. It is kept for as long as backups
 //! are, and deleted then, so that an old password and an old backup of the accounts cannot open a
-//! wallet for ever.
+//! wallet forever.
 //!
 //! A wallet whose SCK is deleted can no longer be recovered, so the sweeper keeps everything that
 //! is in doubt: an SCK that was first seen unreferenced more recently than the retention (which

@@ -57,7 +57,7 @@ async fn an_operator_verifies_exports_and_shows_the_audit_log() {
         write_rows(&env, &token).await;
         let text = verifies(&env);
         assert!(text.contains("8 rows in the chain"), "{text}");
-        assert!(text.contains("checkpoints vouch for rows up to 8"), "{text}");
+        assert!(text.contains("checkpoints cover rows up to 8"), "{text}");
         assert!(!text.contains("without an outcome"), "{text}");
 
         let exported = output_text(&audit(&env, "export"));
@@ -89,7 +89,7 @@ async fn an_operator_verifies_exports_and_shows_the_audit_log() {
 }
 
 #[actix_web::test]
-async fn tampering_with_the_audit_log_is_named() {
+async fn tampering_with_the_audit_log_is_reported() {
     let env = TestEnv::new(Stores::Servers).unwrap();
     let database = env.migrate().await.unwrap();
     let token = env.issue_token(&database, kms_store::Scope::Bot).await.unwrap();
@@ -98,7 +98,7 @@ async fn tampering_with_the_audit_log_is_named() {
     for (change, named) in [
         ("update audit set outcome = 'ok' where chain_seq = 8", "row 8 of the chain was modified"),
         ("delete from audit where chain_seq = 3", "row 3 of the chain was removed"),
-        ("delete from audit where chain_seq >= 7", "row 7 is gone"),
+        ("delete from audit where chain_seq >= 7", "row 7 is missing"),
     ] {
         env.sql(change).unwrap();
         let text = tampered(&env);
@@ -111,14 +111,14 @@ async fn tampering_with_the_audit_log_is_named() {
     env.sql("delete from audit where chain_seq >= 7").unwrap();
     let lines = std::fs::read_to_string(env.checkpoint_path()).unwrap();
     std::fs::write(env.checkpoint_path(), "").unwrap();
-    assert!(tampered(&env).contains("row 7 is gone"));
+    assert!(tampered(&env).contains("row 7 is missing"));
     let checkpoints = mongo_checkpoints(&env).await;
     checkpoints.delete_many(doc! {}).await.unwrap();
     assert!(verifies(&env).contains("no checkpoint"));
     // Removes the row that the verification itself added.
     env.sql("delete from audit where chain_seq >= 7").unwrap();
     std::fs::write(env.checkpoint_path(), lines).unwrap();
-    assert!(tampered(&env).contains("row 7 is gone"));
+    assert!(tampered(&env).contains("row 7 is missing"));
     let forged = doc! { "sequence": 6_i64, "line": "v1 6 me" };
     checkpoints.insert_one(forged).await.unwrap();
     let text = tampered(&env);
@@ -126,7 +126,7 @@ async fn tampering_with_the_audit_log_is_named() {
     // A server that continues from there builds another chain than the one in the checkpoint.
     write_rows(&env, &token).await;
     let text = tampered(&env);
-    assert!(text.contains("row 8 of the chain is not the one that a checkpoint saw"), "{text}");
+    assert!(text.contains("row 8 of the chain is not the one that a checkpoint covers"), "{text}");
 }
 
 #[actix_web::test]
@@ -148,7 +148,7 @@ async fn two_servers_append_to_one_chain() {
     }
     let text = verifies(&env);
     assert!(text.contains("40 rows in the chain"), "{text}");
-    assert!(text.contains("checkpoints vouch for rows up to 40"), "{text}");
+    assert!(text.contains("checkpoints cover rows up to 40"), "{text}");
 }
 
 #[actix_web::test]

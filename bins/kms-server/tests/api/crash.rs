@@ -69,7 +69,7 @@ async fn a_crash_between_the_databases(stores: Stores) {
         if failpoint == "recover-after-commit" {
             recover_as(client, 1, recovery, new).await.unwrap();
         } else {
-            // The right password above has cancelled the open recovery.
+            // The correct password above has cancelled the open recovery.
             recover(client, 1, new).await.unwrap();
         }
         assert_eq!(client.create_account(&create(1, "ann", new)).await.unwrap().address, address);

@@ -86,7 +86,7 @@ async fn rewrap_moves_every_wallet_to_the_active_key_once() {
         let rotated = std::mem::replace(&mut env.variables, before);
         let listed = succeeds(&env, "keys list");
         assert_eq!(listed, "kms-test\tlocal\tactive\t0\nkms-2\t-\tnot configured\t3\n");
-        assert!(fails(&env, "keys verify").contains("3 of 3 wallets would not be recovered"));
+        assert!(fails(&env, "keys verify").contains("3 of 3 wallets cannot be recovered"));
         assert!(fails(&env, "keys rewrap").contains("0 moved to kms-test, 3 left"));
 
         // The old key is not needed any more.
@@ -217,7 +217,7 @@ async fn passwords_may_change_during_a_rewrap() {
 }
 
 #[actix_web::test]
-async fn verify_names_a_wallet_whose_wrapped_key_is_missing() {
+async fn verify_reports_a_wallet_whose_wrapped_key_is_missing() {
     for stores in BOTH {
         let (env, token) = wallets(stores, 1).await;
         assert!(succeeds(&env, "keys verify").contains("all 1 wallets"));
@@ -239,10 +239,10 @@ async fn verify_names_a_wallet_whose_wrapped_key_is_missing() {
         for arguments in ["keys verify", "keys verify --decrypt"] {
             let named = fails(&env, arguments);
             assert!(named.contains(&format!("{}\tthe wrapped key is missing", ann.id)), "{named}");
-            assert!(named.contains("1 of 2 wallets would not be recovered"), "{named}");
+            assert!(named.contains("1 of 2 wallets cannot be recovered"), "{named}");
         }
-        assert!(succeeds(&env, "keys list").contains("1 wallets have no key"));
-        // The owner's next right password repairs it.
+        assert!(succeeds(&env, "keys list").contains("1 wallets have no readable wrapped key"));
+        // The owner's next correct password repairs it.
         client.create_account(&create(1, "name1", "right")).await.unwrap();
         let verifies = || kms_server(&env, "keys verify --decrypt").output().unwrap();
         let mut verified = verifies();

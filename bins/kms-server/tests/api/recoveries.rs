@@ -195,7 +195,7 @@ async fn a_recovery_waits_and_is_cancelled_without_a_password(mut test: TestServ
     }
     assert_eq!(failed(complete(&test, asked.id).await), Some(ErrorCode::WrongState));
     assert_eq!(test.client.recovery(telegram(1)).await.unwrap(), None);
-    // A right password cancels too.
+    // A correct password cancels too.
     let asked = request(&test).await.unwrap();
     test.onboard(1, "ann", "known").await;
     assert_eq!(failed(complete(&test, asked.id).await), Some(ErrorCode::WrongState));

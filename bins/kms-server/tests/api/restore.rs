@@ -90,18 +90,18 @@ async fn older_accounts_with_newer_keys_open_by_their_older_passwords() {
 }
 
 #[actix_web::test]
-async fn newer_accounts_with_older_keys_open_by_password_and_are_named_until_then() {
+async fn newer_accounts_with_older_keys_open_by_password_and_are_reported_until_then() {
     let (mut env, token, _, older_keys) = before_and_after().await;
     env.key_database_name = older_keys;
     let named = fails(&env, "keys verify");
     assert_eq!(named.matches("the wrapped key is missing").count(), 3, "{named}");
-    assert!(named.contains("3 of 3 wallets would not be recovered"), "{named}");
+    assert!(named.contains("3 of 3 wallets cannot be recovered"), "{named}");
     let (server, client) = start(&env, &token);
     for (id, words) in [(1, "after"), (2, "recovered"), (3, "after")] {
         assert!(!recovers(&client, id).await, "{id} by the KMS key, before the repair");
         assert!(opens(&client, id, words).await, "{id} by its password");
     }
-    // Each right password has repaired its wallet.
+    // Each correct password has repaired its wallet.
     let verify = || kms_server(&env, "keys verify --decrypt").output().unwrap();
     let mut verified = verify();
     for _ in 0..50 {

@@ -1,4 +1,4 @@
-"""What schemathesis must know that no JSON schema says."""
+"""Rules for schemathesis that no JSON schema expresses."""
 
 import schemathesis
 from hypothesis import strategies as st
