@@ -1,4 +1,4 @@
-//! Telegram, as the flows use it. Nothing in here knows what a wallet is.
+//! Telegram, as the flows use it, independent of wallets.
 
 pub(crate) mod html;
 pub(crate) mod incoming;

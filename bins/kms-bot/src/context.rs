@@ -1,4 +1,4 @@
-//! What every handler works with: Telegram, the server, and the step that a user is asked for.
+//! The context of every handler: Telegram, the server, and the step that a user is asked for.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ pub(crate) trait Step: Any + Send + Sync {
         true
     }
 
-    /// Handles the answer. The step goes on until the handler ends it.
+    /// Handles the answer. The step continues until the handler ends it.
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult;
 
     /// Cleans up when the user does something else instead of answering.
@@ -112,7 +112,7 @@ impl Context {
         Ok(())
     }
 
-    /// Fetches the user's account, or tells the user that they have none.
+    /// Fetches the user's account, or replies that the user has none.
     pub(crate) async fn account(&self, user: &User) -> Result<Option<Account>, HandlerError> {
         let account = self.kms.account(user.id.into()).await?;
         if account.is_none() {

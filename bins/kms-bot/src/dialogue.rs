@@ -14,7 +14,7 @@ const PASSWORD_WINDOW: Duration = Duration::from_secs(60 * 60);
 /// From this many dialogues on, those that are over are removed when one is added.
 const CLEANUP_FROM: usize = 10_000;
 
-/// The dialogues of all users. `S` is what a step is; the store does not look into it.
+/// The dialogues of all users. `S` is the type of a step, which is opaque to this store.
 pub(crate) struct Dialogues<S: ?Sized>(Mutex<HashMap<TelegramId, Dialogue<S>>>);
 
 struct Dialogue<S: ?Sized> {

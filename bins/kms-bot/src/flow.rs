@@ -1,5 +1,5 @@
-//! What a flow is made of: a command, the buttons of its messages, and the handlers of both. The
-//! steps that it asks for are in [`crate::context`].
+//! The parts of a flow: a command, the buttons of its messages, and the handlers of both. The steps
+//! that it asks for are in [`crate::context`].
 
 use std::str::SplitWhitespace;
 

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_the_unit_that_people_count_in() {
+    fn durations_are_shown_in_their_usual_unit() {
         let formatted = |seconds| duration(Duration::from_secs(seconds)).into_string();
         assert_eq!(formatted(0), "1 second");
         assert_eq!(formatted(61), "61 seconds");

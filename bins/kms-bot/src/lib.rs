@@ -1,7 +1,7 @@
 //! The Telegram bot of the wallet KMS: the chat in front of `kms-server`.
 //!
 //! The bot holds no key and no database credentials, and no password beyond the update that carried
-//! it. Everything it knows it asks the server, through `kms-client`. It must never log what users
+//! it. It requests everything from the server, through `kms-client`. It must never log what users
 //! write, and never ask for a secret outside a private chat.
 //!
 //! From top to bottom; each module uses only those below it:
@@ -9,9 +9,9 @@
 //! - [`bot`]: polls Telegram, follows the server's events.
 //! - [`router`] and [`notices`]: from an update, or an event, to a flow.
 //! - [`flows`]: the conversations, each whole in one file.
-//! - [`flow`], [`context`]: what a flow is made of, and what its handlers work with.
+//! - [`flow`], [`context`]: the parts of a flow, and the context of its handlers.
 //! - [`texts`]: Fluent messages, rendered and escaped in one place.
-//! - [`chat`]: Telegram, which knows no wallet.
+//! - [`chat`]: Telegram, independent of wallets.
 
 mod assets;
 mod bot;

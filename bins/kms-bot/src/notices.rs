@@ -180,8 +180,8 @@ fn received_notice(amount: &str, sender: &Html) -> (Html, Keyboard) {
     (message, Keyboard::row([balance_button()]))
 }
 
-/// The message about a step of a recovery. A step that the recovery is past by now has none: the
-/// next event reports more.
+/// The message about a step of a recovery. A step that a later one has superseded has no message:
+/// the later event reports more.
 fn recovery_notice(
     step: RecoveryStep,
     recovery: &Recovery,

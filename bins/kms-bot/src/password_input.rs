@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_password_has_two_lines() {
+    fn a_password_change_requires_two_lines() {
         let lines = |text: &str| {
             password(text)
                 .current_and_new()

@@ -1,4 +1,4 @@
-//! What the user reads when a request to the server failed.
+//! The texts for requests to the server that failed.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The way of an update to the flow that handles it.
+//! Routes updates to the flows that handle them.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const TYPING_AFTER: Duration = Duration::from_millis(700);
 /// Telegram shows "typing…" for five seconds.
 const TYPING_INTERVAL: Duration = Duration::from_secs(4);
 
-/// Handles an update, and tells the user if that fails.
+/// Handles an update, and notifies the user if that fails.
 pub(crate) async fn handle(context: &Context, incoming: Incoming) {
     let user = incoming.user().id;
     let work = async {
@@ -257,7 +257,7 @@ fn parse_press(data: &str) -> Result<Press, ParseCallbackError> {
     }
 }
 
-/// In a group, shows the way to the private chat and nothing else.
+/// In a group, links to the private chat and does nothing else.
 async fn invite(context: &Context, group: ChatId, word: &str) -> HandlerResult {
     let link = format!("https://t.me/{}?start={word}", context.bot_username);
     let keyboard = Keyboard::none().and_link(text!("group-button"), &link);

@@ -1,4 +1,4 @@
-//! What the bot writes: Fluent messages of `i18n/en/kms-bot.ftl`, rendered in this one place.
+//! The texts of the bot: Fluent messages of `i18n/en/kms-bot.ftl`, rendered in this one place.
 //!
 //! [`html!`] renders a message for a chat and escapes every variable, unless it is
 //! [`Html`] itself. [`text!`] renders a button label, a notice or a description, which
@@ -32,7 +32,7 @@ impl Count {
     }
 }
 
-/// A value that can stand in a message in HTML.
+/// A value that can be a variable of an HTML message.
 pub(crate) trait Variable {
     /// What Fluent receives: a string or a number.
     type Value;

@@ -82,7 +82,7 @@ impl Default for StageOptions {
     }
 }
 
-/// The bearer token stays out of it.
+/// Omits the bearer token.
 impl fmt::Debug for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stage").field("env", &self.env).finish_non_exhaustive()

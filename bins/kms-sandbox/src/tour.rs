@@ -212,7 +212,7 @@ impl Tour {
     }
 }
 
-/// What several acts do.
+/// Steps that several acts share.
 impl Tour {
     /// Presses the confirm button of the quote that is shown.
     async fn confirm(&mut self) -> anyhow::Result<()> {
@@ -236,7 +236,7 @@ impl Tour {
         self.pay(amount, new).await
     }
 
-    /// Gives the right password, and compares what both users are shown with the chain.
+    /// Sends the correct password, and compares what both users are shown with the chain.
     async fn pay(&mut self, amount: &str, password: &str) -> anyhow::Result<()> {
         let (sender, recipient) = (id(&self.ann)?, id(&self.bob)?);
         let account = self.stage.client.account(recipient.into()).await?;

@@ -2,8 +2,8 @@
 //! taken from the text and run by a shell, with real PostgreSQL, mongod and anvil, and a simulated
 //! Telegram.
 //!
-//! `cargo build` is not run again. This binary is linked to by the names that it would build, and
-//! is the program that it is called as.
+//! `cargo build` is not run again. Links with the names of both programs point to this test binary,
+//! which runs the program that it is called as.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
@@ -21,7 +21,7 @@ use kms_testkit::{Anvil, Mongod, Postgres};
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const PASSWORD: &str = "orange ladder seldom sings";
-/// For what takes a second or two on an idle machine.
+/// The deadline of steps that take a second or two on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn main() -> ExitCode {
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "as the binaries print it")]
+#[expect(clippy::print_stderr, reason = "errors are printed as by the binaries")]
 fn exit_code(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -119,7 +119,7 @@ fn follow_the_readme() {
     let token = format!("{}\n", sim.token());
     let bot = checkout.start(bot, &token, |line| is_log(line, ""));
 
-    // An account in the database shows that the bot was understood by Telegram and by the server.
+    // An account in the database shows that the bot reached both Telegram and the server.
     tokio::runtime::Handle::current().block_on(async {
         let ann = sim.person(1, "Ann", Some("ann"));
         ann.says("/start");
@@ -138,7 +138,7 @@ fn follow_the_readme() {
     checkout.assert_git_sees_nothing_secret();
 }
 
-/// Follows the head of `compose.yaml` as far as it goes without containers.
+/// Runs the commands at the head of `compose.yaml` that need no containers.
 fn prepare_for_compose() {
     let checkout = Checkout::new();
     let (anvil, sim) = (Anvil::start().unwrap(), Sim::start().unwrap());
@@ -147,7 +147,7 @@ fn prepare_for_compose() {
         let line = format!("KMS_SERVER={server} KMS_UID={uid} deploy/prepare.sh");
         checkout.shell(&line, input)
     };
-    // As if the image could not be built, and as if the token was mistyped.
+    // Simulates an image that cannot be built, and a mistyped token.
     assert!(!prepare("/bin/false", "").status.success());
     assert!(!prepare("target/release/kms-server", "hello\n").status.success());
     let token = format!("{}\n", sim.token());
@@ -190,7 +190,7 @@ fn prepare_for_compose() {
     let (status, said) = server.stop();
     assert!(status.success(), "{said}");
 
-    // A certificate that ends soon is renewed; the bot's authority stays.
+    // A certificate that expires soon is renewed; the authority that the bot trusts stays.
     checkout.run(
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 10 \
          -subj /CN=server -keyout deploy/secrets/old.key -out deploy/secrets/server/tls.pem",
@@ -208,7 +208,7 @@ fn prepare_for_compose() {
     checkout.assert_git_sees_nothing_secret();
 }
 
-/// What the README, `deploy/` and habit put into a checkout is not sent to the builder.
+/// Files that operators create in a checkout are not sent to the image builder.
 fn check_docker_ignore() {
     let rules = fs::read_to_string(format!("{REPOSITORY}/.dockerignore")).unwrap();
     let rules: Vec<_> =
@@ -256,7 +256,7 @@ impl Checkout {
         command
     }
 
-    /// Runs commands with this on their standard input.
+    /// Runs commands with this text on their standard input.
     fn shell(&self, commands: &str, input: &str) -> Output {
         let mut child = self.command(commands).spawn().unwrap();
         write_input(&mut child, input);
@@ -270,9 +270,10 @@ impl Checkout {
         output
     }
 
-    /// Runs commands of which the last one does not end, and waits until it prints such a line.
+    /// Runs commands, of which the last one keeps running, and waits until it prints a matching
+    /// line.
     fn start(&self, commands: &str, input: &str, is_ready: impl Fn(&str) -> bool) -> Running {
-        // So that its signals are not the shell's.
+        // `exec` lets signals reach the program instead of the shell.
         let (before, last) = commands.rsplit_once('\n').unwrap();
         let mut child = self.command(&format!("{before}\nexec {last} 2>&1")).spawn().unwrap();
         write_input(&mut child, input);
@@ -341,25 +342,25 @@ fn commands_of_the_readme() -> Vec<String> {
     blocks.map(|block| block.split("\n```").next().unwrap().to_owned()).collect()
 }
 
-/// Waits until it is so; looks again whenever something happens in Telegram.
+/// Waits until a condition holds; checks it again after every change in Telegram.
 async fn until(sim: &Sim, is_so: impl Fn() -> bool) {
     let mut changes = sim.watch();
     let waiting = async {
         while !is_so() {
-            // The database changes a moment before Telegram hears of it.
+            // The database may change shortly before the bot writes to Telegram.
             let _ = tokio::time::timeout(Duration::from_secs(1), changes.changed()).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("it did not happen");
+    tokio::time::timeout(PATIENCE, waiting).await.expect("the condition did not become true");
 }
 
-/// Whether a line is one of a log, with this in it.
+/// Whether a line is a log line that contains this text.
 fn is_log(line: &str, part: &str) -> bool {
     line.starts_with('{') && line.contains(part)
 }
 
 fn write_input(child: &mut Child, input: &str) {
-    // It may end without reading.
+    // The program may end without reading its input.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
 }
 

@@ -1,4 +1,4 @@
-### What kms-bot says, in English: a section for each flow.
+### The texts of kms-bot in English, with a section for each flow.
 ###
 ### Messages are Telegram HTML; variables are escaped when a message is rendered (src/texts.rs).
 ### Ids that end in -button, -description, -notice or -status are plain text.
@@ -262,7 +262,7 @@ contact-add-button = ✉️ Add e-mail
 contact-change-button = ✉️ Change e-mail
 contact-remove-button = 🗑 Remove e-mail
 contact-address = ✉️ Your e-mail address is { $email }, added on { $time }. Security alerts are sent there, and it shortens the wait if you forget your password.
-contact-none = ✉️ You have not added an e-mail address. With one you also get security alerts by e-mail, and the wait is short if you forget your password. Nobody else can see it.
+contact-none = ✉️ You have not added an e-mail address. With one you also get security alerts by e-mail, and the wait is short if you forget your password. Other users cannot see it.
 contact-ask-address = ✉️ What is your e-mail address? Send it as your next message, and I'll send a code there.
 contact-address-format = I can't read that address. It should look like name@example.org.
 contact-ask-password-new =
@@ -311,7 +311,7 @@ notice-recovery-completed = 🔐 Your wallet was recovered with a new password o
 notice-recovery-cancelled = ✖️ The password reset was cancelled. Your password has not changed.
 notice-recovery-expired = ⌛ The time to set a new password has passed, and nothing was changed. Send /recover to start again.
 
-## What the wallet service refused
+## Refusals of the wallet service
 
 problem-unreachable = I can't reach the wallet service right now. Please try again in a minute.
 problem-internal = Something went wrong on our side. Please try again in a minute.
@@ -345,7 +345,7 @@ problem-conflict = That was changed a moment ago. Please try again.
 problem-wrong-state = This is no longer possible.
 problem-other = { $detail }.
 
-## What the user wrote and the bot cannot read
+## Input that cannot be parsed
 
 input-recipient-unmarked = Please write a @username, or an address that begins with 0x.
 input-send-words = Please write who and how much, for example <code>/send @bob 0.5</code>.

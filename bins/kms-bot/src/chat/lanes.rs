@@ -92,7 +92,7 @@ impl Lanes {
         loop {
             if AssertUnwindSafe(job).catch_unwind().await.is_err() {
                 // The panic hook has logged where and why.
-                tracing::warn!(event = "handler_panicked", "handler panicked; its lane goes on");
+                tracing::warn!(event = "handler_panicked", "handler panicked, its lane continues");
             }
             let mut lanes = self.lock();
             match lanes.get_mut(&user).and_then(VecDeque::pop_front) {

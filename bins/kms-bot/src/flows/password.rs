@@ -47,7 +47,7 @@ impl Step for BothPasswords {
         Secrecy::Password
     }
 
-    /// Changes the password. The step goes on until that succeeds.
+    /// Changes the password. The step continues until that succeeds.
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let user = answer.user;
         let Some((current, new)) = answer.password().current_and_new() else {

@@ -81,7 +81,7 @@ fn hostile_values_are_shown_as_text_in_every_message() {
 }
 
 #[test]
-fn nothing_is_added_around_values() {
+fn no_isolation_marks_surround_values() {
     let address = "0x1486F47822927e3F2321E0bE433247dDADAf8F8C";
     let html = html!("transfer-address", address = address);
     assert_eq!(html.as_str(), format!("<code>{address}</code>"));
@@ -116,7 +116,7 @@ fn every_message_is_used() {
 }
 
 #[test]
-fn only_the_macros_make_messages() {
+fn only_the_macros_construct_messages() {
     let sources = sources(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").as_path());
     let calls = sources.matches(concat!("from_", "rendered(")).count();
     assert_eq!(calls, 4, "two definitions and two macros in texts.rs");

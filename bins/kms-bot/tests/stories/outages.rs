@@ -1,4 +1,4 @@
-//! The server, the chain or Telegram is down: the user learns it, and nothing is lost.
+//! The server, the chain or Telegram is down: the bot reports it to the user, and nothing is lost.
 
 use bot_api_sim::Fault;
 use kms_sandbox::StageOptions;

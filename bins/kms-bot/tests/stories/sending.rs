@@ -142,7 +142,7 @@ async fn an_expired_quote_is_renewed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_five_wrong_passwords_the_right_one_is_locked_too() {
+async fn after_five_wrong_passwords_the_correct_one_is_refused_too() {
     let mut world = world().await;
     world.ann.confirms("/send @bob 0.5").await;
     for _ in 0..5 {
@@ -368,7 +368,7 @@ async fn a_token_transfer_that_moves_nothing_is_reported_as_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_bot_learns_a_new_token_of_the_server() {
+async fn a_running_bot_loads_a_new_token_from_the_server() {
     let options = StageOptions { token: false, ..Default::default() };
     let mut world = World::with_wallets(options).await;
     world.ann.says("/limit 1 tusd");

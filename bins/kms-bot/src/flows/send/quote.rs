@@ -86,8 +86,8 @@ pub(super) enum Holder {
     Verified { display_name: Option<String> },
 }
 
-/// Asks the server, and Telegram whether that is still true: a user who took another username
-/// without writing to the bot since must not be paid under a name that may be a stranger's by now.
+/// Looks the holder up at the server, and verifies with Telegram that they still have the username:
+/// they may have changed it without writing to the bot since, and another user may have it now.
 pub(super) async fn holder(context: &Context, name: &Username) -> Result<Holder, ClientError> {
     let Some(record) = context.kms.name(name).await? else { return Ok(Holder::Unknown) };
     match context.telegram.profile(record.telegram_id).await {

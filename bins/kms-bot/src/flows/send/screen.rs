@@ -89,7 +89,7 @@ pub(super) fn quote(transfer: &Transfer, network: &Network, display_name: Option
         network = &network.name
     );
     let warnings = transfer.warnings.iter().map(|warning| match warning {
-        // Said in the quote.
+        // Part of the text of the quote.
         Warning::FirstPayment | Warning::Unknown => Html::default(),
         Warning::Contract => html!("send-warning-contract"),
         Warning::MostOfBalance => {
