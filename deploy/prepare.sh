@@ -21,7 +21,7 @@ fi
 # The folders appear before what is in them, so that a run that was interrupted can be repeated.
 mkdir -p secrets/server secrets/bot
 
-# Succeeds if a file has to be created, and prints which of both it is.
+# Succeeds if a file has to be created, and prints whether it is created or kept.
 missing() {
     if [ -e "secrets/$1" ]; then
         echo "kept     deploy/secrets/$1"
@@ -31,7 +31,7 @@ missing() {
 }
 
 if missing server/keys; then
-    # Renamed when it is whole.
+    # Renamed only when it is complete.
     rm -rf secrets/server/keys.new
     if [ -n "${KMS_SERVER:-}" ]; then
         "$KMS_SERVER" keys new --directory secrets/server/keys.new >/dev/null

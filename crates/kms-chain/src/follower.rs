@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_used_up_to_the_first_that_is_no_child() {
+    fn blocks_are_used_until_one_does_not_extend_the_chain() {
         let cursor = BlockRef { number: 4, hash: [4; 32] };
         let end_of = |blocks| {
             let blocks = connected(cursor, blocks);

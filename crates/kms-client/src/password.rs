@@ -44,7 +44,7 @@ mod tests {
     /// `hashlib.pbkdf2_hmac("sha256", b"correct horse battery",
     /// b"wallet-kms/v1/password-hash:4711", 600000)`
     #[test]
-    fn is_what_python_says() {
+    fn matches_pbkdf2_of_python() {
         let id = 4711.try_into().unwrap();
         assert_eq!(
             hex(&hash_password_blocking(id, "correct horse battery")),

@@ -1,10 +1,10 @@
-//! The file `.env`: one `NAME=value` a line, and nothing that a shell would do.
+//! The file `.env`: one `NAME=value` per line, without any syntax of a shell.
 //!
 //! The value is everything between the first `=` and the end of the line, literally: `$`, `\`, `#`
-//! inside a word, and spaces inside the value mean themselves. Lines that are empty or begin with
-//! `#` are ignored. What people expect to mean something else is an error: quotes around a value,
-//! white space at either end, ` #` behind it, `export`, a name that is given twice, and a name that
-//! is no setting of this program.
+//! inside a word, and spaces inside the value are literal. Lines that are empty or begin with `#`
+//! are ignored. Syntax that other programs interpret is an error: quotes around a value, white
+//! space at either end, ` #` behind it, `export`, a name that is given twice, and a name that is no
+//! setting of this program.
 
 use std::path::Path;
 
@@ -152,7 +152,7 @@ mod tests {
     proptest! {
         /// A value is read as it was written, or its line is refused.
         #[test]
-        fn no_value_is_changed(value in "\\PC{0,40}") {
+        fn a_value_is_read_literally_or_refused(value in "\\PC{0,40}") {
             if let Ok(found) = parsed(&format!("T__A={value}\n")) {
                 prop_assert_eq!(found, [("T__A".to_owned(), value)]);
             }

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{ConfigError, load_from, parse_env_file};
 
-/// Not a setting of anything.
+/// A name that is no setting.
 const UNKNOWN: &str = "NO_SUCH_SETTING";
 
 /// Reads all variables of an example, including those that are commented out.

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_for_their_owner_alone() {
+    fn a_secret_file_that_others_can_read_or_write_is_refused() {
         for mode in [0o400, 0o600] {
             assert_eq!(with_mode("secret", mode).unwrap(), "secret", "{mode:o}");
         }
@@ -154,7 +154,7 @@ mod tests {
 
     /// Whether a group may read depends on the owner; only root can hand a file to a third user.
     #[test]
-    fn owners_are_this_user_and_root() {
+    fn only_files_of_this_user_or_root_are_read() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "secret").unwrap();
         fs::set_permissions(file.path(), Permissions::from_mode(0o440)).unwrap();

@@ -8,7 +8,7 @@
 //!   inline TOML table: `KMS_SERVER__CHAIN__TOKENS=[{ symbol = "USDC", … }]`.
 //! - A key with `_file` at its end is the path of a file that holds the value of the key without
 //!   it. Such a file must be private, unless it holds certificates or public keys only.
-//! - `.env` has a grammar of its own, in which `$`, quotes and spaces mean nothing: see
+//! - `.env` has a grammar of its own, in which `$`, quotes and spaces are literal: see
 //!   [`parse_env_file`].
 //!
 //! Before it reads a secret, each binary calls [`turn_core_dumps_off`].

@@ -1,4 +1,4 @@
-//! How settings come together from their sources, and what is reported of those that cannot.
+//! How settings are merged from their sources, and the errors of invalid ones.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -47,7 +47,7 @@ fn private_file(content: &str) -> (tempfile::NamedTempFile, String) {
 }
 
 #[test]
-fn the_type_decides_what_a_variable_means() {
+fn the_type_of_a_setting_decides_how_its_variable_is_parsed() {
     let found = settings(
         "",
         &[
@@ -94,7 +94,7 @@ fn the_type_decides_what_a_variable_means() {
 }
 
 #[test]
-fn variables_replace_what_the_file_says() {
+fn variables_override_the_file() {
     let toml = "number = 1\nwords = [\"a\"]\n[amounts]\neth = 1\ndai = 2\n[[tokens]]\nsymbol = \"A\"\ndecimals = 1\n";
     let found = settings(
         toml,

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_parsers_disagree_on_is_refused() {
+    fn urls_that_parsers_disagree_on_are_refused() {
         for (bad, why) in [
             ("http://localhost:x@evil.example/", UrlError::Plaintext),
             ("http://localhost@evil.example/", UrlError::Plaintext),
@@ -210,7 +210,7 @@ mod tests {
         /// Whatever is put together of pieces that confuse parsers: what is accepted goes over TLS
         /// or to loopback, also for a second parser.
         #[test]
-        fn two_parsers_agree_on_the_host(
+        fn two_url_parsers_agree_on_the_host(
             scheme in prop::sample::select(vec!["http://", "https://", "HTTP://", "http:", "//"]),
             pieces in prop::collection::vec(prop::sample::select(vec![
                 "localhost", "127.0.0.1", "[::1]", "evil.example", "@", ":", "/", "//", "\\", "#",

@@ -88,22 +88,22 @@ pub(crate) fn from_toml(source: Source, table: toml::Table) -> Table {
     entries.collect()
 }
 
-/// Sets the key at a path. A lesser source's value there is replaced; one of the same source is a
-/// contradiction (a table as a whole, and a key of it).
+/// Sets the key at a path. The value of a source of lower precedence is replaced; one of the same
+/// source is a contradiction (a table as a whole, and a key of it).
 pub(crate) fn insert(table: &mut Table, path: &[&str], value: Value) -> Result<(), Error> {
     let Some((key, rest)) = path.split_first() else { return Ok(()) };
     let twice = || Error::custom("given twice: as a whole, and by a key below it").within(key);
     let source = value.source;
-    let stands = table.get(*key).filter(|old| old.source >= source);
+    let kept = table.get(*key).filter(|old| old.source >= source);
     if rest.is_empty() {
-        if stands.is_some() {
+        if kept.is_some() {
             return Err(twice());
         }
         table.insert((*key).to_owned(), value);
         return Ok(());
     }
     let is_table = |value: &Value| matches!(value.kind, Kind::Table(_));
-    if stands.is_some_and(|old| !is_table(old)) {
+    if kept.is_some_and(|old| !is_table(old)) {
         return Err(twice());
     }
     let entry =
@@ -111,7 +111,7 @@ pub(crate) fn insert(table: &mut Table, path: &[&str], value: Value) -> Result<(
     if !is_table(entry) {
         *entry = Value::table(source, Table::new());
     }
-    // What is below it is of this source, too, so that the whole cannot be given by it as well.
+    // The table counts as given by this source, which therefore cannot also give it as a whole.
     entry.source = entry.source.max(source);
     match &mut entry.kind {
         Kind::Table(inner) => insert(inner, rest, value).map_err(|error| error.within(key)),

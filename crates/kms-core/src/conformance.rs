@@ -1,4 +1,4 @@
-//! What every implementation of a port must do, as functions that its tests call. Feature
+//! The requirements on every implementation of a port, as functions that its tests call. Feature
 //! `testing`.
 
 use std::sync::Arc;

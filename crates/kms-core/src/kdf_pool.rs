@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_keeps_thread_and_permit() {
+    async fn a_panic_loses_neither_thread_nor_permit() {
         let pool = KdfPool::new(NonZeroUsize::MIN, 0).unwrap();
         for _ in 0..2 {
             let panics = pool.reserve().unwrap().run(|| panic!("planted"));
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_rest_runs_after_the_answer_and_holds_the_permit() {
+    async fn the_rest_of_a_job_runs_after_its_result_and_holds_the_permit() {
         let pool = KdfPool::new(NonZeroUsize::MIN, 0).unwrap();
         let (release, wait) = mpsc::channel::<()>();
         let work = move || {
@@ -242,7 +242,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn only_its_threads_run_at_lower_priority() {
+    async fn only_pool_threads_run_at_lower_priority() {
         let nice = || rustix::process::getpriority_process(None).unwrap();
         let before = nice();
         let pool = KdfPool::new(NonZeroUsize::MIN, 0).unwrap();

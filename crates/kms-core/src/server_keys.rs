@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mac_parses_from_its_own_text_only() {
+    fn a_mac_parses_only_from_its_canonical_text() {
         let mac = RowMac { key: ServerKeyId(1), tag: [0xab; 32] };
         let text = mac.to_string();
         assert_eq!(text.parse(), Ok(mac));

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_length_is_damage_whatever_the_provider_answers() {
+    async fn a_ciphertext_of_another_length_is_damaged_whatever_the_provider_answers() {
         let (ring, owner) = (test_key::ring("kms-test"), owner());
         let wrapped = owner.wrap(&Sck::from_bytes(&[3; 32]), &ring).unwrap();
         let key = Unreachable(wrapped.master_key.clone(), ring.active().public_key().clone());

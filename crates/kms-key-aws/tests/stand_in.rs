@@ -41,7 +41,7 @@ fn key(aws: &AwsKms, public: &str) -> Result<AwsMasterKey, AwsKeyError> {
 }
 
 #[tokio::test]
-async fn conforms() {
+async fn conforms_as_a_key_provider() {
     let (aws, _arn, public) = stand_in();
     let key = key(&aws, &public).unwrap();
     key.check().await.unwrap();

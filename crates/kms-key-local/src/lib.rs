@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn conforms() {
+    async fn conforms_as_a_key_provider() {
         let key = LocalMasterKey::from_pem(id(), PEM, PASSPHRASE).unwrap();
         kms_core::conformance::assert_master_key_conforms(Arc::new(key)).await;
     }

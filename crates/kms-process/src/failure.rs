@@ -106,7 +106,7 @@ mod tests {
     struct Transparent(#[from] io::Error);
 
     #[test]
-    fn a_chain_names_every_cause_once() {
+    fn an_error_chain_names_each_cause_once() {
         let error = Outer(io::Error::other("connection refused").into());
         assert_eq!(ErrorChain(&error).to_string(), "wallet check failed: connection refused");
     }

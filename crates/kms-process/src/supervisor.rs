@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_does_not_stop_is_named_at_the_deadline() {
+    async fn tasks_that_do_not_stop_are_named_at_the_deadline() {
         let mut supervisor = Supervisor::new();
         let shutdown = supervisor.shutdown();
         supervisor.watch("stops", async move {

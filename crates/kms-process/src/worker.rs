@@ -17,7 +17,7 @@ pub trait Worker: Send + 'static {
     /// Names the worker in logs and metrics.
     const NAME: &'static str;
 
-    /// Why a round failed. The supervisor logs it with its causes and goes on.
+    /// Why a round failed. The supervisor logs it with its causes and continues.
     type Error: std::error::Error + Send;
 
     /// How long to wait after a round that returned [`Next::AfterInterval`].
@@ -62,7 +62,7 @@ pub(crate) async fn run<W: Worker>(mut worker: W, shutdown: CancellationToken) {
         counter!("worker_failures_total", "worker" => W::NAME),
     );
     let last_success = gauge!("worker_last_success_timestamp_seconds", "worker" => W::NAME);
-    // So that the first failure is an increase.
+    // Created at zero, so that the first failure is an increase.
     rounds.increment(0);
     failures.increment(0);
     let mut wait = worker.initial_delay();

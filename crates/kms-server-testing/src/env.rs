@@ -335,7 +335,7 @@ impl TestEnv {
     }
 }
 
-/// Keys and URLs with passwords stay out of it.
+/// Omits keys and URLs with passwords.
 impl fmt::Debug for TestEnv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestEnv").field("directory", &self.directory).finish_non_exhaustive()

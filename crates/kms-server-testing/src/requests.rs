@@ -12,8 +12,8 @@ use kms_types::{AccountRef, Asset, PasswordHash, RecoveryId, TelegramId, Timesta
 /// One coin, in wei.
 pub const COIN: u128 = 1_000_000_000_000_000_000;
 
-/// Stands for the password hash of these words: as unique, without the tenth of a second that the
-/// client's PBKDF2 takes.
+/// Returns a stand-in for the password hash of these words: as unique, without the tenth of a
+/// second that the client's PBKDF2 takes.
 #[must_use]
 pub fn hash(words: &str) -> PasswordHash {
     PasswordHash::fill(|bytes| {

@@ -160,7 +160,7 @@ impl TestServer {
     }
 }
 
-/// The bearer token stays out of it.
+/// Omits the bearer token.
 impl fmt::Debug for TestServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestServer").field("server", &self.server).finish_non_exhaustive()

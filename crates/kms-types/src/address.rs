@@ -129,7 +129,7 @@ mod tests {
     ];
 
     #[test]
-    fn shows_and_reads_the_vectors_of_eip_55() {
+    fn formats_and_parses_the_examples_of_eip_55() {
         for text in EIP55 {
             assert_eq!(text.parse::<EthAddress>().unwrap().to_string(), text);
             assert_eq!(text.to_lowercase().parse::<EthAddress>().unwrap().to_string(), text);

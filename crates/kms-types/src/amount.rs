@@ -203,8 +203,7 @@ smallest_unit! {
 
 smallest_unit! {
     /// An amount of a coin or a token in its smallest unit; the field beside it names the asset.
-    /// Zero
-    /// is valid.
+    /// Zero is valid.
     Units
 }
 

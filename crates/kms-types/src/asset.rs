@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn symbols_have_one_grammar_and_no_case() {
+    fn symbols_are_compared_without_case() {
         for good in ["USDC", "usdc", "USDC.e", "a", "stETH", "X-1_2"] {
             assert_eq!(good.parse::<Symbol>().unwrap().as_str(), good);
         }

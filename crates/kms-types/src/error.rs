@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_read_back_and_unknown_ones_do_not_break() {
+    fn codes_round_trip_and_unknown_ones_parse_as_unknown() {
         for code in ErrorCode::ALL.iter().copied().chain([ErrorCode::Unknown]) {
             let json = serde_json::to_string(&code).unwrap();
             assert_eq!(json, format!("\"{}\"", code.as_str()));

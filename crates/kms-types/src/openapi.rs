@@ -1,5 +1,5 @@
 //! The schemas of the parsed types in the OpenAPI document: each carries the grammar that its
-//! parser accepts, as far as a regular expression can say it.
+//! parser accepts, as far as a regular expression can express it.
 //!
 //! Three rules are left to the description, because no regular expression holds them: the EIP-55
 //! checksum of an address (format `eip55`), the reserved words of a symbol, and the decimals of

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn serializes_and_hides_itself() {
+    fn serializes_and_is_hidden_from_debug() {
         let passphrase: Passphrase = serde_json::from_str("\"7xkq2\"").unwrap();
         assert_eq!(passphrase.expose(), "7xkq2");
         assert_eq!(serde_json::to_string(&passphrase).unwrap(), "\"7xkq2\"");

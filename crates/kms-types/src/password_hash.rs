@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn round_trips_and_hides_itself() {
+    fn round_trips_and_is_hidden_from_debug() {
         let hash = PasswordHash::fill(|bytes| bytes.fill(0xab));
         let json = serde_json::to_string(&hash).unwrap();
         assert_eq!(json, format!("\"v1.{}\"", "ab".repeat(32)));

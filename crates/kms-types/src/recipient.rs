@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_do_not_fall_through() {
+    fn an_invalid_address_or_ens_name_is_not_tried_as_a_username() {
         assert!(matches!("@bob".parse(), Ok(Recipient::Username(_))));
         assert!(matches!(
             "0x52908400098527886E0F7030069857D2E4169EE7".parse(),

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_holds_times_since_1970() {
+    fn json_times_are_milliseconds_since_1970() {
         assert_eq!(serde_json::from_str::<Timestamp>("5").unwrap(), Timestamp(5));
         assert_eq!(serde_json::to_string(&Timestamp(5)).unwrap(), "5");
         for bad in ["-1", "9007199254740992", "1.5", "\"5\""] {

@@ -164,7 +164,7 @@ mod tests {
         }
 
         #[test]
-        fn the_grammar_parses(text in "[a-zA-Z](_?[a-zA-Z0-9]){0,15}") {
+        fn every_name_of_the_grammar_parses(text in "[a-zA-Z](_?[a-zA-Z0-9]){0,15}") {
             let name: Username = text.parse().unwrap();
             prop_assert_eq!(name.as_str(), text);
         }

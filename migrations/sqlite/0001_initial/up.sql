@@ -91,7 +91,7 @@ create table transfers (
     created_at bigint not null,
     expires_at bigint not null,
     lease_until bigint not null,
-    -- Since when the network has not taken it, once its sender was notified of that.
+    -- When its sender was notified that it is stalled at its highest fee.
     stalled_since bigint
 );
 create index transfers_sent on transfers (from_account, created_at);

@@ -75,7 +75,7 @@ impl Endpoint {
     ///
     /// The pending transaction count is requested twice, and the lower answer is used: a nonce that
     /// is too low is refused by the chain or by the wallet's other transfers, one that is too high
-    /// would wait for ever.
+    /// would wait forever.
     pub(crate) async fn view(
         &self,
         owner: EthAddress,

@@ -95,7 +95,7 @@ async fn the_chain_id_is_checked_once_and_again_after_a_failure() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_endpoint_is_not_taken_for_a_revert() {
+async fn an_endpoint_error_is_not_mistaken_for_a_revert() {
     let gas = async |code, message: &'static str, data: serde_json::Value| {
         let url = stub::start(move |method| match method {
             "eth_chainId" => Answer::Result(json!("0x5")),

@@ -51,7 +51,7 @@ async fn an_endpoint_that_is_down_or_silent_is_passed_over() {
 }
 
 #[tokio::test]
-async fn the_second_is_used_while_the_first_is_down_and_both_may_fail_in_turn() {
+async fn the_second_endpoint_is_used_while_the_first_is_down_and_vice_versa() {
     let (mut first, second) = (Anvil::start().unwrap(), Anvil::start().unwrap());
     second.rpc("anvil_mine", json!(["0x5"])).unwrap();
     let chain = over(&[&first.url(), &second.url()]);
@@ -276,7 +276,7 @@ async fn after_a_lost_answer_the_same_bytes_go_to_another_endpoint() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_behind_does_not_make_a_paid_transfer_a_failed_one() {
+async fn a_lagging_node_does_not_make_a_paid_transfer_fail() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let quote = world.quote(&ann, stranger(), "0.5").await;

@@ -126,7 +126,7 @@ async fn a_recipient_is_notified_once_despite_reorgs() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_behind_is_not_taken_for_a_reorg() {
+async fn a_lagging_node_is_not_mistaken_for_a_reorg() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let before = world.rpc("evm_snapshot", json!([]));

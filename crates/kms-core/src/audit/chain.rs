@@ -132,7 +132,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_field_is_covered_in_its_own_place() {
+    fn the_hash_covers_every_field_at_its_position() {
         let (keys, entry) = (audit_keys(), entry());
         let link = Tip::default().append(&entry, &keys);
         assert_eq!(link.verify(&entry, &keys), Ok(()));

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn parses_from_its_own_text_only() {
+    fn parses_only_its_canonical_text() {
         let text = checkpoint().to_string();
         assert_eq!(text.parse(), Ok(checkpoint()));
         for bad in [
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn rejects_what_was_not_signed() {
+    fn rejects_checkpoints_that_were_not_signed() {
         let (keys, checkpoint) = (audit_keys(), checkpoint());
         assert_eq!(checkpoint.verify(&keys), Ok(()));
         for forged in [

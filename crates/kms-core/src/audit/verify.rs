@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn names_the_first_bad_row() {
+    fn reports_the_first_bad_row() {
         let whole = chain();
         let mut changed = whole.clone();
         changed[2].0.actor = "eve";
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn names_rows_of_another_chain_and_rewritten_ones() {
+    fn reports_rows_of_another_chain_and_rewritten_rows() {
         let whole = chain();
         let (keys, mut tip) = (audit_keys(), Tip::default());
         let other: Vec<_> = whole
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_without_a_link_is_named() {
+    fn a_row_without_a_link_is_reported() {
         let (keys, chain) = (audit_keys(), chain());
         let mut verifier = Verifier::new(&keys, &[], Leniency::default());
         verifier.push(1, &chain[0].0, Chaining::Linked(chain[0].1)).unwrap();

@@ -47,7 +47,7 @@ const EXCHANGES: [(&str, Exchange); 8] = [
 ];
 
 #[tokio::test]
-async fn values_of_another_account_open_nothing() {
+async fn a_wallet_with_values_of_another_account_does_not_open() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     world.create(2, "bob's").await.unwrap();

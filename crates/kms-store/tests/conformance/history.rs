@@ -120,21 +120,21 @@ async fn a_replaced_transfer_shows_it_while_in_flight(subject: Subject) {
         ladder
     });
     database.sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, two).await.unwrap();
-    let stands = async || {
+    let progress = async || {
         let read = database.transfer(quote.id, NOW).await.unwrap().unwrap();
         let listed = database.history(ann.id, Page::Newest, 1).await.unwrap();
         assert_eq!(listed, [HistoryEntry::Transfer(Box::new(read.clone()))]);
         (read.replacements_sent, read.stalled_since)
     };
     database.advance(quote.id, Progress::Broadcast, NOW).await.unwrap();
-    assert_eq!(stands().await, (0, None));
+    assert_eq!(progress().await, (0, None));
     database.advance(quote.id, Progress::Replaced { step: 1 }, NOW).await.unwrap();
-    assert_eq!(stands().await, (1, None));
+    assert_eq!(progress().await, (1, None));
     let later = Timestamp(NOW.0 + 1);
     database.advance(quote.id, Progress::Waiting, later).await.unwrap();
-    assert_eq!(stands().await, (1, Some(later)));
+    assert_eq!(progress().await, (1, Some(later)));
     let (tx_hash, fee) = ([1; 32], Wei::default());
     let mined = Progress::Mined { tx_hash, block: 1, fee, arrived: None };
     database.advance(quote.id, mined, NOW).await.unwrap();
-    assert_eq!(stands().await, (0, None));
+    assert_eq!(progress().await, (0, None));
 }

@@ -28,7 +28,7 @@ fn schema(template: &str) -> &str {
 
 /// `UPDATE_MIGRATIONS=1` writes the files instead of comparing them.
 #[test]
-fn rendered_from_the_template() {
+fn initial_migrations_are_rendered_from_the_template() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations");
     let template = std::fs::read_to_string(folder.join("schema.sql")).unwrap();
     for (dialect, words) in DIALECTS {

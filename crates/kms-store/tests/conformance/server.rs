@@ -332,7 +332,7 @@ async fn tampered_tokens_are_refused_in_postgresql() {
 }
 
 #[tokio::test]
-async fn another_server_key_is_named() {
+async fn a_different_server_key_is_reported() {
     let subject = Subject::file().await;
     subject.database.check_server_keys().await.unwrap();
     for (index, kind) in ["pepper", "contact", "row", "audit"].into_iter().enumerate() {
