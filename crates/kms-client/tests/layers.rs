@@ -10,6 +10,8 @@ fn tree(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO"))
         .args(["tree", "--offline", "--prefix", "none", "--format", "{p}"])
         .args(arguments)
+        // Features of the whole workspace would be counted as the package's own.
+        .env_remove("CARGO_RESOLVER_FEATURE_UNIFICATION")
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
