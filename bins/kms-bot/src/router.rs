@@ -362,6 +362,10 @@ mod tests {
         }
     }
 
+    fn words() -> Vec<&'static str> {
+        FLOWS.iter().map(|flow| flow.word()).collect()
+    }
+
     proptest! {
         #[test]
         fn no_text_panics(text in "/?\\PC{0,40}") {
@@ -371,10 +375,14 @@ mod tests {
 
         #[test]
         fn callback_data_that_is_accepted_is_what_the_bot_writes(
-            data in "(send|recover|history|cancel|start|balance|contact):([a-z]{1,7}:)?([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(:[0-9a-f]{16})?|.{0,40})|.{0,64}"
+            word in prop::sample::select(words()),
+            rest in "([a-z]{1,7}:)?([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(:[0-9a-f]{16})?|.{0,40})",
+            other in ".{0,64}",
         ) {
-            if let Ok(Press::Button(button)) = parse_press(&data) {
-                prop_assert_eq!(button.data(), data);
+            for data in [format!("{word}:{rest}"), other] {
+                if let Ok(Press::Button(button)) = parse_press(&data) {
+                    prop_assert_eq!(button.data(), data);
+                }
             }
         }
     }

@@ -45,16 +45,12 @@ async fn without_a_wallet_every_command_points_to_start() {
     ann.says("/cancel");
     ann.bot("cancel-nothing").await;
     ann.says("/help");
-    ann.bot("help-title").await;
+    let help = ann.bot("help-title").await;
     assert_transcript!("no_wallet", ann);
+    // Telegram's menu lists what the transcript pins.
+    let words = help.text.lines().filter_map(|line| line.strip_prefix('/')?.split(' ').next());
     let commands: Vec<_> = stage.sim.commands().into_iter().map(|(name, _)| name).collect();
-    assert_eq!(
-        commands,
-        [
-            "start", "balance", "send", "receive", "history", "limit", "password", "recover",
-            "contact", "cancel", "help"
-        ]
-    );
+    assert!(commands.len() > 10 && words.eq(&commands), "{commands:?}");
     stage.stop().await;
 }
 
