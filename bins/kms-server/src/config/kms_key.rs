@@ -1,14 +1,17 @@
 //! `kms_key` and `older_kms_keys`: the keys that wrap and unwrap every wallet's key.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use kms_config::Secret;
 #[cfg(feature = "aws-kms")]
 use kms_config::ServiceUrl;
-use kms_core::MasterKeyId;
+use kms_core::{MasterKey, MasterKeyId};
 #[cfg(feature = "aws-kms")]
-use kms_key_aws::AwsKeySettings;
+use kms_key_aws::{AwsKeySettings, AwsMasterKey};
+use kms_key_local::LocalMasterKey;
 use serde::{Deserialize, Deserializer};
 
 /// A KMS key.
@@ -34,6 +37,24 @@ pub enum KmsKeyProvider {
     /// `aws-kms`: in AWS KMS. Region and credentials are found as by AWS' own tools.
     #[cfg(feature = "aws-kms")]
     Aws(AwsKeySettings),
+}
+
+/// Why a KMS key cannot be opened, as its provider reports it.
+type OpenKeyError = Box<dyn Error + Send + Sync>;
+
+impl KmsKeySettings {
+    /// Opens the key.
+    pub(crate) async fn open(self) -> Result<Arc<dyn MasterKey>, OpenKeyError> {
+        let id = self.id;
+        Ok(match self.provider {
+            KmsKeyProvider::Local { path, passphrase } => {
+                let passphrase = passphrase.expose().to_owned().into();
+                Arc::new(LocalMasterKey::open(id, path, passphrase).await?)
+            }
+            #[cfg(feature = "aws-kms")]
+            KmsKeyProvider::Aws(settings) => Arc::new(AwsMasterKey::open(id, settings).await?),
+        })
+    }
 }
 
 impl KmsKeyProvider {
