@@ -20,7 +20,7 @@ use kms_core::audit::Checkpoint;
 use kms_core::ports::{SckStore, StoreError};
 
 #[cfg(feature = "mongodb")]
-pub use self::mongodb::MongoKeyDatabase;
+use self::mongodb::MongoKeyDatabase;
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::SqliteKeyDatabase;
 use crate::database::ConnectError;

@@ -41,8 +41,6 @@ pub use api_tokens::{ApiToken, Scope};
 pub use audit::{AuditError, AuditRow};
 pub use database::{ConnectError, Database};
 pub use events::{StoredEvent, StoredEventKind, StoredEvents};
-#[cfg(feature = "mongodb")]
-pub use keys::MongoKeyDatabase;
 #[cfg(feature = "sqlite")]
 pub use keys::SqliteKeyDatabase;
 #[cfg(any(feature = "mongodb", feature = "sqlite"))]

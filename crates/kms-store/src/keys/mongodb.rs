@@ -22,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A key database in MongoDB. Writes wait for a majority of the replicas and their journals.
 #[derive(Clone, Debug)]
-pub struct MongoKeyDatabase {
+pub(super) struct MongoKeyDatabase {
     client: Client,
     scks: Collection<SckDocument>,
     checkpoints: Collection<CheckpointDocument>,
@@ -75,7 +75,7 @@ impl MongoKeyDatabase {
     ///
     /// # Errors
     /// When the URL cannot be parsed.
-    pub async fn connect(url: &str, database: &str) -> Result<Self, ConnectError> {
+    pub(super) async fn connect(url: &str, database: &str) -> Result<Self, ConnectError> {
         if !url.starts_with("mongodb://") && !url.starts_with("mongodb+srv://") {
             return Err(ConnectError::Scheme { expected: "mongodb:// or mongodb+srv://" });
         }
