@@ -134,6 +134,10 @@ macro_rules! emails_of_owner_and_time {
                 email!($subject, $body, owner = owner, at = time(at))
             }
         )*
+
+        /// All of them.
+        #[cfg(test)]
+        const OF_OWNER_AND_TIME: &[fn(&Owner, Timestamp) -> Email] = &[$($function),*];
     };
 }
 
