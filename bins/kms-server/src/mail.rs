@@ -14,11 +14,11 @@ use kms_core::account::Account;
 use kms_core::ports::{AccountStore, EmailChangeStore, RecoveryStore, StoreError};
 use kms_core::recovery::{Recovery, RecoveryStep};
 use kms_core::{SealError, Sealer, ServerKeys};
-use kms_store::{Database, StoredEvent, StoredEventKind};
+use kms_store::{Database, StoredEvent};
 use kms_types::{AccountRef, Timestamp};
 use metrics::counter;
 
-use self::emails::{Email, Owner};
+use self::emails::{Alert, Email, Owner};
 pub use self::smtp::MailSettingsError;
 use self::smtp::{Smtp, SmtpError};
 use crate::clock;
@@ -81,35 +81,6 @@ impl From<SmtpError> for SkipMail {
     }
 }
 
-/// The events that are reported by e-mail: those that affect who can use a wallet, and not its
-/// payments.
-enum Alert {
-    Recovery(RecoveryStep),
-    PasswordChanged,
-    KeyExported,
-    LimitRaiseRequested,
-    EmailChangeRequested,
-    EmailChanged,
-}
-
-impl Alert {
-    /// The alert of an event; `None` if it is reported in the chat alone.
-    fn of(kind: StoredEventKind) -> Option<Self> {
-        match kind {
-            StoredEventKind::Recovery(step) => Some(Self::Recovery(step)),
-            StoredEventKind::PasswordChanged => Some(Self::PasswordChanged),
-            StoredEventKind::KeyExported => Some(Self::KeyExported),
-            StoredEventKind::LimitRaiseAsked => Some(Self::LimitRaiseRequested),
-            StoredEventKind::EmailChangeRequested => Some(Self::EmailChangeRequested),
-            StoredEventKind::EmailChanged => Some(Self::EmailChanged),
-            StoredEventKind::AccountCreated
-            | StoredEventKind::TransferChanged
-            | StoredEventKind::Received
-            | StoredEventKind::DepositReceived => None,
-        }
-    }
-}
-
 impl Mailer {
     /// # Errors
     /// When the settings cannot be used.
@@ -162,9 +133,7 @@ impl Mailer {
                 let email = emails::email_confirmed(&owner, at);
                 return Ok(self.send_to_owner(&account, email).await? || warned);
             }
-            Alert::PasswordChanged => emails::password_changed(&owner, at),
-            Alert::KeyExported => emails::key_exported(&owner, at),
-            Alert::LimitRaiseRequested => emails::limit_raise_requested(&owner, at),
+            Alert::ToOwner(email) => email(&owner, at),
         };
         self.send_to_owner(&account, email).await
     }

@@ -1,5 +1,5 @@
-//! The e-mails: Fluent messages of `i18n/en/kms-server.ftl`, in plain text, with no other link than
-//! the one that cancels a recovery.
+//! The e-mails and the events that they report: Fluent messages of `i18n/en/kms-server.ftl`, in
+//! plain text, with no other link than the one that cancels a recovery.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,8 +10,40 @@ use i18n_embed::fluent::FluentLanguageLoader;
 use i18n_embed::{I18nAssets, LanguageLoader};
 use i18n_embed_fl::fl;
 use kms_core::account::Account;
-use kms_core::recovery::{Recovery, RecoveryCode};
+use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStep};
+use kms_store::StoredEventKind;
 use kms_types::{OneTimeCode, TelegramId, Timestamp};
+
+/// The events that are reported by e-mail: those that affect who can use a wallet, and not its
+/// payments.
+pub(super) enum Alert {
+    /// A step of a recovery; the recovery's state decides on the e-mail.
+    Recovery(RecoveryStep),
+    /// To the former address, and a code to the new one.
+    EmailChangeRequested,
+    /// To both addresses.
+    EmailChanged,
+    /// An e-mail to the owner that depends on nothing else.
+    ToOwner(fn(&Owner, Timestamp) -> Email),
+}
+
+impl Alert {
+    /// The alert of an event; `None` if it is reported in the chat alone.
+    pub(super) fn of(kind: StoredEventKind) -> Option<Self> {
+        match kind {
+            StoredEventKind::Recovery(step) => Some(Self::Recovery(step)),
+            StoredEventKind::PasswordChanged => Some(Self::ToOwner(password_changed)),
+            StoredEventKind::KeyExported => Some(Self::ToOwner(key_exported)),
+            StoredEventKind::LimitRaiseAsked => Some(Self::ToOwner(limit_raise_requested)),
+            StoredEventKind::EmailChangeRequested => Some(Self::EmailChangeRequested),
+            StoredEventKind::EmailChanged => Some(Self::EmailChanged),
+            StoredEventKind::AccountCreated
+            | StoredEventKind::TransferChanged
+            | StoredEventKind::Received
+            | StoredEventKind::DepositReceived => None,
+        }
+    }
+}
 
 /// An e-mail without its recipient. It may hold a code, and so has no `Debug`.
 pub(super) struct Email {
