@@ -184,7 +184,7 @@ fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepS
     supervisor.run(ProbeKmsKeys {
         custody: Arc::clone(custody),
         status: Arc::clone(&state.kms_keys),
-        every: settings.canary_interval,
+        every: settings.probe_interval,
     });
     supervisor.run(CheckWallets::new(Arc::clone(custody), database, period));
     supervisor.run(CleanRateLimits::new(database, period));

@@ -221,7 +221,7 @@ fn an_error_names_the_key() {
         ("KMS_SERVER__PASSWORD__RUNNING", "0", "password.running"),
         ("KMS_SERVER__CHAIN__CHAIN_ID", "one", "chain.chain_id"),
         ("KMS_SERVER__AUDIT__CHECKPOINT_INTERVAL", "0s", "audit.checkpoint_interval"),
-        ("KMS_SERVER__UPKEEP__CANARY_INTERVAL", "3600", "upkeep.canary_interval"),
+        ("KMS_SERVER__UPKEEP__PROBE_INTERVAL", "3600", "upkeep.probe_interval"),
         ("KMS_SERVER__LIMITS__READS", "0/second", "limits.reads"),
         ("KMS_SERVER__LIMITS__EXPORTS", "3", "limits.exports"),
         ("KMS_SERVER__RECOVERY__OPEN_FOR", "0s", "recovery.open_for"),

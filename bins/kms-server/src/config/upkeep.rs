@@ -10,7 +10,7 @@ use serde::Deserialize;
 pub struct UpkeepSettings {
     /// How often each KMS key is probed.
     #[serde(deserialize_with = "kms_config::duration")]
-    pub canary_interval: Duration,
+    pub probe_interval: Duration,
     /// How often one of the servers checks that every wallet can be recovered.
     #[serde(deserialize_with = "kms_config::duration")]
     pub check_interval: Duration,
@@ -23,7 +23,7 @@ impl Default for UpkeepSettings {
     fn default() -> Self {
         const HOUR: u64 = 60 * 60;
         Self {
-            canary_interval: Duration::from_secs(HOUR),
+            probe_interval: Duration::from_secs(HOUR),
             check_interval: Duration::from_secs(24 * HOUR),
             retention: Some(Duration::from_secs(35 * 24 * HOUR)),
         }

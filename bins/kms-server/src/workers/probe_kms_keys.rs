@@ -35,7 +35,7 @@ impl Worker for ProbeKmsKeys {
         let keys: Vec<_> = self.custody.kms_keys().cloned().collect();
         let mut all_work = true;
         for key in keys {
-            let caller = worker_caller(&format!("canary of {key}"));
+            let caller = worker_caller(&format!("probe of {key}"));
             let probed = self.custody.probe_kms_key(&key, &caller, clock::now()).await;
             if let Err(error) = &probed {
                 let error = ErrorChain(error);

@@ -38,7 +38,7 @@ async fn get(env: &TestEnv, server: &ServerProcess, path: &str, token: &str) -> 
 #[actix_web::test]
 async fn an_unusable_kms_key_raises_an_alarm() {
     let (aws, arn, mut env) = aws::env_with_aws();
-    env.variables.push(("KMS_SERVER__UPKEEP__CANARY_INTERVAL".to_owned(), "1s".to_owned()));
+    env.variables.push(("KMS_SERVER__UPKEEP__PROBE_INTERVAL".to_owned(), "1s".to_owned()));
     let database = env.migrate().await.unwrap();
     let token = env.issue_token(&database, Scope::Read).await.unwrap();
     // Both the check at startup and the first probe fail.
@@ -52,7 +52,7 @@ async fn an_unusable_kms_key_raises_an_alarm() {
         (&*first[0].phase, first[0].outcome.as_deref()),
         ("alarm", Some("kms_key_unavailable"))
     );
-    assert_eq!(first[0].actor, "kms-server canary of kms-test");
+    assert_eq!(first[0].actor, "kms-server probe of kms-test");
     // The key works again without a restart of the server.
     let second = rows(&database, 2, is_probe).await;
     assert_eq!((&*second[1].phase, second[1].outcome.as_deref()), ("outcome", Some("ok")));
