@@ -26,11 +26,15 @@ setup:
     command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
 
 # All checks that must pass.
-ci: format clippy docs deny test openapi (fuzz "10") tour
+ci: format style clippy docs deny test openapi (fuzz "10") tour
 
 # Checks the formatting.
 format:
     cargo fmt --all --check
+
+# Checks the width and length of Rust files, and words that the style guide replaces.
+style:
+    .ci/style
 
 # Lints; a warning fails.
 clippy:

@@ -19,9 +19,9 @@ pub async fn hash_password(telegram_id: TelegramId, password: &str) -> PasswordH
     tokio::task::spawn_blocking(work).await.expect("stretching a password ends")
 }
 
-/// Derives the password hash: PBKDF2-HMAC-SHA256 (RFC 8018) with 600,000 rounds over the password in
-/// NFKC and UTF-8, salted with a label and the Telegram user id in decimal. It takes about 0.1 s of
-/// one core.
+/// Derives the password hash: PBKDF2-HMAC-SHA256 (RFC 8018) with 600,000 rounds over the password
+/// in NFKC and UTF-8, salted with a label and the Telegram user id in decimal. It takes about 0.1 s
+/// of one core.
 #[must_use]
 pub fn hash_password_blocking(telegram_id: TelegramId, password: &str) -> PasswordHash {
     // The full capacity first: a string that grows leaves copies of its content in memory.

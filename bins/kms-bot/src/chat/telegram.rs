@@ -62,7 +62,7 @@ impl From<RequestError> for TelegramError {
                 ApiError::Unknown(text) if text.contains("can't initiate conversation") => {
                     Self::Gone
                 }
-                // Any other unknown description is a failure of Telegram itself, like "Bad Gateway".
+                // Other unknown descriptions are failures of Telegram itself, like "Bad Gateway".
                 ApiError::Unknown(text)
                     if !REFUSALS.iter().any(|known| text.starts_with(known)) =>
                 {

@@ -65,7 +65,7 @@ async fn in_a_group_the_bot_asks_nothing_and_shows_nothing() {
         ann.person().says_in(group, says).unwrap();
         group_phone.bot("group-invitation").await;
     }
-    // A password that the private chat waits for is not accepted in the group, as a reply to the bot.
+    // A password that the private chat waits for is not accepted as a reply in the group.
     let invitation = group_phone.last_of_bot().unwrap();
     ann.person().replies_in(group, invitation.id, ANNS).unwrap();
     ann.person().says_in(group, "/help").unwrap();

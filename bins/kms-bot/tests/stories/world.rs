@@ -41,8 +41,8 @@ pub(crate) use assert_transcript;
 
 /// The steps of a story. Texts and buttons are named by their Fluent ids.
 pub(crate) trait Plays {
-    /// Waits until the bot sends this message, and returns it. For a notice, which is not a message,
-    /// returns an empty one.
+    /// Waits until the bot sends this message, and returns it. Returns an empty one for a notice,
+    /// which is not a message.
     async fn bot(&mut self, id: &str) -> Message;
     /// Waits until the bot sends this message with these values in it.
     async fn bot_with(&mut self, id: &str, values: &[&str]) -> Message;

@@ -1,5 +1,5 @@
-//! The page of the link in an e-mail, whose button cancels a recovery. A GET changes nothing, because
-//! mail scanners follow links.
+//! The page of the link in an e-mail, whose button cancels a recovery. A GET changes nothing,
+//! because e-mail scanners follow links.
 
 use std::sync::Arc;
 
