@@ -72,10 +72,11 @@ fn run_tests() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-const TESTS: [(&str, fn()); 3] = [
+const TESTS: [(&str, fn()); 4] = [
     ("the_readme_leads_to_a_running_server_and_bot", follow_the_readme),
     ("prepare_can_be_repeated_and_its_certificate_is_trusted", prepare_for_compose),
     ("the_build_context_is_an_allow_list", check_docker_ignore),
+    ("no_source_is_ignored_by_git_or_left_out_of_the_build_context", check_ignored_sources),
 ];
 
 /// A directory that looks like a fresh clone in which `cargo build --release` was run.
@@ -214,6 +215,8 @@ fn check_docker_ignore() {
     let rules: Vec<_> =
         rules.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
     assert_eq!(rules.first(), Some(&"*"), "everything is left out first");
+    let sources = "!crates/*/src/keys";
+    let rules: Vec<_> = rules.into_iter().filter(|rule| *rule != sources).collect();
     let allowed: Vec<_> = rules.iter().filter_map(|rule| rule.strip_prefix('!')).collect();
     for path in &allowed {
         assert!(Path::new(REPOSITORY).join(path).exists(), "{path}");
@@ -224,6 +227,39 @@ fn check_docker_ignore() {
     let last_allowed = rules.iter().rposition(|rule| rule.starts_with('!')).unwrap();
     for rule in ["**/target", "**/keys", "**/.env", "**/*.pem", "**/*-token", "**/*.db"] {
         assert!(rules.iter().position(|known| *known == rule) > Some(last_allowed), "{rule}");
+    }
+}
+
+/// What protects secrets by their names must not match a source: `cargo build` in the image would
+/// miss it, or `git add` would leave it out.
+fn check_ignored_sources() {
+    let directory = tempfile::tempdir().unwrap();
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.arg("--git-dir").arg(directory.path().join("git")).args(arguments);
+        let output = git.current_dir(REPOSITORY).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        text(&output)
+    };
+    git(&["init", "-q"]);
+    // Docker's patterns begin at the root; git's do only with a slash.
+    let rules = fs::read_to_string(format!("{REPOSITORY}/.dockerignore")).unwrap();
+    let anchored = rules.lines().map(|rule| match rule.strip_prefix('!') {
+        Some(rule) => format!("!/{rule}\n"),
+        None if rule.is_empty() || rule.starts_with(['#', '/']) => format!("{rule}\n"),
+        None => format!("/{rule}\n"),
+    });
+    let docker = directory.path().join("docker");
+    fs::write(&docker, anchored.collect::<String>()).unwrap();
+    for rules in [docker.to_str().unwrap(), ".gitignore"] {
+        let rules = format!("--exclude-from={rules}");
+        let sources = ["rs", "toml", "sql", "ftl"]
+            .map(|end| ["bins", "crates", "migrations"].map(|folder| format!("{folder}/*.{end}")));
+        let work_tree = format!("--work-tree={REPOSITORY}");
+        let list = [&work_tree, "ls-files", "--others", "--ignored", &rules, "--"];
+        let sources = sources.iter().flatten().map(String::as_str);
+        let ignored = git(&list.into_iter().chain(sources).collect::<Vec<_>>());
+        assert_eq!(ignored, "", "{rules}");
     }
 }
 
