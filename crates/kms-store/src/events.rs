@@ -190,7 +190,7 @@ impl Row {
             cursor: self.cursor(),
             account: row.parse(&self.account_id)?,
             telegram_id: row.convert(self.telegram_id)?,
-            at: Timestamp(self.at),
+            at: row.convert(self.at)?,
             kind: row.parse(&self.kind)?,
             transfer: row.parse_some(self.transfer_id.as_ref())?,
             deposit: row.parse_some(self.deposit_id.as_ref())?,
