@@ -60,4 +60,20 @@ impl Database {
         })
         .await
     }
+
+    /// Ends the lease if `holder` has it, so that another server acquires it at once.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn release_lease(&self, name: &'static str, holder: &str) -> Result<(), StoreError> {
+        let holder = holder.to_owned();
+        self.blocking(move |connection| {
+            diesel::sql_query("delete from leases where name = $1 and holder = $2")
+                .bind::<Text, _>(name)
+                .bind::<Text, _>(holder)
+                .execute(connection)?;
+            Ok(())
+        })
+        .await
+    }
 }

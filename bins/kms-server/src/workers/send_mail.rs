@@ -84,6 +84,6 @@ impl Worker for SendMail {
 
     /// Releases the lease, so that another server takes over at once.
     async fn stopped(&mut self) {
-        let _ = self.database.acquire_lease(CONSUMER, &self.holder, Duration::ZERO).await;
+        let _ = self.database.release_lease(CONSUMER, &self.holder).await;
     }
 }

@@ -137,14 +137,18 @@ async fn recoveries_are_paused_and_resumed(subject: Subject) {
 
 async fn a_lease_has_one_holder(subject: Subject) {
     let database = &subject.database;
-    let take = async |holder, seconds| {
-        database.acquire_lease("mail", holder, Duration::from_secs(seconds)).await.unwrap()
+    let acquire = async |holder| {
+        database.acquire_lease("mail", holder, Duration::from_secs(60)).await.unwrap()
     };
-    assert!(take("one", 60).await);
-    assert!(!take("other", 60).await);
-    assert!(take("one", 0).await);
-    assert!(take("other", 60).await);
-    assert!(!take("one", 60).await);
+    let release = async |holder| database.release_lease("mail", holder).await.unwrap();
+    assert!(acquire("one").await);
+    assert!(!acquire("other").await);
+    assert!(acquire("one").await, "renewed");
+    release("other").await;
+    assert!(!acquire("other").await, "released by a server that does not hold it");
+    release("one").await;
+    assert!(acquire("other").await);
+    assert!(!acquire("one").await);
 }
 
 /// An attacker who can write to the table can neither shorten a wait nor reopen a recovery.
