@@ -38,6 +38,7 @@ struct Shared {
     mails: Vec<Mail>,
     refused: Vec<String>,
     down: bool,
+    delay: Duration,
 }
 
 impl Mailbox {
@@ -89,6 +90,11 @@ impl Mailbox {
     pub fn set_down(&self, down: bool) {
         lock(&self.shared).down = down;
     }
+
+    /// Takes this long to store an e-mail from now on.
+    pub fn set_delay(&self, delay: Duration) {
+        lock(&self.shared).delay = delay;
+    }
 }
 
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
@@ -128,6 +134,8 @@ impl<'a> Session<'a> {
                         None => text.push(line),
                     }
                 }
+                let delay = lock(self.shared).delay;
+                std::thread::sleep(delay);
                 let answer = self.store(&text);
                 out.write_all(format!("{answer}\r\n").as_bytes())?;
                 continue;

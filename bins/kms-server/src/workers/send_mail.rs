@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use kms_core::ports::StoreError;
 use kms_process::{Next, Worker};
 use kms_store::Database;
 use metrics::counter;
@@ -34,12 +33,9 @@ impl SendMail {
         Self { mailer, database, holder, poll }
     }
 
-    async fn acquire_lease(&self) -> Result<bool, StoreError> {
-        self.database.acquire_lease(CONSUMER, &self.holder, LEASE).await
-    }
-
+    /// Sends the e-mails of one event, so that a stop does not wait for those of the others.
     async fn send_next(&self) -> Result<Next, MailDelayed> {
-        if !self.acquire_lease().await? {
+        if !self.database.acquire_lease(CONSUMER, &self.holder, LEASE).await? {
             return Ok(Next::AfterInterval);
         }
         let after = self.database.acknowledged_events(CONSUMER).await?;
@@ -52,9 +48,7 @@ impl SendMail {
             if self.mailer.notify(&event).await? {
                 // At once, so that a server that crashes now does not send this e-mail again.
                 self.database.acknowledge_events(CONSUMER, cursor).await?;
-                if !self.acquire_lease().await? {
-                    return Ok(Next::AtOnce);
-                }
+                return Ok(Next::AtOnce);
             }
         }
         self.database.acknowledge_events(CONSUMER, found.end).await?;

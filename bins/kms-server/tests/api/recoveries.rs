@@ -400,6 +400,31 @@ async fn e_mail_survives_an_outage_of_the_mail_server() {
     assert!(mailbox.mails_to("eve@example.org").is_empty());
 }
 
+/// A server that stops completes the e-mail that it is sending, not all that follow: with a slow
+/// mail server these would take longer than the stop may.
+#[actix_web::test]
+async fn a_stop_does_not_wait_for_every_e_mail() {
+    let (env, mailbox) = with_mail(Stores::Embedded);
+    let test = TestServer::start(env).await;
+    ann_with_email(&test, &mailbox).await;
+    mailbox.set_down(true);
+    for change in ["forgotten", "b", "c", "d", "e", "f"].windows(2) {
+        let body = ChangePassword {
+            old_password_hash: hash(change[0]),
+            new_password_hash: hash(change[1]),
+        };
+        test.client.change_password(telegram(1), &body).await.unwrap();
+    }
+    mailbox.set_delay(Duration::from_secs(2));
+    mailbox.set_down(false);
+    mails(&mailbox, 3).await;
+    test.server.stop_within(Duration::from_secs(6)).await.unwrap();
+    let sent = mailbox.mails_to(ADDRESS).len();
+    assert!(sent < 7, "{sent}");
+    let lease = test.database.acquire_lease("mail", "another server", Duration::from_secs(60));
+    assert!(lease.await.unwrap(), "the lease is released");
+}
+
 #[actix_web::test]
 async fn one_of_several_servers_sends_an_e_mail() {
     let (env, mailbox) = with_mail(Stores::Servers);
