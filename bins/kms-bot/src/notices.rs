@@ -164,7 +164,7 @@ async fn notice(
         EventKind::KeyExported => alert(html!("notice-key-exported", time = time(event.at))),
         EventKind::EmailChangeRequested => alert(html!("notice-email-change-requested")),
         EventKind::EmailChanged => alert(html!("notice-email-changed")),
-        EventKind::LimitRaiseAsked => {
+        EventKind::LimitRaiseRequested => {
             alert(html!("notice-limit-raise-requested", time = time(event.at)))
         }
         EventKind::Recovery { step, recovery } => Ok(recovery_notice(*step, recovery, event.at)),

@@ -50,7 +50,7 @@ pub enum TransferFailure {
     Reverted,
     /// Another transaction of the wallet's key, not made by this system, used the nonce. No fee
     /// was charged.
-    NonceTaken,
+    Superseded,
     /// The token's contract accepted the transaction, but its log has no such payment. The fee was
     /// charged.
     NothingMoved,
@@ -59,7 +59,7 @@ pub enum TransferFailure {
 text_table! {
     TransferFailure {
         Reverted = "reverted",
-        NonceTaken = "nonce_taken",
+        Superseded = "superseded",
         NothingMoved = "nothing_moved",
     }
 }
@@ -74,7 +74,7 @@ pub enum Warning {
     /// More than nine tenths of the balance of the asset are spent.
     MostOfBalance,
     /// The username was reassigned from another user less than 30 days ago.
-    NameMoved,
+    NameReassigned,
 }
 
 text_table! {
@@ -82,7 +82,7 @@ text_table! {
         FirstPayment = "first_payment",
         Contract = "contract",
         MostOfBalance = "most_of_balance",
-        NameMoved = "name_moved",
+        NameReassigned = "name_reassigned",
     }
 }
 

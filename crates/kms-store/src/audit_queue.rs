@@ -60,8 +60,9 @@ impl AuditQueue {
         if refused.len() >= REFUSALS {
             refused.retain(|_, until| now < *until);
         }
-        if refused.len() < REFUSALS {
-            refused.insert(key, now + time);
+        // The time comes from a database row; a modified one may be out of range.
+        if let (true, Some(until)) = (refused.len() < REFUSALS, now.checked_add(time)) {
+            refused.insert(key, until);
         }
     }
 }

@@ -46,6 +46,9 @@ pub enum ConnectError {
         /// The supported schemes.
         expected: &'static str,
     },
+    /// The URL cannot be parsed.
+    #[error("the URL cannot be parsed; percent-encode special characters of its password")]
+    Url,
     /// The pool or the file could not be opened.
     #[error("the database cannot be opened")]
     Open(#[source] Box<dyn std::error::Error + Send + Sync>),

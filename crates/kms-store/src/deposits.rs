@@ -7,7 +7,7 @@ use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use kms_chain::follower::{BlockRef, Deposit, DepositStore, ExternalDeposit, Payment};
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, EthAddress, IncomingId, Timestamp, Token};
+use kms_types::{AccountId, DepositId, EthAddress, Timestamp, Token};
 
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
@@ -99,7 +99,7 @@ fn record(
     if known > 0 {
         return Ok(());
     }
-    let id = IncomingId::random();
+    let id = DepositId::random();
     let key = id.to_string();
     let block: i64 = RowRef { table: "external_deposits", key: &key }.convert(payment.block)?;
     diesel::insert_into(external_deposits::table)
@@ -298,7 +298,7 @@ impl Database {
     /// When the database does not answer.
     pub async fn external_deposit(
         &self,
-        id: IncomingId,
+        id: DepositId,
     ) -> Result<Option<ExternalDeposit>, StoreError> {
         self.blocking(move |connection| {
             let row: Option<Row> = external_deposits::table

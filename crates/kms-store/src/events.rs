@@ -6,7 +6,7 @@ use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
 use kms_core::ports::StoreError;
 use kms_core::recovery::RecoveryStep;
 use kms_types::{
-    AccountId, EventCursor, IncomingId, RecoveryId, TelegramId, Timestamp, TransferId, text_table,
+    AccountId, DepositId, EventCursor, RecoveryId, TelegramId, Timestamp, TransferId, text_table,
 };
 
 use crate::convert::RowRef;
@@ -30,7 +30,7 @@ pub enum StoredEventKind {
     /// The e-mail address was changed or removed.
     EmailChanged,
     /// A higher spending limit was requested and is pending.
-    LimitRaiseAsked,
+    LimitRaiseRequested,
     /// An outgoing transfer changed its state.
     TransferChanged,
     /// A transfer to the account was mined.
@@ -55,7 +55,7 @@ pub struct StoredEvent {
     /// The transfer, if it is about one.
     pub transfer: Option<TransferId>,
     /// The external deposit, if it is about one.
-    pub deposit: Option<IncomingId>,
+    pub deposit: Option<DepositId>,
     /// The recovery, if it is about one.
     pub recovery: Option<RecoveryId>,
     /// The former e-mail address, sealed, which is notified as well.
@@ -84,7 +84,7 @@ text_table! {
         Recovery(RecoveryStep::Expired) = "recovery_expired",
         EmailChangeRequested = "email_change_requested",
         EmailChanged = "email_changed",
-        LimitRaiseAsked = "limit_raise_asked",
+        LimitRaiseRequested = "limit_raise_requested",
         TransferChanged = "transfer_changed",
         Received = "received",
         DepositReceived = "deposit_received",
@@ -100,7 +100,7 @@ pub(crate) enum About {
     Transfer(TransferId),
     /// An external deposit.
     #[cfg(feature = "transfers")]
-    Deposit(IncomingId),
+    Deposit(DepositId),
     /// A recovery.
     Recovery(RecoveryId),
     /// The former e-mail address, sealed.

@@ -22,7 +22,7 @@ pub struct Resolved {
     /// The holder's account.
     pub account: Account,
     /// When the username was reassigned from another holder, if that still has to be shown.
-    pub moved_at: Option<Timestamp>,
+    pub reassigned_at: Option<Timestamp>,
 }
 
 /// The columns of an active claim: holder, spelling, claimed at, seen at, reassigned.
@@ -209,8 +209,8 @@ impl Database {
             };
             // `None`: the holder may have no wallet.
             let account = rows::find(connection, claim.holder.into(), &keys)?;
-            let moved_at = name_service::reassigned_at(&claim, now);
-            Ok(account.map(|account| Resolved { username: claim.username, account, moved_at }))
+            let reassigned_at = name_service::reassigned_at(&claim, now);
+            Ok(account.map(|account| Resolved { username: claim.username, account, reassigned_at }))
         })
         .await
     }

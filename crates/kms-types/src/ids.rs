@@ -87,7 +87,7 @@ uuid_id!(
 );
 uuid_id!(
     /// The id of an external deposit. Chosen by the server.
-    IncomingId
+    DepositId
 );
 uuid_id!(
     /// The id of a recovery. Chosen by the client.

@@ -41,7 +41,7 @@ pub use asset::{Asset, Symbol, SymbolError, Token, TokenAmount};
 pub use contact::{ContactError, Email, Mobile};
 pub use error::{ErrorCode, LimitReached, Problem};
 pub use ids::{
-    AccountId, AccountRef, EventCursor, IdError, IncomingId, RecoveryId, SckId, TransferId,
+    AccountId, AccountRef, DepositId, EventCursor, IdError, RecoveryId, SckId, TransferId,
 };
 pub use one_time_code::{OneTimeCode, OneTimeCodeError};
 pub use passphrase::Passphrase;

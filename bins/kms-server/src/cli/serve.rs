@@ -13,7 +13,8 @@ use crate::startup::{STOP_TIMEOUT, Server};
 pub(super) struct ServeOptions {
     /// Seconds that a stop may take: requests in flight get up to 20 of them. After that the
     /// process exits with an error.
-    #[arg(long, value_name = "SECONDS", default_value_t = STOP_TIMEOUT.as_secs())]
+    #[arg(long, value_name = "SECONDS", default_value_t = STOP_TIMEOUT.as_secs(),
+        value_parser = clap::value_parser!(u64).range(1..=3600))]
     stop_timeout: u64,
 }
 

@@ -34,7 +34,7 @@ impl Alert {
             StoredEventKind::Recovery(step) => Some(Self::Recovery(step)),
             StoredEventKind::PasswordChanged => Some(Self::ToOwner(password_changed)),
             StoredEventKind::KeyExported => Some(Self::ToOwner(key_exported)),
-            StoredEventKind::LimitRaiseAsked => Some(Self::ToOwner(limit_raise_requested)),
+            StoredEventKind::LimitRaiseRequested => Some(Self::ToOwner(limit_raise_requested)),
             StoredEventKind::EmailChangeRequested => Some(Self::EmailChangeRequested),
             StoredEventKind::EmailChanged => Some(Self::EmailChanged),
             StoredEventKind::AccountCreated

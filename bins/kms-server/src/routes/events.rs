@@ -8,7 +8,7 @@ use kms_core::ports::{RecoveryStore, StoreError};
 use kms_core::recovery::RecoveryStep;
 use kms_store::{StoredEvent, StoredEventKind};
 use kms_types::wire::{self, Event, EventKind, EventPage, ExternalDeposit, Recovery, Transfer};
-use kms_types::{EventCursor, IncomingId, RecoveryId, TransferId};
+use kms_types::{DepositId, EventCursor, RecoveryId, TransferId};
 use serde::Deserialize;
 
 use crate::auth::Bot;
@@ -95,7 +95,7 @@ async fn show(state: &State, event: StoredEvent) -> Result<Option<Event>, ApiErr
         StoredEventKind::KeyExported => Some(EventKind::KeyExported),
         StoredEventKind::EmailChangeRequested => Some(EventKind::EmailChangeRequested),
         StoredEventKind::EmailChanged => Some(EventKind::EmailChanged),
-        StoredEventKind::LimitRaiseAsked => Some(EventKind::LimitRaiseAsked),
+        StoredEventKind::LimitRaiseRequested => Some(EventKind::LimitRaiseRequested),
         StoredEventKind::Recovery(step) => find_recovery(state, cursor, event.recovery)
             .await?
             .map(|recovery| EventKind::Recovery { step: show_step(step), recovery }),
@@ -138,7 +138,7 @@ async fn find(
 async fn find_incoming(
     state: &State,
     event: EventCursor,
-    id: Option<IncomingId>,
+    id: Option<DepositId>,
 ) -> Result<Option<ExternalDeposit>, ApiError> {
     match id {
         Some(id) => {

@@ -38,7 +38,7 @@ pub(crate) async fn resolve(
         telegram_id: found.account.telegram_id,
         address: found.account.wallet.address,
         account_since: found.account.created_at,
-        moved_at: found.moved_at,
+        reassigned_at: found.reassigned_at,
     }))
 }
 

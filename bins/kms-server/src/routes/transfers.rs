@@ -314,7 +314,7 @@ async fn recipient(
                 ApiError::Refused { code, detail, field }
             })?;
             let to = Party { username: Some(found.username), ..party(&found.account) };
-            Ok((to, found.moved_at.is_some()))
+            Ok((to, found.reassigned_at.is_some()))
         }
         Recipient::Address(address) => {
             let known = state.database.account_by_address(address).await?;
@@ -365,8 +365,8 @@ pub(crate) fn show(transfer: Transfer) -> wire::Transfer {
         fee: transfer.fee,
         chain_id: transfer.chain_id,
         tx_hash: transfer.tx_hash.map(hex::encode_prefixed),
-        raised: transfer.replacements_sent,
-        waits_since: transfer.stalled_since,
+        replacements_sent: transfer.replacements_sent,
+        stalled_since: transfer.stalled_since,
         block: transfer.block,
         failure: transfer.failure.map(show_failure),
         warnings: transfer.warnings.into_iter().map(show_warning).collect(),
@@ -404,7 +404,7 @@ fn show_state(state: TransferState) -> wire::TransferState {
 fn show_failure(failure: TransferFailure) -> wire::TransferFailure {
     match failure {
         TransferFailure::Reverted => wire::TransferFailure::Reverted,
-        TransferFailure::NonceTaken => wire::TransferFailure::NonceTaken,
+        TransferFailure::Superseded => wire::TransferFailure::Superseded,
         TransferFailure::NothingMoved => wire::TransferFailure::NothingMoved,
     }
 }
@@ -414,6 +414,6 @@ fn show_warning(warning: Warning) -> wire::Warning {
         Warning::FirstPayment => wire::Warning::FirstPayment,
         Warning::Contract => wire::Warning::Contract,
         Warning::MostOfBalance => wire::Warning::MostOfBalance,
-        Warning::NameMoved => wire::Warning::NameMoved,
+        Warning::NameReassigned => wire::Warning::NameReassigned,
     }
 }

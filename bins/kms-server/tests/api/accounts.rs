@@ -175,7 +175,7 @@ async fn names_follow_telegram(test: TestServer) {
     };
     let name = "@ANN".parse().unwrap();
     let found = test.client.name(&name).await.unwrap().unwrap();
-    assert_eq!((found.address, found.moved_at), (ann.address, None));
+    assert_eq!((found.address, found.reassigned_at), (ann.address, None));
     // Bob takes over Ann's username; the name is marked as reassigned for some time.
     let now = Timestamp::from(
         std::time::SystemTime::UNIX_EPOCH
@@ -184,7 +184,7 @@ async fn names_follow_telegram(test: TestServer) {
     );
     test.client.seen_username(telegram(2), &saw(Some("Ann"), now.0)).await.unwrap();
     let found = test.client.name(&name).await.unwrap().unwrap();
-    assert_eq!((found.address, found.moved_at), (bob.address, Some(now)));
+    assert_eq!((found.address, found.reassigned_at), (bob.address, Some(now)));
     assert_eq!(test.client.account(telegram(1)).await.unwrap().unwrap().username, None);
     // An older observation does not give the name back to Ann.
     test.client.seen_username(telegram(1), &saw(Some("ann"), now.0 - 5)).await.unwrap();

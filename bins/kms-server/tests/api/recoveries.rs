@@ -115,7 +115,7 @@ async fn a_raised_limit_is_notified_by_e_mail() {
     assert!(mail.subject.contains("Higher spending limit"), "{mail:?}");
     assert!(mail.body.contains("undo it: send the bot /limit"), "{mail:?}");
     let event = test.events(4).await.events.pop().unwrap();
-    assert_eq!(event.what, EventKind::LimitRaiseAsked);
+    assert_eq!(event.what, EventKind::LimitRaiseRequested);
 }
 
 #[actix_web::test]

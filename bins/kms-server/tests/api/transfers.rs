@@ -302,7 +302,7 @@ async fn a_stuck_transfer_is_replaced_without_a_password(test: TestServer) {
     rpc("anvil_setNextBlockBaseFeePerGas", json!([over]));
     let replaced = test.until_replaced(&sent).await;
     test.until_known(replaced.tx_hash.as_deref().unwrap()).await;
-    assert_eq!((replaced.max_fee, replaced.raised), (quoted.max_fee, 1));
+    assert_eq!((replaced.max_fee, replaced.replacements_sent), (quoted.max_fee, 1));
     rpc("anvil_mine", json!(["0x1"]));
     let mined = test.until(quoted.id, TransferState::Mined).await;
     assert_ne!(mined.tx_hash, sent.tx_hash);
@@ -325,13 +325,13 @@ async fn a_transfer_pending_at_its_highest_fee_is_notified_once() {
     let events = test.events(7).await.events;
     assert_eq!(events.iter().filter(|event| event.account == ann.id).count(), 6);
     let waits = test.client.transfer(quoted.id).await.unwrap().unwrap();
-    assert_eq!((waits.state, waits.raised), (TransferState::Broadcast, 3));
-    assert!(waits.waits_since.is_some());
+    assert_eq!((waits.state, waits.replacements_sent), (TransferState::Broadcast, 3));
+    assert!(waits.stalled_since.is_some());
     test.until_known(waits.tx_hash.as_deref().unwrap()).await;
     test.env.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
     let mined = test.until(quoted.id, TransferState::Mined).await;
     assert_eq!(mined.tx_hash, waits.tx_hash);
-    assert_eq!((mined.raised, mined.waits_since), (0, None));
+    assert_eq!((mined.replacements_sent, mined.stalled_since), (0, None));
     // Mined, and received: there are no other new events.
     assert_eq!(test.events(9).await.events.len(), 9);
 }

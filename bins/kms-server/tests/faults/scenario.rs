@@ -205,12 +205,12 @@ impl Scenario {
             let Some(moving) = found.iter().find(moving) else { return found };
             if Instant::now() > deadline {
                 let describe = |transfer: &Transfer| {
-                    let Transfer { id, state, raised, tx_hash, block, .. } = transfer;
+                    let Transfer { id, state, replacements_sent, tx_hash, block, .. } = transfer;
                     let hash = tx_hash.as_deref().unwrap_or_default();
                     // A transfer that was not signed has no hash; the node reports an error then.
                     let known = self.env.anvil.rpc("eth_getTransactionByHash", json!([hash]));
                     format!(
-                        "{id} {state:?} replaced {raised}x, {hash} in {block:?}, node: {known:?}"
+                        "{id} {state:?} replaced {replacements_sent}x, {hash} in {block:?}, node: {known:?}"
                     )
                 };
                 let all: Vec<_> = found.iter().map(describe).collect();

@@ -335,7 +335,7 @@ fn warnings(facts: &Facts, value: Units, name_reassigned: bool) -> Vec<Warning> 
         (Warning::FirstPayment, !facts.paid_before),
         (Warning::Contract, facts.is_contract),
         (Warning::MostOfBalance, is_most_of(value, facts.balance)),
-        (Warning::NameMoved, name_reassigned),
+        (Warning::NameReassigned, name_reassigned),
     ]
     .into_iter()
     .filter_map(|(warning, applies)| applies.then_some(warning))

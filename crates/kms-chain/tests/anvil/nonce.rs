@@ -45,7 +45,7 @@ async fn a_transfer_superseded_by_an_external_transaction_fails_at_finality() {
     world.tick().await;
     let failed = world.stored(&signed).await;
     assert_eq!(failed.state, TransferState::Failed);
-    assert_eq!(failed.failure, Some(TransferFailure::NonceTaken));
+    assert_eq!(failed.failure, Some(TransferFailure::Superseded));
     assert_eq!((failed.block, failed.fee), (None, None));
     assert_eq!(world.tick().await, 0);
     // Its reservation is released, and the wallet can pay again.

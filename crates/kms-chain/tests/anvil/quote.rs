@@ -173,7 +173,7 @@ async fn a_quote_has_the_warnings_for_its_sender() {
     let mut reassigned = request(&ann, party(&bob), "0.1");
     reassigned.name_reassigned = true;
     let reassigned = world.try_quote(reassigned).await.unwrap();
-    assert_eq!(reassigned.warnings, [Warning::NameMoved]);
+    assert_eq!(reassigned.warnings, [Warning::NameReassigned]);
 
     world.rpc("anvil_setCode", json!([STRANGER, "0x00"]));
     let contract = world.quote(&ann, stranger(), "0.85").await;

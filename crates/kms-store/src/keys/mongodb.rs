@@ -7,6 +7,7 @@ use kms_core::audit::Checkpoint;
 use kms_core::ports::{SckStore, StoreError, WrappedSck};
 use kms_types::SckId;
 use mongodb::bson::{Binary, doc, spec::BinarySubtype};
+use mongodb::error::ErrorKind;
 use mongodb::options::{
     Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
 };
@@ -80,7 +81,11 @@ impl MongoKeyDatabase {
             return Err(ConnectError::Scheme { expected: "mongodb:// or mongodb+srv://" });
         }
         let open = |error: mongodb::error::Error| ConnectError::Open(Box::new(error));
-        let mut options = ClientOptions::parse(url).await.map_err(open)?;
+        let mut options = ClientOptions::parse(url).await.map_err(|error| match *error.kind {
+            // Its text quotes the URL, and with it a password that is not percent-encoded.
+            ErrorKind::InvalidArgument { .. } => ConnectError::Url,
+            _ => open(error),
+        })?;
         options.app_name.get_or_insert_with(|| "kms-server".to_owned());
         options.connect_timeout = Some(Duration::from_secs(2));
         options.server_selection_timeout = Some(Duration::from_secs(3));

@@ -66,7 +66,7 @@ pub(super) fn advance(
         }
         Progress::Superseded => {
             spending_limits::release(connection, &key)?;
-            fail(connection, &key, TransferFailure::NonceTaken)?;
+            fail(connection, &key, TransferFailure::Superseded)?;
             // Released: if the chain reports the nonce as free after all, the next transfer takes
             // it, and no block can contain both.
             diesel::update(row).set(transfers::nonce.eq(None::<i64>)).execute(connection)?;

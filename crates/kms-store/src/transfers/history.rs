@@ -7,7 +7,7 @@ use diesel::prelude::*;
 use kms_chain::follower::ExternalDeposit;
 use kms_chain::transfer::Transfer;
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, IncomingId, Timestamp, TransferId};
+use kms_types::{AccountId, DepositId, Timestamp, TransferId};
 
 use super::row::Row;
 use super::with_replacements;
@@ -23,7 +23,7 @@ pub enum HistoryEntry {
     /// A payment that this system did not send.
     Deposit {
         /// Its id.
-        id: IncomingId,
+        id: DepositId,
         /// When it was recorded.
         at: Timestamp,
         /// The payment.

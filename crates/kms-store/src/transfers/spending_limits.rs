@@ -280,7 +280,7 @@ impl Database {
                     if let Err(wait) = rate::take_within(connection, dialect, &key, raises)? {
                         return Ok(Err(wait));
                     }
-                    let kind = StoredEventKind::LimitRaiseAsked;
+                    let kind = StoredEventKind::LimitRaiseRequested;
                     events::append(connection, account, now, kind, About::Nothing)?;
                 }
                 let asset = key(asset);

@@ -279,10 +279,10 @@ async fn names_are_claimed_and_reassigned(subject: Subject) {
         seen_at: Timestamp(at),
     };
     let found = database.resolve(&name, now).await.unwrap().unwrap();
-    assert_eq!((found.account.id, found.moved_at), (ann.id, None));
+    assert_eq!((found.account.id, found.reassigned_at), (ann.id, None));
     database.seen_username(bob.telegram_id, saw(Some("Ann"), 100)).await.unwrap();
     let found = database.resolve(&name, now).await.unwrap().unwrap();
-    assert_eq!((found.account.id, found.moved_at), (bob.id, Some(Timestamp(100))));
+    assert_eq!((found.account.id, found.reassigned_at), (bob.id, Some(Timestamp(100))));
     assert_eq!(found.username.as_str(), "Ann");
     database.seen_username(ann.telegram_id, saw(Some("ann"), 50)).await.unwrap();
     assert_eq!(database.resolve(&name, now).await.unwrap().unwrap().account.id, bob.id);

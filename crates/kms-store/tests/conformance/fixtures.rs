@@ -207,7 +207,7 @@ pub(crate) fn transfer(from: &Account, to: &Account, wei: u64, now: Timestamp) -
         value: Units(U256::from(wei)),
         gas_limit: 10,
         ladder: ladder(1),
-        warnings: vec![Warning::FirstPayment, Warning::NameMoved],
+        warnings: vec![Warning::FirstPayment, Warning::NameReassigned],
         client_ref: Some("a note".to_owned()),
         created_at: now,
         expires_at: Timestamp(now.0 + 1_000),

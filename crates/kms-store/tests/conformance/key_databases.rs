@@ -151,6 +151,16 @@ async fn another_scheme_is_refused() {
 
 #[cfg(feature = "mongodb")]
 #[tokio::test]
+async fn an_unreadable_url_is_not_quoted() {
+    for url in ["mongodb://kms:zebra/zebra@localhost/", "mongodb://kms:zebra@zebra@localhost:2x/"] {
+        let refused = open_key_database(url, "kms").await.unwrap_err();
+        assert!(matches!(refused, ConnectError::Url), "{refused:?}");
+        assert!(!format!("{refused:?} {refused}").contains("zebra"), "{refused:?}");
+    }
+}
+
+#[cfg(feature = "mongodb")]
+#[tokio::test]
 async fn a_silent_mongodb_fails_within_its_deadline() {
     use kms_core::ports::StoreError;
     let mongod = kms_testkit::Mongod::start().unwrap();

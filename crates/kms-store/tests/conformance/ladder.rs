@@ -80,7 +80,7 @@ async fn a_ladder_is_stored_and_sent_step_by_step(subject: Subject) {
     assert_eq!(due(30).await.transfer.tx_hash, Some([1; 32]));
     assert!(database.advance(id, Progress::Superseded, NOW).await.unwrap());
     let failed = database.transfer(id, NOW).await.unwrap().unwrap();
-    assert_eq!(failed.failure, Some(TransferFailure::NonceTaken));
+    assert_eq!(failed.failure, Some(TransferFailure::Superseded));
     assert_eq!(database.pending_spend(CHAIN, ann.id).await.unwrap().wei, Wei::default());
 }
 

@@ -185,7 +185,7 @@ async fn a_raise_is_notified_once_and_a_lower_limit_is_not(subject: Subject) {
     }
     let notified = events(database, EventCursor::default(), 3).await;
     let kinds: Vec<_> = notified.iter().map(|event| event.kind).collect();
-    let raised = StoredEventKind::LimitRaiseAsked;
+    let raised = StoredEventKind::LimitRaiseRequested;
     assert_eq!(kinds, [StoredEventKind::AccountCreated, raised, raised]);
 }
 

@@ -164,7 +164,7 @@ pub struct NameRecord {
     /// When the holder's wallet was created.
     pub account_since: Timestamp,
     /// When the username was reassigned from another user, if that is less than 30 days ago.
-    pub moved_at: Option<Timestamp>,
+    pub reassigned_at: Option<Timestamp>,
 }
 
 /// `GET /v1/network`: the chain and its tokens.

@@ -28,7 +28,7 @@ pub enum EventKind {
     /// The e-mail address was replaced or deleted.
     EmailChanged,
     /// A higher spending limit was requested. It waits, and setting a lower one cancels it.
-    LimitRaiseAsked,
+    LimitRaiseRequested,
     /// The state of a transfer that this account sends has changed.
     TransferChanged {
         /// The transfer as it is when the event is read.

@@ -100,7 +100,7 @@ pub enum TransferFailure {
     Reverted,
     /// Another transaction of the wallet's key, not made by this system, used the nonce. No fee was
     /// charged.
-    NonceTaken,
+    Superseded,
     /// The token's contract accepted the transaction, but its log has no such payment. The fee was
     /// charged.
     NothingMoved,
@@ -135,7 +135,7 @@ pub enum Warning {
     /// More than nine tenths of the balance of the asset are spent.
     MostOfBalance,
     /// The username was reassigned from another user less than 30 days ago.
-    NameMoved,
+    NameReassigned,
     /// A warning of a newer server.
     #[serde(other)]
     Unknown,
@@ -175,10 +175,10 @@ pub struct Transfer {
     pub block: Option<u64>,
     /// How many replacement transactions with a higher fee were broadcast while it is pending.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub raised: u32,
+    pub replacements_sent: u32,
     /// Since when it is stalled at the maximum fee that the sender confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub waits_since: Option<Timestamp>,
+    pub stalled_since: Option<Timestamp>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<TransferFailure>,

@@ -53,7 +53,7 @@ pub(super) async fn ask_password(
     let network = context.network.of_chain(transfer.chain_id).await?;
     let quote = screen::quote(&transfer, &network, display_name.as_deref());
     let cancel = SendButton::Cancel(id).labelled();
-    if transfer.warnings.contains(&Warning::NameMoved) && !reassigned_confirmed {
+    if transfer.warnings.contains(&Warning::NameReassigned) && !reassigned_confirmed {
         let confirm = SendButton::ConfirmReassigned { transfer: id, fingerprint }.labelled();
         let (text, keyboard) =
             (html!("send-ask-reassigned", quote = &quote), Keyboard::row([confirm, cancel]));

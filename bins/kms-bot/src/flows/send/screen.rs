@@ -95,7 +95,7 @@ pub(super) fn quote(transfer: &Transfer, network: &Network, display_name: Option
         Warning::MostOfBalance => {
             html!("send-warning-most-of-balance", symbol = symbol(token, network))
         }
-        Warning::NameMoved => html!("send-warning-reassigned"),
+        Warning::NameReassigned => html!("send-warning-reassigned"),
     });
     Html::paragraphs([quote].into_iter().chain(warnings))
 }
@@ -111,7 +111,7 @@ pub(crate) fn party(party: &Party) -> Html {
 /// A transfer's state in a word or two.
 pub(crate) fn status(transfer: &Transfer) -> Text {
     match transfer.state {
-        TransferState::Signed | TransferState::Broadcast => match transfer.waits_since {
+        TransferState::Signed | TransferState::Broadcast => match transfer.stalled_since {
             Some(_) => text!("transfer-waits-for-fees-status"),
             None => text!("transfer-pending-status"),
         },
@@ -196,7 +196,7 @@ fn outcome(transfer: &Transfer, network: &Network) -> Html {
 fn failed(transfer: &Transfer, what: &Html) -> Html {
     match transfer.failure {
         Some(TransferFailure::NothingMoved) => html!("transfer-nothing-moved", what = what),
-        Some(TransferFailure::NonceTaken) => html!("transfer-nonce-taken", what = what),
+        Some(TransferFailure::Superseded) => html!("transfer-nonce-taken", what = what),
         Some(TransferFailure::Reverted) => match transfer.token {
             None => html!("transfer-reverted-recipient", what = what),
             Some(_) => html!("transfer-reverted-token", what = what),
@@ -207,7 +207,7 @@ fn failed(transfer: &Transfer, what: &Html) -> Html {
 
 /// What a pending transfer waits for.
 fn waiting(transfer: &Transfer) -> Html {
-    match (transfer.waits_since, transfer.raised) {
+    match (transfer.stalled_since, transfer.replacements_sent) {
         (Some(since), _) => html!("transfer-waits-for-fees", time = time(since)),
         (None, 0) => html!("transfer-waits-for-network"),
         (None, _) => html!("transfer-waits-replaced"),
@@ -229,12 +229,12 @@ mod tests {
             tokens: Vec::new(),
             explorer: None,
         };
-        let shown = |raised: u32, waits_since: Option<i64>| {
+        let shown = |replacements_sent: u32, stalled_since: Option<i64>| {
             let party = serde_json::json!({"address": EthAddress::from([7; 20])});
             let sent: Transfer = serde_json::from_value(serde_json::json!({
                 "id": TransferId::random(), "state": "broadcast", "from": party,
                 "to": party, "value": "1000000000000000000", "max_fee": "1", "chain_id": 1,
-                "raised": raised, "waits_since": waits_since, "warnings": [], "created_at": 0,
+                "replacements_sent": replacements_sent, "stalled_since": stalled_since, "warnings": [], "created_at": 0,
                 "expires_at": 0,
             }))
             .unwrap();
