@@ -55,6 +55,7 @@ struct State {
     aliases: BTreeMap<String, String>,
     faults: VecDeque<AwsFault>,
     calls: Vec<String>,
+    stopped: bool,
 }
 
 #[derive(Clone)]
@@ -139,8 +140,10 @@ impl AwsKms {
         self.shared.lock().calls.clone()
     }
 
-    /// Stops it: new connections are refused.
+    /// Stops it: new connections are refused, and a request on a connection that is still open is
+    /// answered 503.
     pub async fn stop(&self) {
+        self.shared.lock().stopped = true;
         self.handle.stop(false).await;
     }
 }
@@ -152,6 +155,9 @@ impl Shared {
 }
 
 async fn answer(request: HttpRequest, body: Bytes, shared: Data<Shared>) -> HttpResponse {
+    if shared.lock().stopped {
+        return HttpResponse::ServiceUnavailable().finish();
+    }
     let fault = shared.lock().faults.pop_front();
     let result = match fault {
         None => call(&request, &body, &shared),
