@@ -6,12 +6,12 @@
 //!
 //! From top to bottom; each module uses only those below it:
 //!
-//! - [`bot`]: polls Telegram, follows the server's events.
-//! - [`router`] and [`notices`]: from an update, or an event, to a flow.
-//! - [`flows`]: the conversations, each whole in one file.
-//! - [`flow`], [`context`]: the parts of a flow, and the context of its handlers.
-//! - [`texts`]: Fluent messages, rendered and escaped in one place.
-//! - [`chat`]: Telegram, independent of wallets.
+//! - `bot`: polls Telegram, follows the server's events.
+//! - `router` and `notices`: from an update, or an event, to a flow.
+//! - `flows`: the conversations, each whole in one file.
+//! - `flow`, `context`: the parts of a flow, and the context of its handlers.
+//! - `texts`: Fluent messages, rendered and escaped in one place.
+//! - `chat`: Telegram, independent of wallets.
 
 mod assets;
 mod bot;
