@@ -95,8 +95,7 @@ fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, ApiError> {
 }
 
 /// The error of JSON that does not fit `T`. An unknown field is not named: its name is input, and
-/// may
-/// be a secret in the wrong place.
+/// may be a secret in the wrong place.
 fn data_error<T: DeserializeOwned>(path: &Path, cause: &serde_json::Error) -> ApiError {
     let fields = fields_of::<T>();
     let (code, named) = (ErrorCode::InvalidField, path.iter().next());
@@ -117,8 +116,7 @@ fn data_error<T: DeserializeOwned>(path: &Path, cause: &serde_json::Error) -> Ap
 }
 
 /// Removes input from an error of serde. The text before the last "expected" may be input, or
-/// shaped
-/// by it; the text after it comes from this program, as does a message without "expected".
+/// shaped by it; the text after it comes from this program, as does a message without "expected".
 fn without_input(message: &str) -> String {
     match message.rsplit_once(", expected ") {
         Some((_input, expected)) => format!("expected {expected}"),

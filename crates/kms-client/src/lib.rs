@@ -1,6 +1,5 @@
 //! A typed client of `kms-server`, and the password hash that clients derive so that a password
-//! never
-//! leaves them.
+//! never leaves them.
 //!
 //! It depends on `kms-types` and on no custody code. It never sends, logs or stores a password.
 //!

@@ -139,8 +139,7 @@ impl fmt::Display for Amount {
 }
 
 /// Defines a count of an asset's smallest unit. In JSON it is a decimal string, because JSON
-/// numbers
-/// lose digits.
+/// numbers lose digits.
 macro_rules! smallest_unit {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -220,8 +219,7 @@ impl Wei {
 
 impl Units {
     /// Formats the amount in whole coins of an asset with this many decimals, exact, without
-    /// trailing
-    /// zeros: `0.5`.
+    /// trailing zeros: `0.5`.
     #[must_use]
     pub fn to_decimal(self, decimals: u8) -> String {
         let decimals = usize::from(decimals);

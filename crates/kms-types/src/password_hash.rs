@@ -10,8 +10,7 @@ use zeroize::Zeroizing;
 /// (`kms-client` documents version 1).
 ///
 /// In JSON it is `v1.` and 64 lower-case hex digits. It serializes, because it is made to be sent;
-/// it
-/// has no `Display`, and its `Debug` is empty.
+/// it has no `Display`, and its `Debug` is empty.
 pub struct PasswordHash {
     version: u8,
     bytes: Box<Zeroizing<[u8; 32]>>,

@@ -26,8 +26,7 @@ crate::openapi::resource!(request, read, confirm, cancel, complete);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// Requests a recovery of a forgotten password. The new password is set later: the owner has time
-/// to
-/// cancel first. A repeat with the same id returns the recovery as it is.
+/// to cancel first. A repeat with the same id returns the recovery as it is.
 #[utoipa::path(
     operation_id = "request_recovery",
     tag = "recoveries",

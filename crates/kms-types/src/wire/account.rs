@@ -8,8 +8,7 @@ use crate::{
 };
 
 /// `POST /v1/accounts`: creates a wallet for a Telegram user. A repeat with the same password
-/// returns
-/// the same account.
+/// returns the same account.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]

@@ -108,8 +108,8 @@ pub struct Event {
 }
 
 /// `GET /v1/events?after=&wait=`: events after a position in the stream. Passing `after`
-/// acknowledges
-/// all events up to it; without `after` the page begins after the last acknowledged event.
+/// acknowledges all events up to it; without `after` the page begins after the last acknowledged
+/// event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EventPage {

@@ -43,8 +43,7 @@ pub struct LaterLimit {
 }
 
 /// `PUT /v1/accounts/{account}/limits`: sets the owner's own limit. A lower limit is in force at
-/// once,
-/// a higher one after 24 hours.
+/// once, a higher one after 24 hours.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]

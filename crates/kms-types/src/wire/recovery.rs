@@ -91,8 +91,7 @@ pub struct ChangeMobile {
 }
 
 /// `PUT /v1/accounts/{account}/email`: sends a code to the address, which becomes the account's
-/// once
-/// the code is confirmed. `null` deletes the account's address at once.
+/// once the code is confirmed. `null` deletes the account's address at once.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]

@@ -46,8 +46,7 @@ fn client_ref<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String
 }
 
 /// `POST /v1/transfers/{id}/confirm`: confirms a quote with the sender's password. It repeats what
-/// the
-/// sender was shown, so that nothing else can be signed.
+/// the sender was shown, so that nothing else can be signed.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
@@ -168,8 +167,7 @@ pub struct Transfer {
     /// The chain (EIP-155).
     pub chain_id: u64,
     /// The transaction's hash, `0x` and 64 hex digits, once it is signed. It changes until the
-    /// transfer
-    /// is mined: a stalled transaction is replaced by one with a higher fee.
+    /// transfer is mined: a stalled transaction is replaced by one with a higher fee.
     pub tx_hash: Option<String>,
     /// The number of the block that includes it.
     pub block: Option<u64>,
