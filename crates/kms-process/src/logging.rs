@@ -42,14 +42,10 @@ fn log_panic(info: &PanicHookInfo<'_>) {
         std::backtrace::BacktraceStatus::Captured => Some(backtrace.to_string()),
         _ => None,
     };
-    tracing::error!(
-        event = "panic",
-        worker = current_worker(),
-        panic = message(info.payload()),
-        location,
-        backtrace,
-        "panicked"
-    );
+    // Outside of workers the text may hold what a user sent, a password included.
+    let worker = current_worker();
+    let panic = worker.map(|_| message(info.payload()));
+    tracing::error!(event = "panic", worker, panic, location, backtrace, "panicked");
 }
 
 fn message(payload: &dyn Any) -> &str {
