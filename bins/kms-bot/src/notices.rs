@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use kms_process::CancellationToken;
-use kms_types::wire::{Event, EventKind, Recovery, RecoveryState, RecoveryStep, Transfer};
-use kms_types::{Timestamp, wire::TransferState};
+use kms_types::wire::{Event, EventBody, Recovery, RecoveryState, Transfer, TransferState};
+use kms_types::{
+    AccountEvent, DepositEvent, RecoveryStep, SecurityEvent, Timestamp, TransferEvent,
+};
 use tokio::sync::oneshot;
 
 use crate::chat::keyboard::Keyboard;
@@ -110,7 +112,7 @@ async fn deliver(context: &Context, event: Event) {
 
 async fn try_deliver(context: &Context, event: &Event) -> HandlerResult {
     let user = event.telegram_id;
-    if let EventKind::TransferChanged { transfer } = &event.what {
+    if let EventBody::Transfer { kind: TransferEvent::Changed, transfer } = &event.what {
         return update_transfer(context, event, transfer).await;
     }
     if let Some((message, keyboard)) = notice(context, event).await? {
@@ -146,33 +148,42 @@ async fn notice(
 ) -> Result<Option<(Html, Keyboard)>, HandlerError> {
     let alert = |message| Ok(Some((message, Keyboard::none())));
     match &event.what {
-        EventKind::Received { transfer } => {
+        EventBody::Account { kind: AccountEvent::EmailChangeRequested } => {
+            alert(html!("notice-email-change-requested"))
+        }
+        EventBody::Account { kind: AccountEvent::EmailChanged } => {
+            alert(html!("notice-email-changed"))
+        }
+        EventBody::Security { kind } => alert(security_notice(*kind, event.at)),
+        EventBody::Recovery { kind, recovery } => Ok(recovery_notice(*kind, recovery, event.at)),
+        EventBody::Transfer { kind: TransferEvent::Received, transfer } => {
             let network = context.network.of_chain(transfer.chain_id).await?;
             let units = transfer.arrived.unwrap_or(transfer.value);
             let received = amount(units, transfer.token.as_ref(), &network);
             Ok(Some(received_notice(&received, &screen::party(&transfer.from))))
         }
-        EventKind::DepositReceived { deposit } => {
+        EventBody::Deposit { kind: DepositEvent::Received, deposit } => {
             let network = context.network.of_chain(deposit.chain_id).await?;
             let received = amount(deposit.value, deposit.token.as_ref(), &network);
             let sender = html!("transfer-address", address = deposit.from);
             Ok(Some(received_notice(&received, &sender)))
         }
-        EventKind::PasswordChanged => {
-            alert(html!("notice-password-changed", time = time(event.at)))
-        }
-        EventKind::KeyExported => alert(html!("notice-key-exported", time = time(event.at))),
-        EventKind::EmailChangeRequested => alert(html!("notice-email-change-requested")),
-        EventKind::EmailChanged => alert(html!("notice-email-changed")),
-        EventKind::LimitRaiseRequested => {
-            alert(html!("notice-limit-raise-requested", time = time(event.at)))
-        }
-        EventKind::Recovery { step, recovery } => Ok(recovery_notice(*step, recovery, event.at)),
         // The user sees these as answers in the chat: `/start`, and the transfer's message.
-        EventKind::AccountCreated | EventKind::TransferChanged { .. } => Ok(None),
+        EventBody::Account { kind: AccountEvent::Created }
+        | EventBody::Transfer { kind: TransferEvent::Changed, .. } => Ok(None),
         // An event of a newer server.
-        EventKind::Unknown => Ok(None),
+        EventBody::Unknown { .. } => Ok(None),
     }
+}
+
+/// The notice of a security event: the message that the event names.
+fn security_notice(event: SecurityEvent, at: Timestamp) -> Html {
+    macro_rules! notices {
+        ($($(#[$about:meta])* $event:ident = $text:literal, $id:literal;)+) => {
+            match event { $(SecurityEvent::$event => html!($id, time = time(at)),)+ }
+        };
+    }
+    kms_types::with_security_events!(notices)
 }
 
 fn received_notice(amount: &str, sender: &Html) -> (Html, Keyboard) {
@@ -202,6 +213,5 @@ fn recovery_notice(
         }
         RecoveryStep::Cancelled => Some((html!("notice-recovery-cancelled"), none)),
         RecoveryStep::Expired => Some((html!("notice-recovery-expired"), none)),
-        RecoveryStep::Unknown => None,
     }
 }

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use kms_core::account::Account;
 use kms_core::ports::{AccountStore, EmailChangeStore, RecoveryStore, StoreError};
-use kms_core::recovery::{Recovery, RecoveryStep};
+use kms_core::recovery::Recovery;
 use kms_core::{SealError, Sealer, ServerKeys};
 use kms_store::{Database, StoredEvent};
-use kms_types::{AccountRef, Timestamp};
+use kms_types::{AccountEvent, AccountRef, EventKind, RecoveryStep, Timestamp};
 use metrics::counter;
 
-use self::emails::{Alert, Email, Owner};
+use self::emails::{Email, Owner};
 pub use self::smtp::MailSettingsError;
 use self::smtp::{Smtp, SmtpError};
 use crate::clock;
@@ -100,8 +100,10 @@ impl Mailer {
     pub(crate) async fn notify(&self, event: &StoredEvent) -> Result<bool, MailDelayed> {
         let now = clock::now();
         let is_recent = now.since(event.at) <= MAX_AGE && event.at.since(now) <= MAX_CLOCK_SKEW;
-        let Some(alert) = Alert::of(event.kind).filter(|_| is_recent) else { return Ok(false) };
-        match self.send_alert(alert, event, now).await {
+        if !is_recent {
+            return Ok(false);
+        }
+        match self.send_all(event, now).await {
             Ok(sent) => Ok(sent),
             Err(SkipMail::Delayed(delayed)) => Err(delayed),
             Err(error) => {
@@ -111,31 +113,39 @@ impl Mailer {
         }
     }
 
-    async fn send_alert(
-        &self,
-        alert: Alert,
-        event: &StoredEvent,
-        now: Timestamp,
-    ) -> Result<bool, SkipMail> {
-        let account = self.database.account(AccountRef::Id(event.account)).await?;
-        let Some(account) = account else { return Ok(false) };
-        let (owner, at) = (Owner::of(&account), event.at);
-        let email = match alert {
-            Alert::Recovery(step) => return self.send_recovery(step, event, &account, now).await,
-            Alert::EmailChangeRequested => {
-                let email = emails::email_change_requested(&owner, at);
-                let warned = self.send_to_previous(event, &account, email).await?;
-                return Ok(self.send_address_code(&account, now).await? || warned);
+    async fn send_all(&self, event: &StoredEvent, now: Timestamp) -> Result<bool, SkipMail> {
+        match event.kind {
+            EventKind::Security(kind) => {
+                let Some(account) = self.account(event).await? else { return Ok(false) };
+                let email = emails::security_event(kind, &Owner::of(&account), event.at);
+                self.send_to_owner(&account, email).await
             }
-            Alert::EmailChanged => {
-                let email = emails::email_removed(&owner, at);
-                let warned = self.send_to_previous(event, &account, email).await?;
-                let email = emails::email_confirmed(&owner, at);
-                return Ok(self.send_to_owner(&account, email).await? || warned);
+            EventKind::Recovery(step) => {
+                let Some(account) = self.account(event).await? else { return Ok(false) };
+                self.send_recovery(step, event, &account, now).await
             }
-            Alert::ToOwner(email) => email(&owner, at),
-        };
-        self.send_to_owner(&account, email).await
+            EventKind::Account(AccountEvent::EmailChangeRequested) => {
+                let Some(account) = self.account(event).await? else { return Ok(false) };
+                let email = emails::email_change_requested(&Owner::of(&account), event.at);
+                let warned = self.send_to_previous(event, &account, email).await?;
+                Ok(self.send_address_code(&account, now).await? || warned)
+            }
+            EventKind::Account(AccountEvent::EmailChanged) => {
+                let Some(account) = self.account(event).await? else { return Ok(false) };
+                let email = emails::email_removed(&Owner::of(&account), event.at);
+                let warned = self.send_to_previous(event, &account, email).await?;
+                let email = emails::email_confirmed(&Owner::of(&account), event.at);
+                Ok(self.send_to_owner(&account, email).await? || warned)
+            }
+            // E-mails report what affects who can use a wallet, and not its payments.
+            EventKind::Account(AccountEvent::Created)
+            | EventKind::Transfer(_)
+            | EventKind::Deposit(_) => Ok(false),
+        }
+    }
+
+    async fn account(&self, event: &StoredEvent) -> Result<Option<Account>, StoreError> {
+        self.database.account(AccountRef::Id(event.account)).await
     }
 
     /// Sends an e-mail to the account's confirmed address, if it has one.

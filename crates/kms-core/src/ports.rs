@@ -2,14 +2,14 @@
 //! one whole transaction, so that no caller has to compose part of one.
 
 use async_trait::async_trait;
-use kms_types::{AccountId, AccountRef, RecoveryId, SckId, Timestamp};
+use kms_types::{AccountId, AccountRef, RecoveryId, RecoveryStep, SckId, Timestamp};
 
 use crate::account::{
     Account, AccountState, ContactChange, EmailChange, NewAccount, Wallet, WalletSwap,
 };
 use crate::audit::AuditRecord;
 use crate::master_key::MasterKeyId;
-use crate::recovery::{Recovery, RecoveryStep};
+use crate::recovery::Recovery;
 use crate::server_keys::ServerKeyId;
 
 /// Why a store failed.

@@ -74,23 +74,6 @@ text_table! {
     }
 }
 
-/// A change of a recovery that its owner is notified of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecoveryStep {
-    /// It was requested.
-    Requested,
-    /// The code that was sent by e-mail was confirmed; the wait is shorter now.
-    CodeConfirmed,
-    /// The new password can be set.
-    Ready,
-    /// The new password was set.
-    Completed,
-    /// It was cancelled.
-    Cancelled,
-    /// The new password was not set in time.
-    Expired,
-}
-
 /// The state of the code of a recovery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecoveryCode {

@@ -7,11 +7,11 @@ use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use kms_chain::follower::{BlockRef, Deposit, DepositStore, ExternalDeposit, Payment};
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, DepositId, EthAddress, Timestamp, Token};
+use kms_types::{AccountId, DepositEvent, DepositId, EthAddress, EventKind, Timestamp, Token};
 
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
-use crate::events::{self, About, StoredEventKind};
+use crate::events::{self, About};
 use crate::schema::{chain_cursors, external_deposits, signed_transactions, transfers, wallets};
 use crate::transfers::{HistoryEntry, Page};
 
@@ -117,7 +117,8 @@ fn record(
             external_deposits::decimals.eq(token.map(|token| i32::from(token.decimals))),
         ))
         .execute(connection)?;
-    events::append(connection, *account, now, StoredEventKind::DepositReceived, About::Deposit(id))
+    let kind = EventKind::Deposit(DepositEvent::Received);
+    events::append(connection, *account, now, kind, About::Deposit(id))
 }
 
 fn chain_column(chain_id: u64) -> Result<i64, StoreError> {

@@ -4,40 +4,14 @@
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
 use kms_core::ports::StoreError;
-use kms_core::recovery::RecoveryStep;
 use kms_types::{
-    AccountId, DepositId, EventCursor, RecoveryId, TelegramId, Timestamp, TransferId, text_table,
+    AccountId, DepositId, EventCursor, EventKind, RecoveryId, TelegramId, Timestamp, TransferId,
 };
 
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::dialect::Dialect;
 use crate::schema::{event_cursors, events};
-
-/// The kinds of events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoredEventKind {
-    /// A wallet was created.
-    AccountCreated,
-    /// The password was changed by its owner.
-    PasswordChanged,
-    /// The key was exported, with the password.
-    KeyExported,
-    /// A recovery reached its next step.
-    Recovery(RecoveryStep),
-    /// A change of the e-mail address was requested.
-    EmailChangeRequested,
-    /// The e-mail address was changed or removed.
-    EmailChanged,
-    /// A higher spending limit was requested and is pending.
-    LimitRaiseRequested,
-    /// An outgoing transfer changed its state.
-    TransferChanged,
-    /// A transfer to the account was mined.
-    Received,
-    /// An external deposit was received.
-    DepositReceived,
-}
 
 /// A stored event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +25,7 @@ pub struct StoredEvent {
     /// When it happened.
     pub at: Timestamp,
     /// What happened.
-    pub kind: StoredEventKind,
+    pub kind: EventKind,
     /// The transfer, if it is about one.
     pub transfer: Option<TransferId>,
     /// The external deposit, if it is about one.
@@ -69,26 +43,6 @@ pub struct StoredEvents {
     pub events: Vec<StoredEvent>,
     /// The position of the last event, readable or not, or the start of the page if it is empty.
     pub end: EventCursor,
-}
-
-text_table! {
-    StoredEventKind {
-        AccountCreated = "account_created",
-        PasswordChanged = "password_changed",
-        KeyExported = "key_exported",
-        Recovery(RecoveryStep::Requested) = "recovery_requested",
-        Recovery(RecoveryStep::CodeConfirmed) = "recovery_confirmed",
-        Recovery(RecoveryStep::Ready) = "recovery_ready",
-        Recovery(RecoveryStep::Completed) = "recovered",
-        Recovery(RecoveryStep::Cancelled) = "recovery_cancelled",
-        Recovery(RecoveryStep::Expired) = "recovery_expired",
-        EmailChangeRequested = "email_change_requested",
-        EmailChanged = "email_changed",
-        LimitRaiseRequested = "limit_raise_requested",
-        TransferChanged = "transfer_changed",
-        Received = "received",
-        DepositReceived = "deposit_received",
-    }
 }
 
 /// The subject of an event besides its account.
@@ -112,7 +66,7 @@ pub(crate) fn append(
     connection: &mut AnyConnection,
     account: AccountId,
     at: Timestamp,
-    kind: StoredEventKind,
+    kind: EventKind,
     about: About,
 ) -> Result<(), Failure> {
     type Ids = (Option<String>, Option<String>, Option<String>, Option<Vec<u8>>);
@@ -143,7 +97,7 @@ pub(crate) fn append(
 #[cfg(feature = "transfers")]
 pub(crate) fn exists(
     connection: &mut AnyConnection,
-    kind: StoredEventKind,
+    kind: EventKind,
     transfer: TransferId,
 ) -> Result<bool, Failure> {
     let found: i64 = events::table

@@ -40,7 +40,7 @@ pub use accounts::ListedAccount;
 pub use api_tokens::{ApiToken, Scope};
 pub use audit::{AuditError, AuditRow};
 pub use database::{ConnectError, Database};
-pub use events::{StoredEvent, StoredEventKind, StoredEvents};
+pub use events::{StoredEvent, StoredEvents};
 #[cfg(feature = "sqlite")]
 pub use keys::SqliteKeyDatabase;
 #[cfg(any(feature = "mongodb", feature = "sqlite"))]

@@ -5,12 +5,12 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text};
 use kms_core::ServerKeys;
 use kms_core::ports::{RecoveryStore, StoreError};
-use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStep};
-use kms_types::{AccountId, RecoveryId, Timestamp};
+use kms_core::recovery::{Recovery, RecoveryCode};
+use kms_types::{AccountId, EventKind, RecoveryId, RecoveryStep, Timestamp};
 
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure, inserted};
-use crate::events::{self, About, StoredEventKind};
+use crate::events::{self, About};
 use crate::schema::{recoveries, switches};
 
 const OPEN: &str = "stage in ('waiting', 'ready')";
@@ -182,7 +182,7 @@ fn append_event(
     step: RecoveryStep,
     at: Timestamp,
 ) -> Result<(), Failure> {
-    let (kind, about) = (StoredEventKind::Recovery(step), About::Recovery(recovery.id));
+    let (kind, about) = (EventKind::Recovery(step), About::Recovery(recovery.id));
     events::append(connection, recovery.account, at, kind, about)
 }
 

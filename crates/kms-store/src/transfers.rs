@@ -17,14 +17,14 @@ use kms_chain::spending::{OverLimit, SpendingRules};
 use kms_chain::state::{self, Change};
 use kms_chain::transfer::{Outgoing, Transfer, TransferState};
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, EthAddress, Timestamp, TransferId};
+use kms_types::{AccountId, EthAddress, EventKind, Timestamp, TransferEvent, TransferId};
 
 pub use self::history::{HistoryCursor, HistoryCursorError, HistoryEntry, Page};
 use self::row::{Row, to_i64};
 pub use self::spending_limits::Spending;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
-use crate::events::{self, About, StoredEventKind};
+use crate::events::{self, About};
 use crate::schema::{signed_transactions, transfers};
 
 const IN_FLIGHT: [&str; 2] = ["signed", "broadcast"];
@@ -122,7 +122,7 @@ fn notify_sender(
         connection,
         sender,
         now,
-        StoredEventKind::TransferChanged,
+        EventKind::Transfer(TransferEvent::Changed),
         About::Transfer(transfer.id),
     )
 }
@@ -136,14 +136,14 @@ fn notify_recipient(
     let Some(recipient) = transfer.to.account else {
         return Ok(());
     };
-    if events::exists(connection, StoredEventKind::Received, transfer.id)? {
+    if events::exists(connection, EventKind::Transfer(TransferEvent::Received), transfer.id)? {
         return Ok(());
     }
     events::append(
         connection,
         recipient,
         now,
-        StoredEventKind::Received,
+        EventKind::Transfer(TransferEvent::Received),
         About::Transfer(transfer.id),
     )
 }

@@ -21,6 +21,7 @@ mod amount;
 mod asset;
 mod contact;
 mod error;
+mod event;
 mod ids;
 mod one_time_code;
 #[cfg(feature = "openapi")]
@@ -40,6 +41,9 @@ pub use amount::{Amount, AmountError, QuoteAmount, Units, Wei};
 pub use asset::{Asset, Symbol, SymbolError, Token, TokenAmount};
 pub use contact::{ContactError, Email, Mobile};
 pub use error::{ErrorCode, LimitReached, Problem};
+pub use event::{
+    AccountEvent, DepositEvent, EventKind, RecoveryStep, SecurityEvent, TransferEvent,
+};
 pub use ids::{
     AccountId, AccountRef, DepositId, EventCursor, IdError, RecoveryId, SckId, TransferId,
 };

@@ -68,30 +68,30 @@ recovery-cancelled-body =
 
 ## Use of the password
 
-password-changed-subject = Your wallet's password was changed
-password-changed-body =
+notice-password-changed =
     The password of the wallet of { $owner } was changed on { $at } by someone who knew the old password.
 
     { -freeze }
     { -secure-telegram }
+    .subject = Your wallet's password was changed
 
-key-exported-subject = Your wallet's private key was exported
-key-exported-body =
+notice-key-exported =
     The private key of the wallet of { $owner } was exported on { $at } by someone who knew the password. Anyone who has the exported file and its passphrase can spend everything in this wallet, now and later, without the bot.
 
     If this was you, keep the file and the passphrase in different places, and share neither of them.
 
     If this was not you, changing the password does not help. Create a wallet in another app now and move your funds there: send the bot /send with the new address and "all", and repeat it for each token.
     { -secure-telegram }
+    .subject = Your wallet's private key was exported
 
 ## Spending limit
 
-limit-raise-requested-subject = Higher spending limit requested for your wallet
-limit-raise-requested-body =
+notice-limit-raise-requested =
     A higher daily spending limit was requested for the wallet of { $owner } on { $at }, from your Telegram account. It takes effect 24 hours later at the earliest.
 
     If this was not you, undo it: send the bot /limit to see the current limit, then send /limit with that amount. This does not need the password.
     { -secure-telegram }
+    .subject = Higher spending limit requested for your wallet
 
 ## Security alerts by e-mail
 

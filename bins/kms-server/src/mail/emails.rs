@@ -1,4 +1,4 @@
-//! The e-mails and the events that they report: Fluent messages of `i18n/en/kms-server.ftl`, in
+//! The e-mails: Fluent messages of `i18n/en/kms-server.ftl`, in
 //! plain text, with no other link than the one that cancels a recovery.
 
 use std::borrow::Cow;
@@ -10,40 +10,8 @@ use i18n_embed::fluent::FluentLanguageLoader;
 use i18n_embed::{I18nAssets, LanguageLoader};
 use i18n_embed_fl::fl;
 use kms_core::account::Account;
-use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStep};
-use kms_store::StoredEventKind;
-use kms_types::{OneTimeCode, TelegramId, Timestamp};
-
-/// The events that are reported by e-mail: those that affect who can use a wallet, and not its
-/// payments.
-pub(super) enum Alert {
-    /// A step of a recovery; the recovery's state decides on the e-mail.
-    Recovery(RecoveryStep),
-    /// To the former address, and a code to the new one.
-    EmailChangeRequested,
-    /// To both addresses.
-    EmailChanged,
-    /// An e-mail to the owner that depends on nothing else.
-    ToOwner(fn(&Owner, Timestamp) -> Email),
-}
-
-impl Alert {
-    /// The alert of an event; `None` if it is reported in the chat alone.
-    pub(super) fn of(kind: StoredEventKind) -> Option<Self> {
-        match kind {
-            StoredEventKind::Recovery(step) => Some(Self::Recovery(step)),
-            StoredEventKind::PasswordChanged => Some(Self::ToOwner(password_changed)),
-            StoredEventKind::KeyExported => Some(Self::ToOwner(key_exported)),
-            StoredEventKind::LimitRaiseRequested => Some(Self::ToOwner(limit_raise_requested)),
-            StoredEventKind::EmailChangeRequested => Some(Self::EmailChangeRequested),
-            StoredEventKind::EmailChanged => Some(Self::EmailChanged),
-            StoredEventKind::AccountCreated
-            | StoredEventKind::TransferChanged
-            | StoredEventKind::Received
-            | StoredEventKind::DepositReceived => None,
-        }
-    }
-}
+use kms_core::recovery::{Recovery, RecoveryCode};
+use kms_types::{OneTimeCode, SecurityEvent, TelegramId, Timestamp};
 
 /// An e-mail without its recipient. It may hold a code, and so has no `Debug`.
 pub(super) struct Email {
@@ -176,12 +144,25 @@ macro_rules! emails_of_owner_and_time {
 emails_of_owner_and_time! {
     recovery_completed: "recovery-completed-subject", "recovery-completed-body";
     recovery_cancelled: "recovery-cancelled-subject", "recovery-cancelled-body";
-    password_changed: "password-changed-subject", "password-changed-body";
-    key_exported: "key-exported-subject", "key-exported-body";
-    limit_raise_requested: "limit-raise-requested-subject", "limit-raise-requested-body";
     email_change_requested: "email-change-requested-subject", "email-change-requested-body";
     email_removed: "email-removed-subject", "email-removed-body";
     email_confirmed: "email-confirmed-subject", "email-confirmed-body";
+}
+
+/// The e-mail about a security event: the message that the event names, and its attribute
+/// `subject`.
+pub(super) fn security_event(event: SecurityEvent, owner: &Owner, at: Timestamp) -> Email {
+    macro_rules! emails {
+        ($($(#[$about:meta])* $event:ident = $text:literal, $id:literal;)+) => {
+            match event {
+                $(SecurityEvent::$event => Email {
+                    subject: fl!(messages(), $id, "subject"),
+                    body: text!($id, owner = owner, at = time(at)) + "\n",
+                },)+
+            }
+        };
+    }
+    kms_types::with_security_events!(emails)
 }
 
 pub(super) fn email_code(owner: &Owner, code: &OneTimeCode, until: Timestamp) -> Email {

@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get};
 use kms_core::ports::{RecoveryStore, StoreError};
-use kms_core::recovery::RecoveryStep;
-use kms_store::{StoredEvent, StoredEventKind};
-use kms_types::wire::{self, Event, EventKind, EventPage, ExternalDeposit, Recovery, Transfer};
-use kms_types::{DepositId, EventCursor, RecoveryId, TransferId};
+use kms_store::StoredEvent;
+use kms_types::wire::{Event, EventBody, EventPage, ExternalDeposit, Recovery, Transfer};
+use kms_types::{DepositId, EventCursor, EventKind, RecoveryId, TransferId};
 use serde::Deserialize;
 
 use crate::auth::Bot;
@@ -90,40 +89,22 @@ pub(crate) async fn read(
 async fn show(state: &State, event: StoredEvent) -> Result<Option<Event>, ApiError> {
     let StoredEvent { cursor, account, telegram_id, at, kind, .. } = event;
     let what = match kind {
-        StoredEventKind::AccountCreated => Some(EventKind::AccountCreated),
-        StoredEventKind::PasswordChanged => Some(EventKind::PasswordChanged),
-        StoredEventKind::KeyExported => Some(EventKind::KeyExported),
-        StoredEventKind::EmailChangeRequested => Some(EventKind::EmailChangeRequested),
-        StoredEventKind::EmailChanged => Some(EventKind::EmailChanged),
-        StoredEventKind::LimitRaiseRequested => Some(EventKind::LimitRaiseRequested),
-        StoredEventKind::Recovery(step) => find_recovery(state, cursor, event.recovery)
+        EventKind::Account(kind) => Some(EventBody::Account { kind }),
+        EventKind::Security(kind) => Some(EventBody::Security { kind }),
+        EventKind::Recovery(kind) => find_recovery(state, cursor, event.recovery)
             .await?
-            .map(|recovery| EventKind::Recovery { step: show_step(step), recovery }),
-        StoredEventKind::TransferChanged => find(state, cursor, event.transfer)
+            .map(|recovery| EventBody::Recovery { kind, recovery }),
+        EventKind::Transfer(kind) => find_transfer(state, cursor, event.transfer)
             .await?
-            .map(|transfer| EventKind::TransferChanged { transfer }),
-        StoredEventKind::Received => find(state, cursor, event.transfer)
+            .map(|transfer| EventBody::Transfer { kind, transfer }),
+        EventKind::Deposit(kind) => find_deposit(state, cursor, event.deposit)
             .await?
-            .map(|transfer| EventKind::Received { transfer }),
-        StoredEventKind::DepositReceived => find_incoming(state, cursor, event.deposit)
-            .await?
-            .map(|deposit| EventKind::DepositReceived { deposit }),
+            .map(|deposit| EventBody::Deposit { kind, deposit }),
     };
     Ok(what.map(|what| Event { cursor, account, telegram_id, at, what }))
 }
 
-fn show_step(step: RecoveryStep) -> wire::RecoveryStep {
-    match step {
-        RecoveryStep::Requested => wire::RecoveryStep::Requested,
-        RecoveryStep::CodeConfirmed => wire::RecoveryStep::CodeConfirmed,
-        RecoveryStep::Ready => wire::RecoveryStep::Ready,
-        RecoveryStep::Completed => wire::RecoveryStep::Completed,
-        RecoveryStep::Cancelled => wire::RecoveryStep::Cancelled,
-        RecoveryStep::Expired => wire::RecoveryStep::Expired,
-    }
-}
-
-async fn find(
+async fn find_transfer(
     state: &State,
     event: EventCursor,
     id: Option<TransferId>,
@@ -135,7 +116,7 @@ async fn find(
     Ok(found.map(|transfer| Box::new(transfers::show(transfer))))
 }
 
-async fn find_incoming(
+async fn find_deposit(
     state: &State,
     event: EventCursor,
     id: Option<DepositId>,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use kms_server_testing::requests::{create, hash, recover, recover_as, telegram};
 use kms_server_testing::{TestServer, on_both_stores};
 use kms_store::Scope;
-use kms_types::wire::{ChangePassword, EventKind, ExportKey, RecoveryStep, SeenUsername};
-use kms_types::{ErrorCode, RecoveryId, Timestamp};
+use kms_types::wire::{ChangePassword, EventBody, ExportKey, SeenUsername};
+use kms_types::{AccountEvent, ErrorCode, RecoveryId, RecoveryStep, SecurityEvent, Timestamp};
 
 on_both_stores!(
     a_wallet_is_created_once,
@@ -37,7 +37,8 @@ async fn a_wallet_is_created_once(test: TestServer) {
     assert_eq!(test.client.account(telegram(2)).await.unwrap(), None);
     let events = test.events(1).await;
     assert_eq!(events.events.len(), 1);
-    assert_eq!(events.events[0].what, EventKind::AccountCreated);
+    let created = EventBody::Account { kind: AccountEvent::Created };
+    assert_eq!(events.events[0].what, created);
     let audit = test.database.audit_after(0, 100).await.unwrap();
     let rows: Vec<_> = audit
         .iter()
@@ -121,11 +122,10 @@ async fn a_forgotten_password_is_recovered(test: TestServer) {
     let unknown = recover(&test.client, 9, "d").await.unwrap_err();
     assert_eq!(unknown.code(), Some(ErrorCode::NoSuchAccount));
     let events = test.events(8).await.events;
-    let completed = |kind: &EventKind| match kind {
-        EventKind::Recovery { step, .. } => *step == RecoveryStep::Completed,
-        _ => false,
+    let is_completed = |body: &EventBody| {
+        matches!(body, EventBody::Recovery { kind: RecoveryStep::Completed, .. })
     };
-    let recovered = events.iter().filter(|event| completed(&event.what)).count();
+    let recovered = events.iter().filter(|event| is_completed(&event.what)).count();
     assert_eq!(recovered, 3);
 }
 
@@ -149,7 +149,8 @@ async fn only_its_owner_exports_a_key(test: TestServer) {
     let limited = test.client.export(telegram(1), &body("ann's")).await.unwrap_err();
     assert_eq!(limited.code(), Some(ErrorCode::RateLimited));
     let events = test.events(4).await.events;
-    let exports = events.iter().filter(|event| event.what == EventKind::KeyExported);
+    let exported = EventBody::Security { kind: SecurityEvent::KeyExported };
+    let exports = events.iter().filter(|event| event.what == exported);
     let exports: Vec<_> = exports.map(|event| event.account).collect();
     assert_eq!(exports, [ann.id; 3]);
     let unknown = test.client.export(telegram(9), &body("x")).await.unwrap_err();

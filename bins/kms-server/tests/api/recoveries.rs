@@ -5,10 +5,10 @@ use std::time::Duration;
 use kms_client::ClientError;
 use kms_testkit::{Mail, Mailbox};
 use kms_types::wire::{
-    ChangeEmail, ChangeMobile, ChangePassword, CompleteRecovery, ConfirmCode, EventKind, ExportKey,
-    LimitAmount, Recovery, RecoveryState, RecoveryStep, RequestRecovery, SetLimit,
+    ChangeEmail, ChangeMobile, ChangePassword, CompleteRecovery, ConfirmCode, EventBody, ExportKey,
+    LimitAmount, Recovery, RecoveryState, RequestRecovery, SetLimit,
 };
-use kms_types::{Asset, ErrorCode, OneTimeCode, RecoveryId};
+use kms_types::{Asset, ErrorCode, OneTimeCode, RecoveryId, RecoveryStep, SecurityEvent};
 
 use kms_server::config::MailSettings;
 use kms_server_testing::commands::{fails, succeeds};
@@ -115,7 +115,8 @@ async fn a_raised_limit_is_notified_by_e_mail() {
     assert!(mail.subject.contains("Higher spending limit"), "{mail:?}");
     assert!(mail.body.contains("undo it: send the bot /limit"), "{mail:?}");
     let event = test.events(4).await.events.pop().unwrap();
-    assert_eq!(event.what, EventKind::LimitRaiseRequested);
+    let raised = EventBody::Security { kind: SecurityEvent::LimitRaiseRequested };
+    assert_eq!(event.what, raised);
 }
 
 #[actix_web::test]
@@ -151,9 +152,9 @@ async fn a_code_shortens_the_wait_and_every_step_is_notified() {
         // The same steps are events for Telegram.
         let events = test.events(7).await.events;
         let steps = events.iter().filter_map(|event| match &event.what {
-            EventKind::Recovery { step, recovery } => {
+            EventBody::Recovery { kind, recovery } => {
                 assert_eq!(recovery.id, asked.id);
-                Some(*step)
+                Some(*kind)
             }
             _ => None,
         });

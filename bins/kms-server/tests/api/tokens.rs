@@ -5,8 +5,8 @@ use kms_server::Server;
 use kms_server_testing::requests::{COIN, confirm, quote, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer};
 use kms_testkit::{TestToken, TransferBehavior};
-use kms_types::wire::{EventKind, QuoteTransfer, TransferFailure, TransferState};
-use kms_types::{ErrorCode, Token, U256, Units, Wei};
+use kms_types::wire::{EventBody, QuoteTransfer, TransferFailure, TransferState};
+use kms_types::{ErrorCode, Token, TransferEvent, U256, Units, Wei};
 use serde_json::json;
 
 /// Two users, of whom Ann has ten coins and ten tokens.
@@ -65,7 +65,7 @@ async fn a_token_is_sent_by_username(stores: Stores) {
     assert_eq!((&usdc.token, usdc.units, usdc.pending), (&token, Some(units(2_500_000)), units(0)));
     let events = test.events(5).await.events;
     let received = events.iter().find_map(|event| match &event.what {
-        EventKind::Received { transfer } => Some(transfer),
+        EventBody::Transfer { kind: TransferEvent::Received, transfer } => Some(transfer),
         _ => None,
     });
     assert_eq!(received.unwrap().token.as_ref(), Some(&token));
@@ -144,7 +144,7 @@ async fn external_token_deposits_are_notified() {
     contract.mint(&test.env.anvil, &bob.address.to_string(), 7).unwrap();
     test.env.anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
     let received = |event: &kms_types::wire::Event| match &event.what {
-        EventKind::DepositReceived { deposit } if event.account == bob.id => {
+        EventBody::Deposit { deposit, .. } if event.account == bob.id => {
             Some((deposit.value, deposit.token.clone()))
         }
         _ => None,

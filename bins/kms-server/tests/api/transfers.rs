@@ -5,8 +5,8 @@ use std::time::Duration;
 use kms_client::{ClientError, Page};
 use kms_server_testing::requests::{COIN, confirm, quote, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer, on_both_stores};
-use kms_types::wire::{EventKind, HistoryEntry, TransferState, Warning};
-use kms_types::{ErrorCode, TransferId, U256, Wei};
+use kms_types::wire::{EventBody, HistoryEntry, TransferState, Warning};
+use kms_types::{AccountEvent, ErrorCode, TransferEvent, TransferId, U256, Wei};
 use serde_json::json;
 
 on_both_stores!(
@@ -59,14 +59,15 @@ async fn coins_are_sent_by_username(test: TestServer) {
     let events = test.events(5).await.events;
     let kinds = |id| {
         events.iter().filter(move |event| event.account == id).map(|event| match event.what {
-            EventKind::AccountCreated => "created",
-            EventKind::TransferChanged { .. } => "changed",
-            EventKind::Received { .. } => "received",
+            EventBody::Account { kind } => kind.as_str(),
+            EventBody::Transfer { kind, .. } => kind.as_str(),
             _ => "other",
         })
     };
-    assert_eq!(kinds(ann.id).collect::<Vec<_>>(), ["created", "changed", "changed"]);
-    assert_eq!(kinds(bob.id).collect::<Vec<_>>(), ["created", "received"]);
+    let created = AccountEvent::Created.as_str();
+    let (changed, received) = (TransferEvent::Changed.as_str(), TransferEvent::Received.as_str());
+    assert_eq!(kinds(ann.id).collect::<Vec<_>>(), [created, changed, changed]);
+    assert_eq!(kinds(bob.id).collect::<Vec<_>>(), [created, received]);
     // A second payment to the same recipient has no warnings.
     let second = test.client.quote(&quote(1, &bob.address.to_string(), "0.1")).await.unwrap();
     assert!(second.warnings.is_empty());

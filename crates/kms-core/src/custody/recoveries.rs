@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kms_types::{AccountRef, OneTimeCode, PasswordHash, RecoveryId, Timestamp};
+use kms_types::{AccountRef, OneTimeCode, PasswordHash, RecoveryId, RecoveryStep, Timestamp};
 
 use super::journal::Journal;
 use super::unlock::refuse_frozen;
@@ -13,7 +13,7 @@ use super::{Custody, CustodyError};
 use crate::account::{Account, SwapReason};
 use crate::audit::{Action, Caller};
 use crate::failpoint;
-use crate::recovery::{Recovery, RecoveryError, RecoveryStage, RecoveryStep};
+use crate::recovery::{Recovery, RecoveryError, RecoveryStage};
 use crate::server_keys::RowMac;
 
 /// Most due recoveries that one round advances.

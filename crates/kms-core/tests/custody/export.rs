@@ -4,8 +4,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use kms_core::{CustodyError, ExportedKey, KdfParams};
-use kms_store::StoredEventKind;
-use kms_types::{EventCursor, RecoveryId, Timestamp};
+use kms_types::{EventCursor, EventKind, RecoveryId, SecurityEvent, Timestamp};
 
 use crate::second_implementation::python;
 use crate::world::{NOW, RULES, World, caller, hash, telegram};
@@ -89,7 +88,8 @@ async fn an_export_without_a_notice_does_not_happen() {
     world.create(1, "ann's").await.unwrap();
     let notices = async || {
         let all = world.database.events_after(EventCursor::default(), 10).await.unwrap().events;
-        all.into_iter().filter(|event| event.kind == StoredEventKind::KeyExported).count()
+        let exported = EventKind::Security(SecurityEvent::KeyExported);
+        all.into_iter().filter(|event| event.kind == exported).count()
     };
     *world.forger.events_fail.lock().await = true;
     assert!(matches!(export(&world, 1, "ann's", NOW).await, Err(CustodyError::Store(_))));

@@ -5,13 +5,13 @@ use diesel::prelude::*;
 use kms_core::ServerKeys;
 use kms_core::account::EmailChange;
 use kms_core::ports::{EmailChangeStore, StoreError};
-use kms_types::{AccountId, Timestamp};
+use kms_types::{AccountEvent, AccountId, EventKind, Timestamp};
 
 use super::mac::with_email_change_fields;
 use super::rows;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
-use crate::events::{self, About, StoredEventKind};
+use crate::events::{self, About};
 use crate::schema::email_changes;
 
 /// Returns the sealed address of the account, if it was confirmed.
@@ -43,7 +43,7 @@ impl EmailChangeStore for Database {
                         email_changes::mac.eq(mac.tag.to_vec()),
                     ))
                     .execute(connection)?;
-                let kind = StoredEventKind::EmailChangeRequested;
+                let kind = EventKind::Account(AccountEvent::EmailChangeRequested);
                 let current = verified_email(connection, change.account, &keys)?;
                 let about = About::Contact(current);
                 events::append(connection, change.account, change.requested_at, kind, about)

@@ -6,13 +6,14 @@ use kms_core::account::{
     Account, AccountState, ContactChange, NewAccount, SwapReason, Wallet, WalletSwap,
 };
 use kms_core::ports::{AccountStore, ExportLog, StoreError};
-use kms_core::recovery::RecoveryStep;
-use kms_types::{AccountId, AccountRef, SckId, Timestamp};
+use kms_types::{
+    AccountEvent, AccountId, AccountRef, EventKind, RecoveryStep, SckId, SecurityEvent, Timestamp,
+};
 
 use super::contacts::verified_email;
 use super::rows;
 use crate::database::{Database, all_or_nothing, inserted};
-use crate::events::{self, About, StoredEventKind};
+use crate::events::{self, About};
 use crate::names;
 use crate::password_lockout;
 use crate::recoveries;
@@ -39,7 +40,7 @@ impl AccountStore for Database {
                 if let Some(name) = name {
                     names::observe(connection, account.telegram_id, &name)?;
                 }
-                let kind = StoredEventKind::AccountCreated;
+                let kind = EventKind::Account(AccountEvent::Created);
                 events::append(connection, account.id, account.created_at, kind, About::Nothing)?;
                 Ok(true)
             })
@@ -76,7 +77,7 @@ impl AccountStore for Database {
                     .execute(connection)?;
                 match reason {
                     SwapReason::PasswordChange => {
-                        let kind = StoredEventKind::PasswordChanged;
+                        let kind = EventKind::Security(SecurityEvent::PasswordChanged);
                         events::append(connection, account, at, kind, About::Nothing)?;
                         Ok(true)
                     }
@@ -147,7 +148,7 @@ impl AccountStore for Database {
                     rows::lock(connection, account)?;
                     diesel::delete(email_changes::table.find(account.to_string()))
                         .execute(connection)?;
-                    let kind = StoredEventKind::EmailChanged;
+                    let kind = EventKind::Account(AccountEvent::EmailChanged);
                     let former = verified_email(connection, account, &keys)?;
                     events::append(connection, account, at, kind, About::Contact(former))?;
                     rows::update(connection, account, &keys, |account| {
@@ -165,7 +166,7 @@ impl AccountStore for Database {
 #[async_trait]
 impl ExportLog for Database {
     async fn record_export(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError> {
-        let kind = StoredEventKind::KeyExported;
+        let kind = EventKind::Security(SecurityEvent::KeyExported);
         self.blocking(move |connection| {
             events::append(connection, account, at, kind, About::Nothing)
         })

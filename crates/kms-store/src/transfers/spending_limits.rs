@@ -7,12 +7,12 @@ use kms_chain::spending::{self, Caps, OverLimit, OwnLimit, Spend, SpendingRules}
 use kms_chain::transfer::Transfer;
 use kms_core::ServerKeys;
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, EthAddress, Timestamp, Units, Wei};
+use kms_types::{AccountId, EthAddress, EventKind, SecurityEvent, Timestamp, Units, Wei};
 
 use crate::accounts::rows as account_rows;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
-use crate::events::{self, About, StoredEventKind};
+use crate::events::{self, About};
 use crate::rate_limits::{self as rate, RateLimit};
 use crate::schema::{spending_limits, spends};
 
@@ -280,7 +280,7 @@ impl Database {
                     if let Err(wait) = rate::take_within(connection, dialect, &key, raises)? {
                         return Ok(Err(wait));
                     }
-                    let kind = StoredEventKind::LimitRaiseRequested;
+                    let kind = EventKind::Security(SecurityEvent::LimitRaiseRequested);
                     events::append(connection, account, now, kind, About::Nothing)?;
                 }
                 let asset = key(asset);

@@ -8,8 +8,9 @@ use kms_core::ports::{
     StoreError,
 };
 use kms_core::recovery::RecoveryStage;
-use kms_store::StoredEventKind;
-use kms_types::{AccountId, AccountRef, EventCursor, SckId, Timestamp};
+use kms_types::{
+    AccountEvent, AccountId, AccountRef, EventCursor, EventKind, SckId, SecurityEvent, Timestamp,
+};
 
 use crate::fixtures::{Subject, account, events, insert, on_every_database, open};
 use crate::recoveries;
@@ -125,7 +126,8 @@ async fn changed_contacts_are_read_back(subject: Subject) {
     assert!(!database.set_contact(AccountId::random(), removed, Timestamp(7)).await.unwrap());
     let kinds = events(database, EventCursor::default(), 3).await;
     assert_eq!(kinds.len(), 3);
-    assert!(kinds[1..].iter().all(|event| event.kind == StoredEventKind::EmailChanged));
+    let changed = EventKind::Account(AccountEvent::EmailChanged);
+    assert!(kinds[1..].iter().all(|event| event.kind == changed));
 }
 
 async fn an_export_is_notified(subject: Subject) {
@@ -133,7 +135,8 @@ async fn an_export_is_notified(subject: Subject) {
     let ann = insert(database, 1, "ann").await;
     database.record_export(ann.id, Timestamp(7)).await.unwrap();
     let notified = events(database, EventCursor::default(), 2).await.remove(1);
-    assert_eq!((notified.kind, notified.account), (StoredEventKind::KeyExported, ann.id));
+    let exported = EventKind::Security(SecurityEvent::KeyExported);
+    assert_eq!((notified.kind, notified.account), (exported, ann.id));
     assert_eq!(notified.at, Timestamp(7));
 }
 
@@ -237,7 +240,7 @@ async fn a_wallet_is_resealed_under_the_sck_that_was_read(subject: Subject) {
     insert(database, 2, "bob").await;
     let notified = events(database, EventCursor::default(), 2).await;
     let kinds: Vec<_> = notified.iter().map(|event| event.kind).collect();
-    assert_eq!(kinds, [StoredEventKind::AccountCreated, StoredEventKind::AccountCreated]);
+    assert_eq!(kinds, [EventKind::Account(AccountEvent::Created); 2]);
 }
 
 async fn a_recovery_resets_the_password_lockout(subject: Subject) {

@@ -4,8 +4,7 @@ use kms_chain::follower::{BlockRef, Deposit, DepositStore, Payment};
 use kms_chain::ports::TransferStore;
 use kms_chain::spending::SpendingRules;
 use kms_core::account::Account;
-use kms_store::StoredEventKind;
-use kms_types::{EthAddress, EventCursor, U256, Units};
+use kms_types::{DepositEvent, EthAddress, EventCursor, EventKind, U256, Units};
 
 use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
 use crate::transfers::{CHAIN, NOW, sign, view};
@@ -62,7 +61,8 @@ async fn a_deposit_is_notified_once_with_the_cursor(subject: Subject) {
     let notified: Vec<_> = notified.into_iter().skip(1).collect();
     assert_eq!(notified.len(), 2);
     for (event, found) in notified.iter().zip(&found) {
-        assert_eq!((event.kind, event.account), (StoredEventKind::DepositReceived, ann.id));
+        let received = EventKind::Deposit(DepositEvent::Received);
+        assert_eq!((event.kind, event.account), (received, ann.id));
         assert_eq!((event.at, event.transfer), (NOW, None));
         let noted = database.external_deposit(event.deposit.unwrap()).await.unwrap().unwrap();
         assert_eq!(noted.tx_hash, found.payment.tx_hash);

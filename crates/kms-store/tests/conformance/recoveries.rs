@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use kms_core::ports::{PasswordGate, RecoveryStore, StoreError};
-use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage, RecoveryStep};
-use kms_store::{Database, StoredEventKind};
-use kms_types::{AccountId, EventCursor, RecoveryId, Timestamp};
+use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
+use kms_store::Database;
+use kms_types::{AccountId, EventCursor, EventKind, RecoveryId, RecoveryStep, Timestamp};
 
 use crate::fixtures::{Subject, events, insert, on_every_database};
 
@@ -35,7 +35,7 @@ pub(crate) fn ready(account: AccountId) -> Recovery {
 async fn steps(database: &Database, count: usize) -> Vec<(RecoveryStep, Option<RecoveryId>)> {
     let found = events(database, EventCursor::default(), count).await;
     let step = |kind| match kind {
-        StoredEventKind::Recovery(step) => Some(step),
+        EventKind::Recovery(step) => Some(step),
         _ => None,
     };
     found.into_iter().filter_map(|event| Some((step(event.kind)?, event.recovery))).collect()

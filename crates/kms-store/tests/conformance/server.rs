@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use kms_core::ports::{PasswordGate, PasswordGateDecision, StoreError};
-use kms_core::recovery::RecoveryStep;
-use kms_store::{ApiToken, ConnectError, RateLimit, RateLimitExceeded, Scope, StoredEventKind};
-use kms_types::{EventCursor, Timestamp};
+use kms_store::{ApiToken, ConnectError, RateLimit, RateLimitExceeded, Scope};
+use kms_types::{AccountEvent, EventCursor, EventKind, RecoveryStep, SecurityEvent, Timestamp};
 
 use crate::fixtures::{Subject, events, insert, on_every_database, open};
 
@@ -193,7 +192,8 @@ async fn events_are_read_in_order_and_acknowledged(subject: Subject) {
     let all = events(database, EventCursor::default(), 2).await;
     let whose: Vec<_> = all.iter().map(|event| event.account).collect();
     assert_eq!(whose, [ann.id, bob.id]);
-    assert!(all.iter().all(|event| event.kind == StoredEventKind::AccountCreated));
+    let created = EventKind::Account(AccountEvent::Created);
+    assert!(all.iter().all(|event| event.kind == created));
     let (first, last) = (all[0].cursor, all[1].cursor);
     let rest = database.events_after(first, 10).await.unwrap();
     assert_eq!((&rest.events[..], rest.end), (&all[1..], last));
@@ -375,6 +375,9 @@ async fn an_event_that_commits_late_is_not_lost() {
         events(&subject.database, start, 2).await.into_iter().map(|event| event.kind).collect();
     assert_eq!(
         kinds,
-        [StoredEventKind::PasswordChanged, StoredEventKind::Recovery(RecoveryStep::Completed)]
+        [
+            EventKind::Security(SecurityEvent::PasswordChanged),
+            EventKind::Recovery(RecoveryStep::Completed),
+        ]
     );
 }

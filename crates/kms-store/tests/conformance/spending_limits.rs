@@ -6,8 +6,10 @@ use kms_chain::ports::{ChainView, Progress, SignOutcome, TransferStore};
 use kms_chain::spending::{Caps, DAY, OverLimit, RAISE_AFTER, SpendingRules};
 use kms_chain::transfer::Transfer;
 use kms_core::account::Account;
-use kms_store::StoredEventKind;
-use kms_types::{EventCursor, Timestamp, Token, TransferId, U256, Units, Wei};
+use kms_types::{
+    AccountEvent, EventCursor, EventKind, SecurityEvent, Timestamp, Token, TransferId, U256, Units,
+    Wei,
+};
 
 use crate::fixtures::{Subject, events, insert, ladder, on_every_database, transfer};
 use crate::transfers::{NOW, sign, view};
@@ -185,8 +187,8 @@ async fn a_raise_is_notified_once_and_a_lower_limit_is_not(subject: Subject) {
     }
     let notified = events(database, EventCursor::default(), 3).await;
     let kinds: Vec<_> = notified.iter().map(|event| event.kind).collect();
-    let raised = StoredEventKind::LimitRaiseRequested;
-    assert_eq!(kinds, [StoredEventKind::AccountCreated, raised, raised]);
+    let raised = EventKind::Security(SecurityEvent::LimitRaiseRequested);
+    assert_eq!(kinds, [EventKind::Account(AccountEvent::Created), raised, raised]);
 }
 
 async fn each_asset_has_its_own_limit(subject: Subject) {

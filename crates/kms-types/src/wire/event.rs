@@ -3,72 +3,70 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Recovery, Transfer};
-use crate::{AccountId, EthAddress, EventCursor, TelegramId, Timestamp, Token, Units};
+use crate::{
+    AccountEvent, AccountId, DepositEvent, EthAddress, EventCursor, EventKind, RecoveryStep,
+    SecurityEvent, TelegramId, Timestamp, Token, TransferEvent, Units,
+};
 
-/// What happened.
+/// What happened. The kind decides which data the event has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum EventKind {
-    /// A wallet was created.
-    AccountCreated,
-    /// The password was changed by its owner.
-    PasswordChanged,
-    /// The wallet's key was exported with the password.
-    KeyExported,
-    /// A step of a recovery.
+#[serde(untagged)]
+pub enum EventBody {
+    /// About the account itself.
+    Account {
+        /// What happened.
+        kind: AccountEvent,
+    },
+    /// About the security of the wallet.
+    Security {
+        /// What happened.
+        kind: SecurityEvent,
+    },
+    /// About a recovery.
     Recovery {
         /// What happened.
-        step: RecoveryStep,
+        kind: RecoveryStep,
         /// The recovery as it is when the event is read.
         recovery: Recovery,
     },
-    /// A change of the e-mail address was requested with the password.
-    EmailChangeRequested,
-    /// The e-mail address was replaced or deleted.
-    EmailChanged,
-    /// A higher spending limit was requested. It waits, and setting a lower one cancels it.
-    LimitRaiseRequested,
-    /// The state of a transfer that this account sends has changed.
-    TransferChanged {
+    /// About a transfer of this system.
+    Transfer {
+        /// What happened.
+        kind: TransferEvent,
         /// The transfer as it is when the event is read.
         transfer: Box<Transfer>,
     },
-    /// A transfer to this account was mined.
-    Received {
-        /// The transfer as it is when the event is read.
-        transfer: Box<Transfer>,
-    },
-    /// The account received a payment that this system did not send, in a finalized block.
-    DepositReceived {
+    /// About a payment that this system did not send.
+    Deposit {
+        /// What happened.
+        kind: DepositEvent,
         /// The payment.
         deposit: ExternalDeposit,
     },
     /// An event of a newer server.
-    #[serde(other)]
-    Unknown,
+    Unknown {
+        /// What happened.
+        kind: UnknownEvent,
+    },
 }
 
-/// What happened to a recovery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The kind of an event of a newer server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum RecoveryStep {
-    /// It was requested.
-    Requested,
-    /// The code that was sent by e-mail was confirmed; the wait is shorter now.
-    CodeConfirmed,
-    /// The new password can be set.
-    Ready,
-    /// The new password was set.
-    Completed,
-    /// It was cancelled.
-    Cancelled,
-    /// The new password was not set in time.
-    Expired,
-    /// A step of a newer server.
-    #[serde(other)]
-    Unknown,
+#[serde(try_from = "String")]
+pub struct UnknownEvent(String);
+
+impl TryFrom<String> for UnknownEvent {
+    type Error = &'static str;
+
+    /// Refuses the kinds that have a type, so that one without its data is not read as unknown.
+    fn try_from(kind: String) -> Result<Self, Self::Error> {
+        match kind.parse::<EventKind>() {
+            Ok(_known) => Err("the data of an event is missing"),
+            Err(_unknown) => Ok(Self(kind)),
+        }
+    }
 }
 
 /// A payment to an account that this system did not send.
@@ -104,7 +102,7 @@ pub struct Event {
     pub at: Timestamp,
     /// What happened.
     #[serde(flatten)]
-    pub what: EventKind,
+    pub what: EventBody,
 }
 
 /// `GET /v1/events?after=&wait=`: events after a position in the stream. Passing `after`
@@ -123,14 +121,27 @@ pub struct EventPage {
 mod tests {
     use super::*;
 
+    fn read(mut body: serde_json::Value) -> Result<Event, serde_json::Error> {
+        let head = serde_json::json!({
+            "cursor": "0-1", "account": AccountId::random(), "telegram_id": 1, "at": 5
+        });
+        body.as_object_mut().unwrap().extend(head.as_object().unwrap().clone());
+        serde_json::from_value(body)
+    }
+
     #[test]
     fn an_event_of_a_newer_server_is_still_read() {
-        let event: Event = serde_json::from_value(serde_json::json!({
-            "cursor": "0-1", "account": AccountId::random(), "telegram_id": 1, "at": 5,
-            "kind": "from_the_future", "more": [1]
-        }))
-        .unwrap();
-        assert_eq!(event.what, EventKind::Unknown);
+        let event = read(serde_json::json!({"kind": "from_the_future", "more": [1]})).unwrap();
+        assert!(matches!(event.what, EventBody::Unknown { .. }));
+        let event = read(serde_json::json!({"kind": "key_exported", "more": [1]})).unwrap();
+        assert_eq!(event.what, EventBody::Security { kind: SecurityEvent::KeyExported });
+    }
+
+    #[test]
+    fn a_known_event_without_its_data_is_an_error() {
+        for kind in ["received", "deposit_received", "recovered"] {
+            assert!(read(serde_json::json!({ "kind": kind })).is_err(), "{kind}");
+        }
     }
 
     #[test]
@@ -140,7 +151,8 @@ mod tests {
             account: AccountId::random(),
             telegram_id: 1.try_into().unwrap(),
             at: Timestamp(5),
-            what: EventKind::DepositReceived {
+            what: EventBody::Deposit {
+                kind: DepositEvent::Received,
                 deposit: ExternalDeposit {
                     chain_id: 1,
                     tx_hash: "0xab".to_owned(),
