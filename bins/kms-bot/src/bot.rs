@@ -84,7 +84,7 @@ impl Bot {
         let deadline = Instant::now() + STOP_TIMEOUT;
         self.supervisor.stop(deadline).await?;
         if !self.lanes.finish(deadline).await {
-            tracing::warn!("handlers aborted at the stop deadline");
+            tracing::warn!(event = "handlers_aborted", "handlers aborted at the stop deadline");
         }
         Ok(())
     }
@@ -122,7 +122,11 @@ async fn greet(api: &Api) -> Result<String, TelegramError> {
         match introduce(api).await.map_err(TelegramError::from) {
             Ok(username) => return Ok(username),
             Err(error @ TelegramError::Unreachable(_)) => {
-                tracing::warn!(%error, "Telegram not reachable at start, retrying");
+                tracing::warn!(
+                    %error,
+                    event = "telegram_unreachable",
+                    "Telegram not reachable at start, retrying"
+                );
                 tokio::time::sleep(backoff(failures)).await;
                 failures += 1;
             }

@@ -151,7 +151,7 @@ impl Context {
         if let Some(step) = self.dialogues.end(user.id)
             && let Err(error) = step.abandon(self, user).await
         {
-            tracing::warn!(%error, "abandoned step not cleaned up");
+            tracing::warn!(%error, event = "step_cleanup_failed", "abandoned step not cleaned up");
         }
     }
 

@@ -64,7 +64,7 @@ impl NetworkCache {
         };
         match (self.fetch().await, old) {
             (Err(error), Some(old)) => {
-                tracing::warn!(%error, "network refresh failed");
+                tracing::warn!(%error, event = "network_refresh_failed", "network refresh failed");
                 Ok(old)
             }
             (fetched, _) => fetched,

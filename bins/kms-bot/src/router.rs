@@ -38,11 +38,15 @@ pub(crate) async fn handle(context: &Context, incoming: Incoming) {
         never = show_typing(context, user) => never,
     };
     let Err(error) = result else { return };
-    tracing::warn!(%error, "update failed");
+    tracing::warn!(%error, event = "update_failed", "update failed");
     if let HandlerError::Kms(error) = error {
         let text = problem(&error, context.network.cached().as_ref());
         if let Err(error) = context.send(user, text).await {
-            tracing::warn!(%error, "failure not reported to the user");
+            tracing::warn!(
+                %error,
+                event = "failure_not_reported",
+                "failure not reported to the user"
+            );
         }
     }
 }
@@ -175,7 +179,11 @@ async fn handle_answer(context: &Context, message: TextMessage) -> HandlerResult
     match step.secrecy() {
         Secrecy::Password => {
             if let Err(error) = context.telegram.delete(user.id, message.message).await {
-                tracing::warn!(%error, "password message not deleted");
+                tracing::warn!(
+                    %error,
+                    event = "password_message_kept",
+                    "password message not deleted"
+                );
                 context.end_step(user.id);
                 return context.send(user.id, html!("password-not-deleted")).await;
             }

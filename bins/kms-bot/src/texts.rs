@@ -150,7 +150,7 @@ pub(crate) fn messages() -> &'static FluentLanguageLoader {
         // Cannot fail: the file is part of the program, and a test renders every message of it.
         if let Err(error) = loader.load_languages(&Embedded, &[loader.fallback_language().clone()])
         {
-            tracing::error!(%error, "texts not loaded");
+            tracing::error!(%error, event = "texts_not_loaded", "texts not loaded");
         }
         // Isolation marks would be copied together with addresses and amounts.
         loader.set_use_isolating(false);

@@ -64,7 +64,11 @@ async fn alarm(state: &State) {
         AlarmContext { request_id: Some(&record.caller.request_id), ..AlarmContext::default() };
     integrity_alarm("an API token failed its integrity check", context);
     if let Err(error) = state.database.append_refusal(record).await {
-        tracing::warn!(%error, "authentication alarm could not be audited");
+        tracing::warn!(
+            %error,
+            event = "audit_append_failed",
+            "authentication alarm could not be audited"
+        );
     }
 }
 

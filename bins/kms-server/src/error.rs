@@ -202,8 +202,13 @@ impl ResponseError for ApiError {
         let (status, code) = (self.status_code(), self.code());
         let request_id = telemetry::request_id();
         if status.is_server_error() {
-            tracing::error!(request_id, code = code.as_str(), cause = %Chained(self), "request \
-                failed");
+            tracing::error!(
+                event = "request_failed",
+                request_id,
+                code = code.as_str(),
+                cause = %Chained(self),
+                "request failed"
+            );
         }
         let problem = Problem {
             kind: format!("urn:kms:error:{}", code.as_str()),

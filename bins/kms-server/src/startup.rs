@@ -251,7 +251,11 @@ async fn open_chain(settings: &ChainSettings) -> Result<Chain, StartError> {
     match chain.check_tokens(&settings.tokens).await {
         Ok(()) => {}
         Err(TokenError::Chain(error)) => {
-            tracing::warn!(%error, "tokens not compared with their contracts");
+            tracing::warn!(
+                %error,
+                event = "token_check_failed",
+                "tokens not compared with their contracts"
+            );
         }
         Err(error) => return Err(error.into()),
     }

@@ -56,7 +56,7 @@ impl State {
         let database = self.database.clone();
         tokio::spawn(async move {
             if let Err(error) = database.append_refusal(record).await {
-                tracing::warn!(%error, "alarm not audited");
+                tracing::warn!(%error, event = "audit_append_failed", "alarm not audited");
             }
         });
     }

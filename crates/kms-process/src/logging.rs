@@ -15,7 +15,7 @@ pub fn log_to_stdout() {
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
     panic::set_hook(Box::new(log_panic));
     if let Some(error) = invalid {
-        tracing::warn!(%error, "RUST_LOG ignored");
+        tracing::warn!(%error, event = "log_filter_ignored", "RUST_LOG ignored");
     }
 }
 

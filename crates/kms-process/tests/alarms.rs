@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Logged while a process works as intended.
 const NORMAL: [&str; 3] = ["chatting", "listening", "stopping"];
@@ -17,31 +17,63 @@ fn names(text: &str, marker: &str, end: char) -> impl Iterator<Item = String> {
     })
 }
 
-fn events_below(folder: &Path, events: &mut BTreeSet<String>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            events_below(&path, events);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = std::fs::read_to_string(&path).unwrap();
-            events.extend(names(&text, "event = \"", '"'));
+/// Passes the path and the text of every source file of all packages to a function.
+fn each_source(mut check: impl FnMut(&Path, &str)) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let packages = ["crates", "bins"].map(|folder| std::fs::read_dir(root.join(folder)).unwrap());
+    let mut folders: Vec<PathBuf> =
+        packages.into_iter().flatten().map(|package| package.unwrap().path().join("src")).collect();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                check(&path, &std::fs::read_to_string(&path).unwrap());
+            }
         }
     }
 }
 
+/// The text up to the parenthesis that closes one before it.
+fn arguments(text: &str) -> &str {
+    let mut open = 1;
+    let end = text.find(|c| {
+        open += match c {
+            '(' => 1,
+            ')' => -1,
+            _ => 0,
+        };
+        open == 0
+    });
+    &text[..end.unwrap()]
+}
+
+#[test]
+fn every_warning_and_error_has_an_event() {
+    let mut without = Vec::new();
+    each_source(|path, text| {
+        for call in ["warn!(", "error!("].iter().flat_map(|level| text.split(level).skip(1)) {
+            let fields: String = arguments(call).split_whitespace().collect();
+            let has_event = |field: &str| field == "event" || field.starts_with("event=\"");
+            if !fields.split([',', '(']).any(has_event) {
+                without.push(format!("{}: {fields}", path.display()));
+            }
+        }
+    });
+    assert!(without.is_empty(), "{without:#?}");
+}
+
 #[test]
 fn every_alarm_is_in_the_operators_table() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut logged = BTreeSet::new();
-    for folder in ["crates", "bins"] {
-        for package in std::fs::read_dir(root.join(folder)).unwrap() {
-            events_below(&package.unwrap().path().join("src"), &mut logged);
-        }
-    }
+    each_source(|_path, text| logged.extend(names(text, "event = \"", '"')));
     logged.retain(|event| !NORMAL.contains(&event.as_str()));
-    let page = std::fs::read_to_string(root.join("docs/operating/monitoring.md")).unwrap();
+    let page = include_str!("../../../docs/operating/monitoring.md");
     let (_, table) = page.split_once("## Alarms").unwrap();
-    let documented: BTreeSet<_> = names(table, "\n| `", '`').collect();
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    let documented: BTreeSet<_> = cells.flat_map(|cell| names(cell, "`", '`')).collect();
     assert!(logged.len() > 10, "{logged:?}");
     assert_eq!(logged, documented);
 }

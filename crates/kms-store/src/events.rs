@@ -189,7 +189,10 @@ fn adopt_restored(connection: &mut diesel::PgConnection) -> Result<(), Failure> 
     if !restored.answer {
         return Ok(());
     }
-    tracing::warn!("events of another PostgreSQL cluster reordered before those of this one");
+    tracing::warn!(
+        event = "events_reordered",
+        "events of another PostgreSQL cluster reordered before those of this one"
+    );
     let mut run = |statement| diesel::sql_query(statement).execute(connection);
     // Before the first unacknowledged event: some may be delivered twice, none is skipped.
     run("update event_cursors set tx = 0, seq = coalesce( \
@@ -234,7 +237,12 @@ impl Database {
                 match row.parse() {
                     Ok(event) => events.push(event),
                     // Later events are delivered even if this row is never repaired.
-                    Err(error) => tracing::error!(event = %cursor, %error, "unreadable event"),
+                    Err(error) => tracing::error!(
+                        %cursor,
+                        %error,
+                        event = "row_unreadable",
+                        "unreadable event"
+                    ),
                 }
             }
             Ok(StoredEvents { events, end })

@@ -251,7 +251,7 @@ fn readable(row: Row, keys: &ServerKeys) -> Option<Recovery> {
     match row.parse(keys) {
         Ok(recovery) => Some(recovery),
         Err(error) => {
-            tracing::error!(%error, "unreadable recovery");
+            tracing::error!(%error, event = "row_unreadable", "unreadable recovery");
             None
         }
     }

@@ -117,6 +117,22 @@ pub enum EventKind {
     Deposit(DepositEvent),
 }
 
+/// Events that are delivered in one order: many payments do not delay a security event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventStream {
+    /// About accounts, their security and their recoveries.
+    Security,
+    /// About transfers and deposits.
+    Payments,
+}
+
+crate::text_table! {
+    EventStream {
+        Security = "security",
+        Payments = "payments",
+    }
+}
+
 impl EventKind {
     /// The text that is stored for this kind.
     #[must_use]
@@ -127,6 +143,15 @@ impl EventKind {
             Self::Recovery(step) => step.as_str(),
             Self::Transfer(event) => event.as_str(),
             Self::Deposit(event) => event.as_str(),
+        }
+    }
+
+    /// The stream that this kind belongs to.
+    #[must_use]
+    pub const fn stream(self) -> EventStream {
+        match self {
+            Self::Account(_) | Self::Security(_) | Self::Recovery(_) => EventStream::Security,
+            Self::Transfer(_) | Self::Deposit(_) => EventStream::Payments,
         }
     }
 }

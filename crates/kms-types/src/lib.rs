@@ -42,7 +42,7 @@ pub use asset::{Asset, Symbol, SymbolError, Token, TokenAmount};
 pub use contact::{ContactError, Email, Mobile};
 pub use error::{ErrorCode, LimitReached, Problem};
 pub use event::{
-    AccountEvent, DepositEvent, EventKind, RecoveryStep, SecurityEvent, TransferEvent,
+    AccountEvent, DepositEvent, EventKind, EventStream, RecoveryStep, SecurityEvent, TransferEvent,
 };
 pub use ids::{
     AccountId, AccountRef, DepositId, EventCursor, IdError, RecoveryId, SckId, TransferId,

@@ -193,7 +193,7 @@ fn messages() -> &'static FluentLanguageLoader {
         // Cannot fail: the file is part of the program, and a test renders every message of it.
         if let Err(error) = loader.load_languages(&Embedded, &[loader.fallback_language().clone()])
         {
-            tracing::error!(%error, "e-mail texts not loaded");
+            tracing::error!(%error, event = "texts_not_loaded", "e-mail texts not loaded");
         }
         // Isolation marks would be copied together with codes and links.
         loader.set_use_isolating(false);

@@ -106,37 +106,37 @@ async fn show(state: &State, event: StoredEvent) -> Result<Option<Event>, ApiErr
 
 async fn find_transfer(
     state: &State,
-    event: EventCursor,
+    cursor: EventCursor,
     id: Option<TransferId>,
 ) -> Result<Option<Box<Transfer>>, ApiError> {
     let found = match id {
-        Some(id) => readable(event, state.transfers.transfer(id, clock::now()).await)?,
-        None => missing(event),
+        Some(id) => readable(cursor, state.transfers.transfer(id, clock::now()).await)?,
+        None => missing(cursor),
     };
     Ok(found.map(|transfer| Box::new(transfers::show(transfer))))
 }
 
 async fn find_deposit(
     state: &State,
-    event: EventCursor,
+    cursor: EventCursor,
     id: Option<DepositId>,
 ) -> Result<Option<ExternalDeposit>, ApiError> {
     match id {
         Some(id) => {
-            let found = readable(event, state.database.external_deposit(id).await)?;
+            let found = readable(cursor, state.database.external_deposit(id).await)?;
             Ok(found.map(transfers::show_deposit))
         }
-        None => Ok(missing(event)),
+        None => Ok(missing(cursor)),
     }
 }
 
 async fn find_recovery(
     state: &State,
-    event: EventCursor,
+    cursor: EventCursor,
     id: Option<RecoveryId>,
 ) -> Result<Option<Recovery>, ApiError> {
-    let Some(id) = id else { return Ok(missing(event)) };
-    match readable(event, state.database.recovery(id).await)? {
+    let Some(id) = id else { return Ok(missing(cursor)) };
+    match readable(cursor, state.database.recovery(id).await)? {
         Some(recovery) => Ok(Some(recoveries::show(state, recovery, clock::now()).await?)),
         None => Ok(None),
     }
@@ -144,21 +144,22 @@ async fn find_recovery(
 
 /// Returns what was read; logs an unreadable row and returns `None`.
 fn readable<T>(
-    event: EventCursor,
+    cursor: EventCursor,
     found: Result<Option<T>, StoreError>,
 ) -> Result<Option<T>, ApiError> {
     match found {
         Ok(Some(found)) => Ok(Some(found)),
-        Ok(None) => Ok(missing(event)),
+        Ok(None) => Ok(missing(cursor)),
         Err(error @ StoreError::Unavailable { .. }) => Err(error.into()),
         Err(error) => {
-            tracing::error!(%event, %error, "subject of an event unreadable");
+            let event = "event_subject_unreadable";
+            tracing::error!(event, %cursor, %error, "subject of an event unreadable");
             Ok(None)
         }
     }
 }
 
-fn missing<T>(event: EventCursor) -> Option<T> {
-    tracing::error!(%event, "subject of an event missing");
+fn missing<T>(cursor: EventCursor) -> Option<T> {
+    tracing::error!(%cursor, event = "event_subject_missing", "subject of an event missing");
     None
 }

@@ -74,7 +74,7 @@ impl Page {
             Ok(recovery) => recovery,
             Err(CustodyError::NoRecovery) => return Self::unknown(),
             Err(error) => {
-                tracing::error!(%error, "cancellation link failed");
+                tracing::error!(%error, event = "cancel_link_failed", "cancellation link failed");
                 return Self::later();
             }
         };

@@ -39,7 +39,12 @@ impl Worker for ProbeKmsKeys {
             let probed = self.custody.probe_kms_key(&key, &caller, clock::now()).await;
             if let Err(error) = &probed {
                 let error = ErrorChain(error);
-                tracing::error!(event = "kms_key_probe_failed", %key, %error, "KMS key probe failed");
+                tracing::error!(
+                    event = "kms_key_probe_failed",
+                    %key,
+                    %error,
+                    "KMS key probe failed"
+                );
             }
             self.status.record(&key, probed.is_ok());
             all_work &= probed.is_ok();

@@ -88,7 +88,13 @@ impl SweepSckStore {
             // The next one would fail as well, and leave two more rows in the audit.
             Err(error @ CustodyError::Store(StoreError::Unavailable { .. })) => Err(error),
             Err(error) => {
-                tracing::warn!(%sck, %account, %error, "orphaned SCK kept");
+                tracing::warn!(
+                    %sck,
+                    %account,
+                    %error,
+                    event = "orphaned_sck_kept",
+                    "orphaned SCK kept"
+                );
                 Ok(false)
             }
         }

@@ -84,7 +84,13 @@ impl Checkpoints {
         }
         match key_database.checkpoints().await {
             Ok(stored) => lines.extend(stored),
-            Err(error) => tracing::warn!(%error, "reading checkpoints from key database failed"),
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    event = "checkpoint_read_failed",
+                    "reading checkpoints from key database failed"
+                )
+            }
         }
         // `audit verify` reports the lines without a valid signature.
         let signed = lines.iter().filter_map(|line| database.signed_checkpoint(line));

@@ -164,7 +164,12 @@ impl Transfers {
     async fn broadcast_first(&self, transfer: Transfer, bytes: &[u8], now: Timestamp) -> Transfer {
         let id = transfer.id;
         if let Err(error) = self.chain.broadcast(bytes).await {
-            tracing::warn!(transfer = %id, %error, "first broadcast failed, will be repeated");
+            tracing::warn!(
+                transfer = %id,
+                %error,
+                event = "broadcast_failed",
+                "first broadcast failed, will be repeated"
+            );
             return transfer;
         }
         failpoint::reach("transfer-after-broadcast");
@@ -173,7 +178,12 @@ impl Transfers {
             // `tick` has recorded it already.
             Ok(false) => transfer,
             Err(error) => {
-                tracing::warn!(transfer = %id, %error, "broadcast not recorded");
+                tracing::warn!(
+                    transfer = %id,
+                    %error,
+                    event = "broadcast_not_recorded",
+                    "broadcast not recorded"
+                );
                 transfer
             }
         }

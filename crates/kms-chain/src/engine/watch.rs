@@ -92,7 +92,11 @@ impl Transfers {
         let (endpoint, head) = match self.chain.endpoint().await {
             Ok(found) => found,
             Err(error) => {
-                tracing::warn!(%error, "transfer round skipped, no endpoint available");
+                tracing::warn!(
+                    %error,
+                    event = "no_chain_endpoint",
+                    "transfer round skipped, no endpoint available"
+                );
                 return Ok(0);
             }
         };
@@ -101,7 +105,12 @@ impl Transfers {
             .for_each_concurrent(CONCURRENCY, async |due| {
                 let id = due.transfer.id;
                 if let Err(error) = self.process(due, snapshot, now).await {
-                    tracing::warn!(transfer = %id, %error, "transfer processing failed");
+                    tracing::warn!(
+                        transfer = %id,
+                        %error,
+                        event = "transfer_delayed",
+                        "transfer processing failed"
+                    );
                 }
             })
             .await;

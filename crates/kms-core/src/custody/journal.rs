@@ -88,7 +88,7 @@ impl Journal {
             integrity_alarm(what, context);
         } else if !intended {
             if let Err(error) = audit.append_refusal(record).await {
-                tracing::warn!(%error, "audit refusal not appended");
+                tracing::warn!(%error, event = "audit_append_failed", "audit refusal not appended");
             }
             return;
         }

@@ -145,7 +145,14 @@ impl Repairer {
             match done {
                 // A conflict: repaired by another request, or the password was changed.
                 Ok(()) | Err(CustodyError::Conflict) => {}
-                Err(error) => tracing::warn!(account = %id, %error, "wallet repair failed"),
+                Err(error) => {
+                    tracing::warn!(
+                        account = %id,
+                        %error,
+                        event = "wallet_repair_failed",
+                        "wallet repair failed"
+                    )
+                }
             }
         });
     }
@@ -172,7 +179,11 @@ async fn restore(
             Some(old) if ports.scks.replace_sck(&old, wrapped).await? => {}
             Some(_) => return Err(CustodyError::Conflict),
         }
-        tracing::warn!(account = %account.id, "lost wrapped SCK restored");
+        tracing::warn!(
+            account = %account.id,
+            event = "wrapped_sck_restored",
+            "lost wrapped SCK restored"
+        );
         Ok(())
     })
     .await

@@ -106,7 +106,12 @@ impl Custody {
         if let Err(error) = journal.intent().await {
             // Without an audit no password is tried; the outage must not lock accounts.
             if let Err(error) = self.ports.gate.refund_attempt(account.id).await {
-                tracing::warn!(account = %account.id, %error, "password attempt not refunded");
+                tracing::warn!(
+                    account = %account.id,
+                    %error,
+                    event = "attempt_not_refunded",
+                    "password attempt not refunded"
+                );
             }
             return Err(error.into());
         }

@@ -50,7 +50,14 @@ pub(super) fn claim_due(
         match parse(row, steps.iter().filter(|step| step.transfer_id == id)) {
             Ok(found) => due.push(found),
             // The others proceed even if this row is never repaired.
-            Err(error) => tracing::error!(transfer = id, %error, "unreadable transfer"),
+            Err(error) => {
+                tracing::error!(
+                    transfer = id,
+                    %error,
+                    event = "row_unreadable",
+                    "unreadable transfer"
+                )
+            }
         }
     }
     Ok(due)

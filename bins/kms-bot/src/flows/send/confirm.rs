@@ -116,7 +116,7 @@ impl Step for ConfirmPassword {
         if let Err(error) =
             context.telegram.edit(user.id, self.message, &sending, Keyboard::none()).await
         {
-            tracing::warn!(%error, "confirm screen not updated");
+            tracing::warn!(%error, event = "screen_not_updated", "confirm screen not updated");
         }
         let Terms { to_address, token, value, max_fee } = self.terms.clone();
         let password_hash = answer.password().hash(user.id).await;

@@ -99,7 +99,7 @@ pub(super) async fn holder(context: &Context, name: &Username) -> Result<Holder,
         }
         Ok((display_name, _)) => Ok(Holder::Verified { display_name }),
         Err(error) => {
-            tracing::warn!(%error, "username holder not verified");
+            tracing::warn!(%error, event = "username_check_failed", "username holder not verified");
             Ok(Holder::Unverified)
         }
     }
