@@ -238,28 +238,33 @@ fn an_error_names_the_key() {
     assert!(error.contains("chain_id"), "{error}");
 }
 
-/// Every setting is in the example, and everything in the example is a setting.
+/// Every setting is in the example, and everything in the example is a setting: once for each
+/// provider of the KMS key, whose settings begin with its `PROVIDER`, but for the default one's.
 #[test]
 fn the_example_documents_every_setting() {
-    let file = ["KMS_KEY__PATH", "KMS_KEY__PASSPHRASE"];
-    let aws = ["KMS_KEY__PROVIDER", "KMS_KEY__KEY", "KMS_KEY__PUBLIC_KEY", "KMS_KEY__ENDPOINT"];
-    assert_documented(&aws);
-    #[cfg(feature = "aws-kms")]
-    assert_documented(&file);
-    let all = example(&[]);
-    assert!(file.iter().all(|name| all.iter().any(|(known, _)| known.ends_with(name))));
-}
-
-fn assert_documented(other_provider: &[&str]) {
-    let variables = example(other_provider);
-    let variables: Vec<_> = variables.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    settings("", &variables).unwrap();
-    let missing = kms_config::undocumented::<Settings>(PREFIX, &variables);
-    assert!(missing.is_empty(), "not in deploy/server.env.example: {missing:?}");
+    let key = format!("{PREFIX}__KMS_KEY__");
+    let (of_key, others): (Vec<_>, Vec<_>) = example()
+        .into_iter()
+        .partition(|(name, _)| name.starts_with(&key) && !name.ends_with("__ID"));
+    let mut providers = vec![Vec::new()];
+    for (name, value) in of_key {
+        if name.ends_with("__PROVIDER") {
+            providers.push(Vec::new());
+        }
+        providers.last_mut().unwrap().push((name, value));
+    }
+    assert!(providers.len() > 1, "{providers:?}");
+    for provider in providers {
+        let variables: Vec<_> =
+            others.iter().chain(&provider).map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        settings("", &variables).unwrap();
+        let missing = kms_config::undocumented::<Settings>(PREFIX, &variables);
+        assert!(missing.is_empty(), "not in deploy/server.env.example: {missing:?}");
+    }
 }
 
 /// The variables of the example, with values for those that are read from files.
-fn example(except: &[&str]) -> Vec<(String, String)> {
+fn example() -> Vec<(String, String)> {
     let variables = kms_config::example_variables(PREFIX, DEPLOY_EXAMPLE).unwrap();
     let variables = variables.into_iter().map(|(name, value)| match name.strip_suffix("_FILE") {
         Some(name) if name.contains("SERVER_KEYS") => {
@@ -268,6 +273,5 @@ fn example(except: &[&str]) -> Vec<(String, String)> {
         Some(name) => (name.to_owned(), "from a file".to_owned()),
         None => (name, value),
     });
-    let is_other = |name: &str| except.iter().any(|other| name == format!("{PREFIX}__{other}"));
-    variables.filter(|(name, _)| !is_other(name)).collect()
+    variables.collect()
 }
