@@ -72,7 +72,7 @@ async fn check_config(config: Option<&Path>) -> anyhow::Result<()> {
         Ok(found) => println!("ok      {what}: {found}"),
         Err(error) => {
             failed += 1;
-            println!("failed  {what}: {error:#}");
+            println!("failed  {what}: {}", kms_process::ErrorChain(&*error));
         }
     };
     report("telegram", bot::whoami(&settings).await.map_err(Into::into));

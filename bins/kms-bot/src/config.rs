@@ -30,7 +30,7 @@ pub struct TelegramSettings {
 
 /// The token of a bot, as `@BotFather` gives it.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(try_from = "String")]
+#[serde(try_from = "Secret")]
 pub struct TelegramToken(Secret);
 
 /// The text is not the token of a bot.
@@ -68,11 +68,10 @@ impl TelegramToken {
     }
 }
 
-impl TryFrom<String> for TelegramToken {
+impl TryFrom<Secret> for TelegramToken {
     type Error = TelegramTokenError;
 
-    fn try_from(text: String) -> Result<Self, TelegramTokenError> {
-        let token = Secret::from(text);
+    fn try_from(token: Secret) -> Result<Self, TelegramTokenError> {
         let (id, secret) = token.expose().split_once(':').ok_or(TelegramTokenError)?;
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if id.parse::<u64>().is_err() || secret.len() < 30 || !secret.chars().all(is_allowed) {

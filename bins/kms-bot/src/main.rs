@@ -11,7 +11,7 @@ async fn main() -> ExitCode {
         Err(error) => {
             #[expect(clippy::print_stderr, reason = "operators read it here")]
             {
-                eprintln!("kms-bot: {error:#}");
+                eprintln!("kms-bot: {}", kms_process::ErrorChain(&*error));
             }
             ExitCode::FAILURE
         }

@@ -136,7 +136,7 @@ impl Stage {
     pub fn bot_settings(&self) -> anyhow::Result<kms_bot::config::Settings> {
         Ok(kms_bot::config::Settings {
             telegram: TelegramSettings {
-                token: self.sim.token().to_owned().try_into()?,
+                token: Secret::from(self.sim.token().to_owned()).try_into()?,
                 api_url: Some(self.sim.api_url().parse()?),
             },
             server: ServerSettings {
@@ -308,7 +308,7 @@ fn configure(
         ..RecoveryRules::default()
     };
     env.mail = Some(MailSettings {
-        url: mailbox.url().try_into()?,
+        url: Secret::from(mailbox.url()).try_into()?,
         from: "Wallet <wallet@sandbox.example>".to_owned(),
         public_url: format!("https://localhost:{}", env.listen.port()).try_into()?,
     });

@@ -16,6 +16,7 @@ use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 use kms_chain::Endpoint;
 use kms_core::PlainToken;
+use kms_process::ErrorChain;
 use kms_store::{ApiToken, ConnectError, Database, KeyDatabase, Scope, open_key_database};
 use uuid::Uuid;
 
@@ -147,32 +148,27 @@ async fn check_config(settings: Settings) -> anyhow::Result<()> {
     let keys = open_keys(&settings).await.context("key_database")?;
     let ring = key_ring::open(settings.kms_key.clone(), settings.older_kms_keys.clone()).await;
     let mut failed = 0;
-    let mut report = |what: &str, result: Result<(), String>| match result {
+    let mut report = |what: &str, result: anyhow::Result<()>| match result {
         Ok(()) => say(&format!("ok      {what}")),
         Err(error) => {
             failed += 1;
-            say(&format!("failed  {what}: {error}"));
+            say(&format!("failed  {what}: {}", ErrorChain(&*error)));
         }
     };
-    report("kms_key", ring.map(drop).map_err(|error| error.to_string()));
-    report("key_database", keys.ping().await.map_err(|error| error.to_string()));
+    report("kms_key", ring.map(drop).map_err(Into::into));
+    report("key_database", keys.ping().await.map_err(Into::into));
     let block = chain.first(Endpoint::block_number).await;
-    report("chain", block.map(drop).map_err(|error| error.to_string()));
+    report("chain", block.map(drop).map_err(Into::into));
     let tokens = chain.check_tokens(&settings.chain.tokens).await;
-    report("chain.tokens", tokens.map_err(|error| error.to_string()));
+    report("chain.tokens", tokens.map_err(Into::into));
     let database = connect(settings).await.context("database")?;
     let ready = async {
         database.ping().await?;
-        Ok(database.schema_is_current().await?)
+        let is_current = database.schema_is_current().await?;
+        ensure!(is_current, "its schema is not up to date; run `kms-server migrate`");
+        Ok(())
     };
-    report(
-        "database",
-        match ready.await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err("its schema is not up to date; run `kms-server migrate`".to_owned()),
-            Err(error) => Err(anyhow::Error::to_string(&error)),
-        },
-    );
+    report("database", ready.await);
     ensure!(failed == 0, "{failed} of 5 checks failed");
     Ok(())
 }

@@ -15,6 +15,7 @@ use kms_core::audit::{Audited, Phase};
 use kms_core::ports::StoreError;
 use kms_core::recovery::RecoveryError;
 use kms_core::{CustodyError, PoolError, SealError};
+use kms_process::ErrorChain;
 use kms_types::{ErrorCode, LimitReached, Problem};
 
 use crate::clock;
@@ -206,7 +207,7 @@ impl ResponseError for ApiError {
                 event = "request_failed",
                 request_id,
                 code = code.as_str(),
-                cause = %Chained(self),
+                cause = %ErrorChain(self),
                 "request failed"
             );
         }
@@ -288,21 +289,6 @@ pub(crate) fn status(code: ErrorCode) -> StatusCode {
             StatusCode::SERVICE_UNAVAILABLE
         }
         ErrorCode::Internal | ErrorCode::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
-/// An error with its causes, for the log.
-struct Chained<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Chained<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
     }
 }
 

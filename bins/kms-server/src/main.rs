@@ -11,7 +11,7 @@ async fn main() -> ExitCode {
         Err(error) => {
             #[expect(clippy::print_stderr, reason = "this is where people read it")]
             {
-                eprintln!("kms-server: {error:#}");
+                eprintln!("kms-server: {}", kms_process::ErrorChain(&*error));
             }
             ExitCode::FAILURE
         }

@@ -13,6 +13,8 @@ use rustix::fs::OFlags;
 use rustix::process::geteuid;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::value::Source;
+
 /// Larger than any key, certificate chain or list of endpoints.
 const MAX_BYTES: usize = 256 * 1024;
 
@@ -58,6 +60,20 @@ pub enum FileError {
 /// Reads a file that only its owner should be able to read, unless it holds nothing but
 /// certificates or public keys.
 pub(crate) fn read(path: &Path) -> Result<Zeroizing<String>, FileError> {
+    let (text, metadata) = open(path)?;
+    check_access(path, &metadata, is_public(&text))?;
+    Ok(text)
+}
+
+/// Reads a TOML file, which others may read if it holds no secret.
+pub(crate) fn read_settings(path: &Path) -> Result<(Zeroizing<String>, Source), FileError> {
+    let (text, metadata) = open(path)?;
+    check_access(path, &metadata, true)?;
+    let is_private = check_access(path, &metadata, false).is_ok();
+    Ok((text, if is_private { Source::Toml } else { Source::SharedToml }))
+}
+
+fn open(path: &Path) -> Result<(Zeroizing<String>, Metadata), FileError> {
     // A pipe would block until another process writes to it.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(flags).open(path);
@@ -66,9 +82,7 @@ pub(crate) fn read(path: &Path) -> Result<Zeroizing<String>, FileError> {
     if !metadata.is_file() {
         return Err(FileError::NotRegular);
     }
-    let text = read_text(&mut file)?;
-    check_access(path, &metadata, is_public(&text))?;
-    Ok(text)
+    Ok((read_text(&mut file)?, metadata))
 }
 
 fn check_access(path: &Path, metadata: &Metadata, is_public: bool) -> Result<(), FileError> {

@@ -6,6 +6,7 @@
 //!   `KMS_SERVER__DATABASE__URL` is `database.url`. An empty one counts as not set.
 //! - A list is written as words with white space between them, or as a TOML array; a table as an
 //!   inline TOML table: `KMS_SERVER__CHAIN__TOKENS=[{ symbol = "USDC", … }]`.
+//! - A secret is not read from a TOML file that other users can read.
 //! - A key with `_file` at its end is the path of a file that holds the value of the key without
 //!   it. Such a file must be private, unless it holds certificates or public keys only.
 //! - `.env` has a grammar of its own, in which `$`, quotes and spaces are literal: see
@@ -37,7 +38,7 @@ pub use error::ConfigError;
 pub use example::{example_variables, undocumented};
 pub use file::FileError;
 pub use secret::Secret;
-pub use text::{duration, duration_or_none, duration_or_zero, text};
+pub use text::{duration, duration_or_none, duration_or_zero, secret, text};
 pub use url::{ServiceUrl, UrlError, has_userinfo, is_https_or_loopback, is_loopback, parse_url};
 
 /// Reads the TOML file if one is given, `.env` of the current directory if there is one, and the
@@ -66,7 +67,7 @@ pub fn load_from<T: DeserializeOwned>(
     toml: &str,
     variables: &[(&str, &str)],
 ) -> Result<T, ConfigError> {
-    let mut table = parse_toml("TOML", toml)?;
+    let mut table = parse_toml(Source::Toml, "TOML", toml)?;
     let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
     insert_all(&mut table, prefix, Source::Environment, variables.collect())?;
     deserialize(table)
@@ -78,14 +79,13 @@ fn deserialize<T: DeserializeOwned>(table: Table) -> Result<T, ConfigError> {
 
 fn read_toml(path: &Path) -> Result<Table, ConfigError> {
     let shown = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| ConfigError::File {
-        path: shown.clone(),
-        problem: FileError::Read(error),
-    })?;
-    parse_toml(&shown, &text)
+    match file::read_settings(path) {
+        Ok((text, source)) => parse_toml(source, &shown, &text),
+        Err(problem) => Err(ConfigError::File { path: shown, problem }),
+    }
 }
 
-fn parse_toml(path: &str, text: &str) -> Result<Table, ConfigError> {
+fn parse_toml(source: Source, path: &str, text: &str) -> Result<Table, ConfigError> {
     let table = toml::from_str::<toml::Table>(text).map_err(|error| {
         // The error's own text quotes the line, and a line may hold a secret.
         let start = error.span().map_or(0, |span| span.start);
@@ -93,7 +93,7 @@ fn parse_toml(path: &str, text: &str) -> Result<Table, ConfigError> {
         let problem = "expected TOML: key = \"value\" or [section]".to_owned();
         ConfigError::Syntax { path: path.to_owned(), line, problem }
     })?;
-    Ok(value::from_toml(Source::Toml, table))
+    Ok(value::from_toml(source, table))
 }
 
 /// The variables of this process that begin with `prefix` and `__`.

@@ -2,15 +2,19 @@
 
 use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, Visitor};
 use zeroize::Zeroizing;
 
 /// A password, a token or a URL that holds one. Zeroized when dropped; `Debug` shows nothing.
-#[derive(Clone, Deserialize)]
-#[serde(from = "String")]
+///
+/// It is not read from a TOML file that other users can read.
+#[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
+    /// The name by which the deserializer of settings recognizes a secret.
+    pub(crate) const NAME: &str = "Secret";
+
     /// Returns the text.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -21,6 +25,26 @@ impl Secret {
 impl From<String> for Secret {
     fn from(text: String) -> Self {
         Self(Zeroizing::new(text))
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_newtype_struct(Self::NAME, SecretVisitor)
+    }
+}
+
+struct SecretVisitor;
+
+impl<'de> Visitor<'de> for SecretVisitor {
+    type Value = Secret;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<Secret, D::Error> {
+        String::deserialize(inner).map(Secret::from)
     }
 }
 

@@ -137,6 +137,43 @@ fn a_file_that_others_can_read_is_refused() {
     assert_eq!(error, expected);
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Login {
+    user: String,
+    password: Option<Secret>,
+    #[serde(default, deserialize_with = "secret_number")]
+    pin: Option<u32>,
+}
+
+fn secret_number<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u32>, D::Error> {
+    crate::secret(deserializer).map(Some)
+}
+
+#[test]
+fn a_toml_file_that_others_can_read_holds_no_secret() {
+    let (_password, password) = private_file("hunter2");
+    let load = |toml: &str, mode: u32| {
+        let (file, _) = private_file(toml);
+        fs::set_permissions(file.path(), Permissions::from_mode(mode)).unwrap();
+        load::<Login>("T_LOGIN", Some(file.path())).map_err(|error| error.to_string())
+    };
+    for secret in ["password = \"hunter2\"", "pin = \"1234\""] {
+        let toml = format!("user = \"ann\"\n{secret}");
+        let private = load(&toml, 0o600).unwrap();
+        assert!(private.password.is_some() || private.pin == Some(1234));
+        let error = load(&toml, 0o644).unwrap_err();
+        assert!(error.ends_with("run `chmod 600` on it"), "{error}");
+        assert!(error.starts_with(secret.split(' ').next().unwrap()), "{error}");
+    }
+    let in_a_file = format!("user = \"ann\"\npassword_file = \"{password}\"");
+    let login = load(&in_a_file, 0o644).unwrap();
+    assert_eq!((login.user.as_str(), login.password.unwrap().expose()), ("ann", "hunter2"));
+    assert!(load(&in_a_file, 0o664).unwrap_err().contains("other users can write to it"));
+}
+
 #[test]
 fn an_error_names_the_whole_key_and_shows_no_value() {
     for (name, value, error) in [

@@ -7,8 +7,20 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, Error};
 use zeroize::Zeroizing;
 
+use crate::secret::Secret;
+
 /// Longer than anything that is configured, and short enough to add to any time.
 const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// Deserializes a secret that parses from text. Its error must not show the text.
+///
+/// # Errors
+/// When the text is not a `T`, or is in a TOML file that other users can read.
+pub fn secret<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Secret::deserialize(deserializer)?.expose().parse().map_err(Error::custom)
+}
 
 /// Deserializes anything that parses from text. Its error must not show the text.
 ///

@@ -20,10 +20,13 @@ use zeroize::Zeroizing;
 
 use crate::error::ConfigError;
 use crate::file::{self, FileError};
+use crate::secret::Secret;
 
 /// Where a setting comes from. The greater one wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
+    /// A TOML file that other users can read.
+    SharedToml,
     Toml,
     EnvFile,
     Environment,
@@ -158,6 +161,7 @@ fn inline(source: Source, text: &str, expected: &str) -> Result<Kind, Error> {
 /// The key that chooses between the variants of an enum.
 const PROVIDER: &str = "provider";
 
+const SHARED: &str = "other users can read the TOML file with this secret; run `chmod 600` on it";
 const EXPECTED_NUMBER: &str = "expected a whole number in the range of this setting";
 const EXPECTED_LIST: &str = "expected words with white space between them, or a TOML array";
 const EXPECTED_TABLE: &str = "expected a table, in one variable as { key = \"value\" }";
@@ -226,9 +230,14 @@ impl<'de> Deserializer<'de> for Value {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _name: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Error> {
+        // A text is a variable, or comes from a file of its own.
+        let is_text = matches!(self.kind, Kind::Text(_));
+        if name == Secret::NAME && self.source == Source::SharedToml && !is_text {
+            return Err(Error::custom(SHARED));
+        }
         visitor.visit_newtype_struct(self)
     }
 

@@ -83,8 +83,8 @@ impl fmt::Display for ErrorChain<'_> {
         let (mut previous, mut cause) = (self.0.to_string(), self.0.source());
         while let Some(error) = cause {
             let text = error.to_string();
-            // A transparent error repeats its cause.
-            if text != previous {
+            // Some errors repeat their cause, and transparent ones are their cause.
+            if !previous.ends_with(&text) {
                 write!(f, ": {text}")?;
             }
             (previous, cause) = (text, error.source());
@@ -105,9 +105,16 @@ mod tests {
     #[error(transparent)]
     struct Transparent(#[from] io::Error);
 
+    #[derive(Debug, thiserror::Error)]
+    #[error("kms_key: {0}")]
+    struct Repeating(#[source] Outer);
+
     #[test]
     fn an_error_chain_names_each_cause_once() {
         let error = Outer(io::Error::other("connection refused").into());
-        assert_eq!(ErrorChain(&error).to_string(), "wallet check failed: connection refused");
+        let text = "wallet check failed: connection refused";
+        assert_eq!(ErrorChain(&error).to_string(), text);
+        let error = Repeating(error);
+        assert_eq!(ErrorChain(&error).to_string(), format!("kms_key: {text}"));
     }
 }

@@ -361,7 +361,7 @@ fn chain_of(anvil: &Anvil) -> anyhow::Result<ChainSettings> {
 }
 
 fn rpc_urls(words: &str) -> Result<Vec<RpcUrl>, UrlError> {
-    words.split_whitespace().map(|url| url.to_owned().try_into()).collect()
+    words.split_whitespace().map(|url| Secret::from(url.to_owned()).try_into()).collect()
 }
 
 /// As the server's variables are written.

@@ -197,7 +197,12 @@ pub(crate) fn all_or_nothing(
 /// Returns the dialect, the URL as diesel expects it, and the size of the pool.
 fn parse(url: &str, connections: u32) -> Result<(Dialect, String, u32), ConnectError> {
     #[cfg(feature = "postgres")]
-    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+    if let Some(rest) =
+        url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"))
+    {
+        if !is_unambiguous(rest) {
+            return Err(ConnectError::Url);
+        }
         return Ok((Dialect::Postgres, url.to_owned(), connections));
     }
     #[cfg(feature = "sqlite")]
@@ -212,6 +217,27 @@ fn parse(url: &str, connections: u32) -> Result<(Dialect, String, u32), ConnectE
             _ => "sqlite:",
         },
     })
+}
+
+/// Whether libpq finds the password of this URL where its author put it. If not, libpq takes a
+/// piece of the password for a host or a port, and quotes it in its error.
+#[cfg(feature = "postgres")]
+fn is_unambiguous(url: &str) -> bool {
+    let end = url.find(['/', '?']).unwrap_or(url.len());
+    let (authority, rest) = url.split_at(end);
+    let hosts = authority.split_once('@').map_or(authority, |(_user, hosts)| hosts);
+    let is_port = |host: &str| match host.rsplit_once(':') {
+        Some((_, port)) if !host.ends_with(']') => port.bytes().all(|b| b.is_ascii_digit()),
+        _ => true,
+    };
+    let is_encoded = |rest: &str| {
+        rest.get(..2).is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
+    !hosts.contains('@')
+        && !rest.contains('@')
+        && !url.contains(|c: char| c == '#' || c.is_whitespace())
+        && hosts.split(',').all(is_port)
+        && url.split('%').skip(1).all(is_encoded)
 }
 
 /// Sets the timeouts and the durability of every new connection.
@@ -249,5 +275,38 @@ impl CustomizeConnection<AnyConnection, diesel::r2d2::Error> for Prepare {
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Database").field("dialect", &self.dialect).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "postgres"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_that_libpq_would_read_otherwise_is_refused() {
+        for url in [
+            "postgres://kms:hun@ter2@localhost/kms",
+            "postgres://kms:hun/ter2@localhost/kms",
+            "postgres://kms:hun?ter2@localhost/kms",
+            "postgres://kms:hun#ter2@localhost/kms",
+            "postgres://kms:hunter2%zz@localhost/kms",
+            "postgres://kms:hunter%2@localhost/kms",
+            "postgres://kms:hunter2",
+            "postgresql://kms:hunter 2@localhost/kms",
+            "postgres://kms:x@a:5432,b:hunter2/kms",
+        ] {
+            let error = parse(url, 1).unwrap_err();
+            assert!(matches!(error, ConnectError::Url), "{url}: {error}");
+        }
+        for url in [
+            "postgres://kms:h%40%2F%23:ter2@localhost:5432/kms?sslmode=verify-full",
+            "postgres://kms@[::1]:5432/kms",
+            "postgres://kms@[::1]/kms",
+            "postgres://a:5432,b:5433/kms",
+            "postgres:///kms?host=%2Fvar%2Frun%2Fpostgresql",
+            "postgresql://localhost",
+        ] {
+            parse(url, 1).unwrap();
+        }
     }
 }

@@ -3,6 +3,7 @@
 use anyhow::Context;
 use kms_core::audit::{Action, AuditRecord, Phase};
 use kms_core::ports::AuditLog;
+use kms_process::ErrorChain;
 use kms_store::Database;
 use uuid::Uuid;
 
@@ -52,7 +53,7 @@ impl<'a> Record<'a> {
     /// can read the same without this program.
     pub(super) async fn note(self) {
         if let Err(error) = self.write(Phase::Outcome("ok")).await {
-            warn(&format!("not recorded in the audit: {error:#}"));
+            warn(&format!("not recorded in the audit: {}", ErrorChain(&*error)));
         }
     }
 

@@ -53,7 +53,7 @@ pub struct ChainSettings {
 /// The URL of a JSON-RPC endpoint: `https`, or `http` to a loopback address, because its responses
 /// decide whether money has moved. It often holds the key of a provider.
 #[derive(Clone, Deserialize)]
-#[serde(try_from = "String")]
+#[serde(try_from = "Secret")]
 pub struct RpcUrl(Secret);
 
 impl RpcUrl {
@@ -64,11 +64,10 @@ impl RpcUrl {
     }
 }
 
-impl TryFrom<String> for RpcUrl {
+impl TryFrom<Secret> for RpcUrl {
     type Error = UrlError;
 
-    fn try_from(text: String) -> Result<Self, UrlError> {
-        let text = Secret::from(text);
+    fn try_from(text: Secret) -> Result<Self, UrlError> {
         let url = parse_url(text.expose())?;
         // Some providers authenticate by the user and password of the URL.
         if is_https_or_loopback(&url) { Ok(Self(text)) } else { Err(UrlError::Plaintext) }

@@ -19,7 +19,7 @@ pub struct MailSettings {
 /// `smtps://user:password@host`, or `smtp://user:password@host?tls=required` for STARTTLS.
 /// Unencrypted only to a loopback address, without a password.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(try_from = "String")]
+#[serde(try_from = "Secret")]
 pub struct SmtpUrl(Secret);
 
 /// `https://…` without a slash at its end, so that paths can be appended.
@@ -49,11 +49,10 @@ impl SmtpUrl {
     }
 }
 
-impl TryFrom<String> for SmtpUrl {
+impl TryFrom<Secret> for SmtpUrl {
     type Error = MailUrlError;
 
-    fn try_from(text: String) -> Result<Self, MailUrlError> {
-        let text = Secret::from(text);
+    fn try_from(text: Secret) -> Result<Self, MailUrlError> {
         let url = parse_url(text.expose())?;
         let is_protected = match url.scheme() {
             "smtps" => true,

@@ -7,12 +7,12 @@ use serde::Deserialize;
 #[derive(Deserialize)]
 #[serde(remote = "ServerKeys", deny_unknown_fields)]
 pub(super) struct ServerKeysDef {
-    #[serde(deserialize_with = "kms_config::text")]
+    #[serde(deserialize_with = "kms_config::secret")]
     pepper: ServerKeySet,
-    #[serde(deserialize_with = "kms_config::text")]
+    #[serde(deserialize_with = "kms_config::secret")]
     contact: ServerKeySet,
-    #[serde(deserialize_with = "kms_config::text")]
+    #[serde(deserialize_with = "kms_config::secret")]
     row: ServerKeySet,
-    #[serde(deserialize_with = "kms_config::text")]
+    #[serde(deserialize_with = "kms_config::secret")]
     audit: ServerKeySet,
 }

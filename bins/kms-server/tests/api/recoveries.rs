@@ -10,6 +10,7 @@ use kms_types::wire::{
 };
 use kms_types::{Asset, ErrorCode, OneTimeCode, RecoveryId, RecoveryStep, SecurityEvent};
 
+use kms_server::Secret;
 use kms_server::config::MailSettings;
 use kms_server_testing::commands::{fails, succeeds};
 use kms_server_testing::requests::{hash, recover, telegram};
@@ -29,7 +30,7 @@ fn with_mail(stores: Stores) -> (TestEnv, Mailbox) {
     let mut env = TestEnv::new(stores).unwrap();
     let mailbox = Mailbox::start().unwrap();
     env.mail = Some(MailSettings {
-        url: mailbox.url().try_into().unwrap(),
+        url: Secret::from(mailbox.url()).try_into().unwrap(),
         from: "Wallet <wallet@example.org>".to_owned(),
         public_url: "https://kms.example.org".to_owned().try_into().unwrap(),
     });
