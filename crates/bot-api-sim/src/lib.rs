@@ -2,9 +2,11 @@
 //! sandbox's two phones.
 //!
 //! It refuses what Telegram refuses, for instance HTML that does not parse, callback data over 64
-//! bytes, an edit that changes nothing, and a message to a user who never started the bot. Methods
-//! and parameters that it does not simulate are refused too: it must never accept more than
-//! Telegram does.
+//! bytes, an edit that changes nothing, a message to a user who never started the bot, and more
+//! messages than the rate limits allow. Methods and parameters that it does not simulate are refused
+//! too: it must never accept more than Telegram does.
+//!
+//! It fails as Telegram fails, on a test's order: see [`Fault`].
 //!
 //! A bot connects to [`Sim::api_url`]. Users act through a [`Person`]; a [`Phone`] also waits for
 //! the bot's answers and writes the chat down as a transcript.
@@ -13,6 +15,7 @@
 
 mod form;
 mod html;
+mod limits;
 mod message;
 mod methods;
 mod person;
@@ -23,6 +26,7 @@ mod shared;
 mod state;
 
 pub use html::{Formatted, parse_html};
+pub use limits::Limits;
 pub use message::{Button, ButtonKind, Message};
 pub use person::{Person, SimError};
 pub use phone::{Phone, Unheard};

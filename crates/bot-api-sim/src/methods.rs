@@ -10,7 +10,7 @@ use crate::html::{self, Formatted, utf16_len};
 use crate::message::{Message, parse_keyboard};
 use crate::refusal::Refusal;
 use crate::shared::Shared;
-use crate::state::{BOT_ID, Change, State};
+use crate::state::{BOT_ID, Change, State, is_old};
 
 const LONGEST_TEXT: usize = 4_096;
 const LONGEST_CAPTION: usize = 1_024;
@@ -36,6 +36,7 @@ fn change(state: &mut State, method: &str, form: &Form) -> Result<Value, Refusal
         "editmessagetext" => {
             &["chat_id", "message_id", "text", "parse_mode", "reply_markup", "link_preview_options"]
         }
+        "editmessagereplymarkup" => &["chat_id", "message_id", "reply_markup"],
         "deletemessage" => &["chat_id", "message_id"],
         "answercallbackquery" => &["callback_query_id", "text", "show_alert"],
         "getchat" => &["chat_id"],
@@ -66,10 +67,16 @@ fn change(state: &mut State, method: &str, form: &Form) -> Result<Value, Refusal
             send(state, form, formatted(form, "caption", LONGEST_CAPTION)?, Some(photo))
         }
         "editmessagetext" => edit_message_text(state, form),
+        "editmessagereplymarkup" => edit_message_reply_markup(state, form),
         "deletemessage" => delete_message(state, form),
         "answercallbackquery" => answer_callback_query(state, form),
         "getchat" => get_chat(state, form),
-        _ => state.writable(chat_id(form)?).map(|_| json!(true)),
+        _ => {
+            let chat = chat_id(form)?;
+            state.writable(chat)?;
+            state.traffic.action(chat, "a chat action", Instant::now())?;
+            Ok(json!(true))
+        }
     }
 }
 
@@ -90,7 +97,7 @@ async fn get_updates(shared: &Shared, form: &Form) -> Result<Value, Refusal> {
             state.allowed = Some(kinds.collect()).filter(|kinds: &Vec<_>| !kinds.is_empty());
         }
         // The offset acknowledges all updates below it.
-        state.updates.retain(|(id, _)| *id >= offset);
+        state.updates.retain(|queued| queued.repeated || queued.id >= offset);
         state.poll += 1;
         state.poll
     };
@@ -98,15 +105,17 @@ async fn get_updates(shared: &Shared, form: &Form) -> Result<Value, Refusal> {
     loop {
         watch.mark_unchanged();
         {
-            let state = shared.lock();
+            let mut state = shared.lock();
             if state.poll != poll {
                 let reason = "Conflict: terminated by other getUpdates request; make sure that \
                             only one bot instance is running";
                 return Err(Refusal::other(409, reason));
             }
-            let found: Vec<_> =
-                state.updates.iter().take(limit.clamp(1, 100)).map(|(_, update)| update).collect();
+            let found = state.updates.iter().take(limit.clamp(1, 100));
+            let found: Vec<_> = found.map(|queued| queued.update.clone()).collect();
             if !found.is_empty() || Instant::now() >= deadline {
+                // What was acknowledged before is delivered only once more.
+                state.updates.retain(|queued| !queued.repeated);
                 return Ok(json!(found));
             }
         }
@@ -158,9 +167,10 @@ fn send(
     let chat = chat_id(form)?;
     let keyboard = parse_keyboard(form.json("reply_markup").as_ref())?;
     state.writable(chat)?;
+    state.traffic.message(chat, "a message", Instant::now())?;
     let Formatted { text, entities } = formatted;
     let message = Message { from: BOT_ID, text, entities, photo, keyboard, ..Message::default() };
-    let message = state.store(chat, message);
+    let message = state.store(chat, message, Duration::ZERO);
     Ok(state.message_json(chat, &message))
 }
 
@@ -169,36 +179,58 @@ fn edit_message_text(state: &mut State, form: &Form) -> Result<Value, Refusal> {
     let keyboard = parse_keyboard(form.json("reply_markup").as_ref())?;
     let Formatted { text, entities } = formatted(form, "text", LONGEST_TEXT)?;
     let wrong = |reason| Refusal::bad_request(reason);
-    let messages = &mut state.writable(chat)?;
-    let old = messages.messages.get(&id).ok_or_else(|| wrong("message to edit not found"))?;
-    if old.from != BOT_ID {
-        return Err(wrong("message can't be edited"));
-    }
+    let old = editable(state, chat, id)?;
     if old.photo.is_some() {
         return Err(wrong("there is no text in the message to edit"));
     }
     if text.is_empty() {
         return Err(wrong("message text is empty"));
     }
+    state.traffic.message(chat, "an edit", Instant::now())?;
     // An edit without a keyboard removes the keyboard.
-    let new = Message { text, entities, keyboard, edited: true, ..old.clone() };
+    edit(state, chat, &old, Message { text, entities, keyboard, ..old.clone() })
+}
+
+fn edit_message_reply_markup(state: &mut State, form: &Form) -> Result<Value, Refusal> {
+    let (chat, id) = (chat_id(form)?, form.integer("message_id").unwrap_or_default());
+    let keyboard = parse_keyboard(form.json("reply_markup").as_ref())?;
+    let old = editable(state, chat, id)?;
+    edit(state, chat, &old, Message { keyboard, ..old.clone() })
+}
+
+fn editable(state: &mut State, chat: i64, id: i64) -> Result<Message, Refusal> {
+    let wrong = |reason| Refusal::bad_request(reason);
+    let chat = state.writable(chat)?;
+    let old = chat.messages.get(&id).ok_or_else(|| wrong("message to edit not found"))?;
+    if old.from != BOT_ID {
+        return Err(wrong("message can't be edited"));
+    }
+    Ok(old.clone())
+}
+
+fn edit(state: &mut State, chat: i64, old: &Message, new: Message) -> Result<Value, Refusal> {
     if new.looks_like(old) {
-        return Err(wrong(
+        return Err(Refusal::bad_request(
             "message is not modified: specified new message content and reply markup are exactly \
              the same as a current content and reply markup of the message",
         ));
     }
-    messages.edit(new.clone());
+    let new = Message { edited: true, ..new };
+    state.writable(chat)?.edit(new.clone());
     Ok(state.message_json(chat, &new))
 }
 
 fn delete_message(state: &mut State, form: &Form) -> Result<Value, Refusal> {
     let (chat, id) = (chat_id(form)?, form.integer("message_id").unwrap_or_default());
     let messages = state.writable(chat)?;
-    let foreign = messages.messages.get(&id).is_some_and(|message| message.from != BOT_ID);
+    let message = messages.messages.get(&id);
+    let foreign = message.is_some_and(|message| message.from != BOT_ID);
     // In a group, only administrators may delete messages of others.
     if foreign && messages.title.is_some() {
         return Err(Refusal::bad_request("message can't be deleted"));
+    }
+    if message.is_some_and(|message| is_old(message.date)) {
+        return Err(Refusal::bad_request("message can't be deleted for everyone"));
     }
     if !messages.delete(id) {
         return Err(Refusal::bad_request("message to delete not found"));

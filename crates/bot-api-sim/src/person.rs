@@ -1,6 +1,7 @@
 //! Telegram users: they write, press buttons, rename themselves and block the bot.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -50,10 +51,20 @@ impl Person {
         self.shared.change(|state| {
             state.private_chat(self.id);
             // Telegram's apps unblock a bot before they let the user write to it.
-            if let Some(user) = state.users.get_mut(&self.id) {
-                user.blocked = false;
-            }
+            state.set_blocked(self.id, false);
             self.send(state, self.id, Message::text(self.id, text), false)
+        })
+    }
+
+    /// Writes to the bot, which receives the message only after this time.
+    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
+    pub fn said(&self, text: &str, ago: Duration) -> i64 {
+        self.shared.change(|state| {
+            state.private_chat(self.id);
+            let message = state.store(self.id, Message::text(self.id, text), ago);
+            let json = state.message_json(self.id, &message);
+            state.push("message", json);
+            message.id
         })
     }
 
@@ -172,11 +183,12 @@ impl Person {
 
     /// Blocks the bot.
     pub fn blocks(&self) {
-        self.shared.change(|state| {
-            if let Some(user) = state.users.get_mut(&self.id) {
-                user.blocked = true;
-            }
-        });
+        self.shared.change(|state| state.set_blocked(self.id, true));
+    }
+
+    /// Unblocks the bot.
+    pub fn unblocks(&self) {
+        self.shared.change(|state| state.set_blocked(self.id, false));
     }
 
     /// The messages of the private chat with the bot.
@@ -203,7 +215,7 @@ impl Person {
     }
 
     fn send(&self, state: &mut State, chat: i64, message: Message, to_bot: bool) -> i64 {
-        let message = state.store(chat, message);
+        let message = state.store(chat, message, Duration::ZERO);
         let json = state.message_json(chat, &message);
         // In groups, bots in privacy mode receive only commands to them and replies to them.
         let for_us = || {
@@ -222,7 +234,7 @@ impl Person {
             "id": id,
             "from": state.user_json(self.id),
             "chat_instance": chat.to_string(),
-            "message": state.message_json(chat, message),
+            "message": state.pressed_json(chat, message),
             "data": data,
         });
         state.push("callback_query", query);

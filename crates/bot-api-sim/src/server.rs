@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode;
-use actix_web::web::{self, Data, Payload};
+use actix_web::web::{self, Bytes, Data, Payload};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::form::Form;
+use crate::limits::Limits;
 use crate::message::Message;
 use crate::methods;
 use crate::person::Person;
@@ -128,13 +131,51 @@ impl Sim {
 
     /// Makes the next call of this method fail.
     pub fn break_next(&self, method: &str, fault: Fault) {
-        self.shared.change(|state| state.faults.push_back((method.to_owned(), fault)));
+        self.shared.change(|state| state.script.faults.push_back((method.to_owned(), fault)));
     }
 
     /// How many of the faults have not happened yet.
     #[must_use]
     pub fn faults_left(&self) -> usize {
-        self.shared.lock().faults.len()
+        self.shared.lock().script.faults.len()
+    }
+
+    /// Lets this function decide on the fate of every call, by its method, until another one does.
+    pub fn decide(&self, fate: impl FnMut(&str) -> Option<Fault> + Send + 'static) {
+        self.shared.lock().script.fate = Some(Box::new(fate));
+    }
+
+    /// Delivers the last updates once more, as after a crash of the bot or of Telegram.
+    pub fn repeat_updates(&self, count: usize) {
+        self.shared.change(|state| state.repeat_updates(count));
+    }
+
+    /// Makes everything that was written so far older by this time.
+    pub fn pass_time(&self, time: Duration) {
+        self.shared.change(|state| state.pass_time(time));
+    }
+
+    /// Changes the rate limits.
+    pub fn set_limits(&self, limits: Limits) {
+        self.shared.lock().traffic.limits = limits;
+    }
+
+    /// The calls that the bot made although Telegram had told it to wait.
+    #[must_use]
+    pub fn ignored_waits(&self) -> Vec<String> {
+        self.shared.lock().traffic.ignored.clone()
+    }
+
+    /// How many pressed buttons the bot has not answered: they show that something is in progress.
+    #[must_use]
+    pub fn unanswered_presses(&self) -> usize {
+        self.shared.lock().queries.len()
+    }
+
+    /// How many updates the bot has not acknowledged.
+    #[must_use]
+    pub fn unacknowledged_updates(&self) -> usize {
+        self.shared.lock().updates.len()
     }
 
     /// Stops the server.
@@ -149,23 +190,48 @@ async fn answer(request: HttpRequest, payload: Payload, shared: Data<Shared>) ->
     if token != shared.token {
         return refuse(&Refusal::other(401, "Unauthorized"));
     }
+    let form = match Form::read(&request, payload).await {
+        Ok(form) => form,
+        Err(refusal) => return refuse(&refusal),
+    };
     let fault = shared.lock().fault(method);
     if fault.is_some() {
         shared.notify();
     }
     match fault {
         Some(Fault::BadGateway) => return refuse(&Refusal::other(502, "Bad Gateway")),
-        Some(Fault::TooManyRequests(seconds)) => return refuse(&Refusal::too_many(seconds)),
-        None => {}
+        Some(Fault::TooManyRequests(seconds)) => {
+            let wait = Duration::from_secs(seconds);
+            let refusal = match form.integer("chat_id").filter(|_| counts(method)) {
+                Some(chat) => shared.lock().traffic.refuse(chat, wait, Instant::now()),
+                None => Refusal::too_many(seconds),
+            };
+            return refuse(&refusal);
+        }
+        Some(Fault::CallLost) => return broken(),
+        Some(Fault::Slow(time)) => tokio::time::sleep(time).await,
+        Some(Fault::AnswerLost) | None => {}
     }
-    let result = match Form::read(&request, payload).await {
-        Ok(form) => methods::call(&shared, method, form).await,
-        Err(refusal) => Err(refusal),
-    };
+    let result = methods::call(&shared, method, form).await;
+    if fault == Some(Fault::AnswerLost) {
+        return broken();
+    }
     match result {
         Ok(result) => HttpResponse::Ok().json(serde_json::json!({ "ok": true, "result": result })),
         Err(refusal) => refuse(&refusal),
     }
+}
+
+/// Whether the method is one of those whose rate limit holds the whole chat.
+fn counts(method: &str) -> bool {
+    let counted = ["sendMessage", "sendPhoto", "editMessageText", "sendChatAction"];
+    counted.iter().any(|counted| counted.eq_ignore_ascii_case(method))
+}
+
+/// An answer whose connection breaks.
+fn broken() -> HttpResponse {
+    let cut = std::io::Error::other("deliberately broken");
+    HttpResponse::Ok().streaming(futures::stream::iter([Err::<Bytes, _>(cut)]))
 }
 
 fn refuse(refusal: &Refusal) -> HttpResponse {

@@ -1,23 +1,64 @@
 //! The state of the simulation: users, chats, and updates that the bot has not fetched.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use crate::limits::Traffic;
 use crate::message::Message;
 use crate::refusal::Refusal;
 
 pub(crate) const BOT_ID: i64 = 7_000_000_001;
 pub(crate) const BOT_USERNAME: &str = "wallet_kms_bot";
 
+/// How many updates can be repeated.
+const PAST_UPDATES: usize = 100;
+/// A message is too old to be deleted, or to be shown with a pressed button, after this long.
+const OLD: Duration = Duration::from_secs(48 * 60 * 60);
+
 /// A failure of Telegram, on a test's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Answers 502.
+    /// Does nothing and answers 502.
     BadGateway,
-    /// Answers 429, with the seconds to wait.
+    /// Does nothing and answers 429, with the seconds to wait.
     TooManyRequests(u64),
+    /// Does nothing and breaks the connection.
+    CallLost,
+    /// Does what was asked, and breaks the connection before the answer is complete.
+    AnswerLost,
+    /// Does what was asked after this time.
+    Slow(Duration),
+}
+
+/// An update that the bot has not acknowledged.
+#[derive(Clone, Debug)]
+pub(crate) struct Queued {
+    pub(crate) id: i64,
+    pub(crate) update: Value,
+    /// Whether it is delivered once more, although it was acknowledged.
+    pub(crate) repeated: bool,
+}
+
+/// Decides on the fate of each call, by its method.
+pub(crate) type Fate = Box<dyn FnMut(&str) -> Option<Fault> + Send>;
+
+/// What a test does to the simulation.
+#[derive(Default)]
+pub(crate) struct Script {
+    pub(crate) faults: VecDeque<(String, Fault)>,
+    pub(crate) fate: Option<Fate>,
+    /// The last updates, acknowledged or not.
+    pub(crate) past: VecDeque<Queued>,
+}
+
+/// Omits the past, which Telegram does not store.
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Script").field("faults", &self.faults).finish_non_exhaustive()
+    }
 }
 
 /// One event in a chat. The contents of deleted messages are removed from earlier events too.
@@ -84,11 +125,12 @@ pub(crate) struct Query {
 pub(crate) struct State {
     pub(crate) users: BTreeMap<i64, User>,
     pub(crate) chats: BTreeMap<i64, Chat>,
-    pub(crate) updates: VecDeque<(i64, Value)>,
+    pub(crate) updates: VecDeque<Queued>,
     pub(crate) allowed: Option<Vec<String>>,
     pub(crate) queries: BTreeMap<String, Query>,
     pub(crate) commands: Vec<(String, String)>,
-    pub(crate) faults: VecDeque<(String, Fault)>,
+    pub(crate) script: Script,
+    pub(crate) traffic: Traffic,
     /// Counts calls of `getUpdates`: a newer call terminates an older one.
     pub(crate) poll: u64,
     last_update: i64,
@@ -126,6 +168,14 @@ impl State {
         json
     }
 
+    /// The message of a pressed button, of which Telegram shows little once it is old.
+    pub(crate) fn pressed_json(&self, chat: i64, message: &Message) -> Value {
+        match is_old(message.date) {
+            true => json!({ "chat": self.chat_json(chat), "message_id": message.id, "date": 0 }),
+            false => self.message_json(chat, message),
+        }
+    }
+
     pub(crate) fn message_json(&self, chat: i64, message: &Message) -> Value {
         message.to_json(&self.chat_json(chat), &self.user_json(message.from))
     }
@@ -153,13 +203,14 @@ impl State {
         })
     }
 
-    /// Gives a message its id and date, and adds it to its chat.
-    pub(crate) fn store(&mut self, chat: i64, mut message: Message) -> Message {
+    /// Gives a message its id and date, and adds it to its chat. A message that was written some
+    /// time ago reaches the bot only now.
+    pub(crate) fn store(&mut self, chat: i64, mut message: Message, ago: Duration) -> Message {
         self.last_message += 1;
         message.id = self.last_message;
         // One second apart at least, so that dates are in the order of the messages.
-        message.date = now().max(self.last_date + 1);
-        self.last_date = message.date;
+        self.last_date = now().max(self.last_date + 1);
+        message.date = self.last_date - i64::try_from(ago.as_secs()).unwrap_or(i64::MAX);
         if let Some(chat) = self.chats.get_mut(&chat) {
             let shown = Some(Box::new(message.clone()));
             chat.changes.push(Change::Sent { message: message.id, from: message.from, shown });
@@ -176,7 +227,33 @@ impl State {
         self.last_update += 1;
         let mut update = json!({ "update_id": self.last_update });
         update[kind] = content;
-        self.updates.push_back((self.last_update, update));
+        let queued = Queued { id: self.last_update, update, repeated: false };
+        self.script.past.push_back(queued.clone());
+        if self.script.past.len() > PAST_UPDATES {
+            self.script.past.pop_front();
+        }
+        self.updates.push_back(queued);
+    }
+
+    /// Reports that a user blocked or unblocked the bot.
+    pub(crate) fn set_blocked(&mut self, id: i64, blocked: bool) {
+        let Some(user) = self.users.get_mut(&id) else { return };
+        if user.blocked == blocked {
+            return;
+        }
+        user.blocked = blocked;
+        let member = |kicked: bool| match kicked {
+            true => json!({ "status": "kicked", "user": self.user_json(BOT_ID), "until_date": 0 }),
+            false => json!({ "status": "member", "user": self.user_json(BOT_ID) }),
+        };
+        let update = json!({
+            "chat": self.chat_json(id),
+            "from": self.user_json(id),
+            "date": now(),
+            "old_chat_member": member(!blocked),
+            "new_chat_member": member(blocked),
+        });
+        self.push("my_chat_member", update);
     }
 
     pub(crate) fn query(&mut self, chat: i64) -> String {
@@ -188,8 +265,28 @@ impl State {
 
     /// Takes the next fault of this method.
     pub(crate) fn fault(&mut self, method: &str) -> Option<Fault> {
-        let index = self.faults.iter().position(|(name, _)| name.eq_ignore_ascii_case(method))?;
-        self.faults.remove(index).map(|(_, fault)| fault)
+        let Script { faults, fate, .. } = &mut self.script;
+        match faults.iter().position(|(name, _)| name.eq_ignore_ascii_case(method)) {
+            Some(index) => faults.remove(index).map(|(_, fault)| fault),
+            None => fate.as_mut().and_then(|fate| fate(method)),
+        }
+    }
+
+    /// Delivers the last updates once more, in their order.
+    pub(crate) fn repeat_updates(&mut self, count: usize) {
+        let past = &self.script.past;
+        let again = past.iter().skip(past.len().saturating_sub(count));
+        let again = again.map(|queued| Queued { repeated: true, ..queued.clone() });
+        let waiting = std::mem::take(&mut self.updates);
+        self.updates = again.chain(waiting).collect();
+    }
+
+    /// Makes everything that was written so far older.
+    pub(crate) fn pass_time(&mut self, time: Duration) {
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        for message in self.chats.values_mut().flat_map(|chat| chat.messages.values_mut()) {
+            message.date -= seconds;
+        }
     }
 }
 
@@ -220,9 +317,14 @@ impl Chat {
     }
 }
 
+/// Whether a message of this date is too old to be deleted.
+pub(crate) fn is_old(date: i64) -> bool {
+    Duration::from_secs((now() - date).try_into().unwrap_or_default()) > OLD
+}
+
 /// Telegram dates messages by its own clock.
 #[expect(clippy::disallowed_methods, reason = "a simulated server has a clock")]
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -1,0 +1,164 @@
+//! How Telegram fails and how it limits a bot, seen by a real Bot API client.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::time::Duration;
+
+use bot_api_sim::{Fault, Limits, Person, Sim};
+use teloxide_core::payloads::GetUpdatesSetters;
+use teloxide_core::requests::Requester;
+use teloxide_core::types::{ChatAction, ChatId, MessageId, Update, UpdateKind};
+use teloxide_core::{ApiError, Bot, RequestError};
+
+const ANN: ChatId = ChatId(4711);
+
+fn start() -> (Sim, Bot, Person) {
+    let sim = Sim::start().unwrap();
+    let bot = Bot::new(sim.token()).set_api_url(sim.api_url().parse().unwrap());
+    let ann = sim.person(ANN.0, "Ann", Some("ann"));
+    ann.says("/start");
+    (sim, bot, ann)
+}
+
+async fn updates(bot: &Bot, offset: i32) -> Vec<Update> {
+    bot.get_updates().offset(offset).timeout(0).await.unwrap()
+}
+
+fn refused<T: std::fmt::Debug>(result: Result<T, RequestError>) -> ApiError {
+    match result.unwrap_err() {
+        RequestError::Api(error) => error,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn a_chat_takes_a_burst_of_messages_and_edits_and_then_waits() {
+    let (sim, bot, _ann) = start();
+    let sent = bot.send_message(ANN, "0").await.unwrap().id;
+    for number in 1..5 {
+        bot.edit_message_text(ANN, sent, number.to_string()).await.unwrap();
+    }
+    let over = bot.send_message(ANN, "one too many").await;
+    assert!(matches!(over, Err(RequestError::RetryAfter(wait)) if wait.seconds() == 1));
+    assert!(sim.ignored_waits().is_empty());
+    // While it waits, nothing else may be sent to the chat, but secrets may be deleted.
+    let early = bot.send_chat_action(ANN, ChatAction::Typing).await;
+    assert!(matches!(early, Err(RequestError::RetryAfter(_))));
+    assert_eq!(sim.ignored_waits().len(), 1);
+    bot.delete_message(ANN, sent).await.unwrap();
+}
+
+#[tokio::test]
+async fn all_chats_together_take_thirty_messages_a_second() {
+    let (sim, bot, _ann) = start();
+    for id in 1..=40 {
+        sim.person(id, "Someone", None).says("/start");
+    }
+    let sends = (1..=40).map(|id| {
+        let bot = bot.clone();
+        async move { bot.send_message(ChatId(id), "hello").await.is_ok() }
+    });
+    let sent = futures::future::join_all(sends).await;
+    assert_eq!(sent.iter().filter(|sent| **sent).count(), 30);
+}
+
+#[tokio::test]
+async fn a_group_takes_twenty_messages_a_minute() {
+    let (sim, bot, ann) = start();
+    let group = ChatId(sim.group("Friends", &[&ann]));
+    for _ in 0..20 {
+        bot.send_message(group, "hello").await.unwrap();
+    }
+    let over = bot.send_message(group, "hello").await;
+    assert!(matches!(over, Err(RequestError::RetryAfter(wait)) if wait.seconds() > 50));
+}
+
+#[tokio::test]
+async fn a_lost_call_does_nothing_and_a_lost_answer_hides_what_was_done() {
+    let (sim, bot, ann) = start();
+    for (fault, arrives) in [(Fault::CallLost, false), (Fault::AnswerLost, true)] {
+        let before = ann.chat().len();
+        sim.break_next("SendMessage", fault);
+        let sent = bot.send_message(ANN, "hello").await;
+        assert!(matches!(sent, Err(RequestError::Network(_))), "{sent:?}");
+        assert_eq!(ann.chat().len() > before, arrives, "{fault:?}");
+    }
+    sim.break_next("SendMessage", Fault::Slow(Duration::from_millis(50)));
+    bot.send_message(ANN, "hello").await.unwrap();
+}
+
+#[tokio::test]
+async fn every_call_meets_the_fate_that_a_test_decides() {
+    let (sim, bot, _ann) = start();
+    sim.decide(|method| (method == "GetChat").then_some(Fault::TooManyRequests(7)));
+    let waits = bot.get_chat(ANN).await;
+    assert!(matches!(waits, Err(RequestError::RetryAfter(wait)) if wait.seconds() == 7));
+    sim.decide(|_| None);
+    bot.get_chat(ANN).await.unwrap();
+}
+
+#[tokio::test]
+async fn acknowledged_updates_can_come_again_once() {
+    let (sim, bot, ann) = start();
+    let first = updates(&bot, 0).await;
+    let offset = first[0].id.as_offset();
+    assert!(updates(&bot, offset).await.is_empty());
+    ann.says("two");
+    sim.repeat_updates(2);
+    let again = updates(&bot, offset).await;
+    assert_eq!(again.len(), 3, "one twice, as it is new as well");
+    assert_eq!(again[0], first[0]);
+    assert_eq!(updates(&bot, offset).await.len(), 1);
+    assert_eq!(sim.unacknowledged_updates(), 1);
+}
+
+#[tokio::test]
+async fn blocking_and_unblocking_are_updates() {
+    let (_sim, bot, ann) = start();
+    ann.blocks();
+    ann.blocks();
+    ann.says("I am back");
+    let kinds = updates(&bot, 0).await.into_iter().map(|update| match update.kind {
+        UpdateKind::MyChatMember(change) => format!("{:?}", change.new_chat_member.status()),
+        UpdateKind::Message(message) => message.text().unwrap_or_default().to_owned(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(kinds.collect::<Vec<_>>(), ["/start", "Banned", "Member", "I am back"]);
+}
+
+#[tokio::test]
+async fn old_messages_cannot_be_deleted_and_are_not_shown_with_a_press() {
+    let (sim, bot, ann) = start();
+    let old = ann.said("a password of last week", Duration::from_secs(7 * 24 * 3_600));
+    let old = MessageId(i32::try_from(old).unwrap());
+    let refusal = refused(bot.delete_message(ANN, old).await).to_string();
+    assert!(refusal.contains("can't be deleted"), "{refusal}");
+    let keyboard = teloxide_core::types::InlineKeyboardButton::callback("Go", "go");
+    let keyboard = teloxide_core::types::InlineKeyboardMarkup::new([[keyboard]]);
+    let mut sent = bot.send_message(ANN, "choose");
+    sent.reply_markup = Some(keyboard.into());
+    let sent = sent.await.unwrap();
+    sim.pass_time(Duration::from_secs(3 * 24 * 3_600));
+    ann.presses(ANN.0, i64::from(sent.id.0), "Go").unwrap();
+    let update = updates(&bot, 0).await.pop().unwrap();
+    let UpdateKind::CallbackQuery(query) = update.kind else { panic!("{update:?}") };
+    let message = query.message.unwrap();
+    assert!(message.regular_message().is_none() && message.id() == sent.id);
+    assert_eq!(sim.unanswered_presses(), 1);
+    bot.answer_callback_query(query.id).await.unwrap();
+    assert_eq!(sim.unanswered_presses(), 0);
+}
+
+#[tokio::test]
+async fn only_the_buttons_of_a_message_can_be_edited_and_not_in_vain() {
+    let (sim, bot, ann) = start();
+    sim.set_limits(Limits::times_faster(100));
+    let sent = bot.send_message(ANN, "hello").await.unwrap().id;
+    let unchanged = refused(bot.edit_message_reply_markup(ANN, sent).await);
+    assert_eq!(unchanged, ApiError::MessageNotModified);
+    let theirs = ann.chat().first().unwrap().id;
+    let theirs = bot.edit_message_reply_markup(ANN, MessageId(i32::try_from(theirs).unwrap()));
+    assert_eq!(refused(theirs.await), ApiError::MessageCantBeEdited);
+    let missing = bot.edit_message_reply_markup(ANN, MessageId(999)).await;
+    assert_eq!(refused(missing), ApiError::MessageToEditNotFound);
+}
