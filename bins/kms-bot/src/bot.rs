@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use kms_client::{BearerToken, Client, ClientError, Trust};
 use kms_process::{CancellationToken, Failure, Supervisor};
-use teloxide_core::payloads::GetUpdatesSetters;
+use teloxide_core::payloads::{GetUpdates, GetUpdatesSetters};
 use teloxide_core::requests::Requester;
 use teloxide_core::types::{AllowedUpdate, BotCommand, Update};
 use teloxide_core::{Bot as Api, RequestError};
 use tokio::time::Instant;
 
+use crate::chat::calls;
 use crate::chat::incoming::Incoming;
 use crate::chat::lanes::Lanes;
 use crate::chat::telegram::{Telegram, TelegramError};
@@ -22,8 +23,9 @@ use crate::flows::FLOWS;
 use crate::notices::{self, backoff};
 use crate::router;
 
-/// How long one request waits for updates. The HTTP client's own timeout is 17 seconds.
+/// How long one request waits for updates, and when it counts as failed.
 const POLL_SECONDS: u32 = 10;
+const POLL_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a stop may take: running handlers get what the poll leaves of it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -55,7 +57,8 @@ impl Bot {
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let (api, kms) = (api(&settings), client(&settings)?);
         let username = greet(&api).await?;
-        let context = Arc::new(Context::new(Telegram::new(api.clone()), kms, username.clone()));
+        let telegram = Telegram::new(api.clone(), settings.telegram.limits);
+        let context = Arc::new(Context::new(telegram, kms, username.clone()));
         let (lanes, mut supervisor) = (Lanes::new(), Supervisor::new());
         let events = notices::follow(Arc::clone(&context), lanes.clone(), supervisor.shutdown());
         supervisor.watch("follow_events", never_fails(events));
@@ -149,13 +152,9 @@ async fn introduce(api: &Api) -> Result<String, RequestError> {
 async fn poll(api: Api, context: Arc<Context>, lanes: Lanes, shutdown: CancellationToken) {
     let (mut offset, mut failures) = (0, 0);
     while !shutdown.is_cancelled() {
-        let updates = api.get_updates().offset(offset).timeout(POLL_SECONDS).allowed_updates([
-            AllowedUpdate::Message,
-            AllowedUpdate::EditedMessage,
-            AllowedUpdate::CallbackQuery,
-        ]);
+        let updates = get_updates(offset, POLL_SECONDS);
         let updates = tokio::select! {
-            updates = updates => updates,
+            updates = calls::call(&api, &updates, POLL_TIMEOUT) => updates,
             () = shutdown.cancelled() => break,
         };
         match updates {
@@ -176,7 +175,15 @@ async fn poll(api: Api, context: Arc<Context>, lanes: Lanes, shutdown: Cancellat
         }
     }
     // Acknowledges the last updates, so that a restart does not receive them again.
-    let _ = api.get_updates().offset(offset).limit(1).timeout(0).await;
+    let _ = calls::call(&api, &get_updates(offset, 0).limit(1), POLL_TIMEOUT).await;
+}
+
+fn get_updates(offset: i32, seconds: u32) -> GetUpdates {
+    GetUpdates::new().offset(offset).timeout(seconds).allowed_updates([
+        AllowedUpdate::Message,
+        AllowedUpdate::EditedMessage,
+        AllowedUpdate::CallbackQuery,
+    ])
 }
 
 fn dispatch(context: &Arc<Context>, lanes: &Lanes, update: Update) {

@@ -1,8 +1,11 @@
 //! Telegram, as the flows use it, independent of wallets.
 
+pub(crate) mod calls;
 pub(crate) mod html;
 pub(crate) mod incoming;
 pub(crate) mod keyboard;
 pub(crate) mod lanes;
+pub(crate) mod pace;
 pub(crate) mod qr;
+mod shown;
 pub(crate) mod telegram;

@@ -6,6 +6,8 @@ use std::path::Path;
 use kms_config::{ConfigError, Secret, ServiceUrl};
 use serde::Deserialize;
 
+pub use crate::chat::pace::RateLimits;
+
 const PREFIX: &str = "KMS_BOT";
 
 /// All settings of the bot.
@@ -26,6 +28,9 @@ pub struct TelegramSettings {
     pub token: TelegramToken,
     /// Another Bot API than Telegram's. The token is in the URL of every call, so it needs TLS.
     pub api_url: Option<ServiceUrl>,
+    /// Telegram's rate limits. No setting: only a simulated Telegram has others.
+    #[serde(skip)]
+    pub limits: RateLimits,
 }
 
 /// The token of a bot, as `@BotFather` gives it.

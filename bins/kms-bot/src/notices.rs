@@ -112,6 +112,11 @@ async fn deliver(context: &Context, event: Event) {
 
 async fn try_deliver(context: &Context, event: &Event) -> HandlerResult {
     let user = event.telegram_id;
+    if let EventBody::Transfer { kind: TransferEvent::Received, .. } | EventBody::Deposit { .. } =
+        &event.what
+    {
+        context.telegram.quiet(user).await;
+    }
     if let EventBody::Transfer { kind: TransferEvent::Changed, transfer } = &event.what {
         return update_transfer(context, event, transfer).await;
     }

@@ -26,6 +26,9 @@ const TYPING_INTERVAL: Duration = Duration::from_secs(4);
 /// Handles an update, and notifies the user if that fails.
 pub(crate) async fn handle(context: &Context, incoming: Incoming) {
     let user = incoming.user().id;
+    if let Some(message) = incoming.private_message() {
+        context.telegram.record_message(message);
+    }
     let work = async {
         match incoming {
             Incoming::Text(message) => handle_text(context, message).await,

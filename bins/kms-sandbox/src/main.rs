@@ -38,7 +38,9 @@ async fn main() -> anyhow::Result<()> {
 /// Serves the page until ctrl-c or SIGTERM.
 async fn serve(port: u16) -> anyhow::Result<()> {
     let started = Instant::now();
-    let stage = Arc::new(Stage::start(StageOptions::default()).await?);
+    let stage = Arc::new(
+        Stage::start(StageOptions { telegram_speed: 1, ..StageOptions::default() }).await?,
+    );
     let page = Page::open(Arc::clone(&stage), port)?;
     println!("Two phones    {}", page.url());
     println!("Server        {} (API documentation at /docs/)", stage.url());

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use std::{fmt, fs, thread};
 
 use anyhow::{Context, ensure};
-use bot_api_sim::Sim;
+use bot_api_sim::{Limits, Sim};
 use kms_bot::Bot;
-use kms_bot::config::{ServerSettings, TelegramSettings};
+use kms_bot::config::{RateLimits, ServerSettings, TelegramSettings};
 use kms_client::Client;
 use kms_core::recovery::RecoveryRules;
 use kms_server::config::{ChainSettings, LimitSettings, MailSettings};
@@ -42,6 +42,8 @@ pub struct StageOptions {
     pub token: bool,
     /// Whether the bot runs in this process.
     pub bot: bool,
+    /// How many times faster than Telegram's the time of its rate limits runs.
+    pub telegram_speed: u32,
     /// How long a recovery waits; after the code from an e-mail, a third of it.
     pub recovery_wait: Duration,
 }
@@ -65,6 +67,7 @@ pub struct Stage {
     /// The bearer token of the bot and of [`Stage::client`].
     pub bearer: String,
     env: TestEnv,
+    telegram_speed: u32,
     server: Option<Server>,
     bot: Option<Bot>,
 }
@@ -77,6 +80,7 @@ impl Default for StageOptions {
             spend_a_day: BTreeMap::new(),
             token: true,
             bot: true,
+            telegram_speed: 20,
             recovery_wait: Duration::from_secs(9),
         }
     }
@@ -101,6 +105,7 @@ impl Stage {
         env.use_keys(KMS_KEY.parse()?, &keys)?;
         let token = TestToken::deploy(&env.anvil, TOKEN, TOKEN_DECIMALS)?;
         let sim = Sim::start()?;
+        sim.set_limits(Limits::times_faster(options.telegram_speed));
         let mailbox = Mailbox::start()?;
         configure(&mut env, &mailbox, &token, &options)?;
         let database = env.migrate().await?;
@@ -118,6 +123,7 @@ impl Stage {
             client,
             bearer,
             env,
+            telegram_speed: options.telegram_speed,
             server: None,
             bot: None,
         };
@@ -138,6 +144,7 @@ impl Stage {
             telegram: TelegramSettings {
                 token: Secret::from(self.sim.token().to_owned()).try_into()?,
                 api_url: Some(self.sim.api_url().parse()?),
+                limits: RateLimits::times_faster(self.telegram_speed),
             },
             server: ServerSettings {
                 url: self.url().parse()?,

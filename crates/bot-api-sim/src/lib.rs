@@ -3,8 +3,8 @@
 //!
 //! It refuses what Telegram refuses, for instance HTML that does not parse, callback data over 64
 //! bytes, an edit that changes nothing, a message to a user who never started the bot, and more
-//! messages than the rate limits allow. Methods and parameters that it does not simulate are refused
-//! too: it must never accept more than Telegram does.
+//! messages than the rate limits allow. Methods and parameters that it does not simulate are
+//! refused too: it must never accept more than Telegram does.
 //!
 //! It fails as Telegram fails, on a test's order: see [`Fault`].
 //!

@@ -63,6 +63,15 @@ impl Incoming {
         }
     }
 
+    /// The message in the private chat that it is about.
+    pub(crate) fn private_message(&self) -> Option<MessageId> {
+        match self {
+            Self::Text(message) => message.group.is_none().then_some(message.message),
+            Self::Unsupported(message) => Some(message.message),
+            Self::Pressed(button) => button.message,
+        }
+    }
+
     pub(crate) fn user(&self) -> &User {
         match self {
             Self::Text(message) => &message.user,

@@ -1,27 +1,43 @@
-//! The Bot API as the handlers use it: HTML messages in private chats, rate limits waited out.
+//! The Bot API as the handlers use it: HTML messages in private chats, at a pace that Telegram
+//! accepts, repeated until their outcome is known.
+//!
+//! Calls that may be repeated are: a second deletion or edit finds that the first was done. A
+//! message whose response was lost is looked for before it is sent again.
 //!
 //! Errors keep only their kind: the URL of every call contains the token, and a response may
 //! contain what a user wrote.
 
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kms_types::{TelegramId, Username};
 use teloxide_core::payloads::{
-    AnswerCallbackQuerySetters, EditMessageTextSetters, SendMessage, SendMessageSetters,
-    SendPhotoSetters,
+    AnswerCallbackQuery, AnswerCallbackQuerySetters, DeleteMessage, EditMessageReplyMarkup,
+    EditMessageReplyMarkupSetters, EditMessageText, EditMessageTextSetters, GetChat,
+    SendChatAction, SendMessage, SendMessageSetters, SendPhotoSetters,
 };
-use teloxide_core::requests::{JsonRequest, Payload, Request, Requester};
+use teloxide_core::requests::Requester;
 use teloxide_core::types::{
-    CallbackQueryId, ChatAction, ChatId, InputFile, LinkPreviewOptions, MessageId, ParseMode,
+    CallbackQueryId, ChatAction, ChatId, InputFile, LinkPreviewOptions, Message, MessageId,
+    ParseMode,
 };
 use teloxide_core::{ApiError, Bot, RequestError};
+use tokio::time::{Instant, sleep, timeout_at};
 
+use super::calls::{Call, CallError, Upload};
 use super::keyboard::Keyboard;
+use super::pace::{Pace, RateLimits};
+use super::shown::Shown;
 use crate::texts::{Html, Text};
 
-/// The longest `retry_after` of Telegram that is waited out, in seconds.
-const LONGEST_WAIT: u32 = 60;
+/// How long a call is repeated, and waited for, before it counts as failed.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// The attempts of a call whose outcome stays unknown.
+const ATTEMPTS: u32 = 4;
+/// How many messages after the last known one may be a message whose response was lost: the ids of
+/// all private chats are one sequence.
+const CANDIDATES: i32 = 12;
 /// Telegram counts as reachable for this long after its last response; a poll takes at most ten
 /// seconds.
 const REACHABLE_FOR: Duration = Duration::from_secs(30);
@@ -50,34 +66,38 @@ pub enum TelegramError {
     Unreachable(&'static str),
 }
 
+impl From<CallError> for TelegramError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Refused(error) => error.into(),
+            CallError::Wait(_) => Self::Unreachable("rate limit"),
+            CallError::Unknown(what) => Self::Unreachable(what),
+        }
+    }
+}
+
 impl From<RequestError> for TelegramError {
     fn from(error: RequestError) -> Self {
+        CallError::from(error).into()
+    }
+}
+
+impl From<ApiError> for TelegramError {
+    fn from(error: ApiError) -> Self {
         match error {
-            RequestError::Api(error) => match error {
-                ApiError::BotBlocked
-                | ApiError::ChatNotFound
-                | ApiError::UserDeactivated
-                | ApiError::CantInitiateConversation => Self::Gone,
-                // teloxide expects this description with a different beginning.
-                ApiError::Unknown(text) if text.contains("can't initiate conversation") => {
-                    Self::Gone
-                }
-                // Other unknown descriptions are failures of Telegram itself, like "Bad Gateway".
-                ApiError::Unknown(text)
-                    if !REFUSALS.iter().any(|known| text.starts_with(known)) =>
-                {
-                    Self::Unreachable("server error")
-                }
-                ApiError::InvalidToken => Self::Token,
-                ApiError::TerminatedByOtherGetUpdates => Self::Conflict,
-                error => Self::Refused(error),
-            },
-            RequestError::Network(error) if error.is_timeout() => Self::Unreachable("timeout"),
-            RequestError::Network(_) => Self::Unreachable("network"),
-            RequestError::InvalidJson { .. } => Self::Unreachable("invalid response"),
-            RequestError::RetryAfter(_) => Self::Unreachable("rate limit"),
-            RequestError::MigrateToChatId(_) => Self::Gone,
-            RequestError::Io(_) => Self::Unreachable("file"),
+            ApiError::BotBlocked
+            | ApiError::ChatNotFound
+            | ApiError::UserDeactivated
+            | ApiError::CantInitiateConversation => Self::Gone,
+            // teloxide expects this description with a different beginning.
+            ApiError::Unknown(text) if text.contains("can't initiate conversation") => Self::Gone,
+            // Other unknown descriptions are failures of Telegram itself, like "Bad Gateway".
+            ApiError::Unknown(text) if !REFUSALS.iter().any(|known| text.starts_with(known)) => {
+                Self::Unreachable("server error")
+            }
+            ApiError::InvalidToken => Self::Token,
+            ApiError::TerminatedByOtherGetUpdates => Self::Conflict,
+            error => Self::Refused(error),
         }
     }
 }
@@ -85,12 +105,29 @@ impl From<RequestError> for TelegramError {
 /// A client of the Bot API. Has no `Debug`: it would show the token.
 pub(crate) struct Telegram {
     api: Bot,
+    pace: Pace,
+    shown: Shown,
+    /// The highest id of a message in a private chat that is known.
+    last_message: AtomicI32,
     last_response: Mutex<Instant>,
 }
 
+/// Whether a message whose response was lost has arrived.
+enum Trace {
+    Arrived(MessageId),
+    NotArrived,
+    Unknown,
+}
+
 impl Telegram {
-    pub(crate) fn new(api: Bot) -> Self {
-        Self { api, last_response: Mutex::new(Instant::now()) }
+    pub(crate) fn new(api: Bot, limits: RateLimits) -> Self {
+        Self {
+            api,
+            pace: Pace::new(limits),
+            shown: Shown::default(),
+            last_message: AtomicI32::new(0),
+            last_response: Mutex::new(Instant::now()),
+        }
     }
 
     /// Records that Telegram responded.
@@ -104,6 +141,21 @@ impl Telegram {
         last.elapsed() < REACHABLE_FOR
     }
 
+    /// Records a message that exists in a private chat.
+    pub(crate) fn record_message(&self, message: MessageId) {
+        self.last_message.fetch_max(message.0, Ordering::Relaxed);
+    }
+
+    /// The highest id of a message that is known, to find later what was sent after it.
+    pub(crate) fn last_message(&self) -> MessageId {
+        MessageId(self.last_message.load(Ordering::Relaxed))
+    }
+
+    /// Waits until a notice of a payment to this user delays no answer.
+    pub(crate) async fn quiet(&self, user: TelegramId) {
+        self.pace.quiet(chat(user)).await;
+    }
+
     /// Sends a message and returns its id.
     pub(crate) async fn send(
         &self,
@@ -111,8 +163,11 @@ impl Telegram {
         html: &Html,
         keyboard: Keyboard,
     ) -> Result<MessageId, TelegramError> {
-        let message = self.message(chat(to), html, keyboard);
-        Ok(self.call(&message).await?.id)
+        let to = chat(to);
+        let message = message(to, html, keyboard.clone());
+        let id = self.send_once(to, &keyboard, &message).await?;
+        self.shown.record((to, id), html, &keyboard);
+        Ok(id)
     }
 
     /// Sends a message to a group. Its rate limit is not waited out: other users share it.
@@ -122,19 +177,21 @@ impl Telegram {
         html: &Html,
         keyboard: Keyboard,
     ) -> Result<(), TelegramError> {
-        self.message(group, html, keyboard).await?;
-        Ok(())
+        if !self.pace.try_group(group) {
+            return Err(TelegramError::Unreachable("rate limit"));
+        }
+        match message(group, html, keyboard).attempt(&self.api).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                if let CallError::Wait(time) = error {
+                    self.pace.wait(group, time);
+                }
+                Err(error.into())
+            }
+        }
     }
 
-    fn message(&self, chat: ChatId, html: &Html, keyboard: Keyboard) -> JsonRequest<SendMessage> {
-        self.api
-            .send_message(chat, html.as_str())
-            .parse_mode(ParseMode::Html)
-            .link_preview_options(no_preview())
-            .reply_markup(keyboard.into_markup())
-    }
-
-    /// Replaces the text and the buttons of a message. An edit that changes nothing is no error.
+    /// Replaces the text and the buttons of a message. Nothing is sent if it shows them already.
     pub(crate) async fn edit(
         &self,
         of: TelegramId,
@@ -142,19 +199,26 @@ impl Telegram {
         html: &Html,
         keyboard: Keyboard,
     ) -> Result<(), TelegramError> {
-        let edited = self
-            .api
-            .edit_message_text(chat(of), message, html.as_str())
+        let message = (chat(of), self.shown.successor((chat(of), message)));
+        if self.shown.is_shown(message, html, &keyboard) {
+            return Ok(());
+        }
+        self.shown.forget(message);
+        let edit = EditMessageText::new(message.0, message.1, html.as_str())
             .parse_mode(ParseMode::Html)
             .link_preview_options(no_preview())
-            .reply_markup(keyboard.into_markup());
-        match self.call(&edited).await {
-            Ok(_) | Err(RequestError::Api(ApiError::MessageNotModified)) => Ok(()),
+            .reply_markup(keyboard.clone().into_markup());
+        match self.repeat(Some(message.0), &edit).await {
+            Ok(_) | Err(CallError::Refused(ApiError::MessageNotModified)) => {
+                self.shown.record(message, html, &keyboard);
+                Ok(())
+            }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Edits a message, or sends a new one if it no longer exists.
+    /// Edits a message, or sends a new one if it no longer exists or is too old. Later edits are
+    /// made in the new one.
     pub(crate) async fn edit_or_send(
         &self,
         of: TelegramId,
@@ -163,7 +227,11 @@ impl Telegram {
         keyboard: Keyboard,
     ) -> Result<(), TelegramError> {
         match self.edit(of, message, html, keyboard.clone()).await {
-            Err(TelegramError::Refused(_)) => self.send(of, html, keyboard).await.map(drop),
+            Err(TelegramError::Refused(_)) => {
+                let new = self.send(of, html, keyboard).await?;
+                self.shown.replace((chat(of), message), new);
+                Ok(())
+            }
             other => other,
         }
     }
@@ -174,8 +242,12 @@ impl Telegram {
         of: TelegramId,
         message: MessageId,
     ) -> Result<(), TelegramError> {
-        match self.call(&self.api.delete_message(chat(of), message)).await {
-            Ok(_) | Err(RequestError::Api(ApiError::MessageToDeleteNotFound)) => Ok(()),
+        let delete = DeleteMessage::new(chat(of), message);
+        match self.repeat(None, &delete).await {
+            Ok(_)
+            | Err(CallError::Refused(
+                ApiError::MessageToDeleteNotFound | ApiError::MessageIdInvalid,
+            )) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -188,45 +260,157 @@ impl Telegram {
         caption: &Html,
         keyboard: Keyboard,
     ) -> Result<(), TelegramError> {
+        let to = chat(to);
         let picture = self
             .api
-            .send_photo(chat(to), InputFile::memory(png).file_name("address.png"))
+            .send_photo(to, InputFile::memory(png).file_name("address.png"))
             .caption(caption.as_str())
             .parse_mode(ParseMode::Html)
-            .reply_markup(keyboard.into_markup());
-        self.call(&picture).await?;
-        Ok(())
+            .reply_markup(keyboard.clone().into_markup());
+        self.send_once(to, &keyboard, &Upload(picture)).await.map(drop)
     }
 
-    /// Answers a callback query, which ends the progress indicator of the pressed button.
+    /// Answers a callback query, which ends the progress indicator of the pressed button. A query
+    /// that was answered before or is too old is no error.
     pub(crate) async fn answer_query(
         &self,
         query: CallbackQueryId,
         notice: Option<Text>,
     ) -> Result<(), TelegramError> {
-        let answer = self.api.answer_callback_query(query);
-        match notice {
-            Some(notice) => answer.text(notice.into_string()).await?,
-            None => answer.await?,
-        };
-        Ok(())
+        let mut answer = AnswerCallbackQuery::new(query);
+        if let Some(notice) = notice {
+            answer = answer.text(notice.into_string());
+        }
+        match self.repeat(None, &answer).await {
+            // An unknown description: teloxide expects another case.
+            Ok(_) | Err(CallError::Refused(ApiError::InvalidQueryId | ApiError::Unknown(_))) => {
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
-    /// Shows "typing…" in the chat. Errors are ignored: nothing depends on it.
+    /// Shows "typing…" in the chat, unless Telegram asks to leave the chat alone. Errors are
+    /// ignored: nothing depends on it.
     pub(crate) async fn typing(&self, to: TelegramId) {
-        let _ = self.api.send_chat_action(chat(to), ChatAction::Typing).await;
+        let to = chat(to);
+        if self.pace.waits(to).is_some() {
+            return;
+        }
+        let action = SendChatAction::new(to, ChatAction::Typing);
+        if let Err(CallError::Wait(time)) = action.attempt(&self.api).await {
+            self.pace.wait(to, time);
+        }
     }
 
-    /// Makes a call; waits and repeats it when Telegram asks for that.
-    async fn call<R>(&self, request: &R) -> Result<<R::Payload as Payload>::Output, RequestError>
-    where
-        R: Request<Err = RequestError> + Sync,
-        R::SendRef: Send,
-    {
+    /// Fetches the current first name and username of a user who started the bot.
+    pub(crate) async fn profile(
+        &self,
+        of: TelegramId,
+    ) -> Result<(Option<String>, Option<Username>), TelegramError> {
+        let get = GetChat::new(chat(of));
+        let shown = self.repeat(None, &get).await?;
+        let username = shown.username().and_then(|name| name.parse().ok());
+        Ok((shown.first_name().map(str::to_owned), username))
+    }
+
+    /// Repeats a call that may be repeated, until its outcome is known. `paced` is the chat whose
+    /// messages it counts as one of.
+    async fn repeat<C: Call>(
+        &self,
+        paced: Option<ChatId>,
+        call: &C,
+    ) -> Result<C::Output, CallError> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut attempts = 0;
         loop {
-            match request.send_ref().await {
-                Err(RequestError::RetryAfter(wait)) if wait.seconds() <= LONGEST_WAIT => {
-                    tokio::time::sleep(Duration::from_secs(wait.seconds().into())).await;
+            attempts += 1;
+            match self.attempt(paced, deadline, call).await {
+                Err(CallError::Unknown(_)) if attempts < ATTEMPTS && Instant::now() < deadline => {
+                    sleep(delay(attempts)).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Sends a message at most once, as far as that can be known: after a lost response, the
+    /// message is looked for.
+    async fn send_once(
+        &self,
+        to: ChatId,
+        keyboard: &Keyboard,
+        send: &impl Call<Output = Message>,
+    ) -> Result<MessageId, TelegramError> {
+        let (deadline, after) = (Instant::now() + PATIENCE, self.last_message());
+        let mut attempts = 0;
+        let id = loop {
+            attempts += 1;
+            let error = match self.attempt(Some(to), deadline, send).await {
+                Ok(message) => break message.id,
+                Err(error) => error,
+            };
+            if !matches!(error, CallError::Unknown(_)) || attempts == ATTEMPTS {
+                return Err(error.into());
+            }
+            sleep(delay(attempts)).await;
+            match self.find(to, after, keyboard).await {
+                Trace::Arrived(id) => break id,
+                Trace::NotArrived if Instant::now() < deadline => {}
+                Trace::NotArrived | Trace::Unknown => return Err(error.into()),
+            }
+        };
+        self.record_message(id);
+        Ok(id)
+    }
+
+    /// Looks for a message of the bot with these buttons that was sent to a chat after a message:
+    /// an edit of its buttons would change nothing. Messages of users and of other chats cannot be
+    /// edited.
+    async fn find(&self, chat: ChatId, after: MessageId, keyboard: &Keyboard) -> Trace {
+        if after.0 == 0 {
+            return Trace::Unknown;
+        }
+        for id in after.0.saturating_add(1)..=after.0.saturating_add(CANDIDATES) {
+            let probe = EditMessageReplyMarkup::new(chat, MessageId(id))
+                .reply_markup(keyboard.clone().into_markup());
+            match self.repeat(None, &probe).await {
+                Err(CallError::Refused(ApiError::MessageNotModified)) => {
+                    return Trace::Arrived(MessageId(id));
+                }
+                Ok(_) | Err(CallError::Refused(_)) => {}
+                Err(CallError::Wait(_) | CallError::Unknown(_)) => return Trace::Unknown,
+            }
+        }
+        Trace::NotArrived
+    }
+
+    /// Makes a call once, and again whenever Telegram asks to wait, until the deadline.
+    async fn attempt<C: Call>(
+        &self,
+        paced: Option<ChatId>,
+        deadline: Instant,
+        call: &C,
+    ) -> Result<C::Output, CallError> {
+        loop {
+            if let Some(chat) = paced {
+                let wait = self.pace.waits(chat);
+                let turn = timeout_at(deadline, self.pace.message(chat)).await;
+                if turn.is_err() {
+                    return Err(CallError::Wait(wait.unwrap_or_default()));
+                }
+            }
+            match call.attempt(&self.api).await {
+                Err(CallError::Wait(time)) => {
+                    if let Some(chat) = paced {
+                        self.pace.wait(chat, time);
+                    }
+                    if Instant::now() + time > deadline {
+                        return Err(CallError::Wait(time));
+                    }
+                    if paced.is_none() {
+                        sleep(time).await;
+                    }
                 }
                 Ok(output) => {
                     self.record_response();
@@ -236,16 +420,18 @@ impl Telegram {
             }
         }
     }
+}
 
-    /// Fetches the current first name and username of a user who started the bot.
-    pub(crate) async fn profile(
-        &self,
-        of: TelegramId,
-    ) -> Result<(Option<String>, Option<Username>), TelegramError> {
-        let shown = self.call(&self.api.get_chat(chat(of))).await?;
-        let username = shown.username().and_then(|name| name.parse().ok());
-        Ok((shown.first_name().map(str::to_owned), username))
-    }
+/// A tenth of a second, doubled with each attempt.
+fn delay(attempts: u32) -> Duration {
+    Duration::from_millis(100 << attempts.min(6))
+}
+
+fn message(chat: ChatId, html: &Html, keyboard: Keyboard) -> SendMessage {
+    SendMessage::new(chat, html.as_str())
+        .parse_mode(ParseMode::Html)
+        .link_preview_options(no_preview())
+        .reply_markup(keyboard.into_markup())
 }
 
 fn chat(of: TelegramId) -> ChatId {
