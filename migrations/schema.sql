@@ -97,8 +97,17 @@ create table transfers (
     -- When its sender was notified that it is stalled at its highest fee.
     stalled_since bigint
 );
-create index transfers_sent on transfers (from_account, created_at);
-create index transfers_received on transfers (to_account, created_at);
+-- The history. A transfer is signed once it has a hash.
+create index transfers_sent on transfers (from_account, created_at) where tx_hash is not null;
+create index transfers_received on transfers (to_account, created_at)
+    where state in ('mined', 'final');
+create index transfers_pending on transfers (from_account) where state in ('signed', 'broadcast');
+-- The addresses that an account has paid, by the digits that people compare.
+create index transfers_paid on transfers
+    (from_account, (substr(to_address, 3, 4) || substr(to_address, 39, 4)), to_address)
+    where state in ('mined', 'final');
+-- Quotes that were not signed, which are deleted.
+create index transfers_unsigned on transfers (created_at) where tx_hash is null;
 create index transfers_due on transfers (lease_until)
     where state in ('signed', 'broadcast', 'mined');
 create unique index transfers_one_per_nonce on transfers (chain_id, from_address, nonce)

@@ -29,8 +29,8 @@ use crate::telemetry;
 use crate::tls;
 use crate::token_cache::TokenCache;
 use crate::workers::{
-    AdvanceRecoveries, CheckWallets, Checkpoints, CleanRateLimits, FoldMetrics, FollowBlocks,
-    ProbeKmsKeys, SendMail, SweepSckStore, WatchTransfers, WriteCheckpoints,
+    AdvanceRecoveries, CheckWallets, Checkpoints, CleanRateLimits, CleanTransfers, FoldMetrics,
+    FollowBlocks, ProbeKmsKeys, SendMail, SweepSckStore, WatchTransfers, WriteCheckpoints,
 };
 
 /// How long requests in flight may take when the server stops, in seconds.
@@ -188,6 +188,7 @@ fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepS
     });
     supervisor.run(CheckWallets::new(Arc::clone(custody), database, period));
     supervisor.run(CleanRateLimits::new(database, period));
+    supervisor.run(CleanTransfers::new(database, settings));
     if let Some(retention) = settings.retention {
         let custody = Arc::clone(custody);
         supervisor.run(SweepSckStore::new(custody, database, key_database, retention, period));

@@ -6,6 +6,7 @@
 mod advance_recoveries;
 mod check_wallets;
 mod clean_rate_limits;
+mod clean_transfers;
 mod fold_metrics;
 mod follow_blocks;
 mod lease;
@@ -18,6 +19,7 @@ mod write_checkpoints;
 pub(crate) use advance_recoveries::AdvanceRecoveries;
 pub(crate) use check_wallets::CheckWallets;
 pub(crate) use clean_rate_limits::CleanRateLimits;
+pub(crate) use clean_transfers::CleanTransfers;
 pub(crate) use fold_metrics::FoldMetrics;
 pub(crate) use follow_blocks::FollowBlocks;
 pub(crate) use probe_kms_keys::ProbeKmsKeys;

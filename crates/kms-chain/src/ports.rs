@@ -172,6 +172,16 @@ pub struct Due {
     pub waiting_notified: bool,
 }
 
+/// The addresses that an account has paid, compared with one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PaidBefore {
+    /// It has paid this address.
+    pub same: bool,
+    /// It has paid another address with the same first four and last four digits, which are those
+    /// that people compare.
+    pub lookalike: bool,
+}
+
 /// Stores transfers, their signed bytes and their nonces.
 #[async_trait]
 pub trait TransferStore: Send + Sync {
@@ -241,6 +251,11 @@ pub trait TransferStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<OverLimit>, StoreError>;
 
-    /// Whether the account has a `mined` or `final` transfer to the address.
-    async fn has_paid(&self, account: AccountId, to: EthAddress) -> Result<bool, StoreError>;
+    /// Returns whether the account has `mined` or `final` transfers to the address, or to another
+    /// one that looks like it.
+    async fn paid_before(
+        &self,
+        account: AccountId,
+        to: EthAddress,
+    ) -> Result<PaidBefore, StoreError>;
 }

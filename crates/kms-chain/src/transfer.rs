@@ -75,6 +75,8 @@ pub enum Warning {
     MostOfBalance,
     /// The username was reassigned from another user less than 30 days ago.
     NameReassigned,
+    /// The sender has paid another address that looks like the recipient's, but never this one.
+    LooksLikeAnother,
 }
 
 text_table! {
@@ -83,6 +85,7 @@ text_table! {
         Contract = "contract",
         MostOfBalance = "most_of_balance",
         NameReassigned = "name_reassigned",
+        LooksLikeAnother = "looks_like_another",
     }
 }
 

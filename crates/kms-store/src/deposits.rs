@@ -13,7 +13,7 @@ use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::events::{self, About};
 use crate::schema::{chain_cursors, external_deposits, signed_transactions, transfers, wallets};
-use crate::transfers::{HistoryEntry, Page};
+use crate::transfers::HistoryEntry;
 
 /// The number of values that one query compares with, which both databases support.
 const CHUNK: usize = 10_000;
@@ -250,40 +250,18 @@ impl Row {
     }
 }
 
-/// Lists the external deposits to an account, in the order of the page.
-pub(crate) fn received(
+/// Reads external deposits as entries of a history.
+pub(crate) fn entries(
     connection: &mut AnyConnection,
-    account: AccountId,
-    page: &Page,
-    limit: u32,
+    ids: Vec<String>,
 ) -> Result<Vec<HistoryEntry>, Failure> {
-    let all = external_deposits::table
-        .filter(external_deposits::account_id.eq(account.to_string()))
-        .limit(limit.into());
-    let rows: Vec<Row> = match page {
-        Page::Newest => all
-            .order((external_deposits::recorded_at.desc(), external_deposits::id.desc()))
-            .select(Row::as_select())
-            .load(connection)?,
-        Page::Before(place) => all
-            .filter(
-                external_deposits::recorded_at.lt(place.at()).or(external_deposits::recorded_at
-                    .eq(place.at())
-                    .and(external_deposits::id.lt(place.id()))),
-            )
-            .order((external_deposits::recorded_at.desc(), external_deposits::id.desc()))
-            .select(Row::as_select())
-            .load(connection)?,
-        Page::After(place) => all
-            .filter(
-                external_deposits::recorded_at.gt(place.at()).or(external_deposits::recorded_at
-                    .eq(place.at())
-                    .and(external_deposits::id.gt(place.id()))),
-            )
-            .order((external_deposits::recorded_at.asc(), external_deposits::id.asc()))
-            .select(Row::as_select())
-            .load(connection)?,
-    };
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<Row> = external_deposits::table
+        .filter(external_deposits::id.eq_any(ids))
+        .select(Row::as_select())
+        .load(connection)?;
     let entry = |row: Row| {
         let id = RowRef { table: "external_deposits", key: &row.id }.parse(&row.id)?;
         let at = Timestamp(row.recorded_at);

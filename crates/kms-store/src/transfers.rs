@@ -1,6 +1,7 @@
 //! Transfers, their signed transactions and their nonces.
 
 mod advance;
+mod cleaning;
 mod due;
 mod history;
 mod row;
@@ -10,9 +11,13 @@ mod spending_limits;
 use std::collections::HashMap;
 
 use async_trait::async_trait;
+use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
-use kms_chain::ports::{ChainView, Due, Inserted, Progress, Sign, SignOutcome, TransferStore};
+use diesel::sql_types::{Bool, Text};
+use kms_chain::ports::{
+    ChainView, Due, Inserted, PaidBefore, Progress, Sign, SignOutcome, TransferStore,
+};
 use kms_chain::spending::{OverLimit, SpendingRules};
 use kms_chain::state::{self, Change};
 use kms_chain::transfer::{Outgoing, Transfer, TransferState};
@@ -148,6 +153,33 @@ fn notify_recipient(
     )
 }
 
+fn paid_before(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    to: EthAddress,
+) -> Result<PaidBefore, Error> {
+    #[derive(QueryableByName)]
+    struct Found {
+        #[diesel(sql_type = Bool)]
+        same: bool,
+        #[diesel(sql_type = Bool)]
+        lookalike: bool,
+    }
+    // In the wording of the index, which each of the conditions uses.
+    let paid = "exists (select 1 from transfers where from_account = $1 \
+        and substr(to_address, 3, 4) || substr(to_address, 39, 4) = $2 \
+        and state in ('mined', 'final') and to_address";
+    let query = format!("select {paid} = $3) as same, {paid} < $3) or {paid} > $3) as lookalike");
+    let address = to.to_lower_hex();
+    let ends = address.get(2..6).zip(address.get(38..)).map(|(start, end)| format!("{start}{end}"));
+    let found: Found = diesel::sql_query(query)
+        .bind::<Text, _>(account.to_string())
+        .bind::<Text, _>(ends.unwrap_or_default())
+        .bind::<Text, _>(address)
+        .get_result(connection)?;
+    Ok(PaidBefore { same: found.same, lookalike: found.lookalike })
+}
+
 #[async_trait]
 impl TransferStore for Database {
     async fn insert_quote(&self, quote: Transfer) -> Result<Inserted, StoreError> {
@@ -244,10 +276,12 @@ impl TransferStore for Database {
         account: AccountId,
     ) -> Result<Outgoing, StoreError> {
         self.blocking(move |connection| {
+            // In this wording, for the index.
+            let is_pending = sql::<Bool>("state in ('signed', 'broadcast')");
             let rows: Vec<Row> = transfers::table
-                .filter(transfers::chain_id.eq(to_i64(chain_id)))
                 .filter(transfers::from_account.eq(account.to_string()))
-                .filter(transfers::state.eq_any(IN_FLIGHT))
+                .filter(is_pending)
+                .filter(transfers::chain_id.eq(to_i64(chain_id)))
                 .select(Row::as_select())
                 .load(connection)?;
             Ok(outgoing(rows)?)
@@ -268,16 +302,11 @@ impl TransferStore for Database {
         .await
     }
 
-    async fn has_paid(&self, account: AccountId, to: EthAddress) -> Result<bool, StoreError> {
-        self.blocking(move |connection| {
-            let paid: i64 = transfers::table
-                .filter(transfers::from_account.eq(account.to_string()))
-                .filter(transfers::to_address.eq(to.to_lower_hex()))
-                .filter(transfers::state.eq_any(["mined", "final"]))
-                .count()
-                .get_result(connection)?;
-            Ok(paid > 0)
-        })
-        .await
+    async fn paid_before(
+        &self,
+        account: AccountId,
+        to: EthAddress,
+    ) -> Result<PaidBefore, StoreError> {
+        self.blocking(move |connection| Ok(paid_before(connection, account, to)?)).await
     }
 }

@@ -132,6 +132,7 @@ send-total-token = { $amount } and { $fee }
 send-warning-contract = ⚠️ The recipient is a smart contract. Make sure that it can accept what you send.
 send-warning-most-of-balance = ⚠️ This is most of your { $symbol }.
 send-warning-reassigned = ⚠️ This username belonged to someone else until recently. Ask the recipient whether it is really theirs.
+send-warning-lookalike = 🚨 You have paid another address that looks almost like this one, but never this one. Scammers make such addresses. Compare every character.
 
 send-ask-password =
     { $quote }

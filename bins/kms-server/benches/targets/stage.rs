@@ -26,7 +26,7 @@ impl Stage {
         let stalled = "KMS_SERVER__CHAIN__STALLED_AFTER".to_owned();
         env.variables.push((stalled, "0s".to_owned()));
         // Limits are checked as usual but never reached: the load generator is a single caller.
-        for limit in ["ONBOARDINGS", "QUOTES", "READS", "ACCOUNT_READS"] {
+        for limit in ["ONBOARDINGS", "QUOTES", "QUOTES_A_DAY", "READS", "ACCOUNT_READS"] {
             let name = format!("KMS_SERVER__LIMITS__{limit}");
             env.variables.push((name, "100000000/second".to_owned()));
         }

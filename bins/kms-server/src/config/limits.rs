@@ -32,8 +32,10 @@ pub struct LimitSettings {
     pub email_codes: Rate,
     /// Wallets that one caller creates.
     pub onboardings: Rate,
-    /// Quotes of one account.
+    /// Quotes of one account, of which one may follow the other quickly.
     pub quotes: Rate,
+    /// Quotes of one account over a longer time: each is stored, for a day if it is not signed.
+    pub quotes_a_day: Rate,
     /// Reads of one caller, on each server.
     pub reads: Rate,
     /// Reads of one account, on each server.
@@ -145,6 +147,7 @@ impl Default for LimitSettings {
             email_codes: rate(5, Unit::Day),
             onboardings: rate(300, Unit::Minute),
             quotes: rate(60, Unit::Minute),
+            quotes_a_day: rate(1_000, Unit::Day),
             reads: rate(2_000, Unit::Second),
             account_reads: rate(100, Unit::Second),
             spend_a_day: BTreeMap::new(),

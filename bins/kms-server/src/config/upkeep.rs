@@ -17,6 +17,12 @@ pub struct UpkeepSettings {
     /// How long a wrapped key that no wallet refers to is kept; forever if it is `None`.
     #[serde(deserialize_with = "kms_config::duration_or_none")]
     pub retention: Option<Duration>,
+    /// How long a quote that was not signed is kept.
+    #[serde(deserialize_with = "kms_config::duration")]
+    pub quote_retention: Duration,
+    /// How long an event is kept, delivered or not; forever if it is `None`.
+    #[serde(deserialize_with = "kms_config::duration_or_none")]
+    pub event_retention: Option<Duration>,
 }
 
 impl Default for UpkeepSettings {
@@ -26,6 +32,8 @@ impl Default for UpkeepSettings {
             probe_interval: Duration::from_secs(HOUR),
             check_interval: Duration::from_secs(24 * HOUR),
             retention: Some(Duration::from_secs(35 * 24 * HOUR)),
+            quote_retention: Duration::from_secs(24 * HOUR),
+            event_retention: Some(Duration::from_secs(90 * 24 * HOUR)),
         }
     }
 }

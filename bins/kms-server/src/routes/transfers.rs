@@ -11,7 +11,7 @@ use kms_core::account::Account;
 use kms_core::audit::Action;
 use kms_store::{HistoryCursor, HistoryEntry, Page};
 use kms_types::wire::{self, ConfirmTransfer, HistoryPage, QuoteTransfer};
-use kms_types::{AccountRef, ErrorCode, Recipient, Timestamp, TransferId};
+use kms_types::{AccountId, AccountRef, ErrorCode, Recipient, Timestamp, TransferId};
 use serde::Deserialize;
 
 use crate::auth::{Bot, Reader};
@@ -71,9 +71,7 @@ pub(crate) async fn quote(
     if let Some(known) = known {
         return Ok(HttpResponse::Ok().json(show(known)));
     }
-    let (key, limit) = (format!("quote:{}", sender.id), state.limits.quotes.limit());
-    let detail = "too many quotes of this account; repeat after `retry_after` seconds";
-    admit(&state.database, &key, limit, detail).await?;
+    admit_quote(&state, sender.id).await?;
     let (to, name_reassigned) = recipient(&state, body.to, now).await?;
     if to.account == Some(sender.id) {
         return Err(ApiError::refused(
@@ -92,6 +90,13 @@ pub(crate) async fn quote(
     };
     let transfer = state.transfers.quote(request, now).await?;
     Ok(HttpResponse::Ok().json(show(transfer)))
+}
+
+async fn admit_quote(state: &State, sender: AccountId) -> Result<(), ApiError> {
+    let (quotes, a_day) = (state.limits.quotes.limit(), state.limits.quotes_a_day.limit());
+    let detail = "too many quotes of this account; repeat after `retry_after` seconds";
+    admit(&state.database, &format!("quote:{sender}"), quotes, detail).await?;
+    admit(&state.database, &format!("quotes_a_day:{sender}"), a_day, detail).await
 }
 
 /// Signs and broadcasts the transfer if it is what the sender was shown. A repeat returns the
@@ -415,5 +420,6 @@ fn show_warning(warning: Warning) -> wire::Warning {
         Warning::Contract => wire::Warning::Contract,
         Warning::MostOfBalance => wire::Warning::MostOfBalance,
         Warning::NameReassigned => wire::Warning::NameReassigned,
+        Warning::LooksLikeAnother => wire::Warning::LooksLikeAnother,
     }
 }

@@ -128,6 +128,20 @@ async fn owners_lower_their_limit_at_once_and_raise_it_later() {
     }
 }
 
+#[actix_web::test]
+async fn quotes_are_limited_per_day_too() {
+    let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    env.limits.quotes_a_day = "2/day".parse().unwrap();
+    let test = TestServer::start(env).await;
+    test.ann_and_bob().await;
+    for _ in 0..2 {
+        test.client.quote(&quote(1, "@bob", "0.1")).await.unwrap();
+    }
+    let refused = problem(test.client.quote(&quote(1, "@bob", "0.1")).await);
+    assert_eq!(refused.code, ErrorCode::RateLimited);
+    assert!(refused.retry_after.unwrap() > 11 * 3_600, "{:?}", refused.retry_after);
+}
+
 /// Rate limits are shared by all servers, and survive a restart.
 async fn quotes_and_onboardings_are_limited(stores: Stores) {
     let mut env = TestEnv::new(stores).unwrap();

@@ -6,7 +6,7 @@ use kms_client::{ClientError, Page};
 use kms_server_testing::requests::{COIN, confirm, quote, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer, on_both_stores};
 use kms_types::wire::{EventBody, HistoryEntry, TransferState, Warning};
-use kms_types::{AccountEvent, ErrorCode, TransferEvent, TransferId, U256, Wei};
+use kms_types::{AccountEvent, ErrorCode, EthAddress, TransferEvent, TransferId, U256, Wei};
 use serde_json::json;
 
 on_both_stores!(
@@ -72,6 +72,12 @@ async fn coins_are_sent_by_username(test: TestServer) {
     let second = test.client.quote(&quote(1, &bob.address.to_string(), "0.1")).await.unwrap();
     assert!(second.warnings.is_empty());
     assert_eq!((second.to.account, second.to.username), (Some(bob.id), None));
+    // An address with the same ends.
+    let mut lookalike = *bob.address.as_bytes();
+    lookalike[9] ^= 1;
+    let lookalike = EthAddress::from(lookalike).to_string();
+    let third = test.client.quote(&quote(1, &lookalike, "0.1")).await.unwrap();
+    assert!(third.warnings.contains(&Warning::LooksLikeAnother), "{:?}", third.warnings);
 }
 
 async fn the_amount_all_sends_the_whole_balance(test: TestServer) {

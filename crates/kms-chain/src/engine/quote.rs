@@ -8,7 +8,7 @@ use kms_types::{
 
 use super::Transfers;
 use crate::chain::{ChainError, Endpoint, PLAIN_TRANSFER_GAS, TokenError};
-use crate::ports::Inserted;
+use crate::ports::{Inserted, PaidBefore};
 use crate::spending::OverLimit;
 use crate::transfer::{Asked, Ladder, Missing, Party, Quote, Transfer, Warning};
 
@@ -100,7 +100,7 @@ struct Facts {
     available_wei: Wei,
     ladder: Ladder,
     is_contract: bool,
-    paid_before: bool,
+    paid_before: PaidBefore,
 }
 
 impl Transfers {
@@ -203,7 +203,7 @@ impl Transfers {
             available_wei,
             ladder: Ladder::rising_from(fees),
             is_contract,
-            paid_before: self.store.has_paid(sender, to).await?,
+            paid_before: self.store.paid_before(sender, to).await?,
         })
     }
 
@@ -332,7 +332,8 @@ fn missing(available: U256, needed: U256) -> Option<U256> {
 
 fn warnings(facts: &Facts, value: Units, name_reassigned: bool) -> Vec<Warning> {
     [
-        (Warning::FirstPayment, !facts.paid_before),
+        (Warning::FirstPayment, !facts.paid_before.same),
+        (Warning::LooksLikeAnother, facts.paid_before.lookalike && !facts.paid_before.same),
         (Warning::Contract, facts.is_contract),
         (Warning::MostOfBalance, is_most_of(value, facts.balance)),
         (Warning::NameReassigned, name_reassigned),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Text};
 use kms_chain::follower::ExternalDeposit;
 use kms_chain::transfer::Transfer;
 use kms_core::ports::StoreError;
@@ -98,82 +99,83 @@ impl Database {
         limit: u32,
     ) -> Result<Vec<HistoryEntry>, StoreError> {
         self.blocking(move |connection| {
-            let transfers = transfers_of(connection, account, &page, limit)?;
-            let outside = deposits::received(connection, account, &page, limit)?;
-            let mut found: Vec<_> = transfers
-                .into_iter()
-                .map(|transfer| HistoryEntry::Transfer(Box::new(transfer)))
-                .chain(outside)
-                .map(|entry| (entry.place(), entry))
-                .collect();
+            let places = places(connection, account, &page, limit)?;
+            let of_kind = |kind: &str| {
+                let places = places.iter().filter(|place| place.kind == kind);
+                places.map(|place| place.id.clone()).collect::<Vec<_>>()
+            };
+            let transfers = transfers_of(connection, of_kind("transfer"))?;
+            let deposits = deposits::entries(connection, of_kind("deposit"))?;
+            let transfers =
+                transfers.into_iter().map(|found| HistoryEntry::Transfer(Box::new(found)));
+            let mut found: Vec<_> =
+                transfers.chain(deposits).map(|entry| (entry.place(), entry)).collect();
             found.sort_by(|(one, _), (other, _)| other.cmp(one));
-            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            if matches!(page, Page::After(_)) {
-                // The oldest entries are adjacent to the position.
-                found.drain(..found.len().saturating_sub(limit));
-            }
-            found.truncate(limit);
             Ok(found.into_iter().map(|(_, entry)| entry).collect())
         })
         .await
     }
 }
 
-fn transfers_of(
+/// Where entries come from: what they are, their table, the column of their time, and a condition
+/// in the wording of an index.
+const SOURCES: [(&str, &str, &str, &str); 3] = [
+    ("transfer", "transfers", "created_at", "from_account = $1 and tx_hash is not null"),
+    ("transfer", "transfers", "created_at", "to_account = $1 and state in ('mined', 'final')"),
+    ("deposit", "external_deposits", "recorded_at", "account_id = $1"),
+];
+
+/// The place of an entry.
+#[derive(QueryableByName)]
+struct Place {
+    #[diesel(sql_type = Text)]
+    kind: String,
+    #[diesel(sql_type = Text)]
+    id: String,
+}
+
+/// Finds the entries of a page. Reads no more rows of each source than the page has.
+fn places(
     connection: &mut AnyConnection,
     account: AccountId,
     page: &Page,
     limit: u32,
-) -> Result<Vec<Transfer>, Failure> {
-    let key = account.to_string();
-    let sent = transfers::from_account.eq(key.clone()).and(transfers::state.eq_any([
-        "signed",
-        "broadcast",
-        "mined",
-        "final",
-        "failed",
-    ]));
-    let received = transfers::to_account
-        .assume_not_null()
-        .eq(key)
-        .and(transfers::state.eq_any(["mined", "final"]))
-        .and(transfers::to_account.is_not_null());
-    let all = transfers::table.filter(sent.or(received)).limit(limit.into());
-    let rows: Vec<Row> = match page {
-        Page::Newest => all
-            .order((transfers::created_at.desc(), transfers::id.desc()))
-            .select(Row::as_select())
-            .load(connection)?,
-        Page::Before(HistoryCursor { at, id }) => all
-            .filter(
-                transfers::created_at
-                    .lt(at.0)
-                    .or(transfers::created_at.eq(at.0).and(transfers::id.lt(id))),
-            )
-            .order((transfers::created_at.desc(), transfers::id.desc()))
-            .select(Row::as_select())
-            .load(connection)?,
-        Page::After(HistoryCursor { at, id }) => all
-            .filter(
-                transfers::created_at
-                    .gt(at.0)
-                    .or(transfers::created_at.eq(at.0).and(transfers::id.gt(id))),
-            )
-            .order((transfers::created_at.asc(), transfers::id.asc()))
-            .select(Row::as_select())
-            .load(connection)?,
+) -> Result<Vec<Place>, Failure> {
+    let newest = HistoryCursor { at: Timestamp(i64::MAX), id: String::new() };
+    let (cursor, side, order) = match page {
+        Page::Newest => (&newest, "<", "desc"),
+        Page::Before(cursor) => (cursor, "<", "desc"),
+        Page::After(cursor) => (cursor, ">", "asc"),
     };
+    let sources = SOURCES.map(|(kind, table, at, condition)| {
+        format!(
+            "select * from (select '{kind}' as kind, id, {at} as at from {table} \
+             where {condition} and {at} {side}= $2 and ({at} {side} $2 or id {side} $3) \
+             order by {at} {order}, id {order} limit $4) as {kind}_page"
+        )
+    });
+    let query = format!("{} order by at {order}, id {order} limit $4", sources.join(" union all "));
+    let places = diesel::sql_query(query)
+        .bind::<Text, _>(account.to_string())
+        .bind::<BigInt, _>(cursor.at.0)
+        .bind::<Text, _>(&cursor.id)
+        .bind::<BigInt, _>(i64::from(limit))
+        .load(connection)?;
+    Ok(places)
+}
+
+fn transfers_of(
+    connection: &mut AnyConnection,
+    ids: Vec<String>,
+) -> Result<Vec<Transfer>, Failure> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<Row> = transfers::table
+        .filter(transfers::id.eq_any(ids))
+        .select(Row::as_select())
+        .load(connection)?;
     let mut found = rows.into_iter().map(Row::parse).collect::<Result<Vec<_>, _>>()?;
     with_replacements(connection, &mut found)?;
     Ok(found)
-}
-
-impl HistoryCursor {
-    pub(crate) fn at(&self) -> i64 {
-        self.at.0
-    }
-
-    pub(crate) fn id(&self) -> &str {
-        &self.id
-    }
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, RunQueryDsl};
 use kms_chain::transfer::{Asked, Fees, Ladder, Party, Quote, Transfer, Warning};
 use kms_core::account::{Account, AccountState, NewAccount, SeenName, Wallet};
 use kms_core::ports::AccountStore;
@@ -61,35 +63,54 @@ impl Subject {
 
     /// Counts the rows of a table, with an optional condition: `TABLE [where …]`.
     pub(crate) fn count(&self, of: &str) -> i64 {
-        use diesel::{Connection, RunQueryDsl};
+        let count = self.texts(&format!("select cast(count(*) as text) as text from {of}"));
+        count[0].parse().unwrap()
+    }
+
+    pub(crate) fn is_postgres(&self) -> bool {
+        self.url.starts_with("postgres")
+    }
+
+    /// Reads the column `text` of a query.
+    pub(crate) fn texts(&self, sql: &str) -> Vec<String> {
         #[derive(diesel::QueryableByName)]
-        struct Count {
-            #[diesel(sql_type = diesel::sql_types::BigInt)]
-            count: i64,
+        struct Row {
+            #[diesel(sql_type = diesel::sql_types::Text)]
+            text: String,
         }
-        let query = diesel::sql_query(format!("select count(*) as count from {of}"));
+        let query = diesel::sql_query(sql);
         #[cfg(feature = "postgres")]
-        if self.url.starts_with("postgres") {
-            let mut connection = diesel::PgConnection::establish(&self.url).unwrap();
-            return query.get_result::<Count>(&mut connection).unwrap().count;
+        if self.is_postgres() {
+            let rows = query.load::<Row>(&mut self.postgres_connection()).unwrap();
+            return rows.into_iter().map(|row| row.text).collect();
         }
-        let path = self.url.strip_prefix("sqlite:").unwrap();
-        let mut connection = diesel::SqliteConnection::establish(path).unwrap();
-        query.get_result::<Count>(&mut connection).unwrap().count
+        let rows = query.load::<Row>(&mut self.sqlite_connection()).unwrap();
+        rows.into_iter().map(|row| row.text).collect()
+    }
+
+    #[cfg(feature = "postgres")]
+    pub(crate) fn postgres_connection(&self) -> diesel::PgConnection {
+        diesel::PgConnection::establish(&self.url).unwrap()
+    }
+
+    pub(crate) fn sqlite_connection(&self) -> diesel::SqliteConnection {
+        diesel::SqliteConnection::establish(self.url.strip_prefix("sqlite:").unwrap()).unwrap()
     }
 
     /// Runs SQL like an attacker who can write to the database.
     pub(crate) fn tamper(&self, sql: &str) {
-        use diesel::{Connection, RunQueryDsl};
+        self.run(&[sql.to_owned()]);
+    }
+
+    /// Runs statements over one connection.
+    pub(crate) fn run(&self, statements: &[String]) {
         #[cfg(feature = "postgres")]
-        if self.url.starts_with("postgres") {
-            let mut connection = diesel::PgConnection::establish(&self.url).unwrap();
-            diesel::sql_query(sql).execute(&mut connection).unwrap();
-            return;
+        if self.is_postgres() {
+            let mut connection = self.postgres_connection();
+            return statements.iter().for_each(|sql| connection.batch_execute(sql).unwrap());
         }
-        let path = self.url.strip_prefix("sqlite:").unwrap();
-        let mut connection = diesel::SqliteConnection::establish(path).unwrap();
-        diesel::sql_query(sql).execute(&mut connection).unwrap();
+        let mut connection = self.sqlite_connection();
+        statements.iter().for_each(|sql| connection.batch_execute(sql).unwrap());
     }
 }
 

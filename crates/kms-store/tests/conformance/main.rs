@@ -12,6 +12,7 @@ mod key_databases;
 mod ladder;
 mod migrations;
 mod orphaned_scks;
+mod plans;
 mod recoveries;
 mod server;
 mod spending_limits;

@@ -1,7 +1,8 @@
 //! Transfers: signed once, with the next nonce, within the balance.
 
 use kms_chain::ports::{
-    ChainView, Inserted, Progress, Sign, SignOutcome, SignedBytes, SignedLadder, TransferStore,
+    ChainView, Inserted, PaidBefore, Progress, Sign, SignOutcome, SignedBytes, SignedLadder,
+    TransferStore,
 };
 use kms_chain::spending::SpendingRules;
 use kms_chain::transfer::{Missing, TransferState};
@@ -16,6 +17,8 @@ on_every_database!(
     a_transfer_makes_only_allowed_transitions,
     due_transfers_are_leased,
     transfers_of_another_chain_are_not_leased,
+    old_quotes_that_were_not_signed_are_deleted,
+    old_events_are_deleted_except_the_newest,
 );
 
 pub(crate) fn view(block: u64, balance: u64, nonce: u64) -> ChainView {
@@ -184,9 +187,17 @@ async fn a_transfer_makes_only_allowed_transitions(subject: Subject) {
     allowed(&[Progress::Broadcast, mined, reverted, Progress::Superseded]).await;
     assert!(database.advance(id, Progress::Broadcast, NOW).await.unwrap());
     allowed(&[mined, reverted, Progress::Superseded]).await;
-    assert!(!database.has_paid(ann.id, bob.wallet.address).await.unwrap());
+    let paid_before = async || database.paid_before(ann.id, bob.wallet.address).await.unwrap();
+    assert_eq!(paid_before().await, PaidBefore::default());
     assert!(database.advance(id, mined, NOW).await.unwrap());
-    assert!(database.has_paid(ann.id, bob.wallet.address).await.unwrap());
+    assert_eq!(paid_before().await, PaidBefore { same: true, lookalike: false });
+    let mut other = *bob.wallet.address.as_bytes();
+    other[9] ^= 1;
+    let lookalike = database.paid_before(ann.id, other.into()).await.unwrap();
+    assert_eq!(lookalike, PaidBefore { same: false, lookalike: true });
+    other[0] ^= 1;
+    let stranger = database.paid_before(ann.id, other.into()).await.unwrap();
+    assert_eq!(stranger, PaidBefore::default());
     let now = database.transfer(id, NOW).await.unwrap().unwrap();
     assert_eq!((now.block, now.fee), (Some(5), Some(fee)));
     // A balance from before the block must still cover it.
@@ -270,6 +281,46 @@ async fn transfers_of_another_chain_are_not_leased(subject: Subject) {
     assert_eq!(database.pending_spend(1, ann.id).await.unwrap().wei, Wei::default());
     assert_eq!(database.claim_due(CHAIN, NOW, lease, 10).await.unwrap().len(), 1);
     assert_eq!(database.pending_spend(CHAIN, ann.id).await.unwrap().wei, Wei(U256::from(100)));
+}
+
+async fn old_quotes_that_were_not_signed_are_deleted(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let mut ids = Vec::new();
+    for at in [NOW.0 - 4, NOW.0 - 3, NOW.0 - 2, NOW.0 - 1, NOW.0] {
+        let quote = transfer(&ann, &bob, 1, Timestamp(at));
+        database.insert_quote(quote.clone()).await.unwrap();
+        ids.push(quote.id);
+    }
+    let chain = view(1, 1_000, 0);
+    database.sign(ids[0], chain, SpendingRules::default(), Timestamp(0), sign()).await.unwrap();
+    database.cancel(ids[1], Timestamp(0)).await.unwrap();
+    assert_eq!(database.delete_unsigned_quotes(NOW, 2).await.unwrap(), 2);
+    assert_eq!(database.delete_unsigned_quotes(NOW, 2).await.unwrap(), 1);
+    assert_eq!(database.delete_unsigned_quotes(NOW, 2).await.unwrap(), 0);
+    let mut kept = Vec::new();
+    for id in &ids {
+        kept.extend(database.transfer(*id, NOW).await.unwrap().map(|transfer| transfer.id));
+    }
+    assert_eq!(kept, [ids[0], ids[4]]);
+}
+
+async fn old_events_are_deleted_except_the_newest(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    for at in [NOW.0, NOW.0 + 1, NOW.0 + 2] {
+        let quote = transfer(&ann, &bob, 1, NOW);
+        database.insert_quote(quote.clone()).await.unwrap();
+        let chain = view(1, 1_000, 0);
+        let rules = SpendingRules::default();
+        database.sign(quote.id, chain, rules, Timestamp(at), sign()).await.unwrap();
+    }
+    // Of the two wallets, and the first signature.
+    assert_eq!(database.delete_events(Timestamp(NOW.0 + 1), 2).await.unwrap(), 2);
+    assert_eq!(database.delete_events(Timestamp(NOW.0 + 1), 2).await.unwrap(), 1);
+    assert_eq!(database.delete_events(Timestamp(NOW.0 + 1), 2).await.unwrap(), 0);
+    assert_eq!(database.delete_events(Timestamp(i64::MAX), 9).await.unwrap(), 1);
+    assert_eq!(events(database, EventCursor::default(), 1).await.len(), 1);
 }
 
 async fn an_unreadable_row_blocks_no_other(subject: Subject) {

@@ -135,6 +135,9 @@ pub enum Warning {
     MostOfBalance,
     /// The username was reassigned from another user less than 30 days ago.
     NameReassigned,
+    /// The sender has paid another address that has the same first four and last four digits as the
+    /// recipient's, but never this one.
+    LooksLikeAnother,
     /// A warning of a newer server.
     #[serde(other)]
     Unknown,

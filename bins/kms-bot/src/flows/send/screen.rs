@@ -96,6 +96,7 @@ pub(super) fn quote(transfer: &Transfer, network: &Network, display_name: Option
             html!("send-warning-most-of-balance", symbol = symbol(token, network))
         }
         Warning::NameReassigned => html!("send-warning-reassigned"),
+        Warning::LooksLikeAnother => html!("send-warning-lookalike"),
     });
     Html::paragraphs([quote].into_iter().chain(warnings))
 }

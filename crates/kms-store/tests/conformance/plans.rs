@@ -1,0 +1,140 @@
+//! The cost of a transfer does not grow with how many there are: every statement that quote,
+//! confirm, settle, history and outbox really issue is explained with 200,000 rows in each table,
+//! half of them of one account.
+
+mod explain;
+mod fill;
+mod recorder;
+
+use kms_chain::follower::{BlockRef, DepositStore, Payment};
+use kms_chain::ports::{Progress, TransferStore};
+use kms_chain::spending::SpendingRules;
+use kms_core::account::Account;
+use kms_core::ports::AccountStore;
+use kms_store::Page;
+use kms_types::{AccountRef, EventCursor, Timestamp, Token, TransferId, U256, Units, Wei};
+
+use crate::fixtures::{Subject, insert, transfer};
+use crate::transfers::{CHAIN, NOW, sign, view};
+
+/// Statements, by a part without quotes, that are still expensive, and where they are.
+const NOT_YET: [(&str, &str); 2] = [
+    (".block > ", "transfers/sign.rs, reserved"),
+    (".lease_until <= ", "transfers/due.rs, claim_due"),
+];
+
+#[tokio::test]
+async fn no_statement_reads_a_whole_table_in_a_file() {
+    recorder::install();
+    no_statement_reads_a_whole_table(Subject::file().await).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn no_statement_reads_a_whole_table_in_postgresql() {
+    recorder::install();
+    no_statement_reads_a_whole_table(Subject::postgres().await).await;
+}
+
+async fn no_statement_reads_a_whole_table(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    // A row of each table, which is copied.
+    flow(&subject, &ann, &bob, 0, EventCursor::default()).await;
+    let tables = fill::fill(&subject, &ann);
+    // The bot has read nearly everything.
+    let near_the_end = subject.texts(
+        "select cast(tx as text) || '-' || cast(seq as text) as text from events \
+         order by tx desc, seq desc limit 1 offset 5",
+    );
+    let near_the_end: EventCursor = near_the_end[0].parse().unwrap();
+    recorder::record(&subject.url);
+    flow(&subject, &ann, &bob, 1, near_the_end).await;
+    let statements = recorder::recorded(&subject.url);
+    assert!(statements.len() > 30, "{} statements", statements.len());
+    let mut slow = Vec::new();
+    for statement in &statements {
+        let bare = statement.replace(['"', '`'], "");
+        if NOT_YET.iter().any(|(part, _place)| bare.contains(part)) {
+            continue;
+        }
+        let plan = explain::explain(&subject, statement);
+        if let Some(why) = explain::problem(&plan, &tables) {
+            slow.push(format!("{why}\n{statement}\n{plan}"));
+        }
+    }
+    assert!(slow.is_empty(), "{} of {}:\n{}", slow.len(), statements.len(), slow.join("\n\n"));
+}
+
+/// Everything that happens to transfers and deposits, and is read of them. The bot has read the
+/// events up to `read`.
+async fn flow(subject: &Subject, ann: &Account, bob: &Account, round: u8, read: EventCursor) {
+    let database = &subject.database;
+    let again = quote(subject, ann, bob).await;
+    database.cancel(again, NOW).await.unwrap();
+    let (nonce, fee) = (u64::from(round) * 1_000_000, Wei::default());
+    for (index, end) in (1..).zip([Progress::Final, Progress::Superseded, Progress::Broadcast]) {
+        let id = quote(subject, ann, bob).await;
+        let (chain, rules) = (view(1, 1_000_000, nonce), SpendingRules::default());
+        database.sign(id, chain, rules, NOW, sign()).await.unwrap();
+        database.advance(id, Progress::Broadcast, NOW).await.unwrap();
+        let mined =
+            Progress::Mined { tx_hash: [16 * round + index; 32], block: 5, fee, arrived: None };
+        if end == Progress::Final {
+            database.advance(id, mined, NOW).await.unwrap();
+            database.advance(id, Progress::Reorged, NOW).await.unwrap();
+            database.advance(id, mined, NOW).await.unwrap();
+        }
+        database.advance(id, end, NOW).await.unwrap();
+    }
+    let lease = Timestamp(NOW.0 + 1_000);
+    database.claim_due(CHAIN, NOW, lease, 200).await.unwrap();
+    deposit(subject, ann, round).await;
+    let found = database.history(ann.id, Page::Newest, 20).await.unwrap();
+    let middle = found[found.len() / 2].place();
+    for page in [Page::Before(middle.clone()), Page::After(middle)] {
+        database.history(ann.id, page, 20).await.unwrap();
+    }
+    let events = database.events_after(read, 100).await.unwrap();
+    database.acknowledge_events("bot", events.end).await.unwrap();
+    database.acknowledged_events("bot").await.unwrap();
+}
+
+/// Quotes as the server does.
+async fn quote(subject: &Subject, ann: &Account, bob: &Account) -> TransferId {
+    let database = &subject.database;
+    let telegram = AccountRef::Telegram(ann.telegram_id);
+    database.account(telegram).await.unwrap();
+    database.resolve(&"bob".parse().unwrap(), NOW).await.unwrap();
+    database.account_by_address(bob.wallet.address).await.unwrap();
+    database.pending_spend(CHAIN, ann.id).await.unwrap();
+    database.paid_before(ann.id, bob.wallet.address).await.unwrap();
+    let quote = transfer(ann, bob, 1, NOW);
+    let rules = SpendingRules {
+        a_day: [(None, Units(U256::from(1_000_000)))].into(),
+        ..SpendingRules::default()
+    };
+    database.over_limit(quote.clone(), rules, NOW).await.unwrap();
+    database.transfer(quote.id, NOW).await.unwrap();
+    database.insert_quote(quote.clone()).await.unwrap();
+    quote.id
+}
+
+async fn deposit(subject: &Subject, to: &Account, round: u8) {
+    let database = &subject.database;
+    let block = |number: u8| BlockRef { number: number.into(), hash: [number; 32] };
+    database.start_at(CHAIN, block(0)).await.unwrap();
+    let from = database.cursor(CHAIN).await.unwrap().unwrap();
+    let token = Token { symbol: "USDC".parse().unwrap(), address: [0x33; 20].into(), decimals: 6 };
+    let payment = Payment {
+        tx_hash: [0xf0 + round; 32],
+        from: [99; 20].into(),
+        to: to.wallet.address,
+        token: Some(token),
+        value: Units(U256::from(5)),
+        block: 7,
+    };
+    let found = database.external_deposits(vec![payment]).await.unwrap();
+    let next = block(round + 1);
+    assert!(database.record_deposits(CHAIN, from, next, found, NOW).await.unwrap());
+}
