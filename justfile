@@ -72,7 +72,8 @@ schemathesis:
 fuzz SECONDS="60":
     fuzz/run.sh {{SECONDS}}
 
-# Sends transfers under injected faults, one run per seed. A failing run names its seed.
+# Sends transfers under injected faults, one run per seed. A failing run names its seed. `FAULT`
+# names a fault for all seeds.
 faults runs="1000" seed="1":
     FAULT_SEED={{seed}} FAULT_RUNS={{runs}} cargo test -p kms-server --test faults every_acknowledged_transfer -- --nocapture
 

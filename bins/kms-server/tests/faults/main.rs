@@ -1,11 +1,12 @@
-//! Seeded faults: real server processes crash, and lose requests and answers, while transfers are
-//! sent. Afterwards the chain must show that every acknowledged transfer was made exactly once, and
-//! nothing else.
+//! Seeded faults: real server processes crash, lose requests and answers, and meet a chain that
+//! misbehaves, while transfers are sent. Afterwards the chain must show that every acknowledged
+//! transfer was made exactly once, and nothing else; every wallet can still pay; and what people
+//! were last told is what the chain says.
 //!
-//! `FAULT_SEED` is the first seed, `FAULT_RUNS` the number of seeds. A seed determines where a
-//! process crashes, what happens to each request to the chain, which transfers are sent through
-//! which server, and which transactions and blocks the chain drops. It does not determine the
-//! scheduling of threads.
+//! `FAULT_SEED` is the first seed, `FAULT_RUNS` the number of seeds, and `FAULT` the name of a
+//! fault that every seed has. A seed determines the fault, where a process crashes, what happens to
+//! each request to the chain, which transfers are sent through which server, and which transactions
+//! and blocks the chain drops. It does not determine the scheduling of threads.
 
 #![expect(
     clippy::unwrap_used,
@@ -14,12 +15,17 @@
     reason = "tests fail by panicking, and print their seeds"
 )]
 
+mod chain;
+mod fault;
 mod proxy;
 mod random;
 mod scenario;
+mod sender;
+mod told;
 
 use std::time::Instant;
 
+use crate::fault::Fault;
 use crate::random::Random;
 use crate::scenario::Scenario;
 
@@ -27,24 +33,36 @@ const SEED: u64 = 1;
 const RUNS: u64 = 24;
 
 #[expect(clippy::disallowed_methods, reason = "chooses the seeds of a run")]
-fn variable(name: &str, otherwise: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} must be a number")),
-        Err(_) => otherwise,
-    }
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    let text = variable(name);
+    text.map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}: not a number")))
 }
 
 #[actix_web::test]
 async fn every_acknowledged_transfer_is_made_once_under_faults() {
-    let (first, runs) = (variable("FAULT_SEED", SEED), variable("FAULT_RUNS", RUNS));
+    let (first, runs) = (number("FAULT_SEED", SEED), number("FAULT_RUNS", RUNS));
+    let named = variable("FAULT");
     let begun = Instant::now();
-    let mut scenario = Scenario::start().await;
     let (mut paid, mut crashed) = (0, 0);
-    for seed in first..first + runs {
-        let run = scenario.run(seed).await;
-        println!("FAULT_SEED={seed} FAULT_RUNS=1: {run}");
-        paid += run.paid;
-        crashed += u64::from(run.crashed);
+    for two_endpoints in [false, true] {
+        let seeds: Vec<_> = (first..first + runs)
+            .map(|seed| (seed, Fault::of(seed, named.as_deref())))
+            .filter(|(_, fault)| fault.has_two_endpoints() == two_endpoints)
+            .collect();
+        if seeds.is_empty() {
+            continue;
+        }
+        let mut scenario = Scenario::start(two_endpoints).await;
+        for (seed, fault) in seeds {
+            let run = scenario.run(seed, fault).await;
+            println!("FAULT_SEED={seed} FAULT_RUNS=1: {run}");
+            paid += run.paid;
+            crashed += u64::from(run.crashed);
+        }
     }
     let seconds = begun.elapsed().as_secs_f64();
     println!("{runs} runs, {paid} transfers, {crashed} crashes, {seconds:.1} s");
@@ -55,6 +73,6 @@ async fn every_acknowledged_transfer_is_made_once_under_faults() {
 
 #[actix_web::test]
 async fn fifty_transfers_from_one_wallet_over_four_processes_have_fifty_nonces() {
-    let mut scenario = Scenario::start().await;
+    let mut scenario = Scenario::start(false).await;
     scenario.fifty_transfers(&mut Random::from_seed(7)).await;
 }

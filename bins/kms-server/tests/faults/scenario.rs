@@ -1,26 +1,39 @@
-//! Three servers that stay up, one that may crash, a chain behind a proxy, and the final checks.
+//! Three servers that stay up, one that may crash, a chain behind proxies, and one run of a seed.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::proxy::Proxy;
+use crate::chain;
+use crate::fault::{self, Fault};
+use crate::proxy::{Height, Proxy, Rules};
 use crate::random::Random;
+use crate::sender::{Answer, WORDS, send};
+use crate::told::{Message, Told};
 use futures::future::join_all;
-use kms_client::{Client, ClientError};
+use kms_client::Client;
 use kms_core::KdfParams;
-use kms_server_testing::requests::{COIN, confirm, create, quote};
+use kms_server_testing::requests::{COIN, create, quote};
 use kms_server_testing::{ServerProcess, Stores, TestEnv};
 use kms_store::Scope;
-use kms_types::wire::{Account, Transfer, TransferState};
-use kms_types::{TransferId, U256};
+use kms_testkit::{Anvil, TestToken};
+use kms_types::wire::{Account, QuoteTransfer, Transfer, TransferState};
+use kms_types::{Asset, Token, TransferId, U256};
 use serde_json::{Value, json};
 
-const WORDS: &str = "a password";
-const SENDS: u64 = 8;
-/// How long it may take until every signed transfer is final.
+/// How long it may take until everything is final, and everybody was told.
 const SETTLE: Duration = Duration::from_secs(60);
+/// After this long without an end, a sender cancels.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Blocks above the funding, so that no reorganisation removes it by accident.
+const SAFE: &str = "0xc";
+const TOKENS: u128 = 1_000_000_000;
+/// Where the owner of an exported key pays.
+const ELSEWHERE: &str = "0x00000000000000000000000000000000e15e0000";
+/// The base fee while nothing raises it, and while it is above every signed price.
+const LOW: u64 = 1_000_000_000;
+const HIGH: u64 = 200_000_000_000;
 
 /// The failpoints, and up to which of its passes each one may crash the process.
 const FAILPOINTS: [(&str, u64); 8] = [
@@ -36,15 +49,20 @@ const FAILPOINTS: [(&str, u64); 8] = [
 
 pub(crate) struct Scenario {
     env: TestEnv,
-    proxy: Proxy,
+    proxies: Vec<Proxy>,
+    /// Another chain with the same id.
+    other: Option<Anvil>,
+    token: TestToken,
     servers: Vec<ServerProcess>,
     clients: Vec<Client>,
-    token: String,
+    bearer: String,
+    told: Told,
     people: i64,
 }
 
 /// The result of one seed.
 pub(crate) struct Run {
+    fault: Fault,
     armed: String,
     pub(crate) crashed: bool,
     acknowledged: usize,
@@ -53,25 +71,31 @@ pub(crate) struct Run {
     took: Duration,
 }
 
+/// The accounts of a run.
+struct People {
+    sender: Account,
+    recipients: [Account; 2],
+    /// The block before their first payment.
+    since: u64,
+}
+
+/// What the sender asked for, and how it was answered.
+struct Sent {
+    ids: Vec<TransferId>,
+    answers: Vec<Answer>,
+}
+
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { armed, crashed, acknowledged, paid, refused, took } = self;
+        let Self { fault, armed, crashed, acknowledged, paid, refused, took } = self;
         let fate = if *crashed { "crashed" } else { "not reached" };
         let seconds = took.as_secs_f64();
         write!(
             f,
-            "{armed} {fate}; {acknowledged} acknowledged, {paid} paid, {refused} refused, \
+            "{fault}, {armed} {fate}; {acknowledged} acknowledged, {paid} paid, {refused} refused, \
              {seconds:.1} s"
         )
     }
-}
-
-/// The final answer to a sender.
-enum Answer {
-    Acknowledged,
-    Refused,
-    /// None that is certain.
-    Unclear,
 }
 
 /// The last lines of a server's log.
@@ -81,255 +105,437 @@ fn last_lines(server: &ServerProcess) -> String {
     lines[lines.len().saturating_sub(12)..].join("\n")
 }
 
+fn address(account: &Account) -> String {
+    account.address.to_string().to_lowercase()
+}
+
 impl Scenario {
-    pub(crate) async fn start() -> Self {
+    pub(crate) async fn start(two_endpoints: bool) -> Self {
         let mut env = TestEnv::new(Stores::Servers).unwrap();
-        let proxy = Proxy::before(&env.anvil.url());
-        env.rpc_urls = proxy.url();
-        env.chain.replace_after = std::time::Duration::from_secs(1);
+        let proxies: Vec<_> =
+            (0..=u8::from(two_endpoints)).map(|_| Proxy::before(&env.anvil.url())).collect();
+        env.rpc_urls = proxies.iter().map(Proxy::url).collect::<Vec<_>>().join(" ");
+        env.chain.replace_after = Duration::from_secs(1);
+        let token = TestToken::deploy(&env.anvil, "TST", 6).unwrap();
         // The cheapest KDF that is accepted: these tests are about transfers.
         let kdf = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
-        env.variables.push(("KMS_SERVER__PASSWORD__KDF".to_owned(), kdf.to_string()));
-        let quotes = "KMS_SERVER__LIMITS__QUOTES".to_owned();
-        env.variables.push((quotes, "100000/minute".to_owned()));
-        env.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
+        let tokens =
+            format!(r#"[{{ symbol = "TST", address = "{}", decimals = 6 }}]"#, token.address());
+        let variables = [
+            ("PASSWORD__KDF", kdf.to_string()),
+            ("LIMITS__QUOTES", "100000/minute".to_owned()),
+            ("CHAIN__TOKENS", tokens),
+        ];
+        let variables = variables.map(|(name, value)| (format!("KMS_SERVER__{name}"), value));
+        env.variables.extend(variables);
+        chain::call(&env.anvil, "evm_setAutomine", json!([false]));
+        let other = two_endpoints.then(|| Anvil::start().unwrap());
         let database = env.migrate().await.unwrap();
-        let token = env.issue_token(&database, Scope::Bot).await.unwrap();
+        let bearer = env.issue_token(&database, Scope::Bot).await.unwrap();
         let servers: Vec<_> = (0..3).map(|_| ServerProcess::start(&env, None, "info")).collect();
-        let clients = servers.iter().map(|server| server.client(&env, &token)).collect();
-        Self { env, proxy, servers, clients, token, people: 0 }
+        let clients: Vec<_> = servers.iter().map(|server| server.client(&env, &bearer)).collect();
+        let told = Told::follow(clients[0].clone());
+        Self { env, proxies, other, token, servers, clients, bearer, told, people: 0 }
     }
 
     fn rpc(&self, method: &str, params: Value) -> Value {
-        self.env.anvil.rpc(method, params).unwrap()
+        chain::call(&self.env.anvil, method, params)
     }
 
-    fn number(&self, method: &str, params: Value) -> U256 {
-        self.rpc(method, params).as_str().unwrap().parse().unwrap()
+    fn mine(&self, base_fee: u64) {
+        self.rpc("anvil_setNextBlockBaseFeePerGas", json!([format!("{base_fee:#x}")]));
+        self.rpc("anvil_mine", json!(["0x1"]));
+        if let Some(other) = &self.other {
+            let behind = chain::head(&self.env.anvil).saturating_sub(chain::head(other));
+            chain::call(other, "anvil_mine", json!([format!("{behind:#x}")]));
+        }
     }
 
-    /// Creates a sender with this balance, and a recipient.
-    async fn sender_and_recipient(&mut self, wei: u128) -> (i64, Account, Account) {
-        let sender = self.people + 1;
-        self.people += 2;
+    fn token_of(&self, fault: Fault) -> Option<&TestToken> {
+        (fault == Fault::Tokens).then_some(&self.token)
+    }
+
+    /// Creates a sender, with coins and tokens as the fault determines, and two recipients.
+    async fn people(&mut self, fault: Fault) -> People {
+        let first = self.people + 1;
+        self.people += 3;
         let mut accounts = Vec::new();
-        for id in [sender, sender + 1] {
+        for id in first..first + 3 {
             let body = create(id, &format!("person{id}"), WORDS);
             accounts.push(self.clients[0].create_account(&body).await.unwrap());
         }
-        let to = accounts.pop().unwrap();
-        let from = accounts.pop().unwrap();
-        self.env.fund(&from, wei).unwrap();
-        // Deeper than any reorganisation of these tests.
-        self.rpc("anvil_mine", json!(["0x3"]));
-        (sender, from, to)
+        let recipients = [accounts.remove(1), accounts.remove(1)];
+        let sender = accounts.remove(0);
+        self.rpc("anvil_mine", json!([SAFE]));
+        match fault {
+            Fault::Unfunded => {}
+            Fault::DepositGone => self.deposit(&sender),
+            _ => self.env.fund(&sender, COIN).unwrap(),
+        }
+        if fault == Fault::Tokens {
+            self.token.mint(&self.env.anvil, &address(&sender), TOKENS).unwrap();
+        }
+        if fault != Fault::DepositGone {
+            self.rpc("anvil_mine", json!([SAFE]));
+        }
+        People { sender, recipients, since: chain::head(&self.env.anvil) }
+    }
+
+    /// Pays the sender by a transaction, in a block of its own.
+    fn deposit(&self, to: &Account) {
+        let rich = self.rpc("eth_accounts", json!([]))[0].clone();
+        let payment = json!({"from": rich, "to": address(to), "value": format!("{COIN:#x}")});
+        self.rpc("eth_sendTransaction", json!([payment]));
+        self.mine(LOW);
     }
 
     /// Runs one seed.
-    pub(crate) async fn run(&mut self, seed: u64) -> Run {
+    pub(crate) async fn run(&mut self, seed: u64, fault: Fault) -> Run {
         let begun = Instant::now();
         let mut random = Random::from_seed(seed);
-        let (sender, from, to) = self.sender_and_recipient(COIN).await;
+        let people = self.people(fault).await;
         let (failpoint, passes) = FAILPOINTS[usize::try_from(random.below(8)).unwrap()];
         let armed = format!("{failpoint}@{}", random.below(passes) + 1);
         let armed_server = ServerProcess::try_start(&self.env, Some(&armed), "info");
         let mut clients = self.clients.clone();
-        clients.extend(armed_server.as_ref().map(|server| server.client(&self.env, &self.token)));
-        self.proxy.inject(random.fork());
+        clients.extend(armed_server.as_ref().map(|server| server.client(&self.env, &self.bearer)));
+        self.follow_rules(fault, &people, &mut random);
 
-        let recipient = format!("@person{}", sender + 1);
-        let sends: Vec<_> = (0..SENDS)
-            .map(|_| {
-                let milli = 50 + random.below(200);
-                // The sender has 1,000 milli-ETH, which is not enough for all of them.
-                let request = quote(sender, &recipient, &format!("0.{milli:03}"));
-                (request.id, send(clients.clone(), request, random.fork()))
-            })
-            .collect();
-        let (ids, sends): (Vec<_>, Vec<_>) = sends.into_iter().unzip();
-        let stop = std::sync::atomic::AtomicBool::new(false);
+        let requests: Vec<_> =
+            (0..fault.sends()).map(|_| request(fault, &people, &mut random)).collect();
+        let ids = requests.iter().map(|request| request.id).collect();
+        let sends: Vec<_> =
+            requests.into_iter().map(|it| send(clients.clone(), it, random.fork())).collect();
+        let stop = AtomicBool::new(false);
         let mut chances = random.fork();
-        let mine = async {
-            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
-                tokio::time::sleep(Duration::from_millis(40 + chances.below(80))).await;
-                match chances.below(12) {
-                    0 => drop(self.rpc("anvil_dropAllTransactions", json!([]))),
-                    1 => drop(self.env.anvil.rpc("anvil_reorg", json!([1, []]))),
-                    _ => drop(self.rpc("anvil_mine", json!(["0x1"]))),
-                }
-            }
-        };
         let sent = async {
             let answers = join_all(sends).await;
-            stop.store(true, std::sync::atomic::Ordering::SeqCst);
+            stop.store(true, Ordering::SeqCst);
             answers
         };
-        let (answers, ()) = tokio::join!(sent, mine);
+        let misfortune = self.misfortune(fault, &people, &mut chances, &stop);
+        let (answers, ()) = tokio::join!(sent, misfortune);
 
-        self.proxy.stop_injecting();
+        self.end_passing_faults(fault);
         let crashed = armed_server
             .is_none_or(|server| TcpStream::connect(("127.0.0.1", server.port)).is_err());
-        let context = format!("FAULT_SEED={seed}, {armed}");
-        let ends = self.settle(&ids, &context).await;
-        let acknowledged: Vec<_> = ids
-            .iter()
-            .zip(&answers)
-            .filter(|(_, answer)| matches!(answer, Answer::Acknowledged))
-            .map(|(id, _)| *id)
-            .collect();
-        let refused = answers.iter().filter(|answer| matches!(answer, Answer::Refused)).count();
-        let paid = self.check(&from, &to, &ends, &acknowledged, &context);
-        let took = begun.elapsed();
-        Run { armed, crashed, acknowledged: acknowledged.len(), paid, refused, took }
+        let context = format!("FAULT={fault} FAULT_SEED={seed} ({armed})");
+        let mut sent = Sent { ids, answers };
+        let acknowledged = sent.acknowledged().len();
+        let refused = sent.answers.iter().filter(|it| matches!(it, Answer::Refused)).count();
+        self.settle(fault, &people, &sent, &context).await;
+        if fault == Fault::DeepReorg {
+            self.rpc("anvil_reorg", json!([5 + chances.below(4), []]));
+            self.settle(fault, &people, &sent, &context).await;
+        }
+        self.pay_once_more(fault, &people, &mut sent, &context).await;
+        let paid = self.settle(fault, &people, &sent, &context).await;
+        for proxy in &self.proxies {
+            proxy.follow(Rules::default());
+        }
+        self.mine(LOW);
+        Run { fault, armed, crashed, acknowledged, paid, refused, took: begun.elapsed() }
     }
 
-    /// Mines until no transfer is in flight, and returns the transfers.
-    async fn settle(&self, ids: &[TransferId], context: &str) -> Vec<Transfer> {
-        let deadline = Instant::now() + SETTLE;
-        for round in 1_u32.. {
-            self.rpc("anvil_mine", json!(["0x1"]));
-            if round.is_multiple_of(100) {
+    fn follow_rules(&self, fault: Fault, people: &People, random: &mut Random) {
+        for (index, proxy) in self.proxies.iter().enumerate() {
+            let is_second = index == 1;
+            let mut rules = Rules { losses: Some(random.fork()), ..Rules::default() };
+            match fault {
+                Fault::Refused => {
+                    let digits = address(&people.recipients[1]).trim_start_matches("0x").to_owned();
+                    rules.refused = Some((digits, fault::refusal(random)));
+                }
+                Fault::Heights => rules.height = Height::Mixed(random.fork()),
+                Fault::Lagging if is_second => rules.height = Height::Behind(2 + random.below(6)),
+                Fault::WrongFork if is_second => {
+                    rules.other_node = self.other.as_ref().map(Anvil::url);
+                }
+                Fault::Many => rules.pool = Some(64),
+                _ => {}
+            }
+            proxy.follow(rules);
+        }
+    }
+
+    /// Mines, empties the pool, reorganises, and lets the fault happen, until the senders are
+    /// answered.
+    async fn misfortune(
+        &self,
+        fault: Fault,
+        people: &People,
+        chances: &mut Random,
+        stop: &AtomicBool,
+    ) {
+        let (mut base_fee, at) = (LOW, 3 + chances.below(6));
+        let sender = address(&people.sender);
+        for round in 0.. {
+            if stop.load(Ordering::SeqCst) && round > at {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(40 + chances.below(80))).await;
+            if round == at {
+                match fault {
+                    Fault::BaseFee => base_fee = HIGH,
+                    Fault::FundsGone => {
+                        self.rpc("anvil_setBalance", json!([sender, "0x0"]));
+                    }
+                    Fault::DepositGone => {
+                        let depth = chain::head(&self.env.anvil) - people.since + 1;
+                        self.rpc("anvil_reorg", json!([depth, []]));
+                        self.rpc("anvil_dropAllTransactions", json!([]));
+                    }
+                    Fault::DeepReorg => {
+                        self.rpc("anvil_reorg", json!([4 + chances.below(4), []]));
+                    }
+                    Fault::KeyElsewhere => self.pay_elsewhere(&sender),
+                    _ => {}
+                }
+            }
+            match chances.below(12) {
+                0 => drop(self.rpc("anvil_dropAllTransactions", json!([]))),
+                // It would bring the removed deposit back, or the removed coins.
+                1 if !fault.needs_the_sender() => drop(self.rpc("anvil_reorg", json!([1, []]))),
+                2..8 if fault == Fault::Many => {}
+                _ => self.mine(base_fee),
+            }
+        }
+    }
+
+    /// The owner of an exported key pays elsewhere, with the next nonce.
+    fn pay_elsewhere(&self, sender: &str) {
+        self.rpc("anvil_impersonateAccount", json!([sender]));
+        let nonce = chain::count(&self.env.anvil, sender, "latest");
+        let payment = json!({
+            "from": sender, "to": ELSEWHERE, "value": "0x1", "gas": "0x5208",
+            "gasPrice": format!("{HIGH:#x}"), "nonce": format!("{nonce:#x}"),
+        });
+        self.rpc("eth_sendTransaction", json!([payment]));
+        self.rpc("anvil_stopImpersonatingAccount", json!([sender]));
+        self.mine(LOW);
+    }
+
+    fn end_passing_faults(&self, fault: Fault) {
+        for proxy in &self.proxies {
+            proxy.stop_losses();
+            if fault == Fault::WrongFork {
+                proxy.follow(Rules::default());
+            }
+        }
+    }
+
+    /// Mines until nothing is in flight, the chain has what was acknowledged, and everybody was
+    /// told what it has. Returns the number of payments that were made.
+    async fn settle(&self, fault: Fault, people: &People, sent: &Sent, context: &str) -> u64 {
+        let begun = Instant::now();
+        let base_fee = if fault == Fault::BaseFee { HIGH } else { LOW };
+        let mut rounds = 0_u32;
+        loop {
+            rounds += 1;
+            self.mine(base_fee);
+            if rounds.is_multiple_of(100) {
                 // anvil never mines a transaction that it received while it mined the one before.
                 // Once the node has dropped it, the server broadcasts it again.
                 self.rpc("anvil_dropAllTransactions", json!([]));
             }
             let mut found = Vec::new();
-            for id in ids {
+            for id in &sent.ids {
                 // A quote without an answer may not exist.
                 found.extend(self.clients[0].transfer(*id).await.unwrap());
             }
-            let moving = |transfer: &&Transfer| {
-                use TransferState::{Broadcast, Mined, Signed};
-                matches!(transfer.state, Signed | Broadcast | Mined)
+            let in_flight: Vec<_> =
+                found.iter().filter(|transfer| is_in_flight(transfer)).collect();
+            let problem = match in_flight.as_slice() {
+                [] => match self.check(fault, people, sent, &found) {
+                    Ok(paid) => return paid,
+                    Err(problem) => problem,
+                },
+                in_flight => format!("{} payments are in flight", in_flight.len()),
             };
-            let Some(moving) = found.iter().find(moving) else { return found };
-            if Instant::now() > deadline {
-                let describe = |transfer: &Transfer| {
-                    let Transfer { id, state, replacements_sent, tx_hash, block, .. } = transfer;
-                    let hash = tx_hash.as_deref().unwrap_or_default();
-                    // A transfer that was not signed has no hash; the node reports an error then.
-                    let known = self.env.anvil.rpc("eth_getTransactionByHash", json!([hash]));
-                    format!(
-                        "{id} {state:?} replaced {replacements_sent}x, {hash} in {block:?}, node: {known:?}"
-                    )
-                };
-                let all: Vec<_> = found.iter().map(describe).collect();
-                let address = moving.from.address.to_string();
-                let count = self.number("eth_getTransactionCount", json!([address, "latest"]));
-                let pool = self.rpc("txpool_content", json!([]));
-                let logs: Vec<_> = self.servers.iter().map(last_lines).collect();
-                panic!(
-                    "{context}: a transfer stays in flight: {moving:?}\n{} transactions are mined\n\
-                     {}\npool: {pool}\n{}",
-                    count,
-                    all.join("\n"),
-                    logs.join("\n---\n")
-                );
+            if fault.needs_the_sender() && begun.elapsed() > PATIENCE && rounds.is_multiple_of(20) {
+                if fault != Fault::Refused {
+                    // For the fees of the cancellations.
+                    self.env.fund(&people.sender, COIN / 100).unwrap();
+                }
+                for transfer in in_flight {
+                    let _ = self.clients[1].cancel(transfer.id).await;
+                }
             }
+            assert!(begun.elapsed() < SETTLE, "{context}: {problem}\n{}", self.describe(&found));
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
-        Vec::new()
     }
 
-    /// Compares the transfers with the chain, and returns how many were made.
+    fn describe(&self, found: &[Transfer]) -> String {
+        let describe = |transfer: &Transfer| {
+            let Transfer { id, state, replacements_sent, tx_hash, block, .. } = transfer;
+            let hash = tx_hash.as_deref().unwrap_or_default();
+            // A transfer that was not signed has no hash; the node reports an error then.
+            let known = self.env.anvil.rpc("eth_getTransactionByHash", json!([hash]));
+            let known = known.map(|transaction| transaction["blockNumber"].clone());
+            let told = self.told.sender(*id);
+            format!(
+                "{id} {state:?}, told {told:?}, replaced {replacements_sent}x, {hash} in {block:?}, \
+                 node: {known:?}"
+            )
+        };
+        let all: Vec<_> = found.iter().map(describe).collect();
+        let pool = self.rpc("txpool_content", json!([]));
+        let logs: Vec<_> = self.servers.iter().map(last_lines).collect();
+        format!("{}\npool: {pool}\n{}", all.join("\n"), logs.join("\n---\n"))
+    }
+
+    /// Compares the transfers with the chain and with what people were told, and returns how many
+    /// payments were made.
     fn check(
         &self,
-        from: &Account,
-        to: &Account,
-        ends: &[Transfer],
-        acknowledged: &[TransferId],
-        context: &str,
-    ) -> u64 {
-        let paid: Vec<_> =
-            ends.iter().filter(|transfer| transfer.state == TransferState::Final).collect();
-        for transfer in ends {
-            let ended = matches!(
-                transfer.state,
-                TransferState::Final | TransferState::Quoted | TransferState::Expired
-            );
-            assert!(ended, "{context}: {transfer:?}");
+        fault: Fault,
+        people: &People,
+        sent: &Sent,
+        found: &[Transfer],
+    ) -> Result<u64, String> {
+        let paid: Vec<_> = found.iter().filter(|it| it.state == TransferState::Final).collect();
+        for id in sent.acknowledged() {
+            let ended = found.iter().find(|transfer| transfer.id == id).map(|it| it.state);
+            let kept = match ended {
+                Some(TransferState::Final) => true,
+                Some(TransferState::Failed | TransferState::Cancelled) => fault.may_fail(),
+                _ => false,
+            };
+            ensure(kept, || format!("{id} was acknowledged and is {ended:?}"))?;
         }
-        for id in acknowledged {
-            let made = paid.iter().any(|transfer| transfer.id == *id);
-            assert!(made, "{context}: {id} was acknowledged and lost");
+        let (anvil, sender) = (&self.env.anvil, address(&people.sender));
+        let mined = chain::mined(anvil, &sender, people.since);
+        for (transaction, nonce) in mined.iter().zip(0..) {
+            let pays = paid.iter().any(|it| it.tx_hash.as_deref() == Some(&transaction.hash));
+            let cancels = transaction.to == sender && fault.may_fail();
+            let is_external = transaction.to == ELSEWHERE;
+            let explained = pays || cancels || is_external;
+            ensure(explained, || format!("no transfer explains {transaction:?}"))?;
+            ensure(transaction.nonce == nonce, || format!("{transaction:?} follows a gap"))?;
         }
-        // Nonces are used once, from 0 on without a gap, and nothing is pending behind a gap.
-        let mut nonces = BTreeMap::new();
         for transfer in &paid {
-            let found = self.rpc("eth_getTransactionByHash", json!([transfer.tx_hash]));
-            let nonce: U256 = found["nonce"].as_str().unwrap().parse().unwrap();
-            let before = nonces.insert(nonce, transfer.id);
-            assert_eq!(before, None, "{context}: two transfers have nonce {nonce}");
+            let hash = transfer.tx_hash.as_deref().unwrap_or_default();
+            let made = mined.iter().find(|transaction| transaction.hash == hash);
+            let made = made.filter(|made| made.succeeded && Some(made.fee) == fee(transfer));
+            ensure(made.is_some(), || format!("the chain does not have {transfer:?}"))?;
         }
-        let count = U256::from(paid.len());
-        let address = from.address.to_string();
+        let count = u64::try_from(mined.len()).unwrap();
         for block in ["latest", "pending"] {
-            let mined = self.number("eth_getTransactionCount", json!([address, block]));
-            assert_eq!(mined, count, "{context}: transactions, {block}");
+            let counted = chain::count(anvil, &sender, block);
+            ensure(counted == count, || format!("{count} transactions, {counted} are {block}"))?;
         }
-        assert_eq!(
-            nonces.keys().next_back().map(|last| *last + U256::from(1)).unwrap_or_default(),
-            count
-        );
-        // The recipient received what was sent, and the sender keeps the rest less the fees.
-        let received = self.number("eth_getBalance", json!([to.address.to_string(), "latest"]));
-        let sent = paid.iter().fold(U256::ZERO, |sum, transfer| sum + transfer.value.0);
-        assert_eq!(received, sent, "{context}: received");
-        let fees = paid.iter().fold(U256::ZERO, |sum, transfer| sum + transfer.fee.unwrap().0);
-        let left = self.number("eth_getBalance", json!([address, "latest"]));
-        assert_eq!(left + sent + fees, U256::from(COIN), "{context}: left");
-        u64::try_from(paid.len()).unwrap()
+        self.check_messages(fault, people, found)?;
+        Ok(u64::try_from(paid.len()).unwrap())
+    }
+
+    fn check_messages(
+        &self,
+        fault: Fault,
+        people: &People,
+        found: &[Transfer],
+    ) -> Result<(), String> {
+        for transfer in found {
+            let (told, is) = (self.told.sender(transfer.id), Message::of(transfer.state));
+            // A cancelled quote was never signed.
+            let is = is.filter(|_| transfer.tx_hash.is_some());
+            ensure(told == is, || {
+                format!("{}: the sender was told {told:?}: {is:?}", transfer.id)
+            })?;
+        }
+        for recipient in &people.recipients {
+            let coins = chain::balance(&self.env.anvil, None, &address(recipient));
+            let told = self.told.received(recipient.id, None);
+            ensure(told == coins, || format!("told to have received {told} of {coins}"))?;
+            if self.token_of(fault).is_some() {
+                let tokens =
+                    chain::balance(&self.env.anvil, Some(&self.token), &address(recipient));
+                let told = self.told.received(recipient.id, Some(&self.configured_token()));
+                ensure(told == tokens, || format!("told to have received {told} of {tokens}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn configured_token(&self) -> Token {
+        let (symbol, address) = ("TST".parse().unwrap(), self.token.address().parse().unwrap());
+        Token { symbol, address, decimals: 6 }
+    }
+
+    /// The wallet can still pay.
+    async fn pay_once_more(&self, fault: Fault, people: &People, sent: &mut Sent, context: &str) {
+        if fault.needs_the_sender() || fault == Fault::Unfunded {
+            self.env.fund(&people.sender, COIN).unwrap();
+            // Above the block that may count as the newest.
+            for _ in 0..8 {
+                self.mine(LOW);
+            }
+        }
+        let to = people.recipients[0].username.as_ref().unwrap();
+        let from = people.sender.telegram_id;
+        let request = quote(from.into(), &to.to_string(), "0.002");
+        let id = request.id;
+        let answer = send(self.clients.clone(), request, Random::from_seed(0)).await;
+        let is_acknowledged = matches!(answer, Answer::Acknowledged);
+        assert!(is_acknowledged, "{context}: the wallet cannot pay any more");
+        sent.ids.push(id);
+        sent.answers.push(answer);
     }
 
     /// Sends fifty transfers at once through four processes, without faults.
     pub(crate) async fn fifty_transfers(&mut self, random: &mut Random) {
-        let (sender, from, to) = self.sender_and_recipient(COIN).await;
+        let people = self.people(Fault::Losses).await;
         self.servers.push(ServerProcess::start(&self.env, None, "info"));
         let mut clients = self.clients.clone();
-        clients.push(self.servers.last().unwrap().client(&self.env, &self.token));
-        let recipient = format!("@person{}", sender + 1);
-        let requests: Vec<_> = (0..50).map(|_| quote(sender, &recipient, "0.01")).collect();
+        clients.push(self.servers.last().unwrap().client(&self.env, &self.bearer));
+        let (from, to) = (people.sender.telegram_id, people.recipients[0].username.clone());
+        let recipient = to.unwrap().to_string();
+        let requests: Vec<_> = (0..50).map(|_| quote(from.into(), &recipient, "0.01")).collect();
         let ids: Vec<_> = requests.iter().map(|request| request.id).collect();
-        let sends =
-            requests.into_iter().map(|request| send(clients.clone(), request, random.fork()));
+        let sends = requests.into_iter().map(|it| send(clients.clone(), it, random.fork()));
         let answers = join_all(sends).await;
         assert!(
             answers.iter().all(|answer| matches!(answer, Answer::Acknowledged)),
             "a transfer was not acknowledged"
         );
-        let ends = self.settle(&ids, "fifty").await;
-        assert_eq!(self.check(&from, &to, &ends, &ids, "fifty"), 50);
+        let sent = Sent { ids, answers };
+        assert_eq!(self.settle(Fault::Losses, &people, &sent, "fifty").await, 50);
     }
 }
 
-/// Quotes and confirms like an impatient client, which repeats each request through another server
-/// until the answer is certain.
-async fn send(
-    clients: Vec<Client>,
-    request: kms_types::wire::QuoteTransfer,
-    mut random: Random,
-) -> Answer {
-    let mut quoted = None;
-    for _ in 0..30 {
-        let client =
-            &clients[usize::try_from(random.below(u64::try_from(clients.len()).unwrap())).unwrap()];
-        let answer = match &quoted {
-            None => client.quote(&request).await,
-            Some(quoted) => client.confirm(request.id, &confirm(quoted, WORDS)).await,
-        };
-        match answer {
-            Ok(transfer) if transfer.state == TransferState::Quoted => quoted = Some(transfer),
-            Ok(_) => return Answer::Acknowledged,
-            Err(ClientError::Problem(problem)) if is_certain(problem.status) => {
-                return Answer::Refused;
-            }
-            Err(_) => tokio::time::sleep(Duration::from_millis(30 + random.below(100))).await,
-        }
+impl Sent {
+    fn acknowledged(&self) -> Vec<TransferId> {
+        let answers = self.ids.iter().zip(&self.answers);
+        let acknowledged = answers.filter(|(_, answer)| matches!(answer, Answer::Acknowledged));
+        acknowledged.map(|(id, _)| *id).collect()
     }
-    Answer::Unclear
 }
 
-/// Whether nothing was done and a repeat would be refused too.
-fn is_certain(status: u16) -> bool {
-    (400..500).contains(&status) && status != 429
+fn request(fault: Fault, people: &People, random: &mut Random) -> QuoteTransfer {
+    let second = usize::try_from(random.below(2)).unwrap();
+    let recipient = people.recipients[second].username.as_ref().unwrap();
+    let amount = match fault {
+        Fault::Many => "0.001".to_owned(),
+        // The sender has 1,000 milli-ETH, which is not enough for all of them.
+        _ => format!("0.{:03}", 50 + random.below(200)),
+    };
+    let from = people.sender.telegram_id;
+    let mut request = quote(from.into(), &recipient.to_string(), &amount);
+    if fault == Fault::Tokens {
+        request.asset = Asset::Token("TST".parse().unwrap());
+    }
+    request
+}
+
+fn is_in_flight(transfer: &Transfer) -> bool {
+    use TransferState::{Broadcast, Mined, Signed};
+    matches!(transfer.state, Signed | Broadcast | Mined)
+}
+
+fn fee(transfer: &Transfer) -> Option<U256> {
+    transfer.fee.map(|fee| fee.0)
+}
+
+fn ensure(holds: bool, problem: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(problem()) }
 }

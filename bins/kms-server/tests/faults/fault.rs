@@ -1,0 +1,139 @@
+//! The faults of a run, by name.
+
+use std::fmt;
+
+use crate::random::Random;
+
+/// What goes wrong in a run, besides lost requests, a crash, an emptied pool and reorganisations of
+/// one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing more.
+    Losses,
+    /// The base fee rises above every signed price and stays there.
+    BaseFee,
+    /// The sender's coins disappear after payments were signed.
+    FundsGone,
+    /// The deposit that funds the sender is removed by a reorganisation.
+    DepositGone,
+    /// The node never accepts payments to one of the two recipients.
+    Refused,
+    /// A reorganisation removes finalized blocks.
+    DeepReorg,
+    /// Each answer is that of a node at another height, as behind a load balancer.
+    Heights,
+    /// The second endpoint is some blocks behind.
+    Lagging,
+    /// The second endpoint is on another chain with the same id.
+    WrongFork,
+    /// The sender has no coins at all.
+    Unfunded,
+    /// A token is sent.
+    Tokens,
+    /// More payments are sent at once than a node's pool takes of one wallet.
+    Many,
+    /// The owner uses the exported key elsewhere, for the same nonces.
+    KeyElsewhere,
+}
+
+/// The faults that the product does not withstand yet, and what is missing. A seed of one of them
+/// runs without it, unless `FAULT` names it.
+const NOT_DRAWN_YET: &[(Fault, &str)] = &[
+    (Fault::BaseFee, "a payment whose prices are all below the base fee cannot be replaced"),
+    (Fault::FundsGone, "a signed payment cannot be cancelled"),
+    (Fault::DepositGone, "a signed payment cannot be cancelled"),
+    (Fault::Refused, "a signed payment cannot be cancelled"),
+    (Fault::DeepReorg, "a final payment that a reorganisation removes is not reopened"),
+    (Fault::Heights, "absence at one of several nodes counts as proof"),
+    (Fault::Lagging, "absence at one of two endpoints counts as proof"),
+    (Fault::WrongFork, "one endpoint alone is believed"),
+];
+
+impl Fault {
+    const ALL: [Self; 13] = [
+        Self::Losses,
+        Self::BaseFee,
+        Self::FundsGone,
+        Self::DepositGone,
+        Self::Refused,
+        Self::DeepReorg,
+        Self::Heights,
+        Self::Lagging,
+        Self::WrongFork,
+        Self::Unfunded,
+        Self::Tokens,
+        Self::Many,
+        Self::KeyElsewhere,
+    ];
+
+    /// The fault of this seed, or the one that `FAULT` names.
+    pub(crate) fn of(seed: u64, named: Option<&str>) -> Self {
+        if let Some(name) = named {
+            let found = Self::ALL.into_iter().find(|fault| fault.name() == name);
+            return found.unwrap_or_else(|| panic!("FAULT must be one of {:?}", Self::names()));
+        }
+        let all = u64::try_from(Self::ALL.len()).unwrap();
+        let drawn = Self::ALL[usize::try_from(seed % all).unwrap()];
+        let is_drawn = NOT_DRAWN_YET.iter().all(|(fault, _missing)| *fault != drawn);
+        if is_drawn { drawn } else { Self::Losses }
+    }
+
+    fn names() -> Vec<&'static str> {
+        Self::ALL.into_iter().map(Self::name).collect()
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Losses => "losses",
+            Self::BaseFee => "base-fee",
+            Self::FundsGone => "funds-gone",
+            Self::DepositGone => "deposit-gone",
+            Self::Refused => "refused",
+            Self::DeepReorg => "deep-reorg",
+            Self::Heights => "heights",
+            Self::Lagging => "lagging",
+            Self::WrongFork => "wrong-fork",
+            Self::Unfunded => "unfunded",
+            Self::Tokens => "tokens",
+            Self::Many => "many",
+            Self::KeyElsewhere => "key-elsewhere",
+        }
+    }
+
+    /// Whether the servers have two endpoints.
+    pub(crate) fn has_two_endpoints(self) -> bool {
+        matches!(self, Self::Lagging | Self::WrongFork)
+    }
+
+    /// Whether payments stay pending until their sender cancels them.
+    pub(crate) fn needs_the_sender(self) -> bool {
+        matches!(self, Self::FundsGone | Self::DepositGone | Self::Refused)
+    }
+
+    /// Whether an acknowledged payment may end without being paid.
+    pub(crate) fn may_fail(self) -> bool {
+        self.needs_the_sender() || self == Self::KeyElsewhere
+    }
+
+    pub(crate) fn sends(self) -> u64 {
+        if self == Self::Many { 80 } else { 8 }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A node's words for a transaction that it will never accept.
+pub(crate) fn refusal(random: &mut Random) -> &'static str {
+    const REFUSALS: [&str; 5] = [
+        "intrinsic gas too low",
+        "insufficient funds for gas * price + value",
+        "transaction underpriced: gas tip cap 1, minimum needed 25000000000",
+        "tx fee (1.50 ether) exceeds the configured cap (1.00 ether)",
+        "transaction rejected by policy",
+    ];
+    REFUSALS[usize::try_from(random.below(5)).unwrap()]
+}

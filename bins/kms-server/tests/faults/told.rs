@@ -1,0 +1,118 @@
+//! What users were last told: a reader of the events, as the bot is.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kms_client::Client;
+use kms_types::wire::{EventBody, Transfer, TransferState};
+use kms_types::{AccountId, Token, TransferEvent, TransferId, U256};
+
+/// The last message about a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    Pending,
+    Paid,
+    NotPaid,
+}
+
+impl Message {
+    /// The message that shows a transfer in this state to its sender.
+    pub(crate) fn of(state: TransferState) -> Option<Self> {
+        match state {
+            TransferState::Signed | TransferState::Broadcast => Some(Self::Pending),
+            TransferState::Mined | TransferState::Final => Some(Self::Paid),
+            TransferState::Failed | TransferState::Cancelled => Some(Self::NotPaid),
+            TransferState::Quoted | TransferState::Expired | TransferState::Unknown => None,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Messages {
+    /// Of the senders.
+    sent: HashMap<TransferId, Message>,
+    /// The amounts that accounts were told to have received: in transfers, and in deposits by their
+    /// transaction.
+    transfers: HashMap<(AccountId, TransferId), (Option<Token>, U256)>,
+    deposits: HashMap<(AccountId, String), (Option<Token>, U256)>,
+}
+
+impl Messages {
+    /// A message about a payment to an account, or about one that was taken back.
+    fn received(&mut self, account: AccountId, transfer: Transfer) {
+        let key = (account, transfer.id);
+        match Message::of(transfer.state) {
+            Some(Message::Paid) => {
+                let units = transfer.arrived.unwrap_or(transfer.value).0;
+                self.transfers.insert(key, (transfer.token, units));
+            }
+            Some(Message::Pending | Message::NotPaid) | None => {
+                self.transfers.remove(&key);
+            }
+        }
+    }
+}
+
+/// Reads all events in the background.
+#[derive(Clone, Debug)]
+pub(crate) struct Told(Arc<Mutex<Messages>>);
+
+impl Told {
+    pub(crate) fn follow(client: Client) -> Self {
+        let told = Self(Arc::default());
+        let messages = told.clone();
+        actix_web::rt::spawn(async move {
+            let mut after = None;
+            loop {
+                match client.events(after, Duration::from_secs(2)).await {
+                    Ok(page) => {
+                        after = Some(page.next);
+                        for event in page.events {
+                            messages.record(event.account, event.what);
+                        }
+                    }
+                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                }
+            }
+        });
+        told
+    }
+
+    fn record(&self, account: AccountId, what: EventBody) {
+        let mut messages = self.0.lock().unwrap();
+        match what {
+            EventBody::Transfer { kind: TransferEvent::Changed, transfer } => {
+                if let Some(message) = Message::of(transfer.state) {
+                    messages.sent.insert(transfer.id, message);
+                }
+            }
+            EventBody::Transfer { kind: TransferEvent::Received, transfer } => {
+                messages.received(account, *transfer);
+            }
+            EventBody::Deposit { deposit, .. } => {
+                let units = (deposit.token, deposit.value.0);
+                messages.deposits.insert((account, deposit.tx_hash), units);
+            }
+            EventBody::Account { .. }
+            | EventBody::Security { .. }
+            | EventBody::Recovery { .. }
+            | EventBody::Unknown { .. } => {}
+        }
+    }
+
+    /// What the sender of a transfer was last told.
+    pub(crate) fn sender(&self, transfer: TransferId) -> Option<Message> {
+        self.0.lock().unwrap().sent.get(&transfer).copied()
+    }
+
+    /// How much of an asset an account was told to have received.
+    pub(crate) fn received(&self, account: AccountId, token: Option<&Token>) -> U256 {
+        let messages = self.0.lock().unwrap();
+        let transfers = messages.transfers.iter().map(|((who, _), what)| (who, what));
+        let deposits = messages.deposits.iter().map(|((who, _), what)| (who, what));
+        let received = transfers.chain(deposits);
+        let received = received.filter(|(who, what)| **who == account && what.0.as_ref() == token);
+        received.fold(U256::ZERO, |sum, (_, what)| sum + what.1)
+    }
+}
