@@ -6,7 +6,8 @@
 //! A subject is a file here whose `rows` are added in `main`.
 //!
 //! `cargo bench -p kms-server --bench targets -- secrets reads` runs only those subjects.
-//! `BENCH_ACCOUNTS` (1,000,000) and `BENCH_TRANSFERS` (1,000) set the size of the data.
+//! `BENCH_ACCOUNTS` (1,000,000), `BENCH_TRANSFERS` (1,000) and `BENCH_STORED_TRANSFERS` (1,000,000)
+//! set the size of the data.
 
 #![expect(
     clippy::unwrap_used,
@@ -20,6 +21,7 @@ mod measure;
 mod money;
 mod reads;
 mod row;
+mod scale;
 mod secrets;
 mod stage;
 
@@ -44,6 +46,9 @@ fn main() {
         }
         if wanted("money") {
             rows.extend(money::rows(&stage).await);
+        }
+        if wanted("scale") {
+            rows.extend(scale::rows(&stage).await);
         }
         rows
     });
