@@ -110,6 +110,12 @@ impl Fault {
         matches!(self, Self::FundsGone | Self::DepositGone | Self::Refused)
     }
 
+    /// Whether the fault happens to payments that are pending.
+    pub(crate) fn needs_pending(self) -> bool {
+        let is_stuck = matches!(self, Self::BaseFee | Self::FundsGone | Self::DepositGone);
+        is_stuck || self == Self::KeyElsewhere
+    }
+
     /// Whether an acknowledged payment may end without being paid.
     pub(crate) fn may_fail(self) -> bool {
         self.needs_the_sender() || self == Self::KeyElsewhere

@@ -67,7 +67,7 @@ async fn every_acknowledged_transfer_is_made_once_under_faults() {
     let seconds = begun.elapsed().as_secs_f64();
     println!("{runs} runs, {paid} transfers, {crashed} crashes, {seconds:.1} s");
     // Guards against faults that never happen.
-    assert!(paid > runs, "{paid} transfers in {runs} runs");
+    assert!(paid >= runs, "{paid} transfers in {runs} runs");
     assert!(runs < 20 || crashed * 5 > runs, "{crashed} crashes in {runs} runs");
 }
 

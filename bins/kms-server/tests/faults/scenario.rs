@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::chain;
@@ -77,6 +77,13 @@ struct People {
     recipients: [Account; 2],
     /// The block before their first payment.
     since: u64,
+}
+
+/// How far the sends are.
+#[derive(Default)]
+struct Progress {
+    acknowledged: AtomicU64,
+    is_over: AtomicBool,
 }
 
 /// What the sender asked for, and how it was answered.
@@ -204,16 +211,25 @@ impl Scenario {
         let requests: Vec<_> =
             (0..fault.sends()).map(|_| request(fault, &people, &mut random)).collect();
         let ids = requests.iter().map(|request| request.id).collect();
-        let sends: Vec<_> =
-            requests.into_iter().map(|it| send(clients.clone(), it, random.fork())).collect();
-        let stop = AtomicBool::new(false);
+        let progress = Progress::default();
+        let sends = requests.into_iter().map(|request| {
+            let sent = send(clients.clone(), request, random.fork());
+            async {
+                let answer = sent.await;
+                if matches!(answer, Answer::Acknowledged) {
+                    progress.acknowledged.fetch_add(1, Ordering::SeqCst);
+                }
+                answer
+            }
+        });
+        let sends: Vec<_> = sends.collect();
         let mut chances = random.fork();
         let sent = async {
             let answers = join_all(sends).await;
-            stop.store(true, Ordering::SeqCst);
+            progress.is_over.store(true, Ordering::SeqCst);
             answers
         };
-        let misfortune = self.misfortune(fault, &people, &mut chances, &stop);
+        let misfortune = self.misfortune(fault, &people, &mut chances, &progress);
         let (answers, ()) = tokio::join!(sent, misfortune);
 
         self.end_passing_faults(fault);
@@ -265,16 +281,18 @@ impl Scenario {
         fault: Fault,
         people: &People,
         chances: &mut Random,
-        stop: &AtomicBool,
+        progress: &Progress,
     ) {
-        let (mut base_fee, at) = (LOW, 3 + chances.below(6));
-        let sender = address(&people.sender);
-        for round in 0.. {
-            if stop.load(Ordering::SeqCst) && round > at {
+        let (mut base_fee, after) = (LOW, 1 + chances.below(4));
+        let (sender, mut has_happened) = (address(&people.sender), false);
+        loop {
+            let is_over = progress.is_over.load(Ordering::SeqCst);
+            if is_over && has_happened {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(40 + chances.below(80))).await;
-            if round == at {
+            if !has_happened && (is_over || progress.acknowledged.load(Ordering::SeqCst) >= after) {
+                has_happened = true;
                 match fault {
                     Fault::BaseFee => base_fee = HIGH,
                     Fault::FundsGone => {
@@ -293,6 +311,8 @@ impl Scenario {
                 }
             }
             match chances.below(12) {
+                // What the fault is about must still be pending.
+                _ if fault.needs_pending() && !has_happened => {}
                 0 => drop(self.rpc("anvil_dropAllTransactions", json!([]))),
                 // It would bring the removed deposit back, or the removed coins.
                 1 if !fault.needs_the_sender() => drop(self.rpc("anvil_reorg", json!([1, []]))),
