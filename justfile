@@ -26,7 +26,7 @@ setup:
     command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
 
 # All checks that must pass.
-ci: format style clippy docs deny test openapi (fuzz "10") tour
+ci: format style clippy embedded docs deny test openapi (fuzz "10") tour
 
 # Checks the formatting.
 format:
@@ -39,6 +39,10 @@ style:
 # Lints; a warning fails.
 clippy:
     cargo clippy --workspace --all-targets -- -D warnings
+
+# Compiles the sandbox with the embedded stores alone, as the README runs it.
+embedded:
+    cargo check -p kms-sandbox
 
 # Builds the API documentation; a warning fails.
 docs:
@@ -81,10 +85,11 @@ faults runs="1000" seed="1":
 bench: bench-custody
     cargo bench -p kms-server --bench targets
 
-# Plays the sandbox's tour, then twice at the same time.
+# Plays the sandbox's tour, then twice at the same time, with the program that `just test` built.
 tour:
-    cargo run --release -p kms-sandbox -- tour
-    target/release/kms-sandbox tour >target/tour & target/release/kms-sandbox tour && wait $!
+    cargo test --quiet --workspace --no-run
+    target/debug/kms-sandbox tour
+    target/debug/kms-sandbox tour >target/tour & target/debug/kms-sandbox tour && wait $!
 
 # Measures the stores of custody; fails if a target is missed. Uses the tests' build profile, to avoid
 # a second build.
