@@ -168,8 +168,14 @@ async fn check_config(settings: Settings) -> anyhow::Result<()> {
         ensure!(is_current, "its schema is not up to date; run `kms-server migrate`");
         Ok(())
     };
-    report("database", ready.await);
-    ensure!(failed == 0, "{failed} of 5 checks failed");
+    let is_ready = ready.await;
+    // Without the schema there is no claim to compare.
+    if is_ready.is_ok() {
+        let owns = database.check_key_database(&*keys).await;
+        report("key_database's owner", owns.map_err(Into::into));
+    }
+    report("database", is_ready);
+    ensure!(failed == 0, "{failed} checks failed");
     Ok(())
 }
 

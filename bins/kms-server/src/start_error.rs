@@ -2,7 +2,7 @@
 
 use kms_chain::{ChainError, TokenError};
 use kms_core::KeyRingError;
-use kms_store::ConnectError;
+use kms_store::{ClaimError, ConnectError};
 
 use crate::config::ConfigError;
 use crate::mail::MailSettingsError;
@@ -18,6 +18,15 @@ pub enum StartError {
     /// The schema is older than this program.
     #[error("the database schema is out of date; run `kms-server migrate`")]
     Schema,
+    /// The key database belongs to another account database.
+    #[error("key database {name}")]
+    KeyDatabase {
+        /// The database's name.
+        name: String,
+        /// Why it cannot be used.
+        #[source]
+        claim: ClaimError,
+    },
     /// A key provider cannot open a KMS key.
     #[error("kms_key: {0}")]
     KmsKey(#[source] Box<dyn std::error::Error + Send + Sync>),

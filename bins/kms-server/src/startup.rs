@@ -30,7 +30,8 @@ use crate::tls;
 use crate::token_cache::TokenCache;
 use crate::workers::{
     AdvanceRecoveries, CheckWallets, Checkpoints, CleanRateLimits, CleanTransfers, FoldMetrics,
-    FollowBlocks, ProbeKmsKeys, SendMail, SweepSckStore, WatchTransfers, WriteCheckpoints,
+    FollowBlocks, ProbeKmsKeys, RenewKeyDatabaseClaim, SendMail, SweepSckStore, WatchTransfers,
+    WriteCheckpoints,
 };
 
 /// How long requests in flight may take when the server stops, in seconds.
@@ -186,6 +187,10 @@ fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepS
         status: Arc::clone(&state.kms_keys),
         every: settings.probe_interval,
     });
+    supervisor.run(RenewKeyDatabaseClaim {
+        database: database.clone(),
+        key_database: Arc::clone(key_database),
+    });
     supervisor.run(CheckWallets::new(Arc::clone(custody), database, period));
     supervisor.run(CleanRateLimits::new(database, period));
     supervisor.run(CleanTransfers::new(database, settings));
@@ -202,6 +207,10 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
     let database = open_database(url, settings.database.pool, Arc::clone(&keys)).await?;
     let key_database =
         open_key_database(settings.key_database.url.expose(), &settings.key_database.name).await?;
+    database.claim_key_database(&*key_database).await.map_err(|claim| StartError::KeyDatabase {
+        name: settings.key_database.name.clone(),
+        claim,
+    })?;
     let ring = key_ring::open(settings.kms_key, settings.older_kms_keys).await?;
     let chain = open_chain(&settings.chain).await?;
     let sealer = Sealer::new(Arc::clone(&keys));

@@ -53,11 +53,31 @@ pub trait KeyDatabase: SckStore + Debug {
     /// When the database does not answer.
     async fn scks_after(&self, id: &str, limit: u32) -> Result<Vec<(String, String)>, StoreError>;
 
-    /// Whether these keys belong to this account database. The first that asks becomes the owner.
+    /// Returns the account database that these keys belong to.
     ///
     /// # Errors
     /// When the database does not answer.
-    async fn belongs_to(&self, identity: &str) -> Result<bool, StoreError>;
+    async fn owner(&self) -> Result<Option<KeyDatabaseOwner>, StoreError>;
+
+    /// Replaces the owner, or inserts the first one; returns `false` and changes nothing if `old`
+    /// is not the owner.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn replace_owner(
+        &self,
+        old: Option<&KeyDatabaseOwner>,
+        new: &KeyDatabaseOwner,
+    ) -> Result<bool, StoreError>;
+}
+
+/// The account database that a key database belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyDatabaseOwner {
+    /// What identifies the account database and its backups.
+    pub identity: String,
+    /// The claim that distinguishes it from its copies.
+    pub claim: String,
 }
 
 /// Opens `sqlite:PATH`, creating the file if need be, or connects to `mongodb://…` or

@@ -24,6 +24,7 @@ mod deposits;
 mod dialect;
 mod events;
 #[cfg(any(feature = "mongodb", feature = "sqlite"))]
+mod key_database_claim;
 mod keys;
 mod leases;
 mod names;
@@ -41,10 +42,11 @@ pub use api_tokens::{ApiToken, Scope};
 pub use audit::{AuditError, AuditRow};
 pub use database::{ConnectError, Database};
 pub use events::{StoredEvent, StoredEvents};
+pub use key_database_claim::ClaimError;
 #[cfg(feature = "sqlite")]
 pub use keys::SqliteKeyDatabase;
 #[cfg(any(feature = "mongodb", feature = "sqlite"))]
-pub use keys::{KeyDatabase, open_existing_key_database, open_key_database};
+pub use keys::{KeyDatabase, KeyDatabaseOwner, open_existing_key_database, open_key_database};
 pub use names::Resolved;
 pub use rate_limits::{RateLimit, RateLimitExceeded};
 #[cfg(feature = "transfers")]

@@ -275,6 +275,14 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    key_database_claim (id) {
+        id -> Integer,
+        current -> Nullable<Text>,
+        next -> Nullable<Text>,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     accounts,
     wallets,

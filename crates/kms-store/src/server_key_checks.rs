@@ -47,18 +47,19 @@ impl Database {
     }
 
     /// Returns what identifies this database, and every restored backup of it: the check value of
-    /// the first row key that it was used with.
+    /// the first row key that it was used with; `None` before its first use by a server.
     ///
     /// # Errors
-    /// When the database does not answer, or was never used by a server.
-    pub async fn identity(&self) -> Result<String, StoreError> {
+    /// When the database does not answer.
+    pub async fn identity(&self) -> Result<Option<String>, StoreError> {
         self.blocking(|connection| {
-            let first: Vec<u8> = server_key_checks::table
+            let first: Option<Vec<u8>> = server_key_checks::table
                 .filter(server_key_checks::kind.eq("row"))
                 .order(server_key_checks::key_id)
                 .select(server_key_checks::check_value)
-                .first(connection)?;
-            Ok(hex::encode(first))
+                .first(connection)
+                .optional()?;
+            Ok(first.map(hex::encode))
         })
         .await
     }

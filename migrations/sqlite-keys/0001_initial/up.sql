@@ -13,8 +13,9 @@ create table audit_checkpoints (
     line text not null
 );
 
--- The account database that these keys belong to: keys are deleted for no other.
+-- The account database that these keys belong to: they are used and deleted for no other.
 create table owner (
     id integer primary key check (id = 1),
-    identity text not null
+    identity text not null,
+    claim text not null
 );

@@ -308,3 +308,11 @@ create table server_key_checks (
     check_value blob not null,
     primary key (kind, key_id)
 );
+
+-- What distinguishes this database from its copies, for the key database: the claim that both hold,
+-- and the one that replaces it.
+create table key_database_claim (
+    id integer primary key check (id = 1),
+    current text,
+    next text
+);

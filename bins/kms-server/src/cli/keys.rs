@@ -1,4 +1,5 @@
-//! `kms-server keys`: create, list, activate, rewrap, verify and retire KMS keys.
+//! `kms-server keys`: create, list, activate, rewrap, verify and retire KMS keys, and adopt their
+//! database.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,8 +10,9 @@ use clap::Subcommand;
 use kms_core::ports::StoreError;
 use kms_core::{CustodyError, MasterKeyId, Rewrapped};
 
-use super::say;
+use super::record::Record;
 use super::vault::{Held, Vault, operator};
+use super::{connect, open_keys, say};
 use crate::clock;
 use crate::config::Settings;
 
@@ -46,6 +48,13 @@ pub(super) enum KeysCommand {
         #[arg(long)]
         decrypt: bool,
     },
+    /// Makes this account database the owner of the key database: after a restore of either of
+    /// them, with every server stopped, and never for a copy beside the original.
+    Adopt {
+        /// Why, for the audit.
+        #[arg(long)]
+        reason: String,
+    },
     /// Checks whether an older KMS key is still needed, and prints what to remove if it is not.
     Retire {
         /// The key's id.
@@ -60,6 +69,7 @@ pub(super) async fn run(settings: Settings, command: KeysCommand) -> anyhow::Res
         KeysCommand::Activate { id } => activate(&Vault::open(settings).await?, &id).await,
         KeysCommand::Rewrap => rewrap(&Vault::open(settings).await?).await,
         KeysCommand::Verify { decrypt } => verify(&Vault::open(settings).await?, decrypt).await,
+        KeysCommand::Adopt { reason } => adopt(settings, &reason).await,
         KeysCommand::Retire { id } => retire(&Vault::open(settings).await?, &id).await,
     }
 }
@@ -110,7 +120,20 @@ async fn activate(vault: &Vault, id: &MasterKeyId) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn adopt(settings: Settings, reason: &str) -> anyhow::Result<()> {
+    ensure!(!reason.trim().is_empty() && reason.len() <= 200, "a reason has 1 to 200 characters");
+    // Created if it was lost.
+    let key_database = open_keys(&settings).await.context("key_database")?;
+    let database = connect(settings).await.context("database")?;
+    database.check_server_keys().await?;
+    let adopt = async || Ok(database.adopt_key_database(&*key_database).await?);
+    Record::new(&database, "keys_adopt", reason).around(adopt).await?;
+    say("the key database belongs to this account database; servers of its copies are refused");
+    Ok(())
+}
+
 async fn rewrap(vault: &Vault) -> anyhow::Result<()> {
+    vault.check_owner().await?;
     vault.record("keys_rewrap", "").around(async || move_all(vault).await).await
 }
 

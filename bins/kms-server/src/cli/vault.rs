@@ -72,6 +72,11 @@ impl Vault {
         Ok(startup::custody(&self.database, &self.key_database, ring, keys, self.password)?)
     }
 
+    /// Checks that the key database belongs to the account database.
+    pub(super) async fn check_owner(&self) -> anyhow::Result<()> {
+        Ok(self.database.check_key_database(&*self.key_database).await?)
+    }
+
     /// Returns the audit record of a command on this vault.
     pub(super) fn record(&self, action: &'static str, about: &str) -> Record<'_> {
         Record::new(&self.database, action, about)

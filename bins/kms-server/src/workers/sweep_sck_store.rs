@@ -7,8 +7,8 @@
 //! A wallet whose SCK is deleted can no longer be recovered, so the sweeper keeps everything that
 //! is in doubt: an SCK that was first seen unreferenced more recently than the retention (which
 //! covers writes in flight and a restored older account database), an SCK of an account that could
-//! not be recovered otherwise, and everything in a key database that another account database was
-//! the first to use.
+//! not be recovered otherwise, and everything in a key database that belongs to another account
+//! database or to another copy of this one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use kms_core::ports::StoreError;
 use kms_core::{AlarmContext, Custody, CustodyError, integrity_alarm};
 use kms_process::{Next, Worker};
-use kms_store::{Database, KeyDatabase};
+use kms_store::{ClaimError, Database, KeyDatabase};
 use kms_types::{AccountId, SckId};
 use metrics::counter;
 
@@ -72,6 +72,9 @@ impl SweepSckStore {
         let scks: Vec<_> = page.iter().filter_map(|(id, account)| parse(id, account)).collect();
         let ids = scks.iter().map(|(id, _)| *id).collect();
         let due = self.database.orphaned_for(self.retention, ids, clock::now()).await?;
+        if !due.is_empty() && !self.owns_key_database().await? {
+            return Ok(false);
+        }
         for (sck, account) in scks.into_iter().filter(|(id, _)| due.contains(id)) {
             pass.removed += u64::from(self.remove(sck, account).await?);
         }
@@ -100,14 +103,17 @@ impl SweepSckStore {
         }
     }
 
+    /// Checked before each page from which SCKs are deleted, because another server may have
+    /// become the owner meanwhile.
     async fn owns_key_database(&self) -> Result<bool, StoreError> {
-        let identity = self.database.identity().await?;
-        let owns = self.key_database.belongs_to(&identity).await?;
-        if !owns {
-            let what = "the key database belongs to another account database";
-            integrity_alarm(what, AlarmContext::default());
+        match self.database.check_key_database(&*self.key_database).await {
+            Ok(()) => Ok(true),
+            Err(ClaimError::Store(error)) => Err(error),
+            Err(ClaimError::Foreign { .. } | ClaimError::New | ClaimError::Copy) => {
+                integrity_alarm("the key database has another owner", AlarmContext::default());
+                Ok(false)
+            }
         }
-        Ok(owns)
     }
 }
 

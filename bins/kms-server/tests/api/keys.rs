@@ -232,6 +232,7 @@ async fn verify_reports_a_wallet_whose_wrapped_key_is_missing() {
                 mongo.database(&env.key_database_name).drop().await.unwrap();
             }
         }
+        succeeds(&env, "keys adopt --reason the-key-database-was-lost");
         let server = ServerProcess::start(&env, None, "info");
         let client = server.client(&env, &token);
         client.create_account(&create(2, "bob", "right")).await.unwrap();

@@ -66,6 +66,8 @@ async fn older_accounts_with_newer_keys_open_by_their_older_passwords() {
     rotate(&mut env);
     succeeds(&env, "keys rewrap");
     env.database = Postgres::shared().unwrap().restore(&backup).unwrap();
+    fails(&env, "keys rewrap");
+    succeeds(&env, "keys adopt --reason restore");
     let verified = succeeds(&env, "keys verify");
     assert!(verified.contains("all 2 wallets"), "{verified}");
     // SCKs that only the restored rows refer to are still wrapped under the older key.
@@ -96,6 +98,7 @@ async fn newer_accounts_with_older_keys_open_by_password_and_are_reported_until_
     let named = fails(&env, "keys verify");
     assert_eq!(named.matches("the wrapped key is missing").count(), 3, "{named}");
     assert!(named.contains("3 of 3 wallets cannot be recovered"), "{named}");
+    succeeds(&env, "keys adopt --reason restore");
     let (server, client) = start(&env, &token);
     for (id, words) in [(1, "after"), (2, "recovered"), (3, "after")] {
         assert!(!recovers(&client, id).await, "{id} by the KMS key, before the repair");

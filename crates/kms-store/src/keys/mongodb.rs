@@ -14,12 +14,15 @@ use mongodb::options::{
 use mongodb::{Client, Collection};
 use serde::{Deserialize, Serialize};
 
-use super::{KeyDatabase, unavailable};
+use super::{KeyDatabase, KeyDatabaseOwner, unavailable};
 use crate::convert::RowRef;
 use crate::database::ConnectError;
 
 /// The deadline of one operation.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The id of the one document that names the owner.
+const OWNER: &str = "accounts";
 
 /// A key database in MongoDB. Writes wait for a majority of the replicas and their journals.
 #[derive(Clone, Debug)]
@@ -50,6 +53,7 @@ struct OwnerDocument {
     #[serde(rename = "_id")]
     id: String,
     identity: String,
+    claim: String,
 }
 
 /// An SCK as it is listed.
@@ -182,15 +186,33 @@ impl KeyDatabase for MongoKeyDatabase {
         Ok(scks)
     }
 
-    async fn belongs_to(&self, identity: &str) -> Result<bool, StoreError> {
-        let find = || self.owner.find_one(doc! { "_id": "accounts" }).into_future();
-        if let Some(owner) = within(find()).await? {
-            return Ok(owner.identity == identity);
-        }
-        let owner = OwnerDocument { id: "accounts".to_owned(), identity: identity.to_owned() };
-        // Fails if another server inserted it first; the caller's next round reads that one.
-        within(self.owner.insert_one(&owner).into_future()).await?;
-        Ok(true)
+    async fn owner(&self) -> Result<Option<KeyDatabaseOwner>, StoreError> {
+        let find = self.owner.find_one(doc! { "_id": OWNER });
+        let found = within(find.into_future()).await?;
+        Ok(found.map(|OwnerDocument { identity, claim, .. }| KeyDatabaseOwner { identity, claim }))
+    }
+
+    async fn replace_owner(
+        &self,
+        old: Option<&KeyDatabaseOwner>,
+        new: &KeyDatabaseOwner,
+    ) -> Result<bool, StoreError> {
+        let KeyDatabaseOwner { identity, claim } = new.clone();
+        let Some(old) = old else {
+            let first = OwnerDocument { id: OWNER.to_owned(), identity, claim };
+            return match within(self.owner.insert_one(&first).into_future()).await {
+                Ok(_inserted) => Ok(true),
+                // Another server may have inserted it first.
+                Err(error) => match self.owner().await? {
+                    Some(_first) => Ok(false),
+                    None => Err(error),
+                },
+            };
+        };
+        let unchanged = doc! { "_id": OWNER, "identity": &old.identity, "claim": &old.claim };
+        let set = doc! { "$set": { "identity": identity, "claim": claim } };
+        let update = self.owner.update_one(unchanged, set);
+        Ok(within(update.into_future()).await?.matched_count == 1)
     }
 }
 

@@ -11,7 +11,7 @@ use kms_core::audit::Checkpoint;
 use kms_core::ports::{SckStore, StoreError, WrappedSck};
 use kms_types::SckId;
 
-use super::{KeyDatabase, unavailable};
+use super::{KeyDatabase, KeyDatabaseOwner, unavailable};
 use crate::convert::RowRef;
 use crate::database::ConnectError;
 
@@ -37,6 +37,7 @@ diesel::table! {
     owner (id) {
         id -> Integer,
         identity -> Text,
+        claim -> Text,
     }
 }
 
@@ -184,14 +185,36 @@ impl KeyDatabase for SqliteKeyDatabase {
         .await
     }
 
-    async fn belongs_to(&self, identity: &str) -> Result<bool, StoreError> {
-        let identity = identity.to_owned();
+    async fn owner(&self) -> Result<Option<KeyDatabaseOwner>, StoreError> {
+        self.blocking(|connection| {
+            let found: Option<(String, String)> = owner::table
+                .select((owner::identity, owner::claim))
+                .first(connection)
+                .optional()?;
+            Ok(found.map(|(identity, claim)| KeyDatabaseOwner { identity, claim }))
+        })
+        .await
+    }
+
+    async fn replace_owner(
+        &self,
+        old: Option<&KeyDatabaseOwner>,
+        new: &KeyDatabaseOwner,
+    ) -> Result<bool, StoreError> {
+        let (old, new) = (old.cloned(), new.clone());
         self.blocking(move |connection| {
-            diesel::insert_or_ignore_into(owner::table)
-                .values((owner::id.eq(1), owner::identity.eq(&identity)))
-                .execute(connection)?;
-            let found: String = owner::table.select(owner::identity).first(connection)?;
-            Ok(found == identity)
+            let values = (owner::identity.eq(new.identity), owner::claim.eq(new.claim));
+            let written = match old {
+                Some(old) => diesel::update(owner::table)
+                    .filter(owner::identity.eq(old.identity))
+                    .filter(owner::claim.eq(old.claim))
+                    .set(values)
+                    .execute(connection)?,
+                None => diesel::insert_or_ignore_into(owner::table)
+                    .values((owner::id.eq(1), values.0, values.1))
+                    .execute(connection)?,
+            };
+            Ok(written == 1)
         })
         .await
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use kms_core::ServerKeySet;
 use kms_core::audit::{Checkpoint, Tip};
 use kms_core::ports::WrappedSck;
-use kms_store::{ConnectError, KeyDatabase, open_existing_key_database, open_key_database};
+use kms_store::{
+    ConnectError, KeyDatabase, KeyDatabaseOwner, open_existing_key_database, open_key_database,
+};
 use kms_types::{AccountId, SckId, Timestamp};
 
 /// Runs functions over every key database: a name, and how to open an empty one.
@@ -32,8 +34,8 @@ macro_rules! on_every_key_database {
                 }
 
                 #[tokio::test]
-                async fn the_first_account_database_is_the_owner() {
-                    super::the_first_account_database_is_the_owner(&*$open.await).await;
+                async fn the_owner_is_replaced_by_who_knows_it() {
+                    super::the_owner_is_replaced_by_who_knows_it(&*$open.await).await;
                 }
             }
         )*
@@ -113,10 +115,16 @@ async fn checkpoints_are_returned_as_stored(keys: &dyn KeyDatabase) {
     assert_eq!(keys.checkpoints().await.unwrap(), lines);
 }
 
-async fn the_first_account_database_is_the_owner(keys: &dyn KeyDatabase) {
-    assert!(keys.belongs_to("first").await.unwrap());
-    assert!(!keys.belongs_to("second").await.unwrap());
-    assert!(keys.belongs_to("first").await.unwrap());
+async fn the_owner_is_replaced_by_who_knows_it(keys: &dyn KeyDatabase) {
+    let owner =
+        |claim: &str| KeyDatabaseOwner { identity: "first".to_owned(), claim: claim.to_owned() };
+    assert_eq!(keys.owner().await.unwrap(), None);
+    assert!(!keys.replace_owner(Some(&owner("a")), &owner("b")).await.unwrap());
+    assert!(keys.replace_owner(None, &owner("a")).await.unwrap());
+    assert!(!keys.replace_owner(None, &owner("b")).await.unwrap());
+    assert!(!keys.replace_owner(Some(&owner("b")), &owner("c")).await.unwrap());
+    assert!(keys.replace_owner(Some(&owner("a")), &owner("b")).await.unwrap());
+    assert_eq!(keys.owner().await.unwrap(), Some(owner("b")));
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod deposits;
 mod fixtures;
 mod format;
 mod history;
+mod key_database_claim;
 mod key_databases;
 mod ladder;
 mod migrations;
