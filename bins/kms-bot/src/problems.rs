@@ -37,6 +37,7 @@ pub(crate) fn problem(error: &ClientError, network: Option<&Network>) -> Html {
         ErrorCode::SelfTransfer => html!("problem-self-transfer"),
         ErrorCode::InsufficientFunds => insufficient(problem, network),
         ErrorCode::LimitReached => over_limit(problem.limit.as_ref(), network),
+        ErrorCode::FeeTooHigh => html!("problem-fee-too-high"),
         ErrorCode::WouldRevert => html!("problem-would-revert"),
         ErrorCode::QuoteExpired => html!("problem-quote-expired"),
         ErrorCode::QuoteMismatch => html!("send-changed"),

@@ -298,7 +298,7 @@ fn configure(
         confirmations: CONFIRMATIONS,
         quote_lifetime: Duration::from_secs(options.quote_seconds),
         poll_interval: Duration::from_millis(200),
-        replace_after: Duration::from_secs(10),
+        replace_after: 3,
         tokens: if options.token { vec![as_configured(token)?] } else { Vec::new() },
         ..env.chain.clone()
     };

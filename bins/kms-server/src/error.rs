@@ -278,9 +278,10 @@ pub(crate) fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::NoMail
         | ErrorCode::Conflict => StatusCode::CONFLICT,
         ErrorCode::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        ErrorCode::SelfTransfer | ErrorCode::InsufficientFunds | ErrorCode::WouldRevert => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
+        ErrorCode::SelfTransfer
+        | ErrorCode::InsufficientFunds
+        | ErrorCode::FeeTooHigh
+        | ErrorCode::WouldRevert => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::PasswordLocked
         | ErrorCode::RateLimited
         | ErrorCode::LimitReached
@@ -308,6 +309,7 @@ impl From<QuoteError> for ApiError {
             QuoteError::WrongToken(_) => Self::refused(ErrorCode::WouldRevert, detail),
             QuoteError::Amount(_) => Self::field("amount", detail),
             QuoteError::Insufficient { missing } => Self::Insufficient { missing },
+            QuoteError::FeeTooHigh(_) => Self::refused(ErrorCode::FeeTooHigh, detail),
             QuoteError::OverLimit(over) => Self::over_limit(*over),
             QuoteError::WouldRevert(_) => Self::refused(ErrorCode::WouldRevert, detail),
             QuoteError::Chain(error) => error.into(),
@@ -324,6 +326,7 @@ impl From<ConfirmError> for ApiError {
             ConfirmError::NoTransfer => Self::no_transfer(),
             ConfirmError::Expired => Self::refused(ErrorCode::QuoteExpired, detail),
             ConfirmError::Cancelled => Self::refused(ErrorCode::WrongState, detail),
+            ConfirmError::NotActive => Self::refused(ErrorCode::AccountFrozen, detail),
             ConfirmError::Mismatch => Self::refused(ErrorCode::QuoteMismatch, detail),
             ConfirmError::Insufficient { missing } => Self::Insufficient { missing },
             ConfirmError::OverLimit(over) => Self::over_limit(*over),

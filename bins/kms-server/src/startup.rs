@@ -277,7 +277,8 @@ fn transfer_config(chain: &ChainSettings) -> TransferConfig {
         quote_lifetime: chain.quote_lifetime,
         confirmations: chain.confirmations,
         poll: chain.poll_interval,
-        replace: chain.replace_after,
+        replace_after: chain.replace_after,
+        prices: chain.prices(),
     }
 }
 

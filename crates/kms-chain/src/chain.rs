@@ -22,6 +22,7 @@ use kms_types::{EthAddress, Token};
 
 use self::endpoint::HEALTH_CHECK_INTERVAL;
 use crate::ports::ChainView;
+use crate::prices::Market;
 
 pub use self::balances::Balances;
 pub(crate) use self::blocks::Block;
@@ -195,6 +196,23 @@ impl Chain {
         counted.sort_unstable_by(|one, other| other.cmp(one));
         let second_highest = counted.get(1).copied().unwrap_or_default();
         Ok(ChainView { nonce: second_highest.max(view.nonce), ..view })
+    }
+
+    /// Returns what transactions in the latest blocks paid: the base fee by the first endpoint that
+    /// works, tips by several where they are configured, so that one of them alone cannot raise
+    /// them.
+    ///
+    /// # Errors
+    /// When every endpoint fails.
+    pub async fn market(&self) -> Result<Market, ChainError> {
+        let (first, market) = self.first_with_endpoint(Endpoint::market).await?;
+        let others = self
+            .endpoints
+            .iter()
+            .filter(|other| !Arc::ptr_eq(other, &first) && !other.is_cooling_down());
+        let others = join_all(others.map(|other| other.market())).await;
+        let others: Vec<_> = others.into_iter().filter_map(Result::ok).collect();
+        Ok(market.combine(&others))
     }
 
     /// Sends signed bytes to every working endpoint, and returns when the first accepts them. The

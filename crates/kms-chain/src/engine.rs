@@ -5,6 +5,7 @@
 //! for a second nonce, and never ends a transfer whose bytes may still be mined.
 
 mod confirm;
+mod push;
 mod quote;
 mod watch;
 
@@ -18,6 +19,7 @@ use kms_types::{Timestamp, Token, TransferId};
 
 use crate::chain::Chain;
 use crate::ports::TransferStore;
+use crate::prices::PricePolicy;
 use crate::spending::SpendingRules;
 use crate::transfer::Transfer;
 
@@ -33,8 +35,11 @@ pub struct TransferConfig {
     pub confirmations: u64,
     /// How often a pending transfer is checked, and how long it is leased for a check.
     pub poll: Duration,
-    /// How long a transaction may stay pending before its replacement is broadcast.
-    pub replace: Duration,
+    /// The number of blocks with other transactions after which the next step of the ladder is
+    /// broadcast.
+    pub replace_after: u64,
+    /// What the operator allows for fees.
+    pub prices: PricePolicy,
 }
 
 /// The transfer engine. Several processes may run it over one database.
@@ -88,16 +93,13 @@ impl Transfers {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn transfer(
-        &self,
-        id: TransferId,
-        now: Timestamp,
-    ) -> Result<Option<Transfer>, StoreError> {
-        self.store.transfer(id, now).await
+    pub async fn transfer(&self, id: TransferId) -> Result<Option<Transfer>, StoreError> {
+        self.store.transfer(id).await
     }
 
-    /// Cancels a quote, and returns the transfer in its state afterwards. A signed transfer is not
-    /// affected.
+    /// Cancels a quote, and returns the transfer in its state afterwards. For a signed transfer that
+    /// is not mined, [`Transfers::tick`] sends the cancellation at once, and whichever is mined
+    /// decides.
     ///
     /// # Errors
     /// When the store fails.

@@ -2,68 +2,152 @@
 //! replacements are signed in advance, because the key is no longer available when the first price
 //! proves too low.
 
-use std::iter::successors;
+use std::fmt;
+use std::str::FromStr;
 
 use kms_types::{U256, Wei};
 
-/// The number of transactions in a new ladder.
-const STEPS: usize = 4;
-
-/// Prices of an EIP-1559 transaction, in wei per gas.
+/// The prices of a transaction, in wei per gas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fees {
-    /// `maxFeePerGas`.
-    pub max_fee_per_gas: u128,
-    /// `maxPriorityFeePerGas`.
-    pub max_priority_fee_per_gas: u128,
+pub enum Fees {
+    /// Of a chain with a base fee (EIP-1559).
+    Dynamic {
+        /// `maxFeePerGas`: what the base fee and the tip may cost together.
+        ceiling: u128,
+        /// `maxPriorityFeePerGas`.
+        tip: u128,
+    },
+    /// Of a chain without one.
+    Legacy {
+        /// `gasPrice`, which is paid in full.
+        price: u128,
+    },
 }
 
 /// Prices that rise from step to step, by enough that every node accepts a step as a replacement of
-/// the one before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// the one before. Never empty.
+///
+/// Its text, as it is stored, is the usual price and the steps: `1010 2010:10 4012:12`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ladder {
+    usual: u128,
     first: Fees,
-    top: Fees,
+    replacements: Vec<Fees>,
 }
 
-impl Fees {
-    /// The highest fee for this gas limit.
-    #[must_use]
-    pub fn max_fee(&self, gas_limit: u64) -> Wei {
-        Wei(U256::from(self.max_fee_per_gas).saturating_mul(U256::from(gas_limit)))
-    }
+/// The text is not a ladder, or its prices do not rise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected prices that rise")]
+pub struct ParseLadderError;
 
-    fn bumped(self) -> Self {
-        Self {
-            max_fee_per_gas: bumped(self.max_fee_per_gas),
-            max_priority_fee_per_gas: bumped(self.max_priority_fee_per_gas),
+impl Fees {
+    /// The highest price: `maxFeePerGas` or `gasPrice`.
+    #[must_use]
+    pub fn ceiling(self) -> u128 {
+        match self {
+            Self::Dynamic { ceiling, .. } => ceiling,
+            Self::Legacy { price } => price,
         }
     }
 
-    fn is_within(self, other: Self) -> bool {
-        self.max_fee_per_gas <= other.max_fee_per_gas
-            && self.max_priority_fee_per_gas <= other.max_priority_fee_per_gas
+    /// What the maker of the block gets at most: `maxPriorityFeePerGas` or `gasPrice`.
+    #[must_use]
+    pub fn tip(self) -> u128 {
+        match self {
+            Self::Dynamic { tip, .. } => tip,
+            Self::Legacy { price } => price,
+        }
+    }
+
+    /// The highest fee for this gas limit.
+    #[must_use]
+    pub fn max_fee(self, gas_limit: u64) -> Wei {
+        fee(self.ceiling(), gas_limit)
+    }
+
+    /// The lowest prices at which every node accepts a replacement: an eighth more, rounded up, and
+    /// at least 1. The strictest nodes require 12.5 %, and all of them require it of both prices.
+    #[must_use]
+    pub fn bumped(self) -> Self {
+        let bumped = |price: u128| price.saturating_add(price.div_ceil(8).max(1));
+        match self {
+            Self::Dynamic { ceiling, tip } => {
+                Self::Dynamic { ceiling: bumped(ceiling), tip: bumped(tip) }
+            }
+            Self::Legacy { price } => Self::Legacy { price: bumped(price) },
+        }
+    }
+
+    /// Whether every node accepts it as a replacement of a transaction at `other`.
+    #[must_use]
+    pub fn replaces(self, other: Self) -> bool {
+        let least = other.bumped();
+        self.ceiling() >= least.ceiling() && self.tip() >= least.tip()
+    }
+
+    /// Raises each price to that of `least`.
+    #[must_use]
+    pub(crate) fn at_least(self, least: Self) -> Self {
+        match self {
+            Self::Dynamic { ceiling, tip } => {
+                Self::Dynamic { ceiling: ceiling.max(least.ceiling()), tip: tip.max(least.tip()) }
+            }
+            Self::Legacy { price } => Self::Legacy { price: price.max(least.ceiling()) },
+        }
+    }
+
+    /// Lowers the ceiling, and the tip where it is higher.
+    #[must_use]
+    pub(crate) fn at_most(self, limit: u128) -> Self {
+        match self {
+            Self::Dynamic { ceiling, tip } => {
+                Self::Dynamic { ceiling: ceiling.min(limit), tip: tip.min(limit) }
+            }
+            Self::Legacy { price } => Self::Legacy { price: price.min(limit) },
+        }
     }
 }
 
-/// Adds an eighth, rounded up, and at least 1. The strictest nodes require 12.5 % more for a
-/// replacement, and all of them require an increase of both prices.
-fn bumped(price: u128) -> u128 {
-    price.saturating_add(price.div_ceil(8).max(1))
+fn fee(price: u128, gas_limit: u64) -> Wei {
+    Wei(U256::from(price).saturating_mul(U256::from(gas_limit)))
+}
+
+impl fmt::Display for Fees {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dynamic { ceiling, tip } => write!(f, "{ceiling}:{tip}"),
+            Self::Legacy { price } => write!(f, "{price}"),
+        }
+    }
+}
+
+impl FromStr for Fees {
+    type Err = ParseLadderError;
+
+    fn from_str(text: &str) -> Result<Self, ParseLadderError> {
+        let number = |digits: &str| digits.parse::<u128>().map_err(|_cause| ParseLadderError);
+        match text.split_once(':') {
+            Some((ceiling, tip)) => {
+                Ok(Self::Dynamic { ceiling: number(ceiling)?, tip: number(tip)? })
+            }
+            None => Ok(Self::Legacy { price: number(text)? }),
+        }
+    }
 }
 
 impl Ladder {
-    /// Makes a full ladder from its lowest prices.
+    /// Makes a ladder. `usual` is the price that is expected to be paid. `None` if a step does not
+    /// replace the one before.
     #[must_use]
-    pub fn rising_from(first: Fees) -> Self {
-        let top = (1..STEPS).fold(first, |fees, _| fees.bumped());
-        Self { first, top }
-    }
-
-    /// Makes a ladder from its stored limits; `None` if its top is below its first step.
-    #[must_use]
-    pub fn between(first: Fees, top: Fees) -> Option<Self> {
-        first.is_within(top).then_some(Self { first, top })
+    pub fn new(usual: u128, first: Fees, replacements: Vec<Fees>) -> Option<Self> {
+        let mut before = first;
+        for step in &replacements {
+            if !step.replaces(before) {
+                return None;
+            }
+            before = *step;
+        }
+        Some(Self { usual, first, replacements })
     }
 
     /// The lowest prices.
@@ -75,26 +159,43 @@ impl Ladder {
     /// The highest prices, which the sender must be able to pay.
     #[must_use]
     pub fn top(&self) -> Fees {
-        self.top
+        self.replacements.last().copied().unwrap_or(self.first)
     }
 
     /// The prices of the replacements, lowest first.
-    pub fn replacements(&self) -> impl Iterator<Item = Fees> + use<> {
-        let top = self.top;
-        let next = move |fees: &Fees| {
-            Some(fees.bumped()).filter(|bumped| bumped != fees && bumped.is_within(top))
-        };
-        successors(Some(self.first), next).take(STEPS).skip(1)
+    pub fn replacements(&self) -> impl Iterator<Item = Fees> {
+        self.replacements.iter().copied()
     }
 
-    /// The prices of a step, counted from 0; `None` above the top.
+    /// The prices of the cancellation, which replaces the top step.
     #[must_use]
-    pub fn step(&self, step: u32) -> Option<Fees> {
-        match usize::try_from(step) {
-            Ok(0) => Some(self.first),
-            Ok(step) => self.replacements().nth(step - 1),
-            Err(_too_large) => None,
-        }
+    pub fn cancellation(&self) -> Fees {
+        self.top().bumped()
+    }
+
+    /// The fee that is expected to be paid for this gas limit.
+    #[must_use]
+    pub fn usual_fee(&self, gas_limit: u64) -> Wei {
+        fee(self.usual.min(self.top().ceiling()), gas_limit)
+    }
+}
+
+impl fmt::Display for Ladder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.usual, self.first)?;
+        self.replacements.iter().try_for_each(|fees| write!(f, " {fees}"))
+    }
+}
+
+impl FromStr for Ladder {
+    type Err = ParseLadderError;
+
+    fn from_str(text: &str) -> Result<Self, ParseLadderError> {
+        let mut words = text.split(' ');
+        let usual = words.next().and_then(|word| word.parse().ok()).ok_or(ParseLadderError)?;
+        let first = words.next().ok_or(ParseLadderError)?.parse()?;
+        let replacements = words.map(str::parse).collect::<Result<_, _>>()?;
+        Self::new(usual, first, replacements).ok_or(ParseLadderError)
     }
 }
 
@@ -102,44 +203,37 @@ impl Ladder {
 mod tests {
     use super::*;
 
-    fn fees(max_fee_per_gas: u128, max_priority_fee_per_gas: u128) -> Fees {
-        Fees { max_fee_per_gas, max_priority_fee_per_gas }
+    fn fees(ceiling: u128, tip: u128) -> Fees {
+        Fees::Dynamic { ceiling, tip }
     }
 
     #[test]
-    fn four_steps_rise_to_the_top() {
-        let ladder = Ladder::rising_from(fees(1_000_000_000, 8));
-        let steps: Vec<_> = (0..4).map_while(|step| ladder.step(step)).collect();
-        assert_eq!(
-            steps,
-            [
-                fees(1_000_000_000, 8),
-                fees(1_125_000_000, 9),
-                fees(1_265_625_000, 11),
-                fees(1_423_828_125, 13),
-            ]
-        );
-        assert_eq!((ladder.first(), ladder.top()), (steps[0], steps[3]));
-        assert_eq!(ladder.step(4), None);
+    fn every_step_replaces_the_one_before_it() {
+        let ladder = |steps: &[Fees]| Ladder::new(1, fees(1_000, 8), steps.to_vec());
+        assert!(ladder(&[fees(1_125, 9), fees(4_000, 11)]).is_some());
+        // Of both prices, and rounded up.
+        assert!(ladder(&[fees(1_124, 9)]).is_none() && ladder(&[fees(1_125, 8)]).is_none());
+        assert!(ladder(&[fees(1_125, 9), fees(1_265, 11)]).is_none());
+        // A price of nothing rises too.
+        assert_eq!(fees(0, 0).bumped(), fees(1, 1));
+        assert_eq!(fees(u128::MAX, 0).bumped().ceiling(), u128::MAX);
     }
 
     #[test]
-    fn every_step_adds_an_eighth_to_odd_and_tiny_prices_too() {
-        for price in (0..1_000).chain([u128::from(u64::MAX) - 1, 7_777_777_777]) {
-            let more = bumped(price) - price;
-            assert!(more >= 1 && more * 8 >= price && (more - 1) * 8 <= price, "{price}");
+    fn the_cancellation_replaces_the_top_step() {
+        let ladder = Ladder::new(1_000, fees(2_000, 10), vec![fees(4_000, 12)]).unwrap();
+        assert_eq!((ladder.top(), ladder.cancellation()), (fees(4_000, 12), fees(4_500, 14)));
+        assert_eq!(ladder.top().max_fee(21_000), Wei(U256::from(84_000_000)));
+        assert_eq!(ladder.usual_fee(21_000), Wei(U256::from(21_000_000)));
+    }
+
+    #[test]
+    fn the_stored_text_is_read_back() {
+        for text in ["1010 2010:10 4012:12", "5 5", "5 5 6", "5 5:5"] {
+            assert_eq!(text.parse::<Ladder>().unwrap().to_string(), text);
         }
-        // At the highest price there is no replacement instead of a repeated one.
-        let ladder = Ladder::rising_from(fees(u128::MAX, u128::MAX));
-        assert_eq!(ladder.replacements().count(), 0);
-    }
-
-    #[test]
-    fn a_stored_ladder_has_the_same_steps() {
-        let ladder = Ladder::rising_from(fees(1_001, 3));
-        assert_eq!(Ladder::between(ladder.first(), ladder.top()), Some(ladder));
-        assert_eq!(Ladder::between(ladder.top(), ladder.first()), None);
-        let one = Ladder::between(fees(1_001, 3), fees(1_001, 3)).unwrap();
-        assert_eq!((one.replacements().count(), one.top()), (0, one.first()));
+        for bad in ["", "5", "5 ", "5 5:", "5 5:5 5:5", "x 5", "5 -5", "5 5  6"] {
+            assert_eq!(bad.parse::<Ladder>(), Err(ParseLadderError), "{bad}");
+        }
     }
 }

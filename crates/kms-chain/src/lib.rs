@@ -56,6 +56,7 @@ mod engine;
 pub mod follower;
 mod ladder;
 pub mod ports;
+mod prices;
 mod signing;
 pub mod spending;
 pub mod state;
@@ -65,3 +66,4 @@ pub use chain::{Balances, Chain, ChainError, Endpoint, Head, Receipt, TokenError
 pub use engine::{
     Checked, ConfirmError, QuoteError, QuoteRequest, Ready, Shown, TransferConfig, Transfers,
 };
+pub use prices::{FeeTooHigh, Market, PricePolicy};

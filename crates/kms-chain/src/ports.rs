@@ -7,7 +7,7 @@ use kms_types::{AccountId, EthAddress, Timestamp, TransferId, Units, Wei};
 
 use crate::spending::{OverLimit, SpendingRules};
 use crate::state::Change;
-use crate::transfer::{Missing, Outgoing, Transfer};
+use crate::transfer::{Fees, Missing, Outgoing, TransactionKind, Transfer, WaitReason};
 
 /// The result of inserting a quote.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum Inserted {
 pub struct SignedBytes {
     /// Its hash.
     pub tx_hash: [u8; 32],
+    /// Its prices.
+    pub fees: Fees,
     /// Its bytes (EIP-2718), sealed: in plaintext they would move the money.
     pub sealed: Vec<u8>,
 }
@@ -34,6 +36,8 @@ pub struct SignedLadder {
     pub first: SignedBytes,
     /// The replacements, in the order in which they are broadcast while none is mined.
     pub replacements: Vec<SignedBytes>,
+    /// The cancellation, priced above all of them.
+    pub cancellation: SignedBytes,
 }
 
 /// Signs for a nonce. Called at most once, inside the transaction that commits the result.
@@ -65,6 +69,8 @@ pub enum SignOutcome {
     NotQuoted(Box<Transfer>),
     /// The quote expired, which is now recorded. Nothing was signed.
     Expired,
+    /// The account is frozen, or has another wallet. Nothing was signed.
+    NotActive,
     /// A spending limit refuses it. Nothing was signed.
     OverLimit(OverLimit),
     /// The balance, less what other signed transfers may still take, does not cover it. Nothing
@@ -81,14 +87,31 @@ pub enum SignOutcome {
 pub enum Progress {
     /// A node accepted the transaction.
     Broadcast,
-    /// This replacement is about to be broadcast. Recorded before, so that the hash of every
-    /// transaction that a node may have is known. Notifies the sender, once per step.
+    /// This transaction is about to be broadcast in place of the one before: a replacement or the
+    /// cancellation. Recorded before, so that the hash of every transaction that a node may have is
+    /// known. Notifies the sender, once for each.
     Replaced {
-        /// The step of the ladder, at least 1.
-        step: u32,
+        /// Its hash.
+        tx_hash: [u8; 32],
+        /// The latest block.
+        block: u64,
     },
-    /// No replacement is left, and it is still not mined. Notifies the sender, once.
-    Waiting,
+    /// It is not mined, for this reason. Notifies the sender when the reason changes.
+    Waiting(WaitReason),
+    /// It no longer waits for a known reason. Notifies the sender if it did.
+    Resumed,
+    /// The cancellation is to be sent. Notifies the sender, once.
+    CancellationRequested,
+    /// The cancellation is in a finalized block. Erases the signed bytes, releases what was reserved
+    /// but for the fee, and notifies the sender.
+    Cancelled {
+        /// The cancellation.
+        tx_hash: [u8; 32],
+        /// Its block.
+        block: u64,
+        /// The fee that the network took.
+        fee: Wei,
+    },
     /// It is mined. Notifies the sender, and the recipient unless that was done before.
     Mined {
         /// The transaction that is mined.
@@ -135,7 +158,9 @@ impl Progress {
         match self {
             Self::Broadcast => Change::Broadcast,
             Self::Replaced { .. } => Change::Replace,
-            Self::Waiting => Change::Wait,
+            Self::Waiting(_) | Self::Resumed => Change::Wait,
+            Self::CancellationRequested => Change::RequestCancellation,
+            Self::Cancelled { .. } => Change::CancelMined,
             Self::Mined { .. } => Change::Mine,
             Self::Reverted { .. } | Self::NothingMoved { .. } => Change::Revert,
             Self::Superseded => Change::Supersede,
@@ -145,18 +170,31 @@ impl Progress {
     }
 }
 
-/// A signed transaction of a transfer: one step of its ladder.
+/// A signed transaction of a transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedTx {
-    /// The step, counted from 0.
+    /// Its place, counted from 0. Prices rise with it.
     pub step: u32,
+    /// What it does.
+    pub kind: TransactionKind,
+    /// Its prices.
+    pub fees: Fees,
     /// Its hash.
     pub tx_hash: [u8; 32],
     /// Its sealed bytes.
     pub sealed: Vec<u8>,
-    /// When it was broadcast first: for a replacement recorded before the broadcast, for the first
-    /// step when a node accepted it.
-    pub sent_at: Option<Timestamp>,
+    /// When it was handed to the endpoints first. Recorded before that: for the first step with the
+    /// signature.
+    pub sent: Option<Sent>,
+}
+
+/// When a transaction was handed to the endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// The time.
+    pub at: Timestamp,
+    /// The latest block.
+    pub block: u64,
 }
 
 /// A pending transfer that was claimed for processing.
@@ -166,10 +204,10 @@ pub struct Due {
     pub transfer: Transfer,
     /// Its first transaction.
     pub first: SignedTx,
-    /// The replacements, lowest step first.
+    /// The transactions that can replace it, lowest step first.
     pub replacements: Vec<SignedTx>,
-    /// Whether the sender was notified that it waits.
-    pub waiting_notified: bool,
+    /// Whether the account of the sender is frozen.
+    pub sender_frozen: bool,
 }
 
 /// The addresses that an account has paid, compared with one.
@@ -188,24 +226,25 @@ pub trait TransferStore: Send + Sync {
     /// Inserts a `quoted` transfer, or returns the one that has its id.
     async fn insert_quote(&self, quote: Transfer) -> Result<Inserted, StoreError>;
 
-    /// Returns a transfer. A `quoted` one past its lifetime is returned as `expired`.
-    async fn transfer(
-        &self,
-        id: TransferId,
-        now: Timestamp,
-    ) -> Result<Option<Transfer>, StoreError>;
+    /// Returns a transfer. A `quoted` one that is past its lifetime by the database's clock is
+    /// changed to `expired` first.
+    async fn transfer(&self, id: TransferId) -> Result<Option<Transfer>, StoreError>;
 
-    /// Changes `quoted` to `cancelled`, and returns the transfer in its state afterwards.
+    /// Changes `quoted` to `cancelled`, or to `expired` past its lifetime; records for a `signed` or
+    /// `broadcast` transfer that its cancellation is to be sent. Returns the transfer in its state
+    /// afterwards.
     async fn cancel(&self, id: TransferId, now: Timestamp) -> Result<Option<Transfer>, StoreError>;
 
     /// Changes `quoted` to `signed`, in one transaction: locks the nonce row of the wallet, checks
-    /// the state, the expiry, the spending limits, and that the balances cover all signed transfers
-    /// of the wallet and this one; chooses the nonce, calls `sign`, stores all signed transactions,
-    /// reserves the spend at its highest fee, and inserts the event `TransferChanged`.
+    /// the state, the expiry by the database's clock, that the account is active and has this
+    /// wallet, the spending limits, and that the balances cover all signed transfers of the wallet
+    /// and this one; chooses the nonce, calls `sign`, stores all signed transactions, reserves the
+    /// spend at its highest fee, and inserts the event `TransferChanged`.
     ///
     /// The nonce is the first one from `view.nonce` on that no transfer of the wallet has. The view
-    /// may be older than the last signature; gaps are filled first. Transfers mined after
-    /// `view.block` count as pending, because the balance may not include them.
+    /// may be older than the last signature; gaps are filled first. Every transfer with a nonce from
+    /// `view.mined` on counts against the balance, whatever its state: what is below is in the
+    /// balance.
     async fn sign(
         &self,
         id: TransferId,
@@ -235,12 +274,12 @@ pub trait TransferStore: Send + Sync {
         limit: u32,
     ) -> Result<Vec<Due>, StoreError>;
 
-    /// Returns what the account's `signed` and `broadcast` transfers on the chain may still take,
-    /// fees included.
+    /// Returns what the wallet's transfers with a nonce from `mined` on may take, fees included.
     async fn pending_spend(
         &self,
         chain_id: u64,
-        account: AccountId,
+        address: EthAddress,
+        mined: u64,
     ) -> Result<Outgoing, StoreError>;
 
     /// Returns the limit that refuses the transfer at its highest fee, if any.

@@ -1,22 +1,25 @@
-//! Builds and signs the EIP-1559 transaction of a transfer.
+//! Builds and signs the transactions of a transfer: of EIP-1559, or legacy ones on a chain without a
+//! base fee.
 
-use alloy::consensus::{SignableTransaction, TxEip1559, TxEnvelope};
+use alloy::consensus::{SignableTransaction, TxEip1559, TxEnvelope, TxLegacy};
 use alloy::eips::eip2718::Encodable2718;
 use alloy::primitives::{Address, Bytes, Signature, TxKind, U256, keccak256};
 use kms_core::{HashSignature, OpenWallet};
+use kms_types::EthAddress;
 
 use crate::chain::transfer_call;
-use crate::transfer::{Fees, Transfer};
+use crate::transfer::{Fees, TransactionKind, Transfer};
 
-/// Signs the transaction for this nonce and at these prices. Returns its hash and its bytes
-/// (EIP-2718).
+/// Signs the payment or the cancellation for this nonce and at these prices. Returns its hash and
+/// its bytes (EIP-2718).
 pub(crate) fn sign(
     transfer: &Transfer,
+    kind: TransactionKind,
     fees: Fees,
     nonce: u64,
     wallet: &OpenWallet,
 ) -> ([u8; 32], Vec<u8>) {
-    assemble(transfer, fees, nonce, |hash| wallet.sign_hash(hash))
+    assemble(transfer, kind, fees, nonce, |hash| wallet.sign_hash(hash))
 }
 
 /// Whether the transaction with these bytes has this hash.
@@ -26,33 +29,64 @@ pub(crate) fn is_hash_of(hash: [u8; 32], bytes: &[u8]) -> bool {
 
 fn assemble(
     transfer: &Transfer,
+    kind: TransactionKind,
     fees: Fees,
     nonce: u64,
     sign: impl FnOnce(&[u8; 32]) -> HashSignature,
 ) -> ([u8; 32], Vec<u8>) {
-    // A token is paid by a call to its contract, without native coin.
-    let (to, value, input) = match &transfer.token {
-        None => (transfer.to.address, transfer.value.0, Bytes::new()),
-        Some(token) => {
+    let (to, value, input) = call(transfer, kind);
+    let to = TxKind::Call(Address::from(to));
+    let (chain_id, gas_limit) = (transfer.chain_id, transfer.gas_limit);
+    match fees {
+        Fees::Dynamic { ceiling, tip } => {
+            let transaction = TxEip1559 {
+                chain_id,
+                nonce,
+                gas_limit,
+                max_fee_per_gas: ceiling,
+                max_priority_fee_per_gas: tip,
+                to,
+                value,
+                access_list: Default::default(),
+                input,
+            };
+            let signature = signature(sign(&transaction.signature_hash().0));
+            encoded(&transaction.into_signed(signature).into())
+        }
+        Fees::Legacy { price } => {
+            let transaction = TxLegacy {
+                chain_id: Some(chain_id),
+                nonce,
+                gas_price: price,
+                gas_limit,
+                to,
+                value,
+                input,
+            };
+            let signature = signature(sign(&transaction.signature_hash().0));
+            encoded(&transaction.into_signed(signature).into())
+        }
+    }
+}
+
+/// The recipient, the value in wei and the input of a transaction. A token is paid by a call to its
+/// contract, without native coin. A cancellation sends nothing to the sender itself.
+fn call(transfer: &Transfer, kind: TransactionKind) -> (EthAddress, U256, Bytes) {
+    match (kind, &transfer.token) {
+        (TransactionKind::Cancellation, _) => (transfer.from.address, U256::ZERO, Bytes::new()),
+        (TransactionKind::Payment, None) => (transfer.to.address, transfer.value.0, Bytes::new()),
+        (TransactionKind::Payment, Some(token)) => {
             (token.address, U256::ZERO, transfer_call(transfer.to.address, transfer.value))
         }
-    };
-    let transaction = TxEip1559 {
-        chain_id: transfer.chain_id,
-        nonce,
-        gas_limit: transfer.gas_limit,
-        max_fee_per_gas: fees.max_fee_per_gas,
-        max_priority_fee_per_gas: fees.max_priority_fee_per_gas,
-        to: TxKind::Call(Address::from(to)),
-        value,
-        access_list: Default::default(),
-        input,
-    };
-    let HashSignature { r, s, y_parity } = sign(&transaction.signature_hash().0);
-    let signature = Signature::new(U256::from_be_bytes(r), U256::from_be_bytes(s), y_parity);
-    let signed = transaction.into_signed(signature);
-    let hash = signed.hash().0;
-    (hash, TxEnvelope::from(signed).encoded_2718())
+    }
+}
+
+fn signature(HashSignature { r, s, y_parity }: HashSignature) -> Signature {
+    Signature::new(U256::from_be_bytes(r), U256::from_be_bytes(s), y_parity)
+}
+
+fn encoded(signed: &TxEnvelope) -> ([u8; 32], Vec<u8>) {
+    (signed.tx_hash().0, signed.encoded_2718())
 }
 
 #[cfg(test)]
@@ -60,6 +94,7 @@ mod tests {
     use k256::ecdsa::SigningKey;
     use kms_types::{Asset, Timestamp, Token, TransferId, Units};
 
+    use super::TransactionKind::{Cancellation, Payment};
     use super::*;
     use crate::transfer::{Asked, Ladder, Party, Quote};
 
@@ -72,8 +107,7 @@ mod tests {
                           6f52371d42bac8fc86760cf8c249a00c33da3d4dec8185a2dd6c4346ff471d21e8a97af4\
                           cb8bc562d0136603151c4a";
 
-    const FEES: Fees =
-        Fees { max_fee_per_gas: 2_000_000_000, max_priority_fee_per_gas: 1_000_000_000 };
+    const FEES: Fees = Fees::Dynamic { ceiling: 2_000_000_000, tip: 1_000_000_000 };
 
     fn party(address: &str) -> Party {
         Party { account: None, username: None, address: address.parse().unwrap(), since: None }
@@ -89,7 +123,7 @@ mod tests {
             token: None,
             value: Units(U256::from(500_000_000_000_000_000_u64)),
             gas_limit: 21_000,
-            ladder: Ladder::rising_from(FEES),
+            ladder: Ladder::new(1, FEES, Vec::new()).unwrap(),
             warnings: Vec::new(),
             client_ref: None,
             created_at: Timestamp(0),
@@ -106,7 +140,7 @@ mod tests {
         let with = |change: fn(&mut Transfer)| {
             let mut other = Transfer { token: Some(token(8)), ..transfer() };
             change(&mut other);
-            assemble(&other, FEES, 7, sign_with_known_key)
+            assemble(&other, Payment, FEES, 7, sign_with_known_key)
         };
         let (known, bytes) = with(|_| {});
         // To the contract, no value, then 68 bytes of `transfer(address,uint256)`.
@@ -135,29 +169,43 @@ mod tests {
 
     #[test]
     fn signs_like_another_implementation() {
-        let (hash, bytes) = assemble(&transfer(), FEES, 7, sign_with_known_key);
+        let (hash, bytes) = assemble(&transfer(), Payment, FEES, 7, sign_with_known_key);
         assert_eq!(hex::encode(&bytes), SIGNED);
         assert!(is_hash_of(hash, &bytes) && !is_hash_of(hash, &bytes[1..]));
     }
 
     #[test]
+    fn a_cancellation_sends_nothing_to_the_sender() {
+        // A legacy transaction is a list without a type: nonce, price, gas, recipient, value, input.
+        let price = Fees::Legacy { price: 5 };
+        let ours = format!("07058252089{}", "4f39fd6e51aad88f6f4ce6ab8827279cfffb922668080");
+        for token in [None, Some(token(8))] {
+            let transfer = Transfer { token, ..transfer() };
+            let (_, bytes) = assemble(&transfer, Cancellation, price, 7, sign_with_known_key);
+            assert!(hex::encode(bytes).contains(&ours));
+        }
+    }
+
+    #[test]
     fn every_field_is_signed() {
-        let known = assemble(&transfer(), FEES, 7, sign_with_known_key).0;
+        let known = assemble(&transfer(), Payment, FEES, 7, sign_with_known_key).0;
         let with = |change: fn(&mut Transfer)| {
             let mut other = transfer();
             change(&mut other);
-            assemble(&other, FEES, 7, sign_with_known_key).0
+            assemble(&other, Payment, FEES, 7, sign_with_known_key).0
         };
-        let at = |fees| assemble(&transfer(), fees, 7, sign_with_known_key).0;
+        let at = |fees| assemble(&transfer(), Payment, fees, 7, sign_with_known_key).0;
         for other in [
-            assemble(&transfer(), FEES, 8, sign_with_known_key).0,
+            assemble(&transfer(), Payment, FEES, 8, sign_with_known_key).0,
             with(|other| other.chain_id = 1),
             with(|other| other.gas_limit += 1),
             with(|other| other.value = Units::default()),
             with(|other| other.to.address = [9; 20].into()),
             with(|other| other.token = Some(token(8))),
-            at(Fees { max_fee_per_gas: FEES.max_fee_per_gas + 1, ..FEES }),
-            at(Fees { max_priority_fee_per_gas: FEES.max_priority_fee_per_gas + 1, ..FEES }),
+            at(Fees::Dynamic { ceiling: FEES.ceiling() + 1, tip: FEES.tip() }),
+            at(Fees::Dynamic { ceiling: FEES.ceiling(), tip: FEES.tip() + 1 }),
+            at(Fees::Legacy { price: FEES.ceiling() }),
+            assemble(&transfer(), Cancellation, FEES, 7, sign_with_known_key).0,
         ] {
             assert_ne!(other, known);
         }

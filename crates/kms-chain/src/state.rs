@@ -12,13 +12,17 @@ pub enum Change {
     Sign,
     /// The sender cancelled the quote.
     Cancel,
+    /// Its cancellation is to be sent in its place: the sender asked, or the account is frozen.
+    RequestCancellation,
+    /// Its cancellation is in a finalized block.
+    CancelMined,
     /// The quote was not confirmed in time.
     Expire,
     /// A node accepted the transaction.
     Broadcast,
-    /// The next replacement is broadcast.
+    /// The next replacement, or its cancellation, is broadcast.
     Replace,
-    /// No replacement is left, and it is still pending.
+    /// It is still pending, for a known reason.
     Wait,
     /// A block contains it.
     Mine,
@@ -41,7 +45,10 @@ pub fn after(state: TransferState, change: Change) -> Option<TransferState> {
         Change::Cancel => (&[Quoted], Cancelled),
         Change::Expire => (&[Quoted], Expired),
         Change::Broadcast => (&[Signed], Broadcast),
-        Change::Replace | Change::Wait => (&[Signed, Broadcast], state),
+        Change::Replace | Change::Wait | Change::RequestCancellation => {
+            (&[Signed, Broadcast], state)
+        }
+        Change::CancelMined => (&[Signed, Broadcast], Cancelled),
         Change::Mine => (&[Signed, Broadcast], Mined),
         Change::Revert | Change::Supersede => (&[Signed, Broadcast], Failed),
         Change::Reorg => (&[Mined], Broadcast),
@@ -54,9 +61,11 @@ pub fn after(state: TransferState, change: Change) -> Option<TransferState> {
 mod tests {
     use super::*;
 
-    const CHANGES: [Change; 11] = [
+    const CHANGES: [Change; 13] = [
         Change::Sign,
         Change::Cancel,
+        Change::RequestCancellation,
+        Change::CancelMined,
         Change::Expire,
         Change::Broadcast,
         Change::Replace,
@@ -81,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signed_transfer_is_neither_cancelled_nor_signed_again() {
+    fn a_signed_transfer_is_cancelled_by_a_mined_transaction_alone() {
         use TransferState::{Broadcast, Mined, Signed};
         for state in [Signed, Broadcast, Mined] {
             for change in [Change::Sign, Change::Cancel, Change::Expire] {

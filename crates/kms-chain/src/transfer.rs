@@ -24,7 +24,7 @@ pub enum TransferState {
     Final,
     /// Not paid; see its [`TransferFailure`].
     Failed,
-    /// Cancelled by the sender before it was signed.
+    /// Cancelled before it was signed, or by the cancellation in a finalized block.
     Cancelled,
     /// Not confirmed in time.
     Expired,
@@ -61,6 +61,73 @@ text_table! {
         Reverted = "reverted",
         Superseded = "superseded",
         NothingMoved = "nothing_moved",
+    }
+}
+
+/// Why a signed transfer is not mined yet. For display, metrics and alarms: nothing is decided by
+/// it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WaitReason {
+    /// The network asks for more than the highest fee that was signed.
+    Fee,
+    /// The balance no longer covers it.
+    Funds,
+    /// An earlier transfer of the wallet is not mined.
+    EarlierTransfer,
+    /// The chain makes no blocks, or no endpoint follows it.
+    ChainStalled,
+    /// The endpoints refuse it.
+    Refused(Refusal),
+}
+
+/// Why an endpoint refuses a signed transaction, by its own words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// The gas limit is below what the chain charges before execution, or above what it allows.
+    GasLimit,
+    /// The tip is below the minimum of the endpoint or of the chain.
+    TipTooLow,
+    /// The fee is above the maximum of the endpoint.
+    FeeTooHigh,
+    /// Another reason.
+    Other,
+}
+
+text_table! {
+    WaitReason {
+        Fee = "fee",
+        Funds = "funds",
+        EarlierTransfer = "earlier_transfer",
+        ChainStalled = "chain_stalled",
+        Refused(Refusal::GasLimit) = "refused_gas_limit",
+        Refused(Refusal::TipTooLow) = "refused_tip_too_low",
+        Refused(Refusal::FeeTooHigh) = "refused_fee_too_high",
+        Refused(Refusal::Other) = "refused_other",
+    }
+}
+
+/// Why a transfer waits, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// The reason.
+    pub reason: WaitReason,
+    /// When this reason was recorded first.
+    pub since: Timestamp,
+}
+
+/// What a signed transaction of a transfer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TransactionKind {
+    /// It pays.
+    Payment,
+    /// It pays nothing to the sender itself, so that the nonce is used and nothing else happens.
+    Cancellation,
+}
+
+text_table! {
+    TransactionKind {
+        Payment = "payment",
+        Cancellation = "cancellation",
     }
 }
 
@@ -184,10 +251,12 @@ pub struct Transfer {
     pub nonce: Option<u64>,
     /// The hash of the mined transaction, or else of the one that was broadcast last.
     pub tx_hash: Option<[u8; 32]>,
-    /// How many replacements were broadcast, while it is pending.
+    /// How many transactions replaced the first one, while it is pending.
     pub replacements_sent: u32,
-    /// Since when it waits at the top of the ladder, while it is pending.
-    pub stalled_since: Option<Timestamp>,
+    /// Why it waits, while it is pending.
+    pub wait: Option<Wait>,
+    /// Since when its cancellation replaces it.
+    pub cancel_requested_at: Option<Timestamp>,
     /// The block that contains it.
     pub block: Option<u64>,
     /// The fee that the network took.
@@ -230,7 +299,8 @@ impl From<Quote> for Transfer {
             nonce: None,
             tx_hash: None,
             replacements_sent: 0,
-            stalled_since: None,
+            wait: None,
+            cancel_requested_at: None,
             block: None,
             fee: None,
             failure: None,
@@ -241,17 +311,29 @@ impl From<Quote> for Transfer {
 }
 
 impl Transfer {
-    /// The highest fee: the gas limit times the highest `maxFeePerGas` of the ladder.
+    /// The highest fee of the payment: the gas limit times the highest price of the ladder.
     #[must_use]
     pub fn max_fee(&self) -> Wei {
         self.ladder.top().max_fee(self.gas_limit)
     }
 
-    /// The most native coin that it can take out of the wallet, the fee included.
+    /// The fee that is expected to be paid.
     #[must_use]
-    pub fn max_wei(&self) -> Wei {
+    pub fn usual_fee(&self) -> Wei {
+        self.ladder.usual_fee(self.gas_limit)
+    }
+
+    /// The native coin that the payment takes at most: the amount and the fee.
+    #[must_use]
+    pub fn max_paid(&self) -> Wei {
         let value = if self.token.is_none() { self.value.0 } else { U256::ZERO };
         Wei(value.saturating_add(self.max_fee().0))
+    }
+
+    /// The native coin that must be there: for the payment, or for its cancellation.
+    #[must_use]
+    pub fn max_wei(&self) -> Wei {
+        self.max_paid().max(self.ladder.cancellation().max_fee(self.gas_limit))
     }
 }
 

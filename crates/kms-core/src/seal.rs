@@ -103,22 +103,23 @@ impl Sealer {
         String::from_utf8(plain.to_vec()).map_err(|_personal| SealError::Mismatch)
     }
 
-    /// Seals the bytes of a signed transaction.
+    /// Seals the bytes of a signed transaction of the transfer: `payment` or `cancellation`.
     #[must_use]
-    pub fn seal_transaction(&self, transfer: TransferId, signed: &[u8]) -> Vec<u8> {
-        self.seal("transaction", &[transfer.as_bytes()], signed)
+    pub fn seal_transaction(&self, transfer: TransferId, kind: &str, signed: &[u8]) -> Vec<u8> {
+        self.seal("transaction", &[transfer.as_bytes(), kind.as_bytes()], signed)
     }
 
     /// Opens the result of [`Sealer::seal_transaction`].
     ///
     /// # Errors
-    /// When it was sealed for another transfer, or under a key that is not configured.
+    /// When it was sealed for another transfer or kind, or under a key that is not configured.
     pub fn open_transaction(
         &self,
         transfer: TransferId,
+        kind: &str,
         blob: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, SealError> {
-        self.open("transaction", &[transfer.as_bytes()], blob)
+        self.open("transaction", &[transfer.as_bytes(), kind.as_bytes()], blob)
     }
 
     /// Seals: `version | key id | nonce | ciphertext and tag`.
@@ -252,7 +253,7 @@ mod tests {
         assert_eq!(sealer.open_contact(ann, "email", &blob).unwrap(), "ann@example.org");
         assert!(sealer.open_contact(bob, "email", &blob).is_err());
         assert!(sealer.open_contact(ann, "mobile", &blob).is_err());
-        assert!(sealer.open_transaction(TransferId::random(), &blob).is_err());
+        assert!(sealer.open_transaction(TransferId::random(), "payment", &blob).is_err());
         let other = Sealer::new(Arc::new(ServerKeys::random()));
         assert!(other.open_contact(ann, "email", &blob).is_err());
         let mut newer = blob;
@@ -268,14 +269,15 @@ mod tests {
         fn transactions_round_trip(plain: Vec<u8>) {
             let sealer = Sealer::new(Arc::new(ServerKeys::random()));
             let id = TransferId::random();
-            let opened = sealer.open_transaction(id, &sealer.seal_transaction(id, &plain)).unwrap();
-            prop_assert_eq!(&*opened, &plain);
+            let blob = sealer.seal_transaction(id, "payment", &plain);
+            prop_assert_eq!(&*sealer.open_transaction(id, "payment", &blob).unwrap(), &plain);
+            prop_assert!(sealer.open_transaction(id, "cancellation", &blob).is_err());
         }
 
         #[test]
         fn opening_noise_never_panics(blob: Vec<u8>) {
             let sealer = Sealer::new(Arc::new(ServerKeys::random()));
-            prop_assert!(sealer.open_transaction(TransferId::random(), &blob).is_err());
+            prop_assert!(sealer.open_transaction(TransferId::random(), "payment", &blob).is_err());
             prop_assert!(owner().open(&blob, &Sck::from_bytes(&[3; 32])).is_err());
         }
     }

@@ -132,7 +132,7 @@ fn deterministic_vectors_are_those_of_the_code() {
         "sealed_email": hex::encode(sealer.seal_contact(ACCOUNT, "email", EMAIL)),
         "transfer_id": hex::encode(TRANSFER.as_bytes()),
         "transaction": hex::encode(TRANSACTION),
-        "sealed_transaction": hex::encode(sealer.seal_transaction(TRANSFER, &TRANSACTION)),
+        "sealed_transaction": hex::encode(sealer.seal_transaction(TRANSFER, "payment", &TRANSACTION)),
     });
     println!("{set:#}");
     let (set, published) = (set.as_object().unwrap(), vectors.0.as_object().unwrap());
@@ -161,6 +161,7 @@ async fn random_vectors_open() {
     let sealer = Sealer::new(keys);
     let email = sealer.open_contact(ACCOUNT, "email", &vectors.bytes("sealed_email"));
     assert_eq!(email.unwrap(), EMAIL);
-    let signed = sealer.open_transaction(TRANSFER, &vectors.bytes("sealed_transaction"));
+    let sealed = vectors.bytes("sealed_transaction");
+    let signed = sealer.open_transaction(TRANSFER, "payment", &sealed);
     assert_eq!(*signed.unwrap(), TRANSACTION);
 }

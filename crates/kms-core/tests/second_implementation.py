@@ -143,7 +143,12 @@ def verify_vectors(vectors):
     assert unwrap_sck(row, pem, passphrase) == sck
     for purpose, owner, sealed, plain in [
         (b"contact", v["account_id"] + b"email", "sealed_email", b"ann@example.org"),
-        (b"transaction", v["transfer_id"], "sealed_transaction", v["transaction"]),
+        (
+            b"transaction",
+            v["transfer_id"] + b"payment",
+            "sealed_transaction",
+            v["transaction"],
+        ),
     ]:
         assert open_by_server(purpose, v["contact_key"], owner, v[sealed]) == plain
     at = i64(int(vectors["requested_at"]))

@@ -257,7 +257,7 @@ impl TestEnv {
             ("CHAIN__CONFIRMATIONS", self.chain.confirmations.to_string()),
             ("CHAIN__QUOTE_LIFETIME", milliseconds(self.chain.quote_lifetime)),
             ("CHAIN__POLL_INTERVAL", milliseconds(self.chain.poll_interval)),
-            ("CHAIN__REPLACE_AFTER", milliseconds(self.chain.replace_after)),
+            ("CHAIN__REPLACE_AFTER", self.chain.replace_after.to_string()),
             ("CHAIN__STALLED_AFTER", milliseconds(self.chain.stalled_after.unwrap_or_default())),
             ("RECOVERY__WAIT_WITHOUT_EMAIL", "0s".to_owned()),
         ];
@@ -355,7 +355,10 @@ fn chain_of(anvil: &Anvil) -> anyhow::Result<ChainSettings> {
         confirmations: 2,
         quote_lifetime: Duration::from_secs(120),
         poll_interval: Duration::from_millis(100),
-        replace_after: Duration::from_secs(45),
+        replace_after: 3,
+        max_fee: None,
+        max_fee_share: 100,
+        min_tip: 1_000_000,
         tokens: Vec::new(),
     })
 }

@@ -93,8 +93,7 @@ diesel::table! {
         asked_amount -> Text,
         value -> Text,
         gas_limit -> BigInt,
-        max_fee_per_gas -> Text,
-        max_priority_fee_per_gas -> Text,
+        ladder -> Text,
         warnings -> Text,
         client_ref -> Nullable<Text>,
         state -> Text,
@@ -105,10 +104,8 @@ diesel::table! {
         created_at -> BigInt,
         expires_at -> BigInt,
         lease_until -> BigInt,
-        first_max_fee_per_gas -> Text,
-        first_max_priority_fee_per_gas -> Text,
         failure -> Nullable<Text>,
-        stalled_since -> Nullable<BigInt>,
+        cancel_requested_at -> Nullable<BigInt>,
         token -> Nullable<Text>,
         arrived -> Nullable<Text>,
     }
@@ -118,9 +115,28 @@ diesel::table! {
     signed_transactions (transfer_id, step) {
         transfer_id -> Text,
         step -> Integer,
+        kind -> Text,
+        fees -> Text,
         tx_hash -> Binary,
         sealed -> Nullable<Binary>,
         sent_at -> Nullable<BigInt>,
+        sent_block -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    transfer_waits (transfer_id) {
+        transfer_id -> Text,
+        reason -> Text,
+        since -> BigInt,
+    }
+}
+
+diesel::table! {
+    replacements (id) {
+        id -> Text,
+        transfer_id -> Text,
+        at -> BigInt,
     }
 }
 

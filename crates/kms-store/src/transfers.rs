@@ -14,13 +14,13 @@ use async_trait::async_trait;
 use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
-use diesel::sql_types::{Bool, Text};
+use diesel::sql_types::{BigInt, Bool, Text};
 use kms_chain::ports::{
     ChainView, Due, Inserted, PaidBefore, Progress, Sign, SignOutcome, TransferStore,
 };
 use kms_chain::spending::{OverLimit, SpendingRules};
 use kms_chain::state::{self, Change};
-use kms_chain::transfer::{Outgoing, Transfer, TransferState};
+use kms_chain::transfer::{Outgoing, Transfer, TransferState, Wait};
 use kms_core::ports::StoreError;
 use kms_types::{AccountId, EthAddress, EventKind, Timestamp, TransferEvent, TransferId};
 
@@ -29,18 +29,17 @@ use self::row::{Row, to_i64};
 pub use self::spending_limits::Spending;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
+use crate::dialect::Dialect;
 use crate::events::{self, About};
-use crate::schema::{signed_transactions, transfers};
-
-const IN_FLIGHT: [&str; 2] = ["signed", "broadcast"];
+use crate::schema::{signed_transactions, transfer_waits, transfers};
 
 fn find(connection: &mut AnyConnection, id: TransferId) -> Result<Option<Transfer>, Failure> {
     let mut found = find_row(connection, id)?;
-    with_replacements(connection, found.as_mut_slice())?;
+    with_progress(connection, found.as_mut_slice())?;
     Ok(found)
 }
 
-/// Like [`find`], without the number of replacements.
+/// Like [`find`], without the number of replacements and the reason it waits.
 fn find_row(connection: &mut AnyConnection, id: TransferId) -> Result<Option<Transfer>, Failure> {
     let row: Option<Row> = transfers::table
         .find(id.to_string())
@@ -50,11 +49,8 @@ fn find_row(connection: &mut AnyConnection, id: TransferId) -> Result<Option<Tra
     Ok(row.map(Row::parse).transpose()?)
 }
 
-/// Adds the number of replacements that were sent with a higher fee.
-fn with_replacements(
-    connection: &mut AnyConnection,
-    found: &mut [Transfer],
-) -> Result<(), Failure> {
+/// Adds to pending transfers how many transactions replaced the first, and why they wait.
+fn with_progress(connection: &mut AnyConnection, found: &mut [Transfer]) -> Result<(), Failure> {
     let in_flight = |transfer: &&mut Transfer| {
         matches!(transfer.state, TransferState::Signed | TransferState::Broadcast)
     };
@@ -67,26 +63,72 @@ fn with_replacements(
         return Ok(());
     }
     let ids: Vec<String> = unfinished.keys().cloned().collect();
-    let sent: Vec<(String, i32)> = signed_transactions::table
+    let waits = waits(connection, &ids)?;
+    // The first transaction counts as sent when it is signed.
+    let replacements: Vec<String> = signed_transactions::table
         .filter(signed_transactions::transfer_id.eq_any(ids))
         .filter(signed_transactions::sent_at.is_not_null())
-        .select((signed_transactions::transfer_id, signed_transactions::step))
+        .filter(signed_transactions::step.gt(0))
+        .select(signed_transactions::transfer_id)
         .load(connection)?;
-    for (id, step) in sent {
-        let step: u32 = RowRef { table: "signed_transactions", key: &id }.convert(step)?;
+    for id in replacements {
         if let Some(transfer) = unfinished.get_mut(&id) {
-            transfer.replacements_sent = transfer.replacements_sent.max(step);
+            transfer.replacements_sent = transfer.replacements_sent.saturating_add(1);
         }
+    }
+    for (id, transfer) in unfinished {
+        transfer.wait = waits.get(&id).copied();
     }
     Ok(())
 }
 
-/// Returns an expired quote as such, even if its row does not say so yet.
-fn as_of(mut transfer: Transfer, now: Timestamp) -> Transfer {
-    if transfer.state == TransferState::Quoted && transfer.expires_at <= now {
-        transfer.state = TransferState::Expired;
+/// Returns why these transfers wait, by their ids.
+fn waits(connection: &mut AnyConnection, ids: &[String]) -> Result<HashMap<String, Wait>, Failure> {
+    let rows: Vec<(String, String, i64)> = transfer_waits::table
+        .filter(transfer_waits::transfer_id.eq_any(ids))
+        .select((transfer_waits::transfer_id, transfer_waits::reason, transfer_waits::since))
+        .load(connection)?;
+    let parse = |(id, reason, since): (String, String, i64)| {
+        let reason = RowRef { table: "transfer_waits", key: &id }.parse(&reason)?;
+        Ok((id, Wait { reason, since: Timestamp(since) }))
+    };
+    rows.into_iter().map(parse).collect()
+}
+
+/// Changes a quote to `expired` that is past its lifetime by the database's clock. Returns whether
+/// it did.
+fn expire(connection: &mut AnyConnection, dialect: Dialect, id: TransferId) -> Result<bool, Error> {
+    let Some(expired) = state::after(TransferState::Quoted, Change::Expire) else {
+        return Ok(false);
+    };
+    let row = transfers::table
+        .filter(transfers::id.eq(id.to_string()))
+        .filter(transfers::state.eq(TransferState::Quoted.as_str()))
+        .filter(transfers::expires_at.le(sql::<BigInt>(dialect.clock())));
+    let changed = diesel::update(row).set(transfers::state.eq(expired.as_str()));
+    Ok(changed.execute(connection)? == 1)
+}
+
+/// Returns a transfer, after a quote that is past its lifetime has expired.
+fn find_current(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    id: TransferId,
+) -> Result<Option<Transfer>, Failure> {
+    let found = find(connection, id)?;
+    let is_quoted = found.as_ref().is_some_and(|transfer| transfer.state == TransferState::Quoted);
+    if is_quoted && expire(connection, dialect, id)? {
+        return find(connection, id);
     }
-    transfer
+    Ok(found)
+}
+
+/// Lets the next round of the engine look at the transfer.
+fn make_due(connection: &mut AnyConnection, key: &str) -> Result<(), Failure> {
+    diesel::update(transfers::table.find(key))
+        .set(transfers::lease_until.eq(0))
+        .execute(connection)?;
+    Ok(())
 }
 
 /// Changes the state of a transfer, if it is in state `from` and the change is allowed.
@@ -202,26 +244,23 @@ impl TransferStore for Database {
         .await
     }
 
-    async fn transfer(
-        &self,
-        id: TransferId,
-        now: Timestamp,
-    ) -> Result<Option<Transfer>, StoreError> {
-        self.blocking(move |connection| {
-            Ok(find(connection, id)?.map(|transfer| as_of(transfer, now)))
-        })
-        .await
+    async fn transfer(&self, id: TransferId) -> Result<Option<Transfer>, StoreError> {
+        let dialect = self.dialect;
+        self.blocking(move |connection| find_current(connection, dialect, id)).await
     }
 
     async fn cancel(&self, id: TransferId, now: Timestamp) -> Result<Option<Transfer>, StoreError> {
+        let dialect = self.dialect;
         self.blocking(move |connection| {
-            let Some(transfer) = find(connection, id)? else {
+            if find_current(connection, dialect, id)?.is_none() {
                 return Ok(None);
-            };
-            if as_of(transfer, now).state == TransferState::Quoted {
-                step(connection, id, TransferState::Quoted, Change::Cancel)?;
             }
-            Ok(find(connection, id)?.map(|transfer| as_of(transfer, now)))
+            if !step(connection, id, TransferState::Quoted, Change::Cancel)? {
+                connection.transaction(|connection| {
+                    advance::advance(connection, id, Progress::CancellationRequested, now)
+                })?;
+            }
+            find(connection, id)
         })
         .await
     }
@@ -234,10 +273,10 @@ impl TransferStore for Database {
         now: Timestamp,
         make: Sign,
     ) -> Result<SignOutcome, StoreError> {
-        let keys = self.keys.clone();
+        let (keys, dialect) = (self.keys.clone(), self.dialect);
         self.blocking(move |connection| {
             connection.transaction(|connection| {
-                sign::sign(connection, &keys, id, view, &rules, now, make)
+                sign::sign(connection, (dialect, &keys), id, view, &rules, now, make)
             })
         })
         .await
@@ -273,18 +312,12 @@ impl TransferStore for Database {
     async fn pending_spend(
         &self,
         chain_id: u64,
-        account: AccountId,
+        address: EthAddress,
+        mined: u64,
     ) -> Result<Outgoing, StoreError> {
         self.blocking(move |connection| {
-            // In this wording, for the index.
-            let is_pending = sql::<Bool>("state in ('signed', 'broadcast')");
-            let rows: Vec<Row> = transfers::table
-                .filter(transfers::from_account.eq(account.to_string()))
-                .filter(is_pending)
-                .filter(transfers::chain_id.eq(to_i64(chain_id)))
-                .select(Row::as_select())
-                .load(connection)?;
-            Ok(outgoing(rows)?)
+            let address = address.to_lower_hex();
+            Ok(outgoing(sign::from_nonce(connection, to_i64(chain_id), &address, mined)?)?)
         })
         .await
     }

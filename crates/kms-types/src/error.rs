@@ -100,6 +100,8 @@ error_codes! {
     QuoteMismatch = "quote_mismatch",
     /// The current state does not allow this.
     WrongState = "wrong_state",
+    /// The network asks for a higher fee than the operator allows.
+    FeeTooHigh = "fee_too_high",
     /// The recipient's or the token's contract would revert the payment.
     WouldRevert = "would_revert",
     /// No endpoint of the chain is available.

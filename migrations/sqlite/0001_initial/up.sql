@@ -73,11 +73,8 @@ create table transfers (
     token text,
     value text not null,
     gas_limit bigint not null,
-    -- The fees of the first step of the fee ladder, and of the last.
-    first_max_fee_per_gas text not null,
-    first_max_priority_fee_per_gas text not null,
-    max_fee_per_gas text not null,
-    max_priority_fee_per_gas text not null,
+    -- The usual price per gas, and the prices of each step of the fee ladder.
+    ladder text not null,
     warnings text not null,
     client_ref text,
     state text not null,
@@ -91,14 +88,13 @@ create table transfers (
     created_at bigint not null,
     expires_at bigint not null,
     lease_until bigint not null,
-    -- When its sender was notified that it is stalled at its highest fee.
-    stalled_since bigint
+    -- Since when its cancellation replaces it.
+    cancel_requested_at bigint
 );
 -- The history. A transfer is signed once it has a hash.
 create index transfers_sent on transfers (from_account, created_at) where tx_hash is not null;
 create index transfers_received on transfers (to_account, created_at)
     where state in ('mined', 'final');
-create index transfers_pending on transfers (from_account) where state in ('signed', 'broadcast');
 -- The addresses that an account has paid, by the digits that people compare.
 create index transfers_paid on transfers
     (from_account, (substr(to_address, 3, 4) || substr(to_address, 39, 4)), to_address)
@@ -110,17 +106,35 @@ create index transfers_due on transfers (lease_until)
 create unique index transfers_one_per_nonce on transfers (chain_id, from_address, nonce)
     where nonce is not null;
 
--- One row for each step of a transfer's fee ladder. `sealed` holds the signed bytes, encrypted; it
--- is erased when the transfer ends.
+-- One row for each transaction that was signed for a transfer: the steps of its fee ladder, then the
+-- cancellation. Prices rise with `step`. `sealed` holds the signed bytes, encrypted; it is erased
+-- when the transfer ends. `sent_block` is the latest block when it was sent.
 create table signed_transactions (
     transfer_id text not null references transfers (id),
     step integer not null,
+    kind text not null,
+    fees text not null,
     tx_hash blob not null,
     sealed blob,
     sent_at bigint,
+    sent_block bigint,
     primary key (transfer_id, step)
 );
 create index signed_transactions_hash on signed_transactions (tx_hash);
+
+-- Why transfers that are not mined wait.
+create table transfer_waits (
+    transfer_id text primary key references transfers (id),
+    reason text not null,
+    since bigint not null
+);
+
+-- The requests to sign a transfer again at higher prices, by the ids that clients chose.
+create table replacements (
+    id text primary key,
+    transfer_id text not null references transfers (id),
+    at bigint not null
+);
 
 -- Locked while a nonce of the wallet is assigned.
 create table nonce_locks (

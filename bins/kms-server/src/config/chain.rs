@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use kms_chain::{Chain, ChainError};
+use kms_chain::{Chain, ChainError, PricePolicy};
 use kms_config::{ConfigError, Secret, UrlError, is_https_or_loopback, parse_url};
-use kms_types::Token;
+use kms_types::{Amount, Token, Wei};
 use serde::Deserialize;
 
 /// More decimals than any token has; amounts stay readable.
@@ -42,9 +42,19 @@ pub struct ChainSettings {
     /// How often the chain is polled for transfers in flight.
     #[serde(default = "seconds::<1>", deserialize_with = "kms_config::duration")]
     pub poll_interval: Duration,
-    /// How long a transfer may stay pending before it is replaced at a higher fee.
-    #[serde(default = "seconds::<45>", deserialize_with = "kms_config::duration_or_zero")]
-    pub replace_after: Duration,
+    /// The number of blocks with other transactions after which a pending transfer is replaced at
+    /// a higher fee.
+    #[serde(default = "default_replace_after")]
+    pub replace_after: u64,
+    /// The highest network fee of a transfer, in the native coin. `None` is unlimited.
+    pub max_fee: Option<Amount>,
+    /// The highest network fee of the replacements, in percent of an amount in the native coin. A
+    /// replacement costs more than the fee that is usual only while the network asks for it.
+    #[serde(default = "default_max_fee_share")]
+    pub max_fee_share: u8,
+    /// The lowest tip, in wei per gas.
+    #[serde(default = "default_min_tip")]
+    pub min_tip: u64,
     /// The ERC-20 tokens that can be sent.
     #[serde(default)]
     pub tokens: Vec<Token>,
@@ -87,7 +97,20 @@ impl ChainSettings {
         Chain::over(urls, self.chain_id, self.rpc_timeout, self.stalled_after)
     }
 
+    /// What the operator allows for network fees.
+    pub(crate) fn prices(&self) -> PricePolicy {
+        PricePolicy {
+            // An amount above 2^256 wei, which `validate` refuses, is no limit.
+            max_fee: self.max_fee.as_ref().and_then(|amount| Wei::try_from(amount).ok()),
+            max_share: self.max_fee_share,
+            min_tip: self.min_tip.into(),
+        }
+    }
+
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        if self.max_fee.as_ref().is_some_and(|amount| Wei::try_from(amount).is_err()) {
+            return Err(ConfigError::expected("chain.max_fee", "expected at most 18 decimals"));
+        }
         if self.rpc_urls.is_empty() {
             return Err(ConfigError::expected("chain.rpc_urls", "expected at least one URL"));
         }
@@ -126,6 +149,18 @@ fn some_seconds<const SECONDS: u64>() -> Option<Duration> {
 
 fn default_symbol() -> String {
     "ETH".to_owned()
+}
+
+fn default_replace_after() -> u64 {
+    3
+}
+
+fn default_max_fee_share() -> u8 {
+    25
+}
+
+fn default_min_tip() -> u64 {
+    1_000_000
 }
 
 fn default_confirmations() -> u64 {

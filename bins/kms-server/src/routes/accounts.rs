@@ -234,9 +234,15 @@ pub(crate) async fn balance(
     let account = find(&state, account).await?;
     let address = account.wallet.address;
     let (chain, tokens) = (state.transfers.chain(), state.transfers.tokens());
-    let balances = chain.first(|endpoint| endpoint.balances(address, tokens));
-    let Balances { block, wei, tokens: found } = balances.await?;
-    let pending = state.database.pending_spend(chain.chain_id(), account.id).await?;
+    // The count first: what is mined by then is in the balances.
+    let (mined, balances) = chain
+        .first(|endpoint| async move {
+            let mined = endpoint.mined_count(address).await?;
+            Ok((mined, endpoint.balances(address, tokens).await?))
+        })
+        .await?;
+    let Balances { block, wei, tokens: found } = balances;
+    let pending = state.database.pending_spend(chain.chain_id(), address, mined).await?;
     let tokens = tokens.iter().zip(found).map(|(token, units)| TokenBalance {
         token: token.clone(),
         units,

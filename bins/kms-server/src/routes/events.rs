@@ -110,7 +110,7 @@ async fn find_transfer(
     id: Option<TransferId>,
 ) -> Result<Option<Box<Transfer>>, ApiError> {
     let found = match id {
-        Some(id) => readable(cursor, state.transfers.transfer(id, clock::now()).await)?,
+        Some(id) => readable(cursor, state.transfers.transfer(id).await)?,
         None => missing(cursor),
     };
     Ok(found.map(|transfer| Box::new(transfers::show(transfer))))

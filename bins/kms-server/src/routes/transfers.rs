@@ -5,7 +5,9 @@ use std::sync::Arc;
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get, post};
 use kms_chain::follower::ExternalDeposit;
-use kms_chain::transfer::{Asked, Party, Transfer, TransferFailure, TransferState, Warning};
+use kms_chain::transfer::{
+    Asked, Party, Refusal, Transfer, TransferFailure, TransferState, Wait, WaitReason, Warning,
+};
 use kms_chain::{Checked, ConfirmError, QuoteRequest, Shown};
 use kms_core::account::Account;
 use kms_core::audit::Action;
@@ -67,7 +69,7 @@ pub(crate) async fn quote(
     let asked =
         Asked { to: body.to.to_string(), amount: body.amount.clone().into(), asset: body.asset };
     let client_ref = body.client_ref.as_deref();
-    let known = state.transfers.quoted(body.id, sender.id, &asked, client_ref, now).await?;
+    let known = state.transfers.quoted(body.id, sender.id, &asked, client_ref).await?;
     if let Some(known) = known {
         return Ok(HttpResponse::Ok().json(show(known)));
     }
@@ -136,7 +138,7 @@ pub(crate) async fn confirm(
     let now = clock::now();
     let ConfirmTransfer { password_hash, to_address, token, value, max_fee } = body;
     let shown = Shown { to_address, token, value, max_fee };
-    let ready = match state.transfers.check(id, shown, now).await? {
+    let ready = match state.transfers.check(id, shown).await? {
         Checked::Done(transfer) => return Ok(HttpResponse::Ok().json(show(*transfer))),
         Checked::Ready(ready) => *ready,
     };
@@ -157,7 +159,8 @@ pub(crate) async fn confirm(
     Ok(HttpResponse::Ok().json(show(transfer)))
 }
 
-/// Cancels a quote. A transfer that is signed is returned as it is.
+/// Cancels a quote. For a signed transfer that is not mined, its cancellation is broadcast, and
+/// whichever is mined decides. A transfer that is mined or has ended is returned as it is.
 #[utoipa::path(
     operation_id = "cancel_transfer",
     tag = "transfers",
@@ -193,7 +196,7 @@ pub(crate) async fn read(
     state: Data<State>,
     Segment(id): Segment<TransferId>,
 ) -> Result<HttpResponse, ApiError> {
-    let transfer = state.transfers.transfer(id, clock::now()).await?;
+    let transfer = state.transfers.transfer(id).await?;
     Ok(HttpResponse::Ok().json(show(transfer.ok_or_else(ApiError::no_transfer)?)))
 }
 
@@ -351,7 +354,7 @@ async fn check_recipient(
 
 /// Converts a transfer to its wire form.
 pub(crate) fn show(transfer: Transfer) -> wire::Transfer {
-    let max_fee = transfer.max_fee();
+    let (usual_fee, max_fee) = (transfer.usual_fee(), transfer.max_fee());
     let party = |party: Party| wire::Party {
         account: party.account,
         username: party.username,
@@ -366,12 +369,14 @@ pub(crate) fn show(transfer: Transfer) -> wire::Transfer {
         token: transfer.token,
         value: transfer.value,
         arrived: transfer.arrived,
+        usual_fee,
         max_fee,
         fee: transfer.fee,
         chain_id: transfer.chain_id,
         tx_hash: transfer.tx_hash.map(hex::encode_prefixed),
         replacements_sent: transfer.replacements_sent,
-        stalled_since: transfer.stalled_since,
+        wait: transfer.wait.map(show_wait),
+        cancel_requested_at: transfer.cancel_requested_at,
         block: transfer.block,
         failure: transfer.failure.map(show_failure),
         warnings: transfer.warnings.into_iter().map(show_warning).collect(),
@@ -404,6 +409,20 @@ fn show_state(state: TransferState) -> wire::TransferState {
         TransferState::Cancelled => wire::TransferState::Cancelled,
         TransferState::Expired => wire::TransferState::Expired,
     }
+}
+
+fn show_wait(wait: Wait) -> wire::Wait {
+    let reason = match wait.reason {
+        WaitReason::Fee => wire::WaitReason::Fee,
+        WaitReason::Funds => wire::WaitReason::Funds,
+        WaitReason::EarlierTransfer => wire::WaitReason::EarlierTransfer,
+        WaitReason::ChainStalled => wire::WaitReason::ChainStalled,
+        WaitReason::Refused(Refusal::GasLimit) => wire::WaitReason::RefusedGasLimit,
+        WaitReason::Refused(Refusal::TipTooLow) => wire::WaitReason::RefusedTipTooLow,
+        WaitReason::Refused(Refusal::FeeTooHigh) => wire::WaitReason::RefusedFeeTooHigh,
+        WaitReason::Refused(Refusal::Other) => wire::WaitReason::RefusedOther,
+    };
+    wire::Wait { reason, since: wait.since }
 }
 
 fn show_failure(failure: TransferFailure) -> wire::TransferFailure {

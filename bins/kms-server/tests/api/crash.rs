@@ -177,7 +177,7 @@ async fn a_crash_at_a_replacement_neither_loses_nor_repeats_a_transfer() {
     for stores in [Stores::Embedded, Stores::Servers] {
         for failpoint in ["transfer-before-replacement", "transfer-after-replacement"] {
             let mut env = TestEnv::new(stores).unwrap();
-            env.chain.replace_after = std::time::Duration::ZERO;
+            env.chain.replace_after = 0;
             let database = env.migrate().await.unwrap();
             let token = env.issue_token(&database, Scope::Bot).await.unwrap();
             let server = ServerProcess::start(&env, Some(failpoint), "info");
@@ -191,7 +191,7 @@ async fn a_crash_at_a_replacement_neither_loses_nor_repeats_a_transfer() {
             let _ = client.confirm(quoted.id, &confirm(&quoted, "a")).await;
             server.died();
 
-            env.chain.replace_after = std::time::Duration::from_secs(3_600);
+            env.chain.replace_after = 3_600;
             let test = TestServer::start(env).await;
             let replaced = test.client.transfer(quoted.id).await.unwrap().unwrap();
             test.until_known(replaced.tx_hash.as_deref().unwrap()).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kms_client::{ClientError, Page};
 use kms_server_testing::requests::{COIN, confirm, quote, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer, on_both_stores};
-use kms_types::wire::{EventBody, HistoryEntry, TransferState, Warning};
+use kms_types::wire::{EventBody, HistoryEntry, TransferState, WaitReason, Warning};
 use kms_types::{AccountEvent, ErrorCode, EthAddress, TransferEvent, TransferId, U256, Wei};
 use serde_json::json;
 
@@ -322,25 +322,25 @@ async fn a_stuck_transfer_is_replaced_without_a_password(test: TestServer) {
 #[actix_web::test]
 async fn a_transfer_pending_at_its_highest_fee_is_notified_once() {
     let mut env = TestEnv::new(Stores::Embedded).unwrap();
-    env.chain.replace_after = Duration::ZERO;
+    env.chain.replace_after = 0;
     let test = TestServer::start(env).await;
     let (ann, _) = test.ann_and_bob().await;
     test.env.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
-    // Two accounts, the signature, three replacements, and that it is pending at its highest fee.
-    let events = test.events(7).await.events;
-    assert_eq!(events.iter().filter(|event| event.account == ann.id).count(), 6);
+    // Two accounts, the signature, two replacements, and that it is pending at its highest fee.
+    let events = test.events(6).await.events;
+    assert_eq!(events.iter().filter(|event| event.account == ann.id).count(), 5);
     let waits = test.client.transfer(quoted.id).await.unwrap().unwrap();
-    assert_eq!((waits.state, waits.replacements_sent), (TransferState::Broadcast, 3));
-    assert!(waits.stalled_since.is_some());
+    assert_eq!((waits.state, waits.replacements_sent), (TransferState::Broadcast, 2));
+    assert_eq!(waits.wait.unwrap().reason, WaitReason::Fee);
     test.until_known(waits.tx_hash.as_deref().unwrap()).await;
     test.env.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
     let mined = test.until(quoted.id, TransferState::Mined).await;
     assert_eq!(mined.tx_hash, waits.tx_hash);
-    assert_eq!((mined.replacements_sent, mined.stalled_since), (0, None));
+    assert_eq!((mined.replacements_sent, mined.wait), (0, None));
     // Mined, and received: there are no other new events.
-    assert_eq!(test.events(9).await.events.len(), 9);
+    assert_eq!(test.events(8).await.events.len(), 8);
 }
 
 #[actix_web::test]

@@ -122,7 +122,7 @@ impl Scenario {
         let proxies: Vec<_> =
             (0..=u8::from(two_endpoints)).map(|_| Proxy::before(&env.anvil.url())).collect();
         env.rpc_urls = proxies.iter().map(Proxy::url).collect::<Vec<_>>().join(" ");
-        env.chain.replace_after = Duration::from_secs(1);
+        env.chain.replace_after = 1;
         let token = TestToken::deploy(&env.anvil, "TST", 6).unwrap();
         // The cheapest KDF that is accepted: these tests are about transfers.
         let kdf = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };

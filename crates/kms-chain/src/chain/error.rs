@@ -7,6 +7,8 @@
 use alloy::rpc::json_rpc::ErrorPayload;
 use alloy::transports::{RpcError, TransportError};
 
+use crate::transfer::{Refusal, WaitReason};
+
 /// JSON-RPC codes that mean a failed execution and nothing else: the code of the Ethereum execution
 /// API for a revert, and the code that some clients use for errors of their virtual machine. Every
 /// other code, -32000 among them, is also used for failures of the endpoint itself.
@@ -68,9 +70,6 @@ pub enum ChainError {
     /// The token's contract does not implement ERC-20.
     #[error("the contract does not answer as an ERC-20 token")]
     NotAToken,
-    /// The chain does not implement EIP-1559.
-    #[error("the chain has no base fee (EIP-1559)")]
-    NoBaseFee,
     /// No endpoint is configured.
     #[error("no endpoint of the chain is configured")]
     NoEndpoint,
@@ -88,6 +87,28 @@ impl ChainError {
         Self::Refused { code: payload.code, message: cleaned(&payload.message) }
     }
 
+    /// Why a transaction waits that the endpoints answered with this error; `None` if they did not
+    /// refuse it. For display and alarms: endpoints differ in their words, and any endpoint may
+    /// lie.
+    pub(crate) fn wait_reason(&self) -> Option<WaitReason> {
+        let Self::Refused { message, .. } = self else { return None };
+        let message = message.to_lowercase();
+        let says = |words: &[&str]| words.iter().any(|words| message.contains(words));
+        Some(if says(&["insufficient funds", "insufficient balance"]) {
+            WaitReason::Funds
+        } else if says(&["less than block base fee", "lower than the current base fee"]) {
+            WaitReason::Fee
+        } else if says(&["intrinsic gas", "gas limit", "out of gas"]) {
+            WaitReason::Refused(Refusal::GasLimit)
+        } else if says(&["underpriced", "tip", "gas price", "priority fee"]) {
+            WaitReason::Refused(Refusal::TipTooLow)
+        } else if says(&["fee cap", "exceeds the configured cap"]) {
+            WaitReason::Refused(Refusal::FeeTooHigh)
+        } else {
+            WaitReason::Refused(Refusal::Other)
+        })
+    }
+
     /// Whether the endpoint is at fault (down, of another chain, over its quota, behind), so that
     /// another endpoint may answer. If not, the error is the chain's verdict on the request.
     pub(super) fn is_endpoint_failure(&self) -> bool {
@@ -96,7 +117,6 @@ impl ChainError {
             Self::Unavailable(_)
                 | Self::WrongChain { .. }
                 | Self::Stalled { .. }
-                | Self::NoBaseFee
                 | Self::NotAToken
                 | Self::Refused { .. }
         )

@@ -12,13 +12,19 @@ use kms_types::{EthAddress, Token, Units, Wei};
 use super::endpoint::{Endpoint, no_latest_block};
 use super::error::ChainError;
 use crate::ports::ChainView;
-use crate::transfer::Fees;
+use crate::prices::{self, Market};
 
 /// Gas of a transfer to an address without code; no transfer takes less.
 pub(crate) const PLAIN_TRANSFER_GAS: u64 = 21_000;
 
-/// The highest gas limit of a payment: no honest contract needs a tenth of it.
-const MAX_GAS: u64 = 1_000_000;
+/// How many blocks say what the market asks.
+const MARKET_BLOCKS: u64 = 10;
+
+/// The percentiles of the tips in a block that the steps of a ladder start from.
+const PERCENTILES: [f64; 3] = [50.0, 75.0, 90.0];
+
+/// The percentile of a low tip that is no outlier.
+const LOW_PERCENTILE: f64 = 10.0;
 
 /// The latest block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,23 +108,41 @@ impl Endpoint {
         Ok(ChainView { block, balance, token, nonce, mined })
     }
 
-    /// Returns prices that stay sufficient while the base fee doubles.
+    /// Returns what transactions in the latest blocks paid.
     ///
     /// # Errors
-    /// `NoBaseFee` on a chain without EIP-1559, or when the endpoint fails.
-    pub async fn fees(&self) -> Result<Fees, ChainError> {
+    /// When the endpoint fails.
+    pub async fn market(&self) -> Result<Market, ChainError> {
         self.verify().await?;
-        let (latest, tip) = tokio::join!(
-            self.provider.get_block_by_number(BlockNumberOrTag::Latest).into_future(),
-            self.provider.get_max_priority_fee_per_gas(),
-        );
-        let base = self
-            .record_outcome(latest)?
-            .and_then(|block| block.header.base_fee_per_gas())
-            .ok_or(ChainError::NoBaseFee)?;
-        let tip = self.record_outcome(tip)?;
-        let max_fee_per_gas = u128::from(base).saturating_mul(2).saturating_add(tip);
-        Ok(Fees { max_fee_per_gas, max_priority_fee_per_gas: tip })
+        let Head { base_fee, .. } = self.head().await?;
+        let Some(base_fee) = base_fee else {
+            let price = self.record_outcome(self.provider.get_gas_price().await)?;
+            return Ok(Market::Legacy { price });
+        };
+        let newest = BlockNumberOrTag::Latest;
+        let history = self.provider.get_fee_history(MARKET_BLOCKS, newest, &PERCENTILES).await;
+        let history = self.record_outcome(history)?;
+        let rewards = history.reward.unwrap_or_default();
+        let included: Vec<_> = (rewards.iter().zip(&history.gas_used_ratio))
+            .filter_map(|(rewards, used)| (*used > 0.0).then_some(rewards))
+            .collect();
+        let tip = |index: usize| {
+            let tips = included.iter().filter_map(|rewards| rewards.get(index).copied()).collect();
+            prices::middle(tips).unwrap_or_default()
+        };
+        Ok(Market::Dynamic { base_fee: base_fee.into(), tips: [tip(0), tip(1), tip(2)] })
+    }
+
+    /// Returns a low tip that was included in each of the latest blocks with transactions, of at
+    /// most so many blocks.
+    pub(crate) async fn included_tips(&self, blocks: u64) -> Result<Vec<u128>, ChainError> {
+        self.verify().await?;
+        let (blocks, newest) = (blocks.min(MARKET_BLOCKS), BlockNumberOrTag::Latest);
+        let history = self.provider.get_fee_history(blocks, newest, &[LOW_PERCENTILE]).await;
+        let history = self.record_outcome(history)?;
+        let rewards = history.reward.unwrap_or_default();
+        let included = rewards.iter().zip(&history.gas_used_ratio).filter(|(_, used)| **used > 0.0);
+        Ok(included.filter_map(|(rewards, _)| rewards.first().copied()).collect())
     }
 
     /// Whether the address has code.
@@ -135,8 +159,8 @@ impl Endpoint {
     /// the node's estimate plus a fifth, and at least 21,000.
     ///
     /// # Errors
-    /// `Reverted` when the recipient's contract would revert the payment or needs more gas than an
-    /// honest one, or when the endpoint fails.
+    /// `Reverted` when the recipient's contract would revert the payment, or when the endpoint
+    /// fails.
     pub async fn gas_limit(
         &self,
         from: EthAddress,
@@ -153,7 +177,7 @@ impl Endpoint {
             .with_to(to.into())
             .with_value(value.0);
         let estimate = self.record_call_outcome(self.provider.estimate_gas(request).await)?;
-        check_gas_limit(with_margin(estimate).max(PLAIN_TRANSFER_GAS))
+        Ok(with_margin(estimate).max(PLAIN_TRANSFER_GAS))
     }
 
     /// Sends signed bytes to this endpoint alone; see
@@ -177,14 +201,6 @@ impl Endpoint {
         let found = self.provider.get_transaction_by_hash(B256::from(hash)).await;
         Ok(self.record_outcome(found)?.is_some())
     }
-}
-
-/// Refuses a gas limit that no honest contract needs.
-pub(super) fn check_gas_limit(gas: u64) -> Result<u64, ChainError> {
-    if gas <= MAX_GAS {
-        return Ok(gas);
-    }
-    Err(ChainError::Reverted { reason: format!("the contract would use {gas} gas") })
 }
 
 /// Adds a fifth to an estimate, for the execution may cost more when the payment is mined.

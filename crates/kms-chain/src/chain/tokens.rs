@@ -15,7 +15,7 @@ use kms_types::{EthAddress, Token, U256, Units};
 use super::blocks::{BlockRef, Payment};
 use super::endpoint::Endpoint;
 use super::error::ChainError;
-use super::requests::{check_gas_limit, with_margin};
+use super::requests::with_margin;
 
 alloy::sol! {
     interface Erc20 {
@@ -105,8 +105,8 @@ impl Endpoint {
     /// at least 25,000 more than the estimate.
     ///
     /// # Errors
-    /// `Reverted` when the contract would revert the payment, returns `false`, or needs more gas
-    /// than an honest one; or when the endpoint fails.
+    /// `Reverted` when the contract would revert the payment or returns `false`; or when the
+    /// endpoint fails.
     pub async fn token_gas_limit(
         &self,
         token: EthAddress,
@@ -128,7 +128,7 @@ impl Endpoint {
             let reason = "the token's contract returned false".to_owned();
             return Err(ChainError::Reverted { reason });
         }
-        check_gas_limit(gas)
+        Ok(gas)
     }
 
     /// Returns what was paid in these tokens in this very block, to any address. The logs of one

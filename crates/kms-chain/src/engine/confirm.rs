@@ -10,7 +10,7 @@ use crate::chain::ChainError;
 use crate::ports::{ChainView, Progress, SignOutcome, SignedBytes, SignedLadder};
 use crate::signing;
 use crate::spending::OverLimit;
-use crate::transfer::{Missing, Transfer, TransferState};
+use crate::transfer::{Fees, Missing, TransactionKind, Transfer, TransferState};
 
 /// What was shown to the sender before the confirmation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +54,9 @@ pub enum ConfirmError {
     /// The quote was cancelled.
     #[error("the transfer was cancelled")]
     Cancelled,
+    /// The account is frozen, or has another wallet now.
+    #[error("the account is not active")]
+    NotActive,
     /// The confirmation differs from the quote.
     #[error("the confirmation differs from the quote")]
     Mismatch,
@@ -88,13 +91,8 @@ impl Transfers {
     ///
     /// # Errors
     /// When the transfer must not be signed.
-    pub async fn check(
-        &self,
-        id: TransferId,
-        shown: Shown,
-        now: Timestamp,
-    ) -> Result<Checked, ConfirmError> {
-        let transfer = self.store.transfer(id, now).await?;
+    pub async fn check(&self, id: TransferId, shown: Shown) -> Result<Checked, ConfirmError> {
+        let transfer = self.store.transfer(id).await?;
         let transfer = transfer.ok_or(ConfirmError::NoTransfer)?;
         let quoted = Shown {
             to_address: transfer.to.address,
@@ -147,6 +145,7 @@ impl Transfers {
                 return Ok(*transfer);
             }
             SignOutcome::Expired => return Err(ConfirmError::Expired),
+            SignOutcome::NotActive => return Err(ConfirmError::NotActive),
             SignOutcome::OverLimit(over) => return Err(ConfirmError::OverLimit(Box::new(over))),
             SignOutcome::Insufficient { missing } => {
                 return Err(ConfirmError::Insufficient { missing });
@@ -190,20 +189,25 @@ impl Transfers {
     }
 }
 
-/// Signs every step of the ladder. Returns the sealed transactions, and the first in plaintext.
+/// Signs every step of the ladder and the cancellation. Returns the sealed transactions, and the
+/// first in plaintext.
 fn sign_ladder(
     transfer: &Transfer,
     nonce: u64,
     wallet: &OpenWallet,
     sealer: &Sealer,
 ) -> (SignedLadder, Vec<u8>) {
-    let sign = |fees| {
-        let (tx_hash, bytes) = signing::sign(transfer, fees, nonce, wallet);
-        (SignedBytes { tx_hash, sealed: sealer.seal_transaction(transfer.id, &bytes) }, bytes)
+    let sign = |kind: TransactionKind, fees: Fees| {
+        let (tx_hash, bytes) = signing::sign(transfer, kind, fees, nonce, wallet);
+        let sealed = sealer.seal_transaction(transfer.id, kind.as_str(), &bytes);
+        (SignedBytes { tx_hash, fees, sealed }, bytes)
     };
-    let (first, bytes) = sign(transfer.ladder.first());
-    let replacements = transfer.ladder.replacements().map(|fees| sign(fees).0).collect();
-    (SignedLadder { first, replacements }, bytes)
+    let ladder = &transfer.ladder;
+    let (first, bytes) = sign(TransactionKind::Payment, ladder.first());
+    let replacements =
+        ladder.replacements().map(|fees| sign(TransactionKind::Payment, fees).0).collect();
+    let (cancellation, _) = sign(TransactionKind::Cancellation, ladder.cancellation());
+    (SignedLadder { first, replacements, cancellation }, bytes)
 }
 
 /// Whether the transfer was confirmed before. An error if it cannot be confirmed any more.

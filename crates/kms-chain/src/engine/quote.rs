@@ -7,8 +7,9 @@ use kms_types::{
 };
 
 use super::Transfers;
-use crate::chain::{ChainError, Endpoint, PLAIN_TRANSFER_GAS, TokenError};
+use crate::chain::{ChainError, PLAIN_TRANSFER_GAS, TokenError};
 use crate::ports::{Inserted, PaidBefore};
+use crate::prices::{FeeTooHigh, Market};
 use crate::spending::OverLimit;
 use crate::transfer::{Asked, Ladder, Missing, Party, Quote, Transfer, Warning};
 
@@ -64,6 +65,9 @@ pub enum QuoteError {
         /// The missing amount.
         missing: Missing,
     },
+    /// The network asks for more than the operator allows.
+    #[error(transparent)]
+    FeeTooHigh(#[from] FeeTooHigh),
     /// A spending limit refuses it.
     #[error("the amount exceeds the spending limit")]
     OverLimit(Box<OverLimit>),
@@ -98,7 +102,7 @@ struct Facts {
     available: Units,
     /// The balance of the native coin less pending transfers.
     available_wei: Wei,
-    ladder: Ladder,
+    market: Market,
     is_contract: bool,
     paid_before: PaidBefore,
 }
@@ -116,7 +120,7 @@ impl Transfers {
     ) -> Result<Transfer, QuoteError> {
         let sender = request.from.account.ok_or(QuoteError::NoSender)?;
         let QuoteRequest { id, asked, client_ref, .. } = &request;
-        if let Some(known) = self.quoted(*id, sender, asked, client_ref.as_deref(), now).await? {
+        if let Some(known) = self.quoted(*id, sender, asked, client_ref.as_deref()).await? {
             return Ok(known);
         }
         if request.to.address == EthAddress::ZERO {
@@ -125,7 +129,7 @@ impl Transfers {
         let token = self.token(&request.asked.asset)?;
         self.check_recipient(sender, &request)?;
         let facts = self.facts(sender, &request, token).await?;
-        let transfer = Transfer::from(self.price(&request, facts, now).await?);
+        let transfer = self.price(&request, facts, now).await?;
         // Checked again when it is signed; checked here before the sender enters a password.
         let rules = self.spending.clone();
         if let Some(over) = self.store.over_limit(transfer.clone(), rules, now).await? {
@@ -149,9 +153,8 @@ impl Transfers {
         sender: AccountId,
         asked: &Asked,
         client_ref: Option<&str>,
-        now: Timestamp,
     ) -> Result<Option<Transfer>, QuoteError> {
-        let known = self.store.transfer(id, now).await?;
+        let known = self.store.transfer(id).await?;
         known.map(|known| repeated(known, sender, asked, client_ref)).transpose()
     }
 
@@ -183,12 +186,13 @@ impl Transfers {
             self.check_token(token).await?;
         }
         let to = request.to.address;
-        let (view, fees, is_contract) = tokio::try_join!(
+        let (view, market, is_contract) = tokio::try_join!(
             self.chain.view(request.from.address, token.as_ref()),
-            self.chain.first(Endpoint::fees),
+            self.chain.market(),
             self.chain.first(|endpoint| endpoint.is_contract(to)),
         )?;
-        let pending = self.store.pending_spend(self.chain.chain_id(), sender).await?;
+        let (chain, from) = (self.chain.chain_id(), request.from.address);
+        let pending = self.store.pending_spend(chain, from, view.mined).await?;
         let available_wei = view.balance.checked_sub(pending.wei).unwrap_or_default();
         let (balance, available) = match &token {
             None => (view.balance.into(), available_wei.into()),
@@ -201,7 +205,7 @@ impl Transfers {
             balance,
             available,
             available_wei,
-            ladder: Ladder::rising_from(fees),
+            market,
             is_contract,
             paid_before: self.store.paid_before(sender, to).await?,
         })
@@ -225,12 +229,12 @@ impl Transfers {
         request: &QuoteRequest,
         facts: Facts,
         now: Timestamp,
-    ) -> Result<Quote, QuoteError> {
-        let (value, gas_limit) = match &facts.token {
+    ) -> Result<Transfer, QuoteError> {
+        let Priced { value, gas_limit, ladder } = match &facts.token {
             None => self.price_native(request, &facts).await?,
             Some(token) => self.price_token(request, &facts, token).await?,
         };
-        Ok(Quote {
+        let transfer = Transfer::from(Quote {
             id: request.id,
             chain_id: self.chain.chain_id(),
             from: request.from.clone(),
@@ -240,26 +244,33 @@ impl Transfers {
             token: facts.token,
             value,
             gas_limit,
-            ladder: facts.ladder,
+            ladder,
             client_ref: request.client_ref.clone(),
             created_at: now,
             expires_at: now.plus(self.config.quote_lifetime),
-        })
+        });
+        check_covered(facts.available_wei, transfer.max_wei(), Wei::default())?;
+        Ok(transfer)
     }
 
-    /// Returns the amount in wei, and the gas limit.
     async fn price_native(
         &self,
         request: &QuoteRequest,
         facts: &Facts,
-    ) -> Result<(Units, u64), QuoteError> {
+    ) -> Result<Priced, QuoteError> {
         let (from, to, available) = (request.from.address, request.to.address, facts.available_wei);
-        let max_fee = |gas_limit| facts.ladder.top().max_fee(gas_limit);
+        let (prices, market) = (&self.config.prices, facts.market);
         // Everything but the fee, and at least 1 wei: a payment of nothing is reported as missing.
         let all_but = |fee| Wei(available.checked_sub(fee).unwrap_or_default().0.max(U256::ONE));
         // Checked first at the lowest fee, because a node does not estimate the gas of a payment
         // that the sender cannot afford.
-        let min_fee = max_fee(PLAIN_TRANSFER_GAS);
+        let min_ladder = match &request.amount {
+            QuoteAmount::Exactly(_) => {
+                prices.ladder(market, PLAIN_TRANSFER_GAS, Wei::default(), None)?
+            }
+            QuoteAmount::All => prices.one_price(market, PLAIN_TRANSFER_GAS)?,
+        };
+        let min_fee = min_ladder.first().max_fee(PLAIN_TRANSFER_GAS);
         let value = match &request.amount {
             QuoteAmount::Exactly(amount) => Wei::try_from(amount)?,
             QuoteAmount::All => all_but(min_fee),
@@ -269,22 +280,27 @@ impl Transfers {
             .chain
             .first(|endpoint| endpoint.gas_limit(from, to, value, facts.is_contract))
             .await?;
-        let fee = max_fee(gas_limit);
-        let value = match &request.amount {
-            QuoteAmount::Exactly(_) => value,
-            QuoteAmount::All => all_but(fee),
-        };
-        check_covered(available, value, fee)?;
-        Ok((value.into(), gas_limit))
+        Ok(match &request.amount {
+            QuoteAmount::Exactly(_) => {
+                let spare = available.checked_sub(value).unwrap_or_default();
+                let spare = spare.min(prices.share_of(value));
+                let ladder = prices.ladder(market, gas_limit, spare, None)?;
+                Priced { value: value.into(), gas_limit, ladder }
+            }
+            QuoteAmount::All => {
+                let ladder = prices.one_price(market, gas_limit)?;
+                let value = all_but(ladder.top().max_fee(gas_limit));
+                Priced { value: value.into(), gas_limit, ladder }
+            }
+        })
     }
 
-    /// Returns the amount in the token's smallest unit, and the gas limit.
     async fn price_token(
         &self,
         request: &QuoteRequest,
         facts: &Facts,
         token: &Token,
-    ) -> Result<(Units, u64), QuoteError> {
+    ) -> Result<Priced, QuoteError> {
         let value = match &request.amount {
             QuoteAmount::Exactly(amount) => Units(amount.to_units(token.decimals)?),
             QuoteAmount::All => Units(facts.available.0.max(U256::ONE)),
@@ -298,10 +314,19 @@ impl Transfers {
             .chain
             .first(|endpoint| endpoint.token_gas_limit(token.address, from, to, value))
             .await?;
-        let fee = facts.ladder.top().max_fee(gas_limit);
-        check_covered(facts.available_wei, Wei::default(), fee)?;
-        Ok((value, gas_limit))
+        // The rest is for the cancellation, which costs an eighth more than the top step.
+        let spare = Wei(facts.available_wei.0 / U256::from(9) * U256::from(8));
+        let ladder = self.config.prices.ladder(facts.market, gas_limit, spare, None)?;
+        Ok(Priced { value, gas_limit, ladder })
     }
+}
+
+/// The terms of a quote that depend on the market.
+struct Priced {
+    /// The amount, in the asset's smallest unit.
+    value: Units,
+    gas_limit: u64,
+    ladder: Ladder,
 }
 
 /// Returns the known transfer if the request is the same.

@@ -8,15 +8,14 @@ use std::sync::{MutexGuard, PoisonError};
 
 use futures::StreamExt;
 use futures::stream;
+use kms_core::SealError;
 use kms_core::ports::StoreError;
-use kms_core::{SealError, failpoint};
 use kms_types::{Timestamp, TransferId, Units};
 
 use super::Transfers;
 use crate::chain::{ChainError, Endpoint, Head, Receipt};
-use crate::ports::{Due, Progress, SignedTx};
-use crate::signing;
-use crate::transfer::{Transfer, TransferState};
+use crate::ports::{Due, Progress};
+use crate::transfer::{TransactionKind, Transfer, TransferState, WaitReason};
 
 /// How many transfers one round claims.
 const ROUND: u32 = 200;
@@ -26,7 +25,7 @@ const CONCURRENCY: usize = 16;
 
 /// Why a transfer could not be processed. The next round tries again.
 #[derive(Debug, thiserror::Error)]
-enum WatchError {
+pub(super) enum WatchError {
     #[error(transparent)]
     Chain(#[from] ChainError),
     #[error(transparent)]
@@ -71,6 +70,8 @@ enum Outcome {
     Reverted,
     /// It succeeded, but the token logged no such payment.
     NothingMoved,
+    /// It is the cancellation.
+    Cancelled,
 }
 
 impl Transfers {
@@ -97,6 +98,7 @@ impl Transfers {
                     event = "no_chain_endpoint",
                     "transfer round skipped, no endpoint available"
                 );
+                self.record_stalled(&due, now).await;
                 return Ok(0);
             }
         };
@@ -115,6 +117,17 @@ impl Transfers {
             })
             .await;
         Ok(claimed)
+    }
+
+    /// Records that these transfers wait for the chain.
+    async fn record_stalled(&self, due: &[Due], now: Timestamp) {
+        for Due { transfer, .. } in due.iter().filter(|due| is_pending(&due.transfer)) {
+            let stalled = Some(WaitReason::ChainStalled);
+            if let Err(error) = self.record_wait(transfer, stalled, now).await {
+                let event = "transfer_delayed";
+                tracing::warn!(event, transfer = %transfer.id, %error, "wait not recorded");
+            }
+        }
     }
 
     async fn process(
@@ -145,7 +158,8 @@ impl Transfers {
                 self.record_receipt(&due, all, snapshot, now).await.map(drop)
             }
             status @ (NonceStatus::NotYet | NonceStatus::Next) => {
-                self.push(&due, status, snapshot, now).await
+                let is_next = status == NonceStatus::Next;
+                self.push(&due, is_next, snapshot.endpoint, snapshot.head, now).await
             }
         }
     }
@@ -161,7 +175,8 @@ impl Transfers {
     ) -> Result<bool, WatchError> {
         for hash in hashes {
             if let Some(receipt) = endpoint.receipt(hash).await? {
-                if let Some(progress) = self.progress(&due.transfer, hash, &receipt, head) {
+                let kind = due.kind(hash);
+                if let Some(progress) = self.progress(&due.transfer, kind, hash, &receipt, head) {
                     self.store.advance(due.transfer.id, progress, now).await?;
                 }
                 return Ok(true);
@@ -174,6 +189,7 @@ impl Transfers {
     fn progress(
         &self,
         transfer: &Transfer,
+        kind: TransactionKind,
         tx_hash: [u8; 32],
         receipt: &Receipt,
         head: Head,
@@ -181,7 +197,10 @@ impl Transfers {
         let &Receipt { block, fee, .. } = receipt;
         let is_final = head.block.saturating_sub(block) >= self.config.confirmations;
         let is_recorded = transfer.block == Some(block) && transfer.tx_hash == Some(tx_hash);
-        match (transfer.state == TransferState::Mined, outcome(transfer, receipt)) {
+        match (transfer.state == TransferState::Mined, outcome(transfer, kind, receipt)) {
+            (false, Outcome::Cancelled) => {
+                is_final.then_some(Progress::Cancelled { tx_hash, block, fee })
+            }
             (false, Outcome::Paid { arrived }) => {
                 Some(Progress::Mined { tx_hash, block, fee, arrived })
             }
@@ -196,9 +215,13 @@ impl Transfers {
                 is_final.then_some(Progress::Final)
             }
             // Another block or another step than recorded; the next round records which.
-            (true, Outcome::Paid { .. } | Outcome::Reverted | Outcome::NothingMoved) => {
-                Some(Progress::Reorged)
-            }
+            (
+                true,
+                Outcome::Paid { .. }
+                | Outcome::Reverted
+                | Outcome::NothingMoved
+                | Outcome::Cancelled,
+            ) => Some(Progress::Reorged),
         }
     }
 
@@ -251,106 +274,12 @@ impl Transfers {
     fn seemingly_superseded(&self) -> MutexGuard<'_, HashMap<TransferId, u64>> {
         self.seemingly_superseded.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Broadcasts the replacement if the current transaction waits too long or its price is too
-    /// low. Otherwise broadcasts the current one again if the node does not have it.
-    async fn push(
-        &self,
-        due: &Due,
-        status: NonceStatus,
-        Snapshot { endpoint, head }: Snapshot<'_>,
-        now: Timestamp,
-    ) -> Result<(), WatchError> {
-        let (transfer, current) = (&due.transfer, due.current());
-        let waited = pending_since(transfer, current)
-            .is_some_and(|since| since.plus(self.config.replace) <= now);
-        let is_stuck = waited || is_priced_out(transfer, current, head);
-        if transfer.state != TransferState::Mined {
-            match due.next() {
-                Some(next) if is_stuck && status == NonceStatus::Next => {
-                    return self.replace(due, next, now).await;
-                }
-                None if waited && !due.waiting_notified => {
-                    self.store.advance(transfer.id, Progress::Waiting, now).await?;
-                }
-                Some(_) | None => {}
-            }
-        }
-        if endpoint.has_transaction(current.tx_hash).await? {
-            return self.record_broadcast(transfer, now).await;
-        }
-        match self.broadcast(transfer, current).await {
-            // Recorded although the node refuses it: the price may be too low for this node, and
-            // the replacement is broadcast in time.
-            Err(refused @ WatchError::Chain(ChainError::Refused { .. })) => {
-                self.record_broadcast(transfer, now).await?;
-                return Err(refused);
-            }
-            sent => sent?,
-        }
-        tracing::info!(transfer = %transfer.id, "transaction broadcast again");
-        self.record_broadcast(transfer, now).await
-    }
-
-    async fn replace(&self, due: &Due, next: &SignedTx, now: Timestamp) -> Result<(), WatchError> {
-        let (id, step) = (due.transfer.id, next.step);
-        // Recorded before the broadcast, so that every hash that a node may have is looked for.
-        if !self.store.advance(id, Progress::Replaced { step }, now).await? {
-            return Ok(());
-        }
-        failpoint::reach("transfer-before-replacement");
-        self.broadcast(&due.transfer, next).await?;
-        failpoint::reach("transfer-after-replacement");
-        tracing::info!(transfer = %id, step, "replacement transaction broadcast");
-        self.record_broadcast(&due.transfer, now).await
-    }
-
-    /// Records the first broadcast of a signed transfer.
-    async fn record_broadcast(
-        &self,
-        transfer: &Transfer,
-        now: Timestamp,
-    ) -> Result<(), WatchError> {
-        if transfer.state == TransferState::Signed {
-            self.store.advance(transfer.id, Progress::Broadcast, now).await?;
-        }
-        Ok(())
-    }
-
-    async fn broadcast(&self, transfer: &Transfer, signed: &SignedTx) -> Result<(), WatchError> {
-        let bytes = self.sealer.open_transaction(transfer.id, &signed.sealed)?;
-        if !signing::is_hash_of(signed.tx_hash, &bytes) {
-            return Err(WatchError::WrongBytes);
-        }
-        Ok(self.chain.broadcast(&bytes).await?)
-    }
 }
 
-impl Due {
-    /// Every signed transaction, lowest step first.
-    fn all(&self) -> impl Iterator<Item = &SignedTx> {
-        std::iter::once(&self.first).chain(&self.replacements)
+fn outcome(transfer: &Transfer, kind: TransactionKind, receipt: &Receipt) -> Outcome {
+    if kind == TransactionKind::Cancellation {
+        return Outcome::Cancelled;
     }
-
-    /// The transactions that a node may have, highest step first.
-    fn sent(&self) -> impl Iterator<Item = &SignedTx> {
-        let replacements = self.replacements.iter().rev();
-        replacements.filter(|signed| signed.sent_at.is_some()).chain([&self.first])
-    }
-
-    /// The transaction that was broadcast last; the first one if none was.
-    fn current(&self) -> &SignedTx {
-        self.sent().next().unwrap_or(&self.first)
-    }
-
-    /// The replacement of the current transaction.
-    fn next(&self) -> Option<&SignedTx> {
-        let current = self.current().step;
-        self.replacements.iter().find(|signed| signed.step > current)
-    }
-}
-
-fn outcome(transfer: &Transfer, receipt: &Receipt) -> Outcome {
     if !receipt.success {
         return Outcome::Reverted;
     }
@@ -365,22 +294,21 @@ fn outcome(transfer: &Transfer, receipt: &Receipt) -> Outcome {
     Outcome::Paid { arrived: (arrived < transfer.value).then_some(arrived) }
 }
 
-/// Since when a transaction is pending at its price. The first step has no time of its own if it
-/// was mined before its broadcast was recorded, and a reorganisation then removed the block.
-fn pending_since(transfer: &Transfer, signed: &SignedTx) -> Option<Timestamp> {
-    let is_broadcast = transfer.state == TransferState::Broadcast;
-    signed.sent_at.or_else(|| is_broadcast.then_some(transfer.created_at))
-}
-
-/// Whether the base fee is above the price of the transaction, so that no block includes it.
-fn is_priced_out(transfer: &Transfer, signed: &SignedTx, head: Head) -> bool {
-    let fees = transfer.ladder.step(signed.step);
-    let both = fees.zip(head.base_fee);
-    both.is_some_and(|(fees, base)| u128::from(base) > fees.max_fee_per_gas)
-}
-
 /// Whether a mined transfer without a receipt was removed by a reorganisation. A node that has not
 /// reached its block yet proves nothing.
 fn is_reorged(transfer: &Transfer, head: Head) -> bool {
     transfer.state == TransferState::Mined && transfer.block.is_none_or(|block| block <= head.block)
+}
+
+/// Whether it is signed and not mined.
+fn is_pending(transfer: &Transfer) -> bool {
+    matches!(transfer.state, TransferState::Signed | TransferState::Broadcast)
+}
+
+impl Due {
+    /// What the transaction with this hash does.
+    fn kind(&self, tx_hash: [u8; 32]) -> TransactionKind {
+        let found = self.all().find(|signed| signed.tx_hash == tx_hash);
+        found.map_or(TransactionKind::Payment, |signed| signed.kind)
+    }
 }

@@ -1,6 +1,6 @@
 //! Requests to a real node.
 
-use kms_chain::{Chain, ChainError, Endpoint};
+use kms_chain::{Chain, ChainError, Endpoint, Market};
 use kms_testkit::Anvil;
 use kms_types::{EthAddress, U256, Wei};
 use serde_json::json;
@@ -65,15 +65,17 @@ async fn a_view_has_balance_block_and_pending_nonce() {
 }
 
 #[tokio::test]
-async fn fees_outlast_a_doubling_of_the_base_fee() {
+async fn the_market_is_the_base_fee_and_the_tips_of_blocks_with_transactions() {
     let (anvil, chain) = start();
     let block = anvil.rpc("eth_getBlockByNumber", json!(["latest", false]));
     let base = block.unwrap()["baseFeePerGas"].as_str().unwrap().to_owned();
     let base = u128::from_str_radix(base.trim_start_matches("0x"), 16).unwrap();
-    let fees = chain.first(Endpoint::fees).await.unwrap();
-    assert!(base > 0 && fees.max_priority_fee_per_gas > 0);
-    assert_eq!(fees.max_fee_per_gas, 2 * base + fees.max_priority_fee_per_gas);
-    assert_eq!(fees.max_fee(21_000).0, U256::from(21_000 * fees.max_fee_per_gas));
+    let empty = Market::Dynamic { base_fee: base, tips: [0; 3] };
+    assert_eq!(chain.first(Endpoint::market).await.unwrap(), empty);
+    chain.broadcast(&signed(&anvil, 1)).await.unwrap();
+    anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
+    let Market::Dynamic { tips, .. } = chain.market().await.unwrap() else { panic!("no base fee") };
+    assert!(tips[0] > 0 && tips.is_sorted(), "{tips:?}");
 }
 
 #[tokio::test]

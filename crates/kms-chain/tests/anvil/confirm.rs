@@ -1,12 +1,13 @@
 //! Confirmations: each quote is signed at most once, and only as it was shown.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kms_chain::transfer::{Missing, TransferState};
 use kms_chain::{Checked, ConfirmError, Shown};
-use kms_types::{Token, TransferId, U256, Units, Wei};
+use kms_types::{Timestamp, Token, TransferId, U256, Units, Wei};
 
-use crate::world::{COIN, QUOTE_LIFETIME, World, party, shown, stranger, wei};
+use crate::world::{COIN, QUOTE_LIFETIME, World, party, request, shown, stranger, wei};
 
 #[tokio::test]
 async fn a_transfer_is_sent_mined_and_final() {
@@ -132,10 +133,10 @@ async fn a_quote_is_signed_only_as_it_was_shown() {
         Shown { value, ..right.clone() },
         Shown { max_fee, ..right.clone() },
     ] {
-        let refused = world.transfers.check(quote.id, wrong, world.now()).await;
+        let refused = world.transfers.check(quote.id, wrong).await;
         assert!(matches!(refused.unwrap_err(), ConfirmError::Mismatch));
     }
-    let unknown = world.transfers.check(TransferId::random(), right, world.now()).await;
+    let unknown = world.transfers.check(TransferId::random(), right).await;
     assert!(matches!(unknown.unwrap_err(), ConfirmError::NoTransfer));
 
     // The wallet of another account does not sign it.
@@ -150,11 +151,16 @@ async fn a_quote_is_signed_only_as_it_was_shown() {
 async fn an_expired_quote_is_not_signed() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
-    let quote = world.quote(&ann, stranger(), "0.1").await;
+    // A second is left, by the clock of the database.
+    let long_ago = Timestamp(world.now().plus(Duration::from_secs(1)).0 - lifetime());
+    let quote = world.transfers.quote(request(&ann, stranger(), "0.1"), long_ago).await.unwrap();
     let (ready, wallet) = (world.ready(&quote).await, world.open(&ann).await);
-    world.pass(QUOTE_LIFETIME);
-    let refused = world.check(&quote).await;
-    assert!(matches!(refused.unwrap_err(), ConfirmError::Expired));
+    let refused = loop {
+        if let Err(refused) = world.check(&quote).await {
+            break refused;
+        }
+    };
+    assert!(matches!(refused, ConfirmError::Expired));
     // Not even if it expired while the password was checked.
     let refused = world.transfers.sign_and_send(ready, wallet, world.now());
     assert!(matches!(refused.await.unwrap_err(), ConfirmError::Expired));
@@ -163,7 +169,7 @@ async fn an_expired_quote_is_not_signed() {
 }
 
 #[tokio::test]
-async fn a_cancelled_quote_is_not_signed_and_a_signed_transfer_not_cancelled() {
+async fn a_cancelled_quote_is_not_signed_and_a_signed_transfer_is_cancelled_by_the_chain() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let cancelled_quote = world.quote(&ann, stranger(), "0.1").await;
@@ -178,6 +184,11 @@ async fn a_cancelled_quote_is_not_signed_and_a_signed_transfer_not_cancelled() {
 
     let sent = world.quote(&ann, stranger(), "0.1").await;
     world.confirm(&ann, &sent).await.unwrap();
-    let still = world.transfers.cancel(sent.id, world.now()).await;
-    assert_eq!(still.unwrap().unwrap().state, TransferState::Broadcast);
+    let still = world.transfers.cancel(sent.id, world.now()).await.unwrap().unwrap();
+    assert_eq!(still.state, TransferState::Broadcast);
+    assert!(still.cancel_requested_at.is_some());
+}
+
+fn lifetime() -> i64 {
+    i64::try_from(QUOTE_LIFETIME.as_millis()).unwrap()
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kms_chain::{Chain, ChainError, Endpoint};
+use kms_chain::{Chain, ChainError, Endpoint, Market};
 use kms_testkit::{Anvil, AnvilOptions};
 use kms_types::{EthAddress, U256, Wei};
 use serde_json::json;
@@ -153,13 +153,19 @@ async fn signed_bytes_follow_no_redirect() {
 }
 
 #[tokio::test]
-async fn a_chain_without_a_base_fee_is_an_error() {
-    let url = stub::start(|method| match method {
+async fn a_chain_without_a_base_fee_has_a_gas_price() {
+    let anvil = Anvil::start().unwrap();
+    let block = anvil.rpc("eth_getBlockByNumber", json!(["latest", false])).unwrap();
+    let mut block = block.as_object().unwrap().clone();
+    block.remove("baseFeePerGas");
+    let url = stub::start(move |method| match method {
         "eth_chainId" => Answer::Result(json!("0x5")),
+        "eth_gasPrice" => Answer::Result(json!("0x7")),
+        "eth_getBlockByNumber" => Answer::Result(json!(block)),
         _ => Answer::Result(json!(null)),
     });
-    let error = Chain::new(&url, 5).unwrap().first(Endpoint::fees).await.unwrap_err();
-    assert!(matches!(error, ChainError::NoBaseFee), "{error}");
+    let market = Chain::new(&url, 5).unwrap().first(Endpoint::market).await.unwrap();
+    assert_eq!(market, Market::Legacy { price: 7 });
 }
 
 #[tokio::test]

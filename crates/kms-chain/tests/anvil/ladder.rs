@@ -1,11 +1,13 @@
 //! Fees that prove too low: the replacement is broadcast without the password, and the transaction
 //! that is mined settles the transfer.
 
-use kms_chain::transfer::{Transfer, TransferState};
+use std::time::Duration;
+
+use kms_chain::transfer::{Transfer, TransferState, WaitReason};
 use kms_types::U256;
 use serde_json::json;
 
-use crate::world::{COIN, CONFIRMATIONS, REPLACE, World, stranger};
+use crate::world::{COIN, CONFIRMATIONS, World, stranger};
 
 fn hash(transfer: &Transfer) -> String {
     hex::encode_prefixed(transfer.tx_hash.unwrap())
@@ -34,16 +36,16 @@ async fn a_transaction_below_the_base_fee_is_replaced_at_once_without_the_passwo
     let quote = world.quote(&ann, stranger(), "0.1").await;
     let sent = world.confirm(&ann, &quote).await.unwrap();
     let first = sent.ladder.first();
-    assert_eq!(max_fee_of(&world, &hash(&sent)), Some(first.max_fee_per_gas));
+    assert_eq!(max_fee_of(&world, &hash(&sent)), Some(first.ceiling()));
 
-    mine_at(&world, first.max_fee_per_gas + 1);
+    mine_at(&world, first.ceiling() + 1);
     assert_eq!(world.sent(&ann), 0);
     world.tick().await;
     let replaced = world.stored(&sent).await;
     assert_eq!((replaced.state, replaced.nonce), (TransferState::Broadcast, sent.nonce));
     assert_ne!(replaced.tx_hash, sent.tx_hash);
-    let second = sent.ladder.step(1).unwrap();
-    assert_eq!(max_fee_of(&world, &hash(&replaced)), Some(second.max_fee_per_gas));
+    let second = sent.ladder.replacements().next().unwrap();
+    assert_eq!(max_fee_of(&world, &hash(&replaced)), Some(second.ceiling()));
 
     world.mine(1);
     world.tick().await;
@@ -65,29 +67,34 @@ async fn a_pending_transaction_is_replaced_up_to_the_top_then_the_sender_is_noti
     let mut seen = vec![sent.tx_hash];
     let events = async || world.event_count(&ann).await;
     let at_first = events().await;
-    for _ in 0..3 {
+    for _ in 0..2 {
+        // Neither time nor empty blocks spend a step.
+        world.pass(Duration::from_secs(3_600));
+        world.rpc("anvil_dropAllTransactions", json!([]));
+        world.mine(10);
         world.tick().await;
         assert_eq!(world.stored(&sent).await.tx_hash, *seen.last().unwrap());
-        world.pass(REPLACE);
+        world.pass_over();
         world.tick().await;
         seen.push(world.stored(&sent).await.tx_hash);
     }
     let top = world.stored(&sent).await;
-    assert_eq!(max_fee_of(&world, &hash(&top)), Some(quote.ladder.top().max_fee_per_gas));
+    assert_eq!(max_fee_of(&world, &hash(&top)), Some(quote.ladder.top().ceiling()));
     assert_eq!(top.ladder.top().max_fee(top.gas_limit), quote.max_fee());
     seen.dedup();
-    assert_eq!(seen.len(), 4);
-    // Each of the three replacements was notified.
-    assert_eq!(events().await, at_first + 3);
+    assert_eq!(seen.len(), 3);
+    // Each of the two replacements was notified.
+    assert_eq!(events().await, at_first + 2);
 
     // No replacement is left: that it waits is notified, once.
     for _ in 0..2 {
-        world.pass(REPLACE);
+        world.pass_over();
         world.tick().await;
     }
     let waits = world.stored(&sent).await;
     assert_eq!((waits.state, waits.tx_hash), (TransferState::Broadcast, top.tx_hash));
-    assert_eq!(events().await, at_first + 4);
+    assert_eq!(waits.wait.unwrap().reason, WaitReason::Fee);
+    assert_eq!(events().await, at_first + 3);
 
     world.mine(1);
     world.tick().await;
@@ -103,7 +110,7 @@ async fn an_earlier_transaction_that_is_mined_settles_the_transfer() {
     let quote = world.quote(&ann, stranger(), "0.1").await;
     let sent = world.confirm(&ann, &quote).await.unwrap();
     let raw = world.rpc("eth_getRawTransactionByHash", json!([hash(&sent)]));
-    world.pass(REPLACE);
+    world.pass_over();
     world.tick().await;
     let replaced = world.stored(&sent).await;
     assert_ne!(replaced.tx_hash, sent.tx_hash);
@@ -129,12 +136,12 @@ async fn after_a_reorg_the_last_replacement_is_broadcast_again() {
     let ann = world.account(1, COIN).await;
     let quote = world.quote(&ann, stranger(), "0.1").await;
     let sent = world.confirm(&ann, &quote).await.unwrap();
-    world.pass(REPLACE);
+    world.pass_over();
     world.tick().await;
     let replaced = world.stored(&sent).await;
     world.mine(2);
     world.tick().await;
-    assert_eq!(world.stored(&sent).await.block, Some(1));
+    assert_eq!(world.stored(&sent).await.block, Some(3));
 
     world.rpc("anvil_reorg", json!([2, []]));
     assert_eq!(world.sent(&ann), 0);
@@ -157,7 +164,7 @@ async fn a_transfer_behind_a_pending_one_is_not_replaced() {
     let two = world.quote(&ann, stranger(), "0.1").await;
     let two = world.confirm(&ann, &two).await.unwrap();
     world.tick().await;
-    world.pass(REPLACE);
+    world.pass_over();
     world.tick().await;
     assert_ne!(world.stored(&one).await.tx_hash, one.tx_hash);
     assert_eq!(world.stored(&two).await.tx_hash, two.tx_hash);

@@ -170,10 +170,10 @@ async fn a_quote_that_was_shown_with_another_asset_is_not_signed() {
     let quote = market.quote("1").await;
     let mut shown = crate::world::shown(&quote);
     shown.token = None;
-    let refused = world.transfers.check(quote.id, shown.clone(), world.now()).await;
+    let refused = world.transfers.check(quote.id, shown.clone()).await;
     assert!(matches!(refused.unwrap_err(), ConfirmError::Mismatch));
     shown.token = Some(Token { decimals: 18, ..market.token.clone() });
-    let refused = world.transfers.check(quote.id, shown, world.now()).await;
+    let refused = world.transfers.check(quote.id, shown).await;
     assert!(matches!(refused.unwrap_err(), ConfirmError::Mismatch));
     // The quote's id with the native coin is another request.
     let mut again = market.request("1");
@@ -294,7 +294,7 @@ async fn replacements_pay_the_same_token_once() {
     let quote = market.quote("10").await;
     world.confirm(ann, &quote).await.unwrap();
     let first = world.stored(&quote).await.tx_hash;
-    world.pass(crate::world::REPLACE);
+    world.pass_over();
     world.tick().await;
     assert_ne!(world.stored(&quote).await.tx_hash, first);
     world.mine(1);
@@ -343,7 +343,7 @@ async fn a_token_that_was_removed_from_the_configuration_is_not_signed() {
     let quote = market.quote("1").await;
     let shown = crate::world::shown(&quote);
     for tokens in [Vec::new(), vec![Token { decimals: 2, ..market.token.clone() }]] {
-        let refused = over(world, tokens).check(quote.id, shown.clone(), world.now()).await;
+        let refused = over(world, tokens).check(quote.id, shown.clone()).await;
         assert!(matches!(refused.unwrap_err(), ConfirmError::Mismatch));
     }
     let mut unknown = market.request("1");

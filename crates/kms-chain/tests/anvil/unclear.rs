@@ -9,7 +9,7 @@ use kms_chain::transfer::TransferState;
 use serde_json::json;
 
 use crate::stub::{Answer, Fate, start_proxy};
-use crate::world::{COIN, REPLACE, World, stranger};
+use crate::world::{COIN, POLL, World, stranger};
 
 const SEND: &str = "eth_sendRawTransaction";
 
@@ -63,7 +63,7 @@ async fn a_replacement_is_broadcast_again_after_every_unclear_answer() {
         });
         let quote = world.quote(&ann, stranger(), "0.1").await;
         let sent = world.confirm(&ann, &quote).await.unwrap();
-        world.pass(REPLACE);
+        world.pass_over();
         world.through(&url).tick(world.now()).await.unwrap();
         // Recorded before the broadcast; the next round broadcasts the same bytes.
         let replaced = world.stored(&sent).await;
@@ -132,14 +132,14 @@ async fn an_outage_of_the_endpoint_loses_no_transfer() {
     let server = world.through(&url);
     let signed = world.confirm_at(&server, &ann, &quote).await.unwrap();
     for _ in 0..3 {
-        world.pass(REPLACE);
+        world.pass(POLL);
         assert_eq!(server.tick(world.now()).await.unwrap(), 0);
     }
     assert_eq!(world.state(&signed).await, TransferState::Signed);
     up.store(true, Ordering::SeqCst);
-    world.pass(REPLACE);
+    world.pass(POLL);
     server.tick(world.now()).await.unwrap();
-    // The first transaction: the time without an endpoint does not count as pending.
+    // The first transaction: time alone spends no step.
     let sent = world.stored(&signed).await;
     assert_eq!((sent.state, sent.tx_hash), (TransferState::Broadcast, signed.tx_hash));
     world.mine(1);

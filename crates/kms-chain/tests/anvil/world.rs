@@ -3,13 +3,14 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use kms_chain::follower::{ExternalDeposit, Follower};
 use kms_chain::spending::SpendingRules;
 use kms_chain::transfer::{Asked, Party, Transfer, TransferState};
 use kms_chain::{
-    Chain, Checked, ConfirmError, QuoteError, QuoteRequest, Ready, Shown, TransferConfig, Transfers,
+    Chain, Checked, ConfirmError, PricePolicy, QuoteError, QuoteRequest, Ready, Shown,
+    TransferConfig, Transfers,
 };
 use kms_core::account::Account;
 use kms_core::audit::{Action, Caller};
@@ -29,8 +30,9 @@ use serde_json::{Value, json};
 /// The blocks after which a block is finalized.
 pub(crate) const CONFIRMATIONS: u64 = 3;
 pub(crate) const QUOTE_LIFETIME: Duration = Duration::from_secs(120);
-const POLL: Duration = Duration::from_secs(1);
-pub(crate) const REPLACE: Duration = Duration::from_secs(45);
+pub(crate) const POLL: Duration = Duration::from_secs(1);
+/// Blocks with other transactions after which a step is spent.
+pub(crate) const REPLACE_AFTER: u64 = 2;
 
 /// Wei of a coin.
 pub(crate) const COIN: u128 = 1_000_000_000_000_000_000;
@@ -70,7 +72,7 @@ impl World {
         Self {
             custody: custody(&database, &keys).await,
             transfers: Arc::new(transfers),
-            clock: AtomicI64::new(1_000_000),
+            clock: AtomicI64::new(wall_clock().0),
             anvil,
             database,
             keys,
@@ -114,6 +116,21 @@ impl World {
     pub(crate) fn pass(&self, time: Duration) {
         let milliseconds = i64::try_from(time.as_millis()).unwrap();
         self.clock.fetch_add(milliseconds, Ordering::SeqCst);
+    }
+
+    /// Mines blocks with other transactions and without those that wait, which the node forgets:
+    /// enough for a step to be spent.
+    pub(crate) fn pass_over(&self) {
+        for _ in 0..REPLACE_AFTER {
+            self.rpc("anvil_dropAllTransactions", json!([]));
+            let accounts = self.rpc("eth_accounts", json!([]));
+            let other = json!({
+                "from": accounts.get(0), "to": accounts.get(1), "value": "0x1",
+                "maxFeePerGas": "0x174876e800", "maxPriorityFeePerGas": "0x1",
+            });
+            self.rpc("eth_sendTransaction", json!([other]));
+            self.mine(1);
+        }
     }
 
     /// One round of the engine, after all leases of the last one have ended.
@@ -183,7 +200,7 @@ impl World {
 
     /// Checks a confirmation that repeats the quote.
     pub(crate) async fn check(&self, quote: &Transfer) -> Result<Checked, ConfirmError> {
-        self.transfers.check(quote.id, shown(quote), self.now()).await
+        self.transfers.check(quote.id, shown(quote)).await
     }
 
     pub(crate) async fn ready(&self, quote: &Transfer) -> Ready {
@@ -215,7 +232,7 @@ impl World {
 
     /// The transfer as it is stored.
     pub(crate) async fn stored(&self, transfer: &Transfer) -> Transfer {
-        let stored = self.transfers.transfer(transfer.id, self.now()).await;
+        let stored = self.transfers.transfer(transfer.id).await;
         stored.unwrap().unwrap()
     }
 
@@ -319,7 +336,8 @@ fn engine_over(
         quote_lifetime: QUOTE_LIFETIME,
         confirmations: CONFIRMATIONS,
         poll: POLL,
-        replace: REPLACE,
+        replace_after: REPLACE_AFTER,
+        prices: PricePolicy { max_fee: None, max_share: 100, min_tip: 1_000_000 },
     };
     let sealer = Sealer::new(Arc::clone(keys));
     let spending = SpendingRules::default();
@@ -334,6 +352,11 @@ async fn custody(database: &Database, keys: &Arc<ServerKeys>) -> Custody {
     let kdf = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
     let pool = KdfPool::new(one, 16).unwrap();
     Custody::new(ports, KMS_KEY.clone(), Arc::clone(keys), pool, kdf)
+}
+
+#[expect(clippy::disallowed_methods, reason = "quotes expire by the clock of the database")]
+fn wall_clock() -> Timestamp {
+    SystemTime::now().into()
 }
 
 fn password() -> PasswordHash {

@@ -2,14 +2,13 @@
 
 use diesel::prelude::*;
 use kms_chain::ports::Progress;
-use kms_chain::transfer::TransferFailure;
+use kms_chain::transfer::{TransferFailure, WaitReason};
 use kms_types::{Timestamp, TransferId, Wei};
 
 use super::row::to_i64;
-use super::{find_row, notify_recipient, notify_sender, spending_limits, step};
-use crate::convert::RowRef;
+use super::{find_row, make_due, notify_recipient, notify_sender, spending_limits, step};
 use crate::database::{AnyConnection, Failure};
-use crate::schema::{signed_transactions, transfers};
+use crate::schema::{signed_transactions, transfer_waits, transfers};
 
 pub(super) fn advance(
     connection: &mut AnyConnection,
@@ -27,31 +26,46 @@ pub(super) fn advance(
     let key = id.to_string();
     let row = transfers::table.find(&key);
     match progress {
-        Progress::Broadcast => {
-            record_sent(connection, &key, 0, now)?;
-            return Ok(true);
-        }
-        Progress::Replaced { step } => {
-            let step = RowRef { table: "signed_transactions", key: &key }.convert(step)?;
-            if !record_sent(connection, &key, step, now)? {
+        Progress::Broadcast => return Ok(true),
+        Progress::Replaced { tx_hash, block } => {
+            if !record_sent(connection, &key, tx_hash, block, now)? {
                 return Ok(false);
             }
             show_last_sent(connection, &key)?;
+            end_wait(connection, &key)?;
         }
-        Progress::Waiting => {
-            let unnotified = transfers::table
-                .filter(transfers::id.eq(&key))
-                .filter(transfers::stalled_since.is_null());
-            let stalled = transfers::stalled_since.eq(Some(now.0));
-            if diesel::update(unnotified).set(stalled).execute(connection)? != 1 {
+        Progress::Waiting(reason) => {
+            if !record_wait(connection, &key, reason, now)? {
                 return Ok(false);
             }
+        }
+        Progress::Resumed => {
+            if !end_wait(connection, &key)? {
+                return Ok(false);
+            }
+        }
+        Progress::CancellationRequested => {
+            let first = transfers::table
+                .filter(transfers::id.eq(&key))
+                .filter(transfers::cancel_requested_at.is_null());
+            let requested = transfers::cancel_requested_at.eq(Some(now.0));
+            if diesel::update(first).set(requested).execute(connection)? != 1 {
+                return Ok(false);
+            }
+            make_due(connection, &key)?;
+        }
+        Progress::Cancelled { tx_hash, block, fee } => {
+            diesel::update(row).set(in_block(tx_hash, block, fee)).execute(connection)?;
+            spending_limits::settle_fee_only(connection, &transfer, fee)?;
+            end_wait(connection, &key)?;
+            erase(connection, &key)?;
         }
         Progress::Mined { tx_hash, block, fee, arrived } => {
             let arrived = transfers::arrived.eq(arrived.map(|units| units.to_string()));
             diesel::update(row)
                 .set((in_block(tx_hash, block, fee), arrived))
                 .execute(connection)?;
+            end_wait(connection, &key)?;
             notify_recipient(connection, &transfer, now)?;
         }
         Progress::Reverted { tx_hash, block, fee } => {
@@ -111,15 +125,50 @@ fn in_block(tx_hash: [u8; 32], block: u64, fee: Wei) -> InBlock {
 fn record_sent(
     connection: &mut AnyConnection,
     key: &str,
-    step: i32,
+    tx_hash: [u8; 32],
+    block: u64,
     now: Timestamp,
 ) -> Result<bool, Failure> {
     let unsent = signed_transactions::table
         .filter(signed_transactions::transfer_id.eq(key))
-        .filter(signed_transactions::step.eq(step))
+        .filter(signed_transactions::tx_hash.eq(tx_hash.to_vec()))
         .filter(signed_transactions::sent_at.is_null());
-    let sent = signed_transactions::sent_at.eq(Some(now.0));
+    let sent = (
+        signed_transactions::sent_at.eq(Some(now.0)),
+        signed_transactions::sent_block.eq(Some(to_i64(block))),
+    );
     Ok(diesel::update(unsent).set(sent).execute(connection)? == 1)
+}
+
+/// Returns `false` if this reason is recorded already.
+fn record_wait(
+    connection: &mut AnyConnection,
+    key: &str,
+    reason: WaitReason,
+    now: Timestamp,
+) -> Result<bool, Failure> {
+    let recorded: Option<String> = transfer_waits::table
+        .find(key)
+        .select(transfer_waits::reason)
+        .first(connection)
+        .optional()?;
+    if recorded.as_deref() == Some(reason.as_str()) {
+        return Ok(false);
+    }
+    end_wait(connection, key)?;
+    diesel::insert_into(transfer_waits::table)
+        .values((
+            transfer_waits::transfer_id.eq(key),
+            transfer_waits::reason.eq(reason.as_str()),
+            transfer_waits::since.eq(now.0),
+        ))
+        .execute(connection)?;
+    Ok(true)
+}
+
+/// Returns `false` if the transfer did not wait.
+fn end_wait(connection: &mut AnyConnection, key: &str) -> Result<bool, Failure> {
+    Ok(diesel::delete(transfer_waits::table.find(key)).execute(connection)? == 1)
 }
 
 /// Sets the transfer's hash to that of the last step that was sent.
@@ -147,6 +196,7 @@ fn fail(
     diesel::update(transfers::table.find(key))
         .set(transfers::failure.eq(Some(failure.as_str())))
         .execute(connection)?;
+    end_wait(connection, key)?;
     erase(connection, key)
 }
 

@@ -2,14 +2,18 @@
 //! transactions.
 
 use diesel::prelude::*;
-use kms_chain::ports::{Due, SignedTx};
+use std::collections::HashSet;
+
+use kms_chain::ports::{Due, Sent, SignedTx};
+use kms_chain::transfer::Transfer;
+use kms_core::account::AccountState;
 use kms_core::ports::StoreError;
 use kms_types::Timestamp;
 
 use super::row::{Row, to_i64};
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure};
-use crate::schema::{signed_transactions, transfers};
+use crate::schema::{accounts, signed_transactions, transfers};
 
 pub(super) fn claim_due(
     connection: &mut AnyConnection,
@@ -39,6 +43,13 @@ pub(super) fn claim_due(
         }
     }
     let ids: Vec<_> = claimed.iter().map(|row| row.id.clone()).collect();
+    let senders = claimed.iter().map(|row| row.from_account.clone());
+    let frozen: Vec<String> = accounts::table
+        .filter(accounts::id.eq_any(senders.collect::<HashSet<_>>()))
+        .filter(accounts::state.eq(AccountState::Frozen.as_str()))
+        .select(accounts::id)
+        .load(connection)?;
+    let waits = super::waits(connection, &ids)?;
     let steps: Vec<SignedRow> = signed_transactions::table
         .filter(signed_transactions::transfer_id.eq_any(ids))
         .order((signed_transactions::transfer_id, signed_transactions::step))
@@ -47,8 +58,12 @@ pub(super) fn claim_due(
     let mut due = Vec::with_capacity(claimed.len());
     for row in claimed {
         let id = row.id.clone();
+        let sender_frozen = frozen.contains(&row.from_account);
         match parse(row, steps.iter().filter(|step| step.transfer_id == id)) {
-            Ok(found) => due.push(found),
+            Ok((mut transfer, first, replacements)) => {
+                transfer.wait = waits.get(&id).copied();
+                due.push(Due { transfer, first, replacements, sender_frozen });
+            }
             // The others proceed even if this row is never repaired.
             Err(error) => {
                 tracing::error!(
@@ -63,13 +78,16 @@ pub(super) fn claim_due(
     Ok(due)
 }
 
-fn parse<'a>(row: Row, steps: impl Iterator<Item = &'a SignedRow>) -> Result<Due, StoreError> {
-    let (key, waiting_notified) = (row.id.clone(), row.stalled_since.is_some());
+fn parse<'a>(
+    row: Row,
+    steps: impl Iterator<Item = &'a SignedRow>,
+) -> Result<(Transfer, SignedTx, Vec<SignedTx>), StoreError> {
+    let key = row.id.clone();
     let transfer = row.parse()?;
     let row = RowRef { table: "signed_transactions", key: &key };
     let mut steps = steps.map(|step| step.parse(row));
     let first = steps.next().ok_or_else(|| row.corrupt("no signed transaction is left"))??;
-    Ok(Due { transfer, first, replacements: steps.collect::<Result<_, _>>()?, waiting_notified })
+    Ok((transfer, first, steps.collect::<Result<_, _>>()?))
 }
 
 #[derive(Queryable, Selectable)]
@@ -77,21 +95,31 @@ fn parse<'a>(row: Row, steps: impl Iterator<Item = &'a SignedRow>) -> Result<Due
 struct SignedRow {
     transfer_id: String,
     step: i32,
+    kind: String,
+    fees: String,
     tx_hash: Vec<u8>,
     sealed: Option<Vec<u8>>,
     sent_at: Option<i64>,
+    sent_block: Option<i64>,
 }
 
 impl SignedRow {
     fn parse(&self, row: RowRef<'_>) -> Result<SignedTx, StoreError> {
         Ok(SignedTx {
             step: row.convert(self.step)?,
+            kind: row.parse(&self.kind)?,
+            fees: row.parse(&self.fees)?,
             tx_hash: row.array(&self.tx_hash)?,
             sealed: self
                 .sealed
                 .clone()
                 .ok_or_else(|| row.corrupt("its signed bytes are erased"))?,
-            sent_at: self.sent_at.map(Timestamp),
+            sent: match (self.sent_at, self.sent_block) {
+                (Some(at), Some(block)) => {
+                    Some(Sent { at: Timestamp(at), block: row.convert(block)? })
+                }
+                (None, _) | (_, None) => None,
+            },
         })
     }
 }

@@ -11,7 +11,7 @@ use kms_core::ports::StoreError;
 use kms_types::{AccountId, DepositId, Timestamp, TransferId};
 
 use super::row::Row;
-use super::with_replacements;
+use super::with_progress;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::deposits;
 use crate::schema::transfers;
@@ -176,6 +176,6 @@ fn transfers_of(
         .select(Row::as_select())
         .load(connection)?;
     let mut found = rows.into_iter().map(Row::parse).collect::<Result<Vec<_>, _>>()?;
-    with_replacements(connection, &mut found)?;
+    with_progress(connection, &mut found)?;
     Ok(found)
 }

@@ -1,7 +1,7 @@
 //! The row of a transfer.
 
 use diesel::prelude::*;
-use kms_chain::transfer::{Asked, Fees, Ladder, Party, Transfer};
+use kms_chain::transfer::{Asked, Party, Transfer};
 use kms_core::ports::StoreError;
 use kms_types::{Asset, Timestamp, Token};
 
@@ -13,7 +13,7 @@ use crate::schema::transfers;
 pub(super) struct Row {
     pub(super) id: String,
     chain_id: i64,
-    from_account: String,
+    pub(super) from_account: String,
     from_username: Option<String>,
     from_address: String,
     from_since: Option<i64>,
@@ -25,8 +25,7 @@ pub(super) struct Row {
     asked_amount: String,
     value: String,
     gas_limit: i64,
-    max_fee_per_gas: String,
-    max_priority_fee_per_gas: String,
+    ladder: String,
     warnings: String,
     client_ref: Option<String>,
     state: String,
@@ -37,10 +36,8 @@ pub(super) struct Row {
     created_at: i64,
     expires_at: i64,
     pub(super) lease_until: i64,
-    first_max_fee_per_gas: String,
-    first_max_priority_fee_per_gas: String,
     failure: Option<String>,
-    pub(super) stalled_since: Option<i64>,
+    cancel_requested_at: Option<i64>,
     token: Option<String>,
     arrived: Option<String>,
 }
@@ -76,7 +73,6 @@ impl TryFrom<&Transfer> for Row {
         let row = RowRef { table: "transfers", key: &key };
         let warnings: Vec<_> = transfer.warnings.iter().map(|warning| warning.as_str()).collect();
         let sender = transfer.from.account.ok_or_else(|| row.corrupt("it has no sender"))?;
-        let (first, top) = (transfer.ladder.first(), transfer.ladder.top());
         Ok(Self {
             id: key.clone(),
             chain_id: row.convert(transfer.chain_id)?,
@@ -92,8 +88,7 @@ impl TryFrom<&Transfer> for Row {
             asked_amount: transfer.asked.amount.clone(),
             value: transfer.value.to_string(),
             gas_limit: row.convert(transfer.gas_limit)?,
-            max_fee_per_gas: top.max_fee_per_gas.to_string(),
-            max_priority_fee_per_gas: top.max_priority_fee_per_gas.to_string(),
+            ladder: transfer.ladder.to_string(),
             warnings: warnings.join(","),
             client_ref: transfer.client_ref.clone(),
             state: transfer.state.as_str().to_owned(),
@@ -104,10 +99,8 @@ impl TryFrom<&Transfer> for Row {
             created_at: transfer.created_at.0,
             expires_at: transfer.expires_at.0,
             lease_until: 0,
-            first_max_fee_per_gas: first.max_fee_per_gas.to_string(),
-            first_max_priority_fee_per_gas: first.max_priority_fee_per_gas.to_string(),
             failure: transfer.failure.map(|failure| failure.as_str().to_owned()),
-            stalled_since: transfer.stalled_since.map(|time| time.0),
+            cancel_requested_at: transfer.cancel_requested_at.map(|time| time.0),
             token: transfer.token.as_ref().map(to_text),
             arrived: transfer.arrived.map(|units| units.to_string()),
         })
@@ -115,6 +108,11 @@ impl TryFrom<&Transfer> for Row {
 }
 
 impl Row {
+    /// The nonce, once it is signed.
+    pub(super) fn nonce(&self) -> Option<u64> {
+        self.nonce.and_then(|nonce| u64::try_from(nonce).ok())
+    }
+
     pub(super) fn parse(self) -> Result<Transfer, StoreError> {
         let row = RowRef { table: "transfers", key: &self.id };
         let warnings = self.warnings.split(',').filter(|text| !text.is_empty());
@@ -141,36 +139,21 @@ impl Row {
             value: row.parse(&self.value)?,
             arrived: row.parse_some(self.arrived.as_ref())?,
             gas_limit: row.convert(self.gas_limit)?,
-            ladder: self.ladder(row)?,
+            ladder: row.parse(&self.ladder)?,
             warnings: warnings.map(|text| row.parse(text)).collect::<Result<_, _>>()?,
             client_ref: self.client_ref.clone(),
             state: row.parse(&self.state)?,
             nonce: self.nonce.map(|nonce| row.convert(nonce)).transpose()?,
             tx_hash: self.tx_hash.as_deref().map(|hash| row.array(hash)).transpose()?,
-            // Added by `with_replacements`.
+            // Both are added by `with_progress`.
             replacements_sent: 0,
-            stalled_since: self.stalled_since.filter(|_| self.is_in_flight()).map(Timestamp),
+            wait: None,
+            cancel_requested_at: self.cancel_requested_at.map(Timestamp),
             block: self.block.map(|block| row.convert(block)).transpose()?,
             fee: row.parse_some(self.fee.as_ref())?,
             failure: row.parse_some(self.failure.as_ref())?,
             created_at: Timestamp(self.created_at),
             expires_at: Timestamp(self.expires_at),
         })
-    }
-
-    fn is_in_flight(&self) -> bool {
-        super::IN_FLIGHT.contains(&self.state.as_str())
-    }
-
-    fn ladder(&self, row: RowRef<'_>) -> Result<Ladder, StoreError> {
-        let top = Fees {
-            max_fee_per_gas: row.parse(&self.max_fee_per_gas)?,
-            max_priority_fee_per_gas: row.parse(&self.max_priority_fee_per_gas)?,
-        };
-        let first = Fees {
-            max_fee_per_gas: row.parse(&self.first_max_fee_per_gas)?,
-            max_priority_fee_per_gas: row.parse(&self.first_max_priority_fee_per_gas)?,
-        };
-        Ladder::between(first, top).ok_or_else(|| row.corrupt("its fees fall"))
     }
 }

@@ -3,22 +3,25 @@
 
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
-use kms_chain::ports::{ChainView, Sign, SignOutcome};
+use kms_chain::ports::{ChainView, Sign, SignOutcome, SignedBytes};
 use kms_chain::spending::SpendingRules;
 use kms_chain::state::Change;
-use kms_chain::transfer::{Missing, Outgoing, Transfer, TransferState};
+use kms_chain::transfer::{Missing, Outgoing, TransactionKind, Transfer, TransferState};
 use kms_core::ServerKeys;
+use kms_core::account::AccountState;
 use kms_types::{Timestamp, TokenAmount, TransferId, Units, Wei};
 
 use super::row::{Row, to_i64};
-use super::{IN_FLIGHT, find, notify_sender, spending_limits, step};
+use super::{expire, find, notify_sender, spending_limits, step};
+use crate::accounts::rows as account_rows;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure, execute_on_either};
+use crate::dialect::Dialect;
 use crate::schema::{nonce_locks, signed_transactions, transfers};
 
 pub(super) fn sign(
     connection: &mut AnyConnection,
-    keys: &ServerKeys,
+    (dialect, keys): (Dialect, &ServerKeys),
     id: TransferId,
     view: ChainView,
     rules: &SpendingRules,
@@ -32,15 +35,19 @@ pub(super) fn sign(
     let (chain_id, address) = (row.convert(quoted.chain_id)?, quoted.from.address.to_lower_hex());
     lock_nonces(connection, chain_id, &address)?;
     // Read again: it may have been signed before the lock was acquired.
+    if expire(connection, dialect, id)? {
+        return Ok(SignOutcome::Expired);
+    }
     let transfer = find(connection, id)?.ok_or_else(missing)?;
     if transfer.state != TransferState::Quoted {
         return Ok(SignOutcome::NotQuoted(Box::new(transfer)));
     }
-    if transfer.expires_at <= now {
-        step(connection, id, TransferState::Quoted, Change::Expire)?;
-        return Ok(SignOutcome::Expired);
+    if !is_active(connection, keys, &transfer)? {
+        return Ok(SignOutcome::NotActive);
     }
-    let mut needed = reserved(connection, chain_id, &address, view)?;
+    let others = from_nonce(connection, chain_id, &address, view.mined)?;
+    let nonce = free_nonce(&others, view.nonce);
+    let mut needed = super::outgoing(others)?;
     needed.add(&transfer);
     if let Some(missing) = shortfall(&needed, &transfer, view) {
         return Ok(SignOutcome::Insufficient { missing });
@@ -54,60 +61,94 @@ pub(super) fn sign(
         let found = find(connection, id)?.ok_or_else(missing)?;
         return Ok(SignOutcome::NotQuoted(Box::new(found)));
     }
-    let nonce = free_nonce(connection, chain_id, &address, row.convert(view.nonce)?)?;
-    let signed = sign(row.convert(nonce)?);
+    let signed = sign(nonce);
     let tx_hash = signed.first.tx_hash;
+    let nonce_column: i64 = row.convert(nonce)?;
     diesel::update(transfers::table.find(&key))
-        .set((transfers::nonce.eq(Some(nonce)), transfers::tx_hash.eq(Some(tx_hash.to_vec()))))
+        .set((
+            transfers::nonce.eq(Some(nonce_column)),
+            transfers::tx_hash.eq(Some(tx_hash.to_vec())),
+        ))
         .execute(connection)?;
-    let attempts: Vec<_> = (0..)
-        .zip([signed.first].into_iter().chain(signed.replacements))
-        .map(|(step, attempt)| {
-            (
-                signed_transactions::transfer_id.eq(&key),
-                signed_transactions::step.eq(step),
-                signed_transactions::tx_hash.eq(attempt.tx_hash.to_vec()),
-                signed_transactions::sealed.eq(Some(attempt.sealed)),
-            )
-        })
-        .collect();
-    execute_on_either!(
-        connection,
-        diesel::insert_into(signed_transactions::table).values(attempts)
-    )?;
+    let payments = [signed.first].into_iter().chain(signed.replacements);
+    insert_signed(connection, &key, 0, payments, signed.cancellation, (view.block, now))?;
     spending_limits::reserve(connection, &transfer, now)?;
     notify_sender(connection, &transfer, now)?;
-    let (state, nonce) = (TransferState::Signed, Some(row.convert(nonce)?));
+    let (state, nonce) = (TransferState::Signed, Some(nonce));
     let signed = Transfer { state, nonce, tx_hash: Some(tx_hash), ..transfer };
     Ok(SignOutcome::Signed(Box::new(signed)))
 }
 
-/// Returns what signed transfers may still take from the address. That includes transfers in a
-/// block that the balance does not reflect: a later block, or one that a reorg removed.
-fn reserved(
+/// Inserts the transactions that were signed for a transfer, from this step on. The first one counts
+/// as sent: it is broadcast after the commit.
+pub(super) fn insert_signed(
+    connection: &mut AnyConnection,
+    key: &str,
+    first_step: i32,
+    payments: impl Iterator<Item = SignedBytes>,
+    cancellation: SignedBytes,
+    (block, now): (u64, Timestamp),
+) -> Result<(), Failure> {
+    let payments = payments.map(|signed| (TransactionKind::Payment, signed));
+    let all = payments.chain([(TransactionKind::Cancellation, cancellation)]);
+    let rows: Vec<_> = (first_step..)
+        .zip(all)
+        .map(|(step, (kind, signed))| {
+            let is_first = step == first_step;
+            (
+                signed_transactions::transfer_id.eq(key),
+                signed_transactions::step.eq(step),
+                signed_transactions::kind.eq(kind.as_str()),
+                signed_transactions::fees.eq(signed.fees.to_string()),
+                signed_transactions::tx_hash.eq(signed.tx_hash.to_vec()),
+                signed_transactions::sealed.eq(Some(signed.sealed)),
+                signed_transactions::sent_at.eq(is_first.then_some(now.0)),
+                signed_transactions::sent_block.eq(is_first.then_some(to_i64(block))),
+            )
+        })
+        .collect();
+    execute_on_either!(connection, diesel::insert_into(signed_transactions::table).values(rows))?;
+    Ok(())
+}
+
+/// Whether the sender's account is active and still has the wallet of the transfer.
+pub(super) fn is_active(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+    transfer: &Transfer,
+) -> Result<bool, Failure> {
+    let Some(sender) = transfer.from.account else { return Ok(false) };
+    let found = account_rows::find(connection, sender.into(), keys)?;
+    Ok(found.is_some_and(|account| {
+        account.state == AccountState::Active && account.wallet.address == transfer.from.address
+    }))
+}
+
+/// Returns every transfer of the wallet with a nonce from `mined` on, whatever its state, in the
+/// order of nonces: what is below is in the balance, and what is not below may not be.
+pub(super) fn from_nonce(
     connection: &mut AnyConnection,
     chain_id: i64,
     address: &str,
-    view: ChainView,
-) -> Result<Outgoing, Failure> {
-    let rows: Vec<Row> = transfers::table
+    mined: u64,
+) -> Result<Vec<Row>, Failure> {
+    Ok(transfers::table
         .filter(transfers::chain_id.eq(chain_id))
         .filter(transfers::from_address.eq(address))
-        .filter(
-            transfers::state
-                .eq_any(IN_FLIGHT)
-                .or(transfers::block.assume_not_null().gt(to_i64(view.block)))
-                .or(transfers::block
-                    .is_not_null()
-                    .and(transfers::nonce.assume_not_null().ge(to_i64(view.mined)))),
-        )
+        // Without this the partial index is not used.
+        .filter(transfers::nonce.is_not_null())
+        .filter(transfers::nonce.assume_not_null().ge(to_i64(mined)))
+        .order(transfers::nonce)
         .select(Row::as_select())
-        .load(connection)?;
-    Ok(super::outgoing(rows)?)
+        .load(connection)?)
 }
 
 /// Returns what the balances do not cover, the token first.
-fn shortfall(needed: &Outgoing, transfer: &Transfer, view: ChainView) -> Option<Missing> {
+pub(super) fn shortfall(
+    needed: &Outgoing,
+    transfer: &Transfer,
+    view: ChainView,
+) -> Option<Missing> {
     if let Some(token) = &transfer.token
         && let Some(units) = needed.of(token).checked_sub(view.token)
         && units > Units::default()
@@ -119,7 +160,7 @@ fn shortfall(needed: &Outgoing, transfer: &Transfer, view: ChainView) -> Option<
 }
 
 /// Locks the wallet's nonces until the transaction ends.
-fn lock_nonces(
+pub(super) fn lock_nonces(
     connection: &mut AnyConnection,
     chain_id: i64,
     address: &str,
@@ -139,27 +180,17 @@ fn lock_nonces(
     Ok(())
 }
 
-/// Returns the first nonce from `floor` on that no transfer of the wallet has.
-fn free_nonce(
-    connection: &mut AnyConnection,
-    chain_id: i64,
-    address: &str,
-    floor: i64,
-) -> Result<i64, Failure> {
-    let taken: Vec<Option<i64>> = transfers::table
-        .filter(transfers::chain_id.eq(chain_id))
-        .filter(transfers::from_address.eq(address))
-        .filter(transfers::nonce.is_not_null())
-        .filter(transfers::nonce.assume_not_null().ge(floor))
-        .order(transfers::nonce)
-        .select(transfers::nonce)
-        .load(connection)?;
+/// Returns the first nonce from `floor` on that none of these transfers has. They are in the order
+/// of nonces.
+fn free_nonce(taken: &[Row], floor: u64) -> u64 {
     let mut free = floor;
-    for nonce in taken.into_iter().flatten() {
+    for nonce in taken.iter().filter_map(Row::nonce) {
         if nonce > free {
             break;
         }
-        free = nonce.saturating_add(1);
+        if nonce == free {
+            free = nonce.saturating_add(1);
+        }
     }
-    Ok(free)
+    free
 }

@@ -93,7 +93,7 @@ pub(super) fn over_limit(
     let account = sender(transfer)?;
     let recovered = recovered_at(connection, keys, account)?;
     let in_token = transfer.token.as_ref().map(|token| (Some(token), transfer.value));
-    for (token, units) in in_token.into_iter().chain([(None, transfer.max_wei().into())]) {
+    for (token, units) in in_token.into_iter().chain([(None, transfer.max_paid().into())]) {
         let asset = token.map(|token| token.address);
         let own = own_limit(connection, keys, account, asset)?;
         let caps = rules.caps(token);
@@ -136,7 +136,8 @@ pub(super) fn settle(
     transfer: &Transfer,
     fee: Wei,
 ) -> Result<(), Failure> {
-    let fee = fee.min(transfer.max_fee());
+    let max_fee = transfer.ladder.cancellation().max_fee(transfer.gas_limit);
+    let fee = fee.min(max_fee);
     diesel::update(spends::table.find(transfer.id.to_string()))
         .set(spends::fee.eq(fee.to_string()))
         .execute(connection)?;

@@ -80,7 +80,7 @@ async fn payments_to_others_and_own_transfers_are_left_out(subject: Subject) {
         .sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign())
         .await
         .unwrap();
-    let signed = database.transfer(quote.id, NOW).await.unwrap().unwrap();
+    let signed = database.transfer(quote.id).await.unwrap().unwrap();
     let to_bob = payment(bob.wallet.address, 1);
     let own = Payment { tx_hash: signed.tx_hash.unwrap(), ..to_bob.clone() };
     let to_stranger = payment(EthAddress::from([98; 20]), 2);

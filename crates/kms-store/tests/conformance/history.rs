@@ -1,8 +1,9 @@
 //! The history: sent and received transfers and external deposits, in pages of both directions.
 
 use kms_chain::follower::{BlockRef, Deposit, DepositStore, Payment};
-use kms_chain::ports::{Progress, TransferStore};
+use kms_chain::ports::{Progress, SignedBytes, TransferStore};
 use kms_chain::spending::SpendingRules;
+use kms_chain::transfer::{Wait, WaitReason};
 use kms_core::account::Account;
 use kms_store::{HistoryCursor, HistoryEntry, Page};
 use kms_types::{AccountId, Timestamp, U256, Units, Wei};
@@ -116,23 +117,26 @@ async fn a_replaced_transfer_shows_it_while_in_flight(subject: Subject) {
     database.insert_quote(quote.clone()).await.unwrap();
     let two = Box::new(|nonce| {
         let mut ladder = sign()(nonce);
-        ladder.replacements.push(sign()(nonce).first);
+        let replacement = SignedBytes { tx_hash: [9; 32], ..sign()(nonce).first };
+        ladder.replacements.push(replacement);
         ladder
     });
     database.sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, two).await.unwrap();
     let progress = async || {
-        let read = database.transfer(quote.id, NOW).await.unwrap().unwrap();
+        let read = database.transfer(quote.id).await.unwrap().unwrap();
         let listed = database.history(ann.id, Page::Newest, 1).await.unwrap();
         assert_eq!(listed, [HistoryEntry::Transfer(Box::new(read.clone()))]);
-        (read.replacements_sent, read.stalled_since)
+        (read.replacements_sent, read.wait)
     };
     database.advance(quote.id, Progress::Broadcast, NOW).await.unwrap();
     assert_eq!(progress().await, (0, None));
-    database.advance(quote.id, Progress::Replaced { step: 1 }, NOW).await.unwrap();
+    let replaced = Progress::Replaced { tx_hash: [9; 32], block: 2 };
+    database.advance(quote.id, replaced, NOW).await.unwrap();
     assert_eq!(progress().await, (1, None));
     let later = Timestamp(NOW.0 + 1);
-    database.advance(quote.id, Progress::Waiting, later).await.unwrap();
-    assert_eq!(progress().await, (1, Some(later)));
+    let reason = WaitReason::Fee;
+    database.advance(quote.id, Progress::Waiting(reason), later).await.unwrap();
+    assert_eq!(progress().await, (1, Some(Wait { reason, since: later })));
     let (tx_hash, fee) = ([1; 32], Wei::default());
     let mined = Progress::Mined { tx_hash, block: 1, fee, arrived: None };
     database.advance(quote.id, mined, NOW).await.unwrap();

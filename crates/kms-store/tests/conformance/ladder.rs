@@ -2,35 +2,56 @@
 //! end; no nonce is skipped.
 
 use kms_chain::ports::{
-    Progress, Sign, SignOutcome, SignedBytes, SignedLadder, SignedTx, TransferStore,
+    Progress, Sent, Sign, SignOutcome, SignedBytes, SignedLadder, SignedTx, TransferStore,
 };
-use kms_chain::spending::SpendingRules;
-use kms_chain::transfer::Missing;
-use kms_chain::transfer::{Fees, Ladder, TransferFailure};
-use kms_types::{Timestamp, U256, Wei};
+use kms_chain::spending::{Caps, SpendingRules};
+use kms_chain::transfer::{
+    Fees, Ladder, Missing, Refusal, TransactionKind, Transfer, TransferFailure, TransferState,
+    WaitReason,
+};
+use kms_core::account::AccountState;
+use kms_core::ports::AccountStore;
+use kms_store::Page;
+use kms_types::{EventCursor, Timestamp, U256, Units, Wei};
 
-use crate::fixtures::{Subject, insert, on_every_database, transfer};
+use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
 use crate::transfers::{CHAIN, NOW, sign, view};
 
-on_every_database!(a_ladder_is_stored_and_sent_step_by_step, the_lowest_free_nonce_is_taken);
+on_every_database!(
+    a_ladder_is_stored_and_sent_step_by_step,
+    a_cancellation_ends_a_signed_transfer,
+    a_frozen_account_signs_nothing_and_is_marked,
+    the_lowest_free_nonce_is_taken,
+);
 
-/// Signs four steps, whose hashes and bytes consist of the number of the step.
+/// The prices of four steps and of the cancellation.
+const PRICES: [u128; 5] = [8, 9, 11, 13, 15];
+
+fn fees(step: u8) -> Fees {
+    Fees::Legacy { price: PRICES[usize::from(step)] }
+}
+
+/// Signs four steps and a cancellation, whose hashes and bytes consist of the number of the step.
 fn sign_ladder() -> Sign {
     Box::new(|_| {
-        let step = |step| SignedBytes { tx_hash: [step; 32], sealed: vec![step; 3] };
-        SignedLadder { first: step(0), replacements: [1, 2, 3].map(step).to_vec() }
+        let step =
+            |step| SignedBytes { tx_hash: [step; 32], fees: fees(step), sealed: vec![step; 3] };
+        SignedLadder {
+            first: step(0),
+            replacements: [1, 2, 3].map(step).to_vec(),
+            cancellation: step(4),
+        }
     })
 }
 
 async fn a_ladder_is_stored_and_sent_step_by_step(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
-    let first = Fees { max_fee_per_gas: 8, max_priority_fee_per_gas: 1 };
     let mut quote = transfer(&ann, &bob, 100, NOW);
-    quote.ladder = Ladder::rising_from(first);
+    quote.ladder = Ladder::new(7, fees(0), [1, 2, 3].map(fees).to_vec()).unwrap();
     let id = quote.id;
     database.insert_quote(quote.clone()).await.unwrap();
-    assert_eq!(database.transfer(id, NOW).await.unwrap(), Some(quote.clone()));
+    assert_eq!(database.transfer(id).await.unwrap(), Some(quote.clone()));
     // The balance must cover the highest step: 10 gas for 8, 9, 11, 13.
     assert_eq!(quote.max_fee(), Wei(U256::from(130)));
     let poor = database
@@ -39,7 +60,8 @@ async fn a_ladder_is_stored_and_sent_step_by_step(subject: Subject) {
         .unwrap();
     assert_eq!(poor, SignOutcome::Insufficient { missing: Missing::Native(Wei(U256::from(1))) });
     database.sign(id, view(1, 230, 0), SpendingRules::default(), NOW, sign_ladder()).await.unwrap();
-    assert_eq!(database.pending_spend(CHAIN, ann.id).await.unwrap().wei, Wei(U256::from(230)));
+    let pending = async || database.pending_spend(CHAIN, ann.wallet.address, 0).await.unwrap().wei;
+    assert_eq!(pending().await, Wei(U256::from(230)));
 
     let due = async |now: i64| {
         let (now, until) = (Timestamp(NOW.0 + now), Timestamp(NOW.0 + now + 1));
@@ -47,29 +69,45 @@ async fn a_ladder_is_stored_and_sent_step_by_step(subject: Subject) {
         assert_eq!(due.len(), 1);
         due.remove(0)
     };
-    let at = |step: u8, sent_at| SignedTx {
+    let at = |step: u8, sent: Option<(Timestamp, u64)>| SignedTx {
         step: step.into(),
+        kind: match step {
+            4 => TransactionKind::Cancellation,
+            _ => TransactionKind::Payment,
+        },
+        fees: fees(step),
         tx_hash: [step; 32],
         sealed: vec![step; 3],
-        sent_at,
+        sent: sent.map(|(at, block)| Sent { at, block }),
     };
     let found = due(0).await;
-    assert_eq!((found.first, found.waiting_notified), (at(0, None), false));
-    assert_eq!(found.replacements, [1, 2, 3].map(|step| at(step, None)));
+    // The first one counts as sent from the signature on.
+    assert_eq!((found.first, found.sender_frozen), (at(0, Some((NOW, 1))), false));
+    assert_eq!(found.replacements, [1, 2, 3, 4].map(|step| at(step, None)));
 
     let (one, two) = (Timestamp(NOW.0 + 1), Timestamp(NOW.0 + 2));
     assert!(database.advance(id, Progress::Broadcast, one).await.unwrap());
-    assert!(database.advance(id, Progress::Replaced { step: 1 }, two).await.unwrap());
-    // Recorded already, or no such step.
-    for step in [1, 4] {
-        assert!(!database.advance(id, Progress::Replaced { step }, two).await.unwrap());
+    let replaced = |step| Progress::Replaced { tx_hash: [step; 32], block: 5 };
+    assert!(database.advance(id, replaced(1), two).await.unwrap());
+    // Recorded already, or no such transaction.
+    for step in [0, 1, 5] {
+        assert!(!database.advance(id, replaced(step), two).await.unwrap());
     }
-    assert!(database.advance(id, Progress::Waiting, two).await.unwrap());
-    assert!(!database.advance(id, Progress::Waiting, two).await.unwrap());
+    let waits = |reason| database.advance(id, Progress::Waiting(reason), two);
+    assert!(waits(WaitReason::Fee).await.unwrap());
+    assert!(!waits(WaitReason::Fee).await.unwrap());
     let found = due(10).await;
-    assert_eq!((found.first, found.waiting_notified), (at(0, Some(one)), true));
-    assert_eq!(found.replacements[..2], [at(1, Some(two)), at(2, None)]);
+    let wait = found.transfer.wait.unwrap();
+    assert_eq!((found.first, wait.reason), (at(0, Some((NOW, 1))), WaitReason::Fee));
+    assert_eq!(found.replacements[..2], [at(1, Some((two, 5))), at(2, None)]);
     assert_eq!(found.transfer.tx_hash, Some([1; 32]));
+    // Another reason replaces it, and a sent transaction ends it.
+    assert!(waits(WaitReason::Refused(Refusal::TipTooLow)).await.unwrap());
+    assert!(database.advance(id, Progress::Resumed, two).await.unwrap());
+    assert!(!database.advance(id, Progress::Resumed, two).await.unwrap());
+    assert!(waits(WaitReason::Funds).await.unwrap());
+    assert!(database.advance(id, replaced(2), two).await.unwrap());
+    assert_eq!(due(15).await.transfer.wait, None);
 
     // The first step is mined after all; after a reorg the last one counts again.
     let mined =
@@ -77,11 +115,66 @@ async fn a_ladder_is_stored_and_sent_step_by_step(subject: Subject) {
     assert!(database.advance(id, mined, NOW).await.unwrap());
     assert_eq!(due(20).await.transfer.tx_hash, Some([0; 32]));
     assert!(database.advance(id, Progress::Reorged, NOW).await.unwrap());
-    assert_eq!(due(30).await.transfer.tx_hash, Some([1; 32]));
+    assert_eq!(due(30).await.transfer.tx_hash, Some([2; 32]));
     assert!(database.advance(id, Progress::Superseded, NOW).await.unwrap());
-    let failed = database.transfer(id, NOW).await.unwrap().unwrap();
+    let failed = database.transfer(id).await.unwrap().unwrap();
     assert_eq!(failed.failure, Some(TransferFailure::Superseded));
-    assert_eq!(database.pending_spend(CHAIN, ann.id).await.unwrap().wei, Wei::default());
+    assert_eq!(pending().await, Wei::default());
+}
+
+async fn a_cancellation_ends_a_signed_transfer(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let mut quote = transfer(&ann, &bob, 100, NOW);
+    quote.ladder = Ladder::new(7, fees(0), [1, 2, 3].map(fees).to_vec()).unwrap();
+    let id = quote.id;
+    database.insert_quote(quote).await.unwrap();
+    let rules = SpendingRules::default;
+    database.sign(id, view(1, 230, 0), rules(), NOW, sign_ladder()).await.unwrap();
+    let until = Timestamp(NOW.0 + 1_000);
+    assert_eq!(database.claim_due(CHAIN, NOW, until, 10).await.unwrap().len(), 1);
+    // Recorded once, and looked at by the next round.
+    let later = Timestamp(NOW.0 + 1);
+    for now in [later, Timestamp(NOW.0 + 500)] {
+        let asked = database.cancel(id, now).await.unwrap().unwrap();
+        assert_eq!((asked.state, asked.cancel_requested_at), (TransferState::Signed, Some(later)));
+        let due = database.claim_due(CHAIN, now, until, 10).await.unwrap();
+        assert_eq!(due.len(), usize::from(now == later));
+    }
+    let (tx_hash, fee) = ([4; 32], Wei(U256::from(140)));
+    let cancelled = Progress::Cancelled { tx_hash, block: 5, fee };
+    assert!(database.advance(id, cancelled, until).await.unwrap());
+    assert!(!database.advance(id, cancelled, until).await.unwrap());
+    let end = database.transfer(id).await.unwrap().unwrap();
+    assert_eq!(
+        (end.state, end.tx_hash, end.fee),
+        (TransferState::Cancelled, Some(tx_hash), Some(fee))
+    );
+    let spent = database.spending(ann.id, None, Caps::default(), until).await.unwrap().spent;
+    assert_eq!(spent, Units(U256::from(140)));
+    // Signed, asked, cancelled; the recipient was never notified of it.
+    let events = events(database, EventCursor::default(), 5).await;
+    let about = |account| events.iter().filter(|event| event.account == account).count() - 1;
+    assert_eq!((about(ann.id), about(bob.id)), (3, 0));
+    assert_eq!(database.history(ann.id, Page::Newest, 10).await.unwrap().len(), 1);
+}
+
+async fn a_frozen_account_signs_nothing_and_is_marked(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let quotes = [transfer(&ann, &bob, 1, NOW), transfer(&ann, &bob, 1, NOW)];
+    for quote in &quotes {
+        database.insert_quote(quote.clone()).await.unwrap();
+    }
+    let sign_one = async |quote: &Transfer| {
+        let rules = SpendingRules::default();
+        database.sign(quote.id, view(1, 1_000, 0), rules, NOW, sign()).await.unwrap()
+    };
+    assert!(matches!(sign_one(&quotes[0]).await, SignOutcome::Signed(_)));
+    database.set_state(ann.id, AccountState::Frozen).await.unwrap();
+    assert_eq!(sign_one(&quotes[1]).await, SignOutcome::NotActive);
+    let due = database.claim_due(CHAIN, NOW, Timestamp(NOW.0 + 1), 10).await.unwrap();
+    assert!(due.len() == 1 && due[0].sender_frozen);
 }
 
 async fn every_step_is_erased_at_the_end(subject: Subject) {
@@ -89,9 +182,11 @@ async fn every_step_is_erased_at_the_end(subject: Subject) {
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let mined = Progress::Mined { tx_hash: [1; 32], block: 5, fee: Wei::default(), arrived: None };
     let reverted = Progress::Reverted { tx_hash: [1; 32], block: 5, fee: Wei::default() };
-    for (nonce, end) in [&[mined, Progress::Final][..], &[reverted], &[Progress::Superseded]]
-        .into_iter()
-        .enumerate()
+    let cancelled = Progress::Cancelled { tx_hash: [4; 32], block: 5, fee: Wei::default() };
+    for (nonce, end) in
+        [&[mined, Progress::Final][..], &[reverted], &[cancelled], &[Progress::Superseded]]
+            .into_iter()
+            .enumerate()
     {
         let quote = transfer(&ann, &bob, 1, NOW);
         database.insert_quote(quote.clone()).await.unwrap();
@@ -100,13 +195,13 @@ async fn every_step_is_erased_at_the_end(subject: Subject) {
             .await
             .unwrap();
         let kept = || subject.count("signed_transactions where sealed is not null");
-        assert_eq!(kept(), 4);
+        assert_eq!(kept(), 5);
         for progress in end {
-            assert_eq!(kept(), 4);
+            assert_eq!(kept(), 5);
             assert!(database.advance(quote.id, *progress, NOW).await.unwrap());
         }
         assert_eq!(kept(), 0);
-        assert_eq!(subject.count("signed_transactions"), 4 * (i64::try_from(nonce).unwrap() + 1));
+        assert_eq!(subject.count("signed_transactions"), 5 * (i64::try_from(nonce).unwrap() + 1));
         subject.tamper("update transfers set tx_hash = null");
     }
 }

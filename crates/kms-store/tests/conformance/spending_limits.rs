@@ -50,7 +50,6 @@ async fn quoted_as(
     change: impl FnOnce(&mut Transfer),
 ) -> TransferId {
     let mut quote = transfer(from, to, wei, NOW);
-    quote.expires_at = Timestamp(i64::MAX);
     quote.ladder = ladder(0);
     change(&mut quote);
     subject.database.insert_quote(quote.clone()).await.unwrap();
@@ -129,7 +128,7 @@ async fn spends_expire_after_a_day(subject: Subject) {
     let next = quoted(&subject, &ann, &bob, 10).await;
     let almost = Timestamp(NOW.plus(DAY).0 - 1);
     assert!(matches!(signs(&subject, next, rules(10), almost).await, SignOutcome::OverLimit(_)));
-    let quote = database.transfer(next, NOW).await.unwrap().unwrap();
+    let quote = database.transfer(next).await.unwrap().unwrap();
     let over = async |now| database.over_limit(quote.clone(), rules(10), now).await;
     assert!(over(almost).await.unwrap().is_some());
     assert!(over(NOW.plus(DAY)).await.unwrap().is_none());

@@ -33,7 +33,7 @@ fn quote(from: &Account, to: &Account, units: u64) -> Transfer {
 
 fn view(wei: u64, units: u64) -> ChainView {
     let (balance, token) = (Wei(U256::from(wei)), Units(U256::from(units)));
-    ChainView { block: 1, balance, token, nonce: 0, mined: u64::MAX }
+    ChainView { block: 1, balance, token, nonce: 0, mined: 0 }
 }
 
 fn missing_units(units: u64) -> SignOutcome {
@@ -46,7 +46,7 @@ async fn a_token_transfer_is_read_back(subject: Subject) {
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = quote(&ann, &bob, 100);
     assert_eq!(database.insert_quote(quote.clone()).await.unwrap(), Inserted::New);
-    assert_eq!(database.transfer(quote.id, NOW).await.unwrap().unwrap(), quote);
+    assert_eq!(database.transfer(quote.id).await.unwrap().unwrap(), quote);
 }
 
 async fn both_balances_must_cover_a_token_transfer(subject: Subject) {
@@ -58,25 +58,25 @@ async fn both_balances_must_cover_a_token_transfer(subject: Subject) {
         database.sign(first.id, view, SpendingRules::default(), NOW, sign()).await.unwrap()
     };
     assert_eq!(outcome(view(1_000, 99)).await, missing_units(1));
-    // The fee is ten wei.
+    // The fee is ten wei, and that of the cancellation twenty.
     let missing = Missing::Native(Wei(U256::from(1)));
-    assert_eq!(outcome(view(9, 100)).await, SignOutcome::Insufficient { missing });
-    assert!(matches!(outcome(view(10, 100)).await, SignOutcome::Signed(_)));
-    let pending = database.pending_spend(CHAIN, ann.id).await.unwrap();
-    assert_eq!((pending.wei, pending.of(&token(200, "X"))), (Wei(U256::from(10)), units(100)));
+    assert_eq!(outcome(view(19, 100)).await, SignOutcome::Insufficient { missing });
+    assert!(matches!(outcome(view(20, 100)).await, SignOutcome::Signed(_)));
+    let pending = database.pending_spend(CHAIN, ann.wallet.address, 0).await.unwrap();
+    assert_eq!((pending.wei, pending.of(&token(200, "X"))), (Wei(U256::from(20)), units(100)));
     assert_eq!(pending.of(&token(201, "USDC")), Units::default());
     // The native coin is another asset: only the fee of the first transfer is taken from it.
     let coins = transfer(&ann, &bob, 90, NOW);
     database.insert_quote(coins.clone()).await.unwrap();
     let signed = database
-        .sign(coins.id, view(110, 100), SpendingRules::default(), NOW, sign())
+        .sign(coins.id, view(120, 100), SpendingRules::default(), NOW, sign())
         .await
         .unwrap();
     assert!(matches!(signed, SignOutcome::Signed(_)), "{signed:?}");
     let second = quote(&ann, &bob, 1);
     database.insert_quote(second.clone()).await.unwrap();
     let refused = database
-        .sign(second.id, view(120, 100), SpendingRules::default(), NOW, sign())
+        .sign(second.id, view(140, 100), SpendingRules::default(), NOW, sign())
         .await
         .unwrap();
     assert_eq!(refused, missing_units(1));
@@ -120,7 +120,7 @@ async fn the_received_amount_is_kept_until_a_reorg(subject: Subject) {
     let arrived = Some(units(90));
     let mined = Progress::Mined { tx_hash: [1; 32], block: 5, fee: Wei::default(), arrived };
     assert!(database.advance(quote.id, mined, NOW).await.unwrap());
-    let stored = async || database.transfer(quote.id, NOW).await.unwrap().unwrap();
+    let stored = async || database.transfer(quote.id).await.unwrap().unwrap();
     assert_eq!(stored().await.arrived, arrived);
     assert!(database.advance(quote.id, Progress::Reorged, NOW).await.unwrap());
     assert_eq!(stored().await.arrived, None);
@@ -134,7 +134,7 @@ async fn a_transaction_that_moved_nothing_fails(subject: Subject) {
     database.sign(quote.id, view(1_000, 100), SpendingRules::default(), NOW, sign()).await.unwrap();
     let nothing = Progress::NothingMoved { tx_hash: [1; 32], block: 5, fee: Wei::default() };
     assert!(database.advance(quote.id, nothing, NOW).await.unwrap());
-    let stored = database.transfer(quote.id, NOW).await.unwrap().unwrap();
+    let stored = database.transfer(quote.id).await.unwrap().unwrap();
     assert_eq!(stored.state, TransferState::Failed);
     assert_eq!(stored.failure, Some(TransferFailure::NothingMoved));
     assert_eq!(subject_pending(&subject, &ann).await, Units::default());
@@ -143,7 +143,7 @@ async fn a_transaction_that_moved_nothing_fails(subject: Subject) {
 }
 
 async fn subject_pending(subject: &Subject, account: &Account) -> Units {
-    let pending = subject.database.pending_spend(CHAIN, account.id).await.unwrap();
+    let pending = subject.database.pending_spend(CHAIN, account.wallet.address, 1).await.unwrap();
     pending.of(&token(200, "USDC"))
 }
 

@@ -81,7 +81,7 @@ pub enum TransferState {
     Final,
     /// Not paid; `failure` says why.
     Failed,
-    /// Cancelled by the sender before it was signed.
+    /// Cancelled before it was signed, or by the cancellation in a finalized block.
     Cancelled,
     /// Not confirmed in time.
     Expired,
@@ -106,6 +106,42 @@ pub enum TransferFailure {
     /// A reason of a newer server.
     #[serde(other)]
     Unknown,
+}
+
+/// Why a signed transfer is not mined yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum WaitReason {
+    /// The network asks for more than the maximum fee that the sender confirmed.
+    Fee,
+    /// The balance no longer covers it.
+    Funds,
+    /// An earlier transfer of the wallet is not mined.
+    EarlierTransfer,
+    /// The chain makes no blocks, or no endpoint follows it.
+    ChainStalled,
+    /// The endpoints refuse its gas limit.
+    RefusedGasLimit,
+    /// The endpoints refuse its tip as too low.
+    RefusedTipTooLow,
+    /// The endpoints refuse its fee as too high.
+    RefusedFeeTooHigh,
+    /// The endpoints refuse it for another reason.
+    RefusedOther,
+    /// A reason of a newer server.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Why a transfer waits, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Wait {
+    /// The reason.
+    pub reason: WaitReason,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 /// One side of a transfer, as it was when it was quoted.
@@ -163,6 +199,8 @@ pub struct Transfer {
     /// The amount that the recipient received, if the token deducted a fee from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrived: Option<Units>,
+    /// The network fee that is expected, in wei.
+    pub usual_fee: Wei,
     /// The maximum network fee, in wei.
     pub max_fee: Wei,
     /// The network fee that was paid, in wei, once it is mined.
@@ -177,9 +215,12 @@ pub struct Transfer {
     /// How many replacement transactions with a higher fee were broadcast while it is pending.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub replacements_sent: u32,
-    /// Since when it is stalled at the maximum fee that the sender confirmed.
+    /// Why it is not mined yet, once there is a reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stalled_since: Option<Timestamp>,
+    pub wait: Option<Wait>,
+    /// Since when its cancellation replaces it: whichever is mined decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_requested_at: Option<Timestamp>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<TransferFailure>,

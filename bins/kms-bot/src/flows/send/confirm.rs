@@ -223,6 +223,7 @@ fn refusal(error: &ClientError) -> Refusal {
         | ErrorCode::QuoteExpired
         | ErrorCode::QuoteMismatch
         | ErrorCode::WrongState
+        | ErrorCode::FeeTooHigh
         | ErrorCode::WouldRevert
         | ErrorCode::StoreUnavailable
         | ErrorCode::Conflict

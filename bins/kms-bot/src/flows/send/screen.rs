@@ -2,7 +2,9 @@
 
 use kms_types::TelegramId;
 use kms_types::Wei;
-use kms_types::wire::{Network, Party, Transfer, TransferFailure, TransferState, Warning};
+use kms_types::wire::{
+    Network, Party, Transfer, TransferFailure, TransferState, Wait, WaitReason, Warning,
+};
 use teloxide_core::types::MessageId;
 
 use super::button::SendButton;
@@ -112,9 +114,12 @@ pub(crate) fn party(party: &Party) -> Html {
 /// A transfer's state in a word or two.
 pub(crate) fn status(transfer: &Transfer) -> Text {
     match transfer.state {
-        TransferState::Signed | TransferState::Broadcast => match transfer.stalled_since {
-            Some(_) => text!("transfer-waits-for-fees-status"),
-            None => text!("transfer-pending-status"),
+        TransferState::Signed | TransferState::Broadcast => match transfer.cancel_requested_at {
+            Some(_) => text!("transfer-cancelling-status"),
+            None => match transfer.wait {
+                Some(_) => text!("transfer-waiting-status"),
+                None => text!("transfer-pending-status"),
+            },
         },
         TransferState::Mined | TransferState::Final => text!("transfer-confirmed-status"),
         TransferState::Failed => text!("transfer-failed-status"),
@@ -208,10 +213,27 @@ fn failed(transfer: &Transfer, what: &Html) -> Html {
 
 /// What a pending transfer waits for.
 fn waiting(transfer: &Transfer) -> Html {
-    match (transfer.stalled_since, transfer.replacements_sent) {
-        (Some(since), _) => html!("transfer-waits-for-fees", time = time(since)),
-        (None, 0) => html!("transfer-waits-for-network"),
-        (None, _) => html!("transfer-waits-replaced"),
+    let Some(Wait { reason, since }) = transfer.wait else {
+        return match (transfer.cancel_requested_at, transfer.replacements_sent) {
+            (Some(_), _) => html!("transfer-cancelling"),
+            (None, 0) => html!("transfer-waits-for-network"),
+            (None, _) => html!("transfer-waits-replaced"),
+        };
+    };
+    let reason = match reason {
+        WaitReason::Fee => html!("transfer-wait-fee"),
+        WaitReason::Funds => html!("transfer-wait-funds"),
+        WaitReason::EarlierTransfer => html!("transfer-wait-earlier"),
+        WaitReason::ChainStalled => html!("transfer-wait-chain"),
+        WaitReason::RefusedGasLimit
+        | WaitReason::RefusedTipTooLow
+        | WaitReason::RefusedFeeTooHigh
+        | WaitReason::RefusedOther
+        | WaitReason::Unknown => html!("transfer-wait-refused"),
+    };
+    match transfer.cancel_requested_at {
+        Some(_) => html!("transfer-cancelling-waits", time = time(since), reason = reason),
+        None => html!("transfer-waits", time = time(since), reason = reason),
     }
 }
 
@@ -230,28 +252,29 @@ mod tests {
             tokens: Vec::new(),
             explorer: None,
         };
-        let shown = |replacements_sent: u32, stalled_since: Option<i64>| {
+        let shown = |replacements_sent: u32, wait: Option<&str>, cancel: Option<i64>| {
             let party = serde_json::json!({"address": EthAddress::from([7; 20])});
             let sent: Transfer = serde_json::from_value(serde_json::json!({
                 "id": TransferId::random(), "state": "broadcast", "from": party,
-                "to": party, "value": "1000000000000000000", "max_fee": "1", "chain_id": 1,
-                "replacements_sent": replacements_sent, "stalled_since": stalled_since, "warnings": [], "created_at": 0,
-                "expires_at": 0,
+                "to": party, "value": "1000000000000000000", "usual_fee": "1", "max_fee": "1",
+                "chain_id": 1, "replacements_sent": replacements_sent,
+                "wait": wait.map(|reason| serde_json::json!({"reason": reason, "since": 0})),
+                "cancel_requested_at": cancel, "warnings": [], "created_at": 0, "expires_at": 0,
             }))
             .unwrap();
             assert!(outcome(&sent, &network).as_str().contains(waiting(&sent).as_str()));
             (waiting(&sent), status(&sent))
         };
         let pending = || text!("transfer-pending-status");
-        assert_eq!(shown(0, None), (html!("transfer-waits-for-network"), pending()));
-        assert_eq!(shown(2, None), (html!("transfer-waits-replaced"), pending()));
-        let since = time(kms_types::Timestamp(0));
-        assert_eq!(
-            shown(3, Some(0)),
-            (
-                html!("transfer-waits-for-fees", time = since),
-                text!("transfer-waits-for-fees-status")
-            )
-        );
+        assert_eq!(shown(0, None, None), (html!("transfer-waits-for-network"), pending()));
+        assert_eq!(shown(2, None, None), (html!("transfer-waits-replaced"), pending()));
+        let since = || time(kms_types::Timestamp(0));
+        let fee = html!("transfer-waits", time = since(), reason = html!("transfer-wait-fee"));
+        assert_eq!(shown(3, Some("fee"), None), (fee, text!("transfer-waiting-status")));
+        let cancelling = text!("transfer-cancelling-status");
+        assert_eq!(shown(0, None, Some(0)), (html!("transfer-cancelling"), cancelling));
+        let reason = html!("transfer-wait-refused");
+        let refused = html!("transfer-cancelling-waits", time = since(), reason = reason);
+        assert_eq!(shown(0, Some("refused_later"), Some(0)).0, refused);
     }
 }
