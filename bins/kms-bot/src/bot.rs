@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kms_client::{BearerToken, Client, ClientError, Trust};
 use kms_process::{CancellationToken, Failure, Supervisor};
+use kms_types::EventStream;
 use teloxide_core::payloads::{GetUpdates, GetUpdatesSetters};
 use teloxide_core::requests::Requester;
 use teloxide_core::types::{AllowedUpdate, BotCommand, Update};
@@ -60,8 +61,13 @@ impl Bot {
         let telegram = Telegram::new(api.clone(), settings.telegram.limits);
         let context = Arc::new(Context::new(telegram, kms, username.clone()));
         let (lanes, mut supervisor) = (Lanes::new(), Supervisor::new());
-        let events = notices::follow(Arc::clone(&context), lanes.clone(), supervisor.shutdown());
-        supervisor.watch("follow_events", never_fails(events));
+        for (task, stream) in
+            [("follow_security", EventStream::Security), ("follow_payments", EventStream::Payments)]
+        {
+            let (context, shutdown) = (Arc::clone(&context), supervisor.shutdown());
+            let events = notices::follow(context, stream, lanes.clone(), shutdown);
+            supervisor.watch(task, never_fails(events));
+        }
         let updates = poll(api, context, lanes.clone(), supervisor.shutdown());
         supervisor.watch("poll_updates", never_fails(updates));
         Ok(Self { username, supervisor, lanes })

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use kms_process::CancellationToken;
 use kms_types::wire::{Event, EventBody, Recovery, RecoveryState, Transfer, TransferState};
 use kms_types::{
-    AccountEvent, DepositEvent, RecoveryStep, SecurityEvent, Timestamp, TransferEvent,
+    AccountEvent, DepositEvent, EventStream, RecoveryStep, SecurityEvent, Timestamp, TransferEvent,
 };
 use tokio::sync::oneshot;
 
@@ -30,14 +30,19 @@ const ATTEMPTS: u32 = 5;
 
 /// Follows the events until the bot stops. A page is acknowledged when its notices were delivered:
 /// a bot that stops before sends them again.
-pub(crate) async fn follow(context: Arc<Context>, lanes: Lanes, shutdown: CancellationToken) {
-    shutdown.run_until_cancelled(follow_forever(&context, &lanes)).await;
+pub(crate) async fn follow(
+    context: Arc<Context>,
+    stream: EventStream,
+    lanes: Lanes,
+    shutdown: CancellationToken,
+) {
+    shutdown.run_until_cancelled(follow_forever(&context, stream, &lanes)).await;
 }
 
-async fn follow_forever(context: &Arc<Context>, lanes: &Lanes) {
+async fn follow_forever(context: &Arc<Context>, stream: EventStream, lanes: &Lanes) {
     let (mut after, mut failures) = (None, 0);
     loop {
-        match context.kms.events(after, POLL).await {
+        match context.kms.events(stream, after, after, POLL).await {
             Ok(page) => {
                 failures = 0;
                 deliver_all(context, lanes, page.events).await;

@@ -13,7 +13,7 @@ use kms_client::Page;
 use kms_core::ports::{AccountStore, SckStore};
 use kms_testkit::Mail;
 use kms_types::wire::{Account, HistoryEntry, Transfer, TransferState};
-use kms_types::{EthAddress, TelegramId, U256, Wei};
+use kms_types::{EthAddress, EventStream, TelegramId, U256, Wei};
 use serde_json::json;
 
 use crate::stage::{Stage, StageOptions};
@@ -295,9 +295,11 @@ async fn check_records(stage: &Stage, account: &Account) -> anyhow::Result<()> {
     ensure!(page.entries.len() == 6, "the history has {} entries", page.entries.len());
     let deadline = Instant::now() + PATIENCE;
     // The bot acknowledges events after it has notified their user.
-    while !stage.client.events(None, Duration::ZERO).await?.events.is_empty() {
-        ensure!(Instant::now() < deadline, "the bot did not acknowledge all events");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    for stream in [EventStream::Security, EventStream::Payments] {
+        while !stage.client.events(stream, None, None, Duration::ZERO).await?.events.is_empty() {
+            ensure!(Instant::now() < deadline, "the bot did not acknowledge all events");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
     let stored = stage.database.account(ann).await?.context("the account is gone")?;
     ensure!(stored.wallet.address == account.address, "the wallet's address changed");

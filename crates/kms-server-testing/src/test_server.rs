@@ -8,8 +8,8 @@ use std::time::Duration;
 use kms_client::Client;
 use kms_server::Server;
 use kms_store::{Database, Scope};
-use kms_types::TransferId;
-use kms_types::wire::{Account, EventPage, Transfer, TransferState};
+use kms_types::wire::{Account, Event, Transfer, TransferState};
+use kms_types::{EventStream, TransferId};
 use serde_json::json;
 
 use crate::TestEnv;
@@ -132,14 +132,19 @@ impl TestServer {
         panic!("the node did not receive {hash}");
     }
 
-    /// The events since the last acknowledgement, as soon as there are this many: on PostgreSQL
+    /// The events of both streams since the last acknowledgement, as soon as there are this many: on PostgreSQL
     /// they become visible only after older transactions of the whole cluster, which other tests
     /// share, have ended.
-    pub async fn events(&self, count: usize) -> EventPage {
+    pub async fn events(&self, count: usize) -> Vec<Event> {
         for _ in 0..CHECKS {
-            let page = self.client.events(None, Duration::ZERO).await.unwrap();
-            if page.events.len() >= count {
-                return page;
+            let mut events = Vec::new();
+            for stream in [EventStream::Security, EventStream::Payments] {
+                let page = self.client.events(stream, None, None, Duration::ZERO).await.unwrap();
+                events.extend(page.events);
+            }
+            if events.len() >= count {
+                events.sort_by_key(|event| event.cursor);
+                return events;
             }
             tokio::time::sleep(CHECK_EVERY).await;
         }

@@ -5,7 +5,8 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text};
 use kms_core::ports::StoreError;
 use kms_types::{
-    AccountId, DepositId, EventCursor, EventKind, RecoveryId, TelegramId, Timestamp, TransferId,
+    AccountId, DepositId, EventCursor, EventKind, EventStream, RecoveryId, TelegramId, Timestamp,
+    TransferId,
 };
 
 use crate::convert::RowRef;
@@ -83,6 +84,7 @@ pub(crate) fn append(
         .values((
             events::account_id.eq(account.to_string()),
             events::at.eq(at.0),
+            events::stream.eq(kind.stream().as_str()),
             events::kind.eq(kind.as_str()),
             events::transfer_id.eq(transfer),
             events::deposit_id.eq(deposit),
@@ -182,7 +184,10 @@ fn adopt_restored(connection: &mut diesel::PgConnection) -> Result<(), Failure> 
     let restored: Answer = diesel::sql_query(
         "with snapshot as ( \
          select cast(cast(pg_snapshot_xmax(pg_current_snapshot()) as text) as bigint) as next) \
-         select exists (select 1 from events, snapshot where tx >= next) \
+         select exists (select 1 from events, snapshot \
+         where stream = 'security' and tx >= next) \
+         or exists (select 1 from events, snapshot \
+         where stream = 'payments' and tx >= next) \
          or exists (select 1 from event_cursors, snapshot where tx >= next) as answer",
     )
     .get_result(connection)?;
@@ -204,7 +209,7 @@ fn adopt_restored(connection: &mut diesel::PgConnection) -> Result<(), Failure> 
 }
 
 impl Database {
-    /// Lists the events after `cursor`, in commit order, oldest first. An unreadable row is logged
+    /// Lists the events of a stream after `cursor`, in commit order, oldest first. An unreadable row is logged
     /// and left out.
     ///
     /// In PostgreSQL a sequence is not in commit order: a transaction that took a lower number may
@@ -215,6 +220,7 @@ impl Database {
     /// When the database does not answer.
     pub async fn events_after(
         &self,
+        stream: EventStream,
         cursor: EventCursor,
         limit: u32,
     ) -> Result<StoredEvents, StoreError> {
@@ -222,10 +228,12 @@ impl Database {
         let query = format!(
             "select e.seq, e.tx, e.account_id, a.telegram_id, e.at, e.kind, e.transfer_id, \
              e.deposit_id, e.recovery_id, e.contact from events e join accounts a on a.id = e.account_id \
-             where (e.tx, e.seq) > ($1, $2) and {settled} order by e.tx, e.seq limit $3"
+             where e.stream = $1 and (e.tx, e.seq) > ($2, $3) and {settled} \
+             order by e.tx, e.seq limit $4"
         );
         self.blocking(move |connection| {
             let rows: Vec<Row> = diesel::sql_query(query)
+                .bind::<Text, _>(stream.as_str())
                 .bind::<BigInt, _>(cursor.transaction)
                 .bind::<BigInt, _>(cursor.sequence)
                 .bind::<BigInt, _>(i64::from(limit))
@@ -250,15 +258,16 @@ impl Database {
         .await
     }
 
-    /// Records that the consumer has processed everything up to `cursor`, which never moves back.
-    /// Returns `false` and records nothing for a cursor beyond the newest event, which would skip
-    /// events to come.
+    /// Records that the consumer of a stream has processed everything up to `cursor`, which never
+    /// moves back. Returns `false` and records nothing for a cursor beyond the newest event, which
+    /// would skip events to come.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn acknowledge_events(
         &self,
         consumer: &'static str,
+        stream: EventStream,
         cursor: EventCursor,
     ) -> Result<bool, StoreError> {
         if cursor == EventCursor::default() {
@@ -266,11 +275,12 @@ impl Database {
         }
         let reached = format!(
             "select exists (select 1 from events e \
-             where (e.tx, e.seq) >= ($1, $2) and {}) as answer",
+             where e.stream = $1 and (e.tx, e.seq) >= ($2, $3) and {}) as answer",
             settled(self.dialect)
         );
         self.blocking(move |connection| {
             let reached: Answer = diesel::sql_query(reached)
+                .bind::<Text, _>(stream.as_str())
                 .bind::<BigInt, _>(cursor.transaction)
                 .bind::<BigInt, _>(cursor.sequence)
                 .get_result(connection)?;

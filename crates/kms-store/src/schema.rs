@@ -169,6 +169,7 @@ diesel::table! {
         tx -> BigInt,
         account_id -> Text,
         at -> BigInt,
+        stream -> Text,
         kind -> Text,
         transfer_id -> Nullable<Text>,
         deposit_id -> Nullable<Text>,

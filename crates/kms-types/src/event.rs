@@ -118,7 +118,9 @@ pub enum EventKind {
 }
 
 /// Events that are delivered in one order: many payments do not delay a security event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum EventStream {
     /// About accounts, their security and their recoveries.
     Security,

@@ -49,7 +49,7 @@ fn run(mut command: Command) -> Ended {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_panics_ends_the_process_with_one_line_that_names_it() {
     let stage = stage().await;
-    for task in ["poll_updates", "follow_events"] {
+    for task in ["poll_updates", "follow_security", "follow_payments"] {
         let mut serve = command(&stage, "serve");
         serve.env("KMS_FAILPOINT", format!("worker-panics:{task}"));
         let ended = run(serve);
@@ -63,7 +63,7 @@ async fn a_task_that_panics_ends_the_process_with_one_line_that_names_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_ends_ends_the_process_with_one_line_that_names_it() {
     let stage = stage().await;
-    for task in ["poll_updates", "follow_events"] {
+    for task in ["poll_updates", "follow_security", "follow_payments"] {
         let mut serve = command(&stage, "serve");
         serve.env("KMS_FAILPOINT", format!("worker-ends:{task}"));
         let ended = run(serve);

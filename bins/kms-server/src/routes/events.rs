@@ -7,7 +7,7 @@ use actix_web::{HttpResponse, get};
 use kms_core::ports::{RecoveryStore, StoreError};
 use kms_store::StoredEvent;
 use kms_types::wire::{Event, EventBody, EventPage, ExternalDeposit, Recovery, Transfer};
-use kms_types::{DepositId, EventCursor, EventKind, RecoveryId, TransferId};
+use kms_types::{DepositId, EventCursor, EventKind, EventStream, RecoveryId, TransferId};
 use serde::Deserialize;
 
 use crate::auth::Bot;
@@ -19,8 +19,6 @@ use crate::state::State;
 
 crate::openapi::resource!(read);
 
-/// The consumer whose cursor is stored: there is one bot, whatever token it uses.
-const CONSUMER: &str = "bot";
 const PAGE: u32 = 100;
 const LONGEST_WAIT: u64 = 60;
 const CHECK_EVERY: Duration = Duration::from_millis(200);
@@ -28,18 +26,22 @@ const CHECK_EVERY: Duration = Duration::from_millis(200);
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EventParameters {
+    stream: EventStream,
     after: Option<EventCursor>,
+    acknowledge: Option<EventCursor>,
     #[serde(default)]
     wait: u64,
 }
 
-/// Returns the events after a position in the stream. Passing `after` acknowledges all events up to
-/// it; without `after` the response continues after the last acknowledged event.
+/// Returns the events after a position in a stream; without `after`, after the last acknowledged
+/// one. First acknowledges all events of the stream up to `acknowledge`.
 #[utoipa::path(
     operation_id = "read_events",
     tag = "events",
     params(
+        ("stream" = EventStream, Query, description = "Which events"),
         ("after" = Option<EventCursor>, Query, description = "`next` of the page before"),
+        ("acknowledge" = Option<EventCursor>, Query, description = "Up to which they are handled"),
         ("wait" = Option<u64>, Query, maximum = 60, description = "Seconds to wait for an event"),
     ),
     responses(
@@ -55,21 +57,21 @@ pub(crate) async fn read(
     if parameters.wait > LONGEST_WAIT {
         return Err(ApiError::field("wait", format!("wait at most {LONGEST_WAIT} seconds")));
     }
-    let database = &state.database;
+    let (database, stream) = (&state.database, parameters.stream);
+    let consumer = consumer(stream);
+    if let Some(cursor) = parameters.acknowledge
+        && !database.acknowledge_events(consumer, stream, cursor).await?
+    {
+        let detail = "expected the cursor of an event, or `next` of an earlier page";
+        return Err(ApiError::field("acknowledge", detail));
+    }
     let after = match parameters.after {
-        Some(cursor) => {
-            if !database.acknowledge_events(CONSUMER, cursor).await? {
-                let detail = "expected `next` of an earlier page; \
-                    without it the response continues after the last acknowledged event";
-                return Err(ApiError::field("after", detail));
-            }
-            cursor
-        }
-        None => database.acknowledged_events(CONSUMER).await?,
+        Some(cursor) => cursor,
+        None => database.acknowledged_events(consumer).await?,
     };
     let deadline = Instant::now() + Duration::from_secs(parameters.wait);
     let found = loop {
-        let found = database.events_after(after, PAGE).await?;
+        let found = database.events_after(stream, after, PAGE).await?;
         if found.end != after || Instant::now() >= deadline || state.shutdown.is_cancelled() {
             break found;
         }
@@ -82,6 +84,14 @@ pub(crate) async fn read(
         events.extend(show(&state, event).await?);
     }
     Ok(HttpResponse::Ok().json(EventPage { events, next: found.end }))
+}
+
+/// The consumer whose cursor is stored: there is one bot, whatever token it uses.
+fn consumer(stream: EventStream) -> &'static str {
+    match stream {
+        EventStream::Security => "bot-security",
+        EventStream::Payments => "bot-payments",
+    }
 }
 
 /// Converts an event to its wire form, with its transfer, deposit or recovery as it is now; `None`

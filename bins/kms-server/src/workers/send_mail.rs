@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kms_process::{Next, Worker};
 use kms_store::Database;
+use kms_types::EventStream;
 use metrics::counter;
 use uuid::Uuid;
 
@@ -11,12 +12,14 @@ use crate::mail::{MailDelayed, Mailer};
 
 /// The consumer of events that this worker is, and its lease.
 const CONSUMER: &str = "mail";
+/// Payments send no e-mail.
+const STREAM: EventStream = EventStream::Security;
 const PAGE: u32 = 100;
 /// Longer than sending one e-mail takes.
 const LEASE: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Follows the events in their order and sends their e-mails at least once. One server of several
+/// Follows the security events in their order and sends their e-mails at least once. One server of several
 /// does it, by a lease.
 pub(crate) struct SendMail {
     mailer: Mailer,
@@ -39,7 +42,7 @@ impl SendMail {
             return Ok(Next::AfterInterval);
         }
         let after = self.database.acknowledged_events(CONSUMER).await?;
-        let found = self.database.events_after(after, PAGE).await?;
+        let found = self.database.events_after(STREAM, after, PAGE).await?;
         if found.end == after {
             return Ok(Next::AfterInterval);
         }
@@ -47,11 +50,11 @@ impl SendMail {
             let cursor = event.cursor;
             if self.mailer.notify(&event).await? {
                 // At once, so that a server that crashes now does not send this e-mail again.
-                self.database.acknowledge_events(CONSUMER, cursor).await?;
+                self.database.acknowledge_events(CONSUMER, STREAM, cursor).await?;
                 return Ok(Next::AtOnce);
             }
         }
-        self.database.acknowledge_events(CONSUMER, found.end).await?;
+        self.database.acknowledge_events(CONSUMER, STREAM, found.end).await?;
         Ok(Next::AtOnce)
     }
 }

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use kms_client::Client;
 use kms_server_testing::{TestServer, on_both_stores};
-use kms_types::EventCursor;
 use kms_types::wire::EventPage;
+use kms_types::{EventCursor, EventStream};
 use tokio::task::JoinHandle;
 
 on_both_stores!(
@@ -14,13 +14,17 @@ on_both_stores!(
     a_stopping_server_ends_its_polls,
 );
 
+const STREAM: EventStream = EventStream::Security;
 const WAIT: Duration = Duration::from_secs(60);
 
 /// Begins a poll, and returns when the server handles it, which acknowledges `after`.
 async fn begin(test: &TestServer, after: EventCursor) -> JoinHandle<EventPage> {
     let client: Client = test.client.clone();
-    let poll = tokio::spawn(async move { client.events(Some(after), WAIT).await.unwrap() });
-    while test.database.acknowledged_events("bot").await.unwrap() != after {
+    let acknowledged = Some(after);
+    let poll =
+        async move { client.events(STREAM, acknowledged, acknowledged, WAIT).await.unwrap() };
+    let poll = tokio::spawn(poll);
+    while test.database.acknowledged_events("bot-security").await.unwrap() != after {
         tokio::task::yield_now().await;
     }
     poll
@@ -28,7 +32,7 @@ async fn begin(test: &TestServer, after: EventCursor) -> JoinHandle<EventPage> {
 
 async fn a_poll_ends_when_an_event_arrives(test: TestServer) {
     test.onboard(1, "ann", "a").await;
-    let after = test.events(1).await.next;
+    let after = test.events(1).await[0].cursor;
     let started = Instant::now();
     let poll = begin(&test, after).await;
     let bob = test.onboard(2, "bob", "b").await;
@@ -42,14 +46,14 @@ async fn a_poll_ends_when_an_event_arrives(test: TestServer) {
 async fn a_poll_without_events_waits_for_its_whole_time(test: TestServer) {
     let wait = Duration::from_secs(1);
     let started = Instant::now();
-    let page = test.client.events(None, wait).await.unwrap();
+    let page = test.client.events(STREAM, None, None, wait).await.unwrap();
     assert!(started.elapsed() >= wait, "{:?}", started.elapsed());
     assert_eq!((page.events.len(), page.next), (0, EventCursor::default()));
 }
 
 async fn a_stopping_server_ends_its_polls(test: TestServer) {
     test.onboard(1, "ann", "a").await;
-    let after = test.events(1).await.next;
+    let after = test.events(1).await[0].cursor;
     let started = Instant::now();
     let poll = begin(&test, after).await;
     test.server.stop().await.unwrap();

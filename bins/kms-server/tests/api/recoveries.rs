@@ -115,7 +115,7 @@ async fn a_raised_limit_is_notified_by_e_mail() {
     let mail = mails(&mailbox, 3).await.pop().unwrap();
     assert!(mail.subject.contains("Higher spending limit"), "{mail:?}");
     assert!(mail.body.contains("undo it: send the bot /limit"), "{mail:?}");
-    let event = test.events(4).await.events.pop().unwrap();
+    let event = test.events(4).await.pop().unwrap();
     let raised = EventBody::Security { kind: SecurityEvent::LimitRaiseRequested };
     assert_eq!(event.what, raised);
 }
@@ -151,7 +151,7 @@ async fn a_code_shortens_the_wait_and_every_step_is_notified() {
         let sent = mails(&mailbox, 6).await;
         assert!(sent[5].subject.contains("has a new password"), "{sent:#?}");
         // The same steps are events for Telegram.
-        let events = test.events(7).await.events;
+        let events = test.events(7).await;
         let steps = events.iter().filter_map(|event| match &event.what {
             EventBody::Recovery { kind, recovery } => {
                 assert_eq!(recovery.id, asked.id);

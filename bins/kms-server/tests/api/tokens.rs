@@ -63,7 +63,7 @@ async fn a_token_is_sent_by_username(stores: Stores) {
     assert_eq!(balance.wei, Wei::default());
     let usdc = balance.tokens.first().unwrap();
     assert_eq!((&usdc.token, usdc.units, usdc.pending), (&token, Some(units(2_500_000)), units(0)));
-    let events = test.events(5).await.events;
+    let events = test.events(5).await;
     let received = events.iter().find_map(|event| match &event.what {
         EventBody::Transfer { kind: TransferEvent::Received, transfer } => Some(transfer),
         _ => None,
@@ -150,7 +150,7 @@ async fn external_token_deposits_are_notified() {
         _ => None,
     };
     for _ in 0..300 {
-        let events = test.client.events(None, std::time::Duration::ZERO).await.unwrap().events;
+        let events = test.events(0).await;
         if let Some(found) = events.iter().find_map(received) {
             assert_eq!(found, (units(7), Some(token)));
             return;

@@ -22,8 +22,8 @@ use kms_key_local::LocalMasterKey;
 use kms_store::{Database, SqliteKeyDatabase};
 use kms_testkit::Anvil;
 use kms_types::{
-    Asset, EthAddress, EventCursor, PasswordHash, QuoteAmount, Timestamp, Token, TransferId, U256,
-    Units, Wei,
+    Asset, EthAddress, EventCursor, EventStream, PasswordHash, QuoteAmount, Timestamp, Token,
+    TransferId, U256, Units, Wei,
 };
 use serde_json::{Value, json};
 
@@ -249,7 +249,11 @@ impl World {
 
     /// The external deposits that were reported to the account.
     pub(crate) async fn deposits_of(&self, account: &Account) -> Vec<ExternalDeposit> {
-        let page = self.database.events_after(EventCursor::default(), 1_000).await.unwrap();
+        let page = self
+            .database
+            .events_after(EventStream::Payments, EventCursor::default(), 1_000)
+            .await
+            .unwrap();
         let events = page.events.into_iter().filter(|event| event.account == account.id);
         let mut payments = Vec::new();
         for id in events.filter_map(|event| event.deposit) {
@@ -258,9 +262,13 @@ impl World {
         payments
     }
 
-    /// The number of events of the account.
+    /// The number of events of the account's payments.
     pub(crate) async fn event_count(&self, account: &Account) -> usize {
-        let page = self.database.events_after(EventCursor::default(), 1_000).await.unwrap();
+        let page = self
+            .database
+            .events_after(EventStream::Payments, EventCursor::default(), 1_000)
+            .await
+            .unwrap();
         page.events.iter().filter(|event| event.account == account.id).count()
     }
 

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use kms_core::{CustodyError, ExportedKey, KdfParams};
-use kms_types::{EventCursor, EventKind, RecoveryId, SecurityEvent, Timestamp};
+use kms_types::{EventCursor, EventKind, EventStream, RecoveryId, SecurityEvent, Timestamp};
 
 use crate::second_implementation::python;
 use crate::world::{NOW, RULES, World, caller, hash, telegram};
@@ -87,7 +87,12 @@ async fn an_export_without_a_notice_does_not_happen() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     let notices = async || {
-        let all = world.database.events_after(EventCursor::default(), 10).await.unwrap().events;
+        let all = world
+            .database
+            .events_after(EventStream::Security, EventCursor::default(), 10)
+            .await
+            .unwrap()
+            .events;
         let exported = EventKind::Security(SecurityEvent::KeyExported);
         all.into_iter().filter(|event| event.kind == exported).count()
     };

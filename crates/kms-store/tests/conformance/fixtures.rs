@@ -11,7 +11,8 @@ use kms_core::ports::AccountStore;
 use kms_core::{KdfParams, Salt, ServerKeys};
 use kms_store::{Database, StoredEvent};
 use kms_types::{
-    AccountId, Asset, EthAddress, EventCursor, SckId, Timestamp, TransferId, U256, Units,
+    AccountId, Asset, EthAddress, EventCursor, EventStream, SckId, Timestamp, TransferId, U256,
+    Units,
 };
 
 /// A migrated database, with direct access for tampering.
@@ -179,7 +180,7 @@ pub(crate) fn account(telegram_id: i64) -> Account {
     }
 }
 
-/// Reads the events after a cursor, once there are this many: PostgreSQL withholds events until the
+/// Reads the events of both streams after a cursor, once there are this many: PostgreSQL withholds events until the
 /// older transactions of the whole cluster have ended, those of other tests included.
 pub(crate) async fn events(
     database: &Database,
@@ -188,7 +189,11 @@ pub(crate) async fn events(
 ) -> Vec<StoredEvent> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        let found = database.events_after(after, 100).await.unwrap().events;
+        let mut found = Vec::new();
+        for stream in [EventStream::Security, EventStream::Payments] {
+            found.extend(database.events_after(stream, after, 100).await.unwrap().events);
+        }
+        found.sort_by_key(|event| event.cursor);
         if found.len() >= count {
             return found;
         }

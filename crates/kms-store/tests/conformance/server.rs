@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use kms_core::ports::{PasswordGate, PasswordGateDecision, StoreError};
 use kms_store::{ApiToken, ConnectError, RateLimit, RateLimitExceeded, Scope};
-use kms_types::{AccountEvent, EventCursor, EventKind, RecoveryStep, SecurityEvent, Timestamp};
+use kms_types::{
+    AccountEvent, EventCursor, EventKind, EventStream, RecoveryStep, SecurityEvent, Timestamp,
+};
 
 use crate::fixtures::{Subject, events, insert, on_every_database, open};
+
+const SECURITY: EventStream = EventStream::Security;
 
 on_every_database!(
     the_fifth_attempt_locks_and_the_lockout_doubles,
@@ -18,6 +22,7 @@ on_every_database!(
     only_refilled_rate_limits_are_deleted,
     events_are_read_in_order_and_acknowledged,
     future_events_cannot_be_acknowledged,
+    a_flood_of_payments_is_before_no_security_event,
     tokens_are_found_by_their_hash,
 );
 
@@ -195,26 +200,26 @@ async fn events_are_read_in_order_and_acknowledged(subject: Subject) {
     let created = EventKind::Account(AccountEvent::Created);
     assert!(all.iter().all(|event| event.kind == created));
     let (first, last) = (all[0].cursor, all[1].cursor);
-    let rest = database.events_after(first, 10).await.unwrap();
+    let rest = database.events_after(SECURITY, first, 10).await.unwrap();
     assert_eq!((&rest.events[..], rest.end), (&all[1..], last));
-    let one = database.events_after(EventCursor::default(), 1).await.unwrap();
+    let one = database.events_after(SECURITY, EventCursor::default(), 1).await.unwrap();
     assert_eq!((&one.events[..], one.end), (&all[..1], first));
-    let none = database.events_after(last, 10).await.unwrap();
+    let none = database.events_after(SECURITY, last, 10).await.unwrap();
     assert_eq!((none.events.len(), none.end), (0, last));
     assert_eq!(database.acknowledged_events("bot").await.unwrap(), EventCursor::default());
     for cursor in [last, first] {
-        assert!(database.acknowledge_events("bot", cursor).await.unwrap());
+        assert!(database.acknowledge_events("bot", SECURITY, cursor).await.unwrap());
         // It never moves back.
         assert_eq!(database.acknowledged_events("bot").await.unwrap(), last);
     }
     assert_eq!(database.acknowledged_events("other").await.unwrap(), EventCursor::default());
-    assert!(database.acknowledge_events("other", EventCursor::default()).await.unwrap());
+    assert!(database.acknowledge_events("other", SECURITY, EventCursor::default()).await.unwrap());
 }
 
 async fn future_events_cannot_be_acknowledged(subject: Subject) {
     let database = &subject.database;
     let nothing = EventCursor { transaction: 0, sequence: 1 };
-    assert!(!database.acknowledge_events("bot", nothing).await.unwrap());
+    assert!(!database.acknowledge_events("bot", SECURITY, nothing).await.unwrap());
     insert(database, 1, "ann").await;
     let last = events(database, EventCursor::default(), 1).await[0].cursor;
     for beyond in [
@@ -222,9 +227,26 @@ async fn future_events_cannot_be_acknowledged(subject: Subject) {
         EventCursor { transaction: last.transaction + 1, ..last },
         EventCursor { transaction: i64::MAX, sequence: i64::MAX },
     ] {
-        assert!(!database.acknowledge_events("bot", beyond).await.unwrap());
+        assert!(!database.acknowledge_events("bot", SECURITY, beyond).await.unwrap());
         assert_eq!(database.acknowledged_events("bot").await.unwrap(), EventCursor::default());
     }
+}
+
+async fn a_flood_of_payments_is_before_no_security_event(subject: Subject) {
+    let ann = insert(&subject.database, 1, "ann").await;
+    let last = events(&subject.database, EventCursor::default(), 1).await[0].cursor;
+    subject.tamper(&format!(
+        "insert into events (account_id, at, stream, kind) \
+         with recursive n(i) as (select 1 union all select i + 1 from n where i < 500) \
+         select '{}', 1, 'payments', 'received' from n",
+        ann.id
+    ));
+    let bob = insert(&subject.database, 2, "bob").await;
+    events(&subject.database, last, 101).await;
+    let page = subject.database.events_after(SECURITY, last, 1).await.unwrap();
+    assert_eq!(page.events[0].account, bob.id);
+    let reached = subject.database.acknowledge_events("bot", SECURITY, page.end).await.unwrap();
+    assert!(reached && subject.database.acknowledged_events("other").await.unwrap() != page.end);
 }
 
 async fn an_unreadable_event_blocks_no_other(subject: Subject) {
@@ -238,7 +260,7 @@ async fn an_unreadable_event_blocks_no_other(subject: Subject) {
         let sequence = unreadable.cursor.sequence;
         subject.tamper(&format!("update events set {change} where seq = {sequence}"));
     }
-    let found = database.events_after(EventCursor::default(), 10).await.unwrap();
+    let found = database.events_after(SECURITY, EventCursor::default(), 10).await.unwrap();
     assert_eq!((&found.events[..], found.end), (&all[1..2], all[2].cursor));
 }
 
@@ -262,7 +284,7 @@ async fn a_restore_into_another_cluster_does_not_silence_events() {
     let database = &subject.database;
     let (_, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let first = events(database, EventCursor::default(), 2).await[0].cursor;
-    assert!(database.acknowledge_events("bot", first).await.unwrap());
+    assert!(database.acknowledge_events("bot", SECURITY, first).await.unwrap());
     for table in ["events", "event_cursors"] {
         subject.tamper(&format!("update {table} set tx = tx + 1000000000"));
     }
@@ -275,7 +297,7 @@ async fn a_restore_into_another_cluster_does_not_silence_events() {
     let delivered = events(database, after, 2).await;
     let whose: Vec<_> = delivered.iter().map(|event| event.account).collect();
     assert_eq!(whose, [bob.id, carl.id]);
-    assert!(database.acknowledge_events("bot", delivered[1].cursor).await.unwrap());
+    assert!(database.acknowledge_events("bot", SECURITY, delivered[1].cursor).await.unwrap());
 }
 
 async fn tokens_are_found_by_their_hash(subject: Subject) {
@@ -360,7 +382,9 @@ async fn an_event_that_commits_late_is_not_lost() {
     let start = events(&subject.database, EventCursor::default(), 1).await[0].cursor;
     let write = |connection: &mut diesel::PgConnection, kind: &str| {
         let id = ann.id;
-        let sql = format!("insert into events (account_id, at, kind) values ('{id}', 1, '{kind}')");
+        let sql = format!(
+            "insert into events (account_id, at, stream, kind) values ('{id}', 1, 'security', '{kind}')"
+        );
         diesel::sql_query(sql).execute(connection).unwrap();
     };
     let mut slow = diesel::PgConnection::establish(&subject.url).unwrap();
@@ -369,7 +393,7 @@ async fn an_event_that_commits_late_is_not_lost() {
     write(&mut slow, "password_changed");
     write(&mut fast, "recovered");
     // The younger event is committed, but an older transaction is open: both are withheld.
-    assert_eq!(subject.database.events_after(start, 10).await.unwrap().end, start);
+    assert_eq!(subject.database.events_after(SECURITY, start, 10).await.unwrap().end, start);
     diesel::sql_query("commit").execute(&mut slow).unwrap();
     let kinds: Vec<_> =
         events(&subject.database, start, 2).await.into_iter().map(|event| event.kind).collect();

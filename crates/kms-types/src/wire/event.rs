@@ -88,7 +88,7 @@ pub struct ExternalDeposit {
     pub block: u64,
 }
 
-/// One event. Delivered at least once, in commit order.
+/// One event. Delivered at least once, in commit order within its stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Event {
@@ -105,9 +105,8 @@ pub struct Event {
     pub what: EventBody,
 }
 
-/// `GET /v1/events?after=&wait=`: events after a position in the stream. Passing `after`
-/// acknowledges all events up to it; without `after` the page begins after the last acknowledged
-/// event.
+/// `GET /v1/events?stream=&after=&acknowledge=&wait=`: events after a position in a stream. Without
+/// `after` the page begins after the last acknowledged event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EventPage {
