@@ -231,6 +231,8 @@ create table events (
     tx bigint not null default (pg_current_xact_id()::text::bigint),
     account_id text not null references accounts (id),
     at bigint not null,
+    -- What readers follow in one order: 'security' or 'payments'.
+    stream text not null,
     kind text not null,
     transfer_id text references transfers (id),
     deposit_id text references external_deposits (id),
@@ -238,7 +240,7 @@ create table events (
     -- A former e-mail address, sealed, that is notified as well.
     contact bytea
 );
-create index events_order on events (tx, seq);
+create index events_order on events (stream, tx, seq);
 create index events_of_transfer on events (transfer_id);
 
 -- How far each consumer has acknowledged events.

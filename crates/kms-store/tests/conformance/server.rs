@@ -22,7 +22,6 @@ on_every_database!(
     only_refilled_rate_limits_are_deleted,
     events_are_read_in_order_and_acknowledged,
     future_events_cannot_be_acknowledged,
-    a_flood_of_payments_is_before_no_security_event,
     tokens_are_found_by_their_hash,
 );
 
@@ -262,6 +261,18 @@ async fn an_unreadable_event_blocks_no_other(subject: Subject) {
     }
     let found = database.events_after(SECURITY, EventCursor::default(), 10).await.unwrap();
     assert_eq!((&found.events[..], found.end), (&all[1..2], all[2].cursor));
+}
+
+#[tokio::test]
+async fn a_flood_of_payments_in_a_file_is_before_no_security_event() {
+    a_flood_of_payments_is_before_no_security_event(Subject::file().await).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn a_flood_of_payments_in_postgresql_is_before_no_security_event() {
+    let subject = Subject::postgres().await;
+    a_flood_of_payments_is_before_no_security_event(subject).await;
 }
 
 #[tokio::test]
