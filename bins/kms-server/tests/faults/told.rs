@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kms_client::Client;
 use kms_types::wire::{EventBody, Transfer, TransferState};
-use kms_types::{AccountId, Token, TransferEvent, TransferId, U256};
+use kms_types::{AccountId, EventStream, Token, TransferEvent, TransferId, U256};
 
 /// The last message about a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,11 +61,11 @@ pub(crate) struct Told(Arc<Mutex<Messages>>);
 impl Told {
     pub(crate) fn follow(client: Client) -> Self {
         let told = Self(Arc::default());
-        let messages = told.clone();
+        let (messages, stream) = (told.clone(), EventStream::Payments);
         actix_web::rt::spawn(async move {
             let mut after = None;
             loop {
-                match client.events(after, Duration::from_secs(2)).await {
+                match client.events(stream, after, after, Duration::from_secs(2)).await {
                     Ok(page) => {
                         after = Some(page.next);
                         for event in page.events {

@@ -12,7 +12,9 @@ use kms_chain::spending::SpendingRules;
 use kms_core::account::Account;
 use kms_core::ports::AccountStore;
 use kms_store::Page;
-use kms_types::{AccountRef, EventCursor, Timestamp, Token, TransferId, U256, Units, Wei};
+use kms_types::{
+    AccountRef, EventCursor, EventStream, Timestamp, Token, TransferId, U256, Units, Wei,
+};
 
 use crate::fixtures::{Subject, insert, transfer};
 use crate::transfers::{CHAIN, NOW, sign, view};
@@ -42,7 +44,7 @@ async fn no_statement_reads_a_whole_table(subject: Subject) {
     // The bot has read nearly everything.
     let near_the_end = subject.texts(
         "select cast(tx as text) || '-' || cast(seq as text) as text from events \
-         order by tx desc, seq desc limit 1 offset 5",
+         where stream = 'payments' order by tx desc, seq desc limit 1 offset 5",
     );
     let near_the_end: EventCursor = near_the_end[0].parse().unwrap();
     recorder::record(&subject.url);
@@ -92,8 +94,9 @@ async fn flow(subject: &Subject, ann: &Account, bob: &Account, round: u8, read: 
     for page in [Page::Before(middle.clone()), Page::After(middle)] {
         database.history(ann.id, page, 20).await.unwrap();
     }
-    let events = database.events_after(read, 100).await.unwrap();
-    database.acknowledge_events("bot", events.end).await.unwrap();
+    let payments = EventStream::Payments;
+    let events = database.events_after(payments, read, 100).await.unwrap();
+    database.acknowledge_events("bot", payments, events.end).await.unwrap();
     database.acknowledged_events("bot").await.unwrap();
 }
 
