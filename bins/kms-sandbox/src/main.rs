@@ -58,9 +58,13 @@ async fn serve(port: u16) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
         interrupted = tokio::signal::ctrl_c() => interrupted?,
     }
+    // First what must not be found later: the server has read its keys.
+    stage.delete_keys()?;
+    let files = stage.directory().to_owned();
     page.close().await;
     if let Some(stage) = Arc::into_inner(stage) {
         stage.stop().await;
     }
+    anyhow::ensure!(!files.exists(), "{} was not deleted", files.display());
     Ok(())
 }

@@ -42,7 +42,9 @@ const TOKENS: u128 = 100;
 pub struct Page {
     address: SocketAddr,
     handle: ServerHandle,
+    server: JoinHandle<std::io::Result<()>>,
     follower: JoinHandle<()>,
+    stop: watch::Sender<bool>,
 }
 
 struct Shared {
@@ -68,7 +70,8 @@ impl Page {
             mining: AtomicBool::new(true),
             version: watch::Sender::new(0),
         });
-        let follower = tokio::spawn(follow(Arc::clone(&shared)));
+        let (stop, stopped) = watch::channel(false);
+        let follower = tokio::spawn(follow(Arc::clone(&shared), stopped));
         let data = Data::from(shared);
         let server = HttpServer::new(move || {
             App::new().app_data(data.clone()).service(
@@ -87,13 +90,14 @@ impl Page {
         })
         .workers(1)
         .disable_signals()
+        .shutdown_timeout(1)
         .bind(("127.0.0.1", port))
         .with_context(|| format!("listening on 127.0.0.1:{port}"))?;
         let address = server.addrs().first().copied().context("the page has no address")?;
         let server = server.run();
         let handle = server.handle();
-        tokio::spawn(server);
-        Ok(Self { address, handle, follower })
+        let server = tokio::spawn(server);
+        Ok(Self { address, handle, server, follower, stop })
     }
 
     /// The page's URL.
@@ -102,10 +106,13 @@ impl Page {
         format!("http://{}/", self.address)
     }
 
-    /// Stops serving it.
+    /// Stops serving it, and returns when nothing uses the stage any more.
     pub async fn close(self) {
-        self.follower.abort();
-        self.handle.stop(false).await;
+        self.stop.send_replace(true);
+        // Open requests wait for news; they are cut off after a second.
+        self.handle.stop(true).await;
+        // An error would only say that the task panicked.
+        let _ = tokio::join!(self.server, self.follower);
     }
 }
 
@@ -117,9 +124,9 @@ fn is_local(context: &GuardContext<'_>) -> bool {
 }
 
 /// Follows the chain, the audit log and the mailbox, and wakes the requests that wait for news.
-async fn follow(shared: Arc<Shared>) {
+async fn follow(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
     let mut mails = 0;
-    loop {
+    while !*stopped.borrow() {
         let followed = tokio::task::spawn_blocking({
             let shared = Arc::clone(&shared);
             move || shared.records.follow_chain(&shared.stage)
@@ -131,7 +138,8 @@ async fn follow(shared: Arc<Shared>) {
         if new_blocks || new_audit || new_mails {
             shared.version.send_modify(|version| *version += 1);
         }
-        tokio::time::sleep(POLL).await;
+        // Returns early when the page is closed.
+        let _ = tokio::time::timeout(POLL, stopped.wait_for(|stopped| *stopped)).await;
     }
 }
 

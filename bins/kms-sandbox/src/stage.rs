@@ -23,6 +23,8 @@ use serde_json::json;
 
 const KMS_KEY: &str = "kms-sandbox";
 const KMS_KEY_BITS: u32 = 3_072;
+/// The folder of the keys.
+const KEYS: &str = "keys";
 /// The sandbox's token.
 const TOKEN: &str = "TUSD";
 const TOKEN_DECIMALS: u8 = 6;
@@ -100,7 +102,7 @@ impl Stage {
     /// When anvil cannot be found or fetched, or a part does not start.
     pub async fn start(options: StageOptions) -> anyhow::Result<Self> {
         let mut env = TestEnv::new(Stores::Embedded)?;
-        let keys = env.directory.path().join("keys");
+        let keys = env.directory.path().join(KEYS);
         kms_server::keys::create(&keys, KMS_KEY.parse()?, KMS_KEY_BITS)?;
         env.use_keys(KMS_KEY.parse()?, &keys)?;
         let token = TestToken::deploy(&env.anvil, TOKEN, TOKEN_DECIMALS)?;
@@ -252,8 +254,19 @@ impl Stage {
         Ok(())
     }
 
-    /// Stops everything and deletes its files.
+    /// Deletes the keys, which the server holds in memory. It cannot be started again.
+    ///
+    /// # Errors
+    /// When they cannot be deleted.
+    pub fn delete_keys(&self) -> std::io::Result<()> {
+        let folder = self.env.directory.path().join(KEYS);
+        if folder.exists() { fs::remove_dir_all(folder) } else { Ok(()) }
+    }
+
+    /// Stops everything and deletes its files, the keys first.
     pub async fn stop(mut self) {
+        // An error means that the folder, which is deleted below, is gone already.
+        let _ = self.delete_keys();
         if let Some(bot) = self.bot.take() {
             // An error would only say which task failed before.
             let _ = bot.stop().await;
