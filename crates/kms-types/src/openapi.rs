@@ -36,6 +36,13 @@ macro_rules! coins {
     };
 }
 
+/// A character of an e-mail address's local part, but for its dots.
+macro_rules! atext {
+    () => {
+        "[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
+    };
+}
+
 macro_rules! symbol {
     () => {
         "[a-zA-Z][a-zA-Z0-9._-]{0,15}"
@@ -79,8 +86,19 @@ text! {
     Mobile: "A mobile number (E.164)", 16, ["[+][1-9][0-9]{7,14}"], "+4915112345678";
     Email: "An e-mail address in ASCII (a subset of RFC 5321)", 254,
         [
-            "[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}",
-            "@([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?[.])+[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+            "(",
+            atext!(),
+            "{1,64}|",
+            atext!(),
+            "([.]?",
+            atext!(),
+            "){0,31}|",
+            atext!(),
+            "{1,20}([.]",
+            atext!(),
+            "{1,20}){1,2})",
+            "@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?[.])+",
+            "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
         ],
         "ann@example.org";
     OneTimeCode: "The eight digits of an e-mail, which people may type in two groups", 9,

@@ -96,3 +96,40 @@ fn reason(error: &smtp::Error) -> String {
         None => "no connection".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn can_be_sent(address: &str) -> bool {
+        let from = "kms@example.org".parse().unwrap();
+        let email = Email { subject: "A code".to_owned(), body: "12345678".to_owned() };
+        message(from, address, email).is_ok()
+    }
+
+    proptest! {
+        /// A user who gives an address is told at once, or receives the code.
+        #[test]
+        fn every_address_that_is_accepted_can_be_sent_an_e_mail(
+            local in "[a-zA-Z0-9!#$%&'*+/=?^_`{|}~.-]{1,20}",
+            domain in "[a-zA-Z0-9.-]{1,20}|[a-z]{60,66}\\.[a-z]{1,3}",
+        ) {
+            let address = format!("{local}@{domain}");
+            if address.parse::<kms_types::Email>().is_ok() {
+                prop_assert!(can_be_sent(&address), "{}", address);
+            }
+        }
+
+        #[test]
+        fn ordinary_addresses_are_accepted_and_can_be_sent_an_e_mail(
+            local in "[a-z0-9]{1,8}([.+_-][a-z0-9]{1,8}){0,3}",
+            domain in "[a-z0-9]{1,8}(-[a-z0-9]{1,8}){0,2}(\\.[a-z]{2,6}){1,3}",
+        ) {
+            let address = format!("{local}@{domain}");
+            prop_assert!(address.parse::<kms_types::Email>().is_ok(), "{}", address);
+            prop_assert!(can_be_sent(&address), "{}", address);
+        }
+    }
+}
