@@ -9,7 +9,7 @@ use kms_types::wire::Account;
 use kms_types::{TelegramId, Timestamp};
 use zeroize::Zeroizing;
 
-use crate::chat::incoming::User;
+use crate::chat::incoming::{Content, TypedText, User};
 use crate::chat::keyboard::Keyboard;
 use crate::chat::telegram::{Telegram, TelegramError};
 use crate::dialogue::Dialogues;
@@ -64,6 +64,20 @@ pub(crate) trait Step: Any + Send + Sync {
         true
     }
 
+    /// What the user is asked for, in one sentence.
+    fn wanted(&self) -> Html;
+
+    /// Handles a message that is no typed text, such as a shared contact. Reports whether it was an
+    /// answer; if not, the user is told what is wanted.
+    async fn receive(
+        &self,
+        _context: &Context,
+        _user: &User,
+        _content: &Content,
+    ) -> Result<bool, HandlerError> {
+        Ok(false)
+    }
+
     /// Handles the answer. The step continues until the handler ends it.
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult;
 
@@ -85,12 +99,21 @@ pub(crate) struct Answer<'a> {
     pub(crate) at: Timestamp,
     /// May be a password.
     pub(crate) text: &'a str,
+    /// The same text with a link in place of each mention of a person without a username.
+    pub(crate) with_mentions: &'a str,
+    /// Whether the app took formatting marks out of the text.
+    pub(crate) formatted: bool,
 }
 
-impl Answer<'_> {
+impl<'a> Answer<'a> {
+    pub(crate) fn new(user: &'a User, at: Timestamp, text: &'a TypedText) -> Self {
+        let TypedText { plain, with_mentions, formatted } = text;
+        Self { user, at, text: plain, with_mentions, formatted: *formatted }
+    }
+
     /// The answer as a password, without white space at its ends.
     pub(crate) fn password(&self) -> Password {
-        Password::new(Zeroizing::new(self.text.trim().to_owned()))
+        Password::new(Zeroizing::new(self.text.trim().to_owned()), self.formatted)
     }
 }
 

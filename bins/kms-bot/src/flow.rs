@@ -60,8 +60,10 @@ pub(crate) struct Arguments<'a> {
 /// Why the arguments of a command were refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ArgumentsError {
-    /// The command has no arguments. What follows it may be a password.
+    /// The command has no arguments.
     Unexpected,
+    /// The command has no arguments and asks for a password, which is what follows it.
+    Password,
     /// An argument cannot be read.
     Invalid(InputError),
 }

@@ -6,7 +6,8 @@ use chrono::DateTime;
 use kms_types::wire::Network;
 use kms_types::{Timestamp, Token, U256, Units, Wei};
 
-use crate::texts::{Count, Text, text};
+use crate::chat::html::clean_name;
+use crate::texts::{Count, Html, Text, html, text};
 
 /// Formats an amount of the native coin.
 pub(crate) fn coins(wei: Wei, network: &Network) -> String {
@@ -31,6 +32,12 @@ pub(crate) fn at_most(wei: Wei, network: &Network) -> String {
 /// The symbol of a token, or of the native coin.
 pub(crate) fn symbol<'a>(token: Option<&'a Token>, network: &'a Network) -> &'a str {
     token.map_or(network.symbol.as_str(), |token| token.symbol.as_str())
+}
+
+/// Formats a display name, which its owner chooses freely.
+pub(crate) fn name(chosen: &str) -> Html {
+    let clean = clean_name(chosen);
+    if clean.is_empty() { html!("no-name") } else { html!("display-name", name = clean) }
 }
 
 /// Formats a date in UTC.

@@ -1,6 +1,6 @@
 //! Why the bot cannot read what a user wrote.
 
-use kms_types::{AddressError, AmountError, RecipientError, UsernameError};
+use kms_types::{AddressError, AmountError, RecipientError, TypedRecipientError, UsernameError};
 
 use crate::texts::{Count, Html, html};
 
@@ -10,7 +10,7 @@ pub(crate) enum InputError {
     #[error(transparent)]
     Amount(#[from] AmountError),
     #[error(transparent)]
-    Recipient(#[from] RecipientError),
+    Recipient(#[from] TypedRecipientError),
     /// A bare word where only a `@username` or an address is accepted.
     #[error("the recipient needs an @ or must be an address")]
     UnmarkedRecipient,
@@ -20,9 +20,14 @@ pub(crate) enum InputError {
     /// The words of `/limit` are too many, or name an unknown asset.
     #[error("expected an amount per day")]
     LimitWords,
-    /// The word after an amount is no asset.
-    #[error("expected an amount and an asset")]
-    Asset,
+    /// A word is no asset, and nothing else that belongs there.
+    #[error("no asset has this symbol")]
+    UnknownAsset {
+        /// The word, shortened.
+        word: String,
+        /// The symbols of the assets that there are.
+        known: String,
+    },
 }
 
 impl InputError {
@@ -30,11 +35,13 @@ impl InputError {
     pub(crate) fn message(&self) -> Html {
         match self {
             Self::Amount(error) => amount(*error),
-            Self::Recipient(error) => recipient(*error),
+            Self::Recipient(error) => typed_recipient(*error),
             Self::UnmarkedRecipient => html!("input-recipient-unmarked"),
             Self::SendWords => html!("input-send-words"),
             Self::LimitWords => html!("input-limit-words"),
-            Self::Asset => html!("input-asset"),
+            Self::UnknownAsset { word, known } => {
+                html!("input-unknown-asset", word = word, known = known)
+            }
         }
     }
 }
@@ -46,12 +53,23 @@ fn amount(error: AmountError) -> Html {
         AmountError::Sign => html!("input-amount-sign"),
         AmountError::Exponent => html!("input-amount-exponent"),
         AmountError::Separator => html!("input-amount-separator"),
+        AmountError::Currency => html!("input-amount-currency"),
         AmountError::Format => html!("input-amount-format"),
         AmountError::Zero => html!("input-amount-zero"),
         AmountError::TooPrecise { decimals } => {
             html!("input-amount-precision", count = Count(decimals.into()))
         }
         AmountError::TooLarge => html!("input-amount-too-large"),
+    }
+}
+
+fn typed_recipient(error: TypedRecipientError) -> Html {
+    match error {
+        TypedRecipientError::Recipient(error) => recipient(error),
+        TypedRecipientError::Link => html!("input-link"),
+        TypedRecipientError::OtherNetwork => html!("input-other-network"),
+        TypedRecipientError::PaymentRequest => html!("input-payment-request"),
+        TypedRecipientError::Hash => html!("input-hash"),
     }
 }
 

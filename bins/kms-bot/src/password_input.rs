@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kms_client::hash_password;
+use kms_client::{fold_password, hash_password};
 use kms_types::{PasswordHash, TelegramId};
 use zeroize::Zeroizing;
 use zxcvbn::{Score, zxcvbn};
@@ -13,8 +13,121 @@ use crate::texts::{Html, html};
 const MIN_LENGTH: usize = 10;
 const MAX_LENGTH: usize = 128;
 
+/// Marks of formatting: what Telegram's apps find between two of the same kind is formatted, and the
+/// marks are taken out of the text.
+const MARKS: [&str; 5] = ["**", "__", "~~", "||", "`"];
+/// Words that Telegram's app for computers replaces by emoji.
+const EMOTICONS: [&str; 22] = [
+    ":)", ":-)", ":(", ":-(", ";)", ";-)", ":D", ":-D", ":P", ":-P", ":p", ":-p", ":*", ":-*",
+    ":o", ":O", ":'(", ":|", ":/", "B)", "B-)", "<3",
+];
+
+/// The words of greetings, thanks and questions. A text of these alone is no password.
+const SMALL_TALK: [&str; 96] = [
+    "a",
+    "again",
+    "all",
+    "am",
+    "and",
+    "any",
+    "are",
+    "at",
+    "bot",
+    "bye",
+    "can",
+    "cool",
+    "day",
+    "did",
+    "do",
+    "does",
+    "done",
+    "evening",
+    "everything",
+    "fine",
+    "for",
+    "get",
+    "good",
+    "goodbye",
+    "got",
+    "great",
+    "have",
+    "hello",
+    "help",
+    "here",
+    "hey",
+    "hi",
+    "how",
+    "i",
+    "i'm",
+    "in",
+    "is",
+    "it",
+    "it's",
+    "just",
+    "know",
+    "later",
+    "lol",
+    "lot",
+    "many",
+    "me",
+    "money",
+    "morning",
+    "much",
+    "my",
+    "need",
+    "nice",
+    "night",
+    "no",
+    "nothing",
+    "now",
+    "of",
+    "ok",
+    "okay",
+    "on",
+    "one",
+    "perfect",
+    "please",
+    "really",
+    "see",
+    "send",
+    "so",
+    "sorry",
+    "super",
+    "sure",
+    "thank",
+    "thanks",
+    "that",
+    "the",
+    "there",
+    "this",
+    "to",
+    "too",
+    "very",
+    "wait",
+    "wallet",
+    "want",
+    "was",
+    "well",
+    "what",
+    "what's",
+    "when",
+    "where",
+    "why",
+    "will",
+    "with",
+    "work",
+    "working",
+    "yes",
+    "you",
+    "your",
+];
+
 /// A password as the user typed it. Zeroized when dropped; `Debug` shows nothing.
-pub(crate) struct Password(Zeroizing<String>);
+pub(crate) struct Password {
+    text: Zeroizing<String>,
+    /// Whether the app took formatting marks out of it.
+    formatted: bool,
+}
 
 /// Why a new password is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +138,8 @@ pub(crate) enum WeakPassword {
     Long,
     /// Easy to guess.
     Guessable,
+    /// Another app or device would make another text of it.
+    Unstable,
 }
 
 impl WeakPassword {
@@ -34,45 +149,83 @@ impl WeakPassword {
             Self::Short => html!("password-too-short"),
             Self::Long => html!("password-too-long"),
             Self::Guessable => html!("password-guessable"),
+            Self::Unstable => html!("password-unstable"),
         }
     }
 }
 
 impl Password {
-    pub(crate) fn new(text: Zeroizing<String>) -> Self {
-        Self(text)
+    pub(crate) fn new(text: Zeroizing<String>, formatted: bool) -> Self {
+        Self { text, formatted }
     }
 
     /// Splits the text into the current and the new password, each on a line of its own.
     pub(crate) fn current_and_new(self) -> Option<(Self, Self)> {
-        let (current, new) = self.0.trim().split_once('\n')?;
+        let (current, new) = self.text.trim().split_once('\n')?;
         let (current, new) = (current.trim(), new.trim());
-        let line = |text: &str| Self(Zeroizing::new(text.to_owned()));
+        let line = |text: &str| Self::new(Zeroizing::new(text.to_owned()), self.formatted);
         if current.is_empty() || new.is_empty() || new.contains('\n') {
             return None;
         }
         Some((line(current), line(new)))
     }
 
-    /// Checks the strength of a new password: its length, and a zxcvbn score of at least 3 against
-    /// an attacker who knows the user's names.
+    /// Checks a new password: that every app makes the same text of it, its length, and a zxcvbn
+    /// score of at least 3 against an attacker who knows the user's names. What is left of it
+    /// without them needs that score too: zxcvbn counts the order of known words for much.
     pub(crate) fn check(&self, names: &[&str]) -> Result<(), WeakPassword> {
-        match self.0.chars().count() {
+        if self.formatted || is_rewritten(&self.text) {
+            return Err(WeakPassword::Unstable);
+        }
+        let text = fold_password(&self.text);
+        match text.chars().count() {
             ..MIN_LENGTH => Err(WeakPassword::Short),
-            MIN_LENGTH..=MAX_LENGTH if zxcvbn(&self.0, names).score() >= Score::Three => Ok(()),
-            MIN_LENGTH..=MAX_LENGTH => Err(WeakPassword::Guessable),
+            MIN_LENGTH..=MAX_LENGTH => {
+                let is_strong = |text: &str| zxcvbn(text, names).score() >= Score::Three;
+                match is_strong(&text) && is_strong(&without_names(&text, names)) {
+                    true => Ok(()),
+                    false => Err(WeakPassword::Guessable),
+                }
+            }
             _ => Err(WeakPassword::Long),
         }
     }
 
     pub(crate) fn is(&self, other: &Self) -> bool {
-        self.0 == other.0
+        *fold_password(&self.text) == *fold_password(&other.text)
     }
 
     /// Derives the password hash that the server expects, and zeroizes the password.
     pub(crate) async fn hash(self, user: TelegramId) -> PasswordHash {
-        hash_password(user, &self.0).await
+        hash_password(user, &self.text).await
     }
+}
+
+/// A text in lower case without the names in it that have at least three letters.
+fn without_names(text: &str, names: &[&str]) -> Zeroizing<String> {
+    let mut rest = Zeroizing::new(text.to_lowercase());
+    let mut names: Vec<_> = names.iter().map(|name| fold_password(&name.to_lowercase())).collect();
+    names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+    for name in names.iter().filter(|name| name.chars().count() >= 3) {
+        rest = Zeroizing::new(rest.replace(name.as_str(), ""));
+    }
+    rest
+}
+
+/// Reports whether a text that nothing asked for may be a password, right or mistyped: it is as long
+/// as one, and not small talk.
+pub(crate) fn may_be_password(text: &str) -> bool {
+    let text = text.trim();
+    let words = text.split(|c: char| !c.is_alphanumeric() && c != '\'' && c != '\u{2019}');
+    let mut words = words.filter(|word| !word.is_empty());
+    let small_talk = |word: &str| SMALL_TALK.contains(&word.to_lowercase().as_str());
+    text.chars().count() >= MIN_LENGTH && !words.all(small_talk)
+}
+
+/// Reports whether an app of Telegram's may change the text when it sends it.
+fn is_rewritten(text: &str) -> bool {
+    MARKS.iter().any(|mark| text.matches(mark).count() >= 2)
+        || text.split_whitespace().any(|word| EMOTICONS.contains(&word))
 }
 
 impl fmt::Debug for Password {
@@ -86,7 +239,7 @@ mod tests {
     use super::*;
 
     fn password(text: &str) -> Password {
-        Password::new(Zeroizing::new(text.to_owned()))
+        Password::new(Zeroizing::new(text.to_owned()), false)
     }
 
     #[test]
@@ -106,11 +259,59 @@ mod tests {
     }
 
     #[test]
+    fn names_and_what_is_made_of_them_are_guessable() {
+        let names = ["Annabelle", "Smithers", "username"];
+        for text in ["annabelle smithers", "AnnabelleSmithers", "username2026", "smithers123!"] {
+            assert_eq!(password(text).check(&names), Err(WeakPassword::Guessable), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_an_app_would_rewrite_is_refused() {
+        for text in [
+            "marble **seven** clouds",
+            "__init__ the harbour",
+            "a `quiet` night train",
+            "||hidden|| orange ladder",
+            "orange ladder sings :)",
+        ] {
+            assert_eq!(password(text).check(&[]), Err(WeakPassword::Unstable), "{text}");
+        }
+        let bold = Zeroizing::new("marble seven clouds".to_owned());
+        assert_eq!(Password::new(bold, true).check(&[]), Err(WeakPassword::Unstable));
+        for text in ["marble ** seven clouds", "orange_ladder_sings", "C:) orange ladder sings"] {
+            assert_eq!(password(text).check(&[]), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn one_password_is_the_same_from_every_keyboard() {
+        assert!(password("don't stop -- ever").is(&password("don\u{2019}t stop \u{2014} ever")));
+        assert!(!password("don't stop").is(&password("dont stop")));
+    }
+
+    #[test]
+    fn a_greeting_is_no_password() {
+        for text in ["hello", "thank you!", "Good morning!", "what is this?", "", "Thanks a lot :)"]
+        {
+            assert!(!may_be_password(text), "{text}");
+        }
+        for text in [
+            "orange ladder seldom sings",
+            "sesame, too late",
+            "Tr0ub4dor&3",
+            "canary one in the coal mine",
+        ] {
+            assert!(may_be_password(text), "{text}");
+        }
+    }
+
+    #[test]
     fn a_password_change_requires_two_lines() {
         let lines = |text: &str| {
             password(text)
                 .current_and_new()
-                .map(|(current, new)| (current.0.to_string(), new.0.to_string()))
+                .map(|(current, new)| (current.text.to_string(), new.text.to_string()))
         };
         assert_eq!(lines("old one\nnew one"), Some(("old one".into(), "new one".into())));
         assert_eq!(lines(" old one \r\n new one\n"), Some(("old one".into(), "new one".into())));

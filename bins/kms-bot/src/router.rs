@@ -4,19 +4,22 @@ use std::time::Duration;
 
 use kms_types::TelegramId;
 use kms_types::wire::Network;
-use teloxide_core::types::{ChatId, MessageId};
+use teloxide_core::types::MessageId;
 
 use crate::assets::Assets;
-use crate::chat::incoming::{Incoming, PressedButton, TextMessage, UnsupportedMessage, User};
+use crate::chat::incoming::{
+    Content, Group, Incoming, OtherMessage, PressedButton, TextMessage, User,
+};
 use crate::chat::keyboard::Keyboard;
-use crate::context::{Answer, Context, HandlerError, HandlerResult, Secrecy};
+use crate::context::{Answer, Context, HandlerError, HandlerResult, Secrecy, Step};
 use crate::flow::{
     Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
 };
 use crate::flows::FLOWS;
 use crate::input::InputError;
+use crate::password_input::may_be_password;
 use crate::problems::problem;
-use crate::texts::{html, text};
+use crate::texts::{Html, html, text};
 
 /// After this long without an answer, the user sees that the bot is working.
 const TYPING_AFTER: Duration = Duration::from_millis(700);
@@ -32,7 +35,7 @@ pub(crate) async fn handle(context: &Context, incoming: Incoming) {
     let work = async {
         match incoming {
             Incoming::Text(message) => handle_text(context, message).await,
-            Incoming::Unsupported(message) => handle_unsupported(context, message).await,
+            Incoming::Other(message) => handle_other(context, message).await,
             Incoming::Pressed(button) => handle_press(context, button).await,
         }
     };
@@ -75,6 +78,8 @@ enum ParseCommandError {
     Unknown,
     /// The command has no arguments, but something follows it.
     UnexpectedArguments(&'static str),
+    /// The command asks for a password, and what follows it may be one.
+    ExposedPassword(&'static str),
     /// Its arguments cannot be read.
     Arguments(InputError),
 }
@@ -98,6 +103,7 @@ fn parse_command(
     match flow.parse(arguments) {
         Ok(action) => Ok(Command { flow, action }),
         Err(ArgumentsError::Unexpected) => Err(ParseCommandError::UnexpectedArguments(flow.word())),
+        Err(ArgumentsError::Password) => Err(ParseCommandError::ExposedPassword(flow.word())),
         Err(ArgumentsError::Invalid(error)) => Err(ParseCommandError::Arguments(error)),
     }
 }
@@ -113,46 +119,75 @@ fn parse_bare_command(flow: &dyn Flow) -> Result<Action, ArgumentsError> {
 }
 
 async fn handle_text(context: &Context, message: TextMessage) -> HandlerResult {
+    let is_command = message.text.plain.trim_start().starts_with('/');
+    match (message.group, is_command) {
+        (Some(group), _) => handle_group_text(context, message, group, is_command).await,
+        (None, true) => handle_command(context, message).await,
+        (None, false) => handle_answer(context, message).await,
+    }
+}
+
+async fn parse_text(
+    context: &Context,
+    message: &TextMessage,
+) -> Result<Command, ParseCommandError> {
+    let text = message.text.with_mentions.trim_start();
     // Symbols of tokens are unknown until the server has named them.
     let network = context.network.get().await.ok();
-    let text = message.text.trim_start();
-    if !text.starts_with('/') {
-        return match message.group {
-            Some(_) => Ok(()),
-            None => handle_answer(context, message).await,
-        };
+    match parse_command(text, &context.bot_username, network.as_ref()) {
+        Err(ParseCommandError::Arguments(_)) => {
+            let recent = context.network.get_recent().await.ok();
+            parse_command(text, &context.bot_username, recent.as_ref())
+        }
+        command => command,
     }
-    let parse = |network| parse_command(text, &context.bot_username, network);
-    let mut command = parse(network.as_ref());
-    if let Err(ParseCommandError::Arguments(_)) = command {
-        command = parse(context.network.get_recent().await.ok().as_ref());
-    }
-    if let Some(group) = message.group {
-        return match command {
-            Ok(command) => invite(context, group, command.flow.word()).await,
-            Err(_) => Ok(()),
-        };
-    }
-    let user = &message.user;
+}
+
+async fn handle_command(context: &Context, message: TextMessage) -> HandlerResult {
+    let command = parse_text(context, &message).await;
+    let TextMessage { user, message, at, text, .. } = message;
     match command {
         Ok(command) => {
-            context.usernames.report(user, message.at).await;
-            run_command(context, user, command.action).await
+            context.usernames.report(&user, at).await;
+            run_command(context, &user, command.action).await
         }
         Err(ParseCommandError::Unknown) => {
-            // It may be a password that begins with a slash.
-            if context.may_receive_password(user.id) {
-                context.telegram.delete(user.id, message.message).await?;
+            if !is_stray_password(context, &user, command_rest(&text.plain)) {
+                return context.send(user.id, html!("unknown-command")).await;
             }
-            context.send(user.id, html!("unknown-command")).await
+            context.telegram.delete(user.id, message).await?;
+            context.send(user.id, html!("unknown-command-deleted")).await
         }
         Err(ParseCommandError::UnexpectedArguments(word)) => {
-            // What follows `/password` may be one.
-            context.telegram.delete(user.id, message.message).await?;
-            run_bare_command(context, user, word).await
+            if is_stray_password(context, &user, command_rest(&text.plain)) {
+                context.telegram.delete(user.id, message).await?;
+            }
+            run_bare_command(context, &user, word).await
+        }
+        Err(ParseCommandError::ExposedPassword(word)) => {
+            context.telegram.delete(user.id, message).await?;
+            run_bare_command(context, &user, word).await
         }
         Err(ParseCommandError::Arguments(error)) => context.send(user.id, error.message()).await,
     }
+}
+
+/// Reports whether a text that nothing waits for may be a password: one was asked for recently, and
+/// the text could be one.
+fn is_stray_password(context: &Context, user: &User, text: &str) -> bool {
+    context.may_receive_password(user.id) && may_be_password(text)
+}
+
+/// What follows a word in the shape of a command, which itself is no password; else the whole text.
+fn command_rest(text: &str) -> &str {
+    let Some(word) = text.trim_start().strip_prefix('/') else { return text };
+    let rest = word.trim_start_matches(|c: char| c.is_ascii_lowercase() || c == '_');
+    if rest.is_empty() || rest.starts_with(char::is_whitespace) { rest } else { text }
+}
+
+/// Reports whether the user is asked for a password.
+fn awaits_password(context: &Context, user: &User) -> bool {
+    context.step(user.id).is_some_and(|step| step.secrecy() == Secrecy::Password)
 }
 
 async fn run_command(context: &Context, user: &User, action: Action) -> HandlerResult {
@@ -171,13 +206,9 @@ async fn run_bare_command(context: &Context, user: &User, word: &str) -> Handler
 
 /// Handles a text that is no command: the answer to the current step, if there is one.
 async fn handle_answer(context: &Context, message: TextMessage) -> HandlerResult {
-    let user = &message.user;
+    let (user, text) = (&message.user, &message.text);
     let Some(step) = context.step(user.id) else {
-        if !context.may_receive_password(user.id) {
-            return context.send(user.id, html!("unexpected-text")).await;
-        }
-        context.telegram.delete(user.id, message.message).await?;
-        return context.send(user.id, html!("unexpected-text-deleted")).await;
+        return handle_stray_text(context, &message).await;
     };
     match step.secrecy() {
         Secrecy::Password => {
@@ -193,22 +224,97 @@ async fn handle_answer(context: &Context, message: TextMessage) -> HandlerResult
         }
         Secrecy::Code => context.telegram.delete(user.id, message.message).await?,
         Secrecy::Public => {
-            if !step.is_answer(&message.text) && context.may_receive_password(user.id) {
+            if !step.is_answer(&text.plain) && is_stray_password(context, user, &text.plain) {
                 context.telegram.delete(user.id, message.message).await?;
             }
         }
     }
-    step.answer(context, Answer { user, at: message.at, text: &message.text }).await
+    step.answer(context, Answer::new(user, message.at, text)).await
 }
 
-/// Handles an edit, a forward or a picture: never used, but deleted if it may show a password.
-async fn handle_unsupported(context: &Context, message: UnsupportedMessage) -> HandlerResult {
-    let UnsupportedMessage { user, message } = message;
-    if !context.may_receive_password(user.id) {
+/// Handles a text that answers nothing.
+async fn handle_stray_text(context: &Context, message: &TextMessage) -> HandlerResult {
+    let user = &message.user;
+    if is_stray_password(context, user, &message.text.plain) {
+        context.telegram.delete(user.id, message.message).await?;
+        return context.send(user.id, html!("unexpected-text-deleted")).await;
+    }
+    let text = match context.kms.account(user.id.into()).await? {
+        Some(_) => html!("unexpected-text"),
+        None => html!("unexpected-newcomer"),
+    };
+    context.send(user.id, text).await
+}
+
+/// Handles a message that is no typed text. It is never a command, and it is deleted only if it may
+/// show a password.
+async fn handle_other(context: &Context, message: OtherMessage) -> HandlerResult {
+    let OtherMessage { user, message, content } = message;
+    let step = context.step(user.id);
+    if may_show_password(context, &user, &content) {
+        context.telegram.delete(user.id, message).await?;
+        let text = html!("other-deleted", what = what(&content), wanted = wanted(step.as_deref()));
+        return context.send(user.id, text).await;
+    }
+    if let Some(step) = &step
+        && step.receive(context, &user, &content).await?
+    {
         return Ok(());
     }
-    context.telegram.delete(user.id, message).await?;
-    context.send(user.id, html!("unsupported-deleted")).await
+    let text = match (&content, &step) {
+        (Content::Edit(text), _) if text.trim_start().starts_with('/') => html!("edited-command"),
+        // Nothing is expected of what Telegram reports, or of an edit of what was only said.
+        (Content::Edit(_) | Content::Notice, None) => return Ok(()),
+        (Content::Edit(_), Some(step)) => html!("edited-answer", wanted = step.wanted()),
+        _ => html!("other-content", what = what(&content), wanted = wanted(step.as_deref())),
+    };
+    context.send(user.id, text).await
+}
+
+fn may_show_password(context: &Context, user: &User, content: &Content) -> bool {
+    match content {
+        // What another person wrote, a command, and an answer to the current step are none.
+        Content::Forward { author: Some(author), .. } if *author != user.id => false,
+        Content::Edit(text) | Content::Forward { text, .. } => {
+            let step = context.step(user.id);
+            let is_answer =
+                step.is_some_and(|step| step.secrecy() == Secrecy::Public && step.is_answer(text));
+            let is_command = command_rest(text).len() < text.len();
+            !is_answer
+                && !is_command
+                && (awaits_password(context, user) || is_stray_password(context, user, text))
+        }
+        Content::Picture | Content::Video | Content::File => awaits_password(context, user),
+        Content::Contact { .. }
+        | Content::Voice
+        | Content::Sticker
+        | Content::Place
+        | Content::Poll
+        | Content::Notice
+        | Content::Other => false,
+    }
+}
+
+/// What a message is that is no typed text.
+fn what(content: &Content) -> Html {
+    match content {
+        Content::Edit(_) => html!("content-edit"),
+        Content::Forward { .. } => html!("content-forward"),
+        Content::Contact { .. } => html!("content-contact"),
+        Content::Picture => html!("content-picture"),
+        Content::Video => html!("content-video"),
+        Content::File => html!("content-file"),
+        Content::Voice => html!("content-voice"),
+        Content::Sticker => html!("content-sticker"),
+        Content::Place => html!("content-place"),
+        Content::Poll => html!("content-poll"),
+        Content::Notice => html!("content-notice"),
+        Content::Other => html!("content-other"),
+    }
+}
+
+fn wanted(step: Option<&dyn Step>) -> Html {
+    step.map_or_else(|| html!("wanted-nothing"), Step::wanted)
 }
 
 async fn handle_press(context: &Context, pressed: PressedButton) -> HandlerResult {
@@ -268,8 +374,45 @@ fn parse_press(data: &str) -> Result<Press, ParseCallbackError> {
     }
 }
 
+/// Handles a text in a group: a command is answered with a link to the private chat, and a password
+/// is deleted where the bot may, and its owner warned in private.
+async fn handle_group_text(
+    context: &Context,
+    message: TextMessage,
+    group: Group,
+    is_command: bool,
+) -> HandlerResult {
+    let user = &message.user;
+    let command = match is_command {
+        true => Some(parse_text(context, &message).await),
+        false => None,
+    };
+    let exposed = match &command {
+        Some(Ok(command)) => return invite(context, group, command.flow.word()).await,
+        Some(Err(ParseCommandError::ExposedPassword(_))) => true,
+        Some(Err(ParseCommandError::Arguments(_))) => false,
+        Some(Err(ParseCommandError::Unknown | ParseCommandError::UnexpectedArguments(_))) => {
+            is_stray_password(context, user, command_rest(&message.text.plain))
+        }
+        None => {
+            awaits_password(context, user) || is_stray_password(context, user, &message.text.plain)
+        }
+    };
+    if !exposed {
+        return Ok(());
+    }
+    let warning = match context.telegram.delete_from_group(group).await {
+        Ok(()) => html!("group-password-deleted"),
+        Err(error) => {
+            tracing::info!(%error, "password in a group not deleted");
+            html!("group-password-exposed")
+        }
+    };
+    context.send(user.id, warning).await
+}
+
 /// In a group, links to the private chat and does nothing else.
-async fn invite(context: &Context, group: ChatId, word: &str) -> HandlerResult {
+async fn invite(context: &Context, group: Group, word: &str) -> HandlerResult {
     let link = format!("https://t.me/{}?start={word}", context.bot_username);
     let keyboard = Keyboard::none().and_link(text!("group-button"), &link);
     Ok(context.telegram.send_to_group(group, &html!("group-invitation"), keyboard).await?)
@@ -299,14 +442,15 @@ mod tests {
 
     #[test]
     fn unexpected_arguments_are_reported_because_they_may_be_a_password() {
-        for text in ["/start", "/start balance", "/start start"] {
+        // Telegram itself writes what follows `/start` in a link.
+        for text in ["/start", "/start balance", "/start start", "/start c_unknown"] {
             assert_eq!(parse(text), Ok("start"), "{text}");
         }
-        for text in ["/start c_unknown", "/start balance 1"] {
-            let refused = Err(ParseCommandError::UnexpectedArguments("start"));
+        for (text, word) in [("/start balance 1", "start"), ("/help me", "help")] {
+            let refused = Err(ParseCommandError::UnexpectedArguments(word));
             assert_eq!(parse(text), refused, "{text}");
         }
-        let refused = Err(ParseCommandError::UnexpectedArguments("password"));
+        let refused = Err(ParseCommandError::ExposedPassword("password"));
         assert_eq!(parse("/password old new"), refused);
     }
 
@@ -343,6 +487,9 @@ mod tests {
             format!("recover:stop:{ID}"),
             "contact:set".to_owned(),
             "contact:remove".to_owned(),
+            "contact:mobile".to_owned(),
+            "contact:remove-mobile".to_owned(),
+            "contact:later".to_owned(),
         ] {
             assert!(data.len() <= 64, "{data}");
             let Ok(Press::Button(button)) = parse_press(&data) else { panic!("{data}") };

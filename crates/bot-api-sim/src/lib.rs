@@ -28,6 +28,7 @@ mod state;
 pub use html::{Formatted, parse_html};
 pub use limits::Limits;
 pub use message::{Button, ButtonKind, Message};
+pub use person::content::Attachment;
 pub use person::{Person, SimError};
 pub use phone::{Phone, Unheard};
 pub use server::Sim;

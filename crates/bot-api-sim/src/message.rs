@@ -26,6 +26,14 @@ pub struct Message {
     pub edited: bool,
     /// Whether it was forwarded.
     pub forwarded: bool,
+    /// Further fields of the Bot API, of a message that is no text.
+    pub fields: Value,
+    /// The topic of a group that it belongs to.
+    pub topic: Option<i64>,
+    /// The message that it replies to.
+    pub reply_to: Option<i64>,
+    /// The keys that it shows in place of the user's keyboard.
+    pub reply_keyboard: Vec<Vec<String>>,
 }
 
 /// A button below a message.
@@ -74,6 +82,7 @@ impl Message {
             Some(_) => ("caption", "caption_entities"),
             None => ("text", "entities"),
         };
+        // Every message without further fields has a text or a picture.
         if !self.text.is_empty() {
             message[text] = json!(self.text);
         }
@@ -95,9 +104,16 @@ impl Message {
         if self.edited {
             message["edit_date"] = json!(self.date);
         }
-        if self.forwarded {
+        if self.forwarded && self.fields.get("forward_origin").is_none() {
             message["forward_origin"] =
                 json!({ "type": "hidden_user", "date": self.date, "sender_user_name": "Carol" });
+        }
+        if let Some(topic) = self.topic {
+            message["message_thread_id"] = json!(topic);
+            message["is_topic_message"] = json!(true);
+        }
+        if let (Some(message), Some(fields)) = (message.as_object_mut(), self.fields.as_object()) {
+            message.extend(fields.clone());
         }
         message
     }
@@ -147,6 +163,47 @@ impl Button {
             }
         };
         Ok(Self { text, kind })
+    }
+}
+
+/// What `reply_markup` asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Markup {
+    /// The buttons below the message.
+    pub(crate) inline: Vec<Vec<Button>>,
+    /// The keys in place of the user's keyboard.
+    pub(crate) keys: Vec<Vec<String>>,
+    /// Whether a key shares the user's number.
+    pub(crate) shares_number: bool,
+    /// Whether the keys of an earlier message are removed.
+    pub(crate) removes_keys: bool,
+}
+
+impl Markup {
+    /// Parses `reply_markup` of a new message.
+    pub(crate) fn parse(markup: Option<&Value>) -> Result<Self, Refusal> {
+        let object = markup.and_then(Value::as_object);
+        if object.is_some_and(|markup| markup.get("remove_keyboard") == Some(&json!(true))) {
+            return Ok(Self { removes_keys: true, ..Self::default() });
+        }
+        let Some(rows) = object.and_then(|markup| markup.get("keyboard")) else {
+            return Ok(Self { inline: parse_keyboard(markup)?, ..Self::default() });
+        };
+        let wrong = || Refusal::bad_request("object expected as reply markup");
+        let mut parsed = Self::default();
+        for row in rows.as_array().ok_or_else(wrong)? {
+            let mut keys = Vec::new();
+            for key in row.as_array().ok_or_else(wrong)? {
+                let text = key.get("text").and_then(Value::as_str).unwrap_or_default();
+                if text.is_empty() {
+                    return Err(Refusal::bad_request("keyboard button text is empty"));
+                }
+                parsed.shares_number |= key.get("request_contact") == Some(&json!(true));
+                keys.push(text.to_owned());
+            }
+            parsed.keys.push(keys);
+        }
+        Ok(parsed)
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::form::Form;
 use crate::html::{self, Formatted, utf16_len};
-use crate::message::{Message, parse_keyboard};
+use crate::message::{Markup, Message, parse_keyboard};
 use crate::refusal::Refusal;
 use crate::shared::Shared;
 use crate::state::{BOT_ID, Change, State, is_old};
@@ -31,7 +31,15 @@ fn change(state: &mut State, method: &str, form: &Form) -> Result<Value, Refusal
         "getme" | "getwebhookinfo" => &[],
         "deletewebhook" => &["drop_pending_updates"],
         "setmycommands" => &["commands", "scope", "language_code"],
-        "sendmessage" => &["chat_id", "text", "parse_mode", "reply_markup", "link_preview_options"],
+        "sendmessage" => &[
+            "chat_id",
+            "text",
+            "parse_mode",
+            "reply_markup",
+            "link_preview_options",
+            "message_thread_id",
+            "reply_parameters",
+        ],
         "sendphoto" => &["chat_id", "photo", "caption", "parse_mode", "reply_markup"],
         "editmessagetext" => {
             &["chat_id", "message_id", "text", "parse_mode", "reply_markup", "link_preview_options"]
@@ -165,11 +173,38 @@ fn send(
     photo: Option<Vec<u8>>,
 ) -> Result<Value, Refusal> {
     let chat = chat_id(form)?;
-    let keyboard = parse_keyboard(form.json("reply_markup").as_ref())?;
-    state.writable(chat)?;
+    let markup = Markup::parse(form.json("reply_markup").as_ref())?;
+    let place = state.writable(chat)?;
+    if place.title.is_some() && markup.shares_number {
+        return Err(Refusal::bad_request("phone number can be requested in private chats only"));
+    }
+    let topic = form.integer("message_thread_id");
+    if topic.is_some_and(|topic| !place.topics.contains(&topic)) {
+        return Err(Refusal::bad_request("message thread not found"));
+    }
+    let reply = form.json("reply_parameters");
+    let reply_to = reply.as_ref().and_then(|reply| reply.get("message_id")?.as_i64());
+    let lenient = |reply: &Value| reply.get("allow_sending_without_reply") == Some(&json!(true));
+    if reply_to.is_some_and(|id| !place.messages.contains_key(&id))
+        && !reply.as_ref().is_some_and(lenient)
+    {
+        return Err(Refusal::bad_request("message to be replied not found"));
+    }
     state.traffic.message(chat, "a message", Instant::now())?;
+    let place = state.writable(chat)?;
+    place.share_key = (place.share_key && !markup.removes_keys) || markup.shares_number;
     let Formatted { text, entities } = formatted;
-    let message = Message { from: BOT_ID, text, entities, photo, keyboard, ..Message::default() };
+    let message = Message {
+        from: BOT_ID,
+        text,
+        entities,
+        photo,
+        keyboard: markup.inline,
+        reply_keyboard: markup.keys,
+        topic,
+        reply_to,
+        ..Message::default()
+    };
     let message = state.store(chat, message, Duration::ZERO);
     Ok(state.message_json(chat, &message))
 }
@@ -226,7 +261,7 @@ fn delete_message(state: &mut State, form: &Form) -> Result<Value, Refusal> {
     let message = messages.messages.get(&id);
     let foreign = message.is_some_and(|message| message.from != BOT_ID);
     // In a group, only administrators may delete messages of others.
-    if foreign && messages.title.is_some() {
+    if foreign && messages.title.is_some() && !messages.bot_is_admin {
         return Err(Refusal::bad_request("message can't be deleted"));
     }
     if message.is_some_and(|message| is_old(message.date)) {
@@ -259,6 +294,12 @@ fn get_chat(state: &State, form: &Form) -> Result<Value, Refusal> {
         return Err(Refusal::bad_request("chat not found"));
     }
     let mut full = state.chat_json(chat);
+    if let Some(user) = state.users.get(&chat)
+        && let Some(first) = &user.username
+    {
+        let names: Vec<_> = [first].into_iter().chain(&user.other_usernames).collect();
+        full["active_usernames"] = json!(names);
+    }
     full["accent_color_id"] = json!(0);
     full["max_reaction_count"] = json!(11);
     full["accepted_gift_types"] = json!({

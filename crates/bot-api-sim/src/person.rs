@@ -9,6 +9,8 @@ use crate::message::{ButtonKind, Message};
 use crate::shared::Shared;
 use crate::state::{BOT_ID, BOT_USERNAME, Change, State, User};
 
+pub(crate) mod content;
+
 /// An action that is not possible.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SimError {

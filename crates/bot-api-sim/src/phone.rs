@@ -193,13 +193,23 @@ fn said(message: Option<&Message>, before: &str) -> String {
     if same > 1 {
         lines.splice(..same, ["…".to_owned()]);
     }
-    for (on, mark) in [(message.photo.is_some(), "picture"), (message.forwarded, "forwarded")] {
+    let kind = message.fields.as_object().and_then(|fields| fields.keys().next());
+    let kind = kind.map_or("", String::as_str);
+    for (on, mark) in [
+        (message.photo.is_some(), "picture"),
+        (message.forwarded, "forwarded"),
+        (!message.forwarded && !kind.is_empty(), kind),
+    ] {
         if on {
             lines.insert(0, format!("({mark})"));
         }
     }
     for row in &message.keyboard {
         let row: Vec<_> = row.iter().map(|button| format!("[{}]", button.text)).collect();
+        lines.push(row.join(" "));
+    }
+    for row in &message.reply_keyboard {
+        let row: Vec<_> = row.iter().map(|key| format!("<{key}>")).collect();
         lines.push(row.join(" "));
     }
     lines.retain(|line| !line.is_empty());

@@ -76,6 +76,7 @@ impl Sim {
             state.users.entry(id).or_insert_with(|| User {
                 first_name: first_name.to_owned(),
                 username: username.map(str::to_owned),
+                other_usernames: Vec::new(),
                 blocked: false,
             });
         });
@@ -93,10 +94,22 @@ impl Sim {
                 members: members.iter().map(|person| person.id()).collect::<HashSet<_>>(),
                 messages: BTreeMap::new(),
                 changes: Vec::new(),
+                bot_is_admin: false,
+                topics: HashSet::new(),
+                share_key: false,
             };
             state.chats.insert(id, chat);
             id
         })
+    }
+
+    /// Makes the bot an administrator of a group, who may delete messages of others.
+    pub fn promote_bot(&self, group: i64) {
+        self.shared.change(|state| {
+            if let Some(chat) = state.chats.get_mut(&group) {
+                chat.bot_is_admin = true;
+            }
+        });
     }
 
     /// The messages of a chat as they are now.

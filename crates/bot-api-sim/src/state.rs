@@ -103,6 +103,8 @@ pub enum Change {
 pub(crate) struct User {
     pub(crate) first_name: String,
     pub(crate) username: Option<String>,
+    /// Collectible usernames besides the first.
+    pub(crate) other_usernames: Vec<String>,
     pub(crate) blocked: bool,
 }
 
@@ -113,6 +115,12 @@ pub(crate) struct Chat {
     pub(crate) members: HashSet<i64>,
     pub(crate) messages: BTreeMap<i64, Message>,
     pub(crate) changes: Vec<Change>,
+    /// Whether the bot may delete messages of others in this group.
+    pub(crate) bot_is_admin: bool,
+    /// The topics of a group.
+    pub(crate) topics: HashSet<i64>,
+    /// Whether a reply keyboard is shown that shares the user's number.
+    pub(crate) share_key: bool,
 }
 
 /// A button press that the bot has not answered.
@@ -200,6 +208,9 @@ impl State {
             members: HashSet::from([id]),
             messages: BTreeMap::new(),
             changes: Vec::new(),
+            bot_is_admin: false,
+            topics: HashSet::new(),
+            share_key: false,
         })
     }
 

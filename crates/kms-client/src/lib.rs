@@ -32,8 +32,10 @@
 
 mod client;
 mod error;
+mod fold;
 mod password;
 
 pub use client::{BearerToken, Client, Page, Trust};
 pub use error::ClientError;
+pub use fold::fold_password;
 pub use password::{hash_password, hash_password_blocking};

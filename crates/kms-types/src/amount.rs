@@ -35,6 +35,9 @@ pub enum AmountError {
     /// Underscores or spaces between digits.
     #[error("write the amount's digits together, for example 1000")]
     Separator,
+    /// A sign of a currency.
+    #[error("write the amount in the coin or in a token, without the sign of a currency")]
+    Currency,
     /// Some other character, or a point without digits on both sides.
     #[error("an amount has digits and at most one point between them, for example 0.5")]
     Format,

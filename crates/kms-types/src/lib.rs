@@ -32,6 +32,8 @@ mod recipient;
 mod telegram_id;
 mod text_table;
 mod timestamp;
+mod typed_amount;
+mod typed_recipient;
 mod username;
 pub mod wire;
 
@@ -54,4 +56,6 @@ pub use recipient::{Recipient, RecipientError};
 pub use telegram_id::{TelegramId, TelegramIdError};
 pub use text_table::UnknownText;
 pub use timestamp::{Timestamp, TimestampError};
+pub use typed_amount::TypedAmount;
+pub use typed_recipient::{TypedRecipient, TypedRecipientError};
 pub use username::{Username, UsernameError};

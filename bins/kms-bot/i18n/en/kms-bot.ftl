@@ -8,13 +8,39 @@
 -not-encrypted = Telegram chats with bots are not end-to-end encrypted. I delete your message right away, before I use it. Choose a password that you use nowhere else.
 
 no-wallet = You don't have a wallet yet. Send /start to create one.
-unknown-command = I don't know that command. Send /help to see what I can do. A password cannot start with a slash.
-unexpected-text = I wasn't waiting for an answer. Send /help to see what I can do. If this was a password, delete your message and start again.
+unknown-command = I don't know that command. Send /help to see what I can do.
+unknown-command-deleted = I don't know that command. I deleted your message in case it was a password; a password cannot start with a slash.
+unexpected-text = I wasn't waiting for an answer. Send /help to see what I can do.
+unexpected-newcomer = 👋 Hi! I give you a wallet that you use by chatting. Send /start to create it.
 unexpected-text-deleted = I was no longer waiting for a password. I deleted your message in case it was one, and did not use it.
-unsupported-deleted = I accept passwords only as a new text message that you type yourself. I deleted this one in case it showed yours.
+edited-command = I don't read edited messages. Please send the command again as a new message.
+edited-answer = I don't read edited messages. { $wanted }
+other-content = That is { $what }, and I read only text that you type yourself. { $wanted }
+other-deleted = That was { $what }. I read passwords only from a text that you type yourself, so I deleted it in case it showed yours. { $wanted }
+content-edit = an edited message
+content-forward = a forwarded message
+content-contact = a contact
+content-picture = a picture
+content-video = a video
+content-file = a file
+content-voice = a recording
+content-sticker = a sticker
+content-place = a place
+content-poll = a poll
+content-notice = a notice from Telegram
+content-other = a kind of message that I don't know
+wanted-nothing = Send /help to see what I can do.
+wanted-password = Please type your password as your next message.
+wanted-new-password = Please type your new password as your next message.
+wanted-code = Please send the code from the e-mail: it has 8 digits.
+wanted-email = Please send your e-mail address.
+display-name = { $name }
+no-name = (no name)
 password-not-deleted = ⚠️ I could not delete the message with your password, so I did not use it. Please delete it yourself, then try again with /start, /send or /password.
 group-invitation = Let's talk about money and passwords in our private chat.
 group-button = Open the private chat
+group-password-deleted = ⚠️ You wrote what may be your password in a group. I deleted it there, but others may have seen it: choose a new one with /password. I ask for passwords only here, in our private chat.
+group-password-exposed = ⚠️ You wrote what may be your password in a group, where I can't delete it. Delete it there now, then choose a new one with /password. I ask for passwords only here, in our private chat.
 foreign-button-notice = This button belongs to someone else.
 expired-button-notice = This button has expired.
 up-to-date-notice = Up to date.
@@ -40,6 +66,7 @@ duration-hours =
 password-too-short = That password is too short: it needs at least 10 characters. Please choose another one.
 password-too-long = That password is too long: it can have at most 128 characters. Please choose another one.
 password-guessable = That password is too easy to guess. Try several words that don't belong together.
+password-unstable = Telegram's apps would change that password: some turn marks such as ** or __ or ` into formatting, or :) into an emoji, so it would not be the same on another device. Please choose one without them.
 
 ## /start
 
@@ -108,6 +135,10 @@ send-ask-amount = How much { $symbol } do you want to send to { $recipient }? Fo
 send-amount-examples = 0.5 or all
 send-amount-examples-token = 0.5, or all, or 5 { $symbol }
 send-looking-up = ⏳ Getting a quote…
+send-person = <b>{ $name }</b>
+send-person-unknown = that person
+send-unknown-person = { $person } has no wallet here. They can get one by writing to me, or they can give you an address.
+send-contact-unknown = That contact is not on Telegram, so I don't know their wallet. Please send me a @username or an address.
 send-unknown-name = { $username } has no wallet here. They can get one by writing to me, or they can give you an address.
 send-name-reassigned = ⚠️ { $username } no longer belongs to the person who registered it here. Nothing was sent. Ask them for their new username or their address.
 send-name-unverified-notice = ⚠️ Telegram could not confirm who owns that username right now. Nothing was sent. Try again in a minute, or send to an address.
@@ -266,7 +297,7 @@ recover-done =
 
 ## /contact
 
-contact-description = your e-mail address
+contact-description = your e-mail address and mobile number
 contact-add-button = ✉️ Add e-mail
 contact-change-button = ✉️ Change e-mail
 contact-remove-button = 🗑 Remove e-mail
@@ -285,6 +316,27 @@ contact-ask-password-remove =
 contact-working = ⏳ One moment…
 contact-ask-code = ✉️ I sent a code to { $email }. Send it to me as your next message.
 contact-removed = ✉️ Your e-mail address was removed.
+contact-offer =
+    One more thing: how can you be reached outside Telegram?
+
+    ✉️ With an <b>e-mail address</b> you also get security alerts by e-mail, and the wait is short if you forget your password.
+    📱 Your <b>mobile number</b> is a second contact for the operator of this service, in case your Telegram account is lost. It never unlocks or recovers your wallet.
+
+    Both are optional, stored encrypted, and never shown to other users. You can add or remove them at any time with /contact.
+contact-later-button = Not now
+contact-later = You can add your e-mail address or mobile number at any time with /contact.
+contact-mobile = 📱 Your mobile number is { $mobile }. It is a second contact for the operator of this service, and never unlocks or recovers your wallet.
+contact-mobile-none = 📱 You have not added a mobile number. It is a second contact for the operator of this service, and never unlocks or recovers your wallet. Other users cannot see it.
+contact-mobile-button = 📱 Add mobile number
+contact-mobile-remove-button = 🗑 Remove mobile number
+contact-mobile-share-button = 📱 Share my number
+contact-ask-mobile = 📱 Press the button below your keyboard to share the number of your Telegram account. I store it encrypted and show only its last two digits.
+wanted-mobile = Please press the button that shares your number. I don't accept a number that is typed, because it could be someone else's.
+contact-mobile-foreign = That is the number of someone else. Please press the button that shares your own.
+contact-mobile-format = I can't read that number, so I did not store it.
+contact-mobile-added = 📱 Your mobile number { $mobile } was added.
+contact-mobile-cancelled = No mobile number was added.
+contact-mobile-removed = 📱 Your mobile number was removed.
 
 ## /cancel and /help
 
@@ -360,12 +412,13 @@ problem-other = { $detail }.
 input-recipient-unmarked = Please write a @username, or an address that begins with 0x.
 input-send-words = Please write who and how much, for example <code>/send @bob 0.5</code>.
 input-limit-words = Please write how much per day, for example <code>/limit 5</code> or <code>/limit none</code>.
-input-asset = Please write an amount, followed by the symbol if it is a token, for example <code>5 USDC</code>.
+input-unknown-asset = I don't know “{ $word }”. You can send { $known }. If it is a username, write it with its @.
 input-amount-empty = Please write an amount, for example <code>0.5</code>.
 input-amount-comma = Please use a decimal point and no commas, for example <code>0.5</code>.
 input-amount-sign = Please write the amount without a sign, for example <code>0.5</code>.
 input-amount-exponent = Please write the amount in full, without an exponent, for example <code>0.0001</code>.
 input-amount-separator = Please write the digits together, for example <code>1000</code>.
+input-amount-currency = Please write the amount in coins or tokens, without the sign of a currency, for example <code>0.5</code>.
 input-amount-format = An amount has digits and at most one decimal point between them, for example <code>0.5</code>.
 input-amount-zero = The amount must be more than zero.
 input-amount-precision =
@@ -377,6 +430,10 @@ input-amount-precision =
 input-amount-too-large = That amount is larger than any that exists.
 input-address-format = An address is 0x followed by 40 hexadecimal digits.
 input-address-checksum = There is a typo in that address: its checksum does not match. Please copy it again.
+input-link = That link does not lead to a person. Please write a @username or an address.
+input-other-network = That address is marked for another network, so money that I send to it could be lost. Please ask the recipient for an address on this network.
+input-payment-request = That is a payment request with more in it than an address. Please send me the address alone, and the amount.
+input-hash = That has 64 digits, so it is a transaction or a private key, not an address. An address has 40. Never send a private key to anyone, and not to me either.
 input-ens = ENS names are not supported yet. Please write a @username or an address.
 input-username-empty = Please write a username.
 input-username-long = A username has at most 32 characters.

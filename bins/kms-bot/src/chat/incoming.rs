@@ -1,10 +1,11 @@
-//! Updates from Telegram, parsed into the three kinds that the bot handles. Everything else is
-//! ignored, and nothing of an update is logged.
+//! Updates from Telegram, parsed into the kinds that the bot handles. Everything else is ignored,
+//! and nothing of an update is logged.
 
 use kms_types::{TelegramId, Timestamp, Username};
 use teloxide_core::types::{
-    CallbackQuery, CallbackQueryId, ChatId, MediaKind, Message, MessageId, MessageKind, Update,
-    UpdateKind, User as TelegramUser,
+    CallbackQuery, CallbackQueryId, ChatId, MediaKind, Message, MessageEntity, MessageEntityKind,
+    MessageId, MessageKind, MessageOrigin, ThreadId, Update, UpdateKind, User as TelegramUser,
+    UserId,
 };
 use zeroize::Zeroizing;
 
@@ -14,6 +15,17 @@ pub(crate) struct User {
     pub(crate) id: TelegramId,
     pub(crate) username: Option<Username>,
     pub(crate) first_name: String,
+    pub(crate) last_name: Option<String>,
+}
+
+impl User {
+    /// The names by which an attacker who knows the user would guess a password.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        let username = self.username.as_ref().map(Username::as_str);
+        let names = [Some(self.first_name.as_str()), self.last_name.as_deref(), username];
+        let names = names.into_iter().flatten();
+        names.flat_map(|name| [name].into_iter().chain(name.split([' ', '_', '-']))).collect()
+    }
 }
 
 /// A text message that the user typed: no edit, no forward, not sent via another bot.
@@ -21,17 +33,63 @@ pub(crate) struct TextMessage {
     pub(crate) user: User,
     pub(crate) message: MessageId,
     pub(crate) at: Timestamp,
-    /// May be a password.
-    pub(crate) text: Zeroizing<String>,
+    pub(crate) text: TypedText,
     /// The group, if it was not the private chat.
-    pub(crate) group: Option<ChatId>,
+    pub(crate) group: Option<Group>,
 }
 
-/// A message in the private chat that the bot does not read: an edit, a forward, a picture. It may
-/// contain a password all the same.
-pub(crate) struct UnsupportedMessage {
+/// A text as the user typed it, with what Telegram's app made of it. May be a password.
+pub(crate) struct TypedText {
+    /// The text itself.
+    pub(crate) plain: Zeroizing<String>,
+    /// The text with each mention of a person without a username replaced by its link,
+    /// `tg://user?id=4711`. The name in the text may be a username of another person.
+    pub(crate) with_mentions: Zeroizing<String>,
+    /// Whether the app took formatting marks such as `**` out of the text.
+    pub(crate) formatted: bool,
+}
+
+/// A message in a group, and where an answer to it belongs.
+#[derive(Clone, Copy)]
+pub(crate) struct Group {
+    pub(crate) chat: ChatId,
+    /// The topic, in a group with topics.
+    pub(crate) topic: Option<ThreadId>,
+    pub(crate) message: MessageId,
+}
+
+/// A message in the private chat that is no typed text.
+pub(crate) struct OtherMessage {
     pub(crate) user: User,
     pub(crate) message: MessageId,
+    pub(crate) content: Content,
+}
+
+/// What a message is that is no typed text.
+pub(crate) enum Content {
+    /// An edit of an earlier message, with its new text.
+    Edit(Zeroizing<String>),
+    /// Another person's message, or one that was sent by way of another bot.
+    Forward {
+        text: Zeroizing<String>,
+        /// Who wrote it, if Telegram shows that.
+        author: Option<TelegramId>,
+    },
+    Contact {
+        phone: String,
+        /// The person, if Telegram knows the number.
+        user: Option<TelegramId>,
+    },
+    Picture,
+    Video,
+    File,
+    Voice,
+    Sticker,
+    Place,
+    Poll,
+    /// A notice of Telegram's about the chat, such as a pinned message.
+    Notice,
+    Other,
 }
 
 /// A pressed button.
@@ -47,7 +105,7 @@ pub(crate) struct PressedButton {
 /// One update.
 pub(crate) enum Incoming {
     Text(TextMessage),
-    Unsupported(UnsupportedMessage),
+    Other(OtherMessage),
     Pressed(PressedButton),
 }
 
@@ -56,8 +114,8 @@ impl Incoming {
     /// groups, for anything but typed text.
     pub(crate) fn parse(update: Update) -> Option<Self> {
         match update.kind {
-            UpdateKind::Message(message) => text(message),
-            UpdateKind::EditedMessage(message) => unsupported(message),
+            UpdateKind::Message(message) => message_of(message),
+            UpdateKind::EditedMessage(message) => edit(message),
             UpdateKind::CallbackQuery(query) => pressed(query),
             _ => None,
         }
@@ -67,7 +125,7 @@ impl Incoming {
     pub(crate) fn private_message(&self) -> Option<MessageId> {
         match self {
             Self::Text(message) => message.group.is_none().then_some(message.message),
-            Self::Unsupported(message) => Some(message.message),
+            Self::Other(message) => Some(message.message),
             Self::Pressed(button) => button.message,
         }
     }
@@ -75,7 +133,7 @@ impl Incoming {
     pub(crate) fn user(&self) -> &User {
         match self {
             Self::Text(message) => &message.user,
-            Self::Unsupported(message) => &message.user,
+            Self::Other(message) => &message.user,
             Self::Pressed(button) => &button.user,
         }
     }
@@ -85,41 +143,86 @@ fn user(user: TelegramUser) -> Option<User> {
     if user.is_bot {
         return None;
     }
-    let id = i64::try_from(user.id.0).ok()?.try_into().ok()?;
     let username = user.username.and_then(|name| name.parse().ok());
-    Some(User { id, username, first_name: user.first_name })
+    let TelegramUser { first_name, last_name, .. } = user;
+    Some(User { id: telegram_id(user.id)?, username, first_name, last_name })
 }
 
-fn text(message: Message) -> Option<Incoming> {
+fn telegram_id(id: UserId) -> Option<TelegramId> {
+    i64::try_from(id.0).ok()?.try_into().ok()
+}
+
+fn message_of(message: Message) -> Option<Incoming> {
     if message.sender_chat.is_some() {
         return None;
     }
     let typed =
         message.via_bot.is_none() && message.forward_origin().is_none() && message.text().is_some();
     if !typed {
-        return unsupported(message);
+        return other(message, content);
     }
     let user = user(message.from?)?;
     let (chat, private) = (message.chat.id, message.chat.is_private());
     if private && chat.0 != i64::from(user.id) {
         return None;
     }
+    let topic = message.thread_id.filter(|_| message.is_topic_message);
+    let group = Group { chat, topic, message: message.id };
     let MessageKind::Common(common) = message.kind else { return None };
     let MediaKind::Text(text) = common.media_kind else { return None };
     Some(Incoming::Text(TextMessage {
         user,
         message: message.id,
         at: Timestamp(message.date.timestamp_millis()),
-        text: Zeroizing::new(text.text),
-        group: (!private).then_some(chat),
+        text: TypedText::new(Zeroizing::new(text.text), &text.entities),
+        group: (!private).then_some(group),
     }))
 }
 
-fn unsupported(message: Message) -> Option<Incoming> {
-    let (chat, private) = (message.chat.id, message.chat.is_private());
+fn edit(message: Message) -> Option<Incoming> {
+    // Without a text it is the moving place of a person, or a poll.
+    let text = message.text().or_else(|| message.caption())?.to_owned();
+    other(message, |_| Content::Edit(Zeroizing::new(text)))
+}
+
+fn other(message: Message, content: impl FnOnce(MessageKind) -> Content) -> Option<Incoming> {
+    let (chat, private, id) = (message.chat.id, message.chat.is_private(), message.id);
     let user = user(message.from?)?;
     let own = private && chat.0 == i64::from(user.id);
-    own.then_some(Incoming::Unsupported(UnsupportedMessage { user, message: message.id }))
+    let content = content(message.kind);
+    own.then_some(Incoming::Other(OtherMessage { user, message: id, content }))
+}
+
+fn content(kind: MessageKind) -> Content {
+    let common = match kind {
+        MessageKind::Common(common) => common,
+        MessageKind::Dice(_) => return Content::Sticker,
+        _ => return Content::Notice,
+    };
+    match common.media_kind {
+        MediaKind::Contact(shared) => Content::Contact {
+            phone: shared.contact.phone_number,
+            user: shared.contact.user_id.and_then(telegram_id),
+        },
+        MediaKind::Text(text) => Content::Forward {
+            text: Zeroizing::new(text.text),
+            author: match common.forward_origin {
+                Some(MessageOrigin::User { sender_user, .. }) => {
+                    user(sender_user).map(|user| user.id)
+                }
+                _ => None,
+            },
+        },
+        MediaKind::Photo(_) => Content::Picture,
+        MediaKind::Video(_) | MediaKind::VideoNote(_) | MediaKind::Animation(_) => Content::Video,
+        MediaKind::Document(_) => Content::File,
+        MediaKind::Voice(_) | MediaKind::Audio(_) => Content::Voice,
+        MediaKind::Sticker(_) => Content::Sticker,
+        MediaKind::Location(_) | MediaKind::Venue(_) => Content::Place,
+        MediaKind::Poll(_) | MediaKind::Checklist(_) => Content::Poll,
+        MediaKind::Migration(_) => Content::Notice,
+        MediaKind::Story(_) | MediaKind::Game(_) | MediaKind::PaidMedia(_) => Content::Other,
+    }
 }
 
 fn pressed(query: CallbackQuery) -> Option<Incoming> {
@@ -131,4 +234,104 @@ fn pressed(query: CallbackQuery) -> Option<Incoming> {
         data: query.data,
         user,
     }))
+}
+
+impl TypedText {
+    fn new(plain: Zeroizing<String>, entities: &[MessageEntity]) -> Self {
+        let with_mentions = with_mentions(&plain, entities);
+        let formatted = entities.iter().any(|entity| hides_marks(&entity.kind));
+        Self { plain, with_mentions, formatted }
+    }
+}
+
+/// Whether an app makes this entity of marks that it takes out of the text.
+fn hides_marks(kind: &MessageEntityKind) -> bool {
+    match kind {
+        MessageEntityKind::Bold
+        | MessageEntityKind::Blockquote
+        | MessageEntityKind::ExpandableBlockquote
+        | MessageEntityKind::Italic
+        | MessageEntityKind::Underline
+        | MessageEntityKind::Strikethrough
+        | MessageEntityKind::Spoiler
+        | MessageEntityKind::Code
+        | MessageEntityKind::Pre { .. }
+        | MessageEntityKind::TextLink { .. } => true,
+        MessageEntityKind::Mention
+        | MessageEntityKind::Hashtag
+        | MessageEntityKind::Cashtag
+        | MessageEntityKind::BotCommand
+        | MessageEntityKind::Url
+        | MessageEntityKind::Email
+        | MessageEntityKind::PhoneNumber
+        | MessageEntityKind::TextMention { .. }
+        | MessageEntityKind::CustomEmoji { .. } => false,
+    }
+}
+
+/// Replaces each mention by id with its link. Entities count UTF-16 units.
+fn with_mentions(plain: &str, entities: &[MessageEntity]) -> Zeroizing<String> {
+    let mentions: Vec<_> = entities
+        .iter()
+        .filter_map(|entity| match &entity.kind {
+            MessageEntityKind::TextMention { user } => {
+                Some((entity.offset, entity.offset + entity.length, user.id))
+            }
+            _ => None,
+        })
+        .collect();
+    let links = mentions.len().saturating_mul(40);
+    let mut replaced = Zeroizing::new(String::with_capacity(plain.len().saturating_add(links)));
+    let mut at = 0;
+    for character in plain.chars() {
+        match mentions.iter().find(|(start, end, _)| (*start..*end).contains(&at)) {
+            Some((start, _, id)) if *start == at => {
+                replaced.push_str(&format!(" tg://user?id={id} "));
+            }
+            Some(_) => {}
+            None => replaced.push(character),
+        }
+        at += character.len_utf16();
+    }
+    replaced
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mention(offset: usize, length: usize, id: u64) -> MessageEntity {
+        let user = serde_json::json!({ "id": id, "is_bot": false, "first_name": "Bob" });
+        let kind = MessageEntityKind::TextMention { user: serde_json::from_value(user).unwrap() };
+        MessageEntity { kind, offset, length }
+    }
+
+    #[test]
+    fn a_mention_by_id_is_replaced_by_its_link() {
+        let replaced = |text: &str, entities: &[MessageEntity]| {
+            let words = with_mentions(text, entities);
+            words.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(replaced("/send bobby 1", &[mention(6, 5, 7)]), "/send tg://user?id=7 1");
+        // Offsets count UTF-16 units, and a name may have several words.
+        let text = "/send \u{1f600} B 1";
+        assert_eq!(replaced(text, &[mention(6, 4, 7)]), "/send tg://user?id=7 1");
+        assert_eq!(replaced("/send bobby 1", &[]), "/send bobby 1");
+        // Offsets that do not fit the text change nothing.
+        assert_eq!(replaced("ab", &[mention(9, 9, 7)]), "ab");
+    }
+
+    #[test]
+    fn names_are_given_to_the_guesser_in_parts() {
+        let user = User {
+            id: 1.try_into().unwrap(),
+            username: Some("ann_smith".parse().unwrap()),
+            first_name: "Anna Belle".to_owned(),
+            last_name: Some("Smithers".to_owned()),
+        };
+        let names = user.names();
+        for name in ["Anna Belle", "Anna", "Belle", "Smithers", "ann_smith", "ann", "smith"] {
+            assert!(names.contains(&name), "{name}");
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Inline buttons below messages.
 
 use teloxide_core::types::{
-    CopyTextButton, InlineKeyboardButton, InlineKeyboardButtonKind, InlineKeyboardMarkup,
+    ButtonRequest, CopyTextButton, InlineKeyboardButton, InlineKeyboardButtonKind,
+    InlineKeyboardMarkup, KeyboardButton, KeyboardMarkup, KeyboardRemove, ReplyMarkup,
 };
 
 use super::html::is_public_link;
@@ -53,6 +54,30 @@ impl Keyboard {
 
     pub(crate) fn into_markup(self) -> InlineKeyboardMarkup {
         InlineKeyboardMarkup::new(self.0)
+    }
+}
+
+/// The keys that Telegram shows in place of the user's own keyboard. They stay until a later message
+/// removes them.
+pub(crate) enum Keys {
+    /// A key that shares the user's own number, and one that sends its label, to cancel.
+    ShareNumber { share: Text, cancel: Text },
+    /// No keys.
+    Remove,
+}
+
+impl Keys {
+    pub(crate) fn into_markup(self) -> ReplyMarkup {
+        match self {
+            Self::ShareNumber { share, cancel } => {
+                let share =
+                    KeyboardButton::new(share.into_string()).request(ButtonRequest::Contact);
+                let cancel = KeyboardButton::new(cancel.into_string());
+                let keys = KeyboardMarkup::new([[share], [cancel]]);
+                ReplyMarkup::Keyboard(keys.resize_keyboard().one_time_keyboard())
+            }
+            Self::Remove => ReplyMarkup::KeyboardRemove(KeyboardRemove::new()),
+        }
     }
 }
 

@@ -20,13 +20,14 @@ use teloxide_core::payloads::{
 use teloxide_core::requests::Requester;
 use teloxide_core::types::{
     CallbackQueryId, ChatAction, ChatId, InputFile, LinkPreviewOptions, Message, MessageId,
-    ParseMode,
+    ParseMode, ReplyParameters,
 };
 use teloxide_core::{ApiError, Bot, RequestError};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::calls::{Call, CallError, Upload};
-use super::keyboard::Keyboard;
+use super::incoming::Group;
+use super::keyboard::{Keyboard, Keys};
 use super::pace::{Pace, RateLimits};
 use super::shown::Shown;
 use crate::texts::{Html, Text};
@@ -170,25 +171,47 @@ impl Telegram {
         Ok(id)
     }
 
+    /// Sends a message that changes the keys in place of the user's keyboard.
+    pub(crate) async fn send_with_keys(
+        &self,
+        to: TelegramId,
+        html: &Html,
+        keys: Keys,
+    ) -> Result<(), TelegramError> {
+        let (to, none) = (chat(to), Keyboard::none());
+        let message = message(to, html, none.clone()).reply_markup(keys.into_markup());
+        self.send_once(to, &none, &message).await.map(drop)
+    }
+
     /// Sends a message to a group. Its rate limit is not waited out: other users share it.
     pub(crate) async fn send_to_group(
         &self,
-        group: ChatId,
+        group: Group,
         html: &Html,
         keyboard: Keyboard,
     ) -> Result<(), TelegramError> {
-        if !self.pace.try_group(group) {
+        if !self.pace.try_group(group.chat) {
             return Err(TelegramError::Unreachable("rate limit"));
         }
-        match message(group, html, keyboard).attempt(&self.api).await {
+        let mut reply = ReplyParameters::new(group.message);
+        reply.allow_sending_without_reply = Some(true);
+        let mut message = message(group.chat, html, keyboard).reply_parameters(reply);
+        message.message_thread_id = group.topic;
+        match message.attempt(&self.api).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 if let CallError::Wait(time) = error {
-                    self.pace.wait(group, time);
+                    self.pace.wait(group.chat, time);
                 }
                 Err(error.into())
             }
         }
+    }
+
+    /// Deletes a message of a group, where the bot is an administrator who may.
+    pub(crate) async fn delete_from_group(&self, group: Group) -> Result<(), TelegramError> {
+        self.repeat(None, &DeleteMessage::new(group.chat, group.message)).await?;
+        Ok(())
     }
 
     /// Replaces the text and the buttons of a message. Nothing is sent if it shows them already.

@@ -1,4 +1,4 @@
-//! `/contact`: the e-mail address.
+//! `/contact`: the e-mail address and the mobile number.
 
 use async_trait::async_trait;
 use futures::FutureExt;
@@ -16,6 +16,8 @@ use crate::flow::{
 use crate::format::time;
 use crate::problems::problem;
 use crate::texts::{Html, Text, html, text};
+
+mod mobile;
 
 const WORD: &str = "contact";
 
@@ -39,6 +41,9 @@ impl Flow for ContactFlow {
         match data {
             "set" => Ok(Box::new(ContactButton::Set)),
             "remove" => Ok(Box::new(ContactButton::Remove)),
+            "mobile" => Ok(Box::new(ContactButton::ShareMobile)),
+            "remove-mobile" => Ok(Box::new(ContactButton::RemoveMobile)),
+            "later" => Ok(Box::new(ContactButton::Later)),
             _ => Err(ParseCallbackError),
         }
     }
@@ -49,6 +54,12 @@ enum ContactButton {
     Set,
     /// Asks for the password that removes the address.
     Remove,
+    /// Asks for the mobile number.
+    ShareMobile,
+    /// Removes the mobile number.
+    RemoveMobile,
+    /// Takes the offer of onboarding away.
+    Later,
 }
 
 #[async_trait]
@@ -57,6 +68,9 @@ impl Button for ContactButton {
         match self {
             Self::Set => format!("{WORD}:set"),
             Self::Remove => format!("{WORD}:remove"),
+            Self::ShareMobile => format!("{WORD}:mobile"),
+            Self::RemoveMobile => format!("{WORD}:remove-mobile"),
+            Self::Later => format!("{WORD}:later"),
         }
     }
 
@@ -64,6 +78,12 @@ impl Button for ContactButton {
         match self {
             Self::Set => ask_address(context, user, message).await?,
             Self::Remove => ask_password(context, user, Some(message), None).await?,
+            Self::ShareMobile => mobile::ask(context, user).await?,
+            Self::RemoveMobile => mobile::remove(context, user, message).await?,
+            Self::Later => {
+                let text = html!("contact-later");
+                context.telegram.edit(user.id, message, &text, Keyboard::none()).await?;
+            }
         }
         Ok(None)
     }
@@ -77,15 +97,35 @@ async fn show(context: &Context, user: &User) -> HandlerResult {
         Some(_) => Keyboard::row([(text!("contact-change-button"), set)])
             .and_row([(text!("contact-remove-button"), ContactButton::Remove.data())]),
     };
-    context.telegram.send(user.id, &contact(&account), keyboard).await?;
+    let keyboard = keyboard.and_row([match account.mobile {
+        None => (text!("contact-mobile-button"), ContactButton::ShareMobile.data()),
+        Some(_) => (text!("contact-mobile-remove-button"), ContactButton::RemoveMobile.data()),
+    }]);
+    context.telegram.send(user.id, &contacts(&account), keyboard).await?;
     Ok(())
 }
 
-fn contact(account: &Account) -> Html {
-    match (&account.email, account.email_verified_at) {
+fn contacts(account: &Account) -> Html {
+    let email = match (&account.email, account.email_verified_at) {
         (Some(email), Some(at)) => html!("contact-address", email = email, time = time(at)),
         (None, _) | (_, None) => html!("contact-none"),
-    }
+    };
+    let mobile = match &account.mobile {
+        Some(mobile) => html!("contact-mobile", mobile = mobile),
+        None => html!("contact-mobile-none"),
+    };
+    Html::paragraphs([email, mobile])
+}
+
+/// Offers both contacts to the owner of a new wallet, once.
+pub(super) async fn offer(context: &Context, user: &User) -> HandlerResult {
+    let keyboard = Keyboard::row([
+        (text!("contact-add-button"), ContactButton::Set.data()),
+        (text!("contact-mobile-button"), ContactButton::ShareMobile.data()),
+    ])
+    .and_row([(text!("contact-later-button"), ContactButton::Later.data())]);
+    context.telegram.send(user.id, &html!("contact-offer"), keyboard).await?;
+    Ok(())
 }
 
 async fn ask_address(context: &Context, user: &User, message: MessageId) -> HandlerResult {
@@ -102,6 +142,10 @@ struct NewAddress;
 impl Step for NewAddress {
     fn secrecy(&self) -> Secrecy {
         Secrecy::Public
+    }
+
+    fn wanted(&self) -> Html {
+        html!("wanted-email")
     }
 
     fn is_answer(&self, text: &str) -> bool {
@@ -152,6 +196,10 @@ impl Step for ConfirmChange {
         Secrecy::Password
     }
 
+    fn wanted(&self) -> Html {
+        html!("wanted-password")
+    }
+
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let user = answer.user;
         let working = html!("contact-working");
@@ -187,6 +235,10 @@ struct Code;
 impl Step for Code {
     fn secrecy(&self) -> Secrecy {
         Secrecy::Code
+    }
+
+    fn wanted(&self) -> Html {
+        html!("wanted-code")
     }
 
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {

@@ -2,7 +2,7 @@
 
 use futures::FutureExt;
 use kms_types::wire::{LaterLimit, LimitAmount, Network, SetLimit, SpendingLimit, SpendingLimits};
-use kms_types::{Asset, Token, Units, Wei};
+use kms_types::{AmountError, QuoteAmount, Token, TypedAmount, Units, Wei};
 
 use crate::chat::incoming::User;
 use crate::context::{Context, HandlerResult};
@@ -34,11 +34,21 @@ impl Flow for LimitFlow {
 fn parse(arguments: Arguments<'_>) -> Result<Option<SetLimit>, InputError> {
     let (assets, mut words) = (arguments.assets, arguments.words);
     let Some(word) = words.next() else { return Ok(None) };
-    let amount = LimitAmount::try_from(word.to_lowercase())?;
-    let asset = match words.next() {
-        Some(word) => assets.find(word).ok_or(InputError::LimitWords)?,
-        None => Asset::Native,
+    let (amount, joined) = match LimitAmount::try_from(word.to_lowercase()) {
+        Ok(LimitAmount::NoLimit) => (LimitAmount::NoLimit, None),
+        Ok(LimitAmount::AtMost(_)) | Err(_) => match word.parse()? {
+            TypedAmount { amount: QuoteAmount::Exactly(amount), symbol } => {
+                (LimitAmount::AtMost(amount), symbol)
+            }
+            TypedAmount { amount: QuoteAmount::All, .. } => return Err(InputError::LimitWords),
+        },
     };
+    let mut words = words.peekable();
+    if words.peek().is_some_and(|word| TypedAmount::is_meant(word)) {
+        return Err(AmountError::Separator.into());
+    }
+    let symbol = joined.as_deref().or_else(|| words.next());
+    let asset = symbol.map(|symbol| assets.expect(symbol)).transpose()?.unwrap_or_default();
     match words.next() {
         Some(_) => Err(InputError::LimitWords),
         None => Ok(Some(SetLimit { asset, amount })),
@@ -98,6 +108,8 @@ fn limited(limit: Option<Units>, token: Option<&Token>, network: &Network) -> Ht
 
 #[cfg(test)]
 mod tests {
+    use kms_types::Asset;
+
     use super::*;
     use crate::assets::Assets;
 
@@ -118,8 +130,15 @@ mod tests {
         assert_eq!(parsed(""), Ok(None));
         assert_eq!(parsed("0.5"), limit("0.5", "native"));
         assert_eq!(parsed("NONE usdc"), limit("none", "USDC"));
-        for words in ["5 DAI", "5 USDC 5"] {
+        assert_eq!(parsed("5usdc"), limit("5", "USDC"));
+        assert_eq!(parsed(".5ETH"), limit("0.5", "native"));
+        assert_eq!(parsed("1 000"), Err(AmountError::Separator.into()));
+        for words in ["5 USDC 5", "all", "5usdc ETH"] {
             assert_eq!(parsed(words), Err(InputError::LimitWords), "{words}");
+        }
+        for words in ["5 DAI", "5dai", "none DAI"] {
+            let refused = parsed(words);
+            assert!(matches!(refused, Err(InputError::UnknownAsset { .. })), "{words}");
         }
     }
 }

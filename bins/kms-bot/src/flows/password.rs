@@ -11,7 +11,7 @@ use crate::chat::keyboard::Keyboard;
 use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
 use crate::flow::{Action, Arguments, ArgumentsError, Flow};
 use crate::problems::problem;
-use crate::texts::{Text, html, text};
+use crate::texts::{Html, Text, html, text};
 
 pub(crate) struct PasswordFlow;
 
@@ -25,7 +25,7 @@ impl Flow for PasswordFlow {
     }
 
     fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
-        arguments.expect_none()?;
+        arguments.expect_none().map_err(|_error| ArgumentsError::Password)?;
         Ok(Action::new(|context, user| ask(context, user).boxed()))
     }
 }
@@ -47,6 +47,10 @@ impl Step for BothPasswords {
         Secrecy::Password
     }
 
+    fn wanted(&self) -> Html {
+        html!("password-two-lines")
+    }
+
     /// Changes the password. The step continues until that succeeds.
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let user = answer.user;
@@ -56,7 +60,7 @@ impl Step for BothPasswords {
         if current.is(&new) {
             return context.send(user.id, html!("password-unchanged")).await;
         }
-        if let Err(weak) = new.check(&[&user.first_name]) {
+        if let Err(weak) = new.check(&user.names()) {
             return context.send(user.id, weak.message()).await;
         }
         let changing = html!("password-changing");

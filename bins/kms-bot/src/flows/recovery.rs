@@ -177,6 +177,10 @@ impl Step for Code {
         Secrecy::Code
     }
 
+    fn wanted(&self) -> Html {
+        html!("wanted-code")
+    }
+
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let user = answer.user;
         let Ok(code) = answer.text.parse() else {
@@ -230,10 +234,14 @@ impl Step for NewPassword {
         Secrecy::Password
     }
 
+    fn wanted(&self) -> Html {
+        html!("wanted-new-password")
+    }
+
     /// Completes the recovery. Repeating it has no second effect, by its id.
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let (user, password) = (answer.user, answer.password());
-        if let Err(weak) = password.check(&[&user.first_name]) {
+        if let Err(weak) = password.check(&user.names()) {
             return context.send(user.id, weak.message()).await;
         }
         let working = html!("recover-working");

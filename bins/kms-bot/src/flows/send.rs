@@ -6,21 +6,21 @@
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use kms_types::{Asset, QuoteAmount, Recipient};
+use kms_types::{Asset, QuoteAmount, Recipient, TypedAmount, TypedRecipient};
 use teloxide_core::types::MessageId;
 
-use self::arguments::{SendArguments, is_marked_recipient};
+use self::arguments::SendArguments;
 use self::button::SendButton;
 use super::cancel;
-use crate::assets::{Assets, is_amount};
-use crate::chat::incoming::User;
+use crate::assets::Assets;
+use crate::chat::incoming::{Content, User};
 use crate::chat::keyboard::CallbackButton;
-use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
+use crate::context::{Answer, Context, HandlerError, HandlerResult, Secrecy, Step};
 use crate::flow::{
     Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
 };
 use crate::input::InputError;
-use crate::texts::{Text, html, text};
+use crate::texts::{Html, Text, html, text};
 
 mod arguments;
 mod button;
@@ -109,26 +109,82 @@ impl Step for AskRecipient {
         Secrecy::Public
     }
 
+    fn wanted(&self) -> Html {
+        html!("send-ask-recipient")
+    }
+
     fn is_answer(&self, text: &str) -> bool {
-        is_marked_recipient(text)
+        TypedRecipient::is_marked(text)
+    }
+
+    /// A shared contact, or a forwarded address, names the recipient too.
+    async fn receive(
+        &self,
+        context: &Context,
+        user: &User,
+        content: &Content,
+    ) -> Result<bool, HandlerError> {
+        match content {
+            Content::Contact { user: Some(id), .. } => {
+                self.pay(context, user, TypedRecipient::User(*id)).await?;
+            }
+            Content::Contact { user: None, .. } => {
+                let text = html!("send-contact-unknown");
+                context.telegram.send(user.id, &text, cancel::keyboard()).await?;
+            }
+            Content::Forward { text, author } => match (self.read(context, text).await, author) {
+                (Ok(to), _) => self.pay(context, user, to).await?,
+                (Err(_), Some(author)) => {
+                    self.pay(context, user, TypedRecipient::User(*author)).await?;
+                }
+                (Err(error), None) => refuse(context, user, &error).await?,
+            },
+            Content::Edit(_)
+            | Content::Picture
+            | Content::Video
+            | Content::File
+            | Content::Voice
+            | Content::Sticker
+            | Content::Place
+            | Content::Poll
+            | Content::Notice
+            | Content::Other => return Ok(false),
+        }
+        Ok(true)
     }
 
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
-        let Answer { user, text, .. } = answer;
-        if !is_marked_recipient(text) {
-            return refuse(context, user, &InputError::UnmarkedRecipient).await;
-        }
-        match (text.trim().parse::<Recipient>(), self.amount.clone()) {
-            (Err(error), _) => refuse(context, user, &error.into()).await,
-            (Ok(to), None) => ask_amount(context, user, to, self.asset.clone()).await,
-            (Ok(to), Some(amount)) => {
-                quote::quote(context, user, to, amount, self.asset.clone()).await
-            }
+        match self.read(context, answer.with_mentions).await {
+            Ok(to) => self.pay(context, answer.user, to).await,
+            Err(error) => refuse(context, answer.user, &error).await,
         }
     }
 }
 
-async fn ask_amount(context: &Context, user: &User, to: Recipient, asset: Asset) -> HandlerResult {
+impl AskRecipient {
+    /// Reads a recipient. A bare word is refused: it may be anything.
+    async fn read(&self, context: &Context, text: &str) -> Result<TypedRecipient, InputError> {
+        if !TypedRecipient::is_marked(text) {
+            return Err(InputError::UnmarkedRecipient);
+        }
+        let chain_id = context.network.get().await.ok().map(|network| network.chain_id);
+        Ok(TypedRecipient::parse(text, chain_id)?)
+    }
+
+    async fn pay(&self, context: &Context, user: &User, to: TypedRecipient) -> HandlerResult {
+        match self.amount.clone() {
+            None => ask_amount(context, user, to, self.asset.clone()).await,
+            Some(amount) => quote::quote(context, user, to, amount, self.asset.clone()).await,
+        }
+    }
+}
+
+async fn ask_amount(
+    context: &Context,
+    user: &User,
+    to: TypedRecipient,
+    asset: Asset,
+) -> HandlerResult {
     let network = context.network.get().await?;
     let symbol = match &asset {
         Asset::Native => network.symbol.as_str(),
@@ -140,7 +196,17 @@ async fn ask_amount(context: &Context, user: &User, to: Recipient, asset: Asset)
         }
         (Asset::Native, None) | (Asset::Token(_), _) => html!("send-amount-examples"),
     };
-    let text = html!("send-ask-amount", symbol = symbol, recipient = &to, examples = examples);
+    let recipient = match &to {
+        TypedRecipient::Named(recipient @ Recipient::Username(_)) => {
+            html!("transfer-username", username = recipient)
+        }
+        TypedRecipient::Named(recipient @ Recipient::Address(_)) => {
+            html!("transfer-address", address = recipient)
+        }
+        TypedRecipient::User(id) => quote::person(context, *id).await,
+    };
+    let text =
+        html!("send-ask-amount", symbol = symbol, recipient = recipient, examples = examples);
     context.expect(user.id, AskAmount { to, asset });
     context.telegram.send(user.id, &text, cancel::keyboard()).await?;
     Ok(())
@@ -148,7 +214,7 @@ async fn ask_amount(context: &Context, user: &User, to: Recipient, asset: Asset)
 
 /// Waits for the amount.
 struct AskAmount {
-    to: Recipient,
+    to: TypedRecipient,
     /// The asset if the answer does not name one.
     asset: Asset,
 }
@@ -159,8 +225,12 @@ impl Step for AskAmount {
         Secrecy::Public
     }
 
+    fn wanted(&self) -> Html {
+        html!("input-amount-empty")
+    }
+
     fn is_answer(&self, text: &str) -> bool {
-        is_amount(text.trim())
+        TypedAmount::is_meant(text.trim())
     }
 
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {

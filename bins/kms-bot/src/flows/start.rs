@@ -5,7 +5,7 @@ use futures::FutureExt;
 use kms_types::wire::{Account, CreateAccount, Network};
 use teloxide_core::types::MessageId;
 
-use super::{balance, receive};
+use super::{balance, contact, receive};
 use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
 use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
@@ -28,15 +28,18 @@ impl Flow for StartFlow {
         text!("start-description")
     }
 
-    /// A link to the bot, `t.me/bot?start=balance`, may name another command to run.
+    /// A link to the bot, `t.me/bot?start=balance`, may name another command to run. Any other link
+    /// is a link to the bot and no more.
     fn parse(&self, mut arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
         let link = arguments.words.next().filter(|link| *link != WORD);
         arguments.clone().expect_none()?;
         let Some(link) = link else {
             return Ok(Action::new(|context, user| start(context, user, None).boxed()));
         };
-        let linked = arguments.flows.iter().find(|flow| flow.word() == link);
-        let linked = linked.ok_or(ArgumentsError::Unexpected)?.parse(arguments)?;
+        let Some(linked) = arguments.flows.iter().find(|flow| flow.word() == link) else {
+            return Ok(Action::new(|context, user| start(context, user, None).boxed()));
+        };
+        let linked = linked.parse(arguments)?;
         if !linked.abandons_step {
             return Ok(linked);
         }
@@ -77,7 +80,8 @@ async fn ask_password(context: &Context, user: &User) -> HandlerResult {
 }
 
 async fn show(context: &Context, user: &User, account: &Account) -> HandlerResult {
-    let message = wallet(&html!("start-existing"), account, &context.network.get().await?);
+    let network = context.network.get().await?;
+    let message = wallet(user, &html!("start-existing"), account, &network);
     context.telegram.send(user.id, &message, keyboard()).await?;
     Ok(())
 }
@@ -91,10 +95,13 @@ impl Step for ChoosePassword {
         Secrecy::Password
     }
 
+    fn wanted(&self) -> Html {
+        html!("wanted-new-password")
+    }
+
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let (user, password) = (answer.user, answer.password());
-        let username = user.username.as_ref().map(ToString::to_string).unwrap_or_default();
-        if let Err(weak) = password.check(&[&user.first_name, username.trim_start_matches('@')]) {
+        if let Err(weak) = password.check(&user.names()) {
             return context.send(user.id, weak.message()).await;
         }
         let creating = html!("start-creating");
@@ -112,18 +119,27 @@ impl Step for ChoosePassword {
         let (text, keyboard) = match created.await {
             Ok((account, network)) => {
                 context.end_step(user.id);
-                (wallet(&html!("start-created"), &account, &network), keyboard())
+                (wallet(user, &html!("start-created"), &account, &network), keyboard())
             }
-            Err(error) => (problem(&error, None), Keyboard::none()),
+            Err(error) => {
+                let text = problem(&error, None);
+                return Ok(context
+                    .telegram
+                    .edit(user.id, message, &text, Keyboard::none())
+                    .await?);
+            }
         };
-        Ok(context.telegram.edit(user.id, message, &text, keyboard).await?)
+        context.telegram.edit(user.id, message, &text, keyboard).await?;
+        contact::offer(context, user).await
     }
 }
 
-fn wallet(title: &Html, account: &Account, network: &Network) -> Html {
-    let hint = match &account.username {
-        Some(name) => html!("start-has-username", username = name),
-        None => html!("start-no-username"),
+fn wallet(user: &User, title: &Html, account: &Account, network: &Network) -> Html {
+    let hint = match (&account.username, &user.username) {
+        (Some(name), _) => html!("start-has-username", username = name),
+        // The server does not bind it to the wallet yet: a newer report decides.
+        (None, Some(_)) => Html::default(),
+        (None, None) => html!("start-no-username"),
     };
     html!(
         "start-wallet",

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
 mod account;
+mod contacts;
 mod onboarding;
 mod outages;
 mod process;
@@ -13,4 +14,6 @@ mod sending;
 mod supervision;
 mod texts;
 mod traps;
+mod typed;
+mod unasked;
 mod world;

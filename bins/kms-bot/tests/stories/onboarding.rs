@@ -12,9 +12,12 @@ async fn a_password_creates_a_wallet_and_start_shows_it_again() {
     ann.says("password123");
     ann.bot("password-guessable").await;
     ann.says("/slash-passwords are none");
-    ann.bot("unknown-command").await;
+    ann.bot("unknown-command-deleted").await;
     ann.says(ANNS);
     let ready = ann.bot("start-created").await;
+    ann.bot("contact-offer").await;
+    ann.press("contact-later-button");
+    ann.bot("contact-later").await;
     ann.press("start-recovery-button");
     ann.bot("start-recovery").await;
     ann.press("receive-button");
@@ -39,7 +42,7 @@ async fn without_a_wallet_every_command_points_to_start() {
     ann.says("/recover");
     ann.bot("no-wallet").await;
     ann.says("hello?");
-    ann.bot("unexpected-text").await;
+    ann.bot("unexpected-newcomer").await;
     ann.says("/dance");
     ann.bot("unknown-command").await;
     ann.says("/cancel");
@@ -68,11 +71,26 @@ async fn in_a_group_the_bot_asks_nothing_and_shows_nothing() {
     // A password that the private chat waits for is not accepted as a reply in the group.
     let invitation = group_phone.last_of_bot().unwrap();
     ann.person().replies_in(group, invitation.id, ANNS).unwrap();
+    ann.bot("group-password-exposed").await;
+    assert!(stage.sim.stored().contains(ANNS));
+    stage.sim.promote_bot(group);
+    for says in ["/password old new", "/password another sentence to guess"] {
+        ann.person().says_in(group, says).unwrap();
+        ann.bot("group-password-deleted").await;
+    }
+    ann.person().replies_in(group, invitation.id, "four words of a password").unwrap();
+    ann.bot("group-password-deleted").await;
+    assert!(!stage.sim.stored().contains("four words of a password"));
+    assert!(!stage.sim.stored().contains("another sentence to guess"));
     ann.person().says_in(group, "/help").unwrap();
     group_phone.bot("group-invitation").await;
     assert!(stage.client.account(id(&ann).into()).await.unwrap().is_none());
     group_phone.press("group-button");
     ann.bot("start-welcome").await;
+    // In a group with topics the answer is in the topic of the command, and a reply to it.
+    let asked = ann.person().says_in_topic(group, 77, "/balance").unwrap();
+    let answer = group_phone.bot("group-invitation").await;
+    assert_eq!((answer.topic, answer.reply_to), (Some(77), Some(asked)));
     assert_transcript!("group", group_phone);
     stage.stop().await;
 }

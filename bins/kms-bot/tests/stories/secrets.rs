@@ -23,8 +23,8 @@ async fn passwords_are_neither_logged_nor_left_in_a_chat() {
     ann.bot("start-welcome").await;
     ann.says("canary");
     ann.bot("password-too-short").await;
-    ann.says("/canary is no command");
-    ann.bot("unknown-command").await;
+    ann.says("/canary-is-no-command");
+    ann.bot("unknown-command-deleted").await;
     ann.says(first);
     ann.bot("start-created").await;
     let address = world.stage.client.account(id(ann).into()).await.unwrap().unwrap().address;
@@ -53,10 +53,11 @@ async fn passwords_are_neither_logged_nor_left_in_a_chat() {
 
     // What the bot does not handle is not logged either.
     let hello = ann.person().says("hello");
-    ann.person().edits(hello, "edited canary").unwrap();
-    ann.bot("unsupported-deleted").await;
-    ann.person().forwards("forwarded canary");
-    ann.bot("unsupported-deleted").await;
+    ann.bot("unexpected-text").await;
+    ann.person().edits(hello, "edited canary of the mine").unwrap();
+    ann.bot("other-deleted").await;
+    ann.person().forwards("forwarded canary of the mine");
+    ann.bot("other-deleted").await;
     let hello = ann.last_of_bot().unwrap().id;
     ann.person().forges(ann.person().id(), hello, "canary").unwrap();
     ann.bot("expired-button-notice").await;

@@ -58,7 +58,7 @@ async fn a_missing_recipient_or_amount_is_asked_for() {
     world.ann.press("cancel-button");
     world.ann.bot("cancel-done").await;
     world.ann.says("1");
-    world.ann.bot("unexpected-text-deleted").await;
+    world.ann.bot("unexpected-text").await;
     assert_transcript!("send_step_by_step", world.ann);
     assert_eq!(world.balance(&world.bob).await, coins("1.5"));
     world.stage.stop().await;
@@ -98,7 +98,8 @@ async fn an_impossible_payment_is_refused_before_the_password_is_asked_for() {
         ("/send @bob 0", "input-amount-zero"),
         ("/send @bob 1e3", "input-amount-exponent"),
         ("/send 0x1486F47822927e3F2321E0bE433247dDADAf8F8c 1", "input-address-checksum"),
-        ("/send @bob 1 2", "input-send-words"),
+        ("/send @bob 1 2", "input-amount-separator"),
+        ("/send @bob @ann 1", "input-send-words"),
     ] {
         world.ann.says(says);
         world.ann.bot(id).await;
@@ -321,8 +322,9 @@ async fn ann_pays_bob_in_a_token_and_the_fee_in_coins() {
     world.ann.bot_with("problem-insufficient-token", &["1 TUSD"]).await;
     world.ann.says("/send @bob 0.0000001 TUSD");
     world.ann.bot_with("problem-other", &["6"]).await;
+    // A symbol is never a username.
     world.ann.says("/send TUSD 5");
-    world.ann.bot("input-send-words").await;
+    world.ann.bot("send-ask-recipient").await;
     world.ann.confirms("/send 5 tusd @bob").await;
     world.ann.says(ANNS);
     world.ann.bot_with("transfer-confirmed", &["5 TUSD"]).await;
@@ -372,7 +374,7 @@ async fn a_running_bot_loads_a_new_token_from_the_server() {
     let options = StageOptions { token: false, ..Default::default() };
     let mut world = World::with_wallets(options).await;
     world.ann.says("/limit 1 tusd");
-    world.ann.bot("input-limit-words").await;
+    world.ann.bot("input-unknown-asset").await;
     world.stage.stop_server().await;
     world.stage.start_server().await.unwrap();
     // The bot fetches the network again after ten seconds at the earliest.
@@ -380,7 +382,7 @@ async fn a_running_bot_loads_a_new_token_from_the_server() {
     loop {
         assert!(Instant::now() < deadline, "the token is not known");
         world.ann.says("/limit 1 tusd");
-        let answers = ["limit-help", "input-limit-words"];
+        let answers = ["limit-help", "input-unknown-asset"];
         let is_answer = |text: &str| answers.iter().any(|id| texts::is(id, text));
         let answer = world.ann.hears_matching("an answer to /limit", is_answer).await.unwrap();
         if answer.unwrap().text.contains("1 TUSD") {
@@ -413,7 +415,7 @@ async fn a_limit_is_shown_lowered_at_once_and_raised_later() {
     world.ann.bot("limit-later").await;
     world.ann.bot("notice-limit-raise-requested").await;
     world.ann.says("/limit 5 DAI");
-    world.ann.bot("input-limit-words").await;
+    world.ann.bot("input-unknown-asset").await;
     assert_transcript!("limits", world.ann);
     world.stage.stop().await;
 }

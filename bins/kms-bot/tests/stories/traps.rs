@@ -89,16 +89,16 @@ async fn edits_and_forwards_move_no_money() {
     let help = world.ann.person().says("/help");
     world.ann.bot("help-title").await;
     world.ann.person().edits(help, "/send @bob 5").unwrap();
-    world.ann.bot("unsupported-deleted").await;
+    world.ann.bot("edited-command").await;
     world.ann.person().forwards("/send @bob 5");
-    world.ann.bot("unsupported-deleted").await;
+    world.ann.bot("other-content").await;
     world.ann.confirms("/send @bob 0.5").await;
     world.ann.person().forwards(ANNS);
-    world.ann.bot("unsupported-deleted").await;
+    world.ann.bot("other-deleted").await;
     let help = world.ann.person().says("/help");
     world.ann.bot("help-title").await;
     world.ann.person().edits(help, ANNS).unwrap();
-    world.ann.bot("unsupported-deleted").await;
+    world.ann.bot("other-deleted").await;
     assert_transcript!("edits_and_forwards", world.ann);
     assert!(world.transfers(&world.ann).await.is_empty());
     assert!(!world.stage.sim.stored().contains(ANNS));
@@ -170,15 +170,15 @@ async fn a_password_in_the_wrong_place_is_deleted() {
     let mut world = world().await;
     for (says, id) in [
         ("/password", "password-ask"),
-        ("/open-sesame-and-more", "unknown-command"),
-        ("/open@sesame-and-more", "unknown-command"),
+        ("/open-sesame-and-more", "unknown-command-deleted"),
+        ("/open@sesame-and-more", "unknown-command-deleted"),
         ("/cancel", "cancel-done"),
         ("sesame, too late", "unexpected-text-deleted"),
         ("/password sesame sesame", "password-ask"),
         ("/send", "send-ask-recipient"),
-        ("Sesame4you", "input-recipient-unmarked"),
+        ("Sesame4you2open", "input-recipient-unmarked"),
         ("@bob", "send-ask-amount"),
-        ("sesame4you", "input-amount-format"),
+        ("sesame4you2open", "input-amount-format"),
     ] {
         world.ann.says(says);
         world.ann.bot(id).await;
@@ -199,7 +199,8 @@ async fn a_display_name_cannot_disguise_the_confirm_screen() {
     mallory.bot("start-created").await;
     world.ann.says("/send @mallory 1");
     let quote = world.ann.bot("send-quote").await;
-    assert!(quote.text.contains("<b>Bob</b>bob@, @mallory"), "{}", quote.text);
+    let shown = quote.text.replace('\u{2060}', "");
+    assert!(shown.contains("<b>Bob</b>bob@, @mallory"), "{}", quote.text);
     world.stage.stop().await;
 }
 

@@ -100,6 +100,7 @@ impl World {
             phone.bot("start-welcome").await;
             phone.says(password);
             phone.bot("start-created").await;
+            phone.bot("contact-offer").await;
             phone.forget();
         }
         let ann = world.account(&world.ann).await;

@@ -3,11 +3,13 @@
 use async_trait::async_trait;
 use kms_client::ClientError;
 use kms_types::wire::{ConfirmTransfer, Transfer, TransferState, Warning};
-use kms_types::{Amount, Asset, ErrorCode, QuoteAmount, Recipient, TransferId, Wei};
+use kms_types::{
+    Amount, Asset, ErrorCode, QuoteAmount, Recipient, TransferId, TypedRecipient, Wei,
+};
 use teloxide_core::types::MessageId;
 
 use super::button::SendButton;
-use super::quote::{Holder, holder, quote_in};
+use super::quote::{self, Holder, holder, quote_in};
 use super::screen;
 use super::terms::{ClientRef, Fingerprint, Terms};
 use crate::chat::incoming::User;
@@ -39,8 +41,12 @@ pub(super) async fn ask_password(
     if terms.fingerprint() != fingerprint {
         return withdraw(context, user, message, id, &html!("send-changed")).await;
     }
+    let person = ClientRef::of(&transfer).and_then(|client_ref| client_ref.person);
     let display_name = match &transfer.to.username {
-        None => None,
+        None => match person {
+            Some(person) => quote::display_name(context, person).await,
+            None => None,
+        },
         Some(name) => match holder(context, name).await? {
             Holder::Verified { display_name } => display_name,
             Holder::Unverified => return Ok(Some(text!("send-name-unverified-notice"))),
@@ -106,6 +112,10 @@ struct ConfirmPassword {
 impl Step for ConfirmPassword {
     fn secrecy(&self) -> Secrecy {
         Secrecy::Password
+    }
+
+    fn wanted(&self) -> Html {
+        html!("wanted-password")
     }
 
     /// Confirms the transfer: the server signs and broadcasts it.
@@ -270,16 +280,18 @@ pub(super) async fn renew(
         screen::show(context, user.id, message, &old).await?;
         return Ok(None);
     }
-    let all = ClientRef::of(&old).is_some_and(|client_ref| client_ref.all);
+    let client_ref = ClientRef::of(&old);
+    let all = client_ref.is_some_and(|client_ref| client_ref.all);
     let decimals = old.token.as_ref().map_or(Wei::DECIMALS, |token| token.decimals);
     let amount = match old.value.to_decimal(decimals).parse::<Amount>() {
         _ if all => QuoteAmount::All,
         Ok(amount) => QuoteAmount::Exactly(amount),
         Err(_) => return Ok(Some(text!("expired-button-notice"))),
     };
-    let to = match old.to.username {
-        Some(name) => Recipient::Username(name),
-        None => Recipient::Address(old.to.address),
+    let to = match (old.to.username, client_ref.and_then(|client_ref| client_ref.person)) {
+        (Some(name), _) => TypedRecipient::Named(Recipient::Username(name)),
+        (None, Some(person)) => TypedRecipient::User(person),
+        (None, None) => TypedRecipient::Named(Recipient::Address(old.to.address)),
     };
     let asset = old.token.map_or(Asset::Native, |token| Asset::Token(token.symbol));
     quote_in(context, user, message, to, amount, asset).await?;

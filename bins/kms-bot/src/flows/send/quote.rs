@@ -1,8 +1,8 @@
 //! Quotes a payment, and verifies who holds the recipient's username.
 
 use kms_client::ClientError;
-use kms_types::wire::{QuoteTransfer, SeenUsername};
-use kms_types::{Asset, QuoteAmount, Recipient, TransferId, Username};
+use kms_types::wire::{Account, QuoteTransfer, SeenUsername};
+use kms_types::{Asset, QuoteAmount, Recipient, TelegramId, TransferId, TypedRecipient, Username};
 use teloxide_core::types::MessageId;
 
 use super::screen;
@@ -11,14 +11,15 @@ use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
 use crate::clock;
 use crate::context::{Context, HandlerResult};
+use crate::format;
 use crate::problems::problem;
-use crate::texts::html;
+use crate::texts::{Html, html};
 
 /// Quotes a payment in a new message.
 pub(super) async fn quote(
     context: &Context,
     user: &User,
-    to: Recipient,
+    to: TypedRecipient,
     amount: QuoteAmount,
     asset: Asset,
 ) -> HandlerResult {
@@ -33,26 +34,15 @@ pub(super) async fn quote_in(
     context: &Context,
     user: &User,
     message: MessageId,
-    to: Recipient,
+    to: TypedRecipient,
     amount: QuoteAmount,
     asset: Asset,
 ) -> HandlerResult {
     let all = amount == QuoteAmount::All;
     let quoted = async {
-        let display_name = match &to {
-            Recipient::Address(_) => None,
-            Recipient::Username(name) => match holder(context, name).await? {
-                Holder::Unknown => {
-                    return Ok((html!("send-unknown-name", username = name), Keyboard::none()));
-                }
-                Holder::Reassigned => {
-                    return Ok((html!("send-name-reassigned", username = name), Keyboard::none()));
-                }
-                Holder::Unverified => {
-                    return Ok((html!("send-name-unverified-notice"), Keyboard::none()));
-                }
-                Holder::Verified { display_name } => display_name,
-            },
+        let Payee { to, person, display_name } = match payee(context, to).await? {
+            Ok(payee) => payee,
+            Err(nobody) => return Ok((nobody, Keyboard::none())),
         };
         let body = QuoteTransfer {
             id: TransferId::random(),
@@ -60,7 +50,7 @@ pub(super) async fn quote_in(
             to,
             amount,
             asset,
-            client_ref: Some(ClientRef { message, all }.to_string()),
+            client_ref: Some(ClientRef { message, all, person }.to_string()),
         };
         let transfer = context.kms.quote(&body).await?;
         let network = context.network.of_chain(transfer.chain_id).await?;
@@ -72,6 +62,57 @@ pub(super) async fn quote_in(
         Err(error) => (problem(&error, context.network.cached().as_ref()), Keyboard::none()),
     };
     Ok(context.telegram.edit(user.id, message, &text, keyboard).await?)
+}
+
+/// Who is paid.
+struct Payee {
+    to: Recipient,
+    /// The person, if the sender named a person rather than a username or an address.
+    person: Option<TelegramId>,
+    display_name: Option<String>,
+}
+
+/// Finds out who is paid, or why nobody is.
+async fn payee(context: &Context, to: TypedRecipient) -> Result<Result<Payee, Html>, ClientError> {
+    let to = match to {
+        TypedRecipient::User(id) => {
+            let account = context.kms.account(id.into()).await?;
+            let display_name = display_name(context, id).await;
+            return Ok(match account {
+                Some(Account { address, .. }) => {
+                    Ok(Payee { to: Recipient::Address(address), person: Some(id), display_name })
+                }
+                None => Err(html!("send-unknown-person", person = named(display_name.as_deref()))),
+            });
+        }
+        TypedRecipient::Named(to) => to,
+    };
+    let Recipient::Username(name) = &to else {
+        return Ok(Ok(Payee { to, person: None, display_name: None }));
+    };
+    Ok(match holder(context, name).await? {
+        Holder::Verified { display_name } => Ok(Payee { to, person: None, display_name }),
+        Holder::Unknown => Err(html!("send-unknown-name", username = name)),
+        Holder::Reassigned => Err(html!("send-name-reassigned", username = name)),
+        Holder::Unverified => Err(html!("send-name-unverified-notice")),
+    })
+}
+
+/// A person without a username, by the name that they have at Telegram.
+pub(super) async fn person(context: &Context, id: TelegramId) -> Html {
+    named(display_name(context, id).await.as_deref())
+}
+
+fn named(display_name: Option<&str>) -> Html {
+    match display_name {
+        Some(name) => html!("send-person", name = format::name(name)),
+        None => html!("send-person-unknown"),
+    }
+}
+
+/// A person's first name at Telegram, if the person ever wrote to the bot.
+pub(super) async fn display_name(context: &Context, id: TelegramId) -> Option<String> {
+    context.telegram.profile(id).await.ok().and_then(|(name, _)| name)
 }
 
 /// Who holds a username.

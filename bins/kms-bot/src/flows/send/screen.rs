@@ -9,11 +9,10 @@ use teloxide_core::types::MessageId;
 
 use super::button::SendButton;
 use super::terms::Terms;
-use crate::chat::html::clean_name;
 use crate::chat::keyboard::Keyboard;
 use crate::chat::telegram::TelegramError;
 use crate::context::{Context, HandlerResult};
-use crate::format::{amount, at_most, coins, date, symbol, time};
+use crate::format::{self, amount, at_most, coins, date, symbol, time};
 use crate::texts::{Html, Text, html, text};
 
 /// Shows a transfer's current state in its message, or in a new one if that no longer exists.
@@ -55,13 +54,14 @@ pub(super) fn quote(transfer: &Transfer, network: &Network, display_name: Option
     let (to, token) = (&transfer.to, transfer.token.as_ref());
     let max_fee = at_most(transfer.max_fee, network);
     let value = amount(transfer.value, token, network);
-    let name = display_name.map(clean_name).filter(|name| !name.is_empty());
+    let name = display_name.map(format::name);
     let recipient = match (&to.username, name) {
         (Some(username), Some(name)) => {
             html!("send-recipient-named", name = name, username = username)
         }
         (Some(username), None) => html!("transfer-username", username = username),
-        (None, _) => html!("send-recipient-address"),
+        (None, Some(name)) => html!("send-person", name = name),
+        (None, None) => html!("send-recipient-address"),
     };
     let member = match to.since {
         Some(since) => html!("send-member-since", date = date(since)),

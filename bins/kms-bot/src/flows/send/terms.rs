@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use kms_types::wire::Transfer;
-use kms_types::{EthAddress, Token, Units, Wei};
+use kms_types::{EthAddress, TelegramId, Token, Units, Wei};
 use sha2::{Digest, Sha256};
 use teloxide_core::types::MessageId;
 
@@ -70,22 +70,26 @@ pub(crate) struct ClientRef {
     pub(crate) message: MessageId,
     /// Whether the sender asked to send everything, so that a new quote does the same.
     pub(crate) all: bool,
+    /// The person who is paid, if the sender named one without a username.
+    pub(crate) person: Option<TelegramId>,
 }
 
 impl ClientRef {
     /// Parses the reference of a transfer. Transfers of other clients have none of the bot's.
     pub(crate) fn of(transfer: &Transfer) -> Option<Self> {
         let text = transfer.client_ref.as_deref()?.strip_prefix("telegram:")?;
-        let (message, all) = match text.strip_suffix(":all") {
-            Some(message) => (message, true),
-            None => (text, false),
+        let (message, rest) = text.split_once(':').unwrap_or((text, ""));
+        let (all, person) = match rest.strip_prefix("all") {
+            Some(person) => (true, person.trim_start_matches(':')),
+            None => (false, rest),
         };
-        Some(Self { message: MessageId(message.parse().ok()?), all })
+        Some(Self { message: MessageId(message.parse().ok()?), all, person: person.parse().ok() })
     }
 }
 
 impl fmt::Display for ClientRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "telegram:{}{}", self.message, if self.all { ":all" } else { "" })
+        write!(f, "telegram:{}{}", self.message, if self.all { ":all" } else { "" })?;
+        self.person.map_or(Ok(()), |person| write!(f, ":{person}"))
     }
 }

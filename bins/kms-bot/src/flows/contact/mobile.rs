@@ -1,0 +1,95 @@
+//! The mobile number, which Telegram's own key shares. Only the user's own number counts.
+
+use async_trait::async_trait;
+use kms_types::Mobile;
+use kms_types::wire::ChangeMobile;
+use teloxide_core::types::MessageId;
+
+use crate::chat::incoming::{Content, User};
+use crate::chat::keyboard::{Keyboard, Keys};
+use crate::context::{Answer, Context, HandlerError, HandlerResult, Secrecy, Step};
+use crate::problems::problem;
+use crate::texts::{Html, html, text};
+
+/// Asks for the number, with a key that shares it.
+pub(super) async fn ask(context: &Context, user: &User) -> HandlerResult {
+    context.abandon_step(user).await;
+    context.expect(user.id, ShareNumber);
+    let keys = Keys::ShareNumber {
+        share: text!("contact-mobile-share-button"),
+        cancel: text!("cancel-button"),
+    };
+    Ok(context.telegram.send_with_keys(user.id, &html!("contact-ask-mobile"), keys).await?)
+}
+
+/// Removes the number.
+pub(super) async fn remove(context: &Context, user: &User, message: MessageId) -> HandlerResult {
+    let removed = context.kms.change_mobile(user.id.into(), &ChangeMobile { mobile: None }).await;
+    let text = match removed {
+        Ok(()) => html!("contact-mobile-removed"),
+        Err(error) => problem(&error, None),
+    };
+    Ok(context.telegram.edit(user.id, message, &text, Keyboard::none()).await?)
+}
+
+/// Waits for the user's own contact.
+struct ShareNumber;
+
+#[async_trait]
+impl Step for ShareNumber {
+    fn secrecy(&self) -> Secrecy {
+        Secrecy::Public
+    }
+
+    fn wanted(&self) -> Html {
+        html!("wanted-mobile")
+    }
+
+    async fn receive(
+        &self,
+        context: &Context,
+        user: &User,
+        content: &Content,
+    ) -> Result<bool, HandlerError> {
+        let Content::Contact { phone, user: owner } = content else { return Ok(false) };
+        if *owner != Some(user.id) {
+            context.send(user.id, html!("contact-mobile-foreign")).await?;
+            return Ok(true);
+        }
+        // Telegram shows numbers with their country code, some without the plus.
+        let digits: String = phone.chars().filter(char::is_ascii_digit).collect();
+        let Ok(mobile) = format!("+{digits}").parse::<Mobile>() else {
+            context.end_step(user.id);
+            let text = html!("contact-mobile-format");
+            context.telegram.send_with_keys(user.id, &text, Keys::Remove).await?;
+            return Ok(true);
+        };
+        let body = ChangeMobile { mobile: Some(mobile.clone()) };
+        let text = match context.kms.change_mobile(user.id.into(), &body).await {
+            Ok(()) => html!("contact-mobile-added", mobile = mobile.masked()),
+            Err(error) => problem(&error, None),
+        };
+        context.end_step(user.id);
+        context.telegram.send_with_keys(user.id, &text, Keys::Remove).await?;
+        Ok(true)
+    }
+
+    /// The key that cancels sends its label as a text. A number that is typed may be anybody's.
+    async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
+        if answer.text.trim() == text!("cancel-button").into_string() {
+            context.end_step(answer.user.id);
+            return self.cancel(context, answer.user).await;
+        }
+        context.send(answer.user.id, self.wanted()).await
+    }
+
+    async fn abandon(&self, context: &Context, user: &User) -> HandlerResult {
+        self.cancel(context, user).await
+    }
+
+    /// Only a message can take the key away.
+    async fn cancel(&self, context: &Context, user: &User) -> HandlerResult {
+        let text = html!("contact-mobile-cancelled");
+        Ok(context.telegram.send_with_keys(user.id, &text, Keys::Remove).await?)
+    }
+}

@@ -1,0 +1,201 @@
+//! Amounts, recipients and passwords as people type, paste and forward them.
+
+use bot_api_sim::Attachment;
+use kms_sandbox::StageOptions;
+use kms_types::Wei;
+
+use crate::world::{ANNS, BOBS, Plays, World, assert_transcript, coins, id};
+
+async fn world() -> World {
+    World::with_wallets(StageOptions::default()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_amount_is_read_or_refused_with_its_reason() {
+    let mut world = world().await;
+    let ann = &mut world.ann;
+    for (says, amount) in [
+        ("/send @bob 0.5ETH", "0.5 ETH"),
+        ("/send @bob .5", "0.5 ETH"),
+        ("/send 5tusd @bob", "5 TUSD"),
+        ("/send 0.5 to @bob", "0.5 ETH"),
+        ("/send @bob \u{660}.\u{665}", "0.5 ETH"),
+        ("/send @bob \u{ff10}\u{ff0e}\u{ff15}", "0.5 ETH"),
+    ] {
+        ann.says(says);
+        if amount.ends_with("TUSD") {
+            ann.bot_with("problem-insufficient-token", &[amount]).await;
+        } else {
+            ann.bot_with("send-quote", &[amount]).await;
+        }
+    }
+    for (says, id) in [
+        ("/send @bob 1,5", "input-amount-comma"),
+        ("/send @bob 1 000", "input-amount-separator"),
+        ("/send @bob $5", "input-amount-currency"),
+        ("/send @bob 1e3", "input-amount-exponent"),
+        ("/send @bob 5 usdc", "input-unknown-asset"),
+        ("/send @bob 0.5 for lunch", "input-unknown-asset"),
+        ("/limit 0.5DAI", "input-unknown-asset"),
+        ("/send", "send-ask-recipient"),
+        ("@bob", "send-ask-amount"),
+        ("0.5 dai", "input-unknown-asset"),
+        ("1 000", "input-amount-separator"),
+        (".25", "send-quote"),
+    ] {
+        ann.says(says);
+        ann.bot(id).await;
+    }
+    assert_transcript!("amounts", world.ann);
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recipient_is_read_or_refused_with_its_reason() {
+    let mut world = world().await;
+    let bobs = world.account(&world.bob).await.address.to_string();
+    let ann = &mut world.ann;
+    for recipient in ["t.me/bob", "https://t.me/bob", "@Bob", "@bob,"] {
+        ann.says(&format!("/send {recipient} 0.5"));
+        ann.bot_with("send-quote", &["@bob", &bobs]).await;
+    }
+    let digits = &bobs[2..];
+    for recipient in [
+        bobs.clone(),
+        digits.to_owned(),
+        format!("0X{}", digits.to_uppercase()),
+        format!("0x\u{200b}{digits}"),
+        format!("{bobs},"),
+        format!("ethereum:{bobs}@31337"),
+    ] {
+        ann.says(&format!("/send {recipient} 0.5"));
+        ann.bot_with("send-quote", &[&bobs]).await;
+    }
+    for (recipient, id) in [
+        (format!("eth:{bobs}"), "input-other-network"),
+        (format!("ethereum:{bobs}?value=1e17"), "input-payment-request"),
+        (format!("0x{}", "ab".repeat(32)), "input-hash"),
+        ("https://t.me/+AbCdEf".to_owned(), "input-link"),
+        ("bob.eth".to_owned(), "input-ens"),
+    ] {
+        ann.says(&format!("/send {recipient} 0.5"));
+        ann.bot(id).await;
+    }
+    assert_transcript!("recipients", world.ann);
+    world.stage.stop().await;
+}
+
+/// The name in the text of a mention may be the username of another person.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mention_by_id_pays_that_person_and_no_namesake() {
+    let mut world = world().await;
+    let mut carl = world.stage.sim.phone(4714, "Bobby", None);
+    let dora = world.stage.sim.phone(4715, "Dora", None);
+    carl.says("/start");
+    carl.bot("start-welcome").await;
+    carl.says("a namesake without a username");
+    carl.bot("start-created").await;
+    carl.bot("contact-offer").await;
+    let ann = &mut world.ann;
+    let carls = world.stage.client.account(id(&carl).into()).await.unwrap().unwrap().address;
+    // "bob" is the username of Bob, who is not meant.
+    ann.person().says_mentioning("/send bob 1", "bob", carl.person());
+    ann.bot_with("send-quote", &["Bobby", &carls.to_string()]).await;
+    ann.press("send-confirm-button");
+    ann.bot_with("send-ask-password", &["Bobby"]).await;
+    ann.says(ANNS);
+    ann.bot_with("transfer-confirmed", &["1 ETH"]).await;
+    carl.bot_with("notice-received", &["1 ETH"]).await;
+    ann.says("/send");
+    ann.bot("send-ask-recipient").await;
+    ann.person().says_mentioning("bob", "bob", carl.person());
+    ann.bot_with("send-ask-amount", &["Bobby"]).await;
+    ann.person().says_mentioning("/send Dora 1", "Dora", dora.person());
+    ann.bot("send-unknown-person").await;
+    assert_eq!(world.balance(&world.bob).await, Wei::default());
+    assert_transcript!("mentions", world.ann);
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_contact_or_a_forwarded_message_names_the_recipient() {
+    let mut world = world().await;
+    let bobs = world.account(&world.bob).await.address.to_string();
+    let bob = world.bob.person().clone();
+    let ann = &mut world.ann;
+    let phone = "4915112345678".to_owned();
+    ann.says("/send 0.5");
+    ann.bot("send-ask-recipient").await;
+    ann.person().sends(&Attachment::Contact { phone: phone.clone(), user: Some(bob.id()) });
+    ann.bot_with("send-quote", &["Bob", &bobs]).await;
+    ann.says("/send 0.5");
+    ann.bot("send-ask-recipient").await;
+    ann.person().sends(&Attachment::Contact { phone, user: None });
+    ann.bot("send-contact-unknown").await;
+    ann.person().forwards(&bobs);
+    ann.bot_with("send-quote", &[&bobs]).await;
+    ann.says("/send 0.5");
+    ann.bot("send-ask-recipient").await;
+    ann.person().forwards_from(&bob, "see you there");
+    ann.bot_with("send-quote", &["Bob", &bobs]).await;
+    assert!(world.transfers(&world.ann).await.is_empty());
+    assert_transcript!("shared_recipients", world.ann);
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_password_is_right_from_every_keyboard() {
+    let World { stage, mut ann, .. } = World::new().await;
+    ann.says("/start");
+    ann.bot("start-welcome").await;
+    ann.person().says_formatted("marble seven clouds", "seven", "bold");
+    ann.bot("password-unstable").await;
+    ann.says("marble `seven` clouds");
+    ann.bot("password-unstable").await;
+    ann.says("don't stop -- \"sing\" at dawn");
+    ann.bot("start-created").await;
+    ann.bot("contact-offer").await;
+    let address = stage.client.account(id(&ann).into()).await.unwrap().unwrap().address;
+    stage.faucet(address, coins("1")).await.unwrap();
+    ann.bot_with("notice-received", &["1 ETH"]).await;
+    ann.confirms("/send 0x000000000000000000000000000000000000dEaD 0.5").await;
+    ann.says("don\u{2019}t stop \u{2014} \u{201c}sing\u{201d} at dawn");
+    ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    assert_transcript!("keyboards", ann);
+    stage.stop().await;
+}
+
+/// At onboarding, at a change, and at a recovery.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_made_of_the_persons_names_is_refused_everywhere() {
+    let options =
+        StageOptions { recovery_wait: std::time::Duration::from_secs(1), ..Default::default() };
+    let World { stage, .. } = World::with(options).await;
+    let mut anna = stage.sim.phone(4716, "Annabelle", Some("smithers"));
+    let weak = ["annabelle smithers", "smithers2026", "Annabelle123"];
+    anna.says("/start");
+    anna.bot("start-welcome").await;
+    for password in weak {
+        anna.says(password);
+        anna.bot("password-guessable").await;
+    }
+    anna.says(BOBS);
+    anna.bot("start-created").await;
+    anna.says("/password");
+    anna.bot("password-ask").await;
+    for password in weak {
+        anna.says(&format!("{BOBS}\n{password}"));
+        anna.bot("password-guessable").await;
+    }
+    anna.says("/recover");
+    anna.bot("recover-ask").await;
+    anna.press("recover-start-button");
+    anna.bot("notice-recovery-ready").await;
+    anna.press("recover-set-button");
+    anna.bot("recover-ask-password").await;
+    for password in weak {
+        anna.says(password);
+        anna.bot("password-guessable").await;
+    }
+    stage.stop().await;
+}

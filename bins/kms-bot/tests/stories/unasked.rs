@@ -1,0 +1,104 @@
+//! Messages that answer nothing: what they are is said, and what is wanted. Only what may show a
+//! password is deleted.
+
+use bot_api_sim::Attachment;
+use kms_sandbox::StageOptions;
+
+use crate::world::{ANNS, Plays, World, assert_transcript};
+
+async fn world() -> World {
+    World::with_wallets(StageOptions::default()).await
+}
+
+fn contact() -> Attachment {
+    Attachment::Contact { phone: "4915112345678".to_owned(), user: Some(4712) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_show_a_password_stays_even_while_one_is_asked_for() {
+    let mut world = world().await;
+    world.ann.confirms("/send @bob 0.5").await;
+    let mut kept = Vec::new();
+    for attachment in [
+        contact(),
+        Attachment::Voice,
+        Attachment::Sticker,
+        Attachment::Location,
+        Attachment::Pinned,
+    ] {
+        kept.push(world.ann.person().sends(&attachment));
+        world.ann.bot("other-content").await;
+    }
+    for attachment in [Attachment::Photo, Attachment::Document] {
+        world.ann.person().sends(&attachment);
+        world.ann.bot("other-deleted").await;
+    }
+    let ids: Vec<_> = world.ann.person().chat().iter().map(|message| message.id).collect();
+    assert!(kept.iter().all(|kept| ids.contains(kept)), "{kept:?} of {ids:?}");
+    // The password is still asked for.
+    world.ann.says(ANNS);
+    world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    assert_transcript!("not_an_answer", world.ann);
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_an_answer_is_wanted_anything_else_is_named() {
+    let mut world = world().await;
+    let ann = &mut world.ann;
+    ann.says("/send");
+    ann.bot("send-ask-recipient").await;
+    ann.person().sends(&Attachment::Photo);
+    ann.bot("other-content").await;
+    ann.says("@bob");
+    ann.bot("send-ask-amount").await;
+    ann.person().forwards("0.5");
+    ann.bot("other-content").await;
+    ann.person().sends(&contact());
+    ann.bot("other-content").await;
+    let said = ann.person().says("a lot");
+    ann.bot("input-amount-format").await;
+    ann.person().edits(said, "0.5").unwrap();
+    ann.bot("edited-answer").await;
+    ann.says("0.5");
+    ann.bot("send-quote").await;
+    assert_transcript!("wanted", world.ann);
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_password_ordinary_messages_are_not_deleted() {
+    let mut world = world().await;
+    world.ann.confirms("/send @bob 0.5").await;
+    world.ann.says(ANNS);
+    world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    let before = world.ann.person().changes().len();
+    let ann = &mut world.ann;
+    for (says, id) in [
+        ("hello", "unexpected-text"),
+        ("thank you!", "unexpected-text"),
+        ("/help me", "help-title"),
+        ("/receive now", "receive-address"),
+        ("/settings", "unknown-command"),
+        ("/tip 5", "unknown-command"),
+        ("/start c_0123456789abcdef", "start-existing"),
+    ] {
+        ann.says(says);
+        ann.bot(id).await;
+    }
+    ann.person().sends(&Attachment::Photo);
+    ann.bot("other-content").await;
+    ann.person().sends(&contact());
+    ann.bot("other-content").await;
+    let command = ann.person().says("/help");
+    ann.bot("help-title").await;
+    ann.person().edits(command, "/balance").unwrap();
+    ann.bot("edited-command").await;
+    let changes = world.ann.person().changes();
+    let deleted = changes[before..]
+        .iter()
+        .filter(|change| matches!(change, bot_api_sim::Change::Deleted { .. }));
+    assert_eq!(deleted.count(), 0);
+    assert_transcript!("ordinary_messages", world.ann);
+    world.stage.stop().await;
+}

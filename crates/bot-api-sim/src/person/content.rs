@@ -1,0 +1,162 @@
+//! What a user sends besides plain text: formatted text, mentions, forwards, shared contacts,
+//! pictures and so on.
+
+use serde_json::{Value, json};
+
+use super::{Person, SimError};
+use crate::html::utf16_len;
+use crate::message::Message;
+
+/// What a message consists of, if not of text.
+#[derive(Clone, Debug)]
+pub enum Attachment {
+    /// Another person's contact; with a Telegram id if that person is on Telegram.
+    Contact {
+        /// The number, with or without a plus.
+        phone: String,
+        /// The person's Telegram id.
+        user: Option<i64>,
+    },
+    /// A picture.
+    Photo,
+    /// A file.
+    Document,
+    /// A voice message.
+    Voice,
+    /// A sticker.
+    Sticker,
+    /// A place.
+    Location,
+    /// Telegram's notice that the user pinned a message of the bot.
+    Pinned,
+}
+
+impl Attachment {
+    /// The fields of the message in the Bot API.
+    fn fields(&self) -> Value {
+        let file = json!({ "file_id": "file", "file_unique_id": "file", "file_size": 9 });
+        let with = |fields: Value| {
+            let mut file = file.clone();
+            if let (Some(file), Some(fields)) = (file.as_object_mut(), fields.as_object()) {
+                file.extend(fields.clone());
+            }
+            file
+        };
+        match self {
+            Self::Contact { phone, user } => {
+                let mut contact = json!({ "phone_number": phone, "first_name": "Shared" });
+                if let Some(user) = user {
+                    contact["user_id"] = json!(user);
+                }
+                json!({ "contact": contact })
+            }
+            Self::Photo => json!({ "photo": [with(json!({ "width": 9, "height": 9 }))] }),
+            Self::Document => json!({ "document": file }),
+            Self::Voice => {
+                json!({ "voice": with(json!({ "duration": 2, "mime_type": "audio/ogg" })) })
+            }
+            Self::Sticker => json!({ "sticker": with(json!({
+                "width": 9, "height": 9, "type": "regular", "is_animated": false,
+                "is_video": false,
+            })) }),
+            Self::Location => json!({ "location": { "latitude": 1.5, "longitude": 2.5 } }),
+            Self::Pinned => json!({}),
+        }
+    }
+}
+
+impl Person {
+    /// Sends something that is no text to the bot. Returns the message's id.
+    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
+    pub fn sends(&self, attachment: &Attachment) -> i64 {
+        self.shared.change(|state| {
+            state.private_chat(self.id);
+            let mut fields = attachment.fields();
+            if let Attachment::Pinned = attachment {
+                let pinned = state.chats.get(&self.id).and_then(|chat| {
+                    chat.messages.values().rev().find(|message| message.from != self.id).cloned()
+                });
+                let pinned = pinned.unwrap_or_default();
+                fields = json!({ "pinned_message": state.message_json(self.id, &pinned) });
+            }
+            let message = Message { fields, ..Message::text(self.id, "") };
+            self.send(state, self.id, message, false)
+        })
+    }
+
+    /// Presses the key of the reply keyboard that shares the user's own number.
+    ///
+    /// # Errors
+    /// When the bot shows no such key.
+    pub fn shares_own_number(&self, phone: &str) -> Result<i64, SimError> {
+        let shown = self.shared.change(|state| {
+            let chat = state.chats.get_mut(&self.id)?;
+            chat.share_key.then_some(())
+        });
+        shown.ok_or_else(|| SimError::NoButton("request_contact".to_owned()))?;
+        Ok(self.sends(&Attachment::Contact { phone: phone.to_owned(), user: Some(self.id) }))
+    }
+
+    /// Writes a text of which the app made this entity, for instance `bold`, of a part of it. The
+    /// marks that stood around the part are gone.
+    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
+    pub fn says_formatted(&self, text: &str, part: &str, kind: &str) -> i64 {
+        self.says_with(text, part, json!({ "type": kind }))
+    }
+
+    /// Writes a text in which a part is a mention of a person by id, as Telegram's apps make for
+    /// people without a username.
+    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
+    pub fn says_mentioning(&self, text: &str, part: &str, whom: &Self) -> i64 {
+        let user = self.shared.lock().user_json(whom.id);
+        self.says_with(text, part, json!({ "type": "text_mention", "user": user }))
+    }
+
+    fn says_with(&self, text: &str, part: &str, mut entity: Value) -> i64 {
+        let before = text.split(part).next().unwrap_or_default();
+        entity["offset"] = json!(utf16_len(before));
+        entity["length"] = json!(utf16_len(part));
+        self.shared.change(|state| {
+            state.private_chat(self.id);
+            let message = Message { entities: vec![entity], ..Message::text(self.id, text) };
+            self.send(state, self.id, message, false)
+        })
+    }
+
+    /// Forwards a message that another user wrote, which shows its author.
+    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
+    pub fn forwards_from(&self, author: &Self, text: &str) -> i64 {
+        self.shared.change(|state| {
+            state.private_chat(self.id);
+            let sender = state.user_json(author.id);
+            let origin = json!({ "type": "user", "date": 1, "sender_user": sender });
+            let fields = json!({ "forward_origin": origin });
+            let message = Message { fields, forwarded: true, ..Message::text(self.id, text) };
+            self.send(state, self.id, message, false)
+        })
+    }
+
+    /// Writes in a topic of a group.
+    ///
+    /// # Errors
+    /// When the user is not a member.
+    pub fn says_in_topic(&self, group: i64, topic: i64, text: &str) -> Result<i64, SimError> {
+        self.shared.change(|state| {
+            self.is_in(state, group)?;
+            if let Some(chat) = state.chats.get_mut(&group) {
+                chat.topics.insert(topic);
+            }
+            let message = Message { topic: Some(topic), ..Message::text(self.id, text) };
+            Ok(self.send(state, group, message, false))
+        })
+    }
+
+    /// Sets the collectible usernames that the user shows besides the first one.
+    pub fn also_has(&self, usernames: &[&str]) {
+        self.shared.change(|state| {
+            if let Some(user) = state.users.get_mut(&self.id) {
+                user.other_usernames = usernames.iter().map(|name| (*name).to_owned()).collect();
+            }
+        });
+    }
+}

@@ -1,0 +1,340 @@
+//! Recipients as people write, paste and forward them. The wire has the strict grammar of
+//! [`Recipient`]. A text of one class is never tried as another.
+
+use crate::{EthAddress, Recipient, RecipientError, TelegramId};
+
+/// A recipient as a person writes, pastes or forwards it.
+///
+/// | read | as |
+/// | --- | --- |
+/// | `@bob`, `bob`, `t.me/bob`, `https://t.me/bob`, `bob.t.me`, `tg://resolve?domain=bob` | the username |
+/// | `tg://user?id=4711`, which is what a mention of a person without a username links to | the person |
+/// | `0x…`, `0X…`, `0×…`, and 40 hexadecimal digits alone | the address |
+/// | `ethereum:0x…`, `ethereum:0x…@1`, `eth:0x…` | the address, if its chain is this one |
+///
+/// Invisible characters, and quotes, brackets and punctuation around the text are dropped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TypedRecipient {
+    /// A username or an address.
+    Named(Recipient),
+    /// A Telegram user.
+    User(TelegramId),
+}
+
+/// Why a text is not a recipient. It does not quote the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TypedRecipientError {
+    /// Like a username, an address or an ENS name, but none.
+    #[error(transparent)]
+    Recipient(#[from] RecipientError),
+    /// A link to something other than a person.
+    #[error("the link does not lead to a person")]
+    Link,
+    /// An address that is marked for another chain.
+    #[error("the address is for another network")]
+    OtherNetwork,
+    /// A payment request (EIP-681) with more in it than an address: an amount, or a token.
+    #[error("a payment request is not read; write its address and amount")]
+    PaymentRequest,
+    /// As many digits as the hash of a transaction or a private key has.
+    #[error("64 hexadecimal digits are a transaction's hash or a private key, not an address")]
+    Hash,
+}
+
+/// The chain id of `eth:` in EIP-3770.
+const MAINNET: u64 = 1;
+/// The hosts of links to Telegram users.
+const HOSTS: [&str; 3] = ["t.me", "telegram.me", "telegram.dog"];
+
+impl TypedRecipient {
+    /// Reads a recipient. Addresses that name a chain are compared with `chain_id`, if it is known.
+    ///
+    /// # Errors
+    /// Why the text names nobody who can be paid.
+    pub fn parse(text: &str, chain_id: Option<u64>) -> Result<Self, TypedRecipientError> {
+        let text = clean(text);
+        let text = text.as_str();
+        if let Some(rest) = strip_prefix(text, "tg://") {
+            return telegram_uri(rest);
+        }
+        if let Some(path) = telegram_link(text)? {
+            return username(path);
+        }
+        if let Some(request) = strip_prefix(text, "ethereum:") {
+            return payment_request(request, chain_id);
+        }
+        if let Some((chain, rest)) = text.split_once(':')
+            && address_digits(rest).is_some()
+        {
+            // EIP-3770: the short name of a chain before an address.
+            let ours = chain.eq_ignore_ascii_case("eth") && chain_id.is_none_or(|id| id == MAINNET);
+            return if ours { address(rest) } else { Err(TypedRecipientError::OtherNetwork) };
+        }
+        if address_digits(text).is_some() || is_hex(text, 40) || is_hex(text, 64) {
+            return address(text);
+        }
+        Ok(Self::Named(text.parse()?))
+    }
+
+    /// Reports whether a text is marked as a recipient: a `@username`, a link, an address or a name
+    /// with a dot. A bare word may be something else.
+    #[must_use]
+    pub fn is_marked(text: &str) -> bool {
+        let text = clean(text);
+        text.starts_with('@')
+            || text.contains(['.', ':'])
+            || address_digits(&text).is_some()
+            || is_hex(&text, 40)
+            || is_hex(&text, 64)
+    }
+}
+
+/// Removes invisible characters, white space at both ends, and the punctuation that surrounds a
+/// name in a sentence. Overrides of the direction of text are kept, and refused later: without them
+/// the text would read differently.
+fn clean(text: &str) -> String {
+    let invisible = |c: char| {
+        matches!(
+            c,
+            '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202c}' | '\u{2060}'..='\u{2064}'
+                | '\u{2066}'..='\u{2069}' | '\u{feff}'
+        )
+    };
+    let visible: String = text.chars().filter(|c| !invisible(*c)).collect();
+    let opening =
+        ['(', '[', '{', '<', '"', '\'', '`', '\u{ab}', '\u{2018}', '\u{201c}', '\u{201e}'];
+    let closing = [
+        ')', ']', '}', '>', '"', '\'', '`', '\u{bb}', '\u{2019}', '\u{201d}', ',', ';', ':', '!',
+        '?', '.',
+    ];
+    let around = |c: char| c.is_whitespace() || opening.contains(&c);
+    let behind = |c: char| c.is_whitespace() || closing.contains(&c);
+    visible.trim_start_matches(around).trim_end_matches(behind).to_owned()
+}
+
+/// The rest of a text behind a prefix in any case.
+fn strip_prefix<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    let (start, rest) = text.split_at_checked(prefix.len())?;
+    start.eq_ignore_ascii_case(prefix).then_some(rest)
+}
+
+/// `user?id=4711` or `resolve?domain=bob`.
+fn telegram_uri(rest: &str) -> Result<TypedRecipient, TypedRecipientError> {
+    if let Some(id) = strip_prefix(rest, "user?id=") {
+        let id = id.parse().map_err(|_no_id| TypedRecipientError::Link)?;
+        return Ok(TypedRecipient::User(id));
+    }
+    let domain = strip_prefix(rest, "resolve?domain=").ok_or(TypedRecipientError::Link)?;
+    username(domain.split('&').next().unwrap_or_default())
+}
+
+/// The username of a link to Telegram, if the text is a link.
+fn telegram_link(text: &str) -> Result<Option<&str>, TypedRecipientError> {
+    let rest = strip_prefix(text, "https://").or_else(|| strip_prefix(text, "http://"));
+    let link = rest.unwrap_or(text);
+    let (host, path) = link.split_once(['/', '?']).unwrap_or((link, ""));
+    let host = strip_prefix(host, "www.").unwrap_or(host);
+    if HOSTS.iter().any(|known| host.eq_ignore_ascii_case(known)) {
+        let path = path.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+        // Anything but one name is a group, an invitation, a message or a page.
+        let name = !path.is_empty() && !path.contains('/') && !path.starts_with(['+', '$']);
+        return if name { Ok(Some(path)) } else { Err(TypedRecipientError::Link) };
+    }
+    if let Some((name, "t.me")) = host.split_once('.')
+        && path.is_empty()
+    {
+        return Ok(Some(name));
+    }
+    if rest.is_some() { Err(TypedRecipientError::Link) } else { Ok(None) }
+}
+
+fn username(name: &str) -> Result<TypedRecipient, TypedRecipientError> {
+    let name = name.parse().map_err(RecipientError::Username)?;
+    Ok(TypedRecipient::Named(Recipient::Username(name)))
+}
+
+/// EIP-681 behind `ethereum:`. A function or a parameter would change who is paid what.
+fn payment_request(
+    request: &str,
+    chain_id: Option<u64>,
+) -> Result<TypedRecipient, TypedRecipientError> {
+    let request = strip_prefix(request, "pay-").unwrap_or(request);
+    if request.contains(['/', '?']) {
+        return Err(TypedRecipientError::PaymentRequest);
+    }
+    let Some((target, chain)) = request.split_once('@') else { return address(request) };
+    if chain_id.is_some_and(|ours| chain.parse() != Ok(ours)) {
+        return Err(TypedRecipientError::OtherNetwork);
+    }
+    address(target)
+}
+
+/// What stands behind the `0x` of an address. `×` is what some keyboards make of the `x`.
+fn address_digits(text: &str) -> Option<&str> {
+    ["0x", "0X", "0\u{d7}"].into_iter().find_map(|prefix| text.strip_prefix(prefix))
+}
+
+/// Whether a text is this many hexadecimal digits with a letter among them, so that it is no
+/// number.
+fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits
+        && text.bytes().all(|b| b.is_ascii_hexdigit())
+        && text.bytes().any(|b| b.is_ascii_alphabetic())
+}
+
+fn address(text: &str) -> Result<TypedRecipient, TypedRecipientError> {
+    let digits = address_digits(text).unwrap_or(text);
+    if digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(TypedRecipientError::Hash);
+    }
+    let address: EthAddress = format!("0x{digits}").parse().map_err(RecipientError::Address)?;
+    Ok(TypedRecipient::Named(Recipient::Address(address)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{AddressError, UsernameError};
+
+    const ADDRESS: &str = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
+    const DIGITS: &str = "5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
+
+    fn read(text: &str) -> Result<String, TypedRecipientError> {
+        Ok(match TypedRecipient::parse(text, Some(31_337))? {
+            TypedRecipient::Named(recipient) => recipient.to_string(),
+            TypedRecipient::User(id) => format!("id {id}"),
+        })
+    }
+
+    #[test]
+    fn usernames_are_read_as_people_paste_them() {
+        for text in [
+            "@Bob",
+            "Bob",
+            "t.me/Bob",
+            "T.ME/Bob",
+            "https://t.me/Bob",
+            "http://www.t.me/Bob/",
+            "https://t.me/Bob?text=hi",
+            "https://telegram.me/@Bob",
+            "Bob.t.me",
+            "https://Bob.t.me",
+            "tg://resolve?domain=Bob&start=1",
+            "@Bob,",
+            "(@Bob)",
+            "\u{201c}@Bob\u{201d}",
+            "`@Bob`",
+            "@B\u{200b}ob",
+            " @Bob. ",
+        ] {
+            assert_eq!(read(text).as_deref(), Ok("@Bob"), "{text:?}");
+        }
+        assert_eq!(read("tg://user?id=4712").as_deref(), Ok("id 4712"));
+    }
+
+    #[test]
+    fn addresses_are_read_as_people_paste_them() {
+        let upper = DIGITS.to_uppercase();
+        let texts = [
+            ADDRESS.to_owned(),
+            DIGITS.to_owned(),
+            format!("0X{upper}"),
+            format!("0\u{d7}{DIGITS}"),
+            format!("\u{202a}{ADDRESS}\u{202c}"),
+            format!("0x\u{200b}{DIGITS}"),
+            format!("{ADDRESS},"),
+            format!("`{ADDRESS}`"),
+            format!("<{ADDRESS}>"),
+            format!("ethereum:{ADDRESS}"),
+            format!("ETHEREUM:pay-{ADDRESS}@31337"),
+        ];
+        for text in &texts {
+            assert_eq!(read(text).as_deref(), Ok(ADDRESS), "{text:?}");
+        }
+        let mainnet = TypedRecipient::parse(&format!("eth:{ADDRESS}"), Some(1));
+        assert!(matches!(mainnet, Ok(TypedRecipient::Named(Recipient::Address(_)))));
+    }
+
+    #[test]
+    fn other_texts_are_refused_with_their_reason() {
+        use TypedRecipientError::{Hash, Link, OtherNetwork, PaymentRequest};
+        let wrong = |error: RecipientError| TypedRecipientError::Recipient(error);
+        let hash = "ab".repeat(32);
+        let texts = [
+            (format!("eth:{ADDRESS}"), OtherNetwork),
+            (format!("base:{ADDRESS}"), OtherNetwork),
+            (format!("ethereum:{ADDRESS}@1"), OtherNetwork),
+            (format!("ethereum:{ADDRESS}@31337?value=1e17"), PaymentRequest),
+            (format!("ethereum:{ADDRESS}/transfer?uint256=1"), PaymentRequest),
+            (format!("0x{hash}"), Hash),
+            (hash, Hash),
+            ("https://t.me/+AbCd".to_owned(), Link),
+            ("t.me/c/123/4".to_owned(), Link),
+            ("t.me/bob/12".to_owned(), Link),
+            ("t.me".to_owned(), Link),
+            ("https://example.org/@bob".to_owned(), Link),
+            (format!("https://etherscan.io/address/{ADDRESS}"), Link),
+            ("tg://user?id=0".to_owned(), Link),
+            ("tg://settings".to_owned(), Link),
+            ("bob.eth".to_owned(), wrong(RecipientError::Ens)),
+            ("0x12".to_owned(), wrong(AddressError::Format.into())),
+            (ADDRESS.replace("ed", "eD"), wrong(AddressError::Checksum.into())),
+            (DIGITS.replace("ed", "eD"), wrong(AddressError::Checksum.into())),
+            ("t.me/b__b".to_owned(), wrong(UsernameError::Character.into())),
+            // Shown as "bob"; without the override it would be another name.
+            ("\u{202e}bob".to_owned(), wrong(UsernameError::FirstCharacter.into())),
+            ("\u{212a}ob".to_owned(), wrong(UsernameError::FirstCharacter.into())),
+            (",".to_owned(), wrong(UsernameError::Empty.into())),
+        ];
+        for (text, why) in texts {
+            assert_eq!(read(&text), Err(why), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_bare_word_is_not_marked_as_a_recipient() {
+        for text in ["@bob", "t.me/bob", "bob.eth", ADDRESS, DIGITS, "ethereum:0x1", "`@bob`"] {
+            assert!(TypedRecipient::is_marked(text), "{text}");
+        }
+        for text in ["bob", "Sesame4you", "", "two words"] {
+            assert!(!TypedRecipient::is_marked(text), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decoration_does_not_change_who_is_paid(
+            name in "[a-zA-Z](_?[a-zA-Z0-9]){0,15}", bytes: [u8; 20], at in 0_usize..20,
+        ) {
+            let name = format!("@{name}");
+            let bare = &name[1..];
+            for text in [
+                name.clone(), format!("t.me/{bare}"), format!("https://t.me/{bare}"),
+                format!("\u{feff}{name},"), format!("({name})"),
+            ] {
+                prop_assert_eq!(read(&text), Ok(name.clone()));
+            }
+            let address = EthAddress::from(bytes).to_string();
+            let mut pasted = address.clone();
+            pasted.insert(at, '\u{200b}');
+            for text in [pasted, address.replace("0x", "0X"), format!("ethereum:{address}")] {
+                prop_assert_eq!(read(&text), Ok(address.clone()));
+            }
+        }
+
+        #[test]
+        fn what_the_wire_reads_is_read_alike(text in "@?[a-z0-9_]{1,12}|0x[0-9a-f]{38,42}") {
+            if let Ok(wire) = text.parse::<Recipient>() {
+                prop_assert_eq!(read(&text), Ok(wire.to_string()));
+            }
+        }
+
+        #[test]
+        fn never_panics(text in "\\PC{0,60}") {
+            let _ = TypedRecipient::parse(&text, Some(1));
+            let _ = TypedRecipient::is_marked(&text);
+        }
+    }
+}
