@@ -84,7 +84,14 @@ impl ApiError {
     }
 
     fn over_limit(spending::OverLimit { token, reached }: spending::OverLimit) -> Self {
-        let spending::LimitReached { limit, left, possible_at } = reached;
+        let spending::LimitReached { limit, left, possible_at, is_held } = reached;
+        if is_held {
+            return Self::NotNow {
+                code: ErrorCode::OnHold,
+                detail: "after a recovery, only addresses that were paid before it can be paid",
+                after: possible_at.map_or(Duration::ZERO, |at| at.since(clock::now())),
+            };
+        }
         Self::OverLimit(Box::new(LimitReached { token, limit, left, possible_at }))
     }
 

@@ -18,15 +18,27 @@ pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub const RAISE_AFTER: Duration = DAY;
 
 /// The limits of the operator, by token contract; `None` is the native coin. Other assets are
-/// unlimited.
+/// unlimited, except after a recovery, when nothing of them can be sent to a new recipient.
 #[derive(Clone, Debug, Default)]
 pub struct SpendingRules {
     /// The limits for a day.
     pub a_day: HashMap<Option<EthAddress>, Units>,
-    /// The limits for a day after a recovery.
-    pub after_recovery: HashMap<Option<EthAddress>, Units>,
+    /// What can be sent to new recipients after a recovery.
+    pub after_recovery: HashMap<Option<EthAddress>, Allowance>,
     /// How long they apply after a recovery.
     pub hold: Duration,
+}
+
+/// What an account may send in a day, after a recovery, to recipients that it had not paid before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Allowance {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Up to this amount.
+    UpTo(Units),
+    /// As much as at any other time.
+    Unlimited,
 }
 
 /// The limits of the operator for one asset. `None` is unlimited.
@@ -34,8 +46,8 @@ pub struct SpendingRules {
 pub struct Caps {
     /// The limit for a day.
     pub a_day: Option<Units>,
-    /// The limit for a day after a recovery.
-    pub after_recovery: Option<Units>,
+    /// What can be sent to new recipients after a recovery.
+    pub after_recovery: Allowance,
     /// How long it applies after a recovery.
     pub hold: Duration,
 }
@@ -77,6 +89,8 @@ pub struct LimitReached {
     /// When the payment becomes possible if nothing else is spent; `None` if it exceeds the limit
     /// itself.
     pub possible_at: Option<Timestamp>,
+    /// Whether nothing can be sent to a new recipient, because of a recovery.
+    pub is_held: bool,
 }
 
 impl SpendingRules {
@@ -86,7 +100,7 @@ impl SpendingRules {
         let asset = token.map(|token| token.address);
         Caps {
             a_day: self.a_day.get(&asset).copied(),
-            after_recovery: self.after_recovery.get(&asset).copied(),
+            after_recovery: self.after_recovery.get(&asset).copied().unwrap_or_default(),
             hold: self.hold,
         }
     }
@@ -136,7 +150,15 @@ fn lower(one: Option<Units>, other: Option<Units>) -> Option<Units> {
     }
 }
 
-/// Returns the limit for a day that applies at this time; `None` is unlimited.
+impl Caps {
+    /// Whether the account was recovered so recently that payments to new recipients are limited.
+    #[must_use]
+    pub fn is_held(&self, recovered_at: Option<Timestamp>, now: Timestamp) -> bool {
+        recovered_at.is_some_and(|at| now < at.plus(self.hold))
+    }
+}
+
+/// Returns the limit for a day that applies to a new recipient at this time; `None` is unlimited.
 #[must_use]
 pub fn in_force(
     caps: Caps,
@@ -144,9 +166,15 @@ pub fn in_force(
     recovered_at: Option<Timestamp>,
     now: Timestamp,
 ) -> Option<Units> {
-    let held = recovered_at.is_some_and(|at| now < at.plus(caps.hold));
     let usual = lower(caps.a_day, own.at(now));
-    if held { lower(usual, caps.after_recovery) } else { usual }
+    if !caps.is_held(recovered_at, now) {
+        return usual;
+    }
+    match caps.after_recovery {
+        Allowance::Nothing => Some(Units::default()),
+        Allowance::UpTo(units) => lower(usual, Some(units)),
+        Allowance::Unlimited => usual,
+    }
 }
 
 /// Returns the sum of the last 24 hours.
@@ -157,7 +185,8 @@ pub fn spent(spends: &[Spend], now: Timestamp) -> Units {
     Units(units.fold(U256::ZERO, U256::saturating_add))
 }
 
-/// Checks an amount against the limit. `spends` are those of the last day, oldest first.
+/// Checks an amount against the limit. `spends` are those of the last day, oldest first;
+/// `recovered_at` is `None` for a recipient that was paid before the recovery.
 ///
 /// # Errors
 /// When the amount exceeds the unspent part of the limit.
@@ -185,7 +214,8 @@ pub fn check(
     times.sort_unstable();
     let fits =
         |at: &Timestamp| *at > now && limit_and_left(*at).is_none_or(|(_, left)| value <= left);
-    Err(LimitReached { limit, left, possible_at: times.into_iter().find(fits) })
+    let is_held = caps.after_recovery == Allowance::Nothing && caps.is_held(recovered_at, now);
+    Err(LimitReached { limit, left, possible_at: times.into_iter().find(fits), is_held })
 }
 
 #[cfg(test)]
@@ -218,11 +248,12 @@ mod tests {
         assert_eq!(check(5), Ok(()));
         let reached = |hours: u32| {
             let possible_at = Some(NOW.plus(hours * HOUR));
-            Err(LimitReached { limit: units(10), left: units(5), possible_at })
+            Err(LimitReached { limit: units(10), left: units(5), possible_at, is_held: false })
         };
         assert_eq!(check(6), reached(4));
         assert_eq!(check(9), reached(23));
-        let never = LimitReached { limit: units(10), left: units(5), possible_at: None };
+        let never =
+            LimitReached { limit: units(10), left: units(5), possible_at: None, is_held: false };
         assert_eq!(check(11), Err(never));
         // Without a limit every amount is allowed.
         let none = Caps::default();
@@ -271,12 +302,28 @@ mod tests {
 
     #[test]
     fn the_limit_is_reduced_for_some_time_after_a_recovery() {
-        let caps = Caps { after_recovery: Some(units(1)), hold: 72 * HOUR, ..caps(10) };
+        let after_recovery = Allowance::UpTo(units(1));
+        let caps = Caps { after_recovery, hold: 72 * HOUR, ..caps(10) };
         let check =
             |value, recovered| check(units(value), caps, OwnLimit::default(), recovered, &[], NOW);
         assert!(check(2, Some(ago(72))).is_ok() && check(1, Some(ago(1))).is_ok());
         let reached = check(2, Some(ago(71))).unwrap_err();
         assert_eq!((reached.limit, reached.possible_at), (units(1), Some(NOW.plus(HOUR))));
         assert!(check(11, Some(ago(71))).unwrap_err().possible_at.is_none());
+    }
+
+    #[test]
+    fn nothing_can_be_sent_after_a_recovery_unless_the_operator_allows_it() {
+        let check = |after_recovery, recovered| {
+            let caps = Caps { after_recovery, hold: 72 * HOUR, ..Caps::default() };
+            check(units(1), caps, OwnLimit::default(), recovered, &[], NOW)
+        };
+        let held = check(Allowance::default(), Some(ago(1))).unwrap_err();
+        assert!(held.is_held && held.limit == units(0));
+        assert_eq!(held.possible_at, Some(NOW.plus(71 * HOUR)));
+        assert_eq!(check(Allowance::Unlimited, Some(ago(1))), Ok(()));
+        for recovered in [None, Some(ago(72))] {
+            assert_eq!(check(Allowance::default(), recovered), Ok(()));
+        }
     }
 }

@@ -105,7 +105,7 @@ impl Database {
     }
 
     /// Claims a key database that was restored, or that another copy of this account database has
-    /// used. Only its owner or nobody may have claimed it.
+    /// used; never that of another account database.
     ///
     /// # Errors
     /// [`ClaimError::Foreign`], or a database does not answer.

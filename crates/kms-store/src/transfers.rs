@@ -212,14 +212,44 @@ fn paid_before(
         and substr(to_address, 3, 4) || substr(to_address, 39, 4) = $2 \
         and state in ('mined', 'final') and to_address";
     let query = format!("select {paid} = $3) as same, {paid} < $3) or {paid} > $3) as lookalike");
-    let address = to.to_lower_hex();
-    let ends = address.get(2..6).zip(address.get(38..)).map(|(start, end)| format!("{start}{end}"));
     let found: Found = diesel::sql_query(query)
         .bind::<Text, _>(account.to_string())
-        .bind::<Text, _>(ends.unwrap_or_default())
-        .bind::<Text, _>(address)
+        .bind::<Text, _>(ends(to))
+        .bind::<Text, _>(to.to_lower_hex())
         .get_result(connection)?;
     Ok(PaidBefore { same: found.same, lookalike: found.lookalike })
+}
+
+/// Whether a payment to this address that is mined was quoted before this time.
+fn had_paid(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    to: EthAddress,
+    before: Timestamp,
+) -> Result<bool, Error> {
+    #[derive(QueryableByName)]
+    struct Found {
+        #[diesel(sql_type = Bool)]
+        paid: bool,
+    }
+    // In the wording of the index.
+    let query = "select exists (select 1 from transfers where from_account = $1 \
+        and substr(to_address, 3, 4) || substr(to_address, 39, 4) = $2 \
+        and state in ('mined', 'final') and to_address = $3 and created_at < $4) as paid";
+    let found: Found = diesel::sql_query(query)
+        .bind::<Text, _>(account.to_string())
+        .bind::<Text, _>(ends(to))
+        .bind::<Text, _>(to.to_lower_hex())
+        .bind::<BigInt, _>(before.0)
+        .get_result(connection)?;
+    Ok(found.paid)
+}
+
+/// The digits of an address that people compare.
+fn ends(address: EthAddress) -> String {
+    let address = address.to_lower_hex();
+    let ends = address.get(2..6).zip(address.get(38..)).map(|(start, end)| format!("{start}{end}"));
+    ends.unwrap_or_default()
 }
 
 #[async_trait]

@@ -7,11 +7,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use governor::Quota;
-use kms_chain::spending::SpendingRules;
+use kms_chain::spending::{Allowance, SpendingRules};
 use kms_config::ConfigError;
 use kms_core::recovery::RecoveryRules;
 use kms_store::RateLimit;
-use kms_types::{Amount, Units, Wei};
+use kms_types::{Amount, AmountError, EthAddress, Token, Units, Wei};
 use serde::Deserialize;
 
 use super::ChainSettings;
@@ -42,8 +42,38 @@ pub struct LimitSettings {
     pub account_reads: Rate,
     /// What one account may spend in any 24 hours, by symbol. No limit for assets not named.
     pub spend_a_day: BTreeMap<String, Amount>,
-    /// The same for the time of `recovery.hold` after a recovery.
-    pub spend_a_day_after_recovery: BTreeMap<String, Amount>,
+    /// What it may send in any 24 hours to addresses that it had not paid before, for the time of
+    /// `recovery.hold` after a recovery. Nothing of assets not named.
+    pub spend_a_day_after_recovery: BTreeMap<String, SpendAfterRecovery>,
+}
+
+/// An amount, or `unlimited`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum SpendAfterRecovery {
+    /// Up to this amount.
+    UpTo(Amount),
+    /// Any amount.
+    Unlimited,
+}
+
+impl FromStr for SpendAfterRecovery {
+    type Err = AmountError;
+
+    fn from_str(text: &str) -> Result<Self, AmountError> {
+        match text {
+            "unlimited" => Ok(Self::Unlimited),
+            amount => amount.parse().map(Self::UpTo),
+        }
+    }
+}
+
+impl TryFrom<String> for SpendAfterRecovery {
+    type Error = AmountError;
+
+    fn try_from(text: String) -> Result<Self, AmountError> {
+        text.parse()
+    }
 }
 
 /// A token bucket, written as `3/day`: a burst of three, and one more every eight hours.
@@ -172,35 +202,51 @@ impl LimitSettings {
         chain: &ChainSettings,
         recovery: &RecoveryRules,
     ) -> Result<SpendingRules, ConfigError> {
-        let in_units = |key: &str, amounts: &BTreeMap<String, Amount>| {
-            let units = |(symbol, amount): (&String, &Amount)| {
-                let key = format!("limits.{key}.{symbol}");
-                let token = chain
-                    .tokens
-                    .iter()
-                    .find(|token| symbol.eq_ignore_ascii_case(token.symbol.as_str()));
-                let decimals = match token {
-                    Some(token) => token.decimals,
-                    None if symbol.eq_ignore_ascii_case(&chain.symbol) => Wei::DECIMALS,
-                    None => {
-                        let expected = "expected the symbol of the native coin or of a token";
-                        return Err(ConfigError::expected(&key, expected));
-                    }
-                };
-                let units = amount.to_units(decimals);
-                let units = units.map_err(|why| ConfigError::expected(&key, &why.to_string()))?;
-                Ok((token.map(|token| token.address), Units(units)))
+        let mut rules = SpendingRules { hold: recovery.hold, ..SpendingRules::default() };
+        for (symbol, amount) in &self.spend_a_day {
+            let asset = asset(chain, "spend_a_day", symbol)?;
+            rules.a_day.insert(asset.contract, asset.units(amount)?);
+        }
+        for (symbol, spend) in &self.spend_a_day_after_recovery {
+            let asset = asset(chain, "spend_a_day_after_recovery", symbol)?;
+            let allowance = match spend {
+                SpendAfterRecovery::UpTo(amount) => Allowance::UpTo(asset.units(amount)?),
+                SpendAfterRecovery::Unlimited => Allowance::Unlimited,
             };
-            amounts.iter().map(units).collect::<Result<_, _>>()
-        };
-        Ok(SpendingRules {
-            a_day: in_units("spend_a_day", &self.spend_a_day)?,
-            after_recovery: in_units(
-                "spend_a_day_after_recovery",
-                &self.spend_a_day_after_recovery,
-            )?,
-            hold: recovery.hold,
-        })
+            rules.after_recovery.insert(asset.contract, allowance);
+        }
+        Ok(rules)
+    }
+}
+
+/// An asset that a limit names.
+struct NamedAsset {
+    key: String,
+    contract: Option<EthAddress>,
+    decimals: u8,
+}
+
+fn asset(chain: &ChainSettings, key: &str, symbol: &str) -> Result<NamedAsset, ConfigError> {
+    let key = format!("limits.{key}.{symbol}");
+    let is_named = |token: &&Token| symbol.eq_ignore_ascii_case(token.symbol.as_str());
+    match chain.tokens.iter().find(is_named) {
+        Some(token) => {
+            Ok(NamedAsset { key, contract: Some(token.address), decimals: token.decimals })
+        }
+        None if symbol.eq_ignore_ascii_case(&chain.symbol) => {
+            Ok(NamedAsset { key, contract: None, decimals: Wei::DECIMALS })
+        }
+        None => {
+            let expected = "expected the symbol of the native coin or of a token";
+            Err(ConfigError::expected(&key, expected))
+        }
+    }
+}
+
+impl NamedAsset {
+    fn units(&self, amount: &Amount) -> Result<Units, ConfigError> {
+        let units = amount.to_units(self.decimals);
+        units.map(Units).map_err(|why| ConfigError::expected(&self.key, &why.to_string()))
     }
 }
 

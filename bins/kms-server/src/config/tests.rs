@@ -1,5 +1,8 @@
 //! Settings that are accepted, and the errors of those that are not.
 
+use kms_chain::spending::Allowance;
+use kms_types::{U256, Units};
+
 use super::*;
 
 const DEPLOY_EXAMPLE: &str = include_str!("../../../../deploy/server.env.example");
@@ -94,7 +97,16 @@ fn limits_are_in_the_assets_own_units() {
     let caps = |token| rules.caps(token).a_day.unwrap().to_string();
     assert_eq!(caps(None), "500000000000000000");
     assert_eq!(caps(settings.chain.tokens.first()), "100000000");
+    assert_eq!(rules.caps(None).after_recovery, Allowance::Nothing);
+    let looser = with("spend_a_day_after_recovery = { ETH = \"0.5\", USDC = \"unlimited\" }");
+    let looser = looser.unwrap();
+    let rules = looser.limits.spending(&looser.chain, &looser.recovery).unwrap();
+    let half = Units(U256::from(500_000_000_000_000_000_u64));
+    assert_eq!(rules.caps(None).after_recovery, Allowance::UpTo(half));
+    let token = looser.chain.tokens.first();
+    assert_eq!(rules.caps(token).after_recovery, Allowance::Unlimited);
     for (wrong, named) in [
+        ("spend_a_day_after_recovery = { USDC = \"none\" }", "spend_a_day_after_recovery"),
         ("spend_a_day = { DAI = \"1\" }", "limits.spend_a_day.DAI"),
         ("spend_a_day_after_recovery = { USDC = \"0.0000001\" }", "USDC"),
         ("spend_a_day = { ETH = \"1,5\" }", "spend_a_day"),

@@ -100,6 +100,29 @@ async fn the_limit_is_lower_for_some_time_after_a_recovery() {
 }
 
 #[actix_web::test]
+async fn after_a_recovery_only_addresses_paid_before_can_be_paid() {
+    for stores in [Stores::Embedded, Stores::Servers] {
+        let test = TestServer::start(TestEnv::new(stores).unwrap()).await;
+        test.ann_and_bob().await;
+        test.onboard(3, "carl", "carl's").await;
+        let paid = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
+        test.client.confirm(paid.id, &confirm(&paid, ANNS)).await.unwrap();
+        test.until(paid.id, TransferState::Mined).await;
+        let earlier = test.client.quote(&quote(1, "@carl", "0.1")).await.unwrap();
+        recover(&test.client, 1, "new").await.unwrap();
+        let again = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
+        test.client.confirm(again.id, &confirm(&again, "new")).await.unwrap();
+        for held in [
+            problem(test.client.quote(&quote(1, "@carl", "0.1")).await),
+            problem(test.client.confirm(earlier.id, &confirm(&earlier, "new")).await),
+        ] {
+            assert_eq!((held.code, held.status), (ErrorCode::OnHold, 403));
+            assert!((500..=600).contains(&held.retry_after.unwrap()), "{held:?}");
+        }
+    }
+}
+
+#[actix_web::test]
 async fn owners_lower_their_limit_at_once_and_raise_it_later() {
     let test = limited(Stores::Embedded).await;
     let limits = test.client.limits(telegram(1)).await.unwrap().limits;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use diesel::prelude::*;
-use kms_chain::spending::{self, Caps, OverLimit, OwnLimit, Spend, SpendingRules};
+use kms_chain::spending::{self, Allowance, Caps, OverLimit, OwnLimit, Spend, SpendingRules};
 use kms_chain::transfer::Transfer;
 use kms_core::ServerKeys;
 use kms_core::ports::StoreError;
@@ -81,7 +81,8 @@ fn sender(transfer: &Transfer) -> Result<AccountId, StoreError> {
     transfer.from.account.ok_or_else(|| row.corrupt("it has no sender"))
 }
 
-/// Checks whether a transfer exceeds a limit. A caller that then writes the spend must hold the
+/// Checks whether a transfer exceeds a limit. The limits after a recovery do not apply to a
+/// recipient that the account had paid before it. A caller that then writes the spend must hold the
 /// lock of the wallet's nonces.
 pub(super) fn over_limit(
     connection: &mut AnyConnection,
@@ -91,12 +92,23 @@ pub(super) fn over_limit(
     now: Timestamp,
 ) -> Result<Option<OverLimit>, Failure> {
     let account = sender(transfer)?;
-    let recovered = recovered_at(connection, keys, account)?;
+    let recovered = match recovered_at(connection, keys, account)? {
+        Some(at) if now < at.plus(rules.hold) => {
+            let is_known = super::had_paid(connection, account, transfer.to.address, at)?;
+            Some(at).filter(|_| !is_known)
+        }
+        other => other,
+    };
     let in_token = transfer.token.as_ref().map(|token| (Some(token), transfer.value));
     for (token, units) in in_token.into_iter().chain([(None, transfer.max_paid().into())]) {
         let asset = token.map(|token| token.address);
         let own = own_limit(connection, keys, account, asset)?;
-        let caps = rules.caps(token);
+        let mut caps = rules.caps(token);
+        // The fee of a token payment is paid to no recipient.
+        if asset.is_none() && transfer.token.is_some() && caps.after_recovery == Allowance::Nothing
+        {
+            caps.after_recovery = Allowance::Unlimited;
+        }
         // A pending change only raises the limit, so without a limit now there is nothing to check.
         if spending::in_force(caps, own, recovered, now).is_none() {
             continue;

@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use kms_chain::ports::{ChainView, Progress, SignOutcome, TransferStore};
-use kms_chain::spending::{Caps, DAY, OverLimit, RAISE_AFTER, SpendingRules};
+use kms_chain::spending::{Allowance, Caps, DAY, OverLimit, RAISE_AFTER, SpendingRules};
 use kms_chain::transfer::Transfer;
-use kms_core::account::Account;
+use kms_core::account::{Account, SwapReason, Wallet, WalletSwap};
+use kms_core::ports::{AccountStore, RecoveryStore};
+use kms_store::Database;
 use kms_types::{
-    AccountEvent, EventCursor, EventKind, SecurityEvent, Timestamp, Token, TransferId, U256, Units,
-    Wei,
+    AccountEvent, EventCursor, EventKind, SckId, SecurityEvent, Timestamp, Token, TransferId, U256,
+    Units, Wei,
 };
 
 use crate::fixtures::{Subject, events, insert, ladder, on_every_database, transfer};
+use crate::recoveries;
 use crate::transfers::{NOW, sign, view};
 
 on_every_database!(
@@ -23,6 +26,7 @@ on_every_database!(
     raises_are_rate_limited_and_lower_limits_are_not,
     each_asset_has_its_own_limit,
     the_highest_fee_is_reserved_and_the_paid_fee_counts,
+    after_a_recovery_nothing_leaves_but_to_recipients_paid_before,
 );
 
 fn units(units: u64) -> Units {
@@ -314,4 +318,68 @@ async fn a_tampered_limit_in_a_file_is_refused() {
 #[tokio::test]
 async fn a_tampered_limit_in_postgresql_is_refused() {
     a_tampered_limit_is_refused(Subject::postgres().await).await;
+}
+
+/// Completes a recovery of the account.
+async fn recovered(database: &Database, account: &Account, at: Timestamp) {
+    let recovery = recoveries::ready(account.id);
+    assert!(database.insert_recovery(recovery).await.unwrap());
+    let done = recovery.completed(Timestamp(1_200)).unwrap();
+    let wallet = Wallet { version: 2, sck_id: SckId::random(), ..account.wallet.clone() };
+    let reason = SwapReason::Recovery(done);
+    let swap = WalletSwap { account: account.id, replaces: 1, wallet, reason, at };
+    assert!(database.swap_wallet(swap).await.unwrap());
+}
+
+async fn after_a_recovery_nothing_leaves_but_to_recipients_paid_before(subject: Subject) {
+    let database = &subject.database;
+    let (bob, carl) = (insert(database, 2, "bob").await, insert(database, 3, "carl").await);
+    let ann = insert(database, 1, "ann").await;
+    let recovered_at = NOW.plus(Duration::from_secs(60));
+    let after = recovered_at.plus(Duration::from_secs(60));
+    let hold = DAY * 3;
+    let held = || SpendingRules { hold, ..SpendingRules::default() };
+    // Only the coin's allowance is written out; the token was configured later.
+    let up_to_5 =
+        || SpendingRules { after_recovery: [(None, Allowance::UpTo(units(5)))].into(), ..held() };
+    let quote = async |to: &Account, wei, in_token: bool, at| {
+        let change = |it: &mut Transfer| {
+            (it.created_at, it.token) = (at, in_token.then(token));
+        };
+        quoted_as(&subject, &ann, to, wei, change).await
+    };
+    let refused = async |id, rules, now| match signs(&subject, id, rules, now).await {
+        SignOutcome::OverLimit(over) => over.reached,
+        outcome => panic!("{outcome:?}"),
+    };
+    let signed = async |id, rules, now| {
+        let outcome = signs(&subject, id, rules, now).await;
+        assert!(matches!(outcome, SignOutcome::Signed(_)), "{outcome:?}");
+    };
+    // Bob was paid before the recovery, Carl was not.
+    let earlier = quote(&bob, 1, false, NOW).await;
+    signed(earlier, held(), NOW).await;
+    let mined = Progress::Mined { tx_hash: [1; 32], block: 1, fee: Wei::default(), arrived: None };
+    assert!(database.advance(earlier, mined, NOW).await.unwrap());
+    recovered(database, &ann, recovered_at).await;
+    signed(quote(&bob, 7, false, after).await, held(), after).await;
+    signed(quote(&bob, 7, true, after).await, held(), after).await;
+    for in_token in [false, true] {
+        let reached = refused(quote(&carl, 1, in_token, after).await, held(), after).await;
+        assert!(reached.is_held);
+        assert_eq!(reached.possible_at, Some(recovered_at.plus(hold)));
+    }
+    assert!(refused(quote(&carl, 1, true, after).await, up_to_5(), after).await.is_held);
+    // A quote from before the recovery is held, too.
+    assert!(refused(quote(&carl, 1, false, NOW).await, held(), after).await.is_held);
+    // What was sent to Bob since counts towards the allowance.
+    let reached = refused(quote(&carl, 1, false, after).await, up_to_5(), after).await;
+    assert_eq!((reached.limit, reached.left, reached.is_held), (units(5), units(0), false));
+    let unlimited = SpendingRules {
+        after_recovery: [(Some(token().address), Allowance::Unlimited)].into(),
+        ..held()
+    };
+    signed(quote(&carl, 9, true, after).await, unlimited, after).await;
+    let end = recovered_at.plus(hold);
+    signed(quote(&carl, 9, false, end).await, held(), end).await;
 }
