@@ -12,6 +12,10 @@ use sha2::{Digest, Sha256};
 use crate::database::{AnyConnection, Database, all_or_nothing};
 use crate::dialect::Dialect;
 
+/// How far the database's clock may be set back, in milliseconds, before buckets that were filled
+/// before count as full.
+const SKEW: i64 = 60_000;
+
 /// A token bucket: capacity `burst`, one token per `period`. A burst of zero forbids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
@@ -158,7 +162,12 @@ fn take(
     let period = i64::try_from(limit.period.as_millis()).unwrap_or(i64::MAX / 1024).max(1);
     let reach = period.saturating_mul(limit.burst.into());
     let (now, greatest) = (dialect.clock(), dialect.greatest());
-    let next = format!("{greatest}(rate_limits.tat, {now}) + $2");
+    // A time that no request can reach was written while the clock was ahead: the bucket is full.
+    let tat = format!(
+        "case when rate_limits.tat > {now} + $3 + {SKEW} then {now} \
+         else {greatest}(rate_limits.tat, {now}) end"
+    );
+    let next = format!("{tat} + $2");
     let taken = diesel::sql_query(format!(
         "insert into rate_limits (key, tat) values ($1, {now} + $2) \
          on conflict (key) do update set tat = {next} where {next} <= {now} + $3"
@@ -178,6 +187,6 @@ fn take(
     .bind::<Text, _>(key)
     .get_result(connection)
     .optional()?;
-    let wait = found.map_or(1, |found| found.wait);
+    let wait = found.map_or(1, |found| found.wait.min(period));
     Ok(Err(Duration::from_millis(u64::try_from(wait).unwrap_or(1))))
 }

@@ -20,6 +20,7 @@ on_every_database!(
     a_repeat_takes_no_second_token,
     a_refusal_of_one_limit_takes_nothing_from_another,
     only_refilled_rate_limits_are_deleted,
+    a_clock_that_was_ahead_locks_no_limit,
     events_are_read_in_order_and_acknowledged,
     future_events_cannot_be_acknowledged,
     tokens_are_found_by_their_hash,
@@ -155,6 +156,21 @@ async fn a_refusal_of_one_limit_takes_nothing_from_another(subject: Subject) {
     assert_eq!(own, Ok(()));
     let none = subject.database.take_once(51, &[("carl", few)]).await.unwrap();
     assert!(none.is_err());
+}
+
+async fn a_clock_that_was_ahead_locks_no_limit(subject: Subject) {
+    if subject.url.ends_with(":memory:") {
+        return;
+    }
+    let limit = RateLimit { burst: 2, period: Duration::from_secs(3_600) };
+    let take = async || subject.database.take("ann", limit).await.unwrap();
+    assert_eq!(take().await, Ok(()));
+    // The clock was a year ahead for one request, then half a minute.
+    subject.tamper("update rate_limits set tat = tat + 31536000000");
+    assert_eq!((take().await, take().await), (Ok(()), Ok(())));
+    assert!(take().await.is_err());
+    subject.tamper("update rate_limits set tat = tat + 30000");
+    assert!(take().await.unwrap_err() <= limit.period);
 }
 
 async fn only_refilled_rate_limits_are_deleted(subject: Subject) {
