@@ -24,12 +24,14 @@ use self::smtp::{Smtp, SmtpError};
 use crate::clock;
 use crate::config::MailSettings;
 
-/// Events older than this are not reported: they happened before e-mail was configured.
+/// Reports older than this are dropped: they happened before e-mail was configured, or the SMTP
+/// server was down for too long.
 const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Events further in the future than this are not reported: no clock is that wrong.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
 
 /// Sends the e-mails that events call for.
+#[derive(Clone)]
 pub(crate) struct Mailer {
     smtp: Smtp,
     public_url: String,
@@ -38,6 +40,33 @@ pub(crate) struct Mailer {
     keys: Arc<ServerKeys>,
     /// The age from which an address is trusted with a recovery code.
     trusted_after: Duration,
+}
+
+/// The order in which e-mails are sent: those of one lane do not wait for those of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// About what is still open: a recovery, or a code for a new address.
+    Urgent,
+    /// Reports of what has happened.
+    Reports,
+}
+
+impl Lane {
+    /// The lane of an event; `None` if it sends no e-mail. E-mails report what affects who can use
+    /// a wallet, and not its payments.
+    pub(crate) fn of(kind: EventKind) -> Option<Self> {
+        match kind {
+            EventKind::Recovery(_) | EventKind::Account(AccountEvent::EmailChangeRequested) => {
+                Some(Self::Urgent)
+            }
+            EventKind::Security(_) | EventKind::Account(AccountEvent::EmailChanged) => {
+                Some(Self::Reports)
+            }
+            EventKind::Account(AccountEvent::Created)
+            | EventKind::Transfer(_)
+            | EventKind::Deposit(_) => None,
+        }
+    }
 }
 
 /// Why all e-mails have to wait.
@@ -100,7 +129,11 @@ impl Mailer {
     pub(crate) async fn notify(&self, event: &StoredEvent) -> Result<bool, MailDelayed> {
         let now = clock::now();
         let is_recent = now.since(event.at) <= MAX_AGE && event.at.since(now) <= MAX_CLOCK_SKEW;
-        if !is_recent {
+        // The e-mail of an open recovery or code depends on its state, and not on the event's age.
+        if !is_recent && Lane::of(event.kind) == Some(Lane::Reports) {
+            let (cursor, kind) = (event.cursor, event.kind.as_str());
+            tracing::warn!(event = "mail_dropped", %cursor, kind, "e-mail too old to be sent");
+            counter!("kms_mail_dropped_total").increment(1);
             return Ok(false);
         }
         match self.send_all(event, now).await {
@@ -137,7 +170,6 @@ impl Mailer {
                 let email = emails::email_confirmed(&Owner::of(&account), event.at);
                 Ok(self.send_to_owner(&account, email).await? || warned)
             }
-            // E-mails report what affects who can use a wallet, and not its payments.
             EventKind::Account(AccountEvent::Created)
             | EventKind::Transfer(_)
             | EventKind::Deposit(_) => Ok(false),

@@ -164,7 +164,8 @@ async fn run_workers(
     if let Some(mail) = mail {
         let (sealer, keys) = (state.sealer.clone(), Arc::clone(&state.keys));
         let mailer = Mailer::new(&mail, database.clone(), sealer, keys, email_trusted_after)?;
-        supervisor.run(SendMail::new(mailer, database, poll));
+        supervisor.run(SendMail::<true>::new(mailer.clone(), database, poll));
+        supervisor.run(SendMail::<false>::new(mailer, database, poll));
     }
     let (store, confirmations) = (Arc::new(database.clone()), chain.confirmations);
     // With connections of its own: whole blocks must not delay the requests of users.

@@ -37,7 +37,8 @@ pub(super) enum SmtpError {
     Rejected(String),
 }
 
-/// An SMTP server, and the sender of all e-mails.
+/// An SMTP server, and the sender of all e-mails. Connections are kept for the next e-mail.
+#[derive(Clone)]
 pub(super) struct Smtp {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,

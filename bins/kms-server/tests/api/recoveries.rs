@@ -1,6 +1,6 @@
 //! Recoveries with their notifications, e-mail addresses, and the operator's pause.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kms_client::ClientError;
 use kms_testkit::{Mail, Mailbox};
@@ -470,4 +470,33 @@ async fn an_operator_lists_pauses_and_cancels_recoveries() {
         let count = rows.iter().filter(|row| row.action == action).count();
         assert!(count >= 2, "{action}: {count}");
     }
+}
+
+/// One user who causes e-mails without end does not delay the code of another one.
+#[actix_web::test]
+async fn a_code_does_not_wait_for_the_reports_of_others() {
+    let (env, mailbox) = with_mail(Stores::Servers);
+    let test = TestServer::start(env).await;
+    ann_with_email(&test, &mailbox).await;
+    test.onboard(2, "eve", "0").await;
+    let eves = "eve@example.org";
+    let email = ChangeEmail { email: Some(eves.parse().unwrap()), password_hash: hash("0") };
+    test.client.change_email(telegram(2), &email).await.unwrap();
+    let sent = mails_to(&mailbox, eves, 1).await;
+    test.client.confirm_email(telegram(2), &code(&sent[0])).await.unwrap();
+    mails_to(&mailbox, eves, 2).await;
+    mailbox.set_delay(Duration::from_secs(1));
+    for n in 0..30 {
+        let (old, new) = (hash(&n.to_string()), hash(&(n + 1).to_string()));
+        let body = ChangePassword { old_password_hash: old, new_password_hash: new };
+        test.client.change_password(telegram(2), &body).await.unwrap();
+    }
+    let asked = Instant::now();
+    request(&test).await.unwrap();
+    let sent = mails(&mailbox, 3).await;
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert_eq!(code(&sent[2]).code.expose().len(), 8);
+    // Later reports replace earlier ones that were not sent yet.
+    let reports = mailbox.mails_to(eves).len() - 2;
+    assert!(reports < 30, "{reports}");
 }
