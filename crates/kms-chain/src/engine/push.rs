@@ -88,7 +88,8 @@ impl Transfers {
     }
 
     fn report_refusal(&self, transfer: &Transfer, error: &ChainError, reason: WaitReason) {
-        let (event, reason) = ("transfer_refused", reason.as_str());
+        let event = "transfer_refused";
+        let reason = reason.as_str();
         tracing::warn!(event, transfer = %transfer.id, reason, %error, "transaction refused");
     }
 
