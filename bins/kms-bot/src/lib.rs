@@ -17,7 +17,6 @@ mod assets;
 mod bot;
 mod chat;
 pub mod cli;
-mod clock;
 pub mod config;
 mod context;
 mod dialogue;

@@ -39,6 +39,8 @@ pub(crate) fn problem(error: &ClientError, network: Option<&Network>) -> Html {
         ErrorCode::LimitReached => over_limit(problem.limit.as_ref(), network),
         ErrorCode::FeeTooHigh => html!("problem-fee-too-high"),
         ErrorCode::WouldRevert => html!("problem-would-revert"),
+        ErrorCode::TokenRefuses => html!("problem-token-refuses"),
+        ErrorCode::TokenMismatch => html!("problem-token-mismatch"),
         ErrorCode::QuoteExpired => html!("problem-quote-expired"),
         ErrorCode::QuoteMismatch => html!("send-changed"),
         ErrorCode::UnknownToken => html!("problem-unknown-token"),

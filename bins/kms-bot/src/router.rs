@@ -119,6 +119,7 @@ fn parse_bare_command(flow: &dyn Flow) -> Result<Action, ArgumentsError> {
 }
 
 async fn handle_text(context: &Context, message: TextMessage) -> HandlerResult {
+    context.usernames.record_time(message.at);
     let is_command = message.text.plain.trim_start().starts_with('/');
     match (message.group, is_command) {
         (Some(group), _) => handle_group_text(context, message, group, is_command).await,
@@ -148,7 +149,7 @@ async fn handle_command(context: &Context, message: TextMessage) -> HandlerResul
     let TextMessage { user, message, at, text, .. } = message;
     match command {
         Ok(command) => {
-            context.usernames.report(&user, at).await;
+            context.usernames.report(&context.telegram, &user, at).await;
             run_command(context, &user, command.action).await
         }
         Err(ParseCommandError::Unknown) => {

@@ -288,7 +288,9 @@ pub(crate) fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::SelfTransfer
         | ErrorCode::InsufficientFunds
         | ErrorCode::FeeTooHigh
-        | ErrorCode::WouldRevert => StatusCode::UNPROCESSABLE_ENTITY,
+        | ErrorCode::WouldRevert
+        | ErrorCode::TokenRefuses
+        | ErrorCode::TokenMismatch => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::PasswordLocked
         | ErrorCode::RateLimited
         | ErrorCode::LimitReached
@@ -313,7 +315,8 @@ impl From<QuoteError> for ApiError {
                 let (code, field) = (ErrorCode::UnknownToken, Some("asset".to_owned()));
                 Self::Refused { code, detail, field }
             }
-            QuoteError::WrongToken(_) => Self::refused(ErrorCode::WouldRevert, detail),
+            QuoteError::WrongToken(_) => Self::refused(ErrorCode::TokenMismatch, detail),
+            QuoteError::TokenRefuses(_) => Self::refused(ErrorCode::TokenRefuses, detail),
             QuoteError::Amount(_) => Self::field("amount", detail),
             QuoteError::Insufficient { missing } => Self::Insufficient { missing },
             QuoteError::FeeTooHigh(_) => Self::refused(ErrorCode::FeeTooHigh, detail),

@@ -62,7 +62,9 @@ pub mod spending;
 pub mod state;
 pub mod transfer;
 
-pub use chain::{Balances, Chain, ChainError, Endpoint, Head, Receipt, TokenError, TokenMove};
+pub use chain::{
+    Balances, Chain, ChainError, Code, Endpoint, Head, Receipt, TokenError, TokenMove,
+};
 pub use engine::{
     Checked, ConfirmError, QuoteError, QuoteRequest, Ready, Shown, TransferConfig, Transfers,
 };

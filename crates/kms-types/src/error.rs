@@ -102,8 +102,12 @@ error_codes! {
     WrongState = "wrong_state",
     /// The network asks for a higher fee than the operator allows.
     FeeTooHigh = "fee_too_high",
-    /// The recipient's or the token's contract would revert the payment.
+    /// The recipient's contract would revert the payment.
     WouldRevert = "would_revert",
+    /// The token refuses the payment: it may be paused, or block the sender or the recipient.
+    TokenRefuses = "token_refuses",
+    /// The token's contract does not match the configuration.
+    TokenMismatch = "token_mismatch",
     /// No endpoint of the chain is available.
     ChainUnavailable = "chain_unavailable",
     /// A database or a key of the server is unavailable; the outcome may be unknown.

@@ -50,7 +50,7 @@ impl TypedRecipient {
     /// Reads a recipient. Addresses that name a chain are compared with `chain_id`, if it is known.
     ///
     /// # Errors
-    /// Why the text names nobody who can be paid.
+    /// Why the text is not a recipient.
     pub fn parse(text: &str, chain_id: Option<u64>) -> Result<Self, TypedRecipientError> {
         let text = clean(text);
         let text = text.as_str();

@@ -281,8 +281,6 @@ recover-ask =
     The service can open your wallet with its own key and protect it with a new password. Your address and your money stay the same.
 
     To protect you against thieves, there is a waiting period. I notify you about each step, here and by e-mail if you added an address. You can cancel at any time: with a button, or just by using your current password.
-recover-requested = 🛟 You requested a password reset.
-recover-cancelling = ✖️ Cancelled. Your password has not changed.
 recover-over = That password reset is over. Send /recover to see where things stand.
 recover-code-format = The code has 8 digits. Send it as it is written in the e-mail.
 recover-code-correct = ✅ The code is correct.
@@ -400,7 +398,9 @@ problem-limit-possible-at = This payment is possible from { $time }.
 problem-limit-never = This payment is more than your limit.
 problem-limit = This is more than you can spend in 24 hours.
 problem-fee-too-high = The network asks for a higher fee than this service allows. Nothing was sent. Please try again later.
-problem-would-revert = The payment would fail: the recipient's or the token's contract would refuse it.
+problem-would-revert = The payment would fail: the recipient is a smart contract that would refuse it.
+problem-token-refuses = This token refuses the payment. It may be paused, or it may have blocked you or the recipient. Other payments are not affected.
+problem-token-mismatch = This token cannot be sent here at the moment, because it was changed by its issuer. Your balance of it is not lost; please ask the operator of this bot.
 problem-quote-expired = This quote has expired. Nothing was sent.
 problem-unknown-token = That token is not available here.
 problem-conflict = That was changed a moment ago. Please try again.

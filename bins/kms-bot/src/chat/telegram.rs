@@ -12,12 +12,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use kms_types::{TelegramId, Username};
+use serde::{Deserialize, Serialize};
 use teloxide_core::payloads::{
     AnswerCallbackQuery, AnswerCallbackQuerySetters, DeleteMessage, EditMessageReplyMarkup,
-    EditMessageReplyMarkupSetters, EditMessageText, EditMessageTextSetters, GetChat,
-    SendChatAction, SendMessage, SendMessageSetters, SendPhotoSetters,
+    EditMessageReplyMarkupSetters, EditMessageText, EditMessageTextSetters, SendChatAction,
+    SendMessage, SendMessageSetters, SendPhotoSetters,
 };
-use teloxide_core::requests::Requester;
+use teloxide_core::requests::{Payload, Requester};
 use teloxide_core::types::{
     CallbackQueryId, ChatAction, ChatId, InputFile, LinkPreviewOptions, Message, MessageId,
     ParseMode, ReplyParameters,
@@ -111,6 +112,33 @@ pub(crate) struct Telegram {
     /// The highest id of a message in a private chat that is known.
     last_message: AtomicI32,
     last_response: Mutex<Instant>,
+}
+
+/// The names of a user at Telegram.
+pub(crate) struct Profile {
+    pub(crate) first_name: Option<String>,
+    /// The active usernames, the one that Telegram shows first. Further ones are collectible.
+    pub(crate) usernames: Vec<Username>,
+}
+
+/// `getChat`, with the usernames of a private chat, which teloxide does not read.
+#[derive(Serialize)]
+struct GetNames {
+    chat_id: ChatId,
+}
+
+#[derive(Deserialize)]
+struct ShownNames {
+    first_name: Option<String>,
+    username: Option<String>,
+    #[serde(default)]
+    active_usernames: Vec<String>,
+}
+
+impl Payload for GetNames {
+    type Output = ShownNames;
+
+    const NAME: &'static str = "GetChat";
 }
 
 /// Whether a message whose response was lost has arrived.
@@ -240,6 +268,22 @@ impl Telegram {
         }
     }
 
+    /// Removes the buttons of a message. A message that no longer exists is no error.
+    pub(crate) async fn remove_buttons(
+        &self,
+        of: TelegramId,
+        message: MessageId,
+    ) -> Result<(), TelegramError> {
+        let message = (chat(of), self.shown.successor((chat(of), message)));
+        self.shown.forget(message);
+        let none = Keyboard::none().into_markup();
+        let edit = EditMessageReplyMarkup::new(message.0, message.1).reply_markup(none);
+        match self.repeat(Some(message.0), &edit).await {
+            Ok(_) | Err(CallError::Refused(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Edits a message, or sends a new one if it no longer exists or is too old. Later edits are
     /// made in the new one.
     pub(crate) async fn edit_or_send(
@@ -326,15 +370,14 @@ impl Telegram {
         }
     }
 
-    /// Fetches the current first name and username of a user who started the bot.
-    pub(crate) async fn profile(
-        &self,
-        of: TelegramId,
-    ) -> Result<(Option<String>, Option<Username>), TelegramError> {
-        let get = GetChat::new(chat(of));
-        let shown = self.repeat(None, &get).await?;
-        let username = shown.username().and_then(|name| name.parse().ok());
-        Ok((shown.first_name().map(str::to_owned), username))
+    /// Fetches the current names of a user who started the bot.
+    pub(crate) async fn profile(&self, of: TelegramId) -> Result<Profile, TelegramError> {
+        let shown = self.repeat(None, &GetNames { chat_id: chat(of) }).await?;
+        let ShownNames { first_name, username, active_usernames } = shown;
+        let usernames = username.into_iter().chain(active_usernames);
+        let mut usernames: Vec<Username> = usernames.filter_map(|name| name.parse().ok()).collect();
+        usernames.dedup();
+        Ok(Profile { first_name, usernames })
     }
 
     /// Repeats a call that may be repeated, until its outcome is known. `paced` is the chat whose

@@ -150,14 +150,18 @@ async fn request(
 ) -> HandlerResult {
     context.abandon_step(user).await;
     let requested = context.kms.request_recovery(user.id.into(), &RequestRecovery { id }).await;
-    let text = match requested {
+    match requested {
         Ok(requested) => {
             expect_code(context, user, &requested);
-            html!("recover-requested")
+            // The notice of the event says that it was requested, and what happens next.
+            context.telegram.remove_buttons(user.id, message).await?;
         }
-        Err(error) => problem(&error, None),
-    };
-    Ok(context.telegram.edit(user.id, message, &text, Keyboard::none()).await?)
+        Err(error) => {
+            let text = problem(&error, None);
+            context.telegram.edit(user.id, message, &text, Keyboard::none()).await?;
+        }
+    }
+    Ok(())
 }
 
 fn expect_code(context: &Context, user: &User, recovery: &Recovery) {
@@ -268,13 +272,14 @@ impl Step for NewPassword {
 
 async fn stop(context: &Context, user: &User, message: MessageId, id: RecoveryId) -> PressResult {
     context.abandon_step(user).await;
-    let (text, notice) = match context.kms.cancel_recovery(user.id.into(), id).await {
-        Ok(_) => (html!("recover-cancelling"), None),
+    match context.kms.cancel_recovery(user.id.into(), id).await {
+        // The notice of the event says that it was cancelled.
+        Ok(_) => context.telegram.remove_buttons(user.id, message).await?,
         Err(error) if error.code() == Some(ErrorCode::WrongState) => {
-            (html!("recover-over"), Some(text!("expired-button-notice")))
+            let over = html!("recover-over");
+            context.telegram.edit(user.id, message, &over, Keyboard::none()).await?;
         }
         Err(error) => return Err(error.into()),
-    };
-    context.telegram.edit(user.id, message, &text, Keyboard::none()).await?;
-    Ok(notice)
+    }
+    Ok(None)
 }

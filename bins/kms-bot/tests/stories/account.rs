@@ -93,7 +93,6 @@ async fn the_owner_cancels_a_recovery_that_someone_else_requested() {
     world.bob.bot("problem-no-recovery").await;
     let ann = &mut world.ann;
     ann.press("recover-stop-button");
-    ann.bot("recover-cancelling").await;
     ann.bot("notice-recovery-cancelled").await;
     // Using the current password cancels a recovery, too.
     ann.says("/recover");

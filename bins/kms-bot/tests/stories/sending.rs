@@ -365,7 +365,7 @@ async fn a_token_transfer_that_moves_nothing_is_reported_as_failed() {
     world.ann.bot("send-quote").await;
     world.stage.token.set_behavior(&world.stage.anvil, TransferBehavior::ReturnsFalse).unwrap();
     world.ann.says("/send @bob 1 TUSD");
-    world.ann.bot("problem-would-revert").await;
+    world.ann.bot("problem-token-refuses").await;
     world.stage.stop().await;
 }
 

@@ -1,9 +1,10 @@
 //! Amounts, recipients and passwords as people type, paste and forward them.
 
 use bot_api_sim::Attachment;
-use kms_sandbox::StageOptions;
+use kms_sandbox::{StageOptions, TransferBehavior};
 use kms_types::Wei;
 
+use crate::texts;
 use crate::world::{ANNS, BOBS, Plays, World, assert_transcript, coins, id};
 
 async fn world() -> World {
@@ -198,4 +199,38 @@ async fn a_password_made_of_the_persons_names_is_refused_everywhere() {
         anna.bot("password-guessable").await;
     }
     stage.stop().await;
+}
+
+/// Paused, blocked or changed: the token is named, not "a contract".
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_refuses_is_not_called_a_contract() {
+    let mut world = world().await;
+    let ann = world.account(&world.ann).await;
+    world.stage.faucet_tokens(ann.address, 100_000_000).unwrap();
+    world.ann.bot_with("notice-received", &["100 TUSD"]).await;
+    world.stage.token.set_behavior(&world.stage.anvil, TransferBehavior::Reverts).unwrap();
+    world.ann.says("/send @bob 5 TUSD");
+    world.ann.bot("problem-token-refuses").await;
+    world.stage.token.set_behavior(&world.stage.anvil, TransferBehavior::Standard).unwrap();
+    world.stage.token.set_decimals(&world.stage.anvil, 18).unwrap();
+    world.ann.says("/send @bob 5 TUSD");
+    world.ann.bot("problem-token-mismatch").await;
+    world.stage.stop().await;
+}
+
+/// Bob's account delegates to a contract (EIP-7702), as wallets offer it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_delegates_is_not_called_a_contract() {
+    let mut world = world().await;
+    let bob = world.account(&world.bob).await.address.to_string();
+    let code = format!("0xef0100{}", "11".repeat(20));
+    world.stage.anvil.rpc("anvil_setCode", serde_json::json!([bob, code])).unwrap();
+    world.ann.says("/send @bob 0.5");
+    let quote = world.ann.bot("send-quote").await;
+    assert!(!texts::is("send-warning-contract", &quote.text), "{}", quote.text);
+    world.ann.press("send-confirm-button");
+    world.ann.bot("send-ask-password").await;
+    world.ann.says(ANNS);
+    world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    world.stage.stop().await;
 }

@@ -111,7 +111,7 @@ mod tests {
     }
 
     proptest! {
-        /// A user who gives an address is told at once, or receives the code.
+        /// An address is refused when it is given, or receives the code.
         #[test]
         fn every_address_that_is_accepted_can_be_sent_an_e_mail(
             local in "[a-zA-Z0-9!#$%&'*+/=?^_`{|}~.-]{1,20}",

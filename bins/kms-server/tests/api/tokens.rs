@@ -102,10 +102,10 @@ async fn token_transfers_that_would_fail_are_refused() {
     lost.to = token.address.to_string().parse().unwrap();
     assert_eq!(refusal(&lost).await.field.as_deref(), Some("to"));
     contract.set_behavior(&test.env.anvil, TransferBehavior::ReturnsFalse).unwrap();
-    assert_eq!(refusal(&in_usdc("1")).await.code, ErrorCode::WouldRevert);
+    assert_eq!(refusal(&in_usdc("1")).await.code, ErrorCode::TokenRefuses);
     contract.set_behavior(&test.env.anvil, TransferBehavior::Standard).unwrap();
     contract.set_decimals(&test.env.anvil, 18).unwrap();
-    assert_eq!(refusal(&in_usdc("1")).await.code, ErrorCode::WouldRevert);
+    assert_eq!(refusal(&in_usdc("1")).await.code, ErrorCode::TokenMismatch);
     // Coins can still be sent.
     test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     let before = test.client.account(telegram(1)).await.unwrap().unwrap();

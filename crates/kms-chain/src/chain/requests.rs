@@ -35,6 +35,20 @@ pub struct Head {
     pub base_fee: Option<u64>,
 }
 
+/// The code of an account that delegates to a contract begins with this (EIP-7702).
+const DELEGATION: [u8; 3] = [0xef, 0x01, 0x00];
+
+/// What kind of code an address has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// None: the address belongs to a key, or to nobody yet.
+    None,
+    /// A delegation (EIP-7702): the address belongs to a key, and runs the code of a contract.
+    Delegation,
+    /// A contract.
+    Contract,
+}
+
 impl Endpoint {
     /// Returns the number of the latest block.
     ///
@@ -145,14 +159,20 @@ impl Endpoint {
         Ok(included.filter_map(|(rewards, _)| rewards.first().copied()).collect())
     }
 
-    /// Whether the address has code.
+    /// Returns what kind of code the address has.
     ///
     /// # Errors
     /// When the endpoint fails.
-    pub async fn is_contract(&self, address: EthAddress) -> Result<bool, ChainError> {
+    pub async fn code(&self, address: EthAddress) -> Result<Code, ChainError> {
         self.verify().await?;
         let code = self.provider.get_code_at(address.into()).await;
-        Ok(!self.record_outcome(code)?.is_empty())
+        let code = self.record_outcome(code)?;
+        let delegates = code.strip_prefix(&DELEGATION).is_some_and(|to| to.len() == 20);
+        Ok(match code.is_empty() {
+            true => Code::None,
+            false if delegates => Code::Delegation,
+            false => Code::Contract,
+        })
     }
 
     /// Returns the gas limit for sending `value`: exactly 21,000 to an address without code, else
@@ -166,10 +186,11 @@ impl Endpoint {
         from: EthAddress,
         to: EthAddress,
         value: Wei,
-        is_contract: bool,
+        code: Code,
     ) -> Result<u64, ChainError> {
-        if !is_contract {
-            return Ok(PLAIN_TRANSFER_GAS);
+        match code {
+            Code::None => return Ok(PLAIN_TRANSFER_GAS),
+            Code::Delegation | Code::Contract => {}
         }
         self.verify().await?;
         let request = TransactionRequest::default()

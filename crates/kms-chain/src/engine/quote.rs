@@ -7,7 +7,7 @@ use kms_types::{
 };
 
 use super::Transfers;
-use crate::chain::{ChainError, PLAIN_TRANSFER_GAS, TokenError};
+use crate::chain::{ChainError, Code, PLAIN_TRANSFER_GAS, TokenError};
 use crate::ports::{Inserted, PaidBefore};
 use crate::prices::{FeeTooHigh, Market};
 use crate::spending::OverLimit;
@@ -71,10 +71,14 @@ pub enum QuoteError {
     /// A spending limit refuses it.
     #[error("the amount exceeds the spending limit")]
     OverLimit(Box<OverLimit>),
-    /// The recipient's or the token's contract would revert it. The reason is untrusted text: at
-    /// most 200 characters, no control characters.
+    /// The recipient's contract would revert it. The reason is untrusted text: at most 200
+    /// characters, no control characters.
     #[error("the payment would be reverted: {0}")]
     WouldRevert(String),
+    /// The token would revert it, for instance because it is paused, or blocks the sender or the
+    /// recipient. The reason is untrusted text, as above.
+    #[error("the token refuses the payment: {0}")]
+    TokenRefuses(String),
     /// The chain failed.
     #[error(transparent)]
     Chain(ChainError),
@@ -103,7 +107,7 @@ struct Facts {
     /// The balance of the native coin less pending transfers.
     available_wei: Wei,
     market: Market,
-    is_contract: bool,
+    code: Code,
     paid_before: PaidBefore,
 }
 
@@ -186,10 +190,10 @@ impl Transfers {
             self.check_token(token).await?;
         }
         let to = request.to.address;
-        let (view, market, is_contract) = tokio::try_join!(
+        let (view, market, code) = tokio::try_join!(
             self.chain.view(request.from.address, token.as_ref()),
             self.chain.market(),
-            self.chain.first(|endpoint| endpoint.is_contract(to)),
+            self.chain.first(|endpoint| endpoint.code(to)),
         )?;
         let (chain, from) = (self.chain.chain_id(), request.from.address);
         let pending = self.store.pending_spend(chain, from, view.mined).await?;
@@ -206,7 +210,7 @@ impl Transfers {
             available,
             available_wei,
             market,
-            is_contract,
+            code,
             paid_before: self.store.paid_before(sender, to).await?,
         })
     }
@@ -276,10 +280,8 @@ impl Transfers {
             QuoteAmount::All => all_but(min_fee),
         };
         check_covered(available, value, min_fee)?;
-        let gas_limit = self
-            .chain
-            .first(|endpoint| endpoint.gas_limit(from, to, value, facts.is_contract))
-            .await?;
+        let gas_limit =
+            self.chain.first(|endpoint| endpoint.gas_limit(from, to, value, facts.code)).await?;
         Ok(match &request.amount {
             QuoteAmount::Exactly(_) => {
                 let spare = available.checked_sub(value).unwrap_or_default();
@@ -313,7 +315,11 @@ impl Transfers {
         let gas_limit = self
             .chain
             .first(|endpoint| endpoint.token_gas_limit(token.address, from, to, value))
-            .await?;
+            .await
+            .map_err(|error| match error {
+                ChainError::Reverted { reason } => QuoteError::TokenRefuses(reason),
+                error => error.into(),
+            })?;
         // The rest is for the cancellation, which costs an eighth more than the top step.
         let spare = Wei(facts.available_wei.0 / U256::from(9) * U256::from(8));
         let ladder = self.config.prices.ladder(facts.market, gas_limit, spare, None)?;
@@ -359,7 +365,7 @@ fn warnings(facts: &Facts, value: Units, name_reassigned: bool) -> Vec<Warning> 
     [
         (Warning::FirstPayment, !facts.paid_before.same),
         (Warning::LooksLikeAnother, facts.paid_before.lookalike && !facts.paid_before.same),
-        (Warning::Contract, facts.is_contract),
+        (Warning::Contract, facts.code == Code::Contract),
         (Warning::MostOfBalance, is_most_of(value, facts.balance)),
         (Warning::NameReassigned, name_reassigned),
     ]

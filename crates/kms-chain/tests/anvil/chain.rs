@@ -1,6 +1,6 @@
 //! Requests to a real node.
 
-use kms_chain::{Chain, ChainError, Endpoint, Market};
+use kms_chain::{Chain, ChainError, Code, Endpoint, Market};
 use kms_testkit::Anvil;
 use kms_types::{EthAddress, U256, Wei};
 use serde_json::json;
@@ -24,9 +24,9 @@ fn wei(wei: u64) -> Wei {
     Wei(U256::from(wei))
 }
 
-async fn gas_limit(chain: &Chain, is_contract: bool) -> Result<u64, ChainError> {
+async fn gas_limit(chain: &Chain, code: Code) -> Result<u64, ChainError> {
     let (from, to) = (address(RICH), address(PLAIN));
-    chain.first(|endpoint| endpoint.gas_limit(from, to, wei(1), is_contract)).await
+    chain.first(|endpoint| endpoint.gas_limit(from, to, wei(1), code)).await
 }
 
 fn set_code(anvil: &Anvil, code: &str) {
@@ -82,15 +82,18 @@ async fn the_market_is_the_base_fee_and_the_tips_of_blocks_with_transactions() {
 async fn gas_is_exact_without_code_and_has_a_margin_with_it() {
     let (anvil, chain) = start();
     let gas = async || {
-        let contract = chain.first(|it| it.is_contract(address(PLAIN))).await.unwrap();
-        let gas = gas_limit(&chain, contract);
-        (contract, gas.await)
+        let code = chain.first(|it| it.code(address(PLAIN))).await.unwrap();
+        let gas = gas_limit(&chain, code);
+        (code, gas.await)
     };
-    assert!(matches!(gas().await, (false, Ok(21_000))));
+    assert!(matches!(gas().await, (Code::None, Ok(21_000))));
+    // An account that delegates (EIP-7702) is no contract.
+    set_code(&anvil, &format!("0xef0100{}", "11".repeat(20)));
+    assert!(matches!(gas().await, (Code::Delegation, Ok(21_000..))));
     // STOP: accepts native coin and does nothing. The estimate is one unit above the gas used.
     set_code(&anvil, "0x00");
-    let (contract, limit) = gas().await;
-    assert!(contract && (25_200..25_300).contains(&limit.unwrap()));
+    let (code, limit) = gas().await;
+    assert!(code == Code::Contract && (25_200..25_300).contains(&limit.unwrap()));
 }
 
 #[tokio::test]
@@ -98,7 +101,7 @@ async fn a_revert_has_its_reason() {
     let (anvil, chain) = start();
     let refusal = async |code: &str| {
         set_code(&anvil, code);
-        let gas = gas_limit(&chain, true);
+        let gas = gas_limit(&chain, Code::Contract);
         match gas.await {
             Err(ChainError::Reverted { reason }) => reason,
             other => panic!("{other:?}"),

@@ -173,6 +173,12 @@ async fn a_quote_has_the_warnings_for_its_sender() {
     let reassigned = world.try_quote(reassigned).await.unwrap();
     assert_eq!(reassigned.warnings, [Warning::NameReassigned]);
 
+    // An account that delegates to a contract (EIP-7702) is an account.
+    let delegation = format!("0xef0100{}", "11".repeat(20));
+    world.rpc("anvil_setCode", json!([STRANGER, delegation]));
+    let delegated = world.quote(&ann, stranger(), "0.1").await;
+    assert_eq!(delegated.warnings, [Warning::FirstPayment]);
+
     world.rpc("anvil_setCode", json!([STRANGER, "0x00"]));
     let contract = world.quote(&ann, stranger(), "0.85").await;
     assert_eq!(

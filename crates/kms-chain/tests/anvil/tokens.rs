@@ -201,7 +201,7 @@ async fn a_token_that_would_revert_is_refused_at_the_quote() {
     ] {
         market.set_behavior(behavior);
         let error = market.quote_error("1").await;
-        let QuoteError::WouldRevert(reason) = &error else { panic!("{behavior:?}: {error}") };
+        let QuoteError::TokenRefuses(reason) = &error else { panic!("{behavior:?}: {error}") };
         assert!(reason.contains(words), "{behavior:?}: {reason}");
     }
     // The token calls the recipient, which reverts.
@@ -209,7 +209,7 @@ async fn a_token_that_would_revert_is_refused_at_the_quote() {
     let address = market.bob.wallet.address.to_string();
     market.world.rpc("anvil_setCode", json!([address, reverting()]));
     let error = market.quote_error("1").await;
-    assert!(matches!(error, QuoteError::WouldRevert(_)), "{error}");
+    assert!(matches!(error, QuoteError::TokenRefuses(_)), "{error}");
 }
 
 #[tokio::test]

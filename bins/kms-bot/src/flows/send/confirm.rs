@@ -235,6 +235,8 @@ fn refusal(error: &ClientError) -> Refusal {
         | ErrorCode::WrongState
         | ErrorCode::FeeTooHigh
         | ErrorCode::WouldRevert
+        | ErrorCode::TokenRefuses
+        | ErrorCode::TokenMismatch
         | ErrorCode::StoreUnavailable
         | ErrorCode::Conflict
         | ErrorCode::Internal

@@ -1,7 +1,7 @@
 //! Quotes a payment, and verifies who holds the recipient's username.
 
 use kms_client::ClientError;
-use kms_types::wire::{Account, QuoteTransfer, SeenUsername};
+use kms_types::wire::{Account, QuoteTransfer};
 use kms_types::{Asset, QuoteAmount, Recipient, TelegramId, TransferId, TypedRecipient, Username};
 use teloxide_core::types::MessageId;
 
@@ -9,7 +9,7 @@ use super::screen;
 use super::terms::ClientRef;
 use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
-use crate::clock;
+use crate::chat::telegram::Profile;
 use crate::context::{Context, HandlerResult};
 use crate::format;
 use crate::problems::problem;
@@ -112,7 +112,7 @@ fn named(display_name: Option<&str>) -> Html {
 
 /// A person's first name at Telegram, if the person ever wrote to the bot.
 pub(super) async fn display_name(context: &Context, id: TelegramId) -> Option<String> {
-    context.telegram.profile(id).await.ok().and_then(|(name, _)| name)
+    context.telegram.profile(id).await.ok().and_then(|profile| profile.first_name)
 }
 
 /// Who holds a username.
@@ -132,13 +132,13 @@ pub(super) enum Holder {
 pub(super) async fn holder(context: &Context, name: &Username) -> Result<Holder, ClientError> {
     let Some(record) = context.kms.name(name).await? else { return Ok(Holder::Unknown) };
     match context.telegram.profile(record.telegram_id).await {
-        Ok((_, username)) if username.as_ref() != Some(name) => {
-            let seen = SeenUsername { username, seen_at: clock::now() };
-            context.kms.seen_username(record.telegram_id.into(), &seen).await?;
-            context.usernames.forget(record.telegram_id);
+        Ok(Profile { first_name, usernames }) if usernames.contains(name) => {
+            Ok(Holder::Verified { display_name: first_name })
+        }
+        Ok(Profile { usernames, .. }) => {
+            context.usernames.correct(record.telegram_id, usernames).await?;
             Ok(Holder::Reassigned)
         }
-        Ok((display_name, _)) => Ok(Holder::Verified { display_name }),
         Err(error) => {
             tracing::warn!(%error, event = "username_check_failed", "username holder not verified");
             Ok(Holder::Unverified)
