@@ -41,7 +41,7 @@ const DELEGATION: [u8; 3] = [0xef, 0x01, 0x00];
 /// What kind of code an address has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
-    /// None: the address belongs to a key, or to nobody yet.
+    /// None: the address belongs to a key, or is unused.
     None,
     /// A delegation (EIP-7702): the address belongs to a key, and runs the code of a contract.
     Delegation,
