@@ -180,24 +180,37 @@ create table chain_cursors (
     block_hash {{bytes}} not null
 );
 
+-- Deposits that this system did not send. Those below `chain.notice_from` are summed up: each of
+-- them refers to the digest of its account, asset and day, a row without transaction and sender.
 create table external_deposits (
     id text primary key,
     chain_id bigint not null,
-    tx_hash {{bytes}} not null,
+    tx_hash {{bytes}},
     account_id text not null references accounts (id),
-    from_address text not null,
+    from_address text,
+    -- Of a digest, the sum, the newest block, and how many it sums up.
     value text not null,
     block bigint not null,
+    count bigint not null,
+    digest_id text references external_deposits (id),
+    -- Of a digest, its day, counted from 1970, and when it is to be notified, until it was.
+    digest_day bigint,
+    digest_due_at bigint,
     -- The contract of a token; empty, without symbol and decimals, for the native coin.
     token text not null,
     symbol text,
     decimals integer,
     recorded_at bigint not null
 );
-create index external_deposits_of_account on external_deposits (account_id, recorded_at);
+create index external_deposits_of_account on external_deposits (account_id, recorded_at)
+    where digest_id is null;
 -- One transaction can pay several accounts, in several tokens.
 create unique index external_deposits_once
     on external_deposits (chain_id, tx_hash, account_id, token);
+create unique index external_deposits_one_digest
+    on external_deposits (account_id, chain_id, token, digest_day) where digest_day is not null;
+create index external_deposits_due on external_deposits (digest_due_at)
+    where digest_due_at is not null;
 
 create table recoveries (
     id text primary key,

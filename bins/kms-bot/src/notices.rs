@@ -175,8 +175,16 @@ async fn notice(
         EventBody::Deposit { kind: DepositEvent::Received, deposit } => {
             let network = context.network.of_chain(deposit.chain_id).await?;
             let received = amount(deposit.value, deposit.token.as_ref(), &network);
-            let sender = html!("transfer-address", address = deposit.from);
-            Ok(Some(received_notice(&received, &sender)))
+            Ok(Some(match deposit.from {
+                Some(from) => {
+                    received_notice(&received, &html!("transfer-address", address = from))
+                }
+                None => {
+                    let count = deposit.count;
+                    let digest = html!("notice-received-small", count = count, amount = received);
+                    (digest, Keyboard::row([balance_button()]))
+                }
+            }))
         }
         // The user sees these as answers in the chat: `/start`, and the transfer's message.
         EventBody::Account { kind: AccountEvent::Created }

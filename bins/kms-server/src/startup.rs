@@ -30,8 +30,8 @@ use crate::tls;
 use crate::token_cache::TokenCache;
 use crate::workers::{
     AdvanceRecoveries, CheckWallets, Checkpoints, CleanRateLimits, CleanTransfers, FoldMetrics,
-    FollowBlocks, ProbeKmsKeys, RenewKeyDatabaseClaim, SendMail, SweepSckStore, WatchTransfers,
-    WriteCheckpoints,
+    FollowBlocks, NotifyDigests, ProbeKmsKeys, RenewKeyDatabaseClaim, SendMail, SweepSckStore,
+    WatchTransfers, WriteCheckpoints,
 };
 
 /// How long requests in flight may take when the server stops, in seconds.
@@ -195,6 +195,7 @@ fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepS
     supervisor.run(CheckWallets::new(Arc::clone(custody), database, period));
     supervisor.run(CleanRateLimits::new(database, period));
     supervisor.run(CleanTransfers::new(database, settings));
+    supervisor.run(NotifyDigests { database: database.clone() });
     if let Some(retention) = settings.retention {
         let custody = Arc::clone(custody);
         supervisor.run(SweepSckStore::new(custody, database, key_database, retention, period));
@@ -206,6 +207,7 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
     let keys = Arc::new(settings.server_keys);
     let url = settings.database.url.expose();
     let database = open_database(url, settings.database.pool, Arc::clone(&keys)).await?;
+    let database = database.with_notice_from(settings.chain.notice_from()?);
     let key_database =
         open_key_database(settings.key_database.url.expose(), &settings.key_database.name).await?;
     database.claim_key_database(&*key_database).await.map_err(|claim| StartError::KeyDatabase {

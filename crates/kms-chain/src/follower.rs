@@ -36,21 +36,24 @@ pub struct Deposit {
     pub payment: Payment,
 }
 
-/// A payment to an account that this system did not send, as it is stored.
+/// A payment to an account that this system did not send, as it is stored, or the digest of small
+/// ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExternalDeposit {
     /// The chain (EIP-155).
     pub chain_id: u64,
-    /// The hash of the transaction.
-    pub tx_hash: [u8; 32],
-    /// The sender.
-    pub from: EthAddress,
+    /// The hash of the transaction; `None` for a digest.
+    pub tx_hash: Option<[u8; 32]>,
+    /// The sender; `None` for a digest.
+    pub from: Option<EthAddress>,
     /// The token; `None` for the native coin.
     pub token: Option<Token>,
-    /// The amount, in the asset's smallest unit.
+    /// The amount, in the asset's smallest unit; of a digest, the sum.
     pub value: Units,
-    /// The number of its block.
+    /// The number of its block; of a digest, that of the newest deposit.
     pub block: u64,
+    /// How many deposits a digest sums up; 1 for a single one.
+    pub count: u64,
 }
 
 /// Stores the cursor and the deposits. Each method is one whole transaction.

@@ -1,5 +1,6 @@
 //! Everything that a server needs to run, made afresh.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Write;
@@ -360,6 +361,7 @@ fn chain_of(anvil: &Anvil) -> anyhow::Result<ChainSettings> {
         max_fee_share: 100,
         min_tip: 1_000_000,
         tokens: Vec::new(),
+        notice_from: BTreeMap::new(),
     })
 }
 

@@ -35,6 +35,8 @@ pub struct Database {
     pub(crate) audit_queue: Arc<AuditQueue>,
     pub(crate) keys: Arc<ServerKeys>,
     pub(crate) dialect: Dialect,
+    #[cfg(feature = "transfers")]
+    pub(crate) notice_from: Arc<crate::deposits::NoticeFrom>,
 }
 
 /// Why a database cannot be used.
@@ -115,7 +117,21 @@ impl Database {
             .await
             .map_err(|stopped| ConnectError::Open(Box::new(stopped)))?
             .map_err(|error| ConnectError::Open(Box::new(error)))?;
-        Ok(Self { pool, audit_queue: Arc::default(), keys, dialect })
+        Ok(Self {
+            pool,
+            audit_queue: Arc::default(),
+            keys,
+            dialect,
+            #[cfg(feature = "transfers")]
+            notice_from: Arc::default(),
+        })
+    }
+
+    /// Sums up the external deposits below these amounts, instead of notifying each.
+    #[cfg(feature = "transfers")]
+    #[must_use]
+    pub fn with_notice_from(self, notice_from: crate::deposits::NoticeFrom) -> Self {
+        Self { notice_from: Arc::new(notice_from), ..self }
     }
 
     /// Checks that the database answers.

@@ -1,19 +1,30 @@
 //! External deposits, and the cursor of the scan for them.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use diesel::dsl;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use kms_chain::follower::{BlockRef, Deposit, DepositStore, ExternalDeposit, Payment};
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, DepositEvent, DepositId, EthAddress, EventKind, Timestamp, Token};
+use kms_types::{
+    AccountId, DepositEvent, DepositId, EthAddress, EventKind, Timestamp, Token, Units,
+};
 
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::events::{self, About};
 use crate::schema::{chain_cursors, external_deposits, signed_transactions, transfers, wallets};
 use crate::transfers::HistoryEntry;
+
+/// From which amount on a deposit is notified by itself, by the token's contract; `None` is the
+/// native coin. Those below are summed up once a day.
+pub type NoticeFrom = HashMap<Option<EthAddress>, Units>;
+
+/// A day in milliseconds.
+const DAY: i64 = 24 * 60 * 60 * 1_000;
 
 /// The number of values that one query compares with, which both databases support.
 const CHUNK: usize = 10_000;
@@ -77,48 +88,138 @@ fn move_cursor(
     Ok(moved == 1)
 }
 
-/// Records a deposit with its event, unless it is known: a reorg may have moved it into another
-/// block. The caller holds the row lock of the cursor.
+/// Records a deposit, unless it is known: a reorg may have moved it into another block. A small one
+/// is added to a digest; any other is notified. The caller holds the row lock of the cursor.
 fn record(
     connection: &mut AnyConnection,
     chain_id: i64,
     found: &Deposit,
+    notice_from: &NoticeFrom,
     now: Timestamp,
 ) -> Result<(), Failure> {
     let Deposit { account, payment } = found;
-    let hash = payment.tx_hash.to_vec();
     let token = payment.token.as_ref();
-    let contract = token.map(|token| token.address.to_lower_hex()).unwrap_or_default();
     let known: i64 = external_deposits::table
         .filter(external_deposits::chain_id.eq(chain_id))
-        .filter(external_deposits::tx_hash.eq(&hash))
+        .filter(external_deposits::tx_hash.eq(Some(payment.tx_hash.to_vec())))
         .filter(external_deposits::account_id.eq(account.to_string()))
-        .filter(external_deposits::token.eq(&contract))
+        .filter(external_deposits::token.eq(contract(token)))
         .count()
         .get_result(connection)?;
     if known > 0 {
         return Ok(());
     }
     let id = DepositId::random();
-    let key = id.to_string();
-    let block: i64 = RowRef { table: "external_deposits", key: &key }.convert(payment.block)?;
+    let least = notice_from.get(&token.map(|token| token.address)).copied().unwrap_or_default();
+    let digest = match payment.value < least {
+        true => Some(add_to_digest(connection, chain_id, found, now)?),
+        false => None,
+    };
+    let is_notified = digest.is_none();
     diesel::insert_into(external_deposits::table)
         .values((
-            external_deposits::id.eq(&key),
-            external_deposits::chain_id.eq(chain_id),
-            external_deposits::tx_hash.eq(&hash),
-            external_deposits::account_id.eq(account.to_string()),
-            external_deposits::from_address.eq(payment.from.to_lower_hex()),
-            external_deposits::value.eq(payment.value.to_string()),
-            external_deposits::block.eq(block),
-            external_deposits::recorded_at.eq(now.0),
-            external_deposits::token.eq(contract),
-            external_deposits::symbol.eq(token.map(|token| token.symbol.to_string())),
-            external_deposits::decimals.eq(token.map(|token| i32::from(token.decimals))),
+            new_row(chain_id, id, found, now)?,
+            external_deposits::tx_hash.eq(Some(payment.tx_hash.to_vec())),
+            external_deposits::from_address.eq(Some(payment.from.to_lower_hex())),
+            external_deposits::digest_id.eq(digest),
         ))
         .execute(connection)?;
+    if is_notified { notify(connection, *account, id, now) } else { Ok(()) }
+}
+
+/// Adds a small deposit to the digest of its account, asset and day, and returns the digest's id.
+fn add_to_digest(
+    connection: &mut AnyConnection,
+    chain_id: i64,
+    found: &Deposit,
+    now: Timestamp,
+) -> Result<String, Failure> {
+    let Deposit { account, payment } = found;
+    let day = now.0.div_euclid(DAY);
+    let known: Option<(String, String, i64)> = external_deposits::table
+        .filter(external_deposits::account_id.eq(account.to_string()))
+        .filter(external_deposits::chain_id.eq(chain_id))
+        .filter(external_deposits::token.eq(contract(payment.token.as_ref())))
+        .filter(external_deposits::digest_day.eq(Some(day)))
+        .filter(external_deposits::digest_day.is_not_null())
+        .select((external_deposits::id, external_deposits::value, external_deposits::count))
+        .first(connection)
+        .optional()?;
+    let Some((id, sum, count)) = known else {
+        let id = DepositId::random();
+        diesel::insert_into(external_deposits::table)
+            .values((
+                new_row(chain_id, id, found, now)?,
+                external_deposits::digest_day.eq(Some(day)),
+                external_deposits::digest_due_at.eq(Some((day + 1) * DAY)),
+            ))
+            .execute(connection)?;
+        return Ok(id.to_string());
+    };
+    let row = RowRef { table: "external_deposits", key: &id };
+    let sum: Units = row.parse(&sum)?;
+    let sum = Units(sum.0.saturating_add(payment.value.0));
+    let block: i64 = row.convert(payment.block)?;
+    diesel::update(external_deposits::table.find(&id))
+        .set((
+            external_deposits::value.eq(sum.to_string()),
+            external_deposits::count.eq(count.saturating_add(1)),
+            external_deposits::block.eq(block),
+        ))
+        .execute(connection)?;
+    Ok(id)
+}
+
+/// The columns that a deposit and a digest have.
+type NewRow = (
+    dsl::Eq<external_deposits::id, String>,
+    dsl::Eq<external_deposits::chain_id, i64>,
+    dsl::Eq<external_deposits::account_id, String>,
+    dsl::Eq<external_deposits::value, String>,
+    dsl::Eq<external_deposits::block, i64>,
+    dsl::Eq<external_deposits::count, i64>,
+    dsl::Eq<external_deposits::recorded_at, i64>,
+    dsl::Eq<external_deposits::token, String>,
+    dsl::Eq<external_deposits::symbol, Option<String>>,
+    dsl::Eq<external_deposits::decimals, Option<i32>>,
+);
+
+fn new_row(
+    chain_id: i64,
+    id: DepositId,
+    Deposit { account, payment }: &Deposit,
+    now: Timestamp,
+) -> Result<NewRow, StoreError> {
+    let key = id.to_string();
+    let block: i64 = RowRef { table: "external_deposits", key: &key }.convert(payment.block)?;
+    let token = payment.token.as_ref();
+    Ok((
+        external_deposits::id.eq(key),
+        external_deposits::chain_id.eq(chain_id),
+        external_deposits::account_id.eq(account.to_string()),
+        external_deposits::value.eq(payment.value.to_string()),
+        external_deposits::block.eq(block),
+        external_deposits::count.eq(1),
+        external_deposits::recorded_at.eq(now.0),
+        external_deposits::token.eq(contract(token)),
+        external_deposits::symbol.eq(token.map(|token| token.symbol.to_string())),
+        external_deposits::decimals.eq(token.map(|token| i32::from(token.decimals))),
+    ))
+}
+
+/// The column of a token's contract.
+fn contract(token: Option<&Token>) -> String {
+    token.map(|token| token.address.to_lower_hex()).unwrap_or_default()
+}
+
+fn notify(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    deposit: DepositId,
+    now: Timestamp,
+) -> Result<(), Failure> {
     let kind = EventKind::Deposit(DepositEvent::Received);
-    events::append(connection, *account, now, kind, About::Deposit(id))
+    events::append(connection, account, now, kind, About::Deposit(deposit))
 }
 
 fn chain_column(chain_id: u64) -> Result<i64, StoreError> {
@@ -192,6 +293,7 @@ impl DepositStore for Database {
         incoming: Vec<Deposit>,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
+        let notice_from = Arc::clone(&self.notice_from);
         self.blocking(move |connection| {
             let chain_id = chain_column(chain_id)?;
             connection.transaction(|connection| {
@@ -200,7 +302,7 @@ impl DepositStore for Database {
                     return Ok(false);
                 }
                 for found in &incoming {
-                    record(connection, chain_id, found, now)?;
+                    record(connection, chain_id, found, &notice_from, now)?;
                 }
                 Ok(true)
             })
@@ -214,10 +316,11 @@ impl DepositStore for Database {
 struct Row {
     id: String,
     chain_id: i64,
-    tx_hash: Vec<u8>,
-    from_address: String,
+    tx_hash: Option<Vec<u8>>,
+    from_address: Option<String>,
     value: String,
     block: i64,
+    count: i64,
     token: String,
     symbol: Option<String>,
     decimals: Option<i32>,
@@ -229,11 +332,12 @@ impl Row {
         let row = RowRef { table: "external_deposits", key: &self.id };
         Ok(ExternalDeposit {
             chain_id: row.convert(self.chain_id)?,
-            tx_hash: row.array(&self.tx_hash)?,
-            from: row.parse(&self.from_address)?,
+            tx_hash: self.tx_hash.as_deref().map(|hash| row.array(hash)).transpose()?,
+            from: row.parse_some(self.from_address.as_ref())?,
             token: self.token(row)?,
             value: row.parse(&self.value)?,
             block: row.convert(self.block)?,
+            count: row.convert(self.count)?,
         })
     }
 
@@ -288,5 +392,45 @@ impl Database {
             Ok(row.map(|row| row.deposit()).transpose()?)
         })
         .await
+    }
+
+    /// Notifies at most `at_most` digests of small deposits whose day is over, and returns their
+    /// number.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn notify_digests(&self, now: Timestamp, at_most: u32) -> Result<usize, StoreError> {
+        self.blocking(move |connection| {
+            let due: Vec<(String, String)> = external_deposits::table
+                .filter(external_deposits::digest_due_at.is_not_null())
+                .filter(external_deposits::digest_due_at.assume_not_null().le(now.0))
+                .order(external_deposits::digest_due_at)
+                .limit(at_most.into())
+                .select((external_deposits::id, external_deposits::account_id))
+                .load(connection)?;
+            for (id, account) in &due {
+                connection.transaction(|connection| notify_digest(connection, id, account, now))?;
+            }
+            Ok(due.len())
+        })
+        .await
+    }
+}
+
+/// Notifies a digest, unless another server did.
+fn notify_digest(
+    connection: &mut AnyConnection,
+    id: &str,
+    account: &str,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    let row = RowRef { table: "external_deposits", key: id };
+    let due = external_deposits::table
+        .filter(external_deposits::id.eq(id))
+        .filter(external_deposits::digest_due_at.is_not_null());
+    let none = external_deposits::digest_due_at.eq(None::<i64>);
+    match diesel::update(due).set(none).execute(connection)? {
+        0 => Ok(()),
+        _ => notify(connection, row.parse(account)?, row.parse(id)?, now),
     }
 }

@@ -41,6 +41,8 @@ pub use accounts::ListedAccount;
 pub use api_tokens::{ApiToken, Scope};
 pub use audit::{AuditError, AuditRow};
 pub use database::{ConnectError, Database};
+#[cfg(feature = "transfers")]
+pub use deposits::NoticeFrom;
 pub use events::{StoredEvent, StoredEvents};
 pub use key_database_claim::ClaimError;
 #[cfg(feature = "sqlite")]

@@ -239,6 +239,7 @@ history-empty = No payments yet.
 history-title = <b>Your payments</b>
 history-sent = 📤 { $amount } to { $recipient }
 history-received = 📥 { $amount } from { $sender }
+history-received-small = 📥 { $amount } in { $count } small deposits
 history-entry =
     { $what }
     { $time } · { $status }
@@ -350,6 +351,7 @@ help-examples = Send with <code>/send @bob 0.5</code> or <code>/send 0x… 0.1</
 ## Notices of events
 
 notice-received = 📥 You received <b>{ $amount }</b> from { $sender }.
+notice-received-small = 📥 You received { $count } small deposits in one day: <b>{ $amount }</b> in total.
 notice-password-changed = 🔐 Your password was changed on { $time }. If this wasn't you, someone knows your password and is using your Telegram account: end their session in Telegram's settings, then send /recover.
 notice-key-exported =
     🔑 Your wallet's private key was exported on { $time }. With that file and its passphrase, anyone can spend everything in this wallet, now and later, without me. If this was you, keep the two in different places.

@@ -141,12 +141,16 @@ fn transferred(account: &Account, transfer: &Transfer, network: &Network) -> Htm
 }
 
 fn deposited(at: Timestamp, deposit: &ExternalDeposit, network: &Network) -> Html {
-    let what = html!(
-        "history-received",
-        amount = amount(deposit.value, deposit.token.as_ref(), network),
-        sender = html!("transfer-address", address = deposit.from)
-    );
-    entry(&what, at, text!("history-deposit-status"), Some(&deposit.tx_hash), network)
+    let received = amount(deposit.value, deposit.token.as_ref(), network);
+    let what = match deposit.from {
+        Some(from) => {
+            let sender = html!("transfer-address", address = from);
+            html!("history-received", amount = received, sender = sender)
+        }
+        // Without the addresses of strangers, which may look like others.
+        None => html!("history-received-small", amount = received, count = deposit.count),
+    };
+    entry(&what, at, text!("history-deposit-status"), deposit.tx_hash.as_deref(), network)
 }
 
 /// One entry; its status links to the transaction in the explorer.

@@ -1,11 +1,13 @@
 //! `chain`: the chain that transfers are made on.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use kms_chain::{Chain, ChainError, PricePolicy};
 use kms_config::{ConfigError, Secret, UrlError, is_https_or_loopback, parse_url};
-use kms_types::{Amount, Token, Wei};
+use kms_store::NoticeFrom;
+use kms_types::{Amount, EthAddress, Token, Units, Wei};
 use serde::Deserialize;
 
 /// More decimals than any token has; amounts stay readable.
@@ -58,6 +60,10 @@ pub struct ChainSettings {
     /// The ERC-20 tokens that can be sent.
     #[serde(default)]
     pub tokens: Vec<Token>,
+    /// From which amount on an external deposit is notified by itself, by symbol. Smaller ones are
+    /// summed up once a day.
+    #[serde(default)]
+    pub notice_from: BTreeMap<String, Amount>,
 }
 
 /// The URL of a JSON-RPC endpoint: `https`, or `http` to a loopback address, because its responses
@@ -90,6 +96,22 @@ impl fmt::Debug for RpcUrl {
     }
 }
 
+/// An asset that a setting names.
+pub(super) struct NamedAsset {
+    key: String,
+    /// The token's contract; `None` for the native coin.
+    pub(super) contract: Option<EthAddress>,
+    decimals: u8,
+}
+
+impl NamedAsset {
+    /// Converts an amount to the smallest unit.
+    pub(super) fn units(&self, amount: &Amount) -> Result<Units, ConfigError> {
+        let units = amount.to_units(self.decimals);
+        units.map(Units).map_err(|why| ConfigError::expected(&self.key, &why.to_string()))
+    }
+}
+
 impl ChainSettings {
     /// Configures the endpoints without sending a request.
     pub(crate) fn open(&self) -> Result<Chain, ChainError> {
@@ -105,6 +127,33 @@ impl ChainSettings {
             max_share: self.max_fee_share,
             min_tip: self.min_tip.into(),
         }
+    }
+
+    /// The asset that the setting `key` names by its symbol.
+    pub(super) fn asset(&self, key: &str, symbol: &str) -> Result<NamedAsset, ConfigError> {
+        let key = format!("{key}.{symbol}");
+        let is_named = |token: &&Token| symbol.eq_ignore_ascii_case(token.symbol.as_str());
+        match self.tokens.iter().find(is_named) {
+            Some(token) => {
+                Ok(NamedAsset { key, contract: Some(token.address), decimals: token.decimals })
+            }
+            None if symbol.eq_ignore_ascii_case(&self.symbol) => {
+                Ok(NamedAsset { key, contract: None, decimals: Wei::DECIMALS })
+            }
+            None => {
+                let expected = "expected the symbol of the native coin or of a token";
+                Err(ConfigError::expected(&key, expected))
+            }
+        }
+    }
+
+    /// From which amount on an external deposit is notified by itself.
+    pub(crate) fn notice_from(&self) -> Result<NoticeFrom, ConfigError> {
+        let amount = |(symbol, amount): (&String, &Amount)| {
+            let asset = self.asset("chain.notice_from", symbol)?;
+            Ok((asset.contract, asset.units(amount)?))
+        };
+        self.notice_from.iter().map(amount).collect()
     }
 
     pub(super) fn validate(&self) -> Result<(), ConfigError> {

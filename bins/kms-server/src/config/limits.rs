@@ -11,7 +11,7 @@ use kms_chain::spending::{Allowance, SpendingRules};
 use kms_config::ConfigError;
 use kms_core::recovery::RecoveryRules;
 use kms_store::RateLimit;
-use kms_types::{Amount, AmountError, EthAddress, Token, Units, Wei};
+use kms_types::{Amount, AmountError};
 use serde::Deserialize;
 
 use super::ChainSettings;
@@ -204,11 +204,11 @@ impl LimitSettings {
     ) -> Result<SpendingRules, ConfigError> {
         let mut rules = SpendingRules { hold: recovery.hold, ..SpendingRules::default() };
         for (symbol, amount) in &self.spend_a_day {
-            let asset = asset(chain, "spend_a_day", symbol)?;
+            let asset = chain.asset("limits.spend_a_day", symbol)?;
             rules.a_day.insert(asset.contract, asset.units(amount)?);
         }
         for (symbol, spend) in &self.spend_a_day_after_recovery {
-            let asset = asset(chain, "spend_a_day_after_recovery", symbol)?;
+            let asset = chain.asset("limits.spend_a_day_after_recovery", symbol)?;
             let allowance = match spend {
                 SpendAfterRecovery::UpTo(amount) => Allowance::UpTo(asset.units(amount)?),
                 SpendAfterRecovery::Unlimited => Allowance::Unlimited,
@@ -216,37 +216,6 @@ impl LimitSettings {
             rules.after_recovery.insert(asset.contract, allowance);
         }
         Ok(rules)
-    }
-}
-
-/// An asset that a limit names.
-struct NamedAsset {
-    key: String,
-    contract: Option<EthAddress>,
-    decimals: u8,
-}
-
-fn asset(chain: &ChainSettings, key: &str, symbol: &str) -> Result<NamedAsset, ConfigError> {
-    let key = format!("limits.{key}.{symbol}");
-    let is_named = |token: &&Token| symbol.eq_ignore_ascii_case(token.symbol.as_str());
-    match chain.tokens.iter().find(is_named) {
-        Some(token) => {
-            Ok(NamedAsset { key, contract: Some(token.address), decimals: token.decimals })
-        }
-        None if symbol.eq_ignore_ascii_case(&chain.symbol) => {
-            Ok(NamedAsset { key, contract: None, decimals: Wei::DECIMALS })
-        }
-        None => {
-            let expected = "expected the symbol of the native coin or of a token";
-            Err(ConfigError::expected(&key, expected))
-        }
-    }
-}
-
-impl NamedAsset {
-    fn units(&self, amount: &Amount) -> Result<Units, ConfigError> {
-        let units = amount.to_units(self.decimals);
-        units.map(Units).map_err(|why| ConfigError::expected(&self.key, &why.to_string()))
     }
 }
 

@@ -390,11 +390,12 @@ pub(crate) fn show(transfer: Transfer) -> wire::Transfer {
 pub(crate) fn show_deposit(deposit: ExternalDeposit) -> wire::ExternalDeposit {
     wire::ExternalDeposit {
         chain_id: deposit.chain_id,
-        tx_hash: hex::encode_prefixed(deposit.tx_hash),
+        tx_hash: deposit.tx_hash.map(hex::encode_prefixed),
         from: deposit.from,
         token: deposit.token,
         value: deposit.value,
         block: deposit.block,
+        count: deposit.count,
     }
 }
 

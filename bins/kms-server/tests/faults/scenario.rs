@@ -484,12 +484,10 @@ impl Scenario {
 
     /// The wallet can still pay.
     async fn pay_once_more(&self, fault: Fault, people: &People, sent: &mut Sent, context: &str) {
-        if fault.needs_the_sender() || fault == Fault::Unfunded {
-            self.env.fund(&people.sender, COIN).unwrap();
-            // Above the block that may count as the newest.
-            for _ in 0..8 {
-                self.mine(LOW);
-            }
+        self.env.fund(&people.sender, COIN).unwrap();
+        // Above the block that may count as the newest.
+        for _ in 0..8 {
+            self.mine(if fault == Fault::BaseFee { HIGH } else { LOW });
         }
         let to = people.recipients[0].username.as_ref().unwrap();
         let from = people.sender.telegram_id;

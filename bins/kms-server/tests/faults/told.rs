@@ -35,7 +35,7 @@ struct Messages {
     /// The amounts that accounts were told to have received: in transfers, and in deposits by their
     /// transaction.
     transfers: HashMap<(AccountId, TransferId), (Option<Token>, U256)>,
-    deposits: HashMap<(AccountId, String), (Option<Token>, U256)>,
+    deposits: HashMap<(AccountId, Option<String>), (Option<Token>, U256)>,
 }
 
 impl Messages {

@@ -61,10 +61,10 @@ async fn an_external_deposit_is_reported_once_at_finality() {
     assert_eq!(deposits.len(), 1);
     let deposit = deposits.first().unwrap();
     assert_eq!(
-        (deposit.value, deposit.block, hex::encode_prefixed(deposit.tx_hash)),
+        (deposit.value, deposit.block, hex::encode_prefixed(deposit.tx_hash.unwrap())),
         (units(7), 1, hash)
     );
-    assert_eq!((deposit.from.to_string().as_str(), deposit.chain_id), (RICH, 31_337));
+    assert_eq!((deposit.from.unwrap().to_string().as_str(), deposit.chain_id), (RICH, 31_337));
     assert!(world.values(&bob).await.is_empty());
 }
 

@@ -424,7 +424,7 @@ async fn an_external_token_deposit_is_reported_once_at_finality() {
     assert_eq!(deposits.len(), 1, "{deposits:?}");
     let deposit = deposits.first().unwrap();
     assert_eq!((deposit.value, deposit.token.as_ref()), (units(5_000_000), Some(token)));
-    assert_eq!(hex::encode_prefixed(deposit.tx_hash), hash);
+    assert_eq!(hex::encode_prefixed(deposit.tx_hash.unwrap()), hash);
 
     // A reorg removes a finalized block, and the same payment is mined again.
     let depth = CONFIRMATIONS + 2;

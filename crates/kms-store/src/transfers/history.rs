@@ -122,7 +122,7 @@ impl Database {
 const SOURCES: [(&str, &str, &str, &str); 3] = [
     ("transfer", "transfers", "created_at", "from_account = $1 and tx_hash is not null"),
     ("transfer", "transfers", "created_at", "to_account = $1 and state in ('mined', 'final')"),
-    ("deposit", "external_deposits", "recorded_at", "account_id = $1"),
+    ("deposit", "external_deposits", "recorded_at", "account_id = $1 and digest_id is null"),
 ];
 
 /// The place of an entry.

@@ -4,6 +4,7 @@ use kms_chain::follower::{BlockRef, Deposit, DepositStore, Payment};
 use kms_chain::ports::TransferStore;
 use kms_chain::spending::SpendingRules;
 use kms_core::account::Account;
+use kms_store::{HistoryEntry, Page};
 use kms_types::{DepositEvent, EthAddress, EventCursor, EventKind, U256, Units};
 
 use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
@@ -12,6 +13,7 @@ use crate::transfers::{CHAIN, NOW, sign, view};
 on_every_database!(
     a_cursor_starts_once_and_advances_from_its_position,
     a_deposit_is_notified_once_with_the_cursor,
+    small_deposits_are_summed_up_once_a_day,
     payments_to_others_and_own_transfers_are_left_out,
     many_addresses_are_looked_up_together,
 );
@@ -65,10 +67,49 @@ async fn a_deposit_is_notified_once_with_the_cursor(subject: Subject) {
         assert_eq!((event.kind, event.account), (received, ann.id));
         assert_eq!((event.at, event.transfer), (NOW, None));
         let noted = database.external_deposit(event.deposit.unwrap()).await.unwrap().unwrap();
-        assert_eq!(noted.tx_hash, found.payment.tx_hash);
+        assert_eq!(noted.tx_hash, Some(found.payment.tx_hash));
         assert_eq!((noted.chain_id, noted.block), (CHAIN, 7));
-        assert_eq!((noted.from, noted.value), (found.payment.from, found.payment.value));
+        assert_eq!((noted.from, noted.value), (Some(found.payment.from), found.payment.value));
     }
+}
+
+async fn small_deposits_are_summed_up_once_a_day(subject: Subject) {
+    let ann = insert(&subject.database, 1, "ann").await;
+    let least = Units(U256::from(100));
+    let database = subject.database.clone().with_notice_from([(None, least)].into());
+    database.start_at(CHAIN, block(1)).await.unwrap();
+    let small = |hash, units| Deposit {
+        account: ann.id,
+        payment: Payment { value: Units(U256::from(units)), ..payment(ann.wallet.address, hash) },
+    };
+    let record = async |from, to, found| {
+        database.record_deposits(CHAIN, block(from), block(to), found, NOW).await.unwrap()
+    };
+    assert!(record(1, 2, vec![small(1, 99_u64), small(2, 100), small(3, 1)]).await);
+    // The same block again, after a reorg, with a new one.
+    assert!(record(2, 3, vec![small(1, 99), small(4, 5)]).await);
+    // Only the one that is not small is notified by itself.
+    let notified = events(&database, EventCursor::default(), 2).await;
+    assert_eq!(notified.len(), 2);
+    let history = database.history(ann.id, Page::Newest, 10).await.unwrap();
+    let mut shown: Vec<_> = history
+        .iter()
+        .map(|entry| match entry {
+            HistoryEntry::Deposit { deposit, .. } => (deposit.count, deposit.value.0.to::<u64>()),
+            HistoryEntry::Transfer(_) => panic!("{entry:?}"),
+        })
+        .collect();
+    shown.sort_unstable();
+    assert_eq!(shown, [(1, 100), (3, 105)]);
+
+    assert_eq!(database.notify_digests(NOW, 10).await.unwrap(), 0);
+    let tomorrow = NOW.plus(std::time::Duration::from_secs(24 * 60 * 60));
+    assert_eq!(database.notify_digests(tomorrow, 10).await.unwrap(), 1);
+    assert_eq!(database.notify_digests(tomorrow, 10).await.unwrap(), 0);
+    let notified = events(&database, EventCursor::default(), 3).await;
+    let digest = notified[2].deposit.unwrap();
+    let digest = database.external_deposit(digest).await.unwrap().unwrap();
+    assert_eq!((digest.count, digest.from, digest.tx_hash), (3, None, None));
 }
 
 async fn payments_to_others_and_own_transfers_are_left_out(subject: Subject) {

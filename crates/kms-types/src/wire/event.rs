@@ -69,23 +69,27 @@ impl TryFrom<String> for UnknownEvent {
     }
 }
 
-/// A payment to an account that this system did not send.
+/// A payment to an account that this system did not send, or the digest of small ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExternalDeposit {
     /// The chain (EIP-155).
     pub chain_id: u64,
-    /// The transaction's hash, `0x` and 64 hex digits.
-    pub tx_hash: String,
-    /// Who paid.
-    pub from: EthAddress,
+    /// The transaction's hash, `0x` and 64 hex digits; absent for a digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tx_hash: Option<String>,
+    /// Who paid; absent for a digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<EthAddress>,
     /// The token; absent for the native coin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
-    /// How much, in the asset's smallest unit.
+    /// How much, in the asset's smallest unit; of a digest, the sum.
     pub value: Units,
-    /// The number of the block that includes it.
+    /// The number of the block that includes it; of a digest, that of the newest deposit.
     pub block: u64,
+    /// How many small deposits a digest sums up; 1 for a single deposit.
+    pub count: u64,
 }
 
 /// One event. Delivered at least once, in commit order within its stream.
@@ -154,11 +158,12 @@ mod tests {
                 kind: DepositEvent::Received,
                 deposit: ExternalDeposit {
                     chain_id: 1,
-                    tx_hash: "0xab".to_owned(),
-                    from: EthAddress::from([7; 20]),
+                    tx_hash: Some("0xab".to_owned()),
+                    from: Some(EthAddress::from([7; 20])),
                     token: None,
                     value: Units(crate::U256::MAX),
                     block: u64::MAX,
+                    count: 1,
                 },
             },
         };
