@@ -27,7 +27,7 @@ const SETTLE: Duration = Duration::from_secs(60);
 /// After this long without an end, a sender cancels.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Blocks above the funding, so that no reorganisation removes it by accident.
-const SAFE: &str = "0xc";
+const SAFE: u32 = 12;
 const TOKENS: u128 = 1_000_000_000;
 /// Where the owner of an exported key pays.
 const ELSEWHERE: &str = "0x00000000000000000000000000000000e15e0000";
@@ -158,6 +158,12 @@ impl Scenario {
         }
     }
 
+    fn mine_many(&self, blocks: u32, base_fee: u64) {
+        for _ in 0..blocks {
+            self.mine(base_fee);
+        }
+    }
+
     fn token_of(&self, fault: Fault) -> Option<&TestToken> {
         (fault == Fault::Tokens).then_some(&self.token)
     }
@@ -173,7 +179,7 @@ impl Scenario {
         }
         let recipients = [accounts.remove(1), accounts.remove(1)];
         let sender = accounts.remove(0);
-        self.rpc("anvil_mine", json!([SAFE]));
+        self.mine_many(SAFE, LOW);
         match fault {
             Fault::Unfunded => {}
             Fault::DepositGone => self.deposit(&sender),
@@ -183,7 +189,7 @@ impl Scenario {
             self.token.mint(&self.env.anvil, &address(&sender), TOKENS).unwrap();
         }
         if fault != Fault::DepositGone {
-            self.rpc("anvil_mine", json!([SAFE]));
+            self.mine_many(SAFE, LOW);
         }
         People { sender, recipients, since: chain::head(&self.env.anvil) }
     }
@@ -486,9 +492,8 @@ impl Scenario {
     async fn pay_once_more(&self, fault: Fault, people: &People, sent: &mut Sent, context: &str) {
         self.env.fund(&people.sender, COIN).unwrap();
         // Above the block that may count as the newest.
-        for _ in 0..8 {
-            self.mine(if fault == Fault::BaseFee { HIGH } else { LOW });
-        }
+        let base_fee = if fault == Fault::BaseFee { HIGH } else { LOW };
+        self.mine_many(8, base_fee);
         let to = people.recipients[0].username.as_ref().unwrap();
         let from = people.sender.telegram_id;
         let request = quote(from.into(), &to.to_string(), "0.002");
