@@ -28,7 +28,7 @@ use self::records::Records;
 use crate::stage::Stage;
 
 const PEOPLE: [(i64, &str, &str); 2] = [(4711, "Ann", "ann"), (4712, "Bob", "bob")];
-/// How often the chain, the audit log and the mailbox are checked for news.
+/// How often the chain, the audit and the mailbox are checked for news.
 const POLL: Duration = Duration::from_millis(300);
 /// How long a request for the state waits for a change.
 const WAIT: Duration = Duration::from_secs(20);
@@ -123,7 +123,7 @@ fn is_local(context: &GuardContext<'_>) -> bool {
     matches!(host, Some("127.0.0.1" | "localhost"))
 }
 
-/// Follows the chain, the audit log and the mailbox, and wakes the requests that wait for news.
+/// Follows the chain, the audit and the mailbox, and wakes the requests that wait for news.
 async fn follow(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
     let mut mails = 0;
     while !*stopped.borrow() {

@@ -309,7 +309,7 @@ async fn check_records(stage: &Stage, account: &Account) -> anyhow::Result<()> {
     let (intents, outcomes) = (count("intent"), count("outcome"));
     ensure!(
         intents == outcomes && count("alarm") == 0,
-        "the audit log has {intents} intents and {outcomes} outcomes"
+        "the audit has {intents} intents and {outcomes} outcomes"
     );
     println!("  {intents} uses of a key audited, before and after; no password in any chat");
     Ok(())

@@ -1,5 +1,5 @@
 //! An attacker who can write to the databases, or who guesses passwords on many connections: no key
-//! is opened, nothing is signed, and the audit log records the attempt.
+//! is opened, nothing is signed, and the audit records the attempt.
 
 use kms_server::Server;
 use kms_server_testing::requests::{COIN, confirm, create, hash, quote, recover, telegram};

@@ -1,4 +1,4 @@
-//! The audit log: verified and exported by an operator, and required for every use of a key.
+//! The audit: verified and exported by an operator, and required for every use of a key.
 
 use std::process::Output;
 
@@ -14,7 +14,7 @@ fn audit(env: &TestEnv, arguments: &str) -> Output {
     kms_server(env, &format!("audit {arguments}")).output().unwrap()
 }
 
-/// Verifies an audit log that must be intact, and returns the output.
+/// Verifies an audit that must be intact, and returns the output.
 fn verifies(env: &TestEnv) -> String {
     let verified = audit(env, "verify --without-checkpoints");
     assert!(verified.status.success(), "{}", output_text(&verified));
@@ -24,7 +24,7 @@ fn verifies(env: &TestEnv) -> String {
     output_text(&verified)
 }
 
-/// Verifies an audit log that was tampered with, and returns the output.
+/// Verifies an audit that was tampered with, and returns the output.
 fn tampered(env: &TestEnv) -> String {
     let verified = audit(env, "verify");
     assert_eq!(verified.status.code(), Some(1), "{}", output_text(&verified));

@@ -12,7 +12,7 @@ use crate::aws;
 use kms_server_testing::requests::{create, hash, recover, telegram};
 use kms_server_testing::{ServerProcess, Stores, TestEnv, TestServer};
 
-/// Waits until the audit log has this many such rows, and returns them.
+/// Waits until the audit has this many such rows, and returns them.
 async fn rows(database: &Database, count: usize, wanted: fn(&AuditRow) -> bool) -> Vec<AuditRow> {
     for _ in 0..300 {
         let rows = database.audit_after(0, 1_000).await.unwrap();
