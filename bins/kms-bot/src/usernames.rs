@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kms_client::{Client, ClientError};
+use kms_client::Client;
 use kms_types::wire::SeenUsername;
 use kms_types::{TelegramId, Timestamp, Username};
 
@@ -71,19 +71,22 @@ impl UsernameReports {
         Some(bound.filter(|bound| usernames.contains(bound)).unwrap_or(shown))
     }
 
-    /// Reports that a user no longer has the username that is bound to their wallet. The user's next
-    /// message reports what they have.
-    pub(crate) async fn correct(
-        &self,
-        user: TelegramId,
-        usernames: Vec<Username>,
-    ) -> Result<(), ClientError> {
-        // Before any message of the second in which the newest one was received.
-        let seen_at = Timestamp(self.newest.load(Ordering::Relaxed).saturating_sub(1));
-        let seen = SeenUsername { username: usernames.into_iter().next(), seen_at };
-        self.kms.seen_username(user.into(), &seen).await?;
+    /// Reports that a user no longer has the username that is bound to their wallet. A failure is
+    /// logged: the username is not paid all the same, and the user's next message reports what they
+    /// have.
+    pub(crate) async fn correct(&self, user: TelegramId, usernames: Vec<Username>) {
         self.lock().remove(&user);
-        Ok(())
+        let newest = self.newest.load(Ordering::Relaxed);
+        if newest == 0 {
+            // No message has shown Telegram's time since the start.
+            return;
+        }
+        // Before any message of the second in which the newest one was received.
+        let seen_at = Timestamp(newest - 1);
+        let seen = SeenUsername { username: usernames.into_iter().next(), seen_at };
+        if let Err(error) = self.kms.seen_username(user.into(), &seen).await {
+            tracing::info!(%error, "username not corrected");
+        }
     }
 
     fn is_reported(&self, user: &User) -> bool {

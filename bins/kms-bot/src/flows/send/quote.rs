@@ -42,7 +42,7 @@ pub(super) async fn quote_in(
     let quoted = async {
         let Payee { to, person, display_name } = match payee(context, to).await? {
             Ok(payee) => payee,
-            Err(nobody) => return Ok((nobody, Keyboard::none())),
+            Err(refusal) => return Ok((refusal, Keyboard::none())),
         };
         let body = QuoteTransfer {
             id: TransferId::random(),
@@ -72,7 +72,7 @@ struct Payee {
     display_name: Option<String>,
 }
 
-/// Finds out who is paid, or why nobody is.
+/// Finds out who is paid, or why the payment has no recipient.
 async fn payee(context: &Context, to: TypedRecipient) -> Result<Result<Payee, Html>, ClientError> {
     let to = match to {
         TypedRecipient::User(id) => {
@@ -136,7 +136,7 @@ pub(super) async fn holder(context: &Context, name: &Username) -> Result<Holder,
             Ok(Holder::Verified { display_name: first_name })
         }
         Ok(Profile { usernames, .. }) => {
-            context.usernames.correct(record.telegram_id, usernames).await?;
+            context.usernames.correct(record.telegram_id, usernames).await;
             Ok(Holder::Reassigned)
         }
         Err(error) => {
