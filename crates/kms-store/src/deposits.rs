@@ -164,6 +164,8 @@ fn add_to_digest(
         .set((
             external_deposits::value.eq(sum.to_string()),
             external_deposits::count.eq(count.saturating_add(1)),
+            // Again, if a server whose clock is ahead notified it before the day was over.
+            external_deposits::digest_due_at.eq(Some((day + 1) * DAY)),
             external_deposits::block.eq(block),
         ))
         .execute(connection)?;

@@ -1,9 +1,9 @@
 //! Deletes what is not needed any more, in small batches.
 
 use diesel::prelude::*;
-use diesel::sql_types::BigInt;
+use diesel::sql_types::{BigInt, Text};
 use kms_core::ports::StoreError;
-use kms_types::Timestamp;
+use kms_types::{EventStream, Timestamp};
 
 use crate::database::Database;
 
@@ -31,8 +31,8 @@ impl Database {
         .await
     }
 
-    /// Deletes at most `at_most` of the oldest events from before a time, and returns their number.
-    /// Keeps the newest event, to which cursors may point.
+    /// Deletes at most `at_most` of the oldest events of each stream from before a time, and returns
+    /// their number. Keeps the newest event of each, to which cursors point.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -42,11 +42,19 @@ impl Database {
         at_most: u32,
     ) -> Result<usize, StoreError> {
         let delete = "delete from events where seq in (select seq from \
-            (select seq, at from events order by tx, seq limit $1) as oldest where at < $2) \
-            and (tx, seq) < (select tx, seq from events order by tx desc, seq desc limit 1)";
+            (select seq, at from events where stream = $1 order by tx, seq limit $2) as oldest \
+            where at < $3) and (tx, seq) < \
+            (select tx, seq from events where stream = $1 order by tx desc, seq desc limit 1)";
         self.blocking(move |connection| {
-            let delete = diesel::sql_query(delete).bind::<BigInt, _>(i64::from(at_most));
-            Ok(delete.bind::<BigInt, _>(before.0).execute(connection)?)
+            let mut deleted = 0;
+            for stream in [EventStream::Security, EventStream::Payments] {
+                deleted += diesel::sql_query(delete)
+                    .bind::<Text, _>(stream.as_str())
+                    .bind::<BigInt, _>(i64::from(at_most))
+                    .bind::<BigInt, _>(before.0)
+                    .execute(connection)?;
+            }
+            Ok(deleted)
         })
         .await
     }

@@ -110,6 +110,9 @@ async fn small_deposits_are_summed_up_once_a_day(subject: Subject) {
     let digest = notified[2].deposit.unwrap();
     let digest = database.external_deposit(digest).await.unwrap().unwrap();
     assert_eq!((digest.count, digest.from, digest.tx_hash), (3, None, None));
+    // One more of the same day, by a clock that is behind, is notified too.
+    assert!(record(3, 4, vec![small(5, 1)]).await);
+    assert_eq!(database.notify_digests(tomorrow, 10).await.unwrap(), 1);
 }
 
 async fn payments_to_others_and_own_transfers_are_left_out(subject: Subject) {

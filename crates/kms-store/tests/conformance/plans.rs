@@ -98,6 +98,10 @@ async fn flow(subject: &Subject, ann: &Account, bob: &Account, round: u8, read: 
     let events = database.events_after(payments, read, 100).await.unwrap();
     database.acknowledge_events("bot", payments, events.end).await.unwrap();
     database.acknowledged_events("bot").await.unwrap();
+    let long_ago = Timestamp(0);
+    database.delete_unsigned_quotes(long_ago, 100).await.unwrap();
+    database.delete_events(long_ago, 100).await.unwrap();
+    database.notify_digests(long_ago, 100).await.unwrap();
 }
 
 /// Quotes as the server does.

@@ -19,7 +19,7 @@ on_every_database!(
     due_transfers_are_leased,
     transfers_of_another_chain_are_not_leased,
     old_quotes_that_were_not_signed_are_deleted,
-    old_events_are_deleted_except_the_newest,
+    old_events_are_deleted_except_the_newest_of_each_stream,
 );
 
 pub(crate) fn view(block: u64, balance: u64, nonce: u64) -> ChainView {
@@ -338,7 +338,7 @@ async fn old_quotes_that_were_not_signed_are_deleted(subject: Subject) {
     assert_eq!(kept, [ids[0], ids[4]]);
 }
 
-async fn old_events_are_deleted_except_the_newest(subject: Subject) {
+async fn old_events_are_deleted_except_the_newest_of_each_stream(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     for at in [NOW.0, NOW.0 + 1, NOW.0 + 2] {
@@ -348,12 +348,12 @@ async fn old_events_are_deleted_except_the_newest(subject: Subject) {
         let rules = SpendingRules::default();
         database.sign(quote.id, chain, rules, Timestamp(at), sign()).await.unwrap();
     }
-    // Of the two wallets, and the first signature.
-    assert_eq!(database.delete_events(Timestamp(NOW.0 + 1), 2).await.unwrap(), 2);
-    assert_eq!(database.delete_events(Timestamp(NOW.0 + 1), 2).await.unwrap(), 1);
-    assert_eq!(database.delete_events(Timestamp(NOW.0 + 1), 2).await.unwrap(), 0);
-    assert_eq!(database.delete_events(Timestamp(i64::MAX), 9).await.unwrap(), 1);
-    assert_eq!(events(database, EventCursor::default(), 1).await.len(), 1);
+    // The first wallet and the first signature; the second wallet is the newest of its stream.
+    assert_eq!(database.delete_events(Timestamp(NOW.0 + 1), 9).await.unwrap(), 2);
+    assert_eq!(database.delete_events(Timestamp(NOW.0 + 1), 9).await.unwrap(), 0);
+    assert_eq!(database.delete_events(Timestamp(i64::MAX), 1).await.unwrap(), 1);
+    assert_eq!(database.delete_events(Timestamp(i64::MAX), 9).await.unwrap(), 0);
+    assert_eq!(events(database, EventCursor::default(), 2).await.len(), 2);
 }
 
 async fn an_unreadable_row_blocks_no_other(subject: Subject) {
