@@ -7,6 +7,7 @@
 mod confirm;
 mod push;
 mod quote;
+mod replace;
 mod watch;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use crate::transfer::Transfer;
 
 pub use self::confirm::{Checked, ConfirmError, Ready, Shown};
 pub use self::quote::{QuoteError, QuoteRequest};
+pub use self::replace::{ReadyReplacement, ReplacementFee};
 
 /// Settings of the transfer engine.
 #[derive(Clone, Copy, Debug)]

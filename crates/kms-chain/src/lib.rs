@@ -66,6 +66,7 @@ pub use chain::{
     Balances, Chain, ChainError, Code, Endpoint, Head, Receipt, TokenError, TokenMove,
 };
 pub use engine::{
-    Checked, ConfirmError, QuoteError, QuoteRequest, Ready, Shown, TransferConfig, Transfers,
+    Checked, ConfirmError, QuoteError, QuoteRequest, Ready, ReadyReplacement, ReplacementFee,
+    Shown, TransferConfig, Transfers,
 };
 pub use prices::{FeeTooHigh, Market, PricePolicy};

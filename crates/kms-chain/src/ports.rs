@@ -3,11 +3,11 @@
 
 use async_trait::async_trait;
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, EthAddress, Timestamp, TransferId, Units, Wei};
+use kms_types::{AccountId, EthAddress, ReplacementId, Timestamp, TransferId, Units, Wei};
 
 use crate::spending::{OverLimit, SpendingRules};
 use crate::state::Change;
-use crate::transfer::{Fees, Missing, Outgoing, TransactionKind, Transfer, WaitReason};
+use crate::transfer::{Fees, Ladder, Missing, Outgoing, TransactionKind, Transfer, WaitReason};
 
 /// The result of inserting a quote.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,38 @@ pub struct SignedLadder {
 
 /// Signs for a nonce. Called at most once, inside the transaction that commits the result.
 pub type Sign = Box<dyn FnOnce(u64) -> SignedLadder + Send>;
+
+/// Chooses prices that replace a transaction at these. `None` if they exceed what the sender agreed
+/// to.
+pub type ChoosePrices = Box<dyn FnOnce(Fees) -> Option<Ladder> + Send>;
+
+/// Signs a transfer again, with its new ladder, for its nonce. Called at most once, inside the
+/// transaction that commits the result.
+pub type SignAgain = Box<dyn FnOnce(&Transfer, u64) -> SignedLadder + Send>;
+
+/// The result of signing a pending transfer again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplaceOutcome {
+    /// The transfer with its new prices.
+    Replaced(Box<Transfer>),
+    /// The request was handled before.
+    Repeated(Box<Transfer>),
+    /// The id belongs to a replacement of another transfer. Nothing was signed.
+    IdReused,
+    /// The transfer is not pending. Nothing was signed.
+    NotPending,
+    /// The account is frozen, or has another wallet. Nothing was signed.
+    NotActive,
+    /// The prices exceed what the sender agreed to. Nothing was signed.
+    Outdated,
+    /// A spending limit refuses the higher fee. Nothing was signed.
+    OverLimit(OverLimit),
+    /// The balance does not cover it. Nothing was signed.
+    Insufficient {
+        /// The missing amount.
+        missing: Missing,
+    },
+}
 
 /// The state of a sender on the chain shortly before a transfer is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,6 +285,26 @@ pub trait TransferStore: Send + Sync {
         now: Timestamp,
         sign: Sign,
     ) -> Result<SignOutcome, StoreError>;
+
+    /// Signs a pending transfer again, in one transaction: locks the nonce row of the wallet, checks
+    /// that the request is new, the transfer pending and the account active, that the balances cover
+    /// the new prices and a spending limit the higher fee; deletes what was signed and never sent,
+    /// stores what is signed now, and inserts the event `TransferChanged`. Of a transfer whose
+    /// cancellation was requested, the cancellation alone is replaced.
+    ///
+    /// The first of the new transactions counts as sent.
+    async fn replace(
+        &self,
+        id: TransferId,
+        replacement: ReplacementId,
+        view: ChainView,
+        rules: SpendingRules,
+        now: Timestamp,
+        again: (ChoosePrices, SignAgain),
+    ) -> Result<ReplaceOutcome, StoreError>;
+
+    /// Returns the prices of the transaction of a transfer that was sent last.
+    async fn last_sent(&self, id: TransferId) -> Result<Option<Fees>, StoreError>;
 
     /// Records an event if the state of the transfer allows it, and inserts its notices. Returns
     /// `false` if nothing was recorded.

@@ -26,6 +26,8 @@ pub enum Action {
     Create,
     /// A key is opened to sign this transfer.
     Send(TransferId),
+    /// A key is opened to sign this transfer again at higher prices.
+    Replace(TransferId),
     /// A key is opened and sealed under a new password.
     ChangePassword,
     /// A key is opened and exported under a passphrase.
@@ -75,6 +77,7 @@ impl Action {
         match self {
             Self::Create => "create",
             Self::Send(_) => "send",
+            Self::Replace(_) => "replace",
             Self::ChangePassword => "change_password",
             Self::Export => "export",
             Self::RequestRecovery(_) => "request_recovery",
@@ -102,7 +105,7 @@ impl Action {
     #[must_use]
     pub fn subject(self) -> Option<String> {
         match self {
-            Self::Send(transfer) => Some(transfer.to_string()),
+            Self::Send(transfer) | Self::Replace(transfer) => Some(transfer.to_string()),
             Self::Sweep(sck) => Some(sck.to_string()),
             Self::RequestRecovery(id)
             | Self::ConfirmRecovery(id)

@@ -4,6 +4,7 @@ mod advance;
 mod cleaning;
 mod due;
 mod history;
+mod replace;
 mod row;
 mod sign;
 mod spending_limits;
@@ -16,13 +17,16 @@ use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::{BigInt, Bool, Text};
 use kms_chain::ports::{
-    ChainView, Due, Inserted, PaidBefore, Progress, Sign, SignOutcome, TransferStore,
+    ChainView, ChoosePrices, Due, Inserted, PaidBefore, Progress, ReplaceOutcome, Sign, SignAgain,
+    SignOutcome, TransferStore,
 };
 use kms_chain::spending::{OverLimit, SpendingRules};
 use kms_chain::state::{self, Change};
-use kms_chain::transfer::{Outgoing, Transfer, TransferState, Wait};
+use kms_chain::transfer::{Fees, Outgoing, Transfer, TransferState, Wait};
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, EthAddress, EventKind, Timestamp, TransferEvent, TransferId};
+use kms_types::{
+    AccountId, EthAddress, EventKind, ReplacementId, Timestamp, TransferEvent, TransferId,
+};
 
 pub use self::history::{HistoryCursor, HistoryCursorError, HistoryEntry, Page};
 use self::row::{Row, to_i64};
@@ -308,6 +312,34 @@ impl TransferStore for Database {
             connection.transaction(|connection| {
                 sign::sign(connection, (dialect, &keys), id, view, &rules, now, make)
             })
+        })
+        .await
+    }
+
+    async fn replace(
+        &self,
+        id: TransferId,
+        replacement: ReplacementId,
+        view: ChainView,
+        rules: SpendingRules,
+        now: Timestamp,
+        again: (ChoosePrices, SignAgain),
+    ) -> Result<ReplaceOutcome, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            connection.transaction(|connection| {
+                replace::replace(connection, &keys, (id, replacement), view, &rules, now, again)
+            })
+        })
+        .await
+    }
+
+    async fn last_sent(&self, id: TransferId) -> Result<Option<Fees>, StoreError> {
+        self.blocking(move |connection| {
+            let key = id.to_string();
+            let row = RowRef { table: "signed_transactions", key: &key };
+            let found = replace::last_sent(connection, &key)?;
+            Ok(found.map(|(_, fees)| row.parse(&fees)).transpose()?)
         })
         .await
     }

@@ -86,6 +86,10 @@ uuid_id!(
     TransferId
 );
 uuid_id!(
+    /// The id of a request to sign a transfer again at higher prices. Chosen by the client.
+    ReplacementId
+);
+uuid_id!(
     /// The id of an external deposit. Chosen by the server.
     DepositId
 );

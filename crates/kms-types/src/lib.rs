@@ -47,7 +47,8 @@ pub use event::{
     AccountEvent, DepositEvent, EventKind, EventStream, RecoveryStep, SecurityEvent, TransferEvent,
 };
 pub use ids::{
-    AccountId, AccountRef, DepositId, EventCursor, IdError, RecoveryId, SckId, TransferId,
+    AccountId, AccountRef, DepositId, EventCursor, IdError, RecoveryId, ReplacementId, SckId,
+    TransferId,
 };
 pub use one_time_code::{OneTimeCode, OneTimeCodeError};
 pub use passphrase::Passphrase;

@@ -12,8 +12,8 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::wire::LimitAmount;
 use crate::{
     AccountId, AccountRef, Asset, Email, ErrorCode, EthAddress, EventCursor, Mobile, OneTimeCode,
-    PasswordHash, QuoteAmount, Recipient, RecoveryId, Symbol, TelegramId, Timestamp, TransferId,
-    Units, Username, Wei,
+    PasswordHash, QuoteAmount, Recipient, RecoveryId, ReplacementId, Symbol, TelegramId, Timestamp,
+    TransferId, Units, Username, Wei,
 };
 
 /// An unsigned number of 256 bits in decimal, without leading zeros.
@@ -68,6 +68,8 @@ macro_rules! text {
 
 text! {
     AccountId: "The server's id of an account", 36, [uuid!()], UUID;
+    ReplacementId: "A replacement's id, chosen by the client (UUID, preferably version 4)", 36,
+        [uuid!()], UUID;
     TransferId: "A transfer's id, chosen by the client (UUID, preferably version 4)", 36,
         [uuid!()], UUID;
     RecoveryId: "A recovery's id, chosen by the client (UUID, preferably version 4)", 36,

@@ -126,6 +126,7 @@ send-button = 📤 Send
 send-confirm-button = ✅ Confirm
 send-confirm-reassigned-button = ⚠️ Yes, it's them
 send-cancel-button = ✖️ Cancel
+send-speed-up-button = ⏩ Speed up
 send-renew-button = 🔄 New quote
 send-check-button = 🔎 Check
 send-explorer-button = 🔗 View in explorer
@@ -149,7 +150,7 @@ send-quote =
     <code>{ $address }</code>
     { $member } { $earlier }
 
-    Network fee: up to { $fee }
+    Network fee: usually { $usual }, at most { $fee }
     Total: up to <b>{ $total }</b>
     Network: { $network }
 send-recipient-named = <b>{ $name }</b>, { $username }
@@ -165,6 +166,16 @@ send-warning-most-of-balance = ⚠️ This is most of your { $symbol }.
 send-warning-reassigned = ⚠️ This username belonged to someone else until recently. Ask the recipient whether it is really theirs.
 send-warning-lookalike = 🚨 You have paid another address that looks almost like this one, but never this one. Scammers make such addresses. Compare every character.
 
+send-speed-up =
+    <b>Speed up: { $what }</b>
+    The same payment is signed again with a higher network fee. Only one of the two can go through.
+
+    Network fee: usually { $usual }, at most { $fee }
+send-speed-up-cancellation =
+    <b>Speed up the cancellation of { $what }</b>
+    It is signed again with a higher network fee.
+
+    Network fee: usually { $usual }, at most { $fee }
 send-ask-password =
     { $quote }
 
@@ -218,6 +229,7 @@ transfer-reverted-recipient = ❌ Failed: the recipient's contract refused { $wh
 transfer-reverted-token = ❌ Failed: the token's contract refused { $what }. The money is still yours; the network fee was charged.
 transfer-failed = ❌ Failed: { $what }. Check your /balance.
 transfer-cancelled = ✖️ Cancelled: { $what }. Nothing was sent.
+transfer-cancelled-on-chain = ✖️ Cancelled: { $what }. The money is still yours; the network fee of the cancellation was charged.
 transfer-expired = ⌛ This quote has expired: { $what }. Nothing was sent.
 transfer-unknown = { $what }: see /history for its status.
 

@@ -27,6 +27,7 @@ mod button;
 mod confirm;
 mod quote;
 pub(crate) mod screen;
+mod speed_up;
 pub(crate) mod terms;
 
 pub(crate) struct SendFlow;
@@ -66,6 +67,9 @@ impl Button for SendButton {
             }
             Self::Cancel(transfer) => confirm::cancel(context, user, message, transfer).await,
             Self::Renew(transfer) => confirm::renew(context, user, message, transfer).await,
+            Self::SpeedUp(transfer) => {
+                speed_up::ask_password(context, user, message, transfer).await
+            }
             Self::Check(transfer) => confirm::check(context, user, message, transfer).await,
         }
     }

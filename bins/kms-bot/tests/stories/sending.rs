@@ -287,6 +287,31 @@ async fn an_external_deposit_is_reported_and_shows_in_the_balance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_waits_is_sped_up_by_chat() {
+    let mut world = world().await;
+    let anvil = &world.stage.anvil;
+    let rpc = |method: &str, params| anvil.rpc(method, params).unwrap();
+    rpc("evm_setAutomine", json!([false]));
+    world.ann.confirms("/send @bob 0.5").await;
+    world.ann.says(ANNS);
+    world.ann.bot("transfer-waits-for-network").await;
+    // The base fee rises above every step.
+    for _ in 0..6 {
+        rpc("anvil_setNextBlockBaseFeePerGas", json!(["0x1176592e00"]));
+        rpc("anvil_mine", json!(["0x1"]));
+    }
+    rpc("anvil_setNextBlockBaseFeePerGas", json!(["0x1176592e00"]));
+    world.ann.bot("transfer-waits").await;
+    world.ann.press("send-speed-up-button");
+    world.ann.bot("send-ask-password").await;
+    world.ann.says(ANNS);
+    world.ann.bot("transfer-waits-for-network").await;
+    rpc("anvil_mine", json!(["0x1"]));
+    world.ann.bot("transfer-confirmed").await;
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_payment_whose_nonce_another_transaction_took_is_reported_as_failed() {
     let mut world = world().await;
     let from = world.account(&world.ann).await.address.to_string();

@@ -12,7 +12,7 @@ use kms_chain::{Checked, ConfirmError, QuoteRequest, Shown};
 use kms_core::account::Account;
 use kms_core::audit::Action;
 use kms_store::{HistoryCursor, HistoryEntry, Page};
-use kms_types::wire::{self, ConfirmTransfer, HistoryPage, QuoteTransfer};
+use kms_types::wire::{self, ConfirmTransfer, HistoryPage, QuoteTransfer, ReplaceTransfer};
 use kms_types::{AccountId, AccountRef, ErrorCode, Recipient, Timestamp, TransferId};
 use serde::Deserialize;
 
@@ -24,7 +24,7 @@ use crate::rate_limits::admit;
 use crate::routes::accounts;
 use crate::state::{State, detached};
 
-crate::openapi::resource!(quote, confirm, cancel, read, list);
+crate::openapi::resource!(quote, confirm, cancel, replacement_fee, replace, read, list);
 
 /// Prices a transfer. Nothing is signed. A repeat with the same id and fields returns the same
 /// transfer.
@@ -178,6 +178,83 @@ pub(crate) async fn cancel(
 ) -> Result<HttpResponse, ApiError> {
     let transfer = state.transfers.cancel(id, clock::now()).await?;
     Ok(HttpResponse::Ok().json(show(transfer.ok_or_else(ApiError::no_transfer)?)))
+}
+
+/// Returns the network fee of a replacement of a pending transfer, at the prices of now.
+#[utoipa::path(
+    operation_id = "read_replacement_fee",
+    tag = "transfers",
+    params(("id" = TransferId, Path)),
+    responses(
+        (status = 200, description = "The fee", body = wire::Replacement),
+        (status = 404, description = "No such transfer"),
+        (status = 409, description = "The transfer is not pending"),
+        (status = 422, description = "The network asks for more than the operator allows"),
+    )
+)]
+#[get("/transfers/{id}/replacement")]
+pub(crate) async fn replacement_fee(
+    _bot: Bot,
+    state: Data<State>,
+    Segment(id): Segment<TransferId>,
+) -> Result<HttpResponse, ApiError> {
+    let fee = state.transfers.replacement_fee(id).await?;
+    let fee = wire::Replacement { usual_fee: fee.usual, max_fee: fee.max };
+    Ok(HttpResponse::Ok().json(fee))
+}
+
+/// Signs a pending transfer again, above the prices at which it was broadcast, and broadcasts it.
+/// Only one of its transactions can be mined. Where the cancellation was requested, it is the
+/// cancellation that is replaced. A repeat with the same id signs nothing more.
+#[utoipa::path(
+    operation_id = "replace_transfer",
+    tag = "transfers",
+    params(("id" = TransferId, Path)),
+    request_body = ReplaceTransfer,
+    responses(
+        (status = 200, description = "The transfer", body = wire::Transfer),
+        (
+            status = 403,
+            description = "The password is wrong, the account is frozen, or the token's scope \
+                does not allow this"
+        ),
+        (status = 404, description = "No such transfer"),
+        (
+            status = 409,
+            description = "The transfer is not pending, the id was used, or the fee is above what \
+                was shown"
+        ),
+        (status = 422, description = "The balance does not cover amount and network fee"),
+        (
+            status = 429,
+            description = "Too many wrong passwords or concurrent requests, or a spending limit; \
+                see `code`"
+        ),
+    )
+)]
+#[post("/transfers/{id}/replace")]
+pub(crate) async fn replace(
+    Bot(caller): Bot,
+    state: Data<State>,
+    Segment(id): Segment<TransferId>,
+    Json(body): Json<ReplaceTransfer>,
+) -> Result<HttpResponse, ApiError> {
+    let now = clock::now();
+    let ReplaceTransfer { id: replacement, password_hash, max_fee } = body;
+    let ready = state.transfers.check_replacement(id, replacement, max_fee).await?;
+    let sender = ready.transfer().from.account.ok_or_else(ApiError::no_transfer)?;
+    let (custody, transfers) = (Arc::clone(&state.custody), Arc::clone(&state.transfers));
+    let transfer = detached(async move {
+        let action = Action::Replace(id);
+        custody
+            .with_wallet(sender.into(), password_hash, action, &caller, now, |wallet| async move {
+                let sent = transfers.sign_replacement(ready, wallet, clock::now()).await;
+                sent.map_err(ApiError::from)
+            })
+            .await
+    })
+    .await?;
+    Ok(HttpResponse::Ok().json(show(transfer)))
 }
 
 /// Returns a transfer.

@@ -28,3 +28,4 @@ mod supervision;
 mod tokens;
 mod transfers;
 mod upkeep;
+mod way_out;

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::Transfers;
 use crate::chain::ChainError;
 use crate::ports::{ChainView, Progress, SignOutcome, SignedBytes, SignedLadder};
+use crate::prices::FeeTooHigh;
 use crate::signing;
 use crate::spending::OverLimit;
 use crate::transfer::{Fees, Missing, TransactionKind, Transfer, TransferState};
@@ -60,6 +61,15 @@ pub enum ConfirmError {
     /// The confirmation differs from the quote.
     #[error("the confirmation differs from the quote")]
     Mismatch,
+    /// The transfer is not pending: it is mined or has ended, or was never signed.
+    #[error("the transfer is not pending")]
+    NotPending,
+    /// The id belongs to another replacement.
+    #[error("the id was used for another transfer")]
+    IdReused,
+    /// The network asks for more than the operator allows.
+    #[error(transparent)]
+    FeeTooHigh(#[from] FeeTooHigh),
     /// The balance no longer covers amount and fee.
     #[error("the balance does not cover amount and fee")]
     Insufficient {
@@ -160,7 +170,12 @@ impl Transfers {
     }
 
     /// Broadcasts for the first time. If that fails, `tick` repeats it.
-    async fn broadcast_first(&self, transfer: Transfer, bytes: &[u8], now: Timestamp) -> Transfer {
+    pub(super) async fn broadcast_first(
+        &self,
+        transfer: Transfer,
+        bytes: &[u8],
+        now: Timestamp,
+    ) -> Transfer {
         let id = transfer.id;
         if let Err(error) = self.chain.broadcast(bytes).await {
             tracing::warn!(
@@ -191,7 +206,7 @@ impl Transfers {
 
 /// Signs every step of the ladder and the cancellation. Returns the sealed transactions, and the
 /// first in plaintext.
-fn sign_ladder(
+pub(super) fn sign_ladder(
     transfer: &Transfer,
     nonce: u64,
     wallet: &OpenWallet,

@@ -15,4 +15,5 @@ mod stub;
 mod tokens;
 mod unclear;
 mod watch;
+mod way_out;
 mod world;

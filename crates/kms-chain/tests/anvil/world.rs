@@ -12,8 +12,9 @@ use kms_chain::{
     Chain, Checked, ConfirmError, PricePolicy, QuoteError, QuoteRequest, Ready, Shown,
     TransferConfig, Transfers,
 };
-use kms_core::account::Account;
+use kms_core::account::{Account, AccountState};
 use kms_core::audit::{Action, Caller};
+use kms_core::ports::AccountStore;
 use kms_core::{
     CreateWallet, Created, Custody, CustodyError, KdfParams, KdfPool, KeyRing, OpenWallet, Ports,
     Sealer, ServerKeys,
@@ -131,6 +132,11 @@ impl World {
             self.rpc("eth_sendTransaction", json!([other]));
             self.mine(1);
         }
+    }
+
+    /// The operator freezes the account.
+    pub(crate) async fn freeze(&self, account: &Account) {
+        assert!(self.database.set_state(account.id, AccountState::Frozen).await.unwrap());
     }
 
     /// One round of the engine, after all leases of the last one have ended.

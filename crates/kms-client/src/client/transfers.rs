@@ -1,6 +1,8 @@
 //! Transfers and the history of an account.
 
-use kms_types::wire::{ConfirmTransfer, HistoryPage, QuoteTransfer, Transfer};
+use kms_types::wire::{
+    ConfirmTransfer, HistoryPage, QuoteTransfer, ReplaceTransfer, Replacement, Transfer,
+};
 use kms_types::{AccountRef, TransferId};
 use reqwest::Method;
 
@@ -43,7 +45,32 @@ impl Client {
         self.send(Method::POST, &["transfers", &id.to_string(), "confirm"], body).await
     }
 
-    /// Cancels a quote; returns the transfer as it is if it was signed before.
+    /// Returns the network fee of a replacement of a pending transfer.
+    ///
+    /// `GET /v1/transfers/{id}/replacement`.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the server refused, or its response did not arrive.
+    pub async fn replacement(&self, id: TransferId) -> Result<Replacement, ClientError> {
+        self.send(Method::GET, &["transfers", &id.to_string(), "replacement"], &()).await
+    }
+
+    /// Signs a pending transfer again, above the prices at which it was broadcast.
+    ///
+    /// `POST /v1/transfers/{id}/replace`. May be repeated.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the server refused, or its response did not arrive.
+    pub async fn replace(
+        &self,
+        id: TransferId,
+        body: &ReplaceTransfer,
+    ) -> Result<Transfer, ClientError> {
+        self.send(Method::POST, &["transfers", &id.to_string(), "replace"], body).await
+    }
+
+    /// Cancels a quote. For a signed transfer that is not mined, its cancellation is broadcast, and
+    /// whichever is mined decides. Returns the transfer in its state afterwards.
     ///
     /// `POST /v1/transfers/{id}/cancel`.
     ///

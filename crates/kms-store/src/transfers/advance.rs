@@ -167,12 +167,12 @@ fn record_wait(
 }
 
 /// Returns `false` if the transfer did not wait.
-fn end_wait(connection: &mut AnyConnection, key: &str) -> Result<bool, Failure> {
+pub(super) fn end_wait(connection: &mut AnyConnection, key: &str) -> Result<bool, Failure> {
     Ok(diesel::delete(transfer_waits::table.find(key)).execute(connection)? == 1)
 }
 
 /// Sets the transfer's hash to that of the last step that was sent.
-fn show_last_sent(connection: &mut AnyConnection, key: &str) -> Result<(), Failure> {
+pub(super) fn show_last_sent(connection: &mut AnyConnection, key: &str) -> Result<(), Failure> {
     let last: Option<Vec<u8>> = signed_transactions::table
         .filter(signed_transactions::transfer_id.eq(key))
         .filter(signed_transactions::sent_at.is_not_null())

@@ -141,6 +141,18 @@ pub(super) fn reserve(
     Ok(())
 }
 
+/// Reserves the maximum fee of a transfer that was signed again. The fee of a cancellation that
+/// replaces a payment is below the amount that is not paid then.
+pub(super) fn reserve_fee(
+    connection: &mut AnyConnection,
+    transfer: &Transfer,
+) -> Result<(), Failure> {
+    diesel::update(spends::table.find(transfer.id.to_string()))
+        .set(spends::fee.eq(transfer.max_fee().to_string()))
+        .execute(connection)?;
+    Ok(())
+}
+
 /// Replaces the reserved fee by the fee paid, once the block is final. It is capped at the signed
 /// maximum, because an endpoint may report anything.
 pub(super) fn settle(

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::ExternalDeposit;
 use crate::{
-    AccountId, AccountRef, Asset, EthAddress, PasswordHash, QuoteAmount, Recipient, Timestamp,
-    Token, TransferId, Units, Username, Wei,
+    AccountId, AccountRef, Asset, EthAddress, PasswordHash, QuoteAmount, Recipient, ReplacementId,
+    Timestamp, Token, TransferId, Units, Username, Wei,
 };
 
 /// `POST /v1/transfers`: prices a transfer. A repeat with the same id and fields returns the same
@@ -60,6 +60,31 @@ pub struct ConfirmTransfer {
     pub token: Option<Token>,
     /// The amount that was shown, in the asset's smallest unit.
     pub value: Units,
+    /// The maximum network fee that was shown, in wei.
+    pub max_fee: Wei,
+}
+
+/// `GET /v1/transfers/{id}/replacement`: the network fee of a replacement of a pending transfer, at
+/// the prices of now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Replacement {
+    /// The network fee that is expected, in wei.
+    pub usual_fee: Wei,
+    /// The maximum network fee, in wei: also of a cancellation that is replaced.
+    pub max_fee: Wei,
+}
+
+/// `POST /v1/transfers/{id}/replace`: signs a pending transfer again, above the prices at which it
+/// was broadcast, and broadcasts it. Only one of its transactions can be mined.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ReplaceTransfer {
+    /// Chosen by the client: a repeat with the same id signs nothing more.
+    pub id: ReplacementId,
+    /// The sender's password.
+    pub password_hash: PasswordHash,
     /// The maximum network fee that was shown, in wei.
     pub max_fee: Wei,
 }

@@ -19,8 +19,10 @@ pub(super) enum SendButton {
     Confirm { transfer: TransferId, fingerprint: Fingerprint },
     /// The second confirmation if the username was reassigned recently.
     ConfirmReassigned { transfer: TransferId, fingerprint: Fingerprint },
-    /// Cancels a quote.
+    /// Cancels a quote, or a payment that waits.
     Cancel(TransferId),
+    /// Asks for the password that signs a payment again at higher prices.
+    SpeedUp(TransferId),
     /// Requests the same quote again.
     Renew(TransferId),
     /// Fetches the transfer's state.
@@ -34,6 +36,7 @@ impl SendButton {
             Self::Confirm { .. } => text!("send-confirm-button"),
             Self::ConfirmReassigned { .. } => text!("send-confirm-reassigned-button"),
             Self::Cancel(_) => text!("send-cancel-button"),
+            Self::SpeedUp(_) => text!("send-speed-up-button"),
             Self::Renew(_) => text!("send-renew-button"),
             Self::Check(_) => text!("send-check-button"),
         };
@@ -51,6 +54,7 @@ impl fmt::Display for SendButton {
                 write!(f, "{WORD}:m:{transfer}:{fingerprint}")
             }
             Self::Cancel(transfer) => write!(f, "{WORD}:x:{transfer}"),
+            Self::SpeedUp(transfer) => write!(f, "{WORD}:u:{transfer}"),
             Self::Renew(transfer) => write!(f, "{WORD}:r:{transfer}"),
             Self::Check(transfer) => write!(f, "{WORD}:k:{transfer}"),
         }
@@ -75,6 +79,7 @@ impl FromStr for SendButton {
         }
         match kind {
             "x" => id(rest).map(Self::Cancel),
+            "u" => id(rest).map(Self::SpeedUp),
             "r" => id(rest).map(Self::Renew),
             "k" => id(rest).map(Self::Check),
             _ => Err(ParseCallbackError),

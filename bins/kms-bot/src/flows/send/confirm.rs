@@ -10,8 +10,8 @@ use teloxide_core::types::MessageId;
 
 use super::button::SendButton;
 use super::quote::{self, Holder, holder, quote_in};
-use super::screen;
 use super::terms::{ClientRef, Fingerprint, Terms};
+use super::{screen, speed_up};
 use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
 use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
@@ -86,7 +86,7 @@ async fn withdraw(
 }
 
 /// Fetches a transfer if this user sends it.
-async fn own_transfer(
+pub(super) async fn own_transfer(
     context: &Context,
     user: &User,
     id: TransferId,
@@ -185,7 +185,7 @@ impl ConfirmPassword {
 
 /// What a refused confirmation means.
 #[derive(Debug, PartialEq, Eq)]
-enum Refusal {
+pub(super) enum Refusal {
     /// Another password may be right.
     WrongPassword,
     /// The same quote can be confirmed later.
@@ -196,7 +196,7 @@ enum Refusal {
     OutcomeUnknown,
 }
 
-fn refusal(error: &ClientError) -> Refusal {
+pub(super) fn refusal(error: &ClientError) -> Refusal {
     let ClientError::Problem(problem) = error else { return Refusal::OutcomeUnknown };
     match problem.code {
         ErrorCode::WrongPassword => Refusal::WrongPassword,
@@ -249,7 +249,8 @@ fn by_status(status: u16) -> Refusal {
     if status >= 500 { Refusal::OutcomeUnknown } else { Refusal::Permanent }
 }
 
-/// Cancels a quote.
+/// Cancels a quote, or a payment that waits: then the network decides whether the payment or its
+/// cancellation comes first.
 pub(super) async fn cancel(
     context: &Context,
     user: &User,
@@ -273,11 +274,14 @@ pub(super) async fn renew(
     message: MessageId,
     id: TransferId,
 ) -> PressResult {
-    if own_transfer(context, user, id).await?.is_none() {
+    let Some(mut old) = own_transfer(context, user, id).await? else {
         return Ok(Some(text!("expired-button-notice")));
-    }
+    };
     end_confirmation(context, user, id);
-    let old = context.kms.cancel(id).await?;
+    // Only a quote: a payment that was sent is not cancelled by asking for another one.
+    if old.state == TransferState::Quoted {
+        old = context.kms.cancel(id).await?;
+    }
     if !matches!(old.state, TransferState::Cancelled | TransferState::Expired) {
         screen::show(context, user.id, message, &old).await?;
         return Ok(None);
@@ -310,6 +314,7 @@ pub(super) async fn check(
     let Some(transfer) = own_transfer(context, user, id).await? else {
         return Ok(Some(text!("expired-button-notice")));
     };
+    speed_up::end(context, user, id);
     screen::show(context, user.id, message, &transfer).await?;
     Ok(Some(text!("up-to-date-notice")))
 }
@@ -317,4 +322,5 @@ pub(super) async fn check(
 /// Ends the step that waits for this transfer's password.
 fn end_confirmation(context: &Context, user: &User, id: TransferId) {
     context.end_step_if(user.id, |step: &ConfirmPassword| step.transfer.id == id);
+    speed_up::end(context, user, id);
 }

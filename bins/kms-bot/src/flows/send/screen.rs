@@ -53,6 +53,7 @@ pub(super) fn quote_keyboard(transfer: &Transfer) -> Keyboard {
 pub(super) fn quote(transfer: &Transfer, network: &Network, display_name: Option<&str>) -> Html {
     let (to, token) = (&transfer.to, transfer.token.as_ref());
     let max_fee = at_most(transfer.max_fee, network);
+    let usual_fee = at_most(transfer.usual_fee, network);
     let value = amount(transfer.value, token, network);
     let name = display_name.map(format::name);
     let recipient = match (&to.username, name) {
@@ -86,6 +87,7 @@ pub(super) fn quote(transfer: &Transfer, network: &Network, display_name: Option
         address = to.address,
         member = member,
         earlier = earlier,
+        usual = usual_fee,
         fee = &max_fee,
         total = total,
         network = &network.name
@@ -141,9 +143,15 @@ fn screen(transfer: &Transfer, network: &Network) -> (Html, Keyboard) {
             let renew = SendButton::Renew(transfer.id).labelled();
             (outcome(transfer, network), Keyboard::row([renew]))
         }
-        TransferState::Signed
-        | TransferState::Broadcast
-        | TransferState::Mined
+        TransferState::Signed | TransferState::Broadcast => {
+            let keyboard = ways_out(transfer)
+                .into_iter()
+                .fold(explorer_keyboard(transfer, network), |keyboard, button| {
+                    keyboard.and_row([button.labelled()])
+                });
+            (outcome(transfer, network), keyboard)
+        }
+        TransferState::Mined
         | TransferState::Final
         | TransferState::Failed
         | TransferState::Cancelled
@@ -151,6 +159,25 @@ fn screen(transfer: &Transfer, network: &Network) -> (Html, Keyboard) {
             (outcome(transfer, network), explorer_keyboard(transfer, network))
         }
     }
+}
+
+/// The buttons of a payment that waits.
+fn ways_out(transfer: &Transfer) -> Vec<SendButton> {
+    let Some(Wait { reason, .. }) = transfer.wait else { return Vec::new() };
+    let mut buttons = match reason {
+        // Higher prices do not help against these.
+        WaitReason::Funds | WaitReason::EarlierTransfer | WaitReason::ChainStalled => Vec::new(),
+        WaitReason::Fee
+        | WaitReason::RefusedGasLimit
+        | WaitReason::RefusedTipTooLow
+        | WaitReason::RefusedFeeTooHigh
+        | WaitReason::RefusedOther
+        | WaitReason::Unknown => vec![SendButton::SpeedUp(transfer.id)],
+    };
+    if transfer.cancel_requested_at.is_none() {
+        buttons.push(SendButton::Cancel(transfer.id));
+    }
+    buttons
 }
 
 fn explorer_keyboard(transfer: &Transfer, network: &Network) -> Keyboard {
@@ -193,6 +220,10 @@ fn outcome(transfer: &Transfer, network: &Network) -> Html {
             ])
         }
         TransferState::Failed => Html::lines([failed(transfer, &what), fee, hash]),
+        // Cancelled by a transaction: that costs a fee.
+        TransferState::Cancelled if transfer.fee.is_some() => {
+            Html::lines([html!("transfer-cancelled-on-chain", what = what), fee, hash])
+        }
         TransferState::Cancelled => html!("transfer-cancelled", what = what),
         TransferState::Expired => html!("transfer-expired", what = what),
         TransferState::Quoted | TransferState::Unknown => html!("transfer-unknown", what = what),

@@ -1,0 +1,171 @@
+//! Signs a pending transfer again, above the prices at which it was sent: for the same nonce, so
+//! that only one of its transactions can be mined.
+
+use kms_core::{OpenWallet, failpoint};
+use kms_types::{ReplacementId, Timestamp, TransferId, U256, Wei};
+use tokio::sync::oneshot;
+
+use super::Transfers;
+use super::confirm::{ConfirmError, sign_ladder};
+use crate::ports::{ChainView, ChoosePrices, ReplaceOutcome, SignAgain};
+use crate::prices::{Market, PricePolicy};
+use crate::transfer::{Fees, Ladder, Transfer, TransferState};
+
+/// The network fee of a replacement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplacementFee {
+    /// The fee that is expected.
+    pub usual: Wei,
+    /// The highest fee.
+    pub max: Wei,
+}
+
+/// A replacement that may be signed.
+#[derive(Clone, Debug)]
+pub struct ReadyReplacement {
+    transfer: Transfer,
+    replacement: ReplacementId,
+    view: ChainView,
+    market: Market,
+    prices: PricePolicy,
+    spare: Wei,
+}
+
+impl ReadyReplacement {
+    /// The transfer that would be signed again.
+    #[must_use]
+    pub fn transfer(&self) -> &Transfer {
+        &self.transfer
+    }
+}
+
+impl Transfers {
+    /// Returns the network fee of a replacement at the prices of now.
+    ///
+    /// # Errors
+    /// When the transfer is not pending, or its replacement would cost more than the operator
+    /// allows.
+    pub async fn replacement_fee(&self, id: TransferId) -> Result<ReplacementFee, ConfirmError> {
+        let (transfer, above) = self.pending(id).await?;
+        let view = self.chain.view(transfer.from.address, transfer.token.as_ref()).await?;
+        let spare = self.spare(&transfer, view).await?;
+        let market = self.chain.market().await?;
+        let gas_limit = transfer.gas_limit;
+        let ladder = self.config.prices.ladder(market, gas_limit, spare, Some(above))?;
+        let max = max_fee(&transfer, &ladder);
+        Ok(ReplacementFee { usual: ladder.usual_fee(gas_limit), max })
+    }
+
+    /// Checks a request to sign again before the wallet is unlocked. `max_fee` is what the sender
+    /// agreed to.
+    ///
+    /// # Errors
+    /// When the transfer is not pending, or the chain fails.
+    pub async fn check_replacement(
+        &self,
+        id: TransferId,
+        replacement: ReplacementId,
+        max_fee: Wei,
+    ) -> Result<ReadyReplacement, ConfirmError> {
+        let (transfer, _) = self.pending(id).await?;
+        let view = self.chain.view(transfer.from.address, transfer.token.as_ref()).await?;
+        let spare = self.spare(&transfer, view).await?;
+        let market = self.chain.market().await?;
+        // A cancellation is an eighth above the ladder that it belongs to.
+        let max_fee = match transfer.cancel_requested_at {
+            None => max_fee,
+            Some(_) => Wei(max_fee.0 / U256::from(9) * U256::from(8)),
+        };
+        let allowed = self.config.prices.max_fee.map_or(max_fee, |allowed| allowed.min(max_fee));
+        let prices = PricePolicy { max_fee: Some(allowed), ..self.config.prices };
+        Ok(ReadyReplacement { transfer, replacement, view, market, prices, spare })
+    }
+
+    /// Signs again, commits, and only then broadcasts.
+    ///
+    /// # Errors
+    /// Only before the commit. A repeat signs nothing and returns the transfer.
+    pub async fn sign_replacement(
+        &self,
+        ready: ReadyReplacement,
+        wallet: OpenWallet,
+        now: Timestamp,
+    ) -> Result<Transfer, ConfirmError> {
+        let ReadyReplacement { transfer, replacement, view, market, prices, spare } = ready;
+        if wallet.address() != transfer.from.address {
+            return Err(ConfirmError::Mismatch);
+        }
+        let (id, gas_limit) = (transfer.id, transfer.gas_limit);
+        let (rules, sealer) = (self.spending.clone(), self.sealer.clone());
+        let (sender, signed) = oneshot::channel();
+        let choose: ChoosePrices =
+            Box::new(move |above| prices.ladder(market, gas_limit, spare, Some(above)).ok());
+        let sign: SignAgain = Box::new(move |transfer, nonce| {
+            let (ladder, first) = sign_ladder(transfer, nonce, &wallet, &sealer);
+            // Fails only if the request was dropped; the bytes are in the store then.
+            let _ = sender.send(first);
+            ladder
+        });
+        let again = (choose, sign);
+        let outcome = self.store.replace(id, replacement, view, rules, now, again).await?;
+        let transfer = match outcome {
+            ReplaceOutcome::Replaced(transfer) => *transfer,
+            ReplaceOutcome::Repeated(transfer) => return Ok(*transfer),
+            ReplaceOutcome::IdReused => return Err(ConfirmError::IdReused),
+            ReplaceOutcome::NotPending => return Err(ConfirmError::NotPending),
+            ReplaceOutcome::NotActive => return Err(ConfirmError::NotActive),
+            ReplaceOutcome::Outdated => return Err(ConfirmError::Mismatch),
+            ReplaceOutcome::OverLimit(over) => return Err(ConfirmError::OverLimit(Box::new(over))),
+            ReplaceOutcome::Insufficient { missing } => {
+                return Err(ConfirmError::Insufficient { missing });
+            }
+        };
+        failpoint::reach("transfer-before-replacement");
+        // A cancellation is broadcast by `tick`, which has its bytes.
+        match signed.await {
+            Ok(first) if transfer.cancel_requested_at.is_none() => {
+                Ok(self.broadcast_first(transfer, &first, now).await)
+            }
+            Ok(_) | Err(_) => Ok(transfer),
+        }
+    }
+
+    /// Returns a pending transfer, and the prices at which it was sent last.
+    async fn pending(&self, id: TransferId) -> Result<(Transfer, Fees), ConfirmError> {
+        let transfer = self.store.transfer(id).await?.ok_or(ConfirmError::NoTransfer)?;
+        let is_pending = matches!(transfer.state, TransferState::Signed | TransferState::Broadcast);
+        let above = self.store.last_sent(id).await?;
+        match above {
+            Some(above) if is_pending && transfer.chain_id == self.chain.chain_id() => {
+                Ok((transfer, above))
+            }
+            Some(_) | None => Err(ConfirmError::NotPending),
+        }
+    }
+
+    /// The highest fee that the balance leaves to the later steps of a new ladder.
+    async fn spare(&self, transfer: &Transfer, view: ChainView) -> Result<Wei, ConfirmError> {
+        let (chain, from) = (self.chain.chain_id(), transfer.from.address);
+        let pending = self.store.pending_spend(chain, from, view.mined).await?;
+        let others = pending.wei.checked_sub(transfer.max_wei()).unwrap_or_default();
+        let available = view.balance.checked_sub(others).unwrap_or_default();
+        let is_payment = transfer.token.is_none() && transfer.cancel_requested_at.is_none();
+        Ok(if is_payment {
+            let value = Wei(transfer.value.0);
+            let spare = available.checked_sub(value).unwrap_or_default();
+            spare.min(self.config.prices.share_of(value))
+        } else {
+            // The rest is for the cancellation, which costs an eighth more than the top step.
+            Wei(available.0 / U256::from(9) * U256::from(8))
+        })
+    }
+}
+
+/// The highest fee of what is signed again: of the ladder, or of the cancellation alone.
+fn max_fee(transfer: &Transfer, ladder: &Ladder) -> Wei {
+    let highest = match transfer.cancel_requested_at {
+        None => ladder.top(),
+        Some(_) => ladder.cancellation(),
+    };
+    highest.max_fee(transfer.gas_limit)
+}

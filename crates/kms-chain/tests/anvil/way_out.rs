@@ -1,0 +1,189 @@
+//! A payment that the network does not take: its owner, and through a freeze the operator, get the
+//! wallet out of it.
+
+use kms_chain::ConfirmError;
+use kms_chain::transfer::{Transfer, TransferState, WaitReason};
+use kms_core::account::Account;
+use kms_types::{ReplacementId, U256, Wei};
+use serde_json::json;
+
+use crate::world::{COIN, CONFIRMATIONS, World, stranger};
+
+/// A base fee above every step of a ladder that was quoted at the usual one.
+const SPIKE: u128 = 200_000_000_000;
+
+/// Sets the base fee of the next blocks.
+fn base_fee(world: &World, wei: u128) {
+    world.rpc("anvil_setNextBlockBaseFeePerGas", json!([format!("{wei:#x}")]));
+    world.mine(1);
+    world.rpc("anvil_setNextBlockBaseFeePerGas", json!([format!("{wei:#x}")]));
+}
+
+async fn send(world: &World, from: &Account, amount: &str) -> Transfer {
+    let quote = world.quote(from, stranger(), amount).await;
+    world.confirm(from, &quote).await.unwrap()
+}
+
+/// Mines until the last block is final, and lets the engine see it.
+async fn finalize(world: &World) {
+    for _ in 0..=CONFIRMATIONS {
+        world.mine(1);
+        world.tick().await;
+    }
+}
+
+async fn reason(world: &World, transfer: &Transfer) -> Option<WaitReason> {
+    world.stored(transfer).await.wait.map(|wait| wait.reason)
+}
+
+#[tokio::test]
+async fn a_payment_without_funds_is_cancelled_and_the_wallet_pays_again() {
+    let world = World::new().await;
+    let ann = world.account(1, 10 * COIN).await;
+    let address = ann.wallet.address.to_string();
+    let (sent, behind) = (send(&world, &ann, "5").await, send(&world, &ann, "0.1").await);
+    // The money disappears, and the node forgets the payments.
+    world.rpc("anvil_dropAllTransactions", json!([]));
+    world.anvil.set_balance(&address, COIN).unwrap();
+    for _ in 0..3 {
+        world.mine(2);
+        world.tick().await;
+    }
+    assert_eq!(reason(&world, &sent).await, Some(WaitReason::Funds));
+    // So does a later payment, with its own reason.
+    assert_eq!(reason(&world, &behind).await, Some(WaitReason::EarlierTransfer));
+
+    let asked = world.transfers.cancel(sent.id, world.now()).await.unwrap().unwrap();
+    assert!(asked.cancel_requested_at.is_some());
+    world.tick().await;
+    world.mine(1);
+    world.tick().await;
+    finalize(&world).await;
+    let end = world.stored(&sent).await;
+    assert_eq!(end.state, TransferState::Cancelled);
+    assert!(end.fee.unwrap() <= end.ladder.cancellation().max_fee(end.gas_limit));
+    assert_eq!(world.state(&behind).await, TransferState::Final);
+    assert_eq!(world.balance(sent.to.address), behind.value.0);
+    assert_eq!(world.sent(&ann), 2);
+}
+
+#[tokio::test]
+async fn a_payment_below_the_base_fee_is_signed_again_with_the_password() {
+    let world = World::new().await;
+    let ann = world.account(1, 10 * COIN).await;
+    let sent = send(&world, &ann, "5").await;
+    base_fee(&world, SPIKE);
+    for _ in 0..4 {
+        world.mine(1);
+        world.tick().await;
+    }
+    assert_eq!(reason(&world, &sent).await, Some(WaitReason::Fee));
+    let fee = world.transfers.replacement_fee(sent.id).await.unwrap();
+    assert!(fee.max > sent.max_fee());
+
+    // Less than was shown signs nothing.
+    let id = ReplacementId::random();
+    let low = world.transfers.check_replacement(sent.id, id, sent.max_fee()).await.unwrap();
+    let wallet = world.open(&ann).await;
+    let refused = world.transfers.sign_replacement(low, wallet, world.now()).await;
+    assert!(matches!(refused.unwrap_err(), ConfirmError::Mismatch));
+
+    let replace = async || {
+        let ready = world.transfers.check_replacement(sent.id, id, fee.max).await?;
+        let wallet = world.open(&ann).await;
+        world.transfers.sign_replacement(ready, wallet, world.now()).await
+    };
+    let replaced = replace().await.unwrap();
+    assert_eq!((replaced.nonce, replaced.max_fee()), (sent.nonce, fee.max));
+    assert_ne!(replaced.tx_hash, sent.tx_hash);
+    // A repeat with the same id signs nothing more.
+    assert_eq!(replace().await.unwrap().tx_hash, replaced.tx_hash);
+    world.mine(1);
+    world.tick().await;
+    let mined = world.stored(&sent).await;
+    assert_eq!((mined.state, mined.tx_hash), (TransferState::Mined, replaced.tx_hash));
+    assert_eq!((world.sent(&ann), world.balance(sent.to.address)), (1, sent.value.0));
+    assert!(matches!(replace().await.unwrap_err(), ConfirmError::NotPending));
+}
+
+#[tokio::test]
+async fn a_cancellation_that_is_priced_out_is_signed_again() {
+    let world = World::new().await;
+    let ann = world.account(1, 10 * COIN).await;
+    let sent = send(&world, &ann, "5").await;
+    base_fee(&world, SPIKE);
+    world.transfers.cancel(sent.id, world.now()).await.unwrap();
+    for _ in 0..3 {
+        world.mine(1);
+        world.tick().await;
+    }
+    assert_eq!(reason(&world, &sent).await, Some(WaitReason::Fee));
+    let fee = world.transfers.replacement_fee(sent.id).await.unwrap();
+    let id = ReplacementId::random();
+    let ready = world.transfers.check_replacement(sent.id, id, fee.max).await.unwrap();
+    let wallet = world.open(&ann).await;
+    world.transfers.sign_replacement(ready, wallet, world.now()).await.unwrap();
+    world.tick().await;
+    finalize(&world).await;
+    let end = world.stored(&sent).await;
+    assert_eq!(end.state, TransferState::Cancelled);
+    assert!(end.fee.unwrap() <= fee.max);
+    assert_eq!((world.sent(&ann), world.balance(sent.to.address)), (1, U256::ZERO));
+}
+
+#[tokio::test]
+async fn a_freeze_sends_the_cancellation_and_nothing_else() {
+    let world = World::new().await;
+    let ann = world.account(1, 10 * COIN).await;
+    let sent = send(&world, &ann, "5").await;
+    world.rpc("anvil_dropAllTransactions", json!([]));
+    world.freeze(&ann).await;
+    world.tick().await;
+    world.tick().await;
+    let frozen = world.stored(&sent).await;
+    assert!(frozen.cancel_requested_at.is_some());
+    // The payment was not sent again: the pool has the cancellation alone.
+    let pool = world.rpc("txpool_content", json!([]));
+    let pool = pool.to_string().to_lowercase();
+    assert!(!pool.contains(&sent.to.address.to_lower_hex()), "{pool}");
+    finalize(&world).await;
+    assert_eq!(world.state(&sent).await, TransferState::Cancelled);
+    assert_eq!((world.sent(&ann), world.balance(sent.to.address)), (1, U256::ZERO));
+}
+
+#[tokio::test]
+async fn cancel_and_the_miner_have_one_outcome() {
+    for cancelled_first in [false, true] {
+        let world = World::new().await;
+        let ann = world.account(1, 10 * COIN).await;
+        let sent = send(&world, &ann, "5").await;
+        let events = world.event_count(&ann).await;
+        if cancelled_first {
+            world.transfers.cancel(sent.id, world.now()).await.unwrap();
+            // Two servers send it.
+            let other = world.through(&world.anvil.url());
+            let (one, two) =
+                tokio::join!(world.transfers.tick(world.now()), other.tick(world.now()));
+            assert_eq!(one.unwrap() + two.unwrap(), 1);
+            world.mine(1);
+        } else {
+            world.mine(1);
+            world.transfers.cancel(sent.id, world.now()).await.unwrap();
+        }
+        world.tick().await;
+        finalize(&world).await;
+        let end = world.stored(&sent).await;
+        let (state, paid) = match cancelled_first {
+            true => (TransferState::Cancelled, Wei::default()),
+            false => (TransferState::Final, Wei(sent.value.0)),
+        };
+        assert_eq!((end.state, world.balance(sent.to.address)), (state, paid.0));
+        assert_eq!(world.sent(&ann), 1);
+        // Asked, sent and cancelled; or asked and mined, and perhaps final.
+        let told = world.event_count(&ann).await - events;
+        assert!(told <= 3, "{told}");
+        // Nothing happens any more.
+        finalize(&world).await;
+        assert_eq!(world.event_count(&ann).await - events, told);
+    }
+}

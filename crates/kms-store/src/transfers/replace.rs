@@ -1,0 +1,128 @@
+//! Signing a pending transfer again at higher prices, for the same nonce.
+
+use diesel::prelude::*;
+use kms_chain::ports::{ChainView, ChoosePrices, ReplaceOutcome, SignAgain};
+use kms_chain::spending::SpendingRules;
+use kms_chain::state::Change;
+use kms_chain::transfer::{Fees, Ladder, Transfer};
+use kms_core::ServerKeys;
+use kms_types::{ReplacementId, Timestamp, TransferId, Units};
+
+use super::advance::{end_wait, show_last_sent};
+use super::sign::{from_nonce, insert_signed, is_active, lock_nonces, shortfall};
+use super::{find, make_due, notify_sender, spending_limits, step};
+use crate::convert::RowRef;
+use crate::database::{AnyConnection, Failure};
+use crate::schema::{replacements, signed_transactions, transfers};
+
+pub(super) fn replace(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+    (id, replacement): (TransferId, ReplacementId),
+    view: ChainView,
+    rules: &SpendingRules,
+    now: Timestamp,
+    (prices, sign): (ChoosePrices, SignAgain),
+) -> Result<ReplaceOutcome, Failure> {
+    let key = id.to_string();
+    let row = RowRef { table: "transfers", key: &key };
+    let Some(transfer) = find(connection, id)? else { return Ok(ReplaceOutcome::NotPending) };
+    let address = transfer.from.address.to_lower_hex();
+    let chain_id = row.convert(transfer.chain_id)?;
+    lock_nonces(connection, chain_id, &address)?;
+    let handled: Option<String> = replacements::table
+        .find(replacement.to_string())
+        .select(replacements::transfer_id)
+        .first(connection)
+        .optional()?;
+    if let Some(of) = handled {
+        return Ok(if of == key {
+            ReplaceOutcome::Repeated(Box::new(transfer))
+        } else {
+            ReplaceOutcome::IdReused
+        });
+    }
+    // Locks the row: a round of the engine waits, and then finds what is signed now.
+    if !step(connection, id, transfer.state, Change::Replace)? {
+        return Ok(ReplaceOutcome::NotPending);
+    }
+    let transfer = find(connection, id)?.ok_or_else(|| row.corrupt("no such transfer"))?;
+    let Some(nonce) = transfer.nonce else { return Ok(ReplaceOutcome::NotPending) };
+    if !is_active(connection, keys, &transfer)? {
+        return Ok(ReplaceOutcome::NotActive);
+    }
+    let Some((last_step, fees)) = last_sent(connection, &key)? else {
+        return Ok(ReplaceOutcome::NotPending);
+    };
+    let Some(ladder) = prices(row.parse(&fees)?) else {
+        return Ok(ReplaceOutcome::Outdated);
+    };
+    let increase = ladder.top().max_fee(transfer.gas_limit).0.saturating_sub(transfer.max_fee().0);
+    let is_cancelled = transfer.cancel_requested_at.is_some();
+    let again = Transfer { ladder, ..transfer };
+    let mut others = from_nonce(connection, chain_id, &address, view.mined)?;
+    others.retain(|other| other.id != key);
+    let mut needed = super::outgoing(others)?;
+    // A cancellation pays nothing but its fee.
+    let paid = if is_cancelled { paying_nothing(&again) } else { again.clone() };
+    needed.add(&paid);
+    if let Some(missing) = shortfall(&needed, &paid, view) {
+        return Ok(ReplaceOutcome::Insufficient { missing });
+    }
+    if !is_cancelled {
+        let fee = Transfer { value: Units(increase), ..paying_nothing(&without_fee(&again)) };
+        if let Some(over) = spending_limits::over_limit(connection, keys, &fee, rules, now)? {
+            return Ok(ReplaceOutcome::OverLimit(over));
+        }
+    }
+    let signed = sign(&again, nonce);
+    // What was never sent must not be sent any more: its prices may be below the new ones.
+    let unsent = signed_transactions::table
+        .filter(signed_transactions::transfer_id.eq(&key))
+        .filter(signed_transactions::sent_at.is_null());
+    diesel::delete(unsent).execute(connection)?;
+    let payments = [signed.first].into_iter().chain(signed.replacements);
+    let payments = payments.filter(|_| !is_cancelled);
+    let sent = (view.block, now);
+    insert_signed(connection, &key, last_step + 1, payments, signed.cancellation, sent)?;
+    diesel::update(transfers::table.find(&key))
+        .set(transfers::ladder.eq(again.ladder.to_string()))
+        .execute(connection)?;
+    diesel::insert_into(replacements::table)
+        .values((
+            replacements::id.eq(replacement.to_string()),
+            replacements::transfer_id.eq(&key),
+            replacements::at.eq(now.0),
+        ))
+        .execute(connection)?;
+    spending_limits::reserve_fee(connection, &again)?;
+    show_last_sent(connection, &key)?;
+    end_wait(connection, &key)?;
+    make_due(connection, &key)?;
+    notify_sender(connection, &again, now)?;
+    let replaced = find(connection, id)?.ok_or_else(|| row.corrupt("no such transfer"))?;
+    Ok(ReplaceOutcome::Replaced(Box::new(replaced)))
+}
+
+/// Returns the step that was sent last, and its prices.
+pub(super) fn last_sent(
+    connection: &mut AnyConnection,
+    key: &str,
+) -> Result<Option<(i32, String)>, Failure> {
+    Ok(signed_transactions::table
+        .filter(signed_transactions::transfer_id.eq(key))
+        .filter(signed_transactions::sent_at.is_not_null())
+        .order(signed_transactions::step.desc())
+        .select((signed_transactions::step, signed_transactions::fees))
+        .first(connection)
+        .optional()?)
+}
+
+fn paying_nothing(transfer: &Transfer) -> Transfer {
+    Transfer { value: Units::default(), token: None, ..transfer.clone() }
+}
+
+fn without_fee(transfer: &Transfer) -> Transfer {
+    let none = Ladder::new(0, Fees::Legacy { price: 0 }, Vec::new());
+    Transfer { ladder: none.unwrap_or_else(|| transfer.ladder.clone()), ..transfer.clone() }
+}
