@@ -139,11 +139,15 @@ async fn update_transfer(context: &Context, event: &Event, transfer: &Transfer) 
         TransferState::Mined | TransferState::Failed => {
             screen::show(context, event.telegram_id, message, transfer).await
         }
+        // By a transaction, after it was sent.
+        TransferState::Cancelled if transfer.fee.is_some() => {
+            screen::show(context, event.telegram_id, message, transfer).await
+        }
         TransferState::Quoted
+        | TransferState::Cancelled
         | TransferState::Signed
         | TransferState::Broadcast
         | TransferState::Final
-        | TransferState::Cancelled
         | TransferState::Expired
         | TransferState::Unknown => {
             screen::update(context, event.telegram_id, message, transfer).await

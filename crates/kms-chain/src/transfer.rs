@@ -142,6 +142,10 @@ pub enum Warning {
     MostOfBalance,
     /// The username was reassigned from another user less than 30 days ago.
     NameReassigned,
+    /// The fee that is expected is more than a tenth of the amount.
+    FeeHigh,
+    /// The fee that is expected is more than the amount.
+    FeeAboveAmount,
     /// The sender has paid another address that looks like the recipient's, but never this one.
     LooksLikeAnother,
 }
@@ -152,6 +156,8 @@ text_table! {
         Contract = "contract",
         MostOfBalance = "most_of_balance",
         NameReassigned = "name_reassigned",
+        FeeHigh = "fee_high",
+        FeeAboveAmount = "fee_above_amount",
         LooksLikeAnother = "looks_like_another",
     }
 }

@@ -164,6 +164,8 @@ send-total-token = { $amount } and { $fee }
 send-warning-contract = ⚠️ The recipient is a smart contract. Make sure that it can accept what you send.
 send-warning-most-of-balance = ⚠️ This is most of your { $symbol }.
 send-warning-reassigned = ⚠️ This username belonged to someone else until recently. Ask the recipient whether it is really theirs.
+send-warning-fee-high = ⚠️ The network fee is more than a tenth of the amount.
+send-warning-fee-above-amount = ⚠️ The network fee is more than the amount you send.
 send-warning-lookalike = 🚨 You have paid another address that looks almost like this one, but never this one. Scammers make such addresses. Compare every character.
 
 send-speed-up =

@@ -305,7 +305,7 @@ async fn a_payment_that_waits_is_sped_up_by_chat() {
     world.ann.press("send-speed-up-button");
     world.ann.bot("send-ask-password").await;
     world.ann.says(ANNS);
-    world.ann.bot("transfer-waits-for-network").await;
+    world.ann.bot("transfer-waits-replaced").await;
     rpc("anvil_mine", json!(["0x1"]));
     world.ann.bot("transfer-confirmed").await;
     world.stage.stop().await;

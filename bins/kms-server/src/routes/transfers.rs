@@ -518,5 +518,7 @@ fn show_warning(warning: Warning) -> wire::Warning {
         Warning::MostOfBalance => wire::Warning::MostOfBalance,
         Warning::NameReassigned => wire::Warning::NameReassigned,
         Warning::LooksLikeAnother => wire::Warning::LooksLikeAnother,
+        Warning::FeeHigh => wire::Warning::FeeHigh,
+        Warning::FeeAboveAmount => wire::Warning::FeeAboveAmount,
     }
 }

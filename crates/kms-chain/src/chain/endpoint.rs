@@ -44,6 +44,8 @@ pub struct Endpoint {
     failed_at: Mutex<Option<Instant>>,
     /// Whether Multicall3 was found on the chain.
     pub(super) has_multicall: AtomicBool,
+    /// Whether it was found to lack EIP-1898, so that it reads a block by its number alone.
+    pub(super) lacks_block_hashes: AtomicBool,
 }
 
 /// The result of a health check.
@@ -84,6 +86,7 @@ impl Endpoint {
             health: Mutex::default(),
             failed_at: Mutex::default(),
             has_multicall: AtomicBool::new(false),
+            lacks_block_hashes: AtomicBool::new(false),
         })
     }
 

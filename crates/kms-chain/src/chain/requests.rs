@@ -1,7 +1,9 @@
 //! Requests for accounts, prices and transactions.
 
+use std::sync::atomic::Ordering;
+
 use alloy::consensus::BlockHeader;
-use alloy::eips::BlockNumberOrTag;
+use alloy::eips::{BlockId, BlockNumberOrTag, RpcBlockHash};
 use alloy::network::TransactionBuilder;
 use alloy::primitives::{Address, B256};
 use alloy::providers::Provider;
@@ -16,6 +18,9 @@ use crate::prices::{self, Market};
 
 /// Gas of a transfer to an address without code; no transfer takes less.
 pub(crate) const PLAIN_TRANSFER_GAS: u64 = 21_000;
+
+/// The JSON-RPC code for parameters that a method does not take.
+const INVALID_PARAMETERS: i64 = -32_602;
 
 /// How many blocks say what the market asks.
 const MARKET_BLOCKS: u64 = 10;
@@ -91,7 +96,9 @@ impl Endpoint {
     }
 
     /// Returns the state of a sender by this endpoint alone; see
-    /// [`Chain::view`](crate::Chain::view).
+    /// [`Chain::view`](crate::Chain::view). Balances and the count of mined transactions are those
+    /// of one block, by its hash: behind one URL may be several nodes at different blocks, and a
+    /// node that does not have this block refuses to answer.
     ///
     /// The pending transaction count is requested twice, and the lower answer is used: a nonce that
     /// is too low is refused by the chain or by the wallet's other transfers, one that is too high
@@ -101,25 +108,58 @@ impl Endpoint {
         owner: EthAddress,
         token: Option<&Token>,
     ) -> Result<ChainView, ChainError> {
+        self.verify().await?;
+        let latest = self.provider.get_block_by_number(BlockNumberOrTag::Latest).await;
+        let header = self.record_outcome(latest)?.ok_or_else(no_latest_block)?.header;
+        let (block, hash) = (header.number(), header.hash);
+        if !self.lacks_block_hashes.load(Ordering::Relaxed) {
+            let by_hash = RpcBlockHash::from_hash(hash, Some(true));
+            match self.view_at(owner, token, block, by_hash.into()).await {
+                Err(ChainError::Refused { code: INVALID_PARAMETERS, .. }) => {}
+                answer => return answer,
+            }
+        }
+        // The endpoint does not implement EIP-1898. The block with this number must then be the same
+        // one afterwards.
+        let view = self.view_at(owner, token, block, BlockId::number(block)).await?;
+        let again = self.provider.get_block_by_number(block.into()).await;
+        if self.record_outcome(again)?.is_none_or(|block| block.header.hash != hash) {
+            let reorganised = "the block was removed while it was read".to_owned();
+            return Err(ChainError::Unavailable(reorganised));
+        }
+        self.lacks_block_hashes.store(true, Ordering::Relaxed);
+        Ok(view)
+    }
+
+    async fn view_at(
+        &self,
+        owner: EthAddress,
+        token: Option<&Token>,
+        block: u64,
+        at: BlockId,
+    ) -> Result<ChainView, ChainError> {
         let address = Address::from(owner);
-        // Before and after the balance: a transaction that is mined at both times is mined between.
-        let (block, before) = tokio::try_join!(self.block_number(), self.mined_count(owner))?;
         let token = async {
             match token {
-                Some(token) => self.token_balance(token.address, owner).await,
+                Some(token) => self.token_balance_at(token.address, owner, at).await,
                 None => Ok(Units::default()),
             }
         };
-        let (balance, nonce, again, token) = tokio::join!(
-            self.provider.get_balance(address).into_future(),
+        let (balance, mined, nonce, again, token) = tokio::join!(
+            self.provider.get_balance(address).block_id(at).into_future(),
+            self.provider.get_transaction_count(address).block_id(at).into_future(),
             self.provider.get_transaction_count(address).pending().into_future(),
             self.provider.get_transaction_count(address).pending().into_future(),
             token,
         );
+        // Not a failure of the endpoint if it does not know how to read a block by its hash.
+        let balance = balance.map_err(|error| match ChainError::from(error) {
+            error @ ChainError::Refused { code: INVALID_PARAMETERS, .. } => error,
+            error => self.mark_failed(error),
+        })?;
+        let (mined, token) = (self.record_outcome(mined)?, token?);
         let nonce = self.record_outcome(nonce)?.min(self.record_outcome(again)?);
-        let (balance, token) = (Wei(self.record_outcome(balance)?), token?);
-        let mined = before.min(self.mined_count(owner).await?);
-        Ok(ChainView { block, balance, token, nonce, mined })
+        Ok(ChainView { block, balance: Wei(balance), token, nonce: nonce.max(mined), mined })
     }
 
     /// Returns what transactions in the latest blocks paid.
@@ -175,8 +215,9 @@ impl Endpoint {
         })
     }
 
-    /// Returns the gas limit for sending `value`: exactly 21,000 to an address without code, else
-    /// the node's estimate plus a fifth, and at least 21,000.
+    /// Returns the gas limit for sending `value`, by the node's estimate of this very payment: exactly
+    /// 21,000 where it says so, else the estimate plus a fifth. A payment to an address without code
+    /// takes more on some chains.
     ///
     /// # Errors
     /// `Reverted` when the recipient's contract would revert the payment, or when the endpoint
@@ -186,19 +227,17 @@ impl Endpoint {
         from: EthAddress,
         to: EthAddress,
         value: Wei,
-        code: Code,
     ) -> Result<u64, ChainError> {
-        match code {
-            Code::None => return Ok(PLAIN_TRANSFER_GAS),
-            Code::Delegation | Code::Contract => {}
-        }
         self.verify().await?;
         let request = TransactionRequest::default()
             .with_from(from.into())
             .with_to(to.into())
             .with_value(value.0);
         let estimate = self.record_call_outcome(self.provider.estimate_gas(request).await)?;
-        Ok(with_margin(estimate).max(PLAIN_TRANSFER_GAS))
+        Ok(match estimate {
+            PLAIN_TRANSFER_GAS => PLAIN_TRANSFER_GAS,
+            estimate => with_margin(estimate).max(PLAIN_TRANSFER_GAS),
+        })
     }
 
     /// Sends signed bytes to this endpoint alone; see

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use alloy::eips::BlockId;
 use alloy::network::TransactionBuilder;
 use alloy::primitives::{Address, B256, Bytes, LogData, TxKind};
 use alloy::providers::Provider;
@@ -78,8 +79,18 @@ impl Endpoint {
         token: EthAddress,
         owner: EthAddress,
     ) -> Result<Units, ChainError> {
+        self.token_balance_at(token, owner, BlockId::latest()).await
+    }
+
+    /// Like [`Endpoint::token_balance`], at a block.
+    pub(super) async fn token_balance_at(
+        &self,
+        token: EthAddress,
+        owner: EthAddress,
+        at: BlockId,
+    ) -> Result<Units, ChainError> {
         let balance = Erc20::balanceOfCall { owner: owner.into() }.abi_encode();
-        self.call_token(token, balance)
+        self.call_token(token, balance, at)
             .await?
             .and_then(|answer| parse_word(&answer))
             .map(Units)
@@ -91,8 +102,8 @@ impl Endpoint {
         token: EthAddress,
     ) -> Result<TokenMetadata, ChainError> {
         let (decimals, symbol) = tokio::try_join!(
-            self.call_token(token, Erc20::decimalsCall {}.abi_encode()),
-            self.call_token(token, Erc20::symbolCall {}.abi_encode()),
+            self.call_token(token, Erc20::decimalsCall {}.abi_encode(), BlockId::latest()),
+            self.call_token(token, Erc20::symbolCall {}.abi_encode(), BlockId::latest()),
         )?;
         let decimals = decimals.and_then(|answer| parse_word(&answer));
         Ok(TokenMetadata {
@@ -163,9 +174,10 @@ impl Endpoint {
         &self,
         token: EthAddress,
         input: Vec<u8>,
+        at: BlockId,
     ) -> Result<Option<Bytes>, ChainError> {
         self.verify().await?;
-        let answer = self.provider.call(call(token.into(), input)).latest().await;
+        let answer = self.provider.call(call(token.into(), input)).block(at).await;
         match self.record_call_outcome(answer) {
             Ok(answer) => Ok(Some(answer).filter(|answer| !answer.is_empty())),
             Err(ChainError::Reverted { .. }) => Ok(None),

@@ -244,7 +244,7 @@ impl Transfers {
             from: request.from.clone(),
             to: request.to.clone(),
             asked: request.asked.clone(),
-            warnings: warnings(&facts, value, request.name_reassigned),
+            warnings: warnings(&facts, value, ladder.usual_fee(gas_limit), request.name_reassigned),
             token: facts.token,
             value,
             gas_limit,
@@ -280,8 +280,7 @@ impl Transfers {
             QuoteAmount::All => all_but(min_fee),
         };
         check_covered(available, value, min_fee)?;
-        let gas_limit =
-            self.chain.first(|endpoint| endpoint.gas_limit(from, to, value, facts.code)).await?;
+        let gas_limit = self.chain.first(|endpoint| endpoint.gas_limit(from, to, value)).await?;
         Ok(match &request.amount {
             QuoteAmount::Exactly(_) => {
                 let spare = available.checked_sub(value).unwrap_or_default();
@@ -361,13 +360,18 @@ fn missing(available: U256, needed: U256) -> Option<U256> {
     needed.checked_sub(available).filter(|missing| *missing > U256::ZERO)
 }
 
-fn warnings(facts: &Facts, value: Units, name_reassigned: bool) -> Vec<Warning> {
+fn warnings(facts: &Facts, value: Units, usual_fee: Wei, name_reassigned: bool) -> Vec<Warning> {
+    // Amounts of a token cannot be compared with a fee.
+    let exceeds = |part: U256| facts.token.is_none() && usual_fee.0 > part;
+    let is_above = exceeds(value.0);
     [
         (Warning::FirstPayment, !facts.paid_before.same),
         (Warning::LooksLikeAnother, facts.paid_before.lookalike && !facts.paid_before.same),
         (Warning::Contract, facts.code == Code::Contract),
         (Warning::MostOfBalance, is_most_of(value, facts.balance)),
         (Warning::NameReassigned, name_reassigned),
+        (Warning::FeeAboveAmount, is_above),
+        (Warning::FeeHigh, !is_above && exceeds(value.0 / U256::from(10))),
     ]
     .into_iter()
     .filter_map(|(warning, applies)| applies.then_some(warning))

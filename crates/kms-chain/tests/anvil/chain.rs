@@ -24,9 +24,9 @@ fn wei(wei: u64) -> Wei {
     Wei(U256::from(wei))
 }
 
-async fn gas_limit(chain: &Chain, code: Code) -> Result<u64, ChainError> {
+async fn gas_limit(chain: &Chain) -> Result<u64, ChainError> {
     let (from, to) = (address(RICH), address(PLAIN));
-    chain.first(|endpoint| endpoint.gas_limit(from, to, wei(1), code)).await
+    chain.first(|endpoint| endpoint.gas_limit(from, to, wei(1))).await
 }
 
 fn set_code(anvil: &Anvil, code: &str) {
@@ -83,7 +83,7 @@ async fn gas_is_exact_without_code_and_has_a_margin_with_it() {
     let (anvil, chain) = start();
     let gas = async || {
         let code = chain.first(|it| it.code(address(PLAIN))).await.unwrap();
-        let gas = gas_limit(&chain, code);
+        let gas = gas_limit(&chain);
         (code, gas.await)
     };
     assert!(matches!(gas().await, (Code::None, Ok(21_000))));
@@ -101,7 +101,7 @@ async fn a_revert_has_its_reason() {
     let (anvil, chain) = start();
     let refusal = async |code: &str| {
         set_code(&anvil, code);
-        let gas = gas_limit(&chain, Code::Contract);
+        let gas = gas_limit(&chain);
         match gas.await {
             Err(ChainError::Reverted { reason }) => reason,
             other => panic!("{other:?}"),

@@ -103,7 +103,7 @@ async fn an_endpoint_error_is_not_mistaken_for_a_revert() {
         });
         let chain = Chain::new(&url, 5).unwrap();
         let (from, to) = (EthAddress::from(ADDRESS), EthAddress::from([8; 20]));
-        chain.first(|it| it.gas_limit(from, to, Wei(U256::from(1)), Code::Contract)).await
+        chain.first(|it| it.gas_limit(from, to, Wei(U256::from(1)))).await
     };
     for (code, message, data) in [
         (-32_005, "daily request count exceeded", json!({"see": "https://example.com"})),

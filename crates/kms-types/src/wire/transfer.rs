@@ -199,6 +199,10 @@ pub enum Warning {
     /// The sender has paid another address that has the same first four and last four digits as the
     /// recipient's, but never this one.
     LooksLikeAnother,
+    /// The network fee that is expected is more than a tenth of the amount.
+    FeeHigh,
+    /// The network fee that is expected is more than the amount.
+    FeeAboveAmount,
     /// A warning of a newer server.
     #[serde(other)]
     Unknown,

@@ -101,6 +101,8 @@ pub(super) fn quote(transfer: &Transfer, network: &Network, display_name: Option
         }
         Warning::NameReassigned => html!("send-warning-reassigned"),
         Warning::LooksLikeAnother => html!("send-warning-lookalike"),
+        Warning::FeeHigh => html!("send-warning-fee-high"),
+        Warning::FeeAboveAmount => html!("send-warning-fee-above-amount"),
     });
     Html::paragraphs([quote].into_iter().chain(warnings))
 }
