@@ -1,8 +1,8 @@
 //! The transfer engine: takes a transfer from quote to finality.
 //!
-//! Nothing is broadcast before its bytes and its nonce are committed. After any unclear answer of a
-//! node the engine looks for the hashes and sends the same bytes again. It never signs a transfer
-//! for a second nonce, and never ends a transfer whose bytes may still be mined.
+//! Nothing is broadcast before its bytes and its nonce are committed. After any unclear answer of
+//! a node the engine looks for the hashes and sends the same bytes again. It never signs a
+//! transfer for a second nonce, and never ends a transfer whose bytes may still be mined.
 
 mod confirm;
 mod push;
@@ -99,9 +99,9 @@ impl Transfers {
         self.store.transfer(id).await
     }
 
-    /// Cancels a quote, and returns the transfer in its state afterwards. For a signed transfer that
-    /// is not mined, [`Transfers::tick`] sends the cancellation at once, and whichever is mined
-    /// decides.
+    /// Cancels a quote, and returns the transfer in its state afterwards. For a signed transfer
+    /// that is not mined, [`Transfers::tick`] sends the cancellation at once, and whichever is
+    /// mined decides.
     ///
     /// # Errors
     /// When the store fails.

@@ -43,8 +43,8 @@ pub struct SignedLadder {
 /// Signs for a nonce. Called at most once, inside the transaction that commits the result.
 pub type Sign = Box<dyn FnOnce(u64) -> SignedLadder + Send>;
 
-/// Chooses prices that replace a transaction at these. `None` if they exceed what the sender agreed
-/// to.
+/// Chooses prices that replace a transaction at these. `None` if they exceed what the sender
+/// agreed to.
 pub type ChoosePrices = Box<dyn FnOnce(Fees) -> Option<Ladder> + Send>;
 
 /// Signs a transfer again, with its new ladder, for its nonce. Called at most once, inside the
@@ -84,7 +84,8 @@ pub struct ChainView {
     pub balance: Wei,
     /// The sender's balance of the token that is paid; zero for the native coin.
     pub token: Units,
-    /// The sender's transaction count, pending transactions included. Too low rather than too high.
+    /// The sender's transaction count, pending transactions included. Too low rather than too
+    /// high.
     pub nonce: u64,
     /// The sender's count of mined transactions on the branch that the balance is of. A transfer
     /// that was recorded as mined and has this nonce or a higher one was removed by a
@@ -120,8 +121,8 @@ pub enum Progress {
     /// A node accepted the transaction.
     Broadcast,
     /// This transaction is about to be broadcast in place of the one before: a replacement or the
-    /// cancellation. Recorded before, so that the hash of every transaction that a node may have is
-    /// known. Notifies the sender, once for each.
+    /// cancellation. Recorded before, so that the hash of every transaction that a node may have
+    /// is known. Notifies the sender, once for each.
     Replaced {
         /// Its hash.
         tx_hash: [u8; 32],
@@ -134,8 +135,8 @@ pub enum Progress {
     Resumed,
     /// The cancellation is to be sent. Notifies the sender, once.
     CancellationRequested,
-    /// The cancellation is in a finalized block. Erases the signed bytes, releases what was reserved
-    /// but for the fee, and notifies the sender.
+    /// The cancellation is in a finalized block. Erases the signed bytes, releases what was
+    /// reserved but for the fee, and notifies the sender.
     Cancelled {
         /// The cancellation.
         tx_hash: [u8; 32],
@@ -215,8 +216,8 @@ pub struct SignedTx {
     pub tx_hash: [u8; 32],
     /// Its sealed bytes.
     pub sealed: Vec<u8>,
-    /// When it was handed to the endpoints first. Recorded before that: for the first step with the
-    /// signature.
+    /// When it was handed to the endpoints first. Recorded before that: for the first step with
+    /// the signature.
     pub sent: Option<Sent>,
 }
 
@@ -262,9 +263,9 @@ pub trait TransferStore: Send + Sync {
     /// changed to `expired` first.
     async fn transfer(&self, id: TransferId) -> Result<Option<Transfer>, StoreError>;
 
-    /// Changes `quoted` to `cancelled`, or to `expired` past its lifetime; records for a `signed` or
-    /// `broadcast` transfer that its cancellation is to be sent. Returns the transfer in its state
-    /// afterwards.
+    /// Changes `quoted` to `cancelled`, or to `expired` past its lifetime; records for a `signed`
+    /// or `broadcast` transfer that its cancellation is to be sent. Returns the transfer in its
+    /// state afterwards.
     async fn cancel(&self, id: TransferId, now: Timestamp) -> Result<Option<Transfer>, StoreError>;
 
     /// Changes `quoted` to `signed`, in one transaction: locks the nonce row of the wallet, checks
@@ -273,10 +274,10 @@ pub trait TransferStore: Send + Sync {
     /// and this one; chooses the nonce, calls `sign`, stores all signed transactions, reserves the
     /// spend at its highest fee, and inserts the event `TransferChanged`.
     ///
-    /// The nonce is the first one from `view.nonce` on that no transfer of the wallet has. The view
-    /// may be older than the last signature; gaps are filled first. Every transfer with a nonce from
-    /// `view.mined` on counts against the balance, whatever its state: what is below is in the
-    /// balance.
+    /// The nonce is the first one from `view.nonce` on that no transfer of the wallet has. The
+    /// view may be older than the last signature; gaps are filled first. Every transfer with a
+    /// nonce from `view.mined` on counts against the balance, whatever its state: what is below is
+    /// in the balance.
     async fn sign(
         &self,
         id: TransferId,
@@ -286,11 +287,11 @@ pub trait TransferStore: Send + Sync {
         sign: Sign,
     ) -> Result<SignOutcome, StoreError>;
 
-    /// Signs a pending transfer again, in one transaction: locks the nonce row of the wallet, checks
-    /// that the request is new, the transfer pending and the account active, that the balances cover
-    /// the new prices and a spending limit the higher fee; deletes what was signed and never sent,
-    /// stores what is signed now, and inserts the event `TransferChanged`. Of a transfer whose
-    /// cancellation was requested, the cancellation alone is replaced.
+    /// Signs a pending transfer again, in one transaction: locks the nonce row of the wallet,
+    /// checks that the request is new, the transfer pending and the account active, that the
+    /// balances cover the new prices and a spending limit the higher fee; deletes what was signed
+    /// and never sent, stores what is signed now, and inserts the event `TransferChanged`. Of a
+    /// transfer whose cancellation was requested, the cancellation alone is replaced.
     ///
     /// The first of the new transactions counts as sent.
     async fn replace(

@@ -42,8 +42,8 @@ pub enum Market {
 pub struct FeeTooHigh;
 
 impl Market {
-    /// Combines what several endpoints report, so that one of several can neither raise nor lower a
-    /// tip alone: the middle one, and the lower of two. The base fee is that of the first.
+    /// Combines what several endpoints report, so that one of several can neither raise nor lower
+    /// a tip alone: the middle one, and the lower of two. The base fee is that of the first.
     pub(crate) fn combine(self, others: &[Self]) -> Self {
         let all = || std::iter::once(&self).chain(others);
         match self {
@@ -147,8 +147,8 @@ impl PricePolicy {
         Ladder::new(market.usual(), first, replacements).ok_or(FeeTooHigh)
     }
 
-    /// Chooses one price that is paid in full, so that a payment of the whole balance leaves nothing
-    /// behind.
+    /// Chooses one price that is paid in full, so that a payment of the whole balance leaves
+    /// nothing behind.
     pub(crate) fn one_price(&self, market: Market, gas_limit: u64) -> Result<Ladder, FeeTooHigh> {
         let market = market.with_min_tip(self.min_tip);
         let fees = match market {

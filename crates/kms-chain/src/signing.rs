@@ -1,5 +1,5 @@
-//! Builds and signs the transactions of a transfer: of EIP-1559, or legacy ones on a chain without a
-//! base fee.
+//! Builds and signs the transactions of a transfer: of EIP-1559, or legacy ones on a chain without
+//! a base fee.
 
 use alloy::consensus::{SignableTransaction, TxEip1559, TxEnvelope, TxLegacy};
 use alloy::eips::eip2718::Encodable2718;
@@ -69,8 +69,8 @@ fn assemble(
     }
 }
 
-/// The recipient, the value in wei and the input of a transaction. A token is paid by a call to its
-/// contract, without native coin. A cancellation sends nothing to the sender itself.
+/// The recipient, the value in wei and the input of a transaction. A token is paid by a call to
+/// its contract, without native coin. A cancellation sends nothing to the sender itself.
 fn call(transfer: &Transfer, kind: TransactionKind) -> (EthAddress, U256, Bytes) {
     match (kind, &transfer.token) {
         (TransactionKind::Cancellation, _) => (transfer.from.address, U256::ZERO, Bytes::new()),
@@ -176,7 +176,8 @@ mod tests {
 
     #[test]
     fn a_cancellation_sends_nothing_to_the_sender() {
-        // A legacy transaction is a list without a type: nonce, price, gas, recipient, value, input.
+        // A legacy transaction is a list without a type: nonce, price, gas, recipient, value,
+        // input.
         let price = Fees::Legacy { price: 5 };
         let ours = format!("07058252089{}", "4f39fd6e51aad88f6f4ce6ab8827279cfffb922668080");
         for token in [None, Some(token(8))] {

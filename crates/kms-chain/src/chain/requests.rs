@@ -100,9 +100,9 @@ impl Endpoint {
     /// of one block, by its hash: behind one URL may be several nodes at different blocks, and a
     /// node that does not have this block refuses to answer.
     ///
-    /// The pending transaction count is requested twice, and the lower answer is used: a nonce that
-    /// is too low is refused by the chain or by the wallet's other transfers, one that is too high
-    /// would wait forever.
+    /// The pending transaction count is requested twice, and the lower answer is used: a nonce
+    /// that is too low is refused by the chain or by the wallet's other transfers, one that is too
+    /// high would wait forever.
     pub(crate) async fn view(
         &self,
         owner: EthAddress,
@@ -119,8 +119,8 @@ impl Endpoint {
                 answer => return answer,
             }
         }
-        // The endpoint does not implement EIP-1898. The block with this number must then be the same
-        // one afterwards.
+        // The endpoint does not implement EIP-1898. The block with this number must then be the
+        // same one afterwards.
         let view = self.view_at(owner, token, block, BlockId::number(block)).await?;
         let again = self.provider.get_block_by_number(block.into()).await;
         if self.record_outcome(again)?.is_none_or(|block| block.header.hash != hash) {
@@ -159,7 +159,8 @@ impl Endpoint {
         })?;
         let (mined, token) = (self.record_outcome(mined)?, token?);
         let nonce = self.record_outcome(nonce)?.min(self.record_outcome(again)?);
-        Ok(ChainView { block, balance: Wei(balance), token, nonce: nonce.max(mined), mined })
+        // A count that is too low makes more transfers count against the balance.
+        Ok(ChainView { block, balance: Wei(balance), token, nonce, mined: mined.min(nonce) })
     }
 
     /// Returns what transactions in the latest blocks paid.
@@ -215,9 +216,9 @@ impl Endpoint {
         })
     }
 
-    /// Returns the gas limit for sending `value`, by the node's estimate of this very payment: exactly
-    /// 21,000 where it says so, else the estimate plus a fifth. A payment to an address without code
-    /// takes more on some chains.
+    /// Returns the gas limit for sending `value`, by the node's estimate of this very payment:
+    /// exactly 21,000 where it says so, else the estimate plus a fifth. A payment to an address
+    /// without code takes more on some chains.
     ///
     /// # Errors
     /// `Reverted` when the recipient's contract would revert the payment, or when the endpoint

@@ -1,5 +1,5 @@
-//! What is sent for a transfer that is not mined: the same bytes again, the next step of its ladder,
-//! or its cancellation. And why it waits.
+//! What is sent for a transfer that is not mined: the same bytes again, the next step of its
+//! ladder, or its cancellation. And why it waits.
 //!
 //! A step is spent by blocks, never by the clock: a chain that stands still spends nothing. The
 //! words of an endpoint that refuses bytes are recorded for the sender and for alarms; no decision
@@ -94,8 +94,8 @@ impl Transfers {
     }
 
     /// The step that follows the current one if that is spent: the base fee is above its ceiling,
-    /// or blocks with other transactions passed. Of the unsent steps it is the lowest one that these
-    /// blocks would have included, else the top.
+    /// or blocks with other transactions passed. Of the unsent steps it is the lowest one that
+    /// these blocks would have included, else the top.
     async fn next_step<'a>(
         &self,
         due: &'a Due,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kms_chain::{Chain, ChainError, Code, Endpoint, Market};
+use kms_chain::{Chain, ChainError, Endpoint, Market};
 use kms_testkit::{Anvil, AnvilOptions};
 use kms_types::{EthAddress, U256, Wei};
 use serde_json::json;

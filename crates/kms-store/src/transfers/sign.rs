@@ -55,8 +55,8 @@ pub(super) fn sign(
     if let Some(over) = spending_limits::over_limit(connection, keys, &transfer, rules, now)? {
         return Ok(SignOutcome::OverLimit(over));
     }
-    // The row is locked before a signature exists: a later cancellation waits, and after an earlier
-    // one nothing is signed.
+    // The row is locked before a signature exists: a later cancellation waits, and after an
+    // earlier one nothing is signed.
     if !step(connection, id, TransferState::Quoted, Change::Sign)? {
         let found = find(connection, id)?.ok_or_else(missing)?;
         return Ok(SignOutcome::NotQuoted(Box::new(found)));
@@ -79,8 +79,8 @@ pub(super) fn sign(
     Ok(SignOutcome::Signed(Box::new(signed)))
 }
 
-/// Inserts the transactions that were signed for a transfer, from this step on. The first one counts
-/// as sent: it is broadcast after the commit.
+/// Inserts the transactions that were signed for a transfer, from this step on. The first one
+/// counts as sent: it is broadcast after the commit.
 pub(super) fn insert_signed(
     connection: &mut AnyConnection,
     key: &str,

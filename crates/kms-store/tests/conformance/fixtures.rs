@@ -180,8 +180,9 @@ pub(crate) fn account(telegram_id: i64) -> Account {
     }
 }
 
-/// Reads the events of both streams after a cursor, once there are this many: PostgreSQL withholds events until the
-/// older transactions of the whole cluster have ended, those of other tests included.
+/// Reads the events of both streams after a cursor, once there are this many: PostgreSQL withholds
+/// events until the older transactions of the whole cluster have ended, those of other tests
+/// included.
 pub(crate) async fn events(
     database: &Database,
     after: EventCursor,
