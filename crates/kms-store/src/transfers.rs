@@ -224,7 +224,7 @@ fn paid_before(
     Ok(PaidBefore { same: found.same, lookalike: found.lookalike })
 }
 
-/// Whether a payment to this address that is mined was quoted before this time.
+/// Whether a payment to this address that is mined was signed before this time.
 fn had_paid(
     connection: &mut AnyConnection,
     account: AccountId,
@@ -239,7 +239,8 @@ fn had_paid(
     // In the wording of the index.
     let query = "select exists (select 1 from transfers where from_account = $1 \
         and substr(to_address, 3, 4) || substr(to_address, 39, 4) = $2 \
-        and state in ('mined', 'final') and to_address = $3 and created_at < $4) as paid";
+        and state in ('mined', 'final') and to_address = $3 and exists (select 1 from spends \
+        where transfer_id = transfers.id and at < $4)) as paid";
     let found: Found = diesel::sql_query(query)
         .bind::<Text, _>(account.to_string())
         .bind::<Text, _>(ends(to))

@@ -375,6 +375,14 @@ async fn after_a_recovery_nothing_leaves_but_to_recipients_paid_before(subject: 
     // What was sent to Bob since counts towards the allowance.
     let reached = refused(quote(&carl, 1, false, after).await, up_to_5(), after).await;
     assert_eq!((reached.limit, reached.left, reached.is_held), (units(5), units(0), false));
+    // A payment that was quoted before the recovery and signed after it makes no earlier recipient.
+    let dora = insert(database, 4, "dora").await;
+    let since = after.plus(DAY);
+    let small = quote(&dora, 1, false, NOW).await;
+    signed(small, up_to_5(), since).await;
+    let mined = Progress::Mined { tx_hash: [2; 32], block: 2, fee: Wei::default(), arrived: None };
+    assert!(database.advance(small, mined, since).await.unwrap());
+    assert!(refused(quote(&dora, 1, false, since).await, held(), since).await.is_held);
     let unlimited = SpendingRules {
         after_recovery: [(Some(token().address), Allowance::Unlimited)].into(),
         ..held()
