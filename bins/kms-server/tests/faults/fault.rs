@@ -44,6 +44,7 @@ const NOT_DRAWN_YET: &[(Fault, &str)] = &[
     (Fault::Heights, "absence at one of several nodes counts as proof"),
     (Fault::Lagging, "absence at one of two endpoints counts as proof"),
     (Fault::WrongFork, "one endpoint alone is believed"),
+    (Fault::Many, "a wallet may have more payments in flight than a node's pool takes"),
 ];
 
 impl Fault {
