@@ -26,7 +26,7 @@ setup:
     command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
 
 # All checks that must pass.
-ci: format style clippy embedded docs deny test openapi (fuzz "10") tour
+ci: format style clippy embedded docs deny test stories openapi (fuzz "10") tour
 
 # Checks the formatting.
 format:
@@ -80,6 +80,10 @@ fuzz SECONDS="60":
 # names a fault for all seeds.
 faults runs="1000" seed="1":
     FAULT_SEED={{seed}} FAULT_RUNS={{runs}} cargo test -p kms-server --test faults every_acknowledged_transfer -- --nocapture
+
+# Tells stories of the chat under injected faults, one per seed. A failing story names its seed.
+stories runs="500" seed="1":
+    STORY_SEED={{seed}} STORY_RUNS={{runs}} cargo test -p kms-bot --test stories seeded -- --nocapture
 
 # Measures the performance targets. Writes target/bench.json and target/bench-custody.json.
 bench: bench-custody

@@ -87,6 +87,7 @@ if missing server/.env; then
 fi
 if missing bot/.env; then
     sed -e 's|^KMS_BOT__SERVER__URL=.*|KMS_BOT__SERVER__URL=https://server:8443|' \
+        -e 's|^# KMS_BOT__STATE__PATH=.*|KMS_BOT__STATE__PATH=/var/lib/kms-bot/state|' \
         bot.env.example >secrets/bot/.env
 fi
 

@@ -1,41 +1,58 @@
 //! A running bot: polls Telegram for updates and follows the server's events.
 
+use std::collections::{BTreeSet, HashSet};
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kms_client::{BearerToken, Client, ClientError, Trust};
 use kms_process::{CancellationToken, Failure, Supervisor};
-use kms_types::EventStream;
+use kms_types::{EventStream, TelegramId};
 use teloxide_core::payloads::{GetUpdates, GetUpdatesSetters};
 use teloxide_core::requests::Requester;
-use teloxide_core::types::{AllowedUpdate, BotCommand, Update};
+use teloxide_core::types::{AllowedUpdate, BotCommand, CallbackQueryId, MessageId, Update};
 use teloxide_core::{Bot as Api, RequestError};
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
 use crate::chat::calls;
 use crate::chat::incoming::Incoming;
-use crate::chat::lanes::Lanes;
+use crate::chat::lanes::{Full, Lanes};
 use crate::chat::telegram::{Telegram, TelegramError};
+use crate::clock;
 use crate::config::Settings;
 use crate::context::Context;
+use crate::delivery::{Delivery, backoff};
 use crate::flow::Flow;
 use crate::flows::FLOWS;
-use crate::notices::{self, backoff};
-use crate::router;
+use crate::handler;
+use crate::journal::Journal;
+use crate::password_input::may_be_password;
+use crate::texts::{Text, html, text};
 
 /// How long one request waits for updates, and when it counts as failed.
 const POLL_SECONDS: u32 = 10;
 const POLL_TIMEOUT: Duration = Duration::from_secs(15);
+const LAST_POLL: Duration = Duration::from_secs(3);
+/// How long to wait before polling again while an update is held, which Telegram returns each time.
+const HELD_POLL: Duration = Duration::from_millis(250);
 /// How long a stop may take: running handlers get what the poll leaves of it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A bot that runs in this process.
-#[derive(Debug)]
 pub struct Bot {
     username: String,
     supervisor: Supervisor,
     lanes: Lanes,
+    delivery: Arc<Delivery>,
+}
+
+/// Omits what holds the token.
+impl fmt::Debug for Bot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bot").field("username", &self.username).finish_non_exhaustive()
+    }
 }
 
 /// Why a bot did not start.
@@ -47,6 +64,9 @@ pub enum StartError {
     /// Telegram refused the bot.
     #[error(transparent)]
     Telegram(#[from] TelegramError),
+    /// The state file cannot be read or written.
+    #[error("state.path: {0}")]
+    State(std::io::Error),
 }
 
 impl Bot {
@@ -59,18 +79,29 @@ impl Bot {
         let (api, kms) = (api(&settings), client(&settings)?);
         let username = greet(&api).await?;
         let telegram = Telegram::new(api.clone(), settings.telegram.limits);
-        let context = Arc::new(Context::new(telegram, kms, username.clone()));
-        let (lanes, mut supervisor) = (Lanes::new(), Supervisor::new());
+        let journal =
+            Journal::open(&settings.state.path, clock::now()).map_err(StartError::State)?;
+        let context = Arc::new(Context::new(telegram, kms, journal, username.clone()));
+        let delivery = Arc::new(Delivery::new(Arc::clone(&context)));
+        let (lanes, mut supervisor) = (Lanes::new(delivery.clone()), Supervisor::new());
+        handler::resume_all(&context, &lanes);
         for (task, stream) in
             [("follow_security", EventStream::Security), ("follow_payments", EventStream::Payments)]
         {
-            let (context, shutdown) = (Arc::clone(&context), supervisor.shutdown());
-            let events = notices::follow(context, stream, lanes.clone(), shutdown);
+            let (delivery, shutdown) = (Arc::clone(&delivery), supervisor.shutdown());
+            let events = delivery.follow(stream, lanes.clone(), shutdown);
             supervisor.watch(task, never_fails(events));
         }
-        let updates = poll(api, context, lanes.clone(), supervisor.shutdown());
+        let poll = Poll {
+            api,
+            context,
+            lanes: lanes.clone(),
+            held: Held::default(),
+            seen: Mutex::default(),
+        };
+        let updates = poll.run(supervisor.shutdown());
         supervisor.watch("poll_updates", never_fails(updates));
-        Ok(Self { username, supervisor, lanes })
+        Ok(Self { username, supervisor, lanes, delivery })
     }
 
     /// The bot's own username.
@@ -95,6 +126,7 @@ impl Bot {
         if !self.lanes.finish(deadline).await {
             tracing::warn!(event = "handlers_aborted", "handlers aborted at the stop deadline");
         }
+        self.delivery.acknowledge().await;
         Ok(())
     }
 }
@@ -153,35 +185,198 @@ async fn introduce(api: &Api) -> Result<String, RequestError> {
     Ok(me.username().to_owned())
 }
 
-/// Polls for updates until the bot stops. Updates are acknowledged when they are queued: a process
-/// that is killed loses those that it was handling, and users repeat them.
-async fn poll(api: Api, context: Arc<Context>, lanes: Lanes, shutdown: CancellationToken) {
-    let (mut offset, mut failures) = (0, 0);
-    while !shutdown.is_cancelled() {
-        let updates = get_updates(offset, POLL_SECONDS);
-        let updates = tokio::select! {
-            updates = calls::call(&api, &updates, POLL_TIMEOUT) => updates,
-            () = shutdown.cancelled() => break,
-        };
-        match updates {
-            Ok(updates) => {
-                failures = 0;
-                context.telegram.record_response();
-                for update in updates {
-                    offset = update.id.as_offset();
-                    dispatch(&context, &lanes, update);
+/// Polls for updates until the bot stops.
+///
+/// An update is acknowledged when it was queued, and when a password in it was deleted: Telegram
+/// delivers it again to a bot that was killed before. The journal keeps a repeated update from
+/// having a second effect.
+struct Poll {
+    api: Api,
+    context: Arc<Context>,
+    lanes: Lanes,
+    held: Held,
+    /// The updates that this process received.
+    seen: Mutex<HashSet<u32>>,
+}
+
+/// The updates that must not be acknowledged yet.
+#[derive(Clone, Default)]
+struct Held(Arc<(Mutex<BTreeSet<u32>>, Notify)>);
+
+/// Releases an update when it is dropped.
+struct Hold(Held, u32);
+
+impl Held {
+    fn hold(&self, update: u32) -> Hold {
+        self.lock().insert(update);
+        Hold(self.clone(), update)
+    }
+
+    fn first(&self) -> Option<u32> {
+        self.lock().first().copied()
+    }
+
+    /// Waits until an update is released, for a short time.
+    async fn released(&self) {
+        let _ = timeout(HELD_POLL, self.0.1.notified()).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.lock().remove(&self.1);
+        self.0.0.1.notify_one();
+    }
+}
+
+impl Poll {
+    async fn run(self, shutdown: CancellationToken) {
+        let (mut next, mut failures) = (0, 0);
+        while !shutdown.is_cancelled() {
+            let (offset, seconds) = match self.held.first() {
+                // Telegram returns it at once, and with it whatever has come.
+                Some(held) => (offset(held), 0),
+                None => (next, POLL_SECONDS),
+            };
+            let updates = get_updates(offset, seconds);
+            let updates = tokio::select! {
+                updates = calls::call(&self.api, &updates, POLL_TIMEOUT) => updates,
+                () = shutdown.cancelled() => break,
+            };
+            match updates {
+                Ok(updates) => {
+                    failures = 0;
+                    self.context.telegram.record_response();
+                    for update in updates {
+                        next = next.max(update.id.as_offset());
+                        self.dispatch(update);
+                    }
+                    if self.held.first().is_some() {
+                        self.held.released().await;
+                    }
+                }
+                Err(error) => {
+                    let error = TelegramError::from(error);
+                    tracing::warn!(%error, event = "updates_failed", "update request failed");
+                    let _ = timeout(backoff(failures), shutdown.cancelled()).await;
+                    failures += 1;
                 }
             }
-            Err(error) => {
-                let error = TelegramError::from(error);
-                tracing::warn!(%error, event = "updates_failed", "update request failed");
-                let _ = tokio::time::timeout(backoff(failures), shutdown.cancelled()).await;
-                failures += 1;
+        }
+        // Acknowledges the last updates, so that a restart does not receive them again.
+        let offset = self.held.first().map_or(next, offset);
+        let _ = calls::call(&self.api, &get_updates(offset, 0).limit(1), LAST_POLL).await;
+    }
+
+    fn dispatch(&self, update: Update) {
+        let id = update.id.0;
+        // Telegram returns a held update with each poll.
+        if !self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
+            return;
+        }
+        let Some(incoming) = Incoming::parse(update) else { return };
+        let (user, context) = (incoming.user().id, &self.context);
+        if let Some(message) = incoming.private_message() {
+            context.telegram.record_message(message);
+        }
+        let secret = self.secret(&incoming);
+        if !context.journal.begin(user, id, context.telegram.last_message().0) {
+            self.repeated(&incoming, id, secret);
+            return;
+        }
+        // What cannot hold a password is acknowledged at once.
+        let hold = incoming.may_be_secret().then(|| self.held.hold(id));
+        let hold = match secret {
+            Some(message) if context.awaits_password(user) => {
+                self.delete(user, message, hold);
+                None
             }
+            Some(_) | None => hold,
+        };
+        let query = incoming.query();
+        let (handled, lanes) = (Arc::clone(context), self.lanes.clone());
+        let job = async move {
+            handler::handle(&handled, &lanes, incoming, id).await;
+            drop(hold);
+        };
+        if let Err(Full { first }) = self.lanes.enqueue(user, job) {
+            self.dropped(user, id, query, secret, first);
         }
     }
-    // Acknowledges the last updates, so that a restart does not receive them again.
-    let _ = calls::call(&api, &get_updates(offset, 0).limit(1), POLL_TIMEOUT).await;
+
+    /// The message, if it may be a password.
+    fn secret(&self, incoming: &Incoming) -> Option<MessageId> {
+        let (user, text) = (incoming.user().id, incoming.secret_text()?);
+        let stray = self.context.may_receive_password(user) && may_be_password(text);
+        incoming.private_message().filter(|_| stray || self.context.awaits_password(user))
+    }
+
+    /// An update that was handled, or interrupted by a restart, has no second effect.
+    fn repeated(&self, incoming: &Incoming, id: u32, secret: Option<MessageId>) {
+        let user = incoming.user().id;
+        if let Some(message) = secret {
+            self.delete(user, message, Some(self.held.hold(id)));
+        }
+        if let Some(query) = incoming.query() {
+            self.answer(query, None);
+        }
+    }
+
+    /// What does not fit is answered all the same, and a password in it is deleted.
+    fn dropped(
+        &self,
+        user: TelegramId,
+        id: u32,
+        query: Option<CallbackQueryId>,
+        secret: Option<MessageId>,
+        first: bool,
+    ) {
+        if let Some(query) = query {
+            self.answer(query, Some(text!("busy-notice")));
+        }
+        if let Some(message) = secret {
+            self.delete(user, message, Some(self.held.hold(id)));
+        }
+        self.context.journal.end(user, id);
+        if first {
+            tracing::warn!(event = "update_dropped", "updates dropped: the user's lane is full");
+            let context = Arc::clone(&self.context);
+            self.lanes.enqueue_own(user, async move {
+                if let Err(error) = context.send(user, html!("flood")).await {
+                    tracing::warn!(%error, event = "update_failed", "flood not answered");
+                }
+            });
+        }
+    }
+
+    fn delete(&self, user: TelegramId, message: MessageId, hold: Option<Hold>) {
+        let context = Arc::clone(&self.context);
+        tokio::spawn(async move {
+            if let Err(error) = context.telegram.delete(user, message).await {
+                // The handler tries again, and asks the user to delete it if that fails, too.
+                let event = "password_message_kept";
+                tracing::warn!(%error, event, "password message not deleted");
+            }
+            drop(hold);
+        });
+    }
+
+    fn answer(&self, query: CallbackQueryId, notice: Option<Text>) {
+        let context = Arc::clone(&self.context);
+        tokio::spawn(async move {
+            if let Err(error) = context.telegram.answer_query(query, notice).await {
+                tracing::warn!(%error, event = "update_failed", "press not answered");
+            }
+        });
+    }
+}
+
+fn offset(update: u32) -> i32 {
+    update.try_into().unwrap_or(i32::MAX)
 }
 
 fn get_updates(offset: i32, seconds: u32) -> GetUpdates {
@@ -189,14 +384,6 @@ fn get_updates(offset: i32, seconds: u32) -> GetUpdates {
         AllowedUpdate::Message,
         AllowedUpdate::EditedMessage,
         AllowedUpdate::CallbackQuery,
+        AllowedUpdate::MyChatMember,
     ])
-}
-
-fn dispatch(context: &Arc<Context>, lanes: &Lanes, update: Update) {
-    let Some(incoming) = Incoming::parse(update) else { return };
-    let (user, context) = (incoming.user().id, Arc::clone(context));
-    let job = async move { router::handle(&context, incoming).await };
-    if lanes.enqueue(user, job).is_err() {
-        tracing::warn!(event = "update_dropped", "update dropped: the user's lane is full");
-    }
 }

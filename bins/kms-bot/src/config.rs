@@ -1,7 +1,7 @@
 //! The settings of the bot. `kms-config` documents where they are read from; variables begin with
 //! `KMS_BOT__`, and `deploy/bot.env.example` lists all of them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kms_config::{ConfigError, Secret, ServiceUrl};
 use serde::Deserialize;
@@ -18,6 +18,23 @@ pub struct Settings {
     pub telegram: TelegramSettings,
     /// The KMS.
     pub server: ServerSettings,
+    /// What survives a restart.
+    #[serde(default)]
+    pub state: StateSettings,
+}
+
+/// What survives a restart.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StateSettings {
+    /// The file with it, in a directory that the bot can write to.
+    pub path: PathBuf,
+}
+
+impl Default for StateSettings {
+    fn default() -> Self {
+        Self { path: PathBuf::from("kms-bot.state") }
+    }
 }
 
 /// The Telegram Bot API.

@@ -7,16 +7,22 @@ use async_trait::async_trait;
 use kms_client::{Client, ClientError};
 use kms_types::wire::Account;
 use kms_types::{TelegramId, Timestamp};
+use teloxide_core::types::MessageId;
 use zeroize::Zeroizing;
 
 use crate::chat::incoming::{Content, TypedText, User};
 use crate::chat::keyboard::Keyboard;
 use crate::chat::telegram::{Telegram, TelegramError};
+use crate::clock;
 use crate::dialogue::Dialogues;
+use crate::journal::{Asked, Journal, Working};
 use crate::network::NetworkCache;
 use crate::password_input::Password;
 use crate::texts::{Html, html};
 use crate::usernames::UsernameReports;
+
+/// A question is asked again after a restart if it is not older than this, in milliseconds.
+pub(crate) const QUESTION_LIFETIME: i64 = 15 * 60 * 1_000;
 
 /// The parts of a running bot.
 pub(crate) struct Context {
@@ -24,6 +30,7 @@ pub(crate) struct Context {
     pub(crate) kms: Client,
     pub(crate) network: NetworkCache,
     pub(crate) usernames: UsernameReports,
+    pub(crate) journal: Journal,
     /// The bot's own username, without `@`.
     pub(crate) bot_username: String,
     dialogues: Dialogues<dyn Step>,
@@ -78,6 +85,14 @@ pub(crate) trait Step: Any + Send + Sync {
         Ok(false)
     }
 
+    /// The callback data, or the command, that asks the same again after a restart. No secret.
+    fn resume(&self) -> String;
+
+    /// The message that the callback data edits.
+    fn message(&self) -> Option<MessageId> {
+        None
+    }
+
     /// Handles the answer. The step continues until the handler ends it.
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult;
 
@@ -118,14 +133,25 @@ impl<'a> Answer<'a> {
 }
 
 impl Context {
-    pub(crate) fn new(telegram: Telegram, kms: Client, bot_username: String) -> Self {
+    pub(crate) fn new(
+        telegram: Telegram,
+        kms: Client,
+        journal: Journal,
+        bot_username: String,
+    ) -> Self {
+        telegram.record_message(MessageId(journal.last_message()));
+        let dialogues = Dialogues::default();
+        for (user, at) in journal.passwords_asked() {
+            dialogues.restore_password_window(user, clock::now().0.saturating_sub(at.0));
+        }
         Self {
             telegram,
             network: NetworkCache::new(kms.clone()),
             usernames: UsernameReports::new(kms.clone()),
             kms,
+            journal,
             bot_username,
-            dialogues: Dialogues::default(),
+            dialogues,
         }
     }
 
@@ -146,8 +172,47 @@ impl Context {
 
     /// Waits for the user's answer to a step.
     pub(crate) fn expect(&self, user: TelegramId, step: impl Step) {
-        let asks_password = step.secrecy() == Secrecy::Password;
-        self.dialogues.begin(user, Arc::new(step), asks_password);
+        let (secrecy, at) = (step.secrecy(), clock::now());
+        let asked = Asked {
+            at,
+            secret: secrecy == Secrecy::Password,
+            resume: step.resume(),
+            message: step.message().map(|message| message.0),
+        };
+        self.journal.change(user, |chat| {
+            if asked.secret {
+                chat.password_asked = Some(at);
+            }
+            chat.asked = Some(asked);
+        });
+        self.dialogues.begin(user, Arc::new(step), secrecy == Secrecy::Password);
+    }
+
+    /// Sends a message that shows that the bot is working. `resume` is the callback data that shows
+    /// how the work ended, should the bot be interrupted.
+    pub(crate) async fn working(
+        &self,
+        user: TelegramId,
+        message: &Html,
+        resume: String,
+    ) -> Result<MessageId, HandlerError> {
+        let after = self.telegram.last_message().0;
+        self.journal.change(user, |chat| {
+            chat.working = Some(Working { message: None, after, resume });
+        });
+        let sent = self.telegram.send(user, message, Keyboard::none()).await?;
+        self.journal.change(user, |chat| {
+            if let Some(working) = &mut chat.working {
+                working.message = Some(sent.0);
+            }
+        });
+        Ok(sent)
+    }
+
+    /// Records that a message is about to show that the bot is working.
+    pub(crate) fn works_in(&self, user: TelegramId, message: MessageId, resume: String) {
+        let working = Working { message: Some(message.0), after: 0, resume };
+        self.journal.change(user, |chat| chat.working = Some(working));
     }
 
     /// Returns the step that the user's next text answers.
@@ -157,6 +222,7 @@ impl Context {
 
     /// Ends the user's step and returns it.
     pub(crate) fn end_step(&self, user: TelegramId) -> Option<Arc<dyn Step>> {
+        self.journal.change(user, |chat| chat.asked.take());
         self.dialogues.end(user)
     }
 
@@ -165,16 +231,27 @@ impl Context {
         let step = self.dialogues.current(user);
         let step = step.as_deref().and_then(|step| (step as &dyn Any).downcast_ref());
         if step.is_some_and(matches) {
-            self.dialogues.end(user);
+            self.end_step(user);
         }
     }
 
     /// Ends the user's step because the user does something else.
     pub(crate) async fn abandon_step(&self, user: &User) {
-        if let Some(step) = self.dialogues.end(user.id)
+        if let Some(step) = self.end_step(user.id)
             && let Err(error) = step.abandon(self, user).await
         {
             tracing::warn!(%error, event = "step_cleanup_failed", "abandoned step not cleaned up");
+        }
+    }
+
+    /// Reports whether the user's next text is taken for a password.
+    pub(crate) fn awaits_password(&self, user: TelegramId) -> bool {
+        match self.step(user) {
+            Some(step) => step.secrecy() == Secrecy::Password,
+            // A question from before a restart, which is asked again.
+            None => self.journal.chat(user).asked.is_some_and(|asked| {
+                asked.secret && clock::now().0.saturating_sub(asked.at.0) < QUESTION_LIFETIME
+            }),
         }
     }
 

@@ -48,6 +48,15 @@ impl<S: ?Sized> Dialogues<S> {
         dialogues.insert(user, Dialogue { since: now, step, password_asked });
     }
 
+    /// Takes the user's texts for possible passwords, as a password was asked for so many
+    /// milliseconds ago.
+    pub(crate) fn restore_password_window(&self, user: TelegramId, ago: i64) {
+        let ago = Duration::from_millis(ago.try_into().unwrap_or_default());
+        let Some(asked) = Instant::now().checked_sub(ago) else { return };
+        let dialogue = Dialogue { since: asked, step: None, password_asked: Some(asked) };
+        self.lock().insert(user, dialogue);
+    }
+
     /// Returns the step that the user's next text answers.
     pub(crate) fn current(&self, user: TelegramId) -> Option<Arc<S>> {
         let dialogues = self.lock();

@@ -7,9 +7,11 @@
 //! From top to bottom; each module uses only those below it:
 //!
 //! - `bot`: polls Telegram, follows the server's events.
+//! - `handler` and `delivery`: each update and each event once, and to an end.
 //! - `router` and `notices`: from an update, or an event, to a flow.
 //! - `flows`: the conversations, each whole in one file.
 //! - `flow`, `context`: the parts of a flow, and the context of its handlers.
+//! - `journal`: what survives a restart.
 //! - `texts`: Fluent messages, rendered and escaped in one place.
 //! - `chat`: Telegram, independent of wallets.
 
@@ -17,13 +19,17 @@ mod assets;
 mod bot;
 mod chat;
 pub mod cli;
+mod clock;
 pub mod config;
 mod context;
+mod delivery;
 mod dialogue;
 mod flow;
 mod flows;
 mod format;
+mod handler;
 mod input;
+mod journal;
 mod network;
 mod notices;
 mod password_input;

@@ -1,134 +1,162 @@
 //! Messages that the bot sends on its own, from the server's events.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use futures::future::join_all;
-use kms_process::CancellationToken;
 use kms_types::wire::{Event, EventBody, Recovery, RecoveryState, Transfer, TransferState};
 use kms_types::{
-    AccountEvent, DepositEvent, EventStream, RecoveryStep, SecurityEvent, Timestamp, TransferEvent,
+    AccountEvent, DepositEvent, RecoveryStep, SecurityEvent, TelegramId, Timestamp, Token,
+    TransferEvent, Units,
 };
-use tokio::sync::oneshot;
 
 use crate::chat::keyboard::Keyboard;
-use crate::chat::lanes::Lanes;
-use crate::chat::telegram::TelegramError;
 use crate::context::{Context, HandlerError, HandlerResult};
 use crate::flows::send::screen;
 use crate::flows::send::terms::ClientRef;
-use crate::flows::{balance_button, recovery};
+use crate::flows::{balance_button, history_button, recovery};
 use crate::format::{amount, time};
-use crate::texts::{Html, html};
+use crate::journal::Missed;
+use crate::texts::{Count, Html, html};
 
-/// How long one request waits for events.
-const POLL: Duration = Duration::from_secs(25);
-/// A page of events is acknowledged after this long even if a notice is not delivered yet.
-const DELIVERY: Duration = Duration::from_secs(30);
-/// The attempts to deliver one notice while Telegram is reachable.
-const ATTEMPTS: u32 = 5;
-
-/// Follows the events until the bot stops. A page is acknowledged when its notices were delivered:
-/// a bot that stops before sends them again.
-pub(crate) async fn follow(
-    context: Arc<Context>,
-    stream: EventStream,
-    lanes: Lanes,
-    shutdown: CancellationToken,
-) {
-    shutdown.run_until_cancelled(follow_forever(&context, stream, &lanes)).await;
-}
-
-async fn follow_forever(context: &Arc<Context>, stream: EventStream, lanes: &Lanes) {
-    let (mut after, mut failures) = (None, 0);
-    loop {
-        match context.kms.events(stream, after, after, POLL).await {
-            Ok(page) => {
-                failures = 0;
-                deliver_all(context, lanes, page.events).await;
-                after = Some(page.next);
-            }
-            Err(error) => {
-                if failures == 0 {
-                    tracing::warn!(%error, event = "events_failed", "event request failed");
-                }
-                tokio::time::sleep(backoff(failures)).await;
-                failures += 1;
-            }
-        }
-    }
-}
-
-/// One second, doubled with each failure, up to half a minute.
-pub(crate) fn backoff(failures: u32) -> Duration {
-    Duration::from_secs(2_u64.saturating_pow(failures).min(30))
-}
-
-async fn deliver_all(context: &Arc<Context>, lanes: &Lanes, events: Vec<Event>) {
-    let delivered = events.into_iter().map(|event| {
-        let (done, is_done) = oneshot::channel();
-        let context = Arc::clone(context);
-        // In the user's lane, so that a notice does not overtake the answer to what caused it.
-        lanes.enqueue_notice(event.telegram_id, async move {
-            deliver(&context, event).await;
-            // The receiver is gone if this took too long.
-            let _ = done.send(());
-        });
-        is_done
-    });
-    // A dropped sender is a panic, which the lane logs. One user's full lane does not hold up
-    // other users' notices; while Telegram is unreachable, all notices wait.
-    let mut delivered = std::pin::pin!(join_all(delivered));
-    while tokio::time::timeout(DELIVERY, &mut delivered).await.is_err()
-        && !context.telegram.is_reachable()
-    {}
-}
-
-async fn deliver(context: &Context, event: Event) {
-    let mut failures = 0;
-    while failures < ATTEMPTS {
-        match try_deliver(context, &event).await {
-            Ok(()) => return,
-            Err(HandlerError::Telegram(TelegramError::Gone)) => {
-                tracing::info!("notice not delivered: the user cannot receive messages");
-                return;
-            }
-            Err(HandlerError::Telegram(TelegramError::Unreachable(_)))
-                if !context.telegram.is_reachable() =>
-            {
-                tokio::time::sleep(backoff(ATTEMPTS)).await;
-            }
-            Err(HandlerError::Telegram(TelegramError::Unreachable(_)) | HandlerError::Kms(_)) => {
-                tokio::time::sleep(backoff(failures)).await;
-                failures += 1;
-            }
-            Err(
-                error @ HandlerError::Telegram(
-                    TelegramError::Token | TelegramError::Conflict | TelegramError::Refused(_),
-                ),
-            ) => {
-                tracing::warn!(%error, event = "notice_dropped", "notice dropped");
-                return;
-            }
-        }
-    }
-    tracing::warn!(attempts = ATTEMPTS, event = "notice_dropped", "notice dropped");
-}
-
-async fn try_deliver(context: &Context, event: &Event) -> HandlerResult {
-    let user = event.telegram_id;
-    if let EventBody::Transfer { kind: TransferEvent::Received, .. } | EventBody::Deposit { .. } =
-        &event.what
-    {
-        context.telegram.quiet(user).await;
-    }
+/// Delivers the notice of an event, if there is one.
+pub(crate) async fn deliver(context: &Context, event: &Event) -> HandlerResult {
     if let EventBody::Transfer { kind: TransferEvent::Changed, transfer } = &event.what {
         return update_transfer(context, event, transfer).await;
     }
     if let Some((message, keyboard)) = notice(context, event).await? {
-        context.telegram.send(user, &message, keyboard).await?;
+        context.telegram.send(event.telegram_id, &message, keyboard).await?;
     }
     Ok(())
+}
+
+/// Several received payments of one asset.
+#[derive(Clone, Debug)]
+pub(crate) struct Received {
+    chain_id: u64,
+    token: Option<Token>,
+    count: u64,
+    total: Units,
+    largest: Units,
+    /// Who sent the largest; absent for small deposits that the server summed up.
+    sender: Option<Html>,
+    /// The transaction of the largest.
+    tx_hash: Option<String>,
+}
+
+impl Received {
+    /// The payment that an event reports.
+    pub(crate) fn of(event: &Event) -> Option<Self> {
+        let (chain_id, token, (count, total), sender, tx_hash) = match &event.what {
+            EventBody::Transfer { kind: TransferEvent::Received, transfer } => (
+                transfer.chain_id,
+                transfer.token.clone(),
+                (1, transfer.arrived.unwrap_or(transfer.value)),
+                Some(screen::party(&transfer.from)),
+                transfer.tx_hash.clone(),
+            ),
+            EventBody::Deposit { kind: DepositEvent::Received, deposit } => (
+                deposit.chain_id,
+                deposit.token.clone(),
+                (deposit.count, deposit.value),
+                deposit.from.map(|from| html!("transfer-address", address = from)),
+                deposit.tx_hash.clone(),
+            ),
+            EventBody::Account { .. }
+            | EventBody::Security { .. }
+            | EventBody::Recovery { .. }
+            | EventBody::Transfer { kind: TransferEvent::Changed, .. }
+            | EventBody::Unknown { .. } => return None,
+        };
+        let largest = if sender.is_some() { total } else { Units::default() };
+        Some(Self { chain_id, token, count, total, largest, sender, tx_hash })
+    }
+
+    /// Reports whether both are of the same asset.
+    pub(crate) fn is_alike(&self, other: &Self) -> bool {
+        (self.chain_id, &self.token) == (other.chain_id, &other.token)
+    }
+
+    /// Adds payments of the same asset.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.count = self.count.saturating_add(other.count);
+        self.total = Units(self.total.0.saturating_add(other.total.0));
+        if other.largest > self.largest {
+            self.largest = other.largest;
+            self.sender = other.sender;
+            self.tx_hash = other.tx_hash;
+        }
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+}
+
+/// Reports several received payments in one message.
+pub(crate) async fn deliver_digest(
+    context: &Context,
+    user: TelegramId,
+    received: &[Received],
+) -> HandlerResult {
+    if let [only @ (Received { count: 1, .. } | Received { sender: None, .. })] = received {
+        let (message, keyboard) = received_notice(context, only).await?;
+        context.telegram.send(user, &message, keyboard).await?;
+        return Ok(());
+    }
+    let count = Count(received.iter().map(Received::count).sum());
+    let mut parts = vec![html!("notice-received-many", count = count)];
+    for received in received {
+        let network = context.network.of_chain(received.chain_id).await?;
+        let shown = |units| amount(units, received.token.as_ref(), &network);
+        let total = html!("notice-received-total", amount = shown(received.total));
+        let largest = received.sender.as_ref().map(|sender| {
+            html!("notice-received-largest", amount = shown(received.largest), sender = sender)
+        });
+        parts.push(Html::lines([total, largest.unwrap_or_default(), hash(received)]));
+    }
+    let keyboard = Keyboard::row([balance_button(), history_button()]);
+    context.telegram.send(user, &Html::paragraphs(parts), keyboard).await?;
+    Ok(())
+}
+
+/// Reports to a user who blocked the bot and came back what happened meanwhile.
+pub(crate) async fn deliver_missed(
+    context: &Context,
+    user: TelegramId,
+    missed: Missed,
+) -> HandlerResult {
+    context.send(user, html!("notice-missed")).await?;
+    for mut event in missed.events {
+        if let EventBody::Recovery { recovery, .. } = &mut event.what
+            && let Some(open) = context.kms.recovery(user.into()).await?
+            && open.id == recovery.id
+        {
+            *recovery = open;
+        }
+        deliver(context, &event).await?;
+    }
+    if missed.payments > 0 {
+        let text = html!("notice-missed-payments", count = Count(missed.payments));
+        let keyboard = Keyboard::row([balance_button(), history_button()]);
+        context.telegram.send(user, &text, keyboard).await?;
+    }
+    Ok(())
+}
+
+/// Keeps an event that cannot be delivered for when the user comes back.
+pub(crate) fn keep_missed(missed: &mut Missed, event: Event) {
+    match &event.what {
+        EventBody::Security { .. } | EventBody::Recovery { .. } | EventBody::Account { .. } => {
+            missed.push(event);
+        }
+        EventBody::Transfer { kind: TransferEvent::Received, .. } | EventBody::Deposit { .. } => {
+            missed.payments += 1;
+        }
+        // The transfer's message, which the user sees in the history.
+        EventBody::Transfer { kind: TransferEvent::Changed, .. } | EventBody::Unknown { .. } => {}
+    }
+}
+
+fn hash(received: &Received) -> Html {
+    let hash = received.tx_hash.as_deref().map(|hash| html!("transfer-hash", hash = hash));
+    hash.unwrap_or_default()
 }
 
 /// Shows a transfer's new state in its message. Transfers of other clients have no message.
@@ -170,25 +198,11 @@ async fn notice(
         }
         EventBody::Security { kind } => alert(security_notice(*kind, event.at)),
         EventBody::Recovery { kind, recovery } => Ok(recovery_notice(*kind, recovery, event.at)),
-        EventBody::Transfer { kind: TransferEvent::Received, transfer } => {
-            let network = context.network.of_chain(transfer.chain_id).await?;
-            let units = transfer.arrived.unwrap_or(transfer.value);
-            let received = amount(units, transfer.token.as_ref(), &network);
-            Ok(Some(received_notice(&received, &screen::party(&transfer.from))))
-        }
-        EventBody::Deposit { kind: DepositEvent::Received, deposit } => {
-            let network = context.network.of_chain(deposit.chain_id).await?;
-            let received = amount(deposit.value, deposit.token.as_ref(), &network);
-            Ok(Some(match deposit.from {
-                Some(from) => {
-                    received_notice(&received, &html!("transfer-address", address = from))
-                }
-                None => {
-                    let count = deposit.count;
-                    let digest = html!("notice-received-small", count = count, amount = received);
-                    (digest, Keyboard::row([balance_button()]))
-                }
-            }))
+        EventBody::Transfer { kind: TransferEvent::Received, .. } | EventBody::Deposit { .. } => {
+            match Received::of(event) {
+                Some(received) => Ok(Some(received_notice(context, &received).await?)),
+                None => Ok(None),
+            }
         }
         // The user sees these as answers in the chat: `/start`, and the transfer's message.
         EventBody::Account { kind: AccountEvent::Created }
@@ -208,9 +222,19 @@ fn security_notice(event: SecurityEvent, at: Timestamp) -> Html {
     kms_types::with_security_events!(notices)
 }
 
-fn received_notice(amount: &str, sender: &Html) -> (Html, Keyboard) {
-    let message = html!("notice-received", amount = amount, sender = sender);
-    (message, Keyboard::row([balance_button()]))
+/// One received payment, with its transaction, so that a repeated notice is not taken for another
+/// payment.
+async fn received_notice(
+    context: &Context,
+    received: &Received,
+) -> Result<(Html, Keyboard), HandlerError> {
+    let network = context.network.of_chain(received.chain_id).await?;
+    let shown = amount(received.total, received.token.as_ref(), &network);
+    let message = match &received.sender {
+        Some(sender) => html!("notice-received", amount = shown, sender = sender),
+        None => html!("notice-received-small", count = received.count, amount = shown),
+    };
+    Ok((Html::lines([message, hash(received)]), Keyboard::row([balance_button()])))
 }
 
 /// The message about a step of a recovery. A step that a later one has superseded has no message:

@@ -1,8 +1,5 @@
 //! Routes updates to the flows that handle them.
 
-use std::time::Duration;
-
-use kms_types::TelegramId;
 use kms_types::wire::Network;
 use teloxide_core::types::MessageId;
 
@@ -11,57 +8,31 @@ use crate::chat::incoming::{
     Content, Group, Incoming, OtherMessage, PressedButton, TextMessage, User,
 };
 use crate::chat::keyboard::Keyboard;
-use crate::context::{Answer, Context, HandlerError, HandlerResult, Secrecy, Step};
+use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
 use crate::flow::{
     Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
 };
 use crate::flows::FLOWS;
 use crate::input::InputError;
 use crate::password_input::may_be_password;
-use crate::problems::problem;
 use crate::texts::{Html, html, text};
 
-/// After this long without an answer, the user sees that the bot is working.
-const TYPING_AFTER: Duration = Duration::from_millis(700);
-/// Telegram shows "typing…" for five seconds.
-const TYPING_INTERVAL: Duration = Duration::from_secs(4);
-
-/// Handles an update, and notifies the user if that fails.
-pub(crate) async fn handle(context: &Context, incoming: Incoming) {
-    let user = incoming.user().id;
-    if let Some(message) = incoming.private_message() {
-        context.telegram.record_message(message);
-    }
-    let work = async {
-        match incoming {
-            Incoming::Text(message) => handle_text(context, message).await,
-            Incoming::Other(message) => handle_other(context, message).await,
-            Incoming::Pressed(button) => handle_press(context, button).await,
-        }
-    };
-    let result = tokio::select! {
-        result = work => result,
-        never = show_typing(context, user) => never,
-    };
-    let Err(error) = result else { return };
-    tracing::warn!(%error, event = "update_failed", "update failed");
-    if let HandlerError::Kms(error) = error {
-        let text = problem(&error, context.network.cached().as_ref());
-        if let Err(error) = context.send(user, text).await {
-            tracing::warn!(
-                %error,
-                event = "failure_not_reported",
-                "failure not reported to the user"
-            );
-        }
+/// Routes an update to its handler.
+pub(crate) async fn route(context: &Context, incoming: Incoming) -> HandlerResult {
+    match incoming {
+        Incoming::Text(message) => handle_text(context, message).await,
+        Incoming::Other(message) => handle_other(context, message).await,
+        Incoming::Pressed(button) => handle_press(context, button).await,
+        Incoming::Returned(_) => Ok(()),
     }
 }
 
-async fn show_typing<T>(context: &Context, user: TelegramId) -> T {
-    tokio::time::sleep(TYPING_AFTER).await;
-    loop {
-        context.telegram.typing(user).await;
-        tokio::time::sleep(TYPING_INTERVAL).await;
+/// Runs a command that the bot itself wrote.
+pub(crate) async fn run_text(context: &Context, user: &User, text: &str) -> HandlerResult {
+    let network = context.network.get().await?;
+    match parse_command(text, &context.bot_username, Some(&network)) {
+        Ok(command) => run_command(context, user, command.action).await,
+        Err(_) => Ok(()),
     }
 }
 
@@ -186,11 +157,6 @@ fn command_rest(text: &str) -> &str {
     if rest.is_empty() || rest.starts_with(char::is_whitespace) { rest } else { text }
 }
 
-/// Reports whether the user is asked for a password.
-fn awaits_password(context: &Context, user: &User) -> bool {
-    context.step(user.id).is_some_and(|step| step.secrecy() == Secrecy::Password)
-}
-
 async fn run_command(context: &Context, user: &User, action: Action) -> HandlerResult {
     if action.abandons_step {
         context.abandon_step(user).await;
@@ -219,7 +185,8 @@ async fn handle_answer(context: &Context, message: TextMessage) -> HandlerResult
                     event = "password_message_kept",
                     "password message not deleted"
                 );
-                context.end_step(user.id);
+                // Its screen no longer asks for the password.
+                context.abandon_step(user).await;
                 return context.send(user.id, html!("password-not-deleted")).await;
             }
         }
@@ -283,9 +250,9 @@ fn may_show_password(context: &Context, user: &User, content: &Content) -> bool 
             let is_command = command_rest(text).len() < text.len();
             !is_answer
                 && !is_command
-                && (awaits_password(context, user) || is_stray_password(context, user, text))
+                && (context.awaits_password(user.id) || is_stray_password(context, user, text))
         }
-        Content::Picture | Content::Video | Content::File => awaits_password(context, user),
+        Content::Picture | Content::Video | Content::File => context.awaits_password(user.id),
         Content::Contact { .. }
         | Content::Voice
         | Content::Sticker
@@ -327,14 +294,15 @@ async fn handle_press(context: &Context, pressed: PressedButton) -> HandlerResul
     match notice {
         Ok(notice) => Ok(context.telegram.answer_query(query, notice).await?),
         Err(error) => {
-            // Ends the progress indicator; the error itself is reported by `handle`.
+            // Ends the progress indicator; the error itself is reported by the caller.
             let _ = context.telegram.answer_query(query, None).await;
             Err(error)
         }
     }
 }
 
-async fn press(
+/// Presses a button for a user.
+pub(crate) async fn press(
     context: &Context,
     user: &User,
     message: MessageId,
@@ -396,7 +364,8 @@ async fn handle_group_text(
             is_stray_password(context, user, command_rest(&message.text.plain))
         }
         None => {
-            awaits_password(context, user) || is_stray_password(context, user, &message.text.plain)
+            context.awaits_password(user.id)
+                || is_stray_password(context, user, &message.text.plain)
         }
     };
     if !exposed {

@@ -10,7 +10,7 @@ use std::{fmt, fs, thread};
 use anyhow::{Context, ensure};
 use bot_api_sim::{Limits, Sim};
 use kms_bot::Bot;
-use kms_bot::config::{RateLimits, ServerSettings, TelegramSettings};
+use kms_bot::config::{RateLimits, ServerSettings, StateSettings, TelegramSettings};
 use kms_client::Client;
 use kms_core::recovery::RecoveryRules;
 use kms_server::config::{ChainSettings, LimitSettings, MailSettings};
@@ -153,6 +153,7 @@ impl Stage {
                 token: Secret::from(self.bearer.clone()),
                 ca: Some(self.env.certificate.clone()),
             },
+            state: StateSettings { path: self.directory().join("kms-bot.state") },
         })
     }
 

@@ -132,7 +132,8 @@ impl TestServer {
         panic!("the node did not receive {hash}");
     }
 
-    /// The events of both streams since the last acknowledgement, as soon as there are this many: on PostgreSQL
+    /// The events of both streams since the last acknowledgement, as soon as there are this many:
+    /// on PostgreSQL
     /// they become visible only after older transactions of the whole cluster, which other tests
     /// share, have ended.
     pub async fn events(&self, count: usize) -> Vec<Event> {

@@ -44,6 +44,11 @@ group-password-exposed = ⚠️ You wrote what may be your password in a group, 
 foreign-button-notice = This button belongs to someone else.
 expired-button-notice = This button has expired.
 up-to-date-notice = Up to date.
+busy-notice = I'm still busy with what you sent before. Please press it again in a moment.
+flood = You write faster than I can answer, so I skipped some of your messages. Please send again what is still missing.
+still-working = ❔ This takes longer than usual, so I don't know yet how it ended. I'll update this message as soon as I know. Nothing is done twice.
+interrupted = I was interrupted while I was working on your last message. Please check where things stand, and send it again if you still want it. Nothing is done twice.
+old-message = That message reached me only now, so I did not act on it. Please send it again if you still want it.
 
 duration-seconds =
     { $count ->
@@ -247,6 +252,7 @@ transfer-unknown-status = unknown
 ## /history
 
 history-description = your payments
+history-button = 📜 History
 history-newer-button = ◀ Newer
 history-older-button = Older ▶
 history-empty = No payments yet.
@@ -366,6 +372,19 @@ help-examples = Send with <code>/send @bob 0.5</code> or <code>/send 0x… 0.1</
 
 notice-received = 📥 You received <b>{ $amount }</b> from { $sender }.
 notice-received-small = 📥 You received { $count } small deposits in one day: <b>{ $amount }</b> in total.
+notice-received-many =
+    { $count ->
+        [one] 📥 You received { $count } payment.
+       *[other] 📥 You received { $count } payments.
+    }
+notice-received-total = <b>{ $amount }</b> in all
+notice-received-largest = The largest: { $amount } from { $sender }
+notice-missed = 👋 Welcome back. This happened while you had blocked me:
+notice-missed-payments =
+    { $count ->
+        [one] 📥 You received { $count } payment.
+       *[other] 📥 You received { $count } payments.
+    }
 notice-password-changed = 🔐 Your password was changed on { $time }. If this wasn't you, someone knows your password and is using your Telegram account: end their session in Telegram's settings, then send /recover.
 notice-key-exported =
     🔑 Your wallet's private key was exported on { $time }. With that file and its passphrase, anyone can spend everything in this wallet, now and later, without me. If this was you, keep the two in different places.
@@ -389,6 +408,7 @@ notice-recovery-expired = ⌛ The time to set a new password has passed, and not
 ## Refusals of the wallet service
 
 problem-unreachable = I can't reach the wallet service right now. Please try again in a minute.
+problem-telegram = Telegram did not deliver my answer. Please try again.
 problem-internal = Something went wrong on our side. Please try again in a minute.
 problem-busy = The service is busy. Please try again in a minute.
 problem-wrong-password = Wrong password.

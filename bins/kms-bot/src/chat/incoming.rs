@@ -3,9 +3,9 @@
 
 use kms_types::{TelegramId, Timestamp, Username};
 use teloxide_core::types::{
-    CallbackQuery, CallbackQueryId, ChatId, MediaKind, Message, MessageEntity, MessageEntityKind,
-    MessageId, MessageKind, MessageOrigin, ThreadId, Update, UpdateKind, User as TelegramUser,
-    UserId,
+    CallbackQuery, CallbackQueryId, ChatId, ChatMemberUpdated, MediaKind, Message, MessageEntity,
+    MessageEntityKind, MessageId, MessageKind, MessageOrigin, ThreadId, Update, UpdateKind,
+    User as TelegramUser, UserId,
 };
 use zeroize::Zeroizing;
 
@@ -107,6 +107,8 @@ pub(crate) enum Incoming {
     Text(TextMessage),
     Other(OtherMessage),
     Pressed(PressedButton),
+    /// The user unblocked the bot.
+    Returned(User),
 }
 
 impl Incoming {
@@ -117,7 +119,32 @@ impl Incoming {
             UpdateKind::Message(message) => message_of(message),
             UpdateKind::EditedMessage(message) => edit(message),
             UpdateKind::CallbackQuery(query) => pressed(query),
+            UpdateKind::MyChatMember(change) => returned(change),
             _ => None,
+        }
+    }
+
+    /// The text in the private chat that may be a password: it is typed and no command.
+    pub(crate) fn secret_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(message) => {
+                let text = message.text.plain.trim_start();
+                (message.group.is_none() && !text.starts_with('/')).then_some(text)
+            }
+            Self::Other(_) | Self::Pressed(_) | Self::Returned(_) => None,
+        }
+    }
+
+    /// Reports whether the message may have to be deleted: it is no command and no press.
+    pub(crate) fn may_be_secret(&self) -> bool {
+        matches!(self, Self::Other(_)) || self.secret_text().is_some()
+    }
+
+    /// The query of a pressed button.
+    pub(crate) fn query(&self) -> Option<CallbackQueryId> {
+        match self {
+            Self::Pressed(button) => Some(button.query.clone()),
+            Self::Text(_) | Self::Other(_) | Self::Returned(_) => None,
         }
     }
 
@@ -127,6 +154,7 @@ impl Incoming {
             Self::Text(message) => message.group.is_none().then_some(message.message),
             Self::Other(message) => Some(message.message),
             Self::Pressed(button) => button.message,
+            Self::Returned(_) => None,
         }
     }
 
@@ -135,6 +163,7 @@ impl Incoming {
             Self::Text(message) => &message.user,
             Self::Other(message) => &message.user,
             Self::Pressed(button) => &button.user,
+            Self::Returned(user) => user,
         }
     }
 }
@@ -223,6 +252,13 @@ fn content(kind: MessageKind) -> Content {
         MediaKind::Migration(_) => Content::Notice,
         MediaKind::Story(_) | MediaKind::Game(_) | MediaKind::PaidMedia(_) => Content::Other,
     }
+}
+
+fn returned(change: ChatMemberUpdated) -> Option<Incoming> {
+    let came_back = change.chat.is_private()
+        && !change.old_chat_member.is_present()
+        && change.new_chat_member.is_present();
+    came_back.then(|| user(change.from)).flatten().map(Incoming::Returned)
 }
 
 fn pressed(query: CallbackQuery) -> Option<Incoming> {

@@ -15,8 +15,8 @@ use kms_types::{TelegramId, Username};
 use serde::{Deserialize, Serialize};
 use teloxide_core::payloads::{
     AnswerCallbackQuery, AnswerCallbackQuerySetters, DeleteMessage, EditMessageReplyMarkup,
-    EditMessageReplyMarkupSetters, EditMessageText, EditMessageTextSetters, SendChatAction,
-    SendMessage, SendMessageSetters, SendPhotoSetters,
+    EditMessageReplyMarkupSetters, EditMessageText, EditMessageTextSetters, GetChat,
+    SendChatAction, SendMessage, SendMessageSetters, SendPhotoSetters,
 };
 use teloxide_core::requests::{Payload, Requester};
 use teloxide_core::types::{
@@ -27,7 +27,7 @@ use teloxide_core::{ApiError, Bot, RequestError};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::calls::{Call, CallError, Upload};
-use super::incoming::Group;
+use super::incoming::{Group, User};
 use super::keyboard::{Keyboard, Keys};
 use super::pace::{Pace, RateLimits};
 use super::shown::Shown;
@@ -368,6 +368,28 @@ impl Telegram {
         if let Err(CallError::Wait(time)) = action.attempt(&self.api).await {
             self.pace.wait(to, time);
         }
+    }
+
+    /// Looks for a message without buttons that was sent after a message.
+    pub(crate) async fn find_sent(
+        &self,
+        to: TelegramId,
+        after: MessageId,
+    ) -> Result<Option<MessageId>, TelegramError> {
+        match self.find(chat(to), after, &Keyboard::none()).await {
+            Trace::Arrived(message) => Ok(Some(message)),
+            Trace::NotArrived => Ok(None),
+            Trace::Unknown => Err(TelegramError::Unreachable("probe")),
+        }
+    }
+
+    /// Fetches a user who started the bot.
+    pub(crate) async fn user(&self, id: TelegramId) -> Result<User, TelegramError> {
+        let shown = self.repeat(None, &GetChat::new(chat(id))).await?;
+        let username = shown.username().and_then(|name| name.parse().ok());
+        let first_name = shown.first_name().unwrap_or_default().to_owned();
+        let last_name = shown.last_name().map(str::to_owned);
+        Ok(User { id, username, first_name, last_name })
     }
 
     /// Fetches the current names of a user who started the bot.

@@ -148,6 +148,10 @@ impl Step for NewAddress {
         html!("wanted-email")
     }
 
+    fn resume(&self) -> String {
+        WORD.to_owned()
+    }
+
     fn is_answer(&self, text: &str) -> bool {
         text.trim().parse::<Email>().is_ok()
     }
@@ -200,10 +204,14 @@ impl Step for ConfirmChange {
         html!("wanted-password")
     }
 
+    fn resume(&self) -> String {
+        WORD.to_owned()
+    }
+
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let user = answer.user;
         let working = html!("contact-working");
-        let message = context.telegram.send(user.id, &working, Keyboard::none()).await?;
+        let message = context.working(user.id, &working, WORD.to_owned()).await?;
         let password_hash = answer.password().hash(user.id).await;
         let body = ChangeEmail { email: self.email.clone(), password_hash };
         let text = match context.kms.change_email(user.id.into(), &body).await {
@@ -239,6 +247,10 @@ impl Step for Code {
 
     fn wanted(&self) -> Html {
         html!("wanted-code")
+    }
+
+    fn resume(&self) -> String {
+        WORD.to_owned()
     }
 
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {

@@ -71,6 +71,11 @@ impl Button for Page {
     }
 }
 
+/// The button that runs `/history`.
+pub(crate) fn open_button() -> CallbackButton {
+    (text!("history-button"), WORD.to_owned())
+}
+
 async fn show(context: &Context, user: &User) -> HandlerResult {
     if let Some((text, keyboard)) = page(context, user, &Page::Newest).await? {
         context.telegram.send(user.id, &text, keyboard).await?;

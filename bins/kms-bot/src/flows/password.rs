@@ -51,6 +51,10 @@ impl Step for BothPasswords {
         html!("password-two-lines")
     }
 
+    fn resume(&self) -> String {
+        "password".to_owned()
+    }
+
     /// Changes the password. The step continues until that succeeds.
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let user = answer.user;
@@ -64,7 +68,7 @@ impl Step for BothPasswords {
             return context.send(user.id, weak.message()).await;
         }
         let changing = html!("password-changing");
-        let message = context.telegram.send(user.id, &changing, Keyboard::none()).await?;
+        let message = context.working(user.id, &changing, String::new()).await?;
         let body = ChangePassword {
             old_password_hash: current.hash(user.id).await,
             new_password_hash: new.hash(user.id).await,

@@ -185,6 +185,10 @@ impl Step for Code {
         html!("wanted-code")
     }
 
+    fn resume(&self) -> String {
+        WORD.to_owned()
+    }
+
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let user = answer.user;
         let Ok(code) = answer.text.parse() else {
@@ -242,6 +246,10 @@ impl Step for NewPassword {
         html!("wanted-new-password")
     }
 
+    fn resume(&self) -> String {
+        WORD.to_owned()
+    }
+
     /// Completes the recovery. Repeating it has no second effect, by its id.
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let (user, password) = (answer.user, answer.password());
@@ -249,7 +257,7 @@ impl Step for NewPassword {
             return context.send(user.id, weak.message()).await;
         }
         let working = html!("recover-working");
-        let message = context.telegram.send(user.id, &working, Keyboard::none()).await?;
+        let message = context.working(user.id, &working, WORD.to_owned()).await?;
         let body = CompleteRecovery { new_password_hash: password.hash(user.id).await };
         let text = match context.kms.complete_recovery(user.id.into(), self.id, &body).await {
             Ok(_) => {

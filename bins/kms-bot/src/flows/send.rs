@@ -117,6 +117,10 @@ impl Step for AskRecipient {
         html!("send-ask-recipient")
     }
 
+    fn resume(&self) -> String {
+        button::WORD.to_owned()
+    }
+
     fn is_answer(&self, text: &str) -> bool {
         TypedRecipient::is_marked(text)
     }
@@ -231,6 +235,13 @@ impl Step for AskAmount {
 
     fn wanted(&self) -> Html {
         html!("input-amount-empty")
+    }
+
+    fn resume(&self) -> String {
+        match &self.to {
+            TypedRecipient::Named(recipient) => format!("/{} {recipient}", button::WORD),
+            TypedRecipient::User(id) => format!("/{} tg://user?id={id}", button::WORD),
+        }
     }
 
     fn is_answer(&self, text: &str) -> bool {

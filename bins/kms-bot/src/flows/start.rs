@@ -99,13 +99,17 @@ impl Step for ChoosePassword {
         html!("wanted-new-password")
     }
 
+    fn resume(&self) -> String {
+        WORD.to_owned()
+    }
+
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let (user, password) = (answer.user, answer.password());
         if let Err(weak) = password.check(&user.names()) {
             return context.send(user.id, weak.message()).await;
         }
         let creating = html!("start-creating");
-        let message = context.telegram.send(user.id, &creating, Keyboard::none()).await?;
+        let message = context.working(user.id, &creating, WORD.to_owned()).await?;
         let body = CreateAccount {
             telegram_id: user.id,
             password_hash: password.hash(user.id).await,

@@ -38,6 +38,12 @@ impl BotProcess {
         Self { child: command.spawn().unwrap(), log }
     }
 
+    /// Kills the bot: it stops wherever it is.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Stops the bot with SIGTERM, as a container runtime does, and returns its log.
     pub(crate) fn terminate(mut self) -> String {
         Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();

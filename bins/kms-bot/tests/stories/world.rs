@@ -95,7 +95,13 @@ impl World {
     /// Both have wallets. Ann has ten coins and was notified of them.
     pub(crate) async fn with_wallets(options: StageOptions) -> Self {
         let mut world = Self::with(options).await;
-        for (phone, password) in [(&mut world.ann, ANNS), (&mut world.bob, BOBS)] {
+        world.onboard().await;
+        world
+    }
+
+    /// Gives both a wallet, and ten coins to Ann.
+    pub(crate) async fn onboard(&mut self) {
+        for (phone, password) in [(&mut self.ann, ANNS), (&mut self.bob, BOBS)] {
             phone.says("/start");
             phone.bot("start-welcome").await;
             phone.says(password);
@@ -103,11 +109,22 @@ impl World {
             phone.bot("contact-offer").await;
             phone.forget();
         }
-        let ann = world.account(&world.ann).await;
-        world.stage.faucet(ann.address, coins("10")).await.unwrap();
-        world.ann.bot_with("notice-received", &["10 ETH"]).await;
-        world.ann.forget();
-        world
+        let ann = self.account(&self.ann).await;
+        self.stage.faucet(ann.address, coins("10")).await.unwrap();
+        self.ann.bot_with("notice-received", &["10 ETH"]).await;
+        self.ann.forget();
+    }
+
+    /// Waits until Telegram stores a secret nowhere: neither in a chat nor in an update that the
+    /// bot has not acknowledged.
+    pub(crate) async fn forgets(&self, secret: &str) {
+        for _ in 0..250 {
+            if !self.stage.sim.stored().to_lowercase().contains(&secret.to_lowercase()) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("{secret} is still at Telegram");
     }
 
     pub(crate) async fn account(&self, of: &Phone) -> Account {
@@ -119,12 +136,7 @@ impl World {
     }
 
     pub(crate) async fn transfers(&self, of: &Phone) -> Vec<Transfer> {
-        let page = self.stage.client.transfers(id(of).into(), Page::Newest, 100).await.unwrap();
-        let transfers = page.entries.into_iter().filter_map(|entry| match entry {
-            HistoryEntry::Transfer { transfer } => Some(*transfer),
-            _ => None,
-        });
-        transfers.collect()
+        transfers_of(&self.stage, id(of)).await
     }
 
     /// Exports the key without the bot, as another client would.
@@ -153,6 +165,16 @@ impl World {
         };
         self.stage.client.confirm(quoted.id, &confirm).await.unwrap()
     }
+}
+
+/// The last hundred transfers of a user.
+pub(crate) async fn transfers_of(stage: &Stage, of: TelegramId) -> Vec<Transfer> {
+    let page = stage.client.transfers(of.into(), Page::Newest, 100).await.unwrap();
+    let transfers = page.entries.into_iter().filter_map(|entry| match entry {
+        HistoryEntry::Transfer { transfer } => Some(*transfer),
+        _ => None,
+    });
+    transfers.collect()
 }
 
 pub(crate) fn id(phone: &Phone) -> TelegramId {

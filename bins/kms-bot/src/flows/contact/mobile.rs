@@ -45,6 +45,10 @@ impl Step for ShareNumber {
         html!("wanted-mobile")
     }
 
+    fn resume(&self) -> String {
+        "contact".to_owned()
+    }
+
     async fn receive(
         &self,
         context: &Context,

@@ -67,8 +67,9 @@ pub(super) async fn ask_password(
         return Ok(None);
     }
     let text = html!("send-ask-password", quote = &quote);
-    context.telegram.edit(user.id, message, &text, Keyboard::row([cancel])).await?;
+    // First, so that the bot waits for the password even if the response to the edit is lost.
     context.expect(user.id, ConfirmPassword { transfer, terms, quote, message });
+    context.telegram.edit(user.id, message, &text, Keyboard::row([cancel])).await?;
     Ok(None)
 }
 
@@ -118,10 +119,20 @@ impl Step for ConfirmPassword {
         html!("wanted-password")
     }
 
+    fn resume(&self) -> String {
+        SendButton::Confirm { transfer: self.transfer.id, fingerprint: self.terms.fingerprint() }
+            .to_string()
+    }
+
+    fn message(&self) -> Option<MessageId> {
+        Some(self.message)
+    }
+
     /// Confirms the transfer: the server signs and broadcasts it.
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let (user, id) = (answer.user, self.transfer.id);
         let sending = html!("send-sending", quote = &self.quote);
+        context.works_in(user.id, self.message, SendButton::Check(id).to_string());
         // The password is deleted from the chat: it is used whatever happens to the screen.
         if let Err(error) =
             context.telegram.edit(user.id, self.message, &sending, Keyboard::none()).await

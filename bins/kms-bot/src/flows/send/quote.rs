@@ -25,7 +25,7 @@ pub(super) async fn quote(
 ) -> HandlerResult {
     context.end_step(user.id);
     let text = html!("send-looking-up");
-    let message = context.telegram.send(user.id, &text, Keyboard::none()).await?;
+    let message = context.working(user.id, &text, String::new()).await?;
     quote_in(context, user, message, to, amount, asset).await
 }
 

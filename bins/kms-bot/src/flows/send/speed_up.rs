@@ -88,10 +88,20 @@ impl Step for ReplacePassword {
         html!("wanted-password")
     }
 
+    /// Shows the payment as it is, with the button that asks for the password.
+    fn resume(&self) -> String {
+        SendButton::Check(self.transfer.id).to_string()
+    }
+
+    fn message(&self) -> Option<MessageId> {
+        Some(self.message)
+    }
+
     /// The server signs again and broadcasts.
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let (user, id) = (answer.user, self.transfer.id);
         let sending = html!("send-sending", quote = &self.offer);
+        context.works_in(user.id, self.message, SendButton::Check(id).to_string());
         if let Err(error) =
             context.telegram.edit(user.id, self.message, &sending, Keyboard::none()).await
         {

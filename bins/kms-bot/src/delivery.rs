@@ -1,0 +1,391 @@
+//! Follows the server's events and delivers a notice of each.
+//!
+//! Events are read ahead of their delivery, so that a slow chat or a flood holds up no other chat.
+//! What waits for one user is bounded: received payments become one message when there are several,
+//! and only the newest state of a transfer is shown. An event is acknowledged when its notice was
+//! delivered; a bot that stops before delivers it again.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kms_process::CancellationToken;
+use kms_types::wire::{Event, EventBody};
+use kms_types::{EventCursor, EventStream, TelegramId, TransferEvent, TransferId};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::chat::lanes::{Lanes, Notices};
+use crate::chat::telegram::TelegramError;
+use crate::context::{Context, HandlerError};
+use crate::notices::{self, Received};
+
+/// How long one request waits for events, and how long while events wait for acknowledgement.
+const POLL: Duration = Duration::from_secs(25);
+const BUSY_POLL: Duration = Duration::from_secs(1);
+/// An undelivered notice holds up the acknowledgement of later events for this long.
+const HELD_UP: Duration = Duration::from_secs(60);
+/// The attempts to deliver one notice while Telegram is reachable.
+const ATTEMPTS: u32 = 6;
+/// A security notice waits for this long while the user keeps the bot busy.
+const URGENT: Duration = Duration::from_secs(3);
+/// From this many received payments on, those that wait become one message.
+const DIGEST_FROM: usize = 3;
+/// The most security notices that wait for one user.
+const ALERTS: usize = 100;
+
+/// The notices that wait.
+pub(crate) struct Delivery {
+    context: Arc<Context>,
+    queues: Mutex<HashMap<TelegramId, Queue>>,
+    security: Progress,
+    payments: Progress,
+}
+
+/// What waits for one user.
+#[derive(Default)]
+struct Queue {
+    alerts: VecDeque<Waiting>,
+    payments: VecDeque<Waiting>,
+    digest: Digest,
+    failures: u32,
+    /// After a failure, nothing is delivered until then.
+    not_before: Option<Instant>,
+}
+
+/// An event whose notice is not delivered. It counts as delivered when this is dropped.
+struct Waiting {
+    event: Event,
+    since: Instant,
+    undelivered: Arc<()>,
+}
+
+/// Received payments that become one message.
+#[derive(Default)]
+struct Digest {
+    /// One for each asset.
+    received: Vec<Received>,
+    undelivered: Vec<Arc<()>>,
+}
+
+/// How far a stream has been delivered.
+#[derive(Default)]
+struct Progress(Mutex<VecDeque<Unacknowledged>>);
+
+struct Unacknowledged {
+    cursor: EventCursor,
+    undelivered: Weak<()>,
+    since: Instant,
+}
+
+impl Progress {
+    fn begin(&self, cursor: EventCursor) -> Arc<()> {
+        let undelivered = Arc::new(());
+        let entry = Unacknowledged {
+            cursor,
+            undelivered: Arc::downgrade(&undelivered),
+            since: Instant::now(),
+        };
+        self.lock().push_back(entry);
+        undelivered
+    }
+
+    /// The last event before which all were delivered.
+    fn delivered(&self) -> Option<EventCursor> {
+        let (mut entries, mut delivered) = (self.lock(), None);
+        while let Some(first) = entries.front() {
+            if first.undelivered.strong_count() > 0 && first.since.elapsed() < HELD_UP {
+                break;
+            }
+            delivered = Some(first.cursor);
+            entries.pop_front();
+        }
+        delivered
+    }
+
+    fn is_idle(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Unacknowledged>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Delivery {
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        let (queues, security, payments) =
+            (Mutex::default(), Progress::default(), Progress::default());
+        Self { context, queues, security, payments }
+    }
+
+    /// Follows a stream of events until the bot stops.
+    pub(crate) async fn follow(
+        self: Arc<Self>,
+        stream: EventStream,
+        lanes: Lanes,
+        shutdown: CancellationToken,
+    ) {
+        shutdown.run_until_cancelled(self.follow_forever(stream, &lanes)).await;
+    }
+
+    async fn follow_forever(&self, stream: EventStream, lanes: &Lanes) {
+        let (progress, mut after, mut failures) = (self.progress(stream), None, 0);
+        let mut delivered = None;
+        loop {
+            delivered = progress.delivered().or(delivered);
+            let wait = if progress.is_idle() && delivered.is_none() { POLL } else { BUSY_POLL };
+            match self.context.kms.events(stream, after, delivered, wait).await {
+                Ok(page) => {
+                    (failures, delivered) = (0, None);
+                    after = Some(page.next);
+                    // Also past events that have no notice, or cannot be read.
+                    let end = progress.begin(page.next);
+                    for event in page.events {
+                        let (user, cursor) = (event.telegram_id, event.cursor);
+                        self.enqueue(stream, event, progress.begin(cursor));
+                        lanes.notify(user);
+                    }
+                    drop(end);
+                }
+                Err(error) => {
+                    if failures == 0 {
+                        tracing::warn!(%error, event = "events_failed", "event request failed");
+                    }
+                    sleep(backoff(failures)).await;
+                    failures += 1;
+                }
+            }
+        }
+    }
+
+    /// Acknowledges what was delivered, before the bot stops.
+    pub(crate) async fn acknowledge(&self) {
+        for stream in [EventStream::Security, EventStream::Payments] {
+            if let Some(cursor) = self.progress(stream).delivered() {
+                let after = Some(cursor);
+                let _ = self.context.kms.events(stream, after, after, Duration::ZERO).await;
+            }
+        }
+    }
+
+    fn progress(&self, stream: EventStream) -> &Progress {
+        match stream {
+            EventStream::Security => &self.security,
+            EventStream::Payments => &self.payments,
+        }
+    }
+
+    fn enqueue(&self, stream: EventStream, event: Event, undelivered: Arc<()>) {
+        let mut queues = self.lock();
+        let queue = queues.entry(event.telegram_id).or_default();
+        let waiting = Waiting { event, since: Instant::now(), undelivered };
+        match stream {
+            EventStream::Security => {
+                if queue.alerts.len() >= ALERTS {
+                    queue.alerts.pop_front();
+                    tracing::warn!(event = "notice_dropped", "notice dropped: too many wait");
+                }
+                queue.alerts.push_back(waiting);
+            }
+            EventStream::Payments => queue.add_payment(waiting),
+        }
+    }
+
+    /// Takes the next notice of a user.
+    fn next(&self, user: TelegramId) -> Option<Next> {
+        let mut queues = self.lock();
+        let queue = queues.get_mut(&user)?;
+        if let Some(alert) = queue.alerts.pop_front() {
+            return Some(Next::Alert(alert));
+        }
+        if queue.payments.front().is_some_and(|next| !is_receipt(&next.event)) {
+            return queue.payments.pop_front().map(Next::Payment);
+        }
+        if !queue.digest.received.is_empty() {
+            return Some(Next::Digest(std::mem::take(&mut queue.digest)));
+        }
+        queue.payments.pop_front().map(Next::Payment)
+    }
+
+    async fn deliver_next(&self, user: TelegramId) {
+        let Some(next) = self.next(user) else { return };
+        let result = match &next {
+            Next::Alert(Waiting { event, .. }) | Next::Payment(Waiting { event, .. }) => {
+                notices::deliver(&self.context, event).await
+            }
+            Next::Digest(digest) => {
+                notices::deliver_digest(&self.context, user, &digest.received).await
+            }
+        };
+        match result {
+            Ok(()) => self.delivered(user),
+            Err(HandlerError::Telegram(TelegramError::Gone)) => self.missed(user, next),
+            Err(HandlerError::Telegram(TelegramError::Unreachable(_)) | HandlerError::Kms(_)) => {
+                self.failed(user, next);
+            }
+            Err(
+                error @ HandlerError::Telegram(
+                    TelegramError::Token | TelegramError::Conflict | TelegramError::Refused(_),
+                ),
+            ) => {
+                tracing::warn!(%error, event = "notice_dropped", "notice dropped");
+                self.delivered(user);
+            }
+        }
+    }
+
+    fn delivered(&self, user: TelegramId) {
+        let mut queues = self.lock();
+        let Some(queue) = queues.get_mut(&user) else { return };
+        (queue.failures, queue.not_before) = (0, None);
+        if queue.is_empty() {
+            queues.remove(&user);
+        }
+    }
+
+    /// Puts a notice back, or gives it up after some attempts.
+    fn failed(&self, user: TelegramId, next: Next) {
+        let mut queues = self.lock();
+        let queue = queues.entry(user).or_default();
+        if queue.failures >= ATTEMPTS && self.context.telegram.is_reachable() {
+            tracing::warn!(attempts = ATTEMPTS, event = "notice_dropped", "notice dropped");
+            (queue.failures, queue.not_before) = (0, None);
+            return;
+        }
+        queue.not_before = Some(Instant::now() + backoff(queue.failures));
+        queue.failures = queue.failures.saturating_add(1);
+        match next {
+            Next::Alert(alert) => queue.alerts.push_front(alert),
+            Next::Payment(payment) => queue.payments.push_front(payment),
+            Next::Digest(digest) => queue.digest.merge(digest),
+        }
+    }
+
+    /// Keeps what a user could not receive, who blocked the bot or has not started it.
+    fn missed(&self, user: TelegramId, next: Next) {
+        let Queue { alerts, payments, digest, .. } = self.lock().remove(&user).unwrap_or_default();
+        let waiting = alerts.into_iter().chain(payments).map(Next::Payment);
+        let all = [next, Next::Digest(digest)].into_iter().chain(waiting);
+        self.context.journal.change(user, |chat| {
+            for next in all {
+                match next {
+                    Next::Alert(Waiting { event, .. }) | Next::Payment(Waiting { event, .. }) => {
+                        notices::keep_missed(&mut chat.missed, event);
+                    }
+                    Next::Digest(Digest { received, .. }) => {
+                        chat.missed.payments += received.iter().map(Received::count).sum::<u64>();
+                    }
+                }
+            }
+        });
+        tracing::info!("notice not delivered: the user cannot receive messages");
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TelegramId, Queue>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A notice that is being delivered.
+enum Next {
+    Alert(Waiting),
+    Payment(Waiting),
+    Digest(Digest),
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.alerts.is_empty() && self.payments.is_empty() && self.digest.received.is_empty()
+    }
+
+    fn add_payment(&mut self, waiting: Waiting) {
+        if let Some(id) = changed_transfer(&waiting.event) {
+            // A later event has the newer state.
+            self.payments.retain(|earlier| changed_transfer(&earlier.event) != Some(id));
+        }
+        self.payments.push_back(waiting);
+        let received = self.payments.iter().filter(|waiting| is_receipt(&waiting.event)).count();
+        if received >= DIGEST_FROM || !self.digest.received.is_empty() {
+            let (received, others): (VecDeque<_>, _) = std::mem::take(&mut self.payments)
+                .into_iter()
+                .partition(|waiting| is_receipt(&waiting.event));
+            self.payments = others;
+            received.into_iter().for_each(|waiting| self.digest.add(waiting));
+        }
+    }
+}
+
+impl Digest {
+    fn add(&mut self, Waiting { event, undelivered, .. }: Waiting) {
+        if let Some(received) = Received::of(&event) {
+            self.merge(Self { received: vec![received], undelivered: vec![undelivered] });
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        for received in other.received {
+            match self.received.iter_mut().find(|known| known.is_alike(&received)) {
+                Some(known) => known.add(received),
+                None => self.received.push(received),
+            }
+        }
+        self.undelivered.extend(other.undelivered);
+    }
+}
+
+fn changed_transfer(event: &Event) -> Option<TransferId> {
+    match &event.what {
+        EventBody::Transfer { kind: TransferEvent::Changed, transfer } => Some(transfer.id),
+        EventBody::Account { .. }
+        | EventBody::Security { .. }
+        | EventBody::Recovery { .. }
+        | EventBody::Transfer { kind: TransferEvent::Received, .. }
+        | EventBody::Deposit { .. }
+        | EventBody::Unknown { .. } => None,
+    }
+}
+
+/// Reports whether the event is a payment that the user received.
+fn is_receipt(event: &Event) -> bool {
+    Received::of(event).is_some()
+}
+
+/// One second, doubled with each failure, up to half a minute.
+pub(crate) fn backoff(failures: u32) -> Duration {
+    Duration::from_secs(2_u64.saturating_pow(failures).min(30))
+}
+
+#[async_trait]
+impl Notices for Delivery {
+    fn wait(&self, user: TelegramId) -> bool {
+        self.lock().get(&user).is_some_and(|queue| !queue.is_empty())
+    }
+
+    fn is_urgent(&self, user: TelegramId) -> bool {
+        let queues = self.lock();
+        let Some(queue) = queues.get(&user) else { return false };
+        let held = queue.not_before.is_some_and(|at| at > Instant::now());
+        !held && queue.alerts.front().is_some_and(|alert| alert.since.elapsed() > URGENT)
+    }
+
+    async fn ready(&self, user: TelegramId) {
+        let (not_before, answers) = {
+            let queues = self.lock();
+            let Some(queue) = queues.get(&user) else { return };
+            let next = queue.payments.front();
+            let is_update = next.is_some_and(|next| !is_receipt(&next.event));
+            (queue.not_before, is_update || !queue.alerts.is_empty())
+        };
+        if let Some(at) = not_before {
+            sleep_until(at).await;
+        }
+        if !answers {
+            self.context.telegram.quiet(user).await;
+        }
+    }
+
+    async fn deliver(&self, user: TelegramId) {
+        self.deliver_next(user).await;
+    }
+}

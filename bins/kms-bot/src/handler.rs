@@ -1,0 +1,281 @@
+//! Handles each update once and to an end: with a deadline, and with an answer whatever fails.
+//!
+//! What a handler left unfinished is finished later: a message that shows that the bot is working
+//! gets its end, an answer that could not be sent is made up for, and after a restart what the bot
+//! waited for is asked again.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use kms_types::TelegramId;
+use teloxide_core::types::MessageId;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use crate::chat::incoming::{Incoming, User};
+use crate::chat::keyboard::Keyboard;
+use crate::chat::lanes::Lanes;
+use crate::chat::telegram::TelegramError;
+use crate::clock;
+use crate::context::{Context, HandlerError, HandlerResult, QUESTION_LIFETIME};
+use crate::delivery::backoff;
+use crate::journal::{Asked, Chat, Missed, Working};
+use crate::notices;
+use crate::password_input::may_be_password;
+use crate::problems::problem;
+use crate::router;
+use crate::texts::{Html, html, text};
+
+/// How long a handler may take before the bot reports that the service does not respond.
+const DEADLINE: Duration = Duration::from_secs(9);
+/// After this long without an answer, the user sees that the bot is working.
+const TYPING_AFTER: Duration = Duration::from_millis(700);
+/// Telegram shows "typing…" for five seconds.
+const TYPING_INTERVAL: Duration = Duration::from_secs(4);
+/// The attempts to finish what a handler left unfinished, over some five minutes.
+const ATTEMPTS: u32 = 14;
+/// A message that reaches the bot after this long, in milliseconds, is not acted on.
+const OLD_MESSAGE: i64 = 24 * 60 * 60 * 1_000;
+
+/// Why a handler did not finish.
+enum Failure {
+    Error(HandlerError),
+    Panicked,
+    Late,
+}
+
+/// Handles an update, and notifies the user if that fails.
+pub(crate) async fn handle(context: &Arc<Context>, lanes: &Lanes, incoming: Incoming, update: u32) {
+    let user = incoming.user().clone();
+    if let Incoming::Returned(_) = incoming {
+        report_missed(context, user.id).await;
+    } else {
+        match limited(context, user.id, route(context, incoming)).await {
+            Ok(()) => drop(context.journal.change(user.id, |chat| chat.working.take())),
+            Err(failure) => recover(context, lanes, &user, failure).await,
+        }
+    }
+    context.journal.end(user.id, update);
+}
+
+/// Runs a handler until its deadline, and shows that the bot is working.
+async fn limited(
+    context: &Context,
+    user: TelegramId,
+    work: impl Future<Output = HandlerResult>,
+) -> Result<(), Failure> {
+    let work = AssertUnwindSafe(work).catch_unwind();
+    let result = tokio::select! {
+        result = timeout(DEADLINE, work) => result,
+        never = show_typing(context, user) => never,
+    };
+    match result {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(error))) => {
+            tracing::warn!(%error, event = "update_failed", "update failed");
+            Err(Failure::Error(error))
+        }
+        // The panic hook has logged where and why.
+        Ok(Err(_panic)) => {
+            tracing::warn!(event = "handler_panicked", "handler panicked");
+            Err(Failure::Panicked)
+        }
+        Err(_elapsed) => {
+            tracing::warn!(event = "update_late", "handler stopped at its deadline");
+            Err(Failure::Late)
+        }
+    }
+}
+
+async fn show_typing<T>(context: &Context, user: TelegramId) -> T {
+    sleep(TYPING_AFTER).await;
+    loop {
+        context.telegram.typing(user).await;
+        sleep(TYPING_INTERVAL).await;
+    }
+}
+
+/// Routes an update. One that was sent long ago gets a short answer.
+async fn route(context: &Context, incoming: Incoming) -> HandlerResult {
+    if let Incoming::Text(message) = &incoming
+        && message.group.is_none()
+        && clock::now().0.saturating_sub(message.at.0) > OLD_MESSAGE
+    {
+        let user = message.user.id;
+        let secret = incoming.secret_text().is_some_and(may_be_password);
+        // Telegram refuses to delete what is older than two days.
+        if secret
+            && context.may_receive_password(user)
+            && context.telegram.delete(user, message.message).await.is_err()
+        {
+            return context.send(user, html!("password-not-deleted")).await;
+        }
+        return context.send(user, html!("old-message")).await;
+    }
+    router::route(context, incoming).await
+}
+
+/// Answers the user of a handler that failed, now or as soon as that is possible.
+async fn recover(context: &Arc<Context>, lanes: &Lanes, user: &User, failure: Failure) {
+    if let Failure::Error(HandlerError::Telegram(TelegramError::Gone)) = failure {
+        context.journal.change(user.id, |chat| chat.working.take());
+        return;
+    }
+    if let Some(working) = context.journal.chat(user.id).working {
+        context.end_step(user.id);
+        if let Some(message) = working.message {
+            let text = html!("still-working");
+            let of = user.id;
+            let _ = context.telegram.edit(of, MessageId(message), &text, Keyboard::none()).await;
+        }
+        let (context, user) = (Arc::clone(context), user.clone());
+        later(lanes, user.id, move || {
+            let (context, user, working) = (Arc::clone(&context), user.clone(), working.clone());
+            async move { show_end(&context, &user, &working).await }.boxed()
+        });
+        return;
+    }
+    let text = match failure {
+        Failure::Error(HandlerError::Kms(error)) => {
+            problem(&error, context.network.cached().as_ref())
+        }
+        Failure::Error(HandlerError::Telegram(_)) => html!("problem-telegram"),
+        Failure::Panicked => html!("problem-internal"),
+        Failure::Late => html!("problem-unreachable"),
+    };
+    if context.send(user.id, text.clone()).await.is_err() {
+        send_later(context, lanes, user.id, text);
+    }
+}
+
+fn send_later(context: &Arc<Context>, lanes: &Lanes, user: TelegramId, text: Html) {
+    let context = Arc::clone(context);
+    later(lanes, user, move || {
+        let (context, text) = (Arc::clone(&context), text.clone());
+        async move { context.send(user, text).await }.boxed()
+    });
+}
+
+/// Repeats a job in the user's lane until it succeeds.
+fn later(
+    lanes: &Lanes,
+    user: TelegramId,
+    job: impl Fn() -> futures::future::BoxFuture<'static, HandlerResult> + Send + 'static,
+) {
+    let lanes = lanes.clone();
+    tokio::spawn(async move {
+        for attempt in 0..ATTEMPTS {
+            sleep(backoff(attempt)).await;
+            let (done, is_done) = oneshot::channel();
+            let work = job();
+            lanes.enqueue_own(user, async move {
+                let result = timeout(DEADLINE, work).await;
+                // The receiver waits, unless the bot stops.
+                let _ = done.send(result);
+            });
+            match is_done.await {
+                Ok(Ok(Ok(()) | Err(HandlerError::Telegram(TelegramError::Gone)))) => return,
+                Ok(_) => {}
+                Err(_panicked) => return,
+            }
+        }
+        tracing::warn!(event = "answer_dropped", "answer dropped: it could not be sent");
+    });
+}
+
+/// Shows how interrupted work ended, in place of the message that shows that the bot is working.
+async fn show_end(context: &Context, user: &User, working: &Working) -> HandlerResult {
+    let message = match working.message {
+        Some(message) => Some(MessageId(message)),
+        // The bot stopped before Telegram returned the message.
+        None => context.telegram.find_sent(user.id, MessageId(working.after)).await?,
+    };
+    let resume = &working.resume;
+    if let Some(message) = message {
+        let interrupted = html!("interrupted");
+        if resume.contains(':') {
+            let notice = router::press(context, user, message, Some(resume)).await?;
+            if notice == Some(text!("expired-button-notice")) {
+                let none = Keyboard::none();
+                context.telegram.edit_or_send(user.id, message, &interrupted, none).await?;
+            }
+        } else if resume.is_empty() {
+            let none = Keyboard::none();
+            context.telegram.edit_or_send(user.id, message, &interrupted, none).await?;
+        } else {
+            context.telegram.delete(user.id, message).await?;
+            resume_question(context, user, None, resume).await?;
+        }
+    } else {
+        context.send(user.id, html!("interrupted")).await?;
+    }
+    context.journal.change(user.id, |chat| chat.working.take());
+    Ok(())
+}
+
+/// Asks a question again: callback data, or a command.
+async fn resume_question(
+    context: &Context,
+    user: &User,
+    message: Option<MessageId>,
+    resume: &str,
+) -> HandlerResult {
+    if resume.starts_with('/') {
+        return router::run_text(context, user, resume).await;
+    }
+    router::press(context, user, message.unwrap_or(MessageId(0)), Some(resume)).await.map(drop)
+}
+
+/// Queues what a restart interrupted in every chat. Updates are handled after it.
+pub(crate) fn resume_all(context: &Arc<Context>, lanes: &Lanes) {
+    for (id, chat) in context.journal.interrupted() {
+        let (context, lanes_of) = (Arc::clone(context), lanes.clone());
+        lanes.enqueue_own(id, async move { resume(&context, &lanes_of, id, chat).await });
+    }
+}
+
+async fn resume(context: &Arc<Context>, lanes: &Lanes, id: TelegramId, chat: Chat) {
+    let user = match context.telegram.user(id).await {
+        Ok(user) => user,
+        Err(error) => {
+            tracing::info!(%error, "interrupted chat not resumed");
+            User { id, username: None, first_name: String::new(), last_name: None }
+        }
+    };
+    let work = async {
+        if let Some(working) = &chat.working {
+            show_end(context, &user, working).await?;
+        } else if !chat.updates.is_empty() {
+            context.send(id, html!("interrupted")).await?;
+        }
+        if let Some(Asked { at, resume, message, .. }) = &chat.asked
+            && clock::now().0.saturating_sub(at.0) < QUESTION_LIFETIME
+        {
+            resume_question(context, &user, message.map(MessageId), resume).await?;
+        }
+        Ok(())
+    };
+    let result = limited(context, id, work).await;
+    context.journal.change(id, |now| {
+        now.updates.retain(|update| !chat.updates.contains(update));
+        if now.asked == chat.asked && result.is_ok() && context.step(id).is_none() {
+            now.asked = None;
+        }
+    });
+    if let Err(failure) = result {
+        recover(context, lanes, &user, failure).await;
+    }
+}
+
+/// Reports to a user who came back what happened meanwhile.
+async fn report_missed(context: &Context, user: TelegramId) {
+    let missed = context.journal.change(user, |chat| std::mem::take(&mut chat.missed));
+    if missed == Missed::default() {
+        return;
+    }
+    if let Err(error) = notices::deliver_missed(context, user, missed).await {
+        tracing::warn!(%error, event = "notice_dropped", "missed notices not delivered");
+    }
+}

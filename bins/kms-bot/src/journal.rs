@@ -1,0 +1,367 @@
+//! What the bot has to remember across a restart, in a small file that only it reads: which updates
+//! it handled, what it waits for in each chat, and which messages still show that it is working.
+//!
+//! The file holds no secret. Each line has the whole state of one chat, and the last line of a chat
+//! counts. A process that is killed may leave half a line at the end, which is skipped. See ADR 42
+//! for the alternatives.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kms_types::wire::Event;
+use kms_types::{TelegramId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// The most update ids that are remembered.
+const UPDATES: usize = 2_000;
+/// The file is rewritten when it has this many lines more than needed.
+const SPARE_LINES: usize = 5_000;
+/// The most notices that are kept for a user who blocked the bot, besides those of payments.
+const MISSED: usize = 20;
+/// When a password was asked for longer ago, in milliseconds, a text is not taken for one.
+const PASSWORD_WINDOW: i64 = 60 * 60 * 1_000;
+
+/// The state of all chats, in memory and in the file.
+pub(crate) struct Journal(Mutex<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    file: File,
+    lines: usize,
+    chats: HashMap<TelegramId, Chat>,
+    updates: HashSet<u32>,
+    order: VecDeque<u32>,
+    last_message: i32,
+    /// Whether the last write failed.
+    failing: bool,
+}
+
+/// The state of one chat.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Chat {
+    /// The question that the user's next text answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) asked: Option<Asked>,
+    /// When a password was last asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) password_asked: Option<Timestamp>,
+    /// A message that shows that the bot is working.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) working: Option<Working>,
+    /// The updates that are being handled.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) updates: Vec<u32>,
+    /// What the user was not notified of, because they blocked the bot.
+    #[serde(skip_serializing_if = "Missed::is_empty")]
+    pub(crate) missed: Missed,
+}
+
+/// A question in a chat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Asked {
+    pub(crate) at: Timestamp,
+    /// Whether the answer is a secret.
+    pub(crate) secret: bool,
+    /// The callback data that asks the same again.
+    pub(crate) resume: String,
+    /// The message that asks.
+    pub(crate) message: Option<i32>,
+}
+
+/// A message that shows that the bot is working.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Working {
+    /// Absent until Telegram has returned it: it is sent after the message `after`.
+    pub(crate) message: Option<i32>,
+    pub(crate) after: i32,
+    /// The callback data that shows how the work ended.
+    pub(crate) resume: String,
+}
+
+/// Notices that were not delivered.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Missed {
+    /// The number of payments that were received.
+    pub(crate) payments: u64,
+    /// The others, the oldest first.
+    pub(crate) events: Vec<Event>,
+}
+
+impl Missed {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Keeps the newest.
+    pub(crate) fn push(&mut self, event: Event) {
+        if self.events.len() >= MISSED {
+            self.events.remove(0);
+        }
+        self.events.push(event);
+    }
+}
+
+/// A line of the file.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Chat { chat: TelegramId, state: Chat },
+    Updates { updates: Vec<u32>, last_message: i32 },
+}
+
+impl Journal {
+    /// Reads the file, or creates it.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub(crate) fn open(path: &Path, now: Timestamp) -> io::Result<Self> {
+        let mut inner = Inner {
+            path: path.to_owned(),
+            file: append(path)?,
+            lines: 0,
+            chats: HashMap::new(),
+            updates: HashSet::new(),
+            order: VecDeque::new(),
+            last_message: 0,
+            failing: false,
+        };
+        // What a kill cut off is no UTF-8, perhaps, and no JSON.
+        for line in String::from_utf8_lossy(&fs::read(path)?).lines() {
+            match serde_json::from_str(line) {
+                Ok(Line::Chat { chat, state }) => drop(inner.chats.insert(chat, state)),
+                Ok(Line::Updates { updates, last_message }) => {
+                    inner.last_message = inner.last_message.max(last_message);
+                    for update in updates {
+                        inner.remember(update);
+                    }
+                }
+                Err(_cut) => {}
+            }
+        }
+        for chat in inner.chats.values_mut() {
+            let expired = |at: &Timestamp| now.0.saturating_sub(at.0) > PASSWORD_WINDOW;
+            if chat.password_asked.as_ref().is_some_and(expired) {
+                chat.password_asked = None;
+            }
+        }
+        inner.chats.retain(|_, chat| *chat != Chat::default());
+        inner.rewrite()?;
+        Ok(Self(Mutex::new(inner)))
+    }
+
+    /// The state of a chat.
+    pub(crate) fn chat(&self, chat: TelegramId) -> Chat {
+        self.lock().chats.get(&chat).cloned().unwrap_or_default()
+    }
+
+    /// The chats that a restart interrupted: something was asked, handled or shown as being worked
+    /// on.
+    pub(crate) fn interrupted(&self) -> Vec<(TelegramId, Chat)> {
+        let inner = self.lock();
+        let open = |chat: &Chat| {
+            chat.asked.is_some() || chat.working.is_some() || !chat.updates.is_empty()
+        };
+        let chats = inner.chats.iter().filter(|(_, chat)| open(chat));
+        chats.map(|(id, chat)| (*id, chat.clone())).collect()
+    }
+
+    /// The chats in which a password was asked for, and when.
+    pub(crate) fn passwords_asked(&self) -> Vec<(TelegramId, Timestamp)> {
+        let inner = self.lock();
+        let asked = |(id, chat): (&TelegramId, &Chat)| Some((*id, chat.password_asked?));
+        inner.chats.iter().filter_map(asked).collect()
+    }
+
+    /// The highest message id that was known when the file was last written.
+    pub(crate) fn last_message(&self) -> i32 {
+        self.lock().last_message
+    }
+
+    /// Changes the state of a chat, and stores it before this returns.
+    pub(crate) fn change<T>(&self, chat: TelegramId, change: impl FnOnce(&mut Chat) -> T) -> T {
+        let mut inner = self.lock();
+        let state = inner.chats.entry(chat).or_default();
+        let before = state.clone();
+        let result = change(state);
+        let after = state.clone();
+        if after == Chat::default() {
+            inner.chats.remove(&chat);
+        }
+        if after != before {
+            inner.write(&Line::Chat { chat, state: after });
+        }
+        result
+    }
+
+    /// Records that an update is being handled. Returns `false` for one that is known already.
+    pub(crate) fn begin(&self, chat: TelegramId, update: u32, last_message: i32) -> bool {
+        {
+            let mut inner = self.lock();
+            if !inner.remember(update) {
+                return false;
+            }
+            inner.last_message = inner.last_message.max(last_message);
+            inner.write(&Line::Updates { updates: vec![update], last_message });
+        }
+        self.change(chat, |chat| chat.updates.push(update));
+        true
+    }
+
+    /// Records that an update was handled.
+    pub(crate) fn end(&self, chat: TelegramId, update: u32) {
+        self.change(chat, |chat| chat.updates.retain(|open| *open != update));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Returns `false` if the update is known.
+    fn remember(&mut self, update: u32) -> bool {
+        if !self.updates.insert(update) {
+            return false;
+        }
+        self.order.push_back(update);
+        if self.order.len() > UPDATES
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.updates.remove(&oldest);
+        }
+        true
+    }
+
+    fn write(&mut self, line: &Line) {
+        let written = self.append(line);
+        if let Err(error) = &written
+            && !self.failing
+        {
+            tracing::error!(%error, event = "state_not_written", "state file not written");
+        }
+        self.failing = written.is_err();
+    }
+
+    fn append(&mut self, line: &Line) -> io::Result<()> {
+        if self.lines > SPARE_LINES + 2 * self.chats.len() {
+            self.rewrite()?;
+        }
+        self.lines += 1;
+        let mut text = encode(line)?;
+        if self.failing {
+            // The last line may be cut off.
+            text.insert(0, b'\n');
+        }
+        self.file.write_all(&text)
+    }
+
+    /// Writes a new file with the present state, in place of the old one.
+    fn rewrite(&mut self) -> io::Result<()> {
+        let new = self.path.with_extension("new");
+        let mut text = Vec::new();
+        for (chat, state) in &self.chats {
+            text.extend(encode(&Line::Chat { chat: *chat, state: state.clone() })?);
+        }
+        let updates = self.order.iter().copied().collect();
+        text.extend(encode(&Line::Updates { updates, last_message: self.last_message })?);
+        let mut file = OpenOptions::new();
+        file.write(true).create(true).truncate(true).mode(0o600);
+        file.open(&new)?.write_all(&text)?;
+        fs::rename(&new, &self.path)?;
+        self.file = append(&self.path)?;
+        self.lines = self.chats.len() + 1;
+        Ok(())
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+/// One line, written at once.
+fn encode(line: &Line) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(line)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let name = format!("kms-bot-journal-{name}-{}", std::process::id());
+            let folder = std::env::temp_dir().join(name);
+            fs::create_dir_all(&folder).unwrap();
+            Self(folder)
+        }
+
+        fn open(&self) -> Journal {
+            Journal::open(&self.0.join("state"), Timestamp(6)).unwrap()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn ann() -> TelegramId {
+        1.try_into().unwrap()
+    }
+
+    fn asked() -> Asked {
+        Asked { at: Timestamp(5), secret: true, resume: "password".to_owned(), message: Some(7) }
+    }
+
+    #[test]
+    fn what_a_chat_waits_for_survives_a_restart() {
+        let folder = Folder::new("restart");
+        let journal = folder.open();
+        journal.change(ann(), |chat| chat.asked = Some(asked()));
+        assert!(journal.begin(ann(), 10, 7));
+        assert!(!journal.begin(ann(), 10, 7), "the update is known");
+        let journal = folder.open();
+        assert!(!journal.begin(ann(), 10, 7), "after a restart, too");
+        assert_eq!(journal.last_message(), 7);
+        let [(id, chat)] = &journal.interrupted()[..] else { panic!("one chat is open") };
+        assert_eq!((*id, chat.asked.clone(), &chat.updates[..]), (ann(), Some(asked()), &[10][..]));
+        journal.end(ann(), 10);
+        journal.change(ann(), |chat| chat.asked = None);
+        assert!(folder.open().interrupted().is_empty());
+    }
+
+    #[test]
+    fn half_a_line_at_the_end_is_skipped() {
+        let folder = Folder::new("half");
+        folder.open().change(ann(), |chat| chat.asked = Some(asked()));
+        let path = folder.0.join("state");
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"{\"chat\":1,\"state\":{\xc3").unwrap();
+        assert_eq!(folder.open().chat(ann()).asked, Some(asked()));
+    }
+
+    #[test]
+    fn the_file_stays_small_and_is_for_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = Folder::new("small");
+        let journal = folder.open();
+        for update in 0..20_000 {
+            journal.begin(ann(), update, 1);
+            journal.end(ann(), update);
+        }
+        let file = fs::metadata(folder.0.join("state")).unwrap();
+        assert!(file.len() < 1_000_000, "{} bytes", file.len());
+        assert_eq!(file.permissions().mode() & 0o777, 0o600);
+        assert!(!journal.begin(ann(), 19_999, 1));
+    }
+}

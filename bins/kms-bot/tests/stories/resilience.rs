@@ -1,0 +1,285 @@
+//! Floods, failures of Telegram and restarts: nothing is lost, nothing is done twice, and every
+//! message that a user sends has an answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bot_api_sim::Fault;
+use kms_sandbox::{Stage, StageOptions};
+use kms_types::{EthAddress, EventStream, Wei};
+use serde_json::json;
+
+use crate::process::BotProcess;
+use crate::texts;
+use crate::world::{ANNS, BOBS, Plays, World, coins, data};
+
+async fn world() -> World {
+    World::with_wallets(StageOptions::default()).await
+}
+
+/// Pays an address a hundredth of a coin at a time, and mines until all payments are final.
+async fn dust(stage: &Stage, to: EthAddress, count: usize) {
+    let anvil = Arc::clone(&stage.anvil);
+    let paid = move || {
+        let from = anvil.rpc("eth_accounts", json!([])).unwrap()[1].clone();
+        anvil.rpc("evm_setAutomine", json!([false])).unwrap();
+        for number in 0..count {
+            let payment = json!({
+                "from": from, "to": to.to_string(), "value": "0x2386f26fc10000", "gas": "0x5208",
+                "nonce": format!("{number:#x}"),
+            });
+            anvil.rpc("eth_sendTransaction", json!([payment])).unwrap();
+            if number % 1_000 == 999 {
+                anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
+            }
+        }
+        anvil.rpc("evm_setAutomine", json!([true])).unwrap();
+        anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
+    };
+    tokio::task::spawn_blocking(paid).await.unwrap();
+}
+
+/// How many received payments a message reports.
+fn count(text: &str) -> usize {
+    if !texts::is("notice-received-largest", text) {
+        return usize::from(texts::is("notice-received", text));
+    }
+    let digits = text.lines().next().unwrap().chars().filter(char::is_ascii_digit);
+    digits.collect::<String>().parse().unwrap()
+}
+
+/// Under Telegram's own rate limits.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_payments_of_dust_delay_neither_answers_nor_other_notices() {
+    const DUST: usize = 10_000;
+    let options = StageOptions { telegram_speed: 1, ..StageOptions::default() };
+    let mut world = World::with_wallets(options).await;
+    let ann = world.account(&world.ann).await.address;
+    let bob = world.account(&world.bob).await.address;
+    dust(&world.stage, ann, DUST).await;
+    world.ann.bot("notice-received-largest").await;
+    let before = world.ann.person().chat().len();
+    world.ann.press("balance-button");
+    world.ann.bot("balance-coin").await;
+    // What counts is what comes first; how long it takes depends on the machine.
+    let between = world.ann.person().chat().len() - before - 1;
+    assert!(between <= 3, "{between} notices came before her answer");
+    world.stage.faucet(bob, coins("0.7")).await.unwrap();
+    world.bob.bot_with("notice-received", &["0.7 ETH"]).await;
+    world.export(&world.ann, ANNS).await;
+    world.ann.bot("notice-key-exported").await;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let chat = world.ann.person().chat();
+        let reported: usize = chat.iter().map(|message| count(&message.text)).sum();
+        // With the first ten coins.
+        if reported == DUST + 1 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{reported} payments were reported");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(world.stage.sim.ignored_waits(), [""; 0]);
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_flood_drops_is_answered_and_a_dropped_password_is_deleted() {
+    let mut world = world().await;
+    world.ann.says("/balance");
+    world.ann.bot("balance-coin").await;
+    world.ann.confirms("/send @bob 0.5").await;
+    world.stage.sim.break_next("SendMessage", Fault::Slow(Duration::from_secs(2)));
+    for _ in 0..30 {
+        world.ann.says("hello, are you there?");
+    }
+    world.ann.press("balance-refresh-button");
+    world.ann.says(ANNS);
+    world.ann.bot("busy-notice").await;
+    world.ann.bot("flood").await;
+    let chat = world.ann.person().chat();
+    let floods = chat.iter().filter(|message| texts::is("flood", &message.text)).count();
+    assert_eq!(floods, 1);
+    world.forgets(ANNS).await;
+    assert_eq!(world.stage.sim.unanswered_presses(), 0);
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_comes_back_is_told_once_what_happened_meanwhile() {
+    let mut world = world().await;
+    world.bob.person().blocks();
+    world.export(&world.bob, BOBS).await;
+    world.pay(&world.ann, "@bob", "0.5").await;
+    for stream in [EventStream::Security, EventStream::Payments] {
+        let client = &world.stage.client;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !client.events(stream, None, None, Duration::ZERO).await.unwrap().events.is_empty() {
+            assert!(Instant::now() < deadline, "events are not acknowledged");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    world.bob.person().unblocks();
+    world.bob.bot("notice-missed").await;
+    world.bob.bot("notice-key-exported").await;
+    world.bob.bot("notice-missed-payments").await;
+    let before = world.bob.person().chat().len();
+    world.bob.person().blocks();
+    world.bob.person().unblocks();
+    world.bob.says("/help");
+    world.bob.bot("help-title").await;
+    assert_eq!(world.bob.person().chat().len(), before + 2, "nothing is reported twice");
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_comes_twice_has_one_effect_and_one_answer() {
+    let mut world = world().await;
+    world.ann.says("/send @bob 0.5");
+    world.ann.bot("send-quote").await;
+    world.stage.sim.repeat_updates(3);
+    world.ann.press("send-confirm-button");
+    world.ann.bot("send-ask-password").await;
+    world.ann.says(ANNS);
+    world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    world.stage.sim.repeat_updates(5);
+    world.ann.says("/help");
+    world.ann.bot("help-title").await;
+    let chat = world.ann.person().chat();
+    let of_bot = chat.iter().filter(|message| message.from != world.ann.person().id()).count();
+    assert_eq!(of_bot, 2 + 4, "{}", world.ann.transcript());
+    assert_eq!(world.transfers(&world.ann).await.len(), 1);
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_last_week_gets_a_short_answer() {
+    let mut world = world().await;
+    world.ann.person().said("/send @bob 5", Duration::from_secs(7 * 24 * 3_600));
+    world.ann.bot("old-message").await;
+    world.stage.sim.pass_time(Duration::from_secs(3 * 24 * 3_600));
+    world.ann.says("/balance");
+    world.ann.bot("balance-coin").await;
+    world.stage.sim.pass_time(Duration::from_secs(3 * 24 * 3_600));
+    world.ann.press("balance-refresh-button");
+    world.ann.bot("up-to-date-notice").await;
+    assert!(world.transfers(&world.ann).await.is_empty());
+    world.stage.stop().await;
+}
+
+/// Each call of a payment fails once, in each way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_survives_the_loss_of_any_call_and_of_any_answer() {
+    let mut world = world().await;
+    let mut paid = Wei::default();
+    for method in
+        ["SendMessage", "EditMessageText", "DeleteMessage", "AnswerCallbackQuery", "GetChat"]
+    {
+        for fault in
+            [Fault::BadGateway, Fault::CallLost, Fault::AnswerLost, Fault::TooManyRequests(1)]
+        {
+            world.stage.sim.break_next(method, fault);
+            world.ann.confirms("/send @bob 0.01").await;
+            world.ann.says(ANNS);
+            world.ann.bot_with("transfer-confirmed", &["0.01 ETH"]).await;
+            paid = paid.checked_add(coins("0.01")).unwrap();
+            assert_eq!(world.stage.sim.faults_left(), 0, "{method} {fault:?}");
+            let dead = ["send-looking-up", "send-ask-password", "send-sending"];
+            let chat = world.ann.person().chat();
+            let dead = chat.iter().find(|shown| dead.iter().any(|id| texts::is(id, &shown.text)));
+            assert_eq!(dead, None, "{method} {fault:?}");
+        }
+    }
+    assert_eq!(world.balance(&world.bob).await, paid);
+    let confirmed = world.ann.person().chat();
+    let confirmed = confirmed.iter().filter(|shown| texts::is("transfer-confirmed", &shown.text));
+    assert_eq!(confirmed.count(), 20, "one message for each payment");
+    world.forgets(ANNS).await;
+    world.stage.stop().await;
+}
+
+/// The response to the edit that asks for the password is lost, and so is each later one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_screen_that_asks_for_a_password_is_one_that_waits_for_it() {
+    let mut world = world().await;
+    world.ann.says("/send @bob 0.5");
+    let quote = world.ann.bot("send-quote").await;
+    for _ in 0..4 {
+        world.stage.sim.break_next("EditMessageText", Fault::AnswerLost);
+    }
+    let ann = world.ann.person().clone();
+    ann.forges(ann.id(), quote.id, &data(&quote, "send-confirm-button")).unwrap();
+    world.ann.bot("send-ask-password").await;
+    world.ann.says(ANNS);
+    world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    world.stage.stop().await;
+}
+
+/// A world whose bot is a process that can be killed.
+async fn with_process() -> (World, BotProcess) {
+    let options = StageOptions { bot: false, ..StageOptions::default() };
+    let mut world = World::with(options).await;
+    let bot = BotProcess::start(&world.stage);
+    world.onboard().await;
+    (world, bot)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_bot_still_waits_for_what_it_asked() {
+    let (mut world, bot) = with_process().await;
+    world.ann.confirms("/send @bob 0.5").await;
+    bot.kill();
+    world.ann.says(ANNS);
+    let bot = BotProcess::start(&world.stage);
+    world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    world.ann.says("/send @bob");
+    world.ann.bot("send-ask-amount").await;
+    bot.kill();
+    let bot = BotProcess::start(&world.stage);
+    world.ann.bot("send-ask-amount").await;
+    world.ann.says("0.25");
+    world.ann.bot("send-quote").await;
+    world.ann.says("/password");
+    world.ann.bot("password-ask").await;
+    bot.terminate();
+    world.ann.says(&format!("{ANNS}\nseven quiet harbours at dawn"));
+    let _bot = BotProcess::start(&world.stage);
+    world.ann.bot("password-changed").await;
+    world.forgets(ANNS).await;
+    assert_eq!(world.transfers(&world.ann).await.len(), 1);
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_screen_stays_at_work_in_progress_after_a_kill() {
+    let (mut world, bot) = with_process().await;
+    // The quote cannot be shown: Telegram has the message that says that it is being prepared.
+    world.stage.sim.decide(|method| (method == "EditMessageText").then_some(Fault::BadGateway));
+    world.ann.says("/send @bob 0.5");
+    world.ann.bot("send-looking-up").await;
+    bot.kill();
+    world.stage.sim.decide(|_| None);
+    let bot = BotProcess::start(&world.stage);
+    world.ann.bot("interrupted").await;
+    world.ann.confirms("/send @bob 0.5").await;
+    world.stage.sim.decide(|method| {
+        (method == "EditMessageText").then_some(Fault::Slow(Duration::from_secs(5)))
+    });
+    world.ann.says(ANNS);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while world.stage.sim.stored().contains(ANNS) {
+        assert!(Instant::now() < deadline, "the password is still there");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    bot.kill();
+    world.stage.sim.decide(|_| None);
+    let _bot = BotProcess::start(&world.stage);
+    // The server never had the password: the payment is as it was before.
+    world.ann.bot("send-quote").await;
+    let chat = world.ann.person().chat();
+    for dead in ["send-looking-up", "send-sending"] {
+        assert!(chat.iter().all(|shown| !texts::is(dead, &shown.text)), "{dead}");
+    }
+    assert_eq!(world.balance(&world.bob).await, Wei::default());
+    world.stage.stop().await;
+}
