@@ -75,7 +75,7 @@ pub(crate) trait Step: Any + Send + Sync {
     fn wanted(&self) -> Html;
 
     /// Handles a message that is no typed text, such as a shared contact. Reports whether it was an
-    /// answer; if not, the user is told what is wanted.
+    /// answer; if not, the user is asked again for what is wanted.
     async fn receive(
         &self,
         _context: &Context,

@@ -13,8 +13,8 @@ use crate::texts::{Html, html};
 const MIN_LENGTH: usize = 10;
 const MAX_LENGTH: usize = 128;
 
-/// Marks of formatting: what Telegram's apps find between two of the same kind is formatted, and the
-/// marks are taken out of the text.
+/// Marks of formatting: what Telegram's apps find between two of the same kind is formatted, and
+/// the marks are taken out of the text.
 const MARKS: [&str; 5] = ["**", "__", "~~", "||", "`"];
 /// Words that Telegram's app for computers replaces by emoji.
 const EMOTICONS: [&str; 22] = [
@@ -212,8 +212,8 @@ fn without_names(text: &str, names: &[&str]) -> Zeroizing<String> {
     rest
 }
 
-/// Reports whether a text that nothing asked for may be a password, right or mistyped: it is as long
-/// as one, and not small talk.
+/// Reports whether a text that nothing asked for may be a password, right or mistyped: it is as
+/// long as one, and not small talk.
 pub(crate) fn may_be_password(text: &str) -> bool {
     let text = text.trim();
     let words = text.split(|c: char| !c.is_alphanumeric() && c != '\'' && c != '\u{2019}');

@@ -8,8 +8,8 @@ use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
 /// Folds a password: invisible characters are removed, the text is normalized to NFKC, typographic
-/// quotes and dashes become those of ASCII, a run of hyphens becomes one, and so does a run of white
-/// space, which is removed at both ends.
+/// quotes and dashes become those of ASCII, a run of hyphens becomes one, and so does a run of
+/// white space, which is removed at both ends.
 #[must_use]
 pub fn fold_password(password: &str) -> Zeroizing<String> {
     // The full capacity first: a string that grows leaves copies of its content in memory.

@@ -209,8 +209,8 @@ fn adopt_restored(connection: &mut diesel::PgConnection) -> Result<(), Failure> 
 }
 
 impl Database {
-    /// Lists the events of a stream after `cursor`, in commit order, oldest first. An unreadable row is logged
-    /// and left out.
+    /// Lists the events of a stream after `cursor`, in commit order, oldest first. An unreadable
+    /// row is logged and left out.
     ///
     /// In PostgreSQL a sequence is not in commit order: a transaction that took a lower number may
     /// commit later. So events are ordered by transaction id, and those of transactions younger

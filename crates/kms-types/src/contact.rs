@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct Mobile(String);
 
-/// An e-mail address: a `dot-atom` of RFC 5322, `@`, and a domain of at least two labels; at most 254
-/// bytes (RFC 5321). Each can be sent an e-mail; only a code that was sent to it proves that it
-/// exists.
+/// An e-mail address: a `dot-atom` of RFC 5322, `@`, and a domain of at least two labels; at most
+/// 254 bytes (RFC 5321). Each can be sent an e-mail; only a code that was sent to it proves that
+/// it exists.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Email(String);

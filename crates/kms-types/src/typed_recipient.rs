@@ -7,8 +7,9 @@ use crate::{EthAddress, Recipient, RecipientError, TelegramId};
 ///
 /// | read | as |
 /// | --- | --- |
-/// | `@bob`, `bob`, `t.me/bob`, `https://t.me/bob`, `bob.t.me`, `tg://resolve?domain=bob` | the username |
-/// | `tg://user?id=4711`, which is what a mention of a person without a username links to | the person |
+/// | `@bob`, `bob`, `tg://resolve?domain=bob` | the username |
+/// | `t.me/bob`, `https://t.me/bob`, `bob.t.me` | the username |
+/// | `tg://user?id=4711`, to which a mention of a person without a username links | the person |
 /// | `0x…`, `0X…`, `0×…`, and 40 hexadecimal digits alone | the address |
 /// | `ethereum:0x…`, `ethereum:0x…@1`, `eth:0x…` | the address, if its chain is this one |
 ///

@@ -27,9 +27,9 @@ pub(crate) fn escape(text: &str) -> String {
     escaped
 }
 
-/// Cleans a display name, which its owner chooses freely: one line of at most 40 characters, without
-/// invisible characters, stacks of marks, and texts that Telegram would make a link of. Returns an
-/// empty text if nothing is left to see.
+/// Cleans a display name, which its owner chooses freely: one line of at most 40 characters,
+/// without invisible characters, stacks of marks, and texts that Telegram would make a link of.
+/// Returns an empty text if nothing is left to see.
 pub(crate) fn clean_name(chosen: &str) -> String {
     let mut clean = String::new();
     let (mut length, mut marks, mut space) = (0, 0, false);

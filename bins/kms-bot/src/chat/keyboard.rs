@@ -57,8 +57,8 @@ impl Keyboard {
     }
 }
 
-/// The keys that Telegram shows in place of the user's own keyboard. They stay until a later message
-/// removes them.
+/// The keys that Telegram shows in place of the user's own keyboard. They stay until a later
+/// message removes them.
 pub(crate) enum Keys {
     /// A key that shares the user's own number, and one that sends its label, to cancel.
     ShareNumber { share: Text, cancel: Text },

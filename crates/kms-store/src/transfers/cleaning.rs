@@ -31,8 +31,8 @@ impl Database {
         .await
     }
 
-    /// Deletes at most `at_most` of the oldest events of each stream from before a time, and returns
-    /// their number. Keeps the newest event of each, to which cursors point.
+    /// Deletes at most `at_most` of the oldest events of each stream from before a time, and
+    /// returns their number. Keeps the newest event of each, to which cursors point.
     ///
     /// # Errors
     /// When the database does not answer.

@@ -16,9 +16,9 @@ pub(super) struct SendArguments {
 impl SendArguments {
     /// Parses recipient, amount and symbol, in any order.
     ///
-    /// A bare word is a username only directly behind `/send` or `to`: anywhere else it may be meant
-    /// as a token that is not known here. A symbol is never a username; a user whose name is a
-    /// symbol is paid by `@name`.
+    /// A bare word is a username only directly behind `/send` or `to`: anywhere else it may be
+    /// meant as a token that is not known here. A symbol is never a username; a user whose name is
+    /// a symbol is paid by `@name`.
     pub(super) fn parse<'a>(
         words: impl Iterator<Item = &'a str>,
         assets: Assets<'_>,
