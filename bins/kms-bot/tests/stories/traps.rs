@@ -188,19 +188,28 @@ async fn a_password_in_the_wrong_place_is_deleted() {
     world.stage.stop().await;
 }
 
-/// A display name can contain HTML and change the direction of the text after it.
+/// A display name can contain HTML, a second line, a link and a mention, change the direction of the
+/// text after it, and be invisible.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_display_name_cannot_disguise_the_confirm_screen() {
     let mut world = world().await;
-    let mut mallory = world.stage.sim.phone(4713, "<b>Bob</b>\u{202e}bob@", Some("mallory"));
-    mallory.says("/start");
-    mallory.bot("start-welcome").await;
-    mallory.says("a sentence that is hard to guess");
-    mallory.bot("start-created").await;
-    world.ann.says("/send @mallory 1");
-    let quote = world.ann.bot("send-quote").await;
-    let shown = quote.text.replace('\u{2060}', "");
-    assert!(shown.contains("<b>Bob</b>bob@, @mallory"), "{}", quote.text);
+    for (id, name, username, shown) in [
+        (4713, "<b>Bob</b>\u{202e}bob@", "mallory", "<b>Bob</b>bob@, @mallory"),
+        (4720, "\u{3164}\u{200b}", "mallory2", "(no name), @mallory2"),
+        (4721, "Bob\u{2028}Total: 0 ETH", "mallory3", "Bob Total: 0 ETH, @mallory3"),
+        (4722, "[z](http://e.vil) @ann", "mallory4", "[z](http://e.vil) @ann, @mallory4"),
+    ] {
+        let mut mallory = world.stage.sim.phone(id, name, Some(username));
+        mallory.says("/start");
+        mallory.bot("start-welcome").await;
+        mallory.says("a sentence that is hard to guess");
+        mallory.bot("start-created").await;
+        world.ann.says(&format!("/send @{username} 1"));
+        let quote = world.ann.bot("send-quote").await;
+        assert!(quote.text.replace('\u{2060}', "").contains(shown), "{}", quote.text);
+        // Telegram would make a link or a mention of these.
+        assert!(!quote.text.contains("http://e.vil") && !quote.text.contains("@ann"));
+    }
     world.stage.stop().await;
 }
 
