@@ -198,9 +198,8 @@ impl Chain {
         Ok(ChainView { nonce: second_highest.max(view.nonce), ..view })
     }
 
-    /// Returns what transactions in the latest blocks paid: the base fee by the first endpoint that
-    /// works, tips by several where they are configured, so that one of them alone cannot raise
-    /// them.
+    /// Returns what transactions in the latest blocks paid, by all working endpoints, so that one of
+    /// several alone cannot raise a price.
     ///
     /// # Errors
     /// When every endpoint fails.

@@ -42,29 +42,25 @@ pub enum Market {
 pub struct FeeTooHigh;
 
 impl Market {
-    /// Combines what several endpoints report, so that one of several can neither raise nor lower
-    /// a tip alone: the middle one, and the lower of two. The base fee is that of the first.
+    /// Combines what several endpoints report. Each number is the middle one, so that one of three
+    /// can neither raise nor lower it; of two numbers it is the lower one, so that one of two cannot
+    /// raise it. Endpoints that omit the base fee count only if all of them do.
     pub(crate) fn combine(self, others: &[Self]) -> Self {
-        let all = || std::iter::once(&self).chain(others);
-        match self {
-            Self::Dynamic { base_fee, .. } => {
-                let tip = |index: usize| {
-                    let of = |market: &Self| match market {
-                        Self::Dynamic { tips, .. } => tips.get(index).copied(),
-                        Self::Legacy { .. } => None,
-                    };
-                    middle(all().filter_map(of).collect()).unwrap_or_default()
-                };
-                Self::Dynamic { base_fee, tips: [tip(0), tip(1), tip(2)] }
-            }
-            Self::Legacy { price } => {
-                let of = |market: &Self| match market {
-                    Self::Legacy { price } => Some(*price),
-                    Self::Dynamic { .. } => None,
-                };
-                Self::Legacy { price: middle(all().filter_map(of).collect()).unwrap_or(price) }
-            }
-        }
+        let all = || std::iter::once(self).chain(others.iter().copied());
+        let reported = |market| match market {
+            Self::Dynamic { base_fee, tips } => Some((base_fee, tips)),
+            Self::Legacy { .. } => None,
+        };
+        let dynamic: Vec<(u128, [u128; 3])> = all().filter_map(reported).collect();
+        let Some(base_fee) = middle(dynamic.iter().map(|(base_fee, _)| *base_fee).collect()) else {
+            let price = middle(all().map(Self::usual).collect());
+            return Self::Legacy { price: price.unwrap_or_else(|| self.usual()) };
+        };
+        let tip = |of: fn([u128; 3]) -> u128| {
+            middle(dynamic.iter().map(|(_, tips)| of(*tips)).collect()).unwrap_or_default()
+        };
+        let tips = [tip(|[tip, _, _]| tip), tip(|[_, tip, _]| tip), tip(|[_, _, tip]| tip)];
+        Self::Dynamic { base_fee, tips }
     }
 
     /// The price that is expected to be paid.
@@ -260,14 +256,34 @@ mod tests {
     }
 
     #[test]
-    fn one_endpoint_of_several_does_not_raise_the_tip() {
-        let other = |tip| Market::Dynamic { base_fee: 99, tips: [tip; 3] };
+    fn one_endpoint_of_several_raises_no_price() {
+        let other = |base_fee, tip| Market::Dynamic { base_fee, tips: [tip; 3] };
         let combined = |others: &[Market]| match MARKET.combine(others) {
-            Market::Dynamic { base_fee, tips: [tip, ..] } => (base_fee, tip),
+            Market::Dynamic { base_fee, tips: [tip, ..] } => (base_fee / GWEI, tip / GWEI),
             Market::Legacy { .. } => panic!("legacy"),
         };
-        assert_eq!(combined(&[]), (10 * GWEI, GWEI));
-        assert_eq!(combined(&[other(500 * GWEI)]), (10 * GWEI, GWEI));
-        assert_eq!(combined(&[other(500 * GWEI), other(2 * GWEI)]), (10 * GWEI, 2 * GWEI));
+        let (liar, honest) = (other(900 * GWEI, 500 * GWEI), other(11 * GWEI, 2 * GWEI));
+        assert_eq!(combined(&[]), (10, 1));
+        assert_eq!(combined(&[liar]), (10, 1));
+        assert_eq!(combined(&[liar, honest]), (11, 2));
+        // Nor if it is the first.
+        assert_eq!(liar.combine(&[MARKET]), MARKET);
+        assert_eq!(liar.combine(&[MARKET, MARKET]), MARKET);
+        // Nor is it paid in full where the whole balance is.
+        let all = |market| NO_LIMIT.one_price(market, 21_000).unwrap();
+        assert_eq!(all(liar.combine(&[MARKET, MARKET])), all(MARKET));
+    }
+
+    #[test]
+    fn an_endpoint_that_omits_the_base_fee_decides_nothing() {
+        let liar = Market::Legacy { price: 10_000 * GWEI };
+        assert_eq!(liar.combine(&[MARKET, MARKET]), MARKET);
+        assert_eq!(liar.combine(&[MARKET]), MARKET);
+        assert_eq!(MARKET.combine(&[liar, liar]), MARKET);
+        // On a chain without a base fee all of them omit it.
+        let honest = Market::Legacy { price: 20 };
+        assert_eq!(liar.combine(&[honest, honest]), honest);
+        assert_eq!(liar.combine(&[honest]), honest);
+        assert_eq!(liar.combine(&[]), liar);
     }
 }
