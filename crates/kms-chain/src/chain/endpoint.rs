@@ -35,7 +35,7 @@ pub struct Endpoint {
     chain_id: u64,
     /// Its position in the configuration, counted from 1. Log lines name it by this number, for
     /// its URL may contain an API key.
-    number: usize,
+    pub(super) number: usize,
     /// The age of its newest block from which on it counts as stalled.
     stalled_after: Option<Duration>,
     /// The last successful health check since the last failure.

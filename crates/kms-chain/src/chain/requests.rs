@@ -171,8 +171,7 @@ impl Endpoint {
         self.verify().await?;
         let Head { base_fee, .. } = self.head().await?;
         let Some(base_fee) = base_fee else {
-            let price = self.record_outcome(self.provider.get_gas_price().await)?;
-            return Ok(Market::Legacy { price });
+            return Ok(Market::Legacy { price: self.gas_price().await? });
         };
         let newest = BlockNumberOrTag::Latest;
         let history = self.provider.get_fee_history(MARKET_BLOCKS, newest, &PERCENTILES).await;
@@ -189,15 +188,27 @@ impl Endpoint {
     }
 
     /// Returns a low tip that was included in each of the latest blocks with transactions, of at
-    /// most so many blocks.
-    pub(crate) async fn included_tips(&self, blocks: u64) -> Result<Vec<u128>, ChainError> {
+    /// most so many blocks. `None` if the node refuses to say it, which is no failure: the method is
+    /// optional. Only for chains with a base fee.
+    pub(crate) async fn included_tips(&self, blocks: u64) -> Result<Option<Vec<u128>>, ChainError> {
         self.verify().await?;
         let (blocks, newest) = (blocks.min(MARKET_BLOCKS), BlockNumberOrTag::Latest);
         let history = self.provider.get_fee_history(blocks, newest, &[LOW_PERCENTILE]).await;
+        if let Err(RpcError::ErrorResp(payload)) = &history {
+            let error = ChainError::refused(payload);
+            tracing::debug!(endpoint = self.number, %error, "fee history refused");
+            return Ok(None);
+        }
         let history = self.record_outcome(history)?;
         let rewards = history.reward.unwrap_or_default();
         let included = rewards.iter().zip(&history.gas_used_ratio).filter(|(_, used)| **used > 0.0);
-        Ok(included.filter_map(|(rewards, _)| rewards.first().copied()).collect())
+        Ok(Some(included.filter_map(|(rewards, _)| rewards.first().copied()).collect()))
+    }
+
+    /// Returns the gas price that the node proposes.
+    pub(crate) async fn gas_price(&self) -> Result<u128, ChainError> {
+        self.verify().await?;
+        self.record_outcome(self.provider.get_gas_price().await)
     }
 
     /// Returns what kind of code the address has.

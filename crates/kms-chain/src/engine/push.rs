@@ -15,6 +15,18 @@ use crate::ports::{Due, Progress, SignedTx};
 use crate::signing;
 use crate::transfer::{TransactionKind, Transfer, TransferState, Wait, WaitReason};
 
+/// What follows the current transaction of a transfer.
+enum NextStep<'a> {
+    /// This one is due.
+    Due(&'a SignedTx),
+    /// Nothing, as long as the current one is not spent.
+    NotYet,
+    /// Nothing: it is the top.
+    Top,
+    /// Steps are left, but the node does not say that a higher price would help.
+    Unknown,
+}
+
 impl Transfers {
     /// Sends what is due for a transfer without a mined transaction. `is_next`: no lower nonce of
     /// its wallet is pending.
@@ -32,19 +44,23 @@ impl Transfers {
         }
         let is_cancelled = transfer.cancel_requested_at.is_some() || due.sender_frozen;
         let current = due.current();
-        let unsent = match is_cancelled {
-            true => due.unsent(TransactionKind::Cancellation).last(),
+        let cancellation = due.unsent(TransactionKind::Cancellation).last();
+        let next = match is_cancelled {
+            true => cancellation.map_or(NextStep::Top, NextStep::Due),
             false if is_next => self.next_step(due, endpoint, head).await?,
-            false => None,
+            false => NextStep::NotYet,
         };
-        if let Some(next) = unsent {
+        if let NextStep::Due(next) = next {
             return self.replace(due, next, head, now).await;
         }
         let is_overdue = is_overdue(current, head, self.config.replace_after);
-        let is_top = due.unsent(TransactionKind::Payment).next().is_none();
+        // A step that is left is broadcast before there is something to report, unless the node
+        // does not say what the market asks.
+        let is_left = matches!(next, NextStep::NotYet);
         let mut reason = match is_next {
-            // A step that is left is broadcast before there is something to report.
-            true if is_top && (is_priced_out(current, head) || is_overdue) => Some(WaitReason::Fee),
+            true if !is_left && (is_priced_out(current, head) || is_overdue) => {
+                Some(WaitReason::Fee)
+            }
             false if is_overdue => Some(WaitReason::EarlierTransfer),
             true | false => None,
         };
@@ -101,23 +117,34 @@ impl Transfers {
         due: &'a Due,
         endpoint: &Endpoint,
         head: Head,
-    ) -> Result<Option<&'a SignedTx>, WatchError> {
+    ) -> Result<NextStep<'a>, WatchError> {
         let current = due.current();
-        let Some(top) = due.unsent(TransactionKind::Payment).last() else { return Ok(None) };
+        let Some(top) = due.unsent(TransactionKind::Payment).last() else {
+            return Ok(NextStep::Top);
+        };
         let is_priced_out = is_priced_out(current, head);
         let mut market_tip = None;
         if !is_priced_out {
             if !is_overdue(current, head, self.config.replace_after) {
-                return Ok(None);
+                return Ok(NextStep::NotYet);
             }
             let passed = head.block.saturating_sub(sent_block(current, head));
-            if passed > 0 {
-                let included = endpoint.included_tips(passed).await?;
+            if passed > 0 && head.base_fee.is_some() {
+                let Some(included) = endpoint.included_tips(passed).await? else {
+                    return Ok(NextStep::Unknown);
+                };
                 let wanted = usize::try_from(self.config.replace_after).unwrap_or(usize::MAX);
                 if included.len() < wanted {
-                    return Ok(None);
+                    return Ok(NextStep::NotYet);
                 }
                 market_tip = included.into_iter().min();
+            } else if passed > 0 {
+                // Without a base fee there is no history of tips, and the price is paid in full.
+                let price = endpoint.gas_price().await?;
+                if current.fees.tip() >= price {
+                    return Ok(NextStep::Unknown);
+                }
+                market_tip = Some(price);
             }
         }
         let would_be_included = |step: &&SignedTx| {
@@ -126,7 +153,7 @@ impl Transfers {
             step.fees.tip() >= tip && step.fees.ceiling() >= base.saturating_add(tip)
         };
         let next = due.unsent(TransactionKind::Payment).find(would_be_included);
-        Ok(Some(next.unwrap_or(top)))
+        Ok(NextStep::Due(next.unwrap_or(top)))
     }
 
     /// Broadcasts a transaction in place of the current one.

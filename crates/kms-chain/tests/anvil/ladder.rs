@@ -1,12 +1,14 @@
 //! Fees that prove too low: the replacement is broadcast without the password, and the transaction
 //! that is mined settles the transfer.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kms_chain::transfer::{Transfer, TransferState, WaitReason};
 use kms_types::U256;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::stub::{Answer, Fate, start_proxy};
 use crate::world::{COIN, CONFIRMATIONS, World, stranger};
 
 fn hash(transfer: &Transfer) -> String {
@@ -174,4 +176,75 @@ async fn a_transfer_behind_a_pending_one_is_not_replaced() {
         assert_eq!(world.state(transfer).await, TransferState::Mined);
     }
     assert_eq!(world.sent(&ann), 2);
+}
+
+/// Checks a payment that was passed over and forgotten through an endpoint that does not know
+/// `eth_feeHistory`, with this latest block and gas price where they are given. Returns the
+/// payment as it was sent and as it is then, and what the endpoint was asked.
+async fn without_fee_history(
+    world: &World,
+    latest: impl FnOnce(Value) -> Option<Value>,
+    gas_price: &'static str,
+) -> (Transfer, Transfer, Vec<String>) {
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    let sent = world.confirm(&ann, &quote).await.unwrap();
+    world.pass_over();
+    let latest = latest(world.rpc("eth_getBlockByNumber", json!(["latest", false])));
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let calls = Arc::clone(&asked);
+    let url = start_proxy(&world.anvil.url(), move |method| {
+        calls.lock().unwrap().push(method.to_owned());
+        match (method, &latest) {
+            ("eth_feeHistory", _) => Fate::Answered(Answer::Error(-32_601, "no such method")),
+            ("eth_gasPrice", _) => Fate::Answered(Answer::Result(json!(gas_price))),
+            ("eth_getBlockByNumber", Some(latest)) => {
+                Fate::Answered(Answer::Result(latest.clone()))
+            }
+            _ => Fate::Passed,
+        }
+    });
+    let server = world.through(&url);
+    server.tick(world.now()).await.unwrap();
+    // An endpoint that counts as failed would be checked again.
+    server.chain().check().await.unwrap();
+    let now = world.stored(&sent).await;
+    let asked = asked.lock().unwrap().clone();
+    (sent, now, asked)
+}
+
+fn without_base_fee(mut block: Value) -> Option<Value> {
+    block.as_object_mut().unwrap().remove("baseFeePerGas").unwrap();
+    Some(block)
+}
+
+fn count(asked: &[String], method: &str) -> usize {
+    asked.iter().filter(|asked| *asked == method).count()
+}
+
+#[tokio::test]
+async fn a_refused_fee_history_stops_neither_the_rebroadcast_nor_the_wait() {
+    let world = World::new().await;
+    let (sent, now, asked) = without_fee_history(&world, |_| None, "0x1").await;
+    assert_eq!((now.state, now.tx_hash), (TransferState::Broadcast, sent.tx_hash));
+    assert_eq!(now.wait.unwrap().reason, WaitReason::Fee);
+    assert!(max_fee_of(&world, &hash(&sent)).is_some());
+    assert_eq!((count(&asked, "eth_feeHistory"), count(&asked, "eth_chainId")), (1, 1));
+}
+
+#[tokio::test]
+async fn a_chain_without_a_base_fee_is_asked_for_its_gas_price_alone() {
+    let world = World::new().await;
+    let (sent, now, asked) = without_fee_history(&world, without_base_fee, "0x1").await;
+    assert_eq!((now.state, now.tx_hash), (TransferState::Broadcast, sent.tx_hash));
+    assert_eq!(now.wait.unwrap().reason, WaitReason::Fee);
+    assert!(max_fee_of(&world, &hash(&sent)).is_some());
+    assert_eq!((count(&asked, "eth_feeHistory"), count(&asked, "eth_chainId")), (0, 1));
+
+    // A price above that of the current step spends it.
+    let world = World::new().await;
+    let (sent, now, asked) = without_fee_history(&world, without_base_fee, "0xe8d4a51000").await;
+    assert_ne!(now.tx_hash, sent.tx_hash);
+    assert_eq!((now.state, now.wait), (TransferState::Broadcast, None));
+    assert_eq!(count(&asked, "eth_feeHistory"), 0);
 }
