@@ -188,8 +188,8 @@ async fn a_password_in_the_wrong_place_is_deleted() {
     world.stage.stop().await;
 }
 
-/// A display name can contain HTML, a second line, a link and a mention, change the direction of the
-/// text after it, and be invisible.
+/// A display name can contain HTML, a second line, a link and a mention, change the direction of
+/// the text after it, and be invisible.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_display_name_cannot_disguise_the_confirm_screen() {
     let mut world = world().await;
