@@ -198,8 +198,8 @@ impl Chain {
         Ok(ChainView { nonce: second_highest.max(view.nonce), ..view })
     }
 
-    /// Returns what transactions in the latest blocks paid, by all working endpoints, so that one of
-    /// several alone cannot raise a price.
+    /// Returns what transactions in the latest blocks paid, by all working endpoints, so that one
+    /// of several alone cannot raise a price.
     ///
     /// # Errors
     /// When every endpoint fails.

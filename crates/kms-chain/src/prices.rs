@@ -43,8 +43,8 @@ pub struct FeeTooHigh;
 
 impl Market {
     /// Combines what several endpoints report. Each number is the middle one, so that one of three
-    /// can neither raise nor lower it; of two numbers it is the lower one, so that one of two cannot
-    /// raise it. Endpoints that omit the base fee count only if all of them do.
+    /// can neither raise nor lower it; of two numbers it is the lower one, so that one of two
+    /// cannot raise it. Endpoints that omit the base fee count only if all of them do.
     pub(crate) fn combine(self, others: &[Self]) -> Self {
         let all = || std::iter::once(self).chain(others.iter().copied());
         let reported = |market| match market {

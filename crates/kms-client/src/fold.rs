@@ -16,12 +16,9 @@ pub fn fold_password(password: &str) -> Zeroizing<String> {
     let mut folded = Zeroizing::new(String::with_capacity(password.len().saturating_mul(18)));
     let mut space = false;
     let visible = password.chars().filter(|c| !is_invisible(*c));
-    // Before NFKC, which would make something else of a few of them.
-    let straight = visible.flat_map(|c| {
-        let (first, second) = straighten(c);
-        [first].into_iter().chain(second)
-    });
-    for character in straight.nfkc() {
+    // Before NFKC, which would make something else of a few of them, and after it, for those that
+    // it makes: a superscript minus becomes U+2212.
+    for character in visible.flat_map(straighten).nfkc().flat_map(straighten) {
         if character.is_whitespace() {
             space = true;
             continue;
@@ -37,11 +34,12 @@ pub fn fold_password(password: &str) -> Zeroizing<String> {
 }
 
 /// The ASCII of a typographic quote or dash: one character, or two.
-fn straighten(character: char) -> (char, Option<char>) {
-    match character {
+fn straighten(character: char) -> impl Iterator<Item = char> {
+    let (first, second) = match character {
         '\u{b4}'
         | '\u{2b9}'
         | '\u{2bb}'..='\u{2bd}'
+        | '\u{1ffd}'
         | '\u{2018}'..='\u{201b}'
         | '\u{2032}'
         | '\u{2035}' => ('\'', None),
@@ -56,7 +54,8 @@ fn straighten(character: char) -> (char, Option<char>) {
         | '\u{fe32}'
         | '\u{fe58}' => ('-', None),
         other => (other, None),
-    }
+    };
+    [first].into_iter().chain(second)
 }
 
 /// Characters without a shape, which apps add and drop on their own: joiners, marks of direction,
@@ -97,6 +96,20 @@ mod tests {
         }
         assert_eq!(fold_password("Don't stop -- \"now\"").as_str(), "Don't stop - \"now\"");
         assert_ne!(*fold_password("Upper"), *fold_password("upper"));
+    }
+
+    /// A client may fold what it has folded, and apps send one character in several forms.
+    #[test]
+    fn every_character_has_one_text() {
+        for character in '\0'..=char::MAX {
+            let typed = format!("a{character}b");
+            let folded = fold_password(&typed);
+            assert_eq!(*fold_password(&folded), *folded, "{character:?} folded twice");
+            let (composed, decomposed): (String, String) =
+                (typed.nfc().collect(), typed.nfd().collect());
+            assert_eq!(*fold_password(&composed), *folded, "{character:?} composed");
+            assert_eq!(*fold_password(&decomposed), *folded, "{character:?} decomposed");
+        }
     }
 
     proptest! {

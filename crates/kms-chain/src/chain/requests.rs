@@ -188,8 +188,8 @@ impl Endpoint {
     }
 
     /// Returns a low tip that was included in each of the latest blocks with transactions, of at
-    /// most so many blocks. `None` if the node refuses to say it, which is no failure: the method is
-    /// optional. Only for chains with a base fee.
+    /// most so many blocks. `None` if the node refuses to report it, which is no failure: the
+    /// method is optional. Only for chains with a base fee.
     pub(crate) async fn included_tips(&self, blocks: u64) -> Result<Option<Vec<u128>>, ChainError> {
         self.verify().await?;
         let (blocks, newest) = (blocks.min(MARKET_BLOCKS), BlockNumberOrTag::Latest);
