@@ -160,7 +160,7 @@ async fn ann_onboards_and_sends_to_bob() {
     visitor.reads("ann", "To confirm, send your password").await;
     visitor.types("ann", ANNS).await;
     visitor.reads("ann", "Sent 0.125 ETH").await;
-    visitor.reads("ann", "so I raised the network fee").await;
+    visitor.reads("ann", "Pending: waiting for the network").await;
     visitor.clicks("//*[@id='written']//button[contains(., 'Resume mining')]").await;
     visitor.reads("ann", "Confirmed: 0.125 ETH").await;
     visitor.reads("bob", "You received 0.125 ETH").await;
