@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use kms_client::{BearerToken, Client, Trust};
 use kms_core::recovery::RecoveryRules;
 use kms_core::{KdfParams, MasterKeyId, ServerKeys};
@@ -25,6 +26,7 @@ use kms_testkit::Anvil;
 use kms_testkit::{Mongod, Postgres};
 use kms_types::TransferId;
 use kms_types::wire::Account;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// The KMS key of tests: an encrypted PEM file, published with its passphrase.
@@ -333,6 +335,25 @@ impl TestEnv {
     /// When the chain does not answer.
     pub fn fund(&self, account: &Account, wei: u128) -> anyhow::Result<()> {
         Ok(self.anvil.set_balance(&account.address.to_string(), wei)?)
+    }
+
+    /// Raises the base fee above the highest price of a transaction that the node has, and mines
+    /// two blocks, of which none includes it.
+    ///
+    /// # Errors
+    /// When the chain does not answer, or does not have the transaction.
+    pub fn price_out(&self, tx_hash: &str) -> anyhow::Result<()> {
+        let found = self.anvil.rpc("eth_getTransactionByHash", json!([tx_hash]))?;
+        let ceiling = found.get("maxFeePerGas").and_then(Value::as_str);
+        let ceiling = ceiling.context("the node does not have the transaction")?;
+        let ceiling = u128::from_str_radix(ceiling.trim_start_matches("0x"), 16)?;
+        let over = json!([format!("{:#x}", ceiling.saturating_add(1))]);
+        for _ in 0..2 {
+            self.anvil.rpc("anvil_setNextBlockBaseFeePerGas", over.clone())?;
+            self.anvil.rpc("anvil_mine", json!(["0x1"]))?;
+        }
+        self.anvil.rpc("anvil_setNextBlockBaseFeePerGas", over)?;
+        Ok(())
     }
 }
 

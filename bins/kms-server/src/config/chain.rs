@@ -45,13 +45,14 @@ pub struct ChainSettings {
     #[serde(default = "seconds::<1>", deserialize_with = "kms_config::duration")]
     pub poll_interval: Duration,
     /// The number of blocks with other transactions after which a pending transfer is replaced at
-    /// a higher fee.
+    /// a higher fee, at least 1. Of more than ten, only the last ten need to have transactions.
     #[serde(default = "default_replace_after")]
     pub replace_after: u64,
     /// The highest network fee of a transfer, in the native coin. `None` is unlimited.
     pub max_fee: Option<Amount>,
     /// The highest network fee of the replacements, in percent of an amount in the native coin. A
-    /// replacement costs more than the fee that is usual only while the network asks for it.
+    /// replacement costs more than the fee that is usual only while the network asks for it. At
+    /// most 100.
     #[serde(default = "default_max_fee_share")]
     pub max_fee_share: u8,
     /// The lowest tip, in wei per gas.
@@ -159,6 +160,12 @@ impl ChainSettings {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         if self.max_fee.as_ref().is_some_and(|amount| Wei::try_from(amount).is_err()) {
             return Err(ConfigError::expected("chain.max_fee", "expected at most 18 decimals"));
+        }
+        if self.replace_after == 0 {
+            return Err(ConfigError::expected("chain.replace_after", "expected at least 1"));
+        }
+        if self.max_fee_share > 100 {
+            return Err(ConfigError::expected("chain.max_fee_share", "expected at most 100"));
         }
         if self.rpc_urls.is_empty() {
             return Err(ConfigError::expected("chain.rpc_urls", "expected at least one URL"));

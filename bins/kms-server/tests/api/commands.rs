@@ -138,6 +138,8 @@ fn a_configuration_error_names_the_setting_and_no_secret() {
         ("KMS_SERVER__DATABASE__URL", "mysql://kms:hunter2@db/kms", "postgres:// or sqlite:"),
         ("KMS_SERVER__KEY_DATABASE__URL", "redis://x", "mongodb://"),
         ("KMS_SERVER__CHAIN__RPC_URLS", "ftp://x", "chain.rpc_urls"),
+        ("KMS_SERVER__CHAIN__REPLACE_AFTER", "0", "chain.replace_after"),
+        ("KMS_SERVER__CHAIN__MAX_FEE_SHARE", "101", "chain.max_fee_share"),
         ("KMS_SERVER__TLS__KEY", "hunter2", "tls"),
     ] {
         succeeds(&env, "migrate");

@@ -177,7 +177,6 @@ async fn a_crash_at_a_replacement_neither_loses_nor_repeats_a_transfer() {
     for stores in [Stores::Embedded, Stores::Servers] {
         for failpoint in ["transfer-before-replacement", "transfer-after-replacement"] {
             let mut env = TestEnv::new(stores).unwrap();
-            env.chain.replace_after = 0;
             let database = env.migrate().await.unwrap();
             let token = env.issue_token(&database, Scope::Bot).await.unwrap();
             let server = ServerProcess::start(&env, Some(failpoint), "info");
@@ -187,8 +186,8 @@ async fn a_crash_at_a_replacement_neither_loses_nor_repeats_a_transfer() {
             env.fund(&ann, 10 * COIN).unwrap();
             env.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
             let quoted = client.quote(&quote(1, "@bob", "1")).await.unwrap();
-            // The server may die before it answers.
-            let _ = client.confirm(quoted.id, &confirm(&quoted, "a")).await;
+            let sent = client.confirm(quoted.id, &confirm(&quoted, "a")).await.unwrap();
+            env.price_out(sent.tx_hash.as_deref().unwrap()).unwrap();
             server.died();
 
             env.chain.replace_after = 3_600;

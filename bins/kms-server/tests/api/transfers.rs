@@ -301,14 +301,7 @@ async fn a_stuck_transfer_is_replaced_without_a_password(test: TestServer) {
     rpc("evm_setAutomine", json!([false]));
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     let sent = test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
-    let first = rpc("eth_getTransactionByHash", json!([sent.tx_hash]));
-    let cap = first["maxFeePerGas"].as_str().unwrap().trim_start_matches("0x").to_owned();
-    let over = format!("{:#x}", u128::from_str_radix(&cap, 16).unwrap() + 1);
-    for _ in 0..2 {
-        rpc("anvil_setNextBlockBaseFeePerGas", json!([over]));
-        rpc("anvil_mine", json!(["0x1"]));
-    }
-    rpc("anvil_setNextBlockBaseFeePerGas", json!([over]));
+    test.env.price_out(sent.tx_hash.as_deref().unwrap()).unwrap();
     let replaced = test.until_replaced(&sent).await;
     test.until_known(replaced.tx_hash.as_deref().unwrap()).await;
     assert_eq!((replaced.max_fee, replaced.replacements_sent), (quoted.max_fee, 1));
@@ -324,6 +317,7 @@ async fn a_stuck_transfer_is_replaced_without_a_password(test: TestServer) {
 #[actix_web::test]
 async fn a_transfer_pending_at_its_highest_fee_is_notified_once() {
     let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    // Which the configuration refuses: every round spends a step, without a block.
     env.chain.replace_after = 0;
     let test = TestServer::start(env).await;
     let (ann, _) = test.ann_and_bob().await;

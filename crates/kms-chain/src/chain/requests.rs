@@ -23,7 +23,7 @@ pub(crate) const PLAIN_TRANSFER_GAS: u64 = 21_000;
 const INVALID_PARAMETERS: i64 = -32_602;
 
 /// How many blocks say what the market asks.
-const MARKET_BLOCKS: u64 = 10;
+pub(crate) const MARKET_BLOCKS: u64 = 10;
 
 /// The percentiles of the tips in a block that the steps of a ladder start from.
 const PERCENTILES: [f64; 3] = [50.0, 75.0, 90.0];
@@ -188,8 +188,8 @@ impl Endpoint {
     }
 
     /// Returns a low tip that was included in each of the latest blocks with transactions, of at
-    /// most so many blocks. `None` if the node refuses to report it, which is no failure: the
-    /// method is optional. Only for chains with a base fee.
+    /// most so many blocks and [`MARKET_BLOCKS`]. `None` if the node refuses to report it, which is
+    /// no failure: the method is optional. Only for chains with a base fee.
     pub(crate) async fn included_tips(&self, blocks: u64) -> Result<Option<Vec<u128>>, ChainError> {
         self.verify().await?;
         let (blocks, newest) = (blocks.min(MARKET_BLOCKS), BlockNumberOrTag::Latest);

@@ -10,7 +10,7 @@ use kms_types::Timestamp;
 
 use super::Transfers;
 use super::watch::WatchError;
-use crate::chain::{ChainError, Endpoint, Head};
+use crate::chain::{ChainError, Endpoint, Head, MARKET_BLOCKS};
 use crate::ports::{Due, Progress, SignedTx};
 use crate::signing;
 use crate::transfer::{TransactionKind, Transfer, TransferState, Wait, WaitReason};
@@ -64,11 +64,17 @@ impl Transfers {
             false if is_overdue => Some(WaitReason::EarlierTransfer),
             true | false => None,
         };
+        if is_cancelled && reason == Some(WaitReason::EarlierTransfer) {
+            reason = None;
+        }
         // A frozen account's payment is not sent again.
         let may_send = !is_cancelled || current.kind == TransactionKind::Cancellation;
         if may_send && !endpoint.has_transaction(current.tx_hash).await? {
             match self.broadcast(transfer, current).await {
                 Ok(()) => tracing::info!(transfer = %transfer.id, "transaction broadcast again"),
+                Err(WatchError::Chain(error)) if error.is_known_transaction() => {
+                    return self.record_wait(transfer, reason, now).await;
+                }
                 Err(WatchError::Chain(error)) => {
                     let Some(refused) = error.wait_reason() else { return Err(error.into()) };
                     self.report_refusal(transfer, &error, refused);
@@ -79,9 +85,6 @@ impl Transfers {
         }
         if transfer.state == TransferState::Signed {
             self.store.advance(transfer.id, Progress::Broadcast, now).await?;
-        }
-        if is_cancelled && reason == Some(WaitReason::EarlierTransfer) {
-            reason = None;
         }
         self.record_wait(transfer, reason, now).await
     }
@@ -133,7 +136,8 @@ impl Transfers {
                 let Some(included) = endpoint.included_tips(passed).await? else {
                     return Ok(NextStep::Unknown);
                 };
-                let wanted = usize::try_from(self.config.replace_after).unwrap_or(usize::MAX);
+                let wanted = self.config.replace_after.min(MARKET_BLOCKS);
+                let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
                 if included.len() < wanted {
                     return Ok(NextStep::NotYet);
                 }
@@ -173,6 +177,7 @@ impl Transfers {
         failpoint::reach("transfer-before-replacement");
         match self.broadcast(transfer, next).await {
             Ok(()) => {}
+            Err(WatchError::Chain(error)) if error.is_known_transaction() => return Ok(()),
             Err(WatchError::Chain(error)) => {
                 let Some(refused) = error.wait_reason() else { return Err(error.into()) };
                 self.report_refusal(transfer, &error, refused);

@@ -248,3 +248,16 @@ async fn a_chain_without_a_base_fee_is_asked_for_its_gas_price_alone() {
     assert_eq!((now.state, now.wait), (TransferState::Broadcast, None));
     assert_eq!(count(&asked, "eth_feeHistory"), 0);
 }
+
+#[tokio::test]
+async fn a_step_is_spent_after_more_blocks_than_the_market_is_read_from() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    let sent = world.confirm(&ann, &quote).await.unwrap();
+    for _ in 0..6 {
+        world.pass_over();
+    }
+    world.replacing_after(12).tick(world.now()).await.unwrap();
+    assert_ne!(world.stored(&sent).await.tx_hash, sent.tx_hash);
+}

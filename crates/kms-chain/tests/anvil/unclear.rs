@@ -146,3 +146,28 @@ async fn an_outage_of_the_endpoint_loses_no_transfer() {
     world.tick().await;
     assert_eq!((world.state(&signed).await, world.sent(&ann)), (TransferState::Mined, 1));
 }
+
+#[tokio::test]
+async fn a_node_that_has_the_transaction_does_not_refuse_it() {
+    for words in ["already known", "nonce too low: next nonce 1, tx nonce 0"] {
+        let world = World::new().await;
+        let ann = world.account(1, COIN).await;
+        // Several nodes behind one URL: one looks for it, another one is sent it.
+        let url = start_proxy(&world.anvil.url(), move |method| match method {
+            "eth_getTransactionByHash" => Fate::Answered(Answer::Result(json!(null))),
+            SEND => Fate::Answered(Answer::Error(-32_000, words)),
+            _ => Fate::Passed,
+        });
+        let quote = world.quote(&ann, stranger(), "0.1").await;
+        let sent = world.confirm(&ann, &quote).await.unwrap();
+        let events = world.event_count(&ann).await;
+        let server = world.through(&url);
+        for _ in 0..2 {
+            world.pass(POLL);
+            assert_eq!(server.tick(world.now()).await.unwrap(), 1);
+            let now = world.stored(&sent).await;
+            assert_eq!((now.state, now.wait), (TransferState::Broadcast, None), "{words}");
+        }
+        assert_eq!(world.event_count(&ann).await, events);
+    }
+}

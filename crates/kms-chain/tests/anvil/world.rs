@@ -106,6 +106,14 @@ impl World {
         engine_over(&self.database, chain, &self.keys, self.tokens())
     }
 
+    /// Another server, which replaces a transaction after so many blocks.
+    pub(crate) fn replacing_after(&self, blocks: u64) -> Transfers {
+        let chain = Chain::new(&self.anvil.url(), self.anvil.chain_id()).unwrap();
+        let config = TransferConfig { replace_after: blocks, ..config() };
+        let (store, sealer) = (Arc::new(self.database.clone()), Sealer::new(self.keys.clone()));
+        Transfers::new(store, chain, sealer, config, self.tokens(), SpendingRules::default())
+    }
+
     fn tokens(&self) -> Vec<Token> {
         self.transfers.tokens().to_vec()
     }
@@ -340,22 +348,26 @@ fn engine(
     engine_over(database, chain, keys, tokens)
 }
 
+/// The settings of the engine.
+fn config() -> TransferConfig {
+    TransferConfig {
+        quote_lifetime: QUOTE_LIFETIME,
+        confirmations: CONFIRMATIONS,
+        poll: POLL,
+        replace_after: REPLACE_AFTER,
+        prices: PricePolicy { max_fee: None, max_share: 100, min_tip: 1_000_000 },
+    }
+}
+
 fn engine_over(
     database: &Database,
     chain: Chain,
     keys: &Arc<ServerKeys>,
     tokens: Vec<Token>,
 ) -> Transfers {
-    let config = TransferConfig {
-        quote_lifetime: QUOTE_LIFETIME,
-        confirmations: CONFIRMATIONS,
-        poll: POLL,
-        replace_after: REPLACE_AFTER,
-        prices: PricePolicy { max_fee: None, max_share: 100, min_tip: 1_000_000 },
-    };
     let sealer = Sealer::new(Arc::clone(keys));
     let spending = SpendingRules::default();
-    Transfers::new(Arc::new(database.clone()), chain, sealer, config, tokens, spending)
+    Transfers::new(Arc::new(database.clone()), chain, sealer, config(), tokens, spending)
 }
 
 async fn custody(database: &Database, keys: &Arc<ServerKeys>) -> Custody {
