@@ -66,7 +66,7 @@ pub use chain::{
     Balances, Chain, ChainError, Code, Endpoint, Head, Receipt, TokenError, TokenMove,
 };
 pub use engine::{
-    Checked, ConfirmError, QuoteError, QuoteRequest, Ready, ReadyReplacement, ReplacementFee,
-    Shown, TransferConfig, Transfers,
+    Checked, CheckedReplacement, ConfirmError, QuoteError, QuoteRequest, Ready, ReadyReplacement,
+    ReplacementFee, Shown, TransferConfig, Transfers,
 };
 pub use prices::{FeeTooHigh, Market, PricePolicy};

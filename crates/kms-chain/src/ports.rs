@@ -304,6 +304,9 @@ pub trait TransferStore: Send + Sync {
         again: (ChoosePrices, SignAgain),
     ) -> Result<ReplaceOutcome, StoreError>;
 
+    /// Returns the transfer that was signed again by the replacement with this id.
+    async fn replaced_by(&self, id: ReplacementId) -> Result<Option<TransferId>, StoreError>;
+
     /// Returns the prices of the transaction of a transfer that was sent last.
     async fn last_sent(&self, id: TransferId) -> Result<Option<Fees>, StoreError>;
 

@@ -169,6 +169,15 @@ impl PricePolicy {
     }
 }
 
+/// The highest fee of a ladder whose cancellation costs at most `limit`: the cancellation is an
+/// eighth above the top step, rounded up for each unit of gas.
+pub(crate) fn below_cancellation(limit: Wei, gas_limit: u64) -> Wei {
+    let (gas, nine) = (U256::from(gas_limit), U256::from(9));
+    let price = limit.0.checked_div(gas).unwrap_or_default();
+    let eighths = U256::from(8);
+    Wei((price / nine * eighths + price % nine * eighths / nine) * gas)
+}
+
 /// The highest price at which the fee stays within the limit.
 fn per_gas(limit: Option<Wei>, gas_limit: u64) -> u128 {
     let Some(limit) = limit else { return u128::MAX };
@@ -253,6 +262,30 @@ mod tests {
         assert_eq!(steps(&ladder), [legacy(100), legacy(125), legacy(157)]);
         let one = NO_LIMIT.one_price(Market::Legacy { price: 100 }, 21_000).unwrap();
         assert_eq!(steps(&one), [legacy(100)]);
+    }
+
+    #[test]
+    fn the_cancellation_of_a_clipped_ladder_is_affordable() {
+        let dear = Market::Dynamic { base_fee: 4 * GWEI, tips: [GWEI; 3] };
+        let available = wei(900_000_000_056_250);
+        let ladder = NO_LIMIT.ladder(dear, 50_000, below_cancellation(available, 50_000), None);
+        let ladder = ladder.unwrap();
+        assert_eq!(ladder.top().ceiling(), 16_000_000_000);
+        assert_eq!(ladder.cancellation().max_fee(50_000), wei(900_000_000_000_000));
+        // Exactly: at every remainder, and with one wei more for each unit of gas it does not fit.
+        for limit in 0..2_000 {
+            let top = below_cancellation(wei(limit), 7).0 / U256::from(7);
+            let cancellation = |top: U256| {
+                let price = u128::try_from(top).unwrap();
+                Fees::Legacy { price }.bumped().max_fee(7)
+            };
+            if limit >= 7 {
+                assert!(cancellation(top) <= wei(limit), "{limit}");
+            }
+            assert!(cancellation(top + U256::ONE) > wei(limit), "{limit}");
+        }
+        assert_eq!(below_cancellation(wei(1), 0), wei(0));
+        assert!(below_cancellation(RICH, 21_000).0 < RICH.0);
     }
 
     #[test]

@@ -335,6 +335,16 @@ impl TransferStore for Database {
         .await
     }
 
+    async fn replaced_by(&self, id: ReplacementId) -> Result<Option<TransferId>, StoreError> {
+        self.blocking(move |connection| {
+            let key = id.to_string();
+            let row = RowRef { table: "replacements", key: &key };
+            let found = replace::replaced_by(connection, &key)?;
+            Ok(found.map(|of| row.parse(&of)).transpose()?)
+        })
+        .await
+    }
+
     async fn last_sent(&self, id: TransferId) -> Result<Option<Fees>, StoreError> {
         self.blocking(move |connection| {
             let key = id.to_string();

@@ -8,7 +8,7 @@ use kms_chain::follower::ExternalDeposit;
 use kms_chain::transfer::{
     Asked, Party, Refusal, Transfer, TransferFailure, TransferState, Wait, WaitReason, Warning,
 };
-use kms_chain::{Checked, ConfirmError, QuoteRequest, Shown};
+use kms_chain::{Checked, CheckedReplacement, ConfirmError, QuoteRequest, Shown};
 use kms_core::account::Account;
 use kms_core::audit::Action;
 use kms_store::{HistoryCursor, HistoryEntry, Page};
@@ -241,7 +241,12 @@ pub(crate) async fn replace(
 ) -> Result<HttpResponse, ApiError> {
     let now = clock::now();
     let ReplaceTransfer { id: replacement, password_hash, max_fee } = body;
-    let ready = state.transfers.check_replacement(id, replacement, max_fee).await?;
+    let ready = match state.transfers.check_replacement(id, replacement, max_fee).await? {
+        CheckedReplacement::Done(transfer) => {
+            return Ok(HttpResponse::Ok().json(show(*transfer)));
+        }
+        CheckedReplacement::Ready(ready) => *ready,
+    };
     let sender = ready.transfer().from.account.ok_or_else(ApiError::no_transfer)?;
     let (custody, transfers) = (Arc::clone(&state.custody), Arc::clone(&state.transfers));
     let transfer = detached(async move {

@@ -9,7 +9,7 @@ use kms_types::{
 use super::Transfers;
 use crate::chain::{ChainError, Code, PLAIN_TRANSFER_GAS, TokenError};
 use crate::ports::{Inserted, PaidBefore};
-use crate::prices::{FeeTooHigh, Market};
+use crate::prices::{FeeTooHigh, Market, below_cancellation};
 use crate::spending::OverLimit;
 use crate::transfer::{Asked, Ladder, Missing, Party, Quote, Transfer, Warning};
 
@@ -319,8 +319,7 @@ impl Transfers {
                 ChainError::Reverted { reason } => QuoteError::TokenRefuses(reason),
                 error => error.into(),
             })?;
-        // The rest is for the cancellation, which costs an eighth more than the top step.
-        let spare = Wei(facts.available_wei.0 / U256::from(9) * U256::from(8));
+        let spare = below_cancellation(facts.available_wei, gas_limit);
         let ladder = self.config.prices.ladder(facts.market, gas_limit, spare, None)?;
         Ok(Priced { value, gas_limit, ladder })
     }

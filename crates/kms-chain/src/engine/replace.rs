@@ -2,13 +2,13 @@
 //! that only one of its transactions can be mined.
 
 use kms_core::{OpenWallet, failpoint};
-use kms_types::{ReplacementId, Timestamp, TransferId, U256, Wei};
+use kms_types::{ReplacementId, Timestamp, TransferId, Wei};
 use tokio::sync::oneshot;
 
 use super::Transfers;
 use super::confirm::{ConfirmError, sign_ladder};
 use crate::ports::{ChainView, ChoosePrices, ReplaceOutcome, SignAgain};
-use crate::prices::{Market, PricePolicy};
+use crate::prices::{Market, PricePolicy, below_cancellation};
 use crate::transfer::{Fees, Ladder, Transfer, TransferState};
 
 /// The network fee of a replacement.
@@ -29,6 +29,15 @@ pub struct ReadyReplacement {
     market: Market,
     prices: PricePolicy,
     spare: Wei,
+}
+
+/// The result of checking a request to sign again.
+#[derive(Clone, Debug)]
+pub enum CheckedReplacement {
+    /// The replacement may be signed.
+    Ready(Box<ReadyReplacement>),
+    /// It was signed before.
+    Done(Box<Transfer>),
 }
 
 impl ReadyReplacement {
@@ -57,7 +66,7 @@ impl Transfers {
     }
 
     /// Checks a request to sign again before the wallet is unlocked. `max_fee` is what the sender
-    /// agreed to.
+    /// agreed to. A repeat returns the transfer in its current state.
     ///
     /// # Errors
     /// When the transfer is not pending, or the chain fails.
@@ -66,19 +75,28 @@ impl Transfers {
         id: TransferId,
         replacement: ReplacementId,
         max_fee: Wei,
-    ) -> Result<ReadyReplacement, ConfirmError> {
+    ) -> Result<CheckedReplacement, ConfirmError> {
+        // First, because a transfer that was signed again may be mined since.
+        match self.store.replaced_by(replacement).await? {
+            Some(of) if of != id => return Err(ConfirmError::IdReused),
+            Some(_) => {
+                let transfer = self.store.transfer(id).await?.ok_or(ConfirmError::NoTransfer)?;
+                return Ok(CheckedReplacement::Done(Box::new(transfer)));
+            }
+            None => {}
+        }
         let (transfer, _) = self.pending(id).await?;
         let view = self.chain.view(transfer.from.address, transfer.token.as_ref()).await?;
         let spare = self.spare(&transfer, view).await?;
         let market = self.chain.market().await?;
-        // A cancellation is an eighth above the ladder that it belongs to.
         let max_fee = match transfer.cancel_requested_at {
             None => max_fee,
-            Some(_) => Wei(max_fee.0 / U256::from(9) * U256::from(8)),
+            Some(_) => below_cancellation(max_fee, transfer.gas_limit),
         };
         let allowed = self.config.prices.max_fee.map_or(max_fee, |allowed| allowed.min(max_fee));
         let prices = PricePolicy { max_fee: Some(allowed), ..self.config.prices };
-        Ok(ReadyReplacement { transfer, replacement, view, market, prices, spare })
+        let ready = ReadyReplacement { transfer, replacement, view, market, prices, spare };
+        Ok(CheckedReplacement::Ready(Box::new(ready)))
     }
 
     /// Signs again, commits, and only then broadcasts.
@@ -155,8 +173,7 @@ impl Transfers {
             let spare = available.checked_sub(value).unwrap_or_default();
             spare.min(self.config.prices.share_of(value))
         } else {
-            // The rest is for the cancellation, which costs an eighth more than the top step.
-            Wei(available.0 / U256::from(9) * U256::from(8))
+            below_cancellation(available, transfer.gas_limit)
         })
     }
 }

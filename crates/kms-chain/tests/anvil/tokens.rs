@@ -77,6 +77,22 @@ impl Market {
 }
 
 #[tokio::test]
+async fn a_ladder_that_the_balance_clips_leaves_enough_for_the_cancellation() {
+    let market = Market::new().await;
+    let address = market.ann.wallet.address.to_string();
+    let unclipped = market.quote("1").await;
+    let top = u128::try_from(unclipped.ladder.top().max_fee(unclipped.gas_limit).0).unwrap();
+    for number in 0..8 {
+        let balance = top + number * 7_919;
+        market.world.anvil.set_balance(&address, balance).unwrap();
+        let quote = market.quote("1").await;
+        let cancellation = quote.ladder.cancellation().max_fee(quote.gas_limit);
+        assert!(cancellation <= wei(balance), "{balance}");
+        assert!(quote.ladder.top().ceiling() < unclipped.ladder.top().ceiling());
+    }
+}
+
+#[tokio::test]
 async fn a_token_is_paid_and_the_fee_in_native_coin() {
     let market = Market::new().await;
     let Market { world, ann, bob, token, .. } = &market;

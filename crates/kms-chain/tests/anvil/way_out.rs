@@ -1,10 +1,10 @@
 //! A payment that the network does not take: its owner, and through a freeze the operator, get the
 //! wallet out of it.
 
-use kms_chain::ConfirmError;
 use kms_chain::transfer::{Transfer, TransferState, WaitReason};
+use kms_chain::{CheckedReplacement, ConfirmError, ReadyReplacement};
 use kms_core::account::Account;
-use kms_types::{ReplacementId, U256, Wei};
+use kms_types::{ReplacementId, TransferId, U256, Wei};
 use serde_json::json;
 
 use crate::world::{COIN, CONFIRMATIONS, World, stranger};
@@ -22,6 +22,19 @@ fn base_fee(world: &World, wei: u128) {
 async fn send(world: &World, from: &Account, amount: &str) -> Transfer {
     let quote = world.quote(from, stranger(), amount).await;
     world.confirm(from, &quote).await.unwrap()
+}
+
+/// Checks a request to sign again that was not handled before.
+async fn ready(
+    world: &World,
+    sent: &Transfer,
+    id: ReplacementId,
+    max_fee: Wei,
+) -> ReadyReplacement {
+    match world.transfers.check_replacement(sent.id, id, max_fee).await.unwrap() {
+        CheckedReplacement::Ready(ready) => *ready,
+        CheckedReplacement::Done(done) => panic!("{done:?}"),
+    }
 }
 
 /// Mines until the last block is final, and lets the engine see it.
@@ -83,27 +96,40 @@ async fn a_payment_below_the_base_fee_is_signed_again_with_the_password() {
 
     // Less than was shown signs nothing.
     let id = ReplacementId::random();
-    let low = world.transfers.check_replacement(sent.id, id, sent.max_fee()).await.unwrap();
+    let low = ready(&world, &sent, id, sent.max_fee()).await;
     let wallet = world.open(&ann).await;
     let refused = world.transfers.sign_replacement(low, wallet, world.now()).await;
     assert!(matches!(refused.unwrap_err(), ConfirmError::Mismatch));
 
-    let replace = async || {
-        let ready = world.transfers.check_replacement(sent.id, id, fee.max).await?;
-        let wallet = world.open(&ann).await;
-        world.transfers.sign_replacement(ready, wallet, world.now()).await
-    };
-    let replaced = replace().await.unwrap();
+    let replace =
+        async || match world.transfers.check_replacement(sent.id, id, fee.max).await.unwrap() {
+            CheckedReplacement::Done(transfer) => *transfer,
+            CheckedReplacement::Ready(ready) => {
+                let wallet = world.open(&ann).await;
+                world.transfers.sign_replacement(*ready, wallet, world.now()).await.unwrap()
+            }
+        };
+    let also_ready = ready(&world, &sent, id, fee.max).await;
+    let replaced = replace().await;
     assert_eq!((replaced.nonce, replaced.max_fee()), (sent.nonce, fee.max));
     assert_ne!(replaced.tx_hash, sent.tx_hash);
     // A repeat with the same id signs nothing more.
-    assert_eq!(replace().await.unwrap().tx_hash, replaced.tx_hash);
+    assert_eq!(replace().await.tx_hash, replaced.tx_hash);
     world.mine(1);
     world.tick().await;
     let mined = world.stored(&sent).await;
     assert_eq!((mined.state, mined.tx_hash), (TransferState::Mined, replaced.tx_hash));
     assert_eq!((world.sent(&ann), world.balance(sent.to.address)), (1, sent.value.0));
-    assert!(matches!(replace().await.unwrap_err(), ConfirmError::NotPending));
+    // A repeat returns it as it is now, also one that was checked before.
+    assert_eq!(replace().await, mined);
+    let wallet = world.open(&ann).await;
+    let again = world.transfers.sign_replacement(also_ready, wallet, world.now()).await;
+    assert_eq!(again.unwrap(), mined);
+    let other = world.transfers.check_replacement(TransferId::random(), id, fee.max).await;
+    assert!(matches!(other.unwrap_err(), ConfirmError::IdReused));
+    let new = ReplacementId::random();
+    let new = world.transfers.check_replacement(sent.id, new, fee.max).await;
+    assert!(matches!(new.unwrap_err(), ConfirmError::NotPending));
 }
 
 #[tokio::test]
@@ -120,7 +146,7 @@ async fn a_cancellation_that_is_priced_out_is_signed_again() {
     assert_eq!(reason(&world, &sent).await, Some(WaitReason::Fee));
     let fee = world.transfers.replacement_fee(sent.id).await.unwrap();
     let id = ReplacementId::random();
-    let ready = world.transfers.check_replacement(sent.id, id, fee.max).await.unwrap();
+    let ready = ready(&world, &sent, id, fee.max).await;
     let wallet = world.open(&ann).await;
     world.transfers.sign_replacement(ready, wallet, world.now()).await.unwrap();
     world.tick().await;

@@ -30,16 +30,11 @@ pub(super) fn replace(
     let address = transfer.from.address.to_lower_hex();
     let chain_id = row.convert(transfer.chain_id)?;
     lock_nonces(connection, chain_id, &address)?;
-    let handled: Option<String> = replacements::table
-        .find(replacement.to_string())
-        .select(replacements::transfer_id)
-        .first(connection)
-        .optional()?;
-    if let Some(of) = handled {
-        return Ok(if of == key {
-            ReplaceOutcome::Repeated(Box::new(transfer))
-        } else {
-            ReplaceOutcome::IdReused
+    if let Some(of) = replaced_by(connection, &replacement.to_string())? {
+        // Read again: another request may have held the lock.
+        return Ok(match find(connection, id)? {
+            Some(transfer) if of == key => ReplaceOutcome::Repeated(Box::new(transfer)),
+            Some(_) | None => ReplaceOutcome::IdReused,
         });
     }
     // Locks the row: a round of the engine waits, and then finds what is signed now.
@@ -102,6 +97,18 @@ pub(super) fn replace(
     notify_sender(connection, &again, now)?;
     let replaced = find(connection, id)?.ok_or_else(|| row.corrupt("no such transfer"))?;
     Ok(ReplaceOutcome::Replaced(Box::new(replaced)))
+}
+
+/// Returns the id of the transfer that was signed again by this replacement.
+pub(super) fn replaced_by(
+    connection: &mut AnyConnection,
+    replacement: &str,
+) -> Result<Option<String>, Failure> {
+    Ok(replacements::table
+        .find(replacement)
+        .select(replacements::transfer_id)
+        .first(connection)
+        .optional()?)
 }
 
 /// Returns the step that was sent last, and its prices.
