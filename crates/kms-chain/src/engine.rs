@@ -55,6 +55,8 @@ pub struct Transfers {
     /// Transfers that seemed superseded at their last check, with the block of the first such
     /// check.
     seemingly_superseded: Mutex<HashMap<TransferId, u64>>,
+    /// Since when every round lacked an endpoint.
+    no_endpoint_since: Mutex<Option<Timestamp>>,
 }
 
 impl Transfers {
@@ -69,8 +71,16 @@ impl Transfers {
         tokens: Vec<Token>,
         spending: SpendingRules,
     ) -> Self {
-        let seemingly_superseded = Mutex::default();
-        Self { store, chain, sealer, config, tokens, spending, seemingly_superseded }
+        Self {
+            store,
+            chain,
+            sealer,
+            config,
+            tokens,
+            spending,
+            seemingly_superseded: Mutex::default(),
+            no_endpoint_since: Mutex::default(),
+        }
     }
 
     /// The spending limits of the operator.

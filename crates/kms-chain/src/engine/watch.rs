@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
@@ -22,6 +23,9 @@ const ROUND: u32 = 200;
 
 /// How many transfers are processed at once, so that one slow answer does not delay a round.
 const CONCURRENCY: usize = 16;
+
+/// How long no endpoint answers until senders are notified.
+const UNREACHABLE: Duration = Duration::from_secs(60);
 
 /// Why a transfer could not be processed. The next round tries again.
 #[derive(Debug, thiserror::Error)]
@@ -98,10 +102,16 @@ impl Transfers {
                     event = "no_chain_endpoint",
                     "transfer round skipped, no endpoint available"
                 );
-                self.record_stalled(&due, now).await;
+                // One failed request of one server says nothing about the chain.
+                let is_stalled = matches!(error, ChainError::Stalled { .. });
+                let since = *self.no_endpoint_since().get_or_insert(now);
+                if is_stalled || now.since(since) >= UNREACHABLE {
+                    self.record_stalled(&due, now).await;
+                }
                 return Ok(0);
             }
         };
+        *self.no_endpoint_since() = None;
         let snapshot = Snapshot { endpoint: &endpoint, head };
         stream::iter(due)
             .for_each_concurrent(CONCURRENCY, async |due| {
@@ -269,6 +279,10 @@ impl Transfers {
         tracing::warn!(event, transfer = %id, "nonce used by an external transaction");
         self.store.advance(id, Progress::Superseded, now).await?;
         Ok(())
+    }
+
+    fn no_endpoint_since(&self) -> MutexGuard<'_, Option<Timestamp>> {
+        self.no_endpoint_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn seemingly_superseded(&self) -> MutexGuard<'_, HashMap<TransferId, u64>> {

@@ -1,10 +1,15 @@
 //! Following signed transfers: none is lost, and none is paid twice.
 
-use kms_chain::transfer::TransferState;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use kms_chain::transfer::{TransferState, WaitReason};
 use kms_types::U256;
 use serde_json::json;
 
 use crate::chain::reverting;
+use crate::stub::{Fate, start_proxy};
 use crate::world::{COIN, CONFIRMATIONS, STRANGER, World, party, stranger};
 
 #[tokio::test]
@@ -37,6 +42,36 @@ async fn without_a_chain_no_transfer_changes() {
     world.confirm_at(&cut_off, &ann, &quote).await.unwrap();
     assert_eq!(cut_off.tick(world.now()).await.unwrap(), 0);
     assert_eq!(world.state(&quote).await, TransferState::Signed);
+}
+
+#[tokio::test]
+async fn only_a_long_outage_of_the_chain_is_notified() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    world.confirm(&ann, &quote).await.unwrap();
+    let events = world.event_count(&ann).await;
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = Arc::clone(&is_down);
+    let url = start_proxy(&world.anvil.url(), move |_| match down.load(Ordering::SeqCst) {
+        true => Fate::Lost,
+        false => Fate::Passed,
+    });
+    let server = world.through(&url);
+    let after = async |seconds| {
+        world.pass(Duration::from_secs(seconds));
+        server.tick(world.now()).await.unwrap();
+        world.stored(&quote).await.wait.map(|wait| wait.reason)
+    };
+    assert_eq!((after(1).await, after(59).await), (None, None));
+    is_down.store(false, Ordering::SeqCst);
+    assert_eq!(after(1).await, None);
+    is_down.store(true, Ordering::SeqCst);
+    assert_eq!((after(1).await, after(59).await), (None, None));
+    assert_eq!(world.event_count(&ann).await, events);
+    assert_eq!(after(1).await, Some(WaitReason::ChainStalled));
+    is_down.store(false, Ordering::SeqCst);
+    assert_eq!(after(1).await, None);
 }
 
 #[tokio::test]
