@@ -83,6 +83,9 @@ create table transfers (
     state text not null,
     failure text,
     nonce bigint,
+    -- Whether another transfer may take the nonce: the block that used it was removed after the
+    -- signed bytes had been erased.
+    nonce_released boolean not null default false,
     tx_hash {{bytes}} unique,
     block bigint,
     fee text,
@@ -90,7 +93,6 @@ create table transfers (
     arrived text,
     created_at bigint not null,
     expires_at bigint not null,
-    lease_until bigint not null,
     -- Since when its cancellation replaces it.
     cancel_requested_at bigint
 );
@@ -104,14 +106,43 @@ create index transfers_paid on transfers
     where state in ('mined', 'final');
 -- Quotes that were not signed, which are deleted.
 create index transfers_unsigned on transfers (created_at) where tx_hash is null;
-create index transfers_due on transfers (lease_until)
-    where state in ('signed', 'broadcast', 'mined');
-create unique index transfers_one_per_nonce on transfers (chain_id, from_address, nonce)
+create unique index transfers_one_per_nonce
+    on transfers (chain_id, from_address, nonce, nonce_released)
     where nonce is not null;
+
+-- The transaction in a block that has the nonce of a transfer. One that pays makes the transfer
+-- `mined`; every other one changes its state when the block is final.
+create table settlements (
+    transfer_id text primary key references transfers (id),
+    chain_id bigint not null,
+    block bigint not null,
+    block_hash {{bytes}} not null,
+    tx_hash {{bytes}} not null,
+    outcome text not null,
+    -- At most the fee that the sender confirmed.
+    fee text not null,
+    final_at bigint,
+    -- Until when the signed bytes are kept; null before the block is final, and when they are
+    -- erased.
+    bytes_until bigint
+);
+create index settlements_of_block on settlements (chain_id, block);
+create index settlements_not_final on settlements (chain_id, block) where final_at is null;
+create index settlements_with_bytes on settlements (bytes_until) where bytes_until is not null;
+
+-- The transfers that are signed and in no block, with the time of their next check and the number
+-- of checks so far.
+create table transfer_checks (
+    transfer_id text primary key references transfers (id),
+    chain_id bigint not null,
+    next_at bigint not null,
+    done integer not null
+);
+create index transfer_checks_due on transfer_checks (chain_id, next_at);
 
 -- One row for each transaction that was signed for a transfer: the steps of its fee ladder, then the
 -- cancellation. Prices rise with `step`. `sealed` holds the signed bytes, encrypted; it is erased
--- when the transfer ends. `sent_block` is the latest block when it was sent.
+-- some days after a transaction with the nonce is final. `sent_block` is the latest block when it was sent.
 create table signed_transactions (
     transfer_id text not null references transfers (id),
     step integer not null,

@@ -37,6 +37,8 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(15);
 const LAST_POLL: Duration = Duration::from_secs(3);
 /// How long to wait before polling again while an update is held, which Telegram returns each time.
 const HELD_POLL: Duration = Duration::from_millis(250);
+/// The number of later updates up to which a held update is asked for again: Telegram returns 100.
+const MOST_AHEAD: i32 = 80;
 /// How long a stop may take: running handlers get what the poll leaves of it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -195,7 +197,7 @@ struct Poll {
     context: Arc<Context>,
     lanes: Lanes,
     held: Held,
-    /// The updates that this process received.
+    /// The updates that were received and may come again.
     seen: Mutex<HashSet<u32>>,
 }
 
@@ -235,12 +237,17 @@ impl Drop for Hold {
 
 impl Poll {
     async fn run(self, shutdown: CancellationToken) {
-        let (mut next, mut failures) = (0, 0);
+        let (mut next, mut failures) = (0_i32, 0);
         while !shutdown.is_cancelled() {
             let (offset, seconds) = match self.held.first() {
-                // Telegram returns it at once, and with it whatever has come.
-                Some(held) => (offset(held), 0),
-                None => (next, POLL_SECONDS),
+                // Telegram returns it at once, and with it whatever has come: at most a page, which
+                // one user's slow chat must not fill.
+                Some(held) if next.saturating_sub(offset(held)) < MOST_AHEAD => (offset(held), 0),
+                Some(_) => (next, POLL_SECONDS),
+                None => {
+                    self.seen().clear();
+                    (next, POLL_SECONDS)
+                }
             };
             let updates = get_updates(offset, seconds);
             let updates = tokio::select! {
@@ -272,10 +279,14 @@ impl Poll {
         let _ = calls::call(&self.api, &get_updates(offset, 0).limit(1), LAST_POLL).await;
     }
 
+    fn seen(&self) -> MutexGuard<'_, HashSet<u32>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn dispatch(&self, update: Update) {
         let id = update.id.0;
         // Telegram returns a held update with each poll.
-        if !self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
+        if !self.seen().insert(id) {
             return;
         }
         let Some(incoming) = Incoming::parse(update) else { return };

@@ -10,6 +10,7 @@ use kms_types::{TelegramId, Timestamp};
 use teloxide_core::types::MessageId;
 use zeroize::Zeroizing;
 
+use crate::arriving::Arriving;
 use crate::chat::incoming::{Content, TypedText, User};
 use crate::chat::keyboard::Keyboard;
 use crate::chat::telegram::{Telegram, TelegramError};
@@ -31,6 +32,7 @@ pub(crate) struct Context {
     pub(crate) network: NetworkCache,
     pub(crate) usernames: UsernameReports,
     pub(crate) journal: Journal,
+    pub(crate) arriving: Arriving,
     /// The bot's own username, without `@`.
     pub(crate) bot_username: String,
     dialogues: Dialogues<dyn Step>,
@@ -148,6 +150,7 @@ impl Context {
             telegram,
             network: NetworkCache::new(kms.clone()),
             usernames: UsernameReports::new(kms.clone()),
+            arriving: Arriving::default(),
             kms,
             journal,
             bot_username,

@@ -90,11 +90,13 @@ impl Progress {
         undelivered
     }
 
-    /// The last event before which all were delivered.
-    fn delivered(&self) -> Option<EventCursor> {
+    /// The last event before which all were delivered. One chat does not hold up the rest for
+    /// longer than [`HELD_UP`]; while Telegram is unreachable, nothing counts as delivered.
+    fn delivered(&self, is_reachable: bool) -> Option<EventCursor> {
         let (mut entries, mut delivered) = (self.lock(), None);
         while let Some(first) = entries.front() {
-            if first.undelivered.strong_count() > 0 && first.since.elapsed() < HELD_UP {
+            let is_held_up = !is_reachable || first.since.elapsed() < HELD_UP;
+            if first.undelivered.strong_count() > 0 && is_held_up {
                 break;
             }
             delivered = Some(first.cursor);
@@ -133,20 +135,19 @@ impl Delivery {
         let (progress, mut after, mut failures) = (self.progress(stream), None, 0);
         let mut delivered = None;
         loop {
-            delivered = progress.delivered().or(delivered);
+            delivered = progress.delivered(self.context.telegram.is_reachable()).or(delivered);
             let wait = if progress.is_idle() && delivered.is_none() { POLL } else { BUSY_POLL };
             match self.context.kms.events(stream, after, delivered, wait).await {
                 Ok(page) => {
                     (failures, delivered) = (0, None);
                     after = Some(page.next);
-                    // Also past events that have no notice, or cannot be read.
-                    let end = progress.begin(page.next);
                     for event in page.events {
                         let (user, cursor) = (event.telegram_id, event.cursor);
                         self.enqueue(stream, event, progress.begin(cursor));
                         lanes.notify(user);
                     }
-                    drop(end);
+                    // Also past events that have no notice, or cannot be read.
+                    drop(progress.begin(page.next));
                 }
                 Err(error) => {
                     if failures == 0 {
@@ -161,8 +162,9 @@ impl Delivery {
 
     /// Acknowledges what was delivered, before the bot stops.
     pub(crate) async fn acknowledge(&self) {
+        let is_reachable = self.context.telegram.is_reachable();
         for stream in [EventStream::Security, EventStream::Payments] {
-            if let Some(cursor) = self.progress(stream).delivered() {
+            if let Some(cursor) = self.progress(stream).delivered(is_reachable) {
                 let after = Some(cursor);
                 let _ = self.context.kms.events(stream, after, after, Duration::ZERO).await;
             }
@@ -274,7 +276,7 @@ impl Delivery {
                         notices::keep_missed(&mut chat.missed, event);
                     }
                     Next::Digest(Digest { received, .. }) => {
-                        chat.missed.payments += received.iter().map(Received::count).sum::<u64>();
+                        chat.missed.deposits += received.iter().map(Received::count).sum::<u64>();
                     }
                 }
             }
@@ -300,9 +302,9 @@ impl Queue {
     }
 
     fn add_payment(&mut self, waiting: Waiting) {
-        if let Some(id) = changed_transfer(&waiting.event) {
+        if let Some(shown) = shown_transfer(&waiting.event) {
             // A later event has the newer state.
-            self.payments.retain(|earlier| changed_transfer(&earlier.event) != Some(id));
+            self.payments.retain(|earlier| shown_transfer(&earlier.event) != Some(shown));
         }
         self.payments.push_back(waiting);
         let received = self.payments.iter().filter(|waiting| is_receipt(&waiting.event)).count();
@@ -334,19 +336,19 @@ impl Digest {
     }
 }
 
-fn changed_transfer(event: &Event) -> Option<TransferId> {
+/// The transfer whose message to its sender or to its recipient shows the event.
+fn shown_transfer(event: &Event) -> Option<(TransferEvent, TransferId)> {
     match &event.what {
-        EventBody::Transfer { kind: TransferEvent::Changed, transfer } => Some(transfer.id),
+        EventBody::Transfer { kind, transfer } => Some((*kind, transfer.id)),
         EventBody::Account { .. }
         | EventBody::Security { .. }
         | EventBody::Recovery { .. }
-        | EventBody::Transfer { kind: TransferEvent::Received, .. }
         | EventBody::Deposit { .. }
         | EventBody::Unknown { .. } => None,
     }
 }
 
-/// Reports whether the event is a payment that the user received.
+/// Reports whether the event is a deposit, which several others can join in one message.
 fn is_receipt(event: &Event) -> bool {
     Received::of(event).is_some()
 }
@@ -387,5 +389,23 @@ impl Notices for Delivery {
 
     async fn deliver(&self, user: TelegramId) {
         self.deliver_next(user).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Progress;
+
+    #[test]
+    fn a_page_is_acknowledged_after_its_events_only() {
+        let (progress, cursors) =
+            (Progress::default(), ["1-1", "1-2"].map(|it| it.parse().unwrap()));
+        let event = progress.begin(cursors[0]);
+        drop(progress.begin(cursors[1]));
+        assert_eq!(progress.delivered(true), None);
+        drop(event);
+        assert_eq!(progress.delivered(true), Some(cursors[1]));
+        let _undelivered = progress.begin(cursors[1]);
+        assert_eq!(progress.delivered(false), None);
     }
 }

@@ -5,7 +5,7 @@
 //! counts. A process that is killed may leave half a line at the end, which is skipped. See ADR 42
 //! for the alternatives.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kms_types::wire::Event;
-use kms_types::{TelegramId, Timestamp};
+use kms_types::{TelegramId, Timestamp, TransferId};
 use serde::{Deserialize, Serialize};
 
 /// The most update ids that are remembered.
@@ -86,8 +86,10 @@ pub(crate) struct Working {
 /// Notices that were not delivered.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Missed {
-    /// The number of payments that were received.
-    pub(crate) payments: u64,
+    /// The number of deposits that were received.
+    pub(crate) deposits: u64,
+    /// The transfers that arrive or were received.
+    pub(crate) transfers: BTreeSet<TransferId>,
     /// The others, the oldest first.
     pub(crate) events: Vec<Event>,
 }

@@ -15,6 +15,7 @@
 //! - `texts`: Fluent messages, rendered and escaped in one place.
 //! - `chat`: Telegram, independent of wallets.
 
+mod arriving;
 mod assets;
 mod bot;
 mod chat;

@@ -20,13 +20,16 @@ pub(crate) async fn deliver(context: &Context, event: &Event) -> HandlerResult {
     if let EventBody::Transfer { kind: TransferEvent::Changed, transfer } = &event.what {
         return update_transfer(context, event, transfer).await;
     }
+    if let EventBody::Transfer { kind: TransferEvent::Received, transfer } = &event.what {
+        return update_incoming(context, event, transfer).await;
+    }
     if let Some((message, keyboard)) = notice(context, event).await? {
         context.telegram.send(event.telegram_id, &message, keyboard).await?;
     }
     Ok(())
 }
 
-/// Several received payments of one asset.
+/// Several deposits of one asset.
 #[derive(Clone, Debug)]
 pub(crate) struct Received {
     chain_id: u64,
@@ -41,30 +44,17 @@ pub(crate) struct Received {
 }
 
 impl Received {
-    /// The payment that an event reports.
+    /// The deposit that an event reports. A transfer of this service has a message of its own, which
+    /// follows it until it is final.
     pub(crate) fn of(event: &Event) -> Option<Self> {
-        let (chain_id, token, (count, total), sender, tx_hash) = match &event.what {
-            EventBody::Transfer { kind: TransferEvent::Received, transfer } => (
-                transfer.chain_id,
-                transfer.token.clone(),
-                (1, transfer.arrived.unwrap_or(transfer.value)),
-                Some(screen::party(&transfer.from)),
-                transfer.tx_hash.clone(),
-            ),
-            EventBody::Deposit { kind: DepositEvent::Received, deposit } => (
-                deposit.chain_id,
-                deposit.token.clone(),
-                (deposit.count, deposit.value),
-                deposit.from.map(|from| html!("transfer-address", address = from)),
-                deposit.tx_hash.clone(),
-            ),
-            EventBody::Account { .. }
-            | EventBody::Security { .. }
-            | EventBody::Recovery { .. }
-            | EventBody::Transfer { kind: TransferEvent::Changed, .. }
-            | EventBody::Unknown { .. } => return None,
+        let EventBody::Deposit { kind: DepositEvent::Received, deposit } = &event.what else {
+            return None;
         };
+        let (token, total) = (deposit.token.clone(), deposit.value);
+        let sender = deposit.from.map(|from| html!("transfer-address", address = from));
         let largest = if sender.is_some() { total } else { Units::default() };
+        let (chain_id, count) = (deposit.chain_id, deposit.count);
+        let tx_hash = deposit.tx_hash.clone();
         Some(Self { chain_id, token, count, total, largest, sender, tx_hash })
     }
 
@@ -109,7 +99,11 @@ pub(crate) async fn deliver_digest(
         let largest = received.sender.as_ref().map(|sender| {
             html!("notice-received-largest", amount = shown(received.largest), sender = sender)
         });
-        parts.push(Html::lines([total, largest.unwrap_or_default(), hash(received)]));
+        parts.push(Html::lines([
+            total,
+            largest.unwrap_or_default(),
+            hash(received.tx_hash.as_deref()),
+        ]));
     }
     let keyboard = Keyboard::row([balance_button(), history_button()]);
     context.telegram.send(user, &Html::paragraphs(parts), keyboard).await?;
@@ -132,8 +126,10 @@ pub(crate) async fn deliver_missed(
         }
         deliver(context, &event).await?;
     }
-    if missed.payments > 0 {
-        let text = html!("notice-missed-payments", count = Count(missed.payments));
+    let transfers = u64::try_from(missed.transfers.len()).unwrap_or(u64::MAX);
+    let payments = missed.deposits.saturating_add(transfers);
+    if payments > 0 {
+        let text = html!("notice-missed-payments", count = Count(payments));
         let keyboard = Keyboard::row([balance_button(), history_button()]);
         context.telegram.send(user, &text, keyboard).await?;
     }
@@ -146,17 +142,27 @@ pub(crate) fn keep_missed(missed: &mut Missed, event: Event) {
         EventBody::Security { .. } | EventBody::Recovery { .. } | EventBody::Account { .. } => {
             missed.push(event);
         }
-        EventBody::Transfer { kind: TransferEvent::Received, .. } | EventBody::Deposit { .. } => {
-            missed.payments += 1;
-        }
+        EventBody::Deposit { .. } => missed.deposits += 1,
+        EventBody::Transfer { kind: TransferEvent::Received, transfer } => match transfer.state {
+            TransferState::Mined | TransferState::Final => {
+                missed.transfers.insert(transfer.id);
+            }
+            TransferState::Signed
+            | TransferState::Broadcast
+            | TransferState::Failed
+            | TransferState::Cancelled => {
+                missed.transfers.remove(&transfer.id);
+                missed.push(event);
+            }
+            TransferState::Quoted | TransferState::Expired | TransferState::Unknown => {}
+        },
         // The transfer's message, which the user sees in the history.
         EventBody::Transfer { kind: TransferEvent::Changed, .. } | EventBody::Unknown { .. } => {}
     }
 }
 
-fn hash(received: &Received) -> Html {
-    let hash = received.tx_hash.as_deref().map(|hash| html!("transfer-hash", hash = hash));
-    hash.unwrap_or_default()
+fn hash(tx_hash: Option<&str>) -> Html {
+    tx_hash.map(|hash| html!("transfer-hash", hash = hash)).unwrap_or_default()
 }
 
 /// Shows a transfer's new state in its message. Transfers of other clients have no message.
@@ -183,6 +189,42 @@ async fn update_transfer(context: &Context, event: &Event, transfer: &Transfer) 
     }
 }
 
+/// Reports to the recipient that a payment arrives, and edits that message when it is final. If it
+/// was taken back, a new message says so: an edit would not be noticed.
+async fn update_incoming(context: &Context, event: &Event, transfer: &Transfer) -> HandlerResult {
+    let (user, payment) = (event.telegram_id, (event.telegram_id, transfer.id));
+    let network = context.network.of_chain(transfer.chain_id).await?;
+    let units = transfer.arrived.unwrap_or(transfer.value);
+    let received = amount(units, transfer.token.as_ref(), &network);
+    let sender = screen::party(&transfer.from);
+    let (message, is_edit) = match transfer.state {
+        TransferState::Mined => {
+            (html!("notice-arriving", amount = received, sender = sender), true)
+        }
+        TransferState::Final => {
+            (html!("notice-received", amount = received, sender = sender), true)
+        }
+        TransferState::Signed | TransferState::Broadcast => {
+            (html!("notice-received-reopened", amount = received, sender = sender), false)
+        }
+        TransferState::Failed | TransferState::Cancelled => {
+            (html!("notice-taken-back", amount = received, sender = sender), false)
+        }
+        TransferState::Quoted | TransferState::Expired | TransferState::Unknown => return Ok(()),
+    };
+    // With its transaction, so that a repeated notice is not taken for another payment.
+    let message = Html::lines([message, hash(transfer.tx_hash.as_deref())]);
+    let keyboard = Keyboard::row([balance_button()]);
+    match context.arriving.message(payment).filter(|_| is_edit) {
+        Some(shown) => context.telegram.edit_or_send(user, shown, &message, keyboard).await?,
+        None => {
+            let sent = context.telegram.send(user, &message, keyboard).await?;
+            context.arriving.remember(payment, sent);
+        }
+    }
+    Ok(())
+}
+
 /// The message about an event, if there is one.
 async fn notice(
     context: &Context,
@@ -198,15 +240,15 @@ async fn notice(
         }
         EventBody::Security { kind } => alert(security_notice(*kind, event.at)),
         EventBody::Recovery { kind, recovery } => Ok(recovery_notice(*kind, recovery, event.at)),
-        EventBody::Transfer { kind: TransferEvent::Received, .. } | EventBody::Deposit { .. } => {
-            match Received::of(event) {
-                Some(received) => Ok(Some(received_notice(context, &received).await?)),
-                None => Ok(None),
-            }
-        }
+        EventBody::Deposit { .. } => match Received::of(event) {
+            Some(received) => Ok(Some(received_notice(context, &received).await?)),
+            None => Ok(None),
+        },
         // The user sees these as answers in the chat: `/start`, and the transfer's message.
         EventBody::Account { kind: AccountEvent::Created }
-        | EventBody::Transfer { kind: TransferEvent::Changed, .. } => Ok(None),
+        | EventBody::Transfer { kind: TransferEvent::Changed | TransferEvent::Received, .. } => {
+            Ok(None)
+        }
         // An event of a newer server.
         EventBody::Unknown { .. } => Ok(None),
     }
@@ -234,7 +276,10 @@ async fn received_notice(
         Some(sender) => html!("notice-received", amount = shown, sender = sender),
         None => html!("notice-received-small", count = received.count, amount = shown),
     };
-    Ok((Html::lines([message, hash(received)]), Keyboard::row([balance_button()])))
+    Ok((
+        Html::lines([message, hash(received.tx_hash.as_deref())]),
+        Keyboard::row([balance_button()]),
+    ))
 }
 
 /// The message about a step of a recovery. A step that a later one has superseded has no message:

@@ -13,7 +13,7 @@ use kms_bot::Bot;
 use kms_bot::config::{RateLimits, ServerSettings, StateSettings, TelegramSettings};
 use kms_client::Client;
 use kms_core::recovery::RecoveryRules;
-use kms_server::config::{ChainSettings, LimitSettings, MailSettings};
+use kms_server::config::{ChainSettings, Finality, LimitSettings, MailSettings};
 use kms_server::{Secret, Server};
 use kms_server_testing::{Stores, TestEnv};
 use kms_store::{Database, Scope, SqliteKeyDatabase};
@@ -309,7 +309,8 @@ fn configure(
         stalled_after: None,
         name: "Sandbox".to_owned(),
         explorer: options.explorer.clone(),
-        confirmations: CONFIRMATIONS,
+        finality: Finality::Blocks(CONFIRMATIONS),
+        prove_receipts: true,
         quote_lifetime: Duration::from_secs(options.quote_seconds),
         poll_interval: Duration::from_millis(200),
         replace_after: 3,

@@ -26,6 +26,7 @@ use serde::Deserialize;
 pub use audit::AuditSettings;
 pub use chain::{ChainSettings, RpcUrl};
 pub use database::{DatabaseSettings, KeyDatabaseSettings};
+pub use kms_chain::follower::Finality;
 pub use kms_config::{ConfigError, Secret, UrlError};
 pub use kms_key::{KmsKeyProvider, KmsKeySettings};
 pub use limits::{LimitSettings, Rate, RateError};

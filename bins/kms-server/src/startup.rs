@@ -8,7 +8,8 @@ use actix_web::dev::Server as HttpServerTask;
 use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
-use kms_chain::{Chain, TokenError, TransferConfig, Transfers, follower::Follower};
+use kms_chain::follower::{Follower, FollowerConfig};
+use kms_chain::{Chain, TokenError, TransferConfig, Transfers};
 use kms_core::{Custody, KdfPool, KeyRing, Ports, Sealer, ServerKeys};
 use kms_process::{CancellationToken, Failure, Supervisor};
 use kms_store::{ConnectError, Database, KeyDatabase, open_key_database};
@@ -29,9 +30,9 @@ use crate::telemetry;
 use crate::tls;
 use crate::token_cache::TokenCache;
 use crate::workers::{
-    AdvanceRecoveries, CheckWallets, Checkpoints, CleanRateLimits, CleanTransfers, FoldMetrics,
-    FollowBlocks, NotifyDigests, ProbeKmsKeys, RenewKeyDatabaseClaim, SendMail, SweepSckStore,
-    WatchTransfers, WriteCheckpoints,
+    AdvanceRecoveries, CheckWallets, Checkpoints, CleanRateLimits, CleanTransfers,
+    EraseSignedBytes, FoldMetrics, FollowBlocks, NotifyDigests, ProbeKmsKeys,
+    RenewKeyDatabaseClaim, SendMail, SweepSckStore, WatchTransfers, WriteCheckpoints,
 };
 
 /// How long requests in flight may take when the server stops, in seconds.
@@ -167,10 +168,9 @@ async fn run_workers(
         supervisor.run(SendMail::<true>::new(mailer.clone(), database, poll));
         supervisor.run(SendMail::<false>::new(mailer, database, poll));
     }
-    let (store, confirmations) = (Arc::new(database.clone()), chain.confirmations);
     // With connections of its own: whole blocks must not delay the requests of users.
-    let follower = Follower::new(store, chain.open()?, confirmations, chain.tokens);
-    supervisor.run(FollowBlocks { follower, poll });
+    let follower = Follower::new(Arc::new(database.clone()), chain.open()?, follower_config(chain));
+    supervisor.run(FollowBlocks::new(follower, database, poll));
     supervisor.run(WatchTransfers { transfers: Arc::clone(&state.transfers), poll });
     let (custody, database) = (Arc::clone(custody), database.clone());
     supervisor.run(AdvanceRecoveries { custody, database, poll });
@@ -196,6 +196,7 @@ fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepS
     supervisor.run(CleanRateLimits::new(database, period));
     supervisor.run(CleanTransfers::new(database, settings));
     supervisor.run(NotifyDigests { database: database.clone() });
+    supervisor.run(EraseSignedBytes::new(database, period));
     if let Some(retention) = settings.retention {
         let custody = Arc::clone(custody);
         supervisor.run(SweepSckStore::new(custody, database, key_database, retention, period));
@@ -278,10 +279,16 @@ async fn open_chain(settings: &ChainSettings) -> Result<Chain, StartError> {
 fn transfer_config(chain: &ChainSettings) -> TransferConfig {
     TransferConfig {
         quote_lifetime: chain.quote_lifetime,
-        confirmations: chain.confirmations,
-        poll: chain.poll_interval,
         replace_after: chain.replace_after,
         prices: chain.prices(),
+    }
+}
+
+fn follower_config(chain: ChainSettings) -> FollowerConfig {
+    FollowerConfig {
+        finality: chain.finality,
+        prove_receipts: chain.prove_receipts,
+        tokens: chain.tokens,
     }
 }
 

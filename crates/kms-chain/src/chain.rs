@@ -7,11 +7,13 @@ mod balances;
 mod blocks;
 mod endpoint;
 mod error;
+mod proofs;
 mod receipts;
 mod requests;
 mod token_check;
 mod tokens;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,8 +27,8 @@ use crate::ports::ChainView;
 use crate::prices::Market;
 
 pub use self::balances::Balances;
-pub(crate) use self::blocks::Block;
-pub use self::blocks::{BlockRef, Payment};
+pub(crate) use self::blocks::{Block, BlockTransaction, Header};
+pub use self::blocks::{BlockRef, Finality, FinalityError, Payment};
 pub use self::endpoint::Endpoint;
 pub use self::error::ChainError;
 pub use self::receipts::Receipt;
@@ -242,15 +244,74 @@ impl Chain {
         Err(failed.unwrap_or(ChainError::NoEndpoint))
     }
 
-    /// Whether every endpoint answers that it does not have the transaction, mined or pending. A
-    /// transaction that one node has forgotten may still be mined, and an endpoint that does not
-    /// answer may have it.
-    pub(crate) async fn is_unknown_everywhere(&self, hash: [u8; 32]) -> bool {
-        let asked = self.endpoints.iter().map(|endpoint| async move {
-            let answers = tokio::join!(endpoint.has_transaction(hash), endpoint.receipt(hash));
-            matches!(answers, (Ok(false), Ok(None)))
-        });
-        !join_all(asked).await.contains(&false)
+    /// Whether another endpoint than this one has the block, with these transactions in it. True if
+    /// only one endpoint is configured: there is nobody else to ask.
+    ///
+    /// The roots of the header are compared too, because a false answer may well have the true
+    /// hash.
+    pub(crate) async fn is_confirmed(
+        &self,
+        by: &Endpoint,
+        number: u64,
+        header: &Header,
+        transactions: &[BlockTransaction],
+    ) -> bool {
+        if self.endpoints.len() < 2 {
+            return true;
+        }
+        for other in self.others(by) {
+            let found = match transactions {
+                [] => other.header(number).await.map(|header| header.map(|it| (it, Vec::new()))),
+                _ => other.block(number).await.map(|it| it.map(|it| (it.header, it.transactions))),
+            };
+            if let Ok(Some((found, in_block))) = found
+                && found == *header
+                && transactions.iter().all(|transaction| in_block.contains(transaction))
+            {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Returns the receipts of these transactions of a block, by hash: proved against the receipts
+    /// root, or, where that is impossible, as two endpoints return them. One endpoint alone is
+    /// believed only if no other one is configured.
+    ///
+    /// # Errors
+    /// When the endpoint fails or returns false receipts, or no other one confirms them.
+    pub(crate) async fn receipts(
+        &self,
+        from: &Endpoint,
+        block: &Block,
+        wanted: &HashSet<[u8; 32]>,
+        prove: bool,
+    ) -> Result<HashMap<[u8; 32], Receipt>, ChainError> {
+        if prove && let Some(proved) = from.proved_receipts(block).await? {
+            let hashes = block.transactions.iter().map(|transaction| transaction.hash.0);
+            return Ok(hashes.zip(proved).filter(|(hash, _)| wanted.contains(hash)).collect());
+        }
+        let mut receipts = HashMap::new();
+        for &hash in wanted {
+            let unconfirmed = ChainError::Unconfirmed { block: block.number };
+            let found = from.receipt(hash).await?;
+            let found = found.filter(|receipt| receipt.block_hash == block.header.hash.0);
+            let Some(found) = found else { return Err(unconfirmed) };
+            let mut is_confirmed = self.endpoints.len() < 2;
+            for other in self.others(from) {
+                is_confirmed = is_confirmed
+                    || other.receipt(hash).await.ok().flatten().as_ref() == Some(&found);
+            }
+            if !is_confirmed {
+                return Err(unconfirmed);
+            }
+            receipts.insert(hash, found);
+        }
+        Ok(receipts)
+    }
+
+    fn others(&self, than: &Endpoint) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.endpoints.iter().filter(move |endpoint| !std::ptr::eq(Arc::as_ptr(endpoint), than))
     }
 
     /// The endpoints in the order in which they are asked: those that cool down or are behind come

@@ -10,7 +10,6 @@ mod quote;
 mod replace;
 mod watch;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -33,10 +32,6 @@ pub use self::replace::{CheckedReplacement, ReadyReplacement, ReplacementFee};
 pub struct TransferConfig {
     /// How long a quote can be confirmed.
     pub quote_lifetime: Duration,
-    /// The number of blocks after which a block is finalized.
-    pub confirmations: u64,
-    /// How often a pending transfer is checked, and how long it is leased for a check.
-    pub poll: Duration,
     /// The number of blocks with other transactions after which the next step of the ladder is
     /// broadcast.
     pub replace_after: u64,
@@ -52,9 +47,6 @@ pub struct Transfers {
     config: TransferConfig,
     tokens: Vec<Token>,
     spending: SpendingRules,
-    /// Transfers that seemed superseded at their last check, with the block of the first such
-    /// check.
-    seemingly_superseded: Mutex<HashMap<TransferId, u64>>,
     /// Since when every round lacked an endpoint.
     no_endpoint_since: Mutex<Option<Timestamp>>,
 }
@@ -71,16 +63,8 @@ impl Transfers {
         tokens: Vec<Token>,
         spending: SpendingRules,
     ) -> Self {
-        Self {
-            store,
-            chain,
-            sealer,
-            config,
-            tokens,
-            spending,
-            seemingly_superseded: Mutex::default(),
-            no_endpoint_since: Mutex::default(),
-        }
+        let no_endpoint_since = Mutex::default();
+        Self { store, chain, sealer, config, tokens, spending, no_endpoint_since }
     }
 
     /// The spending limits of the operator.

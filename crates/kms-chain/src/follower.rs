@@ -1,31 +1,46 @@
-//! Finds external deposits: follows the blocks of the chain from a stored cursor, and records the
-//! payments to wallets that this system did not send itself, in the native coin and in the
-//! configured tokens.
+//! Follows the blocks of the chain: settles the transfers whose nonces they use, and finds external
+//! deposits, in the native coin and in the configured tokens.
 //!
-//! Only finalized blocks are read. A deposit that a reorganisation removes may never come again, so
-//! it is not reported earlier. The cursor never moves past a block whose deposits are not recorded.
-//! Native coin that arrives inside a contract call is not found.
+//! Every block is read once, as soon as it is the head, by one server at a time. A payment in it is
+//! `mined`; every other statement, that a transfer is final or failed and that a deposit arrived,
+//! waits until the block is final. The stored cursor is the last final block: a server that takes
+//! over reads the blocks above it again, which changes nothing twice. The cursor never moves past a
+//! block whose deposits are not recorded.
+//!
+//! Where two endpoints or more are configured, a block is final only when a second one returns it
+//! as well. Native coin that arrives inside a contract call is not found.
 
+mod recent;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, EthAddress, Timestamp, Token, Units};
+use kms_types::{AccountId, EthAddress, Timestamp, Token, Units, Wei};
+use tokio::sync::Mutex;
 
-use crate::chain::{Block, Chain, ChainError, Endpoint};
+use self::recent::{ReadBlock, Recent};
+use crate::chain::{Block, Chain, ChainError, Endpoint, Head, Header, Receipt};
+use crate::settlement::{NonceMatch, NonceUse, Outcome, ReadBlocks, Settlement, SettlementStore};
 
-pub use crate::chain::{BlockRef, Payment};
+pub use crate::chain::{BlockRef, Finality, FinalityError, Payment};
 
 /// How many blocks one round reads.
-const ROUND: u64 = 32;
+const ROUND: u64 = 256;
 
-/// How many blocks or receipts are requested at once.
-const CONCURRENCY: usize = 8;
+/// How many blocks are requested at once: at 50 ms an answer, a day of blocks of 2 s takes about
+/// two minutes.
+const CONCURRENCY: usize = 32;
 
-/// How many blocks are read again if the block at the cursor was removed, unless the confirmations
-/// are more. The fork point is unknown, and deposits that were reported before are not repeated.
+/// How many blocks are read again if the block at the cursor was removed. The fork point is
+/// unknown, and deposits that were reported before are not repeated.
 const STEP_BACK: u64 = 1_024;
+
+/// How long signed bytes are kept after finality, in case the chain contradicts itself.
+const KEEP_BYTES: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A payment to an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,14 +74,14 @@ pub struct ExternalDeposit {
 /// Stores the cursor and the deposits. Each method is one whole transaction.
 #[async_trait]
 pub trait DepositStore: Send + Sync {
-    /// Returns the last block of the chain that was followed.
+    /// Returns the last final block of the chain that was followed.
     async fn cursor(&self, chain_id: u64) -> Result<Option<BlockRef>, StoreError>;
 
     /// Sets the first cursor of a chain, unless there is one.
     async fn start_at(&self, chain_id: u64, at: BlockRef) -> Result<(), StoreError>;
 
     /// Returns the payments to wallets, without those that a transfer of this system makes to its
-    /// own recipient: the recipient was notified of these when they were mined.
+    /// own recipient: the recipient is notified of these by the transfer.
     async fn external_deposits(&self, payments: Vec<Payment>) -> Result<Vec<Deposit>, StoreError>;
 
     /// Moves the cursor, if it is still at `from`, and records and reports the deposits that are
@@ -90,144 +105,419 @@ pub enum FollowError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The node has the block of a transaction, but not its receipt.
-    #[error("the node has no receipt of a transaction in block {block}")]
+    /// The endpoint returned a transaction in a block without its receipt.
+    #[error("the endpoint has no receipt of a transaction in block {block}")]
     NoReceipt {
         /// The block.
         block: u64,
     },
 }
 
-/// Follows one chain. Several servers may: the first that moves the cursor reports the deposits.
+/// What a follower follows, and by which rules.
+#[derive(Clone, Debug)]
+pub struct FollowerConfig {
+    /// When a block is final.
+    pub finality: Finality,
+    /// Whether receipts are proved against the receipts root of their block.
+    pub prove_receipts: bool,
+    /// The tokens whose payments are found.
+    pub tokens: Vec<Token>,
+}
+
+/// Follows one chain. One server at a time should; several do no harm.
 pub struct Follower {
-    store: Arc<dyn DepositStore>,
+    deposits: Arc<dyn DepositStore>,
+    settlements: Arc<dyn SettlementStore>,
     chain: Chain,
-    confirmations: u64,
-    tokens: Vec<Token>,
+    config: FollowerConfig,
+    recent: Mutex<Recent>,
+}
+
+/// A block as one endpoint returned it, with the token payments that it logged.
+struct Fetched {
+    block: Block,
+    token_payments: Vec<Payment>,
 }
 
 impl Follower {
-    /// Creates a follower for the native coin and these tokens. A block is finalized when
-    /// `confirmations` blocks are above it.
+    /// Creates a follower over a store.
     #[must_use]
-    pub fn new(
-        store: Arc<dyn DepositStore>,
-        chain: Chain,
-        confirmations: u64,
-        tokens: Vec<Token>,
-    ) -> Self {
-        Self { store, chain, confirmations, tokens }
+    pub fn new<S>(store: Arc<S>, chain: Chain, config: FollowerConfig) -> Self
+    where
+        S: DepositStore + SettlementStore + 'static,
+    {
+        let (deposits, settlements) = (Arc::clone(&store) as _, store as _);
+        Self { deposits, settlements, chain, config, recent: Mutex::default() }
     }
 
-    /// Reads the next blocks and records their deposits. Returns `true` if more finalized blocks
-    /// are left, so that the next round need not wait. Starts a new chain at its newest finalized
-    /// block.
+    /// Reads the next blocks. Returns `true` if more are left, so that the next round need not
+    /// wait. Starts a new chain at its newest final block.
     ///
     /// # Errors
-    /// When the chain or the store fails. No deposit is lost.
+    /// When the chain or the store fails. Nothing is lost.
     pub async fn round(&self, now: Timestamp) -> Result<bool, FollowError> {
+        let mut recent = self.recent.lock().await;
         let chain_id = self.chain.chain_id();
         // One endpoint for the whole round: another may be on another branch.
         let (endpoint, head) = self.chain.endpoint().await?;
-        let newest = head.block.saturating_sub(self.confirmations);
-        let Some(cursor) = self.store.cursor(chain_id).await? else {
-            if let Some(at) = endpoint.block_ref(newest).await? {
-                self.store.start_at(chain_id, at).await?;
-            }
+        let Some(cursor) = self.deposits.cursor(chain_id).await? else {
+            self.start(&endpoint, head).await?;
             return Ok(false);
         };
-        let last = newest.min(cursor.number.saturating_add(ROUND));
-        let next = cursor.number.saturating_add(1);
-        let blocks: Vec<Option<Block>> = stream::iter(next..=last)
-            .map(|number| endpoint.block(number))
-            .buffered(CONCURRENCY)
-            .try_collect()
-            .await?;
-        let Some(Some(first)) = blocks.first() else {
-            return Ok(false);
+        recent.start_from(cursor);
+        let tip = recent.tip().unwrap_or(cursor);
+        let last = head.block.min(tip.number.saturating_add(ROUND));
+        let fetched = self.fetch(&endpoint, tip, last).await?;
+        let is_removed = match fetched.first() {
+            Some(first) => first.block.header.parent_hash.0 != tip.hash,
+            None => recent.hash_at(head.block).is_some_and(|hash| hash != head.hash),
         };
-        if first.parent != cursor.hash {
-            self.step_back(&endpoint, cursor, now).await?;
-            return Ok(false);
+        if is_removed {
+            return self.step_back(&endpoint, head, &mut recent, now).await;
         }
-        let blocks = connected(cursor, blocks);
-        let end = blocks.last().map_or(cursor, |block| block.at);
-        let mut payments = self.token_payments(&endpoint, &blocks).await?;
-        payments.extend(blocks.into_iter().flat_map(|block| block.payments));
-        let deposits = self.store.external_deposits(payments).await?;
-        let deposits = successful(&endpoint, deposits).await?;
-        let moved = self.store.record_deposits(chain_id, cursor, end, deposits, now).await?;
-        Ok(moved && end.number < newest)
+        if !fetched.is_empty() {
+            let fetched = connected(tip, fetched);
+            let read = self.settle(&endpoint, fetched, recent.is_forked, now).await?;
+            recent.extend(read);
+        }
+        self.finalize(&endpoint, head, &mut recent, now).await?;
+        Ok(recent.tip().is_some_and(|new| new.number > tip.number && new.number < head.block))
     }
 
-    async fn token_payments(
+    async fn start(&self, endpoint: &Endpoint, head: Head) -> Result<(), FollowError> {
+        let newest = endpoint.final_block(head, self.config.finality).await?.unwrap_or_default();
+        if let Some(header) = endpoint.header(newest).await? {
+            self.deposits.start_at(self.chain.chain_id(), header.at(newest)).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the blocks above `tip` up to `last`, as far as the endpoint has them.
+    async fn fetch(
         &self,
         endpoint: &Endpoint,
-        blocks: &[Block],
-    ) -> Result<Vec<Payment>, FollowError> {
-        if self.tokens.is_empty() {
-            return Ok(Vec::new());
-        }
-        let at: Vec<_> = blocks.iter().map(|block| block.at).collect();
-        let paid = stream::iter(at).map(|at| endpoint.token_payments(at, &self.tokens));
-        let paid: Vec<_> = paid.buffered(CONCURRENCY).try_collect().await?;
-        Ok(paid.into_iter().flatten().collect())
+        tip: BlockRef,
+        last: u64,
+    ) -> Result<Vec<Fetched>, FollowError> {
+        let tokens = &self.config.tokens;
+        let fetch = |number| async move {
+            let Some(block) = endpoint.block(number).await? else { return Ok(None) };
+            let token_payments = match tokens.is_empty() {
+                true => Vec::new(),
+                false => endpoint.token_payments(block.at(), tokens).await?,
+            };
+            Ok::<_, FollowError>(Some(Fetched { block, token_payments }))
+        };
+        let blocks = stream::iter(tip.number.saturating_add(1)..=last).map(fetch);
+        let blocks: Vec<_> = blocks.buffered(CONCURRENCY).try_collect().await?;
+        Ok(blocks.into_iter().map_while(|block| block).collect())
     }
 
-    /// Moves the cursor back after its block was removed although it was finalized. The blocks are
-    /// read again; deposits that were reported before are not repeated.
+    /// Settles the transfers whose nonces these blocks use, and returns the blocks with their
+    /// external deposits.
+    async fn settle(
+        &self,
+        endpoint: &Endpoint,
+        fetched: Vec<Fetched>,
+        is_fork: bool,
+        now: Timestamp,
+    ) -> Result<Vec<ReadBlock>, FollowError> {
+        let payments = fetched
+            .iter()
+            .flat_map(|it| it.block.payments().chain(it.token_payments.iter().cloned()));
+        let deposits = self.deposits.external_deposits(payments.collect()).await?;
+        let uses = fetched.iter().flat_map(|it| nonce_uses(&it.block)).collect();
+        let matches = self.settlements.match_nonces(self.chain.chain_id(), uses).await?;
+        let found: Vec<_> =
+            fetched.iter().map(|it| Found::in_block(&it.block, &deposits, &matches)).collect();
+        let wanted: Vec<_> = fetched
+            .into_iter()
+            .zip(&found)
+            .map(|(fetched, found)| (fetched.block, found.hashes()))
+            .collect();
+        let receipts = stream::iter(wanted)
+            .map(|(block, wanted)| self.receipts(endpoint, block, wanted))
+            .buffered(CONCURRENCY);
+        let receipts: Vec<_> = receipts.try_collect().await?;
+        let (mut read, mut blocks) = (Vec::new(), ReadBlocks { is_fork, ..ReadBlocks::default() });
+        for (found, (block, receipts)) in found.iter().zip(&receipts) {
+            blocks.blocks.push(block.at());
+            blocks.settlements.extend(found.settlements(block, receipts)?);
+            read.push(found.read(block, receipts)?);
+        }
+        let reopened = self.settlements.settle(self.chain.chain_id(), blocks, now).await?;
+        for transfer in reopened {
+            let event = "final_transfer_reopened";
+            tracing::error!(event, %transfer, "final transfer contradicted by the chain");
+        }
+        Ok(read)
+    }
+
+    /// Returns a block with the receipts of these transactions in it.
+    async fn receipts(
+        &self,
+        endpoint: &Endpoint,
+        block: Block,
+        wanted: HashSet<[u8; 32]>,
+    ) -> Result<(Block, HashMap<[u8; 32], Receipt>), FollowError> {
+        if wanted.is_empty() {
+            return Ok((block, HashMap::new()));
+        }
+        let prove = self.config.prove_receipts;
+        let receipts = self.chain.receipts(endpoint, &block, &wanted, prove).await?;
+        Ok((block, receipts))
+    }
+
+    /// Makes final what is in blocks that the chain calls final, and that a second endpoint
+    /// confirms.
+    async fn finalize(
+        &self,
+        endpoint: &Endpoint,
+        head: Head,
+        recent: &mut Recent,
+        now: Timestamp,
+    ) -> Result<(), FollowError> {
+        let Some(cursor) = recent.cursor() else { return Ok(()) };
+        if recent.tip() == Some(cursor) {
+            return Ok(());
+        }
+        let newest = endpoint.final_block(head, self.config.finality).await?;
+        let Some(newest) = newest.filter(|newest| *newest > cursor.number) else {
+            return Ok(());
+        };
+        let Some(end) = recent.up_to(newest).last().map(|block| block.at) else { return Ok(()) };
+        if !self.is_confirmed(endpoint, recent.up_to(newest)).await {
+            if recent.count_unconfirmed() {
+                report_unconfirmed(end.number);
+            }
+            return Ok(());
+        }
+        let chain_id = self.chain.chain_id();
+        let keep_until = now.plus(KEEP_BYTES);
+        let superseded = self.settlements.finalize(chain_id, end.number, now, keep_until).await?;
+        for transfer in superseded {
+            let event = "transfer_superseded";
+            tracing::warn!(event, %transfer, "nonce used by an external transaction");
+        }
+        let deposits = recent.deposits_up_to(end.number);
+        if self.deposits.record_deposits(chain_id, cursor, end, deposits, now).await? {
+            recent.move_cursor(end);
+        } else {
+            // Another server moved it.
+            *recent = Recent::default();
+        }
+        Ok(())
+    }
+
+    /// Whether a second endpoint confirms these blocks and everything in them that concerns a
+    /// wallet.
+    async fn is_confirmed(&self, by: &Endpoint, blocks: &[ReadBlock]) -> bool {
+        // The hash of the last one confirms those before it; the others are compared only if
+        // something in them is to be reported.
+        let to_report = blocks.iter().filter(|block| block.concerns_wallets);
+        let to_compare = to_report.chain(blocks.last()).map(|block| {
+            let ReadBlock { at, header, transactions, .. } = block;
+            (at.number, *header, transactions.clone())
+        });
+        let to_compare: Vec<_> = to_compare.collect();
+        let compare = |(number, header, transactions): (u64, Header, Vec<_>)| async move {
+            self.chain.is_confirmed(by, number, &header, &transactions).await
+        };
+        let mut compared = stream::iter(to_compare).map(compare).buffered(CONCURRENCY);
+        while let Some(is_confirmed) = compared.next().await {
+            if !is_confirmed {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Drops the blocks that a reorganisation removed, down to the fork. If the block at the cursor
+    /// itself was removed, moves the cursor back; deposits that were reported before are not
+    /// repeated. Returns whether there are other blocks to read.
     async fn step_back(
         &self,
         endpoint: &Endpoint,
-        cursor: BlockRef,
+        head: Head,
+        recent: &mut Recent,
         now: Timestamp,
-    ) -> Result<(), FollowError> {
-        let number = cursor.number.saturating_sub(self.confirmations.max(STEP_BACK));
+    ) -> Result<bool, FollowError> {
+        let removed = recent.blocks_from(head.block);
+        let cursor = recent.cursor();
+        for (dropped, block) in (1..).zip(removed) {
+            match self.replacement(endpoint, block).await? {
+                Replacement::Found => {}
+                // Nothing final was reported of it, so the word of one endpoint suffices.
+                Replacement::Unconfirmed if Some(block) != cursor => {}
+                Replacement::None if dropped > 1 => {
+                    recent.drop_above(block.number);
+                    return Ok(true);
+                }
+                Replacement::None => return Ok(false),
+                Replacement::Unconfirmed => {
+                    if recent.count_unconfirmed() {
+                        report_unconfirmed(block.number);
+                    }
+                    return Ok(false);
+                }
+            }
+        }
+        // The cursor is the last of them.
+        let Some(cursor) = cursor else { return Ok(false) };
+        let number = cursor.number.saturating_sub(STEP_BACK);
         tracing::error!(
             event = "finalized_block_removed",
             block = cursor.number,
             continued_after = number,
             "finalized block removed from the chain"
         );
-        if let Some(at) = endpoint.block_ref(number).await? {
-            let chain_id = self.chain.chain_id();
-            self.store.record_deposits(chain_id, cursor, at, Vec::new(), now).await?;
+        if let Some(header) = endpoint.header(number).await? {
+            let (chain_id, at) = (self.chain.chain_id(), header.at(number));
+            self.deposits.record_deposits(chain_id, cursor, at, Vec::new(), now).await?;
+            *recent = Recent::default();
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether the chain has another block in the place of this one. One answer does not suffice:
+    /// people were notified of what is in the block.
+    async fn replacement(
+        &self,
+        endpoint: &Endpoint,
+        block: BlockRef,
+    ) -> Result<Replacement, FollowError> {
+        let is_other = |header: &Header| header.hash.0 != block.hash;
+        let Some(header) = endpoint.header(block.number).await?.filter(is_other) else {
+            return Ok(Replacement::None);
+        };
+        if endpoint.header(block.number).await? != Some(header) {
+            return Ok(Replacement::None);
+        }
+        let is_confirmed = self.chain.is_confirmed(endpoint, block.number, &header, &[]).await;
+        Ok(if is_confirmed { Replacement::Found } else { Replacement::Unconfirmed })
     }
 }
 
-/// Removes the deposits whose transaction reverted.
-async fn successful(
-    endpoint: &Endpoint,
-    deposits: Vec<Deposit>,
-) -> Result<Vec<Deposit>, FollowError> {
-    let checked = stream::iter(deposits).map(|deposit| async move {
-        let Payment { tx_hash, block, .. } = deposit.payment;
-        // A reverted transaction has no logs, so a token deposit succeeded.
-        if deposit.payment.token.is_some() {
-            return Ok(Some(deposit));
-        }
-        let receipt = endpoint.receipt(tx_hash).await?;
-        match receipt.filter(|receipt| receipt.block == block) {
-            Some(receipt) => Ok(receipt.success.then_some(deposit)),
-            None => Err(FollowError::NoReceipt { block }),
-        }
-    });
-    let checked: Vec<_> = checked.buffered(CONCURRENCY).try_collect().await?;
-    Ok(checked.into_iter().flatten().collect())
+fn report_unconfirmed(block: u64) {
+    let event = "finality_unconfirmed";
+    tracing::warn!(event, block, "block not confirmed by a second endpoint");
 }
 
-/// Returns the blocks after the cursor as long as each is the child of the one before it: a node
-/// may have switched branches between two answers.
-fn connected(cursor: BlockRef, blocks: Vec<Option<Block>>) -> Vec<Block> {
-    let mut end = cursor.hash;
-    let mut is_child = |block: &Block| {
-        let is_child = block.parent == end;
-        end = block.at.hash;
+/// Whether a block was replaced by another one of the same number.
+enum Replacement {
+    /// It is still there, or the endpoint has not reached it.
+    None,
+    /// One endpoint says so, and no other one does.
+    Unconfirmed,
+    Found,
+}
+
+/// What concerns wallets in a block.
+struct Found<'a> {
+    deposits: Vec<&'a Deposit>,
+    matches: Vec<&'a NonceMatch>,
+}
+
+impl<'a> Found<'a> {
+    fn in_block(block: &Block, deposits: &'a [Deposit], matches: &'a [NonceMatch]) -> Self {
+        let hashes: HashSet<_> = block.transactions.iter().map(|it| it.hash.0).collect();
+        let is_here = |deposit: &&Deposit| {
+            deposit.payment.block == block.number && hashes.contains(&deposit.payment.tx_hash)
+        };
+        Self {
+            deposits: deposits.iter().filter(is_here).collect(),
+            matches: matches.iter().filter(|found| hashes.contains(&found.tx_hash)).collect(),
+        }
+    }
+
+    /// The transactions whose receipts decide something.
+    fn hashes(&self) -> HashSet<[u8; 32]> {
+        let own = self.matches.iter().filter(|found| found.signed_as.is_some());
+        let deposits = self.deposits.iter().map(|deposit| deposit.payment.tx_hash);
+        own.map(|found| found.tx_hash).chain(deposits).collect()
+    }
+
+    fn settlements(
+        &self,
+        block: &Block,
+        receipts: &HashMap<[u8; 32], Receipt>,
+    ) -> Result<Vec<Settlement>, FollowError> {
+        let settlement = |found: &&NonceMatch| {
+            let NonceMatch { transfer, tx_hash, signed_as } = found;
+            let (outcome, fee) = match signed_as {
+                None => (Outcome::Superseded, Wei::default()),
+                Some(kind) => {
+                    let receipt = receipts.get(tx_hash);
+                    let receipt = receipt.ok_or(FollowError::NoReceipt { block: block.number })?;
+                    (Outcome::of(*kind, transfer, receipt), receipt.fee)
+                }
+            };
+            let (transfer, tx_hash, block) = (transfer.id, *tx_hash, block.at());
+            Ok(Settlement { transfer, block, tx_hash, outcome, fee })
+        };
+        self.matches.iter().map(settlement).collect()
+    }
+
+    fn read(
+        &self,
+        block: &Block,
+        receipts: &HashMap<[u8; 32], Receipt>,
+    ) -> Result<ReadBlock, FollowError> {
+        let mut deposits = Vec::new();
+        for deposit in &self.deposits {
+            let receipt = receipts.get(&deposit.payment.tx_hash);
+            let receipt = receipt.ok_or(FollowError::NoReceipt { block: block.number })?;
+            if is_in(&deposit.payment, receipt) {
+                deposits.push(Deposit::clone(deposit));
+            }
+        }
+        let concerned: HashSet<_> = self
+            .matches
+            .iter()
+            .map(|found| found.tx_hash)
+            .chain(self.deposits.iter().map(|deposit| deposit.payment.tx_hash))
+            .collect();
+        let transactions = block.transactions.iter();
+        let transactions = transactions.filter(|it| concerned.contains(&it.hash.0));
+        Ok(ReadBlock {
+            at: block.at(),
+            header: block.header,
+            transactions: transactions.cloned().collect(),
+            deposits,
+            concerns_wallets: !concerned.is_empty(),
+        })
+    }
+}
+
+/// Whether a payment took place by the receipt of its transaction: it succeeded, and the receipt
+/// has the token's log.
+fn is_in(payment: &Payment, receipt: &Receipt) -> bool {
+    let Some(token) = &payment.token else { return receipt.success };
+    let moves = receipt.moves.iter().filter(|moved| {
+        moved.token == token.address && moved.to == payment.to && moved.from != moved.to
+    });
+    let logged =
+        moves.fold(Units::default(), |sum, moved| Units(sum.0.saturating_add(moved.units.0)));
+    receipt.success && logged == payment.value
+}
+
+fn nonce_uses(block: &Block) -> impl Iterator<Item = NonceUse> {
+    block.transactions.iter().filter_map(|transaction| {
+        let (from, tx_hash) = (transaction.from(), transaction.hash.0);
+        Some(NonceUse { from, nonce: transaction.nonce()?, tx_hash })
+    })
+}
+
+/// Returns the blocks after the tip as long as each is the child of the one before it: a node may
+/// have switched branches between two answers.
+fn connected(tip: BlockRef, blocks: Vec<Fetched>) -> Vec<Fetched> {
+    let mut end = tip.hash;
+    let is_child = |fetched: &Fetched| {
+        let is_child = fetched.block.header.parent_hash.0 == end;
+        end = fetched.block.header.hash.0;
         is_child
     };
-    blocks.into_iter().map_while(|block| block.filter(&mut is_child)).collect()
+    blocks.into_iter().take_while(is_child).collect()
 }
 
 impl std::fmt::Debug for Follower {
@@ -239,34 +529,6 @@ impl std::fmt::Debug for Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn block(number: u64, hash: u8, parent: u8) -> Option<Block> {
-        let at = BlockRef { number, hash: [hash; 32] };
-        let address = EthAddress::from([1; 20]);
-        let payment = Payment {
-            tx_hash: [hash; 32],
-            from: address,
-            to: address,
-            token: None,
-            value: Units::default(),
-            block: number,
-        };
-        Some(Block { at, parent: [parent; 32], payments: vec![payment] })
-    }
-
-    #[test]
-    fn blocks_are_used_until_one_does_not_extend_the_chain() {
-        let cursor = BlockRef { number: 4, hash: [4; 32] };
-        let end_of = |blocks| {
-            let blocks = connected(cursor, blocks);
-            (blocks.last().map_or(cursor, |block| block.at).number, blocks.len())
-        };
-        assert_eq!(end_of(vec![block(5, 5, 4), block(6, 6, 5)]), (6, 2));
-        assert_eq!(end_of(vec![block(5, 5, 4), block(6, 6, 9)]), (5, 1));
-        assert_eq!(end_of(vec![block(5, 5, 4), None, block(7, 7, 6)]), (5, 1));
-        assert_eq!(end_of(vec![block(5, 5, 9), block(6, 6, 5)]), (4, 0));
-        assert_eq!(end_of(Vec::new()), (4, 0));
-    }
 
     /// Servers run this future on its own task.
     #[expect(dead_code, reason = "checked by the compiler")]

@@ -18,10 +18,10 @@
 //! 3. Open the sender's wallet with the password (`kms-core`).
 //! 4. [`Transfers::sign_and_send`] signs the whole fee [`Ladder`](transfer::Ladder) for one nonce,
 //!    commits the sealed bytes, and then broadcasts the first transaction.
-//! 5. Call [`Transfers::tick`] every [`TransferConfig::poll`]. It broadcasts again what a node
-//!    forgot, broadcasts replacements at higher fees, follows reorganisations, and records the end.
-//!    Several servers may do this over one database.
-//! 6. Call [`Follower::round`](follower::Follower::round) in a loop for deposits.
+//! 5. Call [`Transfers::tick`] every second. It broadcasts again what a node forgot, and broadcasts
+//!    replacements at higher fees. Several servers may do this over one database.
+//! 6. Call [`Follower::round`](follower::Follower::round) in a loop. It reads every block, settles
+//!    the transfers whose nonces it uses, records their end at finality, and finds deposits.
 //!
 //! [`state`] has every allowed change of a transfer, [`spending`] the rules of spending limits.
 //!
@@ -57,6 +57,7 @@ pub mod follower;
 mod ladder;
 pub mod ports;
 mod prices;
+pub mod settlement;
 mod signing;
 pub mod spending;
 pub mod state;

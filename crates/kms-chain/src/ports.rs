@@ -135,53 +135,6 @@ pub enum Progress {
     Resumed,
     /// The cancellation is to be sent. Notifies the sender, once.
     CancellationRequested,
-    /// The cancellation is in a finalized block. Erases the signed bytes, releases what was
-    /// reserved but for the fee, and notifies the sender.
-    Cancelled {
-        /// The cancellation.
-        tx_hash: [u8; 32],
-        /// Its block.
-        block: u64,
-        /// The fee that the network took.
-        fee: Wei,
-    },
-    /// It is mined. Notifies the sender, and the recipient unless that was done before.
-    Mined {
-        /// The transaction that is mined.
-        tx_hash: [u8; 32],
-        /// Its block.
-        block: u64,
-        /// The fee that the network took.
-        fee: Wei,
-        /// The amount that reached the recipient, if the token kept a part of it.
-        arrived: Option<Units>,
-    },
-    /// In a finalized block, but the token logged no such payment. Erases the signed bytes, and
-    /// notifies the sender.
-    NothingMoved {
-        /// The transaction that is mined.
-        tx_hash: [u8; 32],
-        /// Its block.
-        block: u64,
-        /// The fee that the network took.
-        fee: Wei,
-    },
-    /// In a finalized block, but reverted. Erases the signed bytes, and notifies the sender.
-    Reverted {
-        /// The transaction that is mined.
-        tx_hash: [u8; 32],
-        /// Its block.
-        block: u64,
-        /// The fee that the network took.
-        fee: Wei,
-    },
-    /// A finalized block contains another transaction with its nonce, which was not made by this
-    /// system. Erases the signed bytes, releases what was reserved, and notifies the sender.
-    Superseded,
-    /// Its block was removed by a reorganisation. Notifies the sender.
-    Reorged,
-    /// Its block is finalized. Erases the signed bytes.
-    Final,
 }
 
 impl Progress {
@@ -193,12 +146,6 @@ impl Progress {
             Self::Replaced { .. } => Change::Replace,
             Self::Waiting(_) | Self::Resumed => Change::Wait,
             Self::CancellationRequested => Change::RequestCancellation,
-            Self::Cancelled { .. } => Change::CancelMined,
-            Self::Mined { .. } => Change::Mine,
-            Self::Reverted { .. } | Self::NothingMoved { .. } => Change::Revert,
-            Self::Superseded => Change::Supersede,
-            Self::Reorged => Change::Reorg,
-            Self::Final => Change::Finish,
         }
     }
 }
@@ -233,7 +180,7 @@ pub struct Sent {
 /// A pending transfer that was claimed for processing.
 #[derive(Clone, Debug)]
 pub struct Due {
-    /// The transfer: `signed`, `broadcast` or `mined`.
+    /// The transfer: `signed` or `broadcast`, and in no block.
     pub transfer: Transfer,
     /// Its first transaction.
     pub first: SignedTx,
@@ -319,14 +266,13 @@ pub trait TransferStore: Send + Sync {
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Claims up to `limit` transfers of the chain that are `signed`, `broadcast` or `mined` and
-    /// whose lease has ended, until `lease_until`. Returns the lowest nonces first. Logs and skips
-    /// rows that cannot be read.
+    /// Claims up to `limit` transfers of the chain that are in no block and whose check is due, and
+    /// schedules their next checks: each after twice the time of the one before, from a second to
+    /// five minutes. Returns the lowest nonces first. Logs and skips rows that cannot be read.
     async fn claim_due(
         &self,
         chain_id: u64,
         now: Timestamp,
-        lease_until: Timestamp,
         limit: u32,
     ) -> Result<Vec<Due>, StoreError>;
 

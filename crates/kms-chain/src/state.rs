@@ -1,7 +1,7 @@
 //! The states of a transfer and every allowed change between them.
 //!
 //! The store asks here before it changes a row. A signed transfer does not end before a transaction
-//! with its nonce is finalized.
+//! with its nonce is final, and is reopened if the chain removes that block all the same.
 
 use crate::transfer::TransferState;
 
@@ -26,14 +26,14 @@ pub enum Change {
     Wait,
     /// A block contains it.
     Mine,
-    /// It reverted or moved nothing, in a finalized block.
-    Revert,
-    /// Another transaction has its nonce, in a finalized block.
-    Supersede,
-    /// Its block was removed by a reorganisation.
-    Reorg,
-    /// Its block is finalized.
+    /// A block contains a transaction with its nonce that does not pay.
+    Settle,
+    /// That transaction failed or is another one, and its block is final.
+    Fail,
+    /// The block that pays is final.
     Finish,
+    /// The block was removed by a reorganisation.
+    Reopen,
 }
 
 /// Returns the state after a change, or `None` if the change is not allowed in this state.
@@ -50,9 +50,11 @@ pub fn after(state: TransferState, change: Change) -> Option<TransferState> {
         }
         Change::CancelMined => (&[Signed, Broadcast], Cancelled),
         Change::Mine => (&[Signed, Broadcast], Mined),
-        Change::Revert | Change::Supersede => (&[Signed, Broadcast], Failed),
-        Change::Reorg => (&[Mined], Broadcast),
+        Change::Settle => (&[Signed, Broadcast], state),
+        Change::Fail => (&[Signed, Broadcast], Failed),
         Change::Finish => (&[Mined], Final),
+        // Only what a block had settled.
+        Change::Reopen => (&[Mined, Final, Failed, Cancelled], Broadcast),
     };
     from.contains(&state).then_some(to)
 }
@@ -71,10 +73,10 @@ mod tests {
         Change::Replace,
         Change::Wait,
         Change::Mine,
-        Change::Revert,
-        Change::Supersede,
-        Change::Reorg,
+        Change::Settle,
+        Change::Fail,
         Change::Finish,
+        Change::Reopen,
     ];
 
     fn reachable(state: TransferState) -> Vec<TransferState> {
@@ -82,11 +84,12 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_transfer_does_not_change() {
-        use TransferState::{Cancelled, Expired, Failed, Final};
-        for end in [Cancelled, Expired, Failed, Final] {
-            assert!(reachable(end).is_empty(), "{end:?}");
+    fn an_ended_transfer_changes_only_if_its_block_is_removed() {
+        use TransferState::{Broadcast, Cancelled, Expired, Failed, Final};
+        for end in [Cancelled, Failed, Final] {
+            assert_eq!(reachable(end), [Broadcast], "{end:?}");
         }
+        assert!(reachable(Expired).is_empty());
     }
 
     #[test]
@@ -102,6 +105,6 @@ mod tests {
     #[test]
     fn a_mined_transfer_becomes_final_or_pending_again() {
         use TransferState::{Broadcast, Final, Mined};
-        assert_eq!(reachable(Mined), [Broadcast, Final]);
+        assert_eq!(reachable(Mined), [Final, Broadcast]);
     }
 }

@@ -269,6 +269,9 @@ pub struct Transfer {
     pub fee: Option<Wei>,
     /// Why it failed.
     pub failure: Option<TransferFailure>,
+    /// The transaction that used its nonce, if that was not made by this system or for another
+    /// transfer.
+    pub superseded_by: Option<[u8; 32]>,
     /// When it was quoted.
     pub created_at: Timestamp,
     /// Until when it can be confirmed.
@@ -310,6 +313,7 @@ impl From<Quote> for Transfer {
             block: None,
             fee: None,
             failure: None,
+            superseded_by: None,
             created_at: quote.created_at,
             expires_at: quote.expires_at,
         }

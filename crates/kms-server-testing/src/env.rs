@@ -16,7 +16,7 @@ use kms_core::recovery::RecoveryRules;
 use kms_core::{KdfParams, MasterKeyId, ServerKeys};
 use kms_server::Secret;
 use kms_server::config::{
-    AuditSettings, ChainSettings, DatabaseSettings, KeyDatabaseSettings, KmsKeyProvider,
+    AuditSettings, ChainSettings, DatabaseSettings, Finality, KeyDatabaseSettings, KmsKeyProvider,
     KmsKeySettings, LimitSettings, MailSettings, PasswordSettings, RpcUrl, Settings, TlsSettings,
     UpkeepSettings, UrlError,
 };
@@ -257,7 +257,7 @@ impl TestEnv {
             ("CHAIN__RPC_URLS", self.rpc_urls.clone()),
             ("CHAIN__CHAIN_ID", self.chain.chain_id.to_string()),
             ("CHAIN__NAME", self.chain.name.clone()),
-            ("CHAIN__CONFIRMATIONS", self.chain.confirmations.to_string()),
+            ("CHAIN__FINALITY", self.chain.finality.to_string()),
             ("CHAIN__QUOTE_LIFETIME", milliseconds(self.chain.quote_lifetime)),
             ("CHAIN__POLL_INTERVAL", milliseconds(self.chain.poll_interval)),
             ("CHAIN__REPLACE_AFTER", self.chain.replace_after.to_string()),
@@ -374,7 +374,8 @@ fn chain_of(anvil: &Anvil) -> anyhow::Result<ChainSettings> {
         name: "Test".to_owned(),
         symbol: "ETH".to_owned(),
         explorer: None,
-        confirmations: 2,
+        finality: Finality::Blocks(2),
+        prove_receipts: true,
         quote_lifetime: Duration::from_secs(120),
         poll_interval: Duration::from_millis(100),
         replace_after: 3,

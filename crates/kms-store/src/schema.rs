@@ -103,7 +103,7 @@ diesel::table! {
         fee -> Nullable<Text>,
         created_at -> BigInt,
         expires_at -> BigInt,
-        lease_until -> BigInt,
+        nonce_released -> Bool,
         failure -> Nullable<Text>,
         cancel_requested_at -> Nullable<BigInt>,
         token -> Nullable<Text>,
@@ -137,6 +137,29 @@ diesel::table! {
         id -> Text,
         transfer_id -> Text,
         at -> BigInt,
+    }
+}
+
+diesel::table! {
+    settlements (transfer_id) {
+        transfer_id -> Text,
+        chain_id -> BigInt,
+        block -> BigInt,
+        block_hash -> Binary,
+        tx_hash -> Binary,
+        outcome -> Text,
+        fee -> Text,
+        final_at -> Nullable<BigInt>,
+        bytes_until -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    transfer_checks (transfer_id) {
+        transfer_id -> Text,
+        chain_id -> BigInt,
+        next_at -> BigInt,
+        done -> Integer,
     }
 }
 
@@ -310,5 +333,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     names,
     transfers,
     signed_transactions,
+    settlements,
     events
 );

@@ -1,11 +1,13 @@
 //! Transfers, their signed transactions and their nonces.
 
 mod advance;
+mod checks;
 mod cleaning;
 mod due;
 mod history;
 mod replace;
 mod row;
+mod settle;
 mod sign;
 mod spending_limits;
 
@@ -20,9 +22,10 @@ use kms_chain::ports::{
     ChainView, ChoosePrices, Due, Inserted, PaidBefore, Progress, ReplaceOutcome, Sign, SignAgain,
     SignOutcome, TransferStore,
 };
+use kms_chain::settlement::{NonceMatch, NonceUse, ReadBlocks, SettlementStore};
 use kms_chain::spending::{OverLimit, SpendingRules};
 use kms_chain::state::{self, Change};
-use kms_chain::transfer::{Fees, Outgoing, Transfer, TransferState, Wait};
+use kms_chain::transfer::{Fees, Outgoing, Transfer, TransferFailure, TransferState, Wait};
 use kms_core::ports::StoreError;
 use kms_types::{
     AccountId, EthAddress, EventKind, ReplacementId, Timestamp, TransferEvent, TransferId,
@@ -35,11 +38,12 @@ use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::dialect::Dialect;
 use crate::events::{self, About};
-use crate::schema::{signed_transactions, transfer_waits, transfers};
+use crate::schema::{settlements, signed_transactions, transfer_waits, transfers};
 
 fn find(connection: &mut AnyConnection, id: TransferId) -> Result<Option<Transfer>, Failure> {
     let mut found = find_row(connection, id)?;
     with_progress(connection, found.as_mut_slice())?;
+    with_proofs(connection, found.as_mut_slice())?;
     Ok(found)
 }
 
@@ -86,6 +90,30 @@ fn with_progress(connection: &mut AnyConnection, found: &mut [Transfer]) -> Resu
     Ok(())
 }
 
+/// Adds to superseded transfers the transaction that used their nonce.
+fn with_proofs(connection: &mut AnyConnection, found: &mut [Transfer]) -> Result<(), Failure> {
+    let mut superseded: HashMap<String, &mut Transfer> = found
+        .iter_mut()
+        .filter(|transfer| transfer.failure == Some(TransferFailure::Superseded))
+        .map(|transfer| (transfer.id.to_string(), transfer))
+        .collect();
+    if superseded.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<String> = superseded.keys().cloned().collect();
+    let rows: Vec<(String, Vec<u8>)> = settlements::table
+        .filter(settlements::transfer_id.eq_any(ids))
+        .select((settlements::transfer_id, settlements::tx_hash))
+        .load(connection)?;
+    for (id, hash) in rows {
+        if let Some(transfer) = superseded.get_mut(&id) {
+            let row = RowRef { table: "settlements", key: &id };
+            transfer.superseded_by = Some(row.array(&hash)?);
+        }
+    }
+    Ok(())
+}
+
 /// Returns why these transfers wait, by their ids.
 fn waits(connection: &mut AnyConnection, ids: &[String]) -> Result<HashMap<String, Wait>, Failure> {
     let rows: Vec<(String, String, i64)> = transfer_waits::table
@@ -125,14 +153,6 @@ fn find_current(
         return find(connection, id);
     }
     Ok(found)
-}
-
-/// Lets the next round of the engine look at the transfer.
-fn make_due(connection: &mut AnyConnection, key: &str) -> Result<(), Failure> {
-    diesel::update(transfers::table.find(key))
-        .set(transfers::lease_until.eq(0))
-        .execute(connection)?;
-    Ok(())
 }
 
 /// Changes the state of a transfer, if it is in state `from` and the change is allowed.
@@ -178,7 +198,7 @@ fn notify_sender(
     )
 }
 
-/// Notifies the recipient, once: a reorg may move the payment into another block.
+/// Notifies the recipient of the transfer's state: that it arrives, is final, or was taken back.
 fn notify_recipient(
     connection: &mut AnyConnection,
     transfer: &Transfer,
@@ -187,9 +207,6 @@ fn notify_recipient(
     let Some(recipient) = transfer.to.account else {
         return Ok(());
     };
-    if events::exists(connection, EventKind::Transfer(TransferEvent::Received), transfer.id)? {
-        return Ok(());
-    }
     events::append(
         connection,
         recipient,
@@ -255,6 +272,11 @@ fn ends(address: EthAddress) -> String {
     let address = address.to_lower_hex();
     let ends = address.get(2..6).zip(address.get(38..)).map(|(start, end)| format!("{start}{end}"));
     ends.unwrap_or_default()
+}
+
+/// Whether the recipient was notified of the transfer.
+fn was_notified(connection: &mut AnyConnection, transfer: &Transfer) -> Result<bool, Failure> {
+    events::exists(connection, EventKind::Transfer(TransferEvent::Received), transfer.id)
 }
 
 #[async_trait]
@@ -371,13 +393,12 @@ impl TransferStore for Database {
         &self,
         chain_id: u64,
         now: Timestamp,
-        lease_until: Timestamp,
         limit: u32,
     ) -> Result<Vec<Due>, StoreError> {
+        let dialect = self.dialect;
         self.blocking(move |connection| {
-            connection.transaction(|connection| {
-                due::claim_due(connection, chain_id, now, lease_until, limit)
-            })
+            connection
+                .transaction(|connection| due::claim_due(connection, dialect, chain_id, now, limit))
         })
         .await
     }
@@ -414,5 +435,64 @@ impl TransferStore for Database {
         to: EthAddress,
     ) -> Result<PaidBefore, StoreError> {
         self.blocking(move |connection| Ok(paid_before(connection, account, to)?)).await
+    }
+}
+
+#[async_trait]
+impl SettlementStore for Database {
+    async fn match_nonces(
+        &self,
+        chain_id: u64,
+        uses: Vec<NonceUse>,
+    ) -> Result<Vec<NonceMatch>, StoreError> {
+        if uses.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.blocking(move |connection| settle::match_nonces(connection, chain_id, &uses)).await
+    }
+
+    async fn settle(
+        &self,
+        chain_id: u64,
+        read: ReadBlocks,
+        now: Timestamp,
+    ) -> Result<Vec<TransferId>, StoreError> {
+        self.blocking(move |connection| {
+            connection.transaction(|connection| settle::settle(connection, chain_id, &read, now))
+        })
+        .await
+    }
+
+    async fn finalize(
+        &self,
+        chain_id: u64,
+        up_to: u64,
+        now: Timestamp,
+        keep_until: Timestamp,
+    ) -> Result<Vec<TransferId>, StoreError> {
+        self.blocking(move |connection| {
+            connection.transaction(|connection| {
+                settle::finalize(connection, chain_id, up_to, now, keep_until)
+            })
+        })
+        .await
+    }
+}
+
+impl Database {
+    /// Erases the signed bytes of up to `limit` settled transfers whose time has passed, and
+    /// returns the number of transfers.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn erase_old_signed_bytes(
+        &self,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<usize, StoreError> {
+        self.blocking(move |connection| {
+            connection.transaction(|connection| settle::erase_old_bytes(connection, now, limit))
+        })
+        .await
     }
 }

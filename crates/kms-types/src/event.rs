@@ -61,7 +61,8 @@ event_kinds! {
     TransferEvent {
         /// The state of a transfer that this account sends has changed.
         Changed = "transfer_changed",
-        /// A transfer to this account was mined.
+        /// The state of a transfer to this account has changed: it arrives (mined), it is final, or
+        /// it was taken back.
         Received = "received",
     }
 }

@@ -229,6 +229,7 @@ transfer-confirmed = ✅ Confirmed: { $what }
 transfer-received-less = The token kept a part of it: { $amount } arrived.
 transfer-block = Block { $number }
 transfer-fee = Network fee: { $fee }
+transfer-superseded-by = Transaction that took its place: <code>{ $hash }</code>
 transfer-hash = Transaction <code>{ $hash }</code>
 transfer-nothing-moved = ❌ Failed: { $what }. The token's contract accepted the transaction but moved no money. Check your /balance; the network fee was charged.
 transfer-nonce-taken = ❌ Failed: { $what }. Your wallet's key was used outside this service, and that transaction took its place. This payment was not made.
@@ -244,6 +245,7 @@ transfer-pending-status = pending
 transfer-waiting-status = waiting
 transfer-cancelling-status = being cancelled
 transfer-confirmed-status = confirmed
+transfer-arriving-status = arriving
 transfer-failed-status = failed
 transfer-cancelled-status = cancelled
 transfer-expired-status = expired
@@ -370,6 +372,9 @@ help-examples = Send with <code>/send @bob 0.5</code> or <code>/send 0x… 0.1</
 
 ## Notices of events
 
+notice-arriving = 📥 <b>{ $amount }</b> from { $sender } is arriving. It is in a block but not final yet: this message changes when it is.
+notice-received-reopened = ⚠️ <b>{ $amount }</b> from { $sender } is not confirmed any more, because the network dropped its block. It may still arrive: I will write to you when it does.
+notice-taken-back = ❌ <b>{ $amount }</b> from { $sender } did not arrive: the payment was taken back. It is not in your balance.
 notice-received = 📥 You received <b>{ $amount }</b> from { $sender }.
 notice-received-small = 📥 You received { $count } small deposits in one day: <b>{ $amount }</b> in total.
 notice-received-many =

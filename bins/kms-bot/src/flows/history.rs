@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use kms_types::wire::{Account, Direction, ExternalDeposit, HistoryEntry, Network, Transfer};
+use kms_types::wire::{
+    Account, Direction, ExternalDeposit, HistoryEntry, Network, Transfer, TransferState,
+};
 use kms_types::{Timestamp, Units};
 use teloxide_core::types::MessageId;
 
@@ -142,7 +144,11 @@ fn transferred(account: &Account, transfer: &Transfer, network: &Network) -> Htm
             sender = party(&transfer.from)
         ),
     };
-    entry(&what, transfer.created_at, status(transfer), transfer.tx_hash.as_deref(), network)
+    let status = match (transfer.direction(account.id), transfer.state) {
+        (Direction::In, TransferState::Mined) => text!("transfer-arriving-status"),
+        (Direction::In | Direction::Out, _any) => status(transfer),
+    };
+    entry(&what, transfer.created_at, status, transfer.tx_hash.as_deref(), network)
 }
 
 fn deposited(at: Timestamp, deposit: &ExternalDeposit, network: &Network) -> Html {

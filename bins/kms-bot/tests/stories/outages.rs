@@ -23,7 +23,7 @@ async fn while_the_server_is_down_the_bot_says_so_and_resumes_afterwards() {
     world.ann.bot("send-ask-password").await;
     world.ann.says(ANNS);
     world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
-    world.bob.bot_with("notice-received", &["0.5 ETH"]).await;
+    world.bob.bot_with("notice-arriving", &["0.5 ETH"]).await;
     assert_transcript!("server_down", world.ann);
     assert_eq!(world.balance(&world.bob).await, coins("0.5"));
     world.stage.stop().await;

@@ -21,7 +21,7 @@ async fn ann_pays_bob_and_both_are_notified() {
     world.ann.confirms("/send @bob 0.5").await;
     world.ann.says(ANNS);
     world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
-    world.bob.bot_with("notice-received", &["0.5 ETH", "@ann"]).await;
+    world.bob.bot_with("notice-arriving", &["0.5 ETH", "@ann"]).await;
     world.bob.press("balance-button");
     world.bob.bot_with("balance-coin", &["0.5 ETH"]).await;
     world.ann.says("/history");
@@ -52,7 +52,7 @@ async fn a_missing_recipient_or_amount_is_asked_for() {
     world.ann.bot("send-ask-password").await;
     world.ann.says(ANNS);
     world.ann.bot_with("transfer-confirmed", &["1.5 ETH"]).await;
-    world.bob.bot_with("notice-received", &["1.5 ETH", "@ann"]).await;
+    world.bob.bot_with("notice-arriving", &["1.5 ETH", "@ann"]).await;
     world.ann.says("/send @bob");
     world.ann.bot("send-ask-amount").await;
     world.ann.press("cancel-button");
@@ -114,7 +114,7 @@ async fn sending_all_leaves_only_the_unused_fee() {
     world.ann.confirms("/send @bob all").await;
     world.ann.says(ANNS);
     world.ann.bot("transfer-confirmed").await;
-    world.bob.bot("notice-received").await;
+    world.bob.bot("notice-arriving").await;
     assert_transcript!("send_all", world.ann);
     let (left, got) = (world.balance(&world.ann).await, world.balance(&world.bob).await);
     assert!(left < coins("0.001") && got > coins("9.99"), "{left} left, {got} came");
@@ -162,7 +162,7 @@ async fn the_history_has_pages() {
     let mut world = world().await;
     for amount in ["0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7"] {
         world.pay(&world.ann, "@bob", amount).await;
-        world.bob.bot_with("notice-received", &[&format!("{amount} ETH")]).await;
+        world.bob.bot_with("notice-arriving", &[&format!("{amount} ETH")]).await;
     }
     world.ann.says("/history");
     let newest = world.ann.bot_with("history-sent", &["0.7 ETH"]).await;
@@ -178,7 +178,7 @@ async fn the_history_has_pages() {
     world.ann.press("history-older-button");
     world.ann.bot_with("history-received", &["10 ETH"]).await;
     world.pay(&world.ann, "@bob", "0.8").await;
-    world.bob.bot_with("notice-received", &["0.8 ETH"]).await;
+    world.bob.bot_with("notice-arriving", &["0.8 ETH"]).await;
     world.ann.press("history-newer-button");
     world.ann.bot_with("history-sent", &["0.7 ETH"]).await;
     world.ann.press("history-newer-button");
@@ -252,7 +252,7 @@ async fn only_the_last_confirm_screen_waits_for_a_password() {
     assert!(first.button(&label("send-confirm-button")).is_some(), "it may be confirmed again");
     world.ann.says(ANNS);
     world.ann.bot_with("transfer-confirmed", &["2 ETH"]).await;
-    world.bob.bot_with("notice-received", &["2 ETH"]).await;
+    world.bob.bot_with("notice-arriving", &["2 ETH"]).await;
     assert_eq!(world.balance(&world.bob).await, coins("2"));
     world.stage.stop().await;
 }
@@ -281,7 +281,7 @@ async fn an_external_deposit_is_reported_and_shows_in_the_balance() {
     world.bob.bot("send-ask-password").await;
     world.bob.says(BOBS);
     world.bob.bot("transfer-confirmed").await;
-    world.ann.bot_with("notice-received", &["@bob"]).await;
+    world.ann.bot_with("notice-arriving", &["@bob"]).await;
     assert_transcript!("balance", world.bob);
     world.stage.stop().await;
 }
@@ -353,7 +353,7 @@ async fn ann_pays_bob_in_a_token_and_the_fee_in_coins() {
     world.ann.confirms("/send 5 tusd @bob").await;
     world.ann.says(ANNS);
     world.ann.bot_with("transfer-confirmed", &["5 TUSD"]).await;
-    world.bob.bot_with("notice-received", &["5 TUSD", "@ann"]).await;
+    world.bob.bot_with("notice-arriving", &["5 TUSD", "@ann"]).await;
     world.ann.says("/send @bob");
     world.ann.bot("send-amount-examples-token").await;
     world.ann.says("all TUSD");
@@ -364,7 +364,7 @@ async fn ann_pays_bob_in_a_token_and_the_fee_in_coins() {
     world.stage.token.set_behavior(&world.stage.anvil, TransferBehavior::TakesFee).unwrap();
     world.ann.says(ANNS);
     world.ann.bot_with("transfer-received-less", &["85.5 TUSD"]).await;
-    world.bob.bot_with("notice-received", &["85.5 TUSD", "@ann"]).await;
+    world.bob.bot_with("notice-arriving", &["85.5 TUSD", "@ann"]).await;
     world.ann.says("/history");
     world.ann.bot_with("history-sent", &["95 TUSD"]).await;
     let bob = world.account(&world.bob).await;

@@ -49,7 +49,7 @@ async fn a_double_press_and_a_repeated_password_send_once() {
     world.ann.bot("unexpected-text-deleted").await;
     // The button of the old screen, pressed on a phone that has not received the edit.
     ann.forges(ann.id(), quote.id, &data(&quote, "send-confirm-button")).unwrap();
-    world.bob.bot_with("notice-received", &["0.5 ETH"]).await;
+    world.bob.bot_with("notice-arriving", &["0.5 ETH"]).await;
     assert_eq!(world.balance(&world.bob).await, coins("0.5"));
     assert_eq!(world.transfers(&world.ann).await.len(), 1);
     world.forgets(ANNS).await;
@@ -159,7 +159,7 @@ async fn a_notice_is_sent_again_after_a_failed_call() {
     let mut world = world().await;
     world.stage.sim.break_next("SendMessage", Fault::BadGateway);
     world.pay(&world.ann, "@bob", "0.5").await;
-    world.bob.bot_with("notice-received", &["0.5 ETH"]).await;
+    world.bob.bot_with("notice-arriving", &["0.5 ETH"]).await;
     assert_eq!(world.stage.sim.faults_left(), 0);
     world.stage.stop().await;
 }

@@ -106,7 +106,7 @@ async fn a_mention_by_id_pays_that_person_and_no_namesake() {
     ann.bot_with("send-ask-password", &["Bobby"]).await;
     ann.says(ANNS);
     ann.bot_with("transfer-confirmed", &["1 ETH"]).await;
-    carl.bot_with("notice-received", &["1 ETH"]).await;
+    carl.bot_with("notice-arriving", &["1 ETH"]).await;
     ann.says("/send");
     ann.bot("send-ask-recipient").await;
     ann.person().says_mentioning("bob", "bob", carl.person());

@@ -24,7 +24,7 @@ pub(crate) const FILTERS: [(&str, &str); 8] = [
     (r"0x[0-9a-fA-F]{40}", "<address>"),
     // The same as it is typed in other forms.
     (r"[0-9a-fA-F]{40}", "<40 digits>"),
-    (r"\d+\.\d{7,}", "<fine amount>"),
+    (r"\d+\.\d{5,}", "<fine amount>"),
     (r"Block \d+", "Block <n>"),
     (r"\d{1,2} [A-Z][a-z]{2} \d{4}, \d\d:\d\d UTC", "<time>"),
     (r"\d{1,2} [A-Z][a-z]+ \d{4}", "<date>"),

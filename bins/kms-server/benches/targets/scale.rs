@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::measure::postgres_cpu;
 use crate::row::Row;
 use crate::stage::{Stage, WORDS, variable};
+use kms_server::config::Finality;
 use kms_server_testing::requests::{COIN, confirm, create, quote};
 use kms_server_testing::{ServerProcess, Stores, TestEnv};
 use kms_store::Scope;
@@ -103,7 +104,7 @@ async fn requests_of_a_payment() -> Row {
     let mut env = TestEnv::new(Stores::Servers).unwrap();
     let proxy = CountingProxy::before(&env.anvil.url());
     env.rpc_urls = proxy.url.clone();
-    env.chain.confirmations = CONFIRMATIONS;
+    env.chain.finality = Finality::Blocks(CONFIRMATIONS);
     env.chain.poll_interval = Duration::from_secs(1);
     let database = env.migrate().await.unwrap();
     let token = env.issue_token(&database, Scope::Bot).await.unwrap();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use kms_chain::follower::Finality;
 use kms_chain::{Chain, ChainError, PricePolicy};
 use kms_config::{ConfigError, Secret, UrlError, is_https_or_loopback, parse_url};
 use kms_store::NoticeFrom;
@@ -35,9 +36,14 @@ pub struct ChainSettings {
     pub symbol: String,
     /// The URL of a block explorer, without a slash at its end.
     pub explorer: Option<String>,
-    /// The number of blocks after which a transfer is final.
-    #[serde(default = "default_confirmations")]
-    pub confirmations: u64,
+    /// When a block is final: `finalized`, the chain's own block tag, or the number of blocks above
+    /// it on a chain without the tag.
+    #[serde(default = "default_finality", deserialize_with = "kms_config::text")]
+    pub finality: Finality,
+    /// Whether receipts are proved against the receipts root of their block. `false` is for chains
+    /// whose receipts are encoded in a way of their own.
+    #[serde(default = "yes")]
+    pub prove_receipts: bool,
     /// How long a quote can be confirmed.
     #[serde(default = "seconds::<120>", deserialize_with = "kms_config::duration_or_zero")]
     pub quote_lifetime: Duration,
@@ -219,6 +225,10 @@ fn default_min_tip() -> u64 {
     1_000_000
 }
 
-fn default_confirmations() -> u64 {
-    12
+fn default_finality() -> Finality {
+    Finality::Tag
+}
+
+fn yes() -> bool {
+    true
 }

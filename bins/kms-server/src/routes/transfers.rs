@@ -461,6 +461,7 @@ pub(crate) fn show(transfer: Transfer) -> wire::Transfer {
         cancel_requested_at: transfer.cancel_requested_at,
         block: transfer.block,
         failure: transfer.failure.map(show_failure),
+        superseded_by: transfer.superseded_by.map(hex::encode_prefixed),
         warnings: transfer.warnings.into_iter().map(show_warning).collect(),
         client_ref: transfer.client_ref,
         created_at: transfer.created_at,

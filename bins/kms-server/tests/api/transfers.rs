@@ -69,7 +69,8 @@ async fn coins_are_sent_by_username(test: TestServer) {
     let created = AccountEvent::Created.as_str();
     let (changed, received) = (TransferEvent::Changed.as_str(), TransferEvent::Received.as_str());
     assert_eq!(kinds(ann.id).collect::<Vec<_>>(), [created, changed, changed]);
-    assert_eq!(kinds(bob.id).collect::<Vec<_>>(), [created, received]);
+    // The second notice, that it is final, may be among them.
+    assert_eq!(kinds(bob.id).take(2).collect::<Vec<_>>(), [created, received]);
     // A second payment to the same recipient has no warnings.
     let second = test.client.quote(&quote(1, &bob.address.to_string(), "0.1")).await.unwrap();
     assert!(second.warnings.is_empty());

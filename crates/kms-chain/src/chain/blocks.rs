@@ -1,15 +1,22 @@
-//! Blocks and the payments in native coin that they contain.
+//! Blocks with their transactions, and finality.
+
+use std::fmt;
+use std::str::FromStr;
 
 use alloy::eips::BlockNumberOrTag;
-use alloy::primitives::{Address, B256};
+use alloy::primitives::{Address, B256, U64};
 use alloy::providers::Provider;
 use kms_types::{EthAddress, Token, U256, Units};
 use serde::Deserialize;
 
 use super::endpoint::Endpoint;
 use super::error::ChainError;
+use super::requests::Head;
 
 const GET_BLOCK: &str = "eth_getBlockByNumber";
+
+/// The block tag.
+const FINALIZED: &str = "finalized";
 
 /// A block. Until it is finalized, its number alone does not identify it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +25,15 @@ pub struct BlockRef {
     pub number: u64,
     /// Its hash.
     pub hash: [u8; 32],
+}
+
+/// When a block is final.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finality {
+    /// When the chain itself says so: at the block tag `finalized`.
+    Tag,
+    /// When this many blocks are above it, on a chain without the tag.
+    Blocks(u64),
 }
 
 /// A transaction that offers native coin to an address, or the token movement that it logged.
@@ -37,49 +53,80 @@ pub struct Payment {
     pub block: u64,
 }
 
-/// A block with its payments.
+/// The header of a block, as far as endpoints are compared by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Header {
+    pub(crate) hash: B256,
+    pub(crate) parent_hash: B256,
+    pub(crate) receipts_root: B256,
+    pub(crate) transactions_root: B256,
+}
+
+/// A block with its transactions.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
-    pub(crate) at: BlockRef,
-    pub(crate) parent: [u8; 32],
-    /// Transactions that offer native coin to an address. Only their receipts show whether they
-    /// succeeded.
-    pub(crate) payments: Vec<Payment>,
+    pub(crate) number: u64,
+    pub(crate) header: Header,
+    pub(crate) transactions: Vec<BlockTransaction>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Header {
-    hash: B256,
-    parent_hash: B256,
-}
-
-/// The fields of a block that are needed. Others are not parsed, so that transaction types of
-/// single chains (a rollup's deposits, for instance) do not make it unreadable.
-#[derive(Debug, Deserialize)]
-struct FullBlock {
-    #[serde(flatten)]
-    header: Header,
-    transactions: Vec<Transaction>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Transaction {
-    hash: B256,
+/// A transaction in a block. The fields are those that all types of transactions of all chains
+/// have: a rollup's deposits, for instance, must not make a block unreadable.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(crate) struct BlockTransaction {
+    pub(crate) hash: B256,
     from: Address,
     to: Option<Address>,
     #[serde(default)]
     value: U256,
+    nonce: Option<U64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FullBlock {
+    #[serde(flatten)]
+    header: Header,
+    transactions: Vec<BlockTransaction>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Number {
+    number: Option<U64>,
+}
+
+impl fmt::Display for Finality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tag => f.write_str(FINALIZED),
+            Self::Blocks(above) => write!(f, "{above}"),
+        }
+    }
+}
+
+/// The text is neither the tag nor a number of blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected `finalized` or a number of blocks")]
+pub struct FinalityError;
+
+impl FromStr for Finality {
+    type Err = FinalityError;
+
+    fn from_str(text: &str) -> Result<Self, FinalityError> {
+        if text == FINALIZED {
+            return Ok(Self::Tag);
+        }
+        text.parse().map(Self::Blocks).map_err(|_not_a_number| FinalityError)
+    }
 }
 
 impl Endpoint {
-    /// Returns the block with this number without its transactions; `None` if there is none yet.
-    pub(crate) async fn block_ref(&self, number: u64) -> Result<Option<BlockRef>, ChainError> {
+    /// Returns the header of the block with this number; `None` if there is none yet.
+    pub(crate) async fn header(&self, number: u64) -> Result<Option<Header>, ChainError> {
         self.verify().await?;
         let params = (BlockNumberOrTag::Number(number), false);
         let block = self.provider.raw_request(GET_BLOCK.into(), params).await;
-        let block: Option<Header> = self.record_outcome(block)?;
-        Ok(block.map(|header| BlockRef { number, hash: header.hash.0 }))
+        self.record_outcome(block)
     }
 
     /// Returns the block with this number; `None` if there is none yet.
@@ -88,25 +135,64 @@ impl Endpoint {
         let params = (BlockNumberOrTag::Number(number), true);
         let block = self.provider.raw_request(GET_BLOCK.into(), params).await;
         let block: Option<FullBlock> = self.record_outcome(block)?;
-        Ok(block.map(|FullBlock { header, transactions }| Block {
-            at: BlockRef { number, hash: header.hash.0 },
-            parent: header.parent_hash.0,
-            payments: transactions.into_iter().filter_map(|tx| tx.payment(number)).collect(),
-        }))
+        Ok(block.map(|FullBlock { header, transactions }| Block { number, header, transactions }))
+    }
+
+    /// Returns the number of the newest final block; `None` on a chain that has none yet.
+    pub(crate) async fn final_block(
+        &self,
+        head: Head,
+        finality: Finality,
+    ) -> Result<Option<u64>, ChainError> {
+        match finality {
+            Finality::Blocks(above) => Ok(Some(head.block.saturating_sub(above))),
+            Finality::Tag => {
+                self.verify().await?;
+                let params = (BlockNumberOrTag::Finalized, false);
+                let block = self.provider.raw_request(GET_BLOCK.into(), params).await;
+                // An endpoint that refuses has no final block yet, or does not know the tag.
+                let block: Option<Number> = self.record_call_outcome(block)?;
+                Ok(block.and_then(|block| block.number).map(|number| number.to()))
+            }
+        }
     }
 }
 
-impl Transaction {
-    fn payment(self, block: u64) -> Option<Payment> {
+impl Header {
+    pub(crate) fn at(&self, number: u64) -> BlockRef {
+        BlockRef { number, hash: self.hash.0 }
+    }
+}
+
+impl Block {
+    pub(crate) fn at(&self) -> BlockRef {
+        self.header.at(self.number)
+    }
+
+    /// The transactions that offer native coin to an address. Only their receipts show whether they
+    /// succeeded.
+    pub(crate) fn payments(&self) -> impl Iterator<Item = Payment> {
+        self.transactions.iter().filter_map(|transaction| transaction.payment(self.number))
+    }
+}
+
+impl BlockTransaction {
+    pub(crate) fn from(&self) -> EthAddress {
+        self.from.into()
+    }
+
+    pub(crate) fn nonce(&self) -> Option<u64> {
+        self.nonce.map(|nonce| nonce.to())
+    }
+
+    fn payment(&self, block: u64) -> Option<Payment> {
         let to = EthAddress::from(self.to?);
-        let from = EthAddress::from(self.from);
-        let (tx_hash, value) = (self.hash.0, Units(self.value));
-        (value > Units::default()).then_some(Payment {
-            tx_hash,
-            from,
+        (self.value > U256::ZERO).then_some(Payment {
+            tx_hash: self.hash.0,
+            from: self.from.into(),
             to,
             token: None,
-            value,
+            value: Units(self.value),
             block,
         })
     }

@@ -67,6 +67,18 @@ pub enum ChainError {
         /// like the message of `Refused`.
         reason: String,
     },
+    /// The receipts that an endpoint returned do not have the receipts root of their block.
+    #[error("the receipts of block {block} do not have the receipts root of its header")]
+    FalseReceipts {
+        /// The block.
+        block: u64,
+    },
+    /// No second endpoint returns the same block or receipt.
+    #[error("no second endpoint confirms block {block}")]
+    Unconfirmed {
+        /// The block.
+        block: u64,
+    },
     /// The token's contract does not implement ERC-20.
     #[error("the contract does not answer as an ERC-20 token")]
     NotAToken,
@@ -131,6 +143,7 @@ impl ChainError {
                 | Self::WrongChain { .. }
                 | Self::Stalled { .. }
                 | Self::NotAToken
+                | Self::FalseReceipts { .. }
                 | Self::Refused { .. }
         )
     }

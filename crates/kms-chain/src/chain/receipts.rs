@@ -1,6 +1,6 @@
 //! Receipts of mined transactions.
 
-use alloy::primitives::B256;
+use alloy::primitives::{B256, Bloom, U8};
 use alloy::providers::Provider;
 use alloy::rpc::types::Log;
 use kms_types::{EthAddress, Token, U256, Units, Wei};
@@ -17,6 +17,8 @@ const GET_RECEIPT: &str = "eth_getTransactionReceipt";
 pub struct Receipt {
     /// The block that contains it.
     pub block: u64,
+    /// The hash of that block.
+    pub block_hash: [u8; 32],
     /// The fee that the network took.
     pub fee: Wei,
     /// Whether it succeeded; `false` if it reverted.
@@ -29,14 +31,26 @@ pub struct Receipt {
 /// transaction types of single chains (a rollup's deposits, for instance) can be read.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RawReceipt {
+pub(super) struct RawReceipt {
     block_number: Option<U256>,
-    status: Option<U256>,
+    block_hash: Option<B256>,
+    #[serde(default, rename = "type")]
+    pub(super) kind: U8,
+    pub(super) status: Option<U256>,
+    /// Instead of the status, before the Byzantium fork.
+    pub(super) root: Option<B256>,
+    #[serde(default)]
+    pub(super) cumulative_gas_used: U256,
+    #[serde(default)]
+    pub(super) logs_bloom: Bloom,
     gas_used: U256,
     #[serde(default)]
     effective_gas_price: U256,
     #[serde(default)]
-    logs: Vec<Log>,
+    pub(super) logs: Vec<Log>,
+    /// Of an OP-stack deposit.
+    pub(super) deposit_nonce: Option<U256>,
+    pub(super) deposit_receipt_version: Option<U256>,
 }
 
 impl Receipt {
@@ -69,11 +83,12 @@ impl Endpoint {
 
 impl RawReceipt {
     /// `None` without a valid block number: the transaction is still pending.
-    fn parse(self) -> Option<Receipt> {
+    pub(super) fn parse(self) -> Option<Receipt> {
         let moves = self.logs.iter();
         let moves = moves.filter_map(|log| TokenMove::parse(log.address(), &log.inner.data));
         Some(Receipt {
             block: self.block_number?.try_into().ok()?,
+            block_hash: self.block_hash?.0,
             fee: Wei(self.gas_used.saturating_mul(self.effective_gas_price)),
             success: self.status == Some(U256::ONE),
             moves: moves.collect(),
@@ -98,7 +113,8 @@ mod tests {
         };
         let arrived = |moves: &[TokenMove]| {
             let (fee, moves) = (Wei::default(), moves.to_vec());
-            Receipt { block: 1, fee, success: true, moves }.arrived(&usdc, ann, bob)
+            let receipt = Receipt { block: 1, block_hash: [1; 32], fee, success: true, moves };
+            receipt.arrived(&usdc, ann, bob)
         };
         let units = |units: u64| Units(U256::from(units));
         assert_eq!(arrived(&[moved(token, ann, bob, 9), moved(token, ann, between, 1)]), units(9));

@@ -36,6 +36,8 @@ const LOW_PERCENTILE: f64 = 10.0;
 pub struct Head {
     /// Its number.
     pub block: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
     /// Its base fee, in wei per gas, on a chain that has one.
     pub base_fee: Option<u64>,
 }
@@ -72,7 +74,11 @@ impl Endpoint {
         self.verify().await?;
         let latest = self.provider.get_block_by_number(BlockNumberOrTag::Latest).await;
         let header = self.record_outcome(latest)?.ok_or_else(no_latest_block)?.header;
-        Ok(Head { block: header.number(), base_fee: header.base_fee_per_gas() })
+        Ok(Head {
+            block: header.number(),
+            hash: header.hash.0,
+            base_fee: header.base_fee_per_gas(),
+        })
     }
 
     /// Counts the mined transactions of the address.

@@ -206,19 +206,14 @@ impl Transfers {
 }
 
 impl Due {
-    /// Every signed transaction, lowest step first.
-    pub(super) fn all(&self) -> impl Iterator<Item = &SignedTx> {
-        std::iter::once(&self.first).chain(&self.replacements)
-    }
-
     /// The transactions that a node may have, highest step first.
-    pub(super) fn sent(&self) -> impl Iterator<Item = &SignedTx> {
+    fn sent(&self) -> impl Iterator<Item = &SignedTx> {
         let replacements = self.replacements.iter().rev();
         replacements.filter(|signed| signed.sent.is_some()).chain([&self.first])
     }
 
     /// The transaction that was broadcast last; the first one if none was.
-    pub(super) fn current(&self) -> &SignedTx {
+    fn current(&self) -> &SignedTx {
         self.sent().next().unwrap_or(&self.first)
     }
 

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kms_chain::transfer::TransferState;
-use kms_chain::{Chain, ChainError, Endpoint, Transfers};
+use kms_chain::{Chain, ChainError, Endpoint};
 use kms_testkit::{Anvil, AnvilOptions};
 use serde_json::json;
 
 use crate::stub::{self, Answer, Fate};
-use crate::world::{COIN, CONFIRMATIONS, World, stranger};
+use crate::world::{CHECK, COIN, CONFIRMATIONS, World, stranger};
 
 const DOWN: &str = "http://127.0.0.1:1";
 const SHORT: Duration = Duration::from_millis(400);
@@ -268,8 +268,9 @@ async fn after_a_lost_answer_the_same_bytes_go_to_another_endpoint() {
     let server = world.over(over(&[&lossy, &world.anvil.url()]));
     world.confirm_at(&server, &ann, &quote).await.unwrap();
     world.mine(1);
-    world.pass(Duration::from_secs(1));
+    world.pass(CHECK);
     server.tick(world.now()).await.unwrap();
+    world.read_blocks().await;
     assert_eq!(world.state(&quote).await, TransferState::Mined);
     assert_eq!(world.sent(&ann), 1);
     assert!(*sent.lock().unwrap() >= 1);
@@ -295,19 +296,10 @@ async fn a_lagging_node_does_not_make_a_paid_transfer_fail() {
         _ => Fate::Passed,
     });
     let server = world.over(over(&[&dying, &behind]));
-    world.pass(Duration::from_secs(1));
+    world.pass(CHECK);
     server.tick(world.now()).await.unwrap();
     assert_eq!(world.state(&quote).await, TransferState::Broadcast);
-    // An endpoint that has the transaction settles it.
-    tick_until_mined(&world, &quote, &world.transfers).await;
-}
-
-async fn tick_until_mined(
-    world: &World,
-    quote: &kms_chain::transfer::Transfer,
-    server: &Transfers,
-) {
-    world.pass(Duration::from_secs(1));
-    server.tick(world.now()).await.unwrap();
-    assert_eq!(world.state(quote).await, TransferState::Mined);
+    // The block that has the transaction settles it.
+    world.read_blocks().await;
+    assert_eq!(world.state(&quote).await, TransferState::Final);
 }

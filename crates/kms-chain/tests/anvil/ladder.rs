@@ -9,7 +9,7 @@ use kms_types::U256;
 use serde_json::{Value, json};
 
 use crate::stub::{Answer, Fate, start_proxy};
-use crate::world::{COIN, CONFIRMATIONS, World, stranger};
+use crate::world::{CHECK, COIN, CONFIRMATIONS, World, stranger};
 
 fn hash(transfer: &Transfer) -> String {
     hex::encode_prefixed(transfer.tx_hash.unwrap())
@@ -205,6 +205,7 @@ async fn without_fee_history(
         }
     });
     let server = world.through(&url);
+    world.pass(CHECK);
     server.tick(world.now()).await.unwrap();
     // An endpoint that counts as failed would be checked again.
     server.chain().check().await.unwrap();
@@ -258,6 +259,7 @@ async fn a_step_is_spent_after_more_blocks_than_the_market_is_read_from() {
     for _ in 0..6 {
         world.pass_over();
     }
+    world.pass(CHECK);
     world.replacing_after(12).tick(world.now()).await.unwrap();
     assert_ne!(world.stored(&sent).await.tx_hash, sent.tx_hash);
 }

@@ -11,6 +11,7 @@ mod follower;
 mod ladder;
 mod nonce;
 mod quote;
+mod settlement;
 mod stub;
 mod tokens;
 mod unclear;

@@ -9,7 +9,7 @@ use kms_chain::transfer::TransferState;
 use serde_json::json;
 
 use crate::stub::{Answer, Fate, start_proxy};
-use crate::world::{COIN, POLL, World, stranger};
+use crate::world::{CHECK, COIN, World, stranger};
 
 const SEND: &str = "eth_sendRawTransaction";
 
@@ -64,6 +64,7 @@ async fn a_replacement_is_broadcast_again_after_every_unclear_answer() {
         let quote = world.quote(&ann, stranger(), "0.1").await;
         let sent = world.confirm(&ann, &quote).await.unwrap();
         world.pass_over();
+        world.pass(CHECK);
         world.through(&url).tick(world.now()).await.unwrap();
         // Recorded before the broadcast; the next round broadcasts the same bytes.
         let replaced = world.stored(&sent).await;
@@ -132,12 +133,12 @@ async fn an_outage_of_the_endpoint_loses_no_transfer() {
     let server = world.through(&url);
     let signed = world.confirm_at(&server, &ann, &quote).await.unwrap();
     for _ in 0..3 {
-        world.pass(POLL);
+        world.pass(CHECK);
         assert_eq!(server.tick(world.now()).await.unwrap(), 0);
     }
     assert_eq!(world.state(&signed).await, TransferState::Signed);
     up.store(true, Ordering::SeqCst);
-    world.pass(POLL);
+    world.pass(CHECK);
     server.tick(world.now()).await.unwrap();
     // The first transaction: time alone spends no step.
     let sent = world.stored(&signed).await;
@@ -163,7 +164,7 @@ async fn a_node_that_has_the_transaction_does_not_refuse_it() {
         let events = world.event_count(&ann).await;
         let server = world.through(&url);
         for _ in 0..2 {
-            world.pass(POLL);
+            world.pass(CHECK);
             assert_eq!(server.tick(world.now()).await.unwrap(), 1);
             let now = world.stored(&sent).await;
             assert_eq!((now.state, now.wait), (TransferState::Broadcast, None), "{words}");

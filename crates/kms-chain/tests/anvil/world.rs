@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
-use kms_chain::follower::{ExternalDeposit, Follower};
+use kms_chain::follower::{ExternalDeposit, Finality, Follower, FollowerConfig};
 use kms_chain::spending::SpendingRules;
 use kms_chain::transfer::{Asked, Party, Transfer, TransferState};
 use kms_chain::{
@@ -31,7 +31,8 @@ use serde_json::{Value, json};
 /// The blocks after which a block is finalized.
 pub(crate) const CONFIRMATIONS: u64 = 3;
 pub(crate) const QUOTE_LIFETIME: Duration = Duration::from_secs(120);
-pub(crate) const POLL: Duration = Duration::from_secs(1);
+/// Longer than the longest time between two checks of a transfer.
+pub(crate) const CHECK: Duration = Duration::from_secs(6 * 60);
 /// Blocks with other transactions after which a step is spent.
 pub(crate) const REPLACE_AFTER: u64 = 2;
 
@@ -50,7 +51,8 @@ static KMS_KEY: LazyLock<KeyRing> = LazyLock::new(|| {
 pub(crate) struct World {
     pub(crate) anvil: Anvil,
     pub(crate) transfers: Arc<Transfers>,
-    database: Database,
+    pub(crate) database: Database,
+    blocks: Follower,
     keys: Arc<ServerKeys>,
     custody: Custody,
     clock: AtomicI64,
@@ -69,8 +71,11 @@ impl World {
         let database = Database::connect("sqlite::memory:", 1, Arc::clone(&keys));
         let database = database.await.unwrap();
         database.migrate().await.unwrap();
+        let chain = Chain::new(&anvil.url(), anvil.chain_id()).unwrap();
+        let blocks = follower(&database, chain, tokens.clone(), CONFIRMATIONS);
         let transfers = engine(&database, &anvil.url(), &anvil, &keys, tokens);
         Self {
+            blocks,
             custody: custody(&database, &keys).await,
             transfers: Arc::new(transfers),
             clock: AtomicI64::new(wall_clock().0),
@@ -147,10 +152,20 @@ impl World {
         assert!(self.database.set_state(account.id, AccountState::Frozen).await.unwrap());
     }
 
-    /// One round of the engine, after all leases of the last one have ended.
+    /// Reads all new blocks, and then checks all transfers that are in none. Returns the number of
+    /// these.
     pub(crate) async fn tick(&self) -> usize {
-        self.pass(POLL);
+        self.pass(CHECK);
+        self.read_blocks().await;
         self.transfers.tick(self.now()).await.unwrap()
+    }
+
+    /// Reads all new blocks.
+    pub(crate) async fn read_blocks(&self) {
+        // A round that finds a reorganisation, or none, reads nothing; the next one does.
+        for _ in 0..3 {
+            while self.blocks.round(self.now()).await.unwrap() {}
+        }
     }
 
     pub(crate) fn rpc(&self, method: &str, params: Value) -> Value {
@@ -239,6 +254,8 @@ impl World {
         from: &Account,
         quote: &Transfer,
     ) -> Result<Transfer, ConfirmError> {
+        // The first blocks that are read, unless some were.
+        self.read_blocks().await;
         let ready = self.ready(quote).await;
         let wallet = self.open(from).await;
         server.sign_and_send(ready, wallet, self.now()).await
@@ -257,8 +274,18 @@ impl World {
 
     /// A follower with its own endpoint.
     pub(crate) fn follower_through(&self, url: &str) -> Follower {
+        self.follower_over(Chain::new(url, self.anvil.chain_id()).unwrap())
+    }
+
+    /// A follower with its own endpoints.
+    pub(crate) fn follower_over(&self, chain: Chain) -> Follower {
+        follower(&self.database, chain, self.tokens(), CONFIRMATIONS)
+    }
+
+    /// A follower with its own endpoint and finality.
+    pub(crate) fn follower_with(&self, url: &str, confirmations: u64) -> Follower {
         let chain = Chain::new(url, self.anvil.chain_id()).unwrap();
-        Follower::new(Arc::new(self.database.clone()), chain, CONFIRMATIONS, self.tokens())
+        follower(&self.database, chain, self.tokens(), confirmations)
     }
 
     /// The external deposits that were reported to the account.
@@ -337,6 +364,12 @@ pub(crate) fn wei(wei: u128) -> Wei {
     Wei(U256::from(wei))
 }
 
+fn follower(database: &Database, chain: Chain, tokens: Vec<Token>, confirmations: u64) -> Follower {
+    let finality = Finality::Blocks(confirmations);
+    let config = FollowerConfig { finality, prove_receipts: true, tokens };
+    Follower::new(Arc::new(database.clone()), chain, config)
+}
+
 fn engine(
     database: &Database,
     url: &str,
@@ -352,8 +385,6 @@ fn engine(
 fn config() -> TransferConfig {
     TransferConfig {
         quote_lifetime: QUOTE_LIFETIME,
-        confirmations: CONFIRMATIONS,
-        poll: POLL,
         replace_after: REPLACE_AFTER,
         prices: PricePolicy { max_fee: None, max_share: 100, min_tip: 1_000_000 },
     }

@@ -1,12 +1,14 @@
 //! Progress of a signed transfer, with its events, in one transaction.
 
+use std::time::Duration;
+
 use diesel::prelude::*;
 use kms_chain::ports::Progress;
-use kms_chain::transfer::{TransferFailure, WaitReason};
-use kms_types::{Timestamp, TransferId, Wei};
+use kms_chain::transfer::WaitReason;
+use kms_types::{Timestamp, TransferId};
 
 use super::row::to_i64;
-use super::{find_row, make_due, notify_recipient, notify_sender, spending_limits, step};
+use super::{checks, find_row, notify_sender, step};
 use crate::database::{AnyConnection, Failure};
 use crate::schema::{signed_transactions, transfer_waits, transfers};
 
@@ -24,15 +26,18 @@ pub(super) fn advance(
         return Ok(false);
     }
     let key = id.to_string();
-    let row = transfers::table.find(&key);
     match progress {
-        Progress::Broadcast => return Ok(true),
+        Progress::Broadcast => {
+            checks::schedule(connection, &transfer, checks::first_after(now))?;
+            return Ok(true);
+        }
         Progress::Replaced { tx_hash, block } => {
             if !record_sent(connection, &key, tx_hash, block, now)? {
                 return Ok(false);
             }
             show_last_sent(connection, &key)?;
             end_wait(connection, &key)?;
+            checks::schedule(connection, &transfer, now.plus(Duration::from_secs(1)))?;
         }
         Progress::Waiting(reason) => {
             if !record_wait(connection, &key, reason, now)? {
@@ -52,73 +57,11 @@ pub(super) fn advance(
             if diesel::update(first).set(requested).execute(connection)? != 1 {
                 return Ok(false);
             }
-            make_due(connection, &key)?;
-        }
-        Progress::Cancelled { tx_hash, block, fee } => {
-            diesel::update(row).set(in_block(tx_hash, block, fee)).execute(connection)?;
-            spending_limits::settle_fee_only(connection, &transfer, fee)?;
-            end_wait(connection, &key)?;
-            erase(connection, &key)?;
-        }
-        Progress::Mined { tx_hash, block, fee, arrived } => {
-            let arrived = transfers::arrived.eq(arrived.map(|units| units.to_string()));
-            diesel::update(row)
-                .set((in_block(tx_hash, block, fee), arrived))
-                .execute(connection)?;
-            end_wait(connection, &key)?;
-            notify_recipient(connection, &transfer, now)?;
-        }
-        Progress::Reverted { tx_hash, block, fee } => {
-            diesel::update(row).set(in_block(tx_hash, block, fee)).execute(connection)?;
-            spending_limits::settle_fee_only(connection, &transfer, fee)?;
-            fail(connection, &key, TransferFailure::Reverted)?;
-        }
-        Progress::NothingMoved { tx_hash, block, fee } => {
-            diesel::update(row).set(in_block(tx_hash, block, fee)).execute(connection)?;
-            spending_limits::settle_fee_only(connection, &transfer, fee)?;
-            fail(connection, &key, TransferFailure::NothingMoved)?;
-        }
-        Progress::Superseded => {
-            spending_limits::release(connection, &key)?;
-            fail(connection, &key, TransferFailure::Superseded)?;
-            // Released: if the chain reports the nonce as free after all, the next transfer takes
-            // it, and no block can contain both.
-            diesel::update(row).set(transfers::nonce.eq(None::<i64>)).execute(connection)?;
-        }
-        Progress::Reorged => {
-            diesel::update(row)
-                .set((
-                    transfers::block.eq(None::<i64>),
-                    transfers::fee.eq(None::<String>),
-                    transfers::arrived.eq(None::<String>),
-                ))
-                .execute(connection)?;
-            show_last_sent(connection, &key)?;
-        }
-        Progress::Final => {
-            if let Some(fee) = transfer.fee {
-                spending_limits::settle(connection, &transfer, fee)?;
-            }
-            erase(connection, &key)?;
-            return Ok(true);
+            checks::schedule(connection, &transfer, now)?;
         }
     }
     notify_sender(connection, &transfer, now)?;
     Ok(true)
-}
-
-type InBlock = (
-    diesel::dsl::Eq<transfers::tx_hash, Option<Vec<u8>>>,
-    diesel::dsl::Eq<transfers::block, Option<i64>>,
-    diesel::dsl::Eq<transfers::fee, Option<String>>,
-);
-
-fn in_block(tx_hash: [u8; 32], block: u64, fee: Wei) -> InBlock {
-    (
-        transfers::tx_hash.eq(Some(tx_hash.to_vec())),
-        transfers::block.eq(Some(to_i64(block))),
-        transfers::fee.eq(Some(fee.to_string())),
-    )
 }
 
 /// Returns `false` if it is recorded as sent already.
@@ -185,25 +128,5 @@ pub(super) fn show_last_sent(connection: &mut AnyConnection, key: &str) -> Resul
             .set(transfers::tx_hash.eq(Some(hash)))
             .execute(connection)?;
     }
-    Ok(())
-}
-
-fn fail(
-    connection: &mut AnyConnection,
-    key: &str,
-    failure: TransferFailure,
-) -> Result<(), Failure> {
-    diesel::update(transfers::table.find(key))
-        .set(transfers::failure.eq(Some(failure.as_str())))
-        .execute(connection)?;
-    end_wait(connection, key)?;
-    erase(connection, key)
-}
-
-/// Erases the signed bytes of every step, with which a transaction could still be sent.
-fn erase(connection: &mut AnyConnection, key: &str) -> Result<(), Failure> {
-    diesel::update(signed_transactions::table.filter(signed_transactions::transfer_id.eq(key)))
-        .set(signed_transactions::sealed.eq(None::<Vec<u8>>))
-        .execute(connection)?;
     Ok(())
 }

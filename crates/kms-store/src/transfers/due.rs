@@ -1,48 +1,37 @@
-//! The work queue of unfinished transfers, claimed by a lease and read with their signed
-//! transactions.
+//! Transfers whose check is due, read with their signed transactions.
 
-use diesel::prelude::*;
 use std::collections::HashSet;
 
+use diesel::prelude::*;
 use kms_chain::ports::{Due, Sent, SignedTx};
 use kms_chain::transfer::Transfer;
 use kms_core::account::AccountState;
 use kms_core::ports::StoreError;
 use kms_types::Timestamp;
 
-use super::row::{Row, to_i64};
+use super::checks;
+use super::row::Row;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure};
+use crate::dialect::Dialect;
 use crate::schema::{accounts, signed_transactions, transfers};
 
 pub(super) fn claim_due(
     connection: &mut AnyConnection,
+    dialect: Dialect,
     chain_id: u64,
     now: Timestamp,
-    lease_until: Timestamp,
     limit: u32,
 ) -> Result<Vec<Due>, Failure> {
-    let rows: Vec<Row> = transfers::table
-        .filter(transfers::chain_id.eq(to_i64(chain_id)))
-        .filter(transfers::state.eq_any(["signed", "broadcast", "mined"]))
-        .filter(transfers::lease_until.le(now.0))
-        .order((transfers::lease_until, transfers::nonce))
-        .limit(limit.into())
+    let ids = checks::claim(connection, dialect, chain_id, now, limit)?;
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let claimed: Vec<Row> = transfers::table
+        .filter(transfers::id.eq_any(ids.clone()))
+        .order((transfers::nonce, transfers::id))
         .select(Row::as_select())
         .load(connection)?;
-    let mut claimed = Vec::with_capacity(rows.len());
-    for row in rows {
-        let still_free = transfers::table
-            .filter(transfers::id.eq(row.id.clone()))
-            .filter(transfers::lease_until.eq(row.lease_until));
-        let taken = diesel::update(still_free)
-            .set(transfers::lease_until.eq(lease_until.0))
-            .execute(connection)?;
-        if taken == 1 {
-            claimed.push(row);
-        }
-    }
-    let ids: Vec<_> = claimed.iter().map(|row| row.id.clone()).collect();
     let senders = claimed.iter().map(|row| row.from_account.clone());
     let frozen: Vec<String> = accounts::table
         .filter(accounts::id.eq_any(senders.collect::<HashSet<_>>()))

@@ -11,7 +11,7 @@ use kms_core::ports::StoreError;
 use kms_types::{AccountId, DepositId, Timestamp, TransferId};
 
 use super::row::Row;
-use super::with_progress;
+use super::{with_progress, with_proofs};
 use crate::database::{AnyConnection, Database, Failure};
 use crate::deposits;
 use crate::schema::transfers;
@@ -177,5 +177,6 @@ fn transfers_of(
         .load(connection)?;
     let mut found = rows.into_iter().map(Row::parse).collect::<Result<Vec<_>, _>>()?;
     with_progress(connection, &mut found)?;
+    with_proofs(connection, &mut found)?;
     Ok(found)
 }

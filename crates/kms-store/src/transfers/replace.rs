@@ -10,7 +10,7 @@ use kms_types::{ReplacementId, Timestamp, TransferId, Units};
 
 use super::advance::{end_wait, show_last_sent};
 use super::sign::{from_nonce, insert_signed, is_active, lock_nonces, shortfall};
-use super::{find, make_due, notify_sender, spending_limits, step};
+use super::{checks, find, notify_sender, spending_limits, step};
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure};
 use crate::schema::{replacements, signed_transactions, transfers};
@@ -93,7 +93,7 @@ pub(super) fn replace(
     spending_limits::reserve_fee(connection, &again)?;
     show_last_sent(connection, &key)?;
     end_wait(connection, &key)?;
-    make_due(connection, &key)?;
+    checks::schedule(connection, &again, now)?;
     notify_sender(connection, &again, now)?;
     let replaced = find(connection, id)?.ok_or_else(|| row.corrupt("no such transfer"))?;
     Ok(ReplaceOutcome::Replaced(Box::new(replaced)))

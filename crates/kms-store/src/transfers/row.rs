@@ -35,7 +35,7 @@ pub(super) struct Row {
     fee: Option<String>,
     created_at: i64,
     expires_at: i64,
-    pub(super) lease_until: i64,
+    pub(super) nonce_released: bool,
     failure: Option<String>,
     cancel_requested_at: Option<i64>,
     token: Option<String>,
@@ -98,7 +98,7 @@ impl TryFrom<&Transfer> for Row {
             fee: transfer.fee.map(|fee| fee.to_string()),
             created_at: transfer.created_at.0,
             expires_at: transfer.expires_at.0,
-            lease_until: 0,
+            nonce_released: false,
             failure: transfer.failure.map(|failure| failure.as_str().to_owned()),
             cancel_requested_at: transfer.cancel_requested_at.map(|time| time.0),
             token: transfer.token.as_ref().map(to_text),
@@ -152,6 +152,8 @@ impl Row {
             block: self.block.map(|block| row.convert(block)).transpose()?,
             fee: row.parse_some(self.fee.as_ref())?,
             failure: row.parse_some(self.failure.as_ref())?,
+            // Added by `with_proofs`.
+            superseded_by: None,
             created_at: Timestamp(self.created_at),
             expires_at: Timestamp(self.expires_at),
         })

@@ -1,6 +1,8 @@
 //! Signing, in one transaction with the nonce and the reserved amount. Must never sign what the
 //! balances do not cover at the highest fee, nor with a nonce that another transfer has.
 
+use std::time::Duration;
+
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 use kms_chain::ports::{ChainView, Sign, SignOutcome, SignedBytes};
@@ -12,7 +14,7 @@ use kms_core::account::AccountState;
 use kms_types::{Timestamp, TokenAmount, TransferId, Units, Wei};
 
 use super::row::{Row, to_i64};
-use super::{expire, find, notify_sender, spending_limits, step};
+use super::{checks, expire, find, notify_sender, spending_limits, step};
 use crate::accounts::rows as account_rows;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure, execute_on_either};
@@ -73,6 +75,8 @@ pub(super) fn sign(
     let payments = [signed.first].into_iter().chain(signed.replacements);
     insert_signed(connection, &key, 0, payments, signed.cancellation, (view.block, now))?;
     spending_limits::reserve(connection, &transfer, now)?;
+    // In case that the broadcast fails, or this server.
+    checks::schedule(connection, &transfer, now.plus(Duration::from_secs(1)))?;
     notify_sender(connection, &transfer, now)?;
     let (state, nonce) = (TransferState::Signed, Some(nonce));
     let signed = Transfer { state, nonce, tx_hash: Some(tx_hash), ..transfer };
@@ -184,7 +188,7 @@ pub(super) fn lock_nonces(
 /// of nonces.
 fn free_nonce(taken: &[Row], floor: u64) -> u64 {
     let mut free = floor;
-    for nonce in taken.iter().filter_map(Row::nonce) {
+    for nonce in taken.iter().filter(|row| !row.nonce_released).filter_map(Row::nonce) {
         if nonce > free {
             break;
         }

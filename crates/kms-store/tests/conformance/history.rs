@@ -2,14 +2,15 @@
 
 use kms_chain::follower::{BlockRef, Deposit, DepositStore, Payment};
 use kms_chain::ports::{Progress, SignedBytes, TransferStore};
+use kms_chain::settlement::Outcome;
 use kms_chain::spending::SpendingRules;
 use kms_chain::transfer::{Wait, WaitReason};
 use kms_core::account::Account;
 use kms_store::{HistoryCursor, HistoryEntry, Page};
-use kms_types::{AccountId, Timestamp, U256, Units, Wei};
+use kms_types::{AccountId, Timestamp, U256, Units};
 
 use crate::fixtures::{Subject, insert, on_every_database, transfer};
-use crate::transfers::{CHAIN, NOW, sign, view};
+use crate::transfers::{CHAIN, NOW, settle, sign, view};
 
 on_every_database!(
     pages_of_both_directions_lose_and_repeat_nothing,
@@ -104,9 +105,7 @@ async fn recipients_see_mined_transfers(subject: Subject) {
         .await
         .unwrap();
     assert!(page(&subject, bob.id, Page::Newest, 10).await.is_empty());
-    let (tx_hash, fee) = ([1; 32], Wei::default());
-    let mined = Progress::Mined { tx_hash, block: 1, fee, arrived: None };
-    database.advance(quote.id, mined, NOW).await.unwrap();
+    settle(database, quote.id, 1, 1, Outcome::Paid { arrived: None }, 0).await;
     assert_eq!(page(&subject, bob.id, Page::Newest, 10).await.len(), 1);
 }
 
@@ -137,8 +136,6 @@ async fn a_replaced_transfer_shows_it_while_in_flight(subject: Subject) {
     let reason = WaitReason::Fee;
     database.advance(quote.id, Progress::Waiting(reason), later).await.unwrap();
     assert_eq!(progress().await, (1, Some(Wait { reason, since: later })));
-    let (tx_hash, fee) = ([1; 32], Wei::default());
-    let mined = Progress::Mined { tx_hash, block: 1, fee, arrived: None };
-    database.advance(quote.id, mined, NOW).await.unwrap();
+    settle(database, quote.id, 1, 1, Outcome::Paid { arrived: None }, 0).await;
     assert_eq!(progress().await, (0, None));
 }

@@ -4,6 +4,7 @@
 use kms_chain::ports::{
     Progress, Sent, Sign, SignOutcome, SignedBytes, SignedLadder, SignedTx, TransferStore,
 };
+use kms_chain::settlement::Outcome;
 use kms_chain::spending::{Caps, SpendingRules};
 use kms_chain::transfer::{
     Fees, Ladder, Missing, Refusal, TransactionKind, Transfer, TransferFailure, TransferState,
@@ -15,7 +16,7 @@ use kms_store::Page;
 use kms_types::{EventCursor, Timestamp, U256, Units, Wei};
 
 use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
-use crate::transfers::{CHAIN, NOW, sign, view};
+use crate::transfers::{CHAIN, DUE, KEPT_UNTIL, NOW, finalize, replace_block, settle, sign, view};
 
 on_every_database!(
     a_ladder_is_stored_and_sent_step_by_step,
@@ -64,8 +65,7 @@ async fn a_ladder_is_stored_and_sent_step_by_step(subject: Subject) {
     assert_eq!(pending().await, Wei(U256::from(230)));
 
     let due = async |now: i64| {
-        let (now, until) = (Timestamp(NOW.0 + now), Timestamp(NOW.0 + now + 1));
-        let mut due = database.claim_due(CHAIN, now, until, 10).await.unwrap();
+        let mut due = database.claim_due(CHAIN, Timestamp(NOW.0 + now), 10).await.unwrap();
         assert_eq!(due.len(), 1);
         due.remove(0)
     };
@@ -80,7 +80,7 @@ async fn a_ladder_is_stored_and_sent_step_by_step(subject: Subject) {
         sealed: vec![step; 3],
         sent: sent.map(|(at, block)| Sent { at, block }),
     };
-    let found = due(0).await;
+    let found = due(1_000).await;
     // The first one counts as sent from the signature on.
     assert_eq!((found.first, found.sender_frozen), (at(0, Some((NOW, 1))), false));
     assert_eq!(found.replacements, [1, 2, 3, 4].map(|step| at(step, None)));
@@ -96,7 +96,7 @@ async fn a_ladder_is_stored_and_sent_step_by_step(subject: Subject) {
     let waits = |reason| database.advance(id, Progress::Waiting(reason), two);
     assert!(waits(WaitReason::Fee).await.unwrap());
     assert!(!waits(WaitReason::Fee).await.unwrap());
-    let found = due(10).await;
+    let found = due(60_000).await;
     let wait = found.transfer.wait.unwrap();
     assert_eq!((found.first, wait.reason), (at(0, Some((NOW, 1))), WaitReason::Fee));
     assert_eq!(found.replacements[..2], [at(1, Some((two, 5))), at(2, None)]);
@@ -107,19 +107,22 @@ async fn a_ladder_is_stored_and_sent_step_by_step(subject: Subject) {
     assert!(!database.advance(id, Progress::Resumed, two).await.unwrap());
     assert!(waits(WaitReason::Funds).await.unwrap());
     assert!(database.advance(id, replaced(2), two).await.unwrap());
-    assert_eq!(due(15).await.transfer.wait, None);
+    assert_eq!(due(120_000).await.transfer.wait, None);
 
     // The first step is mined after all; after a reorg the last one counts again.
-    let mined =
-        Progress::Mined { tx_hash: [0; 32], block: 5, fee: Wei(U256::from(3)), arrived: None };
-    assert!(database.advance(id, mined, NOW).await.unwrap());
-    assert_eq!(due(20).await.transfer.tx_hash, Some([0; 32]));
-    assert!(database.advance(id, Progress::Reorged, NOW).await.unwrap());
-    assert_eq!(due(30).await.transfer.tx_hash, Some([2; 32]));
-    assert!(database.advance(id, Progress::Superseded, NOW).await.unwrap());
+    settle(database, id, 5, 0, Outcome::Paid { arrived: None }, 3).await;
+    let hash = async || database.transfer(id).await.unwrap().unwrap().tx_hash;
+    assert_eq!(hash().await, Some([0; 32]));
+    assert!(database.claim_due(CHAIN, Timestamp(NOW.0 + 900_000), 10).await.unwrap().is_empty());
+    replace_block(database, 5).await;
+    assert_eq!(due(900_000).await.transfer.tx_hash, Some([2; 32]));
+    settle(database, id, 6, 9, Outcome::Superseded, 0).await;
+    assert_eq!(finalize(database, 6).await, [id]);
     let failed = database.transfer(id).await.unwrap().unwrap();
     assert_eq!(failed.failure, Some(TransferFailure::Superseded));
-    assert_eq!(pending().await, Wei::default());
+    assert_eq!((failed.superseded_by, failed.tx_hash), (Some([9; 32]), Some([2; 32])));
+    let left = database.pending_spend(CHAIN, ann.wallet.address, 1).await.unwrap();
+    assert_eq!(left.wei, Wei::default());
 }
 
 async fn a_cancellation_ends_a_signed_transfer(subject: Subject) {
@@ -131,20 +134,23 @@ async fn a_cancellation_ends_a_signed_transfer(subject: Subject) {
     database.insert_quote(quote).await.unwrap();
     let rules = SpendingRules::default;
     database.sign(id, view(1, 230, 0), rules(), NOW, sign_ladder()).await.unwrap();
-    let until = Timestamp(NOW.0 + 1_000);
-    assert_eq!(database.claim_due(CHAIN, NOW, until, 10).await.unwrap().len(), 1);
+    let until = Timestamp(DUE.0 + 1_000);
+    assert_eq!(database.claim_due(CHAIN, DUE, 10).await.unwrap().len(), 1);
     // Recorded once, and looked at by the next round.
-    let later = Timestamp(NOW.0 + 1);
-    for now in [later, Timestamp(NOW.0 + 500)] {
+    let later = Timestamp(DUE.0 + 1);
+    for now in [later, Timestamp(DUE.0 + 500)] {
         let asked = database.cancel(id, now).await.unwrap().unwrap();
         assert_eq!((asked.state, asked.cancel_requested_at), (TransferState::Signed, Some(later)));
-        let due = database.claim_due(CHAIN, now, until, 10).await.unwrap();
+        let due = database.claim_due(CHAIN, now, 10).await.unwrap();
         assert_eq!(due.len(), usize::from(now == later));
     }
     let (tx_hash, fee) = ([4; 32], Wei(U256::from(140)));
-    let cancelled = Progress::Cancelled { tx_hash, block: 5, fee };
-    assert!(database.advance(id, cancelled, until).await.unwrap());
-    assert!(!database.advance(id, cancelled, until).await.unwrap());
+    for _ in 0..2 {
+        settle(database, id, 5, 4, Outcome::Cancelled, 140).await;
+        // Not before it is final.
+        assert_eq!(database.transfer(id).await.unwrap().unwrap().state, TransferState::Signed);
+    }
+    finalize(database, 5).await;
     let end = database.transfer(id).await.unwrap().unwrap();
     assert_eq!(
         (end.state, end.tx_hash, end.fee),
@@ -173,48 +179,43 @@ async fn a_frozen_account_signs_nothing_and_is_marked(subject: Subject) {
     assert!(matches!(sign_one(&quotes[0]).await, SignOutcome::Signed(_)));
     database.set_state(ann.id, AccountState::Frozen).await.unwrap();
     assert_eq!(sign_one(&quotes[1]).await, SignOutcome::NotActive);
-    let due = database.claim_due(CHAIN, NOW, Timestamp(NOW.0 + 1), 10).await.unwrap();
+    let due = database.claim_due(CHAIN, DUE, 10).await.unwrap();
     assert!(due.len() == 1 && due[0].sender_frozen);
 }
 
-async fn every_step_is_erased_at_the_end(subject: Subject) {
+async fn every_step_is_erased_some_time_after_the_end(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
-    let mined = Progress::Mined { tx_hash: [1; 32], block: 5, fee: Wei::default(), arrived: None };
-    let reverted = Progress::Reverted { tx_hash: [1; 32], block: 5, fee: Wei::default() };
-    let cancelled = Progress::Cancelled { tx_hash: [4; 32], block: 5, fee: Wei::default() };
-    for (nonce, end) in
-        [&[mined, Progress::Final][..], &[reverted], &[cancelled], &[Progress::Superseded]]
-            .into_iter()
-            .enumerate()
-    {
+    let kept = || subject.count("signed_transactions where sealed is not null");
+    let paid = Outcome::Paid { arrived: None };
+    for outcome in [paid, Outcome::Reverted, Outcome::Cancelled, Outcome::Superseded] {
         let quote = transfer(&ann, &bob, 1, NOW);
         database.insert_quote(quote.clone()).await.unwrap();
         database
             .sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign_ladder())
             .await
             .unwrap();
-        let kept = || subject.count("signed_transactions where sealed is not null");
-        assert_eq!(kept(), 5);
-        for progress in end {
-            assert_eq!(kept(), 5);
-            assert!(database.advance(quote.id, *progress, NOW).await.unwrap());
-        }
-        assert_eq!(kept(), 0);
-        assert_eq!(subject.count("signed_transactions"), 5 * (i64::try_from(nonce).unwrap() + 1));
+        settle(database, quote.id, 5, 1, outcome, 0).await;
+        let erased = async |now| database.erase_old_signed_bytes(now, 10).await.unwrap();
+        assert_eq!((erased(KEPT_UNTIL).await, kept()), (0, 5));
+        finalize(database, 5).await;
+        assert_eq!((erased(Timestamp(KEPT_UNTIL.0 - 1)).await, kept()), (0, 5));
+        assert_eq!((erased(KEPT_UNTIL).await, kept()), (1, 0));
+        assert_eq!((erased(KEPT_UNTIL).await, kept()), (0, 0));
         subject.tamper("update transfers set tx_hash = null");
     }
+    assert_eq!(subject.count("signed_transactions"), 4 * 5);
 }
 
 #[tokio::test]
-async fn every_step_is_erased_at_the_end_in_a_file() {
-    every_step_is_erased_at_the_end(Subject::file().await).await;
+async fn every_step_is_erased_some_time_after_the_end_in_a_file() {
+    every_step_is_erased_some_time_after_the_end(Subject::file().await).await;
 }
 
 #[cfg(feature = "postgres")]
 #[tokio::test]
-async fn every_step_is_erased_at_the_end_in_postgresql() {
-    every_step_is_erased_at_the_end(Subject::postgres().await).await;
+async fn every_step_is_erased_some_time_after_the_end_in_postgresql() {
+    every_step_is_erased_some_time_after_the_end(Subject::postgres().await).await;
 }
 
 async fn the_lowest_free_nonce_is_taken(subject: Subject) {

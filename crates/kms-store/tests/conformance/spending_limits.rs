@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use kms_chain::ports::{ChainView, Progress, SignOutcome, TransferStore};
+use kms_chain::ports::{ChainView, SignOutcome, TransferStore};
+use kms_chain::settlement::Outcome;
 use kms_chain::spending::{Allowance, Caps, DAY, OverLimit, RAISE_AFTER, SpendingRules};
 use kms_chain::transfer::Transfer;
 use kms_core::account::{Account, SwapReason, Wallet, WalletSwap};
@@ -10,12 +11,12 @@ use kms_core::ports::{AccountStore, RecoveryStore};
 use kms_store::Database;
 use kms_types::{
     AccountEvent, EventCursor, EventKind, SckId, SecurityEvent, Timestamp, Token, TransferId, U256,
-    Units, Wei,
+    Units,
 };
 
 use crate::fixtures::{Subject, events, insert, ladder, on_every_database, transfer};
 use crate::recoveries;
-use crate::transfers::{NOW, sign, view};
+use crate::transfers::{NOW, finalize, replace_block, settle, sign, view};
 
 on_every_database!(
     many_at_once_stay_within_the_limit,
@@ -108,17 +109,14 @@ async fn many_at_once_stay_within_the_limit(subject: Subject) {
 async fn a_failed_transfer_is_released(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
-    let fee = Wei::default();
-    for failure in [
-        Progress::Reverted { tx_hash: [1; 32], block: 1, fee },
-        Progress::NothingMoved { tx_hash: [2; 32], block: 1, fee },
-        Progress::Superseded,
-    ] {
+    let failures = [Outcome::Reverted, Outcome::NothingMoved, Outcome::Superseded];
+    for (block, failure) in (1_u8..).zip(failures) {
         let id = quoted(&subject, &ann, &bob, 10).await;
         assert!(matches!(signs(&subject, id, rules(10), NOW).await, SignOutcome::Signed(_)));
         let next = quoted(&subject, &ann, &bob, 1).await;
         assert!(matches!(signs(&subject, next, rules(10), NOW).await, SignOutcome::OverLimit(_)));
-        assert!(database.advance(id, failure, NOW).await.unwrap());
+        settle(database, id, block.into(), block, failure, 0).await;
+        finalize(database, block.into()).await;
         let spending = database.spending(ann.id, None, caps(10), NOW).await.unwrap();
         assert_eq!(spending.spent, units(0));
     }
@@ -243,24 +241,29 @@ async fn the_highest_fee_is_reserved_and_the_paid_fee_counts(subject: Subject) {
             outcome => panic!("{outcome:?}"),
         }
     }
-    let fee = |wei: u64| Wei(U256::from(wei));
-    let mined = Progress::Mined { tx_hash: [1; 32], block: 1, fee: fee(7), arrived: None };
-    assert!(database.advance(paid, mined, NOW).await.unwrap());
+    settle(database, paid, 1, 1, Outcome::Paid { arrived: None }, 7).await;
     assert_eq!(spent().await, units(40));
-    assert!(database.advance(paid, Progress::Final, NOW).await.unwrap());
+    finalize(database, 1).await;
+    assert_eq!(spent().await, units(17));
+    // The chain removes it: what it may cost is reserved again.
+    assert_eq!(replace_block(database, 1).await, [paid]);
+    assert_eq!(spent().await, units(40));
+    settle(database, paid, 1, 1, Outcome::Paid { arrived: None }, 7).await;
+    finalize(database, 1).await;
     assert_eq!(spent().await, units(17));
     // A transfer that moved nothing cost only its fee.
     let in_token: fn(&mut Transfer) = |it| (it.ladder, it.token) = (ladder(3), Some(token()));
     let nothing = signed(in_token).await;
     assert_eq!(spent().await, units(47));
-    let progress = Progress::NothingMoved { tx_hash: [2; 32], block: 1, fee: fee(5) };
-    assert!(database.advance(nothing, progress, NOW).await.unwrap());
+    settle(database, nothing, 2, 2, Outcome::NothingMoved, 5).await;
+    finalize(database, 2).await;
     let reverted = signed(|it| it.ladder = ladder(1)).await;
-    let progress = Progress::Reverted { tx_hash: [3; 32], block: 1, fee: fee(2) };
-    assert!(database.advance(reverted, progress, NOW).await.unwrap());
+    settle(database, reverted, 3, 3, Outcome::Reverted, 2).await;
+    finalize(database, 3).await;
     assert_eq!(spent().await, units(24));
     let lost = signed(|it| it.ladder = ladder(1)).await;
-    assert!(database.advance(lost, Progress::Superseded, NOW).await.unwrap());
+    settle(database, lost, 4, 4, Outcome::Superseded, 0).await;
+    finalize(database, 4).await;
     assert_eq!(spent().await, units(24));
     let asset = Some(token().address);
     let in_tokens = database.spending(ann.id, asset, caps(0), NOW).await.unwrap();
@@ -359,8 +362,7 @@ async fn after_a_recovery_nothing_leaves_but_to_recipients_paid_before(subject: 
     // Bob was paid before the recovery, Carl was not.
     let earlier = quote(&bob, 1, false, NOW).await;
     signed(earlier, held(), NOW).await;
-    let mined = Progress::Mined { tx_hash: [1; 32], block: 1, fee: Wei::default(), arrived: None };
-    assert!(database.advance(earlier, mined, NOW).await.unwrap());
+    settle(database, earlier, 1, 1, Outcome::Paid { arrived: None }, 0).await;
     recovered(database, &ann, recovered_at).await;
     signed(quote(&bob, 7, false, after).await, held(), after).await;
     signed(quote(&bob, 7, true, after).await, held(), after).await;
@@ -380,8 +382,7 @@ async fn after_a_recovery_nothing_leaves_but_to_recipients_paid_before(subject: 
     let since = after.plus(DAY);
     let small = quote(&dora, 1, false, NOW).await;
     signed(small, up_to_5(), since).await;
-    let mined = Progress::Mined { tx_hash: [2; 32], block: 2, fee: Wei::default(), arrived: None };
-    assert!(database.advance(small, mined, since).await.unwrap());
+    settle(database, small, 2, 2, Outcome::Paid { arrived: None }, 0).await;
     assert!(refused(quote(&dora, 1, false, since).await, held(), since).await.is_held);
     let unlimited = SpendingRules {
         after_recovery: [(Some(token().address), Allowance::Unlimited)].into(),

@@ -1,14 +1,15 @@
 //! Transfers and deposits of tokens: two balances must cover a transfer, and each is notified once.
 
 use kms_chain::follower::{BlockRef, Deposit, DepositStore, Payment};
-use kms_chain::ports::{ChainView, Inserted, Progress, SignOutcome, TransferStore};
+use kms_chain::ports::{ChainView, Inserted, SignOutcome, TransferStore};
+use kms_chain::settlement::Outcome;
 use kms_chain::spending::SpendingRules;
 use kms_chain::transfer::{Missing, Transfer, TransferFailure, TransferState};
 use kms_core::account::Account;
-use kms_types::{Asset, EthAddress, EventCursor, Timestamp, Token, TokenAmount, U256, Units, Wei};
+use kms_types::{Asset, EthAddress, EventCursor, Token, TokenAmount, U256, Units, Wei};
 
 use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
-use crate::transfers::{CHAIN, NOW, sign};
+use crate::transfers::{CHAIN, DUE, NOW, finalize, replace_block, settle, sign};
 
 on_every_database!(
     a_token_transfer_is_read_back,
@@ -118,11 +119,10 @@ async fn the_received_amount_is_kept_until_a_reorg(subject: Subject) {
     database.insert_quote(quote.clone()).await.unwrap();
     database.sign(quote.id, view(1_000, 100), SpendingRules::default(), NOW, sign()).await.unwrap();
     let arrived = Some(units(90));
-    let mined = Progress::Mined { tx_hash: [1; 32], block: 5, fee: Wei::default(), arrived };
-    assert!(database.advance(quote.id, mined, NOW).await.unwrap());
+    settle(database, quote.id, 5, 1, Outcome::Paid { arrived }, 0).await;
     let stored = async || database.transfer(quote.id).await.unwrap().unwrap();
     assert_eq!(stored().await.arrived, arrived);
-    assert!(database.advance(quote.id, Progress::Reorged, NOW).await.unwrap());
+    replace_block(database, 5).await;
     assert_eq!(stored().await.arrived, None);
 }
 
@@ -132,13 +132,13 @@ async fn a_transaction_that_moved_nothing_fails(subject: Subject) {
     let quote = quote(&ann, &bob, 100);
     database.insert_quote(quote.clone()).await.unwrap();
     database.sign(quote.id, view(1_000, 100), SpendingRules::default(), NOW, sign()).await.unwrap();
-    let nothing = Progress::NothingMoved { tx_hash: [1; 32], block: 5, fee: Wei::default() };
-    assert!(database.advance(quote.id, nothing, NOW).await.unwrap());
+    settle(database, quote.id, 5, 1, Outcome::NothingMoved, 0).await;
+    finalize(database, 5).await;
     let stored = database.transfer(quote.id).await.unwrap().unwrap();
     assert_eq!(stored.state, TransferState::Failed);
     assert_eq!(stored.failure, Some(TransferFailure::NothingMoved));
     assert_eq!(subject_pending(&subject, &ann).await, Units::default());
-    let due = database.claim_due(CHAIN, NOW, Timestamp(NOW.0 + 1), 10).await.unwrap();
+    let due = database.claim_due(CHAIN, DUE, 10).await.unwrap();
     assert!(due.is_empty());
 }
 

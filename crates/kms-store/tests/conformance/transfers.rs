@@ -1,12 +1,15 @@
 //! Transfers: signed once, with the next nonce, within the balance.
 
+use kms_chain::follower::BlockRef;
 use kms_chain::ports::{
     ChainView, Inserted, PaidBefore, Progress, Sign, SignOutcome, SignedBytes, SignedLadder,
     TransferStore,
 };
+use kms_chain::settlement::{Outcome, ReadBlocks, Settlement, SettlementStore};
 use kms_chain::spending::SpendingRules;
 use kms_chain::transfer::{Fees, Missing, Transfer, TransferState};
-use kms_types::{EventCursor, Timestamp, U256, Units, Wei};
+use kms_store::Database;
+use kms_types::{EventCursor, Timestamp, TransferId, U256, Units, Wei};
 
 use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
 
@@ -16,8 +19,8 @@ on_every_database!(
     fifty_concurrent_transfers_have_gapless_nonces_within_the_balance,
     a_transfer_is_signed_or_cancelled,
     a_transfer_makes_only_allowed_transitions,
-    due_transfers_are_leased,
-    transfers_of_another_chain_are_not_leased,
+    due_checks_are_claimed_once,
+    transfers_of_another_chain_are_not_claimed,
     old_quotes_that_were_not_signed_are_deleted,
     old_events_are_deleted_except_the_newest_of_each_stream,
 );
@@ -48,6 +51,40 @@ pub(crate) fn sign() -> Sign {
 pub(crate) const NOW: Timestamp = Timestamp(10_000);
 
 pub(crate) const CHAIN: u64 = 31_337;
+
+/// When the first check of a transfer that was signed at `NOW` is due.
+pub(crate) const DUE: Timestamp = Timestamp(NOW.0 + 1_000);
+
+/// Until when bytes are kept of what became final at `NOW`.
+pub(crate) const KEPT_UNTIL: Timestamp = Timestamp(NOW.0 + 5_000);
+
+/// Settles a transfer in this block, by a transaction whose hash consists of a byte.
+pub(crate) async fn settle(
+    database: &Database,
+    transfer: TransferId,
+    number: u64,
+    hash: u8,
+    outcome: Outcome,
+    fee: u64,
+) {
+    let block = BlockRef { number, hash: [1; 32] };
+    let (tx_hash, fee) = ([hash; 32], Wei(U256::from(fee)));
+    let settlements = vec![Settlement { transfer, block, tx_hash, outcome, fee }];
+    let read = ReadBlocks { blocks: vec![block], settlements, is_fork: false };
+    database.settle(CHAIN, read, NOW).await.unwrap();
+}
+
+/// Replaces the block with this number, and returns the transfers that were final.
+pub(crate) async fn replace_block(database: &Database, number: u64) -> Vec<TransferId> {
+    let blocks = vec![BlockRef { number, hash: [2; 32] }];
+    let read = ReadBlocks { blocks, ..ReadBlocks::default() };
+    database.settle(CHAIN, read, NOW).await.unwrap()
+}
+
+/// Makes this block and those before it final.
+pub(crate) async fn finalize(database: &Database, number: u64) -> Vec<TransferId> {
+    database.finalize(CHAIN, number, NOW, KEPT_UNTIL).await.unwrap()
+}
 
 async fn quotes_are_read_back(subject: Subject) {
     let database = &subject.database;
@@ -195,24 +232,15 @@ async fn a_transfer_makes_only_allowed_transitions(subject: Subject) {
     let quote = transfer(&ann, &bob, 100, NOW);
     let id = quote.id;
     database.insert_quote(quote).await.unwrap();
-    let fee = Wei(U256::from(3));
-    let tx_hash = [5; 32];
-    let mined = Progress::Mined { tx_hash, block: 5, fee, arrived: None };
-    let reverted = Progress::Reverted { tx_hash, block: 5, fee };
-    let all = [
-        Progress::Broadcast,
-        mined,
-        reverted,
-        Progress::Superseded,
-        Progress::Reorged,
-        Progress::Final,
-    ];
-    let allowed = async |steps: &[Progress]| {
-        for step in all.iter().filter(|step| !steps.contains(step)) {
-            assert!(!database.advance(id, *step, NOW).await.unwrap(), "{step:?}");
-        }
-    };
-    allowed(&[]).await;
+    let state = async || database.transfer(id).await.unwrap().unwrap().state;
+    let paid = || settle(database, id, 5, 5, Outcome::Paid { arrived: None }, 3);
+    // A quote has no nonce that a block could use.
+    assert!(!database.advance(id, Progress::Broadcast, NOW).await.unwrap());
+    for outcome in [Outcome::Paid { arrived: None }, Outcome::Reverted, Outcome::Superseded] {
+        settle(database, id, 5, 5, outcome, 3).await;
+        finalize(database, 5).await;
+        assert_eq!(state().await, TransferState::Quoted);
+    }
     let signed =
         database.sign(id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign()).await.unwrap();
     let SignOutcome::Signed(signed) = signed else { panic!("{signed:?}") };
@@ -220,12 +248,11 @@ async fn a_transfer_makes_only_allowed_transitions(subject: Subject) {
     let again =
         database.sign(id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign()).await.unwrap();
     assert_eq!(again, SignOutcome::NotQuoted(signed.clone()));
-    allowed(&[Progress::Broadcast, mined, reverted, Progress::Superseded]).await;
     assert!(database.advance(id, Progress::Broadcast, NOW).await.unwrap());
-    allowed(&[mined, reverted, Progress::Superseded]).await;
+    assert!(!database.advance(id, Progress::Broadcast, NOW).await.unwrap());
     let paid_before = async || database.paid_before(ann.id, bob.wallet.address).await.unwrap();
     assert_eq!(paid_before().await, PaidBefore::default());
-    assert!(database.advance(id, mined, NOW).await.unwrap());
+    paid().await;
     assert_eq!(paid_before().await, PaidBefore { same: true, lookalike: false });
     let mut other = *bob.wallet.address.as_bytes();
     other[9] ^= 1;
@@ -235,7 +262,7 @@ async fn a_transfer_makes_only_allowed_transitions(subject: Subject) {
     let stranger = database.paid_before(ann.id, other.into()).await.unwrap();
     assert_eq!(stranger, PaidBefore::default());
     let now = database.transfer(id).await.unwrap().unwrap();
-    assert_eq!((now.block, now.fee), (Some(5), Some(fee)));
+    assert_eq!((now.block, now.fee), (Some(5), Some(Wei(U256::from(3)))));
     // A balance of a chain on which its nonce is not mined must still cover it.
     let next = transfer(&ann, &bob, 100, NOW);
     database.insert_quote(next.clone()).await.unwrap();
@@ -247,19 +274,23 @@ async fn a_transfer_makes_only_allowed_transitions(subject: Subject) {
         refused,
         SignOutcome::Insufficient { missing: Missing::Native(Wei(U256::from(20))) }
     );
-    assert!(database.advance(id, Progress::Reorged, NOW).await.unwrap());
+    replace_block(database, 5).await;
     let now = database.transfer(id).await.unwrap().unwrap();
     assert_eq!((now.state, now.block, now.fee), (TransferState::Broadcast, None, None));
-    assert!(database.advance(id, mined, NOW).await.unwrap());
-    assert!(database.advance(id, Progress::Final, NOW).await.unwrap());
-    allowed(&[]).await;
-    let events = events(database, EventCursor::default(), 7).await;
+    paid().await;
+    finalize(database, 4).await;
+    assert_eq!(state().await, TransferState::Mined);
+    finalize(database, 5).await;
+    finalize(database, 6).await;
+    assert_eq!(state().await, TransferState::Final);
+    assert!(!database.advance(id, Progress::Broadcast, NOW).await.unwrap());
+    let events = events(database, EventCursor::default(), 8).await;
     let about = |account| events.iter().filter(|event| event.account == account).count() - 1;
-    // Signed, mined, reorged, mined again; and the recipient was notified once.
-    assert_eq!((about(ann.id), about(bob.id)), (4, 1));
+    // Signed, mined, reorged, mined again. The recipient: it arrives, and is final.
+    assert_eq!((about(ann.id), about(bob.id)), (4, 2));
 }
 
-async fn due_transfers_are_leased(subject: Subject) {
+async fn due_checks_are_claimed_once(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let mut ids = Vec::new();
@@ -272,32 +303,39 @@ async fn due_transfers_are_leased(subject: Subject) {
             .unwrap();
         ids.push(quote.id);
     }
-    let lease = Timestamp(NOW.0 + 500);
     let claims = (0..4).map(|_| {
         let database = database.clone();
-        tokio::spawn(async move { database.claim_due(CHAIN, NOW, lease, 2).await.unwrap() })
+        tokio::spawn(async move { database.claim_due(CHAIN, DUE, 2).await.unwrap() })
     });
     let mut claimed = Vec::new();
     for claim in claims.collect::<Vec<_>>() {
         claimed.extend(claim.await.unwrap());
     }
-    // A leased transfer is not leased again.
+    // What one server claimed no other one does.
     let mut unique: Vec<_> = claimed.iter().map(|due| due.transfer.id).collect();
     unique.sort_unstable();
     unique.dedup();
     assert_eq!(unique.len(), claimed.len());
     assert!(claimed.iter().all(|due| due.first.sealed == [1, 2, 3]));
     while unique.len() < 6 {
-        let more = database.claim_due(CHAIN, NOW, lease, 2).await.unwrap();
+        let more = database.claim_due(CHAIN, DUE, 2).await.unwrap();
         assert!(!more.is_empty());
         unique.extend(more.iter().map(|due| due.transfer.id));
     }
-    assert!(database.claim_due(CHAIN, NOW, lease, 10).await.unwrap().is_empty());
-    let after = database.claim_due(CHAIN, lease, Timestamp(lease.0 + 1), 10).await.unwrap();
+    assert!(database.claim_due(CHAIN, DUE, 10).await.unwrap().is_empty());
+    let after = database.claim_due(CHAIN, Timestamp(DUE.0 + 1_000), 10).await.unwrap();
     assert_eq!(after.iter().map(|due| due.transfer.id).collect::<Vec<_>>(), ids);
+    // The time between two checks doubles, up to five minutes.
+    let mut now = Timestamp(DUE.0 + 1_000);
+    for seconds in [2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
+        let almost = Timestamp(now.0 + 1_000 * seconds - 1);
+        assert!(database.claim_due(CHAIN, almost, 10).await.unwrap().is_empty());
+        now = Timestamp(almost.0 + 1);
+        assert_eq!(database.claim_due(CHAIN, now, 10).await.unwrap().len(), 6, "{seconds}");
+    }
 }
 
-async fn transfers_of_another_chain_are_not_leased(subject: Subject) {
+async fn transfers_of_another_chain_are_not_claimed(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = transfer(&ann, &bob, 90, NOW);
@@ -306,10 +344,9 @@ async fn transfers_of_another_chain_are_not_leased(subject: Subject) {
         .sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign())
         .await
         .unwrap();
-    let lease = Timestamp(NOW.0 + 500);
-    assert!(database.claim_due(1, NOW, lease, 10).await.unwrap().is_empty());
+    assert!(database.claim_due(1, DUE, 10).await.unwrap().is_empty());
     assert_eq!(database.pending_spend(1, ann.wallet.address, 0).await.unwrap().wei, Wei::default());
-    assert_eq!(database.claim_due(CHAIN, NOW, lease, 10).await.unwrap().len(), 1);
+    assert_eq!(database.claim_due(CHAIN, DUE, 10).await.unwrap().len(), 1);
     assert_eq!(
         database.pending_spend(CHAIN, ann.wallet.address, 0).await.unwrap().wei,
         Wei(U256::from(100))
@@ -370,7 +407,7 @@ async fn an_unreadable_row_blocks_no_other(subject: Subject) {
         ids.push(quote.id);
     }
     subject.tamper(&format!("update transfers set value = 'much' where id = '{}'", ids[0]));
-    let due = database.claim_due(CHAIN, NOW, Timestamp(NOW.0 + 500), 10).await.unwrap();
+    let due = database.claim_due(CHAIN, DUE, 10).await.unwrap();
     assert_eq!(due.iter().map(|due| due.transfer.id).collect::<Vec<_>>(), ids[1..]);
 }
 

@@ -253,6 +253,9 @@ pub struct Transfer {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<TransferFailure>,
+    /// The hash of the transaction that used its nonce, if it failed because of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded_by: Option<String>,
     /// What the sender should know before confirming.
     pub warnings: Vec<Warning>,
     /// The client's own note.

@@ -221,7 +221,12 @@ fn outcome(transfer: &Transfer, network: &Network) -> Html {
                 hash,
             ])
         }
-        TransferState::Failed => Html::lines([failed(transfer, &what), fee, hash]),
+        TransferState::Failed => {
+            let by = transfer.superseded_by.as_deref();
+            let by = by.map(|hash| html!("transfer-superseded-by", hash = hash));
+            let proof = by.unwrap_or(hash);
+            Html::lines([failed(transfer, &what), fee, proof])
+        }
         // Cancelled by a transaction: that costs a fee.
         TransferState::Cancelled if transfer.fee.is_some() => {
             Html::lines([html!("transfer-cancelled-on-chain", what = what), fee, hash])

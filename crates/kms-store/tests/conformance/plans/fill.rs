@@ -110,7 +110,9 @@ fn value(subject: &Subject, ann: &Account, table: &str, column: &str) -> String 
         "canonical" | "key" => digits,
         // More than a day ago.
         "at" if table == "spends" => "n - 1000000000".to_owned(),
-        "nonce" | "created_at" | "recorded_at" | "at" => "n".to_owned(),
+        "block" if table == "settlements" => "n".to_owned(),
+        "nonce" => "n + 10".to_owned(),
+        "created_at" | "recorded_at" | "at" => "n".to_owned(),
         // One in a thousand is in flight.
         "state" => "case when n % 1000 = 1 then 'broadcast' else 'final' end".to_owned(),
         other => format!("copied.{other}"),

@@ -1,0 +1,94 @@
+//! The blocks that were read and are not final yet.
+
+use std::collections::VecDeque;
+
+use super::{BlockRef, Deposit};
+use crate::chain::{BlockTransaction, Header};
+
+/// A block that was read and settled.
+#[derive(Debug)]
+pub(super) struct ReadBlock {
+    pub(super) at: BlockRef,
+    pub(super) header: Header,
+    /// The transactions that concern a wallet.
+    pub(super) transactions: Vec<BlockTransaction>,
+    pub(super) deposits: Vec<Deposit>,
+    pub(super) concerns_wallets: bool,
+}
+
+/// The blocks above the cursor, each the child of the one before.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    cursor: Option<BlockRef>,
+    blocks: VecDeque<ReadBlock>,
+    /// Whether the next block replaces one that was dropped.
+    pub(super) is_forked: bool,
+    /// How many rounds in a row no second endpoint confirmed a final block.
+    unconfirmed: u32,
+}
+
+impl Recent {
+    /// Begins at this cursor, unless the blocks begin there already.
+    pub(super) fn start_from(&mut self, cursor: BlockRef) {
+        if self.cursor != Some(cursor) {
+            *self = Self { cursor: Some(cursor), ..Self::default() };
+        }
+    }
+
+    pub(super) fn cursor(&self) -> Option<BlockRef> {
+        self.cursor
+    }
+
+    /// The newest block: the cursor if there is none above it.
+    pub(super) fn tip(&self) -> Option<BlockRef> {
+        self.blocks.back().map(|block| block.at).or(self.cursor)
+    }
+
+    pub(super) fn extend(&mut self, blocks: Vec<ReadBlock>) {
+        self.is_forked = self.is_forked && blocks.is_empty();
+        self.blocks.extend(blocks);
+    }
+
+    /// Counts a round without a confirmation. Returns whether to report it: the third one, because
+    /// endpoints are not equally fast, and then one of many.
+    pub(super) fn count_unconfirmed(&mut self) -> bool {
+        self.unconfirmed = self.unconfirmed.saturating_add(1);
+        self.unconfirmed % 300 == 3
+    }
+
+    /// The hash of the block with this number, if it was read.
+    pub(super) fn hash_at(&self, number: u64) -> Option<[u8; 32]> {
+        let all = self.blocks.iter().map(|block| block.at).chain(self.cursor);
+        all.filter(|at| at.number == number).map(|at| at.hash).next()
+    }
+
+    /// The blocks from this number down to the cursor.
+    pub(super) fn blocks_from(&self, number: u64) -> Vec<BlockRef> {
+        let all = self.blocks.iter().rev().map(|block| block.at).chain(self.cursor);
+        all.filter(|at| at.number <= number).collect()
+    }
+
+    /// Drops the blocks above this number: other ones are in their place.
+    pub(super) fn drop_above(&mut self, number: u64) {
+        self.blocks.retain(|block| block.at.number <= number);
+        self.is_forked = true;
+    }
+
+    /// The blocks up to this number.
+    pub(super) fn up_to(&mut self, number: u64) -> &[ReadBlock] {
+        let end = self.blocks.partition_point(|block| block.at.number <= number);
+        self.blocks.make_contiguous().get(..end).unwrap_or_default()
+    }
+
+    pub(super) fn deposits_up_to(&mut self, number: u64) -> Vec<Deposit> {
+        self.up_to(number).iter().flat_map(|block| block.deposits.iter().cloned()).collect()
+    }
+
+    pub(super) fn move_cursor(&mut self, to: BlockRef) {
+        self.cursor = Some(to);
+        self.unconfirmed = 0;
+        while self.blocks.front().is_some_and(|block| block.at.number <= to.number) {
+            self.blocks.pop_front();
+        }
+    }
+}

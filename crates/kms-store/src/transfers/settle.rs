@@ -1,0 +1,477 @@
+//! Settlements: the transaction in a block that has the nonce of a transfer, and what follows from
+//! it.
+
+use std::collections::{HashMap, HashSet};
+
+use diesel::prelude::*;
+use diesel::sql_types::BigInt;
+use kms_chain::follower::BlockRef;
+use kms_chain::settlement::{NonceMatch, NonceUse, Outcome, ReadBlocks, Settlement};
+use kms_chain::state::Change;
+use kms_chain::transfer::TransferFailure;
+use kms_types::{
+    EthAddress, EventKind, Timestamp, TransferEvent, TransferId, Units, Wei, text_table,
+};
+
+use super::row::{Row, to_i64};
+use super::{
+    advance, checks, find_row, notify_recipient, notify_sender, spending_limits, step, was_notified,
+};
+use crate::convert::RowRef;
+use crate::database::{AnyConnection, Failure};
+use crate::events::{self, About};
+use crate::schema::{chain_cursors, settlements, signed_transactions, transfers, wallets};
+
+/// The number of values that one query compares with, which both databases support.
+const CHUNK: usize = 10_000;
+
+/// How an [`Outcome`] is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StoredOutcome {
+    Paid,
+    Reverted,
+    NothingMoved,
+    Cancelled,
+    Superseded,
+}
+
+text_table! {
+    StoredOutcome {
+        Paid = "paid",
+        Reverted = "reverted",
+        NothingMoved = "nothing_moved",
+        Cancelled = "cancelled",
+        Superseded = "superseded",
+    }
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = settlements)]
+struct SettlementRow {
+    transfer_id: String,
+    block: i64,
+    block_hash: Vec<u8>,
+    tx_hash: Vec<u8>,
+    outcome: String,
+    fee: String,
+    final_at: Option<i64>,
+}
+
+/// Finds the transfers that these transactions settle: those that they were signed for, and those
+/// of our wallets whose nonce another transaction used.
+pub(super) fn match_nonces(
+    connection: &mut AnyConnection,
+    chain_id: u64,
+    uses: &[NonceUse],
+) -> Result<Vec<NonceMatch>, Failure> {
+    let mut found = signed_here(connection, chain_id, uses)?;
+    let known: HashSet<[u8; 32]> = found.iter().map(|found| found.tx_hash).collect();
+    let ours = our_wallets(connection, uses)?;
+    for used in uses.iter().filter(|used| ours.contains(&used.from)) {
+        // Beside the transfer that a transaction was signed for, one whose nonce was released.
+        let is_known = known.contains(&used.tx_hash);
+        let rows: Vec<Row> = transfers::table
+            .filter(transfers::chain_id.eq(to_i64(chain_id)))
+            .filter(transfers::from_address.eq(used.from.to_lower_hex()))
+            .filter(transfers::nonce.is_not_null())
+            .filter(transfers::nonce.assume_not_null().eq(to_i64(used.nonce)))
+            .select(Row::as_select())
+            .load(connection)?;
+        for row in rows {
+            let transfer = row.parse()?;
+            let is_signed_for_it = is_known
+                && found
+                    .iter()
+                    .any(|it| it.transfer.id == transfer.id && it.tx_hash == used.tx_hash);
+            if !is_signed_for_it {
+                found.push(NonceMatch { transfer, tx_hash: used.tx_hash, signed_as: None });
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn signed_here(
+    connection: &mut AnyConnection,
+    chain_id: u64,
+    uses: &[NonceUse],
+) -> Result<Vec<NonceMatch>, Failure> {
+    let mut found = Vec::new();
+    for uses in uses.chunks(CHUNK) {
+        let hashes: Vec<_> = uses.iter().map(|used| used.tx_hash.to_vec()).collect();
+        let rows: Vec<(Row, Vec<u8>, String)> = transfers::table
+            .inner_join(
+                signed_transactions::table.on(signed_transactions::transfer_id.eq(transfers::id)),
+            )
+            .filter(signed_transactions::tx_hash.eq_any(hashes))
+            .filter(transfers::chain_id.eq(to_i64(chain_id)))
+            .select((Row::as_select(), signed_transactions::tx_hash, signed_transactions::kind))
+            .load(connection)?;
+        for (row, hash, kind) in rows {
+            let key = row.id.clone();
+            let signed = RowRef { table: "signed_transactions", key: &key };
+            found.push(NonceMatch {
+                transfer: row.parse()?,
+                tx_hash: signed.array(&hash)?,
+                signed_as: Some(signed.parse(&kind)?),
+            });
+        }
+    }
+    Ok(found)
+}
+
+fn our_wallets(
+    connection: &mut AnyConnection,
+    uses: &[NonceUse],
+) -> Result<HashSet<EthAddress>, Failure> {
+    let from: HashSet<String> = uses.iter().map(|used| used.from.to_lower_hex()).collect();
+    let from: Vec<String> = from.into_iter().collect();
+    let mut ours = HashSet::new();
+    for from in from.chunks(CHUNK) {
+        let rows: Vec<String> = wallets::table
+            .filter(wallets::address.eq_any(from.to_vec()))
+            .select(wallets::address)
+            .load(connection)?;
+        for address in rows {
+            ours.insert(RowRef { table: "wallets", key: &address }.parse(&address)?);
+        }
+    }
+    Ok(ours)
+}
+
+pub(super) fn settle(
+    connection: &mut AnyConnection,
+    chain_id: u64,
+    read: &ReadBlocks,
+    now: Timestamp,
+) -> Result<Vec<TransferId>, Failure> {
+    lock_chain(connection, chain_id)?;
+    let reopened = reopen_replaced(connection, chain_id, read, now)?;
+    for settlement in &read.settlements {
+        record(connection, chain_id, settlement, now)?;
+    }
+    Ok(reopened)
+}
+
+/// Reopens what blocks settled that are not on the chain any more.
+fn reopen_replaced(
+    connection: &mut AnyConnection,
+    chain_id: u64,
+    read: &ReadBlocks,
+    now: Timestamp,
+) -> Result<Vec<TransferId>, Failure> {
+    let (Some(first), Some(last)) = (read.blocks.first(), read.blocks.last()) else {
+        return Ok(Vec::new());
+    };
+    let end = if read.is_fork { i64::MAX } else { to_i64(last.number) };
+    let settled: Vec<SettlementRow> = settlements::table
+        .filter(settlements::chain_id.eq(to_i64(chain_id)))
+        .filter(settlements::block.between(to_i64(first.number), end))
+        .order(settlements::transfer_id)
+        .select(SettlementRow::as_select())
+        .load(connection)?;
+    let on_chain: HashMap<i64, &BlockRef> =
+        read.blocks.iter().map(|block| (to_i64(block.number), block)).collect();
+    let mut finals = Vec::new();
+    for row in settled {
+        let is_on_chain = on_chain.get(&row.block).is_some_and(|it| it.hash[..] == row.block_hash);
+        if is_on_chain {
+            continue;
+        }
+        let (id, was_final) = reopen(connection, &row, now)?;
+        if was_final {
+            finals.push(id);
+        }
+    }
+    Ok(finals)
+}
+
+/// Undoes a settlement. Returns whether it was final.
+fn reopen(
+    connection: &mut AnyConnection,
+    row: &SettlementRow,
+    now: Timestamp,
+) -> Result<(TransferId, bool), Failure> {
+    let reference = RowRef { table: "settlements", key: &row.transfer_id };
+    let id: TransferId = reference.parse(&row.transfer_id)?;
+    let missing = || Failure::Store(reference.corrupt("no such transfer"));
+    let transfer = find_row(connection, id)?.ok_or_else(missing)?;
+    let outcome: StoredOutcome = reference.parse(&row.outcome)?;
+    let was_final = row.final_at.is_some();
+    diesel::delete(settlements::table.find(&row.transfer_id)).execute(connection)?;
+    let is_visible = was_final || outcome == StoredOutcome::Paid;
+    if is_visible && !step(connection, id, transfer.state, Change::Reopen)? {
+        return Ok((id, false));
+    }
+    // Without the bytes nothing can be sent again: the next signature may take the nonce.
+    let kept: i64 = signed_transactions::table
+        .filter(signed_transactions::transfer_id.eq(&row.transfer_id))
+        .filter(signed_transactions::sealed.is_not_null())
+        .count()
+        .get_result(connection)?;
+    diesel::update(transfers::table.find(&row.transfer_id))
+        .set((
+            transfers::block.eq(None::<i64>),
+            transfers::fee.eq(None::<String>),
+            transfers::arrived.eq(None::<String>),
+            transfers::failure.eq(None::<String>),
+            transfers::nonce_released.eq(kept == 0),
+        ))
+        .execute(connection)?;
+    advance::show_last_sent(connection, &row.transfer_id)?;
+    if kept > 0 {
+        checks::schedule(connection, &transfer, now)?;
+    }
+    if was_final {
+        spending_limits::release(connection, &row.transfer_id)?;
+        spending_limits::reserve(connection, &transfer, now)?;
+        if was_notified(connection, &transfer)? {
+            notify_recipient(connection, &transfer, now)?;
+        }
+    }
+    if is_visible {
+        notify_sender(connection, &transfer, now)?;
+    }
+    Ok((id, was_final))
+}
+
+fn record(
+    connection: &mut AnyConnection,
+    chain_id: u64,
+    settlement: &Settlement,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    let Settlement { transfer: id, block, tx_hash, outcome, fee } = *settlement;
+    let Some(transfer) = find_row(connection, id)? else {
+        return Ok(());
+    };
+    let key = id.to_string();
+    let known: i64 = settlements::table.find(&key).count().get_result(connection)?;
+    if known > 0 {
+        return Ok(());
+    }
+    let change = match outcome {
+        Outcome::Paid { .. } => Change::Mine,
+        Outcome::Reverted | Outcome::NothingMoved | Outcome::Cancelled | Outcome::Superseded => {
+            Change::Settle
+        }
+    };
+    // Takes the lock of the row.
+    if !step(connection, id, transfer.state, change)? {
+        return Ok(());
+    }
+    let (stored, arrived) = stored(outcome);
+    diesel::insert_into(settlements::table)
+        .values((
+            settlements::transfer_id.eq(&key),
+            settlements::chain_id.eq(to_i64(chain_id)),
+            settlements::block.eq(to_i64(block.number)),
+            settlements::block_hash.eq(block.hash.to_vec()),
+            settlements::tx_hash.eq(tx_hash.to_vec()),
+            settlements::outcome.eq(stored.as_str()),
+            // Capped, because an endpoint may report anything.
+            settlements::fee.eq(fee
+                .min(transfer.ladder.cancellation().max_fee(transfer.gas_limit))
+                .to_string()),
+        ))
+        .execute(connection)?;
+    checks::remove(connection, &key)?;
+    advance::end_wait(connection, &key)?;
+    if let Outcome::Paid { .. } = outcome {
+        diesel::update(transfers::table.find(&key))
+            .set((
+                transfers::tx_hash.eq(Some(tx_hash.to_vec())),
+                transfers::block.eq(Some(to_i64(block.number))),
+                transfers::fee.eq(Some(fee.to_string())),
+                transfers::arrived.eq(arrived.map(|units| units.to_string())),
+            ))
+            .execute(connection)?;
+        if !was_notified(connection, &transfer)? {
+            notify_recipient(connection, &transfer, now)?;
+        }
+        notify_sender(connection, &transfer, now)?;
+    }
+    Ok(())
+}
+
+fn stored(outcome: Outcome) -> (StoredOutcome, Option<Units>) {
+    match outcome {
+        Outcome::Paid { arrived } => (StoredOutcome::Paid, arrived),
+        Outcome::Reverted => (StoredOutcome::Reverted, None),
+        Outcome::NothingMoved => (StoredOutcome::NothingMoved, None),
+        Outcome::Cancelled => (StoredOutcome::Cancelled, None),
+        Outcome::Superseded => (StoredOutcome::Superseded, None),
+    }
+}
+
+pub(super) fn finalize(
+    connection: &mut AnyConnection,
+    chain_id: u64,
+    up_to: u64,
+    now: Timestamp,
+    keep_until: Timestamp,
+) -> Result<Vec<TransferId>, Failure> {
+    lock_chain(connection, chain_id)?;
+    finalize_paid(connection, chain_id, up_to, now, keep_until)?;
+    let unpaid: Vec<SettlementRow> = settlements::table
+        .filter(settlements::chain_id.eq(to_i64(chain_id)))
+        .filter(settlements::block.le(to_i64(up_to)))
+        .filter(settlements::final_at.is_null())
+        .order(settlements::transfer_id)
+        .select(SettlementRow::as_select())
+        .load(connection)?;
+    let mut superseded = Vec::new();
+    for row in unpaid {
+        superseded.extend(finalize_unpaid(connection, &row, now, keep_until)?);
+    }
+    Ok(superseded)
+}
+
+/// Finalizes all payments up to a block: one statement for each table, and a notice for each
+/// recipient.
+fn finalize_paid(
+    connection: &mut AnyConnection,
+    chain_id: u64,
+    up_to: u64,
+    now: Timestamp,
+    keep_until: Timestamp,
+) -> Result<(), Failure> {
+    // Parameters are numbered in the order in which they occur, as SQLite requires.
+    let due = |chain: usize| {
+        let block = chain + 1;
+        format!(
+            "select transfer_id from settlements where chain_id = ${chain} \
+             and block <= ${block} and final_at is null and outcome = 'paid'"
+        )
+    };
+    let (chain, block) = (to_i64(chain_id), to_i64(up_to));
+    let fees = format!(
+        "update spends set fee = \
+         (select s.fee from settlements s where s.transfer_id = spends.transfer_id) \
+         where transfer_id in ({})",
+        due(1)
+    );
+    diesel::sql_query(fees)
+        .bind::<BigInt, _>(chain)
+        .bind::<BigInt, _>(block)
+        .execute(connection)?;
+    let received: Vec<(String, String)> = settlements::table
+        .inner_join(transfers::table.on(transfers::id.eq(settlements::transfer_id)))
+        .filter(settlements::chain_id.eq(chain))
+        .filter(settlements::block.le(block))
+        .filter(settlements::final_at.is_null())
+        .filter(settlements::outcome.eq(StoredOutcome::Paid.as_str()))
+        .filter(transfers::to_account.is_not_null())
+        .order(transfers::id)
+        .select((transfers::id, transfers::to_account.assume_not_null()))
+        .load(connection)?;
+    for (id, recipient) in received {
+        let row = RowRef { table: "transfers", key: &id };
+        let kind = EventKind::Transfer(TransferEvent::Received);
+        let (recipient, about) = (row.parse(&recipient)?, About::Transfer(row.parse(&id)?));
+        events::append(connection, recipient, now, kind, about)?;
+    }
+    let states = format!(
+        "update transfers set state = 'final' where state = 'mined' and id in ({})",
+        due(1)
+    );
+    diesel::sql_query(states)
+        .bind::<BigInt, _>(chain)
+        .bind::<BigInt, _>(block)
+        .execute(connection)?;
+    let ends = format!(
+        "update settlements set final_at = $1, bytes_until = $2 where transfer_id in ({})",
+        due(3)
+    );
+    diesel::sql_query(ends)
+        .bind::<BigInt, _>(now.0)
+        .bind::<BigInt, _>(keep_until.0)
+        .bind::<BigInt, _>(chain)
+        .bind::<BigInt, _>(block)
+        .execute(connection)?;
+    Ok(())
+}
+
+/// Ends a transfer that was not paid. Returns it if it was superseded.
+fn finalize_unpaid(
+    connection: &mut AnyConnection,
+    row: &SettlementRow,
+    now: Timestamp,
+    keep_until: Timestamp,
+) -> Result<Option<TransferId>, Failure> {
+    let reference = RowRef { table: "settlements", key: &row.transfer_id };
+    let id: TransferId = reference.parse(&row.transfer_id)?;
+    let missing = || Failure::Store(reference.corrupt("no such transfer"));
+    let transfer = find_row(connection, id)?.ok_or_else(missing)?;
+    let outcome: StoredOutcome = reference.parse(&row.outcome)?;
+    let fee: Wei = reference.parse(&row.fee)?;
+    let (change, failure) = match outcome {
+        StoredOutcome::Reverted => (Change::Fail, Some(TransferFailure::Reverted)),
+        StoredOutcome::NothingMoved => (Change::Fail, Some(TransferFailure::NothingMoved)),
+        StoredOutcome::Superseded => (Change::Fail, Some(TransferFailure::Superseded)),
+        StoredOutcome::Cancelled => (Change::CancelMined, None),
+        StoredOutcome::Paid => return Ok(None),
+    };
+    if !step(connection, id, transfer.state, change)? {
+        return Ok(None);
+    }
+    diesel::update(settlements::table.find(&row.transfer_id))
+        .set((
+            settlements::final_at.eq(Some(now.0)),
+            settlements::bytes_until.eq(Some(keep_until.0)),
+        ))
+        .execute(connection)?;
+    let ended = diesel::update(transfers::table.find(&row.transfer_id));
+    let failure = transfers::failure.eq(failure.map(|failure| failure.as_str()));
+    if outcome == StoredOutcome::Superseded {
+        spending_limits::release(connection, &row.transfer_id)?;
+        ended.set(failure).execute(connection)?;
+    } else {
+        spending_limits::settle_fee_only(connection, &transfer, fee)?;
+        ended
+            .set((
+                failure,
+                transfers::tx_hash.eq(Some(row.tx_hash.clone())),
+                transfers::block.eq(Some(row.block)),
+                transfers::fee.eq(Some(fee.to_string())),
+            ))
+            .execute(connection)?;
+    }
+    notify_sender(connection, &transfer, now)?;
+    if was_notified(connection, &transfer)? {
+        notify_recipient(connection, &transfer, now)?;
+    }
+    Ok((outcome == StoredOutcome::Superseded).then_some(id))
+}
+
+/// Erases signed bytes whose time has passed. Returns the number of transfers.
+pub(super) fn erase_old_bytes(
+    connection: &mut AnyConnection,
+    now: Timestamp,
+    limit: u32,
+) -> Result<usize, Failure> {
+    let old: Vec<String> = settlements::table
+        .filter(settlements::bytes_until.is_not_null())
+        .filter(settlements::bytes_until.assume_not_null().le(now.0))
+        .order(settlements::bytes_until)
+        .limit(limit.into())
+        .select(settlements::transfer_id)
+        .load(connection)?;
+    diesel::update(
+        signed_transactions::table.filter(signed_transactions::transfer_id.eq_any(old.clone())),
+    )
+    .set(signed_transactions::sealed.eq(None::<Vec<u8>>))
+    .execute(connection)?;
+    diesel::update(settlements::table.filter(settlements::transfer_id.eq_any(old.clone())))
+        .set(settlements::bytes_until.eq(None::<i64>))
+        .execute(connection)?;
+    Ok(old.len())
+}
+
+/// Serializes the servers that settle the blocks of a chain.
+pub(super) fn lock_chain(connection: &mut AnyConnection, chain_id: u64) -> Result<(), Failure> {
+    diesel::update(chain_cursors::table.find(to_i64(chain_id)))
+        .set(chain_cursors::block.eq(chain_cursors::block))
+        .execute(connection)?;
+    Ok(())
+}
