@@ -44,8 +44,8 @@ pub(crate) struct Received {
 }
 
 impl Received {
-    /// The deposit that an event reports. A transfer of this service has a message of its own, which
-    /// follows it until it is final.
+    /// The deposit that an event reports. A transfer of this service has a message of its own,
+    /// which follows it until it is final.
     pub(crate) fn of(event: &Event) -> Option<Self> {
         let EventBody::Deposit { kind: DepositEvent::Received, deposit } = &event.what else {
             return None;

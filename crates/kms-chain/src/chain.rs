@@ -245,7 +245,7 @@ impl Chain {
     }
 
     /// Whether another endpoint than this one has the block, with these transactions in it. True if
-    /// only one endpoint is configured: there is nobody else to ask.
+    /// only one endpoint is configured: no other one can be asked.
     ///
     /// The roots of the header are compared too, because a false answer may well have the true
     /// hash.

@@ -40,7 +40,6 @@ pub(crate) enum Fault {
 /// runs without it, unless `FAULT` names it.
 const NOT_DRAWN_YET: &[(Fault, &str)] = &[
     (Fault::BaseFee, "a payment whose prices are all below the base fee cannot be replaced"),
-    (Fault::DeepReorg, "a final payment that a reorganisation removes is not reopened"),
     (Fault::Heights, "absence at one of several nodes counts as proof"),
     (Fault::Lagging, "absence at one of two endpoints counts as proof"),
     (Fault::WrongFork, "one endpoint alone is believed"),

@@ -27,8 +27,8 @@ pub(super) fn first_after(sent: Timestamp) -> Timestamp {
     sent.plus(FIRST_DELAY)
 }
 
-/// Makes a check due at a time, and the delays after it short again. A transfer that a block settled
-/// is not checked.
+/// Makes a check due at a time, and the delays after it short again. A transfer that a block
+/// settled is not checked.
 pub(super) fn schedule(
     connection: &mut AnyConnection,
     transfer: &Transfer,
