@@ -187,7 +187,7 @@ impl Backend {
             }
             return Some(answer);
         }
-        for parameter in call["params"].as_array_mut()? {
+        for parameter in call["params"].as_array_mut().into_iter().flatten() {
             if matches!(parameter.as_str(), Some("latest" | "pending")) {
                 *parameter = json!(format!("{at:#x}"));
             }
@@ -216,7 +216,8 @@ impl Backend {
 
     /// Whether a node at this height knows the block that a parameter names.
     fn is_known(&self, params: &Value, at: u64) -> Option<bool> {
-        for parameter in params.as_array()? {
+        // A call without parameters may lack the member.
+        for parameter in params.as_array().into_iter().flatten() {
             let block = match &parameter["blockHash"] {
                 Value::String(hash) => self.ask("eth_getBlockByHash", &json!([hash, false]))?,
                 _ => parameter.clone(),

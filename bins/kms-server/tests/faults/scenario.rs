@@ -500,7 +500,9 @@ impl Scenario {
         let id = request.id;
         let answer = send(self.clients.clone(), request, Random::from_seed(0)).await;
         let is_acknowledged = matches!(answer, Answer::Acknowledged);
-        assert!(is_acknowledged, "{context}: the wallet cannot pay any more");
+        let found: Vec<_> = self.clients[0].transfer(id).await.unwrap().into_iter().collect();
+        let found = self.describe(&found);
+        assert!(is_acknowledged, "{context}: the wallet cannot pay any more\n{found}");
         sent.ids.push(id);
         sent.answers.push(answer);
     }
