@@ -285,6 +285,7 @@ impl Follower {
         let Some(newest) = newest.filter(|newest| *newest > cursor.number) else {
             return Ok(());
         };
+        let newest = recent.await_confirmation(newest);
         let Some(end) = recent.up_to(newest).last().map(|block| block.at) else { return Ok(()) };
         if !self.is_confirmed(endpoint, recent.up_to(newest)).await {
             if recent.count_unconfirmed() {

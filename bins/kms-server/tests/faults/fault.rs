@@ -40,7 +40,6 @@ pub(crate) enum Fault {
 /// runs without it, unless `FAULT` names it.
 const NOT_DRAWN_YET: &[(Fault, &str)] = &[
     (Fault::BaseFee, "a payment whose prices are all below the base fee cannot be replaced"),
-    (Fault::Lagging, "an endpoint that is always behind confirms nothing"),
     (Fault::WrongFork, "one endpoint alone is believed"),
     (Fault::Many, "a wallet may have more payments in flight than a node's pool takes"),
 ];

@@ -23,7 +23,9 @@ pub(super) struct Recent {
     blocks: VecDeque<ReadBlock>,
     /// Whether the next block replaces one that was dropped.
     pub(super) is_forked: bool,
-    /// How many rounds in a row no second endpoint confirmed a final block.
+    /// The final block that no second endpoint has confirmed yet.
+    awaited: Option<u64>,
+    /// How many rounds in a row no second endpoint confirmed it.
     unconfirmed: u32,
 }
 
@@ -47,6 +49,15 @@ impl Recent {
     pub(super) fn extend(&mut self, blocks: Vec<ReadBlock>) {
         self.is_forked = self.is_forked && blocks.is_empty();
         self.blocks.extend(blocks);
+    }
+
+    /// The block to confirm next if the chain calls blocks up to `newest` final: the same one until
+    /// a second endpoint has it. An endpoint that is always some blocks behind never has the newest
+    /// one.
+    pub(super) fn await_confirmation(&mut self, newest: u64) -> u64 {
+        let next = self.awaited.map_or(newest, |awaited| awaited.min(newest));
+        self.awaited = Some(next);
+        next
     }
 
     /// Counts a round without a confirmation. Returns whether to report it: the third one, because
@@ -86,9 +97,30 @@ impl Recent {
 
     pub(super) fn move_cursor(&mut self, to: BlockRef) {
         self.cursor = Some(to);
+        self.awaited = None;
         self.unconfirmed = 0;
         while self.blocks.front().is_some_and(|block| block.at.number <= to.number) {
             self.blocks.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_that_is_always_behind_confirms_one_block_after_the_other() {
+        let mut recent = Recent::default();
+        let heads = 10..20_u64;
+        let confirmed = heads.filter_map(|head| {
+            let (newest, behind) = (head - 2, head - 5);
+            let awaited = recent.await_confirmation(newest);
+            (awaited <= behind).then(|| {
+                recent.move_cursor(BlockRef { number: awaited, hash: [0; 32] });
+                awaited
+            })
+        });
+        assert_eq!(confirmed.collect::<Vec<_>>(), [8, 12]);
     }
 }
