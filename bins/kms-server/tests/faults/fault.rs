@@ -39,8 +39,7 @@ pub(crate) enum Fault {
 /// The faults that the product does not withstand yet, and what is missing. A seed of one of them
 /// runs without it, unless `FAULT` names it.
 const NOT_DRAWN_YET: &[(Fault, &str)] = &[
-    (Fault::BaseFee, "a payment whose prices are all below the base fee cannot be replaced"),
-    (Fault::WrongFork, "one endpoint alone is believed"),
+    (Fault::BaseFee, "some payments below the base fee cannot be signed again"),
     (Fault::Many, "a wallet may have more payments in flight than a node's pool takes"),
 ];
 
@@ -103,6 +102,11 @@ impl Fault {
     /// Whether payments stay pending until their sender cancels them.
     pub(crate) fn needs_the_sender(self) -> bool {
         matches!(self, Self::FundsGone | Self::DepositGone | Self::Refused)
+    }
+
+    /// Whether payments may be priced too low for the chain, until their sender signs them again.
+    pub(crate) fn needs_new_prices(self) -> bool {
+        matches!(self, Self::BaseFee | Self::WrongFork)
     }
 
     /// Whether the fault happens to payments that are pending.

@@ -14,17 +14,17 @@ use crate::told::{Message, Told};
 use futures::future::join_all;
 use kms_client::Client;
 use kms_core::KdfParams;
-use kms_server_testing::requests::{COIN, create, quote};
+use kms_server_testing::requests::{COIN, create, hash, quote};
 use kms_server_testing::{ServerProcess, Stores, TestEnv};
 use kms_store::Scope;
 use kms_testkit::{Anvil, TestToken};
-use kms_types::wire::{Account, QuoteTransfer, Transfer, TransferState};
-use kms_types::{Asset, Token, TransferId, U256};
+use kms_types::wire::{Account, QuoteTransfer, ReplaceTransfer, Transfer, TransferState};
+use kms_types::{Asset, ReplacementId, Token, TransferId, U256};
 use serde_json::{Value, json};
 
 /// How long it may take until everything is final, and everybody was told.
 const SETTLE: Duration = Duration::from_secs(60);
-/// After this long without an end, a sender cancels.
+/// After this long without an end, a sender cancels or signs again.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Blocks above the funding, so that no reorganisation removes it by accident.
 const SAFE: u32 = 12;
@@ -378,7 +378,11 @@ impl Scenario {
                 },
                 in_flight => format!("{} payments are in flight", in_flight.len()),
             };
-            if fault.needs_the_sender() && begun.elapsed() > PATIENCE && rounds.is_multiple_of(20) {
+            let is_time = begun.elapsed() > PATIENCE && rounds.is_multiple_of(20);
+            if fault.needs_new_prices() && is_time {
+                self.sign_again(&in_flight).await;
+            }
+            if fault.needs_the_sender() && is_time {
                 if fault != Fault::Refused {
                     // For the fees of the cancellations.
                     self.env.fund(&people.sender, COIN / 100).unwrap();
@@ -389,6 +393,16 @@ impl Scenario {
             }
             assert!(begun.elapsed() < SETTLE, "{context}: {problem}\n{}", self.describe(&found));
             tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+
+    /// The sender signs what is still pending again, at the prices of now.
+    async fn sign_again(&self, pending: &[&Transfer]) {
+        for transfer in pending {
+            let Ok(fee) = self.clients[1].replacement(transfer.id).await else { continue };
+            let (id, password_hash) = (ReplacementId::random(), hash(WORDS));
+            let body = ReplaceTransfer { id, password_hash, max_fee: fee.max_fee };
+            let _ = self.clients[1].replace(transfer.id, &body).await;
         }
     }
 
