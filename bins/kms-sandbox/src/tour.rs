@@ -136,7 +136,7 @@ impl Tour {
         self.confirm().await?;
         self.ann.says(ANNS_FIRST);
         self.ann.hears("Confirmed: 25 TUSD").await?;
-        self.bob.hears("You received 25 TUSD from @ann").await?;
+        self.bob.hears("25 TUSD from @ann is arriving").await?;
         show(&mut self.ann);
         show(&mut self.bob);
         let anns = self.stage.chain_tokens(ann.address)?;
@@ -244,7 +244,7 @@ impl Tour {
         let before = self.stage.chain_balance(address)?;
         self.ann.says(password);
         self.ann.hears("Confirmed:").await?;
-        self.bob.hears(&format!("You received {amount} ETH from @ann")).await?;
+        self.bob.hears(&format!("{amount} ETH from @ann is arriving")).await?;
         show(&mut self.ann);
         show(&mut self.bob);
         let after = self.stage.chain_balance(address)?;

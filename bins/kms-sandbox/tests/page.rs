@@ -144,7 +144,7 @@ async fn ann_onboards_and_sends_to_bob() {
     visitor.reads("ann", "To confirm, send your password").await;
     visitor.types("ann", ANNS).await;
     visitor.reads("ann", "Confirmed: 0.5 ETH").await;
-    visitor.reads("bob", "You received 0.5 ETH").await;
+    visitor.reads("bob", "0.5 ETH from @ann is arriving").await;
     visitor.presses("bob", "Balance").await;
     visitor.reads("bob", "💰 0.5 ETH").await;
     let bob = stage.client.account(TelegramId::try_from(4712).unwrap().into()).await.unwrap();
@@ -163,7 +163,7 @@ async fn ann_onboards_and_sends_to_bob() {
     visitor.reads("ann", "Pending: waiting for the network").await;
     visitor.clicks("//*[@id='written']//button[contains(., 'Resume mining')]").await;
     visitor.reads("ann", "Confirmed: 0.125 ETH").await;
-    visitor.reads("bob", "You received 0.125 ETH").await;
+    visitor.reads("bob", "0.125 ETH from @ann is arriving").await;
 
     for password in [ANNS, BOBS] {
         visitor.no_longer_sees(password).await;

@@ -39,6 +39,7 @@ pub(crate) enum Fault {
 /// The faults that the product does not withstand yet, and what is missing. A seed of one of them
 /// runs without it, unless `FAULT` names it.
 const NOT_DRAWN_YET: &[(Fault, &str)] = &[
+    (Fault::WrongFork, "the price is one endpoint's alone while the other one is not asked"),
     (Fault::BaseFee, "some payments below the base fee cannot be signed again"),
     (Fault::Many, "a wallet may have more payments in flight than a node's pool takes"),
 ];
