@@ -11,6 +11,6 @@ static SEALER: LazyLock<Sealer> = LazyLock::new(|| Sealer::new(Arc::new(ServerKe
 
 fuzz_target!(|blob: &[u8]| {
     assert!(SEALER.open_contact(AccountId::random(), "email", blob).is_err());
-    assert!(SEALER.open_transaction(TransferId::random(), blob).is_err());
+    assert!(SEALER.open_transaction(TransferId::random(), "payment", blob).is_err());
     assert!(!fuzzing::opens_as_private_key(blob));
 });

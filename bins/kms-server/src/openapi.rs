@@ -5,7 +5,7 @@
 //! parameters and bodies, and `application/problem+json` (RFC 9457) as their content type.
 
 use actix_web::http::{Method, StatusCode};
-use kms_types::{ErrorCode, Problem};
+use kms_types::{ErrorCode, EventStream, Problem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, RefOr, Response, path::Operation};
 use utoipa::{OpenApi, ToSchema};
@@ -41,7 +41,8 @@ pub(crate) use resource;
             Amounts are decimal strings, times are milliseconds since 1970. Errors are problem \
             details (RFC 9457) whose `code` is stable.",
     ),
-    components(schemas(Problem))
+    // Those that no body refers to: of errors, and of parameters.
+    components(schemas(Problem, EventStream))
 )]
 struct Root;
 

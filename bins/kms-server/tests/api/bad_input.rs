@@ -147,6 +147,10 @@ async fn the_api_is_documented_and_monitored(test: TestServer) {
         .collect();
     operations.sort();
     insta::assert_snapshot!("operations", operations.join("\n"));
+    let text = document.to_string();
+    for reference in text.split("\"#").skip(1).filter_map(|rest| rest.split('"').next()) {
+        assert!(document.pointer(reference).is_some(), "{reference} is in no document");
+    }
     let described = document["paths"].as_object().unwrap().iter();
     for (path, item) in described.filter(|(path, _)| path.starts_with("/v1/")) {
         for (method, operation) in item.as_object().unwrap() {

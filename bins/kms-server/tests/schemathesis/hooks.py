@@ -14,6 +14,15 @@ def map_body(context, body):
     return as_integers(body)
 
 
+@schemathesis.hook
+def map_query(context, query):
+    """Waits for events for at most a second: the server answers a long poll when it ends."""
+    wait = (query or {}).get("wait")
+    if str(wait).isdecimal() and 1 < int(wait) <= 60:
+        return {**query, "wait": int(wait) % 2}
+    return query
+
+
 def as_integers(value):
     if isinstance(value, dict):
         return {key: as_integers(inner) for key, inner in value.items()}
