@@ -82,7 +82,7 @@ impl Traffic {
         over.map_or(Ok(()), |over| Err(self.refuse(chat, over, now)))
     }
 
-    /// Accepts a chat action unless the bot was told to wait. It has no limit of its own.
+    /// Accepts a chat action unless the bot has been asked to wait. It has no limit of its own.
     pub(crate) fn action(&mut self, chat: i64, what: &str, now: Instant) -> Result<(), Refusal> {
         let left = self.waits.get(&chat).and_then(|until| until.checked_duration_since(now));
         // A call that was already on its way.

@@ -1,4 +1,4 @@
-//! What the chain says.
+//! What the chain contains.
 
 use kms_testkit::{Anvil, TestToken};
 use kms_types::U256;

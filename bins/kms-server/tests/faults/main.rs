@@ -1,7 +1,7 @@
 //! Seeded faults: real server processes crash, lose requests and answers, and meet a chain that
 //! misbehaves, while transfers are sent. Afterwards the chain must show that every acknowledged
 //! transfer was made exactly once, and nothing else; every wallet can still pay; and what people
-//! were last told is what the chain says.
+//! were last notified of is what the chain has.
 //!
 //! `FAULT_SEED` is the first seed, `FAULT_RUNS` the number of seeds, and `FAULT` the name of a
 //! fault that every seed has. A seed determines the fault, where a process crashes, what happens to

@@ -22,7 +22,7 @@ use kms_types::wire::{Account, QuoteTransfer, ReplaceTransfer, Transfer, Transfe
 use kms_types::{Asset, ReplacementId, Token, TransferId, U256};
 use serde_json::{Value, json};
 
-/// How long it may take until everything is final, and everybody was told.
+/// How long it may take until everything is final, and all users are notified.
 const SETTLE: Duration = Duration::from_secs(60);
 /// After this long without an end, a sender cancels or signs again.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -425,7 +425,7 @@ impl Scenario {
         format!("{}\npool: {pool}\n{}", all.join("\n"), logs.join("\n---\n"))
     }
 
-    /// Compares the transfers with the chain and with what people were told, and returns how many
+    /// Compares the transfers with the chain and with the notices to users, and returns how many
     /// payments were made.
     fn check(
         &self,

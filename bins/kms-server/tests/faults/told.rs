@@ -32,7 +32,7 @@ impl Message {
 struct Messages {
     /// Of the senders.
     sent: HashMap<TransferId, Message>,
-    /// The amounts that accounts were told to have received: in transfers, and in deposits by their
+    /// The amounts that accounts were notified of: in transfers, and in deposits by their
     /// transaction.
     transfers: HashMap<(AccountId, TransferId), (Option<Token>, U256)>,
     deposits: HashMap<(AccountId, Option<String>), (Option<Token>, U256)>,
@@ -106,7 +106,7 @@ impl Told {
         self.0.lock().unwrap().sent.get(&transfer).copied()
     }
 
-    /// How much of an asset an account was told to have received.
+    /// How much of an asset an account was notified of.
     pub(crate) fn received(&self, account: AccountId, token: Option<&Token>) -> U256 {
         let messages = self.0.lock().unwrap();
         let transfers = messages.transfers.iter().map(|((who, _), what)| (who, what));

@@ -1,4 +1,4 @@
-//! Settlement from blocks: what people were told last is what the chain says, whatever a
+//! Settlement from blocks: what users were last notified of is what the chain has, whatever a
 //! reorganisation removes and whatever an endpoint claims.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
