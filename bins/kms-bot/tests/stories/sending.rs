@@ -354,6 +354,7 @@ async fn ann_pays_bob_in_a_token_and_the_fee_in_coins() {
     world.ann.says(ANNS);
     world.ann.bot_with("transfer-confirmed", &["5 TUSD"]).await;
     world.bob.bot_with("notice-arriving", &["5 TUSD", "@ann"]).await;
+    world.bob.bot_with("notice-received", &["5 TUSD", "@ann"]).await;
     world.ann.says("/send @bob");
     world.ann.bot("send-amount-examples-token").await;
     world.ann.says("all TUSD");
