@@ -158,7 +158,7 @@ impl Chain {
         for endpoint in self.by_preference() {
             match ask(endpoint).await {
                 Ok(answer) => return Ok((Arc::clone(endpoint), answer)),
-                Err(error) if error.is_endpoint_failure() => {
+                Err(error) if error.may_pass_elsewhere() => {
                     failed.get_or_insert(error);
                 }
                 Err(verdict) => return Err(verdict),
@@ -200,20 +200,32 @@ impl Chain {
         Ok(ChainView { nonce: second_highest.max(view.nonce), ..view })
     }
 
-    /// Returns what transactions in the latest blocks paid, by all working endpoints, so that one
-    /// of several alone cannot raise a price.
+    /// Returns what transactions in the latest blocks paid. Where several endpoints are configured,
+    /// two have to agree on it, so that none alone sets a price; those that failed a short time ago
+    /// are asked too if the others do not suffice.
     ///
     /// # Errors
-    /// When every endpoint fails.
+    /// `UnconfirmedPrices` when no two of several endpoints agree, or when every endpoint fails.
     pub async fn market(&self) -> Result<Market, ChainError> {
-        let (first, market) = self.first_with_endpoint(Endpoint::market).await?;
-        let others = self
-            .endpoints
-            .iter()
-            .filter(|other| !Arc::ptr_eq(other, &first) && !other.is_cooling_down());
-        let others = join_all(others.map(|other| other.market())).await;
-        let others: Vec<_> = others.into_iter().filter_map(Result::ok).collect();
-        Ok(market.combine(&others))
+        let (last, first): (Vec<_>, Vec<_>) =
+            self.by_preference().partition(|endpoint| endpoint.is_cooling_down());
+        let (mut reported, mut failed) = (Vec::new(), None);
+        for endpoints in [first, last] {
+            for answer in join_all(endpoints.iter().map(|endpoint| endpoint.market())).await {
+                match answer {
+                    Ok(market) => reported.push(market),
+                    Err(error) => drop(failed.get_or_insert(error)),
+                }
+            }
+            if let Some(market) = Market::agreed(&reported, self.endpoints.len().min(2)) {
+                return Ok(market);
+            }
+        }
+        if reported.is_empty() {
+            return Err(failed.unwrap_or(ChainError::NoEndpoint));
+        }
+        tracing::error!(event = "prices_unconfirmed", ?reported, "endpoints agree on no price");
+        Err(ChainError::UnconfirmedPrices)
     }
 
     /// Sends signed bytes to every working endpoint, and returns when the first accepts them. The

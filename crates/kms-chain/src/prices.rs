@@ -8,6 +8,9 @@ use crate::ladder::{Fees, Ladder};
 /// reservation: the network charges the base fee of the block.
 const CEILINGS: [u128; 3] = [2, 4, 8];
 
+/// A price that no sender notices, in wei per gas. Base fees below it need not be similar.
+const NEGLIGIBLE: u128 = 1_000_000;
+
 /// What the operator allows for the fees of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PricePolicy {
@@ -42,25 +45,25 @@ pub enum Market {
 pub struct FeeTooHigh;
 
 impl Market {
-    /// Combines what several endpoints report. Each number is the middle one, so that one of three
-    /// can neither raise nor lower it; of two numbers it is the lower one, so that one of two
-    /// cannot raise it. Endpoints that omit the base fee count only if all of them do.
-    pub(crate) fn combine(self, others: &[Self]) -> Self {
-        let all = || std::iter::once(self).chain(others.iter().copied());
-        let reported = |market| match market {
-            Self::Dynamic { base_fee, tips } => Some((base_fee, tips)),
-            Self::Legacy { .. } => None,
-        };
-        let dynamic: Vec<(u128, [u128; 3])> = all().filter_map(reported).collect();
-        let Some(base_fee) = middle(dynamic.iter().map(|(base_fee, _)| *base_fee).collect()) else {
-            let price = middle(all().map(Self::usual).collect());
-            return Self::Legacy { price: price.unwrap_or_else(|| self.usual()) };
-        };
-        let tip = |of: fn([u128; 3]) -> u128| {
-            middle(dynamic.iter().map(|(_, tips)| of(*tips)).collect()).unwrap_or_default()
-        };
-        let tips = [tip(|[tip, _, _]| tip), tip(|[_, tip, _]| tip), tip(|[_, _, tip]| tip)];
-        Self::Dynamic { base_fee, tips }
+    /// Returns what at least so many endpoints agree on. Each number is the middle one, so that one
+    /// of three can neither raise nor lower it. Two endpoints have to report similar prices, and
+    /// the lower one is used. Endpoints that omit the base fee count only if all of them do.
+    pub(crate) fn agreed(reported: &[Self], least: usize) -> Option<Self> {
+        let dynamic: Vec<(u128, [u128; 3])> = reported
+            .iter()
+            .filter_map(|market| match market {
+                Self::Dynamic { base_fee, tips } => Some((*base_fee, *tips)),
+                Self::Legacy { .. } => None,
+            })
+            .collect();
+        if dynamic.is_empty() {
+            let prices = reported.iter().map(|market| market.usual()).collect();
+            return similar(prices, least).map(|price| Self::Legacy { price });
+        }
+        let base_fee = similar(dynamic.iter().map(|(base_fee, _)| *base_fee).collect(), least)?;
+        let tip = |of: fn([u128; 3]) -> u128| middle(dynamic.iter().map(|it| of(it.1)).collect());
+        let tips = [tip(|[tip, _, _]| tip)?, tip(|[_, tip, _]| tip)?, tip(|[_, _, tip]| tip)?];
+        Some(Self::Dynamic { base_fee, tips })
     }
 
     /// The price that is expected to be paid.
@@ -101,6 +104,18 @@ impl Market {
             }
         }
     }
+}
+
+/// The middle one of at least so many prices. `None` if they are fewer, or if the ladder above the
+/// lower one of two does not reach the higher one: then one of them is false.
+fn similar(prices: Vec<u128>, least: usize) -> Option<u128> {
+    let [.., highest] = CEILINGS;
+    let reach = |low: u128| low.saturating_mul(highest).saturating_add(NEGLIGIBLE);
+    let is_one_false = match *prices {
+        [one, other] => one.max(other) > reach(one.min(other)),
+        _ => false,
+    };
+    if prices.len() < least || is_one_false { None } else { middle(prices) }
 }
 
 /// The middle one of the values, the lower of the middle two.
@@ -289,34 +304,44 @@ mod tests {
     }
 
     #[test]
-    fn one_endpoint_of_several_raises_no_price() {
+    fn one_endpoint_of_several_sets_no_price() {
         let other = |base_fee, tip| Market::Dynamic { base_fee, tips: [tip; 3] };
-        let combined = |others: &[Market]| match MARKET.combine(others) {
-            Market::Dynamic { base_fee, tips: [tip, ..] } => (base_fee / GWEI, tip / GWEI),
-            Market::Legacy { .. } => panic!("legacy"),
+        let agreed = |reported: &[Market]| match Market::agreed(reported, 2) {
+            Some(Market::Dynamic { base_fee, tips: [tip, ..] }) => {
+                Some((base_fee / GWEI, tip / GWEI))
+            }
+            Some(Market::Legacy { .. }) => panic!("legacy"),
+            None => None,
         };
-        let (liar, honest) = (other(900 * GWEI, 500 * GWEI), other(11 * GWEI, 2 * GWEI));
-        assert_eq!(combined(&[]), (10, 1));
-        assert_eq!(combined(&[liar]), (10, 1));
-        assert_eq!(combined(&[liar, honest]), (11, 2));
-        // Nor if it is the first.
-        assert_eq!(liar.combine(&[MARKET]), MARKET);
-        assert_eq!(liar.combine(&[MARKET, MARKET]), MARKET);
-        // Nor is it paid in full where the whole balance is.
-        let all = |market| NO_LIMIT.one_price(market, 21_000).unwrap();
-        assert_eq!(all(liar.combine(&[MARKET, MARKET])), all(MARKET));
+        let (high, low) = (other(900 * GWEI, 500 * GWEI), other(GWEI, 0));
+        let honest = other(11 * GWEI, 2 * GWEI);
+        assert_eq!(agreed(&[MARKET]), None);
+        assert_eq!(agreed(&[MARKET, honest]), Some((10, 1)));
+        for liar in [high, low] {
+            assert_eq!(agreed(&[MARKET, liar]), None);
+            assert_eq!(agreed(&[liar, honest]), None);
+        }
+        for order in [[high, MARKET, honest], [MARKET, honest, high]] {
+            assert_eq!(agreed(&order), Some((11, 2)));
+        }
+        assert_eq!(agreed(&[MARKET, low, honest]), Some((10, 1)));
+        // Tips below the one of the other endpoint are raised to the operator's floor.
+        assert_eq!(agreed(&[MARKET, other(10 * GWEI, 0)]), Some((10, 0)));
+        // Where one endpoint is configured, it suffices.
+        assert_eq!(Market::agreed(&[high], 1), Some(high));
+        // A difference of some hundred wei is no sign of a lie.
+        assert_eq!(Market::agreed(&[other(0, 0), other(700, 0)], 2), Some(other(0, 0)));
     }
 
     #[test]
     fn an_endpoint_that_omits_the_base_fee_decides_nothing() {
         let liar = Market::Legacy { price: 10_000 * GWEI };
-        assert_eq!(liar.combine(&[MARKET, MARKET]), MARKET);
-        assert_eq!(liar.combine(&[MARKET]), MARKET);
-        assert_eq!(MARKET.combine(&[liar, liar]), MARKET);
+        assert_eq!(Market::agreed(&[liar, MARKET, MARKET], 2), Some(MARKET));
+        assert_eq!(Market::agreed(&[liar, MARKET], 2), None);
         // On a chain without a base fee all of them omit it.
         let honest = Market::Legacy { price: 20 };
-        assert_eq!(liar.combine(&[honest, honest]), honest);
-        assert_eq!(liar.combine(&[honest]), honest);
-        assert_eq!(liar.combine(&[]), liar);
+        assert_eq!(Market::agreed(&[liar, honest, honest], 2), Some(honest));
+        assert_eq!(Market::agreed(&[liar, honest], 2), None);
+        assert_eq!(Market::agreed(&[honest, honest], 2), Some(honest));
     }
 }

@@ -1,8 +1,9 @@
 //! Errors of a chain, and how a JSON-RPC error is classified: as a failure of the endpoint, or as
 //! the chain's verdict on the request.
 //!
-//! Message text decides in one place only: whether an error means that the execution failed on the
-//! chain. No error shows an endpoint's URL, which may contain an API key.
+//! Message text decides two things: whether an error means that the execution failed on the chain,
+//! and whether the node lacks the block of the request, which costs it nothing but another try. No
+//! error shows an endpoint's URL, which may contain an API key.
 
 use alloy::rpc::json_rpc::ErrorPayload;
 use alloy::transports::{RpcError, TransportError};
@@ -27,6 +28,26 @@ const FAILED: [&str; 10] = [
     "stack limit",
     "return data out of bounds",
     "insufficient funds for",
+];
+
+/// The JSON-RPC code for a resource that does not exist, which EIP-1898 recommends for a block that
+/// the node does not have.
+const NOT_FOUND: i64 = -32_001;
+
+/// Lower-cased substrings of the messages of nodes that do not have the block of a request, or have
+/// another one in its place.
+const NO_BLOCK: [&str; 11] = [
+    "header not found",
+    "header for hash not found",
+    "unknown block",
+    "block not found",
+    "blocknotfound",
+    "could not find block",
+    "unable to find block",
+    "not currently canonical",
+    "beyond head block",
+    "blockoutofrange",
+    "block out of range",
 ];
 
 /// How many characters of a node's or a contract's message are kept.
@@ -78,6 +99,18 @@ pub enum ChainError {
     Unconfirmed {
         /// The block.
         block: u64,
+    },
+    /// Of several endpoints no two agree on what transactions cost.
+    #[error("no two endpoints agree on the price of a transaction")]
+    UnconfirmedPrices,
+    /// The endpoint does not have the block, or not any more: behind one URL may be several nodes,
+    /// of which one is behind.
+    #[error("the endpoint does not have the block: {message} ({code})")]
+    NoBlock {
+        /// The JSON-RPC code.
+        code: i64,
+        /// The node's message, like that of `Refused`.
+        message: String,
     },
     /// The token's contract does not implement ERC-20.
     #[error("the contract does not answer as an ERC-20 token")]
@@ -134,8 +167,14 @@ impl ChainError {
         })
     }
 
-    /// Whether the endpoint is at fault (down, of another chain, over its quota, behind), so that
-    /// another endpoint may answer. If not, the error is the chain's verdict on the request.
+    /// Whether another endpoint may answer. If not, the error is the chain's verdict on the
+    /// request.
+    pub(super) fn may_pass_elsewhere(&self) -> bool {
+        self.is_endpoint_failure() || matches!(self, Self::NoBlock { .. })
+    }
+
+    /// Whether the endpoint is at fault (down, of another chain, over its quota), so that others
+    /// are asked first for a while. One that does not have a block is only behind.
     pub(super) fn is_endpoint_failure(&self) -> bool {
         matches!(
             self,
@@ -154,6 +193,9 @@ impl From<TransportError> for ChainError {
         match error {
             RpcError::ErrorResp(payload) if execution_failed(&payload) => {
                 Self::Reverted { reason: cleaned(&payload.message) }
+            }
+            RpcError::ErrorResp(payload) if lacks_block(&payload) => {
+                Self::NoBlock { code: payload.code, message: cleaned(&payload.message) }
             }
             RpcError::ErrorResp(payload) => Self::refused(&payload),
             RpcError::Transport(kind) => Self::Unavailable(match kind.as_http_error() {
@@ -174,6 +216,12 @@ fn execution_failed(payload: &ErrorPayload) -> bool {
     EXECUTION_FAILED.contains(&payload.code)
         || data.as_deref().is_some_and(is_revert)
         || FAILED.iter().any(|words| message.contains(words))
+}
+
+/// Whether the error means that the node does not have the block of the request.
+fn lacks_block(payload: &ErrorPayload) -> bool {
+    let message = payload.message.to_lowercase();
+    payload.code == NOT_FOUND || NO_BLOCK.iter().any(|words| message.contains(words))
 }
 
 /// Truncates untrusted text and removes control characters, for log lines and screens.

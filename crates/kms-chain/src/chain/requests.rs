@@ -8,7 +8,7 @@ use alloy::network::TransactionBuilder;
 use alloy::primitives::{Address, B256};
 use alloy::providers::Provider;
 use alloy::rpc::types::TransactionRequest;
-use alloy::transports::RpcError;
+use alloy::transports::{RpcError, TransportError};
 use kms_types::{EthAddress, Token, Units, Wei};
 
 use super::endpoint::{Endpoint, no_latest_block};
@@ -21,6 +21,10 @@ pub(crate) const PLAIN_TRANSFER_GAS: u64 = 21_000;
 
 /// The JSON-RPC code for parameters that a method does not take.
 const INVALID_PARAMETERS: i64 = -32_602;
+
+/// How often the state of the newest block is requested: behind one URL may be nodes of which one
+/// does not have the newest block of another one.
+const BLOCK_ATTEMPTS: u32 = 3;
 
 /// How many blocks say what the market asks.
 pub(crate) const MARKET_BLOCKS: u64 = 10;
@@ -114,6 +118,21 @@ impl Endpoint {
         owner: EthAddress,
         token: Option<&Token>,
     ) -> Result<ChainView, ChainError> {
+        let mut lagging = None;
+        for _ in 0..BLOCK_ATTEMPTS {
+            match self.view_latest(owner, token).await {
+                Err(error @ ChainError::NoBlock { .. }) => lagging = Some(error),
+                answer => return answer,
+            }
+        }
+        Err(lagging.unwrap_or_else(no_latest_block))
+    }
+
+    async fn view_latest(
+        &self,
+        owner: EthAddress,
+        token: Option<&Token>,
+    ) -> Result<ChainView, ChainError> {
         self.verify().await?;
         let latest = self.provider.get_block_by_number(BlockNumberOrTag::Latest).await;
         let header = self.record_outcome(latest)?.ok_or_else(no_latest_block)?.header;
@@ -130,8 +149,8 @@ impl Endpoint {
         let view = self.view_at(owner, token, block, BlockId::number(block)).await?;
         let again = self.provider.get_block_by_number(block.into()).await;
         if self.record_outcome(again)?.is_none_or(|block| block.header.hash != hash) {
-            let reorganised = "the block was removed while it was read".to_owned();
-            return Err(ChainError::Unavailable(reorganised));
+            let message = "the block was removed while it was read".to_owned();
+            return Err(ChainError::NoBlock { code: 0, message });
         }
         self.lacks_block_hashes.store(true, Ordering::Relaxed);
         Ok(view)
@@ -159,10 +178,13 @@ impl Endpoint {
             token,
         );
         // Not a failure of the endpoint if it does not know how to read a block by its hash.
-        let balance = balance.map_err(|error| match ChainError::from(error) {
-            error @ ChainError::Refused { code: INVALID_PARAMETERS, .. } => error,
-            error => self.mark_failed(error),
-        })?;
+        let is_unknown = |error: &TransportError| {
+            error.as_error_resp().is_some_and(|payload| payload.code == INVALID_PARAMETERS)
+        };
+        let balance = match balance {
+            Err(error) if is_unknown(&error) => return Err(error.into()),
+            balance => self.record_outcome(balance)?,
+        };
         let (mined, token) = (self.record_outcome(mined)?, token?);
         let nonce = self.record_outcome(nonce)?.min(self.record_outcome(again)?);
         // A count that is too low makes more transfers count against the balance.

@@ -107,7 +107,6 @@ async fn an_endpoint_error_is_not_mistaken_for_a_revert() {
     };
     for (code, message, data) in [
         (-32_005, "daily request count exceeded", json!({"see": "https://example.com"})),
-        (-32_000, "header not found", json!(null)),
         (-32_000, "missing trie node", json!(null)),
         (-32_003, "rejected", json!(null)),
         (-32_603, "busy", json!("later")),

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
+mod agreement;
 mod chain;
 mod confirm;
 mod endpoint;

@@ -65,6 +65,15 @@ pub(crate) fn start_proxy(
     url
 }
 
+/// Returns a node's result of one call.
+pub(crate) fn ask(node: &str, method: &str, params: &Value) -> Value {
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+    let answer = forward(node.trim_start_matches("http://"), &call);
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    let answer: Value = serde_json::from_slice(answer.get(end..).unwrap()).unwrap();
+    answer.get("result").unwrap().clone()
+}
+
 fn answer(stream: TcpStream, answer_to: impl Fn(&str) -> Answer) {
     let mut stream = BufReader::new(stream);
     let call = read_call(&mut stream);

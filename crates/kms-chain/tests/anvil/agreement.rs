@@ -1,0 +1,128 @@
+//! Several endpoints of which one is false or behind: it sets no price, and one that is only behind
+//! has not failed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use kms_chain::{Chain, ChainError, Endpoint, Market, QuoteError};
+use kms_testkit::Anvil;
+use serde_json::json;
+
+use crate::stub::{self, Answer, Fate};
+use crate::world::{COIN, World, request, stranger};
+
+const GWEI: u128 = 1_000_000_000;
+const SHORT: Duration = Duration::from_millis(400);
+const DOWN: &str = "http://127.0.0.1:1";
+
+fn over(urls: &[&str]) -> Chain {
+    Chain::over(urls.iter().copied(), 31_337, SHORT, None).unwrap()
+}
+
+/// A proxy that reports this base fee, and loses every call while `is_down`.
+fn pricing(node: &str, base_fee: u128, is_down: &Arc<AtomicBool>) -> String {
+    let (node_url, is_down) = (node.to_owned(), Arc::clone(is_down));
+    stub::start_proxy(node, move |method| match method {
+        _ if is_down.load(Ordering::SeqCst) => Fate::Lost,
+        "eth_getBlockByNumber" => {
+            let mut block = stub::ask(&node_url, method, &json!(["latest", false]));
+            *block.get_mut("baseFeePerGas").unwrap() = json!(format!("{base_fee:#x}"));
+            Fate::Answered(Answer::Result(block))
+        }
+        _ => Fate::Passed,
+    })
+}
+
+fn base_fee(market: Result<Market, ChainError>) -> Result<u128, ChainError> {
+    market.map(|market| match market {
+        Market::Dynamic { base_fee, .. } => base_fee / GWEI,
+        Market::Legacy { .. } => panic!("legacy"),
+    })
+}
+
+#[tokio::test]
+async fn the_price_is_not_that_of_one_endpoint_while_the_other_one_cools_down() {
+    let anvil = Anvil::start().unwrap();
+    let (up, down) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let honest = pricing(&anvil.url(), GWEI, &down);
+    for (lie, agreed) in [(900 * GWEI, None), (2 * GWEI, Some(1)), (GWEI / 100, None)] {
+        let liar = pricing(&anvil.url(), lie, &up);
+        let chain = over(&[&honest, &liar]);
+        down.store(true, Ordering::SeqCst);
+        chain.first(Endpoint::block_number).await.unwrap();
+        // It cools down, and neither answers nor is waited for without end.
+        let begun = Instant::now();
+        let error = chain.market().await.unwrap_err();
+        assert!(matches!(error, ChainError::UnconfirmedPrices), "{error}");
+        assert!(begun.elapsed() < 4 * SHORT, "{:?}", begun.elapsed());
+        // It still cools down, but answers.
+        down.store(false, Ordering::SeqCst);
+        let market = base_fee(chain.market().await);
+        assert_eq!(market.ok(), agreed, "{lie}");
+    }
+}
+
+#[tokio::test]
+async fn two_of_three_endpoints_agree_on_the_price() {
+    let anvil = Anvil::start().unwrap();
+    let up = Arc::new(AtomicBool::new(false));
+    let [one, two] = [GWEI, 2 * GWEI].map(|fee| pricing(&anvil.url(), fee, &up));
+    for (lie, agreed) in [(900 * GWEI, 2), (0, 1)] {
+        let liar = pricing(&anvil.url(), lie, &up);
+        for urls in [[&liar, &one, &two], [&one, &two, &liar]] {
+            let chain = over(&urls.map(String::as_str));
+            assert_eq!(base_fee(chain.market().await).unwrap(), agreed);
+        }
+    }
+    assert_eq!(base_fee(over(&[DOWN, &one, &two]).market().await).unwrap(), 1);
+    assert_eq!(base_fee(over(&[&two]).market().await).unwrap(), 2);
+}
+
+#[tokio::test]
+async fn without_an_agreed_price_nothing_is_quoted() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let up = Arc::new(AtomicBool::new(false));
+    let liar = pricing(&world.anvil.url(), 900 * GWEI, &up);
+    let server = world.over(over(&[&liar, &world.anvil.url()]));
+    let refused = server.quote(request(&ann, stranger(), "0.1"), world.now()).await;
+    let error = refused.unwrap_err();
+    assert!(matches!(error, QuoteError::Chain(ChainError::UnconfirmedPrices)), "{error}");
+}
+
+/// A proxy that does not have the newest block in so many of its next answers about balances.
+fn lagging(node: &Anvil, answers: u32, words: (i64, &'static str)) -> String {
+    let left = AtomicU32::new(answers);
+    stub::start_proxy(&node.url(), move |method| {
+        let one_less = |left: u32| left.checked_sub(1);
+        let lags = method == "eth_getBalance"
+            && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok();
+        if lags { Fate::Answered(Answer::Error(words.0, words.1)) } else { Fate::Passed }
+    })
+}
+
+#[tokio::test]
+async fn an_endpoint_without_the_block_has_not_failed() {
+    let (first, second) = (Anvil::start().unwrap(), Anvil::start().unwrap());
+    first.rpc("anvil_mine", json!(["0x2"])).unwrap();
+    second.rpc("anvil_mine", json!(["0x7"])).unwrap();
+    for words in [
+        (-32_000, "header not found"),
+        (-32_000, "unknown block"),
+        (-32_001, "resource not found"),
+        (-32_000, "hash 0x12 is not currently canonical"),
+    ] {
+        // Twice: the newer block is asked for. Always: the other endpoint is.
+        for (answers, block) in [(2, 2), (100, 7)] {
+            let chain = over(&[&lagging(&first, answers, words), &second.url()]);
+            let view = chain.view([7; 20].into(), None).await.unwrap();
+            assert_eq!(view.block, block, "{words:?}");
+            // The first endpoint is still the first.
+            assert_eq!(chain.first(Endpoint::block_number).await.unwrap(), 2, "{words:?}");
+        }
+        let alone = over(&[&lagging(&first, 100, words)]);
+        let error = alone.view([7; 20].into(), None).await.unwrap_err();
+        assert!(matches!(error, ChainError::NoBlock { .. }), "{error}");
+    }
+}
