@@ -337,6 +337,7 @@ impl From<ConfirmError> for ApiError {
             ConfirmError::Expired => Self::refused(ErrorCode::QuoteExpired, detail),
             ConfirmError::Cancelled => Self::refused(ErrorCode::WrongState, detail),
             ConfirmError::NotActive => Self::refused(ErrorCode::AccountFrozen, detail),
+            ConfirmError::WalletChanged => Self::refused(ErrorCode::Conflict, detail),
             ConfirmError::Mismatch => Self::refused(ErrorCode::QuoteMismatch, detail),
             ConfirmError::NotPending => Self::refused(ErrorCode::WrongState, detail),
             ConfirmError::IdReused => Self::refused(ErrorCode::IdReused, detail),

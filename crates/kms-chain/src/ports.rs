@@ -1,6 +1,8 @@
 //! The port of the transfer engine to a database, implemented by `kms-store`. Each method is one
 //! whole transaction.
 
+use std::fmt;
+
 use async_trait::async_trait;
 use kms_core::ports::StoreError;
 use kms_types::{AccountId, EthAddress, ReplacementId, Timestamp, TransferId, Units, Wei};
@@ -40,16 +42,43 @@ pub struct SignedLadder {
     pub cancellation: SignedBytes,
 }
 
-/// Signs for a nonce. Called at most once, inside the transaction that commits the result.
-pub type Sign = Box<dyn FnOnce(u64) -> SignedLadder + Send>;
+/// A wallet that was opened, and signs for a nonce.
+pub struct Sign {
+    /// The version of the wallet that was opened.
+    pub wallet_version: i64,
+    /// Signs for this nonce. Called at most once, inside the transaction that commits the result.
+    pub ladder: Box<dyn FnOnce(u64) -> SignedLadder + Send>,
+}
+
+impl fmt::Debug for Sign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sign").field("wallet_version", &self.wallet_version).finish_non_exhaustive()
+    }
+}
 
 /// Chooses prices that replace a transaction at these. `None` if they exceed what the sender
 /// agreed to.
 pub type ChoosePrices = Box<dyn FnOnce(Fees) -> Option<Ladder> + Send>;
 
-/// Signs a transfer again, with its new ladder, for its nonce. Called at most once, inside the
-/// transaction that commits the result.
-pub type SignAgain = Box<dyn FnOnce(&Transfer, u64) -> SignedLadder + Send>;
+/// Signs a transfer for a nonce that it has.
+pub type LadderAgain = Box<dyn FnOnce(&Transfer, u64) -> SignedLadder + Send>;
+
+/// A wallet that was opened, and signs a transfer again for its nonce.
+pub struct SignAgain {
+    /// The version of the wallet that was opened.
+    pub wallet_version: i64,
+    /// Signs the transfer, with its new ladder, for its nonce. Called at most once, inside the
+    /// transaction that commits the result.
+    pub ladder: LadderAgain,
+}
+
+impl fmt::Debug for SignAgain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignAgain")
+            .field("wallet_version", &self.wallet_version)
+            .finish_non_exhaustive()
+    }
+}
 
 /// The result of signing a pending transfer again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +93,8 @@ pub enum ReplaceOutcome {
     NotPending,
     /// The account is frozen, or has another wallet. Nothing was signed.
     NotActive,
+    /// The password of the wallet was replaced after the wallet was opened. Nothing was signed.
+    WalletChanged,
     /// The prices exceed what the sender agreed to. Nothing was signed.
     Outdated,
     /// A spending limit refuses the higher fee. Nothing was signed.
@@ -104,6 +135,8 @@ pub enum SignOutcome {
     Expired,
     /// The account is frozen, or has another wallet. Nothing was signed.
     NotActive,
+    /// The password of the wallet was replaced after the wallet was opened. Nothing was signed.
+    WalletChanged,
     /// A spending limit refuses it. Nothing was signed.
     OverLimit(OverLimit),
     /// The balance, less what other signed transfers may still take, does not cover it. Nothing
@@ -217,9 +250,10 @@ pub trait TransferStore: Send + Sync {
 
     /// Changes `quoted` to `signed`, in one transaction: locks the nonce row of the wallet, checks
     /// the state, the expiry by the database's clock, that the account is active and has this
-    /// wallet, the spending limits, and that the balances cover all signed transfers of the wallet
-    /// and this one; chooses the nonce, calls `sign`, stores all signed transactions, reserves the
-    /// spend at its highest fee, and inserts the event `TransferChanged`.
+    /// wallet at the version that was opened, the spending limits, and that the balances cover all
+    /// signed transfers of the wallet and this one; chooses the nonce, calls `sign`, stores all
+    /// signed transactions, reserves the spend at its highest fee, and inserts the event
+    /// `TransferChanged`.
     ///
     /// The nonce is the first one from `view.nonce` on that no transfer of the wallet has. The
     /// view may be older than the last signature; gaps are filled first. Every transfer with a
@@ -235,10 +269,11 @@ pub trait TransferStore: Send + Sync {
     ) -> Result<SignOutcome, StoreError>;
 
     /// Signs a pending transfer again, in one transaction: locks the nonce row of the wallet,
-    /// checks that the request is new, the transfer pending and the account active, that the
-    /// balances cover the new prices and a spending limit the higher fee; deletes what was signed
-    /// and never sent, stores what is signed now, and inserts the event `TransferChanged`. Of a
-    /// transfer whose cancellation was requested, the cancellation alone is replaced.
+    /// checks that the request is new, the transfer pending, the account active and its wallet at
+    /// the version that was opened, that the balances cover the new prices and a spending limit the
+    /// higher fee; deletes what was signed and never sent, stores what is signed now, and inserts
+    /// the event `TransferChanged`. Of a transfer whose cancellation was requested, the
+    /// cancellation alone is replaced.
     ///
     /// The first of the new transactions counts as sent.
     async fn replace(

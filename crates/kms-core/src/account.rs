@@ -47,6 +47,15 @@ pub struct Account {
     pub wallet: Wallet,
 }
 
+impl Account {
+    /// Reports whether the account is active and its wallet has this version, that is, whether a
+    /// key that was opened at this version may still be used.
+    #[must_use]
+    pub fn allows(&self, wallet_version: i64) -> bool {
+        self.state == AccountState::Active && self.wallet.version == wallet_version
+    }
+}
+
 /// A wallet: a private key sealed under a password, and everything needed to open it except the
 /// password.
 #[derive(Clone, Debug, PartialEq, Eq)]

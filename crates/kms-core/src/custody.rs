@@ -26,6 +26,7 @@ use kms_types::{AccountId, AccountRef, Email, Mobile, PasswordHash, TelegramId, 
 
 use self::journal::Journal;
 use self::repair::Repairer;
+use self::unlock::refuse_frozen;
 use self::wallet_sealer::WalletSealer;
 use crate::account::{Account, AccountState, NewAccount, SeenName, SwapReason, Wallet, WalletSwap};
 use crate::audit::{Action, Audited, Caller, Phase};
@@ -206,8 +207,9 @@ impl Custody {
     {
         self.audited(action, account, caller, now, async |journal| {
             let account = self.load_or_decoy(account, &password, journal).await?;
-            let (id, address) = (account.id, account.wallet.address);
-            let then = move |key| OpenWallet::new(id, address, key);
+            let (id, address, version) =
+                (account.id, account.wallet.address, account.wallet.version);
+            let then = move |key| OpenWallet::new(id, address, version, key);
             let (wallet, repair) =
                 self.unlock_with_repair(&account, password, now, journal, then).await?;
             let done = work(wallet).await;
@@ -220,8 +222,8 @@ impl Custody {
     /// Seals the wallet under a new password.
     ///
     /// # Errors
-    /// `WrongPassword` also for unknown accounts; `Conflict` when a concurrent change came first;
-    /// else as a store, the pool or the password gate fails.
+    /// `WrongPassword` also for unknown accounts; `Frozen`; `Conflict` when a concurrent change
+    /// came first; else as a store, the pool or the password gate fails.
     pub async fn change_password(
         &self,
         account: AccountRef,
@@ -320,11 +322,17 @@ impl Custody {
         at: Timestamp,
     ) -> Result<(), CustodyError> {
         let swap = WalletSwap { account, replaces, wallet, reason, at };
-        if self.ports.accounts.swap_wallet(swap).await? {
-            Ok(())
-        } else {
-            Err(CustodyError::Conflict)
+        self.written(account, self.ports.accounts.swap_wallet(swap).await?).await
+    }
+
+    /// Reports why a write was refused, if it was: the account was frozen, or its wallet changed,
+    /// after it was read.
+    async fn written(&self, account: AccountId, written: bool) -> Result<(), CustodyError> {
+        if written {
+            return Ok(());
         }
+        refuse_frozen(&self.load(account.into()).await?)?;
+        Err(CustodyError::Conflict)
     }
 
     /// Runs `work` with a [`Journal`].

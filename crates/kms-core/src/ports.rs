@@ -67,7 +67,8 @@ pub trait AccountStore: Send + Sync {
 
     /// Replaces the wallet and writes the event; for a recovery it also completes the recovery and
     /// clears the failed password attempts. Returns `false`, having written nothing, if the
-    /// wallet's version is not the replaced one, or the recovery is no longer at the step before.
+    /// account does not [allow](Account::allows) it at the replaced version, or the recovery is no
+    /// longer at the step before.
     async fn swap_wallet(&self, swap: WalletSwap) -> Result<bool, StoreError>;
 
     /// Replaces the wallet by the same key sealed under another SCK, if it is still sealed under
@@ -82,10 +83,12 @@ pub trait AccountStore: Send + Sync {
     /// Freezes or unfreezes the account. Returns `false` if there is no such account.
     async fn set_state(&self, account: AccountId, state: AccountState) -> Result<bool, StoreError>;
 
-    /// Sets or removes a contact. Returns `false` if there is no such account.
+    /// Sets or removes a contact. Returns `false`, having written nothing, if the account does not
+    /// [allow](Account::allows) it at this version of the wallet.
     async fn set_contact(
         &self,
         account: AccountId,
+        wallet_version: i64,
         change: ContactChange,
         at: Timestamp,
     ) -> Result<bool, StoreError>;
@@ -95,7 +98,13 @@ pub trait AccountStore: Send + Sync {
 #[async_trait]
 pub trait EmailChangeStore: Send + Sync {
     /// Stores the request in place of an earlier one, and writes the event `EmailChangeRequested`.
-    async fn request_email_change(&self, change: EmailChange) -> Result<(), StoreError>;
+    /// Returns `false`, having written nothing, if the account does not [allow](Account::allows) it
+    /// at this version of the wallet.
+    async fn request_email_change(
+        &self,
+        change: EmailChange,
+        wallet_version: i64,
+    ) -> Result<bool, StoreError>;
 
     /// Returns the pending request.
     async fn email_change(&self, account: AccountId) -> Result<Option<EmailChange>, StoreError>;
@@ -108,8 +117,14 @@ pub trait EmailChangeStore: Send + Sync {
 /// Notices of exported keys.
 #[async_trait]
 pub trait ExportLog: Send + Sync {
-    /// Writes the event `KeyExported`.
-    async fn record_export(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError>;
+    /// Writes the event `KeyExported`. Returns `false`, having written nothing, if the account does
+    /// not [allow](Account::allows) it at this version of the wallet.
+    async fn record_export(
+        &self,
+        account: AccountId,
+        wallet_version: i64,
+        at: Timestamp,
+    ) -> Result<bool, StoreError>;
 }
 
 /// Recoveries.

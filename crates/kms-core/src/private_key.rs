@@ -28,6 +28,7 @@ pub struct HashSignature {
 pub struct OpenWallet {
     account: AccountId,
     address: EthAddress,
+    version: i64,
     key: PrivateKey,
 }
 
@@ -75,8 +76,13 @@ impl PrivateKey {
 }
 
 impl OpenWallet {
-    pub(crate) fn new(account: AccountId, address: EthAddress, key: PrivateKey) -> Self {
-        Self { account, address, key }
+    pub(crate) fn new(
+        account: AccountId,
+        address: EthAddress,
+        version: i64,
+        key: PrivateKey,
+    ) -> Self {
+        Self { account, address, version, key }
     }
 
     /// Returns the account that owns the wallet.
@@ -89,6 +95,13 @@ impl OpenWallet {
     #[must_use]
     pub fn address(&self) -> EthAddress {
         self.address
+    }
+
+    /// Returns the version of the wallet that was opened. What is signed must be committed only if
+    /// the account still [allows](crate::account::Account::allows) it.
+    #[must_use]
+    pub fn version(&self) -> i64 {
+        self.version
     }
 
     /// Signs a 32-byte hash, deterministically (RFC 6979).
@@ -142,7 +155,7 @@ mod tests {
         let key = known();
         let public_key = key.public_key();
         let address = key.address();
-        let wallet = OpenWallet::new(AccountId::random(), address, key);
+        let wallet = OpenWallet::new(AccountId::random(), address, 1, key);
         let hash = [7; 32];
         let signature = wallet.sign_hash(&hash);
         let recovered = k256::ecdsa::VerifyingKey::recover_from_prehash(
@@ -157,7 +170,7 @@ mod tests {
 
     #[test]
     fn debug_shows_no_key() {
-        let wallet = OpenWallet::new(AccountId::random(), known().address(), known());
+        let wallet = OpenWallet::new(AccountId::random(), known().address(), 1, known());
         for text in [format!("{:?}", known()), format!("{wallet:?}")] {
             assert!(!text.contains("ac0974") && !text.contains("172"), "{text}");
         }

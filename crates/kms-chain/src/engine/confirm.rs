@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::Transfers;
 use crate::chain::ChainError;
-use crate::ports::{ChainView, Progress, SignOutcome, SignedBytes, SignedLadder};
+use crate::ports::{ChainView, Progress, Sign, SignOutcome, SignedBytes, SignedLadder};
 use crate::prices::FeeTooHigh;
 use crate::signing;
 use crate::spending::OverLimit;
@@ -58,6 +58,9 @@ pub enum ConfirmError {
     /// The account is frozen, or has another wallet now.
     #[error("the account is not active")]
     NotActive,
+    /// The password of the wallet was replaced after the wallet was opened.
+    #[error("the password of the wallet was changed by a concurrent request")]
+    WalletChanged,
     /// The confirmation differs from the quote.
     #[error("the confirmation differs from the quote")]
     Mismatch,
@@ -142,12 +145,14 @@ impl Transfers {
         }
         let (id, rules, sealer) = (transfer.id, self.spending.clone(), self.sealer.clone());
         let (sender, signed) = oneshot::channel();
-        let sign = Box::new(move |nonce| {
+        let wallet_version = wallet.version();
+        let ladder = Box::new(move |nonce| {
             let (ladder, first) = sign_ladder(&transfer, nonce, &wallet, &sealer);
             // Fails only if the request was dropped; the bytes are in the store then.
             let _ = sender.send(first);
             ladder
         });
+        let sign = Sign { wallet_version, ladder };
         let transfer = match self.store.sign(id, view, rules, now, sign).await? {
             SignOutcome::Signed(transfer) => *transfer,
             SignOutcome::NotQuoted(transfer) => {
@@ -156,6 +161,7 @@ impl Transfers {
             }
             SignOutcome::Expired => return Err(ConfirmError::Expired),
             SignOutcome::NotActive => return Err(ConfirmError::NotActive),
+            SignOutcome::WalletChanged => return Err(ConfirmError::WalletChanged),
             SignOutcome::OverLimit(over) => return Err(ConfirmError::OverLimit(Box::new(over))),
             SignOutcome::Insufficient { missing } => {
                 return Err(ConfirmError::Insufficient { missing });

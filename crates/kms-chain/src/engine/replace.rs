@@ -118,13 +118,14 @@ impl Transfers {
         let (sender, signed) = oneshot::channel();
         let choose: ChoosePrices =
             Box::new(move |above| prices.ladder(market, gas_limit, spare, Some(above)).ok());
-        let sign: SignAgain = Box::new(move |transfer, nonce| {
+        let wallet_version = wallet.version();
+        let ladder = Box::new(move |transfer: &Transfer, nonce| {
             let (ladder, first) = sign_ladder(transfer, nonce, &wallet, &sealer);
             // Fails only if the request was dropped; the bytes are in the store then.
             let _ = sender.send(first);
             ladder
         });
-        let again = (choose, sign);
+        let again = (choose, SignAgain { wallet_version, ladder });
         let outcome = self.store.replace(id, replacement, view, rules, now, again).await?;
         let transfer = match outcome {
             ReplaceOutcome::Replaced(transfer) => *transfer,
@@ -132,6 +133,7 @@ impl Transfers {
             ReplaceOutcome::IdReused => return Err(ConfirmError::IdReused),
             ReplaceOutcome::NotPending => return Err(ConfirmError::NotPending),
             ReplaceOutcome::NotActive => return Err(ConfirmError::NotActive),
+            ReplaceOutcome::WalletChanged => return Err(ConfirmError::WalletChanged),
             ReplaceOutcome::Outdated => return Err(ConfirmError::Mismatch),
             ReplaceOutcome::OverLimit(over) => return Err(ConfirmError::OverLimit(Box::new(over))),
             ReplaceOutcome::Insufficient { missing } => {

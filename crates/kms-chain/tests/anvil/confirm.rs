@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kms_chain::spending::Caps;
 use kms_chain::transfer::{Missing, TransferState};
 use kms_chain::{Checked, ConfirmError, Shown};
-use kms_types::{Timestamp, Token, TransferId, U256, Units, Wei};
+use kms_types::{PasswordHash, RecoveryId, Timestamp, Token, TransferId, U256, Units, Wei};
 
-use crate::world::{COIN, QUOTE_LIFETIME, World, party, request, shown, stranger, wei};
+use crate::world::{
+    COIN, QUOTE_LIFETIME, World, caller, party, password, request, shown, stranger, wei,
+};
 
 #[tokio::test]
 async fn a_transfer_is_sent_mined_and_final() {
@@ -167,6 +170,39 @@ async fn an_expired_quote_is_not_signed() {
     assert!(matches!(refused.await.unwrap_err(), ConfirmError::Expired));
     assert_eq!(world.state(&quote).await, TransferState::Expired);
     assert_eq!((world.sent(&ann), world.tick().await), (0, 0));
+}
+
+/// Between the KDF and the signature: a freeze, a new password, a recovery that completes.
+#[tokio::test]
+async fn a_wallet_that_is_open_signs_nothing_after_a_freeze_or_a_new_password() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let (custody, id, now) = (&world.custody, ann.id.into(), world.now());
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    let refused = async |wallet| {
+        let ready = world.ready(&quote).await;
+        let refused = world.transfers.sign_and_send(ready, wallet, now).await.unwrap_err();
+        assert_eq!(world.stored(&quote).await, quote);
+        assert_eq!((world.sent(&ann), world.tick().await), (0, 0));
+        let spending = world.database.spending(ann.id, None, Caps::default(), now).await.unwrap();
+        assert_eq!(spending.spent, Units::default());
+        refused
+    };
+    let wallet = world.open(&ann).await;
+    custody.freeze(id, &caller(), now).await.unwrap();
+    assert!(matches!(refused(wallet).await, ConfirmError::NotActive));
+    custody.unfreeze(id, &caller(), now).await.unwrap();
+
+    let wallet = world.open(&ann).await;
+    let new = || PasswordHash::fill(|bytes| bytes.fill(9));
+    custody.change_password(id, password(), new(), &caller(), now).await.unwrap();
+    assert!(matches!(refused(wallet).await, ConfirmError::WalletChanged));
+    custody.change_password(id, new(), password(), &caller(), now).await.unwrap();
+
+    let (wallet, recovery) = (world.open(&ann).await, RecoveryId::random());
+    let ready = custody.request_recovery(id, recovery, &caller(), now).await.unwrap().ready_at;
+    custody.complete_recovery(id, recovery, password(), &caller(), ready).await.unwrap();
+    assert!(matches!(refused(wallet).await, ConfirmError::WalletChanged));
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ pub(crate) struct World {
     pub(crate) database: Database,
     blocks: Follower,
     keys: Arc<ServerKeys>,
-    custody: Custody,
+    pub(crate) custody: Custody,
     clock: AtomicI64,
 }
 
@@ -416,10 +416,10 @@ fn wall_clock() -> Timestamp {
     SystemTime::now().into()
 }
 
-fn password() -> PasswordHash {
+pub(crate) fn password() -> PasswordHash {
     PasswordHash::fill(|bytes| bytes.fill(7))
 }
 
-fn caller() -> Caller {
+pub(crate) fn caller() -> Caller {
     Caller { actor: "test".to_owned(), request_id: "test".to_owned() }
 }

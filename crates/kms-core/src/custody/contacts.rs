@@ -73,16 +73,12 @@ impl Custody {
             let Some(email) = email else {
                 return Ok(self.set_contact(&account, ContactChange::Email(None), now).await?);
             };
-            admit(account.id).await?;
-            let sealed = self.sealer.sealer.seal_contact(account.id, "email", email.as_str());
-            let change =
-                EmailChange { account: account.id, email: sealed, requested_at: now, tries: 0 };
-            Ok(self
-                .ports
-                .email_changes
-                .request_email_change(change)
-                .await
-                .map_err(CustodyError::from)?)
+            let (id, version) = (account.id, account.wallet.version);
+            admit(id).await?;
+            let sealed = self.sealer.sealer.seal_contact(id, "email", email.as_str());
+            let change = EmailChange { account: id, email: sealed, requested_at: now, tries: 0 };
+            let written = self.ports.email_changes.request_email_change(change, version).await;
+            Ok(self.written(id, written.map_err(CustodyError::from)?).await?)
         })
         .await
     }
@@ -126,8 +122,9 @@ impl Custody {
         change: ContactChange,
         now: Timestamp,
     ) -> Result<(), CustodyError> {
-        let found = self.ports.accounts.set_contact(account.id, change, now).await?;
-        if found { Ok(()) } else { Err(CustodyError::NoAccount) }
+        let (id, version) = (account.id, account.wallet.version);
+        let written = self.ports.accounts.set_contact(id, version, change, now).await?;
+        self.written(id, written).await
     }
 
     /// Refuses, for some time after a recovery, actions that help an attacker who recovered the

@@ -36,14 +36,15 @@ impl Custody {
         self.audited(Action::Export, account, caller, now, async |journal| {
             let account = self.load_or_decoy(account, &password, journal).await?;
             self.refuse_on_hold(&account, now)?;
-            let id = account.id;
+            let (id, version) = (account.id, account.wallet.version);
             let then = |key| ExportedKey::new(&key);
             let (exported, repair) =
                 self.unlock_with_repair(&account, password, now, journal, then).await?;
             self.repairer.repair((&self.ports, &self.sealer), account, repair, caller, now);
             admit(id).await?;
             // Before the key is returned: no key leaves without a notice to its owner.
-            self.ports.exports.record_export(id, now).await.map_err(CustodyError::from)?;
+            let recorded = self.ports.exports.record_export(id, version, now).await;
+            self.written(id, recorded.map_err(CustodyError::from)?).await?;
             Ok(exported)
         })
         .await

@@ -82,6 +82,25 @@ async fn a_limit_is_checked_after_the_password_and_before_the_key_is_returned() 
     assert_eq!(world.audit().await.last().unwrap().1, "frozen");
 }
 
+/// The key was opened: what the owner does until it is returned still stops it.
+#[tokio::test]
+async fn a_freeze_or_a_new_password_stops_an_export_that_has_opened_the_key() {
+    let world = World::new(KDF).await;
+    world.create(1, "ann's").await.unwrap();
+    let (custody, ann) = (&world.custody, telegram(1));
+    let freeze = |_| async { custody.freeze(ann, &caller(), NOW).await };
+    let refused = custody.export(ann, hash("ann's"), &caller(), NOW, freeze).await;
+    assert!(matches!(refused, Err(CustodyError::Frozen)));
+    assert_eq!(world.audit().await.last().unwrap().1, "frozen");
+    custody.unfreeze(ann, &caller(), NOW).await.unwrap();
+    let change = |_| async {
+        custody.change_password(ann, hash("ann's"), hash("new"), &caller(), NOW).await
+    };
+    let refused = custody.export(ann, hash("ann's"), &caller(), NOW, change).await;
+    assert!(matches!(refused, Err(CustodyError::Conflict)));
+    export(&world, 1, "new", NOW).await.unwrap();
+}
+
 #[tokio::test]
 async fn an_export_without_a_notice_does_not_happen() {
     let world = World::new(KDF).await;

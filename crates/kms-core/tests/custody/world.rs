@@ -89,21 +89,27 @@ impl AccountStore for Forger {
     async fn set_contact(
         &self,
         account: AccountId,
+        wallet_version: i64,
         change: ContactChange,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.database.set_contact(account, change, at).await
+        self.database.set_contact(account, wallet_version, change, at).await
     }
 }
 
 #[async_trait]
 impl ExportLog for Forger {
-    async fn record_export(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError> {
+    async fn record_export(
+        &self,
+        account: AccountId,
+        wallet_version: i64,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
         if *self.events_fail.lock().await {
             let source = "planted".into();
             return Err(StoreError::Unavailable { store: "account", source });
         }
-        self.database.record_export(account, at).await
+        self.database.record_export(account, wallet_version, at).await
     }
 }
 

@@ -26,10 +26,17 @@ pub(super) fn verified_email(
 
 #[async_trait]
 impl EmailChangeStore for Database {
-    async fn request_email_change(&self, change: EmailChange) -> Result<(), StoreError> {
+    async fn request_email_change(
+        &self,
+        change: EmailChange,
+        wallet_version: i64,
+    ) -> Result<bool, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
             connection.transaction(|connection| {
+                if !rows::lock_if_allowed(connection, change.account, wallet_version, &keys)? {
+                    return Ok(false);
+                }
                 let row = || email_changes::table.find(change.account.to_string());
                 diesel::delete(row()).execute(connection)?;
                 let mac = with_email_change_fields(&change, |fields| keys.row.mac(fields));
@@ -46,7 +53,8 @@ impl EmailChangeStore for Database {
                 let kind = EventKind::Account(AccountEvent::EmailChangeRequested);
                 let current = verified_email(connection, change.account, &keys)?;
                 let about = About::Contact(current);
-                events::append(connection, change.account, change.requested_at, kind, about)
+                events::append(connection, change.account, change.requested_at, kind, about)?;
+                Ok(true)
             })
         })
         .await

@@ -86,6 +86,19 @@ pub(crate) fn lock(connection: &mut AnyConnection, account: AccountId) -> Result
     Ok(())
 }
 
+/// Locks the account's row until the transaction ends, and reports whether the account allows the
+/// use of a key that was opened at this version of its wallet.
+pub(super) fn lock_if_allowed(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    wallet_version: i64,
+    keys: &ServerKeys,
+) -> Result<bool, Failure> {
+    lock(connection, account)?;
+    let found = find(connection, account.into(), keys)?;
+    Ok(found.is_some_and(|account| account.allows(wallet_version)))
+}
+
 pub(super) fn insert(
     connection: &mut AnyConnection,
     account: &Account,

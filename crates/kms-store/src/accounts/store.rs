@@ -54,16 +54,10 @@ impl AccountStore for Database {
             all_or_nothing(connection, |connection| {
                 let WalletSwap { account, replaces, wallet, reason, at } = swap;
                 let swapped = rows::update_with_wallet(connection, account, &keys, |current| {
-                    if current.wallet.version != replaces
-                        || current.wallet.address != wallet.address
-                    {
+                    if !current.allows(replaces) || current.wallet.address != wallet.address {
                         return false;
                     }
                     if let SwapReason::Recovery(_) = reason {
-                        // An account that was frozen meanwhile is not recovered.
-                        if current.state != AccountState::Active {
-                            return false;
-                        }
                         current.recovered_at = Some(at);
                     }
                     current.wallet = wallet;
@@ -132,6 +126,7 @@ impl AccountStore for Database {
     async fn set_contact(
         &self,
         account: AccountId,
+        wallet_version: i64,
         contact: ContactChange,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
@@ -141,11 +136,13 @@ impl AccountStore for Database {
                 ContactChange::Mobile(mobile) => {
                     rows::update(connection, account, &keys, |account| {
                         account.mobile = mobile;
-                        true
+                        account.allows(wallet_version)
                     })
                 }
                 ContactChange::Email(email) => {
-                    rows::lock(connection, account)?;
+                    if !rows::lock_if_allowed(connection, account, wallet_version, &keys)? {
+                        return Ok(false);
+                    }
                     diesel::delete(email_changes::table.find(account.to_string()))
                         .execute(connection)?;
                     let kind = EventKind::Account(AccountEvent::EmailChanged);
@@ -165,10 +162,21 @@ impl AccountStore for Database {
 
 #[async_trait]
 impl ExportLog for Database {
-    async fn record_export(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError> {
-        let kind = EventKind::Security(SecurityEvent::KeyExported);
+    async fn record_export(
+        &self,
+        account: AccountId,
+        wallet_version: i64,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let (keys, kind) = (self.keys.clone(), EventKind::Security(SecurityEvent::KeyExported));
         self.blocking(move |connection| {
-            events::append(connection, account, at, kind, About::Nothing)
+            connection.transaction(|connection| {
+                if !rows::lock_if_allowed(connection, account, wallet_version, &keys)? {
+                    return Ok(false);
+                }
+                events::append(connection, account, at, kind, About::Nothing)?;
+                Ok(true)
+            })
         })
         .await
     }

@@ -9,7 +9,7 @@ use kms_core::ServerKeys;
 use kms_types::{ReplacementId, Timestamp, TransferId, Units};
 
 use super::advance::{end_wait, show_last_sent};
-use super::sign::{from_nonce, insert_signed, is_active, lock_nonces, shortfall};
+use super::sign::{SenderCheck, check_sender, from_nonce, insert_signed, lock_nonces, shortfall};
 use super::{checks, find, notify_sender, spending_limits, step};
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure};
@@ -43,8 +43,10 @@ pub(super) fn replace(
     }
     let transfer = find(connection, id)?.ok_or_else(|| row.corrupt("no such transfer"))?;
     let Some(nonce) = transfer.nonce else { return Ok(ReplaceOutcome::NotPending) };
-    if !is_active(connection, keys, &transfer)? {
-        return Ok(ReplaceOutcome::NotActive);
+    match check_sender(connection, keys, &transfer, sign.wallet_version)? {
+        SenderCheck::Allowed => {}
+        SenderCheck::NotActive => return Ok(ReplaceOutcome::NotActive),
+        SenderCheck::WalletChanged => return Ok(ReplaceOutcome::WalletChanged),
     }
     let Some((last_step, fees)) = last_sent(connection, &key)? else {
         return Ok(ReplaceOutcome::NotPending);
@@ -70,7 +72,7 @@ pub(super) fn replace(
             return Ok(ReplaceOutcome::OverLimit(over));
         }
     }
-    let signed = sign(&again, nonce);
+    let signed = (sign.ladder)(&again, nonce);
     // What was never sent must not be sent any more: its prices may be below the new ones.
     let unsent = signed_transactions::table
         .filter(signed_transactions::transfer_id.eq(&key))

@@ -44,8 +44,10 @@ pub(super) fn sign(
     if transfer.state != TransferState::Quoted {
         return Ok(SignOutcome::NotQuoted(Box::new(transfer)));
     }
-    if !is_active(connection, keys, &transfer)? {
-        return Ok(SignOutcome::NotActive);
+    match check_sender(connection, keys, &transfer, sign.wallet_version)? {
+        SenderCheck::Allowed => {}
+        SenderCheck::NotActive => return Ok(SignOutcome::NotActive),
+        SenderCheck::WalletChanged => return Ok(SignOutcome::WalletChanged),
     }
     let others = from_nonce(connection, chain_id, &address, view.mined)?;
     let nonce = free_nonce(&others, view.nonce);
@@ -63,7 +65,7 @@ pub(super) fn sign(
         let found = find(connection, id)?.ok_or_else(missing)?;
         return Ok(SignOutcome::NotQuoted(Box::new(found)));
     }
-    let signed = sign(nonce);
+    let signed = (sign.ladder)(nonce);
     let tx_hash = signed.first.tx_hash;
     let nonce_column: i64 = row.convert(nonce)?;
     diesel::update(transfers::table.find(&key))
@@ -115,17 +117,32 @@ pub(super) fn insert_signed(
     Ok(())
 }
 
-/// Whether the sender's account is active and still has the wallet of the transfer.
-pub(super) fn is_active(
+/// Whether the sender's wallet may still be used.
+pub(super) enum SenderCheck {
+    Allowed,
+    /// The account is frozen, or has another wallet.
+    NotActive,
+    /// The password was replaced after the wallet was opened.
+    WalletChanged,
+}
+
+/// Checks the sender, and locks the account's row until the transaction ends: a freeze, a change of
+/// password or a recovery that is committed before the signature refuses it, and every other one
+/// waits.
+pub(super) fn check_sender(
     connection: &mut AnyConnection,
     keys: &ServerKeys,
     transfer: &Transfer,
-) -> Result<bool, Failure> {
-    let Some(sender) = transfer.from.account else { return Ok(false) };
+    wallet_version: i64,
+) -> Result<SenderCheck, Failure> {
+    let Some(sender) = transfer.from.account else { return Ok(SenderCheck::NotActive) };
+    account_rows::lock(connection, sender)?;
     let found = account_rows::find(connection, sender.into(), keys)?;
-    Ok(found.is_some_and(|account| {
-        account.state == AccountState::Active && account.wallet.address == transfer.from.address
-    }))
+    Ok(match found.filter(|account| account.wallet.address == transfer.from.address) {
+        Some(account) if account.allows(wallet_version) => SenderCheck::Allowed,
+        Some(account) if account.state == AccountState::Active => SenderCheck::WalletChanged,
+        Some(_) | None => SenderCheck::NotActive,
+    })
 }
 
 /// Returns every transfer of the wallet with a nonce from `mined` on, whatever its state, in the

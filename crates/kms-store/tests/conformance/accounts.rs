@@ -22,6 +22,7 @@ on_every_database!(
     a_changed_state_is_read_back,
     changed_contacts_are_read_back,
     an_export_is_notified,
+    what_was_opened_before_a_freeze_or_a_new_password_writes_nothing,
     a_requested_email_change_counts_attempts,
     one_telegram_user_has_one_account,
     a_wallet_is_swapped_from_the_version_that_was_read,
@@ -111,19 +112,17 @@ async fn a_changed_state_is_read_back(subject: Subject) {
 async fn changed_contacts_are_read_back(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
-    let set = async |change| database.set_contact(ann.id, change, Timestamp(7)).await.unwrap();
+    let set = async |change| database.set_contact(ann.id, 1, change, Timestamp(7)).await.unwrap();
     let now = async || database.account(ann.id.into()).await.unwrap().unwrap();
     assert!(set(ContactChange::Mobile(None)).await);
     assert!(set(ContactChange::Email(Some(vec![5; 40]))).await);
     let email = now().await;
     assert_eq!((email.mobile, email.email), (None, Some(vec![5; 40])));
     assert_eq!(email.email_verified_at, Some(Timestamp(7)));
-    assert!(database.set_state(ann.id, AccountState::Frozen).await.unwrap());
-    assert_eq!(now().await.email_verified_at, Some(Timestamp(7)));
     assert!(set(ContactChange::Email(None)).await);
     assert_eq!((now().await.email, now().await.email_verified_at), (None, None));
     let removed = ContactChange::Mobile(None);
-    assert!(!database.set_contact(AccountId::random(), removed, Timestamp(7)).await.unwrap());
+    assert!(!database.set_contact(AccountId::random(), 1, removed, Timestamp(7)).await.unwrap());
     let kinds = events(database, EventCursor::default(), 3).await;
     assert_eq!(kinds.len(), 3);
     let changed = EventKind::Account(AccountEvent::EmailChanged);
@@ -133,11 +132,42 @@ async fn changed_contacts_are_read_back(subject: Subject) {
 async fn an_export_is_notified(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
-    database.record_export(ann.id, Timestamp(7)).await.unwrap();
+    assert!(database.record_export(ann.id, 1, Timestamp(7)).await.unwrap());
     let notified = events(database, EventCursor::default(), 2).await.remove(1);
     let exported = EventKind::Security(SecurityEvent::KeyExported);
     assert_eq!((notified.kind, notified.account), (exported, ann.id));
     assert_eq!(notified.at, Timestamp(7));
+}
+
+async fn what_was_opened_before_a_freeze_or_a_new_password_writes_nothing(subject: Subject) {
+    let database = &subject.database;
+    let ann = insert(database, 1, "ann").await;
+    let (id, at) = (ann.id, Timestamp(7));
+    let refuses_all = async || {
+        let email = || Some(vec![5; 40]);
+        let change = EmailChange { account: id, email: vec![5; 40], requested_at: at, tries: 0 };
+        assert!(!database.record_export(id, 1, at).await.unwrap());
+        assert!(!database.request_email_change(change, 1).await.unwrap());
+        assert!(!database.set_contact(id, 1, ContactChange::Email(email()), at).await.unwrap());
+        assert!(!database.set_contact(id, 1, ContactChange::Mobile(email()), at).await.unwrap());
+        let wallet =
+            kms_core::account::Wallet { version: 2, sck_id: SckId::random(), ..ann.wallet.clone() };
+        let reason = SwapReason::PasswordChange;
+        let swap = WalletSwap { account: id, replaces: 1, wallet, reason, at };
+        assert!(!database.swap_wallet(swap).await.unwrap());
+    };
+    assert!(database.set_state(id, AccountState::Frozen).await.unwrap());
+    refuses_all().await;
+    assert!(database.set_state(id, AccountState::Active).await.unwrap());
+    let wallet =
+        kms_core::account::Wallet { version: 2, sck_id: SckId::random(), ..ann.wallet.clone() };
+    let reason = SwapReason::PasswordChange;
+    let swap = WalletSwap { account: id, replaces: 1, wallet: wallet.clone(), reason, at };
+    assert!(database.swap_wallet(swap).await.unwrap());
+    refuses_all().await;
+    let now = database.account(id.into()).await.unwrap().unwrap();
+    assert_eq!((now.wallet, now.email, now.mobile), (wallet, ann.email, ann.mobile));
+    assert_eq!(database.email_change(id).await.unwrap(), None);
 }
 
 async fn a_requested_email_change_counts_attempts(subject: Subject) {
@@ -149,15 +179,15 @@ async fn a_requested_email_change_counts_attempts(subject: Subject) {
         requested_at: Timestamp(at),
         tries: 0,
     };
-    database.request_email_change(asked(5)).await.unwrap();
-    database.request_email_change(asked(6)).await.unwrap();
+    assert!(database.request_email_change(asked(5), 1).await.unwrap());
+    assert!(database.request_email_change(asked(6), 1).await.unwrap());
     assert!(!database.count_email_code_attempt(asked(5)).await.unwrap());
     assert!(database.count_email_code_attempt(asked(6)).await.unwrap());
     assert!(!database.count_email_code_attempt(asked(6)).await.unwrap());
     let tried = EmailChange { tries: 1, ..asked(6) };
     assert_eq!(database.email_change(ann.id).await.unwrap(), Some(tried));
     database
-        .set_contact(ann.id, ContactChange::Email(Some(vec![5; 40])), Timestamp(7))
+        .set_contact(ann.id, 1, ContactChange::Email(Some(vec![5; 40])), Timestamp(7))
         .await
         .unwrap();
     assert_eq!(database.email_change(ann.id).await.unwrap(), None);

@@ -88,13 +88,14 @@ async fn accounts(database: &Database) {
     create(database, 1).await;
     let verified = create(database, 2).await;
     let email = ContactChange::Email(Some(vec![0xee; 45]));
-    assert!(database.set_contact(verified.id, email, NOW).await.unwrap());
+    assert!(database.set_contact(verified.id, 1, email, NOW).await.unwrap());
     let frozen = create(database, 3).await;
+    let mobile = ContactChange::Mobile(None);
+    assert!(database.set_contact(frozen.id, 1, mobile, NOW).await.unwrap());
     assert!(database.set_state(frozen.id, AccountState::Frozen).await.unwrap());
-    assert!(database.set_contact(frozen.id, ContactChange::Mobile(None), NOW).await.unwrap());
     let recovered = create(database, 4).await;
     let email = ContactChange::Email(Some(vec![0xef; 45]));
-    assert!(database.set_contact(recovered.id, email, NOW).await.unwrap());
+    assert!(database.set_contact(recovered.id, 1, email, NOW).await.unwrap());
     let recovery = recovery(4, recovered.id, RecoveryCode::None);
     assert!(database.insert_recovery(recovery).await.unwrap());
     let completed = Recovery { written: RecoveryStage::Completed, version: 2, ..recovery };
@@ -138,7 +139,7 @@ async fn recoveries(database: &Database) {
 async fn email_changes(database: &Database) {
     let change =
         EmailChange { account: fixed(1).id, email: vec![0xed; 45], requested_at: NOW, tries: 0 };
-    database.request_email_change(change.clone()).await.unwrap();
+    assert!(database.request_email_change(change.clone(), 1).await.unwrap());
     assert!(database.count_email_code_attempt(change).await.unwrap());
 }
 

@@ -1,7 +1,7 @@
 //! The history: sent and received transfers and external deposits, in pages of both directions.
 
 use kms_chain::follower::{BlockRef, Deposit, DepositStore, Payment};
-use kms_chain::ports::{Progress, SignedBytes, TransferStore};
+use kms_chain::ports::{Progress, Sign, SignedBytes, TransferStore};
 use kms_chain::settlement::Outcome;
 use kms_chain::spending::SpendingRules;
 use kms_chain::transfer::{Wait, WaitReason};
@@ -114,12 +114,13 @@ async fn a_replaced_transfer_shows_it_while_in_flight(subject: Subject) {
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let quote = transfer(&ann, &bob, 1, NOW);
     database.insert_quote(quote.clone()).await.unwrap();
-    let two = Box::new(|nonce| {
-        let mut ladder = sign()(nonce);
-        let replacement = SignedBytes { tx_hash: [9; 32], ..sign()(nonce).first };
+    let two = |nonce| {
+        let mut ladder = (sign().ladder)(nonce);
+        let replacement = SignedBytes { tx_hash: [9; 32], ..(sign().ladder)(nonce).first };
         ladder.replacements.push(replacement);
         ladder
-    });
+    };
+    let two = Sign { wallet_version: 1, ladder: Box::new(two) };
     database.sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, two).await.unwrap();
     let progress = async || {
         let read = database.transfer(quote.id).await.unwrap().unwrap();

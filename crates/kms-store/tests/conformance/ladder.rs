@@ -10,10 +10,10 @@ use kms_chain::transfer::{
     Fees, Ladder, Missing, Refusal, TransactionKind, Transfer, TransferFailure, TransferState,
     WaitReason,
 };
-use kms_core::account::AccountState;
+use kms_core::account::{AccountState, SwapReason, Wallet, WalletSwap};
 use kms_core::ports::AccountStore;
 use kms_store::Page;
-use kms_types::{EventCursor, Timestamp, U256, Units, Wei};
+use kms_types::{EventCursor, SckId, Timestamp, U256, Units, Wei};
 
 use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
 use crate::transfers::{CHAIN, DUE, KEPT_UNTIL, NOW, finalize, replace_block, settle, sign, view};
@@ -22,6 +22,7 @@ on_every_database!(
     a_ladder_is_stored_and_sent_step_by_step,
     a_cancellation_ends_a_signed_transfer,
     a_frozen_account_signs_nothing_and_is_marked,
+    a_wallet_that_was_opened_with_an_earlier_password_signs_nothing,
     the_lowest_free_nonce_is_taken,
 );
 
@@ -34,7 +35,7 @@ fn fees(step: u8) -> Fees {
 
 /// Signs four steps and a cancellation, whose hashes and bytes consist of the number of the step.
 fn sign_ladder() -> Sign {
-    Box::new(|_| {
+    let ladder = |_| {
         let step =
             |step| SignedBytes { tx_hash: [step; 32], fees: fees(step), sealed: vec![step; 3] };
         SignedLadder {
@@ -42,7 +43,8 @@ fn sign_ladder() -> Sign {
             replacements: [1, 2, 3].map(step).to_vec(),
             cancellation: step(4),
         }
-    })
+    };
+    Sign { wallet_version: 1, ladder: Box::new(ladder) }
 }
 
 async fn a_ladder_is_stored_and_sent_step_by_step(subject: Subject) {
@@ -216,6 +218,26 @@ async fn every_step_is_erased_some_time_after_the_end_in_a_file() {
 #[tokio::test]
 async fn every_step_is_erased_some_time_after_the_end_in_postgresql() {
     every_step_is_erased_some_time_after_the_end(Subject::postgres().await).await;
+}
+
+async fn a_wallet_that_was_opened_with_an_earlier_password_signs_nothing(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let quote = transfer(&ann, &bob, 1, NOW);
+    database.insert_quote(quote.clone()).await.unwrap();
+    let wallet = Wallet { version: 2, sck_id: SckId::random(), ..ann.wallet.clone() };
+    let reason = SwapReason::PasswordChange;
+    let swap = WalletSwap { account: ann.id, replaces: 1, wallet, reason, at: NOW };
+    assert!(database.swap_wallet(swap).await.unwrap());
+    let sign_at = async |wallet_version| {
+        let (rules, sign) = (SpendingRules::default(), Sign { wallet_version, ..sign() });
+        database.sign(quote.id, view(1, 1_000, 0), rules, NOW, sign).await.unwrap()
+    };
+    assert_eq!(sign_at(1).await, SignOutcome::WalletChanged);
+    let spent = database.spending(ann.id, None, Caps::default(), NOW).await.unwrap().spent;
+    let due = database.claim_due(CHAIN, DUE, 10).await.unwrap();
+    assert_eq!((spent, due.len()), (Units::default(), 0));
+    assert!(matches!(sign_at(2).await, SignOutcome::Signed(_)));
 }
 
 async fn the_lowest_free_nonce_is_taken(subject: Subject) {

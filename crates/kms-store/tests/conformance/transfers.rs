@@ -32,7 +32,7 @@ pub(crate) fn view(block: u64, balance: u64, nonce: u64) -> ChainView {
 
 /// Signs a unique transaction whose hash contains the nonce.
 pub(crate) fn sign() -> Sign {
-    Box::new(|nonce| {
+    let ladder = |nonce: u64| {
         let mut tx_hash = [0; 32];
         tx_hash[..16].copy_from_slice(kms_types::TransferId::random().as_bytes());
         tx_hash[24..].copy_from_slice(&nonce.to_be_bytes());
@@ -45,7 +45,8 @@ pub(crate) fn sign() -> Sign {
             replacements: Vec::new(),
             cancellation: signed(cancellation),
         }
-    })
+    };
+    Sign { wallet_version: 1, ladder: Box::new(ladder) }
 }
 
 pub(crate) const NOW: Timestamp = Timestamp(10_000);
@@ -213,12 +214,13 @@ async fn a_transfer_cannot_be_cancelled_while_it_is_signed() {
     database.insert_quote(quote).await.unwrap();
     let (give, cancelled) = tokio::sync::oneshot::channel();
     let (cancels, runtime) = (database.clone(), tokio::runtime::Handle::current());
-    let make: Sign = Box::new(move |nonce| {
+    let ladder = move |nonce| {
         let cancel = runtime.spawn(async move { cancels.cancel(id, NOW).await });
         while !cancel.is_finished() && subject.waiting_for_locks() == 0 {}
         give.send(cancel).unwrap();
-        sign()(nonce)
-    });
+        (sign().ladder)(nonce)
+    };
+    let make = Sign { wallet_version: 1, ladder: Box::new(ladder) };
     let signed =
         database.sign(id, view(1, 1_000, 0), SpendingRules::default(), NOW, make).await.unwrap();
     let SignOutcome::Signed(signed) = signed else { panic!("{signed:?}") };
