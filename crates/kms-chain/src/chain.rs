@@ -3,13 +3,17 @@
 //! Answers that belong together are requested from one endpoint: two endpoints may be at different
 //! blocks, and the answer of one must not be interpreted with the state of the other.
 
+mod agreement;
 mod balances;
+mod batch;
 mod blocks;
 mod endpoint;
 mod error;
+mod gas;
 mod proofs;
 mod receipts;
 mod requests;
+mod state;
 mod token_check;
 mod tokens;
 
@@ -20,23 +24,26 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
-use kms_types::{EthAddress, Token};
+use kms_types::Token;
 
 use self::endpoint::HEALTH_CHECK_INTERVAL;
-use crate::ports::ChainView;
-use crate::prices::Market;
 
+pub(crate) use self::agreement::Surveyed;
 pub use self::balances::Balances;
 pub(crate) use self::blocks::{Block, BlockTransaction, Header};
 pub use self::blocks::{BlockRef, Finality, FinalityError, Payment};
 pub use self::endpoint::Endpoint;
 pub use self::error::ChainError;
+pub(crate) use self::gas::PLAIN_TRANSFER_GAS;
+pub use self::gas::PlannedPayment;
 pub use self::receipts::Receipt;
+pub(crate) use self::requests::MARKET_BLOCKS;
 pub use self::requests::{Code, Head};
-pub(crate) use self::requests::{MARKET_BLOCKS, PLAIN_TRANSFER_GAS};
+pub(crate) use self::state::Question;
 pub use self::token_check::TokenError;
+pub(crate) use self::token_check::compare as compare_token;
 pub use self::tokens::TokenMove;
-pub(crate) use self::tokens::transfer_call;
+pub(crate) use self::tokens::{TokenMetadata, transfer_call};
 
 /// How long an endpoint may take to answer by default.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -117,10 +124,9 @@ impl Chain {
         Ok(())
     }
 
-    /// Compares a token with its contract. Done before each quote too: a contract may change.
-    pub(crate) async fn check_token(&self, token: &Token) -> Result<(), TokenError> {
+    async fn check_token(&self, token: &Token) -> Result<(), TokenError> {
         let reported = self.first(|endpoint| endpoint.token_metadata(token.address)).await?;
-        token_check::compare(token, reported)
+        compare_token(token, &reported)
     }
 
     /// Asks one endpoint after the other until one answers:
@@ -165,67 +171,6 @@ impl Chain {
             }
         }
         Err(failed.unwrap_or(ChainError::NoEndpoint))
-    }
-
-    /// Returns what has to be known of a sender before a transfer is signed: balances, transaction
-    /// counts and a block that is not newer than they are. All of it is the state of one endpoint,
-    /// but for the nonce.
-    ///
-    /// The nonce is the pending transaction count. An endpoint that is behind would choose a used
-    /// nonce; therefore the count of mined transactions that at least two endpoints report raises
-    /// it. One endpoint alone does not raise it, for a false answer could block every payment.
-    ///
-    /// # Errors
-    /// `NotAToken` when the token's contract reports no balance, or when every endpoint fails.
-    pub async fn view(
-        &self,
-        owner: EthAddress,
-        token: Option<&Token>,
-    ) -> Result<ChainView, ChainError> {
-        let several = self.endpoints.len() > 1;
-        let others =
-            self.endpoints.iter().filter(|endpoint| several && !endpoint.is_cooling_down());
-        let mut counts: FuturesUnordered<_> =
-            others.map(|endpoint| endpoint.mined_count(owner)).collect();
-        let mut counted: Vec<u64> = Vec::new();
-        let mut view = std::pin::pin!(self.first(|endpoint| endpoint.view(owner, token)));
-        let view = loop {
-            tokio::select! {
-                view = &mut view => break view?,
-                Some(count) = counts.next() => counted.extend(count.ok()),
-            }
-        };
-        counted.sort_unstable_by(|one, other| other.cmp(one));
-        let second_highest = counted.get(1).copied().unwrap_or_default();
-        Ok(ChainView { nonce: second_highest.max(view.nonce), ..view })
-    }
-
-    /// Returns what transactions in the latest blocks paid. Where several endpoints are configured,
-    /// two have to agree on it, so that none alone sets a price; those that failed a short time ago
-    /// are asked too if the others do not suffice.
-    ///
-    /// # Errors
-    /// `UnconfirmedPrices` when no two of several endpoints agree, or when every endpoint fails.
-    pub async fn market(&self) -> Result<Market, ChainError> {
-        let (last, first): (Vec<_>, Vec<_>) =
-            self.by_preference().partition(|endpoint| endpoint.is_cooling_down());
-        let (mut reported, mut failed) = (Vec::new(), None);
-        for endpoints in [first, last] {
-            for answer in join_all(endpoints.iter().map(|endpoint| endpoint.market())).await {
-                match answer {
-                    Ok(market) => reported.push(market),
-                    Err(error) => drop(failed.get_or_insert(error)),
-                }
-            }
-            if let Some(market) = Market::agreed(&reported, self.endpoints.len().min(2)) {
-                return Ok(market);
-            }
-        }
-        if reported.is_empty() {
-            return Err(failed.unwrap_or(ChainError::NoEndpoint));
-        }
-        tracing::error!(event = "prices_unconfirmed", ?reported, "endpoints agree on no price");
-        Err(ChainError::UnconfirmedPrices)
     }
 
     /// Sends signed bytes to every working endpoint, and returns when the first accepts them. The

@@ -64,7 +64,8 @@ pub mod state;
 pub mod transfer;
 
 pub use chain::{
-    Balances, Chain, ChainError, Code, Endpoint, Head, Receipt, TokenError, TokenMove,
+    Balances, Chain, ChainError, Code, Endpoint, Head, PlannedPayment, Receipt, TokenError,
+    TokenMove,
 };
 pub use engine::{
     Checked, CheckedReplacement, ConfirmError, QuoteError, QuoteRequest, Ready, ReadyReplacement,

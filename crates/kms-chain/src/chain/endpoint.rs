@@ -46,6 +46,8 @@ pub struct Endpoint {
     pub(super) has_multicall: AtomicBool,
     /// Whether it was found to lack EIP-1898, so that it reads a block by its number alone.
     pub(super) lacks_block_hashes: AtomicBool,
+    /// Whether it was found to refuse JSON-RPC batches.
+    pub(super) refuses_batches: AtomicBool,
 }
 
 /// The result of a health check.
@@ -87,6 +89,7 @@ impl Endpoint {
             failed_at: Mutex::default(),
             has_multicall: AtomicBool::new(false),
             lacks_block_hashes: AtomicBool::new(false),
+            refuses_batches: AtomicBool::new(false),
         })
     }
 

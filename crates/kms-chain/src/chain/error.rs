@@ -50,6 +50,9 @@ const NO_BLOCK: [&str; 11] = [
     "block out of range",
 ];
 
+/// The JSON-RPC code for parameters that a method does not take.
+pub(super) const INVALID_PARAMETERS: i64 = -32_602;
+
 /// How many characters of a node's or a contract's message are kept.
 const MESSAGE_CHARACTERS: usize = 200;
 
@@ -170,21 +173,24 @@ impl ChainError {
     /// Whether another endpoint may answer. If not, the error is the chain's verdict on the
     /// request.
     pub(super) fn may_pass_elsewhere(&self) -> bool {
-        self.is_endpoint_failure() || matches!(self, Self::NoBlock { .. })
+        self.is_endpoint_failure() || matches!(self, Self::NoBlock { .. } | Self::Refused { .. })
     }
 
     /// Whether the endpoint is at fault (down, of another chain, over its quota), so that others
-    /// are asked first for a while. One that does not have a block is only behind.
+    /// are asked first for a while. One that does not have a block is only behind, and one that
+    /// does not take the parameters of a request is asked in another way.
     pub(super) fn is_endpoint_failure(&self) -> bool {
-        matches!(
-            self,
-            Self::Unavailable(_)
-                | Self::WrongChain { .. }
-                | Self::Stalled { .. }
-                | Self::NotAToken
-                | Self::FalseReceipts { .. }
-                | Self::Refused { .. }
-        )
+        match self {
+            Self::Refused { code, .. } => *code != INVALID_PARAMETERS,
+            error => matches!(
+                error,
+                Self::Unavailable(_)
+                    | Self::WrongChain { .. }
+                    | Self::Stalled { .. }
+                    | Self::NotAToken
+                    | Self::FalseReceipts { .. }
+            ),
+        }
     }
 }
 

@@ -1,36 +1,17 @@
 //! Requests for accounts, prices and transactions.
 
-use std::sync::atomic::Ordering;
-
 use alloy::consensus::BlockHeader;
-use alloy::eips::{BlockId, BlockNumberOrTag, RpcBlockHash};
-use alloy::network::TransactionBuilder;
-use alloy::primitives::{Address, B256};
+use alloy::eips::BlockNumberOrTag;
+use alloy::primitives::B256;
 use alloy::providers::Provider;
-use alloy::rpc::types::TransactionRequest;
-use alloy::transports::{RpcError, TransportError};
-use kms_types::{EthAddress, Token, Units, Wei};
+use alloy::transports::RpcError;
+use kms_types::EthAddress;
 
 use super::endpoint::{Endpoint, no_latest_block};
 use super::error::ChainError;
-use crate::ports::ChainView;
-use crate::prices::{self, Market};
-
-/// Gas of a transfer to an address without code; no transfer takes less.
-pub(crate) const PLAIN_TRANSFER_GAS: u64 = 21_000;
-
-/// The JSON-RPC code for parameters that a method does not take.
-const INVALID_PARAMETERS: i64 = -32_602;
-
-/// How often the state of the newest block is requested: behind one URL may be nodes of which one
-/// does not have the newest block of another one.
-const BLOCK_ATTEMPTS: u32 = 3;
 
 /// How many blocks say what the market asks.
 pub(crate) const MARKET_BLOCKS: u64 = 10;
-
-/// The percentiles of the tips in a block that the steps of a ladder start from.
-const PERCENTILES: [f64; 3] = [50.0, 75.0, 90.0];
 
 /// The percentile of a low tip that is no outlier.
 const LOW_PERCENTILE: f64 = 10.0;
@@ -58,6 +39,17 @@ pub enum Code {
     Delegation,
     /// A contract.
     Contract,
+}
+
+impl Code {
+    pub(super) fn of(code: &[u8]) -> Self {
+        let delegates = code.strip_prefix(&DELEGATION).is_some_and(|to| to.len() == 20);
+        match code.is_empty() {
+            true => Self::None,
+            false if delegates => Self::Delegation,
+            false => Self::Contract,
+        }
+    }
 }
 
 impl Endpoint {
@@ -105,116 +97,6 @@ impl Endpoint {
         self.record_outcome(count)
     }
 
-    /// Returns the state of a sender by this endpoint alone; see
-    /// [`Chain::view`](crate::Chain::view). Balances and the count of mined transactions are those
-    /// of one block, by its hash: behind one URL may be several nodes at different blocks, and a
-    /// node that does not have this block refuses to answer.
-    ///
-    /// The pending transaction count is requested twice, and the lower answer is used: a nonce
-    /// that is too low is refused by the chain or by the wallet's other transfers, one that is too
-    /// high would wait forever.
-    pub(crate) async fn view(
-        &self,
-        owner: EthAddress,
-        token: Option<&Token>,
-    ) -> Result<ChainView, ChainError> {
-        let mut lagging = None;
-        for _ in 0..BLOCK_ATTEMPTS {
-            match self.view_latest(owner, token).await {
-                Err(error @ ChainError::NoBlock { .. }) => lagging = Some(error),
-                answer => return answer,
-            }
-        }
-        Err(lagging.unwrap_or_else(no_latest_block))
-    }
-
-    async fn view_latest(
-        &self,
-        owner: EthAddress,
-        token: Option<&Token>,
-    ) -> Result<ChainView, ChainError> {
-        self.verify().await?;
-        let latest = self.provider.get_block_by_number(BlockNumberOrTag::Latest).await;
-        let header = self.record_outcome(latest)?.ok_or_else(no_latest_block)?.header;
-        let (block, hash) = (header.number(), header.hash);
-        if !self.lacks_block_hashes.load(Ordering::Relaxed) {
-            let by_hash = RpcBlockHash::from_hash(hash, Some(true));
-            match self.view_at(owner, token, block, by_hash.into()).await {
-                Err(ChainError::Refused { code: INVALID_PARAMETERS, .. }) => {}
-                answer => return answer,
-            }
-        }
-        // The endpoint does not implement EIP-1898. The block with this number must then be the
-        // same one afterwards.
-        let view = self.view_at(owner, token, block, BlockId::number(block)).await?;
-        let again = self.provider.get_block_by_number(block.into()).await;
-        if self.record_outcome(again)?.is_none_or(|block| block.header.hash != hash) {
-            let message = "the block was removed while it was read".to_owned();
-            return Err(ChainError::NoBlock { code: 0, message });
-        }
-        self.lacks_block_hashes.store(true, Ordering::Relaxed);
-        Ok(view)
-    }
-
-    async fn view_at(
-        &self,
-        owner: EthAddress,
-        token: Option<&Token>,
-        block: u64,
-        at: BlockId,
-    ) -> Result<ChainView, ChainError> {
-        let address = Address::from(owner);
-        let token = async {
-            match token {
-                Some(token) => self.token_balance_at(token.address, owner, at).await,
-                None => Ok(Units::default()),
-            }
-        };
-        let (balance, mined, nonce, again, token) = tokio::join!(
-            self.provider.get_balance(address).block_id(at).into_future(),
-            self.provider.get_transaction_count(address).block_id(at).into_future(),
-            self.provider.get_transaction_count(address).pending().into_future(),
-            self.provider.get_transaction_count(address).pending().into_future(),
-            token,
-        );
-        // Not a failure of the endpoint if it does not know how to read a block by its hash.
-        let is_unknown = |error: &TransportError| {
-            error.as_error_resp().is_some_and(|payload| payload.code == INVALID_PARAMETERS)
-        };
-        let balance = match balance {
-            Err(error) if is_unknown(&error) => return Err(error.into()),
-            balance => self.record_outcome(balance)?,
-        };
-        let (mined, token) = (self.record_outcome(mined)?, token?);
-        let nonce = self.record_outcome(nonce)?.min(self.record_outcome(again)?);
-        // A count that is too low makes more transfers count against the balance.
-        Ok(ChainView { block, balance: Wei(balance), token, nonce, mined: mined.min(nonce) })
-    }
-
-    /// Returns what transactions in the latest blocks paid.
-    ///
-    /// # Errors
-    /// When the endpoint fails.
-    pub async fn market(&self) -> Result<Market, ChainError> {
-        self.verify().await?;
-        let Head { base_fee, .. } = self.head().await?;
-        let Some(base_fee) = base_fee else {
-            return Ok(Market::Legacy { price: self.gas_price().await? });
-        };
-        let newest = BlockNumberOrTag::Latest;
-        let history = self.provider.get_fee_history(MARKET_BLOCKS, newest, &PERCENTILES).await;
-        let history = self.record_outcome(history)?;
-        let rewards = history.reward.unwrap_or_default();
-        let included: Vec<_> = (rewards.iter().zip(&history.gas_used_ratio))
-            .filter_map(|(rewards, used)| (*used > 0.0).then_some(rewards))
-            .collect();
-        let tip = |index: usize| {
-            let tips = included.iter().filter_map(|rewards| rewards.get(index).copied()).collect();
-            prices::middle(tips).unwrap_or_default()
-        };
-        Ok(Market::Dynamic { base_fee: base_fee.into(), tips: [tip(0), tip(1), tip(2)] })
-    }
-
     /// Returns a low tip that was included in each of the latest blocks with transactions, of at
     /// most so many blocks and [`MARKET_BLOCKS`]. `None` if the node refuses to report it, which is
     /// no failure: the method is optional. Only for chains with a base fee.
@@ -246,38 +128,7 @@ impl Endpoint {
     pub async fn code(&self, address: EthAddress) -> Result<Code, ChainError> {
         self.verify().await?;
         let code = self.provider.get_code_at(address.into()).await;
-        let code = self.record_outcome(code)?;
-        let delegates = code.strip_prefix(&DELEGATION).is_some_and(|to| to.len() == 20);
-        Ok(match code.is_empty() {
-            true => Code::None,
-            false if delegates => Code::Delegation,
-            false => Code::Contract,
-        })
-    }
-
-    /// Returns the gas limit for sending `value`, by the node's estimate of this very payment:
-    /// exactly 21,000 where it says so, else the estimate plus a fifth. A payment to an address
-    /// without code takes more on some chains.
-    ///
-    /// # Errors
-    /// `Reverted` when the recipient's contract would revert the payment, or when the endpoint
-    /// fails.
-    pub async fn gas_limit(
-        &self,
-        from: EthAddress,
-        to: EthAddress,
-        value: Wei,
-    ) -> Result<u64, ChainError> {
-        self.verify().await?;
-        let request = TransactionRequest::default()
-            .with_from(from.into())
-            .with_to(to.into())
-            .with_value(value.0);
-        let estimate = self.record_call_outcome(self.provider.estimate_gas(request).await)?;
-        Ok(match estimate {
-            PLAIN_TRANSFER_GAS => PLAIN_TRANSFER_GAS,
-            estimate => with_margin(estimate).max(PLAIN_TRANSFER_GAS),
-        })
+        Ok(Code::of(&self.record_outcome(code)?))
     }
 
     /// Sends signed bytes to this endpoint alone; see
@@ -301,9 +152,4 @@ impl Endpoint {
         let found = self.provider.get_transaction_by_hash(B256::from(hash)).await;
         Ok(self.record_outcome(found)?.is_some())
     }
-}
-
-/// Adds a fifth to an estimate, for the execution may cost more when the payment is mined.
-pub(super) fn with_margin(gas: u64) -> u64 {
-    gas.saturating_add(gas / 5)
 }

@@ -43,7 +43,7 @@ pub enum TokenError {
 }
 
 /// Compares a configured token with what its contract reports.
-pub(super) fn compare(token: &Token, reported: TokenMetadata) -> Result<(), TokenError> {
+pub(crate) fn compare(token: &Token, reported: &TokenMetadata) -> Result<(), TokenError> {
     let symbol = || token.symbol.clone();
     let Some(decimals) = reported.decimals else {
         return Err(TokenError::NoToken { symbol: symbol(), address: token.address });
@@ -53,7 +53,7 @@ pub(super) fn compare(token: &Token, reported: TokenMetadata) -> Result<(), Toke
         return Err(TokenError::Decimals { symbol: symbol(), expected, found });
     }
     // Some old contracts do not return a string; then the decimals have to suffice.
-    match reported.symbol {
+    match &reported.symbol {
         Some(found) if found != token.symbol.as_str() => {
             let found = found.chars().take(SYMBOL_CHARACTERS).collect();
             Err(TokenError::Symbol { symbol: symbol(), found })

@@ -12,11 +12,12 @@ use alloy::providers::Provider;
 use alloy::rpc::types::{Filter, Log, TransactionRequest};
 use alloy::sol_types::{SolCall, SolEvent, SolValue};
 use kms_types::{EthAddress, Token, U256, Units};
+use serde_json::json;
 
+use super::batch::{Answers, Calls, Place};
 use super::blocks::{BlockRef, Payment};
 use super::endpoint::Endpoint;
 use super::error::ChainError;
-use super::requests::with_margin;
 
 alloy::sol! {
     interface Erc20 {
@@ -27,13 +28,6 @@ alloy::sol! {
         event Transfer(address indexed from, address indexed to, uint256 value);
     }
 }
-
-/// The lowest gas limit of a token transfer, whatever a node estimates.
-const MIN_GAS: u64 = 30_000;
-
-/// The least margin over a node's estimate. If the recipient's balance becomes zero before the
-/// payment is mined, the payment has to write a new storage slot.
-const MIN_MARGIN: u64 = 25_000;
 
 /// A movement of a token, as the token's own log reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +44,21 @@ pub struct TokenMove {
 
 /// What the contract of a token reports; `None` where it does not follow the standard.
 #[derive(Clone, Debug)]
-pub(super) struct TokenMetadata {
+pub(crate) struct TokenMetadata {
     pub(super) decimals: Option<u8>,
     pub(super) symbol: Option<String>,
+}
+
+/// The calls for what the contract of a token reports of itself.
+struct MetadataCalls {
+    decimals: Place<Bytes>,
+    symbol: Place<Bytes>,
+}
+
+/// The calls for everything about a token that a quote depends on.
+pub(super) struct TokenCalls {
+    metadata: MetadataCalls,
+    balance: Place<Bytes>,
 }
 
 impl TokenMove {
@@ -69,77 +75,94 @@ pub(crate) fn transfer_call(to: EthAddress, units: Units) -> Bytes {
     Erc20::transferCall { to: to.into(), value: units.0 }.abi_encode().into()
 }
 
+impl TokenCalls {
+    /// Adds the call for the balance of a token.
+    pub(super) fn balance(
+        calls: &mut Calls,
+        token: &Token,
+        owner: EthAddress,
+        at: BlockId,
+    ) -> Place<Bytes> {
+        let balance = Erc20::balanceOfCall { owner: owner.into() }.abi_encode();
+        calls.add("eth_call", json!([call(token.address.into(), balance), at]))
+    }
+
+    /// Adds the calls for everything about a token that a quote depends on.
+    pub(super) fn add(calls: &mut Calls, token: &Token, owner: EthAddress, at: BlockId) -> Self {
+        let metadata = MetadataCalls::add(calls, token.address, at);
+        Self { metadata, balance: Self::balance(calls, token, owner, at) }
+    }
+
+    /// What the contract reports of itself, and the balance: zero of what is not a token.
+    pub(super) fn state(
+        self,
+        of: &Endpoint,
+        answers: &mut Answers,
+    ) -> Result<(TokenMetadata, Units), ChainError> {
+        let metadata = self.metadata.parse(of, answers)?;
+        let balance = match metadata.decimals {
+            Some(_) => of.token_units(answers, self.balance)?,
+            None => Units::default(),
+        };
+        Ok((metadata, balance))
+    }
+}
+
+impl MetadataCalls {
+    fn add(calls: &mut Calls, token: EthAddress, at: BlockId) -> Self {
+        let mut ask =
+            |input: Vec<u8>| calls.add("eth_call", json!([call(token.into(), input), at]));
+        let decimals = ask(Erc20::decimalsCall {}.abi_encode());
+        Self { decimals, symbol: ask(Erc20::symbolCall {}.abi_encode()) }
+    }
+
+    fn parse(self, of: &Endpoint, answers: &mut Answers) -> Result<TokenMetadata, ChainError> {
+        let decimals = of.contract_answer(answers, self.decimals)?;
+        let decimals = decimals.and_then(|answer| parse_word(&answer));
+        let symbol = of.contract_answer(answers, self.symbol)?;
+        Ok(TokenMetadata {
+            decimals: decimals.and_then(|decimals| decimals.try_into().ok()),
+            symbol: symbol.and_then(|answer| String::abi_decode(&answer).ok()),
+        })
+    }
+}
+
 impl Endpoint {
-    /// Returns the balance of a token.
+    /// Parses the balance of a token.
     ///
     /// # Errors
     /// `NotAToken` when the contract does not return one, or when the endpoint fails.
-    pub async fn token_balance(
+    pub(super) fn token_units(
         &self,
-        token: EthAddress,
-        owner: EthAddress,
+        answers: &mut Answers,
+        balance: Place<Bytes>,
     ) -> Result<Units, ChainError> {
-        self.token_balance_at(token, owner, BlockId::latest()).await
+        let balance = self.contract_answer(answers, balance)?;
+        let units = balance.and_then(|answer| parse_word(&answer));
+        units.map(Units).ok_or(ChainError::NotAToken)
     }
 
-    /// Like [`Endpoint::token_balance`], at a block.
-    pub(super) async fn token_balance_at(
+    /// What a contract returned. `None` if it reverted, or if the address has no code.
+    fn contract_answer(
         &self,
-        token: EthAddress,
-        owner: EthAddress,
-        at: BlockId,
-    ) -> Result<Units, ChainError> {
-        let balance = Erc20::balanceOfCall { owner: owner.into() }.abi_encode();
-        self.call_token(token, balance, at)
-            .await?
-            .and_then(|answer| parse_word(&answer))
-            .map(Units)
-            .ok_or(ChainError::NotAToken)
+        answers: &mut Answers,
+        place: Place<Bytes>,
+    ) -> Result<Option<Bytes>, ChainError> {
+        match self.record_call_outcome(answers.take(place)) {
+            Ok(answer) => Ok(Some(answer).filter(|answer| !answer.is_empty())),
+            Err(ChainError::Reverted { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) async fn token_metadata(
         &self,
         token: EthAddress,
     ) -> Result<TokenMetadata, ChainError> {
-        let (decimals, symbol) = tokio::try_join!(
-            self.call_token(token, Erc20::decimalsCall {}.abi_encode(), BlockId::latest()),
-            self.call_token(token, Erc20::symbolCall {}.abi_encode(), BlockId::latest()),
-        )?;
-        let decimals = decimals.and_then(|answer| parse_word(&answer));
-        Ok(TokenMetadata {
-            decimals: decimals.and_then(|decimals| decimals.try_into().ok()),
-            symbol: symbol.and_then(|answer| String::abi_decode(&answer).ok()),
-        })
-    }
-
-    /// Returns the gas limit for paying this much of a token: the node's estimate plus a fifth, but
-    /// at least 25,000 more than the estimate.
-    ///
-    /// # Errors
-    /// `Reverted` when the contract would revert the payment or returns `false`; or when the
-    /// endpoint fails.
-    pub async fn token_gas_limit(
-        &self,
-        token: EthAddress,
-        from: EthAddress,
-        to: EthAddress,
-        units: Units,
-    ) -> Result<u64, ChainError> {
         self.verify().await?;
-        let request = call(token.into(), transfer_call(to, units)).with_from(from.into());
-        let (answer, gas) = tokio::join!(
-            self.provider.call(request.clone()).latest().into_future(),
-            self.provider.estimate_gas(request).latest().into_future(),
-        );
-        let gas = self.record_call_outcome(gas)?;
-        let gas = with_margin(gas).max(gas.saturating_add(MIN_MARGIN)).max(MIN_GAS);
-        let answer = self.record_call_outcome(answer)?;
-        // Some tokens return nothing at all.
-        if !answer.is_empty() && parse_word(&answer).is_none_or(|done| done == U256::ZERO) {
-            let reason = "the token's contract returned false".to_owned();
-            return Err(ChainError::Reverted { reason });
-        }
-        Ok(gas)
+        let mut calls = Calls::default();
+        let metadata = MetadataCalls::add(&mut calls, token, BlockId::latest());
+        metadata.parse(self, &mut self.send(calls).await?)
     }
 
     /// Returns what was paid in these tokens in this very block, to any address. The logs of one
@@ -167,22 +190,6 @@ impl Endpoint {
                 .or_insert(found);
         }
         Ok(payments.into_values().collect())
-    }
-
-    /// Calls a contract. Returns `None` if it reverts, or if the address has no code.
-    async fn call_token(
-        &self,
-        token: EthAddress,
-        input: Vec<u8>,
-        at: BlockId,
-    ) -> Result<Option<Bytes>, ChainError> {
-        self.verify().await?;
-        let answer = self.provider.call(call(token.into(), input)).block(at).await;
-        match self.record_call_outcome(answer) {
-            Ok(answer) => Ok(Some(answer).filter(|answer| !answer.is_empty())),
-            Err(ChainError::Reverted { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
     }
 }
 

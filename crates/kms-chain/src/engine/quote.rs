@@ -7,9 +7,12 @@ use kms_types::{
 };
 
 use super::Transfers;
-use crate::chain::{ChainError, Code, PLAIN_TRANSFER_GAS, TokenError};
+use crate::chain::{
+    ChainError, Code, PLAIN_TRANSFER_GAS, PlannedPayment, Question, Surveyed, TokenError,
+    TokenMetadata, compare_token,
+};
 use crate::ports::{Inserted, PaidBefore};
-use crate::prices::{FeeTooHigh, Market, below_cancellation};
+use crate::prices::{FeeTooHigh, below_cancellation};
 use crate::spending::OverLimit;
 use crate::transfer::{Asked, Ladder, Missing, Party, Quote, Transfer, Warning};
 
@@ -106,8 +109,7 @@ struct Facts {
     available: Units,
     /// The balance of the native coin less pending transfers.
     available_wei: Wei,
-    market: Market,
-    code: Code,
+    surveyed: Surveyed,
     paid_before: PaidBefore,
 }
 
@@ -186,57 +188,40 @@ impl Transfers {
         request: &QuoteRequest,
         token: Option<Token>,
     ) -> Result<Facts, QuoteError> {
-        if let Some(token) = &token {
-            self.check_token(token).await?;
-        }
-        let to = request.to.address;
-        let (view, market, code) = tokio::try_join!(
-            self.chain.view(request.from.address, token.as_ref()),
-            self.chain.market(),
-            self.chain.first(|endpoint| endpoint.code(to)),
-        )?;
-        let (chain, from) = (self.chain.chain_id(), request.from.address);
-        let pending = self.store.pending_spend(chain, from, view.mined).await?;
-        let available_wei = view.balance.checked_sub(pending.wei).unwrap_or_default();
-        let (balance, available) = match &token {
-            None => (view.balance.into(), available_wei.into()),
-            Some(token) => {
-                (view.token, view.token.checked_sub(pending.of(token)).unwrap_or_default())
+        let (from, to) = (request.from.address, request.to.address);
+        let value = match (&request.amount, &token) {
+            (QuoteAmount::All, _) => None,
+            (QuoteAmount::Exactly(amount), None) => Some(Wei::try_from(amount)?.into()),
+            (QuoteAmount::Exactly(amount), Some(token)) => {
+                Some(Units(amount.to_units(token.decimals)?))
             }
         };
-        Ok(Facts {
-            token,
-            balance,
-            available,
-            available_wei,
-            market,
-            code,
-            paid_before: self.store.paid_before(sender, to).await?,
-        })
-    }
-
-    async fn check_token(&self, token: &Token) -> Result<(), QuoteError> {
-        self.chain.check_token(token).await.map_err(|error| match error {
-            TokenError::Chain(error) => QuoteError::from(error),
-            error @ (TokenError::NoToken { .. }
-            | TokenError::Decimals { .. }
-            | TokenError::Symbol { .. }) => {
-                let event = "token_mismatch";
-                tracing::error!(event, %error, "token contract does not match the configuration");
-                QuoteError::WrongToken(token.symbol.clone())
+        let question = Question { from, to, token: token.as_ref(), value };
+        let surveyed = self.chain.survey(&question).await?;
+        let survey = &surveyed.survey;
+        let pending = self.store.pending_spend(self.chain.chain_id(), from, survey.mined).await?;
+        let available_wei = survey.balance.checked_sub(pending.wei).unwrap_or_default();
+        let (balance, available) = match (&token, &survey.token) {
+            (Some(token), Some((metadata, balance))) => {
+                check_token(token, metadata)?;
+                (*balance, balance.checked_sub(pending.of(token)).unwrap_or_default())
             }
-        })
+            (_, _) => (survey.balance.into(), available_wei.into()),
+        };
+        let paid_before = self.store.paid_before(sender, to).await?;
+        Ok(Facts { token, balance, available, available_wei, surveyed, paid_before })
     }
 
     async fn price(
         &self,
         request: &QuoteRequest,
-        facts: Facts,
+        mut facts: Facts,
         now: Timestamp,
     ) -> Result<Transfer, QuoteError> {
+        let estimated = facts.surveyed.survey.gas_limit.take();
         let Priced { value, gas_limit, ladder } = match &facts.token {
-            None => self.price_native(request, &facts).await?,
-            Some(token) => self.price_token(request, &facts, token).await?,
+            None => self.price_native(request, &facts, estimated).await?,
+            Some(token) => self.price_token(request, &facts, token, estimated).await?,
         };
         let transfer = Transfer::from(Quote {
             id: request.id,
@@ -261,12 +246,13 @@ impl Transfers {
         &self,
         request: &QuoteRequest,
         facts: &Facts,
+        estimated: Option<Result<u64, ChainError>>,
     ) -> Result<Priced, QuoteError> {
-        let (from, to, available) = (request.from.address, request.to.address, facts.available_wei);
-        let (prices, market) = (&self.config.prices, facts.market);
+        let available = facts.available_wei;
+        let (prices, market) = (&self.config.prices, facts.surveyed.survey.market);
         // Everything but the fee, and at least 1 wei: a payment of nothing is reported as missing.
         let all_but = |fee| Wei(available.checked_sub(fee).unwrap_or_default().0.max(U256::ONE));
-        // Checked first at the lowest fee, because a node does not estimate the gas of a payment
+        // Checked first at the lowest fee, because a node refuses to estimate the gas of a payment
         // that the sender cannot afford.
         let min_ladder = match &request.amount {
             QuoteAmount::Exactly(_) => {
@@ -280,7 +266,7 @@ impl Transfers {
             QuoteAmount::All => all_but(min_fee),
         };
         check_covered(available, value, min_fee)?;
-        let gas_limit = self.chain.first(|endpoint| endpoint.gas_limit(from, to, value)).await?;
+        let gas_limit = self.gas_limit(request, facts, value.into(), estimated).await?;
         Ok(match &request.amount {
             QuoteAmount::Exactly(_) => {
                 let spare = available.checked_sub(value).unwrap_or_default();
@@ -301,6 +287,7 @@ impl Transfers {
         request: &QuoteRequest,
         facts: &Facts,
         token: &Token,
+        estimated: Option<Result<u64, ChainError>>,
     ) -> Result<Priced, QuoteError> {
         let value = match &request.amount {
             QuoteAmount::Exactly(amount) => Units(amount.to_units(token.decimals)?),
@@ -310,19 +297,50 @@ impl Transfers {
             let missing = Missing::Token(TokenAmount { token: token.clone(), units: Units(units) });
             return Err(QuoteError::Insufficient { missing });
         }
-        let (from, to) = (request.from.address, request.to.address);
-        let gas_limit = self
-            .chain
-            .first(|endpoint| endpoint.token_gas_limit(token.address, from, to, value))
-            .await
-            .map_err(|error| match error {
-                ChainError::Reverted { reason } => QuoteError::TokenRefuses(reason),
-                error => error.into(),
-            })?;
+        let gas_limit = self.gas_limit(request, facts, value, estimated).await;
+        let gas_limit = gas_limit.map_err(|error| match error {
+            ChainError::Reverted { reason } => QuoteError::TokenRefuses(reason),
+            error => error.into(),
+        })?;
         let spare = below_cancellation(facts.available_wei, gas_limit);
-        let ladder = self.config.prices.ladder(facts.market, gas_limit, spare, None)?;
+        let market = facts.surveyed.survey.market;
+        let ladder = self.config.prices.ladder(market, gas_limit, spare, None)?;
         Ok(Priced { value, gas_limit, ladder })
     }
+
+    /// The gas limit of a payment: as it was estimated with everything else, or as it is now where
+    /// the amount follows from the balance, or where the endpoint refused.
+    async fn gas_limit(
+        &self,
+        request: &QuoteRequest,
+        facts: &Facts,
+        value: Units,
+        estimated: Option<Result<u64, ChainError>>,
+    ) -> Result<u64, ChainError> {
+        match estimated {
+            Some(Ok(limit)) => return Ok(limit),
+            Some(Err(error @ ChainError::Reverted { .. })) => return Err(error),
+            Some(Err(_)) | None => {}
+        }
+        let (from, to) = (request.from.address, request.to.address);
+        let token = facts.token.as_ref().map(|token| token.address);
+        let payment = PlannedPayment { from, to, token, value };
+        self.chain.gas_limit(&facts.surveyed, &payment).await
+    }
+}
+
+/// Compares a token with what its contract reports: a contract may change.
+fn check_token(token: &Token, reported: &TokenMetadata) -> Result<(), QuoteError> {
+    compare_token(token, reported).map_err(|error| match error {
+        TokenError::Chain(error) => QuoteError::from(error),
+        error @ (TokenError::NoToken { .. }
+        | TokenError::Decimals { .. }
+        | TokenError::Symbol { .. }) => {
+            let event = "token_mismatch";
+            tracing::error!(event, %error, "token contract does not match the configuration");
+            QuoteError::WrongToken(token.symbol.clone())
+        }
+    })
 }
 
 /// The terms of a quote that depend on the market.
@@ -366,7 +384,7 @@ fn warnings(facts: &Facts, value: Units, usual_fee: Wei, name_reassigned: bool) 
     [
         (Warning::FirstPayment, !facts.paid_before.same),
         (Warning::LooksLikeAnother, facts.paid_before.lookalike && !facts.paid_before.same),
-        (Warning::Contract, facts.code == Code::Contract),
+        (Warning::Contract, facts.surveyed.survey.code == Code::Contract),
         (Warning::MostOfBalance, is_most_of(value, facts.balance)),
         (Warning::NameReassigned, name_reassigned),
         (Warning::FeeAboveAmount, is_above),

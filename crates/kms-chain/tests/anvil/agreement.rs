@@ -126,3 +126,31 @@ async fn an_endpoint_without_the_block_has_not_failed() {
         assert!(matches!(error, ChainError::NoBlock { .. }), "{error}");
     }
 }
+
+#[tokio::test]
+async fn an_endpoint_that_refuses_batches_is_asked_call_by_call() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quoted = world.quote(&ann, stranger(), "0.1").await;
+    for (refuse, retries) in [
+        (|| Answer::Http("400 Bad Request".to_owned())) as fn() -> Answer,
+        || Answer::Http("413 Payload Too Large".to_owned()),
+        || Answer::Error(-32_600, "batch requests are not supported"),
+    ]
+    .map(|refuse| (refuse, Arc::new(AtomicU32::new(0))))
+    {
+        let refused = Arc::clone(&retries);
+        let url = stub::start_without_batches(&world.anvil.url(), move || {
+            refused.fetch_add(1, Ordering::SeqCst);
+            refuse()
+        });
+        let server = world.through(&url);
+        for _ in 0..2 {
+            let request = request(&ann, stranger(), "0.1");
+            let quote = server.quote(request, world.now()).await.unwrap();
+            assert_eq!((quote.ladder, quote.gas_limit), (quoted.ladder.clone(), 21_000));
+        }
+        // Found out once.
+        assert_eq!(retries.load(Ordering::SeqCst), 1);
+    }
+}

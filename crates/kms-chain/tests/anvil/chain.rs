@@ -1,9 +1,11 @@
 //! Requests to a real node.
 
-use kms_chain::{Chain, ChainError, Code, Endpoint, Market};
+use kms_chain::{Chain, ChainError, Code, Endpoint, Market, PlannedPayment};
 use kms_testkit::Anvil;
 use kms_types::{EthAddress, U256, Wei};
 use serde_json::json;
+
+use crate::world::units;
 
 /// The first account of anvil, and an address without code.
 const RICH: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
@@ -25,8 +27,9 @@ fn wei(wei: u64) -> Wei {
 }
 
 async fn gas_limit(chain: &Chain) -> Result<u64, ChainError> {
-    let (from, to) = (address(RICH), address(PLAIN));
-    chain.first(|endpoint| endpoint.gas_limit(from, to, wei(1))).await
+    let (from, to, value) = (address(RICH), address(PLAIN), units(1));
+    let payment = PlannedPayment { from, to, token: None, value };
+    chain.first(|endpoint| endpoint.gas_limit(&payment)).await
 }
 
 fn set_code(anvil: &Anvil, code: &str) {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kms_chain::{Chain, ChainError, Endpoint, Market};
+use kms_chain::{Chain, ChainError, Endpoint, Market, PlannedPayment};
 use kms_testkit::{Anvil, AnvilOptions};
-use kms_types::{EthAddress, U256, Wei};
+use kms_types::EthAddress;
 use serde_json::json;
 
 use crate::stub::{self, Answer};
+use crate::world::units;
 
 const ADDRESS: [u8; 20] = [7; 20];
 
@@ -102,8 +103,9 @@ async fn an_endpoint_error_is_not_mistaken_for_a_revert() {
             _ => Answer::ErrorWith(code, message, data.clone()),
         });
         let chain = Chain::new(&url, 5).unwrap();
-        let (from, to) = (EthAddress::from(ADDRESS), EthAddress::from([8; 20]));
-        chain.first(|it| it.gas_limit(from, to, Wei(U256::from(1)))).await
+        let (from, to, value) = (EthAddress::from(ADDRESS), EthAddress::from([8; 20]), units(1));
+        let payment = PlannedPayment { from, to, token: None, value };
+        chain.first(|it| it.gas_limit(&payment)).await
     };
     for (code, message, data) in [
         (-32_005, "daily request count exceeded", json!({"see": "https://example.com"})),

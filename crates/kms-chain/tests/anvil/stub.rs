@@ -31,57 +31,77 @@ pub(crate) enum Fate {
 
 /// Starts a stub, and returns its URL. `answer_to` returns the answer to a method.
 pub(crate) fn start(answer_to: impl Fn(&str) -> Answer + Send + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            answer(stream.unwrap(), &answer_to);
-        }
-    });
-    url
+    // No node: every call is answered here.
+    start_proxy("", move |method| Fate::Answered(answer_to(method)))
 }
 
-/// Starts a proxy in front of a node, and returns its URL. `decide` decides by the method.
+/// Starts a proxy in front of a node, and returns its URL. `decide` decides by the method, for each
+/// call of a batch.
 pub(crate) fn start_proxy(
     node: &str,
     mut decide: impl FnMut(&str) -> Fate + Send + 'static,
 ) -> String {
+    let node = node.trim_start_matches("http://").to_owned();
+    serve(move |request| match &request {
+        Value::Array(calls) => {
+            let answers: Option<Vec<Value>> =
+                calls.iter().map(|call| answer(&node, call, &mut decide)?.ok()).collect();
+            answers.map(|answers| Ok(Value::Array(answers)))
+        }
+        call => answer(&node, call, &mut decide),
+    })
+}
+
+/// Starts a proxy that answers every batch like this, and forwards single calls.
+pub(crate) fn start_without_batches(
+    node: &str,
+    mut refuse: impl FnMut() -> Answer + Send + 'static,
+) -> String {
+    let node = node.trim_start_matches("http://").to_owned();
+    serve(move |request| match request {
+        // In the place of an array: one error, whose id is none of theirs.
+        Value::Array(_) => Some(response(&json!({"id": null}), refuse())),
+        call => Some(Ok(forward(&node, &call))),
+    })
+}
+
+/// An answer: JSON, or an HTTP status line and headers without it. `None` drops the connection.
+type Answered = Option<Result<Value, String>>;
+
+fn serve(mut answer_to: impl FnMut(Value) -> Answered + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let node = node.trim_start_matches("http://").to_owned();
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = BufReader::new(stream.unwrap());
-            let call = read_call(&mut stream);
-            let method = call.get("method").unwrap().as_str().unwrap();
-            match decide(method) {
-                Fate::Passed => stream.get_mut().write_all(&forward(&node, &call)).unwrap(),
-                Fate::AnswerLost => drop(forward(&node, &call)),
-                Fate::Lost => {}
-                Fate::Answered(answer) => respond(&mut stream, &call, answer),
+            let request = read_body(&mut stream);
+            if let Some(answer) = answer_to(request) {
+                write_answer(stream.get_mut(), answer);
             }
         }
     });
     url
 }
 
+fn answer(node: &str, call: &Value, decide: &mut impl FnMut(&str) -> Fate) -> Answered {
+    match decide(call.get("method").unwrap().as_str().unwrap()) {
+        Fate::Passed => Some(Ok(forward(node, call))),
+        Fate::AnswerLost => {
+            forward(node, call);
+            None
+        }
+        Fate::Lost => None,
+        Fate::Answered(answer) => Some(response(call, answer)),
+    }
+}
+
 /// Returns a node's result of one call.
 pub(crate) fn ask(node: &str, method: &str, params: &Value) -> Value {
     let call = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-    let answer = forward(node.trim_start_matches("http://"), &call);
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
-    let answer: Value = serde_json::from_slice(answer.get(end..).unwrap()).unwrap();
-    answer.get("result").unwrap().clone()
+    forward(node.trim_start_matches("http://"), &call).get("result").unwrap().clone()
 }
 
-fn answer(stream: TcpStream, answer_to: impl Fn(&str) -> Answer) {
-    let mut stream = BufReader::new(stream);
-    let call = read_call(&mut stream);
-    let answer = answer_to(call.get("method").unwrap().as_str().unwrap());
-    respond(&mut stream, &call, answer);
-}
-
-fn read_call(stream: &mut BufReader<TcpStream>) -> Value {
+fn read_body(stream: &mut BufReader<TcpStream>) -> Value {
     let mut length = 0;
     let mut line = String::new();
     while stream.read_line(&mut line).unwrap() > 2 {
@@ -95,7 +115,7 @@ fn read_call(stream: &mut BufReader<TcpStream>) -> Value {
     serde_json::from_slice(&call).unwrap()
 }
 
-fn forward(node: &str, call: &Value) -> Vec<u8> {
+fn forward(node: &str, call: &Value) -> Value {
     let body = call.to_string();
     let length = body.len();
     let mut stream = TcpStream::connect(node).unwrap();
@@ -106,26 +126,31 @@ fn forward(node: &str, call: &Value) -> Vec<u8> {
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
-    answer
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    serde_json::from_slice(answer.get(end..).unwrap()).unwrap()
 }
 
-fn respond(stream: &mut BufReader<TcpStream>, call: &Value, answer: Answer) {
-    let id = call.get("id").unwrap();
-    let (head, member, value) = match answer {
-        Answer::Result(value) => ("200 OK".to_owned(), "result", value),
-        Answer::Error(code, message) => {
-            ("200 OK".to_owned(), "error", json!({"code": code, "message": message}))
-        }
+fn response(call: &Value, answer: Answer) -> Result<Value, String> {
+    let (member, value) = match answer {
+        Answer::Result(value) => ("result", value),
+        Answer::Error(code, message) => ("error", json!({"code": code, "message": message})),
         Answer::ErrorWith(code, message, data) => {
-            ("200 OK".to_owned(), "error", json!({"code": code, "message": message, "data": data}))
+            ("error", json!({"code": code, "message": message, "data": data}))
         }
-        Answer::Http(head) => (head, "nothing", Value::Null),
+        Answer::Http(head) => return Err(head),
     };
-    let body = json!({"jsonrpc": "2.0", "id": id, member: value}).to_string();
+    Ok(json!({"jsonrpc": "2.0", "id": call.get("id").unwrap(), member: value}))
+}
+
+fn write_answer(stream: &mut TcpStream, answer: Result<Value, String>) {
+    let (head, body) = match answer {
+        Ok(body) => ("200 OK".to_owned(), body.to_string()),
+        Err(head) => (head, String::new()),
+    };
     let length = body.len();
     let answer = format!(
         "HTTP/1.1 {head}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
          Connection: close\r\n\r\n{body}"
     );
-    stream.get_mut().write_all(answer.as_bytes()).unwrap();
+    stream.write_all(answer.as_bytes()).unwrap();
 }

@@ -1,0 +1,142 @@
+//! What is asked of several endpoints at once, so that none alone decides it: the nonce and prices.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::future::join_all;
+use futures::stream::FuturesUnordered;
+use kms_types::{EthAddress, Token};
+
+use super::Chain;
+use super::endpoint::Endpoint;
+use super::error::ChainError;
+use super::gas::PlannedPayment;
+use super::state::{Question, Survey};
+use crate::ports::ChainView;
+use crate::prices::Market;
+
+/// What an endpoint, by its position in the configuration, reports of prices.
+type Reported = (usize, Result<Market, ChainError>);
+
+impl Chain {
+    /// Returns what has to be known of a sender before a transfer is signed: balances, transaction
+    /// counts and a block that is not newer than they are. All of it is the state of one endpoint,
+    /// but for the nonce.
+    ///
+    /// The nonce is the pending transaction count. An endpoint that is behind would choose a used
+    /// nonce; therefore the count of mined transactions that at least two endpoints report raises
+    /// it. One endpoint alone does not raise it, for a false answer could block every payment.
+    ///
+    /// # Errors
+    /// `NotAToken` when the token's contract reports no balance, or when every endpoint fails.
+    pub async fn view(
+        &self,
+        owner: EthAddress,
+        token: Option<&Token>,
+    ) -> Result<ChainView, ChainError> {
+        let several = self.endpoints.len() > 1;
+        let others =
+            self.endpoints.iter().filter(|endpoint| several && !endpoint.is_cooling_down());
+        let mut counts: FuturesUnordered<_> =
+            others.map(|endpoint| endpoint.mined_count(owner)).collect();
+        let mut counted: Vec<u64> = Vec::new();
+        let mut view = std::pin::pin!(self.first(|endpoint| endpoint.view(owner, token)));
+        let view = loop {
+            tokio::select! {
+                view = &mut view => break view?,
+                Some(count) = counts.next() => counted.extend(count.ok()),
+            }
+        };
+        counted.sort_unstable_by(|one, other| other.cmp(one));
+        let second_highest = counted.get(1).copied().unwrap_or_default();
+        Ok(ChainView { nonce: second_highest.max(view.nonce), ..view })
+    }
+
+    /// Returns everything that a quote depends on: all of it is the state of one block of one
+    /// endpoint, but for the prices, on which two of several agree.
+    ///
+    /// # Errors
+    /// As [`Chain::market`].
+    pub(crate) async fn survey(&self, question: &Question<'_>) -> Result<Surveyed, ChainError> {
+        // The first one is likely to answer.
+        let others = self.by_preference().skip(1).filter(|endpoint| !endpoint.is_cooling_down());
+        let (found, mut reported) = tokio::join!(
+            self.first_with_endpoint(|endpoint| endpoint.survey(question)),
+            markets(others),
+        );
+        let (endpoint, survey) = found?;
+        reported.retain(|(number, _)| *number != endpoint.number);
+        reported.push((endpoint.number, Ok(survey.market)));
+        let market = self.agreed_market(reported).await?;
+        Ok(Surveyed { endpoint, survey: Survey { market, ..survey } })
+    }
+
+    /// Returns the gas limit of a payment at the block of a survey.
+    ///
+    /// # Errors
+    /// `Reverted` when a contract would revert it, or when every endpoint fails.
+    pub(crate) async fn gas_limit(
+        &self,
+        surveyed: &Surveyed,
+        payment: &PlannedPayment,
+    ) -> Result<u64, ChainError> {
+        match surveyed.endpoint.gas_limit_at(payment, surveyed.survey.at).await {
+            Err(error) if error.may_pass_elsewhere() => {
+                self.first(|endpoint| endpoint.gas_limit(payment)).await
+            }
+            gas_limit => gas_limit,
+        }
+    }
+
+    /// Returns what transactions in the latest blocks paid. Where several endpoints are configured,
+    /// two have to agree on it, so that none alone sets a price; those that failed a short time ago
+    /// are asked too if the others do not suffice.
+    ///
+    /// # Errors
+    /// `UnconfirmedPrices` when no two of several endpoints agree, or when every endpoint fails.
+    pub async fn market(&self) -> Result<Market, ChainError> {
+        let usable = self.by_preference().filter(|endpoint| !endpoint.is_cooling_down());
+        self.agreed_market(markets(usable).await).await
+    }
+
+    /// The prices that these endpoints agree on, or these and those that were not asked.
+    async fn agreed_market(&self, mut reported: Vec<Reported>) -> Result<Market, ChainError> {
+        let agreed = |reported: &[Reported]| {
+            let prices = reported.iter().filter_map(|(_, market)| market.as_ref().ok().copied());
+            Market::agreed(&prices.collect::<Vec<_>>(), self.endpoints.len().min(2))
+        };
+        if let Some(market) = agreed(&reported) {
+            return Ok(market);
+        }
+        let is_new = |endpoint: &&Arc<Endpoint>| {
+            reported.iter().all(|(number, _)| *number != endpoint.number)
+        };
+        let rest: Vec<_> = self.by_preference().filter(is_new).collect();
+        reported.extend(markets(rest.into_iter()).await);
+        if let Some(market) = agreed(&reported) {
+            return Ok(market);
+        }
+        if reported.iter().any(|(_, market)| market.is_ok()) {
+            let event = "prices_unconfirmed";
+            tracing::error!(event, ?reported, "no two endpoints agree on a price");
+            return Err(ChainError::UnconfirmedPrices);
+        }
+        let failed = reported.into_iter().find_map(|(_, market)| market.err());
+        Err(failed.unwrap_or(ChainError::NoEndpoint))
+    }
+}
+
+/// What was surveyed, and by which endpoint.
+#[derive(Debug)]
+pub(crate) struct Surveyed {
+    endpoint: Arc<Endpoint>,
+    pub(crate) survey: Survey,
+}
+
+async fn markets(endpoints: impl Iterator<Item = &Arc<Endpoint>>) -> Vec<Reported> {
+    let market = |endpoint: &Arc<Endpoint>| {
+        let endpoint = Arc::clone(endpoint);
+        async move { (endpoint.number, endpoint.market().await) }
+    };
+    join_all(endpoints.map(market)).await
+}
