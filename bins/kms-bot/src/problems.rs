@@ -37,6 +37,7 @@ pub(crate) fn problem(error: &ClientError, network: Option<&Network>) -> Html {
         ErrorCode::SelfTransfer => html!("problem-self-transfer"),
         ErrorCode::InsufficientFunds => insufficient(problem, network),
         ErrorCode::LimitReached => over_limit(problem.limit.as_ref(), network),
+        ErrorCode::TooManyInFlight => html!("problem-too-many-in-flight"),
         ErrorCode::FeeTooHigh => html!("problem-fee-too-high"),
         ErrorCode::WouldRevert => html!("problem-would-revert"),
         ErrorCode::TokenRefuses => html!("problem-token-refuses"),

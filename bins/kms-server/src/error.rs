@@ -287,6 +287,7 @@ pub(crate) fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::SelfTransfer
         | ErrorCode::InsufficientFunds
+        | ErrorCode::TooManyInFlight
         | ErrorCode::FeeTooHigh
         | ErrorCode::WouldRevert
         | ErrorCode::TokenRefuses
@@ -319,6 +320,7 @@ impl From<QuoteError> for ApiError {
             QuoteError::TokenRefuses(_) => Self::refused(ErrorCode::TokenRefuses, detail),
             QuoteError::Amount(_) => Self::field("amount", detail),
             QuoteError::Insufficient { missing } => Self::Insufficient { missing },
+            QuoteError::TooManyInFlight(_) => Self::refused(ErrorCode::TooManyInFlight, detail),
             QuoteError::FeeTooHigh(_) => Self::refused(ErrorCode::FeeTooHigh, detail),
             QuoteError::OverLimit(over) => Self::over_limit(*over),
             QuoteError::WouldRevert(_) => Self::refused(ErrorCode::WouldRevert, detail),
@@ -341,6 +343,7 @@ impl From<ConfirmError> for ApiError {
             ConfirmError::Mismatch => Self::refused(ErrorCode::QuoteMismatch, detail),
             ConfirmError::NotPending => Self::refused(ErrorCode::WrongState, detail),
             ConfirmError::IdReused => Self::refused(ErrorCode::IdReused, detail),
+            ConfirmError::TooManyInFlight(_) => Self::refused(ErrorCode::TooManyInFlight, detail),
             ConfirmError::FeeTooHigh(_) => Self::refused(ErrorCode::FeeTooHigh, detail),
             ConfirmError::Insufficient { missing } => Self::Insufficient { missing },
             ConfirmError::OverLimit(over) => Self::over_limit(*over),

@@ -23,7 +23,7 @@ use crate::prices::PricePolicy;
 use crate::spending::SpendingRules;
 use crate::transfer::Transfer;
 
-pub use self::confirm::{Checked, ConfirmError, Ready, Shown};
+pub use self::confirm::{Checked, ConfirmError, Ready, Shown, TooManyInFlight};
 pub use self::quote::{QuoteError, QuoteRequest};
 pub use self::replace::{CheckedReplacement, ReadyReplacement, ReplacementFee};
 

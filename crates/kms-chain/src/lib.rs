@@ -69,6 +69,6 @@ pub use chain::{
 };
 pub use engine::{
     Checked, CheckedReplacement, ConfirmError, QuoteError, QuoteRequest, Ready, ReadyReplacement,
-    ReplacementFee, Shown, TransferConfig, Transfers,
+    ReplacementFee, Shown, TooManyInFlight, TransferConfig, Transfers,
 };
 pub use prices::{FeeTooHigh, Market, PricePolicy};

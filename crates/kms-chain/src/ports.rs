@@ -137,6 +137,9 @@ pub enum SignOutcome {
     NotActive,
     /// The password of the wallet was replaced after the wallet was opened. Nothing was signed.
     WalletChanged,
+    /// [`MAX_IN_FLIGHT`](crate::transfer::MAX_IN_FLIGHT) transfers of the wallet are in flight.
+    /// Nothing was signed.
+    TooManyInFlight,
     /// A spending limit refuses it. Nothing was signed.
     OverLimit(OverLimit),
     /// The balance, less what other signed transfers may still take, does not cover it. Nothing
@@ -250,10 +253,10 @@ pub trait TransferStore: Send + Sync {
 
     /// Changes `quoted` to `signed`, in one transaction: locks the nonce row of the wallet, checks
     /// the state, the expiry by the database's clock, that the account is active and has this
-    /// wallet at the version that was opened, the spending limits, and that the balances cover all
-    /// signed transfers of the wallet and this one; chooses the nonce, calls `sign`, stores all
-    /// signed transactions, reserves the spend at its highest fee, and inserts the event
-    /// `TransferChanged`.
+    /// wallet at the version that was opened, how many of its transfers are in flight, the spending
+    /// limits, and that the balances cover all signed transfers of the wallet and this one; chooses
+    /// the nonce, calls `sign`, stores all signed transactions, reserves the spend at its highest
+    /// fee, and inserts the event `TransferChanged`.
     ///
     /// The nonce is the first one from `view.nonce` on that no transfer of the wallet has. The
     /// view may be older than the last signature; gaps are filled first. Every transfer with a
@@ -311,7 +314,8 @@ pub trait TransferStore: Send + Sync {
         limit: u32,
     ) -> Result<Vec<Due>, StoreError>;
 
-    /// Returns what the wallet's transfers with a nonce from `mined` on may take, fees included.
+    /// Returns what the wallet's transfers with a nonce from `mined` on may take, fees included,
+    /// and how many there are.
     async fn pending_spend(
         &self,
         chain_id: u64,

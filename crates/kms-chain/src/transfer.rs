@@ -184,6 +184,10 @@ pub enum Missing {
     Token(TokenAmount),
 }
 
+/// How many transfers of one wallet may be in flight. Nodes keep only so many transactions of one
+/// sender.
+pub const MAX_IN_FLIGHT: u32 = 16;
+
 /// What pending transfers may still take out of a wallet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outgoing {
@@ -191,6 +195,8 @@ pub struct Outgoing {
     pub wei: Wei,
     /// Tokens, by contract.
     pub tokens: HashMap<EthAddress, Units>,
+    /// The number of transfers that hold a nonce.
+    pub in_flight: u32,
 }
 
 /// The terms of a transfer, as they were shown to the sender.

@@ -172,10 +172,11 @@ fn step(
     Ok(changed == 1)
 }
 
-/// Sums up what these transfers may still take from the wallet.
+/// Sums up what these transfers may still take from the wallet, and counts them.
 fn outgoing(rows: Vec<Row>) -> Result<Outgoing, StoreError> {
     let mut outgoing = Outgoing::default();
     for row in rows {
+        outgoing.in_flight = outgoing.in_flight.saturating_add((!row.nonce_released).into());
         outgoing.add(&row.parse()?);
     }
     Ok(outgoing)

@@ -92,6 +92,8 @@ error_codes! {
     SelfTransfer = "self_transfer",
     /// The balance does not cover amount and network fee; see `missing` and `missing_token`.
     InsufficientFunds = "insufficient_funds",
+    /// Too many payments of the wallet are in flight; repeat this when one of them is mined.
+    TooManyInFlight = "too_many_in_flight",
     /// The payment exceeds the spending limit; see `limit`.
     LimitReached = "limit_reached",
     /// The quote has expired; request a new one.

@@ -438,6 +438,7 @@ problem-limit-token = Your limit is { $limit } in 24 hours, and { $left } of it 
 problem-limit-possible-at = This payment is possible from { $time }.
 problem-limit-never = This payment is more than your limit.
 problem-limit = This is more than you can spend in 24 hours.
+problem-too-many-in-flight = Too many of your payments are still pending. Nothing was sent. Please try again when one of them is confirmed, or cancel one.
 problem-fee-too-high = The network asks for a higher fee than this service allows. Nothing was sent. Please try again later.
 problem-would-revert = The payment would fail: the recipient is a smart contract that would refuse it.
 problem-token-refuses = This token refuses the payment. It may be paused, or it may have blocked you or the recipient. Other payments are not affected.

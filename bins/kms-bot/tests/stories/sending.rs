@@ -312,6 +312,27 @@ async fn a_payment_that_waits_is_sped_up_by_chat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_seventeenth_pending_payment_is_refused_until_one_is_confirmed() {
+    let mut world = world().await;
+    let rpc = |method: &str, params| world.stage.anvil.rpc(method, params).unwrap();
+    rpc("evm_setAutomine", json!([false]));
+    for _ in 0..15 {
+        world.pay(&world.ann, "@bob", "0.1").await;
+    }
+    world.ann.confirms("/send @bob 0.2").await;
+    world.pay(&world.ann, "@bob", "0.1").await;
+    // The quote can be confirmed later.
+    world.ann.says(ANNS);
+    world.ann.bot("problem-too-many-in-flight").await;
+    world.ann.says("/send @bob 0.3");
+    world.ann.bot("problem-too-many-in-flight").await;
+    rpc("anvil_mine", json!(["0x1"]));
+    world.ann.says("/send @bob 0.4");
+    world.ann.bot_with("send-quote", &["0.4 ETH"]).await;
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_payment_whose_nonce_another_transaction_took_is_reported_as_failed() {
     let mut world = world().await;
     let from = world.account(&world.ann).await.address.to_string();

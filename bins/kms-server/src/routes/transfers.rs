@@ -120,7 +120,11 @@ async fn admit_quote(state: &State, sender: AccountId) -> Result<(), ApiError> {
             status = 409,
             description = "The quote has expired, was cancelled, or is not what was shown"
         ),
-        (status = 422, description = "The balance does not cover amount and network fee"),
+        (
+            status = 422,
+            description = "The balance does not cover amount and network fee, or too many payments \
+                of the wallet are in flight; see `code`"
+        ),
         (
             status = 429,
             description = "Too many wrong passwords or concurrent requests, or a spending limit; \

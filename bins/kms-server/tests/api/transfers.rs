@@ -17,6 +17,7 @@ on_both_stores!(
     transfers_that_would_fail_are_refused,
     fifty_confirmations_make_one_transfer,
     concurrent_transfers_do_not_overspend,
+    sixteen_transfers_of_a_wallet_are_in_flight,
     a_quote_is_confirmed_only_as_it_was_shown,
     a_repeated_quote_is_unchanged_when_the_username_is_gone,
     a_dropped_transaction_is_broadcast_again,
@@ -176,6 +177,43 @@ async fn concurrent_transfers_do_not_overspend(test: TestServer) {
     assert_eq!(count, json!(format!("{:#x}", sent.len())));
     let got = 85 * COIN / 100 * u128::try_from(sent.len()).unwrap();
     assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, wei(got));
+}
+
+async fn sixteen_transfers_of_a_wallet_are_in_flight(test: TestServer) {
+    test.ann_and_bob().await;
+    test.env.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
+    let quoted = async || test.client.quote(&quote(1, "@bob", "0.1")).await;
+    let mut quotes = Vec::new();
+    for _ in 0..18 {
+        quotes.push(quoted().await.unwrap());
+    }
+    // At once: each was quoted before any was signed.
+    let confirmed = quotes.iter().map(async |quoted| {
+        loop {
+            match test.client.confirm(quoted.id, &confirm(quoted, "ann's password")).await {
+                Err(error) if error.code() == Some(ErrorCode::PasswordLocked) => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                answer => return answer,
+            }
+        }
+    });
+    let answers = futures::future::join_all(confirmed).await;
+    let (sent, refused): (Vec<_>, Vec<_>) =
+        quotes.iter().zip(answers).partition(|(_, answer)| answer.is_ok());
+    assert_eq!((sent.len(), refused.len()), (16, 2));
+    for (_, answer) in &refused {
+        let code = answer.as_ref().unwrap_err().code();
+        assert_eq!(code, Some(ErrorCode::TooManyInFlight), "{answer:?}");
+    }
+    let code = quoted().await.unwrap_err().code();
+    assert_eq!(code, Some(ErrorCode::TooManyInFlight));
+    // One that is mined makes place for the quote that was refused.
+    test.env.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
+    test.until(sent[0].0.id, TransferState::Mined).await;
+    let (again, _) = &refused[0];
+    test.client.confirm(again.id, &confirm(again, "ann's password")).await.unwrap();
+    quoted().await.unwrap();
 }
 
 async fn a_quote_is_confirmed_only_as_it_was_shown(test: TestServer) {

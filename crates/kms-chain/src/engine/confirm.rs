@@ -11,7 +11,7 @@ use crate::ports::{ChainView, Progress, Sign, SignOutcome, SignedBytes, SignedLa
 use crate::prices::FeeTooHigh;
 use crate::signing;
 use crate::spending::OverLimit;
-use crate::transfer::{Fees, Missing, TransactionKind, Transfer, TransferState};
+use crate::transfer::{Fees, MAX_IN_FLIGHT, Missing, TransactionKind, Transfer, TransferState};
 
 /// What was shown to the sender before the confirmation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +70,9 @@ pub enum ConfirmError {
     /// The id belongs to another replacement.
     #[error("the id was used for another transfer")]
     IdReused,
+    /// Too many transfers of the wallet are in flight.
+    #[error(transparent)]
+    TooManyInFlight(#[from] TooManyInFlight),
     /// The network asks for more than the operator allows.
     #[error(transparent)]
     FeeTooHigh(#[from] FeeTooHigh),
@@ -89,6 +92,14 @@ pub enum ConfirmError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+/// [`MAX_IN_FLIGHT`] transfers of the wallet are in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{MAX_IN_FLIGHT} transfers of the wallet are in flight; repeat this when one of them is mined \
+     or cancelled"
+)]
+pub struct TooManyInFlight;
 
 impl Ready {
     /// The transfer that would be signed.
@@ -162,6 +173,7 @@ impl Transfers {
             SignOutcome::Expired => return Err(ConfirmError::Expired),
             SignOutcome::NotActive => return Err(ConfirmError::NotActive),
             SignOutcome::WalletChanged => return Err(ConfirmError::WalletChanged),
+            SignOutcome::TooManyInFlight => return Err(TooManyInFlight.into()),
             SignOutcome::OverLimit(over) => return Err(ConfirmError::OverLimit(Box::new(over))),
             SignOutcome::Insufficient { missing } => {
                 return Err(ConfirmError::Insufficient { missing });

@@ -7,6 +7,7 @@ use kms_types::{
 };
 
 use super::Transfers;
+use super::confirm::TooManyInFlight;
 use crate::chain::{
     ChainError, Code, PLAIN_TRANSFER_GAS, PlannedPayment, Question, Surveyed, TokenError,
     TokenMetadata, compare_token,
@@ -14,7 +15,7 @@ use crate::chain::{
 use crate::ports::{Inserted, PaidBefore};
 use crate::prices::{FeeTooHigh, below_cancellation};
 use crate::spending::OverLimit;
-use crate::transfer::{Asked, Ladder, Missing, Party, Quote, Transfer, Warning};
+use crate::transfer::{Asked, Ladder, MAX_IN_FLIGHT, Missing, Party, Quote, Transfer, Warning};
 
 /// The request for a quote.
 #[derive(Clone, Debug)]
@@ -68,6 +69,9 @@ pub enum QuoteError {
         /// The missing amount.
         missing: Missing,
     },
+    /// Too many transfers of the wallet are in flight.
+    #[error(transparent)]
+    TooManyInFlight(#[from] TooManyInFlight),
     /// The network asks for more than the operator allows.
     #[error(transparent)]
     FeeTooHigh(#[from] FeeTooHigh),
@@ -200,6 +204,10 @@ impl Transfers {
         let surveyed = self.chain.survey(&question).await?;
         let survey = &surveyed.survey;
         let pending = self.store.pending_spend(self.chain.chain_id(), from, survey.mined).await?;
+        // Checked again when it is signed, because several quotes may be confirmed at once.
+        if pending.in_flight >= MAX_IN_FLIGHT {
+            return Err(TooManyInFlight.into());
+        }
         let available_wei = survey.balance.checked_sub(pending.wei).unwrap_or_default();
         let (balance, available) = match (&token, &survey.token) {
             (Some(token), Some((metadata, balance))) => {

@@ -8,7 +8,9 @@ use diesel::sql_types::{BigInt, Text};
 use kms_chain::ports::{ChainView, Sign, SignOutcome, SignedBytes};
 use kms_chain::spending::SpendingRules;
 use kms_chain::state::Change;
-use kms_chain::transfer::{Missing, Outgoing, TransactionKind, Transfer, TransferState};
+use kms_chain::transfer::{
+    MAX_IN_FLIGHT, Missing, Outgoing, TransactionKind, Transfer, TransferState,
+};
 use kms_core::ServerKeys;
 use kms_core::account::AccountState;
 use kms_types::{Timestamp, TokenAmount, TransferId, Units, Wei};
@@ -52,6 +54,9 @@ pub(super) fn sign(
     let others = from_nonce(connection, chain_id, &address, view.mined)?;
     let nonce = free_nonce(&others, view.nonce);
     let mut needed = super::outgoing(others)?;
+    if needed.in_flight >= MAX_IN_FLIGHT {
+        return Ok(SignOutcome::TooManyInFlight);
+    }
     needed.add(&transfer);
     if let Some(missing) = shortfall(&needed, &transfer, view) {
         return Ok(SignOutcome::Insufficient { missing });

@@ -214,6 +214,7 @@ pub(super) fn refusal(error: &ClientError) -> Refusal {
         ErrorCode::PasswordLocked
         | ErrorCode::RateLimited
         | ErrorCode::Busy
+        | ErrorCode::TooManyInFlight
         | ErrorCode::ChainUnavailable => Refusal::Temporary,
         ErrorCode::MalformedRequest
         | ErrorCode::InvalidField
