@@ -280,6 +280,7 @@ fn transfer_config(chain: &ChainSettings) -> TransferConfig {
     TransferConfig {
         quote_lifetime: chain.quote_lifetime,
         replace_after: chain.replace_after,
+        check_after: chain.check_after,
         prices: chain.prices(),
     }
 }

@@ -18,7 +18,7 @@ use kms_core::ports::StoreError;
 use kms_types::{Timestamp, Token, TransferId};
 
 use crate::chain::Chain;
-use crate::ports::TransferStore;
+use crate::ports::{Progress, TransferStore};
 use crate::prices::PricePolicy;
 use crate::spending::SpendingRules;
 use crate::transfer::Transfer;
@@ -35,6 +35,9 @@ pub struct TransferConfig {
     /// The number of blocks with other transactions after which the next step of the ladder is
     /// broadcast.
     pub replace_after: u64,
+    /// How long after a node accepted a transaction it is checked first: longer than most
+    /// transactions wait for their block, which settles them without a check.
+    pub check_after: Duration,
     /// What the operator allows for fees.
     pub prices: PricePolicy,
 }
@@ -65,6 +68,11 @@ impl Transfers {
     ) -> Self {
         let no_endpoint_since = Mutex::default();
         Self { store, chain, sealer, config, tokens, spending, no_endpoint_since }
+    }
+
+    /// A node accepted a transaction now.
+    fn broadcast_at(&self, now: Timestamp) -> Progress {
+        Progress::Broadcast { check_at: now.plus(self.config.check_after) }
     }
 
     /// The spending limits of the operator.

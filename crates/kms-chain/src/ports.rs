@@ -155,7 +155,10 @@ pub enum SignOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// A node accepted the transaction.
-    Broadcast,
+    Broadcast {
+        /// When it is checked, unless a block settled it before.
+        check_at: Timestamp,
+    },
     /// This transaction is about to be broadcast in place of the one before: a replacement or the
     /// cancellation. Recorded before, so that the hash of every transaction that a node may have
     /// is known. Notifies the sender, once for each.
@@ -178,7 +181,7 @@ impl Progress {
     #[must_use]
     pub fn change(&self) -> Change {
         match self {
-            Self::Broadcast => Change::Broadcast,
+            Self::Broadcast { .. } => Change::Broadcast,
             Self::Replaced { .. } => Change::Replace,
             Self::Waiting(_) | Self::Resumed => Change::Wait,
             Self::CancellationRequested => Change::RequestCancellation,

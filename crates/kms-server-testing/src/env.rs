@@ -261,6 +261,7 @@ impl TestEnv {
             ("CHAIN__QUOTE_LIFETIME", milliseconds(self.chain.quote_lifetime)),
             ("CHAIN__POLL_INTERVAL", milliseconds(self.chain.poll_interval)),
             ("CHAIN__REPLACE_AFTER", self.chain.replace_after.to_string()),
+            ("CHAIN__CHECK_AFTER", milliseconds(self.chain.check_after)),
             ("CHAIN__STALLED_AFTER", milliseconds(self.chain.stalled_after.unwrap_or_default())),
             ("RECOVERY__WAIT_WITHOUT_EMAIL", "0s".to_owned()),
         ];
@@ -379,6 +380,7 @@ fn chain_of(anvil: &Anvil) -> anyhow::Result<ChainSettings> {
         quote_lifetime: Duration::from_secs(120),
         poll_interval: Duration::from_millis(100),
         replace_after: 3,
+        check_after: Duration::from_secs(13),
         max_fee: None,
         max_fee_share: 100,
         min_tip: 1_000_000,

@@ -54,6 +54,10 @@ pub struct ChainSettings {
     /// a higher fee, at least 1. Of more than ten, only the last ten need to have transactions.
     #[serde(default = "default_replace_after")]
     pub replace_after: u64,
+    /// How long after a node accepted a transfer it is checked, unless a block contains it: longer
+    /// than a block takes on this chain.
+    #[serde(default = "seconds::<13>", deserialize_with = "kms_config::duration")]
+    pub check_after: Duration,
     /// The highest network fee of a transfer, in the native coin. `None` is unlimited.
     pub max_fee: Option<Amount>,
     /// The highest network fee of the replacements, in percent of an amount in the native coin. A

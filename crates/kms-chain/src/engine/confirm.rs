@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::Transfers;
 use crate::chain::ChainError;
-use crate::ports::{ChainView, Progress, Sign, SignOutcome, SignedBytes, SignedLadder};
+use crate::ports::{ChainView, Sign, SignOutcome, SignedBytes, SignedLadder};
 use crate::prices::FeeTooHigh;
 use crate::signing;
 use crate::spending::OverLimit;
@@ -205,7 +205,7 @@ impl Transfers {
             return transfer;
         }
         failpoint::reach("transfer-after-broadcast");
-        match self.store.advance(id, Progress::Broadcast, now).await {
+        match self.store.advance(id, self.broadcast_at(now), now).await {
             Ok(true) => Transfer { state: TransferState::Broadcast, ..transfer },
             // `tick` has recorded it already.
             Ok(false) => transfer,

@@ -84,7 +84,7 @@ impl Transfers {
             }
         }
         if transfer.state == TransferState::Signed {
-            self.store.advance(transfer.id, Progress::Broadcast, now).await?;
+            self.store.advance(transfer.id, self.broadcast_at(now), now).await?;
         }
         self.record_wait(transfer, reason, now).await
     }
@@ -190,7 +190,7 @@ impl Transfers {
         let kind = next.kind.as_str();
         tracing::info!(transfer = %transfer.id, step, kind, "replacement transaction broadcast");
         if transfer.state == TransferState::Signed {
-            self.store.advance(transfer.id, Progress::Broadcast, now).await?;
+            self.store.advance(transfer.id, self.broadcast_at(now), now).await?;
         }
         Ok(())
     }

@@ -386,6 +386,7 @@ fn config() -> TransferConfig {
     TransferConfig {
         quote_lifetime: QUOTE_LIFETIME,
         replace_after: REPLACE_AFTER,
+        check_after: Duration::from_secs(13),
         prices: PricePolicy { max_fee: None, max_share: 100, min_tip: 1_000_000 },
     }
 }

@@ -27,8 +27,8 @@ pub(super) fn advance(
     }
     let key = id.to_string();
     match progress {
-        Progress::Broadcast => {
-            checks::schedule(connection, &transfer, checks::first_after(now))?;
+        Progress::Broadcast { check_at } => {
+            checks::schedule(connection, &transfer, check_at)?;
             return Ok(true);
         }
         Progress::Replaced { tx_hash, block } => {

@@ -13,19 +13,11 @@ use crate::database::{AnyConnection, Failure};
 use crate::dialect::Dialect;
 use crate::schema::transfer_checks;
 
-/// How long after a broadcast that a node accepted the first check is due.
-const FIRST_DELAY: Duration = Duration::from_secs(13);
-
 /// The longest time between two checks. It doubles from a second.
 const LONGEST_DELAY: Duration = Duration::from_secs(5 * 60);
 
 /// The number of doublings after which the delay is the longest.
 const DOUBLINGS: u32 = 9;
-
-/// When a transfer that a node accepted is checked first: most are in a block by then.
-pub(super) fn first_after(sent: Timestamp) -> Timestamp {
-    sent.plus(FIRST_DELAY)
-}
 
 /// Makes a check due at a time, and the delays after it short again. A transfer that a block
 /// settled is not checked.

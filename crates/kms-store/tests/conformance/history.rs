@@ -10,7 +10,7 @@ use kms_store::{HistoryCursor, HistoryEntry, Page};
 use kms_types::{AccountId, Timestamp, U256, Units};
 
 use crate::fixtures::{Subject, insert, on_every_database, transfer};
-use crate::transfers::{CHAIN, NOW, settle, sign, view};
+use crate::transfers::{BROADCAST, CHAIN, NOW, settle, sign, view};
 
 on_every_database!(
     pages_of_both_directions_lose_and_repeat_nothing,
@@ -128,7 +128,7 @@ async fn a_replaced_transfer_shows_it_while_in_flight(subject: Subject) {
         assert_eq!(listed, [HistoryEntry::Transfer(Box::new(read.clone()))]);
         (read.replacements_sent, read.wait)
     };
-    database.advance(quote.id, Progress::Broadcast, NOW).await.unwrap();
+    database.advance(quote.id, BROADCAST, NOW).await.unwrap();
     assert_eq!(progress().await, (0, None));
     let replaced = Progress::Replaced { tx_hash: [9; 32], block: 2 };
     database.advance(quote.id, replaced, NOW).await.unwrap();

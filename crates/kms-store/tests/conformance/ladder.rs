@@ -16,7 +16,9 @@ use kms_store::Page;
 use kms_types::{EventCursor, SckId, Timestamp, U256, Units, Wei};
 
 use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
-use crate::transfers::{CHAIN, DUE, KEPT_UNTIL, NOW, finalize, replace_block, settle, sign, view};
+use crate::transfers::{
+    BROADCAST, CHAIN, DUE, KEPT_UNTIL, NOW, finalize, replace_block, settle, sign, view,
+};
 
 on_every_database!(
     a_ladder_is_stored_and_sent_step_by_step,
@@ -88,7 +90,7 @@ async fn a_ladder_is_stored_and_sent_step_by_step(subject: Subject) {
     assert_eq!(found.replacements, [1, 2, 3, 4].map(|step| at(step, None)));
 
     let (one, two) = (Timestamp(NOW.0 + 1), Timestamp(NOW.0 + 2));
-    assert!(database.advance(id, Progress::Broadcast, one).await.unwrap());
+    assert!(database.advance(id, BROADCAST, one).await.unwrap());
     let replaced = |step| Progress::Replaced { tx_hash: [step; 32], block: 5 };
     assert!(database.advance(id, replaced(1), two).await.unwrap());
     // Recorded already, or no such transaction.

@@ -7,7 +7,7 @@ mod fill;
 mod recorder;
 
 use kms_chain::follower::{BlockRef, DepositStore, Payment};
-use kms_chain::ports::{Progress, TransferStore};
+use kms_chain::ports::TransferStore;
 use kms_chain::settlement::{NonceUse, Outcome, SettlementStore};
 use kms_chain::spending::SpendingRules;
 use kms_core::account::Account;
@@ -16,7 +16,9 @@ use kms_store::Page;
 use kms_types::{AccountRef, EventCursor, EventStream, Timestamp, Token, TransferId, U256, Units};
 
 use crate::fixtures::{Subject, insert, transfer};
-use crate::transfers::{CHAIN, DUE, KEPT_UNTIL, NOW, finalize, replace_block, settle, sign, view};
+use crate::transfers::{
+    BROADCAST, CHAIN, DUE, KEPT_UNTIL, NOW, finalize, replace_block, settle, sign, view,
+};
 
 /// Statements, by a part without quotes, that are still expensive, and where they are.
 const NOT_YET: [(&str, &str); 0] = [];
@@ -79,7 +81,7 @@ async fn flow(subject: &Subject, ann: &Account, bob: &Account, round: u8, read: 
         let id = quote(subject, ann, bob).await;
         let (chain, rules) = (view(1, 1_000_000, nonce), SpendingRules::default());
         database.sign(id, chain, rules, NOW, sign()).await.unwrap();
-        database.advance(id, Progress::Broadcast, NOW).await.unwrap();
+        database.advance(id, BROADCAST, NOW).await.unwrap();
         let (block, hash) = (NEWEST + u64::from(round), 16 * round + index);
         let Some(outcome) = outcome else { continue };
         let used = NonceUse { from: ann.wallet.address, nonce, tx_hash: [hash; 32] };

@@ -26,6 +26,9 @@ on_every_database!(
     old_events_are_deleted_except_the_newest_of_each_stream,
 );
 
+/// A node accepted a transaction, which is checked 13 seconds later.
+pub(crate) const BROADCAST: Progress = Progress::Broadcast { check_at: Timestamp(NOW.0 + 13_000) };
+
 pub(crate) fn view(block: u64, balance: u64, nonce: u64) -> ChainView {
     let (balance, token) = (Wei(U256::from(balance)), Units::default());
     ChainView { block, balance, token, nonce, mined: nonce }
@@ -275,7 +278,7 @@ async fn a_transfer_makes_only_allowed_transitions(subject: Subject) {
     let state = async || database.transfer(id).await.unwrap().unwrap().state;
     let paid = || settle(database, id, 5, 5, Outcome::Paid { arrived: None }, 3);
     // A quote has no nonce that a block could use.
-    assert!(!database.advance(id, Progress::Broadcast, NOW).await.unwrap());
+    assert!(!database.advance(id, BROADCAST, NOW).await.unwrap());
     for outcome in [Outcome::Paid { arrived: None }, Outcome::Reverted, Outcome::Superseded] {
         settle(database, id, 5, 5, outcome, 3).await;
         finalize(database, 5).await;
@@ -288,8 +291,8 @@ async fn a_transfer_makes_only_allowed_transitions(subject: Subject) {
     let again =
         database.sign(id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign()).await.unwrap();
     assert_eq!(again, SignOutcome::NotQuoted(signed.clone()));
-    assert!(database.advance(id, Progress::Broadcast, NOW).await.unwrap());
-    assert!(!database.advance(id, Progress::Broadcast, NOW).await.unwrap());
+    assert!(database.advance(id, BROADCAST, NOW).await.unwrap());
+    assert!(!database.advance(id, BROADCAST, NOW).await.unwrap());
     let paid_before = async || database.paid_before(ann.id, bob.wallet.address).await.unwrap();
     assert_eq!(paid_before().await, PaidBefore::default());
     paid().await;
@@ -323,7 +326,7 @@ async fn a_transfer_makes_only_allowed_transitions(subject: Subject) {
     finalize(database, 5).await;
     finalize(database, 6).await;
     assert_eq!(state().await, TransferState::Final);
-    assert!(!database.advance(id, Progress::Broadcast, NOW).await.unwrap());
+    assert!(!database.advance(id, BROADCAST, NOW).await.unwrap());
     let events = events(database, EventCursor::default(), 8).await;
     let about = |account| events.iter().filter(|event| event.account == account).count() - 1;
     // Signed, mined, reorged, mined again. The recipient: it arrives, and is final.
