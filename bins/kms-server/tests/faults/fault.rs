@@ -30,19 +30,16 @@ pub(crate) enum Fault {
     Unfunded,
     /// A token is sent.
     Tokens,
-    /// More payments are sent at once than a node's pool takes of one wallet.
+    /// More payments are sent at once than a node's pool takes of one wallet, which is as many as
+    /// may be in flight.
     Many,
     /// The owner uses the exported key elsewhere, for the same nonces.
     KeyElsewhere,
 }
 
-/// The faults that the product does not withstand yet, and what is missing. A seed of one of them
-/// runs without it, unless `FAULT` names it.
-const NOT_DRAWN_YET: &[(Fault, &str)] = &[
-    (Fault::WrongFork, "the price is one endpoint's alone while the other one is not asked"),
-    (Fault::BaseFee, "some payments below the base fee cannot be signed again"),
-    (Fault::Many, "a wallet may have more payments in flight than a node's pool takes"),
-];
+/// The base fee while nothing raises it, and while it is above every signed price.
+pub(crate) const LOW: u64 = 1_000_000_000;
+pub(crate) const HIGH: u64 = 200_000_000_000;
 
 impl Fault {
     const ALL: [Self; 13] = [
@@ -68,9 +65,7 @@ impl Fault {
             return found.unwrap_or_else(|| panic!("FAULT must be one of {:?}", Self::names()));
         }
         let all = u64::try_from(Self::ALL.len()).unwrap();
-        let drawn = Self::ALL[usize::try_from(seed % all).unwrap()];
-        let is_drawn = NOT_DRAWN_YET.iter().all(|(fault, _missing)| *fault != drawn);
-        if is_drawn { drawn } else { Self::Losses }
+        Self::ALL[usize::try_from(seed % all).unwrap()]
     }
 
     fn names() -> Vec<&'static str> {
@@ -116,13 +111,13 @@ impl Fault {
         is_stuck || self == Self::KeyElsewhere
     }
 
-    /// Whether an acknowledged payment may end without being paid.
-    pub(crate) fn may_fail(self) -> bool {
-        self.needs_the_sender() || self == Self::KeyElsewhere
+    /// The base fee of the blocks after the faults.
+    pub(crate) fn last_base_fee(self) -> u64 {
+        if self == Self::BaseFee { HIGH } else { LOW }
     }
 
     pub(crate) fn sends(self) -> u64 {
-        if self == Self::Many { 80 } else { 8 }
+        if self == Self::Many { 40 } else { 8 }
     }
 }
 

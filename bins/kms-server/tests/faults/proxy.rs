@@ -45,7 +45,7 @@ pub(crate) struct Rules {
     /// Refuses, in these words, transactions that contain these hex digits: those that pay an
     /// address, in coin or in a token.
     pub(crate) refused: Option<(String, &'static str)>,
-    /// Refuses transactions while the node's pool holds this many.
+    /// Refuses transactions that make the node's pool hold more than this many.
     pub(crate) pool: Option<u64>,
     /// Forwards to this node instead.
     pub(crate) other_node: Option<String>,
@@ -171,11 +171,13 @@ impl Backend {
         if method == "eth_sendRawTransaction"
             && let Some(words) = self.refusal(&call["params"])
         {
-            let error = json!({"code": -32_000, "message": words});
-            return Some(json!({"jsonrpc": "2.0", "id": call["id"], "error": error}));
+            return Some(refused(&call, words));
         }
         if self.behind == 0 {
-            return self.forward_call(&call);
+            let answer = self.forward_call(&call)?;
+            let is_refused = method == "eth_sendRawTransaction" && self.drops(&answer["result"])?;
+            let full = || refused(&call, "txpool is full");
+            return Some(if is_refused { full() } else { answer });
         }
         let newest = number(&self.ask("eth_blockNumber", &json!([]))?)?;
         let at = newest.saturating_sub(self.behind);
@@ -208,10 +210,18 @@ impl Backend {
         {
             return Some(words);
         }
-        let pool = self.pool?;
+        None
+    }
+
+    /// Drops a transaction that makes the pool too full. One that replaces another does not.
+    fn drops(&self, accepted: &Value) -> Option<bool> {
+        let (Some(pool), Some(_)) = (self.pool, accepted.as_str()) else { return Some(false) };
         let status = self.ask("txpool_status", &json!([]))?;
         let held = number(&status["pending"])? + number(&status["queued"])?;
-        (held >= pool).then_some("txpool is full")
+        if held > pool {
+            self.ask("anvil_dropTransaction", &json!([accepted]))?;
+        }
+        Some(held > pool)
     }
 
     /// Whether a node at this height knows the block that a parameter names.
@@ -240,6 +250,11 @@ impl Backend {
         let answer = forward(&self.node, &serde_json::to_vec(call).ok()?)?;
         serde_json::from_slice(&answer).ok()
     }
+}
+
+fn refused(call: &Value, words: &str) -> Value {
+    let error = json!({"code": -32_000, "message": words});
+    json!({"jsonrpc": "2.0", "id": call["id"], "error": error})
 }
 
 /// Whether a block, a transaction, a receipt or the receipts of a block are above this height.

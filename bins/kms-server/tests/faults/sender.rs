@@ -1,10 +1,11 @@
 //! An impatient client.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kms_client::{Client, ClientError};
 use kms_server_testing::requests::confirm;
 use kms_types::wire::{QuoteTransfer, TransferState};
+use kms_types::{ErrorCode, Problem};
 
 use crate::random::Random;
 
@@ -18,6 +19,10 @@ pub(crate) enum Answer {
     Unclear,
 }
 
+/// How often a request is repeated, and how long a sender waits for earlier payments.
+const TRIES: u32 = 30;
+const PATIENCE: Duration = Duration::from_secs(40);
+
 /// Quotes and confirms like an impatient client, which repeats each request through another server
 /// until the answer is certain.
 pub(crate) async fn send(
@@ -25,8 +30,9 @@ pub(crate) async fn send(
     request: QuoteTransfer,
     mut random: Random,
 ) -> Answer {
-    let mut quoted = None;
-    for _ in 0..30 {
+    let (begun, mut tries, mut quoted) = (Instant::now(), 0, None);
+    while tries < TRIES && begun.elapsed() < PATIENCE {
+        tries += 1;
         let client =
             &clients[usize::try_from(random.below(u64::try_from(clients.len()).unwrap())).unwrap()];
         let answer = match &quoted {
@@ -36,16 +42,20 @@ pub(crate) async fn send(
         match answer {
             Ok(transfer) if transfer.state == TransferState::Quoted => quoted = Some(transfer),
             Ok(_) => return Answer::Acknowledged,
-            Err(ClientError::Problem(problem)) if is_certain(problem.status) => {
-                return Answer::Refused;
+            Err(ClientError::Problem(problem)) if is_certain(&problem) => return Answer::Refused,
+            Err(error) => {
+                // Not a failure: an earlier payment has to be mined first.
+                tries -= u32::from(error.code() == Some(ErrorCode::TooManyInFlight));
+                tokio::time::sleep(Duration::from_millis(30 + random.below(100))).await;
             }
-            Err(_) => tokio::time::sleep(Duration::from_millis(30 + random.below(100))).await,
         }
     }
     Answer::Unclear
 }
 
 /// Whether nothing was done and a repeat would be refused too.
-fn is_certain(status: u16) -> bool {
-    (400..500).contains(&status) && status != 429
+fn is_certain(problem: &Problem) -> bool {
+    (400..500).contains(&problem.status)
+        && problem.status != 429
+        && problem.code != ErrorCode::TooManyInFlight
 }

@@ -1,4 +1,4 @@
-//! What users were last told: a reader of the events, as the bot is.
+//! What users were last notified of: a reader of the events, as the bot is.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -39,6 +39,27 @@ struct Messages {
 }
 
 impl Messages {
+    fn record(&mut self, account: AccountId, what: EventBody) {
+        match what {
+            EventBody::Transfer { kind: TransferEvent::Changed, transfer } => {
+                if let Some(message) = Message::of(transfer.state) {
+                    self.sent.insert(transfer.id, message);
+                }
+            }
+            EventBody::Transfer { kind: TransferEvent::Received, transfer } => {
+                self.received(account, *transfer);
+            }
+            EventBody::Deposit { deposit, .. } => {
+                let units = (deposit.token, deposit.value.0);
+                self.deposits.insert((account, deposit.tx_hash), units);
+            }
+            EventBody::Account { .. }
+            | EventBody::Security { .. }
+            | EventBody::Recovery { .. }
+            | EventBody::Unknown { .. } => {}
+        }
+    }
+
     /// A message about a payment to an account, or about one that was taken back.
     fn received(&mut self, account: AccountId, transfer: Transfer) {
         let key = (account, transfer.id);
@@ -54,20 +75,23 @@ impl Messages {
     }
 }
 
-/// Reads all events in the background.
-#[derive(Clone, Debug)]
-pub(crate) struct Told(Arc<Mutex<Messages>>);
+/// Reads all events in the background, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Notices(Arc<Mutex<Messages>>);
 
-impl Told {
+impl Notices {
     pub(crate) fn follow(client: Client) -> Self {
-        let told = Self(Arc::default());
-        let (messages, stream) = (told.clone(), EventStream::Payments);
+        let messages: Arc<Mutex<Messages>> = Arc::default();
+        let (weak, stream) = (Arc::downgrade(&messages), EventStream::Payments);
         actix_web::rt::spawn(async move {
             let mut after = None;
             loop {
-                match client.events(stream, after, after, Duration::from_secs(2)).await {
+                let page = client.events(stream, after, after, Duration::from_secs(2)).await;
+                let Some(messages) = weak.upgrade() else { return };
+                match page {
                     Ok(page) => {
                         after = Some(page.next);
+                        let mut messages = messages.lock().unwrap();
                         for event in page.events {
                             messages.record(event.account, event.what);
                         }
@@ -76,32 +100,10 @@ impl Told {
                 }
             }
         });
-        told
+        Self(messages)
     }
 
-    fn record(&self, account: AccountId, what: EventBody) {
-        let mut messages = self.0.lock().unwrap();
-        match what {
-            EventBody::Transfer { kind: TransferEvent::Changed, transfer } => {
-                if let Some(message) = Message::of(transfer.state) {
-                    messages.sent.insert(transfer.id, message);
-                }
-            }
-            EventBody::Transfer { kind: TransferEvent::Received, transfer } => {
-                messages.received(account, *transfer);
-            }
-            EventBody::Deposit { deposit, .. } => {
-                let units = (deposit.token, deposit.value.0);
-                messages.deposits.insert((account, deposit.tx_hash), units);
-            }
-            EventBody::Account { .. }
-            | EventBody::Security { .. }
-            | EventBody::Recovery { .. }
-            | EventBody::Unknown { .. } => {}
-        }
-    }
-
-    /// What the sender of a transfer was last told.
+    /// What the sender of a transfer was last notified of.
     pub(crate) fn sender(&self, transfer: TransferId) -> Option<Message> {
         self.0.lock().unwrap().sent.get(&transfer).copied()
     }

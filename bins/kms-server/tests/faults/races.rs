@@ -1,0 +1,228 @@
+//! Requests about one payment that race each other over two servers. Whichever transaction of its
+//! nonce is mined decides, and both people are notified of the end once.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::chain;
+use crate::fault::{Fault, HIGH, LOW};
+use crate::random::Random;
+use crate::scenario::{People, Scenario, address};
+use crate::sender::{WORDS, send};
+use kms_client::ClientError;
+use kms_server_testing::commands::kms_server;
+use kms_server_testing::requests::{hash, quote};
+use kms_types::wire::{Account, ReplaceTransfer, Transfer, TransferState, WaitReason};
+use kms_types::{ErrorCode, ReplacementId, TransferId, U256, Wei};
+use serde_json::json;
+
+/// How often each race is run, each time with another start.
+const ROUNDS: u32 = 4;
+const STEP: Duration = Duration::from_millis(12);
+/// A base fee that no transaction of these tests pays.
+const BLOCKED: u64 = 100 * HIGH;
+/// Longer than anything takes here.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+#[actix_web::test]
+async fn two_servers_sign_a_payment_again_at_once() {
+    let mut scenario = Scenario::start(false).await;
+    for round in 0..ROUNDS {
+        let (people, waiting) = scenario.waiting_payment().await;
+        let max_fee = scenario.clients[0].replacement(waiting.id).await.unwrap().max_fee;
+        let (one, other) = (ReplacementId::random(), ReplacementId::random());
+        let (first, second, repeated) = tokio::join!(
+            scenario.replace(0, &waiting, one, max_fee, Duration::ZERO),
+            scenario.replace(1, &waiting, other, max_fee, round * STEP),
+            scenario.replace(1, &waiting, one, max_fee, 2 * round * STEP),
+        );
+        let answers = [&first, &second, &repeated];
+        assert!(answers.iter().any(|answer| answer.is_ok()), "{answers:?}");
+        // The second one has to be above the first one, which the agreed fee may not allow.
+        for error in answers.into_iter().filter_map(|answer| answer.as_ref().err()) {
+            assert_eq!(error.code(), Some(ErrorCode::QuoteMismatch), "{error}");
+        }
+        let end = scenario.until_ended(&people, &waiting).await;
+        assert_eq!(end.state, TransferState::Final);
+    }
+}
+
+#[actix_web::test]
+async fn a_replacement_races_a_cancellation_over_another_server() {
+    let mut scenario = Scenario::start(false).await;
+    for round in 0..ROUNDS {
+        let (people, waiting) = scenario.waiting_payment().await;
+        let max_fee = scenario.clients[0].replacement(waiting.id).await.unwrap().max_fee;
+        let (_, cancelled) = tokio::join!(
+            scenario.replace(0, &waiting, ReplacementId::random(), max_fee, 2 * STEP),
+            async {
+                tokio::time::sleep(round * STEP).await;
+                scenario.clients[1].cancel(waiting.id).await
+            },
+        );
+        cancelled.unwrap();
+        scenario.until_cancellation_is_sent(&waiting).await;
+        let end = scenario.until_ended(&people, &waiting).await;
+        assert_eq!(end.state, TransferState::Cancelled);
+    }
+}
+
+#[actix_web::test]
+async fn a_replacement_races_the_miner() {
+    let mut scenario = Scenario::start(false).await;
+    for round in 0..ROUNDS {
+        let (people, waiting) = scenario.waiting_payment().await;
+        let max_fee = scenario.clients[0].replacement(waiting.id).await.unwrap().max_fee;
+        let (replaced, ()) = tokio::join!(
+            scenario.replace(0, &waiting, ReplacementId::random(), max_fee, Duration::ZERO),
+            async {
+                tokio::time::sleep(2 * round * STEP).await;
+                scenario.mine(LOW);
+            },
+        );
+        if let Err(error) = replaced {
+            assert_eq!(error.code(), Some(ErrorCode::WrongState), "{error}");
+        }
+        let end = scenario.until_ended(&people, &waiting).await;
+        assert_eq!(end.state, TransferState::Final);
+    }
+}
+
+#[actix_web::test]
+async fn a_replacement_races_a_freeze() {
+    let mut scenario = Scenario::start(false).await;
+    for round in 0..ROUNDS {
+        let (people, waiting) = scenario.waiting_payment().await;
+        let max_fee = scenario.clients[0].replacement(waiting.id).await.unwrap().max_fee;
+        let freeze = format!("account freeze telegram:{}", people.sender.telegram_id);
+        let mut freeze = kms_server(&scenario.env, &freeze);
+        let freezing = thread::spawn(move || freeze.output().unwrap());
+        // Until the process has started.
+        let started = Duration::from_millis(150);
+        let replaced = scenario.replace(
+            1,
+            &waiting,
+            ReplacementId::random(),
+            max_fee,
+            started + 4 * round * STEP,
+        );
+        if let Err(error) = replaced.await {
+            assert_eq!(error.code(), Some(ErrorCode::AccountFrozen), "{error}");
+        }
+        assert!(freezing.join().unwrap().status.success());
+        let again =
+            scenario.replace(0, &waiting, ReplacementId::random(), Wei(U256::MAX), Duration::ZERO);
+        assert_eq!(again.await.unwrap_err().code(), Some(ErrorCode::AccountFrozen));
+        // The operator stopped the payment, without the key.
+        scenario.until_cancellation_is_sent(&waiting).await;
+        let end = scenario.until_ended(&people, &waiting).await;
+        assert_eq!(end.state, TransferState::Cancelled);
+    }
+}
+
+impl Scenario {
+    /// A payment of a new wallet for which the base fee is too high.
+    async fn waiting_payment(&mut self) -> (People, Transfer) {
+        let people = self.people(Fault::Losses).await;
+        let from = people.sender.telegram_id;
+        let to = people.recipients[0].username.as_ref().unwrap().to_string();
+        let request = quote(from.into(), &to, "0.1");
+        let id = request.id;
+        send(self.clients.clone(), request, Random::from_seed(0)).await;
+        let begun = Instant::now();
+        loop {
+            self.mine(HIGH);
+            let transfer = self.clients[0].transfer(id).await.unwrap().unwrap();
+            if transfer.wait.is_some_and(|wait| wait.reason == WaitReason::Fee) {
+                return (people, transfer);
+            }
+            assert!(begun.elapsed() < DEADLINE, "does not wait: {transfer:?}");
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+
+    async fn replace(
+        &self,
+        server: usize,
+        transfer: &Transfer,
+        id: ReplacementId,
+        max_fee: Wei,
+        after: Duration,
+    ) -> Result<Transfer, ClientError> {
+        tokio::time::sleep(after).await;
+        let body = ReplaceTransfer { id, password_hash: hash(WORDS), max_fee };
+        self.clients[server].replace(transfer.id, &body).await
+    }
+
+    /// Waits until the node has the cancellation. Until then no block includes anything.
+    async fn until_cancellation_is_sent(&self, of: &Transfer) {
+        let begun = Instant::now();
+        loop {
+            self.mine(BLOCKED);
+            let transfer = self.clients[0].transfer(of.id).await.unwrap().unwrap();
+            let hash = transfer.tx_hash.unwrap();
+            if self.signed_as(of.id, &hash) == "cancellation" && self.is_known(&hash) {
+                return;
+            }
+            assert!(begun.elapsed() < DEADLINE, "no cancellation of {}", of.id);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Lets the network include the payment or its cancellation, and compares the end with the
+    /// chain and with the notices.
+    async fn until_ended(&self, people: &People, of: &Transfer) -> Transfer {
+        let sender_before = self.until_no_more_notices(of.id, people).await.0;
+        let is_mined = chain::count(&self.env.anvil, &address(&people.sender), "latest") == 1;
+        let begun = Instant::now();
+        let end = loop {
+            self.mine(LOW);
+            let transfer = self.clients[0].transfer(of.id).await.unwrap().unwrap();
+            if matches!(transfer.state, TransferState::Final | TransferState::Cancelled) {
+                break transfer;
+            }
+            assert!(begun.elapsed() < DEADLINE, "not ended: {transfer:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        let mined = chain::mined(&self.env.anvil, &address(&people.sender), people.since);
+        assert_eq!(mined.len(), 1, "{mined:?}");
+        assert_eq!(end.tx_hash.as_deref(), Some(&*mined[0].hash));
+        let is_paid = end.state == TransferState::Final;
+        let signed_as = if is_paid { "payment" } else { "cancellation" };
+        assert_eq!(self.signed_as(of.id, &mined[0].hash), signed_as);
+        let arrived = chain::balance(&self.env.anvil, None, &address(&people.recipients[0]));
+        assert_eq!(arrived, if is_paid { of.value.0 } else { U256::ZERO });
+        let (sender, recipient) = self.until_no_more_notices(of.id, people).await;
+        // The recipient of a payment is notified that it arrives, and that it is final.
+        assert_eq!(recipient, if is_paid { 2 } else { 0 });
+        // The sender of one that raced the miner was perhaps notified before the count began.
+        assert!(is_mined || sender - sender_before == 1, "{sender_before}, then {sender}");
+        end
+    }
+
+    /// Waits until no notices are added, and returns how many the sender and the recipient have.
+    async fn until_no_more_notices(&self, of: TransferId, people: &People) -> (u64, u64) {
+        let count = |account: &Account| -> u64 {
+            let counted = self.env.sql(&format!(
+                "select count(*) from events where transfer_id = '{of}' and account_id = '{}'",
+                account.id
+            ));
+            counted.unwrap().trim().parse().unwrap()
+        };
+        let both = || (count(&people.sender), count(&people.recipients[0]));
+        let (mut counted, mut since) = (both(), Instant::now());
+        // Longer than the time between two checks of a transfer that was just replaced.
+        while since.elapsed() < Duration::from_millis(1_500) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let now = both();
+            if now != counted {
+                (counted, since) = (now, Instant::now());
+            }
+        }
+        counted
+    }
+
+    fn is_known(&self, hash: &str) -> bool {
+        !self.rpc("eth_getTransactionByHash", json!([hash])).is_null()
+    }
+}
