@@ -250,6 +250,8 @@ create table recoveries (
     code text not null,
     code_until bigint,
     code_tries integer not null,
+    -- The version of the codes key of its code and link.
+    codes_key integer not null,
     requested_at bigint not null,
     ready_at bigint not null,
     expires_at bigint not null,
@@ -268,6 +270,8 @@ create table email_changes (
     email {{bytes}} not null,
     requested_at bigint not null,
     tries integer not null,
+    -- The version of the codes key of its code.
+    codes_key integer not null,
     mac_key integer not null,
     mac {{bytes}} not null
 );

@@ -38,7 +38,7 @@ async fn authorize(request: HttpRequest, allowed: &[Scope]) -> Result<Caller, Ap
     let token = text.strip_prefix("Bearer ").ok_or_else(unauthorized)?;
     let token: PlainToken = token.parse().map_err(|_secret| unauthorized())?;
     let found = match state.tokens.find(token.hash(), &state.database).await {
-        Err(error @ StoreError::Tampered { .. }) => {
+        Err(error @ (StoreError::Tampered { .. } | StoreError::RetiredRowKey { .. })) => {
             alarm(state).await;
             return Err(error.into());
         }

@@ -6,6 +6,7 @@ mod keys;
 mod record;
 mod recoveries;
 mod serve;
+mod server_keys;
 mod vault;
 
 use std::path::PathBuf;

@@ -56,7 +56,7 @@ pub struct Settings {
     /// Older KMS keys, which only unwrap.
     #[serde(default, deserialize_with = "kms_key::by_name")]
     pub older_kms_keys: Vec<KmsKeySettings>,
-    /// The server's own keys: pepper, contact, row and audit.
+    /// The server's own keys: pepper, contact, row, audit and codes.
     #[serde(with = "server_keys::ServerKeysDef")]
     pub server_keys: ServerKeys,
     /// The chain that transfers are made on.

@@ -131,8 +131,13 @@ impl ApiError {
                     StoreError::Unavailable { .. } | StoreError::NoRowKey { .. },
                 )
                 | CustodyError::MasterKey(_)
-                | CustodyError::NoPepper(_) => ErrorCode::StoreUnavailable,
-                CustodyError::Store(StoreError::Corrupt { .. } | StoreError::Tampered { .. })
+                | CustodyError::NoPepper(_)
+                | CustodyError::NoCodesKey(_) => ErrorCode::StoreUnavailable,
+                CustodyError::Store(
+                    StoreError::Corrupt { .. }
+                    | StoreError::Tampered { .. }
+                    | StoreError::RetiredRowKey { .. },
+                )
                 | CustodyError::Pool(PoolError::Stopped)
                 | CustodyError::Integrity(_) => ErrorCode::Internal,
             },
@@ -140,8 +145,12 @@ impl ApiError {
             Self::Store(StoreError::Unavailable { .. } | StoreError::NoRowKey { .. })
             | Self::Seal(SealError::NoKey(_)) => ErrorCode::StoreUnavailable,
             Self::Chain(_) => ErrorCode::ChainUnavailable,
-            Self::Store(StoreError::Corrupt { .. } | StoreError::Tampered { .. })
-            | Self::Seal(SealError::Format | SealError::Mismatch)
+            Self::Store(
+                StoreError::Corrupt { .. }
+                | StoreError::Tampered { .. }
+                | StoreError::RetiredRowKey { .. },
+            )
+            | Self::Seal(SealError::Format | SealError::Mismatch | SealError::Retired(_))
             | Self::Defect(_) => ErrorCode::Internal,
         }
     }
@@ -195,6 +204,7 @@ impl Audited for ApiError {
         match self {
             Self::Custody(error) => error.phase(),
             Self::Store(StoreError::Tampered { .. }) => Phase::Alarm("tampered"),
+            Self::Store(StoreError::RetiredRowKey { .. }) => Phase::Alarm("retired_key"),
             Self::Store(StoreError::Corrupt { .. }) => Phase::Alarm("corrupt"),
             other => Phase::Outcome(other.code().as_str()),
         }

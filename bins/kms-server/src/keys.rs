@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use kms_core::MasterKeyId;
+use kms_core::{MasterKeyId, ServerKeyKind};
 use kms_key_local::LocalMasterKey;
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
@@ -25,8 +25,8 @@ pub fn create(directory: &Path, id: MasterKeyId, bits: u32) -> anyhow::Result<()
     let key = LocalMasterKey::generate(id, bits)?;
     write(directory, "kms-key.pem", &key.to_pem(&passphrase)?)?;
     write(directory, "kms-key-passphrase", &passphrase)?;
-    for name in ["pepper", "contact", "row", "audit"] {
-        write(directory, name, &Zeroizing::new(format!("1:{}", *random_hex()?)))?;
+    for kind in ServerKeyKind::ALL {
+        write(directory, kind.as_str(), &Zeroizing::new(format!("1:{}", *random_hex()?)))?;
     }
     Ok(())
 }
@@ -54,7 +54,7 @@ pub(crate) fn configuration(directory: &Path, id: &MasterKeyId) -> String {
         format!("KMS_SERVER__KMS_KEY__PATH={}", file("kms-key.pem")),
         format!("KMS_SERVER__KMS_KEY__PASSPHRASE_FILE={}", file("kms-key-passphrase")),
     ];
-    for name in ["pepper", "contact", "row", "audit"] {
+    for name in ServerKeyKind::ALL.iter().map(|kind| kind.as_str()) {
         let key = name.to_uppercase();
         lines.push(format!("KMS_SERVER__SERVER_KEYS__{key}_FILE={}", file(name)));
     }

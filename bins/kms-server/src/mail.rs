@@ -13,7 +13,7 @@ use std::time::Duration;
 use kms_core::account::Account;
 use kms_core::ports::{AccountStore, EmailChangeStore, RecoveryStore, StoreError};
 use kms_core::recovery::Recovery;
-use kms_core::{SealError, Sealer, ServerKeys};
+use kms_core::{RowMacError, SealError, Sealer, ServerKeys};
 use kms_store::{Database, StoredEvent};
 use kms_types::{AccountEvent, AccountRef, EventKind, RecoveryStep, Timestamp};
 use metrics::counter;
@@ -76,6 +76,8 @@ pub(crate) enum MailDelayed {
     Store(#[from] StoreError),
     #[error("SMTP server unavailable ({0})")]
     Smtp(String),
+    #[error("a newer version of a server key is in use; restart this server with it")]
+    NewerKey,
 }
 
 /// Why one e-mail is not sent.
@@ -87,6 +89,8 @@ enum SkipMail {
     Unreadable(StoreError),
     #[error("sealed address: {0}")]
     Sealed(#[from] SealError),
+    #[error("codes key: {0}")]
+    CodesKey(#[from] RowMacError),
     #[error(transparent)]
     Smtp(SmtpError),
 }
@@ -139,10 +143,24 @@ impl Mailer {
         match self.send_all(event, now).await {
             Ok(sent) => Ok(sent),
             Err(SkipMail::Delayed(delayed)) => Err(delayed),
+            Err(error) if self.needs_newer_key(&error) => Err(MailDelayed::NewerKey),
             Err(error) => {
                 log_skipped(event, &error);
                 Ok(false)
             }
+        }
+    }
+
+    /// Whether the e-mail needs a newer version of a server key than this server is configured
+    /// with: the others were restarted first, and this one is next.
+    fn needs_newer_key(&self, error: &SkipMail) -> bool {
+        match error {
+            SkipMail::CodesKey(RowMacError::NoKey(version)) => *version > self.keys.codes.current(),
+            SkipMail::Sealed(SealError::NoKey(version)) => *version > self.keys.contact.current(),
+            SkipMail::Unreadable(StoreError::NoRowKey { version, .. }) => {
+                *version > self.keys.row.current()
+            }
+            _ => false,
         }
     }
 
@@ -213,7 +231,7 @@ impl Mailer {
         let change = self.database.email_change(account.id).await?;
         // It may be confirmed or expired by now.
         let Some(change) = change.filter(|change| now < change.until()) else { return Ok(false) };
-        let (owner, code) = (Owner::of(account), change.code(&self.keys.row));
+        let (owner, code) = (Owner::of(account), change.code(&self.keys.codes)?);
         let email = emails::email_code(&owner, &code, change.until());
         self.send(account, &change.email, email).await?;
         Ok(true)
@@ -230,14 +248,15 @@ impl Mailer {
             return Ok(false);
         };
         let Some(recovery) = self.database.recovery(id).await? else { return Ok(false) };
-        let (owner, at, link) = (Owner::of(account), event.at, self.cancel_link(&recovery));
-        let is_open = recovery.is_open(now);
+        let (owner, at, is_open) = (Owner::of(account), event.at, recovery.is_open(now));
+        let link = if is_open { self.cancel_link(&recovery)? } else { String::new() };
         let email = match step {
             RecoveryStep::Requested if is_open => {
                 // An attacker may have confirmed an address shortly before.
                 let is_trusted = confirmed_at.plus(self.trusted_after) <= recovery.requested_at;
                 let until = recovery.code_until(now).filter(|_| is_trusted);
-                let code = until.map(|until| (recovery.code(&self.keys.row), until));
+                let code = until.map(|until| Ok((recovery.code(&self.keys.codes)?, until)));
+                let code = code.transpose().map_err(SkipMail::CodesKey)?;
                 emails::recovery_requested(&owner, &recovery, code, at, &link)
             }
             RecoveryStep::CodeConfirmed if is_open => {
@@ -256,9 +275,9 @@ impl Mailer {
         self.send_to_owner(account, email).await
     }
 
-    fn cancel_link(&self, recovery: &Recovery) -> String {
-        let (id, mac) = (recovery.id, recovery.cancel_mac(&self.keys.row));
-        format!("{}/recoveries/{id}/cancel/{mac}", self.public_url)
+    fn cancel_link(&self, recovery: &Recovery) -> Result<String, RowMacError> {
+        let (id, mac) = (recovery.id, recovery.cancel_mac(&self.keys.codes)?);
+        Ok(format!("{}/recoveries/{id}/cancel/{mac}", self.public_url))
     }
 
     async fn send(&self, account: &Account, sealed: &[u8], email: Email) -> Result<(), SkipMail> {

@@ -136,6 +136,8 @@ pub struct EmailChange {
     pub requested_at: Timestamp,
     /// Attempts at the code.
     pub tries: u8,
+    /// The version of the codes key of its code: no other is accepted.
+    pub codes_key: ServerKeyId,
 }
 
 /// A change of a contact.

@@ -48,7 +48,7 @@ pub use master_key::{KeyRing, KeyRingError, MasterKey, MasterKeyError, MasterKey
 pub use private_key::{HashSignature, OpenWallet};
 pub use seal::{SealError, Sealer};
 pub use server_keys::{
-    RowMac, RowMacError, RowMacFormat, ServerKey, ServerKeyError, ServerKeyId, ServerKeySet,
-    ServerKeys,
+    RowMac, RowMacError, RowMacFormat, ServerKey, ServerKeyError, ServerKeyId, ServerKeyKind,
+    ServerKeySet, ServerKeys,
 };
 pub use stack::with_wiped_stack;

@@ -41,6 +41,17 @@ pub enum StoreError {
         /// The row's key.
         key: String,
     },
+    /// A row's MAC was made with a retired version of the row key: the row was restored from an old
+    /// copy, or forged with a leaked key.
+    #[error("the {table} row of {key} is under version {version} of the row key, which is retired")]
+    RetiredRowKey {
+        /// The table.
+        table: &'static str,
+        /// The row's key.
+        key: String,
+        /// The retired version.
+        version: ServerKeyId,
+    },
     /// A row's MAC was made with a version of the row-MAC key that is not configured.
     #[error(
         "version {version} of the row-MAC key is not configured; the {table} row of {key} needs it"

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kms_types::{AccountId, OneTimeCode, RecoveryId, Timestamp, text_table};
 
 use crate::account::Account;
-use crate::server_keys::{RowMac, RowMacError, ServerKeySet};
+use crate::server_keys::{RowMac, RowMacError, ServerKeyId, ServerKeySet};
 
 /// Wrong codes after which the code is void, so that guessing succeeds once in twenty million.
 const CODE_TRIES: u8 = 5;
@@ -114,6 +114,8 @@ pub struct Recovery {
     pub written: RecoveryStage,
     /// The state of the code of a recovery.
     pub code: RecoveryCode,
+    /// The version of the codes key of its code and link: no other is accepted.
+    pub codes_key: ServerKeyId,
     /// When it was requested.
     pub requested_at: Timestamp,
     /// When the wait ends.
@@ -148,6 +150,7 @@ impl Recovery {
         id: RecoveryId,
         account: &Account,
         rules: &RecoveryRules,
+        codes_key: ServerKeyId,
         now: Timestamp,
     ) -> Self {
         let verified = account.email.as_ref().and(account.email_verified_at);
@@ -165,6 +168,7 @@ impl Recovery {
             account: account.id,
             written: RecoveryStage::Waiting,
             code,
+            codes_key,
             requested_at: now,
             ready_at,
             expires_at: ready_at.plus(rules.open_for),
@@ -277,23 +281,22 @@ impl Recovery {
         Self { written, version: self.version + 1, ..self }
     }
 
-    /// Returns the code that is sent by e-mail. It is derived from the row key rather than stored.
-    #[must_use]
-    pub fn code(&self, row_keys: &ServerKeySet) -> OneTimeCode {
-        self.with_fields(CODE, |fields| row_keys.one_time_code(fields))
+    /// Returns the code that is sent by e-mail. It is derived rather than stored, from the version
+    /// of the codes key that the recovery was requested with.
+    ///
+    /// # Errors
+    /// When that version is not configured, or retired.
+    pub fn code(&self, codes_keys: &ServerKeySet) -> Result<OneTimeCode, RowMacError> {
+        self.with_fields(CODE, |fields| codes_keys.one_time_code(self.codes_key, fields))
     }
 
-    /// Returns whether this is the code, under any configured version of the row key.
-    #[must_use]
-    pub fn is_code(&self, code: &OneTimeCode, row_keys: &ServerKeySet) -> bool {
-        self.with_fields(CODE, |fields| row_keys.is_one_time_code(code, fields))
-    }
-
-    /// Returns the MAC of a link that cancels the recovery. It is derived rather than stored, and
-    /// valid until the recovery ends.
-    #[must_use]
-    pub fn cancel_mac(&self, row_keys: &ServerKeySet) -> RowMac {
-        self.with_fields(CANCEL, |fields| row_keys.mac(fields))
+    /// Returns the MAC of a link that cancels the recovery. It is derived like the code, and valid
+    /// until the recovery ends.
+    ///
+    /// # Errors
+    /// When its version of the codes key is not configured, or retired.
+    pub fn cancel_mac(&self, codes_keys: &ServerKeySet) -> Result<RowMac, RowMacError> {
+        self.with_fields(CANCEL, |fields| codes_keys.mac_under(self.codes_key, fields))
     }
 
     /// Verifies the MAC of a link.
@@ -303,9 +306,12 @@ impl Recovery {
     pub fn check_cancel_mac(
         &self,
         mac: &RowMac,
-        row_keys: &ServerKeySet,
+        codes_keys: &ServerKeySet,
     ) -> Result<(), RowMacError> {
-        self.with_fields(CANCEL, |fields| row_keys.verify(mac, fields))
+        if mac.key != self.codes_key {
+            return Err(RowMacError::Mismatch);
+        }
+        self.with_fields(CANCEL, |fields| codes_keys.verify(mac, fields))
     }
 
     /// The id alone would not do: the client chooses it, and may reuse it after the row was
@@ -322,6 +328,7 @@ const CANCEL: &[u8] = b"recovery-cancel";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server_keys::is_same_code;
 
     const RULES: RecoveryRules = RecoveryRules {
         sends_codes: true,
@@ -340,6 +347,7 @@ mod tests {
             account: AccountId::random(),
             written: RecoveryStage::Waiting,
             code,
+            codes_key: 1.try_into().unwrap(),
             requested_at: Timestamp(100),
             ready_at: Timestamp(ready),
             expires_at: Timestamp(ready + 20),
@@ -406,26 +414,35 @@ mod tests {
     fn codes_and_links_are_valid_for_one_recovery_only() {
         let keys = ServerKeySet::random();
         let (one, other) = (recovery(sent(), 170), recovery(sent(), 170));
-        assert!(one.is_code(&one.code(&keys), &keys));
-        assert!(!one.is_code(&other.code(&keys), &keys));
-        assert!(!one.is_code(&one.code(&keys), &ServerKeySet::random()));
-        let mac = one.cancel_mac(&keys);
+        let (code, mac) = (one.code(&keys).unwrap(), one.cancel_mac(&keys).unwrap());
+        assert!(is_same_code(&code, &one.code(&keys).unwrap()));
         assert!(one.check_cancel_mac(&mac, &keys).is_ok());
-        assert!(other.check_cancel_mac(&mac, &keys).is_err());
-        // Nor for another recovery with the same id.
-        let again = Recovery { account: other.account, ..one };
-        assert!(!again.is_code(&one.code(&keys), &keys));
-        let later = Recovery { requested_at: Timestamp(101), ..one };
-        assert!(!later.is_code(&one.code(&keys), &keys));
+        // Another id, another account, and the same id requested again after the row was removed.
+        for other in [
+            other,
+            Recovery { account: other.account, ..one },
+            Recovery { requested_at: Timestamp(101), ..one },
+        ] {
+            assert!(!is_same_code(&code, &other.code(&keys).unwrap()));
+            assert!(other.check_cancel_mac(&mac, &keys).is_err());
+        }
+        assert!(!is_same_code(&code, &one.code(&ServerKeySet::random()).unwrap()));
     }
 
     #[test]
-    fn codes_of_an_older_row_key_stay_valid() {
+    fn codes_and_links_are_of_the_version_of_their_recovery() {
         let old: ServerKeySet = format!("1:{}", "11".repeat(32)).parse().unwrap();
         let both: ServerKeySet =
             format!("2:{},1:{}", "22".repeat(32), "11".repeat(32)).parse().unwrap();
-        let recovery = recovery(sent(), 170);
-        assert!(recovery.is_code(&recovery.code(&old), &both));
-        assert!(!recovery.is_code(&recovery.code(&both), &old));
+        let older = recovery(sent(), 170);
+        let newer = Recovery { codes_key: both.current(), ..older };
+        // What was sent before the rotation stays valid.
+        assert!(is_same_code(&older.code(&old).unwrap(), &older.code(&both).unwrap()));
+        let link = older.cancel_mac(&old).unwrap();
+        assert_eq!(older.check_cancel_mac(&link, &both), Ok(()));
+        // A leaked older version makes nothing for a newer recovery.
+        assert!(!is_same_code(&older.code(&old).unwrap(), &newer.code(&both).unwrap()));
+        assert_eq!(newer.check_cancel_mac(&link, &both), Err(RowMacError::Mismatch));
+        assert_eq!(newer.code(&old).unwrap_err(), RowMacError::NoKey(both.current()));
     }
 }

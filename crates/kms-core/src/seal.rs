@@ -10,6 +10,7 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use crate::integrity::{AlarmContext, integrity_alarm};
 use crate::private_key::PrivateKey;
 use crate::random;
 use crate::sck::Sck;
@@ -30,6 +31,10 @@ pub enum SealError {
     /// Sealed under a version of the contact key that is not configured.
     #[error("version {0} of the contact key is not configured")]
     NoKey(ServerKeyId),
+    /// Sealed under a retired version of the contact key: restored from an old copy, or forged with
+    /// a leaked key.
+    #[error("version {0} of the contact key is retired")]
+    Retired(ServerKeyId),
 }
 
 /// The owner of a private key: the AAD, so that a sealed key opens in its own row only.
@@ -122,6 +127,36 @@ impl Sealer {
         self.open("transaction", &[transfer.as_bytes(), kind.as_bytes()], blob)
     }
 
+    /// Seals a contact again, under the current version of the key.
+    ///
+    /// # Errors
+    /// As [`Sealer::open_contact`].
+    pub fn reseal_contact(
+        &self,
+        account: AccountId,
+        kind: &str,
+        blob: &[u8],
+    ) -> Result<Vec<u8>, SealError> {
+        self.reseal("contact", &[account.as_bytes(), kind.as_bytes()], blob)
+    }
+
+    /// Seals a signed transaction again, under the current version of the key.
+    ///
+    /// # Errors
+    /// As [`Sealer::open_transaction`].
+    pub fn reseal_transaction(
+        &self,
+        transfer: TransferId,
+        kind: &str,
+        blob: &[u8],
+    ) -> Result<Vec<u8>, SealError> {
+        self.reseal("transaction", &[transfer.as_bytes(), kind.as_bytes()], blob)
+    }
+
+    fn reseal(&self, purpose: &str, owner: &[&[u8]], blob: &[u8]) -> Result<Vec<u8>, SealError> {
+        Ok(self.seal(purpose, owner, &self.open(purpose, owner, blob)?))
+    }
+
     /// Seals: `version | key id | nonce | ciphertext and tag`.
     fn seal(&self, purpose: &str, owner: &[&[u8]], plain: &[u8]) -> Vec<u8> {
         let id = self.0.contact.current();
@@ -142,6 +177,10 @@ impl Sealer {
             return Err(SealError::Format);
         };
         let id = ServerKeyId::try_from(*id).map_err(|_zero| SealError::Format)?;
+        if self.0.contact.is_retired(id) {
+            integrity_alarm(SealError::Retired(id), AlarmContext::default());
+            return Err(SealError::Retired(id));
+        }
         let key = self.0.contact.get(id).ok_or(SealError::NoKey(id))?;
         open(body, &purpose_key(key, purpose), &server_aad(purpose, owner))
     }

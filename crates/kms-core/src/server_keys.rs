@@ -1,12 +1,13 @@
-//! The server's own symmetric keys: pepper, contact, row and audit key, each in numbered versions.
+//! The server's own symmetric keys: pepper, contact, row, audit and codes key, each in numbered
+//! versions.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use kms_types::OneTimeCode;
+use kms_types::{OneTimeCode, text_table};
 use ring::hmac;
-use subtle::{Choice, ConstantTimeEq};
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::random;
@@ -18,13 +19,40 @@ pub struct ServerKeyId(u8);
 /// 32 secret bytes. Lives as long as the process and never leaves it.
 pub struct ServerKey(Box<Zeroizing<[u8; 32]>>);
 
-/// All versions of one server key. The highest version is used for writing.
+/// All versions of one server key. The highest version is used for writing. A retired version is
+/// not used at all, except by the commands that move its last dependants.
 pub struct ServerKeySet {
     current: ServerKeyId,
     keys: BTreeMap<ServerKeyId, ServerKey>,
+    retired: BTreeMap<ServerKeyId, ServerKey>,
 }
 
-/// The four keys that a server needs beside the KMS key.
+/// One of the five server keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ServerKeyKind {
+    /// See [`ServerKeys::pepper`].
+    Pepper,
+    /// See [`ServerKeys::contact`].
+    Contact,
+    /// See [`ServerKeys::row`].
+    Row,
+    /// See [`ServerKeys::audit`].
+    Audit,
+    /// See [`ServerKeys::codes`].
+    Codes,
+}
+
+text_table! {
+    ServerKeyKind {
+        Pepper = "pepper",
+        Contact = "contact",
+        Row = "row",
+        Audit = "audit",
+        Codes = "codes",
+    }
+}
+
+/// The five keys that a server needs beside the KMS key.
 #[derive(Debug)]
 pub struct ServerKeys {
     /// Part of every SCK, so that passwords cannot be guessed offline with a copy of the databases.
@@ -35,6 +63,8 @@ pub struct ServerKeys {
     pub row: ServerKeySet,
     /// Authenticates the audit chain and its checkpoints.
     pub audit: ServerKeySet,
+    /// Derives the codes and links in e-mails.
+    pub codes: ServerKeySet,
 }
 
 /// The text is not a list of server keys. The error contains nothing of the text.
@@ -43,9 +73,12 @@ pub enum ServerKeyError {
     /// An entry is not `id:hex`.
     #[error(
         "expected id:hex, several separated by commas, with ids from 1 to 255 and 64 hexadecimal \
-         digits each; `kms-server keys new` generates one"
+         digits each, and `retired-` before a retired one; `kms-server keys new` generates one"
     )]
     Format,
+    /// Every version is retired, or one that is newer than the current one.
+    #[error("the version with the highest id is used for writing and cannot be retired")]
+    Retired,
     /// Two entries have the same id.
     #[error("duplicate key id {0}")]
     Duplicate(u8),
@@ -69,8 +102,12 @@ pub struct RowMacFormat;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RowMacError {
     /// The version of the key is not configured: an operator's mistake.
-    #[error("version {0} of the row key is not configured")]
+    #[error("version {0} of the key is not configured")]
     NoKey(ServerKeyId),
+    /// The version of the key is retired: nothing that is served depends on it, so the row was
+    /// restored from an old copy, or forged with a leaked key.
+    #[error("version {0} of the key is retired")]
+    Retired(ServerKeyId),
     /// The MAC is not that of this row: either of them was modified.
     #[error("the row does not match its MAC")]
     Mismatch,
@@ -100,6 +137,14 @@ impl ServerKeyId {
     #[must_use]
     pub fn as_u8(self) -> u8 {
         self.0
+    }
+}
+
+impl FromStr for ServerKeyId {
+    type Err = ServerKeyError;
+
+    fn from_str(text: &str) -> Result<Self, ServerKeyError> {
+        text.parse::<u8>().map_err(|_other| ServerKeyError::Format)?.try_into()
     }
 }
 
@@ -138,7 +183,8 @@ impl ServerKeySet {
         let mut bytes = Box::new(Zeroizing::new([0; 32]));
         random::fill(bytes.as_mut_slice());
         let current = ServerKeyId(1);
-        Self { current, keys: BTreeMap::from([(current, ServerKey(bytes))]) }
+        let keys = BTreeMap::from([(current, ServerKey(bytes))]);
+        Self { current, keys, retired: BTreeMap::new() }
     }
 
     /// Returns the version that is used for writing.
@@ -147,15 +193,34 @@ impl ServerKeySet {
         self.current
     }
 
-    /// Returns a version, if it is configured.
+    /// Returns a version, if it is configured and not retired.
     #[must_use]
     pub fn get(&self, id: ServerKeyId) -> Option<&ServerKey> {
         self.keys.get(&id)
     }
 
-    /// Returns all versions, oldest first.
+    /// Returns whether a version is configured as retired.
+    #[must_use]
+    pub fn is_retired(&self, id: ServerKeyId) -> bool {
+        self.retired.contains_key(&id)
+    }
+
+    /// Returns all versions, retired ones first.
     pub fn iter(&self) -> impl Iterator<Item = (ServerKeyId, &ServerKey)> {
-        self.keys.iter().map(|(id, key)| (*id, key))
+        self.retired.iter().chain(&self.keys).map(|(id, key)| (*id, key))
+    }
+
+    /// Makes retired versions readable, for the commands that move what still depends on them.
+    #[must_use]
+    pub fn with_retired(mut self) -> Self {
+        self.keys.append(&mut self.retired);
+        self
+    }
+
+    fn usable(&self, id: ServerKeyId) -> Result<&ServerKey, RowMacError> {
+        let missing =
+            if self.is_retired(id) { RowMacError::Retired(id) } else { RowMacError::NoKey(id) };
+        self.get(id).ok_or(missing)
     }
 
     /// Computes the MAC of these fields under the current version. The first field names the table.
@@ -167,29 +232,33 @@ impl ServerKeySet {
         RowMac { key: self.current, tag: row_tag(key, fields) }
     }
 
-    /// Derives a code from these fields and the current version. The first field names its purpose.
-    #[must_use]
-    pub fn one_time_code(&self, fields: &[&[u8]]) -> OneTimeCode {
-        code_of(&self.mac(fields).tag)
+    /// Computes the MAC of these fields under this version. The first field names the purpose.
+    ///
+    /// # Errors
+    /// When the version is not configured, or retired.
+    pub fn mac_under(&self, id: ServerKeyId, fields: &[&[u8]]) -> Result<RowMac, RowMacError> {
+        Ok(RowMac { key: id, tag: row_tag(self.usable(id)?, fields) })
     }
 
-    /// Returns whether this is the code of these fields under any version. Compares in constant
-    /// time.
-    #[must_use]
-    pub fn is_one_time_code(&self, code: &OneTimeCode, fields: &[&[u8]]) -> bool {
-        let is = |key| {
-            let right = code_of(&row_tag(key, fields));
-            right.expose().as_bytes().ct_eq(code.expose().as_bytes())
-        };
-        self.keys.values().fold(Choice::from(0), |any, key| any | is(key)).into()
+    /// Derives a code from these fields and this version. The first field names its purpose.
+    ///
+    /// # Errors
+    /// When the version is not configured, or retired.
+    pub fn one_time_code(
+        &self,
+        id: ServerKeyId,
+        fields: &[&[u8]],
+    ) -> Result<OneTimeCode, RowMacError> {
+        let [a, b, c, d, e, f, g, h, ..] = self.mac_under(id, fields)?.tag;
+        Ok(OneTimeCode::from_bits(u64::from_be_bytes([a, b, c, d, e, f, g, h])))
     }
 
     /// Verifies that `mac` is the MAC of these fields under the version that it names.
     ///
     /// # Errors
-    /// When it is not, or when that version is not configured.
+    /// When it is not, or when that version is not configured, or retired.
     pub fn verify(&self, mac: &RowMac, fields: &[&[u8]]) -> Result<(), RowMacError> {
-        let key = self.get(mac.key).ok_or(RowMacError::NoKey(mac.key))?;
+        let key = self.usable(mac.key)?;
         let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose());
         hmac::verify(&key, &framed(fields), &mac.tag).map_err(|_mismatch| RowMacError::Mismatch)
     }
@@ -204,41 +273,75 @@ impl ServerKeys {
             contact: ServerKeySet::random(),
             row: ServerKeySet::random(),
             audit: ServerKeySet::random(),
+            codes: ServerKeySet::random(),
         }
     }
 
-    /// Returns every version of every key with the name of its kind.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, ServerKeyId, &ServerKey)> {
-        [
-            ("pepper", &self.pepper),
-            ("contact", &self.contact),
-            ("row", &self.row),
-            ("audit", &self.audit),
-        ]
-        .into_iter()
-        .flat_map(|(kind, set)| set.iter().map(move |(id, key)| (kind, id, key)))
+    /// Returns all versions of one key.
+    #[must_use]
+    pub fn set(&self, kind: ServerKeyKind) -> &ServerKeySet {
+        match kind {
+            ServerKeyKind::Pepper => &self.pepper,
+            ServerKeyKind::Contact => &self.contact,
+            ServerKeyKind::Row => &self.row,
+            ServerKeyKind::Audit => &self.audit,
+            ServerKeyKind::Codes => &self.codes,
+        }
+    }
+
+    /// Returns every version of every key, retired ones included.
+    pub fn iter(&self) -> impl Iterator<Item = (ServerKeyKind, ServerKeyId, &ServerKey)> {
+        let kinds = ServerKeyKind::ALL.iter();
+        kinds.flat_map(|kind| self.set(*kind).iter().map(|(id, key)| (*kind, id, key)))
+    }
+
+    /// Makes retired versions readable, for the commands that move what still depends on them.
+    #[must_use]
+    pub fn with_retired(self) -> Self {
+        Self {
+            pepper: self.pepper.with_retired(),
+            contact: self.contact.with_retired(),
+            row: self.row.with_retired(),
+            audit: self.audit.with_retired(),
+            codes: self.codes.with_retired(),
+        }
     }
 }
 
 impl FromStr for ServerKeySet {
     type Err = ServerKeyError;
 
-    /// Parses `2:<64 hex digits>,1:<64 hex digits>`, in any order.
+    /// Parses `3:<64 hex digits>,2:<64 hex digits>,retired-1:<64 hex digits>`, in any order.
     fn from_str(text: &str) -> Result<Self, ServerKeyError> {
-        let mut keys = BTreeMap::new();
+        let (mut keys, mut retired) = (BTreeMap::new(), BTreeMap::new());
         for entry in text.trim().split(',') {
             let (id, digits) = entry.split_once(':').ok_or(ServerKeyError::Format)?;
-            let id: u8 = id.parse().map_err(|_secret| ServerKeyError::Format)?;
+            let (id, versions) = match id.strip_prefix("retired-") {
+                Some(id) => (id, &mut retired),
+                None => (id, &mut keys),
+            };
+            let id: ServerKeyId = id.parse()?;
             let mut bytes = Box::new(Zeroizing::new([0; 32]));
             hex::decode_to_slice(digits, bytes.as_mut_slice())
                 .map_err(|_secret| ServerKeyError::Format)?;
-            if keys.insert(id.try_into()?, ServerKey(bytes)).is_some() {
-                return Err(ServerKeyError::Duplicate(id));
+            if versions.insert(id, ServerKey(bytes)).is_some() {
+                return Err(ServerKeyError::Duplicate(id.0));
             }
         }
-        let current = *keys.keys().next_back().ok_or(ServerKeyError::Format)?;
-        Ok(Self { current, keys })
+        if let Some(id) = retired.keys().find(|id| keys.contains_key(id)) {
+            return Err(ServerKeyError::Duplicate(id.0));
+        }
+        let current = *keys.keys().next_back().ok_or(ServerKeyError::Retired)?;
+        if retired.keys().next_back().is_some_and(|id| *id > current) {
+            return Err(ServerKeyError::Retired);
+        }
+        Ok(Self { current, keys, retired })
     }
+}
+
+/// Compares two codes in constant time.
+pub(crate) fn is_same_code(one: &OneTimeCode, other: &OneTimeCode) -> bool {
+    one.expose().as_bytes().ct_eq(other.expose().as_bytes()).into()
 }
 
 fn framed(fields: &[&[u8]]) -> Vec<u8> {
@@ -248,11 +351,6 @@ fn framed(fields: &[&[u8]]) -> Vec<u8> {
         row.extend_from_slice(field);
     }
     row
-}
-
-fn code_of(tag: &[u8; 32]) -> OneTimeCode {
-    let [a, b, c, d, e, f, g, h, ..] = *tag;
-    OneTimeCode::from_bits(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
 }
 
 fn row_tag(key: &ServerKey, fields: &[&[u8]]) -> [u8; 32] {
@@ -277,7 +375,7 @@ impl fmt::Debug for ServerKey {
 
 impl fmt::Debug for ServerKeySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.keys.keys().map(|id| id.0)).finish()
+        f.debug_set().entries(self.iter().map(|(id, _)| id.0)).finish()
     }
 }
 
@@ -296,6 +394,26 @@ mod tests {
         assert_eq!(old.verify(&both.mac(&row), &row), Err(RowMacError::NoKey(ServerKeyId(2))));
         let moved: [&[u8]; 2] = [b"accountsx", b""];
         assert_eq!(both.verify(&both.mac(&row), &moved), Err(RowMacError::Mismatch));
+    }
+
+    #[test]
+    fn a_retired_version_is_used_by_no_server() {
+        let old: ServerKeySet = format!("1:{}", "11".repeat(32)).parse().unwrap();
+        let text = format!("2:{},retired-1:{}", "22".repeat(32), "11".repeat(32));
+        let set: ServerKeySet = text.parse().unwrap();
+        let (row, first): ([&[u8]; 1], _) = ([b"accounts"], ServerKeyId(1));
+        assert_eq!(set.verify(&old.mac(&row), &row), Err(RowMacError::Retired(first)));
+        assert_eq!(set.one_time_code(first, &row).unwrap_err(), RowMacError::Retired(first));
+        assert!(set.get(first).is_none() && set.is_retired(first) && set.iter().count() == 2);
+        assert_eq!(set.with_retired().verify(&old.mac(&row), &row), Ok(()));
+        for (bad, error) in [
+            (text.replace("2:", "retired-2:"), ServerKeyError::Retired),
+            (text.replace("retired-1:", "retired-3:"), ServerKeyError::Retired),
+            (text.replace("retired-1:", "retired-2:"), ServerKeyError::Duplicate(2)),
+            (text.replace("retired-1:", "retired-:"), ServerKeyError::Format),
+        ] {
+            assert_eq!(bad.parse::<ServerKeySet>().unwrap_err(), error);
+        }
     }
 
     #[test]

@@ -46,7 +46,13 @@ impl Vectors {
 
 fn server_keys() -> Arc<ServerKeys> {
     let key = |byte: &str| format!("1:{}", byte.repeat(32)).parse().unwrap();
-    Arc::new(ServerKeys { pepper: key("a1"), contact: key("b2"), row: key("c3"), audit: key("d4") })
+    Arc::new(ServerKeys {
+        pepper: key("a1"),
+        contact: key("b2"),
+        row: key("c3"),
+        audit: key("d4"),
+        codes: key("e5"),
+    })
 }
 
 fn telegram_id() -> TelegramId {
@@ -82,6 +88,7 @@ fn recovery() -> Recovery {
         account: ACCOUNT,
         written: RecoveryStage::Waiting,
         code: RecoveryCode::None,
+        codes_key: 1.try_into().unwrap(),
         requested_at: REQUESTED_AT,
         ready_at: REQUESTED_AT,
         expires_at: REQUESTED_AT,
@@ -100,7 +107,13 @@ fn deterministic_vectors_are_those_of_the_code() {
     let sealer = Sealer::new(Arc::clone(&keys));
     let stretched = |kdf: KdfParams| hex::encode(*kdf.stretch(&password(), &salt()));
     let email = vectors.bytes("sealed_email");
-    let change = EmailChange { account: ACCOUNT, email, requested_at: REQUESTED_AT, tries: 0 };
+    let change = EmailChange {
+        account: ACCOUNT,
+        email,
+        requested_at: REQUESTED_AT,
+        tries: 0,
+        codes_key: 1.try_into().unwrap(),
+    };
     let pepper = keys.pepper.get(keys.pepper.current()).unwrap();
     let set = serde_json::json!({
         "password_hash": hex::encode(password().expose()),
@@ -122,12 +135,12 @@ fn deterministic_vectors_are_those_of_the_code() {
         "public_key": hex::encode(key.public_key()),
         "sealed_private_key": hex::encode(seal_context(address).seal(&key, &sck)),
         "wrapped_sck": hex::encode(wrapped.bytes),
-        "row_key": "c3".repeat(32),
+        "codes_key": "e5".repeat(32),
         "recovery_id": hex::encode(RECOVERY.as_bytes()),
         "requested_at": REQUESTED_AT.0.to_string(),
-        "recovery_code": recovery().code(&keys.row).expose(),
-        "recovery_cancel_mac": recovery().cancel_mac(&keys.row).to_string(),
-        "email_code": change.code(&keys.row).expose(),
+        "recovery_code": recovery().code(&keys.codes).unwrap().expose(),
+        "recovery_cancel_mac": recovery().cancel_mac(&keys.codes).unwrap().to_string(),
+        "email_code": change.code(&keys.codes).unwrap().expose(),
         "contact_key": "b2".repeat(32),
         "sealed_email": hex::encode(sealer.seal_contact(ACCOUNT, "email", EMAIL)),
         "transfer_id": hex::encode(TRANSFER.as_bytes()),

@@ -153,10 +153,10 @@ def verify_vectors(vectors):
         assert open_by_server(purpose, v["contact_key"], owner, v[sealed]) == plain
     at = i64(int(vectors["requested_at"]))
     recovery = [v["recovery_id"], v["account_id"], at]
-    assert code(mac(v["row_key"], [b"recovery-code", *recovery])) == vectors["recovery_code"]
-    assert mac(v["row_key"], [b"recovery-cancel", *recovery]) == v["recovery_cancel_mac"][1:]
+    assert code(mac(v["codes_key"], [b"recovery-code", *recovery])) == vectors["recovery_code"]
+    assert mac(v["codes_key"], [b"recovery-cancel", *recovery]) == v["recovery_cancel_mac"][1:]
     email = [b"email-code", v["account_id"], at, v["sealed_email"]]
-    assert code(mac(v["row_key"], email)) == vectors["email_code"]
+    assert code(mac(v["codes_key"], email)) == vectors["email_code"]
 
 
 # Row MACs

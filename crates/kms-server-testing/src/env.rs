@@ -71,8 +71,8 @@ pub struct TestEnv {
     pub kms_key_path: PathBuf,
     /// The passphrase of that file.
     pub kms_key_passphrase: String,
-    /// Pepper, contact, row and audit key, by name.
-    pub server_keys: [(&'static str, String); 4],
+    /// The server keys, by name.
+    pub server_keys: [(&'static str, String); 5],
     /// The JSON-RPC endpoints: [`TestEnv::anvil`] alone unless a test puts a proxy before it.
     pub rpc_urls: String,
     /// The chain's settings; [`TestEnv::rpc_urls`] replaces their endpoints.
@@ -148,6 +148,7 @@ impl TestEnv {
                 ("contact", key("b2")),
                 ("row", key("c3")),
                 ("audit", key("d4")),
+                ("codes", key("e5")),
             ],
             rpc_urls: anvil.url(),
             chain: chain_of(&anvil)?,
@@ -189,12 +190,13 @@ impl TestEnv {
     /// # Errors
     /// When a test replaced one by something that is no key.
     pub fn server_keys(&self) -> anyhow::Result<ServerKeys> {
-        let [pepper, contact, row, audit] = &self.server_keys;
+        let [pepper, contact, row, audit, codes] = &self.server_keys;
         Ok(ServerKeys {
             pepper: pepper.1.parse()?,
             contact: contact.1.parse()?,
             row: row.1.parse()?,
             audit: audit.1.parse()?,
+            codes: codes.1.parse()?,
         })
     }
 
@@ -265,12 +267,13 @@ impl TestEnv {
             ("CHAIN__STALLED_AFTER", milliseconds(self.chain.stalled_after.unwrap_or_default())),
             ("RECOVERY__WAIT_WITHOUT_EMAIL", "0s".to_owned()),
         ];
-        let [pepper, contact, row, audit] = &self.server_keys;
+        let [pepper, contact, row, audit, codes] = &self.server_keys;
         variables.extend([
             ("SERVER_KEYS__PEPPER", pepper.1.clone()),
             ("SERVER_KEYS__CONTACT", contact.1.clone()),
             ("SERVER_KEYS__ROW", row.1.clone()),
             ("SERVER_KEYS__AUDIT", audit.1.clone()),
+            ("SERVER_KEYS__CODES", codes.1.clone()),
         ]);
         let variables = variables.into_iter();
         let variables = variables.map(|(name, value)| (format!("KMS_SERVER__{name}"), value));

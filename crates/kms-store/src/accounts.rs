@@ -1,6 +1,6 @@
 //! Accounts and their wallets.
 
-mod contacts;
+pub(crate) mod contacts;
 mod listing;
 mod mac;
 pub(crate) mod rows;

@@ -9,8 +9,9 @@ use kms_core::{HashedToken, RowMac, ServerKeys};
 use kms_types::Timestamp;
 
 use crate::convert::RowRef;
-use crate::database::Database;
+use crate::database::{AnyConnection, Database, Failure};
 use crate::schema::api_tokens;
+use crate::server_keys::{BATCH, StaleMac};
 
 /// What a token allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -193,6 +194,26 @@ impl Database {
         })
         .await
     }
+}
+
+/// Returns the next tokens whose MAC is under an older version of the row key.
+pub(crate) fn stale_macs(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+    after: &str,
+) -> Result<Vec<StaleMac>, Failure> {
+    let rows: Vec<Columns> = api_tokens::table
+        .filter(api_tokens::mac_key.lt(i32::from(keys.row.current().as_u8())))
+        .filter(api_tokens::id.gt(after))
+        .order(api_tokens::id)
+        .limit(BATCH)
+        .load(connection)?;
+    let stale = |row: Columns| {
+        let (key, old) = (row.0.clone(), row.8.clone());
+        let new = parse(row, keys).map(|(token, hash)| token.mac(&hash, keys));
+        StaleMac { cursor: key.clone(), key, old, new }
+    };
+    Ok(rows.into_iter().map(stale).collect())
 }
 
 /// All columns, in the order of the table.

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use kms_core::ports::StoreError;
-use kms_core::{RowMac, RowMacError};
+use kms_core::{AlarmContext, RowMac, RowMacError, ServerKeyId, integrity_alarm};
 
 /// The row that a value comes from, for errors.
 #[derive(Clone, Copy)]
@@ -23,8 +23,13 @@ impl RowRef<'_> {
     /// Converts the failed verification of the row's MAC.
     pub(crate) fn not_verified(self, error: RowMacError) -> StoreError {
         let (table, key) = (self.table, self.key.to_owned());
+        if let RowMacError::Retired(_) = error {
+            let what = format_args!("{table} row: {error}");
+            integrity_alarm(what, AlarmContext { record: Some(&key), ..AlarmContext::default() });
+        }
         match error {
             RowMacError::NoKey(version) => StoreError::NoRowKey { table, key, version },
+            RowMacError::Retired(version) => StoreError::RetiredRowKey { table, key, version },
             RowMacError::Mismatch => StoreError::Tampered { table, key },
         }
     }
@@ -51,8 +56,12 @@ impl RowRef<'_> {
         self.convert(bytes)
     }
 
+    pub(crate) fn key_id(self, id: i32) -> Result<ServerKeyId, StoreError> {
+        let id: u8 = self.convert(id)?;
+        self.convert(id)
+    }
+
     pub(crate) fn mac(self, key: i32, tag: &[u8]) -> Result<RowMac, StoreError> {
-        let key: u8 = self.convert(key)?;
-        Ok(RowMac { key: self.convert(key)?, tag: self.array(tag)? })
+        Ok(RowMac { key: self.key_id(key)?, tag: self.array(tag)? })
     }
 }

@@ -63,7 +63,7 @@ pub enum ConnectError {
     /// A configured server key is not the one that the data was written with.
     #[error("server_keys.{kind}: version {id} is not the key that the data was written with")]
     WrongKey {
-        /// Which of the four.
+        /// Which key.
         kind: &'static str,
         /// Which version.
         id: u8,

@@ -40,6 +40,16 @@ impl Dialect {
         }
     }
 
+    /// The version of the contact key of a sealed column, as two hexadecimal digits.
+    pub(crate) fn sealed_under(self, column: &str) -> String {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres => format!("encode(substr({column}, 2, 1), 'hex')"),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite => format!("lower(hex(substr({column}, 2, 1)))"),
+        }
+    }
+
     /// The end of a select of rows to delete: it skips rows that another transaction has locked,
     /// which may wait for one of these.
     pub(crate) fn skip_locked(self) -> &'static str {

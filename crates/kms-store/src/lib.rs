@@ -33,7 +33,7 @@ mod password_lockout;
 mod rate_limits;
 mod recoveries;
 mod schema;
-mod server_key_checks;
+mod server_keys;
 #[cfg(feature = "transfers")]
 mod transfers;
 
@@ -51,5 +51,6 @@ pub use keys::SqliteKeyDatabase;
 pub use keys::{KeyDatabase, KeyDatabaseOwner, open_existing_key_database, open_key_database};
 pub use names::Resolved;
 pub use rate_limits::{RateLimit, RateLimitExceeded};
+pub use server_keys::{Dependants, MovedBatch, Sealed};
 #[cfg(feature = "transfers")]
 pub use transfers::{HistoryCursor, HistoryCursorError, HistoryEntry, Page, Spending};

@@ -7,18 +7,54 @@ use std::time::Duration;
 
 use diesel::prelude::*;
 use diesel::sql_types::BigInt;
-use kms_core::RowMac;
 use kms_core::ports::StoreError;
+use kms_core::{RowMac, ServerKeys};
 use kms_types::{SckId, Timestamp};
 
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::schema::{orphaned_scks, wallets};
+use crate::server_keys::{BATCH, StaleMac};
 
 const TABLE: &str = "orphaned_scks";
 
 fn with_mac_fields<T>(id: SckId, since: i64, work: impl FnOnce(&[&[u8]]) -> T) -> T {
     work(&[TABLE.as_bytes(), id.as_bytes(), &since.to_be_bytes()])
+}
+
+/// Returns the next records whose MAC is under an older version of the row key.
+pub(crate) fn stale_macs(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+    after: &str,
+) -> Result<Vec<StaleMac>, Failure> {
+    let rows: Vec<(String, i64, i32, Vec<u8>)> = orphaned_scks::table
+        .filter(orphaned_scks::mac_key.lt(i32::from(keys.row.current().as_u8())))
+        .filter(orphaned_scks::sck_id.gt(after))
+        .order(orphaned_scks::sck_id)
+        .limit(BATCH)
+        .load(connection)?;
+    let stale = |(key, since, mac_key, old): (String, i64, i32, Vec<u8>)| {
+        let row = RowRef { table: TABLE, key: &key };
+        let new = row.parse(&key).and_then(|id| {
+            verify(row, id, since, (mac_key, &old), keys)?;
+            Ok(with_mac_fields(id, since, |fields| keys.row.mac(fields)))
+        });
+        StaleMac { cursor: key.clone(), key, old, new }
+    };
+    Ok(rows.into_iter().map(stale).collect())
+}
+
+fn verify(
+    row: RowRef<'_>,
+    id: SckId,
+    since: i64,
+    (mac_key, mac): (i32, &[u8]),
+    keys: &ServerKeys,
+) -> Result<(), StoreError> {
+    let mac = row.mac(mac_key, mac)?;
+    with_mac_fields(id, since, |fields| keys.row.verify(&mac, fields))
+        .map_err(|error| row.not_verified(error))
 }
 
 impl Database {
@@ -62,9 +98,7 @@ impl Database {
                         }
                         Some((since, mac_key, mac)) => {
                             let row = RowRef { table: TABLE, key: &key };
-                            let mac = row.mac(mac_key, &mac)?;
-                            with_mac_fields(id, since, |fields| keys.row.verify(&mac, fields))
-                                .map_err(|error| row.not_verified(error))?;
+                            verify(row, id, since, (mac_key, &mac), &keys)?;
                             if since <= before {
                                 due.push(id);
                             }

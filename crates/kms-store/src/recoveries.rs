@@ -12,6 +12,7 @@ use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure, inserted};
 use crate::events::{self, About};
 use crate::schema::{recoveries, switches};
+use crate::server_keys::{BATCH, StaleMac};
 
 const OPEN: &str = "stage in ('waiting', 'ready')";
 
@@ -33,6 +34,8 @@ struct Row {
     code_until: Option<i64>,
     #[diesel(sql_type = Integer)]
     code_tries: i32,
+    #[diesel(sql_type = Integer)]
+    codes_key: i32,
     #[diesel(sql_type = BigInt)]
     requested_at: i64,
     #[diesel(sql_type = BigInt)]
@@ -58,6 +61,7 @@ impl Row {
             code: code.to_owned(),
             code_until: code_until.map(|until| until.0),
             code_tries: code_tries.into(),
+            codes_key: recovery.codes_key.as_u8().into(),
             requested_at: recovery.requested_at.0,
             ready_at: recovery.ready_at.0,
             expires_at: recovery.expires_at.0,
@@ -82,6 +86,7 @@ impl Row {
             account: row.parse(&self.account_id)?,
             written: row.parse(&self.stage)?,
             code,
+            codes_key: row.key_id(self.codes_key)?,
             requested_at: Timestamp(self.requested_at),
             ready_at: Timestamp(self.ready_at),
             expires_at: Timestamp(self.expires_at),
@@ -92,6 +97,29 @@ impl Row {
         verified.map_err(|error| row.not_verified(error))?;
         Ok(recovery)
     }
+}
+
+/// Returns the next recoveries whose MAC is under an older version of the row key.
+pub(crate) fn stale_macs(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+    after: &str,
+) -> Result<Vec<StaleMac>, Failure> {
+    let rows: Vec<Row> = recoveries::table
+        .filter(recoveries::mac_key.lt(i32::from(keys.row.current().as_u8())))
+        .filter(recoveries::id.gt(after))
+        .order(recoveries::id)
+        .limit(BATCH)
+        .select(Row::as_select())
+        .load(connection)?;
+    let stale = |row: Row| {
+        let (key, old) = (row.id.clone(), row.mac.clone());
+        let new = row
+            .parse(keys)
+            .map(|recovery| with_mac_fields(&recovery, |fields| keys.row.mac(fields)));
+        StaleMac { cursor: key.clone(), key, old, new }
+    };
+    Ok(rows.into_iter().map(stale).collect())
 }
 
 /// Covers all columns: an attacker who can write to the table can neither shorten a wait nor reopen
@@ -106,6 +134,7 @@ fn with_mac_fields<T>(recovery: &Recovery, work: impl FnOnce(&[&[u8]]) -> T) -> 
         code.as_bytes(),
         &code_until.unwrap_or(Timestamp(-1)).0.to_be_bytes(),
         &[code_tries],
+        &[recovery.codes_key.as_u8()],
         &recovery.requested_at.0.to_be_bytes(),
         &recovery.ready_at.0.to_be_bytes(),
         &recovery.expires_at.0.to_be_bytes(),

@@ -22,6 +22,7 @@ diesel::table! {
         email -> Binary,
         requested_at -> BigInt,
         tries -> Integer,
+        codes_key -> Integer,
         mac_key -> Integer,
         mac -> Binary,
     }
@@ -245,6 +246,7 @@ diesel::table! {
         code -> Text,
         code_until -> Nullable<BigInt>,
         code_tries -> Integer,
+        codes_key -> Integer,
         requested_at -> BigInt,
         ready_at -> BigInt,
         expires_at -> BigInt,

@@ -9,7 +9,7 @@ mod replace;
 mod row;
 mod settle;
 mod sign;
-mod spending_limits;
+pub(crate) mod spending_limits;
 
 use std::collections::HashMap;
 

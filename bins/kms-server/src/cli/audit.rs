@@ -43,7 +43,9 @@ pub(super) enum AuditCommand {
     },
 }
 
-pub(super) async fn run(settings: Settings, command: AuditCommand) -> anyhow::Result<()> {
+pub(super) async fn run(mut settings: Settings, command: AuditCommand) -> anyhow::Result<()> {
+    // Records from before a rotation are under a retired version.
+    settings.server_keys = settings.server_keys.with_retired();
     match command {
         AuditCommand::Verify { older_key_until, without_checkpoints } => {
             verify(settings, Leniency { older_key_until }, without_checkpoints).await
@@ -128,7 +130,7 @@ impl Read {
                     self.checkpoints.push(checkpoint);
                     continue;
                 }
-                Err(RowMacError::NoKey(version)) => {
+                Err(RowMacError::NoKey(version) | RowMacError::Retired(version)) => {
                     format!("version {version} of the audit key is not configured")
                 }
                 Err(_) => "it was not signed with the audit key".to_owned(),

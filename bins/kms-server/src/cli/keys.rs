@@ -1,24 +1,24 @@
 //! `kms-server keys`: create, list, activate, rewrap, verify and retire KMS keys, and adopt their
-//! database.
+//! database. What concerns the server's own keys is in `server_keys`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use clap::Subcommand;
 use kms_core::ports::StoreError;
-use kms_core::{CustodyError, MasterKeyId, Rewrapped};
+use kms_core::{CustodyError, MasterKeyId, Rewrapped, ServerKeyId};
 
 use super::record::Record;
 use super::vault::{Held, Vault, operator};
-use super::{connect, open_keys, say};
+use super::{connect, open_keys, say, server_keys};
 use crate::clock;
 use crate::config::Settings;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
-    /// Creates a directory with a KMS key and the server's four keys, and prints the settings.
+    /// Creates a directory with a KMS key and the server's five keys, and prints the settings.
     New {
         /// The directory; must not exist.
         #[arg(long, default_value = "keys")]
@@ -30,9 +30,13 @@ pub(super) enum KeysCommand {
         #[arg(long, default_value_t = 4096)]
         bits: u32,
     },
-    /// Lists the KMS keys: id, provider, role, and the number of wallets whose SCK (symmetric
-    /// cryptographic key) it wraps.
-    List,
+    /// Lists all keys: id, provider, role, and how much depends on it: for a KMS key the wallets
+    /// whose SCK (symmetric cryptographic key) it wraps, for a server key the rows of each table.
+    List {
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Probes a key of `older_kms_keys`, and prints how to make it the active one. The active key
     /// is chosen in the configuration of each server alone.
     Activate {
@@ -42,6 +46,12 @@ pub(super) enum KeysCommand {
     /// Wraps all SCKs with the active KMS key. Safe to run beside servers, to interrupt and to
     /// repeat.
     Rewrap,
+    /// Moves the MACs of all rows to the newest row key. Safe to run beside servers, to interrupt
+    /// and to repeat; a row that fails its check is named and left as it is.
+    Remac,
+    /// Seals contacts and signed transactions under the newest contact key. Safe to run beside
+    /// servers, to interrupt and to repeat.
+    Reseal,
     /// Checks that every wallet can be recovered, and fails if one cannot.
     Verify {
         /// Also unwraps every SCK with its KMS key.
@@ -55,22 +65,38 @@ pub(super) enum KeysCommand {
         #[arg(long)]
         reason: String,
     },
-    /// Checks whether an older KMS key is still needed, and prints what to remove if it is not.
+    /// Checks whether an older key is still needed, and prints what to change if it is not.
     Retire {
-        /// The key's id.
+        /// The id of a KMS key; or pepper, contact, row, audit or codes, with a version.
         id: MasterKeyId,
+        /// The version of the server key.
+        version: Option<ServerKeyId>,
     },
 }
 
-pub(super) async fn run(settings: Settings, command: KeysCommand) -> anyhow::Result<()> {
+pub(super) async fn run(mut settings: Settings, command: KeysCommand) -> anyhow::Result<()> {
+    if let KeysCommand::Remac | KeysCommand::Reseal | KeysCommand::Retire { .. } = command {
+        settings.server_keys = settings.server_keys.with_retired();
+    }
     match command {
         KeysCommand::New { directory, id, bits } => new(&directory, &id, bits),
-        KeysCommand::List => list(&Vault::open(settings).await?).await,
+        KeysCommand::List { json } => list(&Vault::open(settings).await?, json).await,
         KeysCommand::Activate { id } => activate(&Vault::open(settings).await?, &id).await,
         KeysCommand::Rewrap => rewrap(&Vault::open(settings).await?).await,
+        KeysCommand::Remac => server_keys::remac(&Vault::open(settings).await?).await,
+        KeysCommand::Reseal => server_keys::reseal(&Vault::open(settings).await?).await,
         KeysCommand::Verify { decrypt } => verify(&Vault::open(settings).await?, decrypt).await,
         KeysCommand::Adopt { reason } => adopt(settings, &reason).await,
-        KeysCommand::Retire { id } => retire(&Vault::open(settings).await?, &id).await,
+        KeysCommand::Retire { id, version: None } => {
+            retire(&Vault::open(settings).await?, &id).await
+        }
+        KeysCommand::Retire { id, version: Some(version) } => {
+            let kind = id
+                .to_string()
+                .parse()
+                .context("a version is of pepper, contact, row, audit or codes")?;
+            server_keys::retire(&Vault::open(settings).await?, kind, version).await
+        }
     }
 }
 
@@ -81,16 +107,40 @@ pub(super) fn new(directory: &Path, id: &MasterKeyId, bits: u32) -> anyhow::Resu
     Ok(())
 }
 
-async fn list(vault: &Vault) -> anyhow::Result<()> {
+/// A line of `keys list`.
+#[derive(serde::Serialize)]
+pub(super) struct KeyLine {
+    /// The id of a KMS key, or the name and version of a server key.
+    pub(super) key: String,
+    pub(super) provider: &'static str,
+    pub(super) role: &'static str,
+    /// How many wallets or rows depend on it, and on which tables.
+    pub(super) count: u64,
+    pub(super) of: BTreeMap<String, u64>,
+}
+
+async fn list(vault: &Vault, json: bool) -> anyhow::Result<()> {
     vault.record("keys_list", "").note().await;
     let mut census = vault.census().await?;
+    let line = |key: &MasterKeyId, provider, role, count| {
+        let of = BTreeMap::from([("wallets".to_owned(), count)]);
+        KeyLine { key: key.to_string(), provider, role, count, of }
+    };
+    let mut lines = Vec::new();
     for key in vault.keys() {
         let role = if key.id == vault.active.id { "active" } else { "only unwraps" };
         let count = census.under.remove(&key.id).unwrap_or_default();
-        say(&format!("{}\t{}\t{role}\t{count}", key.id, key.provider.name()));
+        lines.push(line(&key.id, key.provider.name(), role, count));
     }
-    for (id, count) in &census.under {
-        say(&format!("{id}\t-\tnot configured\t{count}"));
+    lines.extend(census.under.iter().map(|(id, count)| line(id, "-", "not configured", *count)));
+    lines.extend(server_keys::list(vault).await?);
+    if json {
+        say(&serde_json::to_string_pretty(&lines)?);
+        return Ok(());
+    }
+    for KeyLine { key, provider, role, count, of } in lines {
+        let of: Vec<_> = of.iter().map(|(what, count)| format!("{what} {count}")).collect();
+        say(&format!("{key}\t{provider}\t{role}\t{count}\t{}", of.join(", ")));
     }
     let lost = census.missing + census.unreadable;
     if lost > 0 {

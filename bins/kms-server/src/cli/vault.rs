@@ -22,7 +22,7 @@ pub(super) struct Vault {
     pub(super) active: KmsKeySettings,
     /// The older KMS keys, which only unwrap.
     pub(super) older: Vec<KmsKeySettings>,
-    server_keys: Arc<ServerKeys>,
+    pub(super) server_keys: Arc<ServerKeys>,
     password: PasswordSettings,
     pub(super) database: Database,
     key_database: Arc<dyn KeyDatabase>,
@@ -75,6 +75,11 @@ impl Vault {
     /// Checks that the key database belongs to the account database.
     pub(super) async fn check_owner(&self) -> anyhow::Result<()> {
         Ok(self.database.check_key_database(&*self.key_database).await?)
+    }
+
+    /// Returns the lines of the audit checkpoints in the key database.
+    pub(super) async fn checkpoints(&self) -> anyhow::Result<Vec<String>> {
+        self.key_database.checkpoints().await.context("key_database")
     }
 
     /// Returns the audit record of a command on this vault.

@@ -15,4 +15,6 @@ pub(super) struct ServerKeysDef {
     row: ServerKeySet,
     #[serde(deserialize_with = "kms_config::secret")]
     audit: ServerKeySet,
+    #[serde(deserialize_with = "kms_config::secret")]
+    codes: ServerKeySet,
 }

@@ -23,6 +23,7 @@ mod outages;
 mod planted_secrets;
 mod recoveries;
 mod restore;
+mod server_keys;
 mod slow;
 mod supervision;
 mod tokens;

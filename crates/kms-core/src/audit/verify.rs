@@ -112,6 +112,7 @@ impl Break {
     pub fn unverified(sequence: i64, error: RowMacError) -> Self {
         match error {
             RowMacError::NoKey(version) => Self::NoKey { sequence, version },
+            RowMacError::Retired(version) => Self::OlderKey { sequence, version },
             RowMacError::Mismatch => Self::Changed { sequence },
         }
     }

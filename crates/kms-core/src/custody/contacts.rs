@@ -11,12 +11,10 @@ use super::{Custody, CustodyError};
 use crate::account::{Account, ContactChange, EmailChange};
 use crate::audit::{Action, Audited, Caller};
 use crate::recovery::RecoveryError;
-use crate::server_keys::ServerKeySet;
+use crate::server_keys::{RowMacError, ServerKeySet, is_same_code};
 
 /// Wrong codes after which a change is void.
 const CODE_TRIES: u8 = 5;
-/// How long a code is valid.
-const CODE_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
 impl Custody {
     /// Sets or removes the mobile number.
@@ -76,7 +74,13 @@ impl Custody {
             let (id, version) = (account.id, account.wallet.version);
             admit(id).await?;
             let sealed = self.sealer.sealer.seal_contact(id, "email", email.as_str());
-            let change = EmailChange { account: id, email: sealed, requested_at: now, tries: 0 };
+            let change = EmailChange {
+                account: id,
+                email: sealed,
+                requested_at: now,
+                tries: 0,
+                codes_key: self.sealer.keys.codes.current(),
+            };
             let written = self.ports.email_changes.request_email_change(change, version).await;
             Ok(self.written(id, written.map_err(CustodyError::from)?).await?)
         })
@@ -104,11 +108,12 @@ impl Custody {
             let change = self.ports.email_changes.email_change(account.id).await?;
             let change = change.filter(|change| change.tries < CODE_TRIES && now < change.until());
             let change = change.ok_or(RecoveryError::NoCode)?;
+            let right = change.code(&self.sealer.keys.codes)?;
             journal.intent().await?;
             if !self.ports.email_changes.count_email_code_attempt(change.clone()).await? {
                 return Err(CustodyError::Conflict);
             }
-            if !change.is_code(code, &self.sealer.keys.row) {
+            if !is_same_code(code, &right) {
                 return Err(CustodyError::WrongCode);
             }
             self.set_contact(&account, ContactChange::Email(Some(change.email)), now).await
@@ -142,25 +147,23 @@ impl Custody {
 }
 
 impl EmailChange {
+    /// How long a code is valid.
+    pub const LIFETIME: Duration = Duration::from_secs(10 * 60);
+
     /// Returns when its code expires.
     #[must_use]
     pub fn until(&self) -> Timestamp {
-        self.requested_at.plus(CODE_LIFETIME)
+        self.requested_at.plus(Self::LIFETIME)
     }
 
-    /// Returns the code that is sent to the address. It is derived from the row-MAC key rather than
-    /// stored.
-    #[must_use]
-    pub fn code(&self, row_keys: &ServerKeySet) -> OneTimeCode {
-        self.with_fields(|fields| row_keys.one_time_code(fields))
-    }
-
-    fn is_code(&self, code: &OneTimeCode, row_keys: &ServerKeySet) -> bool {
-        self.with_fields(|fields| row_keys.is_one_time_code(code, fields))
-    }
-
-    fn with_fields<T>(&self, work: impl FnOnce(&[&[u8]]) -> T) -> T {
+    /// Returns the code that is sent to the address. It is derived rather than stored, from the
+    /// version of the codes key that the change was requested with.
+    ///
+    /// # Errors
+    /// When that version is not configured, or retired.
+    pub fn code(&self, codes_keys: &ServerKeySet) -> Result<OneTimeCode, RowMacError> {
         let at = self.requested_at.0.to_be_bytes();
-        work(&[b"email-code", self.account.as_bytes(), &at, &self.email])
+        let fields: [&[u8]; 4] = [b"email-code", self.account.as_bytes(), &at, &self.email];
+        codes_keys.one_time_code(self.codes_key, &fields)
     }
 }

@@ -8,7 +8,7 @@ use crate::master_key::MasterKeyError;
 use crate::ports::StoreError;
 use crate::recovery::RecoveryError;
 use crate::seal::SealError;
-use crate::server_keys::ServerKeyId;
+use crate::server_keys::{RowMacError, ServerKeyId};
 use crate::wrap::UnwrapError;
 
 /// Why custody refused or failed.
@@ -68,6 +68,9 @@ pub enum CustodyError {
     /// The wallet needs a pepper that is not configured.
     #[error("version {0} of the pepper is not configured")]
     NoPepper(ServerKeyId),
+    /// The code or link of a request needs a version of the codes key that is not configured.
+    #[error("version {0} of the codes key is not configured")]
+    NoCodesKey(ServerKeyId),
     /// Stored data is inconsistent: it was modified by another program, or is damaged.
     #[error("the stored data of this wallet failed its integrity check: {0}")]
     Integrity(&'static str),
@@ -94,9 +97,11 @@ impl Audited for CustodyError {
             Self::Store(StoreError::Tampered { .. }) => Phase::Alarm("tampered"),
             Self::Store(StoreError::Corrupt { .. }) => Phase::Alarm("corrupt"),
             Self::Store(StoreError::NoRowKey { .. }) => Phase::Outcome("no_row_key"),
+            Self::Store(StoreError::RetiredRowKey { .. }) => Phase::Alarm("retired_key"),
             Self::Store(_) => Phase::Outcome("store_unavailable"),
             Self::MasterKey(_) => Phase::Outcome("kms_key_unavailable"),
             Self::NoPepper(_) => Phase::Outcome("no_pepper"),
+            Self::NoCodesKey(_) => Phase::Outcome("no_codes_key"),
             Self::Integrity(_) => Phase::Alarm("integrity"),
         }
     }
@@ -121,6 +126,19 @@ impl From<UnwrapError> for CustodyError {
                 Self::Integrity("the KMS key of the wrapped SCK is not configured")
             }
             UnwrapError::Mismatch => Self::Integrity("the wrapped SCK belongs to another wallet"),
+        }
+    }
+}
+
+/// Of the codes key; a store converts failed MACs of rows itself.
+impl From<RowMacError> for CustodyError {
+    fn from(error: RowMacError) -> Self {
+        match error {
+            RowMacError::NoKey(version) => Self::NoCodesKey(version),
+            RowMacError::Retired(_) => {
+                Self::Integrity("its code is under a retired version of the codes key")
+            }
+            RowMacError::Mismatch => Self::WrongCode,
         }
     }
 }

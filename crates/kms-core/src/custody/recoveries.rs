@@ -14,7 +14,7 @@ use crate::account::{Account, SwapReason};
 use crate::audit::{Action, Caller};
 use crate::failpoint;
 use crate::recovery::{Recovery, RecoveryError, RecoveryStage};
-use crate::server_keys::RowMac;
+use crate::server_keys::{RowMac, RowMacError, is_same_code};
 
 /// Most due recoveries that one round advances.
 const ROUND: u32 = 100;
@@ -51,7 +51,8 @@ impl Custody {
             {
                 self.write_due(due, caller, now).await?;
             }
-            let recovery = Recovery::request(id, &account, &self.rules, now);
+            let codes_key = self.sealer.keys.codes.current();
+            let recovery = Recovery::request(id, &account, &self.rules, codes_key, now);
             if self.ports.recoveries.insert_recovery(recovery).await? {
                 Ok(recovery)
             } else {
@@ -78,11 +79,12 @@ impl Custody {
         self.audited(Action::ConfirmRecovery(id), account, caller, now, async |journal| {
             let (_, recovery) = self.recovery_of(account, id, journal, caller, now).await?;
             let tried = recovery.code_tried(now)?;
+            let right = recovery.code(&self.sealer.keys.codes)?;
             journal.intent().await?;
             if !self.ports.recoveries.update_recovery(tried, None, now).await? {
                 return Err(CustodyError::Conflict);
             }
-            if !recovery.is_code(code, &self.sealer.keys.row) {
+            if !is_same_code(code, &right) {
                 return Err(CustodyError::WrongCode);
             }
             let confirmed = tried.code_confirmed(&self.rules, now)?;
@@ -149,9 +151,12 @@ impl Custody {
         mac: &RowMac,
     ) -> Result<Recovery, CustodyError> {
         let found = self.ports.recoveries.recovery(id).await?;
-        let is =
-            |recovery: &Recovery| recovery.check_cancel_mac(mac, &self.sealer.keys.row).is_ok();
-        found.filter(is).ok_or(CustodyError::NoRecovery)
+        let found = found.ok_or(CustodyError::NoRecovery)?;
+        match found.check_cancel_mac(mac, &self.sealer.keys.codes) {
+            Ok(()) => Ok(found),
+            Err(RowMacError::Mismatch) => Err(CustodyError::NoRecovery),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Replaces the forgotten password: the KMS key unwraps the SCK that the old password would

@@ -32,8 +32,11 @@ impl WalletSealer {
         wallet: &Wallet,
         password: &PasswordHash,
     ) -> Result<Sck, CustodyError> {
-        let pepper = self.keys.pepper.get(wallet.pepper_id);
-        let pepper = pepper.ok_or(CustodyError::NoPepper(wallet.pepper_id))?;
+        let id = wallet.pepper_id;
+        if self.keys.pepper.is_retired(id) {
+            return Err(CustodyError::Integrity("the wallet is under a retired pepper"));
+        }
+        let pepper = self.keys.pepper.get(id).ok_or(CustodyError::NoPepper(id))?;
         let sck = Sck::derive(wallet.kdf, password, &wallet.salt, pepper);
         if sck.matches(&wallet.commitment) { Ok(sck) } else { Err(CustodyError::WrongPassword) }
     }

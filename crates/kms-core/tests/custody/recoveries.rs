@@ -39,7 +39,7 @@ async fn with_email() -> (World, Account) {
     change_email(&world, before).await.unwrap();
     let ann = world.account(1).await;
     let asked = kms_core::ports::EmailChangeStore::email_change(&world.database, ann.id).await;
-    let code = asked.unwrap().unwrap().code(&world.keys().row);
+    let code = asked.unwrap().unwrap().code(&world.keys().codes).unwrap();
     let confirm = |code| async {
         let code: OneTimeCode = code;
         world.custody.confirm_email(telegram(1), &code, &caller(), before).await
@@ -168,7 +168,7 @@ async fn a_link_cancels_its_own_recovery_only() {
     let (custody, caller) = (&world.custody, caller());
     let id = RecoveryId::random();
     let bobs = custody.request_recovery(telegram(2), id, &caller, NOW).await.unwrap();
-    let link = bobs.cancel_mac(&world.keys().row);
+    let link = bobs.cancel_mac(&world.keys().codes).unwrap();
     let wrong = custody.cancel_recovery_by_link(asked.id, &link, &caller, NOW).await;
     assert!(matches!(wrong, Err(CustodyError::NoRecovery)));
     custody.cancel_recovery_by_link(bobs.id, &link, &caller, NOW).await.unwrap();
@@ -195,7 +195,7 @@ async fn a_confirmed_code_shortens_the_wait() {
     let (world, _) = with_email().await;
     let asked = asks(&world, NOW).await.unwrap();
     assert_eq!(asked.ready_at, NOW.plus(RULES.wait_without_code));
-    let code = asked.code(&world.keys().row);
+    let code = asked.code(&world.keys().codes).unwrap();
     let (custody, caller, later) = (&world.custody, caller(), Timestamp(NOW.0 + 1));
     let confirm = |code: OneTimeCode, at| async move {
         custody.confirm_recovery(telegram(1), asked.id, &code, &super::world::caller(), at).await
@@ -216,7 +216,7 @@ async fn a_confirmed_code_shortens_the_wait() {
 async fn five_wrong_codes_or_its_lifetime_void_a_code_but_not_the_recovery() {
     let (world, _) = with_email().await;
     let asked = asks(&world, NOW).await.unwrap();
-    let code = asked.code(&world.keys().row);
+    let code = asked.code(&world.keys().codes).unwrap();
     let custody = &world.custody;
     let confirm = |code: OneTimeCode, at| async move {
         custody.confirm_recovery(telegram(1), asked.id, &code, &caller(), at).await
@@ -236,7 +236,7 @@ async fn five_wrong_codes_or_its_lifetime_void_a_code_but_not_the_recovery() {
 async fn concurrent_guesses_are_limited_to_five() {
     let (world, _) = with_email().await;
     let asked = asks(&world, NOW).await.unwrap();
-    let bad = wrong(&asked.code(&world.keys().row));
+    let bad = wrong(&asked.code(&world.keys().codes).unwrap());
     let tries = (0..40).map(|_| {
         let (custody, bad) = (world.custody.clone(), bad.clone());
         tokio::spawn(async move {

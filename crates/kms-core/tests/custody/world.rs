@@ -162,6 +162,7 @@ impl World {
             contact: key("b2"),
             row: key("c3"),
             audit: key("d4"),
+            codes: key("e5"),
         });
         let database = Database::connect("sqlite::memory:", 1, Arc::clone(&keys)).await.unwrap();
         database.migrate().await.unwrap();
@@ -202,6 +203,7 @@ impl World {
             contact: key("b2"),
             row: key("c3"),
             audit: key("d4"),
+            codes: key("e5"),
         };
         let ring = KeyRing::new(master_key("kms-test"), []).unwrap();
         let pool = KdfPool::new(2.try_into().unwrap(), 64).unwrap();

@@ -13,6 +13,7 @@ use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::events::{self, About};
 use crate::schema::email_changes;
+use crate::server_keys::{BATCH, StaleMac};
 
 /// Returns the sealed address of the account, if it was confirmed.
 pub(super) fn verified_email(
@@ -22,6 +23,46 @@ pub(super) fn verified_email(
 ) -> Result<Option<Vec<u8>>, Failure> {
     let account = rows::find(connection, account.into(), keys)?;
     Ok(account.and_then(|account| account.email_verified_at.and(account.email)))
+}
+
+/// All columns, in the order of the table.
+type Row = (String, Vec<u8>, i64, i32, i32, i32, Vec<u8>);
+
+fn parse(row: Row, keys: &ServerKeys) -> Result<EmailChange, StoreError> {
+    let (account, email, requested_at, tries, codes_key, mac_key, mac) = row;
+    let row = RowRef { table: "email_changes", key: &account };
+    let change = EmailChange {
+        account: row.parse(&account)?,
+        email,
+        requested_at: Timestamp(requested_at),
+        tries: row.convert(tries)?,
+        codes_key: row.key_id(codes_key)?,
+    };
+    let mac = row.mac(mac_key, &mac)?;
+    let verified = with_email_change_fields(&change, |fields| keys.row.verify(&mac, fields));
+    verified.map_err(|error| row.not_verified(error))?;
+    Ok(change)
+}
+
+/// Returns the next changes whose MAC is under an older version of the row key.
+pub(crate) fn stale_macs(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+    after: &str,
+) -> Result<Vec<StaleMac>, Failure> {
+    let rows: Vec<Row> = email_changes::table
+        .filter(email_changes::mac_key.lt(i32::from(keys.row.current().as_u8())))
+        .filter(email_changes::account_id.gt(after))
+        .order(email_changes::account_id)
+        .limit(BATCH)
+        .load(connection)?;
+    let stale = |row: Row| {
+        let (key, old) = (row.0.clone(), row.6.clone());
+        let new = parse(row, keys)
+            .map(|change| with_email_change_fields(&change, |fields| keys.row.mac(fields)));
+        StaleMac { cursor: key.clone(), key, old, new }
+    };
+    Ok(rows.into_iter().map(stale).collect())
 }
 
 #[async_trait]
@@ -46,6 +87,7 @@ impl EmailChangeStore for Database {
                         email_changes::email.eq(&change.email),
                         email_changes::requested_at.eq(change.requested_at.0),
                         email_changes::tries.eq(i32::from(change.tries)),
+                        email_changes::codes_key.eq(i32::from(change.codes_key.as_u8())),
                         email_changes::mac_key.eq(i32::from(mac.key.as_u8())),
                         email_changes::mac.eq(mac.tag.to_vec()),
                     ))
@@ -63,27 +105,9 @@ impl EmailChangeStore for Database {
     async fn email_change(&self, account: AccountId) -> Result<Option<EmailChange>, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            let key = account.to_string();
-            let found: Option<(Vec<u8>, i64, i32, i32, Vec<u8>)> = email_changes::table
-                .find(&key)
-                .select((
-                    email_changes::email,
-                    email_changes::requested_at,
-                    email_changes::tries,
-                    email_changes::mac_key,
-                    email_changes::mac,
-                ))
-                .first(connection)
-                .optional()?;
-            let Some((email, requested_at, tries, mac_key, mac)) = found else { return Ok(None) };
-            let row = RowRef { table: "email_changes", key: &key };
-            let (requested_at, tries) = (Timestamp(requested_at), row.convert(tries)?);
-            let change = EmailChange { account, email, requested_at, tries };
-            let mac = row.mac(mac_key, &mac)?;
-            let verified =
-                with_email_change_fields(&change, |fields| keys.row.verify(&mac, fields));
-            verified.map_err(|error| row.not_verified(error))?;
-            Ok(Some(change))
+            let found: Option<Row> =
+                email_changes::table.find(account.to_string()).first(connection).optional()?;
+            Ok(found.map(|row| parse(row, &keys)).transpose()?)
         })
         .await
     }

@@ -46,5 +46,12 @@ pub(super) fn with_email_change_fields<T>(
     work: impl FnOnce(&[&[u8]]) -> T,
 ) -> T {
     let at = change.requested_at.0.to_be_bytes();
-    work(&[b"email_changes", change.account.as_bytes(), &change.email, &at, &[change.tries]])
+    work(&[
+        b"email_changes",
+        change.account.as_bytes(),
+        &change.email,
+        &at,
+        &[change.tries],
+        &[change.codes_key.as_u8()],
+    ])
 }

@@ -11,6 +11,7 @@ use super::mac::with_account_fields;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure};
 use crate::schema::{accounts, wallets};
+use crate::server_keys::{BATCH, StaleMac};
 
 /// The joined account query; callers append a `filter`. Uses the query builder, so that diesel
 /// caches the prepared statement: most requests begin with this query.
@@ -77,6 +78,27 @@ pub(crate) fn find(
     Ok(row.map(|row| parse(row, keys)).transpose()?)
 }
 
+/// Returns the next accounts whose MAC is under an older version of the row key.
+pub(crate) fn stale_macs(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+    after: &str,
+) -> Result<Vec<StaleMac>, Failure> {
+    let rows: Vec<Row> = joined!()
+        .filter(accounts::mac_key.lt(i32::from(keys.row.current().as_u8())))
+        .filter(accounts::id.gt(after))
+        .order(accounts::id)
+        .limit(BATCH)
+        .load(connection)?;
+    let stale = |row: Row| {
+        let (key, old) = (row.0.id.clone(), row.0.mac.clone());
+        let new = parse(row, keys)
+            .map(|account| with_account_fields(&account, |fields| keys.row.mac(fields)));
+        StaleMac { cursor: key.clone(), key, old, new }
+    };
+    Ok(rows.into_iter().map(stale).collect())
+}
+
 /// Locks the account's row until the transaction ends, by an update without effect. Taken before
 /// any other row of the account, so that transactions do not deadlock.
 pub(crate) fn lock(connection: &mut AnyConnection, account: AccountId) -> Result<(), Error> {
@@ -125,7 +147,7 @@ pub(super) fn insert(
 
 /// Changes the account's own row. Returns `false` if there is no such account, or if `change` does,
 /// which leaves the row as it is.
-pub(super) fn update(
+pub(crate) fn update(
     connection: &mut AnyConnection,
     account: AccountId,
     keys: &ServerKeys,

@@ -74,6 +74,7 @@ fn shared(error: &Arc<StoreError>) -> StoreError {
         }
         StoreError::Unavailable { .. }
         | StoreError::Tampered { .. }
+        | StoreError::RetiredRowKey { .. }
         | StoreError::NoRowKey { .. } => unavailable(Arc::clone(error)),
     }
 }

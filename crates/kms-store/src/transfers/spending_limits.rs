@@ -15,6 +15,7 @@ use crate::database::{AnyConnection, Database, Failure};
 use crate::events::{self, About};
 use crate::rate_limits::{self as rate, RateLimit};
 use crate::schema::{spending_limits, spends};
+use crate::server_keys::{BATCH, StaleMac};
 
 /// The text of an absent limit.
 const NONE: &str = "none";
@@ -190,6 +191,8 @@ pub(super) fn release(connection: &mut AnyConnection, transfer: &str) -> Result<
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = spending_limits)]
 struct Row {
+    account_id: String,
+    asset: String,
     units: String,
     later: Option<String>,
     later_at: Option<i64>,
@@ -232,24 +235,56 @@ fn own_limit(
     account: AccountId,
     asset: Option<EthAddress>,
 ) -> Result<OwnLimit, Failure> {
-    let (id, asset) = (account.to_string(), key(asset));
     let found: Option<Row> = spending_limits::table
-        .find((&id, &asset))
+        .find((account.to_string(), key(asset)))
         .select(Row::as_select())
         .first(connection)
         .optional()?;
-    let Some(found) = found else { return Ok(OwnLimit::default()) };
-    let row = RowRef { table: "spending_limits", key: &id };
-    let later = match (found.later, found.later_at) {
-        (Some(units), Some(from)) => Some((parse(row, &units)?, Timestamp(from))),
-        (None, None) => None,
-        _ => return Err(row.corrupt("a later limit without its time").into()),
+    Ok(found.map(|row| row.parse(keys)).transpose()?.unwrap_or_default())
+}
+
+impl Row {
+    fn parse(self, keys: &ServerKeys) -> Result<OwnLimit, StoreError> {
+        let row = RowRef { table: "spending_limits", key: &self.account_id };
+        let later = match (self.later, self.later_at) {
+            (Some(units), Some(from)) => Some((parse(row, &units)?, Timestamp(from))),
+            (None, None) => None,
+            _ => return Err(row.corrupt("a later limit without its time")),
+        };
+        let own = OwnLimit { units: parse(row, &self.units)?, later };
+        let mac = row.mac(self.mac_key, &self.mac)?;
+        let account = row.parse(&self.account_id)?;
+        with_mac_fields(account, &self.asset, &own, |fields| keys.row.verify(&mac, fields))
+            .map_err(|error| row.not_verified(error))?;
+        Ok(own)
+    }
+}
+
+/// Returns the next limits whose MAC is under an older version of the row key.
+pub(crate) fn stale_macs(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+    after: &str,
+) -> Result<Vec<StaleMac>, Failure> {
+    let (account, asset) = after.split_once('/').unwrap_or_default();
+    let of_account = spending_limits::account_id.eq(account);
+    let rest = of_account.and(spending_limits::asset.gt(asset));
+    let rows: Vec<Row> = spending_limits::table
+        .filter(spending_limits::mac_key.lt(i32::from(keys.row.current().as_u8())))
+        .filter(spending_limits::account_id.gt(account).or(rest))
+        .order((spending_limits::account_id, spending_limits::asset))
+        .limit(BATCH)
+        .select(Row::as_select())
+        .load(connection)?;
+    let stale = |row: Row| {
+        let (id, asset, old) = (row.account_id.clone(), row.asset.clone(), row.mac.clone());
+        let new = row.parse(keys).and_then(|own| {
+            let account = RowRef { table: "spending_limits", key: &id }.parse(&id)?;
+            Ok(with_mac_fields(account, &asset, &own, |fields| keys.row.mac(fields)))
+        });
+        StaleMac { cursor: format!("{id}/{asset}"), key: id, old, new }
     };
-    let own = OwnLimit { units: parse(row, &found.units)?, later };
-    let mac = row.mac(found.mac_key, &found.mac)?;
-    let verified = with_mac_fields(account, &asset, &own, |fields| keys.row.verify(&mac, fields));
-    verified.map_err(|error| row.not_verified(error))?;
-    Ok(own)
+    Ok(rows.into_iter().map(stale).collect())
 }
 
 impl Database {

@@ -145,7 +145,13 @@ async fn what_was_opened_before_a_freeze_or_a_new_password_writes_nothing(subjec
     let (id, at) = (ann.id, Timestamp(7));
     let refuses_all = async || {
         let email = || Some(vec![5; 40]);
-        let change = EmailChange { account: id, email: vec![5; 40], requested_at: at, tries: 0 };
+        let change = EmailChange {
+            account: id,
+            email: vec![5; 40],
+            requested_at: at,
+            tries: 0,
+            codes_key: 1.try_into().unwrap(),
+        };
         assert!(!database.record_export(id, 1, at).await.unwrap());
         assert!(!database.request_email_change(change, 1).await.unwrap());
         assert!(!database.set_contact(id, 1, ContactChange::Email(email()), at).await.unwrap());
@@ -178,6 +184,7 @@ async fn a_requested_email_change_counts_attempts(subject: Subject) {
         email: vec![5; 40],
         requested_at: Timestamp(at),
         tries: 0,
+        codes_key: 1.try_into().unwrap(),
     };
     assert!(database.request_email_change(asked(5), 1).await.unwrap());
     assert!(database.request_email_change(asked(6), 1).await.unwrap());

@@ -19,7 +19,7 @@ use kms_types::{
 pub(crate) struct Subject {
     pub(crate) database: Database,
     pub(crate) url: String,
-    pub(crate) keys: [String; 4],
+    pub(crate) keys: [String; 5],
     _directory: Option<tempfile::TempDir>,
 }
 
@@ -41,7 +41,7 @@ impl Subject {
     }
 
     async fn at(url: String, directory: Option<tempfile::TempDir>) -> Self {
-        let keys = ["11", "22", "33", "44"].map(|byte| format!("1:{}", byte.repeat(32)));
+        let keys = ["11", "22", "33", "44", "55"].map(|byte| format!("1:{}", byte.repeat(32)));
         let database = open(&url, &keys).await;
         assert!(!database.schema_is_current().await.unwrap());
         database.migrate().await.unwrap();
@@ -115,9 +115,9 @@ impl Subject {
     }
 }
 
-pub(crate) async fn open(url: &str, keys: &[String; 4]) -> Database {
-    let [pepper, contact, row, audit] = keys.clone().map(|key| key.parse().unwrap());
-    let keys = ServerKeys { pepper, contact, row, audit };
+pub(crate) async fn open(url: &str, keys: &[String; 5]) -> Database {
+    let [pepper, contact, row, audit, codes] = keys.clone().map(|key| key.parse().unwrap());
+    let keys = ServerKeys { pepper, contact, row, audit, codes };
     Database::connect(url, 8, Arc::new(keys)).await.unwrap()
 }
 

@@ -118,6 +118,7 @@ fn recovery(byte: u8, account: AccountId, code: RecoveryCode) -> Recovery {
         account,
         written: RecoveryStage::Waiting,
         code,
+        codes_key: 1.try_into().unwrap(),
         requested_at: NOW,
         ready_at: NOW.plus(Duration::from_secs(60)),
         expires_at: NOW.plus(Duration::from_secs(120)),
@@ -137,8 +138,13 @@ async fn recoveries(database: &Database) {
 }
 
 async fn email_changes(database: &Database) {
-    let change =
-        EmailChange { account: fixed(1).id, email: vec![0xed; 45], requested_at: NOW, tries: 0 };
+    let change = EmailChange {
+        account: fixed(1).id,
+        email: vec![0xed; 45],
+        requested_at: NOW,
+        tries: 0,
+        codes_key: 1.try_into().unwrap(),
+    };
     assert!(database.request_email_change(change.clone(), 1).await.unwrap());
     assert!(database.count_email_code_attempt(change).await.unwrap());
 }

@@ -16,6 +16,7 @@ mod orphaned_scks;
 mod plans;
 mod recoveries;
 mod server;
+mod server_keys;
 mod spending_limits;
 mod tokens;
 mod transfers;

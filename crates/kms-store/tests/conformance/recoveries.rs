@@ -25,6 +25,7 @@ pub(crate) fn ready(account: AccountId) -> Recovery {
         account,
         written: RecoveryStage::Waiting,
         code: RecoveryCode::Sent { until: Timestamp(500), tries: 0 },
+        codes_key: 1.try_into().unwrap(),
         requested_at: Timestamp(100),
         ready_at: Timestamp(1_100),
         expires_at: Timestamp(1_300),

@@ -18,6 +18,7 @@ fn all(owner: &Owner) -> Vec<Email> {
         account: AccountId::random(),
         written: RecoveryStage::Waiting,
         code: RecoveryCode::Confirmed,
+        codes_key: 1.try_into().unwrap(),
         requested_at: AT,
         ready_at: AT.plus(std::time::Duration::from_secs(3_600)),
         expires_at: AT.plus(std::time::Duration::from_secs(7_200)),

@@ -16,7 +16,7 @@ impl Database {
         let checks: Vec<_> = self
             .keys
             .iter()
-            .map(|(kind, id, key)| (kind, id.as_u8(), key.check_value().to_vec()))
+            .map(|(kind, id, key)| (kind.as_str(), id.as_u8(), key.check_value().to_vec()))
             .collect();
         self.blocking(move |connection| {
             connection.transaction(|connection| {
