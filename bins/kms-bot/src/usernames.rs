@@ -1,4 +1,4 @@
-//! Reports to the server which username each user writes under.
+//! Reports to the server which usernames each user has.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -6,20 +6,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kms_client::Client;
-use kms_types::wire::SeenUsername;
-use kms_types::{TelegramId, Timestamp, Username};
+use kms_types::wire::SeenUsernames;
+use kms_types::{TelegramId, Timestamp, Username, Usernames};
 
 use crate::chat::incoming::User;
-use crate::chat::telegram::{Profile, Telegram};
+use crate::chat::telegram::Telegram;
 
-/// A username that was reported is not reported again for this long.
+/// Usernames that were reported are not reported again for this long, while the first one is shown.
 const INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// The most reports that are remembered.
 const CAPACITY: usize = 100_000;
 
 /// The usernames that were reported recently, so that not every message repeats a report.
 ///
-/// The server orders reports by the time at which Telegram knew the username. Every time here is
+/// The server orders reports by the time at which Telegram knew the usernames. Every time here is
 /// therefore Telegram's: of a message, or, for what Telegram is asked, of the newest message that
 /// the bot has seen. The clock of this machine may be ahead, and the user's next message would then
 /// be older than the report.
@@ -40,15 +40,16 @@ impl UsernameReports {
         self.newest.fetch_max(at.0, Ordering::Relaxed);
     }
 
-    /// Reports the user's username unless that happened recently. A failure is ignored: the next
-    /// message reports it again.
+    /// Reports the user's usernames unless that happened recently. A failure is ignored: the next
+    /// message reports them again.
     pub(crate) async fn report(&self, telegram: &Telegram, user: &User, seen_at: Timestamp) {
         if self.is_reported(user) {
             return;
         }
-        let username = self.kept(telegram, user).await;
-        let seen = SeenUsername { username, seen_at };
-        if self.kms.seen_username(user.id.into(), &seen).await.is_ok() {
+        // A message shows the first of them only, and a report of that one would end the others.
+        let Ok(profile) = telegram.profile(user.id).await else { return };
+        let seen = SeenUsernames { usernames: profile.usernames, seen_at };
+        if self.kms.seen_usernames(user.id.into(), &seen).await.is_ok() {
             let mut reported = self.lock();
             if reported.len() >= CAPACITY {
                 reported.clear();
@@ -57,24 +58,10 @@ impl UsernameReports {
         }
     }
 
-    /// The username to report: of several that a user has, the one that is bound to the wallet.
-    async fn kept(&self, telegram: &Telegram, user: &User) -> Option<Username> {
-        let shown = user.username.clone()?;
-        let Ok(Profile { usernames, .. }) = telegram.profile(user.id).await else {
-            return Some(shown);
-        };
-        if usernames.len() < 2 {
-            return Some(shown);
-        }
-        let account = self.kms.account(user.id.into()).await.ok().flatten();
-        let bound = account.and_then(|account| account.username);
-        Some(bound.filter(|bound| usernames.contains(bound)).unwrap_or(shown))
-    }
-
     /// Reports that a user no longer has the username that is bound to their wallet. A failure is
     /// logged: the username is not paid all the same, and the user's next message reports what they
     /// have.
-    pub(crate) async fn correct(&self, user: TelegramId, usernames: Vec<Username>) {
+    pub(crate) async fn correct(&self, user: TelegramId, usernames: Usernames) {
         self.lock().remove(&user);
         let newest = self.newest.load(Ordering::Relaxed);
         if newest == 0 {
@@ -82,10 +69,9 @@ impl UsernameReports {
             return;
         }
         // Before any message of the second in which the newest one was received.
-        let seen_at = Timestamp(newest - 1);
-        let seen = SeenUsername { username: usernames.into_iter().next(), seen_at };
-        if let Err(error) = self.kms.seen_username(user.into(), &seen).await {
-            tracing::info!(%error, "username not corrected");
+        let seen = SeenUsernames { usernames, seen_at: Timestamp(newest - 1) };
+        if let Err(error) = self.kms.seen_usernames(user.into(), &seen).await {
+            tracing::info!(%error, "usernames not corrected");
         }
     }
 

@@ -217,10 +217,10 @@ mod tests {
                 invalid,
                 Some("password_hash"),
             ),
-            (r#"{"username":424242424242}"#.to_owned(), invalid, Some("username")),
-            (r#"{"username":-424242424242}"#.to_owned(), invalid, Some("username")),
-            (r#"{"username":42424242.4242}"#.to_owned(), invalid, Some("username")),
-            (r#"{"username":"424242"}"#.to_owned(), invalid, Some("username")),
+            (r#"{"usernames":[424242424242]}"#.to_owned(), invalid, Some("usernames")),
+            (r#"{"usernames":[-424242424242]}"#.to_owned(), invalid, Some("usernames")),
+            (r#"{"usernames":[42424242.4242]}"#.to_owned(), invalid, Some("usernames")),
+            (r#"{"usernames":["424242"]}"#.to_owned(), invalid, Some("usernames")),
             (r#"{"seen_at":"at line 4242, expected 4242\""}"#.to_owned(), invalid, Some("seen_at")),
             (format!(r#"{{"{hash}":1}}"#), invalid, None),
             (r#"{"4242`, expected `4242":1}"#.to_owned(), invalid, None),
@@ -237,6 +237,6 @@ mod tests {
     #[test]
     fn an_unknown_field_lists_the_known_ones() {
         let (_, detail, _) = refusal(r#"{"seed_phrase":"x"}"#);
-        assert!(detail.ends_with("telegram_id, password_hash, username, seen_at, mobile, email"));
+        assert!(detail.ends_with("telegram_id, password_hash, usernames, seen_at, mobile, email"));
     }
 }

@@ -295,10 +295,9 @@ fn get_chat(state: &State, form: &Form) -> Result<Value, Refusal> {
     }
     let mut full = state.chat_json(chat);
     if let Some(user) = state.users.get(&chat)
-        && let Some(first) = &user.username
+        && user.active_usernames().next().is_some()
     {
-        let names: Vec<_> = [first].into_iter().chain(&user.other_usernames).collect();
-        full["active_usernames"] = json!(names);
+        full["active_usernames"] = json!(user.active_usernames().collect::<Vec<_>>());
     }
     full["accent_color_id"] = json!(0);
     full["max_reaction_count"] = json!(11);

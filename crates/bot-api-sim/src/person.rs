@@ -169,11 +169,11 @@ impl Person {
     /// When another user has it.
     pub fn renames(&self, username: Option<&str>) -> Result<(), SimError> {
         self.shared.change(|state| {
-            let taken = |user: &User| {
-                let names = user.username.as_deref().zip(username);
-                names.is_some_and(|(theirs, wanted)| theirs.eq_ignore_ascii_case(wanted))
+            let taken = |wanted: &str| {
+                let mut names = state.users.values().flat_map(User::active_usernames);
+                names.any(|theirs| theirs.eq_ignore_ascii_case(wanted))
             };
-            if state.users.values().any(taken) {
+            if username.is_some_and(taken) {
                 return Err(SimError::Taken);
             }
             if let Some(user) = state.users.get_mut(&self.id) {

@@ -76,7 +76,7 @@ impl Sim {
             state.users.entry(id).or_insert_with(|| User {
                 first_name: first_name.to_owned(),
                 username: username.map(str::to_owned),
-                other_usernames: Vec::new(),
+                collectible_usernames: Vec::new(),
                 blocked: false,
             });
         });

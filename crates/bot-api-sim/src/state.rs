@@ -103,9 +103,16 @@ pub enum Change {
 pub(crate) struct User {
     pub(crate) first_name: String,
     pub(crate) username: Option<String>,
-    /// Collectible usernames besides the first.
-    pub(crate) other_usernames: Vec<String>,
+    /// The collectible usernames that are active.
+    pub(crate) collectible_usernames: Vec<String>,
     pub(crate) blocked: bool,
+}
+
+impl User {
+    /// All active usernames, the one that is shown first.
+    pub(crate) fn active_usernames(&self) -> impl Iterator<Item = &String> {
+        self.username.iter().chain(&self.collectible_usernames)
+    }
 }
 
 #[derive(Debug)]
@@ -156,7 +163,7 @@ impl State {
         let mut json = json!({ "id": id, "is_bot": false, "language_code": "en" });
         if let Some(user) = self.users.get(&id) {
             json["first_name"] = json!(user.first_name);
-            if let Some(username) = &user.username {
+            if let Some(username) = user.active_usernames().next() {
                 json["username"] = json!(username);
             }
         }

@@ -19,7 +19,7 @@
 //!     .create_account(&CreateAccount {
 //!         telegram_id,
 //!         password_hash,
-//!         username: Some("@ann".parse()?),
+//!         usernames: vec!["@ann".parse()?].try_into()?,
 //!         seen_at: None,
 //!         mobile: None,
 //!         email: None,

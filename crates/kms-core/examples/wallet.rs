@@ -31,7 +31,7 @@ async fn main() -> anyhow::Result<()> {
     let hash = |byte| PasswordHash::fill(|bytes| bytes.fill(byte));
     let telegram_id = 4711.try_into()?;
     let password = hash(1);
-    let request = CreateWallet { telegram_id, password, name: None, mobile: None, email: None };
+    let request = CreateWallet { telegram_id, password, names: None, mobile: None, email: None };
     let (Created::New(account) | Created::Existing(account)) =
         custody.create(request, &caller, now).await?;
     println!("wallet   {}", account.wallet.address);

@@ -1,6 +1,8 @@
 //! Accounts and wallets as stores keep them. No field is a plaintext secret.
 
-use kms_types::{AccountId, EthAddress, SckId, TelegramId, Timestamp, Username, text_table};
+use kms_types::{
+    AccountId, EthAddress, SckId, TelegramId, Timestamp, Username, Usernames, text_table,
+};
 
 use crate::kdf::{KdfParams, Salt};
 use crate::recovery::Recovery;
@@ -29,7 +31,8 @@ pub struct Account {
     pub id: AccountId,
     /// The owner's Telegram id.
     pub telegram_id: TelegramId,
-    /// The owner's current username. Set by observations of names, not with the account.
+    /// The owner's current username: of several, the one that Telegram shows first. Set by
+    /// observations of names, not with the account.
     pub username: Option<Username>,
     /// Whether the account may act.
     pub state: AccountState,
@@ -82,11 +85,11 @@ pub struct Wallet {
     pub version: i64,
 }
 
-/// A username as Telegram showed it.
+/// The usernames of a user as Telegram showed them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SeenName {
-    /// The name, or none.
-    pub username: Option<Username>,
+pub struct SeenNames {
+    /// All of them.
+    pub usernames: Usernames,
     /// When Telegram created the update.
     pub seen_at: Timestamp,
 }
@@ -96,8 +99,8 @@ pub struct SeenName {
 pub struct NewAccount {
     /// The account and its wallet; its `username` is `None`.
     pub account: Account,
-    /// The username of the request, which the same transaction claims by the rules of names.
-    pub name: Option<SeenName>,
+    /// The usernames of the request, which the same transaction claims by the rules of names.
+    pub names: Option<SeenNames>,
 }
 
 /// A change of a wallet's password, in one transaction.

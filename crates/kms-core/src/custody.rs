@@ -28,7 +28,9 @@ use self::journal::Journal;
 use self::repair::Repairer;
 use self::unlock::refuse_frozen;
 use self::wallet_sealer::WalletSealer;
-use crate::account::{Account, AccountState, NewAccount, SeenName, SwapReason, Wallet, WalletSwap};
+use crate::account::{
+    Account, AccountState, NewAccount, SeenNames, SwapReason, Wallet, WalletSwap,
+};
 use crate::audit::{Action, Audited, Caller, Phase};
 use crate::failpoint;
 use crate::kdf::KdfParams;
@@ -98,8 +100,8 @@ pub struct CreateWallet {
     pub telegram_id: TelegramId,
     /// The wallet's password, stretched by the client.
     pub password: PasswordHash,
-    /// The username that came with the request.
-    pub name: Option<SeenName>,
+    /// The usernames that came with the request.
+    pub names: Option<SeenNames>,
     /// The owner's mobile number.
     pub mobile: Option<Mobile>,
     /// The owner's e-mail address, unverified.
@@ -157,7 +159,7 @@ impl Custody {
             if let Some(account) = self.ports.accounts.account(owner).await? {
                 return self.existing(account, request.password, caller, now, journal).await;
             }
-            let CreateWallet { telegram_id, password, name, mobile, email } = request;
+            let CreateWallet { telegram_id, password, names, mobile, email } = request;
             let id = AccountId::random();
             let (wallet, password) = self.make_wallet(id, telegram_id, password, journal).await?;
             let sealer = &self.sealer.sealer;
@@ -173,7 +175,8 @@ impl Custody {
                 created_at: now,
                 wallet,
             };
-            let inserted = self.ports.accounts.create_account(NewAccount { account, name }).await?;
+            let inserted =
+                self.ports.accounts.create_account(NewAccount { account, names }).await?;
             failpoint::reach("create-after-commit");
             // Read back: the transaction decides which username the account holds.
             let account = self.load(owner).await?;

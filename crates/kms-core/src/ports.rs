@@ -72,7 +72,7 @@ pub trait AccountStore: Send + Sync {
     /// Returns the account with its owner's current username.
     async fn account(&self, account: AccountRef) -> Result<Option<Account>, StoreError>;
 
-    /// Inserts account, wallet, name and the event `AccountCreated`. Returns `false`, having
+    /// Inserts account, wallet, names and the event `AccountCreated`. Returns `false`, having
     /// written nothing, if the Telegram user has an account.
     async fn create_account(&self, new: NewAccount) -> Result<bool, StoreError>;
 

@@ -29,7 +29,7 @@ pub fn create(id: i64, name: &str, words: &str) -> CreateAccount {
     CreateAccount {
         telegram_id: id.try_into().unwrap(),
         password_hash: hash(words),
-        username: Some(name.parse().unwrap()),
+        usernames: [name.parse().unwrap()].into_iter().collect(),
         seen_at: Some(Timestamp(1_000 + id)),
         mobile: None,
         email: None,

@@ -168,7 +168,7 @@ async fn rewrap(database: &Database, keys: &Arc<ServerKeys>) -> Outcome<Row> {
         let request = CreateWallet {
             telegram_id: i64::from(id).try_into()?,
             password: PasswordHash::fill(|bytes| bytes.fill(7)),
-            name: None,
+            names: None,
             mobile: None,
             email: None,
         };

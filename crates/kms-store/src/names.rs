@@ -4,14 +4,14 @@ use diesel::dsl::max;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::BigInt;
-use kms_core::account::{Account, SeenName};
+use kms_core::account::{Account, SeenNames};
 use kms_core::ports::StoreError;
 use kms_types::{TelegramId, Timestamp, Username};
-use name_service::{Claim, Decision, Known, Observation};
+use name_service::{Change, Claim, Decision, Known, KnownName, Observation};
 
 use crate::accounts::rows;
 use crate::convert::RowRef;
-use crate::database::{AnyConnection, Database, Failure};
+use crate::database::{AnyConnection, Database, Failure, all_or_nothing};
 use crate::schema::{name_observations, names};
 
 /// The account that a username resolves to.
@@ -25,14 +25,31 @@ pub struct Resolved {
     pub reassigned_at: Option<Timestamp>,
 }
 
-/// The columns of an active claim: holder, spelling, claimed at, seen at, reassigned.
-type Columns = (i64, String, i64, i64, bool);
+/// The columns of a claim: holder, spelling, position, claimed at, seen at, reassigned.
+type Columns = (i64, String, i32, i64, i64, bool);
 
-fn parse((holder, shown, claimed_at, seen_at, reassigned): Columns) -> Result<Claim, StoreError> {
+/// The active claims.
+macro_rules! active_claims {
+    () => {
+        names::table.filter(names::ended_at.is_null()).select((
+            names::telegram_id,
+            names::shown,
+            names::position,
+            names::claimed_at,
+            names::seen_at,
+            names::reassigned,
+        ))
+    };
+}
+
+fn parse(
+    (holder, shown, position, claimed_at, seen_at, reassigned): Columns,
+) -> Result<Claim, StoreError> {
     let row = RowRef { table: "names", key: &shown };
     Ok(Claim {
         username: row.parse(&shown)?,
         holder: row.convert(holder)?,
+        position: row.convert(position)?,
         claimed_at: Timestamp(claimed_at),
         seen_at: Timestamp(seen_at),
         reassigned,
@@ -40,63 +57,52 @@ fn parse((holder, shown, claimed_at, seen_at, reassigned): Columns) -> Result<Cl
 }
 
 fn active_claim(connection: &mut AnyConnection, name: &Username) -> Result<Option<Claim>, Failure> {
-    let row: Option<Columns> = names::table
+    let row: Option<Columns> = active_claims!()
         .filter(names::canonical.eq(name.canonical()))
-        .filter(names::ended_at.is_null())
-        .select((
-            names::telegram_id,
-            names::shown,
-            names::claimed_at,
-            names::seen_at,
-            names::reassigned,
-        ))
         .first(connection)
         .optional()?;
     Ok(row.map(parse).transpose()?)
 }
 
-fn claim_of(connection: &mut AnyConnection, holder: TelegramId) -> Result<Option<Claim>, Failure> {
-    let row: Option<Columns> = names::table
-        .filter(names::telegram_id.eq(holder.as_i64()))
-        .filter(names::ended_at.is_null())
-        .select((
-            names::telegram_id,
-            names::shown,
-            names::claimed_at,
-            names::seen_at,
-            names::reassigned,
-        ))
-        .first(connection)
-        .optional()?;
-    Ok(row.map(parse).transpose()?)
+fn claims_of(connection: &mut AnyConnection, holder: TelegramId) -> Result<Vec<Claim>, Failure> {
+    let rows: Vec<Columns> =
+        active_claims!().filter(names::telegram_id.eq(holder.as_i64())).load(connection)?;
+    Ok(rows.into_iter().map(parse).collect::<Result<_, _>>()?)
 }
 
-/// The retries of a claim that a concurrent claim of the same name won.
-const RETRIES: usize = 32;
+/// The attempts at an observation that a concurrent one of the same usernames came before.
+const ATTEMPTS: usize = 32;
 
-/// Applies an observation of a holder's username, within a transaction.
+/// Applies an observation of a holder's usernames, within a transaction.
 pub(crate) fn observe(
     connection: &mut AnyConnection,
     holder: TelegramId,
-    name: &SeenName,
+    names: &SeenNames,
 ) -> Result<(), Failure> {
-    for _ in 0..RETRIES {
+    let SeenNames { usernames, seen_at } = names.clone();
+    let observation = Observation { holder, usernames, seen_at };
+    for _ in 0..ATTEMPTS {
         // A savepoint, so that a unique violation does not abort the transaction. The other claim
-        // is committed by then and visible to the retry.
-        match connection.transaction(|connection| try_observe(connection, holder, name)) {
-            Err(Failure::Diesel(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _))) => {}
-            done => return done,
+        // is committed by then and visible to the next attempt.
+        let applied = all_or_nothing(connection, |connection| {
+            let known = known(connection, &observation)?;
+            apply(connection, &observation, &name_service::decide(&observation, &known))
+        });
+        match applied {
+            Ok(true) => return Ok(()),
+            Ok(false)
+            | Err(Failure::Diesel(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _))) => {
+            }
+            Err(error) => return Err(error),
         }
     }
-    try_observe(connection, holder, name)
+    let source = "an observation of usernames met concurrent ones at every attempt";
+    Err(StoreError::Unavailable { store: "account", source: source.into() }.into())
 }
 
-fn try_observe(
-    connection: &mut AnyConnection,
-    holder: TelegramId,
-    name: &SeenName,
-) -> Result<(), Failure> {
-    let SeenName { username, seen_at } = name.clone();
+/// Reads what is known before an observation.
+fn known(connection: &mut AnyConnection, observation: &Observation) -> Result<Known, Failure> {
+    let Observation { holder, usernames, .. } = observation;
     // Written first: the row lock serializes the observations of one holder.
     diesel::sql_query(
         "insert into name_observations (telegram_id, seen_at) values ($1, -1) \
@@ -108,87 +114,104 @@ fn try_observe(
         .find(holder.as_i64())
         .select(name_observations::seen_at)
         .first(connection)?;
-    let mut known = Known {
-        last_seen: Some(Timestamp(last_seen)).filter(|last| last.0 >= 0),
-        own_claim: claim_of(connection, holder)?,
-        ..Known::default()
-    };
-    if let Some(username) = &username {
-        known.claim_on_name = active_claim(connection, username)?;
-        let claims = || names::table.filter(names::canonical.eq(username.canonical()));
-        let (seen, ended): (Option<i64>, Option<i64>) =
-            claims().select((max(names::seen_at), max(names::ended_at))).first(connection)?;
-        known.name_known_at = seen.max(ended).map(Timestamp);
-        let others: i64 = claims()
-            .filter(names::telegram_id.ne(holder.as_i64()))
-            .count()
-            .get_result(connection)?;
-        known.had_other_holder = others > 0;
+    let mut observed = Vec::new();
+    for username in usernames.iter() {
+        observed.push(known_name(connection, username, *holder)?);
     }
-    let observation = Observation { holder, username, seen_at };
-    apply(connection, &observation, &name_service::decide(&observation, &known))
+    let last_seen = Some(Timestamp(last_seen)).filter(|last| last.0 >= 0);
+    Ok(Known { last_seen, own_claims: claims_of(connection, *holder)?, observed })
 }
 
+fn known_name(
+    connection: &mut AnyConnection,
+    username: &Username,
+    holder: TelegramId,
+) -> Result<KnownName, Failure> {
+    let claims = || names::table.filter(names::canonical.eq(username.canonical()));
+    let (seen, ended): (Option<i64>, Option<i64>) =
+        claims().select((max(names::seen_at), max(names::ended_at))).first(connection)?;
+    let others: i64 =
+        claims().filter(names::telegram_id.ne(holder.as_i64())).count().get_result(connection)?;
+    Ok(KnownName {
+        claim: active_claim(connection, username)?,
+        known_at: seen.max(ended).map(Timestamp),
+        had_other_holder: others > 0,
+    })
+}
+
+/// Applies a decision. Returns `false` if a concurrent observation changed a claim that the decision
+/// relies on.
 fn apply(
     connection: &mut AnyConnection,
     observation: &Observation,
     decision: &Decision,
-) -> Result<(), Failure> {
-    let holder = observation.holder.as_i64();
+) -> Result<bool, Failure> {
     let at = observation.seen_at.0;
     if decision.remember {
-        diesel::update(name_observations::table.find(holder))
+        diesel::update(name_observations::table.find(observation.holder.as_i64()))
             .set(name_observations::seen_at.eq(at))
             .execute(connection)?;
     }
-    let own = names::table.filter(names::telegram_id.eq(holder)).filter(names::ended_at.is_null());
-    if decision.end_own {
-        diesel::update(own).set(names::ended_at.eq(Some(at))).execute(connection)?;
+    for change in &decision.changes {
+        if !apply_change(connection, change, observation.holder, at)? {
+            return Ok(false);
+        }
     }
-    let Some(username) = &observation.username else {
-        return Ok(());
+    Ok(true)
+}
+
+fn apply_change(
+    connection: &mut AnyConnection,
+    change: &Change,
+    holder: TelegramId,
+    at: i64,
+) -> Result<bool, Failure> {
+    // A claim that was confirmed meanwhile is newer than this observation and is kept.
+    let active = |name: &Username, holder: TelegramId| {
+        names::table
+            .filter(names::canonical.eq(name.canonical()))
+            .filter(names::telegram_id.eq(holder.as_i64()))
+            .filter(names::ended_at.is_null())
+            .filter(names::seen_at.lt(at))
     };
-    let named = names::table
-        .filter(names::canonical.eq(username.canonical()))
-        .filter(names::ended_at.is_null());
-    if decision.end_other {
-        // A claim that was confirmed meanwhile is newer than this observation and is kept.
-        diesel::update(named.filter(names::seen_at.lt(at)))
+    let changed = match change {
+        Change::End { username, holder } => diesel::update(active(username, *holder))
             .set(names::ended_at.eq(Some(at)))
-            .execute(connection)?;
-    }
-    if decision.refresh {
-        diesel::update(own)
-            .set((names::shown.eq(username.as_str()), names::seen_at.eq(at)))
-            .execute(connection)?;
-    }
-    if let Some(claim) = &decision.open {
-        diesel::insert_into(names::table)
+            .execute(connection)?,
+        Change::Confirm { username, position } => diesel::update(active(username, holder))
+            .set((
+                names::shown.eq(username.as_str()),
+                names::position.eq(i32::from(*position)),
+                names::seen_at.eq(at),
+            ))
+            .execute(connection)?,
+        Change::Open(claim) => diesel::insert_into(names::table)
             .values((
                 names::telegram_id.eq(claim.holder.as_i64()),
                 names::canonical.eq(claim.username.canonical()),
                 names::shown.eq(claim.username.as_str()),
+                names::position.eq(i32::from(claim.position)),
                 names::claimed_at.eq(claim.claimed_at.0),
                 names::seen_at.eq(claim.seen_at.0),
                 names::reassigned.eq(claim.reassigned),
             ))
-            .execute(connection)?;
-    }
-    Ok(())
+            .execute(connection)?,
+    };
+    Ok(changed == 1)
 }
 
 impl Database {
-    /// Applies the username in an authenticated update of its sender.
+    /// Applies all usernames in an authenticated update of a user.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn seen_username(
+    pub async fn seen_usernames(
         &self,
         holder: TelegramId,
-        name: SeenName,
+        names: SeenNames,
     ) -> Result<(), StoreError> {
         self.blocking(move |connection| {
-            connection.transaction(|connection| observe(connection, holder, &name))
+            connection.transaction(|connection| observe(connection, holder, &names))
         })
         .await
     }

@@ -64,6 +64,7 @@ diesel::table! {
         telegram_id -> BigInt,
         canonical -> Text,
         shown -> Text,
+        position -> Integer,
         claimed_at -> BigInt,
         seen_at -> BigInt,
         reassigned -> Bool,

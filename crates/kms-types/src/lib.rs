@@ -35,6 +35,7 @@ mod timestamp;
 mod typed_amount;
 mod typed_recipient;
 mod username;
+mod usernames;
 pub mod wire;
 
 pub use address::{AddressError, EthAddress};
@@ -60,3 +61,4 @@ pub use timestamp::{Timestamp, TimestampError};
 pub use typed_amount::TypedAmount;
 pub use typed_recipient::{TypedRecipient, TypedRecipientError};
 pub use username::{Username, UsernameError};
+pub use usernames::{TooManyUsernames, Usernames};

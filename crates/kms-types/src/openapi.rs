@@ -5,7 +5,9 @@
 //! checksum of an address (format `eip55`), the reserved words of a symbol, and the decimals of
 //! the asset that an amount belongs to.
 
-use utoipa::openapi::schema::{AnyOfBuilder, KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::schema::{
+    AnyOfBuilder, ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFormat, Type,
+};
 use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -13,7 +15,7 @@ use crate::wire::LimitAmount;
 use crate::{
     AccountId, AccountRef, Asset, Email, ErrorCode, EthAddress, EventCursor, Mobile, OneTimeCode,
     PasswordHash, QuoteAmount, Recipient, RecoveryId, ReplacementId, Symbol, TelegramId, Timestamp,
-    TransferId, Units, Username, Wei,
+    TransferId, Units, Username, Usernames, Wei,
 };
 
 /// An unsigned number of 256 bits in decimal, without leading zeros.
@@ -149,6 +151,24 @@ impl ToSchema for Recipient {
     fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
         schemas.push((Username::name().into_owned(), Username::schema()));
         schemas.push((EthAddress::name().into_owned(), EthAddress::schema()));
+    }
+}
+
+impl PartialSchema for Usernames {
+    fn schema() -> RefOr<Schema> {
+        ArrayBuilder::new()
+            .description(Some(
+                "All usernames of a Telegram user, the one that Telegram shows first",
+            ))
+            .items(Ref::from_schema_name("Username"))
+            .max_items(Some(Self::MAX))
+            .into()
+    }
+}
+
+impl ToSchema for Usernames {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((Username::name().into_owned(), Username::schema()));
     }
 }
 

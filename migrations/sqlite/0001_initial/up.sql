@@ -39,6 +39,8 @@ create table names (
     canonical text not null,
     -- As its holder spells it.
     shown text not null,
+    -- Its place among the usernames of its holder. The lowest is shown.
+    position integer not null,
     claimed_at bigint not null,
     seen_at bigint not null,
     -- Whether another Telegram user held the name before.
@@ -46,7 +48,7 @@ create table names (
     ended_at bigint
 );
 create unique index names_one_holder on names (canonical) where ended_at is null;
-create unique index names_one_name on names (telegram_id) where ended_at is null;
+create index names_of_holder on names (telegram_id) where ended_at is null;
 create index names_history on names (canonical);
 
 -- The time of the newest update processed for each Telegram user: older updates are ignored.

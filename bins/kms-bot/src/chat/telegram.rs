@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use kms_types::{TelegramId, Username};
+use kms_types::{TelegramId, Username, Usernames};
 use serde::{Deserialize, Serialize};
 use teloxide_core::payloads::{
     AnswerCallbackQuery, AnswerCallbackQuerySetters, DeleteMessage, EditMessageReplyMarkup,
@@ -117,8 +117,7 @@ pub(crate) struct Telegram {
 /// The names of a user at Telegram.
 pub(crate) struct Profile {
     pub(crate) first_name: Option<String>,
-    /// The active usernames, the one that Telegram shows first. Further ones are collectible.
-    pub(crate) usernames: Vec<Username>,
+    pub(crate) usernames: Usernames,
 }
 
 /// `getChat`, with the usernames of a private chat, which teloxide does not read.
@@ -397,8 +396,7 @@ impl Telegram {
         let shown = self.repeat(None, &GetNames { chat_id: chat(of) }).await?;
         let ShownNames { first_name, username, active_usernames } = shown;
         let usernames = username.into_iter().chain(active_usernames);
-        let mut usernames: Vec<Username> = usernames.filter_map(|name| name.parse().ok()).collect();
-        usernames.dedup();
+        let usernames = usernames.filter_map(|name| name.parse::<Username>().ok()).collect();
         Ok(Profile { first_name, usernames })
     }
 

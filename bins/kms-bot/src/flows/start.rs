@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use futures::FutureExt;
+use kms_types::Usernames;
 use kms_types::wire::{Account, CreateAccount, Network};
 use teloxide_core::types::MessageId;
 
@@ -110,10 +111,12 @@ impl Step for ChoosePassword {
         }
         let creating = html!("start-creating");
         let message = context.working(user.id, &creating, WORD.to_owned()).await?;
+        let (password_hash, usernames) =
+            tokio::join!(password.hash(user.id), usernames(context, user));
         let body = CreateAccount {
             telegram_id: user.id,
-            password_hash: password.hash(user.id).await,
-            username: user.username.clone(),
+            password_hash,
+            usernames,
             seen_at: Some(answer.at),
             mobile: None,
             email: None,
@@ -135,6 +138,14 @@ impl Step for ChoosePassword {
         };
         context.telegram.edit(user.id, message, &text, keyboard).await?;
         contact::offer(context, user).await
+    }
+}
+
+/// The user's usernames: at least the one that the message showed.
+async fn usernames(context: &Context, user: &User) -> Usernames {
+    match context.telegram.profile(user.id).await {
+        Ok(profile) => profile.usernames,
+        Err(_) => user.username.clone().into_iter().collect(),
     }
 }
 

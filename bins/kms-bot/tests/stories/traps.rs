@@ -114,7 +114,7 @@ async fn a_notice_that_cannot_be_delivered_delays_no_other_user() {
     let body = CreateAccount {
         telegram_id: carol,
         password_hash: hash_password(carol, "never in this chat before").await,
-        username: Some("carol".parse().unwrap()),
+        usernames: ["carol".parse().unwrap()].into_iter().collect(),
         seen_at: Some(kms_types::Timestamp(1)),
         mobile: None,
         email: None,

@@ -1,4 +1,4 @@
-//! Accounts: create, read, password, username, balance.
+//! Accounts: create, read, password, usernames, balance.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use actix_web::http::StatusCode;
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get, post, put};
 use kms_chain::Balances;
-use kms_core::account::{Account, AccountState, SeenName};
+use kms_core::account::{Account, AccountState, SeenNames};
 use kms_core::ports::AccountStore;
 use kms_core::{CreateWallet, Created, SealError};
-use kms_types::wire::{self, Balance, ChangePassword, CreateAccount, SeenUsername, TokenBalance};
+use kms_types::wire::{self, Balance, ChangePassword, CreateAccount, SeenUsernames, TokenBalance};
 use kms_types::{AccountRef, Email, Mobile};
 
 use crate::auth::{Bot, Reader};
@@ -19,7 +19,7 @@ use crate::error::ApiError;
 use crate::rate_limits::admit;
 use crate::state::{State, detached};
 
-crate::openapi::resource!(create, read, change_password, seen_username, balance);
+crate::openapi::resource!(create, read, change_password, seen_usernames, balance);
 
 /// Creates a wallet for a Telegram user. A repeat with the same password returns the same account.
 #[utoipa::path(
@@ -118,14 +118,14 @@ pub(crate) async fn create(
     state: Data<State>,
     Json(body): Json<CreateAccount>,
 ) -> Result<HttpResponse, ApiError> {
-    let CreateAccount { telegram_id, password_hash, username, seen_at, mobile, email } = body;
+    let CreateAccount { telegram_id, password_hash, usernames, seen_at, mobile, email } = body;
     let now = clock::now();
     // A time in the future would make every later observation look outdated.
-    let name = seen_at.map(|seen_at| SeenName { username, seen_at: seen_at.min(now) });
+    let names = seen_at.map(|seen_at| SeenNames { usernames, seen_at: seen_at.min(now) });
     let (key, limit) = (format!("onboarding:{}", caller.actor), state.limits.onboardings.limit());
     let detail = "too many new wallets at once; repeat after `retry_after` seconds";
     admit(&state.database, &key, limit, detail).await?;
-    let request = CreateWallet { telegram_id, password: password_hash, name, mobile, email };
+    let request = CreateWallet { telegram_id, password: password_hash, names, mobile, email };
     let custody = Arc::clone(&state.custody);
     let created = detached(async move { Ok(custody.create(request, &caller, now).await?) }).await?;
     let (status, account) = match created {
@@ -189,28 +189,29 @@ pub(crate) async fn change_password(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// Reports the username that an authenticated Telegram update showed for the account's user.
+/// Reports all usernames that an authenticated Telegram update showed for the account's user. The
+/// user holds no other username afterwards.
 #[utoipa::path(
-    operation_id = "report_username",
+    operation_id = "report_usernames",
     tag = "names",
     params(("account" = AccountRef, Path)),
-    request_body = SeenUsername,
+    request_body = SeenUsernames,
     responses(
         (status = 204, description = "The observation is stored"),
         (status = 404, description = "No such account"),
     )
 )]
-#[put("/accounts/{account}/username")]
-pub(crate) async fn seen_username(
+#[put("/accounts/{account}/usernames")]
+pub(crate) async fn seen_usernames(
     _bot: Bot,
     state: Data<State>,
     Segment(account): Segment<AccountRef>,
-    Json(body): Json<SeenUsername>,
+    Json(body): Json<SeenUsernames>,
 ) -> Result<HttpResponse, ApiError> {
     let account = find(&state, account).await?;
-    let SeenUsername { username, seen_at } = body;
-    let name = SeenName { username, seen_at: seen_at.min(clock::now()) };
-    state.database.seen_username(account.telegram_id, name).await?;
+    let SeenUsernames { usernames, seen_at } = body;
+    let names = SeenNames { usernames, seen_at: seen_at.min(clock::now()) };
+    state.database.seen_usernames(account.telegram_id, names).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

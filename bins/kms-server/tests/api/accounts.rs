@@ -5,7 +5,7 @@ use std::time::Duration;
 use kms_server_testing::requests::{create, hash, recover, recover_as, telegram};
 use kms_server_testing::{TestServer, on_both_stores};
 use kms_store::Scope;
-use kms_types::wire::{ChangePassword, EventBody, ExportKey, SeenUsername};
+use kms_types::wire::{ChangePassword, EventBody, ExportKey, SeenUsernames};
 use kms_types::{
     AccountEvent, ErrorCode, EventStream, RecoveryId, RecoveryStep, SecurityEvent, Timestamp,
 };
@@ -172,8 +172,8 @@ async fn only_its_owner_exports_a_key(test: TestServer) {
 async fn names_follow_telegram(test: TestServer) {
     let ann = test.onboard(1, "ann", "a").await;
     let bob = test.onboard(2, "bob", "b").await;
-    let saw = |name: Option<&str>, at| SeenUsername {
-        username: name.map(|name| name.parse().unwrap()),
+    let saw = |names: &[&str], at| SeenUsernames {
+        usernames: names.iter().map(|name| name.parse().unwrap()).collect(),
         seen_at: Timestamp(at),
     };
     let name = "@ANN".parse().unwrap();
@@ -185,15 +185,24 @@ async fn names_follow_telegram(test: TestServer) {
             .elapsed()
             .map_or(std::time::UNIX_EPOCH, |since| std::time::UNIX_EPOCH + since),
     );
-    test.client.seen_username(telegram(2), &saw(Some("Ann"), now.0)).await.unwrap();
+    test.client.seen_usernames(telegram(2), &saw(&["Ann"], now.0)).await.unwrap();
     let found = test.client.name(&name).await.unwrap().unwrap();
     assert_eq!((found.address, found.reassigned_at), (bob.address, Some(now)));
     assert_eq!(test.client.account(telegram(1)).await.unwrap().unwrap().username, None);
     // An older observation does not give the name back to Ann.
-    test.client.seen_username(telegram(1), &saw(Some("ann"), now.0 - 5)).await.unwrap();
+    test.client.seen_usernames(telegram(1), &saw(&["ann"], now.0 - 5)).await.unwrap();
     assert_eq!(test.client.name(&name).await.unwrap().unwrap().address, bob.address);
-    test.client.seen_username(telegram(2), &saw(None, now.0 + 1)).await.unwrap();
+    test.client.seen_usernames(telegram(2), &saw(&[], now.0 + 1)).await.unwrap();
     assert_eq!(test.client.name(&name).await.unwrap(), None);
+    // Each of several usernames names the wallet; the account shows the first.
+    let several = saw(&["Bobsled", "bob", "ann"], now.0 + 2);
+    test.client.seen_usernames(telegram(2), &several).await.unwrap();
+    for name in ["bob", "bobsled", "ann"] {
+        let found = test.client.name(&name.parse().unwrap()).await.unwrap().unwrap();
+        assert_eq!((found.telegram_id, found.address), (bob.telegram_id, bob.address), "{name}");
+    }
+    let shown = test.client.account(telegram(2)).await.unwrap().unwrap().username;
+    assert_eq!(shown.unwrap().as_str(), "Bobsled");
 }
 
 async fn tokens_have_scopes_and_can_be_revoked(test: TestServer) {

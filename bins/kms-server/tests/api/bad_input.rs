@@ -27,7 +27,7 @@ async fn bad_bodies_are_refused(test: TestServer) {
     let mut cases: Vec<(&str, &str, Vec<u8>)> = vec![
         ("/v1/accounts", "empty", b"".to_vec()),
         ("/v1/accounts", "not JSON", b"{".to_vec()),
-        ("/v1/accounts", "not UTF-8", b"{\"telegram_id\":1,\"username\":\"\xff\"}".to_vec()),
+        ("/v1/accounts", "not UTF-8", b"{\"telegram_id\":1,\"usernames\":[\"\xff\"]}".to_vec()),
         ("/v1/accounts", "two documents", b"{}{}".to_vec()),
         ("/v1/accounts", "too large", vec![b' '; 17 * 1024]),
         ("/v1/accounts", "an array", b"[]".to_vec()),
@@ -44,16 +44,19 @@ async fn bad_bodies_are_refused(test: TestServer) {
     json_case("/v1/accounts", "an unknown field", account("seed_phrase", json!("x")));
     json_case("/v1/accounts", "a secret for a field", account("hunter2", json!(1)));
     json_case("/v1/accounts", "values without names", json!([5, hash, "hunter2"]));
-    json_case("/v1/accounts", "a number as name", account("username", json!(12_345_678)));
-    json_case("/v1/accounts", "a fraction as name", account("username", json!(12_345_678.5)));
-    json_case("/v1/accounts", "a list as name", account("username", json!([12_345_678])));
-    json_case("/v1/accounts", "an object as name", account("username", json!({"hunter2": 1})));
+    json_case("/v1/accounts", "a number as name", account("usernames", json!([12_345_678])));
+    json_case("/v1/accounts", "a fraction as name", account("usernames", json!([12_345_678.5])));
+    json_case("/v1/accounts", "a list as name", account("usernames", json!([[12_345_678]])));
+    json_case("/v1/accounts", "an object as name", account("usernames", json!([{"hunter2": 1}])));
+    json_case("/v1/accounts", "a name without a list", account("usernames", json!("hunter2")));
+    let many: Vec<_> = (0..17).map(|number| format!("name{number}")).collect();
+    json_case("/v1/accounts", "too many names", account("usernames", json!(many)));
     json_case("/v1/accounts", "a negative id", account("telegram_id", json!(-5)));
     json_case("/v1/accounts", "an id of zero", account("telegram_id", json!(0)));
     json_case("/v1/accounts", "an id too large", account("telegram_id", json!(1_i64 << 52)));
     json_case("/v1/accounts", "an id in a string", account("telegram_id", json!("5")));
     json_case("/v1/accounts", "a bare password", account("password_hash", json!("hunter2")));
-    json_case("/v1/accounts", "a NUL in a name", account("username", json!("a\u{0}b")));
+    json_case("/v1/accounts", "a NUL in a name", account("usernames", json!(["a\u{0}b"])));
     json_case("/v1/accounts", "a bad e-mail", account("email", json!("ann@")));
     json_case("/v1/accounts", "a bad mobile", account("mobile", json!("0151")));
     let quote = |field: &str, value: Value| {

@@ -139,7 +139,7 @@ async fn secrets_do_not_leak(stores: Stores) {
         .build()
         .unwrap();
     let mut bodies = vec![json!([3, secret]), json!([secret]), secret.clone()];
-    for field in ["telegram_id", "username", "seen_at", "mobile", "email", "password_hash"] {
+    for field in ["telegram_id", "usernames", "seen_at", "mobile", "email", "password_hash"] {
         let mut body = text.clone();
         body[field] = match field {
             "password_hash" => json!([secret]),

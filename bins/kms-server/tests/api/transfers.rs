@@ -232,9 +232,9 @@ async fn a_quote_is_confirmed_only_as_it_was_shown(test: TestServer) {
     // The username is reassigned between quote and confirmation.
     test.onboard(3, "carl", "carl's password").await;
     let seen_at = kms_types::Timestamp(2_000_000);
-    let username = Some("bob".parse().unwrap());
-    let seen = kms_types::wire::SeenUsername { username, seen_at };
-    test.client.seen_username(telegram(3), &seen).await.unwrap();
+    let usernames = ["bob".parse().unwrap()].into_iter().collect();
+    let seen = kms_types::wire::SeenUsernames { usernames, seen_at };
+    test.client.seen_usernames(telegram(3), &seen).await.unwrap();
     let body = confirm(&quoted, "ann's password");
     let refused = test.client.confirm(quoted.id, &body).await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::QuoteMismatch));
@@ -254,8 +254,9 @@ async fn a_repeated_quote_is_unchanged_when_the_username_is_gone(test: TestServe
     let request = quote(1, "@bob", "1");
     let quoted = test.client.quote(&request).await.unwrap();
     let seen_at = kms_types::Timestamp(2_000_000);
-    let seen = kms_types::wire::SeenUsername { username: Some("rob".parse().unwrap()), seen_at };
-    test.client.seen_username(telegram(2), &seen).await.unwrap();
+    let usernames = ["rob".parse().unwrap()].into_iter().collect();
+    let seen = kms_types::wire::SeenUsernames { usernames, seen_at };
+    test.client.seen_usernames(telegram(2), &seen).await.unwrap();
     assert_eq!(test.client.quote(&request).await.unwrap(), quoted);
     // The same id with another recipient or amount is refused.
     for (to, amount) in [("@bob", "2"), ("@rob", "1"), ("@ann", "1")] {

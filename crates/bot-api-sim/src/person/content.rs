@@ -151,11 +151,12 @@ impl Person {
         })
     }
 
-    /// Sets the collectible usernames that the user shows besides the first one.
+    /// Sets the collectible usernames that the user has besides the one that they chose.
     pub fn also_has(&self, usernames: &[&str]) {
         self.shared.change(|state| {
             if let Some(user) = state.users.get_mut(&self.id) {
-                user.other_usernames = usernames.iter().map(|name| (*name).to_owned()).collect();
+                let names = usernames.iter().map(|name| (*name).to_owned());
+                user.collectible_usernames = names.collect();
             }
         });
     }

@@ -194,7 +194,7 @@ impl World {
         let request = CreateWallet {
             telegram_id: telegram_id.try_into().unwrap(),
             password: password(),
-            name: None,
+            names: None,
             mobile: None,
             email: None,
         };

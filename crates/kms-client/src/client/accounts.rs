@@ -1,8 +1,8 @@
-//! Accounts: create, read, password, username, key export, balance.
+//! Accounts: create, read, password, usernames, key export, balance.
 
 use kms_types::AccountRef;
 use kms_types::wire::{
-    Account, Balance, ChangePassword, CreateAccount, ExportKey, ExportedKey, SeenUsername,
+    Account, Balance, ChangePassword, CreateAccount, ExportKey, ExportedKey, SeenUsernames,
 };
 use reqwest::Method;
 
@@ -46,18 +46,18 @@ impl Client {
         self.send_without_response(Method::PUT, &path, body).await
     }
 
-    /// Reports the username that an authenticated Telegram update showed for the account's user.
+    /// Reports all usernames that an authenticated Telegram update showed for the account's user.
     ///
-    /// `PUT /v1/accounts/{account}/username`.
+    /// `PUT /v1/accounts/{account}/usernames`.
     ///
     /// # Errors
     /// [`ClientError`]: the server refused, or its response did not arrive.
-    pub async fn seen_username(
+    pub async fn seen_usernames(
         &self,
         account: AccountRef,
-        body: &SeenUsername,
+        body: &SeenUsernames,
     ) -> Result<(), ClientError> {
-        let path = ["accounts", &account.to_string(), "username"];
+        let path = ["accounts", &account.to_string(), "usernames"];
         self.send_without_response(Method::PUT, &path, body).await
     }
 

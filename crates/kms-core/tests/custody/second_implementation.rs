@@ -109,7 +109,7 @@ async fn opens_a_live_wallet_and_its_wrapped_sck() {
         let request = kms_core::CreateWallet {
             telegram_id: 4711.try_into().unwrap(),
             password: hash(),
-            name: None,
+            names: None,
             mobile: None,
             email: None,
         };

@@ -214,7 +214,7 @@ impl World {
         let request = CreateWallet {
             telegram_id: id.try_into().unwrap(),
             password: hash(words),
-            name: None,
+            names: None,
             mobile: None,
             email: None,
         };

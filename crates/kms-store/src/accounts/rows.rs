@@ -18,17 +18,20 @@ use crate::server_keys::{BATCH, StaleMac};
 macro_rules! joined {
     () => {{
         use $crate::schema::names;
-        let of_account = names::telegram_id.eq(accounts::telegram_id);
-        let active = names::table.on(of_account.and(names::ended_at.is_null()));
+        let username = names::table
+            .filter(names::telegram_id.eq(accounts::telegram_id))
+            .filter(names::ended_at.is_null())
+            .order(names::position)
+            .select(names::shown)
+            .single_value();
         accounts::table
             .inner_join(wallets::table.on(wallets::account_id.eq(accounts::id)))
-            .left_join(active)
-            .select((AccountRow::as_select(), WalletRow::as_select(), names::shown.nullable()))
+            .select((AccountRow::as_select(), WalletRow::as_select(), username))
     }};
 }
 pub(super) use joined;
 
-/// An account, its wallet, and the active username of its owner.
+/// An account, its wallet, and the username of its owner that is shown.
 pub(super) type Row = (AccountRow, WalletRow, Option<String>);
 
 #[derive(Queryable, Selectable)]

@@ -30,15 +30,15 @@ impl AccountStore for Database {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
             connection.transaction(|connection| {
-                let NewAccount { account, name } = new;
+                let NewAccount { account, names: seen } = new;
                 // A savepoint, so that a unique violation does not abort the transaction.
                 let insert = connection
                     .transaction(|connection| Ok(rows::insert(connection, &account, &keys.row)?));
                 if !inserted(insert)? {
                     return Ok(false);
                 }
-                if let Some(name) = name {
-                    names::observe(connection, account.telegram_id, &name)?;
+                if let Some(seen) = seen {
+                    names::observe(connection, account.telegram_id, &seen)?;
                 }
                 let kind = EventKind::Account(AccountEvent::Created);
                 events::append(connection, account.id, account.created_at, kind, About::Nothing)?;

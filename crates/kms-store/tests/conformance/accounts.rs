@@ -1,7 +1,7 @@
 //! Accounts, wallets, usernames, and rows that were tampered with.
 
 use kms_core::account::{
-    AccountState, ContactChange, EmailChange, NewAccount, SeenName, SwapReason, WalletSwap,
+    Account, AccountState, ContactChange, EmailChange, NewAccount, SwapReason, WalletSwap,
 };
 use kms_core::ports::{
     AccountStore, EmailChangeStore, ExportLog, PasswordGate, PasswordGateDecision, RecoveryStore,
@@ -12,7 +12,7 @@ use kms_types::{
     AccountEvent, AccountId, AccountRef, EventCursor, EventKind, SckId, SecurityEvent, Timestamp,
 };
 
-use crate::fixtures::{Subject, account, events, insert, on_every_database, open};
+use crate::fixtures::{Subject, account, events, insert, on_every_database, open, saw};
 use crate::recoveries;
 
 on_every_database!(
@@ -29,6 +29,8 @@ on_every_database!(
     a_wallet_is_resealed_under_the_sck_that_was_read,
     a_recovery_resets_the_password_lockout,
     names_are_claimed_and_reassigned,
+    every_username_of_a_person_is_claimed,
+    people_who_swap_usernames_do_not_deadlock,
     of_concurrent_claims_the_newest_wins,
 );
 
@@ -203,7 +205,7 @@ async fn a_requested_email_change_counts_attempts(subject: Subject) {
 async fn one_telegram_user_has_one_account(subject: Subject) {
     let tries = (0..8).map(|_| {
         let database = subject.database.clone();
-        let new = NewAccount { account: account(1), name: None };
+        let new = NewAccount { account: account(1), names: None };
         tokio::spawn(async move { database.create_account(new).await.unwrap() })
     });
     let mut made = 0;
@@ -314,44 +316,101 @@ async fn names_are_claimed_and_reassigned(subject: Subject) {
     let ann = insert(database, 1, "ann").await;
     let bob = insert(database, 2, "bob").await;
     let (name, now) = ("@ANN".parse().unwrap(), Timestamp(200));
-    let saw = |name: Option<&str>, at| SeenName {
-        username: name.map(|name| name.parse().unwrap()),
-        seen_at: Timestamp(at),
-    };
     let found = database.resolve(&name, now).await.unwrap().unwrap();
     assert_eq!((found.account.id, found.reassigned_at), (ann.id, None));
-    database.seen_username(bob.telegram_id, saw(Some("Ann"), 100)).await.unwrap();
+    database.seen_usernames(bob.telegram_id, saw(&["Ann"], 100)).await.unwrap();
     let found = database.resolve(&name, now).await.unwrap().unwrap();
     assert_eq!((found.account.id, found.reassigned_at), (bob.id, Some(Timestamp(100))));
     assert_eq!(found.username.as_str(), "Ann");
-    database.seen_username(ann.telegram_id, saw(Some("ann"), 50)).await.unwrap();
+    database.seen_usernames(ann.telegram_id, saw(&["ann"], 50)).await.unwrap();
     assert_eq!(database.resolve(&name, now).await.unwrap().unwrap().account.id, bob.id);
-    database.seen_username(bob.telegram_id, saw(None, 110)).await.unwrap();
+    database.seen_usernames(bob.telegram_id, saw(&[], 110)).await.unwrap();
     assert_eq!(database.resolve(&name, now).await.unwrap(), None);
     // An update from the time when Bob held the name does not claim it, though it is free.
     let carl = insert(database, 3, "carl").await;
-    database.seen_username(carl.telegram_id, saw(Some("ann"), 105)).await.unwrap();
+    database.seen_usernames(carl.telegram_id, saw(&["ann"], 105)).await.unwrap();
     assert_eq!(database.resolve(&name, now).await.unwrap(), None);
-    database.seen_username(carl.telegram_id, saw(Some("ann"), 111)).await.unwrap();
+    database.seen_usernames(carl.telegram_id, saw(&["ann"], 111)).await.unwrap();
     assert_eq!(database.resolve(&name, now).await.unwrap().unwrap().account.id, carl.id);
     // The name of a user without a wallet does not resolve.
-    database.seen_username(9.try_into().unwrap(), saw(Some("ghost"), 10)).await.unwrap();
+    database.seen_usernames(9.try_into().unwrap(), saw(&["ghost"], 10)).await.unwrap();
     assert_eq!(database.resolve(&"ghost".parse().unwrap(), now).await.unwrap(), None);
+}
+
+async fn every_username_of_a_person_is_claimed(subject: Subject) {
+    let database = &subject.database;
+    let bob = insert(database, 2, "bob").await;
+    let carl = insert(database, 3, "carl").await;
+    let found = async |name: &str| {
+        let found = database.resolve(&name.parse().unwrap(), Timestamp(200)).await.unwrap();
+        found.map(|found| (found.account.id, found.reassigned_at))
+    };
+    let shown = async |account: &Account| {
+        let account = database.account(account.id.into()).await.unwrap().unwrap();
+        account.username.map(String::from)
+    };
+    database.seen_usernames(bob.telegram_id, saw(&["robert", "bob", "rob"], 100)).await.unwrap();
+    for name in ["bob", "Robert", "rob"] {
+        assert_eq!(found(name).await, Some((bob.id, None)), "{name}");
+    }
+    assert_eq!(shown(&bob).await.as_deref(), Some("robert"));
+    // The one that is shown is sold, and another one is dropped.
+    database.seen_usernames(carl.telegram_id, saw(&["carl", "robert"], 110)).await.unwrap();
+    assert_eq!(found("robert").await, Some((carl.id, Some(Timestamp(110)))));
+    assert_eq!(shown(&bob).await.as_deref(), Some("bob"));
+    assert_eq!(shown(&carl).await.as_deref(), Some("carl"));
+    database.seen_usernames(bob.telegram_id, saw(&["robert", "rob", "bob"], 105)).await.unwrap();
+    assert_eq!(found("robert").await, Some((carl.id, Some(Timestamp(110)))));
+    assert_eq!(shown(&bob).await.as_deref(), Some("rob"));
+    database.seen_usernames(bob.telegram_id, saw(&["bob"], 120)).await.unwrap();
+    assert_eq!((found("bob").await, found("rob").await), (Some((bob.id, None)), None));
+    database.seen_usernames(bob.telegram_id, saw(&[], 130)).await.unwrap();
+    assert_eq!((found("bob").await, shown(&bob).await), (None, None));
+    if !subject.url.ends_with(":memory:") {
+        assert_eq!(subject.count("names"), 5, "the history");
+    }
+}
+
+/// Each of two people takes what the other one had, both ways round, again and again.
+async fn people_who_swap_usernames_do_not_deadlock(subject: Subject) {
+    let database = &subject.database;
+    let holders = [insert(database, 1, "ann").await, insert(database, 2, "bob").await];
+    for round in 0..20 {
+        let swaps =
+            [(0, ["ann", "gold"]), (1, ["gold", "ann"]), (0, ["bob", "x"]), (1, ["x", "bob"])];
+        let swaps: Vec<_> = (0..)
+            .zip(swaps)
+            .map(|(step, (holder, names))| {
+                let (database, holder) = (database.clone(), holders[holder].telegram_id);
+                let seen = saw(&names, 1_000 + round * 10 + step);
+                tokio::spawn(async move { database.seen_usernames(holder, seen).await })
+            })
+            .collect();
+        for swap in swaps {
+            swap.await.unwrap().unwrap();
+        }
+    }
+    if subject.url.ends_with(":memory:") {
+        return;
+    }
+    let active = "(select canonical from names where ended_at is null group by canonical \
+                  having count(*) > 1) as doubled";
+    assert_eq!(subject.count(active), 0);
 }
 
 async fn of_concurrent_claims_the_newest_wins(subject: Subject) {
     let database = &subject.database;
-    let claim = |at| SeenName { username: Some("gold".parse().unwrap()), seen_at: Timestamp(at) };
+    let claim = |at| saw(&["gold"], at);
     let (mut makes, mut sees) = (Vec::new(), Vec::new());
     for id in 1..=6 {
         insert(database, 10 + id, &format!("old{id}")).await;
     }
     for id in 1..=6 {
         let (one, two) = (database.clone(), database.clone());
-        let new = NewAccount { account: account(id), name: Some(claim(100 + id)) };
+        let new = NewAccount { account: account(id), names: Some(claim(100 + id)) };
         makes.push(tokio::spawn(async move { one.create_account(new).await }));
         let holder = (10 + id).try_into().unwrap();
-        sees.push(tokio::spawn(async move { two.seen_username(holder, claim(200 - id)).await }));
+        sees.push(tokio::spawn(async move { two.seen_usernames(holder, claim(200 - id)).await }));
     }
     for make in makes {
         assert!(make.await.unwrap().unwrap());
@@ -376,12 +435,12 @@ async fn a_lost_race_for_a_name_still_creates_the_account() {
     let mut other = diesel::PgConnection::establish(&subject.url).unwrap();
     let mut run = |sql: &str| diesel::sql_query(sql).execute(&mut other).unwrap();
     run("begin");
-    run("insert into names (telegram_id, canonical, shown, claimed_at, seen_at, reassigned) \
-         values (9, 'gold', 'gold', 50, 50, false)");
-    let claim = |at| SeenName { username: Some("gold".parse().unwrap()), seen_at: Timestamp(at) };
+    run("insert into names (telegram_id, canonical, shown, position, claimed_at, seen_at, \
+         reassigned) values (9, 'gold', 'gold', 0, 50, 50, false)");
+    let claim = |at| saw(&["gold"], at);
     let making = [(1, 40), (2, 60)].map(|(id, at)| {
         let database = subject.database.clone();
-        let new = NewAccount { account: account(id), name: Some(claim(at)) };
+        let new = NewAccount { account: account(id), names: Some(claim(at)) };
         tokio::spawn(async move { database.create_account(new).await.unwrap() })
     });
     while subject.waiting_for_locks() < 2 {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, RunQueryDsl};
 use kms_chain::transfer::{Asked, Fees, Ladder, Party, Quote, Transfer, Warning};
-use kms_core::account::{Account, AccountState, NewAccount, SeenName, Wallet};
+use kms_core::account::{Account, AccountState, NewAccount, SeenNames, Wallet};
 use kms_core::ports::AccountStore;
 use kms_core::{KdfParams, Salt, ServerKeys};
 use kms_store::{Database, StoredEvent};
@@ -204,11 +204,15 @@ pub(crate) async fn events(
 
 pub(crate) async fn insert(database: &Database, telegram_id: i64, name: &str) -> Account {
     let account = account(telegram_id);
-    let username = Some(name.parse().unwrap());
-    let name = Some(SeenName { username: username.clone(), seen_at: Timestamp(telegram_id) });
-    let new = NewAccount { account: account.clone(), name };
+    let new = NewAccount { account: account.clone(), names: Some(saw(&[name], telegram_id)) };
     assert!(database.create_account(new).await.unwrap());
-    Account { username, ..account }
+    Account { username: Some(name.parse().unwrap()), ..account }
+}
+
+/// The usernames of a user, as Telegram showed them at a time.
+pub(crate) fn saw(names: &[&str], at: i64) -> SeenNames {
+    let usernames = names.iter().map(|name| name.parse().unwrap()).collect();
+    SeenNames { usernames, seen_at: Timestamp(at) }
 }
 
 /// A ladder of one step.

@@ -78,7 +78,7 @@ fn fixed(telegram_id: i64) -> Account {
 
 async fn create(database: &Database, telegram_id: i64) -> Account {
     let account = fixed(telegram_id);
-    let new = NewAccount { account: account.clone(), name: None };
+    let new = NewAccount { account: account.clone(), names: None };
     assert!(database.create_account(new).await.unwrap());
     account
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AccountId, Email, EthAddress, Mobile, Passphrase, PasswordHash, TelegramId, Timestamp, Token,
-    Units, Username, Wei,
+    Units, Username, Usernames, Wei,
 };
 
 /// `POST /v1/accounts`: creates a wallet for a Telegram user. A repeat with the same password
@@ -17,10 +17,10 @@ pub struct CreateAccount {
     pub telegram_id: TelegramId,
     /// The password, as the client stretched it: `v1.` and 64 hex digits.
     pub password_hash: PasswordHash,
-    /// The username Telegram showed with the update that led here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub username: Option<Username>,
-    /// When Telegram showed it. Required to bind the username.
+    /// The usernames that Telegram showed with the update that led here.
+    #[serde(default, skip_serializing_if = "Usernames::is_empty")]
+    pub usernames: Usernames,
+    /// When Telegram showed them. Required to bind the usernames.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen_at: Option<Timestamp>,
     /// A mobile number (E.164). Stored encrypted.
@@ -53,7 +53,8 @@ pub struct Account {
     pub id: AccountId,
     /// The owner.
     pub telegram_id: TelegramId,
-    /// The username that payments to the wallet can name, if the owner holds one.
+    /// The username that payments to the wallet can name, if the owner holds one: of several, the
+    /// one that Telegram shows first.
     pub username: Option<Username>,
     /// The wallet's address.
     pub address: EthAddress,
@@ -109,14 +110,14 @@ pub struct ExportedKey {
     pub passphrase: Passphrase,
 }
 
-/// `PUT /v1/accounts/{account}/username`: the username that an authenticated Telegram update
+/// `PUT /v1/accounts/{account}/usernames`: all usernames that an authenticated Telegram update
 /// showed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-pub struct SeenUsername {
-    /// The username; `null` if the user has none.
-    pub username: Option<Username>,
+pub struct SeenUsernames {
+    /// The usernames: the user holds no other. Empty if the user has none.
+    pub usernames: Usernames,
     /// The time of the update.
     pub seen_at: Timestamp,
 }
