@@ -52,10 +52,27 @@ impl<'a> Assets<'a> {
 
     /// The error about a word that is no asset.
     pub(crate) fn unknown(self, word: &str) -> InputError {
-        let symbols = self.tokens.iter().map(|token| token.symbol.as_str());
-        let known: Vec<_> = [self.coin].into_iter().chain(symbols).collect();
+        let known: Vec<_> = self.symbols().collect();
         let word = word.chars().take(LONGEST_WORD).collect();
         InputError::UnknownAsset { word, known: known.join(", ") }
+    }
+
+    /// Parses a word that begins like an amount, perhaps with a symbol directly behind it.
+    ///
+    /// Beside a token whose symbol begins with a digit, `51inch` may be 51 of one token or 5 of
+    /// another, so it is refused.
+    pub(crate) fn parse_word(self, word: &str) -> Result<(QuoteAmount, Option<Asset>), InputError> {
+        let typed = word.trim_end_matches(|c: char| c.is_ascii_punctuation()).to_ascii_lowercase();
+        let ends_with = |symbol: &&str| {
+            let symbol = symbol.to_ascii_lowercase();
+            symbol.starts_with(|c: char| c.is_ascii_digit()) && typed.ends_with(&symbol)
+        };
+        if let Some(symbol) = self.symbols().find(ends_with) {
+            let word = word.chars().take(LONGEST_WORD).collect();
+            return Err(InputError::JoinedAmount { word, symbol: symbol.to_owned() });
+        }
+        let TypedAmount { amount, symbol } = word.parse()?;
+        Ok((amount, symbol.map(|symbol| self.expect(&symbol)).transpose()?))
     }
 
     /// Parses an amount with an optional symbol: `5`, `5 USDC`, `5usdc`, `all USDC`.
@@ -64,21 +81,24 @@ impl<'a> Assets<'a> {
         text: &str,
     ) -> Result<(QuoteAmount, Option<Asset>), InputError> {
         let mut words = text.split_whitespace();
-        let TypedAmount { amount, symbol } = words.next().unwrap_or_default().parse()?;
-        let next = words.next();
-        if next.is_some_and(TypedAmount::is_meant) {
-            return Err(AmountError::Separator.into());
-        }
-        let symbol = match (symbol.as_deref(), next) {
-            (Some(_), Some(word)) => return Err(self.unknown(word)),
-            (Some(symbol), None) => Some(symbol),
-            (None, next) => next,
+        let (amount, joined) = self.parse_word(words.next().unwrap_or_default())?;
+        let Some(word) = words.next() else { return Ok((amount, joined)) };
+        let asset = match (joined, self.find(word)) {
+            (None, Some(asset)) => asset,
+            (None, None) if TypedAmount::is_meant(word) => {
+                return Err(AmountError::Separator.into());
+            }
+            (Some(_), _) | (None, None) => return Err(self.unknown(word)),
         };
-        let asset = symbol.map(|symbol| self.expect(symbol)).transpose()?;
         match words.next() {
             Some(word) => Err(self.unknown(word)),
-            None => Ok((amount, asset)),
+            None => Ok((amount, Some(asset))),
         }
+    }
+
+    /// The symbols of all assets.
+    fn symbols(self) -> impl Iterator<Item = &'a str> {
+        [self.coin].into_iter().chain(self.tokens.iter().map(|token| token.symbol.as_str()))
     }
 }
 
@@ -100,5 +120,30 @@ mod tests {
             };
             assert_eq!((word.to_uppercase().as_str(), known.as_str()), ("USDC", "ETH"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_symbol_that_begins_with_a_digit_stands_apart() {
+        let token = |symbol: &str| Token {
+            symbol: symbol.parse().unwrap(),
+            address: [1; 20].into(),
+            decimals: 18,
+        };
+        let tokens = [token("1INCH"), token("INCH")];
+        for assets in [Assets::new("ETH", &tokens[..1]), Assets::new("ETH", &tokens)] {
+            for text in ["5 1INCH", "5 1inch", "all 1Inch"] {
+                let asset = Some("1INCH".parse().unwrap());
+                assert_eq!(assets.parse_amount(text).unwrap().1, asset, "{text}");
+            }
+            for text in ["51inch", "1INCH", "0.51INCH,"] {
+                let refused = assets.parse_amount(text);
+                let symbol = "1INCH".to_owned();
+                let word = text.to_owned();
+                assert_eq!(refused, Err(InputError::JoinedAmount { word, symbol }), "{text}");
+            }
+            assert_eq!(assets.parse_amount("5 1"), Err(AmountError::Separator.into()));
+        }
+        let (amount, asset) = Assets::new("ETH", &tokens).parse_amount("5 inch").unwrap();
+        assert_eq!((amount, asset), ("5".to_owned().try_into().unwrap(), "INCH".parse().ok()));
     }
 }

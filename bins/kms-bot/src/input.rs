@@ -20,6 +20,14 @@ pub(crate) enum InputError {
     /// The words of `/limit` are too many, or name an unknown asset.
     #[error("expected an amount per day")]
     LimitWords,
+    /// A word can be read as amounts of two assets.
+    #[error("the amount and the symbol need a space between them")]
+    JoinedAmount {
+        /// The word, shortened.
+        word: String,
+        /// The symbol that begins with a digit.
+        symbol: String,
+    },
     /// A word is no asset, and nothing else that belongs there.
     #[error("no asset has this symbol")]
     UnknownAsset {
@@ -39,6 +47,9 @@ impl InputError {
             Self::UnmarkedRecipient => html!("input-recipient-unmarked"),
             Self::SendWords => html!("input-send-words"),
             Self::LimitWords => html!("input-limit-words"),
+            Self::JoinedAmount { word, symbol } => {
+                html!("input-amount-joined", word = word, symbol = symbol)
+            }
             Self::UnknownAsset { word, known } => {
                 html!("input-unknown-asset", word = word, known = known)
             }

@@ -139,8 +139,8 @@ fn known_name(
     })
 }
 
-/// Applies a decision. Returns `false` if a concurrent observation changed a claim that the decision
-/// relies on.
+/// Applies a decision. Returns `false` if a concurrent observation changed a claim that the
+/// decision relies on.
 fn apply(
     connection: &mut AnyConnection,
     observation: &Observation,

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{EthAddress, Units};
 
-/// The symbol of a token: a letter, then letters, digits, `.`, `-` or `_`, at most 16 characters.
-/// Compared without regard to case.
+/// The symbol of a token: perhaps digits, then a letter, then letters, digits, `.`, `-` or `_`, at
+/// most 16 characters. Compared without regard to case.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Symbol(String);
@@ -17,7 +17,10 @@ pub struct Symbol(String);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SymbolError {
     /// Empty, too long, or with other characters.
-    #[error("a symbol has 1 to 16 letters, digits, points, - or _, a letter first, as USDC")]
+    #[error(
+        "a symbol has 1 to 16 letters, digits, points, - or _; a letter, or digits and a letter, \
+         come first, as in USDC or 1INCH"
+    )]
     Format,
     /// A reserved word.
     #[error("\"native\" and \"all\" are reserved and cannot be token symbols")]
@@ -47,9 +50,10 @@ impl FromStr for Symbol {
 
     fn from_str(text: &str) -> Result<Self, SymbolError> {
         let rest = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+        let name = text.trim_start_matches(|c: char| c.is_ascii_digit());
         if text.len() > Self::MAX_LEN
-            || !text.starts_with(|c: char| c.is_ascii_alphabetic())
-            || !text.chars().all(rest)
+            || !name.starts_with(|c: char| c.is_ascii_alphabetic())
+            || !name.chars().all(rest)
         {
             return Err(SymbolError::Format);
         }
@@ -174,11 +178,11 @@ mod tests {
 
     #[test]
     fn symbols_are_compared_without_case() {
-        for good in ["USDC", "usdc", "USDC.e", "a", "stETH", "X-1_2"] {
+        for good in ["USDC", "usdc", "USDC.e", "a", "stETH", "X-1_2", "1INCH", "0xBTC"] {
             assert_eq!(good.parse::<Symbol>().unwrap().as_str(), good);
         }
-        for bad in ["", "1INCH", "US DC", "USD\u{20ae}", "<b>", "AAAAAAAAAAAAAAAAA", "@usdc", "a\0"]
-        {
+        let long = "A".repeat(17);
+        for bad in ["", "1", "1.5", "1.A", "US DC", "USD\u{20ae}", "<b>", &long, "@usdc", "a\0"] {
             assert_eq!(bad.parse::<Symbol>(), Err(SymbolError::Format), "{bad:?}");
         }
         for bad in ["all", "ALL", "Native"] {

@@ -47,7 +47,7 @@ macro_rules! atext {
 
 macro_rules! symbol {
     () => {
-        "[a-zA-Z][a-zA-Z0-9._-]{0,15}"
+        "[0-9]{0,15}[a-zA-Z][a-zA-Z0-9._-]{0,15}"
     };
 }
 

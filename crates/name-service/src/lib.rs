@@ -5,8 +5,8 @@
 //! update authenticated by Telegram binds it, and a username that another user held before is
 //! reported as reassigned for 30 days.
 //!
-//! A person may have several usernames at a time, of which all but one are collectible. Each of them
-//! is a claim of its own, and an observation always names all of them.
+//! A person may have several usernames at a time, of which all but one are collectible. Each of
+//! them is a claim of its own, and an observation always names all of them.
 //!
 //! This crate contains the rules only: no I/O and no clock. The caller stores the claims.
 //!

@@ -460,6 +460,7 @@ input-amount-comma = Please use a decimal point and no commas, for example <code
 input-amount-sign = Please write the amount without a sign, for example <code>0.5</code>.
 input-amount-exponent = Please write the amount in full, without an exponent, for example <code>0.0001</code>.
 input-amount-separator = Please write the digits together, for example <code>1000</code>.
+input-amount-joined = “{ $word }” can be read in two ways. Please put a space between the amount and the token, for example <code>5 { $symbol }</code>.
 input-amount-currency = Please write the amount in coins or tokens, without the sign of a currency, for example <code>0.5</code>.
 input-amount-format = An amount has digits and at most one decimal point between them, for example <code>0.5</code>.
 input-amount-zero = The amount must be more than zero.

@@ -18,29 +18,34 @@ impl SendArguments {
     ///
     /// A bare word is a username only directly behind `/send` or `to`: anywhere else it may be
     /// meant as a token that is not known here. A symbol is never a username; a user whose name is
-    /// a symbol is paid by `@name`.
+    /// a symbol is paid by `@name`. A symbol that begins with a digit needs an amount beside it.
     pub(super) fn parse<'a>(
         words: impl Iterator<Item = &'a str>,
         assets: Assets<'_>,
     ) -> Result<Self, InputError> {
         let (mut arguments, mut asset) = (Self::default(), None);
+        // A symbol that begins like an amount.
+        let mut numeric = None;
         let mut before = Before::Command;
         for word in words {
             let (name, amount) = (before.expects_name(), before == Before::Amount);
             before = Before::Other;
-            if TypedAmount::is_meant(word) {
+            if let Some(found) = assets.find(word) {
+                if TypedAmount::is_meant(word) {
+                    numeric = Some(word);
+                }
+                set(&mut asset, found)?;
+            } else if TypedAmount::is_meant(word) {
                 if amount {
                     // "1 000" is one number to its writer.
                     return Err(AmountError::Separator.into());
                 }
-                let TypedAmount { amount: parsed, symbol } = word.parse()?;
+                let (parsed, symbol) = assets.parse_word(word)?;
                 set(&mut arguments.amount, parsed)?;
                 if let Some(symbol) = symbol {
-                    set(&mut asset, assets.expect(&symbol)?)?;
+                    set(&mut asset, symbol)?;
                 }
                 before = Before::Amount;
-            } else if let Some(found) = assets.find(word) {
-                set(&mut asset, found)?;
             } else if word.eq_ignore_ascii_case("to") {
                 before = Before::To;
             } else if !name && !TypedRecipient::is_marked(word) {
@@ -48,6 +53,9 @@ impl SendArguments {
             } else {
                 set(&mut arguments.to, TypedRecipient::parse(word, assets.chain_id)?)?;
             }
+        }
+        if let (Some(word), None) = (numeric, &arguments.amount) {
+            assets.parse_word(word)?;
         }
         arguments.asset = asset.unwrap_or_default();
         Ok(arguments)
@@ -92,7 +100,7 @@ mod tests {
             let symbol = symbol.parse().unwrap();
             Token { symbol, address: [1; 20].into(), decimals: 6 }
         };
-        let tokens = [token("USDC"), token("stETH")];
+        let tokens = [token("USDC"), token("stETH"), token("1INCH")];
         SendArguments::parse(words.split_whitespace(), Assets::new("ETH", &tokens))
     }
 
@@ -150,6 +158,24 @@ mod tests {
     }
 
     #[test]
+    fn a_token_whose_symbol_begins_with_a_digit_is_named_apart_from_the_amount() {
+        for words in ["5 1INCH @bob", "@bob 5 1inch", "1Inch 5 @bob", "bob 1INCH 5"] {
+            assert_eq!(parse(words), pays("@bob", "5", "1INCH"), "{words}");
+        }
+        assert_eq!(parse("all 1inch @bob"), pays("@bob", "all", "1INCH"));
+        assert_eq!(parse("1 1inch @bob"), pays("@bob", "1", "1INCH"));
+        for (words, joined) in [
+            ("51inch @bob", "51inch"),
+            ("@bob 0.51INCH", "0.51INCH"),
+            ("1inch @bob", "1inch"),
+            ("@bob 1INCH", "1INCH"),
+        ] {
+            let (word, symbol) = (joined.to_owned(), "1INCH".to_owned());
+            assert_eq!(parse(words), Err(InputError::JoinedAmount { word, symbol }), "{words}");
+        }
+    }
+
+    #[test]
     fn ambiguous_and_malformed_words_are_refused_with_their_reason() {
         for (words, unknown) in [
             ("@bob 1 USD", "USD"),
@@ -158,7 +184,7 @@ mod tests {
             ("5wbtc @bob", "wbtc"),
             ("@bob 5 for lunch", "for"),
         ] {
-            let known = "ETH, USDC, stETH".to_owned();
+            let known = "ETH, USDC, stETH, 1INCH".to_owned();
             let expected = InputError::UnknownAsset { word: unknown.to_owned(), known };
             assert_eq!(parse(words), Err(expected), "{words}");
         }
@@ -184,6 +210,42 @@ mod tests {
     }
 
     proptest! {
+        /// Where one order of the words is read, every other order is read as the same, or refused.
+        #[test]
+        fn words_in_any_order_never_pay_another_amount(
+            amount in "[1-9][0-9]{0,3}(\\.[0-9]{1,2})?",
+            symbol in prop::sample::select(vec!["ETH", "usdc", "stETH", "1INCH", "1inch"]),
+            order in Just([0, 1, 2]).prop_shuffle(),
+        ) {
+            let words = [&amount, symbol, "@bob"];
+            let text = order.map(|place| words[place]).join(" ");
+            let asset = if symbol == "ETH" { "native" } else { symbol };
+            prop_assert_eq!(parse(&text), pays("@bob", &amount, asset), "{}", text);
+        }
+
+        #[test]
+        fn an_amount_joined_to_a_symbol_is_read_in_one_way_or_refused(
+            amount in "[0-9]{1,6}", symbol in "[0-9]{0,2}[A-Za-z]{1,5}", known in "[0-9]{0,2}[A-Za-z]{1,5}",
+        ) {
+            let tokens = [&symbol, &known].map(|symbol| symbol.parse().ok());
+            let tokens: Vec<_> = tokens
+                .into_iter()
+                .flatten()
+                .map(|symbol| Token { symbol, address: [1; 20].into(), decimals: 6 })
+                .collect();
+            let assets = Assets::new("ETH", &tokens);
+            let text = format!("{amount}{symbol}");
+            if let Ok((read, asset)) = assets.parse_word(&text) {
+                // No asset has a symbol that would split the word at another place.
+                let readings = (1..text.len()).filter(|at| {
+                    let (number, rest) = text.split_at(*at);
+                    number.bytes().all(|b| b.is_ascii_digit()) && assets.find(rest).is_some()
+                });
+                prop_assert!(readings.count() <= 1, "{} as {:?} {:?}", text, read, asset);
+                prop_assert!(assets.find(&text).is_none());
+            }
+        }
+
         #[test]
         fn no_text_panics(text in "\\PC{0,40}") {
             let _ = parse(&text);
