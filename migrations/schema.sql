@@ -210,7 +210,9 @@ create table spending_limits (
 create table chain_cursors (
     chain_id bigint primary key,
     block bigint not null,
-    block_hash {{bytes}} not null
+    block_hash {{bytes}} not null,
+    -- The last block that was settled, final or not.
+    tip_hash {{bytes}} not null
 );
 
 -- Deposits that this system did not send. Those below `chain.notice_from` are summed up: each of

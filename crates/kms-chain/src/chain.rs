@@ -271,15 +271,13 @@ impl Chain {
         self.endpoints.iter().filter(move |endpoint| !std::ptr::eq(Arc::as_ptr(endpoint), than))
     }
 
-    /// The endpoints in the order in which they are asked: those that cool down or are behind come
-    /// last.
+    /// The endpoints in the order in which they are asked: those that cool down, are behind or
+    /// are contradicted by others come last.
     fn by_preference(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.check_health_in_background();
         let newest = self.endpoints.iter().filter_map(|endpoint| endpoint.newest_block()).max();
-        let (last, first): (Vec<_>, Vec<_>) = self
-            .endpoints
-            .iter()
-            .partition(|endpoint| endpoint.is_cooling_down() || endpoint.is_behind(newest));
+        let (last, first): (Vec<_>, Vec<_>) =
+            self.endpoints.iter().partition(|endpoint| endpoint.is_asked_last(newest));
         first.into_iter().chain(last)
     }
 

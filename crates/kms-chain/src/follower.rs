@@ -177,7 +177,11 @@ impl Follower {
         }
         if !fetched.is_empty() {
             let fetched = connected(tip, fetched);
-            let read = self.settle(&endpoint, fetched, recent.is_forked, now).await?;
+            let Some(read) = self.settle(&endpoint, fetched, &recent, now).await? else {
+                // Another server took over: everything above the cursor is read again.
+                *recent = Recent::default();
+                return Ok(true);
+            };
             recent.extend(read);
         }
         self.finalize(&endpoint, head, &mut recent, now).await?;
@@ -214,14 +218,15 @@ impl Follower {
     }
 
     /// Settles the transfers whose nonces these blocks use, and returns the blocks with their
-    /// external deposits.
+    /// external deposits; `None` if another server settled blocks meanwhile.
     async fn settle(
         &self,
         endpoint: &Endpoint,
         fetched: Vec<Fetched>,
-        is_fork: bool,
+        recent: &Recent,
         now: Timestamp,
-    ) -> Result<Vec<ReadBlock>, FollowError> {
+    ) -> Result<Option<Vec<ReadBlock>>, FollowError> {
+        let Some(position) = recent.position() else { return Ok(None) };
         let payments = fetched
             .iter()
             .flat_map(|it| it.block.payments().chain(it.token_payments.iter().cloned()));
@@ -239,18 +244,21 @@ impl Follower {
             .map(|(block, wanted)| self.receipts(endpoint, block, wanted))
             .buffered(CONCURRENCY);
         let receipts: Vec<_> = receipts.try_collect().await?;
+        let is_fork = recent.is_forked;
         let (mut read, mut blocks) = (Vec::new(), ReadBlocks { is_fork, ..ReadBlocks::default() });
         for (found, (block, receipts)) in found.iter().zip(&receipts) {
             blocks.blocks.push(block.at());
             blocks.settlements.extend(found.settlements(block, receipts)?);
             read.push(found.read(block, receipts)?);
         }
-        let reopened = self.settlements.settle(self.chain.chain_id(), blocks, now).await?;
+        let chain_id = self.chain.chain_id();
+        let reopened = self.settlements.settle(chain_id, position, blocks, now).await?;
+        let Some(reopened) = reopened else { return Ok(None) };
         for transfer in reopened {
             let event = "final_transfer_reopened";
             tracing::error!(event, %transfer, "final transfer contradicted by the chain");
         }
-        Ok(read)
+        Ok(Some(read))
     }
 
     /// Returns a block with the receipts of these transactions in it.
@@ -277,7 +285,8 @@ impl Follower {
         recent: &mut Recent,
         now: Timestamp,
     ) -> Result<(), FollowError> {
-        let Some(cursor) = recent.cursor() else { return Ok(()) };
+        let Some(position) = recent.position() else { return Ok(()) };
+        let cursor = position.cursor;
         if recent.tip() == Some(cursor) {
             return Ok(());
         }
@@ -286,16 +295,20 @@ impl Follower {
             return Ok(());
         };
         let newest = recent.await_confirmation(newest);
-        let Some(end) = recent.up_to(newest).last().map(|block| block.at) else { return Ok(()) };
+        let Some(last) = recent.up_to(newest).last() else { return Ok(()) };
+        let (end, header) = (last.at, last.header);
         if !self.is_confirmed(endpoint, recent.up_to(newest)).await {
-            if recent.count_unconfirmed() {
-                report_unconfirmed(end.number);
-            }
+            self.unconfirmed(endpoint, end.number, &header, recent).await;
             return Ok(());
         }
-        let chain_id = self.chain.chain_id();
+        self.chain.reconsider(end.number, &header).await;
+        let (chain_id, store) = (self.chain.chain_id(), &self.settlements);
         let keep_until = now.plus(KEEP_BYTES);
-        let superseded = self.settlements.finalize(chain_id, end.number, now, keep_until).await?;
+        let superseded = store.finalize(chain_id, position, end.number, now, keep_until).await?;
+        let Some(superseded) = superseded else {
+            *recent = Recent::default();
+            return Ok(());
+        };
         for transfer in superseded {
             let event = "transfer_superseded";
             tracing::warn!(event, %transfer, "nonce used by an external transaction");
@@ -308,6 +321,23 @@ impl Follower {
             *recent = Recent::default();
         }
         Ok(())
+    }
+
+    /// Leaves an endpoint that two others contradict; reports a block that none confirms.
+    async fn unconfirmed(
+        &self,
+        endpoint: &Endpoint,
+        number: u64,
+        header: &Header,
+        recent: &mut Recent,
+    ) {
+        if self.chain.is_outvoted(endpoint, number, header).await {
+            // Everything above the cursor is read again, from another endpoint.
+            *recent = Recent::default();
+        } else if recent.count_unconfirmed() {
+            let event = "finality_unconfirmed";
+            tracing::warn!(event, block = number, "block not confirmed by a second endpoint");
+        }
     }
 
     /// Whether a second endpoint confirms these blocks and everything in them that concerns a
@@ -349,16 +379,14 @@ impl Follower {
             match self.replacement(endpoint, block).await? {
                 Replacement::Found => {}
                 // Nothing final was reported of it, so the word of one endpoint suffices.
-                Replacement::Unconfirmed if Some(block) != cursor => {}
+                Replacement::Unconfirmed(_) if Some(block) != cursor => {}
                 Replacement::None if dropped > 1 => {
                     recent.drop_above(block.number);
                     return Ok(true);
                 }
                 Replacement::None => return Ok(false),
-                Replacement::Unconfirmed => {
-                    if recent.count_unconfirmed() {
-                        report_unconfirmed(block.number);
-                    }
+                Replacement::Unconfirmed(header) => {
+                    self.unconfirmed(endpoint, block.number, &header, recent).await;
                     return Ok(false);
                 }
             }
@@ -395,21 +423,16 @@ impl Follower {
             return Ok(Replacement::None);
         }
         let is_confirmed = self.chain.is_confirmed(endpoint, block.number, &header, &[]).await;
-        Ok(if is_confirmed { Replacement::Found } else { Replacement::Unconfirmed })
+        Ok(if is_confirmed { Replacement::Found } else { Replacement::Unconfirmed(header) })
     }
-}
-
-fn report_unconfirmed(block: u64) {
-    let event = "finality_unconfirmed";
-    tracing::warn!(event, block, "block not confirmed by a second endpoint");
 }
 
 /// Whether a block was replaced by another one of the same number.
 enum Replacement {
     /// It is still there, or the endpoint has not reached it.
     None,
-    /// One endpoint says so, and no other one does.
-    Unconfirmed,
+    /// One endpoint reports this one, and no other endpoint does.
+    Unconfirmed(Header),
     Found,
 }
 

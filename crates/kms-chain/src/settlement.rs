@@ -78,6 +78,17 @@ pub struct ReadBlocks {
     pub is_fork: bool,
 }
 
+/// What a server knows of the blocks that were read. Another server may have read blocks of another
+/// branch meanwhile, if a lease expired: then this one must not change what that one recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The last final block.
+    pub cursor: BlockRef,
+    /// The hash of the last block that this server settled; `None` before its first one, which
+    /// takes over from any other server.
+    pub tip: Option<[u8; 32]>,
+}
+
 /// Stores settlements. Each method is one whole transaction.
 #[async_trait]
 pub trait SettlementStore: Send + Sync {
@@ -91,23 +102,27 @@ pub trait SettlementStore: Send + Sync {
     /// Reopens the transfers that were settled by blocks which these blocks replace, and records
     /// the new settlements, with their notices. A payment is `mined` at once; every other outcome
     /// changes the state at finality only. Returns the reopened transfers whose settlement was
-    /// final.
+    /// final; `None`, and changes nothing, if another server is at another position.
     async fn settle(
         &self,
         chain_id: u64,
+        at: Position,
         read: ReadBlocks,
         now: Timestamp,
-    ) -> Result<Vec<TransferId>, StoreError>;
+    ) -> Result<Option<Vec<TransferId>>, StoreError>;
 
-    /// Makes every settlement in a block up to this one final, with its notices. The signed bytes
-    /// are kept until `keep_until`. Returns the superseded transfers.
+    /// Makes every settlement in a block up to this one final, with its notices: the blocks below
+    /// the tip of the position, which its hash identifies. The signed bytes are kept until
+    /// `keep_until`. Returns the superseded transfers; `None`, and changes nothing, if another
+    /// server is at another position.
     async fn finalize(
         &self,
         chain_id: u64,
+        at: Position,
         up_to: u64,
         now: Timestamp,
         keep_until: Timestamp,
-    ) -> Result<Vec<TransferId>, StoreError>;
+    ) -> Result<Option<Vec<TransferId>>, StoreError>;
 }
 
 impl Outcome {

@@ -256,6 +256,7 @@ impl DepositStore for Database {
                     chain_cursors::chain_id.eq(chain_id),
                     chain_cursors::block.eq(number),
                     chain_cursors::block_hash.eq(at.hash.to_vec()),
+                    chain_cursors::tip_hash.eq(at.hash.to_vec()),
                 ))
                 .execute(connection);
             match inserted {

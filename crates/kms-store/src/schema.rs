@@ -208,6 +208,7 @@ diesel::table! {
         chain_id -> BigInt,
         block -> BigInt,
         block_hash -> Binary,
+        tip_hash -> Binary,
     }
 }
 

@@ -22,7 +22,7 @@ use kms_chain::ports::{
     ChainView, ChoosePrices, Due, Inserted, PaidBefore, Progress, ReplaceOutcome, Sign, SignAgain,
     SignOutcome, TransferStore,
 };
-use kms_chain::settlement::{NonceMatch, NonceUse, ReadBlocks, SettlementStore};
+use kms_chain::settlement::{NonceMatch, NonceUse, Position, ReadBlocks, SettlementStore};
 use kms_chain::spending::{OverLimit, SpendingRules};
 use kms_chain::state::{self, Change};
 use kms_chain::transfer::{Fees, Outgoing, Transfer, TransferFailure, TransferState, Wait};
@@ -455,11 +455,13 @@ impl SettlementStore for Database {
     async fn settle(
         &self,
         chain_id: u64,
+        at: Position,
         read: ReadBlocks,
         now: Timestamp,
-    ) -> Result<Vec<TransferId>, StoreError> {
+    ) -> Result<Option<Vec<TransferId>>, StoreError> {
         self.blocking(move |connection| {
-            connection.transaction(|connection| settle::settle(connection, chain_id, &read, now))
+            connection
+                .transaction(|connection| settle::settle(connection, chain_id, at, &read, now))
         })
         .await
     }
@@ -467,13 +469,14 @@ impl SettlementStore for Database {
     async fn finalize(
         &self,
         chain_id: u64,
+        at: Position,
         up_to: u64,
         now: Timestamp,
         keep_until: Timestamp,
-    ) -> Result<Vec<TransferId>, StoreError> {
+    ) -> Result<Option<Vec<TransferId>>, StoreError> {
         self.blocking(move |connection| {
             connection.transaction(|connection| {
-                settle::finalize(connection, chain_id, up_to, now, keep_until)
+                settle::finalize(connection, chain_id, at, up_to, now, keep_until)
             })
         })
         .await

@@ -207,7 +207,9 @@ create table spending_limits (
 create table chain_cursors (
     chain_id bigint primary key,
     block bigint not null,
-    block_hash blob not null
+    block_hash blob not null,
+    -- The last block that was settled, final or not.
+    tip_hash blob not null
 );
 
 -- Deposits that this system did not send. Those below `chain.notice_from` are summed up: each of

@@ -1,6 +1,8 @@
-//! What is asked of several endpoints at once, so that none alone decides it: the nonce and prices.
+//! What is asked of several endpoints at once, so that none alone decides it: the nonce,
+//! prices, and which of them follows the chain.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::StreamExt;
 use futures::future::join_all;
@@ -8,6 +10,7 @@ use futures::stream::FuturesUnordered;
 use kms_types::{EthAddress, Token};
 
 use super::Chain;
+use super::blocks::Header;
 use super::endpoint::Endpoint;
 use super::error::ChainError;
 use super::gas::PlannedPayment;
@@ -123,6 +126,36 @@ impl Chain {
         }
         let failed = reported.into_iter().find_map(|(_, market)| market.err());
         Err(failed.unwrap_or(ChainError::NoEndpoint))
+    }
+}
+
+impl Chain {
+    /// Whether two other endpoints agree on another block with this number. The endpoint is asked
+    /// last from then on, until it has the same blocks as they.
+    pub(crate) async fn is_outvoted(&self, by: &Endpoint, number: u64, header: &Header) -> bool {
+        let answers = join_all(self.others(by).map(|other| other.header(number))).await;
+        let others: Vec<_> = answers
+            .into_iter()
+            .filter_map(|answer| answer.ok().flatten().filter(|other| other != header))
+            .collect();
+        let is_twice = |it: &Header| others.iter().filter(|other| *other == it).count() > 1;
+        let is_outvoted = others.iter().any(is_twice);
+        if is_outvoted && !by.is_contradicted.swap(true, Ordering::Relaxed) {
+            let (event, endpoint) = ("chain_endpoint_contradicted", by.number);
+            tracing::error!(event, endpoint, block = number, "two endpoints have another block");
+        }
+        is_outvoted
+    }
+
+    /// Trusts endpoints again that were outvoted and have this final block.
+    pub(crate) async fn reconsider(&self, number: u64, header: &Header) {
+        let outvoted = |endpoint: &&Arc<Endpoint>| endpoint.is_contradicted.load(Ordering::Relaxed);
+        for endpoint in self.endpoints.iter().filter(outvoted) {
+            if endpoint.header(number).await.is_ok_and(|found| found == Some(*header)) {
+                endpoint.is_contradicted.store(false, Ordering::Relaxed);
+                tracing::info!(endpoint = endpoint.number, "chain endpoint agrees again");
+            }
+        }
     }
 }
 

@@ -34,9 +34,12 @@ impl Calls {
 
 impl Answers {
     /// Removes an answer.
-    pub(super) fn take<T: DeserializeOwned>(&mut self, at: Place<T>) -> Result<T, TransportError> {
+    pub(super) fn take<T: DeserializeOwned>(
+        &mut self,
+        Place(at, _): Place<T>,
+    ) -> Result<T, TransportError> {
         let missing = Err(TransportErrorKind::custom_str("no answer to this call"));
-        let answer = match self.0.get_mut(at.0) {
+        let answer = match self.0.get_mut(at) {
             Some(answer) => std::mem::replace(answer, missing),
             None => missing,
         };

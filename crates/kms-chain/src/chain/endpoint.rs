@@ -4,7 +4,7 @@
 //! again after every failure, because another node may then be behind the same URL, and whenever
 //! the last report is too old.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -48,6 +48,8 @@ pub struct Endpoint {
     pub(super) lacks_block_hashes: AtomicBool,
     /// Whether it was found to refuse JSON-RPC batches.
     pub(super) refuses_batches: AtomicBool,
+    /// Whether two others have another final block than this one.
+    pub(super) is_contradicted: AtomicBool,
 }
 
 /// The result of a health check.
@@ -90,6 +92,7 @@ impl Endpoint {
             has_multicall: AtomicBool::new(false),
             lacks_block_hashes: AtomicBool::new(false),
             refuses_batches: AtomicBool::new(false),
+            is_contradicted: AtomicBool::new(false),
         })
     }
 
@@ -141,8 +144,16 @@ impl Endpoint {
         self.health().and_then(|health| health.newest_block)
     }
 
+    /// Whether others are asked first: it failed a short time ago, others contradict it, or its
+    /// newest block is much older than `newest`.
+    pub(super) fn is_asked_last(&self, newest: Option<Timestamp>) -> bool {
+        self.is_cooling_down()
+            || self.is_contradicted.load(Ordering::Relaxed)
+            || self.is_behind(newest)
+    }
+
     /// Whether its newest block is much older than `newest`.
-    pub(super) fn is_behind(&self, newest: Option<Timestamp>) -> bool {
+    fn is_behind(&self, newest: Option<Timestamp>) -> bool {
         let both = self.newest_block().zip(newest);
         both.is_some_and(|(own, newest)| own.plus(MAX_LAG) < newest)
     }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::{BlockRef, Deposit};
 use crate::chain::{BlockTransaction, Header};
+use crate::settlement::Position;
 
 /// A block that was read and settled.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(super) struct ReadBlock {
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     cursor: Option<BlockRef>,
+    /// The last block that was settled, which may be removed since.
+    settled: Option<[u8; 32]>,
     blocks: VecDeque<ReadBlock>,
     /// Whether the next block replaces one that was dropped.
     pub(super) is_forked: bool,
@@ -37,6 +40,11 @@ impl Recent {
         }
     }
 
+    /// The position in the chain, for the store.
+    pub(super) fn position(&self) -> Option<Position> {
+        self.cursor.map(|cursor| Position { cursor, tip: self.settled })
+    }
+
     pub(super) fn cursor(&self) -> Option<BlockRef> {
         self.cursor
     }
@@ -48,6 +56,7 @@ impl Recent {
 
     pub(super) fn extend(&mut self, blocks: Vec<ReadBlock>) {
         self.is_forked = self.is_forked && blocks.is_empty();
+        self.settled = blocks.last().map(|block| block.at.hash).or(self.settled);
         self.blocks.extend(blocks);
     }
 

@@ -9,6 +9,7 @@ mod confirm;
 mod endpoint;
 mod failover;
 mod follower;
+mod forks;
 mod ladder;
 mod nonce;
 mod quote;

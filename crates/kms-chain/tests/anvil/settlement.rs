@@ -38,7 +38,7 @@ impl World {
     }
 
     /// Runs rounds of a follower; failed ones too, as a worker does.
-    async fn rounds(&self, follower: &Follower) -> usize {
+    pub(crate) async fn rounds(&self, follower: &Follower) -> usize {
         let mut failed = 0;
         for _ in 0..4 {
             failed += usize::from(follower.round(self.now()).await.is_err());

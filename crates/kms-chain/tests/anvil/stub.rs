@@ -41,6 +41,14 @@ pub(crate) fn start_proxy(
     node: &str,
     mut decide: impl FnMut(&str) -> Fate + Send + 'static,
 ) -> String {
+    start_proxy_by_call(node, move |call| decide(method_of(call)))
+}
+
+/// Like [`start_proxy`]; `decide` has the whole call.
+pub(crate) fn start_proxy_by_call(
+    node: &str,
+    mut decide: impl FnMut(&Value) -> Fate + Send + 'static,
+) -> String {
     let node = node.trim_start_matches("http://").to_owned();
     serve(move |request| match &request {
         Value::Array(calls) => {
@@ -83,8 +91,12 @@ fn serve(mut answer_to: impl FnMut(Value) -> Answered + Send + 'static) -> Strin
     url
 }
 
-fn answer(node: &str, call: &Value, decide: &mut impl FnMut(&str) -> Fate) -> Answered {
-    match decide(call.get("method").unwrap().as_str().unwrap()) {
+pub(crate) fn method_of(call: &Value) -> &str {
+    call.get("method").unwrap().as_str().unwrap()
+}
+
+fn answer(node: &str, call: &Value, decide: &mut impl FnMut(&Value) -> Fate) -> Answered {
+    match decide(call) {
         Fate::Passed => Some(Ok(forward(node, call))),
         Fate::AnswerLost => {
             forward(node, call);

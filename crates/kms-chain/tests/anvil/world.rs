@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
-use kms_chain::follower::{ExternalDeposit, Finality, Follower, FollowerConfig};
+use kms_chain::follower::{DepositStore, ExternalDeposit, Finality, Follower, FollowerConfig};
 use kms_chain::spending::SpendingRules;
 use kms_chain::transfer::{Asked, Party, Transfer, TransferState};
 use kms_chain::{
@@ -301,6 +301,11 @@ impl World {
             payments.push(self.database.external_deposit(id).await.unwrap().unwrap());
         }
         payments
+    }
+
+    /// The number of the last final block.
+    pub(crate) async fn database_cursor(&self) -> u64 {
+        self.database.cursor(self.anvil.chain_id()).await.unwrap().unwrap().number
     }
 
     /// The number of events of the account's payments.

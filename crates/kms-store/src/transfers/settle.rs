@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use diesel::prelude::*;
 use diesel::sql_types::BigInt;
 use kms_chain::follower::BlockRef;
-use kms_chain::settlement::{NonceMatch, NonceUse, Outcome, ReadBlocks, Settlement};
+use kms_chain::settlement::{NonceMatch, NonceUse, Outcome, Position, ReadBlocks, Settlement};
 use kms_chain::state::Change;
 use kms_chain::transfer::TransferFailure;
 use kms_types::{
@@ -142,15 +142,19 @@ fn our_wallets(
 pub(super) fn settle(
     connection: &mut AnyConnection,
     chain_id: u64,
+    at: Position,
     read: &ReadBlocks,
     now: Timestamp,
-) -> Result<Vec<TransferId>, Failure> {
-    lock_chain(connection, chain_id)?;
+) -> Result<Option<Vec<TransferId>>, Failure> {
+    let tip = read.blocks.last().map(|block| block.hash);
+    if !hold_position(connection, chain_id, at, tip)? {
+        return Ok(None);
+    }
     let reopened = reopen_replaced(connection, chain_id, read, now)?;
     for settlement in &read.settlements {
         record(connection, chain_id, settlement, now)?;
     }
-    Ok(reopened)
+    Ok(Some(reopened))
 }
 
 /// Reopens what blocks settled that are not on the chain any more.
@@ -307,11 +311,14 @@ fn stored(outcome: Outcome) -> (StoredOutcome, Option<Units>) {
 pub(super) fn finalize(
     connection: &mut AnyConnection,
     chain_id: u64,
+    at: Position,
     up_to: u64,
     now: Timestamp,
     keep_until: Timestamp,
-) -> Result<Vec<TransferId>, Failure> {
-    lock_chain(connection, chain_id)?;
+) -> Result<Option<Vec<TransferId>>, Failure> {
+    if !hold_position(connection, chain_id, at, at.tip)? {
+        return Ok(None);
+    }
     finalize_paid(connection, chain_id, up_to, now, keep_until)?;
     let unpaid: Vec<SettlementRow> = settlements::table
         .filter(settlements::chain_id.eq(to_i64(chain_id)))
@@ -324,7 +331,7 @@ pub(super) fn finalize(
     for row in unpaid {
         superseded.extend(finalize_unpaid(connection, &row, now, keep_until)?);
     }
-    Ok(superseded)
+    Ok(Some(superseded))
 }
 
 /// Finalizes all payments up to a block: one statement for each table, and a notice for each
@@ -468,10 +475,29 @@ pub(super) fn erase_old_bytes(
     Ok(old.len())
 }
 
-/// Serializes the servers that settle the blocks of a chain.
-pub(super) fn lock_chain(connection: &mut AnyConnection, chain_id: u64) -> Result<(), Failure> {
-    diesel::update(chain_cursors::table.find(to_i64(chain_id)))
-        .set(chain_cursors::block.eq(chain_cursors::block))
-        .execute(connection)?;
-    Ok(())
+/// Locks the chain until the transaction ends, and records the last block that was settled. Returns
+/// `false`, and changes nothing, if another server moved the cursor or settled blocks since.
+fn hold_position(
+    connection: &mut AnyConnection,
+    chain_id: u64,
+    at: Position,
+    tip: Option<[u8; 32]>,
+) -> Result<bool, Failure> {
+    let row = chain_cursors::table
+        .filter(chain_cursors::chain_id.eq(to_i64(chain_id)))
+        .filter(chain_cursors::block.eq(to_i64(at.cursor.number)))
+        .filter(chain_cursors::block_hash.eq(at.cursor.hash.to_vec()));
+    let tip = tip.map(|tip| chain_cursors::tip_hash.eq(tip.to_vec()));
+    let held = match (at.tip, tip) {
+        (Some(known), Some(tip)) => {
+            let row = row.filter(chain_cursors::tip_hash.eq(known.to_vec()));
+            diesel::update(row).set(tip).execute(connection)?
+        }
+        (None, Some(tip)) => diesel::update(row).set(tip).execute(connection)?,
+        (_, None) => {
+            let same = chain_cursors::block.eq(chain_cursors::block);
+            diesel::update(row).set(same).execute(connection)?
+        }
+    };
+    Ok(held == 1)
 }

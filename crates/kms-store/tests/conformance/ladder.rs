@@ -1,10 +1,11 @@
 //! Fee ladders and nonces: every step is stored with its hash before it is sent, and erased at the
 //! end; no nonce is skipped.
 
+use kms_chain::follower::{BlockRef, DepositStore};
 use kms_chain::ports::{
     Progress, Sent, Sign, SignOutcome, SignedBytes, SignedLadder, SignedTx, TransferStore,
 };
-use kms_chain::settlement::Outcome;
+use kms_chain::settlement::{Outcome, Position, ReadBlocks, Settlement, SettlementStore};
 use kms_chain::spending::{Caps, SpendingRules};
 use kms_chain::transfer::{
     Fees, Ladder, Missing, Refusal, TransactionKind, Transfer, TransferFailure, TransferState,
@@ -26,6 +27,7 @@ on_every_database!(
     a_frozen_account_signs_nothing_and_is_marked,
     a_wallet_that_was_opened_with_an_earlier_password_signs_nothing,
     the_lowest_free_nonce_is_taken,
+    a_server_that_was_overtaken_settles_and_finalizes_nothing,
 );
 
 /// The prices of four steps and of the cancellation.
@@ -264,4 +266,43 @@ async fn the_lowest_free_nonce_is_taken(subject: Subject) {
     // A nonce that is too low is not assigned twice.
     assert_eq!(signed_for(0).await, 0);
     assert_eq!(signed_for(4).await, 7);
+}
+
+async fn a_server_that_was_overtaken_settles_and_finalizes_nothing(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let quote = transfer(&ann, &bob, 1, NOW);
+    let id = quote.id;
+    database.insert_quote(quote).await.unwrap();
+    database.sign(id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign()).await.unwrap();
+    let block = |number, hash| BlockRef { number, hash: [hash; 32] };
+    let read = |block, fee| {
+        let (outcome, fee) = (Outcome::Paid { arrived: None }, Wei(U256::from(fee)));
+        let settlement = Settlement { transfer: id, block, tx_hash: [1; 32], outcome, fee };
+        ReadBlocks { blocks: vec![block], settlements: vec![settlement], is_fork: false }
+    };
+    database.start_at(CHAIN, block(4, 4)).await.unwrap();
+    let takes_over = Position { cursor: block(4, 4), tip: None };
+    let at = |hash| Position { tip: Some([hash; 32]), ..takes_over };
+    let settle = async |at, read| database.settle(CHAIN, at, read, NOW).await.unwrap();
+    let finalize = async |at| database.finalize(CHAIN, at, 5, NOW, KEPT_UNTIL).await.unwrap();
+    let state = async || {
+        let found = database.transfer(id).await.unwrap().unwrap();
+        (found.state, found.block)
+    };
+    assert_eq!(settle(takes_over, read(block(5, 1), 1)).await, Some(Vec::new()));
+    // Another server has another block in its place, without the payment.
+    let other = ReadBlocks { blocks: vec![block(5, 2)], ..ReadBlocks::default() };
+    assert_eq!(settle(takes_over, other).await, Some(Vec::new()));
+    assert_eq!(state().await, (TransferState::Broadcast, None));
+    for overtaken in [at(1), Position { cursor: block(3, 3), tip: None }] {
+        assert_eq!(settle(overtaken, read(block(6, 1), 1)).await, None);
+        assert_eq!(finalize(overtaken).await, None);
+        assert_eq!(state().await, (TransferState::Broadcast, None));
+    }
+    assert_eq!(settle(at(2), read(block(6, 3), 1)).await, Some(Vec::new()));
+    assert_eq!(state().await, (TransferState::Mined, Some(6)));
+    // It is above the final block.
+    assert_eq!(finalize(at(3)).await, Some(Vec::new()));
+    assert_eq!(state().await, (TransferState::Mined, Some(6)));
 }

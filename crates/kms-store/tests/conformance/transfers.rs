@@ -1,11 +1,11 @@
 //! Transfers: signed once, with the next nonce, within the balance.
 
-use kms_chain::follower::BlockRef;
+use kms_chain::follower::{BlockRef, DepositStore};
 use kms_chain::ports::{
     ChainView, Inserted, PaidBefore, Progress, Sign, SignOutcome, SignedBytes, SignedLadder,
     TransferStore,
 };
-use kms_chain::settlement::{Outcome, ReadBlocks, Settlement, SettlementStore};
+use kms_chain::settlement::{Outcome, Position, ReadBlocks, Settlement, SettlementStore};
 use kms_chain::spending::SpendingRules;
 use kms_chain::transfer::{Fees, Missing, Transfer, TransferState};
 use kms_store::Database;
@@ -76,19 +76,28 @@ pub(crate) async fn settle(
     let (tx_hash, fee) = ([hash; 32], Wei(U256::from(fee)));
     let settlements = vec![Settlement { transfer, block, tx_hash, outcome, fee }];
     let read = ReadBlocks { blocks: vec![block], settlements, is_fork: false };
-    database.settle(CHAIN, read, NOW).await.unwrap();
+    database.settle(CHAIN, position(database).await, read, NOW).await.unwrap().unwrap();
+}
+
+/// The position of a server that takes over.
+async fn position(database: &Database) -> Position {
+    // Unless there is one.
+    database.start_at(CHAIN, BlockRef { number: 0, hash: [0; 32] }).await.unwrap();
+    let cursor = database.cursor(CHAIN).await.unwrap().unwrap();
+    Position { cursor, tip: None }
 }
 
 /// Replaces the block with this number, and returns the transfers that were final.
 pub(crate) async fn replace_block(database: &Database, number: u64) -> Vec<TransferId> {
     let blocks = vec![BlockRef { number, hash: [2; 32] }];
     let read = ReadBlocks { blocks, ..ReadBlocks::default() };
-    database.settle(CHAIN, read, NOW).await.unwrap()
+    database.settle(CHAIN, position(database).await, read, NOW).await.unwrap().unwrap()
 }
 
 /// Makes this block and those before it final.
 pub(crate) async fn finalize(database: &Database, number: u64) -> Vec<TransferId> {
-    database.finalize(CHAIN, number, NOW, KEPT_UNTIL).await.unwrap()
+    let at = position(database).await;
+    database.finalize(CHAIN, at, number, NOW, KEPT_UNTIL).await.unwrap().unwrap()
 }
 
 async fn quotes_are_read_back(subject: Subject) {
