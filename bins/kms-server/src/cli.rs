@@ -2,6 +2,7 @@
 
 mod account;
 mod audit;
+mod healthcheck;
 mod keys;
 mod record;
 mod recoveries;
@@ -43,6 +44,8 @@ enum Command {
     Serve(serve::ServeOptions),
     /// Migrates the schemas of both databases.
     Migrate,
+    /// Asks a running server whether it is ready; exits with 1 if it is not.
+    Healthcheck(healthcheck::HealthcheckOptions),
     /// Prints the effective settings, secrets masked, and tries each connection.
     CheckConfig,
     /// Creates, lists and revokes API tokens.
@@ -97,6 +100,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(options) => serve::run(config, &options).await,
         Command::Migrate => migrate(load()?).await,
+        Command::Healthcheck(options) => healthcheck::run(&options),
         Command::CheckConfig => check_config(load()?).await,
         Command::Token(command) => token(load()?, command).await,
         Command::Audit(command) => audit::run(load()?, command).await,

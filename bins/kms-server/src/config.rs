@@ -10,6 +10,7 @@ mod database;
 mod kms_key;
 mod limits;
 mod mail;
+mod ops;
 mod password;
 mod recovery;
 mod server_keys;
@@ -31,6 +32,7 @@ pub use kms_config::{ConfigError, Secret, UrlError};
 pub use kms_key::{KmsKeyProvider, KmsKeySettings};
 pub use limits::{LimitSettings, Rate, RateError};
 pub use mail::{MailSettings, MailUrlError, PublicUrl, SmtpUrl};
+pub use ops::OpsSettings;
 pub use password::PasswordSettings;
 pub use tls::TlsSettings;
 pub use upkeep::UpkeepSettings;
@@ -47,6 +49,9 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The server's certificate and private key.
     pub tls: TlsSettings,
+    /// The listener of health checks and metrics.
+    #[serde(default)]
+    pub ops: OpsSettings,
     /// The database of accounts, wallets and transfers.
     pub database: DatabaseSettings,
     /// The database of wrapped symmetric cryptographic keys (SCKs).

@@ -16,6 +16,7 @@ mod kms_key_status;
 mod mail;
 mod openapi;
 mod rate_limits;
+mod readiness;
 mod routes;
 mod start_error;
 mod startup;

@@ -54,10 +54,9 @@ const ALWAYS: [ErrorCode; 4] = [
     ErrorCode::StoreUnavailable,
 ];
 
-/// Returns the document of the parts below `/v1` and of those beside it.
-pub(crate) fn document(v1: impl Iterator<Item = Document>, beside: Document) -> Document {
+/// Returns the document of the parts below `/v1`.
+pub(crate) fn document(v1: impl Iterator<Item = Document>) -> Document {
     let mut document = v1.fold(Root::openapi(), |document, part| document.nest("/v1", part));
-    document.merge(beside);
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
     let components = document.components.get_or_insert_with(Default::default);
     components.add_security_scheme("token", SecurityScheme::Http(bearer));

@@ -1,5 +1,6 @@
-//! The routes of `/v1`, and those beside it. Each file has the handlers of one resource, their
-//! wiring (`configure`) and their part of the OpenAPI document (`document`).
+//! The routes of `/v1`, those beside it, and those of the operations listener. Each file has the
+//! handlers of one resource, their wiring (`configure`) and their part of the OpenAPI document
+//! (`document`).
 
 pub(crate) mod accounts;
 pub(crate) mod contacts;
@@ -41,20 +42,19 @@ const RESOURCES: [Resource; 8] = [
     (export::configure, export::document),
 ];
 
-/// Adds every route.
+/// Adds every route of the API listener.
 pub(crate) fn configure(config: &mut ServiceConfig) {
     let v1 = RESOURCES.iter().fold(web::scope("/v1"), |v1, (configure, _)| v1.configure(configure));
     config
         .service(v1)
         .configure(stop_page::configure)
-        .configure(health::configure)
         .service(openapi::page(document()))
         .default_service(web::to(no_such_route));
 }
 
 /// Returns the OpenAPI document of all routes.
 fn document() -> Document {
-    openapi::document(RESOURCES.iter().map(|(_, part)| part()), health::document())
+    openapi::document(RESOURCES.iter().map(|(_, part)| part()))
 }
 
 /// Answers 405 for a path that has other methods, and 404 for any other path.

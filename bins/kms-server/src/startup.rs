@@ -23,6 +23,7 @@ use crate::key_ring;
 use crate::kms_key_status::KmsKeyStatus;
 use crate::mail::Mailer;
 use crate::rate_limits::ReadLimits;
+use crate::readiness::Readiness;
 use crate::routes;
 use crate::start_error::StartError;
 use crate::state::State;
@@ -30,8 +31,8 @@ use crate::telemetry;
 use crate::tls;
 use crate::token_cache::TokenCache;
 use crate::workers::{
-    AdvanceRecoveries, CheckWallets, Checkpoints, CleanRateLimits, CleanTransfers,
-    EraseSignedBytes, FoldMetrics, FollowBlocks, NotifyDigests, ProbeKmsKeys,
+    AdvanceRecoveries, CheckChain, CheckDatabases, CheckWallets, Checkpoints, CleanRateLimits,
+    CleanTransfers, EraseSignedBytes, FoldMetrics, FollowBlocks, NotifyDigests, ProbeKmsKeys,
     RenewKeyDatabaseClaim, SendMail, SweepSckStore, WatchTransfers, WriteCheckpoints,
 };
 
@@ -45,6 +46,9 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(25);
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    ops_address: SocketAddr,
+    readiness: Arc<Readiness>,
+    drain: Duration,
     supervisor: Supervisor,
     checkpoints: Arc<Checkpoints>,
 }
@@ -69,11 +73,14 @@ impl Server {
         let _ = rustls::crypto::ring::default_provider().install_default();
         // Before the first request, so that it is counted.
         telemetry::metrics();
-        let (tls, listen) = (tls::server_config(&settings.tls)?, settings.listen);
+        let (tls, listen, ops) =
+            (tls::server_config(&settings.tls)?, settings.listen, settings.ops);
         let mut supervisor = Supervisor::new();
         let workers = WorkerSettings::of(&settings);
         let state = Data::new(open_state(settings, supervisor.shutdown()).await?);
+        let readiness = Arc::clone(&state.readiness);
         let checkpoints = run_workers(&mut supervisor, &state, workers).await?;
+        let (operations, ops_address) = ops_server(state.clone(), ops.listen)?;
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(state.clone())
@@ -88,8 +95,23 @@ impl Server {
         .disable_signals()
         .bind_rustls_0_23(listen, tls)?;
         let address = server.addrs().first().copied().unwrap_or(listen);
-        supervisor.watch("http_server", serve(server.run(), supervisor.shutdown()));
-        Ok(Self { address, supervisor, checkpoints })
+        // The operations listener reports until the last request is answered.
+        let (shutdown, answered) = (supervisor.shutdown(), CancellationToken::new());
+        supervisor.watch("ops_server", serve(operations, answered.clone()));
+        let server = serve(server.run(), shutdown);
+        supervisor.watch("http_server", async move {
+            let ended = server.await;
+            answered.cancel();
+            ended
+        });
+        let drain = ops.drain.unwrap_or_default();
+        Ok(Self { address, ops_address, readiness, drain, supervisor, checkpoints })
+    }
+
+    /// The address that health checks and metrics are served on.
+    #[must_use]
+    pub fn ops_address(&self) -> SocketAddr {
+        self.ops_address
     }
 
     /// The address it listens on.
@@ -103,7 +125,8 @@ impl Server {
         self.supervisor.failed().await
     }
 
-    /// Stops listening, completes the requests in flight, and ends, within [`STOP_TIMEOUT`].
+    /// Makes readiness fail for the time `ops.drain`, then stops listening, completes the requests
+    /// in flight, and ends, within [`STOP_TIMEOUT`] from then.
     ///
     /// # Errors
     /// As [`Self::stop_within`].
@@ -116,6 +139,8 @@ impl Server {
     /// # Errors
     /// When a worker failed meanwhile, or something is still running when the time is over.
     pub async fn stop_within(self, timeout: Duration) -> Result<(), Failure> {
+        self.readiness.drain();
+        tokio::time::sleep(self.drain).await;
         let deadline = Instant::now() + timeout;
         let stopped = self.supervisor.stop(deadline).await;
         // After the last request, so that it covers all of them.
@@ -135,6 +160,21 @@ impl WorkerSettings {
             upkeep: settings.upkeep,
         }
     }
+}
+
+/// The server of health checks and metrics, and its address.
+fn ops_server(
+    state: Data<State>,
+    listen: SocketAddr,
+) -> std::io::Result<(HttpServerTask, SocketAddr)> {
+    let app = move || App::new().app_data(state.clone()).configure(routes::health::configure);
+    let server = HttpServer::new(app)
+        .workers(1)
+        .client_request_timeout(Duration::from_secs(5))
+        .disable_signals()
+        .bind(listen)?;
+    let address = server.addrs().first().copied().unwrap_or(listen);
+    Ok((server.run(), address))
 }
 
 /// Runs until `shutdown`, and then until the requests in flight are done.
@@ -183,6 +223,15 @@ fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepS
     let State { custody, database, key_database, .. } = state;
     let period = settings.check_interval;
     supervisor.run(FoldMetrics);
+    supervisor.run(CheckDatabases::new(
+        Arc::clone(&state.readiness),
+        database.clone(),
+        Arc::clone(key_database),
+    ));
+    supervisor.run(CheckChain {
+        readiness: Arc::clone(&state.readiness),
+        transfers: Arc::clone(&state.transfers),
+    });
     supervisor.run(ProbeKmsKeys {
         custody: Arc::clone(custody),
         status: Arc::clone(&state.kms_keys),
@@ -239,6 +288,7 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
         ),
         limits: settings.limits,
         kms_keys: Arc::new(KmsKeyStatus::default()),
+        readiness: Arc::new(Readiness::connected()),
         shutdown,
     })
 }

@@ -16,6 +16,7 @@ use crate::config::LimitSettings;
 use crate::error::{ApiError, Defect};
 use crate::kms_key_status::KmsKeyStatus;
 use crate::rate_limits::ReadLimits;
+use crate::readiness::Readiness;
 use crate::telemetry;
 use crate::token_cache::TokenCache;
 
@@ -34,6 +35,7 @@ pub(crate) struct State {
     pub(crate) limits: LimitSettings,
     pub(crate) reads: ReadLimits,
     pub(crate) kms_keys: Arc<KmsKeyStatus>,
+    pub(crate) readiness: Arc<Readiness>,
     /// Cancelled when the server stops, which ends long polls.
     pub(crate) shutdown: CancellationToken,
 }

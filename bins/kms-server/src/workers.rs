@@ -4,6 +4,7 @@
 //! by a lease in the database.
 
 mod advance_recoveries;
+mod check_dependencies;
 mod check_wallets;
 mod clean_rate_limits;
 mod clean_transfers;
@@ -20,6 +21,7 @@ mod watch_transfers;
 mod write_checkpoints;
 
 pub(crate) use advance_recoveries::AdvanceRecoveries;
+pub(crate) use check_dependencies::{CheckChain, CheckDatabases};
 pub(crate) use check_wallets::CheckWallets;
 pub(crate) use clean_rate_limits::CleanRateLimits;
 pub(crate) use clean_transfers::CleanTransfers;

@@ -17,8 +17,8 @@ use kms_core::{KdfParams, MasterKeyId, ServerKeys};
 use kms_server::Secret;
 use kms_server::config::{
     AuditSettings, ChainSettings, DatabaseSettings, Finality, KeyDatabaseSettings, KmsKeyProvider,
-    KmsKeySettings, LimitSettings, MailSettings, PasswordSettings, RpcUrl, Settings, TlsSettings,
-    UpkeepSettings, UrlError,
+    KmsKeySettings, LimitSettings, MailSettings, OpsSettings, PasswordSettings, RpcUrl, Settings,
+    TlsSettings, UpkeepSettings, UrlError,
 };
 use kms_store::{Database, Scope};
 use kms_testkit::Anvil;
@@ -61,6 +61,8 @@ pub struct TestEnv {
     pub anvil: Arc<Anvil>,
     /// The address a server in this process listens on; port 0 for a free one.
     pub listen: SocketAddr,
+    /// The operations listener; port 0 for a free one.
+    pub ops: OpsSettings,
     /// The server's self-signed certificate for `localhost`, as PEM.
     pub certificate: String,
     /// The certificate's private key, as PEM.
@@ -138,6 +140,10 @@ impl TestEnv {
             key_database,
             key_database_name,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            ops: OpsSettings {
+                listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+                ..OpsSettings::default()
+            },
             certificate: signed.cert.pem(),
             certificate_key: signed.signing_key.serialize_pem(),
             kms_key_id: "kms-test".parse()?,
@@ -207,6 +213,7 @@ impl TestEnv {
     pub fn settings(&self) -> anyhow::Result<Settings> {
         Ok(Settings {
             listen: self.listen,
+            ops: self.ops,
             tls: TlsSettings {
                 certificate: self.certificate.clone(),
                 key: Secret::from(self.certificate_key.clone()),
@@ -247,6 +254,8 @@ impl TestEnv {
     pub fn environment(&self, listen: &str) -> Vec<(String, String)> {
         let mut variables = vec![
             ("LISTEN", listen.to_owned()),
+            ("OPS__LISTEN", self.ops.listen.to_string()),
+            ("OPS__DRAIN", milliseconds(self.ops.drain.unwrap_or_default())),
             ("TLS__CERTIFICATE", self.certificate.clone()),
             ("TLS__KEY", self.certificate_key.clone()),
             ("DATABASE__URL", self.database.clone()),

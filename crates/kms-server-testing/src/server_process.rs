@@ -19,6 +19,8 @@ pub struct ServerProcess {
     child: Child,
     /// The port of 127.0.0.1 that it listens on.
     pub port: u16,
+    /// The port of 127.0.0.1 of its operations listener.
+    pub ops_port: u16,
     /// What it has logged so far.
     pub log: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
@@ -28,12 +30,18 @@ impl ServerProcess {
     /// Starts a server, waits until it listens, and arms a failpoint if one is given.
     #[must_use]
     pub fn start(env: &TestEnv, failpoint: Option<&str>, log_level: &str) -> Self {
-        Self::try_start(env, failpoint, log_level).expect("the server did not start")
+        Self::try_start(env, failpoint, log_level).expect("the server starts")
     }
 
-    /// The same, but `None` if the server dies before it listens.
-    #[must_use]
-    pub fn try_start(env: &TestEnv, failpoint: Option<&str>, log_level: &str) -> Option<Self> {
+    /// The same.
+    ///
+    /// # Errors
+    /// The server's log, if it dies before it listens.
+    pub fn try_start(
+        env: &TestEnv,
+        failpoint: Option<&str>,
+        log_level: &str,
+    ) -> Result<Self, String> {
         let mut command = Command::new(Self::binary());
         command
             .arg("serve")
@@ -48,9 +56,9 @@ impl ServerProcess {
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(String::new()));
-        let Some(port) = read_until_listening(&mut lines, &log) else {
+        let Some([port, ops_port]) = read_until_listening(&mut lines, &log) else {
             let _ = child.wait();
-            return None;
+            return Err(std::mem::take(&mut *log.lock().unwrap()));
         };
         let sink = Arc::clone(&log);
         let reader = std::thread::spawn(move || {
@@ -58,7 +66,7 @@ impl ServerProcess {
                 append(&sink, &line);
             }
         });
-        Some(Self { child, port, log, reader: Some(reader) })
+        Ok(Self { child, port, ops_port, log, reader: Some(reader) })
     }
 
     /// The `kms-server` binary that was built for the running test or benchmark.
@@ -93,6 +101,11 @@ impl ServerProcess {
         assert!(!status.success(), "the server ended without dying");
     }
 
+    /// The answer of the operations listener to a path.
+    pub async fn ops(&self, path: &str) -> reqwest::Response {
+        reqwest::get(format!("http://127.0.0.1:{}{path}", self.ops_port)).await.unwrap()
+    }
+
     /// Sends SIGTERM, as a container runtime does, and returns the whole log.
     pub fn terminate(mut self) -> String {
         let id = self.id().to_string();
@@ -110,19 +123,21 @@ impl Drop for ServerProcess {
     }
 }
 
-/// Reads the log until the server listens, and returns its port; `None` if the log ends before.
+/// Reads the log until the server listens, and returns its ports; `None` if the log ends before.
 fn read_until_listening(
     lines: &mut Lines<BufReader<ChildStdout>>,
     log: &Mutex<String>,
-) -> Option<u16> {
+) -> Option<[u16; 2]> {
     loop {
         let line = lines.next()?.ok()?;
         append(log, &line);
         let event: serde_json::Value = serde_json::from_str(&line).unwrap();
         let field = |name: &str| event.get(name).and_then(serde_json::Value::as_str);
         if field("message") == Some("listening") {
-            let address: SocketAddr = field("address").unwrap().parse().unwrap();
-            return Some(address.port());
+            return Some(
+                ["address", "ops_address"]
+                    .map(|name| field(name).unwrap().parse::<SocketAddr>().unwrap().port()),
+            );
         }
     }
 }

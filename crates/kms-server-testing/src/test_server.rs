@@ -159,6 +159,11 @@ impl TestServer {
         reqwest::Client::builder().add_root_certificate(certificate).build().unwrap()
     }
 
+    /// The answer of the operations listener to a path.
+    pub async fn ops(&self, path: &str) -> reqwest::Response {
+        reqwest::get(format!("http://{}{path}", self.server.ops_address())).await.unwrap()
+    }
+
     /// The URL of a path on the server.
     #[must_use]
     pub fn url(&self, path: &str) -> String {

@@ -7,17 +7,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::prelude::*;
-use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool};
+use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool, R2D2Connection};
 use diesel::result::{DatabaseErrorKind, Error};
 use kms_core::ServerKeys;
 use kms_core::failpoint;
 use kms_core::ports::StoreError;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::audit_queue::AuditQueue;
 use crate::dialect::Dialect;
 
 /// How long a query waits for a free connection, or for a new one to be established.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a caller waits for a query in all. PostgreSQL's own timeout is shorter, but a server
+/// that hangs does not enforce it.
+const DEADLINE: Duration = Duration::from_secs(8);
+
+#[cfg(feature = "postgres")]
+const STATEMENT_TIMEOUT: &str = "set statement_timeout = '7s'";
+
+/// Parameters of libpq that notice a lost server: of a new connection, of one with unacknowledged
+/// data (in milliseconds), and of an idle one. The URL may override them.
+#[cfg(feature = "postgres")]
+const LIBPQ_DEFAULTS: &str = "connect_timeout=5&tcp_user_timeout=8000\
+    &keepalives_idle=10&keepalives_interval=5&keepalives_count=3";
 
 /// A connection to either database.
 #[derive(diesel::MultiConnection)]
@@ -32,6 +47,8 @@ pub(crate) enum AnyConnection {
 #[derive(Clone)]
 pub struct Database {
     pool: Pool<ConnectionManager<AnyConnection>>,
+    /// One permit a connection: without a free one, no thread is occupied.
+    permits: Arc<Semaphore>,
     pub(crate) audit_queue: Arc<AuditQueue>,
     pub(crate) keys: Arc<ServerKeys>,
     pub(crate) dialect: Dialect,
@@ -117,8 +134,10 @@ impl Database {
             .await
             .map_err(|stopped| ConnectError::Open(Box::new(stopped)))?
             .map_err(|error| ConnectError::Open(Box::new(error)))?;
+        let permits = Semaphore::new(usize::try_from(pool.max_size()).unwrap_or(1));
         Ok(Self {
             pool,
+            permits: Arc::new(permits),
             audit_queue: Arc::default(),
             keys,
             dialect,
@@ -148,22 +167,53 @@ impl Database {
 
     /// Runs `work` with a connection, on a thread that may block, in a span that names the calling
     /// function.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] after [`DEADLINE`] at the latest. The work may then still
+    /// complete, as after a lost connection.
     pub(crate) async fn blocking<T, W>(&self, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
         W: FnOnce(&mut AnyConnection) -> Result<T, Failure> + Send + 'static,
     {
+        timeout(DEADLINE, self.without_deadline(work)).await.map_err(unavailable)?
+    }
+
+    /// Runs `work` as [`Self::blocking`] does, for as long as it takes.
+    pub(crate) async fn without_deadline<T, W>(&self, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&mut AnyConnection) -> Result<T, Failure> + Send + 'static,
+    {
         let span = tracing::debug_span!("database", operation = std::any::type_name::<W>());
+        let permit = timeout(CONNECT_TIMEOUT, Arc::clone(&self.permits).acquire_owned());
+        let permit = permit.await.map_err(unavailable)?.map_err(unavailable)?;
         let pool = self.pool.clone();
         let done = tokio::task::spawn_blocking(move || {
             let _entered = span.entered();
+            let _permit = permit;
             let mut connection = pool.get().map_err(unavailable)?;
             failpoint::reach("store-before");
-            let done = work(&mut connection)?;
+            let done = work(&mut connection);
+            if done.is_err() && connection.is_broken() {
+                drop(connection);
+                drop_broken(&pool);
+            }
+            let done = done?;
             failpoint::reach("store-after");
             Ok(done)
         });
         done.await.map_err(unavailable)?
+    }
+}
+
+/// Removes the idle connections that a failover or a restart of the database has broken, so that
+/// no further request has to find them.
+fn drop_broken(pool: &Pool<ConnectionManager<AnyConnection>>) {
+    let mut idle: Vec<_> = std::iter::from_fn(|| pool.try_get()).collect();
+    for connection in &mut idle {
+        // A connection that fails is broken, and does not return to the pool.
+        let _ = connection.ping();
     }
 }
 
@@ -219,7 +269,7 @@ fn parse(url: &str, connections: u32) -> Result<(Dialect, String, u32), ConnectE
         if !is_unambiguous(rest) {
             return Err(ConnectError::Url);
         }
-        return Ok((Dialect::Postgres, url.to_owned(), connections));
+        return Ok((Dialect::Postgres, with_libpq_defaults(url), connections));
     }
     #[cfg(feature = "sqlite")]
     if let Some(path) = url.strip_prefix("sqlite:") {
@@ -233,6 +283,15 @@ fn parse(url: &str, connections: u32) -> Result<(Dialect, String, u32), ConnectE
             _ => "sqlite:",
         },
     })
+}
+
+/// Puts [`LIBPQ_DEFAULTS`] before the URL's own parameters, of which libpq uses the last.
+#[cfg(feature = "postgres")]
+fn with_libpq_defaults(url: &str) -> String {
+    match url.split_once('?') {
+        Some((before, own)) => format!("{before}?{LIBPQ_DEFAULTS}&{own}"),
+        None => format!("{url}?{LIBPQ_DEFAULTS}"),
+    }
 }
 
 /// Whether libpq finds the password of this URL where its author put it. If not, libpq takes a
@@ -265,7 +324,7 @@ impl CustomizeConnection<AnyConnection, diesel::r2d2::Error> for Prepare {
         let settings = match connection {
             #[cfg(feature = "postgres")]
             AnyConnection::Postgres(_) => [
-                "set statement_timeout = '10s'",
+                STATEMENT_TIMEOUT,
                 // A server that died during a transaction must not keep its locks.
                 "set idle_in_transaction_session_timeout = '5s'",
             ]

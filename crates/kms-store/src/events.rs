@@ -310,7 +310,7 @@ impl Database {
     /// # Errors
     /// When the database does not answer.
     pub async fn adopt_restored_events(&self) -> Result<(), StoreError> {
-        self.blocking(|connection| match connection {
+        self.without_deadline(|connection| match connection {
             #[cfg(feature = "postgres")]
             AnyConnection::Postgres(connection) => connection.transaction(adopt_restored),
             #[cfg(feature = "sqlite")]

@@ -150,7 +150,7 @@ impl Anvil {
     /// # Errors
     /// When the process is gone.
     pub fn resume(&self) -> Result<(), TestkitError> {
-        self.process.signal("CONT")
+        self.process.resume()
     }
 
     /// Kills it. Its chain is lost.

@@ -109,7 +109,7 @@ impl Mongod {
     /// # Errors
     /// When the process is gone.
     pub fn resume(&self) -> Result<(), TestkitError> {
-        self.process.signal("CONT")
+        self.process.resume()
     }
 
     /// Kills it, as a crash would.

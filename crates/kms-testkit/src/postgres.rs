@@ -136,6 +136,22 @@ impl Postgres {
         &self.version
     }
 
+    /// Suspends it, so that it does not answer, as if the network were down.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn pause(&self) -> Result<(), TestkitError> {
+        self.process.pause()
+    }
+
+    /// Resumes it after [`Postgres::pause`].
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn resume(&self) -> Result<(), TestkitError> {
+        self.process.resume()
+    }
+
     /// Kills it, as a crash would.
     ///
     /// # Errors

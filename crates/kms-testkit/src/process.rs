@@ -84,25 +84,17 @@ impl Process {
         Ok(())
     }
 
-    /// Suspends it, and waits until it is suspended.
+    /// Suspends it and its child processes, and waits until they are suspended.
     pub(crate) fn pause(&self) -> Result<(), TestkitError> {
-        self.signal("STOP")?;
-        let state = format!("/proc/{}/stat", self.child.id());
-        // The state follows the name of the program, which is in parentheses.
-        while !fs::read_to_string(&state)?.contains(") T ") {
-            std::thread::yield_now();
-        }
-        Ok(())
+        // First the parent, which then starts no further children.
+        suspend(self.child.id())?;
+        children(self.child.id())?.into_iter().try_for_each(suspend)
     }
 
-    pub(crate) fn signal(&self, signal: &str) -> Result<(), TestkitError> {
-        // `kill` prints an error if the process is gone, which is expected here.
-        Command::new("kill")
-            .arg(format!("-{signal}"))
-            .arg(self.child.id().to_string())
-            .stderr(Stdio::null())
-            .status()?;
-        Ok(())
+    /// Resumes it and its child processes.
+    pub(crate) fn resume(&self) -> Result<(), TestkitError> {
+        let children = children(self.child.id())?;
+        children.into_iter().chain([self.child.id()]).try_for_each(|id| signal(id, "CONT"))
     }
 
     fn log(&self) -> String {
@@ -129,7 +121,7 @@ impl Drop for Process {
             return;
         };
         // A suspended process handles no other signal.
-        let _ = self.signal("CONT");
+        let _ = self.resume();
         drop(pipe);
         // Reaped first, so that the watchdog sees it exit.
         let _ = self.child.wait();
@@ -159,6 +151,25 @@ fn spawn(spec: &Spec) -> Result<(Child, Child, Option<ChildStdin>), TestkitError
         .spawn()?;
     let pipe = watchdog.stdin.take();
     Ok((child, watchdog, pipe))
+}
+
+fn signal(process: u32, signal: &str) -> Result<(), TestkitError> {
+    // `kill` prints an error if the process is gone, which is expected here.
+    Command::new("kill")
+        .arg(format!("-{signal}"))
+        .arg(process.to_string())
+        .stderr(Stdio::null())
+        .status()?;
+    Ok(())
+}
+
+fn suspend(process: u32) -> Result<(), TestkitError> {
+    signal(process, "STOP")?;
+    let state = |columns: Vec<String>| columns.first().cloned().unwrap_or_default();
+    while stat(process).is_some_and(|columns| !["T", "Z"].contains(&&*state(columns))) {
+        std::thread::yield_now();
+    }
+    Ok(())
 }
 
 /// The columns of `/proc/PID/stat` after the name of the program: the state, the parent, and more.

@@ -11,8 +11,8 @@ use crate::startup::{STOP_TIMEOUT, Server};
 
 #[derive(Debug, Args)]
 pub(super) struct ServeOptions {
-    /// Seconds that a stop may take: requests in flight get up to 20 of them. After that the
-    /// process exits with an error.
+    /// Seconds that a stop may take after `ops.drain`: requests in flight get up to 20 of them.
+    /// After that the process exits with an error.
     #[arg(long, value_name = "SECONDS", default_value_t = STOP_TIMEOUT.as_secs(),
         value_parser = clap::value_parser!(u64).range(1..=3600))]
     stop_timeout: u64,
@@ -33,7 +33,8 @@ async fn serve(config: Option<&Path>, options: &ServeOptions) -> Result<(), Fail
         server = Server::start(settings) => server.map_err(|error| Failure::start(&error))?,
         () = signal.received() => return Ok(()),
     };
-    tracing::info!(event = "listening", address = %server.address(), "listening");
+    let (address, ops_address) = (server.address(), server.ops_address());
+    tracing::info!(event = "listening", %address, %ops_address, "listening");
     tokio::select! {
         () = signal.received() => {}
         failure = server.failed() => return Err(failure),

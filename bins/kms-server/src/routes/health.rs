@@ -1,88 +1,59 @@
-//! Liveness, readiness and metrics, outside `/v1`.
+//! Liveness, readiness and metrics, on the operations listener. They answer GET and HEAD.
 
-use actix_web::web::Data;
-use actix_web::{HttpResponse, get};
-use kms_chain::Endpoint;
+use actix_web::web::{self, Data, ServiceConfig};
+use actix_web::{HttpResponse, guard};
 use serde::Serialize;
-use utoipa::ToSchema;
 
-use crate::auth::Reader;
+use crate::readiness::{Status, Statuses};
 use crate::state::State;
 use crate::telemetry;
 
-crate::openapi::resource!(alive, ready, metrics);
-
-#[derive(Serialize, ToSchema)]
+/// The body of `/healthz`.
+#[derive(Serialize)]
 struct Liveness {
-    /// Always `ok`.
     status: &'static str,
 }
 
-/// Each dependency is `ok` or `down`.
-#[derive(Serialize, ToSchema)]
-struct Readiness {
-    /// The database of accounts and transfers.
-    database: &'static str,
-    /// The database of wrapped keys.
-    key_database: &'static str,
-    /// The endpoints of the chain.
-    chain: &'static str,
-    /// The KMS keys, as the last check found them; `unknown` before the first check.
+/// The body of `/readyz`.
+#[derive(Serialize)]
+struct Ready {
+    /// Whether the server is about to stop.
+    draining: bool,
+    #[serde(flatten)]
+    dependencies: Statuses,
+    /// The KMS keys, as the last probe found them.
     kms_keys: &'static str,
 }
 
+/// Adds the routes of the operations listener.
+pub(crate) fn configure(config: &mut ServiceConfig) {
+    let read = || web::route().guard(guard::Any(guard::Get()).or(guard::Head()));
+    config
+        .route("/healthz", read().to(alive))
+        .route("/readyz", read().to(ready))
+        .route("/metrics", read().to(metrics));
+}
+
 /// Liveness: the process answers.
-#[utoipa::path(
-    operation_id = "liveness",
-    tag = "health",
-    responses((status = 200, description = "The process is alive", body = Liveness)),
-    security(())
-)]
-#[get("/healthz")]
-pub(crate) async fn alive() -> HttpResponse {
+async fn alive() -> HttpResponse {
     HttpResponse::Ok().json(Liveness { status: "ok" })
 }
 
-/// Readiness: both databases answer. The states of the chain and of the KMS keys are reported only,
-/// since a server without them still serves reads.
-#[utoipa::path(
-    operation_id = "readiness",
-    tag = "health",
-    responses(
-        (status = 200, description = "The server can serve requests", body = Readiness),
-        (status = 503, description = "A database is unavailable", body = Readiness),
-    ),
-    security(())
-)]
-#[get("/readyz")]
-pub(crate) async fn ready(state: Data<State>) -> HttpResponse {
-    let (database, keys, chain) = futures::join!(
-        state.database.ping(),
-        state.key_database.ping(),
-        state.transfers.chain().first(Endpoint::block_number)
-    );
-    let word = |ok| if ok { "ok" } else { "down" };
-    let body = Readiness {
-        database: word(database.is_ok()),
-        key_database: word(keys.is_ok()),
-        chain: word(chain.is_ok()),
-        kms_keys: state.kms_keys.as_str(),
+/// Readiness: both databases answered a second ago, and the server is not about to stop. The chain
+/// and the KMS keys are reported only, since a server without them still serves reads.
+async fn ready(state: Data<State>) -> HttpResponse {
+    let (draining, dependencies) = (state.readiness.is_draining(), state.readiness.statuses());
+    let databases = [dependencies.database, dependencies.key_database];
+    let is_ready = !draining && databases.iter().all(|status| *status == Status::Ok);
+    let mut response = match is_ready {
+        true => HttpResponse::Ok(),
+        false => HttpResponse::ServiceUnavailable(),
     };
-    if database.is_ok() && keys.is_ok() {
-        HttpResponse::Ok().json(body)
-    } else {
-        HttpResponse::ServiceUnavailable().json(body)
-    }
+    response.json(Ready { draining, dependencies, kms_keys: state.kms_keys.as_str() })
 }
 
 /// Metrics in the text format of Prometheus.
-#[utoipa::path(
-    operation_id = "read_metrics",
-    tag = "health",
-    responses((status = 200, description = "The metrics", body = String, content_type = "text/plain"))
-)]
-#[get("/metrics")]
-pub(crate) async fn metrics(_reader: Reader) -> HttpResponse {
+async fn metrics() -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
         .body(telemetry::metrics().render())

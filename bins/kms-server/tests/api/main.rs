@@ -19,6 +19,7 @@ mod key_database;
 mod keys;
 mod limits;
 mod memory;
+mod operations;
 mod outages;
 mod planted_secrets;
 mod recoveries;

@@ -25,14 +25,9 @@ async fn rows(database: &Database, count: usize, wanted: fn(&AuditRow) -> bool) 
     panic!("there were never {count} such rows");
 }
 
-/// The body of a path that needs no client, such as a probe.
-async fn get(env: &TestEnv, server: &ServerProcess, path: &str, token: &str) -> String {
-    // Building a client installs the TLS provider.
-    drop(server.client(env, token));
-    let certificate = reqwest::Certificate::from_pem(env.certificate.as_bytes()).unwrap();
-    let raw = reqwest::Client::builder().add_root_certificate(certificate).build().unwrap();
-    let url = format!("https://localhost:{}{path}", server.port);
-    raw.get(url).bearer_auth(token).send().await.unwrap().text().await.unwrap()
+/// The body of a path of the operations listener.
+async fn get(server: &ServerProcess, path: &str) -> String {
+    server.ops(path).await.text().await.unwrap()
 }
 
 #[actix_web::test]
@@ -40,11 +35,10 @@ async fn an_unusable_kms_key_raises_an_alarm() {
     let (aws, arn, mut env) = aws::env_with_aws();
     env.variables.push(("KMS_SERVER__UPKEEP__PROBE_INTERVAL".to_owned(), "1s".to_owned()));
     let database = env.migrate().await.unwrap();
-    let token = env.issue_token(&database, Scope::Read).await.unwrap();
     // Both the check at startup and the first probe fail.
     aws.fail_next(vec![AwsFault::AccessDenied; 2]);
     let server = ServerProcess::start(&env, None, "info");
-    let ready = get(&env, &server, "/readyz", &token).await;
+    let ready = get(&server, "/readyz").await;
     assert!(ready.contains(r#""kms_keys":"unknown""#), "{ready}");
     let is_probe = |row: &AuditRow| row.action == "probe_kms_key" && row.phase != "intent";
     let first = rows(&database, 1, is_probe).await;
@@ -57,9 +51,9 @@ async fn an_unusable_kms_key_raises_an_alarm() {
     let second = rows(&database, 2, is_probe).await;
     assert_eq!((&*second[1].phase, second[1].outcome.as_deref()), ("outcome", Some("ok")));
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let ready = get(&env, &server, "/readyz", &token).await;
+    let ready = get(&server, "/readyz").await;
     assert!(ready.contains(r#""kms_keys":"ok""#), "{ready}");
-    let metrics = get(&env, &server, "/metrics", &token).await;
+    let metrics = get(&server, "/metrics").await;
     assert!(metrics.contains(r#"kms_key_works{key="kms-test"} 1"#), "{metrics}");
 
     let other = aws.import(PrivateKey::new(&mut getrandom::SysRng, 3_072).unwrap());
@@ -67,9 +61,9 @@ async fn an_unusable_kms_key_raises_an_alarm() {
     let differs = |row: &AuditRow| row.outcome.as_deref() == Some("kms_key_differs");
     rows(&database, 1, differs).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let ready = get(&env, &server, "/readyz", &token).await;
+    let ready = get(&server, "/readyz").await;
     assert!(ready.contains(r#""kms_keys":"down""#), "{ready}");
-    let metrics = get(&env, &server, "/metrics", &token).await;
+    let metrics = get(&server, "/metrics").await;
     assert!(metrics.contains(r#"kms_key_works{key="kms-test"} 0"#), "{metrics}");
     aws.alias("alias/kms", &arn);
     let log = server.terminate();
@@ -109,7 +103,7 @@ async fn one_server_at_a_time_raises_alarms_for_unrecoverable_wallets() {
     }
     let mut metrics = String::new();
     for server in &servers {
-        metrics.push_str(&get(&env, server, "/metrics", &token).await);
+        metrics.push_str(&get(server, "/metrics").await);
     }
     assert!(metrics.contains("wallets_not_recoverable 3"), "{metrics}");
     for server in servers {

@@ -201,7 +201,7 @@ impl Scenario {
         let people = self.people(fault).await;
         let (failpoint, passes) = FAILPOINTS[usize::try_from(random.below(8)).unwrap()];
         let armed = format!("{failpoint}@{}", random.below(passes) + 1);
-        let armed_server = ServerProcess::try_start(&self.env, Some(&armed), "info");
+        let armed_server = ServerProcess::try_start(&self.env, Some(&armed), "info").ok();
         let mut clients = self.clients.clone();
         clients.extend(armed_server.as_ref().map(|server| server.client(&self.env, &self.bearer)));
         self.follow_rules(fault, &people, &mut random);

@@ -25,7 +25,7 @@ impl Database {
     /// When the database does not answer, or a migration fails.
     pub async fn migrate(&self) -> Result<(), ConnectError> {
         let migrations = migrations(self.dialect);
-        self.blocking(move |connection| {
+        self.without_deadline(move |connection| {
             #[cfg(feature = "postgres")]
             if matches!(connection, AnyConnection::Postgres(_)) {
                 // An index on a large table may take long; waiting for a lock must not.
@@ -35,7 +35,7 @@ impl Database {
             let run = connection.run_pending_migrations(migrations).map(drop);
             #[cfg(feature = "postgres")]
             if matches!(connection, AnyConnection::Postgres(_)) {
-                diesel::sql_query("set statement_timeout = '10s'").execute(connection)?;
+                diesel::sql_query(super::STATEMENT_TIMEOUT).execute(connection)?;
                 diesel::sql_query("set lock_timeout = 0").execute(connection)?;
             }
             Ok(run.map_err(ConnectError::Migrate))

@@ -1,0 +1,100 @@
+//! Checks the databases and the chain, for readiness.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kms_chain::{Endpoint, Transfers};
+use kms_process::{Next, Worker};
+use kms_store::{Database, KeyDatabase};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::readiness::{Dependency, Readiness};
+
+/// How often the databases are checked, and how long one may take to answer.
+const DATABASE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the chain is checked.
+const CHAIN_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Checks that both databases answer.
+pub(crate) struct CheckDatabases {
+    readiness: Arc<Readiness>,
+    database: Database,
+    key_database: Arc<dyn KeyDatabase>,
+    database_ping: Ping,
+    key_database_ping: Ping,
+}
+
+/// Checks that an endpoint of the chain answers.
+pub(crate) struct CheckChain {
+    pub(crate) readiness: Arc<Readiness>,
+    pub(crate) transfers: Arc<Transfers>,
+}
+
+/// The ping in flight of one database.
+#[derive(Default)]
+struct Ping(Option<JoinHandle<bool>>);
+
+impl Ping {
+    /// Whether the database answers in time. A late ping is awaited again in the next round, so
+    /// that a database that hangs has one ping at a time.
+    async fn answers<E>(
+        &mut self,
+        ping: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) -> bool {
+        let in_flight = self.0.get_or_insert_with(|| tokio::spawn(async { ping.await.is_ok() }));
+        let Ok(answered) = timeout(DATABASE_INTERVAL, in_flight).await else {
+            return false;
+        };
+        self.0 = None;
+        answered.unwrap_or(false)
+    }
+}
+
+impl CheckDatabases {
+    pub(crate) fn new(
+        readiness: Arc<Readiness>,
+        database: Database,
+        key_database: Arc<dyn KeyDatabase>,
+    ) -> Self {
+        let (database_ping, key_database_ping) = Default::default();
+        Self { readiness, database, key_database, database_ping, key_database_ping }
+    }
+}
+
+impl Worker for CheckDatabases {
+    const NAME: &'static str = "check_databases";
+    type Error = Infallible;
+
+    fn interval(&self) -> Duration {
+        DATABASE_INTERVAL
+    }
+
+    async fn round(&mut self) -> Result<Next, Infallible> {
+        let (database, keys) = (self.database.clone(), Arc::clone(&self.key_database));
+        let (database_is_up, keys_are_up) = futures::join!(
+            self.database_ping.answers(async move { database.ping().await }),
+            self.key_database_ping.answers(async move { keys.ping().await }),
+        );
+        self.readiness.record(Dependency::Database, database_is_up);
+        self.readiness.record(Dependency::KeyDatabase, keys_are_up);
+        Ok(Next::AfterInterval)
+    }
+}
+
+impl Worker for CheckChain {
+    const NAME: &'static str = "check_chain";
+    type Error = Infallible;
+
+    fn interval(&self) -> Duration {
+        CHAIN_INTERVAL
+    }
+
+    async fn round(&mut self) -> Result<Next, Infallible> {
+        let head = self.transfers.chain().first(Endpoint::block_number).await;
+        self.readiness.record(Dependency::Chain, head.is_ok());
+        Ok(Next::AfterInterval)
+    }
+}

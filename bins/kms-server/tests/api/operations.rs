@@ -1,0 +1,133 @@
+//! The operations listener: health, readiness, metrics, and what a load balancer sees at a stop.
+
+use std::process::Command;
+use std::time::Duration;
+
+use futures::future::join_all;
+use kms_server_testing::commands::{kms_server, succeeds};
+use kms_server_testing::requests::{create, telegram};
+use kms_server_testing::{ServerProcess, Stores, TestEnv, TestServer};
+use kms_store::Scope;
+use kms_testkit::{Mongod, Postgres};
+use kms_types::ErrorCode;
+use reqwest::Method;
+use serde_json::Value;
+
+const PATHS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+/// Waits until `/readyz` answers with this status, and returns its body.
+pub(crate) async fn until_ready(status: u16, ask: impl AsyncFn() -> reqwest::Response) -> Value {
+    for _ in 0..400 {
+        let answer = ask().await;
+        if answer.status() == status {
+            return answer.json().await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("readiness never was {status}");
+}
+
+/// An environment on a PostgreSQL of its own.
+fn with_own_postgres(postgres: &Postgres) -> TestEnv {
+    let database = postgres.create_database().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let keys = Mongod::shared().unwrap().url();
+    TestEnv::on(directory, database, keys, format!("kms_{}", std::process::id())).unwrap()
+}
+
+#[actix_web::test]
+async fn health_and_metrics_are_on_the_operations_listener_alone() {
+    let test = TestServer::start(TestEnv::new(Stores::Embedded).unwrap()).await;
+    let ops = format!("http://{}", test.server.ops_address());
+    let plain = reqwest::Client::new();
+    for path in PATHS {
+        assert_eq!(test.raw().get(test.url(path)).send().await.unwrap().status(), 404, "{path}");
+        for method in [Method::GET, Method::HEAD] {
+            let request = plain.request(method.clone(), format!("{ops}{path}"));
+            assert_eq!(request.send().await.unwrap().status(), 200, "{method} {path}");
+        }
+    }
+    assert_eq!(plain.get(format!("{ops}/v1/network")).send().await.unwrap().status(), 404);
+    let metrics = test.ops("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains("http_requests_total"), "{metrics}");
+}
+
+#[actix_web::test]
+async fn a_silent_chain_is_reported_by_readiness_and_does_not_fail_it() {
+    let env = TestEnv::new(Stores::Embedded).unwrap();
+    env.migrate().await.unwrap();
+    env.anvil.pause().unwrap();
+    let test = TestServer::start(env).await;
+    let mut ready: Value = test.ops("/readyz").await.json().await.unwrap();
+    for _ in 0..400 {
+        if ready["chain"] != "unknown" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        ready = until_ready(200, async || test.ops("/readyz").await).await;
+    }
+    assert_eq!((&ready["chain"], &ready["database"]), (&"down".into(), &"ok".into()), "{ready}");
+}
+
+#[actix_web::test]
+async fn a_silent_postgresql_is_reported_and_holds_no_thread_a_request() {
+    let mut postgres = Postgres::start().unwrap();
+    let env = with_own_postgres(&postgres);
+    let database = env.migrate().await.unwrap();
+    let token = env.issue_token(&database, Scope::Bot).await.unwrap();
+    let server = ServerProcess::start(&env, None, "info");
+    let client = server.client(&env, &token);
+    client.create_account(&create(1, "ann", "ann's")).await.unwrap();
+    let threads = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("Threads:")).unwrap();
+        line.trim().parse::<usize>().unwrap()
+    };
+    let before = threads();
+
+    postgres.pause().unwrap();
+    let reads = || join_all((0..100).map(|id| client.account(telegram(1_000 + id))));
+    for refused in reads().await {
+        assert_eq!(refused.unwrap_err().code(), Some(ErrorCode::StoreUnavailable));
+    }
+    let ready = until_ready(503, async || server.ops("/readyz").await).await;
+    assert_eq!((&ready["database"], &ready["key_database"]), (&"down".into(), &"ok".into()));
+    let down = kms_server(&env, &format!("healthcheck --address 127.0.0.1:{}", server.ops_port))
+        .status()
+        .unwrap();
+    assert_eq!(down.code(), Some(1));
+    // The pool has 16 connections, and about twenty workers use the same ones.
+    assert!(threads() <= before + 16, "{before} threads before, {} now", threads());
+
+    postgres.resume().unwrap();
+    until_ready(200, async || server.ops("/readyz").await).await;
+    assert!(client.account(telegram(1)).await.unwrap().is_some());
+    succeeds(&env, &format!("healthcheck --address 127.0.0.1:{}", server.ops_port));
+
+    // After a failover every pooled connection is broken, and the check finds them all.
+    reads().await;
+    postgres.kill().unwrap();
+    until_ready(503, async || server.ops("/readyz").await).await;
+    postgres.start_again().unwrap();
+    until_ready(200, async || server.ops("/readyz").await).await;
+    for read in reads().await {
+        assert_eq!(read.unwrap(), None);
+    }
+    server.terminate();
+}
+
+#[actix_web::test]
+async fn a_stopping_server_fails_readiness_before_it_stops_listening() {
+    let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    env.ops.drain = Some(Duration::from_secs(5));
+    let database = env.migrate().await.unwrap();
+    let token = env.issue_token(&database, Scope::Bot).await.unwrap();
+    let server = ServerProcess::start(&env, None, "info");
+    let client = server.client(&env, &token);
+    Command::new("kill").args(["-TERM", &server.id().to_string()]).status().unwrap();
+    let ready = until_ready(503, async || server.ops("/readyz").await).await;
+    assert_eq!((&ready["draining"], &ready["database"]), (&true.into(), &"ok".into()));
+    assert_eq!(client.account(telegram(1)).await.unwrap(), None);
+    let log = server.terminate();
+    assert!(log.contains(r#""event":"stopping""#), "{log}");
+}
