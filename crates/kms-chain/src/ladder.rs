@@ -59,7 +59,7 @@ impl Fees {
         }
     }
 
-    /// The highest fee for this gas limit.
+    /// The maximum fee for this gas limit.
     #[must_use]
     pub fn max_fee(self, gas_limit: u64) -> Wei {
         fee(self.ceiling(), gas_limit)

@@ -258,7 +258,7 @@ pub trait TransferStore: Send + Sync {
     /// the state, the expiry by the database's clock, that the account is active and has this
     /// wallet at the version that was opened, how many of its transfers are in flight, the spending
     /// limits, and that the balances cover all signed transfers of the wallet and this one; chooses
-    /// the nonce, calls `sign`, stores all signed transactions, reserves the spend at its highest
+    /// the nonce, calls `sign`, stores all signed transactions, reserves the spend at its maximum
     /// fee, and inserts the event `TransferChanged`.
     ///
     /// The nonce is the first one from `view.nonce` on that no transfer of the wallet has. The
@@ -326,7 +326,7 @@ pub trait TransferStore: Send + Sync {
         mined: u64,
     ) -> Result<Outgoing, StoreError>;
 
-    /// Returns the limit that refuses the transfer at its highest fee, if any.
+    /// Returns the limit that refuses the transfer at its maximum fee, if any.
     async fn over_limit(
         &self,
         transfer: Transfer,

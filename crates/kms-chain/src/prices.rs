@@ -14,9 +14,9 @@ const NEGLIGIBLE: u128 = 1_000_000;
 /// What the operator allows for the fees of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PricePolicy {
-    /// The highest fee of a transfer; `None` is unlimited.
+    /// The maximum fee of a transfer; `None` is unlimited.
     pub max_fee: Option<Wei>,
-    /// The highest fee of the second and later steps, in percent of an amount in the native coin.
+    /// The maximum fee of the second and later steps, in percent of an amount in the native coin.
     pub max_share: u8,
     /// The lowest tip, in wei per gas.
     pub min_tip: u128,
@@ -126,7 +126,7 @@ pub(crate) fn middle(mut values: Vec<u128>) -> Option<u128> {
 }
 
 impl PricePolicy {
-    /// Chooses the steps: as many as fit below the highest fee and, from the second on, below
+    /// Chooses the steps: as many as fit below the maximum fee and, from the second on, below
     /// `spare`. With `above`, the first step replaces a transaction at these prices.
     pub(crate) fn ladder(
         &self,
@@ -177,14 +177,14 @@ impl PricePolicy {
         Ladder::new(fees.ceiling(), fees, Vec::new()).ok_or(FeeTooHigh)
     }
 
-    /// The highest fee of the second and later steps for this amount.
+    /// The maximum fee of the second and later steps for this amount.
     pub(crate) fn share_of(&self, amount: Wei) -> Wei {
         let share = amount.0.checked_mul(U256::from(self.max_share));
         Wei(share.map_or(U256::MAX, |share| share / U256::from(100)))
     }
 }
 
-/// The highest fee of a ladder whose cancellation costs at most `limit`: the cancellation is an
+/// The maximum fee of a ladder whose cancellation costs at most `limit`: the cancellation is an
 /// eighth above the top step, rounded up for each unit of gas.
 pub(crate) fn below_cancellation(limit: Wei, gas_limit: u64) -> Wei {
     let (gas, nine) = (U256::from(gas_limit), U256::from(9));
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_end_at_the_highest_fee_and_at_the_share_of_the_amount() {
+    fn steps_end_at_the_maximum_fee_and_at_the_share_of_the_amount() {
         let limited = PricePolicy { max_fee: Some(wei(60 * GWEI * 100)), ..NO_LIMIT };
         let ladder = limited.ladder(MARKET, 100, RICH, None).unwrap();
         assert_eq!(steps(&ladder), [fees(21, 1), fees(42, 2), fees(60, 3)]);
@@ -246,7 +246,7 @@ mod tests {
         let spare = share.share_of(wei(44 * GWEI * 100 * 10));
         let ladder = share.ladder(MARKET, 100, spare, None).unwrap();
         assert_eq!(steps(&ladder), [fees(21, 1), fees(42, 2)]);
-        // The share never refuses the first step; the highest fee does below what is usual.
+        // The share never refuses the first step; the maximum fee does below what is usual.
         assert_eq!(steps(&share.ladder(MARKET, 100, wei(1), None).unwrap()), [fees(21, 1)]);
         let at = |price: u128| PricePolicy { max_fee: Some(wei(price * 100)), ..NO_LIMIT };
         let low = at(11 * GWEI).ladder(MARKET, 100, RICH, None).unwrap();

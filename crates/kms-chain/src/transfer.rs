@@ -68,7 +68,7 @@ text_table! {
 /// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WaitReason {
-    /// The network asks for more than the highest fee that was signed.
+    /// The network asks for more than the maximum fee that was signed.
     Fee,
     /// The balance no longer covers it.
     Funds,
@@ -327,7 +327,7 @@ impl From<Quote> for Transfer {
 }
 
 impl Transfer {
-    /// The highest fee of the payment: the gas limit times the highest price of the ladder.
+    /// The maximum fee of the payment: the gas limit times the highest price of the ladder.
     #[must_use]
     pub fn max_fee(&self) -> Wei {
         self.ladder.top().max_fee(self.gas_limit)

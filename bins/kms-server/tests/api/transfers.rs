@@ -355,7 +355,7 @@ async fn a_stuck_transfer_is_replaced_without_a_password(test: TestServer) {
 }
 
 #[actix_web::test]
-async fn a_transfer_pending_at_its_highest_fee_is_notified_once() {
+async fn a_transfer_pending_at_its_maximum_fee_is_notified_once() {
     let mut env = TestEnv::new(Stores::Embedded).unwrap();
     // Which the configuration refuses: every round spends a step, without a block.
     env.chain.replace_after = 0;
@@ -364,7 +364,7 @@ async fn a_transfer_pending_at_its_highest_fee_is_notified_once() {
     test.env.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
-    // Two accounts, the signature, two replacements, and that it is pending at its highest fee.
+    // Two accounts, the signature, two replacements, and that it is pending at its maximum fee.
     let events = test.events(6).await;
     assert_eq!(events.iter().filter(|event| event.account == ann.id).count(), 5);
     let waits = test.client.transfer(quoted.id).await.unwrap().unwrap();

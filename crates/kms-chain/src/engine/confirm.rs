@@ -22,7 +22,7 @@ pub struct Shown {
     pub token: Option<Token>,
     /// The amount, in the asset's smallest unit.
     pub value: Units,
-    /// The highest fee.
+    /// The maximum fee.
     pub max_fee: Wei,
 }
 

@@ -1,4 +1,4 @@
-//! Quotes a transfer: its amount, its highest fee, and the warnings for its sender. Moves nothing.
+//! Quotes a transfer: its amount, its maximum fee, and the warnings for its sender. Moves nothing.
 
 use kms_core::ports::StoreError;
 use kms_types::{

@@ -16,7 +16,7 @@ use crate::transfer::{Fees, Ladder, Transfer, TransferState};
 pub struct ReplacementFee {
     /// The fee that is expected.
     pub usual: Wei,
-    /// The highest fee.
+    /// The maximum fee.
     pub max: Wei,
 }
 
@@ -163,7 +163,7 @@ impl Transfers {
         }
     }
 
-    /// The highest fee that the balance leaves to the later steps of a new ladder.
+    /// The maximum fee that the balance leaves to the later steps of a new ladder.
     async fn spare(&self, transfer: &Transfer, view: ChainView) -> Result<Wei, ConfirmError> {
         let (chain, from) = (self.chain.chain_id(), transfer.from.address);
         let pending = self.store.pending_spend(chain, from, view.mined).await?;
@@ -180,7 +180,7 @@ impl Transfers {
     }
 }
 
-/// The highest fee of what is signed again: of the ladder, or of the cancellation alone.
+/// The maximum fee of what is signed again: of the ladder, or of the cancellation alone.
 fn max_fee(transfer: &Transfer, ladder: &Ladder) -> Wei {
     let highest = match transfer.cancel_requested_at {
         None => ladder.top(),

@@ -12,7 +12,7 @@ use crate::world::{COIN, QUOTE_LIFETIME, STRANGER, World, party, request, strang
 const ONLY_WITH_VALUE: &str = "0x346007575f5ffd5b00";
 
 #[tokio::test]
-async fn a_quote_freezes_recipient_amount_and_highest_fee() {
+async fn a_quote_freezes_recipient_amount_and_maximum_fee() {
     let world = World::new().await;
     let (ann, bob) = (world.account(1, COIN).await, world.account(2, 0).await);
     let quote = world.quote(&ann, party(&bob), "0.25").await;

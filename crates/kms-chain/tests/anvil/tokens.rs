@@ -260,7 +260,7 @@ async fn a_reverted_token_transfer_fails_and_costs_its_fee() {
     let failed = market.world.stored(&quote).await;
     assert_eq!(failed.failure, Some(TransferFailure::Reverted));
     assert!(failed.fee.unwrap() > Wei::default());
-    // The same if the token uses all gas: at most the highest fee that was shown.
+    // The same if the token uses all gas: at most the maximum fee that was shown.
     market.set_behavior(TransferBehavior::Standard);
     let quote = market.mined_as("1", TransferBehavior::UsesAllGas).await;
     market.world.mine(CONFIRMATIONS);

@@ -1,5 +1,5 @@
 //! Signing, in one transaction with the nonce and the reserved amount. Must never sign what the
-//! balances do not cover at the highest fee, nor with a nonce that another transfer has.
+//! balances do not cover at the maximum fee, nor with a nonce that another transfer has.
 
 use std::time::Duration;
 

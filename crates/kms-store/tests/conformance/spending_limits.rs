@@ -26,7 +26,7 @@ on_every_database!(
     a_raise_is_notified_once_and_a_lower_limit_is_not,
     raises_are_rate_limited_and_lower_limits_are_not,
     each_asset_has_its_own_limit,
-    the_highest_fee_is_reserved_and_the_paid_fee_counts,
+    the_maximum_fee_is_reserved_and_the_paid_fee_counts,
     after_a_recovery_nothing_leaves_but_to_recipients_paid_before,
 );
 
@@ -216,7 +216,7 @@ async fn each_asset_has_its_own_limit(subject: Subject) {
     }
 }
 
-async fn the_highest_fee_is_reserved_and_the_paid_fee_counts(subject: Subject) {
+async fn the_maximum_fee_is_reserved_and_the_paid_fee_counts(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let spent = async || database.spending(ann.id, None, caps(0), NOW).await.unwrap().spent;
