@@ -164,6 +164,8 @@ async fn check_config(settings: Settings) -> anyhow::Result<()> {
     report("key_database", keys.ping().await.map_err(Into::into));
     let block = chain.first(Endpoint::block_number).await;
     report("chain", block.map(drop).map_err(Into::into));
+    let finality = chain.check_finality(settings.chain.finality).await;
+    report("chain.finality", finality.map_err(Into::into));
     let tokens = chain.check_tokens(&settings.chain.tokens).await;
     report("chain.tokens", tokens.map_err(Into::into));
     let database = connect(settings).await.context("database")?;

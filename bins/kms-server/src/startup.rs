@@ -312,6 +312,10 @@ async fn open_database(
 async fn open_chain(settings: &ChainSettings) -> Result<Chain, StartError> {
     let chain = settings.open()?;
     chain.check().await?;
+    // No reason not to start: a node that was restarted has no finalized block for a while.
+    if let Err(error) = chain.check_finality(settings.finality).await {
+        tracing::error!(event = "no_finalized_block", %error, "nothing becomes final");
+    }
     match chain.check_tokens(&settings.tokens).await {
         Ok(()) => {}
         Err(TokenError::Chain(error)) => {

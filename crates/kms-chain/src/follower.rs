@@ -80,6 +80,9 @@ pub trait DepositStore: Send + Sync {
     /// Sets the first cursor of a chain, unless there is one.
     async fn start_at(&self, chain_id: u64, at: BlockRef) -> Result<(), StoreError>;
 
+    /// Records that the head of the chain was read.
+    async fn note_read(&self, chain_id: u64, now: Timestamp) -> Result<(), StoreError>;
+
     /// Returns the payments to wallets, without those that a transfer of this system makes to its
     /// own recipient: the recipient is notified of these by the transfer.
     async fn external_deposits(&self, payments: Vec<Payment>) -> Result<Vec<Deposit>, StoreError>;
@@ -185,11 +188,18 @@ impl Follower {
             recent.extend(read);
         }
         self.finalize(&endpoint, head, &mut recent, now).await?;
+        if recent.is_read_due(now) {
+            self.deposits.note_read(chain_id, now).await?;
+        }
         Ok(recent.tip().is_some_and(|new| new.number > tip.number && new.number < head.block))
     }
 
     async fn start(&self, endpoint: &Endpoint, head: Head) -> Result<(), FollowError> {
-        let newest = endpoint.final_block(head, self.config.finality).await?.unwrap_or_default();
+        let newest = match endpoint.final_block(head, self.config.finality).await? {
+            Some(newest) => newest,
+            None if head.is_of_a_new_chain() => 0,
+            None => return Err(ChainError::NoFinality.into()),
+        };
         if let Some(header) = endpoint.header(newest).await? {
             self.deposits.start_at(self.chain.chain_id(), header.at(newest)).await?;
         }
@@ -291,6 +301,10 @@ impl Follower {
             return Ok(());
         }
         let newest = endpoint.final_block(head, self.config.finality).await?;
+        if newest.is_none() && !head.is_of_a_new_chain() && recent.count_unconfirmed() {
+            let (event, error) = ("no_finalized_block", ChainError::NoFinality);
+            tracing::error!(event, %error, "nothing becomes final");
+        }
         let Some(newest) = newest.filter(|newest| *newest > cursor.number) else {
             return Ok(());
         };

@@ -140,6 +140,13 @@ pub enum SignOutcome {
     /// [`MAX_IN_FLIGHT`](crate::transfer::MAX_IN_FLIGHT) transfers of the wallet are in flight.
     /// Nothing was signed.
     TooManyInFlight,
+    /// The chain does not count the nonce of a transfer that has ended: the endpoint is far behind,
+    /// or a reorganisation removed a final block, which the follower finds. Nothing was signed, for
+    /// it would wait behind that nonce.
+    Contradicted {
+        /// The nonce.
+        nonce: u64,
+    },
     /// A spending limit refuses it. Nothing was signed.
     OverLimit(OverLimit),
     /// The balance, less what other signed transfers may still take, does not cover it. Nothing
@@ -333,6 +340,9 @@ pub trait TransferStore: Send + Sync {
         rules: SpendingRules,
         now: Timestamp,
     ) -> Result<Option<OverLimit>, StoreError>;
+
+    /// Returns when a server read the head of the chain last.
+    async fn chain_read_at(&self, chain_id: u64) -> Result<Option<Timestamp>, StoreError>;
 
     /// Returns whether the account has `mined` or `final` transfers to the address, or to another
     /// one that looks like it.

@@ -257,12 +257,23 @@ impl DepositStore for Database {
                     chain_cursors::block.eq(number),
                     chain_cursors::block_hash.eq(at.hash.to_vec()),
                     chain_cursors::tip_hash.eq(at.hash.to_vec()),
+                    chain_cursors::read_at.eq(0),
                 ))
                 .execute(connection);
             match inserted {
                 Ok(_) | Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => Ok(()),
                 Err(error) => Err(error.into()),
             }
+        })
+        .await
+    }
+
+    async fn note_read(&self, chain_id: u64, now: Timestamp) -> Result<(), StoreError> {
+        self.blocking(move |connection| {
+            diesel::update(chain_cursors::table.find(chain_column(chain_id)?))
+                .set(chain_cursors::read_at.eq(now.0))
+                .execute(connection)?;
+            Ok(())
         })
         .await
     }

@@ -209,6 +209,7 @@ diesel::table! {
         block -> BigInt,
         block_hash -> Binary,
         tip_hash -> Binary,
+        read_at -> BigInt,
     }
 }
 

@@ -38,7 +38,7 @@ use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::dialect::Dialect;
 use crate::events::{self, About};
-use crate::schema::{settlements, signed_transactions, transfer_waits, transfers};
+use crate::schema::{chain_cursors, settlements, signed_transactions, transfer_waits, transfers};
 
 fn find(connection: &mut AnyConnection, id: TransferId) -> Result<Option<Transfer>, Failure> {
     let mut found = find_row(connection, id)?;
@@ -426,6 +426,18 @@ impl TransferStore for Database {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
             spending_limits::over_limit(connection, &keys, &transfer, &rules, now)
+        })
+        .await
+    }
+
+    async fn chain_read_at(&self, chain_id: u64) -> Result<Option<Timestamp>, StoreError> {
+        self.blocking(move |connection| {
+            let found: Option<i64> = chain_cursors::table
+                .find(to_i64(chain_id))
+                .select(chain_cursors::read_at)
+                .first(connection)
+                .optional()?;
+            Ok(found.map(Timestamp))
         })
         .await
     }

@@ -209,7 +209,9 @@ create table chain_cursors (
     block bigint not null,
     block_hash blob not null,
     -- The last block that was settled, final or not.
-    tip_hash blob not null
+    tip_hash blob not null,
+    -- When a server read the head of the chain last; zero before that.
+    read_at bigint not null
 );
 
 -- Deposits that this system did not send. Those below `chain.notice_from` are summed up: each of

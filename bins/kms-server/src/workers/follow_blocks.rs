@@ -14,6 +14,9 @@ const LEASE_NAME: &str = "follow_blocks";
 /// After this long without a round, another server takes over.
 const LEASE: Duration = Duration::from_secs(10);
 
+/// After so many failed rounds in a row the lease is released.
+const ATTEMPTS: u32 = 3;
+
 /// Reads blocks in their order; many per round when it is behind. One server of several does it, by
 /// a lease.
 pub(crate) struct FollowBlocks {
@@ -22,13 +25,15 @@ pub(crate) struct FollowBlocks {
     /// This server, as the holder of the lease.
     holder: String,
     poll: Duration,
+    /// How many rounds in a row failed.
+    failures: u32,
 }
 
 impl FollowBlocks {
     /// Reads with this follower.
     pub(crate) fn new(follower: Follower, database: &Database, poll: Duration) -> Self {
         let (database, holder) = (database.clone(), Uuid::new_v4().to_string());
-        Self { follower, database, holder, poll }
+        Self { follower, database, holder, poll, failures: 0 }
     }
 }
 
@@ -44,12 +49,56 @@ impl Worker for FollowBlocks {
         if !self.database.acquire_lease(LEASE_NAME, &self.holder, LEASE).await? {
             return Ok(Next::AfterInterval);
         }
-        let is_behind = self.follower.round(clock::now()).await?;
-        Ok(if is_behind { Next::AtOnce } else { Next::AfterInterval })
+        match self.follower.round(clock::now()).await {
+            Ok(is_behind) => {
+                self.failures = 0;
+                Ok(if is_behind { Next::AtOnce } else { Next::AfterInterval })
+            }
+            Err(error) => {
+                self.failures = self.failures.saturating_add(1);
+                if self.failures >= ATTEMPTS {
+                    // Another server may have an endpoint that works.
+                    self.database.release_lease(LEASE_NAME, &self.holder).await?;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Releases the lease, so that another server takes over at once.
     async fn stopped(&mut self) {
         let _ = self.database.release_lease(LEASE_NAME, &self.holder).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kms_chain::Chain;
+    use kms_chain::follower::{Finality, FollowerConfig};
+    use kms_core::ServerKeys;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_without_an_endpoint_leaves_the_lease_to_another_one() {
+        let keys = Arc::new(ServerKeys::random());
+        let database = Database::connect("sqlite::memory:", 1, keys).await.unwrap();
+        database.migrate().await.unwrap();
+        let chain = Chain::new("http://127.0.0.1:1", 1).unwrap();
+        let config =
+            FollowerConfig { finality: Finality::Tag, prove_receipts: true, tokens: Vec::new() };
+        let follower = Follower::new(Arc::new(database.clone()), chain, config);
+        let mut worker = FollowBlocks::new(follower, &database, Duration::from_secs(1));
+        let other = || database.acquire_lease(LEASE_NAME, "other", LEASE);
+        for round in 1..=ATTEMPTS {
+            worker.round().await.unwrap_err();
+            assert_eq!(other().await.unwrap(), round == ATTEMPTS);
+        }
+        // Until that one ends.
+        assert_eq!(worker.round().await.unwrap(), Next::AfterInterval);
+        database.release_lease(LEASE_NAME, "other").await.unwrap();
+        worker.round().await.unwrap_err();
     }
 }

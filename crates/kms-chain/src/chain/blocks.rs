@@ -9,6 +9,7 @@ use alloy::providers::Provider;
 use kms_types::{EthAddress, Token, U256, Units};
 use serde::Deserialize;
 
+use super::Chain;
 use super::endpoint::Endpoint;
 use super::error::ChainError;
 use super::requests::Head;
@@ -150,10 +151,27 @@ impl Endpoint {
                 self.verify().await?;
                 let params = (BlockNumberOrTag::Finalized, false);
                 let block = self.provider.raw_request(GET_BLOCK.into(), params).await;
-                // An endpoint that refuses has no final block yet, or does not know the tag.
-                let block: Option<Number> = self.record_call_outcome(block)?;
+                let block: Option<Number> = match self.record_call_outcome(block) {
+                    // It has no final block yet, or does not know the tag.
+                    Err(ChainError::Refused { .. } | ChainError::NoBlock { .. }) => None,
+                    block => block?,
+                };
                 Ok(block.and_then(|block| block.number).map(|number| number.to()))
             }
+        }
+    }
+}
+
+impl Chain {
+    /// Compares with the chain when a block is final. A chain that is down or new is not an error.
+    ///
+    /// # Errors
+    /// `NoFinality` when the chain does not have the block tag that decides.
+    pub async fn check_finality(&self, finality: Finality) -> Result<(), ChainError> {
+        let Ok((endpoint, head)) = self.endpoint().await else { return Ok(()) };
+        match endpoint.final_block(head, finality).await {
+            Ok(None) if !head.is_of_a_new_chain() => Err(ChainError::NoFinality),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 }

@@ -103,6 +103,18 @@ pub enum ChainError {
         /// The block.
         block: u64,
     },
+    /// The chain does not count a nonce that was used in a finalized block.
+    #[error("the chain does not have nonce {nonce}, which was final")]
+    Contradicted {
+        /// The nonce.
+        nonce: u64,
+    },
+    /// The chain has no finalized block.
+    #[error(
+        "the chain has no finalized block: set chain.finality to the number of blocks after which \
+         a block is final"
+    )]
+    NoFinality,
     /// Of several endpoints no two agree on what transactions cost.
     #[error("no two endpoints agree on the price of a transaction")]
     UnconfirmedPrices,

@@ -27,6 +27,9 @@ pub struct Head {
     pub base_fee: Option<u64>,
 }
 
+/// A chain with fewer blocks may have no finalized one yet.
+const NEW_CHAIN: u64 = 1_024;
+
 /// The code of an account that delegates to a contract begins with this (EIP-7702).
 const DELEGATION: [u8; 3] = [0xef, 0x01, 0x00];
 
@@ -39,6 +42,13 @@ pub enum Code {
     Delegation,
     /// A contract.
     Contract,
+}
+
+impl Head {
+    /// Whether the chain has so few blocks that none may be finalized.
+    pub(crate) fn is_of_a_new_chain(&self) -> bool {
+        self.block < NEW_CHAIN
+    }
 }
 
 impl Code {

@@ -174,6 +174,11 @@ impl Transfers {
             SignOutcome::NotActive => return Err(ConfirmError::NotActive),
             SignOutcome::WalletChanged => return Err(ConfirmError::WalletChanged),
             SignOutcome::TooManyInFlight => return Err(TooManyInFlight.into()),
+            SignOutcome::Contradicted { nonce } => {
+                let event = "final_nonce_contradicted";
+                tracing::error!(event, transfer = %id, nonce, "final nonce not on the chain");
+                return Err(ChainError::Contradicted { nonce }.into());
+            }
             SignOutcome::OverLimit(over) => return Err(ConfirmError::OverLimit(Box::new(over))),
             SignOutcome::Insufficient { missing } => {
                 return Err(ConfirmError::Insufficient { missing });

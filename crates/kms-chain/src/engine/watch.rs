@@ -60,6 +60,13 @@ impl Transfers {
     /// # Errors
     /// When the store fails.
     pub async fn tick(&self, now: Timestamp) -> Result<usize, StoreError> {
+        // A server without an endpoint claims no checks that another one could do.
+        if self.no_endpoint_since().is_some()
+            && self.chain.endpoint().await.is_err()
+            && !self.is_chain_stalled(now).await?
+        {
+            return Ok(0);
+        }
         let due = self.store.claim_due(self.chain.chain_id(), now, ROUND).await?;
         let claimed = due.len();
         if claimed == 0 {
@@ -74,10 +81,8 @@ impl Transfers {
                     event = "no_chain_endpoint",
                     "transfer round skipped, no endpoint available"
                 );
-                // One failed request of one server says nothing about the chain.
-                let is_stalled = matches!(error, ChainError::Stalled { .. });
-                let since = *self.no_endpoint_since().get_or_insert(now);
-                if is_stalled || now.since(since) >= UNREACHABLE {
+                self.no_endpoint_since().get_or_insert(now);
+                if self.is_chain_stalled(now).await? {
                     self.record_stalled(&due, now).await;
                 }
                 return Ok(0);
@@ -99,6 +104,17 @@ impl Transfers {
             })
             .await;
         Ok(claimed)
+    }
+
+    /// Whether the chain cannot be read: this server has had no endpoint for a while, and the one
+    /// that follows the chain has not read its head either. One server that is cut off says nothing
+    /// about the chain.
+    async fn is_chain_stalled(&self, now: Timestamp) -> Result<bool, StoreError> {
+        let is_long = |since: Timestamp| now.since(since) >= UNREACHABLE;
+        if !self.no_endpoint_since().is_some_and(is_long) {
+            return Ok(false);
+        }
+        Ok(self.store.chain_read_at(self.chain.chain_id()).await?.is_none_or(is_long))
     }
 
     /// Records that these transfers wait for the chain.

@@ -1,10 +1,17 @@
 //! The blocks that were read and are not final yet.
 
 use std::collections::VecDeque;
+use std::time::Duration;
+
+use kms_types::Timestamp;
 
 use super::{BlockRef, Deposit};
 use crate::chain::{BlockTransaction, Header};
 use crate::settlement::Position;
+
+/// How often it is recorded that the chain was read: well within the time after which senders are
+/// notified that it was not.
+const NOTE_EVERY: Duration = Duration::from_secs(15);
 
 /// A block that was read and settled.
 #[derive(Debug)]
@@ -28,6 +35,8 @@ pub(super) struct Recent {
     pub(super) is_forked: bool,
     /// The final block that no second endpoint has confirmed yet.
     awaited: Option<u64>,
+    /// When the last round was recorded.
+    noted_at: Option<Timestamp>,
     /// How many rounds in a row no second endpoint confirmed it.
     unconfirmed: u32,
 }
@@ -74,6 +83,15 @@ impl Recent {
     pub(super) fn count_unconfirmed(&mut self) -> bool {
         self.unconfirmed = self.unconfirmed.saturating_add(1);
         self.unconfirmed % 300 == 3
+    }
+
+    /// Whether to record that the chain was read: not in each round.
+    pub(super) fn is_read_due(&mut self, now: Timestamp) -> bool {
+        let is_due = self.noted_at.is_none_or(|noted| now.since(noted) >= NOTE_EVERY);
+        if is_due {
+            self.noted_at = Some(now);
+        }
+        is_due
     }
 
     /// The hash of the block with this number, if it was read.

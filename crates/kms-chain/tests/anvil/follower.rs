@@ -1,11 +1,13 @@
 //! External deposits: reported once, at finality, to the account that is paid.
 
-use kms_chain::follower::Follower;
+use kms_chain::Chain;
+use kms_chain::follower::{Finality, Follower};
 use kms_chain::transfer::TransferState;
 use kms_core::account::Account;
 use serde_json::{Value, json};
 
 use crate::chain::reverting;
+use crate::stub::{self, Answer, Fate};
 use crate::world::{COIN, CONFIRMATIONS, World, party, units};
 
 /// The first account of anvil.
@@ -204,4 +206,35 @@ async fn failed_empty_and_own_payments_are_not_deposits() {
     assert!(world.values(&bob).await.is_empty());
     // Two for the transfer: it arrives, and is final.
     assert_eq!(world.event_count(&bob).await, 2);
+}
+
+#[tokio::test]
+async fn a_chain_without_the_finalized_tag_is_reported() {
+    let world = World::new().await;
+    let proxy = |fate: fn() -> Fate| {
+        let url = stub::start_proxy_by_call(&world.anvil.url(), move |call| {
+            let is_asked = call.pointer("/params/0") == Some(&json!("finalized"));
+            if is_asked { fate() } else { Fate::Passed }
+        });
+        Chain::new(&url, world.anvil.chain_id()).unwrap()
+    };
+    let nothing = proxy(|| Fate::Answered(Answer::Result(json!(null))));
+    let unknown = proxy(|| Fate::Answered(Answer::Error(-32_602, "invalid block tag")));
+    let lost = proxy(|| Fate::Lost);
+    // A new chain may have no final block yet.
+    nothing.check_finality(Finality::Tag).await.unwrap();
+    world.mine(1_024);
+    for chain in [&nothing, &unknown] {
+        let error = chain.check_finality(Finality::Tag).await.unwrap_err();
+        assert!(error.to_string().contains("set chain.finality"), "{error}");
+        chain.check_finality(Finality::Blocks(3)).await.unwrap();
+        // A follower does not begin at the first block for it.
+        let follower = world.follower_by_tag(chain.clone());
+        let error = follower.round(world.now()).await.unwrap_err();
+        assert!(error.to_string().contains("set chain.finality"), "{error}");
+    }
+    lost.check_finality(Finality::Tag).await.unwrap();
+    let chain = Chain::new(&world.anvil.url(), world.anvil.chain_id()).unwrap();
+    chain.check_finality(Finality::Tag).await.unwrap();
+    world.follower_by_tag(chain).round(world.now()).await.unwrap();
 }

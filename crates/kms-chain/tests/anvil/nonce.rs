@@ -1,6 +1,7 @@
 //! Nonces: gaps are filled, and a transfer whose nonce an external transaction used is ended.
 
 use kms_chain::transfer::{TransferFailure, TransferState};
+use kms_chain::{ChainError, ConfirmError};
 use kms_core::account::Account;
 use kms_types::U256;
 use serde_json::json;
@@ -121,4 +122,24 @@ async fn a_gap_caused_by_a_wrong_answer_is_filled_by_the_next_transfers() {
     world.tick().await;
     assert_eq!(world.state(&high).await, TransferState::Mined);
     assert_eq!((world.sent(&ann), world.balance(quote.to.address)), (4, wei(COIN / 10 * 4).0));
+}
+
+#[tokio::test]
+async fn nothing_is_signed_above_a_final_nonce_that_the_chain_does_not_count() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let first = world.quote(&ann, stranger(), "0.1").await;
+    world.confirm(&ann, &first).await.unwrap();
+    world.mine(CONFIRMATIONS + 1);
+    world.tick().await;
+    assert_eq!(world.state(&first).await, TransferState::Final);
+    let address = ann.wallet.address.to_string();
+    world.rpc("anvil_setNonce", json!([address, "0x0"]));
+    let next = world.quote(&ann, stranger(), "0.1").await;
+    let error = world.confirm(&ann, &next).await.unwrap_err();
+    assert!(matches!(error, ConfirmError::Chain(ChainError::Contradicted { nonce: 0 })), "{error}");
+    assert_eq!(world.state(&next).await, TransferState::Quoted);
+    // It was one lagging answer.
+    world.rpc("anvil_setNonce", json!([address, "0x1"]));
+    assert_eq!(world.confirm(&ann, &next).await.unwrap().nonce, Some(1));
 }

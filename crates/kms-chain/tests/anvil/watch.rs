@@ -74,6 +74,33 @@ async fn only_a_long_outage_of_the_chain_is_notified() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_cut_off_says_nothing_about_the_chain() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quote = world.quote(&ann, stranger(), "0.1").await;
+    world.confirm(&ann, &quote).await.unwrap();
+    let events = world.event_count(&ann).await;
+    let cut_off = world.cut_off();
+    let reason = async || world.stored(&quote).await.wait.map(|wait| wait.reason);
+    for _ in 0..4 {
+        world.pass(CHECK);
+        world.read_blocks().await;
+        assert_eq!(cut_off.tick(world.now()).await.unwrap(), 0);
+        assert_eq!(reason().await, None);
+    }
+    // It leaves the check to the other server, which has an endpoint.
+    assert_eq!(world.transfers.tick(world.now()).await.unwrap(), 1);
+    assert_eq!((reason().await, world.event_count(&ann).await), (None, events));
+    // No server reads the chain any more.
+    world.pass(CHECK);
+    cut_off.tick(world.now()).await.unwrap();
+    assert_eq!(reason().await, Some(WaitReason::ChainStalled));
+    assert_eq!(world.event_count(&ann).await, events + 1);
+    world.tick().await;
+    assert_eq!(reason().await, None);
+}
+
+#[tokio::test]
 async fn a_leased_transfer_is_not_claimed_again() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;

@@ -72,7 +72,7 @@ impl World {
         let database = database.await.unwrap();
         database.migrate().await.unwrap();
         let chain = Chain::new(&anvil.url(), anvil.chain_id()).unwrap();
-        let blocks = follower(&database, chain, tokens.clone(), CONFIRMATIONS);
+        let blocks = follower(&database, chain, tokens.clone(), Finality::Blocks(CONFIRMATIONS));
         let transfers = engine(&database, &anvil.url(), &anvil, &keys, tokens);
         Self {
             blocks,
@@ -279,13 +279,18 @@ impl World {
 
     /// A follower with its own endpoints.
     pub(crate) fn follower_over(&self, chain: Chain) -> Follower {
-        follower(&self.database, chain, self.tokens(), CONFIRMATIONS)
+        follower(&self.database, chain, self.tokens(), Finality::Blocks(CONFIRMATIONS))
+    }
+
+    /// A follower with its own endpoints, by the block tag `finalized`.
+    pub(crate) fn follower_by_tag(&self, chain: Chain) -> Follower {
+        follower(&self.database, chain, self.tokens(), Finality::Tag)
     }
 
     /// A follower with its own endpoint and finality.
     pub(crate) fn follower_with(&self, url: &str, confirmations: u64) -> Follower {
         let chain = Chain::new(url, self.anvil.chain_id()).unwrap();
-        follower(&self.database, chain, self.tokens(), confirmations)
+        follower(&self.database, chain, self.tokens(), Finality::Blocks(confirmations))
     }
 
     /// The external deposits that were reported to the account.
@@ -369,8 +374,7 @@ pub(crate) fn wei(wei: u128) -> Wei {
     Wei(U256::from(wei))
 }
 
-fn follower(database: &Database, chain: Chain, tokens: Vec<Token>, confirmations: u64) -> Follower {
-    let finality = Finality::Blocks(confirmations);
+fn follower(database: &Database, chain: Chain, tokens: Vec<Token>, finality: Finality) -> Follower {
     let config = FollowerConfig { finality, prove_receipts: true, tokens };
     Follower::new(Arc::new(database.clone()), chain, config)
 }

@@ -1,7 +1,7 @@
 //! The row of a transfer.
 
 use diesel::prelude::*;
-use kms_chain::transfer::{Asked, Party, Transfer};
+use kms_chain::transfer::{Asked, Party, Transfer, TransferState};
 use kms_core::ports::StoreError;
 use kms_types::{Asset, Timestamp, Token};
 
@@ -40,6 +40,15 @@ pub(super) struct Row {
     cancel_requested_at: Option<i64>,
     token: Option<String>,
     arrived: Option<String>,
+}
+
+impl Row {
+    /// Its nonce, if what used that is in a finalized block.
+    pub(super) fn final_nonce(&self) -> Option<u64> {
+        let ends = [TransferState::Final, TransferState::Failed, TransferState::Cancelled];
+        let has_ended = ends.iter().any(|end| end.as_str() == self.state);
+        self.nonce().filter(|_| has_ended)
+    }
 }
 
 /// Converts a block number or a chain id to a column. No chain has 2^63 blocks, and no row a

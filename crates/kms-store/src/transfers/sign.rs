@@ -52,6 +52,9 @@ pub(super) fn sign(
         SenderCheck::WalletChanged => return Ok(SignOutcome::WalletChanged),
     }
     let others = from_nonce(connection, chain_id, &address, view.mined)?;
+    if let Some(nonce) = others.iter().find_map(Row::final_nonce) {
+        return Ok(SignOutcome::Contradicted { nonce });
+    }
     let nonce = free_nonce(&others, view.nonce);
     let mut needed = super::outgoing(others)?;
     if needed.in_flight >= MAX_IN_FLIGHT {
