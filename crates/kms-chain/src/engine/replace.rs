@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::Transfers;
 use super::confirm::{ConfirmError, sign_ladder};
 use crate::ports::{ChainView, ChoosePrices, ReplaceOutcome, SignAgain};
-use crate::prices::{Market, PricePolicy, below_cancellation};
+use crate::prices::{FeeTooHigh, Market, PricePolicy, below_cancellation};
 use crate::transfer::{Fees, Ladder, Transfer, TransferState};
 
 /// The network fee of a replacement.
@@ -28,7 +28,16 @@ pub struct ReadyReplacement {
     view: ChainView,
     market: Market,
     prices: PricePolicy,
-    spare: Wei,
+    spare: Spare,
+}
+
+/// What the balance leaves to the fee of what is signed again.
+#[derive(Clone, Copy, Debug)]
+struct Spare {
+    /// All of it: the first step is rather priced low than not signed.
+    first: Wei,
+    /// For the later steps.
+    later: Wei,
 }
 
 /// The result of checking a request to sign again.
@@ -60,7 +69,7 @@ impl Transfers {
         let spare = self.spare(&transfer, view).await?;
         let market = self.chain.market().await?;
         let gas_limit = transfer.gas_limit;
-        let ladder = self.config.prices.ladder(market, gas_limit, spare, Some(above))?;
+        let ladder = ladder(&self.config.prices, market, gas_limit, spare, above)?;
         let max = max_fee(&transfer, &ladder);
         Ok(ReplacementFee { usual: ladder.usual_fee(gas_limit), max })
     }
@@ -117,15 +126,15 @@ impl Transfers {
         let (rules, sealer) = (self.spending.clone(), self.sealer.clone());
         let (sender, signed) = oneshot::channel();
         let choose: ChoosePrices =
-            Box::new(move |above| prices.ladder(market, gas_limit, spare, Some(above)).ok());
+            Box::new(move |above| ladder(&prices, market, gas_limit, spare, above).ok());
         let wallet_version = wallet.version();
-        let ladder = Box::new(move |transfer: &Transfer, nonce| {
+        let signed_ladder = Box::new(move |transfer: &Transfer, nonce| {
             let (ladder, first) = sign_ladder(transfer, nonce, &wallet, &sealer);
             // Fails only if the request was dropped; the bytes are in the store then.
             let _ = sender.send(first);
             ladder
         });
-        let again = (choose, SignAgain { wallet_version, ladder });
+        let again = (choose, SignAgain { wallet_version, ladder: signed_ladder });
         let outcome = self.store.replace(id, replacement, view, rules, now, again).await?;
         let transfer = match outcome {
             ReplaceOutcome::Replaced(transfer) => *transfer,
@@ -163,8 +172,7 @@ impl Transfers {
         }
     }
 
-    /// The maximum fee that the balance leaves to the later steps of a new ladder.
-    async fn spare(&self, transfer: &Transfer, view: ChainView) -> Result<Wei, ConfirmError> {
+    async fn spare(&self, transfer: &Transfer, view: ChainView) -> Result<Spare, ConfirmError> {
         let (chain, from) = (self.chain.chain_id(), transfer.from.address);
         let pending = self.store.pending_spend(chain, from, view.mined).await?;
         let others = pending.wei.checked_sub(transfer.max_wei()).unwrap_or_default();
@@ -172,12 +180,28 @@ impl Transfers {
         let is_payment = transfer.token.is_none() && transfer.cancel_requested_at.is_none();
         Ok(if is_payment {
             let value = Wei(transfer.value.0);
-            let spare = available.checked_sub(value).unwrap_or_default();
-            spare.min(self.config.prices.share_of(value))
+            let first = available.checked_sub(value).unwrap_or_default();
+            Spare { first, later: first.min(self.config.prices.share_of(value)) }
         } else {
-            below_cancellation(available, transfer.gas_limit)
+            let fee = below_cancellation(available, transfer.gas_limit);
+            Spare { first: fee, later: fee }
         })
     }
+}
+
+/// Chooses the prices above those at which a transfer was sent last, as far as the balance goes.
+fn ladder(
+    prices: &PricePolicy,
+    market: Market,
+    gas_limit: u64,
+    spare: Spare,
+    above: Fees,
+) -> Result<Ladder, FeeTooHigh> {
+    let covered = prices.max_fee.map_or(spare.first, |allowed| allowed.min(spare.first));
+    let affordable = PricePolicy { max_fee: Some(covered), ..*prices };
+    let ladder = |prices: &PricePolicy| prices.ladder(market, gas_limit, spare.later, Some(above));
+    // What the balance does not cover is refused by the store, which reports what is missing.
+    ladder(&affordable).or_else(|FeeTooHigh| ladder(prices))
 }
 
 /// The maximum fee of what is signed again: of the ladder, or of the cancellation alone.

@@ -133,6 +133,35 @@ async fn a_payment_below_the_base_fee_is_signed_again_with_the_password() {
 }
 
 #[tokio::test]
+async fn a_payment_is_signed_again_with_what_the_balance_leaves() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    // What is left covers the base fee after the spike, and not twice that.
+    let sent = send(&world, &ann, "0.995").await;
+    base_fee(&world, SPIKE);
+    let fee = world.transfers.replacement_fee(sent.id).await.unwrap();
+    assert!(fee.max <= Wei(U256::from(COIN / 200)), "{fee:?}");
+    let ready = ready(&world, &sent, ReplacementId::random(), fee.max).await;
+    let wallet = world.open(&ann).await;
+    world.transfers.sign_replacement(ready, wallet, world.now()).await.unwrap();
+    world.mine(1);
+    world.tick().await;
+    assert_eq!(world.state(&sent).await, TransferState::Mined);
+    assert_eq!((world.sent(&ann), world.balance(sent.to.address)), (1, sent.value.0));
+
+    // Less than the base fee is not signed: what is missing is reported.
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let sent = send(&world, &ann, "0.998").await;
+    base_fee(&world, SPIKE);
+    let fee = world.transfers.replacement_fee(sent.id).await.unwrap();
+    let ready = self::ready(&world, &sent, ReplacementId::random(), fee.max).await;
+    let wallet = world.open(&ann).await;
+    let refused = world.transfers.sign_replacement(ready, wallet, world.now()).await;
+    assert!(matches!(refused.unwrap_err(), ConfirmError::Insufficient { .. }));
+}
+
+#[tokio::test]
 async fn a_cancellation_that_is_priced_out_is_signed_again() {
     let world = World::new().await;
     let ann = world.account(1, 10 * COIN).await;
