@@ -117,7 +117,7 @@ impl Fault {
     }
 
     pub(crate) fn sends(self) -> u64 {
-        if self == Self::Many { 40 } else { 8 }
+        if self == Self::Many { 24 } else { 8 }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::chain;
 use crate::fault::{Fault, HIGH, LOW};
 use crate::random::Random;
-use crate::scenario::{People, Scenario, address};
+use crate::scenario::{People, Scenario, address, set_base_fee};
 use crate::sender::{WORDS, send};
 use kms_client::ClientError;
 use kms_server_testing::commands::kms_server;
@@ -17,10 +17,8 @@ use kms_types::{ErrorCode, ReplacementId, TransferId, U256, Wei};
 use serde_json::json;
 
 /// How often each race is run, each time with another start.
-const ROUNDS: u32 = 4;
+const ROUNDS: u32 = 3;
 const STEP: Duration = Duration::from_millis(12);
-/// A base fee that no transaction of these tests pays.
-const BLOCKED: u64 = 100 * HIGH;
 /// Longer than anything takes here.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -154,11 +152,11 @@ impl Scenario {
         self.clients[server].replace(transfer.id, &body).await
     }
 
-    /// Waits until the node has the cancellation. Until then no block includes anything.
+    /// Waits until the node has the cancellation, which the next block will include.
     async fn until_cancellation_is_sent(&self, of: &Transfer) {
         let begun = Instant::now();
         loop {
-            self.mine(BLOCKED);
+            set_base_fee(&self.env.anvil, LOW);
             let transfer = self.clients[0].transfer(of.id).await.unwrap().unwrap();
             let hash = transfer.tx_hash.unwrap();
             if self.signed_as(of.id, &hash) == "cancellation" && self.is_known(&hash) {
@@ -213,7 +211,7 @@ impl Scenario {
         let (mut counted, mut since) = (both(), Instant::now());
         // Longer than the time between two checks of a transfer that was just replaced.
         while since.elapsed() < Duration::from_millis(1_500) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(250)).await;
             let now = both();
             if now != counted {
                 (counted, since) = (now, Instant::now());

@@ -146,11 +146,14 @@ impl Scenario {
     }
 
     pub(crate) fn mine(&self, base_fee: u64) {
-        self.rpc("anvil_setNextBlockBaseFeePerGas", json!([format!("{base_fee:#x}")]));
+        set_base_fee(&self.env.anvil, base_fee);
         self.rpc("anvil_mine", json!(["0x1"]));
         if let Some(other) = &self.other {
             let behind = chain::head(&self.env.anvil).saturating_sub(chain::head(other));
-            chain::call(other, "anvil_mine", json!([format!("{behind:#x}")]));
+            let before = behind.saturating_sub(1);
+            chain::call(other, "anvil_mine", json!([format!("{before:#x}")]));
+            set_base_fee(other, base_fee);
+            chain::call(other, "anvil_mine", json!([format!("{:#x}", behind - before)]));
         }
     }
 
@@ -371,6 +374,11 @@ impl Scenario {
         let mut sent = Sent::new(ids, answers);
         assert_eq!(self.settle(Fault::Losses, &people, &mut sent, "fifty").await, 50);
     }
+}
+
+pub(crate) fn set_base_fee(anvil: &Anvil, base_fee: u64) {
+    let params = json!([format!("{base_fee:#x}")]);
+    chain::call(anvil, "anvil_setNextBlockBaseFeePerGas", params);
 }
 
 fn request(fault: Fault, people: &People, random: &mut Random) -> QuoteTransfer {
