@@ -215,8 +215,8 @@ fn way_out(kind: ServerKeyKind) -> &'static str {
         ServerKeyKind::Row => "Run `kms-server keys remac`",
         ServerKeyKind::Audit => "`kms-server audit verify` reads it with a retired version",
         ServerKeyKind::Codes => {
-            "Codes of addresses end within ten minutes, and recoveries when they are completed, \
-             cancelled or expired; see `kms-server recoveries list`"
+            "Codes of addresses end within ten minutes (run `kms-server keys remac` then), and \
+             recoveries when they are completed, cancelled or expired (`recoveries list`)"
         }
     }
 }

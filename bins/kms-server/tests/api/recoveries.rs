@@ -26,7 +26,7 @@ on_both_stores!(
 );
 
 /// An environment with e-mail, and with recoveries short enough for a test.
-fn with_mail(stores: Stores) -> (TestEnv, Mailbox) {
+pub(crate) fn with_mail(stores: Stores) -> (TestEnv, Mailbox) {
     let mut env = TestEnv::new(stores).unwrap();
     let mailbox = Mailbox::start().unwrap();
     env.mail = Some(MailSettings {
@@ -40,7 +40,7 @@ fn with_mail(stores: Stores) -> (TestEnv, Mailbox) {
 }
 
 /// The e-mails to Ann, as soon as there are this many.
-async fn mails(mailbox: &Mailbox, count: usize) -> Vec<Mail> {
+pub(crate) async fn mails(mailbox: &Mailbox, count: usize) -> Vec<Mail> {
     mails_to(mailbox, ADDRESS, count).await
 }
 
@@ -56,7 +56,7 @@ async fn mails_to(mailbox: &Mailbox, address: &str, count: usize) -> Vec<Mail> {
     panic!("there were never {count} e-mails: {:#?}", mailbox.mails_to(address));
 }
 
-fn code(mail: &Mail) -> ConfirmCode {
+pub(crate) fn code(mail: &Mail) -> ConfirmCode {
     let line = mail.body.lines().find_map(|line| line.strip_prefix("    "));
     ConfirmCode { code: line.unwrap().parse().unwrap() }
 }
@@ -75,11 +75,11 @@ fn new_email(words: &str) -> ChangeEmail {
     ChangeEmail { email: Some(ADDRESS.parse().unwrap()), password_hash: hash(words) }
 }
 
-fn failed<T: std::fmt::Debug>(result: Result<T, ClientError>) -> Option<ErrorCode> {
+pub(crate) fn failed<T: std::fmt::Debug>(result: Result<T, ClientError>) -> Option<ErrorCode> {
     result.unwrap_err().code()
 }
 
-async fn request(test: &TestServer) -> Result<Recovery, ClientError> {
+pub(crate) async fn request(test: &TestServer) -> Result<Recovery, ClientError> {
     let id = RecoveryId::random();
     test.client.request_recovery(telegram(1), &RequestRecovery { id }).await
 }
@@ -90,7 +90,7 @@ async fn complete(test: &TestServer, id: RecoveryId) -> Result<Recovery, ClientE
 }
 
 /// Creates Ann's account and confirms her e-mail address.
-async fn ann_with_email(test: &TestServer, mailbox: &Mailbox) {
+pub(crate) async fn ann_with_email(test: &TestServer, mailbox: &Mailbox) {
     test.onboard(1, "ann", "forgotten").await;
     test.client.change_email(telegram(1), &new_email("forgotten")).await.unwrap();
     let sent = mails(mailbox, 1).await;
