@@ -2,6 +2,7 @@
 
 use std::process::Output;
 
+use clap::Parser;
 use kms_server_testing::commands::{fails, kms_server, output_text, succeeds};
 use kms_server_testing::{ServerProcess, Stores, TestEnv};
 
@@ -148,4 +149,37 @@ fn a_configuration_error_names_the_setting_and_no_secret() {
         assert!(!refused.status.success() && text.contains(named), "{key}: {text}");
         assert!(!text.contains("hunter2"), "{text}");
     }
+}
+
+/// Each `kms-server …` of the documentation parses, so that no runbook names a command or an option
+/// that does not exist.
+#[test]
+fn the_commands_of_the_documentation_exist() {
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let pages = [docs.join("operating"), docs].map(|folder| folder.read_dir().unwrap());
+    let pages = pages.into_iter().flatten().map(|entry| entry.unwrap().path());
+    let mut checked = 0;
+    for page in pages.filter(|path| path.extension().is_some_and(|name| name == "md")) {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for command in text.split('`').filter(|span| span.starts_with("kms-server ")) {
+            // A quoted argument is the last one; alternatives and optional parts are prose.
+            let (words, quoted) = command.split_once(" \"").unwrap_or((command, ""));
+            if words.contains(['|', '[', '\n', '…']) {
+                continue;
+            }
+            let argument = |word| match word {
+                "ACCOUNT" => "telegram:1",
+                "ID" | "NAME" | "OLD" => "5f0c0b44-6a5e-4a3e-9d0a-0f6a5c1f7a10",
+                "KEY" => "row",
+                "VERSION" => "1",
+                other => other,
+            };
+            let quoted = Some(quoted.trim_end_matches('"')).filter(|text| !text.is_empty());
+            let arguments = words.split(' ').map(argument).chain(quoted);
+            let parsed = kms_server::cli::Cli::try_parse_from(arguments);
+            assert!(parsed.is_ok(), "{}: {command}: {}", page.display(), parsed.unwrap_err());
+            checked += 1;
+        }
+    }
+    assert!(checked > 20, "{checked} commands were found");
 }
