@@ -9,6 +9,8 @@ create table accounts (
     id text primary key,
     telegram_id bigint not null unique,
     state text not null,
+    -- When the owner's freeze is lifted, if the owner requested that.
+    unfreezes_at bigint,
     -- Sealed.
     mobile {{bytes}},
     email {{bytes}},
@@ -19,6 +21,8 @@ create table accounts (
     mac_key integer not null,
     mac {{bytes}} not null
 );
+
+create index accounts_unfreezing on accounts (unfreezes_at) where unfreezes_at is not null;
 
 -- Covered by the MAC of the account.
 create table wallets (

@@ -5,6 +5,7 @@ use crate::flow::Flow;
 mod balance;
 mod cancel;
 mod contact;
+pub(crate) mod freeze;
 mod help;
 mod history;
 mod limit;
@@ -25,6 +26,7 @@ pub(crate) const FLOWS: &[&dyn Flow] = &[
     &receive::ReceiveFlow,
     &history::HistoryFlow,
     &limit::LimitFlow,
+    &freeze::FreezeFlow,
     &password::PasswordFlow,
     &recovery::RecoveryFlow,
     &contact::ContactFlow,

@@ -10,7 +10,7 @@ use crate::chat::keyboard::Keyboard;
 use crate::context::{Context, HandlerError, HandlerResult};
 use crate::flows::send::screen;
 use crate::flows::send::terms::ClientRef;
-use crate::flows::{balance_button, history_button, recovery};
+use crate::flows::{balance_button, freeze, history_button, recovery};
 use crate::format::{amount, time};
 use crate::journal::Missed;
 use crate::texts::{Count, Html, html};
@@ -230,7 +230,7 @@ async fn notice(
     context: &Context,
     event: &Event,
 ) -> Result<Option<(Html, Keyboard)>, HandlerError> {
-    let alert = |message| Ok(Some((message, Keyboard::none())));
+    let alert = |message| Ok(Some((message, freeze::ask_keyboard())));
     match &event.what {
         EventBody::Account { kind: AccountEvent::EmailChangeRequested } => {
             alert(html!("notice-email-change-requested"))
@@ -238,7 +238,9 @@ async fn notice(
         EventBody::Account { kind: AccountEvent::EmailChanged } => {
             alert(html!("notice-email-changed"))
         }
-        EventBody::Security { kind } => alert(security_notice(*kind, event.at)),
+        EventBody::Security { kind } => {
+            Ok(Some((security_notice(*kind, event.at), security_keyboard(*kind))))
+        }
         EventBody::Recovery { kind, recovery } => Ok(recovery_notice(*kind, recovery, event.at)),
         EventBody::Deposit { .. } => match Received::of(event) {
             Some(received) => Ok(Some(received_notice(context, &received).await?)),
@@ -262,6 +264,20 @@ fn security_notice(event: SecurityEvent, at: Timestamp) -> Html {
         };
     }
     kms_types::with_security_events!(notices)
+}
+
+/// What an owner who did not cause the event can do at once.
+fn security_keyboard(event: SecurityEvent) -> Keyboard {
+    match event {
+        SecurityEvent::PasswordChanged
+        | SecurityEvent::LimitRaiseRequested
+        | SecurityEvent::AccountUnfrozen => freeze::ask_keyboard(),
+        SecurityEvent::UnfreezeRequested => freeze::keep_keyboard(),
+        // A freeze does not stop a party that has the key.
+        SecurityEvent::KeyExported
+        | SecurityEvent::AccountFrozen
+        | SecurityEvent::UnfreezeCancelled => Keyboard::none(),
+    }
 }
 
 /// One received payment, with its transaction, so that a repeated notice is not taken for another
@@ -300,7 +316,7 @@ fn recovery_notice(
         RecoveryStep::Ready => (recovery.state == RecoveryState::Ready)
             .then(|| (recovery::ready(recovery), recovery::set_or_stop_keyboard(recovery.id))),
         RecoveryStep::Completed => {
-            Some((html!("notice-recovery-completed", time = time(at)), none))
+            Some((html!("notice-recovery-completed", time = time(at)), freeze::ask_keyboard()))
         }
         RecoveryStep::Cancelled => Some((html!("notice-recovery-cancelled"), none)),
         RecoveryStep::Expired => Some((html!("notice-recovery-expired"), none)),

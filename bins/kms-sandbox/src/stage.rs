@@ -327,6 +327,7 @@ fn configure(
         wait_without_code: options.recovery_wait * 7,
         email_trusted_after: Duration::ZERO,
         hold: options.recovery_wait * 60,
+        unfreeze_wait: options.recovery_wait,
         ..RecoveryRules::default()
     };
     env.mail = Some(MailSettings {

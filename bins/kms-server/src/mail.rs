@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kms_core::account::Account;
+use kms_core::freeze::FreezeLink;
 use kms_core::ports::{AccountStore, EmailChangeStore, RecoveryStore, StoreError};
-use kms_core::recovery::Recovery;
+use kms_core::recovery::{Recovery, RecoveryRules};
 use kms_core::{RowMacError, SealError, Sealer, ServerKeys};
-use kms_store::{Database, StoredEvent};
-use kms_types::{AccountEvent, AccountRef, EventKind, RecoveryStep, Timestamp};
+use kms_store::{Database, RateLimit, StoredEvent};
+use kms_types::{AccountEvent, AccountRef, EventKind, RecoveryStep, SecurityEvent, Timestamp};
 use metrics::counter;
 
 use self::emails::{Email, Owner};
@@ -38,14 +39,16 @@ pub(crate) struct Mailer {
     database: Database,
     sealer: Sealer,
     keys: Arc<ServerKeys>,
-    /// The age from which an address is trusted with a recovery code.
-    trusted_after: Duration,
+    rules: RecoveryRules,
+    /// The limit on reports to one account.
+    limit: RateLimit,
 }
 
 /// The order in which e-mails are sent: those of one lane do not wait for those of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// About what is still open: a recovery, or a code for a new address.
+    /// About what is still open: a recovery, a freeze that is about to be lifted, or a code for a
+    /// new address.
     Urgent,
     /// Reports of what has happened.
     Reports,
@@ -56,9 +59,9 @@ impl Lane {
     /// a wallet, and not its payments.
     pub(crate) fn of(kind: EventKind) -> Option<Self> {
         match kind {
-            EventKind::Recovery(_) | EventKind::Account(AccountEvent::EmailChangeRequested) => {
-                Some(Self::Urgent)
-            }
+            EventKind::Recovery(_)
+            | EventKind::Account(AccountEvent::EmailChangeRequested)
+            | EventKind::Security(SecurityEvent::UnfreezeRequested) => Some(Self::Urgent),
             EventKind::Security(_) | EventKind::Account(AccountEvent::EmailChanged) => {
                 Some(Self::Reports)
             }
@@ -122,10 +125,11 @@ impl Mailer {
         database: Database,
         sealer: Sealer,
         keys: Arc<ServerKeys>,
-        trusted_after: Duration,
+        rules: RecoveryRules,
+        limit: RateLimit,
     ) -> Result<Self, MailSettingsError> {
         let (smtp, public_url) = (Smtp::new(settings)?, settings.public_url.as_str().to_owned());
-        Ok(Self { smtp, public_url, database, sealer, keys, trusted_after })
+        Ok(Self { smtp, public_url, database, sealer, keys, rules, limit })
     }
 
     /// Sends the e-mails of an event; returns whether there were any. One that cannot be sent is
@@ -138,6 +142,9 @@ impl Mailer {
             let (cursor, kind) = (event.cursor, event.kind.as_str());
             tracing::warn!(event = "mail_dropped", %cursor, kind, "e-mail too old to be sent");
             counter!("kms_mail_dropped_total").increment(1);
+            return Ok(false);
+        }
+        if Lane::of(event.kind) == Some(Lane::Reports) && !self.is_within_limit(event).await? {
             return Ok(false);
         }
         match self.send_all(event, now).await {
@@ -164,11 +171,27 @@ impl Mailer {
         }
     }
 
+    /// Counts a report against the limit of its account, once however often it is repeated.
+    async fn is_within_limit(&self, event: &StoredEvent) -> Result<bool, MailDelayed> {
+        let key = format!("mail:{}", event.account);
+        let taken = self.database.take_once(event.cursor, &[(&key, self.limit)]).await?;
+        if taken.is_err() {
+            let (cursor, kind) = (event.cursor, event.kind.as_str());
+            tracing::warn!(event = "mail_dropped", %cursor, kind, "too many e-mails to one account");
+            counter!("kms_mail_dropped_total").increment(1);
+        }
+        Ok(taken.is_ok())
+    }
+
     async fn send_all(&self, event: &StoredEvent, now: Timestamp) -> Result<bool, SkipMail> {
         match event.kind {
             EventKind::Security(kind) => {
                 let Some(account) = self.account(event).await? else { return Ok(false) };
-                let email = emails::security_event(kind, &Owner::of(&account), event.at);
+                if kind == SecurityEvent::UnfreezeRequested && account.unfreezes_at.is_none() {
+                    // What ended it has its own e-mail.
+                    return Ok(false);
+                }
+                let email = emails::security_event(kind, &self.owner(&account, event.at), event.at);
                 self.send_to_owner(&account, email).await
             }
             EventKind::Recovery(step) => {
@@ -177,15 +200,16 @@ impl Mailer {
             }
             EventKind::Account(AccountEvent::EmailChangeRequested) => {
                 let Some(account) = self.account(event).await? else { return Ok(false) };
-                let email = emails::email_change_requested(&Owner::of(&account), event.at);
+                let email =
+                    emails::email_change_requested(&self.owner(&account, event.at), event.at);
                 let warned = self.send_to_previous(event, &account, email).await?;
                 Ok(self.send_address_code(&account, now).await? || warned)
             }
             EventKind::Account(AccountEvent::EmailChanged) => {
                 let Some(account) = self.account(event).await? else { return Ok(false) };
-                let email = emails::email_removed(&Owner::of(&account), event.at);
+                let email = emails::email_removed(&self.owner(&account, event.at), event.at);
                 let warned = self.send_to_previous(event, &account, email).await?;
-                let email = emails::email_confirmed(&Owner::of(&account), event.at);
+                let email = emails::email_confirmed(&self.owner(&account, event.at), event.at);
                 Ok(self.send_to_owner(&account, email).await? || warned)
             }
             EventKind::Account(AccountEvent::Created)
@@ -231,7 +255,8 @@ impl Mailer {
         let change = self.database.email_change(account.id).await?;
         // It may be confirmed or expired by now.
         let Some(change) = change.filter(|change| now < change.until()) else { return Ok(false) };
-        let (owner, code) = (Owner::of(account), change.code(&self.keys.codes)?);
+        let owner = self.owner(account, change.requested_at);
+        let code = change.code(&self.keys.codes)?;
         let email = emails::email_code(&owner, &code, change.until());
         self.send(account, &change.email, email).await?;
         Ok(true)
@@ -248,12 +273,14 @@ impl Mailer {
             return Ok(false);
         };
         let Some(recovery) = self.database.recovery(id).await? else { return Ok(false) };
-        let (owner, at, is_open) = (Owner::of(account), event.at, recovery.is_open(now));
+        let (owner, at) = (self.owner(account, event.at), event.at);
+        let is_open = recovery.is_open(now);
         let link = if is_open { self.cancel_link(&recovery)? } else { String::new() };
         let email = match step {
             RecoveryStep::Requested if is_open => {
                 // An attacker may have confirmed an address shortly before.
-                let is_trusted = confirmed_at.plus(self.trusted_after) <= recovery.requested_at;
+                let is_trusted =
+                    confirmed_at.plus(self.rules.email_trusted_after) <= recovery.requested_at;
                 let until = recovery.code_until(now).filter(|_| is_trusted);
                 let code = until.map(|until| Ok((recovery.code(&self.keys.codes)?, until)));
                 let code = code.transpose().map_err(SkipMail::CodesKey)?;
@@ -273,6 +300,12 @@ impl Mailer {
             RecoveryStep::Expired => return Ok(false),
         };
         self.send_to_owner(account, email).await
+    }
+
+    fn owner(&self, account: &Account, at: Timestamp) -> Owner {
+        let link = FreezeLink::new(account.id, at, &self.rules);
+        let mac = link.mac(&self.keys.codes);
+        Owner::of(account, format!("{}{link}/{mac}", self.public_url))
     }
 
     fn cancel_link(&self, recovery: &Recovery) -> Result<String, RowMacError> {

@@ -6,8 +6,11 @@ pub(crate) mod accounts;
 pub(crate) mod contacts;
 pub(crate) mod events;
 pub(crate) mod export;
+pub(crate) mod freeze_page;
+pub(crate) mod freezes;
 pub(crate) mod health;
 pub(crate) mod limits;
+mod link_page;
 pub(crate) mod names;
 pub(crate) mod recoveries;
 pub(crate) mod stop_page;
@@ -31,7 +34,7 @@ type Resource = (fn(&mut ServiceConfig), fn() -> Document);
 
 /// The resources of `/v1`. Paths are tried in this order, each by a regular expression, so the most
 /// requested resources come first.
-const RESOURCES: [Resource; 8] = [
+const RESOURCES: [Resource; 9] = [
     (names::configure, names::document),
     (accounts::configure, accounts::document),
     (events::configure, events::document),
@@ -39,6 +42,7 @@ const RESOURCES: [Resource; 8] = [
     (limits::configure, limits::document),
     (recoveries::configure, recoveries::document),
     (contacts::configure, contacts::document),
+    (freezes::configure, freezes::document),
     (export::configure, export::document),
 ];
 
@@ -48,6 +52,7 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
     config
         .service(v1)
         .configure(stop_page::configure)
+        .configure(freeze_page::configure)
         .service(openapi::page(document()))
         .default_service(web::to(no_such_route));
 }

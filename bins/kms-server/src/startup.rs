@@ -10,6 +10,7 @@ use actix_web::web::Data;
 use actix_web::{App, HttpServer};
 use kms_chain::follower::{Follower, FollowerConfig};
 use kms_chain::{Chain, TokenError, TransferConfig, Transfers};
+use kms_core::recovery::RecoveryRules;
 use kms_core::{Custody, KdfPool, KeyRing, Ports, Sealer, ServerKeys};
 use kms_process::{CancellationToken, Failure, Supervisor};
 use kms_store::{ConnectError, Database, KeyDatabase, open_key_database};
@@ -58,7 +59,7 @@ struct WorkerSettings {
     audit: AuditSettings,
     chain: ChainSettings,
     mail: Option<MailSettings>,
-    email_trusted_after: Duration,
+    recovery: RecoveryRules,
     upkeep: UpkeepSettings,
 }
 
@@ -156,7 +157,7 @@ impl WorkerSettings {
             audit: settings.audit.clone(),
             chain: settings.chain.clone(),
             mail: settings.mail.clone(),
-            email_trusted_after: settings.recovery.email_trusted_after,
+            recovery: settings.recovery,
             upkeep: settings.upkeep,
         }
     }
@@ -194,7 +195,7 @@ async fn run_workers(
     state: &State,
     settings: WorkerSettings,
 ) -> Result<Arc<Checkpoints>, StartError> {
-    let WorkerSettings { audit, chain, mail, email_trusted_after, upkeep } = settings;
+    let WorkerSettings { audit, chain, mail, recovery, upkeep } = settings;
     let State { custody, database, key_database, .. } = state;
     let poll = chain.poll_interval;
     let checkpoints =
@@ -204,7 +205,8 @@ async fn run_workers(
     supervisor.run(WriteCheckpoints { checkpoints: Arc::clone(&checkpoints), every });
     if let Some(mail) = mail {
         let (sealer, keys) = (state.sealer.clone(), Arc::clone(&state.keys));
-        let mailer = Mailer::new(&mail, database.clone(), sealer, keys, email_trusted_after)?;
+        let limit = state.limits.emails.limit();
+        let mailer = Mailer::new(&mail, database.clone(), sealer, keys, recovery, limit)?;
         supervisor.run(SendMail::<true>::new(mailer.clone(), database, poll));
         supervisor.run(SendMail::<false>::new(mailer, database, poll));
     }

@@ -45,7 +45,8 @@ async fn main() -> anyhow::Result<()> {
     let signature = custody.with_wallet(owner, hash(1), send, &caller, now, sign).await?;
     println!("signed   r = {}", hex::encode(signature.r));
 
-    custody.change_password(owner, hash(1), hash(2), &caller, now).await?;
+    let within_limits = |_| async { Ok::<_, CustodyError>(()) };
+    custody.change_password(owner, (hash(1), hash(2)), &caller, now, within_limits).await?;
     let old = custody.with_wallet(owner, hash(1), send, &caller, now, sign).await;
     println!("changed  the old password: {}", old.err().map_or("works".into(), |e| e.to_string()));
 

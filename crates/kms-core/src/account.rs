@@ -13,13 +13,16 @@ use crate::server_keys::ServerKeyId;
 pub enum AccountState {
     /// It may.
     Active,
-    /// The operator froze it: it can be read, but nothing is signed for it.
+    /// Its owner froze it: it can be read, but nothing is signed for it.
+    FrozenByOwner,
+    /// An operator froze it, and only an operator lifts that.
     Frozen,
 }
 
 text_table! {
     AccountState {
         Active = "active",
+        FrozenByOwner = "frozen_by_owner",
         Frozen = "frozen",
     }
 }
@@ -36,6 +39,8 @@ pub struct Account {
     pub username: Option<Username>,
     /// Whether the account may act.
     pub state: AccountState,
+    /// When the owner's freeze is lifted, if the owner requested that.
+    pub unfreezes_at: Option<Timestamp>,
     /// The mobile number, sealed.
     pub mobile: Option<Vec<u8>>,
     /// The e-mail address, sealed.

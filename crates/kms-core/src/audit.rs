@@ -66,6 +66,8 @@ pub enum Action {
     Operate(&'static str),
     /// An account is frozen.
     Freeze,
+    /// The owner of a frozen account requests, with the password, to unfreeze it.
+    RequestUnfreeze,
     /// An account is unfrozen.
     Unfreeze,
 }
@@ -97,6 +99,7 @@ impl Action {
             Self::Authenticate => "authenticate",
             Self::Operate(command) => command,
             Self::Freeze => "freeze",
+            Self::RequestUnfreeze => "request_unfreeze",
             Self::Unfreeze => "unfreeze",
         }
     }
@@ -116,7 +119,7 @@ impl Action {
             Self::Create | Self::ChangePassword | Self::ChangeContact | Self::Export => None,
             Self::Rewrap | Self::Verify | Self::Restore | Self::Reseal | Self::ProbeKmsKey => None,
             Self::ReadContact | Self::Authenticate | Self::Operate(_) => None,
-            Self::Freeze | Self::Unfreeze => None,
+            Self::Freeze | Self::RequestUnfreeze | Self::Unfreeze => None,
         }
     }
 }

@@ -8,6 +8,7 @@ mod check;
 mod contacts;
 mod error;
 mod export;
+mod freeze;
 mod journal;
 mod recoveries;
 mod repair;
@@ -37,7 +38,8 @@ use crate::kdf::KdfParams;
 use crate::kdf_pool::KdfPool;
 use crate::master_key::KeyRing;
 use crate::ports::{
-    AccountStore, AuditLog, EmailChangeStore, ExportLog, PasswordGate, RecoveryStore, SckStore,
+    AccountStore, AuditLog, EmailChangeStore, ExportLog, FreezeStore, PasswordGate, RecoveryStore,
+    SckStore,
 };
 use crate::private_key::{OpenWallet, PrivateKey};
 use crate::recovery::RecoveryRules;
@@ -51,6 +53,8 @@ pub struct Ports {
     pub accounts: Arc<dyn AccountStore>,
     /// Requested changes of e-mail addresses.
     pub email_changes: Arc<dyn EmailChangeStore>,
+    /// Frozen accounts.
+    pub freezes: Arc<dyn FreezeStore>,
     /// Notices of exported keys.
     pub exports: Arc<dyn ExportLog>,
     /// Recoveries.
@@ -68,12 +72,13 @@ impl Ports {
     #[must_use]
     pub fn new<D>(database: Arc<D>, scks: Arc<dyn SckStore>) -> Self
     where
-        D: AccountStore + EmailChangeStore + ExportLog + RecoveryStore + AuditLog + PasswordGate,
-        D: 'static,
+        D: AccountStore + EmailChangeStore + FreezeStore + ExportLog + RecoveryStore + AuditLog,
+        D: PasswordGate + 'static,
     {
         Self {
             accounts: database.clone(),
             email_changes: database.clone(),
+            freezes: database.clone(),
             exports: database.clone(),
             recoveries: database.clone(),
             scks,
@@ -168,6 +173,7 @@ impl Custody {
                 telegram_id,
                 username: None,
                 state: AccountState::Active,
+                unfreezes_at: None,
                 mobile: mobile.map(|to| sealer.seal_contact(id, "mobile", to.as_str())),
                 email: email.map(|to| sealer.seal_contact(id, "email", to.as_str())),
                 email_verified_at: None,
@@ -224,17 +230,24 @@ impl Custody {
 
     /// Seals the wallet under a new password.
     ///
+    /// `admit` runs after the password was correct and before anything is stored: an attacker
+    /// without the password cannot exhaust a limit that it counts.
+    ///
     /// # Errors
     /// `WrongPassword` also for unknown accounts; `Frozen`; `Conflict` when a concurrent change
-    /// came first; else as a store, the pool or the password gate fails.
-    pub async fn change_password(
+    /// came first; else as `admit`, a store, the pool or the password gate fails.
+    pub async fn change_password<E, F>(
         &self,
         account: AccountRef,
-        old: PasswordHash,
-        new: PasswordHash,
+        (old, new): (PasswordHash, PasswordHash),
         caller: &Caller,
         now: Timestamp,
-    ) -> Result<(), CustodyError> {
+        admit: impl FnOnce(AccountId) -> F,
+    ) -> Result<(), E>
+    where
+        E: From<CustodyError> + Audited,
+        F: Future<Output = Result<(), E>>,
+    {
         self.audited(Action::ChangePassword, account, caller, now, async |journal| {
             let account = self.load_or_decoy(account, &old, journal).await?;
             let (id, telegram_id, version) =
@@ -245,7 +258,8 @@ impl Custody {
                     sealer.seal(id, telegram_id, &key, &new, version + 1)
                 })
                 .await??;
-            self.ports.scks.put_sck(wrapped).await?;
+            admit(id).await?;
+            self.ports.scks.put_sck(wrapped).await.map_err(CustodyError::from)?;
             failpoint::reach("change-password-after-sck");
             self.swap(id, version, wallet, SwapReason::PasswordChange, now).await?;
             failpoint::reach("change-password-after-commit");
@@ -369,7 +383,8 @@ mod tests {
         let hash = || PasswordHash::fill(|_| ());
         let account = AccountRef::Id(AccountId::random());
         let now = Timestamp(0);
-        assert_send(custody.change_password(account, hash(), hash(), caller, now));
+        let admit = |_| async { Ok::<_, CustodyError>(()) };
+        assert_send(custody.change_password(account, (hash(), hash()), caller, now, admit));
         let id = kms_types::RecoveryId::random();
         assert_send(custody.complete_recovery(account, id, hash(), caller, now));
         assert_send(custody.with_wallet(

@@ -17,6 +17,7 @@ pub mod audit;
 pub mod conformance;
 mod custody;
 pub mod failpoint;
+pub mod freeze;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod integrity;

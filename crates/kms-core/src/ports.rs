@@ -4,10 +4,9 @@
 use async_trait::async_trait;
 use kms_types::{AccountId, AccountRef, RecoveryId, RecoveryStep, SckId, Timestamp};
 
-use crate::account::{
-    Account, AccountState, ContactChange, EmailChange, NewAccount, Wallet, WalletSwap,
-};
+use crate::account::{Account, ContactChange, EmailChange, NewAccount, Wallet, WalletSwap};
 use crate::audit::AuditRecord;
+use crate::freeze::FreezeChange;
 use crate::master_key::MasterKeyId;
 use crate::recovery::Recovery;
 use crate::server_keys::ServerKeyId;
@@ -91,9 +90,6 @@ pub trait AccountStore: Send + Sync {
         wallet: Wallet,
     ) -> Result<bool, StoreError>;
 
-    /// Freezes or unfreezes the account. Returns `false` if there is no such account.
-    async fn set_state(&self, account: AccountId, state: AccountState) -> Result<bool, StoreError>;
-
     /// Sets or removes a contact. Returns `false`, having written nothing, if the account does not
     /// [allow](Account::allows) it at this version of the wallet.
     async fn set_contact(
@@ -123,6 +119,33 @@ pub trait EmailChangeStore: Send + Sync {
     /// Counts one more attempt at the code. Returns `false` if `change` is no longer what is
     /// stored.
     async fn count_email_code_attempt(&self, change: EmailChange) -> Result<bool, StoreError>;
+}
+
+/// The account after a change of its freeze.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FreezeWritten {
+    /// The account, which did not change if the change was not allowed.
+    pub account: Account,
+    /// The open recovery that the owner's freeze cancelled.
+    pub cancelled_recovery: Option<RecoveryId>,
+}
+
+/// Frozen accounts.
+#[async_trait]
+pub trait FreezeStore: Send + Sync {
+    /// [Applies](FreezeChange::apply) the change to the account and writes its event; for a freeze
+    /// of the owner it also cancels the open recovery. `None` if there is no such account.
+    async fn change_freeze(
+        &self,
+        account: AccountId,
+        change: FreezeChange,
+        at: Timestamp,
+    ) -> Result<Option<FreezeWritten>, StoreError>;
+
+    /// Returns up to `limit` accounts whose freeze is to be lifted at `now`. A row that cannot be
+    /// read does not keep others from being returned.
+    async fn due_unfreezes(&self, now: Timestamp, limit: u32)
+    -> Result<Vec<AccountId>, StoreError>;
 }
 
 /// Notices of exported keys.
@@ -223,11 +246,17 @@ pub enum PasswordGateDecision {
 pub trait PasswordGate: Send + Sync {
     /// Counts an attempt, unless the account is locked at `now`. The fifth attempt that was not
     /// cleared locks the account for 15 minutes; each further one doubles the time, up to 24 hours.
+    /// A lockout that ends later than any that starts now was stored while a clock was ahead, and
+    /// does not count.
     async fn count_attempt(
         &self,
         account: AccountId,
         now: Timestamp,
     ) -> Result<PasswordGateDecision, StoreError>;
+
+    /// Counts an attempt to cancel a recovery of a locked account. Returns `false` if there were
+    /// three within a day. Locks nothing.
+    async fn count_attempt_while_locked(&self, account: AccountId) -> Result<bool, StoreError>;
 
     /// Refunds the last counted attempt, which was not tried after all, with the lock it caused.
     async fn refund_attempt(&self, account: AccountId) -> Result<(), StoreError>;

@@ -31,6 +31,8 @@ pub struct RecoveryRules {
     pub open_for: Duration,
     /// How long after a recovery the account is on hold: no export, no change of contacts.
     pub hold: Duration,
+    /// The wait before an owner's freeze is lifted.
+    pub unfreeze_wait: Duration,
 }
 
 impl Default for RecoveryRules {
@@ -45,6 +47,7 @@ impl Default for RecoveryRules {
             code_lifetime: Duration::from_secs(10 * 60),
             open_for: Duration::from_secs(7 * 24 * HOUR),
             hold: Duration::from_secs(72 * HOUR),
+            unfreeze_wait: Duration::from_secs(24 * HOUR),
         }
     }
 }
@@ -339,6 +342,7 @@ mod tests {
         code_lifetime: Duration::from_millis(5),
         open_for: Duration::from_millis(20),
         hold: Duration::from_millis(72),
+        unfreeze_wait: Duration::from_millis(24),
     };
 
     fn recovery(code: RecoveryCode, ready: i64) -> Recovery {

@@ -10,6 +10,7 @@ use kms_types::{
 use serde_json::Value;
 
 use crate::account::EmailChange;
+use crate::freeze::FreezeLink;
 use crate::kdf::{KdfParams, Salt};
 use crate::ports::WrappedSck;
 use crate::private_key::PrivateKey;
@@ -114,6 +115,7 @@ fn deterministic_vectors_are_those_of_the_code() {
         tries: 0,
         codes_key: 1.try_into().unwrap(),
     };
+    let link = FreezeLink { account: ACCOUNT, until: REQUESTED_AT };
     let pepper = keys.pepper.get(keys.pepper.current()).unwrap();
     let set = serde_json::json!({
         "password_hash": hex::encode(password().expose()),
@@ -140,6 +142,7 @@ fn deterministic_vectors_are_those_of_the_code() {
         "requested_at": REQUESTED_AT.0.to_string(),
         "recovery_code": recovery().code(&keys.codes).unwrap().expose(),
         "recovery_cancel_mac": recovery().cancel_mac(&keys.codes).unwrap().to_string(),
+        "freeze_link_mac": link.mac(&keys.codes).to_string(),
         "email_code": change.code(&keys.codes).unwrap().expose(),
         "contact_key": "b2".repeat(32),
         "sealed_email": hex::encode(sealer.seal_contact(ACCOUNT, "email", EMAIL)),

@@ -155,6 +155,8 @@ def verify_vectors(vectors):
     recovery = [v["recovery_id"], v["account_id"], at]
     assert code(mac(v["codes_key"], [b"recovery-code", *recovery])) == vectors["recovery_code"]
     assert mac(v["codes_key"], [b"recovery-cancel", *recovery]) == v["recovery_cancel_mac"][1:]
+    freeze = [b"freeze-link", v["account_id"], at]
+    assert mac(v["codes_key"], freeze) == v["freeze_link_mac"][1:]
     email = [b"email-code", v["account_id"], at, v["sealed_email"]]
     assert code(mac(v["codes_key"], email)) == vectors["email_code"]
 

@@ -420,4 +420,5 @@ const WITHOUT_WAITING: RecoveryRules = RecoveryRules {
     code_lifetime: Duration::from_secs(600),
     open_for: Duration::from_secs(600),
     hold: Duration::from_secs(600),
+    unfreeze_wait: Duration::from_secs(24 * 3_600),
 };

@@ -1,6 +1,7 @@
 //! Accounts and their wallets.
 
 pub(crate) mod contacts;
+mod freezes;
 mod listing;
 mod mac;
 pub(crate) mod rows;

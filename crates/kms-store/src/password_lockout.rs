@@ -6,10 +6,10 @@ use diesel::prelude::*;
 use diesel::result::Error;
 use diesel::sql_types::{BigInt, Text};
 use kms_core::ports::{PasswordGate, PasswordGateDecision, StoreError};
-use kms_core::{AlarmContext, integrity_alarm};
 use kms_types::{AccountId, RecoveryId, Timestamp};
 
-use crate::database::{AnyConnection, Database, Failure};
+use crate::database::{AnyConnection, Database};
+use crate::rate_limits::RateLimit;
 use crate::recoveries;
 use crate::schema::password_attempts;
 
@@ -17,6 +17,11 @@ use crate::schema::password_attempts;
 const FIRST_LOCK: i64 = 15 * 60 * 1000;
 /// The longest lockout in milliseconds.
 const LONGEST_LOCK: i64 = 24 * 60 * 60 * 1000;
+
+/// How far the clocks of two servers may be apart in milliseconds.
+const SKEW: i64 = 60_000;
+/// Attempts to cancel a recovery of a locked account.
+const WHILE_LOCKED_A_DAY: u32 = 3;
 
 /// Deletes the count of an account whose password was verified or replaced.
 pub(crate) fn reset(connection: &mut AnyConnection, account: AccountId) -> Result<(), Error> {
@@ -40,7 +45,8 @@ impl PasswordGate for Database {
              locked_until = case when password_attempts.failures < 4 then 0 else $2 + {least}( \
              {LONGEST_LOCK}, cast({FIRST_LOCK} as bigint) << \
              cast({least}(password_attempts.failures - 4, 7) as integer)) end \
-             where password_attempts.locked_until <= $2"
+             where password_attempts.locked_until <= $2 \
+             or password_attempts.locked_until > $2 + {LONGEST_LOCK} + {SKEW}"
         );
         self.blocking(move |connection| {
             let key = account.to_string();
@@ -60,6 +66,11 @@ impl PasswordGate for Database {
             Ok(PasswordGateDecision::LockedUntil(until.map_or(now, Timestamp)))
         })
         .await
+    }
+
+    async fn count_attempt_while_locked(&self, account: AccountId) -> Result<bool, StoreError> {
+        let limit = RateLimit::a_day(WHILE_LOCKED_A_DAY);
+        Ok(self.take(&format!("locked:{account}"), limit).await?.is_ok())
     }
 
     async fn refund_attempt(&self, account: AccountId) -> Result<(), StoreError> {
@@ -87,16 +98,7 @@ impl PasswordGate for Database {
         self.blocking(move |connection| {
             connection.transaction(|connection| {
                 reset(connection, account)?;
-                match recoveries::cancel_open(connection, account, now, &keys) {
-                    // A recovery that fails its integrity check must not reject a correct password.
-                    Err(Failure::Store(error)) => {
-                        let context =
-                            AlarmContext { account: Some(account), ..AlarmContext::default() };
-                        integrity_alarm(error, context);
-                        Ok(None)
-                    }
-                    other => other,
-                }
+                recoveries::cancel_readable(connection, account, now, &keys)
             })
         })
         .await

@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text};
-use kms_core::ServerKeys;
 use kms_core::ports::{RecoveryStore, StoreError};
 use kms_core::recovery::{Recovery, RecoveryCode};
+use kms_core::{AlarmContext, ServerKeys, integrity_alarm};
 use kms_types::{AccountId, EventKind, RecoveryId, RecoveryStep, Timestamp};
 
 use crate::convert::RowRef;
@@ -192,7 +192,7 @@ pub(crate) fn update(
 
 /// Cancels the open recovery of an account whose password was verified: it was requested by another
 /// party, or is not needed any more.
-pub(crate) fn cancel_open(
+fn cancel_open(
     connection: &mut AnyConnection,
     account: AccountId,
     now: Timestamp,
@@ -203,6 +203,24 @@ pub(crate) fn cancel_open(
     // `false` if it was completed concurrently.
     let done = update(connection, &cancelled, Some(RecoveryStep::Cancelled), now, keys)?;
     Ok(done.then_some(open.id))
+}
+
+/// As [`cancel_open`]. A recovery that fails its integrity check is an alarm, and must not keep a
+/// correct password or a freeze from being accepted.
+pub(crate) fn cancel_readable(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    now: Timestamp,
+    keys: &ServerKeys,
+) -> Result<Option<RecoveryId>, Failure> {
+    match cancel_open(connection, account, now, keys) {
+        Err(Failure::Store(error)) => {
+            let context = AlarmContext { account: Some(account), ..AlarmContext::default() };
+            integrity_alarm(error, context);
+            Ok(None)
+        }
+        other => other,
+    }
 }
 
 fn append_event(

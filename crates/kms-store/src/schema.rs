@@ -6,6 +6,7 @@ diesel::table! {
         id -> Text,
         telegram_id -> BigInt,
         state -> Text,
+        unfreezes_at -> Nullable<BigInt>,
         mobile -> Nullable<Binary>,
         email -> Nullable<Binary>,
         created_at -> BigInt,

@@ -62,7 +62,7 @@ error_codes! {
     UnknownName = "unknown_name",
     /// The Telegram user has a wallet already, with another password.
     AccountExists = "account_exists",
-    /// The operator froze the account.
+    /// The account is frozen.
     AccountFrozen = "account_frozen",
     /// The password is wrong.
     WrongPassword = "wrong_password",

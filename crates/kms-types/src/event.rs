@@ -86,6 +86,14 @@ macro_rules! with_security_events {
             PasswordChanged = "password_changed", "notice-password-changed";
             /// The wallet's key was exported with the password.
             KeyExported = "key_exported", "notice-key-exported";
+            /// The account was frozen, by its owner or by an operator.
+            AccountFrozen = "account_frozen", "notice-account-frozen";
+            /// The owner requested, with the password, to unfreeze the account. It waits.
+            UnfreezeRequested = "unfreeze_requested", "notice-unfreeze-requested";
+            /// A request to unfreeze the account was cancelled by another freeze.
+            UnfreezeCancelled = "unfreeze_cancelled", "notice-unfreeze-cancelled";
+            /// The account was unfrozen.
+            AccountUnfrozen = "account_unfrozen", "notice-account-unfrozen";
             /// A higher spending limit was requested. It waits, and setting a lower one cancels it.
             LimitRaiseRequested = "limit_raise_requested", "notice-limit-raise-requested";
         }

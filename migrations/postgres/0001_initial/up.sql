@@ -6,6 +6,8 @@ create table accounts (
     id text primary key,
     telegram_id bigint not null unique,
     state text not null,
+    -- When the owner's freeze is lifted, if the owner requested that.
+    unfreezes_at bigint,
     -- Sealed.
     mobile bytea,
     email bytea,
@@ -16,6 +18,8 @@ create table accounts (
     mac_key integer not null,
     mac bytea not null
 );
+
+create index accounts_unfreezing on accounts (unfreezes_at) where unfreezes_at is not null;
 
 -- Covered by the MAC of the account.
 create table wallets (

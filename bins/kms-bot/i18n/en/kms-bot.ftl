@@ -279,6 +279,31 @@ limit-amount = up to { $amount }
 limit-none = { $symbol }: no limit
 limit-help = Network fees count too. Set your limit with <code>/limit 5</code> or remove it with <code>/limit none</code>; for a token, add its symbol, as in <code>/limit 5 USDC</code>. A lower limit applies at once, a higher one after 24 hours. The service may have a limit of its own.
 
+## /freeze
+
+freeze-description = freeze your wallet at once
+freeze-now-button = 🧊 Freeze my wallet
+freeze-lift-button = 🔓 Unfreeze
+freeze-keep-button = 🧊 Keep it frozen
+freeze-notice-button = 🧊 This wasn't me: freeze my wallet
+freeze-ask =
+    🧊 <b>Freeze your wallet?</b>
+    Use this if someone else may have your password, or may be using your Telegram account. It works at once and needs no password.
+
+    <b>What stops:</b> sending, speeding up payments, exporting the key, and changing the password, the e-mail address or the mobile number. A password reset is cancelled. Payments that are not in a block yet are cancelled if the network allows it.
+
+    <b>What still works:</b> receiving, /balance and /history.
+
+    <b>To unfreeze:</b> send /freeze again with your password. It takes a day, in which you can change your mind.
+freeze-frozen = 🧊 <b>Your wallet is frozen.</b> Nothing can be sent from it, its key cannot be exported, and its password cannot be changed or reset. It can still receive. To unfreeze it, you need your password and a day's wait.
+freeze-lifting = ⏳ Your wallet is still frozen. It unfreezes on { $time }, unless you or someone with the link from our e-mails keeps it frozen.
+freeze-by-operator = 🧊 The operator of this bot froze your wallet, and only the operator can unfreeze it. It can still receive.
+freeze-ask-password =
+    🔓 Send your wallet's password to unfreeze it. It stays frozen for a day, and I'll write to you then.
+
+    <i>{ -not-encrypted }</i>
+freeze-working = ⏳ Checking your password…
+
 ## /password
 
 password-description = change your password
@@ -397,6 +422,10 @@ notice-key-exported =
     If this was <b>not you</b>, a new password does not help, because the key is no longer secret. Create a wallet in another app now and send everything to its address: <code>/send 0x… all</code>, and the same for each token. Then end all other sessions in Telegram's settings.
 notice-email-change-requested = ✉️ Someone used your password to request a change of your e-mail address. If this wasn't you, change your password with /password.
 notice-email-changed = ✉️ Your e-mail address was changed. If this wasn't you, someone knows your password: change it with /password.
+notice-account-frozen = 🧊 Your wallet was frozen on { $time }. Nothing can be sent from it. Send /freeze to see how it is unfrozen.
+notice-unfreeze-requested = 🔓 Someone used your password on { $time } to request that your wallet is unfrozen. It stays frozen for now; send /freeze to see until when. If this wasn't you, keep it frozen, and end the other sessions in Telegram's settings.
+notice-unfreeze-cancelled = 🧊 The request to unfreeze your wallet was cancelled on { $time }. It stays frozen.
+notice-account-unfrozen = 🔓 Your wallet was unfrozen on { $time } and can send again.
 notice-limit-raise-requested = 📈 A higher spending limit was requested on { $time }. It applies after 24 hours at the earliest. If this wasn't you, someone is using your Telegram account: send /limit to see your current limit, then /limit with that amount to cancel the change at once, and end their session in Telegram's settings.
 notice-recovery-requested =
     🛟 A password reset for your wallet was requested on { $requested }.
@@ -406,7 +435,7 @@ notice-recovery-code-sent = I sent a code to { $email }. Send it to me as your n
 notice-recovery-waiting = You can set a new password from { $ready }. I'll write to you then.
 notice-recovery-confirmed = 🛟 The code was correct: you can set a new password from { $ready }. I'll write to you then.
 notice-recovery-ready = 🛟 The wait is over. You can set a new password for your wallet until { $until }.
-notice-recovery-completed = 🔐 Your wallet was recovered with a new password on { $time }. If this wasn't you, someone is using your Telegram account: end their session in Telegram's settings, and ask the operator of this bot to freeze your wallet.
+notice-recovery-completed = 🔐 Your wallet was recovered with a new password on { $time }. If this wasn't you, someone is using your Telegram account: freeze your wallet now, and end their session in Telegram's settings.
 notice-recovery-cancelled = ✖️ The password reset was cancelled. Your password has not changed.
 notice-recovery-expired = ⌛ The time to set a new password has passed, and nothing was changed. Send /recover to start again.
 
@@ -426,7 +455,7 @@ problem-recovery-not-ready = The waiting period is not over yet. Try again in { 
 problem-recoveries-paused = Passwords cannot be reset right now, because too many resets were requested at once. Your money is safe; please try again later.
 problem-on-hold = Your wallet was recovered recently. For your safety, this is possible again in { $wait }.
 problem-no-mail = This service does not send e-mail.
-problem-frozen = Your wallet is frozen and cannot send. Please contact the operator of this bot.
+problem-frozen = Your wallet is frozen. Send /freeze to see how it is unfrozen.
 problem-account-exists = You already have a wallet, with a different password. Send /start to see it.
 problem-chain-unavailable = The network is not responding right now. Nothing was sent. Please try again in a minute.
 problem-self-transfer = That is your own wallet.

@@ -6,6 +6,7 @@
 
 mod account;
 mod contacts;
+mod freezing;
 mod names;
 mod onboarding;
 mod outages;

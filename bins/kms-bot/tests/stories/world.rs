@@ -3,7 +3,9 @@
 use bot_api_sim::{ButtonKind, Message, Phone};
 use kms_client::{Page, hash_password};
 use kms_sandbox::{Stage, StageOptions};
-use kms_types::wire::{Account, ConfirmTransfer, ExportKey, HistoryEntry, QuoteTransfer, Transfer};
+use kms_types::wire::{
+    Account, ConfirmTransfer, ExportKey, HistoryEntry, QuoteTransfer, Transfer, Unfreeze,
+};
 use kms_types::{Asset, TelegramId, TransferId, Wei};
 
 use crate::texts::{self, label};
@@ -145,6 +147,12 @@ impl World {
     pub(crate) async fn export(&self, whose: &Phone, password: &str) {
         let body = ExportKey { password_hash: hash_password(id(whose), password).await };
         self.stage.client.export(id(whose).into(), &body).await.unwrap();
+    }
+
+    /// Requests to unfreeze the wallet without the bot, as another client would.
+    pub(crate) async fn unfreeze(&self, whose: &Phone, password: &str) {
+        let body = Unfreeze { password_hash: hash_password(id(whose), password).await };
+        self.stage.client.unfreeze(id(whose).into(), &body).await.unwrap();
     }
 
     /// Sends a payment without the bot, as another client would.

@@ -5,7 +5,8 @@
 
 -secure-telegram = Someone may have access to your Telegram account. In Telegram, open Settings > Devices and end every session you do not recognize. Then turn on two-step verification under Settings > Privacy and Security.
 
--freeze = If this was not you, ask the operator of the bot at once to freeze the wallet.
+-freeze = If this was not you, freeze the wallet at once. Nothing can be sent from it then, until the freeze is lifted with the password and after a waiting time:
+-freeze-too = To stop everything at once, freeze the wallet. Nothing can be sent from it then:
 
 ## Reset of a forgotten password
 
@@ -18,6 +19,9 @@ recovery-requested-body =
     If this was not you, cancel the reset here:
     { $link }
     You can also cancel it by using the wallet with its current password.
+
+    { -freeze-too }
+    { $freeze }
 
     { -secure-telegram }
 
@@ -38,6 +42,9 @@ recovery-confirmed-body =
     { $link }
     You can also cancel it by using the wallet with its current password.
 
+    { -freeze-too }
+    { $freeze }
+
     { -secure-telegram }
 
 recovery-ready-subject = You can now set a new password for your wallet
@@ -50,6 +57,9 @@ recovery-ready-body =
     { $link }
     You can also cancel it by using the wallet with its current password.
 
+    { -freeze-too }
+    { $freeze }
+
     { -secure-telegram }
 recovery-ready-code-unused = The code from our e-mail was not used.
 
@@ -58,6 +68,8 @@ recovery-completed-body =
     A new password was set for the wallet of { $owner } on { $at }. The old password no longer works. The address and the balance have not changed.
 
     { -freeze }
+    { $freeze }
+
     { -secure-telegram }
 
 recovery-cancelled-subject = Password reset cancelled
@@ -66,12 +78,17 @@ recovery-cancelled-body =
 
     If you did not cancel it and still need a new password, send /recover to the bot.
 
+    { -freeze-too }
+    { $freeze }
+
 ## Use of the password
 
 notice-password-changed =
     The password of the wallet of { $owner } was changed on { $at } by someone who knew the old password.
 
     { -freeze }
+    { $freeze }
+
     { -secure-telegram }
     .subject = Your wallet's password was changed
 
@@ -80,7 +97,9 @@ notice-key-exported =
 
     If this was you, keep the file and the passphrase in different places, and share neither of them.
 
-    If this was not you, changing the password does not help. Create a wallet in another app now and move your funds there: send the bot /send with the new address and "all", and repeat it for each token.
+    If this was not you, changing the password does not help. Create a wallet in another app now and move your funds there: send the bot /send with the new address and "all", and repeat it for each token. Afterwards, freeze this wallet:
+    { $freeze }
+
     { -secure-telegram }
     .subject = Your wallet's private key was exported
 
@@ -90,8 +109,50 @@ notice-limit-raise-requested =
     A higher daily spending limit was requested for the wallet of { $owner } on { $at }, from your Telegram account. It takes effect 24 hours later at the earliest.
 
     If this was not you, undo it: send the bot /limit to see the current limit, then send /limit with that amount. This does not need the password.
+
+    { -freeze-too }
+    { $freeze }
+
     { -secure-telegram }
     .subject = Higher spending limit requested for your wallet
+
+## Freeze
+
+notice-account-frozen =
+    The wallet of { $owner } was frozen on { $at }. Nothing can be sent from it, its key cannot be exported, and its password cannot be changed or reset. It can still receive money.
+
+    To unfreeze it, send /freeze to the bot. This takes the password and a waiting time, in which you can still change your mind. A freeze by an operator of the bot is lifted by an operator only.
+
+    This link freezes the wallet again, should it be unfrozen without you:
+    { $freeze }
+
+    { -secure-telegram }
+    .subject = Your wallet is frozen
+
+notice-unfreeze-requested =
+    On { $at }, someone used the password of the wallet of { $owner } to request that it is unfrozen. It stays frozen for a waiting time; send /freeze to the bot to see until when.
+
+    If this was not you, keep the wallet frozen, and tell the operator of the bot that someone knows its password:
+    { $freeze }
+
+    { -secure-telegram }
+    .subject = Request to unfreeze your wallet
+
+notice-unfreeze-cancelled =
+    The request to unfreeze the wallet of { $owner } was cancelled on { $at }. The wallet stays frozen.
+
+    To unfreeze it, send /freeze to the bot. This link cancels other requests:
+    { $freeze }
+    .subject = Your wallet stays frozen
+
+notice-account-unfrozen =
+    The wallet of { $owner } was unfrozen on { $at }, and can send again.
+
+    { -freeze }
+    { $freeze }
+
+    { -secure-telegram }
+    .subject = Your wallet is no longer frozen
 
 ## Security alerts by e-mail
 
@@ -99,21 +160,26 @@ email-change-requested-subject = Change of your e-mail address requested
 email-change-requested-body =
     On { $at }, someone used the password of the wallet of { $owner } to request that its security alerts go to another e-mail address. Once that address is confirmed, this address receives no more alerts.
 
-    If this was not you, change the password now: send /password to the bot.
+    { -freeze }
+    { $freeze }
+
     { -secure-telegram }
 
 email-removed-subject = This address no longer receives your wallet's security alerts
 email-removed-body =
     Since { $at }, this address no longer receives security alerts for the wallet of { $owner }. The address was replaced by another one, or removed.
 
-    If this was not you, change the password now: send /password to the bot.
+    { -freeze }
+    { $freeze }
+
     { -secure-telegram }
 
 email-confirmed-subject = This address now receives your wallet's security alerts
 email-confirmed-body =
     Since { $at }, this address receives the security alerts of the wallet of { $owner }. If the password is forgotten, a code is sent here.
 
-    If you did not confirm this address, someone else may have access to your e-mail account. Change the password of your e-mail account, and tell the operator of the bot.
+    If you did not confirm this address, someone else may have access to your e-mail account. Change the password of your e-mail account, and freeze the wallet:
+    { $freeze }
 
 email-code-subject = Confirm your e-mail address
 email-code-body =

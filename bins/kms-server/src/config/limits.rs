@@ -28,8 +28,15 @@ pub struct LimitSettings {
     pub all_recoveries: Rate,
     /// Exports of one account's private key.
     pub exports: Rate,
+    /// Changes of one account's password.
+    pub password_changes: Rate,
     /// Codes for e-mail addresses that one account requests.
     pub email_codes: Rate,
+    /// Codes that are sent to one e-mail address, requested by any accounts.
+    pub codes_to_an_address: Rate,
+    /// E-mails to one account about what has happened. Those about what is still open, as
+    /// recoveries and codes, are not counted.
+    pub emails: Rate,
     /// Wallets that one caller creates.
     pub onboardings: Rate,
     /// Quotes of one account, of which one may follow the other quickly.
@@ -174,7 +181,10 @@ impl Default for LimitSettings {
             recoveries: rate(3, Unit::Day),
             all_recoveries: rate(30, Unit::Hour),
             exports: rate(3, Unit::Day),
+            password_changes: rate(10, Unit::Day),
             email_codes: rate(5, Unit::Day),
+            codes_to_an_address: rate(5, Unit::Day),
+            emails: rate(30, Unit::Day),
             onboardings: rate(300, Unit::Minute),
             quotes: rate(60, Unit::Minute),
             quotes_a_day: rate(1_000, Unit::Day),

@@ -27,4 +27,6 @@ pub(super) struct RecoveryRulesDef {
     open_for: Duration,
     #[serde(deserialize_with = "kms_config::duration_or_zero")]
     hold: Duration,
+    #[serde(deserialize_with = "kms_config::duration_or_zero")]
+    unfreeze_wait: Duration,
 }

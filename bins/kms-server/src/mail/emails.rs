@@ -1,5 +1,5 @@
 //! The e-mails: Fluent messages of `i18n/en/kms-server.ftl`, in
-//! plain text, with no other link than the one that cancels a recovery.
+//! plain text, with no other links than those that cancel a recovery or freeze the wallet.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,30 +19,34 @@ pub(super) struct Email {
     pub(super) body: String,
 }
 
-/// The owner of a wallet, as e-mails name them.
-pub(super) struct Owner(String);
+/// The owner of a wallet, as e-mails name them, and the link with which they freeze it.
+pub(super) struct Owner {
+    name: String,
+    freeze_link: String,
+}
 
 impl Owner {
     /// The owner of this account.
-    pub(super) fn of(account: &Account) -> Self {
+    pub(super) fn of(account: &Account, freeze_link: String) -> Self {
         let username = account.username.as_ref().map(ToString::to_string);
-        Self::new(username.as_deref(), account.telegram_id)
+        Self::new(username.as_deref(), account.telegram_id, freeze_link)
     }
 
     /// Keeps only the characters that a username can have, should an invalid one ever be stored.
-    fn new(username: Option<&str>, id: TelegramId) -> Self {
+    fn new(username: Option<&str>, id: TelegramId, freeze_link: String) -> Self {
         let is_valid = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
         let name: String = username.unwrap_or_default().chars().filter(is_valid).collect();
-        Self(match name.as_str() {
+        let name = match name.as_str() {
             "" => format!("Telegram user {id}"),
             name => format!("@{name} (Telegram user {id})"),
-        })
+        };
+        Self { name, freeze_link }
     }
 }
 
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.name)
     }
 }
 
@@ -85,7 +89,8 @@ pub(super) fn recovery_requested(
         owner = owner,
         at = time(at),
         next = next,
-        link = link
+        link = link,
+        freeze = owner.freeze_link
     )
 }
 
@@ -101,7 +106,8 @@ pub(super) fn recovery_confirmed(
         owner = owner,
         at = time(at),
         ready = time(recovery.ready_at),
-        link = link
+        link = link,
+        freeze = owner.freeze_link
     )
 }
 
@@ -122,7 +128,8 @@ pub(super) fn recovery_ready(
         at = time(at),
         expires = time(recovery.expires_at),
         reminder = reminder,
-        link = link
+        link = link,
+        freeze = owner.freeze_link
     )
 }
 
@@ -131,7 +138,7 @@ macro_rules! emails_of_owner_and_time {
     ($($function:ident: $subject:literal, $body:literal;)*) => {
         $(
             pub(super) fn $function(owner: &Owner, at: Timestamp) -> Email {
-                email!($subject, $body, owner = owner, at = time(at))
+                email!($subject, $body, owner = owner, at = time(at), freeze = owner.freeze_link)
             }
         )*
 
@@ -157,7 +164,8 @@ pub(super) fn security_event(event: SecurityEvent, owner: &Owner, at: Timestamp)
             match event {
                 $(SecurityEvent::$event => Email {
                     subject: fl!(messages(), $id, "subject"),
-                    body: text!($id, owner = owner, at = time(at)) + "\n",
+                    body: text!($id, owner = owner, at = time(at), freeze = owner.freeze_link)
+                        + "\n",
                 },)+
             }
         };

@@ -170,7 +170,10 @@ pub(crate) async fn read(
         ),
         (status = 404, description = "No such account"),
         (status = 409, description = "A concurrent change came first"),
-        (status = 429, description = "Too many wrong passwords or concurrent requests"),
+        (
+            status = 429,
+            description = "Too many changes, wrong passwords or concurrent requests; see `code`"
+        ),
     )
 )]
 #[put("/accounts/{account}/password")]
@@ -181,9 +184,14 @@ pub(crate) async fn change_password(
     Json(body): Json<ChangePassword>,
 ) -> Result<HttpResponse, ApiError> {
     let ChangePassword { old_password_hash: old, new_password_hash: new } = body;
-    let custody = Arc::clone(&state.custody);
+    let limit = state.limits.password_changes.limit();
+    let (custody, database) = (Arc::clone(&state.custody), state.database.clone());
+    let admit = move |id| async move {
+        let detail = "too many changes of this password; repeat after `retry_after` seconds";
+        admit(&database, &format!("password:{id}"), limit, detail).await
+    };
     detached(async move {
-        Ok(custody.change_password(account, old, new, &caller, clock::now()).await?)
+        custody.change_password(account, (old, new), &caller, clock::now(), admit).await
     })
     .await?;
     Ok(HttpResponse::NoContent().finish())
@@ -269,6 +277,7 @@ pub(crate) fn show(state: &State, account: Account) -> Result<wire::Account, Api
         username: account.username,
         address: account.wallet.address,
         state: show_state(account.state),
+        unfreezes_at: account.unfreezes_at,
         created_at: account.created_at,
         mobile: mobile.map(|mobile| mobile.masked()),
         email,
@@ -280,6 +289,7 @@ pub(crate) fn show(state: &State, account: Account) -> Result<wire::Account, Api
 fn show_state(state: AccountState) -> wire::AccountState {
     match state {
         AccountState::Active => wire::AccountState::Active,
+        AccountState::FrozenByOwner => wire::AccountState::FrozenByOwner,
         AccountState::Frozen => wire::AccountState::Frozen,
     }
 }

@@ -81,11 +81,17 @@ pub(crate) async fn change_email(
             operator to configure `mail`";
         return Err(ApiError::refused(ErrorCode::NoMail, detail));
     }
-    let limit = state.limits.email_codes.limit();
+    let own = state.limits.email_codes.limit();
+    let to_address = state.limits.codes_to_an_address.limit();
+    let address = email.as_ref().map(|email| email.as_str().to_lowercase());
     let (custody, database) = (Arc::clone(&state.custody), state.database.clone());
     let admit = move |id| async move {
         let detail = "too many codes for this account; repeat after `retry_after` seconds";
-        admit(&database, &format!("email:{id}"), limit, detail).await
+        admit(&database, &format!("email:{id}"), own, detail).await?;
+        // Many accounts must not flood one mailbox.
+        let detail = "too many codes to this address; repeat after `retry_after` seconds";
+        let key = format!("email-to:{}", address.unwrap_or_default());
+        admit(&database, &key, to_address, detail).await
     };
     detached(async move {
         let now = clock::now();

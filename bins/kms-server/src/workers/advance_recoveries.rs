@@ -1,4 +1,4 @@
-//! Publishes recoveries that became ready or expired.
+//! Publishes recoveries that became ready or expired, and lifts freezes whose wait is over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use kms_store::Database;
 use super::worker_caller;
 use crate::clock;
 
-/// Moves recoveries whose time has come to their next stage.
+/// Moves recoveries and owners' freezes whose time has come to their next stage.
 pub(crate) struct AdvanceRecoveries {
     pub(crate) custody: Arc<Custody>,
     pub(crate) database: Database,
@@ -29,6 +29,7 @@ impl Worker for AdvanceRecoveries {
         // The earlier of both clocks, so that a fast local clock does not notify early.
         let now = clock::now().min(self.database.now().await?);
         self.custody.advance_due_recoveries(&worker_caller("recoveries"), now).await?;
+        self.custody.lift_due_freezes(&worker_caller("freezes"), now).await?;
         Ok(Next::AfterInterval)
     }
 }

@@ -272,7 +272,10 @@ async fn a_frozen_account_cannot_use_its_key() {
         let test = TestServer::start(TestEnv::new(stores).unwrap()).await;
         let (ann, bob) = test.ann_and_bob().await;
         let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
-        assert_eq!(succeeds(&test.env, &format!("account freeze {}", ann.id)), "frozen\n");
+        assert_eq!(
+            succeeds(&test.env, &format!("account freeze {} --reason stolen", ann.id)),
+            "frozen\n"
+        );
         let words = "ann's password";
         let sent = test.client.confirm(quoted.id, &confirm(&quoted, words)).await.map(drop);
         let body = ChangePassword { old_password_hash: hash(words), new_password_hash: hash("x") };
@@ -286,10 +289,13 @@ async fn a_frozen_account_cannot_use_its_key() {
         let back = test.client.quote(&quote(2, "@ann", "0.1")).await.unwrap();
         test.client.confirm(back.id, &confirm(&back, "bob's password")).await.unwrap();
 
-        assert_eq!(succeeds(&test.env, "account unfreeze telegram:1"), "active\n");
+        assert_eq!(
+            succeeds(&test.env, "account unfreeze telegram:1 --reason ticket-7"),
+            "active\n"
+        );
         test.client.confirm(quoted.id, &confirm(&quoted, words)).await.unwrap();
         test.until(quoted.id, TransferState::Mined).await;
-        let unknown = fails(&test.env, "account freeze telegram:9");
+        let unknown = fails(&test.env, "account freeze telegram:9 --reason stolen");
         assert!(unknown.contains("no such account"), "{unknown}");
         let shown = succeeds(&test.env, "audit show --account telegram:1");
         for action in ["freeze", "unfreeze"] {

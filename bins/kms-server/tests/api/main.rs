@@ -15,6 +15,7 @@ mod bad_input;
 mod commands;
 mod crash;
 mod events;
+mod freeze;
 mod key_database;
 mod keys;
 mod limits;

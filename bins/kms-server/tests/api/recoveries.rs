@@ -16,7 +16,7 @@ use kms_server_testing::commands::{fails, succeeds};
 use kms_server_testing::requests::{hash, recover, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer, on_both_stores};
 
-const ADDRESS: &str = "ann@example.org";
+pub(crate) const ADDRESS: &str = "ann@example.org";
 const BOTH: [Stores; 2] = [Stores::Embedded, Stores::Servers];
 
 on_both_stores!(
@@ -66,7 +66,7 @@ fn wrong(right: &ConfirmCode) -> ConfirmCode {
     ConfirmCode { code: OneTimeCode::from_bits(digits + 1) }
 }
 
-fn link(mail: &Mail) -> String {
+pub(crate) fn link(mail: &Mail) -> String {
     let link = mail.body.lines().find_map(|line| line.strip_prefix("https://kms.example.org"));
     link.unwrap().to_owned()
 }
@@ -84,7 +84,7 @@ pub(crate) async fn request(test: &TestServer) -> Result<Recovery, ClientError> 
     test.client.request_recovery(telegram(1), &RequestRecovery { id }).await
 }
 
-async fn complete(test: &TestServer, id: RecoveryId) -> Result<Recovery, ClientError> {
+pub(crate) async fn complete(test: &TestServer, id: RecoveryId) -> Result<Recovery, ClientError> {
     let body = CompleteRecovery { new_password_hash: hash("new") };
     test.client.complete_recovery(telegram(1), id, &body).await
 }
@@ -406,7 +406,8 @@ async fn e_mail_survives_an_outage_of_the_mail_server() {
 /// mail server these would take longer than the stop may.
 #[actix_web::test]
 async fn a_stop_does_not_wait_for_every_e_mail() {
-    let (env, mailbox) = with_mail(Stores::Embedded);
+    let (mut env, mailbox) = with_mail(Stores::Embedded);
+    env.limits.password_changes = "100/day".parse().unwrap();
     let test = TestServer::start(env).await;
     ann_with_email(&test, &mailbox).await;
     mailbox.set_down(true);
@@ -475,7 +476,9 @@ async fn an_operator_lists_pauses_and_cancels_recoveries() {
 /// One user who causes e-mails without end does not delay the code of another one.
 #[actix_web::test]
 async fn a_code_does_not_wait_for_the_reports_of_others() {
-    let (env, mailbox) = with_mail(Stores::Servers);
+    let (mut env, mailbox) = with_mail(Stores::Servers);
+    (env.limits.password_changes, env.limits.emails) =
+        ("100/day".parse().unwrap(), "100/day".parse().unwrap());
     let test = TestServer::start(env).await;
     ann_with_email(&test, &mailbox).await;
     test.onboard(2, "eve", "0").await;
@@ -499,4 +502,35 @@ async fn a_code_does_not_wait_for_the_reports_of_others() {
     // Later reports replace earlier ones that were not sent yet.
     let reports = mailbox.mails_to(eves).len() - 2;
     assert!(reports < 30, "{reports}");
+}
+
+/// Password changes and reports are limited; what is still open is sent all the same.
+#[actix_web::test]
+async fn reports_are_limited_and_codes_are_not() {
+    let (mut env, mailbox) = with_mail(Stores::Embedded);
+    env.limits.emails = "3/day".parse().unwrap();
+    env.limits.password_changes = "3/day".parse().unwrap();
+    env.limits.codes_to_an_address = "1/day".parse().unwrap();
+    let test = TestServer::start(env).await;
+    // One report: the address is confirmed.
+    ann_with_email(&test, &mailbox).await;
+    let change = async |old: &str, new: &str| {
+        let body = ChangePassword { old_password_hash: hash(old), new_password_hash: hash(new) };
+        test.client.change_password(telegram(1), &body).await
+    };
+    change("forgotten", "a").await.unwrap();
+    mails(&mailbox, 3).await;
+    change("a", "b").await.unwrap();
+    mails(&mailbox, 4).await;
+    change("b", "c").await.unwrap();
+    // A wrong password does not count.
+    assert_eq!(failed(change("guess", "d").await), Some(ErrorCode::WrongPassword));
+    assert_eq!(failed(change("c", "d").await), Some(ErrorCode::RateLimited));
+    // The address is another account's as well.
+    test.onboard(2, "eve", "forgotten").await;
+    let refused = test.client.change_email(telegram(2), &new_email("forgotten")).await;
+    assert_eq!(failed(refused), Some(ErrorCode::RateLimited));
+    request(&test).await.unwrap();
+    let sent = mails(&mailbox, 5).await;
+    assert_eq!(code(&sent[4]).code.expose().len(), 8);
 }

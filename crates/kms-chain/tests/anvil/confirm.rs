@@ -6,6 +6,7 @@ use std::time::Duration;
 use kms_chain::spending::Caps;
 use kms_chain::transfer::{Missing, TransferState};
 use kms_chain::{Checked, ConfirmError, Shown};
+use kms_core::CustodyError;
 use kms_types::{PasswordHash, RecoveryId, Timestamp, Token, TransferId, U256, Units, Wei};
 
 use crate::world::{
@@ -195,9 +196,10 @@ async fn a_wallet_that_is_open_signs_nothing_after_a_freeze_or_a_new_password() 
 
     let wallet = world.open(&ann).await;
     let new = || PasswordHash::fill(|bytes| bytes.fill(9));
-    custody.change_password(id, password(), new(), &caller(), now).await.unwrap();
+    let admit = |_| async { Ok::<_, CustodyError>(()) };
+    custody.change_password(id, (password(), new()), &caller(), now, admit).await.unwrap();
     assert!(matches!(refused(wallet).await, ConfirmError::WalletChanged));
-    custody.change_password(id, new(), password(), &caller(), now).await.unwrap();
+    custody.change_password(id, (new(), password()), &caller(), now, admit).await.unwrap();
 
     let (wallet, recovery) = (world.open(&ann).await, RecoveryId::random());
     let ready = custody.request_recovery(id, recovery, &caller(), now).await.unwrap().ready_at;

@@ -12,9 +12,8 @@ use kms_chain::{
     Chain, Checked, ConfirmError, PricePolicy, QuoteError, QuoteRequest, Ready, Shown,
     TransferConfig, Transfers,
 };
-use kms_core::account::{Account, AccountState};
+use kms_core::account::Account;
 use kms_core::audit::{Action, Caller};
-use kms_core::ports::AccountStore;
 use kms_core::{
     CreateWallet, Created, Custody, CustodyError, KdfParams, KdfPool, KeyRing, OpenWallet, Ports,
     Sealer, ServerKeys,
@@ -147,9 +146,10 @@ impl World {
         }
     }
 
-    /// The operator freezes the account.
+    /// The owner freezes the account.
     pub(crate) async fn freeze(&self, account: &Account) {
-        assert!(self.database.set_state(account.id, AccountState::Frozen).await.unwrap());
+        let id = account.id.into();
+        self.custody.freeze_by_owner(id, &caller(), self.now()).await.unwrap();
     }
 
     /// Reads all new blocks, and then checks all transfers that are in none. Returns the number of

@@ -3,6 +3,7 @@
 use kms_types::AccountRef;
 use kms_types::wire::{
     Account, Balance, ChangePassword, CreateAccount, ExportKey, ExportedKey, SeenUsernames,
+    Unfreeze,
 };
 use reqwest::Method;
 
@@ -59,6 +60,31 @@ impl Client {
     ) -> Result<(), ClientError> {
         let path = ["accounts", &account.to_string(), "usernames"];
         self.send_without_response(Method::PUT, &path, body).await
+    }
+
+    /// Freezes the account: nothing is signed, exported or changed, and an open recovery is
+    /// cancelled. Requires no password.
+    ///
+    /// `POST /v1/accounts/{account}/freeze`. May be repeated.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the server refused, or its response did not arrive.
+    pub async fn freeze(&self, account: AccountRef) -> Result<Account, ClientError> {
+        self.send(Method::POST, &["accounts", &account.to_string(), "freeze"], &()).await
+    }
+
+    /// Requests that the owner's freeze is lifted after a wait.
+    ///
+    /// `POST /v1/accounts/{account}/unfreeze`. May be repeated.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the server refused, or its response did not arrive.
+    pub async fn unfreeze(
+        &self,
+        account: AccountRef,
+        body: &Unfreeze,
+    ) -> Result<Account, ClientError> {
+        self.send(Method::POST, &["accounts", &account.to_string(), "unfreeze"], body).await
     }
 
     /// Returns the wallet's key as a Web3 Secret Storage file under a new passphrase.

@@ -29,9 +29,12 @@ pub enum CustodyError {
         /// When the next one may be tried.
         until: Timestamp,
     },
-    /// An operator froze the account.
+    /// The account is frozen.
     #[error("the account is frozen")]
     Frozen,
+    /// The account is not frozen.
+    #[error("the account is not frozen")]
+    NotFrozen,
     /// The id is that of another account's recovery.
     #[error("the recovery id is already in use")]
     RecoveryReused,
@@ -84,6 +87,7 @@ impl Audited for CustodyError {
             Self::WrongPassword => Phase::Outcome("wrong_password"),
             Self::Locked { .. } => Phase::Outcome("locked"),
             Self::Frozen => Phase::Outcome("frozen"),
+            Self::NotFrozen => Phase::Outcome("not_frozen"),
             Self::RecoveryReused => Phase::Outcome("recovery_reused"),
             Self::NoRecovery => Phase::Outcome("no_recovery"),
             Self::RecoveryOpen => Phase::Outcome("recovery_open"),

@@ -275,7 +275,11 @@ impl Custody {
     }
 
     /// Stores a step and its event.
-    async fn step(&self, recovery: Recovery, now: Timestamp) -> Result<bool, CustodyError> {
+    pub(super) async fn step(
+        &self,
+        recovery: Recovery,
+        now: Timestamp,
+    ) -> Result<bool, CustodyError> {
         let step = match recovery.written {
             RecoveryStage::Ready => RecoveryStep::Ready,
             RecoveryStage::Cancelled => RecoveryStep::Cancelled,

@@ -44,7 +44,7 @@ impl Custody {
         journal: &mut Journal,
         then: impl FnOnce(PrivateKey) -> T + Send + 'static,
     ) -> Result<T, CustodyError> {
-        let permit = self.admit(&account, now, journal).await?;
+        let permit = self.admit(&account, &password, now, journal).await?;
         let id = account.id;
         let sealer = Arc::clone(&self.sealer);
         let done = permit
@@ -67,7 +67,7 @@ impl Custody {
         journal: &mut Journal,
         then: impl FnOnce(PrivateKey) -> T + Send + 'static,
     ) -> Result<(T, PendingRepair), CustodyError> {
-        let permit = self.admit(account, now, journal).await?;
+        let permit = self.admit(account, &password, now, journal).await?;
         let usable = self.repairer.check_wrapped_sck(&self.ports, &self.sealer, account);
         let (sealer, sealed) = (Arc::clone(&self.sealer), account.clone());
         let work = move || {
@@ -88,19 +88,45 @@ impl Custody {
         Ok((done, PendingRepair::new(prepared)))
     }
 
-    /// Acquires a permit, counts the attempt, and writes the INTENT. An attempt that the gate
-    /// refuses has no INTENT: a flood of them would fill the audit.
+    /// Tries the password without opening the key, also of a frozen account.
+    pub(super) async fn check_password(
+        &self,
+        account: Account,
+        password: PasswordHash,
+        now: Timestamp,
+        journal: &mut Journal,
+    ) -> Result<(), CustodyError> {
+        let permit = self.count(&account, &password, now, journal).await?;
+        let (id, sealer) = (account.id, Arc::clone(&self.sealer));
+        permit.run(move || sealer.derive(&account.wallet, &password).map(drop)).await??;
+        self.accept(id, now, journal).await
+    }
+
     async fn admit(
         &self,
         account: &Account,
+        password: &PasswordHash,
         now: Timestamp,
         journal: &mut Journal,
     ) -> Result<KdfPermit, CustodyError> {
         refuse_frozen(account)?;
+        self.count(account, password, now, journal).await
+    }
+
+    /// Acquires a permit, counts the attempt, and writes the INTENT. An attempt that the gate
+    /// refuses has no INTENT: a flood of them would fill the audit.
+    async fn count(
+        &self,
+        account: &Account,
+        password: &PasswordHash,
+        now: Timestamp,
+        journal: &mut Journal,
+    ) -> Result<KdfPermit, CustodyError> {
         // The permit first: an attempt without one is not tried, and must not count.
         let permit = self.pool.reserve()?;
         let decision = self.ports.gate.count_attempt(account.id, now).await?;
         if let PasswordGateDecision::LockedUntil(until) = decision {
+            self.cancel_while_locked(account, password, permit, now, journal).await?;
             return Err(CustodyError::Locked { until });
         }
         if let Err(error) = journal.intent().await {
@@ -116,6 +142,33 @@ impl Custody {
             return Err(error.into());
         }
         Ok(permit)
+    }
+
+    /// Cancels the open recovery if the password is correct, also while wrong guesses lock the
+    /// account: otherwise an attacker in the chat could guess on purpose to keep the owner from
+    /// cancelling. Has an allowance of its own, opens no key, and leaves the lockout as it is, so
+    /// the request is refused all the same.
+    async fn cancel_while_locked(
+        &self,
+        account: &Account,
+        password: &PasswordHash,
+        permit: KdfPermit,
+        now: Timestamp,
+        journal: &mut Journal,
+    ) -> Result<(), CustodyError> {
+        let open = self.ports.recoveries.open_recovery(account.id).await?;
+        let Some(cancelled) = open.and_then(|open| open.cancelled(now).ok()) else { return Ok(()) };
+        if !self.ports.gate.count_attempt_while_locked(account.id).await? {
+            return Ok(());
+        }
+        journal.intent().await?;
+        let (sealer, wallet) = (Arc::clone(&self.sealer), account.wallet.clone());
+        let password = PasswordHash::fill(|bytes| bytes.copy_from_slice(password.expose()));
+        let is_correct = permit.run(move || sealer.derive(&wallet, &password).is_ok()).await?;
+        if is_correct && self.step(cancelled, now).await? {
+            journal.record_cancelled_recovery(cancelled.id).await;
+        }
+        Ok(())
     }
 
     /// Clears the attempts after a correct password, and records the recovery that it cancelled.

@@ -5,7 +5,7 @@ use kms_types::{AccountId, AccountRef, SckId, Timestamp};
 
 use super::wallet_sealer::wrap_context;
 use super::{Custody, CustodyError};
-use crate::account::{Account, AccountState};
+use crate::account::Account;
 use crate::audit::{Action, Caller};
 use crate::failpoint;
 use crate::ports::WrappedSck;
@@ -108,54 +108,6 @@ impl Custody {
             self.ports.scks.remove_sck(sck).await?;
             failpoint::reach("sweep-after-remove");
             Ok(())
-        })
-        .await
-    }
-
-    /// Freezes the account: from the next request on it signs nothing, and neither a password nor a
-    /// recovery changes it.
-    ///
-    /// # Errors
-    /// `NoAccount`; else as a store fails.
-    pub async fn freeze(
-        &self,
-        account: AccountRef,
-        caller: &Caller,
-        now: Timestamp,
-    ) -> Result<(), CustodyError> {
-        self.set_state(account, AccountState::Frozen, Action::Freeze, caller, now).await
-    }
-
-    /// Unfreezes the account.
-    ///
-    /// # Errors
-    /// `NoAccount`; else as a store fails.
-    pub async fn unfreeze(
-        &self,
-        account: AccountRef,
-        caller: &Caller,
-        now: Timestamp,
-    ) -> Result<(), CustodyError> {
-        self.set_state(account, AccountState::Active, Action::Unfreeze, caller, now).await
-    }
-
-    async fn set_state(
-        &self,
-        account: AccountRef,
-        state: AccountState,
-        action: Action,
-        caller: &Caller,
-        now: Timestamp,
-    ) -> Result<(), CustodyError> {
-        self.audited(action, account, caller, now, async |journal| {
-            let account = self.load(account).await?;
-            journal.set_account(&account);
-            journal.intent().await?;
-            if self.ports.accounts.set_state(account.id, state).await? {
-                Ok(())
-            } else {
-                Err(CustodyError::NoAccount)
-            }
         })
         .await
     }

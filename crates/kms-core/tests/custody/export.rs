@@ -7,7 +7,7 @@ use kms_core::{CustodyError, ExportedKey, KdfParams};
 use kms_types::{EventCursor, EventKind, EventStream, RecoveryId, SecurityEvent, Timestamp};
 
 use crate::second_implementation::python;
-use crate::world::{NOW, RULES, World, caller, hash, telegram};
+use crate::world::{NOW, RULES, World, caller, change_password, hash, telegram};
 
 const KDF: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
 
@@ -88,14 +88,12 @@ async fn a_freeze_or_a_new_password_stops_an_export_that_has_opened_the_key() {
     let world = World::new(KDF).await;
     world.create(1, "ann's").await.unwrap();
     let (custody, ann) = (&world.custody, telegram(1));
-    let freeze = |_| async { custody.freeze(ann, &caller(), NOW).await };
+    let freeze = |_| async { custody.freeze(ann, &caller(), NOW).await.map(drop) };
     let refused = custody.export(ann, hash("ann's"), &caller(), NOW, freeze).await;
     assert!(matches!(refused, Err(CustodyError::Frozen)));
     assert_eq!(world.audit().await.last().unwrap().1, "frozen");
     custody.unfreeze(ann, &caller(), NOW).await.unwrap();
-    let change = |_| async {
-        custody.change_password(ann, hash("ann's"), hash("new"), &caller(), NOW).await
-    };
+    let change = |_| change_password(custody, 1, ("ann's", "new"), NOW);
     let refused = custody.export(ann, hash("ann's"), &caller(), NOW, change).await;
     assert!(matches!(refused, Err(CustodyError::Conflict)));
     export(&world, 1, "new", NOW).await.unwrap();

@@ -6,7 +6,7 @@ use kms_core::recovery::{Recovery, RecoveryError, RecoveryStage};
 use kms_core::{CustodyError, KdfParams};
 use kms_types::{AccountId, Email, OneTimeCode, RecoveryId, Timestamp};
 
-use crate::world::{NOW, RULES, World, caller, hash, telegram};
+use crate::world::{NOW, RULES, World, caller, change_password, hash, telegram};
 
 const KDF: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
 
@@ -296,9 +296,8 @@ async fn a_completion_and_a_concurrent_change_of_password_have_one_winner() {
         world.create(1, "old").await.unwrap();
         let asked = asks(&world, NOW).await.unwrap();
         let (custody, ready) = (world.custody.clone(), asked.ready_at);
-        let caller = caller();
         let (changed, completed) = tokio::join!(
-            custody.change_password(telegram(1), hash("old"), hash("changed"), &caller, ready),
+            change_password(&custody, 1, ("old", "changed"), ready),
             completes(&world, asked.id, ready),
         );
         let winner = match (&changed, &completed) {
@@ -328,4 +327,35 @@ async fn two_concurrent_completions_have_one_winner() {
     let (one, two) = tokio::join!(complete("one"), complete("two"));
     assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
     world.create(1, if one.is_ok() { "one" } else { "two" }).await.unwrap();
+}
+
+/// Wrong guesses on purpose do not keep the owner's password from cancelling.
+#[tokio::test]
+async fn a_correct_password_cancels_a_recovery_while_it_is_locked_and_does_nothing_else() {
+    let world = World::new(KDF).await;
+    world.create(1, "ann's").await.unwrap();
+    let id = RecoveryId::random();
+    let (custody, ann) = (&world.custody, telegram(1));
+    let tries =
+        async |words: &str| change_password(custody, 1, (words, "new"), NOW).await.unwrap_err();
+    for _ in 0..5 {
+        assert!(matches!(tries("guess").await, CustodyError::WrongPassword));
+    }
+    custody.request_recovery(ann, id, &caller(), NOW).await.unwrap();
+    assert!(matches!(tries("guess").await, CustodyError::Locked { .. }));
+    let stage = async || world.database.recovery(id).await.unwrap().unwrap().written;
+    assert_eq!(stage().await, RecoveryStage::Waiting);
+    // Refused like a wrong one: the password is not changed, and the lock stays.
+    for _ in 0..2 {
+        assert!(matches!(tries("ann's").await, CustodyError::Locked { .. }));
+        assert_eq!(stage().await, RecoveryStage::Cancelled);
+    }
+    // Two attempts of this day were used, and one is left.
+    let id = RecoveryId::random();
+    custody.request_recovery(ann, id, &caller(), NOW).await.unwrap();
+    tries("guess").await;
+    tries("ann's").await;
+    assert_eq!(world.database.recovery(id).await.unwrap().unwrap().written, RecoveryStage::Waiting);
+    let later = Timestamp(NOW.0 + 24 * 60 * 60 * 1_000);
+    change_password(custody, 1, ("ann's", "new"), later).await.unwrap();
 }

@@ -8,7 +8,7 @@ use kms_core::ports::{SckStore, WrappedSck};
 use kms_core::{Custody, CustodyError, KdfParams};
 use kms_types::{RecoveryId, TransferId};
 
-use crate::world::{NOW, World, caller, hash, recover, telegram};
+use crate::world::{NOW, World, caller, change_password, hash, recover, telegram};
 
 const OLD: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
 const CURRENT: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 2, lanes: 1 };
@@ -117,10 +117,7 @@ async fn reseals_a_wallet_under_the_current_kdf_and_pepper() {
 #[tokio::test]
 async fn a_concurrent_change_of_password_wins() {
     let pepper = format!("1:{}", "a1".repeat(32));
-    let change = async |custody: &Custody| {
-        let (old, new) = (hash("old"), hash("new"));
-        custody.change_password(telegram(1), old, new, &caller(), NOW).await
-    };
+    let change = async |custody: &Custody| change_password(custody, 1, ("old", "new"), NOW).await;
     // The change reads before the repair, and commits after it.
     let world = World::new(OLD).await;
     world.create(1, "old").await.unwrap();

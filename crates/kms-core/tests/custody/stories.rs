@@ -4,7 +4,7 @@ use kms_core::audit::Action;
 use kms_core::{Created, CustodyError, KdfParams, KdfPool, PoolError};
 use kms_types::{RecoveryId, Timestamp, TransferId};
 
-use crate::world::{NOW, World, caller, hash, telegram};
+use crate::world::{NOW, World, caller, change_password, hash, telegram};
 
 const KDF: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
 
@@ -39,8 +39,7 @@ async fn a_changed_password_replaces_the_old_one() {
     let world = World::new(KDF).await;
     world.create(1, "old").await.unwrap();
     let before = world.account(1).await.wallet;
-    let (custody, caller) = (&world.custody, caller());
-    custody.change_password(telegram(1), hash("old"), hash("new"), &caller, NOW).await.unwrap();
+    change_password(&world.custody, 1, ("old", "new"), NOW).await.unwrap();
     let after = world.account(1).await.wallet;
     assert_eq!((after.address, after.version), (before.address, before.version + 1));
     assert_ne!((after.salt, after.sck_id), (before.salt, before.sck_id));
@@ -54,7 +53,7 @@ async fn two_concurrent_changes_have_one_winner() {
     world.create(1, "old").await.unwrap();
     let change = |new: &'static str| {
         let custody = world.custody.clone();
-        async move { custody.change_password(telegram(1), hash("old"), hash(new), &caller(), NOW).await }
+        async move { change_password(&custody, 1, ("old", new), NOW).await }
     };
     let (one, two) = tokio::join!(change("one"), change("two"));
     assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
@@ -127,8 +126,7 @@ async fn an_unknown_account_costs_the_same_work_as_a_known_one() {
     for id in [1, 9] {
         let busy = opens(&world, id, "guess").await.unwrap_err();
         assert!(matches!(busy, CustodyError::Pool(PoolError::Busy)), "{id}: {busy}");
-        let (custody, caller) = (&world.custody, caller());
-        let change = custody.change_password(telegram(id), hash("guess"), hash("x"), &caller, NOW);
+        let change = change_password(&world.custody, id, ("guess", "x"), NOW);
         let busy = change.await.unwrap_err();
         assert!(matches!(busy, CustodyError::Pool(PoolError::Busy)), "{id}: {busy}");
     }
@@ -145,10 +143,9 @@ async fn without_an_audit_record_nothing_is_opened() {
     world.create(1, "right").await.unwrap();
     let before = world.account(1).await;
     *world.forger.audit_fails.lock().await = true;
-    let (custody, caller) = (&world.custody, caller());
     assert!(matches!(opens(&world, 1, "right").await, Err(CustodyError::Store(_))));
     assert!(world.create(2, "x").await.is_err());
-    let change = custody.change_password(telegram(1), hash("right"), hash("new"), &caller, NOW);
+    let change = change_password(&world.custody, 1, ("right", "new"), NOW);
     assert!(change.await.is_err());
     let id = RecoveryId::random();
     assert!(world.recover(1, id, "new").await.is_err());

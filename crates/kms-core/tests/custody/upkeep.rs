@@ -4,7 +4,7 @@ use kms_core::ports::{SckStore, WrappedSck};
 use kms_core::{Custody, CustodyError, KdfParams, Rewrapped};
 use kms_types::RecoveryId;
 
-use crate::world::{NOW, World, caller, hash, recover, telegram};
+use crate::world::{NOW, World, caller, change_password, recover, telegram};
 
 const KDF: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
 
@@ -41,8 +41,7 @@ async fn sweeps_orphaned_scks_only() {
     world.create(1, "old").await.unwrap();
     let custody = &world.custody;
     let before = world.account(1).await;
-    let (old, new) = (hash("old"), hash("new"));
-    custody.change_password(telegram(1), old, new, &caller(), NOW).await.unwrap();
+    change_password(custody, 1, ("old", "new"), NOW).await.unwrap();
     let now = world.account(1).await;
     let sweep = async |sck| custody.sweep(sck, now.id, &caller(), NOW).await;
     // Not the SCK that the wallet refers to.
@@ -103,8 +102,7 @@ async fn a_concurrent_change_of_password_wins() {
     world.create(1, "old").await.unwrap();
     let custody = world.rotated(KDF);
     let read = world.account(1).await;
-    let (old, new) = (hash("old"), hash("new"));
-    world.custody.change_password(telegram(1), old, new, &caller(), NOW).await.unwrap();
+    change_password(&world.custody, 1, ("old", "new"), NOW).await.unwrap();
     let changed = world.account(1).await;
     // The rewrap has read the wallet before the change.
     *world.forger.account.lock().await = Some(read);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kms_core::account::{Account, AccountState, ContactChange, NewAccount, Wallet, WalletSwap};
+use kms_core::account::{Account, ContactChange, NewAccount, Wallet, WalletSwap};
 use kms_core::audit::{AuditRecord, Caller};
 use kms_core::ports::{AccountStore, AuditLog, ExportLog, SckStore, StoreError, WrappedSck};
 use kms_core::recovery::{Recovery, RecoveryRules};
@@ -35,6 +35,7 @@ pub(crate) const RULES: RecoveryRules = RecoveryRules {
     code_lifetime: millis(600),
     open_for: millis(5_000),
     hold: millis(300),
+    unfreeze_wait: millis(24),
 };
 
 pub(crate) struct World {
@@ -80,10 +81,6 @@ impl AccountStore for Forger {
         wallet: Wallet,
     ) -> Result<bool, StoreError> {
         self.database.reseal_wallet(account, replaces, wallet).await
-    }
-
-    async fn set_state(&self, account: AccountId, state: AccountState) -> Result<bool, StoreError> {
-        self.database.set_state(account, state).await
     }
 
     async fn set_contact(
@@ -148,6 +145,17 @@ impl AuditLog for Forger {
     async fn append_refusal(&self, record: AuditRecord) -> Result<(), StoreError> {
         self.database.append_refusal(record).await
     }
+}
+
+/// Changes the password, within every limit.
+pub(crate) async fn change_password(
+    custody: &Custody,
+    id: i64,
+    (old, new): (&str, &str),
+    now: Timestamp,
+) -> Result<(), CustodyError> {
+    let (words, admit) = ((hash(old), hash(new)), |_| async { Ok(()) });
+    custody.change_password(telegram(id), words, &caller(), now, admit).await
 }
 
 impl World {

@@ -22,6 +22,10 @@ pub(super) fn with_account_fields<T>(account: &Account, work: impl FnOnce(&[&[u8
     if let Some(at) = &recovered {
         fields.extend([b"recovered".as_slice(), at]);
     }
+    let unfreezes = account.unfreezes_at.map(|at| at.0.to_be_bytes());
+    if let Some(at) = &unfreezes {
+        fields.extend([b"unfreezes".as_slice(), at]);
+    }
     let wallet = &account.wallet;
     let (kdf, version) = (wallet.kdf.to_string(), wallet.version.to_be_bytes());
     let ids = [wallet.password_version, wallet.pepper_id.as_u8()];

@@ -40,6 +40,7 @@ pub(super) struct AccountRow {
     pub(super) id: String,
     telegram_id: i64,
     state: String,
+    unfreezes_at: Option<i64>,
     mobile: Option<Vec<u8>>,
     email: Option<Vec<u8>>,
     email_verified_at: Option<i64>,
@@ -165,6 +166,7 @@ pub(crate) fn update(
     let changed = diesel::update(accounts::table.find(account.id.to_string()))
         .set((
             accounts::state.eq(account.state.as_str()),
+            accounts::unfreezes_at.eq(account.unfreezes_at.map(|at| at.0)),
             accounts::mobile.eq(account.mobile),
             accounts::email.eq(account.email),
             accounts::email_verified_at.eq(account.email_verified_at.map(|at| at.0)),
@@ -206,6 +208,7 @@ pub(super) fn parse(
         telegram_id: row.convert(account.telegram_id)?,
         username: row.parse_some(shown.as_ref())?,
         state: row.parse(&account.state)?,
+        unfreezes_at: account.unfreezes_at.map(Timestamp),
         mobile: account.mobile,
         email: account.email,
         email_verified_at: account.email_verified_at.map(Timestamp),

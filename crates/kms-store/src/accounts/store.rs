@@ -2,9 +2,7 @@
 
 use async_trait::async_trait;
 use diesel::prelude::*;
-use kms_core::account::{
-    Account, AccountState, ContactChange, NewAccount, SwapReason, Wallet, WalletSwap,
-};
+use kms_core::account::{Account, ContactChange, NewAccount, SwapReason, Wallet, WalletSwap};
 use kms_core::ports::{AccountStore, ExportLog, StoreError};
 use kms_types::{
     AccountEvent, AccountId, AccountRef, EventKind, RecoveryStep, SckId, SecurityEvent, Timestamp,
@@ -104,19 +102,6 @@ impl AccountStore for Database {
                         current.wallet = wallet;
                     }
                     same
-                })
-            })
-        })
-        .await
-    }
-
-    async fn set_state(&self, account: AccountId, state: AccountState) -> Result<bool, StoreError> {
-        let keys = self.keys.clone();
-        self.blocking(move |connection| {
-            connection.transaction(|connection| {
-                rows::update(connection, account, &keys, |account| {
-                    account.state = state;
-                    true
                 })
             })
         })

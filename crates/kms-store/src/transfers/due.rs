@@ -35,7 +35,7 @@ pub(super) fn claim_due(
     let senders = claimed.iter().map(|row| row.from_account.clone());
     let frozen: Vec<String> = accounts::table
         .filter(accounts::id.eq_any(senders.collect::<HashSet<_>>()))
-        .filter(accounts::state.eq(AccountState::Frozen.as_str()))
+        .filter(accounts::state.ne(AccountState::Active.as_str()))
         .select(accounts::id)
         .load(connection)?;
     let waits = super::waits(connection, &ids)?;

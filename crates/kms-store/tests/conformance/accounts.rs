@@ -3,9 +3,10 @@
 use kms_core::account::{
     Account, AccountState, ContactChange, EmailChange, NewAccount, SwapReason, WalletSwap,
 };
+use kms_core::freeze::FreezeChange;
 use kms_core::ports::{
-    AccountStore, EmailChangeStore, ExportLog, PasswordGate, PasswordGateDecision, RecoveryStore,
-    StoreError,
+    AccountStore, EmailChangeStore, ExportLog, FreezeStore, PasswordGate, PasswordGateDecision,
+    RecoveryStore, StoreError,
 };
 use kms_core::recovery::RecoveryStage;
 use kms_types::{
@@ -20,6 +21,8 @@ on_every_database!(
     a_tampered_account_does_not_end_a_listing,
     a_tampered_wallet_is_refused,
     a_changed_state_is_read_back,
+    a_freeze_of_the_owner_cancels_the_open_recovery,
+    due_unfreezes_are_found_past_unreadable_rows,
     changed_contacts_are_read_back,
     an_export_is_notified,
     what_was_opened_before_a_freeze_or_a_new_password_writes_nothing,
@@ -104,11 +107,64 @@ async fn a_tampered_wallet_is_refused(subject: Subject) {
 async fn a_changed_state_is_read_back(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
-    for state in [AccountState::Frozen, AccountState::Active, AccountState::Frozen] {
-        assert!(database.set_state(ann.id, state).await.unwrap());
-        assert_eq!(database.account(ann.id.into()).await.unwrap().unwrap().state, state);
+    let at = Timestamp(7);
+    for (change, state, unfreezes_at) in [
+        (FreezeChange::ByOwner, AccountState::FrozenByOwner, None),
+        (
+            FreezeChange::RequestLift { wallet_version: 1, until: at },
+            AccountState::FrozenByOwner,
+            Some(at),
+        ),
+        (FreezeChange::LiftDue { now: at }, AccountState::Active, None),
+        (FreezeChange::ByOperator, AccountState::Frozen, None),
+        // Not allowed.
+        (FreezeChange::LiftDue { now: at }, AccountState::Frozen, None),
+        (FreezeChange::LiftByOperator, AccountState::Active, None),
+    ] {
+        let written = database.change_freeze(ann.id, change, at).await.unwrap().unwrap();
+        assert_eq!((written.account.state, written.account.unfreezes_at), (state, unfreezes_at));
+        assert_eq!(database.account(ann.id.into()).await.unwrap(), Some(written.account));
     }
-    assert!(!database.set_state(AccountId::random(), AccountState::Active).await.unwrap());
+    let unknown = database.change_freeze(AccountId::random(), FreezeChange::ByOwner, at).await;
+    assert_eq!(unknown.unwrap(), None);
+    let kinds = events(database, EventCursor::default(), 6).await;
+    let kinds: Vec<_> = kinds.iter().skip(1).map(|event| event.kind).collect();
+    let (frozen, unfrozen) = (SecurityEvent::AccountFrozen, SecurityEvent::AccountUnfrozen);
+    let expected = [frozen, SecurityEvent::UnfreezeRequested, unfrozen, frozen, unfrozen];
+    assert_eq!(kinds, expected.map(EventKind::Security));
+}
+
+async fn a_freeze_of_the_owner_cancels_the_open_recovery(subject: Subject) {
+    let database = &subject.database;
+    let ann = insert(database, 1, "ann").await;
+    let recovery = recoveries::ready(ann.id);
+    assert!(database.insert_recovery(recovery).await.unwrap());
+    let at = Timestamp(1_200);
+    for cancelled in [Some(recovery.id), None] {
+        let written = database.change_freeze(ann.id, FreezeChange::ByOwner, at).await.unwrap();
+        assert_eq!(written.unwrap().cancelled_recovery, cancelled);
+    }
+    let stored = database.recovery(recovery.id).await.unwrap().unwrap();
+    assert_eq!(stored.written, RecoveryStage::Cancelled);
+}
+
+async fn due_unfreezes_are_found_past_unreadable_rows(subject: Subject) {
+    let database = &subject.database;
+    let mut ids = Vec::new();
+    for id in 1..=3 {
+        let account = insert(database, id, &format!("name{id}")).await;
+        let lift = FreezeChange::RequestLift { wallet_version: 1, until: Timestamp(10 + id) };
+        for change in [FreezeChange::ByOwner, lift] {
+            database.change_freeze(account.id, change, Timestamp(5)).await.unwrap().unwrap();
+        }
+        ids.push(account.id);
+    }
+    let due = async |now| database.due_unfreezes(Timestamp(now), 10).await.unwrap();
+    assert_eq!((due(10).await, due(12).await), (vec![], vec![ids[1], ids[0]]));
+    if !subject.url.ends_with(":memory:") {
+        subject.tamper(&format!("update accounts set unfreezes_at = 0 where id = '{}'", ids[2]));
+        assert_eq!(due(12).await, [ids[1], ids[0]]);
+    }
 }
 
 async fn changed_contacts_are_read_back(subject: Subject) {
@@ -164,9 +220,9 @@ async fn what_was_opened_before_a_freeze_or_a_new_password_writes_nothing(subjec
         let swap = WalletSwap { account: id, replaces: 1, wallet, reason, at };
         assert!(!database.swap_wallet(swap).await.unwrap());
     };
-    assert!(database.set_state(id, AccountState::Frozen).await.unwrap());
+    database.change_freeze(id, FreezeChange::ByOwner, at).await.unwrap();
     refuses_all().await;
-    assert!(database.set_state(id, AccountState::Active).await.unwrap());
+    database.change_freeze(id, FreezeChange::LiftByOperator, at).await.unwrap();
     let wallet =
         kms_core::account::Wallet { version: 2, sck_id: SckId::random(), ..ann.wallet.clone() };
     let reason = SwapReason::PasswordChange;

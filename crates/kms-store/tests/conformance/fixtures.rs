@@ -160,6 +160,7 @@ pub(crate) fn account(telegram_id: i64) -> Account {
         telegram_id: telegram_id.try_into().unwrap(),
         username: None,
         state: AccountState::Active,
+        unfreezes_at: None,
         mobile: Some(vec![byte; 40]),
         email: None,
         email_verified_at: None,

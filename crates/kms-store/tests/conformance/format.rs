@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use diesel::sql_types::Text;
 use diesel::{Connection, QueryableByName, RunQueryDsl, SqliteConnection};
-use kms_core::account::{
-    Account, AccountState, ContactChange, EmailChange, NewAccount, SwapReason, WalletSwap,
-};
+use kms_core::account::{Account, ContactChange, EmailChange, NewAccount, SwapReason, WalletSwap};
 use kms_core::audit::{Action, AuditRecord, Caller, Phase};
-use kms_core::ports::{AccountStore, AuditLog, EmailChangeStore, RecoveryStore};
+use kms_core::freeze::FreezeChange;
+use kms_core::ports::{AccountStore, AuditLog, EmailChangeStore, FreezeStore, RecoveryStore};
 use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
 use kms_store::{ApiToken, Database, Scope};
 use kms_types::{AccountId, EthAddress, RecoveryId, SckId, Timestamp, TransferId, U256, Units};
@@ -30,6 +29,7 @@ async fn rows_with_a_mac_are_the_published_vectors() {
     accounts(database).await;
     recoveries(database).await;
     email_changes(database).await;
+    frozen_by_owner(database).await;
     tokens(database).await;
     spending_limits(database).await;
     orphaned_scks(database).await;
@@ -83,7 +83,7 @@ async fn create(database: &Database, telegram_id: i64) -> Account {
     account
 }
 
-/// New, with a verified address, frozen, and recovered.
+/// New, with a verified address, frozen by an operator and by its owner, and recovered.
 async fn accounts(database: &Database) {
     create(database, 1).await;
     let verified = create(database, 2).await;
@@ -92,7 +92,7 @@ async fn accounts(database: &Database) {
     let frozen = create(database, 3).await;
     let mobile = ContactChange::Mobile(None);
     assert!(database.set_contact(frozen.id, 1, mobile, NOW).await.unwrap());
-    assert!(database.set_state(frozen.id, AccountState::Frozen).await.unwrap());
+    database.change_freeze(frozen.id, FreezeChange::ByOperator, NOW).await.unwrap().unwrap();
     let recovered = create(database, 4).await;
     let email = ContactChange::Email(Some(vec![0xef; 45]));
     assert!(database.set_contact(recovered.id, 1, email, NOW).await.unwrap());
@@ -110,6 +110,15 @@ async fn accounts(database: &Database) {
         at: NOW,
     };
     assert!(database.swap_wallet(swap).await.unwrap());
+}
+
+/// Frozen by its owner, who requested to unfreeze it.
+async fn frozen_by_owner(database: &Database) {
+    let account = create(database, 7).await.id;
+    let lift = FreezeChange::RequestLift { wallet_version: 1, until: Timestamp(NOW.0 + 1) };
+    for change in [FreezeChange::ByOwner, lift] {
+        database.change_freeze(account, change, NOW).await.unwrap().unwrap();
+    }
 }
 
 fn recovery(byte: u8, account: AccountId, code: RecoveryCode) -> Recovery {

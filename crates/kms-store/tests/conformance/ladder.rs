@@ -11,8 +11,9 @@ use kms_chain::transfer::{
     Fees, Ladder, Missing, Refusal, TransactionKind, Transfer, TransferFailure, TransferState,
     WaitReason,
 };
-use kms_core::account::{AccountState, SwapReason, Wallet, WalletSwap};
-use kms_core::ports::AccountStore;
+use kms_core::account::{SwapReason, Wallet, WalletSwap};
+use kms_core::freeze::FreezeChange;
+use kms_core::ports::{AccountStore, FreezeStore};
 use kms_store::Page;
 use kms_types::{EventCursor, SckId, Timestamp, U256, Units, Wei};
 
@@ -183,7 +184,7 @@ async fn a_frozen_account_signs_nothing_and_is_marked(subject: Subject) {
         database.sign(quote.id, view(1, 1_000, 0), rules, NOW, sign()).await.unwrap()
     };
     assert!(matches!(sign_one(&quotes[0]).await, SignOutcome::Signed(_)));
-    database.set_state(ann.id, AccountState::Frozen).await.unwrap();
+    database.change_freeze(ann.id, FreezeChange::ByOwner, NOW).await.unwrap();
     assert_eq!(sign_one(&quotes[1]).await, SignOutcome::NotActive);
     let due = database.claim_due(CHAIN, DUE, 10).await.unwrap();
     assert!(due.len() == 1 && due[0].sender_frozen);

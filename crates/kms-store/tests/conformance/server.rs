@@ -14,6 +14,8 @@ const SECURITY: EventStream = EventStream::Security;
 
 on_every_database!(
     the_fifth_attempt_locks_and_the_lockout_doubles,
+    a_clock_that_was_ahead_locks_no_password,
+    three_attempts_a_day_are_made_while_locked,
     a_refunded_attempt_leaves_no_lockout_and_no_count,
     a_limit_allows_exactly_its_burst,
     a_burst_of_zero_allows_nothing,
@@ -51,6 +53,33 @@ async fn the_fifth_attempt_locks_and_the_lockout_doubles(subject: Subject) {
     }
     database.accept(ann, Timestamp(5)).await.unwrap();
     assert_eq!(database.count_attempt(ann, now).await.unwrap(), PasswordGateDecision::Counted);
+}
+
+async fn a_clock_that_was_ahead_locks_no_password(subject: Subject) {
+    let ann = insert(&subject.database, 1, "ann").await.id;
+    let year = 365 * 24 * 60 * 60 * 1_000;
+    let count = async |now| subject.database.count_attempt(ann, Timestamp(now)).await.unwrap();
+    for _ in 0..5 {
+        assert_eq!(count(year).await, PasswordGateDecision::Counted);
+    }
+    assert!(matches!(count(year).await, PasswordGateDecision::LockedUntil(_)));
+    // The clock is right again. The attempts still count, so that the next one locks.
+    assert_eq!(count(1_000).await, PasswordGateDecision::Counted);
+    let until = Timestamp(1_000 + 30 * 60_000);
+    assert_eq!(count(1_000).await, PasswordGateDecision::LockedUntil(until));
+}
+
+async fn three_attempts_a_day_are_made_while_locked(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await.id, insert(database, 2, "bob").await.id);
+    for allowed in [true, true, true, false] {
+        assert_eq!(database.count_attempt_while_locked(ann).await.unwrap(), allowed);
+    }
+    assert!(database.count_attempt_while_locked(bob).await.unwrap());
+    assert_eq!(
+        database.count_attempt(ann, Timestamp(1)).await.unwrap(),
+        PasswordGateDecision::Counted
+    );
 }
 
 async fn a_refunded_attempt_leaves_no_lockout_and_no_count(subject: Subject) {

@@ -38,7 +38,10 @@ pub struct CreateAccount {
 pub enum AccountState {
     /// It may.
     Active,
-    /// The operator froze it: it can be read, but nothing is signed for it.
+    /// Its owner froze it: it can be read, but nothing is signed for it. The owner lifts that with
+    /// the password, after a wait.
+    FrozenByOwner,
+    /// An operator froze it, and only an operator lifts that.
     Frozen,
     /// A state of a newer server.
     #[serde(other)]
@@ -60,6 +63,9 @@ pub struct Account {
     pub address: EthAddress,
     /// Whether it may act.
     pub state: AccountState,
+    /// When the owner's freeze is lifted, if the owner requested that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfreezes_at: Option<Timestamp>,
     /// When the wallet was created.
     pub created_at: Timestamp,
     /// The mobile number, masked.
@@ -85,6 +91,15 @@ pub struct ChangePassword {
     pub old_password_hash: PasswordHash,
     /// The new password.
     pub new_password_hash: PasswordHash,
+}
+
+/// `POST /v1/accounts/{account}/unfreeze`: requests that the owner's freeze is lifted after a wait.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Unfreeze {
+    /// The wallet's password.
+    pub password_hash: PasswordHash,
 }
 
 /// `POST /v1/accounts/{account}/export`: exports the wallet's key.

@@ -8,6 +8,7 @@ use crate::mail::smtp::message;
 
 const AT: Timestamp = Timestamp(1_796_049_000_000);
 const LINK: &str = "https://kms.example.org/recoveries/0/cancel/1";
+const FREEZE: &str = "https://kms.example.org/accounts/0/freeze/1/2";
 /// Newlines, a header, HTML, a Fluent placeable and marks that reverse the direction of text.
 const HOSTILE: &str =
     "ann\r\nBcc: eve@example.org\r\n\r\n<b>{ $owner }</b>\u{202e}\u{2066}\u{200f}";
@@ -39,7 +40,7 @@ fn all(owner: &Owner) -> Vec<Email> {
 
 #[test]
 fn no_value_reaches_a_header_and_no_placeholder_is_left() {
-    let owner = Owner::new(Some(HOSTILE), TelegramId::try_from(7).unwrap());
+    let owner = Owner::new(Some(HOSTILE), TelegramId::try_from(7).unwrap(), FREEZE.to_owned());
     assert_eq!(owner.to_string(), "@annBcceveexampleorgbownerb (Telegram user 7)");
     for email in all(&owner) {
         let text = format!("{}\n{}", email.subject, email.body);
@@ -68,9 +69,19 @@ fn no_value_reaches_a_header_and_no_placeholder_is_left() {
     }
 }
 
+/// A new address is not its owner's before its code was confirmed.
+#[test]
+fn every_e_mail_but_the_code_of_a_new_address_has_the_link_that_freezes() {
+    let owner = Owner::new(None, TelegramId::try_from(7).unwrap(), FREEZE.to_owned());
+    let without: Vec<_> =
+        all(&owner).into_iter().filter(|email| !email.body.contains(FREEZE)).collect();
+    assert_eq!(without.len(), 1);
+    assert!(without[0].subject.contains("Confirm your e-mail address"));
+}
+
 #[test]
 fn an_address_with_a_second_header_is_refused() {
-    let owner = Owner::new(None, TelegramId::try_from(7).unwrap());
+    let owner = Owner::new(None, TelegramId::try_from(7).unwrap(), FREEZE.to_owned());
     let email = security_event(SecurityEvent::PasswordChanged, &owner, AT);
     let from = "Wallet <wallet@example.org>".parse().unwrap();
     assert!(message(from, "ann@example.org\r\nBcc: eve@example.org", email).is_err());

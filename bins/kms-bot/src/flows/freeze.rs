@@ -1,0 +1,164 @@
+//! `/freeze`: freezes the wallet at once, without the password, and requests to unfreeze it, with
+//! the password and a wait.
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use kms_types::wire::{Account, AccountState, Unfreeze};
+use teloxide_core::types::MessageId;
+
+use super::cancel;
+use crate::chat::incoming::User;
+use crate::chat::keyboard::Keyboard;
+use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
+use crate::flow::{
+    Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
+};
+use crate::format::time;
+use crate::problems::problem;
+use crate::texts::{Html, Text, html, text};
+
+const WORD: &str = "freeze";
+
+pub(crate) struct FreezeFlow;
+
+impl Flow for FreezeFlow {
+    fn word(&self) -> &'static str {
+        WORD
+    }
+
+    fn description(&self) -> Text {
+        text!("freeze-description")
+    }
+
+    fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
+        arguments.expect_none()?;
+        Ok(Action::new(|context, user| show(context, user).boxed()))
+    }
+
+    fn button(&self, data: &str) -> Result<Box<dyn Button>, ParseCallbackError> {
+        Ok(Box::new(match data {
+            "ask" => FreezeButton::Ask,
+            "now" => FreezeButton::Now,
+            "lift" => FreezeButton::Lift,
+            _ => return Err(ParseCallbackError),
+        }))
+    }
+}
+
+enum FreezeButton {
+    /// Shows the state of the wallet, and asks for the confirmation.
+    Ask,
+    /// Freezes the wallet, and cancels a request to unfreeze it.
+    Now,
+    /// Asks for the password, to unfreeze the wallet.
+    Lift,
+}
+
+#[async_trait]
+impl Button for FreezeButton {
+    fn data(&self) -> String {
+        let name = match self {
+            Self::Ask => "ask",
+            Self::Now => "now",
+            Self::Lift => "lift",
+        };
+        format!("{WORD}:{name}")
+    }
+
+    async fn press(&self, context: &Context, user: &User, message: MessageId) -> PressResult {
+        context.abandon_step(user).await;
+        match self {
+            Self::Ask => show(context, user).await?,
+            Self::Now => freeze(context, user, message).await?,
+            Self::Lift => {
+                context.telegram.remove_buttons(user.id, message).await?;
+                context.expect(user.id, UnfreezePassword);
+                let ask = html!("freeze-ask-password");
+                context.telegram.send(user.id, &ask, cancel::keyboard()).await?;
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A keyboard that asks whether to freeze the wallet.
+pub(crate) fn ask_keyboard() -> Keyboard {
+    Keyboard::row([(text!("freeze-notice-button"), FreezeButton::Ask.data())])
+}
+
+/// A keyboard that cancels a request to unfreeze the wallet.
+pub(crate) fn keep_keyboard() -> Keyboard {
+    Keyboard::row([(text!("freeze-keep-button"), FreezeButton::Now.data())])
+}
+
+/// Shows whether the wallet is frozen, and what can be done about it.
+async fn show(context: &Context, user: &User) -> HandlerResult {
+    if let Some(account) = context.account(user).await? {
+        let (message, keyboard) = screen(&account);
+        context.telegram.send(user.id, &message, keyboard).await?;
+    }
+    Ok(())
+}
+
+fn screen(account: &Account) -> (Html, Keyboard) {
+    match (account.state, account.unfreezes_at) {
+        (AccountState::Active, _) => {
+            let now = (text!("freeze-now-button"), FreezeButton::Now.data());
+            (html!("freeze-ask"), Keyboard::row([now]).and_row([cancel::button()]))
+        }
+        (AccountState::FrozenByOwner, None) => {
+            let lift = (text!("freeze-lift-button"), FreezeButton::Lift.data());
+            (html!("freeze-frozen"), Keyboard::row([lift]))
+        }
+        (AccountState::FrozenByOwner, Some(at)) => {
+            (html!("freeze-lifting", time = time(at)), keep_keyboard())
+        }
+        (AccountState::Frozen | AccountState::Unknown, _) => {
+            (html!("freeze-by-operator"), Keyboard::none())
+        }
+    }
+}
+
+/// Freezes the wallet. A second press changes nothing.
+async fn freeze(context: &Context, user: &User, message: MessageId) -> HandlerResult {
+    let (text, keyboard) = match context.kms.freeze(user.id.into()).await {
+        Ok(account) => screen(&account),
+        // The button stays, to try again.
+        Err(error) => (problem(&error, None), keep_keyboard()),
+    };
+    Ok(context.telegram.edit(user.id, message, &text, keyboard).await?)
+}
+
+/// Waits for the password, to unfreeze the wallet.
+struct UnfreezePassword;
+
+#[async_trait]
+impl Step for UnfreezePassword {
+    fn secrecy(&self) -> Secrecy {
+        Secrecy::Password
+    }
+
+    fn wanted(&self) -> Html {
+        html!("wanted-password")
+    }
+
+    fn resume(&self) -> String {
+        WORD.to_owned()
+    }
+
+    /// Requests to unfreeze the wallet. The step continues until that succeeds.
+    async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
+        let user = answer.user;
+        let working = html!("freeze-working");
+        let message = context.working(user.id, &working, WORD.to_owned()).await?;
+        let body = Unfreeze { password_hash: answer.password().hash(user.id).await };
+        let (text, keyboard) = match context.kms.unfreeze(user.id.into(), &body).await {
+            Ok(account) => {
+                context.end_step(user.id);
+                screen(&account)
+            }
+            Err(error) => (problem(&error, None), Keyboard::none()),
+        };
+        Ok(context.telegram.edit_or_send(user.id, message, &text, keyboard).await?)
+    }
+}

@@ -1,0 +1,71 @@
+//! Frozen accounts.
+
+use async_trait::async_trait;
+use diesel::prelude::*;
+use kms_core::freeze::FreezeChange;
+use kms_core::ports::{FreezeStore, FreezeWritten, StoreError};
+use kms_types::{AccountId, EventKind, Timestamp};
+
+use super::rows::{self, AccountRow, Row, WalletRow, joined, parse};
+use crate::database::Database;
+use crate::events::{self, About};
+use crate::recoveries;
+use crate::schema::{accounts, wallets};
+
+#[async_trait]
+impl FreezeStore for Database {
+    async fn change_freeze(
+        &self,
+        account: AccountId,
+        change: FreezeChange,
+        at: Timestamp,
+    ) -> Result<Option<FreezeWritten>, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            connection.transaction(|connection| {
+                let mut event = None;
+                rows::update(connection, account, &keys, |account| {
+                    event = change.apply(account);
+                    event.is_some()
+                })?;
+                let mut cancelled_recovery = None;
+                if let Some(event) = event {
+                    let kind = EventKind::Security(event);
+                    events::append(connection, account, at, kind, About::Nothing)?;
+                    if change == FreezeChange::ByOwner {
+                        cancelled_recovery =
+                            recoveries::cancel_readable(connection, account, at, &keys)?;
+                    }
+                }
+                let account = rows::find(connection, account.into(), &keys)?;
+                Ok(account.map(|account| FreezeWritten { account, cancelled_recovery }))
+            })
+        })
+        .await
+    }
+
+    async fn due_unfreezes(
+        &self,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<AccountId>, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            // The latest first, so that rows that cannot be read do not fill every page.
+            let rows: Vec<Row> = joined!()
+                .filter(accounts::unfreezes_at.le(now.0))
+                .order(accounts::unfreezes_at.desc())
+                .limit(limit.into())
+                .load(connection)?;
+            let readable = |row: Row| match parse(row, &keys) {
+                Ok(account) => Some(account.id),
+                Err(error) => {
+                    tracing::error!(%error, event = "row_unreadable", "unreadable account");
+                    None
+                }
+            };
+            Ok(rows.into_iter().filter_map(readable).collect())
+        })
+        .await
+    }
+}
