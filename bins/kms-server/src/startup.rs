@@ -212,8 +212,9 @@ async fn run_workers(
     }
     // With connections of its own: whole blocks must not delay the requests of users.
     let follower = Follower::new(Arc::new(database.clone()), chain.open()?, follower_config(chain));
-    supervisor.run(FollowBlocks::new(follower, database, poll));
-    supervisor.run(WatchTransfers { transfers: Arc::clone(&state.transfers), poll });
+    let follower = Arc::new(follower);
+    supervisor.run(FollowBlocks::new(Arc::clone(&follower), database, poll));
+    supervisor.run(WatchTransfers { transfers: Arc::clone(&state.transfers), follower, poll });
     let (custody, database) = (Arc::clone(custody), database.clone());
     supervisor.run(AdvanceRecoveries { custody, database, poll });
     run_maintenance(supervisor, state, upkeep);

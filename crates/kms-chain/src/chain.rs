@@ -12,6 +12,7 @@ mod error;
 mod gas;
 mod proofs;
 mod receipts;
+mod refusals;
 mod requests;
 mod state;
 mod token_check;

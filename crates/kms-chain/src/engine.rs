@@ -18,6 +18,7 @@ use kms_core::ports::StoreError;
 use kms_types::{Timestamp, Token, TransferId};
 
 use crate::chain::Chain;
+use crate::follower::UsedNonce;
 use crate::ports::{Progress, TransferStore};
 use crate::prices::PricePolicy;
 use crate::spending::SpendingRules;
@@ -52,6 +53,8 @@ pub struct Transfers {
     spending: SpendingRules,
     /// Since when every round lacked an endpoint.
     no_endpoint_since: Mutex<Option<Timestamp>>,
+    /// The pending transfers whose nonces the last round found used.
+    used_nonces: Mutex<Vec<UsedNonce>>,
 }
 
 impl Transfers {
@@ -66,8 +69,8 @@ impl Transfers {
         tokens: Vec<Token>,
         spending: SpendingRules,
     ) -> Self {
-        let no_endpoint_since = Mutex::default();
-        Self { store, chain, sealer, config, tokens, spending, no_endpoint_since }
+        let (no_endpoint_since, used_nonces) = (Mutex::default(), Mutex::default());
+        Self { store, chain, sealer, config, tokens, spending, no_endpoint_since, used_nonces }
     }
 
     /// A node accepted a transaction now.

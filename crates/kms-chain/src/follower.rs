@@ -10,6 +10,8 @@
 //! Where two endpoints or more are configured, a block is final only when a second one returns it
 //! as well. Native coin that arrives inside a contract call is not found.
 
+mod backfill;
+mod found;
 mod recent;
 
 use std::collections::{HashMap, HashSet};
@@ -19,13 +21,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, EthAddress, Timestamp, Token, Units, Wei};
+use kms_types::{AccountId, EthAddress, Timestamp, Token, Units};
 use tokio::sync::Mutex;
 
+use self::found::{Found, nonce_uses};
 use self::recent::{ReadBlock, Recent};
 use crate::chain::{Block, Chain, ChainError, Endpoint, Head, Header, Receipt};
-use crate::settlement::{NonceMatch, NonceUse, Outcome, ReadBlocks, Settlement, SettlementStore};
+use crate::settlement::{ReadBlocks, SettlementStore};
 
+pub use self::backfill::UsedNonce;
 pub use crate::chain::{BlockRef, Finality, FinalityError, Payment};
 
 /// How many blocks one round reads.
@@ -180,12 +184,15 @@ impl Follower {
         }
         if !fetched.is_empty() {
             let fetched = connected(tip, fetched);
-            let Some(read) = self.settle(&endpoint, fetched, &recent, now).await? else {
+            let Some(settled) = self.settle(&endpoint, fetched, &recent, now).await? else {
                 // Another server took over: everything above the cursor is read again.
                 *recent = Recent::default();
                 return Ok(true);
             };
-            recent.extend(read);
+            recent.extend(settled.read);
+            if let Some((number, header)) = settled.unconfirmed {
+                self.unconfirmed(&endpoint, number, &header, &mut recent).await;
+            }
         }
         self.finalize(&endpoint, head, &mut recent, now).await?;
         if recent.is_read_due(now) {
@@ -228,14 +235,15 @@ impl Follower {
     }
 
     /// Settles the transfers whose nonces these blocks use, and returns the blocks with their
-    /// external deposits; `None` if another server settled blocks meanwhile.
+    /// external deposits; `None` if another server settled blocks meanwhile. What settles a
+    /// transfer waits until a second endpoint has the block, and so do the blocks above it.
     async fn settle(
         &self,
         endpoint: &Endpoint,
         fetched: Vec<Fetched>,
         recent: &Recent,
         now: Timestamp,
-    ) -> Result<Option<Vec<ReadBlock>>, FollowError> {
+    ) -> Result<Option<Settled>, FollowError> {
         let Some(position) = recent.position() else { return Ok(None) };
         let payments = fetched
             .iter()
@@ -243,8 +251,12 @@ impl Follower {
         let deposits = self.deposits.external_deposits(payments.collect()).await?;
         let uses = fetched.iter().flat_map(|it| nonce_uses(&it.block)).collect();
         let matches = self.settlements.match_nonces(self.chain.chain_id(), uses).await?;
-        let found: Vec<_> =
+        let mut found: Vec<_> =
             fetched.iter().map(|it| Found::in_block(&it.block, &deposits, &matches)).collect();
+        let unconfirmed = self.first_unconfirmed(endpoint, &fetched, &found).await;
+        found.truncate(unconfirmed.unwrap_or(found.len()));
+        let unconfirmed = unconfirmed.and_then(|first| fetched.get(first));
+        let unconfirmed = unconfirmed.map(|it| (it.block.number, it.block.header));
         let wanted: Vec<_> = fetched
             .into_iter()
             .zip(&found)
@@ -268,7 +280,29 @@ impl Follower {
             let event = "final_transfer_reopened";
             tracing::error!(event, %transfer, "final transfer contradicted by the chain");
         }
-        Ok(Some(read))
+        Ok(Some(Settled { read, unconfirmed }))
+    }
+
+    /// The place of the first of these blocks that settles a transfer and that no second endpoint
+    /// has.
+    async fn first_unconfirmed(
+        &self,
+        endpoint: &Endpoint,
+        fetched: &[Fetched],
+        found: &[Found<'_>],
+    ) -> Option<usize> {
+        let settling = fetched.iter().zip(found).map(|(fetched, found)| {
+            let Block { number, header, .. } = fetched.block;
+            (number, header, found.settling(&fetched.block))
+        });
+        let settling: Vec<_> = settling.collect();
+        let compare = |(number, header, settling): (u64, Header, Vec<_>)| async move {
+            settling.is_empty()
+                || self.chain.is_confirmed(endpoint, number, &header, &settling).await
+        };
+        let compared = stream::iter(settling).map(compare).buffered(CONCURRENCY);
+        let compared: Vec<bool> = compared.collect().await;
+        compared.iter().position(|is_confirmed| !is_confirmed)
     }
 
     /// Returns a block with the receipts of these transactions in it.
@@ -441,6 +475,13 @@ impl Follower {
     }
 }
 
+/// What was settled.
+struct Settled {
+    read: Vec<ReadBlock>,
+    /// The block after them, which no second endpoint has.
+    unconfirmed: Option<(u64, Header)>,
+}
+
 /// Whether a block was replaced by another one of the same number.
 enum Replacement {
     /// It is still there, or the endpoint has not reached it.
@@ -448,102 +489,6 @@ enum Replacement {
     /// One endpoint reports this one, and no other endpoint does.
     Unconfirmed(Header),
     Found,
-}
-
-/// What concerns wallets in a block.
-struct Found<'a> {
-    deposits: Vec<&'a Deposit>,
-    matches: Vec<&'a NonceMatch>,
-}
-
-impl<'a> Found<'a> {
-    fn in_block(block: &Block, deposits: &'a [Deposit], matches: &'a [NonceMatch]) -> Self {
-        let hashes: HashSet<_> = block.transactions.iter().map(|it| it.hash.0).collect();
-        let is_here = |deposit: &&Deposit| {
-            deposit.payment.block == block.number && hashes.contains(&deposit.payment.tx_hash)
-        };
-        Self {
-            deposits: deposits.iter().filter(is_here).collect(),
-            matches: matches.iter().filter(|found| hashes.contains(&found.tx_hash)).collect(),
-        }
-    }
-
-    /// The transactions whose receipts decide something.
-    fn hashes(&self) -> HashSet<[u8; 32]> {
-        let own = self.matches.iter().filter(|found| found.signed_as.is_some());
-        let deposits = self.deposits.iter().map(|deposit| deposit.payment.tx_hash);
-        own.map(|found| found.tx_hash).chain(deposits).collect()
-    }
-
-    fn settlements(
-        &self,
-        block: &Block,
-        receipts: &HashMap<[u8; 32], Receipt>,
-    ) -> Result<Vec<Settlement>, FollowError> {
-        let settlement = |found: &&NonceMatch| {
-            let NonceMatch { transfer, tx_hash, signed_as } = found;
-            let (outcome, fee) = match signed_as {
-                None => (Outcome::Superseded, Wei::default()),
-                Some(kind) => {
-                    let receipt = receipts.get(tx_hash);
-                    let receipt = receipt.ok_or(FollowError::NoReceipt { block: block.number })?;
-                    (Outcome::of(*kind, transfer, receipt), receipt.fee)
-                }
-            };
-            let (transfer, tx_hash, block) = (transfer.id, *tx_hash, block.at());
-            Ok(Settlement { transfer, block, tx_hash, outcome, fee })
-        };
-        self.matches.iter().map(settlement).collect()
-    }
-
-    fn read(
-        &self,
-        block: &Block,
-        receipts: &HashMap<[u8; 32], Receipt>,
-    ) -> Result<ReadBlock, FollowError> {
-        let mut deposits = Vec::new();
-        for deposit in &self.deposits {
-            let receipt = receipts.get(&deposit.payment.tx_hash);
-            let receipt = receipt.ok_or(FollowError::NoReceipt { block: block.number })?;
-            if is_in(&deposit.payment, receipt) {
-                deposits.push(Deposit::clone(deposit));
-            }
-        }
-        let concerned: HashSet<_> = self
-            .matches
-            .iter()
-            .map(|found| found.tx_hash)
-            .chain(self.deposits.iter().map(|deposit| deposit.payment.tx_hash))
-            .collect();
-        let transactions = block.transactions.iter();
-        let transactions = transactions.filter(|it| concerned.contains(&it.hash.0));
-        Ok(ReadBlock {
-            at: block.at(),
-            header: block.header,
-            transactions: transactions.cloned().collect(),
-            deposits,
-            concerns_wallets: !concerned.is_empty(),
-        })
-    }
-}
-
-/// Whether a payment took place by the receipt of its transaction: it succeeded, and the receipt
-/// has the token's log.
-fn is_in(payment: &Payment, receipt: &Receipt) -> bool {
-    let Some(token) = &payment.token else { return receipt.success };
-    let moves = receipt.moves.iter().filter(|moved| {
-        moved.token == token.address && moved.to == payment.to && moved.from != moved.to
-    });
-    let logged =
-        moves.fold(Units::default(), |sum, moved| Units(sum.0.saturating_add(moved.units.0)));
-    receipt.success && logged == payment.value
-}
-
-fn nonce_uses(block: &Block) -> impl Iterator<Item = NonceUse> {
-    block.transactions.iter().filter_map(|transaction| {
-        let (from, tx_hash) = (transaction.from(), transaction.hash.0);
-        Some(NonceUse { from, nonce: transaction.nonce()?, tx_hash })
-    })
 }
 
 /// Returns the blocks after the tip as long as each is the child of the one before it: a node may

@@ -111,6 +111,17 @@ pub trait SettlementStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<Vec<TransferId>>, StoreError>;
 
+    /// Records settlements of a final block that the cursor is past, and makes them final, with
+    /// their notices. A transfer that is settled already is not changed.
+    async fn settle_final(
+        &self,
+        chain_id: u64,
+        block: BlockRef,
+        settlements: Vec<Settlement>,
+        now: Timestamp,
+        keep_until: Timestamp,
+    ) -> Result<(), StoreError>;
+
     /// Makes every settlement in a block up to this one final, with its notices: the blocks below
     /// the tip of the position, which its hash identifies. The signed bytes are kept until
     /// `keep_until`. Returns the superseded transfers; `None`, and changes nothing, if another

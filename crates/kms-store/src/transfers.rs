@@ -18,11 +18,14 @@ use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::{BigInt, Bool, Text};
+use kms_chain::follower::BlockRef;
 use kms_chain::ports::{
     ChainView, ChoosePrices, Due, Inserted, PaidBefore, Progress, ReplaceOutcome, Sign, SignAgain,
     SignOutcome, TransferStore,
 };
-use kms_chain::settlement::{NonceMatch, NonceUse, Position, ReadBlocks, SettlementStore};
+use kms_chain::settlement::{
+    NonceMatch, NonceUse, Position, ReadBlocks, Settlement, SettlementStore,
+};
 use kms_chain::spending::{OverLimit, SpendingRules};
 use kms_chain::state::{self, Change};
 use kms_chain::transfer::{Fees, Outgoing, Transfer, TransferFailure, TransferState, Wait};
@@ -474,6 +477,23 @@ impl SettlementStore for Database {
         self.blocking(move |connection| {
             connection
                 .transaction(|connection| settle::settle(connection, chain_id, at, &read, now))
+        })
+        .await
+    }
+
+    async fn settle_final(
+        &self,
+        chain_id: u64,
+        block: BlockRef,
+        settlements: Vec<Settlement>,
+        now: Timestamp,
+        keep_until: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.blocking(move |connection| {
+            connection.transaction(|connection| {
+                let block = (chain_id, block.number);
+                settle::settle_final(connection, block, &settlements, now, keep_until)
+            })
         })
         .await
     }

@@ -1,5 +1,6 @@
 //! Reads the blocks of the chain: settles transfers, and finds external deposits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kms_chain::follower::{FollowError, Follower};
@@ -20,7 +21,7 @@ const ATTEMPTS: u32 = 3;
 /// Reads blocks in their order; many per round when it is behind. One server of several does it, by
 /// a lease.
 pub(crate) struct FollowBlocks {
-    follower: Follower,
+    follower: Arc<Follower>,
     database: Database,
     /// This server, as the holder of the lease.
     holder: String,
@@ -31,7 +32,7 @@ pub(crate) struct FollowBlocks {
 
 impl FollowBlocks {
     /// Reads with this follower.
-    pub(crate) fn new(follower: Follower, database: &Database, poll: Duration) -> Self {
+    pub(crate) fn new(follower: Arc<Follower>, database: &Database, poll: Duration) -> Self {
         let (database, holder) = (database.clone(), Uuid::new_v4().to_string());
         Self { follower, database, holder, poll, failures: 0 }
     }
@@ -73,8 +74,6 @@ impl Worker for FollowBlocks {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use kms_chain::Chain;
     use kms_chain::follower::{Finality, FollowerConfig};
     use kms_core::ServerKeys;
@@ -90,7 +89,7 @@ mod tests {
         let config =
             FollowerConfig { finality: Finality::Tag, prove_receipts: true, tokens: Vec::new() };
         let follower = Follower::new(Arc::new(database.clone()), chain, config);
-        let mut worker = FollowBlocks::new(follower, &database, Duration::from_secs(1));
+        let mut worker = FollowBlocks::new(Arc::new(follower), &database, Duration::from_secs(1));
         let other = || database.acquire_lease(LEASE_NAME, "other", LEASE);
         for round in 1..=ATTEMPTS {
             worker.round().await.unwrap_err();

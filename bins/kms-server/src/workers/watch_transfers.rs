@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kms_chain::Transfers;
+use kms_chain::follower::Follower;
 use kms_core::ports::StoreError;
 use kms_process::{Next, Worker};
 
@@ -12,6 +13,7 @@ use crate::clock;
 /// Advances the transfers that are due.
 pub(crate) struct WatchTransfers {
     pub(crate) transfers: Arc<Transfers>,
+    pub(crate) follower: Arc<Follower>,
     pub(crate) poll: Duration,
 }
 
@@ -25,6 +27,12 @@ impl Worker for WatchTransfers {
 
     async fn round(&mut self) -> Result<Next, StoreError> {
         self.transfers.tick(clock::now()).await?;
+        for used in self.transfers.take_used_nonces() {
+            if let Err(error) = self.follower.settle_missed(&used, clock::now()).await {
+                let (event, transfer) = ("transfer_delayed", used.transfer);
+                tracing::warn!(event, %transfer, %error, "search for a missed block failed");
+            }
+        }
         Ok(Next::AfterInterval)
     }
 }

@@ -8,8 +8,6 @@
 use alloy::rpc::json_rpc::ErrorPayload;
 use alloy::transports::{RpcError, TransportError};
 
-use crate::transfer::{Refusal, WaitReason};
-
 /// JSON-RPC codes that mean a failed execution and nothing else: the code of the Ethereum execution
 /// API for a revert, and the code that some clients use for errors of their virtual machine. Every
 /// other code, -32000 among them, is also used for failures of the endpoint itself.
@@ -147,41 +145,6 @@ impl ChainError {
         Self::Refused { code: payload.code, message: cleaned(&payload.message) }
     }
 
-    /// Whether a node answers that it has this transaction, or that its nonce is used. That is no
-    /// refusal, and proves nothing: the chain shows what became of it.
-    pub(crate) fn is_known_transaction(&self) -> bool {
-        let Self::Refused { message, .. } = self else { return false };
-        let message = message.to_lowercase();
-        let known = ["already known", "already imported", "nonce too low", "nonce is too low"];
-        known.iter().any(|words| message.contains(words))
-            || (message.contains("known transaction") && !message.contains("unknown transaction"))
-    }
-
-    /// Why a transaction waits that the endpoints answered with this error; `None` if they did not
-    /// refuse it. For display and alarms: endpoints differ in their words, and any endpoint may
-    /// lie.
-    pub(crate) fn wait_reason(&self) -> Option<WaitReason> {
-        let Self::Refused { message, .. } = self else { return None };
-        if self.is_known_transaction() {
-            return None;
-        }
-        let message = message.to_lowercase();
-        let says = |words: &[&str]| words.iter().any(|words| message.contains(words));
-        Some(if says(&["insufficient funds", "insufficient balance"]) {
-            WaitReason::Funds
-        } else if says(&["less than block base fee", "lower than the current base fee"]) {
-            WaitReason::Fee
-        } else if says(&["intrinsic gas", "gas limit", "out of gas"]) {
-            WaitReason::Refused(Refusal::GasLimit)
-        } else if says(&["underpriced", "tip", "gas price", "priority fee"]) {
-            WaitReason::Refused(Refusal::TipTooLow)
-        } else if says(&["fee cap", "exceeds the configured cap"]) {
-            WaitReason::Refused(Refusal::FeeTooHigh)
-        } else {
-            WaitReason::Refused(Refusal::Other)
-        })
-    }
-
     /// Whether another endpoint may answer. If not, the error is the chain's verdict on the
     /// request.
     pub(super) fn may_pass_elsewhere(&self) -> bool {
@@ -245,31 +208,4 @@ fn lacks_block(payload: &ErrorPayload) -> bool {
 /// Truncates untrusted text and removes control characters, for log lines and screens.
 fn cleaned(text: &str) -> String {
     text.chars().filter(|character| !character.is_control()).take(MESSAGE_CHARACTERS).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_transaction_that_a_node_has_is_not_refused() {
-        let reason = |message: &str| {
-            let refused = ChainError::Refused { code: -32_000, message: message.to_owned() };
-            (refused.is_known_transaction(), refused.wait_reason())
-        };
-        for known in [
-            "already known",
-            "ALREADY_EXISTS: already known",
-            "known transaction: 5c504ed432cb51138bcf09aa5e8a410dd4a1e204ef84bfed1be16dfba1b22060",
-            "nonce too low: next nonce 5, tx nonce 4",
-            "Transaction with the same hash was already imported.",
-        ] {
-            assert_eq!(reason(known), (true, None), "{known}");
-        }
-        let other = Some(WaitReason::Refused(Refusal::Other));
-        assert_eq!(reason("unknown transaction type"), (false, other));
-        assert_eq!(reason("nonce too high"), (false, other));
-        let funds = reason("insufficient funds for gas * price + value");
-        assert_eq!(funds, (false, Some(WaitReason::Funds)));
-    }
 }

@@ -11,6 +11,7 @@ use kms_types::Timestamp;
 use super::Transfers;
 use super::watch::WatchError;
 use crate::chain::{ChainError, Endpoint, Head, MARKET_BLOCKS};
+use crate::follower::UsedNonce;
 use crate::ports::{Due, Progress, SignedTx};
 use crate::signing;
 use crate::transfer::{TransactionKind, Transfer, TransferState, Wait, WaitReason};
@@ -210,6 +211,12 @@ impl Due {
     fn sent(&self) -> impl Iterator<Item = &SignedTx> {
         let replacements = self.replacements.iter().rev();
         replacements.filter(|signed| signed.sent.is_some()).chain([&self.first])
+    }
+
+    /// The transfer, whose nonce the chain counts as used.
+    pub(super) fn used_nonce(&self, nonce: u64) -> UsedNonce {
+        let hashes = self.sent().map(|signed| signed.tx_hash).collect();
+        UsedNonce { transfer: self.transfer.id, from: self.transfer.from.address, nonce, hashes }
     }
 
     /// The transaction that was broadcast last; the first one if none was.

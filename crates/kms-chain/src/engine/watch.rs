@@ -17,6 +17,7 @@ use kms_types::Timestamp;
 
 use super::Transfers;
 use crate::chain::{ChainError, Endpoint, Head};
+use crate::follower::UsedNonce;
 use crate::ports::Due;
 use crate::transfer::WaitReason;
 
@@ -89,6 +90,7 @@ impl Transfers {
             }
         };
         *self.no_endpoint_since() = None;
+        self.used_nonces().clear();
         let snapshot = Snapshot { endpoint: &endpoint, head };
         stream::iter(due)
             .for_each_concurrent(CONCURRENCY, async |due| {
@@ -141,8 +143,21 @@ impl Transfers {
             Ordering::Less => self.push(&due, false, endpoint, head, now).await,
             Ordering::Equal => self.push(&due, true, endpoint, head, now).await,
             // The follower reads the block that used it. Nothing follows from a count.
-            Ordering::Greater => Ok(()),
+            Ordering::Greater => {
+                self.used_nonces().push(due.used_nonce(nonce));
+                Ok(())
+            }
         }
+    }
+
+    /// Returns the pending transfers whose nonces the last round found used, for
+    /// [`Follower::settle_missed`](crate::follower::Follower::settle_missed), once.
+    pub fn take_used_nonces(&self) -> Vec<UsedNonce> {
+        std::mem::take(&mut *self.used_nonces())
+    }
+
+    fn used_nonces(&self) -> MutexGuard<'_, Vec<UsedNonce>> {
+        self.used_nonces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn no_endpoint_since(&self) -> MutexGuard<'_, Option<Timestamp>> {

@@ -105,3 +105,22 @@ async fn the_follower_leaves_an_endpoint_that_two_others_contradict() {
     world.rounds(&three).await;
     assert_eq!(world.database_cursor().await, last + 2);
 }
+
+#[tokio::test]
+async fn a_payment_is_mined_when_a_second_endpoint_has_its_block() {
+    let world = World::new().await;
+    let (bob, sent, block) = paid(&world).await;
+    // This endpoint has another block in its place, or not yet.
+    let (other, honest) = (forked(&world, block), world.anvil.url());
+    let two = world.follower_over(over(&[&honest, &other]));
+    for _ in 0..2 {
+        world.rounds(&two).await;
+        assert_eq!(world.state(&sent).await, TransferState::Broadcast);
+        assert_eq!(world.event_count(&bob).await, 0);
+        world.mine(1);
+    }
+    let three = world.follower_over(over(&[&honest, &other, &honest]));
+    world.rounds(&three).await;
+    assert_eq!(world.state(&sent).await, TransferState::Mined);
+    assert_eq!(world.event_count(&bob).await, 1);
+}

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
 mod agreement;
+mod backfill;
 mod chain;
 mod confirm;
 mod endpoint;

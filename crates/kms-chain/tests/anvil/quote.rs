@@ -188,6 +188,26 @@ async fn a_quote_has_the_warnings_for_its_sender() {
 }
 
 #[tokio::test]
+async fn a_fee_that_is_high_for_the_amount_is_a_warning() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    // The usual fee is 21,000 gas at about 10 gwei: 0.00021 coins.
+    world.rpc("anvil_setNextBlockBaseFeePerGas", json!(["0x2540be400"]));
+    world.mine(1);
+    for (amount, warning) in [
+        ("0.0002", Some(Warning::FeeAboveAmount)),
+        ("0.0003", Some(Warning::FeeHigh)),
+        ("0.002", Some(Warning::FeeHigh)),
+        ("0.0023", None),
+    ] {
+        let quote = world.quote(&ann, stranger(), amount).await;
+        let of_fee = |it: &&Warning| matches!(it, Warning::FeeAboveAmount | Warning::FeeHigh);
+        let found: Vec<_> = quote.warnings.iter().filter(of_fee).copied().collect();
+        assert_eq!(found, Vec::from_iter(warning), "{amount}");
+    }
+}
+
+#[tokio::test]
 async fn a_chain_that_is_down_stores_no_quote() {
     let mut world = World::new().await;
     let ann = world.account(1, COIN).await;

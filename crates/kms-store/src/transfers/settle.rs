@@ -319,6 +319,35 @@ pub(super) fn finalize(
     if !hold_position(connection, chain_id, at, at.tip)? {
         return Ok(None);
     }
+    finalize_up_to(connection, chain_id, up_to, now, keep_until).map(Some)
+}
+
+/// Records settlements of a final block, and makes them final.
+pub(super) fn settle_final(
+    connection: &mut AnyConnection,
+    (chain_id, block): (u64, u64),
+    settlements: &[Settlement],
+    now: Timestamp,
+    keep_until: Timestamp,
+) -> Result<(), Failure> {
+    // An update without effect takes the row lock.
+    diesel::update(chain_cursors::table.find(to_i64(chain_id)))
+        .set(chain_cursors::block.eq(chain_cursors::block))
+        .execute(connection)?;
+    for settlement in settlements {
+        record(connection, chain_id, settlement, now)?;
+    }
+    finalize_up_to(connection, chain_id, block, now, keep_until)?;
+    Ok(())
+}
+
+fn finalize_up_to(
+    connection: &mut AnyConnection,
+    chain_id: u64,
+    up_to: u64,
+    now: Timestamp,
+    keep_until: Timestamp,
+) -> Result<Vec<TransferId>, Failure> {
     finalize_paid(connection, chain_id, up_to, now, keep_until)?;
     let unpaid: Vec<SettlementRow> = settlements::table
         .filter(settlements::chain_id.eq(to_i64(chain_id)))
@@ -331,7 +360,7 @@ pub(super) fn finalize(
     for row in unpaid {
         superseded.extend(finalize_unpaid(connection, &row, now, keep_until)?);
     }
-    Ok(Some(superseded))
+    Ok(superseded)
 }
 
 /// Finalizes all payments up to a block: one statement for each table, and a notice for each

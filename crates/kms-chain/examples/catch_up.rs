@@ -1,0 +1,75 @@
+//! Measures how long a server takes to read the blocks of a day of downtime on a chain of two
+//! seconds a block, from a node that takes 50 ms for each answer. The target is minutes.
+//!
+//! ```text
+//! cargo run --release -p kms-chain --example catch_up [BLOCKS]
+//! ```
+
+#![expect(clippy::unwrap_used, reason = "an example, which may panic")]
+#![expect(clippy::print_stdout, reason = "it prints what it measured")]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kms_chain::Chain;
+use kms_chain::follower::{Finality, Follower, FollowerConfig};
+use kms_core::ServerKeys;
+use kms_store::Database;
+use kms_testkit::Anvil;
+use kms_types::Timestamp;
+use serde_json::json;
+
+const A_DAY: u64 = 24 * 60 * 60 / 2;
+const LATENCY: Duration = Duration::from_millis(50);
+
+#[tokio::main]
+async fn main() {
+    let blocks: u64 = std::env::args().nth(1).map_or(A_DAY, |blocks| blocks.parse().unwrap());
+    let anvil = Anvil::start().unwrap();
+    let database = Database::connect("sqlite::memory:", 1, Arc::new(ServerKeys::random()));
+    let database = database.await.unwrap();
+    database.migrate().await.unwrap();
+    let chain = Chain::new(&delayed(&anvil.url()), anvil.chain_id()).unwrap();
+    let finality = Finality::Blocks(12);
+    let config = FollowerConfig { finality, prove_receipts: true, tokens: Vec::new() };
+    let follower = Follower::new(Arc::new(database), chain, config);
+    let now = Timestamp(0);
+    follower.round(now).await.unwrap();
+    for _ in 0..blocks.div_ceil(1_000) {
+        anvil.rpc("anvil_mine", json!(["0x3e8"])).unwrap();
+    }
+    let begun = Instant::now();
+    while follower.round(now).await.unwrap() {}
+    let took = begun.elapsed();
+    println!("{blocks} blocks in {took:.1?}");
+}
+
+/// A proxy that takes a while for each request.
+fn delayed(node: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let node = node.trim_start_matches("http://").to_owned();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, node) = (client.unwrap(), TcpStream::connect(&node).unwrap());
+            let (answers, clients) = (node.try_clone().unwrap(), client.try_clone().unwrap());
+            thread::spawn(move || forward(client, node, LATENCY));
+            thread::spawn(move || forward(answers, clients, Duration::ZERO));
+        }
+    });
+    url
+}
+
+fn forward(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(read) = from.read(&mut buffer) {
+        let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
+        thread::sleep(delay);
+        if to.write_all(bytes).is_err() {
+            break;
+        }
+    }
+}
