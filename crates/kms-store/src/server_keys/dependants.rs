@@ -7,7 +7,7 @@ use kms_core::{ServerKeyId, ServerKeyKind};
 use kms_types::Timestamp;
 
 use super::remac::MAC_TABLES;
-use crate::database::Database;
+use crate::database::{AnyConnection, Database, Failure};
 use crate::dialect::Dialect;
 use crate::schema::email_changes;
 
@@ -51,6 +51,21 @@ struct Count {
     radix: u32,
 }
 
+impl Count {
+    fn run(self, connection: &mut AnyConnection) -> Result<Vec<Dependants>, Failure> {
+        let Self { kind, what, version, from, radix } = self;
+        let sql = format!("select {version} as version, count(*) as count from {from} group by 1");
+        let counted: Vec<Counted> = diesel::sql_query(sql).load(connection)?;
+        let dependants = |row: Counted| Dependants {
+            kind,
+            version: parse(&row.version, radix),
+            what: what.clone(),
+            count: row.count.unsigned_abs(),
+        };
+        Ok(counted.into_iter().map(dependants).collect())
+    }
+}
+
 impl Database {
     /// Counts the rows that depend on each version of each server key.
     ///
@@ -58,21 +73,19 @@ impl Database {
     /// When the database does not answer.
     pub async fn server_key_dependants(&self) -> Result<Vec<Dependants>, StoreError> {
         let dialect = self.dialect;
-        self.blocking(move |connection| {
-            let mut found = Vec::new();
-            for Count { kind, what, version, from, radix } in counts(dialect) {
-                let sql = format!(
-                    "select {version} as version, count(*) as count from {from} group by 1"
-                );
-                let counted: Vec<Counted> = diesel::sql_query(sql).load(connection)?;
-                found.extend(counted.into_iter().map(|row| Dependants {
-                    kind,
-                    version: parse(&row.version, radix),
-                    what: what.clone(),
-                    count: row.count.unsigned_abs(),
-                }));
-            }
-            Ok(found)
+        self.without_deadline(move |connection| {
+            connection.transaction(|connection| {
+                // Whole tables are counted.
+                #[cfg(feature = "postgres")]
+                if matches!(connection, AnyConnection::Postgres(_)) {
+                    diesel::sql_query("set local statement_timeout = 0").execute(connection)?;
+                }
+                let mut found = Vec::new();
+                for count in counts(dialect) {
+                    found.extend(count.run(connection)?);
+                }
+                Ok(found)
+            })
         })
         .await
     }

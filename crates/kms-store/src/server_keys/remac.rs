@@ -48,7 +48,7 @@ impl Database {
     /// When the database does not answer.
     pub async fn remac(&self, table: &'static str, cursor: &str) -> Result<MovedBatch, StoreError> {
         let (keys, cursor) = (self.keys.clone(), cursor.to_owned());
-        self.blocking(move |connection| {
+        self.without_deadline(move |connection| {
             let mut batch = MovedBatch::default();
             let Some(table) = MAC_TABLES.iter().find(|known| known.name == table) else {
                 return Ok(batch);

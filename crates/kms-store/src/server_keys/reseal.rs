@@ -46,7 +46,7 @@ impl Database {
     /// When the database does not answer.
     pub async fn reseal(&self, what: Sealed, cursor: &str) -> Result<MovedBatch, StoreError> {
         let (keys, dialect, cursor) = (self.keys.clone(), self.dialect, cursor.to_owned());
-        self.blocking(move |connection| {
+        self.without_deadline(move |connection| {
             let sealer = Sealer::new(keys.clone());
             let batch = MovedBatch::default();
             let mut work = Work { keys: &keys, sealer: &sealer, dialect, batch };
