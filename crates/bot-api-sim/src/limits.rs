@@ -54,9 +54,9 @@ pub(crate) struct Traffic {
     groups: HashMap<i64, VecDeque<Instant>>,
     /// When each private chat has its full burst again.
     chats: HashMap<i64, Instant>,
-    /// Until when the bot has been told to leave each chat alone.
+    /// Until when the bot was asked to leave each chat alone.
     waits: HashMap<i64, Instant>,
-    /// Calls that the bot made although it had been told to wait.
+    /// Calls that the bot made although it was asked to wait.
     pub(crate) ignored: Vec<String>,
 }
 
@@ -91,11 +91,13 @@ impl Traffic {
         Err(self.refuse(chat, left, now))
     }
 
-    /// Tells the bot to wait for this long.
+    /// Asks the bot to wait for this long.
     pub(crate) fn refuse(&mut self, chat: i64, wait: Duration, now: Instant) -> Refusal {
         // Whole seconds, rounded up.
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        self.waits.insert(chat, now + Duration::from_secs(seconds));
+        let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+        if let Some(until) = now.checked_add(Duration::from_secs(seconds)) {
+            self.waits.insert(chat, until);
+        }
         Refusal::too_many(seconds)
     }
 }
@@ -130,7 +132,7 @@ mod tests {
         let burst = (0..10).filter(|_| traffic.message(1, "a message", now).is_ok()).count();
         assert_eq!(burst, 5);
         traffic.message(2, "a message", now).unwrap();
-        assert_eq!(traffic.ignored.len(), 4, "it was told to wait and went on");
+        assert_eq!(traffic.ignored.len(), 4, "it was asked to wait and did not");
         let later = now + 2 * SECOND;
         assert!(traffic.message(1, "a message", later).is_ok());
         assert!(traffic.message(1, "a message", later).is_ok());

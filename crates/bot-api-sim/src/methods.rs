@@ -27,31 +27,7 @@ pub(crate) async fn call(shared: &Shared, method: &str, form: Form) -> Result<Va
 }
 
 fn change(state: &mut State, method: &str, form: &Form) -> Result<Value, Refusal> {
-    let known: &[&str] = match method {
-        "getme" | "getwebhookinfo" => &[],
-        "deletewebhook" => &["drop_pending_updates"],
-        "setmycommands" => &["commands", "scope", "language_code"],
-        "sendmessage" => &[
-            "chat_id",
-            "text",
-            "parse_mode",
-            "reply_markup",
-            "link_preview_options",
-            "message_thread_id",
-            "reply_parameters",
-        ],
-        "sendphoto" => &["chat_id", "photo", "caption", "parse_mode", "reply_markup"],
-        "editmessagetext" => {
-            &["chat_id", "message_id", "text", "parse_mode", "reply_markup", "link_preview_options"]
-        }
-        "editmessagereplymarkup" => &["chat_id", "message_id", "reply_markup"],
-        "deletemessage" => &["chat_id", "message_id"],
-        "answercallbackquery" => &["callback_query_id", "text", "show_alert"],
-        "getchat" => &["chat_id"],
-        "sendchataction" => &["chat_id", "action"],
-        _ => return Err(Refusal::other(404, "Not Found")),
-    };
-    form.accepts_only(known)?;
+    form.accepts_only(parameters(method)?)?;
     match method {
         "getme" => Ok(me(state)),
         "getwebhookinfo" => {
@@ -76,6 +52,7 @@ fn change(state: &mut State, method: &str, form: &Form) -> Result<Value, Refusal
         }
         "editmessagetext" => edit_message_text(state, form),
         "editmessagereplymarkup" => edit_message_reply_markup(state, form),
+        "stopmessagelivelocation" => stop_message_live_location(state, form),
         "deletemessage" => delete_message(state, form),
         "answercallbackquery" => answer_callback_query(state, form),
         "getchat" => get_chat(state, form),
@@ -86,6 +63,35 @@ fn change(state: &mut State, method: &str, form: &Form) -> Result<Value, Refusal
             Ok(json!(true))
         }
     }
+}
+
+/// The parameters of a method that are simulated.
+fn parameters(method: &str) -> Result<&'static [&'static str], Refusal> {
+    Ok(match method {
+        "getme" | "getwebhookinfo" => &[],
+        "deletewebhook" => &["drop_pending_updates"],
+        "setmycommands" => &["commands", "scope", "language_code"],
+        "sendmessage" => &[
+            "chat_id",
+            "text",
+            "parse_mode",
+            "reply_markup",
+            "link_preview_options",
+            "message_thread_id",
+            "reply_parameters",
+        ],
+        "sendphoto" => &["chat_id", "photo", "caption", "parse_mode", "reply_markup"],
+        "editmessagetext" => {
+            &["chat_id", "message_id", "text", "parse_mode", "reply_markup", "link_preview_options"]
+        }
+        "editmessagereplymarkup" => &["chat_id", "message_id", "reply_markup"],
+        "stopmessagelivelocation" => &["chat_id", "message_id"],
+        "deletemessage" => &["chat_id", "message_id"],
+        "answercallbackquery" => &["callback_query_id", "text", "show_alert"],
+        "getchat" => &["chat_id"],
+        "sendchataction" => &["chat_id", "action"],
+        _ => return Err(Refusal::other(404, "Not Found")),
+    })
 }
 
 async fn get_updates(shared: &Shared, form: &Form) -> Result<Value, Refusal> {
@@ -231,6 +237,13 @@ fn edit_message_reply_markup(state: &mut State, form: &Form) -> Result<Value, Re
     let keyboard = parse_keyboard(form.json("reply_markup").as_ref())?;
     let old = editable(state, chat, id)?;
     edit(state, chat, &old, Message { keyboard, ..old.clone() })
+}
+
+/// Bots send no live locations here.
+fn stop_message_live_location(state: &mut State, form: &Form) -> Result<Value, Refusal> {
+    let (chat, id) = (chat_id(form)?, form.integer("message_id").unwrap_or_default());
+    editable(state, chat, id)?;
+    Err(Refusal::bad_request("there is no live location in the message to edit"))
 }
 
 fn editable(state: &mut State, chat: i64, id: i64) -> Result<Message, Refusal> {

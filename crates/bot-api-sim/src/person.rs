@@ -122,6 +122,18 @@ impl Person {
         })
     }
 
+    /// Deletes a message of the private chat, also the bot's, for both sides. The bot does not
+    /// learn of it.
+    ///
+    /// # Errors
+    /// When there is no such message.
+    pub fn deletes(&self, message: i64) -> Result<(), SimError> {
+        self.shared.change(|state| {
+            let chat = state.chats.get_mut(&self.id).ok_or(SimError::NotThere)?;
+            chat.delete(message).then_some(()).ok_or(SimError::NoMessage(message))
+        })
+    }
+
     /// Presses the button with this text below a message. A link to this bot starts it, as in
     /// Telegram; other links and copy buttons have no effect here.
     ///

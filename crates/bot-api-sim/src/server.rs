@@ -173,7 +173,7 @@ impl Sim {
         self.shared.lock().traffic.limits = limits;
     }
 
-    /// The calls that the bot made although Telegram had told it to wait.
+    /// The calls that the bot made although Telegram had asked it to wait.
     #[must_use]
     pub fn ignored_waits(&self) -> Vec<String> {
         self.shared.lock().traffic.ignored.clone()

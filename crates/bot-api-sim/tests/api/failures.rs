@@ -1,34 +1,17 @@
-//! How Telegram fails and how it limits a bot, seen by a real Bot API client.
-
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+//! How Telegram fails and how it limits a bot.
 
 use std::time::Duration;
 
-use bot_api_sim::{Fault, Limits, Person, Sim};
+use bot_api_sim::{Fault, Limits};
 use teloxide_core::payloads::GetUpdatesSetters;
 use teloxide_core::requests::Requester;
-use teloxide_core::types::{ChatAction, ChatId, MessageId, Update, UpdateKind};
+use teloxide_core::types::{ChatAction, ChatId, InputFile, MessageId, Update, UpdateKind};
 use teloxide_core::{ApiError, Bot, RequestError};
 
-const ANN: ChatId = ChatId(4711);
-
-fn start() -> (Sim, Bot, Person) {
-    let sim = Sim::start().unwrap();
-    let bot = Bot::new(sim.token()).set_api_url(sim.api_url().parse().unwrap());
-    let ann = sim.person(ANN.0, "Ann", Some("ann"));
-    ann.says("/start");
-    (sim, bot, ann)
-}
+use crate::{ANN, png, refused, start};
 
 async fn updates(bot: &Bot, offset: i32) -> Vec<Update> {
     bot.get_updates().offset(offset).timeout(0).await.unwrap()
-}
-
-fn refused<T: std::fmt::Debug>(result: Result<T, RequestError>) -> ApiError {
-    match result.unwrap_err() {
-        RequestError::Api(error) => error,
-        other => panic!("{other}"),
-    }
 }
 
 #[tokio::test]
@@ -85,6 +68,37 @@ async fn a_lost_call_does_nothing_and_a_lost_answer_hides_what_was_done() {
     }
     sim.break_next("SendMessage", Fault::Slow(Duration::from_millis(50)));
     bot.send_message(ANN, "hello").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_photo_fails_as_a_message_does_and_counts_as_one() {
+    let (sim, bot, ann) = start();
+    let photo = || InputFile::memory(png());
+    for (fault, arrives) in [(Fault::CallLost, false), (Fault::AnswerLost, true)] {
+        let before = ann.chat().len();
+        sim.break_next("SendPhoto", fault);
+        let sent = bot.send_photo(ANN, photo()).await;
+        assert!(matches!(sent, Err(RequestError::Network(_))), "{sent:?}");
+        assert_eq!(ann.chat().len() > before, arrives, "{fault:?}");
+    }
+    for _ in 0..4 {
+        bot.send_photo(ANN, photo()).await.unwrap();
+    }
+    let over = bot.send_message(ANN, "one too many").await;
+    assert!(matches!(over, Err(RequestError::RetryAfter(_))), "{over:?}");
+}
+
+#[tokio::test]
+async fn a_wait_on_a_tests_order_holds_the_chat_and_no_other() {
+    let (sim, bot, _ann) = start();
+    sim.person(1, "Someone", None).says("/start");
+    sim.break_next("SendMessage", Fault::TooManyRequests(30));
+    assert!(matches!(bot.send_message(ANN, "x").await, Err(RequestError::RetryAfter(_))));
+    let early = bot.edit_message_text(ANN, MessageId(1), "x").await;
+    assert!(matches!(early, Err(RequestError::Api(_))), "the user's message");
+    assert!(matches!(bot.send_message(ANN, "x").await, Err(RequestError::RetryAfter(_))));
+    bot.send_message(ChatId(1), "x").await.unwrap();
+    assert_eq!(sim.ignored_waits().len(), 1);
 }
 
 #[tokio::test]

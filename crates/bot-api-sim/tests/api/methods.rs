@@ -1,7 +1,4 @@
-//! A real Bot API client against the simulation: what works, and what is refused as Telegram
-//! refuses it.
-
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+//! What works, and what is refused as Telegram refuses it.
 
 use bot_api_sim::{Change, Fault, Person, Sim, SimError};
 use teloxide_core::payloads::{
@@ -15,14 +12,7 @@ use teloxide_core::types::{
 };
 use teloxide_core::{ApiError, Bot, RequestError};
 
-/// One black pixel.
-fn png() -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, 1, 1);
-    encoder.set_color(png::ColorType::Grayscale);
-    encoder.write_header().unwrap().write_image_data(&[0]).unwrap();
-    bytes
-}
+use crate::{ANN, png};
 
 fn start() -> (Sim, Bot) {
     let sim = Sim::start().unwrap();
@@ -33,8 +23,6 @@ fn start() -> (Sim, Bot) {
 fn ann(sim: &Sim) -> Person {
     sim.person(4711, "Ann", Some("ann"))
 }
-
-const ANN: ChatId = ChatId(4711);
 
 fn button(text: &str, data: &str) -> InlineKeyboardMarkup {
     InlineKeyboardMarkup::new([[InlineKeyboardButton::callback(text, data)]])
