@@ -3,20 +3,22 @@
 use std::collections::{BTreeSet, HashSet};
 use std::convert::Infallible;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kms_client::{BearerToken, Client, ClientError, Trust};
 use kms_process::{CancellationToken, Failure, Supervisor};
-use kms_types::{EventStream, TelegramId};
+use kms_types::{EventStream, TelegramId, TypedRecipient};
 use teloxide_core::payloads::{GetUpdates, GetUpdatesSetters};
 use teloxide_core::requests::Requester;
 use teloxide_core::types::{AllowedUpdate, BotCommand, CallbackQueryId, MessageId, Update};
 use teloxide_core::{Bot as Api, RequestError};
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::chat::calls;
+use crate::chat::deletions::in_private;
 use crate::chat::incoming::Incoming;
 use crate::chat::lanes::{Full, Lanes};
 use crate::chat::telegram::{Telegram, TelegramError};
@@ -39,6 +41,8 @@ const LAST_POLL: Duration = Duration::from_secs(3);
 const HELD_POLL: Duration = Duration::from_millis(250);
 /// The number of later updates up to which a held update is asked for again: Telegram returns 100.
 const MOST_AHEAD: i32 = 80;
+/// How long what may be a password waits for its handler, before it is deleted without it.
+const LANE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a stop may take: running handlers get what the poll leaves of it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -303,16 +307,23 @@ impl Poll {
         let hold = incoming.may_be_secret().then(|| self.held.hold(id));
         let hold = match secret {
             Some(message) if context.awaits_password(user) => {
-                self.delete(user, message, hold);
+                context.deletions.start(in_private(user, message), hold);
                 None
             }
             Some(_) | None => hold,
         };
-        let query = incoming.query();
+        let (query, message) = (incoming.query(), incoming.private_message());
         let (handled, lanes) = (Arc::clone(context), self.lanes.clone());
+        let begun = Arc::new(AtomicBool::new(false));
+        if let Some(message) = secret.filter(|_| !is_recipient(&incoming)) {
+            self.delete_unless_begun(user, message, Arc::clone(&begun));
+        }
         let job = async move {
+            begun.store(true, Ordering::Relaxed);
             handler::handle(&handled, &lanes, incoming, id).await;
-            drop(hold);
+            if let Some(message) = message {
+                handled.deletions.keep(in_private(user, message), hold);
+            }
         };
         if let Err(Full { first }) = self.lanes.enqueue(user, job) {
             self.dropped(user, id, query, secret, first);
@@ -326,11 +337,23 @@ impl Poll {
         incoming.private_message().filter(|_| stray || self.context.awaits_password(user))
     }
 
+    /// Deletes what may be a password although its handler has not begun: earlier messages of the
+    /// user may keep it waiting for long.
+    fn delete_unless_begun(&self, user: TelegramId, message: MessageId, begun: Arc<AtomicBool>) {
+        let deletions = self.context.deletions.clone();
+        tokio::spawn(async move {
+            sleep(LANE_PATIENCE).await;
+            if !begun.load(Ordering::Relaxed) {
+                deletions.start(in_private(user, message), ());
+            }
+        });
+    }
+
     /// An update that was handled, or interrupted by a restart, has no second effect.
     fn repeated(&self, incoming: &Incoming, id: u32, secret: Option<MessageId>) {
         let user = incoming.user().id;
         if let Some(message) = secret {
-            self.delete(user, message, Some(self.held.hold(id)));
+            self.context.deletions.start(in_private(user, message), self.held.hold(id));
         }
         if let Some(query) = incoming.query() {
             self.answer(query, None);
@@ -350,9 +373,9 @@ impl Poll {
             self.answer(query, Some(text!("busy-notice")));
         }
         if let Some(message) = secret {
-            self.delete(user, message, Some(self.held.hold(id)));
+            self.context.deletions.start(in_private(user, message), self.held.hold(id));
         }
-        self.context.journal.end(user, id);
+        self.context.journal.end(user, id, self.context.telegram.last_message().0);
         if first {
             tracing::warn!(event = "update_dropped", "updates dropped: the user's lane is full");
             let context = Arc::clone(&self.context);
@@ -364,18 +387,6 @@ impl Poll {
         }
     }
 
-    fn delete(&self, user: TelegramId, message: MessageId, hold: Option<Hold>) {
-        let context = Arc::clone(&self.context);
-        tokio::spawn(async move {
-            if let Err(error) = context.telegram.delete(user, message).await {
-                // The handler tries again, and asks the user to delete it if that fails, too.
-                let event = "password_message_kept";
-                tracing::warn!(%error, event, "password message not deleted");
-            }
-            drop(hold);
-        });
-    }
-
     fn answer(&self, query: CallbackQueryId, notice: Option<Text>) {
         let context = Arc::clone(&self.context);
         tokio::spawn(async move {
@@ -384,6 +395,11 @@ impl Poll {
             }
         });
     }
+}
+
+/// Whether the text is rather a recipient that an earlier message has asked for meanwhile.
+fn is_recipient(incoming: &Incoming) -> bool {
+    incoming.secret_text().is_some_and(TypedRecipient::is_marked)
 }
 
 fn offset(update: u32) -> i32 {

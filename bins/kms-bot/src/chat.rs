@@ -1,6 +1,7 @@
 //! Telegram, as the flows use it, independent of wallets.
 
 pub(crate) mod calls;
+pub(crate) mod deletions;
 pub(crate) mod html;
 pub(crate) mod incoming;
 pub(crate) mod keyboard;

@@ -10,7 +10,7 @@ use kms_types::{TelegramId, Timestamp};
 use teloxide_core::types::MessageId;
 use zeroize::Zeroizing;
 
-use crate::arriving::Arriving;
+use crate::chat::deletions::Deletions;
 use crate::chat::incoming::{Content, TypedText, User};
 use crate::chat::keyboard::Keyboard;
 use crate::chat::telegram::{Telegram, TelegramError};
@@ -27,12 +27,12 @@ pub(crate) const QUESTION_LIFETIME: i64 = 15 * 60 * 1_000;
 
 /// The parts of a running bot.
 pub(crate) struct Context {
-    pub(crate) telegram: Telegram,
+    pub(crate) telegram: Arc<Telegram>,
+    pub(crate) deletions: Deletions,
     pub(crate) kms: Client,
     pub(crate) network: NetworkCache,
     pub(crate) usernames: UsernameReports,
     pub(crate) journal: Journal,
-    pub(crate) arriving: Arriving,
     /// The bot's own username, without `@`.
     pub(crate) bot_username: String,
     dialogues: Dialogues<dyn Step>,
@@ -146,11 +146,12 @@ impl Context {
         for (user, at) in journal.passwords_asked() {
             dialogues.restore_password_window(user, clock::now().0.saturating_sub(at.0));
         }
+        let telegram = Arc::new(telegram);
         Self {
+            deletions: Deletions::new(Arc::clone(&telegram)),
             telegram,
             network: NetworkCache::new(kms.clone()),
             usernames: UsernameReports::new(kms.clone()),
-            arriving: Arriving::default(),
             kms,
             journal,
             bot_username,

@@ -238,6 +238,7 @@ impl Delivery {
     }
 
     fn delivered(&self, user: TelegramId) {
+        self.context.journal.record_message(self.context.telegram.last_message().0);
         let mut queues = self.lock();
         let Some(queue) = queues.get_mut(&user) else { return };
         (queue.failures, queue.not_before) = (0, None);

@@ -95,9 +95,10 @@ pub(crate) struct Action {
 }
 
 impl Action {
-    pub(crate) fn new(
-        run: impl for<'a> FnOnce(&'a Context, &'a User) -> BoxFuture<'a, HandlerResult> + Send + 'static,
-    ) -> Self {
+    pub(crate) fn new<R>(run: R) -> Self
+    where
+        R: for<'a> FnOnce(&'a Context, &'a User) -> BoxFuture<'a, HandlerResult> + Send + 'static,
+    {
         Self { run: Box::new(run), abandons_step: true }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use kms_types::TelegramId;
-use teloxide_core::types::MessageId;
+use teloxide_core::types::{CallbackQueryId, MessageId};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
@@ -48,16 +48,35 @@ enum Failure {
 
 /// Handles an update, and notifies the user if that fails.
 pub(crate) async fn handle(context: &Arc<Context>, lanes: &Lanes, incoming: Incoming, update: u32) {
-    let user = incoming.user().clone();
+    let (user, query) = (incoming.user().clone(), incoming.query());
     if let Incoming::Returned(_) = incoming {
-        report_missed(context, user.id).await;
+        if let Err(error) = report_missed(context, user.id).await {
+            tracing::warn!(%error, event = "update_failed", "missed notices not delivered");
+            let (context, user) = (Arc::clone(context), user.id);
+            later(lanes, user, move || {
+                let context = Arc::clone(&context);
+                async move { report_missed(&context, user).await }.boxed()
+            });
+        }
     } else {
         match limited(context, user.id, route(context, incoming)).await {
             Ok(()) => drop(context.journal.change(user.id, |chat| chat.working.take())),
-            Err(failure) => recover(context, lanes, &user, failure).await,
+            Err(failure) => {
+                let recovered = recover(context, lanes, &user, failure);
+                tokio::join!(recovered, end_press(context, query));
+            }
         }
     }
-    context.journal.end(user.id, update);
+    context.journal.end(user.id, update, context.telegram.last_message().0);
+}
+
+/// Ends the progress indicator of a pressed button whose handler failed.
+async fn end_press(context: &Context, query: Option<CallbackQueryId>) {
+    if let Some(query) = query
+        && let Err(error) = context.telegram.answer_query(query, None).await
+    {
+        tracing::warn!(%error, event = "update_failed", "press not answered");
+    }
 }
 
 /// Runs a handler until its deadline, and shows that the bot is working.
@@ -108,9 +127,9 @@ async fn route(context: &Context, incoming: Incoming) -> HandlerResult {
         // Telegram refuses to delete what is older than two days.
         if secret
             && context.may_receive_password(user)
-            && context.telegram.delete(user, message.message).await.is_err()
+            && !router::delete_secret(context, user, message.message).await?
         {
-            return context.send(user, html!("password-not-deleted")).await;
+            return Ok(());
         }
         return context.send(user, html!("old-message")).await;
     }
@@ -269,13 +288,13 @@ async fn resume(context: &Arc<Context>, lanes: &Lanes, id: TelegramId, chat: Cha
     }
 }
 
-/// Reports to a user who came back what happened meanwhile.
-async fn report_missed(context: &Context, user: TelegramId) {
-    let missed = context.journal.change(user, |chat| std::mem::take(&mut chat.missed));
-    if missed == Missed::default() {
-        return;
+/// Reports to a user who came back what happened meanwhile. Should it fail, all of it is reported
+/// again.
+async fn report_missed(context: &Context, user: TelegramId) -> HandlerResult {
+    let missed = context.journal.chat(user).missed;
+    if missed != Missed::default() {
+        notices::deliver_missed(context, user, missed).await?;
+        context.journal.change(user, |chat| chat.missed = Missed::default());
     }
-    if let Err(error) = notices::deliver_missed(context, user, missed).await {
-        tracing::warn!(%error, event = "notice_dropped", "missed notices not delivered");
-    }
+    Ok(())
 }

@@ -1,9 +1,10 @@
 //! What the bot has to remember across a restart, in a small file that only it reads: which updates
 //! it handled, what it waits for in each chat, and which messages still show that it is working.
 //!
-//! The file holds no secret. Each line has the whole state of one chat, and the last line of a chat
-//! counts. A process that is killed may leave half a line at the end, which is skipped. See ADR 42
-//! for the alternatives.
+//! The file holds no secret, and of payments only their ids: the rest is asked of the server. Only
+//! a recipient whose amount is being asked for is in it as the user wrote it. Each line has the
+//! whole state of one chat, and the last line of a chat counts. A process that is killed may leave
+//! half a line at the end, which is skipped. See ADR 42 for the alternatives.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
@@ -22,6 +23,8 @@ const UPDATES: usize = 2_000;
 const SPARE_LINES: usize = 5_000;
 /// The most notices that are kept for a user who blocked the bot, besides those of payments.
 const MISSED: usize = 20;
+/// The most payments to one user whose messages are remembered.
+const ARRIVING: usize = 16;
 /// When a password was asked for longer ago, in milliseconds, a text is not taken for one.
 const PASSWORD_WINDOW: i64 = 60 * 60 * 1_000;
 
@@ -56,6 +59,10 @@ pub(crate) struct Chat {
     /// The updates that are being handled.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) updates: Vec<u32>,
+    /// The messages about payments that arrive, which are edited when the payment is final; the
+    /// oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) arriving: Vec<(TransferId, i32)>,
     /// What the user was not notified of, because they blocked the bot.
     #[serde(skip_serializing_if = "Missed::is_empty")]
     pub(crate) missed: Missed,
@@ -90,7 +97,9 @@ pub(crate) struct Missed {
     pub(crate) deposits: u64,
     /// The transfers that arrive or were received.
     pub(crate) transfers: BTreeSet<TransferId>,
-    /// The others, the oldest first.
+    /// The transfers that had arrived and were taken back.
+    pub(crate) taken_back: BTreeSet<TransferId>,
+    /// The other notices, none of which is of a payment; the oldest first.
     pub(crate) events: Vec<Event>,
 }
 
@@ -108,11 +117,22 @@ impl Missed {
     }
 }
 
-/// A line of the file.
+impl Chat {
+    /// Remembers the message about a payment that arrives, in place of an earlier one.
+    pub(crate) fn remember_arriving(&mut self, transfer: TransferId, message: i32) {
+        self.arriving.retain(|(known, _)| *known != transfer);
+        self.arriving.push((transfer, message));
+        if self.arriving.len() > ARRIVING {
+            self.arriving.remove(0);
+        }
+    }
+}
+
+/// A line of the file. `last_message` is the highest message id that was known when it was written.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Line {
-    Chat { chat: TelegramId, state: Chat },
+    Chat { chat: TelegramId, state: Box<Chat>, last_message: i32 },
     Updates { updates: Vec<u32>, last_message: i32 },
 }
 
@@ -135,13 +155,11 @@ impl Journal {
         // What a kill cut off is no UTF-8, perhaps, and no JSON.
         for line in String::from_utf8_lossy(&fs::read(path)?).lines() {
             match serde_json::from_str(line) {
-                Ok(Line::Chat { chat, state }) => drop(inner.chats.insert(chat, state)),
-                Ok(Line::Updates { updates, last_message }) => {
-                    inner.last_message = inner.last_message.max(last_message);
-                    for update in updates {
-                        inner.remember(update);
-                    }
+                Ok(Line::Chat { chat, state, last_message }) => {
+                    inner.read(&state.updates, last_message);
+                    inner.chats.insert(chat, *state);
                 }
+                Ok(Line::Updates { updates, last_message }) => inner.read(&updates, last_message),
                 Err(_cut) => {}
             }
         }
@@ -186,37 +204,34 @@ impl Journal {
 
     /// Changes the state of a chat, and stores it before this returns.
     pub(crate) fn change<T>(&self, chat: TelegramId, change: impl FnOnce(&mut Chat) -> T) -> T {
-        let mut inner = self.lock();
-        let state = inner.chats.entry(chat).or_default();
-        let before = state.clone();
-        let result = change(state);
-        let after = state.clone();
-        if after == Chat::default() {
-            inner.chats.remove(&chat);
-        }
-        if after != before {
-            inner.write(&Line::Chat { chat, state: after });
-        }
-        result
+        self.lock().change(chat, change)
     }
 
     /// Records that an update is being handled. Returns `false` for one that is known already.
     pub(crate) fn begin(&self, chat: TelegramId, update: u32, last_message: i32) -> bool {
-        {
-            let mut inner = self.lock();
-            if !inner.remember(update) {
-                return false;
-            }
+        let mut inner = self.lock();
+        let new = inner.remember(update);
+        if new {
             inner.last_message = inner.last_message.max(last_message);
-            inner.write(&Line::Updates { updates: vec![update], last_message });
+            inner.change(chat, |chat| chat.updates.push(update));
         }
-        self.change(chat, |chat| chat.updates.push(update));
-        true
+        new
     }
 
     /// Records that an update was handled.
-    pub(crate) fn end(&self, chat: TelegramId, update: u32) {
-        self.change(chat, |chat| chat.updates.retain(|open| *open != update));
+    pub(crate) fn end(&self, chat: TelegramId, update: u32, last_message: i32) {
+        let mut inner = self.lock();
+        inner.last_message = inner.last_message.max(last_message);
+        inner.change(chat, |chat| chat.updates.retain(|open| *open != update));
+    }
+
+    /// Records the highest message id that is known, after a message that no update caused.
+    pub(crate) fn record_message(&self, last_message: i32) {
+        let mut inner = self.lock();
+        if inner.last_message < last_message {
+            inner.last_message = last_message;
+            inner.write(&Line::Updates { updates: Vec::new(), last_message });
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -225,6 +240,28 @@ impl Journal {
 }
 
 impl Inner {
+    fn read(&mut self, updates: &[u32], last_message: i32) {
+        self.last_message = self.last_message.max(last_message);
+        for update in updates {
+            self.remember(*update);
+        }
+    }
+
+    fn change<T>(&mut self, chat: TelegramId, change: impl FnOnce(&mut Chat) -> T) -> T {
+        let state = self.chats.entry(chat).or_default();
+        let before = state.clone();
+        let result = change(state);
+        let state = state.clone();
+        if state == Chat::default() {
+            self.chats.remove(&chat);
+        }
+        if state != before {
+            let (state, last_message) = (Box::new(state), self.last_message);
+            self.write(&Line::Chat { chat, state, last_message });
+        }
+        result
+    }
+
     /// Returns `false` if the update is known.
     fn remember(&mut self, update: u32) -> bool {
         if !self.updates.insert(update) {
@@ -262,18 +299,23 @@ impl Inner {
         self.file.write_all(&text)
     }
 
-    /// Writes a new file with the present state, in place of the old one.
+    /// Writes a new file with the present state, in place of the old one. A file or a link that
+    /// stands at its temporary name is removed: it may be readable by others.
     fn rewrite(&mut self) -> io::Result<()> {
-        let new = self.path.with_extension("new");
+        let (new, last_message) = (self.path.with_extension("new"), self.last_message);
         let mut text = Vec::new();
         for (chat, state) in &self.chats {
-            text.extend(encode(&Line::Chat { chat: *chat, state: state.clone() })?);
+            let (chat, state) = (*chat, Box::new(state.clone()));
+            text.extend(encode(&Line::Chat { chat, state, last_message })?);
         }
         let updates = self.order.iter().copied().collect();
-        text.extend(encode(&Line::Updates { updates, last_message: self.last_message })?);
+        text.extend(encode(&Line::Updates { updates, last_message })?);
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         let mut file = OpenOptions::new();
-        file.write(true).create(true).truncate(true).mode(0o600);
-        file.open(&new)?.write_all(&text)?;
+        file.write(true).create_new(true).mode(0o600).open(&new)?.write_all(&text)?;
         fs::rename(&new, &self.path)?;
         self.file = append(&self.path)?;
         self.lines = self.chats.len() + 1;
@@ -337,9 +379,36 @@ mod tests {
         assert_eq!(journal.last_message(), 7);
         let [(id, chat)] = &journal.interrupted()[..] else { panic!("one chat is open") };
         assert_eq!((*id, chat.asked.clone(), &chat.updates[..]), (ann(), Some(asked()), &[10][..]));
-        journal.end(ann(), 10);
+        journal.end(ann(), 10, 8);
         journal.change(ann(), |chat| chat.asked = None);
-        assert!(folder.open().interrupted().is_empty());
+        let journal = folder.open();
+        assert!(journal.interrupted().is_empty());
+        assert_eq!(journal.last_message(), 8);
+    }
+
+    #[test]
+    fn an_update_is_one_line_when_it_begins_and_one_when_it_ends() {
+        let folder = Folder::new("lines");
+        let journal = folder.open();
+        let lines = || fs::read_to_string(folder.0.join("state")).unwrap().lines().count();
+        let before = lines();
+        journal.begin(ann(), 10, 7);
+        assert_eq!(lines(), before + 1);
+        journal.end(ann(), 10, 8);
+        assert_eq!(lines(), before + 2);
+    }
+
+    #[test]
+    fn the_newest_messages_about_arriving_payments_are_remembered() {
+        let folder = Folder::new("arriving");
+        let (journal, transfers) = (folder.open(), [(); 20].map(|()| TransferId::random()));
+        for (transfer, message) in transfers.iter().zip(1..) {
+            journal.change(ann(), |chat| chat.remember_arriving(*transfer, message));
+        }
+        journal.change(ann(), |chat| chat.remember_arriving(transfers[18], 21));
+        let arriving = folder.open().chat(ann()).arriving;
+        assert_eq!(arriving.len(), ARRIVING);
+        assert_eq!(arriving[ARRIVING - 2..], [(transfers[19], 20), (transfers[18], 21)]);
     }
 
     #[test]
@@ -356,10 +425,16 @@ mod tests {
     fn the_file_stays_small_and_is_for_its_owner_only() {
         use std::os::unix::fs::PermissionsExt;
         let folder = Folder::new("small");
+        // What others may read, or lead elsewhere, is not written to.
+        for name in ["state", "state.new"] {
+            fs::write(folder.0.join(name), "").unwrap();
+            let everyone = fs::Permissions::from_mode(0o666);
+            fs::set_permissions(folder.0.join(name), everyone).unwrap();
+        }
         let journal = folder.open();
         for update in 0..20_000 {
             journal.begin(ann(), update, 1);
-            journal.end(ann(), update);
+            journal.end(ann(), update, 1);
         }
         let file = fs::metadata(folder.0.join("state")).unwrap();
         assert!(file.len() < 1_000_000, "{} bytes", file.len());

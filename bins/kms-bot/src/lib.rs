@@ -15,7 +15,6 @@
 //! - `texts`: Fluent messages, rendered and escaped in one place.
 //! - `chat`: Telegram, independent of wallets.
 
-mod arriving;
 mod assets;
 mod bot;
 mod chat;

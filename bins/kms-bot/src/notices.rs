@@ -5,6 +5,7 @@ use kms_types::{
     AccountEvent, DepositEvent, RecoveryStep, SecurityEvent, TelegramId, Timestamp, Token,
     TransferEvent, Units,
 };
+use teloxide_core::types::MessageId;
 
 use crate::chat::keyboard::Keyboard;
 use crate::context::{Context, HandlerError, HandlerResult};
@@ -21,7 +22,7 @@ pub(crate) async fn deliver(context: &Context, event: &Event) -> HandlerResult {
         return update_transfer(context, event, transfer).await;
     }
     if let EventBody::Transfer { kind: TransferEvent::Received, transfer } = &event.what {
-        return update_incoming(context, event, transfer).await;
+        return update_incoming(context, event.telegram_id, transfer).await;
     }
     if let Some((message, keyboard)) = notice(context, event).await? {
         context.telegram.send(event.telegram_id, &message, keyboard).await?;
@@ -126,6 +127,11 @@ pub(crate) async fn deliver_missed(
         }
         deliver(context, &event).await?;
     }
+    for transfer in missed.taken_back {
+        if let Some(transfer) = context.kms.transfer(transfer).await? {
+            update_incoming(context, user, &transfer).await?;
+        }
+    }
     let transfers = u64::try_from(missed.transfers.len()).unwrap_or(u64::MAX);
     let payments = missed.deposits.saturating_add(transfers);
     if payments > 0 {
@@ -146,13 +152,14 @@ pub(crate) fn keep_missed(missed: &mut Missed, event: Event) {
         EventBody::Transfer { kind: TransferEvent::Received, transfer } => match transfer.state {
             TransferState::Mined | TransferState::Final => {
                 missed.transfers.insert(transfer.id);
+                missed.taken_back.remove(&transfer.id);
             }
             TransferState::Signed
             | TransferState::Broadcast
             | TransferState::Failed
             | TransferState::Cancelled => {
                 missed.transfers.remove(&transfer.id);
-                missed.push(event);
+                missed.taken_back.insert(transfer.id);
             }
             TransferState::Quoted | TransferState::Expired | TransferState::Unknown => {}
         },
@@ -173,6 +180,10 @@ async fn update_transfer(context: &Context, event: &Event, transfer: &Transfer) 
         TransferState::Mined | TransferState::Failed => {
             screen::show(context, event.telegram_id, message, transfer).await
         }
+        // With the ways out of a wait.
+        TransferState::Signed | TransferState::Broadcast if transfer.wait.is_some() => {
+            screen::show(context, event.telegram_id, message, transfer).await
+        }
         // By a transaction, after it was sent.
         TransferState::Cancelled if transfer.fee.is_some() => {
             screen::show(context, event.telegram_id, message, transfer).await
@@ -191,8 +202,11 @@ async fn update_transfer(context: &Context, event: &Event, transfer: &Transfer) 
 
 /// Reports to the recipient that a payment arrives, and edits that message when it is final. If it
 /// was taken back, a new message says so: an edit would not be noticed.
-async fn update_incoming(context: &Context, event: &Event, transfer: &Transfer) -> HandlerResult {
-    let (user, payment) = (event.telegram_id, (event.telegram_id, transfer.id));
+async fn update_incoming(
+    context: &Context,
+    user: TelegramId,
+    transfer: &Transfer,
+) -> HandlerResult {
     let network = context.network.of_chain(transfer.chain_id).await?;
     let units = transfer.arrived.unwrap_or(transfer.value);
     let received = amount(units, transfer.token.as_ref(), &network);
@@ -215,12 +229,14 @@ async fn update_incoming(context: &Context, event: &Event, transfer: &Transfer) 
     // With its transaction, so that a repeated notice is not taken for another payment.
     let message = Html::lines([message, hash(transfer.tx_hash.as_deref())]);
     let keyboard = Keyboard::row([balance_button()]);
-    match context.arriving.message(payment).filter(|_| is_edit) {
-        Some(shown) => context.telegram.edit_or_send(user, shown, &message, keyboard).await?,
-        None => {
-            let sent = context.telegram.send(user, &message, keyboard).await?;
-            context.arriving.remember(payment, sent);
-        }
+    let arriving = context.journal.chat(user).arriving;
+    let shown = arriving.iter().find(|(known, _)| *known == transfer.id).filter(|_| is_edit);
+    if let Some((_, shown)) = shown {
+        let shown = MessageId(*shown);
+        context.telegram.edit_or_send(user, shown, &message, keyboard).await?;
+    } else {
+        let MessageId(sent) = context.telegram.send(user, &message, keyboard).await?;
+        context.journal.change(user, |chat| chat.remember_arriving(transfer.id, sent));
     }
     Ok(())
 }

@@ -1,14 +1,20 @@
 //! Routes updates to the flows that handle them.
 
+use std::pin::pin;
+use std::time::Duration;
+
+use kms_types::TelegramId;
 use kms_types::wire::Network;
 use teloxide_core::types::MessageId;
+use tokio::time::timeout;
 
 use crate::assets::Assets;
+use crate::chat::deletions::in_private;
 use crate::chat::incoming::{
     Content, Group, Incoming, OtherMessage, PressedButton, TextMessage, User,
 };
 use crate::chat::keyboard::Keyboard;
-use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
+use crate::context::{Answer, Context, HandlerError, HandlerResult, Secrecy, Step};
 use crate::flow::{
     Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
 };
@@ -16,6 +22,9 @@ use crate::flows::FLOWS;
 use crate::input::InputError;
 use crate::password_input::may_be_password;
 use crate::texts::{Html, html, text};
+
+/// How long a command waits until the user's usernames are reported, before and after its answer.
+const REPORT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Routes an update to its handler.
 pub(crate) async fn route(context: &Context, incoming: Incoming) -> HandlerResult {
@@ -104,6 +113,11 @@ async fn parse_text(
     message: &TextMessage,
 ) -> Result<Command, ParseCommandError> {
     let text = message.text.with_mentions.trim_start();
+    match parse_command(text, &context.bot_username, None) {
+        Ok(_) | Err(ParseCommandError::Arguments(_)) => {}
+        // It may be a password: its deletion does not wait for the server.
+        Err(refused) => return Err(refused),
+    }
     // Symbols of tokens are unknown until the server has named them.
     let network = context.network.get().await.ok();
     match parse_command(text, &context.bot_username, network.as_ref()) {
@@ -120,25 +134,37 @@ async fn handle_command(context: &Context, message: TextMessage) -> HandlerResul
     let TextMessage { user, message, at, text, .. } = message;
     match command {
         Ok(command) => {
-            context.usernames.report(&context.telegram, &user, at).await;
-            run_command(context, &user, command.action).await
+            let mut report = pin!(context.usernames.report(&context.telegram, &user, at));
+            let is_late = timeout(REPORT_PATIENCE, &mut report).await.is_err();
+            run_command(context, &user, command.action).await?;
+            if is_late {
+                // Should it not succeed, the next message reports them again.
+                let _ = timeout(REPORT_PATIENCE, report).await;
+            }
+            Ok(())
         }
         Err(ParseCommandError::Unknown) => {
             if !is_stray_password(context, &user, command_rest(&text.plain)) {
                 return context.send(user.id, html!("unknown-command")).await;
             }
-            context.telegram.delete(user.id, message).await?;
-            context.send(user.id, html!("unknown-command-deleted")).await
+            match delete_secret(context, user.id, message).await? {
+                true => context.send(user.id, html!("unknown-command-deleted")).await,
+                false => Ok(()),
+            }
         }
         Err(ParseCommandError::UnexpectedArguments(word)) => {
-            if is_stray_password(context, &user, command_rest(&text.plain)) {
-                context.telegram.delete(user.id, message).await?;
+            if is_stray_password(context, &user, command_rest(&text.plain))
+                && !delete_secret(context, user.id, message).await?
+            {
+                return Ok(());
             }
             run_bare_command(context, &user, word).await
         }
         Err(ParseCommandError::ExposedPassword(word)) => {
-            context.telegram.delete(user.id, message).await?;
-            run_bare_command(context, &user, word).await
+            match delete_secret(context, user.id, message).await? {
+                true => run_bare_command(context, &user, word).await,
+                false => Ok(()),
+            }
         }
         Err(ParseCommandError::Arguments(error)) => context.send(user.id, error.message()).await,
     }
@@ -148,6 +174,20 @@ async fn handle_command(context: &Context, message: TextMessage) -> HandlerResul
 /// the text could be one.
 fn is_stray_password(context: &Context, user: &User, text: &str) -> bool {
     context.may_receive_password(user.id) && may_be_password(text)
+}
+
+/// Deletes a message that may show a secret. If that fails, asks the user to do it, and returns
+/// `false`: nothing must be done with the message.
+pub(crate) async fn delete_secret(
+    context: &Context,
+    user: TelegramId,
+    message: MessageId,
+) -> Result<bool, HandlerError> {
+    if context.deletions.delete(in_private(user, message)).await.is_ok() {
+        return Ok(true);
+    }
+    context.send(user, html!("password-not-deleted")).await?;
+    Ok(false)
 }
 
 /// What follows a word in the shape of a command, which itself is no password; else the whole text.
@@ -177,25 +217,15 @@ async fn handle_answer(context: &Context, message: TextMessage) -> HandlerResult
     let Some(step) = context.step(user.id) else {
         return handle_stray_text(context, &message).await;
     };
-    match step.secrecy() {
-        Secrecy::Password => {
-            if let Err(error) = context.telegram.delete(user.id, message.message).await {
-                tracing::warn!(
-                    %error,
-                    event = "password_message_kept",
-                    "password message not deleted"
-                );
-                // Its screen no longer asks for the password.
-                context.abandon_step(user).await;
-                return context.send(user.id, html!("password-not-deleted")).await;
-            }
-        }
-        Secrecy::Code => context.telegram.delete(user.id, message.message).await?,
+    let is_secret = match step.secrecy() {
+        Secrecy::Password | Secrecy::Code => true,
         Secrecy::Public => {
-            if !step.is_answer(&text.plain) && is_stray_password(context, user, &text.plain) {
-                context.telegram.delete(user.id, message.message).await?;
-            }
+            !step.is_answer(&text.plain) && is_stray_password(context, user, &text.plain)
         }
+    };
+    if is_secret && !delete_secret(context, user.id, message.message).await? {
+        // The step continues: its message still asks for the answer.
+        return Ok(());
     }
     step.answer(context, Answer::new(user, message.at, text)).await
 }
@@ -204,8 +234,10 @@ async fn handle_answer(context: &Context, message: TextMessage) -> HandlerResult
 async fn handle_stray_text(context: &Context, message: &TextMessage) -> HandlerResult {
     let user = &message.user;
     if is_stray_password(context, user, &message.text.plain) {
-        context.telegram.delete(user.id, message.message).await?;
-        return context.send(user.id, html!("unexpected-text-deleted")).await;
+        return match delete_secret(context, user.id, message.message).await? {
+            true => context.send(user.id, html!("unexpected-text-deleted")).await,
+            false => Ok(()),
+        };
     }
     let text = match context.kms.account(user.id.into()).await? {
         Some(_) => html!("unexpected-text"),
@@ -220,7 +252,9 @@ async fn handle_other(context: &Context, message: OtherMessage) -> HandlerResult
     let OtherMessage { user, message, content } = message;
     let step = context.step(user.id);
     if may_show_password(context, &user, &content) {
-        context.telegram.delete(user.id, message).await?;
+        if !delete_secret(context, user.id, message).await? {
+            return Ok(());
+        }
         let text = html!("other-deleted", what = what(&content), wanted = wanted(step.as_deref()));
         return context.send(user.id, text).await;
     }
@@ -288,17 +322,10 @@ fn wanted(step: Option<&dyn Step>) -> Html {
 async fn handle_press(context: &Context, pressed: PressedButton) -> HandlerResult {
     let PressedButton { user, query, message, data } = pressed;
     let notice = match message {
-        None => Ok(Some(text!("foreign-button-notice"))),
-        Some(message) => press(context, &user, message, data.as_deref()).await,
+        None => Some(text!("foreign-button-notice")),
+        Some(message) => press(context, &user, message, data.as_deref()).await?,
     };
-    match notice {
-        Ok(notice) => Ok(context.telegram.answer_query(query, notice).await?),
-        Err(error) => {
-            // Ends the progress indicator; the error itself is reported by the caller.
-            let _ = context.telegram.answer_query(query, None).await;
-            Err(error)
-        }
-    }
+    Ok(context.telegram.answer_query(query, notice).await?)
 }
 
 /// Presses a button for a user.
@@ -371,7 +398,7 @@ async fn handle_group_text(
     if !exposed {
         return Ok(());
     }
-    let warning = match context.telegram.delete_from_group(group).await {
+    let warning = match context.deletions.delete((group.chat, group.message)).await {
         Ok(()) => html!("group-password-deleted"),
         Err(error) => {
             tracing::info!(%error, "password in a group not deleted");
@@ -493,6 +520,12 @@ mod tests {
         }
     }
 
+    /// What follows a flow's word: an action and an id, or anything.
+    const BUTTON: &str = concat!(
+        "([a-z]{1,7}:)?",
+        "([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(:[0-9a-f]{16})?|.{0,40})",
+    );
+
     fn words() -> Vec<&'static str> {
         FLOWS.iter().map(|flow| flow.word()).collect()
     }
@@ -507,7 +540,7 @@ mod tests {
         #[test]
         fn callback_data_that_is_accepted_is_what_the_bot_writes(
             word in prop::sample::select(words()),
-            rest in "([a-z]{1,7}:)?([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(:[0-9a-f]{16})?|.{0,40})",
+            rest in BUTTON,
             other in ".{0,64}",
         ) {
             for data in [format!("{word}:{rest}"), other] {

@@ -46,6 +46,8 @@ pub(super) trait Call: Sync {
     fn attempt<'a>(&'a self, bot: &'a Bot) -> BoxFuture<'a, Result<Self::Output, CallError>>;
 }
 
+/// The longest wait that is believed. A longer one would overflow a point in time.
+const LONGEST_WAIT: u64 = 24 * 60 * 60;
 /// How long one attempt of a call may take, and one that uploads a file.
 const ATTEMPT: Duration = Duration::from_secs(3);
 const UPLOAD: Duration = Duration::from_secs(6);
@@ -107,19 +109,21 @@ where
     let wait = response.parameters.and_then(|parameters| parameters.retry_after);
     match (response.result, wait, response.description) {
         (Some(result), ..) => Ok(result),
-        (None, Some(seconds), _) => Err(CallError::Wait(Duration::from_secs(seconds))),
+        (None, Some(seconds), _) => Err(wait_for(seconds)),
         (None, None, Some(error)) => Err(CallError::Refused(error)),
         (None, None, None) => Err(CallError::Unknown("invalid response")),
     }
+}
+
+fn wait_for(seconds: u64) -> CallError {
+    CallError::Wait(Duration::from_secs(seconds.min(LONGEST_WAIT)))
 }
 
 impl From<RequestError> for CallError {
     fn from(error: RequestError) -> Self {
         match error {
             RequestError::Api(error) => Self::Refused(error),
-            RequestError::RetryAfter(wait) => {
-                Self::Wait(Duration::from_secs(wait.seconds().into()))
-            }
+            RequestError::RetryAfter(wait) => wait_for(wait.seconds().into()),
             RequestError::Network(error) if error.is_timeout() => Self::Unknown("timeout"),
             RequestError::Network(_) => Self::Unknown("network"),
             RequestError::InvalidJson { .. } => Self::Unknown("invalid response"),

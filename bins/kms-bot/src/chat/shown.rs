@@ -56,8 +56,13 @@ impl Shown {
     }
 
     /// The message in which edits of this one are made.
-    pub(super) fn successor(&self, (chat, message): Place) -> MessageId {
-        self.lock().successors.get(&(chat, message)).copied().unwrap_or(message)
+    pub(super) fn successor(&self, (chat, mut message): Place) -> MessageId {
+        let inner = self.lock();
+        // A successor is newer than what it replaces.
+        while let Some(newer) = inner.successors.get(&(chat, message)) {
+            message = *newer;
+        }
+        message
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -71,4 +76,20 @@ fn hash(html: &Html, keyboard: &Keyboard) -> u64 {
     // The debug form shows every button.
     format!("{keyboard:?}").hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_follow_a_message_that_was_deleted_more_than_once() {
+        let (shown, chat) = (Shown::default(), ChatId(1));
+        shown.replace((chat, MessageId(15)), MessageId(17));
+        shown.replace((chat, MessageId(17)), MessageId(20));
+        for message in [15, 17, 20] {
+            assert_eq!(shown.successor((chat, MessageId(message))), MessageId(20));
+        }
+        assert_eq!(shown.successor((ChatId(2), MessageId(15))), MessageId(15));
+    }
 }

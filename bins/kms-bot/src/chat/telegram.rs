@@ -1,13 +1,9 @@
 //! The Bot API as the handlers use it: HTML messages in private chats, at a pace that Telegram
 //! accepts, repeated until their outcome is known.
 //!
-//! Calls that may be repeated are: a second deletion or edit finds that the first was done. A
-//! message whose response was lost is looked for before it is sent again.
-//!
 //! Errors keep only their kind: the URL of every call contains the token, and a response may
 //! contain what a user wrote.
 
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,12 +16,13 @@ use teloxide_core::payloads::{
 };
 use teloxide_core::requests::{Payload, Requester};
 use teloxide_core::types::{
-    CallbackQueryId, ChatAction, ChatId, InputFile, LinkPreviewOptions, Message, MessageId,
-    ParseMode, ReplyParameters,
+    CallbackQueryId, ChatAction, ChatId, InputFile, LinkPreviewOptions, MessageId, ParseMode,
+    ReplyParameters,
 };
 use teloxide_core::{ApiError, Bot, RequestError};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::Instant;
 
+use self::outcome::{KnownMessages, deleted};
 use super::calls::{Call, CallError, Upload};
 use super::incoming::{Group, User};
 use super::keyboard::{Keyboard, Keys};
@@ -33,13 +30,8 @@ use super::pace::{Pace, RateLimits};
 use super::shown::Shown;
 use crate::texts::{Html, Text};
 
-/// How long a call is repeated, and waited for, before it counts as failed.
-const PATIENCE: Duration = Duration::from_secs(8);
-/// The attempts of a call whose outcome stays unknown.
-const ATTEMPTS: u32 = 4;
-/// How many messages after the last known one may be a message whose response was lost: the ids of
-/// all private chats are one sequence.
-const CANDIDATES: i32 = 12;
+mod outcome;
+
 /// Telegram counts as reachable for this long after its last response; a poll takes at most ten
 /// seconds.
 const REACHABLE_FOR: Duration = Duration::from_secs(30);
@@ -109,8 +101,7 @@ pub(crate) struct Telegram {
     api: Bot,
     pace: Pace,
     shown: Shown,
-    /// The highest id of a message in a private chat that is known.
-    last_message: AtomicI32,
+    known: KnownMessages,
     last_response: Mutex<Instant>,
 }
 
@@ -140,20 +131,13 @@ impl Payload for GetNames {
     const NAME: &'static str = "GetChat";
 }
 
-/// Whether a message whose response was lost has arrived.
-enum Trace {
-    Arrived(MessageId),
-    NotArrived,
-    Unknown,
-}
-
 impl Telegram {
     pub(crate) fn new(api: Bot, limits: RateLimits) -> Self {
         Self {
             api,
             pace: Pace::new(limits),
             shown: Shown::default(),
-            last_message: AtomicI32::new(0),
+            known: KnownMessages::default(),
             last_response: Mutex::new(Instant::now()),
         }
     }
@@ -171,12 +155,12 @@ impl Telegram {
 
     /// Records a message that exists in a private chat.
     pub(crate) fn record_message(&self, message: MessageId) {
-        self.last_message.fetch_max(message.0, Ordering::Relaxed);
+        self.known.add(message);
     }
 
     /// The highest id of a message that is known, to find later what was sent after it.
     pub(crate) fn last_message(&self) -> MessageId {
-        MessageId(self.last_message.load(Ordering::Relaxed))
+        self.known.highest()
     }
 
     /// Waits until a notice of a payment to this user delays no answer.
@@ -193,7 +177,7 @@ impl Telegram {
     ) -> Result<MessageId, TelegramError> {
         let to = chat(to);
         let message = message(to, html, keyboard.clone());
-        let id = self.send_once(to, &keyboard, &message).await?;
+        let id = self.send_once(to, &message).await?;
         self.shown.record((to, id), html, &keyboard);
         Ok(id)
     }
@@ -205,9 +189,9 @@ impl Telegram {
         html: &Html,
         keys: Keys,
     ) -> Result<(), TelegramError> {
-        let (to, none) = (chat(to), Keyboard::none());
-        let message = message(to, html, none.clone()).reply_markup(keys.into_markup());
-        self.send_once(to, &none, &message).await.map(drop)
+        let to = chat(to);
+        let message = message(to, html, Keyboard::none()).reply_markup(keys.into_markup());
+        self.send_once(to, &message).await.map(drop)
     }
 
     /// Sends a message to a group. Its rate limit is not waited out: other users share it.
@@ -233,12 +217,6 @@ impl Telegram {
                 Err(error.into())
             }
         }
-    }
-
-    /// Deletes a message of a group, where the bot is an administrator who may.
-    pub(crate) async fn delete_from_group(&self, group: Group) -> Result<(), TelegramError> {
-        self.repeat(None, &DeleteMessage::new(group.chat, group.message)).await?;
-        Ok(())
     }
 
     /// Replaces the text and the buttons of a message. Nothing is sent if it shows them already.
@@ -292,6 +270,7 @@ impl Telegram {
         html: &Html,
         keyboard: Keyboard,
     ) -> Result<(), TelegramError> {
+        let message = self.shown.successor((chat(of), message));
         match self.edit(of, message, html, keyboard.clone()).await {
             Err(TelegramError::Refused(_)) => {
                 let new = self.send(of, html, keyboard).await?;
@@ -302,20 +281,13 @@ impl Telegram {
         }
     }
 
-    /// Deletes a message. A message that no longer exists is no error.
+    /// Deletes a message of the bot. A message that no longer exists is no error.
     pub(crate) async fn delete(
         &self,
         of: TelegramId,
         message: MessageId,
     ) -> Result<(), TelegramError> {
-        let delete = DeleteMessage::new(chat(of), message);
-        match self.repeat(None, &delete).await {
-            Ok(_)
-            | Err(CallError::Refused(
-                ApiError::MessageToDeleteNotFound | ApiError::MessageIdInvalid,
-            )) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        deleted(self.repeat(None, &DeleteMessage::new(chat(of), message)).await)
     }
 
     /// Sends a picture with a caption.
@@ -332,8 +304,8 @@ impl Telegram {
             .send_photo(to, InputFile::memory(png).file_name("address.png"))
             .caption(caption.as_str())
             .parse_mode(ParseMode::Html)
-            .reply_markup(keyboard.clone().into_markup());
-        self.send_once(to, &keyboard, &Upload(picture)).await.map(drop)
+            .reply_markup(keyboard.into_markup());
+        self.send_once(to, &Upload(picture)).await.map(drop)
     }
 
     /// Answers a callback query, which ends the progress indicator of the pressed button. A query
@@ -369,19 +341,6 @@ impl Telegram {
         }
     }
 
-    /// Looks for a message without buttons that was sent after a message.
-    pub(crate) async fn find_sent(
-        &self,
-        to: TelegramId,
-        after: MessageId,
-    ) -> Result<Option<MessageId>, TelegramError> {
-        match self.find(chat(to), after, &Keyboard::none()).await {
-            Trace::Arrived(message) => Ok(Some(message)),
-            Trace::NotArrived => Ok(None),
-            Trace::Unknown => Err(TelegramError::Unreachable("probe")),
-        }
-    }
-
     /// Fetches a user who started the bot.
     pub(crate) async fn user(&self, id: TelegramId) -> Result<User, TelegramError> {
         let shown = self.repeat(None, &GetChat::new(chat(id))).await?;
@@ -399,118 +358,6 @@ impl Telegram {
         let usernames = usernames.filter_map(|name| name.parse::<Username>().ok()).collect();
         Ok(Profile { first_name, usernames })
     }
-
-    /// Repeats a call that may be repeated, until its outcome is known. `paced` is the chat whose
-    /// messages it counts as one of.
-    async fn repeat<C: Call>(
-        &self,
-        paced: Option<ChatId>,
-        call: &C,
-    ) -> Result<C::Output, CallError> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            match self.attempt(paced, deadline, call).await {
-                Err(CallError::Unknown(_)) if attempts < ATTEMPTS && Instant::now() < deadline => {
-                    sleep(delay(attempts)).await;
-                }
-                result => return result,
-            }
-        }
-    }
-
-    /// Sends a message at most once, as far as that can be known: after a lost response, the
-    /// message is looked for.
-    async fn send_once(
-        &self,
-        to: ChatId,
-        keyboard: &Keyboard,
-        send: &impl Call<Output = Message>,
-    ) -> Result<MessageId, TelegramError> {
-        let (deadline, after) = (Instant::now() + PATIENCE, self.last_message());
-        let mut attempts = 0;
-        let id = loop {
-            attempts += 1;
-            let error = match self.attempt(Some(to), deadline, send).await {
-                Ok(message) => break message.id,
-                Err(error) => error,
-            };
-            if !matches!(error, CallError::Unknown(_)) || attempts == ATTEMPTS {
-                return Err(error.into());
-            }
-            sleep(delay(attempts)).await;
-            match self.find(to, after, keyboard).await {
-                Trace::Arrived(id) => break id,
-                Trace::NotArrived if Instant::now() < deadline => {}
-                Trace::NotArrived | Trace::Unknown => return Err(error.into()),
-            }
-        };
-        self.record_message(id);
-        Ok(id)
-    }
-
-    /// Looks for a message of the bot with these buttons that was sent to a chat after a message:
-    /// an edit of its buttons would change nothing. Messages of users and of other chats cannot be
-    /// edited.
-    async fn find(&self, chat: ChatId, after: MessageId, keyboard: &Keyboard) -> Trace {
-        if after.0 == 0 {
-            return Trace::Unknown;
-        }
-        for id in after.0.saturating_add(1)..=after.0.saturating_add(CANDIDATES) {
-            let probe = EditMessageReplyMarkup::new(chat, MessageId(id))
-                .reply_markup(keyboard.clone().into_markup());
-            match self.repeat(None, &probe).await {
-                Err(CallError::Refused(ApiError::MessageNotModified)) => {
-                    return Trace::Arrived(MessageId(id));
-                }
-                Ok(_) | Err(CallError::Refused(_)) => {}
-                Err(CallError::Wait(_) | CallError::Unknown(_)) => return Trace::Unknown,
-            }
-        }
-        Trace::NotArrived
-    }
-
-    /// Makes a call once, and again whenever Telegram asks to wait, until the deadline.
-    async fn attempt<C: Call>(
-        &self,
-        paced: Option<ChatId>,
-        deadline: Instant,
-        call: &C,
-    ) -> Result<C::Output, CallError> {
-        loop {
-            if let Some(chat) = paced {
-                let wait = self.pace.waits(chat);
-                let turn = timeout_at(deadline, self.pace.message(chat)).await;
-                if turn.is_err() {
-                    return Err(CallError::Wait(wait.unwrap_or_default()));
-                }
-            }
-            match call.attempt(&self.api).await {
-                Err(CallError::Wait(time)) => {
-                    if let Some(chat) = paced {
-                        self.pace.wait(chat, time);
-                    }
-                    if Instant::now() + time > deadline {
-                        return Err(CallError::Wait(time));
-                    }
-                    if paced.is_none() {
-                        sleep(time).await;
-                    }
-                }
-                Ok(output) => {
-                    self.record_response();
-                    return Ok(output);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-/// A tenth of a second, doubled with each attempt.
-fn delay(attempts: u32) -> Duration {
-    Duration::from_millis(100 << attempts.min(6))
 }
 
 fn message(chat: ChatId, html: &Html, keyboard: Keyboard) -> SendMessage {

@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use kms_types::{Asset, QuoteAmount, Recipient, TypedAmount, TypedRecipient};
+use kms_types::{Asset, QuoteAmount, Recipient, TelegramId, TypedAmount, TypedRecipient};
 use teloxide_core::types::MessageId;
 
 use self::arguments::SendArguments;
@@ -27,6 +27,7 @@ mod button;
 mod confirm;
 mod quote;
 pub(crate) mod screen;
+mod signing;
 mod speed_up;
 pub(crate) mod terms;
 
@@ -140,13 +141,12 @@ impl Step for AskRecipient {
                 let text = html!("send-contact-unknown");
                 context.telegram.send(user.id, &text, cancel::keyboard()).await?;
             }
-            Content::Forward { text, author } => match (self.read(context, text).await, author) {
-                (Ok(to), _) => self.pay(context, user, to).await?,
-                (Err(_), Some(author)) => {
-                    self.pay(context, user, TypedRecipient::User(*author)).await?;
+            Content::Forward { text, author } => {
+                match self.read_forward(context, text, *author).await {
+                    Ok(to) => self.pay(context, user, to).await?,
+                    Err(error) => refuse(context, user, &error).await?,
                 }
-                (Err(error), None) => refuse(context, user, &error).await?,
-            },
+            }
             Content::Edit(_)
             | Content::Picture
             | Content::Video
@@ -177,6 +177,22 @@ impl AskRecipient {
         }
         let chain_id = context.network.get().await.ok().map(|network| network.chain_id);
         Ok(TypedRecipient::parse(text, chain_id)?)
+    }
+
+    /// Reads a forwarded message: the one recipient that its text names, or, if it names none, its
+    /// author.
+    async fn read_forward(
+        &self,
+        context: &Context,
+        text: &str,
+        author: Option<TelegramId>,
+    ) -> Result<TypedRecipient, InputError> {
+        let mut named = text.split_whitespace().filter(|word| TypedRecipient::is_marked(word));
+        match (named.next(), named.next(), author) {
+            (None, _, Some(author)) => Ok(TypedRecipient::User(author)),
+            (Some(one), None, _) => self.read(context, one).await,
+            (None, _, None) | (Some(_), Some(_), _) => self.read(context, text).await,
+        }
     }
 
     async fn pay(&self, context: &Context, user: &User, to: TypedRecipient) -> HandlerResult {

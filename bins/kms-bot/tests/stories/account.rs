@@ -44,14 +44,15 @@ async fn the_owner_is_notified_of_an_exported_key() {
     world.stage.stop().await;
 }
 
-/// A recovery waits for one second, or a third of it with the code.
-fn quick() -> StageOptions {
-    StageOptions { recovery_wait: Duration::from_secs(1), ..StageOptions::default() }
+/// A recovery waits for some seconds, or a third of them with the code. Each step is reported only
+/// while the next one has not happened, so a story needs time for the steps that it shows.
+fn waiting(seconds: u64) -> StageOptions {
+    StageOptions { recovery_wait: Duration::from_secs(seconds), ..StageOptions::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forgotten_password_is_recovered_at_the_same_address() {
-    let mut world = World::with_wallets(quick()).await;
+    let mut world = World::with_wallets(waiting(4)).await;
     let address = world.account(&world.ann).await.address;
     let ann = &mut world.ann;
     ann.says("/recover");
@@ -113,7 +114,7 @@ async fn the_owner_cancels_a_recovery_that_someone_else_requested() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_e_mail_address_shortens_the_wait() {
-    let mut world = World::with_wallets(quick()).await;
+    let mut world = World::with_wallets(waiting(18)).await;
     let ann = &mut world.ann;
     ann.says("/contact");
     ann.bot("contact-none").await;
@@ -142,6 +143,7 @@ async fn an_e_mail_address_shortens_the_wait() {
     ann.bot("problem-wrong-code").await;
     ann.says(&code(&mail(&world.stage, 3).await));
     ann.bot("recover-code-correct").await;
+    ann.bot("notice-recovery-confirmed").await;
     ann.bot("notice-recovery-ready").await;
     ann.press("recover-set-button");
     ann.bot("recover-ask-password").await;

@@ -20,4 +20,5 @@ mod texts;
 mod traps;
 mod typed;
 mod unasked;
+mod waiting;
 mod world;

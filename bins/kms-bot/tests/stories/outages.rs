@@ -1,10 +1,14 @@
 //! The server, the chain or Telegram is down: the bot reports it to the user, and nothing is lost.
 
+use std::time::Instant;
+
 use bot_api_sim::Fault;
 use kms_sandbox::StageOptions;
 use kms_types::Wei;
 
-use crate::world::{ANNS, Plays, World, assert_transcript, coins};
+use crate::process::{BotProcess, Proxy};
+use crate::texts::{self, label};
+use crate::world::{ANNS, BOBS, Plays, World, assert_transcript, coins, report};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_server_is_down_the_bot_says_so_and_resumes_afterwards() {
@@ -59,16 +63,150 @@ async fn a_rate_limit_of_telegram_is_waited_out() {
     world.stage.stop().await;
 }
 
+/// Telegram asks to wait for longer than a handler may take. The user hears of it afterwards.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_that_cannot_be_deleted_is_not_used() {
+async fn a_rate_limit_beyond_a_handlers_deadline_loses_no_answer_and_leaves_no_dead_screen() {
     let mut world = World::with_wallets(StageOptions::default()).await;
-    world.ann.confirms("/send @bob 0.5").await;
-    // When it arrives, and before it would be used.
-    for _ in 0..2 {
-        world.stage.sim.break_next("DeleteMessage", Fault::TooManyRequests(3_600));
+    world.stage.sim.break_next("SendMessage", Fault::TooManyRequests(11));
+    world.ann.says("/balance");
+    // Meanwhile others are served.
+    world.bob.says("/balance");
+    world.bob.bot("balance-coin").await;
+    assert!(!texts::is("problem-telegram", &world.ann.transcript()));
+    world.ann.bot("problem-telegram").await;
+    world.stage.sim.break_next("EditMessageText", Fault::TooManyRequests(11));
+    world.ann.says("/send @bob 0.5");
+    world.ann.bot("interrupted").await;
+    let chat = world.ann.person().chat();
+    assert!(chat.iter().all(|shown| !texts::is("send-looking-up", &shown.text)));
+    assert_eq!(world.stage.sim.ignored_waits(), [""; 0]);
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_of_absurd_length_breaks_nothing() {
+    let mut world = World::with_wallets(StageOptions::default()).await;
+    let absurd = Fault::TooManyRequests(u64::MAX);
+    world.stage.sim.decide(move |method| (method == "GetChat").then_some(absurd));
+    world.ann.says("/send @bob 0.5");
+    world.ann.bot("send-name-unverified-notice").await;
+    world.stage.sim.decide(|_| None);
+    let mut watch = world.stage.sim.watch();
+    world.stage.sim.break_next("SendMessage", absurd);
+    world.bob.says("/help");
+    while world.stage.sim.faults_left() > 0 {
+        watch.changed().await.unwrap();
     }
+    world.ann.says("/send @bob 0.5");
+    world.ann.bot("send-quote").await;
+    world.stage.stop().await;
+}
+
+/// A password, and what may be one, is deleted at once, whatever was asked for; it is not used, and
+/// what is asked for stays asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_cannot_be_deleted_is_not_used_and_can_be_sent_again() {
+    let mut world = World::with_wallets(StageOptions::default()).await;
+    let undeletable = |world: &World| {
+        world.stage.sim.break_next("DeleteMessage", Fault::TooManyRequests(3_600));
+    };
+    world.ann.confirms("/send @bob 0.5").await;
+    undeletable(&world);
     world.ann.says(ANNS);
     world.ann.bot("password-not-deleted").await;
     assert!(world.transfers(&world.ann).await.is_empty());
+    world.ann.says(ANNS);
+    world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    world.ann.says("/password");
+    world.ann.bot("password-ask").await;
+    undeletable(&world);
+    let both = format!("{ANNS}\nseven quiet harbours at dawn");
+    world.ann.says(&both);
+    world.ann.bot("password-not-deleted").await;
+    world.ann.says(&both);
+    world.ann.bot("password-changed").await;
+    // What nothing asked for.
+    undeletable(&world);
+    world.ann.says("sesame, too late");
+    world.ann.bot("password-not-deleted").await;
+    let mut zoe = world.stage.sim.phone(4714, "Zoe", None);
+    zoe.says("/start");
+    zoe.bot("start-welcome").await;
+    undeletable(&world);
+    zoe.says(BOBS);
+    zoe.bot("password-not-deleted").await;
+    zoe.says(BOBS);
+    zoe.bot("start-created").await;
+    world.stage.stop().await;
+}
+
+/// Telegram asks to wait for longer than the handler waits for the deletion.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_whose_deletion_is_late_is_deleted_after_all() {
+    let mut world = World::with_wallets(StageOptions::default()).await;
+    world.ann.confirms("/send @bob 0.5").await;
+    world.stage.sim.break_next("DeleteMessage", Fault::TooManyRequests(7));
+    world.ann.says(ANNS);
+    world.ann.bot("password-not-deleted").await;
+    world.forgets(ANNS).await;
+    assert!(world.transfers(&world.ann).await.is_empty());
+    world.ann.says(ANNS);
+    world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hangs_delays_neither_the_deletion_of_a_password_nor_other_users() {
+    let options = StageOptions { bot: false, ..StageOptions::default() };
+    let mut world = World::with(options).await;
+    let server = Proxy::start(&world.stage).await;
+    let _bot = BotProcess::start_at(&world.stage, &server.url());
+    world.onboard().await;
+    world.bob.says("/balance");
+    world.bob.bot("balance-coin").await;
+    world.ann.confirms("/send @bob 0.5").await;
+    server.freeze(true);
+    let asked = Instant::now();
+    world.ann.says(ANNS);
+    world.forgets(ANNS).await;
+    report("server hangs: password deleted after (wanted: at once)", asked);
+    world.bob.says("/help");
+    world.bob.bot("help-title").await;
+    report("server hangs: another user served after (wanted: at once)", asked);
+    assert!(texts::is("send-sending", &world.ann.last_of_bot().unwrap().text), "it hangs");
+    let reported = ["send-unknown-outcome", "still-working"];
+    let reported = |text: &str| reported.iter().any(|id| texts::is(id, text));
+    world.ann.hears_matching("that the server hangs", reported).await.unwrap();
+    report("server hangs: reported after (wanted: 10 s)", asked);
+    world.bob.press("balance-refresh-button");
+    world.bob.bot("problem-unreachable").await;
+    // What may be a password is deleted although nothing waits for it.
+    world.ann.says("sesame, too late");
+    world.ann.says("/password sesame sesame");
+    world.forgets("sesame").await;
+    assert_eq!(world.stage.sim.unanswered_presses(), 0);
+    server.freeze(false);
+    // Unless the bot still looks for the outcome itself, there is a button.
+    let _ = world.ann.presses(&label("send-check-button"));
+    let outcomes = ["send-quote", "transfer-pending", "transfer-confirmed"];
+    let known = |text: &str| outcomes.iter().any(|id| texts::is(id, text));
+    world.ann.hears_matching("an outcome", known).await.unwrap();
+    assert!(world.transfers(&world.ann).await.len() <= 1);
+    world.stage.stop().await;
+}
+
+/// A bot that has just started knows nothing of the network that it serves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_starts_while_the_server_hangs_deletes_what_may_be_a_password() {
+    let options = StageOptions { bot: false, ..StageOptions::default() };
+    let mut world = World::with(options).await;
+    let server = Proxy::start(&world.stage).await;
+    server.freeze(true);
+    let _bot = BotProcess::start_at(&world.stage, &server.url());
+    let asked = Instant::now();
+    world.ann.says("/password sesame sesame");
+    world.forgets("sesame").await;
+    world.ann.bot("problem-unreachable").await;
+    report("server hangs since the start: reported after (wanted: 10 s)", asked);
     world.stage.stop().await;
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::process::BotProcess;
 use crate::texts;
-use crate::world::{ANNS, BOBS, Plays, World, coins, data};
+use crate::world::{ANNS, BOBS, Plays, World, coins, data, report};
 
 async fn world() -> World {
     World::with_wallets(StageOptions::default()).await
@@ -59,13 +59,17 @@ async fn ten_thousand_payments_of_dust_delay_neither_answers_nor_other_notices()
     dust(&world.stage, ann, DUST).await;
     world.ann.bot("notice-received-largest").await;
     let before = world.ann.person().chat().len();
+    let pressed = Instant::now();
     world.ann.press("balance-button");
     world.ann.bot("balance-coin").await;
+    report("dust: a press is answered after (wanted: 2 s)", pressed);
     // What counts is what comes first; how long it takes depends on the machine.
     let between = world.ann.person().chat().len() - before - 1;
     assert!(between <= 3, "{between} notices came before her answer");
+    let paid = Instant::now();
     world.stage.faucet(bob, coins("0.7")).await.unwrap();
     world.bob.bot_with("notice-received", &["0.7 ETH"]).await;
+    report("dust: another user's deposit is reported after (wanted: 5 s)", paid);
     world.export(&world.ann, ANNS).await;
     world.ann.bot("notice-key-exported").await;
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -78,6 +82,26 @@ async fn ten_thousand_payments_of_dust_delay_neither_answers_nor_other_notices()
         }
         assert!(Instant::now() < deadline, "{reported} payments were reported");
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(world.stage.sim.ignored_waits(), [""; 0]);
+    world.stage.stop().await;
+}
+
+/// Under Telegram's own rate limits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_is_shown_as_confirmed_soon_after_its_block() {
+    let options = StageOptions { telegram_speed: 1, ..StageOptions::default() };
+    let mut world = World::with_wallets(options).await;
+    let rpc = |method: &str, params| world.stage.anvil.rpc(method, params).unwrap();
+    rpc("evm_setAutomine", json!([false]));
+    for _ in 0..3 {
+        world.ann.confirms("/send @bob 0.5").await;
+        world.ann.says(ANNS);
+        world.ann.bot("transfer-waits-for-network").await;
+        let mined = Instant::now();
+        rpc("anvil_mine", json!(["0x1"]));
+        world.ann.bot("transfer-confirmed").await;
+        report("a payment is shown as confirmed after its block (wanted: 2 s)", mined);
     }
     assert_eq!(world.stage.sim.ignored_waits(), [""; 0]);
     world.stage.stop().await;
@@ -119,6 +143,8 @@ async fn a_user_who_comes_back_is_told_once_what_happened_meanwhile() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+    // The first attempt to report it fails.
+    world.stage.sim.break_next("SendMessage", Fault::TooManyRequests(9));
     world.bob.person().unblocks();
     world.bob.bot("notice-missed").await;
     world.bob.bot("notice-key-exported").await;
@@ -198,6 +224,30 @@ async fn a_payment_survives_the_loss_of_any_call_and_of_any_answer() {
     world.stage.stop().await;
 }
 
+/// Each way in which a picture fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_arrives_once_whatever_is_lost() {
+    let mut world = world().await;
+    let faults = [Fault::BadGateway, Fault::CallLost, Fault::AnswerLost, Fault::TooManyRequests(1)];
+    for (fault, sent) in faults.into_iter().zip(1..) {
+        world.stage.sim.break_next("SendPhoto", fault);
+        world.ann.says("/receive");
+        // An upload whose answer was lost is heard before the bot knows of it.
+        world.ann.bot("receive-address").await;
+        world.ann.says("/help");
+        world.ann.bot("help-title").await;
+        assert_eq!(world.stage.sim.faults_left(), 0, "{fault:?}");
+        let chat = world.ann.person().chat();
+        let pictures = chat.iter().filter(|message| message.photo.is_some());
+        assert_eq!(pictures.count(), sent, "{fault:?}");
+    }
+    world.stage.sim.break_next("SendPhoto", Fault::TooManyRequests(11));
+    world.ann.says("/receive");
+    world.ann.bot("problem-telegram").await;
+    assert_eq!(world.stage.sim.ignored_waits(), [""; 0]);
+    world.stage.stop().await;
+}
+
 /// The response to the edit that asks for the password is lost, and so is each later one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_screen_that_asks_for_a_password_is_one_that_waits_for_it() {
@@ -247,6 +297,43 @@ async fn a_killed_bot_still_waits_for_what_it_asked() {
     world.ann.bot("password-changed").await;
     world.forgets(ANNS).await;
     assert_eq!(world.transfers(&world.ann).await.len(), 1);
+    world.stage.stop().await;
+}
+
+/// The search for a message whose response was lost meets a message with buttons that another
+/// process sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_search_for_a_lost_message_takes_no_button_away() {
+    let mut world = world().await;
+    world.ann.says("/send @bob 0.5");
+    let quote = world.ann.bot("send-quote").await;
+    for fault in [Fault::AnswerLost, Fault::CallLost] {
+        world.stage.sim.break_next("SendMessage", fault);
+        world.ann.says("/send @bob");
+        world.ann.bot("send-ask-amount").await;
+    }
+    let chat = world.ann.person().chat();
+    let shown = chat.iter().find(|message| message.id == quote.id).unwrap();
+    assert_eq!(shown.keyboard, quote.keyboard);
+    let asked = chat.iter().filter(|message| texts::is("send-ask-amount", &message.text));
+    assert_eq!(asked.count(), 2, "one for each command");
+    world.stage.stop().await;
+}
+
+/// After a restart, too, one message follows a payment to the recipient.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_arrived_before_a_restart_is_received_in_the_same_message() {
+    let (mut world, bot) = with_process().await;
+    world.pay(&world.ann, "@bob", "0.5").await;
+    let arriving = world.bob.bot_with("notice-arriving", &["0.5 ETH"]).await;
+    bot.terminate();
+    world.stage.anvil.rpc("anvil_mine", json!(["0x4"])).unwrap();
+    let _bot = BotProcess::start(&world.stage);
+    let received = world.bob.bot_with("notice-received", &["0.5 ETH"]).await;
+    assert_eq!(received.id, arriving.id);
+    // The file holds no more of the payment than its id.
+    let state = std::fs::read_to_string(world.stage.directory().join("kms-bot.state")).unwrap();
+    assert!(state.contains("arriving") && !state.contains("0x"), "{state}");
     world.stage.stop().await;
 }
 

@@ -224,9 +224,10 @@ async fn a_password_is_deleted_before_it_is_used() {
     let after = &changes[pressed.unwrap()..];
     let position = |what: &dyn Fn(&Change) -> bool| after.iter().position(what).unwrap();
     let deleted = position(&|change| matches!(change, Change::Deleted { .. }));
-    let sending = position(
-        &|change| matches!(change, Change::Edited { shown: Some(shown), .. } if texts::is("send-sending", &shown.text)),
-    );
+    let sending = position(&|change| match change {
+        Change::Edited { shown: Some(shown), .. } => texts::is("send-sending", &shown.text),
+        _ => false,
+    });
     assert!(deleted < sending);
     world.stage.stop().await;
 }

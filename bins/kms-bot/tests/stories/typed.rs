@@ -139,6 +139,16 @@ async fn a_contact_or_a_forwarded_message_names_the_recipient() {
     ann.bot("send-ask-recipient").await;
     ann.person().forwards_from(&bob, "see you there");
     ann.bot_with("send-quote", &["Bob", &bobs]).await;
+    // Whom a forwarded text names is meant, not who wrote it.
+    let dead = "0x000000000000000000000000000000000000dEaD";
+    ann.says("/send 0.5");
+    ann.bot("send-ask-recipient").await;
+    ann.person().forwards_from(&bob, &format!("please pay {dead}, thanks"));
+    ann.bot_with("send-quote", &[dead]).await;
+    ann.says("/send 0.5");
+    ann.bot("send-ask-recipient").await;
+    ann.person().forwards_from(&bob, &format!("pay {dead} and @bob"));
+    ann.bot("input-recipient-unmarked").await;
     assert!(world.transfers(&world.ann).await.is_empty());
     assert_transcript!("shared_recipients", world.ann);
     world.stage.stop().await;

@@ -1,5 +1,7 @@
 //! Ann and Bob with their phones, in a sandbox.
 
+use std::time::Instant;
+
 use bot_api_sim::{ButtonKind, Message, Phone};
 use kms_client::{Page, hash_password};
 use kms_sandbox::{Stage, StageOptions};
@@ -175,6 +177,12 @@ impl World {
         };
         self.stage.client.confirm(quoted.id, &confirm).await.unwrap()
     }
+}
+
+/// Prints a time that the machine's load decides. `just chat-speed` runs the stories that do.
+#[expect(clippy::print_stdout, reason = "read with --nocapture")]
+pub(crate) fn report(what: &str, since: Instant) {
+    println!("{what}: {:.2} s", since.elapsed().as_secs_f64());
 }
 
 /// The last hundred transfers of a user.

@@ -1,22 +1,19 @@
 //! The confirmation of a quote by the password, and the other buttons of a transfer's message.
 
 use async_trait::async_trait;
-use kms_client::ClientError;
 use kms_types::wire::{ConfirmTransfer, Transfer, TransferState, Warning};
-use kms_types::{
-    Amount, Asset, ErrorCode, QuoteAmount, Recipient, TransferId, TypedRecipient, Wei,
-};
+use kms_types::{Amount, Asset, QuoteAmount, Recipient, TransferId, TypedRecipient, Wei};
 use teloxide_core::types::MessageId;
 
 use super::button::SendButton;
 use super::quote::{self, Holder, holder, quote_in};
+use super::signing::{Refusal, Shown, own_transfer, sign};
 use super::terms::{ClientRef, Fingerprint, Terms};
 use super::{screen, speed_up};
 use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
 use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
 use crate::flow::PressResult;
-use crate::problems::problem;
 use crate::texts::{Html, html, text};
 
 /// Asks for the password that confirms a quote. `reassigned_confirmed`: the sender knows that the
@@ -86,18 +83,6 @@ async fn withdraw(
     Ok(None)
 }
 
-/// Fetches a transfer if this user sends it.
-pub(super) async fn own_transfer(
-    context: &Context,
-    user: &User,
-    id: TransferId,
-) -> Result<Option<Transfer>, ClientError> {
-    let Some(transfer) = context.kms.transfer(id).await? else { return Ok(None) };
-    let account = context.kms.account(user.id.into()).await?;
-    let own = account.is_some_and(|account| transfer.from.account == Some(account.id));
-    Ok(own.then_some(transfer))
-}
-
 /// Waits for the password that confirms a transfer.
 struct ConfirmPassword {
     transfer: Transfer,
@@ -130,31 +115,14 @@ impl Step for ConfirmPassword {
 
     /// Confirms the transfer: the server signs and broadcasts it.
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
-        let (user, id) = (answer.user, self.transfer.id);
-        let sending = html!("send-sending", quote = &self.quote);
-        context.works_in(user.id, self.message, SendButton::Check(id).to_string());
-        // The password is deleted from the chat: it is used whatever happens to the screen.
-        if let Err(error) =
-            context.telegram.edit(user.id, self.message, &sending, Keyboard::none()).await
-        {
-            tracing::warn!(%error, event = "screen_not_updated", "confirm screen not updated");
-        }
-        let Terms { to_address, token, value, max_fee } = self.terms.clone();
-        let password_hash = answer.password().hash(user.id).await;
-        let body = ConfirmTransfer { password_hash, to_address, token, value, max_fee };
-        let (text, keyboard) = match context.kms.confirm(id, &body).await {
-            Ok(transfer) => {
-                context.end_step(user.id);
-                return screen::show(context, user.id, self.message, &transfer).await;
-            }
-            Err(error) => {
-                if refusal(&error) != Refusal::WrongPassword {
-                    context.end_step(user.id);
-                }
-                self.refused(context, &error)
-            }
+        let Self { transfer, terms, quote, message } = self;
+        let shown = Shown { transfer: transfer.id, message: *message, text: quote };
+        let Terms { to_address, token, value, max_fee } = terms.clone();
+        let confirm = async |password_hash| {
+            let body = ConfirmTransfer { password_hash, to_address, token, value, max_fee };
+            context.kms.confirm(transfer.id, &body).await
         };
-        Ok(context.telegram.edit_or_send(user.id, self.message, &text, keyboard).await?)
+        sign(context, answer, shown, confirm, |refusal| self.keyboard(refusal)).await
     }
 
     async fn abandon(&self, context: &Context, user: &User) -> HandlerResult {
@@ -168,22 +136,16 @@ impl Step for ConfirmPassword {
 }
 
 impl ConfirmPassword {
-    /// The screen after a refused confirmation.
-    fn refused(&self, context: &Context, error: &ClientError) -> (Html, Keyboard) {
-        let (id, quote) = (self.transfer.id, &self.quote);
+    /// The buttons after a refused confirmation.
+    fn keyboard(&self, refusal: Refusal) -> Keyboard {
+        let id = self.transfer.id;
         let cancel = SendButton::Cancel(id).labelled();
         let check = Keyboard::row([SendButton::Check(id).labelled()]);
-        let reason = problem(error, context.network.cached().as_ref());
-        let refused = html!("send-refused", quote = quote, reason = reason);
-        match refusal(error) {
-            Refusal::WrongPassword => {
-                (html!("send-wrong-password", quote = quote), Keyboard::row([cancel]))
-            }
-            Refusal::OutcomeUnknown => (html!("send-unknown-outcome", quote = quote), check),
-            Refusal::Temporary => (refused, check.and_row([cancel])),
-            Refusal::Permanent => {
-                (refused, Keyboard::row([SendButton::Renew(id).labelled(), cancel]))
-            }
+        match refusal {
+            Refusal::WrongPassword => Keyboard::row([cancel]),
+            Refusal::OutcomeUnknown => check,
+            Refusal::Temporary => check.and_row([cancel]),
+            Refusal::Permanent => Keyboard::row([SendButton::Renew(id).labelled(), cancel]),
         }
     }
 
@@ -192,73 +154,6 @@ impl ConfirmPassword {
         let keyboard = screen::quote_keyboard(&self.transfer);
         Ok(context.telegram.edit(user.id, self.message, &self.quote, keyboard).await?)
     }
-}
-
-/// What a refused confirmation means.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// Another password may be right.
-    WrongPassword,
-    /// The same quote can be confirmed later.
-    Temporary,
-    /// This quote will not be sent.
-    Permanent,
-    /// The transfer may have been sent.
-    OutcomeUnknown,
-}
-
-pub(super) fn refusal(error: &ClientError) -> Refusal {
-    let ClientError::Problem(problem) = error else { return Refusal::OutcomeUnknown };
-    match problem.code {
-        ErrorCode::WrongPassword => Refusal::WrongPassword,
-        ErrorCode::PasswordLocked
-        | ErrorCode::RateLimited
-        | ErrorCode::Busy
-        | ErrorCode::TooManyInFlight
-        | ErrorCode::ChainUnavailable => Refusal::Temporary,
-        ErrorCode::MalformedRequest
-        | ErrorCode::InvalidField
-        | ErrorCode::BodyTooLarge
-        | ErrorCode::RequestTimeout
-        | ErrorCode::Unauthorized
-        | ErrorCode::Forbidden
-        | ErrorCode::NoSuchRoute
-        | ErrorCode::MethodNotAllowed
-        | ErrorCode::NoSuchAccount
-        | ErrorCode::NoSuchTransfer
-        | ErrorCode::NoSuchRecovery
-        | ErrorCode::UnknownToken
-        | ErrorCode::UnknownName
-        | ErrorCode::AccountExists
-        | ErrorCode::AccountFrozen
-        | ErrorCode::WrongCode
-        | ErrorCode::CodeExpired
-        | ErrorCode::RecoveryOpen
-        | ErrorCode::RecoveryNotReady
-        | ErrorCode::RecoveriesPaused
-        | ErrorCode::OnHold
-        | ErrorCode::NoMail
-        | ErrorCode::IdReused
-        | ErrorCode::SelfTransfer
-        | ErrorCode::InsufficientFunds
-        | ErrorCode::LimitReached
-        | ErrorCode::QuoteExpired
-        | ErrorCode::QuoteMismatch
-        | ErrorCode::WrongState
-        | ErrorCode::FeeTooHigh
-        | ErrorCode::WouldRevert
-        | ErrorCode::TokenRefuses
-        | ErrorCode::TokenMismatch
-        | ErrorCode::StoreUnavailable
-        | ErrorCode::Conflict
-        | ErrorCode::Internal
-        | ErrorCode::Unknown => by_status(problem.status),
-    }
-}
-
-/// A failure of the server may have come after the transfer was signed.
-fn by_status(status: u16) -> Refusal {
-    if status >= 500 { Refusal::OutcomeUnknown } else { Refusal::Permanent }
 }
 
 /// Cancels a quote, or a payment that waits: then the network decides whether the payment or its

@@ -1,14 +1,13 @@
 //! `Speed up`: signs a payment that waits again, at higher prices and with the password.
 
 use async_trait::async_trait;
-use kms_client::ClientError;
 use kms_types::wire::{ReplaceTransfer, Transfer, TransferState};
 use kms_types::{ReplacementId, TransferId, Wei};
 use teloxide_core::types::MessageId;
 
 use super::button::SendButton;
-use super::confirm::{Refusal, own_transfer, refusal};
 use super::screen;
+use super::signing::{Shown, own_transfer, sign};
 use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
 use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
@@ -99,30 +98,16 @@ impl Step for ReplacePassword {
 
     /// The server signs again and broadcasts.
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
-        let (user, id) = (answer.user, self.transfer.id);
-        let sending = html!("send-sending", quote = &self.offer);
-        context.works_in(user.id, self.message, SendButton::Check(id).to_string());
-        if let Err(error) =
-            context.telegram.edit(user.id, self.message, &sending, Keyboard::none()).await
-        {
-            tracing::warn!(%error, event = "screen_not_updated", "payment screen not updated");
-        }
-        let password_hash = answer.password().hash(user.id).await;
-        let body = ReplaceTransfer { id: self.replacement, password_hash, max_fee: self.max_fee };
-        let text = match context.kms.replace(id, &body).await {
-            Ok(transfer) => {
-                context.end_step(user.id);
-                return screen::show(context, user.id, self.message, &transfer).await;
-            }
-            Err(error) => {
-                if refusal(&error) != Refusal::WrongPassword {
-                    context.end_step(user.id);
-                }
-                self.refused(context, &error)
-            }
+        let Self { transfer, replacement, max_fee, offer, message } = self;
+        let shown = Shown { transfer: transfer.id, message: *message, text: offer };
+        let replace = async |password_hash| {
+            let (id, max_fee) = (*replacement, *max_fee);
+            let body = ReplaceTransfer { id, password_hash, max_fee };
+            context.kms.replace(transfer.id, &body).await
         };
-        let back = Keyboard::row([SendButton::Check(id).labelled()]);
-        Ok(context.telegram.edit_or_send(user.id, self.message, &text, back).await?)
+        // Whatever the refusal, the payment waits as before.
+        let back = |_refusal| Keyboard::row([SendButton::Check(transfer.id).labelled()]);
+        sign(context, answer, shown, replace, back).await
     }
 
     async fn abandon(&self, context: &Context, user: &User) -> HandlerResult {
@@ -131,20 +116,5 @@ impl Step for ReplacePassword {
 
     async fn cancel(&self, context: &Context, user: &User) -> HandlerResult {
         self.abandon(context, user).await
-    }
-}
-
-impl ReplacePassword {
-    /// The screen after a refusal: the payment waits as before.
-    fn refused(&self, context: &Context, error: &ClientError) -> Html {
-        let offer = &self.offer;
-        match refusal(error) {
-            Refusal::WrongPassword => html!("send-wrong-password", quote = offer),
-            Refusal::OutcomeUnknown => html!("send-unknown-outcome", quote = offer),
-            Refusal::Temporary | Refusal::Permanent => {
-                let reason = problem(error, context.network.cached().as_ref());
-                html!("send-refused", quote = offer, reason = reason)
-            }
-        }
     }
 }

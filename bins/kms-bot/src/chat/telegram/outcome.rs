@@ -1,0 +1,225 @@
+//! Repeats a call until its outcome is known.
+//!
+//! Calls that may be repeated are: a second deletion or edit finds that the first was done. A
+//! message whose response was lost is looked for before it is sent again.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kms_types::TelegramId;
+use teloxide_core::ApiError;
+use teloxide_core::payloads::{DeleteMessage, StopMessageLiveLocation};
+use teloxide_core::types::{ChatId, Message, MessageId};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{Telegram, TelegramError};
+use crate::chat::calls::{Call, CallError};
+use crate::chat::shown::Place;
+
+/// How long a call is repeated, and waited for, before it counts as failed.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// The attempts of a call whose outcome stays unknown.
+const ATTEMPTS: u32 = 4;
+/// How long the deletion of a secret is repeated, and waited for.
+const PERSISTENCE: Duration = Duration::from_secs(600);
+/// How many messages after the last known one may be a message whose response was lost.
+const CANDIDATES: i32 = 12;
+/// The number of messages that are known at most.
+const KNOWN: usize = 2_000;
+/// Telegram's answer to [`Telegram::find`] about a message of the bot.
+const NO_LIVE_LOCATION: &str = "no live location in the message";
+
+/// The messages that are known, of all private chats: their ids are one sequence.
+#[derive(Default)]
+pub(super) struct KnownMessages(Mutex<BTreeSet<i32>>);
+
+impl KnownMessages {
+    pub(super) fn add(&self, message: MessageId) {
+        let mut known = self.lock();
+        known.insert(message.0);
+        if known.len() > KNOWN {
+            known.pop_first();
+        }
+    }
+
+    /// The highest id, or zero.
+    pub(super) fn highest(&self) -> MessageId {
+        MessageId(self.lock().last().copied().unwrap_or_default())
+    }
+
+    /// The ids after a message that a message can have that is not known.
+    fn unknown_after(&self, after: MessageId) -> Vec<MessageId> {
+        let known = self.lock();
+        let highest = known.last().copied().unwrap_or_default().max(after.0);
+        let ids = after.0.saturating_add(1)..=highest.saturating_add(CANDIDATES);
+        ids.filter(|id| !known.contains(id)).map(MessageId).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a message whose response was lost has arrived.
+enum Trace {
+    Arrived(MessageId),
+    NotArrived,
+    Unknown,
+}
+
+impl Telegram {
+    /// Deletes a message that may show a secret, and tries that for minutes.
+    pub(in crate::chat) async fn delete_persistently(
+        &self,
+        (chat, message): Place,
+    ) -> Result<(), TelegramError> {
+        let (delete, deadline) = (DeleteMessage::new(chat, message), Instant::now() + PERSISTENCE);
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match self.attempt(None, deadline, &delete).await {
+                Err(CallError::Unknown(_)) if Instant::now() < deadline => {
+                    sleep(delay(attempts)).await;
+                }
+                result => return deleted(result),
+            }
+        }
+    }
+
+    /// Looks for a message that was sent to a user after a message, and is not known.
+    pub(crate) async fn find_sent(
+        &self,
+        to: TelegramId,
+        after: MessageId,
+    ) -> Result<Option<MessageId>, TelegramError> {
+        match self.find(ChatId(to.into()), after).await {
+            Trace::Arrived(message) => Ok(Some(message)),
+            Trace::NotArrived => Ok(None),
+            Trace::Unknown => Err(TelegramError::Unreachable("probe")),
+        }
+    }
+
+    /// Repeats a call that may be repeated, until its outcome is known. `paced` is the chat whose
+    /// messages it counts as one of.
+    pub(super) async fn repeat<C: Call>(
+        &self,
+        paced: Option<ChatId>,
+        call: &C,
+    ) -> Result<C::Output, CallError> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match self.attempt(paced, deadline, call).await {
+                Err(CallError::Unknown(_)) if attempts < ATTEMPTS && Instant::now() < deadline => {
+                    sleep(delay(attempts)).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Sends a message at most once, as far as that can be known: after a lost response, the
+    /// message is looked for.
+    pub(super) async fn send_once(
+        &self,
+        to: ChatId,
+        send: &impl Call<Output = Message>,
+    ) -> Result<MessageId, TelegramError> {
+        let (deadline, after) = (Instant::now() + PATIENCE, self.last_message());
+        let mut attempts = 0;
+        let id = loop {
+            attempts += 1;
+            let error = match self.attempt(Some(to), deadline, send).await {
+                Ok(message) => break message.id,
+                Err(error) => error,
+            };
+            if !matches!(error, CallError::Unknown(_)) || attempts == ATTEMPTS {
+                return Err(error.into());
+            }
+            sleep(delay(attempts)).await;
+            match self.find(to, after).await {
+                Trace::Arrived(id) => break id,
+                Trace::NotArrived if Instant::now() < deadline => {}
+                Trace::NotArrived | Trace::Unknown => return Err(error.into()),
+            }
+        };
+        self.record_message(id);
+        Ok(id)
+    }
+
+    /// Looks for a message of the bot that was sent to a chat after a message, and is not known.
+    /// The bot sends no live locations: of its own messages Telegram reports that they are none, of
+    /// those of users and of other chats that they cannot be edited or found. So the search changes
+    /// no message.
+    async fn find(&self, chat: ChatId, after: MessageId) -> Trace {
+        if after.0 == 0 {
+            // The first message of a new bot.
+            return Trace::NotArrived;
+        }
+        for id in self.known.unknown_after(after) {
+            match self.repeat(None, &StopMessageLiveLocation::new(chat, id)).await {
+                Err(CallError::Refused(ApiError::Unknown(text)))
+                    if text.contains(NO_LIVE_LOCATION) =>
+                {
+                    return Trace::Arrived(id);
+                }
+                Ok(_) | Err(CallError::Refused(_)) => {}
+                Err(CallError::Wait(_) | CallError::Unknown(_)) => return Trace::Unknown,
+            }
+        }
+        Trace::NotArrived
+    }
+
+    /// Makes a call once, and again whenever Telegram asks to wait, until the deadline.
+    pub(super) async fn attempt<C: Call>(
+        &self,
+        paced: Option<ChatId>,
+        deadline: Instant,
+        call: &C,
+    ) -> Result<C::Output, CallError> {
+        loop {
+            if let Some(chat) = paced {
+                let wait = self.pace.waits(chat);
+                let turn = timeout_at(deadline, self.pace.message(chat)).await;
+                if turn.is_err() {
+                    return Err(CallError::Wait(wait.unwrap_or_default()));
+                }
+            }
+            match call.attempt(&self.api).await {
+                Err(CallError::Wait(time)) => {
+                    if let Some(chat) = paced {
+                        self.pace.wait(chat, time);
+                    }
+                    if Instant::now() + time > deadline {
+                        return Err(CallError::Wait(time));
+                    }
+                    if paced.is_none() {
+                        sleep(time).await;
+                    }
+                }
+                Ok(output) => {
+                    self.record_response();
+                    return Ok(output);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+pub(super) fn deleted<T>(result: Result<T, CallError>) -> Result<(), TelegramError> {
+    match result {
+        Ok(_)
+        | Err(CallError::Refused(ApiError::MessageToDeleteNotFound | ApiError::MessageIdInvalid)) => {
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A tenth of a second, doubled with each attempt.
+fn delay(attempts: u32) -> Duration {
+    Duration::from_millis(100 << attempts.min(6))
+}
