@@ -85,6 +85,11 @@ faults runs="1000" seed="1":
 stories runs="500" seed="1":
     STORY_SEED={{seed}} STORY_RUNS={{runs}} cargo test -p kms-bot --test stories seeded -- --nocapture
 
+# Prints how soon the chat answers under Telegram's own rate limits, a flood of dust and a server that
+# hangs. Needs an idle machine.
+chat-speed:
+    cargo test -p kms-bot --test stories -- --nocapture --test-threads 1 dust soon_after hangs | grep wanted
+
 # Measures the performance targets. Writes target/bench.json and target/bench-custody.json.
 bench: bench-custody
     cargo bench -p kms-server --bench targets
