@@ -17,19 +17,18 @@ async fn world() -> World {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_and_a_failed_call_delay_no_other_user() {
     let mut world = world().await;
-    let mut watch = world.stage.sim.watch();
     world.stage.sim.break_next("SendMessage", Fault::BadGateway);
     world.ann.says("/help");
-    while world.stage.sim.faults_left() > 0 {
-        watch.changed().await.unwrap();
-    }
+    world.faults_happen().await;
     let before = world.ann.person().chat().len();
     for _ in 0..200 {
         world.ann.says("/help");
     }
     world.bob.says("/balance");
     world.bob.bot_with("balance-coin", &["0 ETH"]).await;
-    assert_eq!(world.ann.person().chat().len(), before + 200, "Ann still waits");
+    // Of her lane, sixteen are answered.
+    let answered = world.ann.person().chat().len() - before - 200;
+    assert!(answered < 16, "Bob waited for Ann");
     // Her lane resumes; what did not fit was dropped.
     world.ann.bot("help-title").await;
     world.stage.stop().await;

@@ -121,6 +121,14 @@ impl World {
         self.ann.forget();
     }
 
+    /// Waits until all faults that the story ordered have happened, so that they hit no other user.
+    pub(crate) async fn faults_happen(&self) {
+        let mut watch = self.stage.sim.watch();
+        while self.stage.sim.faults_left() > 0 {
+            watch.changed().await.unwrap();
+        }
+    }
+
     /// Waits until Telegram stores a secret nowhere: neither in a chat nor in an update that the
     /// bot has not acknowledged.
     pub(crate) async fn forgets(&self, secret: &str) {
