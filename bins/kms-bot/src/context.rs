@@ -202,11 +202,11 @@ impl Context {
     ) -> Result<MessageId, HandlerError> {
         let after = self.telegram.last_message().0;
         self.journal.change(user, |chat| {
-            chat.working = Some(Working { message: None, after, resume });
+            chat.working.push(Working { message: None, after, resume });
         });
         let sent = self.telegram.send(user, message, Keyboard::none()).await?;
         self.journal.change(user, |chat| {
-            if let Some(working) = &mut chat.working {
+            if let Some(working) = chat.working.last_mut() {
                 working.message = Some(sent.0);
             }
         });
@@ -216,7 +216,7 @@ impl Context {
     /// Records that a message is about to show that the bot is working.
     pub(crate) fn works_in(&self, user: TelegramId, message: MessageId, resume: String) {
         let working = Working { message: Some(message.0), after: 0, resume };
-        self.journal.change(user, |chat| chat.working = Some(working));
+        self.journal.change(user, |chat| chat.working.push(working));
     }
 
     /// Returns the step that the user's next text answers.

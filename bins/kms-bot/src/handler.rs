@@ -59,10 +59,12 @@ pub(crate) async fn handle(context: &Arc<Context>, lanes: &Lanes, incoming: Inco
             });
         }
     } else {
+        // What earlier handlers left unfinished is finished by jobs of its own.
+        let earlier = context.journal.chat(user.id).working.len();
         match limited(context, user.id, route(context, incoming)).await {
-            Ok(()) => drop(context.journal.change(user.id, |chat| chat.working.take())),
+            Ok(()) => context.journal.change(user.id, |chat| chat.working.truncate(earlier)),
             Err(failure) => {
-                let recovered = recover(context, lanes, &user, failure);
+                let recovered = recover(context, lanes, &user, failure, earlier);
                 tokio::join!(recovered, end_press(context, query));
             }
         }
@@ -136,24 +138,25 @@ async fn route(context: &Context, incoming: Incoming) -> HandlerResult {
     router::route(context, incoming).await
 }
 
-/// Answers the user of a handler that failed, now or as soon as that is possible.
-async fn recover(context: &Arc<Context>, lanes: &Lanes, user: &User, failure: Failure) {
+/// Answers the user of a handler that failed, now or as soon as that is possible. The first
+/// `earlier` messages that show work are of other handlers.
+async fn recover(
+    context: &Arc<Context>,
+    lanes: &Lanes,
+    user: &User,
+    failure: Failure,
+    earlier: usize,
+) {
     if let Failure::Error(HandlerError::Telegram(TelegramError::Gone)) = failure {
-        context.journal.change(user.id, |chat| chat.working.take());
+        context.journal.change(user.id, |chat| chat.working.truncate(earlier));
         return;
     }
-    if let Some(working) = context.journal.chat(user.id).working {
+    let unfinished = context.journal.chat(user.id).working.split_off(earlier);
+    if !unfinished.is_empty() {
         context.end_step(user.id);
-        if let Some(message) = working.message {
-            let text = html!("still-working");
-            let of = user.id;
-            let _ = context.telegram.edit(of, MessageId(message), &text, Keyboard::none()).await;
+        for working in unfinished {
+            finish_later(context, lanes, user, working).await;
         }
-        let (context, user) = (Arc::clone(context), user.clone());
-        later(lanes, user.id, move || {
-            let (context, user, working) = (Arc::clone(&context), user.clone(), working.clone());
-            async move { show_end(&context, &user, &working).await }.boxed()
-        });
         return;
     }
     let text = match failure {
@@ -167,6 +170,19 @@ async fn recover(context: &Arc<Context>, lanes: &Lanes, user: &User, failure: Fa
     if context.send(user.id, text.clone()).await.is_err() {
         send_later(context, lanes, user.id, text);
     }
+}
+
+/// Shows that work takes long, and how it ended as soon as that is known.
+async fn finish_later(context: &Arc<Context>, lanes: &Lanes, user: &User, working: Working) {
+    if let Some(message) = working.message.map(MessageId) {
+        let (text, none) = (html!("still-working"), Keyboard::none());
+        let _ = context.telegram.edit(user.id, message, &text, none).await;
+    }
+    let (context, user) = (Arc::clone(context), user.clone());
+    later(lanes, user.id, move || {
+        let (context, user, working) = (Arc::clone(&context), user.clone(), working.clone());
+        async move { show_end(&context, &user, &working).await }.boxed()
+    });
 }
 
 fn send_later(context: &Arc<Context>, lanes: &Lanes, user: TelegramId, text: Html) {
@@ -230,7 +246,7 @@ async fn show_end(context: &Context, user: &User, working: &Working) -> HandlerR
     } else {
         context.send(user.id, html!("interrupted")).await?;
     }
-    context.journal.change(user.id, |chat| chat.working.take());
+    context.journal.change(user.id, |chat| chat.working.retain(|open| open != working));
     Ok(())
 }
 
@@ -264,9 +280,10 @@ async fn resume(context: &Arc<Context>, lanes: &Lanes, id: TelegramId, chat: Cha
         }
     };
     let work = async {
-        if let Some(working) = &chat.working {
+        for working in &chat.working {
             show_end(context, &user, working).await?;
-        } else if !chat.updates.is_empty() {
+        }
+        if chat.working.is_empty() && !chat.updates.is_empty() {
             context.send(id, html!("interrupted")).await?;
         }
         if let Some(Asked { at, resume, message, .. }) = &chat.asked
@@ -284,7 +301,7 @@ async fn resume(context: &Arc<Context>, lanes: &Lanes, id: TelegramId, chat: Cha
         }
     });
     if let Err(failure) = result {
-        recover(context, lanes, &user, failure).await;
+        recover(context, lanes, &user, failure, 0).await;
     }
 }
 

@@ -53,9 +53,9 @@ pub(crate) struct Chat {
     /// When a password was last asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) password_asked: Option<Timestamp>,
-    /// A message that shows that the bot is working.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) working: Option<Working>,
+    /// The messages that show that the bot is working.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) working: Vec<Working>,
     /// The updates that are being handled.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) updates: Vec<u32>,
@@ -184,7 +184,7 @@ impl Journal {
     pub(crate) fn interrupted(&self) -> Vec<(TelegramId, Chat)> {
         let inner = self.lock();
         let open = |chat: &Chat| {
-            chat.asked.is_some() || chat.working.is_some() || !chat.updates.is_empty()
+            chat.asked.is_some() || !chat.working.is_empty() || !chat.updates.is_empty()
         };
         let chats = inner.chats.iter().filter(|(_, chat)| open(chat));
         chats.map(|(id, chat)| (*id, chat.clone())).collect()
@@ -396,6 +396,20 @@ mod tests {
         assert_eq!(lines(), before + 1);
         journal.end(ann(), 10, 8);
         assert_eq!(lines(), before + 2);
+    }
+
+    #[test]
+    fn all_unfinished_work_survives_a_restart() {
+        let folder = Folder::new("working");
+        let journal = folder.open();
+        let work = [7, 8].map(|message| {
+            let resume = format!("start:{message}");
+            Working { message: Some(message), after: 0, resume }
+        });
+        for working in &work {
+            journal.change(ann(), |chat| chat.working.push(working.clone()));
+        }
+        assert_eq!(folder.open().chat(ann()).working, work);
     }
 
     #[test]
