@@ -15,6 +15,9 @@ create table accounts (
     mobile {{bytes}},
     email {{bytes}},
     email_verified_at bigint,
+    -- The trusted address before the last change, sealed, until the present one is trusted.
+    former_email {{bytes}},
+    former_email_until bigint,
     -- When the last recovery was completed.
     recovered_at bigint,
     created_at bigint not null,

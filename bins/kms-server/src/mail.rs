@@ -144,9 +144,6 @@ impl Mailer {
             counter!("kms_mail_dropped_total").increment(1);
             return Ok(false);
         }
-        if Lane::of(event.kind) == Some(Lane::Reports) && !self.is_within_limit(event).await? {
-            return Ok(false);
-        }
         match self.send_all(event, now).await {
             Ok(sent) => Ok(sent),
             Err(SkipMail::Delayed(delayed)) => Err(delayed),
@@ -173,6 +170,9 @@ impl Mailer {
 
     /// Counts a report against the limit of its account, once however often it is repeated.
     async fn is_within_limit(&self, event: &StoredEvent) -> Result<bool, MailDelayed> {
+        if Lane::of(event.kind) != Some(Lane::Reports) {
+            return Ok(true);
+        }
         let key = format!("mail:{}", event.account);
         let taken = self.database.take_once(event.cursor, &[(&key, self.limit)]).await?;
         if taken.is_err() {
@@ -192,7 +192,7 @@ impl Mailer {
                     return Ok(false);
                 }
                 let email = emails::security_event(kind, &self.owner(&account, event.at), event.at);
-                self.send_to_owner(&account, email).await
+                self.send_to_owner(event, &account, &email).await
             }
             EventKind::Recovery(step) => {
                 let Some(account) = self.account(event).await? else { return Ok(false) };
@@ -202,15 +202,21 @@ impl Mailer {
                 let Some(account) = self.account(event).await? else { return Ok(false) };
                 let email =
                     emails::email_change_requested(&self.owner(&account, event.at), event.at);
-                let warned = self.send_to_previous(event, &account, email).await?;
+                let former = account.former_email_at(event.at);
+                let addresses: Vec<_> =
+                    event.contact.as_deref().into_iter().chain(former).collect();
+                let warned = self.send_to(event, &account, &addresses, &email).await?;
                 Ok(self.send_address_code(&account, now).await? || warned)
             }
             EventKind::Account(AccountEvent::EmailChanged) => {
                 let Some(account) = self.account(event).await? else { return Ok(false) };
-                let email = emails::email_removed(&self.owner(&account, event.at), event.at);
-                let warned = self.send_to_previous(event, &account, email).await?;
-                let email = emails::email_confirmed(&self.owner(&account, event.at), event.at);
-                Ok(self.send_to_owner(&account, email).await? || warned)
+                let owner = self.owner(&account, event.at);
+                let previous: Vec<_> = event.contact.as_deref().into_iter().collect();
+                let email = emails::email_removed(&owner, event.at);
+                let warned = self.send_to(event, &account, &previous, &email).await?;
+                let email = emails::email_confirmed(&owner, event.at);
+                let own: Vec<_> = verified_email(&account).into_iter().collect();
+                Ok(self.send_to(event, &account, &own, &email).await? || warned)
             }
             EventKind::Account(AccountEvent::Created)
             | EventKind::Transfer(_)
@@ -222,32 +228,37 @@ impl Mailer {
         self.database.account(AccountRef::Id(event.account)).await
     }
 
-    /// Sends an e-mail to the account's confirmed address, if it has one.
-    async fn send_to_owner(&self, account: &Account, email: Email) -> Result<bool, SkipMail> {
-        let (Some(_), Some(address)) = (account.email_verified_at, &account.email) else {
-            return Ok(false);
-        };
-        self.send(account, address, email).await?;
-        Ok(true)
-    }
-
-    /// Sends an e-mail to the address that the event replaces, if there was one. It is sent first,
-    /// and its failure does not keep the next e-mail from being sent.
-    async fn send_to_previous(
+    /// Sends an e-mail to the addresses that protect the account.
+    async fn send_to_owner(
         &self,
         event: &StoredEvent,
         account: &Account,
-        email: Email,
+        email: &Email,
     ) -> Result<bool, SkipMail> {
-        let Some(previous) = &event.contact else { return Ok(false) };
-        match self.send(account, previous, email).await {
-            Ok(()) => Ok(true),
-            Err(delayed @ SkipMail::Delayed(_)) => Err(delayed),
-            Err(error) => {
-                log_skipped(event, &error);
-                Ok(false)
+        self.send_to(event, account, &protecting(account, event.at), email).await
+    }
+
+    /// Sends an e-mail to each of these addresses. The failure of one does not keep it from the
+    /// others.
+    async fn send_to(
+        &self,
+        event: &StoredEvent,
+        account: &Account,
+        addresses: &[&[u8]],
+        email: &Email,
+    ) -> Result<bool, SkipMail> {
+        let mut is_sent = false;
+        for address in addresses {
+            if !self.is_within_limit(event).await? {
+                return Ok(is_sent);
+            }
+            match self.send(account, address, email.clone()).await {
+                Ok(()) => is_sent = true,
+                Err(delayed @ SkipMail::Delayed(_)) => return Err(delayed),
+                Err(error) => log_skipped(event, &error),
             }
         }
+        Ok(is_sent)
     }
 
     /// Sends the confirmation code of a new address to that address.
@@ -269,22 +280,27 @@ impl Mailer {
         account: &Account,
         now: Timestamp,
     ) -> Result<bool, SkipMail> {
-        let (Some(id), Some(confirmed_at)) = (event.recovery, account.email_verified_at) else {
-            return Ok(false);
-        };
+        let Some(id) = event.recovery else { return Ok(false) };
         let Some(recovery) = self.database.recovery(id).await? else { return Ok(false) };
         let (owner, at) = (self.owner(account, event.at), event.at);
         let is_open = recovery.is_open(now);
         let link = if is_open { self.cancel_link(&recovery)? } else { String::new() };
         let email = match step {
             RecoveryStep::Requested if is_open => {
-                // An attacker may have confirmed an address shortly before.
-                let is_trusted =
-                    confirmed_at.plus(self.rules.email_trusted_after) <= recovery.requested_at;
-                let until = recovery.code_until(now).filter(|_| is_trusted);
-                let code = until.map(|until| Ok((recovery.code(&self.keys.codes)?, until)));
+                let code = recovery.code_until(now);
+                let code = code.map(|until| Ok((recovery.code(&self.keys.codes)?, until)));
                 let code = code.transpose().map_err(SkipMail::CodesKey)?;
-                emails::recovery_requested(&owner, &recovery, code, at, &link)
+                // To the trusted address alone: an attacker may have confirmed another one shortly
+                // before.
+                let trusted =
+                    account.trusted_email(recovery.requested_at, self.rules.email_trusted_after);
+                let mut others = protecting(account, recovery.requested_at);
+                others.retain(|address| Some(*address) != trusted);
+                let trusted: Vec<_> = trusted.into_iter().collect();
+                let with_code = emails::recovery_requested(&owner, &recovery, code, at, &link);
+                let sent = self.send_to(event, account, &trusted, &with_code).await?;
+                let without = emails::recovery_requested(&owner, &recovery, None, at, &link);
+                return Ok(self.send_to(event, account, &others, &without).await? || sent);
             }
             RecoveryStep::CodeConfirmed if is_open => {
                 emails::recovery_confirmed(&owner, &recovery, at, &link)
@@ -299,7 +315,7 @@ impl Mailer {
             // Nothing changed.
             RecoveryStep::Expired => return Ok(false),
         };
-        self.send_to_owner(account, email).await
+        self.send_to_owner(event, account, &email).await
     }
 
     fn owner(&self, account: &Account, at: Timestamp) -> Owner {
@@ -317,6 +333,16 @@ impl Mailer {
         let address = self.sealer.open_contact(account.id, "email", sealed)?;
         Ok(self.smtp.send(&address, email).await?)
     }
+}
+
+fn verified_email(account: &Account) -> Option<&[u8]> {
+    account.email.as_deref().filter(|_email| account.email_verified_at.is_some())
+}
+
+/// The addresses that protect the account: the former one until the confirmed one is trusted, and
+/// that.
+fn protecting(account: &Account, at: Timestamp) -> Vec<&[u8]> {
+    account.former_email_at(at).into_iter().chain(verified_email(account)).collect()
 }
 
 fn log_skipped(event: &StoredEvent, error: &SkipMail) {

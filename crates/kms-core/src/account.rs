@@ -1,5 +1,7 @@
 //! Accounts and wallets as stores keep them. No field is a plaintext secret.
 
+use std::time::Duration;
+
 use kms_types::{
     AccountId, EthAddress, SckId, TelegramId, Timestamp, Username, Usernames, text_table,
 };
@@ -47,6 +49,8 @@ pub struct Account {
     pub email: Option<Vec<u8>>,
     /// When the owner confirmed the e-mail address; `None` while it is unverified.
     pub email_verified_at: Option<Timestamp>,
+    /// The trusted address before the last change, until the present one is trusted.
+    pub former_email: Option<FormerEmail>,
     /// When a recovery last replaced the password.
     pub recovered_at: Option<Timestamp>,
     /// When the account was created.
@@ -55,7 +59,43 @@ pub struct Account {
     pub wallet: Wallet,
 }
 
+/// An e-mail address that was replaced or removed, and still protects the account: otherwise a
+/// change of the address would shorten the wait of a recovery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormerEmail {
+    /// The address, sealed.
+    pub email: Vec<u8>,
+    /// Until when it is trusted.
+    pub until: Timestamp,
+}
+
 impl Account {
+    /// Returns the address that receives the code of a recovery: the present one once it is
+    /// trusted, and until then the former one.
+    #[must_use]
+    pub fn trusted_email(&self, at: Timestamp, trusted_after: Duration) -> Option<&[u8]> {
+        let verified = self.email.as_deref().zip(self.email_verified_at);
+        let own = verified.filter(|(_, verified_at)| verified_at.plus(trusted_after) <= at);
+        own.map(|(email, _)| email).or_else(|| self.former_email_at(at))
+    }
+
+    /// Returns the former address, if it is still trusted.
+    #[must_use]
+    pub fn former_email_at(&self, at: Timestamp) -> Option<&[u8]> {
+        let former = self.former_email.as_ref().filter(|former| at < former.until);
+        former.map(|former| former.email.as_slice())
+    }
+
+    /// Replaces the e-mail address by a confirmed one, or removes it. The trusted address becomes
+    /// the former one, until the new one is trusted.
+    pub fn change_email(&mut self, email: Option<Vec<u8>>, at: Timestamp, trusted_after: Duration) {
+        let trusted = self.trusted_email(at, trusted_after).map(<[u8]>::to_vec);
+        let until = at.plus(trusted_after);
+        self.former_email = trusted.map(|email| FormerEmail { email, until });
+        self.email_verified_at = email.as_ref().map(|_email| at);
+        self.email = email;
+    }
+
     /// Reports whether the account is active and its wallet has this version, that is, whether a
     /// key that was opened at this version may still be used.
     #[must_use]
@@ -153,7 +193,53 @@ pub struct EmailChange {
 pub enum ContactChange {
     /// The new mobile number, sealed; or none.
     Mobile(Option<Vec<u8>>),
-    /// The new e-mail address, sealed, which is verified from now on; or none. Ends the pending
-    /// change, and writes the event `EmailChanged`.
-    Email(Option<Vec<u8>>),
+    /// [Changes](Account::change_email) the e-mail address. Ends the pending change, and writes the
+    /// event `EmailChanged`.
+    Email {
+        /// The new address, sealed; or none.
+        email: Option<Vec<u8>>,
+        /// After which time it is trusted.
+        trusted_after: Duration,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_account::account;
+
+    const TRUSTED: Duration = Duration::from_millis(100);
+
+    fn at(now: i64) -> Timestamp {
+        Timestamp(now)
+    }
+
+    #[test]
+    fn a_trusted_address_keeps_its_code_until_the_new_one_is_trusted() {
+        for new in [Some(vec![2]), None] {
+            let mut ann = account();
+            ann.change_email(Some(vec![1]), at(0), TRUSTED);
+            assert_eq!(ann.trusted_email(at(99), TRUSTED), None);
+            assert_eq!(ann.trusted_email(at(100), TRUSTED), Some(&[1][..]));
+            ann.change_email(new.clone(), at(500), TRUSTED);
+            assert_eq!(ann.trusted_email(at(599), TRUSTED), Some(&[1][..]));
+            assert_eq!(ann.trusted_email(at(600), TRUSTED), new.as_deref());
+        }
+    }
+
+    #[test]
+    fn several_changes_do_not_end_the_trust_in_the_address_before_them() {
+        let mut ann = account();
+        ann.change_email(Some(vec![1]), at(0), TRUSTED);
+        for (change, now) in [(Some(vec![2]), 500), (None, 550), (Some(vec![3]), 640)] {
+            ann.change_email(change, at(now), TRUSTED);
+            assert_eq!(ann.trusted_email(at(now + 99), TRUSTED), Some(&[1][..]));
+        }
+        assert_eq!(ann.trusted_email(at(740), TRUSTED), Some(&[3][..]));
+        // An address that never was trusted is not kept.
+        let mut bob = account();
+        bob.change_email(Some(vec![1]), at(0), TRUSTED);
+        bob.change_email(Some(vec![2]), at(50), TRUSTED);
+        assert_eq!(bob.former_email, None);
+    }
 }

@@ -177,6 +177,7 @@ impl Custody {
                 mobile: mobile.map(|to| sealer.seal_contact(id, "mobile", to.as_str())),
                 email: email.map(|to| sealer.seal_contact(id, "email", to.as_str())),
                 email_verified_at: None,
+                former_email: None,
                 recovered_at: None,
                 created_at: now,
                 wallet,

@@ -126,35 +126,7 @@ impl fmt::Display for FreezeLink {
 mod tests {
     use super::FreezeChange::{ByOperator, ByOwner, LiftByOperator, LiftDue, RequestLift};
     use super::*;
-    use crate::account::Wallet;
-    use crate::kdf::{KdfParams, Salt};
-
-    fn account() -> Account {
-        Account {
-            id: AccountId::random(),
-            telegram_id: 1.try_into().unwrap(),
-            username: None,
-            state: AccountState::Active,
-            unfreezes_at: None,
-            mobile: None,
-            email: None,
-            email_verified_at: None,
-            recovered_at: None,
-            created_at: Timestamp(0),
-            wallet: Wallet {
-                address: [1; 20].into(),
-                public_key: [2; 33],
-                sealed_key: vec![3],
-                kdf: KdfParams::ARGON2ID,
-                salt: Salt([4; 16]),
-                password_version: 1,
-                pepper_id: 1.try_into().unwrap(),
-                commitment: [5; 32],
-                sck_id: kms_types::SckId::random(),
-                version: 7,
-            },
-        }
-    }
+    use crate::test_account::account;
 
     fn apply(account: &mut Account, changes: &[FreezeChange]) -> Vec<Option<SecurityEvent>> {
         changes.iter().map(|change| change.apply(account)).collect()

@@ -34,6 +34,8 @@ mod seal;
 mod server_keys;
 mod stack;
 #[cfg(test)]
+mod test_account;
+#[cfg(test)]
 mod test_key;
 #[cfg(test)]
 mod vectors;

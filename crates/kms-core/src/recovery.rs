@@ -23,7 +23,7 @@ pub struct RecoveryRules {
     /// The wait of an account that was sent a code and did not confirm it.
     pub wait_without_code: Duration,
     /// How long an address must have been verified to be trusted. An untrusted one is notified, and
-    /// does not shorten the wait.
+    /// does not shorten the wait; the one before it stays trusted meanwhile.
     pub email_trusted_after: Duration,
     /// How long a code is valid.
     pub code_lifetime: Duration,
@@ -156,8 +156,7 @@ impl Recovery {
         codes_key: ServerKeyId,
         now: Timestamp,
     ) -> Self {
-        let verified = account.email.as_ref().and(account.email_verified_at);
-        let trusted = verified.is_some_and(|at| now >= at.plus(rules.email_trusted_after));
+        let trusted = account.trusted_email(now, rules.email_trusted_after).is_some();
         let until = now.plus(rules.code_lifetime);
         let (code, wait) = match (trusted, rules.sends_codes) {
             (true, true) => (RecoveryCode::Sent { until, tries: 0 }, rules.wait_without_code),

@@ -13,6 +13,8 @@ diesel::table! {
         mac_key -> Integer,
         mac -> Binary,
         email_verified_at -> Nullable<BigInt>,
+        former_email -> Nullable<Binary>,
+        former_email_until -> Nullable<BigInt>,
         recovered_at -> Nullable<BigInt>,
     }
 }

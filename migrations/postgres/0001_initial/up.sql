@@ -12,6 +12,9 @@ create table accounts (
     mobile bytea,
     email bytea,
     email_verified_at bigint,
+    -- The trusted address before the last change, sealed, until the present one is trusted.
+    former_email bytea,
+    former_email_until bigint,
     -- When the last recovery was completed.
     recovered_at bigint,
     created_at bigint not null,

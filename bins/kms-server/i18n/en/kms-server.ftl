@@ -158,16 +158,18 @@ notice-account-unfrozen =
 
 email-change-requested-subject = Change of your e-mail address requested
 email-change-requested-body =
-    On { $at }, someone used the password of the wallet of { $owner } to request that its security alerts go to another e-mail address. Once that address is confirmed, this address receives no more alerts.
+    On { $at }, someone used the password of the wallet of { $owner } to request that its security alerts go to another e-mail address.
 
     { -freeze }
     { $freeze }
 
     { -secure-telegram }
 
-email-removed-subject = This address no longer receives your wallet's security alerts
+email-removed-subject = Another address receives your wallet's security alerts
 email-removed-body =
-    Since { $at }, this address no longer receives security alerts for the wallet of { $owner }. The address was replaced by another one, or removed.
+    On { $at }, this address was replaced by another one for the security alerts of the wallet of { $owner }, or removed.
+
+    If it was confirmed at least a week ago, it still receives the alerts and codes until the new address is trusted, so that a thief gains nothing by the change.
 
     { -freeze }
     { $freeze }

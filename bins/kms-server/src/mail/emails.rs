@@ -14,6 +14,7 @@ use kms_core::recovery::{Recovery, RecoveryCode};
 use kms_types::{OneTimeCode, SecurityEvent, TelegramId, Timestamp};
 
 /// An e-mail without its recipient. It may hold a code, and so has no `Debug`.
+#[derive(Clone)]
 pub(super) struct Email {
     pub(super) subject: String,
     pub(super) body: String,

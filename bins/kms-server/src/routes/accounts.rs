@@ -10,7 +10,7 @@ use kms_core::account::{Account, AccountState, SeenNames};
 use kms_core::ports::AccountStore;
 use kms_core::{CreateWallet, Created, SealError};
 use kms_types::wire::{self, Balance, ChangePassword, CreateAccount, SeenUsernames, TokenBalance};
-use kms_types::{AccountRef, Email, Mobile};
+use kms_types::{AccountRef, Email, Mobile, Timestamp};
 
 use crate::auth::{Bot, Reader};
 use crate::body::{Json, Segment};
@@ -295,8 +295,18 @@ fn show_state(state: AccountState) -> wire::AccountState {
 }
 
 /// Returns the account's e-mail address, masked.
-pub(crate) fn masked_email(state: &State, account: &Account) -> Result<Option<String>, ApiError> {
+fn masked_email(state: &State, account: &Account) -> Result<Option<String>, ApiError> {
     let email = open(state, account, "email", account.email.as_deref())?;
+    Ok(email.and_then(|text| text.parse::<Email>().ok()).map(|email| email.masked()))
+}
+
+/// Returns the address that received a code at this time, masked.
+pub(crate) fn masked_trusted_email(
+    state: &State,
+    account: &Account,
+    at: Timestamp,
+) -> Result<Option<String>, ApiError> {
+    let email = open(state, account, "email", state.custody.trusted_email(account, at))?;
     Ok(email.and_then(|text| text.parse::<Email>().ok()).map(|email| email.masked()))
 }
 

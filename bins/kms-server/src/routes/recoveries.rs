@@ -18,7 +18,7 @@ use crate::auth::{Bot, Reader};
 use crate::body::{Json, Segment};
 use crate::clock;
 use crate::error::{ApiError, Defect};
-use crate::routes::accounts::{find, masked_email};
+use crate::routes::accounts::{find, masked_trusted_email};
 use crate::state::{State, detached};
 
 crate::openapi::resource!(request, read, confirm, cancel, complete);
@@ -265,7 +265,9 @@ pub(crate) async fn show(
     let code_until = recovery.code_until(now);
     let code_sent_to = match code_until {
         Some(_until) => match state.database.account(recovery.account.into()).await {
-            Ok(Some(account)) => masked_email(state, &account).unwrap_or_default(),
+            Ok(Some(account)) => {
+                masked_trusted_email(state, &account, recovery.requested_at).unwrap_or_default()
+            }
             Err(error @ StoreError::Unavailable { .. }) => return Err(error.into()),
             // The rest of the recovery is returned without the address.
             Ok(None) | Err(_) => None,

@@ -305,7 +305,7 @@ async fn an_address_requires_the_password_and_the_code_sent_to_it() {
     assert_eq!(failed(change(other).await), Some(ErrorCode::RateLimited));
     change(ChangeEmail { email: None, ..new_email("known") }).await.unwrap();
     assert_eq!(test.client.account(telegram(1)).await.unwrap().unwrap().email, None);
-    assert!(mails(&mailbox, 6).await[5].subject.contains("no longer receives"));
+    assert!(mails(&mailbox, 6).await[5].subject.contains("Another address receives"));
     let mobile = ChangeMobile { mobile: Some("+4915112345678".parse().unwrap()) };
     test.client.change_mobile(telegram(1), &mobile).await.unwrap();
     let ann = test.client.account(telegram(1)).await.unwrap().unwrap();
@@ -353,7 +353,12 @@ async fn codes_go_to_the_address_at_the_time_of_the_request() {
     assert_eq!(asked.state, RecoveryState::CodeSent);
     test.client.confirm_email(telegram(1), &code_for_eve).await.unwrap();
     mailbox.set_down(false);
-    assert!(mails(&mailbox, 4).await[3].subject.contains("no longer receives"));
+    // The new address is not trusted yet: the code goes to the one before, beside the notice.
+    let sent = mails(&mailbox, 5).await;
+    for subject in ["Another address receives", "Password reset requested"] {
+        assert!(sent.iter().any(|mail| mail.subject.contains(subject)), "{sent:#?}");
+    }
+    mails_to(&mailbox, "eve@example.org", 3).await;
     let eves = mailbox.mails_to("eve@example.org");
     assert!(eves.iter().skip(1).all(|mail| !mail.body.contains("this code")), "{eves:#?}");
     // A change of password voids the requests that were made with the old one.
@@ -533,4 +538,43 @@ async fn reports_are_limited_and_codes_are_not() {
     request(&test).await.unwrap();
     let sent = mails(&mailbox, 5).await;
     assert_eq!(code(&sent[4]).code.expose().len(), 8);
+}
+
+/// A thief with chat and password changes the address first: the wait does not become shorter, and
+/// the address before keeps its code and its veto.
+#[actix_web::test]
+async fn a_changed_address_leaves_the_one_before_its_code_and_its_veto() {
+    for removes in [false, true] {
+        let (mut env, mailbox) = with_mail(Stores::Embedded);
+        env.recovery.email_trusted_after = Duration::from_secs(4);
+        let long = env.recovery.wait_without_code;
+        let test = TestServer::start(env).await;
+        ann_with_email(&test, &mailbox).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let eve = "eve@example.org";
+        let email = (!removes).then(|| eve.parse().unwrap());
+        let change = ChangeEmail { email, ..new_email("forgotten") };
+        test.client.change_email(telegram(1), &change).await.unwrap();
+        let notices = if removes {
+            3
+        } else {
+            let right = code(&mails_to(&mailbox, eve, 1).await[0]);
+            test.client.confirm_email(telegram(1), &right).await.unwrap();
+            4
+        };
+        let asked = request(&test).await.unwrap();
+        assert_eq!(asked.state, RecoveryState::CodeSent);
+        assert_eq!(asked.ready_at, asked.requested_at.plus(long));
+        assert_eq!(asked.code_sent_to.as_deref(), Some("a…@example.org"));
+        let mut sent = mails(&mailbox, notices + 1).await.into_iter();
+        let sent = sent.rfind(|mail| mail.subject.contains("reset requested")).unwrap();
+        assert_eq!(code(&sent).code.expose().len(), 8);
+        if !removes {
+            let eves = mails_to(&mailbox, eve, 3).await.pop().unwrap();
+            assert!(eves.subject.contains("reset requested") && !eves.body.contains("this code"));
+        }
+        let page = test.raw().post(test.url(&link(&sent))).send().await.unwrap();
+        assert_eq!(page.status(), 200);
+        assert_eq!(test.client.recovery(telegram(1)).await.unwrap(), None);
+    }
 }

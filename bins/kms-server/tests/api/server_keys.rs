@@ -157,7 +157,8 @@ impl World {
         assert!(database.request_email_change(expired, 1).await.unwrap());
         for address in ["one@example.org", "two@example.org"] {
             let sealed = sealer.seal_contact(ann, "email", address);
-            let change = ContactChange::Email(Some(sealed));
+            let trusted_after = std::time::Duration::from_secs(1);
+            let change = ContactChange::Email { email: Some(sealed), trusted_after };
             assert!(database.set_contact(ann, 1, change, Timestamp(1)).await.unwrap());
         }
         let far = Timestamp(4_000_000_000_000);

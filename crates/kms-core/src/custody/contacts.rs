@@ -69,7 +69,7 @@ impl Custody {
             self.refuse_on_hold(&account, now)?;
             self.unlock(account.clone(), password, now, journal, drop).await?;
             let Some(email) = email else {
-                return Ok(self.set_contact(&account, ContactChange::Email(None), now).await?);
+                return Ok(self.set_contact(&account, self.email(None), now).await?);
             };
             let (id, version) = (account.id, account.wallet.version);
             admit(id).await?;
@@ -116,9 +116,19 @@ impl Custody {
             if !is_same_code(code, &right) {
                 return Err(CustodyError::WrongCode);
             }
-            self.set_contact(&account, ContactChange::Email(Some(change.email)), now).await
+            self.set_contact(&account, self.email(Some(change.email)), now).await
         })
         .await
+    }
+
+    /// Returns the address that receives the code of a recovery at this time, sealed.
+    #[must_use]
+    pub fn trusted_email<'a>(&self, account: &'a Account, at: Timestamp) -> Option<&'a [u8]> {
+        account.trusted_email(at, self.rules.email_trusted_after)
+    }
+
+    fn email(&self, email: Option<Vec<u8>>) -> ContactChange {
+        ContactChange::Email { email, trusted_after: self.rules.email_trusted_after }
     }
 
     async fn set_contact(

@@ -18,6 +18,10 @@ pub(super) fn with_account_fields<T>(account: &Account, work: impl FnOnce(&[&[u8
     if let Some(at) = &verified {
         fields.extend([b"email".as_slice(), account.email.as_deref().unwrap_or_default(), at]);
     }
+    let former = account.former_email.as_ref().map(|it| (&it.email, it.until.0.to_be_bytes()));
+    if let Some((email, until)) = &former {
+        fields.extend([b"former".as_slice(), email, until]);
+    }
     let recovered = account.recovered_at.map(|at| at.0.to_be_bytes());
     if let Some(at) = &recovered {
         fields.extend([b"recovered".as_slice(), at]);

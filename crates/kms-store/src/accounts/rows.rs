@@ -2,7 +2,7 @@
 
 use diesel::prelude::*;
 use diesel::result::Error;
-use kms_core::account::{Account, Wallet};
+use kms_core::account::{Account, FormerEmail, Wallet};
 use kms_core::ports::StoreError;
 use kms_core::{Salt, ServerKeySet, ServerKeys};
 use kms_types::{AccountId, AccountRef, Timestamp};
@@ -44,6 +44,8 @@ pub(super) struct AccountRow {
     mobile: Option<Vec<u8>>,
     email: Option<Vec<u8>>,
     email_verified_at: Option<i64>,
+    former_email: Option<Vec<u8>>,
+    former_email_until: Option<i64>,
     recovered_at: Option<i64>,
     created_at: i64,
     mac_key: i32,
@@ -170,6 +172,8 @@ pub(crate) fn update(
             accounts::mobile.eq(account.mobile),
             accounts::email.eq(account.email),
             accounts::email_verified_at.eq(account.email_verified_at.map(|at| at.0)),
+            accounts::former_email_until.eq(account.former_email.as_ref().map(|it| it.until.0)),
+            accounts::former_email.eq(account.former_email.map(|it| it.email)),
             accounts::recovered_at.eq(account.recovered_at.map(|at| at.0)),
             accounts::mac_key.eq(i32::from(mac.key.as_u8())),
             accounts::mac.eq(mac.tag.to_vec()),
@@ -212,6 +216,11 @@ pub(super) fn parse(
         mobile: account.mobile,
         email: account.email,
         email_verified_at: account.email_verified_at.map(Timestamp),
+        former_email: match (account.former_email, account.former_email_until) {
+            (Some(email), Some(until)) => Some(FormerEmail { email, until: Timestamp(until) }),
+            (None, None) => None,
+            _ => return Err(row.corrupt("a former address without its time")),
+        },
         recovered_at: account.recovered_at.map(Timestamp),
         created_at: Timestamp(account.created_at),
         wallet: wallet.parse(row)?,

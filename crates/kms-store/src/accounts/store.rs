@@ -124,7 +124,7 @@ impl AccountStore for Database {
                         account.allows(wallet_version)
                     })
                 }
-                ContactChange::Email(email) => {
+                ContactChange::Email { email, trusted_after } => {
                     if !rows::lock_if_allowed(connection, account, wallet_version, &keys)? {
                         return Ok(false);
                     }
@@ -134,8 +134,7 @@ impl AccountStore for Database {
                     let former = verified_email(connection, account, &keys)?;
                     events::append(connection, account, at, kind, About::Contact(former))?;
                     rows::update(connection, account, &keys, |account| {
-                        account.email_verified_at = email.as_ref().map(|_email| at);
-                        account.email = email;
+                        account.change_email(email, at, trusted_after);
                         true
                     })
                 }

@@ -15,6 +15,7 @@ use crate::schema::email_changes;
 const SEALED: &[(&str, &str)] = &[
     ("accounts", "mobile"),
     ("accounts", "email"),
+    ("accounts", "former_email"),
     ("email_changes", "email"),
     ("events", "contact"),
     ("signed_transactions", "sealed"),

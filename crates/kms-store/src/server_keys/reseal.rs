@@ -3,6 +3,7 @@
 
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Integer, Text};
+use kms_core::account::FormerEmail;
 use kms_core::ports::StoreError;
 use kms_core::{SealError, Sealer, ServerKeys, failpoint};
 use kms_types::AccountId;
@@ -82,10 +83,10 @@ fn contacts(
     work: &mut Work<'_>,
     cursor: &str,
 ) -> Result<(), Failure> {
-    let (mobile, email) = (work.is_older("mobile"), work.is_older("email"));
-    let sql = format!(
-        "select id from accounts where id > $1 and ({mobile} or {email}) order by id limit {BATCH}"
-    );
+    let older =
+        ["mobile", "email", "former_email"].map(|column| work.is_older(column)).join(" or ");
+    let sql =
+        format!("select id from accounts where id > $1 and ({older}) order by id limit {BATCH}");
     let ids: Vec<Id> = diesel::sql_query(sql).bind::<Text, _>(cursor).load(connection)?;
     for Id { id } in ids {
         work.batch.next = Some(id.clone());
@@ -118,6 +119,11 @@ fn reseal_account(
         };
         reseal("mobile", &mut account.mobile);
         reseal("email", &mut account.email);
+        if let Some(former) = account.former_email.take() {
+            let mut email = Some(former.email);
+            reseal("email", &mut email);
+            account.former_email = email.map(|email| FormerEmail { email, ..former });
+        }
         failed.is_none()
     })?;
     match failed {

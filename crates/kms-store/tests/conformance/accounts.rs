@@ -1,5 +1,7 @@
 //! Accounts, wallets, usernames, and rows that were tampered with.
 
+use std::time::Duration;
+
 use kms_core::account::{
     Account, AccountState, ContactChange, EmailChange, NewAccount, SwapReason, WalletSwap,
 };
@@ -24,6 +26,7 @@ on_every_database!(
     a_freeze_of_the_owner_cancels_the_open_recovery,
     due_unfreezes_are_found_past_unreadable_rows,
     changed_contacts_are_read_back,
+    a_former_address_is_read_back,
     an_export_is_notified,
     what_was_opened_before_a_freeze_or_a_new_password_writes_nothing,
     a_requested_email_change_counts_attempts,
@@ -173,11 +176,11 @@ async fn changed_contacts_are_read_back(subject: Subject) {
     let set = async |change| database.set_contact(ann.id, 1, change, Timestamp(7)).await.unwrap();
     let now = async || database.account(ann.id.into()).await.unwrap().unwrap();
     assert!(set(ContactChange::Mobile(None)).await);
-    assert!(set(ContactChange::Email(Some(vec![5; 40]))).await);
+    assert!(set(email_change(Some(vec![5; 40]))).await);
     let email = now().await;
     assert_eq!((email.mobile, email.email), (None, Some(vec![5; 40])));
     assert_eq!(email.email_verified_at, Some(Timestamp(7)));
-    assert!(set(ContactChange::Email(None)).await);
+    assert!(set(email_change(None)).await);
     assert_eq!((now().await.email, now().await.email_verified_at), (None, None));
     let removed = ContactChange::Mobile(None);
     assert!(!database.set_contact(AccountId::random(), 1, removed, Timestamp(7)).await.unwrap());
@@ -185,6 +188,24 @@ async fn changed_contacts_are_read_back(subject: Subject) {
     assert_eq!(kinds.len(), 3);
     let changed = EventKind::Account(AccountEvent::EmailChanged);
     assert!(kinds[1..].iter().all(|event| event.kind == changed));
+}
+
+fn email_change(email: Option<Vec<u8>>) -> ContactChange {
+    ContactChange::Email { email, trusted_after: Duration::from_millis(100) }
+}
+
+async fn a_former_address_is_read_back(subject: Subject) {
+    let database = &subject.database;
+    let ann = insert(database, 1, "ann").await;
+    let mut expected = ann.clone();
+    for (email, at) in [(Some(vec![5; 40]), 7), (Some(vec![6; 40]), 200), (None, 400)] {
+        let (change, at) = (email_change(email.clone()), Timestamp(at));
+        assert!(database.set_contact(ann.id, 1, change, at).await.unwrap());
+        expected.change_email(email, at, Duration::from_millis(100));
+        assert_eq!(database.account(ann.id.into()).await.unwrap().unwrap(), expected);
+    }
+    let former = expected.former_email.unwrap();
+    assert_eq!((former.email, former.until), (vec![6; 40], Timestamp(500)));
 }
 
 async fn an_export_is_notified(subject: Subject) {
@@ -212,7 +233,7 @@ async fn what_was_opened_before_a_freeze_or_a_new_password_writes_nothing(subjec
         };
         assert!(!database.record_export(id, 1, at).await.unwrap());
         assert!(!database.request_email_change(change, 1).await.unwrap());
-        assert!(!database.set_contact(id, 1, ContactChange::Email(email()), at).await.unwrap());
+        assert!(!database.set_contact(id, 1, email_change(email()), at).await.unwrap());
         assert!(!database.set_contact(id, 1, ContactChange::Mobile(email()), at).await.unwrap());
         let wallet =
             kms_core::account::Wallet { version: 2, sck_id: SckId::random(), ..ann.wallet.clone() };
@@ -251,10 +272,7 @@ async fn a_requested_email_change_counts_attempts(subject: Subject) {
     assert!(!database.count_email_code_attempt(asked(6)).await.unwrap());
     let tried = EmailChange { tries: 1, ..asked(6) };
     assert_eq!(database.email_change(ann.id).await.unwrap(), Some(tried));
-    database
-        .set_contact(ann.id, 1, ContactChange::Email(Some(vec![5; 40])), Timestamp(7))
-        .await
-        .unwrap();
+    database.set_contact(ann.id, 1, email_change(Some(vec![5; 40])), Timestamp(7)).await.unwrap();
     assert_eq!(database.email_change(ann.id).await.unwrap(), None);
 }
 

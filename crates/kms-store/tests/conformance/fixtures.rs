@@ -164,6 +164,7 @@ pub(crate) fn account(telegram_id: i64) -> Account {
         mobile: Some(vec![byte; 40]),
         email: None,
         email_verified_at: None,
+        former_email: None,
         recovered_at: None,
         created_at: Timestamp(1_000 + telegram_id),
         wallet: Wallet {

@@ -30,6 +30,7 @@ async fn rows_with_a_mac_are_the_published_vectors() {
     recoveries(database).await;
     email_changes(database).await;
     frozen_by_owner(database).await;
+    former_email(database).await;
     tokens(database).await;
     spending_limits(database).await;
     orphaned_scks(database).await;
@@ -87,14 +88,14 @@ async fn create(database: &Database, telegram_id: i64) -> Account {
 async fn accounts(database: &Database) {
     create(database, 1).await;
     let verified = create(database, 2).await;
-    let email = ContactChange::Email(Some(vec![0xee; 45]));
+    let email = email_change(0xee);
     assert!(database.set_contact(verified.id, 1, email, NOW).await.unwrap());
     let frozen = create(database, 3).await;
     let mobile = ContactChange::Mobile(None);
     assert!(database.set_contact(frozen.id, 1, mobile, NOW).await.unwrap());
     database.change_freeze(frozen.id, FreezeChange::ByOperator, NOW).await.unwrap().unwrap();
     let recovered = create(database, 4).await;
-    let email = ContactChange::Email(Some(vec![0xef; 45]));
+    let email = email_change(0xef);
     assert!(database.set_contact(recovered.id, 1, email, NOW).await.unwrap());
     let recovery = recovery(4, recovered.id, RecoveryCode::None);
     assert!(database.insert_recovery(recovery).await.unwrap());
@@ -110,6 +111,19 @@ async fn accounts(database: &Database) {
         at: NOW,
     };
     assert!(database.swap_wallet(swap).await.unwrap());
+}
+
+fn email_change(byte: u8) -> ContactChange {
+    let trusted_after = Duration::from_secs(7 * 24 * 60 * 60);
+    ContactChange::Email { email: Some(vec![byte; 45]), trusted_after }
+}
+
+/// With an address that replaced a trusted one.
+async fn former_email(database: &Database) {
+    let account = create(database, 8).await.id;
+    for (byte, at) in [(0xea, Timestamp(0)), (0xeb, NOW)] {
+        assert!(database.set_contact(account, 1, email_change(byte), at).await.unwrap());
+    }
 }
 
 /// Frozen by its owner, who requested to unfreeze it.

@@ -164,7 +164,8 @@ async fn reseal_moves_every_contact_that_opens(subject: Subject) {
         let owner = if id == 3 { ids[0] } else { account };
         for address in ["one@example.org", "two@example.org"] {
             let sealed = old.seal_contact(owner, "email", address);
-            let change = ContactChange::Email(Some(sealed));
+            let trusted_after = Duration::from_secs(1);
+            let change = ContactChange::Email { email: Some(sealed), trusted_after };
             assert!(database.set_contact(account, 1, change, Timestamp(7)).await.unwrap());
         }
         let sealed = old.seal_contact(owner, "mobile", "+491511234567");
