@@ -35,16 +35,16 @@ pub(crate) fn run(seeds: VecDeque<(u64, Fault)>, lanes: u64) -> Ended {
 async fn lane(seeds: &Mutex<VecDeque<(u64, Fault)>>, ended: &Mutex<Ended>) {
     let mut current: Option<(Scenario, u32)> = None;
     loop {
+        // A new one takes the seed that waits longest, of either kind.
+        current.take_if(|(_, runs)| *runs == RUNS_OF_A_SCENARIO);
         let has_two = current.as_ref().map(|(scenario, _)| scenario.has_two_endpoints());
         let Some((seed, fault)) = next(&mut seeds.lock().unwrap(), has_two) else { return };
-        let (mut scenario, runs) = match current.take() {
-            Some((scenario, runs))
-                if runs < RUNS_OF_A_SCENARIO
-                    && scenario.has_two_endpoints() == fault.has_two_endpoints() =>
-            {
-                (scenario, runs)
-            }
-            _ => (Scenario::start(fault.has_two_endpoints()).await, 0),
+        let fits = |(scenario, _): &(Scenario, u32)| {
+            scenario.has_two_endpoints() == fault.has_two_endpoints()
+        };
+        let (mut scenario, runs) = match current.take().filter(fits) {
+            Some(kept) => kept,
+            None => (Scenario::start(fault.has_two_endpoints()).await, 0),
         };
         match AssertUnwindSafe(scenario.run(seed, fault)).catch_unwind().await {
             Ok(run) => {
