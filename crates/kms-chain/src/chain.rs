@@ -27,6 +27,7 @@ use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use kms_types::Token;
 
+use self::agreement::LastAgreed;
 use self::endpoint::HEALTH_CHECK_INTERVAL;
 
 pub(crate) use self::agreement::Surveyed;
@@ -55,6 +56,8 @@ pub struct Chain {
     chain_id: u64,
     /// In order of preference. Never empty.
     endpoints: Vec<Arc<Endpoint>>,
+    /// The prices that two endpoints agreed on last.
+    last_agreed: Arc<Mutex<Option<LastAgreed>>>,
     /// When the health of all endpoints was checked last.
     checked_at: Arc<Mutex<Option<Instant>>>,
 }
@@ -91,7 +94,8 @@ impl Chain {
         if endpoints.is_empty() {
             return Err(ChainError::NoEndpoint);
         }
-        Ok(Self { chain_id, endpoints, checked_at: Arc::default() })
+        let (last_agreed, checked_at) = (Arc::default(), Arc::default());
+        Ok(Self { chain_id, endpoints, last_agreed, checked_at })
     }
 
     /// The chain id (EIP-155).

@@ -1,8 +1,9 @@
 //! What is asked of several endpoints at once, so that none alone decides it: the nonce,
 //! prices, and which of them follows the chain.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::future::join_all;
@@ -17,6 +18,9 @@ use super::gas::PlannedPayment;
 use super::state::{Question, Survey};
 use crate::ports::ChainView;
 use crate::prices::Market;
+
+/// How long prices that two endpoints agreed on confirm the similar prices of one.
+const RECENT: Duration = Duration::from_secs(60 * 60);
 
 /// What an endpoint, by its position in the configuration, reports of prices.
 type Reported = (usize, Result<Market, ChainError>);
@@ -93,7 +97,8 @@ impl Chain {
 
     /// Returns what transactions in the latest blocks paid. Where several endpoints are configured,
     /// two have to agree on it, so that none alone sets a price; those that failed a short time ago
-    /// are asked too if the others do not suffice.
+    /// are asked too if the others do not suffice. While only one answers, its price has to be
+    /// similar to what two agreed on within the last hour.
     ///
     /// # Errors
     /// `UnconfirmedPrices` when no two of several endpoints agree, or when every endpoint fails.
@@ -104,11 +109,7 @@ impl Chain {
 
     /// The prices that these endpoints agree on, or these and those that were not asked.
     async fn agreed_market(&self, mut reported: Vec<Reported>) -> Result<Market, ChainError> {
-        let agreed = |reported: &[Reported]| {
-            let prices = reported.iter().filter_map(|(_, market)| market.as_ref().ok().copied());
-            Market::agreed(&prices.collect::<Vec<_>>(), self.endpoints.len().min(2))
-        };
-        if let Some(market) = agreed(&reported) {
+        if let Some(market) = self.agreed(&reported) {
             return Ok(market);
         }
         let is_new = |endpoint: &&Arc<Endpoint>| {
@@ -116,17 +117,51 @@ impl Chain {
         };
         let rest: Vec<_> = self.by_preference().filter(is_new).collect();
         reported.extend(markets(rest.into_iter()).await);
-        if let Some(market) = agreed(&reported) {
+        if let Some(market) = self.agreed(&reported) {
             return Ok(market);
         }
-        if reported.iter().any(|(_, market)| market.is_ok()) {
-            let event = "prices_unconfirmed";
-            tracing::error!(event, ?reported, "no two endpoints agree on a price");
-            return Err(ChainError::UnconfirmedPrices);
+        match prices(&reported)[..] {
+            [] => {
+                let failed = reported.into_iter().find_map(|(_, market)| market.err());
+                return Err(failed.unwrap_or(ChainError::NoEndpoint));
+            }
+            [market] if self.last_agreed().is_some_and(|last| last.confirms(market)) => {
+                return Ok(market);
+            }
+            _ => {}
         }
-        let failed = reported.into_iter().find_map(|(_, market)| market.err());
-        Err(failed.unwrap_or(ChainError::NoEndpoint))
+        let event = "prices_unconfirmed";
+        tracing::error!(event, ?reported, "no two endpoints agree on a price");
+        Err(ChainError::UnconfirmedPrices)
     }
+
+    fn agreed(&self, reported: &[Reported]) -> Option<Market> {
+        let market = Market::agreed(&prices(reported), self.endpoints.len().min(2))?;
+        *self.last_agreed() = Some(LastAgreed { market, at: Instant::now() });
+        Some(market)
+    }
+
+    fn last_agreed(&self) -> MutexGuard<'_, Option<LastAgreed>> {
+        self.last_agreed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What two endpoints agreed on, and when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastAgreed {
+    market: Market,
+    at: Instant,
+}
+
+impl LastAgreed {
+    /// Whether this was recently, and one endpoint alone reports similar prices.
+    fn confirms(&self, market: Market) -> bool {
+        self.at.elapsed() < RECENT && Market::agreed(&[self.market, market], 2).is_some()
+    }
+}
+
+fn prices(reported: &[Reported]) -> Vec<Market> {
+    reported.iter().filter_map(|(_, market)| market.as_ref().ok().copied()).collect()
 }
 
 impl Chain {
@@ -172,4 +207,18 @@ async fn markets(endpoints: impl Iterator<Item = &Arc<Endpoint>>) -> Vec<Reporte
         async move { (endpoint.number, endpoint.market().await) }
     };
     join_all(endpoints.map(market)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prices_of_an_hour_ago_confirm_nothing() {
+        let market = Market::Legacy { price: 1_000_000_000 };
+        let last = |age| LastAgreed { market, at: Instant::now().checked_sub(age).unwrap() };
+        assert!(last(RECENT / 2).confirms(market));
+        assert!(!last(RECENT).confirms(market));
+        assert!(!last(RECENT / 2).confirms(Market::Legacy { price: 90_000_000_000 }));
+    }
 }

@@ -62,10 +62,10 @@ impl Transfers {
     /// When the store fails.
     pub async fn tick(&self, now: Timestamp) -> Result<usize, StoreError> {
         // A server without an endpoint claims no checks that another one could do.
-        if self.no_endpoint_since().is_some()
-            && self.chain.endpoint().await.is_err()
-            && !self.is_chain_stalled(now).await?
-        {
+        let was_cut_off = self.no_endpoint_since().is_some();
+        if was_cut_off && self.chain.endpoint().await.is_ok() {
+            *self.no_endpoint_since() = None;
+        } else if was_cut_off && !self.is_chain_stalled(now).await? {
             return Ok(0);
         }
         let due = self.store.claim_due(self.chain.chain_id(), now, ROUND).await?;

@@ -2,7 +2,7 @@
 //! has not failed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kms_chain::{Chain, ChainError, Endpoint, Market, QuoteError};
@@ -13,7 +13,7 @@ use crate::stub::{self, Answer, Fate};
 use crate::world::{COIN, World, request, stranger};
 
 const GWEI: u128 = 1_000_000_000;
-const SHORT: Duration = Duration::from_millis(400);
+const SHORT: Duration = Duration::from_secs(2);
 const DOWN: &str = "http://127.0.0.1:1";
 
 fn over(urls: &[&str]) -> Chain {
@@ -22,11 +22,19 @@ fn over(urls: &[&str]) -> Chain {
 
 /// A proxy that reports this base fee, and loses every call while `is_down`.
 fn pricing(node: &str, base_fee: u128, is_down: &Arc<AtomicBool>) -> String {
+    let base_fee = u64::try_from(base_fee).unwrap();
+    repricing(node, &Arc::new(AtomicU64::new(base_fee)), is_down)
+}
+
+/// Like [`pricing`], with a base fee that can be changed.
+fn repricing(node: &str, base_fee: &Arc<AtomicU64>, is_down: &Arc<AtomicBool>) -> String {
     let (node_url, is_down) = (node.to_owned(), Arc::clone(is_down));
+    let base_fee = Arc::clone(base_fee);
     stub::start_proxy(node, move |method| match method {
         _ if is_down.load(Ordering::SeqCst) => Fate::Lost,
         "eth_getBlockByNumber" => {
             let mut block = stub::ask(&node_url, method, &json!(["latest", false]));
+            let base_fee = base_fee.load(Ordering::SeqCst);
             *block.get_mut("baseFeePerGas").unwrap() = json!(format!("{base_fee:#x}"));
             Fate::Answered(Answer::Result(block))
         }
@@ -60,6 +68,26 @@ async fn the_price_is_not_that_of_one_endpoint_while_the_other_one_cools_down() 
         down.store(false, Ordering::SeqCst);
         let market = base_fee(chain.market().await);
         assert_eq!(market.ok(), agreed, "{lie}");
+    }
+}
+
+#[tokio::test]
+async fn one_endpoint_suffices_while_its_price_is_like_the_last_one_of_two() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let (up, down) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let gwei = u64::try_from(GWEI).unwrap();
+    let price = Arc::new(AtomicU64::new(gwei));
+    let node = world.anvil.url();
+    let chain = over(&[&pricing(&node, GWEI, &down), &repricing(&node, &price, &up)]);
+    let server = world.over(chain.clone());
+    let quote = async || server.quote(request(&ann, stranger(), "0.1"), world.now()).await;
+    quote().await.unwrap();
+    down.store(true, Ordering::SeqCst);
+    for (gwei_now, accepted) in [(1, true), (7, true), (900, false), (1, true)] {
+        price.store(gwei_now * gwei, Ordering::SeqCst);
+        assert_eq!(base_fee(chain.market().await).ok(), accepted.then_some(gwei_now.into()));
+        assert_eq!(quote().await.is_ok(), accepted);
     }
 }
 
