@@ -100,11 +100,9 @@ impl Scenario {
     ) {
         if fault.needs_new_prices() {
             for transfer in pending {
-                // A cancellation costs less than the payment that the balance does not cover, and
-                // leaves its amount to the others.
+                // A cancellation costs less than the payment that the balance does not cover.
                 if self.sign_again(transfer).await == Some(ErrorCode::InsufficientFunds) {
                     self.cancel(transfer, cancelled).await;
-                    break;
                 }
             }
         }
