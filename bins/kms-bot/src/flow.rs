@@ -25,6 +25,11 @@ pub(crate) trait Flow: Send + Sync {
     /// Parses the arguments of the command. Without arguments it always succeeds.
     fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError>;
 
+    /// Whether the author of a message is the recipient of a command that replies to it.
+    fn pays_author(&self) -> bool {
+        false
+    }
+
     /// Parses what follows the flow's word and a colon in the callback data of a button.
     fn button(&self, _data: &str) -> Result<Box<dyn Button>, ParseCallbackError> {
         Err(ParseCallbackError)

@@ -63,9 +63,22 @@ pub(crate) struct Chat {
     /// oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) arriving: Vec<(TransferId, i32)>,
+    /// Commands that the user wrote in groups, the newest last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) requests: Vec<Request>,
     /// What the user was not notified of, because they blocked the bot.
     #[serde(skip_serializing_if = "Missed::is_empty")]
     pub(crate) missed: Missed,
+}
+
+/// A command that a user wrote in a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Request {
+    /// What the link to the private chat carries.
+    pub(crate) key: String,
+    /// The word of the command and its arguments.
+    pub(crate) command: String,
+    pub(crate) at: Timestamp,
 }
 
 /// A question in a chat.
@@ -168,6 +181,7 @@ impl Journal {
             if chat.password_asked.as_ref().is_some_and(expired) {
                 chat.password_asked = None;
             }
+            chat.requests.retain(|request| request.is_fresh(now));
         }
         inner.chats.retain(|_, chat| *chat != Chat::default());
         inner.rewrite()?;

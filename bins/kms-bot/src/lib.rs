@@ -34,6 +34,7 @@ mod network;
 mod notices;
 mod password_input;
 mod problems;
+mod requests;
 mod router;
 mod texts;
 mod usernames;

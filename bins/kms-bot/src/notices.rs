@@ -306,7 +306,7 @@ async fn received_notice(
     let shown = amount(received.total, received.token.as_ref(), &network);
     let message = match &received.sender {
         Some(sender) => html!("notice-received", amount = shown, sender = sender),
-        None => html!("notice-received-small", count = received.count, amount = shown),
+        None => html!("notice-received-small", count = Count(received.count), amount = shown),
     };
     Ok((
         Html::lines([message, hash(received.tx_hash.as_deref())]),

@@ -1,6 +1,7 @@
 //! Routes updates to the flows that handle them.
 
 use std::pin::pin;
+use std::str::SplitWhitespace;
 use std::time::Duration;
 
 use kms_types::TelegramId;
@@ -14,6 +15,7 @@ use crate::chat::incoming::{
     Content, Group, Incoming, OtherMessage, PressedButton, TextMessage, User,
 };
 use crate::chat::keyboard::Keyboard;
+use crate::clock;
 use crate::context::{Answer, Context, HandlerError, HandlerResult, Secrecy, Step};
 use crate::flow::{
     Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
@@ -21,6 +23,7 @@ use crate::flow::{
 use crate::flows::FLOWS;
 use crate::input::InputError;
 use crate::password_input::may_be_password;
+use crate::requests;
 use crate::texts::{Html, html, text};
 
 /// How long a command waits until the user's usernames are reported, before and after its answer.
@@ -40,15 +43,9 @@ pub(crate) async fn route(context: &Context, incoming: Incoming) -> HandlerResul
 pub(crate) async fn run_text(context: &Context, user: &User, text: &str) -> HandlerResult {
     let network = context.network.get().await?;
     match parse_command(text, &context.bot_username, Some(&network)) {
-        Ok(command) => run_command(context, user, command.action).await,
+        Ok(action) => run_command(context, user, action).await,
         Err(_) => Ok(()),
     }
-}
-
-/// A command of the bot with its parsed arguments.
-struct Command {
-    flow: &'static dyn Flow,
-    action: Action,
 }
 
 /// Why a text that begins with `/` is not a command.
@@ -70,22 +67,29 @@ fn parse_command(
     text: &str,
     bot_username: &str,
     network: Option<&Network>,
-) -> Result<Command, ParseCommandError> {
-    let mut words = text.split_whitespace();
-    let word = words.next().and_then(|word| word.strip_prefix('/'));
-    let word = word.ok_or(ParseCommandError::Unknown)?;
-    let (word, addressee) = word.split_once('@').unwrap_or((word, bot_username));
-    if !addressee.eq_ignore_ascii_case(bot_username) {
-        return Err(ParseCommandError::Unknown);
-    }
-    let flow = find_flow(&word.to_ascii_lowercase()).ok_or(ParseCommandError::Unknown)?;
+) -> Result<Action, ParseCommandError> {
+    let (flow, words) = split_command(text, bot_username).ok_or(ParseCommandError::Unknown)?;
     let arguments = Arguments { words, assets: Assets::of(network), flows: FLOWS };
     match flow.parse(arguments) {
-        Ok(action) => Ok(Command { flow, action }),
+        Ok(action) => Ok(action),
         Err(ArgumentsError::Unexpected) => Err(ParseCommandError::UnexpectedArguments(flow.word())),
         Err(ArgumentsError::Password) => Err(ParseCommandError::ExposedPassword(flow.word())),
         Err(ArgumentsError::Invalid(error)) => Err(ParseCommandError::Arguments(error)),
     }
+}
+
+/// Splits a text that begins with `/` into the flow of its command and the arguments.
+fn split_command<'a>(
+    text: &'a str,
+    bot_username: &str,
+) -> Option<(&'static dyn Flow, SplitWhitespace<'a>)> {
+    let mut words = text.split_whitespace();
+    let word = words.next()?.strip_prefix('/')?;
+    let (word, addressee) = word.split_once('@').unwrap_or((word, bot_username));
+    if !addressee.eq_ignore_ascii_case(bot_username) {
+        return None;
+    }
+    Some((find_flow(&word.to_ascii_lowercase())?, words))
 }
 
 fn find_flow(word: &str) -> Option<&'static dyn Flow> {
@@ -108,10 +112,7 @@ async fn handle_text(context: &Context, message: TextMessage) -> HandlerResult {
     }
 }
 
-async fn parse_text(
-    context: &Context,
-    message: &TextMessage,
-) -> Result<Command, ParseCommandError> {
+async fn parse_text(context: &Context, message: &TextMessage) -> Result<Action, ParseCommandError> {
     let text = message.text.with_mentions.trim_start();
     match parse_command(text, &context.bot_username, None) {
         Ok(_) | Err(ParseCommandError::Arguments(_)) => {}
@@ -133,10 +134,10 @@ async fn handle_command(context: &Context, message: TextMessage) -> HandlerResul
     let command = parse_text(context, &message).await;
     let TextMessage { user, message, at, text, .. } = message;
     match command {
-        Ok(command) => {
+        Ok(action) => {
             let mut report = pin!(context.usernames.report(&context.telegram, &user, at));
             let is_late = timeout(REPORT_PATIENCE, &mut report).await.is_err();
-            run_command(context, &user, command.action).await?;
+            run_command(context, &user, action).await?;
             if is_late {
                 // Should it not succeed, the next message reports them again.
                 let _ = timeout(REPORT_PATIENCE, report).await;
@@ -384,9 +385,8 @@ async fn handle_group_text(
         false => None,
     };
     let exposed = match &command {
-        Some(Ok(command)) => return invite(context, group, command.flow.word()).await,
+        Some(Ok(_) | Err(ParseCommandError::Arguments(_))) => false,
         Some(Err(ParseCommandError::ExposedPassword(_))) => true,
-        Some(Err(ParseCommandError::Arguments(_))) => false,
         Some(Err(ParseCommandError::Unknown | ParseCommandError::UnexpectedArguments(_))) => {
             is_stray_password(context, user, command_rest(&message.text.plain))
         }
@@ -396,7 +396,13 @@ async fn handle_group_text(
         }
     };
     if !exposed {
-        return Ok(());
+        return match command {
+            Some(Err(ParseCommandError::Unknown)) | None => Ok(()),
+            Some(Err(ParseCommandError::UnexpectedArguments(word))) => {
+                invite(context, group, word).await
+            }
+            Some(_) => invite(context, group, &keep_command(context, &message, group)).await,
+        };
     }
     let warning = match context.deletions.delete((group.chat, group.message)).await {
         Ok(()) => html!("group-password-deleted"),
@@ -409,10 +415,44 @@ async fn handle_group_text(
 }
 
 /// In a group, links to the private chat and does nothing else.
-async fn invite(context: &Context, group: Group, word: &str) -> HandlerResult {
-    let link = format!("https://t.me/{}?start={word}", context.bot_username);
+async fn invite(context: &Context, group: Group, payload: &str) -> HandlerResult {
+    let link = format!("https://t.me/{}?start={payload}", context.bot_username);
     let keyboard = Keyboard::none().and_link(text!("group-button"), &link);
     Ok(context.telegram.send_to_group(group, &html!("group-invitation"), keyboard).await?)
+}
+
+/// Keeps a command that was written in a group, and returns the payload of a link that runs it.
+fn keep_command(context: &Context, message: &TextMessage, group: Group) -> String {
+    let text = message.text.with_mentions.trim_start();
+    let Some((flow, words)) = split_command(text, &context.bot_username) else {
+        return String::new();
+    };
+    let network = context.network.cached();
+    let arguments = words.collect::<Vec<_>>().join(" ");
+    let command = with_author(flow, &arguments, group, network.as_ref()).unwrap_or(arguments);
+    if command.is_empty() {
+        return flow.word().to_owned();
+    }
+    let command = format!("{} {command}", flow.word());
+    let kept = requests::keep(&context.journal, message.user.id, group, command, clock::now());
+    kept.unwrap_or_else(|| flow.word().to_owned())
+}
+
+/// The arguments of a payment with the author of the message that the command replies to as its
+/// recipient, if it has no other.
+fn with_author(
+    flow: &dyn Flow,
+    arguments: &str,
+    group: Group,
+    network: Option<&Network>,
+) -> Option<String> {
+    let author = group.replies_to.filter(|_| flow.pays_author())?;
+    let all = format!("{arguments} tg://user?id={author}");
+    let (words, assets) = (all.split_whitespace(), Assets::of(network));
+    match flow.parse(Arguments { words, assets, flows: FLOWS }) {
+        Err(ArgumentsError::Invalid(InputError::SendWords)) => None,
+        Ok(_) | Err(_) => Some(all.trim_start().to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -423,7 +463,8 @@ mod tests {
 
     /// The word of the command that a text runs.
     fn parse(text: &str) -> Result<&'static str, ParseCommandError> {
-        Ok(parse_command(text, "wallet_bot", None)?.flow.word())
+        parse_command(text, "wallet_bot", None)?;
+        Ok(split_command(text, "wallet_bot").unwrap().0.word())
     }
 
     #[test]
@@ -457,8 +498,7 @@ mod tests {
             assert!(parse_bare_command(*flow).is_ok(), "{}", flow.word());
             assert!(matches!(parse_press(flow.word()), Ok(Press::Command(_))), "{}", flow.word());
         }
-        let keeps_step =
-            |text| !parse_command(text, "wallet_bot", None).unwrap().action.abandons_step;
+        let keeps_step = |text| !parse_command(text, "wallet_bot", None).unwrap().abandons_step;
         assert!(keeps_step("/cancel") && keeps_step("/start cancel") && !keeps_step("/start help"));
     }
 

@@ -91,17 +91,16 @@ impl Person {
         })
     }
 
-    /// Replies to a message of the bot in a group.
+    /// Replies to a message in a group. The bot receives a command, or a reply to its own message.
     ///
     /// # Errors
-    /// When the user is not a member, or the bot has no such message there.
+    /// When the user is not a member, or there is no such message.
     pub fn replies_in(&self, group: i64, message: i64, text: &str) -> Result<i64, SimError> {
         self.shared.change(|state| {
-            let bots = self.message(state, group, message)?.from == BOT_ID;
-            if !bots {
-                return Err(SimError::NoMessage(message));
-            }
-            Ok(self.send(state, group, Message::text(self.id, text), true))
+            let replied = self.message(state, group, message)?;
+            let fields = json!({ "reply_to_message": state.message_json(group, &replied) });
+            let message = Message { fields, ..Message::text(self.id, text) };
+            Ok(self.send(state, group, message, replied.from == BOT_ID))
         })
     }
 

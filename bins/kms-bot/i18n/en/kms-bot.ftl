@@ -23,9 +23,9 @@ content-contact = a contact
 content-picture = a picture
 content-video = a video
 content-file = a file
-content-voice = a recording
+content-voice = an audio message
 content-sticker = a sticker
-content-place = a place
+content-place = a location
 content-poll = a poll
 content-notice = a notice from Telegram
 content-other = a kind of message that I don't know
@@ -37,16 +37,16 @@ wanted-email = Please send your e-mail address.
 display-name = { $name }
 no-name = (no name)
 password-not-deleted = ⚠️ I could not delete your message, which may show a secret, so I did not use it. Please delete it yourself. If I had asked you for it, send it again afterwards, or leave with /cancel.
-group-invitation = Let's talk about money and passwords in our private chat.
+group-invitation = We do that in our private chat only. Press the button to continue there.
 group-button = Open the private chat
 group-password-deleted = ⚠️ You wrote what may be your password in a group. I deleted it there, but others may have seen it: choose a new one with /password. I ask for passwords only here, in our private chat.
 group-password-exposed = ⚠️ You wrote what may be your password in a group, where I can't delete it. Delete it there now, then choose a new one with /password. I ask for passwords only here, in our private chat.
 foreign-button-notice = This button belongs to someone else.
 expired-button-notice = This button has expired.
 up-to-date-notice = Up to date.
-busy-notice = I'm still busy with what you sent before. Please press it again in a moment.
-flood = You write faster than I can answer, so I skipped some of your messages. Please send again what is still missing.
-still-working = ❔ This takes longer than usual, so I don't know yet how it ended. I'll update this message as soon as I know. Nothing is done twice.
+busy-notice = I'm still busy with your earlier messages. Please press again in a moment.
+flood = Your messages came faster than I can answer, so I skipped some of them. Please send again what is missing.
+still-working = ❔ This is taking longer than usual, so I don't know yet how it ended. I'll update this message as soon as I know. Nothing is done twice.
 interrupted = I was interrupted while I was working on your last message. Please check where things stand, and send it again if you still want it. Nothing is done twice.
 old-message = That message reached me only now, so I did not act on it. Please send it again if you still want it.
 
@@ -91,8 +91,9 @@ start-wallet =
     Network: { $network }
 
     { $hint }
-start-has-username = People here can send to you by your username, { $username }.
-start-no-username = Set a username in Telegram's settings, and people here can send to you by it.
+start-has-username = Other users can send to you by your username, { $username }.
+start-no-username = Set a username in Telegram's settings, and other users can send to you by it.
+start-link-expired = This link has expired, or it is someone else's. Please send me the command here.
 start-recovery-button = 🛟 How recovery works
 start-recovery =
     🛟 <b>If you forget your password</b>
@@ -216,7 +217,7 @@ transfer-pending =
     📤 Sent { $what }
     { $reason }
 transfer-waits-for-network = Pending: waiting for the network.
-transfer-waits-replaced = Pending: the network is busy, so I raised the network fee, within the maximum you confirmed.
+transfer-waits-replaced = Pending: the network is busy, so I increased the network fee, within the maximum fee you confirmed.
 transfer-waits = Waiting since { $time }: { $reason } It is never sent twice.
 transfer-cancelling = Cancelling: the network decides now whether your payment or its cancellation comes first.
 transfer-cancelling-waits = Cancelling, waiting since { $time }: { $reason }
@@ -261,7 +262,11 @@ history-empty = No payments yet.
 history-title = <b>Your payments</b>
 history-sent = 📤 { $amount } to { $recipient }
 history-received = 📥 { $amount } from { $sender }
-history-received-small = 📥 { $amount } in { $count } small deposits
+history-received-small =
+    { $count ->
+        [one] 📥 { $amount } in { $count } small deposit
+       *[other] 📥 { $amount } in { $count } small deposits
+    }
 history-entry =
     { $what }
     { $time } · { $status }
@@ -272,7 +277,7 @@ history-deposit-status = deposit
 ## /limit
 
 limit-description = how much you can spend in a day
-limit-title = <b>Your spending limits for 24 hours</b>
+limit-title = <b>Your spending limits in 24 hours</b>
 limit-spent = { $limit }, { $spent } spent
 limit-later = From { $time }: { $limit }
 limit-amount = up to { $amount }
@@ -328,7 +333,7 @@ recover-ask =
     🛟 <b>Forgot your password?</b>
     The service can open your wallet with its own key and protect it with a new password. Your address and your money stay the same.
 
-    To protect you against thieves, there is a waiting period. I notify you about each step, here and by e-mail if you added an address. You can cancel at any time: with a button, or just by using your current password.
+    To protect you from thieves, there is a waiting period. I'll notify you of each step, here and by e-mail if you added an address. You can cancel at any time: with a button, or just by using your current password.
 recover-over = That password reset is over. Send /recover to see where things stand.
 recover-code-format = The code has 8 digits. Send it as it is written in the e-mail.
 recover-code-correct = ✅ The code is correct.
@@ -366,19 +371,19 @@ contact-offer =
     One more thing: how can you be reached outside Telegram?
 
     ✉️ With an <b>e-mail address</b> you also get security alerts by e-mail, and the wait is short if you forget your password.
-    📱 Your <b>mobile number</b> is a second contact for the operator of this service, in case your Telegram account is lost. It never unlocks or recovers your wallet.
+    📱 With your <b>mobile number</b> the operator of this service can reach you if you lose your Telegram account. It never unlocks or recovers your wallet.
 
     Both are optional, stored encrypted, and never shown to other users. You can add or remove them at any time with /contact.
 contact-later-button = Not now
 contact-later = You can add your e-mail address or mobile number at any time with /contact.
-contact-mobile = 📱 Your mobile number is { $mobile }. It is a second contact for the operator of this service, and never unlocks or recovers your wallet.
-contact-mobile-none = 📱 You have not added a mobile number. It is a second contact for the operator of this service, and never unlocks or recovers your wallet. Other users cannot see it.
+contact-mobile = 📱 Your mobile number is { $mobile }. The operator of this service can reach you there if you lose your Telegram account. It never unlocks or recovers your wallet.
+contact-mobile-none = 📱 You have not added a mobile number. With one, the operator of this service can reach you if you lose your Telegram account. It never unlocks or recovers your wallet, and other users cannot see it.
 contact-mobile-button = 📱 Add mobile number
 contact-mobile-remove-button = 🗑 Remove mobile number
 contact-mobile-share-button = 📱 Share my number
-contact-ask-mobile = 📱 Press the button below your keyboard to share the number of your Telegram account. I store it encrypted and show only its last two digits.
+contact-ask-mobile = 📱 Press the button below to share the number of your Telegram account. I store it encrypted and show only its last two digits.
 wanted-mobile = Please press the button that shares your number. I don't accept a number that is typed, because it could be someone else's.
-contact-mobile-foreign = That is the number of someone else. Please press the button that shares your own.
+contact-mobile-foreign = That is someone else's number. Please press the button that shares your own.
 contact-mobile-format = I can't read that number, so I did not store it.
 contact-mobile-added = 📱 Your mobile number { $mobile } was added.
 contact-mobile-cancelled = No mobile number was added.
@@ -398,16 +403,20 @@ help-examples = Send with <code>/send @bob 0.5</code> or <code>/send 0x… 0.1</
 ## Notices of events
 
 notice-arriving = 📥 <b>{ $amount }</b> from { $sender } is arriving. It is in a block but not final yet: this message changes when it is.
-notice-received-reopened = ⚠️ <b>{ $amount }</b> from { $sender } is not confirmed any more, because the network dropped its block. It may still arrive: I will write to you when it does.
+notice-received-reopened = ⚠️ <b>{ $amount }</b> from { $sender } is no longer confirmed, because the network dropped its block. It may still arrive: I'll write to you when it does.
 notice-taken-back = ❌ <b>{ $amount }</b> from { $sender } did not arrive: the payment was taken back. It is not in your balance.
 notice-received = 📥 You received <b>{ $amount }</b> from { $sender }.
-notice-received-small = 📥 You received { $count } small deposits in one day: <b>{ $amount }</b> in total.
+notice-received-small =
+    { $count ->
+        [one] 📥 You received a small deposit: <b>{ $amount }</b>.
+       *[other] 📥 You received { $count } small deposits in one day: <b>{ $amount }</b> in total.
+    }
 notice-received-many =
     { $count ->
         [one] 📥 You received { $count } payment.
        *[other] 📥 You received { $count } payments.
     }
-notice-received-total = <b>{ $amount }</b> in all
+notice-received-total = <b>{ $amount }</b> in total
 notice-received-largest = The largest: { $amount } from { $sender }
 notice-missed = 👋 Welcome back. This happened while you had blocked me:
 notice-missed-payments =
@@ -453,14 +462,14 @@ problem-code-expired = That code is no longer valid.
 problem-no-recovery = There is no password reset in progress. Send /recover to start one.
 problem-recovery-not-ready = The waiting period is not over yet. Try again in { $wait }.
 problem-recoveries-paused = Passwords cannot be reset right now, because too many resets were requested at once. Your money is safe; please try again later.
-problem-on-hold = Your wallet was recovered recently. For your safety, this is possible again in { $wait }.
+problem-on-hold = Your wallet was recovered recently. For your safety, this is possible again in { $wait }. Until then you can still send to everyone you paid before the recovery.
 problem-no-mail = This service does not send e-mail.
 problem-frozen = Your wallet is frozen. Send /freeze to see how it is unfrozen.
 problem-account-exists = You already have a wallet, with a different password. Send /start to see it.
 problem-chain-unavailable = The network is not responding right now. Nothing was sent. Please try again in a minute.
 problem-self-transfer = That is your own wallet.
-problem-insufficient-token = You are { $amount } short.
-problem-insufficient-coin = You are { $amount } short, including the network fee.
+problem-insufficient-token = You don't have enough: { $amount } more is needed.
+problem-insufficient-coin = You don't have enough: { $amount } more is needed, including the network fee.
 problem-insufficient = You don't have enough.
 problem-limit-coin = Your limit is { $limit } in 24 hours, network fees included, and { $left } of it is left. { $when } Send /limit to see or change it.
 problem-limit-token = Your limit is { $limit } in 24 hours, and { $left } of it is left. { $when } Send /limit to see or change it.
@@ -490,7 +499,7 @@ input-amount-sign = Please write the amount without a sign, for example <code>0.
 input-amount-exponent = Please write the amount in full, without an exponent, for example <code>0.0001</code>.
 input-amount-separator = Please write the digits together, for example <code>1000</code>.
 input-amount-joined = “{ $word }” can be read in two ways. Please put a space between the amount and the token, for example <code>5 { $symbol }</code>.
-input-amount-currency = Please write the amount in coins or tokens, without the sign of a currency, for example <code>0.5</code>.
+input-amount-currency = Please write the amount in coins or tokens, without a currency sign, for example <code>0.5</code>.
 input-amount-format = An amount has digits and at most one decimal point between them, for example <code>0.5</code>.
 input-amount-zero = The amount must be more than zero.
 input-amount-precision =

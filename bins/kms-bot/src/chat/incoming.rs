@@ -56,6 +56,8 @@ pub(crate) struct Group {
     /// The topic, in a group with topics.
     pub(crate) topic: Option<ThreadId>,
     pub(crate) message: MessageId,
+    /// Who wrote the message that this one replies to, if that is a person.
+    pub(crate) replies_to: Option<TelegramId>,
 }
 
 /// A message in the private chat that is no typed text.
@@ -190,13 +192,14 @@ fn message_of(message: Message) -> Option<Incoming> {
     if !typed {
         return other(message, content);
     }
+    let replies_to = message.reply_to_message().and_then(author);
     let user = user(message.from?)?;
     let (chat, private) = (message.chat.id, message.chat.is_private());
     if private && chat.0 != i64::from(user.id) {
         return None;
     }
     let topic = message.thread_id.filter(|_| message.is_topic_message);
-    let group = Group { chat, topic, message: message.id };
+    let group = Group { chat, topic, message: message.id, replies_to };
     let MessageKind::Common(common) = message.kind else { return None };
     let MediaKind::Text(text) = common.media_kind else { return None };
     Some(Incoming::Text(TextMessage {
@@ -206,6 +209,14 @@ fn message_of(message: Message) -> Option<Incoming> {
         text: TypedText::new(Zeroizing::new(text.text), &text.entities),
         group: (!private).then_some(group),
     }))
+}
+
+/// The person who wrote a message. In a topic, what replies to no other message replies to the
+/// notice that opened the topic, which no person wrote.
+fn author(message: &Message) -> Option<TelegramId> {
+    let written = matches!(message.kind, MessageKind::Common(_)) && message.sender_chat.is_none();
+    let from = message.from.clone().filter(|_| written)?;
+    user(from).map(|user| user.id)
 }
 
 fn edit(message: Message) -> Option<Incoming> {

@@ -17,7 +17,7 @@ use crate::flow::{
     Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
 };
 use crate::format::{amount, time};
-use crate::texts::{Html, Text, html, text};
+use crate::texts::{Count, Html, Text, html, text};
 
 const WORD: &str = "history";
 const PAGE_LENGTH: u32 = 5;
@@ -159,7 +159,7 @@ fn deposited(at: Timestamp, deposit: &ExternalDeposit, network: &Network) -> Htm
             html!("history-received", amount = received, sender = sender)
         }
         // Without the addresses of strangers, which may look like others.
-        None => html!("history-received-small", amount = received, count = deposit.count),
+        None => html!("history-received-small", amount = received, count = Count(deposit.count)),
     };
     entry(&what, at, text!("history-deposit-status"), deposit.tx_hash.as_deref(), network)
 }

@@ -47,6 +47,10 @@ impl Flow for SendFlow {
         Ok(Action::new(move |context, user| begin(context, user, arguments).boxed()))
     }
 
+    fn pays_author(&self) -> bool {
+        true
+    }
+
     fn button(&self, data: &str) -> Result<Box<dyn Button>, ParseCallbackError> {
         Ok(Box::new(data.parse::<SendButton>()?))
     }
@@ -102,6 +106,20 @@ async fn begin(context: &Context, user: &User, arguments: SendArguments) -> Hand
     }
 }
 
+/// The command that asks for what is missing of a payment.
+fn command(to: Option<&TypedRecipient>, amount: Option<QuoteAmount>, asset: &Asset) -> String {
+    let to = to.map(|to| match to {
+        TypedRecipient::Named(recipient) => recipient.to_string(),
+        TypedRecipient::User(id) => format!("tg://user?id={id}"),
+    });
+    let symbol = match asset {
+        Asset::Native => None,
+        Asset::Token(symbol) => Some(symbol.to_string()),
+    };
+    let words = [Some(format!("/{}", button::WORD)), to, amount.map(String::from), symbol];
+    words.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
 /// Waits for the recipient.
 struct AskRecipient {
     amount: Option<QuoteAmount>,
@@ -119,7 +137,7 @@ impl Step for AskRecipient {
     }
 
     fn resume(&self) -> String {
-        button::WORD.to_owned()
+        command(None, self.amount.clone(), &self.asset)
     }
 
     fn is_answer(&self, text: &str) -> bool {
@@ -254,10 +272,7 @@ impl Step for AskAmount {
     }
 
     fn resume(&self) -> String {
-        match &self.to {
-            TypedRecipient::Named(recipient) => format!("/{} {recipient}", button::WORD),
-            TypedRecipient::User(id) => format!("/{} tg://user?id={id}", button::WORD),
-        }
+        command(Some(&self.to), None, &self.asset)
     }
 
     fn is_answer(&self, text: &str) -> bool {

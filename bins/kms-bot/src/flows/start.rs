@@ -7,13 +7,16 @@ use kms_types::wire::{Account, CreateAccount, Network};
 use teloxide_core::types::MessageId;
 
 use super::{balance, contact, receive};
+use crate::assets::Assets;
 use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
+use crate::clock;
 use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
 use crate::flow::{
     Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
 };
 use crate::problems::problem;
+use crate::requests;
 use crate::texts::{Html, Text, html, text};
 
 const WORD: &str = "start";
@@ -29,14 +32,20 @@ impl Flow for StartFlow {
         text!("start-description")
     }
 
-    /// A link to the bot, `t.me/bot?start=balance`, may name another command to run. Any other link
-    /// is a link to the bot and no more.
+    /// A link to the bot, `t.me/bot?start=balance`, may name another command to run, or a command
+    /// that the user wrote in a group. Any other link is a link to the bot and no more.
     fn parse(&self, mut arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
         let link = arguments.words.next().filter(|link| *link != WORD);
         arguments.clone().expect_none()?;
         let Some(link) = link else {
             return Ok(Action::new(|context, user| start(context, user, None).boxed()));
         };
+        if requests::is_key(link) {
+            let (key, flows) = (link.to_owned(), arguments.flows);
+            return Ok(Action::new(move |context, user| {
+                run_request(context, user, key, flows).boxed()
+            }));
+        }
         let Some(linked) = arguments.flows.iter().find(|flow| flow.word() == link) else {
             return Ok(Action::new(|context, user| start(context, user, None).boxed()));
         };
@@ -72,6 +81,35 @@ async fn start(context: &Context, user: &User, linked: Option<Action>) -> Handle
         (None, _) => ask_password(context, user).await,
         (Some(account), None) => show(context, user, &account).await,
         (Some(_), Some(linked)) => linked.run(context, user).await,
+    }
+}
+
+/// Runs a command that the user wrote in a group.
+async fn run_request(
+    context: &Context,
+    user: &User,
+    key: String,
+    flows: &'static [&'static dyn Flow],
+) -> HandlerResult {
+    if context.kms.account(user.id.into()).await?.is_none() {
+        return ask_password(context, user).await;
+    }
+    let Some(command) = requests::find(&context.journal, user.id, &key, clock::now()) else {
+        return context.send(user.id, html!("start-link-expired")).await;
+    };
+    let mut words = command.split_whitespace();
+    let word = words.next().filter(|word| *word != WORD);
+    let Some(flow) = flows.iter().find(|flow| Some(flow.word()) == word) else {
+        return start(context, user, None).await;
+    };
+    // As recent as if the command were typed here: it may name a token that is new.
+    let network = context.network.get_recent().await?;
+    match flow.parse(Arguments { words, assets: Assets::of(Some(&network)), flows }) {
+        Ok(action) => action.run(context, user).await,
+        Err(ArgumentsError::Invalid(error)) => context.send(user.id, error.message()).await,
+        Err(ArgumentsError::Unexpected | ArgumentsError::Password) => {
+            context.send(user.id, html!("unknown-command")).await
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 mod account;
 mod contacts;
 mod freezing;
+mod groups;
 mod names;
 mod onboarding;
 mod outages;

@@ -289,6 +289,13 @@ async fn a_killed_bot_still_waits_for_what_it_asked() {
     world.ann.bot("send-ask-amount").await;
     world.ann.says("0.25");
     world.ann.bot("send-quote").await;
+    world.ann.says("/send 0.125");
+    world.ann.bot("send-ask-recipient").await;
+    bot.kill();
+    let bot = BotProcess::start(&world.stage);
+    world.ann.bot("send-ask-recipient").await;
+    world.ann.says("@bob");
+    world.ann.bot_with("send-quote", &["0.125 ETH"]).await;
     world.ann.says("/password");
     world.ann.bot("password-ask").await;
     bot.terminate();

@@ -1,0 +1,66 @@
+//! Commands in a group: they lead to the private chat, and nothing that was written is lost.
+
+use bot_api_sim::{ButtonKind, Message};
+use kms_sandbox::StageOptions;
+use kms_types::Wei;
+
+use crate::texts::label;
+use crate::world::{ANNS, Plays, World, assert_transcript};
+
+/// What Telegram sends for the link of an invitation.
+fn start(invitation: &Message) -> String {
+    let ButtonKind::Url(link) = &invitation.button(&label("group-button")).unwrap().kind else {
+        panic!("no link");
+    };
+    format!("/start {}", link.split_once("?start=").unwrap().1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_written_in_a_group_is_confirmed_in_private() {
+    let mut world = World::with_wallets(StageOptions::default()).await;
+    let group = world.stage.sim.group("Friends", &[world.ann.person(), world.bob.person()]);
+    let mut group_phone = world.stage.sim.phone_in(group, world.ann.person(), "Ann");
+    world.ann.person().says_in(group, "/send @bob 0.5").unwrap();
+    let first = group_phone.bot("group-invitation").await;
+    world.ann.person().says_in(group, "/send @bob 1,5").unwrap();
+    group_phone.bot("group-invitation").await;
+    group_phone.press("group-button");
+    world.ann.bot("input-amount-comma").await;
+    // Each link opens what was written above it, for its writer alone.
+    world.bob.says(&start(&first));
+    world.bob.bot("start-link-expired").await;
+    world.ann.says(&start(&first));
+    world.ann.bot_with("send-quote", &["Bob", "@bob", "0.5 ETH"]).await;
+    assert_eq!(world.balance(&world.bob).await, Wei::default());
+    world.ann.press("send-confirm-button");
+    world.ann.bot("send-ask-password").await;
+    world.ann.says(ANNS);
+    world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    world.ann.says("/start r_0123456789abcdef");
+    world.ann.bot("start-link-expired").await;
+    assert_transcript!("group_payment", world.ann);
+    assert_transcript!("group_invitation", group_phone);
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_with_an_amount_pays_the_author() {
+    let mut world = World::with_wallets(StageOptions::default()).await;
+    let group = world.stage.sim.group("Friends", &[world.ann.person(), world.bob.person()]);
+    let mut group_phone = world.stage.sim.phone_in(group, world.ann.person(), "Ann");
+    let bobs = world.bob.person().says_in(group, "I paid the pizza").unwrap();
+    world.ann.person().replies_in(group, bobs, "/send 0.5").unwrap();
+    group_phone.bot("group-invitation").await;
+    group_phone.press("group-button");
+    world.ann.bot_with("send-quote", &["Bob", "0.5 ETH"]).await;
+    // A recipient that is written counts, and the bot is none.
+    world.ann.person().replies_in(group, bobs, "/send @ann 0.5").unwrap();
+    let invitation = group_phone.bot("group-invitation").await;
+    group_phone.press("group-button");
+    world.ann.bot("problem-self-transfer").await;
+    world.ann.person().replies_in(group, invitation.id, "/send 0.5").unwrap();
+    group_phone.bot("group-invitation").await;
+    group_phone.press("group-button");
+    world.ann.bot("send-ask-recipient").await;
+    world.stage.stop().await;
+}
