@@ -94,6 +94,11 @@ chat-speed:
 bench: bench-custody
     cargo bench -p kms-server --bench targets
 
+# Measures what must not grow with the number of transfers and accounts, with what `just test` built:
+# a million transfers by default, or as many as in `just bench-scale 10000000`.
+bench-scale stored="1000000":
+    BENCH_STORED_TRANSFERS={{stored}} cargo test -p kms-server --bench targets -- scale
+
 # Plays the sandbox's tour, then twice at the same time, with the program that `just test` built.
 tour:
     cargo test --quiet --workspace --no-run

@@ -92,9 +92,9 @@ create table transfers (
     state text not null,
     failure text,
     nonce bigint,
-    -- Whether another transfer may take the nonce: the block that used it was removed after the
-    -- signed bytes had been erased.
-    nonce_released boolean not null default false,
+    -- True; null once another transfer may take the nonce, because the block that used it was
+    -- removed after the signed bytes had been erased. Nulls are distinct in the unique index.
+    nonce_held boolean default true,
     tx_hash {{bytes}} unique,
     block bigint,
     fee text,
@@ -115,8 +115,13 @@ create index transfers_paid on transfers
     where state in ('mined', 'final');
 -- Quotes that were not signed, which are deleted.
 create index transfers_unsigned on transfers (created_at) where tx_hash is null;
+-- What a wallet paid and received in a range of blocks.
+create index transfers_sent_in on transfers (from_address, chain_id, block)
+    where block is not null;
+create index transfers_received_in on transfers (to_address, chain_id, block)
+    where block is not null;
 create unique index transfers_one_per_nonce
-    on transfers (chain_id, from_address, nonce, nonce_released)
+    on transfers (chain_id, from_address, nonce, nonce_held)
     where nonce is not null;
 
 -- The transaction in a block that has the nonce of a transfer. One that pays makes the transfer
@@ -133,8 +138,11 @@ create table settlements (
     final_at bigint,
     -- Until when the signed bytes are kept; null before the block is final, and when they are
     -- erased.
-    bytes_until bigint
+    bytes_until bigint,
+    -- False once the transactions that were signed and did not get into the block are deleted.
+    has_attempts boolean not null default true
 );
+create index settlements_with_attempts on settlements (final_at) where has_attempts;
 create index settlements_of_block on settlements (chain_id, block);
 create index settlements_not_final on settlements (chain_id, block) where final_at is null;
 create index settlements_with_bytes on settlements (bytes_until) where bytes_until is not null;
@@ -178,6 +186,7 @@ create table replacements (
     transfer_id text not null references transfers (id),
     at bigint not null
 );
+create index replacements_of_transfer on replacements (transfer_id);
 
 -- Locked while a nonce of the wallet is assigned.
 create table nonce_locks (
@@ -221,11 +230,30 @@ create table chain_cursors (
     -- The last block that was settled, final or not.
     tip_hash {{bytes}} not null,
     -- When a server read the head of the chain last; zero before that.
-    read_at bigint not null
+    read_at bigint not null,
+    -- How often it was moved back.
+    rewinds bigint not null default 0
 );
+
+-- The native coin that each wallet had at a final block: what it has more at a later one, and no
+-- known payment explains, arrived inside a contract call. A row without a balance has none to
+-- compare with, and so has one that was read before the cursor was moved back.
+create table wallet_balances (
+    chain_id bigint not null,
+    account_id text not null references accounts (id),
+    block bigint not null,
+    balance text,
+    rewinds bigint not null,
+    -- When coin was last received, sent or asked about.
+    active_at bigint not null,
+    next_at bigint not null,
+    primary key (chain_id, account_id)
+);
+create index wallet_balances_due on wallet_balances (chain_id, next_at);
 
 -- Deposits that this system did not send. Those below `chain.notice_from` are summed up: each of
 -- them refers to the digest of its account, asset and day, a row without transaction and sender.
+-- Coin that arrived inside a contract call has neither of them as well, and no day.
 create table external_deposits (
     id text primary key,
     chain_id bigint not null,
@@ -251,6 +279,7 @@ create index external_deposits_of_account on external_deposits (account_id, reco
 -- One transaction can pay several accounts, in several tokens.
 create unique index external_deposits_once
     on external_deposits (chain_id, tx_hash, account_id, token);
+create index external_deposits_of_block on external_deposits (account_id, chain_id, block);
 create unique index external_deposits_one_digest
     on external_deposits (account_id, chain_id, token, digest_day) where digest_day is not null;
 create index external_deposits_due on external_deposits (digest_due_at)

@@ -38,7 +38,8 @@ pub(crate) struct Received {
     count: u64,
     total: Units,
     largest: Units,
-    /// Who sent the largest; absent for small deposits that the server summed up.
+    /// Who sent the largest, if that is known: not of small deposits that the server summed up, and
+    /// not of coin that came through a contract.
     sender: Option<Html>,
     /// The transaction of the largest.
     tx_hash: Option<String>,
@@ -53,7 +54,7 @@ impl Received {
         };
         let (token, total) = (deposit.token.clone(), deposit.value);
         let sender = deposit.from.map(|from| html!("transfer-address", address = from));
-        let largest = if sender.is_some() { total } else { Units::default() };
+        let largest = if deposit.count == 1 { total } else { Units::default() };
         let (chain_id, count) = (deposit.chain_id, deposit.count);
         let tx_hash = deposit.tx_hash.clone();
         Some(Self { chain_id, token, count, total, largest, sender, tx_hash })
@@ -306,6 +307,7 @@ async fn received_notice(
     let shown = amount(received.total, received.token.as_ref(), &network);
     let message = match &received.sender {
         Some(sender) => html!("notice-received", amount = shown, sender = sender),
+        None if received.count == 1 => html!("notice-received-unnamed", amount = shown),
         None => html!("notice-received-small", count = Count(received.count), amount = shown),
     };
     Ok((

@@ -311,6 +311,7 @@ fn configure(
         explorer: options.explorer.clone(),
         finality: Finality::Blocks(CONFIRMATIONS),
         prove_receipts: true,
+        compare_balances: true,
         quote_lifetime: Duration::from_secs(options.quote_seconds),
         poll_interval: Duration::from_millis(200),
         replace_after: 3,

@@ -33,8 +33,8 @@ use crate::tls;
 use crate::token_cache::TokenCache;
 use crate::workers::{
     AdvanceRecoveries, CheckChain, CheckDatabases, CheckWallets, Checkpoints, CleanRateLimits,
-    CleanTransfers, EraseSignedBytes, FoldMetrics, FollowBlocks, NotifyDigests, ProbeKmsKeys,
-    RenewKeyDatabaseClaim, SendMail, SweepSckStore, WatchTransfers, WriteCheckpoints,
+    CleanTransfers, CountTransfers, EraseSignedBytes, FoldMetrics, FollowBlocks, NotifyDigests,
+    ProbeKmsKeys, RenewKeyDatabaseClaim, SendMail, SweepSckStore, WatchTransfers, WriteCheckpoints,
 };
 
 /// How long requests in flight may take when the server stops, in seconds.
@@ -247,6 +247,7 @@ fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepS
     supervisor.run(CheckWallets::new(Arc::clone(custody), database, period));
     supervisor.run(CleanRateLimits::new(database, period));
     supervisor.run(CleanTransfers::new(database, settings));
+    supervisor.run(CountTransfers { database: database.clone() });
     supervisor.run(NotifyDigests { database: database.clone() });
     supervisor.run(EraseSignedBytes::new(database, period));
     if let Some(retention) = settings.retention {
@@ -346,6 +347,7 @@ fn follower_config(chain: ChainSettings) -> FollowerConfig {
     FollowerConfig {
         finality: chain.finality,
         prove_receipts: chain.prove_receipts,
+        compare_balances: chain.compare_balances,
         tokens: chain.tokens,
     }
 }

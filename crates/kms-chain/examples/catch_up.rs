@@ -34,7 +34,12 @@ async fn main() {
     database.migrate().await.unwrap();
     let chain = Chain::new(&delayed(&anvil.url()), anvil.chain_id()).unwrap();
     let finality = Finality::Blocks(12);
-    let config = FollowerConfig { finality, prove_receipts: true, tokens: Vec::new() };
+    let config = FollowerConfig {
+        finality,
+        prove_receipts: true,
+        compare_balances: true,
+        tokens: Vec::new(),
+    };
     let follower = Follower::new(Arc::new(database), chain, config);
     let now = Timestamp(0);
     follower.round(now).await.unwrap();

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
-use kms_types::Token;
+use kms_types::{EthAddress, Token, Wei};
 
 use self::agreement::LastAgreed;
 use self::endpoint::HEALTH_CHECK_INTERVAL;
@@ -270,6 +270,25 @@ impl Chain {
             receipts.insert(hash, found);
         }
         Ok(receipts)
+    }
+
+    /// Returns the balances at a block that other endpoints than this one report, for the caller to
+    /// compare; `None` if only one endpoint is configured.
+    pub(crate) async fn confirm_balances(
+        &self,
+        by: &Endpoint,
+        owners: &[EthAddress],
+        at: BlockRef,
+    ) -> Option<HashSet<(EthAddress, Wei)>> {
+        if self.endpoints.len() < 2 {
+            return None;
+        }
+        let mut confirmed = HashSet::new();
+        for other in self.others(by) {
+            let balances = other.balances_at(owners, at).await.unwrap_or_default();
+            confirmed.extend(owners.iter().copied().zip(balances));
+        }
+        Some(confirmed)
     }
 
     fn others(&self, than: &Endpoint) -> impl Iterator<Item = &Arc<Endpoint>> {

@@ -8,9 +8,10 @@
 //! block whose deposits are not recorded.
 //!
 //! Where two endpoints or more are configured, a block is final only when a second one returns it
-//! as well. Native coin that arrives inside a contract call is not found.
+//! as well. Native coin that arrives inside a contract call is found by comparing balances.
 
 mod backfill;
+mod balances;
 mod found;
 mod recent;
 
@@ -30,13 +31,13 @@ use crate::chain::{Block, Chain, ChainError, Endpoint, Head, Header, Receipt};
 use crate::settlement::{ReadBlocks, SettlementStore};
 
 pub use self::backfill::UsedNonce;
+pub use self::balances::{DueBalance, ReadBalance};
 pub use crate::chain::{BlockRef, Finality, FinalityError, Payment};
 
 /// How many blocks one round reads.
 const ROUND: u64 = 256;
 
-/// How many blocks are requested at once: at 50 ms an answer, a day of blocks of 2 s takes about
-/// two minutes.
+/// How many blocks are requested at once: a day of blocks of 2 s takes about two minutes.
 const CONCURRENCY: usize = 32;
 
 /// How many blocks are read again if the block at the cursor was removed. The fork point is
@@ -55,15 +56,15 @@ pub struct Deposit {
     pub payment: Payment,
 }
 
-/// A payment to an account that this system did not send, as it is stored, or the digest of small
-/// ones.
+/// A payment to an account that this system did not send, or the digest of small ones. Coin that
+/// arrived inside a contract call has neither a transaction nor a sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExternalDeposit {
     /// The chain (EIP-155).
     pub chain_id: u64,
-    /// The hash of the transaction; `None` for a digest.
+    /// The hash of the transaction, if it is known.
     pub tx_hash: Option<[u8; 32]>,
-    /// The sender; `None` for a digest.
+    /// The sender, if it is known.
     pub from: Option<EthAddress>,
     /// The token; `None` for the native coin.
     pub token: Option<Token>,
@@ -101,6 +102,25 @@ pub trait DepositStore: Send + Sync {
         deposits: Vec<Deposit>,
         now: Timestamp,
     ) -> Result<bool, StoreError>;
+
+    /// Returns up to `limit` wallets whose balance is to be compared at the final block `at`.
+    async fn due_balances(
+        &self,
+        chain_id: u64,
+        at: BlockRef,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<DueBalance>, StoreError>;
+
+    /// Records balances at `at`, if the cursor is still there, and reports what no known payment
+    /// explains as a deposit without a sender. Returns how many there are.
+    async fn record_balances(
+        &self,
+        chain_id: u64,
+        at: BlockRef,
+        read: Vec<ReadBalance>,
+        now: Timestamp,
+    ) -> Result<u32, StoreError>;
 }
 
 /// Why a round failed. The next one starts from the same block.
@@ -127,11 +147,13 @@ pub struct FollowerConfig {
     pub finality: Finality,
     /// Whether receipts are proved against the receipts root of their block.
     pub prove_receipts: bool,
+    /// Whether balances are compared, to find coin that arrives inside contract calls.
+    pub compare_balances: bool,
     /// The tokens whose payments are found.
     pub tokens: Vec<Token>,
 }
 
-/// Follows one chain. One server at a time should; several do no harm.
+/// Follows one chain. One server at a time should.
 pub struct Follower {
     deposits: Arc<dyn DepositStore>,
     settlements: Arc<dyn SettlementStore>,
@@ -198,6 +220,7 @@ impl Follower {
         if recent.is_read_due(now) {
             self.deposits.note_read(chain_id, now).await?;
         }
+        self.compare_balances(&endpoint, &mut recent, now).await?;
         Ok(recent.tip().is_some_and(|new| new.number > tip.number && new.number < head.block))
     }
 

@@ -1,4 +1,4 @@
-//! The operator's table of alarms and the code name the same events.
+//! The operator's tables and the code name the same metrics and events.
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 /// Logged while a process works as intended.
 const NORMAL: [&str; 3] = ["chatting", "listening", "stopping"];
 
-/// The names after each `marker`, up to the next quote or backtick.
-fn names(text: &str, marker: &str, end: char) -> impl Iterator<Item = String> {
+const PAGE: &str = include_str!("../../../docs/operating/monitoring.md");
+
+/// The names after each `marker`, up to the next of these characters.
+fn names(text: &str, marker: &str, end: [char; 2]) -> impl Iterator<Item = String> {
     text.split(marker).skip(1).filter_map(move |rest| {
         let name = rest.split(end).next()?;
         let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
@@ -64,16 +66,33 @@ fn every_warning_and_error_has_an_event() {
     assert!(without.is_empty(), "{without:#?}");
 }
 
+/// The names in the first cell of each row of a table.
+fn documented(table: &str, end: [char; 2]) -> BTreeSet<String> {
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    cells.flat_map(|cell| names(cell, "`", end).collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn every_metric_is_in_the_operators_table() {
+    let mut recorded = BTreeSet::new();
+    each_source(|_path, text| {
+        for macro_name in ["counter!(\"", "gauge!(\"", "histogram!(\""] {
+            recorded.extend(names(text, macro_name, ['"', '"']));
+        }
+    });
+    let (_, page) = PAGE.split_once("## Metrics").unwrap();
+    let (table, _) = page.split_once("## Logs").unwrap();
+    assert!(recorded.len() > 10, "{recorded:?}");
+    assert_eq!(recorded, documented(table, ['`', '{']));
+}
+
 #[test]
 fn every_alarm_is_in_the_operators_table() {
     let mut logged = BTreeSet::new();
-    each_source(|_path, text| logged.extend(names(text, "event = \"", '"')));
+    each_source(|_path, text| logged.extend(names(text, "event = \"", ['"', '"'])));
     logged.retain(|event| !NORMAL.contains(&event.as_str()));
-    let page = include_str!("../../../docs/operating/monitoring.md");
-    let (_, table) = page.split_once("## Alarms").unwrap();
-    let rows = table.lines().filter(|line| line.starts_with("| `"));
-    let cells = rows.filter_map(|row| row.split('|').nth(1));
-    let documented: BTreeSet<_> = cells.flat_map(|cell| names(cell, "`", '`')).collect();
+    let (_, table) = PAGE.split_once("## Alarms").unwrap();
     assert!(logged.len() > 10, "{logged:?}");
-    assert_eq!(logged, documented);
+    assert_eq!(logged, documented(table, ['`', '`']));
 }

@@ -7,17 +7,20 @@ use async_trait::async_trait;
 use diesel::dsl;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
-use kms_chain::follower::{BlockRef, Deposit, DepositStore, ExternalDeposit, Payment};
+use kms_chain::follower::{
+    BlockRef, Deposit, DepositStore, DueBalance, ExternalDeposit, Payment, ReadBalance,
+};
 use kms_core::ports::StoreError;
 use kms_types::{
     AccountId, DepositEvent, DepositId, EthAddress, EventKind, Timestamp, Token, Units,
 };
 
+use crate::balances;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::events::{self, About};
 use crate::schema::{chain_cursors, external_deposits, signed_transactions, transfers, wallets};
-use crate::transfers::HistoryEntry;
+use crate::transfers::{HistoryEntry, to_i64};
 
 /// From which amount on a deposit is notified by itself, by the token's contract; `None` is the
 /// native coin. Those below are summed up once a day.
@@ -69,7 +72,8 @@ fn own_transfers(
     Ok(own)
 }
 
-/// Advances the cursor, unless another server did.
+/// Advances the cursor, unless another server did. One that moves back makes the balances that were
+/// read above incomparable: what they include may be mined again in another block.
 fn move_cursor(
     connection: &mut AnyConnection,
     chain_id: i64,
@@ -83,63 +87,96 @@ fn move_cursor(
         .filter(chain_cursors::block.eq(old))
         .filter(chain_cursors::block_hash.eq(from.hash.to_vec()));
     let moved = diesel::update(cursor)
-        .set((chain_cursors::block.eq(new), chain_cursors::block_hash.eq(to.hash.to_vec())))
+        .set((
+            chain_cursors::block.eq(new),
+            chain_cursors::block_hash.eq(to.hash.to_vec()),
+            chain_cursors::rewinds.eq(chain_cursors::rewinds + i64::from(new < old)),
+        ))
         .execute(connection)?;
     Ok(moved == 1)
 }
 
-/// Records a deposit, unless it is known: a reorg may have moved it into another block. A small one
-/// is added to a digest; any other is notified. The caller holds the row lock of the cursor.
+/// What an account received.
+#[derive(Clone, Copy)]
+pub(crate) struct Received<'a> {
+    pub(crate) account: AccountId,
+    pub(crate) token: Option<&'a Token>,
+    pub(crate) value: Units,
+    pub(crate) block: u64,
+    /// The hash of the transaction and the sender; `None` if the coin arrived inside a contract
+    /// call.
+    pub(crate) origin: Option<([u8; 32], EthAddress)>,
+}
+
+/// Records a deposit, unless it is known: then a reorg may have moved it into another block. The
+/// caller holds the row lock of the cursor.
 fn record(
     connection: &mut AnyConnection,
     chain_id: i64,
-    found: &Deposit,
+    Deposit { account, payment }: &Deposit,
     notice_from: &NoticeFrom,
     now: Timestamp,
 ) -> Result<(), Failure> {
-    let Deposit { account, payment } = found;
     let token = payment.token.as_ref();
-    let known: i64 = external_deposits::table
+    let known = external_deposits::table
         .filter(external_deposits::chain_id.eq(chain_id))
         .filter(external_deposits::tx_hash.eq(Some(payment.tx_hash.to_vec())))
         .filter(external_deposits::account_id.eq(account.to_string()))
-        .filter(external_deposits::token.eq(contract(token)))
-        .count()
-        .get_result(connection)?;
-    if known > 0 {
+        .filter(external_deposits::token.eq(contract(token)));
+    let block = external_deposits::block.eq(to_i64(payment.block));
+    if diesel::update(known).set(block).execute(connection)? > 0 {
         return Ok(());
     }
+    let received = Received {
+        account: *account,
+        token,
+        value: payment.value,
+        block: payment.block,
+        origin: Some((payment.tx_hash, payment.from)),
+    };
+    insert(connection, chain_id, received, notice_from, now)
+}
+
+/// Inserts a deposit. A small one is added to a digest; any other is notified.
+pub(crate) fn insert(
+    connection: &mut AnyConnection,
+    chain_id: i64,
+    received: Received<'_>,
+    notice_from: &NoticeFrom,
+    now: Timestamp,
+) -> Result<(), Failure> {
     let id = DepositId::random();
-    let least = notice_from.get(&token.map(|token| token.address)).copied().unwrap_or_default();
-    let digest = match payment.value < least {
-        true => Some(add_to_digest(connection, chain_id, found, now)?),
+    let asset = received.token.map(|token| token.address);
+    let least = notice_from.get(&asset).copied().unwrap_or_default();
+    let digest = match received.value < least {
+        true => Some(add_to_digest(connection, chain_id, &received, now)?),
         false => None,
     };
     let is_notified = digest.is_none();
+    let (tx_hash, from) = received.origin.unzip();
     diesel::insert_into(external_deposits::table)
         .values((
-            new_row(chain_id, id, found, now)?,
-            external_deposits::tx_hash.eq(Some(payment.tx_hash.to_vec())),
-            external_deposits::from_address.eq(Some(payment.from.to_lower_hex())),
+            new_row(chain_id, id, &received, now),
+            external_deposits::tx_hash.eq(tx_hash.map(|hash| hash.to_vec())),
+            external_deposits::from_address.eq(from.map(|from| from.to_lower_hex())),
             external_deposits::digest_id.eq(digest),
         ))
         .execute(connection)?;
-    if is_notified { notify(connection, *account, id, now) } else { Ok(()) }
+    if is_notified { notify(connection, received.account, id, now) } else { Ok(()) }
 }
 
 /// Adds a small deposit to the digest of its account, asset and day, and returns the digest's id.
 fn add_to_digest(
     connection: &mut AnyConnection,
     chain_id: i64,
-    found: &Deposit,
+    received: &Received<'_>,
     now: Timestamp,
 ) -> Result<String, Failure> {
-    let Deposit { account, payment } = found;
     let day = now.0.div_euclid(DAY);
     let known: Option<(String, String, i64)> = external_deposits::table
-        .filter(external_deposits::account_id.eq(account.to_string()))
+        .filter(external_deposits::account_id.eq(received.account.to_string()))
         .filter(external_deposits::chain_id.eq(chain_id))
-        .filter(external_deposits::token.eq(contract(payment.token.as_ref())))
+        .filter(external_deposits::token.eq(contract(received.token)))
         .filter(external_deposits::digest_day.eq(Some(day)))
         .filter(external_deposits::digest_day.is_not_null())
         .select((external_deposits::id, external_deposits::value, external_deposits::count))
@@ -149,7 +186,7 @@ fn add_to_digest(
         let id = DepositId::random();
         diesel::insert_into(external_deposits::table)
             .values((
-                new_row(chain_id, id, found, now)?,
+                new_row(chain_id, id, received, now),
                 external_deposits::digest_day.eq(Some(day)),
                 external_deposits::digest_due_at.eq(Some((day + 1) * DAY)),
             ))
@@ -158,15 +195,14 @@ fn add_to_digest(
     };
     let row = RowRef { table: "external_deposits", key: &id };
     let sum: Units = row.parse(&sum)?;
-    let sum = Units(sum.0.saturating_add(payment.value.0));
-    let block: i64 = row.convert(payment.block)?;
+    let sum = Units(sum.0.saturating_add(received.value.0));
     diesel::update(external_deposits::table.find(&id))
         .set((
             external_deposits::value.eq(sum.to_string()),
             external_deposits::count.eq(count.saturating_add(1)),
             // Again, if a server whose clock is ahead notified it before the day was over.
             external_deposits::digest_due_at.eq(Some((day + 1) * DAY)),
-            external_deposits::block.eq(block),
+            external_deposits::block.eq(to_i64(received.block)),
         ))
         .execute(connection)?;
     Ok(id)
@@ -186,27 +222,20 @@ type NewRow = (
     dsl::Eq<external_deposits::decimals, Option<i32>>,
 );
 
-fn new_row(
-    chain_id: i64,
-    id: DepositId,
-    Deposit { account, payment }: &Deposit,
-    now: Timestamp,
-) -> Result<NewRow, StoreError> {
-    let key = id.to_string();
-    let block: i64 = RowRef { table: "external_deposits", key: &key }.convert(payment.block)?;
-    let token = payment.token.as_ref();
-    Ok((
-        external_deposits::id.eq(key),
+fn new_row(chain_id: i64, id: DepositId, received: &Received<'_>, now: Timestamp) -> NewRow {
+    let token = received.token;
+    (
+        external_deposits::id.eq(id.to_string()),
         external_deposits::chain_id.eq(chain_id),
-        external_deposits::account_id.eq(account.to_string()),
-        external_deposits::value.eq(payment.value.to_string()),
-        external_deposits::block.eq(block),
+        external_deposits::account_id.eq(received.account.to_string()),
+        external_deposits::value.eq(received.value.to_string()),
+        external_deposits::block.eq(to_i64(received.block)),
         external_deposits::count.eq(1),
         external_deposits::recorded_at.eq(now.0),
         external_deposits::token.eq(contract(token)),
         external_deposits::symbol.eq(token.map(|token| token.symbol.to_string())),
         external_deposits::decimals.eq(token.map(|token| i32::from(token.decimals))),
-    ))
+    )
 }
 
 /// The column of a token's contract.
@@ -247,10 +276,16 @@ impl DepositStore for Database {
     }
 
     async fn start_at(&self, chain_id: u64, at: BlockRef) -> Result<(), StoreError> {
+        let (chain_id, number) = (chain_column(chain_id)?, to_i64(at.number));
+        let mut added = Some(String::new());
+        while let Some(after) = added {
+            added = self
+                .blocking(move |connection| {
+                    balances::add_wallets(connection, chain_id, number, &after)
+                })
+                .await?;
+        }
         self.blocking(move |connection| {
-            let chain_id = chain_column(chain_id)?;
-            let row = RowRef { table: "chain_cursors", key: &chain_id.to_string() };
-            let number: i64 = row.convert(at.number)?;
             let inserted = diesel::insert_into(chain_cursors::table)
                 .values((
                     chain_cursors::chain_id.eq(chain_id),
@@ -318,7 +353,36 @@ impl DepositStore for Database {
                 for found in &incoming {
                     record(connection, chain_id, found, &notice_from, now)?;
                 }
+                let paid = incoming.iter().map(|found| found.account.to_string()).collect();
+                let blocks = (to_i64(from.number), to_i64(to.number));
+                balances::wake(connection, chain_id, blocks, paid, now)?;
                 Ok(true)
+            })
+        })
+        .await
+    }
+
+    async fn due_balances(
+        &self,
+        chain_id: u64,
+        at: BlockRef,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<DueBalance>, StoreError> {
+        self.blocking(move |connection| balances::due(connection, chain_id, at, now, limit)).await
+    }
+
+    async fn record_balances(
+        &self,
+        chain_id: u64,
+        at: BlockRef,
+        read: Vec<ReadBalance>,
+        now: Timestamp,
+    ) -> Result<u32, StoreError> {
+        let notice_from = Arc::clone(&self.notice_from);
+        self.blocking(move |connection| {
+            connection.transaction(|connection| {
+                balances::record(connection, chain_id, at, &read, &notice_from, now)
             })
         })
         .await

@@ -17,6 +17,8 @@ mod accounts;
 mod api_tokens;
 mod audit;
 mod audit_queue;
+#[cfg(feature = "transfers")]
+mod balances;
 mod convert;
 mod database;
 #[cfg(feature = "transfers")]
@@ -53,4 +55,4 @@ pub use names::Resolved;
 pub use rate_limits::{RateLimit, RateLimitExceeded};
 pub use server_keys::{Dependants, MovedBatch, Sealed};
 #[cfg(feature = "transfers")]
-pub use transfers::{HistoryCursor, HistoryCursorError, HistoryEntry, Page, Spending};
+pub use transfers::{HistoryCursor, HistoryCursorError, HistoryEntry, InState, Page, Spending};

@@ -108,7 +108,7 @@ diesel::table! {
         fee -> Nullable<Text>,
         created_at -> BigInt,
         expires_at -> BigInt,
-        nonce_released -> Bool,
+        nonce_held -> Nullable<Bool>,
         failure -> Nullable<Text>,
         cancel_requested_at -> Nullable<BigInt>,
         token -> Nullable<Text>,
@@ -156,6 +156,7 @@ diesel::table! {
         fee -> Text,
         final_at -> Nullable<BigInt>,
         bytes_until -> Nullable<BigInt>,
+        has_attempts -> Bool,
     }
 }
 
@@ -213,6 +214,19 @@ diesel::table! {
         block_hash -> Binary,
         tip_hash -> Binary,
         read_at -> BigInt,
+        rewinds -> BigInt,
+    }
+}
+
+diesel::table! {
+    wallet_balances (chain_id, account_id) {
+        chain_id -> BigInt,
+        account_id -> Text,
+        block -> BigInt,
+        balance -> Nullable<Text>,
+        rewinds -> BigInt,
+        active_at -> BigInt,
+        next_at -> BigInt,
     }
 }
 
@@ -342,5 +356,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     transfers,
     signed_transactions,
     settlements,
-    events
+    events,
+    external_deposits,
+    wallet_balances
 );

@@ -5,6 +5,7 @@ mod checks;
 mod cleaning;
 mod due;
 mod history;
+mod in_flight;
 mod replace;
 mod row;
 mod settle;
@@ -35,7 +36,9 @@ use kms_types::{
 };
 
 pub use self::history::{HistoryCursor, HistoryCursorError, HistoryEntry, Page};
-use self::row::{Row, to_i64};
+pub use self::in_flight::InState;
+use self::row::Row;
+pub(crate) use self::row::to_i64;
 pub use self::spending_limits::Spending;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
@@ -179,7 +182,7 @@ fn step(
 fn outgoing(rows: Vec<Row>) -> Result<Outgoing, StoreError> {
     let mut outgoing = Outgoing::default();
     for row in rows {
-        outgoing.in_flight = outgoing.in_flight.saturating_add((!row.nonce_released).into());
+        outgoing.in_flight = outgoing.in_flight.saturating_add(row.nonce_held.is_some().into());
         outgoing.add(&row.parse()?);
     }
     Ok(outgoing)
@@ -399,10 +402,11 @@ impl TransferStore for Database {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<Due>, StoreError> {
-        let dialect = self.dialect;
+        let (keys, dialect) = (self.keys.clone(), self.dialect);
         self.blocking(move |connection| {
-            connection
-                .transaction(|connection| due::claim_due(connection, dialect, chain_id, now, limit))
+            connection.transaction(|connection| {
+                due::claim_due(connection, (dialect, &keys), chain_id, now, limit)
+            })
         })
         .await
     }

@@ -262,11 +262,8 @@ history-empty = No payments yet.
 history-title = <b>Your payments</b>
 history-sent = 📤 { $amount } to { $recipient }
 history-received = 📥 { $amount } from { $sender }
-history-received-small =
-    { $count ->
-        [one] 📥 { $amount } in { $count } small deposit
-       *[other] 📥 { $amount } in { $count } small deposits
-    }
+history-received-unnamed = 📥 { $amount } received
+history-received-small = 📥 { $amount } in { $count } small deposits
 history-entry =
     { $what }
     { $time } · { $status }
@@ -406,11 +403,8 @@ notice-arriving = 📥 <b>{ $amount }</b> from { $sender } is arriving. It is in
 notice-received-reopened = ⚠️ <b>{ $amount }</b> from { $sender } is no longer confirmed, because the network dropped its block. It may still arrive: I'll write to you when it does.
 notice-taken-back = ❌ <b>{ $amount }</b> from { $sender } did not arrive: the payment was taken back. It is not in your balance.
 notice-received = 📥 You received <b>{ $amount }</b> from { $sender }.
-notice-received-small =
-    { $count ->
-        [one] 📥 You received a small deposit: <b>{ $amount }</b>.
-       *[other] 📥 You received { $count } small deposits in one day: <b>{ $amount }</b> in total.
-    }
+notice-received-unnamed = 📥 You received <b>{ $amount }</b>. The sender is not shown: it came through a contract, or is a small deposit.
+notice-received-small = 📥 You received { $count } small deposits in one day: <b>{ $amount }</b> in total.
 notice-received-many =
     { $count ->
         [one] 📥 You received { $count } payment.

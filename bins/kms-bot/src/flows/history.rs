@@ -158,6 +158,7 @@ fn deposited(at: Timestamp, deposit: &ExternalDeposit, network: &Network) -> Htm
             let sender = html!("transfer-address", address = from);
             html!("history-received", amount = received, sender = sender)
         }
+        None if deposit.count == 1 => html!("history-received-unnamed", amount = received),
         // Without the addresses of strangers, which may look like others.
         None => html!("history-received-small", amount = received, count = Count(deposit.count)),
     };

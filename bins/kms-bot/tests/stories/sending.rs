@@ -286,6 +286,26 @@ async fn an_external_deposit_is_reported_and_shows_in_the_balance() {
     world.stage.stop().await;
 }
 
+/// As smart wallets and the payouts of many exchanges send it.
+#[tokio::test(flavor = "multi_thread")]
+async fn coin_that_comes_through_a_contract_is_reported_without_a_sender() {
+    let mut world = world().await;
+    let bob = world.account(&world.bob).await.address.to_string();
+    let rpc = |method: &str, params| world.stage.anvil.rpc(method, params).unwrap();
+    let contract = "0x00000000000000000000000000000000000000f0";
+    rpc("anvil_setCode", json!([contract, "0x6000600060006000346000355af100"]));
+    let call = json!({
+        "from": rpc("eth_accounts", json!([])).get(0), "to": contract,
+        "value": "0x29a2241af62c0000", "data": format!("0x{:0>64}", bob.trim_start_matches("0x")),
+    });
+    rpc("eth_sendTransaction", json!([call]));
+    rpc("anvil_mine", json!(["0x4"]));
+    world.bob.bot_with("notice-received-unnamed", &["3 ETH"]).await;
+    world.bob.says("/history");
+    world.bob.bot_with("history-title", &["3 ETH received"]).await;
+    world.stage.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ann_pays_bob_in_a_token_and_the_fee_in_coins() {
     let mut world = world().await;

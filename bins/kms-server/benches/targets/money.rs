@@ -1,12 +1,10 @@
-//! Many transfers through four servers, of which one is killed, and the follower of the chain.
+//! Many transfers through four servers, of which one is killed.
 
 use std::time::{Duration, Instant};
 
-use crate::measure::{cpu, since};
 use crate::row::Row;
 use crate::stage::{Stage, WORDS, variable};
 use futures::future::join_all;
-use kms_chain::follower::DepositStore;
 use kms_server_testing::ServerProcess;
 use kms_server_testing::requests::{COIN, confirm, quote};
 use kms_types::U256;
@@ -15,17 +13,12 @@ use serde_json::json;
 
 const WALLETS: u64 = 100;
 const FIRST: i64 = 10_000;
-/// The blocks that are followed, and the payments in each.
-const PAYMENTS: u64 = 100;
-const BLOCKS: u64 = 15;
 
 pub(crate) async fn rows(stage: &Stage) -> Vec<Row> {
-    let mut rows = many_transfers(stage).await;
-    rows.extend(follower(stage).await);
-    rows
+    many_transfers(stage).await
 }
 
-fn number(stage: &Stage, method: &str, params: serde_json::Value) -> u64 {
+pub(crate) fn number(stage: &Stage, method: &str, params: serde_json::Value) -> u64 {
     let number: U256 =
         stage.env.anvil.rpc(method, params).unwrap().as_str().unwrap().parse().unwrap();
     number.try_into().unwrap()
@@ -138,49 +131,5 @@ async fn many_transfers(stage: &Stage) -> Vec<Row> {
             unit: "s",
             target: 1.0,
         },
-    ]
-}
-
-/// Mines one block a second, each with payments to known addresses.
-async fn follower(stage: &Stage) -> Vec<Row> {
-    let anvil = &stage.env.anvil;
-    let chain = anvil.chain_id();
-    let rich = anvil.rpc("eth_accounts", json!([])).unwrap()[0].clone();
-    let at = async || stage.database.cursor(chain).await.unwrap().map_or(0, |at| at.number);
-    anvil.rpc("evm_setAutomine", json!([false])).unwrap();
-    let (server, mut worst, mut paid) = (stage.server.id(), 0.0_f64, 200_000_000_u64);
-    let before = cpu(server);
-    for _ in 0..BLOCKS {
-        let begun = Instant::now();
-        for _ in 0..PAYMENTS {
-            paid += 1;
-            let to = format!("0x{paid:040x}");
-            let payment = json!({"from": rich, "to": to, "value": "0x1", "gas": "0x5208"});
-            anvil.rpc("eth_sendTransaction", json!([payment])).unwrap();
-        }
-        anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
-        let finalized = number(stage, "eth_blockNumber", json!([])) - 2;
-        let mined = Instant::now();
-        while at().await < finalized {
-            assert!(mined.elapsed() < Duration::from_secs(60), "the follower is too slow");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        worst = worst.max(since(mined));
-        tokio::time::sleep(Duration::from_secs(1).saturating_sub(begun.elapsed())).await;
-    }
-    let each = (cpu(server) - before) / BLOCKS as f64;
-    let accounts = variable("BENCH_ACCOUNTS", 1_000_000);
-    let about = format!("following blocks of {PAYMENTS} payments among {accounts} addresses: ");
-    let row = |name: &str, measured, limit| Row {
-        name: format!("{about}{name}"),
-        measured,
-        limit,
-        unit: "ms",
-        target: 1.0,
-    };
-    vec![
-        // The follower polls once a second.
-        row("from finality to notification, at most", worst, 2_000.0),
-        row("server CPU for a block", each, 1_000.0),
     ]
 }

@@ -19,6 +19,7 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) async fn start() -> Self {
         let mut env = TestEnv::new(Stores::Servers).unwrap();
+        env.chain.compare_balances = true;
         // The default; tests poll more often.
         let poll = "KMS_SERVER__CHAIN__POLL_INTERVAL".to_owned();
         env.variables.push((poll, "1s".to_owned()));
@@ -43,8 +44,8 @@ impl Stage {
     }
 
     /// Runs SQL in the accounts' database.
-    pub(crate) fn sql(&self, sql: &str) {
-        self.env.sql(sql).unwrap();
+    pub(crate) fn sql(&self, sql: &str) -> String {
+        self.env.sql(sql).unwrap()
     }
 }
 

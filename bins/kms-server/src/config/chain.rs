@@ -44,6 +44,10 @@ pub struct ChainSettings {
     /// whose receipts are encoded in a way of their own.
     #[serde(default = "yes")]
     pub prove_receipts: bool,
+    /// Whether coin that arrives inside contract calls is found by comparing balances. The
+    /// endpoints need the state at the newest final block.
+    #[serde(default = "yes")]
+    pub compare_balances: bool,
     /// How long a quote can be confirmed.
     #[serde(default = "seconds::<120>", deserialize_with = "kms_config::duration_or_zero")]
     pub quote_lifetime: Duration,

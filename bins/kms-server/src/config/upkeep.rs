@@ -23,6 +23,10 @@ pub struct UpkeepSettings {
     /// How long an event is kept, delivered or not; forever if it is `None`.
     #[serde(deserialize_with = "kms_config::duration_or_none")]
     pub event_retention: Option<Duration>,
+    /// How long transactions are kept that were signed for a transfer and did not get into the
+    /// final block; forever if it is `None`.
+    #[serde(deserialize_with = "kms_config::duration_or_none")]
+    pub attempt_retention: Option<Duration>,
 }
 
 impl Default for UpkeepSettings {
@@ -34,6 +38,7 @@ impl Default for UpkeepSettings {
             retention: Some(Duration::from_secs(35 * 24 * HOUR)),
             quote_retention: Duration::from_secs(24 * HOUR),
             event_retention: Some(Duration::from_secs(90 * 24 * HOUR)),
+            attempt_retention: Some(Duration::from_secs(90 * 24 * HOUR)),
         }
     }
 }

@@ -252,6 +252,8 @@ pub(crate) async fn balance(
         .await?;
     let Balances { block, wei, tokens: found } = balances;
     let pending = state.database.pending_spend(chain.chain_id(), address, mined).await?;
+    // Its owner may wait for coin that shows in no transaction of a block.
+    state.database.compare_balance_soon(chain.chain_id(), account.id, clock::now()).await?;
     let tokens = tokens.iter().zip(found).map(|(token, units)| TokenBalance {
         token: token.clone(),
         units,

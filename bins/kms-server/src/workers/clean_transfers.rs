@@ -1,4 +1,4 @@
-//! Deletes quotes that were not signed, and old events.
+//! Deletes quotes that were not signed, old events, and transactions that did not get into a block.
 
 use std::time::Duration;
 
@@ -14,12 +14,14 @@ use crate::config::UpkeepSettings;
 /// Rows per statement.
 const BATCH: u32 = 1_000;
 
-/// Every quote is a row, and every change of a transfer an event.
+/// Every quote is a row, every change of a transfer an event, and every step of a ladder another
+/// row.
 pub(crate) struct CleanTransfers {
     database: Database,
     lease: PeriodicLease,
     quotes: Duration,
     events: Option<Duration>,
+    attempts: Option<Duration>,
     /// Whether this server holds the lease and has not deleted all rows yet.
     is_cleaning: bool,
 }
@@ -32,6 +34,7 @@ impl CleanTransfers {
             lease: PeriodicLease::new(database, "upkeep:transfers", settings.check_interval),
             quotes: settings.quote_retention,
             events: settings.event_retention,
+            attempts: settings.attempt_retention,
             is_cleaning: false,
         }
     }
@@ -43,7 +46,11 @@ impl CleanTransfers {
             Some(kept) => self.database.delete_events(now.minus(kept), BATCH).await?,
             None => 0,
         };
-        Ok(quotes + events)
+        let attempts = match self.attempts {
+            Some(kept) => self.database.delete_old_attempts(now.minus(kept), BATCH).await?,
+            None => 0,
+        };
+        Ok(quotes + events + attempts)
     }
 }
 

@@ -86,8 +86,12 @@ mod tests {
         let database = Database::connect("sqlite::memory:", 1, keys).await.unwrap();
         database.migrate().await.unwrap();
         let chain = Chain::new("http://127.0.0.1:1", 1).unwrap();
-        let config =
-            FollowerConfig { finality: Finality::Tag, prove_receipts: true, tokens: Vec::new() };
+        let config = FollowerConfig {
+            finality: Finality::Tag,
+            prove_receipts: true,
+            compare_balances: false,
+            tokens: Vec::new(),
+        };
         let follower = Follower::new(Arc::new(database.clone()), chain, config);
         let mut worker = FollowBlocks::new(Arc::new(follower), &database, Duration::from_secs(1));
         let other = || database.acquire_lease(LEASE_NAME, "other", LEASE);

@@ -55,6 +55,14 @@ async fn an_unusable_kms_key_raises_an_alarm() {
     assert!(ready.contains(r#""kms_keys":"ok""#), "{ready}");
     let metrics = get(&server, "/metrics").await;
     assert!(metrics.contains(r#"kms_key_works{key="kms-test"} 1"#), "{metrics}");
+    // An alert on a number that is missing would never fire.
+    for zero in [
+        r#"kms_transfers{state="mined"} 0"#,
+        r#"kms_transfer_oldest_seconds{state="signed"} 0"#,
+        r#"kms_transfer_waits{reason="funds"} 0"#,
+    ] {
+        assert!(metrics.contains(zero), "{metrics}");
+    }
 
     let other = aws.import(PrivateKey::new(&mut getrandom::SysRng, 3_072).unwrap());
     aws.alias("alias/kms", &other);

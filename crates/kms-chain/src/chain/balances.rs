@@ -3,14 +3,18 @@
 
 use std::sync::atomic::Ordering;
 
+use alloy::eips::{BlockId, RpcBlockHash};
 use alloy::primitives::{Address, Bytes, U256, address};
 use alloy::providers::Provider;
 use alloy::rpc::client::BatchRequest;
 use alloy::sol_types::SolCall;
 use kms_types::{EthAddress, Token, Units, Wei};
+use serde_json::json;
 
+use super::batch::Calls;
+use super::blocks::BlockRef;
 use super::endpoint::Endpoint;
-use super::error::ChainError;
+use super::error::{ChainError, INVALID_PARAMETERS};
 use super::tokens::{Erc20, call, parse_word};
 
 alloy::sol! {
@@ -24,6 +28,9 @@ alloy::sol! {
 
 /// The address of Multicall3 on every chain that has it.
 const MULTICALL3: Address = address!("0xcA11bde05977b3631167028862bE2a173976CA11");
+
+/// How many requests one batch has: providers allow a hundred and more.
+const BATCH: usize = 100;
 
 /// The balances of a wallet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +66,82 @@ impl Endpoint {
         }
         let (wei, tokens) = self.balances_by_batch(owner, tokens).await?;
         Ok(Balances { block, wei, tokens })
+    }
+
+    /// Returns the native balances of these wallets at a block: by its hash, or, where the endpoint
+    /// does not implement EIP-1898, by its number, if it is the same block afterwards.
+    ///
+    /// # Errors
+    /// When the endpoint fails, does not have the block, or has pruned the state at it.
+    pub(crate) async fn balances_at(
+        &self,
+        owners: &[EthAddress],
+        at: BlockRef,
+    ) -> Result<Vec<Wei>, ChainError> {
+        if owners.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.verify().await?;
+        if !self.lacks_block_hashes.load(Ordering::Relaxed) {
+            let by_hash = RpcBlockHash::from_hash(at.hash.into(), Some(true));
+            match self.native_balances(owners, by_hash.into()).await {
+                Err(ChainError::Refused { code: INVALID_PARAMETERS, .. }) => {}
+                answer => return answer,
+            }
+        }
+        let balances = self.native_balances(owners, BlockId::number(at.number)).await?;
+        match self.header(at.number).await? {
+            Some(header) if header.hash.0 == at.hash => Ok(balances),
+            _ => Err(ChainError::Unconfirmed { block: at.number }),
+        }
+    }
+
+    async fn native_balances(
+        &self,
+        owners: &[EthAddress],
+        at: BlockId,
+    ) -> Result<Vec<Wei>, ChainError> {
+        if self.has_multicall().await?
+            && let Some(balances) = self.native_by_multicall(owners, at).await?
+        {
+            return Ok(balances);
+        }
+        let mut balances = Vec::with_capacity(owners.len());
+        for owners in owners.chunks(BATCH) {
+            let mut calls = Calls::default();
+            let call = |owner: &EthAddress| {
+                calls.add::<U256>("eth_getBalance", json!([Address::from(*owner), at]))
+            };
+            let places: Vec<_> = owners.iter().map(call).collect();
+            let mut answers = self.send(calls).await?;
+            for place in places {
+                balances.push(Wei(self.record_call_outcome(answers.take(place))?));
+            }
+        }
+        Ok(balances)
+    }
+
+    /// `None` if the contract does not answer for all of them, for instance at a block before it
+    /// was made.
+    async fn native_by_multicall(
+        &self,
+        owners: &[EthAddress],
+        at: BlockId,
+    ) -> Result<Option<Vec<Wei>>, ChainError> {
+        let calls = owners.iter().map(|owner| native_call((*owner).into())).collect();
+        let calls = Multicall3::aggregate3Call { calls }.abi_encode();
+        let answer = self.provider.call(call(MULTICALL3, calls)).block(at).await;
+        let answer = match self.record_call_outcome(answer) {
+            Ok(answer) => answer,
+            Err(ChainError::Reverted { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let results = Multicall3::aggregate3Call::abi_decode_returns(&answer).unwrap_or_default();
+        let found = results.into_iter().map(|result| {
+            result.success.then(|| parse_word(&result.returnData)).flatten().map(Wei)
+        });
+        let found: Option<Vec<_>> = found.collect();
+        Ok(found.filter(|found| found.len() == owners.len()))
     }
 
     async fn has_multicall(&self) -> Result<bool, ChainError> {
@@ -125,14 +208,17 @@ impl Endpoint {
 
 /// One call for the native balance, then one for each token; each of them may fail on its own.
 fn multicall(owner: Address, tokens: &[Token]) -> Multicall3::aggregate3Call {
-    let call = |target, data: Vec<u8>| Multicall3::Call3 {
-        target,
-        allowFailure: true,
-        callData: data.into(),
-    };
-    let native = call(MULTICALL3, Multicall3::getEthBalanceCall { owner }.abi_encode());
-    let tokens = tokens
-        .iter()
-        .map(|token| call(token.address.into(), Erc20::balanceOfCall { owner }.abi_encode()));
-    Multicall3::aggregate3Call { calls: std::iter::once(native).chain(tokens).collect() }
+    let balance = Erc20::balanceOfCall { owner }.abi_encode();
+    let tokens = tokens.iter().map(|token| sub_call(token.address.into(), balance.clone()));
+    Multicall3::aggregate3Call {
+        calls: std::iter::once(native_call(owner)).chain(tokens).collect(),
+    }
+}
+
+fn native_call(owner: Address) -> Multicall3::Call3 {
+    sub_call(MULTICALL3, Multicall3::getEthBalanceCall { owner }.abi_encode())
+}
+
+fn sub_call(target: Address, data: Vec<u8>) -> Multicall3::Call3 {
+    Multicall3::Call3 { target, allowFailure: true, callData: data.into() }
 }

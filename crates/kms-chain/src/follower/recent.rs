@@ -39,6 +39,8 @@ pub(super) struct Recent {
     noted_at: Option<Timestamp>,
     /// How many rounds in a row no second endpoint confirmed it.
     unconfirmed: u32,
+    /// The final block at which all balances that were due are compared.
+    pub(super) compared: Option<BlockRef>,
 }
 
 impl Recent {
@@ -56,6 +58,11 @@ impl Recent {
 
     pub(super) fn cursor(&self) -> Option<BlockRef> {
         self.cursor
+    }
+
+    /// The last final block, if balances are left to be compared at it.
+    pub(super) fn block_to_compare(&self) -> Option<BlockRef> {
+        self.cursor.filter(|cursor| self.compared != Some(*cursor))
     }
 
     /// The newest block: the cursor if there is none above it.

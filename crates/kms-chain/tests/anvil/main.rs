@@ -5,6 +5,7 @@
 
 mod agreement;
 mod backfill;
+mod balances;
 mod chain;
 mod confirm;
 mod endpoint;

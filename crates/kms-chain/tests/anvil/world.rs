@@ -287,6 +287,23 @@ impl World {
         follower(&self.database, chain, self.tokens(), Finality::Tag)
     }
 
+    /// A follower that finds coin that arrives inside contract calls. The others do not, because
+    /// tests set balances.
+    pub(crate) fn comparing_follower(&self) -> Follower {
+        self.comparing_follower_over(Chain::new(&self.anvil.url(), self.anvil.chain_id()).unwrap())
+    }
+
+    /// Like [`World::comparing_follower`], with its own endpoints.
+    pub(crate) fn comparing_follower_over(&self, chain: Chain) -> Follower {
+        let config = FollowerConfig {
+            finality: Finality::Blocks(CONFIRMATIONS),
+            prove_receipts: true,
+            compare_balances: true,
+            tokens: self.tokens(),
+        };
+        Follower::new(Arc::new(self.database.clone()), chain, config)
+    }
+
     /// A follower with its own endpoint and finality.
     pub(crate) fn follower_with(&self, url: &str, confirmations: u64) -> Follower {
         let chain = Chain::new(url, self.anvil.chain_id()).unwrap();
@@ -375,7 +392,7 @@ pub(crate) fn wei(wei: u128) -> Wei {
 }
 
 fn follower(database: &Database, chain: Chain, tokens: Vec<Token>, finality: Finality) -> Follower {
-    let config = FollowerConfig { finality, prove_receipts: true, tokens };
+    let config = FollowerConfig { finality, prove_receipts: true, compare_balances: false, tokens };
     Follower::new(Arc::new(database.clone()), chain, config)
 }
 

@@ -1,9 +1,16 @@
 //! The rows of an account and its wallet: read together, verified by one MAC.
 
+#[cfg(feature = "transfers")]
+use std::collections::{HashMap, HashSet};
+
 use diesel::prelude::*;
 use diesel::result::Error;
+#[cfg(feature = "transfers")]
+use kms_core::account::AccountState;
 use kms_core::account::{Account, FormerEmail, Wallet};
 use kms_core::ports::StoreError;
+#[cfg(feature = "transfers")]
+use kms_core::{AlarmContext, integrity_alarm};
 use kms_core::{Salt, ServerKeySet, ServerKeys};
 use kms_types::{AccountId, AccountRef, Timestamp};
 
@@ -103,6 +110,29 @@ pub(crate) fn stale_macs(
         StaleMac { cursor: key.clone(), key, old, new }
     };
     Ok(rows.into_iter().map(stale).collect())
+}
+
+/// Returns the states of accounts, of which each is verified. Leaves out those that fail their
+/// integrity check, with an alarm.
+#[cfg(feature = "transfers")]
+pub(crate) fn states(
+    connection: &mut AnyConnection,
+    accounts: HashSet<String>,
+    keys: &ServerKeys,
+) -> Result<HashMap<String, AccountState>, Failure> {
+    let rows: Vec<Row> = joined!().filter(accounts::id.eq_any(accounts)).load(connection)?;
+    let mut states = HashMap::new();
+    for row in rows {
+        let id = row.0.id.clone();
+        match parse(row, keys) {
+            Ok(account) => drop(states.insert(id, account.state)),
+            Err(error) => {
+                let context = AlarmContext { account: id.parse().ok(), ..Default::default() };
+                integrity_alarm(error, context);
+            }
+        }
+    }
+    Ok(states)
 }
 
 /// Locks the account's row until the transaction ends, by an update without effect. Taken before

@@ -38,6 +38,8 @@ impl AccountStore for Database {
                 if let Some(seen) = seen {
                     names::observe(connection, account.telegram_id, &seen)?;
                 }
+                #[cfg(feature = "transfers")]
+                crate::balances::begin(connection, account.id, account.created_at)?;
                 let kind = EventKind::Account(AccountEvent::Created);
                 events::append(connection, account.id, account.created_at, kind, About::Nothing)?;
                 Ok(true)

@@ -6,6 +6,7 @@ use kms_core::ports::StoreError;
 use kms_types::{EventStream, Timestamp};
 
 use crate::database::Database;
+use crate::schema::{replacements, settlements};
 
 impl Database {
     /// Deletes at most `at_most` quotes from before a time that were not signed, and returns their
@@ -27,6 +28,53 @@ impl Database {
         self.blocking(move |connection| {
             let delete = diesel::sql_query(delete).bind::<BigInt, _>(before.0);
             Ok(delete.bind::<BigInt, _>(i64::from(at_most)).execute(connection)?)
+        })
+        .await
+    }
+
+    /// Deletes, of at most `at_most` transfers that were final before a time and whose signed bytes
+    /// are erased, the transactions that did not get into the block, and the requests to sign
+    /// again. Returns the number of transfers.
+    ///
+    /// What proves the end of a transfer is kept: the transaction in the block, and its settlement.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn delete_old_attempts(
+        &self,
+        before: Timestamp,
+        at_most: u32,
+    ) -> Result<usize, StoreError> {
+        #[derive(QueryableByName)]
+        struct Old {
+            #[diesel(sql_type = Text)]
+            transfer_id: String,
+        }
+        let skip_locked = self.dialect.skip_locked();
+        let select = format!(
+            "select transfer_id from settlements where has_attempts and final_at < $1 \
+             and bytes_until is null order by final_at limit $2 {skip_locked}"
+        );
+        let delete = "delete from signed_transactions where transfer_id = $1 \
+             and tx_hash <> (select tx_hash from settlements where transfer_id = $1)";
+        self.blocking(move |connection| {
+            connection.transaction(|connection| {
+                let old: Vec<Old> = diesel::sql_query(select)
+                    .bind::<BigInt, _>(before.0)
+                    .bind::<BigInt, _>(i64::from(at_most))
+                    .load(connection)?;
+                let ids: Vec<String> = old.into_iter().map(|old| old.transfer_id).collect();
+                for id in &ids {
+                    diesel::sql_query(delete).bind::<Text, _>(id).execute(connection)?;
+                }
+                let requests = replacements::table.filter(replacements::transfer_id.eq_any(&ids));
+                diesel::delete(requests).execute(connection)?;
+                let cleaned = settlements::table.filter(settlements::transfer_id.eq_any(&ids));
+                diesel::update(cleaned)
+                    .set(settlements::has_attempts.eq(false))
+                    .execute(connection)?;
+                Ok(ids.len())
+            })
         })
         .await
     }

@@ -1,24 +1,24 @@
 //! Transfers whose check is due, read with their signed transactions.
 
-use std::collections::HashSet;
-
 use diesel::prelude::*;
 use kms_chain::ports::{Due, Sent, SignedTx};
 use kms_chain::transfer::Transfer;
+use kms_core::ServerKeys;
 use kms_core::account::AccountState;
 use kms_core::ports::StoreError;
 use kms_types::Timestamp;
 
 use super::checks;
 use super::row::Row;
+use crate::accounts::rows as account_rows;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure};
 use crate::dialect::Dialect;
-use crate::schema::{accounts, signed_transactions, transfers};
+use crate::schema::{signed_transactions, transfers};
 
 pub(super) fn claim_due(
     connection: &mut AnyConnection,
-    dialect: Dialect,
+    (dialect, keys): (Dialect, &ServerKeys),
     chain_id: u64,
     now: Timestamp,
     limit: u32,
@@ -32,12 +32,8 @@ pub(super) fn claim_due(
         .order((transfers::nonce, transfers::id))
         .select(Row::as_select())
         .load(connection)?;
-    let senders = claimed.iter().map(|row| row.from_account.clone());
-    let frozen: Vec<String> = accounts::table
-        .filter(accounts::id.eq_any(senders.collect::<HashSet<_>>()))
-        .filter(accounts::state.ne(AccountState::Active.as_str()))
-        .select(accounts::id)
-        .load(connection)?;
+    let senders = claimed.iter().map(|row| row.from_account.clone()).collect();
+    let states = account_rows::states(connection, senders, keys)?;
     let waits = super::waits(connection, &ids)?;
     let steps: Vec<SignedRow> = signed_transactions::table
         .filter(signed_transactions::transfer_id.eq_any(ids))
@@ -47,7 +43,9 @@ pub(super) fn claim_due(
     let mut due = Vec::with_capacity(claimed.len());
     for row in claimed {
         let id = row.id.clone();
-        let sender_frozen = frozen.contains(&row.from_account);
+        // Nothing is sent for an account that fails its integrity check, and nothing is cancelled.
+        let Some(state) = states.get(&row.from_account) else { continue };
+        let sender_frozen = *state != AccountState::Active;
         match parse(row, steps.iter().filter(|step| step.transfer_id == id)) {
             Ok((mut transfer, first, replacements)) => {
                 transfer.wait = waits.get(&id).copied();

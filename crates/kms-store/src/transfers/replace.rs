@@ -4,7 +4,7 @@ use diesel::prelude::*;
 use kms_chain::ports::{ChainView, ChoosePrices, ReplaceOutcome, SignAgain};
 use kms_chain::spending::SpendingRules;
 use kms_chain::state::Change;
-use kms_chain::transfer::{Fees, Ladder, Transfer};
+use kms_chain::transfer::Transfer;
 use kms_core::ServerKeys;
 use kms_types::{ReplacementId, Timestamp, TransferId, Units};
 
@@ -54,8 +54,7 @@ pub(super) fn replace(
     let Some(ladder) = prices(row.parse(&fees)?) else {
         return Ok(ReplaceOutcome::Outdated);
     };
-    let increase = ladder.top().max_fee(transfer.gas_limit).0.saturating_sub(transfer.max_fee().0);
-    let is_cancelled = transfer.cancel_requested_at.is_some();
+    let (before, is_cancelled) = (transfer.max_wei(), transfer.cancel_requested_at.is_some());
     let again = Transfer { ladder, ..transfer };
     let mut others = from_nonce(connection, chain_id, &address, view.mined)?;
     others.retain(|other| other.id != key);
@@ -67,7 +66,8 @@ pub(super) fn replace(
         return Ok(ReplaceOutcome::Insufficient { missing });
     }
     if !is_cancelled {
-        let fee = Transfer { value: Units(increase), ..paying_nothing(&without_fee(&again)) };
+        let increase = Units(again.max_wei().0.saturating_sub(before.0));
+        let fee = Transfer { value: increase, gas_limit: 0, ..paying_nothing(&again) };
         if let Some(over) = spending_limits::over_limit(connection, keys, &fee, rules, now)? {
             return Ok(ReplaceOutcome::OverLimit(over));
         }
@@ -129,9 +129,4 @@ pub(super) fn last_sent(
 
 fn paying_nothing(transfer: &Transfer) -> Transfer {
     Transfer { value: Units::default(), token: None, ..transfer.clone() }
-}
-
-fn without_fee(transfer: &Transfer) -> Transfer {
-    let none = Ladder::new(0, Fees::Legacy { price: 0 }, Vec::new());
-    Transfer { ladder: none.unwrap_or_else(|| transfer.ladder.clone()), ..transfer.clone() }
 }

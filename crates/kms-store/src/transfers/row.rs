@@ -35,7 +35,7 @@ pub(super) struct Row {
     fee: Option<String>,
     created_at: i64,
     expires_at: i64,
-    pub(super) nonce_released: bool,
+    pub(super) nonce_held: Option<bool>,
     failure: Option<String>,
     cancel_requested_at: Option<i64>,
     token: Option<String>,
@@ -53,7 +53,7 @@ impl Row {
 
 /// Converts a block number or a chain id to a column. No chain has 2^63 blocks, and no row a
 /// greater chain id.
-pub(super) fn to_i64(number: u64) -> i64 {
+pub(crate) fn to_i64(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
@@ -107,7 +107,7 @@ impl TryFrom<&Transfer> for Row {
             fee: transfer.fee.map(|fee| fee.to_string()),
             created_at: transfer.created_at.0,
             expires_at: transfer.expires_at.0,
-            nonce_released: false,
+            nonce_held: Some(true),
             failure: transfer.failure.map(|failure| failure.as_str().to_owned()),
             cancel_requested_at: transfer.cancel_requested_at.map(|time| time.0),
             token: transfer.token.as_ref().map(to_text),

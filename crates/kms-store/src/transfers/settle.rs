@@ -219,7 +219,7 @@ fn reopen(
             transfers::fee.eq(None::<String>),
             transfers::arrived.eq(None::<String>),
             transfers::failure.eq(None::<String>),
-            transfers::nonce_released.eq(kept == 0),
+            transfers::nonce_held.eq((kept > 0).then_some(true)),
         ))
         .execute(connection)?;
     advance::show_last_sent(connection, &row.transfer_id)?;
@@ -265,6 +265,8 @@ fn record(
         return Ok(());
     }
     let (stored, arrived) = stored(outcome);
+    // Capped, because an endpoint may report anything.
+    let fee = fee.min(transfer.ladder.cancellation().max_fee(transfer.gas_limit));
     diesel::insert_into(settlements::table)
         .values((
             settlements::transfer_id.eq(&key),
@@ -273,10 +275,7 @@ fn record(
             settlements::block_hash.eq(block.hash.to_vec()),
             settlements::tx_hash.eq(tx_hash.to_vec()),
             settlements::outcome.eq(stored.as_str()),
-            // Capped, because an endpoint may report anything.
-            settlements::fee.eq(fee
-                .min(transfer.ladder.cancellation().max_fee(transfer.gas_limit))
-                .to_string()),
+            settlements::fee.eq(fee.to_string()),
         ))
         .execute(connection)?;
     checks::remove(connection, &key)?;

@@ -213,7 +213,7 @@ pub(super) fn lock_nonces(
 /// of nonces.
 fn free_nonce(taken: &[Row], floor: u64) -> u64 {
     let mut free = floor;
-    for nonce in taken.iter().filter(|row| !row.nonce_released).filter_map(Row::nonce) {
+    for nonce in taken.iter().filter(|row| row.nonce_held.is_some()).filter_map(Row::nonce) {
         if nonce > free {
             break;
         }

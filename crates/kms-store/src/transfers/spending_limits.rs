@@ -7,7 +7,7 @@ use kms_chain::spending::{self, Allowance, Caps, OverLimit, OwnLimit, Spend, Spe
 use kms_chain::transfer::Transfer;
 use kms_core::ServerKeys;
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, EthAddress, EventKind, SecurityEvent, Timestamp, Units, Wei};
+use kms_types::{AccountId, EthAddress, EventKind, SecurityEvent, Timestamp, U256, Units, Wei};
 
 use crate::accounts::rows as account_rows;
 use crate::convert::RowRef;
@@ -101,7 +101,7 @@ pub(super) fn over_limit(
         other => other,
     };
     let in_token = transfer.token.as_ref().map(|token| (Some(token), transfer.value));
-    for (token, units) in in_token.into_iter().chain([(None, transfer.max_paid().into())]) {
+    for (token, units) in in_token.into_iter().chain([(None, transfer.max_wei().into())]) {
         let asset = token.map(|token| token.address);
         let own = own_limit(connection, keys, account, asset)?;
         let mut caps = rules.caps(token);
@@ -135,21 +135,27 @@ pub(super) fn reserve(
             spends::account_id.eq(account.to_string()),
             spends::asset.eq(key(transfer.token.as_ref().map(|token| token.address))),
             spends::units.eq(transfer.value.to_string()),
-            spends::fee.eq(transfer.max_fee().to_string()),
+            spends::fee.eq(highest_fee(transfer).to_string()),
             spends::at.eq(now.0),
         ))
         .execute(connection)?;
     Ok(())
 }
 
-/// Reserves the maximum fee of a transfer that was signed again. The fee of a cancellation that
-/// replaces a payment is below the amount that is not paid then.
+/// What may be spent in native coin beside the amount: the fee of the payment, or what the fee of
+/// its cancellation is above the amount, which is not paid then.
+fn highest_fee(transfer: &Transfer) -> Wei {
+    let coin = if transfer.token.is_none() { transfer.value.0 } else { U256::ZERO };
+    Wei(transfer.max_wei().0.saturating_sub(coin))
+}
+
+/// Reserves the maximum fee of a transfer that was signed again.
 pub(super) fn reserve_fee(
     connection: &mut AnyConnection,
     transfer: &Transfer,
 ) -> Result<(), Failure> {
     diesel::update(spends::table.find(transfer.id.to_string()))
-        .set(spends::fee.eq(transfer.max_fee().to_string()))
+        .set(spends::fee.eq(highest_fee(transfer).to_string()))
         .execute(connection)?;
     Ok(())
 }

@@ -4,10 +4,12 @@
 
 mod accounts;
 mod audit;
+mod balances;
 mod deposits;
 mod fixtures;
 mod format;
 mod history;
+mod in_flight;
 mod key_database_claim;
 mod key_databases;
 mod ladder;

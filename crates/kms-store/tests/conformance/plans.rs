@@ -6,6 +6,8 @@ mod explain;
 mod fill;
 mod recorder;
 
+use std::time::Duration;
+
 use kms_chain::follower::{BlockRef, DepositStore, Payment};
 use kms_chain::ports::TransferStore;
 use kms_chain::settlement::{NonceUse, Outcome, SettlementStore};
@@ -13,7 +15,9 @@ use kms_chain::spending::SpendingRules;
 use kms_core::account::Account;
 use kms_core::ports::AccountStore;
 use kms_store::Page;
-use kms_types::{AccountRef, EventCursor, EventStream, Timestamp, Token, TransferId, U256, Units};
+use kms_types::{
+    AccountRef, EventCursor, EventStream, Timestamp, Token, TransferId, U256, Units, Wei,
+};
 
 use crate::fixtures::{Subject, insert, transfer};
 use crate::transfers::{
@@ -106,6 +110,8 @@ async fn flow(subject: &Subject, ann: &Account, bob: &Account, round: u8, read: 
     let long_ago = Timestamp(0);
     database.delete_unsigned_quotes(long_ago, 100).await.unwrap();
     database.delete_events(long_ago, 100).await.unwrap();
+    let since_then = NOW.plus(Duration::from_millis(1));
+    assert_ne!(database.delete_old_attempts(since_then, 2).await.unwrap(), 0);
     database.notify_digests(long_ago, 100).await.unwrap();
 }
 
@@ -146,4 +152,11 @@ async fn deposit(subject: &Subject, to: &Account, round: u8) {
     let found = database.external_deposits(vec![payment]).await.unwrap();
     let next = block(round + 1);
     assert!(database.record_deposits(CHAIN, from, next, found, NOW).await.unwrap());
+    database.compare_balance_soon(CHAIN, to.id, NOW).await.unwrap();
+    database.due_balances(CHAIN, next, NOW, 256).await.unwrap();
+    let more = Some(Wei(U256::from(round)));
+    assert_eq!(
+        database.record_balances(CHAIN, next, vec![(to.id, more)], NOW).await.unwrap(),
+        u32::from(round)
+    );
 }

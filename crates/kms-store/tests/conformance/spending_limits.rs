@@ -222,7 +222,7 @@ async fn the_maximum_fee_is_reserved_and_the_paid_fee_counts(subject: Subject) {
     let spent = async || database.spending(ann.id, None, caps(0), NOW).await.unwrap().spent;
     let signed = async |change: fn(&mut Transfer)| {
         let id = quoted_as(&subject, &ann, &bob, 10, change).await;
-        assert!(matches!(signs(&subject, id, rules(50), NOW).await, SignOutcome::Signed(_)));
+        assert!(matches!(signs(&subject, id, rules(57), NOW).await, SignOutcome::Signed(_)));
         id
     };
     let paid = signed(|it| it.ladder = ladder(3)).await;
@@ -254,7 +254,8 @@ async fn the_maximum_fee_is_reserved_and_the_paid_fee_counts(subject: Subject) {
     // A transfer that moved nothing cost only its fee.
     let in_token: fn(&mut Transfer) = |it| (it.ladder, it.token) = (ladder(3), Some(token()));
     let nothing = signed(in_token).await;
-    assert_eq!(spent().await, units(47));
+    // The cancellation of a token payment costs more than the payment: four for each of ten units.
+    assert_eq!(spent().await, units(17 + 40));
     settle(database, nothing, 2, 2, Outcome::NothingMoved, 5).await;
     finalize(database, 2).await;
     let reverted = signed(|it| it.ladder = ladder(1)).await;
@@ -348,6 +349,8 @@ async fn after_a_recovery_nothing_leaves_but_to_recipients_paid_before(subject: 
     let quote = async |to: &Account, wei, in_token: bool, at| {
         let change = |it: &mut Transfer| {
             (it.created_at, it.token) = (at, in_token.then(token));
+            // Without fees, also of the cancellation.
+            it.gas_limit = 0;
         };
         quoted_as(&subject, &ann, to, wei, change).await
     };

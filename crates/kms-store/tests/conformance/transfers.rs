@@ -22,6 +22,7 @@ on_every_database!(
     a_transfer_makes_only_allowed_transitions,
     due_checks_are_claimed_once,
     transfers_of_another_chain_are_not_claimed,
+    a_nonce_can_be_released_more_than_once,
     old_quotes_that_were_not_signed_are_deleted,
     old_events_are_deleted_except_the_newest_of_each_stream,
 );
@@ -80,7 +81,7 @@ pub(crate) async fn settle(
 }
 
 /// The position of a server that takes over.
-async fn position(database: &Database) -> Position {
+pub(crate) async fn position(database: &Database) -> Position {
     // Unless there is one.
     database.start_at(CHAIN, BlockRef { number: 0, hash: [0; 32] }).await.unwrap();
     let cursor = database.cursor(CHAIN).await.unwrap().unwrap();
@@ -472,4 +473,53 @@ async fn an_unreadable_row_in_a_file_blocks_no_other() {
 #[tokio::test]
 async fn an_unreadable_row_in_postgresql_blocks_no_other() {
     an_unreadable_row_blocks_no_other(Subject::postgres().await).await;
+}
+
+/// The chain removes a final block whose signed bytes are erased, and then the one of the next
+/// transfer that took the nonce.
+async fn a_nonce_can_be_released_more_than_once(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    for round in 1..=3 {
+        let quote = transfer(&ann, &bob, 100, NOW);
+        database.insert_quote(quote.clone()).await.unwrap();
+        let signed = database
+            .sign(quote.id, view(1, 10_000, 0), SpendingRules::default(), NOW, sign())
+            .await
+            .unwrap();
+        let SignOutcome::Signed(signed) = signed else { panic!("{signed:?}") };
+        assert_eq!(signed.nonce, Some(0));
+        let block = u64::from(round);
+        settle(database, quote.id, block, round, Outcome::Paid { arrived: None }, 1).await;
+        finalize(database, block).await;
+        assert_eq!(database.erase_old_signed_bytes(KEPT_UNTIL, 10).await.unwrap(), 1);
+        assert_eq!(replace_block(database, block).await, [quote.id]);
+    }
+}
+
+async fn no_payment_of_a_tampered_account_is_claimed(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    for sender in [&ann, &bob] {
+        let quote = transfer(sender, &ann, 100, NOW);
+        database.insert_quote(quote.clone()).await.unwrap();
+        let rules = SpendingRules::default();
+        database.sign(quote.id, view(1, 1_000, 0), rules, NOW, sign()).await.unwrap();
+    }
+    // That would have its payment cancelled.
+    subject.tamper(&format!("update accounts set state = 'frozen' where id = '{}'", ann.id));
+    let due = database.claim_due(CHAIN, DUE, 10).await.unwrap();
+    let senders: Vec<_> = due.iter().map(|due| due.transfer.from.account).collect();
+    assert_eq!(senders, [Some(bob.id)]);
+}
+
+#[tokio::test]
+async fn no_payment_of_a_tampered_account_is_claimed_in_a_file() {
+    no_payment_of_a_tampered_account_is_claimed(Subject::file().await).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn no_payment_of_a_tampered_account_is_claimed_in_postgresql() {
+    no_payment_of_a_tampered_account_is_claimed(Subject::postgres().await).await;
 }

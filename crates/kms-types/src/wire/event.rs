@@ -69,16 +69,17 @@ impl TryFrom<String> for UnknownEvent {
     }
 }
 
-/// A payment to an account that this system did not send, or the digest of small ones.
+/// A payment to an account that this system did not send, or the digest of small ones. Coin that
+/// arrived inside a contract call has neither a sender nor a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExternalDeposit {
     /// The chain (EIP-155).
     pub chain_id: u64,
-    /// The transaction's hash, `0x` and 64 hex digits; absent for a digest.
+    /// The transaction's hash, `0x` and 64 hex digits, if it is known; absent for a digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tx_hash: Option<String>,
-    /// Who paid; absent for a digest.
+    /// Who paid, if it is known; absent for a digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<EthAddress>,
     /// The token; absent for the native coin.
@@ -86,7 +87,8 @@ pub struct ExternalDeposit {
     pub token: Option<Token>,
     /// How much, in the asset's smallest unit; of a digest, the sum.
     pub value: Units,
-    /// The number of the block that includes it; of a digest, that of the newest deposit.
+    /// The number of the block that includes it, or at which it was found; of a digest, that of the
+    /// newest deposit.
     pub block: u64,
     /// How many small deposits a digest sums up; 1 for a single deposit.
     pub count: u64,

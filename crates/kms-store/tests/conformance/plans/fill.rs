@@ -100,7 +100,7 @@ fn value(subject: &Subject, ann: &Account, table: &str, column: &str) -> String 
     match column {
         "id" | "transfer_id" | "sck_id" | "deposit_id" => uuid,
         // An account has one wallet.
-        "account_id" if table == "wallets" => uuid,
+        "account_id" if table == "wallets" || table == "wallet_balances" => uuid,
         "account_id" | "from_account" => anns(ann.id.to_string(), uuid),
         "to_account" => format!("case when n % 3 = 0 then copied.to_account else {uuid} end"),
         "from_address" => anns(ann.wallet.address.to_lower_hex(), address),
@@ -110,7 +110,8 @@ fn value(subject: &Subject, ann: &Account, table: &str, column: &str) -> String 
         "canonical" | "key" => digits,
         // More than a day ago.
         "at" if table == "spends" => "n - 1000000000".to_owned(),
-        "block" if table == "settlements" => "n".to_owned(),
+        "block" => "n".to_owned(),
+        "next_at" if table == "wallet_balances" => "n".to_owned(),
         "nonce" => "n + 10".to_owned(),
         "created_at" | "recorded_at" | "at" => "n".to_owned(),
         // One in a thousand is in flight.

@@ -1,0 +1,80 @@
+//! How many transfers are in flight, and how long they have been, for metrics.
+
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Text};
+use kms_chain::transfer::{TransferState, WaitReason};
+use kms_core::ports::StoreError;
+use kms_types::Timestamp;
+
+use crate::convert::RowRef;
+use crate::database::Database;
+
+/// The transfers in one state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InState {
+    /// The state: `signed`, `broadcast` or `mined`.
+    pub state: TransferState,
+    /// Their number.
+    pub count: u64,
+    /// When the oldest of them was quoted.
+    pub oldest: Timestamp,
+}
+
+#[derive(QueryableByName)]
+struct StateRow {
+    #[diesel(sql_type = Text)]
+    state: String,
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+    #[diesel(sql_type = BigInt)]
+    oldest: i64,
+}
+
+#[derive(QueryableByName)]
+struct WaitRow {
+    #[diesel(sql_type = Text)]
+    reason: String,
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
+impl Database {
+    /// Returns the transfers that are signed and not final, by their states. States without a
+    /// transfer are left out.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn transfers_in_flight(&self) -> Result<Vec<InState>, StoreError> {
+        // By the two small indexes of what is not final, never through all transfers.
+        let count = "select state, count(*) as count, min(created_at) as oldest from transfers \
+             where id in (select transfer_id from transfer_checks \
+             union select transfer_id from settlements where final_at is null) group by state";
+        self.blocking(move |connection| {
+            let rows: Vec<StateRow> = diesel::sql_query(count).load(connection)?;
+            let parse = |row: StateRow| {
+                let reference = RowRef { table: "transfers", key: &row.state };
+                let (state, count) = (reference.parse(&row.state)?, reference.convert(row.count)?);
+                Ok(InState { state, count, oldest: Timestamp(row.oldest) })
+            };
+            rows.into_iter().map(parse).collect()
+        })
+        .await
+    }
+
+    /// Returns how many transfers wait for each reason. Reasons without a transfer are left out.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn waits_by_reason(&self) -> Result<Vec<(WaitReason, u64)>, StoreError> {
+        let count = "select reason, count(*) as count from transfer_waits group by reason";
+        self.blocking(move |connection| {
+            let rows: Vec<WaitRow> = diesel::sql_query(count).load(connection)?;
+            let parse = |row: WaitRow| {
+                let reference = RowRef { table: "transfer_waits", key: &row.reason };
+                Ok((reference.parse(&row.reason)?, reference.convert(row.count)?))
+            };
+            rows.into_iter().map(parse).collect()
+        })
+        .await
+    }
+}
