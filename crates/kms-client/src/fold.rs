@@ -121,7 +121,9 @@ mod tests {
         }
 
         #[test]
-        fn plain_words_are_their_own_text(text in "[a-zA-Z0-9!?.,]{1,12}( [a-zA-Z0-9!?.,]{1,12}){0,5}") {
+        fn plain_words_are_their_own_text(
+            text in "[a-zA-Z0-9!?.,]{1,12}( [a-zA-Z0-9!?.,]{1,12}){0,5}",
+        ) {
             let folded = fold_password(&text);
             prop_assert_eq!(folded.as_str(), text);
         }

@@ -95,7 +95,8 @@ fn the_type_of_a_setting_decides_how_its_variable_is_parsed() {
 
 #[test]
 fn variables_override_the_file() {
-    let toml = "number = 1\nwords = [\"a\"]\n[amounts]\neth = 1\ndai = 2\n[[tokens]]\nsymbol = \"A\"\ndecimals = 1\n";
+    let toml = "number = 1\nwords = [\"a\"]\n[amounts]\neth = 1\ndai = 2\n\
+                [[tokens]]\nsymbol = \"A\"\ndecimals = 1\n";
     let found = settings(
         toml,
         &[("T__NUMBER", "2"), ("T__WORDS", "b"), ("T__AMOUNTS__ETH", "3"), ("T__TOKENS", "[]")],
@@ -184,7 +185,8 @@ fn an_error_names_the_whole_key_and_shows_no_value() {
         (
             "T__SECRETS",
             "hunter2",
-            "secrets: unknown; expected one of secret, number, is_on, words, tokens, amounts, key, url",
+            "secrets: unknown; expected one of secret, number, is_on, words, tokens, amounts, key, \
+             url",
         ),
         (
             "T__AMOUNTS__ETH",

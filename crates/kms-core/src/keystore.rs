@@ -76,9 +76,11 @@ fn seal(
     let address = hex::encode(key.address().as_bytes());
     let (iv, sealed, salt, mac) =
         (hex::encode(iv), hex::encode(*sealed), hex::encode(salt), hex::encode(mac));
-    format!(
-        r#"{{"version":3,"id":"{id}","address":"{address}","crypto":{{"cipher":"aes-128-ctr","cipherparams":{{"iv":"{iv}"}},"ciphertext":"{sealed}","kdf":"scrypt","kdfparams":{{"dklen":32,"n":{n},"r":{r},"p":{p},"salt":"{salt}"}},"mac":"{mac}"}}}}"#
-    )
+    let kdf = format!(r#"{{"dklen":32,"n":{n},"r":{r},"p":{p},"salt":"{salt}"}}"#);
+    let crypto = format!(
+        r#""cipher":"aes-128-ctr","cipherparams":{{"iv":"{iv}"}},"ciphertext":"{sealed}","#
+    ) + &format!(r#""kdf":"scrypt","kdfparams":{kdf},"mac":"{mac}""#);
+    format!(r#"{{"version":3,"id":"{id}","address":"{address}","crypto":{{{crypto}}}}}"#)
 }
 
 /// Generates a passphrase in groups of characters that are easy to copy.

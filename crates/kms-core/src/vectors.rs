@@ -148,7 +148,8 @@ fn deterministic_vectors_are_those_of_the_code() {
         "sealed_email": hex::encode(sealer.seal_contact(ACCOUNT, "email", EMAIL)),
         "transfer_id": hex::encode(TRANSFER.as_bytes()),
         "transaction": hex::encode(TRANSACTION),
-        "sealed_transaction": hex::encode(sealer.seal_transaction(TRANSFER, "payment", &TRANSACTION)),
+        "sealed_transaction":
+            hex::encode(sealer.seal_transaction(TRANSFER, "payment", &TRANSACTION)),
     });
     println!("{set:#}");
     let (set, published) = (set.as_object().unwrap(), vectors.0.as_object().unwrap());

@@ -227,7 +227,8 @@ impl Database {
         let settled = settled(self.dialect);
         let query = format!(
             "select e.seq, e.tx, e.account_id, a.telegram_id, e.at, e.kind, e.transfer_id, \
-             e.deposit_id, e.recovery_id, e.contact from events e join accounts a on a.id = e.account_id \
+             e.deposit_id, e.recovery_id, e.contact \
+             from events e join accounts a on a.id = e.account_id \
              where e.stream = $1 and (e.tx, e.seq) > ($2, $3) and {settled} \
              order by e.tx, e.seq limit $4"
         );

@@ -180,7 +180,8 @@ fn take(
         return Ok(Ok(()));
     }
     let found: Option<Wait> = diesel::sql_query(format!(
-        "select {greatest}(rate_limits.tat + $1 - $2 - {now}, 1) as wait from rate_limits where key = $3"
+        "select {greatest}(rate_limits.tat + $1 - $2 - {now}, 1) as wait \
+         from rate_limits where key = $3"
     ))
     .bind::<BigInt, _>(period)
     .bind::<BigInt, _>(reach)

@@ -158,7 +158,8 @@ mod tests {
             if let Ok(name) = text.parse::<Username>() {
                 let canonical = name.canonical();
                 prop_assert!(canonical.len() <= 32 && !canonical.contains("__"));
-                prop_assert!(canonical.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
+                let allowed = |b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_');
+                prop_assert!(canonical.bytes().all(allowed));
                 prop_assert_eq!(name.to_string().parse::<Username>().unwrap(), name);
             }
         }

@@ -154,9 +154,10 @@ create table transfer_checks (
 );
 create index transfer_checks_due on transfer_checks (chain_id, next_at);
 
--- One row for each transaction that was signed for a transfer: the steps of its fee ladder, then the
--- cancellation. Prices rise with `step`. `sealed` holds the signed bytes, encrypted; it is erased
--- some days after a transaction with the nonce is final. `sent_block` is the latest block when it was sent.
+-- One row for each transaction that was signed for a transfer: the steps of its fee ladder, then
+-- the cancellation. Prices rise with `step`. `sealed` holds the signed bytes, encrypted; it is
+-- erased some days after a transaction with the nonce is final. `sent_block` is the latest block
+-- when it was sent.
 create table signed_transactions (
     transfer_id text not null references transfers (id),
     step integer not null,

@@ -153,8 +153,8 @@ async fn activate(vault: &Vault, id: &MasterKeyId) -> anyhow::Result<()> {
     let custody = vault.custody().await?;
     ensure!(
         vault.keys().any(|key| key.id == *id),
-        "no KMS key {id} is configured: add it to older_kms_keys of every server first, so that each \
-         can unwrap what another wraps"
+        "no KMS key {id} is configured: add it to older_kms_keys of every server first, so that \
+         each can unwrap what another wraps"
     );
     let works = custody.probe_kms_key(id, &operator("keys activate"), clock::now()).await;
     works.with_context(|| format!("{id} cannot be used"))?;
@@ -164,8 +164,8 @@ async fn activate(vault: &Vault, id: &MasterKeyId) -> anyhow::Result<()> {
     }
     let active = &vault.active.id;
     say(&format!(
-        "{id} works. Once every server has it under older_kms_keys: make it kms_key, move {active} to \
-         older_kms_keys, restart every server, and run `kms-server keys rewrap`"
+        "{id} works. Once every server has it under older_kms_keys: make it kms_key, move {active} \
+         to older_kms_keys, restart every server, and run `kms-server keys rewrap`"
     ));
     Ok(())
 }

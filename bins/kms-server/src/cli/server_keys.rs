@@ -182,9 +182,9 @@ pub(super) async fn retire(
         bail!("no {name} {version} is configured, and nothing depends on it");
     }
     say(&format!(
-        "nothing depends on {name} {version}. Write `retired-{version}:` in place of `{version}:` in \
-         the file of the {name} key, and restart every server: a row under it is then refused and an \
-         alarm. Remove it when no backup from before is kept any more"
+        "nothing depends on {name} {version}. Write `retired-{version}:` in place of `{version}:` \
+         in the file of the {name} key, and restart every server: a row under it is then refused \
+         and an alarm. Remove it when no backup from before is kept any more"
     ));
     Ok(())
 }

@@ -123,7 +123,8 @@ async fn tampering_with_a_row_is_reported(subject: Subject) {
             .split(", ")
             .map(|column| {
                 format!(
-                    "{column} = (select {column} from kept where kept.seq = {two} + {three} - audit.seq)"
+                    "{column} = (select {column} from kept \
+                     where kept.seq = {two} + {three} - audit.seq)"
                 )
             })
             .collect::<Vec<_>>()

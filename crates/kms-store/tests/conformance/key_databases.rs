@@ -20,7 +20,8 @@ macro_rules! on_every_key_database {
 
                 #[tokio::test]
                 async fn an_sck_is_inserted_once_and_replaced_by_the_first_of_two() {
-                    super::an_sck_is_inserted_once_and_replaced_by_the_first_of_two(&*$open.await).await;
+                    let keys = $open.await;
+                    super::an_sck_is_inserted_once_and_replaced_by_the_first_of_two(&*keys).await;
                 }
 
                 #[tokio::test]

@@ -439,7 +439,8 @@ async fn an_event_that_commits_late_is_not_lost() {
     let write = |connection: &mut diesel::PgConnection, kind: &str| {
         let id = ann.id;
         let sql = format!(
-            "insert into events (account_id, at, stream, kind) values ('{id}', 1, 'security', '{kind}')"
+            "insert into events (account_id, at, stream, kind) \
+             values ('{id}', 1, 'security', '{kind}')"
         );
         diesel::sql_query(sql).execute(connection).unwrap();
     };

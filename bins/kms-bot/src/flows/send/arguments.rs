@@ -225,7 +225,9 @@ mod tests {
 
         #[test]
         fn an_amount_joined_to_a_symbol_is_read_in_one_way_or_refused(
-            amount in "[0-9]{1,6}", symbol in "[0-9]{0,2}[A-Za-z]{1,5}", known in "[0-9]{0,2}[A-Za-z]{1,5}",
+            amount in "[0-9]{1,6}",
+            symbol in "[0-9]{0,2}[A-Za-z]{1,5}",
+            known in "[0-9]{0,2}[A-Za-z]{1,5}",
         ) {
             let tokens = [&symbol, &known].map(|symbol| symbol.parse().ok());
             let tokens: Vec<_> = tokens
