@@ -32,9 +32,10 @@ use crate::telemetry;
 use crate::tls;
 use crate::token_cache::TokenCache;
 use crate::workers::{
-    AdvanceRecoveries, CheckChain, CheckDatabases, CheckWallets, Checkpoints, CleanRateLimits,
-    CleanTransfers, CountTransfers, EraseSignedBytes, FoldMetrics, FollowBlocks, NotifyDigests,
-    ProbeKmsKeys, RenewKeyDatabaseClaim, SendMail, SweepSckStore, WatchTransfers, WriteCheckpoints,
+    AdvanceRecoveries, CheckChain, CheckDatabases, CheckWallets, Checkpoints, Clean,
+    CountTransfers, FoldMetrics, FollowBlocks, NotifyDigests, OldSignedBytes, ProbeKmsKeys,
+    RefilledRateLimits, RenewKeyDatabaseClaim, SendMail, SweepSckStore, UnusedRows, WatchTransfers,
+    WriteCheckpoints,
 };
 
 /// How long requests in flight may take when the server stops, in seconds.
@@ -245,11 +246,11 @@ fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepS
         key_database: Arc::clone(key_database),
     });
     supervisor.run(CheckWallets::new(Arc::clone(custody), database, period));
-    supervisor.run(CleanRateLimits::new(database, period));
-    supervisor.run(CleanTransfers::new(database, settings));
+    supervisor.run(Clean::new(RefilledRateLimits, database, period));
+    supervisor.run(Clean::new(UnusedRows(settings), database, period));
+    supervisor.run(Clean::new(OldSignedBytes, database, period));
     supervisor.run(CountTransfers { database: database.clone() });
     supervisor.run(NotifyDigests { database: database.clone() });
-    supervisor.run(EraseSignedBytes::new(database, period));
     if let Some(retention) = settings.retention {
         let custody = Arc::clone(custody);
         supervisor.run(SweepSckStore::new(custody, database, key_database, retention, period));
