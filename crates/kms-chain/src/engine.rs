@@ -26,7 +26,7 @@ use crate::transfer::Transfer;
 
 pub use self::confirm::{Checked, ConfirmError, Ready, Shown, TooManyInFlight};
 pub use self::quote::{QuoteError, QuoteRequest};
-pub use self::replace::{CheckedReplacement, ReadyReplacement, ReplacementFee};
+pub use self::replace::{ReadyReplacement, ReplacementFee};
 
 /// Settings of the transfer engine.
 #[derive(Clone, Copy, Debug)]

@@ -68,7 +68,7 @@ pub use chain::{
     TokenMove,
 };
 pub use engine::{
-    Checked, CheckedReplacement, ConfirmError, QuoteError, QuoteRequest, Ready, ReadyReplacement,
-    ReplacementFee, Shown, TooManyInFlight, TransferConfig, Transfers,
+    Checked, ConfirmError, QuoteError, QuoteRequest, Ready, ReadyReplacement, ReplacementFee,
+    Shown, TooManyInFlight, TransferConfig, Transfers,
 };
 pub use prices::{FeeTooHigh, Market, PricePolicy};

@@ -8,12 +8,13 @@ use kms_chain::follower::ExternalDeposit;
 use kms_chain::transfer::{
     Asked, Party, Refusal, Transfer, TransferFailure, TransferState, Wait, WaitReason, Warning,
 };
-use kms_chain::{Checked, CheckedReplacement, ConfirmError, QuoteRequest, Shown};
+use kms_chain::{Checked, ConfirmError, QuoteRequest, Shown, Transfers};
+use kms_core::OpenWallet;
 use kms_core::account::Account;
-use kms_core::audit::Action;
+use kms_core::audit::{Action, Caller};
 use kms_store::{HistoryCursor, HistoryEntry, Page};
 use kms_types::wire::{self, ConfirmTransfer, HistoryPage, QuoteTransfer, ReplaceTransfer};
-use kms_types::{AccountId, AccountRef, ErrorCode, Recipient, Timestamp, TransferId};
+use kms_types::{AccountId, AccountRef, ErrorCode, PasswordHash, Recipient, Timestamp, TransferId};
 use serde::Deserialize;
 
 use crate::auth::{Bot, Reader};
@@ -139,27 +140,20 @@ pub(crate) async fn confirm(
     Segment(id): Segment<TransferId>,
     Json(body): Json<ConfirmTransfer>,
 ) -> Result<HttpResponse, ApiError> {
-    let now = clock::now();
     let ConfirmTransfer { password_hash, to_address, token, value, max_fee } = body;
     let shown = Shown { to_address, token, value, max_fee };
-    let ready = match state.transfers.check(id, shown).await? {
-        Checked::Done(transfer) => return Ok(HttpResponse::Ok().json(show(*transfer))),
-        Checked::Ready(ready) => *ready,
-    };
-    check_recipient(&state, ready.transfer(), now).await?;
-    let sender = ready.transfer().from.account.ok_or_else(ApiError::no_transfer)?;
-    let (custody, transfers) = (Arc::clone(&state.custody), Arc::clone(&state.transfers));
-    let transfer = detached(async move {
-        let send = Action::Send(id);
-        custody
-            .with_wallet(sender.into(), password_hash, send, &caller, now, |wallet| async move {
+    let transfer = match state.transfers.check(id, shown).await? {
+        Checked::Done(transfer) => *transfer,
+        Checked::Ready(ready) => {
+            check_recipient(&state, ready.transfer(), clock::now()).await?;
+            let (sender, action) = (ready.transfer().from.account, Action::Send(id));
+            sign(&state, sender, password_hash, action, caller, |transfers, wallet| async move {
                 // The clock again: a quote that expired during the KDF is not signed.
-                let sent = transfers.sign_and_send(ready, wallet, clock::now()).await;
-                sent.map_err(ApiError::from)
+                transfers.sign_and_send(ready, wallet, clock::now()).await
             })
-            .await
-    })
-    .await?;
+            .await?
+        }
+    };
     Ok(HttpResponse::Ok().json(show(transfer)))
 }
 
@@ -243,27 +237,39 @@ pub(crate) async fn replace(
     Segment(id): Segment<TransferId>,
     Json(body): Json<ReplaceTransfer>,
 ) -> Result<HttpResponse, ApiError> {
-    let now = clock::now();
     let ReplaceTransfer { id: replacement, password_hash, max_fee } = body;
-    let ready = match state.transfers.check_replacement(id, replacement, max_fee).await? {
-        CheckedReplacement::Done(transfer) => {
-            return Ok(HttpResponse::Ok().json(show(*transfer)));
-        }
-        CheckedReplacement::Ready(ready) => *ready,
-    };
-    let sender = ready.transfer().from.account.ok_or_else(ApiError::no_transfer)?;
-    let (custody, transfers) = (Arc::clone(&state.custody), Arc::clone(&state.transfers));
-    let transfer = detached(async move {
-        let action = Action::Replace(id);
-        custody
-            .with_wallet(sender.into(), password_hash, action, &caller, now, |wallet| async move {
-                let sent = transfers.sign_replacement(ready, wallet, clock::now()).await;
-                sent.map_err(ApiError::from)
+    let transfer = match state.transfers.check_replacement(id, replacement, max_fee).await? {
+        Checked::Done(transfer) => *transfer,
+        Checked::Ready(ready) => {
+            let (sender, action) = (ready.transfer().from.account, Action::Replace(id));
+            sign(&state, sender, password_hash, action, caller, |transfers, wallet| async move {
+                transfers.sign_replacement(ready, wallet, clock::now()).await
             })
-            .await
-    })
-    .await?;
+            .await?
+        }
+    };
     Ok(HttpResponse::Ok().json(show(transfer)))
+}
+
+/// Opens the sender's wallet and signs with it. Once begun, it completes without the client.
+async fn sign<F>(
+    state: &State,
+    sender: Option<AccountId>,
+    password: PasswordHash,
+    action: Action,
+    caller: Caller,
+    sign: impl FnOnce(Arc<Transfers>, OpenWallet) -> F + Send + 'static,
+) -> Result<Transfer, ApiError>
+where
+    F: Future<Output = Result<Transfer, ConfirmError>> + Send,
+{
+    let sender = sender.ok_or_else(ApiError::no_transfer)?.into();
+    let (custody, transfers) = (Arc::clone(&state.custody), Arc::clone(&state.transfers));
+    detached(async move {
+        let sign = |wallet| async move { sign(transfers, wallet).await.map_err(ApiError::from) };
+        custody.with_wallet(sender, password, action, &caller, clock::now(), sign).await
+    })
+    .await
 }
 
 /// Returns a transfer.

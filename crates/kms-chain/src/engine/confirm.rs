@@ -33,12 +33,12 @@ pub struct Ready {
     view: ChainView,
 }
 
-/// The result of checking a confirmation.
+/// The result of checking a request to sign.
 #[derive(Clone, Debug)]
-pub enum Checked {
-    /// The transfer may be signed.
-    Ready(Box<Ready>),
-    /// The transfer was confirmed before.
+pub enum Checked<R> {
+    /// It may be signed.
+    Ready(R),
+    /// It was signed before.
     Done(Box<Transfer>),
 }
 
@@ -115,7 +115,11 @@ impl Transfers {
     ///
     /// # Errors
     /// When the transfer must not be signed.
-    pub async fn check(&self, id: TransferId, shown: Shown) -> Result<Checked, ConfirmError> {
+    pub async fn check(
+        &self,
+        id: TransferId,
+        shown: Shown,
+    ) -> Result<Checked<Ready>, ConfirmError> {
         let transfer = self.store.transfer(id).await?;
         let transfer = transfer.ok_or(ConfirmError::NoTransfer)?;
         let quoted = Shown {
@@ -135,7 +139,7 @@ impl Transfers {
             return Err(ConfirmError::Mismatch);
         }
         let view = self.chain.view(transfer.from.address, transfer.token.as_ref()).await?;
-        Ok(Checked::Ready(Box::new(Ready { transfer, view })))
+        Ok(Checked::Ready(Ready { transfer, view }))
     }
 
     /// Signs every step of the ladder, commits, and only then broadcasts the first. If the

@@ -6,7 +6,7 @@ use kms_types::{ReplacementId, Timestamp, TransferId, Wei};
 use tokio::sync::oneshot;
 
 use super::Transfers;
-use super::confirm::{ConfirmError, sign_ladder};
+use super::confirm::{Checked, ConfirmError, sign_ladder};
 use crate::ports::{ChainView, ChoosePrices, ReplaceOutcome, SignAgain};
 use crate::prices::{FeeTooHigh, Market, PricePolicy, below_cancellation};
 use crate::transfer::{Fees, Ladder, Transfer, TransferState};
@@ -38,15 +38,6 @@ struct Spare {
     first: Wei,
     /// For the later steps.
     later: Wei,
-}
-
-/// The result of checking a request to sign again.
-#[derive(Clone, Debug)]
-pub enum CheckedReplacement {
-    /// The replacement may be signed.
-    Ready(Box<ReadyReplacement>),
-    /// It was signed before.
-    Done(Box<Transfer>),
 }
 
 impl ReadyReplacement {
@@ -84,13 +75,13 @@ impl Transfers {
         id: TransferId,
         replacement: ReplacementId,
         max_fee: Wei,
-    ) -> Result<CheckedReplacement, ConfirmError> {
+    ) -> Result<Checked<ReadyReplacement>, ConfirmError> {
         // First, because a transfer that was signed again may be mined since.
         match self.store.replaced_by(replacement).await? {
             Some(of) if of != id => return Err(ConfirmError::IdReused),
             Some(_) => {
                 let transfer = self.store.transfer(id).await?.ok_or(ConfirmError::NoTransfer)?;
-                return Ok(CheckedReplacement::Done(Box::new(transfer)));
+                return Ok(Checked::Done(Box::new(transfer)));
             }
             None => {}
         }
@@ -105,7 +96,7 @@ impl Transfers {
         let allowed = self.config.prices.max_fee.map_or(max_fee, |allowed| allowed.min(max_fee));
         let prices = PricePolicy { max_fee: Some(allowed), ..self.config.prices };
         let ready = ReadyReplacement { transfer, replacement, view, market, prices, spare };
-        Ok(CheckedReplacement::Ready(Box::new(ready)))
+        Ok(Checked::Ready(ready))
     }
 
     /// Signs again, commits, and only then broadcasts.

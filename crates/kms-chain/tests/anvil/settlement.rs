@@ -368,7 +368,7 @@ async fn a_payment_costs_at_most_twenty_calls_from_quote_to_finality() {
         panic!("confirmed before")
     };
     let wallet = world.open(&ann).await;
-    let sent = server.sign_and_send(*ready, wallet, world.now()).await.unwrap();
+    let sent = server.sign_and_send(ready, wallet, world.now()).await.unwrap();
     world.seconds(&server, &follower, 14 * BLOCK, BLOCK).await;
     assert_eq!(world.state(&sent).await, TransferState::Final);
     let (calls, reads) = (calls.lock().unwrap().clone(), reads.lock().unwrap().len());

@@ -2,7 +2,7 @@
 //! wallet out of it.
 
 use kms_chain::transfer::{Transfer, TransferState, WaitReason};
-use kms_chain::{CheckedReplacement, ConfirmError, ReadyReplacement};
+use kms_chain::{Checked, ConfirmError, ReadyReplacement};
 use kms_core::account::Account;
 use kms_types::{ReplacementId, TransferId, U256, Wei};
 use serde_json::json;
@@ -32,8 +32,8 @@ async fn ready(
     max_fee: Wei,
 ) -> ReadyReplacement {
     match world.transfers.check_replacement(sent.id, id, max_fee).await.unwrap() {
-        CheckedReplacement::Ready(ready) => *ready,
-        CheckedReplacement::Done(done) => panic!("{done:?}"),
+        Checked::Ready(ready) => ready,
+        Checked::Done(done) => panic!("{done:?}"),
     }
 }
 
@@ -103,10 +103,10 @@ async fn a_payment_below_the_base_fee_is_signed_again_with_the_password() {
 
     let replace =
         async || match world.transfers.check_replacement(sent.id, id, fee.max).await.unwrap() {
-            CheckedReplacement::Done(transfer) => *transfer,
-            CheckedReplacement::Ready(ready) => {
+            Checked::Done(transfer) => *transfer,
+            Checked::Ready(ready) => {
                 let wallet = world.open(&ann).await;
-                world.transfers.sign_replacement(*ready, wallet, world.now()).await.unwrap()
+                world.transfers.sign_replacement(ready, wallet, world.now()).await.unwrap()
             }
         };
     let also_ready = ready(&world, &sent, id, fee.max).await;
@@ -235,10 +235,10 @@ async fn cancel_and_the_miner_have_one_outcome() {
         assert_eq!((end.state, world.balance(sent.to.address)), (state, paid.0));
         assert_eq!(world.sent(&ann), 1);
         // Asked, sent and cancelled; or asked and mined, and perhaps final.
-        let told = world.event_count(&ann).await - events;
-        assert!(told <= 3, "{told}");
+        let notified = world.event_count(&ann).await - events;
+        assert!(notified <= 3, "{notified}");
         // Nothing happens any more.
         finalize(&world).await;
-        assert_eq!(world.event_count(&ann).await - events, told);
+        assert_eq!(world.event_count(&ann).await - events, notified);
     }
 }

@@ -228,13 +228,13 @@ impl World {
     }
 
     /// Checks a confirmation that repeats the quote.
-    pub(crate) async fn check(&self, quote: &Transfer) -> Result<Checked, ConfirmError> {
+    pub(crate) async fn check(&self, quote: &Transfer) -> Result<Checked<Ready>, ConfirmError> {
         self.transfers.check(quote.id, shown(quote)).await
     }
 
     pub(crate) async fn ready(&self, quote: &Transfer) -> Ready {
         match self.check(quote).await.unwrap() {
-            Checked::Ready(ready) => *ready,
+            Checked::Ready(ready) => ready,
             Checked::Done(done) => panic!("{done:?}"),
         }
     }
