@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Makes deploy/secrets for compose.yaml: keys, certificates, a database password, the settings of
 # server and bot, and the Telegram token, which it asks for. It can be run again: it makes what is
-# missing, keeps the rest, and renews the server's certificate in its last 30 days.
+# missing, keeps the rest, and renews certificates in their last 30 days.
 #
 #   deploy/prepare.sh
 #
 # KMS_SERVER=path/to/kms-server is used instead of building the image. KMS_UID is the user that the
-# containers run as (10001).
+# containers of server and bot run as (10001), KMS_DATABASE_UID that of both databases (999).
 set -euo pipefail
 if [ -n "${KMS_SERVER:-}" ]; then
     KMS_SERVER=$(cd "$(dirname "$KMS_SERVER")" && pwd)/$(basename "$KMS_SERVER")
@@ -14,12 +14,13 @@ fi
 cd "$(dirname "$0")"
 umask 077
 uid=${KMS_UID:-10001}
+database_uid=${KMS_DATABASE_UID:-999}
 if [ -e secrets ] && ! ls secrets/server secrets/bot >/dev/null; then
     echo "deploy/secrets cannot be read by this user; run this with sudo" >&2
     exit 1
 fi
 # The folders appear before what is in them, so that a run that was interrupted can be repeated.
-mkdir -p secrets/server secrets/bot
+mkdir -p secrets/server secrets/bot secrets/postgres secrets/mongodb
 
 # Succeeds if a file has to be created, and prints whether it is created or kept.
 missing() {
@@ -43,31 +44,43 @@ if missing server/keys; then
     mv secrets/server/keys.new secrets/server/keys
 fi
 
-# The certificate authority that the bot trusts. Neither container sees its key.
+# The certificate authority that bot and server trust. No container sees its key.
 ec=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
 if missing ca-key.pem; then
     openssl req -x509 "${ec[@]}" -days 3650 -subj "/CN=kms-server of this machine" \
         -keyout secrets/ca-key.new -out secrets/bot/server.pem 2>/dev/null
     mv secrets/ca-key.new secrets/ca-key.pem
-    rm -f secrets/server/tls.pem
+    rm -f secrets/{server,postgres,mongodb}/tls.pem
 fi
-if [ -e secrets/server/tls.pem ] &&
-    ! openssl x509 -in secrets/server/tls.pem -noout -checkend $((30 * 86400)) >/dev/null; then
-    echo "renewing deploy/secrets/server/tls.pem; restart the server"
-    rm secrets/server/tls.pem
-fi
-if missing server/tls.pem; then
-    openssl req "${ec[@]}" -subj /CN=server -keyout secrets/server/tls-key.pem \
+
+# Makes the certificate and the private key of a service, or renews them.
+certificate() {
+    local name=$1 folder=secrets/$1
+    if [ -e "$folder/tls.pem" ] &&
+        ! openssl x509 -in "$folder/tls.pem" -noout -checkend $((30 * 86400)) >/dev/null; then
+        echo "renewing deploy/$folder/tls.pem; restart this service"
+        rm "$folder/tls.pem"
+    fi
+    missing "$name/tls.pem" || return 0
+    openssl req "${ec[@]}" -subj "/CN=$name" -keyout "$folder/tls-key.pem" \
         -out secrets/tls.csr 2>/dev/null
     openssl x509 -req -in secrets/tls.csr -CA secrets/bot/server.pem -CAkey secrets/ca-key.pem \
         -set_serial "0x$(openssl rand -hex 16)" -days 397 -out secrets/tls.new 2>/dev/null -extfile <(
             echo basicConstraints=critical,CA:FALSE
-            echo subjectAltName=DNS:server,DNS:localhost
-            echo extendedKeyUsage=serverAuth
+            echo "subjectAltName=DNS:$name,DNS:localhost"
+            # MongoDB's replica set is also its own client.
+            echo extendedKeyUsage=serverAuth,clientAuth
         )
-    mv secrets/tls.new secrets/server/tls.pem
+    # MongoDB reads certificate and key from one file.
+    [ "$name" != mongodb ] || cat "$folder/tls-key.pem" >>secrets/tls.new
+    mv secrets/tls.new "$folder/tls.pem"
     rm secrets/tls.csr
-fi
+}
+certificate server
+certificate postgres
+certificate mongodb
+cp secrets/bot/server.pem secrets/server/database-ca.pem
+cp secrets/bot/server.pem secrets/mongodb/ca.pem
 
 if missing database-password; then
     openssl rand -hex 24 | tr -d '\n' >secrets/database-password
@@ -75,14 +88,16 @@ if missing database-password; then
     chmod 644 secrets/database-password
 fi
 if missing server/database-url; then
-    printf 'postgres://kms:%s@postgres/kms' "$(cat secrets/database-password)" \
-        >secrets/server/database-url
+    printf 'postgres://kms:%s@postgres/kms?sslmode=verify-full&sslrootcert=database-ca.pem' \
+        "$(cat secrets/database-password)" >secrets/server/database-url
 fi
 
 if missing server/.env; then
+    # & stands for the whole match in sed.
+    mongodb='mongodb://mongodb:27017/?replicaSet=rs0\&tls=true\&tlsCAFile=database-ca.pem'
     sed -e 's|^KMS_SERVER__LISTEN=.*|KMS_SERVER__LISTEN=0.0.0.0:8443|' \
         -e 's|^KMS_SERVER__DATABASE__URL=.*|KMS_SERVER__DATABASE__URL_FILE=database-url|' \
-        -e 's|^\(KMS_SERVER__KEY_DATABASE__URL\)=.*|\1=mongodb://mongodb:27017/?replicaSet=rs0|' \
+        -e "s|^\(KMS_SERVER__KEY_DATABASE__URL\)=.*|\1=$mongodb|" \
         server.env.example >secrets/server/.env
 fi
 if missing bot/.env; then
@@ -98,10 +113,14 @@ if missing bot/telegram-token; then
     printf '%s' "$token" >secrets/bot/telegram-token
 fi
 
-if [ "$uid" != "$(id -u)" ]; then
-    as_root=()
+# Usage: give UID FOLDER... Makes this user the owner.
+give() {
+    local as_root=()
+    [ "$1" != "$(id -u)" ] || return 0
     [ "$(id -u)" = 0 ] || as_root=(sudo)
-    "${as_root[@]}" chown -R "$uid" secrets/server secrets/bot
-fi
+    "${as_root[@]}" chown -R "$@"
+}
+give "$uid" secrets/server secrets/bot
+give "$database_uid" secrets/postgres secrets/mongodb
 echo "deploy/secrets is ready. Set the chain in deploy/secrets/server/.env, and keep a copy of the"
 echo "folder where only you can read it."

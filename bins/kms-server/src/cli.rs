@@ -149,6 +149,9 @@ async fn migrate(mut settings: Settings) -> anyhow::Result<()> {
 
 async fn check_config(settings: Settings) -> anyhow::Result<()> {
     say(&format!("{settings:#?}"));
+    for weakness in settings.weaknesses() {
+        say(&format!("weak    {weakness}"));
+    }
     let chain = settings.chain.open()?;
     let keys = open_keys(&settings).await.context("key_database")?;
     let ring = key_ring::open(settings.kms_key.clone(), settings.older_kms_keys.clone()).await;
@@ -170,7 +173,7 @@ async fn check_config(settings: Settings) -> anyhow::Result<()> {
     report("chain.tokens", tokens.map_err(Into::into));
     let database = connect(settings).await.context("database")?;
     let ready = async {
-        database.ping().await?;
+        database.check_durability().await?;
         let is_current = database.schema_is_current().await?;
         ensure!(is_current, "its schema is not up to date; run `kms-server migrate`");
         Ok(())

@@ -12,6 +12,7 @@ mod limits;
 mod mail;
 mod ops;
 mod password;
+mod policy;
 mod recovery;
 mod server_keys;
 mod tls;
@@ -26,7 +27,7 @@ use serde::Deserialize;
 
 pub use audit::AuditSettings;
 pub use chain::{ChainSettings, RpcUrl};
-pub use database::{DatabaseSettings, KeyDatabaseSettings};
+pub use database::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, KeyDatabaseSettings};
 pub use kms_chain::follower::Finality;
 pub use kms_config::{ConfigError, Secret, UrlError};
 pub use kms_key::{KmsKeyProvider, KmsKeySettings};
@@ -34,6 +35,7 @@ pub use limits::{LimitSettings, Rate, RateError};
 pub use mail::{MailSettings, MailUrlError, PublicUrl, SmtpUrl};
 pub use ops::OpsSettings;
 pub use password::PasswordSettings;
+pub use policy::Profile;
 pub use tls::TlsSettings;
 pub use upkeep::UpkeepSettings;
 
@@ -44,6 +46,9 @@ pub const PREFIX: &str = "KMS_SERVER";
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
+    /// Whether settings that are weaker than the defaults are refused.
+    #[serde(default)]
+    pub profile: Profile,
     /// The address and port to listen on.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
@@ -103,6 +108,7 @@ impl Settings {
         self.chain.validate()?;
         self.limits.validate()?;
         self.limits.spending(&self.chain, &self.recovery)?;
+        self.check_profile()?;
         Ok(self)
     }
 }

@@ -304,6 +304,7 @@ async fn open_database(
     keys: Arc<ServerKeys>,
 ) -> Result<Database, StartError> {
     let database = Database::connect(url, pool, keys).await?;
+    database.check_durability().await?;
     if !database.schema_is_current().await? {
         return Err(StartError::Schema);
     }

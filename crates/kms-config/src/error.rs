@@ -23,6 +23,15 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Nothing is configured at all: the program was started in another directory.
+    #[error(
+        "nothing is configured: there is no .env in this directory, no --config, and no variable \
+         that begins with {prefix}__"
+    )]
+    Nothing {
+        /// The prefix of the variables.
+        prefix: String,
+    },
     /// A required key is missing.
     #[error("{key}: missing")]
     Missing {

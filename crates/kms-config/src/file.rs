@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 use rustix::process::geteuid;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::value::Source;
+use crate::source::Source;
 
 /// Larger than any key, certificate chain or list of endpoints.
 const MAX_BYTES: usize = 256 * 1024;

@@ -17,11 +17,13 @@
 //! No error of this crate shows a value: a value may be a secret.
 
 mod core_dumps;
+mod database_url;
 mod env_file;
 mod error;
 mod example;
 mod file;
 mod secret;
+mod source;
 mod text;
 mod url;
 mod value;
@@ -30,9 +32,11 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use self::value::{Source, Table, Value};
+use self::source::Source;
+use self::value::{Table, Value};
 
 pub use core_dumps::turn_core_dumps_off;
+pub use database_url::{is_private_mongodb, is_private_postgres};
 pub use env_file::parse_env_file;
 pub use error::ConfigError;
 pub use example::{example_variables, undocumented};
@@ -55,6 +59,9 @@ pub fn load<T: DeserializeOwned>(prefix: &str, file: Option<&Path>) -> Result<T,
     env_file.retain(|(name, _)| environment.iter().all(|(other, _)| other != name));
     insert_all(&mut table, prefix, Source::EnvFile, env_file)?;
     insert_all(&mut table, prefix, Source::Environment, environment)?;
+    if table.is_empty() {
+        return Err(ConfigError::Nothing { prefix: prefix.to_owned() });
+    }
     deserialize(table)
 }
 

@@ -21,16 +21,7 @@ use zeroize::Zeroizing;
 use crate::error::ConfigError;
 use crate::file::{self, FileError};
 use crate::secret::Secret;
-
-/// Where a setting comes from. The greater one wins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Source {
-    /// A TOML file that other users can read.
-    SharedToml,
-    Toml,
-    EnvFile,
-    Environment,
-}
+use crate::source::Source;
 
 pub(crate) type Table = BTreeMap<String, Value>;
 

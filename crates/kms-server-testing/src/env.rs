@@ -17,8 +17,8 @@ use kms_core::{KdfParams, MasterKeyId, ServerKeys};
 use kms_server::Secret;
 use kms_server::config::{
     AuditSettings, ChainSettings, DatabaseSettings, Finality, KeyDatabaseSettings, KmsKeyProvider,
-    KmsKeySettings, LimitSettings, MailSettings, OpsSettings, PasswordSettings, RpcUrl, Settings,
-    TlsSettings, UpkeepSettings, UrlError,
+    KmsKeySettings, LimitSettings, MailSettings, OpsSettings, PasswordSettings, Profile, RpcUrl,
+    Settings, TlsSettings, UpkeepSettings, UrlError,
 };
 use kms_store::{Database, Scope};
 use kms_testkit::Anvil;
@@ -212,6 +212,7 @@ impl TestEnv {
     /// When a test replaced a server key by something that is no key.
     pub fn settings(&self) -> anyhow::Result<Settings> {
         Ok(Settings {
+            profile: Profile::Development,
             listen: self.listen,
             ops: self.ops,
             tls: TlsSettings {
@@ -219,12 +220,12 @@ impl TestEnv {
                 key: Secret::from(self.certificate_key.clone()),
             },
             database: DatabaseSettings {
-                url: Secret::from(self.database.clone()),
+                url: Secret::from(self.database.clone()).try_into()?,
                 migrate_url: None,
                 pool: 8,
             },
             key_database: KeyDatabaseSettings {
-                url: Secret::from(self.key_database.clone()),
+                url: Secret::from(self.key_database.clone()).try_into()?,
                 name: self.key_database_name.clone(),
             },
             kms_key: KmsKeySettings {

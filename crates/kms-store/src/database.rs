@@ -1,5 +1,7 @@
 //! The connection to PostgreSQL or SQLite: a pool, and threads on which queries may block.
 
+mod durability;
+mod manager;
 mod migrations;
 
 use std::fmt;
@@ -7,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::prelude::*;
-use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool, R2D2Connection};
+use diesel::r2d2::{CustomizeConnection, Pool, R2D2Connection};
 use diesel::result::{DatabaseErrorKind, Error};
 use kms_core::ServerKeys;
 use kms_core::failpoint;
@@ -15,6 +17,7 @@ use kms_core::ports::StoreError;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use self::manager::ConnectionManager;
 use crate::audit_queue::AuditQueue;
 use crate::dialect::Dialect;
 
@@ -46,15 +49,20 @@ pub(crate) enum AnyConnection {
 /// The account database. It implements the ports of `kms-core` and `kms-chain`. Cheap to clone.
 #[derive(Clone)]
 pub struct Database {
-    pool: Pool<ConnectionManager<AnyConnection>>,
+    pool: Pool<ConnectionManager>,
     /// One permit a connection: without a free one, no thread is occupied.
     permits: Arc<Semaphore>,
     pub(crate) audit_queue: Arc<AuditQueue>,
     pub(crate) keys: Arc<ServerKeys>,
     pub(crate) dialect: Dialect,
     #[cfg(feature = "transfers")]
-    pub(crate) notice_from: Arc<crate::deposits::NoticeFrom>,
+    pub(crate) notice_from: Arc<NoticeFrom>,
 }
+
+/// From which amount on a deposit is notified by itself, by the token's contract; `None` is the
+/// native coin. Those below are summed up once a day.
+#[cfg(feature = "transfers")]
+pub type NoticeFrom = std::collections::HashMap<Option<kms_types::EthAddress>, kms_types::Units>;
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +85,16 @@ pub enum ConnectError {
     /// A migration failed and was rolled back.
     #[error("a migration failed: {0}")]
     Migrate(Box<dyn std::error::Error + Send + Sync>),
+    /// Commits would not survive a crash: an INTENT of the audit has to, before a key is used.
+    #[error(
+        "synchronous_commit is {synchronous_commit} although the server sets it to on: a pooler \
+         drops the settings of a session; connect to PostgreSQL directly, or run `alter role … set \
+         synchronous_commit = on`"
+    )]
+    NotDurable {
+        /// The setting of PostgreSQL.
+        synchronous_commit: String,
+    },
     /// A configured server key is not the one that the data was written with.
     #[error("server_keys.{kind}: version {id} is not the key that the data was written with")]
     WrongKey {
@@ -128,7 +146,7 @@ impl Database {
                 .connection_timeout(CONNECT_TIMEOUT)
                 .connection_customizer(Box::new(Prepare))
                 .test_on_check_out(false)
-                .build(ConnectionManager::<AnyConnection>::new(target))
+                .build(ConnectionManager { dialect, target })
         };
         let pool = tokio::task::spawn_blocking(open)
             .await
@@ -149,7 +167,7 @@ impl Database {
     /// Sums up the external deposits below these amounts, instead of notifying each.
     #[cfg(feature = "transfers")]
     #[must_use]
-    pub fn with_notice_from(self, notice_from: crate::deposits::NoticeFrom) -> Self {
+    pub fn with_notice_from(self, notice_from: NoticeFrom) -> Self {
         Self { notice_from: Arc::new(notice_from), ..self }
     }
 
@@ -209,7 +227,7 @@ impl Database {
 
 /// Removes the idle connections that a failover or a restart of the database has broken, so that
 /// no further request has to find them.
-fn drop_broken(pool: &Pool<ConnectionManager<AnyConnection>>) {
+fn drop_broken(pool: &Pool<ConnectionManager>) {
     let mut idle: Vec<_> = std::iter::from_fn(|| pool.try_get()).collect();
     for connection in &mut idle {
         // A connection that fails is broken, and does not return to the pool.
@@ -327,6 +345,9 @@ impl CustomizeConnection<AnyConnection, diesel::r2d2::Error> for Prepare {
                 STATEMENT_TIMEOUT,
                 // A server that died during a transaction must not keep its locks.
                 "set idle_in_transaction_session_timeout = '5s'",
+                // A key is used only after its INTENT is on disk. A stronger default is kept.
+                "select set_config('synchronous_commit', 'on', false) \
+                 where current_setting('synchronous_commit') <> 'remote_apply'",
             ]
             .as_slice(),
             #[cfg(feature = "sqlite")]

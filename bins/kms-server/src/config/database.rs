@@ -1,6 +1,6 @@
 //! `database` and `key_database`.
 
-use kms_config::Secret;
+use kms_config::{Secret, is_private_mongodb, is_private_postgres};
 use serde::Deserialize;
 
 /// The database of accounts, wallets and transfers: PostgreSQL or SQLite.
@@ -8,9 +8,9 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 pub struct DatabaseSettings {
     /// `postgres://user:password@host/name` or `sqlite:path`.
-    pub url: Secret,
+    pub url: DatabaseUrl,
     /// The same database as a role that may change the schema. Only `migrate` uses it.
-    pub migrate_url: Option<Secret>,
+    pub migrate_url: Option<DatabaseUrl>,
     /// The maximum number of connections.
     #[serde(default = "default_pool")]
     pub pool: u32,
@@ -21,10 +21,57 @@ pub struct DatabaseSettings {
 #[serde(deny_unknown_fields)]
 pub struct KeyDatabaseSettings {
     /// `mongodb://…`, `mongodb+srv://…` or `sqlite:path`.
-    pub url: Secret,
+    pub url: DatabaseUrl,
     /// The name of the database in MongoDB.
     #[serde(default = "default_name")]
     pub name: String,
+}
+
+/// The URL of a database. Over a network, its traffic is encrypted and the server's certificate is
+/// checked: an attacker between the two could otherwise write to the database.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "Secret")]
+pub struct DatabaseUrl(Secret);
+
+/// Why a database cannot be reached safely. Never shows the URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DatabaseUrlError {
+    /// PostgreSQL, on another machine, without a checked certificate.
+    #[error(
+        "expected sslmode=verify-full for PostgreSQL on another machine: end the URL with \
+         ?sslmode=verify-full&sslrootcert=PATH, where PATH is its certificate authority"
+    )]
+    Postgres,
+    /// MongoDB, on another machine, without a checked certificate.
+    #[error(
+        "expected tls=true, and no option that accepts any certificate, for MongoDB on another \
+         machine: add &tls=true to the URL, and &tlsCAFile=PATH for a certificate authority of \
+         your own"
+    )]
+    MongoDb,
+}
+
+impl DatabaseUrl {
+    /// Returns the URL with its password.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+impl TryFrom<Secret> for DatabaseUrl {
+    type Error = DatabaseUrlError;
+
+    fn try_from(text: Secret) -> Result<Self, DatabaseUrlError> {
+        let url = text.expose();
+        if url.starts_with("postgres") && !is_private_postgres(url) {
+            return Err(DatabaseUrlError::Postgres);
+        }
+        if url.starts_with("mongodb") && !is_private_mongodb(url) {
+            return Err(DatabaseUrlError::MongoDb);
+        }
+        Ok(Self(text))
+    }
 }
 
 fn default_pool() -> u32 {

@@ -42,7 +42,7 @@ fn message(result: Result<Settings, ConfigError>) -> String {
 #[test]
 fn the_environment_wins_and_files_are_read() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "postgres://kms:secret@db/kms\n").unwrap();
+    std::fs::write(file.path(), "postgres://kms:secret@db/kms?sslmode=verify-full\n").unwrap();
     let path = file.path().to_str().unwrap();
     let settings = settings(
         EXAMPLE,
@@ -53,7 +53,7 @@ fn the_environment_wins_and_files_are_read() {
         ],
     )
     .unwrap();
-    assert_eq!(settings.database.url.expose(), "postgres://kms:secret@db/kms");
+    assert_eq!(settings.database.url.expose(), "postgres://kms:secret@db/kms?sslmode=verify-full");
     assert_eq!(settings.chain.chain_id, 1);
     assert_eq!(settings.listen.port(), 443);
     let KmsKeyProvider::Local { passphrase, .. } = &settings.kms_key.provider else {
@@ -153,6 +153,89 @@ fn tokens_are_distinct() {
         let error = message(with(&[usdc.clone(), other]));
         assert!(error.contains("tokens") && error.contains(why), "{error}");
     }
+}
+
+/// Settings of production with one change.
+fn production(key: &str, value: &str) -> Result<Settings, ConfigError> {
+    let mut variables = vec![
+        ("KMS_SERVER__PROFILE", "production"),
+        ("KMS_SERVER__AUDIT__CHECKPOINT_PATH", "/var/lib/kms-audit/checkpoints"),
+        ("KMS_SERVER__MAIL__URL", "smtps://mail.example.org"),
+        ("KMS_SERVER__MAIL__FROM", "Wallet <wallet@example.org>"),
+        ("KMS_SERVER__MAIL__PUBLIC_URL", "https://kms.example.org"),
+    ];
+    let key = format!("{PREFIX}__{key}");
+    variables.retain(|(known, _)| *known != key);
+    variables.push((&key, value));
+    settings(EXAMPLE, &variables)
+}
+
+#[test]
+fn production_accepts_defaults_and_stricter_settings() {
+    for (key, value) in [
+        ("LISTEN", "0.0.0.0:443"),
+        ("RECOVERY__WAIT_WITHOUT_EMAIL", "72h"),
+        ("RECOVERY__HOLD", "30d"),
+        ("LIMITS__EXPORTS", "0/day"),
+        ("LIMITS__RECOVERIES", "1/day"),
+        ("LIMITS__SPEND_A_DAY_AFTER_RECOVERY", "{ ETH = \"0.1\" }"),
+        ("PASSWORD__KDF", "argon2id:m=65536,t=3,p=1"),
+        ("PASSWORD__KDF", "pbkdf2-sha256:i=600000"),
+        ("UPKEEP__RETENTION", "0d"),
+        ("UPKEEP__CHECK_INTERVAL", "1h"),
+    ] {
+        let accepted = production(key, value).unwrap();
+        assert_eq!(accepted.weaknesses(), [], "{key}");
+    }
+}
+
+#[test]
+fn production_refuses_what_is_weaker_than_the_defaults() {
+    let refused = [
+        ("AUDIT__CHECKPOINT_PATH", ""),
+        ("AUDIT__CHECKPOINT_INTERVAL", "1h"),
+        ("RECOVERY__WAIT_WITH_CODE", "59m"),
+        ("RECOVERY__WAIT_WITHOUT_EMAIL", "0s"),
+        ("RECOVERY__WAIT_WITHOUT_EMAIL", "8d"),
+        ("RECOVERY__WAIT_WITHOUT_CODE", "6d"),
+        ("RECOVERY__EMAIL_TRUSTED_AFTER", "1d"),
+        ("RECOVERY__HOLD", "0s"),
+        ("LIMITS__RECOVERIES", "4/day"),
+        ("LIMITS__RECOVERIES", "3/hour"),
+        ("LIMITS__ALL_RECOVERIES", "30/minute"),
+        ("LIMITS__EXPORTS", "100/day"),
+        ("LIMITS__EMAIL_CODES", "6/day"),
+        ("LIMITS__SPEND_A_DAY_AFTER_RECOVERY", "{ ETH = \"unlimited\" }"),
+        ("PASSWORD__KDF", "argon2id:m=8192,t=2,p=1"),
+        ("PASSWORD__KDF", "argon2id:m=65536,t=1,p=1"),
+        ("PASSWORD__KDF", "pbkdf2-sha256:i=100000"),
+        ("UPKEEP__RETENTION", "34d"),
+        ("UPKEEP__CHECK_INTERVAL", "48h"),
+        ("UPKEEP__PROBE_INTERVAL", "2h"),
+        ("CHAIN__PROVE_RECEIPTS", "false"),
+        ("CHAIN__STALLED_AFTER", "0s"),
+    ]
+    .map(|(key, value)| message(production(key, value)));
+    insta::assert_snapshot!(refused.join("\n"));
+    let without_mail = settings(EXAMPLE, &[("KMS_SERVER__PROFILE", "production")]);
+    insta::assert_snapshot!("production_without_anything", message(without_mail));
+    assert!(settings(EXAMPLE, &[("KMS_SERVER__RECOVERY__HOLD", "0s")]).is_ok());
+}
+
+#[test]
+fn databases_on_other_machines_are_reached_over_tls() {
+    for (key, url) in [
+        ("DATABASE__URL", "postgres://kms:secret@db.example/kms"),
+        ("DATABASE__MIGRATE_URL", "postgres://kms:secret@db.example/kms?sslmode=require"),
+        ("KEY_DATABASE__URL", "mongodb://kms:secret@db.example/?replicaSet=rs0"),
+    ] {
+        let error = message(settings(EXAMPLE, &[(&format!("{PREFIX}__{key}"), url)]));
+        let (named, secret) = (key.replace("__", ".").to_lowercase(), "secret");
+        assert!(error.starts_with(&format!("{named}: ")) && !error.contains(secret), "{error}");
+    }
+    insta::assert_snapshot!(
+        [DatabaseUrlError::Postgres.to_string(), DatabaseUrlError::MongoDb.to_string(),].join("\n")
+    );
 }
 
 #[cfg(feature = "aws-kms")]

@@ -30,5 +30,6 @@ mod slow;
 mod supervision;
 mod tokens;
 mod transfers;
+mod transport;
 mod upkeep;
 mod way_out;

@@ -1,15 +1,17 @@
 //! MongoDB, with a database and credentials of its own.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use kms_core::audit::Checkpoint;
 use kms_core::ports::{SckStore, StoreError, WrappedSck};
 use kms_types::SckId;
-use mongodb::bson::{Binary, doc, spec::BinarySubtype};
+use mongodb::bson::{Binary, Bson, doc, spec::BinarySubtype};
 use mongodb::error::ErrorKind;
 use mongodb::options::{
-    Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
+    Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, ServerAddress,
+    Tls, WriteConcern,
 };
 use mongodb::{Client, Collection};
 use serde::{Deserialize, Serialize};
@@ -31,6 +33,7 @@ pub(super) struct MongoKeyDatabase {
     scks: Collection<SckDocument>,
     checkpoints: Collection<CheckpointDocument>,
     owner: Collection<OwnerDocument>,
+    is_encrypted: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -101,12 +104,13 @@ impl MongoKeyDatabase {
         let mut concern = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
         concern.w_timeout = Some(TIMEOUT);
         options.write_concern = Some(concern);
+        let is_encrypted = matches!(options.tls, Some(Tls::Enabled(_)));
         let client = Client::with_options(options).map_err(open)?;
         let database = client.database(database);
         let scks = database.collection("wrapped_scks");
         let checkpoints = database.collection("audit_checkpoints");
         let owner = database.collection("owner");
-        Ok(Self { client, scks, checkpoints, owner })
+        Ok(Self { client, scks, checkpoints, owner, is_encrypted })
     }
 }
 
@@ -150,7 +154,11 @@ impl SckStore for MongoKeyDatabase {
 impl KeyDatabase for MongoKeyDatabase {
     async fn ping(&self) -> Result<(), StoreError> {
         let admin = self.client.database("admin");
-        within(admin.run_command(doc! { "ping": 1 }).into_future()).await.map(drop)
+        let hello = within(admin.run_command(doc! { "hello": 1 }).into_future()).await?;
+        // The driver connects to the members that the replica set names, whatever the URL names.
+        let members = hello.get_array("hosts").into_iter().flatten().filter_map(Bson::as_str);
+        let remote = members.filter(|_| !self.is_encrypted).find(|member| !is_local(member));
+        remote.map_or(Ok(()), |member| Err(unavailable(Plaintext { member: member.to_owned() })))
     }
 
     async fn put_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {
@@ -213,6 +221,25 @@ impl KeyDatabase for MongoKeyDatabase {
         let set = doc! { "$set": { "identity": identity, "claim": claim } };
         let update = self.owner.update_one(unchanged, set);
         Ok(within(update.into_future()).await?.matched_count == 1)
+    }
+}
+
+/// A member of the replica set is on another machine, and the connection to it is not encrypted.
+#[derive(Debug, thiserror::Error)]
+#[error("add tls=true to key_database.url: the replica set has the member {member}")]
+struct Plaintext {
+    member: String,
+}
+
+fn is_local(member: &str) -> bool {
+    match ServerAddress::parse(member) {
+        Ok(ServerAddress::Tcp { host, .. }) => {
+            let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+            host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|ip| ip.is_loopback())
+        }
+        #[cfg(unix)]
+        Ok(ServerAddress::Unix { .. }) => true,
+        _ => false,
     }
 }
 

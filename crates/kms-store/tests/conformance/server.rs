@@ -28,6 +28,30 @@ on_every_database!(
     tokens_are_found_by_their_hash,
 );
 
+/// Whatever PostgreSQL is set to, a commit waits for the disk.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn commits_are_durable_or_refused() {
+    let subject = Subject::postgres().await;
+    let name = subject.url.rsplit('/').next().unwrap();
+    let set = |setting: &str| subject.run(&[format!("alter database {name} set {setting}")]);
+    for weak in ["off", "local", "remote_write"] {
+        set(&format!("synchronous_commit = {weak}"));
+        open(&subject.url, &subject.keys).await.check_durability().await.unwrap();
+    }
+    // Like a pooler, which drops the setting of the session.
+    subject.tamper(
+        "create function public.set_config(text, text, boolean) returns text \
+         language sql as $$ select $2 $$",
+    );
+    set("search_path = public, pg_catalog");
+    let refused = open(&subject.url, &subject.keys).await.check_durability().await.unwrap_err();
+    let ConnectError::NotDurable { synchronous_commit } = refused else { panic!("{refused}") };
+    assert_eq!(synchronous_commit, "remote_write");
+    set("synchronous_commit = remote_apply");
+    open(&subject.url, &subject.keys).await.check_durability().await.unwrap();
+}
+
 async fn the_fifth_attempt_locks_and_the_lockout_doubles(subject: Subject) {
     let ann = insert(&subject.database, 1, "ann").await.id;
     let attempts = (0..64).map(|_| {
