@@ -56,6 +56,21 @@ async fn mails_to(mailbox: &Mailbox, address: &str, count: usize) -> Vec<Mail> {
     panic!("there were never {count} e-mails: {:#?}", mailbox.mails_to(address));
 }
 
+/// Which e-mail it is: the Fluent id of its subject.
+fn kind(mail: &Mail) -> &'static str {
+    let mut id = "";
+    for line in include_str!("../../i18n/en/kms-server.ftl").lines() {
+        let Some((name, text)) = line.split_once(" =") else { continue };
+        if !name.starts_with(' ') {
+            id = name;
+        }
+        if text.trim() == mail.subject && name.ends_with("subject") {
+            return id.trim_end_matches("-subject");
+        }
+    }
+    panic!("no such e-mail: {mail:?}");
+}
+
 pub(crate) fn code(mail: &Mail) -> ConfirmCode {
     let line = mail.body.lines().find_map(|line| line.strip_prefix("    "));
     ConfirmCode { code: line.unwrap().parse().unwrap() }
@@ -99,7 +114,7 @@ pub(crate) async fn ann_with_email(test: &TestServer, mailbox: &Mailbox) {
     let ann = test.client.account(telegram(1)).await.unwrap().unwrap();
     assert_eq!(ann.email.as_deref(), Some("a…@example.org"));
     assert!(ann.email_verified_at.is_some());
-    assert!(mails(mailbox, 2).await[1].subject.contains("now receives"));
+    assert_eq!(kind(&mails(mailbox, 2).await[1]), "email-confirmed");
 }
 
 #[actix_web::test]
@@ -113,8 +128,7 @@ async fn a_raised_limit_is_notified_by_e_mail() {
         test.client.set_limit(telegram(1), &body).await.unwrap();
     }
     let mail = mails(&mailbox, 3).await.pop().unwrap();
-    assert!(mail.subject.contains("Higher spending limit"), "{mail:?}");
-    assert!(mail.body.contains("undo it: send the bot /limit"), "{mail:?}");
+    assert_eq!(kind(&mail), "notice-limit-raise-requested");
     let event = test.events(4).await.pop().unwrap();
     let raised = EventBody::Security { kind: SecurityEvent::LimitRaiseRequested };
     assert_eq!(event.what, raised);
@@ -145,11 +159,11 @@ async fn a_code_shortens_the_wait_and_every_step_is_notified() {
         let ClientError::Problem(problem) = early else { panic!("{early}") };
         assert_eq!((problem.status, problem.retry_after), (409, Some(1)));
         // The owner is notified when the recovery is ready.
-        assert!(mails(&mailbox, 5).await[4].subject.contains("now set a new password"));
+        assert_eq!(kind(&mails(&mailbox, 5).await[4]), "recovery-ready");
         complete(&test, asked.id).await.unwrap();
         test.onboard(1, "ann", "new").await;
         let sent = mails(&mailbox, 6).await;
-        assert!(sent[5].subject.contains("has a new password"), "{sent:#?}");
+        assert_eq!(kind(&sent[5]), "recovery-completed");
         // The same steps are events for Telegram.
         let events = test.events(7).await;
         let steps = events.iter().filter_map(|event| match &event.what {
@@ -267,7 +281,7 @@ async fn the_link_in_an_e_mail_cancels_only_by_its_button() {
         assert!(!page.text().await.unwrap().contains("<form"));
     }
     assert_eq!(test.client.recovery(telegram(1)).await.unwrap(), None);
-    assert!(mails(&mailbox, 4).await[3].subject.contains("reset cancelled"));
+    assert_eq!(kind(&mails(&mailbox, 4).await[3]), "recovery-cancelled");
     // The cancelled recovery does not block a new one.
     let asked = request(&test).await.unwrap();
     assert_eq!(failed(complete(&test, asked.id).await), Some(ErrorCode::RecoveryNotReady));
@@ -328,8 +342,7 @@ async fn an_export_is_notified_by_e_mail() {
     let body = ExportKey { password_hash: hash("forgotten") };
     test.client.export(telegram(1), &body).await.unwrap();
     let mail = mails(&mailbox, 3).await.remove(2);
-    assert!(mail.subject.contains("private key was exported"), "{mail:#?}");
-    assert!(mail.body.contains("Create a wallet in another app"), "{mail:#?}");
+    assert_eq!(kind(&mail), "notice-key-exported");
 }
 
 /// An event stores the address to notify: the old address is notified of its replacement, and a
@@ -344,9 +357,7 @@ async fn codes_go_to_the_address_at_the_time_of_the_request() {
     let eves =
         ChangeEmail { email: Some("eve@example.org".parse().unwrap()), ..new_email("forgotten") };
     test.client.change_email(telegram(1), &eves).await.unwrap();
-    assert!(
-        mails(&mailbox, 3).await[2].subject.contains("Change of your e-mail address requested")
-    );
+    assert_eq!(kind(&mails(&mailbox, 3).await[2]), "email-change-requested");
     let code_for_eve = code(&mails_to(&mailbox, "eve@example.org", 1).await[0]);
     mailbox.set_down(true);
     let asked = request(&test).await.unwrap();
@@ -360,7 +371,8 @@ async fn codes_go_to_the_address_at_the_time_of_the_request() {
     }
     mails_to(&mailbox, "eve@example.org", 3).await;
     let eves = mailbox.mails_to("eve@example.org");
-    assert!(eves.iter().skip(1).all(|mail| !mail.body.contains("this code")), "{eves:#?}");
+    let has_code = |mail: &Mail| mail.body.lines().any(|line| line.starts_with("    "));
+    assert!(has_code(&eves[0]) && !eves[1..].iter().any(has_code), "{eves:#?}");
     // A change of password voids the requests that were made with the old one.
     let body =
         ChangePassword { old_password_hash: hash("forgotten"), new_password_hash: hash("changed") };
@@ -463,12 +475,12 @@ async fn an_operator_lists_pauses_and_cancels_recoveries() {
     let listed = run("list");
     assert!(listed.contains(&format!("{}\t{}\tready", asked.id, asked.account)), "{listed}");
     assert_eq!(run("pause"), "paused\n");
-    assert!(run("list").contains("paused since"));
+    assert_eq!(run("list").lines().count(), listed.lines().count() + 1);
     assert_eq!(failed(complete(&test, asked.id).await), Some(ErrorCode::RecoveriesPaused));
     assert_eq!(run(&format!("cancel {}", asked.id)), "cancelled\n");
     assert_eq!(failed(request(&test).await), Some(ErrorCode::RecoveriesPaused));
     assert_eq!(run("resume"), "resumed\n");
-    assert!(fails(&test.env, "recoveries resume").contains("recoveries were not paused"));
+    insta::assert_snapshot!("recoveries_not_paused", fails(&test.env, "recoveries resume"));
     let asked = request(&test).await.unwrap();
     complete(&test, asked.id).await.unwrap();
     let rows = test.database.audit_after(0, 100).await.unwrap();
