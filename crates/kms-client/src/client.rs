@@ -145,7 +145,10 @@ async fn response(request: RequestBuilder) -> Result<Response, ClientError> {
 }
 
 async fn read<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, ClientError> {
-    let response = response(request).await?;
+    json(response(request).await?).await
+}
+
+async fn json<T: DeserializeOwned>(response: Response) -> Result<T, ClientError> {
     let status = response.status().as_u16();
     response.json().await.map_err(|error| {
         if error.is_decode() { ClientError::BadAnswer { status } } else { unreachable(error) }

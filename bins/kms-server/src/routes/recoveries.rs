@@ -138,7 +138,8 @@ pub(crate) async fn request(
                 )),
             )
         ),
-        (status = 404, description = "No such account, or it has no open recovery"),
+        (status = 204, description = "The account has no open recovery"),
+        (status = 404, description = "No such account"),
     )
 )]
 #[get("/accounts/{account}/recovery")]
@@ -150,8 +151,10 @@ pub(crate) async fn read(
     let account = find(&state, account).await?;
     let now = clock::now();
     let open = state.database.open_recovery(account.id).await?;
-    let open = open.filter(|recovery| recovery.is_open(now)).ok_or_else(none)?;
-    Ok(HttpResponse::Ok().json(show(&state, open, now).await?))
+    match open.filter(|recovery| recovery.is_open(now)) {
+        Some(open) => Ok(HttpResponse::Ok().json(show(&state, open, now).await?)),
+        None => Ok(HttpResponse::NoContent().finish()),
+    }
 }
 
 /// Confirms the code that was sent by e-mail, which shortens the wait.
@@ -301,13 +304,6 @@ fn readable<T>(found: Result<T, StoreError>) -> Result<Option<T>, ApiError> {
         Err(error @ StoreError::Unavailable { .. }) => Err(error.into()),
         Err(_changed) => Ok(None),
     }
-}
-
-fn none() -> ApiError {
-    ApiError::refused(
-        ErrorCode::NoSuchRecovery,
-        "the account has no such recovery; request one first",
-    )
 }
 
 /// How a limit refuses.

@@ -2,10 +2,10 @@
 
 use kms_types::wire::{CompleteRecovery, ConfirmCode, Recovery, RequestRecovery};
 use kms_types::{AccountRef, RecoveryId};
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde::Serialize;
 
-use super::{Client, found};
+use super::{Client, found, json, response};
 use crate::error::ClientError;
 
 impl Client {
@@ -30,7 +30,14 @@ impl Client {
     /// # Errors
     /// [`ClientError`]: the server refused, or its response did not arrive.
     pub async fn recovery(&self, account: AccountRef) -> Result<Option<Recovery>, ClientError> {
-        found(self.get(&["accounts", &account.to_string(), "recovery"], &[]).await)
+        let path = ["accounts", &account.to_string(), "recovery"];
+        let answer = response(self.request(Method::GET, &path, &[])?).await;
+        match found(answer)? {
+            Some(recovery) if recovery.status() != StatusCode::NO_CONTENT => {
+                json(recovery).await.map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Confirms the code that was sent by e-mail, which shortens the wait.
