@@ -6,6 +6,7 @@
 
 mod page;
 mod stage;
+pub mod texts;
 pub mod tour;
 
 pub use kms_testkit::{Mail, TransferBehavior};

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use bot_api_sim::Phone;
+use bot_api_sim::{Message, Phone};
 use kms_client::Page;
 use kms_core::ports::{AccountStore, SckStore};
 use kms_testkit::Mail;
@@ -17,6 +17,7 @@ use kms_types::{EthAddress, EventStream, TelegramId, U256, Wei};
 use serde_json::json;
 
 use crate::stage::{Stage, StageOptions};
+use crate::texts::{self, label};
 
 const ANNS_ADDRESS: &str = "ann@example.org";
 const ANNS_FIRST: &str = "orange ladder seldom sings";
@@ -67,12 +68,12 @@ impl Tour {
     async fn onboarding(&mut self) -> anyhow::Result<(Account, Account)> {
         title("Ann and Bob create their wallets");
         self.ann.says("/start");
-        self.ann.hears("Choose a password").await?;
+        hears(&mut self.ann, "start-welcome", &[]).await?;
         self.ann.says("password123");
-        self.ann.hears("too easy to guess").await?;
+        hears(&mut self.ann, "password-guessable", &[]).await?;
         let ann = onboard(&self.stage, &mut self.ann, ANNS_FIRST).await?;
         self.bob.says("/start");
-        self.bob.hears("Choose a password").await?;
+        hears(&mut self.bob, "start-welcome", &[]).await?;
         let bob = onboard(&self.stage, &mut self.bob, BOBS_ONLY).await?;
         ensure!(ann.address != bob.address, "both wallets have the same address");
         Ok((ann, bob))
@@ -83,28 +84,28 @@ impl Tour {
         title("The faucet funds Ann's wallet");
         let hash = self.stage.faucet(ann.address, coins(10)).await?;
         println!("  10 ETH in transaction {hash}");
-        self.ann.hears("You received 10 ETH from 0x").await?;
+        hears(&mut self.ann, "notice-received", &["10 ETH"]).await?;
         let hash = self.stage.faucet_tokens(ann.address, 100_000_000)?;
         println!("  100 TUSD, an ERC-20 token, in transaction {hash}");
-        self.ann.hears("You received 100 TUSD from 0x").await?;
-        self.ann.presses("💰 Balance")?;
-        self.ann.hears("💰 10 ETH").await?;
+        hears(&mut self.ann, "notice-received", &["100 TUSD"]).await?;
+        self.ann.presses(&label("balance-button"))?;
+        hears(&mut self.ann, "balance-coin", &["10 ETH"]).await?;
         show(&mut self.ann);
         Ok(())
     }
 
     async fn refusals(&mut self, bob: &Account) -> anyhow::Result<()> {
         title("The bot explains why a payment is not possible");
-        for (says, hears) in [
-            ("/send @bob 1,5", "no commas"),
-            ("/send @nobody 0.5", "has no wallet here"),
-            ("/send @bob 11", "short, including the network fee"),
-            ("/send @bob 101 TUSD", "You are 1 TUSD short"),
-            ("/send @bob 0.0000000000000000001", "decimals"),
-            ("/send @ann 1", "your own wallet"),
+        for (says, id, values) in [
+            ("/send @bob 1,5", "input-amount-comma", [].as_slice()),
+            ("/send @nobody 0.5", "send-unknown-name", &["@nobody"]),
+            ("/send @bob 11", "problem-insufficient-coin", &[]),
+            ("/send @bob 101 TUSD", "problem-insufficient-token", &["1 TUSD"]),
+            ("/send @bob 0.0000000000000000001", "input-amount-precision", &[]),
+            ("/send @ann 1", "problem-self-transfer", &[]),
         ] {
             self.ann.says(says);
-            self.ann.hears(hears).await?;
+            hears(&mut self.ann, id, values).await?;
         }
         show(&mut self.ann);
         let balance = self.stage.chain_balance(bob.address)?;
@@ -116,27 +117,27 @@ impl Tour {
     async fn send_across_a_restart(&mut self) -> anyhow::Result<()> {
         title("Ann sends 0.5 ETH to @bob, and the server restarts before she confirms");
         self.ann.says("/send @bob 0.5");
-        self.ann.hears("Total: up to").await?;
+        hears(&mut self.ann, "send-quote", &[]).await?;
         self.stage.stop_server().await;
         self.ann.says("/balance");
-        self.ann.hears("can't reach the wallet service").await?;
+        hears(&mut self.ann, "problem-unreachable", &[]).await?;
         self.stage.start_server().await?;
         show(&mut self.ann);
         println!("  (the server was stopped and started again)");
         self.confirm().await?;
         self.ann.says("not my password");
-        self.ann.hears("Wrong password").await?;
+        hears(&mut self.ann, "send-wrong-password", &[]).await?;
         self.pay("0.5", ANNS_FIRST).await
     }
 
     async fn send_tokens(&mut self, ann: &Account, bob: &Account) -> anyhow::Result<()> {
         title("Ann sends 25 TUSD to @bob; the network fee is in ETH");
         self.ann.says("/send @bob 25 TUSD");
-        self.ann.hears("Total: up to 25 TUSD and").await?;
+        hears(&mut self.ann, "send-quote", &["25 TUSD"]).await?;
         self.confirm().await?;
         self.ann.says(ANNS_FIRST);
-        self.ann.hears("Confirmed: 25 TUSD").await?;
-        self.bob.hears("25 TUSD from @ann is arriving").await?;
+        hears(&mut self.ann, "transfer-confirmed", &["25 TUSD"]).await?;
+        hears(&mut self.bob, "notice-arriving", &["25 TUSD", "@ann"]).await?;
         show(&mut self.ann);
         show(&mut self.bob);
         let anns = self.stage.chain_tokens(ann.address)?;
@@ -148,10 +149,10 @@ impl Tour {
     async fn change_of_password(&mut self) -> anyhow::Result<()> {
         title("Ann changes her password");
         self.ann.says("/password");
-        self.ann.hears("Send both passwords").await?;
+        hears(&mut self.ann, "password-ask", &[]).await?;
         self.ann.says(&format!("{ANNS_FIRST}\n{ANNS_SECOND}"));
-        self.ann.hears("Your password was changed.").await?;
-        self.ann.hears("Your password was changed on").await?;
+        hears(&mut self.ann, "password-changed", &[]).await?;
+        hears(&mut self.ann, "notice-password-changed", &[]).await?;
         self.pay_after_a_wrong_password("0.25", ANNS_FIRST, ANNS_SECOND).await
     }
 
@@ -159,16 +160,16 @@ impl Tour {
     async fn e_mail_address(&mut self) -> anyhow::Result<String> {
         title("Ann adds an e-mail address");
         self.ann.says("/contact");
-        self.ann.hears("You have not added an e-mail address").await?;
-        self.ann.presses("✉️ Add e-mail")?;
-        self.ann.hears("What is your e-mail address").await?;
+        hears(&mut self.ann, "contact-none", &[]).await?;
+        self.ann.presses(&label("contact-add-button"))?;
+        hears(&mut self.ann, "contact-ask-address", &[]).await?;
         self.ann.says(ANNS_ADDRESS);
-        self.ann.hears("To confirm, send your password").await?;
+        hears(&mut self.ann, "contact-ask-password-new", &[]).await?;
         self.ann.says(ANNS_SECOND);
-        self.ann.hears("I sent a code").await?;
+        hears(&mut self.ann, "contact-ask-code", &[]).await?;
         let code = code(&mail(&self.stage, 1).await?)?;
         self.ann.says(&code);
-        self.ann.hears("Your e-mail address was changed").await?;
+        hears(&mut self.ann, "notice-email-changed", &[]).await?;
         show(&mut self.ann);
         Ok(code)
     }
@@ -176,24 +177,24 @@ impl Tour {
     async fn recovery(&mut self, ann: &Account, used_code: &str) -> anyhow::Result<()> {
         title("Ann forgets her password, and recovers her wallet without a seed phrase");
         self.ann.says("/recover");
-        self.ann.hears("Forgot your password?").await?;
-        self.ann.presses("🛟 Reset my password")?;
-        self.ann.hears("I sent a code to a").await?;
+        hears(&mut self.ann, "recover-ask", &[]).await?;
+        self.ann.presses(&label("recover-start-button"))?;
+        hears(&mut self.ann, "notice-recovery-code-sent", &[]).await?;
         show(&mut self.ann);
         let requested = mail(&self.stage, 3).await?;
         show_mail(&requested);
         self.ann.says(if used_code == "0000 0000" { "1111 1111" } else { "0000 0000" });
-        self.ann.hears("That code is wrong").await?;
+        hears(&mut self.ann, "problem-wrong-code", &[]).await?;
         self.ann.says(&code(&requested)?);
-        self.ann.hears("The code was correct").await?;
-        self.ann.hears("The wait is over").await?;
-        self.ann.presses("🔑 Set a new password")?;
-        self.ann.hears("Send the new password").await?;
+        hears(&mut self.ann, "notice-recovery-confirmed", &[]).await?;
+        hears(&mut self.ann, "notice-recovery-ready", &[]).await?;
+        self.ann.presses(&label("recover-set-button"))?;
+        hears(&mut self.ann, "recover-ask-password", &[]).await?;
         self.ann.says(ANNS_THIRD);
-        let recovered = self.ann.hears("Your wallet is recovered").await?;
+        let recovered = hears(&mut self.ann, "recover-done", &[]).await?;
         let recovered = recovered.context("the bot answered by a notice")?;
         ensure!(recovered.text.contains(&ann.address.to_string()), "the address changed");
-        self.ann.hears("Your wallet was recovered").await?;
+        hears(&mut self.ann, "notice-recovery-completed", &[]).await?;
         mail(&self.stage, 6).await?;
         show(&mut self.ann);
         self.pay_after_a_wrong_password("0.125", ANNS_SECOND, ANNS_THIRD).await
@@ -202,7 +203,7 @@ impl Tour {
     async fn records(&mut self, ann: &Account) -> anyhow::Result<()> {
         title("The records agree");
         self.ann.says("/history");
-        self.ann.hears("Your payments").await?;
+        hears(&mut self.ann, "history-title", &[]).await?;
         show(&mut self.ann);
         let stored = self.stage.sim.stored();
         let passwords = [ANNS_FIRST, ANNS_SECOND, ANNS_THIRD, BOBS_ONLY];
@@ -216,8 +217,8 @@ impl Tour {
 impl Tour {
     /// Presses the confirm button of the quote that is shown.
     async fn confirm(&mut self) -> anyhow::Result<()> {
-        self.ann.presses("✅ Confirm")?;
-        self.ann.hears("To confirm, send your password").await?;
+        self.ann.presses(&label("send-confirm-button"))?;
+        hears(&mut self.ann, "send-ask-password", &[]).await?;
         Ok(())
     }
 
@@ -229,10 +230,10 @@ impl Tour {
         new: &str,
     ) -> anyhow::Result<()> {
         self.ann.says(&format!("/send @bob {amount}"));
-        self.ann.hears("Total: up to").await?;
+        hears(&mut self.ann, "send-quote", &[]).await?;
         self.confirm().await?;
         self.ann.says(old);
-        self.ann.hears("Wrong password").await?;
+        hears(&mut self.ann, "send-wrong-password", &[]).await?;
         self.pay(amount, new).await
     }
 
@@ -243,8 +244,8 @@ impl Tour {
         let address = account.context("the recipient has no account")?.address;
         let before = self.stage.chain_balance(address)?;
         self.ann.says(password);
-        self.ann.hears("Confirmed:").await?;
-        self.bob.hears(&format!("{amount} ETH from @ann is arriving")).await?;
+        hears(&mut self.ann, "transfer-confirmed", &[]).await?;
+        hears(&mut self.bob, "notice-arriving", &[&format!("{amount} ETH"), "@ann"]).await?;
         show(&mut self.ann);
         show(&mut self.bob);
         let after = self.stage.chain_balance(address)?;
@@ -259,10 +260,16 @@ impl Tour {
     }
 }
 
+/// Waits until the bot sends the message with this id, with these values in it.
+async fn hears(phone: &mut Phone, id: &str, values: &[&str]) -> anyhow::Result<Option<Message>> {
+    let expected = format!("{id} {values:?}");
+    Ok(phone.hears_matching(&expected, |text| texts::is_with(id, values, text)).await?)
+}
+
 /// Gives a password at onboarding, and finds the new account in both stores.
 async fn onboard(stage: &Stage, phone: &mut Phone, password: &str) -> anyhow::Result<Account> {
     phone.says(password);
-    phone.hears("Your wallet is ready").await?;
+    hears(phone, "start-created", &[]).await?;
     show(phone);
     let id = id(phone)?;
     let account = stage.client.account(id.into()).await?.context("the server has no account")?;

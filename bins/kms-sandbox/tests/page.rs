@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kms_sandbox::texts::{self, label};
 use kms_sandbox::{Page, Stage, StageOptions};
 use kms_testkit::{Chromedriver, TestkitError};
 use kms_types::{TelegramId, Wei};
@@ -64,19 +65,30 @@ impl Visitor {
         assert!(found.not_exists().await.unwrap(), "{text:?} is still there");
     }
 
-    /// Waits for a message that contains this text.
-    async fn reads(&self, phone: &str, text: &str) {
-        let bubble = "*[starts-with(@class, 'bubble')]";
-        self.waits(&format!("//*[@id='{phone}']//{bubble}[contains(., '{text}')]")).await;
+    /// Waits for a message of the bot with this id, with these values in it.
+    async fn reads(&self, phone: &str, id: &str, values: &[&str]) {
+        let bubbles = format!("#{phone} [class^=bubble]");
+        let script = "return [...document.querySelectorAll(arguments[0])].map(b => b.innerText)";
+        for _ in 0..600 {
+            let shown = self.0.execute(script, vec![json!(bubbles)]).await.unwrap();
+            let shown: Vec<String> = shown.convert().unwrap();
+            if shown.iter().any(|text| texts::is_with(id, values, text)) {
+                return;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        let page = self.find("body").await.text().await.unwrap();
+        panic!("{id} {values:?} did not appear; the page was:\n{page}");
     }
 
-    async fn presses(&self, phone: &str, button: &str) {
-        let path = format!("(//*[@id='{phone}']//button[contains(., '{button}')])[last()]");
+    /// Presses the last button of the bot with this label.
+    async fn presses(&self, phone: &str, id: &str) {
+        let path = format!("(//*[@id='{phone}']//button[contains(., '{}')])[last()]", label(id));
         self.waits(&path).await.click().await.unwrap();
     }
 
-    async fn clicks(&self, path: &str) {
-        self.waits(path).await.click().await.unwrap();
+    async fn clicks(&self, css: &str) {
+        self.find(css).await.click().await.unwrap();
     }
 
     /// Takes a screenshot in this window size and colour scheme, and checks that the page fits.
@@ -119,59 +131,61 @@ async fn ann_onboards_and_sends_to_bob() {
     let page = Page::open(Arc::clone(&stage), 0).unwrap();
     let visitor = Visitor::at(&driver, &page.url()).await;
 
-    visitor.presses("ann", "Add test ETH").await;
-    visitor.waits("//*[@class='toast shown'][contains(., 'no wallet yet')]").await;
+    // She has no wallet yet.
+    visitor.clicks("#ann .faucet").await;
+    visitor.find(".toast.shown").await;
     visitor.types("ann", "/start").await;
-    visitor.reads("ann", "Choose a password").await;
+    visitor.reads("ann", "start-welcome", &[]).await;
     visitor.types("ann", ANNS).await;
-    visitor.reads("ann", "Your wallet is ready").await;
+    visitor.reads("ann", "start-created", &[]).await;
     visitor.types("bob", "/start").await;
-    visitor.reads("bob", "Choose a password").await;
+    visitor.reads("bob", "start-welcome", &[]).await;
     visitor.types("bob", BOBS).await;
-    visitor.reads("bob", "Your wallet is ready").await;
-    visitor.presses("ann", "Add test ETH").await;
+    visitor.reads("bob", "start-created", &[]).await;
+    visitor.clicks("#ann .faucet").await;
     visitor.find("#written .blocks .hash").await;
-    visitor.reads("ann", "You received 10 ETH from 0x").await;
-    visitor.presses("bob", "Receive").await;
+    visitor.reads("ann", "notice-received", &["10 ETH"]).await;
+    visitor.presses("bob", "receive-button").await;
     let picture = visitor.find("#bob .bubble img").await;
     let wide = "return arguments[0].decode().then(() => arguments[0].naturalWidth)";
     let wide = visitor.0.execute(wide, vec![picture.to_json().unwrap()]).await.unwrap();
     assert!(wide.json().as_u64().unwrap() > 100, "the QR code is an image");
 
     visitor.types("ann", "/send @bob 0.5").await;
-    visitor.reads("ann", "Total: up to").await;
-    visitor.presses("ann", "Confirm").await;
-    visitor.reads("ann", "To confirm, send your password").await;
+    visitor.reads("ann", "send-quote", &[]).await;
+    visitor.presses("ann", "send-confirm-button").await;
+    visitor.reads("ann", "send-ask-password", &[]).await;
     visitor.types("ann", ANNS).await;
-    visitor.reads("ann", "Confirmed: 0.5 ETH").await;
-    visitor.reads("bob", "0.5 ETH from @ann is arriving").await;
-    visitor.presses("bob", "Balance").await;
-    visitor.reads("bob", "💰 0.5 ETH").await;
+    visitor.reads("ann", "transfer-confirmed", &["0.5 ETH"]).await;
+    visitor.reads("bob", "notice-arriving", &["0.5 ETH", "@ann"]).await;
+    visitor.presses("bob", "balance-button").await;
+    visitor.reads("bob", "balance-coin", &["0.5 ETH"]).await;
     let bob = stage.client.account(TelegramId::try_from(4712).unwrap().into()).await.unwrap();
     let balance = stage.chain_balance(bob.unwrap().address).unwrap();
     assert_eq!(balance, Wei::try_from(&"0.5".parse().unwrap()).unwrap());
-    visitor.clicks("//*[@id='written']//button[contains(., 'Pause mining')]").await;
-    visitor.waits("//*[@id='written']//button[contains(., 'Resume mining')]").await;
-    visitor.presses("bob", "Add test ETH").await;
-    visitor.waits("//*[@class='toast shown'][contains(., 'Mining is paused')]").await;
+    visitor.clicks("#written .mining[aria-pressed=false]").await;
+    visitor.find("#written .mining[aria-pressed=true]").await;
+    visitor.find(".toast:not(.shown)").await;
+    visitor.clicks("#bob .faucet").await;
+    visitor.find(".toast.shown").await;
     visitor.types("ann", "/send @bob 0.125").await;
-    visitor.reads("ann", "Total: up to 0.125").await;
-    visitor.presses("ann", "Confirm").await;
-    visitor.reads("ann", "To confirm, send your password").await;
+    visitor.reads("ann", "send-quote", &["0.125"]).await;
+    visitor.presses("ann", "send-confirm-button").await;
+    visitor.reads("ann", "send-ask-password", &[]).await;
     visitor.types("ann", ANNS).await;
-    visitor.reads("ann", "Sent 0.125 ETH").await;
-    visitor.reads("ann", "Pending: waiting for the network").await;
-    visitor.clicks("//*[@id='written']//button[contains(., 'Resume mining')]").await;
-    visitor.reads("ann", "Confirmed: 0.125 ETH").await;
-    visitor.reads("bob", "0.125 ETH from @ann is arriving").await;
+    visitor.reads("ann", "transfer-pending", &["0.125 ETH"]).await;
+    visitor.reads("ann", "transfer-waits-for-network", &[]).await;
+    visitor.clicks("#written .mining").await;
+    visitor.reads("ann", "transfer-confirmed", &["0.125 ETH"]).await;
+    visitor.reads("bob", "notice-arriving", &["0.125 ETH", "@ann"]).await;
 
     for password in [ANNS, BOBS] {
         visitor.no_longer_sees(password).await;
     }
 
     visitor.types("ann", "/send 0.25 @bob").await;
-    visitor.reads("ann", "Total: up to 0.25").await;
-    visitor.waits("//*[@class='toast']").await;
+    visitor.reads("ann", "send-quote", &["0.25"]).await;
+    visitor.find(".toast:not(.shown)").await;
     for scheme in ["light", "dark"] {
         visitor.screenshots(&format!("laptop-{scheme}"), (1440, 900), scheme).await;
         visitor.screenshots(&format!("phone-{scheme}"), (390, 844), scheme).await;

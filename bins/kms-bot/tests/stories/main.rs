@@ -17,9 +17,10 @@ mod secrets;
 mod seeds;
 mod sending;
 mod supervision;
-mod texts;
 mod traps;
 mod typed;
 mod unasked;
 mod waiting;
 mod world;
+
+use kms_sandbox::texts;

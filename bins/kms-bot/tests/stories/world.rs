@@ -65,8 +65,7 @@ impl Plays for Phone {
 
     async fn bot_with(&mut self, id: &str, values: &[&str]) -> Message {
         let expected = format!("{id} {values:?}");
-        let matches =
-            |text: &str| texts::is(id, text) && values.iter().all(|value| text.contains(value));
+        let matches = |text: &str| texts::is_with(id, values, text);
         match self.hears_matching(&expected, matches).await {
             Ok(message) => message.unwrap_or_default(),
             Err(unheard) => panic!("{unheard}"),

@@ -1,12 +1,14 @@
-//! The bot's texts by their Fluent ids. Stories wait for an id and assert on facts, so a change of
-//! wording changes snapshots and no story.
+//! The bot's texts by their Fluent ids. Stories and the tour wait for an id and assert on facts, so
+//! a change of wording changes snapshots and no story.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "an unknown id is a mistake")]
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use fluent_syntax::ast::{Entry, Pattern, PatternElement, Resource};
 
-const ENGLISH: &str = include_str!("../../i18n/en/kms-bot.ftl");
+const ENGLISH: &str = include_str!("../../kms-bot/i18n/en/kms-bot.ftl");
 
 /// The literal parts of each message, in order: what is left without variables and tags.
 static MESSAGES: LazyLock<HashMap<String, Vec<String>>> = LazyLock::new(|| {
@@ -21,7 +23,8 @@ static MESSAGES: LazyLock<HashMap<String, Vec<String>>> = LazyLock::new(|| {
 });
 
 /// Reports whether a text is the message with this id.
-pub(crate) fn is(id: &str, text: &str) -> bool {
+#[must_use]
+pub fn is(id: &str, text: &str) -> bool {
     let mut rest = text;
     MESSAGES[id].iter().all(|literal| match rest.split_once(literal.as_str()) {
         Some((_, after)) => {
@@ -32,8 +35,15 @@ pub(crate) fn is(id: &str, text: &str) -> bool {
     })
 }
 
+/// Reports whether a text is the message with this id, with these values in it.
+#[must_use]
+pub fn is_with(id: &str, values: &[&str], text: &str) -> bool {
+    is(id, text) && values.iter().all(|value| text.contains(value))
+}
+
 /// The label of a button.
-pub(crate) fn label(id: &str) -> String {
+#[must_use]
+pub fn label(id: &str) -> String {
     match MESSAGES[id].as_slice() {
         [label] => label.clone(),
         other => panic!("{id} is no label: {other:?}"),
