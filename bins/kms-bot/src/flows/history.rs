@@ -126,7 +126,7 @@ fn message(account: &Account, entries: &[HistoryEntry], network: &Network) -> Ht
     let entries = entries.iter().map(|entry| match entry {
         HistoryEntry::Transfer { transfer } => transferred(account, transfer, network),
         HistoryEntry::Deposit { at, deposit } => deposited(*at, deposit, network),
-        // A newer server's: there is nothing to show.
+        // From a newer server, and unknown here.
         HistoryEntry::Unknown => Html::default(),
     });
     Html::paragraphs([html!("history-title")].into_iter().chain(entries))

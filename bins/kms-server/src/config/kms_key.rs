@@ -20,7 +20,7 @@ use serde::{Deserialize, Deserializer};
 pub struct KmsKeySettings {
     /// Its id, which is stored with every key that it wraps.
     pub id: MasterKeyId,
-    /// Where it is.
+    /// Where it is kept.
     pub provider: KmsKeyProvider,
 }
 

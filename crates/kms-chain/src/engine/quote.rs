@@ -403,7 +403,7 @@ fn warnings(facts: &Facts, value: Units, usual_fee: Wei, name_reassigned: bool) 
     .collect()
 }
 
-/// Whether more than nine tenths are paid, so that less than a tenth is left.
+/// Whether less than a tenth of the balance is left.
 fn is_most_of(value: Units, balance: Units) -> bool {
     balance.0.saturating_sub(value.0) < balance.0.div_ceil(U256::from(10))
 }
