@@ -177,7 +177,7 @@ impl Mailer {
         let taken = self.database.take_once(event.cursor, &[(&key, self.limit)]).await?;
         if taken.is_err() {
             let (cursor, kind) = (event.cursor, event.kind.as_str());
-            tracing::warn!(event = "mail_dropped", %cursor, kind, "too many e-mails to one account");
+            tracing::warn!(event = "mail_dropped", %cursor, kind, "e-mail over the limit dropped");
             counter!("kms_mail_dropped_total").increment(1);
         }
         Ok(taken.is_ok())
