@@ -210,11 +210,9 @@ impl Telegram {
 }
 
 pub(super) fn deleted<T>(result: Result<T, CallError>) -> Result<(), TelegramError> {
+    use ApiError::{MessageIdInvalid, MessageToDeleteNotFound};
     match result {
-        Ok(_)
-        | Err(CallError::Refused(ApiError::MessageToDeleteNotFound | ApiError::MessageIdInvalid)) => {
-            Ok(())
-        }
+        Ok(_) | Err(CallError::Refused(MessageToDeleteNotFound | MessageIdInvalid)) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
