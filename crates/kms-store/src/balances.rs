@@ -14,8 +14,8 @@ use kms_core::ports::StoreError;
 use kms_types::{AccountId, Timestamp, U256, Units, Wei};
 
 use crate::convert::RowRef;
-use crate::database::{AnyConnection, Database, Failure};
-use crate::deposits::{self, NoticeFrom};
+use crate::database::{AnyConnection, Database, Failure, NoticeFrom};
+use crate::deposits;
 use crate::schema::{chain_cursors, external_deposits, transfers, wallet_balances, wallets};
 use crate::transfers::to_i64;
 

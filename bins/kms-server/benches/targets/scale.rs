@@ -353,8 +353,8 @@ async fn requests_of_a_payment() -> Row {
     let calls = (proxy.calls() - before) as f64 - idle * begun.elapsed().as_secs_f64();
     Row {
         name: format!(
-            "RPC calls of a payment, {block_time:?} blocks, {CONFIRMATIONS} confirmations ({idle:.1} \
-             a second without payments)"
+            "RPC calls of a payment, {block_time:?} blocks, {CONFIRMATIONS} confirmations \
+             ({idle:.1} a second without payments)"
         ),
         measured: calls / PAYERS as f64,
         limit: 20.0,
