@@ -43,8 +43,8 @@ async fn main() {
     let follower = Follower::new(Arc::new(database), chain, config);
     let now = Timestamp(0);
     follower.round(now).await.unwrap();
-    for _ in 0..blocks.div_ceil(1_000) {
-        anvil.rpc("anvil_mine", json!(["0x3e8"])).unwrap();
+    for _ in 0..blocks.div_ceil(100) {
+        anvil.rpc("anvil_mine", json!(["0x64"])).unwrap();
     }
     let begun = Instant::now();
     while follower.round(now).await.unwrap() {}

@@ -27,12 +27,14 @@ pub enum Fees {
 /// Prices that rise from step to step, by enough that every node accepts a step as a replacement of
 /// the one before. Never empty.
 ///
-/// Its text, as it is stored, is the usual price and the steps: `1010 2010:10 4012:12`.
+/// Its text, as it is stored, is the usual price and the steps: `1010 2010:10 4012:12`. If the
+/// cancellation was signed again, its prices follow: `1010 2010:10 4012:12 /9000:27`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ladder {
     usual: u128,
     first: Fees,
     replacements: Vec<Fees>,
+    cancellation: Option<Fees>,
 }
 
 /// The text is not a ladder, or its prices do not rise.
@@ -147,7 +149,13 @@ impl Ladder {
             }
             before = *step;
         }
-        Some(Self { usual, first, replacements })
+        Some(Self { usual, first, replacements, cancellation: None })
+    }
+
+    /// The same steps, and these prices of a cancellation that was signed again.
+    #[must_use]
+    pub fn with_cancellation(self, cancellation: Fees) -> Self {
+        Self { cancellation: Some(cancellation), ..self }
     }
 
     /// The lowest prices.
@@ -170,7 +178,7 @@ impl Ladder {
     /// The prices of the cancellation, which replaces the top step.
     #[must_use]
     pub fn cancellation(&self) -> Fees {
-        self.top().bumped()
+        self.cancellation.unwrap_or_else(|| self.top().bumped())
     }
 
     /// The fee that is expected to be paid for this gas limit.
@@ -183,7 +191,8 @@ impl Ladder {
 impl fmt::Display for Ladder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.usual, self.first)?;
-        self.replacements.iter().try_for_each(|fees| write!(f, " {fees}"))
+        self.replacements.iter().try_for_each(|fees| write!(f, " {fees}"))?;
+        self.cancellation.iter().try_for_each(|fees| write!(f, " /{fees}"))
     }
 }
 
@@ -191,11 +200,16 @@ impl FromStr for Ladder {
     type Err = ParseLadderError;
 
     fn from_str(text: &str) -> Result<Self, ParseLadderError> {
+        let (text, cancellation) = match text.split_once(" /") {
+            Some((steps, cancellation)) => (steps, Some(cancellation.parse()?)),
+            None => (text, None),
+        };
         let mut words = text.split(' ');
         let usual = words.next().and_then(|word| word.parse().ok()).ok_or(ParseLadderError)?;
         let first = words.next().ok_or(ParseLadderError)?.parse()?;
         let replacements = words.map(str::parse).collect::<Result<_, _>>()?;
-        Self::new(usual, first, replacements).ok_or(ParseLadderError)
+        let ladder = Self::new(usual, first, replacements).ok_or(ParseLadderError)?;
+        Ok(Self { cancellation, ..ladder })
     }
 }
 
@@ -229,10 +243,10 @@ mod tests {
 
     #[test]
     fn the_stored_text_is_read_back() {
-        for text in ["1010 2010:10 4012:12", "5 5", "5 5 6", "5 5:5"] {
+        for text in ["1010 2010:10 4012:12", "5 5", "5 5 6", "5 5:5", "5 5 /9", "5 5:5 6:6 /9:8"] {
             assert_eq!(text.parse::<Ladder>().unwrap().to_string(), text);
         }
-        for bad in ["", "5", "5 ", "5 5:", "5 5:5 5:5", "x 5", "5 -5", "5 5  6"] {
+        for bad in ["", "5", "5 ", "5 5:", "5 5:5 5:5", "x 5", "5 -5", "5 5  6", "5 5 /", "5 /9"] {
             assert_eq!(bad.parse::<Ladder>(), Err(ParseLadderError), "{bad}");
         }
     }

@@ -31,7 +31,7 @@ recovery-requested-with-code =
     {"    "}{ $code }
 
     With the code you can set a new password soon. Without it, you have to wait until { $ready }.
-    Never give the code to anyone else. We never ask you for it.
+    Enter the code only in the chat with the bot. Nobody else needs it.
 recovery-requested-without-code = If this was you, you can set a new password from { $ready } on.
 
 recovery-confirmed-subject = Password reset: your code was accepted
@@ -49,7 +49,7 @@ recovery-confirmed-body =
 
 recovery-ready-subject = You can now set a new password for your wallet
 recovery-ready-body =
-    The waiting time for the password reset of the wallet of { $owner } ended on { $at }. A new password can be set until { $expires }.{ $reminder }
+    The waiting period for the password reset of the wallet of { $owner } ended on { $at }. A new password can be set until { $expires }.{ $reminder }
 
     If this was you, send /recover to the bot.
 
@@ -189,5 +189,5 @@ email-code-body =
 
     {"    "}{ $code }
 
-    Never give the code to anyone else. We never ask you for it.
+    Enter the code only in the chat with the bot. Nobody else needs it.
     If this was not you, ignore this e-mail.

@@ -82,7 +82,7 @@ fn page(found: Result<Account, CustodyError>) -> LinkPage {
         (AccountState::FrozenByOwner, Some(_)) => LinkPage::new(
             "Keep your wallet frozen?",
             "Someone who knows the password requested to unfreeze your wallet. If it was not you, \
-             keep it frozen, and tell the operator of the bot.",
+             keep it frozen, and contact the operator of the bot.",
             button("Keep it frozen"),
         ),
         (AccountState::FrozenByOwner, None) => LinkPage::new(

@@ -55,7 +55,7 @@ pub(super) fn replace(
         return Ok(ReplaceOutcome::Outdated);
     };
     let (before, is_cancelled) = (transfer.max_wei(), transfer.cancel_requested_at.is_some());
-    let again = Transfer { ladder, ..transfer };
+    let again = Transfer { ladder, ..transfer.clone() };
     let mut others = from_nonce(connection, chain_id, &address, view.mined)?;
     others.retain(|other| other.id != key);
     let mut needed = super::outgoing(others)?;
@@ -82,6 +82,13 @@ pub(super) fn replace(
     let payments = payments.filter(|_| !is_cancelled);
     let sent = (view.block, now);
     insert_signed(connection, &key, last_step + 1, payments, signed.cancellation, sent)?;
+    // The payment was not signed again: it costs what it did, if it is mined after all.
+    let again = if is_cancelled {
+        let ladder = transfer.ladder.with_cancellation(again.ladder.cancellation());
+        Transfer { ladder, ..again }
+    } else {
+        again
+    };
     diesel::update(transfers::table.find(&key))
         .set(transfers::ladder.eq(again.ladder.to_string()))
         .execute(connection)?;

@@ -3,7 +3,8 @@
 
 use kms_chain::follower::{BlockRef, DepositStore};
 use kms_chain::ports::{
-    Progress, Sent, Sign, SignOutcome, SignedBytes, SignedLadder, SignedTx, TransferStore,
+    ChoosePrices, Progress, ReplaceOutcome, Sent, Sign, SignAgain, SignOutcome, SignedBytes,
+    SignedLadder, SignedTx, TransferStore,
 };
 use kms_chain::settlement::{Outcome, Position, ReadBlocks, Settlement, SettlementStore};
 use kms_chain::spending::{Caps, SpendingRules};
@@ -15,7 +16,7 @@ use kms_core::account::{SwapReason, Wallet, WalletSwap};
 use kms_core::freeze::FreezeChange;
 use kms_core::ports::{AccountStore, FreezeStore};
 use kms_store::Page;
-use kms_types::{EventCursor, SckId, Timestamp, U256, Units, Wei};
+use kms_types::{EventCursor, ReplacementId, SckId, Timestamp, U256, Units, Wei};
 
 use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
 use crate::transfers::{
@@ -25,6 +26,7 @@ use crate::transfers::{
 on_every_database!(
     a_ladder_is_stored_and_sent_step_by_step,
     a_cancellation_ends_a_signed_transfer,
+    a_cancellation_that_is_signed_again_reserves_what_can_still_be_taken,
     a_frozen_account_signs_nothing_and_is_marked,
     a_wallet_that_was_opened_with_an_earlier_password_signs_nothing,
     the_lowest_free_nonce_is_taken,
@@ -172,6 +174,40 @@ async fn a_cancellation_ends_a_signed_transfer(subject: Subject) {
     assert_eq!(database.history(ann.id, Page::Newest, 10).await.unwrap().len(), 1);
 }
 
+/// The payment was not signed again, and still may be mined at its own price.
+async fn a_cancellation_that_is_signed_again_reserves_what_can_still_be_taken(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let mut quote = transfer(&ann, &bob, 100, NOW);
+    quote.ladder = Ladder::new(7, fees(0), [1, 2, 3].map(fees).to_vec()).unwrap();
+    let id = quote.id;
+    database.insert_quote(quote).await.unwrap();
+    let rules = SpendingRules::default;
+    database.sign(id, view(1, 230, 0), rules(), NOW, sign_ladder()).await.unwrap();
+    database.cancel(id, NOW).await.unwrap().unwrap();
+    let sent = Progress::Replaced { tx_hash: [4; 32], block: 5 };
+    assert!(database.advance(id, sent, NOW).await.unwrap());
+    let pending = async || database.pending_spend(CHAIN, ann.wallet.address, 0).await.unwrap().wei;
+    // 10 gas for an eighth more than the price; the payment takes 100, and 130 for its gas.
+    for (step, price, reserved) in [(10, 20, 230), (11, 40, 450)] {
+        let price = Fees::Legacy { price };
+        let ladder = Box::new(move |again: &Transfer, _nonce| {
+            let signed = |fees| SignedBytes { tx_hash: [step; 32], fees, sealed: vec![step; 3] };
+            SignedLadder {
+                first: signed(again.ladder.first()),
+                replacements: Vec::new(),
+                cancellation: signed(again.ladder.cancellation()),
+            }
+        });
+        let choose: ChoosePrices = Box::new(move |_above| Ladder::new(7, price, Vec::new()));
+        let again = (choose, SignAgain { wallet_version: 1, ladder });
+        let view = view(6, reserved, 0);
+        let replaced = database.replace(id, ReplacementId::random(), view, rules(), NOW, again);
+        assert!(matches!(replaced.await.unwrap(), ReplaceOutcome::Replaced(_)));
+        assert_eq!(pending().await, Wei(U256::from(reserved)));
+    }
+}
+
 async fn a_frozen_account_signs_nothing_and_is_marked(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
@@ -195,13 +231,13 @@ async fn every_step_is_erased_some_time_after_the_end(subject: Subject) {
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let kept = || subject.count("signed_transactions where sealed is not null");
     let paid = Outcome::Paid { arrived: None };
-    for outcome in [paid, Outcome::Reverted, Outcome::Cancelled, Outcome::Superseded] {
+    let outcomes = [paid, Outcome::Reverted, Outcome::Cancelled, Outcome::Superseded];
+    for (nonce, outcome) in (0..).zip(outcomes) {
         let quote = transfer(&ann, &bob, 1, NOW);
         database.insert_quote(quote.clone()).await.unwrap();
-        database
-            .sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign_ladder())
-            .await
-            .unwrap();
+        let (view, rules) = (view(1, 1_000, nonce), SpendingRules::default());
+        let signed = database.sign(quote.id, view, rules, NOW, sign_ladder()).await.unwrap();
+        assert!(matches!(signed, SignOutcome::Signed(_)), "{signed:?}");
         settle(database, quote.id, 5, 1, outcome, 0).await;
         let erased = async |now| database.erase_old_signed_bytes(now, 10).await.unwrap();
         assert_eq!((erased(KEPT_UNTIL).await, kept()), (0, 5));
