@@ -265,6 +265,7 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
     let database = database.with_notice_from(settings.chain.notice_from()?);
     let key_database =
         open_key_database(settings.key_database.url.expose(), &settings.key_database.name).await?;
+    key_database.ping().await.map_err(ConnectError::from)?;
     database.claim_key_database(&*key_database).await.map_err(|claim| StartError::KeyDatabase {
         name: settings.key_database.name.clone(),
         claim,
