@@ -325,6 +325,7 @@ async fn ann_pays_bob_in_a_token_and_the_fee_in_coins() {
     world.ann.says(ANNS);
     world.ann.bot_with("transfer-confirmed", &["5 TUSD"]).await;
     world.bob.bot_with("notice-arriving", &["5 TUSD", "@ann"]).await;
+    world.stage.anvil.rpc("anvil_mine", json!(["0x4"])).unwrap();
     world.bob.bot_with("notice-received", &["5 TUSD", "@ann"]).await;
     world.ann.says("/send @bob");
     world.ann.bot("send-amount-examples-token").await;
