@@ -31,7 +31,7 @@ recovery-requested-with-code =
     {"    "}{ $code }
 
     With the code you can set a new password soon. Without it, you have to wait until { $ready }.
-    Enter the code only in the chat with the bot. Nobody else needs it.
+    Enter the code only in the chat with the bot. No one else needs it.
 recovery-requested-without-code = If this was you, you can set a new password from { $ready } on.
 
 recovery-confirmed-subject = Password reset: your code was accepted
@@ -189,5 +189,5 @@ email-code-body =
 
     {"    "}{ $code }
 
-    Enter the code only in the chat with the bot. Nobody else needs it.
+    Enter the code only in the chat with the bot. No one else needs it.
     If this was not you, ignore this e-mail.

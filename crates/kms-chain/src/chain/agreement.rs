@@ -176,7 +176,8 @@ impl Chain {
         let is_twice = |it: &Header| others.iter().filter(|other| *other == it).count() > 1;
         let is_outvoted = others.iter().any(is_twice);
         if is_outvoted && !by.is_contradicted.swap(true, Ordering::Relaxed) {
-            let (event, endpoint) = ("chain_endpoint_contradicted", by.number);
+            let endpoint = by.number;
+            let event = "chain_endpoint_contradicted";
             tracing::error!(event, endpoint, block = number, "two endpoints have another block");
         }
         is_outvoted

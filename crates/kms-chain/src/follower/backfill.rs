@@ -52,7 +52,8 @@ impl Follower {
         let settled = found.settlements(&block, &receipts)?;
         let keep_until = now.plus(KEEP_BYTES);
         self.settlements.settle_final(chain_id, block.at(), settled, now, keep_until).await?;
-        let (event, transfer) = ("missed_block_settled", used.transfer);
+        let transfer = used.transfer;
+        let event = "missed_block_settled";
         tracing::warn!(event, %transfer, block = number, "transfer settled by a missed block");
         Ok(true)
     }
@@ -80,7 +81,8 @@ async fn missed_block(
         Ok(true) => {}
         Ok(false) => return Ok(None),
         Err(error) => {
-            let (event, transfer) = ("missed_block_not_found", used.transfer);
+            let transfer = used.transfer;
+            let event = "missed_block_not_found";
             tracing::warn!(event, %transfer, %error, "block that used the nonce not found");
             return Ok(None);
         }
