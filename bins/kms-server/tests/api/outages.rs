@@ -115,8 +115,9 @@ async fn an_endpoint_of_another_chain_is_not_used() {
     env.migrate().await.unwrap();
     let error = Server::start(env.settings().unwrap()).await.unwrap_err().to_string();
     assert_eq!(error, "chain.rpc_urls: the endpoint serves chain 5, not chain 31337");
-    // An endpoint that is down, one of another chain, and the right one.
-    env.rpc_urls = format!("http://127.0.0.1:1 {} {}", wrong.url(), env.anvil.url());
+    // An endpoint that is down, one of another chain, and two right ones, which agree on prices.
+    let (right, again) = (env.anvil.url(), env.anvil.url().replace("127.0.0.1", "localhost"));
+    env.rpc_urls = format!("http://127.0.0.1:1 {} {right} {again}", wrong.url());
     let test = TestServer::start(env).await;
     test.ann_and_bob().await;
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();

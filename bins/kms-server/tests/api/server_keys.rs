@@ -117,7 +117,9 @@ struct World {
 
 impl World {
     async fn new(stores: Stores) -> Self {
-        let env = TestEnv::new(stores).unwrap();
+        let mut env = TestEnv::new(stores).unwrap();
+        let often = ("KMS_SERVER__LIMITS__PASSWORD_CHANGES", "100000/day");
+        env.variables.push((often.0.to_owned(), often.1.to_owned()));
         let database = env.migrate().await.unwrap();
         let token = env.issue_token(&database, Scope::Bot).await.unwrap();
         let server = ServerProcess::start(&env, None, "info");

@@ -136,6 +136,7 @@ async fn the_sweeper_deletes_only_unreferenced_keys_after_their_retention() {
         let mut env = TestEnv::new(stores).unwrap();
         env.upkeep.check_interval = Duration::from_millis(200);
         env.upkeep.retention = Some(Duration::from_secs(2));
+        env.limits.password_changes = "1000/day".parse().unwrap();
         let test = TestServer::start(env).await;
         test.onboard(1, "ann", "0").await;
         test.onboard(2, "bob", "bob's").await;

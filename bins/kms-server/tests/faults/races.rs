@@ -92,7 +92,7 @@ async fn a_replacement_races_a_freeze() {
     for round in 0..ROUNDS {
         let (people, waiting) = scenario.waiting_payment().await;
         let max_fee = scenario.clients[0].replacement(waiting.id).await.unwrap().max_fee;
-        let freeze = format!("account freeze telegram:{}", people.sender.telegram_id);
+        let freeze = format!("account freeze telegram:{} --reason race", people.sender.telegram_id);
         let mut freeze = kms_server(&scenario.env, &freeze);
         let freezing = thread::spawn(move || freeze.output().unwrap());
         // Until the process has started.
