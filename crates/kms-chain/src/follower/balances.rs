@@ -12,7 +12,7 @@ use super::{BlockRef, Follower};
 use crate::chain::{ChainError, Endpoint};
 
 /// How many wallets one round compares.
-const WALLETS: u32 = 256;
+const WALLETS: u32 = 128;
 
 /// A wallet whose balance is to be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

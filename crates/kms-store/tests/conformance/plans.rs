@@ -9,7 +9,7 @@ mod recorder;
 use std::time::Duration;
 
 use kms_chain::follower::{BlockRef, DepositStore, Payment};
-use kms_chain::ports::TransferStore;
+use kms_chain::ports::{SignOutcome, TransferStore};
 use kms_chain::settlement::{NonceUse, Outcome, SettlementStore};
 use kms_chain::spending::SpendingRules;
 use kms_core::account::Account;
@@ -79,12 +79,13 @@ async fn flow(subject: &Subject, ann: &Account, bob: &Account, round: u8, read: 
     let database = &subject.database;
     let again = quote(subject, ann, bob).await;
     database.cancel(again, NOW).await.unwrap();
-    let nonce = u64::from(round) * 1_000_000;
     let paid = Outcome::Paid { arrived: None };
     for (index, outcome) in (1..).zip([Some(paid), Some(Outcome::Superseded), None]) {
         let id = quote(subject, ann, bob).await;
+        let nonce = u64::from(round) * 1_000_000 + u64::from(index);
         let (chain, rules) = (view(1, 1_000_000, nonce), SpendingRules::default());
-        database.sign(id, chain, rules, NOW, sign()).await.unwrap();
+        let signed = database.sign(id, chain, rules, NOW, sign()).await.unwrap();
+        assert!(matches!(signed, SignOutcome::Signed(_)), "{signed:?}");
         database.advance(id, BROADCAST, NOW).await.unwrap();
         let (block, hash) = (NEWEST + u64::from(round), 16 * round + index);
         let Some(outcome) = outcome else { continue };
@@ -153,7 +154,7 @@ async fn deposit(subject: &Subject, to: &Account, round: u8) {
     let next = block(round + 1);
     assert!(database.record_deposits(CHAIN, from, next, found, NOW).await.unwrap());
     database.compare_balance_soon(CHAIN, to.id, NOW).await.unwrap();
-    database.due_balances(CHAIN, next, NOW, 256).await.unwrap();
+    database.due_balances(CHAIN, next, NOW, 128).await.unwrap();
     let more = Some(Wei(U256::from(round)));
     assert_eq!(
         database.record_balances(CHAIN, next, vec![(to.id, more)], NOW).await.unwrap(),

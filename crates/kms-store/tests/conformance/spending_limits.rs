@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kms_chain::ports::{ChainView, SignOutcome, TransferStore};
+use kms_chain::ports::{ChainView, Sign, SignOutcome, TransferStore};
 use kms_chain::settlement::Outcome;
 use kms_chain::spending::{Allowance, Caps, DAY, OverLimit, RAISE_AFTER, SpendingRules};
 use kms_chain::transfer::Transfer;
@@ -65,15 +65,23 @@ async fn quoted(subject: &Subject, from: &Account, to: &Account, wei: u64) -> Tr
     quoted_as(subject, from, to, wei, |_| {}).await
 }
 
-/// A ladder of one step, for the ten units of gas that a transfer uses here.
+/// Signs with the current wallet, on a chain that counts the nonces of the transfers that have ended.
 async fn signs(
     subject: &Subject,
     id: TransferId,
     rules: SpendingRules,
     now: Timestamp,
 ) -> SignOutcome {
-    let view = ChainView { token: units(1_000_000), ..view(1, 1_000_000, 0) };
-    subject.database.sign(id, view, rules, now, sign()).await.unwrap()
+    let (mut nonce, mut wallet_version) = (0, 1);
+    loop {
+        let view = ChainView { token: units(1_000_000), ..view(1, 1_000_000, nonce) };
+        let sign = Sign { wallet_version, ..sign() };
+        match subject.database.sign(id, view, rules.clone(), now, sign).await.unwrap() {
+            SignOutcome::Contradicted { nonce: ended } => nonce = ended + 1,
+            SignOutcome::WalletChanged if wallet_version == 1 => wallet_version = 2,
+            outcome => return outcome,
+        }
+    }
 }
 
 async fn many_at_once_stay_within_the_limit(subject: Subject) {

@@ -41,16 +41,17 @@ fn with<T>(work: impl FnOnce(&mut BTreeMap<String, BTreeSet<String>>) -> T) -> T
     work(&mut RECORDED.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// The URL as diesel has it.
+/// The URL without its scheme for SQLite, which diesel does not get, and without parameters.
 fn bare(url: &str) -> String {
-    url.strip_prefix("sqlite:").unwrap_or(url).to_owned()
+    let url = url.strip_prefix("sqlite:").unwrap_or(url);
+    url.split('?').next().unwrap_or(url).to_owned()
 }
 
 impl Instrumentation for Recorder {
     fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
         match event {
             InstrumentationEvent::StartEstablishConnection { url, .. } => {
-                url.clone_into(&mut self.url);
+                self.url = bare(url);
             }
             InstrumentationEvent::StartQuery { query, .. } => with(|all| {
                 if let Some(statements) = all.get_mut(&self.url) {
