@@ -65,7 +65,7 @@ async fn quoted(subject: &Subject, from: &Account, to: &Account, wei: u64) -> Tr
     quoted_as(subject, from, to, wei, |_| {}).await
 }
 
-/// Signs with the current wallet, on a chain that counts the nonces of the transfers that have ended.
+/// Signs with the current wallet, on a chain that counts the nonces of transfers that have ended.
 async fn signs(
     subject: &Subject,
     id: TransferId,
