@@ -3,7 +3,7 @@
 
 use kms_types::wire::{
     ChangeEmail, ChangeMobile, ChangePassword, CompleteRecovery, ConfirmCode, ConfirmTransfer,
-    CreateAccount, ExportKey, QuoteTransfer, RequestRecovery, SeenUsername, SetLimit,
+    CreateAccount, ExportKey, QuoteTransfer, RequestRecovery, SeenUsernames, SetLimit,
 };
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
@@ -24,7 +24,7 @@ fuzz_target!(|data: &[u8]| {
         0 => round_trips::<CreateAccount>(body),
         1 => round_trips::<ChangePassword>(body),
         2 => round_trips::<CompleteRecovery>(body),
-        3 => round_trips::<SeenUsername>(body),
+        3 => round_trips::<SeenUsernames>(body),
         4 => round_trips::<QuoteTransfer>(body),
         5 => round_trips::<ConfirmTransfer>(body),
         6 => round_trips::<ExportKey>(body),
