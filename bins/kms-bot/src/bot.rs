@@ -300,7 +300,12 @@ impl Poll {
         }
         let secret = self.secret(&incoming);
         if !context.journal.begin(user, id, context.telegram.last_message().0) {
-            self.repeated(&incoming, id, secret);
+            // It was not acknowledged, so a password in it may not have been deleted, and what
+            // was asked for before the restart may be forgotten.
+            let may_be_kept = incoming.secret_text().is_some_and(may_be_password);
+            let message = incoming.private_message();
+            let kept = message.filter(|_| may_be_kept && !is_recipient(&incoming));
+            self.repeated(&incoming, id, secret.or(kept));
             return;
         }
         // What cannot hold a password is acknowledged at once.
