@@ -1,14 +1,16 @@
 //! Stretching a password hash: the slow part of deriving a key (`FORMAT.md`, "KDF").
 
 use std::fmt;
+use std::io;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
-use argon2::{Algorithm, Argon2, Block, Params, Version};
+use argon2_rust::params::Memory;
+use argon2_rust::{Algorithm, Argon2, Hasher, Params, Version};
 use kms_types::PasswordHash;
 use sha2::Sha256;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::random;
 
@@ -67,17 +69,10 @@ impl KdfParams {
                     clippy::expect_used,
                     reason = "the bounds of FromStr are within Argon2's"
                 )]
-                Params::new(memory, passes, lanes, Some(32))
-                    .and_then(|params| {
-                        let blocks = params.block_count();
-                        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-                        with_memory(blocks, |memory| {
-                            argon2.hash_password_into_with_memory(
-                                password.expose(),
-                                &salt.0,
-                                out.as_mut_slice(),
-                                memory,
-                            )
+                argon2id(memory, passes, lanes)
+                    .and_then(|argon2| {
+                        with_kept_memory(argon2, |hasher| {
+                            hasher.hash_into(password.expose(), &salt.0, out.as_mut_slice())
                         })
                     })
                     .expect("costs within bounds are valid");
@@ -95,27 +90,56 @@ impl KdfParams {
     }
 }
 
-/// Runs `work` with zeroed memory of this many blocks, and wipes it afterwards. The memory is
-/// reused for the next password: allocating megabytes per password on many threads fragments the
+fn argon2id(memory: u32, passes: u32, lanes: u32) -> Result<Argon2, argon2_rust::Error> {
+    let memory = Memory::kib(memory.into());
+    let params = Params::builder().memory(memory).passes(passes).lanes(lanes).build()?;
+    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+}
+
+/// Runs `work` with memory that was used before, if any is free. The hasher wipes it before it
+/// returns. It is kept for the next password: allocating megabytes for each fragments the
 /// allocator's arenas, and every new page costs a page fault.
-fn with_memory<T>(blocks: usize, work: impl FnOnce(&mut [Block]) -> T) -> T {
-    static KEPT: Mutex<Vec<Vec<Block>>> = Mutex::new(Vec::new());
+fn with_kept_memory<T>(argon2: Argon2, work: impl FnOnce(&mut Hasher) -> T) -> T {
+    static KEPT: Mutex<Vec<Hasher>> = Mutex::new(Vec::new());
     let kept = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     let most = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     // Memory for other costs is freed, so that a change of costs does not keep both.
     let found = {
         let mut kept = kept();
-        kept.retain(|memory| memory.len() == blocks);
+        kept.retain(|hasher| hasher.argon2() == &argon2);
         kept.pop()
     };
-    let mut memory = found.unwrap_or_else(|| vec![Block::default(); blocks]);
-    let done = work(&mut memory);
-    memory.iter_mut().for_each(Block::zeroize);
+    let mut hasher = found.unwrap_or_else(|| argon2.hasher());
+    let done = work(&mut hasher);
     let mut kept = kept();
     if kept.len() < most {
-        kept.push(memory);
+        kept.push(hasher);
     }
     done
+}
+
+/// Compares the implementation that this CPU selects with the Argon2id vector of RFC 9106. A CPU
+/// that computes it wrongly would seal wallets that open on no other machine.
+///
+/// # Errors
+/// When they differ.
+pub(crate) fn self_test() -> io::Result<()> {
+    const TAG: [u8; 32] = [
+        0x0d, 0x64, 0x0d, 0xf5, 0x8d, 0x78, 0x76, 0x6c, 0x08, 0xc0, 0x37, 0xa3, 0x4a, 0x8b, 0x53,
+        0xc9, 0xd0, 0x1e, 0xf0, 0x45, 0x2d, 0x75, 0xb6, 0x5e, 0xb5, 0x25, 0x20, 0xe9, 0x6b, 0x01,
+        0xe6, 0x59,
+    ];
+    let mut tag = [0; 32];
+    argon2id(32, 3, 4)
+        .and_then(|argon2| {
+            argon2.hash_into_with_ad(&[1; 32], &[2; 16], &[3; 8], &[4; 12], &mut tag)
+        })
+        .map_err(io::Error::other)?;
+    if tag == TAG {
+        return Ok(());
+    }
+    let backend = argon2_rust::detected_backend();
+    Err(io::Error::other(format!("Argon2id by {backend:?} differs from RFC 9106 on this CPU")))
 }
 
 impl Default for KdfParams {
@@ -166,7 +190,52 @@ impl fmt::Display for KdfParams {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    #[test]
+    fn this_cpu_computes_the_vector_of_rfc_9106() {
+        self_test().unwrap();
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn agrees_with_a_second_implementation(
+            (lanes, memory) in (1..=4_u32).prop_flat_map(|lanes| (Just(lanes), 8 * lanes..600)),
+            passes in 1..=4_u32,
+            password: [u8; 32],
+            salt: [u8; 16],
+        ) {
+            let mut expected = [0; 32];
+            let params = argon2::Params::new(memory, passes, lanes, Some(32)).unwrap();
+            argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
+                .hash_password_into(&password, &salt, &mut expected)
+                .unwrap();
+            // Twice, with new memory and with memory that was used before.
+            let mut hasher = argon2id(memory, passes, lanes).unwrap().hasher();
+            for _ in 0..2 {
+                let mut found = [0; 32];
+                hasher.hash_into(&password, &salt, &mut found).unwrap();
+                prop_assert_eq!(found, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn keeps_the_memory_of_the_last_costs() {
+        let argon2 = argon2id(8 * 1024, 1, 1).unwrap();
+        let blocks = |hasher: &mut Hasher| {
+            let before = hasher.reserved_blocks();
+            hasher.hash_into(&[1; 32], &[2; 16], &mut [0; 32]).unwrap();
+            before
+        };
+        // Other tests hash beside this one, with other costs.
+        let is_kept = (0..1_000).any(|_| with_kept_memory(argon2, blocks) == 8 * 1024);
+        assert!(is_kept);
+    }
 
     #[test]
     fn text_round_trips_and_is_bounded() {

@@ -15,6 +15,7 @@ use std::thread;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::kdf;
 use crate::stack::with_wiped_stack;
 
 /// Added to the nice value of the process.
@@ -54,8 +55,9 @@ impl KdfPool {
     /// Starts a pool that runs `running` jobs at once and lets `waiting` more wait.
     ///
     /// # Errors
-    /// When the system refuses to create the threads.
+    /// When the system refuses to create the threads, or the CPU computes a hash wrongly.
     pub fn new(running: NonZeroUsize, waiting: usize) -> io::Result<Self> {
+        kdf::self_test()?;
         let (jobs, receiver) = channel();
         let receiver = Arc::new(Mutex::new(receiver));
         for _thread in 0..running.get() {
