@@ -21,6 +21,7 @@ use crate::chat::calls;
 use crate::chat::deletions::in_private;
 use crate::chat::incoming::Incoming;
 use crate::chat::lanes::{Full, Lanes};
+use crate::chat::shown::Place;
 use crate::chat::telegram::{Telegram, TelegramError};
 use crate::clock;
 use crate::config::Settings;
@@ -299,20 +300,19 @@ impl Poll {
             context.telegram.record_message(message);
         }
         let secret = self.secret(&incoming);
-        if !context.journal.begin(user, id, context.telegram.last_message().0) {
-            // It was not acknowledged, so a password in it may not have been deleted, and what
-            // was asked for before the restart may be forgotten.
-            let may_be_kept = incoming.secret_text().is_some_and(may_be_password);
-            let message = incoming.private_message();
-            let kept = message.filter(|_| may_be_kept && !is_recipient(&incoming));
-            self.repeated(&incoming, id, secret.or(kept));
+        // What is deleted if the bot is killed before the message was handled: what was asked for
+        // may then be forgotten.
+        let unsure = secret.or_else(|| possible_password(&incoming));
+        let place = unsure.map(|message| in_private(user, message));
+        if !context.journal.begin(user, id, context.telegram.last_message().0, place) {
+            self.repeated(&incoming, id, place);
             return;
         }
         // What cannot hold a password is acknowledged at once.
         let hold = incoming.may_be_secret().then(|| self.held.hold(id));
         let hold = match secret {
             Some(message) if context.awaits_password(user) => {
-                context.deletions.start(in_private(user, message), hold);
+                context.deletions.start(user, in_private(user, message), hold);
                 None
             }
             Some(_) | None => hold,
@@ -327,11 +327,18 @@ impl Poll {
             begun.store(true, Ordering::Relaxed);
             handler::handle(&handled, &lanes, incoming, id).await;
             if let Some(message) = message {
-                handled.deletions.keep(in_private(user, message), hold);
+                handled.deletions.settle(user, in_private(user, message), hold);
             }
         };
         if let Err(Full { first }) = self.lanes.enqueue(user, job) {
-            self.dropped(user, id, query, secret, first);
+            match (secret, place) {
+                (Some(_), Some(place)) => {
+                    self.context.deletions.start(user, place, self.held.hold(id));
+                }
+                (None, Some(place)) => self.context.deletions.settle(user, place, ()),
+                (_, None) => {}
+            }
+            self.dropped(user, id, query, first);
         }
     }
 
@@ -349,36 +356,25 @@ impl Poll {
         tokio::spawn(async move {
             sleep(LANE_PATIENCE).await;
             if !begun.load(Ordering::Relaxed) {
-                deletions.start(in_private(user, message), ());
+                deletions.start(user, in_private(user, message), ());
             }
         });
     }
 
     /// An update that was handled, or interrupted by a restart, has no second effect.
-    fn repeated(&self, incoming: &Incoming, id: u32, secret: Option<MessageId>) {
-        let user = incoming.user().id;
-        if let Some(message) = secret {
-            self.context.deletions.start(in_private(user, message), self.held.hold(id));
+    fn repeated(&self, incoming: &Incoming, id: u32, secret: Option<Place>) {
+        if let Some(place) = secret {
+            self.context.deletions.start(incoming.user().id, place, self.held.hold(id));
         }
         if let Some(query) = incoming.query() {
             self.answer(query, None);
         }
     }
 
-    /// What does not fit is answered all the same, and a password in it is deleted.
-    fn dropped(
-        &self,
-        user: TelegramId,
-        id: u32,
-        query: Option<CallbackQueryId>,
-        secret: Option<MessageId>,
-        first: bool,
-    ) {
+    /// What does not fit is answered all the same.
+    fn dropped(&self, user: TelegramId, id: u32, query: Option<CallbackQueryId>, first: bool) {
         if let Some(query) = query {
             self.answer(query, Some(text!("busy-notice")));
-        }
-        if let Some(message) = secret {
-            self.context.deletions.start(in_private(user, message), self.held.hold(id));
         }
         self.context.journal.end(user, id, self.context.telegram.last_message().0);
         if first {
@@ -400,6 +396,12 @@ impl Poll {
             }
         });
     }
+}
+
+/// The message, if its text could be a password.
+fn possible_password(incoming: &Incoming) -> Option<MessageId> {
+    let possible = incoming.secret_text().is_some_and(may_be_password) && !is_recipient(incoming);
+    incoming.private_message().filter(|_| possible)
 }
 
 /// Whether the text is rather a recipient that an earlier message has asked for meanwhile.

@@ -8,5 +8,5 @@ pub(crate) mod keyboard;
 pub(crate) mod lanes;
 pub(crate) mod pace;
 pub(crate) mod qr;
-mod shown;
+pub(crate) mod shown;
 pub(crate) mod telegram;

@@ -32,7 +32,7 @@ pub(crate) struct Context {
     pub(crate) kms: Client,
     pub(crate) network: NetworkCache,
     pub(crate) usernames: UsernameReports,
-    pub(crate) journal: Journal,
+    pub(crate) journal: Arc<Journal>,
     /// The bot's own username, without `@`.
     pub(crate) bot_username: String,
     dialogues: Dialogues<dyn Step>,
@@ -146,9 +146,9 @@ impl Context {
         for (user, at) in journal.passwords_asked() {
             dialogues.restore_password_window(user, clock::now().0.saturating_sub(at.0));
         }
-        let telegram = Arc::new(telegram);
+        let (telegram, journal) = (Arc::new(telegram), Arc::new(journal));
         Self {
-            deletions: Deletions::new(Arc::clone(&telegram)),
+            deletions: Deletions::new(Arc::clone(&telegram), Arc::clone(&journal)),
             telegram,
             network: NetworkCache::new(kms.clone()),
             usernames: UsernameReports::new(kms.clone()),
@@ -257,6 +257,13 @@ impl Context {
                 asked.secret && clock::now().0.saturating_sub(asked.at.0) < QUESTION_LIFETIME
             }),
         }
+    }
+
+    /// Takes the user's texts for possible passwords from now on: what the bot asked for before a
+    /// restart is not known.
+    pub(crate) fn open_password_window(&self, user: TelegramId) {
+        self.journal.change(user, |chat| chat.password_asked = Some(clock::now()));
+        self.dialogues.restore_password_window(user, 0);
     }
 
     /// Reports whether a text of this user may be a password.

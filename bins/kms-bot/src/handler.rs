@@ -265,7 +265,11 @@ async fn resume_question(
 
 /// Queues what a restart interrupted in every chat. Updates are handled after it.
 pub(crate) fn resume_all(context: &Arc<Context>, lanes: &Lanes) {
+    context.deletions.resume();
     for (id, chat) in context.journal.interrupted() {
+        if !chat.updates.is_empty() {
+            context.open_password_window(id);
+        }
         let (context, lanes_of) = (Arc::clone(context), lanes.clone());
         lanes.enqueue_own(id, async move { resume(&context, &lanes_of, id, chat).await });
     }

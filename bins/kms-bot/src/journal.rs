@@ -16,6 +16,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use kms_types::wire::Event;
 use kms_types::{TelegramId, Timestamp, TransferId};
 use serde::{Deserialize, Serialize};
+use teloxide_core::types::{ChatId, MessageId};
+
+use crate::chat::shown::Place;
 
 /// The most update ids that are remembered.
 const UPDATES: usize = 2_000;
@@ -59,6 +62,9 @@ pub(crate) struct Chat {
     /// The updates that are being handled.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) updates: Vec<u32>,
+    /// The user's messages that may show a secret and are not deleted yet: chat and message id.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) deleting: Vec<(i64, i32)>,
     /// The messages about payments that arrive, which are edited when the payment is final; the
     /// oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -131,6 +137,12 @@ impl Missed {
 }
 
 impl Chat {
+    fn remember_deletion(&mut self, (chat, message): Place) {
+        if !self.deleting.contains(&(chat.0, message.0)) {
+            self.deleting.push((chat.0, message.0));
+        }
+    }
+
     /// Remembers the message about a payment that arrives, in place of an earlier one.
     pub(crate) fn remember_arriving(&mut self, transfer: TransferId, message: i32) {
         self.arriving.retain(|(known, _)| *known != transfer);
@@ -204,6 +216,27 @@ impl Journal {
         chats.map(|(id, chat)| (*id, chat.clone())).collect()
     }
 
+    /// The messages that may show a secret and were not deleted, and who wrote them.
+    pub(crate) fn deletions(&self) -> Vec<(TelegramId, Place)> {
+        let inner = self.lock();
+        let deleting = |(user, chat): (&TelegramId, &Chat)| {
+            let user = *user;
+            chat.deleting.clone().into_iter().map(move |message| (user, message))
+        };
+        let messages = inner.chats.iter().flat_map(deleting);
+        messages.map(|(user, (chat, message))| (user, (ChatId(chat), MessageId(message)))).collect()
+    }
+
+    /// Records a message that has to be deleted, also after a restart.
+    pub(crate) fn begin_deletion(&self, user: TelegramId, place: Place) {
+        self.change(user, |chat| chat.remember_deletion(place));
+    }
+
+    /// Records that a message is deleted, cannot be, or holds no secret.
+    pub(crate) fn end_deletion(&self, user: TelegramId, (chat, message): Place) {
+        self.change(user, |state| state.deleting.retain(|open| *open != (chat.0, message.0)));
+    }
+
     /// The chats in which a password was asked for, and when.
     pub(crate) fn passwords_asked(&self) -> Vec<(TelegramId, Timestamp)> {
         let inner = self.lock();
@@ -221,13 +254,25 @@ impl Journal {
         self.lock().change(chat, change)
     }
 
-    /// Records that an update is being handled. Returns `false` for one that is known already.
-    pub(crate) fn begin(&self, chat: TelegramId, update: u32, last_message: i32) -> bool {
+    /// Records that an update is being handled, and the message of it that may show a secret.
+    /// Returns `false` for an update that is known already.
+    pub(crate) fn begin(
+        &self,
+        chat: TelegramId,
+        update: u32,
+        last_message: i32,
+        secret: Option<Place>,
+    ) -> bool {
         let mut inner = self.lock();
         let new = inner.remember(update);
         if new {
             inner.last_message = inner.last_message.max(last_message);
-            inner.change(chat, |chat| chat.updates.push(update));
+            inner.change(chat, |chat| {
+                chat.updates.push(update);
+                if let Some(place) = secret {
+                    chat.remember_deletion(place);
+                }
+            });
         }
         new
     }
@@ -386,10 +431,10 @@ mod tests {
         let folder = Folder::new("restart");
         let journal = folder.open();
         journal.change(ann(), |chat| chat.asked = Some(asked()));
-        assert!(journal.begin(ann(), 10, 7));
-        assert!(!journal.begin(ann(), 10, 7), "the update is known");
+        assert!(journal.begin(ann(), 10, 7, None));
+        assert!(!journal.begin(ann(), 10, 7, None), "the update is known");
         let journal = folder.open();
-        assert!(!journal.begin(ann(), 10, 7), "after a restart, too");
+        assert!(!journal.begin(ann(), 10, 7, None), "after a restart, too");
         assert_eq!(journal.last_message(), 7);
         let [(id, chat)] = &journal.interrupted()[..] else { panic!("one chat is open") };
         assert_eq!((*id, chat.asked.clone(), &chat.updates[..]), (ann(), Some(asked()), &[10][..]));
@@ -406,10 +451,26 @@ mod tests {
         let journal = folder.open();
         let lines = || fs::read_to_string(folder.0.join("state")).unwrap().lines().count();
         let before = lines();
-        journal.begin(ann(), 10, 7);
+        journal.begin(ann(), 10, 7, None);
         assert_eq!(lines(), before + 1);
         journal.end(ann(), 10, 8);
         assert_eq!(lines(), before + 2);
+    }
+
+    #[test]
+    fn a_message_that_may_show_a_secret_is_remembered_until_it_is_deleted() {
+        let folder = Folder::new("deleting");
+        let journal = folder.open();
+        let [own, in_group] = [(ChatId(1), MessageId(7)), (ChatId(-5), MessageId(9))];
+        assert!(journal.begin(ann(), 10, 7, Some(own)));
+        journal.end(ann(), 10, 7);
+        journal.begin_deletion(ann(), own);
+        journal.begin_deletion(ann(), in_group);
+        let journal = folder.open();
+        assert_eq!(journal.deletions(), [(ann(), own), (ann(), in_group)]);
+        journal.end_deletion(ann(), own);
+        journal.end_deletion(ann(), in_group);
+        assert_eq!(folder.open().deletions(), []);
     }
 
     #[test]
@@ -461,12 +522,12 @@ mod tests {
         }
         let journal = folder.open();
         for update in 0..20_000 {
-            journal.begin(ann(), update, 1);
+            journal.begin(ann(), update, 1, None);
             journal.end(ann(), update, 1);
         }
         let file = fs::metadata(folder.0.join("state")).unwrap();
         assert!(file.len() < 1_000_000, "{} bytes", file.len());
         assert_eq!(file.permissions().mode() & 0o777, 0o600);
-        assert!(!journal.begin(ann(), 19_999, 1));
+        assert!(!journal.begin(ann(), 19_999, 1, None));
     }
 }

@@ -184,7 +184,7 @@ pub(crate) async fn delete_secret(
     user: TelegramId,
     message: MessageId,
 ) -> Result<bool, HandlerError> {
-    if context.deletions.delete(in_private(user, message)).await.is_ok() {
+    if context.deletions.delete(user, in_private(user, message)).await.is_ok() {
         return Ok(true);
     }
     context.send(user, html!("password-not-deleted")).await?;
@@ -404,7 +404,7 @@ async fn handle_group_text(
             Some(_) => invite(context, group, &keep_command(context, &message, group)).await,
         };
     }
-    let warning = match context.deletions.delete((group.chat, group.message)).await {
+    let warning = match context.deletions.delete(user.id, (group.chat, group.message)).await {
         Ok(()) => html!("group-password-deleted"),
         Err(error) => {
             tracing::info!(%error, "password in a group not deleted");

@@ -13,7 +13,7 @@ use crate::texts::Html;
 /// The most messages that are remembered. What was forgotten is edited in vain.
 const CAPACITY: usize = 20_000;
 
-pub(super) type Place = (ChatId, MessageId);
+pub(crate) type Place = (ChatId, MessageId);
 
 /// The messages that were sent or edited recently.
 #[derive(Default)]

@@ -138,7 +138,7 @@ fn person(seed: u64) -> i64 {
 async fn broken(stage: &Stage, actors: &[Actor]) -> Vec<String> {
     let mut broken = Vec::new();
     if stage.sim.stored().contains("canary") {
-        broken.push("a password is in a chat".to_owned());
+        broken.push("a password is stored".to_owned());
     }
     for actor in actors {
         let mut fault = |what: &str| {
@@ -161,6 +161,9 @@ async fn broken(stage: &Stage, actors: &[Actor]) -> Vec<String> {
             fault("an act has no answer");
         }
         let chat = actor.phone.person().chat();
+        if chat.iter().any(|shown| shown.text.contains(&actor.password)) {
+            fault("a password is in the chat");
+        }
         let dead = |id: &&str| chat.iter().any(|shown| texts::is(id, &shown.text));
         if let Some(working) = WORKING.iter().find(|id| dead(id)) {
             fault(&format!("{working} is still shown"));
