@@ -21,6 +21,8 @@ const PEOPLE: i64 = 8;
 const FLOOD: i64 = 50_000;
 /// The first of the million accounts.
 const MILLION: i64 = 200_000_000;
+/// The user whose account is copied.
+const TEMPLATE: i64 = 60_000;
 
 pub(crate) async fn rows(stage: &Stage) -> Vec<Row> {
     for id in FIRST..FIRST + PEOPLE {
@@ -138,9 +140,9 @@ async fn beside_the_kdf(stage: &Stage) -> Vec<Row> {
 
 async fn with_a_million(stage: &Stage) -> Vec<Row> {
     let accounts = variable("BENCH_ACCOUNTS", 1_000_000);
-    fill(stage, 100_000_000, 1_000);
+    fill(stage, 100_000_000, 1_000).await;
     let (few, memory) = (mean(stage).await, resident(stage.server.id()));
-    fill(stage, MILLION, accounts);
+    fill(stage, MILLION, accounts).await;
     let many = mean(stage).await;
     let row =
         |name: String, measured, limit, unit, target| Row { name, measured, limit, unit, target };
@@ -163,32 +165,26 @@ async fn mean(stage: &Stage) -> f64 {
 }
 
 /// Fills the tables with the million accounts, unless they are there.
-pub(crate) fn fill_million(stage: &Stage) {
+pub(crate) async fn fill_million(stage: &Stage) {
     let last = format!("select count(*) from accounts where telegram_id = {MILLION}");
     if stage.sql(&last) == "0" {
-        fill(stage, MILLION, variable("BENCH_ACCOUNTS", 1_000_000));
+        fill(stage, MILLION, variable("BENCH_ACCOUNTS", 1_000_000)).await;
     }
 }
 
-/// Fills the tables with accounts that are never read, and so need no valid MAC.
-fn fill(stage: &Stage, from: i64, count: u64) {
-    let people = format!("generate_series({from}::bigint, {from}::bigint + {count} - 1) as n");
-    let id = "md5(n::text)::uuid::text";
-    stage.sql(&format!(
-        "insert into accounts (id, telegram_id, state, created_at, mac_key, mac) \
-         select {id}, n, 'active', 0, 1, '' from {people}"
-    ));
-    stage.sql(&format!(
-        "insert into wallets (account_id, address, public_key, sealed_key, kdf, salt, \
-         password_version, pepper_id, commitment, sck_id, version) \
-         select {id}, '0x' || lpad(to_hex(n), 40, '0'), repeat('x', 33)::bytea, \
-         repeat('x', 61)::bytea, 'argon2id:m=19456,t=2,p=1', repeat('x', 16)::bytea, 1, 1, \
-         repeat('x', 32)::bytea, {id}, 1 from {people}"
-    ));
-    stage.sql(&format!(
-        "insert into names (telegram_id, canonical, shown, claimed_at, seen_at, reassigned) \
-         select n, 'filler' || n, 'filler' || n, 0, 0, false from {people}"
-    ));
+/// Fills the tables with copies of an account that are never read, and so need no valid MAC.
+async fn fill(stage: &Stage, from: i64, count: u64) {
+    let template = stage.account(TEMPLATE).await.id;
+    let from = u64::try_from(from).unwrap();
+    let (numbers, id) = ((from, from + count - 1), "md5(n::text)::uuid::text");
+    let account = [("id", id), ("telegram_id", "n"), ("mac", "''")];
+    stage.copy("accounts", &format!("id = '{template}'"), numbers, &account);
+    let address = "'0x' || lpad(to_hex(n), 40, '0')";
+    let wallet = [("account_id", id), ("address", address), ("sck_id", id)];
+    stage.copy("wallets", &format!("account_id = '{template}'"), numbers, &wallet);
+    let filler = "'filler' || n";
+    let name = [("telegram_id", "n"), ("canonical", filler), ("shown", filler)];
+    stage.copy("names", &format!("telegram_id = {TEMPLATE}"), numbers, &name);
     // Autovacuum would do this some time later.
     stage.sql("vacuum analyze");
 }

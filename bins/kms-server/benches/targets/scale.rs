@@ -99,9 +99,9 @@ async fn sign_all(stage: &Stage, wallets: &[Account], nonce: u64) -> f64 {
     }
     let each = (postgres_cpu() - before) / SIGNED as f64;
     let block = BlockRef { number: 1, hash: [1; 32] };
-    let settlement = |(transfer, nonce): &(TransferId, u64)| {
+    let settlement = |(transfer, _): &(TransferId, u64)| {
         let mut tx_hash = [0; 32];
-        tx_hash[..8].copy_from_slice(&nonce.to_be_bytes());
+        tx_hash[..16].copy_from_slice(transfer.as_bytes());
         let outcome = Outcome::Paid { arrived: None };
         Settlement { transfer: *transfer, block, tx_hash, outcome, fee: Wei::default() }
     };
@@ -199,9 +199,8 @@ fn store(stage: &Stage, wallets: &[Account], from: u64, to: u64) {
     let address = list(|wallet| wallet.wallet.address.to_lower_hex());
     let account = list(|wallet| wallet.id.to_string());
     let address = format!("case when n % 2 = 0 then {address} else {other} end");
-    let final_one = "state = 'final' limit 1";
-    copy(
-        stage,
+    let final_one = "state = 'final'";
+    stage.copy(
         "transfers",
         final_one,
         (from, to),
@@ -216,13 +215,13 @@ fn store(stage: &Stage, wallets: &[Account], from: u64, to: u64) {
             ("created_at", "n"),
         ],
     );
-    let settled = "final_at is not null limit 1";
+    let settled = "final_at is not null";
     let done = [("transfer_id", ID), ("tx_hash", HASH), ("block", "n"), ("bytes_until", "null")];
-    copy(stage, "settlements", settled, (from, to), &done);
+    stage.copy("settlements", settled, (from, to), &done);
     let signed = [("transfer_id", ID), ("tx_hash", HASH), ("sealed", "null")];
-    copy(stage, "signed_transactions", "step = 0 limit 1", (from, to), &signed);
+    stage.copy("signed_transactions", "step = 0", (from, to), &signed);
     let spent = [("transfer_id", ID), ("account_id", account.as_str()), ("at", "n")];
-    copy(stage, "spends", "true limit 1", (from, to), &spent);
+    stage.copy("spends", "true", (from, to), &spent);
     // Autovacuum would do this some time later.
     stage.sql("vacuum analyze");
 }
@@ -231,40 +230,13 @@ fn store(stage: &Stage, wallets: &[Account], from: u64, to: u64) {
 const ID: &str = "md5('transfer' || n)::uuid::text";
 const HASH: &str = "decode(md5('hash' || n) || md5(n::text), 'hex')";
 
-/// Copies a row of a table, with other values in these columns.
-fn copy(
-    stage: &Stage,
-    table: &str,
-    template: &str,
-    (from, to): (u64, u64),
-    values: &[(&str, &str)],
-) {
-    let columns = stage.sql(&format!(
-        "select string_agg(column_name, ',') from information_schema.columns \
-         where table_schema = 'public' and table_name = '{table}'"
-    ));
-    let value = |column: &str| {
-        let changed = values.iter().find(|(name, _)| *name == column);
-        changed.map_or_else(|| format!("t.{column}"), |(_, value)| (*value).to_owned())
-    };
-    let selected: Vec<_> = columns.split(',').map(value).collect();
-    // Without foreign keys, which would be looked up for every row.
-    stage.sql(&format!(
-        "set session_replication_role = replica; \
-         insert into {table} ({columns}) select {} from generate_series({from}, {to}) as n, \
-         (select * from {table} where {template}) as t",
-        selected.join(", ")
-    ));
-}
-
 /// How long a server needs to claim all of the transfers in flight, if the check of each is due,
 /// and how many rows it writes for that.
 async fn due_work(stage: &Stage) -> Vec<Row> {
     let (chain, numbers) = (DUE_CHAIN.to_string(), (NONCE, NONCE + IN_FLIGHT - 1));
-    copy(
-        stage,
+    stage.copy(
         "transfers",
-        "state = 'final' limit 1",
+        "state = 'final'",
         numbers,
         &[
             ("id", ID),
@@ -276,7 +248,7 @@ async fn due_work(stage: &Stage) -> Vec<Row> {
         ],
     );
     let signed = [("transfer_id", ID), ("tx_hash", HASH), ("sealed", "t.tx_hash")];
-    copy(stage, "signed_transactions", "step = 0 limit 1", numbers, &signed);
+    stage.copy("signed_transactions", "step = 0", numbers, &signed);
     stage.sql(&format!(
         "insert into transfer_checks (transfer_id, chain_id, next_at, done) \
          select id, chain_id, 0, 0 from transfers where chain_id = {DUE_CHAIN}"
@@ -365,7 +337,7 @@ async fn requests_of_a_payment() -> Row {
 
 /// Mines one block a second, each with payments to known addresses.
 async fn deposits(stage: &Stage) -> Vec<Row> {
-    fill_million(stage);
+    fill_million(stage).await;
     // Their balances are due as well.
     stage.sql(
         "insert into wallet_balances (chain_id, account_id, block, rewinds, active_at, next_at) \
@@ -389,7 +361,7 @@ async fn deposits(stage: &Stage) -> Vec<Row> {
             anvil.rpc("eth_sendTransaction", json!([payment])).unwrap();
         }
         anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
-        let finalized = number(stage, "eth_blockNumber", json!([])) - 2;
+        let finalized = number(stage, "eth_blockNumber", json!([])).saturating_sub(2);
         let mined = Instant::now();
         while at().await < finalized {
             assert!(mined.elapsed() < Duration::from_secs(60), "the follower is too slow");

@@ -43,6 +43,33 @@ impl Stage {
         self.client.create_account(&body).await.unwrap()
     }
 
+    /// Copies the first row of a table that a condition selects, with other values in these
+    /// columns, once for each number `n`.
+    pub(crate) fn copy(
+        &self,
+        table: &str,
+        condition: &str,
+        (from, to): (u64, u64),
+        values: &[(&str, &str)],
+    ) {
+        let columns = self.sql(&format!(
+            "select string_agg(column_name, ',') from information_schema.columns \
+             where table_schema = 'public' and table_name = '{table}' and is_identity = 'NO'"
+        ));
+        let value = |column: &str| {
+            let changed = values.iter().find(|(name, _)| *name == column);
+            changed.map_or_else(|| format!("t.{column}"), |(_, value)| (*value).to_owned())
+        };
+        let selected: Vec<_> = columns.split(',').map(value).collect();
+        // Without foreign keys, which would be looked up for every row.
+        self.sql(&format!(
+            "set session_replication_role = replica; \
+             insert into {table} ({columns}) select {} from generate_series({from}, {to}) as n, \
+             (select * from {table} where {condition} limit 1) as t",
+            selected.join(", ")
+        ));
+    }
+
     /// Runs SQL in the accounts' database.
     pub(crate) fn sql(&self, sql: &str) -> String {
         self.env.sql(sql).unwrap()
