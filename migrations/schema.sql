@@ -381,14 +381,29 @@ create table audit (
     telegram_id bigint,
     phase text not null,
     outcome text,
+    -- Lines `name=value`.
+    details text not null,
     -- Unique, so that two servers cannot fork the chain even if they write without the lock.
     chain_seq bigint not null unique,
-    key_id integer not null,
     prev_hash {{bytes}} not null,
-    hash {{bytes}} not null
+    hash {{bytes}} not null,
+    -- The MAC of the hash under this version of the audit key.
+    key_id integer not null,
+    keyed_hash {{bytes}} not null
 );
 create index audit_account on audit (account_id);
 create index audit_telegram on audit (telegram_id);
+create index audit_subject on audit (subject);
+
+-- The end of the chain, in one row that an append locks. An advisory lock would do, but any role
+-- that may connect can hold one for ever.
+create table audit_head (
+    id integer primary key check (id = 1),
+    chain_seq bigint not null,
+    -- Null before the first row.
+    hash {{bytes}}
+);
+insert into audit_head (id, chain_seq) values (1, 0);
 
 create table api_tokens (
     id text primary key,

@@ -39,35 +39,50 @@ async fn authorize(request: HttpRequest, allowed: &[Scope]) -> Result<Caller, Ap
     let token: PlainToken = token.parse().map_err(|_secret| unauthorized())?;
     let found = match state.tokens.find(token.hash(), &state.database).await {
         Err(error @ (StoreError::Tampered { .. } | StoreError::RetiredRowKey { .. })) => {
-            alarm(state).await;
+            record(state, "unknown", Phase::Alarm("tampered")).await;
             return Err(error.into());
         }
         found => found?,
     };
-    let token = found.filter(|token| token.is_valid(clock::now())).ok_or_else(unauthorized)?;
+    let Some(token) = found else {
+        record(state, "unknown", Phase::Outcome("unauthorized")).await;
+        return Err(unauthorized());
+    };
+    if !token.is_valid(clock::now()) {
+        record(state, &token.name, Phase::Outcome("unauthorized")).await;
+        return Err(unauthorized());
+    }
     if !token.scopes.iter().any(|scope| allowed.contains(scope)) {
+        record(state, &token.name, Phase::Outcome("forbidden")).await;
         let detail =
             "the token's scope does not allow this request; use a token with the required scope";
         return Err(ApiError::refused(ErrorCode::Forbidden, detail));
     }
-    Ok(Caller { actor: token.name, request_id: telemetry::request_id() })
+    Ok(Caller::new(token.name, telemetry::request_id()))
 }
 
-/// Records that a token's row failed its integrity check. The store keeps at most one such record a
-/// minute, because the attacker who changed the row can repeat the request.
-async fn alarm(state: &State) {
-    let caller = Caller { actor: "unknown".to_owned(), request_id: telemetry::request_id() };
-    let (action, phase) = (Action::Authenticate, Phase::Alarm("tampered"));
-    let at = clock::now();
-    let record = AuditRecord { at, caller, action, phase, account: None, telegram_id: None };
-    let context =
-        AlarmContext { request_id: Some(&record.caller.request_id), ..AlarmContext::default() };
-    integrity_alarm("an API token failed its integrity check", context);
+/// Records a token that was refused, or whose row failed its integrity check. The store keeps at
+/// most one such record a minute for each token, because its holder can repeat the request.
+async fn record(state: &State, token: &str, phase: Phase) {
+    let caller = Caller::new(token, telemetry::request_id());
+    let context = AlarmContext { request_id: Some(&caller.request_id), ..AlarmContext::default() };
+    if let Phase::Alarm(_) = phase {
+        integrity_alarm("an API token failed its integrity check", context);
+    }
+    let record = AuditRecord {
+        at: clock::now(),
+        action: Action::Authenticate,
+        phase,
+        account: None,
+        telegram_id: None,
+        details: caller.details(),
+        caller: caller.clone(),
+    };
     if let Err(error) = state.database.append_refusal(record).await {
         tracing::warn!(
             %error,
             event = "audit_append_failed",
-            "authentication alarm could not be audited"
+            "refused authentication could not be audited"
         );
     }
 }

@@ -2,6 +2,8 @@
 
 mod account;
 mod audit;
+mod audit_export;
+mod audit_state;
 mod healthcheck;
 mod keys;
 mod record;
@@ -103,6 +105,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Healthcheck(options) => healthcheck::run(&options),
         Command::CheckConfig => check_config(load()?).await,
         Command::Token(command) => token(load()?, command).await,
+        Command::Audit(audit::AuditCommand::VerifyExport(export)) => audit::verify_export(&export),
         Command::Audit(command) => audit::run(load()?, command).await,
         Command::Keys(keys::KeysCommand::New { directory, id, bits }) => {
             turn_core_dumps_off()?;

@@ -140,7 +140,8 @@ impl ApiError {
                     | StoreError::RetiredRowKey { .. },
                 )
                 | CustodyError::Pool(PoolError::Stopped)
-                | CustodyError::Integrity(_) => ErrorCode::Internal,
+                | CustodyError::Integrity(_)
+                | CustodyError::RolledBack => ErrorCode::Internal,
             },
             // A missing version of a key is available again once it is configured.
             Self::Store(StoreError::Unavailable { .. } | StoreError::NoRowKey { .. })

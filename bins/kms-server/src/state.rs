@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kms_chain::Transfers;
 use kms_core::account::Account;
-use kms_core::audit::{Action, AuditRecord, Caller, Phase};
+use kms_core::audit::{Action, AuditRecord, Caller, Details, Phase};
 use kms_core::ports::AuditLog;
 use kms_core::{AlarmContext, Custody, Sealer, ServerKeys, integrity_alarm};
 use kms_process::CancellationToken;
@@ -46,7 +46,7 @@ impl State {
     pub(crate) fn alarm_of_contact(&self, account: &Account) {
         let context = AlarmContext { account: Some(account.id), ..AlarmContext::default() };
         integrity_alarm("a contact failed its integrity check", context);
-        let caller = Caller { actor: "kms-server".to_owned(), request_id: telemetry::request_id() };
+        let caller = Caller::new("kms-server", telemetry::request_id());
         let record = AuditRecord {
             at: clock::now(),
             caller,
@@ -54,6 +54,7 @@ impl State {
             phase: Phase::Alarm("tampered"),
             account: Some(account.id),
             telegram_id: Some(account.telegram_id),
+            details: Details::default(),
         };
         let database = self.database.clone();
         tokio::spawn(async move {

@@ -52,5 +52,5 @@ const PAGE_PAUSE: Duration = Duration::from_millis(500);
 
 /// A worker as the caller in the audit. Each action has its own request id.
 fn worker_caller(work: &str) -> Caller {
-    Caller { actor: format!("kms-server {work}"), request_id: Uuid::new_v4().to_string() }
+    Caller::new(format!("kms-server {work}"), Uuid::new_v4().to_string())
 }

@@ -24,7 +24,7 @@ async fn main() -> anyhow::Result<()> {
     let ring = KeyRing::new(Arc::new(kms_key), [])?;
     let pool = KdfPool::new(std::thread::available_parallelism()?, 16)?;
     let custody = Custody::new(ports, ring, keys, pool, KdfParams::default());
-    let caller = Caller { actor: "example".to_owned(), request_id: "1".to_owned() };
+    let caller = Caller::new("example", "1");
     let now = Timestamp(0);
 
     // Stands for a password that a client has stretched (`kms-client::hash_password`).

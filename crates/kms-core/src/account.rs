@@ -6,6 +6,7 @@ use kms_types::{
     AccountId, EthAddress, SckId, TelegramId, Timestamp, Username, Usernames, text_table,
 };
 
+use crate::audit::Details;
 use crate::kdf::{KdfParams, Salt};
 use crate::recovery::Recovery;
 use crate::server_keys::ServerKeyId;
@@ -128,6 +129,15 @@ pub struct Wallet {
     pub sck_id: SckId,
     /// Counts changes of the wallet, from 1. A change names the version that it replaces.
     pub version: i64,
+}
+
+impl Wallet {
+    /// Returns what the audit states about it.
+    pub(crate) fn details(&self) -> Details {
+        Details::default()
+            .with("address", self.address)
+            .with("public_key", hex::encode(self.public_key))
+    }
 }
 
 /// The usernames of a user as Telegram showed them.

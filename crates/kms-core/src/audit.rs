@@ -2,11 +2,14 @@
 
 mod chain;
 mod checkpoint;
+mod details;
 mod verify;
 
 pub use self::chain::{Entry, Link, Tip};
-pub use self::checkpoint::{Checkpoint, CheckpointFormat};
-pub use self::verify::{Break, Chaining, Leniency, OpenIntent, Verified, Verifier};
+pub use self::checkpoint::{Checkpoint, CheckpointFormat, CheckpointKeys, CheckpointKeysFormat};
+pub use self::details::{Details, DetailsFormat};
+pub(crate) use self::details::{Notes, sha256};
+pub use self::verify::{Break, Chaining, Evidence, Leniency, OpenIntent, Verified, Verifier};
 
 use kms_types::{AccountId, RecoveryId, SckId, TelegramId, Timestamp, TransferId};
 
@@ -17,6 +20,49 @@ pub struct Caller {
     pub actor: String,
     /// The request's id, as in the logs.
     pub request_id: String,
+    /// Who ran the command, if it is one.
+    pub operator: Option<Operator>,
+}
+
+/// A person who runs a command, as the operating system names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operator {
+    /// The person.
+    pub person: String,
+    /// The host.
+    pub host: String,
+}
+
+impl Caller {
+    /// A caller that is not an operator's command.
+    #[must_use]
+    pub fn new(actor: impl Into<String>, request_id: impl Into<String>) -> Self {
+        Self { actor: actor.into(), request_id: request_id.into(), operator: None }
+    }
+
+    /// Returns what the records of this caller state about them.
+    #[must_use]
+    pub fn details(&self) -> Details {
+        match &self.operator {
+            None => Details::default(),
+            Some(by) => Details::default().with("host", &by.host).with("person", &by.person),
+        }
+    }
+}
+
+/// An action, and what is known about it before it happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purpose {
+    /// The action.
+    pub action: Action,
+    /// For instance the recipient and the amount.
+    pub details: Details,
+}
+
+impl From<Action> for Purpose {
+    fn from(action: Action) -> Self {
+        Self { action, details: Details::default() }
+    }
 }
 
 /// What a key is used for, or what an operator does.
@@ -44,8 +90,15 @@ pub enum Action {
     RecoveryExpired(RecoveryId),
     /// An SCK is unwrapped by the KMS key.
     Recover(RecoveryId),
-    /// A mobile number or an e-mail address is set, requested, confirmed or removed.
+    /// A mobile number or an e-mail address is set, requested or removed.
     ChangeContact,
+    /// The code of a requested e-mail address is tried. The address is named by the SHA-256 of its
+    /// sealed bytes.
+    ConfirmEmail([u8; 32]),
+    /// Usernames are claimed, or claims on them end.
+    ClaimNames,
+    /// An owner sets a spending limit.
+    ChangeLimit,
     /// An SCK is unwrapped by an older KMS key and wrapped under the active one.
     Rewrap,
     /// A wallet is checked for recoverability.
@@ -60,6 +113,8 @@ pub enum Action {
     ProbeKmsKey,
     /// A contact is opened, to be shown masked.
     ReadContact,
+    /// A row fails its integrity check when it is read.
+    ReadRow,
     /// A caller presents an API token.
     Authenticate,
     /// An operator runs this command.
@@ -89,6 +144,10 @@ impl Action {
             Self::RecoveryExpired(_) => "recovery_expired",
             Self::Recover(_) => "recover",
             Self::ChangeContact => "change_contact",
+            Self::ConfirmEmail(_) => "confirm_email",
+            Self::ClaimNames => "claim_names",
+            Self::ChangeLimit => "change_limit",
+            Self::ReadRow => "read_row",
             Self::Rewrap => "rewrap",
             Self::Verify => "verify",
             Self::Restore => "restore",
@@ -110,6 +169,7 @@ impl Action {
         match self {
             Self::Send(transfer) | Self::Replace(transfer) => Some(transfer.to_string()),
             Self::Sweep(sck) => Some(sck.to_string()),
+            Self::ConfirmEmail(sealed) => Some(hex::encode(sealed)),
             Self::RequestRecovery(id)
             | Self::ConfirmRecovery(id)
             | Self::CancelRecovery(id)
@@ -118,7 +178,8 @@ impl Action {
             | Self::Recover(id) => Some(id.to_string()),
             Self::Create | Self::ChangePassword | Self::ChangeContact | Self::Export => None,
             Self::Rewrap | Self::Verify | Self::Restore | Self::Reseal | Self::ProbeKmsKey => None,
-            Self::ReadContact | Self::Authenticate | Self::Operate(_) => None,
+            Self::ReadContact | Self::ReadRow | Self::Authenticate | Self::Operate(_) => None,
+            Self::ClaimNames | Self::ChangeLimit => None,
             Self::Freeze | Self::RequestUnfreeze | Self::Unfreeze => None,
         }
     }
@@ -177,4 +238,6 @@ pub struct AuditRecord {
     pub account: Option<AccountId>,
     /// The account's owner, where they are known.
     pub telegram_id: Option<TelegramId>,
+    /// What was done, as far as the columns do not say it.
+    pub details: Details,
 }

@@ -23,7 +23,10 @@ pub use self::upkeep::Rewrapped;
 use std::future::Future;
 use std::sync::Arc;
 
-use kms_types::{AccountId, AccountRef, Email, Mobile, PasswordHash, TelegramId, Timestamp};
+use kms_types::{
+    AccountId, AccountRef, Email, Mobile, PasswordHash, TelegramId, Timestamp, TransferId,
+    Username, Usernames,
+};
 
 use self::journal::Journal;
 use self::repair::Repairer;
@@ -32,7 +35,7 @@ use self::wallet_sealer::WalletSealer;
 use crate::account::{
     Account, AccountState, NewAccount, SeenNames, SwapReason, Wallet, WalletSwap,
 };
-use crate::audit::{Action, Audited, Caller, Phase};
+use crate::audit::{Action, Audited, Caller, Notes, Phase, Purpose};
 use crate::failpoint;
 use crate::kdf::KdfParams;
 use crate::kdf_pool::KdfPool;
@@ -182,6 +185,9 @@ impl Custody {
                 created_at: now,
                 wallet,
             };
+            journal.set_account(&account);
+            let claimed = names.as_ref().map(|seen| listed(&seen.usernames));
+            journal.add(account.wallet.details().with_some("names", claimed));
             let inserted =
                 self.ports.accounts.create_account(NewAccount { account, names }).await?;
             failpoint::reach("create-after-commit");
@@ -206,7 +212,7 @@ impl Custody {
         &self,
         account: AccountRef,
         password: PasswordHash,
-        action: Action,
+        purpose: impl Into<Purpose>,
         caller: &Caller,
         now: Timestamp,
         work: impl FnOnce(OpenWallet) -> F,
@@ -215,14 +221,17 @@ impl Custody {
         E: From<CustodyError> + Audited,
         F: Future<Output = Result<T, E>>,
     {
-        self.audited(action, account, caller, now, async |journal| {
+        self.audited(purpose, account, caller, now, async |journal| {
             let account = self.load_or_decoy(account, &password, journal).await?;
             let (id, address, version) =
                 (account.id, account.wallet.address, account.wallet.version);
-            let then = move |key| OpenWallet::new(id, address, version, key);
+            let notes = Notes::default();
+            let noted = notes.clone();
+            let then = move |key| OpenWallet::new(id, address, version, key, noted);
             let (wallet, repair) =
                 self.unlock_with_repair(&account, password, now, journal, then).await?;
             let done = work(wallet).await;
+            journal.add(notes.take());
             self.repairer.repair((&self.ports, &self.sealer), account, repair, caller, now);
             done
         })
@@ -284,6 +293,44 @@ impl Custody {
         journal.close(Some(Phase::Outcome(outcome))).await;
     }
 
+    /// Records what was done to an account outside custody, after it was done.
+    pub async fn record_done(
+        &self,
+        purpose: Purpose,
+        account: &Account,
+        caller: &Caller,
+        now: Timestamp,
+    ) {
+        let (audit, id) = (Arc::clone(&self.ports.audit), Some(account.id.into()));
+        let mut journal = Journal::new(audit, purpose, id, caller, now);
+        journal.set_account(account);
+        journal.done().await;
+    }
+
+    /// Whether the chain has the record that this transfer was signed. Ask before the transfer is
+    /// read: if it is a quote then, an old copy of its row was put back.
+    ///
+    /// # Errors
+    /// When the audit cannot be read.
+    pub async fn was_signed(&self, transfer: TransferId) -> Result<bool, CustodyError> {
+        Ok(self.ports.audit.count_outcomes(&[Action::Send(transfer)], "ok").await? > 0)
+    }
+
+    /// Records the alarm that an old copy of a row was put back. Returns the error for the caller.
+    pub async fn alarm_of_rollback(
+        &self,
+        action: Action,
+        account: AccountRef,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> CustodyError {
+        let audit = Arc::clone(&self.ports.audit);
+        let error = CustodyError::RolledBack;
+        let journal = Journal::new(audit, action, Some(account), caller, now);
+        journal.close(Some(error.phase())).await;
+        error
+    }
+
     /// Generates a key, seals it, and writes its wrapped SCK. Returns the password for a retry.
     async fn make_wallet(
         &self,
@@ -316,6 +363,8 @@ impl Custody {
         now: Timestamp,
         journal: &mut Journal,
     ) -> Result<Created, CustodyError> {
+        journal.set_account(&account);
+        journal.add(account.wallet.details());
         match self.unlock_with_repair(&account, password, now, journal, drop).await {
             Ok(((), repair)) => {
                 let parts = (&self.ports, &self.sealer);
@@ -356,15 +405,19 @@ impl Custody {
     /// Runs `work` with a [`Journal`].
     async fn audited<T, E: Audited>(
         &self,
-        action: Action,
+        purpose: impl Into<Purpose>,
         account: impl Into<Option<AccountRef>>,
         caller: &Caller,
         now: Timestamp,
         work: impl AsyncFnOnce(&mut Journal) -> Result<T, E>,
     ) -> Result<T, E> {
         let audit = Arc::clone(&self.ports.audit);
-        Journal::keep(audit, action, account.into(), caller, now, work).await
+        Journal::keep(audit, purpose, account.into(), caller, now, work).await
     }
+}
+
+fn listed(names: &Usernames) -> String {
+    names.iter().map(Username::as_str).collect::<Vec<_>>().join(",")
 }
 
 impl std::fmt::Debug for Ports {

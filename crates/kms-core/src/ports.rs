@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use kms_types::{AccountId, AccountRef, RecoveryId, RecoveryStep, SckId, Timestamp};
 
 use crate::account::{Account, ContactChange, EmailChange, NewAccount, Wallet, WalletSwap};
-use crate::audit::AuditRecord;
+use crate::audit::{Action, AuditRecord};
 use crate::freeze::FreezeChange;
 use crate::master_key::MasterKeyId;
 use crate::recovery::Recovery;
@@ -229,6 +229,14 @@ pub trait AuditLog: Send + Sync {
     /// same account, action and outcome was appended within the last minute: a flood of refusals
     /// must not fill the table.
     async fn append_refusal(&self, record: AuditRecord) -> Result<(), StoreError>;
+
+    /// Counts the outcomes with this code of these actions, each on its own subject. The table is
+    /// only appended to, so this shows what an old copy of another row hides.
+    async fn count_outcomes(
+        &self,
+        actions: &[Action],
+        outcome: &'static str,
+    ) -> Result<usize, StoreError>;
 }
 
 /// Whether a password may be tried.

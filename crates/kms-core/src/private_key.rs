@@ -6,6 +6,7 @@ use k256::ecdsa::SigningKey;
 use kms_types::{AccountId, EthAddress};
 use zeroize::Zeroizing;
 
+use crate::audit::{Details, Notes};
 use crate::random;
 use crate::stack::with_wiped_stack;
 
@@ -30,6 +31,7 @@ pub struct OpenWallet {
     address: EthAddress,
     version: i64,
     key: PrivateKey,
+    notes: Notes,
 }
 
 impl PrivateKey {
@@ -81,8 +83,9 @@ impl OpenWallet {
         address: EthAddress,
         version: i64,
         key: PrivateKey,
+        notes: Notes,
     ) -> Self {
-        Self { account, address, version, key }
+        Self { account, address, version, key, notes }
     }
 
     /// Returns the account that owns the wallet.
@@ -102,6 +105,12 @@ impl OpenWallet {
     #[must_use]
     pub fn version(&self) -> i64 {
         self.version
+    }
+
+    /// Adds what is signed to the audit record of the outcome, which has it whether the request
+    /// succeeds or not.
+    pub fn record(&self, details: Details) {
+        self.notes.add(details);
     }
 
     /// Signs a 32-byte hash, deterministically (RFC 6979).
@@ -155,7 +164,7 @@ mod tests {
         let key = known();
         let public_key = key.public_key();
         let address = key.address();
-        let wallet = OpenWallet::new(AccountId::random(), address, 1, key);
+        let wallet = OpenWallet::new(AccountId::random(), address, 1, key, Notes::default());
         let hash = [7; 32];
         let signature = wallet.sign_hash(&hash);
         let recovered = k256::ecdsa::VerifyingKey::recover_from_prehash(
@@ -170,7 +179,8 @@ mod tests {
 
     #[test]
     fn debug_shows_no_key() {
-        let wallet = OpenWallet::new(AccountId::random(), known().address(), 1, known());
+        let wallet =
+            OpenWallet::new(AccountId::random(), known().address(), 1, known(), Notes::default());
         for text in [format!("{:?}", known()), format!("{wallet:?}")] {
             assert!(!text.contains("ac0974") && !text.contains("172"), "{text}");
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use kms_types::{AccountId, OneTimeCode, RecoveryId, Timestamp, text_table};
 
 use crate::account::Account;
+use crate::audit::Details;
 use crate::server_keys::{RowMac, RowMacError, ServerKeyId, ServerKeySet};
 
 /// Wrong codes after which the code is void, so that guessing succeeds once in twenty million.
@@ -176,6 +177,15 @@ impl Recovery {
             expires_at: ready_at.plus(rules.open_for),
             version: 1,
         }
+    }
+
+    /// Returns what the audit states about it: how long the owner has, and whether a code came.
+    pub(crate) fn details(&self) -> Details {
+        Details::default()
+            .with("code", self.code.as_str())
+            .with("requested_at", self.requested_at.0)
+            .with("ready_at", self.ready_at.0)
+            .with("wait_seconds", self.ready_at.since(self.requested_at).as_secs())
     }
 
     /// Returns the stage at this time, stored or not.

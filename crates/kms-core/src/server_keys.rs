@@ -1,4 +1,4 @@
-//! The server's own symmetric keys: pepper, contact, row, audit and codes key, each in numbered
+//! The server's own keys: pepper, contact, row, audit, codes and checkpoint key, each in numbered
 //! versions.
 
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ pub struct ServerKeySet {
     retired: BTreeMap<ServerKeyId, ServerKey>,
 }
 
-/// One of the five server keys.
+/// One of the six server keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ServerKeyKind {
     /// See [`ServerKeys::pepper`].
@@ -40,6 +40,8 @@ pub enum ServerKeyKind {
     Audit,
     /// See [`ServerKeys::codes`].
     Codes,
+    /// See [`ServerKeys::checkpoint`].
+    Checkpoint,
 }
 
 text_table! {
@@ -49,10 +51,11 @@ text_table! {
         Row = "row",
         Audit = "audit",
         Codes = "codes",
+        Checkpoint = "checkpoint",
     }
 }
 
-/// The five keys that a server needs beside the KMS key.
+/// The six keys that a server needs beside the KMS key.
 #[derive(Debug)]
 pub struct ServerKeys {
     /// Part of every SCK, so that passwords cannot be guessed offline with a copy of the databases.
@@ -61,10 +64,12 @@ pub struct ServerKeys {
     pub contact: ServerKeySet,
     /// Authenticates rows whose content decides something.
     pub row: ServerKeySet,
-    /// Authenticates the audit chain and its checkpoints.
+    /// Authenticates the audit chain.
     pub audit: ServerKeySet,
     /// Derives the codes and links in e-mails.
     pub codes: ServerKeySet,
+    /// The seeds of the Ed25519 keys that sign checkpoints of the audit chain.
+    pub checkpoint: ServerKeySet,
 }
 
 /// The text is not a list of server keys. The error contains nothing of the text.
@@ -227,9 +232,12 @@ impl ServerKeySet {
     /// Fields are length-prefixed, so that different rows never have the same input.
     #[must_use]
     pub fn mac(&self, fields: &[&[u8]]) -> RowMac {
-        #[expect(clippy::indexing_slicing, reason = "the current version is always in the map")]
-        let key = &self.keys[&self.current];
-        RowMac { key: self.current, tag: row_tag(key, fields) }
+        RowMac { key: self.current, tag: row_tag(self.newest(), fields) }
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the current version is always in the map")]
+    pub(crate) fn newest(&self) -> &ServerKey {
+        &self.keys[&self.current]
     }
 
     /// Computes the MAC of these fields under this version. The first field names the purpose.
@@ -274,6 +282,7 @@ impl ServerKeys {
             row: ServerKeySet::random(),
             audit: ServerKeySet::random(),
             codes: ServerKeySet::random(),
+            checkpoint: ServerKeySet::random(),
         }
     }
 
@@ -286,6 +295,7 @@ impl ServerKeys {
             ServerKeyKind::Row => &self.row,
             ServerKeyKind::Audit => &self.audit,
             ServerKeyKind::Codes => &self.codes,
+            ServerKeyKind::Checkpoint => &self.checkpoint,
         }
     }
 
@@ -304,6 +314,7 @@ impl ServerKeys {
             row: self.row.with_retired(),
             audit: self.audit.with_retired(),
             codes: self.codes.with_retired(),
+            checkpoint: self.checkpoint.with_retired(),
         }
     }
 }
@@ -344,7 +355,7 @@ pub(crate) fn is_same_code(one: &OneTimeCode, other: &OneTimeCode) -> bool {
     one.expose().as_bytes().ct_eq(other.expose().as_bytes()).into()
 }
 
-fn framed(fields: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn framed(fields: &[&[u8]]) -> Vec<u8> {
     let mut row = Vec::new();
     for field in fields {
         row.extend_from_slice(&(field.len() as u64).to_be_bytes());

@@ -53,6 +53,7 @@ fn server_keys() -> Arc<ServerKeys> {
         row: key("c3"),
         audit: key("d4"),
         codes: key("e5"),
+        checkpoint: key("f6"),
     })
 }
 

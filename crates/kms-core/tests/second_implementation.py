@@ -13,11 +13,12 @@ import json
 import pathlib
 import re
 import sys
+import unicodedata
 import uuid
 
 from argon2.low_level import Type, hash_secret_raw
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -33,9 +34,12 @@ def i64(value):
     return value.to_bytes(8, "big", signed=True)
 
 
+def framed(fields):
+    return b"".join(len(field).to_bytes(8, "big") + field for field in fields)
+
+
 def mac(key, fields):
-    framed = b"".join(len(field).to_bytes(8, "big") + field for field in fields)
-    return hmac.digest(key, framed, "sha256")
+    return hmac.digest(key, framed(fields), "sha256")
 
 
 def code(tag):
@@ -240,16 +244,28 @@ def text(value):
     return optional(value and value.encode())
 
 
+def verify_details(details):
+    lines = [line.split("=", 1) for line in details.split("\n")] if details else []
+    names = [name for name, _ in lines]
+    assert names == sorted(set(names)) and all(re.fullmatch("[a-z_]+", name) for name in names)
+    assert not any(unicodedata.category(letter) == "Cc" for _, value in lines for letter in value)
+
+
 def verify_audit(document):
     key_id, key = document["audit_key"].split(":")
     key = bytes.fromhex(key)
+    public_keys = {}
+    for entry in document["checkpoint_public_key"].split(","):
+        version, public_key = entry.split(":")
+        public_key = ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
+        public_keys[version] = public_key
     previous, known, place = bytes(32), {}, 0
     for number, row in enumerate(document["audit"], 1):
         assert row["chain_seq"] == number and row["seq"] > place and row["key_id"] == int(key_id)
         assert row["prev_hash"] == previous.hex(), f"row {number} does not follow"
         telegram_id = row["telegram_id"]
         fields = [
-            b"wallet-kms/v1/audit",
+            b"wallet-kms/v2/audit",
             previous,
             i64(number),
             i64(row["at"]),
@@ -261,16 +277,21 @@ def verify_audit(document):
             optional(None if telegram_id is None else i64(telegram_id)),
             row["phase"].encode(),
             text(row["outcome"]),
+            row["details"].encode(),
         ]
-        previous, place = mac(key, fields), row["seq"]
+        previous, place = hashlib.sha256(framed(fields)).digest(), row["seq"]
         assert row["hash"] == previous.hex(), f"row {number} was modified"
+        keyed = mac(key, [b"wallet-kms/v2/audit-row", previous])
+        assert row["keyed_hash"] == keyed.hex(), f"row {number} was not written with the audit key"
+        verify_details(row["details"])
         known[number] = previous
     for line in document["checkpoints"]:
         version, number, digest, at, signer, signature = line.split(" ")
-        assert version == "v1" and signer == key_id
+        assert version == "v2"
         assert known[int(number)].hex() == digest, f"checkpoint {number} is of another chain"
-        fields = [b"wallet-kms/v1/audit-checkpoint", i64(int(number)), bytes.fromhex(digest)]
-        assert mac(key, [*fields, i64(int(at))]).hex() == signature
+        fields = [b"wallet-kms/v2/audit-checkpoint", i64(int(number)), bytes.fromhex(digest)]
+        message = framed([*fields, i64(int(at))])
+        public_keys[signer].verify(bytes.fromhex(signature), message)
     assert known and document["checkpoints"]
 
 

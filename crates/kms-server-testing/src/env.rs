@@ -74,7 +74,7 @@ pub struct TestEnv {
     /// The passphrase of that file.
     pub kms_key_passphrase: String,
     /// The server keys, by name.
-    pub server_keys: [(&'static str, String); 5],
+    pub server_keys: [(&'static str, String); 6],
     /// The JSON-RPC endpoints: [`TestEnv::anvil`] alone unless a test puts a proxy before it.
     pub rpc_urls: String,
     /// The chain's settings; [`TestEnv::rpc_urls`] replaces their endpoints.
@@ -155,6 +155,7 @@ impl TestEnv {
                 ("row", key("c3")),
                 ("audit", key("d4")),
                 ("codes", key("e5")),
+                ("checkpoint", key("f6")),
             ],
             rpc_urls: anvil.url(),
             chain: chain_of(&anvil)?,
@@ -196,13 +197,14 @@ impl TestEnv {
     /// # Errors
     /// When a test replaced one by something that is no key.
     pub fn server_keys(&self) -> anyhow::Result<ServerKeys> {
-        let [pepper, contact, row, audit, codes] = &self.server_keys;
+        let [pepper, contact, row, audit, codes, checkpoint] = &self.server_keys;
         Ok(ServerKeys {
             pepper: pepper.1.parse()?,
             contact: contact.1.parse()?,
             row: row.1.parse()?,
             audit: audit.1.parse()?,
             codes: codes.1.parse()?,
+            checkpoint: checkpoint.1.parse()?,
         })
     }
 
@@ -278,13 +280,14 @@ impl TestEnv {
             ("CHAIN__STALLED_AFTER", milliseconds(self.chain.stalled_after.unwrap_or_default())),
             ("RECOVERY__WAIT_WITHOUT_EMAIL", "0s".to_owned()),
         ];
-        let [pepper, contact, row, audit, codes] = &self.server_keys;
+        let [pepper, contact, row, audit, codes, checkpoint] = &self.server_keys;
         variables.extend([
             ("SERVER_KEYS__PEPPER", pepper.1.clone()),
             ("SERVER_KEYS__CONTACT", contact.1.clone()),
             ("SERVER_KEYS__ROW", row.1.clone()),
             ("SERVER_KEYS__AUDIT", audit.1.clone()),
             ("SERVER_KEYS__CODES", codes.1.clone()),
+            ("SERVER_KEYS__CHECKPOINT", checkpoint.1.clone()),
         ]);
         let variables = variables.into_iter();
         let variables = variables.map(|(name, value)| (format!("KMS_SERVER__{name}"), value));

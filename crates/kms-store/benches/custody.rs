@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kms_core::audit::{Action, AuditRecord, Caller, Leniency, Phase};
+use kms_core::audit::{Action, AuditRecord, Caller, Details, Leniency, Phase};
 use kms_core::ports::AuditLog;
 use kms_core::{CreateWallet, Custody, KdfParams, KdfPool, KeyRing, MasterKey, Ports, ServerKeys};
 use kms_key_local::LocalMasterKey;
@@ -50,12 +50,19 @@ async fn rate<T>(count: u32, work: impl Future<Output = Outcome<T>>) -> Outcome<
 }
 
 fn caller() -> Caller {
-    Caller { actor: "bench".to_owned(), request_id: TransferId::random().to_string() }
+    Caller::new("bench", TransferId::random().to_string())
 }
 
 fn record() -> AuditRecord {
     let (at, caller, action) = (Timestamp(1), caller(), Action::Send(TransferId::random()));
-    AuditRecord { at, caller, action, phase: Phase::Intent, account: None, telegram_id: None }
+    // As those of a payment.
+    let details = Details::default()
+        .with("asset", "native")
+        .with("chain", 1)
+        .with("to", "0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266")
+        .with("value", 1_000_000_000_000_000_000_u64);
+    let phase = Phase::Intent;
+    AuditRecord { at, caller, action, phase, account: None, telegram_id: None, details }
 }
 
 /// Runs concurrent tasks, each of which repeats `work` in sequence.

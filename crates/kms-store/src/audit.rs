@@ -1,6 +1,8 @@
 //! The audit table: a hash chain, only appended to and read.
 
 mod append;
+mod head;
+mod rows;
 mod verify;
 
 pub use self::verify::AuditError;
@@ -37,6 +39,8 @@ pub struct AuditRow {
     pub phase: String,
     /// The result, for an outcome.
     pub outcome: Option<String>,
+    /// The text of its [`Details`](kms_core::audit::Details).
+    pub details: String,
     /// Its link in the chain.
     pub chaining: Chaining,
 }
@@ -55,6 +59,7 @@ impl AuditRow {
             telegram_id: self.telegram_id,
             phase: &self.phase,
             outcome: self.outcome.as_deref(),
+            details: &self.details,
         }
     }
 }
@@ -72,10 +77,12 @@ struct Columns {
     telegram_id: Option<i64>,
     phase: String,
     outcome: Option<String>,
+    details: String,
     chain_seq: i64,
-    key_id: i32,
     prev_hash: Vec<u8>,
     hash: Vec<u8>,
+    key_id: i32,
+    keyed_hash: Vec<u8>,
 }
 
 impl From<Columns> for AuditRow {
@@ -92,6 +99,7 @@ impl From<Columns> for AuditRow {
             telegram_id: columns.telegram_id,
             phase: columns.phase,
             outcome: columns.outcome,
+            details: columns.details,
             chaining,
         }
     }
@@ -100,9 +108,10 @@ impl From<Columns> for AuditRow {
 /// `None` for a malformed link, which must not fail the query: verification reports the row.
 fn link(columns: &Columns) -> Option<Link> {
     let key = u8::try_from(columns.key_id).ok()?.try_into().ok()?;
-    let mac = RowMac { key, tag: columns.hash.as_slice().try_into().ok()? };
+    let mac = RowMac { key, tag: columns.keyed_hash.as_slice().try_into().ok()? };
     let previous = columns.prev_hash.as_slice().try_into().ok()?;
-    Some(Link { sequence: columns.chain_seq, previous, mac })
+    let hash = columns.hash.as_slice().try_into().ok()?;
+    Some(Link { sequence: columns.chain_seq, previous, hash, mac })
 }
 
 impl Database {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use kms_core::audit::AuditRecord;
+use kms_core::audit::{AuditRecord, Tip};
 use kms_core::ports::StoreError;
 use tokio::sync::{MutexGuard, oneshot};
 
@@ -22,6 +22,8 @@ pub(crate) struct AuditQueue {
     /// query.
     refused: Mutex<HashMap<String, Instant>>,
     writer: tokio::sync::Mutex<()>,
+    /// The row that this process wrote last.
+    last: Mutex<Tip>,
 }
 
 /// A record, and the channel that reports whether it was written.
@@ -45,6 +47,16 @@ impl AuditQueue {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let batch = waiting.len().min(BATCH);
         waiting.drain(..batch).collect()
+    }
+
+    /// Returns the row that this process wrote last: number 0 before the first.
+    pub(crate) fn last(&self) -> Tip {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers the row that this process wrote last.
+    pub(crate) fn set_last(&self, tip: Tip) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = tip;
     }
 
     /// Whether the same refusal was recorded recently.

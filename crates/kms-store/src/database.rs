@@ -221,7 +221,11 @@ impl Database {
             failpoint::reach("store-after");
             Ok(done)
         });
-        done.await.map_err(unavailable)?
+        let done = done.await.map_err(unavailable)?;
+        if let Err(error) = &done {
+            self.alarm_of_row(error);
+        }
+        done
     }
 }
 

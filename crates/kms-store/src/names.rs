@@ -5,6 +5,7 @@ use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::BigInt;
 use kms_core::account::{Account, SeenNames};
+use kms_core::audit::Details;
 use kms_core::ports::StoreError;
 use kms_types::{TelegramId, Timestamp, Username};
 use name_service::{Change, Claim, Decision, Known, KnownName, Observation};
@@ -73,23 +74,27 @@ fn claims_of(connection: &mut AnyConnection, holder: TelegramId) -> Result<Vec<C
 /// The attempts at an observation that a concurrent one of the same usernames came before.
 const ATTEMPTS: usize = 32;
 
-/// Applies an observation of a holder's usernames, within a transaction.
+/// Applies an observation of a holder's usernames, within a transaction. Returns the changes.
 pub(crate) fn observe(
     connection: &mut AnyConnection,
     holder: TelegramId,
     names: &SeenNames,
-) -> Result<(), Failure> {
+) -> Result<Vec<Change>, Failure> {
     let SeenNames { usernames, seen_at } = names.clone();
     let observation = Observation { holder, usernames, seen_at };
     for _ in 0..ATTEMPTS {
         // A savepoint, so that a unique violation does not abort the transaction. The other claim
         // is committed by then and visible to the next attempt.
+        let mut changes = Vec::new();
         let applied = all_or_nothing(connection, |connection| {
             let known = known(connection, &observation)?;
-            apply(connection, &observation, &name_service::decide(&observation, &known))
+            let decision = name_service::decide(&observation, &known);
+            let applied = apply(connection, &observation, &decision)?;
+            changes = decision.changes;
+            Ok(applied)
         });
         match applied {
-            Ok(true) => return Ok(()),
+            Ok(true) => return Ok(changes),
             Ok(false)
             | Err(Failure::Diesel(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _))) => {
             }
@@ -200,8 +205,30 @@ fn apply_change(
     Ok(changed == 1)
 }
 
+/// What the audit states about changes: the claims that began, and those that ended with the holder
+/// of each. `None` if there are none.
+fn details(changes: &[Change]) -> Option<Details> {
+    let (mut claimed, mut ended) = (Vec::new(), Vec::new());
+    for change in changes {
+        match change {
+            Change::Open(claim) => claimed.push(claim.username.as_str().to_owned()),
+            Change::End { username, holder } => {
+                ended.push(format!("{}:{holder}", username.as_str()))
+            }
+            Change::Confirm { .. } => {}
+        }
+    }
+    if claimed.is_empty() && ended.is_empty() {
+        return None;
+    }
+    let listed = |names: Vec<String>| (!names.is_empty()).then(|| names.join(","));
+    let (claimed, ended) = (listed(claimed), listed(ended));
+    Some(Details::default().with_some("claimed", claimed).with_some("ended", ended))
+}
+
 impl Database {
-    /// Applies all usernames in an authenticated update of a user.
+    /// Applies all usernames in an authenticated update of a user. Returns what the audit states
+    /// about the claims that began or ended, if any did.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -209,9 +236,11 @@ impl Database {
         &self,
         holder: TelegramId,
         names: SeenNames,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<Details>, StoreError> {
         self.blocking(move |connection| {
-            connection.transaction(|connection| observe(connection, holder, &names))
+            let changes =
+                connection.transaction(|connection| observe(connection, holder, &names))?;
+            Ok(details(&changes))
         })
         .await
     }

@@ -206,7 +206,8 @@ fn cancel_open(
 }
 
 /// As [`cancel_open`]. A recovery that fails its integrity check is an alarm, and must not keep a
-/// correct password or a freeze from being accepted.
+/// correct password or a freeze from being accepted. It is returned as cancelled: the audit has its
+/// end then, and it cannot be completed when its row is put right again.
 pub(crate) fn cancel_readable(
     connection: &mut AnyConnection,
     account: AccountId,
@@ -217,7 +218,13 @@ pub(crate) fn cancel_readable(
         Err(Failure::Store(error)) => {
             let context = AlarmContext { account: Some(account), ..AlarmContext::default() };
             integrity_alarm(error, context);
-            Ok(None)
+            let id: Option<String> = recoveries::table
+                .filter(recoveries::account_id.eq(account.to_string()))
+                .filter(recoveries::stage.eq_any(["waiting", "ready"]))
+                .select(recoveries::id)
+                .first(connection)
+                .optional()?;
+            Ok(id.and_then(|id| id.parse().ok()))
         }
         other => other,
     }

@@ -303,10 +303,20 @@ diesel::table! {
         telegram_id -> Nullable<BigInt>,
         phase -> Text,
         outcome -> Nullable<Text>,
+        details -> Text,
         chain_seq -> BigInt,
-        key_id -> Integer,
         prev_hash -> Binary,
         hash -> Binary,
+        key_id -> Integer,
+        keyed_hash -> Binary,
+    }
+}
+
+diesel::table! {
+    audit_head (id) {
+        id -> Integer,
+        chain_seq -> BigInt,
+        hash -> Nullable<Binary>,
     }
 }
 

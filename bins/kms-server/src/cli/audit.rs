@@ -1,17 +1,19 @@
 //! `kms-server audit`: verify, export, show.
 
+use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
-use clap::Subcommand;
-use kms_core::audit::{Chaining, Checkpoint, Leniency};
+use anyhow::{Context, bail, ensure};
+use clap::{Args, Subcommand};
+use kms_core::RowMacError;
+use kms_core::audit::{Checkpoint, CheckpointKeys, Leniency, Verified};
 use kms_core::ports::AccountStore;
-use kms_core::{RowMacError, ServerKeySet};
-use kms_store::{AuditRow, Database, open_existing_key_database};
+use kms_store::{AuditRow, Database, ListedAccount, open_existing_key_database};
 use kms_types::AccountRef;
-use serde_json::json;
 
+use super::audit_export::{ExportedRow, verify_rows};
+use super::audit_state::AuditedAccounts;
 use super::record::Record;
 use super::{connect, say};
 use crate::config::Settings;
@@ -32,9 +34,20 @@ pub(super) enum AuditCommand {
         /// Verifies without a checkpoint; rows cut off the end are then not detected.
         #[arg(long)]
         without_checkpoints: bool,
+        /// Also compares every account with the chain, and names those that disagree: of another
+        /// address, frozen or not, without a creation. Stop the servers first, or repeat it.
+        #[arg(long)]
+        against_state: bool,
     },
     /// Prints all rows, one JSON object per line.
     Export,
+    /// Prints all checkpoints, one per line.
+    Checkpoints,
+    /// Prints the public halves of the checkpoint key, for `verify-export`.
+    PublicKeys,
+    /// Verifies what `export` printed, with the checkpoints and their public keys alone: needs no
+    /// configuration, no database and no secret.
+    VerifyExport(VerifyExport),
     /// Prints the rows of one account.
     Show {
         /// The account id, or `telegram:` and the owner's Telegram id.
@@ -43,12 +56,39 @@ pub(super) enum AuditCommand {
     },
 }
 
+#[derive(Debug, Args)]
+pub(super) struct VerifyExport {
+    /// The rows: a file, or standard input.
+    rows: Option<PathBuf>,
+    /// A file of checkpoints.
+    #[arg(long)]
+    checkpoints: PathBuf,
+    /// The public keys, as `public-keys` printed them; from a source that the operator of the
+    /// server cannot replace.
+    #[arg(long)]
+    public_keys: CheckpointKeys,
+    /// As for `verify`.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    older_key_until: i64,
+}
+
 pub(super) async fn run(mut settings: Settings, command: AuditCommand) -> anyhow::Result<()> {
     // Records from before a rotation are under a retired version.
     settings.server_keys = settings.server_keys.with_retired();
     match command {
-        AuditCommand::Verify { older_key_until, without_checkpoints } => {
-            verify(settings, Leniency { older_key_until }, without_checkpoints).await
+        AuditCommand::VerifyExport(export) => verify_export(&export),
+        AuditCommand::Checkpoints => {
+            let lines = all_lines(&settings).await?;
+            lines.iter().for_each(|line| say(line));
+            Ok(())
+        }
+        AuditCommand::PublicKeys => {
+            say(&CheckpointKeys::of(&settings.server_keys.checkpoint).to_string());
+            Ok(())
+        }
+        AuditCommand::Verify { older_key_until, without_checkpoints, against_state } => {
+            let leniency = Leniency { older_key_until };
+            verify(settings, leniency, without_checkpoints, against_state).await
         }
         AuditCommand::Export => {
             let database = connect(settings).await?;
@@ -67,28 +107,27 @@ async fn verify(
     settings: Settings,
     leniency: Leniency,
     without_checkpoints: bool,
+    against_state: bool,
 ) -> anyhow::Result<()> {
     let mut read = Read::default();
-    let keys = &settings.server_keys.audit;
+    let keys = CheckpointKeys::of(&settings.server_keys.checkpoint);
     if let Some(path) = &settings.audit.checkpoint_path {
-        read.take(&path.display().to_string(), &lines(path)?, keys);
+        read.take(&path.display().to_string(), &file_lines(path)?, &keys);
     }
-    let place = &settings.key_database;
-    let key_database = open_existing_key_database(place.url.expose(), &place.name)
-        .await
-        .context("key_database.url")?;
-    let kept = key_database.checkpoints().await.context("key_database")?;
-    read.take("the key database", &kept, keys);
+    read.take("the key database", &key_database_lines(&settings).await?, &keys);
     for bad in &read.bad {
         say(bad);
     }
     let database = connect(settings).await?;
-    let verified = database.verify_audit(&read.checkpoints, leniency).await?;
-    say(&format!("{} rows in the chain", verified.tip.sequence));
-    say(&match verified.checkpoint {
-        Some(row) => format!("checkpoints cover rows up to {row}"),
-        None => "no checkpoint: rows removed from the end are not detected".to_owned(),
-    });
+    let mut audited = AuditedAccounts::default();
+    let verified = database
+        .verify_audit_rows(&read.checkpoints, leniency, |row| {
+            if against_state {
+                audited.push(row);
+            }
+        })
+        .await?;
+    report(&verified);
     for open in &verified.open {
         let (seq, at) = (open.place, open.at.0);
         let (action, request) = (&open.action, &open.request_id);
@@ -101,10 +140,67 @@ async fn verify(
         bail!("no checkpoint found; pass --without-checkpoints to verify without one");
     }
     say("the audit chain is intact");
+    if against_state {
+        compare_accounts(&database, audited).await?;
+    }
     // Recorded after the verification, which must not change what it verifies. Nothing is appended
     // to a broken chain.
     Record::new(&database, "audit_verify", "").note().await;
     Ok(())
+}
+
+/// Compares every account with the chain.
+async fn compare_accounts(database: &Database, mut audited: AuditedAccounts) -> anyhow::Result<()> {
+    let (mut after, mut different) = (String::new(), 0_u64);
+    loop {
+        let page = database.accounts_after(&after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = last.id.clone();
+        for ListedAccount { id, account } in page {
+            let contradictions = match account {
+                Ok(account) => audited.compare(&account).into_iter().map(str::to_owned).collect(),
+                Err(error) => vec![error.to_string()],
+            };
+            for what in contradictions {
+                say(&format!("account {id}: {what}"));
+                different += 1;
+            }
+        }
+    }
+    for id in audited.missing() {
+        say(&format!("account {id}: it was created, but has no row"));
+        different += 1;
+    }
+    ensure!(different == 0, "{different} contradictions between the accounts and the audit");
+    say("all accounts are as the audit says");
+    Ok(())
+}
+
+/// Verifies an export, as an auditor without any secret.
+pub(super) fn verify_export(export: &VerifyExport) -> anyhow::Result<()> {
+    let VerifyExport { rows, checkpoints, public_keys: keys, older_key_until } = export;
+    let leniency = Leniency { older_key_until: *older_key_until };
+    let mut read = Read::default();
+    read.take(&checkpoints.display().to_string(), &file_lines(checkpoints)?, keys);
+    if let Some(bad) = read.bad.first() {
+        bail!("{bad}");
+    }
+    let verified = verify_rows(rows.as_deref(), &read.checkpoints, keys, leniency)?;
+    report(&verified);
+    let covered = verified.checkpoint.context(
+        "no checkpoint is under the newest public key: nothing proves that these are the \
+         rows of the server",
+    )?;
+    say(&format!("the audit chain is intact and signed up to row {covered}"));
+    Ok(())
+}
+
+fn report(verified: &Verified) {
+    say(&format!("{} rows in the chain", verified.tip.sequence));
+    say(&match verified.checkpoint {
+        Some(row) => format!("checkpoints cover rows up to {row}"),
+        None => "no checkpoint: rows removed from the end are not detected".to_owned(),
+    });
 }
 
 /// The checkpoints of the file and of the key database.
@@ -116,7 +212,7 @@ struct Read {
 }
 
 impl Read {
-    fn take(&mut self, place: &str, lines: &[String], audit_keys: &ServerKeySet) {
+    fn take(&mut self, place: &str, lines: &[String], keys: &CheckpointKeys) {
         for (number, line) in (1..).zip(lines) {
             let checkpoint = match line.parse::<Checkpoint>() {
                 Ok(checkpoint) => checkpoint,
@@ -125,15 +221,17 @@ impl Read {
                     continue;
                 }
             };
-            let why = match checkpoint.verify(audit_keys) {
+            let why = match checkpoint.verify(keys) {
                 Ok(()) => {
                     self.checkpoints.push(checkpoint);
                     continue;
                 }
                 Err(RowMacError::NoKey(version) | RowMacError::Retired(version)) => {
-                    format!("version {version} of the audit key is not configured")
+                    format!("version {version} of the checkpoint key is not known")
                 }
-                Err(_) => "it was not signed with the audit key".to_owned(),
+                Err(RowMacError::Mismatch) => {
+                    "it was not signed with the checkpoint key".to_owned()
+                }
             };
             let row = checkpoint.tip.sequence;
             self.bad.push(format!("checkpoint {number} in {place}, of row {row}: {why}"));
@@ -141,10 +239,28 @@ impl Read {
     }
 }
 
-fn lines(path: &Path) -> anyhow::Result<Vec<String>> {
+fn file_lines(path: &Path) -> anyhow::Result<Vec<String>> {
     let text = std::fs::read_to_string(path)
-        .with_context(|| format!("audit.checkpoint_path: {}", path.display()))?;
+        .with_context(|| format!("the checkpoints in {}", path.display()))?;
     Ok(text.lines().map(str::to_owned).collect())
+}
+
+async fn key_database_lines(settings: &Settings) -> anyhow::Result<Vec<String>> {
+    let place = &settings.key_database;
+    let key_database = open_existing_key_database(place.url.expose(), &place.name)
+        .await
+        .context("key_database.url")?;
+    key_database.checkpoints().await.context("key_database")
+}
+
+/// The lines of the file and of the key database, each once.
+async fn all_lines(settings: &Settings) -> anyhow::Result<Vec<String>> {
+    let mut lines = key_database_lines(settings).await?;
+    let mut seen: BTreeSet<_> = lines.iter().cloned().collect();
+    if let Some(path) = &settings.audit.checkpoint_path {
+        lines.extend(file_lines(path)?.into_iter().filter(|line| seen.insert(line.clone())));
+    }
+    Ok(lines)
 }
 
 async fn export(database: &Database) -> anyhow::Result<()> {
@@ -158,27 +274,9 @@ async fn export(database: &Database) -> anyhow::Result<()> {
         // The lock is not held across the query of the next page.
         let mut out = std::io::stdout().lock();
         for row in &rows {
-            writeln!(out, "{}", as_json(row))?;
+            writeln!(out, "{}", serde_json::to_string(&ExportedRow::from(row))?)?;
         }
     }
-}
-
-fn as_json(row: &AuditRow) -> serde_json::Value {
-    let chain = match row.chaining {
-        Chaining::Malformed => json!("malformed"),
-        Chaining::Linked(link) => json!({
-            "number": link.sequence,
-            "key": link.mac.key.as_u8(),
-            "previous": hex::encode(link.previous),
-            "hash": hex::encode(link.mac.tag),
-        }),
-    };
-    json!({
-        "seq": row.sequence, "at": row.at, "actor": row.actor, "request_id": row.request_id,
-        "action": row.action, "subject": row.subject, "account": row.account,
-        "telegram_id": row.telegram_id, "phase": row.phase, "outcome": row.outcome,
-        "chain": chain,
-    })
 }
 
 async fn show(database: &Database, account: AccountRef) -> anyhow::Result<()> {

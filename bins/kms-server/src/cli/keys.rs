@@ -18,7 +18,7 @@ use crate::config::Settings;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
-    /// Creates a directory with a KMS key and the server's five keys, and prints the settings.
+    /// Creates a directory with a KMS key and the server's six keys, and prints the settings.
     New {
         /// The directory; must not exist.
         #[arg(long, default_value = "keys")]
@@ -67,7 +67,8 @@ pub(super) enum KeysCommand {
     },
     /// Checks whether an older key is still needed, and prints what to change if it is not.
     Retire {
-        /// The id of a KMS key; or pepper, contact, row, audit or codes, with a version.
+        /// The id of a KMS key; or pepper, contact, row, audit, codes or checkpoint, with
+        /// a version.
         id: MasterKeyId,
         /// The version of the server key.
         version: Option<ServerKeyId>,
@@ -94,7 +95,7 @@ pub(super) async fn run(mut settings: Settings, command: KeysCommand) -> anyhow:
             let kind = id
                 .to_string()
                 .parse()
-                .context("a version is of pepper, contact, row, audit or codes")?;
+                .context("a version is of pepper, contact, row, audit, codes or checkpoint")?;
             server_keys::retire(&Vault::open(settings).await?, kind, version).await
         }
     }

@@ -5,8 +5,8 @@ use kms_core::audit::{Action, AuditRecord, Phase};
 use kms_core::ports::AuditLog;
 use kms_process::ErrorChain;
 use kms_store::Database;
-use uuid::Uuid;
 
+use super::vault::operator;
 use crate::clock;
 
 /// Prints to standard error, because another program may read standard output.
@@ -24,11 +24,13 @@ pub(super) struct Record<'a> {
 impl<'a> Record<'a> {
     /// Creates a record: `action` is its name in the audit, `about` the object of the command.
     pub(super) fn new(database: &'a Database, action: &'static str, about: &str) -> Self {
-        let actor = format!("kms-server {} {about}", action.replace('_', " ")).trim().to_owned();
-        let caller = kms_core::audit::Caller { actor, request_id: Uuid::new_v4().to_string() };
+        let actor = format!("{} {about}", action.replace('_', " ")).trim().to_owned();
+        let caller = operator(&actor);
         let (action, phase) = (Action::Operate(action), Phase::Intent);
         let at = clock::now();
-        let record = AuditRecord { at, caller, action, phase, account: None, telegram_id: None };
+        let details = caller.details();
+        let record =
+            AuditRecord { at, caller, action, phase, account: None, telegram_id: None, details };
         Self { database, record }
     }
 

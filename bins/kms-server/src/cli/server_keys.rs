@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail, ensure};
 use kms_core::account::EmailChange;
-use kms_core::audit::Checkpoint;
+use kms_core::audit::{Checkpoint, CheckpointKeys};
 use kms_core::{ServerKeyId, ServerKeyKind};
 use kms_store::{Database, MovedBatch, Sealed};
 
@@ -25,7 +25,7 @@ impl Census {
         }
         for line in vault.checkpoints().await? {
             let version = line.parse::<Checkpoint>().ok().map(|checkpoint| checkpoint.key());
-            census.add(ServerKeyKind::Audit, version, "checkpoints", 1);
+            census.add(ServerKeyKind::Checkpoint, version, "checkpoints", 1);
         }
         Ok(census)
     }
@@ -168,8 +168,8 @@ pub(super) async fn retire(
         "{name} {version} is the newest version; write a newer one in front of it first"
     );
     let mut depends = Census::take(vault).await?.of(kind, version);
-    if kind == ServerKeyKind::Audit {
-        check_newer_checkpoint(vault, version).await?;
+    if let ServerKeyKind::Audit | ServerKeyKind::Checkpoint = kind {
+        check_covered(vault, kind, version).await?;
         // Older records and checkpoints stay; `audit verify` reads them with a retired version.
         depends.clear();
     }
@@ -189,15 +189,30 @@ pub(super) async fn retire(
     Ok(())
 }
 
-/// Checks that a checkpoint is under a newer version of the audit key: a party that has the older
-/// one can then change no record before that checkpoint.
-async fn check_newer_checkpoint(vault: &Vault, version: ServerKeyId) -> anyhow::Result<()> {
+/// Checks that a party that has the older version can change no record: they are covered by a
+/// checkpoint under a newer version, or after the first record under a newer audit key.
+async fn check_covered(
+    vault: &Vault,
+    kind: ServerKeyKind,
+    version: ServerKeyId,
+) -> anyhow::Result<()> {
+    let keys = CheckpointKeys::of(&vault.server_keys.checkpoint);
     let lines = vault.checkpoints().await?;
-    let mut signed = lines.iter().filter_map(|line| vault.database.signed_checkpoint(line));
+    let mut signed = lines
+        .iter()
+        .filter_map(|line| line.parse::<Checkpoint>().ok())
+        .filter(|checkpoint| checkpoint.verify(&keys).is_ok());
+    let is_covered = if kind == ServerKeyKind::Audit {
+        let since = vault.database.audit_key_replaced_at(version).await?;
+        since.is_some_and(|since| signed.any(|checkpoint| checkpoint.tip.sequence >= since))
+    } else {
+        signed.any(|checkpoint| checkpoint.key() > version)
+    };
     ensure!(
-        signed.any(|checkpoint| checkpoint.key() > version),
-        "no checkpoint is under a newer version of the audit key; a running server writes one \
-         within audit.checkpoint_interval, and when it stops"
+        is_covered,
+        "no checkpoint was written since a newer version of the {} key is in use; a running server \
+         writes one within audit.checkpoint_interval, and when it stops",
+        kind.as_str()
     );
     Ok(())
 }
@@ -213,7 +228,9 @@ fn way_out(kind: ServerKeyKind) -> &'static str {
             "Run `kms-server keys reseal`; what is left in email_changes ends within ten minutes"
         }
         ServerKeyKind::Row => "Run `kms-server keys remac`",
-        ServerKeyKind::Audit => "`kms-server audit verify` reads it with a retired version",
+        ServerKeyKind::Audit | ServerKeyKind::Checkpoint => {
+            "`kms-server audit verify` reads it with a retired version"
+        }
         ServerKeyKind::Codes => {
             "Codes of addresses end within ten minutes (run `kms-server keys remac` then), and \
              recoveries when they are completed, cancelled or expired (`recoveries list`)"

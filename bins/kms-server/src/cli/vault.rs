@@ -10,7 +10,7 @@ use kms_store::{Database, KeyDatabase, ListedAccount, open_existing_key_database
 use uuid::Uuid;
 
 use super::record::Record;
-use crate::config::{DatabaseSettings, KmsKeySettings, PasswordSettings, Settings};
+use crate::config::{self, DatabaseSettings, KmsKeySettings, PasswordSettings, Settings};
 use crate::{key_ring, startup};
 
 /// How many accounts are read at once.
@@ -155,6 +155,8 @@ impl Census {
 /// The operator who runs a command, as the caller in the audit. Each action has its own request id,
 /// because an OUTCOME is matched to its INTENT by that id.
 pub(super) fn operator(command: &str) -> kms_core::audit::Caller {
-    let (actor, request_id) = (format!("kms-server {command}"), Uuid::new_v4().to_string());
-    kms_core::audit::Caller { actor, request_id }
+    let operator = Some(config::operator());
+    let caller =
+        kms_core::audit::Caller::new(format!("kms-server {command}"), Uuid::new_v4().to_string());
+    kms_core::audit::Caller { operator, ..caller }
 }

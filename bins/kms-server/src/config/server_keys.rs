@@ -1,4 +1,4 @@
-//! `server_keys`: the server's own symmetric keys.
+//! `server_keys`: the server's own keys.
 
 use kms_core::{ServerKeySet, ServerKeys};
 use serde::Deserialize;
@@ -17,4 +17,6 @@ pub(super) struct ServerKeysDef {
     audit: ServerKeySet,
     #[serde(deserialize_with = "kms_config::secret")]
     codes: ServerKeySet,
+    #[serde(deserialize_with = "kms_config::secret")]
+    checkpoint: ServerKeySet,
 }

@@ -7,6 +7,7 @@ use actix_web::web::Data;
 use actix_web::{HttpResponse, get, post, put};
 use kms_chain::Balances;
 use kms_core::account::{Account, AccountState, SeenNames};
+use kms_core::audit::{Action, Purpose};
 use kms_core::ports::AccountStore;
 use kms_core::{CreateWallet, Created, SealError};
 use kms_types::wire::{self, Balance, ChangePassword, CreateAccount, SeenUsernames, TokenBalance};
@@ -211,15 +212,19 @@ pub(crate) async fn change_password(
 )]
 #[put("/accounts/{account}/usernames")]
 pub(crate) async fn seen_usernames(
-    _bot: Bot,
+    Bot(caller): Bot,
     state: Data<State>,
     Segment(account): Segment<AccountRef>,
     Json(body): Json<SeenUsernames>,
 ) -> Result<HttpResponse, ApiError> {
     let account = find(&state, account).await?;
     let SeenUsernames { usernames, seen_at } = body;
-    let names = SeenNames { usernames, seen_at: seen_at.min(clock::now()) };
-    state.database.seen_usernames(account.telegram_id, names).await?;
+    let now = clock::now();
+    let names = SeenNames { usernames, seen_at: seen_at.min(now) };
+    if let Some(details) = state.database.seen_usernames(account.telegram_id, names).await? {
+        let purpose = Purpose { action: Action::ClaimNames, details };
+        state.custody.record_done(purpose, &account, &caller, now).await;
+    }
     Ok(HttpResponse::NoContent().finish())
 }
 

@@ -3,6 +3,7 @@
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get, put};
 use kms_core::account::Account;
+use kms_core::audit::{Action, Details, Purpose};
 use kms_types::wire::{LaterLimit, LimitAmount, SetLimit, SpendingLimit, SpendingLimits};
 use kms_types::{AccountRef, Asset, ErrorCode, Token, Units, Wei};
 
@@ -53,7 +54,7 @@ pub(crate) async fn read(
 )]
 #[put("/accounts/{account}/limits")]
 pub(crate) async fn set(
-    _bot: Bot,
+    Bot(caller): Bot,
     state: Data<State>,
     Segment(account): Segment<AccountRef>,
     Json(body): Json<SetLimit>,
@@ -69,11 +70,15 @@ pub(crate) async fn set(
         }
     };
     let asset = token.map(|token| token.address);
-    let hold = state.transfers.spending().hold;
-    let set =
-        state.database.set_spending_limit(account.id, asset, wanted, hold, clock::now()).await?;
+    let (hold, now) = (state.transfers.spending().hold, clock::now());
+    let set = state.database.set_spending_limit(account.id, asset, wanted, hold, now).await?;
     let detail = "too many increases in a day; a lower limit is always accepted";
     set.map_err(|after| ApiError::rate_limited(detail, after))?;
+    let details = Details::default()
+        .with("asset", asset.map_or_else(|| "native".to_owned(), |token| token.to_string()))
+        .with("limit", wanted.map_or_else(|| "none".to_owned(), |units| units.0.to_string()));
+    let purpose = Purpose { action: Action::ChangeLimit, details };
+    state.custody.record_done(purpose, &account, &caller, now).await;
     Ok(HttpResponse::Ok().json(show(&state, &account).await?))
 }
 

@@ -31,7 +31,7 @@ pub(super) struct LinkButton {
 
 /// A person who follows a link, as the caller in the audit.
 pub(super) fn caller() -> Caller {
-    Caller { actor: "link in an e-mail".to_owned(), request_id: telemetry::request_id() }
+    Caller::new("link in an e-mail", telemetry::request_id())
 }
 
 impl LinkPage {

@@ -11,7 +11,7 @@ use kms_chain::transfer::{
 use kms_chain::{Checked, ConfirmError, QuoteRequest, Shown, Transfers};
 use kms_core::OpenWallet;
 use kms_core::account::Account;
-use kms_core::audit::{Action, Caller};
+use kms_core::audit::{Action, Caller, Details, Purpose};
 use kms_store::{HistoryCursor, HistoryEntry, Page};
 use kms_types::wire::{self, ConfirmTransfer, HistoryPage, QuoteTransfer, ReplaceTransfer};
 use kms_types::{AccountId, AccountRef, ErrorCode, PasswordHash, Recipient, Timestamp, TransferId};
@@ -142,12 +142,20 @@ pub(crate) async fn confirm(
 ) -> Result<HttpResponse, ApiError> {
     let ConfirmTransfer { password_hash, to_address, token, value, max_fee } = body;
     let shown = Shown { to_address, token, value, max_fee };
+    let was_signed = state.custody.was_signed(id).await?;
     let transfer = match state.transfers.check(id, shown).await? {
         Checked::Done(transfer) => *transfer,
         Checked::Ready(ready) => {
+            if was_signed {
+                let sender = ready.transfer().from.account.ok_or_else(ApiError::no_transfer)?;
+                let (sender, action, now) = (sender.into(), Action::Send(id), clock::now());
+                let alarm = state.custody.alarm_of_rollback(action, sender, &caller, now);
+                return Err(alarm.await.into());
+            }
             check_recipient(&state, ready.transfer(), clock::now()).await?;
-            let (sender, action) = (ready.transfer().from.account, Action::Send(id));
-            sign(&state, sender, password_hash, action, caller, |transfers, wallet| async move {
+            let (sender, details) = (ready.transfer().from.account, payment(ready.transfer()));
+            let purpose = Purpose { action: Action::Send(id), details };
+            sign(&state, sender, password_hash, purpose, caller, |transfers, wallet| async move {
                 // The clock again: a quote that expired during the KDF is not signed.
                 transfers.sign_and_send(ready, wallet, clock::now()).await
             })
@@ -241,8 +249,9 @@ pub(crate) async fn replace(
     let transfer = match state.transfers.check_replacement(id, replacement, max_fee).await? {
         Checked::Done(transfer) => *transfer,
         Checked::Ready(ready) => {
-            let (sender, action) = (ready.transfer().from.account, Action::Replace(id));
-            sign(&state, sender, password_hash, action, caller, |transfers, wallet| async move {
+            let (sender, details) = (ready.transfer().from.account, payment(ready.transfer()));
+            let purpose = Purpose { action: Action::Replace(id), details };
+            sign(&state, sender, password_hash, purpose, caller, |transfers, wallet| async move {
                 transfers.sign_replacement(ready, wallet, clock::now()).await
             })
             .await?
@@ -251,12 +260,22 @@ pub(crate) async fn replace(
     Ok(HttpResponse::Ok().json(show(transfer)))
 }
 
+/// What the audit states about a payment before its key is opened.
+fn payment(transfer: &Transfer) -> Details {
+    let asset = transfer.token.as_ref().map(|token| token.address.to_string());
+    Details::default()
+        .with("asset", asset.as_deref().unwrap_or("native"))
+        .with("chain", transfer.chain_id)
+        .with("to", transfer.to.address)
+        .with("value", transfer.value.0)
+}
+
 /// Opens the sender's wallet and signs with it. Once begun, it completes without the client.
 async fn sign<F>(
     state: &State,
     sender: Option<AccountId>,
     password: PasswordHash,
-    action: Action,
+    purpose: Purpose,
     caller: Caller,
     sign: impl FnOnce(Arc<Transfers>, OpenWallet) -> F + Send + 'static,
 ) -> Result<Transfer, ApiError>
@@ -267,7 +286,7 @@ where
     let (custody, transfers) = (Arc::clone(&state.custody), Arc::clone(&state.transfers));
     detached(async move {
         let sign = |wallet| async move { sign(transfers, wallet).await.map_err(ApiError::from) };
-        custody.with_wallet(sender, password, action, &caller, clock::now(), sign).await
+        custody.with_wallet(sender, password, purpose, &caller, clock::now(), sign).await
     })
     .await
 }

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -92,9 +92,14 @@ impl Checkpoints {
                 )
             }
         }
-        // `audit verify` reports the lines without a valid signature.
-        let signed = lines.iter().filter_map(|line| database.signed_checkpoint(line));
-        let last = signed.map(|checkpoint| checkpoint.tip).max_by_key(|tip| tip.sequence);
+        let keys = database.checkpoint_keys();
+        let mut checkpoints: Vec<_> =
+            lines.iter().filter_map(|line| line.parse::<Checkpoint>().ok()).collect();
+        checkpoints.sort_by_key(|checkpoint| checkpoint.tip.sequence);
+        // From the end, because a year's signatures would take long. `audit verify` reports the
+        // lines without a valid one.
+        let last = checkpoints.iter().rfind(|checkpoint| checkpoint.verify(&keys).is_ok());
+        let last = last.map(|checkpoint| checkpoint.tip);
         Ok(Self { database, key_database, path, last: Mutex::new(last.unwrap_or_default()) })
     }
 
@@ -148,10 +153,14 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 fn append(path: &Path, checkpoint: &Checkpoint) -> io::Result<()> {
+    let mut file = OpenOptions::new().read(true).append(true).open(path)?;
     // A crash may have cut the last line; this one begins on a line of its own.
-    let is_whole = std::fs::read(path)?.last().is_none_or(|last| *last == b'\n');
-    let line = format!("{}{checkpoint}\n", if is_whole { "" } else { "\n" });
-    let mut file = open(path)?;
+    let mut last = [b'\n'];
+    if file.seek(SeekFrom::End(0))? > 0 {
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+    }
+    let line = format!("{}{checkpoint}\n", if last == *b"\n" { "" } else { "\n" });
     file.write_all(line.as_bytes())?;
     file.sync_all()
 }

@@ -4,11 +4,12 @@ use std::process::Output;
 
 use insta::assert_snapshot;
 use kms_client::Client;
+use kms_core::audit::Details;
 use kms_server_testing::commands::{kms_server, masked, output_text};
 use kms_server_testing::requests::{confirm, create, quote, recover, telegram};
 use kms_server_testing::{ServerProcess, Stores, TestEnv, TestServer};
-use kms_types::ErrorCode;
-use kms_types::TransferId;
+use kms_types::wire::{ChangeMobile, LimitAmount, SeenUsernames, SetLimit};
+use kms_types::{Asset, ErrorCode, TransferId};
 use mongodb::bson::{Document, doc};
 use serde_json::Value;
 
@@ -34,6 +35,16 @@ fn tampered(env: &TestEnv) -> String {
 async fn mongo_checkpoints(env: &TestEnv) -> mongodb::Collection<Document> {
     let client = mongodb::Client::with_uri_str(&env.key_database).await.unwrap();
     client.database(&env.key_database_name).collection("audit_checkpoints")
+}
+
+/// Changes the table as an attacker does who may write every table: its recorded end follows.
+fn tamper(env: &TestEnv, sql: &str) {
+    env.sql(sql).unwrap();
+    env.sql(
+        "update audit_head set (chain_seq, hash) = \
+         (select chain_seq, hash from audit order by chain_seq desc limit 1)",
+    )
+    .unwrap();
 }
 
 /// Writes eight audit rows, of three wallets and a wrong password, and a checkpoint at the stop.
@@ -75,7 +86,7 @@ async fn an_operator_verifies_exports_and_shows_the_audit_log() {
         assert_eq!(codes, ["-", "ok", "-", "account_exists"]);
 
         let lines = std::fs::read_to_string(env.checkpoint_path()).unwrap();
-        let forged = lines.replace("v1 8 ", "v1 7 ");
+        let forged = lines.replace("v2 8 ", "v2 7 ");
         std::fs::write(env.checkpoint_path(), &forged).unwrap();
         assert_snapshot!("audit_with_a_forged_checkpoint", tampered(&env));
         std::fs::write(env.checkpoint_path(), format!("{lines}nonsense\n")).unwrap();
@@ -97,14 +108,14 @@ async fn tampering_with_the_audit_log_is_reported() {
         ("removed_row_3", "delete from audit where chain_seq = 3"),
         ("missing_row_7", "delete from audit where chain_seq >= 7"),
     ] {
-        env.sql(change).unwrap();
+        tamper(&env, change);
         assert_snapshot!(format!("audit_with_a_{name}"), tampered(&env));
         env.sql("delete from audit").unwrap();
-        env.sql("insert into audit overriding system value select * from kept").unwrap();
+        tamper(&env, "insert into audit overriding system value select * from kept");
         verifies(&env);
     }
     // Either copy of the checkpoints is enough to notice the truncation.
-    env.sql("delete from audit where chain_seq >= 7").unwrap();
+    tamper(&env, "delete from audit where chain_seq >= 7");
     let lines = std::fs::read_to_string(env.checkpoint_path()).unwrap();
     std::fs::write(env.checkpoint_path(), "").unwrap();
     assert_snapshot!("audit_with_a_missing_row_7_by_the_key_database", tampered(&env));
@@ -113,10 +124,10 @@ async fn tampering_with_the_audit_log_is_reported() {
     assert_snapshot!("audit_without_checkpoints", verifies(&env));
     tampered(&env);
     // Removes the row that the verification itself added.
-    env.sql("delete from audit where chain_seq >= 7").unwrap();
+    tamper(&env, "delete from audit where chain_seq >= 7");
     std::fs::write(env.checkpoint_path(), lines).unwrap();
     assert_snapshot!("audit_with_a_missing_row_7_by_the_file", tampered(&env));
-    let forged = doc! { "sequence": 6_i64, "line": "v1 6 me" };
+    let forged = doc! { "sequence": 6_i64, "line": "v2 6 me" };
     checkpoints.insert_one(forged).await.unwrap();
     assert_snapshot!("audit_with_a_forged_checkpoint_in_the_key_database", tampered(&env));
     // A server that continues from there builds another chain than the one in the checkpoint.
@@ -150,7 +161,7 @@ async fn a_truncation_while_no_server_runs_is_noticed_at_the_next_start() {
     let database = env.migrate().await.unwrap();
     let token = env.issue_token(&database, kms_store::Scope::Bot).await.unwrap();
     write_rows(&env, &token).await;
-    env.sql("delete from audit where chain_seq >= 7").unwrap();
+    tamper(&env, "delete from audit where chain_seq >= 7");
     let written = std::fs::read_to_string(env.checkpoint_path()).unwrap();
     let log = ServerProcess::start(&env, None, "info").terminate();
     let alarms = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -216,4 +227,151 @@ async fn without_insert_on_the_audit_table_no_key_is_used_and_reads_still_work()
     test.env.sql(&format!("grant insert on audit to {role}")).unwrap();
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     verifies(&test.env);
+}
+
+/// The details of the first record of this action with this phase.
+async fn details(test: &TestServer, action: &str, phase: &str) -> Details {
+    let rows = test.database.audit_after(0, 1_000).await.unwrap();
+    let row = rows.iter().find(|row| row.action == action && row.phase == phase);
+    let row = row.unwrap_or_else(|| panic!("no {action} {phase}: {rows:#?}"));
+    row.details.parse().unwrap()
+}
+
+#[actix_web::test]
+async fn records_state_what_was_done() {
+    for stores in [Stores::Embedded, Stores::Servers] {
+        let test = TestServer::start(TestEnv::new(stores).unwrap()).await;
+        let (ann, bob) = test.ann_and_bob().await;
+        let created = details(&test, "create", "outcome").await;
+        assert_eq!(created.get("address"), Some(&*ann.address.to_string()));
+        assert_eq!(created.get("public_key").unwrap().len(), 66);
+        assert_eq!(created.get("names"), Some("ann"));
+
+        let quoted = test.client.quote(&quote(1, "@bob", "0.5")).await.unwrap();
+        let sent =
+            test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
+        let before = details(&test, "send", "intent").await;
+        let to = bob.address.to_string();
+        for (name, value) in
+            [("asset", "native"), ("chain", "31337"), ("to", &*to), ("value", "500000000000000000")]
+        {
+            assert_eq!(before.get(name), Some(value));
+        }
+        assert_eq!(before.get("nonce"), None, "it is not known yet");
+        let after = details(&test, "send", "outcome").await;
+        assert_eq!(after.get("nonce"), Some("0"));
+        let payments = after.get("payments").unwrap();
+        assert!(payments.contains(&*sent.tx_hash.unwrap()), "{payments}");
+        assert!(after.get("cancellation").unwrap().starts_with("0x"));
+
+        let body = ChangeMobile { mobile: Some("+4915112345678".parse().unwrap()) };
+        test.client.change_mobile(telegram(1), &body).await.unwrap();
+        let changed = details(&test, "change_contact", "intent").await;
+        assert_eq!((changed.get("contact"), changed.get("step")), (Some("mobile"), Some("set")));
+        assert_eq!(changed.get("sealed").unwrap().len(), 64);
+
+        let amount = LimitAmount::try_from("2".to_owned()).unwrap();
+        test.client
+            .set_limit(telegram(1), &SetLimit { asset: Asset::Native, amount })
+            .await
+            .unwrap();
+        let limit = details(&test, "change_limit", "outcome").await;
+        assert_eq!(limit.get("limit"), Some("2000000000000000000"));
+
+        let seen = SeenUsernames {
+            usernames: vec!["anna".parse().unwrap()].try_into().unwrap(),
+            seen_at: kms_types::Timestamp(4_000_000_000_000),
+        };
+        test.client.seen_usernames(telegram(1), &seen).await.unwrap();
+        let names = details(&test, "claim_names", "outcome").await;
+        assert_eq!((names.get("claimed"), names.get("ended")), (Some("anna"), Some("ann:1")));
+
+        recover(&test.client, 1, "new").await.unwrap();
+        let recovered = details(&test, "recover", "intent").await;
+        assert_eq!(
+            (recovered.get("code"), recovered.get("wait_seconds")),
+            (Some("none"), Some("0"))
+        );
+
+        let frozen = kms_server(&test.env, "account freeze telegram:2 --reason ticket-7").output();
+        assert!(frozen.unwrap().status.success());
+        let freeze = details(&test, "freeze", "intent").await;
+        assert!(freeze.get("person").unwrap().contains("uid"), "{freeze}");
+        assert!(freeze.get("host").is_some());
+    }
+}
+
+/// A flood of requests with bad tokens is one record a minute for each.
+#[actix_web::test]
+async fn refused_tokens_and_rows_that_failed_their_check_are_recorded() {
+    let test = TestServer::start(TestEnv::new(Stores::Servers).unwrap()).await;
+    test.onboard(1, "ann", "ann").await;
+    let port = test.server.address().port();
+    let reader = test.env.issue_token(&test.database, kms_store::Scope::Read).await.unwrap();
+    let unknown = kms_core::PlainToken::generate();
+    for _ in 0..3 {
+        let client = test.env.client(port, unknown.expose()).unwrap();
+        let refused = client.account(telegram(1)).await.unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::Unauthorized));
+        let client = test.env.client(port, &reader).unwrap();
+        let refused = client.create_account(&create(2, "bob", "b")).await.unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::Forbidden));
+    }
+    test.env.sql("update accounts set state = 'frozen'").unwrap();
+    for _ in 0..3 {
+        let refused = test.client.account(telegram(1)).await.unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::Internal));
+    }
+    let found = async || {
+        let rows = test.database.audit_after(0, 1_000).await.unwrap();
+        let rows =
+            rows.into_iter().filter(|row| ["authenticate", "read_row"].contains(&&*row.action));
+        rows.map(|row| (row.phase, row.outcome.unwrap())).collect::<Vec<_>>()
+    };
+    // The alarm of a row is written in the background.
+    for _ in 0..100 {
+        if found().await.len() == 3 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let expected = [("outcome", "unauthorized"), ("outcome", "forbidden"), ("alarm", "tampered")];
+    assert_eq!(found().await, expected.map(|(phase, code)| (phase.to_owned(), code.to_owned())));
+}
+
+/// An auditor has an export, the checkpoints and the public keys, and nothing else.
+#[actix_web::test]
+async fn an_auditor_verifies_an_export_without_a_secret() {
+    let env = TestEnv::new(Stores::Embedded).unwrap();
+    let database = env.migrate().await.unwrap();
+    let token = env.issue_token(&database, kms_store::Scope::Bot).await.unwrap();
+    write_rows(&env, &token).await;
+    let printed = |arguments: &str| output_text(&audit(&env, arguments));
+    let (public_keys, rows) = (printed("public-keys"), printed("export"));
+    let directory = env.directory.path();
+    let (rows_path, checkpoints) = (directory.join("rows"), directory.join("published"));
+    std::fs::write(&checkpoints, printed("checkpoints")).unwrap();
+    let verify = |rows: &str, keys: &str| {
+        std::fs::write(&rows_path, rows).unwrap();
+        kms_server(&env, "audit verify-export --checkpoints")
+            .env_clear()
+            .current_dir(directory)
+            .args([&checkpoints, &rows_path])
+            .args(["--public-keys", keys.trim()])
+            .output()
+            .unwrap()
+    };
+    let intact = verify(&rows, &public_keys);
+    assert!(intact.status.success(), "{}", output_text(&intact));
+    assert!(output_text(&intact).contains("intact and signed up to row 8"));
+    let others = format!("1:{}", "11".repeat(32));
+    for (rows, keys) in [
+        (rows.replacen("\"ok\"", "\"no\"", 1), &public_keys),
+        (rows.lines().skip(1).map(|line| format!("{line}\n")).collect(), &public_keys),
+        (rows.lines().take(7).map(|line| format!("{line}\n")).collect(), &public_keys),
+        (rows.clone(), &others),
+    ] {
+        let refused = verify(&rows, keys);
+        assert_eq!(refused.status.code(), Some(1), "{}", output_text(&refused));
+    }
 }

@@ -174,6 +174,7 @@ fn the_commands_of_the_documentation_exist() {
                 "ID" | "NAME" | "OLD" => "5f0c0b44-6a5e-4a3e-9d0a-0f6a5c1f7a10",
                 "KEY" => "row",
                 "VERSION" => "1",
+                "KEYS" => "1:1111111111111111111111111111111111111111111111111111111111111111",
                 other => other,
             };
             let quoted = Some(quoted.trim_end_matches('"')).filter(|text| !text.is_empty());

@@ -25,6 +25,7 @@ mod outages;
 mod planted_secrets;
 mod recoveries;
 mod restore;
+mod rollbacks;
 mod server_keys;
 mod slow;
 mod supervision;

@@ -76,7 +76,7 @@ pub(crate) fn code(mail: &Mail) -> ConfirmCode {
     ConfirmCode { code: line.unwrap().parse().unwrap() }
 }
 
-fn wrong(right: &ConfirmCode) -> ConfirmCode {
+pub(crate) fn wrong(right: &ConfirmCode) -> ConfirmCode {
     let digits: u64 = right.code.expose().parse().unwrap();
     ConfirmCode { code: OneTimeCode::from_bits(digits + 1) }
 }

@@ -1,5 +1,6 @@
 //! Confirms a quote: checks what the sender saw, signs once, commits, then broadcasts.
 
+use kms_core::audit::Details;
 use kms_core::ports::StoreError;
 use kms_core::{OpenWallet, Sealer, failpoint};
 use kms_types::{EthAddress, Timestamp, Token, TransferId, Units, Wei};
@@ -249,7 +250,21 @@ pub(super) fn sign_ladder(
     let replacements =
         ladder.replacements().map(|fees| sign(TransactionKind::Payment, fees).0).collect();
     let (cancellation, _) = sign(TransactionKind::Cancellation, ladder.cancellation());
-    (SignedLadder { first, replacements, cancellation }, bytes)
+    let signed = SignedLadder { first, replacements, cancellation };
+    wallet.record(details(nonce, &signed));
+    (signed, bytes)
+}
+
+/// What the audit states about signed transactions: one payment at most is mined, or the
+/// cancellation.
+fn details(nonce: u64, signed: &SignedLadder) -> Details {
+    let hash = |signed: &SignedBytes| alloy::primitives::hex::encode_prefixed(signed.tx_hash);
+    let payments: Vec<_> =
+        std::iter::once(&signed.first).chain(&signed.replacements).map(hash).collect();
+    Details::default()
+        .with("nonce", nonce)
+        .with("payments", payments.join(","))
+        .with("cancellation", hash(&signed.cancellation))
 }
 
 /// Whether the transfer was confirmed before. An error if it cannot be confirmed any more.

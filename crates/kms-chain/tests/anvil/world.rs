@@ -448,5 +448,5 @@ pub(crate) fn password() -> PasswordHash {
 }
 
 pub(crate) fn caller() -> Caller {
-    Caller { actor: "test".to_owned(), request_id: "test".to_owned() }
+    Caller::new("test", "test")
 }

@@ -1,14 +1,17 @@
-//! The audit table as a keyed hash chain (`FORMAT.md`, "Audit chain"): the hash of a row is an HMAC
-//! of the row and of the hash before it. Modifying, moving or removing a row breaks the chain, and
-//! only a holder of the audit key can mend it.
+//! The audit table as a hash chain (`FORMAT.md`, "Audit chain"). The hash of a row is the SHA-256
+//! of the row and of the hash before it, so that an auditor follows the chain without a secret.
+//! Beside it stands an HMAC of the hash: only a holder of the audit key can append, or mend a chain
+//! in which a row was modified, moved or removed.
 //!
 //! This module reads no clock and no table.
 
 use kms_types::Timestamp;
 
-use crate::server_keys::{RowMac, RowMacError, ServerKeySet};
+use super::details::sha256;
+use crate::server_keys::{RowMac, RowMacError, ServerKeySet, framed};
 
-const LABEL: &[u8] = b"wallet-kms/v1/audit";
+const LABEL: &[u8] = b"wallet-kms/v2/audit";
+const MAC_LABEL: &[u8] = b"wallet-kms/v2/audit-row";
 
 /// The columns of a row that its hash covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub struct Entry<'a> {
     pub phase: &'a str,
     /// The code of the outcome or alarm.
     pub outcome: Option<&'a str>,
+    /// The text of [`Details`](super::Details).
+    pub details: &'a str,
 }
 
 /// Binds a row to the row before it.
@@ -40,7 +45,9 @@ pub struct Link {
     pub sequence: i64,
     /// The hash of the row before it.
     pub previous: [u8; 32],
-    /// The hash of this row, and the version of the audit key that made it.
+    /// The hash of this row.
+    pub hash: [u8; 32],
+    /// The MAC of the hash, and the version of the audit key that made it.
     pub mac: RowMac,
 }
 
@@ -57,38 +64,44 @@ impl Tip {
     /// Appends a row: returns its link, and advances the tip to it.
     pub fn append(&mut self, entry: &Entry<'_>, audit_keys: &ServerKeySet) -> Link {
         let (sequence, previous) = (self.sequence.saturating_add(1), self.hash);
-        let mac = with_fields(sequence, &previous, entry, |fields| audit_keys.mac(fields));
-        *self = Self { sequence, hash: mac.tag };
-        Link { sequence, previous, mac }
+        let hash = hash(sequence, &previous, entry);
+        let mac = audit_keys.mac(&[MAC_LABEL, &hash]);
+        *self = Self { sequence, hash };
+        Link { sequence, previous, hash, mac }
     }
 }
 
 impl Link {
-    /// Verifies that the row is the one that was written with this link.
+    /// Whether the row is the one that was written with this link. Anyone can compute that.
+    #[must_use]
+    pub fn is_of(&self, entry: &Entry<'_>) -> bool {
+        hash(self.sequence, &self.previous, entry) == self.hash
+    }
+
+    /// Verifies that the row is the one that was written with this link, by a holder of the audit
+    /// key.
     ///
     /// # Errors
     /// When it is not, or when the version of the audit key is not configured.
     pub fn verify(&self, entry: &Entry<'_>, audit_keys: &ServerKeySet) -> Result<(), RowMacError> {
-        with_fields(self.sequence, &self.previous, entry, |fields| {
-            audit_keys.verify(&self.mac, fields)
-        })
+        if self.is_of(entry) { self.authenticate(audit_keys) } else { Err(RowMacError::Mismatch) }
+    }
+
+    /// Verifies that the hash is one that a holder of the audit key wrote.
+    pub(super) fn authenticate(&self, audit_keys: &ServerKeySet) -> Result<(), RowMacError> {
+        audit_keys.verify(&self.mac, &[MAC_LABEL, &self.hash])
     }
 
     /// Returns the end of a chain whose last row this is.
     #[must_use]
     pub fn tip(&self) -> Tip {
-        Tip { sequence: self.sequence, hash: self.mac.tag }
+        Tip { sequence: self.sequence, hash: self.hash }
     }
 }
 
-fn with_fields<T>(
-    sequence: i64,
-    previous: &[u8; 32],
-    entry: &Entry<'_>,
-    work: impl FnOnce(&[&[u8]]) -> T,
-) -> T {
+fn hash(sequence: i64, previous: &[u8; 32], entry: &Entry<'_>) -> [u8; 32] {
     let telegram_id = entry.telegram_id.map(i64::to_be_bytes);
-    work(&[
+    let fields = framed(&[
         LABEL,
         previous,
         &sequence.to_be_bytes(),
@@ -101,7 +114,9 @@ fn with_fields<T>(
         &some(telegram_id.as_ref().map(<[u8; 8]>::as_slice)),
         entry.phase.as_bytes(),
         &some(entry.outcome.map(str::as_bytes)),
-    ])
+        entry.details.as_bytes(),
+    ]);
+    sha256(&fields)
 }
 
 /// Encodes null and an empty value differently.
@@ -128,6 +143,7 @@ pub(crate) mod tests {
             telegram_id: Some(4711),
             phase: "intent",
             outcome: None,
+            details: "chain=1\nto=0xab",
         }
     }
 
@@ -146,12 +162,20 @@ pub(crate) mod tests {
             Entry { telegram_id: Some(4712), ..entry },
             Entry { phase: "outcome", ..entry },
             Entry { outcome: Some(""), ..entry },
+            Entry { details: "chain=1\nto=0xac", ..entry },
+            Entry { details: "", ..entry },
         ] {
             assert_eq!(link.verify(&changed, &keys), Err(RowMacError::Mismatch), "{changed:?}");
         }
         for moved in [Link { sequence: 2, ..link }, Link { previous: [1; 32], ..link }] {
             assert_eq!(moved.verify(&entry, &keys), Err(RowMacError::Mismatch));
         }
+        // Anyone can compute the hash of another row, but not its MAC.
+        let forged =
+            Tip::default().append(&Entry { actor: "eve", ..entry }, &ServerKeySet::random());
+        let forged_entry = Entry { actor: "eve", ..entry };
+        assert!(forged.is_of(&forged_entry));
+        assert_eq!(forged.verify(&forged_entry, &keys), Err(RowMacError::Mismatch));
     }
 
     #[test]
@@ -160,7 +184,7 @@ pub(crate) mod tests {
         let first = tip.append(&entry(), &keys);
         let second = tip.append(&entry(), &keys);
         assert_eq!((first.sequence, first.previous), (1, [0; 32]));
-        assert_eq!((second.sequence, second.previous), (2, first.mac.tag));
+        assert_eq!((second.sequence, second.previous), (2, first.hash));
         assert_eq!(second.tip(), tip);
     }
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use kms_types::{AccountId, AccountRef, Email, Mobile, OneTimeCode, PasswordHash, Timestamp};
 
+use super::error::WRONG_CODE;
+use super::journal::Journal;
 use super::unlock::refuse_frozen;
 use super::{Custody, CustodyError};
 use crate::account::{Account, ContactChange, EmailChange};
-use crate::audit::{Action, Audited, Caller};
+use crate::audit::{Action, Audited, Caller, Details, sha256};
 use crate::recovery::RecoveryError;
 use crate::server_keys::{RowMacError, ServerKeySet, is_same_code};
 
@@ -33,10 +35,12 @@ impl Custody {
             journal.set_account(&account);
             refuse_frozen(&account)?;
             self.refuse_on_hold(&account, now)?;
-            journal.intent().await?;
             let sealer = &self.sealer.sealer;
             let sealed =
                 mobile.map(|mobile| sealer.seal_contact(account.id, "mobile", mobile.as_str()));
+            let step = if sealed.is_some() { "set" } else { "removed" };
+            journal.add(details("mobile", step, sealed.as_deref()));
+            journal.intent().await?;
             self.set_contact(&account, ContactChange::Mobile(sealed), now).await
         })
         .await
@@ -65,6 +69,8 @@ impl Custody {
         F: Future<Output = Result<(), E>>,
     {
         self.audited(Action::ChangeContact, account, caller, now, async |journal| {
+            let step = if email.is_some() { "requested" } else { "removed" };
+            journal.add(details("email", step, None));
             let account = self.load_or_decoy(account, &password, journal).await?;
             self.refuse_on_hold(&account, now)?;
             self.unlock(account.clone(), password, now, journal, drop).await?;
@@ -74,6 +80,7 @@ impl Custody {
             let (id, version) = (account.id, account.wallet.version);
             admit(id).await?;
             let sealed = self.sealer.sealer.seal_contact(id, "email", email.as_str());
+            journal.add(details("email", step, Some(&sealed)));
             let change = EmailChange {
                 account: id,
                 email: sealed,
@@ -105,10 +112,11 @@ impl Custody {
             journal.set_account(&account);
             refuse_frozen(&account)?;
             self.refuse_on_hold(&account, now)?;
-            let change = self.ports.email_changes.email_change(account.id).await?;
+            let change = self.email_change(account.id, journal).await?;
             let change = change.filter(|change| change.tries < CODE_TRIES && now < change.until());
             let change = change.ok_or(RecoveryError::NoCode)?;
             let right = change.code(&self.sealer.keys.codes)?;
+            journal.add(details("email", "confirmed", Some(&change.email)));
             journal.intent().await?;
             if !self.ports.email_changes.count_email_code_attempt(change.clone()).await? {
                 return Err(CustodyError::Conflict);
@@ -119,6 +127,28 @@ impl Custody {
             self.set_contact(&account, self.email(Some(change.email)), now).await
         })
         .await
+    }
+
+    /// Reads the requested change of an address, and refuses an old copy of it: one that was
+    /// confirmed, or with fewer tries than the audit has.
+    async fn email_change(
+        &self,
+        account: AccountId,
+        journal: &mut Journal,
+    ) -> Result<Option<EmailChange>, CustodyError> {
+        let changes = &self.ports.email_changes;
+        let Some(first) = changes.email_change(account).await? else { return Ok(None) };
+        let action = Action::ConfirmEmail(sha256(&first.email));
+        journal.set_action(action);
+        let audit = &self.ports.audit;
+        let confirmed = audit.count_outcomes(&[action], "ok").await? > 0;
+        let wrong_codes = audit.count_outcomes(&[action], WRONG_CODE).await?;
+        // Read again: what the audit said by then has been stored in the row.
+        let found = changes.email_change(account).await?;
+        let is_older = found.as_ref().is_some_and(|found| {
+            found.email == first.email && (confirmed || usize::from(found.tries) < wrong_codes)
+        });
+        if is_older { Err(CustodyError::RolledBack) } else { Ok(found) }
     }
 
     /// Returns the address that receives the code of a recovery at this time, sealed.
@@ -153,6 +183,16 @@ impl Custody {
             Some(until) if now < until => Err(CustodyError::OnHold { until }),
             _ => Ok(()),
         }
+    }
+}
+
+/// Which contact is changed and how. Of its new value the audit has the digest as it is sealed: the
+/// digest of the plaintext could be guessed.
+fn details(contact: &str, step: &str, sealed: Option<&[u8]>) -> Details {
+    let details = Details::default().with("contact", contact).with("step", step);
+    match sealed {
+        Some(sealed) => details.with_digest("sealed", sealed),
+        None => details,
     }
 }
 

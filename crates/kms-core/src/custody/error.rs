@@ -11,6 +11,9 @@ use crate::seal::SealError;
 use crate::server_keys::{RowMacError, ServerKeyId};
 use crate::wrap::UnwrapError;
 
+/// The code in the audit of a wrong code of an e-mail.
+pub(super) const WRONG_CODE: &str = "wrong_code";
+
 /// Why custody refused or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CustodyError {
@@ -77,6 +80,9 @@ pub enum CustodyError {
     /// Stored data is inconsistent: it was modified by another program, or is damaged.
     #[error("the stored data of this wallet failed its integrity check: {0}")]
     Integrity(&'static str),
+    /// A row is older than what the audit says about it: an old copy of it was put back.
+    #[error("the row is older than the audit: an old copy of it was put back")]
+    RolledBack,
 }
 
 impl Audited for CustodyError {
@@ -94,7 +100,7 @@ impl Audited for CustodyError {
             Self::Recovery(RecoveryError::NotReady { .. }) => Phase::Outcome("not_ready"),
             Self::Recovery(RecoveryError::NoCode) => Phase::Outcome("no_code"),
             Self::Recovery(_) => Phase::Outcome("ended"),
-            Self::WrongCode => Phase::Outcome("wrong_code"),
+            Self::WrongCode => Phase::Outcome(WRONG_CODE),
             Self::OnHold { .. } => Phase::Outcome("on_hold"),
             Self::Conflict => Phase::Outcome("conflict"),
             Self::Pool(_) => Phase::Outcome("busy"),
@@ -107,6 +113,7 @@ impl Audited for CustodyError {
             Self::NoPepper(_) => Phase::Outcome("no_pepper"),
             Self::NoCodesKey(_) => Phase::Outcome("no_codes_key"),
             Self::Integrity(_) => Phase::Alarm("integrity"),
+            Self::RolledBack => Phase::Alarm("rolled_back"),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kms_types::{AccountRef, RecoveryId, Timestamp};
 
 use crate::account::Account;
-use crate::audit::{Action, AuditRecord, Audited, Caller, Phase};
+use crate::audit::{Action, AuditRecord, Audited, Caller, Details, Phase, Purpose};
 use crate::integrity::{AlarmContext, integrity_alarm};
 use crate::ports::{AuditLog, StoreError};
 
@@ -23,13 +23,13 @@ impl Journal {
     /// Runs `work`, which writes the INTENT before it uses a key, and then records its outcome.
     pub(super) async fn keep<T, E: Audited>(
         audit: Arc<dyn AuditLog>,
-        action: Action,
+        purpose: impl Into<Purpose>,
         account: Option<AccountRef>,
         caller: &Caller,
         now: Timestamp,
         work: impl AsyncFnOnce(&mut Journal) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut journal = Self::new(audit, action, account, caller, now);
+        let mut journal = Self::new(audit, purpose, account, caller, now);
         let result = work(&mut journal).await;
         journal.close(result.as_ref().err().map(Audited::phase)).await;
         result
@@ -37,25 +37,39 @@ impl Journal {
 
     pub(super) fn new(
         audit: Arc<dyn AuditLog>,
-        action: Action,
+        purpose: impl Into<Purpose>,
         account: Option<AccountRef>,
         caller: &Caller,
         at: Timestamp,
     ) -> Self {
+        let Purpose { action, details: known } = purpose.into();
         let (account, telegram_id) = match account {
             Some(AccountRef::Id(id)) => (Some(id), None),
             Some(AccountRef::Telegram(id)) => (None, Some(id)),
             None => (None, None),
         };
         let (caller, phase) = (caller.clone(), Phase::Intent);
-        let record = AuditRecord { at, caller, action, phase, account, telegram_id };
-        Self { audit, record, intended: false }
+        let details = caller.details();
+        let record = AuditRecord { at, caller, action, phase, account, telegram_id, details };
+        let mut journal = Self { audit, record, intended: false };
+        journal.add(known);
+        journal
     }
 
     /// Adds the account's ids to the records, of which the request named one.
     pub(super) fn set_account(&mut self, account: &Account) {
         self.record.account = Some(account.id);
         self.record.telegram_id = Some(account.telegram_id);
+    }
+
+    /// Adds what the records state beside their columns.
+    pub(super) fn add(&mut self, details: Details) {
+        self.record.details.merge(details);
+    }
+
+    /// Replaces the action by a more precise one.
+    pub(super) fn set_action(&mut self, action: Action) {
+        self.record.action = action;
     }
 
     /// Writes the INTENT, once. No key may be used before this has succeeded.
@@ -70,8 +84,15 @@ impl Journal {
     /// Records that a correct password cancelled a recovery.
     pub(super) async fn record_cancelled_recovery(&self, recovery: RecoveryId) {
         let (action, phase) = (Action::CancelRecovery(recovery), Phase::Outcome("ok"));
-        let record = AuditRecord { action, phase, ..self.record.clone() };
+        let details = self.record.caller.details();
+        let record = AuditRecord { action, phase, details, ..self.record.clone() };
         append_outcome(Arc::clone(&self.audit), record).await;
+    }
+
+    /// Records what was done without the use of a key.
+    pub(super) async fn done(self) {
+        let record = AuditRecord { phase: Phase::Outcome("ok"), ..self.record };
+        append_outcome(self.audit, record).await;
     }
 
     /// Records the outcome: success, or `failed`, which may be an alarm. A failure before the

@@ -2,9 +2,11 @@
 //! completed with the KMS key.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kms_types::{AccountRef, OneTimeCode, PasswordHash, RecoveryId, RecoveryStep, Timestamp};
 
+use super::error::WRONG_CODE;
 use super::journal::Journal;
 use super::unlock::refuse_frozen;
 use super::upkeep::MISSING;
@@ -13,11 +15,35 @@ use super::{Custody, CustodyError};
 use crate::account::{Account, SwapReason};
 use crate::audit::{Action, Caller};
 use crate::failpoint;
-use crate::recovery::{Recovery, RecoveryError, RecoveryStage};
+use crate::recovery::{Recovery, RecoveryCode, RecoveryError, RecoveryStage};
 use crate::server_keys::{RowMac, RowMacError, is_same_code};
 
 /// Most due recoveries that one round advances.
 const ROUND: u32 = 100;
+
+/// More than the clocks of two servers differ.
+const CLOCKS: Duration = Duration::from_secs(60);
+
+/// What the audit has of a recovery. Unlike the recovery's row, it cannot be replaced by an older
+/// copy.
+struct AuditedSteps {
+    has_ended: bool,
+    wrong_codes: usize,
+}
+
+impl AuditedSteps {
+    /// Whether the row is older than the audit.
+    fn contradict(&self, recovery: &Recovery, account: &Account, now: Timestamp) -> bool {
+        // The account's own record of its last recovery covers a crash before the audit's.
+        let earliest = recovery.requested_at.plus(CLOCKS);
+        let is_replaced = account.recovered_at.is_some_and(|at| at > earliest);
+        let forgets_tries = match recovery.code {
+            RecoveryCode::Sent { tries, .. } => usize::from(tries) < self.wrong_codes,
+            RecoveryCode::None | RecoveryCode::Confirmed => false,
+        };
+        recovery.is_open(now) && (self.has_ended || is_replaced || forgets_tries)
+    }
+}
 
 impl Custody {
     /// Requests a recovery, which requires no secret. Repeating the request returns the recovery in
@@ -53,6 +79,7 @@ impl Custody {
             }
             let codes_key = self.sealer.keys.codes.current();
             let recovery = Recovery::request(id, &account, &self.rules, codes_key, now);
+            journal.add(recovery.details());
             if self.ports.recoveries.insert_recovery(recovery).await? {
                 Ok(recovery)
             } else {
@@ -88,6 +115,7 @@ impl Custody {
                 return Err(CustodyError::WrongCode);
             }
             let confirmed = tried.code_confirmed(&self.rules, now)?;
+            journal.add(confirmed.details());
             let step = Some(RecoveryStep::CodeConfirmed);
             if self.ports.recoveries.update_recovery(confirmed, step, now).await? {
                 Ok(confirmed)
@@ -115,6 +143,7 @@ impl Custody {
                 return Ok(recovery);
             }
             let cancelled = recovery.cancelled(now)?;
+            journal.add(recovery.details());
             journal.intent().await?;
             if self.step(cancelled, now).await? {
                 Ok(cancelled)
@@ -183,6 +212,7 @@ impl Custody {
             }
             let completed = recovery.completed(now)?;
             let permit = self.pool.reserve()?;
+            journal.add(recovery.details());
             journal.intent().await?;
             let wrapped = self.ports.scks.sck(account.wallet.sck_id).await?.ok_or(MISSING)?;
             let sck = self.unwrap_committed(&account, wrapped).await?;
@@ -233,18 +263,32 @@ impl Custody {
     ) -> Result<(Account, Recovery), CustodyError> {
         let account = self.load(account).await?;
         journal.set_account(&account);
+        // Before the row: what the audit says by then has been stored in the row.
+        let audited = self.audited_steps(id).await?;
         let find = async || {
             let found = self.ports.recoveries.recovery(id).await?;
             let own = found.filter(|recovery| recovery.account == account.id);
             own.ok_or(CustodyError::NoRecovery)
         };
         let mut recovery = find().await?;
+        if audited.contradict(&recovery, &account, now) {
+            return Err(CustodyError::RolledBack);
+        }
         // Stored first, so that another server does not store it in the middle of what follows.
         if let Some(due) = recovery.due(now) {
             self.write_due(due, caller, now).await?;
             recovery = find().await?;
         }
         Ok((account, recovery))
+    }
+
+    /// Reads what the audit says about a recovery.
+    async fn audited_steps(&self, id: RecoveryId) -> Result<AuditedSteps, CustodyError> {
+        let audit = &self.ports.audit;
+        let ends = [Action::CancelRecovery(id), Action::Recover(id), Action::RecoveryExpired(id)];
+        let has_ended = audit.count_outcomes(&ends, "ok").await? > 0;
+        let tried = [Action::ConfirmRecovery(id)];
+        Ok(AuditedSteps { has_ended, wrong_codes: audit.count_outcomes(&tried, WRONG_CODE).await? })
     }
 
     /// Stores the stage that a recovery has reached by time alone, unless another step was stored
@@ -265,6 +309,7 @@ impl Custody {
         };
         let account = AccountRef::Id(due.account);
         let written = self.audited(action, account, caller, now, async |journal| {
+            journal.add(due.details());
             journal.intent().await?;
             if self.step(due, now).await? { Ok(()) } else { Err(CustodyError::Conflict) }
         });

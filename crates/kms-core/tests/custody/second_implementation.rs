@@ -88,7 +88,10 @@ fn rejects_modified_rows_chains_and_checkpoints() {
         ("/tables/recoveries/0/ready_at", 0.into()),
         ("/wallets/0/version", 9.into()),
         ("/audit/1/outcome", Value::Null),
+        ("/audit/0/details", "chain=2\nto=0xab".into()),
+        ("/audit/0/keyed_hash", "00".repeat(32).into()),
         ("/audit/2/chain_seq", 4.into()),
+        ("/checkpoint_public_key", format!("1:{}", "11".repeat(32)).into()),
         ("/checkpoints/0", ROWS.lines().next().unwrap().into()),
     ] {
         assert!(!verifies_with(pointer, &value), "{pointer}");

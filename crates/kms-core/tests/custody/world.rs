@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kms_core::account::{Account, ContactChange, NewAccount, Wallet, WalletSwap};
-use kms_core::audit::{AuditRecord, Caller};
+use kms_core::audit::{Action, AuditRecord, Caller};
 use kms_core::ports::{AccountStore, AuditLog, ExportLog, SckStore, StoreError, WrappedSck};
 use kms_core::recovery::{Recovery, RecoveryRules};
 use kms_core::{
@@ -145,6 +145,14 @@ impl AuditLog for Forger {
     async fn append_refusal(&self, record: AuditRecord) -> Result<(), StoreError> {
         self.database.append_refusal(record).await
     }
+
+    async fn count_outcomes(
+        &self,
+        actions: &[Action],
+        outcome: &'static str,
+    ) -> Result<usize, StoreError> {
+        self.database.count_outcomes(actions, outcome).await
+    }
 }
 
 /// Changes the password, within every limit.
@@ -171,6 +179,7 @@ impl World {
             row: key("c3"),
             audit: key("d4"),
             codes: key("e5"),
+            checkpoint: key("f6"),
         });
         let database = Database::connect("sqlite::memory:", 1, Arc::clone(&keys)).await.unwrap();
         database.migrate().await.unwrap();
@@ -212,6 +221,7 @@ impl World {
             row: key("c3"),
             audit: key("d4"),
             codes: key("e5"),
+            checkpoint: key("f6"),
         };
         let ring = KeyRing::new(master_key("kms-test"), []).unwrap();
         let pool = KdfPool::new(2.try_into().unwrap(), 64).unwrap();
@@ -272,7 +282,7 @@ fn master_key(id: &str) -> Arc<dyn MasterKey> {
 }
 
 pub(crate) fn caller() -> Caller {
-    Caller { actor: "test".to_owned(), request_id: "1".to_owned() }
+    Caller::new("test", "1")
 }
 
 pub(crate) fn telegram(id: i64) -> AccountRef {

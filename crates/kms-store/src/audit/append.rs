@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use diesel::prelude::*;
-use kms_core::audit::{AuditRecord, Entry, Tip};
+use kms_core::audit::{Action, AuditRecord, Entry, Tip};
 use kms_core::ports::{AuditLog, StoreError};
 use kms_core::{ServerKeySet, ServerKeys};
 use tokio::sync::oneshot;
 
+use super::head;
 use crate::audit_queue::Waiting;
-use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure, execute_on_either, unavailable};
 use crate::dialect::Dialect;
 use crate::rate_limits::RateLimit;
@@ -32,7 +32,15 @@ impl AuditLog for Database {
     async fn append_refusal(&self, record: AuditRecord) -> Result<(), StoreError> {
         let (account, telegram_id) = (record.account, record.telegram_id);
         let (action, outcome) = (record.action.as_str(), record.phase.outcome());
-        let key = format!("audit:{account:?}:{telegram_id:?}:{action}:{outcome:?}");
+        // Of a token its name, of a row the row.
+        let about = if record.action == Action::Authenticate {
+            record.caller.actor.clone()
+        } else if record.action == Action::ReadRow {
+            record.details.to_string()
+        } else {
+            String::new()
+        };
+        let key = format!("audit:{account:?}:{telegram_id:?}:{action}:{outcome:?}:{about}");
         if self.audit_queue.is_refused(&key) {
             return Ok(());
         }
@@ -44,6 +52,32 @@ impl AuditLog for Database {
             Err(_wait) => Ok(()),
         }
     }
+
+    async fn count_outcomes(
+        &self,
+        actions: &[Action],
+        outcome: &'static str,
+    ) -> Result<usize, StoreError> {
+        let mut wanted = Vec::new();
+        for action in actions {
+            wanted.push((action.as_str(), action.subject()));
+        }
+        self.blocking(move |connection| {
+            let mut count = 0;
+            for (action, subject) in wanted {
+                let found: i64 = audit::table
+                    .filter(audit::subject.eq(subject))
+                    .filter(audit::action.eq(action))
+                    .filter(audit::phase.eq("outcome"))
+                    .filter(audit::outcome.eq(outcome))
+                    .count()
+                    .get_result(connection)?;
+                count += usize::try_from(found).unwrap_or_default();
+            }
+            Ok(count)
+        })
+        .await
+    }
 }
 
 impl Database {
@@ -54,10 +88,11 @@ impl Database {
         if records.is_empty() {
             return;
         }
-        let (keys, dialect) = (Arc::clone(&self.keys), self.dialect);
+        let (keys, dialect, last) = (Arc::clone(&self.keys), self.dialect, self.audit_queue.last());
         let written = self
-            .blocking(move |connection| append(connection, dialect, &keys, &records))
+            .blocking(move |connection| append(connection, dialect, &keys, last, &records))
             .await
+            .map(|tip| self.audit_queue.set_last(tip))
             .map_err(Arc::new);
         for answer in answers {
             // Fails if the caller was dropped.
@@ -72,8 +107,8 @@ fn shared(error: &Arc<StoreError>) -> StoreError {
         StoreError::Corrupt { table, key, reason } => {
             StoreError::Corrupt { table, key: key.clone(), reason: reason.clone() }
         }
+        StoreError::Tampered { table, key } => StoreError::Tampered { table, key: key.clone() },
         StoreError::Unavailable { .. }
-        | StoreError::Tampered { .. }
         | StoreError::RetiredRowKey { .. }
         | StoreError::NoRowKey { .. } => unavailable(Arc::clone(error)),
     }
@@ -91,10 +126,12 @@ struct NewRow {
     telegram_id: Option<i64>,
     phase: &'static str,
     outcome: Option<&'static str>,
+    details: String,
     chain_seq: i64,
-    key_id: i32,
     prev_hash: Vec<u8>,
     hash: Vec<u8>,
+    key_id: i32,
+    keyed_hash: Vec<u8>,
 }
 
 impl NewRow {
@@ -103,6 +140,7 @@ impl NewRow {
         let telegram_id = record.telegram_id.map(i64::from);
         let (phase, outcome) = (record.phase.as_str(), record.phase.outcome());
         let (action, caller) = (record.action.as_str(), &record.caller);
+        let details = record.details.to_string();
         let entry = Entry {
             at: record.at,
             actor: &caller.actor,
@@ -113,6 +151,7 @@ impl NewRow {
             telegram_id,
             phase,
             outcome,
+            details: &details,
         };
         let link = tip.append(&entry, audit_keys);
         Self {
@@ -125,54 +164,32 @@ impl NewRow {
             telegram_id,
             phase,
             outcome,
+            details,
             chain_seq: link.sequence,
-            key_id: link.mac.key.as_u8().into(),
             prev_hash: link.previous.to_vec(),
-            hash: link.mac.tag.to_vec(),
+            hash: link.hash.to_vec(),
+            key_id: link.mac.key.as_u8().into(),
+            keyed_hash: link.mac.tag.to_vec(),
         }
     }
 }
 
+/// Appends the records after the head of the chain, which must contain the row `last` that this
+/// process wrote last. Returns the new end.
 fn append(
     connection: &mut AnyConnection,
     dialect: Dialect,
     keys: &ServerKeys,
+    last: Tip,
     records: &[AuditRecord],
-) -> Result<(), Failure> {
+) -> Result<Tip, Failure> {
     connection.transaction(|connection| {
-        diesel::sql_query(lock(dialect)).execute(connection)?;
-        let mut tip = tip(connection)?;
+        let mut tip = head::lock(connection, dialect)?;
+        head::check_continues(connection, tip, last)?;
         let rows: Vec<_> =
             records.iter().map(|record| NewRow::new(record, &mut tip, &keys.audit)).collect();
         execute_on_either!(connection, diesel::insert_into(audit::table).values(rows))?;
-        Ok(())
+        head::advance(connection, tip)?;
+        Ok(tip)
     })
-}
-
-/// A statement that lets no other transaction append before this one ends.
-fn lock(dialect: Dialect) -> &'static str {
-    match dialect {
-        // The first bytes of the SHA-256 of `wallet-kms/v1/audit`.
-        #[cfg(feature = "postgres")]
-        Dialect::Postgres => "select pg_advisory_xact_lock(-3855145189506829152)",
-        // An update without effect: a transaction that starts with a read cannot become the writer
-        // after another transaction has written.
-        #[cfg(feature = "sqlite")]
-        Dialect::Sqlite => "update audit set seq = seq where false",
-    }
-}
-
-/// Reads the end of the chain.
-fn tip(connection: &mut AnyConnection) -> Result<Tip, Failure> {
-    let last: Option<(i64, Vec<u8>)> = audit::table
-        .order(audit::chain_seq.desc())
-        .select((audit::chain_seq, audit::hash))
-        .first(connection)
-        .optional()?;
-    let Some((sequence, hash)) = last else {
-        return Ok(Tip::default());
-    };
-    let key = sequence.to_string();
-    let row = RowRef { table: "audit", key: &key };
-    Ok(Tip { sequence, hash: row.array(&hash)? })
 }

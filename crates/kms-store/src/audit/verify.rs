@@ -1,11 +1,15 @@
 //! Verification of the whole chain, in pages, and checkpoints of its end.
 
+use diesel::dsl::min;
 use diesel::prelude::*;
-use kms_core::audit::{Break, Chaining, Checkpoint, Leniency, Verified, Verifier};
+use kms_core::ServerKeyId;
+use kms_core::audit::{
+    Break, Chaining, Checkpoint, CheckpointKeys, Evidence, Leniency, Verified, Verifier,
+};
 use kms_core::ports::StoreError;
 use kms_types::Timestamp;
 
-use super::{AuditRow, Columns};
+use super::{AuditRow, Columns, head};
 use crate::database::Database;
 use crate::schema::audit;
 
@@ -34,7 +38,23 @@ impl Database {
         checkpoints: &[Checkpoint],
         leniency: Leniency,
     ) -> Result<Verified, AuditError> {
-        let mut verifier = Verifier::new(&self.keys.audit, checkpoints, leniency);
+        self.verify_audit_rows(checkpoints, leniency, |_row| ()).await
+    }
+
+    /// As [`Database::verify_audit`], and passes each row to `each` once it is verified.
+    ///
+    /// # Errors
+    /// `Break` names the first row that fails.
+    pub async fn verify_audit_rows(
+        &self,
+        checkpoints: &[Checkpoint],
+        leniency: Leniency,
+        mut each: impl FnMut(&AuditRow),
+    ) -> Result<Verified, AuditError> {
+        let head = self.blocking(head::read).await?;
+        let (audit_keys, checkpoint_keys) = (Some(&self.keys.audit), &self.checkpoint_keys());
+        let mut verifier =
+            Verifier::new(Evidence { audit_keys, checkpoints, checkpoint_keys, head, leniency });
         let mut place = i64::MIN;
         loop {
             let rows = self.audit_after(place, PAGE).await?;
@@ -46,6 +66,7 @@ impl Database {
                 if let Err(found) = verifier.push(row.sequence, &row.entry(), row.chaining) {
                     return Err(self.removed_or(found).await?.into());
                 }
+                each(row);
             }
         }
     }
@@ -65,10 +86,27 @@ impl Database {
         .await
     }
 
-    /// Parses a checkpoint. Returns `None` unless it was signed with a configured audit key.
+    /// Returns the public halves of the configured checkpoint keys.
     #[must_use]
-    pub fn signed_checkpoint(&self, line: &str) -> Option<Checkpoint> {
-        line.parse::<Checkpoint>().ok().filter(|found| found.verify(&self.keys.audit).is_ok())
+    pub fn checkpoint_keys(&self) -> CheckpointKeys {
+        CheckpointKeys::of(&self.keys.checkpoint)
+    }
+
+    /// Returns the number of the first row under a newer version of the audit key than this.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn audit_key_replaced_at(
+        &self,
+        version: ServerKeyId,
+    ) -> Result<Option<i64>, StoreError> {
+        self.blocking(move |connection| {
+            Ok(audit::table
+                .filter(audit::key_id.gt(i32::from(version.as_u8())))
+                .select(min(audit::chain_seq))
+                .first(connection)?)
+        })
+        .await
     }
 
     /// Signs a checkpoint of the end of the chain, unless the chain is empty.
@@ -93,6 +131,6 @@ impl Database {
         };
         link.verify(&row.entry(), &self.keys.audit)
             .map_err(|error| Break::unverified(link.sequence, error))?;
-        Ok(Some(Checkpoint::sign(link.tip(), now, &self.keys.audit)))
+        Ok(Some(Checkpoint::sign(link.tip(), now, &self.keys.checkpoint)))
     }
 }

@@ -1,7 +1,9 @@
 //! The audit chain, and how tampering with its table is reported.
 
-use kms_core::audit::{Action, AuditRecord, Break, Caller, Chaining, Leniency, Phase, Verified};
-use kms_core::ports::AuditLog;
+use kms_core::audit::{
+    Action, AuditRecord, Break, Caller, Chaining, Details, Leniency, Phase, Verified,
+};
+use kms_core::ports::{AuditLog, StoreError};
 use kms_store::{AuditError, Database};
 use kms_types::{Timestamp, TransferId};
 
@@ -17,11 +19,12 @@ on_every_database!(
 fn record(request: i64, phase: Phase) -> AuditRecord {
     AuditRecord {
         at: Timestamp(request),
-        caller: Caller { actor: "bot".to_owned(), request_id: request.to_string() },
+        caller: Caller::new("bot", request.to_string()),
         action: Action::Send(TransferId::from_bytes([7; 16])),
         phase,
         account: None,
         telegram_id: Some(5.try_into().unwrap()),
+        details: Details::default().with("to", "0xab"),
     }
 }
 
@@ -51,6 +54,7 @@ async fn audit_records_are_read_back(subject: Subject) {
     let seen: Vec<_> = rows.iter().map(|row| (&*row.phase, row.outcome.as_deref())).collect();
     let expected = [("intent", None), ("outcome", Some("ok")), ("alarm", Some("integrity"))];
     assert_eq!(seen, expected);
+    assert!(rows.iter().all(|row| row.details == "to=0xab"));
     assert_eq!(database.audit_after(rows[0].sequence, 10).await.unwrap(), rows[1..]);
     let holder = Some(5.try_into().unwrap());
     assert_eq!(database.audit_of(None, holder, rows[0].sequence, 10).await.unwrap(), rows[1..]);
@@ -116,7 +120,7 @@ async fn tampering_with_a_row_is_reported(subject: Subject) {
     assert_eq!((whole.tip.sequence, checkpoint.tip), (6, whole.tip));
     subject.tamper("create table kept as select * from audit");
     let columns = "seq, at, actor, request_id, action, subject, account_id, telegram_id, phase, \
-                   outcome, chain_seq, key_id, prev_hash, hash";
+                   outcome, details, chain_seq, prev_hash, hash, key_id, keyed_hash";
     let (two, three, four) = (seq(2), seq(3), seq(4));
     let swapped = |columns: &str| {
         let set = columns
@@ -135,6 +139,9 @@ async fn tampering_with_a_row_is_reported(subject: Subject) {
     for (sql, expected) in [
         (format!("update audit set actor = 'eve' where seq = {three}"), changed(3)),
         (format!("update audit set outcome = '' where seq = {four}"), changed(4)),
+        (format!("update audit set details = '' where seq = {four}"), changed(4)),
+        (format!("update audit set hash = prev_hash where seq = {two}"), changed(2)),
+        (format!("update audit set keyed_hash = hash where seq = {two}"), changed(2)),
         (format!("update audit set telegram_id = null where seq >= {three}"), changed(3)),
         (format!("update audit set prev_hash = hash where seq = {two}"), changed(2)),
         (
@@ -176,7 +183,7 @@ async fn swapped_rows_are_reported(subject: Subject) {
         let identity =
             if subject.url.starts_with("postgres") { "overriding system value" } else { "" };
         let columns = "at, actor, request_id, action, subject, account_id, telegram_id, phase, \
-                       outcome, key_id, prev_hash, hash";
+                       outcome, details, prev_hash, hash, key_id, keyed_hash";
         subject.tamper(&format!(
             "insert into audit (seq, {columns}, chain_seq) {identity} \
              select {to}, {columns}, -chain_seq from audit where seq = {from}"
@@ -186,6 +193,67 @@ async fn swapped_rows_are_reported(subject: Subject) {
     }
     let found = verify(database).await;
     assert_eq!(found, Err(Break::Misplaced { sequence: 2, found: 3 }));
+}
+
+/// The head of the chain alone shows that its end was cut off, unless it was changed as well.
+async fn the_head_shows_a_truncation(subject: Subject) {
+    let database = &subject.database;
+    append(database, 1..=3).await;
+    subject.tamper("delete from audit where chain_seq = 3");
+    assert_eq!(verify(database).await, Err(Break::Head { sequence: 3 }));
+    subject.tamper("delete from audit_head");
+    let unreadable = database.verify_audit(&[], Leniency::default()).await.unwrap_err();
+    assert!(matches!(unreadable, AuditError::Store(StoreError::Corrupt { .. })), "{unreadable}");
+    let refused = database.append(record(4, Phase::Intent)).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
+}
+
+/// A running server finds at its next record that the chain lost what it wrote.
+async fn a_chain_that_lost_this_servers_row_is_not_continued(subject: Subject) {
+    let database = &subject.database;
+    let other = open(&subject.url, &subject.keys).await;
+    append(database, 1..=2).await;
+    append(&other, 3..=3).await;
+    append(database, 4..=4).await;
+    append(&other, 5..=5).await;
+    subject.tamper("create table kept as select * from audit where chain_seq >= 4");
+    subject.tamper("delete from audit where chain_seq >= 4");
+    subject.tamper(
+        "update audit_head set chain_seq = 3, hash = (select hash from audit where chain_seq = 3)",
+    );
+    for server in [database, &other] {
+        let refused = server.append(record(6, Phase::Intent)).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Tampered { .. }), "{refused}");
+    }
+    assert_eq!(verify(database).await.unwrap().tip.sequence, 3);
+    // A server that starts after a restore continues; the older ones find another row in place of
+    // theirs.
+    let restarted = open(&subject.url, &subject.keys).await;
+    append(&restarted, 6..=7).await;
+    for server in [database, &other] {
+        let refused = server.append(record(8, Phase::Intent)).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Tampered { .. }), "{refused}");
+    }
+    assert_eq!(verify(&restarted).await.unwrap().tip.sequence, 5);
+}
+
+/// As the role of an auditor that may read everything: it cannot hold up the appends.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn a_role_that_may_only_read_does_not_stop_appends() {
+    use diesel::connection::SimpleConnection;
+    let subject = Subject::postgres().await;
+    let role = format!("auditor_{}", TransferId::random().to_string().replace('-', ""));
+    let mut auditor = subject.postgres_connection();
+    let create = format!("create role {role}; grant pg_read_all_data to {role}; set role {role}");
+    auditor.batch_execute(&create).unwrap();
+    auditor.batch_execute("begin; select * from audit_head; select * from audit").unwrap();
+    append(&subject.database, 1..=2).await;
+    let refused = auditor.batch_execute("select * from audit_head for update").unwrap_err();
+    assert!(refused.to_string().contains("permission denied"), "{refused}");
+    append(&subject.database, 3..=3).await;
+    auditor.batch_execute("rollback").unwrap();
+    auditor.batch_execute(&format!("reset role; drop role {role}")).unwrap();
 }
 
 /// A checkpoint must not vouch for a row that was changed.
@@ -228,4 +296,6 @@ on_files_and_servers!(
     tampering_with_a_row_is_reported,
     swapped_rows_are_reported,
     a_tampered_end_is_not_signed,
+    the_head_shows_a_truncation,
+    a_chain_that_lost_this_servers_row_is_not_continued,
 );

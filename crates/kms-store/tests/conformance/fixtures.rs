@@ -19,7 +19,7 @@ use kms_types::{
 pub(crate) struct Subject {
     pub(crate) database: Database,
     pub(crate) url: String,
-    pub(crate) keys: [String; 5],
+    pub(crate) keys: [String; 6],
     _directory: Option<tempfile::TempDir>,
 }
 
@@ -41,7 +41,8 @@ impl Subject {
     }
 
     async fn at(url: String, directory: Option<tempfile::TempDir>) -> Self {
-        let keys = ["11", "22", "33", "44", "55"].map(|byte| format!("1:{}", byte.repeat(32)));
+        let keys =
+            ["11", "22", "33", "44", "55", "66"].map(|byte| format!("1:{}", byte.repeat(32)));
         let database = open(&url, &keys).await;
         assert!(!database.schema_is_current().await.unwrap());
         database.migrate().await.unwrap();
@@ -95,7 +96,11 @@ impl Subject {
     }
 
     pub(crate) fn sqlite_connection(&self) -> diesel::SqliteConnection {
-        diesel::SqliteConnection::establish(self.url.strip_prefix("sqlite:").unwrap()).unwrap()
+        let path = self.url.strip_prefix("sqlite:").unwrap();
+        let mut connection = diesel::SqliteConnection::establish(path).unwrap();
+        // An alarm may be written in the background.
+        connection.batch_execute("pragma busy_timeout = 5000").unwrap();
+        connection
     }
 
     /// Runs SQL like an attacker who can write to the database.
@@ -115,9 +120,10 @@ impl Subject {
     }
 }
 
-pub(crate) async fn open(url: &str, keys: &[String; 5]) -> Database {
-    let [pepper, contact, row, audit, codes] = keys.clone().map(|key| key.parse().unwrap());
-    let keys = ServerKeys { pepper, contact, row, audit, codes };
+pub(crate) async fn open(url: &str, keys: &[String; 6]) -> Database {
+    let [pepper, contact, row, audit, codes, checkpoint] =
+        keys.clone().map(|key| key.parse().unwrap());
+    let keys = ServerKeys { pepper, contact, row, audit, codes, checkpoint };
     Database::connect(url, 8, Arc::new(keys)).await.unwrap()
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use diesel::sql_types::Text;
 use diesel::{Connection, QueryableByName, RunQueryDsl, SqliteConnection};
 use kms_core::account::{Account, ContactChange, EmailChange, NewAccount, SwapReason, WalletSwap};
-use kms_core::audit::{Action, AuditRecord, Caller, Phase};
+use kms_core::audit::{Action, AuditRecord, Caller, Details, Phase};
 use kms_core::freeze::FreezeChange;
 use kms_core::ports::{AccountStore, AuditLog, EmailChangeStore, FreezeStore, RecoveryStore};
 use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
@@ -47,6 +47,7 @@ async fn rows_with_a_mac_are_the_published_vectors() {
     let found = json!({
         "row_key": subject.keys[2],
         "audit_key": subject.keys[3],
+        "checkpoint_public_key": subject.database.checkpoint_keys().to_string(),
         "tables": tables,
         "wallets": dump.rows("wallets"),
         "audit": dump.rows("audit"),
@@ -213,17 +214,19 @@ async fn orphaned_scks(database: &Database) {
 
 /// Records with and without each optional field. Returns a checkpoint of them.
 async fn audit(database: &Database) -> String {
-    let caller = Caller { actor: "bot".to_owned(), request_id: "r-1".to_owned() };
+    let caller = Caller::new("bot", "r-1");
     let owner = fixed(1);
     let send = Action::Send(TransferId::from_bytes(id(0xcc)));
-    for (action, phase, account, telegram_id) in [
-        (send, Phase::Intent, Some(owner.id), Some(owner.telegram_id)),
-        (send, Phase::Outcome("ok"), Some(owner.id), Some(owner.telegram_id)),
-        (Action::Create, Phase::Outcome("busy"), None, Some(owner.telegram_id)),
-        (Action::ProbeKmsKey, Phase::Alarm("kms_key_differs"), None, None),
+    let payment = Details::default().with("to", "0xab").with("chain", 1);
+    let none = Details::default;
+    for (action, phase, account, telegram_id, details) in [
+        (send, Phase::Intent, Some(owner.id), Some(owner.telegram_id), payment.clone()),
+        (send, Phase::Outcome("ok"), Some(owner.id), Some(owner.telegram_id), payment),
+        (Action::Create, Phase::Outcome("busy"), None, Some(owner.telegram_id), none()),
+        (Action::ProbeKmsKey, Phase::Alarm("kms_key_differs"), None, None, none()),
     ] {
         let caller = caller.clone();
-        let record = AuditRecord { at: NOW, caller, action, phase, account, telegram_id };
+        let record = AuditRecord { at: NOW, caller, action, phase, account, telegram_id, details };
         database.append(record).await.unwrap();
     }
     database.audit_checkpoint(NOW).await.unwrap().unwrap().to_string()

@@ -438,7 +438,8 @@ async fn tampered_tokens_are_refused_in_postgresql() {
 async fn a_different_server_key_is_reported() {
     let subject = Subject::file().await;
     subject.database.check_server_keys().await.unwrap();
-    for (index, kind) in ["pepper", "contact", "row", "audit", "codes"].into_iter().enumerate() {
+    let kinds = ["pepper", "contact", "row", "audit", "codes", "checkpoint"];
+    for (index, kind) in kinds.into_iter().enumerate() {
         let mut keys = subject.keys.clone();
         // A new version beside the old one is allowed; another key under the same id is not.
         keys[index] = format!("2:{},{}", "ee".repeat(32), keys[index]);

@@ -40,7 +40,7 @@ fn version(id: u8) -> Option<ServerKeyId> {
     Some(id.try_into().unwrap())
 }
 
-fn with_new(subject: &Subject, index: usize, old: bool) -> [String; 5] {
+fn with_new(subject: &Subject, index: usize, old: bool) -> [String; 6] {
     let mut keys = subject.keys.clone();
     let newest = format!("2:{}", "ee".repeat(32));
     keys[index] = if old { format!("{newest},{}", keys[index]) } else { newest };
@@ -151,9 +151,10 @@ async fn remac_moves_every_row_that_verifies(subject: Subject) {
 
 async fn reseal_moves_every_contact_that_opens(subject: Subject) {
     let database = &subject.database;
-    let keys = |keys: &[String; 5]| {
-        let [pepper, contact, row, audit, codes] = keys.clone().map(|key| key.parse().unwrap());
-        Sealer::new(Arc::new(ServerKeys { pepper, contact, row, audit, codes }))
+    let keys = |keys: &[String; 6]| {
+        let [pepper, contact, row, audit, codes, checkpoint] =
+            keys.clone().map(|key| key.parse().unwrap());
+        Sealer::new(Arc::new(ServerKeys { pepper, contact, row, audit, codes, checkpoint }))
     };
     let (old, both) = (keys(&subject.keys), with_new(&subject, 1, true));
     let mut ids = Vec::new();
