@@ -1,6 +1,7 @@
-//! Recently used API tokens, so that not every request reads the database.
+//! Recently used API tokens, so that not every request reads the database, and the hashes of all
+//! tokens, so that a flood of forged ones does not either.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,26 @@ use kms_store::{ApiToken, Database};
 /// How long a revoked token may still be accepted.
 const FRESH_FOR: Duration = Duration::from_secs(5);
 
-/// Tokens that were read within the last seconds, by their hashes.
+/// Most reads of the hashes in a second. A new token is accepted at once unless a flood of forged
+/// ones uses them up, and then within a second.
+const READS: usize = 5;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// API tokens in memory.
 #[derive(Debug, Default)]
-pub(crate) struct TokenCache(Mutex<HashMap<HashedToken, (Instant, ApiToken)>>);
+pub(crate) struct TokenCache {
+    /// Tokens that were read within the last seconds.
+    recent: Mutex<HashMap<HashedToken, (Instant, ApiToken)>>,
+    known: tokio::sync::Mutex<Known>,
+}
+
+/// The hashes of all tokens.
+#[derive(Debug, Default)]
+struct Known {
+    hashes: HashSet<HashedToken>,
+    /// The starts of the last reads.
+    reads: VecDeque<Instant>,
+}
 
 impl TokenCache {
     /// Returns the token with this hash, from memory or from the database.
@@ -28,17 +46,36 @@ impl TokenCache {
         {
             return Ok(Some(token));
         }
+        if !self.exists(hash, database).await? {
+            return Ok(None);
+        }
         let token = database.api_token_by_hash(hash).await?;
-        let mut cache = self.lock();
-        cache.retain(|_, (since, _)| since.elapsed() < FRESH_FOR);
-        // Unknown tokens are not cached: an attacker who tries many must not fill the memory.
+        let mut recent = self.lock();
+        recent.retain(|_, (since, _)| since.elapsed() < FRESH_FOR);
         if let Some(token) = &token {
-            cache.insert(hash, (Instant::now(), token.clone()));
+            recent.insert(hash, (Instant::now(), token.clone()));
         }
         Ok(token)
     }
 
+    /// Whether the database has a token with this hash.
+    async fn exists(&self, hash: HashedToken, database: &Database) -> Result<bool, StoreError> {
+        let asked = Instant::now();
+        let mut known = self.known.lock().await;
+        if known.hashes.contains(&hash) {
+            return Ok(true);
+        }
+        known.reads.retain(|read| read.elapsed() < SECOND);
+        // A read that began after the question answers it.
+        let is_answered = known.reads.back().is_some_and(|read| *read >= asked);
+        if !is_answered && known.reads.len() < READS {
+            known.reads.push_back(Instant::now());
+            known.hashes = database.api_token_hashes().await?.into_iter().collect();
+        }
+        Ok(known.hashes.contains(&hash))
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<HashedToken, (Instant, ApiToken)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -148,6 +148,21 @@ impl Database {
         .await
     }
 
+    /// Lists the hashes of all tokens, valid or not, whose rows are not verified.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn api_token_hashes(&self) -> Result<Vec<HashedToken>, StoreError> {
+        self.blocking(move |connection| {
+            let hashes: Vec<Vec<u8>> =
+                api_tokens::table.select(api_tokens::hash).load(connection)?;
+            // Of another length is no hash of a token.
+            let hashes = hashes.into_iter().filter_map(|hash| <[u8; 32]>::try_from(hash).ok());
+            Ok(hashes.map(HashedToken::from).collect())
+        })
+        .await
+    }
+
     /// Lists all tokens, oldest first.
     ///
     /// # Errors
