@@ -1,6 +1,38 @@
 //! The one place where the server reads the time; below it, time is a parameter.
 
+use std::time::Duration;
+
+use kms_core::ports::StoreError;
+use kms_store::Database;
 use kms_types::Timestamp;
+
+/// How far the clocks of the server and the database may differ. Beyond it nothing is begun or
+/// completed that waits by the clock.
+pub(crate) const MAX_SKEW: Duration = Duration::from_secs(5);
+
+/// The times of this machine and of the database.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clocks {
+    /// The earlier one, by which waits end.
+    pub(crate) earlier: Timestamp,
+    /// The later one, by which waits begin.
+    pub(crate) later: Timestamp,
+    /// How far they differ.
+    pub(crate) skew: Duration,
+}
+
+/// Compares the clocks. A database whose time lies between the times before and after the question
+/// has no skew.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn compare(database: &Database) -> Result<Clocks, StoreError> {
+    let before = now();
+    let theirs = database.now().await?;
+    let after = now();
+    let skew = before.since(theirs).max(theirs.since(after));
+    Ok(Clocks { earlier: after.min(theirs), later: after.max(theirs), skew })
+}
 
 /// Returns the current time of the machine's clock.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]

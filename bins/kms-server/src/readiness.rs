@@ -1,10 +1,13 @@
 //! Whether the server can serve requests, as the last checks of its dependencies found.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use kms_process::CancellationToken;
 use metrics::gauge;
 use serde::Serialize;
+
+use crate::clock::MAX_SKEW;
 
 /// A service that the server depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub(crate) enum Dependency {
     KeyDatabase,
     /// The endpoints of the chain.
     Chain,
+    /// Clocks of the server and the database that agree.
+    Clock,
 }
 
 impl Dependency {
@@ -23,6 +28,7 @@ impl Dependency {
             Self::Database => "database",
             Self::KeyDatabase => "key_database",
             Self::Chain => "chain",
+            Self::Clock => "clock",
         }
     }
 }
@@ -45,6 +51,7 @@ pub(crate) struct Statuses {
     pub(crate) database: Status,
     pub(crate) key_database: Status,
     pub(crate) chain: Status,
+    pub(crate) clock: Status,
 }
 
 /// The results of the checks, and whether the server is about to stop. Reading it never waits.
@@ -57,8 +64,8 @@ pub(crate) struct Readiness {
 impl Readiness {
     /// A server that has just connected to both databases.
     pub(crate) fn connected() -> Self {
-        let statuses =
-            Statuses { database: Status::Ok, key_database: Status::Ok, chain: Status::Unknown };
+        let (database, key_database, clock) = (Status::Ok, Status::Ok, Status::Ok);
+        let statuses = Statuses { database, key_database, chain: Status::Unknown, clock };
         Self { statuses: Mutex::new(statuses), draining: CancellationToken::new() }
     }
 
@@ -75,6 +82,20 @@ impl Readiness {
         *self.statuses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Stores how far the clocks of the server and the database differ.
+    pub(crate) fn record_skew(&self, skew: Duration) {
+        gauge!("kms_clock_skew_seconds").set(skew.as_secs_f64());
+        let agree = skew <= MAX_SKEW;
+        if !agree && self.statuses().clock != Status::Down {
+            tracing::error!(
+                event = "clock_skew",
+                seconds = skew.as_secs(),
+                "clocks of server and database differ; recoveries are stopped"
+            );
+        }
+        self.record(Dependency::Clock, agree);
+    }
+
     /// Stores what a check found, and publishes it as the metric `dependency_up`.
     pub(crate) fn record(&self, dependency: Dependency, is_up: bool) {
         let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,6 +103,7 @@ impl Readiness {
             Dependency::Database => &mut statuses.database,
             Dependency::KeyDatabase => &mut statuses.key_database,
             Dependency::Chain => &mut statuses.chain,
+            Dependency::Clock => &mut statuses.clock,
         };
         *status = if is_up { Status::Ok } else { Status::Down };
         gauge!("dependency_up", "dependency" => dependency.as_str()).set(if is_up {

@@ -39,12 +39,13 @@ async fn alive() -> HttpResponse {
     HttpResponse::Ok().json(Liveness { status: "ok" })
 }
 
-/// Readiness: both databases answered a second ago, and the server is not about to stop. The chain
-/// and the KMS keys are reported only, since a server without them still serves reads.
+/// Readiness: both databases answered a second ago, the clocks agree, and the server is not about
+/// to stop. The chain and the KMS keys are reported only, since a server without them still serves
+/// reads.
 async fn ready(state: Data<State>) -> HttpResponse {
     let (draining, dependencies) = (state.readiness.is_draining(), state.readiness.statuses());
-    let databases = [dependencies.database, dependencies.key_database];
-    let is_ready = !draining && databases.iter().all(|status| *status == Status::Ok);
+    let needed = [dependencies.database, dependencies.key_database, dependencies.clock];
+    let is_ready = !draining && needed.iter().all(|status| *status == Status::Ok);
     let mut response = match is_ready {
         true => HttpResponse::Ok(),
         false => HttpResponse::ServiceUnavailable(),

@@ -16,7 +16,7 @@ use kms_types::{AccountRef, ErrorCode, RecoveryId, Timestamp};
 
 use crate::auth::{Bot, Reader};
 use crate::body::{Json, Segment};
-use crate::clock;
+use crate::clock::{self, Clocks};
 use crate::error::{ApiError, Defect};
 use crate::routes::accounts::{find, masked_trusted_email};
 use crate::state::{State, detached};
@@ -24,6 +24,7 @@ use crate::state::{State, detached};
 crate::openapi::resource!(request, read, confirm, cancel, complete);
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Requests a recovery of a forgotten password. The new password is set later: the owner has time
 /// to cancel first. A repeat with the same id returns the recovery as it is.
@@ -82,7 +83,8 @@ pub(crate) async fn request(
     Json(RequestRecovery { id }): Json<RequestRecovery>,
 ) -> Result<HttpResponse, ApiError> {
     let account = find(&state, account).await?;
-    let (action, now) = (Action::RequestRecovery(id), clock::now());
+    // The later of both clocks, so that a slow one does not shorten the wait.
+    let (action, now) = (Action::RequestRecovery(id), clocks(&state).await?.later);
     // Only a request that creates a recovery counts against the limits.
     if readable(state.database.recovery(id).await)? == Some(None) {
         let open = readable(state.database.open_recovery(account.id).await)?.flatten();
@@ -180,7 +182,8 @@ pub(crate) async fn confirm(
     Segment((account, id)): Segment<(AccountRef, RecoveryId)>,
     Json(ConfirmCode { code }): Json<ConfirmCode>,
 ) -> Result<HttpResponse, ApiError> {
-    let (custody, now) = (Arc::clone(&state.custody), clock::now());
+    // The shorter wait begins here.
+    let (custody, now) = (Arc::clone(&state.custody), clocks(&state).await?.later);
     let confirmed =
         detached(
             async move { Ok(custody.confirm_recovery(account, id, &code, &caller, now).await?) },
@@ -244,7 +247,7 @@ pub(crate) async fn complete(
     let known = readable(state.database.recovery(id).await)?.flatten();
     let known = known.filter(|known| known.account == account.id);
     // The earlier of both clocks, so that a fast local clock does not shorten the wait.
-    let now = clock::now().min(state.database.now().await?);
+    let now = clocks(&state).await?.earlier;
     // Only a completion that can succeed counts: not a repeat, nor one that still has to wait.
     if known.is_some_and(|known| known.stage(now) == RecoveryStage::Ready) {
         let gate = Gate { state: &state, account: &account, id, caller: &caller, action };
@@ -257,6 +260,19 @@ pub(crate) async fn complete(
         Ok(custody.complete_recovery(account.id.into(), id, new, &caller, now).await?)
     });
     Ok(HttpResponse::Ok().json(show(&state, done.await?, now).await?))
+}
+
+/// Compares the clocks. While they differ too much, no recovery begins or is completed: the wait
+/// would be shorter or longer than its owner was told.
+async fn clocks(state: &State) -> Result<Clocks, ApiError> {
+    let clocks = clock::compare(&state.database).await?;
+    state.readiness.record_skew(clocks.skew);
+    if clocks.skew <= clock::MAX_SKEW {
+        return Ok(clocks);
+    }
+    let detail = "the clocks of this server and its database differ; the operator has to set them";
+    let (code, after) = (ErrorCode::RecoveriesPaused, MINUTE);
+    Err(ApiError::NotNow { code, detail, after })
 }
 
 /// Converts a recovery to its wire form.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kms_chain::{Endpoint, Transfers};
+use kms_core::ports::StoreError;
 use kms_process::{Next, Worker};
 use kms_store::{Database, KeyDatabase};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::clock;
 use crate::readiness::{Dependency, Readiness};
 
 /// How often the databases are checked, and how long one may take to answer.
@@ -74,8 +76,13 @@ impl Worker for CheckDatabases {
 
     async fn round(&mut self) -> Result<Next, Infallible> {
         let (database, keys) = (self.database.clone(), Arc::clone(&self.key_database));
+        let readiness = Arc::clone(&self.readiness);
+        let ping = async move {
+            readiness.record_skew(clock::compare(&database).await?.skew);
+            Ok::<_, StoreError>(())
+        };
         let (database_is_up, keys_are_up) = futures::join!(
-            self.database_ping.answers(async move { database.ping().await }),
+            self.database_ping.answers(ping),
             self.key_database_ping.answers(async move { keys.ping().await }),
         );
         self.readiness.record(Dependency::Database, database_is_up);
