@@ -52,9 +52,16 @@ impl<'a> Assets<'a> {
 
     /// The error about a word that is no asset.
     pub(crate) fn unknown(self, word: &str) -> InputError {
-        let known: Vec<_> = self.symbols().collect();
-        let word = word.chars().take(LONGEST_WORD).collect();
-        InputError::UnknownAsset { word, known: known.join(", ") }
+        InputError::UnknownAsset { word: shorten(word), known: self.known() }
+    }
+
+    /// The error about a word that may be meant as an asset or as a username.
+    pub(crate) fn unknown_word(self, word: &str) -> InputError {
+        InputError::UnknownWord { word: shorten(word), known: self.known() }
+    }
+
+    fn known(self) -> Vec<String> {
+        self.symbols().map(str::to_owned).collect()
     }
 
     /// Parses a word that begins like an amount, perhaps with a symbol directly behind it.
@@ -68,8 +75,8 @@ impl<'a> Assets<'a> {
             symbol.starts_with(|c: char| c.is_ascii_digit()) && typed.ends_with(&symbol)
         };
         if let Some(symbol) = self.symbols().find(ends_with) {
-            let word = word.chars().take(LONGEST_WORD).collect();
-            return Err(InputError::JoinedAmount { word, symbol: symbol.to_owned() });
+            let (word, symbol) = (shorten(word), symbol.to_owned());
+            return Err(InputError::JoinedAmount { word, symbol });
         }
         let TypedAmount { amount, symbol } = word.parse()?;
         Ok((amount, symbol.map(|symbol| self.expect(&symbol)).transpose()?))
@@ -102,6 +109,10 @@ impl<'a> Assets<'a> {
     }
 }
 
+fn shorten(word: &str) -> String {
+    word.chars().take(LONGEST_WORD).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,7 +129,7 @@ mod tests {
             let Err(InputError::UnknownAsset { word, known }) = assets.parse_amount(text) else {
                 panic!("{text}")
             };
-            assert_eq!((word.to_uppercase().as_str(), known.as_str()), ("USDC", "ETH"), "{text}");
+            assert_eq!((word.to_uppercase(), known), ("USDC".into(), vec!["ETH".into()]), "{text}");
         }
     }
 

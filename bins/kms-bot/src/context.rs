@@ -6,10 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kms_client::{Client, ClientError};
 use kms_types::wire::Account;
-use kms_types::{TelegramId, Timestamp};
+use kms_types::{EventKind, TelegramId, Timestamp};
 use teloxide_core::types::MessageId;
 use zeroize::Zeroizing;
 
+use crate::answered::AnsweredEvents;
 use crate::chat::deletions::Deletions;
 use crate::chat::incoming::{Content, TypedText, User};
 use crate::chat::keyboard::Keyboard;
@@ -33,6 +34,7 @@ pub(crate) struct Context {
     pub(crate) network: NetworkCache,
     pub(crate) usernames: UsernameReports,
     pub(crate) journal: Arc<Journal>,
+    answered: AnsweredEvents,
     /// The bot's own username, without `@`.
     pub(crate) bot_username: String,
     dialogues: Dialogues<dyn Step>,
@@ -103,9 +105,10 @@ pub(crate) trait Step: Any + Send + Sync {
         Ok(())
     }
 
-    /// Cleans up when the user cancels the step with `/cancel`.
-    async fn cancel(&self, _context: &Context, _user: &User) -> HandlerResult {
-        Ok(())
+    /// Cleans up when the user cancels the step with `/cancel`. Reports whether the user was shown
+    /// that it was cancelled.
+    async fn cancel(&self, _context: &Context, _user: &User) -> Result<bool, HandlerError> {
+        Ok(false)
     }
 }
 
@@ -116,16 +119,17 @@ pub(crate) struct Answer<'a> {
     pub(crate) at: Timestamp,
     /// May be a password.
     pub(crate) text: &'a str,
-    /// The same text with a link in place of each mention of a person without a username.
-    pub(crate) with_mentions: &'a str,
+    /// The same text without invisible characters, and with a link in place of each mention of a
+    /// person without a username.
+    pub(crate) words: &'a str,
     /// Whether the app took formatting marks out of the text.
     pub(crate) formatted: bool,
 }
 
 impl<'a> Answer<'a> {
     pub(crate) fn new(user: &'a User, at: Timestamp, text: &'a TypedText) -> Self {
-        let TypedText { plain, with_mentions, formatted } = text;
-        Self { user, at, text: plain, with_mentions, formatted: *formatted }
+        let TypedText { plain, words, formatted } = text;
+        Self { user, at, text: plain, words, formatted: *formatted }
     }
 
     /// The answer as a password, without white space at its ends.
@@ -154,6 +158,7 @@ impl Context {
             usernames: UsernameReports::new(kms.clone()),
             kms,
             journal,
+            answered: AnsweredEvents::default(),
             bot_username,
             dialogues,
         }
@@ -246,6 +251,16 @@ impl Context {
         {
             tracing::warn!(%error, event = "step_cleanup_failed", "abandoned step not cleaned up");
         }
+    }
+
+    /// Records that the user was shown an answer that says what an event of this kind reports.
+    pub(crate) fn record_answered(&self, user: TelegramId, kind: EventKind) {
+        self.answered.record(user, kind, clock::now());
+    }
+
+    /// Reports whether an answer stands for an event of this kind, once for each answer.
+    pub(crate) fn take_answered(&self, user: TelegramId, kind: EventKind) -> bool {
+        self.answered.take(user, kind, clock::now())
     }
 
     /// Reports whether the user's next text is taken for a password.

@@ -46,6 +46,26 @@ pub(crate) trait Button: Send + Sync {
     async fn press(&self, context: &Context, user: &User, message: MessageId) -> PressResult;
 }
 
+/// Buttons of a flow that carry nothing but their name.
+pub(crate) struct NamedButtons<B: 'static> {
+    pub(crate) flow: &'static str,
+    pub(crate) buttons: &'static [(&'static str, B)],
+}
+
+impl<B: Button + Copy + PartialEq> NamedButtons<B> {
+    /// Finds the button that the callback data names behind the flow's word.
+    pub(crate) fn parse(&self, name: &str) -> Result<Box<dyn Button>, ParseCallbackError> {
+        let found = self.buttons.iter().find(|(known, _)| *known == name);
+        found.map(|(_, button)| Box::new(*button) as Box<dyn Button>).ok_or(ParseCallbackError)
+    }
+
+    /// The callback data of a button.
+    pub(crate) fn data(&self, button: B) -> String {
+        let found = self.buttons.iter().find(|(_, known)| *known == button);
+        format!("{}:{}", self.flow, found.map_or("", |(name, _)| name))
+    }
+}
+
 /// A short notice that answers a press, if any.
 pub(crate) type PressResult = Result<Option<Text>, HandlerError>;
 
@@ -80,10 +100,13 @@ impl From<InputError> for ArgumentsError {
 }
 
 impl Arguments<'_> {
-    /// Refuses arguments.
-    pub(crate) fn expect_none(mut self) -> Result<(), ArgumentsError> {
+    /// The action of a command that has no arguments.
+    pub(crate) fn expect_none<R>(mut self, run: R) -> Result<Action, ArgumentsError>
+    where
+        R: for<'a> FnOnce(&'a Context, &'a User) -> BoxFuture<'a, HandlerResult> + Send + 'static,
+    {
         match self.words.next() {
-            None => Ok(()),
+            None => Ok(Action::new(run)),
             Some(_) => Err(ArgumentsError::Unexpected),
         }
     }

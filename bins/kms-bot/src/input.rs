@@ -28,13 +28,21 @@ pub(crate) enum InputError {
         /// The symbol that begins with a digit.
         symbol: String,
     },
+    /// A word is no asset. It may be meant as a username, which needs its `@` there.
+    #[error("neither an asset nor a marked recipient")]
+    UnknownWord {
+        /// The word, shortened.
+        word: String,
+        /// The symbols of the assets that there are.
+        known: Vec<String>,
+    },
     /// A word is no asset, and nothing else that belongs there.
     #[error("no asset has this symbol")]
     UnknownAsset {
         /// The word, shortened.
         word: String,
         /// The symbols of the assets that there are.
-        known: String,
+        known: Vec<String>,
     },
 }
 
@@ -50,8 +58,11 @@ impl InputError {
             Self::JoinedAmount { word, symbol } => {
                 html!("input-amount-joined", word = word, symbol = symbol)
             }
+            Self::UnknownWord { word, known } => {
+                html!("input-unknown-word", word = word, known = Html::list(known))
+            }
             Self::UnknownAsset { word, known } => {
-                html!("input-unknown-asset", word = word, known = known)
+                html!("input-unknown-asset", word = word, known = Html::list(known))
             }
         }
     }
@@ -65,6 +76,7 @@ fn amount(error: AmountError) -> Html {
         AmountError::Exponent => html!("input-amount-exponent"),
         AmountError::Separator => html!("input-amount-separator"),
         AmountError::Currency => html!("input-amount-currency"),
+        AmountError::Hexadecimal => html!("input-amount-hexadecimal"),
         AmountError::Format => html!("input-amount-format"),
         AmountError::Zero => html!("input-amount-zero"),
         AmountError::TooPrecise { decimals } => {
@@ -78,9 +90,15 @@ fn typed_recipient(error: TypedRecipientError) -> Html {
     match error {
         TypedRecipientError::Recipient(error) => recipient(error),
         TypedRecipientError::Link => html!("input-link"),
-        TypedRecipientError::OtherNetwork => html!("input-other-network"),
+        TypedRecipientError::OtherNetwork { name: Some(name) } => {
+            html!("input-named-network", network = name)
+        }
+        TypedRecipientError::OtherNetwork { name: None } => html!("input-other-network"),
         TypedRecipientError::PaymentRequest => html!("input-payment-request"),
         TypedRecipientError::Hash => html!("input-hash"),
+        TypedRecipientError::Email => html!("input-email"),
+        TypedRecipientError::Phone => html!("input-phone"),
+        TypedRecipientError::JoinedAmount => html!("input-joined-amount"),
     }
 }
 

@@ -12,9 +12,11 @@
 //! - `flows`: the conversations, each whole in one file.
 //! - `flow`, `context`: the parts of a flow, and the context of its handlers.
 //! - `journal`: what survives a restart.
+//! - `answered`: events that an answer has reported already.
 //! - `texts`: Fluent messages, rendered and escaped in one place.
 //! - `chat`: Telegram, independent of wallets.
 
+mod answered;
 mod assets;
 mod bot;
 mod chat;

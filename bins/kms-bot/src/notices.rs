@@ -2,8 +2,8 @@
 
 use kms_types::wire::{Event, EventBody, Recovery, RecoveryState, Transfer, TransferState};
 use kms_types::{
-    AccountEvent, DepositEvent, RecoveryStep, SecurityEvent, TelegramId, Timestamp, Token,
-    TransferEvent, Units,
+    AccountEvent, DepositEvent, EventKind, RecoveryStep, SecurityEvent, TelegramId, Timestamp,
+    Token, TransferEvent, Units,
 };
 use teloxide_core::types::MessageId;
 
@@ -23,6 +23,9 @@ pub(crate) async fn deliver(context: &Context, event: &Event) -> HandlerResult {
     }
     if let EventBody::Transfer { kind: TransferEvent::Received, transfer } = &event.what {
         return update_incoming(context, event.telegram_id, transfer).await;
+    }
+    if kind(&event.what).is_some_and(|kind| context.take_answered(event.telegram_id, kind)) {
+        return Ok(());
     }
     if let Some((message, keyboard)) = notice(context, event).await? {
         context.telegram.send(event.telegram_id, &message, keyboard).await?;
@@ -242,6 +245,16 @@ async fn update_incoming(
     Ok(())
 }
 
+/// The kind of an event that an answer may have reported already.
+fn kind(what: &EventBody) -> Option<EventKind> {
+    match what {
+        EventBody::Account { kind } => Some(EventKind::Account(*kind)),
+        EventBody::Security { kind } => Some(EventKind::Security(*kind)),
+        EventBody::Recovery { kind, .. } => Some(EventKind::Recovery(*kind)),
+        EventBody::Transfer { .. } | EventBody::Deposit { .. } | EventBody::Unknown { .. } => None,
+    }
+}
+
 /// The message about an event, if there is one.
 async fn notice(
     context: &Context,
@@ -330,7 +343,7 @@ fn recovery_notice(
                 .then(|| (recovery::requested(recovery), stop))
         }
         RecoveryStep::CodeConfirmed => (recovery.state == RecoveryState::Waiting)
-            .then(|| (html!("notice-recovery-confirmed", ready = time(recovery.ready_at)), stop)),
+            .then(|| (recovery::confirmed(recovery), stop)),
         RecoveryStep::Ready => (recovery.state == RecoveryState::Ready)
             .then(|| (recovery::ready(recovery), recovery::set_or_stop_keyboard(recovery.id))),
         RecoveryStep::Completed => {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use kms_client::{fold_password, hash_password};
-use kms_types::{PasswordHash, TelegramId};
+use kms_types::{Email, PasswordHash, TelegramId};
 use zeroize::Zeroizing;
 use zxcvbn::{Score, zxcvbn};
 
@@ -140,6 +140,8 @@ pub(crate) enum WeakPassword {
     Guessable,
     /// Another app or device would make another text of it.
     Unstable,
+    /// A greeting, thanks or a question. It would not be deleted where no password is asked for.
+    SmallTalk,
 }
 
 impl WeakPassword {
@@ -150,6 +152,7 @@ impl WeakPassword {
             Self::Long => html!("password-too-long"),
             Self::Guessable => html!("password-guessable"),
             Self::Unstable => html!("password-unstable"),
+            Self::SmallTalk => html!("password-small-talk"),
         }
     }
 }
@@ -176,6 +179,9 @@ impl Password {
     pub(crate) fn check(&self, names: &[&str]) -> Result<(), WeakPassword> {
         if self.formatted || is_rewritten(&self.text) {
             return Err(WeakPassword::Unstable);
+        }
+        if is_small_talk(&self.text) {
+            return Err(WeakPassword::SmallTalk);
         }
         let text = fold_password(&self.text);
         match text.chars().count() {
@@ -213,13 +219,19 @@ fn without_names(text: &str, names: &[&str]) -> Zeroizing<String> {
 }
 
 /// Reports whether a text that nothing asked for may be a password, right or mistyped: it is as
-/// long as one, and not small talk.
+/// long as one, and neither small talk nor an e-mail address.
 pub(crate) fn may_be_password(text: &str) -> bool {
     let text = text.trim();
+    text.chars().count() >= MIN_LENGTH && !is_small_talk(text) && text.parse::<Email>().is_err()
+}
+
+/// Reports whether a text has words, and all of them are those of [`SMALL_TALK`].
+fn is_small_talk(text: &str) -> bool {
     let words = text.split(|c: char| !c.is_alphanumeric() && c != '\'' && c != '\u{2019}');
-    let mut words = words.filter(|word| !word.is_empty());
-    let small_talk = |word: &str| SMALL_TALK.contains(&word.to_lowercase().as_str());
-    text.chars().count() >= MIN_LENGTH && !words.all(small_talk)
+    let mut words = words.filter(|word| !word.is_empty()).peekable();
+    let small_talk =
+        |word: &str| SMALL_TALK.contains(&word.to_lowercase().replace('\u{2019}', "'").as_str());
+    words.peek().is_some() && words.all(small_talk)
 }
 
 /// Reports whether an app of Telegram's may change the text when it sends it.
@@ -292,15 +304,28 @@ mod tests {
 
     #[test]
     fn a_greeting_is_no_password() {
-        for text in ["hello", "thank you!", "Good morning!", "what is this?", "", "Thanks a lot :)"]
-        {
+        for text in [
+            "hello",
+            "thank you!",
+            "Good morning!",
+            "what is this?",
+            "",
+            "Thanks a lot :)",
+            "ann@example.org",
+        ] {
             assert!(!may_be_password(text), "{text}");
+        }
+        for text in
+            ["hello", "thank you very much", "how does this work, please?", "What\u{2019}s this?"]
+        {
+            assert_eq!(password(text).check(&[]), Err(WeakPassword::SmallTalk), "{text}");
         }
         for text in [
             "orange ladder seldom sings",
             "sesame, too late",
             "Tr0ub4dor&3",
             "canary one in the coal mine",
+            "!\u{a7}$%&/()=?+*#",
         ] {
             assert!(may_be_password(text), "{text}");
         }

@@ -11,11 +11,7 @@ use tokio::time::timeout;
 
 use crate::assets::Assets;
 use crate::chat::deletions::in_private;
-use crate::chat::incoming::{
-    Content, Group, Incoming, OtherMessage, PressedButton, TextMessage, User,
-};
-use crate::chat::keyboard::Keyboard;
-use crate::clock;
+use crate::chat::incoming::{Content, Incoming, OtherMessage, PressedButton, TextMessage, User};
 use crate::context::{Answer, Context, HandlerError, HandlerResult, Secrecy, Step};
 use crate::flow::{
     Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
@@ -23,8 +19,9 @@ use crate::flow::{
 use crate::flows::FLOWS;
 use crate::input::InputError;
 use crate::password_input::may_be_password;
-use crate::requests;
 use crate::texts::{Html, html, text};
+
+mod group;
 
 /// How long a command waits until the user's usernames are reported, before and after its answer.
 const REPORT_PATIENCE: Duration = Duration::from_secs(2);
@@ -106,14 +103,14 @@ async fn handle_text(context: &Context, message: TextMessage) -> HandlerResult {
     context.usernames.record_time(message.at);
     let is_command = message.text.plain.trim_start().starts_with('/');
     match (message.group, is_command) {
-        (Some(group), _) => handle_group_text(context, message, group, is_command).await,
+        (Some(group), _) => group::handle(context, message, group, is_command).await,
         (None, true) => handle_command(context, message).await,
         (None, false) => handle_answer(context, message).await,
     }
 }
 
 async fn parse_text(context: &Context, message: &TextMessage) -> Result<Action, ParseCommandError> {
-    let text = message.text.with_mentions.trim_start();
+    let text = message.text.words.trim_start();
     match parse_command(text, &context.bot_username, None) {
         Ok(_) | Err(ParseCommandError::Arguments(_)) => {}
         // It may be a password: its deletion does not wait for the server.
@@ -146,7 +143,7 @@ async fn handle_command(context: &Context, message: TextMessage) -> HandlerResul
         }
         Err(ParseCommandError::Unknown) => {
             if !is_stray_password(context, &user, command_rest(&text.plain)) {
-                return context.send(user.id, html!("unknown-command")).await;
+                return context.send(user.id, unknown_command(&text.plain)).await;
             }
             match delete_secret(context, user.id, message).await? {
                 true => context.send(user.id, html!("unknown-command-deleted")).await,
@@ -168,6 +165,34 @@ async fn handle_command(context: &Context, message: TextMessage) -> HandlerResul
             }
         }
         Err(ParseCommandError::Arguments(error)) => context.send(user.id, error.message()).await,
+    }
+}
+
+/// Other words for commands, as other bots and wallets have them.
+const SIMILAR: [(&str, &str); 15] = [
+    ("address", "receive"),
+    ("block", "freeze"),
+    ("deposit", "receive"),
+    ("email", "contact"),
+    ("forgot", "recover"),
+    ("limits", "limit"),
+    ("lock", "freeze"),
+    ("pay", "send"),
+    ("phone", "contact"),
+    ("reset", "recover"),
+    ("tip", "send"),
+    ("transactions", "history"),
+    ("transfer", "send"),
+    ("wallet", "start"),
+    ("withdraw", "send"),
+];
+
+fn unknown_command(text: &str) -> Html {
+    let word = text.split_whitespace().next().unwrap_or_default().to_lowercase();
+    let word = word.trim_start_matches('/').split('@').next().unwrap_or_default();
+    match SIMILAR.iter().find(|(known, _)| *known == word) {
+        Some((_, command)) => html!("unknown-command-similar", command = command),
+        None => html!("unknown-command"),
     }
 }
 
@@ -234,17 +259,30 @@ async fn handle_answer(context: &Context, message: TextMessage) -> HandlerResult
 /// Handles a text that answers nothing.
 async fn handle_stray_text(context: &Context, message: &TextMessage) -> HandlerResult {
     let user = &message.user;
-    if is_stray_password(context, user, &message.text.plain) {
+    let command = without_slash(context, &message.text.words);
+    if command.is_none() && is_stray_password(context, user, &message.text.plain) {
         return match delete_secret(context, user.id, message.message).await? {
             true => context.send(user.id, html!("unexpected-text-deleted")).await,
             false => Ok(()),
         };
     }
-    let text = match context.kms.account(user.id.into()).await? {
-        Some(_) => html!("unexpected-text"),
-        None => html!("unexpected-newcomer"),
+    let text = match (context.kms.account(user.id.into()).await?, command) {
+        (None, _) => html!("unexpected-newcomer"),
+        (Some(_), Some(command)) => html!("unexpected-command", command = command),
+        (Some(_), None) => html!("unexpected-text"),
     };
     context.send(user.id, text).await
+}
+
+/// The command that a text would be with a slash before it, if all of it can be read. Such a text
+/// is no password.
+fn without_slash(context: &Context, text: &str) -> Option<String> {
+    let command = format!("/{}", text.trim());
+    let network = context.network.cached();
+    parse_command(&command, &context.bot_username, network.as_ref()).ok()?;
+    let (flow, words) = split_command(&command, &context.bot_username)?;
+    let words = words.map(|word| format!(" {word}"));
+    Some(format!("/{}{}", flow.word(), words.collect::<String>()))
 }
 
 /// Handles a message that is no typed text. It is never a command, and it is deleted only if it may
@@ -371,90 +409,6 @@ fn parse_press(data: &str) -> Result<Press, ParseCallbackError> {
     }
 }
 
-/// Handles a text in a group: a command is answered with a link to the private chat, and a password
-/// is deleted where the bot may, and its owner warned in private.
-async fn handle_group_text(
-    context: &Context,
-    message: TextMessage,
-    group: Group,
-    is_command: bool,
-) -> HandlerResult {
-    let user = &message.user;
-    let command = match is_command {
-        true => Some(parse_text(context, &message).await),
-        false => None,
-    };
-    let exposed = match &command {
-        Some(Ok(_) | Err(ParseCommandError::Arguments(_))) => false,
-        Some(Err(ParseCommandError::ExposedPassword(_))) => true,
-        Some(Err(ParseCommandError::Unknown | ParseCommandError::UnexpectedArguments(_))) => {
-            is_stray_password(context, user, command_rest(&message.text.plain))
-        }
-        None => {
-            context.awaits_password(user.id)
-                || is_stray_password(context, user, &message.text.plain)
-        }
-    };
-    if !exposed {
-        return match command {
-            Some(Err(ParseCommandError::Unknown)) | None => Ok(()),
-            Some(Err(ParseCommandError::UnexpectedArguments(word))) => {
-                invite(context, group, word).await
-            }
-            Some(_) => invite(context, group, &keep_command(context, &message, group)).await,
-        };
-    }
-    let warning = match context.deletions.delete(user.id, (group.chat, group.message)).await {
-        Ok(()) => html!("group-password-deleted"),
-        Err(error) => {
-            tracing::info!(%error, "password in a group not deleted");
-            html!("group-password-exposed")
-        }
-    };
-    context.send(user.id, warning).await
-}
-
-/// In a group, links to the private chat and does nothing else.
-async fn invite(context: &Context, group: Group, payload: &str) -> HandlerResult {
-    let link = format!("https://t.me/{}?start={payload}", context.bot_username);
-    let keyboard = Keyboard::none().and_link(text!("group-button"), &link);
-    Ok(context.telegram.send_to_group(group, &html!("group-invitation"), keyboard).await?)
-}
-
-/// Keeps a command that was written in a group, and returns the payload of a link that runs it.
-fn keep_command(context: &Context, message: &TextMessage, group: Group) -> String {
-    let text = message.text.with_mentions.trim_start();
-    let Some((flow, words)) = split_command(text, &context.bot_username) else {
-        return String::new();
-    };
-    let network = context.network.cached();
-    let arguments = words.collect::<Vec<_>>().join(" ");
-    let command = with_author(flow, &arguments, group, network.as_ref()).unwrap_or(arguments);
-    if command.is_empty() {
-        return flow.word().to_owned();
-    }
-    let command = format!("{} {command}", flow.word());
-    let kept = requests::keep(&context.journal, message.user.id, group, command, clock::now());
-    kept.unwrap_or_else(|| flow.word().to_owned())
-}
-
-/// The arguments of a payment with the author of the message that the command replies to as its
-/// recipient, if it has no other.
-fn with_author(
-    flow: &dyn Flow,
-    arguments: &str,
-    group: Group,
-    network: Option<&Network>,
-) -> Option<String> {
-    let author = group.replies_to.filter(|_| flow.pays_author())?;
-    let all = format!("{arguments} tg://user?id={author}");
-    let (words, assets) = (all.split_whitespace(), Assets::of(network));
-    match flow.parse(Arguments { words, assets, flows: FLOWS }) {
-        Err(ArgumentsError::Invalid(InputError::SendWords)) => None,
-        Ok(_) | Err(_) => Some(all.trim_start().to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -465,6 +419,13 @@ mod tests {
     fn parse(text: &str) -> Result<&'static str, ParseCommandError> {
         parse_command(text, "wallet_bot", None)?;
         Ok(split_command(text, "wallet_bot").unwrap().0.word())
+    }
+
+    #[test]
+    fn words_of_other_bots_lead_to_commands() {
+        for (word, command) in SIMILAR {
+            assert!(find_flow(word).is_none() && find_flow(command).is_some(), "{word}");
+        }
     }
 
     #[test]

@@ -80,6 +80,19 @@ impl Html {
         Self::join(parts, "\n\n")
     }
 
+    /// Lists words in one sentence, as in "ETH, TUSD and USDC".
+    pub(crate) fn list<T: Display>(words: impl IntoIterator<Item = T>) -> Self {
+        let mut words: Vec<_> =
+            words.into_iter().map(|word| Self(escape(&word.to_string()))).collect();
+        let Some(last) = words.pop() else { return Self::default() };
+        let start =
+            words.into_iter().reduce(|start, next| html!("list-next", start = start, next = next));
+        match start {
+            None => last,
+            Some(start) => html!("list-last", start = start, last = last),
+        }
+    }
+
     fn join(parts: impl IntoIterator<Item = Self>, separator: &str) -> Self {
         let parts = parts.into_iter().filter(|part| !part.is_empty());
         Self(parts.map(|part| part.0).collect::<Vec<_>>().join(separator))

@@ -152,7 +152,6 @@ impl Tour {
         hears(&mut self.ann, "password-ask", &[]).await?;
         self.ann.says(&format!("{ANNS_FIRST}\n{ANNS_SECOND}"));
         hears(&mut self.ann, "password-changed", &[]).await?;
-        hears(&mut self.ann, "notice-password-changed", &[]).await?;
         self.pay_after_a_wrong_password("0.25", ANNS_FIRST, ANNS_SECOND).await
     }
 
@@ -169,7 +168,7 @@ impl Tour {
         hears(&mut self.ann, "contact-ask-code", &[]).await?;
         let code = code(&mail(&self.stage, 1).await?)?;
         self.ann.says(&code);
-        hears(&mut self.ann, "notice-email-changed", &[]).await?;
+        hears(&mut self.ann, "contact-changed", &[]).await?;
         show(&mut self.ann);
         Ok(code)
     }
@@ -194,7 +193,6 @@ impl Tour {
         let recovered = hears(&mut self.ann, "recover-done", &[]).await?;
         let recovered = recovered.context("the bot answered by a notice")?;
         ensure!(recovered.text.contains(&ann.address.to_string()), "the address changed");
-        hears(&mut self.ann, "notice-recovery-completed", &[]).await?;
         mail(&self.stage, 6).await?;
         show(&mut self.ann);
         self.pay_after_a_wrong_password("0.125", ANNS_SECOND, ANNS_THIRD).await

@@ -38,6 +38,9 @@ pub enum AmountError {
     /// A sign of a currency.
     #[error("write the amount in the coin or in a token, without the sign of a currency")]
     Currency,
+    /// A hexadecimal number or an address.
+    #[error("write the amount in decimal digits, for example 0.5")]
+    Hexadecimal,
     /// Some other character, or a point without digits on both sides.
     #[error("an amount has digits and at most one point between them, for example 0.5")]
     Format,

@@ -26,6 +26,7 @@ mod ids;
 mod one_time_code;
 #[cfg(feature = "openapi")]
 mod openapi;
+mod other_chain;
 mod passphrase;
 mod password_hash;
 mod recipient;
@@ -36,6 +37,7 @@ mod typed_amount;
 mod typed_recipient;
 mod username;
 mod usernames;
+mod visible;
 pub mod wire;
 
 pub use address::{AddressError, EthAddress};
@@ -62,3 +64,4 @@ pub use typed_amount::TypedAmount;
 pub use typed_recipient::{TypedRecipient, TypedRecipientError};
 pub use username::{Username, UsernameError};
 pub use usernames::{TooManyUsernames, Usernames};
+pub use visible::visible;

@@ -2,7 +2,8 @@
 
 use std::str::FromStr;
 
-use crate::{AmountError, QuoteAmount};
+use crate::typed_recipient::is_phone;
+use crate::{AmountError, QuoteAmount, other_chain, visible};
 
 /// An amount as a person types it: a number, perhaps with a symbol directly behind it, or `all`.
 ///
@@ -27,29 +28,42 @@ const ZEROS: [char; 6] = [
     '\u{ff10}', // full width
 ];
 
+/// The most characters of a hexadecimal number that is not taken for an incomplete address.
+const LONGEST_HEXADECIMAL: usize = 18;
+
 impl TypedAmount {
     /// Reports whether a word is meant as an amount, which may still be malformed. Usernames begin
-    /// with a letter or `@`, addresses with `0x` or have 40 digits with letters among them.
+    /// with a letter or `@`, addresses with `0x` or have 40 digits with letters among them, and
+    /// phone numbers have a `+` and at least seven digits.
     #[must_use]
     pub fn is_meant(word: &str) -> bool {
+        let word = visible(word);
+        let word = word.as_str();
         if word.eq_ignore_ascii_case("all") {
             return true;
         }
         let is_address = |word: &str| {
-            let mut characters = word.chars();
-            let start = (characters.next(), characters.next());
-            matches!(start, (Some('0'), Some('x' | 'X' | '\u{d7}')))
+            is_prefixed(word)
+                || other_chain::looks_like(word).is_some()
+                || is_phone(word)
                 || (word.len() >= 40
                     && word.bytes().all(|b| b.is_ascii_hexdigit())
                     && word.bytes().any(|b| b.is_ascii_alphabetic()))
         };
         let starts_number = |c: char| {
-            c.is_ascii_digit()
-                || script_digit(c).is_some()
+            c.is_numeric()
                 || point(c)
                 || explain(c).is_some_and(|error| error != AmountError::Format)
         };
         word.starts_with(starts_number) && !is_address(word)
+    }
+
+    /// Reports whether a word is a hexadecimal number that is too short for an address. It is
+    /// malformed as an amount.
+    #[must_use]
+    pub fn is_hexadecimal(word: &str) -> bool {
+        let word = visible(word);
+        is_prefixed(&word) && word.chars().count() <= LONGEST_HEXADECIMAL
     }
 }
 
@@ -57,9 +71,13 @@ impl FromStr for TypedAmount {
     type Err = AmountError;
 
     fn from_str(text: &str) -> Result<Self, AmountError> {
-        let word = text.trim().trim_end_matches([',', ';', ':', '!', '?']);
+        let visible = visible(text);
+        let word = visible.trim().trim_end_matches([',', ';', ':', '!', '?']);
         if word.eq_ignore_ascii_case("all") {
             return Ok(Self { amount: QuoteAmount::All, symbol: None });
+        }
+        if is_prefixed(word) {
+            return Err(AmountError::Hexadecimal);
         }
         let at = word.find(|c: char| c.is_alphabetic()).unwrap_or(word.len());
         let (number, rest) = word.split_at(at);
@@ -127,6 +145,13 @@ fn point(character: char) -> bool {
     matches!(character, '.' | '\u{66b}' | '\u{ff0e}')
 }
 
+/// Whether a word begins as addresses and hexadecimal numbers do.
+fn is_prefixed(word: &str) -> bool {
+    let mut characters = word.chars();
+    let start = (characters.next(), characters.next());
+    matches!(start, (Some('0'), Some('x' | 'X' | '\u{d7}')))
+}
+
 /// Why a character that is neither digit nor point is not part of an amount.
 fn explain(character: char) -> Option<AmountError> {
     match character {
@@ -175,6 +200,10 @@ mod tests {
             ("\u{ff10}\u{ff0e}\u{ff15}", "0.5", None),
             ("\u{966}.\u{96b}", "0.5", None),
             ("\u{661}\u{662}ETH", "12", Some("ETH")),
+            ("0.5\u{200b}", "0.5", None),
+            ("\u{feff}0.5", "0.5", None),
+            ("5\u{fe0f}\u{20e3}0\u{fe0f}\u{20e3}", "50", None),
+            ("\u{202a}5\u{202c}", "5", None),
         ] {
             let expected = Ok((amount.to_owned(), symbol.map(str::to_owned)));
             assert_eq!(read(typed), expected, "{typed}");
@@ -184,7 +213,9 @@ mod tests {
 
     #[test]
     fn other_forms_are_refused_with_their_reason() {
-        use AmountError::{Comma, Currency, Empty, Exponent, Format, Separator, Sign, Zero};
+        use AmountError::{
+            Comma, Currency, Empty, Exponent, Format, Hexadecimal, Separator, Sign, Zero,
+        };
         for (typed, why) in [
             ("", Empty),
             ("1,5", Comma),
@@ -208,6 +239,12 @@ mod tests {
             ("\u{661}\u{6f1}", Format),
             ("5\u{43}\u{430}", Format),
             ("half", Format),
+            ("\u{bd}", Format),
+            ("0x10", Hexadecimal),
+            ("0X10", Hexadecimal),
+            ("0x52908400098527886E0F7030069857D2E4169EE7", Hexadecimal),
+            // Between digits it changes the order in which they are shown.
+            ("1\u{200f}.5", Format),
         ] {
             assert_eq!(read(typed), Err(why), "{typed:?}");
         }
@@ -220,10 +257,14 @@ mod tests {
         for word in ["bob", "@bob", "", "half", "t.me/bob", digits] {
             assert!(!TypedAmount::is_meant(word), "{word}");
         }
+        for word in ["1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2", "+4915112345678"] {
+            assert!(!TypedAmount::is_meant(word), "{word}");
+        }
         for word in &prefixed {
             assert!(!TypedAmount::is_meant(word), "{word}");
         }
-        for word in ["0.5", ".5", ",5", "-1", "$5", "\u{665}", "1e18", "5usdc"] {
+        assert!(TypedAmount::is_hexadecimal("0x10") && !TypedAmount::is_hexadecimal(digits));
+        for word in ["0.5", ".5", ",5", "-1", "$5", "\u{665}", "1e18", "5usdc", "\u{bd}"] {
             assert!(TypedAmount::is_meant(word), "{word}");
         }
     }

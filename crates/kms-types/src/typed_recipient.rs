@@ -1,7 +1,7 @@
 //! Recipients as people write, paste and forward them. The wire has the strict grammar of
 //! [`Recipient`]. A text of one class is never tried as another.
 
-use crate::{EthAddress, Recipient, RecipientError, TelegramId};
+use crate::{EthAddress, Recipient, RecipientError, TelegramId, other_chain, visible};
 
 /// A recipient as a person writes, pastes or forwards it.
 ///
@@ -12,6 +12,7 @@ use crate::{EthAddress, Recipient, RecipientError, TelegramId};
 /// | `tg://user?id=4711`, to which a mention of a person without a username links | the person |
 /// | `0x…`, `0X…`, `0×…`, and 40 hexadecimal digits alone | the address |
 /// | `ethereum:0x…`, `ethereum:0x…@1`, `eth:0x…` | the address, if its chain is this one |
+/// | `eip155:1:0x…` (CAIP-10) | the address, if its chain is this one |
 ///
 /// Invisible characters, and quotes, brackets and punctuation around the text are dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,19 +32,31 @@ pub enum TypedRecipientError {
     /// A link to something other than a person.
     #[error("the link does not lead to a person")]
     Link,
-    /// An address that is marked for another chain.
+    /// An address of another chain, or one that is marked for it.
     #[error("the address is for another network")]
-    OtherNetwork,
+    OtherNetwork {
+        /// The chain's name, if it is known.
+        name: Option<&'static str>,
+    },
     /// A payment request (EIP-681) with more in it than an address: an amount, or a token.
     #[error("a payment request is not read; write its address and amount")]
     PaymentRequest,
     /// As many digits as the hash of a transaction or a private key has.
     #[error("64 hexadecimal digits are a transaction's hash or a private key, not an address")]
     Hash,
+    /// An e-mail address.
+    #[error("an e-mail address is not a recipient")]
+    Email,
+    /// A phone number.
+    #[error("a phone number is not a recipient")]
+    Phone,
+    /// A username with an amount directly behind it: `@bob0.5`.
+    #[error("the username and the amount need a space between them")]
+    JoinedAmount,
 }
 
-/// The chain id of `eth:` in EIP-3770.
-const MAINNET: u64 = 1;
+/// The fewest digits of a phone number.
+const SHORTEST_PHONE: usize = 7;
 /// The hosts of links to Telegram users.
 const HOSTS: [&str; 3] = ["t.me", "telegram.me", "telegram.dog"];
 
@@ -58,50 +71,62 @@ impl TypedRecipient {
         if let Some(rest) = strip_prefix(text, "tg://") {
             return telegram_uri(rest);
         }
+        if is_email(text) {
+            return Err(TypedRecipientError::Email);
+        }
         if let Some(path) = telegram_link(text)? {
             return username(path);
         }
         if let Some(request) = strip_prefix(text, "ethereum:") {
             return payment_request(request, chain_id);
         }
-        if let Some((chain, rest)) = text.split_once(':')
-            && address_digits(rest).is_some()
-        {
-            // EIP-3770: the short name of a chain before an address.
-            let ours = chain.eq_ignore_ascii_case("eth") && chain_id.is_none_or(|id| id == MAINNET);
-            return if ours { address(rest) } else { Err(TypedRecipientError::OtherNetwork) };
+        if let Some((chain, rest)) = chain_and_address(text) {
+            return on_chain(chain, chain_id).and_then(|()| address(rest));
         }
         if address_digits(text).is_some() || is_hex(text, 40) || is_hex(text, 64) {
             return address(text);
         }
+        if let name @ Some(_) = other_chain::looks_like(text) {
+            return Err(TypedRecipientError::OtherNetwork { name });
+        }
+        if is_phone(text) {
+            return Err(TypedRecipientError::Phone);
+        }
+        if has_amount(text) {
+            return Err(TypedRecipientError::JoinedAmount);
+        }
+        if text.starts_with('@') && !text.to_ascii_lowercase().ends_with(".eth") {
+            return username(text);
+        }
         Ok(Self::Named(text.parse()?))
     }
 
-    /// Reports whether a text is marked as a recipient: a `@username`, a link, an address or a name
-    /// with a dot. A bare word may be something else.
+    /// Reports whether a text is marked as a recipient: a `@username`, a link, an address, a phone
+    /// number or a name with a dot. A bare word may be something else, and so may a sentence.
     #[must_use]
     pub fn is_marked(text: &str) -> bool {
         let text = clean(text);
-        text.starts_with('@')
-            || text.contains(['.', ':'])
-            || address_digits(&text).is_some()
-            || is_hex(&text, 40)
-            || is_hex(&text, 64)
+        let word = text.as_str();
+        word.starts_with('@')
+            || is_phone(word)
+            || !word.contains(char::is_whitespace)
+                && (word.contains(['.', ':'])
+                    || address_digits(word).is_some()
+                    || is_hex(word, 40)
+                    || is_hex(word, 64))
+    }
+
+    /// Reports whether a word is marked as a recipient, or is like an address of another chain.
+    #[must_use]
+    pub fn is_meant(word: &str) -> bool {
+        Self::is_marked(word) || other_chain::looks_like(&clean(word)).is_some()
     }
 }
 
-/// Removes invisible characters, white space at both ends, and the punctuation that surrounds a
-/// name in a sentence. Overrides of the direction of text are kept, and refused later: without them
-/// the text would read differently.
+/// Removes what is invisible, white space at both ends, and the punctuation that surrounds a name
+/// in a sentence.
 fn clean(text: &str) -> String {
-    let invisible = |c: char| {
-        matches!(
-            c,
-            '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202c}' | '\u{2060}'..='\u{2064}'
-                | '\u{2066}'..='\u{2069}' | '\u{feff}'
-        )
-    };
-    let visible: String = text.chars().filter(|c| !invisible(*c)).collect();
+    let visible = visible(text);
     let opening =
         ['(', '[', '{', '<', '"', '\'', '`', '\u{ab}', '\u{2018}', '\u{201c}', '\u{201e}'];
     let closing = [
@@ -164,10 +189,55 @@ fn payment_request(
         return Err(TypedRecipientError::PaymentRequest);
     }
     let Some((target, chain)) = request.split_once('@') else { return address(request) };
-    if chain_id.is_some_and(|ours| chain.parse() != Ok(ours)) {
-        return Err(TypedRecipientError::OtherNetwork);
-    }
+    on_chain(Chain(chain.parse().ok()), chain_id)?;
     address(target)
+}
+
+/// A chain that a text names, if it is known here.
+struct Chain(Option<u64>);
+
+/// The chain and the address of EIP-3770, a short name before the address, or of CAIP-10.
+fn chain_and_address(text: &str) -> Option<(Chain, &str)> {
+    let (chain, rest) = text.split_once(':')?;
+    if chain.eq_ignore_ascii_case("eip155") {
+        let (id, rest) = rest.split_once(':')?;
+        return address_digits(rest).map(|_| (Chain(id.parse().ok()), rest));
+    }
+    address_digits(rest).map(|_| (Chain(other_chain::id_of(chain)), rest))
+}
+
+/// Refuses every chain but this one, whose id may not be known yet.
+fn on_chain(Chain(named): Chain, chain_id: Option<u64>) -> Result<(), TypedRecipientError> {
+    let ours = named.is_some_and(|named| chain_id.is_none_or(|ours| ours == named));
+    let name = named.and_then(other_chain::name_of);
+    if ours { Ok(()) } else { Err(TypedRecipientError::OtherNetwork { name }) }
+}
+
+/// Whether a text is like an e-mail address. A username has its `@` at the beginning.
+fn is_email(text: &str) -> bool {
+    let text = strip_prefix(text, "mailto:").unwrap_or(text);
+    let Some((name, host)) = text.split_once('@') else { return false };
+    !name.is_empty() && !host.is_empty() && !name.contains(['/', ':']) && !host.contains('/')
+}
+
+/// Whether a text is like a phone number in international form.
+pub(crate) fn is_phone(text: &str) -> bool {
+    let marked = strip_prefix(text, "tel:").or_else(|| text.strip_prefix('+'));
+    let Some(number) = marked.map(|number| number.trim_start_matches('+')) else { return false };
+    let digits = number.bytes().filter(u8::is_ascii_digit).count();
+    let known = |c: char| c.is_ascii_digit() || c.is_whitespace() || "-()./".contains(c);
+    digits >= SHORTEST_PHONE && number.chars().all(known)
+}
+
+/// Whether a text is a username with an amount directly behind it: `@bob0.5`, `bob:0.5ETH`.
+fn has_amount(text: &str) -> bool {
+    let name = text.strip_prefix('@').unwrap_or(text);
+    let in_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let rest = name.trim_start_matches(in_name);
+    let number = rest.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && number.ends_with(|c: char| c.is_ascii_digit())
+        && number.chars().all(|c| c.is_ascii_digit() || ".,:;=-/".contains(c))
 }
 
 /// What stands behind the `0x` of an address. `×` is what some keyboards make of the `x`.
@@ -250,23 +320,43 @@ mod tests {
             format!("<{ADDRESS}>"),
             format!("ethereum:{ADDRESS}"),
             format!("ETHEREUM:pay-{ADDRESS}@31337"),
+            format!("eip155:31337:{ADDRESS}"),
         ];
         for text in &texts {
             assert_eq!(read(text).as_deref(), Ok(ADDRESS), "{text:?}");
         }
-        let mainnet = TypedRecipient::parse(&format!("eth:{ADDRESS}"), Some(1));
-        assert!(matches!(mainnet, Ok(TypedRecipient::Named(Recipient::Address(_)))));
+        for (text, chain_id) in [("eth", 1), ("base", 8_453), ("eip155:10", 10)] {
+            let read = TypedRecipient::parse(&format!("{text}:{ADDRESS}"), Some(chain_id));
+            assert!(matches!(read, Ok(TypedRecipient::Named(Recipient::Address(_)))), "{text}");
+        }
     }
 
     #[test]
     fn other_texts_are_refused_with_their_reason() {
-        use TypedRecipientError::{Hash, Link, OtherNetwork, PaymentRequest};
+        use TypedRecipientError::{Email, Hash, JoinedAmount, Link, PaymentRequest, Phone};
         let wrong = |error: RecipientError| TypedRecipientError::Recipient(error);
+        let other = |name| TypedRecipientError::OtherNetwork { name };
         let hash = "ab".repeat(32);
         let texts = [
-            (format!("eth:{ADDRESS}"), OtherNetwork),
-            (format!("base:{ADDRESS}"), OtherNetwork),
-            (format!("ethereum:{ADDRESS}@1"), OtherNetwork),
+            (format!("eth:{ADDRESS}"), other(Some("Ethereum"))),
+            (format!("base:{ADDRESS}"), other(Some("Base"))),
+            (format!("nowhere:{ADDRESS}"), other(None)),
+            (format!("eip155:10:{ADDRESS}"), other(Some("OP Mainnet"))),
+            (format!("eip155:4711:{ADDRESS}"), other(None)),
+            (format!("ethereum:{ADDRESS}@1"), other(Some("Ethereum"))),
+            ("bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq".to_owned(), other(Some("Bitcoin"))),
+            ("bob@example.org".to_owned(), Email),
+            ("<mailto:bob@example.org>".to_owned(), Email),
+            ("bob@example".to_owned(), Email),
+            ("+4915112345678".to_owned(), Phone),
+            ("+49 (151) 123-456.78".to_owned(), Phone),
+            ("tel:+4915112345678".to_owned(), Phone),
+            ("@Bob0.5".to_owned(), JoinedAmount),
+            ("@Bob:0.5".to_owned(), JoinedAmount),
+            ("@Bob,0,5ETH".to_owned(), JoinedAmount),
+            ("Bob-5".to_owned(), JoinedAmount),
+            ("@Bob.Smith".to_owned(), wrong(UsernameError::Character.into())),
+            ("@Bob.eth".to_owned(), wrong(RecipientError::Ens)),
             (format!("ethereum:{ADDRESS}@31337?value=1e17"), PaymentRequest),
             (format!("ethereum:{ADDRESS}/transfer?uint256=1"), PaymentRequest),
             (format!("0x{hash}"), Hash),
@@ -299,7 +389,9 @@ mod tests {
         for text in ["@bob", "t.me/bob", "bob.eth", ADDRESS, DIGITS, "ethereum:0x1", "`@bob`"] {
             assert!(TypedRecipient::is_marked(text), "{text}");
         }
-        for text in ["bob", "Sesame4you", "", "two words"] {
+        let bitcoin = "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2";
+        assert!(TypedRecipient::is_meant(bitcoin) && !TypedRecipient::is_marked(bitcoin));
+        for text in ["bob", "Sesame4you", "P@ssword", "", "two words", "two. words"] {
             assert!(!TypedRecipient::is_marked(text), "{text}");
         }
     }

@@ -5,12 +5,15 @@
 
 ## Any flow
 
--not-encrypted = Telegram chats with bots are not end-to-end encrypted. I delete your message right away, before I use it. Choose a password that you use nowhere else.
+-not-encrypted = Telegram chats with bots are not end-to-end encrypted. I delete your message right away, before I use it.
+-use-nowhere-else = Choose a password that you use nowhere else.
 
 no-wallet = You don't have a wallet yet. Send /start to create one.
 unknown-command = I don't know that command. Send /help to see what I can do.
+unknown-command-similar = I don't know that command. Did you mean /{ $command }?
 unknown-command-deleted = I don't know that command. I deleted your message in case it was a password; a password cannot start with a slash.
 unexpected-text = I wasn't waiting for an answer. Send /help to see what I can do.
+unexpected-command = Commands start with a slash. Did you mean <code>{ $command }</code>?
 unexpected-newcomer = 👋 Hi! I give you a wallet that you use by chatting. Send /start to create it.
 unexpected-text-deleted = I was no longer waiting for a password. I deleted your message in case it was one, and did not use it.
 edited-command = I don't read edited messages. Please send the command again as a new message.
@@ -66,8 +69,12 @@ duration-hours =
        *[other] { $count } hours
     }
 
+list-next = { $start }, { $next }
+list-last = { $start } and { $last }
+
 ## New passwords
 
+password-small-talk = I'm waiting for a password, and that looks like an ordinary message. Please choose several words that don't belong together, or leave with /cancel.
 password-too-short = That password is too short: it needs at least 10 characters. Please choose another one.
 password-too-long = That password is too long: it can have at most 128 characters. Please choose another one.
 password-guessable = That password is too easy to guess. Try several words that don't belong together.
@@ -81,7 +88,7 @@ start-welcome =
 
     Choose a password with at least 10 characters and send it as your next message.
 
-    <i>{ -not-encrypted }</i>
+    <i>{ -not-encrypted } { -use-nowhere-else }</i>
 start-creating = ⏳ Creating your wallet…
 start-created = 🎉 <b>Your wallet is ready.</b>
 start-existing = <b>This is your wallet.</b>
@@ -123,7 +130,7 @@ receive-address =
     Your address on <b>{ $network }</b>:
     <code>{ $address }</code>
 
-    Send only { $symbols } to it, and only on this network.
+    Send only { $symbols } to this address, and only on this network.
 
 ## /send
 
@@ -135,6 +142,7 @@ send-cancel-button = ✖️ Cancel
 send-speed-up-button = ⏩ Speed up
 send-renew-button = 🔄 New quote
 send-check-button = 🔎 Check
+send-again-button = 🔁 Try again
 send-explorer-button = 🔗 View in explorer
 
 send-ask-recipient = Who do you want to send to? Send me a @username or an address.
@@ -204,6 +212,12 @@ send-refused =
     { $quote }
 
     ❌ { $reason }
+send-refused-for-now =
+    { $quote }
+
+    ❌ { $unchanged } { $reason }
+send-nothing-sent = Nothing was sent.
+send-waits-as-before = The payment waits as before.
 send-unknown-outcome =
     { $quote }
 
@@ -313,11 +327,11 @@ password-ask =
     🔐 <b>Change your password</b>
     Send both passwords in one message: the current one on the first line, the new one on the second.
 
-    <i>{ -not-encrypted }</i>
+    <i>{ -not-encrypted } { -use-nowhere-else }</i>
 password-two-lines = Send both passwords in one message: the current one on the first line, the new one on the second.
 password-unchanged = The new password is the same as the current one. Please choose another one.
 password-changing = ⏳ Changing your password…
-password-changed = ✅ Your password was changed. The old one no longer works.
+password-changed = ✅ Your password was changed. The old one no longer works. If this wasn't you, someone knows your password and is using your Telegram account: freeze your wallet, and end their session in Telegram's settings.
 password-change-unknown = ❔ The wallet service did not respond, so I don't know whether your password was changed. Try the new one first; if it is wrong, the old one still works.
 
 ## /recover
@@ -333,15 +347,16 @@ recover-ask =
     To protect you from thieves, there is a waiting period. I'll notify you of each step, here and by e-mail if you added an address. You can cancel at any time: with a button, or just by using your current password.
 recover-over = That password reset is over. Send /recover to see where things stand.
 recover-code-format = The code has 8 digits. Send it as it is written in the e-mail.
-recover-code-correct = ✅ The code is correct.
 recover-ask-password =
     🔑 Send the new password for your wallet as your next message. The old one will stop working.
 
-    <i>{ -not-encrypted }</i>
+    <i>{ -not-encrypted } { -use-nowhere-else }</i>
 recover-working = ⏳ Recovering your wallet…
 recover-done =
     ✅ Your wallet is recovered, and your new password works. Your address is the same:
     <code>{ $address }</code>
+
+    If this wasn't you, someone is using your Telegram account: freeze your wallet now, and end their session in Telegram's settings.
 
 ## /contact
 
@@ -363,6 +378,7 @@ contact-ask-password-remove =
     🔑 To confirm, send your password as your next message.
 contact-working = ⏳ One moment…
 contact-ask-code = ✉️ I sent a code to { $email }. Send it to me as your next message.
+contact-changed = ✅ The code is correct, and your e-mail address was changed.
 contact-removed = ✉️ Your e-mail address was removed.
 contact-offer =
     One more thing: how can you be reached outside Telegram?
@@ -448,7 +464,7 @@ problem-unreachable = I can't reach the wallet service right now. Please try aga
 problem-telegram = Telegram did not deliver my answer. Please try again.
 problem-internal = Something went wrong on our side. Please try again in a minute.
 problem-busy = The service is busy. Please try again in a minute.
-problem-wrong-password = Wrong password.
+problem-wrong-password = Wrong password. Please try again, or leave with /cancel.
 problem-password-locked = Too many wrong passwords. Try again in { $wait }.
 problem-rate-limited = Too many requests. Try again in { $wait }.
 problem-wrong-code = That code is wrong. Please send it again.
@@ -460,7 +476,7 @@ problem-on-hold = Your wallet was recovered recently. For your safety, this is p
 problem-no-mail = This service does not send e-mail.
 problem-frozen = Your wallet is frozen. Send /freeze to see how it is unfrozen.
 problem-account-exists = You already have a wallet, with a different password. Send /start to see it.
-problem-chain-unavailable = The network is not responding right now. Nothing was sent. Please try again in a minute.
+problem-chain-unavailable = The network is not responding right now. Please try again in a minute.
 problem-self-transfer = That is your own wallet.
 problem-insufficient-token = You don't have enough: { $amount } more is needed.
 problem-insufficient-coin = You don't have enough: { $amount } more is needed, including the network fee.
@@ -470,7 +486,7 @@ problem-limit-token = Your limit is { $limit } in 24 hours, and { $left } of it 
 problem-limit-possible-at = This payment is possible from { $time }.
 problem-limit-never = This payment is more than your limit.
 problem-limit = This is more than you can spend in 24 hours.
-problem-too-many-in-flight = Too many of your payments are still pending. Nothing was sent. Please try again when one of them is confirmed, or cancel one.
+problem-too-many-in-flight = Too many of your payments are still pending. Please try again when one of them is confirmed, or cancel one.
 problem-fee-too-high = The network asks for a higher fee than this service allows. Nothing was sent. Please try again later.
 problem-would-revert = The payment would fail: the recipient is a smart contract that would refuse it.
 problem-token-refuses = This token refuses the payment. It may be paused, or it may have blocked you or the recipient. Other payments are not affected.
@@ -486,7 +502,8 @@ problem-other = { $detail }.
 input-recipient-unmarked = Please write a @username, or an address that begins with 0x.
 input-send-words = Please write who and how much, for example <code>/send @bob 0.5</code>.
 input-limit-words = Please write how much per day, for example <code>/limit 5</code> or <code>/limit none</code>.
-input-unknown-asset = I don't know “{ $word }”. You can send { $known }. If it is a username, write it with its @.
+input-unknown-word = I don't know “{ $word }”. You can send { $known }. If it is a username, write it with its @.
+input-unknown-asset = I don't know “{ $word }”. The assets here are { $known }.
 input-amount-empty = Please write an amount, for example <code>0.5</code>.
 input-amount-comma = Please use a decimal point and no commas, for example <code>0.5</code>.
 input-amount-sign = Please write the amount without a sign, for example <code>0.5</code>.
@@ -494,7 +511,8 @@ input-amount-exponent = Please write the amount in full, without an exponent, fo
 input-amount-separator = Please write the digits together, for example <code>1000</code>.
 input-amount-joined = “{ $word }” can be read in two ways. Please put a space between the amount and the token, for example <code>5 { $symbol }</code>.
 input-amount-currency = Please write the amount in coins or tokens, without a currency sign, for example <code>0.5</code>.
-input-amount-format = An amount has digits and at most one decimal point between them, for example <code>0.5</code>.
+input-amount-hexadecimal = An amount does not start with 0x. Please write it in ordinary digits, for example <code>0.5</code>.
+input-amount-format = Please write the amount in digits with at most one decimal point, for example <code>0.5</code>.
 input-amount-zero = The amount must be more than zero.
 input-amount-precision =
     { $count ->
@@ -506,7 +524,11 @@ input-amount-too-large = That amount is larger than any that exists.
 input-address-format = An address is 0x followed by 40 hexadecimal digits.
 input-address-checksum = There is a typo in that address: its checksum does not match. Please copy it again.
 input-link = That link does not lead to a person. Please write a @username or an address.
-input-other-network = That address is marked for another network, so money that I send to it could be lost. Please ask the recipient for an address on this network.
+input-other-network = That address is marked for another network. I can't send there, and money sent on the wrong network could be lost. Please ask the recipient for an address on this network.
+input-named-network = That is an address on { $network }. I can't send there, and money sent on the wrong network could be lost. Please ask the recipient for an address on this network.
+input-email = That is an e-mail address, and I can't send money to one. Please write a @username or an address.
+input-phone = That is a phone number, and I can't find a person by it. Please write a @username or an address. Or send /send, and when I ask for the recipient, share their contact with me.
+input-joined-amount = Please put a space between the username and the amount, for example <code>@bob 0.5</code>.
 input-payment-request = That is a payment request with more in it than an address. Please send me the address alone, and the amount.
 input-hash = That has 64 digits, so it is a transaction or a private key, not an address. An address has 40. Never send a private key to anyone, and not to me either.
 input-ens = ENS names are not supported yet. Please write a @username or an address.

@@ -1,7 +1,7 @@
 //! Updates from Telegram, parsed into the kinds that the bot handles. Everything else is ignored,
 //! and nothing of an update is logged.
 
-use kms_types::{TelegramId, Timestamp, Username};
+use kms_types::{TelegramId, Timestamp, Username, visible};
 use teloxide_core::types::{
     CallbackQuery, CallbackQueryId, ChatId, ChatMemberUpdated, MediaKind, Message, MessageEntity,
     MessageEntityKind, MessageId, MessageKind, MessageOrigin, ThreadId, Update, UpdateKind,
@@ -42,9 +42,10 @@ pub(crate) struct TextMessage {
 pub(crate) struct TypedText {
     /// The text itself.
     pub(crate) plain: Zeroizing<String>,
-    /// The text with each mention of a person without a username replaced by its link,
-    /// `tg://user?id=4711`. The name in the text may be a username of another person.
-    pub(crate) with_mentions: Zeroizing<String>,
+    /// The text without invisible characters, and with each mention of a person without a username
+    /// replaced by its link, `tg://user?id=4711`. The name in the text may be a username of another
+    /// person.
+    pub(crate) words: Zeroizing<String>,
     /// Whether the app took formatting marks such as `**` out of the text.
     pub(crate) formatted: bool,
 }
@@ -285,9 +286,9 @@ fn pressed(query: CallbackQuery) -> Option<Incoming> {
 
 impl TypedText {
     fn new(plain: Zeroizing<String>, entities: &[MessageEntity]) -> Self {
-        let with_mentions = with_mentions(&plain, entities);
+        let words = Zeroizing::new(visible(&with_mentions(&plain, entities)));
         let formatted = entities.iter().any(|entity| hides_marks(&entity.kind));
-        Self { plain, with_mentions, formatted }
+        Self { plain, words, formatted }
     }
 }
 

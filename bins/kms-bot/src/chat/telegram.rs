@@ -262,22 +262,22 @@ impl Telegram {
     }
 
     /// Edits a message, or sends a new one if it no longer exists or is too old. Later edits are
-    /// made in the new one.
+    /// made in the new one. Returns the message that shows the text.
     pub(crate) async fn edit_or_send(
         &self,
         of: TelegramId,
         message: MessageId,
         html: &Html,
         keyboard: Keyboard,
-    ) -> Result<(), TelegramError> {
+    ) -> Result<MessageId, TelegramError> {
         let message = self.shown.successor((chat(of), message));
         match self.edit(of, message, html, keyboard.clone()).await {
             Err(TelegramError::Refused(_)) => {
                 let new = self.send(of, html, keyboard).await?;
                 self.shown.replace((chat(of), message), new);
-                Ok(())
+                Ok(new)
             }
-            other => other,
+            other => other.map(|()| message),
         }
     }
 

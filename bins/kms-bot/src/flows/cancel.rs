@@ -24,8 +24,8 @@ impl Flow for CancelFlow {
     }
 
     fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
-        arguments.expect_none()?;
-        Ok(Action::new(|context, user| cancel(context, user).boxed()).keeping_step())
+        let cancel = arguments.expect_none(|context, user| cancel(context, user).boxed())?;
+        Ok(cancel.keeping_step())
     }
 
     fn button(&self, data: &str) -> Result<Box<dyn Button>, ParseCallbackError> {
@@ -63,6 +63,8 @@ async fn cancel(context: &Context, user: &User) -> HandlerResult {
     let Some(step) = context.end_step(user.id) else {
         return context.send(user.id, html!("cancel-nothing")).await;
     };
-    step.cancel(context, user).await?;
-    context.send(user.id, html!("cancel-done")).await
+    match step.cancel(context, user).await? {
+        true => Ok(()),
+        false => context.send(user.id, html!("cancel-done")).await,
+    }
 }

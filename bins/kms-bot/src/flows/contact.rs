@@ -3,15 +3,15 @@
 use async_trait::async_trait;
 use futures::FutureExt;
 use kms_types::wire::{Account, ChangeEmail, ConfirmCode};
-use kms_types::{Email, ErrorCode};
+use kms_types::{AccountEvent, Email, ErrorCode, EventKind};
 use teloxide_core::types::MessageId;
 
-use super::cancel;
+use super::{cancel, freeze};
 use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
 use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
 use crate::flow::{
-    Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
+    Action, Arguments, ArgumentsError, Button, Flow, NamedButtons, ParseCallbackError, PressResult,
 };
 use crate::format::time;
 use crate::problems::problem;
@@ -33,22 +33,26 @@ impl Flow for ContactFlow {
     }
 
     fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
-        arguments.expect_none()?;
-        Ok(Action::new(|context, user| show(context, user).boxed()))
+        arguments.expect_none(|context, user| show(context, user).boxed())
     }
 
     fn button(&self, data: &str) -> Result<Box<dyn Button>, ParseCallbackError> {
-        match data {
-            "set" => Ok(Box::new(ContactButton::Set)),
-            "remove" => Ok(Box::new(ContactButton::Remove)),
-            "mobile" => Ok(Box::new(ContactButton::ShareMobile)),
-            "remove-mobile" => Ok(Box::new(ContactButton::RemoveMobile)),
-            "later" => Ok(Box::new(ContactButton::Later)),
-            _ => Err(ParseCallbackError),
-        }
+        BUTTONS.parse(data)
     }
 }
 
+const BUTTONS: NamedButtons<ContactButton> = NamedButtons {
+    flow: WORD,
+    buttons: &[
+        ("set", ContactButton::Set),
+        ("remove", ContactButton::Remove),
+        ("mobile", ContactButton::ShareMobile),
+        ("remove-mobile", ContactButton::RemoveMobile),
+        ("later", ContactButton::Later),
+    ],
+};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum ContactButton {
     /// Asks for a new address.
     Set,
@@ -65,13 +69,7 @@ enum ContactButton {
 #[async_trait]
 impl Button for ContactButton {
     fn data(&self) -> String {
-        match self {
-            Self::Set => format!("{WORD}:set"),
-            Self::Remove => format!("{WORD}:remove"),
-            Self::ShareMobile => format!("{WORD}:mobile"),
-            Self::RemoveMobile => format!("{WORD}:remove-mobile"),
-            Self::Later => format!("{WORD}:later"),
-        }
+        BUTTONS.data(*self)
     }
 
     async fn press(&self, context: &Context, user: &User, message: MessageId) -> PressResult {
@@ -214,25 +212,25 @@ impl Step for ConfirmChange {
         let message = context.working(user.id, &working, WORD.to_owned()).await?;
         let password_hash = answer.password().hash(user.id).await;
         let body = ChangeEmail { email: self.email.clone(), password_hash };
-        let text = match context.kms.change_email(user.id.into(), &body).await {
-            Ok(()) => {
+        if let Err(error) = context.kms.change_email(user.id.into(), &body).await {
+            if error.code() != Some(ErrorCode::WrongPassword) {
                 context.end_step(user.id);
-                match &self.email {
-                    Some(email) => {
-                        context.expect(user.id, Code);
-                        html!("contact-ask-code", email = email.as_str())
-                    }
-                    None => html!("contact-removed"),
-                }
             }
-            Err(error) => {
-                if error.code() != Some(ErrorCode::WrongPassword) {
-                    context.end_step(user.id);
-                }
-                problem(&error, None)
+            let text = problem(&error, None);
+            return Ok(context.telegram.edit(user.id, message, &text, Keyboard::none()).await?);
+        }
+        context.end_step(user.id);
+        let (text, event) = match &self.email {
+            Some(email) => {
+                context.expect(user.id, Code);
+                let text = html!("contact-ask-code", email = email.as_str());
+                (text, AccountEvent::EmailChangeRequested)
             }
+            None => (html!("contact-removed"), AccountEvent::EmailChanged),
         };
-        Ok(context.telegram.edit(user.id, message, &text, Keyboard::none()).await?)
+        context.telegram.edit(user.id, message, &text, freeze::ask_keyboard()).await?;
+        context.record_answered(user.id, EventKind::Account(event));
+        Ok(())
     }
 }
 
@@ -258,18 +256,16 @@ impl Step for Code {
         let Ok(code) = answer.text.parse() else {
             return context.send(user.id, html!("recover-code-format")).await;
         };
-        let text = match context.kms.confirm_email(user.id.into(), &ConfirmCode { code }).await {
-            Ok(()) => {
+        if let Err(error) = context.kms.confirm_email(user.id.into(), &ConfirmCode { code }).await {
+            if error.code() == Some(ErrorCode::CodeExpired) {
                 context.end_step(user.id);
-                html!("recover-code-correct")
             }
-            Err(error) => {
-                if error.code() == Some(ErrorCode::CodeExpired) {
-                    context.end_step(user.id);
-                }
-                problem(&error, None)
-            }
-        };
-        context.send(user.id, text).await
+            return context.send(user.id, problem(&error, None)).await;
+        }
+        context.end_step(user.id);
+        let text = html!("contact-changed");
+        context.telegram.send(user.id, &text, freeze::ask_keyboard()).await?;
+        context.record_answered(user.id, EventKind::Account(AccountEvent::EmailChanged));
+        Ok(())
     }
 }

@@ -4,6 +4,7 @@
 use async_trait::async_trait;
 use futures::FutureExt;
 use kms_types::wire::{Account, AccountState, Unfreeze};
+use kms_types::{EventKind, SecurityEvent};
 use teloxide_core::types::MessageId;
 
 use super::cancel;
@@ -11,7 +12,7 @@ use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
 use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
 use crate::flow::{
-    Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
+    Action, Arguments, ArgumentsError, Button, Flow, NamedButtons, ParseCallbackError, PressResult,
 };
 use crate::format::time;
 use crate::problems::problem;
@@ -31,20 +32,24 @@ impl Flow for FreezeFlow {
     }
 
     fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
-        arguments.expect_none()?;
-        Ok(Action::new(|context, user| show(context, user).boxed()))
+        arguments.expect_none(|context, user| show(context, user).boxed())
     }
 
     fn button(&self, data: &str) -> Result<Box<dyn Button>, ParseCallbackError> {
-        Ok(Box::new(match data {
-            "ask" => FreezeButton::Ask,
-            "now" => FreezeButton::Now,
-            "lift" => FreezeButton::Lift,
-            _ => return Err(ParseCallbackError),
-        }))
+        BUTTONS.parse(data)
     }
 }
 
+const BUTTONS: NamedButtons<FreezeButton> = NamedButtons {
+    flow: WORD,
+    buttons: &[
+        ("ask", FreezeButton::Ask),
+        ("now", FreezeButton::Now),
+        ("lift", FreezeButton::Lift),
+    ],
+};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum FreezeButton {
     /// Shows the state of the wallet, and asks for the confirmation.
     Ask,
@@ -57,12 +62,7 @@ enum FreezeButton {
 #[async_trait]
 impl Button for FreezeButton {
     fn data(&self) -> String {
-        let name = match self {
-            Self::Ask => "ask",
-            Self::Now => "now",
-            Self::Lift => "lift",
-        };
-        format!("{WORD}:{name}")
+        BUTTONS.data(*self)
     }
 
     async fn press(&self, context: &Context, user: &User, message: MessageId) -> PressResult {
@@ -121,12 +121,19 @@ fn screen(account: &Account) -> (Html, Keyboard) {
 
 /// Freezes the wallet. A second press changes nothing.
 async fn freeze(context: &Context, user: &User, message: MessageId) -> HandlerResult {
-    let (text, keyboard) = match context.kms.freeze(user.id.into()).await {
-        Ok(account) => screen(&account),
+    let frozen = context.kms.freeze(user.id.into()).await;
+    let (text, keyboard) = match &frozen {
+        Ok(account) => screen(account),
         // The button stays, to try again.
-        Err(error) => (problem(&error, None), keep_keyboard()),
+        Err(error) => (problem(error, None), keep_keyboard()),
     };
-    Ok(context.telegram.edit(user.id, message, &text, keyboard).await?)
+    context.telegram.edit(user.id, message, &text, keyboard).await?;
+    if frozen.is_ok() {
+        for event in [SecurityEvent::AccountFrozen, SecurityEvent::UnfreezeCancelled] {
+            context.record_answered(user.id, EventKind::Security(event));
+        }
+    }
+    Ok(())
 }
 
 /// Waits for the password, to unfreeze the wallet.
@@ -152,13 +159,19 @@ impl Step for UnfreezePassword {
         let working = html!("freeze-working");
         let message = context.working(user.id, &working, WORD.to_owned()).await?;
         let body = Unfreeze { password_hash: answer.password().hash(user.id).await };
-        let (text, keyboard) = match context.kms.unfreeze(user.id.into(), &body).await {
+        let requested = context.kms.unfreeze(user.id.into(), &body).await;
+        let (text, keyboard) = match &requested {
             Ok(account) => {
                 context.end_step(user.id);
-                screen(&account)
+                screen(account)
             }
-            Err(error) => (problem(&error, None), Keyboard::none()),
+            Err(error) => (problem(error, None), Keyboard::none()),
         };
-        Ok(context.telegram.edit_or_send(user.id, message, &text, keyboard).await?)
+        context.telegram.edit_or_send(user.id, message, &text, keyboard).await?;
+        if requested.is_ok() {
+            let event = EventKind::Security(SecurityEvent::UnfreezeRequested);
+            context.record_answered(user.id, event);
+        }
+        Ok(())
     }
 }

@@ -18,8 +18,7 @@ impl Flow for HelpFlow {
 
     fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
         let flows = arguments.flows;
-        arguments.expect_none()?;
-        Ok(Action::new(move |context, user| context.send(user.id, help(flows)).boxed()))
+        arguments.expect_none(move |context, user| context.send(user.id, help(flows)).boxed())
     }
 }
 

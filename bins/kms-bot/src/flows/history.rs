@@ -34,8 +34,7 @@ impl Flow for HistoryFlow {
     }
 
     fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
-        arguments.expect_none()?;
-        Ok(Action::new(|context, user| show(context, user).boxed()))
+        arguments.expect_none(|context, user| show(context, user).boxed())
     }
 
     fn button(&self, data: &str) -> Result<Box<dyn Button>, ParseCallbackError> {

@@ -2,8 +2,11 @@
 
 use futures::FutureExt;
 use kms_types::wire::{LaterLimit, LimitAmount, Network, SetLimit, SpendingLimit, SpendingLimits};
-use kms_types::{AmountError, QuoteAmount, Token, TypedAmount, Units, Wei};
+use kms_types::{
+    AmountError, EventKind, QuoteAmount, SecurityEvent, Token, TypedAmount, Units, Wei,
+};
 
+use super::freeze;
 use crate::chat::incoming::User;
 use crate::context::{Context, HandlerResult};
 use crate::flow::{Action, Arguments, ArgumentsError, Flow};
@@ -69,7 +72,14 @@ async fn set(context: &Context, user: &User, limit: SetLimit) -> HandlerResult {
         return Ok(());
     }
     let limits = context.kms.set_limit(user.id.into(), &limit).await?;
-    context.send(user.id, message(&limits, &context.network.get().await?)).await
+    let text = message(&limits, &context.network.get().await?);
+    if limits.limits.iter().all(|limit| limit.later.is_none()) {
+        return context.send(user.id, text).await;
+    }
+    context.telegram.send(user.id, &text, freeze::ask_keyboard()).await?;
+    let event = EventKind::Security(SecurityEvent::LimitRaiseRequested);
+    context.record_answered(user.id, event);
+    Ok(())
 }
 
 fn message(limits: &SpendingLimits, network: &Network) -> Html {

@@ -4,8 +4,9 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use kms_client::ClientError;
 use kms_types::wire::ChangePassword;
+use kms_types::{EventKind, SecurityEvent};
 
-use super::cancel;
+use super::{cancel, freeze};
 use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
 use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
@@ -25,8 +26,8 @@ impl Flow for PasswordFlow {
     }
 
     fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
-        arguments.expect_none().map_err(|_error| ArgumentsError::Password)?;
-        Ok(Action::new(|context, user| ask(context, user).boxed()))
+        let ask = arguments.expect_none(|context, user| ask(context, user).boxed());
+        ask.map_err(|_error| ArgumentsError::Password)
     }
 }
 
@@ -76,7 +77,12 @@ impl Step for BothPasswords {
         let text = match context.kms.change_password(user.id.into(), &body).await {
             Ok(()) => {
                 context.end_step(user.id);
-                html!("password-changed")
+                let text = html!("password-changed");
+                let keyboard = freeze::ask_keyboard();
+                context.telegram.edit_or_send(user.id, message, &text, keyboard).await?;
+                let event = EventKind::Security(SecurityEvent::PasswordChanged);
+                context.record_answered(user.id, event);
+                return Ok(());
             }
             Err(ClientError::Problem(refused)) if refused.status < 500 => {
                 problem(&ClientError::Problem(refused), None)
@@ -88,6 +94,7 @@ impl Step for BothPasswords {
                 | ClientError::Setup(_),
             ) => html!("password-change-unknown"),
         };
-        Ok(context.telegram.edit_or_send(user.id, message, &text, Keyboard::none()).await?)
+        context.telegram.edit_or_send(user.id, message, &text, Keyboard::none()).await?;
+        Ok(())
     }
 }

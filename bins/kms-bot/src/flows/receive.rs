@@ -25,8 +25,7 @@ impl Flow for ReceiveFlow {
     }
 
     fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
-        arguments.expect_none()?;
-        Ok(Action::new(|context, user| show(context, user).boxed()))
+        arguments.expect_none(|context, user| show(context, user).boxed())
     }
 }
 
@@ -49,11 +48,6 @@ async fn show(context: &Context, user: &User) -> HandlerResult {
 
 fn message(address: EthAddress, network: &Network) -> Html {
     let tokens = network.tokens.iter().map(|token| token.symbol.as_str());
-    let symbols: Vec<_> = std::iter::once(network.symbol.as_str()).chain(tokens).collect();
-    html!(
-        "receive-address",
-        network = &network.name,
-        address = address,
-        symbols = symbols.join(", ")
-    )
+    let symbols = Html::list(std::iter::once(network.symbol.as_str()).chain(tokens));
+    html!("receive-address", network = &network.name, address = address, symbols = symbols)
 }

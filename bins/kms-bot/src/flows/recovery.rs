@@ -4,10 +4,10 @@
 use async_trait::async_trait;
 use futures::FutureExt;
 use kms_types::wire::{CompleteRecovery, ConfirmCode, Recovery, RecoveryState, RequestRecovery};
-use kms_types::{ErrorCode, RecoveryId};
+use kms_types::{ErrorCode, EventKind, RecoveryId, RecoveryStep};
 use teloxide_core::types::MessageId;
 
-use super::cancel;
+use super::{cancel, freeze};
 use crate::chat::incoming::User;
 use crate::chat::keyboard::{CallbackButton, Keyboard};
 use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
@@ -32,8 +32,7 @@ impl Flow for RecoveryFlow {
     }
 
     fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
-        arguments.expect_none()?;
-        Ok(Action::new(|context, user| show(context, user).boxed()))
+        arguments.expect_none(|context, user| show(context, user).boxed())
     }
 
     fn button(&self, data: &str) -> Result<Box<dyn Button>, ParseCallbackError> {
@@ -136,6 +135,11 @@ pub(crate) fn requested(recovery: &Recovery) -> Html {
     html!("notice-recovery-requested", requested = time(recovery.requested_at), next = next)
 }
 
+/// Says that the code was right, and until when to wait.
+pub(crate) fn confirmed(recovery: &Recovery) -> Html {
+    html!("notice-recovery-confirmed", ready = time(recovery.ready_at))
+}
+
 /// Says that the new password can be set.
 pub(crate) fn ready(recovery: &Recovery) -> Html {
     html!("notice-recovery-ready", until = time(recovery.expires_at))
@@ -195,19 +199,19 @@ impl Step for Code {
             return context.send(user.id, html!("recover-code-format")).await;
         };
         let body = ConfirmCode { code };
-        let text = match context.kms.confirm_recovery(user.id.into(), self.id, &body).await {
-            Ok(_) => {
-                context.end_step(user.id);
-                html!("recover-code-correct")
-            }
+        let recovery = match context.kms.confirm_recovery(user.id.into(), self.id, &body).await {
+            Ok(recovery) => recovery,
             Err(error) => {
                 if error.code() == Some(ErrorCode::CodeExpired) {
                     context.end_step(user.id);
                 }
-                problem(&error, None)
+                return context.send(user.id, problem(&error, None)).await;
             }
         };
-        context.send(user.id, text).await
+        context.end_step(user.id);
+        context.telegram.send(user.id, &confirmed(&recovery), stop_keyboard(recovery.id)).await?;
+        context.record_answered(user.id, EventKind::Recovery(RecoveryStep::CodeConfirmed));
+        Ok(())
     }
 }
 
@@ -222,7 +226,7 @@ async fn ask_password(
     let ready = open.is_some_and(|open| open.id == id && open.state == RecoveryState::Ready);
     if !ready {
         context.telegram.edit(user.id, message, &html!("recover-over"), Keyboard::none()).await?;
-        return Ok(Some(text!("expired-button-notice")));
+        return Ok(None);
     }
     context.abandon_step(user).await;
     context.expect(user.id, NewPassword { id });
@@ -259,22 +263,21 @@ impl Step for NewPassword {
         let working = html!("recover-working");
         let message = context.working(user.id, &working, WORD.to_owned()).await?;
         let body = CompleteRecovery { new_password_hash: password.hash(user.id).await };
-        let text = match context.kms.complete_recovery(user.id.into(), self.id, &body).await {
-            Ok(_) => {
+        if let Err(error) = context.kms.complete_recovery(user.id.into(), self.id, &body).await {
+            if error.code() == Some(ErrorCode::WrongState) {
                 context.end_step(user.id);
-                let account = context.kms.account(user.id.into()).await?;
-                let address = account.map(|account| account.address);
-                let done = address.map(|address| html!("recover-done", address = address));
-                done.unwrap_or_else(|| html!("no-wallet"))
             }
-            Err(error) => {
-                if error.code() == Some(ErrorCode::WrongState) {
-                    context.end_step(user.id);
-                }
-                problem(&error, None)
-            }
-        };
-        Ok(context.telegram.edit(user.id, message, &text, Keyboard::none()).await?)
+            let text = problem(&error, None);
+            return Ok(context.telegram.edit(user.id, message, &text, Keyboard::none()).await?);
+        }
+        context.end_step(user.id);
+        let account = context.kms.account(user.id.into()).await?;
+        let address = account.map(|account| account.address);
+        let done = address.map(|address| html!("recover-done", address = address));
+        let text = done.unwrap_or_else(|| html!("no-wallet"));
+        context.telegram.edit(user.id, message, &text, freeze::ask_keyboard()).await?;
+        context.record_answered(user.id, EventKind::Recovery(RecoveryStep::Completed));
+        Ok(())
     }
 }
 

@@ -90,14 +90,12 @@ async fn begin(context: &Context, user: &User, arguments: SendArguments) -> Hand
     if context.account(user).await?.is_none() {
         return Ok(());
     }
-    match arguments {
-        SendArguments { to: Some(to), amount: Some(amount), asset } => {
-            quote::quote(context, user, to, amount, asset).await
-        }
-        SendArguments { to: Some(to), amount: None, asset } => {
-            ask_amount(context, user, to, asset).await
-        }
-        SendArguments { to: None, amount, asset } => {
+    let SendArguments { to, amount, asset } = arguments;
+    let asset = asset.unwrap_or_default();
+    match (to, amount) {
+        (Some(to), Some(amount)) => quote::quote(context, user, to, amount, asset).await,
+        (Some(to), None) => ask_amount(context, user, to, asset).await,
+        (None, amount) => {
             context.expect(user.id, AskRecipient { amount, asset });
             let text = html!("send-ask-recipient");
             context.telegram.send(user.id, &text, cancel::keyboard()).await?;
@@ -141,7 +139,7 @@ impl Step for AskRecipient {
     }
 
     fn is_answer(&self, text: &str) -> bool {
-        TypedRecipient::is_marked(text)
+        TypedRecipient::is_marked(text) || arguments::are_meant(text.split_whitespace())
     }
 
     /// A shared contact, or a forwarded address, names the recipient too.
@@ -180,17 +178,34 @@ impl Step for AskRecipient {
     }
 
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
-        match self.read(context, answer.with_mentions).await {
-            Ok(to) => self.pay(context, answer.user, to).await,
-            Err(error) => refuse(context, answer.user, &error).await,
+        let Answer { user, words, .. } = answer;
+        let network = context.network.get().await?;
+        if let Some((to, amount, asset)) = with_amount(words, Assets::of(Some(&network))) {
+            let asset = asset.unwrap_or_else(|| self.asset.clone());
+            return quote::quote(context, user, to, amount, asset).await;
+        }
+        match self.read(context, words).await {
+            Ok(to) => self.pay(context, user, to).await,
+            Err(error) => refuse(context, user, &error).await,
         }
     }
+}
+
+/// Reads an answer of several words that names both a recipient and an amount.
+fn with_amount(
+    words: &str,
+    assets: Assets<'_>,
+) -> Option<(TypedRecipient, QuoteAmount, Option<Asset>)> {
+    let words = words.split_whitespace();
+    words.clone().find(|word| TypedRecipient::is_marked(word))?;
+    let SendArguments { to, amount, asset } = SendArguments::parse(words, assets).ok()?;
+    Some((to?, amount?, asset))
 }
 
 impl AskRecipient {
     /// Reads a recipient. A bare word is refused: it may be anything.
     async fn read(&self, context: &Context, text: &str) -> Result<TypedRecipient, InputError> {
-        if !TypedRecipient::is_marked(text) {
+        if !TypedRecipient::is_meant(text) {
             return Err(InputError::UnmarkedRecipient);
         }
         let chain_id = context.network.get().await.ok().map(|network| network.chain_id);
@@ -205,7 +220,7 @@ impl AskRecipient {
         text: &str,
         author: Option<TelegramId>,
     ) -> Result<TypedRecipient, InputError> {
-        let mut named = text.split_whitespace().filter(|word| TypedRecipient::is_marked(word));
+        let mut named = text.split_whitespace().filter(|word| TypedRecipient::is_meant(word));
         match (named.next(), named.next(), author) {
             (None, _, Some(author)) => Ok(TypedRecipient::User(author)),
             (Some(one), None, _) => self.read(context, one).await,
@@ -280,12 +295,12 @@ impl Step for AskAmount {
     }
 
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
-        let Answer { user, text, .. } = answer;
-        let mut parsed = Assets::of(Some(&context.network.get().await?)).parse_amount(text);
+        let Answer { user, words, .. } = answer;
+        let mut parsed = Assets::of(Some(&context.network.get().await?)).parse_amount(words);
         if parsed.is_err() {
             // It may name a token that is new.
             let network = context.network.get_recent().await?;
-            parsed = Assets::of(Some(&network)).parse_amount(text);
+            parsed = Assets::of(Some(&network)).parse_amount(words);
         }
         match parsed {
             Err(error) => refuse(context, user, &error).await,

@@ -36,10 +36,9 @@ impl Flow for StartFlow {
     /// that the user wrote in a group. Any other link is a link to the bot and no more.
     fn parse(&self, mut arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
         let link = arguments.words.next().filter(|link| *link != WORD);
-        arguments.clone().expect_none()?;
-        let Some(link) = link else {
-            return Ok(Action::new(|context, user| start(context, user, None).boxed()));
-        };
+        let alone = arguments.clone();
+        let alone = alone.expect_none(|context, user| start(context, user, None).boxed())?;
+        let Some(link) = link else { return Ok(alone) };
         if requests::is_key(link) {
             let (key, flows) = (link.to_owned(), arguments.flows);
             return Ok(Action::new(move |context, user| {
@@ -47,7 +46,7 @@ impl Flow for StartFlow {
             }));
         }
         let Some(linked) = arguments.flows.iter().find(|flow| flow.word() == link) else {
-            return Ok(Action::new(|context, user| start(context, user, None).boxed()));
+            return Ok(alone);
         };
         let linked = linked.parse(arguments)?;
         if !linked.abandons_step {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kms_sandbox::StageOptions;
 use kms_types::wire::AccountState;
 
-use crate::world::{ANNS, Plays, World};
+use crate::world::{ANNS, Plays, World, assert_transcript};
 
 /// A freeze is lifted a second after the password.
 fn quick() -> StageOptions {
@@ -20,7 +20,6 @@ async fn a_wallet_is_frozen_at_once_and_unfrozen_after_the_wait() {
     ann.bot("freeze-ask").await;
     ann.press("freeze-now-button");
     ann.bot("freeze-frozen").await;
-    ann.bot("notice-account-frozen").await;
     ann.says("/freeze");
     ann.bot("freeze-frozen").await;
     ann.press("freeze-lift-button");
@@ -29,11 +28,11 @@ async fn a_wallet_is_frozen_at_once_and_unfrozen_after_the_wait() {
     ann.bot("problem-wrong-password").await;
     ann.says(ANNS);
     ann.bot("freeze-lifting").await;
-    ann.bot("notice-unfreeze-requested").await;
     ann.bot("notice-account-unfrozen").await;
     ann.confirms("/send @bob 0.5").await;
     ann.says(ANNS);
     ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    assert_transcript!("frozen", ann);
     world.stage.stop().await;
 }
 
@@ -45,13 +44,13 @@ async fn the_owner_keeps_the_wallet_frozen() {
     ann.says("/freeze");
     ann.bot("freeze-ask").await;
     ann.press("freeze-now-button");
-    ann.bot("notice-account-frozen").await;
+    ann.bot("freeze-frozen").await;
     world.unfreeze(&world.ann, ANNS).await;
     let ann = &mut world.ann;
     ann.bot("notice-unfreeze-requested").await;
     ann.press("freeze-keep-button");
     ann.bot("freeze-frozen").await;
-    ann.bot("notice-unfreeze-cancelled").await;
+    assert_transcript!("kept_frozen", ann);
     let account = world.account(&world.ann).await;
     assert_eq!((account.state, account.unfreezes_at), (AccountState::FrozenByOwner, None));
     world.stage.stop().await;

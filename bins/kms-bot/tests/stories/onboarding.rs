@@ -7,6 +7,8 @@ async fn a_password_creates_a_wallet_and_start_shows_it_again() {
     let World { stage, mut ann, .. } = World::new().await;
     ann.says("/start");
     ann.bot("start-welcome").await;
+    ann.says("what is this?");
+    ann.bot("password-small-talk").await;
     ann.says("hunter2");
     ann.bot("password-too-short").await;
     ann.says("password123");

@@ -62,14 +62,14 @@ async fn ten_thousand_payments_of_dust_delay_neither_answers_nor_other_notices()
     let pressed = Instant::now();
     world.ann.press("balance-button");
     world.ann.bot("balance-coin").await;
-    report("dust: a press is answered after (wanted: 2 s)", pressed);
+    report("dust: a press is answered after", pressed, 2);
     // What counts is what comes first; how long it takes depends on the machine.
     let between = world.ann.person().chat().len() - before - 1;
     assert!(between <= 3, "{between} notices came before her answer");
     let paid = Instant::now();
     world.stage.faucet(bob, coins("0.7")).await.unwrap();
     world.bob.bot_with("notice-received", &["0.7 ETH"]).await;
-    report("dust: another user's deposit is reported after (wanted: 5 s)", paid);
+    report("dust: another user's deposit is reported after", paid, 5);
     world.export(&world.ann, ANNS).await;
     world.ann.bot("notice-key-exported").await;
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -101,7 +101,7 @@ async fn a_payment_is_shown_as_confirmed_soon_after_its_block() {
         let mined = Instant::now();
         rpc("anvil_mine", json!(["0x1"]));
         world.ann.bot("transfer-confirmed").await;
-        report("a payment is shown as confirmed after its block (wanted: 2 s)", mined);
+        report("a payment is shown as confirmed after its block", mined, 2);
     }
     assert_eq!(world.stage.sim.ignored_waits(), [""; 0]);
     world.stage.stop().await;
@@ -341,6 +341,57 @@ async fn a_payment_that_arrived_before_a_restart_is_received_in_the_same_message
     // The file holds no more of the payment than its id.
     let state = std::fs::read_to_string(world.stage.directory().join("kms-bot.state")).unwrap();
     assert!(state.contains("arriving") && !state.contains("0x"), "{state}");
+    world.stage.stop().await;
+}
+
+/// Telegram delivers the last updates once more.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_comes_again_after_a_restart_has_no_second_effect() {
+    let (mut world, bot) = with_process().await;
+    world.ann.confirms("/send @bob 0.5").await;
+    world.ann.says(ANNS);
+    world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    world.ann.says("/help");
+    world.ann.bot("help-title").await;
+    let before = world.ann.person().chat().len();
+    bot.terminate();
+    world.stage.sim.repeat_updates(4);
+    let _bot = BotProcess::start(&world.stage);
+    world.ann.says("/balance");
+    world.ann.bot("balance-coin").await;
+    let after = world.ann.person().chat().len();
+    assert_eq!(after, before + 2, "{}", world.ann.transcript());
+    assert_eq!(world.transfers(&world.ann).await.len(), 1);
+    world.stage.stop().await;
+}
+
+/// The bot is killed before it has acknowledged the event, which comes again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_whose_screen_was_deleted_is_confirmed_once_after_a_kill_too() {
+    let (mut world, bot) = with_process().await;
+    world.stage.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
+    world.ann.confirms("/send @bob 0.5").await;
+    world.ann.says(ANNS);
+    world.ann.bot("transfer-waits-for-network").await;
+    world.ann.person().deletes(world.ann.last_of_bot().unwrap().id).unwrap();
+    world.stage.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
+    let confirmed = world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    let file = world.stage.directory().join("kms-bot.state");
+    let remembered = format!("{}]", confirmed.id);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !std::fs::read_to_string(&file).unwrap().contains(&remembered) {
+        assert!(Instant::now() < deadline, "the new message is not remembered");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    bot.kill();
+    let _bot = BotProcess::start(&world.stage);
+    world.stage.anvil.rpc("anvil_mine", json!(["0x4"])).unwrap();
+    world.bob.bot_with("notice-received", &["0.5 ETH"]).await;
+    world.ann.says("/help");
+    world.ann.bot("help-title").await;
+    let chat = world.ann.person().chat();
+    let confirmed = chat.iter().filter(|shown| texts::is("transfer-confirmed", &shown.text));
+    assert_eq!(confirmed.count(), 1, "{}", world.ann.transcript());
     world.stage.stop().await;
 }
 

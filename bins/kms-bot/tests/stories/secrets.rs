@@ -47,7 +47,6 @@ async fn passwords_are_neither_logged_nor_left_in_a_chat() {
     ann.bot("recover-ask-password").await;
     ann.says(third);
     ann.bot("recover-done").await;
-    ann.bot("notice-recovery-completed").await;
     let stored = world.stage.sim.stored();
     assert!(!stored.contains("canary"), "a password is still at Telegram");
 

@@ -79,7 +79,6 @@ async fn a_cancelled_payment_is_never_sent() {
     world.ann.confirms("/send @bob 3").await;
     world.ann.says("/cancel");
     world.ann.bot_with("transfer-cancelled", &["3 ETH"]).await;
-    world.ann.bot("cancel-done").await;
     world.ann.says(ANNS);
     world.ann.bot("unexpected-text-deleted").await;
     assert_transcript!("cancel", world.ann);
@@ -411,7 +410,6 @@ async fn a_limit_is_shown_lowered_at_once_and_raised_later() {
     world.ann.bot_with("limit-spent", &["5 TUSD", "0 TUSD"]).await;
     world.ann.says("/limit none tusd");
     world.ann.bot("limit-later").await;
-    world.ann.bot("notice-limit-raise-requested").await;
     world.ann.says("/limit 5 DAI");
     world.ann.bot("input-unknown-asset").await;
     assert_transcript!("limits", world.ann);

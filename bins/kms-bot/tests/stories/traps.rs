@@ -187,16 +187,19 @@ async fn a_password_in_the_wrong_place_is_deleted() {
     world.stage.stop().await;
 }
 
-/// A display name can contain HTML, a second line, a link and a mention, change the direction of
-/// the text after it, and be invisible.
+/// A display name can contain HTML, Markdown, a second line, a link, a mention, a command and a
+/// stack of marks, change the direction of the text after it, and be invisible.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_display_name_cannot_disguise_the_confirm_screen() {
     let mut world = world().await;
+    let stacked = format!("Bo{}b\u{0}", "\u{301}".repeat(39));
     for (id, name, username, shown) in [
         (4713, "<b>Bob</b>\u{202e}bob@", "mallory", "<b>Bob</b>bob@, @mallory"),
         (4720, "\u{3164}\u{200b}", "mallory2", "(no name), @mallory2"),
         (4721, "Bob\u{2028}Total: 0 ETH", "mallory3", "Bob Total: 0 ETH, @mallory3"),
         (4722, "[z](http://e.vil) @ann", "mallory4", "[z](http://e.vil) @ann, @mallory4"),
+        (4723, "*Bob* /send", "mallory5", "*Bob* /send, @mallory5"),
+        (4724, &stacked, "mallory6", "Bo\u{301}\u{301}\u{301}b, @mallory6"),
     ] {
         let mut mallory = world.stage.sim.phone(id, name, Some(username));
         mallory.says("/start");
@@ -207,7 +210,9 @@ async fn a_display_name_cannot_disguise_the_confirm_screen() {
         let quote = world.ann.bot("send-quote").await;
         assert!(quote.text.replace('\u{2060}', "").contains(shown), "{}", quote.text);
         // Telegram would make a link or a mention of these.
-        assert!(!quote.text.contains("http://e.vil") && !quote.text.contains("@ann"));
+        for live in ["http://e.vil", "@ann", "/send"] {
+            assert!(!quote.text.contains(live), "{}", quote.text);
+        }
     }
     world.stage.stop().await;
 }

@@ -22,6 +22,7 @@ async fn an_amount_is_read_or_refused_with_its_reason() {
         ("/send 0.5 to @bob", "0.5 ETH"),
         ("/send @bob \u{660}.\u{665}", "0.5 ETH"),
         ("/send @bob \u{ff10}\u{ff0e}\u{ff15}", "0.5 ETH"),
+        ("/send @bob 0.5\u{fe0f} ETH\u{200b}", "0.5 ETH"),
     ] {
         ann.says(says);
         if amount.ends_with("TUSD") {
@@ -35,14 +36,20 @@ async fn an_amount_is_read_or_refused_with_its_reason() {
         ("/send @bob 1 000", "input-amount-separator"),
         ("/send @bob $5", "input-amount-currency"),
         ("/send @bob 1e3", "input-amount-exponent"),
-        ("/send @bob 5 usdc", "input-unknown-asset"),
-        ("/send @bob 0.5 for lunch", "input-unknown-asset"),
+        ("/send @bob +5", "input-amount-sign"),
+        ("/send @bob 0x10", "input-amount-hexadecimal"),
+        ("/send @bob \u{bd}", "input-amount-format"),
+        ("/send @bob 5 usdc", "input-unknown-word"),
+        ("/send @bob 0.5 for lunch", "input-unknown-word"),
         ("/limit 0.5DAI", "input-unknown-asset"),
         ("/send", "send-ask-recipient"),
         ("@bob", "send-ask-amount"),
         ("0.5 dai", "input-unknown-asset"),
         ("1 000", "input-amount-separator"),
+        ("0x10", "input-amount-hexadecimal"),
         (".25", "send-quote"),
+        ("/send TUSD", "send-ask-recipient"),
+        ("@bob 5", "problem-insufficient-token"),
     ] {
         ann.says(says);
         ann.bot(id).await;
@@ -68,12 +75,21 @@ async fn a_recipient_is_read_or_refused_with_its_reason() {
         format!("0x\u{200b}{digits}"),
         format!("{bobs},"),
         format!("ethereum:{bobs}@31337"),
+        format!("eip155:31337:{bobs}"),
     ] {
         ann.says(&format!("/send {recipient} 0.5"));
         ann.bot_with("send-quote", &[&bobs]).await;
     }
     for (recipient, id) in [
-        (format!("eth:{bobs}"), "input-other-network"),
+        (format!("eth:{bobs}"), "input-named-network"),
+        (format!("eip155:8453:{bobs}"), "input-named-network"),
+        (format!("nowhere:{bobs}"), "input-other-network"),
+        ("1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2".to_owned(), "input-named-network"),
+        ("bob@example.org".to_owned(), "input-email"),
+        ("+49 151 12345678".to_owned(), "input-phone"),
+        ("@bob:0.5".to_owned(), "input-joined-amount"),
+        ("@bob0.5".to_owned(), "input-joined-amount"),
+        ("@bob.smith".to_owned(), "input-username-characters"),
         (format!("ethereum:{bobs}?value=1e17"), "input-payment-request"),
         (format!("0x{}", "ab".repeat(32)), "input-hash"),
         ("https://t.me/+AbCdEf".to_owned(), "input-link"),

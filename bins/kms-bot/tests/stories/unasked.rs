@@ -77,10 +77,13 @@ async fn after_a_password_ordinary_messages_are_not_deleted() {
     for (says, id) in [
         ("hello", "unexpected-text"),
         ("thank you!", "unexpected-text"),
+        ("send @bob 0.5", "unexpected-command"),
+        ("Balance", "unexpected-command"),
         ("/help me", "help-title"),
         ("/receive now", "receive-address"),
+        ("/contact ann@example.org", "contact-none"),
         ("/settings", "unknown-command"),
-        ("/tip 5", "unknown-command"),
+        ("/tip 5", "unknown-command-similar"),
         ("/start c_0123456789abcdef", "start-existing"),
     ] {
         ann.says(says);

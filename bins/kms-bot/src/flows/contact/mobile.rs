@@ -82,18 +82,19 @@ impl Step for ShareNumber {
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         if answer.text.trim() == text!("cancel-button").into_string() {
             context.end_step(answer.user.id);
-            return self.cancel(context, answer.user).await;
+            return self.abandon(context, answer.user).await;
         }
         context.send(answer.user.id, self.wanted()).await
     }
 
-    async fn abandon(&self, context: &Context, user: &User) -> HandlerResult {
-        self.cancel(context, user).await
-    }
-
     /// Only a message can take the key away.
-    async fn cancel(&self, context: &Context, user: &User) -> HandlerResult {
+    async fn abandon(&self, context: &Context, user: &User) -> HandlerResult {
         let text = html!("contact-mobile-cancelled");
         Ok(context.telegram.send_with_keys(user.id, &text, Keys::Remove).await?)
+    }
+
+    async fn cancel(&self, context: &Context, user: &User) -> Result<bool, HandlerError> {
+        self.abandon(context, user).await?;
+        Ok(true)
     }
 }

@@ -1,6 +1,8 @@
 //! The arguments of `/send`.
 
-use kms_types::{AmountError, Asset, QuoteAmount, TypedAmount, TypedRecipient};
+use kms_types::{
+    AmountError, Asset, QuoteAmount, TypedAmount, TypedRecipient, TypedRecipientError,
+};
 
 use crate::assets::Assets;
 use crate::input::InputError;
@@ -10,7 +12,8 @@ use crate::input::InputError;
 pub(super) struct SendArguments {
     pub(super) to: Option<TypedRecipient>,
     pub(super) amount: Option<QuoteAmount>,
-    pub(super) asset: Asset,
+    /// The asset, if one is named.
+    pub(super) asset: Option<Asset>,
 }
 
 impl SendArguments {
@@ -20,14 +23,16 @@ impl SendArguments {
     /// meant as a token that is not known here. A symbol is never a username; a user whose name is
     /// a symbol is paid by `@name`. A symbol that begins with a digit needs an amount beside it.
     pub(super) fn parse<'a>(
-        words: impl Iterator<Item = &'a str>,
+        mut words: impl Iterator<Item = &'a str> + Clone,
         assets: Assets<'_>,
     ) -> Result<Self, InputError> {
+        let names_recipient =
+            words.clone().any(|word| !is_amount(word) && TypedRecipient::is_meant(word));
         let (mut arguments, mut asset) = (Self::default(), None);
         // A symbol that begins like an amount.
         let mut numeric = None;
         let mut before = Before::Command;
-        for word in words {
+        while let Some(word) = words.next() {
             let (name, amount) = (before.expects_name(), before == Before::Amount);
             before = Before::Other;
             if let Some(found) = assets.find(word) {
@@ -35,6 +40,10 @@ impl SendArguments {
                     numeric = Some(word);
                 }
                 set(&mut asset, found)?;
+            } else if word.starts_with('+') {
+                return Err(signed(word, words));
+            } else if TypedAmount::is_hexadecimal(word) && names_recipient {
+                return Err(AmountError::Hexadecimal.into());
             } else if TypedAmount::is_meant(word) {
                 if amount {
                     // "1 000" is one number to its writer.
@@ -48,8 +57,8 @@ impl SendArguments {
                 before = Before::Amount;
             } else if word.eq_ignore_ascii_case("to") {
                 before = Before::To;
-            } else if !name && !TypedRecipient::is_marked(word) {
-                return Err(assets.unknown(word));
+            } else if !name && !TypedRecipient::is_meant(word) {
+                return Err(assets.unknown_word(word));
             } else {
                 set(&mut arguments.to, TypedRecipient::parse(word, assets.chain_id)?)?;
             }
@@ -57,8 +66,39 @@ impl SendArguments {
         if let (Some(word), None) = (numeric, &arguments.amount) {
             assets.parse_word(word)?;
         }
-        arguments.asset = asset.unwrap_or_default();
+        arguments.asset = asset;
         Ok(arguments)
+    }
+}
+
+/// Reports whether words are a recipient and an amount, and at most a symbol and `to` beside them.
+pub(super) fn are_meant<'a>(words: impl Iterator<Item = &'a str>) -> bool {
+    let (mut recipients, mut amounts, mut others) = (0, 0, 0);
+    for word in words {
+        if TypedAmount::is_meant(word) {
+            amounts += 1;
+        } else if TypedRecipient::is_marked(word) {
+            recipients += 1;
+        } else if !word.eq_ignore_ascii_case("to") {
+            others += 1;
+        }
+    }
+    (recipients, amounts) == (1, 1) && others <= 1
+}
+
+/// Whether a word is meant as an amount, if another word is the recipient.
+fn is_amount(word: &str) -> bool {
+    TypedAmount::is_meant(word) || TypedAmount::is_hexadecimal(word)
+}
+
+/// The error about a word that begins with `+`: a phone number, perhaps in several words, or an
+/// amount with a sign.
+fn signed<'a>(word: &'a str, rest: impl Iterator<Item = &'a str>) -> InputError {
+    let is_number = |word: &&str| !word.contains(|c: char| c.is_alphabetic() || c == '@');
+    let words: Vec<_> = std::iter::once(word).chain(rest.take_while(is_number)).collect();
+    match TypedRecipient::parse(&words.join(" "), None) {
+        Err(error @ TypedRecipientError::Phone) => error.into(),
+        Ok(_) | Err(_) => AmountError::Sign.into(),
     }
 }
 
@@ -109,7 +149,8 @@ mod tests {
         let to = to.map(|to| TypedRecipient::parse(to, None).unwrap());
         let amount = Some(amount).filter(|amount| !amount.is_empty());
         let amount = amount.map(|amount| amount.to_owned().try_into().unwrap());
-        Ok(SendArguments { to, amount, asset: asset.parse().unwrap() })
+        let asset = Some(asset).filter(|asset| !asset.is_empty());
+        Ok(SendArguments { to, amount, asset: asset.map(|asset| asset.parse().unwrap()) })
     }
 
     #[test]
@@ -138,7 +179,9 @@ mod tests {
             ("1", "", "1"),
             ("0.5 to", "", "0.5"),
         ] {
-            assert_eq!(parse(words), pays(to, amount, "native"), "{words}");
+            let named = words.split_whitespace().any(|word| word.to_lowercase().ends_with("eth"));
+            let asset = if named && !words.contains("@eth") { "native" } else { "" };
+            assert_eq!(parse(words), pays(to, amount, asset), "{words}");
         }
     }
 
@@ -176,24 +219,38 @@ mod tests {
     }
 
     #[test]
+    fn a_sentence_is_not_meant_as_a_payment() {
+        for words in ["@bob 0.5", "0.5 ETH to @bob", "5 usdc t.me/bob"] {
+            assert!(are_meant(words.split_whitespace()), "{words}");
+        }
+        for words in ["@bob", "0.5", "orange ladder 5 sings.", "@bob @ann 1", "to 5 usdc"] {
+            assert!(!are_meant(words.split_whitespace()), "{words}");
+        }
+    }
+
+    #[test]
     fn ambiguous_and_malformed_words_are_refused_with_their_reason() {
         for (words, unknown) in [
             ("@bob 1 USD", "USD"),
             ("5 wbtc", "wbtc"),
             ("5 bob", "bob"),
-            ("5wbtc @bob", "wbtc"),
             ("@bob 5 for lunch", "for"),
         ] {
-            let known = "ETH, USDC, stETH, 1INCH".to_owned();
-            let expected = InputError::UnknownAsset { word: unknown.to_owned(), known };
+            let known = ["ETH", "USDC", "stETH", "1INCH"].map(str::to_owned).to_vec();
+            let expected = InputError::UnknownWord { word: unknown.to_owned(), known };
             assert_eq!(parse(words), Err(expected), "{words}");
         }
+        assert!(matches!(parse("5wbtc @bob"), Err(InputError::UnknownAsset { .. })));
         for (words, why) in [
             ("@bob 1,5", AmountError::Comma),
             ("@bob -1", AmountError::Sign),
             ("@bob 1e3", AmountError::Exponent),
             ("@bob 1 000", AmountError::Separator),
             ("$5 @bob", AmountError::Currency),
+            ("+5 @bob", AmountError::Sign),
+            ("@bob 0x10", AmountError::Hexadecimal),
+            ("0x10 @bob", AmountError::Hexadecimal),
+            ("@bob \u{bd}", AmountError::Format),
         ] {
             assert_eq!(parse(words), Err(why.into()), "{words}");
         }
@@ -204,7 +261,23 @@ mod tests {
                 "{words}"
             );
         }
-        for words in ["0x12 1", "@b__b 1", "bob.eth 1", "t.me/+abc 1"] {
+        for (words, why) in [
+            ("bob@example.org 1", TypedRecipientError::Email),
+            ("@bob0.5", TypedRecipientError::JoinedAmount),
+            ("@bob:0.5 ETH", TypedRecipientError::JoinedAmount),
+            ("+4915112345678 5", TypedRecipientError::Phone),
+            ("5 +49 151 12345678", TypedRecipientError::Phone),
+        ] {
+            assert_eq!(parse(words), Err(why.into()), "{words}");
+        }
+        for words in [
+            "0x12 1",
+            "@b__b 1",
+            "bob.eth 1",
+            "t.me/+abc 1",
+            "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2 1",
+            "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq 1",
+        ] {
             assert!(matches!(parse(words), Err(InputError::Recipient(_))), "{words}");
         }
     }

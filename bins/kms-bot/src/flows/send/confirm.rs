@@ -1,6 +1,7 @@
 //! The confirmation of a quote by the password, and the other buttons of a transfer's message.
 
 use async_trait::async_trait;
+use kms_client::ClientError;
 use kms_types::wire::{ConfirmTransfer, Transfer, TransferState, Warning};
 use kms_types::{Amount, Asset, QuoteAmount, Recipient, TransferId, TypedRecipient, Wei};
 use teloxide_core::types::MessageId;
@@ -12,7 +13,7 @@ use super::terms::{ClientRef, Fingerprint, Terms};
 use super::{screen, speed_up};
 use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
-use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
+use crate::context::{Answer, Context, HandlerError, HandlerResult, Secrecy, Step};
 use crate::flow::PressResult;
 use crate::texts::{Html, html, text};
 
@@ -38,29 +39,21 @@ pub(super) async fn ask_password(
     if terms.fingerprint() != fingerprint {
         return withdraw(context, user, message, id, &html!("send-changed")).await;
     }
-    let person = ClientRef::of(&transfer).and_then(|client_ref| client_ref.person);
-    let display_name = match &transfer.to.username {
-        None => match person {
-            Some(person) => quote::display_name(context, person).await,
-            None => None,
-        },
-        Some(name) => match holder(context, name).await? {
-            Holder::Verified { display_name } => display_name,
-            Holder::Unverified => return Ok(Some(text!("send-name-unverified-notice"))),
-            Holder::Reassigned | Holder::Unknown => {
-                let text = html!("send-name-reassigned", username = name);
-                return withdraw(context, user, message, id, &text).await;
-            }
-        },
+    let display_name = match recipient(context, &transfer).await? {
+        Holder::Verified { display_name } => display_name,
+        Holder::Unverified => return Ok(Some(text!("send-name-unverified-notice"))),
+        Holder::Reassigned | Holder::Unknown => {
+            let text = html!("send-name-reassigned", username = screen::party(&transfer.to));
+            return withdraw(context, user, message, id, &text).await;
+        }
     };
     let network = context.network.of_chain(transfer.chain_id).await?;
     let quote = screen::quote(&transfer, &network, display_name.as_deref());
     let cancel = SendButton::Cancel(id).labelled();
     if transfer.warnings.contains(&Warning::NameReassigned) && !reassigned_confirmed {
         let confirm = SendButton::ConfirmReassigned { transfer: id, fingerprint }.labelled();
-        let (text, keyboard) =
-            (html!("send-ask-reassigned", quote = &quote), Keyboard::row([confirm, cancel]));
-        context.telegram.edit(user.id, message, &text, keyboard).await?;
+        let text = html!("send-ask-reassigned", quote = &quote);
+        context.telegram.edit(user.id, message, &text, Keyboard::row([confirm, cancel])).await?;
         return Ok(None);
     }
     let text = html!("send-ask-password", quote = &quote);
@@ -68,6 +61,19 @@ pub(super) async fn ask_password(
     context.expect(user.id, ConfirmPassword { transfer, terms, quote, message });
     context.telegram.edit(user.id, message, &text, Keyboard::row([cancel])).await?;
     Ok(None)
+}
+
+/// Verifies once more who is paid: a username may have another holder since the quote.
+async fn recipient(context: &Context, transfer: &Transfer) -> Result<Holder, ClientError> {
+    if let Some(name) = &transfer.to.username {
+        return holder(context, name).await;
+    }
+    let person = ClientRef::of(transfer).and_then(|client_ref| client_ref.person);
+    let display_name = match person {
+        Some(person) => quote::display_name(context, person).await,
+        None => None,
+    };
+    Ok(Holder::Verified { display_name })
 }
 
 /// Cancels a quote that must not be confirmed, and says why in its message.
@@ -116,7 +122,8 @@ impl Step for ConfirmPassword {
     /// Confirms the transfer: the server signs and broadcasts it.
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let Self { transfer, terms, quote, message } = self;
-        let shown = Shown { transfer: transfer.id, message: *message, text: quote };
+        let unchanged = html!("send-nothing-sent");
+        let shown = Shown { transfer: transfer.id, message: *message, text: quote, unchanged };
         let Terms { to_address, token, value, max_fee } = terms.clone();
         let confirm = async |password_hash| {
             let body = ConfirmTransfer { password_hash, to_address, token, value, max_fee };
@@ -129,9 +136,9 @@ impl Step for ConfirmPassword {
         self.restore_confirm_screen(context, user).await
     }
 
-    async fn cancel(&self, context: &Context, user: &User) -> HandlerResult {
+    async fn cancel(&self, context: &Context, user: &User) -> Result<bool, HandlerError> {
         cancel(context, user, self.message, self.transfer.id).await?;
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -140,11 +147,12 @@ impl ConfirmPassword {
     fn keyboard(&self, refusal: Refusal) -> Keyboard {
         let id = self.transfer.id;
         let cancel = SendButton::Cancel(id).labelled();
-        let check = Keyboard::row([SendButton::Check(id).labelled()]);
         match refusal {
             Refusal::WrongPassword => Keyboard::row([cancel]),
-            Refusal::OutcomeUnknown => check,
-            Refusal::Temporary => check.and_row([cancel]),
+            Refusal::OutcomeUnknown => Keyboard::row([SendButton::Check(id).labelled()]),
+            Refusal::Temporary => {
+                Keyboard::row([(text!("send-again-button"), self.resume()), cancel])
+            }
             Refusal::Permanent => Keyboard::row([SendButton::Renew(id).labelled(), cancel]),
         }
     }

@@ -1,10 +1,9 @@
 //! The message that shows a transfer, from its quote to its end.
 
-use kms_types::TelegramId;
-use kms_types::Wei;
 use kms_types::wire::{
     Network, Party, Transfer, TransferFailure, TransferState, Wait, WaitReason, Warning,
 };
+use kms_types::{TelegramId, Token, Wei};
 use teloxide_core::types::MessageId;
 
 use super::button::SendButton;
@@ -15,7 +14,8 @@ use crate::context::{Context, HandlerResult};
 use crate::format::{self, amount, at_most, coins, date, symbol, time};
 use crate::texts::{Html, Text, html, text};
 
-/// Shows a transfer's current state in its message, or in a new one if that no longer exists.
+/// Shows a transfer's current state in its message, or in a new one if that no longer exists. The
+/// new one is remembered: after a restart, too, one message shows how a payment ended.
 pub(crate) async fn show(
     context: &Context,
     user: TelegramId,
@@ -23,7 +23,24 @@ pub(crate) async fn show(
     transfer: &Transfer,
 ) -> HandlerResult {
     let (text, keyboard) = screen(transfer, &context.network.of_chain(transfer.chain_id).await?);
-    Ok(context.telegram.edit_or_send(user, message, &text, keyboard).await?)
+    let current = current_message(context, user, message, transfer);
+    let shown = context.telegram.edit_or_send(user, current, &text, keyboard).await?;
+    if shown != current {
+        context.journal.change(user, |chat| chat.remember_arriving(transfer.id, shown.0));
+    }
+    Ok(())
+}
+
+/// The message that shows a transfer: its own, or the one that took its place.
+fn current_message(
+    context: &Context,
+    user: TelegramId,
+    message: MessageId,
+    transfer: &Transfer,
+) -> MessageId {
+    let messages = context.journal.chat(user).arriving;
+    let newer = messages.iter().find(|(known, _)| *known == transfer.id);
+    newer.map_or(message, |(_, newer)| MessageId(*newer))
 }
 
 /// Shows a transfer's current state in its message, if that still exists.
@@ -34,7 +51,8 @@ pub(crate) async fn update(
     transfer: &Transfer,
 ) -> HandlerResult {
     let (text, keyboard) = screen(transfer, &context.network.of_chain(transfer.chain_id).await?);
-    match context.telegram.edit(user, message, &text, keyboard).await {
+    let current = current_message(context, user, message, transfer);
+    match context.telegram.edit(user, current, &text, keyboard).await {
         Err(TelegramError::Refused(_)) => Ok(()),
         other => Ok(other?),
     }
@@ -53,17 +71,7 @@ pub(super) fn quote_keyboard(transfer: &Transfer) -> Keyboard {
 pub(super) fn quote(transfer: &Transfer, network: &Network, display_name: Option<&str>) -> Html {
     let (to, token) = (&transfer.to, transfer.token.as_ref());
     let max_fee = at_most(transfer.max_fee, network);
-    let usual_fee = at_most(transfer.usual_fee, network);
     let value = amount(transfer.value, token, network);
-    let name = display_name.map(format::name);
-    let recipient = match (&to.username, name) {
-        (Some(username), Some(name)) => {
-            html!("send-recipient-named", name = name, username = username)
-        }
-        (Some(username), None) => html!("transfer-username", username = username),
-        (None, Some(name)) => html!("send-person", name = name),
-        (None, None) => html!("send-recipient-address"),
-    };
     let member = match to.since {
         Some(since) => html!("send-member-since", date = date(since)),
         None => html!("send-not-a-member"),
@@ -83,16 +91,32 @@ pub(super) fn quote(transfer: &Transfer, network: &Network, display_name: Option
     let quote = html!(
         "send-quote",
         amount = &value,
-        recipient = recipient,
+        recipient = recipient(to, display_name),
         address = to.address,
         member = member,
         earlier = earlier,
-        usual = usual_fee,
+        usual = at_most(transfer.usual_fee, network),
         fee = &max_fee,
         total = total,
         network = &network.name
     );
-    let warnings = transfer.warnings.iter().map(|warning| match warning {
+    let warnings = transfer.warnings.iter().map(|shown| warning(*shown, token, network));
+    Html::paragraphs([quote].into_iter().chain(warnings))
+}
+
+fn recipient(to: &Party, display_name: Option<&str>) -> Html {
+    match (&to.username, display_name.map(format::name)) {
+        (Some(username), Some(name)) => {
+            html!("send-recipient-named", name = name, username = username)
+        }
+        (Some(username), None) => html!("transfer-username", username = username),
+        (None, Some(name)) => html!("send-person", name = name),
+        (None, None) => html!("send-recipient-address"),
+    }
+}
+
+fn warning(warning: Warning, token: Option<&Token>, network: &Network) -> Html {
+    match warning {
         // Part of the text of the quote.
         Warning::FirstPayment | Warning::Unknown => Html::default(),
         Warning::Contract => html!("send-warning-contract"),
@@ -103,8 +127,7 @@ pub(super) fn quote(transfer: &Transfer, network: &Network, display_name: Option
         Warning::LooksLikeAnother => html!("send-warning-lookalike"),
         Warning::FeeHigh => html!("send-warning-fee-high"),
         Warning::FeeAboveAmount => html!("send-warning-fee-above-amount"),
-    });
-    Html::paragraphs([quote].into_iter().chain(warnings))
+    }
 }
 
 /// The other side of a transfer: its username, or its address.

@@ -20,6 +20,8 @@ pub(super) struct Shown<'a> {
     pub(super) message: MessageId,
     /// What is signed.
     pub(super) text: &'a Html,
+    /// What has not changed after a refusal that is temporary.
+    pub(super) unchanged: Html,
 }
 
 /// Shows that the transfer is being sent, signs it with the password, and shows the outcome: after
@@ -31,7 +33,7 @@ pub(super) async fn sign(
     request: impl AsyncFnOnce(PasswordHash) -> Result<Transfer, ClientError>,
     keyboard: impl FnOnce(Refusal) -> Keyboard,
 ) -> HandlerResult {
-    let (user, Shown { transfer, message, text }) = (answer.user.id, shown);
+    let (user, Shown { transfer, message, text, unchanged }) = (answer.user.id, shown);
     let sending = html!("send-sending", quote = text);
     context.works_in(user, message, SendButton::Check(transfer).to_string());
     // The password is deleted from the chat: it is used whatever happens to the screen.
@@ -50,15 +52,17 @@ pub(super) async fn sign(
     if refusal != Refusal::WrongPassword {
         context.end_step(user);
     }
+    let reason = problem(&error, context.network.cached().as_ref());
     let refused = match refusal {
         Refusal::WrongPassword => html!("send-wrong-password", quote = text),
         Refusal::OutcomeUnknown => html!("send-unknown-outcome", quote = text),
-        Refusal::Temporary | Refusal::Permanent => {
-            let reason = problem(&error, context.network.cached().as_ref());
-            html!("send-refused", quote = text, reason = reason)
+        Refusal::Temporary => {
+            html!("send-refused-for-now", quote = text, reason = reason, unchanged = unchanged)
         }
+        Refusal::Permanent => html!("send-refused", quote = text, reason = reason),
     };
-    Ok(context.telegram.edit_or_send(user, message, &refused, keyboard(refusal)).await?)
+    context.telegram.edit_or_send(user, message, &refused, keyboard(refusal)).await?;
+    Ok(())
 }
 
 /// Fetches a transfer if this user sends it.

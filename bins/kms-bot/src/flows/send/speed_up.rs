@@ -10,7 +10,7 @@ use super::screen;
 use super::signing::{Shown, own_transfer, sign};
 use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
-use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
+use crate::context::{Answer, Context, HandlerError, HandlerResult, Secrecy, Step};
 use crate::flow::PressResult;
 use crate::format::{amount, at_most};
 use crate::problems::problem;
@@ -52,10 +52,11 @@ pub(super) async fn ask_password(
         Some(_) => html!("send-speed-up-cancellation", what = what, usual = usual, fee = max),
     };
     let ask = html!("send-ask-password", quote = &offer);
-    context.telegram.edit(user.id, message, &ask, back).await?;
     let replacement = ReplacementId::random();
     let max_fee = fee.max_fee;
+    // First, so that the bot waits for the password even if the response to the edit is lost.
     context.expect(user.id, ReplacePassword { transfer, replacement, max_fee, offer, message });
+    context.telegram.edit(user.id, message, &ask, back).await?;
     Ok(None)
 }
 
@@ -99,7 +100,8 @@ impl Step for ReplacePassword {
     /// The server signs again and broadcasts.
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let Self { transfer, replacement, max_fee, offer, message } = self;
-        let shown = Shown { transfer: transfer.id, message: *message, text: offer };
+        let unchanged = html!("send-waits-as-before");
+        let shown = Shown { transfer: transfer.id, message: *message, text: offer, unchanged };
         let replace = async |password_hash| {
             let (id, max_fee) = (*replacement, *max_fee);
             let body = ReplaceTransfer { id, password_hash, max_fee };
@@ -114,7 +116,8 @@ impl Step for ReplacePassword {
         screen::show(context, user.id, self.message, &self.transfer).await
     }
 
-    async fn cancel(&self, context: &Context, user: &User) -> HandlerResult {
-        self.abandon(context, user).await
+    async fn cancel(&self, context: &Context, user: &User) -> Result<bool, HandlerError> {
+        self.abandon(context, user).await?;
+        Ok(false)
     }
 }
