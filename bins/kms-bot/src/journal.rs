@@ -27,7 +27,7 @@ const SPARE_LINES: usize = 5_000;
 /// The most notices that are kept for a user who blocked the bot, besides those of payments.
 const MISSED: usize = 20;
 /// The most payments to one user whose messages are remembered.
-const ARRIVING: usize = 16;
+const PAYMENTS: usize = 16;
 /// When a password was asked for longer ago, in milliseconds, a text is not taken for one.
 const PASSWORD_WINDOW: i64 = 60 * 60 * 1_000;
 
@@ -65,10 +65,10 @@ pub(crate) struct Chat {
     /// The user's messages that may show a secret and are not deleted yet: chat and message id.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) deleting: Vec<(i64, i32)>,
-    /// The messages about payments that arrive, which are edited when the payment is final; the
-    /// oldest first.
+    /// The messages about payments that arrive, and those that took the place of a message about a
+    /// payment that its sender deleted. They are edited when the payment changes; the oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) arriving: Vec<(TransferId, i32)>,
+    pub(crate) payments: Vec<(TransferId, i32)>,
     /// Commands that the user wrote in groups, the newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) requests: Vec<Request>,
@@ -143,12 +143,12 @@ impl Chat {
         }
     }
 
-    /// Remembers the message about a payment that arrives, in place of an earlier one.
-    pub(crate) fn remember_arriving(&mut self, transfer: TransferId, message: i32) {
-        self.arriving.retain(|(known, _)| *known != transfer);
-        self.arriving.push((transfer, message));
-        if self.arriving.len() > ARRIVING {
-            self.arriving.remove(0);
+    /// Remembers the message about a payment, in place of an earlier one.
+    pub(crate) fn remember_payment(&mut self, transfer: TransferId, message: i32) {
+        self.payments.retain(|(known, _)| *known != transfer);
+        self.payments.push((transfer, message));
+        if self.payments.len() > PAYMENTS {
+            self.payments.remove(0);
         }
     }
 }
@@ -488,16 +488,16 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_messages_about_arriving_payments_are_remembered() {
-        let folder = Folder::new("arriving");
+    fn the_newest_messages_about_payments_are_remembered() {
+        let folder = Folder::new("payments");
         let (journal, transfers) = (folder.open(), [(); 20].map(|()| TransferId::random()));
         for (transfer, message) in transfers.iter().zip(1..) {
-            journal.change(ann(), |chat| chat.remember_arriving(*transfer, message));
+            journal.change(ann(), |chat| chat.remember_payment(*transfer, message));
         }
-        journal.change(ann(), |chat| chat.remember_arriving(transfers[18], 21));
-        let arriving = folder.open().chat(ann()).arriving;
-        assert_eq!(arriving.len(), ARRIVING);
-        assert_eq!(arriving[ARRIVING - 2..], [(transfers[19], 20), (transfers[18], 21)]);
+        journal.change(ann(), |chat| chat.remember_payment(transfers[18], 21));
+        let payments = folder.open().chat(ann()).payments;
+        assert_eq!(payments.len(), PAYMENTS);
+        assert_eq!(payments[PAYMENTS - 2..], [(transfers[19], 20), (transfers[18], 21)]);
     }
 
     #[test]

@@ -233,14 +233,14 @@ async fn update_incoming(
     // With its transaction, so that a repeated notice is not taken for another payment.
     let message = Html::lines([message, hash(transfer.tx_hash.as_deref())]);
     let keyboard = Keyboard::row([balance_button()]);
-    let arriving = context.journal.chat(user).arriving;
-    let shown = arriving.iter().find(|(known, _)| *known == transfer.id).filter(|_| is_edit);
+    let messages = context.journal.chat(user).payments;
+    let shown = messages.iter().find(|(known, _)| *known == transfer.id).filter(|_| is_edit);
     if let Some((_, shown)) = shown {
         let shown = MessageId(*shown);
         context.telegram.edit_or_send(user, shown, &message, keyboard).await?;
     } else {
         let MessageId(sent) = context.telegram.send(user, &message, keyboard).await?;
-        context.journal.change(user, |chat| chat.remember_arriving(transfer.id, sent));
+        context.journal.change(user, |chat| chat.remember_payment(transfer.id, sent));
     }
     Ok(())
 }

@@ -340,7 +340,7 @@ async fn a_payment_that_arrived_before_a_restart_is_received_in_the_same_message
     assert_eq!(received.id, arriving.id);
     // The file holds no more of the payment than its id.
     let state = std::fs::read_to_string(world.stage.directory().join("kms-bot.state")).unwrap();
-    assert!(state.contains("arriving") && !state.contains("0x"), "{state}");
+    assert!(state.contains("payments") && !state.contains("0x"), "{state}");
     world.stage.stop().await;
 }
 

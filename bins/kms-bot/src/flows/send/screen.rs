@@ -26,7 +26,7 @@ pub(crate) async fn show(
     let current = current_message(context, user, message, transfer);
     let shown = context.telegram.edit_or_send(user, current, &text, keyboard).await?;
     if shown != current {
-        context.journal.change(user, |chat| chat.remember_arriving(transfer.id, shown.0));
+        context.journal.change(user, |chat| chat.remember_payment(transfer.id, shown.0));
     }
     Ok(())
 }
@@ -38,7 +38,7 @@ fn current_message(
     message: MessageId,
     transfer: &Transfer,
 ) -> MessageId {
-    let messages = context.journal.chat(user).arriving;
+    let messages = context.journal.chat(user).payments;
     let newer = messages.iter().find(|(known, _)| *known == transfer.id);
     newer.map_or(message, |(_, newer)| MessageId(*newer))
 }
