@@ -85,8 +85,8 @@ faults runs="1000" seed="1":
 stories runs="500" seed="1":
     STORY_SEED={{seed}} STORY_RUNS={{runs}} cargo test -p kms-bot --test stories seeded -- --nocapture
 
-# Prints how soon the chat answers under Telegram's own rate limits, a flood of dust and a server that
-# hangs. Fails if a limit is missed or was not measured. Needs an idle machine.
+# With a flood of dust, and with a server that hangs. Needs an idle machine.
+# Measures how soon the chat answers under Telegram's own limits; fails if a limit is missed.
 chat-speed:
     #!/usr/bin/env bash
     set -uo pipefail
