@@ -39,6 +39,8 @@ create table wallets (
     pepper_id integer not null,
     commitment {{bytes}} not null,
     sck_id text not null unique,
+    -- Of the copy in the key database (FORMAT.md, "Wrapped SCK").
+    wrapped_hash {{bytes}} not null,
     version bigint not null
 );
 
@@ -416,6 +418,20 @@ create table api_tokens (
     revoked_at bigint,
     mac_key integer not null,
     mac {{bytes}} not null
+);
+
+-- What one operator proposed and another has to approve.
+create table proposals (
+    action text not null,
+    subject text not null,
+    -- What exactly is done (FORMAT.md, "Rescue").
+    digest {{bytes}} not null,
+    person text not null,
+    reason text not null,
+    proposed_at bigint not null,
+    mac_key integer not null,
+    mac {{bytes}} not null,
+    primary key (action, subject)
 );
 
 -- Wrapped SCKs that no wallet refers to, and since when.

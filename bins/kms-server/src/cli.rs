@@ -8,6 +8,7 @@ mod healthcheck;
 mod keys;
 mod record;
 mod recoveries;
+mod rescue;
 mod serve;
 mod server_keys;
 mod vault;
@@ -21,7 +22,9 @@ use clap::{Parser, Subcommand};
 use kms_chain::Endpoint;
 use kms_core::PlainToken;
 use kms_process::ErrorChain;
-use kms_store::{ApiToken, ConnectError, Database, KeyDatabase, Scope, open_key_database};
+use kms_store::{
+    ApiToken, ConnectError, Database, KeyDatabase, ListedToken, Scope, open_key_database,
+};
 use uuid::Uuid;
 
 use self::record::Record;
@@ -56,7 +59,7 @@ enum Command {
     /// Manages KMS keys and creates the server's own keys.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
-    /// Freezes or unfreezes an account.
+    /// Freezes, unfreezes or rescues an account.
     #[command(subcommand)]
     Account(account::AccountCommand),
     /// Lists, cancels and pauses password recoveries.
@@ -203,11 +206,21 @@ async fn token(settings: Settings, command: TokenCommand) -> anyhow::Result<()> 
         }
         TokenCommand::List => {
             Record::new(&database, "token_list", "").note().await;
-            for token in database.api_tokens().await? {
-                let scopes: Vec<_> = token.scopes.iter().map(Scope::to_string).collect();
-                let state = if token.is_valid(clock::now()) { "valid" } else { "ended" };
-                say(&format!("{}\t{}\t{state}", token.name, scopes.join(",")));
+            let mut unreadable = 0;
+            for ListedToken { name, token } in database.api_tokens().await? {
+                match token {
+                    Ok(token) => {
+                        let scopes: Vec<_> = token.scopes.iter().map(Scope::to_string).collect();
+                        let state = if token.is_valid(clock::now()) { "valid" } else { "ended" };
+                        say(&format!("{name}\t{}\t{state}", scopes.join(",")));
+                    }
+                    Err(error) => {
+                        unreadable += 1;
+                        say(&format!("{}\t-\t{error}", name.escape_debug()));
+                    }
+                }
             }
+            ensure!(unreadable == 0, "{unreadable} tokens cannot be read, and are refused");
         }
         TokenCommand::Revoke { name } => {
             let record = Record::new(&database, "token_revoke", named(&name)?);

@@ -115,7 +115,7 @@ impl ApiError {
                 CustodyError::WrongPassword => ErrorCode::WrongPassword,
                 CustodyError::Locked { .. } => ErrorCode::PasswordLocked,
                 CustodyError::Frozen => ErrorCode::AccountFrozen,
-                CustodyError::NotFrozen => ErrorCode::WrongState,
+                CustodyError::NotFrozen | CustodyError::NotDamaged => ErrorCode::WrongState,
                 CustodyError::RecoveryReused => ErrorCode::IdReused,
                 CustodyError::NoRecovery => ErrorCode::NoSuchRecovery,
                 CustodyError::RecoveryOpen => ErrorCode::RecoveryOpen,

@@ -127,6 +127,8 @@ pub struct Wallet {
     pub commitment: [u8; 32],
     /// The id of the SCK, and of its wrapped copy in the key database.
     pub sck_id: SckId,
+    /// The [hash](crate::ports::WrappedSck::hash) of that copy, which reveals damage to it.
+    pub wrapped_hash: [u8; 32],
     /// Counts changes of the wallet, from 1. A change names the version that it replaces.
     pub version: i64,
 }

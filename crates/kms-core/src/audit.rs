@@ -13,6 +13,8 @@ pub use self::verify::{Break, Chaining, Evidence, Leniency, OpenIntent, Verified
 
 use kms_types::{AccountId, RecoveryId, SckId, TelegramId, Timestamp, TransferId};
 
+use crate::rescue::RescueDigest;
+
 /// The authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -125,6 +127,10 @@ pub enum Action {
     RequestUnfreeze,
     /// An account is unfrozen.
     Unfreeze,
+    /// An operator proposes a rescue: an SCK is unwrapped and a key opened, to prove whose it is.
+    ProposeRescue(RescueDigest),
+    /// A second operator approves that rescue: the rows of the account are rebuilt.
+    Rescue(RescueDigest),
 }
 
 impl Action {
@@ -160,6 +166,8 @@ impl Action {
             Self::Freeze => "freeze",
             Self::RequestUnfreeze => "request_unfreeze",
             Self::Unfreeze => "unfreeze",
+            Self::ProposeRescue(_) => "propose_rescue",
+            Self::Rescue(_) => "rescue",
         }
     }
 
@@ -170,6 +178,7 @@ impl Action {
             Self::Send(transfer) | Self::Replace(transfer) => Some(transfer.to_string()),
             Self::Sweep(sck) => Some(sck.to_string()),
             Self::ConfirmEmail(sealed) => Some(hex::encode(sealed)),
+            Self::ProposeRescue(digest) | Self::Rescue(digest) => Some(digest.to_string()),
             Self::RequestRecovery(id)
             | Self::ConfirmRecovery(id)
             | Self::CancelRecovery(id)

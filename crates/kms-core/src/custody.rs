@@ -12,12 +12,14 @@ mod freeze;
 mod journal;
 mod recoveries;
 mod repair;
+mod rescue;
 mod unlock;
 mod upkeep;
 mod wallet_sealer;
 
 pub use self::check::ProbeError;
 pub use self::error::CustodyError;
+pub use self::rescue::Rescue;
 pub use self::upkeep::Rewrapped;
 
 use std::future::Future;
@@ -42,7 +44,7 @@ use crate::kdf_pool::KdfPool;
 use crate::master_key::KeyRing;
 use crate::ports::{
     AccountStore, AuditLog, EmailChangeStore, ExportLog, FreezeStore, PasswordGate, RecoveryStore,
-    SckStore,
+    RescueStore, SckStore,
 };
 use crate::private_key::{OpenWallet, PrivateKey};
 use crate::recovery::RecoveryRules;
@@ -62,6 +64,8 @@ pub struct Ports {
     pub exports: Arc<dyn ExportLog>,
     /// Recoveries.
     pub recoveries: Arc<dyn RecoveryStore>,
+    /// Damaged accounts.
+    pub rescues: Arc<dyn RescueStore>,
     /// Wrapped SCKs.
     pub scks: Arc<dyn SckStore>,
     /// The audit table.
@@ -76,7 +80,7 @@ impl Ports {
     pub fn new<D>(database: Arc<D>, scks: Arc<dyn SckStore>) -> Self
     where
         D: AccountStore + EmailChangeStore + FreezeStore + ExportLog + RecoveryStore + AuditLog,
-        D: PasswordGate + 'static,
+        D: PasswordGate + RescueStore + 'static,
     {
         Self {
             accounts: database.clone(),
@@ -84,6 +88,7 @@ impl Ports {
             freezes: database.clone(),
             exports: database.clone(),
             recoveries: database.clone(),
+            rescues: database.clone(),
             scks,
             audit: database.clone(),
             gate: database,

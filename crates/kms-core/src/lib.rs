@@ -29,6 +29,7 @@ pub mod ports;
 mod private_key;
 mod random;
 pub mod recovery;
+pub mod rescue;
 mod sck;
 mod seal;
 mod server_keys;
@@ -42,7 +43,9 @@ mod vectors;
 mod wrap;
 
 pub use api_token::{HashedToken, PlainToken, PlainTokenError};
-pub use custody::{CreateWallet, Created, Custody, CustodyError, Ports, ProbeError, Rewrapped};
+pub use custody::{
+    CreateWallet, Created, Custody, CustodyError, Ports, ProbeError, Rescue, Rewrapped,
+};
 pub use integrity::{AlarmContext, integrity_alarm};
 pub use kdf::{KdfParams, KdfParamsError, Salt};
 pub use kdf_pool::{KdfPermit, KdfPool, PoolError};

@@ -3,12 +3,14 @@
 
 use async_trait::async_trait;
 use kms_types::{AccountId, AccountRef, RecoveryId, RecoveryStep, SckId, Timestamp};
+use sha2::{Digest, Sha256};
 
 use crate::account::{Account, ContactChange, EmailChange, NewAccount, Wallet, WalletSwap};
 use crate::audit::{Action, AuditRecord};
 use crate::freeze::FreezeChange;
 use crate::master_key::MasterKeyId;
 use crate::recovery::Recovery;
+use crate::rescue::DamagedAccount;
 use crate::server_keys::ServerKeyId;
 
 /// Why a store failed.
@@ -90,6 +92,16 @@ pub trait AccountStore: Send + Sync {
         wallet: Wallet,
     ) -> Result<bool, StoreError>;
 
+    /// Replaces the hash of the wrapped SCK, if the wallet is still sealed under this SCK and has
+    /// the hash `replaces`; else returns `false`. The version stays, and no event is written.
+    async fn record_wrapped_sck(
+        &self,
+        account: AccountId,
+        sck: SckId,
+        replaces: [u8; 32],
+        hash: [u8; 32],
+    ) -> Result<bool, StoreError>;
+
     /// Sets or removes a contact. Returns `false`, having written nothing, if the account does not
     /// [allow](Account::allows) it at this version of the wallet.
     async fn set_contact(
@@ -148,6 +160,27 @@ pub trait FreezeStore: Send + Sync {
     -> Result<Vec<AccountId>, StoreError>;
 }
 
+/// Accounts whose rows fail their integrity check.
+#[async_trait]
+pub trait RescueStore: Send + Sync {
+    /// Returns the account as it is stored, whatever its MAC, and the tables in which a row of it
+    /// fails its check.
+    async fn damaged_account(
+        &self,
+        account: AccountRef,
+    ) -> Result<Option<DamagedAccount>, StoreError>;
+
+    /// Writes the account, its wallet and the event `AccountFrozen`, ends its recoveries and its
+    /// requested change of the e-mail address, and deletes its other rows that fail their check.
+    /// Returns `false`, having written nothing, if the account is no longer as it was `stored`.
+    async fn rescue_account(
+        &self,
+        stored: &DamagedAccount,
+        rescued: Account,
+        at: Timestamp,
+    ) -> Result<bool, StoreError>;
+}
+
 /// Notices of exported keys.
 #[async_trait]
 pub trait ExportLog: Send + Sync {
@@ -200,6 +233,15 @@ pub struct WrappedSck {
     pub master_key: MasterKeyId,
     /// The ciphertext (`FORMAT.md`, "Wrapped SCK").
     pub bytes: Vec<u8>,
+}
+
+impl WrappedSck {
+    /// Returns the hash that the wallet's row holds (`FORMAT.md`, "Wrapped SCK").
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
+        let digest = Sha256::new_with_prefix(self.master_key.to_string());
+        digest.chain_update([0]).chain_update(&self.bytes).finalize().into()
+    }
 }
 
 /// The key database: wrapped SCKs and nothing else.

@@ -29,6 +29,7 @@ pub(crate) fn account() -> Account {
             pepper_id: 1.try_into().unwrap(),
             commitment: [5; 32],
             sck_id: SckId::random(),
+            wrapped_hash: [6; 32],
             version: 7,
         },
     }

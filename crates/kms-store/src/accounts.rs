@@ -4,6 +4,7 @@ pub(crate) mod contacts;
 mod freezes;
 mod listing;
 mod mac;
+mod rescue;
 pub(crate) mod rows;
 mod store;
 

@@ -46,6 +46,15 @@ pub struct ApiToken {
     pub revoked_at: Option<Timestamp>,
 }
 
+/// A token of the list, which may be unreadable.
+#[derive(Debug)]
+pub struct ListedToken {
+    /// Its name as stored.
+    pub name: String,
+    /// The token, or why its row cannot be read.
+    pub token: Result<ApiToken, StoreError>,
+}
+
 impl ApiToken {
     /// Whether the token is neither expired nor revoked.
     #[must_use]
@@ -163,17 +172,20 @@ impl Database {
         .await
     }
 
-    /// Lists all tokens, oldest first.
+    /// Lists all tokens, oldest first. An unreadable row does not fail the others.
     ///
     /// # Errors
-    /// When the database does not answer, or a row fails its integrity check.
-    pub async fn api_tokens(&self) -> Result<Vec<ApiToken>, StoreError> {
+    /// When the database does not answer.
+    pub async fn api_tokens(&self) -> Result<Vec<ListedToken>, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
             let rows: Vec<Columns> =
                 api_tokens::table.order(api_tokens::created_at).load(connection)?;
-            let parsed = rows.into_iter().map(|row| parse(row, &keys).map(|(token, _hash)| token));
-            Ok(parsed.collect::<Result<_, _>>()?)
+            let list = |row: Columns| ListedToken {
+                name: row.1.clone(),
+                token: parse(row, &keys).map(|(token, _hash)| token),
+            };
+            Ok(rows.into_iter().map(list).collect())
         })
         .await
     }

@@ -32,6 +32,7 @@ mod leases;
 mod names;
 mod orphaned_scks;
 mod password_lockout;
+mod proposals;
 mod rate_limits;
 mod recoveries;
 mod schema;
@@ -40,7 +41,7 @@ mod server_keys;
 mod transfers;
 
 pub use accounts::ListedAccount;
-pub use api_tokens::{ApiToken, Scope};
+pub use api_tokens::{ApiToken, ListedToken, Scope};
 pub use audit::{AuditError, AuditRow};
 #[cfg(feature = "transfers")]
 pub use database::NoticeFrom;
@@ -53,6 +54,7 @@ pub use keys::SqliteKeyDatabase;
 #[cfg(any(feature = "mongodb", feature = "sqlite"))]
 pub use keys::{KeyDatabase, KeyDatabaseOwner, open_existing_key_database, open_key_database};
 pub use names::Resolved;
+pub use proposals::{Proposal, ProposalError};
 pub use rate_limits::{RateLimit, RateLimitExceeded};
 pub use server_keys::{Dependants, MovedBatch, Sealed};
 #[cfg(feature = "transfers")]

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text};
 use kms_core::ports::{RecoveryStore, StoreError};
-use kms_core::recovery::{Recovery, RecoveryCode};
+use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
 use kms_core::{AlarmContext, ServerKeys, integrity_alarm};
 use kms_types::{AccountId, EventKind, RecoveryId, RecoveryStep, Timestamp};
 
@@ -19,7 +19,7 @@ const OPEN: &str = "stage in ('waiting', 'ready')";
 /// The name of the switch that pauses recoveries.
 const PAUSE: &str = "recoveries";
 
-#[derive(Queryable, QueryableByName, Selectable, Insertable, AsChangeset)]
+#[derive(Clone, Queryable, QueryableByName, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = recoveries, treat_none_as_null = true)]
 struct Row {
     #[diesel(sql_type = Text)]
@@ -203,6 +203,55 @@ fn cancel_open(
     // `false` if it was completed concurrently.
     let done = update(connection, &cancelled, Some(RecoveryStep::Cancelled), now, keys)?;
     Ok(done.then_some(open.id))
+}
+
+/// The recoveries of the account whose rows fail their integrity check.
+fn unreadable(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    keys: &ServerKeys,
+) -> Result<Vec<Row>, Failure> {
+    let rows: Vec<Row> = recoveries::table
+        .filter(recoveries::account_id.eq(account.to_string()))
+        .select(Row::as_select())
+        .load(connection)?;
+    Ok(rows.into_iter().filter(|row| row.clone().parse(keys).is_err()).collect())
+}
+
+/// Whether a recovery of the account fails its integrity check.
+pub(crate) fn has_unreadable(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    keys: &ServerKeys,
+) -> Result<bool, Failure> {
+    Ok(!unreadable(connection, account, keys)?.is_empty())
+}
+
+/// Stores the account's recoveries that fail their integrity check as cancelled: that decides
+/// nothing, and events refer to them.
+pub(crate) fn end_unreadable(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    keys: &ServerKeys,
+) -> Result<(), Failure> {
+    for row in unreadable(connection, account, keys)? {
+        let id = row.id.clone();
+        let ended = Recovery {
+            id: RowRef { table: "recoveries", key: &id }.parse(&id)?,
+            account,
+            written: RecoveryStage::Cancelled,
+            code: RecoveryCode::None,
+            codes_key: keys.codes.current(),
+            requested_at: Timestamp(row.requested_at),
+            ready_at: Timestamp(row.ready_at),
+            expires_at: Timestamp(row.expires_at),
+            version: row.version.saturating_add(1),
+        };
+        diesel::update(recoveries::table.find(&id))
+            .set(Row::new(&ended, keys))
+            .execute(connection)?;
+    }
+    Ok(())
 }
 
 /// As [`cancel_open`]. A recovery that fails its integrity check is an alarm, and must not keep a

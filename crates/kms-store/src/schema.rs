@@ -32,6 +32,19 @@ diesel::table! {
 }
 
 diesel::table! {
+    proposals (action, subject) {
+        action -> Text,
+        subject -> Text,
+        digest -> Binary,
+        person -> Text,
+        reason -> Text,
+        proposed_at -> BigInt,
+        mac_key -> Integer,
+        mac -> Binary,
+    }
+}
+
+diesel::table! {
     switches (name) {
         name -> Text,
         since -> BigInt,
@@ -50,6 +63,7 @@ diesel::table! {
         pepper_id -> Integer,
         commitment -> Binary,
         sck_id -> Text,
+        wrapped_hash -> Binary,
         version -> BigInt,
     }
 }

@@ -143,9 +143,9 @@ async fn list(vault: &Vault, json: bool) -> anyhow::Result<()> {
         let of: Vec<_> = of.iter().map(|(what, count)| format!("{what} {count}")).collect();
         say(&format!("{key}\t{provider}\t{role}\t{count}\t{}", of.join(", ")));
     }
-    let lost = census.missing + census.unreadable;
+    let lost = census.lost();
     if lost > 0 {
-        say(&format!("{lost} wallets have no readable wrapped key; see `kms-server keys verify`"));
+        say(&format!("{lost} wallets have no usable wrapped key; see `kms-server keys verify`"));
     }
     Ok(())
 }
@@ -223,7 +223,7 @@ async fn move_all(vault: &Vault) -> anyhow::Result<()> {
     // Counted again, because servers have handled requests meanwhile.
     let census = vault.census().await?;
     let left = census.under.iter().filter(|(id, _)| *id != active).map(|(_, count)| count);
-    let left = left.sum::<u64>() + census.missing + census.unreadable;
+    let left = left.sum::<u64>() + census.lost();
     say(&format!("{moved} moved to {active}, {left} left"));
     ensure!(left == 0, "{left} wallets are not under {active}");
     Ok(())
@@ -258,6 +258,7 @@ async fn verify(vault: &Vault, decrypt: bool) -> anyhow::Result<()> {
             let mut wrong = match vault.held(listed).await? {
                 Held::Under(key) if known.contains(&key) => None,
                 Held::Under(key) => Some(format!("the KMS key {key} is not configured")),
+                Held::Damaged => Some("the wrapped key is not the one that was written".to_owned()),
                 Held::Missing => Some("the wrapped key is missing".to_owned()),
                 Held::Unreadable(error) => Some(error.to_string()),
             };
@@ -287,10 +288,11 @@ async fn retire(vault: &Vault, id: &MasterKeyId) -> anyhow::Result<()> {
     let census = vault.census().await?;
     let count = census.count(id);
     ensure!(count == 0, "{count} wallets' keys are under {id}; run `kms-server keys rewrap`");
-    let unreadable = census.unreadable;
+    let unreadable = census.unreadable + census.damaged;
     ensure!(
         unreadable == 0,
-        "{unreadable} wallets cannot be read and may need {id}; see `kms-server keys verify`"
+        "{unreadable} wallets or their wrapped keys cannot be read and may need {id}; see \
+         `kms-server keys verify`"
     );
     if !vault.older.iter().any(|key| key.id == *id) {
         bail!("no KMS key {id} is configured, and no wallet needs it");

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use kms_core::ports::StoreError;
+use kms_core::account::Account;
+use kms_core::ports::{AccountStore, StoreError};
 use kms_core::{Custody, MasterKeyId, ServerKeys};
 use kms_store::{Database, KeyDatabase, ListedAccount, open_existing_key_database};
 use uuid::Uuid;
@@ -32,6 +33,8 @@ pub(super) struct Vault {
 pub(super) enum Held {
     /// The SCK is wrapped by this KMS key.
     Under(MasterKeyId),
+    /// The key database does not hold it as it was written.
+    Damaged,
     /// The key database does not have it.
     Missing,
     /// Unknown, because a row cannot be read.
@@ -43,6 +46,7 @@ pub(super) enum Held {
 pub(super) struct Census {
     pub(super) under: BTreeMap<MasterKeyId, u64>,
     pub(super) missing: u64,
+    pub(super) damaged: u64,
     pub(super) unreadable: u64,
 }
 
@@ -113,14 +117,32 @@ impl Vault {
     /// Looks up the wallet's wrapped SCK.
     pub(super) async fn held(&self, listed: ListedAccount) -> Result<Held, StoreError> {
         let found = match listed.account {
-            Ok(account) => self.key_database.sck(account.wallet.sck_id).await,
+            Ok(account) => self.held_by(account).await,
             Err(error) => Err(error),
         };
         match found {
-            Ok(Some(wrapped)) => Ok(Held::Under(wrapped.master_key)),
-            Ok(None) => Ok(Held::Missing),
-            Err(error @ StoreError::Unavailable { .. }) => Err(error),
-            Err(error) => Ok(Held::Unreadable(error)),
+            Err(error) if !matches!(error, StoreError::Unavailable { .. }) => {
+                Ok(Held::Unreadable(error))
+            }
+            other => other,
+        }
+    }
+
+    async fn held_by(&self, mut account: Account) -> Result<Held, StoreError> {
+        let mut is_second = false;
+        loop {
+            let found = self.key_database.sck(account.wallet.sck_id).await?;
+            let Some(wrapped) = found else { return Ok(Held::Missing) };
+            if wrapped.hash() == account.wallet.wrapped_hash {
+                return Ok(Held::Under(wrapped.master_key));
+            }
+            if is_second {
+                return Ok(Held::Damaged);
+            }
+            // It may have been replaced since the account was read.
+            is_second = true;
+            let current = self.database.account(account.id.into()).await?;
+            account = current.unwrap_or(account);
         }
     }
 
@@ -131,6 +153,7 @@ impl Vault {
             match self.held(listed).await? {
                 Held::Under(key) => *census.under.entry(key).or_default() += 1,
                 Held::Missing => census.missing += 1,
+                Held::Damaged => census.damaged += 1,
                 Held::Unreadable(_) => census.unreadable += 1,
             }
             Ok(())
@@ -143,7 +166,12 @@ impl Vault {
 impl Census {
     /// Returns the number of all wallets.
     pub(super) fn total(&self) -> u64 {
-        self.under.values().sum::<u64>() + self.missing + self.unreadable
+        self.under.values().sum::<u64>() + self.lost()
+    }
+
+    /// Returns the number of wallets without a wrapped SCK that can be relied on.
+    pub(super) fn lost(&self) -> u64 {
+        self.missing + self.damaged + self.unreadable
     }
 
     /// Returns the number of wallets whose SCK is under this key.

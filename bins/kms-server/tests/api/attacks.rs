@@ -98,6 +98,7 @@ async fn values_exchanged_between_accounts_open_no_wallet() {
     let (ann, bob) = (attack.ann.id.to_string(), attack.bob.id.to_string());
     for (table, column) in [
         ("accounts", "telegram_id"),
+        ("accounts", "created_at"),
         ("accounts", "mac"),
         ("wallets", "address"),
         ("wallets", "public_key"),
@@ -105,6 +106,7 @@ async fn values_exchanged_between_accounts_open_no_wallet() {
         ("wallets", "sck_id"),
         ("wallets", "commitment"),
         ("wallets", "salt"),
+        ("wallets", "wrapped_hash"),
     ] {
         let key = if table == "accounts" { "id" } else { "account_id" };
         exchange(env, table, column, key, [&ann, &bob]);

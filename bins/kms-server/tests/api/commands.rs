@@ -171,6 +171,7 @@ fn the_commands_of_the_documentation_exist() {
             }
             let argument = |word| match word {
                 "ACCOUNT" => "telegram:1",
+                "WALLET" => "telegram:1=0x70997970C51812dc3A010C7d01b50e0d17dc79C8",
                 "ID" | "NAME" | "OLD" => "5f0c0b44-6a5e-4a3e-9d0a-0f6a5c1f7a10",
                 "KEY" => "row",
                 "VERSION" => "1",

@@ -8,6 +8,8 @@ use kms_server_testing::requests::{COIN, confirm, create, hash, quote, recover, 
 use kms_server_testing::{ServerProcess, Stores, TEST_KMS_KEY_PASSPHRASE, TestEnv, TestServer};
 use kms_types::ErrorCode;
 use kms_types::wire::{ChangePassword, TransferState};
+use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::{Binary, Document, doc};
 
 const BOTH: [Stores; 2] = [Stores::Embedded, Stores::Servers];
 
@@ -250,20 +252,50 @@ async fn verify_reports_a_wallet_whose_wrapped_key_is_missing() {
             assert!(named.contains(&format!("{}\tthe wrapped key is missing", ann.id)), "{named}");
             assert!(named.contains("1 of 2 wallets cannot be recovered"), "{named}");
         }
-        assert!(succeeds(&env, "keys list").contains("1 wallets have no readable wrapped key"));
+        assert!(succeeds(&env, "keys list").contains("1 wallets have no usable wrapped key"));
         // The owner's next correct password repairs it.
         client.create_account(&create(1, "name1", "right")).await.unwrap();
-        let verifies = || kms_server(&env, "keys verify --decrypt").output().unwrap();
-        let mut verified = verifies();
-        for _ in 0..50 {
-            if verified.status.success() {
-                break;
-            }
-            verified = verifies();
-        }
-        assert!(output_text(&verified).contains("all 2 wallets"), "{}", output_text(&verified));
+        assert!(until_verified(&env).contains("all 2 wallets"));
         server.terminate();
     }
+}
+
+/// Waits until a repair in the background is done.
+fn until_verified(env: &TestEnv) -> String {
+    let verifies = || kms_server(env, "keys verify --decrypt").output().unwrap();
+    let mut verified = verifies();
+    for _ in 0..50 {
+        if verified.status.success() {
+            break;
+        }
+        verified = verifies();
+    }
+    output_text(&verified)
+}
+
+#[actix_web::test]
+async fn a_damaged_wrapped_key_is_found_without_unwrapping_and_repaired() {
+    let (env, token) = wallets(Stores::Servers, 2).await;
+    let mongo = mongodb::Client::with_uri_str(&env.key_database).await.unwrap();
+    let scks = mongo.database(&env.key_database_name).collection::<Document>("wrapped_scks");
+    let server = ServerProcess::start(&env, None, "info");
+    let client = server.client(&env, &token);
+    let ann = client.account(telegram(1)).await.unwrap().unwrap().id.to_string();
+    let stored = scks.find_one(doc! { "account": &ann }).await.unwrap().unwrap();
+    let mut bytes = stored.get_binary_generic("bytes").unwrap().clone();
+    bytes[100] ^= 1;
+    let damaged = Binary { subtype: BinarySubtype::Generic, bytes };
+    let set = doc! { "$set": { "bytes": damaged } };
+    scks.update_one(doc! { "account": &ann }, set).await.unwrap();
+    let named = fails(&env, "keys verify");
+    let what = format!("{ann}\tthe wrapped key is not the one that was written");
+    assert!(named.contains(&what) && named.contains("1 of 2 wallets"), "{named}");
+    assert!(succeeds(&env, "keys list").contains("1 wallets have no usable wrapped key"));
+    assert!(fails(&env, "keys rewrap").contains("1 left"));
+    assert!(opens(&client, 1, "right").await);
+    assert!(until_verified(&env).contains("all 2 wallets"));
+    assert!(recovers(&client, 1).await && opens(&client, 1, "recovered").await);
+    server.terminate();
 }
 
 #[actix_web::test]

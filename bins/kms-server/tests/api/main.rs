@@ -25,6 +25,7 @@ mod operations;
 mod outages;
 mod planted_secrets;
 mod recoveries;
+mod rescue;
 mod restore;
 mod rollbacks;
 mod server_keys;

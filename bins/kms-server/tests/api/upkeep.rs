@@ -5,7 +5,8 @@ use std::time::Duration;
 use kms_store::{AuditRow, Database, KeyDatabaseOwner, RateLimit, Scope, open_key_database};
 use kms_testkit::AwsFault;
 use kms_types::wire::ChangePassword;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::{Binary, Document, doc};
 use rsa::PrivateKey;
 
 use crate::aws;
@@ -89,18 +90,24 @@ async fn one_server_at_a_time_raises_alarms_for_unrecoverable_wallets() {
     let ann = client.create_account(&create(1, "ann", "ann's")).await.unwrap();
     let bob = client.create_account(&create(2, "bob", "bob's")).await.unwrap();
     let carl = client.create_account(&create(3, "carl", "carl's")).await.unwrap();
+    let dora = client.create_account(&create(4, "dora", "dora's")).await.unwrap();
     let mongo = mongodb::Client::with_uri_str(&env.key_database).await.unwrap();
     let scks = mongo.database(&env.key_database_name).collection::<Document>("wrapped_scks");
     let of = |account: &kms_types::wire::Account| doc! { "account": account.id.to_string() };
     scks.delete_one(of(&ann)).await.unwrap();
     scks.update_one(of(&bob), doc! { "$set": { "master_key": "kms-gone" } }).await.unwrap();
+    let stored = scks.find_one(of(&dora)).await.unwrap().unwrap();
+    let mut bytes = stored.get_binary_generic("bytes").unwrap().clone();
+    bytes[7] ^= 1;
+    let damaged = Binary { subtype: BinarySubtype::Generic, bytes };
+    scks.update_one(of(&dora), doc! { "$set": { "bytes": damaged } }).await.unwrap();
     scks.update_one(of(&carl), doc! { "$set": { "account": bob.id.to_string() } }).await.unwrap();
 
-    let alarms = rows(&database, 6, |row| row.phase == "alarm").await;
+    let alarms = rows(&database, 8, |row| row.phase == "alarm").await;
     let mut named: Vec<_> = alarms.iter().map(|row| row.account.clone().unwrap()).collect();
     named.sort();
     named.dedup();
-    let mut lost = [&ann, &bob, &carl].map(|account| account.id.to_string());
+    let mut lost = [&ann, &bob, &carl, &dora].map(|account| account.id.to_string());
     lost.sort();
     assert_eq!(named, lost);
     // The second alarm for a wallet comes from the next round, not from the other server.
@@ -113,7 +120,7 @@ async fn one_server_at_a_time_raises_alarms_for_unrecoverable_wallets() {
     for server in &servers {
         metrics.push_str(&get(server, "/metrics").await);
     }
-    assert!(metrics.contains("wallets_not_recoverable 3"), "{metrics}");
+    assert!(metrics.contains("wallets_not_recoverable 4"), "{metrics}");
     for server in servers {
         server.terminate();
     }

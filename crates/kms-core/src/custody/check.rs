@@ -2,6 +2,7 @@
 //! can open. No wallet's key is opened here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kms_types::{AccountId, Timestamp};
 
@@ -12,6 +13,9 @@ use crate::account::Account;
 use crate::audit::{Action, Audited, Caller, Phase};
 use crate::master_key::{self, MasterKeyError, MasterKeyId};
 use crate::ports::{StoreError, WrappedSck};
+
+/// How long a replaced SCK may precede its hash: they are in two databases.
+const BETWEEN_WRITES: Duration = Duration::from_millis(250);
 
 /// Why a KMS key failed its probe.
 #[derive(Debug, thiserror::Error)]
@@ -78,13 +82,22 @@ impl Custody {
         journal.close(Some(error.phase())).await;
     }
 
-    /// Returns the wallet's wrapped SCK if the key database holds it for this account and under a
-    /// KMS key that is configured. Nothing is unwrapped.
+    /// Returns the wallet's wrapped SCK if the key database holds it for this account, as it was
+    /// written, and under a KMS key that is configured. Nothing is unwrapped.
     ///
     /// # Errors
-    /// `Integrity` when the wallet could not be recovered; else as the key database fails.
+    /// `Integrity` when the wallet could not be recovered; else as a store fails.
     pub async fn find_wrapped_sck(&self, account: &Account) -> Result<WrappedSck, CustodyError> {
-        let wrapped = self.ports.scks.sck(account.wallet.sck_id).await?.ok_or(MISSING)?;
+        let mut wrapped = self.ports.scks.sck(account.wallet.sck_id).await?.ok_or(MISSING)?;
+        if wrapped.hash() != account.wallet.wrapped_hash {
+            // It may have been replaced since the account was read, or at this moment.
+            tokio::time::sleep(BETWEEN_WRITES).await;
+            let wallet = self.load(account.id.into()).await?.wallet;
+            wrapped = self.ports.scks.sck(wallet.sck_id).await?.ok_or(MISSING)?;
+            if wrapped.hash() != wallet.wrapped_hash {
+                return Err(CustodyError::Integrity("the wrapped SCK is not the one written"));
+            }
+        }
         if wrapped.account != account.id {
             return Err(CustodyError::Integrity("the wrapped SCK belongs to another account"));
         }

@@ -38,6 +38,9 @@ pub enum CustodyError {
     /// The account is not frozen.
     #[error("the account is not frozen")]
     NotFrozen,
+    /// Every row of the account passes its integrity check.
+    #[error("every row of this account passes its integrity check; there is nothing to rescue")]
+    NotDamaged,
     /// The id is that of another account's recovery.
     #[error("the recovery id is already in use")]
     RecoveryReused,
@@ -94,6 +97,7 @@ impl Audited for CustodyError {
             Self::Locked { .. } => Phase::Outcome("locked"),
             Self::Frozen => Phase::Outcome("frozen"),
             Self::NotFrozen => Phase::Outcome("not_frozen"),
+            Self::NotDamaged => Phase::Outcome("not_damaged"),
             Self::RecoveryReused => Phase::Outcome("recovery_reused"),
             Self::NoRecovery => Phase::Outcome("no_recovery"),
             Self::RecoveryOpen => Phase::Outcome("recovery_open"),

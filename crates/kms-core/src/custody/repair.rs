@@ -1,6 +1,6 @@
-//! Repair after unlock: a wrapped SCK that the key database lost, or that no configured KMS key can
-//! unwrap, is written again; a wallet under an older KDF or pepper is sealed under the current one.
-//! Both need the SCK, which only a correct password yields.
+//! Repair after unlock: a wrapped SCK that the key database lost or damaged, or that no configured
+//! KMS key can unwrap, is written again; a wallet under an older KDF or pepper is sealed under the
+//! current one. Both need the SCK, which only a correct password yields.
 //!
 //! A repair must never fail or delay the request that made it possible, nor overwrite a concurrent
 //! change of password or a recovery.
@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kms_types::{PasswordHash, Timestamp};
+use kms_types::{AccountId, PasswordHash, Timestamp};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::journal::Journal;
@@ -22,6 +22,10 @@ use crate::sck::Sck;
 
 /// Concurrent checks, and concurrent repairs. Excess wallets are repaired at their next unlock.
 const CONCURRENCY: usize = 8;
+
+/// Attempts to record a replaced SCK beside other changes of the row. What is not recorded is
+/// replaced at the next unlock.
+const RECORD_ATTEMPTS: usize = 4;
 
 /// What a repair writes. Contains no plaintext key.
 pub(super) enum Repair {
@@ -77,10 +81,13 @@ impl WalletSealer {
         Ok(Repair::Reseal(Box::new(wallet), wrapped))
     }
 
-    /// Returns whether this is a wrapped SCK of the account under a configured KMS key.
+    /// Returns whether this is the wrapped SCK of the account as it was written, under a configured
+    /// KMS key.
     fn is_usable(&self, account: &Account, found: Option<&WrappedSck>) -> bool {
         found.is_some_and(|found| {
-            found.account == account.id && self.ring.get(&found.master_key).is_some()
+            found.account == account.id
+                && found.hash() == account.wallet.wrapped_hash
+                && self.ring.get(&found.master_key).is_some()
         })
     }
 }
@@ -166,19 +173,24 @@ async fn restore(
     caller: &Caller,
     now: Timestamp,
 ) -> Result<(), CustodyError> {
+    // Read again: `keys rewrap` may have replaced it meanwhile.
+    let current = ports.accounts.account(account.id.into()).await?;
+    let Some(account) = current.filter(|it| it.wallet.sck_id == wrapped.id) else { return Ok(()) };
     let found = ports.scks.sck(wrapped.id).await?;
-    if sealer.is_usable(account, found.as_ref()) {
+    if sealer.is_usable(&account, found.as_ref()) {
         return Ok(());
     }
     let audit = Arc::clone(&ports.audit);
     Journal::keep(audit, Action::Restore, Some(account.id.into()), caller, now, async |journal| {
-        journal.set_account(account);
+        journal.set_account(&account);
         journal.intent().await?;
         match found {
-            None => ports.scks.put_sck(wrapped).await?,
-            Some(old) if ports.scks.replace_sck(&old, wrapped).await? => {}
+            None => ports.scks.put_sck(wrapped.clone()).await?,
+            Some(old) if ports.scks.replace_sck(&old, wrapped.clone()).await? => {}
             Some(_) => return Err(CustodyError::Conflict),
         }
+        failpoint::reach("restore-after-sck");
+        record_wrapped_sck(ports, account.id, &wrapped).await?;
         tracing::warn!(
             account = %account.id,
             event = "wrapped_sck_restored",
@@ -187,6 +199,27 @@ async fn restore(
         Ok(())
     })
     .await
+}
+
+/// Records in the wallet's row what the key database holds, unless the wallet is sealed under
+/// another SCK by now, or another writer replaced this one and records it itself.
+pub(super) async fn record_wrapped_sck(
+    ports: &Ports,
+    account: AccountId,
+    wrapped: &WrappedSck,
+) -> Result<(), CustodyError> {
+    for _ in 0..RECORD_ATTEMPTS {
+        let Some(current) = ports.accounts.account(account.into()).await? else { return Ok(()) };
+        let (replaces, hash) = (current.wallet.wrapped_hash, wrapped.hash());
+        if current.wallet.sck_id != wrapped.id
+            || replaces == hash
+            || ports.scks.sck(wrapped.id).await?.as_ref() != Some(wrapped)
+            || ports.accounts.record_wrapped_sck(account, wrapped.id, replaces, hash).await?
+        {
+            break;
+        }
+    }
+    Ok(())
 }
 
 async fn reseal(

@@ -3,6 +3,7 @@
 
 use kms_types::{AccountId, AccountRef, SckId, Timestamp};
 
+use super::repair::record_wrapped_sck;
 use super::wallet_sealer::wrap_context;
 use super::{Custody, CustodyError};
 use crate::account::Account;
@@ -39,7 +40,9 @@ impl Custody {
         let account = self.load(account).await?;
         let found = self.ports.scks.sck(account.wallet.sck_id).await?;
         let active = self.sealer.ring.active().id();
-        if found.as_ref().is_some_and(|wrapped| wrapped.master_key == *active) {
+        let is_recorded = |wrapped: &WrappedSck| wrapped.hash() == account.wallet.wrapped_hash;
+        let is_active = found.as_ref().is_some_and(|wrapped| wrapped.master_key == *active);
+        if is_active && found.as_ref().is_some_and(is_recorded) {
             return Ok(Rewrapped::AlreadyActive);
         }
         self.audited(Action::Rewrap, AccountRef::Id(account.id), caller, now, async |journal| {
@@ -47,15 +50,21 @@ impl Custody {
             let old = found.ok_or(MISSING)?;
             journal.intent().await?;
             let sck = self.unwrap_committed(&account, old.clone()).await?;
+            if is_active {
+                // An earlier run ended between the two databases.
+                record_wrapped_sck(&self.ports, account.id, &old).await?;
+                return Ok(Rewrapped::AlreadyActive);
+            }
             let new = wrap_context(&account).wrap(&sck, &self.sealer.ring)?;
             drop(sck);
             // It replaces the only copy, so it must unwrap first.
             drop(self.unwrap_committed(&account, new.clone()).await?);
             failpoint::reach("rewrap-before-replace");
-            if !self.ports.scks.replace_sck(&old, new).await? {
+            if !self.ports.scks.replace_sck(&old, new.clone()).await? {
                 return Err(CustodyError::Conflict);
             }
             failpoint::reach("rewrap-after-replace");
+            record_wrapped_sck(&self.ports, account.id, &new).await?;
             Ok(Rewrapped::Moved)
         })
         .await

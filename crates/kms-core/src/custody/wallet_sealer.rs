@@ -55,6 +55,7 @@ impl WalletSealer {
         let pepper = self.keys.pepper.get(pepper_id).ok_or(CustodyError::NoPepper(pepper_id))?;
         let sck = Sck::derive(self.kdf, password, &salt, pepper);
         let context = SealContext { account, telegram_id, address, sck_id };
+        let wrapped = WrapContext { account, address, sck_id }.wrap(&sck, &self.ring)?;
         let wallet = Wallet {
             address,
             public_key: key.public_key(),
@@ -65,9 +66,9 @@ impl WalletSealer {
             pepper_id,
             commitment: sck.commitment(),
             sck_id,
+            wrapped_hash: wrapped.hash(),
             version,
         };
-        let wrapped = WrapContext { account, address, sck_id }.wrap(&sck, &self.ring)?;
         Ok((wallet, wrapped))
     }
 }

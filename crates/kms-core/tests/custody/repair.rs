@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kms_core::account::Account;
+use kms_core::account::{Account, Wallet};
 use kms_core::audit::Action;
 use kms_core::ports::{SckStore, WrappedSck};
 use kms_core::{Custody, CustodyError, KdfParams};
@@ -40,26 +40,38 @@ async fn until_audited(world: &World, rows: usize) {
 
 #[tokio::test]
 async fn restores_a_lost_or_unusable_wrapped_sck() {
-    for gone in [false, true] {
+    for what in ["gone", "damaged", "under a retired key"] {
         let world = World::new(OLD).await;
         world.create(1, "ann's").await.unwrap();
         let ann = world.account(1).await;
         let sound = world.scks.sck(ann.wallet.sck_id).await.unwrap().unwrap();
-        if gone {
-            world.scks.remove_sck(sound.id).await.unwrap();
-        } else {
-            let retired = WrappedSck { master_key: "gone".parse().unwrap(), ..sound.clone() };
-            assert!(world.scks.replace_sck(&sound, retired).await.unwrap());
+        let replace = async |other| world.scks.replace_sck(&sound, other).await.unwrap();
+        match what {
+            "gone" => world.scks.remove_sck(sound.id).await.unwrap(),
+            "damaged" => {
+                let mut bytes = sound.bytes.clone();
+                bytes[0] ^= 1;
+                assert!(replace(WrappedSck { bytes, ..sound.clone() }).await);
+            }
+            _ => {
+                let master_key = "gone".parse().unwrap();
+                assert!(replace(WrappedSck { master_key, ..sound.clone() }).await);
+            }
         }
-        assert!(world.custody.find_wrapped_sck(&ann).await.is_err());
+        let found = world.custody.find_wrapped_sck(&ann).await;
+        assert!(matches!(found, Err(CustodyError::Integrity(_))), "{what}");
         let rows = world.audit().await.len();
         assert!(opens(&world.custody, "a guess").await.is_err());
         opens(&world.custody, "ann's").await.unwrap();
         until_audited(&world, rows + 6).await;
         let records = world.audit().await.split_off(rows + 4);
         assert_eq!(records, [("intent", ""), ("outcome", "ok")].map(|(a, b)| (a.into(), b.into())));
-        world.custody.find_wrapped_sck(&ann).await.unwrap();
-        assert_eq!(world.account(1).await, ann, "the wallet itself does not change");
+        let after = world.account(1).await;
+        assert_eq!(world.custody.find_wrapped_sck(&ann).await.unwrap().hash(), {
+            after.wallet.wrapped_hash
+        });
+        let wallet = Wallet { wrapped_hash: ann.wallet.wrapped_hash, ..after.wallet.clone() };
+        assert_eq!(wallet, ann.wallet, "the wallet itself does not change");
         recovers(&world.custody).await;
     }
 }

@@ -1,6 +1,7 @@
 //! Operator actions on wallets, without their owners' passwords.
 
-use kms_core::ports::{SckStore, WrappedSck};
+use kms_core::account::{Account, Wallet};
+use kms_core::ports::{AccountStore, SckStore, WrappedSck};
 use kms_core::{Custody, CustodyError, KdfParams, Rewrapped};
 use kms_types::RecoveryId;
 
@@ -28,9 +29,11 @@ async fn rewraps_an_sck_once_and_audits_it() {
     assert_eq!(records, [("intent", ""), ("outcome", "ok")].map(|(a, b)| (a.into(), b.into())));
     assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::AlreadyActive);
     assert_eq!(world.audit().await.len(), rows + 2, "nothing was opened");
-    assert_eq!(world.account(1).await, before);
     let moved = world.scks.sck(before.wallet.sck_id).await.unwrap().unwrap();
     assert_eq!(moved.master_key.to_string(), "kms-newer");
+    // Only the record of what is wrapped changes.
+    let wallet = Wallet { wrapped_hash: moved.hash(), ..before.wallet.clone() };
+    assert_eq!(world.account(1).await, Account { wallet, ..before });
     custody.verify(telegram(1), &caller(), NOW).await.unwrap();
     assert!(recovers(&custody).await);
 }
@@ -127,6 +130,29 @@ async fn of_two_concurrent_rewraps_one_succeeds() {
     *world.forger.sck.lock().await = read;
     assert!(matches!(rewraps(&custody).await, Err(CustodyError::Conflict)));
     *world.forger.sck.lock().await = None;
+    assert!(recovers(&custody).await);
+}
+
+/// The replaced SCK and its hash are in two databases; a crash in between is put right by the next
+/// run, and recovery works meanwhile.
+#[tokio::test]
+async fn a_rewrap_that_ended_between_its_two_writes_is_completed() {
+    let world = World::new(KDF).await;
+    world.create(1, "ann's").await.unwrap();
+    let custody = world.rotated(KDF);
+    let before = world.account(1).await.wallet;
+    assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::Moved);
+    let (sck, new) = (before.sck_id, world.account(1).await.wallet.wrapped_hash);
+    let record = async |old, new| {
+        let id = world.account(1).await.id;
+        world.database.record_wrapped_sck(id, sck, old, new).await.unwrap()
+    };
+    assert!(record(new, before.wrapped_hash).await && !record(new, [0; 32]).await);
+    let damaged = custody.find_wrapped_sck(&world.account(1).await).await;
+    assert!(matches!(damaged, Err(CustodyError::Integrity(_))), "{damaged:?}");
+    assert_eq!(rewraps(&custody).await.unwrap(), Rewrapped::AlreadyActive);
+    assert_eq!(world.account(1).await.wallet.wrapped_hash, new);
+    assert!(record(new, before.wrapped_hash).await);
     assert!(recovers(&custody).await);
 }
 

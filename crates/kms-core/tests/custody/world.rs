@@ -83,6 +83,16 @@ impl AccountStore for Forger {
         self.database.reseal_wallet(account, replaces, wallet).await
     }
 
+    async fn record_wrapped_sck(
+        &self,
+        account: AccountId,
+        sck: SckId,
+        replaces: [u8; 32],
+        hash: [u8; 32],
+    ) -> Result<bool, StoreError> {
+        self.database.record_wrapped_sck(account, sck, replaces, hash).await
+    }
+
     async fn set_contact(
         &self,
         account: AccountId,

@@ -44,6 +44,17 @@ fn parse(row: Row, keys: &ServerKeys) -> Result<EmailChange, StoreError> {
     Ok(change)
 }
 
+/// Whether the requested change of the account fails its integrity check.
+pub(super) fn is_unreadable(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    keys: &ServerKeys,
+) -> Result<bool, Failure> {
+    let found: Option<Row> =
+        email_changes::table.find(account.to_string()).first(connection).optional()?;
+    Ok(found.is_some_and(|row| parse(row, keys).is_err()))
+}
+
 /// Returns the next changes whose MAC is under an older version of the row key.
 pub(crate) fn stale_macs(
     connection: &mut AnyConnection,

@@ -2,17 +2,19 @@
 
 use kms_core::account::{Account, EmailChange};
 
-/// Covers who owns which wallet, whether it may sign, what decides how fast its password can be
-/// replaced, and the wallet itself: without that, a changed salt or KDF would look like a wrong
-/// password.
+/// Covers who owns which wallet and since when, whether it may sign, what decides how fast its
+/// password can be replaced, and the wallet itself: without that, a changed salt or KDF would look
+/// like a wrong password.
 pub(super) fn with_account_fields<T>(account: &Account, work: impl FnOnce(&[&[u8]]) -> T) -> T {
     let telegram_id = account.telegram_id.as_i64().to_be_bytes();
+    let created_at = account.created_at.0.to_be_bytes();
     let mut fields: Vec<&[u8]> = vec![
         b"accounts",
         account.id.as_bytes(),
         &telegram_id,
         account.wallet.address.as_bytes(),
         account.state.as_str().as_bytes(),
+        &created_at,
     ];
     let verified = account.email_verified_at.map(|at| at.0.to_be_bytes());
     if let Some(at) = &verified {
@@ -44,6 +46,7 @@ pub(super) fn with_account_fields<T>(account: &Account, work: impl FnOnce(&[&[u8
         pepper_id,
         &wallet.commitment,
         wallet.sck_id.as_bytes(),
+        &wallet.wrapped_hash,
         &version,
     ]);
     work(&fields)

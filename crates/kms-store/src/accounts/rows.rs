@@ -5,14 +5,12 @@ use std::collections::{HashMap, HashSet};
 
 use diesel::prelude::*;
 use diesel::result::Error;
-#[cfg(feature = "transfers")]
-use kms_core::account::AccountState;
-use kms_core::account::{Account, FormerEmail, Wallet};
+use kms_core::account::{Account, AccountState, FormerEmail, Wallet};
 use kms_core::ports::StoreError;
 #[cfg(feature = "transfers")]
 use kms_core::{AlarmContext, integrity_alarm};
 use kms_core::{Salt, ServerKeySet, ServerKeys};
-use kms_types::{AccountId, AccountRef, Timestamp};
+use kms_types::{AccountId, AccountRef, EthAddress, Timestamp};
 
 use super::mac::with_account_fields;
 use crate::convert::RowRef;
@@ -41,7 +39,7 @@ pub(super) use joined;
 /// An account, its wallet, and the username of its owner that is shown.
 pub(super) type Row = (AccountRow, WalletRow, Option<String>);
 
-#[derive(Queryable, Selectable)]
+#[derive(Clone, Queryable, Selectable)]
 #[diesel(table_name = accounts)]
 pub(super) struct AccountRow {
     pub(super) id: String,
@@ -59,7 +57,7 @@ pub(super) struct AccountRow {
     mac: Vec<u8>,
 }
 
-#[derive(Queryable, Selectable, Insertable, AsChangeset)]
+#[derive(Clone, Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = wallets, primary_key(account_id))]
 pub(super) struct WalletRow {
     account_id: String,
@@ -72,6 +70,7 @@ pub(super) struct WalletRow {
     pepper_id: i32,
     commitment: Vec<u8>,
     sck_id: String,
+    wrapped_hash: Vec<u8>,
     version: i64,
 }
 
@@ -81,6 +80,13 @@ pub(crate) fn find(
     account: AccountRef,
     keys: &ServerKeys,
 ) -> Result<Option<Account>, Failure> {
+    Ok(row(connection, account)?.map(|row| parse(row, keys)).transpose()?)
+}
+
+pub(super) fn row(
+    connection: &mut AnyConnection,
+    account: AccountRef,
+) -> Result<Option<Row>, Failure> {
     let row: Option<Row> = match account {
         AccountRef::Id(id) => joined!().filter(accounts::id.eq(id.to_string())).first(connection),
         AccountRef::Telegram(id) => {
@@ -88,7 +94,7 @@ pub(crate) fn find(
         }
     }
     .optional()?;
-    Ok(row.map(|row| parse(row, keys)).transpose()?)
+    Ok(row)
 }
 
 /// Returns the next accounts whose MAC is under an older version of the row key.
@@ -191,19 +197,26 @@ pub(crate) fn update(
 ) -> Result<bool, Failure> {
     lock(connection, account)?;
     let Some(mut account) = find(connection, account.into(), keys)? else { return Ok(false) };
-    if !change(&mut account) {
-        return Ok(false);
-    }
-    let mac = with_account_fields(&account, |fields| keys.row.mac(fields));
+    Ok(change(&mut account) && write(connection, &account, keys)?)
+}
+
+/// Writes the account's own row, with its MAC.
+pub(super) fn write(
+    connection: &mut AnyConnection,
+    account: &Account,
+    keys: &ServerKeys,
+) -> Result<bool, Failure> {
+    let mac = with_account_fields(account, |fields| keys.row.mac(fields));
     let changed = diesel::update(accounts::table.find(account.id.to_string()))
         .set((
             accounts::state.eq(account.state.as_str()),
             accounts::unfreezes_at.eq(account.unfreezes_at.map(|at| at.0)),
-            accounts::mobile.eq(account.mobile),
-            accounts::email.eq(account.email),
+            accounts::mobile.eq(&account.mobile),
+            accounts::email.eq(&account.email),
+            accounts::created_at.eq(account.created_at.0),
             accounts::email_verified_at.eq(account.email_verified_at.map(|at| at.0)),
             accounts::former_email_until.eq(account.former_email.as_ref().map(|it| it.until.0)),
-            accounts::former_email.eq(account.former_email.map(|it| it.email)),
+            accounts::former_email.eq(account.former_email.as_ref().map(|it| &it.email)),
             accounts::recovered_at.eq(account.recovered_at.map(|at| at.0)),
             accounts::mac_key.eq(i32::from(mac.key.as_u8())),
             accounts::mac.eq(mac.tag.to_vec()),
@@ -219,16 +232,53 @@ pub(super) fn update_with_wallet(
     keys: &ServerKeys,
     change: impl FnOnce(&mut Account) -> bool,
 ) -> Result<bool, Failure> {
-    let mut wallet = None;
+    let mut new = None;
     let changed = update(connection, account, keys, |account| {
         let changes = change(account);
-        wallet = changes.then(|| account.wallet.clone());
+        new = changes.then(|| account.clone());
         changes
     })?;
-    let Some(wallet) = wallet.filter(|_wallet| changed) else { return Ok(false) };
-    let row = wallets::table.find(account.to_string());
-    let changed = diesel::update(row).set(WalletRow::new(account, &wallet)).execute(connection)?;
-    Ok(changed == 1)
+    match new.filter(|_account| changed) {
+        Some(account) => write_wallet(connection, &account),
+        None => Ok(false),
+    }
+}
+
+/// Writes the wallet's row, which the MAC of the account covers.
+pub(super) fn write_wallet(
+    connection: &mut AnyConnection,
+    account: &Account,
+) -> Result<bool, Failure> {
+    let row = wallets::table.find(account.id.to_string());
+    let wallet = WalletRow::new(account.id, &account.wallet);
+    Ok(diesel::update(row).set(wallet).execute(connection)? == 1)
+}
+
+/// Reads a row without checking its MAC. What a rescue reads from the opened key, or does not
+/// believe, may be malformed.
+pub(super) fn without_mac((account, wallet, _shown): Row) -> Result<Account, StoreError> {
+    let row = RowRef { table: "accounts", key: &account.id };
+    let wallet = WalletRow {
+        address: EthAddress::from([0; 20]).to_lower_hex(),
+        public_key: vec![0; 33],
+        commitment: vec![0; 32],
+        wrapped_hash: vec![0; 32],
+        ..wallet
+    };
+    Ok(Account {
+        id: row.parse(&account.id)?,
+        telegram_id: row.convert(account.telegram_id)?,
+        username: None,
+        state: account.state.parse().unwrap_or(AccountState::FrozenByOwner),
+        unfreezes_at: None,
+        mobile: account.mobile,
+        email: account.email,
+        email_verified_at: None,
+        former_email: None,
+        recovered_at: None,
+        created_at: Timestamp(account.created_at),
+        wallet: wallet.parse(row)?,
+    })
 }
 
 pub(super) fn parse(
@@ -273,6 +323,7 @@ impl WalletRow {
             pepper_id: wallet.pepper_id.as_u8().into(),
             commitment: wallet.commitment.to_vec(),
             sck_id: wallet.sck_id.to_string(),
+            wrapped_hash: wallet.wrapped_hash.to_vec(),
             version: wallet.version,
         }
     }
@@ -289,6 +340,7 @@ impl WalletRow {
             pepper_id: row.convert(pepper)?,
             commitment: row.array(&self.commitment)?,
             sck_id: row.parse(&self.sck_id)?,
+            wrapped_hash: row.array(&self.wrapped_hash)?,
             version: self.version,
         })
     }

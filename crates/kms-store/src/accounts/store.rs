@@ -110,6 +110,29 @@ impl AccountStore for Database {
         .await
     }
 
+    async fn record_wrapped_sck(
+        &self,
+        account: AccountId,
+        sck: SckId,
+        replaces: [u8; 32],
+        hash: [u8; 32],
+    ) -> Result<bool, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            all_or_nothing(connection, |connection| {
+                rows::update_with_wallet(connection, account, &keys, |current| {
+                    let wallet = &mut current.wallet;
+                    let same = wallet.sck_id == sck && wallet.wrapped_hash == replaces;
+                    if same {
+                        wallet.wrapped_hash = hash;
+                    }
+                    same
+                })
+            })
+        })
+        .await
+    }
+
     async fn set_contact(
         &self,
         account: AccountId,

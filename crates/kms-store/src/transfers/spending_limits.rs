@@ -266,6 +266,44 @@ impl Row {
     }
 }
 
+/// The assets of the account's limits whose rows fail their integrity check.
+fn unreadable(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    keys: &ServerKeys,
+) -> Result<Vec<String>, Failure> {
+    let rows: Vec<Row> = spending_limits::table
+        .filter(spending_limits::account_id.eq(account.to_string()))
+        .select(Row::as_select())
+        .load(connection)?;
+    let asset = |row: Row| (row.asset.clone(), row.parse(keys));
+    let assets = rows.into_iter().map(asset);
+    Ok(assets.filter(|(_, parsed)| parsed.is_err()).map(|(asset, _)| asset).collect())
+}
+
+/// Whether a limit of the account fails its integrity check.
+pub(crate) fn has_unreadable(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    keys: &ServerKeys,
+) -> Result<bool, Failure> {
+    Ok(!unreadable(connection, account, keys)?.is_empty())
+}
+
+/// Deletes the account's limits that fail their integrity check, so that those of the operator
+/// apply.
+pub(crate) fn delete_unreadable(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    keys: &ServerKeys,
+) -> Result<(), Failure> {
+    for asset in unreadable(connection, account, keys)? {
+        let row = spending_limits::table.find((account.to_string(), asset));
+        diesel::delete(row).execute(connection)?;
+    }
+    Ok(())
+}
+
 /// Returns the next limits whose MAC is under an older version of the row key.
 pub(crate) fn stale_macs(
     connection: &mut AnyConnection,

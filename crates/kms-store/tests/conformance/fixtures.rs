@@ -183,6 +183,7 @@ pub(crate) fn account(telegram_id: i64) -> Account {
             pepper_id: 1.try_into().unwrap(),
             commitment: [byte; 32],
             sck_id: SckId::random(),
+            wrapped_hash: [byte; 32],
             version: 1,
         },
     }

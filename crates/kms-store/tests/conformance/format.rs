@@ -13,7 +13,7 @@ use kms_core::audit::{Action, AuditRecord, Caller, Details, Phase};
 use kms_core::freeze::FreezeChange;
 use kms_core::ports::{AccountStore, AuditLog, EmailChangeStore, FreezeStore, RecoveryStore};
 use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
-use kms_store::{ApiToken, Database, Scope};
+use kms_store::{ApiToken, Database, Proposal, Scope};
 use kms_types::{AccountId, EthAddress, RecoveryId, SckId, Timestamp, TransferId, U256, Units};
 use serde_json::{Value, json};
 
@@ -34,6 +34,7 @@ async fn rows_with_a_mac_are_the_published_vectors() {
     tokens(database).await;
     spending_limits(database).await;
     orphaned_scks(database).await;
+    proposals(database).await;
     let checkpoint = audit(database).await;
 
     let path = subject.url.strip_prefix("sqlite:").unwrap();
@@ -210,6 +211,18 @@ async fn orphaned_scks(database: &Database) {
     let far = Timestamp(4_000_000_000_000);
     let due = database.orphaned_for(Duration::from_secs(1), scks, far).await.unwrap();
     assert_eq!(due, []);
+}
+
+async fn proposals(database: &Database) {
+    let proposal = Proposal {
+        action: "rescue".to_owned(),
+        subject: fixed(1).id.to_string(),
+        digest: [0xd1; 32],
+        person: "ann".to_owned(),
+        reason: "ticket 7".to_owned(),
+        proposed_at: NOW,
+    };
+    database.propose(proposal).await.unwrap();
 }
 
 /// Records with and without each optional field. Returns a checkpoint of them.

@@ -17,6 +17,7 @@ mod migrations;
 mod orphaned_scks;
 mod plans;
 mod recoveries;
+mod rescue;
 mod server;
 mod server_keys;
 mod spending_limits;

@@ -398,12 +398,21 @@ async fn tokens_are_found_by_their_hash(subject: Subject) {
     assert_eq!(database.api_token_by_hash([8; 32].into()).await.unwrap(), None);
     assert!(database.revoke_api_token("bot", Timestamp(50)).await.unwrap());
     assert!(!database.revoke_api_token("bot", Timestamp(51)).await.unwrap());
-    let revoked = database.api_tokens().await.unwrap().remove(0);
+    let revoked = database.api_tokens().await.unwrap().remove(0).token.unwrap();
     assert_eq!(revoked.revoked_at, Some(Timestamp(50)));
     assert!(!revoked.is_valid(Timestamp(10)));
 }
 
 async fn tampered_tokens_are_refused(subject: Subject) {
+    let other = ApiToken {
+        id: "b".to_owned(),
+        name: "other".to_owned(),
+        scopes: vec![Scope::Bot],
+        created_at: Timestamp(2),
+        expires_at: None,
+        revoked_at: None,
+    };
+    subject.database.insert_api_token(other, [9; 32].into()).await.unwrap();
     let token = ApiToken {
         id: "a".to_owned(),
         name: "reader".to_owned(),
@@ -414,11 +423,15 @@ async fn tampered_tokens_are_refused(subject: Subject) {
     };
     subject.database.insert_api_token(token, [7; 32].into()).await.unwrap();
     for change in ["scopes = 'admin'", "expires_at = null", "name = 'bot'"] {
-        subject.tamper(&format!("update api_tokens set {change}"));
+        subject.tamper(&format!("update api_tokens set {change} where id = 'a'"));
         let refused = subject.database.api_token_by_hash([7; 32].into()).await.unwrap_err();
         assert!(matches!(refused, StoreError::Tampered { table: "api_tokens", .. }), "{change}");
+        // The others are listed all the same.
+        let listed = subject.database.api_tokens().await.unwrap();
+        let readable: Vec<_> = listed.iter().map(|listed| listed.token.is_ok()).collect();
+        assert_eq!(readable, [false, true], "{change}");
         let back = "scopes = 'read', expires_at = 100, name = 'reader'";
-        subject.tamper(&format!("update api_tokens set {back}"));
+        subject.tamper(&format!("update api_tokens set {back} where id = 'a'"));
         assert!(subject.database.api_token_by_hash([7; 32].into()).await.unwrap().is_some());
     }
 }
