@@ -231,6 +231,24 @@ def verify_rows(document):
             assert stored["mac_key"] == int(key_id)
             found = row_mac(key, table, row, formats[table]).hex()
             assert found == stored["mac"], f"{table}: {stored}"
+    verify_claims(document["tables"]["names"])
+
+
+def verify_claims(rows):
+    newest = {}
+    for row in rows:
+        name = row["canonical"]
+        assert row["previous"] == newest.get(name, "00" * 32), f"a claim on {name} is missing"
+        fields = [
+            b"wallet-kms/v1/claim",
+            i64(row["telegram_id"]),
+            name.encode(),
+            i64(row["claimed_at"]),
+            bytes([row["reassigned"]]),
+            bytes.fromhex(row["previous"]),
+        ]
+        framed = b"".join(len(field).to_bytes(8, "big") + field for field in fields)
+        newest[name] = hashlib.sha256(framed).hexdigest()
 
 
 # Audit

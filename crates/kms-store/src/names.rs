@@ -1,19 +1,21 @@
 //! Usernames: the claims on them, which `name-service` decides, and their resolution to an account.
 
-use diesel::dsl::max;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::BigInt;
 use kms_core::account::{Account, SeenNames};
 use kms_core::audit::Details;
 use kms_core::ports::StoreError;
+use kms_core::{AlarmContext, RowMacError, ServerKeys, integrity_alarm};
 use kms_types::{TelegramId, Timestamp, Username};
 use name_service::{Change, Claim, Decision, Known, KnownName, Observation};
+use sha2::{Digest, Sha256};
 
 use crate::accounts::rows;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure, all_or_nothing};
 use crate::schema::{name_observations, names};
+use crate::server_keys::{BATCH, StaleMac};
 
 /// The account that a username resolves to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,49 +28,199 @@ pub struct Resolved {
     pub reassigned_at: Option<Timestamp>,
 }
 
-/// The columns of a claim: holder, spelling, position, claimed at, seen at, reassigned.
-type Columns = (i64, String, i32, i64, i64, bool);
+/// A claim as it is stored.
+#[derive(Clone, Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = names, treat_none_as_null = true)]
+struct Row {
+    telegram_id: i64,
+    canonical: String,
+    shown: String,
+    position: i32,
+    claimed_at: i64,
+    seen_at: i64,
+    reassigned: bool,
+    ended_at: Option<i64>,
+    previous: Vec<u8>,
+    mac_key: i32,
+    mac: Vec<u8>,
+}
 
-/// The active claims.
-macro_rules! active_claims {
-    () => {
-        names::table.filter(names::ended_at.is_null()).select((
-            names::telegram_id,
-            names::shown,
-            names::position,
-            names::claimed_at,
-            names::seen_at,
-            names::reassigned,
-        ))
+/// The `previous` of a username's first claim.
+const FIRST: [u8; 32] = [0; 32];
+
+impl Row {
+    fn new(claim: &Claim, previous: [u8; 32], keys: &ServerKeys) -> Self {
+        let mut row = Self {
+            telegram_id: claim.holder.as_i64(),
+            canonical: claim.username.canonical(),
+            shown: claim.username.as_str().to_owned(),
+            position: claim.position.into(),
+            claimed_at: claim.claimed_at.0,
+            seen_at: claim.seen_at.0,
+            reassigned: claim.reassigned,
+            ended_at: None,
+            previous: previous.to_vec(),
+            mac_key: 0,
+            mac: Vec::new(),
+        };
+        row.sign(keys);
+        row
+    }
+
+    fn row_ref(&self) -> RowRef<'_> {
+        RowRef { table: "names", key: &self.canonical }
+    }
+
+    fn with_mac_fields<T>(&self, work: impl FnOnce(&[&[u8]]) -> T) -> T {
+        work(&[
+            b"names",
+            &self.telegram_id.to_be_bytes(),
+            self.canonical.as_bytes(),
+            self.shown.as_bytes(),
+            &i64::from(self.position).to_be_bytes(),
+            &self.claimed_at.to_be_bytes(),
+            &self.seen_at.to_be_bytes(),
+            &[self.reassigned.into()],
+            &self.ended_at.unwrap_or(-1).to_be_bytes(),
+            &self.previous,
+        ])
+    }
+
+    fn sign(&mut self, keys: &ServerKeys) {
+        let mac = self.with_mac_fields(|fields| keys.row.mac(fields));
+        (self.mac_key, self.mac) = (mac.key.as_u8().into(), mac.tag.to_vec());
+    }
+
+    /// The digest that the next claim on the username holds: of what never changes in a claim.
+    fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for field in [
+            b"wallet-kms/v1/claim".as_slice(),
+            &self.telegram_id.to_be_bytes(),
+            self.canonical.as_bytes(),
+            &self.claimed_at.to_be_bytes(),
+            &[self.reassigned.into()],
+            &self.previous,
+        ] {
+            hash.update((field.len() as u64).to_be_bytes());
+            hash.update(field);
+        }
+        hash.finalize().into()
+    }
+
+    fn verify(&self, keys: &ServerKeys) -> Result<(), StoreError> {
+        let row = self.row_ref();
+        let mac = row.mac(self.mac_key, &self.mac)?;
+        self.with_mac_fields(|fields| keys.row.verify(&mac, fields))
+            .map_err(|error| row.not_verified(error))
+    }
+
+    fn claim(&self) -> Result<Claim, StoreError> {
+        let row = self.row_ref();
+        Ok(Claim {
+            username: row.parse(&self.shown)?,
+            holder: row.convert(self.telegram_id)?,
+            position: row.convert(self.position)?,
+            claimed_at: Timestamp(self.claimed_at),
+            seen_at: Timestamp(self.seen_at),
+            reassigned: self.reassigned,
+        })
+    }
+}
+
+/// Reads all claims on a username, oldest first. Fails, with an alarm, unless each verifies and
+/// follows the one before it.
+fn history(
+    connection: &mut AnyConnection,
+    canonical: &str,
+    keys: &ServerKeys,
+) -> Result<Vec<Row>, Failure> {
+    let rows: Vec<Row> = names::table
+        .filter(names::canonical.eq(canonical))
+        .order(names::id)
+        .select(Row::as_select())
+        .load(connection)?;
+    verify_history(&rows, keys).inspect_err(|error| {
+        if let StoreError::Tampered { .. } | StoreError::Corrupt { .. } = error {
+            integrity_alarm(error, AlarmContext { record: Some(canonical), ..Default::default() });
+        }
+    })?;
+    Ok(rows)
+}
+
+fn verify_history(rows: &[Row], keys: &ServerKeys) -> Result<(), StoreError> {
+    let mut previous = FIRST;
+    for row in rows {
+        row.verify(keys)?;
+        if row.previous != previous {
+            return Err(row.row_ref().not_verified(RowMacError::Mismatch));
+        }
+        previous = row.digest();
+    }
+    Ok(())
+}
+
+fn active(history: &[Row]) -> Result<Option<Claim>, StoreError> {
+    history.iter().find(|row| row.ended_at.is_none()).map(Row::claim).transpose()
+}
+
+fn claims_of(
+    connection: &mut AnyConnection,
+    holder: TelegramId,
+    keys: &ServerKeys,
+) -> Result<Vec<Claim>, Failure> {
+    let rows: Vec<Row> = names::table
+        .filter(names::telegram_id.eq(holder.as_i64()))
+        .filter(names::ended_at.is_null())
+        .select(Row::as_select())
+        .load(connection)?;
+    let mut claims = Vec::new();
+    for row in rows {
+        if let Some(history) = history_or_reset(connection, &row.canonical, keys)? {
+            claims.extend(active(&history)?.filter(|claim| claim.holder == holder));
+        }
+    }
+    Ok(claims)
+}
+
+/// As [`history`]. A history that fails its check is deleted: Telegram's update, which is being
+/// applied, says who holds the username, and the store does not.
+fn history_or_reset(
+    connection: &mut AnyConnection,
+    canonical: &str,
+    keys: &ServerKeys,
+) -> Result<Option<Vec<Row>>, Failure> {
+    let found = history(connection, canonical, keys);
+    if let Err(Failure::Store(
+        StoreError::Tampered { .. } | StoreError::Corrupt { .. } | StoreError::RetiredRowKey { .. },
+    )) = found
+    {
+        let rows = names::table.filter(names::canonical.eq(canonical));
+        diesel::delete(rows).execute(connection)?;
+        return Ok(None);
+    }
+    found.map(Some)
+}
+
+/// Returns the next claims whose MAC is under an older version of the row key.
+pub(crate) fn stale_macs(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+    after: &str,
+) -> Result<Vec<StaleMac>, Failure> {
+    let after: i64 = after.parse().unwrap_or(i64::MIN);
+    let rows: Vec<(i64, Row)> = names::table
+        .filter(names::mac_key.lt(i32::from(keys.row.current().as_u8())))
+        .filter(names::id.gt(after))
+        .order(names::id)
+        .limit(BATCH)
+        .select((names::id, Row::as_select()))
+        .load(connection)?;
+    let stale = |(id, row): (i64, Row)| {
+        let new = row.verify(keys).map(|()| row.with_mac_fields(|fields| keys.row.mac(fields)));
+        StaleMac { cursor: id.to_string(), key: row.canonical, old: row.mac, new }
     };
-}
-
-fn parse(
-    (holder, shown, position, claimed_at, seen_at, reassigned): Columns,
-) -> Result<Claim, StoreError> {
-    let row = RowRef { table: "names", key: &shown };
-    Ok(Claim {
-        username: row.parse(&shown)?,
-        holder: row.convert(holder)?,
-        position: row.convert(position)?,
-        claimed_at: Timestamp(claimed_at),
-        seen_at: Timestamp(seen_at),
-        reassigned,
-    })
-}
-
-fn active_claim(connection: &mut AnyConnection, name: &Username) -> Result<Option<Claim>, Failure> {
-    let row: Option<Columns> = active_claims!()
-        .filter(names::canonical.eq(name.canonical()))
-        .first(connection)
-        .optional()?;
-    Ok(row.map(parse).transpose()?)
-}
-
-fn claims_of(connection: &mut AnyConnection, holder: TelegramId) -> Result<Vec<Claim>, Failure> {
-    let rows: Vec<Columns> =
-        active_claims!().filter(names::telegram_id.eq(holder.as_i64())).load(connection)?;
-    Ok(rows.into_iter().map(parse).collect::<Result<_, _>>()?)
+    Ok(rows.into_iter().map(stale).collect())
 }
 
 /// The attempts at an observation that a concurrent one of the same usernames came before.
@@ -79,6 +231,7 @@ pub(crate) fn observe(
     connection: &mut AnyConnection,
     holder: TelegramId,
     names: &SeenNames,
+    keys: &ServerKeys,
 ) -> Result<Vec<Change>, Failure> {
     let SeenNames { usernames, seen_at } = names.clone();
     let observation = Observation { holder, usernames, seen_at };
@@ -87,9 +240,9 @@ pub(crate) fn observe(
         // is committed by then and visible to the next attempt.
         let mut changes = Vec::new();
         let applied = all_or_nothing(connection, |connection| {
-            let known = known(connection, &observation)?;
+            let known = known(connection, &observation, keys)?;
             let decision = name_service::decide(&observation, &known);
-            let applied = apply(connection, &observation, &decision)?;
+            let applied = apply(connection, &observation, &decision, keys)?;
             changes = decision.changes;
             Ok(applied)
         });
@@ -106,7 +259,11 @@ pub(crate) fn observe(
 }
 
 /// Reads what is known before an observation.
-fn known(connection: &mut AnyConnection, observation: &Observation) -> Result<Known, Failure> {
+fn known(
+    connection: &mut AnyConnection,
+    observation: &Observation,
+    keys: &ServerKeys,
+) -> Result<Known, Failure> {
     let Observation { holder, usernames, .. } = observation;
     // Written first: the row lock serializes the observations of one holder.
     diesel::sql_query(
@@ -121,26 +278,28 @@ fn known(connection: &mut AnyConnection, observation: &Observation) -> Result<Kn
         .first(connection)?;
     let mut observed = Vec::new();
     for username in usernames.iter() {
-        observed.push(known_name(connection, username, *holder)?);
+        observed.push(known_name(connection, username, *holder, keys)?);
     }
     let last_seen = Some(Timestamp(last_seen)).filter(|last| last.0 >= 0);
-    Ok(Known { last_seen, own_claims: claims_of(connection, *holder)?, observed })
+    Ok(Known { last_seen, own_claims: claims_of(connection, *holder, keys)?, observed })
 }
 
 fn known_name(
     connection: &mut AnyConnection,
     username: &Username,
     holder: TelegramId,
+    keys: &ServerKeys,
 ) -> Result<KnownName, Failure> {
-    let claims = || names::table.filter(names::canonical.eq(username.canonical()));
-    let (seen, ended): (Option<i64>, Option<i64>) =
-        claims().select((max(names::seen_at), max(names::ended_at))).first(connection)?;
-    let others: i64 =
-        claims().filter(names::telegram_id.ne(holder.as_i64())).count().get_result(connection)?;
+    let Some(history) = history_or_reset(connection, &username.canonical(), keys)? else {
+        // Unknown: senders are warned.
+        return Ok(KnownName { had_other_holder: true, ..KnownName::default() });
+    };
+    let seen = history.iter().map(|row| row.seen_at).max();
+    let ended = history.iter().filter_map(|row| row.ended_at).max();
     Ok(KnownName {
-        claim: active_claim(connection, username)?,
+        claim: active(&history)?,
         known_at: seen.max(ended).map(Timestamp),
-        had_other_holder: others > 0,
+        had_other_holder: history.iter().any(|row| row.telegram_id != holder.as_i64()),
     })
 }
 
@@ -150,6 +309,7 @@ fn apply(
     connection: &mut AnyConnection,
     observation: &Observation,
     decision: &Decision,
+    keys: &ServerKeys,
 ) -> Result<bool, Failure> {
     let at = observation.seen_at.0;
     if decision.remember {
@@ -158,7 +318,7 @@ fn apply(
             .execute(connection)?;
     }
     for change in &decision.changes {
-        if !apply_change(connection, change, observation.holder, at)? {
+        if !apply_change(connection, change, observation.holder, at, keys)? {
             return Ok(false);
         }
     }
@@ -170,39 +330,50 @@ fn apply_change(
     change: &Change,
     holder: TelegramId,
     at: i64,
+    keys: &ServerKeys,
 ) -> Result<bool, Failure> {
-    // A claim that was confirmed meanwhile is newer than this observation and is kept.
-    let active = |name: &Username, holder: TelegramId| {
-        names::table
-            .filter(names::canonical.eq(name.canonical()))
-            .filter(names::telegram_id.eq(holder.as_i64()))
-            .filter(names::ended_at.is_null())
-            .filter(names::seen_at.lt(at))
-    };
-    let changed = match change {
-        Change::End { username, holder } => diesel::update(active(username, *holder))
-            .set(names::ended_at.eq(Some(at)))
-            .execute(connection)?,
-        Change::Confirm { username, position } => diesel::update(active(username, holder))
-            .set((
-                names::shown.eq(username.as_str()),
-                names::position.eq(i32::from(*position)),
-                names::seen_at.eq(at),
-            ))
-            .execute(connection)?,
-        Change::Open(claim) => diesel::insert_into(names::table)
-            .values((
-                names::telegram_id.eq(claim.holder.as_i64()),
-                names::canonical.eq(claim.username.canonical()),
-                names::shown.eq(claim.username.as_str()),
-                names::position.eq(i32::from(claim.position)),
-                names::claimed_at.eq(claim.claimed_at.0),
-                names::seen_at.eq(claim.seen_at.0),
-                names::reassigned.eq(claim.reassigned),
-            ))
-            .execute(connection)?,
-    };
-    Ok(changed == 1)
+    match change {
+        Change::End { username, holder } => {
+            rewrite(connection, (username, *holder, at), keys, |row| row.ended_at = Some(at))
+        }
+        Change::Confirm { username, position } => {
+            rewrite(connection, (username, holder, at), keys, |row| {
+                row.shown = username.as_str().to_owned();
+                row.position = (*position).into();
+                row.seen_at = at;
+            })
+        }
+        Change::Open(claim) => {
+            let history = history(connection, &claim.username.canonical(), keys)?;
+            let previous = history.last().map_or(FIRST, Row::digest);
+            let row = Row::new(claim, previous, keys);
+            Ok(diesel::insert_into(names::table).values(row).execute(connection)? == 1)
+        }
+    }
+}
+
+/// Changes the active claim of a holder. A claim that was confirmed meanwhile is newer than this
+/// observation and is kept.
+fn rewrite(
+    connection: &mut AnyConnection,
+    (name, holder, at): (&Username, TelegramId, i64),
+    keys: &ServerKeys,
+    change: impl FnOnce(&mut Row),
+) -> Result<bool, Failure> {
+    let found: Option<(i64, Row)> = names::table
+        .filter(names::canonical.eq(name.canonical()))
+        .filter(names::telegram_id.eq(holder.as_i64()))
+        .filter(names::ended_at.is_null())
+        .filter(names::seen_at.lt(at))
+        .select((names::id, Row::as_select()))
+        .first(connection)
+        .optional()?;
+    let Some((id, mut row)) = found else { return Ok(false) };
+    row.verify(keys)?;
+    let before = names::table.filter(names::id.eq(id)).filter(names::mac.eq(row.mac.clone()));
+    change(&mut row);
+    row.sign(keys);
+    Ok(diesel::update(before).set(row).execute(connection)? == 1)
 }
 
 /// What the audit states about changes: the claims that began, and those that ended with the holder
@@ -237,9 +408,10 @@ impl Database {
         holder: TelegramId,
         names: SeenNames,
     ) -> Result<Option<Details>, StoreError> {
+        let keys = self.keys.clone();
         self.blocking(move |connection| {
             let changes =
-                connection.transaction(|connection| observe(connection, holder, &names))?;
+                connection.transaction(|connection| observe(connection, holder, &names, &keys))?;
             Ok(details(&changes))
         })
         .await
@@ -248,7 +420,8 @@ impl Database {
     /// Resolves a username to the account of its current holder.
     ///
     /// # Errors
-    /// When the database does not answer, or the account's row fails its integrity check.
+    /// When the database does not answer, or the username's claims or the account's row fail their
+    /// integrity check.
     pub async fn resolve(
         &self,
         name: &Username,
@@ -256,9 +429,8 @@ impl Database {
     ) -> Result<Option<Resolved>, StoreError> {
         let (name, keys) = (name.clone(), self.keys.clone());
         self.blocking(move |connection| {
-            let Some(claim) = active_claim(connection, &name)? else {
-                return Ok(None);
-            };
+            let history = history(connection, &name.canonical(), &keys)?;
+            let Some(claim) = active(&history)? else { return Ok(None) };
             // `None`: the holder may have no wallet.
             let account = rows::find(connection, claim.holder.into(), &keys)?;
             let reassigned_at = name_service::reassigned_at(&claim, now);

@@ -86,6 +86,9 @@ diesel::table! {
         seen_at -> BigInt,
         reassigned -> Bool,
         ended_at -> Nullable<BigInt>,
+        previous -> Binary,
+        mac_key -> Integer,
+        mac -> Binary,
     }
 }
 

@@ -54,8 +54,14 @@ create table names (
     seen_at bigint not null,
     -- Whether another Telegram user held the name before.
     reassigned boolean not null,
-    ended_at bigint
+    ended_at bigint,
+    -- The digest of the claim before it (FORMAT.md, "Row `names`").
+    previous bytea not null,
+    mac_key integer not null,
+    mac bytea not null
 );
+-- A claim has one successor, also if two are made at once.
+create unique index names_one_chain on names (canonical, previous);
 create unique index names_one_holder on names (canonical) where ended_at is null;
 create index names_of_holder on names (telegram_id) where ended_at is null;
 create index names_history on names (canonical);

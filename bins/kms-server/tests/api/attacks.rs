@@ -25,7 +25,7 @@ fn exchange(env: &TestEnv, table: &str, column: &str, key: &str, rows: [&str; 2]
         env.sql(&format!("update {table} set {column} = {value} where {key} = '{row}'")).unwrap();
     };
     let aside = match column {
-        "telegram_id" => "99999".to_owned(),
+        _ if first.parse::<i64>().is_ok() => "99999".to_owned(),
         _ if first.starts_with("\\x") => first.clone(),
         "address" => format!("0x{}", "00".repeat(20)),
         _ => kms_types::SckId::random().to_string(),
@@ -160,6 +160,23 @@ async fn values_exchanged_between_accounts_open_no_wallet() {
     // With the values back in place the password works: it was the exchange that was refused.
     let sent = attack.test.client.confirm(attack.quoted.id, &confirm(&attack.quoted, "ann")).await;
     attack.test.until(sent.unwrap().id, TransferState::Mined).await;
+}
+
+/// A modified claim on a username resolves to no account.
+#[actix_web::test]
+async fn values_exchanged_between_usernames_resolve_to_no_account() {
+    let attack = Attack::new().await;
+    let (env, client) = (&attack.test.env, &attack.test.client);
+    let bob = || async { client.quote(&quote(1, "@bob", "1")).await };
+    for column in ["telegram_id", "shown", "claimed_at", "seen_at", "mac"] {
+        exchange(env, "names", column, "canonical", ["bob", "carl"]);
+        let refused = bob().await.unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::Internal), "{column}");
+        let refused = client.name(&"bob".parse().unwrap()).await.unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::Internal), "{column}");
+        exchange(env, "names", column, "canonical", ["bob", "carl"]);
+        assert_eq!(bob().await.unwrap().to.address, attack.bob.address, "{column}");
+    }
 }
 
 #[actix_web::test]

@@ -36,7 +36,7 @@ impl AccountStore for Database {
                     return Ok(false);
                 }
                 if let Some(seen) = seen {
-                    names::observe(connection, account.telegram_id, &seen)?;
+                    names::observe(connection, account.telegram_id, &seen, &keys)?;
                 }
                 #[cfg(feature = "transfers")]
                 crate::balances::begin(connection, account.id, account.created_at)?;

@@ -17,7 +17,7 @@ use kms_store::{ApiToken, Database, Proposal, Scope};
 use kms_types::{AccountId, EthAddress, RecoveryId, SckId, Timestamp, TransferId, U256, Units};
 use serde_json::{Value, json};
 
-use crate::fixtures::{Subject, account};
+use crate::fixtures::{Subject, account, saw};
 
 const VECTORS: &str = include_str!("../../../kms-core/vectors/rows.json");
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
@@ -35,6 +35,7 @@ async fn rows_with_a_mac_are_the_published_vectors() {
     spending_limits(database).await;
     orphaned_scks(database).await;
     proposals(database).await;
+    names(database).await;
     let checkpoint = audit(database).await;
 
     let path = subject.url.strip_prefix("sqlite:").unwrap();
@@ -211,6 +212,13 @@ async fn orphaned_scks(database: &Database) {
     let far = Timestamp(4_000_000_000_000);
     let due = database.orphaned_for(Duration::from_secs(1), scks, far).await.unwrap();
     assert_eq!(due, []);
+}
+
+/// One that ended, and the reassigned one after it.
+async fn names(database: &Database) {
+    for (id, name, at) in [(1, "ann", 100), (2, "Ann", 200)] {
+        database.seen_usernames(id.try_into().unwrap(), saw(&[name], at)).await.unwrap();
+    }
 }
 
 async fn proposals(database: &Database) {

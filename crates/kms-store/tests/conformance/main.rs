@@ -14,6 +14,7 @@ mod key_database_claim;
 mod key_databases;
 mod ladder;
 mod migrations;
+mod names;
 mod orphaned_scks;
 mod plans;
 mod recoveries;

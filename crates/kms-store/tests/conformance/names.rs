@@ -1,0 +1,73 @@
+//! Claims on usernames that were modified: nothing resolves by them, and the next update from
+//! Telegram puts them right.
+
+use kms_core::ports::StoreError;
+use kms_types::{AccountId, Timestamp};
+
+use crate::fixtures::{Subject, insert, on_every_database, saw};
+
+on_every_database!(
+    a_modified_claim_is_refused_until_telegram_reports_it_again,
+    a_claim_between_two_others_cannot_be_removed,
+);
+
+async fn holder(subject: &Subject, name: &str) -> Result<Option<AccountId>, StoreError> {
+    let found = subject.database.resolve(&name.parse().unwrap(), Timestamp(2_000)).await?;
+    Ok(found.map(|found| found.account.id))
+}
+
+async fn a_modified_claim_is_refused_until_telegram_reports_it_again(subject: Subject) {
+    if subject.url.ends_with(":memory:") {
+        return;
+    }
+    let database = &subject.database;
+    let (ann, eve) = (insert(database, 1, "ann").await, insert(database, 2, "eve").await);
+    database.seen_usernames(ann.telegram_id, saw(&["ann"], 1_500)).await.unwrap();
+    let set = |change: &str, name: &str| {
+        subject.tamper(&format!("update names set {change} where canonical = '{name}'"));
+    };
+    for (change, back) in [
+        ("telegram_id = 2", "telegram_id = 1"),
+        ("shown = 'Ann'", "shown = 'ann'"),
+        ("position = 1", "position = 0"),
+        ("seen_at = 1501", "seen_at = 1500"),
+        ("claimed_at = claimed_at - 1", "claimed_at = claimed_at + 1"),
+        ("reassigned = true", "reassigned = false"),
+        ("ended_at = 1600", "ended_at = null"),
+        ("mac_key = 2", "mac_key = 1"),
+    ] {
+        set(change, "ann");
+        let refused = holder(&subject, "ann").await;
+        assert!(refused.is_err(), "{change}: {refused:?}");
+        set(back, "ann");
+        assert_eq!(holder(&subject, "ann").await.unwrap(), Some(ann.id), "{back}");
+    }
+    // Another name's claim in the place of this one.
+    set("canonical = 'ann2', shown = 'ann2'", "ann");
+    set("canonical = 'ann', shown = 'ann'", "eve");
+    assert!(matches!(holder(&subject, "ann").await, Err(StoreError::Tampered { .. })));
+    database.seen_usernames(ann.telegram_id, saw(&["ann"], 1_700)).await.unwrap();
+    database.seen_usernames(eve.telegram_id, saw(&["eve"], 1_700)).await.unwrap();
+    for (name, account) in [("ann", &ann), ("eve", &eve)] {
+        let found = database.resolve(&name.parse().unwrap(), Timestamp(2_000)).await.unwrap();
+        assert_eq!(found.unwrap().account.id, account.id);
+    }
+    // What was known of the name is lost, so senders are warned.
+    let found = database.resolve(&"ann".parse().unwrap(), Timestamp(2_000)).await.unwrap();
+    assert_eq!(found.unwrap().reassigned_at, Some(Timestamp(1_700)));
+}
+
+async fn a_claim_between_two_others_cannot_be_removed(subject: Subject) {
+    if subject.url.ends_with(":memory:") {
+        return;
+    }
+    let database = &subject.database;
+    for id in 1..=3 {
+        let account = insert(database, id, &format!("name{id}")).await;
+        let at = 2_000 + id;
+        database.seen_usernames(account.telegram_id, saw(&["gold"], at)).await.unwrap();
+    }
+    assert!(holder(&subject, "gold").await.unwrap().is_some());
+    subject.tamper("delete from names where canonical = 'gold' and telegram_id = 2");
+    assert!(matches!(holder(&subject, "gold").await, Err(StoreError::Tampered { .. })));
+}
