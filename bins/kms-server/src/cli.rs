@@ -231,6 +231,15 @@ async fn token(settings: Settings, command: TokenCommand) -> anyhow::Result<()> 
             };
             record.around(revoke).await?;
             say("revoked");
+            let asked = database.recoveries_requested_by(&name).await?;
+            let open = database.open_recoveries().await?;
+            let count = open.iter().filter(|recovery| asked.contains(&recovery.id)).count();
+            if count > 0 {
+                say(&format!(
+                    "{count} open recoveries were requested with it; cancel them with `kms-server \
+                     recoveries cancel --token {name}`"
+                ));
+            }
         }
     }
     Ok(())

@@ -19,6 +19,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     for limit in [
         &mut env.limits.recoveries,
         &mut env.limits.all_recoveries,
+        &mut env.limits.recoveries_without_email,
         &mut env.limits.exports,
         &mut env.limits.password_changes,
         &mut env.limits.email_codes,

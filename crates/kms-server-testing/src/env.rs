@@ -167,6 +167,7 @@ impl TestEnv {
             },
             limits: LimitSettings {
                 all_recoveries: "100/hour".parse()?,
+                recoveries_without_email: "100/hour".parse()?,
                 email_codes: "3/day".parse()?,
                 ..LimitSettings::default()
             },

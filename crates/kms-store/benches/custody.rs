@@ -7,7 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kms_core::audit::{Action, AuditRecord, Caller, Details, Leniency, Phase};
+use kms_core::audit::{
+    Action, AuditRecord, Caller, Chaining, Checkpoint, CheckpointKeys, Details, Entry, Evidence,
+    Leniency, Phase, Tip, Verifier,
+};
 use kms_core::ports::AuditLog;
 use kms_core::{CreateWallet, Custody, KdfParams, KdfPool, KeyRing, MasterKey, Ports, ServerKeys};
 use kms_key_local::LocalMasterKey;
@@ -134,6 +137,39 @@ async fn audit(database: &Database) -> Outcome<[Row; 2]> {
     ])
 }
 
+/// An auditor recomputes a year's chain with the public keys alone: 30 seconds for a million rows.
+fn auditor() -> Outcome<Row> {
+    let (count, keys) = (1_000_000_u32, ServerKeys::random());
+    let details = record().details.to_string();
+    let entry = Entry {
+        at: Timestamp(1),
+        actor: "bench",
+        request_id: "6f1c5f0a-3c0e-4d52-9a3e-0f6b7c9d1e2f",
+        action: "send",
+        subject: Some("5f0c0b44-6a5e-4a3e-9d0a-0f6a5c1f7a10"),
+        account: Some("1a2b0b44-6a5e-4a3e-9d0a-0f6a5c1f7a10"),
+        telegram_id: Some(1),
+        phase: "outcome",
+        outcome: Some("ok"),
+        details: &details,
+    };
+    let mut tip = Tip::default();
+    let links: Vec<_> = (0..count).map(|_| tip.append(&entry, &keys.audit)).collect();
+    let checkpoint_keys = &CheckpointKeys::of(&keys.checkpoint);
+    let checkpoints = &[Checkpoint::sign(tip, Timestamp(1), &keys.checkpoint)];
+    let (audit_keys, head, leniency) = (None, Tip::default(), Leniency::default());
+    let evidence = Evidence { audit_keys, checkpoints, checkpoint_keys, head, leniency };
+    let started = Instant::now();
+    let mut verifier = Verifier::new(evidence);
+    for (place, link) in (1..).zip(links) {
+        verifier.push(place, &entry, Chaining::Linked(link))?;
+    }
+    verifier.finish()?;
+    let measured = f64::from(count) / started.elapsed().as_secs_f64();
+    let (name, limit) = ("an auditor verifies 1,000,000 rows", f64::from(count) / 30.0);
+    Ok(Row { name, measured, limit, unit: "rows/s", target: 1.0 })
+}
+
 async fn limiter(database: &Database) -> Outcome<Row> {
     let each = 100;
     let limit = RateLimit { burst: 1_000_000, period: Duration::from_millis(1) };
@@ -222,6 +258,7 @@ async fn main() -> Outcome<()> {
     let database = Database::connect(&url, 16, Arc::clone(&keys)).await?;
     database.migrate().await?;
     let mut rows = Vec::from(audit(&database).await?);
+    rows.push(auditor()?);
     rows.push(limiter(&database).await?);
     rows.push(rewrap(&database, &keys).await?);
     if show(&rows)? { Ok(()) } else { Err("a target was missed".into()) }

@@ -7,11 +7,13 @@ mod verify;
 
 pub use self::verify::AuditError;
 
+use std::collections::HashSet;
+
 use diesel::prelude::*;
 use kms_core::RowMac;
 use kms_core::audit::{Chaining, Entry, Link};
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, TelegramId, Timestamp};
+use kms_types::{AccountId, RecoveryId, TelegramId, Timestamp};
 
 use crate::database::Database;
 use crate::schema::audit;
@@ -132,6 +134,27 @@ impl Database {
                 .select(Columns::as_select())
                 .load(connection)?;
             Ok(rows.into_iter().map(AuditRow::from).collect())
+        })
+        .await
+    }
+
+    /// Returns the recoveries that were requested with the API token of this name.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn recoveries_requested_by(
+        &self,
+        token: &str,
+    ) -> Result<HashSet<RecoveryId>, StoreError> {
+        let token = token.to_owned();
+        self.blocking(move |connection| {
+            let ids: Vec<Option<String>> = audit::table
+                .filter(audit::action.eq("request_recovery"))
+                .filter(audit::actor.eq(token))
+                .filter(audit::outcome.eq("ok"))
+                .select(audit::subject)
+                .load(connection)?;
+            Ok(ids.into_iter().flatten().filter_map(|id| id.parse().ok()).collect())
         })
         .await
     }

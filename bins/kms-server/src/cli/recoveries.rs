@@ -1,9 +1,10 @@
 //! `kms-server recoveries`: list, cancel and pause recoveries.
 
 use anyhow::{Context, ensure};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use kms_core::ports::RecoveryStore;
-use kms_core::recovery::RecoveryStage;
+use kms_core::recovery::{Recovery, RecoveryStage};
+use kms_process::ErrorChain;
 use kms_types::RecoveryId;
 
 use super::record::Record;
@@ -17,16 +18,29 @@ pub(super) enum RecoveriesCommand {
     /// Lists open recoveries: id, account, stage, time at which it becomes ready (Unix time in
     /// milliseconds), and the state of its code.
     List,
-    /// Cancels a recovery and notifies the owner.
-    Cancel {
-        /// The recovery id.
-        id: RecoveryId,
-    },
+    /// Cancels open recoveries and notifies their owners: one, all, or those that an attack began.
+    Cancel(Cancel),
     /// Pauses recoveries on all servers: none can be requested or completed until `resume`. Open
     /// ones keep waiting, and can be cancelled.
     Pause,
     /// Ends a pause.
     Resume,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct Cancel {
+    /// The id of one recovery.
+    id: Option<RecoveryId>,
+    /// Every open recovery.
+    #[arg(long)]
+    all: bool,
+    /// Those that were requested since this time (Unix time in milliseconds).
+    #[arg(long, value_name = "TIME")]
+    since: Option<i64>,
+    /// Those that were requested with the API token of this name, revoked or not.
+    #[arg(long, value_name = "NAME")]
+    token: Option<String>,
 }
 
 pub(super) async fn run(settings: Settings, command: RecoveriesCommand) -> anyhow::Result<()> {
@@ -51,12 +65,20 @@ pub(super) async fn run(settings: Settings, command: RecoveriesCommand) -> anyho
                 say(&format!("paused since {}", since.0));
             }
         }
-        RecoveriesCommand::Cancel { id } => {
+        RecoveriesCommand::Cancel(Cancel { id: Some(id), .. }) => {
             let recovery = database.recovery(id).await?.context("there is no such recovery")?;
-            let custody = vault.custody().await?;
-            let operator = operator("recoveries cancel");
-            custody.cancel_recovery(recovery.account.into(), id, &operator, now).await?;
-            say("cancelled");
+            cancel(&vault, vec![recovery]).await?;
+        }
+        RecoveriesCommand::Cancel(which) => {
+            let mut open = database.open_recoveries().await?;
+            if let Some(since) = which.since {
+                open.retain(|recovery| recovery.requested_at.0 >= since);
+            }
+            if let Some(token) = &which.token {
+                let asked = database.recoveries_requested_by(token).await?;
+                open.retain(|recovery| asked.contains(&recovery.id));
+            }
+            cancel(&vault, open).await?;
         }
         RecoveriesCommand::Pause => {
             let record = Record::new(database, "recoveries_pause", "");
@@ -74,5 +96,25 @@ pub(super) async fn run(settings: Settings, command: RecoveriesCommand) -> anyho
             say("resumed");
         }
     }
+    Ok(())
+}
+
+/// Cancels recoveries, each with an audit record of its own. One that fails does not keep others
+/// from being cancelled.
+async fn cancel(vault: &Vault, recoveries: Vec<Recovery>) -> anyhow::Result<()> {
+    let custody = vault.custody().await?;
+    let (mut cancelled, mut failed) = (0_u64, 0_u64);
+    for Recovery { id, account, .. } in recoveries {
+        let caller = operator("recoveries cancel");
+        match custody.cancel_recovery(account.into(), id, &caller, clock::now()).await {
+            Ok(_) => cancelled += 1,
+            Err(error) => {
+                failed += 1;
+                say(&format!("{id}: {}", ErrorChain(&error)));
+            }
+        }
+    }
+    say(&format!("{cancelled} cancelled"));
+    ensure!(failed == 0, "{failed} recoveries were not cancelled; run the command again");
     Ok(())
 }

@@ -26,6 +26,9 @@ pub struct LimitSettings {
     pub recoveries: Rate,
     /// Recoveries of all accounts together: one limit for requesting and one for completing them.
     pub all_recoveries: Rate,
+    /// Recoveries of all accounts together that are requested without a trusted e-mail address;
+    /// where there are many accounts, one in a thousand of them instead.
+    pub recoveries_without_email: Rate,
     /// Exports of one account's private key.
     pub exports: Rate,
     /// Changes of one account's password.
@@ -180,6 +183,7 @@ impl Default for LimitSettings {
         Self {
             recoveries: rate(3, Unit::Day),
             all_recoveries: rate(30, Unit::Hour),
+            recoveries_without_email: rate(10, Unit::Day),
             exports: rate(3, Unit::Day),
             password_changes: rate(10, Unit::Day),
             email_codes: rate(5, Unit::Day),
@@ -204,6 +208,13 @@ impl LimitSettings {
             }
         }
         Ok(())
+    }
+
+    /// Recoveries without an e-mail address that this many accounts may request together.
+    pub(crate) fn recoveries_without_email(&self, accounts: u64) -> RateLimit {
+        let limit = self.recoveries_without_email.limit();
+        let share = RateLimit::a_day(u32::try_from(accounts / 1_000).unwrap_or(u32::MAX));
+        if limit.burst > 0 && share.burst > limit.burst { share } else { limit }
     }
 
     /// The spending limits in the smallest units of the chain's assets.

@@ -95,6 +95,11 @@ impl Settings {
         [
             no_more("limits.recoveries", limits.recoveries, default.recoveries),
             no_more("limits.all_recoveries", limits.all_recoveries, default.all_recoveries),
+            no_more(
+                "limits.recoveries_without_email",
+                limits.recoveries_without_email,
+                default.recoveries_without_email,
+            ),
             no_more("limits.exports", limits.exports, default.exports),
             no_more("limits.email_codes", limits.email_codes, default.email_codes),
             is_unlimited.then(|| Weakness {

@@ -96,7 +96,16 @@ pub(crate) async fn request(
         let own = state.limits.recoveries.limit();
         let all = state.limits.all_recoveries.limit();
         let own_key = format!("recovery:{}", account.id);
-        gate.take(&[(&own_key, own, RATE_LIMITED), ("recoveries:requested", all, BREAKER)]).await?;
+        let mut limits =
+            vec![(&*own_key, own, RATE_LIMITED), ("recoveries:requested", all, BREAKER)];
+        if state.custody.trusted_email(&account, now).is_none() {
+            let daily =
+                state.limits.recoveries_without_email(state.database.accounts_count().await?);
+            gate.warn_at_half(daily).await?;
+            limits.push(("recoveries:without_email", daily, BREAKER));
+        }
+        gate.take(&limits).await?;
+        count("requested");
     }
     let custody = Arc::clone(&state.custody);
     let asked = detached(async move {
@@ -188,7 +197,9 @@ pub(crate) async fn confirm(
         detached(
             async move { Ok(custody.confirm_recovery(account, id, &code, &caller, now).await?) },
         );
-    Ok(HttpResponse::Ok().json(show(&state, confirmed.await?, now).await?))
+    let confirmed = confirmed.await?;
+    count("code_confirmed");
+    Ok(HttpResponse::Ok().json(show(&state, confirmed, now).await?))
 }
 
 /// Cancels the recovery. Requires no password.
@@ -211,7 +222,9 @@ pub(crate) async fn cancel(
     let (custody, now) = (Arc::clone(&state.custody), clock::now());
     let cancelled =
         detached(async move { Ok(custody.cancel_recovery(account, id, &caller, now).await?) });
-    Ok(HttpResponse::Ok().json(show(&state, cancelled.await?, now).await?))
+    let cancelled = cancelled.await?;
+    count("cancelled");
+    Ok(HttpResponse::Ok().json(show(&state, cancelled, now).await?))
 }
 
 /// Sets the new password with the KMS key. A repeat with the same password returns the same.
@@ -259,7 +272,14 @@ pub(crate) async fn complete(
     let done = detached(async move {
         Ok(custody.complete_recovery(account.id.into(), id, new, &caller, now).await?)
     });
-    Ok(HttpResponse::Ok().json(show(&state, done.await?, now).await?))
+    let done = done.await?;
+    count("completed");
+    Ok(HttpResponse::Ok().json(show(&state, done, now).await?))
+}
+
+/// Counts a step of a recovery that succeeded.
+fn count(step: &'static str) {
+    metrics::counter!("kms_recoveries_total", "step" => step).increment(1);
 }
 
 /// Compares the clocks. While they differ too much, no recovery begins or is completed: the wait
@@ -361,6 +381,19 @@ impl Gate<'_> {
         let (code, detail) =
             (ErrorCode::RecoveriesPaused, "the operator has paused recoveries; repeat later");
         Err(ApiError::NotNow { code, detail, after: HOUR })
+    }
+
+    /// Raises an alarm when half of a limit is used up, before it refuses anyone.
+    async fn warn_at_half(&self, limit: RateLimit) -> Result<(), ApiError> {
+        let half = RateLimit { burst: limit.burst.div_ceil(2), period: limit.period * 2 };
+        let taken = self.state.database.take_once(self.id, &[("recoveries:half", half)]).await?;
+        if taken.is_err() {
+            tracing::error!(
+                event = "many_recoveries",
+                "more recoveries without an e-mail address than half of their daily limit"
+            );
+        }
+        Ok(())
     }
 
     /// Takes one from every bucket, or from none: a user who is refused by the limit of the whole

@@ -30,6 +30,7 @@ mod restore;
 mod rollbacks;
 mod server_keys;
 mod slow;
+mod stolen_token;
 mod supervision;
 mod tokens;
 mod transfers;

@@ -477,7 +477,7 @@ async fn an_operator_lists_pauses_and_cancels_recoveries() {
     assert_eq!(run("pause"), "paused\n");
     assert_eq!(run("list").lines().count(), listed.lines().count() + 1);
     assert_eq!(failed(complete(&test, asked.id).await), Some(ErrorCode::RecoveriesPaused));
-    assert_eq!(run(&format!("cancel {}", asked.id)), "cancelled\n");
+    assert_eq!(run(&format!("cancel {}", asked.id)), "1 cancelled\n");
     assert_eq!(failed(request(&test).await), Some(ErrorCode::RecoveriesPaused));
     assert_eq!(run("resume"), "resumed\n");
     insta::assert_snapshot!("recoveries_not_paused", fails(&test.env, "recoveries resume"));

@@ -19,6 +19,18 @@ pub struct ListedAccount {
 }
 
 impl Database {
+    /// Counts the accounts.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn accounts_count(&self) -> Result<u64, StoreError> {
+        self.blocking(|connection| {
+            let count: i64 = accounts::table.count().get_result(connection)?;
+            Ok(u64::try_from(count).unwrap_or_default())
+        })
+        .await
+    }
+
     /// Lists accounts in the order of their ids, after `id`, which is empty for the first page. An
     /// unreadable row does not fail the page.
     ///
