@@ -88,6 +88,9 @@ impl Anvil {
             &port.to_string(),
             "--chain-id",
             &options.chain_id.to_string(),
+            // By default it leaves the states of many blocks in the user's home.
+            "--cache-path",
+            &directory.display().to_string(),
             "--silent",
         ]
         .map(str::to_owned)
