@@ -232,6 +232,10 @@ def verify_rows(document):
             found = row_mac(key, table, row, formats[table]).hex()
             assert found == stored["mac"], f"{table}: {stored}"
     verify_claims(document["tables"]["names"])
+    for line in document["pause_lines"]:
+        paused, at, tag = line.split(" ")
+        fields = [b"switches", b"recoveries", bytes([int(paused)]), i64(int(at))]
+        assert tag == f"{int(key_id):02x}" + mac(key, fields).hex()
 
 
 def verify_claims(rows):

@@ -46,6 +46,18 @@ pub trait KeyDatabase: SckStore + Debug {
     /// When the database does not answer.
     async fn checkpoints(&self) -> Result<Vec<String>, StoreError>;
 
+    /// Returns the line that records the pause of recoveries, without checking its MAC.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn pause_line(&self) -> Result<Option<String>, StoreError>;
+
+    /// Replaces that line.
+    ///
+    /// # Errors
+    /// When it was not stored durably.
+    async fn put_pause_line(&self, line: &str) -> Result<(), StoreError>;
+
     /// Lists the ids of SCKs after this one with the ids of their accounts, in the order of the SCK
     /// ids. Both are returned as stored, unparsed.
     ///

@@ -32,6 +32,7 @@ mod leases;
 mod names;
 mod orphaned_scks;
 mod password_lockout;
+mod pause;
 mod proposals;
 mod rate_limits;
 mod recoveries;
@@ -54,6 +55,7 @@ pub use keys::SqliteKeyDatabase;
 #[cfg(any(feature = "mongodb", feature = "sqlite"))]
 pub use keys::{KeyDatabase, KeyDatabaseOwner, open_existing_key_database, open_key_database};
 pub use names::Resolved;
+pub use pause::{Paused, pause_line_version};
 pub use proposals::{Proposal, ProposalError};
 pub use rate_limits::{RateLimit, RateLimitExceeded};
 pub use server_keys::{Dependants, MovedBatch, Sealed};

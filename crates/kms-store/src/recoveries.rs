@@ -11,13 +11,10 @@ use kms_types::{AccountId, EventKind, RecoveryId, RecoveryStep, Timestamp};
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure, inserted};
 use crate::events::{self, About};
-use crate::schema::{recoveries, switches};
+use crate::schema::recoveries;
 use crate::server_keys::{BATCH, StaleMac};
 
 const OPEN: &str = "stage in ('waiting', 'ready')";
-
-/// The name of the switch that pauses recoveries.
-const PAUSE: &str = "recoveries";
 
 #[derive(Clone, Queryable, QueryableByName, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = recoveries, treat_none_as_null = true)]
@@ -371,46 +368,6 @@ impl Database {
             let open = format!("select * from recoveries where {OPEN} order by ready_at");
             let rows: Vec<Row> = diesel::sql_query(open).load(connection)?;
             Ok(rows.into_iter().filter_map(|row| readable(row, &keys)).collect())
-        })
-        .await
-    }
-
-    /// Returns since when recoveries are paused, if they are.
-    ///
-    /// # Errors
-    /// When the database does not answer. The caller must refuse recoveries then.
-    pub async fn recoveries_paused(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.blocking(|connection| {
-            let since = switches::table.find(PAUSE).select(switches::since);
-            Ok(since.first(connection).optional()?.map(Timestamp))
-        })
-        .await
-    }
-
-    /// Pauses recoveries on all servers.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn pause_recoveries(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.blocking(move |connection| {
-            diesel::sql_query(
-                "insert into switches (name, since) values ($1, $2) on conflict (name) do nothing",
-            )
-            .bind::<Text, _>(PAUSE)
-            .bind::<BigInt, _>(now.0)
-            .execute(connection)?;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Resumes recoveries. Returns `false` if they were not paused.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn resume_recoveries(&self) -> Result<bool, StoreError> {
-        self.blocking(|connection| {
-            Ok(diesel::delete(switches::table.find(PAUSE)).execute(connection)? == 1)
         })
         .await
     }

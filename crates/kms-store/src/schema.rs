@@ -47,7 +47,10 @@ diesel::table! {
 diesel::table! {
     switches (name) {
         name -> Text,
-        since -> BigInt,
+        paused -> Bool,
+        changed_at -> BigInt,
+        mac_key -> Integer,
+        mac -> Binary,
     }
 }
 

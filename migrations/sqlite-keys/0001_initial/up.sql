@@ -19,3 +19,9 @@ create table owner (
     identity text not null,
     claim text not null
 );
+
+-- The pause of recoveries (FORMAT.md, "Row `switches`").
+create table pause (
+    id integer primary key check (id = 1),
+    line text not null
+);

@@ -368,10 +368,13 @@ create table leases (
     until bigint not null
 );
 
--- Operations that the operator has paused, on all servers.
+-- Operations that the operator has paused, on all servers. The key database holds the same.
 create table switches (
     name text primary key,
-    since bigint not null
+    paused boolean not null,
+    changed_at bigint not null,
+    mac_key integer not null,
+    mac blob not null
 );
 
 -- A hash chain (FORMAT.md, "Audit chain").

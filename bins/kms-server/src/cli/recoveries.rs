@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use kms_core::ports::RecoveryStore;
 use kms_core::recovery::{Recovery, RecoveryStage};
 use kms_process::ErrorChain;
+use kms_store::Paused;
 use kms_types::RecoveryId;
 
 use super::record::Record;
@@ -45,7 +46,7 @@ pub(super) struct Cancel {
 
 pub(super) async fn run(settings: Settings, command: RecoveriesCommand) -> anyhow::Result<()> {
     let vault = Vault::open(settings).await?;
-    let (database, now) = (&vault.database, clock::now());
+    let (database, keys, now) = (&vault.database, vault.key_database(), clock::now());
     match command {
         RecoveriesCommand::List => {
             for recovery in database.open_recoveries().await? {
@@ -61,8 +62,10 @@ pub(super) async fn run(settings: Settings, command: RecoveriesCommand) -> anyho
                 say(&format!("{id}\t{account}\t{stage}\t{ready}\tcode: {code}"));
             }
             Record::new(database, "recoveries_list", "").note().await;
-            if let Some(since) = database.recoveries_paused().await? {
-                say(&format!("paused since {}", since.0));
+            match database.recoveries_paused(keys).await? {
+                None => {}
+                Some(Paused::Since(since)) => say(&format!("paused since {}", since.0)),
+                Some(Paused::Unreadable(error)) => say(&format!("paused: {error}")),
             }
         }
         RecoveriesCommand::Cancel(Cancel { id: Some(id), .. }) => {
@@ -82,14 +85,15 @@ pub(super) async fn run(settings: Settings, command: RecoveriesCommand) -> anyho
         }
         RecoveriesCommand::Pause => {
             let record = Record::new(database, "recoveries_pause", "");
-            record.around(async || Ok(database.pause_recoveries(now).await?)).await?;
+            record.around(async || Ok(database.pause_recoveries(keys, now).await?)).await?;
             say("paused");
         }
         RecoveriesCommand::Resume => {
             let record = Record::new(database, "recoveries_resume", "");
             record
                 .around(async || {
-                    ensure!(database.resume_recoveries().await?, "recoveries were not paused");
+                    let resumed = database.resume_recoveries(keys, now).await?;
+                    ensure!(resumed, "recoveries were not paused");
                     Ok(())
                 })
                 .await?;

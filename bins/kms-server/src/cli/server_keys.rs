@@ -7,7 +7,7 @@ use anyhow::{Context, bail, ensure};
 use kms_core::account::EmailChange;
 use kms_core::audit::{Checkpoint, CheckpointKeys};
 use kms_core::{ServerKeyId, ServerKeyKind};
-use kms_store::{Database, MovedBatch, Sealed};
+use kms_store::{Database, MovedBatch, Sealed, pause_line_version};
 
 use super::keys::KeyLine;
 use super::say;
@@ -26,6 +26,10 @@ impl Census {
         for line in vault.checkpoints().await? {
             let version = line.parse::<Checkpoint>().ok().map(|checkpoint| checkpoint.key());
             census.add(ServerKeyKind::Checkpoint, version, "checkpoints", 1);
+        }
+        if let Some(line) = vault.key_database().pause_line().await? {
+            let what = "switches of the key database";
+            census.add(ServerKeyKind::Row, pause_line_version(&line), what, 1);
         }
         Ok(census)
     }
@@ -86,6 +90,7 @@ pub(super) async fn remac(vault: &Vault) -> anyhow::Result<()> {
             for table in Database::mac_tables() {
                 moved.all(async |cursor| Ok(database.remac(table, &cursor).await?)).await?;
             }
+            moved.0 += u64::from(database.remac_pause_line(vault.key_database()).await?);
             moved.report(vault, ServerKeyKind::Row).await
         })
         .await

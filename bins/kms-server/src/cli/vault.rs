@@ -86,6 +86,11 @@ impl Vault {
         self.key_database.checkpoints().await.context("key_database")
     }
 
+    /// Returns the key database.
+    pub(super) fn key_database(&self) -> &dyn KeyDatabase {
+        &*self.key_database
+    }
+
     /// Returns the audit record of a command on this vault.
     pub(super) fn record(&self, action: &'static str, about: &str) -> Record<'_> {
         Record::new(&self.database, action, about)

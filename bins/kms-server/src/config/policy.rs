@@ -79,6 +79,7 @@ impl Settings {
                 default.email_trusted_after,
             ),
             at_least("recovery.hold", rules.hold, default.hold),
+            at_least("recovery.unfreeze_wait", rules.unfreeze_wait, default.unfreeze_wait),
         ]
         .into_iter()
         .flatten()
@@ -102,6 +103,13 @@ impl Settings {
             ),
             no_more("limits.exports", limits.exports, default.exports),
             no_more("limits.email_codes", limits.email_codes, default.email_codes),
+            no_more(
+                "limits.codes_to_an_address",
+                limits.codes_to_an_address,
+                default.codes_to_an_address,
+            ),
+            no_more("limits.password_changes", limits.password_changes, default.password_changes),
+            no_more("limits.emails", limits.emails, default.emails),
             is_unlimited.then(|| Weakness {
                 setting: "limits.spend_a_day_after_recovery",
                 expected: "amounts instead of \"unlimited\"".to_owned(),

@@ -374,7 +374,8 @@ struct Gate<'a> {
 
 impl Gate<'_> {
     async fn refuse_paused(&self) -> Result<(), ApiError> {
-        if self.state.database.recoveries_paused().await?.is_none() {
+        let paused = self.state.database.recoveries_paused(&*self.state.key_database);
+        if paused.await?.is_none() {
             return Ok(());
         }
         self.record("recoveries_paused").await;

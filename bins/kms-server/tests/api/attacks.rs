@@ -2,6 +2,7 @@
 //! is opened, nothing is signed, and the audit records the attempt.
 
 use kms_server::Server;
+use kms_server_testing::commands::succeeds;
 use kms_server_testing::requests::{COIN, confirm, create, hash, quote, recover, telegram};
 use kms_server_testing::{ServerProcess, Stores, TestEnv, TestServer};
 use kms_store::Scope;
@@ -160,6 +161,31 @@ async fn values_exchanged_between_accounts_open_no_wallet() {
     // With the values back in place the password works: it was the exchange that was refused.
     let sent = attack.test.client.confirm(attack.quoted.id, &confirm(&attack.quoted, "ann")).await;
     attack.test.until(sent.unwrap().id, TransferState::Mined).await;
+}
+
+/// A pause holds if either database says so, whatever an attacker does to the other one.
+#[actix_web::test]
+async fn a_pause_of_recoveries_cannot_be_removed_from_one_database() {
+    let attack = Attack::new().await;
+    let (env, client) = (&attack.test.env, &attack.test.client);
+    let refused = async |what: &str| {
+        let refused = recover(client, 1, "eve").await.unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::RecoveriesPaused), "{what}");
+    };
+    let mongo = mongodb::Client::with_uri_str(&env.key_database).await.unwrap();
+    let pause = mongo.database(&env.key_database_name).collection::<Document>("pause");
+    succeeds(env, "recoveries pause");
+    refused("paused").await;
+    env.sql("delete from switches").unwrap();
+    refused("deleted from the account database").await;
+    succeeds(env, "recoveries pause");
+    pause.delete_many(doc! {}).await.unwrap();
+    refused("deleted from the key database").await;
+    env.sql("update switches set paused = false").unwrap();
+    refused("modified in the account database").await;
+    assert!(succeeds(env, "recoveries list").contains("paused: the switches row"));
+    succeeds(env, "recoveries resume");
+    recover(client, 1, "new").await.unwrap();
 }
 
 /// A modified claim on a username resolves to no account.

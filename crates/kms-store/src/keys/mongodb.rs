@@ -26,6 +26,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The id of the one document that names the owner.
 const OWNER: &str = "accounts";
 
+/// The id of the one document of the pause.
+const PAUSE: &str = "recoveries";
+
 /// A key database in MongoDB. Writes wait for a majority of the replicas and their journals.
 #[derive(Clone, Debug)]
 pub(super) struct MongoKeyDatabase {
@@ -33,6 +36,7 @@ pub(super) struct MongoKeyDatabase {
     scks: Collection<SckDocument>,
     checkpoints: Collection<CheckpointDocument>,
     owner: Collection<OwnerDocument>,
+    pause: Collection<PauseDocument>,
     is_encrypted: bool,
 }
 
@@ -48,6 +52,11 @@ struct SckDocument {
 #[derive(Debug, Serialize, Deserialize)]
 struct CheckpointDocument {
     sequence: i64,
+    line: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct PauseDocument {
     line: String,
 }
 
@@ -110,7 +119,8 @@ impl MongoKeyDatabase {
         let scks = database.collection("wrapped_scks");
         let checkpoints = database.collection("audit_checkpoints");
         let owner = database.collection("owner");
-        Ok(Self { client, scks, checkpoints, owner, is_encrypted })
+        let pause = database.collection("pause");
+        Ok(Self { client, scks, checkpoints, owner, pause, is_encrypted })
     }
 }
 
@@ -175,6 +185,16 @@ impl KeyDatabase for MongoKeyDatabase {
             lines.push(found.deserialize_current().map_err(unavailable)?.line);
         }
         Ok(lines)
+    }
+
+    async fn pause_line(&self) -> Result<Option<String>, StoreError> {
+        let find = self.pause.find_one(doc! { "_id": PAUSE });
+        Ok(within(find.into_future()).await?.map(|document| document.line))
+    }
+
+    async fn put_pause_line(&self, line: &str) -> Result<(), StoreError> {
+        let (one, set) = (doc! { "_id": PAUSE }, doc! { "$set": { "line": line } });
+        within(self.pause.update_one(one, set).upsert(true).into_future()).await.map(drop)
     }
 
     async fn scks_after(&self, id: &str, limit: u32) -> Result<Vec<(String, String)>, StoreError> {

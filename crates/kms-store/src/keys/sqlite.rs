@@ -34,6 +34,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    pause (id) {
+        id -> Integer,
+        line -> Text,
+    }
+}
+
+diesel::table! {
     owner (id) {
         id -> Integer,
         identity -> Text,
@@ -168,6 +175,22 @@ impl KeyDatabase for SqliteKeyDatabase {
         self.blocking(|connection| {
             let lines = audit_checkpoints::table.order(audit_checkpoints::id);
             lines.select(audit_checkpoints::line).load(connection)
+        })
+        .await
+    }
+
+    async fn pause_line(&self) -> Result<Option<String>, StoreError> {
+        self.blocking(|connection| pause::table.select(pause::line).first(connection).optional())
+            .await
+    }
+
+    async fn put_pause_line(&self, line: &str) -> Result<(), StoreError> {
+        let line = line.to_owned();
+        self.blocking(move |connection| {
+            diesel::replace_into(pause::table)
+                .values((pause::id.eq(1), pause::line.eq(line)))
+                .execute(connection)
+                .map(drop)
         })
         .await
     }

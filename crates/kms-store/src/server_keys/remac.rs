@@ -9,7 +9,7 @@ use kms_core::{ServerKeys, failpoint};
 use super::{MovedBatch, StaleMac};
 use crate::accounts::{contacts, rows as accounts};
 use crate::database::{AnyConnection, Database, Failure};
-use crate::{api_tokens, names, orphaned_scks, proposals, recoveries};
+use crate::{api_tokens, names, orphaned_scks, pause, proposals, recoveries};
 
 /// A table whose rows carry a MAC.
 pub(super) struct MacTable {
@@ -26,6 +26,7 @@ pub(super) const MAC_TABLES: &[MacTable] = &[
     MacTable { name: "email_changes", key: "account_id", stale: contacts::stale_macs },
     MacTable { name: "api_tokens", key: "id", stale: api_tokens::stale_macs },
     MacTable { name: "names", key: "canonical", stale: names::stale_macs },
+    MacTable { name: "switches", key: "name", stale: pause::stale_macs },
     MacTable { name: "proposals", key: "subject", stale: proposals::stale_macs },
     MacTable { name: "orphaned_scks", key: "sck_id", stale: orphaned_scks::stale_macs },
     #[cfg(feature = "transfers")]

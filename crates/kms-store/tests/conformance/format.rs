@@ -13,7 +13,7 @@ use kms_core::audit::{Action, AuditRecord, Caller, Details, Phase};
 use kms_core::freeze::FreezeChange;
 use kms_core::ports::{AccountStore, AuditLog, EmailChangeStore, FreezeStore, RecoveryStore};
 use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
-use kms_store::{ApiToken, Database, Proposal, Scope};
+use kms_store::{ApiToken, Database, Proposal, Scope, open_key_database};
 use kms_types::{AccountId, EthAddress, RecoveryId, SckId, Timestamp, TransferId, U256, Units};
 use serde_json::{Value, json};
 
@@ -36,6 +36,9 @@ async fn rows_with_a_mac_are_the_published_vectors() {
     orphaned_scks(database).await;
     proposals(database).await;
     names(database).await;
+    let keys = open_key_database("sqlite::memory:", "").await.unwrap();
+    database.pause_recoveries(&*keys, NOW).await.unwrap();
+    let pause = keys.pause_line().await.unwrap().unwrap();
     let checkpoint = audit(database).await;
 
     let path = subject.url.strip_prefix("sqlite:").unwrap();
@@ -54,6 +57,7 @@ async fn rows_with_a_mac_are_the_published_vectors() {
         "wallets": dump.rows("wallets"),
         "audit": dump.rows("audit"),
         "checkpoints": [checkpoint],
+        "pause_lines": [pause],
     });
     let published: Value = serde_json::from_str(VECTORS).unwrap();
     if found != published {

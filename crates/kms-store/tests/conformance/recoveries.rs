@@ -5,6 +5,7 @@ use std::time::Duration;
 use kms_core::ports::{PasswordGate, RecoveryStore, StoreError};
 use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
 use kms_store::Database;
+use kms_store::{Paused, open_key_database};
 use kms_types::{AccountId, EventCursor, EventKind, RecoveryId, RecoveryStep, Timestamp};
 
 use crate::fixtures::{Subject, events, insert, on_every_database};
@@ -127,13 +128,39 @@ async fn a_correct_password_cancels(subject: Subject) {
 
 async fn recoveries_are_paused_and_resumed(subject: Subject) {
     let database = &subject.database;
-    assert_eq!(database.recoveries_paused().await.unwrap(), None);
-    assert!(!database.resume_recoveries().await.unwrap());
-    database.pause_recoveries(Timestamp(7)).await.unwrap();
-    database.pause_recoveries(Timestamp(8)).await.unwrap();
-    assert_eq!(database.recoveries_paused().await.unwrap(), Some(Timestamp(7)));
-    assert!(database.resume_recoveries().await.unwrap());
-    assert_eq!(database.recoveries_paused().await.unwrap(), None);
+    let keys = open_key_database("sqlite::memory:", "").await.unwrap();
+    let keys = &*keys;
+    let paused = async || database.recoveries_paused(keys).await.unwrap();
+    let since = async || match paused().await {
+        Some(Paused::Since(since)) => Some(since),
+        Some(Paused::Unreadable(error)) => panic!("{error}"),
+        None => None,
+    };
+    assert_eq!(since().await, None);
+    assert!(!database.resume_recoveries(keys, Timestamp(6)).await.unwrap());
+    database.pause_recoveries(keys, Timestamp(7)).await.unwrap();
+    database.pause_recoveries(keys, Timestamp(8)).await.unwrap();
+    assert_eq!(since().await, Some(Timestamp(7)));
+    let line = keys.pause_line().await.unwrap().unwrap();
+    assert!(database.resume_recoveries(keys, Timestamp(9)).await.unwrap());
+    assert_eq!(since().await, None);
+    // Either of the two holds it: put back, or not believed.
+    let resumed = keys.pause_line().await.unwrap().unwrap();
+    keys.put_pause_line(&line).await.unwrap();
+    assert_eq!(since().await, Some(Timestamp(7)));
+    for forged in [resumed.replacen('9', "8", 1), line.replacen('1', "0", 1), String::new()] {
+        keys.put_pause_line(&forged).await.unwrap();
+        assert!(matches!(paused().await, Some(Paused::Unreadable(_))), "{forged}");
+    }
+    assert!(database.resume_recoveries(keys, Timestamp(9)).await.unwrap());
+    database.pause_recoveries(keys, Timestamp(10)).await.unwrap();
+    if subject.url.ends_with(":memory:") {
+        return;
+    }
+    subject.tamper("update switches set paused = false");
+    assert!(matches!(paused().await, Some(Paused::Unreadable(_))));
+    subject.tamper("delete from switches");
+    assert_eq!(since().await, Some(Timestamp(10)));
 }
 
 async fn a_lease_has_one_holder(subject: Subject) {
