@@ -29,6 +29,7 @@ on_every_database!(
     a_cancellation_that_is_signed_again_reserves_what_can_still_be_taken,
     a_frozen_account_signs_nothing_and_is_marked,
     a_wallet_that_was_opened_with_an_earlier_password_signs_nothing,
+    a_wallet_that_was_opened_with_an_earlier_password_replaces_nothing,
     the_lowest_free_nonce_is_taken,
     a_server_that_was_overtaken_settles_and_finalizes_nothing,
 );
@@ -190,22 +191,54 @@ async fn a_cancellation_that_is_signed_again_reserves_what_can_still_be_taken(su
     let pending = async || database.pending_spend(CHAIN, ann.wallet.address, 0).await.unwrap().wei;
     // 10 gas for an eighth more than the price; the payment takes 100, and 130 for its gas.
     for (step, price, reserved) in [(10, 20, 230), (11, 40, 450)] {
-        let price = Fees::Legacy { price };
-        let ladder = Box::new(move |again: &Transfer, _nonce| {
-            let signed = |fees| SignedBytes { tx_hash: [step; 32], fees, sealed: vec![step; 3] };
-            SignedLadder {
-                first: signed(again.ladder.first()),
-                replacements: Vec::new(),
-                cancellation: signed(again.ladder.cancellation()),
-            }
-        });
-        let choose: ChoosePrices = Box::new(move |_above| Ladder::new(7, price, Vec::new()));
-        let again = (choose, SignAgain { wallet_version: 1, ladder });
-        let view = view(6, reserved, 0);
+        let (view, again) = (view(6, reserved, 0), sign_again(step, price, 1));
         let replaced = database.replace(id, ReplacementId::random(), view, rules(), NOW, again);
         assert!(matches!(replaced.await.unwrap(), ReplaceOutcome::Replaced(_)));
         assert_eq!(pending().await, Wei(U256::from(reserved)));
     }
+}
+
+/// Signs at this price with a wallet that was opened at this version.
+fn sign_again(step: u8, price: u128, wallet_version: i64) -> (ChoosePrices, SignAgain) {
+    let price = Fees::Legacy { price };
+    let ladder = Box::new(move |again: &Transfer, _nonce| {
+        let signed = |fees| SignedBytes { tx_hash: [step; 32], fees, sealed: vec![step; 3] };
+        SignedLadder {
+            first: signed(again.ladder.first()),
+            replacements: Vec::new(),
+            cancellation: signed(again.ladder.cancellation()),
+        }
+    });
+    let choose: ChoosePrices = Box::new(move |_above| Ladder::new(7, price, Vec::new()));
+    (choose, SignAgain { wallet_version, ladder })
+}
+
+async fn a_wallet_that_was_opened_with_an_earlier_password_replaces_nothing(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let quote = Transfer {
+        ladder: Ladder::new(7, fees(0), [1, 2, 3].map(fees).to_vec()).unwrap(),
+        ..transfer(&ann, &bob, 100, NOW)
+    };
+    let (id, rules) = (quote.id, SpendingRules::default);
+    database.insert_quote(quote).await.unwrap();
+    database.sign(id, view(1, 230, 0), rules(), NOW, sign_ladder()).await.unwrap();
+    database.cancel(id, NOW).await.unwrap().unwrap();
+    let sent = Progress::Replaced { tx_hash: [4; 32], block: 5 };
+    assert!(database.advance(id, sent, NOW).await.unwrap());
+    let wallet = Wallet { version: 2, sck_id: SckId::random(), ..ann.wallet.clone() };
+    let reason = SwapReason::PasswordChange;
+    let swap = WalletSwap { account: ann.id, replaces: 1, wallet, reason, at: NOW };
+    assert!(database.swap_wallet(swap).await.unwrap());
+    let replace = async |version| {
+        let (view, again) = (view(6, 230, 0), sign_again(10, 20, version));
+        database.replace(id, ReplacementId::random(), view, rules(), NOW, again).await.unwrap()
+    };
+    let pending = async || database.pending_spend(CHAIN, ann.wallet.address, 0).await.unwrap().wei;
+    let before = pending().await;
+    assert_eq!(replace(1).await, ReplaceOutcome::WalletChanged);
+    assert_eq!(pending().await, before);
+    assert!(matches!(replace(2).await, ReplaceOutcome::Replaced(_)));
 }
 
 async fn a_frozen_account_signs_nothing_and_is_marked(subject: Subject) {
