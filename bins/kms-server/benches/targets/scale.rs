@@ -138,6 +138,7 @@ fn wallet(byte: u8) -> Account {
             pepper_id: 1.try_into().unwrap(),
             commitment: [byte; 32],
             sck_id: SckId::random(),
+            wrapped_hash: [byte; 32],
             version: 1,
         },
     }
