@@ -57,6 +57,9 @@ impl RescueStore for Database {
     }
 }
 
+/// Whether a row of the account in one table fails its check.
+type IsDamaged = fn(&mut AnyConnection, AccountId, &ServerKeys) -> Result<bool, Failure>;
+
 fn damaged(
     connection: &mut AnyConnection,
     account: AccountRef,
@@ -71,7 +74,7 @@ fn damaged(
             rows::without_mac(row)?
         }
     };
-    let others: [(&str, fn(&mut AnyConnection, AccountId, &ServerKeys) -> _); 3] = [
+    let others: [(&'static str, IsDamaged); 3] = [
         ("email_changes", contacts::is_unreadable),
         ("recoveries", recoveries::has_unreadable),
         #[cfg(feature = "transfers")]
