@@ -32,6 +32,7 @@ pub(crate) fn problem(error: &ClientError, network: Option<&Network>) -> Html {
         ErrorCode::NoMail => html!("problem-no-mail"),
         ErrorCode::Busy => html!("problem-busy"),
         ErrorCode::AccountFrozen => html!("problem-frozen"),
+        ErrorCode::PageRequired => html!("problem-page-required"),
         ErrorCode::AccountExists => html!("problem-account-exists"),
         ErrorCode::ChainUnavailable => html!("problem-chain-unavailable"),
         ErrorCode::SelfTransfer => html!("problem-self-transfer"),
@@ -61,6 +62,8 @@ pub(crate) fn problem(error: &ClientError, network: Option<&Network>) -> Html {
         | ErrorCode::MethodNotAllowed
         | ErrorCode::NoSuchTransfer
         | ErrorCode::UnknownName
+        | ErrorCode::InvalidLaunch
+        | ErrorCode::LaunchUsed
         | ErrorCode::IdReused
         | ErrorCode::Unknown => other(problem),
     }

@@ -76,7 +76,7 @@ enum TokenCommand {
     New {
         /// A name for it, 1 to 64 characters; names are not reused.
         name: String,
-        /// Its scopes, separated by commas: bot, admin, read.
+        /// Its scopes, separated by commas: bot, chat, admin, read.
         #[arg(long, value_delimiter = ',', required = true)]
         scopes: Vec<Scope>,
         /// Days until it expires; without this option it never does.

@@ -116,6 +116,7 @@ impl ApiError {
                 CustodyError::Locked { .. } => ErrorCode::PasswordLocked,
                 CustodyError::Frozen => ErrorCode::AccountFrozen,
                 CustodyError::NotFrozen | CustodyError::NotDamaged => ErrorCode::WrongState,
+                CustodyError::PageRequired => ErrorCode::PageRequired,
                 CustodyError::RecoveryReused => ErrorCode::IdReused,
                 CustodyError::NoRecovery => ErrorCode::NoSuchRecovery,
                 CustodyError::RecoveryOpen => ErrorCode::RecoveryOpen,
@@ -274,6 +275,8 @@ pub(crate) fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::MalformedRequest | ErrorCode::InvalidField => StatusCode::BAD_REQUEST,
         ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
         ErrorCode::Forbidden
+        | ErrorCode::PageRequired
+        | ErrorCode::InvalidLaunch
         | ErrorCode::WrongPassword
         | ErrorCode::WrongCode
         | ErrorCode::OnHold
@@ -288,6 +291,7 @@ pub(crate) fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         ErrorCode::AccountExists
         | ErrorCode::IdReused
+        | ErrorCode::LaunchUsed
         | ErrorCode::QuoteExpired
         | ErrorCode::QuoteMismatch
         | ErrorCode::WrongState

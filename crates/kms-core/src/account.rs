@@ -54,6 +54,9 @@ pub struct Account {
     pub former_email: Option<FormerEmail>,
     /// When a recovery last replaced the password.
     pub recovered_at: Option<Timestamp>,
+    /// Since when the owner acts on the vault page alone: no bearer token may do what needs a
+    /// password, or a recovery. Set by the first such act through the page.
+    pub page_only_since: Option<Timestamp>,
     /// When the account was created.
     pub created_at: Timestamp,
     /// The account's wallet.

@@ -18,12 +18,24 @@ use crate::rescue::RescueDigest;
 /// The authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The name of the bearer token, or of the command an operator ran.
+    /// The name of the bearer token, `launch` and the id of a launch, or the name of the command
+    /// that an operator ran.
     pub actor: String,
     /// The request's id, as in the logs.
     pub request_id: String,
     /// Who ran the command, if it is one.
     pub operator: Option<Operator>,
+    /// The way by which the caller came.
+    pub door: Door,
+}
+
+/// The way by which a caller came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The vault page: the owner, by a launch that Telegram signed.
+    Page,
+    /// Any other: a bearer token, which acts for many users, a command, a link, a worker.
+    Other,
 }
 
 /// A person who runs a command, as the operating system names them.
@@ -39,7 +51,20 @@ impl Caller {
     /// A caller that is not an operator's command.
     #[must_use]
     pub fn new(actor: impl Into<String>, request_id: impl Into<String>) -> Self {
-        Self { actor: actor.into(), request_id: request_id.into(), operator: None }
+        let (actor, request_id) = (actor.into(), request_id.into());
+        Self { actor, request_id, operator: None, door: Door::Other }
+    }
+
+    /// The caller, as the owner on the vault page.
+    #[must_use]
+    pub fn at_page(self) -> Self {
+        Self { door: Door::Page, ..self }
+    }
+
+    /// Whether the caller is the owner on the vault page.
+    #[must_use]
+    pub fn is_at_page(&self) -> bool {
+        self.door == Door::Page
     }
 
     /// Returns what the records of this caller state about them.

@@ -32,7 +32,7 @@ use kms_types::{
 
 use self::journal::Journal;
 use self::repair::Repairer;
-use self::unlock::refuse_frozen;
+use self::unlock::{refuse_frozen, refuse_token};
 use self::wallet_sealer::WalletSealer;
 use crate::account::{
     Account, AccountState, NewAccount, SeenNames, SwapReason, Wallet, WalletSwap,
@@ -170,6 +170,8 @@ impl Custody {
         let owner = AccountRef::Telegram(request.telegram_id);
         self.audited(Action::Create, owner, caller, now, async |journal| {
             if let Some(account) = self.ports.accounts.account(owner).await? {
+                journal.set_account(&account);
+                refuse_token(&account, journal)?;
                 return self.existing(account, request.password, caller, now, journal).await;
             }
             let CreateWallet { telegram_id, password, names, mobile, email } = request;
@@ -187,6 +189,7 @@ impl Custody {
                 email_verified_at: None,
                 former_email: None,
                 recovered_at: None,
+                page_only_since: caller.is_at_page().then_some(now),
                 created_at: now,
                 wallet,
             };

@@ -111,6 +111,9 @@ pub trait AccountStore: Send + Sync {
         change: ContactChange,
         at: Timestamp,
     ) -> Result<bool, StoreError>;
+
+    /// Sets the account's `page_only_since`, unless it is set.
+    async fn set_page_only(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError>;
 }
 
 /// Requested changes of e-mail addresses, at most one per account.

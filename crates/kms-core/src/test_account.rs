@@ -18,6 +18,7 @@ pub(crate) fn account() -> Account {
         email_verified_at: None,
         former_email: None,
         recovered_at: None,
+        page_only_since: None,
         created_at: Timestamp(0),
         wallet: Wallet {
             address: [1; 20].into(),

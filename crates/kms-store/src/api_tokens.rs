@@ -16,8 +16,11 @@ use crate::server_keys::{BATCH, StaleMac};
 /// What a token allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    /// Everything that the bot does on behalf of its users.
+    /// Everything that the bot does on behalf of its users, passwords typed in the chat included.
     Bot,
+    /// What the bot does on behalf of users whose passwords it never sees: reads, quotes, cancels,
+    /// freezes, lower limits and observed names.
+    Chat,
     /// Operations of the operator.
     Admin,
     /// Read access.
@@ -26,7 +29,7 @@ pub enum Scope {
 
 /// The text is not a scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a scope is bot, admin or read")]
+#[error("a scope is bot, chat, admin or read")]
 pub struct ScopeError;
 
 /// An API token without its secret.
@@ -89,6 +92,7 @@ impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Bot => "bot",
+            Self::Chat => "chat",
             Self::Admin => "admin",
             Self::Read => "read",
         })
@@ -101,6 +105,7 @@ impl FromStr for Scope {
     fn from_str(text: &str) -> Result<Self, ScopeError> {
         match text {
             "bot" => Ok(Self::Bot),
+            "chat" => Ok(Self::Chat),
             "admin" => Ok(Self::Admin),
             "read" => Ok(Self::Read),
             _ => Err(ScopeError),

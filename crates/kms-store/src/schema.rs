@@ -16,6 +16,7 @@ diesel::table! {
         former_email -> Nullable<Binary>,
         former_email_until -> Nullable<BigInt>,
         recovered_at -> Nullable<BigInt>,
+        page_only_since -> Nullable<BigInt>,
     }
 }
 

@@ -46,6 +46,12 @@ error_codes! {
     Unauthorized = "unauthorized",
     /// The token's scope does not allow this.
     Forbidden = "forbidden",
+    /// The account is used on the vault page alone: no bearer token may do this for it.
+    PageRequired = "page_required",
+    /// Telegram did not sign this opening of the page, or it is too old; open the page again.
+    InvalidLaunch = "invalid_launch",
+    /// The page was opened by this link before; open it again from the chat.
+    LaunchUsed = "launch_used",
     /// The path does not have this method; see the `Allow` header.
     MethodNotAllowed = "method_not_allowed",
     /// There is no such path.

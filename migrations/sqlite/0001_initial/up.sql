@@ -17,6 +17,8 @@ create table accounts (
     former_email_until bigint,
     -- When the last recovery was completed.
     recovered_at bigint,
+    -- Since when no bearer token may act for the owner where a password or a recovery is needed.
+    page_only_since bigint,
     created_at bigint not null,
     mac_key integer not null,
     mac blob not null

@@ -475,6 +475,7 @@ problem-recoveries-paused = Passwords cannot be reset right now, because too man
 problem-on-hold = Your wallet was recovered recently. For your safety, this is possible again in { $wait }. Until then you can still send to everyone you paid before the recovery.
 problem-no-mail = This service does not send e-mail.
 problem-frozen = Your wallet is frozen. Send /freeze to see how it is unfrozen.
+problem-page-required = Your password is used on your wallet's own page alone, not in this chat. Please open the page.
 problem-account-exists = You already have a wallet, with a different password. Send /start to see it.
 problem-chain-unavailable = The network is not responding right now. Please try again in a minute.
 problem-self-transfer = That is your own wallet.

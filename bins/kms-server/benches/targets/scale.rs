@@ -125,6 +125,7 @@ fn wallet(byte: u8) -> Account {
         email: None,
         email_verified_at: None,
         recovered_at: None,
+        page_only_since: None,
         unfreezes_at: None,
         former_email: None,
         created_at: NOW,

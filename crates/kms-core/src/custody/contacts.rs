@@ -8,7 +8,7 @@ use kms_types::{AccountId, AccountRef, Email, Mobile, OneTimeCode, PasswordHash,
 
 use super::error::WRONG_CODE;
 use super::journal::Journal;
-use super::unlock::refuse_frozen;
+use super::unlock::{refuse_frozen, refuse_token};
 use super::{Custody, CustodyError};
 use crate::account::{Account, ContactChange, EmailChange};
 use crate::audit::{Action, Audited, Caller, Details, sha256};
@@ -110,6 +110,7 @@ impl Custody {
         self.audited(Action::ChangeContact, account, caller, now, async |journal| {
             let account = self.load(account).await?;
             journal.set_account(&account);
+            refuse_token(&account, journal)?;
             refuse_frozen(&account)?;
             self.refuse_on_hold(&account, now)?;
             let change = self.email_change(account.id, journal).await?;
@@ -124,6 +125,7 @@ impl Custody {
             if !is_same_code(code, &right) {
                 return Err(CustodyError::WrongCode);
             }
+            self.enter_page(&account, now, journal).await?;
             self.set_contact(&account, self.email(Some(change.email)), now).await
         })
         .await

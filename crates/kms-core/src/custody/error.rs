@@ -41,6 +41,9 @@ pub enum CustodyError {
     /// Every row of the account passes its integrity check.
     #[error("every row of this account passes its integrity check; there is nothing to rescue")]
     NotDamaged,
+    /// The account is page-only, and the caller is a bearer token.
+    #[error("this account is used on the vault page alone; open the page from the chat")]
+    PageRequired,
     /// The id is that of another account's recovery.
     #[error("the recovery id is already in use")]
     RecoveryReused,
@@ -98,6 +101,7 @@ impl Audited for CustodyError {
             Self::Frozen => Phase::Outcome("frozen"),
             Self::NotFrozen => Phase::Outcome("not_frozen"),
             Self::NotDamaged => Phase::Outcome("not_damaged"),
+            Self::PageRequired => Phase::Outcome("page_required"),
             Self::RecoveryReused => Phase::Outcome("recovery_reused"),
             Self::NoRecovery => Phase::Outcome("no_recovery"),
             Self::RecoveryOpen => Phase::Outcome("recovery_open"),

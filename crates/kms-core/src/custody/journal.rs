@@ -56,6 +56,11 @@ impl Journal {
         journal
     }
 
+    /// The caller of the request.
+    pub(super) fn caller(&self) -> &Caller {
+        &self.record.caller
+    }
+
     /// Adds the account's ids to the records, of which the request named one.
     pub(super) fn set_account(&mut self, account: &Account) {
         self.record.account = Some(account.id);

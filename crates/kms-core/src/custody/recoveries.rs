@@ -8,7 +8,7 @@ use kms_types::{AccountRef, OneTimeCode, PasswordHash, RecoveryId, RecoveryStep,
 
 use super::error::WRONG_CODE;
 use super::journal::Journal;
-use super::unlock::refuse_frozen;
+use super::unlock::{refuse_frozen, refuse_token};
 use super::upkeep::MISSING;
 use super::wallet_sealer::open;
 use super::{Custody, CustodyError};
@@ -62,6 +62,7 @@ impl Custody {
         self.audited(Action::RequestRecovery(id), account, caller, now, async |journal| {
             let account = self.load(account).await?;
             journal.set_account(&account);
+            refuse_token(&account, journal)?;
             refuse_frozen(&account)?;
             if let Some(known) = self.ports.recoveries.recovery(id).await? {
                 if known.account != account.id {
@@ -77,6 +78,7 @@ impl Custody {
             {
                 self.write_due(due, caller, now).await?;
             }
+            self.enter_page(&account, now, journal).await?;
             let codes_key = self.sealer.keys.codes.current();
             let recovery = Recovery::request(id, &account, &self.rules, codes_key, now);
             journal.add(recovery.details());
@@ -104,7 +106,8 @@ impl Custody {
         now: Timestamp,
     ) -> Result<Recovery, CustodyError> {
         self.audited(Action::ConfirmRecovery(id), account, caller, now, async |journal| {
-            let (_, recovery) = self.recovery_of(account, id, journal, caller, now).await?;
+            let (account, recovery) = self.recovery_of(account, id, journal, caller, now).await?;
+            refuse_token(&account, journal)?;
             let tried = recovery.code_tried(now)?;
             let right = recovery.code(&self.sealer.keys.codes)?;
             journal.intent().await?;
@@ -114,6 +117,7 @@ impl Custody {
             if !is_same_code(code, &right) {
                 return Err(CustodyError::WrongCode);
             }
+            self.enter_page(&account, now, journal).await?;
             let confirmed = tried.code_confirmed(&self.rules, now)?;
             journal.add(confirmed.details());
             let step = Some(RecoveryStep::CodeConfirmed);
@@ -205,6 +209,7 @@ impl Custody {
     ) -> Result<Recovery, CustodyError> {
         self.audited(Action::Recover(id), account, caller, now, async |journal| {
             let (account, recovery) = self.recovery_of(account, id, journal, caller, now).await?;
+            refuse_token(&account, journal)?;
             refuse_frozen(&account)?;
             if recovery.written == RecoveryStage::Completed {
                 self.unlock(account, new, now, journal, drop).await?;
@@ -225,6 +230,7 @@ impl Custody {
                     sealer.seal(sealed.id, sealed.telegram_id, &key, &new, version)
                 })
                 .await??;
+            self.enter_page(&account, now, journal).await?;
             self.ports.scks.put_sck(wrapped).await?;
             failpoint::reach("recover-after-sck");
             let reason = SwapReason::Recovery(completed);

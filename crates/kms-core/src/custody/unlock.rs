@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use kms_types::{AccountId, AccountRef, PasswordHash, Timestamp};
+use kms_types::{AccountRef, PasswordHash, Timestamp};
 
 use super::journal::Journal;
 use super::repair::PendingRepair;
@@ -25,6 +25,7 @@ impl Custody {
     ) -> Result<Account, CustodyError> {
         if let Some(account) = self.ports.accounts.account(account).await? {
             journal.set_account(&account);
+            refuse_token(&account, journal)?;
             return Ok(account);
         }
         let kdf = self.sealer.kdf;
@@ -45,15 +46,14 @@ impl Custody {
         then: impl FnOnce(PrivateKey) -> T + Send + 'static,
     ) -> Result<T, CustodyError> {
         let permit = self.admit(&account, &password, now, journal).await?;
-        let id = account.id;
-        let sealer = Arc::clone(&self.sealer);
+        let (sealer, sealed) = (Arc::clone(&self.sealer), account.clone());
         let done = permit
             .run(move || {
-                let sck = sealer.derive(&account.wallet, &password)?;
-                Ok::<_, CustodyError>(then(open(&account, &sck)?))
+                let sck = sealer.derive(&sealed.wallet, &password)?;
+                Ok::<_, CustodyError>(then(open(&sealed, &sck)?))
             })
             .await??;
-        self.accept(id, now, journal).await?;
+        self.accept(&account, now, journal).await?;
         Ok(done)
     }
 
@@ -84,7 +84,7 @@ impl Custody {
         };
         let (done, prepared) = permit.run_with_rest(work).await?;
         let done = done?;
-        self.accept(account.id, now, journal).await?;
+        self.accept(account, now, journal).await?;
         Ok((done, PendingRepair::new(prepared)))
     }
 
@@ -97,9 +97,9 @@ impl Custody {
         journal: &mut Journal,
     ) -> Result<(), CustodyError> {
         let permit = self.count(&account, &password, now, journal).await?;
-        let (id, sealer) = (account.id, Arc::clone(&self.sealer));
-        permit.run(move || sealer.derive(&account.wallet, &password).map(drop)).await??;
-        self.accept(id, now, journal).await
+        let (sealer, wallet) = (Arc::clone(&self.sealer), account.wallet.clone());
+        permit.run(move || sealer.derive(&wallet, &password).map(drop)).await??;
+        self.accept(&account, now, journal).await
     }
 
     async fn admit(
@@ -174,15 +174,37 @@ impl Custody {
     /// Clears the attempts after a correct password, and records the recovery that it cancelled.
     async fn accept(
         &self,
-        account: AccountId,
+        account: &Account,
         now: Timestamp,
         journal: &Journal,
     ) -> Result<(), CustodyError> {
-        if let Some(recovery) = self.ports.gate.accept(account, now).await? {
+        if let Some(recovery) = self.ports.gate.accept(account.id, now).await? {
             journal.record_cancelled_recovery(recovery).await;
+        }
+        self.enter_page(account, now, journal).await
+    }
+
+    /// Makes the account page-only, if its owner acts on the page. Called once the caller has shown
+    /// what the act requires, and before it has an effect.
+    pub(super) async fn enter_page(
+        &self,
+        account: &Account,
+        now: Timestamp,
+        journal: &Journal,
+    ) -> Result<(), CustodyError> {
+        if journal.caller().is_at_page() && account.page_only_since.is_none() {
+            self.ports.accounts.set_page_only(account.id, now).await?;
         }
         Ok(())
     }
+}
+
+/// Refuses a bearer token, and whatever else is not the page, for a page-only account.
+pub(super) fn refuse_token(account: &Account, journal: &Journal) -> Result<(), CustodyError> {
+    if !journal.caller().is_at_page() && account.page_only_since.is_some() {
+        return Err(CustodyError::PageRequired);
+    }
+    Ok(())
 }
 
 pub(super) fn refuse_frozen(account: &Account) -> Result<(), CustodyError> {

@@ -4,6 +4,7 @@
 
 mod attacks;
 mod export;
+mod page_only;
 mod recoveries;
 mod repair;
 mod second_implementation;

@@ -102,6 +102,10 @@ impl AccountStore for Forger {
     ) -> Result<bool, StoreError> {
         self.database.set_contact(account, wallet_version, change, at).await
     }
+
+    async fn set_page_only(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError> {
+        self.database.set_page_only(account, at).await
+    }
 }
 
 #[async_trait]

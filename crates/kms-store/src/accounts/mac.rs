@@ -32,6 +32,10 @@ pub(super) fn with_account_fields<T>(account: &Account, work: impl FnOnce(&[&[u8
     if let Some(at) = &unfreezes {
         fields.extend([b"unfreezes".as_slice(), at]);
     }
+    let page_only = account.page_only_since.map(|at| at.0.to_be_bytes());
+    if let Some(at) = &page_only {
+        fields.extend([b"page-only".as_slice(), at]);
+    }
     let wallet = &account.wallet;
     let (kdf, version) = (wallet.kdf.to_string(), wallet.version.to_be_bytes());
     let ids = [wallet.password_version, wallet.pepper_id.as_u8()];

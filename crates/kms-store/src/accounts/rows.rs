@@ -52,6 +52,7 @@ pub(super) struct AccountRow {
     former_email: Option<Vec<u8>>,
     former_email_until: Option<i64>,
     recovered_at: Option<i64>,
+    page_only_since: Option<i64>,
     created_at: i64,
     mac_key: i32,
     mac: Vec<u8>,
@@ -176,6 +177,7 @@ pub(super) fn insert(
             accounts::state.eq(account.state.as_str()),
             accounts::mobile.eq(account.mobile.clone()),
             accounts::email.eq(account.email.clone()),
+            accounts::page_only_since.eq(account.page_only_since.map(|at| at.0)),
             accounts::created_at.eq(account.created_at.0),
             accounts::mac_key.eq(i32::from(mac.key.as_u8())),
             accounts::mac.eq(mac.tag.to_vec()),
@@ -218,6 +220,7 @@ pub(super) fn write(
             accounts::former_email_until.eq(account.former_email.as_ref().map(|it| it.until.0)),
             accounts::former_email.eq(account.former_email.as_ref().map(|it| &it.email)),
             accounts::recovered_at.eq(account.recovered_at.map(|at| at.0)),
+            accounts::page_only_since.eq(account.page_only_since.map(|at| at.0)),
             accounts::mac_key.eq(i32::from(mac.key.as_u8())),
             accounts::mac.eq(mac.tag.to_vec()),
         ))
@@ -302,6 +305,7 @@ pub(super) fn parse(
             _ => return Err(row.corrupt("a former address without its time")),
         },
         recovered_at: account.recovered_at.map(Timestamp),
+        page_only_since: account.page_only_since.map(Timestamp),
         created_at: Timestamp(account.created_at),
         wallet: wallet.parse(row)?,
     };

@@ -167,6 +167,21 @@ impl AccountStore for Database {
         })
         .await
     }
+
+    async fn set_page_only(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            connection.transaction(|connection| {
+                rows::update(connection, account, &keys, |account| {
+                    let is_first = account.page_only_since.is_none();
+                    account.page_only_since.get_or_insert(at);
+                    is_first
+                })
+            })?;
+            Ok(())
+        })
+        .await
+    }
 }
 
 #[async_trait]

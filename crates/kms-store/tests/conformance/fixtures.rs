@@ -172,6 +172,7 @@ pub(crate) fn account(telegram_id: i64) -> Account {
         email_verified_at: None,
         former_email: None,
         recovered_at: None,
+        page_only_since: None,
         created_at: Timestamp(1_000 + telegram_id),
         wallet: Wallet {
             address: EthAddress::from([byte; 20]),

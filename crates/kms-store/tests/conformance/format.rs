@@ -31,6 +31,7 @@ async fn rows_with_a_mac_are_the_published_vectors() {
     email_changes(database).await;
     frozen_by_owner(database).await;
     former_email(database).await;
+    page_only(database).await;
     tokens(database).await;
     spending_limits(database).await;
     orphaned_scks(database).await;
@@ -131,6 +132,12 @@ async fn former_email(database: &Database) {
     for (byte, at) in [(0xea, Timestamp(0)), (0xeb, NOW)] {
         assert!(database.set_contact(account, 1, email_change(byte), at).await.unwrap());
     }
+}
+
+/// Used on the vault page alone.
+async fn page_only(database: &Database) {
+    let account = create(database, 9).await.id;
+    database.set_page_only(account, NOW).await.unwrap();
 }
 
 /// Frozen by its owner, who requested to unfreeze it.

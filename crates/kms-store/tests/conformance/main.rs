@@ -16,6 +16,7 @@ mod ladder;
 mod migrations;
 mod names;
 mod orphaned_scks;
+mod page_only;
 mod plans;
 mod recoveries;
 mod rescue;

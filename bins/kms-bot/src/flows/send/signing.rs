@@ -114,6 +114,9 @@ fn refusal(error: &ClientError) -> Refusal {
         | ErrorCode::UnknownName
         | ErrorCode::AccountExists
         | ErrorCode::AccountFrozen
+        | ErrorCode::PageRequired
+        | ErrorCode::InvalidLaunch
+        | ErrorCode::LaunchUsed
         | ErrorCode::WrongCode
         | ErrorCode::CodeExpired
         | ErrorCode::RecoveryOpen
