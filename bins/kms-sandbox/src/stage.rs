@@ -304,6 +304,7 @@ fn configure(
 ) -> anyhow::Result<()> {
     // Chosen before the server listens, because links in its e-mails contain the port.
     env.listen = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+    env.page.listen = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
     env.chain = ChainSettings {
         // anvil mines only when there are transactions, so an old block is no sign of a fault.
         stalled_after: None,
@@ -334,7 +335,7 @@ fn configure(
     env.mail = Some(MailSettings {
         url: Secret::from(mailbox.url()).try_into()?,
         from: "Wallet <wallet@sandbox.example>".to_owned(),
-        public_url: format!("https://localhost:{}", env.listen.port()).try_into()?,
+        public_url: format!("https://localhost:{}", env.page.listen.port()).try_into()?,
     });
     env.audit.checkpoint_path = None;
     Ok(())

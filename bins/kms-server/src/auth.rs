@@ -1,5 +1,5 @@
 //! Authentication by bearer token (RFC 6750). A handler states the scope that it requires by the
-//! type of its argument: [`Bot`] or [`Reader`].
+//! type of its argument: [`Bot`], [`Chat`] or [`Reader`].
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use actix_web::{FromRequest, HttpRequest};
 use kms_core::audit::{Action, AuditRecord, Caller, Phase};
 use kms_core::ports::{AuditLog, StoreError};
 use kms_core::{AlarmContext, PlainToken, integrity_alarm};
-use kms_store::Scope;
+use kms_store::{Raises, Scope};
 use kms_types::ErrorCode;
 
 use crate::clock;
@@ -19,14 +19,31 @@ use crate::error::{ApiError, Defect};
 use crate::state::State;
 use crate::telemetry;
 
-/// A caller whose token has the scope `bot`: it may change accounts and send transfers.
+/// A caller whose token has the scope `bot`: it may pass on passwords that were typed in the chat,
+/// for accounts that are not page-only.
 pub(crate) struct Bot(pub(crate) Caller);
+
+/// A caller whose token has the scope `chat` or `bot`, for what needs no password.
+pub(crate) struct Chat {
+    pub(crate) caller: Caller,
+    raises: Raises,
+}
+
+impl Chat {
+    /// Which limits may be raised.
+    pub(crate) fn raises(&self) -> Raises {
+        self.raises
+    }
+}
 
 /// A caller whose token has a scope that may read, and who is within the read limits.
 #[derive(Debug)]
 pub(crate) struct Reader;
 
-async fn authorize(request: HttpRequest, allowed: &[Scope]) -> Result<Caller, ApiError> {
+async fn authorize(
+    request: HttpRequest,
+    allowed: &[Scope],
+) -> Result<(Caller, Vec<Scope>), ApiError> {
     let unauthorized = || {
         let detail = "send a valid API token as `Authorization: Bearer <token>`; `kms-server \
             token new` makes one";
@@ -58,7 +75,8 @@ async fn authorize(request: HttpRequest, allowed: &[Scope]) -> Result<Caller, Ap
             "the token's scope does not allow this request; use a token with the required scope";
         return Err(ApiError::refused(ErrorCode::Forbidden, detail));
     }
-    Ok(Caller::new(token.name, telemetry::request_id()))
+    let caller = Caller::new(token.name, telemetry::request_id());
+    Ok((caller, token.scopes))
 }
 
 /// Records a token that was refused, or whose row failed its integrity check. The store keeps at
@@ -93,7 +111,25 @@ impl FromRequest for Bot {
 
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
         let request = request.clone();
-        Box::pin(async move { authorize(request, &[Scope::Bot]).await.map(Self) })
+        Box::pin(async move {
+            let (caller, _scopes) = authorize(request, &[Scope::Bot]).await?;
+            Ok(Self(caller))
+        })
+    }
+}
+
+impl FromRequest for Chat {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let (caller, scopes) = authorize(request, &[Scope::Bot, Scope::Chat]).await?;
+            let is_bot = scopes.contains(&Scope::Bot);
+            let raises = if is_bot { Raises::UnlessPageOnly } else { Raises::Never };
+            Ok(Self { caller, raises })
+        })
     }
 }
 
@@ -103,9 +139,9 @@ impl FromRequest for Reader {
 
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
         let request = request.clone();
-        let allowed = [Scope::Bot, Scope::Read, Scope::Admin];
+        let allowed = [Scope::Bot, Scope::Chat, Scope::Read, Scope::Admin];
         Box::pin(async move {
-            let caller = authorize(request.clone(), &allowed).await?;
+            let (caller, _scopes) = authorize(request.clone(), &allowed).await?;
             let state: &Data<State> = request.app_data().ok_or(Defect::NoState)?;
             state.reads.take(&caller.actor, request.match_info().get("account"))?;
             Ok(Self)

@@ -16,7 +16,7 @@ use serde_path_to_error::{Path, Segment as PathSegment};
 use crate::error::ApiError;
 
 /// The largest body in bytes; every request of the API is far smaller.
-const LIMIT: usize = 16 * 1024;
+const LIMIT: usize = 8 * 1024;
 
 /// The deadline for the arrival of a body.
 const DEADLINE: Duration = Duration::from_secs(10);

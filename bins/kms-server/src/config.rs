@@ -12,6 +12,7 @@ mod limits;
 mod mail;
 mod operator;
 mod ops;
+mod page;
 mod password;
 mod policy;
 mod recovery;
@@ -36,6 +37,7 @@ pub use limits::{LimitSettings, Rate, RateError};
 pub use mail::{MailSettings, MailUrlError, PublicUrl, SmtpUrl};
 pub(crate) use operator::operator;
 pub use ops::OpsSettings;
+pub use page::PageSettings;
 pub use password::PasswordSettings;
 pub use policy::Profile;
 pub use tls::TlsSettings;
@@ -59,6 +61,9 @@ pub struct Settings {
     /// The listener of health checks and metrics.
     #[serde(default)]
     pub ops: OpsSettings,
+    /// The public listener, with the vault page's API and the links of e-mails.
+    #[serde(default)]
+    pub page: PageSettings,
     /// The database of accounts, wallets and transfers.
     pub database: DatabaseSettings,
     /// The database of wrapped symmetric cryptographic keys (SCKs).

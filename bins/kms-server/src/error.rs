@@ -12,6 +12,7 @@ use kms_chain::spending;
 use kms_chain::transfer::Missing;
 use kms_chain::{ChainError, ConfirmError, QuoteError};
 use kms_core::audit::{Audited, Phase};
+use kms_core::launch::LaunchError;
 use kms_core::ports::StoreError;
 use kms_core::recovery::RecoveryError;
 use kms_core::{CustodyError, PoolError, SealError};
@@ -343,6 +344,12 @@ impl From<QuoteError> for ApiError {
             QuoteError::Chain(error) => error.into(),
             QuoteError::Store(error) => error.into(),
         }
+    }
+}
+
+impl From<LaunchError> for ApiError {
+    fn from(error: LaunchError) -> Self {
+        Self::refused(ErrorCode::InvalidLaunch, error.to_string())
     }
 }
 

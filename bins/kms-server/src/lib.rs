@@ -15,6 +15,7 @@ pub mod keys;
 mod kms_key_status;
 mod mail;
 mod openapi;
+mod page;
 mod rate_limits;
 mod readiness;
 mod routes;

@@ -6,7 +6,9 @@
 
 use actix_web::http::{Method, StatusCode};
 use kms_types::{ErrorCode, EventStream, Problem};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, RefOr, Response, path::Operation};
 use utoipa::{OpenApi, ToSchema};
 use utoipa_swagger_ui::SwaggerUi;
@@ -56,16 +58,30 @@ const ALWAYS: [ErrorCode; 4] = [
 
 /// Returns the document of the parts below `/v1`.
 pub(crate) fn document(v1: impl Iterator<Item = Document>) -> Document {
-    let mut document = v1.fold(Root::openapi(), |document, part| document.nest("/v1", part));
+    let document = v1.fold(Root::openapi(), |document, part| document.nest("/v1", part));
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    completed(document, "token", SecurityScheme::Http(bearer))
+}
+
+/// Returns the document of the parts below `/app/v1`.
+pub(crate) fn page_document(parts: impl Iterator<Item = Document>) -> Document {
+    // Merged first: two parts may have operations of one path.
+    let parts = parts.reduce(Document::merge_from).unwrap_or_default();
+    let document = Root::openapi().nest("/app/v1", parts);
+    let description = "`Launch` and the key that opened the page";
+    let header = ApiKeyValue::with_description("Authorization", description);
+    completed(document, "launch", SecurityScheme::ApiKey(ApiKey::Header(header)))
+}
+
+fn completed(mut document: Document, name: &str, scheme: SecurityScheme) -> Document {
     let components = document.components.get_or_insert_with(Default::default);
-    components.add_security_scheme("token", SecurityScheme::Http(bearer));
+    components.add_security_scheme(name, scheme);
     for item in document.paths.paths.values_mut() {
         let operations = [(Method::GET, &mut item.get), (Method::PUT, &mut item.put)];
         let operations = operations.into_iter().chain([(Method::POST, &mut item.post)]);
         for (method, operation) in operations {
             if let Some(operation) = operation {
-                complete(&method, operation);
+                complete(&method, operation, name);
             }
         }
     }
@@ -78,11 +94,11 @@ pub(crate) fn page(document: Document) -> SwaggerUi {
 }
 
 /// Adds what follows from the shape of an operation. One that states its security is left alone.
-fn complete(method: &Method, operation: &mut Operation) {
+fn complete(method: &Method, operation: &mut Operation, scheme: &str) {
     if operation.security.is_some() {
         return;
     }
-    operation.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
+    operation.security = Some(vec![SecurityRequirement::new(scheme, Vec::<String>::new())]);
     let mut codes = ALWAYS.to_vec();
     if operation.parameters.is_some() || operation.request_body.is_some() {
         codes.push(ErrorCode::InvalidField);

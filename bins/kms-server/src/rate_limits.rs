@@ -6,8 +6,9 @@
 //! the others.
 
 use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota};
 use kms_store::{Database, RateLimit};
+use kms_types::TelegramId;
 
 use crate::error::ApiError;
 
@@ -47,6 +48,34 @@ impl ReadLimits {
             ),
             _ => Ok(()),
         }
+    }
+}
+
+/// The token buckets of openings of the page.
+#[derive(Debug)]
+pub(crate) struct OpeningLimits {
+    all: DefaultDirectRateLimiter,
+    users: DefaultKeyedRateLimiter<String>,
+}
+
+impl OpeningLimits {
+    pub(crate) fn new(of_all: Quota, of_a_user: Quota) -> Self {
+        let users = DefaultKeyedRateLimiter::keyed(of_a_user);
+        Self { all: DefaultDirectRateLimiter::direct(of_all), users }
+    }
+
+    /// Takes one from the bucket of all.
+    pub(crate) fn take_any(&self) -> Result<(), ApiError> {
+        self.all.check().map_err(|until| {
+            let after = until.wait_time_from(DefaultClock::default().now());
+            ApiError::rate_limited("too many pages are opened; try again in a moment", after)
+        })
+    }
+
+    /// Takes one from a user's bucket.
+    pub(crate) fn take_of(&self, user: TelegramId) -> Result<(), ApiError> {
+        let detail = "you opened the page too often; try again in a minute";
+        take(&self.users, &user.to_string(), detail)
     }
 }
 

@@ -49,12 +49,7 @@ const RESOURCES: [Resource; 9] = [
 /// Adds every route of the API listener.
 pub(crate) fn configure(config: &mut ServiceConfig) {
     let v1 = RESOURCES.iter().fold(web::scope("/v1"), |v1, (configure, _)| v1.configure(configure));
-    config
-        .service(v1)
-        .configure(stop_page::configure)
-        .configure(freeze_page::configure)
-        .service(openapi::page(document()))
-        .default_service(web::to(no_such_route));
+    config.service(v1).service(openapi::page(document())).default_service(web::to(no_such_route));
 }
 
 /// Returns the OpenAPI document of all routes.

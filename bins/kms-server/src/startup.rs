@@ -10,6 +10,7 @@ use actix_web::web::Data;
 use actix_web::{App, HttpServer};
 use kms_chain::follower::{Follower, FollowerConfig};
 use kms_chain::{Chain, TokenError, TransferConfig, Transfers};
+use kms_core::launch::LaunchVerifier;
 use kms_core::recovery::RecoveryRules;
 use kms_core::{Custody, KdfPool, KeyRing, Ports, Sealer, ServerKeys};
 use kms_process::{CancellationToken, Failure, Supervisor};
@@ -18,12 +19,14 @@ use kms_types::wire::Network;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{
-    AuditSettings, ChainSettings, MailSettings, PasswordSettings, Settings, UpkeepSettings,
+    AuditSettings, ChainSettings, MailSettings, PageSettings, PasswordSettings, Settings,
+    UpkeepSettings,
 };
 use crate::key_ring;
 use crate::kms_key_status::KmsKeyStatus;
 use crate::mail::Mailer;
-use crate::rate_limits::ReadLimits;
+use crate::page;
+use crate::rate_limits::{OpeningLimits, ReadLimits};
 use crate::readiness::Readiness;
 use crate::routes;
 use crate::start_error::StartError;
@@ -33,9 +36,9 @@ use crate::tls;
 use crate::token_cache::TokenCache;
 use crate::workers::{
     AdvanceRecoveries, CheckChain, CheckDatabases, CheckWallets, Checkpoints, Clean,
-    CountTransfers, FoldMetrics, FollowBlocks, NotifyDigests, OldSignedBytes, ProbeKmsKeys,
-    RefilledRateLimits, RenewKeyDatabaseClaim, SendMail, SweepSckStore, UnusedRows, WatchTransfers,
-    WriteCheckpoints,
+    CountTransfers, FoldMetrics, FollowBlocks, NotifyDigests, OldLaunches, OldSignedBytes,
+    ProbeKmsKeys, RefilledRateLimits, RenewKeyDatabaseClaim, SendMail, SweepSckStore, UnusedRows,
+    WatchTransfers, WriteCheckpoints,
 };
 
 /// How long requests in flight may take when the server stops, in seconds.
@@ -49,6 +52,7 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(25);
 pub struct Server {
     address: SocketAddr,
     ops_address: SocketAddr,
+    page_address: SocketAddr,
     readiness: Arc<Readiness>,
     drain: Duration,
     supervisor: Supervisor,
@@ -77,37 +81,33 @@ impl Server {
         telemetry::metrics();
         let (tls, listen, ops) =
             (tls::server_config(&settings.tls)?, settings.listen, settings.ops);
+        let page_listen = settings.page.listen;
         let mut supervisor = Supervisor::new();
         let workers = WorkerSettings::of(&settings);
         let state = Data::new(open_state(settings, supervisor.shutdown()).await?);
         let readiness = Arc::clone(&state.readiness);
         let checkpoints = run_workers(&mut supervisor, &state, workers).await?;
         let (operations, ops_address) = ops_server(state.clone(), ops.listen)?;
-        let server = HttpServer::new(move || {
-            App::new()
-                .app_data(state.clone())
-                .wrap(from_fn(telemetry::observe))
-                .configure(routes::configure)
-        })
-        .workers(std::thread::available_parallelism().map_or(2, usize::from))
-        .client_request_timeout(Duration::from_secs(5))
-        .client_disconnect_timeout(Duration::from_secs(2))
-        .keep_alive(Duration::from_secs(75))
-        .shutdown_timeout(DRAIN_SECONDS)
-        .disable_signals()
-        .bind_rustls_0_23(listen, tls)?;
-        let address = server.addrs().first().copied().unwrap_or(listen);
+        let (page, page_address) = page_server(state.clone(), page_listen, tls.clone())?;
+        let (server, address) = api_server(state, listen, tls)?;
         // The operations listener reports until the last request is answered.
         let (shutdown, answered) = (supervisor.shutdown(), CancellationToken::new());
         supervisor.watch("ops_server", serve(operations, answered.clone()));
-        let server = serve(server.run(), shutdown);
+        supervisor.watch("page_server", serve(page, shutdown.clone()));
+        let server = serve(server, shutdown);
         supervisor.watch("http_server", async move {
             let ended = server.await;
             answered.cancel();
             ended
         });
         let drain = ops.drain.unwrap_or_default();
-        Ok(Self { address, ops_address, readiness, drain, supervisor, checkpoints })
+        Ok(Self { address, ops_address, page_address, readiness, drain, supervisor, checkpoints })
+    }
+
+    /// The address of the vault page's API and of the links of e-mails.
+    #[must_use]
+    pub fn page_address(&self) -> SocketAddr {
+        self.page_address
     }
 
     /// The address that health checks and metrics are served on.
@@ -162,6 +162,53 @@ impl WorkerSettings {
             upkeep: settings.upkeep,
         }
     }
+}
+
+/// The server of the API, and its address.
+fn api_server(
+    state: Data<State>,
+    listen: SocketAddr,
+    tls: rustls::ServerConfig,
+) -> std::io::Result<(HttpServerTask, SocketAddr)> {
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(state.clone())
+            .wrap(from_fn(telemetry::observe))
+            .configure(routes::configure)
+    })
+    .workers(std::thread::available_parallelism().map_or(2, usize::from))
+    .client_request_timeout(Duration::from_secs(5))
+    .client_disconnect_timeout(Duration::from_secs(2))
+    .keep_alive(Duration::from_secs(75))
+    .shutdown_timeout(DRAIN_SECONDS)
+    .disable_signals()
+    .bind_rustls_0_23(listen, tls)?;
+    let address = server.addrs().first().copied().unwrap_or(listen);
+    Ok((server.run(), address))
+}
+
+/// The server of the public listener, and its address.
+fn page_server(
+    state: Data<State>,
+    listen: SocketAddr,
+    tls: rustls::ServerConfig,
+) -> std::io::Result<(HttpServerTask, SocketAddr)> {
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(state.clone())
+            .wrap(from_fn(telemetry::observe))
+            .wrap(from_fn(page::protect))
+            .configure(page::configure)
+    })
+    .workers(std::thread::available_parallelism().map_or(2, usize::from))
+    .client_request_timeout(Duration::from_secs(5))
+    .client_disconnect_timeout(Duration::from_secs(2))
+    .keep_alive(Duration::from_secs(15))
+    .shutdown_timeout(DRAIN_SECONDS)
+    .disable_signals()
+    .bind_rustls_0_23(listen, tls)?;
+    let address = server.addrs().first().copied().unwrap_or(listen);
+    Ok((server.run(), address))
 }
 
 /// The server of health checks and metrics, and its address.
@@ -249,6 +296,7 @@ fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepS
     supervisor.run(Clean::new(RefilledRateLimits, database, period));
     supervisor.run(Clean::new(UnusedRows(settings), database, period));
     supervisor.run(Clean::new(OldSignedBytes, database, period));
+    supervisor.run(Clean::new(OldLaunches, database, period));
     supervisor.run(CountTransfers { database: database.clone() });
     supervisor.run(NotifyDigests { database: database.clone() });
     if let Some(retention) = settings.retention {
@@ -292,11 +340,27 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
             settings.limits.reads.quota(),
             settings.limits.account_reads.quota(),
         ),
+        launches: launch_verifier(settings.page),
+        openings: OpeningLimits::new(
+            settings.limits.all_launches.quota(),
+            settings.limits.launches.quota(),
+        ),
         limits: settings.limits,
         kms_keys: Arc::new(KmsKeyStatus::default()),
         readiness: Arc::new(Readiness::connected()),
         shutdown,
     })
+}
+
+fn launch_verifier(settings: PageSettings) -> LaunchVerifier {
+    let PageSettings { bots, telegram_key: key, .. } = settings;
+    if !key.is_published() {
+        tracing::warn!(
+            event = "foreign_telegram_key",
+            "openings of the page are accepted under a key that is not Telegram's"
+        );
+    }
+    LaunchVerifier { key, bots }
 }
 
 async fn open_database(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kms_chain::Transfers;
 use kms_core::account::Account;
 use kms_core::audit::{Action, AuditRecord, Caller, Details, Phase};
+use kms_core::launch::LaunchVerifier;
 use kms_core::ports::AuditLog;
 use kms_core::{AlarmContext, Custody, Sealer, ServerKeys, integrity_alarm};
 use kms_process::CancellationToken;
@@ -15,7 +16,7 @@ use crate::clock;
 use crate::config::LimitSettings;
 use crate::error::{ApiError, Defect};
 use crate::kms_key_status::KmsKeyStatus;
-use crate::rate_limits::ReadLimits;
+use crate::rate_limits::{OpeningLimits, ReadLimits};
 use crate::readiness::Readiness;
 use crate::telemetry;
 use crate::token_cache::TokenCache;
@@ -34,6 +35,9 @@ pub(crate) struct State {
     pub(crate) network: Network,
     pub(crate) limits: LimitSettings,
     pub(crate) reads: ReadLimits,
+    /// Whose openings of the page count.
+    pub(crate) launches: LaunchVerifier,
+    pub(crate) openings: OpeningLimits,
     pub(crate) kms_keys: Arc<KmsKeyStatus>,
     pub(crate) readiness: Arc<Readiness>,
     /// Cancelled when the server stops, which ends long polls.

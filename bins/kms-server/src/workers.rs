@@ -22,7 +22,7 @@ mod write_checkpoints;
 pub(crate) use advance_recoveries::AdvanceRecoveries;
 pub(crate) use check_dependencies::{CheckChain, CheckDatabases};
 pub(crate) use check_wallets::CheckWallets;
-pub(crate) use clean::{Clean, OldSignedBytes, RefilledRateLimits, UnusedRows};
+pub(crate) use clean::{Clean, OldLaunches, OldSignedBytes, RefilledRateLimits, UnusedRows};
 pub(crate) use count_transfers::CountTransfers;
 pub(crate) use fold_metrics::FoldMetrics;
 pub(crate) use follow_blocks::FollowBlocks;

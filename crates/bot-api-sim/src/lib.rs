@@ -8,6 +8,8 @@
 //!
 //! It fails as Telegram fails, on a test's order: see [`Fault`].
 //!
+//! [`MiniApps`] signs the openings of Mini Apps with a key pair of its own.
+//!
 //! A bot connects to [`Sim::api_url`]. Users act through a [`Person`]; a [`Phone`] also waits for
 //! the bot's answers and writes the chat down as a transcript.
 
@@ -18,6 +20,7 @@ mod html;
 mod limits;
 mod message;
 mod methods;
+mod mini_apps;
 mod person;
 mod phone;
 mod refusal;
@@ -28,6 +31,7 @@ mod state;
 pub use html::{Formatted, parse_html};
 pub use limits::Limits;
 pub use message::{Button, ButtonKind, Message};
+pub use mini_apps::{MiniApps, Opening};
 pub use person::content::Attachment;
 pub use person::{Person, SimError};
 pub use phone::{Phone, Unheard};

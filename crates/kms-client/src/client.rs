@@ -48,6 +48,8 @@ pub enum Trust {
 pub struct Client {
     http: reqwest::Client,
     base: Url,
+    /// The path of the API.
+    prefix: &'static [&'static str],
     authorization: reqwest::header::HeaderValue,
 }
 
@@ -59,6 +61,16 @@ impl Client {
     /// invalid.
     #[expect(clippy::needless_pass_by_value, reason = "the token is moved, so that it is zeroized")]
     pub fn new(url: &str, token: BearerToken, trust: Trust) -> Result<Self, ClientError> {
+        let text = Zeroizing::new(format!("Bearer {}", *token.0));
+        Self::with(url, &["v1"], &text, trust)
+    }
+
+    pub(crate) fn with(
+        url: &str,
+        prefix: &'static [&'static str],
+        authorization: &str,
+        trust: Trust,
+    ) -> Result<Self, ClientError> {
         let base: Url =
             url.parse().map_err(|_secret| ClientError::Setup("the server's URL is invalid"))?;
         if base.scheme() != "https" {
@@ -74,18 +86,17 @@ impl Client {
             Trust::Pinned(pem) => builder.tls_backend_preconfigured(pinned(&pem)?),
         };
         let http = builder.build().map_err(ClientError::Unreachable)?;
-        let text = Zeroizing::new(format!("Bearer {}", *token.0));
         let mut authorization =
-            reqwest::header::HeaderValue::from_str(&text).map_err(|_secret| {
+            reqwest::header::HeaderValue::from_str(authorization).map_err(|_secret| {
                 ClientError::Setup(
                     "the token is invalid; pass the text that `kms-server token new` printed",
                 )
             })?;
         authorization.set_sensitive(true);
-        Ok(Self { http, base, authorization })
+        Ok(Self { http, base, prefix, authorization })
     }
 
-    async fn get<T: DeserializeOwned>(
+    pub(crate) async fn get<T: DeserializeOwned>(
         &self,
         path: &[&str],
         query: &[(&str, String)],
@@ -93,7 +104,7 @@ impl Client {
         read(self.request(Method::GET, path, query)?).await
     }
 
-    async fn send<T: DeserializeOwned>(
+    pub(crate) async fn send<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &[&str],
@@ -102,7 +113,7 @@ impl Client {
         read(self.request(method, path, &[])?.json(body)).await
     }
 
-    async fn send_without_response(
+    pub(crate) async fn send_without_response(
         &self,
         method: Method,
         path: &[&str],
@@ -121,7 +132,7 @@ impl Client {
         url.path_segments_mut()
             .map_err(|()| ClientError::Setup("the server's URL has no path"))?
             .pop_if_empty()
-            .push("v1")
+            .extend(self.prefix)
             .extend(path);
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
@@ -160,7 +171,7 @@ fn unreachable(error: reqwest::Error) -> ClientError {
     ClientError::Unreachable(error.without_url())
 }
 
-fn found<T>(result: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
+pub(crate) fn found<T>(result: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
     use kms_types::ErrorCode::{NoSuchAccount, NoSuchRecovery, NoSuchTransfer, UnknownName};
     match result {
         Ok(value) => Ok(Some(value)),

@@ -4,6 +4,7 @@
 //! It depends on `kms-types` and on no custody code. It never sends, logs or stores a password.
 //!
 //! [`Client`] has one method for each operation of the API, with the types of [`kms_types::wire`].
+//! [`Vault`] is the same for the vault page's API.
 //! Errors are [`ClientError`]; [`ClientError::code`] returns the server's stable error code.
 //!
 //! ```no_run
@@ -34,8 +35,10 @@ mod client;
 mod error;
 mod fold;
 mod password;
+mod vault;
 
 pub use client::{BearerToken, Client, Page, Trust};
 pub use error::ClientError;
 pub use fold::fold_password;
 pub use password::{hash_password, hash_password_blocking};
+pub use vault::Vault;

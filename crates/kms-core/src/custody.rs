@@ -170,8 +170,6 @@ impl Custody {
         let owner = AccountRef::Telegram(request.telegram_id);
         self.audited(Action::Create, owner, caller, now, async |journal| {
             if let Some(account) = self.ports.accounts.account(owner).await? {
-                journal.set_account(&account);
-                refuse_token(&account, journal)?;
                 return self.existing(account, request.password, caller, now, journal).await;
             }
             let CreateWallet { telegram_id, password, names, mobile, email } = request;
@@ -372,6 +370,7 @@ impl Custody {
         journal: &mut Journal,
     ) -> Result<Created, CustodyError> {
         journal.set_account(&account);
+        refuse_token(&account, journal)?;
         journal.add(account.wallet.details());
         match self.unlock_with_repair(&account, password, now, journal, drop).await {
             Ok(((), repair)) => {

@@ -24,6 +24,7 @@ mod integrity;
 mod kdf;
 mod kdf_pool;
 mod keystore;
+pub mod launch;
 mod master_key;
 pub mod ports;
 mod private_key;

@@ -17,8 +17,8 @@ use kms_core::{KdfParams, MasterKeyId, ServerKeys};
 use kms_server::Secret;
 use kms_server::config::{
     AuditSettings, ChainSettings, DatabaseSettings, Finality, KeyDatabaseSettings, KmsKeyProvider,
-    KmsKeySettings, LimitSettings, MailSettings, OpsSettings, PasswordSettings, Profile, RpcUrl,
-    Settings, TlsSettings, UpkeepSettings, UrlError,
+    KmsKeySettings, LimitSettings, MailSettings, OpsSettings, PageSettings, PasswordSettings,
+    Profile, RpcUrl, Settings, TlsSettings, UpkeepSettings, UrlError,
 };
 use kms_store::{Database, Scope};
 use kms_testkit::Anvil;
@@ -63,6 +63,8 @@ pub struct TestEnv {
     pub listen: SocketAddr,
     /// The operations listener; port 0 for a free one.
     pub ops: OpsSettings,
+    /// The public listener; port 0 for a free one.
+    pub page: PageSettings,
     /// The server's self-signed certificate for `localhost`, as PEM.
     pub certificate: String,
     /// The certificate's private key, as PEM.
@@ -144,6 +146,10 @@ impl TestEnv {
                 listen: SocketAddr::from(([127, 0, 0, 1], 0)),
                 ..OpsSettings::default()
             },
+            page: PageSettings {
+                listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+                ..PageSettings::default()
+            },
             certificate: signed.cert.pem(),
             certificate_key: signed.signing_key.serialize_pem(),
             kms_key_id: "kms-test".parse()?,
@@ -218,6 +224,7 @@ impl TestEnv {
             profile: Profile::Development,
             listen: self.listen,
             ops: self.ops,
+            page: self.page.clone(),
             tls: TlsSettings {
                 certificate: self.certificate.clone(),
                 key: Secret::from(self.certificate_key.clone()),
@@ -259,6 +266,7 @@ impl TestEnv {
         let mut variables = vec![
             ("LISTEN", listen.to_owned()),
             ("OPS__LISTEN", self.ops.listen.to_string()),
+            ("PAGE__LISTEN", "127.0.0.1:0".to_owned()),
             ("OPS__DRAIN", milliseconds(self.ops.drain.unwrap_or_default())),
             ("TLS__CERTIFICATE", self.certificate.clone()),
             ("TLS__KEY", self.certificate_key.clone()),
@@ -282,7 +290,10 @@ impl TestEnv {
             ("RECOVERY__WAIT_WITHOUT_EMAIL", "0s".to_owned()),
         ];
         let [pepper, contact, row, audit, codes, checkpoint] = &self.server_keys;
+        let bots: Vec<_> = self.page.bots.iter().map(ToString::to_string).collect();
         variables.extend([
+            ("PAGE__BOTS", bots.join(" ")),
+            ("PAGE__TELEGRAM_KEY", format!("{:?}", self.page.telegram_key)),
             ("SERVER_KEYS__PEPPER", pepper.1.clone()),
             ("SERVER_KEYS__CONTACT", contact.1.clone()),
             ("SERVER_KEYS__ROW", row.1.clone()),

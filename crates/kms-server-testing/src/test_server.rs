@@ -164,6 +164,12 @@ impl TestServer {
         reqwest::get(format!("http://{}{path}", self.server.ops_address())).await.unwrap()
     }
 
+    /// The URL of a path on the public listener.
+    #[must_use]
+    pub fn page_url(&self, path: &str) -> String {
+        format!("https://localhost:{}{path}", self.server.page_address().port())
+    }
+
     /// The URL of a path on the server.
     #[must_use]
     pub fn url(&self, path: &str) -> String {

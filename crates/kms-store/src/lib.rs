@@ -28,6 +28,7 @@ mod events;
 #[cfg(any(feature = "mongodb", feature = "sqlite"))]
 mod key_database_claim;
 mod keys;
+mod launches;
 mod leases;
 mod names;
 mod orphaned_scks;
@@ -54,10 +55,13 @@ pub use key_database_claim::ClaimError;
 pub use keys::SqliteKeyDatabase;
 #[cfg(any(feature = "mongodb", feature = "sqlite"))]
 pub use keys::{KeyDatabase, KeyDatabaseOwner, open_existing_key_database, open_key_database};
+pub use launches::{Opened, OpenedLaunch};
 pub use names::Resolved;
 pub use pause::{Paused, pause_line_version};
 pub use proposals::{Proposal, ProposalError};
 pub use rate_limits::{RateLimit, RateLimitExceeded};
 pub use server_keys::{Dependants, MovedBatch, Sealed};
 #[cfg(feature = "transfers")]
-pub use transfers::{HistoryCursor, HistoryCursorError, HistoryEntry, InState, Page, Spending};
+pub use transfers::{
+    HistoryCursor, HistoryCursorError, HistoryEntry, InState, LimitRefused, Page, Raises, Spending,
+};

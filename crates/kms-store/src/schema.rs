@@ -356,6 +356,19 @@ diesel::table! {
 }
 
 diesel::table! {
+    launches (id) {
+        id -> Text,
+        key_hash -> Binary,
+        message -> Text,
+        signature -> Binary,
+        opened_at -> BigInt,
+        is_proof -> Bool,
+        mac_key -> Integer,
+        mac -> Binary,
+    }
+}
+
+diesel::table! {
     orphaned_scks (sck_id) {
         sck_id -> Text,
         since -> BigInt,

@@ -39,7 +39,7 @@ pub use self::history::{HistoryCursor, HistoryCursorError, HistoryEntry, Page};
 pub use self::in_flight::InState;
 use self::row::Row;
 pub(crate) use self::row::to_i64;
-pub use self::spending_limits::Spending;
+pub use self::spending_limits::{LimitRefused, Raises, Spending};
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::dialect::Dialect;

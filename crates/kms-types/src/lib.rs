@@ -23,6 +23,7 @@ mod contact;
 mod error;
 mod event;
 mod ids;
+mod launch;
 mod one_time_code;
 #[cfg(feature = "openapi")]
 mod openapi;
@@ -53,6 +54,7 @@ pub use ids::{
     AccountId, AccountRef, DepositId, EventCursor, IdError, RecoveryId, ReplacementId, SckId,
     TransferId,
 };
+pub use launch::{LaunchKey, LaunchKeyError};
 pub use one_time_code::{OneTimeCode, OneTimeCodeError};
 pub use passphrase::Passphrase;
 pub use password_hash::{PasswordHash, PasswordHashError};

@@ -13,9 +13,9 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::wire::LimitAmount;
 use crate::{
-    AccountId, AccountRef, Asset, Email, ErrorCode, EthAddress, EventCursor, Mobile, OneTimeCode,
-    PasswordHash, QuoteAmount, Recipient, RecoveryId, ReplacementId, Symbol, TelegramId, Timestamp,
-    TransferId, Units, Username, Usernames, Wei,
+    AccountId, AccountRef, Asset, Email, ErrorCode, EthAddress, EventCursor, LaunchKey, Mobile,
+    OneTimeCode, PasswordHash, QuoteAmount, Recipient, RecoveryId, ReplacementId, Symbol,
+    TelegramId, Timestamp, TransferId, Units, Username, Usernames, Wei,
 };
 
 /// An unsigned number of 256 bits in decimal, without leading zeros.
@@ -112,6 +112,8 @@ text! {
     Symbol: "A token's symbol, compared without regard to case; never `native` or `all`", 16,
         [symbol!()], "USDC";
     Asset: "`native`, or a token's symbol", 16, [symbol!()], "USDC";
+    LaunchKey: "The key of an opened page: 32 random bytes, in hex", 64, ["[0-9a-f]{64}"],
+        "0000000000000000000000000000000000000000000000000000000000000000";
     PasswordHash: "The password as the client stretched it: PBKDF2-HMAC-SHA256, 600,000 rounds, \
         in hex", 67, ["v1[.][0-9a-f]{64}"],
         "v1.0000000000000000000000000000000000000000000000000000000000000000";

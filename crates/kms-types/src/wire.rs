@@ -1,4 +1,4 @@
-//! Requests and responses of `/v1`, as JSON (RFC 8259).
+//! Requests and responses of `/v1` and of `/app/v1`, as JSON (RFC 8259).
 //!
 //! Amounts are decimal strings of the asset's smallest unit, times are milliseconds since 1970.
 //! Requests refuse unknown fields, so that a mistyped optional field is an error and not silently
@@ -8,11 +8,13 @@
 mod account;
 mod event;
 mod limit;
+mod page;
 mod recovery;
 mod transfer;
 
 pub use account::*;
 pub use event::*;
 pub use limit::*;
+pub use page::*;
 pub use recovery::*;
 pub use transfer::*;

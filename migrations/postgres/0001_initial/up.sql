@@ -442,6 +442,22 @@ create table proposals (
     primary key (action, subject)
 );
 
+-- Openings of the vault page that Telegram signed. A proof is kept with the audit.
+create table launches (
+    -- SHA-256 of `message`, in hex.
+    id text primary key,
+    -- SHA-256 of the key of the page that opened it first.
+    key_hash bytea not null unique,
+    -- What Telegram signed.
+    message text not null,
+    signature bytea not null,
+    opened_at bigint not null,
+    is_proof boolean not null,
+    mac_key integer not null,
+    mac bytea not null
+);
+create index launches_to_delete on launches (opened_at) where not is_proof;
+
 -- Wrapped SCKs that no wallet refers to, and since when.
 create table orphaned_scks (
     sck_id text primary key,

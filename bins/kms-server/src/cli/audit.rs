@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 use kms_core::RowMacError;
 use kms_core::audit::{Checkpoint, CheckpointKeys, Leniency, Verified};
+use kms_core::launch::LaunchVerifier;
 use kms_core::ports::AccountStore;
 use kms_store::{AuditRow, Database, ListedAccount, open_existing_key_database};
 use kms_types::AccountRef;
@@ -15,8 +16,8 @@ use kms_types::AccountRef;
 use super::audit_export::{ExportedRow, verify_rows};
 use super::audit_state::AuditedAccounts;
 use super::record::Record;
-use super::{connect, say};
-use crate::config::Settings;
+use super::{connect, proofs, say};
+use crate::config::{PageSettings, Settings};
 
 /// How many rows are read at once.
 const PAGE: u32 = 1_000;
@@ -38,6 +39,10 @@ pub(super) enum AuditCommand {
         /// address, frozen or not, without a creation. Stop the servers first, or repeat it.
         #[arg(long)]
         against_state: bool,
+        /// Checks the openings of the vault page that wallets were made, recovered and exported
+        /// by, against Telegram's public key, and names the acts without one.
+        #[arg(long)]
+        proofs: bool,
     },
     /// Prints all rows, one JSON object per line.
     Export,
@@ -86,9 +91,12 @@ pub(super) async fn run(mut settings: Settings, command: AuditCommand) -> anyhow
             say(&CheckpointKeys::of(&settings.server_keys.checkpoint).to_string());
             Ok(())
         }
-        AuditCommand::Verify { older_key_until, without_checkpoints, against_state } => {
+        AuditCommand::Verify { older_key_until, without_checkpoints, against_state, proofs } => {
             let leniency = Leniency { older_key_until };
-            verify(settings, leniency, without_checkpoints, against_state).await
+            let PageSettings { telegram_key: key, bots, .. } = settings.page.clone();
+            let verifier = proofs.then_some(LaunchVerifier { key, bots });
+            let further = Further { against_state, proofs: verifier };
+            verify(settings, leniency, without_checkpoints, further).await
         }
         AuditCommand::Export => {
             let database = connect(settings).await?;
@@ -103,11 +111,17 @@ pub(super) async fn run(mut settings: Settings, command: AuditCommand) -> anyhow
     }
 }
 
+/// What is verified after the chain.
+struct Further {
+    against_state: bool,
+    proofs: Option<LaunchVerifier>,
+}
+
 async fn verify(
     settings: Settings,
     leniency: Leniency,
     without_checkpoints: bool,
-    against_state: bool,
+    Further { against_state, proofs }: Further,
 ) -> anyhow::Result<()> {
     let mut read = Read::default();
     let keys = CheckpointKeys::of(&settings.server_keys.checkpoint);
@@ -142,6 +156,9 @@ async fn verify(
     say("the audit chain is intact");
     if against_state {
         compare_accounts(&database, audited).await?;
+    }
+    if let Some(verifier) = proofs {
+        proofs::verify(&database, &verifier).await?;
     }
     // Recorded after the verification, which must not change what it verifies. Nothing is appended
     // to a broken chain.

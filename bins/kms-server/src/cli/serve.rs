@@ -34,7 +34,8 @@ async fn serve(config: Option<&Path>, options: &ServeOptions) -> Result<(), Fail
         () = signal.received() => return Ok(()),
     };
     let (address, ops_address) = (server.address(), server.ops_address());
-    tracing::info!(event = "listening", %address, %ops_address, "listening");
+    let page_address = server.page_address();
+    tracing::info!(event = "listening", %address, %ops_address, %page_address, "listening");
     tokio::select! {
         () = signal.received() => {}
         failure = server.failed() => return Err(failure),

@@ -50,6 +50,10 @@ pub struct LimitSettings {
     pub reads: Rate,
     /// Reads of one account, on each server.
     pub account_reads: Rate,
+    /// Openings of the page by one user, on each server.
+    pub launches: Rate,
+    /// Openings of the page by anyone, on each server, counted before a signature is checked.
+    pub all_launches: Rate,
     /// What one account may spend in any 24 hours, by symbol. No limit for assets not named.
     pub spend_a_day: BTreeMap<String, Amount>,
     /// What it may send in any 24 hours to addresses that it had not paid before, for the time of
@@ -194,6 +198,8 @@ impl Default for LimitSettings {
             quotes_a_day: rate(1_000, Unit::Day),
             reads: rate(2_000, Unit::Second),
             account_reads: rate(100, Unit::Second),
+            launches: rate(20, Unit::Minute),
+            all_launches: rate(500, Unit::Second),
             spend_a_day: BTreeMap::new(),
             spend_a_day_after_recovery: BTreeMap::new(),
         }
@@ -202,7 +208,12 @@ impl Default for LimitSettings {
 
 impl LimitSettings {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        for (key, rate) in [("reads", self.reads), ("account_reads", self.account_reads)] {
+        for (key, rate) in [
+            ("reads", self.reads),
+            ("account_reads", self.account_reads),
+            ("launches", self.launches),
+            ("all_launches", self.all_launches),
+        ] {
             if rate.burst == 0 {
                 return Err(ConfigError::expected(&format!("limits.{key}"), "expected at least 1"));
             }

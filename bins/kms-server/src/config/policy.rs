@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kms_config::ConfigError;
 use kms_core::KdfParams;
+use kms_core::launch::TelegramKey;
 use kms_core::recovery::RecoveryRules;
 use serde::Deserialize;
 
@@ -139,6 +140,10 @@ impl Settings {
             // Kept forever is longer.
             self.upkeep.retention.and_then(|retention| {
                 at_least("upkeep.retention", retention, upkeep.retention.unwrap_or_default())
+            }),
+            (self.page.telegram_key != TelegramKey::PRODUCTION).then(|| Weakness {
+                setting: "page.telegram_key",
+                expected: "production".to_owned(),
             }),
             (!is_proved)
                 .then(|| Weakness { setting: "chain.prove_receipts", expected: "true".to_owned() }),

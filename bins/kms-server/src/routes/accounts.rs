@@ -7,13 +7,13 @@ use actix_web::web::Data;
 use actix_web::{HttpResponse, get, post, put};
 use kms_chain::Balances;
 use kms_core::account::{Account, AccountState, SeenNames};
-use kms_core::audit::{Action, Purpose};
+use kms_core::audit::{Action, Caller, Purpose};
 use kms_core::ports::AccountStore;
 use kms_core::{CreateWallet, Created, SealError};
 use kms_types::wire::{self, Balance, ChangePassword, CreateAccount, SeenUsernames, TokenBalance};
 use kms_types::{AccountRef, Email, Mobile, Timestamp};
 
-use crate::auth::{Bot, Reader};
+use crate::auth::{Bot, Chat, Reader};
 use crate::body::{Json, Segment};
 use crate::clock;
 use crate::error::ApiError;
@@ -119,11 +119,22 @@ pub(crate) async fn create(
     state: Data<State>,
     Json(body): Json<CreateAccount>,
 ) -> Result<HttpResponse, ApiError> {
+    create_by(caller, &state, body).await
+}
+
+/// As [`create`], for either door.
+pub(crate) async fn create_by(
+    caller: Caller,
+    state: &State,
+    body: CreateAccount,
+) -> Result<HttpResponse, ApiError> {
     let CreateAccount { telegram_id, password_hash, usernames, seen_at, mobile, email } = body;
     let now = clock::now();
     // A time in the future would make every later observation look outdated.
     let names = seen_at.map(|seen_at| SeenNames { usernames, seen_at: seen_at.min(now) });
-    let (key, limit) = (format!("onboarding:{}", caller.actor), state.limits.onboardings.limit());
+    // Every launch is another actor.
+    let whose = if caller.is_at_page() { "the page" } else { caller.actor.as_str() };
+    let (key, limit) = (format!("onboarding:{whose}"), state.limits.onboardings.limit());
     let detail = "too many new wallets at once; repeat after `retry_after` seconds";
     admit(&state.database, &key, limit, detail).await?;
     let request = CreateWallet { telegram_id, password: password_hash, names, mobile, email };
@@ -133,7 +144,7 @@ pub(crate) async fn create(
         Created::New(account) => (StatusCode::CREATED, account),
         Created::Existing(account) => (StatusCode::OK, account),
     };
-    Ok(HttpResponse::build(status).json(show(&state, account)?))
+    Ok(HttpResponse::build(status).json(show(state, account)?))
 }
 
 /// Returns an account.
@@ -184,6 +195,16 @@ pub(crate) async fn change_password(
     Segment(account): Segment<AccountRef>,
     Json(body): Json<ChangePassword>,
 ) -> Result<HttpResponse, ApiError> {
+    change_password_by(caller, &state, account, body).await
+}
+
+/// As [`change_password`], for either door.
+pub(crate) async fn change_password_by(
+    caller: Caller,
+    state: &State,
+    account: AccountRef,
+    body: ChangePassword,
+) -> Result<HttpResponse, ApiError> {
     let ChangePassword { old_password_hash: old, new_password_hash: new } = body;
     let limit = state.limits.password_changes.limit();
     let (custody, database) = (Arc::clone(&state.custody), state.database.clone());
@@ -212,7 +233,7 @@ pub(crate) async fn change_password(
 )]
 #[put("/accounts/{account}/usernames")]
 pub(crate) async fn seen_usernames(
-    Bot(caller): Bot,
+    Chat { caller, .. }: Chat,
     state: Data<State>,
     Segment(account): Segment<AccountRef>,
     Json(body): Json<SeenUsernames>,
@@ -244,8 +265,13 @@ pub(crate) async fn balance(
     state: Data<State>,
     Segment(account): Segment<AccountRef>,
 ) -> Result<HttpResponse, ApiError> {
-    use kms_chain::ports::TransferStore;
     let account = find(&state, account).await?;
+    Ok(HttpResponse::Ok().json(balance_of(&state, &account).await?))
+}
+
+/// The balance of an account.
+pub(crate) async fn balance_of(state: &State, account: &Account) -> Result<Balance, ApiError> {
+    use kms_chain::ports::TransferStore;
     let address = account.wallet.address;
     let (chain, tokens) = (state.transfers.chain(), state.transfers.tokens());
     // The count first: what is mined by then is in the balances.
@@ -265,7 +291,7 @@ pub(crate) async fn balance(
         pending: pending.of(token),
     });
     let tokens = tokens.collect();
-    Ok(HttpResponse::Ok().json(Balance { address, wei, pending: pending.wei, tokens, block }))
+    Ok(Balance { address, wei, pending: pending.wei, tokens, block })
 }
 
 /// Returns the account, or 404.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, post, put};
+use kms_core::audit::Caller;
 use kms_types::wire::{ChangeEmail, ChangeMobile, ConfirmCode};
 use kms_types::{AccountRef, ErrorCode};
 
-use crate::auth::Bot;
+use crate::auth::{Bot, Chat};
 use crate::body::{Json, Segment};
 use crate::clock;
 use crate::error::ApiError;
@@ -34,7 +35,7 @@ crate::openapi::resource!(change_mobile, change_email, confirm_email);
 )]
 #[put("/accounts/{account}/mobile")]
 pub(crate) async fn change_mobile(
-    Bot(caller): Bot,
+    Chat { caller, .. }: Chat,
     state: Data<State>,
     Segment(account): Segment<AccountRef>,
     Json(ChangeMobile { mobile }): Json<ChangeMobile>,
@@ -74,8 +75,19 @@ pub(crate) async fn change_email(
     Bot(caller): Bot,
     state: Data<State>,
     Segment(account): Segment<AccountRef>,
-    Json(ChangeEmail { email, password_hash }): Json<ChangeEmail>,
+    Json(body): Json<ChangeEmail>,
 ) -> Result<HttpResponse, ApiError> {
+    change_email_by(caller, &state, account, body).await
+}
+
+/// As [`change_email`], for either door.
+pub(crate) async fn change_email_by(
+    caller: Caller,
+    state: &State,
+    account: AccountRef,
+    body: ChangeEmail,
+) -> Result<HttpResponse, ApiError> {
+    let ChangeEmail { email, password_hash } = body;
     if email.is_some() && !state.sends_mail {
         let detail = "this server sends no e-mail, so it cannot confirm an address; ask its \
             operator to configure `mail`";
@@ -123,7 +135,17 @@ pub(crate) async fn confirm_email(
     Bot(caller): Bot,
     state: Data<State>,
     Segment(account): Segment<AccountRef>,
-    Json(ConfirmCode { code }): Json<ConfirmCode>,
+    Json(body): Json<ConfirmCode>,
+) -> Result<HttpResponse, ApiError> {
+    confirm_email_by(caller, &state, account, body).await
+}
+
+/// As [`confirm_email`], for either door.
+pub(crate) async fn confirm_email_by(
+    caller: Caller,
+    state: &State,
+    account: AccountRef,
+    ConfirmCode { code }: ConfirmCode,
 ) -> Result<HttpResponse, ApiError> {
     let custody = Arc::clone(&state.custody);
     detached(

@@ -10,7 +10,7 @@ use kms_types::wire::{Event, EventBody, EventPage, ExternalDeposit, Recovery, Tr
 use kms_types::{DepositId, EventCursor, EventKind, EventStream, RecoveryId, TransferId};
 use serde::Deserialize;
 
-use crate::auth::Bot;
+use crate::auth::Chat;
 use crate::body::Parameters;
 use crate::clock;
 use crate::error::ApiError;
@@ -50,7 +50,7 @@ pub(crate) struct EventParameters {
 )]
 #[get("/events")]
 pub(crate) async fn read(
-    _bot: Bot,
+    _chat: Chat,
     state: Data<State>,
     Parameters(parameters): Parameters<EventParameters>,
 ) -> Result<HttpResponse, ApiError> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::Data;
 use actix_web::{HttpResponse, post};
+use kms_core::audit::Caller;
 use kms_types::AccountRef;
 use kms_types::wire::{ExportKey, ExportedKey};
 
@@ -42,6 +43,16 @@ pub(crate) async fn export(
     state: Data<State>,
     Segment(account): Segment<AccountRef>,
     Json(body): Json<ExportKey>,
+) -> Result<HttpResponse, ApiError> {
+    export_by(caller, &state, account, body).await
+}
+
+/// As [`export`], for either door.
+pub(crate) async fn export_by(
+    caller: Caller,
+    state: &State,
+    account: AccountRef,
+    body: ExportKey,
 ) -> Result<HttpResponse, ApiError> {
     let limit = state.limits.exports.limit();
     let (custody, database) = (Arc::clone(&state.custody), state.database.clone());

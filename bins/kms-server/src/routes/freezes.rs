@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, post};
+use kms_core::audit::Caller;
 use kms_store::RateLimit;
 use kms_types::AccountRef;
 use kms_types::wire::{self, Unfreeze};
 
-use crate::auth::Bot;
+use crate::auth::{Bot, Chat};
 use crate::body::{Json, Segment};
 use crate::clock;
 use crate::error::ApiError;
@@ -43,7 +44,7 @@ const UNFREEZES_A_DAY: u32 = 5;
 )]
 #[post("/accounts/{account}/freeze")]
 pub(crate) async fn freeze(
-    Bot(caller): Bot,
+    Chat { caller, .. }: Chat,
     state: Data<State>,
     Segment(account): Segment<AccountRef>,
 ) -> Result<HttpResponse, ApiError> {
@@ -78,7 +79,17 @@ pub(crate) async fn unfreeze(
     Bot(caller): Bot,
     state: Data<State>,
     Segment(account): Segment<AccountRef>,
-    Json(Unfreeze { password_hash }): Json<Unfreeze>,
+    Json(body): Json<Unfreeze>,
+) -> Result<HttpResponse, ApiError> {
+    unfreeze_by(caller, &state, account, body).await
+}
+
+/// As [`unfreeze`], for either door.
+pub(crate) async fn unfreeze_by(
+    caller: Caller,
+    state: &State,
+    account: AccountRef,
+    Unfreeze { password_hash }: Unfreeze,
 ) -> Result<HttpResponse, ApiError> {
     // The later of both clocks, so that a slow one does not shorten the wait.
     let now = clock::now().max(state.database.now().await?);
@@ -91,5 +102,5 @@ pub(crate) async fn unfreeze(
     let asked = detached(async move {
         custody.request_unfreeze(account, password_hash, &caller, now, admit).await
     });
-    Ok(HttpResponse::Ok().json(show(&state, asked.await?)?))
+    Ok(HttpResponse::Ok().json(show(state, asked.await?)?))
 }

@@ -3,11 +3,12 @@
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get, put};
 use kms_core::account::Account;
-use kms_core::audit::{Action, Details, Purpose};
+use kms_core::audit::{Action, Caller, Details, Purpose};
+use kms_store::{LimitRefused, Raises};
 use kms_types::wire::{LaterLimit, LimitAmount, SetLimit, SpendingLimit, SpendingLimits};
 use kms_types::{AccountRef, Asset, ErrorCode, Token, Units, Wei};
 
-use crate::auth::{Bot, Reader};
+use crate::auth::{Chat, Reader};
 use crate::body::{Json, Segment};
 use crate::clock;
 use crate::error::ApiError;
@@ -47,6 +48,10 @@ pub(crate) async fn read(
         (status = 200, description = "The limits", body = SpendingLimits),
         (status = 404, description = "No such account or token"),
         (
+            status = 403,
+            description = "The token's scope allows lower limits alone, or the account is page-only"
+        ),
+        (
             status = 429,
             description = "Too many increases in a day; a lower limit is always accepted"
         ),
@@ -54,13 +59,23 @@ pub(crate) async fn read(
 )]
 #[put("/accounts/{account}/limits")]
 pub(crate) async fn set(
-    Bot(caller): Bot,
+    chat: Chat,
     state: Data<State>,
     Segment(account): Segment<AccountRef>,
     Json(body): Json<SetLimit>,
 ) -> Result<HttpResponse, ApiError> {
     let account = accounts::find(&state, account).await?;
-    let token = token(&state, &body.asset)?;
+    set_by((chat.raises(), chat.caller), &state, &account, body).await
+}
+
+/// As [`set`], for either door.
+pub(crate) async fn set_by(
+    (raises, caller): (Raises, Caller),
+    state: &State,
+    account: &Account,
+    body: SetLimit,
+) -> Result<HttpResponse, ApiError> {
+    let token = token(state, &body.asset)?;
     let decimals = token.map_or(Wei::DECIMALS, |token| token.decimals);
     let wanted = match body.amount {
         LimitAmount::NoLimit => None,
@@ -71,15 +86,23 @@ pub(crate) async fn set(
     };
     let asset = token.map(|token| token.address);
     let (hold, now) = (state.transfers.spending().hold, clock::now());
-    let set = state.database.set_spending_limit(account.id, asset, wanted, hold, now).await?;
-    let detail = "too many increases in a day; a lower limit is always accepted";
-    set.map_err(|after| ApiError::rate_limited(detail, after))?;
+    match state.database.set_spending_limit(account.id, asset, wanted, (hold, raises), now).await? {
+        Ok(()) => {}
+        Err(LimitRefused::TooMany(after)) => {
+            let detail = "too many increases in a day; a lower limit is always accepted";
+            return Err(ApiError::rate_limited(detail, after));
+        }
+        Err(LimitRefused::Raise) => {
+            let detail = "a higher limit is requested on the vault page; a lower one is accepted";
+            return Err(ApiError::refused(ErrorCode::PageRequired, detail));
+        }
+    }
     let details = Details::default()
         .with("asset", asset.map_or_else(|| "native".to_owned(), |token| token.to_string()))
         .with("limit", wanted.map_or_else(|| "none".to_owned(), |units| units.0.to_string()));
     let purpose = Purpose { action: Action::ChangeLimit, details };
-    state.custody.record_done(purpose, &account, &caller, now).await;
-    Ok(HttpResponse::Ok().json(show(&state, &account).await?))
+    state.custody.record_done(purpose, account, &caller, now).await;
+    Ok(HttpResponse::Ok().json(show(state, account).await?))
 }
 
 fn token<'a>(state: &'a State, asset: &Asset) -> Result<Option<&'a Token>, ApiError> {
@@ -91,7 +114,7 @@ fn token<'a>(state: &'a State, asset: &Asset) -> Result<Option<&'a Token>, ApiEr
     })
 }
 
-async fn show(state: &State, account: &Account) -> Result<SpendingLimits, ApiError> {
+pub(crate) async fn show(state: &State, account: &Account) -> Result<SpendingLimits, ApiError> {
     let (rules, now) = (state.transfers.spending(), clock::now());
     let mut limits = Vec::new();
     for token in std::iter::once(None).chain(state.transfers.tokens().iter().map(Some)) {

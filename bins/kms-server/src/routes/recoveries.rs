@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get, post};
+use kms_core::CustodyError;
 use kms_core::account::Account;
 use kms_core::audit::{Action, Caller};
 use kms_core::ports::{AccountStore, RecoveryStore, StoreError};
@@ -14,7 +15,7 @@ use kms_store::RateLimit;
 use kms_types::wire::{self, CompleteRecovery, ConfirmCode, RecoveryState, RequestRecovery};
 use kms_types::{AccountRef, ErrorCode, RecoveryId, Timestamp};
 
-use crate::auth::{Bot, Reader};
+use crate::auth::{Bot, Chat, Reader};
 use crate::body::{Json, Segment};
 use crate::clock::{self, Clocks};
 use crate::error::{ApiError, Defect};
@@ -80,18 +81,29 @@ pub(crate) async fn request(
     Bot(caller): Bot,
     state: Data<State>,
     Segment(account): Segment<AccountRef>,
-    Json(RequestRecovery { id }): Json<RequestRecovery>,
+    Json(body): Json<RequestRecovery>,
 ) -> Result<HttpResponse, ApiError> {
-    let account = find(&state, account).await?;
+    request_by(caller, &state, account, body).await
+}
+
+/// As [`request`], for either door.
+pub(crate) async fn request_by(
+    caller: Caller,
+    state: &State,
+    account: AccountRef,
+    RequestRecovery { id }: RequestRecovery,
+) -> Result<HttpResponse, ApiError> {
+    let account = find(state, account).await?;
+    refuse_token(&account, &caller)?;
     // The later of both clocks, so that a slow one does not shorten the wait.
-    let (action, now) = (Action::RequestRecovery(id), clocks(&state).await?.later);
+    let (action, now) = (Action::RequestRecovery(id), clocks(state).await?.later);
     // Only a request that creates a recovery counts against the limits.
     if readable(state.database.recovery(id).await)? == Some(None) {
         let open = readable(state.database.open_recovery(account.id).await)?.flatten();
         if open.is_some_and(|open| open.is_open(now)) {
-            return Err(kms_core::CustodyError::RecoveryOpen.into());
+            return Err(CustodyError::RecoveryOpen.into());
         }
-        let gate = Gate { state: &state, account: &account, id, caller: &caller, action };
+        let gate = Gate { state, account: &account, id, caller: &caller, action };
         gate.refuse_paused().await?;
         let own = state.limits.recoveries.limit();
         let all = state.limits.all_recoveries.limit();
@@ -111,7 +123,7 @@ pub(crate) async fn request(
     let asked = detached(async move {
         Ok(custody.request_recovery(account.id.into(), id, &caller, now).await?)
     });
-    let shown = show(&state, asked.await?, now).await?;
+    let shown = show(state, asked.await?, now).await?;
     Ok(HttpResponse::build(StatusCode::CREATED).json(shown))
 }
 
@@ -160,10 +172,15 @@ pub(crate) async fn read(
     Segment(account): Segment<AccountRef>,
 ) -> Result<HttpResponse, ApiError> {
     let account = find(&state, account).await?;
+    read_of(&state, &account).await
+}
+
+/// The open recovery of an account.
+pub(crate) async fn read_of(state: &State, account: &Account) -> Result<HttpResponse, ApiError> {
     let now = clock::now();
     let open = state.database.open_recovery(account.id).await?;
     match open.filter(|recovery| recovery.is_open(now)) {
-        Some(open) => Ok(HttpResponse::Ok().json(show(&state, open, now).await?)),
+        Some(open) => Ok(HttpResponse::Ok().json(show(state, open, now).await?)),
         None => Ok(HttpResponse::NoContent().finish()),
     }
 }
@@ -189,17 +206,28 @@ pub(crate) async fn confirm(
     Bot(caller): Bot,
     state: Data<State>,
     Segment((account, id)): Segment<(AccountRef, RecoveryId)>,
-    Json(ConfirmCode { code }): Json<ConfirmCode>,
+    Json(body): Json<ConfirmCode>,
+) -> Result<HttpResponse, ApiError> {
+    confirm_by(caller, &state, account, id, body).await
+}
+
+/// As [`confirm`], for either door.
+pub(crate) async fn confirm_by(
+    caller: Caller,
+    state: &State,
+    account: AccountRef,
+    id: RecoveryId,
+    ConfirmCode { code }: ConfirmCode,
 ) -> Result<HttpResponse, ApiError> {
     // The shorter wait begins here.
-    let (custody, now) = (Arc::clone(&state.custody), clocks(&state).await?.later);
+    let (custody, now) = (Arc::clone(&state.custody), clocks(state).await?.later);
     let confirmed =
         detached(
             async move { Ok(custody.confirm_recovery(account, id, &code, &caller, now).await?) },
         );
     let confirmed = confirmed.await?;
     count("code_confirmed");
-    Ok(HttpResponse::Ok().json(show(&state, confirmed, now).await?))
+    Ok(HttpResponse::Ok().json(show(state, confirmed, now).await?))
 }
 
 /// Cancels the recovery. Requires no password.
@@ -215,7 +243,7 @@ pub(crate) async fn confirm(
 )]
 #[post("/accounts/{account}/recoveries/{id}/cancel")]
 pub(crate) async fn cancel(
-    Bot(caller): Bot,
+    Chat { caller, .. }: Chat,
     state: Data<State>,
     Segment((account, id)): Segment<(AccountRef, RecoveryId)>,
 ) -> Result<HttpResponse, ApiError> {
@@ -253,17 +281,29 @@ pub(crate) async fn complete(
     Bot(caller): Bot,
     state: Data<State>,
     Segment((account, id)): Segment<(AccountRef, RecoveryId)>,
-    Json(CompleteRecovery { new_password_hash: new }): Json<CompleteRecovery>,
+    Json(body): Json<CompleteRecovery>,
 ) -> Result<HttpResponse, ApiError> {
-    let account = find(&state, account).await?;
+    complete_by(caller, &state, account, id, body).await
+}
+
+/// As [`complete`], for either door.
+pub(crate) async fn complete_by(
+    caller: Caller,
+    state: &State,
+    account: AccountRef,
+    id: RecoveryId,
+    CompleteRecovery { new_password_hash: new }: CompleteRecovery,
+) -> Result<HttpResponse, ApiError> {
+    let account = find(state, account).await?;
+    refuse_token(&account, &caller)?;
     let action = Action::Recover(id);
     let known = readable(state.database.recovery(id).await)?.flatten();
     let known = known.filter(|known| known.account == account.id);
     // The earlier of both clocks, so that a fast local clock does not shorten the wait.
-    let now = clocks(&state).await?.earlier;
+    let now = clocks(state).await?.earlier;
     // Only a completion that can succeed counts: not a repeat, nor one that still has to wait.
     if known.is_some_and(|known| known.stage(now) == RecoveryStage::Ready) {
-        let gate = Gate { state: &state, account: &account, id, caller: &caller, action };
+        let gate = Gate { state, account: &account, id, caller: &caller, action };
         gate.refuse_paused().await?;
         let limit = state.limits.all_recoveries.limit();
         gate.take(&[("recoveries:completed", limit, BREAKER)]).await?;
@@ -274,12 +314,21 @@ pub(crate) async fn complete(
     });
     let done = done.await?;
     count("completed");
-    Ok(HttpResponse::Ok().json(show(&state, done, now).await?))
+    Ok(HttpResponse::Ok().json(show(state, done, now).await?))
 }
 
 /// Counts a step of a recovery that succeeded.
 fn count(step: &'static str) {
     metrics::counter!("kms_recoveries_total", "step" => step).increment(1);
+}
+
+/// Refuses a bearer token for a page-only account, as custody does, before it uses up a limit of
+/// the owner or of the whole system.
+fn refuse_token(account: &Account, caller: &Caller) -> Result<(), ApiError> {
+    if !caller.is_at_page() && account.page_only_since.is_some() {
+        return Err(CustodyError::PageRequired.into());
+    }
+    Ok(())
 }
 
 /// Compares the clocks. While they differ too much, no recovery begins or is completed: the wait

@@ -17,7 +17,7 @@ use kms_types::wire::{self, ConfirmTransfer, HistoryPage, QuoteTransfer, Replace
 use kms_types::{AccountId, AccountRef, ErrorCode, PasswordHash, Recipient, Timestamp, TransferId};
 use serde::Deserialize;
 
-use crate::auth::{Bot, Reader};
+use crate::auth::{Bot, Chat, Reader};
 use crate::body::{Json, Parameters, Segment};
 use crate::clock;
 use crate::error::ApiError;
@@ -61,7 +61,7 @@ crate::openapi::resource!(quote, confirm, cancel, replacement_fee, replace, read
 )]
 #[post("/transfers")]
 pub(crate) async fn quote(
-    _bot: Bot,
+    _chat: Chat,
     state: Data<State>,
     Json(body): Json<QuoteTransfer>,
 ) -> Result<HttpResponse, ApiError> {
@@ -140,6 +140,16 @@ pub(crate) async fn confirm(
     Segment(id): Segment<TransferId>,
     Json(body): Json<ConfirmTransfer>,
 ) -> Result<HttpResponse, ApiError> {
+    confirm_by(caller, &state, id, body).await
+}
+
+/// As [`confirm`], for either door.
+pub(crate) async fn confirm_by(
+    caller: Caller,
+    state: &State,
+    id: TransferId,
+    body: ConfirmTransfer,
+) -> Result<HttpResponse, ApiError> {
     let ConfirmTransfer { password_hash, to_address, token, value, max_fee } = body;
     let shown = Shown { to_address, token, value, max_fee };
     let was_signed = state.custody.was_signed(id).await?;
@@ -152,10 +162,10 @@ pub(crate) async fn confirm(
                 let alarm = state.custody.alarm_of_rollback(action, sender, &caller, now);
                 return Err(alarm.await.into());
             }
-            check_recipient(&state, ready.transfer(), clock::now()).await?;
+            check_recipient(state, ready.transfer(), clock::now()).await?;
             let (sender, details) = (ready.transfer().from.account, payment(ready.transfer()));
             let purpose = Purpose { action: Action::Send(id), details };
-            sign(&state, sender, password_hash, purpose, caller, |transfers, wallet| async move {
+            sign(state, sender, password_hash, purpose, caller, |transfers, wallet| async move {
                 // The clock again: a quote that expired during the KDF is not signed.
                 transfers.sign_and_send(ready, wallet, clock::now()).await
             })
@@ -178,7 +188,7 @@ pub(crate) async fn confirm(
 )]
 #[post("/transfers/{id}/cancel")]
 pub(crate) async fn cancel(
-    _bot: Bot,
+    _chat: Chat,
     state: Data<State>,
     Segment(id): Segment<TransferId>,
 ) -> Result<HttpResponse, ApiError> {
@@ -200,7 +210,7 @@ pub(crate) async fn cancel(
 )]
 #[get("/transfers/{id}/replacement")]
 pub(crate) async fn replacement_fee(
-    _bot: Bot,
+    _chat: Chat,
     state: Data<State>,
     Segment(id): Segment<TransferId>,
 ) -> Result<HttpResponse, ApiError> {
@@ -245,13 +255,23 @@ pub(crate) async fn replace(
     Segment(id): Segment<TransferId>,
     Json(body): Json<ReplaceTransfer>,
 ) -> Result<HttpResponse, ApiError> {
+    replace_by(caller, &state, id, body).await
+}
+
+/// As [`replace`], for either door.
+pub(crate) async fn replace_by(
+    caller: Caller,
+    state: &State,
+    id: TransferId,
+    body: ReplaceTransfer,
+) -> Result<HttpResponse, ApiError> {
     let ReplaceTransfer { id: replacement, password_hash, max_fee } = body;
     let transfer = match state.transfers.check_replacement(id, replacement, max_fee).await? {
         Checked::Done(transfer) => *transfer,
         Checked::Ready(ready) => {
             let (sender, details) = (ready.transfer().from.account, payment(ready.transfer()));
             let purpose = Purpose { action: Action::Replace(id), details };
-            sign(&state, sender, password_hash, purpose, caller, |transfers, wallet| async move {
+            sign(state, sender, password_hash, purpose, caller, |transfers, wallet| async move {
                 transfers.sign_replacement(ready, wallet, clock::now()).await
             })
             .await?
@@ -368,9 +388,19 @@ pub(crate) async fn list(
         _ => return Err(ApiError::field("after", "pass either `before` or `after`, not both")),
     };
     let account = accounts::find(&state, account).await?;
+    Ok(HttpResponse::Ok().json(page_of(&state, account.id, page, limit).await?))
+}
+
+/// A page of the history of an account.
+pub(crate) async fn page_of(
+    state: &State,
+    account: AccountId,
+    page: Page,
+    limit: u32,
+) -> Result<HistoryPage, ApiError> {
     // One more than the page holds, to find out whether there are more.
-    let found = state.database.history(account.id, page.clone(), limit + 1).await?;
-    Ok(HttpResponse::Ok().json(history_page(found, &page, limit)))
+    let found = state.database.history(account, page.clone(), limit + 1).await?;
+    Ok(history_page(found, &page, limit))
 }
 
 fn place(field: &str, text: &str) -> Result<HistoryCursor, ApiError> {

@@ -121,3 +121,18 @@ impl Rows for OldSignedBytes {
         database.erase_old_signed_bytes(clock::now(), BATCH).await
     }
 }
+
+/// Openings of the page that are no proofs. They are kept for a day, so that none can be opened
+/// again under another key, whatever the clocks.
+pub(crate) struct OldLaunches;
+
+const LAUNCH_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Rows for OldLaunches {
+    const WORKER: &'static str = "clean_launches";
+    const LEASE: &'static str = "upkeep:launches";
+
+    async fn delete(&self, database: &Database) -> Result<usize, StoreError> {
+        database.delete_old_launches(clock::now().minus(LAUNCH_RETENTION), BATCH).await
+    }
+}

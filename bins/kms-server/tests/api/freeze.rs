@@ -177,7 +177,7 @@ async fn the_link_in_an_e_mail_freezes_only_by_its_button() {
     let body =
         ChangePassword { old_password_hash: hash("forgotten"), new_password_hash: hash("b") };
     test.client.change_password(telegram(1), &body).await.unwrap();
-    let link = test.url(&freeze_link(&mails(&mailbox, 3).await[2].body));
+    let link = test.page_url(&freeze_link(&mails(&mailbox, 3).await[2].body));
     let http = test.raw();
     for _ in 0..2 {
         let page = http.get(&link).send().await.unwrap();
@@ -230,7 +230,7 @@ async fn after_a_recovery_the_victim_freezes() {
     ann_with_email(&test, &mailbox).await;
     let asked = request(&test).await.unwrap();
     let sent = mails(&mailbox, 3).await;
-    let cancel = test.url(&link(&sent[2]));
+    let cancel = test.page_url(&link(&sent[2]));
     test.client.confirm_recovery(telegram(1), asked.id, &code(&sent[2])).await.unwrap();
     while let Err(early) = complete(&test, asked.id).await {
         assert_eq!(early.code(), Some(ErrorCode::RecoveryNotReady));
@@ -248,7 +248,7 @@ async fn after_a_recovery_the_victim_freezes() {
     let action = page.split("action=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
     for path in [freeze_link(&done.body), action] {
         succeeds(&test.env, "account unfreeze telegram:1 --reason test");
-        assert_eq!(http.post(test.url(&path)).send().await.unwrap().status(), 200);
+        assert_eq!(http.post(test.page_url(&path)).send().await.unwrap().status(), 200);
         assert_eq!(state(&test).await, AccountState::FrozenByOwner);
     }
 }

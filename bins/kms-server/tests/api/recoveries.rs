@@ -256,7 +256,7 @@ async fn the_link_in_an_e_mail_cancels_only_by_its_button() {
     let test = TestServer::start(env).await;
     ann_with_email(&test, &mailbox).await;
     let asked = request(&test).await.unwrap();
-    let link = test.url(&link(&mails(&mailbox, 3).await[2]));
+    let link = test.page_url(&link(&mails(&mailbox, 3).await[2]));
     let http = test.raw();
     for _ in 0..2 {
         let page = http.get(&link).send().await.unwrap();
@@ -586,7 +586,7 @@ async fn a_changed_address_leaves_the_one_before_its_code_and_its_veto() {
             let eves = eves.find(|mail| mail.subject.contains("reset requested")).unwrap();
             assert!(!eves.body.contains("With the code"), "{eves:?}");
         }
-        let page = test.raw().post(test.url(&link(&sent))).send().await.unwrap();
+        let page = test.raw().post(test.page_url(&link(&sent))).send().await.unwrap();
         assert_eq!(page.status(), 200);
         assert_eq!(test.client.recovery(telegram(1)).await.unwrap(), None);
     }

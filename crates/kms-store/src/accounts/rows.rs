@@ -279,6 +279,7 @@ pub(super) fn without_mac((account, wallet, _shown): Row) -> Result<Account, Sto
         email_verified_at: None,
         former_email: None,
         recovered_at: None,
+        page_only_since: account.page_only_since.map(Timestamp),
         created_at: Timestamp(account.created_at),
         wallet: wallet.parse(row)?,
     })

@@ -9,7 +9,7 @@ use kms_core::{ServerKeys, failpoint};
 use super::{MovedBatch, StaleMac};
 use crate::accounts::{contacts, rows as accounts};
 use crate::database::{AnyConnection, Database, Failure};
-use crate::{api_tokens, names, orphaned_scks, pause, proposals, recoveries};
+use crate::{api_tokens, launches, names, orphaned_scks, pause, proposals, recoveries};
 
 /// A table whose rows carry a MAC.
 pub(super) struct MacTable {
@@ -28,6 +28,7 @@ pub(super) const MAC_TABLES: &[MacTable] = &[
     MacTable { name: "names", key: "canonical", stale: names::stale_macs },
     MacTable { name: "switches", key: "name", stale: pause::stale_macs },
     MacTable { name: "proposals", key: "subject", stale: proposals::stale_macs },
+    MacTable { name: "launches", key: "id", stale: launches::stale_macs },
     MacTable { name: "orphaned_scks", key: "sck_id", stale: orphaned_scks::stale_macs },
     #[cfg(feature = "transfers")]
     MacTable {

@@ -35,8 +35,42 @@ pub struct Spending {
     pub own: OwnLimit,
 }
 
+/// Which limits a caller may raise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Raises {
+    /// None.
+    Never,
+    /// Those of accounts that are not page-only.
+    UnlessPageOnly,
+    /// All.
+    Always,
+}
+
+/// Why a limit was not set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitRefused {
+    /// There were too many raises in a day; the next one is possible after this time.
+    TooMany(Duration),
+    /// The caller may not raise it.
+    Raise,
+}
+
 fn key(asset: Option<EthAddress>) -> String {
     asset.map(EthAddress::to_lower_hex).unwrap_or_default()
+}
+
+fn may_raise(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+    account: AccountId,
+    raises: Raises,
+) -> Result<bool, Failure> {
+    Ok(match raises {
+        Raises::Never => false,
+        Raises::Always => true,
+        Raises::UnlessPageOnly => account_rows::find(connection, account.into(), keys)?
+            .is_some_and(|account| account.page_only_since.is_none()),
+    })
 }
 
 /// When the account was last recovered: lower limits apply for some time after it.
@@ -355,8 +389,8 @@ impl Database {
     }
 
     /// Sets the owner's limit; `None` means unlimited. A lower limit applies at once, a higher one
-    /// after a day, and not for `hold` after a recovery. A raise is notified. After too many raises
-    /// in a day, nothing is changed, and the time until the next one is returned.
+    /// after a day, and not for `hold` after a recovery. A raise is notified. A raise that `raises`
+    /// does not allow, or that follows too many in a day, changes nothing.
     ///
     /// # Errors
     /// When the database does not answer, or a row fails its integrity check.
@@ -365,9 +399,9 @@ impl Database {
         account: AccountId,
         asset: Option<EthAddress>,
         wanted: Option<Units>,
-        hold: Duration,
+        (hold, raises): (Duration, Raises),
         now: Timestamp,
-    ) -> Result<Result<(), Duration>, StoreError> {
+    ) -> Result<Result<(), LimitRefused>, StoreError> {
         let (keys, dialect) = (self.keys.clone(), self.dialect);
         self.blocking(move |connection| {
             connection.transaction(|connection| {
@@ -379,10 +413,13 @@ impl Database {
                 // A repeated request is not notified again.
                 let repeated =
                     before.later.is_some_and(|(units, from)| units == wanted && from > now);
+                if own.later.is_some() && !may_raise(connection, &keys, account, raises)? {
+                    return Ok(Err(LimitRefused::Raise));
+                }
                 if own.later.is_some() && !repeated {
                     let (key, raises) = (format!("raise:{account}"), RateLimit::a_day(RAISES));
                     if let Err(wait) = rate::take_within(connection, dialect, &key, raises)? {
-                        return Ok(Err(wait));
+                        return Ok(Err(LimitRefused::TooMany(wait)));
                     }
                     let kind = EventKind::Security(SecurityEvent::LimitRaiseRequested);
                     events::append(connection, account, now, kind, About::Nothing)?;

@@ -13,7 +13,7 @@ use kms_core::audit::{Action, AuditRecord, Caller, Details, Phase};
 use kms_core::freeze::FreezeChange;
 use kms_core::ports::{AccountStore, AuditLog, EmailChangeStore, FreezeStore, RecoveryStore};
 use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
-use kms_store::{ApiToken, Database, Proposal, Scope, open_key_database};
+use kms_store::{ApiToken, Database, OpenedLaunch, Proposal, Raises, Scope, open_key_database};
 use kms_types::{AccountId, EthAddress, RecoveryId, SckId, Timestamp, TransferId, U256, Units};
 use serde_json::{Value, json};
 
@@ -40,6 +40,8 @@ async fn rows_with_a_mac_are_the_published_vectors() {
     let keys = open_key_database("sqlite::memory:", "").await.unwrap();
     database.pause_recoveries(&*keys, NOW).await.unwrap();
     let pause = keys.pause_line().await.unwrap().unwrap();
+    let opened = OpenedLaunch { opened_at: NOW, ..crate::launches::launch("ann", 1) };
+    database.open_launch(opened, true).await.unwrap();
     let checkpoint = audit(database).await;
 
     let path = subject.url.strip_prefix("sqlite:").unwrap();
@@ -210,7 +212,11 @@ async fn spending_limits(database: &Database) {
     let token = Some(EthAddress::from([0xab; 20]));
     let day = Duration::from_secs(24 * 60 * 60);
     let set = async |asset, units, now| {
-        database.set_spending_limit(owner, asset, units, day, now).await.unwrap().unwrap();
+        database
+            .set_spending_limit(owner, asset, units, (day, Raises::Always), now)
+            .await
+            .unwrap()
+            .unwrap();
     };
     set(None, units(5_000), NOW).await;
     set(token, units(70), NOW).await;

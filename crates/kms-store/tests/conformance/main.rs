@@ -13,6 +13,7 @@ mod in_flight;
 mod key_database_claim;
 mod key_databases;
 mod ladder;
+mod launches;
 mod migrations;
 mod names;
 mod orphaned_scks;

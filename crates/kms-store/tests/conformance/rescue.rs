@@ -8,7 +8,7 @@ use kms_core::account::{Account, AccountState, EmailChange};
 use kms_core::ports::{AccountStore, EmailChangeStore, RecoveryStore, RescueStore};
 use kms_core::recovery::RecoveryStage;
 use kms_core::rescue::DamagedAccount;
-use kms_store::Proposal;
+use kms_store::{Proposal, Raises};
 use kms_types::{EventCursor, EventKind, SecurityEvent, Timestamp, U256, Units};
 
 use crate::fixtures::{Subject, events, insert, on_every_database};
@@ -39,7 +39,11 @@ async fn what_is_damaged_is_named_and_written_again(subject: Subject) {
     };
     assert!(database.request_email_change(change, 1).await.unwrap());
     let (five, day) = (Some(Units(U256::from(5))), Duration::from_secs(60));
-    database.set_spending_limit(ann.id, None, five, day, NOW).await.unwrap().unwrap();
+    database
+        .set_spending_limit(ann.id, None, five, (day, Raises::Always), NOW)
+        .await
+        .unwrap()
+        .unwrap();
     let damaged = async || database.damaged_account(ann.id.into()).await.unwrap().unwrap();
     assert_eq!(damaged().await, DamagedAccount { account: ann.clone(), damage: Vec::new() });
     for (table, change) in [

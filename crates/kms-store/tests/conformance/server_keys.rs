@@ -8,7 +8,9 @@ use diesel::{Connection, QueryableByName, RunQueryDsl, SqliteConnection};
 use kms_core::account::{ContactChange, EmailChange};
 use kms_core::ports::{AccountStore, EmailChangeStore, RecoveryStore, StoreError};
 use kms_core::{Sealer, ServerKeyId, ServerKeyKind, ServerKeys};
-use kms_store::{ApiToken, Database, MovedBatch, Proposal, Scope, Sealed, open_key_database};
+use kms_store::{
+    ApiToken, Database, MovedBatch, Proposal, Raises, Scope, Sealed, open_key_database,
+};
 use kms_types::{AccountRef, EthAddress, SckId, Timestamp, U256, Units};
 
 use crate::fixtures::{Subject, insert, open};
@@ -115,11 +117,14 @@ async fn fill(database: &Database) {
     let day = Duration::from_secs(24 * 60 * 60);
     for asset in [None, Some(EthAddress::from([7; 20]))] {
         let units = Some(Units(U256::from(5)));
-        let set = database.set_spending_limit(ann, asset, units, day, Timestamp(1)).await;
+        let set = database
+            .set_spending_limit(ann, asset, units, (day, Raises::Always), Timestamp(1))
+            .await;
         set.unwrap().unwrap();
     }
     let far = Timestamp(4_000_000_000_000);
     database.orphaned_for(day, vec![SckId::random()], far).await.unwrap();
+    database.open_launch(crate::launches::launch("ann", 1), true).await.unwrap();
 }
 
 fn telegram(id: i64) -> AccountRef {
@@ -131,9 +136,9 @@ async fn remac_moves_every_row_that_verifies(subject: Subject) {
     subject.tamper("update api_tokens set scopes = 'admin' where id = 'other'");
     let both = open(&subject.url, &with_new(&subject, 2, true)).await;
     let total: u64 = count(&both, ServerKeyKind::Row, 1).await.iter().map(|(_, rows)| rows).sum();
-    assert_eq!(total, 249);
+    assert_eq!(total, 250);
     let done = remac(&both).await;
-    assert_eq!(done.moved, 248);
+    assert_eq!(done.moved, 249);
     let [StoreError::Tampered { table: "api_tokens", key }] = &done.failed[..] else {
         panic!("{:?}", done.failed);
     };

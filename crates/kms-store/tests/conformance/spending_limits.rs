@@ -8,7 +8,7 @@ use kms_chain::spending::{Allowance, Caps, DAY, OverLimit, RAISE_AFTER, Spending
 use kms_chain::transfer::Transfer;
 use kms_core::account::{Account, SwapReason, Wallet, WalletSwap};
 use kms_core::ports::{AccountStore, RecoveryStore};
-use kms_store::Database;
+use kms_store::{Database, LimitRefused, Raises};
 use kms_types::{
     AccountEvent, EventCursor, EventKind, SckId, SecurityEvent, Timestamp, Token, TransferId, U256,
     Units,
@@ -24,6 +24,7 @@ on_every_database!(
     spends_expire_after_a_day,
     an_owners_limit_applies_and_rises_after_a_day,
     a_raise_is_notified_once_and_a_lower_limit_is_not,
+    a_raise_needs_a_caller_who_may,
     raises_are_rate_limited_and_lower_limits_are_not,
     each_asset_has_its_own_limit,
     the_maximum_fee_is_reserved_and_the_paid_fee_counts,
@@ -152,7 +153,7 @@ async fn an_owners_limit_applies_and_rises_after_a_day(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     database
-        .set_spending_limit(ann.id, None, Some(units(5)), Duration::ZERO, NOW)
+        .set_spending_limit(ann.id, None, Some(units(5)), (Duration::ZERO, Raises::Always), NOW)
         .await
         .unwrap()
         .unwrap();
@@ -160,7 +161,7 @@ async fn an_owners_limit_applies_and_rises_after_a_day(subject: Subject) {
     let refused = signs(&subject, id, rules(10), NOW).await;
     assert!(matches!(refused, SignOutcome::OverLimit(over) if over.reached.limit == units(5)));
     database
-        .set_spending_limit(ann.id, None, Some(units(100)), Duration::ZERO, NOW)
+        .set_spending_limit(ann.id, None, Some(units(100)), (Duration::ZERO, Raises::Always), NOW)
         .await
         .unwrap()
         .unwrap();
@@ -175,7 +176,11 @@ async fn an_owners_limit_applies_and_rises_after_a_day(subject: Subject) {
     let spending = database.spending(ann.id, None, caps(10), later).await.unwrap();
     assert_eq!((spending.limit, spending.own.at(later)), (Some(units(10)), Some(units(100))));
     assert!(matches!(signs(&subject, id, rules(10), later).await, SignOutcome::Signed(_)));
-    database.set_spending_limit(ann.id, None, None, Duration::ZERO, later).await.unwrap().unwrap();
+    database
+        .set_spending_limit(ann.id, None, None, (Duration::ZERO, Raises::Always), later)
+        .await
+        .unwrap()
+        .unwrap();
     let spending = database.spending(ann.id, None, Caps::default(), later).await.unwrap();
     assert_eq!(spending.limit, Some(units(100)));
 }
@@ -186,7 +191,7 @@ async fn a_raise_is_notified_once_and_a_lower_limit_is_not(subject: Subject) {
     let set = async |wanted: Option<u64>| {
         let wanted = wanted.map(units);
         database
-            .set_spending_limit(ann.id, None, wanted, Duration::ZERO, NOW)
+            .set_spending_limit(ann.id, None, wanted, (Duration::ZERO, Raises::Always), NOW)
             .await
             .unwrap()
             .unwrap();
@@ -205,7 +210,7 @@ async fn each_asset_has_its_own_limit(subject: Subject) {
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let asset = Some(token().address);
     database
-        .set_spending_limit(ann.id, asset, Some(units(1)), Duration::ZERO, NOW)
+        .set_spending_limit(ann.id, asset, Some(units(1)), (Duration::ZERO, Raises::Always), NOW)
         .await
         .unwrap()
         .unwrap();
@@ -279,11 +284,41 @@ async fn the_maximum_fee_is_reserved_and_the_paid_fee_counts(subject: Subject) {
     assert_eq!(in_tokens.spent, units(0));
 }
 
+async fn a_raise_needs_a_caller_who_may(subject: Subject) {
+    let database = &subject.database;
+    let ann = insert(database, 1, "ann").await;
+    let set = async |to, raises| {
+        let set = database.set_spending_limit(ann.id, None, to, (Duration::ZERO, raises), NOW);
+        set.await.unwrap()
+    };
+    let refused = Err(LimitRefused::Raise);
+    assert_eq!(set(Some(units(9)), Raises::Never).await, Ok(()));
+    assert_eq!(set(Some(units(5)), Raises::Never).await, Ok(()));
+    for wanted in [Some(units(6)), None] {
+        assert_eq!(set(wanted, Raises::Never).await, refused);
+    }
+    assert_eq!(set(Some(units(6)), Raises::UnlessPageOnly).await, Ok(()));
+    database.set_page_only(ann.id, NOW).await.unwrap();
+    assert_eq!(set(Some(units(7)), Raises::UnlessPageOnly).await, refused);
+    assert_eq!(set(Some(units(4)), Raises::UnlessPageOnly).await, Ok(()));
+    assert_eq!(set(Some(units(7)), Raises::Always).await, Ok(()));
+    let own = database.spending(ann.id, None, caps(100), NOW).await.unwrap().own;
+    assert_eq!((own.units, own.later.map(|(to, _)| to)), (Some(units(4)), Some(Some(units(7)))));
+}
+
 async fn raises_are_rate_limited_and_lower_limits_are_not(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
     let set = async |to| {
-        database.set_spending_limit(ann.id, None, Some(units(to)), Duration::ZERO, NOW).await
+        database
+            .set_spending_limit(
+                ann.id,
+                None,
+                Some(units(to)),
+                (Duration::ZERO, Raises::Always),
+                NOW,
+            )
+            .await
     };
     set(5).await.unwrap().unwrap();
     for to in 6..16 {
@@ -291,7 +326,9 @@ async fn raises_are_rate_limited_and_lower_limits_are_not(subject: Subject) {
     }
     // A repeated request is not a new one.
     set(15).await.unwrap().unwrap();
-    assert!(set(16).await.unwrap().unwrap_err() > Duration::from_secs(3_600));
+    let refused = set(16).await.unwrap();
+    let hour = Duration::from_secs(3_600);
+    assert!(matches!(refused, Err(LimitRefused::TooMany(wait)) if wait > hour), "{refused:?}");
     let own = database.spending(ann.id, None, caps(100), NOW).await.unwrap().own;
     assert_eq!(own.later.map(|(limit, _)| limit), Some(Some(units(15))));
     set(4).await.unwrap().unwrap();
@@ -304,12 +341,12 @@ async fn a_tampered_limit_is_refused(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     database
-        .set_spending_limit(ann.id, None, Some(units(5)), Duration::ZERO, NOW)
+        .set_spending_limit(ann.id, None, Some(units(5)), (Duration::ZERO, Raises::Always), NOW)
         .await
         .unwrap()
         .unwrap();
     database
-        .set_spending_limit(ann.id, None, Some(units(50)), Duration::ZERO, NOW)
+        .set_spending_limit(ann.id, None, Some(units(50)), (Duration::ZERO, Raises::Always), NOW)
         .await
         .unwrap()
         .unwrap();

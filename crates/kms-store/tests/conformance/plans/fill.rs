@@ -9,13 +9,14 @@ const ROWS: u32 = 200_000;
 const BATCH: u32 = 20_000;
 
 /// Tables that have few rows however many transfers there are, or that no transfer touches.
-const SMALL: [&str; 14] = [
+const SMALL: [&str; 15] = [
     "api_tokens",
     "audit",
     "chain_cursors",
     "email_changes",
     "event_cursors",
     "leases",
+    "launches",
     "orphaned_scks",
     "recoveries",
     "server_key_checks",

@@ -1,0 +1,68 @@
+//! Opening the page.
+
+use actix_web::web::Data;
+use actix_web::{HttpResponse, post};
+use kms_core::launch;
+use kms_store::{Opened, OpenedLaunch};
+use kms_types::ErrorCode;
+use kms_types::wire;
+
+use super::launched::expiry;
+use crate::body::Json;
+use crate::clock;
+use crate::error::ApiError;
+use crate::state::State;
+
+crate::openapi::resource!(open);
+
+/// Binds an opening that Telegram signed to the key of the page. A repeat with the same key returns
+/// the same.
+#[utoipa::path(
+    operation_id = "open_launch",
+    tag = "page",
+    request_body = wire::OpenLaunch,
+    security(()),
+    responses(
+        (status = 200, description = "The page may act", body = wire::OpenedLaunch),
+        (
+            status = 403,
+            description = "Telegram did not sign it for this service, or too long ago"
+        ),
+        (status = 409, description = "Another page has opened it"),
+        (status = 429, description = "Too many openings"),
+    )
+)]
+#[post("/launches")]
+async fn open(
+    state: Data<State>,
+    Json(body): Json<wire::OpenLaunch>,
+) -> Result<HttpResponse, ApiError> {
+    let wire::OpenLaunch { init_data, key } = body;
+    state.openings.take_any()?;
+    let launch = state.launches.verify(&init_data)?;
+    // After the signature: no other caller can use up the openings of a user.
+    state.openings.take_of(launch.user)?;
+    let (key, now) = (launch::hash_of(&key), clock::now());
+    if let Err(late) = launch.check_time(now) {
+        // An answer that was lost is given again, also after that time.
+        let known = state.database.launch_of_key(key).await?;
+        let known = known.filter(|known| known.proof == launch.proof && now < expiry(known));
+        return Ok(answer(&launch, &known.ok_or(late)?));
+    }
+    let opened = OpenedLaunch { proof: launch.proof.clone(), key, opened_at: now };
+    match state.database.open_launch(opened, launch.purpose.is_proof()).await? {
+        Opened::Bound(opened) => Ok(answer(&launch, &opened)),
+        Opened::Used => {
+            let detail = "this link was opened before; open the page again from the chat";
+            Err(ApiError::refused(ErrorCode::LaunchUsed, detail))
+        }
+    }
+}
+
+fn answer(launch: &launch::Launch, opened: &OpenedLaunch) -> HttpResponse {
+    HttpResponse::Ok().json(wire::OpenedLaunch {
+        purpose: launch.purpose.to_string(),
+        telegram_id: launch.user,
+        expires_at: expiry(opened),
+    })
+}

@@ -1,0 +1,94 @@
+//! The vault page: its openings, and what it shows and confirms.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Transfer;
+use crate::{LaunchKey, PasswordHash, TelegramId, Timestamp};
+
+/// `POST /app/v1/launches`: opens the page. A repeat with the same key returns the same.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct OpenLaunch {
+    /// What Telegram gave the page (`tgWebAppData`), decoded once.
+    #[cfg_attr(feature = "openapi", schema(max_length = 4096))]
+    pub init_data: String,
+    /// 32 random bytes that the page made, in hex. The page keeps them in its memory and sends them
+    /// as `Authorization: Launch <key>`.
+    pub key: LaunchKey,
+}
+
+/// An opened page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OpenedLaunch {
+    /// What the page was opened for: the start parameter of its link, empty to look.
+    pub purpose: String,
+    /// Who opened it: the salt of the password hash is made of it.
+    pub telegram_id: TelegramId,
+    /// Until when the key authorizes this purpose.
+    pub expires_at: Timestamp,
+}
+
+/// `POST /app/v1/wallet`: creates the wallet of the user who opened the page, or returns the one
+/// that has this password.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NewWallet {
+    /// The password, as the page stretched it.
+    pub password_hash: PasswordHash,
+}
+
+/// A transfer to confirm, from the database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TransferView {
+    /// The transfer.
+    pub transfer: Transfer,
+    /// SHA-256 of what is shown, in hex. The confirmation repeats it.
+    pub view: String,
+}
+
+/// `POST /app/v1/transfer/confirm`: confirms the transfer that was shown.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmShown {
+    /// The password, as the page stretched it.
+    pub password_hash: PasswordHash,
+    /// `view` of what was shown.
+    #[cfg_attr(feature = "openapi", schema(max_length = 64))]
+    pub view: String,
+}
+
+/// The audit's records of an account, newest last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct KeyUses {
+    /// The last ones.
+    pub uses: Vec<KeyUse>,
+}
+
+/// What was done with an account or its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct KeyUse {
+    /// When.
+    pub at: Timestamp,
+    /// What, as the audit names it.
+    pub action: String,
+    /// What came of it.
+    pub outcome: Option<String>,
+    /// Whether the owner did it on this page.
+    pub on_page: bool,
+}
+
+/// Omits both, which together open the page.
+impl fmt::Debug for OpenLaunch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OpenLaunch(..)")
+    }
+}
