@@ -2,8 +2,8 @@
 
 use kms_types::wire::{Event, EventBody, Recovery, RecoveryState, Transfer, TransferState};
 use kms_types::{
-    AccountEvent, DepositEvent, EventKind, RecoveryStep, SecurityEvent, TelegramId, Timestamp,
-    Token, TransferEvent, Units,
+    AccountEvent, DepositEvent, EventKind, RecoveryStep, Remedy, SecurityEvent, TelegramId,
+    Timestamp, Token, TransferEvent, Units,
 };
 use teloxide_core::types::MessageId;
 
@@ -289,7 +289,7 @@ async fn notice(
 /// The notice of a security event: the message that the event names.
 fn security_notice(event: SecurityEvent, at: Timestamp) -> Html {
     macro_rules! notices {
-        ($($(#[$about:meta])* $event:ident = $text:literal, $id:literal;)+) => {
+        ($($(#[$about:meta])* $event:ident = $text:literal, $id:literal, $remedy:ident;)+) => {
             match event { $(SecurityEvent::$event => html!($id, time = time(at)),)+ }
         };
     }
@@ -298,15 +298,10 @@ fn security_notice(event: SecurityEvent, at: Timestamp) -> Html {
 
 /// What an owner who did not cause the event can do at once.
 fn security_keyboard(event: SecurityEvent) -> Keyboard {
-    match event {
-        SecurityEvent::PasswordChanged
-        | SecurityEvent::LimitRaiseRequested
-        | SecurityEvent::AccountUnfrozen => freeze::ask_keyboard(),
-        SecurityEvent::UnfreezeRequested => freeze::keep_keyboard(),
-        // A freeze does not stop a party that has the key.
-        SecurityEvent::KeyExported
-        | SecurityEvent::AccountFrozen
-        | SecurityEvent::UnfreezeCancelled => Keyboard::none(),
+    match event.remedy() {
+        Remedy::Freeze => freeze::ask_keyboard(),
+        Remedy::KeepFrozen => freeze::keep_keyboard(),
+        Remedy::Nothing => Keyboard::none(),
     }
 }
 

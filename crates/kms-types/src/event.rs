@@ -77,39 +77,59 @@ event_kinds! {
 
 /// Passes the security events to a macro. A security event carries nothing but its time; its owner
 /// is notified in the chat and by e-mail, by the message of this id in `kms-bot.ftl` and
-/// `kms-server.ftl`. Without both messages the programs do not compile.
+/// `kms-server.ftl`. Without both messages the programs do not compile. The last word is its
+/// [`Remedy`].
 #[macro_export]
 macro_rules! with_security_events {
     ($callback:ident) => {
         $callback! {
             /// The password was changed by its owner.
-            PasswordChanged = "password_changed", "notice-password-changed";
+            PasswordChanged = "password_changed", "notice-password-changed", Freeze;
             /// The wallet's key was exported with the password.
-            KeyExported = "key_exported", "notice-key-exported";
+            KeyExported = "key_exported", "notice-key-exported", Nothing;
             /// The account was frozen, by its owner or by an operator.
-            AccountFrozen = "account_frozen", "notice-account-frozen";
+            AccountFrozen = "account_frozen", "notice-account-frozen", Nothing;
             /// The owner requested, with the password, to unfreeze the account. It waits.
-            UnfreezeRequested = "unfreeze_requested", "notice-unfreeze-requested";
+            UnfreezeRequested = "unfreeze_requested", "notice-unfreeze-requested", KeepFrozen;
             /// A request to unfreeze the account was cancelled by another freeze.
-            UnfreezeCancelled = "unfreeze_cancelled", "notice-unfreeze-cancelled";
+            UnfreezeCancelled = "unfreeze_cancelled", "notice-unfreeze-cancelled", Nothing;
             /// The account was unfrozen.
-            AccountUnfrozen = "account_unfrozen", "notice-account-unfrozen";
+            AccountUnfrozen = "account_unfrozen", "notice-account-unfrozen", Freeze;
             /// A higher spending limit was requested. It waits, and setting a lower one cancels it.
-            LimitRaiseRequested = "limit_raise_requested", "notice-limit-raise-requested";
+            LimitRaiseRequested = "limit_raise_requested", "notice-limit-raise-requested", Freeze;
         }
     };
 }
 
 macro_rules! security_event {
-    ($($(#[$meta:meta])* $variant:ident = $text:literal, $id:literal;)+) => {
+    ($($(#[$meta:meta])* $variant:ident = $text:literal, $id:literal, $remedy:ident;)+) => {
         event_kinds! {
             /// An act that affects who can use the wallet, or how much it can spend.
             SecurityEvent { $($(#[$meta])* $variant = $text,)+ }
+        }
+
+        impl SecurityEvent {
+            /// What an owner who did not cause the event can do at once.
+            #[must_use]
+            pub const fn remedy(self) -> Remedy {
+                match self { $(Self::$variant => Remedy::$remedy,)+ }
+            }
         }
     };
 }
 
 with_security_events!(security_event);
+
+/// What an owner who did not cause a security event can do at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Freeze the account.
+    Freeze,
+    /// Keep it frozen, which cancels the request to unfreeze it.
+    KeepFrozen,
+    /// Nothing here: a freeze does not stop a party that has the key.
+    Nothing,
+}
 
 /// What an event reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -48,7 +48,8 @@ pub use asset::{Asset, Symbol, SymbolError, Token, TokenAmount};
 pub use contact::{ContactError, Email, Mobile};
 pub use error::{ErrorCode, LimitReached, Problem};
 pub use event::{
-    AccountEvent, DepositEvent, EventKind, EventStream, RecoveryStep, SecurityEvent, TransferEvent,
+    AccountEvent, DepositEvent, EventKind, EventStream, RecoveryStep, Remedy, SecurityEvent,
+    TransferEvent,
 };
 pub use ids::{
     AccountId, AccountRef, DepositId, EventCursor, IdError, RecoveryId, ReplacementId, SckId,

@@ -105,7 +105,9 @@ fn plurals_follow_the_number() {
 }
 
 macro_rules! message_ids {
-    ($($(#[$about:meta])* $event:ident = $text:literal, $id:literal;)+) => { [$($id),+] };
+    ($($(#[$about:meta])* $event:ident = $text:literal, $id:literal, $remedy:ident;)+) => {
+        [$($id),+]
+    };
 }
 
 /// The compiler checks that each id in the sources exists; this checks the other direction.

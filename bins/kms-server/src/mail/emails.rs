@@ -161,7 +161,7 @@ emails_of_owner_and_time! {
 /// `subject`.
 pub(super) fn security_event(event: SecurityEvent, owner: &Owner, at: Timestamp) -> Email {
     macro_rules! emails {
-        ($($(#[$about:meta])* $event:ident = $text:literal, $id:literal;)+) => {
+        ($($(#[$about:meta])* $event:ident = $text:literal, $id:literal, $remedy:ident;)+) => {
             match event {
                 $(SecurityEvent::$event => Email {
                     subject: fl!(messages(), $id, "subject"),

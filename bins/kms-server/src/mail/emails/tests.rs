@@ -88,7 +88,9 @@ fn an_address_with_a_second_header_is_refused() {
 }
 
 macro_rules! message_ids {
-    ($($(#[$about:meta])* $event:ident = $text:literal, $id:literal;)+) => { [$($id),+] };
+    ($($(#[$about:meta])* $event:ident = $text:literal, $id:literal, $remedy:ident;)+) => {
+        [$($id),+]
+    };
 }
 
 #[test]
