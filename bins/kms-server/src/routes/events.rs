@@ -7,7 +7,9 @@ use actix_web::{HttpResponse, get};
 use kms_core::ports::{RecoveryStore, StoreError};
 use kms_store::StoredEvent;
 use kms_types::wire::{Event, EventBody, EventPage, ExternalDeposit, Recovery, Transfer};
-use kms_types::{DepositId, EventCursor, EventKind, EventStream, RecoveryId, TransferId};
+use kms_types::{
+    DepositId, ErrorCode, EventCursor, EventKind, EventStream, RecoveryId, TransferId,
+};
 use serde::Deserialize;
 
 use crate::auth::Chat;
@@ -46,6 +48,7 @@ pub(crate) struct EventParameters {
     ),
     responses(
         (status = 200, description = "The events, in commit order", body = EventPage),
+        (status = 409, description = "`acknowledge` is beyond the newest event"),
     )
 )]
 #[get("/events")]
@@ -62,8 +65,8 @@ pub(crate) async fn read(
     if let Some(cursor) = parameters.acknowledge
         && !database.acknowledge_events(consumer, stream, cursor).await?
     {
-        let detail = "expected the cursor of an event, or `next` of an earlier page";
-        return Err(ApiError::field("acknowledge", detail));
+        let detail = "there is no such event yet; acknowledge `next` of an earlier page";
+        return Err(ApiError::refused(ErrorCode::WrongState, detail));
     }
     let after = match parameters.after {
         Some(cursor) => cursor,

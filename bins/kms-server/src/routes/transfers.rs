@@ -16,6 +16,7 @@ use kms_store::{HistoryCursor, HistoryEntry, Page};
 use kms_types::wire::{self, ConfirmTransfer, HistoryPage, QuoteTransfer, ReplaceTransfer};
 use kms_types::{AccountId, AccountRef, ErrorCode, PasswordHash, Recipient, Timestamp, TransferId};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::auth::{Bot, Chat, Reader};
 use crate::body::{Json, Parameters, Segment};
@@ -334,9 +335,19 @@ pub(crate) async fn read(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListParameters {
-    before: Option<String>,
-    after: Option<String>,
+    cursor: Option<String>,
+    #[serde(default)]
+    direction: Direction,
     limit: Option<u32>,
+}
+
+/// On which side of the cursor the entries are.
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Direction {
+    #[default]
+    Older,
+    Newer,
 }
 
 /// Returns what the account paid and received, external deposits included, newest first.
@@ -346,16 +357,15 @@ pub(crate) struct ListParameters {
     params(
         ("account" = AccountRef, Path),
         (
-            "before" = Option<String>,
+            "cursor" = Option<String>,
             Query,
             pattern = "^[0-9]{1,15}[.][0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
-            description = "`next` of a page: older entries"
+            description = "`next` or `prev` of a page; without it, the newest entries"
         ),
         (
-            "after" = Option<String>,
+            "direction" = inline(Option<Direction>),
             Query,
-            pattern = "^[0-9]{1,15}[.][0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
-            description = "`prev` of a page: newer entries"
+            description = "`older` (default) for a page's `next`, `newer` for its `prev`"
         ),
         (
             "limit" = Option<u32>,
@@ -381,11 +391,12 @@ pub(crate) async fn list(
     if !(1..=100).contains(&limit) {
         return Err(ApiError::field("limit", "expected a number from 1 to 100"));
     }
-    let page = match (parameters.before, parameters.after) {
-        (None, None) => Page::Newest,
-        (Some(before), None) => Page::Before(place("before", &before)?),
-        (None, Some(after)) => Page::After(place("after", &after)?),
-        _ => return Err(ApiError::field("after", "pass either `before` or `after`, not both")),
+    let cursor = parameters.cursor.map(|cursor| cursor.parse()).transpose();
+    let cursor: Option<HistoryCursor> = cursor.map_err(|error| ApiError::field("cursor", error))?;
+    let page = match (cursor, parameters.direction) {
+        (None, _) => Page::Newest,
+        (Some(cursor), Direction::Older) => Page::Before(cursor),
+        (Some(cursor), Direction::Newer) => Page::After(cursor),
     };
     let account = accounts::find(&state, account).await?;
     Ok(HttpResponse::Ok().json(page_of(&state, account.id, page, limit).await?))
@@ -401,10 +412,6 @@ pub(crate) async fn page_of(
     // One more than the page holds, to find out whether there are more.
     let found = state.database.history(account, page.clone(), limit + 1).await?;
     Ok(history_page(found, &page, limit))
-}
-
-fn place(field: &str, text: &str) -> Result<HistoryCursor, ApiError> {
-    text.parse().map_err(|error| ApiError::field(field, error))
 }
 
 fn history_page(mut found: Vec<HistoryEntry>, page: &Page, limit: u32) -> HistoryPage {

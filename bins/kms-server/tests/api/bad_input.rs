@@ -104,7 +104,7 @@ async fn bad_paths_are_refused(test: TestServer) {
         "/v1/accounts/telegram:5",
         "/v1/accounts/telegram:5/transfers?limit=0",
         "/v1/accounts/telegram:5/transfers?limt=5",
-        "/v1/accounts/telegram:5/transfers?before=x",
+        "/v1/accounts/telegram:5/transfers?cursor=x",
         "/v1/transfers/x",
         "/v1/transfers/6f1c5f0a-3c0e-4d52-9a3e-0f6b7c9d1e2f",
         "/v1/names/a.b",

@@ -103,11 +103,13 @@ impl Client {
         limit: u32,
     ) -> Result<HistoryPage, ClientError> {
         let mut query = vec![("limit", limit.to_string())];
-        match page {
-            Page::Newest => {}
-            Page::Older(before) => query.push(("before", before.to_owned())),
-            Page::Newer(after) => query.push(("after", after.to_owned())),
-        }
+        let (cursor, direction) = match page {
+            Page::Newest => (None, "older"),
+            Page::Older(cursor) => (Some(cursor), "older"),
+            Page::Newer(cursor) => (Some(cursor), "newer"),
+        };
+        query.push(("direction", direction.to_owned()));
+        query.extend(cursor.map(|cursor| ("cursor", cursor.to_owned())));
         self.get(&["accounts", &account.to_string(), "transfers"], &query).await
     }
 }

@@ -304,16 +304,16 @@ pub enum HistoryEntry {
     Unknown,
 }
 
-/// `GET /v1/accounts/{account}/transfers?before=&after=&limit=`: the history of an
-/// account, newest first.
+/// `GET /v1/accounts/{account}/transfers?cursor=&direction=&limit=`: the history of an account,
+/// newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HistoryPage {
     /// The entries, newest first.
     pub entries: Vec<HistoryEntry>,
-    /// Pass this as `before` for older entries; `null` if there are none.
+    /// Pass this as `cursor` for older entries; `null` if there are none.
     pub next: Option<String>,
-    /// Pass this as `after` for newer entries; `null` if there are none.
+    /// Pass this as `cursor`, with `direction=newer`, for newer entries; `null` if there are none.
     pub prev: Option<String>,
 }
 
