@@ -15,7 +15,7 @@ use kms_types::{AccountId, Timestamp, U256, Units, Wei};
 
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure, NoticeFrom};
-use crate::deposits;
+use crate::deposits::record::{self, Received};
 use crate::schema::{chain_cursors, external_deposits, transfers, wallet_balances, wallets};
 use crate::transfers::to_i64;
 
@@ -375,14 +375,14 @@ pub(crate) fn record(
         let moved = moved.get(&key).copied().unwrap_or_default();
         let excess = before.map(|before| moved.unexplained(before, *balance)).unwrap_or_default();
         if excess > U256::ZERO {
-            let deposit = deposits::Received {
+            let deposit = Received {
                 account: *account,
                 token: None,
                 value: Units(excess),
                 block: at.number,
                 origin: None,
             };
-            deposits::insert(connection, chain, deposit, notice_from, now)?;
+            record::insert(connection, chain, deposit, notice_from, now)?;
             found = found.saturating_add(1);
         }
         if before == Some(*balance) {

@@ -11,8 +11,9 @@ use kms_core::ports::StoreError;
 use kms_core::{CustodyError, MasterKeyId, Rewrapped, ServerKeyId};
 
 use super::record::Record;
+use super::server_keys::{self, KeyLine};
 use super::vault::{Held, Vault, operator};
-use super::{connect, open_keys, say, server_keys};
+use super::{connect, open_keys, say};
 use crate::clock;
 use crate::config::Settings;
 
@@ -106,18 +107,6 @@ pub(super) fn new(directory: &Path, id: &MasterKeyId, bits: u32) -> anyhow::Resu
     crate::keys::create(directory, id.clone(), bits)?;
     say(&crate::keys::configuration(directory, id));
     Ok(())
-}
-
-/// A line of `keys list`.
-#[derive(serde::Serialize)]
-pub(super) struct KeyLine {
-    /// The id of a KMS key, or the name and version of a server key.
-    pub(super) key: String,
-    pub(super) provider: &'static str,
-    pub(super) role: &'static str,
-    /// How many wallets or rows depend on it, and on which tables.
-    pub(super) count: u64,
-    pub(super) of: BTreeMap<String, u64>,
 }
 
 async fn list(vault: &Vault, json: bool) -> anyhow::Result<()> {

@@ -9,7 +9,6 @@ use kms_core::audit::{Checkpoint, CheckpointKeys};
 use kms_core::{ServerKeyId, ServerKeyKind};
 use kms_store::{Database, MovedBatch, Sealed, pause_line_version};
 
-use super::keys::KeyLine;
 use super::say;
 use super::vault::Vault;
 use crate::clock;
@@ -49,6 +48,18 @@ impl Census {
         let older = self.0.iter().filter(|((of, version), _)| *of == kind && *version != newest);
         older.flat_map(|(_, tables)| tables.values()).sum()
     }
+}
+
+/// A line of `keys list`.
+#[derive(serde::Serialize)]
+pub(super) struct KeyLine {
+    /// The id of a KMS key, or the name and version of a server key.
+    pub(super) key: String,
+    pub(super) provider: &'static str,
+    pub(super) role: &'static str,
+    /// How many wallets or rows depend on it, and on which tables.
+    pub(super) count: u64,
+    pub(super) of: BTreeMap<String, u64>,
 }
 
 /// Lists every version of every server key, configured or depended on.
