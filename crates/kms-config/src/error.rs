@@ -67,6 +67,18 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// The key that is at fault, if it is one.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Missing { key }
+            | Self::Unknown { key, .. }
+            | Self::Value { key, .. }
+            | Self::ValueFile { key, .. } => Some(key),
+            Self::File { .. } | Self::Syntax { .. } | Self::Nothing { .. } => None,
+        }
+    }
+
     /// A value that its key cannot have.
     #[must_use]
     pub fn expected(key: &str, expected: &str) -> Self {

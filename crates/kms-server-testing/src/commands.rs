@@ -47,7 +47,7 @@ pub fn checks(report: &str) -> Vec<(&str, bool)> {
 
 fn check(line: &str) -> Option<(&str, bool)> {
     match line.split_once(char::is_whitespace)? {
-        ("ok", name) => Some((name.trim(), true)),
+        ("ok", report) => Some((report.split(':').next()?.trim(), true)),
         ("failed", report) => Some((report.split(':').next()?.trim(), false)),
         _ => None,
     }

@@ -122,13 +122,11 @@ mod tests {
         let short = format!("v1.{}", "ab".repeat(31));
         for bad in ["hunter2", "v2.00", "", &upper, &short] {
             let error = serde_json::from_str::<PasswordHash>(&format!("\"{bad}\"")).unwrap_err();
-            assert!(!error.to_string().contains("hunter2"));
-            assert!(error.to_string().contains("64 lower-case"), "{error}");
+            assert!(error.is_data() && !error.to_string().contains("hunter2"), "{error}");
         }
         for number in ["12345678", "-12345678", "12345678.5"] {
             let error = serde_json::from_str::<PasswordHash>(number).unwrap_err();
-            assert!(!error.to_string().contains("12345678"), "{error}");
-            assert!(error.to_string().contains("64 lower-case"), "{error}");
+            assert!(error.is_data() && !error.to_string().contains("12345678"), "{error}");
         }
     }
 }

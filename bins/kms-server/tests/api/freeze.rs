@@ -14,7 +14,7 @@ use kms_types::wire::{
 use kms_types::{AccountId, ErrorCode, SecurityEvent};
 
 use crate::recoveries::{
-    ADDRESS, ann_with_email, code, complete, failed, link, mails, request, with_mail,
+    ADDRESS, ann_with_email, code, complete, failed, kind, link, mails, request, with_mail,
 };
 
 const BOTH: [Stores; 2] = [Stores::Embedded, Stores::Servers];
@@ -210,15 +210,15 @@ async fn the_link_in_an_e_mail_freezes_only_by_its_button() {
         assert!(!page.text().await.unwrap().contains("<form"));
         assert_eq!(state(&test).await, AccountState::FrozenByOwner);
     }
-    assert!(mails(&mailbox, 4).await[3].subject.contains("is frozen"));
+    assert_eq!(kind(&mails(&mailbox, 4).await[3]), "notice-account-frozen");
     // The thief asks to unfreeze; the owner's link keeps it frozen.
     assert!(unfreeze(&test, "b").await.unwrap().unfreezes_at.is_some());
-    assert!(mails(&mailbox, 5).await[4].subject.contains("unfreeze"));
+    assert_eq!(kind(&mails(&mailbox, 5).await[4]), "notice-unfreeze-requested");
     assert!(http.get(&link).send().await.unwrap().text().await.unwrap().contains("<form"));
     http.post(&link).send().await.unwrap();
     let kept = test.client.account(telegram(1)).await.unwrap().unwrap();
     assert_eq!((kept.state, kept.unfreezes_at), (AccountState::FrozenByOwner, None));
-    assert!(mails(&mailbox, 6).await[5].subject.contains("stays frozen"));
+    assert_eq!(kind(&mails(&mailbox, 6).await[5]), "notice-unfreeze-cancelled");
 }
 
 /// Too late to cancel: the e-mail about the new password freezes, and so does the page of the link
@@ -239,7 +239,7 @@ async fn after_a_recovery_the_victim_freezes() {
     let done = loop {
         let mut sent = mailbox.mails_to(ADDRESS);
         match sent.pop() {
-            Some(last) if last.subject.contains("has a new password") => break last,
+            Some(last) if kind(&last) == "recovery-completed" => break last,
             Some(_) | None => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     };
