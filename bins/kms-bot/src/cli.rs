@@ -47,13 +47,13 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
 async fn serve(config: Option<&Path>) -> Result<(), Failure> {
     kms_config::turn_core_dumps_off()?;
     let settings = Settings::load(config).map_err(|error| Failure::start(&error))?;
-    // Before the line "chatting", whose reader may stop the bot at once.
+    // Before the line "polling", whose reader may stop the bot at once.
     let mut signal = StopSignal::listen()?;
     let mut bot = tokio::select! {
         bot = Bot::start(settings) => bot.map_err(|error| Failure::start(&error))?,
         () = signal.received() => return Ok(()),
     };
-    tracing::info!(event = "chatting", username = bot.username(), "chatting");
+    tracing::info!(event = "polling", username = bot.username(), "polling for updates");
     tokio::select! {
         () = signal.received() => {}
         failure = bot.failed() => return Err(failure),

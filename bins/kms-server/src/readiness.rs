@@ -96,7 +96,7 @@ impl Readiness {
         self.record(Dependency::Clock, agree);
     }
 
-    /// Stores what a check found, and publishes it as the metric `dependency_up`.
+    /// Stores what a check found, and publishes it as the metric `kms_dependency_up`.
     pub(crate) fn record(&self, dependency: Dependency, is_up: bool) {
         let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
         let status = match dependency {
@@ -106,7 +106,7 @@ impl Readiness {
             Dependency::Clock => &mut statuses.clock,
         };
         *status = if is_up { Status::Ok } else { Status::Down };
-        gauge!("dependency_up", "dependency" => dependency.as_str()).set(if is_up {
+        gauge!("kms_dependency_up", "dependency" => dependency.as_str()).set(if is_up {
             1.0
         } else {
             0.0

@@ -34,8 +34,8 @@ pub(crate) async fn observe(
     let seconds = started.elapsed().as_secs_f64();
     tracing::info!(request_id = id, method, route, status, seconds, "request");
     let labels = [("method", method.to_owned()), ("route", route), ("status", status.to_string())];
-    metrics::counter!("http_requests_total", &labels).increment(1);
-    metrics::histogram!("http_request_duration_seconds", &labels).record(seconds);
+    metrics::counter!("kms_http_requests_total", &labels).increment(1);
+    metrics::histogram!("kms_http_request_duration_seconds", &labels).record(seconds);
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(HeaderName::from_static("x-request-id"), id);
     }

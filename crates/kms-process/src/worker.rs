@@ -53,15 +53,15 @@ pub enum Next {
     After(Duration),
 }
 
-/// Runs rounds until `shutdown`. Counts them in `worker_rounds_total`, failed ones in
-/// `worker_failures_total`, and stores the time of the last success in
-/// `worker_last_success_timestamp_seconds`, each with the label `worker`.
+/// Runs rounds until `shutdown`. Counts them in `kms_worker_rounds_total`, failed ones in
+/// `kms_worker_failures_total`, and stores the time of the last success in
+/// `kms_worker_last_success_timestamp_seconds`, each with the label `worker`.
 pub(crate) async fn run<W: Worker>(mut worker: W, shutdown: CancellationToken) {
     let (rounds, failures) = (
-        counter!("worker_rounds_total", "worker" => W::NAME),
-        counter!("worker_failures_total", "worker" => W::NAME),
+        counter!("kms_worker_rounds_total", "worker" => W::NAME),
+        counter!("kms_worker_failures_total", "worker" => W::NAME),
     );
-    let last_success = gauge!("worker_last_success_timestamp_seconds", "worker" => W::NAME);
+    let last_success = gauge!("kms_worker_last_success_timestamp_seconds", "worker" => W::NAME);
     // Created at zero, so that the first failure is an increase.
     rounds.increment(0);
     failures.increment(0);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Logged while a process works as intended.
-const NORMAL: [&str; 3] = ["chatting", "listening", "stopping"];
+const NORMAL: [&str; 3] = ["listening", "polling", "stopping"];
 
 const PAGE: &str = include_str!("../../../docs/operating/monitoring.md");
 
@@ -51,6 +51,24 @@ fn arguments(text: &str) -> &str {
     &text[..end.unwrap()]
 }
 
+/// The names of fields and events are words in lower case, joined by underscores.
+#[test]
+fn every_log_line_names_its_fields_alike() {
+    let mut others = Vec::new();
+    each_source(|path, text| {
+        let levels = ["info!(", "warn!(", "error!("];
+        for call in levels.iter().flat_map(|level| text.split(level).skip(1)) {
+            for (name, _value) in arguments(call).split(',').filter_map(|f| f.split_once(" = ")) {
+                let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
+                if !name.trim().chars().all(is_part) {
+                    others.push(format!("{}: {}", path.display(), name.trim()));
+                }
+            }
+        }
+    });
+    assert!(others.is_empty(), "{others:#?}");
+}
+
 #[test]
 fn every_warning_and_error_has_an_event() {
     let mut without = Vec::new();
@@ -84,6 +102,7 @@ fn every_metric_is_in_the_operators_table() {
     let (_, page) = PAGE.split_once("## Metrics").unwrap();
     let (table, _) = page.split_once("## Logs").unwrap();
     assert!(recorded.len() > 10, "{recorded:?}");
+    assert!(recorded.iter().all(|name| name.starts_with("kms_")), "{recorded:?}");
     assert_eq!(recorded, documented(table, ['`', '{']));
 }
 

@@ -29,7 +29,7 @@ impl Ended {
     }
 
     fn has_chatted(&self) -> bool {
-        self.log.iter().any(|(_, line)| line["event"] == "chatting")
+        self.log.iter().any(|(_, line)| line["event"] == "polling")
     }
 }
 

@@ -120,7 +120,7 @@ impl Pass {
     fn publish(&self) {
         let Self { checked, unrecoverable, .. } = self;
         tracing::info!(wallets = checked, unrecoverable, "wallet check finished");
-        gauge!("wallets").set(*checked as f64);
-        gauge!("wallets_not_recoverable").set(*unrecoverable as f64);
+        gauge!("kms_wallets").set(*checked as f64);
+        gauge!("kms_wallets_not_recoverable").set(*unrecoverable as f64);
     }
 }

@@ -84,7 +84,7 @@ impl SweepSckStore {
     async fn remove(&self, sck: SckId, account: AccountId) -> Result<bool, CustodyError> {
         match self.custody.sweep(sck, account, &worker_caller("sweeper"), clock::now()).await {
             Ok(()) => {
-                counter!("wrapped_keys_removed_total").increment(1);
+                counter!("kms_wrapped_keys_removed_total").increment(1);
                 self.database.forget_orphaned_sck(sck).await?;
                 Ok(true)
             }

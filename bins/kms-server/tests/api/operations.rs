@@ -49,7 +49,7 @@ async fn health_and_metrics_are_on_the_operations_listener_alone() {
     }
     assert_eq!(plain.get(format!("{ops}/v1/network")).send().await.unwrap().status(), 404);
     let metrics = test.ops("/metrics").await.text().await.unwrap();
-    assert!(metrics.contains("http_requests_total"), "{metrics}");
+    assert!(metrics.contains("kms_http_requests_total"), "{metrics}");
 }
 
 #[actix_web::test]

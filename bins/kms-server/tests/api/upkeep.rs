@@ -120,7 +120,7 @@ async fn one_server_at_a_time_raises_alarms_for_unrecoverable_wallets() {
     for server in &servers {
         metrics.push_str(&get(server, "/metrics").await);
     }
-    assert!(metrics.contains("wallets_not_recoverable 4"), "{metrics}");
+    assert!(metrics.contains("kms_wallets_not_recoverable 4"), "{metrics}");
     for server in servers {
         server.terminate();
     }
