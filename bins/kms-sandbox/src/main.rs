@@ -44,7 +44,8 @@ async fn serve(port: u16) -> anyhow::Result<()> {
     let page = Page::open(Arc::clone(&stage), port)?;
     println!("Two phones    {}", page.url());
     println!("Server        {} (API documentation at /docs/)", stage.url());
-    println!("Chain         {} ({})\n", stage.anvil.url(), stage.anvil.version());
+    let anvil = stage.anvil.version().replace("Version: ", "");
+    println!("Chain         {} ({anvil})\n", stage.anvil.url());
     println!("To call the API by hand:");
     println!("  curl --cacert {} \\", stage.certificate_path().display());
     println!("    -H 'Authorization: Bearer {}' \\", stage.bearer);

@@ -73,8 +73,8 @@ pub struct ReadBlocks {
     pub blocks: Vec<BlockRef>,
     /// The transfers that they settle.
     pub settlements: Vec<Settlement>,
-    /// Whether the first block replaces another one: then every settlement in a higher block is of
-    /// the removed branch as well.
+    /// Whether the first block replaces another one: then every settlement in a higher block
+    /// belongs to the removed branch, too.
     pub is_fork: bool,
 }
 

@@ -142,7 +142,7 @@ impl Transfers {
         match mined.cmp(&nonce) {
             Ordering::Less => self.push(&due, false, endpoint, head, now).await,
             Ordering::Equal => self.push(&due, true, endpoint, head, now).await,
-            // The follower reads the block that used it. Nothing follows from a count.
+            // A count alone settles nothing: the follower reads the block that used the nonce.
             Ordering::Greater => {
                 self.used_nonces().push(due.used_nonce(nonce));
                 Ok(())
