@@ -18,6 +18,7 @@ setup:
     python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
     command -v chromium >/dev/null || missing+=(chromium)
     command -v chromedriver >/dev/null || missing+=(chromium-driver)
+    command -v systemd-analyze >/dev/null || missing+=(systemd)
     fc-list 2>/dev/null | grep -qi emoji || missing+=(fonts-noto-color-emoji)
     if [ ${#missing[@]} -gt 0 ]; then
         as_root apt-get update -q
@@ -59,6 +60,10 @@ advisories:
 # Runs all tests, against real PostgreSQL, mongod and anvil.
 test:
     INSTA_UPDATE=no cargo test --workspace
+
+# Runs the tests of the server with the documented roles in PostgreSQL and MongoDB.
+roles *ARGS:
+    KMS_TEST_ROLES=1 INSTA_UPDATE=no cargo test -p kms-server --test api {{ARGS}}
 
 # Renders the initial migrations of both SQL dialects from migrations/schema.sql.
 migrations:

@@ -141,13 +141,19 @@ async fn open_keys(settings: &Settings) -> Result<Arc<dyn KeyDatabase>, ConnectE
     open_key_database(url.expose(), name).await
 }
 
-async fn migrate(mut settings: Settings) -> anyhow::Result<()> {
-    if let Some(owner) = settings.database.migrate_url.take() {
-        settings.database.url = owner;
-    }
+async fn migrate(settings: Settings) -> anyhow::Result<()> {
     open_keys(&settings).await.context("key_database.url")?;
-    let database = connect(settings).await.context("database.url")?;
-    database.migrate().await.context("database.url")?;
+    let DatabaseSettings { url, migrate_url, pool } = settings.database;
+    let keys = Arc::new(settings.server_keys);
+    let open = async |url: &str| Database::connect(url, pool, Arc::clone(&keys)).await;
+    let database = open(url.expose()).await.context("database.url")?;
+    if let Some(owner) = migrate_url {
+        let owner = open(owner.expose()).await.context("database.migrate_url")?;
+        owner.migrate().await.context("database.migrate_url")?;
+        owner.grant_serving_role(&database).await.context("database.url")?;
+    } else {
+        database.migrate().await.context("database.url")?;
+    }
     say("the schemas are up to date");
     // Recorded afterwards, because the migration may create the audit table.
     Record::new(&database, "migrate", "").note().await;

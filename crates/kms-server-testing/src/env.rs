@@ -53,6 +53,8 @@ pub struct TestEnv {
     pub directory: TempDir,
     /// The URL of the accounts' database.
     pub database: String,
+    /// The same for the role that owns the schema, if it is another one.
+    pub owner: Option<String>,
     /// The URL of the key database.
     pub key_database: String,
     /// The key database's name, for MongoDB.
@@ -105,13 +107,20 @@ impl TestEnv {
     pub fn new(stores: Stores) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("kms-server-testing-").tempdir()?;
         let file = |name: &str| format!("sqlite:{}", directory.path().join(name).display());
-        let (database, key_database) = match stores {
-            Stores::Embedded => (file("accounts.db"), file("keys.db")),
+        let (database, key_database, owner) = match stores {
+            Stores::Embedded => (file("accounts.db"), file("keys.db"), None),
             #[cfg(feature = "servers")]
-            Stores::Servers => (Postgres::shared()?.create_database()?, Mongod::shared()?.url()),
+            Stores::Servers if kms_testkit::with_roles() => {
+                let (owner, serving) = Postgres::shared()?.create_database_with_roles()?;
+                (serving, Mongod::shared()?.serving_url(), Some(owner))
+            }
+            #[cfg(feature = "servers")]
+            Stores::Servers => {
+                (Postgres::shared()?.create_database()?, Mongod::shared()?.url(), None)
+            }
         };
         let key_database_name = format!("kms_{}", TransferId::random());
-        Self::on(directory, database, key_database, key_database_name)
+        Ok(Self { owner, ..Self::on(directory, database, key_database, key_database_name)? })
     }
 
     /// Makes an environment on stores that the caller provides.
@@ -139,6 +148,7 @@ impl TestEnv {
         Ok(Self {
             directory,
             database,
+            owner: None,
             key_database,
             key_database_name,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -231,7 +241,11 @@ impl TestEnv {
             },
             database: DatabaseSettings {
                 url: Secret::from(self.database.clone()).try_into()?,
-                migrate_url: None,
+                migrate_url: self
+                    .owner
+                    .clone()
+                    .map(|url| Secret::from(url).try_into())
+                    .transpose()?,
                 pool: 8,
             },
             key_database: KeyDatabaseSettings {
@@ -301,6 +315,7 @@ impl TestEnv {
             ("SERVER_KEYS__CODES", codes.1.clone()),
             ("SERVER_KEYS__CHECKPOINT", checkpoint.1.clone()),
         ]);
+        variables.extend(self.owner.clone().map(|url| ("DATABASE__MIGRATE_URL", url)));
         let variables = variables.into_iter();
         let variables = variables.map(|(name, value)| (format!("KMS_SERVER__{name}"), value));
         variables.chain(self.variables.clone()).collect()
@@ -318,8 +333,14 @@ impl TestEnv {
     /// When the database does not answer.
     pub async fn migrate(&self) -> anyhow::Result<Database> {
         let keys = Arc::new(self.server_keys()?);
-        let database = Database::connect(&self.database, 4, keys).await?;
-        database.migrate().await?;
+        let database = Database::connect(&self.database, 4, Arc::clone(&keys)).await?;
+        if let Some(owner) = &self.owner {
+            let owner = Database::connect(owner, 1, keys).await?;
+            owner.migrate().await?;
+            owner.grant_serving_role(&database).await?;
+        } else {
+            database.migrate().await?;
+        }
         Ok(database)
     }
 
@@ -351,6 +372,17 @@ impl TestEnv {
     #[cfg(feature = "servers")]
     pub fn sql(&self, sql: &str) -> anyhow::Result<String> {
         Ok(Postgres::shared()?.execute(self.database_name(), sql)?)
+    }
+
+    /// The URL of the key database for an administrator, who can do what a server's role cannot.
+    ///
+    /// # Errors
+    /// When mongod cannot be started.
+    #[cfg(feature = "servers")]
+    pub fn key_database_of_admin(&self) -> anyhow::Result<String> {
+        let mongod = Mongod::shared()?;
+        let is_shared = self.key_database == mongod.serving_url();
+        Ok(if is_shared { mongod.url() } else { self.key_database.clone() })
     }
 
     /// The name of the accounts' database within PostgreSQL.

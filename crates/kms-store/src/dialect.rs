@@ -30,6 +30,16 @@ impl Dialect {
         }
     }
 
+    /// A query for the quoted name of the connection's role, which is empty without roles.
+    pub(crate) fn current_role(self) -> &'static str {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres => "select quote_ident(current_user) as text",
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite => "select '' as text",
+        }
+    }
+
     /// The database's clock in milliseconds since 1970. It advances within a transaction.
     pub(crate) fn clock(self) -> &'static str {
         match self {

@@ -31,5 +31,5 @@ pub use chromedriver::Chromedriver;
 pub use contracts::{TestToken, TransferBehavior, deploy_multicall};
 pub use error::TestkitError;
 pub use mailbox::{Mail, Mailbox};
-pub use mongod::Mongod;
+pub use mongod::{Mongod, with_roles};
 pub use postgres::Postgres;

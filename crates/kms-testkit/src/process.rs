@@ -112,6 +112,11 @@ impl Process {
         children.into_iter().chain([self.child.id()]).try_for_each(|id| signal(id, "CONT"))
     }
 
+    /// Its working directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.spec.directory
+    }
+
     fn log(&self) -> String {
         let log = fs::read_to_string(self.spec.directory.join("log")).unwrap_or_default();
         let mut lines: Vec<_> = log.lines().rev().take(12).collect();

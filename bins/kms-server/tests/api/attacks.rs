@@ -209,7 +209,7 @@ async fn values_exchanged_between_usernames_resolve_to_no_account() {
 async fn wrapped_keys_exchanged_between_accounts_recover_no_wallet() {
     let attack = Attack::new().await;
     let env = &attack.test.env;
-    let mongo = mongodb::Client::with_uri_str(&env.key_database).await.unwrap();
+    let mongo = mongodb::Client::with_uri_str(env.key_database_of_admin().unwrap()).await.unwrap();
     let scks = mongo.database(&env.key_database_name).collection::<Document>("wrapped_scks");
     let of = |id: &str| doc! { "account": id };
     let (ann, bob) = (attack.ann.id.to_string(), attack.bob.id.to_string());

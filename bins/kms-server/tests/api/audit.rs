@@ -8,8 +8,9 @@ use kms_core::audit::Details;
 use kms_server_testing::commands::{kms_server, masked, output_text};
 use kms_server_testing::requests::{confirm, create, quote, recover, telegram};
 use kms_server_testing::{ServerProcess, Stores, TestEnv, TestServer};
+use kms_testkit::Postgres;
 use kms_types::wire::{ChangeMobile, LimitAmount, SeenUsernames, SetLimit};
-use kms_types::{Asset, ErrorCode, TransferId};
+use kms_types::{Asset, ErrorCode};
 use mongodb::bson::{Document, doc};
 use serde_json::Value;
 
@@ -33,7 +34,7 @@ fn tampered(env: &TestEnv) -> String {
 }
 
 async fn mongo_checkpoints(env: &TestEnv) -> mongodb::Collection<Document> {
-    let client = mongodb::Client::with_uri_str(&env.key_database).await.unwrap();
+    let client = mongodb::Client::with_uri_str(env.key_database_of_admin().unwrap()).await.unwrap();
     client.database(&env.key_database_name).collection("audit_checkpoints")
 }
 
@@ -190,17 +191,11 @@ fn commands_that_only_read_do_not_create_a_missing_key_database() {
 /// The database roles that the operator's manual recommends.
 #[actix_web::test]
 async fn without_insert_on_the_audit_table_no_key_is_used_and_reads_still_work() {
-    let mut env = TestEnv::new(Stores::Servers).unwrap();
+    let (owner, serving) = Postgres::shared().unwrap().create_database_with_roles().unwrap();
+    let env = TestEnv::new(Stores::Servers).unwrap();
+    let env = TestEnv { owner: Some(owner), database: serving, ..env };
     let database = env.migrate().await.unwrap();
     let token = env.issue_token(&database, kms_store::Scope::Bot).await.unwrap();
-    let role = format!("service_{}", TransferId::random().to_string().replace('-', ""));
-    env.sql(&format!("create role {role} login")).unwrap();
-    env.sql(&format!(
-        "grant select, insert, update, delete on all tables in schema public to {role}"
-    ))
-    .unwrap();
-    env.sql(&format!("revoke update, delete on audit from {role}")).unwrap();
-    env.database = env.database.replace("postgres@", &format!("{role}@"));
     let server = kms_server::Server::start(env.settings().unwrap()).await.unwrap();
     let client = env.client(server.address().port(), &token).unwrap();
     let test = TestServer { env, server, client, token, database };
@@ -208,7 +203,7 @@ async fn without_insert_on_the_audit_table_no_key_is_used_and_reads_still_work()
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     let rows = test.database.audit_after(0, 100).await.unwrap();
 
-    test.env.sql(&format!("revoke insert on audit from {role}")).unwrap();
+    test.env.sql("revoke insert on audit from kms").unwrap();
     let unavailable = Some(ErrorCode::StoreUnavailable);
     // However often this happens, it does not count as a wrong password.
     for _ in 0..7 {
@@ -224,7 +219,7 @@ async fn without_insert_on_the_audit_table_no_key_is_used_and_reads_still_work()
     test.client.quote(&quote(1, "@bob", "2")).await.unwrap();
     assert_eq!(test.database.audit_after(0, 100).await.unwrap(), rows);
 
-    test.env.sql(&format!("grant insert on audit to {role}")).unwrap();
+    test.env.sql("grant insert on audit to kms").unwrap();
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     verifies(&test.env);
 }

@@ -246,7 +246,9 @@ async fn verify_reports_a_wallet_whose_wrapped_key_is_missing() {
                 }
             }
             Stores::Servers => {
-                let mongo = mongodb::Client::with_uri_str(&env.key_database).await.unwrap();
+                let mongo = mongodb::Client::with_uri_str(env.key_database_of_admin().unwrap())
+                    .await
+                    .unwrap();
                 mongo.database(&env.key_database_name).drop().await.unwrap();
             }
         }
@@ -284,7 +286,7 @@ fn until_verified(env: &TestEnv) -> String {
 #[actix_web::test]
 async fn a_damaged_wrapped_key_is_found_without_unwrapping_and_repaired() {
     let (env, token) = wallets(Stores::Servers, 2).await;
-    let mongo = mongodb::Client::with_uri_str(&env.key_database).await.unwrap();
+    let mongo = mongodb::Client::with_uri_str(env.key_database_of_admin().unwrap()).await.unwrap();
     let scks = mongo.database(&env.key_database_name).collection::<Document>("wrapped_scks");
     let server = ServerProcess::start(&env, None, "info");
     let client = server.client(&env, &token);

@@ -29,6 +29,7 @@ mod planted_secrets;
 mod recoveries;
 mod rescue;
 mod restore;
+mod roles;
 mod rollbacks;
 mod server_keys;
 mod slow;

@@ -14,7 +14,7 @@ use crate::keys::{opens, recovers, rotate};
 
 /// Copies the key database under another name.
 async fn copy(env: &TestEnv, to: &str) {
-    let mongo = mongodb::Client::with_uri_str(&env.key_database).await.unwrap();
+    let mongo = mongodb::Client::with_uri_str(env.key_database_of_admin().unwrap()).await.unwrap();
     for collection in ["wrapped_scks", "audit_checkpoints", "owner"] {
         let from = mongo.database(&env.key_database_name).collection::<Document>(collection);
         let to = mongo.database(to).collection::<Document>(collection);

@@ -45,7 +45,7 @@ impl Authority {
 fn databases_are_reached_over_tls_or_not_at_all() {
     let authority = Authority::new();
     let (certificate, key) = authority.issue("127.0.0.1");
-    let postgres = Postgres::start_tls(&certificate, &key).unwrap();
+    let postgres = Postgres::start_tls(&certificate, &key, None).unwrap();
     let mongod = Mongod::start_tls(&certificate, &key).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let database = postgres.create_database().unwrap();

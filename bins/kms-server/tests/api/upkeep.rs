@@ -91,7 +91,7 @@ async fn one_server_at_a_time_raises_alarms_for_unrecoverable_wallets() {
     let bob = client.create_account(&create(2, "bob", "bob's")).await.unwrap();
     let carl = client.create_account(&create(3, "carl", "carl's")).await.unwrap();
     let dora = client.create_account(&create(4, "dora", "dora's")).await.unwrap();
-    let mongo = mongodb::Client::with_uri_str(&env.key_database).await.unwrap();
+    let mongo = mongodb::Client::with_uri_str(env.key_database_of_admin().unwrap()).await.unwrap();
     let scks = mongo.database(&env.key_database_name).collection::<Document>("wrapped_scks");
     let of = |account: &kms_types::wire::Account| doc! { "account": account.id.to_string() };
     scks.delete_one(of(&ann)).await.unwrap();

@@ -1,8 +1,11 @@
 //! The schema: embedded migrations, and whether they have run.
 
+use diesel::connection::SimpleConnection;
 use diesel::migration::{Migration, MigrationSource};
 use diesel::prelude::*;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+
+use kms_core::ports::StoreError;
 
 use super::{AnyConnection, ConnectError, Database};
 use crate::dialect::Dialect;
@@ -41,6 +44,35 @@ impl Database {
             Ok(run.map_err(ConnectError::Migrate))
         })
         .await?
+    }
+
+    /// Grants the role that `serving` connects as what a server needs: to read and write rows, and
+    /// only to add to the audit. Does nothing if it is this connection's own role, or in SQLite.
+    ///
+    /// # Errors
+    /// When the database does not answer, or this role does not own the tables.
+    pub async fn grant_serving_role(&self, serving: &Self) -> Result<(), StoreError> {
+        let (owner, role) = (self.role().await?, serving.role().await?);
+        if owner == role {
+            return Ok(());
+        }
+        // Several statements in one message are one transaction.
+        let grants = format!(
+            "grant select, insert, update, delete on all tables in schema public to {role};
+             revoke insert, update, delete on __diesel_schema_migrations from {role};
+             revoke update, delete on audit from {role};
+             revoke insert, delete on audit_head from {role}"
+        );
+        self.blocking(move |connection| Ok(connection.batch_execute(&grants)?)).await
+    }
+
+    /// The role of this connection, quoted as in SQL; empty in SQLite.
+    async fn role(&self) -> Result<String, StoreError> {
+        let query = self.dialect.current_role();
+        self.blocking(move |connection| {
+            Ok(diesel::sql_query(query).get_result::<Text>(connection)?.text)
+        })
+        .await
     }
 
     /// Whether all migrations of this program have run. Writes nothing: the role of a server may
