@@ -17,7 +17,7 @@ mod renew_key_database_claim;
 mod send_mail;
 mod sweep_sck_store;
 mod watch_transfers;
-mod write_checkpoints;
+pub(crate) mod write_checkpoints;
 
 pub(crate) use advance_recoveries::AdvanceRecoveries;
 pub(crate) use check_dependencies::{CheckChain, CheckDatabases};

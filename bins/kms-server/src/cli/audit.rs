@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 use kms_core::RowMacError;
-use kms_core::audit::{Checkpoint, CheckpointKeys, Leniency, Verified};
+use kms_core::audit::{Checkpoint, CheckpointKeys, Details, Leniency, Tip, Verified};
 use kms_core::launch::LaunchVerifier;
 use kms_core::ports::AccountStore;
 use kms_store::{AuditRow, Database, ListedAccount, open_existing_key_database};
@@ -17,7 +17,9 @@ use super::audit_export::{ExportedRow, verify_rows};
 use super::audit_state::AuditedAccounts;
 use super::record::Record;
 use super::{connect, proofs, say};
+use crate::clock;
 use crate::config::{PageSettings, Settings};
+use crate::workers::write_checkpoints;
 
 /// How many rows are read at once.
 const PAGE: u32 = 1_000;
@@ -50,6 +52,13 @@ pub(super) enum AuditCommand {
     Checkpoints,
     /// Prints the public halves of the checkpoint key, for `verify-export`.
     PublicKeys,
+    /// Continues the chain where a restored database ends: checkpoints of the rows that were lost
+    /// are void from then on. The rows that are left must be intact. Stop every server first.
+    Adopt {
+        /// Why, for the audit.
+        #[arg(long)]
+        reason: String,
+    },
     /// Verifies what `export` printed, with the checkpoints and their public keys alone: needs no
     /// configuration, no database and no secret.
     VerifyExport(VerifyExport),
@@ -82,6 +91,7 @@ pub(super) async fn run(mut settings: Settings, command: AuditCommand) -> anyhow
     settings.server_keys = settings.server_keys.with_retired();
     match command {
         AuditCommand::VerifyExport(export) => verify_export(&export),
+        AuditCommand::Adopt { reason } => adopt(settings, &reason).await,
         AuditCommand::Checkpoints => {
             let lines = all_lines(&settings).await?;
             lines.iter().for_each(|line| say(line));
@@ -163,6 +173,47 @@ async fn verify(
     // Recorded after the verification, which must not change what it verifies. Nothing is appended
     // to a broken chain.
     Record::new(&database, "audit_verify", "").note().await;
+    Ok(())
+}
+
+/// Verifies the rows that are left, signs the end of the chain as the one to continue, and records
+/// what was lost.
+async fn adopt(settings: Settings, reason: &str) -> anyhow::Result<()> {
+    let path = settings.audit.checkpoint_path.clone();
+    let lines = all_lines(&settings).await?;
+    let place = &settings.key_database;
+    let key_database = open_existing_key_database(place.url.expose(), &place.name).await?;
+    let database = connect(settings).await?;
+    let keys = database.checkpoint_keys();
+    let known = lines.iter().filter_map(|line| line.parse::<Checkpoint>().ok());
+    let known: Vec<_> = known.filter(|known| known.verify(&keys).is_ok()).collect();
+    let mut known = Checkpoint::in_force(&known);
+    known.sort_by_key(|known| known.tip.sequence);
+    let (mut left, mut lost_to) = (Tip::default(), None);
+    for checkpoint in &known {
+        if !database.has_audit_row(checkpoint.tip).await? {
+            lost_to = Some(checkpoint.tip.sequence);
+        } else if lost_to.is_none() {
+            left = checkpoint.tip;
+        }
+    }
+    let lost_to = lost_to.context("nothing was lost: the chain has the row of every checkpoint")?;
+    let adoption = database.adopt_audit(left, clock::now());
+    known.push(adoption);
+    database.verify_audit(&known, Leniency::default()).await?;
+    let lost_from = left.sequence.saturating_add(1);
+    let details = Details::default().with("lost_from", lost_from).with("lost_to", lost_to);
+    let record = Record::new(&database, "audit_adopt", "").with(details.with("reason", reason));
+    record
+        .around(async || {
+            key_database.put_checkpoint(adoption).await.context("key_database")?;
+            if let Some(path) = &path {
+                write_checkpoints::append(path, &adoption).context("audit.checkpoint_path")?;
+            }
+            Ok(())
+        })
+        .await?;
+    say(&format!("checkpoints of rows {lost_from} to {lost_to} are void; the chain goes on"));
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Audit records of operators' commands that no account's own record covers.
 
 use anyhow::Context;
-use kms_core::audit::{Action, AuditRecord, Phase};
+use kms_core::audit::{Action, AuditRecord, Details, Phase};
 use kms_core::ports::AuditLog;
 use kms_process::ErrorChain;
 use kms_store::Database;
@@ -32,6 +32,12 @@ impl<'a> Record<'a> {
         let record =
             AuditRecord { at, caller, action, phase, account: None, telegram_id: None, details };
         Self { database, record }
+    }
+
+    /// Adds what the records state.
+    pub(super) fn with(mut self, details: Details) -> Self {
+        self.record.details.merge(details);
+        self
     }
 
     /// Runs a command that changes something, between an INTENT and an OUTCOME.

@@ -95,6 +95,7 @@ impl Checkpoints {
         let keys = database.checkpoint_keys();
         let mut checkpoints: Vec<_> =
             lines.iter().filter_map(|line| line.parse::<Checkpoint>().ok()).collect();
+        checkpoints = Checkpoint::in_force(&checkpoints);
         checkpoints.sort_by_key(|checkpoint| checkpoint.tip.sequence);
         // From the end, because a year's signatures would take long. `audit verify` reports the
         // lines without a valid one.
@@ -152,7 +153,7 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-fn append(path: &Path, checkpoint: &Checkpoint) -> io::Result<()> {
+pub(crate) fn append(path: &Path, checkpoint: &Checkpoint) -> io::Result<()> {
     let mut file = OpenOptions::new().read(true).append(true).open(path)?;
     // A crash may have cut the last line; this one begins on a line of its own.
     let mut last = [b'\n'];

@@ -12,8 +12,9 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use super::Tip;
 use crate::server_keys::{RowMacError, ServerKeyId, ServerKeySet, framed};
 
-const LABEL: &[u8] = b"wallet-kms/v2/audit-checkpoint";
-const VERSION: &str = "v2";
+/// The first word of the line and the label of the signature.
+const CHECKPOINT: (&str, &[u8]) = ("v2", b"wallet-kms/v2/audit-checkpoint");
+const ADOPTION: (&str, &[u8]) = ("v2-adopt", b"wallet-kms/v2/audit-adoption");
 
 /// The end of the chain at some time, with an Ed25519 signature under the checkpoint key. As text
 /// it is one line (`FORMAT.md`, "Audit checkpoint").
@@ -23,6 +24,7 @@ pub struct Checkpoint {
     pub tip: Tip,
     /// When it was signed.
     pub at: Timestamp,
+    is_adoption: bool,
     key: ServerKeyId,
     signature: [u8; 64],
 }
@@ -49,10 +51,46 @@ impl Checkpoint {
     /// Signs a checkpoint with the newest version of the checkpoint key.
     #[must_use]
     pub fn sign(tip: Tip, at: Timestamp, checkpoint_keys: &ServerKeySet) -> Self {
-        let (key, pair) = (checkpoint_keys.current(), key_pair(checkpoint_keys.newest().expose()));
-        let mut signature = [0; 64];
-        signature.copy_from_slice(pair.sign(&message(&tip, at)).as_ref());
-        Self { tip, at, key, signature }
+        Self::sign_as(false, tip, at, checkpoint_keys)
+    }
+
+    /// Signs an adoption: the statement of an operator that the rows after this one were lost in a
+    /// restore, and that the chain goes on without them. Earlier checkpoints of these are void.
+    #[must_use]
+    pub fn adopt(tip: Tip, at: Timestamp, checkpoint_keys: &ServerKeySet) -> Self {
+        Self::sign_as(true, tip, at, checkpoint_keys)
+    }
+
+    fn sign_as(is_adoption: bool, tip: Tip, at: Timestamp, keys: &ServerKeySet) -> Self {
+        let (key, pair) = (keys.current(), key_pair(keys.newest().expose()));
+        let mut signed = Self { tip, at, is_adoption, key, signature: [0; 64] };
+        let signature = pair.sign(&signed.message());
+        signed.signature.copy_from_slice(signature.as_ref());
+        signed
+    }
+
+    /// Returns the checkpoints that no adoption voids. One under an older version of the key than a
+    /// checkpoint does not void it: an attacker may have the older version.
+    #[must_use]
+    pub fn in_force(all: &[Self]) -> Vec<Self> {
+        let adoptions: Vec<_> = all.iter().filter(|known| known.is_adoption).collect();
+        let is_void = |known: &Self| {
+            adoptions.iter().any(|adoption| {
+                known.tip.sequence > adoption.tip.sequence
+                    && known.at < adoption.at
+                    && known.key <= adoption.key
+            })
+        };
+        all.iter().filter(|known| !is_void(known)).copied().collect()
+    }
+
+    fn kind(&self) -> (&'static str, &'static [u8]) {
+        if self.is_adoption { ADOPTION } else { CHECKPOINT }
+    }
+
+    fn message(&self) -> Vec<u8> {
+        let (sequence, at) = (self.tip.sequence.to_be_bytes(), self.at.0.to_be_bytes());
+        framed(&[self.kind().1, &sequence, &self.tip.hash, &at])
     }
 
     /// Returns the version of the checkpoint key that signed it.
@@ -68,7 +106,7 @@ impl Checkpoint {
     pub fn verify(&self, keys: &CheckpointKeys) -> Result<(), RowMacError> {
         let key = keys.0.get(&self.key).ok_or(RowMacError::NoKey(self.key))?;
         UnparsedPublicKey::new(&ED25519, key)
-            .verify(&message(&self.tip, self.at), &self.signature)
+            .verify(&self.message(), &self.signature)
             .map_err(|_unspecified| RowMacError::Mismatch)
     }
 }
@@ -97,15 +135,12 @@ fn key_pair(seed: &[u8; 32]) -> Ed25519KeyPair {
     Ed25519KeyPair::from_seed_unchecked(seed).expect("a seed of 32 bytes")
 }
 
-fn message(tip: &Tip, at: Timestamp) -> Vec<u8> {
-    framed(&[LABEL, &tip.sequence.to_be_bytes(), &tip.hash, &at.0.to_be_bytes()])
-}
-
 impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tip, at, key, signature } = self;
-        let (hash, signature) = (hex::encode(tip.hash), hex::encode(signature));
-        write!(f, "{VERSION} {} {hash} {} {key} {signature}", tip.sequence, at.0)
+        let Self { tip, at, key, signature, .. } = self;
+        let (word, hash) = (self.kind().0, hex::encode(tip.hash));
+        let signature = hex::encode(signature);
+        write!(f, "{word} {} {hash} {} {key} {signature}", tip.sequence, at.0)
     }
 }
 
@@ -115,13 +150,11 @@ impl FromStr for Checkpoint {
     fn from_str(text: &str) -> Result<Self, CheckpointFormat> {
         let mut words = text.split(' ');
         let mut word = || words.next().ok_or(CheckpointFormat);
-        if word()? != VERSION {
-            return Err(CheckpointFormat);
-        }
+        let is_adoption = word()? == ADOPTION.0;
         let tip = Tip { sequence: number(word()?)?, hash: bytes(word()?)? };
         let at = Timestamp(number(word()?)?);
         let key = word()?.parse().map_err(|_other| CheckpointFormat)?;
-        let parsed = Self { tip, at, key, signature: bytes(word()?)? };
+        let parsed = Self { tip, at, is_adoption, key, signature: bytes(word()?)? };
         // The parsers accept other spellings as well; only the one that is written is valid.
         if parsed.to_string() == text { Ok(parsed) } else { Err(CheckpointFormat) }
     }
@@ -208,12 +241,32 @@ pub(crate) mod tests {
             Checkpoint { tip: Tip { hash: [8; 32], ..checkpoint.tip }, ..checkpoint },
             Checkpoint { at: Timestamp(6), ..checkpoint },
             Checkpoint { signature: [0; 64], ..checkpoint },
+            Checkpoint { is_adoption: true, ..checkpoint },
         ] {
             assert_eq!(forged.verify(&keys), Err(RowMacError::Mismatch));
         }
         let key = 2.try_into().unwrap();
         let unknown = Checkpoint { key, ..checkpoint };
         assert_eq!(unknown.verify(&keys), Err(RowMacError::NoKey(key)));
+    }
+
+    #[test]
+    fn an_adoption_voids_earlier_checkpoints_of_later_rows_under_its_key_or_an_older_one() {
+        let old = checkpoint_keys();
+        let both: ServerKeySet =
+            format!("2:{},1:{}", "e5".repeat(32), "f6".repeat(32)).parse().unwrap();
+        let tip = |sequence| Tip { sequence, hash: [9; 32] };
+        let sign = |sequence, at, keys| Checkpoint::sign(tip(sequence), Timestamp(at), keys);
+        let kept = [sign(5, 1, &old), sign(7, 9, &old), sign(8, 2, &both)];
+        let void = [sign(6, 1, &old), sign(9, 4, &old)];
+        let adoption = Checkpoint::adopt(tip(5), Timestamp(5), &old);
+        assert_eq!(adoption.to_string().parse(), Ok(adoption));
+        assert_eq!(adoption.verify(&CheckpointKeys::of(&old)), Ok(()));
+        let all = [&kept[..], &void, &[adoption]].concat();
+        assert_eq!(Checkpoint::in_force(&all), [&kept[..], &[adoption]].concat());
+        let newer = Checkpoint::adopt(tip(5), Timestamp(5), &both);
+        let all = [kept[2], newer];
+        assert_eq!(Checkpoint::in_force(&all), [newer]);
     }
 
     #[test]

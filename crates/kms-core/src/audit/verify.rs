@@ -190,7 +190,7 @@ impl<'a> Verifier<'a> {
     /// Compares the chain with this evidence.
     #[must_use]
     pub fn new(evidence: Evidence<'a>) -> Self {
-        let mut sorted = evidence.checkpoints.to_vec();
+        let mut sorted = Checkpoint::in_force(evidence.checkpoints);
         sorted.sort_by_key(|checkpoint| (checkpoint.tip.sequence, checkpoint.key()));
         let mut checkpoints = BTreeMap::<_, Vec<_>>::new();
         let (mut newest, mut last) = (None, None);

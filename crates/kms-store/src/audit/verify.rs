@@ -4,7 +4,7 @@ use diesel::dsl::min;
 use diesel::prelude::*;
 use kms_core::ServerKeyId;
 use kms_core::audit::{
-    Break, Chaining, Checkpoint, CheckpointKeys, Evidence, Leniency, Verified, Verifier,
+    Break, Chaining, Checkpoint, CheckpointKeys, Evidence, Leniency, Tip, Verified, Verifier,
 };
 use kms_core::ports::StoreError;
 use kms_types::Timestamp;
@@ -107,6 +107,26 @@ impl Database {
                 .first(connection)?)
         })
         .await
+    }
+
+    /// Whether the chain has this row with this hash.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn has_audit_row(&self, tip: Tip) -> Result<bool, StoreError> {
+        self.blocking(move |connection| {
+            let rows = audit::table.filter(audit::chain_seq.eq(tip.sequence));
+            let same: i64 =
+                rows.filter(audit::hash.eq(tip.hash.to_vec())).count().get_result(connection)?;
+            Ok(same == 1)
+        })
+        .await
+    }
+
+    /// Signs the adoption of a chain whose rows after this one were lost.
+    #[must_use]
+    pub fn adopt_audit(&self, tip: Tip, now: Timestamp) -> Checkpoint {
+        Checkpoint::adopt(tip, now, &self.keys.checkpoint)
     }
 
     /// Signs a checkpoint of the end of the chain, unless the chain is empty.
