@@ -57,7 +57,7 @@ pub(crate) async fn make(server: &TestServer, mailbox: &Mailbox) -> anyhow::Resu
 
 impl Seeds<'_> {
     /// Adds a request with this body.
-    fn add(&mut self, operation: &str, path: Value, body: impl Serialize) -> anyhow::Result<()> {
+    fn add(&mut self, operation: &str, path: &Value, body: impl Serialize) -> anyhow::Result<()> {
         let body = serde_json::to_value(body)?;
         self.requests.push(json!({ "operation": operation, "path": path, "body": body }));
         Ok(())
@@ -88,20 +88,24 @@ impl Seeds<'_> {
         self.lend(&path, &["freeze_account"]);
         let (id, path) = self.account().await;
         self.server.client.freeze(telegram(id)).await?;
-        self.add("unfreeze_account", path, Unfreeze { password_hash: hash(WORDS) })
+        self.add("unfreeze_account", &path, Unfreeze { password_hash: hash(WORDS) })
     }
 
     async fn of_passwords(&mut self) -> anyhow::Result<()> {
         let (_, path) = self.account().await;
-        self.add("export_key", path, ExportKey { password_hash: hash(WORDS) })?;
+        self.add("export_key", &path, ExportKey { password_hash: hash(WORDS) })?;
         let (_, path) = self.account().await;
         let (old_password_hash, new_password_hash) = (hash(WORDS), hash("new"));
-        self.add("change_password", path, ChangePassword { old_password_hash, new_password_hash })?;
+        self.add(
+            "change_password",
+            &path,
+            ChangePassword { old_password_hash, new_password_hash },
+        )?;
         let (_, path) = self.account().await;
-        self.add("change_email", path, new_email("changed@example.org")?)?;
+        self.add("change_email", &path, new_email("changed@example.org")?)?;
         let (id, path) = self.account().await;
         let code = self.request_email(id, "confirmed@example.org").await?;
-        self.add("confirm_email", path, code)
+        self.add("confirm_email", &path, code)
     }
 
     /// Requests that an account's e-mails go to this address, and returns the code of the e-mail.
@@ -125,7 +129,7 @@ impl Seeds<'_> {
 
     async fn of_recoveries(&mut self) -> anyhow::Result<()> {
         let (_, path) = self.account().await;
-        self.add("request_recovery", path, RequestRecovery { id: RecoveryId::random() })?;
+        self.add("request_recovery", &path, RequestRecovery { id: RecoveryId::random() })?;
         let (id, path) = self.account().await;
         let cancelled = in_recovery(&path, self.open_recovery(id).await?);
         self.lend(&path, &["read_recovery"]);
@@ -133,14 +137,14 @@ impl Seeds<'_> {
         let (id, path) = self.account().await;
         let ready = in_recovery(&path, self.open_recovery(id).await?);
         let body = CompleteRecovery { new_password_hash: hash("new") };
-        self.add("complete_recovery", ready, body)?;
+        self.add("complete_recovery", &ready, body)?;
 
         let ((id, path), address) = (self.account().await, "recovering@example.org");
         let code = self.request_email(id, address).await?;
         self.server.client.confirm_email(telegram(id), &code).await?;
         let waiting = in_recovery(&path, self.open_recovery(id).await?);
         let code = self.code(address, 1).await?;
-        self.add("confirm_recovery", waiting, code)
+        self.add("confirm_recovery", &waiting, code)
     }
 
     async fn open_recovery(&self, id: i64) -> anyhow::Result<RecoveryId> {
@@ -177,9 +181,9 @@ impl Seeds<'_> {
             password_hash: hash(WORDS),
             max_fee: fee.max_fee,
         };
-        self.add("replace_transfer", of(&pending), replacement)?;
-        self.add("confirm_transfer", of(&confirmed), confirm(&confirmed, WORDS))?;
-        self.add("quote_transfer", json!({}), quote(sender, &name, "0.01"))
+        self.add("replace_transfer", &of(&pending), replacement)?;
+        self.add("confirm_transfer", &of(&confirmed), confirm(&confirmed, WORDS))?;
+        self.add("quote_transfer", &json!({}), quote(sender, &name, "0.01"))
     }
 }
 
@@ -188,9 +192,7 @@ fn of(transfer: &Transfer) -> Value {
 }
 
 fn in_recovery(account: &Value, id: RecoveryId) -> Value {
-    let mut path = account.clone();
-    path["id"] = json!(id);
-    path
+    json!({ "account": account.get("account"), "id": id })
 }
 
 fn new_email(address: &str) -> anyhow::Result<ChangeEmail> {
