@@ -13,6 +13,7 @@ mod journal;
 mod recoveries;
 mod repair;
 mod rescue;
+mod turns;
 mod unlock;
 mod upkeep;
 mod wallet_sealer;
@@ -32,6 +33,7 @@ use kms_types::{
 
 use self::journal::Journal;
 use self::repair::Repairer;
+use self::turns::Turns;
 use self::unlock::{refuse_frozen, refuse_token};
 use self::wallet_sealer::WalletSealer;
 use crate::account::{
@@ -103,6 +105,7 @@ pub struct Custody {
     pool: KdfPool,
     sealer: Arc<WalletSealer>,
     repairer: Repairer,
+    turns: Turns,
     rules: RecoveryRules,
 }
 
@@ -143,7 +146,7 @@ impl Custody {
         let sealer = Sealer::new(Arc::clone(&keys));
         let sealer = Arc::new(WalletSealer { ring, keys, sealer, kdf });
         let (repairer, rules) = (Repairer::default(), RecoveryRules::default());
-        Self { ports, pool, sealer, repairer, rules }
+        Self { ports, pool, sealer, repairer, turns: Turns::default(), rules }
     }
 
     /// Replaces the default rules of recoveries.

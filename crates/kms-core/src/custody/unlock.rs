@@ -45,6 +45,7 @@ impl Custody {
         journal: &mut Journal,
         then: impl FnOnce(PrivateKey) -> T + Send + 'static,
     ) -> Result<T, CustodyError> {
+        let _turn = self.turns.take(account.id).await?;
         let permit = self.admit(&account, &password, now, journal).await?;
         let (sealer, sealed) = (Arc::clone(&self.sealer), account.clone());
         let done = permit
@@ -67,6 +68,7 @@ impl Custody {
         journal: &mut Journal,
         then: impl FnOnce(PrivateKey) -> T + Send + 'static,
     ) -> Result<(T, PendingRepair), CustodyError> {
+        let _turn = self.turns.take(account.id).await?;
         let permit = self.admit(account, &password, now, journal).await?;
         let usable = self.repairer.check_wrapped_sck(&self.ports, &self.sealer, account);
         let (sealer, sealed) = (Arc::clone(&self.sealer), account.clone());
@@ -96,6 +98,7 @@ impl Custody {
         now: Timestamp,
         journal: &mut Journal,
     ) -> Result<(), CustodyError> {
+        let _turn = self.turns.take(account.id).await?;
         let permit = self.count(&account, &password, now, journal).await?;
         let (sealer, wallet) = (Arc::clone(&self.sealer), account.wallet.clone());
         permit.run(move || sealer.derive(&wallet, &password).map(drop)).await??;

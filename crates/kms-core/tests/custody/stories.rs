@@ -1,5 +1,7 @@
 //! Creating and opening a wallet, changing and recovering its password, and the audit of it all.
 
+use std::sync::Arc;
+
 use kms_core::audit::Action;
 use kms_core::{Created, CustodyError, KdfParams, KdfPool, PoolError};
 use kms_types::{RecoveryId, Timestamp, TransferId};
@@ -100,6 +102,20 @@ async fn the_fifth_wrong_password_locks_and_a_recovery_unlocks() {
     assert!(matches!(locked, CustodyError::Locked { until: time } if time == until));
     world.recover(1, RecoveryId::random(), "new").await.unwrap();
     assert!(opens(&world, 1, "new").await.is_ok());
+}
+
+/// A shop's wallet has many clients. Each correct password would count until it is accepted.
+#[tokio::test]
+async fn sixteen_correct_passwords_at_once_lock_nothing() {
+    let world = Arc::new(World::new(KDF).await);
+    world.create(1, "right").await.unwrap();
+    let opened = (0..16).map(|_| {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { opens(&world, 1, "right").await })
+    });
+    for opened in opened.collect::<Vec<_>>() {
+        opened.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test]
