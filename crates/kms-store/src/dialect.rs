@@ -50,6 +50,17 @@ impl Dialect {
         }
     }
 
+    /// A condition that is true. PostgreSQL then commits this transaction without waiting for the
+    /// disk: after a crash of PostgreSQL its last half second may be lost.
+    pub(crate) fn without_waiting_for_disk(self) -> &'static str {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres => "set_config('synchronous_commit', 'off', true) is not null",
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite => "true",
+        }
+    }
+
     /// The version of the contact key of a sealed column, as two hexadecimal digits.
     pub(crate) fn sealed_under(self, column: &str) -> String {
         match self {

@@ -94,8 +94,21 @@ impl PasswordGate for Database {
         account: AccountId,
         now: Timestamp,
     ) -> Result<Option<RecoveryId>, StoreError> {
-        let keys = self.keys.clone();
+        let (keys, unsynced) = (self.keys.clone(), self.dialect.without_waiting_for_disk());
+        // If it is lost, an attempt too many counts. A recovery that is requested meanwhile is
+        // as one that was requested after the password was tried.
+        let delete = format!(
+            "delete from password_attempts where account_id = $1 and not exists \
+             (select 1 from recoveries where account_id = $1 and {}) and {unsynced}",
+            recoveries::OPEN
+        );
         self.blocking(move |connection| {
+            let deleted = diesel::sql_query(delete)
+                .bind::<Text, _>(account.to_string())
+                .execute(connection)?;
+            if deleted == 1 {
+                return Ok(None);
+            }
             connection.transaction(|connection| {
                 reset(connection, account)?;
                 recoveries::cancel_readable(connection, account, now, &keys)

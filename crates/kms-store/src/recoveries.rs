@@ -14,7 +14,7 @@ use crate::events::{self, About};
 use crate::schema::recoveries;
 use crate::server_keys::{BATCH, StaleMac};
 
-const OPEN: &str = "stage in ('waiting', 'ready')";
+pub(crate) const OPEN: &str = "stage in ('waiting', 'ready')";
 
 #[derive(Clone, Queryable, QueryableByName, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = recoveries, treat_none_as_null = true)]

@@ -133,6 +133,34 @@ fn waits(connection: &mut AnyConnection, ids: &[String]) -> Result<HashMap<Strin
     rows.into_iter().map(parse).collect()
 }
 
+/// Reads a transfer, and whether it is past the lifetime of a quote by the database's clock. With a
+/// `lock`, its row is locked until the transaction ends, which in SQLite has written before.
+fn find_with_expiry(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    id: TransferId,
+    lock: bool,
+) -> Result<Option<(Transfer, bool)>, Failure> {
+    macro_rules! query {
+        () => {{
+            let is_past = transfers::expires_at.le(sql::<BigInt>(dialect.clock()));
+            transfers::table.find(id.to_string()).select((Row::as_select(), is_past))
+        }};
+    }
+    let found: Option<(Row, bool)> = match &mut *connection {
+        #[cfg(feature = "postgres")]
+        AnyConnection::Postgres(connection) if lock => {
+            query!().for_no_key_update().get_result(connection).optional()?
+        }
+        connection => query!().first(connection).optional()?,
+    };
+    let Some((row, is_past)) = found else { return Ok(None) };
+    let mut transfer = row.parse()?;
+    with_progress(connection, std::slice::from_mut(&mut transfer))?;
+    with_proofs(connection, std::slice::from_mut(&mut transfer))?;
+    Ok(Some((transfer, is_past)))
+}
+
 /// Changes a quote to `expired` that is past its lifetime by the database's clock. Returns whether
 /// it did.
 fn expire(connection: &mut AnyConnection, dialect: Dialect, id: TransferId) -> Result<bool, Error> {
@@ -153,12 +181,13 @@ fn find_current(
     dialect: Dialect,
     id: TransferId,
 ) -> Result<Option<Transfer>, Failure> {
-    let found = find(connection, id)?;
-    let is_quoted = found.as_ref().is_some_and(|transfer| transfer.state == TransferState::Quoted);
-    if is_quoted && expire(connection, dialect, id)? {
+    let found = find_with_expiry(connection, dialect, id, false)?;
+    let Some((transfer, is_past)) = found else { return Ok(None) };
+    if transfer.state == TransferState::Quoted && is_past {
+        expire(connection, dialect, id)?;
         return find(connection, id);
     }
-    Ok(found)
+    Ok(Some(transfer))
 }
 
 /// Changes the state of a transfer, if it is in state `from` and the change is allowed.
@@ -432,7 +461,8 @@ impl TransferStore for Database {
     ) -> Result<Option<OverLimit>, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            spending_limits::over_limit(connection, &keys, &transfer, &rules, now)
+            let recovered = spending_limits::recovered_at(connection, &keys, &transfer)?;
+            spending_limits::over_limit(connection, &keys, (&transfer, recovered), &rules, now)
         })
         .await
     }

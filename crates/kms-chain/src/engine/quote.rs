@@ -119,7 +119,7 @@ struct Facts {
 
 impl Transfers {
     /// Quotes a transfer. A repeated request with the same id returns the same transfer, in its
-    /// current state.
+    /// current state; [`Transfers::quoted`] finds it first, and asks nothing of the chain.
     ///
     /// # Errors
     /// When the request is refused, or the chain or the store fails.
@@ -129,10 +129,7 @@ impl Transfers {
         now: Timestamp,
     ) -> Result<Transfer, QuoteError> {
         let sender = request.from.account.ok_or(QuoteError::NoSender)?;
-        let QuoteRequest { id, asked, client_ref, .. } = &request;
-        if let Some(known) = self.quoted(*id, sender, asked, client_ref.as_deref()).await? {
-            return Ok(known);
-        }
+        let QuoteRequest { asked, client_ref, .. } = &request;
         if request.to.address == EthAddress::ZERO {
             return Err(QuoteError::ZeroAddress);
         }

@@ -217,8 +217,15 @@ impl World {
             .unwrap()
     }
 
+    /// Quotes as the server does.
     pub(crate) async fn try_quote(&self, request: QuoteRequest) -> Result<Transfer, QuoteError> {
-        self.transfers.quote(request, self.now()).await
+        let QuoteRequest { id, from, asked, client_ref, .. } = &request;
+        let sender = from.account.ok_or(QuoteError::NoSender)?;
+        let known = self.transfers.quoted(*id, sender, asked, client_ref.as_deref()).await?;
+        match known {
+            Some(known) => Ok(known),
+            None => self.transfers.quote(request, self.now()).await,
+        }
     }
 
     pub(crate) async fn quote(&self, from: &Account, to: Party, amount: &str) -> Transfer {

@@ -151,6 +151,27 @@ pub(crate) fn lock(connection: &mut AnyConnection, account: AccountId) -> Result
     Ok(())
 }
 
+/// Locks the account's row, as [`lock`] does, and reads the account.
+pub(crate) fn find_locked(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    keys: &ServerKeys,
+) -> Result<Option<Account>, Failure> {
+    match connection {
+        #[cfg(feature = "postgres")]
+        AnyConnection::Postgres(connection) => {
+            let locked = joined!().filter(accounts::id.eq(account.to_string())).for_no_key_update();
+            let row: Option<Row> = locked.get_result(connection).optional()?;
+            Ok(row.map(|row| parse(row, keys)).transpose()?)
+        }
+        #[cfg(feature = "sqlite")]
+        AnyConnection::Sqlite(_) => {
+            lock(connection, account)?;
+            find(connection, account.into(), keys)
+        }
+    }
+}
+
 /// Locks the account's row until the transaction ends, and reports whether the account allows the
 /// use of a key that was opened at this version of its wallet.
 pub(super) fn lock_if_allowed(

@@ -26,10 +26,12 @@ pub(super) fn replace(
 ) -> Result<ReplaceOutcome, Failure> {
     let key = id.to_string();
     let row = RowRef { table: "transfers", key: &key };
+    if !lock_nonces(connection, &key)? {
+        return Ok(ReplaceOutcome::NotPending);
+    }
     let Some(transfer) = find(connection, id)? else { return Ok(ReplaceOutcome::NotPending) };
     let address = transfer.from.address.to_lower_hex();
     let chain_id = row.convert(transfer.chain_id)?;
-    lock_nonces(connection, chain_id, &address)?;
     if let Some(of) = replaced_by(connection, &replacement.to_string())? {
         // Read again: another request may have held the lock.
         return Ok(match find(connection, id)? {
@@ -43,11 +45,11 @@ pub(super) fn replace(
     }
     let transfer = find(connection, id)?.ok_or_else(|| row.corrupt("no such transfer"))?;
     let Some(nonce) = transfer.nonce else { return Ok(ReplaceOutcome::NotPending) };
-    match check_sender(connection, keys, &transfer, sign.wallet_version)? {
-        SenderCheck::Allowed => {}
+    let recovered = match check_sender(connection, keys, &transfer, sign.wallet_version)? {
+        SenderCheck::Allowed { recovered_at } => recovered_at,
         SenderCheck::NotActive => return Ok(ReplaceOutcome::NotActive),
         SenderCheck::WalletChanged => return Ok(ReplaceOutcome::WalletChanged),
-    }
+    };
     let Some((last_step, fees)) = last_sent(connection, &key)? else {
         return Ok(ReplaceOutcome::NotPending);
     };
@@ -68,7 +70,8 @@ pub(super) fn replace(
     if !is_cancelled {
         let increase = Units(again.max_wei().0.saturating_sub(before.0));
         let fee = Transfer { value: increase, gas_limit: 0, ..paying_nothing(&again) };
-        if let Some(over) = spending_limits::over_limit(connection, keys, &fee, rules, now)? {
+        let fee = (&fee, recovered);
+        if let Some(over) = spending_limits::over_limit(connection, keys, fee, rules, now)? {
             return Ok(ReplaceOutcome::OverLimit(over));
         }
     }

@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Text};
+use diesel::result::Error;
+use diesel::sql_types::Text;
 use kms_chain::ports::{ChainView, Sign, SignOutcome, SignedBytes};
 use kms_chain::spending::SpendingRules;
-use kms_chain::state::Change;
+use kms_chain::state::{self, Change};
 use kms_chain::transfer::{
     MAX_IN_FLIGHT, Missing, Outgoing, TransactionKind, Transfer, TransferState,
 };
@@ -16,12 +17,12 @@ use kms_core::account::AccountState;
 use kms_types::{Timestamp, TokenAmount, TransferId, Units, Wei};
 
 use super::row::{Row, to_i64};
-use super::{checks, expire, find, notify_sender, spending_limits, step};
+use super::{checks, expire, find_with_expiry, notify_sender, spending_limits};
 use crate::accounts::rows as account_rows;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure, execute_on_either};
 use crate::dialect::Dialect;
-use crate::schema::{nonce_locks, signed_transactions, transfers};
+use crate::schema::{signed_transactions, transfers};
 
 pub(super) fn sign(
     connection: &mut AnyConnection,
@@ -35,22 +36,27 @@ pub(super) fn sign(
     let key = id.to_string();
     let row = RowRef { table: "transfers", key: &key };
     let missing = || Failure::Store(row.corrupt("no such transfer"));
-    let quoted = find(connection, id)?.ok_or_else(missing)?;
-    let (chain_id, address) = (row.convert(quoted.chain_id)?, quoted.from.address.to_lower_hex());
-    lock_nonces(connection, chain_id, &address)?;
-    // Read again: it may have been signed before the lock was acquired.
-    if expire(connection, dialect, id)? {
-        return Ok(SignOutcome::Expired);
+    if !lock_nonces(connection, &key)? {
+        return Err(missing());
     }
-    let transfer = find(connection, id)?.ok_or_else(missing)?;
+    // Locked before a signature exists: a later cancellation waits, and after an earlier one
+    // nothing is signed.
+    let found = find_with_expiry(connection, dialect, id, true)?;
+    let (transfer, is_past) = found.ok_or_else(missing)?;
     if transfer.state != TransferState::Quoted {
         return Ok(SignOutcome::NotQuoted(Box::new(transfer)));
     }
-    match check_sender(connection, keys, &transfer, sign.wallet_version)? {
-        SenderCheck::Allowed => {}
+    if is_past {
+        expire(connection, dialect, id)?;
+        return Ok(SignOutcome::Expired);
+    }
+    let recovered = match check_sender(connection, keys, &transfer, sign.wallet_version)? {
+        SenderCheck::Allowed { recovered_at } => recovered_at,
         SenderCheck::NotActive => return Ok(SignOutcome::NotActive),
         SenderCheck::WalletChanged => return Ok(SignOutcome::WalletChanged),
-    }
+    };
+    let (chain_id, address) =
+        (row.convert(transfer.chain_id)?, transfer.from.address.to_lower_hex());
     let others = from_nonce(connection, chain_id, &address, view.mined)?;
     if let Some(nonce) = others.iter().find_map(Row::final_nonce) {
         return Ok(SignOutcome::Contradicted { nonce });
@@ -64,24 +70,14 @@ pub(super) fn sign(
     if let Some(missing) = shortfall(&needed, &transfer, view) {
         return Ok(SignOutcome::Insufficient { missing });
     }
-    if let Some(over) = spending_limits::over_limit(connection, keys, &transfer, rules, now)? {
+    let checked = (&transfer, recovered);
+    if let Some(over) = spending_limits::over_limit(connection, keys, checked, rules, now)? {
         return Ok(SignOutcome::OverLimit(over));
     }
-    // The row is locked before a signature exists: a later cancellation waits, and after an
-    // earlier one nothing is signed.
-    if !step(connection, id, TransferState::Quoted, Change::Sign)? {
-        let found = find(connection, id)?.ok_or_else(missing)?;
-        return Ok(SignOutcome::NotQuoted(Box::new(found)));
-    }
+    let nonce_column: i64 = row.convert(nonce)?;
     let signed = (sign.ladder)(nonce);
     let tx_hash = signed.first.tx_hash;
-    let nonce_column: i64 = row.convert(nonce)?;
-    diesel::update(transfers::table.find(&key))
-        .set((
-            transfers::nonce.eq(Some(nonce_column)),
-            transfers::tx_hash.eq(Some(tx_hash.to_vec())),
-        ))
-        .execute(connection)?;
+    record_signature(connection, id, nonce_column, tx_hash)?;
     let payments = [signed.first].into_iter().chain(signed.replacements);
     insert_signed(connection, &key, 0, payments, signed.cancellation, (view.block, now))?;
     spending_limits::reserve(connection, &transfer, now)?;
@@ -91,6 +87,29 @@ pub(super) fn sign(
     let (state, nonce) = (TransferState::Signed, Some(nonce));
     let signed = Transfer { state, nonce, tx_hash: Some(tx_hash), ..transfer };
     Ok(SignOutcome::Signed(Box::new(signed)))
+}
+
+/// Changes the quote, whose row is locked, to `signed`.
+fn record_signature(
+    connection: &mut AnyConnection,
+    id: TransferId,
+    nonce: i64,
+    tx_hash: [u8; 32],
+) -> Result<(), Failure> {
+    let quoted = TransferState::Quoted;
+    let signed = state::after(quoted, Change::Sign).ok_or(Error::NotFound)?;
+    let row = transfers::table
+        .filter(transfers::id.eq(id.to_string()))
+        .filter(transfers::state.eq(quoted.as_str()));
+    let changed = diesel::update(row)
+        .set((
+            transfers::state.eq(signed.as_str()),
+            transfers::nonce.eq(Some(nonce)),
+            transfers::tx_hash.eq(Some(tx_hash.to_vec())),
+        ))
+        .execute(connection)?;
+    // Rolled back otherwise: nothing may be signed that is not recorded.
+    if changed == 1 { Ok(()) } else { Err(Error::NotFound.into()) }
 }
 
 /// Inserts the transactions that were signed for a transfer, from this step on. The first one
@@ -127,7 +146,10 @@ pub(super) fn insert_signed(
 
 /// Whether the sender's wallet may still be used.
 pub(super) enum SenderCheck {
-    Allowed,
+    Allowed {
+        /// When the account was last recovered.
+        recovered_at: Option<Timestamp>,
+    },
     /// The account is frozen, or has another wallet.
     NotActive,
     /// The password was replaced after the wallet was opened.
@@ -144,10 +166,11 @@ pub(super) fn check_sender(
     wallet_version: i64,
 ) -> Result<SenderCheck, Failure> {
     let Some(sender) = transfer.from.account else { return Ok(SenderCheck::NotActive) };
-    account_rows::lock(connection, sender)?;
-    let found = account_rows::find(connection, sender.into(), keys)?;
+    let found = account_rows::find_locked(connection, sender, keys)?;
     Ok(match found.filter(|account| account.wallet.address == transfer.from.address) {
-        Some(account) if account.allows(wallet_version) => SenderCheck::Allowed,
+        Some(account) if account.allows(wallet_version) => {
+            SenderCheck::Allowed { recovered_at: account.recovered_at }
+        }
         Some(account) if account.state == AccountState::Active => SenderCheck::WalletChanged,
         Some(_) | None => SenderCheck::NotActive,
     })
@@ -188,25 +211,14 @@ pub(super) fn shortfall(
     Some(Missing::Native(wei))
 }
 
-/// Locks the wallet's nonces until the transaction ends.
-pub(super) fn lock_nonces(
-    connection: &mut AnyConnection,
-    chain_id: i64,
-    address: &str,
-) -> Result<(), Failure> {
+/// Locks the nonces of a transfer's wallet until the transaction ends. Returns `false` if there is
+/// no such transfer.
+pub(super) fn lock_nonces(connection: &mut AnyConnection, transfer: &str) -> Result<bool, Failure> {
     // An update without effect takes the row lock.
-    let row = || nonce_locks::table.find((chain_id, address));
-    let lock = || diesel::update(row()).set(nonce_locks::address.eq(nonce_locks::address));
-    if lock().execute(connection)? == 0 {
-        let first = "insert into nonce_locks (chain_id, address) values ($1, $2) \
-             on conflict (chain_id, address) do nothing";
-        diesel::sql_query(first)
-            .bind::<BigInt, _>(chain_id)
-            .bind::<Text, _>(address)
-            .execute(connection)?;
-        lock().execute(connection)?;
-    }
-    Ok(())
+    let lock = "insert into nonce_locks (chain_id, address) \
+         select chain_id, from_address from transfers where id = $1 \
+         on conflict (chain_id, address) do update set address = excluded.address";
+    Ok(diesel::sql_query(lock).bind::<Text, _>(transfer).execute(connection)? == 1)
 }
 
 /// Returns the first nonce from `floor` on that none of these transfers has. They are in the order

@@ -74,13 +74,22 @@ fn may_raise(
 }
 
 /// When the account was last recovered: lower limits apply for some time after it.
-fn recovered_at(
+fn recovery_of(
     connection: &mut AnyConnection,
     keys: &ServerKeys,
     account: AccountId,
 ) -> Result<Option<Timestamp>, Failure> {
     Ok(account_rows::find(connection, account.into(), keys)?
         .and_then(|account| account.recovered_at))
+}
+
+/// When the sender of a transfer was last recovered.
+pub(super) fn recovered_at(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+    transfer: &Transfer,
+) -> Result<Option<Timestamp>, Failure> {
+    recovery_of(connection, keys, sender(transfer)?)
 }
 
 /// Lists the spends of the last day, oldest first. Every transfer spends its fee in the native
@@ -116,18 +125,19 @@ fn sender(transfer: &Transfer) -> Result<AccountId, StoreError> {
     transfer.from.account.ok_or_else(|| row.corrupt("it has no sender"))
 }
 
-/// Checks whether a transfer exceeds a limit. The limits after a recovery do not apply to a
-/// recipient that the account had paid before it. A caller that then writes the spend must hold the
+/// Checks whether a transfer exceeds a limit, of an account that was last recovered at this time.
+/// The limits after a recovery do not apply to a recipient that the account had paid before it. A
+/// caller that then writes the spend must hold the
 /// lock of the wallet's nonces.
 pub(super) fn over_limit(
     connection: &mut AnyConnection,
     keys: &ServerKeys,
-    transfer: &Transfer,
+    (transfer, recovered): (&Transfer, Option<Timestamp>),
     rules: &SpendingRules,
     now: Timestamp,
 ) -> Result<Option<OverLimit>, Failure> {
     let account = sender(transfer)?;
-    let recovered = match recovered_at(connection, keys, account)? {
+    let recovered = match recovered {
         Some(at) if now < at.plus(rules.hold) => {
             let is_known = super::had_paid(connection, account, transfer.to.address, at)?;
             Some(at).filter(|_| !is_known)
@@ -380,7 +390,7 @@ impl Database {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
             let own = own_limit(connection, &keys, account, asset)?;
-            let recovered = recovered_at(connection, &keys, account)?;
+            let recovered = recovery_of(connection, &keys, account)?;
             let limit = spending::in_force(caps, own, recovered, now);
             let spent = spending::spent(&spends(connection, account, asset, now)?, now);
             Ok(Spending { limit, spent, own })
@@ -408,7 +418,7 @@ impl Database {
                 // Serializes concurrent changes.
                 account_rows::lock(connection, account)?;
                 let before = own_limit(connection, &keys, account, asset)?;
-                let held = recovered_at(connection, &keys, account)?.map(|at| at.plus(hold));
+                let held = recovery_of(connection, &keys, account)?.map(|at| at.plus(hold));
                 let own = before.changed_to(wanted, held, now);
                 // A repeated request is not notified again.
                 let repeated =
