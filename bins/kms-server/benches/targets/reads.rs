@@ -30,7 +30,9 @@ pub(crate) async fn rows(stage: &Stage) -> Vec<Row> {
     }
     let mut rows = Vec::new();
     rows.push(against_postgresql(stage).await);
-    rows.extend(beside_the_kdf(stage).await);
+    for people in [32, i64::from(CONNECTIONS) + 40] {
+        rows.extend(beside_the_kdf(stage, people).await);
+    }
     rows.extend(with_a_million(stage).await);
     rows
 }
@@ -79,16 +81,17 @@ async fn against_postgresql(stage: &Stage) -> Row {
     }
     let limit = (postgres_cpu() - before) / f64::from(READS);
     let name = "read over 64 connections: server CPU / PostgreSQL CPU of the query".to_owned();
-    Row { name, measured, limit, unit: "ms", target: 2.0 }
+    Row { name, measured, limit, unit: "ms", target: 1.5 }
 }
 
-async fn beside_the_kdf(stage: &Stage) -> Vec<Row> {
+/// Beside this many people, each of whom repeats a request with a password: one account each,
+/// because attempts at one account wait for each other.
+async fn beside_the_kdf(stage: &Stage, people: i64) -> Vec<Row> {
     let mut idle = reads(stage, 4, 4_000).await;
     let limit = p99(&mut idle);
     let stop = Arc::new(AtomicBool::new(false));
     let (refused, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    // One account each, because few attempts at one account run at a time.
-    let flood: Vec<_> = (0..i64::from(CONNECTIONS) + 40)
+    let flood: Vec<_> = (0..people)
         .map(|index| {
             let client = stage.server.client(&stage.env, &stage.token);
             let (stop, refused, lost) = (stop.clone(), refused.clone(), lost.clone());
@@ -117,19 +120,20 @@ async fn beside_the_kdf(stage: &Stage) -> Vec<Row> {
     stop.store(true, Ordering::SeqCst);
     join_all(flood).await;
     let (refused, lost) = (refused.load(Ordering::SeqCst), lost.load(Ordering::SeqCst));
-    let name =
-        format!("reads with a full KDF pool: p99 / p99 when idle ({refused} refused with 429)");
+    let name = format!(
+        "reads beside {people} passwords: p99 / p99 when idle ({refused} refused with 429)"
+    );
     vec![
         Row { name, measured: p99(&mut busy), limit, unit: "ms", target: 3.0 },
         Row {
-            name: "password requests that failed otherwise than by a refusal".to_owned(),
+            name: format!("{people} passwords: requests that failed otherwise than by a refusal"),
             measured: lost as f64,
             limit: 1.0,
             unit: "",
             target: 0.0,
         },
         Row {
-            name: "resident memory with 64 connections and a full KDF pool".to_owned(),
+            name: format!("resident memory with 64 connections and {people} passwords"),
             measured: memory,
             limit: 100.0,
             unit: "MiB",

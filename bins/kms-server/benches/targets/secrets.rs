@@ -1,16 +1,18 @@
 //! Requests with a password: the server's CPU time compared with that of the cryptography they
 //! require.
 
-use crate::measure::{cpu, own_cpu};
+use crate::measure::{cpu, own_cpu, postgres_cpu};
 use crate::row::Row;
 use crate::stage::{Stage, WORDS};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2_rust::params::Memory;
+use argon2_rust::{Algorithm, Argon2, Hasher, Params, Version};
 use futures::future::join_all;
 use k256::ecdsa::SigningKey;
 use kms_core::MasterKey;
 use kms_key_local::LocalMasterKey;
 use kms_server_testing::requests::{COIN, confirm, quote, telegram};
 use kms_server_testing::{TEST_KMS_KEY, TEST_KMS_KEY_PASSPHRASE};
+use kms_store::RateLimit;
 use kms_types::wire::Transfer;
 use sha2::Sha256;
 
@@ -30,6 +32,8 @@ pub(crate) async fn rows(stage: &Stage) -> Vec<Row> {
     let create =
         row("create a wallet: server CPU / KDF + wrap + key generation", create, parts, 1.10);
 
+    let insert = insert_and_commit(stage).await;
+    let before = postgres_cpu();
     // Each transfer is sent from another wallet.
     let mut quoted = Vec::new();
     for id in FIRST + 1..=FIRST + TIMES {
@@ -40,9 +44,11 @@ pub(crate) async fn rows(stage: &Stage) -> Vec<Row> {
     }
     let confirm = async |id: i64| confirmed(stage, &quoted[usize::try_from(id).unwrap()]).await;
     let (send, kdf) = beside_kdf(stage, confirm).await;
+    let postgres = (postgres_cpu() - before) / TIMES as f64;
     let parts = kdf + 4.0 * sign;
-    let send = row("confirm a transfer: server CPU / KDF + four signatures", send, parts, 1.12);
-    vec![create, send]
+    let send = row("confirm a transfer: server CPU / KDF + four signatures", send, parts, 1.15);
+    let name = "quote and confirm: PostgreSQL CPU / of one insert and commit";
+    vec![of_rustcrypto(), create, send, row(name, postgres, insert, 3.0)]
 }
 
 /// Milliseconds of the server's CPU for one request, and of a thread for one KDF.
@@ -51,28 +57,69 @@ pub(crate) async fn rows(stage: &Stage) -> Vec<Row> {
 /// between and the wake-up cost is attributed to the server. Requests and KDFs alternate, with the
 /// same concurrency, so that a temporarily slower machine affects both.
 async fn beside_kdf(stage: &Stage, request: impl AsyncFn(i64)) -> (f64, f64) {
-    let params = Params::new(19 * 1024, 2, 1, Some(32)).unwrap();
-    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    let kdfs = || {
+    // As many at once as the server runs, each with memory that is kept.
+    let threads = std::thread::available_parallelism().unwrap().get();
+    let mut hashers: Vec<_> = (0..threads).map(|_| fastest().hasher()).collect();
+    let kdfs = |hasher: &mut Hasher| {
         let before = own_cpu();
         for _ in 0..AT_ONCE {
-            argon2.hash_password_into(&[7; 32], &[8; 16], &mut [0; 32]).unwrap();
+            hasher.hash_into(&[7; 32], &[8; 16], &mut [0; 32]).unwrap();
         }
         (own_cpu() - before) / AT_ONCE as f64
     };
-    let threads = std::thread::available_parallelism().unwrap().get();
+    // The memory is touched before it counts.
+    for hasher in &mut hashers {
+        kdfs(hasher);
+    }
     let (server, mut alone) = (stage.server.id(), 0.0);
     let before = cpu(server);
     let turns = TIMES / AT_ONCE;
     for turn in 0..turns {
         join_all((0..AT_ONCE).map(|index| request(turn * AT_ONCE + index))).await;
         let each: Vec<f64> = std::thread::scope(|scope| {
-            let all: Vec<_> = (0..threads).map(|_| scope.spawn(kdfs)).collect();
+            let all: Vec<_> =
+                hashers.iter_mut().map(|hasher| scope.spawn(move || kdfs(hasher))).collect();
             all.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         alone += each.iter().sum::<f64>() / threads as f64;
     }
     ((cpu(server) - before) / TIMES as f64, alone / turns as f64)
+}
+
+/// Milliseconds of PostgreSQL's CPU for a transaction that inserts one small row.
+async fn insert_and_commit(stage: &Stage) -> f64 {
+    let before = postgres_cpu();
+    for index in 0..10 * TIMES {
+        let taken = stage.database.take(&format!("bench:{index}"), RateLimit::a_day(1)).await;
+        taken.unwrap().unwrap();
+    }
+    (postgres_cpu() - before) / (10 * TIMES) as f64
+}
+
+/// The fastest maintained Argon2id that is known, whichever the server uses.
+fn fastest() -> Argon2 {
+    let memory = Memory::kib(19 * 1024);
+    let params = Params::builder().memory(memory).passes(2).build().unwrap();
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+}
+
+/// Compares the fastest Argon2id with RustCrypto's, by turns, each with memory that is kept.
+fn of_rustcrypto() -> Row {
+    let params = argon2::Params::new(19 * 1024, 2, 1, Some(32)).unwrap();
+    let mut memory = vec![argon2::Block::default(); params.block_count()];
+    let other = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+    let mut hasher = fastest().hasher();
+    let (mut fast, mut slow) = (0.0, 0.0);
+    for _ in 0..TIMES / 10 {
+        fast += time_of(1, || hasher.hash_into(&[7; 32], &[8; 16], &mut [0; 32]).unwrap());
+        slow += time_of(1, || {
+            let hash = &mut [0; 32];
+            let memory = &mut memory[..];
+            other.hash_password_into_with_memory(&[7; 32], &[8; 16], hash, memory).unwrap();
+        });
+    }
+    let turns = (TIMES / 10) as f64;
+    row("Argon2id of the server / of RustCrypto", fast / turns, slow / turns, 1.0)
 }
 
 fn row(name: &str, measured: f64, limit: f64, target: f64) -> Row {

@@ -33,6 +33,7 @@ mod roles;
 mod rollbacks;
 mod server_keys;
 mod slow;
+mod statements;
 mod stolen_token;
 mod supervision;
 mod tokens;

@@ -1,0 +1,126 @@
+//! What a wallet and a payment cost PostgreSQL: exact numbers of statements and of commits, of the
+//! real server in this process. What its workers issue while nothing is asked is left out.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use diesel::connection::{Instrumentation, InstrumentationEvent, set_default_instrumentation};
+use kms_server_testing::requests::{confirm, quote};
+use kms_server_testing::{Stores, TestEnv, TestServer};
+use kms_types::wire::TransferState;
+
+/// Statements of an onboarding, `begin` and `commit` included.
+const ONBOARDING: Cost = Cost { statements: 30, commits: 4, unsynced: 0 };
+/// Statements from the request for a quote to the answer that the payment was sent.
+const SEND: Cost = Cost { statements: 45, commits: 8, unsynced: 1 };
+
+#[derive(Debug, PartialEq, Eq)]
+struct Cost {
+    statements: usize,
+    /// Those that wait for the disk.
+    commits: usize,
+    /// Those that do not.
+    unsynced: usize,
+}
+
+/// The statements of one transaction, or one statement outside of any.
+type Unit = Vec<String>;
+
+/// The name of the recorded database, and what was recorded.
+static RECORDED: Mutex<(String, Vec<Unit>)> = Mutex::new((String::new(), Vec::new()));
+
+/// The instrumentation of one connection.
+#[derive(Default)]
+struct Recorder {
+    url: String,
+    unit: Unit,
+}
+
+impl Instrumentation for Recorder {
+    fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
+        match event {
+            InstrumentationEvent::StartEstablishConnection { url, .. } => self.url = url.to_owned(),
+            InstrumentationEvent::StartQuery { query, .. } => {
+                let text = query.to_string();
+                self.unit.push(text.split(" -- binds").next().unwrap_or_default().to_lowercase());
+                let last = self.unit.last().unwrap();
+                let ends = ["commit", "rollback"].contains(&last.as_str());
+                if ends || self.unit[0] != "begin" {
+                    let unit = std::mem::take(&mut self.unit);
+                    let mut recorded = RECORDED.lock().unwrap_or_else(PoisonError::into_inner);
+                    let is_recorded = !recorded.0.is_empty() && self.url.contains(&recorded.0);
+                    if is_recorded {
+                        recorded.1.push(unit);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn taken() -> Vec<Unit> {
+    std::mem::take(&mut RECORDED.lock().unwrap_or_else(PoisonError::into_inner).1)
+}
+
+fn cost(units: &[Unit]) -> Cost {
+    let is_write = |statement: &String| {
+        ["insert", "update", "delete"].iter().any(|verb| statement.starts_with(verb))
+    };
+    let is_unsynced = |statement: &String| statement.contains("'synchronous_commit', 'off'");
+    let writing: Vec<_> = units.iter().filter(|unit| unit.iter().any(is_write)).collect();
+    let unsynced = writing.iter().filter(|unit| unit.iter().any(is_unsynced)).count();
+    let statements = units.iter().map(Vec::len).sum();
+    Cost { statements, commits: writing.len() - unsynced, unsynced }
+}
+
+/// What `work` costs, less what is also issued while nothing is asked.
+async fn cost_of(idle: &BTreeSet<String>, name: &str, limit: Cost, work: impl Future) {
+    taken();
+    work.await;
+    let mut units = taken();
+    // A token is read once in some seconds, not for each request.
+    units.retain(|unit| !unit.iter().any(|it| idle.contains(it) || it.contains("api_tokens")));
+    let found = cost(&units);
+    println!("{name}: {found:?}");
+    let listed: Vec<_> = units.iter().map(|unit| unit.join("\n    ")).collect();
+    let within = found.statements <= limit.statements
+        && found.commits <= limit.commits
+        && found.unsynced <= limit.unsynced;
+    assert!(within, "{name}: {found:?}, at most {limit:?}:\n{}", listed.join("\n"));
+}
+
+#[actix_web::test]
+async fn a_wallet_and_a_payment_cost_few_statements_and_commits() {
+    set_default_instrumentation(|| Some(Box::<Recorder>::default())).unwrap();
+    let mut env = TestEnv::new(Stores::Servers).unwrap();
+    // The follower must not find the payment while it is counted.
+    env.chain.poll_interval = Duration::from_secs(5);
+    let database = env.database_name().to_owned();
+    let test = TestServer::start(env).await;
+    let (_ann, bob) = test.ann_and_bob().await;
+    // The first use of everything that is cached.
+    let first = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
+    let sent = test.client.confirm(first.id, &confirm(&first, "ann's password")).await.unwrap();
+    test.until(sent.id, TransferState::Mined).await;
+
+    RECORDED.lock().unwrap().0 = database;
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let of_requests = ["\"accounts\"", "password_attempts", "\"audit\""];
+    let idle: BTreeSet<String> = taken()
+        .into_iter()
+        .flatten()
+        .filter(|text| !["begin", "commit"].contains(&text.as_str()))
+        .filter(|text| !of_requests.iter().any(|part| text.contains(part)))
+        .collect();
+    assert!(!idle.is_empty(), "nothing was recorded");
+
+    cost_of(&idle, "onboarding", ONBOARDING, test.onboard(3, "carol", "carol's password")).await;
+    let send = async {
+        let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
+        let sent = test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await;
+        assert_eq!(sent.unwrap().to.account, Some(bob.id));
+    };
+    cost_of(&idle, "send", SEND, send).await;
+}
