@@ -19,7 +19,7 @@ pub struct RescueDigest([u8; 32]);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedAccount {
     /// Its content. Of an account whose own row fails its check, nothing is trusted: only what
-    /// [`Account::rescued`] keeps of it is used.
+    /// [`DamagedAccount::rescued`] keeps of it is used.
     pub account: Account,
     /// The tables in which a row of the account fails its check.
     pub damage: Vec<&'static str>,

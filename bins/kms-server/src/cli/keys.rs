@@ -234,6 +234,9 @@ fn is_temporary(error: &CustodyError) -> bool {
     )
 }
 
+/// Of a wallet whose wrapped SCK has another hash than the wallet's row records.
+const OTHER: &str = "the wrapped key is not the one that was written";
+
 async fn verify(vault: &Vault, decrypt: bool) -> anyhow::Result<()> {
     vault.record("keys_verify", if decrypt { "--decrypt" } else { "" }).note().await;
     let known: BTreeSet<_> = vault.keys().map(|key| &key.id).collect();
@@ -247,11 +250,14 @@ async fn verify(vault: &Vault, decrypt: bool) -> anyhow::Result<()> {
             let held = vault.held(listed).await?;
             // Another hash does not refuse a recovery, so unwrapping decides.
             let is_tried = matches!(&held, Held::Under(key) if known.contains(key))
-                || matches!(held, Held::Damaged);
+                || matches!(held, Held::Damaged(_));
             let mut wrong = match held {
                 Held::Under(key) if known.contains(&key) => None,
                 Held::Under(key) => Some(format!("the KMS key {key} is not configured")),
-                Held::Damaged => Some("the wrapped key is not the one that was written".to_owned()),
+                Held::Damaged(key) if known.contains(&key) => Some(OTHER.to_owned()),
+                Held::Damaged(key) => {
+                    Some(format!("{OTHER}, and the KMS key {key} is not configured"))
+                }
                 Held::Missing => Some("the wrapped key is missing".to_owned()),
                 Held::Unreadable(error) => Some(error.to_string()),
             };

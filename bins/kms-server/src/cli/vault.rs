@@ -34,7 +34,7 @@ pub(super) enum Held {
     /// The SCK is wrapped by this KMS key.
     Under(MasterKeyId),
     /// The key database does not hold it as it was written.
-    Damaged,
+    Damaged(MasterKeyId),
     /// The key database does not have it.
     Missing,
     /// Unknown, because a row cannot be read.
@@ -142,7 +142,7 @@ impl Vault {
                 return Ok(Held::Under(wrapped.master_key));
             }
             if is_second {
-                return Ok(Held::Damaged);
+                return Ok(Held::Damaged(wrapped.master_key));
             }
             // It may have been replaced since the account was read.
             is_second = true;
@@ -158,7 +158,7 @@ impl Vault {
             match self.held(listed).await? {
                 Held::Under(key) => *census.under.entry(key).or_default() += 1,
                 Held::Missing => census.missing += 1,
-                Held::Damaged => census.damaged += 1,
+                Held::Damaged(_) => census.damaged += 1,
                 Held::Unreadable(_) => census.unreadable += 1,
             }
             Ok(())

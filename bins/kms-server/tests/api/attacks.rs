@@ -172,7 +172,7 @@ async fn a_pause_of_recoveries_cannot_be_removed_from_one_database() {
         let refused = recover(client, 1, "eve").await.unwrap_err();
         assert_eq!(refused.code(), Some(ErrorCode::RecoveriesPaused), "{what}");
     };
-    let mongo = mongodb::Client::with_uri_str(&env.key_database).await.unwrap();
+    let mongo = mongodb::Client::with_uri_str(env.key_database_of_admin().unwrap()).await.unwrap();
     let pause = mongo.database(&env.key_database_name).collection::<Document>("pause");
     succeeds(env, "recoveries pause");
     refused("paused").await;
