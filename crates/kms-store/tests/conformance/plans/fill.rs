@@ -9,9 +9,10 @@ const ROWS: u32 = 200_000;
 const BATCH: u32 = 20_000;
 
 /// Tables that have few rows however many transfers there are, or that no transfer touches.
-const SMALL: [&str; 15] = [
+const SMALL: [&str; 16] = [
     "api_tokens",
     "audit",
+    "audit_head",
     "chain_cursors",
     "email_changes",
     "event_cursors",
