@@ -61,7 +61,7 @@ pub(crate) async fn handle(context: &Arc<Context>, lanes: &Lanes, incoming: Inco
     } else {
         // What earlier handlers left unfinished is finished by jobs of its own.
         let earlier = context.journal.chat(user.id).working.len();
-        match limited(context, user.id, route(context, incoming)).await {
+        match limited(context, user.id, Some(update), route(context, incoming)).await {
             Ok(()) => context.journal.change(user.id, |chat| chat.working.truncate(earlier)),
             Err(failure) => {
                 let recovered = recover(context, lanes, &user, failure, earlier);
@@ -81,10 +81,12 @@ async fn end_press(context: &Context, query: Option<CallbackQueryId>) {
     }
 }
 
-/// Runs a handler until its deadline, and shows that the bot is working.
+/// Runs a handler until its deadline, and shows that the bot is working. `update` is what Telegram
+/// calls the update that is handled, if there is one.
 async fn limited(
     context: &Context,
     user: TelegramId,
+    update: Option<u32>,
     work: impl Future<Output = HandlerResult>,
 ) -> Result<(), Failure> {
     let work = AssertUnwindSafe(work).catch_unwind();
@@ -95,16 +97,16 @@ async fn limited(
     match result {
         Ok(Ok(Ok(()))) => Ok(()),
         Ok(Ok(Err(error))) => {
-            tracing::warn!(%error, event = "update_failed", "update failed");
+            tracing::warn!(update, %error, event = "update_failed", "update failed");
             Err(Failure::Error(error))
         }
         // The panic hook has logged where and why.
         Ok(Err(_panic)) => {
-            tracing::warn!(event = "handler_panicked", "handler panicked");
+            tracing::warn!(update, event = "handler_panicked", "handler panicked");
             Err(Failure::Panicked)
         }
         Err(_elapsed) => {
-            tracing::warn!(event = "update_late", "handler stopped at its deadline");
+            tracing::warn!(update, event = "update_late", "handler stopped at its deadline");
             Err(Failure::Late)
         }
     }
@@ -297,7 +299,7 @@ async fn resume(context: &Arc<Context>, lanes: &Lanes, id: TelegramId, chat: Cha
         }
         Ok(())
     };
-    let result = limited(context, id, work).await;
+    let result = limited(context, id, None, work).await;
     context.journal.change(id, |now| {
         now.updates.retain(|update| !chat.updates.contains(update));
         if now.asked == chat.asked && result.is_ok() && context.step(id).is_none() {
