@@ -189,11 +189,13 @@ impl Tour {
         hears(&mut self.ann, "notice-recovery-ready", &[]).await?;
         self.ann.presses(&label("recover-set-button"))?;
         hears(&mut self.ann, "recover-ask-password", &[]).await?;
+        // A step that a later one overtakes has no e-mail.
+        let sent = self.stage.mailbox.mails_to(ANNS_ADDRESS).len();
         self.ann.says(ANNS_THIRD);
         let recovered = hears(&mut self.ann, "recover-done", &[]).await?;
         let recovered = recovered.context("the bot answered by a notice")?;
         ensure!(recovered.text.contains(&ann.address.to_string()), "the address changed");
-        mail(&self.stage, 6).await?;
+        mail(&self.stage, sent + 1).await?;
         show(&mut self.ann);
         self.pay_after_a_wrong_password("0.125", ANNS_SECOND, ANNS_THIRD).await
     }
