@@ -135,8 +135,8 @@ async fn a_crash_of_rewrap_breaks_no_wallet() {
         succeeds(&env, "keys rewrap");
         assert_eq!(wallets_under(&env, "kms-2"), Some(2));
         let audit = succeeds(&env, "audit verify");
-        // For each crash: the command, and the wallet that it was rewrapping. A repair may have been
-        // cut off by the stop of a server.
+        // For each crash: the command, and the wallet that it was rewrapping. The stop of a server
+        // may have cut off a repair, too.
         assert_eq!(audit.matches("rewrap in request").count(), 4, "{audit}");
         let server = ServerProcess::start(&env, None, "info");
         let client = server.client(&env, &token);
