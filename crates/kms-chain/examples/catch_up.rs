@@ -29,8 +29,10 @@ const LATENCY: Duration = Duration::from_millis(50);
 async fn main() {
     let blocks: u64 = std::env::args().nth(1).map_or(A_DAY, |blocks| blocks.parse().unwrap());
     let anvil = Anvil::start().unwrap();
-    let database = Database::connect("sqlite::memory:", 1, Arc::new(ServerKeys::random()));
-    let database = database.await.unwrap();
+    // A file: a database in memory ends when its connection has been idle for long.
+    let file = std::env::temp_dir().join(format!("catch-up-{}.db", std::process::id()));
+    let url = format!("sqlite:{}", file.display());
+    let database = Database::connect(&url, 1, Arc::new(ServerKeys::random())).await.unwrap();
     database.migrate().await.unwrap();
     let chain = Chain::new(&delayed(&anvil.url()), anvil.chain_id()).unwrap();
     let finality = Finality::Blocks(12);
@@ -50,6 +52,9 @@ async fn main() {
     while follower.round(now).await.unwrap() {}
     let took = begun.elapsed();
     println!("{blocks} blocks in {took:.1?}");
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
+    }
 }
 
 /// A proxy that takes a while for each request.
