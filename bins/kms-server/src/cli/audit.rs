@@ -240,7 +240,7 @@ async fn compare_accounts(database: &Database, mut audited: AuditedAccounts) -> 
         different += 1;
     }
     ensure!(different == 0, "{different} contradictions between the accounts and the audit");
-    say("all accounts are as the audit says");
+    say("all accounts agree with the audit");
     Ok(())
 }
 

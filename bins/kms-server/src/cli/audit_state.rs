@@ -1,4 +1,4 @@
-//! Compares the accounts with what the audit says about them. The rows can be changed by a party
+//! Compares the accounts with what the audit records of them. The rows can be changed by a party
 //! that writes to the database, or restored from an old copy; the audit is only appended to.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use kms_core::account::{Account, AccountState};
 use kms_core::audit::Details;
 use kms_store::AuditRow;
 
-/// What the audit says about an account.
+/// What the audit records of an account.
 #[derive(Default)]
 struct Expected {
     address: Option<String>,
@@ -15,7 +15,7 @@ struct Expected {
     recoveries: u32,
 }
 
-/// What the audit says about all accounts, read row by row.
+/// What the audit records of all accounts, read row by row.
 #[derive(Default)]
 pub(super) struct AuditedAccounts(BTreeMap<String, Expected>);
 

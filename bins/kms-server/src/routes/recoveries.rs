@@ -332,7 +332,7 @@ fn refuse_token(account: &Account, caller: &Caller) -> Result<(), ApiError> {
 }
 
 /// Compares the clocks. While they differ too much, no recovery begins or is completed: the wait
-/// would be shorter or longer than its owner was told.
+/// would be shorter or longer than the one its owner was notified of.
 async fn clocks(state: &State) -> Result<Clocks, ApiError> {
     let clocks = clock::compare(&state.database).await?;
     state.readiness.record_skew(clocks.skew);

@@ -193,7 +193,7 @@ async fn a_page_only_account_refuses_every_token(world: World) {
         ("read", format!("Bearer {read_token}")),
         ("admin", format!("Bearer {admin_token}")),
         ("launch", launch),
-        ("nobody", String::new()),
+        ("anonymous", String::new()),
     ];
     // In memory from here on, so that a scope is checked before a body.
     for (_, token) in &callers[..4] {
@@ -227,7 +227,7 @@ async fn a_page_only_account_refuses_every_token(world: World) {
                 Needs::Read => ["bot", "chat", "read", "admin"].contains(caller),
             };
             match *caller {
-                "launch" | "nobody" => assert_eq!(status, 401, "{what}"),
+                "launch" | "anonymous" => assert_eq!(status, 401, "{what}"),
                 _ if !has_scope => {
                     assert!(status == 403 && body.contains("\"forbidden\""), "{what}");
                 }

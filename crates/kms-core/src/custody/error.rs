@@ -86,7 +86,7 @@ pub enum CustodyError {
     /// Stored data is inconsistent: it was modified by another program, or is damaged.
     #[error("the stored data of this wallet failed its integrity check: {0}")]
     Integrity(&'static str),
-    /// A row is older than what the audit says about it: an old copy of it was put back.
+    /// A row is older than what the audit records of it: an old copy of it was put back.
     #[error("the row is older than the audit: an old copy of it was put back")]
     RolledBack,
 }

@@ -269,7 +269,7 @@ impl Custody {
     ) -> Result<(Account, Recovery), CustodyError> {
         let account = self.load(account).await?;
         journal.set_account(&account);
-        // Before the row: what the audit says by then has been stored in the row.
+        // Before the row: what the audit records by then has been stored in the row.
         let audited = self.audited_steps(id).await?;
         let find = async || {
             let found = self.ports.recoveries.recovery(id).await?;
@@ -288,7 +288,7 @@ impl Custody {
         Ok((account, recovery))
     }
 
-    /// Reads what the audit says about a recovery.
+    /// Reads what the audit records of a recovery.
     async fn audited_steps(&self, id: RecoveryId) -> Result<AuditedSteps, CustodyError> {
         let audit = &self.ports.audit;
         let ends = [Action::CancelRecovery(id), Action::Recover(id), Action::RecoveryExpired(id)];
