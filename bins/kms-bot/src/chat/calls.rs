@@ -112,8 +112,7 @@ where
         (None, Some(seconds), _) => Err(wait_for(seconds)),
         (None, None, Some(error)) => {
             // Some refusals are expected; the caller decides what is a warning.
-            let event = "call_refused";
-            tracing::debug!(method = P::NAME, %error, event, "call refused by Telegram");
+            tracing::debug!(method = P::NAME, %error, "call refused by Telegram");
             Err(CallError::Refused(error))
         }
         (None, None, None) => Err(CallError::Unknown("invalid response")),
