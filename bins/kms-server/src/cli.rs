@@ -24,7 +24,7 @@ use kms_chain::Endpoint;
 use kms_core::PlainToken;
 use kms_process::ErrorChain;
 use kms_store::{
-    ApiToken, ConnectError, Database, KeyDatabase, ListedToken, Scope, open_key_database,
+    ApiToken, ConnectError, Database, KeyDatabase, ListedToken, Scope, Step, open_key_database,
 };
 use uuid::Uuid;
 
@@ -49,7 +49,11 @@ enum Command {
     /// Serves until SIGTERM or ctrl-c.
     Serve(serve::ServeOptions),
     /// Migrates the schemas of both databases.
-    Migrate,
+    Migrate {
+        /// Prints the pending steps and what each of them locks, and changes nothing.
+        #[arg(long)]
+        plan: bool,
+    },
     /// Asks a running server whether it is ready; exits with 1 if it is not.
     Healthcheck(healthcheck::HealthcheckOptions),
     /// Prints the effective settings, secrets masked, and tries each connection.
@@ -105,7 +109,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     };
     match cli.command {
         Command::Serve(options) => serve::run(config, &options).await,
-        Command::Migrate => migrate(load()?).await,
+        Command::Migrate { plan } => migrate(load()?, plan).await,
         Command::Healthcheck(options) => healthcheck::run(&options),
         Command::CheckConfig => check_config(load()?).await,
         Command::Token(command) => token(load()?, command).await,
@@ -141,22 +145,40 @@ async fn open_keys(settings: &Settings) -> Result<Arc<dyn KeyDatabase>, ConnectE
     open_key_database(url.expose(), name).await
 }
 
-async fn migrate(settings: Settings) -> anyhow::Result<()> {
-    open_keys(&settings).await.context("key_database.url")?;
+async fn migrate(settings: Settings, only_plan: bool) -> anyhow::Result<()> {
+    let key_database = open_keys(&settings).await.context("key_database.url");
     let DatabaseSettings { url, migrate_url, pool } = settings.database;
     let keys = Arc::new(settings.server_keys);
     let open = async |url: &str| Database::connect(url, pool, Arc::clone(&keys)).await;
     let database = open(url.expose()).await.context("database.url")?;
-    if let Some(owner) = migrate_url {
-        let owner = open(owner.expose()).await.context("database.migrate_url")?;
-        owner.migrate().await.context("database.migrate_url")?;
+    let (owner, setting) = match migrate_url {
+        Some(owner) => (Some(open(owner.expose()).await), "database.migrate_url"),
+        None => (None, "database.url"),
+    };
+    let owner = owner.transpose().context(setting)?;
+    let migrating = owner.as_ref().unwrap_or(&database);
+    if only_plan {
+        return print_plan(migrating).await.context(setting);
+    }
+    key_database?;
+    migrating.migrate().await.context(setting)?;
+    if let Some(owner) = owner {
         owner.grant_serving_role(&database).await.context("database.url")?;
-    } else {
-        database.migrate().await.context("database.url")?;
     }
     say("the schemas are up to date");
     // Recorded afterwards, because the migration may create the audit table.
     Record::new(&database, "migrate", "").note().await;
+    Ok(())
+}
+
+async fn print_plan(database: &Database) -> anyhow::Result<()> {
+    let steps = database.migration_plan().await?;
+    if steps.is_empty() {
+        say("no migration is pending");
+    }
+    for Step { migration, what, lock } in steps {
+        say(&format!("{migration}  {what}: {lock}"));
+    }
     Ok(())
 }
 

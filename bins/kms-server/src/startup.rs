@@ -47,6 +47,9 @@ const DRAIN_SECONDS: u64 = 20;
 /// How long a stop may take in all: less than the 30 seconds after which ECS kills a container.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(25);
 
+/// How often the server checks that its release may write.
+const FENCE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// A server in this process. Dropping it aborts its workers.
 #[derive(Debug)]
 pub struct Server {
@@ -87,6 +90,8 @@ impl Server {
         let state = Data::new(open_state(settings, supervisor.shutdown()).await?);
         let readiness = Arc::clone(&state.readiness);
         let checkpoints = run_workers(&mut supervisor, &state, workers).await?;
+        let fence = watch_writer_fence(state.database.clone(), supervisor.shutdown());
+        supervisor.watch("writer_fence", fence);
         let (operations, ops_address) = ops_server(state.clone(), ops.listen)?;
         let (page, page_address) = page_server(state.clone(), page_listen, tls.clone())?;
         let (server, address) = api_server(state, listen, tls)?;
@@ -237,6 +242,23 @@ async fn serve(server: HttpServerTask, shutdown: CancellationToken) -> std::io::
     tokio::join!(handle.stop(true), server).1
 }
 
+/// Ends with an error when `migrate` of a newer release permits no writes of this one any more. It
+/// waits for this process to disconnect, before it changes the schema.
+async fn watch_writer_fence(
+    database: Database,
+    shutdown: CancellationToken,
+) -> Result<(), ConnectError> {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(FENCE_INTERVAL) => {}
+        }
+        if let Err(fenced @ ConnectError::Fenced(_)) = database.check_writer().await {
+            return Err(fenced);
+        }
+    }
+}
+
 /// Starts all workers.
 async fn run_workers(
     supervisor: &mut Supervisor,
@@ -369,6 +391,7 @@ async fn open_database(
     keys: Arc<ServerKeys>,
 ) -> Result<Database, StartError> {
     let database = Database::connect(url, pool, keys).await?;
+    database.check_writer().await?;
     database.check_durability().await?;
     if !database.schema_is_current().await? {
         return Err(StartError::Schema);

@@ -1,8 +1,10 @@
 //! The connection to PostgreSQL or SQLite: a pool, and threads on which queries may block.
 
 mod durability;
+mod fence;
 mod manager;
 mod migrations;
+mod plan;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +22,9 @@ use tokio::time::timeout;
 use self::manager::ConnectionManager;
 use crate::audit_queue::AuditQueue;
 use crate::dialect::Dialect;
+
+pub use self::fence::{Fenced, WRITER};
+pub use self::plan::{Lock, Step};
 
 /// How long a query waits for a free connection, or for a new one to be established.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,6 +58,7 @@ pub struct Database {
     /// One permit a connection: without a free one, no thread is occupied.
     permits: Arc<Semaphore>,
     pub(crate) audit_queue: Arc<AuditQueue>,
+    fence: Arc<fence::Seen>,
     pub(crate) keys: Arc<ServerKeys>,
     pub(crate) dialect: Dialect,
     #[cfg(feature = "transfers")]
@@ -82,6 +88,22 @@ pub enum ConnectError {
     /// A query failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The database permits newer releases only.
+    #[error(transparent)]
+    Fenced(#[from] Fenced),
+    /// A server of an older release did not disconnect.
+    #[error(
+        "a server of an older release (writer version {older}) is still connected and would not \
+         know the new schema; nothing was migrated, and older servers are refused. Stop it, and \
+         run `kms-server migrate` again"
+    )]
+    OlderServer {
+        /// Its writer version.
+        older: i32,
+        /// The lock that was not granted.
+        #[source]
+        error: diesel::result::Error,
+    },
     /// A migration failed and was rolled back.
     #[error("a migration failed: {0}")]
     Migrate(Box<dyn std::error::Error + Send + Sync>),
@@ -139,12 +161,14 @@ impl Database {
         keys: Arc<ServerKeys>,
     ) -> Result<Self, ConnectError> {
         let (dialect, target, size) = parse(url, connections)?;
+        let fence = Arc::<fence::Seen>::default();
+        let prepare = Prepare { fence: Arc::clone(&fence) };
         let open = move || {
             Pool::builder()
                 .max_size(size.max(1))
                 .min_idle(Some(0))
                 .connection_timeout(CONNECT_TIMEOUT)
-                .connection_customizer(Box::new(Prepare))
+                .connection_customizer(Box::new(prepare))
                 .test_on_check_out(false)
                 .build(ConnectionManager { dialect, target })
         };
@@ -157,6 +181,7 @@ impl Database {
             pool,
             permits: Arc::new(permits),
             audit_queue: Arc::default(),
+            fence,
             keys,
             dialect,
             #[cfg(feature = "transfers")]
@@ -337,9 +362,11 @@ fn is_unambiguous(url: &str) -> bool {
         && url.split('%').skip(1).all(is_encoded)
 }
 
-/// Sets the timeouts and the durability of every new connection.
+/// Sets the timeouts and the durability of every new connection, and passes it the writer fence.
 #[derive(Debug)]
-struct Prepare;
+struct Prepare {
+    fence: Arc<fence::Seen>,
+}
 
 impl CustomizeConnection<AnyConnection, diesel::r2d2::Error> for Prepare {
     fn on_acquire(&self, connection: &mut AnyConnection) -> Result<(), diesel::r2d2::Error> {
@@ -368,7 +395,7 @@ impl CustomizeConnection<AnyConnection, diesel::r2d2::Error> for Prepare {
                 .execute(connection)
                 .map_err(diesel::r2d2::Error::QueryError)?;
         }
-        Ok(())
+        fence::enter(connection, &self.fence).map_err(diesel::r2d2::Error::QueryError)
     }
 }
 

@@ -481,3 +481,10 @@ create table key_database_claim (
     current text,
     next text
 );
+
+-- The oldest release, by its writer version, that may write.
+create table writer_fence (
+    id integer primary key check (id = 1),
+    oldest integer not null
+);
+insert into writer_fence (id, oldest) values (1, 1);

@@ -17,6 +17,7 @@ mod commands;
 mod crash;
 mod doors;
 mod events;
+mod fence;
 mod freeze;
 mod key_database;
 mod keys;

@@ -35,6 +35,7 @@ async fn the_documented_roles_suffice_and_cannot_change_the_audit() {
         "alter table audit disable trigger all",
         "create table more (id int)",
         "delete from __diesel_schema_migrations",
+        "update writer_fence set oldest = 0",
     ] {
         let refused = test.env.sql(&format!("set role kms; {statement}")).unwrap_err().to_string();
         let is_right = refused.contains("permission denied") || refused.contains("must be owner");

@@ -7,6 +7,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use kms_core::ports::StoreError;
 
+use super::fence::{self, OLDEST_WRITER};
 use super::{AnyConnection, ConnectError, Database};
 use crate::dialect::Dialect;
 
@@ -22,28 +23,14 @@ struct Text {
 }
 
 impl Database {
-    /// Runs the pending migrations.
+    /// Runs the pending migrations, one `migrate` at a time, when no server of a release that
+    /// must not write to the new schema is connected.
     ///
     /// # Errors
-    /// When the database does not answer, or a migration fails.
+    /// When the database does not answer, an older server is still connected, or a migration fails.
     pub async fn migrate(&self) -> Result<(), ConnectError> {
-        let migrations = migrations(self.dialect);
-        self.without_deadline(move |connection| {
-            #[cfg(feature = "postgres")]
-            if matches!(connection, AnyConnection::Postgres(_)) {
-                // An index on a large table may take long; waiting for a lock must not.
-                diesel::sql_query("set statement_timeout = 0").execute(connection)?;
-                diesel::sql_query("set lock_timeout = '10s'").execute(connection)?;
-            }
-            let run = connection.run_pending_migrations(migrations).map(drop);
-            #[cfg(feature = "postgres")]
-            if matches!(connection, AnyConnection::Postgres(_)) {
-                diesel::sql_query(super::STATEMENT_TIMEOUT).execute(connection)?;
-                diesel::sql_query("set lock_timeout = 0").execute(connection)?;
-            }
-            Ok(run.map_err(ConnectError::Migrate))
-        })
-        .await?
+        self.check_writer().await?;
+        self.without_deadline(move |connection| Ok(migrate(connection)?)).await?
     }
 
     /// Grants the role that `serving` connects as what a server needs: to read and write rows, and
@@ -60,10 +47,21 @@ impl Database {
         let grants = format!(
             "grant select, insert, update, delete on all tables in schema public to {role};
              revoke insert, update, delete on __diesel_schema_migrations from {role};
+             revoke insert, update, delete on writer_fence from {role};
              revoke update, delete on audit from {role};
              revoke insert, delete on audit_head from {role}"
         );
-        self.blocking(move |connection| Ok(connection.batch_execute(&grants)?)).await
+        self.without_deadline(move |connection| match connection {
+            // Grants on one table at the same time would refuse each other.
+            #[cfg(feature = "postgres")]
+            AnyConnection::Postgres(_) => {
+                let granted = fence::alone(connection, |alone| alone.batch_execute(&grants));
+                Ok(granted??)
+            }
+            #[cfg(feature = "sqlite")]
+            AnyConnection::Sqlite(_) => Ok(()),
+        })
+        .await
     }
 
     /// The role of this connection, quoted as in SQL; empty in SQLite.
@@ -83,19 +81,47 @@ impl Database {
     pub async fn schema_is_current(&self) -> Result<bool, ConnectError> {
         let known: Vec<Box<dyn Migration<<AnyConnection as Connection>::Backend>>> =
             migrations(self.dialect).migrations().map_err(ConnectError::Migrate)?;
-        let known: Vec<_> =
-            known.iter().map(|migration| migration.name().version().to_string()).collect();
+        let run = self.migrations_run().await?;
+        Ok(known.iter().all(|known| run.contains(&known.name().version().to_string())))
+    }
+
+    /// The versions of the migrations that have run.
+    pub(super) async fn migrations_run(&self) -> Result<Vec<String>, StoreError> {
         let table = find_migrations_table(self.dialect);
-        let run = self.blocking(move |connection| {
+        self.blocking(move |connection| {
             let found: Vec<Text> = diesel::sql_query(table).load(connection)?;
             if found.is_empty() {
                 return Ok(Vec::new());
             }
             let run = "select version as text from __diesel_schema_migrations";
-            Ok(diesel::sql_query(run).load::<Text>(connection)?)
-        });
-        let run = run.await?;
-        Ok(known.iter().all(|version| run.iter().any(|run| run.text == *version)))
+            let run: Vec<Text> = diesel::sql_query(run).load(connection)?;
+            Ok(run.into_iter().map(|run| run.text).collect())
+        })
+        .await
+    }
+}
+
+/// Migrates while no other process does.
+fn migrate(connection: &mut AnyConnection) -> QueryResult<Result<(), ConnectError>> {
+    match connection {
+        #[cfg(feature = "postgres")]
+        AnyConnection::Postgres(_) => fence::alone(connection, |connection| {
+            fence::raise(connection, OLDEST_WRITER)?;
+            if let Err(older) = fence::shut_out(connection, OLDEST_WRITER) {
+                return Ok(Err(older));
+            }
+            // An index on a large table may take long; waiting for a lock must not.
+            diesel::sql_query("set statement_timeout = 0").execute(connection)?;
+            diesel::sql_query("set lock_timeout = '10s'").execute(connection)?;
+            let run = connection.run_pending_migrations(POSTGRES).map(drop);
+            fence::raise(connection, OLDEST_WRITER)?;
+            Ok(run.map_err(ConnectError::Migrate))
+        })?,
+        #[cfg(feature = "sqlite")]
+        AnyConnection::Sqlite(sqlite) => sqlite.exclusive_transaction(|sqlite| {
+            let run = sqlite.run_pending_migrations(SQLITE).map(drop);
+            Ok::<_, diesel::result::Error>(run.map_err(ConnectError::Migrate))
+        }),
     }
 }
 

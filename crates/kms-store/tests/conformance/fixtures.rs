@@ -121,10 +121,18 @@ impl Subject {
 }
 
 pub(crate) async fn open(url: &str, keys: &[String; 6]) -> Database {
+    Database::connect(url, 8, Arc::new(parse(keys))).await.unwrap()
+}
+
+/// Server keys of a database that no other test uses.
+pub(crate) fn server_keys() -> ServerKeys {
+    parse(&["11", "22", "33", "44", "55", "66"].map(|byte| format!("1:{}", byte.repeat(32))))
+}
+
+fn parse(keys: &[String; 6]) -> ServerKeys {
     let [pepper, contact, row, audit, codes, checkpoint] =
         keys.clone().map(|key| key.parse().unwrap());
-    let keys = ServerKeys { pepper, contact, row, audit, codes, checkpoint };
-    Database::connect(url, 8, Arc::new(keys)).await.unwrap()
+    ServerKeys { pepper, contact, row, audit, codes, checkpoint }
 }
 
 /// Runs functions on every database.

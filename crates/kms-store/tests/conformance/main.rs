@@ -6,6 +6,7 @@ mod accounts;
 mod audit;
 mod balances;
 mod deposits;
+mod fence;
 mod fixtures;
 mod format;
 mod history;
