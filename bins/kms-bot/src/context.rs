@@ -229,6 +229,11 @@ impl Context {
         self.dialogues.current(user)
     }
 
+    /// When the question was asked that the user's next text answers.
+    pub(crate) fn question(&self, user: TelegramId) -> Option<Timestamp> {
+        self.journal.chat(user).asked.map(|asked| asked.at)
+    }
+
     /// Ends the user's step and returns it.
     pub(crate) fn end_step(&self, user: TelegramId) -> Option<Arc<dyn Step>> {
         self.journal.change(user, |chat| chat.asked.take());

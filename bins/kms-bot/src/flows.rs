@@ -16,6 +16,7 @@ pub(crate) mod send;
 mod start;
 
 pub(crate) use balance::open_button as balance_button;
+pub(crate) use contact::mobile;
 pub(crate) use history::open_button as history_button;
 
 /// Every flow, in the order of Telegram's menu and of `/help`.

@@ -16,7 +16,7 @@ use crate::context::{Answer, Context, HandlerError, HandlerResult, Secrecy, Step
 use crate::flow::{
     Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
 };
-use crate::flows::FLOWS;
+use crate::flows::{FLOWS, mobile};
 use crate::input::InputError;
 use crate::password_input::may_be_password;
 use crate::texts::{Html, html, text};
@@ -156,6 +156,7 @@ async fn handle_command(context: &Context, message: TextMessage) -> HandlerResul
             {
                 return Ok(());
             }
+            context.send(user.id, unexpected_arguments(word)).await?;
             run_bare_command(context, &user, word).await
         }
         Err(ParseCommandError::ExposedPassword(word)) => {
@@ -186,6 +187,13 @@ const SIMILAR: [(&str, &str); 15] = [
     ("wallet", "start"),
     ("withdraw", "send"),
 ];
+
+/// Says that a command was understood without what follows it.
+fn unexpected_arguments(word: &str) -> Html {
+    let description = find_flow(word).map(|flow| flow.description().into_string());
+    let description = description.unwrap_or_default();
+    html!("unexpected-arguments", command = word, description = description)
+}
 
 fn unknown_command(text: &str) -> Html {
     let word = text.split_whitespace().next().unwrap_or_default().to_lowercase();
@@ -240,6 +248,9 @@ async fn run_bare_command(context: &Context, user: &User, word: &str) -> Handler
 /// Handles a text that is no command: the answer to the current step, if there is one.
 async fn handle_answer(context: &Context, message: TextMessage) -> HandlerResult {
     let (user, text) = (&message.user, &message.text);
+    if mobile::is_cancel_key(&text.plain) {
+        return mobile::cancel_key(context, user).await;
+    }
     let Some(step) = context.step(user.id) else {
         return handle_stray_text(context, &message).await;
     };
@@ -301,6 +312,9 @@ async fn handle_other(context: &Context, message: OtherMessage) -> HandlerResult
         && step.receive(context, &user, &content).await?
     {
         return Ok(());
+    }
+    if mobile::is_own(user.id, &content) {
+        return mobile::late(context, &user).await;
     }
     let text = match (&content, &step) {
         (Content::Edit(text), _) if text.trim_start().starts_with('/') => html!("edited-command"),
@@ -470,7 +484,8 @@ mod tests {
         let print = "0123456789abcdef";
         let cursor = format!("1790000000000.{ID}");
         for data in [
-            "cancel:step".to_owned(),
+            "cancel:choice".to_owned(),
+            "cancel:1790000000000".to_owned(),
             "start:recovery".to_owned(),
             "balance:refresh".to_owned(),
             format!("history:o:{cursor}"),
@@ -512,6 +527,9 @@ mod tests {
             "send:x:",
             "send:x:1",
             "z:1",
+            "cancel:",
+            "cancel:+5",
+            "cancel:step",
             "help:x",
             "recover:set:1",
             "history:o",

@@ -11,6 +11,7 @@
 no-wallet = You don't have a wallet yet. Send /start to create one.
 unknown-command = I don't know that command. Send /help to see what I can do.
 unknown-command-similar = I don't know that command. Did you mean /{ $command }?
+unexpected-arguments = Nothing goes after /{ $command }, so I left out the rest of your message. I understood: /{ $command } ({ $description }).
 unknown-command-deleted = I don't know that command. I deleted your message in case it was a password; a password cannot start with a slash.
 unexpected-text = I wasn't waiting for an answer. Send /help to see what I can do.
 unexpected-command = Commands start with a slash. Did you mean <code>{ $command }</code>?
@@ -46,6 +47,7 @@ group-password-deleted = ⚠️ You wrote what may be your password in a group. 
 group-password-exposed = ⚠️ You wrote what may be your password in a group, where I can't delete it. Delete it there now, then choose a new one with /password. I ask for passwords only here, in our private chat.
 foreign-button-notice = This button belongs to someone else.
 expired-button-notice = This button has expired.
+question-over-notice = This question is over. The button cancelled nothing.
 up-to-date-notice = Up to date.
 busy-notice = I'm still busy with your earlier messages. Please press again in a moment.
 flood = Your messages came faster than I can answer, so I skipped some of them. Please send again what is missing.
@@ -400,6 +402,7 @@ contact-mobile-foreign = That is someone else's number. Please press the button 
 contact-mobile-format = I can't read that number, so I did not store it.
 contact-mobile-added = 📱 Your mobile number { $mobile } was added.
 contact-mobile-cancelled = No mobile number was added.
+contact-mobile-late = I was no longer waiting for your number, so I did not store it. Send /contact to add it.
 contact-mobile-removed = 📱 Your mobile number was removed.
 
 ## /cancel and /help

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use futures::FutureExt;
+use kms_types::{TelegramId, Timestamp};
 use teloxide_core::types::MessageId;
 
 use crate::chat::incoming::User;
@@ -12,11 +13,15 @@ use crate::flow::{
 };
 use crate::texts::{Text, html, text};
 
+const WORD: &str = "cancel";
+/// What the callback data of a choice has in place of a question.
+const CHOICE: &str = "choice";
+
 pub(crate) struct CancelFlow;
 
 impl Flow for CancelFlow {
     fn word(&self) -> &'static str {
-        "cancel"
+        WORD
     }
 
     fn description(&self) -> Text {
@@ -29,34 +34,58 @@ impl Flow for CancelFlow {
     }
 
     fn button(&self, data: &str) -> Result<Box<dyn Button>, ParseCallbackError> {
-        if data == "step" { Ok(Box::new(LeaveStep)) } else { Err(ParseCallbackError) }
+        if data == CHOICE {
+            return Ok(Box::new(CancelButton { question: None }));
+        }
+        let asked_at = data.parse().map_err(|_cause| ParseCallbackError)?;
+        let button = CancelButton { question: Some(Timestamp(asked_at)) };
+        // Without a sign or leading zeros.
+        match button.data().ends_with(&format!(":{data}")) {
+            true => Ok(Box::new(button)),
+            false => Err(ParseCallbackError),
+        }
     }
 }
 
-/// Leaves the current step; the message with the button becomes "Cancelled".
-struct LeaveStep;
+/// The message with the button becomes "Cancelled", and the question that it asks ends.
+struct CancelButton {
+    /// When the question was asked, by which it is known from later ones. Absent below a message
+    /// that only offers a choice between buttons.
+    question: Option<Timestamp>,
+}
 
 #[async_trait]
-impl Button for LeaveStep {
+impl Button for CancelButton {
     fn data(&self) -> String {
-        "cancel:step".to_owned()
+        match self.question {
+            Some(Timestamp(asked_at)) => format!("{WORD}:{asked_at}"),
+            None => format!("{WORD}:{CHOICE}"),
+        }
     }
 
     async fn press(&self, context: &Context, user: &User, message: MessageId) -> PressResult {
-        context.end_step(user.id);
+        if self.question.is_some() {
+            if self.question != context.question(user.id) {
+                // It was answered, or another one was asked since: nothing is cancelled.
+                context.telegram.remove_buttons(user.id, message).await?;
+                return Ok(Some(text!("question-over-notice")));
+            }
+            context.end_step(user.id);
+        }
         context.telegram.edit(user.id, message, &html!("cancel-done"), Keyboard::none()).await?;
         Ok(None)
     }
 }
 
-/// The button that leaves the current step.
-pub(crate) fn button() -> CallbackButton {
-    (text!("cancel-button"), LeaveStep.data())
+/// The button that leaves a choice between buttons.
+pub(crate) fn choice_button() -> CallbackButton {
+    (text!("cancel-button"), CancelButton { question: None }.data())
 }
 
-/// A keyboard with only that button.
-pub(crate) fn keyboard() -> Keyboard {
-    Keyboard::row([button()])
+/// A keyboard with the button that cancels the question that the user is being asked.
+pub(crate) fn keyboard(context: &Context, user: TelegramId) -> Keyboard {
+    let question = context.question(user);
+    Keyboard::row([(text!("cancel-button"), CancelButton { question }.data())])
 }
 
 async fn cancel(context: &Context, user: &User) -> HandlerResult {

@@ -17,7 +17,7 @@ use crate::format::time;
 use crate::problems::problem;
 use crate::texts::{Html, Text, html, text};
 
-mod mobile;
+pub(crate) mod mobile;
 
 const WORD: &str = "contact";
 
@@ -130,7 +130,7 @@ async fn ask_address(context: &Context, user: &User, message: MessageId) -> Hand
     context.abandon_step(user).await;
     context.expect(user.id, NewAddress);
     let text = html!("contact-ask-address");
-    Ok(context.telegram.edit(user.id, message, &text, cancel::keyboard()).await?)
+    Ok(context.telegram.edit(user.id, message, &text, cancel::keyboard(context, user.id)).await?)
 }
 
 /// Waits for the new address.
@@ -158,7 +158,7 @@ impl Step for NewAddress {
         let user = answer.user;
         let Ok(email) = answer.text.trim().parse() else {
             let text = html!("contact-address-format");
-            context.telegram.send(user.id, &text, cancel::keyboard()).await?;
+            context.telegram.send(user.id, &text, cancel::keyboard(context, user.id)).await?;
             return Ok(());
         };
         ask_password(context, user, None, Some(email)).await
@@ -180,9 +180,14 @@ async fn ask_password(
     context.expect(user.id, ConfirmChange { email });
     match message {
         Some(message) => {
-            context.telegram.edit(user.id, message, &text, cancel::keyboard()).await?;
+            context
+                .telegram
+                .edit(user.id, message, &text, cancel::keyboard(context, user.id))
+                .await?;
         }
-        None => drop(context.telegram.send(user.id, &text, cancel::keyboard()).await?),
+        None => {
+            drop(context.telegram.send(user.id, &text, cancel::keyboard(context, user.id)).await?)
+        }
     }
     Ok(())
 }

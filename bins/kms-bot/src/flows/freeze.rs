@@ -74,7 +74,7 @@ impl Button for FreezeButton {
                 context.telegram.remove_buttons(user.id, message).await?;
                 context.expect(user.id, UnfreezePassword);
                 let ask = html!("freeze-ask-password");
-                context.telegram.send(user.id, &ask, cancel::keyboard()).await?;
+                context.telegram.send(user.id, &ask, cancel::keyboard(context, user.id)).await?;
             }
         }
         Ok(None)
@@ -104,7 +104,7 @@ fn screen(account: &Account) -> (Html, Keyboard) {
     match (account.state, account.unfreezes_at) {
         (AccountState::Active, _) => {
             let now = (text!("freeze-now-button"), FreezeButton::Now.data());
-            (html!("freeze-ask"), Keyboard::row([now]).and_row([cancel::button()]))
+            (html!("freeze-ask"), Keyboard::row([now]).and_row([cancel::choice_button()]))
         }
         (AccountState::FrozenByOwner, None) => {
             let lift = (text!("freeze-lift-button"), FreezeButton::Lift.data());

@@ -34,7 +34,10 @@ impl Flow for PasswordFlow {
 async fn ask(context: &Context, user: &User) -> HandlerResult {
     if context.account(user).await?.is_some() {
         context.expect(user.id, BothPasswords);
-        context.telegram.send(user.id, &html!("password-ask"), cancel::keyboard()).await?;
+        context
+            .telegram
+            .send(user.id, &html!("password-ask"), cancel::keyboard(context, user.id))
+            .await?;
     }
     Ok(())
 }

@@ -100,8 +100,8 @@ async fn show(context: &Context, user: &User) -> HandlerResult {
     }
     let Some(open) = context.kms.recovery(user.id.into()).await? else {
         let request = RecoveryButton::Request(RecoveryId::random()).data();
-        let keyboard =
-            Keyboard::row([(text!("recover-start-button"), request)]).and_row([cancel::button()]);
+        let keyboard = Keyboard::row([(text!("recover-start-button"), request)])
+            .and_row([cancel::choice_button()]);
         context.telegram.send(user.id, &html!("recover-ask"), keyboard).await?;
         return Ok(());
     };
@@ -282,7 +282,9 @@ impl Step for NewPassword {
 }
 
 async fn stop(context: &Context, user: &User, message: MessageId, id: RecoveryId) -> PressResult {
-    context.abandon_step(user).await;
+    // Any other question is still asked.
+    context.end_step_if(user.id, |code: &Code| code.id == id);
+    context.end_step_if(user.id, |password: &NewPassword| password.id == id);
     match context.kms.cancel_recovery(user.id.into(), id).await {
         // The notice of the event says that it was cancelled.
         Ok(_) => context.telegram.remove_buttons(user.id, message).await?,

@@ -98,7 +98,7 @@ async fn begin(context: &Context, user: &User, arguments: SendArguments) -> Hand
         (None, amount) => {
             context.expect(user.id, AskRecipient { amount, asset });
             let text = html!("send-ask-recipient");
-            context.telegram.send(user.id, &text, cancel::keyboard()).await?;
+            context.telegram.send(user.id, &text, cancel::keyboard(context, user.id)).await?;
             Ok(())
         }
     }
@@ -155,7 +155,7 @@ impl Step for AskRecipient {
             }
             Content::Contact { user: None, .. } => {
                 let text = html!("send-contact-unknown");
-                context.telegram.send(user.id, &text, cancel::keyboard()).await?;
+                context.telegram.send(user.id, &text, cancel::keyboard(context, user.id)).await?;
             }
             Content::Forward { text, author } => {
                 match self.read_forward(context, text, *author).await {
@@ -265,7 +265,7 @@ async fn ask_amount(
     let text =
         html!("send-ask-amount", symbol = symbol, recipient = recipient, examples = examples);
     context.expect(user.id, AskAmount { to, asset });
-    context.telegram.send(user.id, &text, cancel::keyboard()).await?;
+    context.telegram.send(user.id, &text, cancel::keyboard(context, user.id)).await?;
     Ok(())
 }
 
@@ -313,6 +313,6 @@ impl Step for AskAmount {
 }
 
 async fn refuse(context: &Context, user: &User, error: &InputError) -> HandlerResult {
-    context.telegram.send(user.id, &error.message(), cancel::keyboard()).await?;
+    context.telegram.send(user.id, &error.message(), cancel::keyboard(context, user.id)).await?;
     Ok(())
 }

@@ -3,7 +3,10 @@
 
 use kms_types::wire::Network;
 
-use super::{ParseCommandError, command_rest, is_stray_password, parse_text, split_command};
+use super::{
+    ParseCommandError, command_rest, is_stray_password, parse_text, split_command,
+    unexpected_arguments,
+};
 use crate::assets::Assets;
 use crate::chat::incoming::{Group, TextMessage};
 use crate::chat::keyboard::Keyboard;
@@ -13,7 +16,7 @@ use crate::flow::{Arguments, ArgumentsError, Flow};
 use crate::flows::FLOWS;
 use crate::input::InputError;
 use crate::requests;
-use crate::texts::{html, text};
+use crate::texts::{Html, html, text};
 
 /// Handles a text in a group: a command is answered with a link to the private chat, and a password
 /// is deleted where the bot may, and its owner warned in private.
@@ -43,9 +46,13 @@ pub(super) async fn handle(
         return match command {
             Some(Err(ParseCommandError::Unknown)) | None => Ok(()),
             Some(Err(ParseCommandError::UnexpectedArguments(word))) => {
-                invite(context, group, word).await
+                let text = [unexpected_arguments(word), html!("group-invitation")];
+                invite(context, group, &Html::paragraphs(text), word).await
             }
-            Some(_) => invite(context, group, &keep_command(context, &message, group)).await,
+            Some(_) => {
+                let payload = keep_command(context, &message, group);
+                invite(context, group, &html!("group-invitation"), &payload).await
+            }
         };
     }
     let warning = match context.deletions.delete(user.id, (group.chat, group.message)).await {
@@ -59,10 +66,10 @@ pub(super) async fn handle(
 }
 
 /// In a group, links to the private chat and does nothing else.
-async fn invite(context: &Context, group: Group, payload: &str) -> HandlerResult {
+async fn invite(context: &Context, group: Group, text: &Html, payload: &str) -> HandlerResult {
     let link = format!("https://t.me/{}?start={payload}", context.bot_username);
     let keyboard = Keyboard::none().and_link(text!("group-button"), &link);
-    Ok(context.telegram.send_to_group(group, &html!("group-invitation"), keyboard).await?)
+    Ok(context.telegram.send_to_group(group, text, keyboard).await?)
 }
 
 /// Keeps a command that was written in a group, and returns the payload of a link that runs it.

@@ -42,6 +42,10 @@ async fn only_the_persons_own_number_is_taken_and_it_can_be_removed() {
     ann.says(&label("cancel-button"));
     ann.bot("contact-mobile-cancelled").await;
     assert!(ann.person().shares_own_number("4915112345699").is_err(), "the key is gone");
+    // What a key sends that stayed on another device.
+    ann.person()
+        .sends(&Attachment::Contact { phone: "+4915112345699".to_owned(), user: Some(4711) });
+    ann.bot("contact-mobile-late").await;
     assert_transcript!("mobile", world.ann);
     let account = world.account(&world.ann).await;
     assert_eq!(account.mobile, None);

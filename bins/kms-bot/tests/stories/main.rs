@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
 mod account;
+mod buttons;
 mod contacts;
 mod freezing;
 mod groups;

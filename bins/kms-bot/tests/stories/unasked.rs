@@ -79,6 +79,8 @@ async fn after_a_password_ordinary_messages_are_not_deleted() {
         ("thank you!", "unexpected-text"),
         ("send @bob 0.5", "unexpected-command"),
         ("Balance", "unexpected-command"),
+        ("/balance @bob", "unexpected-arguments"),
+        ("/freeze now please", "unexpected-arguments"),
         ("/help me", "help-title"),
         ("/receive now", "receive-address"),
         ("/contact ann@example.org", "contact-none"),

@@ -1,13 +1,15 @@
 //! The mobile number, which Telegram's own key shares. Only the user's own number counts.
 
 use async_trait::async_trait;
-use kms_types::Mobile;
 use kms_types::wire::ChangeMobile;
+use kms_types::{Mobile, TelegramId};
 use teloxide_core::types::MessageId;
 
+use super::ContactButton;
 use crate::chat::incoming::{Content, User};
 use crate::chat::keyboard::{Keyboard, Keys};
 use crate::context::{Answer, Context, HandlerError, HandlerResult, Secrecy, Step};
+use crate::flow::Button;
 use crate::problems::problem;
 use crate::texts::{Html, html, text};
 
@@ -32,6 +34,32 @@ pub(super) async fn remove(context: &Context, user: &User, message: MessageId) -
     Ok(context.telegram.edit(user.id, message, &text, Keyboard::none()).await?)
 }
 
+/// Reports whether a text is what the key that cancels sends: its label.
+pub(crate) fn is_cancel_key(text: &str) -> bool {
+    text.trim() == text!("cancel-button").into_string()
+}
+
+/// Handles the key that cancels. It may have stayed after its question: another question is still
+/// asked.
+pub(crate) async fn cancel_key(context: &Context, user: &User) -> HandlerResult {
+    context.end_step_if(user.id, |_: &ShareNumber| true);
+    remove_keys(context, user, &html!("contact-mobile-cancelled")).await
+}
+
+/// Reports whether a user shared their own number, with or without the key.
+pub(crate) fn is_own(user: TelegramId, content: &Content) -> bool {
+    matches!(content, Content::Contact { user: owner, .. } if *owner == Some(user))
+}
+
+/// Handles a number that is shared after its question is over.
+pub(crate) async fn late(context: &Context, user: &User) -> HandlerResult {
+    remove_keys(context, user, &html!("contact-mobile-late")).await
+}
+
+async fn remove_keys(context: &Context, user: &User, text: &Html) -> HandlerResult {
+    Ok(context.telegram.send_with_keys(user.id, text, Keys::Remove).await?)
+}
+
 /// Waits for the user's own contact.
 struct ShareNumber;
 
@@ -46,7 +74,7 @@ impl Step for ShareNumber {
     }
 
     fn resume(&self) -> String {
-        "contact".to_owned()
+        ContactButton::ShareMobile.data()
     }
 
     async fn receive(
@@ -55,8 +83,8 @@ impl Step for ShareNumber {
         user: &User,
         content: &Content,
     ) -> Result<bool, HandlerError> {
-        let Content::Contact { phone, user: owner } = content else { return Ok(false) };
-        if *owner != Some(user.id) {
+        let Content::Contact { phone, .. } = content else { return Ok(false) };
+        if !is_own(user.id, content) {
             context.send(user.id, html!("contact-mobile-foreign")).await?;
             return Ok(true);
         }
@@ -78,19 +106,14 @@ impl Step for ShareNumber {
         Ok(true)
     }
 
-    /// The key that cancels sends its label as a text. A number that is typed may be anybody's.
+    /// A number that is typed may be anybody's.
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
-        if answer.text.trim() == text!("cancel-button").into_string() {
-            context.end_step(answer.user.id);
-            return self.abandon(context, answer.user).await;
-        }
         context.send(answer.user.id, self.wanted()).await
     }
 
     /// Only a message can take the key away.
     async fn abandon(&self, context: &Context, user: &User) -> HandlerResult {
-        let text = html!("contact-mobile-cancelled");
-        Ok(context.telegram.send_with_keys(user.id, &text, Keys::Remove).await?)
+        remove_keys(context, user, &html!("contact-mobile-cancelled")).await
     }
 
     async fn cancel(&self, context: &Context, user: &User) -> Result<bool, HandlerError> {
