@@ -9,6 +9,7 @@ mod batch;
 mod blocks;
 mod endpoint;
 mod error;
+mod finality;
 mod gas;
 mod proofs;
 mod receipts;
@@ -33,9 +34,11 @@ use self::endpoint::HEALTH_CHECK_INTERVAL;
 pub(crate) use self::agreement::Surveyed;
 pub use self::balances::Balances;
 pub(crate) use self::blocks::{Block, BlockTransaction, Header};
-pub use self::blocks::{BlockRef, Finality, FinalityError, Payment};
+pub use self::blocks::{BlockRef, Payment};
 pub use self::endpoint::Endpoint;
 pub use self::error::ChainError;
+pub(crate) use self::finality::{Claim, FinalHeight};
+pub use self::finality::{Finality, FinalityError};
 pub(crate) use self::gas::PLAIN_TRANSFER_GAS;
 pub use self::gas::PlannedPayment;
 pub use self::receipts::Receipt;
@@ -208,9 +211,6 @@ impl Chain {
 
     /// Whether another endpoint than this one has the block, with these transactions in it. True if
     /// only one endpoint is configured: no other one can be asked.
-    ///
-    /// The roots of the header are compared too, because a false answer may well have the true
-    /// hash.
     pub(crate) async fn is_confirmed(
         &self,
         by: &Endpoint,
@@ -222,14 +222,7 @@ impl Chain {
             return true;
         }
         for other in self.others(by) {
-            let found = match transactions {
-                [] => other.header(number).await.map(|header| header.map(|it| (it, Vec::new()))),
-                _ => other.block(number).await.map(|it| it.map(|it| (it.header, it.transactions))),
-            };
-            if let Ok(Some((found, in_block))) = found
-                && found == *header
-                && transactions.iter().all(|transaction| in_block.contains(transaction))
-            {
+            if other.has_block(number, header, transactions).await {
                 return true;
             }
         }

@@ -8,7 +8,8 @@
 //! block whose deposits are not recorded.
 //!
 //! Where two endpoints or more are configured, a block is final only when a second one returns it
-//! as well. Native coin that arrives inside a contract call is found by comparing balances.
+//! as well, and reports it as final. Native coin that arrives inside a contract call is found by
+//! comparing balances.
 
 mod backfill;
 mod balances;
@@ -27,7 +28,7 @@ use tokio::sync::Mutex;
 
 use self::found::{Found, nonce_uses};
 use self::recent::{ReadBlock, Recent};
-use crate::chain::{Block, Chain, ChainError, Endpoint, Head, Header, Receipt};
+use crate::chain::{Block, Chain, ChainError, Claim, Endpoint, FinalHeight, Head, Header, Receipt};
 use crate::settlement::{ReadBlocks, SettlementStore};
 
 pub use self::backfill::UsedNonce;
@@ -225,12 +226,15 @@ impl Follower {
     }
 
     async fn start(&self, endpoint: &Endpoint, head: Head) -> Result<(), FollowError> {
-        let newest = match endpoint.final_block(head, self.config.finality).await? {
-            Some(newest) => newest,
-            None if head.is_of_a_new_chain() => 0,
-            None => return Err(ChainError::NoFinality.into()),
-        };
+        let finality = self.config.finality;
+        let own = endpoint.final_block(head, finality).await?.ok_or(ChainError::NoFinality)?;
+        let height = self.chain.final_height(endpoint, own, finality).await;
+        let unconfirmed = ChainError::Unconfirmed { block: own };
+        let Some(newest) = height.agreed else { return Err(unconfirmed.into()) };
         if let Some(header) = endpoint.header(newest).await? {
+            if !height.is_confirmed(newest, &header, &[]).await {
+                return Err(unconfirmed.into());
+            }
             self.deposits.start_at(self.chain.chain_id(), header.at(newest)).await?;
         }
         Ok(())
@@ -357,18 +361,24 @@ impl Follower {
         if recent.tip() == Some(cursor) {
             return Ok(());
         }
-        let newest = endpoint.final_block(head, self.config.finality).await?;
-        if newest.is_none() && !head.is_of_a_new_chain() && recent.count_unconfirmed() {
+        let own = endpoint.final_block(head, self.config.finality).await?;
+        if own.is_none() && recent.count_unconfirmed() {
             let (event, error) = ("no_finalized_block", ChainError::NoFinality);
             tracing::error!(event, %error, "nothing becomes final");
         }
-        let Some(newest) = newest.filter(|newest| *newest > cursor.number) else {
+        let Some(own) = own.filter(|own| *own > cursor.number) else { return Ok(()) };
+        let height = self.chain.final_height(endpoint, own, self.config.finality).await;
+        let Some(agreed) = height.agreed else {
+            report_unconfirmed(own, recent);
             return Ok(());
         };
-        let newest = recent.await_confirmation(newest);
-        let Some(last) = recent.up_to(newest).last() else { return Ok(()) };
+        if let Some(Claim { block, endpoint }) = recent.overdue_claim(height.highest, agreed, now) {
+            let event = "finality_contradicted";
+            tracing::error!(event, endpoint, block, agreed, "block final at one endpoint alone");
+        }
+        let Some(last) = recent.up_to(agreed).last() else { return Ok(()) };
         let (end, header) = (last.at, last.header);
-        if !self.is_confirmed(endpoint, recent.up_to(newest)).await {
+        if !is_confirmed(&height, recent.up_to(agreed)).await {
             self.unconfirmed(endpoint, end.number, &header, recent).await;
             return Ok(());
         }
@@ -405,33 +415,9 @@ impl Follower {
         if self.chain.is_outvoted(endpoint, number, header).await {
             // Everything above the cursor is read again, from another endpoint.
             *recent = Recent::default();
-        } else if recent.count_unconfirmed() {
-            let event = "finality_unconfirmed";
-            tracing::warn!(event, block = number, "block not confirmed by a second endpoint");
+        } else {
+            report_unconfirmed(number, recent);
         }
-    }
-
-    /// Whether a second endpoint confirms these blocks and everything in them that concerns a
-    /// wallet.
-    async fn is_confirmed(&self, by: &Endpoint, blocks: &[ReadBlock]) -> bool {
-        // The hash of the last one confirms those before it; the others are compared only if
-        // something in them is to be reported.
-        let to_report = blocks.iter().filter(|block| block.concerns_wallets);
-        let to_compare = to_report.chain(blocks.last()).map(|block| {
-            let ReadBlock { at, header, transactions, .. } = block;
-            (at.number, *header, transactions.clone())
-        });
-        let to_compare: Vec<_> = to_compare.collect();
-        let compare = |(number, header, transactions): (u64, Header, Vec<_>)| async move {
-            self.chain.is_confirmed(by, number, &header, &transactions).await
-        };
-        let mut compared = stream::iter(to_compare).map(compare).buffered(CONCURRENCY);
-        while let Some(is_confirmed) = compared.next().await {
-            if !is_confirmed {
-                return false;
-            }
-        }
-        true
     }
 
     /// Drops the blocks that a reorganisation removed, down to the fork. If the block at the cursor
@@ -512,6 +498,36 @@ enum Replacement {
     /// One endpoint reports this one, and no other endpoint does.
     Unconfirmed(Header),
     Found,
+}
+
+/// Whether a second endpoint that reports these blocks as final confirms them, and everything in
+/// them that concerns a wallet.
+async fn is_confirmed(height: &FinalHeight, blocks: &[ReadBlock]) -> bool {
+    // The hash of the last one confirms those before it; the others are compared only if something
+    // in them is to be reported.
+    let to_report = blocks.iter().filter(|block| block.concerns_wallets);
+    let to_compare = to_report.chain(blocks.last()).map(|block| {
+        let ReadBlock { at, header, transactions, .. } = block;
+        (at.number, *header, transactions.clone())
+    });
+    let to_compare: Vec<_> = to_compare.collect();
+    let compare = |(number, header, transactions): (u64, Header, Vec<_>)| async move {
+        height.is_confirmed(number, &header, &transactions).await
+    };
+    let mut compared = stream::iter(to_compare).map(compare).buffered(CONCURRENCY);
+    while let Some(is_confirmed) = compared.next().await {
+        if !is_confirmed {
+            return false;
+        }
+    }
+    true
+}
+
+fn report_unconfirmed(block: u64, recent: &mut Recent) {
+    if recent.count_unconfirmed() {
+        let event = "finality_unconfirmed";
+        tracing::warn!(event, block, "block not confirmed by a second endpoint");
+    }
 }
 
 /// Returns the blocks after the tip as long as each is the child of the one before it: a node may

@@ -5,6 +5,7 @@ use crate::fault::Fault;
 use crate::notices::Message;
 use crate::scenario::{ELSEWHERE, People, Scenario, address};
 use crate::settle::Sent;
+use kms_server_testing::ServerProcess;
 use kms_types::wire::{Transfer, TransferState};
 use kms_types::{Token, TransferId, U256};
 
@@ -50,6 +51,13 @@ impl Scenario {
             ensure(counted == count, || format!("{count} transactions, {counted} are {block}"))?;
         }
         self.check_notices(fault, people, found)?;
+        if fault == Fault::Ahead {
+            for event in ["final_transfer_reopened", "finalized_block_removed"] {
+                let is_early = |server: &ServerProcess| server.log.lock().unwrap().contains(event);
+                let is_early = self.servers.iter().any(is_early);
+                ensure(!is_early, || format!("a block was final too early: {event}"))?;
+            }
+        }
         Ok(u64::try_from(paid.len()).unwrap())
     }
 

@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     Lagging,
     /// The second endpoint is on another chain with the same id.
     WrongFork,
+    /// One of the two endpoints claims to be many blocks ahead, so that its blocks are final early.
+    Ahead,
     /// The sender has no coins at all.
     Unfunded,
     /// A token is sent.
@@ -42,7 +44,7 @@ pub(crate) const LOW: u64 = 1_000_000_000;
 pub(crate) const HIGH: u64 = 200_000_000_000;
 
 impl Fault {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Losses,
         Self::BaseFee,
         Self::FundsGone,
@@ -52,6 +54,7 @@ impl Fault {
         Self::Heights,
         Self::Lagging,
         Self::WrongFork,
+        Self::Ahead,
         Self::Unfunded,
         Self::Tokens,
         Self::Many,
@@ -83,6 +86,7 @@ impl Fault {
             Self::Heights => "heights",
             Self::Lagging => "lagging",
             Self::WrongFork => "wrong-fork",
+            Self::Ahead => "ahead",
             Self::Unfunded => "unfunded",
             Self::Tokens => "tokens",
             Self::Many => "many",
@@ -92,7 +96,7 @@ impl Fault {
 
     /// Whether the servers have two endpoints.
     pub(crate) fn has_two_endpoints(self) -> bool {
-        matches!(self, Self::Lagging | Self::WrongFork)
+        matches!(self, Self::Lagging | Self::WrongFork | Self::Ahead)
     }
 
     /// Whether payments stay pending until their sender cancels them.

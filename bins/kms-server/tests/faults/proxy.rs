@@ -1,5 +1,5 @@
 //! A proxy before a node, which loses, delays, truncates, refuses, and answers as a node that is
-//! behind.
+//! behind or claims to be ahead.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -34,6 +34,8 @@ pub(crate) enum Height {
     Behind(u64),
     /// Another number of blocks with each request, below four.
     Mixed(Random),
+    /// It claims this many blocks more than there are, and that the newest one is final.
+    Ahead(u64),
 }
 
 /// What the proxy does to requests; nothing by default.
@@ -103,10 +105,16 @@ impl Rules {
 
     fn blocks_behind(&mut self) -> u64 {
         match &mut self.height {
-            Height::Newest => 0,
+            Height::Newest | Height::Ahead(_) => 0,
             Height::Behind(blocks) => *blocks,
             Height::Mixed(random) => random.below(4),
         }
+    }
+}
+
+impl Height {
+    fn blocks_ahead(&self) -> u64 {
+        if let Self::Ahead(blocks) = self { *blocks } else { 0 }
     }
 }
 
@@ -117,7 +125,8 @@ fn handle(mut stream: TcpStream, node: &str, rules: &Mutex<Rules>) -> Option<()>
         let mut rules = rules.lock().unwrap();
         let node = rules.other_node.clone().unwrap_or_else(|| node.to_owned());
         let (refused, pool) = (rules.refused.clone(), rules.pool);
-        (rules.fate(), Backend { node, behind: rules.blocks_behind(), refused, pool })
+        let (behind, ahead) = (rules.blocks_behind(), rules.height.blocks_ahead());
+        (rules.fate(), Backend { node, behind, ahead, refused, pool })
     };
     match fate {
         Fate::Lost => return None,
@@ -145,14 +154,16 @@ struct Backend {
     node: String,
     /// How many blocks it is behind.
     behind: u64,
+    /// How many blocks it claims that there are not.
+    ahead: u64,
     refused: Option<(String, &'static str)>,
     pool: Option<u64>,
 }
 
 impl Backend {
     fn answer(&self, request: &[u8]) -> Option<Vec<u8>> {
-        let is_plain = self.behind == 0 && self.refused.is_none() && self.pool.is_none();
-        if is_plain {
+        let is_honest = self.behind == 0 && self.ahead == 0;
+        if is_honest && self.refused.is_none() && self.pool.is_none() {
             return forward(&self.node, request);
         }
         let answer = match serde_json::from_slice(request).ok()? {
@@ -172,6 +183,9 @@ impl Backend {
             && let Some(words) = self.refusal(&call["params"])
         {
             return Some(refused(&call, words));
+        }
+        if self.ahead > 0 {
+            return self.boast(call);
         }
         if self.behind == 0 {
             let answer = self.forward_call(&call)?;
@@ -200,6 +214,24 @@ impl Backend {
         } else if is_above(&answer["result"], at) {
             answer["result"] = Value::Null;
         }
+        Some(answer)
+    }
+
+    /// Answers a call with a newest block that is too high, and that is final.
+    fn boast(&self, mut call: Value) -> Option<Value> {
+        let is_count = call["method"] == "eth_blockNumber";
+        let is_block = call["method"] == "eth_getBlockByNumber"
+            && matches!(call["params"][0].as_str(), Some("latest" | "finalized"));
+        if is_block {
+            call["params"][0] = json!("latest");
+        }
+        let mut answer = self.forward_call(&call)?;
+        let newest = match &mut answer["result"] {
+            newest if is_count => newest,
+            block if is_block => &mut block["number"],
+            _ => return Some(answer),
+        };
+        *newest = json!(format!("{:#x}", number(newest)? + self.ahead));
         Some(answer)
     }
 

@@ -255,6 +255,7 @@ impl Scenario {
     }
 
     fn follow_rules(&self, fault: Fault, people: &People, random: &mut Random) {
+        let (false_one, blocks) = (random.below(2), 3 + random.below(1_000));
         for (index, proxy) in self.proxies.iter().enumerate() {
             let is_second = index == 1;
             let mut rules = Rules { losses: Some(random.fork()), ..Rules::default() };
@@ -267,6 +268,9 @@ impl Scenario {
                 Fault::Lagging if is_second => rules.height = Height::Behind(2 + random.below(6)),
                 Fault::WrongFork if is_second => {
                     rules.other_node = self.other.as_ref().map(Anvil::url);
+                }
+                Fault::Ahead if is_second == (false_one == 1) => {
+                    rules.height = Height::Ahead(blocks);
                 }
                 Fault::Many => rules.pool = Some(POOL),
                 _ => {}
@@ -318,6 +322,8 @@ impl Scenario {
                 // It would bring the removed deposit back, or the removed coins.
                 1 if !fault.needs_the_sender() => drop(self.rpc("anvil_reorg", json!([1, []]))),
                 2..8 if fault == Fault::Many => {}
+                // Blocks that only the false endpoint calls final.
+                2..6 if fault == Fault::Ahead => drop(self.rpc("anvil_reorg", json!([2, []]))),
                 _ => self.mine(base_fee),
             }
         }

@@ -1,7 +1,4 @@
-//! Blocks with their transactions, and finality.
-
-use std::fmt;
-use std::str::FromStr;
+//! Blocks with their transactions.
 
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::{Address, B256, U64};
@@ -9,15 +6,10 @@ use alloy::providers::Provider;
 use kms_types::{EthAddress, Token, U256, Units};
 use serde::Deserialize;
 
-use super::Chain;
 use super::endpoint::Endpoint;
 use super::error::ChainError;
-use super::requests::Head;
 
-const GET_BLOCK: &str = "eth_getBlockByNumber";
-
-/// The block tag.
-const FINALIZED: &str = "finalized";
+pub(super) const GET_BLOCK: &str = "eth_getBlockByNumber";
 
 /// A block. Until it is finalized, its number alone does not identify it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,15 +18,6 @@ pub struct BlockRef {
     pub number: u64,
     /// Its hash.
     pub hash: [u8; 32],
-}
-
-/// When a block is final.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finality {
-    /// When the chain itself says so: at the block tag `finalized`.
-    Tag,
-    /// When this many blocks are above it, on a chain without the tag.
-    Blocks(u64),
 }
 
 /// A transaction that offers native coin to an address, or the token movement that it logged.
@@ -91,36 +74,6 @@ struct FullBlock {
     transactions: Vec<BlockTransaction>,
 }
 
-#[derive(Debug, Deserialize)]
-struct Number {
-    number: Option<U64>,
-}
-
-impl fmt::Display for Finality {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tag => f.write_str(FINALIZED),
-            Self::Blocks(above) => write!(f, "{above}"),
-        }
-    }
-}
-
-/// The text is neither the tag nor a number of blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected `finalized` or a number of blocks")]
-pub struct FinalityError;
-
-impl FromStr for Finality {
-    type Err = FinalityError;
-
-    fn from_str(text: &str) -> Result<Self, FinalityError> {
-        if text == FINALIZED {
-            return Ok(Self::Tag);
-        }
-        text.parse().map(Self::Blocks).map_err(|_not_a_number| FinalityError)
-    }
-}
-
 impl Endpoint {
     /// Returns the header of the block with this number; `None` if there is none yet.
     pub(crate) async fn header(&self, number: u64) -> Result<Option<Header>, ChainError> {
@@ -139,40 +92,22 @@ impl Endpoint {
         Ok(block.map(|FullBlock { header, transactions }| Block { number, header, transactions }))
     }
 
-    /// Returns the number of the newest final block; `None` on a chain that has none yet.
-    pub(crate) async fn final_block(
-        &self,
-        head: Head,
-        finality: Finality,
-    ) -> Result<Option<u64>, ChainError> {
-        match finality {
-            Finality::Blocks(above) => Ok(Some(head.block.saturating_sub(above))),
-            Finality::Tag => {
-                self.verify().await?;
-                let params = (BlockNumberOrTag::Finalized, false);
-                let block = self.provider.raw_request(GET_BLOCK.into(), params).await;
-                let block: Option<Number> = match self.record_call_outcome(block) {
-                    // It has no final block yet, or does not know the tag.
-                    Err(ChainError::Refused { .. } | ChainError::NoBlock { .. }) => None,
-                    block => block?,
-                };
-                Ok(block.and_then(|block| block.number).map(|number| number.to()))
-            }
-        }
-    }
-}
-
-impl Chain {
-    /// Compares with the chain when a block is final. A chain that is down or new is not an error.
+    /// Whether it has the block, with these transactions in it. An endpoint that fails does not.
     ///
-    /// # Errors
-    /// `NoFinality` when the chain does not have the block tag that decides.
-    pub async fn check_finality(&self, finality: Finality) -> Result<(), ChainError> {
-        let Ok((endpoint, head)) = self.endpoint().await else { return Ok(()) };
-        match endpoint.final_block(head, finality).await {
-            Ok(None) if !head.is_of_a_new_chain() => Err(ChainError::NoFinality),
-            Ok(_) | Err(_) => Ok(()),
-        }
+    /// The roots of the header are compared too, because a false answer may well have the true
+    /// hash.
+    pub(super) async fn has_block(
+        &self,
+        number: u64,
+        header: &Header,
+        transactions: &[BlockTransaction],
+    ) -> bool {
+        let found = match transactions {
+            [] => self.header(number).await.map(|header| header.map(|it| (it, Vec::new()))),
+            _ => self.block(number).await.map(|it| it.map(|it| (it.header, it.transactions))),
+        };
+        let Ok(Some((found, in_block))) = found else { return false };
+        found == *header && transactions.iter().all(|transaction| in_block.contains(transaction))
     }
 }
 

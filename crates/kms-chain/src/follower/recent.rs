@@ -6,12 +6,16 @@ use std::time::Duration;
 use kms_types::Timestamp;
 
 use super::{BlockRef, Deposit};
-use crate::chain::{BlockTransaction, Header};
+use crate::chain::{BlockTransaction, Claim, Header};
 use crate::settlement::Position;
 
 /// How often it is recorded that the chain was read: well within the time after which senders are
 /// notified that it was not.
 const NOTE_EVERY: Duration = Duration::from_secs(15);
+
+/// After how long an endpoint is reported whose final block no second one reports as final: more
+/// than two epochs of Ethereum, at whose end alone blocks become final.
+const OVERDUE: Duration = Duration::from_secs(15 * 60);
 
 /// A block that was read and settled.
 #[derive(Debug)]
@@ -33,8 +37,8 @@ pub(super) struct Recent {
     blocks: VecDeque<ReadBlock>,
     /// Whether the next block replaces one that was dropped.
     pub(super) is_forked: bool,
-    /// The final block that no second endpoint has confirmed yet.
-    awaited: Option<u64>,
+    /// What one endpoint reports as final, and no second one yet, since when.
+    claim: Option<(Claim, Timestamp)>,
     /// When the last round was recorded.
     noted_at: Option<Timestamp>,
     /// How many rounds in a row no second endpoint confirmed it.
@@ -76,13 +80,20 @@ impl Recent {
         self.blocks.extend(blocks);
     }
 
-    /// The block to confirm next if the chain calls blocks up to `newest` final: the same one until
-    /// a second endpoint has it. An endpoint that is always some blocks behind never has the newest
-    /// one.
-    pub(super) fn await_confirmation(&mut self, newest: u64) -> u64 {
-        let next = self.awaited.map_or(newest, |awaited| awaited.min(newest));
-        self.awaited = Some(next);
-        next
+    /// Keeps the highest block that one endpoint reports as final, until a second one does.
+    /// Returns it when that has not happened for so long that the endpoint is likely to be false,
+    /// and again each time as much has passed.
+    pub(super) fn overdue_claim(
+        &mut self,
+        highest: Claim,
+        agreed: u64,
+        now: Timestamp,
+    ) -> Option<Claim> {
+        let kept = self.claim.filter(|(claim, _)| claim.block > agreed);
+        let (claim, since) = kept.unwrap_or((highest, now));
+        let is_overdue = now.since(since) >= OVERDUE;
+        self.claim = Some((claim, if is_overdue { now } else { since }));
+        is_overdue.then_some(claim)
     }
 
     /// Counts a round without a confirmation. Returns whether to report it: the third one, because
@@ -131,7 +142,6 @@ impl Recent {
 
     pub(super) fn move_cursor(&mut self, to: BlockRef) {
         self.cursor = Some(to);
-        self.awaited = None;
         self.unconfirmed = 0;
         while self.blocks.front().is_some_and(|block| block.at.number <= to.number) {
             self.blocks.pop_front();
@@ -144,17 +154,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_that_is_always_behind_confirms_one_block_after_the_other() {
+    fn a_claim_is_overdue_only_if_no_second_endpoint_makes_it_for_long() {
+        let at = |minutes: u64| Timestamp(0).plus(Duration::from_secs(minutes * 60));
+        let claim = |block| Claim { block, endpoint: 2 };
+        // Endpoints of which one is always some blocks behind, a minute a block.
         let mut recent = Recent::default();
-        let heads = 10..20_u64;
-        let confirmed = heads.filter_map(|head| {
-            let (newest, behind) = (head - 2, head - 5);
-            let awaited = recent.await_confirmation(newest);
-            (awaited <= behind).then(|| {
-                recent.move_cursor(BlockRef { number: awaited, hash: [0; 32] });
-                awaited
-            })
-        });
-        assert_eq!(confirmed.collect::<Vec<_>>(), [8, 12]);
+        for minute in 0..100 {
+            assert_eq!(recent.overdue_claim(claim(minute + 5), minute, at(minute)), None);
+        }
+        // One that is a thousand blocks ahead.
+        let mut recent = Recent::default();
+        let overdue = |minute| {
+            recent.overdue_claim(claim(minute + 1_000), minute, at(minute)).map(|it| (minute, it))
+        };
+        let overdue: Vec<_> = (0..45).filter_map(overdue).collect();
+        assert_eq!(overdue, [(15, claim(1_000)), (30, claim(1_000))]);
     }
 }

@@ -23,7 +23,7 @@ fn payment(to: &Account, wei: u64) -> Value {
 
 impl World {
     /// Makes an external payment in its own block, and returns the hash.
-    fn deposit(&self, to: &Account, wei: u64) -> String {
+    pub(crate) fn deposit(&self, to: &Account, wei: u64) -> String {
         let hash = self.rpc("eth_sendTransaction", json!([payment(to, wei)]));
         self.mine(1);
         hash.as_str().unwrap().to_owned()
@@ -229,12 +229,12 @@ async fn a_chain_without_the_finalized_tag_is_reported() {
         assert!(error.to_string().contains("set chain.finality"), "{error}");
         chain.check_finality(Finality::Blocks(3)).await.unwrap();
         // A follower does not begin at the first block for it.
-        let follower = world.follower_by_tag(chain.clone());
+        let follower = world.follower_of(chain.clone(), Finality::Tag);
         let error = follower.round(world.now()).await.unwrap_err();
         assert!(error.to_string().contains("set chain.finality"), "{error}");
     }
     lost.check_finality(Finality::Tag).await.unwrap();
     let chain = Chain::new(&world.anvil.url(), world.anvil.chain_id()).unwrap();
     chain.check_finality(Finality::Tag).await.unwrap();
-    world.follower_by_tag(chain).round(world.now()).await.unwrap();
+    world.follower_of(chain, Finality::Tag).round(world.now()).await.unwrap();
 }

@@ -10,6 +10,7 @@ mod chain;
 mod confirm;
 mod endpoint;
 mod failover;
+mod finality;
 mod follower;
 mod forks;
 mod ladder;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kms_chain::follower::Follower;
+use kms_chain::follower::{Finality, Follower};
 use kms_chain::transfer::{Transfer, TransferFailure, TransferState};
 use kms_chain::{Chain, Checked, Endpoint, Transfers};
 use kms_core::account::Account;
@@ -267,7 +267,7 @@ async fn without_receipts_of_blocks_two_endpoints_have_to_agree() {
 async fn nothing_is_final_that_a_second_endpoint_does_not_confirm() {
     let world = World::new().await;
     let (_, bob, sent) = mined(&world, "0.1").await;
-    world.set_balance_of_stranger_and_pay(&bob);
+    world.deposit(&bob, 7);
     let has_blocks = Arc::new(AtomicBool::new(false));
     let shown = Arc::clone(&has_blocks);
     let second = stub::start_proxy(&world.anvil.url(), move |called| match called {
@@ -285,16 +285,6 @@ async fn nothing_is_final_that_a_second_endpoint_does_not_confirm() {
     world.rounds(&follower).await;
     assert_eq!(world.state(&sent).await, TransferState::Final);
     assert_eq!(world.deposits_of(&bob).await.len(), 1);
-}
-
-impl World {
-    /// An external payment to the account, in its own block.
-    fn set_balance_of_stranger_and_pay(&self, to: &Account) {
-        let rich = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
-        let payment = json!({"from": rich, "to": to.wallet.address.to_string(), "value": "0x7"});
-        self.rpc("eth_sendTransaction", json!([payment]));
-        self.mine(1);
-    }
 }
 
 #[tokio::test]
@@ -350,7 +340,7 @@ async fn a_payment_costs_at_most_twenty_calls_from_quote_to_finality() {
     let (url, calls) = counting(&world);
     let server = world.through(&url);
     let (url, reads) = counting(&world);
-    let follower = world.follower_with(&url, BLOCK);
+    let follower = world.follower_of(over(&[&url]), Finality::Blocks(BLOCK));
     let (idle, of_idle_blocks) = {
         world.rounds(&follower).await;
         // Its health check, which all requests of half a minute share.

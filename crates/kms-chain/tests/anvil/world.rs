@@ -289,9 +289,9 @@ impl World {
         follower(&self.database, chain, self.tokens(), Finality::Blocks(CONFIRMATIONS))
     }
 
-    /// A follower with its own endpoints, by the block tag `finalized`.
-    pub(crate) fn follower_by_tag(&self, chain: Chain) -> Follower {
-        follower(&self.database, chain, self.tokens(), Finality::Tag)
+    /// A follower with its own endpoints and finality.
+    pub(crate) fn follower_of(&self, chain: Chain, finality: Finality) -> Follower {
+        follower(&self.database, chain, self.tokens(), finality)
     }
 
     /// A follower that finds coin that arrives inside contract calls. The others do not, because
@@ -309,12 +309,6 @@ impl World {
             tokens: self.tokens(),
         };
         Follower::new(Arc::new(self.database.clone()), chain, config)
-    }
-
-    /// A follower with its own endpoint and finality.
-    pub(crate) fn follower_with(&self, url: &str, confirmations: u64) -> Follower {
-        let chain = Chain::new(url, self.anvil.chain_id()).unwrap();
-        follower(&self.database, chain, self.tokens(), Finality::Blocks(confirmations))
     }
 
     /// The external deposits that were reported to the account.
