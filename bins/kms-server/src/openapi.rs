@@ -1,8 +1,9 @@
 //! The OpenAPI document of the API, served at `/openapi.json` and as a page at `/docs/`.
 //!
 //! Each route file describes its own operations and the refusals that are particular to them. What
-//! all operations share is added here: the bearer token, the refusals that follow from it and from
-//! parameters and bodies, and `application/problem+json` (RFC 9457) as their content type.
+//! all operations share is added here: the schemes of authentication, the refusals that follow from
+//! them and from parameters and bodies, and `application/problem+json` (RFC 9457) as their content
+//! type.
 
 use actix_web::http::{Method, StatusCode};
 use kms_types::{ErrorCode, EventStream, Problem};
@@ -59,8 +60,10 @@ const ALWAYS: [ErrorCode; 4] = [
 /// Returns the document of the parts below `/v1`.
 pub(crate) fn document(v1: impl Iterator<Item = Document>) -> Document {
     let document = v1.fold(Root::openapi(), |document, part| document.nest("/v1", part));
-    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
-    completed(document, "token", SecurityScheme::Http(bearer))
+    let description = "A token with the scope that the operation names. `bot` includes `chat`, and \
+        every scope includes `read`";
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description));
+    completed(document, "token", SecurityScheme::Http(bearer.build()))
 }
 
 /// Returns the document of the parts below `/app/v1`.
@@ -68,7 +71,8 @@ pub(crate) fn page_document(parts: impl Iterator<Item = Document>) -> Document {
     // Merged first: two parts may have operations of one path.
     let parts = parts.reduce(Document::merge_from).unwrap_or_default();
     let document = Root::openapi().nest("/app/v1", parts);
-    let description = "`Launch` and the key that opened the page";
+    let description = "`Launch` and the key that opened the page, for the purpose that the \
+        operation names by its letter, or for any";
     let header = ApiKeyValue::with_description("Authorization", description);
     completed(document, "launch", SecurityScheme::ApiKey(ApiKey::Header(header)))
 }
@@ -81,7 +85,7 @@ fn completed(mut document: Document, name: &str, scheme: SecurityScheme) -> Docu
         let operations = operations.into_iter().chain([(Method::POST, &mut item.post)]);
         for (method, operation) in operations {
             if let Some(operation) = operation {
-                complete(&method, operation, name);
+                complete(&method, operation);
             }
         }
     }
@@ -93,12 +97,11 @@ pub(crate) fn page(document: Document) -> SwaggerUi {
     SwaggerUi::new("/docs/{_:.*}").url("/openapi.json", document)
 }
 
-/// Adds what follows from the shape of an operation. One that states its security is left alone.
-fn complete(method: &Method, operation: &mut Operation, scheme: &str) {
-    if operation.security.is_some() {
+/// Adds what follows from the shape of an operation. One without authentication is left alone.
+fn complete(method: &Method, operation: &mut Operation) {
+    if operation.security == Some(vec![SecurityRequirement::default()]) {
         return;
     }
-    operation.security = Some(vec![SecurityRequirement::new(scheme, Vec::<String>::new())]);
     let mut codes = ALWAYS.to_vec();
     if operation.parameters.is_some() || operation.request_body.is_some() {
         codes.push(ErrorCode::InvalidField);

@@ -41,6 +41,7 @@ crate::openapi::resource!(
 #[utoipa::path(
     operation_id = "page_create_wallet",
     tag = "page",
+    security(("launch" = ["n"])),
     request_body = NewWallet,
     responses(
         (status = 201, description = "The wallet was created", body = wire::Account),
@@ -71,6 +72,7 @@ async fn create(
 #[utoipa::path(
     operation_id = "page_confirm",
     tag = "page",
+    security(("launch" = ["c"])),
     request_body = ConfirmShown,
     responses(
         (status = 200, description = "The transfer", body = wire::Transfer),
@@ -110,6 +112,7 @@ fn repeated(transfer: &Transfer, password_hash: kms_types::PasswordHash) -> Conf
 #[utoipa::path(
     operation_id = "page_speed_up",
     tag = "page",
+    security(("launch" = ["s"])),
     request_body = ReplaceTransfer,
     responses(
         (status = 200, description = "The transfer", body = wire::Transfer),
@@ -133,6 +136,7 @@ async fn speed_up(
 #[utoipa::path(
     operation_id = "page_change_password",
     tag = "page",
+    security(("launch" = ["p"])),
     request_body = ChangePassword,
     responses(
         (status = 204, description = "The new password is in force, the old one is not"),
@@ -153,6 +157,7 @@ async fn change_password(
 #[utoipa::path(
     operation_id = "page_request_recovery",
     tag = "page",
+    security(("launch" = ["f"])),
     request_body = RequestRecovery,
     responses(
         (status = 201, description = "The recovery", body = wire::Recovery),
@@ -174,6 +179,7 @@ async fn request_recovery(
 #[utoipa::path(
     operation_id = "page_confirm_recovery",
     tag = "page",
+    security(("launch" = ["r"])),
     request_body = ConfirmCode,
     responses(
         (status = 200, description = "The recovery", body = wire::Recovery),
@@ -195,6 +201,7 @@ async fn recovery_code(
 #[utoipa::path(
     operation_id = "page_complete_recovery",
     tag = "page",
+    security(("launch" = ["r"])),
     request_body = CompleteRecovery,
     responses(
         (status = 200, description = "The new password is in force", body = wire::Recovery),
@@ -217,6 +224,7 @@ async fn new_password(
 #[utoipa::path(
     operation_id = "page_change_email",
     tag = "page",
+    security(("launch" = ["e"])),
     request_body = ChangeEmail,
     responses(
         (status = 204, description = "The code will be sent, or the address is deleted"),
@@ -237,6 +245,7 @@ async fn change_email(
 #[utoipa::path(
     operation_id = "page_confirm_email",
     tag = "page",
+    security(("launch" = ["e"])),
     request_body = ConfirmCode,
     responses(
         (status = 204, description = "The address is the account's"),
@@ -257,6 +266,7 @@ async fn email_code(
 #[utoipa::path(
     operation_id = "page_export_key",
     tag = "page",
+    security(("launch" = ["x"])),
     request_body = ExportKey,
     responses(
         (status = 200, description = "The key, encrypted", body = ExportedKey),
@@ -277,6 +287,7 @@ async fn export_key(
 #[utoipa::path(
     operation_id = "page_set_limit",
     tag = "page",
+    security(("launch" = ["l"])),
     request_body = SetLimit,
     responses(
         (status = 200, description = "The limits", body = SpendingLimits),
@@ -298,6 +309,7 @@ async fn set_limit(
 #[utoipa::path(
     operation_id = "page_unfreeze",
     tag = "page",
+    security(("launch" = ["l"])),
     request_body = Unfreeze,
     responses(
         (status = 200, description = "The account, which is still frozen", body = wire::Account),

@@ -38,6 +38,7 @@ const BATCH: u32 = 500;
 #[utoipa::path(
     operation_id = "page_account",
     tag = "page",
+    security(("launch" = [])),
     responses(
         (status = 200, description = "The account", body = wire::Account),
         (status = 404, description = "The user has no wallet"),
@@ -56,6 +57,7 @@ async fn read_account(
 #[utoipa::path(
     operation_id = "page_balance",
     tag = "page",
+    security(("launch" = [])),
     responses(
         (status = 200, description = "The balance", body = Balance),
         (status = 404, description = "The user has no wallet"),
@@ -74,6 +76,7 @@ async fn read_balance(
 #[utoipa::path(
     operation_id = "page_history",
     tag = "page",
+    security(("launch" = [])),
     responses(
         (status = 200, description = "The newest entries", body = HistoryPage),
         (status = 404, description = "The user has no wallet"),
@@ -93,6 +96,7 @@ async fn read_history(
 #[utoipa::path(
     operation_id = "page_uses",
     tag = "page",
+    security(("launch" = [])),
     responses(
         (status = 200, description = "The last records", body = KeyUses),
         (status = 404, description = "The user has no wallet"),
@@ -126,6 +130,7 @@ async fn read_uses(launched: Launched<Any>, state: Data<State>) -> Result<HttpRe
 #[utoipa::path(
     operation_id = "page_recovery",
     tag = "page",
+    security(("launch" = [])),
     responses(
         (status = 200, description = "The recovery", body = wire::Recovery),
         (status = 204, description = "There is none"),
@@ -145,6 +150,7 @@ async fn read_recovery(
 #[utoipa::path(
     operation_id = "page_limits",
     tag = "page",
+    security(("launch" = [])),
     responses(
         (status = 200, description = "The limits", body = SpendingLimits),
         (status = 404, description = "The user has no wallet"),
@@ -163,6 +169,7 @@ async fn read_limits(
 #[utoipa::path(
     operation_id = "page_transfer",
     tag = "page",
+    security(("launch" = ["c"]), ("launch" = ["s"])),
     responses(
         (status = 200, description = "The transfer", body = TransferView),
         (status = 404, description = "The user has no such transfer"),
@@ -181,6 +188,7 @@ async fn read_transfer(
 #[utoipa::path(
     operation_id = "page_replacement_fee",
     tag = "page",
+    security(("launch" = ["s"])),
     responses(
         (status = 200, description = "The fee", body = Replacement),
         (status = 404, description = "The user has no such transfer"),

@@ -26,6 +26,7 @@ crate::openapi::resource!(create, read, change_password, seen_usernames, balance
 #[utoipa::path(
     operation_id = "create_account",
     tag = "accounts",
+    security(("token" = ["bot"])),
     request_body = CreateAccount,
     responses(
         (
@@ -151,6 +152,7 @@ pub(crate) async fn create_by(
 #[utoipa::path(
     operation_id = "read_account",
     tag = "accounts",
+    security(("token" = ["read"])),
     params(("account" = AccountRef, Path)),
     responses(
         (status = 200, description = "The account", body = wire::Account),
@@ -171,6 +173,7 @@ pub(crate) async fn read(
 #[utoipa::path(
     operation_id = "change_password",
     tag = "accounts",
+    security(("token" = ["bot"])),
     params(("account" = AccountRef, Path)),
     request_body = ChangePassword,
     responses(
@@ -224,6 +227,7 @@ pub(crate) async fn change_password_by(
 #[utoipa::path(
     operation_id = "report_usernames",
     tag = "names",
+    security(("token" = ["chat"])),
     params(("account" = AccountRef, Path)),
     request_body = SeenUsernames,
     responses(
@@ -253,6 +257,7 @@ pub(crate) async fn seen_usernames(
 #[utoipa::path(
     operation_id = "read_balance",
     tag = "accounts",
+    security(("token" = ["read"])),
     params(("account" = AccountRef, Path)),
     responses(
         (status = 200, description = "The balance", body = Balance),

@@ -21,6 +21,7 @@ crate::openapi::resource!(change_mobile, change_email, confirm_email);
 #[utoipa::path(
     operation_id = "change_mobile",
     tag = "contacts",
+    security(("token" = ["chat"])),
     params(("account" = AccountRef, Path)),
     request_body = ChangeMobile,
     responses(
@@ -53,6 +54,7 @@ pub(crate) async fn change_mobile(
 #[utoipa::path(
     operation_id = "change_email",
     tag = "contacts",
+    security(("token" = ["bot"])),
     params(("account" = AccountRef, Path)),
     request_body = ChangeEmail,
     responses(
@@ -117,6 +119,7 @@ pub(crate) async fn change_email_by(
 #[utoipa::path(
     operation_id = "confirm_email",
     tag = "contacts",
+    security(("token" = ["bot"])),
     params(("account" = AccountRef, Path)),
     request_body = ConfirmCode,
     responses(

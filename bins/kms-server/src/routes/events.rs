@@ -40,6 +40,7 @@ pub(crate) struct EventParameters {
 #[utoipa::path(
     operation_id = "read_events",
     tag = "events",
+    security(("token" = ["chat"])),
     params(
         ("stream" = EventStream, Query, description = "Which events"),
         ("after" = Option<EventCursor>, Query, description = "`next` of the page before"),

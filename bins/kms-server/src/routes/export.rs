@@ -23,6 +23,7 @@ crate::openapi::resource!(export);
 #[utoipa::path(
     operation_id = "export_key",
     tag = "accounts",
+    security(("token" = ["bot"])),
     params(("account" = AccountRef, Path)),
     request_body = ExportKey,
     responses(

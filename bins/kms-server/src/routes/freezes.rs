@@ -28,6 +28,7 @@ const UNFREEZES_A_DAY: u32 = 5;
 #[utoipa::path(
     operation_id = "freeze_account",
     tag = "accounts",
+    security(("token" = ["chat"])),
     params(("account" = AccountRef, Path)),
     responses(
         (
@@ -60,6 +61,7 @@ pub(crate) async fn freeze(
 #[utoipa::path(
     operation_id = "unfreeze_account",
     tag = "accounts",
+    security(("token" = ["bot"])),
     params(("account" = AccountRef, Path)),
     request_body = Unfreeze,
     responses(

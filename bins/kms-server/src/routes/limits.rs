@@ -21,6 +21,7 @@ crate::openapi::resource!(read, set);
 #[utoipa::path(
     operation_id = "read_limits",
     tag = "accounts",
+    security(("token" = ["read"])),
     params(("account" = AccountRef, Path)),
     responses(
         (status = 200, description = "The limits", body = SpendingLimits),
@@ -42,6 +43,7 @@ pub(crate) async fn read(
 #[utoipa::path(
     operation_id = "set_limit",
     tag = "accounts",
+    security(("token" = ["chat"])),
     params(("account" = AccountRef, Path)),
     request_body = SetLimit,
     responses(

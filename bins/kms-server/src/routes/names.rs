@@ -17,6 +17,7 @@ crate::openapi::resource!(resolve, network);
 #[utoipa::path(
     operation_id = "resolve_name",
     tag = "names",
+    security(("token" = ["read"])),
     params(("username" = Username, Path)),
     responses(
         (status = 200, description = "The holder", body = NameRecord),
@@ -46,6 +47,7 @@ pub(crate) async fn resolve(
 #[utoipa::path(
     operation_id = "read_network",
     tag = "network",
+    security(("token" = ["read"])),
     responses(
         (status = 200, description = "The network", body = Network),
     )

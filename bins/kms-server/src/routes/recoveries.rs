@@ -32,6 +32,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[utoipa::path(
     operation_id = "request_recovery",
     tag = "recoveries",
+    security(("token" = ["bot"])),
     params(("account" = AccountRef, Path)),
     request_body = RequestRecovery,
     responses(
@@ -131,6 +132,7 @@ pub(crate) async fn request_by(
 #[utoipa::path(
     operation_id = "read_recovery",
     tag = "recoveries",
+    security(("token" = ["read"])),
     params(("account" = AccountRef, Path)),
     responses(
         (
@@ -189,6 +191,7 @@ pub(crate) async fn read_of(state: &State, account: &Account) -> Result<HttpResp
 #[utoipa::path(
     operation_id = "confirm_recovery",
     tag = "recoveries",
+    security(("token" = ["bot"])),
     params(("account" = AccountRef, Path), ("id" = RecoveryId, Path)),
     request_body = ConfirmCode,
     responses(
@@ -234,6 +237,7 @@ pub(crate) async fn confirm_by(
 #[utoipa::path(
     operation_id = "cancel_recovery",
     tag = "recoveries",
+    security(("token" = ["chat"])),
     params(("account" = AccountRef, Path), ("id" = RecoveryId, Path)),
     responses(
         (status = 200, description = "The recovery", body = wire::Recovery),
@@ -259,6 +263,7 @@ pub(crate) async fn cancel(
 #[utoipa::path(
     operation_id = "complete_recovery",
     tag = "recoveries",
+    security(("token" = ["bot"])),
     params(("account" = AccountRef, Path), ("id" = RecoveryId, Path)),
     request_body = CompleteRecovery,
     responses(

@@ -33,6 +33,7 @@ crate::openapi::resource!(quote, confirm, cancel, replacement_fee, replace, read
 #[utoipa::path(
     operation_id = "quote_transfer",
     tag = "transfers",
+    security(("token" = ["chat"])),
     request_body = QuoteTransfer,
     responses(
         (
@@ -108,6 +109,7 @@ async fn admit_quote(state: &State, sender: AccountId) -> Result<(), ApiError> {
 #[utoipa::path(
     operation_id = "confirm_transfer",
     tag = "transfers",
+    security(("token" = ["bot"])),
     params(("id" = TransferId, Path)),
     request_body = ConfirmTransfer,
     responses(
@@ -181,6 +183,7 @@ pub(crate) async fn confirm_by(
 #[utoipa::path(
     operation_id = "cancel_transfer",
     tag = "transfers",
+    security(("token" = ["chat"])),
     params(("id" = TransferId, Path)),
     responses(
         (status = 200, description = "The transfer", body = wire::Transfer),
@@ -201,6 +204,7 @@ pub(crate) async fn cancel(
 #[utoipa::path(
     operation_id = "read_replacement_fee",
     tag = "transfers",
+    security(("token" = ["chat"])),
     params(("id" = TransferId, Path)),
     responses(
         (status = 200, description = "The fee", body = wire::Replacement),
@@ -226,6 +230,7 @@ pub(crate) async fn replacement_fee(
 #[utoipa::path(
     operation_id = "replace_transfer",
     tag = "transfers",
+    security(("token" = ["bot"])),
     params(("id" = TransferId, Path)),
     request_body = ReplaceTransfer,
     responses(
@@ -316,6 +321,7 @@ where
 #[utoipa::path(
     operation_id = "read_transfer",
     tag = "transfers",
+    security(("token" = ["read"])),
     params(("id" = TransferId, Path)),
     responses(
         (status = 200, description = "The transfer", body = wire::Transfer),
@@ -354,6 +360,7 @@ enum Direction {
 #[utoipa::path(
     operation_id = "list_transfers",
     tag = "transfers",
+    security(("token" = ["read"])),
     params(
         ("account" = AccountRef, Path),
         (

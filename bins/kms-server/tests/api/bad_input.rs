@@ -140,16 +140,6 @@ async fn bad_paths_are_refused(test: TestServer) {
 async fn the_api_is_documented_and_monitored(test: TestServer) {
     let get = async |path: &str| test.raw().get(test.url(path)).send().await.unwrap();
     let document: Value = get("/openapi.json").await.json().await.unwrap();
-    let mut operations: Vec<String> = document["paths"]
-        .as_object()
-        .unwrap()
-        .iter()
-        .flat_map(|(path, item)| {
-            item.as_object().unwrap().keys().map(move |method| format!("{method} {path}"))
-        })
-        .collect();
-    operations.sort();
-    insta::assert_snapshot!("operations", operations.join("\n"));
     let text = document.to_string();
     for reference in text.split("\"#").skip(1).filter_map(|rest| rest.split('"').next()) {
         assert!(document.pointer(reference).is_some(), "{reference} is in no document");
