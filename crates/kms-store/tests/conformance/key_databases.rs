@@ -12,9 +12,9 @@ use kms_types::{AccountId, SckId, Timestamp};
 
 /// Runs functions over every key database: a name, and how to open an empty one.
 macro_rules! on_every_key_database {
-    ($(#[$feature:meta] $name:ident: $open:expr),* $(,)?) => {
+    ($($(#[$feature:meta])? $name:ident: $open:expr),* $(,)?) => {
         $(
-            #[$feature]
+            $(#[$feature])?
             mod $name {
                 use super::*;
 
