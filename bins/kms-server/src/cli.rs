@@ -6,6 +6,7 @@ mod audit_export;
 mod audit_state;
 mod healthcheck;
 mod keys;
+mod operator;
 mod proofs;
 mod record;
 mod recoveries;

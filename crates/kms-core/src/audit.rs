@@ -13,7 +13,7 @@ pub use self::verify::{Break, Chaining, Evidence, Leniency, OpenIntent, Verified
 
 use kms_types::{AccountId, RecoveryId, SckId, TelegramId, Timestamp, TransferId};
 
-use crate::rescue::RescueDigest;
+use crate::rescue::digest::RescueDigest;
 
 /// The authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]

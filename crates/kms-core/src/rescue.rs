@@ -11,9 +11,9 @@ use sha2::{Digest, Sha256};
 
 use crate::account::{Account, AccountState};
 
-/// What a rescue would write for an account, identified: two operators agree on this value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RescueDigest([u8; 32]);
+pub(crate) mod digest;
+
+pub use digest::RescueDigest;
 
 /// An account as it is stored, whether it passes its integrity check or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl DamagedAccount {
             hash.update((field.len() as u64).to_be_bytes());
             hash.update(field);
         }
-        RescueDigest(hash.finalize().into())
+        RescueDigest::from(<[u8; 32]>::from(hash.finalize()))
     }
 
     /// Frozen, until its owner's password lifts that. The freeze of an operator stays.
@@ -84,26 +84,6 @@ impl DamagedAccount {
             created_at: at,
             ..account
         }
-    }
-}
-
-impl RescueDigest {
-    /// Returns its bytes.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl From<[u8; 32]> for RescueDigest {
-    fn from(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-}
-
-impl std::fmt::Display for RescueDigest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&hex::encode(self.0))
     }
 }
 

@@ -1,12 +1,11 @@
 //! `kms-server account`: freeze, unfreeze and rescue an account.
 
-use std::str::FromStr;
-
 use clap::{Args, Subcommand};
 use kms_types::AccountRef;
 
+use super::operator::{Reason, operator};
 use super::rescue::RescueCommand;
-use super::vault::{Vault, operator};
+use super::vault::Vault;
 use super::{rescue, say};
 use crate::clock;
 use crate::config::Settings;
@@ -32,38 +31,6 @@ pub(super) struct Freeze {
     /// Why, for the audit: a ticket, or up to 100 printable ASCII characters.
     #[arg(long)]
     reason: Reason,
-}
-
-/// Why an operator acts, in the audit.
-#[derive(Clone, Debug)]
-pub(super) struct Reason(pub(super) String);
-
-/// The operator who acts, in the audit.
-#[derive(Clone, Debug)]
-pub(super) struct Person(pub(super) String);
-
-impl FromStr for Reason {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        printable(text, 100).map(Self).ok_or("expected 1 to 100 printable ASCII characters")
-    }
-}
-
-impl FromStr for Person {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        printable(text, 40).map(Self).ok_or("expected 1 to 40 printable ASCII characters")
-    }
-}
-
-/// The text without white space around it. In the audit it is part of the actor, so it holds no
-/// control character and no character that changes the direction of text.
-fn printable(text: &str, longest: usize) -> Option<String> {
-    let is_printable = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
-    let text = text.trim();
-    (is_printable && (1..=longest).contains(&text.len())).then(|| text.to_owned())
 }
 
 pub(super) async fn run(settings: Settings, command: AccountCommand) -> anyhow::Result<()> {

@@ -10,9 +10,10 @@ use clap::Subcommand;
 use kms_core::ports::StoreError;
 use kms_core::{CustodyError, MasterKeyId, Rewrapped, ServerKeyId};
 
+use super::operator::operator;
 use super::record::Record;
 use super::server_keys::{self, KeyLine};
-use super::vault::{Held, Vault, operator};
+use super::vault::{Held, Vault};
 use super::{connect, open_keys, say};
 use crate::clock;
 use crate::config::Settings;

@@ -6,7 +6,7 @@ use kms_core::ports::AuditLog;
 use kms_process::ErrorChain;
 use kms_store::Database;
 
-use super::vault::operator;
+use super::operator::operator;
 use crate::clock;
 
 /// Prints to standard error, because another program may read standard output.

@@ -8,9 +8,10 @@ use kms_process::ErrorChain;
 use kms_store::Paused;
 use kms_types::RecoveryId;
 
+use super::operator::operator;
 use super::record::Record;
 use super::say;
-use super::vault::{Vault, operator};
+use super::vault::Vault;
 use crate::clock;
 use crate::config::Settings;
 

@@ -9,9 +9,9 @@ use kms_core::{Custody, CustodyError};
 use kms_store::Proposal;
 use kms_types::{AccountRef, EthAddress};
 
-use super::account::{Person, Reason};
+use super::operator::{Person, Reason, operator};
 use super::say;
-use super::vault::{Vault, operator};
+use super::vault::Vault;
 use crate::clock;
 use crate::config::Settings;
 

@@ -8,10 +8,9 @@ use kms_core::account::Account;
 use kms_core::ports::{AccountStore, StoreError};
 use kms_core::{Custody, MasterKeyId, ServerKeys};
 use kms_store::{Database, KeyDatabase, ListedAccount, open_existing_key_database};
-use uuid::Uuid;
 
 use super::record::Record;
-use crate::config::{self, DatabaseSettings, KmsKeySettings, PasswordSettings, Settings};
+use crate::config::{DatabaseSettings, KmsKeySettings, PasswordSettings, Settings};
 use crate::{key_ring, startup};
 
 /// How many accounts are read at once.
@@ -183,13 +182,4 @@ impl Census {
     pub(super) fn count(&self, key: &MasterKeyId) -> u64 {
         self.under.get(key).copied().unwrap_or_default()
     }
-}
-
-/// The operator who runs a command, as the caller in the audit. Each action has its own request id,
-/// because an OUTCOME is matched to its INTENT by that id.
-pub(super) fn operator(command: &str) -> kms_core::audit::Caller {
-    let operator = Some(config::operator());
-    let caller =
-        kms_core::audit::Caller::new(format!("kms-server {command}"), Uuid::new_v4().to_string());
-    kms_core::audit::Caller { operator, ..caller }
 }
