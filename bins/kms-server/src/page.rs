@@ -1,9 +1,11 @@
-//! The public listener: the vault page's API, and the links of e-mails. It has nothing of `/v1`.
+//! The public listener: the vault page and its API, and the links of e-mails. It has nothing of
+//! `/v1`.
 //!
 //! The page authenticates by an opening that Telegram signed. Every handler states by the type of
 //! its argument for which purpose it must have been opened ([`launched::Launched`]).
 
 mod acts;
+mod files;
 mod launched;
 mod launches;
 mod reads;
@@ -44,6 +46,7 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
         .service(show_document);
     config
         .service(app)
+        .configure(files::configure)
         .configure(stop_page::configure)
         .configure(freeze_page::configure)
         .default_service(web::to(no_such_route));

@@ -362,6 +362,7 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
             settings.limits.reads.quota(),
             settings.limits.account_reads.quota(),
         ),
+        app: settings.page.app.clone(),
         launches: launch_verifier(settings.page),
         openings: OpeningLimits::new(
             settings.limits.all_launches.quota(),

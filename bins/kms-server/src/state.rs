@@ -13,7 +13,7 @@ use kms_store::{Database, KeyDatabase};
 use kms_types::wire::Network;
 
 use crate::clock;
-use crate::config::LimitSettings;
+use crate::config::{AppLink, LimitSettings};
 use crate::error::{ApiError, Defect};
 use crate::kms_key_status::KmsKeyStatus;
 use crate::rate_limits::{OpeningLimits, ReadLimits};
@@ -38,6 +38,8 @@ pub(crate) struct State {
     /// Whose openings of the page count.
     pub(crate) launches: LaunchVerifier,
     pub(crate) openings: OpeningLimits,
+    /// The link of the page at Telegram.
+    pub(crate) app: Option<AppLink>,
     pub(crate) kms_keys: Arc<KmsKeyStatus>,
     pub(crate) readiness: Arc<Readiness>,
     /// Cancelled when the server stops, which ends long polls.

@@ -3,8 +3,8 @@
 use kms_types::LaunchKey;
 use kms_types::wire::{
     Account, Balance, ChangeEmail, ChangePassword, CompleteRecovery, ConfirmCode, ConfirmShown,
-    ExportKey, ExportedKey, HistoryPage, KeyUses, NewWallet, OpenLaunch, OpenedLaunch, Recovery,
-    ReplaceTransfer, Replacement, RequestRecovery, SetLimit, SpendingLimits, Transfer,
+    ExportKey, ExportedKey, HistoryPage, KeyUses, Network, NewWallet, OpenLaunch, OpenedLaunch,
+    Recovery, ReplaceTransfer, Replacement, RequestRecovery, SetLimit, SpendingLimits, Transfer,
     TransferView, Unfreeze,
 };
 use reqwest::Method;
@@ -77,6 +77,16 @@ impl Vault {
     /// [`ClientError`]: the server refused, or its response did not arrive.
     pub async fn account(&self) -> Result<Account, ClientError> {
         self.client.get(&["account"], &[]).await
+    }
+
+    /// Returns the chain and its tokens.
+    ///
+    /// `GET /app/v1/network`.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the server refused, or its response did not arrive.
+    pub async fn network(&self) -> Result<Network, ClientError> {
+        self.client.get(&["network"], &[]).await
     }
 
     /// Returns the balance.

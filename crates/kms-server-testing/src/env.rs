@@ -315,6 +315,7 @@ impl TestEnv {
             ("SERVER_KEYS__CODES", codes.1.clone()),
             ("SERVER_KEYS__CHECKPOINT", checkpoint.1.clone()),
         ]);
+        variables.extend(self.page.app.as_ref().map(|app| ("PAGE__APP", app.to_string())));
         variables.extend(self.owner.clone().map(|url| ("DATABASE__MIGRATE_URL", url)));
         let variables = variables.into_iter();
         let variables = variables.map(|(name, value)| (format!("KMS_SERVER__{name}"), value));

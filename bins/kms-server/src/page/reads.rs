@@ -19,6 +19,7 @@ use crate::state::State;
 
 crate::openapi::resource!(
     read_account,
+    read_network,
     read_balance,
     read_history,
     read_uses,
@@ -51,6 +52,18 @@ async fn read_account(
 ) -> Result<HttpResponse, ApiError> {
     let account = accounts::find(&state, launched.account()).await?;
     Ok(HttpResponse::Ok().json(accounts::show(&state, account)?))
+}
+
+/// Returns the chain and its tokens.
+#[utoipa::path(
+    operation_id = "page_network",
+    tag = "page",
+    security(("launch" = [])),
+    responses((status = 200, description = "The chain", body = wire::Network))
+)]
+#[get("/network")]
+async fn read_network(_launched: Launched<Any>, state: Data<State>) -> HttpResponse {
+    HttpResponse::Ok().json(&state.network)
 }
 
 /// Returns the balance.

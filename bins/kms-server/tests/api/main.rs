@@ -26,6 +26,7 @@ mod memory;
 mod operations;
 mod outages;
 mod page;
+mod page_files;
 mod planted_secrets;
 mod recoveries;
 mod rescue;

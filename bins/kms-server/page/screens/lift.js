@@ -1,0 +1,99 @@
+// What protects the wallet: its limits, its freeze, and that it is used on this page alone.
+
+import { Act, get } from '../api.js';
+import { announce, el, show } from '../dom.js';
+import { amount, native, readCoins } from '../format.js';
+import { card, closeButton, facts, field, form, linkTo, note, passwordField, when }
+  from '../parts.js';
+import { hash } from '../password.js';
+import { rich, t } from '../texts.js';
+
+export async function screen(context, said) {
+  await context.reload();
+  const { limits } = await get('/limits');
+  const { account } = context;
+  show(
+    t('lift.title'),
+    said && note('good', el('p', { role: 'status' }, said)),
+    account.state === 'frozen' && note('danger', el('p', {}, t('home.frozen'))),
+    account.state === 'frozen_by_owner' && freeze(context),
+    limits.map((limit) => limitCard(context, limit)),
+    account.page_only && leave(context),
+    closeButton(t('tochat')),
+    context.footer(),
+  );
+  if (said) announce(said);
+}
+
+function freeze(context) {
+  const { account } = context;
+  if (account.unfreezes_at) {
+    return note('warning', el('p', {}, rich('home.unfreezes', { time: when(account.unfreezes_at) })));
+  }
+  const secret = passwordField({ label: t('password'), account });
+  const lift = new Act('POST', '/unfreeze');
+  const run = async () => {
+    const password_hash = await hash(context.launch.telegram_id, secret.value());
+    await lift.send({ password_hash });
+    await screen(context, t('lift.unfreezing'));
+  };
+  return card(t('lift.frozen'), el('p', {}, t('lift.frozen.text')),
+    form({ fields: [secret], label: t('home.unfreeze'), run }),
+    linkTo('f', t('change.forgot'), 'link'));
+}
+
+function limitCard(context, { token, limit, spent, own, later }) {
+  const asset = token ?? native(context.network);
+  const shown = (units) => (units === null ? t('lift.none') : amount(units, asset));
+  const set = new Act('PUT', '/limits');
+  const wanted = field({
+    label: t('lift.new', { symbol: asset.symbol }), inputmode: 'decimal', hint: t('lift.hint'),
+    trouble: (text) => (readCoins(text, asset.decimals) === null ? t('lift.malformed') : null),
+  });
+  const put = async (units) => {
+    const body = { amount: units, ...(token ? { asset: token.symbol } : {}) };
+    const { limits } = await set.send(body);
+    const mine = limits.find((known) => known.token?.symbol === token?.symbol);
+    const said = mine?.later
+      ? t('lift.later', { limit: shown(mine.later.units) })
+      : t('lift.now', { limit: shown(mine?.own ?? null) });
+    await screen(context, said);
+  };
+  const run = () => put(readCoins(wanted.value(), asset.decimals));
+  const none = form({ fields: [], label: t('lift.remove'), network: context.network, run: () => put('none') });
+  none.classList.add('secondary');
+  return card(t('lift.limit', { symbol: asset.symbol }),
+    facts([
+      [t('lift.inforce'), shown(limit)],
+      [t('lift.spent'), amount(spent, asset)],
+      [t('lift.own'), shown(own)],
+      later && [t('lift.coming'), rich('lift.from', { limit: shown(later.units), time: when(later.from) })],
+    ]),
+    form({ fields: [wanted], label: t('lift.set'), network: context.network, run }),
+    own !== null && none);
+}
+
+/** Leaving: from then on, the chat may use the password as well. */
+function leave(context) {
+  const { account } = context;
+  if (account.leaves_page_at) {
+    const stay = new Act('DELETE', '/leave-page');
+    const run = async () => {
+      await stay.send();
+      await screen(context, t('leave.stayed'));
+    };
+    return card(t('leave.title'),
+      el('p', {}, rich('home.leaves', { time: when(account.leaves_page_at) })),
+      form({ fields: [], label: t('home.stay'), run }));
+  }
+  const secret = passwordField({ label: t('password'), account });
+  const act = new Act('POST', '/leave-page');
+  const run = async () => {
+    const password_hash = await hash(context.launch.telegram_id, secret.value());
+    await act.send({ password_hash });
+    await screen(context, t('leave.asked'));
+  };
+  return el('details', { class: 'card' }, el('summary', {}, t('leave.title')),
+    el('p', {}, t('leave.text')), note('warning', el('p', {}, t('leave.warning'))),
+    form({ fields: [secret], label: t('leave.do'), danger: true, run }));
+}
