@@ -7,7 +7,7 @@ mod verify;
 
 pub use self::verify::AuditError;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use diesel::prelude::*;
 use kms_core::RowMac;
@@ -183,6 +183,35 @@ impl Database {
                 .select(Columns::as_select())
                 .load(connection)?;
             Ok(rows.into_iter().map(AuditRow::from).collect())
+        })
+        .await
+    }
+
+    /// Returns the newest records of an account, at most this many, oldest first: those with its
+    /// id, and those with its owner's Telegram id.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn newest_audit_of(
+        &self,
+        account: AccountId,
+        owner: TelegramId,
+        limit: u32,
+    ) -> Result<Vec<AuditRow>, StoreError> {
+        self.blocking(move |connection| {
+            let newest = || {
+                let rows = audit::table.order(audit::seq.desc()).limit(limit.into());
+                rows.select(Columns::as_select())
+            };
+            // One index each: a condition with OR would read and sort all records of the account.
+            let of_account: Vec<Columns> =
+                newest().filter(audit::account_id.eq(account.to_string())).load(connection)?;
+            let of_owner: Vec<Columns> =
+                newest().filter(audit::telegram_id.eq(i64::from(owner))).load(connection)?;
+            let both = of_account.into_iter().chain(of_owner);
+            let rows: BTreeMap<i64, Columns> = both.map(|row| (row.seq, row)).collect();
+            let surplus = rows.len().saturating_sub(usize::try_from(limit).unwrap_or(usize::MAX));
+            Ok(rows.into_values().skip(surplus).map(AuditRow::from).collect())
         })
         .await
     }

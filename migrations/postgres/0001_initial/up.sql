@@ -401,8 +401,8 @@ create table audit (
     key_id integer not null,
     keyed_hash bytea not null
 );
-create index audit_account on audit (account_id);
-create index audit_telegram on audit (telegram_id);
+create index audit_account on audit (account_id, seq);
+create index audit_telegram on audit (telegram_id, seq);
 create index audit_subject on audit (subject);
 
 -- The end of the chain, in one row that an append locks. An advisory lock would do, but any role

@@ -1,11 +1,13 @@
 //! What an owner sees on the page, all of it from the database.
 
+use std::collections::HashSet;
+
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get};
 use kms_chain::transfer::Transfer;
 use kms_core::launch::Launch;
 use kms_core::ports::AccountStore;
-use kms_store::Page;
+use kms_store::{AuditRow, Page};
 use kms_types::wire::{
     self, Balance, HistoryPage, KeyUse, KeyUses, Replacement, SpendingLimits, TransferView,
 };
@@ -32,8 +34,8 @@ crate::openapi::resource!(
 /// How much of the history is shown.
 const SHOWN: u32 = 20;
 
-/// How many records of the audit are read at once.
-const BATCH: u32 = 500;
+/// How many records of the audit are read.
+const RECORDS: u32 = 500;
 
 /// Returns the account of the user who opened the page.
 #[utoipa::path(
@@ -118,24 +120,19 @@ async fn read_history(
 #[get("/uses")]
 async fn read_uses(launched: Launched<Any>, state: Data<State>) -> Result<HttpResponse, ApiError> {
     let account = accounts::find(&state, launched.account()).await?;
-    let (id, owner) = (Some(account.id), Some(account.telegram_id));
-    let (mut uses, mut place) = (Vec::new(), i64::MIN);
-    loop {
-        let rows = state.database.audit_of(id, owner, place, BATCH).await?;
-        let Some(last) = rows.last() else { break };
-        place = last.sequence;
-        // An INTENT is followed by its outcome.
-        let done = rows.into_iter().filter(|row| row.phase != "intent");
-        uses.extend(done.map(|row| KeyUse {
-            at: row.at,
-            action: row.action,
-            outcome: row.outcome,
-            on_page: row.actor.starts_with("launch "),
-        }));
-        let shown = usize::try_from(BATCH).unwrap_or(usize::MAX);
-        let surplus = uses.len().saturating_sub(shown);
-        drop(uses.drain(..surplus));
-    }
+    let rows = state.database.newest_audit_of(account.id, account.telegram_id, RECORDS).await?;
+    let request = |row: &AuditRow| (row.request_id.clone(), row.action.clone());
+    let ended: HashSet<_> = rows.iter().filter(|row| row.phase != "intent").map(request).collect();
+    // An INTENT is shown while it has no outcome.
+    let shown =
+        rows.into_iter().filter(|row| row.phase != "intent" || !ended.contains(&request(row)));
+    let uses = shown.map(|row| KeyUse {
+        at: row.at,
+        action: row.action,
+        outcome: row.outcome,
+        on_page: row.actor.starts_with("launch "),
+    });
+    let uses = uses.collect();
     Ok(HttpResponse::Ok().json(KeyUses { uses }))
 }
 

@@ -5,7 +5,7 @@ use kms_core::audit::{
 };
 use kms_core::ports::{AuditLog, StoreError};
 use kms_store::{AuditError, Database};
-use kms_types::{Timestamp, TransferId};
+use kms_types::{AccountId, Timestamp, TransferId};
 
 use crate::fixtures::{Subject, on_every_database, open};
 
@@ -60,6 +60,13 @@ async fn audit_records_are_read_back(subject: Subject) {
     assert_eq!(database.audit_of(None, holder, rows[0].sequence, 10).await.unwrap(), rows[1..]);
     assert_eq!(database.audit_of(None, Some(6.try_into().unwrap()), 0, 10).await.unwrap(), []);
     assert_eq!(database.audit_of(None, None, 0, 10).await.unwrap(), []);
+    let newest = async |user: i64, limit| {
+        let user = user.try_into().unwrap();
+        database.newest_audit_of(AccountId::random(), user, limit).await.unwrap()
+    };
+    assert_eq!(newest(5, 10).await, rows);
+    assert_eq!(newest(5, 2).await, rows[1..]);
+    assert_eq!(newest(6, 2).await, []);
 }
 
 async fn concurrent_records_form_one_chain(subject: Subject) {

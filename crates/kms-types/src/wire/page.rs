@@ -80,7 +80,7 @@ pub struct KeyUse {
     pub at: Timestamp,
     /// What, as the audit names it.
     pub action: String,
-    /// What came of it.
+    /// What came of it; absent if it has not ended, or if its server stopped meanwhile.
     pub outcome: Option<String>,
     /// Whether the owner did it on this page.
     pub on_page: bool,
