@@ -121,7 +121,7 @@ notice-limit-raise-requested =
 notice-account-frozen =
     The wallet of { $owner } was frozen on { $at }. Nothing can be sent from it, its key cannot be exported, and its password cannot be changed or reset. It can still receive money.
 
-    To unfreeze it, send /freeze to the bot. This takes the password and a waiting time, in which you can still change your mind. A freeze by an operator of the bot is lifted by an operator only.
+    To unfreeze it, send /freeze to the bot. This requires the password and a waiting time, in which you can still change your mind. A freeze by an operator of the bot is lifted by an operator only.
 
     This link freezes the wallet again, should it be unfrozen without you:
     { $freeze }

@@ -76,7 +76,7 @@ fn page(found: Result<Account, CustodyError>) -> LinkPage {
             "Freeze your wallet?",
             "Nothing can be sent from it then, its key cannot be exported, and its password cannot \
              be changed or reset. It can still receive money. To unfreeze it later, send /freeze \
-             to the bot: it takes the password and a waiting time.",
+             to the bot: it requires the password and a waiting time.",
             button("Freeze my wallet"),
         ),
         (AccountState::FrozenByOwner, Some(_)) => LinkPage::new(
