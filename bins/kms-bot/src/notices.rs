@@ -301,6 +301,7 @@ fn security_keyboard(event: SecurityEvent) -> Keyboard {
     match event.remedy() {
         Remedy::Freeze => freeze::ask_keyboard(),
         Remedy::KeepFrozen => freeze::keep_keyboard(),
+        Remedy::KeepPage => freeze::stay_keyboard(),
         Remedy::Nothing => Keyboard::none(),
     }
 }

@@ -116,7 +116,9 @@ impl ApiError {
                 CustodyError::WrongPassword => ErrorCode::WrongPassword,
                 CustodyError::Locked { .. } => ErrorCode::PasswordLocked,
                 CustodyError::Frozen => ErrorCode::AccountFrozen,
-                CustodyError::NotFrozen | CustodyError::NotDamaged => ErrorCode::WrongState,
+                CustodyError::NotFrozen | CustodyError::NotPageOnly | CustodyError::NotDamaged => {
+                    ErrorCode::WrongState
+                }
                 CustodyError::PageRequired => ErrorCode::PageRequired,
                 CustodyError::RecoveryReused => ErrorCode::IdReused,
                 CustodyError::NoRecovery => ErrorCode::NoSuchRecovery,

@@ -47,8 +47,8 @@ pub(crate) struct Mailer {
 /// The order in which e-mails are sent: those of one lane do not wait for those of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// About what is still open: a recovery, a freeze that is about to be lifted, or a code for a
-    /// new address.
+    /// About what is still open: a recovery, a freeze that is about to be lifted, a request to
+    /// leave the page, or a code for a new address.
     Urgent,
     /// Reports of what has happened.
     Reports,
@@ -61,7 +61,9 @@ impl Lane {
         match kind {
             EventKind::Recovery(_)
             | EventKind::Account(AccountEvent::EmailChangeRequested)
-            | EventKind::Security(SecurityEvent::UnfreezeRequested) => Some(Self::Urgent),
+            | EventKind::Security(
+                SecurityEvent::UnfreezeRequested | SecurityEvent::PageLeaveRequested,
+            ) => Some(Self::Urgent),
             EventKind::Security(_) | EventKind::Account(AccountEvent::EmailChanged) => {
                 Some(Self::Reports)
             }
@@ -187,7 +189,12 @@ impl Mailer {
         match event.kind {
             EventKind::Security(kind) => {
                 let Some(account) = self.account(event).await? else { return Ok(false) };
-                if kind == SecurityEvent::UnfreezeRequested && account.unfreezes_at.is_none() {
+                let is_over = match kind {
+                    SecurityEvent::UnfreezeRequested => account.unfreezes_at.is_none(),
+                    SecurityEvent::PageLeaveRequested => account.page_only_until.is_none(),
+                    _ => false,
+                };
+                if is_over {
                     // What ended it has its own e-mail.
                     return Ok(false);
                 }

@@ -82,7 +82,9 @@ fn completed(mut document: Document, name: &str, scheme: SecurityScheme) -> Docu
     components.add_security_scheme(name, scheme);
     for item in document.paths.paths.values_mut() {
         let operations = [(Method::GET, &mut item.get), (Method::PUT, &mut item.put)];
-        let operations = operations.into_iter().chain([(Method::POST, &mut item.post)]);
+        let operations = operations
+            .into_iter()
+            .chain([(Method::POST, &mut item.post), (Method::DELETE, &mut item.delete)]);
         for (method, operation) in operations {
             if let Some(operation) = operation {
                 complete(&method, operation);

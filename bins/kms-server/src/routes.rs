@@ -12,6 +12,7 @@ pub(crate) mod health;
 pub(crate) mod limits;
 mod link_page;
 pub(crate) mod names;
+pub(crate) mod page_only;
 pub(crate) mod recoveries;
 pub(crate) mod stop_page;
 pub(crate) mod transfers;
@@ -34,7 +35,7 @@ type Resource = (fn(&mut ServiceConfig), fn() -> Document);
 
 /// The resources of `/v1`. Paths are tried in this order, each by a regular expression, so the most
 /// requested resources come first.
-const RESOURCES: [Resource; 9] = [
+const RESOURCES: [Resource; 10] = [
     (names::configure, names::document),
     (accounts::configure, accounts::document),
     (events::configure, events::document),
@@ -43,6 +44,7 @@ const RESOURCES: [Resource; 9] = [
     (recoveries::configure, recoveries::document),
     (contacts::configure, contacts::document),
     (freezes::configure, freezes::document),
+    (page_only::configure, page_only::document),
     (export::configure, export::document),
 ];
 

@@ -3,9 +3,9 @@
 use kms_types::LaunchKey;
 use kms_types::wire::{
     Account, Balance, ChangeEmail, ChangePassword, CompleteRecovery, ConfirmCode, ConfirmShown,
-    ExportKey, ExportedKey, HistoryPage, KeyUses, Network, NewWallet, OpenLaunch, OpenedLaunch,
-    Recovery, ReplaceTransfer, Replacement, RequestRecovery, SetLimit, SpendingLimits, Transfer,
-    TransferView, Unfreeze,
+    ExportKey, ExportedKey, HistoryPage, KeyUses, LeavePage, Network, NewWallet, OpenLaunch,
+    OpenedLaunch, Recovery, ReplaceTransfer, Replacement, RequestRecovery, SetLimit,
+    SpendingLimits, Transfer, TransferView, Unfreeze,
 };
 use reqwest::Method;
 use zeroize::Zeroizing;
@@ -260,5 +260,25 @@ impl Vault {
     /// [`ClientError`]: the server refused, or its response did not arrive.
     pub async fn unfreeze(&self, body: &Unfreeze) -> Result<Account, ClientError> {
         self.client.send(Method::POST, &["unfreeze"], body).await
+    }
+
+    /// Requests that bearer tokens may act for the account again, after a wait.
+    ///
+    /// `POST /app/v1/leave-page`. May be repeated.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the server refused, or its response did not arrive.
+    pub async fn leave_page(&self, body: &LeavePage) -> Result<Account, ClientError> {
+        self.client.send(Method::POST, &["leave-page"], body).await
+    }
+
+    /// Cancels such a request.
+    ///
+    /// `DELETE /app/v1/leave-page`. May be repeated.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the server refused, or its response did not arrive.
+    pub async fn keep_page_only(&self) -> Result<Account, ClientError> {
+        self.client.send(Method::DELETE, &["leave-page"], &()).await
     }
 }

@@ -57,6 +57,10 @@ pub struct Account {
     /// Since when the owner acts on the vault page alone: no bearer token may do what needs a
     /// password, or a recovery. Set by the first such act through the page.
     pub page_only_since: Option<Timestamp>,
+    /// When that ends, if the owner requested it on the page.
+    pub page_only_until: Option<Timestamp>,
+    /// The name of the bearer token that made it; `None` if the owner did on the page.
+    pub created_by: Option<String>,
     /// When the account was created.
     pub created_at: Timestamp,
     /// The account's wallet.

@@ -152,6 +152,12 @@ pub enum Action {
     RequestUnfreeze,
     /// An account is unfrozen.
     Unfreeze,
+    /// The owner requests, with the password, that bearer tokens may act for the account again.
+    RequestPageLeave,
+    /// The owner cancels that.
+    KeepPageOnly,
+    /// Bearer tokens may act for the account again.
+    LeavePage,
     /// An operator proposes a rescue: an SCK is unwrapped and a key opened, to prove whose it is.
     ProposeRescue(RescueDigest),
     /// A second operator approves that rescue: the rows of the account are rebuilt.
@@ -191,6 +197,9 @@ impl Action {
             Self::Freeze => "freeze",
             Self::RequestUnfreeze => "request_unfreeze",
             Self::Unfreeze => "unfreeze",
+            Self::RequestPageLeave => "request_page_leave",
+            Self::KeepPageOnly => "keep_page_only",
+            Self::LeavePage => "leave_page",
             Self::ProposeRescue(_) => "propose_rescue",
             Self::Rescue(_) => "rescue",
         }
@@ -215,6 +224,7 @@ impl Action {
             Self::ReadContact | Self::ReadRow | Self::Authenticate | Self::Operate(_) => None,
             Self::ClaimNames | Self::ChangeLimit => None,
             Self::Freeze | Self::RequestUnfreeze | Self::Unfreeze => None,
+            Self::RequestPageLeave | Self::KeepPageOnly | Self::LeavePage => None,
         }
     }
 }

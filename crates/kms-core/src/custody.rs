@@ -10,6 +10,7 @@ mod error;
 mod export;
 mod freeze;
 mod journal;
+mod page_only;
 mod recoveries;
 mod repair;
 mod rescue;
@@ -191,6 +192,8 @@ impl Custody {
                 former_email: None,
                 recovered_at: None,
                 page_only_since: caller.is_at_page().then_some(now),
+                page_only_until: None,
+                created_by: (!caller.is_at_page()).then(|| caller.actor.clone()),
                 created_at: now,
                 wallet,
             };

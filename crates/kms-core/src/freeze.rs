@@ -75,6 +75,7 @@ impl FreezeChange {
             ) => return None,
         };
         (account.state, account.unfreezes_at) = (state, unfreezes_at);
+        account.page_only_until = None;
         Some(event)
     }
 }

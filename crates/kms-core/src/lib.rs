@@ -26,6 +26,7 @@ mod kdf_pool;
 mod keystore;
 pub mod launch;
 mod master_key;
+pub mod page_only;
 pub mod ports;
 mod private_key;
 mod random;

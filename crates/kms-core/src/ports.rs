@@ -9,6 +9,7 @@ use crate::account::{Account, ContactChange, EmailChange, NewAccount, Wallet, Wa
 use crate::audit::{Action, AuditRecord};
 use crate::freeze::FreezeChange;
 use crate::master_key::MasterKeyId;
+use crate::page_only::PageChange;
 use crate::recovery::Recovery;
 use crate::rescue::DamagedAccount;
 use crate::server_keys::ServerKeyId;
@@ -112,8 +113,22 @@ pub trait AccountStore: Send + Sync {
         at: Timestamp,
     ) -> Result<bool, StoreError>;
 
-    /// Sets the account's `page_only_since`, unless it is set.
-    async fn set_page_only(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError>;
+    /// [Applies](PageChange::apply) the change to the account and writes its event. Returns the
+    /// account, which did not change if the change was not allowed; `None` if there is none.
+    async fn change_page(
+        &self,
+        account: AccountId,
+        change: PageChange,
+        at: Timestamp,
+    ) -> Result<Option<Account>, StoreError>;
+
+    /// Returns up to `limit` accounts that leave the page at `now`. A row that cannot be read does
+    /// not keep others from being returned.
+    async fn due_page_leaves(
+        &self,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<AccountId>, StoreError>;
 }
 
 /// Requested changes of e-mail addresses, at most one per account.

@@ -73,7 +73,7 @@ impl DamagedAccount {
     #[must_use]
     pub fn rescued(self, at: Timestamp) -> Account {
         let (state, is_proved) = (self.state(), !self.damage.contains(&ACCOUNTS));
-        let account = Account { state, unfreezes_at: None, ..self.account };
+        let account = Account { state, unfreezes_at: None, page_only_until: None, ..self.account };
         if is_proved {
             return account;
         }

@@ -19,6 +19,8 @@ pub(crate) fn account() -> Account {
         former_email: None,
         recovered_at: None,
         page_only_since: None,
+        page_only_until: None,
+        created_by: None,
         created_at: Timestamp(0),
         wallet: Wallet {
             address: [1; 20].into(),

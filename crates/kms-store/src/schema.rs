@@ -17,6 +17,8 @@ diesel::table! {
         former_email_until -> Nullable<BigInt>,
         recovered_at -> Nullable<BigInt>,
         page_only_since -> Nullable<BigInt>,
+        page_only_until -> Nullable<BigInt>,
+        created_by -> Nullable<Text>,
     }
 }
 

@@ -97,6 +97,13 @@ macro_rules! with_security_events {
             AccountUnfrozen = "account_unfrozen", "notice-account-unfrozen", Freeze;
             /// A higher spending limit was requested. It waits, and setting a lower one cancels it.
             LimitRaiseRequested = "limit_raise_requested", "notice-limit-raise-requested", Freeze;
+            /// The owner requested on the page, with the password, that bearer tokens may act for
+            /// the account again. It waits.
+            PageLeaveRequested = "page_leave_requested", "notice-page-leave-requested", KeepPage;
+            /// A request to leave the page was cancelled.
+            PageLeaveCancelled = "page_leave_cancelled", "notice-page-leave-cancelled", Nothing;
+            /// Bearer tokens may act for the account again.
+            PageLeft = "page_left", "notice-page-left", Freeze;
         }
     };
 }
@@ -127,6 +134,8 @@ pub enum Remedy {
     Freeze,
     /// Keep it frozen, which cancels the request to unfreeze it.
     KeepFrozen,
+    /// Cancel the request to leave the page.
+    KeepPage,
     /// Nothing here: a freeze does not stop a party that has the key.
     Nothing,
 }

@@ -19,12 +19,17 @@ create table accounts (
     recovered_at bigint,
     -- Since when no bearer token may act for the owner where a password or a recovery is needed.
     page_only_since bigint,
+    -- When that ends, if the owner requested it on the page.
+    page_only_until bigint,
+    -- The name of the bearer token that made it; null if the owner did on the page.
+    created_by text,
     created_at bigint not null,
     mac_key integer not null,
     mac bytea not null
 );
 
 create index accounts_unfreezing on accounts (unfreezes_at) where unfreezes_at is not null;
+create index accounts_leaving on accounts (page_only_until) where page_only_until is not null;
 
 -- Covered by the MAC of the account.
 create table wallets (

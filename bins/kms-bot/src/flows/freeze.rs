@@ -46,6 +46,7 @@ const BUTTONS: NamedButtons<FreezeButton> = NamedButtons {
         ("ask", FreezeButton::Ask),
         ("now", FreezeButton::Now),
         ("lift", FreezeButton::Lift),
+        ("stay", FreezeButton::Stay),
     ],
 };
 
@@ -57,6 +58,8 @@ enum FreezeButton {
     Now,
     /// Asks for the password, to unfreeze the wallet.
     Lift,
+    /// Cancels a request to leave the vault page.
+    Stay,
 }
 
 #[async_trait]
@@ -70,6 +73,7 @@ impl Button for FreezeButton {
         match self {
             Self::Ask => show(context, user).await?,
             Self::Now => freeze(context, user, message).await?,
+            Self::Stay => stay(context, user, message).await?,
             Self::Lift => {
                 context.telegram.remove_buttons(user.id, message).await?;
                 context.expect(user.id, UnfreezePassword);
@@ -89,6 +93,11 @@ pub(crate) fn ask_keyboard() -> Keyboard {
 /// A keyboard that cancels a request to unfreeze the wallet.
 pub(crate) fn keep_keyboard() -> Keyboard {
     Keyboard::row([(text!("freeze-keep-button"), FreezeButton::Now.data())])
+}
+
+/// A keyboard that cancels a request to leave the vault page.
+pub(crate) fn stay_keyboard() -> Keyboard {
+    Keyboard::row([(text!("freeze-stay-button"), FreezeButton::Stay.data())])
 }
 
 /// Shows whether the wallet is frozen, and what can be done about it.
@@ -132,6 +141,21 @@ async fn freeze(context: &Context, user: &User, message: MessageId) -> HandlerRe
         for event in [SecurityEvent::AccountFrozen, SecurityEvent::UnfreezeCancelled] {
             context.record_answered(user.id, EventKind::Security(event));
         }
+    }
+    Ok(())
+}
+
+/// Cancels a request to leave the vault page. A second press changes nothing.
+async fn stay(context: &Context, user: &User, message: MessageId) -> HandlerResult {
+    let kept = context.kms.keep_page_only(user.id.into()).await;
+    let (text, keyboard) = match &kept {
+        Ok(_account) => (html!("freeze-stayed"), Keyboard::none()),
+        // The button stays, to try again.
+        Err(error) => (problem(error, None), stay_keyboard()),
+    };
+    context.telegram.edit(user.id, message, &text, keyboard).await?;
+    if kept.is_ok() {
+        context.record_answered(user.id, EventKind::Security(SecurityEvent::PageLeaveCancelled));
     }
     Ok(())
 }

@@ -126,6 +126,8 @@ fn wallet(byte: u8) -> Account {
         email_verified_at: None,
         recovered_at: None,
         page_only_since: None,
+        page_only_until: None,
+        created_by: None,
         unfreezes_at: None,
         former_email: None,
         created_at: NOW,

@@ -154,6 +154,33 @@ notice-account-unfrozen =
     { -secure-telegram }
     .subject = Your wallet is no longer frozen
 
+## Leaving the vault page
+
+notice-page-leave-requested =
+    On { $at }, someone used the password of the wallet of { $owner } on its page to request that its secret acts are possible in the chat again: sending, changing the password, recovering and exporting the key. Nothing changes for a waiting time; open the page to see until when.
+
+    If this was not you, someone knows your password and is using your Telegram account. Freeze the wallet, which also cancels the request:
+    { $freeze }
+
+    { -secure-telegram }
+    .subject = Request to use your wallet in the chat again
+
+notice-page-leave-cancelled =
+    The request to use the wallet of { $owner } in the chat again was cancelled on { $at }. Your password still belongs on the page only.
+
+    { -freeze }
+    { $freeze }
+    .subject = Your wallet stays on its page
+
+notice-page-left =
+    Since { $at }, the wallet of { $owner } can be used in the chat again, and not on its page alone. The next time you enter your password on the page, it is bound to the page again.
+
+    { -freeze }
+    { $freeze }
+
+    { -secure-telegram }
+    .subject = Your wallet can be used in the chat again
+
 ## Security alerts by e-mail
 
 email-change-requested-subject = Change of your e-mail address requested

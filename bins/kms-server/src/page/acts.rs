@@ -2,13 +2,13 @@
 //! opened the page.
 
 use actix_web::web::Data;
-use actix_web::{HttpResponse, post, put};
+use actix_web::{HttpResponse, delete, post, put};
 use kms_chain::transfer::{Transfer, TransferState};
 use kms_store::Raises;
 use kms_types::ErrorCode;
 use kms_types::wire::{
     self, ChangeEmail, ChangePassword, CompleteRecovery, ConfirmCode, ConfirmShown,
-    ConfirmTransfer, CreateAccount, ExportKey, ExportedKey, NewWallet, ReplaceTransfer,
+    ConfirmTransfer, CreateAccount, ExportKey, ExportedKey, LeavePage, NewWallet, ReplaceTransfer,
     RequestRecovery, SetLimit, SpendingLimits, Unfreeze,
 };
 
@@ -18,7 +18,9 @@ use super::launched::{
 use super::reads::{own_transfer, view_of};
 use crate::body::Json;
 use crate::error::ApiError;
-use crate::routes::{accounts, contacts, export, freezes, limits, recoveries, transfers};
+use crate::routes::{
+    accounts, contacts, export, freezes, limits, page_only, recoveries, transfers,
+};
 use crate::state::State;
 
 crate::openapi::resource!(
@@ -34,6 +36,8 @@ crate::openapi::resource!(
     export_key,
     set_limit,
     unfreeze,
+    leave_page,
+    keep_page,
 );
 
 /// Creates the wallet of the user who opened the page. Its username is the one that Telegram
@@ -324,6 +328,43 @@ async fn unfreeze(
     Json(body): Json<Unfreeze>,
 ) -> Result<HttpResponse, ApiError> {
     freezes::unfreeze_by(launched.caller(), &state, launched.account(), body).await
+}
+
+/// Requests with the password that bearer tokens may act for the account again. It stays page-only
+/// until `leaves_page_at`. A repeat does not move the time.
+#[utoipa::path(
+    operation_id = "page_leave",
+    tag = "page",
+    security(("launch" = ["l"])),
+    request_body = LeavePage,
+    responses(
+        (status = 200, description = "The account, which is still page-only", body = wire::Account),
+        (status = 409, description = "It is not page-only"),
+        (status = 429, description = "Too many requests or wrong passwords"),
+    )
+)]
+#[post("/leave-page")]
+async fn leave_page(
+    launched: Launched<Lift>,
+    state: Data<State>,
+    Json(body): Json<LeavePage>,
+) -> Result<HttpResponse, ApiError> {
+    page_only::leave_by(launched.caller(), &state, launched.account(), body).await
+}
+
+/// Cancels the request to leave the page. A repeat changes nothing.
+#[utoipa::path(
+    operation_id = "page_keep",
+    tag = "page",
+    security(("launch" = ["l"])),
+    responses(
+        (status = 200, description = "The account", body = wire::Account),
+        (status = 404, description = "The user has no wallet"),
+    )
+)]
+#[delete("/leave-page")]
+async fn keep_page(launched: Launched<Lift>, state: Data<State>) -> Result<HttpResponse, ApiError> {
+    page_only::keep_by(launched.caller(), &state, launched.account()).await
 }
 
 async fn own_account<P: Act>(

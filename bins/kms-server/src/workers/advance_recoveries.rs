@@ -1,4 +1,5 @@
-//! Publishes recoveries that became ready or expired, and lifts freezes whose wait is over.
+//! Publishes recoveries that became ready or expired, and lifts freezes and leaves pages whose
+//! wait is over.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use kms_store::Database;
 use super::worker_caller;
 use crate::clock;
 
-/// Moves recoveries and owners' freezes whose time has come to their next stage.
+/// Moves recoveries, owners' freezes and requests to leave the page to their next stage, once their
+/// time has come.
 pub(crate) struct AdvanceRecoveries {
     pub(crate) custody: Arc<Custody>,
     pub(crate) database: Database,
@@ -30,6 +32,7 @@ impl Worker for AdvanceRecoveries {
         let now = clock::now().min(self.database.now().await?);
         self.custody.advance_due_recoveries(&worker_caller("recoveries"), now).await?;
         self.custody.lift_due_freezes(&worker_caller("freezes"), now).await?;
+        self.custody.leave_due_pages(&worker_caller("pages"), now).await?;
         Ok(Next::AfterInterval)
     }
 }

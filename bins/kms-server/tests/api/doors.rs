@@ -63,7 +63,7 @@ fn body(operation: &str) -> Option<Value> {
     let id = NOTHING;
     Some(match operation {
         "page_create_wallet" | "page_export_key" | "export_key" | "page_unfreeze"
-        | "unfreeze_account" => json!({ "password_hash": password }),
+        | "page_leave" | "unfreeze_account" => json!({ "password_hash": password }),
         "create_account" => json!({ "telegram_id": 1, "password_hash": password }),
         "page_confirm" => json!({ "password_hash": password, "view": "" }),
         "page_speed_up" | "replace_transfer" => {

@@ -27,6 +27,7 @@ mod operations;
 mod outages;
 mod page;
 mod page_files;
+mod page_only;
 mod planted_secrets;
 mod recoveries;
 mod rescue;

@@ -1,6 +1,6 @@
 //! The vault page's API: openings that Telegram signed, and what owners do with them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bot_api_sim::{MiniApps, Opening};
 use futures::future::join_all;
@@ -47,6 +47,7 @@ impl World {
         env.page.bots = vec![VAULT_BOT.try_into().unwrap()];
         env.page.telegram_key = telegram.public_key().parse().unwrap();
         env.limits.launches = "1000/minute".parse().unwrap();
+        env.recovery.unfreeze_wait = Duration::from_secs(8);
         Self { test: TestServer::start(env).await, telegram }
     }
 

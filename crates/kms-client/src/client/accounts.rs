@@ -73,6 +73,16 @@ impl Client {
         self.send(Method::POST, &["accounts", &account.to_string(), "freeze"], &()).await
     }
 
+    /// Cancels the owner's request that bearer tokens may act for the account again.
+    ///
+    /// `DELETE /v1/accounts/{account}/leave-page`. May be repeated.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the server refused, or its response did not arrive.
+    pub async fn keep_page_only(&self, account: AccountRef) -> Result<Account, ClientError> {
+        self.send(Method::DELETE, &["accounts", &account.to_string(), "leave-page"], &()).await
+    }
+
     /// Requests that the owner's freeze is lifted after a wait.
     ///
     /// `POST /v1/accounts/{account}/unfreeze`. May be repeated.

@@ -38,6 +38,9 @@ pub enum CustodyError {
     /// The account is not frozen.
     #[error("the account is not frozen")]
     NotFrozen,
+    /// The account is not page-only.
+    #[error("the account is not page-only")]
+    NotPageOnly,
     /// Every row of the account passes its integrity check.
     #[error("every row of this account passes its integrity check; there is nothing to rescue")]
     NotDamaged,
@@ -100,6 +103,7 @@ impl Audited for CustodyError {
             Self::Locked { .. } => Phase::Outcome("locked"),
             Self::Frozen => Phase::Outcome("frozen"),
             Self::NotFrozen => Phase::Outcome("not_frozen"),
+            Self::NotPageOnly => Phase::Outcome("not_page_only"),
             Self::NotDamaged => Phase::Outcome("not_damaged"),
             Self::PageRequired => Phase::Outcome("page_required"),
             Self::RecoveryReused => Phase::Outcome("recovery_reused"),

@@ -186,20 +186,6 @@ impl Custody {
         }
         self.enter_page(account, now, journal).await
     }
-
-    /// Makes the account page-only, if its owner acts on the page. Called once the caller has shown
-    /// what the act requires, and before it has an effect.
-    pub(super) async fn enter_page(
-        &self,
-        account: &Account,
-        now: Timestamp,
-        journal: &Journal,
-    ) -> Result<(), CustodyError> {
-        if journal.caller().is_at_page() && account.page_only_since.is_none() {
-            self.ports.accounts.set_page_only(account.id, now).await?;
-        }
-        Ok(())
-    }
 }
 
 /// Refuses a bearer token, and whatever else is not the page, for a page-only account.

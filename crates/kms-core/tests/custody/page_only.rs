@@ -96,6 +96,54 @@ async fn a_wallet_that_is_made_on_the_page_is_page_only_at_once() {
     assert!(records.iter().any(|(_, outcome)| outcome == "page_required"), "{records:?}");
 }
 
+/// Leaving needs the page, the password and the wait; each of what the owner does meanwhile cancels
+/// it.
+#[tokio::test]
+async fn tokens_act_again_after_the_wait() {
+    let world = World::new(KDF).await;
+    let (custody, ann) = (&world.custody, telegram(1));
+    let admit = |_| async { Ok::<_, CustodyError>(()) };
+    let (page, token) = (at(Door::Page), at(Door::Other));
+    create(&world, 1, Door::Other).await.unwrap();
+    let early = custody.request_page_leave(ann, hash("ann's"), &page, NOW, admit).await;
+    assert!(matches!(early, Err(CustodyError::NotPageOnly)), "{early:?}");
+    assert_eq!(world.account(1).await.page_only_since, None);
+    custody.export(ann, hash("ann's"), &page, NOW, admit).await.unwrap();
+    let by_token = custody.request_page_leave(ann, hash("ann's"), &token, NOW, admit).await;
+    assert!(needs_page(&by_token), "{by_token:?}");
+    let guess = custody.request_page_leave(ann, hash("guess"), &page, NOW, admit).await;
+    assert!(matches!(guess, Err(CustodyError::WrongPassword)), "{guess:?}");
+    assert_eq!(world.account(1).await.page_only_until, None);
+
+    let leave = async |words| {
+        custody.request_page_leave(ann, hash(words), &page, NOW, admit).await.unwrap()
+    };
+    let until = leave("ann's").await.page_only_until.unwrap();
+    assert_eq!(leave("ann's").await.page_only_until, Some(until), "a repeat does not move it");
+    for _ in 0..2 {
+        let kept = custody.keep_page_only(ann, &token, NOW).await.unwrap();
+        assert_eq!(kept.page_only_until, None);
+    }
+    leave("ann's").await;
+    let words = (hash("ann's"), hash("new"));
+    custody.change_password(ann, words, &page, NOW, admit).await.unwrap();
+    assert_eq!(world.account(1).await.page_only_until, None, "a new password cancels it");
+
+    leave("new").await;
+    let early = kms_types::Timestamp(until.0 - 1);
+    for (now, is_page_only) in [(early, true), (until, false)] {
+        custody.leave_due_pages(&token, now).await.unwrap();
+        assert_eq!(world.account(1).await.page_only_since.is_some(), is_page_only);
+        let exported = custody.export(ann, hash("new"), &token, NOW, admit).await;
+        assert_eq!(needs_page(&exported), is_page_only, "{exported:?}");
+    }
+    let records = world.audit().await;
+    assert!(records.iter().any(|(_, outcome)| outcome == "not_page_only"), "{records:?}");
+    // The next act on the page is as the first.
+    custody.export(ann, hash("new"), &page, NOW, admit).await.unwrap();
+    assert!(needs_page(&custody.export(ann, hash("new"), &token, NOW, admit).await));
+}
+
 /// A tap that Telegram signed is what a recovery begins with.
 #[tokio::test]
 async fn a_recovery_that_begins_on_the_page_is_out_of_reach_of_tokens() {

@@ -84,6 +84,8 @@ fn rejects_modified_rows_chains_and_checkpoints() {
         ("/tables/accounts/6/unfreezes_at", Value::Null),
         ("/tables/accounts/7/former_email_until", 0.into()),
         ("/tables/accounts/8/page_only_since", Value::Null),
+        ("/tables/accounts/8/page_only_until", Value::Null),
+        ("/tables/accounts/8/created_by", Value::Null),
         ("/tables/launches/0/opened_at", 0.into()),
         ("/tables/spending_limits/0/units", "none".into()),
         ("/tables/api_tokens/0/scopes", "admin".into()),

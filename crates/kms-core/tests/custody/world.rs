@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kms_core::account::{Account, ContactChange, NewAccount, Wallet, WalletSwap};
 use kms_core::audit::{Action, AuditRecord, Caller};
+use kms_core::page_only::PageChange;
 use kms_core::ports::{AccountStore, AuditLog, ExportLog, SckStore, StoreError, WrappedSck};
 use kms_core::recovery::{Recovery, RecoveryRules};
 use kms_core::{
@@ -103,8 +104,21 @@ impl AccountStore for Forger {
         self.database.set_contact(account, wallet_version, change, at).await
     }
 
-    async fn set_page_only(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError> {
-        self.database.set_page_only(account, at).await
+    async fn change_page(
+        &self,
+        account: AccountId,
+        change: PageChange,
+        at: Timestamp,
+    ) -> Result<Option<Account>, StoreError> {
+        self.database.change_page(account, change, at).await
+    }
+
+    async fn due_page_leaves(
+        &self,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<AccountId>, StoreError> {
+        self.database.due_page_leaves(now, limit).await
     }
 }
 

@@ -6,7 +6,7 @@ use kms_core::freeze::FreezeChange;
 use kms_core::ports::{FreezeStore, FreezeWritten, StoreError};
 use kms_types::{AccountId, EventKind, Timestamp};
 
-use super::rows::{self, AccountRow, Row, WalletRow, joined, parse};
+use super::rows::{self, AccountRow, Row, WalletRow, joined};
 use crate::database::Database;
 use crate::events::{self, About};
 use crate::recoveries;
@@ -57,14 +57,7 @@ impl FreezeStore for Database {
                 .order(accounts::unfreezes_at.desc())
                 .limit(limit.into())
                 .load(connection)?;
-            let readable = |row: Row| match parse(row, &keys) {
-                Ok(account) => Some(account.id),
-                Err(error) => {
-                    tracing::error!(%error, event = "row_unreadable", "unreadable account");
-                    None
-                }
-            };
-            Ok(rows.into_iter().filter_map(readable).collect())
+            Ok(rows::readable(rows, &keys))
         })
         .await
     }

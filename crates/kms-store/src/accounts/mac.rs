@@ -36,6 +36,13 @@ pub(super) fn with_account_fields<T>(account: &Account, work: impl FnOnce(&[&[u8
     if let Some(at) = &page_only {
         fields.extend([b"page-only".as_slice(), at]);
     }
+    let leaves = account.page_only_until.map(|at| at.0.to_be_bytes());
+    if let Some(at) = &leaves {
+        fields.extend([b"leaves-page".as_slice(), at]);
+    }
+    if let Some(by) = &account.created_by {
+        fields.extend([b"created-by".as_slice(), by.as_bytes()]);
+    }
     let wallet = &account.wallet;
     let (kdf, version) = (wallet.kdf.to_string(), wallet.version.to_be_bytes());
     let ids = [wallet.password_version, wallet.pepper_id.as_u8()];

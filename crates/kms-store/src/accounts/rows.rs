@@ -53,6 +53,8 @@ pub(super) struct AccountRow {
     former_email_until: Option<i64>,
     recovered_at: Option<i64>,
     page_only_since: Option<i64>,
+    page_only_until: Option<i64>,
+    created_by: Option<String>,
     created_at: i64,
     mac_key: i32,
     mac: Vec<u8>,
@@ -199,6 +201,8 @@ pub(super) fn insert(
             accounts::mobile.eq(account.mobile.clone()),
             accounts::email.eq(account.email.clone()),
             accounts::page_only_since.eq(account.page_only_since.map(|at| at.0)),
+            accounts::page_only_until.eq(account.page_only_until.map(|at| at.0)),
+            accounts::created_by.eq(&account.created_by),
             accounts::created_at.eq(account.created_at.0),
             accounts::mac_key.eq(i32::from(mac.key.as_u8())),
             accounts::mac.eq(mac.tag.to_vec()),
@@ -242,6 +246,8 @@ pub(super) fn write(
             accounts::former_email.eq(account.former_email.as_ref().map(|it| &it.email)),
             accounts::recovered_at.eq(account.recovered_at.map(|at| at.0)),
             accounts::page_only_since.eq(account.page_only_since.map(|at| at.0)),
+            accounts::page_only_until.eq(account.page_only_until.map(|at| at.0)),
+            accounts::created_by.eq(&account.created_by),
             accounts::mac_key.eq(i32::from(mac.key.as_u8())),
             accounts::mac.eq(mac.tag.to_vec()),
         ))
@@ -301,6 +307,8 @@ pub(super) fn without_mac((account, wallet, _shown): Row) -> Result<Account, Sto
         former_email: None,
         recovered_at: None,
         page_only_since: account.page_only_since.map(Timestamp),
+        page_only_until: None,
+        created_by: account.created_by,
         created_at: Timestamp(account.created_at),
         wallet: wallet.parse(row)?,
     })
@@ -328,12 +336,26 @@ pub(super) fn parse(
         },
         recovered_at: account.recovered_at.map(Timestamp),
         page_only_since: account.page_only_since.map(Timestamp),
+        page_only_until: account.page_only_until.map(Timestamp),
+        created_by: account.created_by,
         created_at: Timestamp(account.created_at),
         wallet: wallet.parse(row)?,
     };
     let verified = with_account_fields(&parsed, |fields| keys.row.verify(&mac, fields));
     verified.map_err(|error| row.not_verified(error))?;
     Ok(parsed)
+}
+
+/// Returns the ids of the rows that can be read, and logs the others.
+pub(super) fn readable(rows: Vec<Row>, keys: &ServerKeys) -> Vec<AccountId> {
+    let id = |row: Row| match parse(row, keys) {
+        Ok(account) => Some(account.id),
+        Err(error) => {
+            tracing::error!(%error, event = "row_unreadable", "unreadable account");
+            None
+        }
+    };
+    rows.into_iter().filter_map(id).collect()
 }
 
 impl WalletRow {

@@ -3,19 +3,20 @@
 use async_trait::async_trait;
 use diesel::prelude::*;
 use kms_core::account::{Account, ContactChange, NewAccount, SwapReason, Wallet, WalletSwap};
+use kms_core::page_only::{PageChange, PageChanged};
 use kms_core::ports::{AccountStore, ExportLog, StoreError};
 use kms_types::{
     AccountEvent, AccountId, AccountRef, EventKind, RecoveryStep, SckId, SecurityEvent, Timestamp,
 };
 
 use super::contacts::verified_email;
-use super::rows;
+use super::rows::{self, AccountRow, WalletRow};
 use crate::database::{Database, all_or_nothing, inserted};
 use crate::events::{self, About};
 use crate::names;
 use crate::password_lockout;
 use crate::recoveries;
-use crate::schema::email_changes;
+use crate::schema::{accounts, email_changes, wallets};
 
 #[async_trait]
 impl AccountStore for Database {
@@ -61,6 +62,8 @@ impl AccountStore for Database {
                         current.recovered_at = Some(at);
                     }
                     current.wallet = wallet;
+                    // The new password was not the one of the request.
+                    current.page_only_until = None;
                     true
                 })?;
                 if !swapped {
@@ -168,17 +171,44 @@ impl AccountStore for Database {
         .await
     }
 
-    async fn set_page_only(&self, account: AccountId, at: Timestamp) -> Result<(), StoreError> {
+    async fn change_page(
+        &self,
+        account: AccountId,
+        change: PageChange,
+        at: Timestamp,
+    ) -> Result<Option<Account>, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
             connection.transaction(|connection| {
+                let mut changed = None;
                 rows::update(connection, account, &keys, |account| {
-                    let is_first = account.page_only_since.is_none();
-                    account.page_only_since.get_or_insert(at);
-                    is_first
-                })
-            })?;
-            Ok(())
+                    changed = change.apply(account);
+                    changed.is_some()
+                })?;
+                if let Some(PageChanged::By(event)) = changed {
+                    let kind = EventKind::Security(event);
+                    events::append(connection, account, at, kind, About::Nothing)?;
+                }
+                rows::find(connection, account.into(), &keys)
+            })
+        })
+        .await
+    }
+
+    async fn due_page_leaves(
+        &self,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<AccountId>, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            // The latest first, so that rows that cannot be read do not fill every page.
+            let rows: Vec<rows::Row> = rows::joined!()
+                .filter(accounts::page_only_until.le(now.0))
+                .order(accounts::page_only_until.desc())
+                .limit(limit.into())
+                .load(connection)?;
+            Ok(rows::readable(rows, &keys))
         })
         .await
     }

@@ -181,6 +181,8 @@ pub(crate) fn account(telegram_id: i64) -> Account {
         former_email: None,
         recovered_at: None,
         page_only_since: None,
+        page_only_until: None,
+        created_by: None,
         created_at: Timestamp(1_000 + telegram_id),
         wallet: Wallet {
             address: EthAddress::from([byte; 20]),

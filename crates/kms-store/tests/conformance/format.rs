@@ -11,6 +11,7 @@ use diesel::{Connection, QueryableByName, RunQueryDsl, SqliteConnection};
 use kms_core::account::{Account, ContactChange, EmailChange, NewAccount, SwapReason, WalletSwap};
 use kms_core::audit::{Action, AuditRecord, Caller, Details, Phase};
 use kms_core::freeze::FreezeChange;
+use kms_core::page_only::PageChange;
 use kms_core::ports::{AccountStore, AuditLog, EmailChangeStore, FreezeStore, RecoveryStore};
 use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
 use kms_store::{ApiToken, Database, OpenedLaunch, Proposal, Raises, Scope, open_key_database};
@@ -136,10 +137,15 @@ async fn former_email(database: &Database) {
     }
 }
 
-/// Used on the vault page alone.
+/// Used on the vault page alone, which its owner requested to leave; made by a bearer token.
 async fn page_only(database: &Database) {
-    let account = create(database, 9).await.id;
-    database.set_page_only(account, NOW).await.unwrap();
+    let account = Account { created_by: Some("bot".to_owned()), ..fixed(9) };
+    let id = account.id;
+    assert!(database.create_account(NewAccount { account, names: None }).await.unwrap());
+    let leave = PageChange::RequestLeave { wallet_version: 1, until: Timestamp(NOW.0 + 1) };
+    for change in [PageChange::Enter { now: NOW }, leave] {
+        database.change_page(id, change, NOW).await.unwrap().unwrap();
+    }
 }
 
 /// Frozen by its owner, who requested to unfreeze it.

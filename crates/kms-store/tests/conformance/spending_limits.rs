@@ -7,6 +7,7 @@ use kms_chain::settlement::Outcome;
 use kms_chain::spending::{Allowance, Caps, DAY, OverLimit, RAISE_AFTER, SpendingRules};
 use kms_chain::transfer::Transfer;
 use kms_core::account::{Account, SwapReason, Wallet, WalletSwap};
+use kms_core::page_only::PageChange;
 use kms_core::ports::{AccountStore, RecoveryStore};
 use kms_store::{Database, LimitRefused, Raises};
 use kms_types::{
@@ -298,7 +299,7 @@ async fn a_raise_needs_a_caller_who_may(subject: Subject) {
         assert_eq!(set(wanted, Raises::Never).await, refused);
     }
     assert_eq!(set(Some(units(6)), Raises::UnlessPageOnly).await, Ok(()));
-    database.set_page_only(ann.id, NOW).await.unwrap();
+    database.change_page(ann.id, PageChange::Enter { now: NOW }, NOW).await.unwrap();
     assert_eq!(set(Some(units(7)), Raises::UnlessPageOnly).await, refused);
     assert_eq!(set(Some(units(4)), Raises::UnlessPageOnly).await, Ok(()));
     assert_eq!(set(Some(units(7)), Raises::Always).await, Ok(()));

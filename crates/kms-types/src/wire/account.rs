@@ -66,8 +66,18 @@ pub struct Account {
     /// When the owner's freeze is lifted, if the owner requested that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfreezes_at: Option<Timestamp>,
+    /// Whether its owner acts on the vault page alone: no bearer token may do what needs a password
+    /// or a recovery.
+    #[serde(default)]
+    pub page_only: bool,
+    /// When that ends, if the owner requested it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaves_page_at: Option<Timestamp>,
     /// When the wallet was created.
     pub created_at: Timestamp,
+    /// The bearer token that made the wallet; absent if its owner did on the vault page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
     /// The mobile number, masked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mobile: Option<String>,
@@ -98,6 +108,16 @@ pub struct ChangePassword {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Unfreeze {
+    /// The wallet's password.
+    pub password_hash: PasswordHash,
+}
+
+/// `POST /app/v1/leave-page`: requests that bearer tokens may act for the account again, after a
+/// wait.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct LeavePage {
     /// The wallet's password.
     pub password_hash: PasswordHash,
 }
