@@ -466,6 +466,12 @@ create table launches (
 );
 create index launches_to_delete on launches (opened_at) where not is_proof;
 
+-- The sign by which an owner knows the vault page. It decides nothing, so it has no MAC.
+create table signs (
+    account_id text primary key references accounts (id),
+    sign text not null
+);
+
 -- Wrapped SCKs that no wallet refers to, and since when.
 create table orphaned_scks (
     sck_id text primary key,

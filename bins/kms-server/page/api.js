@@ -30,8 +30,9 @@ export function get(path) {
 
 /**
  * An act. While no answer comes, the same request is repeated: the server does a repeated one once.
- * Some it can only refuse, because the first has done its work; then `settled` finds out what is
- * true, and returns it, or undefined if the refusal is the truth.
+ * Some it can only refuse, because the first has done its work; so `settled` finds out what is true,
+ * and returns it, or undefined if the refusal is the truth. It is asked after every refusal, because
+ * browsers repeat requests on their own as well.
  */
 export class Act {
   constructor(method, path, settled = async () => undefined) {
@@ -42,7 +43,8 @@ export class Act {
     try {
       return await repeated(this.method, this.path, body, () => (this.wasLost = true));
     } catch (error) {
-      const truth = this.wasLost && error instanceof Problem ? await this.settled(error) : undefined;
+      if (!(error instanceof Problem)) throw error;
+      const truth = await this.settled(error, this.wasLost);
       if (truth === undefined) throw error;
       return truth;
     }

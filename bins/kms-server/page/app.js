@@ -55,14 +55,14 @@ async function load() {
   context.launch = await api.open(telegram.initData);
   context.purpose = context.launch.purpose.slice(0, 1);
   setTimeout(expired, Math.max(0, context.launch.expires_at - Date.now()));
-  context.network = await api.get('/network');
-  await reload();
+  [context.network] = await Promise.all([api.get('/network'), reload()]);
 }
 
 /** Reads the account again. */
 async function reload() {
   try {
-    context.account = await api.get('/account');
+    const [account, { sign }] = await Promise.all([api.get('/account'), api.get('/sign')]);
+    context.account = { ...account, sign };
   } catch (error) {
     if (error.code !== 'no_such_account') throw error;
     context.account = null;

@@ -262,7 +262,8 @@ export async function newPassword({ names }) {
     isOwn = wanted;
     generated.hidden = isOwn;
     typed.hidden = !isOwn;
-    if (isOwn) password.prepare();
+    // Already now; what fails is tried again when the password is checked.
+    if (isOwn) password.prepare().catch(() => {});
   };
   const options = choice(t('phrase.choice'), [[false, t('phrase.ours')], [true, t('phrase.own')]], choose);
   const check = async () => {

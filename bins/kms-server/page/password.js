@@ -21,6 +21,9 @@ const ASCII = [
   [/[\u{2010}-\u{2015}\u{2212}\u{2e3a}\u{2e3b}\u{fe31}\u{fe32}\u{fe58}]/gu, '-'],
 ];
 
+/** The years that the estimator, which is of 2017, does not know yet. */
+const YEARS = Array.from({ length: 20 }, (_, at) => String(2018 + at));
+
 /** Characters that another version of Unicode may normalize differently. */
 const UNASSIGNED = /[\p{Cn}\p{Cs}]/u;
 
@@ -67,8 +70,13 @@ let estimator;
 
 /** Loads the estimator of strength, which is large: only for passwords of the user's own. */
 export async function prepare() {
-  estimator ??= import('./vendor/zxcvbn.js').then(() => window.zxcvbn);
-  return estimator;
+  estimator ??= import('./vendor/zxcvbn.js');
+  try {
+    await estimator;
+  } catch (error) {
+    estimator = undefined;
+    throw error;
+  }
 }
 
 /** Why a new password is refused: the key of a text, or null if it is good. `names` are what an
@@ -79,10 +87,15 @@ export async function weakness(password, names) {
   const length = [...text].length;
   if (length < MIN_LENGTH) return 'password.short';
   if (length > MAX_LENGTH) return 'password.long';
-  const zxcvbn = await prepare();
+  await prepare();
   // Without the names too: the estimator counts the order of known words for much.
-  const isStrong = (part) => zxcvbn(part, names).score >= 3;
+  const isStrong = (part) => strength(part, names) >= 3;
   return isStrong(text) && isStrong(withoutNames(text, names)) ? null : 'password.guessable';
+}
+
+/** How strong a text is, from 0 to 4, once the estimator is loaded. */
+export function strength(text, names) {
+  return window.zxcvbn(text, [...names, ...YEARS]).score;
 }
 
 function withoutNames(text, names) {

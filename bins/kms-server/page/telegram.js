@@ -1,6 +1,7 @@
 // The bridge to Telegram: what it gives the page, and the few events that both send.
 // https://core.telegram.org/bots/webapps, without Telegram's own script.
 
+/** Telegram's web client, the only page that may show this one in a frame. */
 const WEB = 'https://web.telegram.org';
 
 /** What Telegram wrote into the fragment. It is read once and then removed from the address. */
@@ -31,9 +32,7 @@ export function send(kind, data = {}) {
   } else if (external && 'notify' in external) {
     external.notify(JSON.stringify({ eventType: kind, eventData: data }));
   } else if (parent !== window) {
-    for (const origin of origins()) {
-      parent.postMessage(JSON.stringify({ eventType: kind, eventData: data }), origin);
-    }
+    parent.postMessage(JSON.stringify({ eventType: kind, eventData: data }), WEB);
   }
 }
 
@@ -41,11 +40,6 @@ export function send(kind, data = {}) {
 export function isShown() {
   const { TelegramWebviewProxy: proxy, external } = window;
   return Boolean(proxy?.postEvent || (external && 'notify' in external) || parent !== window);
-}
-
-/** Telegram's web client, and the pages that the server allows to show this one. */
-function origins() {
-  return [WEB];
 }
 
 function receive(kind, data) {
@@ -59,7 +53,7 @@ window.TelegramGameProxy_receiveEvent = receive;
 
 // The web client posts messages.
 addEventListener('message', ({ source, origin, data }) => {
-  if (source !== parent || !origins().includes(origin)) return;
+  if (source !== parent || origin !== WEB) return;
   const message = read(data);
   if (message) receive(message.eventType, message.eventData);
 });

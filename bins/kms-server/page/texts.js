@@ -22,10 +22,20 @@ export function preferred() {
 
 /** Loads a language. */
 export async function speak(tag) {
-  const answer = await fetch(new URL(`texts/${tag}.json`, import.meta.url));
-  texts = await answer.json();
+  texts = await read(new URL(`texts/${tag}.json`, import.meta.url));
   language = tag;
   document.documentElement.lang = tag;
+}
+
+/** Without words there is not even a failure to read: a few attempts. */
+async function read(url, attempts = 4) {
+  try {
+    return await (await fetch(url)).json();
+  } catch (error) {
+    if (attempts === 1) throw error;
+    await new Promise((resolve) => setTimeout(resolve, 800));
+    return read(url, attempts - 1);
+  }
 }
 
 /** Reports whether there is a text of this key. */

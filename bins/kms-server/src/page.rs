@@ -9,6 +9,7 @@ mod files;
 mod launched;
 mod launches;
 mod reads;
+mod sign;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -43,6 +44,7 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
         .configure(launches::configure)
         .configure(acts::configure)
         .configure(reads::configure)
+        .configure(sign::configure)
         .service(show_document);
     config
         .service(app)
@@ -59,7 +61,7 @@ async fn show_document() -> HttpResponse {
 }
 
 fn document() -> Document {
-    let parts = [launches::document(), acts::document(), reads::document()];
+    let parts = [launches::document(), acts::document(), reads::document(), sign::document()];
     openapi::page_document(parts.into_iter())
 }
 

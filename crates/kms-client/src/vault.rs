@@ -4,7 +4,7 @@ use kms_types::LaunchKey;
 use kms_types::wire::{
     Account, Balance, ChangeEmail, ChangePassword, CompleteRecovery, ConfirmCode, ConfirmShown,
     ExportKey, ExportedKey, HistoryPage, KeyUses, LeavePage, Network, NewWallet, OpenLaunch,
-    OpenedLaunch, Recovery, ReplaceTransfer, Replacement, RequestRecovery, SetLimit,
+    OpenedLaunch, OwnSign, Recovery, ReplaceTransfer, Replacement, RequestRecovery, SetLimit,
     SpendingLimits, Transfer, TransferView, Unfreeze,
 };
 use reqwest::Method;
@@ -77,6 +77,16 @@ impl Vault {
     /// [`ClientError`]: the server refused, or its response did not arrive.
     pub async fn account(&self) -> Result<Account, ClientError> {
         self.client.get(&["account"], &[]).await
+    }
+
+    /// Returns the sign by which the owner knows the page.
+    ///
+    /// `GET /app/v1/sign`.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the server refused, or its response did not arrive.
+    pub async fn sign(&self) -> Result<OwnSign, ClientError> {
+        self.client.get(&["sign"], &[]).await
     }
 
     /// Returns the chain and its tokens.

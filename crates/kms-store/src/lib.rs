@@ -39,6 +39,7 @@ mod rate_limits;
 mod recoveries;
 mod schema;
 mod server_keys;
+mod signs;
 #[cfg(feature = "transfers")]
 mod transfers;
 

@@ -371,6 +371,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    signs (account_id) {
+        account_id -> Text,
+        sign -> Text,
+    }
+}
+
+diesel::table! {
     orphaned_scks (sck_id) {
         sck_id -> Text,
         since -> BigInt,

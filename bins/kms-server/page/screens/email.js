@@ -14,7 +14,7 @@ export async function screen(context) {
   });
   const secret = passwordField({ label: t('password'), account });
   // A repeat that comes too soon means that the first one has sent a code.
-  const settled = async ({ code }) => (code === 'rate_limited' ? true : undefined);
+  const settled = async ({ code }, wasLost) => (wasLost && code === 'rate_limited' ? true : undefined);
   const change = new Act('PUT', '/email', settled);
   const run = async () => {
     const password_hash = await hash(context.launch.telegram_id, secret.value());

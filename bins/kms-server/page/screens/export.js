@@ -14,7 +14,7 @@ export async function screen(context) {
   const act = new Act('POST', '/export');
   const run = async () => {
     const password_hash = await hash(context.launch.telegram_id, secret.value());
-    exported(context, await act.send({ password_hash }));
+    exported(await act.send({ password_hash }));
   };
   show(
     t('export.title'),
@@ -26,7 +26,7 @@ export async function screen(context) {
   );
 }
 
-function exported(context, { address, keystore, passphrase }) {
+function exported({ address, keystore, passphrase }) {
   const url = URL.createObjectURL(new Blob([keystore], { type: 'application/json' }));
   show(
     t('export.done'),
@@ -37,8 +37,8 @@ function exported(context, { address, keystore, passphrase }) {
     ),
     card(t('export.passphrase'), el('p', { class: 'hint' }, t('export.passphrase.text')), secretText(passphrase)),
     note('danger', el('p', {}, t('export.apart'))),
+    // Without the languages: another one would show the screen anew, and the passphrase never again.
     closeButton(t('export.closed')),
-    context.footer(),
   );
 }
 

@@ -110,8 +110,11 @@ function uses(read) {
   const known = read.uses.filter(({ action }) => has(`use.${action}`)).reverse();
   if (known.length === 0) return el('p', { class: 'hint' }, t('home.nouses'));
   return folded(known.map(({ at, action, outcome, on_page: onPage }) => {
+    // Without an outcome it is not known whether it was done.
     const isFine = outcome === 'ok';
-    const came = has(`outcome.${outcome}`) ? t(`outcome.${outcome}`) : t('outcome.other');
+    const came = has(`outcome.${outcome ?? 'open'}`)
+      ? t(`outcome.${outcome ?? 'open'}`)
+      : t('outcome.other');
     return el('li', {},
       el('span', { class: 'what' }, el('span', {}, t(`use.${action}`)),
         el('span', { class: 'hint' }, when(at), ' · ', onPage ? t('use.page') : t('use.elsewhere'))),

@@ -67,10 +67,10 @@ function waiting(context, recovery) {
   const parts = [];
   if (recovery.code_sent_to) {
     const digits = codeField();
-    // The repeat of a code that was confirmed finds none to confirm.
+    // The repeat of a code that was confirmed finds none to confirm; it has made the wait shorter.
     const settled = async () => {
       const known = await get('/recovery');
-      return known && !known.code_sent_to ? known : undefined;
+      return known && known.ready_at < recovery.ready_at ? known : undefined;
     };
     const confirm = new Act('POST', '/recovery/code', settled);
     const run = async () => {

@@ -24,6 +24,7 @@ mod recoveries;
 mod rescue;
 mod server;
 mod server_keys;
+mod signs;
 mod spending_limits;
 mod tokens;
 mod transfers;

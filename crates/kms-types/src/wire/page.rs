@@ -32,6 +32,15 @@ pub struct OpenedLaunch {
     pub expires_at: Timestamp,
 }
 
+/// The sign by which the owner knows the page. Bearer tokens cannot read it, so no look-alike shows
+/// it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OwnSign {
+    /// Three emoji. They do not change.
+    pub sign: String,
+}
+
 /// `POST /app/v1/wallet`: creates the wallet of the user who opened the page, or returns the one
 /// that has this password.
 #[derive(Debug, Serialize, Deserialize)]
