@@ -1,4 +1,4 @@
-//! chromedriver and Chromium, for tests of the sandbox's page in a real browser.
+//! chromedriver and Chromium, for tests of pages in a real browser.
 
 use std::net::TcpStream;
 use std::path::PathBuf;

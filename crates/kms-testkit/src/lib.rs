@@ -15,6 +15,7 @@
 mod anvil;
 #[cfg(feature = "aws-kms")]
 mod aws_kms;
+mod axe;
 mod chromedriver;
 mod contracts;
 mod error;
@@ -27,6 +28,7 @@ mod process;
 pub use anvil::{Anvil, AnvilOptions};
 #[cfg(feature = "aws-kms")]
 pub use aws_kms::{AWS_ACCESS_KEY_ID, AWS_REGION, AwsFault, AwsKms};
+pub use axe::axe;
 pub use chromedriver::Chromedriver;
 pub use contracts::{TestToken, TransferBehavior, deploy_multicall};
 pub use error::TestkitError;
