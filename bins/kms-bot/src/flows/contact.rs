@@ -178,15 +178,11 @@ async fn ask_password(
         None => html!("contact-ask-password-remove"),
     };
     context.expect(user.id, ConfirmChange { email });
+    let cancel = cancel::keyboard(context, user.id);
     match message {
-        Some(message) => {
-            context
-                .telegram
-                .edit(user.id, message, &text, cancel::keyboard(context, user.id))
-                .await?;
-        }
+        Some(message) => context.telegram.edit(user.id, message, &text, cancel).await?,
         None => {
-            drop(context.telegram.send(user.id, &text, cancel::keyboard(context, user.id)).await?)
+            context.telegram.send(user.id, &text, cancel).await?;
         }
     }
     Ok(())
