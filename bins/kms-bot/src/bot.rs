@@ -169,7 +169,7 @@ async fn greet(api: &Api) -> Result<String, TelegramError> {
     loop {
         match introduce(api).await.map_err(TelegramError::from) {
             Ok(username) => return Ok(username),
-            Err(error @ TelegramError::Unreachable(_)) => {
+            Err(error) if error.is_temporary() => {
                 tracing::warn!(
                     %error,
                     event = "telegram_unreachable",

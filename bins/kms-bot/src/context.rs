@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use kms_client::{Client, ClientError};
-use kms_types::wire::Account;
+use kms_types::wire::{Account, Transfer};
 use kms_types::{EventKind, TelegramId, Timestamp};
 use teloxide_core::types::MessageId;
 use zeroize::Zeroizing;
@@ -17,6 +17,7 @@ use crate::chat::keyboard::Keyboard;
 use crate::chat::telegram::{Telegram, TelegramError};
 use crate::clock;
 use crate::dialogue::Dialogues;
+use crate::journal::reports::{PaymentMessage, Report};
 use crate::journal::{Asked, Journal, Working};
 use crate::network::NetworkCache;
 use crate::password_input::Password;
@@ -195,6 +196,61 @@ impl Context {
             chat.asked = Some(asked);
         });
         self.dialogues.begin(user, Arc::new(step), secrecy == Secrecy::Password);
+    }
+
+    /// Sends a message that reports a payment or events, once: should the bot be killed before it
+    /// knows that the message arrived, [`Self::settle_report`] finds out.
+    pub(crate) async fn report(
+        &self,
+        user: TelegramId,
+        report: Report,
+        message: &Html,
+        keyboard: Keyboard,
+    ) -> Result<MessageId, TelegramError> {
+        self.journal.begin_report(user, report, self.telegram.last_message().0);
+        let sent = self.telegram.send(user, message, keyboard).await;
+        match &sent {
+            Ok(MessageId(sent)) => self.journal.end_report(user, Some(*sent)),
+            // It may have arrived.
+            Err(TelegramError::Unreachable(_)) => {}
+            Err(_refused) => self.journal.end_report(user, None),
+        }
+        sent
+    }
+
+    /// Finds out whether a message arrived whose sending was interrupted.
+    pub(crate) async fn settle_report(&self, user: TelegramId) -> Result<(), TelegramError> {
+        if let Some(sending) = self.journal.chat(user).sending {
+            let found = self.telegram.find_sent(user, MessageId(sending.after)).await?;
+            self.journal.end_report(user, found.map(|message| message.0));
+        }
+        Ok(())
+    }
+
+    /// Shows the state of a payment in its message, or in a new one if that no longer exists. The
+    /// new one is remembered: one message shows how a payment ended.
+    pub(crate) async fn show_payment(
+        &self,
+        user: TelegramId,
+        message: MessageId,
+        transfer: &Transfer,
+        text: &Html,
+        keyboard: Keyboard,
+    ) -> HandlerResult {
+        let Transfer { id, state, .. } = *transfer;
+        let edited = self.telegram.edit(user, message, text, keyboard.clone()).await;
+        if let Err(TelegramError::Refused(_)) = edited {
+            let new = self.report(user, Report::Payment(id, state), text, keyboard).await?;
+            self.telegram.replace(user, message, new);
+            return Ok(());
+        }
+        edited?;
+        self.journal.change(user, |chat| {
+            if let Some(known) = chat.payment(id) {
+                chat.remember_payment(PaymentMessage { state, ..known });
+            }
+        });
+        Ok(())
     }
 
     /// Sends a message that shows that the bot is working. `resume` is the callback data that shows

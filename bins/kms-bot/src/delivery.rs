@@ -3,21 +3,25 @@
 //! Events are read ahead of their delivery, so that a slow chat or a flood holds up no other chat.
 //! What waits for one user is bounded: received payments become one message when there are several,
 //! and only the newest state of a transfer is shown. An event is acknowledged when its notice was
-//! delivered; a bot that stops before delivers it again.
+//! delivered; a bot that stops before receives it again, and delivers it unless the journal says
+//! that its notice was sent.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::join_all;
 use kms_process::CancellationToken;
 use kms_types::wire::{Event, EventBody};
 use kms_types::{EventCursor, EventStream, TelegramId, TransferEvent, TransferId};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::chat::lanes::{Lanes, Notices};
 use crate::chat::telegram::TelegramError;
-use crate::context::{Context, HandlerError};
+use crate::context::{Context, HandlerError, HandlerResult};
+use crate::journal::reports::Mark;
 use crate::notices::{self, Received};
 
 /// How long one request waits for events, and how long while events wait for acknowledgement.
@@ -33,6 +37,8 @@ const URGENT: Duration = Duration::from_secs(3);
 const DIGEST_FROM: usize = 3;
 /// The most security notices that wait for one user.
 const ALERTS: usize = 100;
+/// How long after a start an interrupted notice is looked for, before it counts as not sent.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// The notices that wait.
 pub(crate) struct Delivery {
@@ -47,6 +53,8 @@ pub(crate) struct Delivery {
 struct Queue {
     alerts: VecDeque<Waiting>,
     payments: VecDeque<Waiting>,
+    /// Received payments whose message may have arrived: they are tried again as they were.
+    retry: Option<Digest>,
     digest: Digest,
     failures: u32,
     /// After a failure, nothing is delivered until then.
@@ -65,6 +73,8 @@ struct Waiting {
 struct Digest {
     /// One for each asset.
     received: Vec<Received>,
+    /// The last of their events.
+    mark: Option<Mark>,
     undelivered: Vec<Arc<()>>,
 }
 
@@ -132,6 +142,7 @@ impl Delivery {
     }
 
     async fn follow_forever(&self, stream: EventStream, lanes: &Lanes) {
+        self.settle_reports(lanes).await;
         let (progress, mut after, mut failures) = (self.progress(stream), None, 0);
         let mut delivered = None;
         loop {
@@ -139,7 +150,10 @@ impl Delivery {
             let wait = if progress.is_idle() && delivered.is_none() { POLL } else { BUSY_POLL };
             match self.context.kms.events(stream, after, delivered, wait).await {
                 Ok(page) => {
-                    (failures, delivered) = (0, None);
+                    failures = 0;
+                    if let Some(acknowledged) = delivered.take() {
+                        self.context.journal.forget_reported(stream, acknowledged);
+                    }
                     after = Some(page.next);
                     for event in page.events {
                         let (user, cursor) = (event.telegram_id, event.cursor);
@@ -158,6 +172,34 @@ impl Delivery {
                 }
             }
         }
+    }
+
+    /// Finds out which notices arrived whose sending the bot's end interrupted, before their events
+    /// come again.
+    async fn settle_reports(&self, lanes: &Lanes) {
+        let open = self.context.journal.unsettled();
+        join_all(open.into_iter().map(|user| self.settle_report(user, lanes))).await;
+    }
+
+    async fn settle_report(&self, user: TelegramId, lanes: &Lanes) {
+        let deadline = Instant::now() + LOOK;
+        for failures in 0.. {
+            let (done, is_done) = oneshot::channel();
+            let context = Arc::clone(&self.context);
+            lanes.enqueue_own(user, async move {
+                // The receiver waits, unless the bot stops.
+                let _ = done.send(context.settle_report(user).await);
+            });
+            if let Ok(Ok(())) = is_done.await {
+                return;
+            }
+            if Instant::now() > deadline {
+                break;
+            }
+            sleep(backoff(failures)).await;
+        }
+        tracing::info!("interrupted notice not found: it counts as not sent");
+        self.context.journal.end_report(user, None);
     }
 
     /// Acknowledges what was delivered, before the bot stops.
@@ -179,6 +221,10 @@ impl Delivery {
     }
 
     fn enqueue(&self, stream: EventStream, event: Event, undelivered: Arc<()>) {
+        let chat = self.context.journal.chat(event.telegram_id);
+        if Mark::of(&event).is_some_and(|(stream, mark)| chat.has_reported(stream, mark)) {
+            return;
+        }
         let mut queues = self.lock();
         let queue = queues.entry(event.telegram_id).or_default();
         let waiting = Waiting { event, since: Instant::now(), undelivered };
@@ -204,33 +250,37 @@ impl Delivery {
         if queue.payments.front().is_some_and(|next| !is_receipt(&next.event)) {
             return queue.payments.pop_front().map(Next::Payment);
         }
+        if let Some(retry) = queue.retry.take() {
+            return Some(Next::Digest(retry));
+        }
         if !queue.digest.received.is_empty() {
             return Some(Next::Digest(std::mem::take(&mut queue.digest)));
         }
         queue.payments.pop_front().map(Next::Payment)
     }
 
-    async fn deliver_next(&self, user: TelegramId) {
-        let Some(next) = self.next(user) else { return };
-        let result = match &next {
+    /// Delivers a notice, unless an earlier attempt did.
+    async fn deliver_once(&self, user: TelegramId, next: &Next) -> HandlerResult {
+        self.context.settle_report(user).await?;
+        match next {
             Next::Alert(Waiting { event, .. }) | Next::Payment(Waiting { event, .. }) => {
                 notices::deliver(&self.context, event).await
             }
-            Next::Digest(digest) => {
-                notices::deliver_digest(&self.context, user, &digest.received).await
+            Next::Digest(Digest { received, mark: Some(mark), .. }) => {
+                notices::deliver_digest(&self.context, user, received, *mark).await
             }
-        };
-        match result {
+            Next::Digest(Digest { mark: None, .. }) => Ok(()),
+        }
+    }
+
+    async fn deliver_next(&self, user: TelegramId) {
+        let Some(next) = self.next(user) else { return };
+        match self.deliver_once(user, &next).await {
             Ok(()) => self.delivered(user),
             Err(HandlerError::Telegram(TelegramError::Gone)) => self.missed(user, next),
-            Err(HandlerError::Telegram(TelegramError::Unreachable(_)) | HandlerError::Kms(_)) => {
-                self.failed(user, next);
-            }
-            Err(
-                error @ HandlerError::Telegram(
-                    TelegramError::Token | TelegramError::Conflict | TelegramError::Refused(_),
-                ),
-            ) => {
+            Err(HandlerError::Kms(_)) => self.failed(user, next),
+            Err(HandlerError::Telegram(error)) if error.is_temporary() => self.failed(user, next),
+            Err(error) => {
                 tracing::warn!(%error, event = "notice_dropped", "notice dropped");
                 self.delivered(user);
             }
@@ -260,16 +310,21 @@ impl Delivery {
         queue.failures = queue.failures.saturating_add(1);
         match next {
             Next::Alert(alert) => queue.alerts.push_front(alert),
+            Next::Payment(payment) if is_receipt(&payment.event) => {
+                queue.retry = Some(Digest::of(payment));
+            }
             Next::Payment(payment) => queue.payments.push_front(payment),
-            Next::Digest(digest) => queue.digest.merge(digest),
+            Next::Digest(digest) => queue.retry = Some(digest),
         }
     }
 
     /// Keeps what a user could not receive, who blocked the bot or has not started it.
     fn missed(&self, user: TelegramId, next: Next) {
-        let Queue { alerts, payments, digest, .. } = self.lock().remove(&user).unwrap_or_default();
+        let queue = self.lock().remove(&user).unwrap_or_default();
+        let Queue { alerts, payments, retry, digest, .. } = queue;
         let waiting = alerts.into_iter().chain(payments).map(Next::Payment);
-        let all = [next, Next::Digest(digest)].into_iter().chain(waiting);
+        let digests = [retry.unwrap_or_default(), digest].map(Next::Digest);
+        let all = [next].into_iter().chain(digests).chain(waiting);
         self.context.journal.change(user, |chat| {
             for next in all {
                 match next {
@@ -299,7 +354,10 @@ enum Next {
 
 impl Queue {
     fn is_empty(&self) -> bool {
-        self.alerts.is_empty() && self.payments.is_empty() && self.digest.received.is_empty()
+        self.alerts.is_empty()
+            && self.payments.is_empty()
+            && self.retry.is_none()
+            && self.digest.received.is_empty()
     }
 
     fn add_payment(&mut self, waiting: Waiting) {
@@ -314,19 +372,25 @@ impl Queue {
                 .into_iter()
                 .partition(|waiting| is_receipt(&waiting.event));
             self.payments = others;
-            received.into_iter().for_each(|waiting| self.digest.add(waiting));
+            received.into_iter().for_each(|waiting| self.digest.merge(Digest::of(waiting)));
         }
     }
 }
 
 impl Digest {
-    fn add(&mut self, Waiting { event, undelivered, .. }: Waiting) {
-        if let Some(received) = Received::of(&event) {
-            self.merge(Self { received: vec![received], undelivered: vec![undelivered] });
+    fn of(Waiting { event, undelivered, .. }: Waiting) -> Self {
+        Self {
+            received: Received::of(&event).into_iter().collect(),
+            mark: Mark::of(&event).map(|(_, mark)| mark),
+            undelivered: vec![undelivered],
         }
     }
 
     fn merge(&mut self, other: Self) {
+        self.mark = match (self.mark, other.mark) {
+            (Some(own), Some(other)) => Some(own.and(other)),
+            (own, other) => own.or(other),
+        };
         for received in other.received {
             match self.received.iter_mut().find(|known| known.is_alike(&received)) {
                 Some(known) => known.add(received),

@@ -21,7 +21,7 @@ use crate::chat::telegram::TelegramError;
 use crate::clock;
 use crate::context::{Context, HandlerError, HandlerResult, QUESTION_LIFETIME};
 use crate::delivery::backoff;
-use crate::journal::{Asked, Chat, Missed, Working};
+use crate::journal::{Asked, Chat, Working};
 use crate::notices;
 use crate::password_input::may_be_password;
 use crate::problems::problem;
@@ -50,12 +50,12 @@ enum Failure {
 pub(crate) async fn handle(context: &Arc<Context>, lanes: &Lanes, incoming: Incoming, update: u32) {
     let (user, query) = (incoming.user().clone(), incoming.query());
     if let Incoming::Returned(_) = incoming {
-        if let Err(error) = report_missed(context, user.id).await {
+        if let Err(error) = notices::deliver_missed(context, user.id).await {
             tracing::warn!(%error, event = "update_failed", "missed notices not delivered");
             let (context, user) = (Arc::clone(context), user.id);
             later(lanes, user, move || {
                 let context = Arc::clone(&context);
-                async move { report_missed(&context, user).await }.boxed()
+                async move { notices::deliver_missed(&context, user).await }.boxed()
             });
         }
     } else {
@@ -122,6 +122,7 @@ async fn show_typing<T>(context: &Context, user: TelegramId) -> T {
 
 /// Routes an update. One that was sent long ago gets a short answer.
 async fn route(context: &Context, incoming: Incoming) -> HandlerResult {
+    settle_report(context, incoming.user().id).await;
     if let Incoming::Text(message) = &incoming
         && message.group.is_none()
         && clock::now().0.saturating_sub(message.at.0) > OLD_MESSAGE
@@ -138,6 +139,13 @@ async fn route(context: &Context, incoming: Incoming) -> HandlerResult {
         return context.send(user, html!("old-message")).await;
     }
     router::route(context, incoming).await
+}
+
+/// Finds out whether an interrupted report arrived, before anything else is sent in the chat.
+async fn settle_report(context: &Context, user: TelegramId) {
+    if let Err(error) = context.settle_report(user).await {
+        tracing::info!(%error, "interrupted report not found yet");
+    }
 }
 
 /// Answers the user of a handler that failed, now or as soon as that is possible. The first
@@ -286,10 +294,17 @@ async fn resume(context: &Arc<Context>, lanes: &Lanes, id: TelegramId, chat: Cha
         }
     };
     let work = async {
+        settle_report(context, id).await;
         for working in &chat.working {
             show_end(context, &user, working).await?;
         }
-        if chat.working.is_empty() && !chat.updates.is_empty() {
+        let mut updates = chat.updates.len();
+        if updates > 0 && !chat.missed.is_empty() {
+            // One of them is that the user came back.
+            notices::deliver_missed(context, id).await?;
+            updates -= 1;
+        }
+        if chat.working.is_empty() && updates > 0 {
             context.send(id, html!("interrupted")).await?;
         }
         if let Some(Asked { at, resume, message, .. }) = &chat.asked
@@ -309,15 +324,4 @@ async fn resume(context: &Arc<Context>, lanes: &Lanes, id: TelegramId, chat: Cha
     if let Err(failure) = result {
         recover(context, lanes, &user, failure, 0).await;
     }
-}
-
-/// Reports to a user who came back what happened meanwhile. Should it fail, all of it is reported
-/// again.
-async fn report_missed(context: &Context, user: TelegramId) -> HandlerResult {
-    let missed = context.journal.chat(user).missed;
-    if missed != Missed::default() {
-        notices::deliver_missed(context, user, missed).await?;
-        context.journal.change(user, |chat| chat.missed = Missed::default());
-    }
-    Ok(())
 }

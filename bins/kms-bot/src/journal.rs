@@ -18,7 +18,10 @@ use kms_types::{TelegramId, Timestamp, TransferId};
 use serde::{Deserialize, Serialize};
 use teloxide_core::types::{ChatId, MessageId};
 
+use self::reports::{PaymentMessage, Reported, Sending};
 use crate::chat::shown::Place;
+
+pub(crate) mod reports;
 
 /// The most update ids that are remembered.
 const UPDATES: usize = 2_000;
@@ -26,8 +29,6 @@ const UPDATES: usize = 2_000;
 const SPARE_LINES: usize = 5_000;
 /// The most notices that are kept for a user who blocked the bot, besides those of payments.
 const MISSED: usize = 20;
-/// The most payments to one user whose messages are remembered.
-const PAYMENTS: usize = 16;
 /// When a password was asked for longer ago, in milliseconds, a text is not taken for one.
 const PASSWORD_WINDOW: i64 = 60 * 60 * 1_000;
 
@@ -68,7 +69,13 @@ pub(crate) struct Chat {
     /// The messages about payments that arrive, and those that took the place of a message about a
     /// payment that its sender deleted. They are edited when the payment changes; the oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) payments: Vec<(TransferId, i32)>,
+    payments: Vec<PaymentMessage>,
+    /// The message about a payment or an event that is being sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sending: Option<Sending>,
+    /// The events that were reported and that the server may deliver again.
+    #[serde(skip_serializing_if = "Reported::is_empty")]
+    reported: Reported,
     /// Commands that the user wrote in groups, the newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) requests: Vec<Request>,
@@ -112,6 +119,8 @@ pub(crate) struct Working {
 /// Notices that were not delivered.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Missed {
+    /// Whether the user was told that this follows.
+    pub(crate) greeted: bool,
     /// The number of deposits that were received.
     pub(crate) deposits: u64,
     /// The transfers that arrive or were received.
@@ -123,7 +132,7 @@ pub(crate) struct Missed {
 }
 
 impl Missed {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
@@ -134,21 +143,52 @@ impl Missed {
         }
         self.events.push(event);
     }
+
+    /// What is reported next.
+    pub(crate) fn first(&self) -> Option<MissedPart> {
+        let transfers = u64::try_from(self.transfers.len()).unwrap_or(u64::MAX);
+        let payments = self.deposits.saturating_add(transfers);
+        let event = self.events.first().cloned().map(Box::new).map(MissedPart::Event);
+        let taken_back = self.taken_back.first().copied().map(MissedPart::TakenBack);
+        let received = (payments > 0).then_some(MissedPart::Received(payments));
+        let first = event.or(taken_back).or(received)?;
+        Some(if self.greeted { first } else { MissedPart::Greeting })
+    }
+
+    /// Forgets what is reported next. Returns the transfers that it summed up.
+    pub(crate) fn remove_first(&mut self) -> BTreeSet<TransferId> {
+        let mut summed_up = BTreeSet::new();
+        match self.first() {
+            Some(MissedPart::Greeting) => self.greeted = true,
+            Some(MissedPart::Event(_)) => drop(self.events.remove(0)),
+            Some(MissedPart::TakenBack(_)) => drop(self.taken_back.pop_first()),
+            Some(MissedPart::Received(_)) | None => {
+                self.deposits = 0;
+                summed_up = std::mem::take(&mut self.transfers);
+            }
+        }
+        if self.first().is_none() {
+            *self = Self::default();
+        }
+        summed_up
+    }
+}
+
+/// A part of what was not delivered, which one message reports.
+pub(crate) enum MissedPart {
+    /// That something follows.
+    Greeting,
+    Event(Box<Event>),
+    /// A transfer that had arrived and was taken back.
+    TakenBack(TransferId),
+    /// The number of payments that were received.
+    Received(u64),
 }
 
 impl Chat {
     fn remember_deletion(&mut self, (chat, message): Place) {
         if !self.deleting.contains(&(chat.0, message.0)) {
             self.deleting.push((chat.0, message.0));
-        }
-    }
-
-    /// Remembers the message about a payment, in place of an earlier one.
-    pub(crate) fn remember_payment(&mut self, transfer: TransferId, message: i32) {
-        self.payments.retain(|(known, _)| *known != transfer);
-        self.payments.push((transfer, message));
-        if self.payments.len() > PAYMENTS {
-            self.payments.remove(0);
         }
     }
 }
@@ -395,6 +435,8 @@ fn encode(line: &Line) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use kms_types::wire::TransferState;
+
     use super::*;
 
     struct Folder(PathBuf);
@@ -488,16 +530,27 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_messages_about_payments_are_remembered() {
-        let folder = Folder::new("payments");
-        let (journal, transfers) = (folder.open(), [(); 20].map(|()| TransferId::random()));
-        for (transfer, message) in transfers.iter().zip(1..) {
-            journal.change(ann(), |chat| chat.remember_payment(*transfer, message));
-        }
-        journal.change(ann(), |chat| chat.remember_payment(transfers[18], 21));
-        let payments = folder.open().chat(ann()).payments;
-        assert_eq!(payments.len(), PAYMENTS);
-        assert_eq!(payments[PAYMENTS - 2..], [(transfers[19], 20), (transfers[18], 21)]);
+    fn a_message_that_is_being_sent_is_known_after_a_restart() {
+        let (folder, id) = (Folder::new("sending"), TransferId::random());
+        let report = reports::Report::Payment(id, TransferState::Mined);
+        folder.open().begin_report(ann(), report, 7);
+        let journal = folder.open();
+        assert_eq!(journal.unsettled(), [ann()]);
+        journal.end_report(ann(), Some(9));
+        let journal = folder.open();
+        assert_eq!((journal.unsettled(), journal.last_message()), (Vec::new(), 9));
+        assert_eq!(journal.chat(ann()).payment(id).unwrap().message, Some(9));
+    }
+
+    #[test]
+    fn what_was_missed_is_reported_in_parts() {
+        let mut missed = Missed { deposits: 2, ..Missed::default() };
+        missed.transfers.insert(TransferId::random());
+        assert!(matches!(missed.first(), Some(MissedPart::Greeting)));
+        missed.remove_first();
+        assert!(matches!(missed.first(), Some(MissedPart::Received(3))));
+        missed.remove_first();
+        assert!(missed.first().is_none() && missed == Missed::default());
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use kms_types::wire::{Event, EventBody, Recovery, RecoveryState, Transfer, TransferState};
 use kms_types::{
-    AccountEvent, DepositEvent, EventKind, RecoveryStep, Remedy, SecurityEvent, TelegramId,
-    Timestamp, Token, TransferEvent, Units,
+    AccountEvent, DepositEvent, EventKind, EventStream, RecoveryStep, Remedy, SecurityEvent,
+    TelegramId, Timestamp, Token, TransferEvent, Units,
 };
 use teloxide_core::types::MessageId;
 
@@ -13,7 +13,8 @@ use crate::flows::send::screen;
 use crate::flows::send::terms::ClientRef;
 use crate::flows::{balance_button, freeze, history_button, recovery};
 use crate::format::{amount, time};
-use crate::journal::Missed;
+use crate::journal::reports::{Mark, PaymentMessage, Report};
+use crate::journal::{Missed, MissedPart};
 use crate::texts::{Count, Html, html};
 
 /// Delivers the notice of an event, if there is one.
@@ -21,14 +22,18 @@ pub(crate) async fn deliver(context: &Context, event: &Event) -> HandlerResult {
     if let EventBody::Transfer { kind: TransferEvent::Changed, transfer } = &event.what {
         return update_transfer(context, event, transfer).await;
     }
+    let user = event.telegram_id;
     if let EventBody::Transfer { kind: TransferEvent::Received, transfer } = &event.what {
-        return update_incoming(context, event.telegram_id, transfer).await;
+        return update_incoming(context, user, transfer).await;
     }
-    if kind(&event.what).is_some_and(|kind| context.take_answered(event.telegram_id, kind)) {
+    let Some((stream, mark)) = Mark::of(event) else { return Ok(()) };
+    if context.journal.chat(user).has_reported(stream, mark)
+        || kind(&event.what).is_some_and(|kind| context.take_answered(user, kind))
+    {
         return Ok(());
     }
     if let Some((message, keyboard)) = notice(context, event).await? {
-        context.telegram.send(event.telegram_id, &message, keyboard).await?;
+        context.report(user, Report::Events(stream, mark), &message, keyboard).await?;
     }
     Ok(())
 }
@@ -84,16 +89,28 @@ impl Received {
     }
 }
 
-/// Reports several received payments in one message.
+/// Reports several received payments in one message. `mark` is of their last event.
 pub(crate) async fn deliver_digest(
     context: &Context,
     user: TelegramId,
     received: &[Received],
+    mark: Mark,
 ) -> HandlerResult {
-    if let [only @ (Received { count: 1, .. } | Received { sender: None, .. })] = received {
-        let (message, keyboard) = received_notice(context, only).await?;
-        context.telegram.send(user, &message, keyboard).await?;
+    if context.journal.chat(user).has_reported(EventStream::Payments, mark) {
         return Ok(());
+    }
+    let report = Report::Events(EventStream::Payments, mark);
+    let (message, keyboard) = digest(context, received).await?;
+    context.report(user, report, &message, keyboard).await?;
+    Ok(())
+}
+
+async fn digest(
+    context: &Context,
+    received: &[Received],
+) -> Result<(Html, Keyboard), HandlerError> {
+    if let [only @ (Received { count: 1, .. } | Received { sender: None, .. })] = received {
+        return received_notice(context, only).await;
     }
     let count = Count(received.iter().map(Received::count).sum());
     let mut parts = vec![html!("notice-received-many", count = count)];
@@ -110,40 +127,56 @@ pub(crate) async fn deliver_digest(
             hash(received.tx_hash.as_deref()),
         ]));
     }
-    let keyboard = Keyboard::row([balance_button(), history_button()]);
-    context.telegram.send(user, &Html::paragraphs(parts), keyboard).await?;
+    Ok((Html::paragraphs(parts), payments_keyboard()))
+}
+
+fn payments_keyboard() -> Keyboard {
+    Keyboard::row([balance_button(), history_button()])
+}
+
+/// Reports to a user who blocked the bot and came back what happened meanwhile. Should it fail, the
+/// rest is reported later.
+pub(crate) async fn deliver_missed(context: &Context, user: TelegramId) -> HandlerResult {
+    context.settle_report(user).await?;
+    while let Some(part) = context.journal.chat(user).missed.first() {
+        match missed_notice(context, user, part).await? {
+            Some((message, keyboard)) => {
+                context.report(user, Report::Missed, &message, keyboard).await?;
+            }
+            None => drop(context.journal.change(user, |chat| chat.missed.remove_first())),
+        }
+    }
     Ok(())
 }
 
-/// Reports to a user who blocked the bot and came back what happened meanwhile.
-pub(crate) async fn deliver_missed(
+/// The message about a part of what a user missed, unless it has one of its own.
+async fn missed_notice(
     context: &Context,
     user: TelegramId,
-    missed: Missed,
-) -> HandlerResult {
-    context.send(user, html!("notice-missed")).await?;
-    for mut event in missed.events {
-        if let EventBody::Recovery { recovery, .. } = &mut event.what
-            && let Some(open) = context.kms.recovery(user.into()).await?
-            && open.id == recovery.id
-        {
-            *recovery = open;
+    part: MissedPart,
+) -> Result<Option<(Html, Keyboard)>, HandlerError> {
+    match part {
+        MissedPart::Greeting => Ok(Some((html!("notice-missed"), Keyboard::none()))),
+        MissedPart::Event(mut event) => {
+            if let EventBody::Recovery { recovery, .. } = &mut event.what
+                && let Some(open) = context.kms.recovery(user.into()).await?
+                && open.id == recovery.id
+            {
+                *recovery = open;
+            }
+            notice(context, &event).await
         }
-        deliver(context, &event).await?;
-    }
-    for transfer in missed.taken_back {
-        if let Some(transfer) = context.kms.transfer(transfer).await? {
-            update_incoming(context, user, &transfer).await?;
+        MissedPart::TakenBack(transfer) => {
+            if let Some(transfer) = context.kms.transfer(transfer).await? {
+                update_incoming(context, user, &transfer).await?;
+            }
+            Ok(None)
+        }
+        MissedPart::Received(count) => {
+            let text = html!("notice-missed-payments", count = Count(count));
+            Ok(Some((text, payments_keyboard())))
         }
     }
-    let transfers = u64::try_from(missed.transfers.len()).unwrap_or(u64::MAX);
-    let payments = missed.deposits.saturating_add(transfers);
-    if payments > 0 {
-        let text = html!("notice-missed-payments", count = Count(payments));
-        let keyboard = Keyboard::row([balance_button(), history_button()]);
-        context.telegram.send(user, &text, keyboard).await?;
-    }
-    Ok(())
 }
 
 /// Keeps an event that cannot be delivered for when the user comes back.
@@ -233,16 +266,21 @@ async fn update_incoming(
     // With its transaction, so that a repeated notice is not taken for another payment.
     let message = Html::lines([message, hash(transfer.tx_hash.as_deref())]);
     let keyboard = Keyboard::row([balance_button()]);
-    let messages = context.journal.chat(user).payments;
-    let shown = messages.iter().find(|(known, _)| *known == transfer.id).filter(|_| is_edit);
-    if let Some((_, shown)) = shown {
-        let shown = MessageId(*shown);
-        context.telegram.edit_or_send(user, shown, &message, keyboard).await?;
-    } else {
-        let MessageId(sent) = context.telegram.send(user, &message, keyboard).await?;
-        context.journal.change(user, |chat| chat.remember_payment(transfer.id, sent));
+    match context.journal.chat(user).payment(transfer.id) {
+        Some(PaymentMessage { message: Some(shown), .. }) if is_edit => {
+            let shown = MessageId(shown);
+            context.show_payment(user, shown, transfer, &message, keyboard).await
+        }
+        // A message about several payments reported it.
+        Some(PaymentMessage { message: None, .. }) if is_edit => Ok(()),
+        // The event came again.
+        Some(shown) if shown.state == transfer.state => Ok(()),
+        Some(_) | None => {
+            let report = Report::Payment(transfer.id, transfer.state);
+            context.report(user, report, &message, keyboard).await?;
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 /// The kind of an event that an answer may have reported already.

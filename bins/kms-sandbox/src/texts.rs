@@ -25,6 +25,11 @@ static MESSAGES: LazyLock<HashMap<String, Vec<String>>> = LazyLock::new(|| {
 /// Reports whether a text is the message with this id.
 #[must_use]
 pub fn is(id: &str, text: &str) -> bool {
+    assert!(!MESSAGES[id].is_empty(), "{id} has no words of its own: any text would be it");
+    has_words(id, text)
+}
+
+fn has_words(id: &str, text: &str) -> bool {
     let mut rest = text;
     MESSAGES[id].iter().all(|literal| match rest.split_once(literal.as_str()) {
         Some((_, after)) => {
@@ -38,7 +43,8 @@ pub fn is(id: &str, text: &str) -> bool {
 /// Reports whether a text is the message with this id, with these values in it.
 #[must_use]
 pub fn is_with(id: &str, values: &[&str], text: &str) -> bool {
-    is(id, text) && values.iter().all(|value| text.contains(value))
+    let found = if values.is_empty() { is(id, text) } else { has_words(id, text) };
+    found && values.iter().all(|value| text.contains(value))
 }
 
 /// The label of a button.

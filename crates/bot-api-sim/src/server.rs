@@ -223,11 +223,13 @@ async fn answer(request: HttpRequest, payload: Payload, shared: Data<Shared>) ->
         }
         Some(Fault::CallLost) => return broken(),
         Some(Fault::Slow(time)) => tokio::time::sleep(time).await,
-        Some(Fault::AnswerLost) | None => {}
+        Some(Fault::AnswerLost | Fault::LateAnswer(_)) | None => {}
     }
     let result = methods::call(&shared, method, form).await;
-    if fault == Some(Fault::AnswerLost) {
-        return broken();
+    match fault {
+        Some(Fault::AnswerLost) => return broken(),
+        Some(Fault::LateAnswer(time)) => tokio::time::sleep(time).await,
+        Some(_) | None => {}
     }
     match result {
         Ok(result) => HttpResponse::Ok().json(serde_json::json!({ "ok": true, "result": result })),

@@ -31,6 +31,8 @@ pub enum Fault {
     AnswerLost,
     /// Does what was asked after this time.
     Slow(Duration),
+    /// Does what was asked, and answers after this time.
+    LateAnswer(Duration),
 }
 
 /// An update that the bot has not acknowledged.

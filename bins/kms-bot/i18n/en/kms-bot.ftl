@@ -427,18 +427,18 @@ notice-received = 📥 You received <b>{ $amount }</b> from { $sender }.
 notice-received-unnamed = 📥 You received <b>{ $amount }</b>. The sender is not shown: it came through a contract, or is a small deposit.
 notice-received-small = 📥 You received { $count } small deposits in one day: <b>{ $amount }</b> in total.
 notice-received-many =
-    { $count ->
-        [one] 📥 You received { $count } payment.
-       *[other] 📥 You received { $count } payments.
-    }
+    📥 You received { $count ->
+        [one] { $count } payment
+       *[other] { $count } payments
+    }.
 notice-received-total = <b>{ $amount }</b> in total
 notice-received-largest = The largest: { $amount } from { $sender }
 notice-missed = 👋 Welcome back. This happened while you had blocked me:
 notice-missed-payments =
-    { $count ->
-        [one] 📥 You received { $count } payment.
-       *[other] 📥 You received { $count } payments.
-    }
+    📥 You received { $count ->
+        [one] { $count } payment
+       *[other] { $count } payments
+    }.
 notice-password-changed = 🔐 Your password was changed on { $time }. If this wasn't you, someone knows your password and is using your Telegram account: end their session in Telegram's settings, then send /recover.
 notice-key-exported =
     🔑 Your wallet's private key was exported on { $time }. With that file and its passphrase, anyone can spend everything in this wallet, now and later, without me. If this was you, keep the two in different places.

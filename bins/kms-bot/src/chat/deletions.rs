@@ -89,7 +89,7 @@ impl Deletions {
                     tracing::warn!(%error, event, "password message not deleted");
                 }
                 // What Telegram did not answer is tried again after a restart.
-                if !matches!(result, Err(TelegramError::Unreachable(_))) {
+                if !result.as_ref().is_err_and(TelegramError::is_temporary) {
                     deletions.0.journal.end_deletion(user, place);
                 }
                 if result.is_ok() {

@@ -58,13 +58,26 @@ pub enum TelegramError {
     /// Telegram did not respond, or not with the Bot API's JSON.
     #[error("Telegram is unreachable: {0}")]
     Unreachable(&'static str),
+    /// Telegram asks to wait. Nothing was done.
+    #[error("Telegram asks to wait: rate limit")]
+    RateLimit,
+}
+
+impl TelegramError {
+    /// Reports whether the same call may succeed later.
+    pub(crate) fn is_temporary(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::RateLimit => true,
+            Self::Gone | Self::Token | Self::Conflict | Self::Refused(_) => false,
+        }
+    }
 }
 
 impl From<CallError> for TelegramError {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Refused(error) => error.into(),
-            CallError::Wait(_) => Self::Unreachable("rate limit"),
+            CallError::Wait(_) => Self::RateLimit,
             CallError::Unknown(what) => Self::Unreachable(what),
         }
     }
@@ -202,7 +215,7 @@ impl Telegram {
         keyboard: Keyboard,
     ) -> Result<(), TelegramError> {
         if !self.pace.try_group(group.chat) {
-            return Err(TelegramError::Unreachable("rate limit"));
+            return Err(TelegramError::RateLimit);
         }
         let mut reply = ReplyParameters::new(group.message);
         reply.allow_sending_without_reply = Some(true);
@@ -274,11 +287,16 @@ impl Telegram {
         match self.edit(of, message, html, keyboard.clone()).await {
             Err(TelegramError::Refused(_)) => {
                 let new = self.send(of, html, keyboard).await?;
-                self.shown.replace((chat(of), message), new);
+                self.replace(of, message, new);
                 Ok(new)
             }
             other => other.map(|()| message),
         }
+    }
+
+    /// Makes later edits of a message that no longer exists in a new one.
+    pub(crate) fn replace(&self, of: TelegramId, gone: MessageId, new: MessageId) {
+        self.shown.replace((chat(of), gone), new);
     }
 
     /// Deletes a message of the bot. A message that no longer exists is no error.

@@ -48,6 +48,18 @@ fn count(text: &str) -> usize {
     digits.collect::<String>().parse().unwrap()
 }
 
+/// Waits until the bot has acknowledged all events.
+async fn acknowledged(world: &World) {
+    for stream in [EventStream::Security, EventStream::Payments] {
+        let client = &world.stage.client;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !client.events(stream, None, None, Duration::ZERO).await.unwrap().events.is_empty() {
+            assert!(Instant::now() < deadline, "events are not acknowledged");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
 /// Under Telegram's own rate limits.
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_payments_of_dust_delay_neither_answers_nor_other_notices() {
@@ -135,14 +147,7 @@ async fn a_user_who_comes_back_is_told_once_what_happened_meanwhile() {
     world.bob.person().blocks();
     world.export(&world.bob, BOBS).await;
     world.pay(&world.ann, "@bob", "0.5").await;
-    for stream in [EventStream::Security, EventStream::Payments] {
-        let client = &world.stage.client;
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !client.events(stream, None, None, Duration::ZERO).await.unwrap().events.is_empty() {
-            assert!(Instant::now() < deadline, "events are not acknowledged");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
+    acknowledged(&world).await;
     // The first attempt to report it fails.
     world.stage.sim.break_next("SendMessage", Fault::TooManyRequests(9));
     world.bob.person().unblocks();
@@ -377,7 +382,7 @@ async fn a_payment_whose_screen_was_deleted_is_confirmed_once_after_a_kill_too()
     world.stage.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
     let confirmed = world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
     let file = world.stage.directory().join("kms-bot.state");
-    let remembered = format!("{}]", confirmed.id);
+    let remembered = format!("\"message\":{},\"state\":\"mined\"", confirmed.id);
     let deadline = Instant::now() + Duration::from_secs(20);
     while !std::fs::read_to_string(&file).unwrap().contains(&remembered) {
         assert!(Instant::now() < deadline, "the new message is not remembered");
@@ -392,6 +397,92 @@ async fn a_payment_whose_screen_was_deleted_is_confirmed_once_after_a_kill_too()
     let chat = world.ann.person().chat();
     let confirmed = chat.iter().filter(|shown| texts::is("transfer-confirmed", &shown.text));
     assert_eq!(confirmed.count(), 1, "{}", world.ann.transcript());
+    world.stage.stop().await;
+}
+
+/// Kills the bot when Telegram has the next message, and before the bot knows it, and starts it
+/// again. The bot then looks for the message.
+async fn kill_between(
+    world: &mut World,
+    bot: BotProcess,
+    whose: Whose,
+    act: impl AsyncFnOnce(&mut World),
+    id: &str,
+) -> BotProcess {
+    let late = Fault::LateAnswer(Duration::from_secs(60));
+    world.stage.sim.break_next("SendMessage", late);
+    act(world).await;
+    match whose {
+        Whose::Anns => world.ann.bot(id).await,
+        Whose::Bobs => world.bob.bot(id).await,
+    };
+    bot.kill();
+    BotProcess::start(&world.stage)
+}
+
+enum Whose {
+    Anns,
+    Bobs,
+}
+
+fn shown(phone: &bot_api_sim::Phone, id: &str) -> usize {
+    let chat = phone.person().chat();
+    chat.iter().filter(|shown| texts::is(id, &shown.text)).count()
+}
+
+/// The bot is killed between each message about a payment and its own record of that message.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_payment_is_reported_twice_when_the_bot_is_killed_while_it_reports_it() {
+    let (mut world, bot) = with_process().await;
+    let mine = async |world: &mut World| {
+        world.stage.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
+    };
+    world.stage.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
+    // To the sender, who deleted the screen; the recipient has blocked the bot.
+    world.bob.person().blocks();
+    world.ann.confirms("/send @bob 0.5").await;
+    world.ann.says(ANNS);
+    world.ann.bot("transfer-waits-for-network").await;
+    world.ann.person().deletes(world.ann.last_of_bot().unwrap().id).unwrap();
+    let bot = kill_between(&mut world, bot, Whose::Anns, mine, "transfer-confirmed").await;
+    world.ann.says("/help");
+    world.ann.bot("help-title").await;
+    // To the recipient, who comes back.
+    acknowledged(&world).await;
+    let comes_back = async |world: &mut World| world.bob.person().unblocks();
+    let bot = kill_between(&mut world, bot, Whose::Bobs, comes_back, "notice-missed").await;
+    world.bob.bot("notice-missed-payments").await;
+    world.bob.says("/help");
+    world.bob.bot("help-title").await;
+    for id in ["notice-missed", "notice-missed-payments"] {
+        assert_eq!(shown(&world.bob, id), 1, "{id}\n{}", world.bob.transcript());
+    }
+    // To the recipient, when it arrives; then it is final.
+    world.pay(&world.ann, "@bob", "0.25").await;
+    let bot = kill_between(&mut world, bot, Whose::Bobs, mine, "notice-arriving").await;
+    world.stage.anvil.rpc("anvil_mine", json!(["0x4"])).unwrap();
+    world.bob.bot_with("notice-received", &["0.25 ETH"]).await;
+    // A deposit, and a notice of security.
+    let pays = async |world: &mut World| {
+        world.stage.anvil.rpc("evm_setAutomine", json!([true])).unwrap();
+        let bob = world.account(&world.bob).await.address;
+        world.stage.faucet(bob, coins("2")).await.unwrap();
+    };
+    let bot = kill_between(&mut world, bot, Whose::Bobs, pays, "notice-received").await;
+    let exports = async |world: &mut World| world.export(&world.bob, BOBS).await;
+    let _bot = kill_between(&mut world, bot, Whose::Bobs, exports, "notice-key-exported").await;
+    world.export(&world.ann, ANNS).await;
+    world.ann.bot("notice-key-exported").await;
+    world.stage.anvil.rpc("anvil_mine", json!(["0x4"])).unwrap();
+    let bob = world.account(&world.bob).await.address;
+    world.stage.faucet(bob, coins("3")).await.unwrap();
+    world.bob.bot_with("notice-received", &["3 ETH"]).await;
+    for id in ["notice-arriving", "notice-key-exported"] {
+        assert!(shown(&world.bob, id) <= 1, "{id}\n{}", world.bob.transcript());
+    }
+    // What arrived, two ether and three.
+    assert_eq!(shown(&world.bob, "notice-received"), 3, "{}", world.bob.transcript());
+    assert_eq!(shown(&world.ann, "transfer-confirmed"), 1, "{}", world.ann.transcript());
     world.stage.stop().await;
 }
 

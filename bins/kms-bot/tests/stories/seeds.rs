@@ -1,11 +1,13 @@
 //! Seeded stories: people write, press and pay, while the bot is killed, calls and answers are lost
 //! or slow, and updates come again. Afterwards no password is in any chat, no message shows work in
-//! progress, every act has an answer, and no person paid more often than they confirmed.
+//! progress, every act has an answer, no person paid more often than they confirmed, and no payment
+//! is confirmed or received in two messages.
 //!
 //! `STORY_SEED` is the first seed, `STORY_RUNS` the number of seeds; a seed is the story of one
 //! person. Several run at once with one bot, so a seed repeats what its person does and not what
 //! happens at the same time.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,7 +18,9 @@ use kms_sandbox::{Stage, StageOptions};
 use kms_types::wire::TransferState;
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
-use tokio::time::{sleep, timeout};
+use tokio::sync::Notify;
+use tokio::task::JoinError;
+use tokio::time::sleep;
 
 use crate::texts::{self, label};
 use crate::world::{id, transfers_of};
@@ -87,7 +91,14 @@ async fn run(stage: &Stage, seeds: &[u64]) {
     let mut random = Random(seeds[0]);
     let mut bot = Killable::start(stage).await;
     let mut fates = Random(seeds[0] + 1);
-    stage.sim.decide(move |_| match fates.below(100) {
+    let (between, mut sent) = (Arc::new(Notify::new()), Random(seeds[0] + 2));
+    let kill = Arc::clone(&between);
+    stage.sim.decide(move |method| match fates.below(100) {
+        // Telegram has the message, and the bot is killed before it knows.
+        _ if method == "SendMessage" && sent.below(50) == 0 => {
+            kill.notify_one();
+            Some(Fault::LateAnswer(Duration::from_secs(2)))
+        }
         0..3 => Some(Fault::CallLost),
         3..6 => Some(Fault::AnswerLost),
         6..8 => Some(Fault::BadGateway),
@@ -102,15 +113,22 @@ async fn run(stage: &Stage, seeds: &[u64]) {
     let mut acting = std::pin::pin!(futures::future::join_all(acting));
     let (mut kills, mut actors) = (0, Vec::new());
     while actors.is_empty() {
-        match timeout(Duration::from_millis(1_500) + random.milliseconds(4_000), &mut acting).await
-        {
-            Ok(ended) => actors = ended.into_iter().map(Result::unwrap).collect(),
-            Err(_elapsed) if random.below(2) == 0 => {
-                let count = usize::try_from(random.below(5)).unwrap();
-                stage.sim.repeat_updates(count);
+        let event = tokio::select! {
+            ended = &mut acting => Event::Ended(ended),
+            () = between.notified() => Event::Kill(Duration::from_millis(100)),
+            () = sleep(Duration::from_millis(1_500) + random.milliseconds(4_000)) => {
+                match random.below(2) {
+                    0 => Event::Repeat(usize::try_from(random.below(5)).unwrap()),
+                    _ => Event::Kill(Duration::ZERO),
+                }
             }
-            Err(_elapsed) => {
+        };
+        match event {
+            Event::Ended(ended) => actors = ended.into_iter().map(Result::unwrap).collect(),
+            Event::Repeat(count) => stage.sim.repeat_updates(count),
+            Event::Kill(after) => {
                 kills += 1;
+                sleep(after).await;
                 bot.kill();
                 sleep(random.milliseconds(300)).await;
                 bot = Killable::start(stage).await;
@@ -128,6 +146,14 @@ async fn run(stage: &Stage, seeds: &[u64]) {
         sleep(Duration::from_millis(200)).await;
     }
     bot.kill();
+}
+
+/// What happens next in a run.
+enum Event {
+    Ended(Vec<Result<Actor, JoinError>>),
+    /// Updates come again.
+    Repeat(usize),
+    Kill(Duration),
 }
 
 fn person(seed: u64) -> i64 {
@@ -168,8 +194,20 @@ async fn broken(stage: &Stage, actors: &[Actor]) -> Vec<String> {
         if let Some(working) = WORKING.iter().find(|id| dead(id)) {
             fault(&format!("{working} is still shown"));
         }
+        for ids in [&["transfer-confirmed"][..], &["notice-arriving", "notice-received"]] {
+            let reports = |text: &str| ids.iter().any(|id| texts::is(id, text));
+            let reports = chat.iter().filter(|shown| reports(&shown.text));
+            let mut seen = HashSet::new();
+            let again =
+                reports.filter_map(|shown| hash(&shown.text)).find(|hash| !seen.insert(*hash));
+            if let Some(again) = again {
+                fault(&format!("{again} is reported in two messages"));
+            }
+        }
+        let own = stage.client.account(id(&actor.phone).into()).await.unwrap().unwrap().id;
         let paid = transfers_of(stage, id(&actor.phone)).await.into_iter().filter(|transfer| {
-            !matches!(
+            let sent = transfer.from.account == Some(own);
+            sent && !matches!(
                 transfer.state,
                 TransferState::Quoted | TransferState::Cancelled | TransferState::Expired
             )
@@ -180,6 +218,11 @@ async fn broken(stage: &Stage, actors: &[Actor]) -> Vec<String> {
         }
     }
     broken
+}
+
+/// The transaction that a message names.
+fn hash(text: &str) -> Option<&str> {
+    text.split_whitespace().find(|word| word.starts_with("0x") && word.len() == 66)
 }
 
 /// Pays a coin to an address.
@@ -254,9 +297,14 @@ impl Actor {
     }
 
     async fn presses_something(&mut self) {
-        let chat = self.phone.person().chat();
-        let shown = chat.iter().rev().find(|message| !message.keyboard.is_empty());
-        let Some(shown) = shown else { return };
+        let mut chat = self.phone.person().chat();
+        chat.retain(|message| !message.keyboard.is_empty());
+        if chat.is_empty() {
+            return;
+        }
+        // The last one, or any earlier one.
+        let back = self.random.below(2) * self.random.below(chat.len() as u64);
+        let shown = &chat[chat.len() - 1 - usize::try_from(back).unwrap()];
         let buttons = shown.keyboard.iter().flatten();
         let buttons: Vec<_> =
             buttons.filter(|button| matches!(button.kind, ButtonKind::Callback(_))).collect();
@@ -273,7 +321,13 @@ impl Actor {
     }
 
     async fn pays(&mut self) {
-        self.says("/send 0x000000000000000000000000000000000000dEaD 0.001").await;
+        let other = format!("person{}", self.seed ^ 1);
+        let known = self.client.name(&other.parse().unwrap()).await;
+        let to = match known {
+            Ok(Some(_)) if self.random.below(2) == 0 => format!("@{other}"),
+            _ => "0x000000000000000000000000000000000000dEaD".to_owned(),
+        };
+        self.says(&format!("/send {to} 0.001")).await;
         if !self.until(|shown| texts::is("send-quote", shown)).await {
             return;
         }
@@ -284,6 +338,12 @@ impl Actor {
             let password = self.password.clone();
             self.confirmed += 1;
             self.says(&password).await;
+            if self.random.below(2) == 0
+                && let Some(screen) = self.phone.last_of_bot()
+            {
+                // She deletes the screen of the payment, or whatever is last.
+                let _ = self.phone.person().deletes(screen.id);
+            }
         }
     }
 

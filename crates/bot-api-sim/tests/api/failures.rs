@@ -102,6 +102,19 @@ async fn a_wait_on_a_tests_order_holds_the_chat_and_no_other() {
 }
 
 #[tokio::test]
+async fn a_late_answer_comes_after_what_was_done() {
+    let (sim, bot, ann) = start();
+    sim.break_next("SendMessage", Fault::LateAnswer(Duration::from_millis(300)));
+    let sent = tokio::spawn(async move { bot.send_message(ANN, "hello").await });
+    let mut watch = sim.watch();
+    while ann.chat().last().is_none_or(|message| message.text != "hello") {
+        watch.changed().await.unwrap();
+    }
+    assert!(!sent.is_finished());
+    sent.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn every_call_meets_the_fate_that_a_test_decides() {
     let (sim, bot, _ann) = start();
     sim.decide(|method| (method == "GetChat").then_some(Fault::TooManyRequests(7)));

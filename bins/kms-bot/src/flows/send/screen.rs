@@ -14,8 +14,7 @@ use crate::context::{Context, HandlerResult};
 use crate::format::{self, amount, at_most, coins, date, symbol, time};
 use crate::texts::{Html, Text, html, text};
 
-/// Shows a transfer's current state in its message, or in a new one if that no longer exists. The
-/// new one is remembered: after a restart, too, one message shows how a payment ended.
+/// Shows a transfer's current state in its message, or in a new one if that no longer exists.
 pub(crate) async fn show(
     context: &Context,
     user: TelegramId,
@@ -24,11 +23,7 @@ pub(crate) async fn show(
 ) -> HandlerResult {
     let (text, keyboard) = screen(transfer, &context.network.of_chain(transfer.chain_id).await?);
     let current = current_message(context, user, message, transfer);
-    let shown = context.telegram.edit_or_send(user, current, &text, keyboard).await?;
-    if shown != current {
-        context.journal.change(user, |chat| chat.remember_payment(transfer.id, shown.0));
-    }
-    Ok(())
+    context.show_payment(user, current, transfer, &text, keyboard).await
 }
 
 /// The message that shows a transfer: its own, or the one that took its place.
@@ -38,9 +33,8 @@ fn current_message(
     message: MessageId,
     transfer: &Transfer,
 ) -> MessageId {
-    let messages = context.journal.chat(user).payments;
-    let newer = messages.iter().find(|(known, _)| *known == transfer.id);
-    newer.map_or(message, |(_, newer)| MessageId(*newer))
+    let newer = context.journal.chat(user).payment(transfer.id);
+    newer.and_then(|newer| newer.message).map_or(message, MessageId)
 }
 
 /// Shows a transfer's current state in its message, if that still exists.
