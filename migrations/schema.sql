@@ -27,6 +27,8 @@ create table accounts (
     -- The name of the bearer token that made it; null if the owner did on the page.
     created_by text,
     created_at bigint not null,
+    -- Counts the writes of this row, from 1. The audit holds the newest: an older copy is refused.
+    revision bigint not null,
     mac_key integer not null,
     mac {{bytes}} not null
 );
@@ -410,6 +412,14 @@ create table audit (
     keyed_hash {{bytes}} not null
 );
 create index audit_account on audit (account_id, seq);
+-- What an older copy of a row is compared with, and what an emptied limit does not forget. Without
+-- payments, which are most rows.
+create index audit_changes on audit (account_id, seq) where phase = 'outcome' and outcome = 'ok'
+    and action in ('create', 'change_password', 'change_contact', 'confirm_email', 'recover',
+    'freeze', 'request_unfreeze', 'unfreeze', 'rescue', 'enter_page', 'request_page_leave',
+    'keep_page_only', 'leave_page', 'rewrap', 'restore', 'reseal');
+create index audit_guesses on audit (account_id, at)
+    where phase = 'outcome' and outcome in ('wrong_password', 'account_exists');
 create index audit_telegram on audit (telegram_id, seq);
 create index audit_subject on audit (subject);
 

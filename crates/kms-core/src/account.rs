@@ -63,6 +63,8 @@ pub struct Account {
     pub created_by: Option<String>,
     /// When the account was created.
     pub created_at: Timestamp,
+    /// Counts the writes of the account, from 1.
+    pub revision: i64,
     /// The account's wallet.
     pub wallet: Wallet,
 }

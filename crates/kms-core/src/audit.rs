@@ -119,6 +119,8 @@ pub enum Action {
     Recover(RecoveryId),
     /// A mobile number or an e-mail address is set, requested or removed.
     ChangeContact,
+    /// The account becomes page-only.
+    EnterPage,
     /// The code of a requested e-mail address is tried. The address is named by the SHA-256 of its
     /// sealed bytes.
     ConfirmEmail([u8; 32]),
@@ -182,6 +184,7 @@ impl Action {
             Self::Recover(_) => "recover",
             Self::ChangeContact => "change_contact",
             Self::ConfirmEmail(_) => "confirm_email",
+            Self::EnterPage => "enter_page",
             Self::ClaimNames => "claim_names",
             Self::ChangeLimit => "change_limit",
             Self::ReadRow => "read_row",
@@ -222,12 +225,36 @@ impl Action {
             Self::Create | Self::ChangePassword | Self::ChangeContact | Self::Export => None,
             Self::Rewrap | Self::Verify | Self::Restore | Self::Reseal | Self::ProbeKmsKey => None,
             Self::ReadContact | Self::ReadRow | Self::Authenticate | Self::Operate(_) => None,
-            Self::ClaimNames | Self::ChangeLimit => None,
+            Self::ClaimNames | Self::ChangeLimit | Self::EnterPage => None,
             Self::Freeze | Self::RequestUnfreeze | Self::Unfreeze => None,
             Self::RequestPageLeave | Self::KeepPageOnly | Self::LeavePage => None,
         }
     }
 }
+
+/// The names of the actions that change an account or its wallet. Their outcomes state the
+/// revision that the account then has.
+pub const CHANGES_OF_ACCOUNTS: [&str; 16] = [
+    "create",
+    "change_password",
+    "change_contact",
+    "confirm_email",
+    "recover",
+    "freeze",
+    "request_unfreeze",
+    "unfreeze",
+    "rescue",
+    "enter_page",
+    "request_page_leave",
+    "keep_page_only",
+    "leave_page",
+    "rewrap",
+    "restore",
+    "reseal",
+];
+
+/// The name of the detail with that revision.
+pub const REVISION: &str = "revision";
 
 /// Whether a record was written before or after the action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -195,6 +195,7 @@ impl Custody {
                 page_only_until: None,
                 created_by: (!caller.is_at_page()).then(|| caller.actor.clone()),
                 created_at: now,
+                revision: 1,
                 wallet,
             };
             journal.set_account(&account);

@@ -279,10 +279,21 @@ pub trait SckStore: Send + Sync {
     async fn sck(&self, id: SckId) -> Result<Option<WrappedSck>, StoreError>;
 }
 
+/// What the audit holds of an account. The table is only appended to, so this shows what an old
+/// copy of a row, or a deleted one, hides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditedAccount {
+    /// The newest revision of the account that was recorded; 0 if none was.
+    pub revision: i64,
+    /// When wrong passwords were tried, the latest first.
+    pub guesses: Vec<Timestamp>,
+}
+
 /// The audit table.
 #[async_trait]
 pub trait AuditLog: Send + Sync {
-    /// Appends the record, committed when this returns.
+    /// Appends the record, committed when this returns. An outcome `ok` of one of
+    /// [`CHANGES_OF_ACCOUNTS`](crate::audit::CHANGES_OF_ACCOUNTS) states the account's revision.
     async fn append(&self, record: AuditRecord) -> Result<(), StoreError>;
 
     /// Appends the record of a request that was refused before a key was used, unless one with the
@@ -297,6 +308,15 @@ pub trait AuditLog: Send + Sync {
         actions: &[Action],
         outcome: &'static str,
     ) -> Result<usize, StoreError>;
+
+    /// Returns what the audit holds of the account, with up to `at_most` wrong passwords since
+    /// `since`.
+    async fn audited_account(
+        &self,
+        account: AccountId,
+        since: Timestamp,
+        at_most: usize,
+    ) -> Result<AuditedAccount, StoreError>;
 }
 
 /// Whether a password may be tried.

@@ -22,6 +22,7 @@ pub(crate) fn account() -> Account {
         page_only_until: None,
         created_by: None,
         created_at: Timestamp(0),
+        revision: 1,
         wallet: Wallet {
             address: [1; 20].into(),
             public_key: [2; 33],

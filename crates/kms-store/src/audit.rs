@@ -1,10 +1,12 @@
 //! The audit table: a hash chain, only appended to and read.
 
+mod accounts;
 mod append;
 mod head;
 mod rows;
 mod verify;
 
+pub(crate) use self::accounts::newest_revision;
 pub use self::verify::AuditError;
 
 use std::collections::{BTreeMap, HashSet};

@@ -19,6 +19,7 @@ diesel::table! {
         page_only_since -> Nullable<BigInt>,
         page_only_until -> Nullable<BigInt>,
         created_by -> Nullable<Text>,
+        revision -> BigInt,
     }
 }
 

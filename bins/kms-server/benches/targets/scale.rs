@@ -131,6 +131,7 @@ fn wallet(byte: u8) -> Account {
         unfreezes_at: None,
         former_email: None,
         created_at: NOW,
+        revision: 1,
         wallet: Wallet {
             address: EthAddress::from([byte; 20]),
             public_key: [byte; 33],

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use kms_core::account::{Account, AccountState};
-use kms_core::audit::Details;
+use kms_core::audit::{Details, REVISION};
 use kms_store::AuditRow;
 
 /// What the audit records of an account.
@@ -13,6 +13,7 @@ struct Expected {
     address: Option<String>,
     is_frozen: bool,
     recoveries: u32,
+    revision: i64,
 }
 
 /// What the audit records of all accounts, read row by row.
@@ -26,9 +27,13 @@ impl AuditedAccounts {
         if row.outcome.as_deref() != Some("ok") {
             return;
         }
+        let details: Details = row.details.parse().unwrap_or_default();
+        if let Some(revision) = details.get(REVISION).and_then(|it| it.parse().ok()) {
+            let expected = self.0.entry(account.clone()).or_default();
+            expected.revision = expected.revision.max(revision);
+        }
         match &*row.action {
             "create" => {
-                let details: Details = row.details.parse().unwrap_or_default();
                 let address = details.get("address").map(str::to_owned);
                 self.0.entry(account.clone()).or_default().address = address;
             }
@@ -45,6 +50,7 @@ impl AuditedAccounts {
         let address = account.wallet.address.to_string();
         let is_frozen = account.state != AccountState::Active;
         let checks = [
+            (account.revision < expected.revision, "an old copy of its row was put back"),
             (expected.address.is_none(), "its creation is not in the audit"),
             (
                 expected.address.is_some_and(|created| created != address),

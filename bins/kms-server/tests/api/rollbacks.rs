@@ -1,9 +1,10 @@
 //! An attacker who can write to PostgreSQL puts old copies of rows back, whose MACs are valid: the
 //! audit, which is only appended to, has what they ended with.
 
+use kms_server_testing::commands::{fails, succeeds};
 use kms_server_testing::requests::{COIN, confirm, hash, quote, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer};
-use kms_types::wire::{ChangeEmail, CompleteRecovery, TransferState};
+use kms_types::wire::{ChangeEmail, ChangePassword, CompleteRecovery, ExportKey, TransferState};
 use kms_types::{ErrorCode, RecoveryId};
 
 use crate::recoveries::{
@@ -34,6 +35,24 @@ fn put_back(test: &TestServer, table: &str, key: &str) {
          on conflict ({key}) do update set {set}"
     );
     test.env.sql(&sql).unwrap();
+}
+
+/// Keeps an account with its wallet, and puts them back.
+fn keep_account(test: &TestServer) {
+    for table in ["accounts", "wallets"] {
+        let sql = format!(
+            "drop table if exists kept_{table}; create table kept_{table} as select * from {table}"
+        );
+        test.env.sql(&sql).unwrap();
+    }
+}
+
+fn put_account_back(test: &TestServer) {
+    for (table, key) in [("accounts", "id"), ("wallets", "account_id")] {
+        test.env.sql("drop table if exists kept").unwrap();
+        test.env.sql(&format!("alter table kept_{table} rename to kept")).unwrap();
+        put_back(test, table, key);
+    }
 }
 
 fn alarms(test: &TestServer) -> String {
@@ -138,4 +157,100 @@ async fn a_quote_that_was_signed_is_not_signed_again() {
     assert_eq!(failed(test.client.confirm(quoted.id, &body).await), INTERNAL);
     assert_eq!(alarms(&test), "1");
     assert_eq!(test.env.sql("select count(*) from signed_transactions").unwrap(), "0");
+}
+
+/// What an owner, an operator or time changed about an account is not undone by an old copy of its
+/// rows.
+#[actix_web::test]
+async fn an_account_that_is_put_back_is_refused() {
+    let test = TestServer::start(TestEnv::new(Stores::Servers).unwrap()).await;
+    test.onboard(1, "ann", "first").await;
+    test.onboard(2, "bob", "bob's").await;
+    let ann = test.client.account(telegram(1)).await.unwrap().unwrap();
+    test.env.fund(&ann, 10 * COIN).unwrap();
+    let mut words = "first";
+    for what in ["frozen", "frozen by an operator", "new password", "recovered"] {
+        let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
+        keep_account(&test);
+        let before = words;
+        let command = |command: &str| succeeds(&test.env, command);
+        match what {
+            "frozen" => drop(test.client.freeze(telegram(1)).await.unwrap()),
+            "frozen by an operator" => {
+                drop(command("account freeze telegram:1 --reason ticket-1"));
+            }
+            "new password" => {
+                let change = ChangePassword {
+                    old_password_hash: hash(words),
+                    new_password_hash: hash("second"),
+                };
+                test.client.change_password(telegram(1), &change).await.unwrap();
+                words = "second";
+            }
+            _ => {
+                let id = request(&test).await.unwrap().id;
+                complete(&test, id).await.unwrap();
+                words = "new";
+            }
+        }
+        let newest = test.env.sql("select revision from accounts where telegram_id = 1").unwrap();
+        let alarms_before: u32 = alarms(&test).parse().unwrap();
+        test.env.sql("drop table if exists aside_accounts, aside_wallets").unwrap();
+        test.env.sql("create table aside_accounts as select * from accounts").unwrap();
+        test.env.sql("create table aside_wallets as select * from wallets").unwrap();
+        put_account_back(&test);
+        // Neither the password of then nor that of now, neither a payment nor an export, nor a
+        // recovery.
+        for words in [before, words] {
+            let sent = test.client.confirm(quoted.id, &confirm(&quoted, words)).await;
+            assert_eq!(failed(sent), INTERNAL, "{what}");
+            let export = ExportKey { password_hash: hash(words) };
+            let exported = test.client.export(telegram(1), &export).await;
+            assert!(exported.is_err(), "{what}");
+        }
+        let recovered = async {
+            let id = request(&test).await?.id;
+            complete(&test, id).await
+        };
+        assert!(recovered.await.is_err(), "{what}");
+        assert!(alarms(&test).parse::<u32>().unwrap() >= alarms_before + 2, "{what}");
+        let signed = test.env.sql("select count(*) from signed_transactions").unwrap();
+        assert_eq!(signed, "0", "{what}");
+        let listed = fails(&test.env, "audit verify --against-state --without-checkpoints");
+        assert!(listed.contains("an old copy of its row was put back"), "{what}: {listed}");
+        for table in ["accounts", "wallets"] {
+            let sql = format!("alter table aside_{table} rename to kept_{table}");
+            test.env.sql(&sql).unwrap();
+        }
+        test.env.sql("update recoveries set stage = 'cancelled'").unwrap();
+        put_account_back(&test);
+        let now = test.env.sql("select revision from accounts where telegram_id = 1").unwrap();
+        assert_eq!(now, newest);
+        succeeds(&test.env, "account unfreeze telegram:1 --reason ticket-2");
+        test.env.sql("delete from rate_limits").unwrap();
+    }
+    succeeds(&test.env, "audit verify --against-state --without-checkpoints");
+}
+
+/// Deleting the count of wrong passwords gains no more than the limit of the audit in a day.
+#[actix_web::test]
+async fn an_emptied_lockout_leaves_the_limit_of_the_audit() {
+    let test = TestServer::start(TestEnv::new(Stores::Servers).unwrap()).await;
+    test.onboard(1, "ann", "ann's").await;
+    let (mut wrong, mut locked) = (0, 0);
+    for round in 0..40 {
+        test.env.sql("delete from password_attempts").unwrap();
+        test.env.sql("delete from rate_limits").unwrap();
+        let body = ExportKey { password_hash: hash(&format!("guess {round}")) };
+        match failed(test.client.export(telegram(1), &body).await) {
+            Some(ErrorCode::WrongPassword) => wrong += 1,
+            Some(ErrorCode::PasswordLocked) => locked += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((wrong, locked), (30, 10));
+    // A day later the right password opens it.
+    test.env.sql("update audit set at = at - 86400000").unwrap();
+    test.env.sql("delete from password_attempts").unwrap();
+    test.client.export(telegram(1), &ExportKey { password_hash: hash("ann's") }).await.unwrap();
 }

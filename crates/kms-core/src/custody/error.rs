@@ -11,6 +11,9 @@ use crate::seal::SealError;
 use crate::server_keys::{RowMacError, ServerKeyId};
 use crate::wrap::UnwrapError;
 
+/// The code in the audit of a wrong password.
+pub(super) const WRONG_PASSWORD: &str = "wrong_password";
+
 /// The code in the audit of a wrong code of an e-mail.
 pub(super) const WRONG_CODE: &str = "wrong_code";
 
@@ -99,7 +102,7 @@ impl Audited for CustodyError {
         match self {
             Self::NoAccount => Phase::Outcome("no_account"),
             Self::AccountExists => Phase::Outcome("account_exists"),
-            Self::WrongPassword => Phase::Outcome("wrong_password"),
+            Self::WrongPassword => Phase::Outcome(WRONG_PASSWORD),
             Self::Locked { .. } => Phase::Outcome("locked"),
             Self::Frozen => Phase::Outcome("frozen"),
             Self::NotFrozen => Phase::Outcome("not_frozen"),

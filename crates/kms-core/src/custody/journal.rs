@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kms_types::{AccountRef, RecoveryId, Timestamp};
 
+use super::error::WRONG_PASSWORD;
 use crate::account::Account;
 use crate::audit::{Action, AuditRecord, Audited, Caller, Details, Phase, Purpose};
 use crate::integrity::{AlarmContext, integrity_alarm};
@@ -91,6 +92,20 @@ impl Journal {
         let (action, phase) = (Action::CancelRecovery(recovery), Phase::Outcome("ok"));
         let details = self.record.caller.details();
         let record = AuditRecord { action, phase, details, ..self.record.clone() };
+        append_outcome(Arc::clone(&self.audit), record).await;
+    }
+
+    /// Records that the account became page-only.
+    pub(super) async fn record_page_only(&self) {
+        let (action, phase) = (Action::EnterPage, Phase::Outcome("ok"));
+        let details = self.record.caller.details();
+        let record = AuditRecord { action, phase, details, ..self.record.clone() };
+        append_outcome(Arc::clone(&self.audit), record).await;
+    }
+
+    /// Records a wrong password that was tried beside the action.
+    pub(super) async fn record_guess(&self) {
+        let record = AuditRecord { phase: Phase::Outcome(WRONG_PASSWORD), ..self.record.clone() };
         append_outcome(Arc::clone(&self.audit), record).await;
     }
 

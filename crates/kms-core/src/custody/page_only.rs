@@ -97,6 +97,7 @@ impl Custody {
     ) -> Result<(), CustodyError> {
         if journal.caller().is_at_page() && account.page_only_since.is_none() {
             self.ports.accounts.change_page(account.id, PageChange::Enter { now }, now).await?;
+            journal.record_page_only().await;
         }
         Ok(())
     }

@@ -269,6 +269,7 @@ impl Custody {
     ) -> Result<(Account, Recovery), CustodyError> {
         let account = self.load(account).await?;
         journal.set_account(&account);
+        self.refuse_rolled_back(&account).await?;
         // Before the row: what the audit records by then has been stored in the row.
         let audited = self.audited_steps(id).await?;
         let find = async || {

@@ -74,7 +74,9 @@ impl Custody {
             }
             let permit = self.pool.reserve()?;
             journal.intent().await?;
-            let account = self.prove(stored.clone(), address, permit, now).await?;
+            let mut account = self.prove(stored.clone(), address, permit, now).await?;
+            let audited = self.ports.audit.audited_account(account.id, now, 0).await?;
+            account.revision = audited.revision.saturating_add(1);
             failpoint::reach("rescue-before-write");
             let written = self.ports.rescues.rescue_account(&stored, account.clone(), now).await?;
             failpoint::reach("rescue-after-write");

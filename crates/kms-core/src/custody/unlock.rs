@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use kms_types::{AccountRef, PasswordHash, Timestamp};
 
@@ -14,6 +15,12 @@ use crate::kdf::Salt;
 use crate::kdf_pool::KdfPermit;
 use crate::ports::PasswordGateDecision;
 use crate::private_key::PrivateKey;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Wrong passwords of an account within a day after which the audit's count refuses more. The
+/// lockout lets at most 12 through between two correct ones.
+const GUESSES_A_DAY: usize = 30;
 
 impl Custody {
     /// Loads the account. If there is none, fails as for a wrong password and after the same work.
@@ -127,6 +134,7 @@ impl Custody {
     ) -> Result<KdfPermit, CustodyError> {
         // The permit first: an attempt without one is not tried, and must not count.
         let permit = self.pool.reserve()?;
+        self.compare_with_audit(account, now).await?;
         let decision = self.ports.gate.count_attempt(account.id, now).await?;
         if let PasswordGateDecision::LockedUntil(until) = decision {
             self.cancel_while_locked(account, password, permit, now, journal).await?;
@@ -145,6 +153,45 @@ impl Custody {
             return Err(error.into());
         }
         Ok(permit)
+    }
+
+    /// Refuses an account whose row is older than the audit, and the passwords of one for which the
+    /// audit has more wrong ones than the lockout ever lets through: its count was reset by another
+    /// program.
+    async fn compare_with_audit(
+        &self,
+        account: &Account,
+        now: Timestamp,
+    ) -> Result<(), CustodyError> {
+        let since = now.minus(DAY);
+        let audited = self.ports.audit.audited_account(account.id, since, GUESSES_A_DAY).await?;
+        self.refuse_older_than(audited.revision, account).await?;
+        match audited.guesses.get(GUESSES_A_DAY - 1) {
+            Some(first) => {
+                let account = account.id;
+                tracing::error!(event = "many_wrong_passwords", %account, "many wrong passwords");
+                Err(CustodyError::Locked { until: first.plus(DAY) })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses an account whose row is older than what the audit has of it.
+    pub(super) async fn refuse_rolled_back(&self, account: &Account) -> Result<(), CustodyError> {
+        let audited = self.ports.audit.audited_account(account.id, Timestamp(0), 0).await?;
+        self.refuse_older_than(audited.revision, account).await
+    }
+
+    async fn refuse_older_than(
+        &self,
+        revision: i64,
+        account: &Account,
+    ) -> Result<(), CustodyError> {
+        // Read again: the change that was recorded may be later than the account that was read.
+        if account.revision < revision && self.load(account.id.into()).await?.revision < revision {
+            return Err(CustodyError::RolledBack);
+        }
+        Ok(())
     }
 
     /// Cancels the open recovery if the password is correct, also while wrong guesses lock the
@@ -168,7 +215,9 @@ impl Custody {
         let (sealer, wallet) = (Arc::clone(&self.sealer), account.wallet.clone());
         let password = PasswordHash::fill(|bytes| bytes.copy_from_slice(password.expose()));
         let is_correct = permit.run(move || sealer.derive(&wallet, &password).is_ok()).await?;
-        if is_correct && self.step(cancelled, now).await? {
+        if !is_correct {
+            journal.record_guess().await;
+        } else if self.step(cancelled, now).await? {
             journal.record_cancelled_recovery(cancelled.id).await;
         }
         Ok(())

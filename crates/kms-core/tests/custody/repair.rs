@@ -137,9 +137,8 @@ async fn a_concurrent_change_of_password_wins() {
     let current = world.upgraded(CURRENT, &pepper);
     opens(&current, "old").await.unwrap();
     resealed(&world, &read).await;
-    *world.forger.account.lock().await = Some(read.clone());
+    *world.forger.stale.lock().await = Some(read.clone());
     change(&world.custody).await.unwrap();
-    *world.forger.account.lock().await = None;
     opens(&current, "new").await.unwrap();
     assert!(matches!(opens(&current, "old").await, Err(CustodyError::WrongPassword)));
     recovers(&current).await;
@@ -152,9 +151,8 @@ async fn a_concurrent_change_of_password_wins() {
     let changed = world.account(1).await;
     let rows = world.audit().await.len();
     let current = world.upgraded(CURRENT, &pepper);
-    *world.forger.account.lock().await = Some(read);
+    *world.forger.stale.lock().await = Some(read);
     opens(&current, "old").await.unwrap();
-    *world.forger.account.lock().await = None;
     until_audited(&world, rows + 4).await;
     assert_eq!(world.audit().await.pop().unwrap().1, "conflict");
     assert_eq!(world.account(1).await, changed);

@@ -91,6 +91,7 @@ fn rejects_modified_rows_chains_and_checkpoints() {
         ("/tables/api_tokens/0/scopes", "admin".into()),
         ("/tables/recoveries/0/ready_at", 0.into()),
         ("/tables/accounts/0/created_at", 0.into()),
+        ("/tables/accounts/0/revision", 0.into()),
         ("/tables/switches/0/paused", 0.into()),
         ("/pause_lines/0", "0 1800000000000 01".into()),
         ("/tables/names/0/telegram_id", 3.into()),

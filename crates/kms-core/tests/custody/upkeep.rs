@@ -33,7 +33,7 @@ async fn rewraps_an_sck_once_and_audits_it() {
     assert_eq!(moved.master_key.to_string(), "kms-newer");
     // Only the record of what is wrapped changes.
     let wallet = Wallet { wrapped_hash: moved.hash(), ..before.wallet.clone() };
-    assert_eq!(world.account(1).await, Account { wallet, ..before });
+    assert_eq!(world.account(1).await, Account { wallet, revision: 2, ..before });
     custody.verify(telegram(1), &caller(), NOW).await.unwrap();
     assert!(recovers(&custody).await);
 }

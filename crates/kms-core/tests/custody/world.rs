@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use kms_core::account::{Account, ContactChange, NewAccount, Wallet, WalletSwap};
 use kms_core::audit::{Action, AuditRecord, Caller};
 use kms_core::page_only::PageChange;
-use kms_core::ports::{AccountStore, AuditLog, ExportLog, SckStore, StoreError, WrappedSck};
+use kms_core::ports::{
+    AccountStore, AuditLog, AuditedAccount, ExportLog, SckStore, StoreError, WrappedSck,
+};
 use kms_core::recovery::{Recovery, RecoveryRules};
 use kms_core::{
     CreateWallet, Created, Custody, CustodyError, KdfParams, KdfPool, KeyRing, MasterKey, Ports,
@@ -53,6 +55,8 @@ pub(crate) struct Forger {
     database: Database,
     scks: SqliteKeyDatabase,
     pub(crate) account: Mutex<Option<Account>>,
+    /// What the next read returns, as if it had come before a change.
+    pub(crate) stale: Mutex<Option<Account>>,
     pub(crate) sck: Mutex<Option<WrappedSck>>,
     pub(crate) audit_fails: Mutex<bool>,
     pub(crate) events_fail: Mutex<bool>,
@@ -61,6 +65,9 @@ pub(crate) struct Forger {
 #[async_trait]
 impl AccountStore for Forger {
     async fn account(&self, account: AccountRef) -> Result<Option<Account>, StoreError> {
+        if let Some(stale) = self.stale.lock().await.take() {
+            return Ok(Some(stale));
+        }
         match &*self.account.lock().await {
             Some(forged) => Ok(Some(forged.clone())),
             None => self.database.account(account).await,
@@ -181,6 +188,15 @@ impl AuditLog for Forger {
     ) -> Result<usize, StoreError> {
         self.database.count_outcomes(actions, outcome).await
     }
+
+    async fn audited_account(
+        &self,
+        account: AccountId,
+        since: Timestamp,
+        at_most: usize,
+    ) -> Result<AuditedAccount, StoreError> {
+        self.database.audited_account(account, since, at_most).await
+    }
 }
 
 /// Changes the password, within every limit.
@@ -216,6 +232,7 @@ impl World {
             database: database.clone(),
             scks: scks.clone(),
             account: Mutex::default(),
+            stale: Mutex::default(),
             sck: Mutex::default(),
             audit_fails: Mutex::default(),
             events_fail: Mutex::default(),

@@ -8,6 +8,7 @@ use kms_core::account::{Account, EmailChange};
 pub(super) fn with_account_fields<T>(account: &Account, work: impl FnOnce(&[&[u8]]) -> T) -> T {
     let telegram_id = account.telegram_id.as_i64().to_be_bytes();
     let created_at = account.created_at.0.to_be_bytes();
+    let revision = account.revision.to_be_bytes();
     let mut fields: Vec<&[u8]> = vec![
         b"accounts",
         account.id.as_bytes(),
@@ -15,6 +16,7 @@ pub(super) fn with_account_fields<T>(account: &Account, work: impl FnOnce(&[&[u8
         account.wallet.address.as_bytes(),
         account.state.as_str().as_bytes(),
         &created_at,
+        &revision,
     ];
     let verified = account.email_verified_at.map(|at| at.0.to_be_bytes());
     if let Some(at) = &verified {

@@ -9,6 +9,7 @@ use kms_core::rescue::{ACCOUNTS, DamagedAccount};
 use kms_types::{AccountId, AccountRef, EventKind, SecurityEvent, Timestamp};
 
 use super::{contacts, rows};
+use crate::audit::newest_revision;
 use crate::database::{AnyConnection, Database, Failure, all_or_nothing};
 use crate::events::{self, About};
 use crate::recoveries;
@@ -68,7 +69,13 @@ fn damaged(
     let Some(row) = rows::row(connection, account)? else { return Ok(None) };
     let mut damage = Vec::new();
     let account = match rows::parse(row.clone(), keys) {
-        Ok(account) => account,
+        Ok(account) => {
+            // An older copy of the row was put back.
+            if account.revision < newest_revision(connection, account.id)? {
+                damage.push(ACCOUNTS);
+            }
+            account
+        }
         Err(_fails) => {
             damage.push(ACCOUNTS);
             rows::without_mac(row)?

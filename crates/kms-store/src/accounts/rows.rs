@@ -56,6 +56,7 @@ pub(super) struct AccountRow {
     page_only_until: Option<i64>,
     created_by: Option<String>,
     created_at: i64,
+    revision: i64,
     mac_key: i32,
     mac: Vec<u8>,
 }
@@ -204,6 +205,7 @@ pub(super) fn insert(
             accounts::page_only_until.eq(account.page_only_until.map(|at| at.0)),
             accounts::created_by.eq(&account.created_by),
             accounts::created_at.eq(account.created_at.0),
+            accounts::revision.eq(account.revision),
             accounts::mac_key.eq(i32::from(mac.key.as_u8())),
             accounts::mac.eq(mac.tag.to_vec()),
         ))
@@ -224,6 +226,7 @@ pub(crate) fn update(
 ) -> Result<bool, Failure> {
     lock(connection, account)?;
     let Some(mut account) = find(connection, account.into(), keys)? else { return Ok(false) };
+    account.revision = account.revision.saturating_add(1);
     Ok(change(&mut account) && write(connection, &account, keys)?)
 }
 
@@ -248,6 +251,7 @@ pub(super) fn write(
             accounts::page_only_since.eq(account.page_only_since.map(|at| at.0)),
             accounts::page_only_until.eq(account.page_only_until.map(|at| at.0)),
             accounts::created_by.eq(&account.created_by),
+            accounts::revision.eq(account.revision),
             accounts::mac_key.eq(i32::from(mac.key.as_u8())),
             accounts::mac.eq(mac.tag.to_vec()),
         ))
@@ -310,6 +314,7 @@ pub(super) fn without_mac((account, wallet, _shown): Row) -> Result<Account, Sto
         page_only_until: None,
         created_by: account.created_by,
         created_at: Timestamp(account.created_at),
+        revision: account.revision,
         wallet: wallet.parse(row)?,
     })
 }
@@ -339,6 +344,7 @@ pub(super) fn parse(
         page_only_until: account.page_only_until.map(Timestamp),
         created_by: account.created_by,
         created_at: Timestamp(account.created_at),
+        revision: account.revision,
         wallet: wallet.parse(row)?,
     };
     let verified = with_account_fields(&parsed, |fields| keys.row.verify(&mac, fields));

@@ -7,10 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use diesel::prelude::*;
 use kms_core::audit::{Action, AuditRecord, Entry, Tip};
-use kms_core::ports::{AuditLog, StoreError};
+use kms_core::ports::{AuditLog, AuditedAccount, StoreError};
 use kms_core::{ServerKeySet, ServerKeys};
+use kms_types::{AccountId, Timestamp};
 use tokio::sync::oneshot;
 
+use super::accounts::state_revision;
 use super::head;
 use crate::audit_queue::Waiting;
 use crate::database::{AnyConnection, Database, Failure, execute_on_either, unavailable};
@@ -77,6 +79,15 @@ impl AuditLog for Database {
             Ok(count)
         })
         .await
+    }
+
+    async fn audited_account(
+        &self,
+        account: AccountId,
+        since: Timestamp,
+        at_most: usize,
+    ) -> Result<AuditedAccount, StoreError> {
+        self.read_audited_account(account, since, at_most).await
     }
 }
 
@@ -186,8 +197,11 @@ fn append(
     connection.transaction(|connection| {
         let mut tip = head::lock(connection, dialect)?;
         head::check_continues(connection, tip, last)?;
-        let rows: Vec<_> =
-            records.iter().map(|record| NewRow::new(record, &mut tip, &keys.audit)).collect();
+        let mut rows = Vec::new();
+        for record in records {
+            let record = state_revision(connection, record)?;
+            rows.push(NewRow::new(&record, &mut tip, &keys.audit));
+        }
         execute_on_either!(connection, diesel::insert_into(audit::table).values(rows))?;
         head::advance(connection, tip)?;
         Ok(tip)

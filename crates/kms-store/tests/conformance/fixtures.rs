@@ -184,6 +184,7 @@ pub(crate) fn account(telegram_id: i64) -> Account {
         page_only_until: None,
         created_by: None,
         created_at: Timestamp(1_000 + telegram_id),
+        revision: 1,
         wallet: Wallet {
             address: EthAddress::from([byte; 20]),
             public_key: [byte; 33],

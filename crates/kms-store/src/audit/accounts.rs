@@ -1,0 +1,106 @@
+//! What the audit holds of an account: the newest copy of its row is distinguished by it.
+
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Text};
+use kms_core::audit::{AuditRecord, CHANGES_OF_ACCOUNTS, Details, Phase, REVISION};
+use kms_core::ports::{AuditedAccount, StoreError};
+use kms_types::{AccountId, Timestamp};
+
+use crate::database::{AnyConnection, Database, Failure};
+use crate::schema::accounts;
+
+/// More changes than an owner makes. An older copy of a row must be older than all of them to pass.
+const CHANGES: u32 = 1_000;
+
+#[derive(QueryableByName)]
+struct Line {
+    #[diesel(sql_type = BigInt)]
+    at: i64,
+    /// Null for a wrong password.
+    #[diesel(sql_type = diesel::sql_types::Nullable<Text>)]
+    details: Option<String>,
+}
+
+/// Returns the newest revision of the account that was recorded; 0 if none was.
+pub(crate) fn newest_revision(
+    connection: &mut AnyConnection,
+    account: AccountId,
+) -> Result<i64, Failure> {
+    Ok(audited(connection, account, Timestamp(0), 0)?.revision)
+}
+
+/// Reads both in one statement, in the wording of the indexes.
+fn audited(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    since: Timestamp,
+    at_most: usize,
+) -> Result<AuditedAccount, Failure> {
+    let changes = CHANGES_OF_ACCOUNTS.map(|action| format!("'{action}'")).join(", ");
+    let lines: Vec<Line> = diesel::sql_query(format!(
+        "select at, details from (select at, details from audit where account_id = $1 \
+         and phase = 'outcome' and outcome = 'ok' and action in ({changes}) \
+         order by seq desc limit {CHANGES}) as changes \
+         union all select at, null from (select at from audit where account_id = $1 \
+         and phase = 'outcome' and outcome in ('wrong_password', 'account_exists') and at > $2 \
+         order by at desc limit {at_most}) as guesses"
+    ))
+    .bind::<Text, _>(account.to_string())
+    .bind::<BigInt, _>(since.0)
+    .load(connection)?;
+    let mut found = AuditedAccount::default();
+    for Line { at, details } in lines {
+        match details {
+            Some(details) => found.revision = found.revision.max(revision(&details)),
+            None => found.guesses.push(Timestamp(at)),
+        }
+    }
+    found.guesses.sort_by_key(|at| std::cmp::Reverse(at.0));
+    Ok(found)
+}
+
+fn revision(details: &str) -> i64 {
+    let details: Option<Details> = details.parse().ok();
+    details.and_then(|details| details.get(REVISION)?.parse().ok()).unwrap_or_default()
+}
+
+/// Adds the account's revision to the outcome of a change of it.
+pub(super) fn state_revision(
+    connection: &mut AnyConnection,
+    record: &AuditRecord,
+) -> Result<AuditRecord, Failure> {
+    let mut record = record.clone();
+    let is_change = record.phase == Phase::Outcome("ok")
+        && CHANGES_OF_ACCOUNTS.contains(&record.action.as_str());
+    if let Some(account) = record.account.filter(|_account| is_change) {
+        let row = accounts::table.find(account.to_string()).select(accounts::revision);
+        let revision: Option<i64> = row.first(connection).optional()?;
+        record.details = record.details.with_some(REVISION, revision);
+    }
+    Ok(record)
+}
+
+impl Database {
+    pub(super) async fn read_audited_account(
+        &self,
+        account: AccountId,
+        since: Timestamp,
+        at_most: usize,
+    ) -> Result<AuditedAccount, StoreError> {
+        self.blocking(move |connection| audited(connection, account, since, at_most)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Another list would not be read by the index, whose condition has to be that of the query.
+    #[test]
+    fn the_index_is_of_the_actions_that_change_an_account() {
+        let schema = include_str!("../../../../migrations/schema.sql");
+        let schema: Vec<_> = schema.split_whitespace().collect();
+        let actions = CHANGES_OF_ACCOUNTS.map(|action| format!("'{action}'")).join(", ");
+        assert!(schema.join(" ").contains(&format!("and action in ({actions})")), "{actions}");
+    }
+}
