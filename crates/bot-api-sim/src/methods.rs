@@ -258,6 +258,7 @@ fn editable(state: &mut State, chat: i64, id: i64) -> Result<Message, Refusal> {
 
 fn edit(state: &mut State, chat: i64, old: &Message, new: Message) -> Result<Value, Refusal> {
     if new.looks_like(old) {
+        state.vain_edits += 1;
         return Err(Refusal::bad_request(
             "message is not modified: specified new message content and reply markup are exactly \
              the same as a current content and reply markup of the message",

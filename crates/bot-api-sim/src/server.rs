@@ -179,6 +179,12 @@ impl Sim {
         self.shared.lock().traffic.ignored.clone()
     }
 
+    /// How many edits of the bot would have changed nothing.
+    #[must_use]
+    pub fn vain_edits(&self) -> usize {
+        self.shared.lock().vain_edits
+    }
+
     /// How many pressed buttons the bot has not answered: they show that something is in progress.
     #[must_use]
     pub fn unanswered_presses(&self) -> usize {

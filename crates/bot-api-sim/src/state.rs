@@ -148,6 +148,8 @@ pub(crate) struct State {
     pub(crate) commands: Vec<(String, String)>,
     pub(crate) script: Script,
     pub(crate) traffic: Traffic,
+    /// How many edits changed nothing.
+    pub(crate) vain_edits: usize,
     /// Counts calls of `getUpdates`: a newer call terminates an older one.
     pub(crate) poll: u64,
     last_update: i64,

@@ -154,6 +154,39 @@ async fn an_e_mail_address_shortens_the_wait() {
     world.stage.stop().await;
 }
 
+/// The answer says what the event reports, which has no notice of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_e_mail_address_is_removed_with_one_answer() {
+    let mut world = World::with_wallets(waiting(18)).await;
+    let ann = &mut world.ann;
+    ann.says("/contact");
+    ann.bot("contact-none").await;
+    ann.press("contact-add-button");
+    ann.bot("contact-ask-address").await;
+    ann.says("ann@example.org");
+    ann.bot("contact-ask-password-new").await;
+    ann.says(ANNS);
+    ann.bot("contact-ask-code").await;
+    ann.says(&code(&mail(&world.stage, 1).await));
+    ann.bot("contact-changed").await;
+    ann.says("/contact");
+    ann.bot_with("contact-address", &["a…@example.org"]).await;
+    ann.press("contact-remove-button");
+    ann.bot("contact-ask-password-remove").await;
+    ann.says(ANNS);
+    ann.bot("contact-removed").await;
+    let before = ann.person().chat().len();
+    // A later event of the same stream has its notice, and so the earlier one has none.
+    world.export(&world.ann, ANNS).await;
+    let ann = &mut world.ann;
+    ann.bot("notice-key-exported").await;
+    assert_eq!(ann.person().chat().len(), before + 1, "{}", ann.transcript());
+    ann.says("/contact");
+    ann.bot("contact-none").await;
+    assert_transcript!("e_mail_removed", world.ann);
+    world.stage.stop().await;
+}
+
 /// The e-mail to Ann with this number, counted from one.
 async fn mail(stage: &Stage, count: usize) -> Mail {
     for _ in 0..300 {

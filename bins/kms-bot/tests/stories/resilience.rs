@@ -113,6 +113,7 @@ async fn a_payment_is_shown_as_confirmed_soon_after_its_block() {
         let mined = Instant::now();
         rpc("anvil_mine", json!(["0x1"]));
         world.ann.bot("transfer-confirmed").await;
+        assert_eq!(world.stage.sim.vain_edits(), 0, "an edit that changes nothing takes a turn");
         report("a payment is shown as confirmed after its block", mined, 2);
     }
     assert_eq!(world.stage.sim.ignored_waits(), [""; 0]);
@@ -397,6 +398,40 @@ async fn a_payment_whose_screen_was_deleted_is_confirmed_once_after_a_kill_too()
     let chat = world.ann.person().chat();
     let confirmed = chat.iter().filter(|shown| texts::is("transfer-confirmed", &shown.text));
     assert_eq!(confirmed.count(), 1, "{}", world.ann.transcript());
+    world.stage.stop().await;
+}
+
+/// Makes the last question for a password older, as if the bot had been stopped for this long.
+fn pass_minutes(world: &World, minutes: i64) {
+    let file = world.stage.directory().join("kms-bot.state");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let aged = text.lines().map(|line| {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        if let Some(asked) = line["state"]["password_asked"].as_i64() {
+            line["state"]["password_asked"] = json!(asked - minutes * 60_000);
+        }
+        format!("{line}\n")
+    });
+    let aged: String = aged.collect();
+    assert!(aged.contains("password_asked"), "{aged}");
+    std::fs::write(&file, aged).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_hour_after_a_password_no_text_is_taken_for_one() {
+    let (mut world, bot) = with_process().await;
+    world.ann.confirms("/send @bob 0.5").await;
+    world.ann.says(ANNS);
+    world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    let mut bot = Some(bot);
+    for (minutes, id) in [(58, "unexpected-text-deleted"), (3, "unexpected-text")] {
+        bot.take().map(BotProcess::terminate).unwrap();
+        pass_minutes(&world, minutes);
+        bot = Some(BotProcess::start(&world.stage));
+        world.ann.says("see you in the harbour tomorrow");
+        world.ann.bot(id).await;
+    }
+    assert!(world.stage.sim.stored().contains("harbour tomorrow"), "the last one stays");
     world.stage.stop().await;
 }
 

@@ -24,12 +24,17 @@ async fn what_cannot_show_a_password_stays_even_while_one_is_asked_for() {
         Attachment::Voice,
         Attachment::Sticker,
         Attachment::Location,
+        Attachment::Poll,
+        Attachment::Dice,
         Attachment::Pinned,
+        Attachment::AutoDeleteTimer,
     ] {
         kept.push(world.ann.person().sends(&attachment));
         world.ann.bot("other-content").await;
     }
-    for attachment in [Attachment::Photo, Attachment::Document] {
+    for attachment in
+        [Attachment::Photo, Attachment::Document, Attachment::Video, Attachment::VideoNote]
+    {
         world.ann.person().sends(&attachment);
         world.ann.bot("other-deleted").await;
     }
@@ -48,8 +53,17 @@ async fn while_an_answer_is_wanted_anything_else_is_named() {
     let ann = &mut world.ann;
     ann.says("/send");
     ann.bot("send-ask-recipient").await;
-    ann.person().sends(&Attachment::Photo);
-    ann.bot("other-content").await;
+    for attachment in [
+        Attachment::Photo,
+        Attachment::Video,
+        Attachment::Location,
+        Attachment::Poll,
+        Attachment::Dice,
+        Attachment::AutoDeleteTimer,
+    ] {
+        ann.person().sends(&attachment);
+        ann.bot("other-content").await;
+    }
     ann.says("@bob");
     ann.bot("send-ask-amount").await;
     ann.person().forwards("0.5");

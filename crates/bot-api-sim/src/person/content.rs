@@ -25,8 +25,18 @@ pub enum Attachment {
     Voice,
     /// A sticker.
     Sticker,
+    /// A video.
+    Video,
+    /// A round video message.
+    VideoNote,
     /// A place.
     Location,
+    /// A poll.
+    Poll,
+    /// A die that Telegram throws.
+    Dice,
+    /// Telegram's notice that messages are deleted after a day from now on.
+    AutoDeleteTimer,
     /// Telegram's notice that the user pinned a message of the bot.
     Pinned,
 }
@@ -60,6 +70,23 @@ impl Attachment {
                 "is_video": false,
             })) }),
             Self::Location => json!({ "location": { "latitude": 1.5, "longitude": 2.5 } }),
+            Self::Video => json!({ "video": with(json!({
+                "width": 9, "height": 9, "duration": 2, "mime_type": "video/mp4",
+            })) }),
+            Self::VideoNote => {
+                json!({ "video_note": with(json!({ "length": 9, "duration": 2 })) })
+            }
+            Self::Poll => json!({ "poll": {
+                "id": "1", "question": "When?", "total_voter_count": 0, "type": "regular",
+                "options": [
+                    { "text": "today", "voter_count": 0 }, { "text": "later", "voter_count": 0 },
+                ],
+                "is_closed": false, "is_anonymous": true, "allows_multiple_answers": false,
+            } }),
+            Self::Dice => json!({ "dice": { "emoji": "\u{1f3b2}", "value": 4 } }),
+            Self::AutoDeleteTimer => json!({
+                "message_auto_delete_timer_changed": { "message_auto_delete_time": 86_400 },
+            }),
             Self::Pinned => json!({}),
         }
     }

@@ -61,7 +61,14 @@ async fn attachments_are_no_text() {
     let (_sim, bot, ann) = quick();
     bot.send_message(ANN, "pin this").await.unwrap();
     type Is = fn(&Message) -> bool;
-    let kinds: [(Attachment, Is); 6] = [
+    let kinds: [(Attachment, Is); 11] = [
+        (Attachment::Video, |message| message.video().is_some()),
+        (Attachment::VideoNote, |message| message.video_note().is_some()),
+        (Attachment::Poll, |message| message.poll().is_some()),
+        (Attachment::Dice, |message| message.dice().is_some()),
+        (Attachment::AutoDeleteTimer, |message| {
+            message.message_auto_delete_timer_changed().is_some()
+        }),
         (Attachment::Photo, |message| message.photo().is_some()),
         (Attachment::Document, |message| message.document().is_some()),
         (Attachment::Voice, |message| message.voice().is_some()),
