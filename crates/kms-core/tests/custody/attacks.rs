@@ -7,7 +7,7 @@ use kms_core::recovery::Recovery;
 use kms_core::{CustodyError, KdfParams};
 use kms_types::{RecoveryId, TransferId};
 
-use crate::world::{NOW, World, caller, hash, telegram};
+use crate::world::{NOW, World, caller, change_password, hash, telegram};
 
 const KDF: KdfParams = KdfParams::Argon2id { memory: 8 * 1024, passes: 1, lanes: 1 };
 
@@ -111,4 +111,37 @@ async fn a_frozen_account_signs_nothing() {
     assert!(matches!(opens(&world, "ann's").await, Err(CustodyError::Frozen)));
     assert!(matches!(recovers(&world).await, Err(CustodyError::Frozen)));
     assert!(matches!(world.create(1, "ann's").await, Err(CustodyError::Frozen)));
+}
+
+/// An older copy of an account has a valid MAC; the audit has its newest revision.
+#[tokio::test]
+async fn an_older_copy_of_an_account_opens_nothing() {
+    let world = World::new(KDF).await;
+    world.create(1, "first").await.unwrap();
+    let created = world.account(1).await;
+    change_password(&world.custody, 1, ("first", "second"), NOW).await.unwrap();
+    *world.forger.account.lock().await = Some(created);
+    for words in ["first", "second"] {
+        assert!(matches!(opens(&world, words).await, Err(CustodyError::RolledBack)), "{words}");
+    }
+    assert!(matches!(recovers(&world).await, Err(CustodyError::RolledBack)));
+    let alarms = world.audit().await.into_iter().filter(|row| row.1 == "rolled_back").count();
+    assert_eq!(alarms, 3);
+    *world.forger.account.lock().await = None;
+    opens(&world, "second").await.unwrap();
+}
+
+/// Each guess comes after the count of the lockout was deleted.
+#[tokio::test]
+async fn guesses_that_the_lockout_forgets_are_counted_in_the_audit() {
+    let world = World::new(KDF).await;
+    world.create(1, "right").await.unwrap();
+    let id = world.account(1).await.id;
+    for _ in 0..30 {
+        assert!(matches!(opens(&world, "guess").await, Err(CustodyError::WrongPassword)));
+        world.database.accept(id, NOW).await.unwrap();
+    }
+    for words in ["guess", "right"] {
+        assert!(matches!(opens(&world, words).await, Err(CustodyError::Locked { .. })), "{words}");
+    }
 }

@@ -3,17 +3,19 @@
 use kms_core::audit::{
     Action, AuditRecord, Break, Caller, Chaining, Details, Leniency, Phase, Verified,
 };
-use kms_core::ports::{AuditLog, StoreError};
+use kms_core::freeze::FreezeChange;
+use kms_core::ports::{AuditLog, AuditedAccount, FreezeStore, StoreError};
 use kms_store::{AuditError, Database};
 use kms_types::{AccountId, Timestamp, TransferId};
 
-use crate::fixtures::{Subject, on_every_database, open};
+use crate::fixtures::{Subject, insert, on_every_database, open};
 
 on_every_database!(
     audit_records_are_read_back,
     concurrent_records_form_one_chain,
     an_intent_without_an_outcome_is_reported,
     a_refusal_is_written_once_a_minute,
+    the_newest_revision_and_the_wrong_passwords_of_an_account_are_kept,
 );
 
 fn record(request: i64, phase: Phase) -> AuditRecord {
@@ -87,6 +89,52 @@ async fn an_intent_without_an_outcome_is_reported(subject: Subject) {
     let open = verify(database).await.unwrap().open;
     let requests: Vec<_> = open.iter().map(|open| (&*open.request_id, &*open.action)).collect();
     assert_eq!(requests, [("2", "send")]);
+}
+
+async fn the_newest_revision_and_the_wrong_passwords_of_an_account_are_kept(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let append = async |action, phase, at| {
+        let record = AuditRecord { action, account: Some(ann.id), ..record(at, phase) };
+        database.append(record).await.unwrap();
+    };
+    let read = async |since, at_most| {
+        database.audited_account(ann.id, Timestamp(since), at_most).await.unwrap()
+    };
+    assert_eq!(read(0, 5).await, AuditedAccount::default());
+    append(Action::Create, Phase::Outcome("ok"), 1).await;
+    assert_eq!(read(0, 5).await.revision, 1);
+    // What does not change the account, or failed, states no revision.
+    database.change_freeze(ann.id, FreezeChange::ByOwner, Timestamp(2)).await.unwrap().unwrap();
+    let send = Action::Send(TransferId::from_bytes([7; 16]));
+    for (action, phase) in [
+        (Action::Freeze, Phase::Intent),
+        (Action::Freeze, Phase::Outcome("conflict")),
+        (send, Phase::Outcome("ok")),
+    ] {
+        append(action, phase, 2).await;
+        assert_eq!(read(0, 5).await.revision, 1);
+    }
+    append(Action::Freeze, Phase::Outcome("ok"), 3).await;
+    assert_eq!(read(0, 5).await.revision, 2);
+    // A later record with less does not hide the newest.
+    let details = Details::default().with("revision", 1);
+    let (action, phase) = (Action::Operate("freeze"), Phase::Outcome("ok"));
+    let older = AuditRecord { action, account: Some(ann.id), details, ..record(4, phase) };
+    database.append(older).await.unwrap();
+    assert_eq!(read(0, 5).await.revision, 2);
+    for (action, code, at) in
+        [(send, "wrong_password", 10), (Action::Create, "account_exists", 30), (send, "busy", 40)]
+    {
+        append(action, Phase::Outcome(code), at).await;
+    }
+    append(Action::Export, Phase::Outcome("wrong_password"), 20).await;
+    let at = |times: &[i64]| times.iter().copied().map(Timestamp).collect::<Vec<_>>();
+    assert_eq!(read(0, 5).await.guesses, at(&[30, 20, 10]));
+    assert_eq!(read(0, 2).await.guesses, at(&[30, 20]));
+    assert_eq!(read(20, 5).await.guesses, at(&[30]));
+    let bobs = database.audited_account(bob.id, Timestamp(0), 5).await.unwrap();
+    assert_eq!(bobs, AuditedAccount::default());
 }
 
 async fn a_refusal_is_written_once_a_minute(subject: Subject) {
