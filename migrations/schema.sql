@@ -64,6 +64,8 @@ create table names (
     position integer not null,
     claimed_at bigint not null,
     seen_at bigint not null,
+    -- When Telegram signed last that the holder has it.
+    proved_at bigint,
     -- Whether another Telegram user held the name before.
     reassigned boolean not null,
     ended_at bigint,
@@ -81,7 +83,9 @@ create index names_history on names (canonical);
 -- The time of the newest update processed for each Telegram user: older updates are ignored.
 create table name_observations (
     telegram_id bigint primary key,
-    seen_at bigint not null
+    seen_at bigint not null,
+    -- That of the newest one that Telegram signed.
+    proved_at bigint
 );
 
 create table transfers (

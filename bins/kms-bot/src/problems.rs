@@ -45,6 +45,7 @@ pub(crate) fn problem(error: &ClientError, network: Option<&Network>) -> Html {
         ErrorCode::TokenMismatch => html!("problem-token-mismatch"),
         ErrorCode::QuoteExpired => html!("problem-quote-expired"),
         ErrorCode::QuoteMismatch => html!("send-changed"),
+        ErrorCode::NameUnproved => html!("problem-name-unproved"),
         ErrorCode::UnknownToken => html!("problem-unknown-token"),
         ErrorCode::RecoveryOpen => html!("recover-over"),
         ErrorCode::Conflict => html!("problem-conflict"),

@@ -180,6 +180,14 @@ impl Stage {
         Ok(())
     }
 
+    /// As if this user had opened the page, and Telegram had signed this username.
+    ///
+    /// # Errors
+    /// When the username is none, or the database does not answer.
+    pub async fn proves_name(&self, user: i64, username: &str) -> anyhow::Result<()> {
+        kms_server_testing::prove_name(&self.database, user, username).await
+    }
+
     /// Pays an address from one of the chain's own accounts, waits until the balance has grown, and
     /// mines until the payment is final. Returns the transaction's hash.
     ///

@@ -302,6 +302,7 @@ pub(crate) fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::RecoveryOpen
         | ErrorCode::RecoveryNotReady
         | ErrorCode::NoMail
+        | ErrorCode::NameUnproved
         | ErrorCode::Conflict => StatusCode::CONFLICT,
         ErrorCode::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::SelfTransfer

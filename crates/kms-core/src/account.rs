@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use kms_types::{
-    AccountId, EthAddress, SckId, TelegramId, Timestamp, Username, Usernames, text_table,
+    AccountId, EthAddress, NameOrigin, SckId, TelegramId, Timestamp, Username, Usernames,
+    text_table,
 };
 
 use crate::audit::Details;
@@ -154,10 +155,14 @@ impl Wallet {
 /// The usernames of a user as Telegram showed them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenNames {
-    /// All of them.
+    /// All of them, or the first one, by the origin.
     pub usernames: Usernames,
     /// When Telegram created the update.
     pub seen_at: Timestamp,
+    /// When this service received it.
+    pub received_at: Timestamp,
+    /// Whether Telegram signed it.
+    pub origin: NameOrigin,
 }
 
 /// The rows that one transaction inserts for a new wallet.

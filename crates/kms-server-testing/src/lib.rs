@@ -16,4 +16,4 @@ mod test_server;
 
 pub use env::{Stores, TEST_KMS_KEY, TEST_KMS_KEY_PASSPHRASE, TestEnv};
 pub use server_process::ServerProcess;
-pub use test_server::TestServer;
+pub use test_server::{TestServer, prove_name};

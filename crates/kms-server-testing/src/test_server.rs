@@ -6,14 +6,28 @@ use std::fmt;
 use std::time::Duration;
 
 use kms_client::Client;
+use kms_core::account::SeenNames;
 use kms_server::Server;
 use kms_store::{Database, Scope};
 use kms_types::wire::{Account, Event, Transfer, TransferState};
-use kms_types::{EventStream, TransferId};
+use kms_types::{EventStream, NameOrigin, TransferId};
 use serde_json::json;
 
 use crate::TestEnv;
 use crate::requests::{COIN, create};
+
+/// Stores that Telegram signed this username of a user at this time.
+///
+/// # Errors
+/// When the username is none, or the database does not answer.
+pub async fn prove_name(database: &Database, user: i64, username: &str) -> anyhow::Result<()> {
+    let now = database.now().await?;
+    let usernames = [username.parse()?].into_iter().collect();
+    let origin = NameOrigin::Launch;
+    let names = SeenNames { usernames, seen_at: now, received_at: now, origin };
+    database.seen_usernames(user.try_into()?, names).await?;
+    Ok(())
+}
 
 /// How often a condition is checked, and after how many checks a test gives up.
 const CHECK_EVERY: Duration = Duration::from_millis(50);
@@ -90,6 +104,11 @@ impl TestServer {
         let bob = self.onboard(2, "bob", "bob's password").await;
         self.env.fund(&ann, 10 * COIN).unwrap();
         (ann, bob)
+    }
+
+    /// As if this user had opened the page, and Telegram had signed this username.
+    pub async fn proves_name(&self, user: i64, username: &str) {
+        prove_name(&self.database, user, username).await.unwrap();
     }
 
     /// Waits until a transfer has reached this state. One that is final already counts as mined.

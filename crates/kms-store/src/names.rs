@@ -7,7 +7,7 @@ use kms_core::account::{Account, SeenNames};
 use kms_core::audit::Details;
 use kms_core::ports::StoreError;
 use kms_core::{AlarmContext, RowMacError, ServerKeys, integrity_alarm};
-use kms_types::{TelegramId, Timestamp, Username};
+use kms_types::{NameOrigin, TelegramId, Timestamp, Username};
 use name_service::{Change, Claim, Decision, Known, KnownName, Observation};
 use sha2::{Digest, Sha256};
 
@@ -26,6 +26,10 @@ pub struct Resolved {
     pub account: Account,
     /// When the username was reassigned from another holder, if that still has to be shown.
     pub reassigned_at: Option<Timestamp>,
+    /// When Telegram signed last that the holder has the username.
+    pub proved_at: Option<Timestamp>,
+    /// From when payments can name it, if not yet.
+    pub payable_from: Option<Timestamp>,
 }
 
 /// A claim as it is stored.
@@ -38,6 +42,7 @@ struct Row {
     position: i32,
     claimed_at: i64,
     seen_at: i64,
+    proved_at: Option<i64>,
     reassigned: bool,
     ended_at: Option<i64>,
     previous: Vec<u8>,
@@ -57,6 +62,7 @@ impl Row {
             position: claim.position.into(),
             claimed_at: claim.claimed_at.0,
             seen_at: claim.seen_at.0,
+            proved_at: claim.proved_at.map(|at| at.0),
             reassigned: claim.reassigned,
             ended_at: None,
             previous: previous.to_vec(),
@@ -80,6 +86,7 @@ impl Row {
             &i64::from(self.position).to_be_bytes(),
             &self.claimed_at.to_be_bytes(),
             &self.seen_at.to_be_bytes(),
+            &self.proved_at.unwrap_or(-1).to_be_bytes(),
             &[self.reassigned.into()],
             &self.ended_at.unwrap_or(-1).to_be_bytes(),
             &self.previous,
@@ -123,6 +130,7 @@ impl Row {
             position: row.convert(self.position)?,
             claimed_at: Timestamp(self.claimed_at),
             seen_at: Timestamp(self.seen_at),
+            proved_at: self.proved_at.map(Timestamp),
             reassigned: self.reassigned,
         })
     }
@@ -233,8 +241,8 @@ pub(crate) fn observe(
     names: &SeenNames,
     keys: &ServerKeys,
 ) -> Result<Vec<Change>, Failure> {
-    let SeenNames { usernames, seen_at } = names.clone();
-    let observation = Observation { holder, usernames, seen_at };
+    let SeenNames { usernames, seen_at, received_at, origin } = names.clone();
+    let observation = Observation { holder, usernames, seen_at, received_at, origin };
     for _ in 0..ATTEMPTS {
         // A savepoint, so that a unique violation does not abort the transaction. The other claim
         // is committed by then and visible to the next attempt.
@@ -272,16 +280,17 @@ fn known(
     )
     .bind::<BigInt, _>(holder.as_i64())
     .execute(connection)?;
-    let last_seen: i64 = name_observations::table
+    let (last_seen, last_proved): (i64, Option<i64>) = name_observations::table
         .find(holder.as_i64())
-        .select(name_observations::seen_at)
+        .select((name_observations::seen_at, name_observations::proved_at))
         .first(connection)?;
     let mut observed = Vec::new();
     for username in usernames.iter() {
         observed.push(known_name(connection, username, *holder, keys)?);
     }
     let last_seen = Some(Timestamp(last_seen)).filter(|last| last.0 >= 0);
-    Ok(Known { last_seen, own_claims: claims_of(connection, *holder, keys)?, observed })
+    let own_claims = claims_of(connection, *holder, keys)?;
+    Ok(Known { last_seen, last_proved: last_proved.map(Timestamp), own_claims, observed })
 }
 
 fn known_name(
@@ -298,6 +307,7 @@ fn known_name(
     let ended = history.iter().filter_map(|row| row.ended_at).max();
     Ok(KnownName {
         claim: active(&history)?,
+        last: history.last().map(Row::claim).transpose()?,
         known_at: seen.max(ended).map(Timestamp),
         had_other_holder: history.iter().any(|row| row.telegram_id != holder.as_i64()),
     })
@@ -311,36 +321,55 @@ fn apply(
     decision: &Decision,
     keys: &ServerKeys,
 ) -> Result<bool, Failure> {
-    let at = observation.seen_at.0;
     if decision.remember {
-        diesel::update(name_observations::table.find(observation.holder.as_i64()))
-            .set(name_observations::seen_at.eq(at))
-            .execute(connection)?;
+        remember(connection, observation)?;
     }
     for change in &decision.changes {
-        if !apply_change(connection, change, observation.holder, at, keys)? {
+        if !apply_change(connection, change, observation, keys)? {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
+/// Stores the time of an observation. A proved one may be older than what a token reported.
+fn remember(connection: &mut AnyConnection, observation: &Observation) -> Result<(), Error> {
+    let row = name_observations::table.find(observation.holder.as_i64());
+    let at = observation.seen_at.0;
+    match observation.origin {
+        NameOrigin::Token => {
+            diesel::update(row).set(name_observations::seen_at.eq(at)).execute(connection)?;
+        }
+        NameOrigin::Launch => {
+            let newer = row.filter(name_observations::seen_at.lt(at));
+            diesel::update(newer).set(name_observations::seen_at.eq(at)).execute(connection)?;
+            diesel::update(row).set(name_observations::proved_at.eq(at)).execute(connection)?;
+        }
+    }
+    Ok(())
+}
+
 fn apply_change(
     connection: &mut AnyConnection,
     change: &Change,
-    holder: TelegramId,
-    at: i64,
+    observation: &Observation,
     keys: &ServerKeys,
 ) -> Result<bool, Failure> {
+    let at = observation.seen_at.0;
     match change {
         Change::End { username, holder } => {
-            rewrite(connection, (username, *holder, at), keys, |row| row.ended_at = Some(at))
+            rewrite(connection, (username, *holder), observation, keys, |row| {
+                row.ended_at = Some(at.max(row.seen_at));
+            })
         }
         Change::Confirm { username, position } => {
-            rewrite(connection, (username, holder, at), keys, |row| {
+            rewrite(connection, (username, observation.holder), observation, keys, |row| {
                 row.shown = username.as_str().to_owned();
                 row.position = (*position).into();
-                row.seen_at = at;
+                row.seen_at = at.max(row.seen_at);
+                if observation.origin == NameOrigin::Launch {
+                    row.proved_at = Some(at);
+                }
             })
         }
         Change::Open(claim) => {
@@ -353,10 +382,11 @@ fn apply_change(
 }
 
 /// Changes the active claim of a holder. A claim that was confirmed meanwhile is newer than this
-/// observation and is kept.
+/// observation and is kept, and a claim that was proved meanwhile is not changed by a token.
 fn rewrite(
     connection: &mut AnyConnection,
-    (name, holder, at): (&Username, TelegramId, i64),
+    (name, holder): (&Username, TelegramId),
+    observation: &Observation,
     keys: &ServerKeys,
     change: impl FnOnce(&mut Row),
 ) -> Result<bool, Failure> {
@@ -364,11 +394,15 @@ fn rewrite(
         .filter(names::canonical.eq(name.canonical()))
         .filter(names::telegram_id.eq(holder.as_i64()))
         .filter(names::ended_at.is_null())
-        .filter(names::seen_at.lt(at))
         .select((names::id, Row::as_select()))
         .first(connection)
         .optional()?;
-    let Some((id, mut row)) = found else { return Ok(false) };
+    let at = observation.seen_at.0;
+    let is_newer = |row: &Row| match observation.origin {
+        NameOrigin::Token => row.seen_at < at,
+        NameOrigin::Launch => row.proved_at.is_none_or(|proved_at| proved_at < at),
+    };
+    let Some((id, mut row)) = found.filter(|(_, row)| is_newer(row)) else { return Ok(false) };
     row.verify(keys)?;
     let before = names::table.filter(names::id.eq(id)).filter(names::mac.eq(row.mac.clone()));
     change(&mut row);
@@ -434,7 +468,15 @@ impl Database {
             // `None`: the holder may have no wallet.
             let account = rows::find(connection, claim.holder.into(), &keys)?;
             let reassigned_at = name_service::reassigned_at(&claim, now);
-            Ok(account.map(|account| Resolved { username: claim.username, account, reassigned_at }))
+            let payable_from = name_service::payable_from(&claim, now);
+            let Claim { username, proved_at, .. } = claim;
+            Ok(account.map(|account| Resolved {
+                username,
+                account,
+                reassigned_at,
+                proved_at,
+                payable_from,
+            }))
         })
         .await
     }

@@ -91,6 +91,7 @@ diesel::table! {
         position -> Integer,
         claimed_at -> BigInt,
         seen_at -> BigInt,
+        proved_at -> Nullable<BigInt>,
         reassigned -> Bool,
         ended_at -> Nullable<BigInt>,
         previous -> Binary,
@@ -103,6 +104,7 @@ diesel::table! {
     name_observations (telegram_id) {
         telegram_id -> BigInt,
         seen_at -> BigInt,
+        proved_at -> Nullable<BigInt>,
     }
 }
 

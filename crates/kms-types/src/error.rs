@@ -66,6 +66,8 @@ error_codes! {
     UnknownToken = "unknown_token",
     /// No user with this username has a wallet.
     UnknownName = "unknown_name",
+    /// The username was reassigned less than a day ago, and only a bearer token says to whom.
+    NameUnproved = "name_unproved",
     /// The Telegram user has a wallet already, with another password.
     AccountExists = "account_exists",
     /// The account is frozen.

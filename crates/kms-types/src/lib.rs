@@ -66,5 +66,5 @@ pub use timestamp::{Timestamp, TimestampError};
 pub use typed_amount::TypedAmount;
 pub use typed_recipient::{TypedRecipient, TypedRecipientError};
 pub use username::{Username, UsernameError};
-pub use usernames::{TooManyUsernames, Usernames};
+pub use usernames::{NameOrigin, TooManyUsernames, Usernames};
 pub use visible::visible;

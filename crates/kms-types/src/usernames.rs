@@ -67,6 +67,15 @@ impl FromIterator<Username> for Usernames {
     }
 }
 
+/// How the service learned which usernames a user has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameOrigin {
+    /// A bearer token reported all of them: unproved.
+    Token,
+    /// Telegram signed the one that it shows first, or that there is none: proved.
+    Launch,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

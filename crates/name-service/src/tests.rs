@@ -9,6 +9,7 @@ use super::*;
 struct Book {
     claims: Vec<(Claim, Option<Timestamp>)>,
     seen: HashMap<TelegramId, Timestamp>,
+    proved: HashMap<TelegramId, Timestamp>,
 }
 
 impl Book {
@@ -28,10 +29,15 @@ impl Book {
         named.map(|(claim, ended)| ended.unwrap_or_default().max(claim.seen_at)).max()
     }
 
+    fn last_claim(&self, name: &Username) -> Option<&Claim> {
+        self.claims.iter().rev().map(|(claim, _)| claim).find(|claim| claim.username == *name)
+    }
+
     fn known(&self, name: &Username, holder: TelegramId) -> KnownName {
         let mut claims = self.claims.iter();
         KnownName {
             claim: self.claim_on(name).cloned(),
+            last: self.last_claim(name).cloned(),
             known_at: self.known_at(name),
             had_other_holder: claims
                 .any(|(claim, _)| claim.username == *name && claim.holder != holder),
@@ -39,9 +45,11 @@ impl Book {
     }
 
     fn observe(&mut self, observation: &Observation) {
-        let Observation { holder, usernames, seen_at } = observation;
+        let Observation { holder, usernames, seen_at, origin, .. } = observation;
+        let proved_at = (*origin == NameOrigin::Launch).then_some(*seen_at);
         let known = Known {
             last_seen: self.seen.get(holder).copied(),
+            last_proved: self.proved.get(holder).copied(),
             own_claims: self.active().filter(|claim| claim.holder == *holder).cloned().collect(),
             observed: usernames.iter().map(|name| self.known(name, *holder)).collect(),
         };
@@ -49,17 +57,24 @@ impl Book {
         for change in decision.changes {
             match change {
                 Change::End { username, holder } => {
-                    self.row(&username, holder).1 = Some(*seen_at);
+                    let (claim, ended) = self.row(&username, holder);
+                    *ended = Some(claim.seen_at.max(*seen_at));
                 }
                 Change::Confirm { username, position } => {
                     let (claim, _) = self.row(&username, *holder);
-                    *claim = Claim { username, position, seen_at: *seen_at, ..claim.clone() };
+                    let seen_at = claim.seen_at.max(*seen_at);
+                    let proved_at = proved_at.or(claim.proved_at);
+                    *claim = Claim { username, position, seen_at, proved_at, ..claim.clone() };
                 }
                 Change::Open(claim) => self.claims.push((claim, None)),
             }
         }
         if decision.remember {
-            self.seen.insert(*holder, *seen_at);
+            let last = self.seen.entry(*holder).or_insert(*seen_at);
+            *last = (*last).max(*seen_at);
+            if *origin == NameOrigin::Launch {
+                self.proved.insert(*holder, *seen_at);
+            }
         }
     }
 
@@ -89,7 +104,14 @@ fn observation(holder: i64, names: &[&str], at: i64) -> Observation {
         holder: holder.try_into().unwrap(),
         usernames: names.iter().map(|name| name.parse().unwrap()).collect(),
         seen_at: Timestamp(at),
+        received_at: Timestamp(at),
+        origin: NameOrigin::Token,
     }
+}
+
+/// Telegram signed that this user shows this name first.
+fn proved(holder: i64, name: &str, at: i64) -> Observation {
+    Observation { origin: NameOrigin::Launch, ..observation(holder, &[name], at) }
 }
 
 #[test]
@@ -150,7 +172,85 @@ fn older_updates_change_nothing() {
     assert_eq!(book.holder("ann"), Some(3));
 }
 
+#[test]
+fn a_token_never_moves_a_proved_name() {
+    let mut book = Book::default();
+    book.observe(&proved(1, "ann", 10));
+    // It takes it from its holder, ends it first, and says that the holder has it again.
+    book.observe(&observation(2, &["ann"], 20));
+    assert_eq!(book.holder("ann"), Some(1));
+    book.observe(&observation(1, &[], 30));
+    assert_eq!(book.holder("ann"), None);
+    book.observe(&observation(2, &["ann"], 40));
+    assert_eq!(book.holder("ann"), None);
+    book.observe(&observation(1, &["ann"], 50));
+    book.observe(&observation(2, &["ann"], 60));
+    assert_eq!(book.holder("ann"), Some(1));
+    // Telegram signed that it is the other one's since.
+    book.observe(&proved(2, "ann", 70));
+    assert_eq!(book.holder("ann"), Some(2));
+    book.observe(&proved(1, "ann", 65));
+    assert_eq!(book.holder("ann"), Some(2), "an older launch, opened late");
+}
+
+#[test]
+fn reports_of_a_token_do_not_keep_a_user_from_proving_a_name() {
+    let mut book = Book::default();
+    book.observe(&observation(2, &["ann"], 90));
+    book.observe(&observation(1, &[], 95));
+    book.observe(&proved(1, "ann", 10));
+    assert_eq!(book.holder("ann"), Some(1));
+    // A launch shows the first of several names.
+    book.observe(&observation(1, &["ann", "gold"], 100));
+    book.observe(&proved(1, "ann", 110));
+    assert_eq!(book.names(1), ["ann", "gold"]);
+    book.observe(&Observation { usernames: [].into_iter().collect(), ..proved(1, "x", 120) });
+    assert_eq!(book.names(1), [""; 0]);
+}
+
+#[test]
+fn a_reassigned_name_waits_unless_it_is_proved() {
+    let mut book = Book::default();
+    book.observe(&observation(1, &["ann"], 10));
+    assert_eq!(payable_from(book.active().next().unwrap(), Timestamp(11)), None);
+    // The age that the token states is not what counts.
+    let received_at = Timestamp(1_000);
+    book.observe(&Observation { received_at, ..observation(2, &["ann"], 20) });
+    let (claim, from) = (book.active().next().unwrap(), received_at.plus(UNPAYABLE_FOR));
+    assert_eq!(payable_from(claim, Timestamp(from.0 - 1)), Some(from));
+    assert_eq!(payable_from(claim, from), None);
+    book.observe(&proved(2, "ann", 1_001));
+    assert_eq!(payable_from(book.active().next().unwrap(), Timestamp(1_002)), None);
+}
+
 proptest! {
+    #[test]
+    fn no_sequence_of_unproved_observations_moves_a_proved_name(
+        steps in prop::collection::vec(
+            (1_i64..5, prop::collection::vec("[a-d]", 0..4), any::<bool>()),
+            0..60,
+        )
+    ) {
+        let mut book = Book::default();
+        for (at, (holder, names, is_proved)) in (1..).zip(steps) {
+            let names: Vec<_> = names.iter().map(String::as_str).collect();
+            let before = book.clone();
+            match (is_proved, names.first()) {
+                (true, Some(name)) => book.observe(&proved(holder, name, at)),
+                _ => book.observe(&observation(holder, &names, at)),
+            }
+            for name in ["a", "b", "c", "d"] {
+                let name = name.parse().unwrap();
+                let owner = before.last_claim(&name).filter(|last| last.proved_at.is_some());
+                let now = book.claim_on(&name);
+                if let (false, Some(owner), Some(now)) = (is_proved, owner, now) {
+                    prop_assert_eq!(now.holder, owner.holder);
+                    prop_assert!(now.proved_at.is_some());
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_name_has_at_most_one_holder_and_the_newest_update_wins(
         steps in prop::collection::vec(
@@ -203,6 +303,7 @@ proptest! {
         let observation = observation(1, &seen, 3);
         let known = Known {
             last_seen: Some(Timestamp(1)),
+            last_proved: None,
             own_claims: book.active().filter(|claim| claim.holder.as_i64() == 1).cloned().collect(),
             observed: observation
                 .usernames

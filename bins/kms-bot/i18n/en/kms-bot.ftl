@@ -501,6 +501,7 @@ problem-would-revert = The payment would fail: the recipient is a smart contract
 problem-token-refuses = This token refuses the payment. It may be paused, or it may have blocked you or the recipient. Other payments are not affected.
 problem-token-mismatch = This token cannot be sent here at the moment, because it was changed by its issuer. Your balance of it is not lost; please ask the operator of this bot.
 problem-quote-expired = This quote has expired. Nothing was sent.
+problem-name-unproved = ⚠️ This username belonged to someone else until recently. By name it can be paid a day after its new owner took it, or once they open the page of their wallet. Nothing was sent. Ask them for their address.
 problem-unknown-token = That token is not available here.
 problem-conflict = That was changed a moment ago. Please try again.
 problem-wrong-state = This is no longer possible.

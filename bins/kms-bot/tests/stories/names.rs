@@ -65,6 +65,9 @@ async fn a_sold_username_is_not_paid_to_the_seller() {
     zoe.says("a treasure on a quiet island");
     zoe.bot_with("start-has-username", &["@zoe"]).await;
     world.ann.says("/send @robert 0.5");
+    world.ann.bot("problem-name-unproved").await;
+    world.stage.proves_name(4714, "robert").await.unwrap();
+    world.ann.says("/send @robert 0.5");
     world.ann.bot_with("send-warning-reassigned", &["Zoe", "@robert"]).await;
     pays(&mut world.ann, "@bob").await;
     assert_eq!(world.balance(&world.bob).await, coins("1"));

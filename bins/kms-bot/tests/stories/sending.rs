@@ -222,6 +222,9 @@ async fn a_reassigned_username_needs_a_second_confirmation() {
     world.bob.says("/balance");
     world.bob.bot_with("balance-coin", &["0 ETH"]).await;
     world.ann.says("/send @treasure 1");
+    world.ann.bot("problem-name-unproved").await;
+    world.stage.proves_name(4712, "treasure").await.unwrap();
+    world.ann.says("/send @treasure 1");
     world.ann.bot("send-warning-reassigned").await;
     world.ann.press("send-confirm-button");
     world.ann.bot("send-ask-reassigned").await;

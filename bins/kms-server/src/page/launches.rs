@@ -2,16 +2,20 @@
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, post};
+use kms_core::account::SeenNames;
+use kms_core::audit::Caller;
 use kms_core::launch;
+use kms_core::ports::AccountStore;
 use kms_store::{Opened, OpenedLaunch};
-use kms_types::ErrorCode;
-use kms_types::wire;
+use kms_types::{ErrorCode, NameOrigin, Timestamp, wire};
 
 use super::launched::expiry;
 use crate::body::Json;
 use crate::clock;
 use crate::error::ApiError;
+use crate::routes::accounts::observe_names;
 use crate::state::State;
+use crate::telemetry;
 
 crate::openapi::resource!(open);
 
@@ -51,12 +55,32 @@ async fn open(
     }
     let opened = OpenedLaunch { proof: launch.proof.clone(), key, opened_at: now };
     match state.database.open_launch(opened, launch.purpose.is_proof()).await? {
-        Opened::Bound(opened) => Ok(answer(&launch, &opened)),
+        Opened::Bound(opened) => {
+            prove_name(&state, &launch, now).await?;
+            Ok(answer(&launch, &opened))
+        }
         Opened::Used => {
             let detail = "this link was opened before; open the page again from the chat";
             Err(ApiError::refused(ErrorCode::LaunchUsed, detail))
         }
     }
+}
+
+/// Stores which username Telegram signed, if the user has a wallet. A repeat changes nothing.
+async fn prove_name(
+    state: &State,
+    launch: &launch::Launch,
+    received_at: Timestamp,
+) -> Result<(), ApiError> {
+    let Some(account) = state.database.account(launch.user.into()).await? else { return Ok(()) };
+    let names = SeenNames {
+        usernames: launch.username.clone().into_iter().collect(),
+        seen_at: launch.signed_at,
+        received_at,
+        origin: NameOrigin::Launch,
+    };
+    let caller = Caller::new(format!("launch {}", launch.id), telemetry::request_id()).at_page();
+    observe_names(state, &account, names, &caller).await
 }
 
 fn answer(launch: &launch::Launch, opened: &OpenedLaunch) -> HttpResponse {

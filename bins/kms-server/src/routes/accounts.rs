@@ -11,7 +11,7 @@ use kms_core::audit::{Action, Caller, Purpose};
 use kms_core::ports::AccountStore;
 use kms_core::{CreateWallet, Created, SealError};
 use kms_types::wire::{self, Balance, ChangePassword, CreateAccount, SeenUsernames, TokenBalance};
-use kms_types::{AccountRef, Email, Mobile, Timestamp};
+use kms_types::{AccountRef, Email, Mobile, NameOrigin, Timestamp};
 
 use crate::auth::{Bot, Chat, Reader};
 use crate::body::{Json, Segment};
@@ -132,7 +132,13 @@ pub(crate) async fn create_by(
     let CreateAccount { telegram_id, password_hash, usernames, seen_at, mobile, email } = body;
     let now = clock::now();
     // A time in the future would make every later observation look outdated.
-    let names = seen_at.map(|seen_at| SeenNames { usernames, seen_at: seen_at.min(now) });
+    let origin = if caller.is_at_page() { NameOrigin::Launch } else { NameOrigin::Token };
+    let names = seen_at.map(|seen_at| SeenNames {
+        usernames,
+        seen_at: seen_at.min(now),
+        received_at: now,
+        origin,
+    });
     // Every launch is another actor.
     let whose = if caller.is_at_page() { "the page" } else { caller.actor.as_str() };
     let (key, limit) = (format!("onboarding:{whose}"), state.limits.onboardings.limit());
@@ -245,12 +251,25 @@ pub(crate) async fn seen_usernames(
     let account = find(&state, account).await?;
     let SeenUsernames { usernames, seen_at } = body;
     let now = clock::now();
-    let names = SeenNames { usernames, seen_at: seen_at.min(now) };
+    let (seen_at, origin) = (seen_at.min(now), NameOrigin::Token);
+    let names = SeenNames { usernames, seen_at, received_at: now, origin };
+    observe_names(&state, &account, names, &caller).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// Stores which usernames the account's user has, and records which claims began or ended.
+pub(crate) async fn observe_names(
+    state: &State,
+    account: &Account,
+    names: SeenNames,
+    caller: &Caller,
+) -> Result<(), ApiError> {
+    let now = names.received_at;
     if let Some(details) = state.database.seen_usernames(account.telegram_id, names).await? {
         let purpose = Purpose { action: Action::ClaimNames, details };
-        state.custody.record_done(purpose, &account, &caller, now).await;
+        state.custody.record_done(purpose, account, caller, now).await;
     }
-    Ok(HttpResponse::NoContent().finish())
+    Ok(())
 }
 
 /// Returns the wallet's balance of the native coin and of every configured token.

@@ -40,6 +40,8 @@ pub(crate) async fn resolve(
         address: found.account.wallet.address,
         account_since: found.account.created_at,
         reassigned_at: found.reassigned_at,
+        proved_at: found.proved_at,
+        payable_from: found.payable_from,
     }))
 }
 

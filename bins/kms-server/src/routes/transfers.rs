@@ -57,7 +57,11 @@ crate::openapi::resource!(quote, confirm, cancel, replacement_fee, replace, read
             )
         ),
         (status = 404, description = "No such account, username or token"),
-        (status = 409, description = "The id was used for another transfer"),
+        (
+            status = 409,
+            description = "The id was used for another transfer, or the username was reassigned \
+                lately and is not proved"
+        ),
         (status = 422, description = "The payment is not possible; see `code`"),
         (status = 429, description = "Too many quotes, or a spending limit; see `code`"),
     )
@@ -477,6 +481,13 @@ async fn recipient(
                 let (code, field) = (ErrorCode::UnknownName, Some("to".to_owned()));
                 ApiError::Refused { code, detail, field }
             })?;
+            if found.payable_from.is_some() {
+                let detail = "this name belonged to another user until lately, and its holder has \
+                    not opened the page since; pay it by its address, or after a day"
+                    .to_owned();
+                let (code, field) = (ErrorCode::NameUnproved, Some("to".to_owned()));
+                return Err(ApiError::Refused { code, detail, field });
+            }
             let to = Party { username: Some(found.username), ..party(&found.account) };
             Ok((to, found.reassigned_at.is_some()))
         }

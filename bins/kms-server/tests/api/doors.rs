@@ -3,7 +3,7 @@
 
 use kms_server_testing::requests::{confirm, create, quote, telegram};
 use kms_store::Scope;
-use kms_types::wire::{RequestRecovery, SetLimit, TransferState};
+use kms_types::wire::{RequestRecovery, SeenUsernames, SetLimit, TransferState};
 use kms_types::{ErrorCode, LaunchKey, RecoveryId};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ on_both_stores!(
     what_was_not_opened_for_this_is_refused,
     a_page_only_account_refuses_every_token,
     a_thief_of_the_chat_bot_gets_nothing,
+    a_thief_of_the_chat_bot_moves_no_proved_name,
 );
 
 /// An operation of an OpenAPI document.
@@ -270,4 +271,47 @@ async fn a_thief_of_the_chat_bot_gets_nothing(world: World) {
     assert_eq!(world.test.client.recovery(telegram(1)).await.unwrap(), None);
     let transfer = world.test.client.transfer(quoted.id).await.unwrap().unwrap();
     assert_eq!(transfer.state, TransferState::Quoted);
+}
+
+/// Ann and Bob opened the page. The thief reports what they like, in any order and at any time.
+async fn a_thief_of_the_chat_bot_moves_no_proved_name(world: World) {
+    world.onboard().await;
+    let (thief, _) = world.client(Scope::Chat).await;
+    let (ann, name) = (telegram(1), "ann".parse().unwrap());
+    let report = async |user, names: &[&str]| {
+        let usernames = names.iter().map(|name| name.parse().unwrap()).collect();
+        let seen_at = kms_types::Timestamp(9_000_000_000_000_000);
+        let body = SeenUsernames { usernames, seen_at };
+        thief.seen_usernames(telegram(user), &body).await.unwrap();
+    };
+    let address = thief.account(ann).await.unwrap().unwrap().address;
+    let mut moved = 0;
+    for (user, names) in [
+        (2, vec!["ann", "bob"]),
+        (1, vec![]),
+        (2, vec!["bob", "ann"]),
+        (1, vec!["ann"]),
+        (2, vec!["ann"]),
+        (1, vec!["annie"]),
+        (2, vec!["ann"]),
+    ] {
+        report(user, &names).await;
+        let found = thief.name(&name).await.unwrap();
+        moved += usize::from(found.is_some_and(|found| found.address != address));
+    }
+    assert_eq!(moved, 0);
+    // Ended, not moved. Ann's next launch, of whatever purpose, puts it right.
+    assert_eq!(thief.name(&name).await.unwrap(), None);
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    world.open(1, "").await;
+    let found = thief.name(&name).await.unwrap().unwrap();
+    assert_eq!((found.address, found.payable_from), (address, None));
+    assert!(found.proved_at.is_some());
+    // A token gives an unproved name to another user, and it cannot be paid for a day.
+    world.test.onboard(3, "eve", "eve's").await;
+    report(2, &["eve"]).await;
+    let found = thief.name(&"eve".parse().unwrap()).await.unwrap().unwrap();
+    assert!(found.payable_from.is_some() && found.proved_at.is_none(), "{found:?}");
+    let refused = thief.quote(&quote(1, "@eve", "1")).await;
+    assert_eq!(code(refused), Some(ErrorCode::NameUnproved));
 }

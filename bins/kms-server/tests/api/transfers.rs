@@ -229,6 +229,10 @@ async fn a_quote_is_confirmed_only_as_it_was_shown(test: TestServer) {
     let body = confirm(&quoted, "ann's password");
     let refused = test.client.confirm(quoted.id, &body).await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::QuoteMismatch));
+    // By name it is paid once Telegram signed whose it is; else after a day.
+    let unproved = test.client.quote(&quote(1, "@bob", "1")).await.unwrap_err();
+    assert_eq!(unproved.code(), Some(ErrorCode::NameUnproved));
+    test.proves_name(3, "bob").await;
     let moved = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     assert!(moved.to.since.is_some() && moved.id != quoted.id);
     // A cancelled transfer cannot be confirmed.

@@ -96,6 +96,7 @@ fn rejects_modified_rows_chains_and_checkpoints() {
         ("/pause_lines/0", "0 1800000000000 01".into()),
         ("/tables/names/0/telegram_id", 3.into()),
         ("/tables/names/1/reassigned", 0.into()),
+        ("/tables/names/1/proved_at", 0.into()),
         ("/tables/names/1/previous", "00".repeat(32).into()),
         ("/tables/proposals/0/person", "bob".into()),
         ("/wallets/0/version", 9.into()),

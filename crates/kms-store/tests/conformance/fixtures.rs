@@ -11,8 +11,8 @@ use kms_core::ports::AccountStore;
 use kms_core::{KdfParams, Salt, ServerKeys};
 use kms_store::{Database, StoredEvent};
 use kms_types::{
-    AccountId, Asset, EthAddress, EventCursor, EventStream, SckId, Timestamp, TransferId, U256,
-    Units,
+    AccountId, Asset, EthAddress, EventCursor, EventStream, NameOrigin, SckId, Timestamp,
+    TransferId, U256, Units,
 };
 
 /// A migrated database, with direct access for tampering.
@@ -233,7 +233,8 @@ pub(crate) async fn insert(database: &Database, telegram_id: i64, name: &str) ->
 /// The usernames of a user, as Telegram showed them at a time.
 pub(crate) fn saw(names: &[&str], at: i64) -> SeenNames {
     let usernames = names.iter().map(|name| name.parse().unwrap()).collect();
-    SeenNames { usernames, seen_at: Timestamp(at) }
+    let at = Timestamp(at);
+    SeenNames { usernames, seen_at: at, received_at: at, origin: NameOrigin::Token }
 }
 
 /// A ladder of one step.

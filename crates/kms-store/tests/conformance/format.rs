@@ -8,14 +8,18 @@ use std::time::Duration;
 
 use diesel::sql_types::Text;
 use diesel::{Connection, QueryableByName, RunQueryDsl, SqliteConnection};
-use kms_core::account::{Account, ContactChange, EmailChange, NewAccount, SwapReason, WalletSwap};
+use kms_core::account::{
+    Account, ContactChange, EmailChange, NewAccount, SeenNames, SwapReason, WalletSwap,
+};
 use kms_core::audit::{Action, AuditRecord, Caller, Details, Phase};
 use kms_core::freeze::FreezeChange;
 use kms_core::page_only::PageChange;
 use kms_core::ports::{AccountStore, AuditLog, EmailChangeStore, FreezeStore, RecoveryStore};
 use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
 use kms_store::{ApiToken, Database, OpenedLaunch, Proposal, Raises, Scope, open_key_database};
-use kms_types::{AccountId, EthAddress, RecoveryId, SckId, Timestamp, TransferId, U256, Units};
+use kms_types::{
+    AccountId, EthAddress, NameOrigin, RecoveryId, SckId, Timestamp, TransferId, U256, Units,
+};
 use serde_json::{Value, json};
 
 use crate::fixtures::{Subject, account, saw};
@@ -237,10 +241,13 @@ async fn orphaned_scks(database: &Database) {
     assert_eq!(due, []);
 }
 
-/// One that ended, and the reassigned one after it.
+/// One that ended, and the reassigned and proved one after it.
 async fn names(database: &Database) {
-    for (id, name, at) in [(1, "ann", 100), (2, "Ann", 200)] {
-        database.seen_usernames(id.try_into().unwrap(), saw(&[name], at)).await.unwrap();
+    for (id, name, at, origin) in
+        [(1, "ann", 100, NameOrigin::Token), (2, "Ann", 200, NameOrigin::Launch)]
+    {
+        let names = SeenNames { origin, ..saw(&[name], at) };
+        database.seen_usernames(id.try_into().unwrap(), names).await.unwrap();
     }
 }
 

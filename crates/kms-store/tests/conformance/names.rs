@@ -1,14 +1,16 @@
 //! Claims on usernames that were modified: nothing resolves by them, and the next update from
 //! Telegram puts them right.
 
+use kms_core::account::SeenNames;
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, Timestamp};
+use kms_types::{AccountId, NameOrigin, Timestamp};
 
 use crate::fixtures::{Subject, insert, on_every_database, saw};
 
 on_every_database!(
     a_modified_claim_is_refused_until_telegram_reports_it_again,
     a_claim_between_two_others_cannot_be_removed,
+    a_proved_name_moves_by_proof_only,
 );
 
 async fn holder(subject: &Subject, name: &str) -> Result<Option<AccountId>, StoreError> {
@@ -31,6 +33,7 @@ async fn a_modified_claim_is_refused_until_telegram_reports_it_again(subject: Su
         ("shown = 'Ann'", "shown = 'ann'"),
         ("position = 1", "position = 0"),
         ("seen_at = 1501", "seen_at = 1500"),
+        ("proved_at = 1500", "proved_at = null"),
         ("claimed_at = claimed_at - 1", "claimed_at = claimed_at + 1"),
         ("reassigned = true", "reassigned = false"),
         ("ended_at = 1600", "ended_at = null"),
@@ -55,6 +58,40 @@ async fn a_modified_claim_is_refused_until_telegram_reports_it_again(subject: Su
     // What was known of the name is lost, so senders are warned.
     let found = database.resolve(&"ann".parse().unwrap(), Timestamp(2_000)).await.unwrap();
     assert_eq!(found.unwrap().reassigned_at, Some(Timestamp(1_700)));
+}
+
+async fn a_proved_name_moves_by_proof_only(subject: Subject) {
+    let database = &subject.database;
+    let (ann, eve) = (insert(database, 1, "ann").await, insert(database, 2, "eve").await);
+    let launch = |names: &[&str], at| SeenNames { origin: NameOrigin::Launch, ..saw(names, at) };
+    let resolve = async || database.resolve(&"ann".parse().unwrap(), Timestamp(2_000)).await;
+    let holder = async || resolve().await.unwrap().map(|found| found.account.id);
+    database.seen_usernames(ann.telegram_id, launch(&["ann"], 1_000)).await.unwrap();
+    assert_eq!(resolve().await.unwrap().unwrap().proved_at, Some(Timestamp(1_000)));
+    // What a thief of the token reports: that the name is Eve's, that Ann has none, both.
+    for (who, names, at, expected) in [
+        (&eve, vec!["ann"], 1_100, Some(ann.id)),
+        (&ann, vec![], 1_200, None),
+        (&eve, vec!["ann"], 1_300, None),
+        (&ann, vec!["ann"], 1_400, Some(ann.id)),
+        (&eve, vec!["ann"], 1_500, Some(ann.id)),
+        (&ann, vec![], 1_600, None),
+    ] {
+        database.seen_usernames(who.telegram_id, saw(&names, at)).await.unwrap();
+        assert_eq!(holder().await, expected, "{at}");
+    }
+    // Ann's launch, signed before the last report, puts it right.
+    database.seen_usernames(ann.telegram_id, launch(&["ann"], 1_550)).await.unwrap();
+    assert_eq!(holder().await, Some(ann.id));
+    // Eve has it since, as Telegram signed. It can be paid at once; a token's word would not do.
+    database.seen_usernames(eve.telegram_id, launch(&["ann"], 1_700)).await.unwrap();
+    let found = resolve().await.unwrap().unwrap();
+    assert_eq!((found.account.id, found.payable_from), (eve.id, None));
+    assert_eq!(found.reassigned_at, Some(Timestamp(1_700)));
+    database.seen_usernames(ann.telegram_id, saw(&["eve"], 1_800)).await.unwrap();
+    let found = database.resolve(&"eve".parse().unwrap(), Timestamp(2_000)).await.unwrap();
+    let from = found.unwrap().payable_from;
+    assert_eq!(from, Some(Timestamp(1_800).plus(name_service::UNPAYABLE_FOR)));
 }
 
 async fn a_claim_between_two_others_cannot_be_removed(subject: Subject) {

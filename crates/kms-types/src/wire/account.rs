@@ -200,6 +200,13 @@ pub struct NameRecord {
     pub account_since: Timestamp,
     /// When the username was reassigned from another user, if that is less than 30 days ago.
     pub reassigned_at: Option<Timestamp>,
+    /// When Telegram signed last that this user has the username; absent if only a bearer token
+    /// reported it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proved_at: Option<Timestamp>,
+    /// From when payments can name it, if it was reassigned less than a day ago and is not proved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payable_from: Option<Timestamp>,
 }
 
 /// `GET /v1/network`: the chain and its tokens.

@@ -112,6 +112,7 @@ fn refusal(error: &ClientError) -> Refusal {
         | ErrorCode::NoSuchRecovery
         | ErrorCode::UnknownToken
         | ErrorCode::UnknownName
+        | ErrorCode::NameUnproved
         | ErrorCode::AccountExists
         | ErrorCode::AccountFrozen
         | ErrorCode::PageRequired
