@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use kms_client::{Client, ClientError};
 use kms_types::wire::{Account, Transfer};
-use kms_types::{EventKind, TelegramId, Timestamp};
+use kms_types::{EventKind, TelegramId, Timestamp, TransferId};
 use teloxide_core::types::MessageId;
 use zeroize::Zeroizing;
 
@@ -249,6 +249,23 @@ impl Context {
             if let Some(known) = chat.payment(id) {
                 chat.remember_payment(PaymentMessage { state, ..known });
             }
+        });
+        Ok(())
+    }
+
+    /// Shows a payment in the message whose button was pressed from now on. Another message that
+    /// shows it is deleted: one message shows how a payment ended.
+    pub(crate) async fn take_payment_to(
+        &self,
+        user: TelegramId,
+        transfer: TransferId,
+        pressed: MessageId,
+    ) -> HandlerResult {
+        let Some(known) = self.journal.chat(user).payment(transfer) else { return Ok(()) };
+        let Some(other) = known.message.filter(|other| *other != pressed.0) else { return Ok(()) };
+        self.telegram.delete(user, MessageId(other)).await?;
+        self.journal.change(user, |chat| {
+            chat.remember_payment(PaymentMessage { message: Some(pressed.0), ..known });
         });
         Ok(())
     }

@@ -63,6 +63,7 @@ impl Button for SendButton {
     }
 
     async fn press(&self, context: &Context, user: &User, message: MessageId) -> PressResult {
+        context.take_payment_to(user.id, self.transfer(), message).await?;
         match *self {
             Self::Confirm { transfer, fingerprint } => {
                 confirm::ask_password(context, user, message, transfer, fingerprint, false).await

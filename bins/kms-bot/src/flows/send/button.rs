@@ -30,6 +30,17 @@ pub(super) enum SendButton {
 }
 
 impl SendButton {
+    /// The transfer that it is about.
+    pub(super) fn transfer(self) -> TransferId {
+        match self {
+            Self::Confirm { transfer, .. } | Self::ConfirmReassigned { transfer, .. } => transfer,
+            Self::Cancel(transfer)
+            | Self::SpeedUp(transfer)
+            | Self::Renew(transfer)
+            | Self::Check(transfer) => transfer,
+        }
+    }
+
     /// The button with its label.
     pub(super) fn labelled(self) -> CallbackButton {
         let label = match self {
