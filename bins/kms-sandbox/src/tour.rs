@@ -101,7 +101,7 @@ impl Tour {
             ("/send @nobody 0.5", "send-unknown-name", &["@nobody"]),
             ("/send @bob 11", "problem-insufficient-coin", &[]),
             ("/send @bob 101 TUSD", "problem-insufficient-token", &["1 TUSD"]),
-            ("/send @bob 0.0000000000000000001", "input-amount-precision", &[]),
+            ("/send @bob 0.0000000000000000001", "problem-other", &["this asset has 18"]),
             ("/send @ann 1", "problem-self-transfer", &[]),
         ] {
             self.ann.says(says);

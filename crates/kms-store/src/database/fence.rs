@@ -13,7 +13,7 @@ use diesel::result::Error;
 use super::{AnyConnection, ConnectError, Database};
 
 /// The writer version of this program. Raise it with a schema that an older program must not write
-/// to, and set [`OLDEST_WRITER`] to it.
+/// to, and set `OLDEST_WRITER` to it.
 pub const WRITER: i32 = 1;
 
 /// The oldest writer version that may write beside this program.
