@@ -27,7 +27,7 @@ setup:
     command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
 
 # All checks that must pass.
-ci: format style clippy embedded docs deny test stories openapi (fuzz "10") tour
+ci: format style clippy embedded docs deny test openapi (fuzz "10") tour
 
 # Checks the formatting.
 format:
