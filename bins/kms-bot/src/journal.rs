@@ -119,7 +119,7 @@ pub(crate) struct Working {
 /// Notices that were not delivered.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Missed {
-    /// Whether the user was told that this follows.
+    /// Whether the user was notified that this follows.
     pub(crate) greeted: bool,
     /// The number of deposits that were received.
     pub(crate) deposits: u64,

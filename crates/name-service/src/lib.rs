@@ -60,7 +60,7 @@ use kms_types::{NameOrigin, TelegramId, Timestamp, Username, Usernames};
 /// How long a claim on a username that another user held before is reported as reassigned.
 pub const REASSIGNED_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// How long a reassigned username cannot be paid while nothing but a bearer token says who has it.
+/// How long a reassigned username cannot be paid while only a bearer token reports its holder.
 pub const UNPAYABLE_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A username and its holder.

@@ -176,7 +176,7 @@ fn older_updates_change_nothing() {
 fn a_token_never_moves_a_proved_name() {
     let mut book = Book::default();
     book.observe(&proved(1, "ann", 10));
-    // It takes it from its holder, ends it first, and says that the holder has it again.
+    // It takes it from its holder, ends it first, and reports that the holder has it again.
     book.observe(&observation(2, &["ann"], 20));
     assert_eq!(book.holder("ann"), Some(1));
     book.observe(&observation(1, &[], 30));
