@@ -196,11 +196,33 @@ fn moved(
     let accounts: Vec<String> = rows.iter().map(|row| row.account_id.clone()).collect();
     // Each wallet has a block of its own. The lowest one is for the planner.
     let Some(lowest) = rows.iter().map(|row| row.block).min() else { return Ok(moved) };
-    let in_wallets = || {
-        wallet_balances::table
-            .inner_join(wallets::table.on(wallets::account_id.eq(wallet_balances::account_id)))
-    };
-    let deposits: Vec<(String, String)> = wallet_balances::table
+    for (account, value) in received(connection, chain_id, &accounts, (lowest, to))? {
+        let value: Units = RowRef { table: "wallet_balances", key: &account }.parse(&value)?;
+        let moved = moved.entry(account).or_default();
+        moved.received = moved.received.saturating_add(value.0);
+    }
+    for (account, value, token, state, fee) in paid(connection, chain_id, &accounts, (lowest, to))?
+    {
+        let row = RowRef { table: "wallet_balances", key: &account };
+        let value: Units = row.parse(&value)?;
+        let fee: Wei = row.parse_some(fee.as_ref())?.unwrap_or_default();
+        let is_coin = token.is_none() && PAID.contains(&state.as_str());
+        let value = if is_coin { value.0 } else { U256::ZERO };
+        let moved = moved.entry(account).or_default();
+        moved.paid = moved.paid.saturating_add(value).saturating_add(fee.0);
+    }
+    Ok(moved)
+}
+
+/// Returns each account with each amount of the coin that it received, by external deposits and by
+/// transfers.
+fn received(
+    connection: &mut AnyConnection,
+    chain_id: i64,
+    accounts: &[String],
+    (lowest, to): (i64, i64),
+) -> Result<Vec<(String, String)>, Failure> {
+    let mut received: Vec<(String, String)> = wallet_balances::table
         .inner_join(
             external_deposits::table.on(external_deposits::account_id
                 .eq(wallet_balances::account_id)
@@ -208,14 +230,15 @@ fn moved(
                 .and(external_deposits::block.gt(wallet_balances::block))),
         )
         .filter(wallet_balances::chain_id.eq(chain_id))
-        .filter(wallet_balances::account_id.eq_any(accounts.clone()))
+        .filter(wallet_balances::account_id.eq_any(accounts.to_vec()))
         .filter(external_deposits::block.gt(lowest))
         .filter(external_deposits::block.le(to))
         .filter(external_deposits::tx_hash.is_not_null())
         .filter(external_deposits::token.eq(""))
         .select((wallet_balances::account_id, external_deposits::value))
         .load(connection)?;
-    let received: Vec<(String, String)> = in_wallets()
+    let transferred: Vec<(String, String)> = wallet_balances::table
+        .inner_join(wallets::table.on(wallets::account_id.eq(wallet_balances::account_id)))
         .inner_join(
             transfers::table.on(transfers::to_address
                 .eq(wallets::address)
@@ -223,7 +246,7 @@ fn moved(
                 .and(transfers::block.assume_not_null().gt(wallet_balances::block))),
         )
         .filter(wallet_balances::chain_id.eq(chain_id))
-        .filter(wallet_balances::account_id.eq_any(accounts.clone()))
+        .filter(wallet_balances::account_id.eq_any(accounts.to_vec()))
         .filter(transfers::block.is_not_null())
         .filter(transfers::block.assume_not_null().gt(lowest))
         .filter(transfers::block.assume_not_null().le(to))
@@ -231,12 +254,19 @@ fn moved(
         .filter(transfers::token.is_null())
         .select((wallet_balances::account_id, transfers::value))
         .load(connection)?;
-    for (account, value) in deposits.into_iter().chain(received) {
-        let value: Units = RowRef { table: "wallet_balances", key: &account }.parse(&value)?;
-        let moved = moved.entry(account).or_default();
-        moved.received = moved.received.saturating_add(value.0);
-    }
-    let paid: Vec<Paid> = in_wallets()
+    received.extend(transferred);
+    Ok(received)
+}
+
+/// Returns each transfer that the accounts paid, or whose fee they paid.
+fn paid(
+    connection: &mut AnyConnection,
+    chain_id: i64,
+    accounts: &[String],
+    (lowest, to): (i64, i64),
+) -> Result<Vec<Paid>, Failure> {
+    Ok(wallet_balances::table
+        .inner_join(wallets::table.on(wallets::account_id.eq(wallet_balances::account_id)))
         .inner_join(
             transfers::table.on(transfers::from_address
                 .eq(wallets::address)
@@ -244,7 +274,7 @@ fn moved(
                 .and(transfers::block.assume_not_null().gt(wallet_balances::block))),
         )
         .filter(wallet_balances::chain_id.eq(chain_id))
-        .filter(wallet_balances::account_id.eq_any(accounts.clone()))
+        .filter(wallet_balances::account_id.eq_any(accounts.to_vec()))
         .filter(transfers::block.is_not_null())
         .filter(transfers::block.assume_not_null().gt(lowest))
         .filter(transfers::block.assume_not_null().le(to))
@@ -255,17 +285,7 @@ fn moved(
             transfers::state,
             transfers::fee,
         ))
-        .load(connection)?;
-    for (account, value, token, state, fee) in paid {
-        let row = RowRef { table: "wallet_balances", key: &account };
-        let value: Units = row.parse(&value)?;
-        let fee: Wei = row.parse_some(fee.as_ref())?.unwrap_or_default();
-        let is_coin = token.is_none() && PAID.contains(&state.as_str());
-        let value = if is_coin { value.0 } else { U256::ZERO };
-        let moved = moved.entry(account).or_default();
-        moved.paid = moved.paid.saturating_add(value).saturating_add(fee.0);
-    }
-    Ok(moved)
+        .load(connection)?)
 }
 
 /// The states of a transfer whose recipient was paid.

@@ -1,7 +1,7 @@
 //! Signing a pending transfer again at higher prices, for the same nonce.
 
 use diesel::prelude::*;
-use kms_chain::ports::{ChainView, ChoosePrices, ReplaceOutcome, SignAgain};
+use kms_chain::ports::{ChainView, ChoosePrices, ReplaceOutcome, SignAgain, SignedLadder};
 use kms_chain::spending::SpendingRules;
 use kms_chain::state::Change;
 use kms_chain::transfer::Transfer;
@@ -30,8 +30,6 @@ pub(super) fn replace(
         return Ok(ReplaceOutcome::NotPending);
     }
     let Some(transfer) = find(connection, id)? else { return Ok(ReplaceOutcome::NotPending) };
-    let address = transfer.from.address.to_lower_hex();
-    let chain_id = row.convert(transfer.chain_id)?;
     if let Some(of) = replaced_by(connection, &replacement.to_string())? {
         // Read again: another request may have held the lock.
         return Ok(match find(connection, id)? {
@@ -56,45 +54,13 @@ pub(super) fn replace(
     let Some(ladder) = prices(row.parse(&fees)?) else {
         return Ok(ReplaceOutcome::Outdated);
     };
-    let (before, is_cancelled) = (transfer.max_wei(), transfer.cancel_requested_at.is_some());
     let again = Transfer { ladder, ..transfer.clone() };
-    let mut others = from_nonce(connection, chain_id, &address, view.mined)?;
-    others.retain(|other| other.id != key);
-    let mut needed = super::outgoing(others)?;
-    // A cancellation pays nothing but its fee.
-    let paid = if is_cancelled { paying_nothing(&again) } else { again.clone() };
-    needed.add(&paid);
-    if let Some(missing) = shortfall(&needed, &paid, view) {
-        return Ok(ReplaceOutcome::Insufficient { missing });
-    }
-    if !is_cancelled {
-        let increase = Units(again.max_wei().0.saturating_sub(before.0));
-        let fee = Transfer { value: increase, gas_limit: 0, ..paying_nothing(&again) };
-        let fee = (&fee, recovered);
-        if let Some(over) = spending_limits::over_limit(connection, keys, fee, rules, now)? {
-            return Ok(ReplaceOutcome::OverLimit(over));
-        }
+    let refusal = refusal(connection, keys, (&transfer, &again), view, (rules, recovered, now))?;
+    if let Some(refusal) = refusal {
+        return Ok(refusal);
     }
     let signed = (sign.ladder)(&again, nonce);
-    // What was never sent must not be sent any more: its prices may be below the new ones.
-    let unsent = signed_transactions::table
-        .filter(signed_transactions::transfer_id.eq(&key))
-        .filter(signed_transactions::sent_at.is_null());
-    diesel::delete(unsent).execute(connection)?;
-    let payments = [signed.first].into_iter().chain(signed.replacements);
-    let payments = payments.filter(|_| !is_cancelled);
-    let sent = (view.block, now);
-    insert_signed(connection, &key, last_step + 1, payments, signed.cancellation, sent)?;
-    // The payment was not signed again: it costs what it did, if it is mined after all.
-    let again = if is_cancelled {
-        let ladder = transfer.ladder.with_cancellation(again.ladder.cancellation());
-        Transfer { ladder, ..again }
-    } else {
-        again
-    };
-    diesel::update(transfers::table.find(&key))
-        .set(transfers::ladder.eq(again.ladder.to_string()))
-        .execute(connection)?;
+    let again = insert_again(connection, (&transfer, again), signed, last_step, (view.block, now))?;
     diesel::insert_into(replacements::table)
         .values((
             replacements::id.eq(replacement.to_string()),
@@ -109,6 +75,68 @@ pub(super) fn replace(
     notify_sender(connection, &again, now)?;
     let replaced = find(connection, id)?.ok_or_else(|| row.corrupt("no such transfer"))?;
     Ok(ReplaceOutcome::Replaced(Box::new(replaced)))
+}
+
+/// Returns why the sender cannot pay the new prices, if so: too little money, or a limit.
+fn refusal(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+    (before, again): (&Transfer, &Transfer),
+    view: ChainView,
+    (rules, recovered, now): (&SpendingRules, Option<Timestamp>, Timestamp),
+) -> Result<Option<ReplaceOutcome>, Failure> {
+    let key = again.id.to_string();
+    let chain_id = RowRef { table: "transfers", key: &key }.convert(again.chain_id)?;
+    let address = again.from.address.to_lower_hex();
+    let is_cancelled = again.cancel_requested_at.is_some();
+    let mut others = from_nonce(connection, chain_id, &address, view.mined)?;
+    others.retain(|other| other.id != key);
+    let mut needed = super::outgoing(others)?;
+    // A cancellation pays nothing but its fee.
+    let paid = if is_cancelled { paying_nothing(again) } else { again.clone() };
+    needed.add(&paid);
+    if let Some(missing) = shortfall(&needed, &paid, view) {
+        return Ok(Some(ReplaceOutcome::Insufficient { missing }));
+    }
+    if is_cancelled {
+        return Ok(None);
+    }
+    let increase = Units(again.max_wei().0.saturating_sub(before.max_wei().0));
+    let fee = Transfer { value: increase, gas_limit: 0, ..paying_nothing(again) };
+    let over = spending_limits::over_limit(connection, keys, (&fee, recovered), rules, now)?;
+    Ok(over.map(ReplaceOutcome::OverLimit))
+}
+
+/// Puts what was signed again in the place of what was never sent, and returns the transfer with
+/// the prices that it has then.
+fn insert_again(
+    connection: &mut AnyConnection,
+    (before, again): (&Transfer, Transfer),
+    signed: SignedLadder,
+    last_step: i32,
+    sent: (u64, Timestamp),
+) -> Result<Transfer, Failure> {
+    let key = again.id.to_string();
+    let is_cancelled = again.cancel_requested_at.is_some();
+    // What was never sent must not be sent any more: its prices may be below the new ones.
+    let unsent = signed_transactions::table
+        .filter(signed_transactions::transfer_id.eq(&key))
+        .filter(signed_transactions::sent_at.is_null());
+    diesel::delete(unsent).execute(connection)?;
+    let payments = [signed.first].into_iter().chain(signed.replacements);
+    let payments = payments.filter(|_| !is_cancelled);
+    insert_signed(connection, &key, last_step + 1, payments, signed.cancellation, sent)?;
+    // The payment was not signed again: it costs what it did, if it is mined after all.
+    let again = if is_cancelled {
+        let ladder = before.ladder.clone().with_cancellation(again.ladder.cancellation());
+        Transfer { ladder, ..again }
+    } else {
+        again
+    };
+    diesel::update(transfers::table.find(&key))
+        .set(transfers::ladder.eq(again.ladder.to_string()))
+        .execute(connection)?;
+    Ok(again)
 }
 
 /// Returns the id of the transfer that was signed again by this replacement.
