@@ -221,6 +221,7 @@ impl Context {
     /// Finds out whether a message arrived whose sending was interrupted.
     pub(crate) async fn settle_report(&self, user: TelegramId) -> Result<(), TelegramError> {
         if let Some(sending) = self.journal.chat(user).sending {
+            self.telegram.earlier_calls().await;
             let found = self.telegram.find_sent(user, MessageId(sending.after)).await?;
             self.journal.end_report(user, found.map(|message| message.0));
         }
@@ -284,6 +285,7 @@ impl Context {
         });
         let sent = self.telegram.send(user, message, Keyboard::none()).await?;
         self.journal.change(user, |chat| {
+            // The user's jobs run one after another: it is still the last one.
             if let Some(working) = chat.working.last_mut() {
                 working.message = Some(sent.0);
             }

@@ -21,7 +21,7 @@ use crate::chat::telegram::TelegramError;
 use crate::clock;
 use crate::context::{Context, HandlerError, HandlerResult, QUESTION_LIFETIME};
 use crate::delivery::backoff;
-use crate::journal::{Asked, Chat, Working};
+use crate::journal::{Chat, Working};
 use crate::notices;
 use crate::password_input::may_be_password;
 use crate::problems::problem;
@@ -59,7 +59,8 @@ pub(crate) async fn handle(context: &Arc<Context>, lanes: &Lanes, incoming: Inco
             });
         }
     } else {
-        // What earlier handlers left unfinished is finished by jobs of its own.
+        // What earlier handlers left unfinished is finished by jobs of its own, none of which runs
+        // in this lane meanwhile.
         let earlier = context.journal.chat(user.id).working.len();
         match limited(context, user.id, Some(update), route(context, incoming)).await {
             Ok(()) => context.journal.change(user.id, |chat| chat.working.truncate(earlier)),
@@ -164,9 +165,12 @@ async fn recover(
     let unfinished = context.journal.chat(user.id).working.split_off(earlier);
     if !unfinished.is_empty() {
         context.end_step(user.id);
-        for working in unfinished {
-            finish_later(context, lanes, user, working).await;
-        }
+        show_still_working(context, user.id, &unfinished).await;
+        let (context, user) = (Arc::clone(context), user.clone());
+        later(lanes, user.id, move || {
+            let (context, user) = (Arc::clone(&context), user.clone());
+            async move { finish_work(&context, &user).await }.boxed()
+        });
         return;
     }
     let text = match failure {
@@ -182,17 +186,12 @@ async fn recover(
     }
 }
 
-/// Shows that work takes long, and how it ended as soon as that is known.
-async fn finish_later(context: &Arc<Context>, lanes: &Lanes, user: &User, working: Working) {
-    if let Some(message) = working.message.map(MessageId) {
+/// Shows that work takes long, in each message that shows that the bot is working.
+async fn show_still_working(context: &Context, user: TelegramId, unfinished: &[Working]) {
+    for message in unfinished.iter().filter_map(|working| working.message) {
         let (text, none) = (html!("still-working"), Keyboard::none());
-        let _ = context.telegram.edit(user.id, message, &text, none).await;
+        let _ = context.telegram.edit(user, MessageId(message), &text, none).await;
     }
-    let (context, user) = (Arc::clone(context), user.clone());
-    later(lanes, user.id, move || {
-        let (context, user, working) = (Arc::clone(&context), user.clone(), working.clone());
-        async move { show_end(&context, &user, &working).await }.boxed()
-    });
 }
 
 fn send_later(context: &Arc<Context>, lanes: &Lanes, user: TelegramId, text: Html) {
@@ -230,33 +229,43 @@ fn later(
     });
 }
 
+/// Shows how all interrupted work of a user ended.
+async fn finish_work(context: &Context, user: &User) -> HandlerResult {
+    for working in context.journal.chat(user.id).working {
+        show_end(context, user, &working).await?;
+        context.journal.change(user.id, |chat| chat.working.retain(|open| *open != working));
+    }
+    Ok(())
+}
+
 /// Shows how interrupted work ended, in place of the message that shows that the bot is working.
 async fn show_end(context: &Context, user: &User, working: &Working) -> HandlerResult {
+    let (resume, after) = (&working.resume, MessageId(working.after));
     let message = match working.message {
         Some(message) => Some(MessageId(message)),
         // The bot stopped before Telegram returned the message.
-        None => context.telegram.find_sent(user.id, MessageId(working.after)).await?,
+        None => context.telegram.find_sent(user.id, after).await?,
     };
-    let resume = &working.resume;
-    if let Some(message) = message {
-        let interrupted = html!("interrupted");
-        if resume.contains(':') {
-            let notice = router::press(context, user, message, Some(resume)).await?;
-            if notice == Some(text!("expired-button-notice")) {
-                let none = Keyboard::none();
-                context.telegram.edit_or_send(user.id, message, &interrupted, none).await?;
-            }
-        } else if resume.is_empty() {
-            let none = Keyboard::none();
+    let (interrupted, none) = (html!("interrupted"), Keyboard::none());
+    let Some(message) = message else {
+        context.send(user.id, interrupted).await?;
+        // The message may be beyond those that were looked through, but not beyond this one.
+        return match context.telegram.find_sent(user.id, after).await? {
+            Some(message) => Ok(context.telegram.delete(user.id, message).await?),
+            None => Ok(()),
+        };
+    };
+    if resume.contains(':') {
+        let notice = router::press(context, user, message, Some(resume)).await?;
+        if notice == Some(text!("expired-button-notice")) {
             context.telegram.edit_or_send(user.id, message, &interrupted, none).await?;
-        } else {
-            context.telegram.delete(user.id, message).await?;
-            resume_question(context, user, None, resume).await?;
         }
+    } else if resume.is_empty() {
+        context.telegram.edit_or_send(user.id, message, &interrupted, none).await?;
     } else {
-        context.send(user.id, html!("interrupted")).await?;
+        context.telegram.delete(user.id, message).await?;
+        resume_question(context, user, None, resume).await?;
     }
-    context.journal.change(user.id, |chat| chat.working.retain(|open| open != working));
     Ok(())
 }
 
@@ -281,47 +290,67 @@ pub(crate) fn resume_all(context: &Arc<Context>, lanes: &Lanes) {
             context.open_password_window(id);
         }
         let (context, lanes_of) = (Arc::clone(context), lanes.clone());
-        lanes.enqueue_own(id, async move { resume(&context, &lanes_of, id, chat).await });
+        lanes.enqueue_own(id, async move { resume_or_retry(&context, &lanes_of, id, chat).await });
     }
 }
 
-async fn resume(context: &Arc<Context>, lanes: &Lanes, id: TelegramId, chat: Chat) {
+/// Resumes a chat, or does so later if that fails. `before` is its state when the bot started.
+async fn resume_or_retry(context: &Arc<Context>, lanes: &Lanes, id: TelegramId, before: Chat) {
+    if !before.working.is_empty() {
+        // Telegram may still do what the bot asked for before it was killed.
+        context.telegram.earlier_calls().await;
+    }
+    match limited(context, id, None, resume(context, id, &before)).await {
+        Ok(()) => {}
+        Err(Failure::Error(HandlerError::Telegram(TelegramError::Gone)) | Failure::Panicked) => {
+            context.journal.change(id, |chat| {
+                chat.working.retain(|open| !before.working.contains(open));
+                chat.updates.retain(|update| !before.updates.contains(update));
+                chat.asked.take_if(|asked| before.asked.as_ref() == Some(asked));
+            });
+        }
+        Err(Failure::Error(_) | Failure::Late) => {
+            show_still_working(context, id, &before.working).await;
+            let context = Arc::clone(context);
+            later(lanes, id, move || {
+                let (context, before) = (Arc::clone(&context), before.clone());
+                async move { resume(&context, id, &before).await }.boxed()
+            });
+        }
+    }
+}
+
+/// Finishes what a restart interrupted, as far as that was not done yet.
+async fn resume(context: &Context, id: TelegramId, before: &Chat) -> HandlerResult {
     let user = match context.telegram.user(id).await {
         Ok(user) => user,
         Err(error) => {
-            tracing::info!(%error, "interrupted chat not resumed");
+            tracing::info!(%error, "names of an interrupted chat not read");
             User { id, username: None, first_name: String::new(), last_name: None }
         }
     };
-    let work = async {
-        settle_report(context, id).await;
-        for working in &chat.working {
-            show_end(context, &user, working).await?;
-        }
-        let mut updates = chat.updates.len();
-        if updates > 0 && !chat.missed.is_empty() {
-            // One of them is that the user came back.
-            notices::deliver_missed(context, id).await?;
-            updates -= 1;
-        }
-        if chat.working.is_empty() && updates > 0 {
-            context.send(id, html!("interrupted")).await?;
-        }
-        if let Some(Asked { at, resume, message, .. }) = &chat.asked
-            && clock::now().0.saturating_sub(at.0) < QUESTION_LIFETIME
-        {
-            resume_question(context, &user, message.map(MessageId), resume).await?;
-        }
-        Ok(())
-    };
-    let result = limited(context, id, None, work).await;
-    context.journal.change(id, |now| {
-        now.updates.retain(|update| !chat.updates.contains(update));
-        if now.asked == chat.asked && result.is_ok() && context.step(id).is_none() {
-            now.asked = None;
-        }
-    });
-    if let Err(failure) = result {
-        recover(context, lanes, &user, failure, 0).await;
+    context.settle_report(id).await?;
+    finish_work(context, &user).await?;
+    let open = context.journal.chat(id).updates;
+    let mut updates = open.iter().filter(|update| before.updates.contains(update)).count();
+    if updates > 0 && !before.missed.is_empty() {
+        // One of them is that the user came back.
+        notices::deliver_missed(context, id).await?;
+        updates -= 1;
     }
+    if before.working.is_empty() && updates > 0 {
+        context.send(id, html!("interrupted")).await?;
+    }
+    let asked = context.journal.change(id, |now| {
+        now.updates.retain(|update| !before.updates.contains(update));
+        now.asked.clone().filter(|asked| before.asked.as_ref() == Some(asked))
+    });
+    let Some(asked) = asked.filter(|_| context.step(id).is_none()) else { return Ok(()) };
+    if clock::now().0.saturating_sub(asked.at.0) < QUESTION_LIFETIME {
+        resume_question(context, &user, asked.message.map(MessageId), &asked.resume).await?;
+    }
+    if context.step(id).is_none() {
+        context.journal.change(id, |now| now.asked.take_if(|now| *now == asked));
+    }
+    Ok(())
 }

@@ -228,10 +228,12 @@ async fn answer(request: HttpRequest, payload: Payload, shared: Data<Shared>) ->
             return refuse(&refusal);
         }
         Some(Fault::CallLost) => return broken(),
-        Some(Fault::Slow(time)) => tokio::time::sleep(time).await,
-        Some(Fault::AnswerLost | Fault::LateAnswer(_)) | None => {}
+        Some(Fault::Slow(_) | Fault::AnswerLost | Fault::LateAnswer(_)) | None => {}
     }
-    let result = methods::call(&shared, method, form).await;
+    let result = match fault {
+        Some(Fault::Slow(time)) => late(shared, method.to_owned(), form, time).await,
+        Some(_) | None => methods::call(&shared, method, form).await,
+    };
     match fault {
         Some(Fault::AnswerLost) => return broken(),
         Some(Fault::LateAnswer(time)) => tokio::time::sleep(time).await,
@@ -241,6 +243,25 @@ async fn answer(request: HttpRequest, payload: Payload, shared: Data<Shared>) ->
         Ok(result) => HttpResponse::Ok().json(serde_json::json!({ "ok": true, "result": result })),
         Err(refusal) => refuse(&refusal),
     }
+}
+
+/// Makes a call after this time, also for a caller who has gone, unless it asks for updates.
+async fn late(
+    shared: Data<Shared>,
+    method: String,
+    form: Form,
+    time: Duration,
+) -> Result<serde_json::Value, Refusal> {
+    let polls = method.eq_ignore_ascii_case("getUpdates");
+    let call = async move {
+        tokio::time::sleep(time).await;
+        methods::call(&shared, &method, form).await
+    };
+    if polls {
+        return call.await;
+    }
+    let done = actix_web::rt::spawn(call).await;
+    done.unwrap_or_else(|_panicked| Err(Refusal::other(500, "Internal Server Error")))
 }
 
 /// Whether the method is one of those whose rate limit holds the whole chat.

@@ -29,7 +29,7 @@ pub enum Fault {
     CallLost,
     /// Does what was asked, and breaks the connection before the answer is complete.
     AnswerLost,
-    /// Does what was asked after this time.
+    /// Does what was asked after this time, also if the caller has gone.
     Slow(Duration),
     /// Does what was asked, and answers after this time.
     LateAnswer(Duration),

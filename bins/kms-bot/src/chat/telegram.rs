@@ -115,6 +115,7 @@ pub(crate) struct Telegram {
     pace: Pace,
     shown: Shown,
     known: KnownMessages,
+    started: Instant,
     last_response: Mutex<Instant>,
 }
 
@@ -151,6 +152,7 @@ impl Telegram {
             pace: Pace::new(limits),
             shown: Shown::default(),
             known: KnownMessages::default(),
+            started: Instant::now(),
             last_response: Mutex::new(Instant::now()),
         }
     }

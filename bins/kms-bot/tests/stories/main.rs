@@ -9,6 +9,7 @@ mod buttons;
 mod contacts;
 mod freezing;
 mod groups;
+mod late;
 mod names;
 mod onboarding;
 mod outages;

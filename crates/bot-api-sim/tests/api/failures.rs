@@ -102,6 +102,24 @@ async fn a_wait_on_a_tests_order_holds_the_chat_and_no_other() {
 }
 
 #[tokio::test]
+async fn a_slow_call_is_done_although_its_caller_has_gone() {
+    let (sim, bot, ann) = start();
+    let before = ann.chat().len();
+    sim.break_next("SendMessage", Fault::Slow(Duration::from_millis(300)));
+    let sent = tokio::spawn(async move { bot.send_message(ANN, "hello").await });
+    let mut watch = sim.watch();
+    while sim.faults_left() > 0 {
+        watch.changed().await.unwrap();
+    }
+    sent.abort();
+    assert!(sent.await.unwrap_err().is_cancelled());
+    assert_eq!(ann.chat().len(), before);
+    while ann.chat().last().is_none_or(|message| message.text != "hello") {
+        watch.changed().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_late_answer_comes_after_what_was_done() {
     let (sim, bot, ann) = start();
     sim.break_next("SendMessage", Fault::LateAnswer(Duration::from_millis(300)));

@@ -11,7 +11,7 @@ use kms_types::TelegramId;
 use teloxide_core::ApiError;
 use teloxide_core::payloads::{DeleteMessage, StopMessageLiveLocation};
 use teloxide_core::types::{ChatId, Message, MessageId};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::{Telegram, TelegramError};
 use crate::chat::calls::{Call, CallError};
@@ -25,6 +25,13 @@ const ATTEMPTS: u32 = 4;
 const PERSISTENCE: Duration = Duration::from_secs(600);
 /// How many messages after the last known one may be a message whose response was lost.
 const CANDIDATES: i32 = 12;
+/// The same for one that was being sent when the bot was killed, with what it sent in other chats
+/// at the same time: Telegram accepts 30 messages a second.
+const CANDIDATES_AT_KILL: i32 = 40;
+/// The most ids that are looked through.
+const SEARCH: usize = 400;
+/// How long after a kill Telegram may still do what the bot asked for.
+const IN_FLIGHT: Duration = Duration::from_secs(3);
 /// The number of messages that are known at most.
 const KNOWN: usize = 2_000;
 /// Telegram's answer to [`Telegram::find`] about a message of the bot.
@@ -49,11 +56,11 @@ impl KnownMessages {
     }
 
     /// The ids after a message that a message can have that is not known.
-    fn unknown_after(&self, after: MessageId) -> Vec<MessageId> {
+    fn unknown_after(&self, after: MessageId, candidates: i32) -> Vec<MessageId> {
         let known = self.lock();
         let highest = known.last().copied().unwrap_or_default().max(after.0);
-        let ids = after.0.saturating_add(1)..=highest.saturating_add(CANDIDATES);
-        ids.filter(|id| !known.contains(id)).map(MessageId).collect()
+        let ids = after.0.saturating_add(1)..=highest.saturating_add(candidates);
+        ids.filter(|id| !known.contains(id)).map(MessageId).take(SEARCH).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeSet<i32>> {
@@ -87,13 +94,19 @@ impl Telegram {
         }
     }
 
-    /// Looks for a message that was sent to a user after a message, and is not known.
+    /// Waits until Telegram has done what the bot asked for before it was killed.
+    pub(crate) async fn earlier_calls(&self) {
+        sleep_until(self.started + IN_FLIGHT).await;
+    }
+
+    /// Looks for a message that was sent to a user after a message, perhaps before the bot was
+    /// killed, and is not known.
     pub(crate) async fn find_sent(
         &self,
         to: TelegramId,
         after: MessageId,
     ) -> Result<Option<MessageId>, TelegramError> {
-        match self.find(ChatId(to.into()), after).await {
+        match self.find(ChatId(to.into()), after, CANDIDATES_AT_KILL).await {
             Trace::Arrived(message) => Ok(Some(message)),
             Trace::NotArrived => Ok(None),
             Trace::Unknown => Err(TelegramError::Unreachable("probe")),
@@ -139,26 +152,39 @@ impl Telegram {
                 return Err(error.into());
             }
             sleep(delay(attempts)).await;
-            match self.find(to, after).await {
+            match self.find(to, after, CANDIDATES).await {
                 Trace::Arrived(id) => break id,
                 Trace::NotArrived if Instant::now() < deadline => {}
                 Trace::NotArrived | Trace::Unknown => return Err(error.into()),
             }
         };
         self.record_message(id);
+        if attempts > 1 {
+            self.delete_double(to, after).await;
+        }
         Ok(id)
+    }
+
+    /// Deletes the message of an attempt before the last one, if the search missed it. Its id is
+    /// below the last one's, so that it is found now.
+    async fn delete_double(&self, chat: ChatId, after: MessageId) {
+        if let Trace::Arrived(double) = self.find(chat, after, 0).await
+            && let Err(error) = deleted(self.repeat(None, &DeleteMessage::new(chat, double)).await)
+        {
+            tracing::info!(%error, "message sent twice");
+        }
     }
 
     /// Looks for a message of the bot that was sent to a chat after a message, and is not known.
     /// The bot sends no live locations: of its own messages Telegram reports that they are none, of
     /// those of users and of other chats that they cannot be edited or found. So the search changes
     /// no message.
-    async fn find(&self, chat: ChatId, after: MessageId) -> Trace {
+    async fn find(&self, chat: ChatId, after: MessageId, candidates: i32) -> Trace {
         if after.0 == 0 {
             // The first message of a new bot.
             return Trace::NotArrived;
         }
-        for id in self.known.unknown_after(after) {
+        for id in self.known.unknown_after(after, candidates) {
             match self.repeat(None, &StopMessageLiveLocation::new(chat, id)).await {
                 Err(CallError::Refused(ApiError::Unknown(text)))
                     if text.contains(NO_LIVE_LOCATION) =>

@@ -1,0 +1,121 @@
+//! Calls that Telegram makes after the bot was killed, and messages that the bot lost sight of while
+//! many others were written: none of them stays at work in progress, and none is shown twice.
+
+use std::time::{Duration, Instant};
+
+use bot_api_sim::Fault;
+use kms_sandbox::StageOptions;
+
+use crate::process::BotProcess;
+use crate::texts;
+use crate::world::{ANNS, Plays, World};
+
+const LATE: Duration = Duration::from_secs(1);
+
+/// How many messages in a user's chat show this.
+fn shown(phone: &bot_api_sim::Phone, id: &str) -> usize {
+    let chat = phone.person().chat();
+    chat.iter().filter(|shown| texts::is(id, &shown.text)).count()
+}
+
+/// Waits until the last message of the bot shows this and no other shows work in progress.
+async fn settles(world: &World, id: &str) {
+    let working = ["start-creating", "send-looking-up", "send-sending", "still-working"];
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let settled = || {
+        let last = world.ann.last_of_bot().is_some_and(|last| texts::is(id, &last.text));
+        last && working.iter().all(|id| shown(&world.ann, id) == 0)
+    };
+    while !settled() {
+        assert!(Instant::now() < deadline, "{}", world.ann.transcript());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_arrives_after_a_kill_does_not_stay_at_work_in_progress() {
+    let mut world = World::with(StageOptions { bot: false, ..StageOptions::default() }).await;
+    let bot = BotProcess::start(&world.stage);
+    world.ann.says("/start");
+    world.ann.bot("start-welcome").await;
+    world.stage.sim.break_next("SendMessage", Fault::Slow(LATE));
+    world.ann.says(ANNS);
+    world.faults_happen().await;
+    bot.kill();
+    let _bot = BotProcess::start(&world.stage);
+    world.ann.bot("start-creating").await;
+    settles(&world, "start-welcome").await;
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_that_is_made_after_a_kill_does_not_stay_at_work_in_progress() {
+    let mut world = World::with(StageOptions { bot: false, ..StageOptions::default() }).await;
+    let bot = BotProcess::start(&world.stage);
+    world.onboard().await;
+    world.ann.confirms("/send @bob 0.5").await;
+    world.stage.sim.break_next("EditMessageText", Fault::Slow(LATE));
+    world.ann.says(ANNS);
+    world.faults_happen().await;
+    bot.kill();
+    let _bot = BotProcess::start(&world.stage);
+    world.ann.bot("send-sending").await;
+    settles(&world, "send-ask-password").await;
+    world.stage.stop().await;
+}
+
+/// More is written meanwhile than the bot looks through.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_was_lost_sight_of_does_not_stay_at_work_in_progress() {
+    let mut world = World::new().await;
+    let others = (0..40).map(|id| world.stage.sim.person(5_000 + id, "Someone", None));
+    let others: Vec<_> = others.collect();
+    world.ann.says("/start");
+    world.ann.bot("start-welcome").await;
+    let sim = &world.stage.sim;
+    sim.break_next("GetUpdates", Fault::LateAnswer(2 * LATE));
+    sim.break_next("DeleteMessage", Fault::Slow(LATE));
+    sim.break_next("SendMessage", Fault::AnswerLost);
+    world.ann.says(ANNS);
+    let mut watch = sim.watch();
+    while sim.faults_left() > 1 {
+        watch.changed().await.unwrap();
+    }
+    for other in &others {
+        other.says("hello");
+    }
+    world.ann.bot("contact-offer").await;
+    settles(&world, "contact-offer").await;
+    assert_eq!(shown(&world.ann, "start-created"), 1, "{}", world.ann.transcript());
+    world.stage.stop().await;
+}
+
+/// The same, and the bot is killed before Telegram returns the message.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_was_lost_sight_of_in_a_kill_does_not_stay_at_work_in_progress() {
+    let mut world = World::with(StageOptions { bot: false, ..StageOptions::default() }).await;
+    let bot = BotProcess::start(&world.stage);
+    let others = (0..40).map(|id| world.stage.sim.person(5_000 + id, "Someone", None));
+    let others: Vec<_> = others.collect();
+    world.ann.says("/start");
+    world.ann.bot("start-welcome").await;
+    let sim = &world.stage.sim;
+    sim.break_next("GetUpdates", Fault::LateAnswer(9 * LATE));
+    sim.break_next("DeleteMessage", Fault::Slow(LATE));
+    sim.break_next("SendMessage", Fault::LateAnswer(9 * LATE));
+    world.ann.says(ANNS);
+    let mut watch = sim.watch();
+    while sim.faults_left() > 1 {
+        watch.changed().await.unwrap();
+    }
+    for other in &others {
+        other.says("hello");
+    }
+    world.ann.bot("start-creating").await;
+    bot.kill();
+    // Telegram does not deliver what was written, for now.
+    world.stage.sim.break_next("GetUpdates", Fault::Slow(9 * LATE));
+    let _bot = BotProcess::start(&world.stage);
+    settles(&world, "start-welcome").await;
+    world.stage.stop().await;
+}
