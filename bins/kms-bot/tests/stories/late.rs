@@ -1,5 +1,5 @@
-//! Calls that Telegram makes after the bot was killed, and messages that the bot lost sight of while
-//! many others were written: none of them stays at work in progress, and none is shown twice.
+//! Calls that Telegram makes after the bot was killed, and messages that the bot lost sight of:
+//! none of them stays at work in progress, and none is shown twice.
 
 use std::time::{Duration, Instant};
 
