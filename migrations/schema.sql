@@ -217,8 +217,9 @@ create table nonce_locks (
     primary key (chain_id, address)
 );
 
--- Amounts that count towards the daily spending limits: inserted with the signature, deleted if the
--- transfer fails. `asset` is empty for the native coin, else the token's contract.
+-- Amounts that count towards the daily spending limits: inserted with the signature, zero if the
+-- transfer fails, deleted after some days. `asset` is empty for the native coin, else the token's
+-- contract.
 create table spends (
     transfer_id text primary key references transfers (id),
     account_id text not null references accounts (id),
@@ -227,10 +228,14 @@ create table spends (
     -- In wei, counted towards the limit of the native coin: the signed maximum until the transfer
     -- is final, then the fee paid.
     fee text not null,
-    at bigint not null
+    -- The fee of a transfer that a block does not pay: all that counts once the block is final.
+    unpaid_fee text,
+    at bigint not null,
+    mac_key integer not null,
+    mac {{bytes}} not null
 );
-create index spends_of_asset on spends (account_id, asset, at);
 create index spends_of_account on spends (account_id, at);
+create index spends_to_delete on spends (at);
 
 -- Limits that owners set. A raised limit is kept in `later` and applies from `later_at` on.
 create table spending_limits (

@@ -4,9 +4,13 @@ mod accounts;
 mod append;
 mod head;
 mod rows;
+#[cfg(feature = "transfers")]
+mod signatures;
 mod verify;
 
 pub(crate) use self::accounts::newest_revision;
+#[cfg(feature = "transfers")]
+pub(crate) use self::signatures::{sent_since, signatures};
 pub use self::verify::AuditError;
 
 use std::collections::{BTreeMap, HashSet};

@@ -202,7 +202,10 @@ diesel::table! {
         asset -> Text,
         units -> Text,
         fee -> Text,
+        unpaid_fee -> Nullable<Text>,
         at -> BigInt,
+        mac_key -> Integer,
+        mac -> Binary,
     }
 }
 

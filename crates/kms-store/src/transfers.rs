@@ -11,6 +11,7 @@ mod row;
 mod settle;
 mod sign;
 pub(crate) mod spending_limits;
+pub(crate) mod spends;
 
 use std::collections::HashMap;
 
@@ -30,6 +31,8 @@ use kms_chain::settlement::{
 use kms_chain::spending::{OverLimit, SpendingRules};
 use kms_chain::state::{self, Change};
 use kms_chain::transfer::{Fees, Outgoing, Transfer, TransferFailure, TransferState, Wait};
+use kms_core::ServerKeys;
+use kms_core::audit::Details;
 use kms_core::ports::StoreError;
 use kms_types::{
     AccountId, EthAddress, EventKind, ReplacementId, Timestamp, TransferEvent, TransferId,
@@ -40,6 +43,7 @@ pub use self::in_flight::InState;
 use self::row::Row;
 pub(crate) use self::row::to_i64;
 pub use self::spending_limits::{LimitRefused, Raises, Spending};
+use crate::audit::{self, AuditRow};
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::dialect::Dialect;
@@ -277,30 +281,37 @@ fn paid_before(
     Ok(PaidBefore { same: found.same, lookalike: found.lookalike })
 }
 
-/// Whether a payment to this address that is mined was signed before this time.
+/// The payments to an address, oldest first, that are looked up in the audit.
+const EARLIER: i64 = 100;
+
+/// Whether a payment to this address that is mined was signed before this time, which the audit
+/// has to prove: an attacker can write a row of `transfers`, but no link of the chain.
 fn had_paid(
     connection: &mut AnyConnection,
+    keys: &ServerKeys,
     account: AccountId,
     to: EthAddress,
     before: Timestamp,
-) -> Result<bool, Error> {
-    #[derive(QueryableByName)]
-    struct Found {
-        #[diesel(sql_type = Bool)]
-        paid: bool,
-    }
+) -> Result<bool, Failure> {
     // In the wording of the index.
-    let query = "select exists (select 1 from transfers where from_account = $1 \
-        and substr(to_address, 3, 4) || substr(to_address, 39, 4) = $2 \
-        and state in ('mined', 'final') and to_address = $3 and exists (select 1 from spends \
-        where transfer_id = transfers.id and at < $4)) as paid";
-    let found: Found = diesel::sql_query(query)
-        .bind::<Text, _>(account.to_string())
+    let ends_alike = sql::<Bool>("substr(to_address, 3, 4) || substr(to_address, 39, 4) = ")
         .bind::<Text, _>(ends(to))
-        .bind::<Text, _>(to.to_lower_hex())
-        .bind::<BigInt, _>(before.0)
-        .get_result(connection)?;
-    Ok(found.paid)
+        .sql(" and state in ('mined', 'final')");
+    let paid: Vec<String> = transfers::table
+        .filter(transfers::from_account.eq(account.to_string()))
+        .filter(ends_alike)
+        .filter(transfers::to_address.eq(to.to_lower_hex()))
+        .order(transfers::created_at)
+        .limit(EARLIER)
+        .select(transfers::id)
+        .load(connection)?;
+    let records = audit::signatures(connection, keys, account, paid)?;
+    let proves = |record: &AuditRow| {
+        let details: Option<Details> = record.details.parse().ok();
+        record.at < before
+            && details.is_some_and(|details| details.get("to") == Some(&to.to_string()))
+    };
+    Ok(records.iter().any(proves))
 }
 
 /// The digits of an address that people compare.
@@ -508,9 +519,11 @@ impl SettlementStore for Database {
         read: ReadBlocks,
         now: Timestamp,
     ) -> Result<Option<Vec<TransferId>>, StoreError> {
+        let keys = self.keys.clone();
         self.blocking(move |connection| {
-            connection
-                .transaction(|connection| settle::settle(connection, chain_id, at, &read, now))
+            connection.transaction(|connection| {
+                settle::settle(connection, &keys, chain_id, at, &read, now)
+            })
         })
         .await
     }
@@ -523,10 +536,11 @@ impl SettlementStore for Database {
         now: Timestamp,
         keep_until: Timestamp,
     ) -> Result<(), StoreError> {
+        let keys = self.keys.clone();
         self.blocking(move |connection| {
             connection.transaction(|connection| {
                 let block = (chain_id, block.number);
-                settle::settle_final(connection, block, &settlements, now, keep_until)
+                settle::settle_final(connection, &keys, block, &settlements, now, keep_until)
             })
         })
         .await
@@ -540,9 +554,10 @@ impl SettlementStore for Database {
         now: Timestamp,
         keep_until: Timestamp,
     ) -> Result<Option<Vec<TransferId>>, StoreError> {
+        let keys = self.keys.clone();
         self.blocking(move |connection| {
             connection.transaction(|connection| {
-                settle::finalize(connection, chain_id, at, up_to, now, keep_until)
+                settle::finalize(connection, &keys, chain_id, at, up_to, now, keep_until)
             })
         })
         .await

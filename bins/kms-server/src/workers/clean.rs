@@ -85,8 +85,13 @@ impl Rows for RefilledRateLimits {
     }
 }
 
-/// Quotes that were not signed, old events, and transactions that did not get into a block. Every
-/// quote is a row, every change of a transfer an event, and every step of a ladder another row.
+/// How long amounts that count towards the daily limits are kept: much longer than the day,
+/// whatever the clocks, and until the fee that was paid is known.
+const SPEND_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Quotes that were not signed, old events and amounts that were spent, and transactions that did
+/// not get into a block. Every quote is a row, every change of a transfer an event, and every step
+/// of a ladder another row.
 pub(crate) struct UnusedRows(pub(crate) UpkeepSettings);
 
 impl Rows for UnusedRows {
@@ -105,7 +110,8 @@ impl Rows for UnusedRows {
             Some(kept) => database.delete_old_attempts(now.minus(kept), BATCH).await?,
             None => 0,
         };
-        Ok(quotes + events + attempts)
+        let spends = database.delete_old_spends(now.minus(SPEND_RETENTION), BATCH).await?;
+        Ok(quotes + events + attempts + spends)
     }
 }
 

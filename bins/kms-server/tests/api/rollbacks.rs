@@ -254,3 +254,30 @@ async fn an_emptied_lockout_leaves_the_limit_of_the_audit() {
     test.env.sql("delete from password_attempts").unwrap();
     test.client.export(telegram(1), &ExportKey { password_hash: hash("ann's") }).await.unwrap();
 }
+
+/// Deleting what was spent, or setting it to less, does not let more leave in a day.
+#[actix_web::test]
+async fn a_spend_that_is_removed_raises_no_limit() {
+    let mut env = TestEnv::new(Stores::Servers).unwrap();
+    env.limits.spend_a_day.insert("eth".to_owned(), "2".parse().unwrap());
+    let test = TestServer::start(env).await;
+    let (ann, _) = test.ann_and_bob().await;
+    test.env.fund(&ann, 10 * COIN).unwrap();
+    let next = test.client.quote(&quote(1, "@bob", "1.5")).await.unwrap();
+    let first = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
+    let body = confirm(&first, "ann's password");
+    test.client.confirm(first.id, &body).await.unwrap();
+    test.until(first.id, TransferState::Mined).await;
+    let tampered =
+        || test.env.sql("select count(*) from audit where outcome = 'tampered'").unwrap();
+    keep(&test, "spends");
+    let body = confirm(&next, "ann's password");
+    for (alarms, change) in [(1, "update spends set units = '0'"), (2, "delete from spends")] {
+        test.env.sql(change).unwrap();
+        assert_eq!(failed(test.client.confirm(next.id, &body).await), INTERNAL, "{change}");
+        assert!(tampered().parse::<u32>().unwrap() >= alarms, "{change}");
+        put_back(&test, "spends", "transfer_id");
+    }
+    let over = failed(test.client.confirm(next.id, &body).await);
+    assert_eq!(over, Some(ErrorCode::LimitReached));
+}

@@ -36,6 +36,8 @@ pub(super) const MAC_TABLES: &[MacTable] = &[
         key: "account_id",
         stale: crate::transfers::spending_limits::stale_macs,
     },
+    #[cfg(feature = "transfers")]
+    MacTable { name: "spends", key: "transfer_id", stale: crate::transfers::spends::stale_macs },
 ];
 
 impl Database {

@@ -10,7 +10,7 @@ use kms_types::{ReplacementId, Timestamp, TransferId, Units};
 
 use super::advance::{end_wait, show_last_sent};
 use super::sign::{SenderCheck, check_sender, from_nonce, insert_signed, lock_nonces, shortfall};
-use super::{checks, find, notify_sender, spending_limits, step};
+use super::{checks, find, notify_sender, spending_limits, spends, step};
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure};
 use crate::schema::{replacements, signed_transactions, transfers};
@@ -68,7 +68,7 @@ pub(super) fn replace(
             replacements::at.eq(now.0),
         ))
         .execute(connection)?;
-    spending_limits::reserve_fee(connection, &again)?;
+    spends::reserve_fee(connection, keys, &again)?;
     show_last_sent(connection, &key)?;
     end_wait(connection, &key)?;
     checks::schedule(connection, &again, now)?;

@@ -9,13 +9,14 @@ use kms_chain::follower::BlockRef;
 use kms_chain::settlement::{NonceMatch, NonceUse, Outcome, Position, ReadBlocks, Settlement};
 use kms_chain::state::Change;
 use kms_chain::transfer::TransferFailure;
+use kms_core::ServerKeys;
 use kms_types::{
     EthAddress, EventKind, Timestamp, TransferEvent, TransferId, Units, Wei, text_table,
 };
 
 use super::row::{Row, to_i64};
 use super::{
-    advance, checks, find_row, notify_recipient, notify_sender, spending_limits, step, was_notified,
+    advance, checks, find_row, notify_recipient, notify_sender, spends, step, was_notified,
 };
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure};
@@ -141,6 +142,7 @@ fn our_wallets(
 
 pub(super) fn settle(
     connection: &mut AnyConnection,
+    keys: &ServerKeys,
     chain_id: u64,
     at: Position,
     read: &ReadBlocks,
@@ -150,9 +152,9 @@ pub(super) fn settle(
     if !hold_position(connection, chain_id, at, tip)? {
         return Ok(None);
     }
-    let reopened = reopen_replaced(connection, chain_id, read, now)?;
+    let reopened = reopen_replaced(connection, keys, chain_id, read, now)?;
     for settlement in &read.settlements {
-        record(connection, chain_id, settlement, now)?;
+        record(connection, keys, chain_id, settlement, now)?;
     }
     Ok(Some(reopened))
 }
@@ -160,6 +162,7 @@ pub(super) fn settle(
 /// Reopens what blocks settled that are not on the chain any more.
 fn reopen_replaced(
     connection: &mut AnyConnection,
+    keys: &ServerKeys,
     chain_id: u64,
     read: &ReadBlocks,
     now: Timestamp,
@@ -182,7 +185,7 @@ fn reopen_replaced(
         if is_on_chain {
             continue;
         }
-        let (id, was_final) = reopen(connection, &row, now)?;
+        let (id, was_final) = reopen(connection, keys, &row, now)?;
         if was_final {
             finals.push(id);
         }
@@ -193,6 +196,7 @@ fn reopen_replaced(
 /// Undoes a settlement. Returns whether it was final.
 fn reopen(
     connection: &mut AnyConnection,
+    keys: &ServerKeys,
     row: &SettlementRow,
     now: Timestamp,
 ) -> Result<(TransferId, bool), Failure> {
@@ -227,11 +231,13 @@ fn reopen(
         checks::schedule(connection, &transfer, now)?;
     }
     if was_final {
-        spending_limits::release(connection, &row.transfer_id)?;
-        spending_limits::reserve(connection, &transfer, now)?;
+        spends::reserve_again(connection, keys, &transfer, now)?;
         if was_notified(connection, &transfer)? {
             notify_recipient(connection, &transfer, now)?;
         }
+    }
+    if !was_final && outcome != StoredOutcome::Paid {
+        spends::note_unpaid(connection, keys, &row.transfer_id, None)?;
     }
     if is_visible {
         notify_sender(connection, &transfer, now)?;
@@ -241,6 +247,7 @@ fn reopen(
 
 fn record(
     connection: &mut AnyConnection,
+    keys: &ServerKeys,
     chain_id: u64,
     settlement: &Settlement,
     now: Timestamp,
@@ -293,6 +300,9 @@ fn record(
             notify_recipient(connection, &transfer, now)?;
         }
         notify_sender(connection, &transfer, now)?;
+    } else {
+        let fee = if outcome == Outcome::Superseded { Wei::default() } else { fee };
+        spends::note_unpaid(connection, keys, &key, Some(fee))?;
     }
     Ok(())
 }
@@ -309,6 +319,7 @@ fn stored(outcome: Outcome) -> (StoredOutcome, Option<Units>) {
 
 pub(super) fn finalize(
     connection: &mut AnyConnection,
+    keys: &ServerKeys,
     chain_id: u64,
     at: Position,
     up_to: u64,
@@ -318,12 +329,13 @@ pub(super) fn finalize(
     if !hold_position(connection, chain_id, at, at.tip)? {
         return Ok(None);
     }
-    finalize_up_to(connection, chain_id, up_to, now, keep_until).map(Some)
+    finalize_up_to(connection, keys, chain_id, up_to, now, keep_until).map(Some)
 }
 
 /// Records settlements of a final block, and makes them final.
 pub(super) fn settle_final(
     connection: &mut AnyConnection,
+    keys: &ServerKeys,
     (chain_id, block): (u64, u64),
     settlements: &[Settlement],
     now: Timestamp,
@@ -334,20 +346,21 @@ pub(super) fn settle_final(
         .set(chain_cursors::block.eq(chain_cursors::block))
         .execute(connection)?;
     for settlement in settlements {
-        record(connection, chain_id, settlement, now)?;
+        record(connection, keys, chain_id, settlement, now)?;
     }
-    finalize_up_to(connection, chain_id, block, now, keep_until)?;
+    finalize_up_to(connection, keys, chain_id, block, now, keep_until)?;
     Ok(())
 }
 
 fn finalize_up_to(
     connection: &mut AnyConnection,
+    keys: &ServerKeys,
     chain_id: u64,
     up_to: u64,
     now: Timestamp,
     keep_until: Timestamp,
 ) -> Result<Vec<TransferId>, Failure> {
-    finalize_paid(connection, chain_id, up_to, now, keep_until)?;
+    finalize_paid(connection, keys, chain_id, up_to, now, keep_until)?;
     let unpaid: Vec<SettlementRow> = settlements::table
         .filter(settlements::chain_id.eq(to_i64(chain_id)))
         .filter(settlements::block.le(to_i64(up_to)))
@@ -357,15 +370,16 @@ fn finalize_up_to(
         .load(connection)?;
     let mut superseded = Vec::new();
     for row in unpaid {
-        superseded.extend(finalize_unpaid(connection, &row, now, keep_until)?);
+        superseded.extend(finalize_unpaid(connection, keys, &row, now, keep_until)?);
     }
     Ok(superseded)
 }
 
-/// Finalizes all payments up to a block: one statement for each table, and a notice for each
-/// recipient.
+/// Finalizes all payments up to a block: one statement for each table, and for each payment what it
+/// cost and a notice of its recipient.
 fn finalize_paid(
     connection: &mut AnyConnection,
+    keys: &ServerKeys,
     chain_id: u64,
     up_to: u64,
     now: Timestamp,
@@ -380,16 +394,18 @@ fn finalize_paid(
         )
     };
     let (chain, block) = (to_i64(chain_id), to_i64(up_to));
-    let fees = format!(
-        "update spends set fee = \
-         (select s.fee from settlements s where s.transfer_id = spends.transfer_id) \
-         where transfer_id in ({})",
-        due(1)
-    );
-    diesel::sql_query(fees)
-        .bind::<BigInt, _>(chain)
-        .bind::<BigInt, _>(block)
-        .execute(connection)?;
+    let paid: Vec<(String, String)> = settlements::table
+        .filter(settlements::chain_id.eq(chain))
+        .filter(settlements::block.le(block))
+        .filter(settlements::final_at.is_null())
+        .filter(settlements::outcome.eq(StoredOutcome::Paid.as_str()))
+        .order(settlements::transfer_id)
+        .select((settlements::transfer_id, settlements::fee))
+        .load(connection)?;
+    for (id, fee) in paid {
+        let fee = RowRef { table: "settlements", key: &id }.parse(&fee)?;
+        spends::settle(connection, keys, &id, fee)?;
+    }
     let received: Vec<(String, String)> = settlements::table
         .inner_join(transfers::table.on(transfers::id.eq(settlements::transfer_id)))
         .filter(settlements::chain_id.eq(chain))
@@ -430,6 +446,7 @@ fn finalize_paid(
 /// Ends a transfer that was not paid. Returns it if it was superseded.
 fn finalize_unpaid(
     connection: &mut AnyConnection,
+    keys: &ServerKeys,
     row: &SettlementRow,
     now: Timestamp,
     keep_until: Timestamp,
@@ -456,13 +473,12 @@ fn finalize_unpaid(
             settlements::bytes_until.eq(Some(keep_until.0)),
         ))
         .execute(connection)?;
+    spends::release(connection, keys, &row.transfer_id)?;
     let ended = diesel::update(transfers::table.find(&row.transfer_id));
     let failure = transfers::failure.eq(failure.map(|failure| failure.as_str()));
     if outcome == StoredOutcome::Superseded {
-        spending_limits::release(connection, &row.transfer_id)?;
         ended.set(failure).execute(connection)?;
     } else {
-        spending_limits::settle_fee_only(connection, &transfer, fee)?;
         ended
             .set((
                 failure,

@@ -17,7 +17,7 @@ use kms_core::account::AccountState;
 use kms_types::{Timestamp, TokenAmount, TransferId, Units, Wei};
 
 use super::row::{Row, to_i64};
-use super::{checks, expire, find_with_expiry, notify_sender, spending_limits};
+use super::{checks, expire, find_with_expiry, notify_sender, spending_limits, spends};
 use crate::accounts::rows as account_rows;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure, execute_on_either};
@@ -80,7 +80,7 @@ pub(super) fn sign(
     record_signature(connection, id, nonce_column, tx_hash)?;
     let payments = [signed.first].into_iter().chain(signed.replacements);
     insert_signed(connection, &key, 0, payments, signed.cancellation, (view.block, now))?;
-    spending_limits::reserve(connection, &transfer, now)?;
+    spends::reserve(connection, keys, &transfer, now)?;
     // In case that the broadcast fails, or this server.
     checks::schedule(connection, &transfer, now.plus(Duration::from_secs(1)))?;
     notify_sender(connection, &transfer, now)?;

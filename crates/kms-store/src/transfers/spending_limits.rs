@@ -1,20 +1,21 @@
-//! Daily spending limits: the amounts that count towards them, and the limits that owners set.
+//! Daily spending limits: those that owners set, and whether a payment exceeds one.
 
 use std::time::Duration;
 
 use diesel::prelude::*;
-use kms_chain::spending::{self, Allowance, Caps, OverLimit, OwnLimit, Spend, SpendingRules};
+use kms_chain::spending::{self, Allowance, Caps, OverLimit, OwnLimit, SpendingRules};
 use kms_chain::transfer::Transfer;
 use kms_core::ServerKeys;
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, EthAddress, EventKind, SecurityEvent, Timestamp, U256, Units, Wei};
+use kms_types::{AccountId, EthAddress, EventKind, SecurityEvent, Timestamp, Units};
 
+use super::spends;
 use crate::accounts::rows as account_rows;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::events::{self, About};
 use crate::rate_limits::{self as rate, RateLimit};
-use crate::schema::{spending_limits, spends};
+use crate::schema::spending_limits;
 use crate::server_keys::{BATCH, StaleMac};
 
 /// The text of an absent limit.
@@ -55,7 +56,7 @@ pub enum LimitRefused {
     Raise,
 }
 
-fn key(asset: Option<EthAddress>) -> String {
+pub(super) fn key(asset: Option<EthAddress>) -> String {
     asset.map(EthAddress::to_lower_hex).unwrap_or_default()
 }
 
@@ -92,43 +93,14 @@ pub(super) fn recovered_at(
     recovery_of(connection, keys, sender(transfer)?)
 }
 
-/// Lists the spends of the last day, oldest first. Every transfer spends its fee in the native
-/// coin.
-fn spends(
-    connection: &mut AnyConnection,
-    account: AccountId,
-    asset: Option<EthAddress>,
-    now: Timestamp,
-) -> Result<Vec<Spend>, Failure> {
-    let day = i64::try_from(spending::DAY.as_millis()).unwrap_or(i64::MAX);
-    let of_a_day = spends::table
-        .filter(spends::account_id.eq(account.to_string()))
-        .filter(spends::at.gt(now.0.saturating_sub(day)))
-        .order(spends::at)
-        .select((spends::transfer_id, spends::asset, spends::units, spends::fee, spends::at));
-    let rows: Vec<(String, String, String, String, i64)> = match asset {
-        None => of_a_day.load(connection)?,
-        Some(_) => of_a_day.filter(spends::asset.eq(key(asset))).load(connection)?,
-    };
-    let spend = |(id, of, units, fee, time): (String, String, String, String, i64)| {
-        let row = RowRef { table: "spends", key: &id };
-        let units: Units = if of == key(asset) { row.parse(&units)? } else { Units::default() };
-        let fee: Units = if asset.is_none() { row.parse(&fee)? } else { Units::default() };
-        let units = Units(units.0.saturating_add(fee.0));
-        Ok(Spend { units, at: Timestamp(time) })
-    };
-    rows.into_iter().map(spend).collect()
-}
-
-fn sender(transfer: &Transfer) -> Result<AccountId, StoreError> {
+pub(super) fn sender(transfer: &Transfer) -> Result<AccountId, StoreError> {
     let row = RowRef { table: "transfers", key: &transfer.id.to_string() };
     transfer.from.account.ok_or_else(|| row.corrupt("it has no sender"))
 }
 
 /// Checks whether a transfer exceeds a limit, of an account that was last recovered at this time.
 /// The limits after a recovery do not apply to a recipient that the account had paid before it. A
-/// caller that then writes the spend must hold the
-/// lock of the wallet's nonces.
+/// caller that then writes the spend must hold the lock of the wallet's nonces.
 pub(super) fn over_limit(
     connection: &mut AnyConnection,
     keys: &ServerKeys,
@@ -139,7 +111,7 @@ pub(super) fn over_limit(
     let account = sender(transfer)?;
     let recovered = match recovered {
         Some(at) if now < at.plus(rules.hold) => {
-            let is_known = super::had_paid(connection, account, transfer.to.address, at)?;
+            let is_known = super::had_paid(connection, keys, account, transfer.to.address, at)?;
             Some(at).filter(|_| !is_known)
         }
         other => other,
@@ -158,84 +130,13 @@ pub(super) fn over_limit(
         if spending::in_force(caps, own, recovered, now).is_none() {
             continue;
         }
-        let spends = spends(connection, account, asset, now)?;
+        let spends = spends::of_a_day(connection, keys, account, now)?;
+        let spends = spends::of_asset(&spends, asset);
         if let Err(reached) = spending::check(units, caps, own, recovered, &spends, now) {
             return Ok(Some(OverLimit { token: token.cloned(), reached }));
         }
     }
     Ok(None)
-}
-
-/// Reserves the maximum that a transfer may spend, in the transaction that signs it.
-pub(super) fn reserve(
-    connection: &mut AnyConnection,
-    transfer: &Transfer,
-    now: Timestamp,
-) -> Result<(), Failure> {
-    let account = sender(transfer)?;
-    diesel::insert_into(spends::table)
-        .values((
-            spends::transfer_id.eq(transfer.id.to_string()),
-            spends::account_id.eq(account.to_string()),
-            spends::asset.eq(key(transfer.token.as_ref().map(|token| token.address))),
-            spends::units.eq(transfer.value.to_string()),
-            spends::fee.eq(highest_fee(transfer).to_string()),
-            spends::at.eq(now.0),
-        ))
-        .execute(connection)?;
-    Ok(())
-}
-
-/// What may be spent in native coin beside the amount: the fee of the payment, or what the fee of
-/// its cancellation is above the amount, which is not paid then.
-fn highest_fee(transfer: &Transfer) -> Wei {
-    let coin = if transfer.token.is_none() { transfer.value.0 } else { U256::ZERO };
-    Wei(transfer.max_wei().0.saturating_sub(coin))
-}
-
-/// Reserves the maximum fee of a transfer that was signed again.
-pub(super) fn reserve_fee(
-    connection: &mut AnyConnection,
-    transfer: &Transfer,
-) -> Result<(), Failure> {
-    diesel::update(spends::table.find(transfer.id.to_string()))
-        .set(spends::fee.eq(highest_fee(transfer).to_string()))
-        .execute(connection)?;
-    Ok(())
-}
-
-/// Replaces the reserved fee by the fee paid, once the block is final. It is capped at the signed
-/// maximum, because an endpoint may report anything.
-pub(super) fn settle(
-    connection: &mut AnyConnection,
-    transfer: &Transfer,
-    fee: Wei,
-) -> Result<(), Failure> {
-    let max_fee = transfer.ladder.cancellation().max_fee(transfer.gas_limit);
-    let fee = fee.min(max_fee);
-    diesel::update(spends::table.find(transfer.id.to_string()))
-        .set(spends::fee.eq(fee.to_string()))
-        .execute(connection)?;
-    Ok(())
-}
-
-/// Like [`settle`], for a transfer that moved no funds: releases the rest.
-pub(super) fn settle_fee_only(
-    connection: &mut AnyConnection,
-    transfer: &Transfer,
-    fee: Wei,
-) -> Result<(), Failure> {
-    settle(connection, transfer, fee)?;
-    diesel::update(spends::table.find(transfer.id.to_string()))
-        .set(spends::units.eq(Units::default().to_string()))
-        .execute(connection)?;
-    Ok(())
-}
-
-/// Releases the reservation of a transfer that cost nothing.
-pub(super) fn release(connection: &mut AnyConnection, transfer: &str) -> Result<(), Failure> {
-    diesel::delete(spends::table.find(transfer)).execute(connection)?;
-    Ok(())
 }
 
 #[derive(Queryable, Selectable)]
@@ -392,7 +293,8 @@ impl Database {
             let own = own_limit(connection, &keys, account, asset)?;
             let recovered = recovery_of(connection, &keys, account)?;
             let limit = spending::in_force(caps, own, recovered, now);
-            let spent = spending::spent(&spends(connection, account, asset, now)?, now);
+            let spends = spends::of_a_day(connection, &keys, account, now)?;
+            let spent = spending::spent(&spends::of_asset(&spends, asset), now);
             Ok(Spending { limit, spent, own })
         })
         .await

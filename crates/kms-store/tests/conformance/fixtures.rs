@@ -167,6 +167,30 @@ macro_rules! on_every_database {
 }
 pub(crate) use on_every_database;
 
+/// Runs functions on every database that another program can write to.
+macro_rules! on_every_shared_database {
+    ($($check:ident),* $(,)?) => {
+        mod shared_file {
+            $(
+                #[tokio::test]
+                async fn $check() {
+                    super::$check($crate::fixtures::Subject::file().await).await;
+                }
+            )*
+        }
+        #[cfg(feature = "postgres")]
+        mod shared_postgres {
+            $(
+                #[tokio::test]
+                async fn $check() {
+                    super::$check($crate::fixtures::Subject::postgres().await).await;
+                }
+            )*
+        }
+    };
+}
+pub(crate) use on_every_shared_database;
+
 pub(crate) fn account(telegram_id: i64) -> Account {
     let byte = u8::try_from(telegram_id).unwrap();
     Account {

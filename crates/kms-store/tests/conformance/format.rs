@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use diesel::sql_types::Text;
 use diesel::{Connection, QueryableByName, RunQueryDsl, SqliteConnection};
+use kms_chain::ports::{ChainView, SignOutcome, TransferStore};
+use kms_chain::settlement::Outcome;
+use kms_chain::spending::SpendingRules;
+use kms_chain::transfer::Transfer;
 use kms_core::account::{
     Account, ContactChange, EmailChange, NewAccount, SeenNames, SwapReason, WalletSwap,
 };
@@ -18,11 +22,12 @@ use kms_core::ports::{AccountStore, AuditLog, EmailChangeStore, FreezeStore, Rec
 use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
 use kms_store::{ApiToken, Database, OpenedLaunch, Proposal, Raises, Scope, open_key_database};
 use kms_types::{
-    AccountId, EthAddress, NameOrigin, RecoveryId, SckId, Timestamp, TransferId, U256, Units,
+    AccountId, EthAddress, NameOrigin, RecoveryId, SckId, Timestamp, Token, TransferId, U256, Units,
 };
 use serde_json::{Value, json};
 
-use crate::fixtures::{Subject, account, saw};
+use crate::fixtures::{Subject, account, saw, transfer};
+use crate::transfers::{settle, sign, view};
 
 const VECTORS: &str = include_str!("../../../kms-core/vectors/rows.json");
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
@@ -39,6 +44,7 @@ async fn rows_with_a_mac_are_the_published_vectors() {
     page_only(database).await;
     tokens(database).await;
     spending_limits(database).await;
+    spends(&subject).await;
     orphaned_scks(database).await;
     proposals(database).await;
     names(database).await;
@@ -231,6 +237,27 @@ async fn spending_limits(database: &Database) {
     set(None, units(5_000), NOW).await;
     set(token, units(70), NOW).await;
     set(token, None, NOW).await;
+}
+
+/// A payment in coin, and one in a token that a block does not pay.
+async fn spends(subject: &Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (fixed(1), fixed(2));
+    let address = [0xab; 20].into();
+    let token = Token { symbol: "USDC".parse().unwrap(), address, decimals: 6 };
+    for (byte, token) in [(0xc1, None), (0xc2, Some(token))] {
+        let id = TransferId::from_bytes(id(byte));
+        database
+            .insert_quote(Transfer { id, token, ..transfer(&ann, &bob, 50, NOW) })
+            .await
+            .unwrap();
+        let view = ChainView { token: Units(U256::from(100)), ..view(1, 1_000_000, 0) };
+        let signed = database.sign(id, view, SpendingRules::default(), NOW, sign()).await.unwrap();
+        assert!(matches!(signed, SignOutcome::Signed(_)), "{signed:?}");
+        if byte == 0xc2 {
+            settle(database, id, 1, 1, Outcome::Reverted, 7).await;
+        }
+    }
 }
 
 async fn orphaned_scks(database: &Database) {

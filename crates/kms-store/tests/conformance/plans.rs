@@ -110,6 +110,7 @@ async fn flow(subject: &Subject, ann: &Account, bob: &Account, round: u8, read: 
     database.acknowledged_events("bot").await.unwrap();
     let long_ago = Timestamp(0);
     database.delete_unsigned_quotes(long_ago, 100).await.unwrap();
+    database.delete_old_spends(long_ago, 100).await.unwrap();
     database.delete_events(long_ago, 100).await.unwrap();
     let since_then = NOW.plus(Duration::from_millis(1));
     assert_ne!(database.delete_old_attempts(since_then, 2).await.unwrap(), 0);

@@ -7,15 +7,18 @@ use kms_chain::settlement::Outcome;
 use kms_chain::spending::{Allowance, Caps, DAY, OverLimit, RAISE_AFTER, SpendingRules};
 use kms_chain::transfer::Transfer;
 use kms_core::account::{Account, SwapReason, Wallet, WalletSwap};
+use kms_core::audit::{Action, AuditRecord, Caller, Details, Phase};
 use kms_core::page_only::PageChange;
-use kms_core::ports::{AccountStore, RecoveryStore};
+use kms_core::ports::{AccountStore, AuditLog, RecoveryStore, StoreError};
 use kms_store::{Database, LimitRefused, Raises};
 use kms_types::{
     AccountEvent, EventCursor, EventKind, SckId, SecurityEvent, Timestamp, Token, TransferId, U256,
     Units,
 };
 
-use crate::fixtures::{Subject, events, insert, ladder, on_every_database, transfer};
+use crate::fixtures::{
+    Subject, events, insert, ladder, on_every_database, on_every_shared_database, transfer,
+};
 use crate::recoveries;
 use crate::transfers::{NOW, finalize, replace_block, settle, sign, view};
 
@@ -30,6 +33,13 @@ on_every_database!(
     each_asset_has_its_own_limit,
     the_maximum_fee_is_reserved_and_the_paid_fee_counts,
     after_a_recovery_nothing_leaves_but_to_recipients_paid_before,
+);
+
+on_every_shared_database!(
+    a_tampered_limit_is_refused,
+    a_spend_that_was_deleted_or_changed_is_refused,
+    a_forged_settlement_releases_nothing,
+    a_forged_earlier_payment_leaves_the_hold,
 );
 
 fn units(units: u64) -> Units {
@@ -359,17 +369,6 @@ async fn a_tampered_limit_is_refused(subject: Subject) {
     }
 }
 
-#[tokio::test]
-async fn a_tampered_limit_in_a_file_is_refused() {
-    a_tampered_limit_is_refused(Subject::file().await).await;
-}
-
-#[cfg(feature = "postgres")]
-#[tokio::test]
-async fn a_tampered_limit_in_postgresql_is_refused() {
-    a_tampered_limit_is_refused(Subject::postgres().await).await;
-}
-
 /// Completes a recovery of the account.
 async fn recovered(database: &Database, account: &Account, at: Timestamp) {
     let recovery = recoveries::ready(account.id);
@@ -412,6 +411,8 @@ async fn after_a_recovery_nothing_leaves_but_to_recipients_paid_before(subject: 
     let earlier = quote(&bob, 1, false, NOW).await;
     signed(earlier, held(), NOW).await;
     settle(database, earlier, 1, 1, Outcome::Paid { arrived: None }, 0).await;
+    // Without the record of its signature it would be no earlier recipient.
+    record_signature(database, &ann, earlier, &bob, NOW).await;
     recovered(database, &ann, recovered_at).await;
     signed(quote(&bob, 7, false, after).await, held(), after).await;
     signed(quote(&bob, 7, true, after).await, held(), after).await;
@@ -440,4 +441,138 @@ async fn after_a_recovery_nothing_leaves_but_to_recipients_paid_before(subject: 
     signed(quote(&carl, 9, true, after).await, unlimited, after).await;
     let end = recovered_at.plus(hold);
     signed(quote(&carl, 9, false, end).await, held(), end).await;
+}
+
+/// What the server appends once a payment is signed.
+async fn record_signature(
+    database: &Database,
+    from: &Account,
+    transfer: TransferId,
+    to: &Account,
+    at: Timestamp,
+) {
+    let record = AuditRecord {
+        at,
+        caller: Caller::new("bot", "r-1"),
+        action: Action::Send(transfer),
+        phase: Phase::Outcome("ok"),
+        account: Some(from.id),
+        telegram_id: Some(from.telegram_id),
+        details: Details::default().with("to", to.wallet.address),
+    };
+    database.append(record).await.unwrap();
+}
+
+async fn a_spend_that_was_deleted_or_changed_is_refused(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let id = quoted(&subject, &ann, &bob, 6).await;
+    assert!(matches!(signs(&subject, id, rules(10), NOW).await, SignOutcome::Signed(_)));
+    record_signature(database, &ann, id, &bob, NOW).await;
+    let next = quoted(&subject, &ann, &bob, 6).await;
+    subject.tamper("create table kept as select * from spends");
+    let others = format!("account_id = '{}'", bob.id);
+    for change in [
+        "update spends set units = '0'",
+        "update spends set fee = '1'",
+        "update spends set unpaid_fee = '0'",
+        "update spends set asset = '0x00'",
+        "update spends set at = 0",
+        &format!("update spends set {others}"),
+        "update spends set mac_key = 2",
+        "delete from spends",
+    ] {
+        subject.tamper(change);
+        let refused = database.sign(next, view(1, 1_000_000, 0), rules(10), NOW, sign()).await;
+        let is_named = |error: &StoreError| {
+            matches!(
+                error,
+                StoreError::Tampered { table: "spends", .. }
+                    | StoreError::NoRowKey { table: "spends", .. }
+            )
+        };
+        assert!(refused.as_ref().is_err_and(is_named), "{change}: {refused:?}");
+        subject.tamper("delete from spends");
+        subject.tamper("insert into spends select * from kept");
+    }
+    assert!(matches!(signs(&subject, next, rules(10), NOW).await, SignOutcome::OverLimit(_)));
+    // A day later the row is not needed.
+    let tomorrow = NOW.plus(DAY);
+    assert_eq!(database.delete_old_spends(Timestamp(NOW.0 + 1), 10).await.unwrap(), 1);
+    assert!(matches!(signs(&subject, next, rules(10), tomorrow).await, SignOutcome::Signed(_)));
+}
+
+/// A transfer that no block ended is not released by a row that says so.
+async fn a_forged_settlement_releases_nothing(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let id = quoted(&subject, &ann, &bob, 10).await;
+    assert!(matches!(signs(&subject, id, rules(10), NOW).await, SignOutcome::Signed(_)));
+    // The chain is followed from here.
+    let other = quoted(&subject, &bob, &ann, 1).await;
+    assert!(matches!(signs(&subject, other, rules(10), NOW).await, SignOutcome::Signed(_)));
+    settle(database, other, 1, 1, Outcome::Superseded, 0).await;
+    subject.tamper("create table forged as select * from settlements");
+    subject.tamper(&format!("update forged set transfer_id = '{id}'"));
+    subject.tamper("insert into settlements select * from forged");
+    subject.tamper(&format!("update transfers set state = 'broadcast' where id = '{id}'"));
+    finalize(database, 1).await;
+    let spent =
+        async |who: &Account| database.spending(who.id, None, caps(10), NOW).await.unwrap().spent;
+    assert_eq!(spent(&bob).await, units(0));
+    assert_eq!(spent(&ann).await, units(10));
+}
+
+/// An attacker writes what an earlier payment leaves behind: a mined transfer, a spend, a record.
+async fn a_forged_earlier_payment_leaves_the_hold(subject: Subject) {
+    let database = &subject.database;
+    let (bob, eve) = (insert(database, 2, "bob").await, insert(database, 3, "eve").await);
+    let ann = insert(database, 1, "ann").await;
+    let held = || SpendingRules { hold: DAY * 3, ..SpendingRules::default() };
+    let without_fee = |it: &mut Transfer| it.gas_limit = 0;
+    let earlier = quoted_as(&subject, &ann, &bob, 1, without_fee).await;
+    assert!(matches!(signs(&subject, earlier, held(), NOW).await, SignOutcome::Signed(_)));
+    record_signature(database, &ann, earlier, &bob, NOW).await;
+    settle(database, earlier, 1, 1, Outcome::Paid { arrived: None }, 0).await;
+    let recovered_at = NOW.plus(Duration::from_secs(60));
+    recovered(database, &ann, recovered_at).await;
+    // The forged spend is too old to be looked at for the limit of a day.
+    let after = recovered_at.plus(DAY);
+    let to_eve = quoted_as(&subject, &ann, &eve, 1, without_fee).await;
+    let forged = quoted_as(&subject, &ann, &eve, 1, without_fee).await;
+    let (of_bob, of_eve) = (bob.wallet.address, eve.wallet.address);
+    for change in [
+        format!("update transfers set state = 'mined', created_at = 1 where id = '{forged}'"),
+        "create table forged as select * from spends".to_owned(),
+        format!("update forged set transfer_id = '{forged}'"),
+        "insert into spends select * from forged".to_owned(),
+        "create table record as select * from audit where action = 'send'".to_owned(),
+        format!(
+            "update record set seq = 1000, chain_seq = 1000, subject = '{forged}', \
+             details = 'to={of_eve}'"
+        ),
+        "insert into audit (at, actor, request_id, action, subject, account_id, telegram_id, \
+         phase, outcome, details, chain_seq, prev_hash, hash, key_id, keyed_hash) \
+         select at, actor, request_id, action, subject, account_id, telegram_id, \
+         phase, outcome, details, chain_seq, prev_hash, hash, key_id, keyed_hash from record"
+            .to_owned(),
+        // The payment to Bob, as if it had been to Eve.
+        format!(
+            "update transfers set to_address = '{}' where id = '{earlier}'",
+            of_eve.to_lower_hex()
+        ),
+    ] {
+        subject.tamper(&change);
+        match signs(&subject, to_eve, held(), after).await {
+            SignOutcome::OverLimit(over) => assert!(over.reached.is_held, "{change}"),
+            outcome => panic!("{change}: {outcome:?}"),
+        }
+    }
+    let back = format!(
+        "update transfers set to_address = '{}' where id = '{earlier}'",
+        of_bob.to_lower_hex()
+    );
+    subject.tamper(&back);
+    let to_bob = quoted_as(&subject, &ann, &bob, 1, without_fee).await;
+    assert!(matches!(signs(&subject, to_bob, held(), after).await, SignOutcome::Signed(_)));
 }
