@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::{Parser, Subcommand};
 use kms_process::{Failure, StopSignal};
+use kms_types::wire::Passwords;
 
 use crate::bot::{self, Bot};
 use crate::config::Settings;
@@ -62,6 +63,21 @@ async fn serve(config: Option<&Path>) -> Result<(), Failure> {
     bot.stop().await
 }
 
+/// Where owners type their passwords.
+async fn passwords(settings: &Settings) -> anyhow::Result<String> {
+    let Passwords { by_token, page } =
+        bot::client(settings)?.passwords().await.context("GET /v1/passwords")?;
+    Ok(match (by_token, page) {
+        (false, Some(page)) => format!("on the page only, {page}"),
+        (true, Some(page)) => format!("in the chat until an owner uses the page, {page}"),
+        (true, None) => "in the chat only: the server's page.app is not set".to_owned(),
+        (false, None) => bail!(
+            "the token has the scope chat and the server's page.app is not set: owners could type \
+             their passwords nowhere; set page.app"
+        ),
+    })
+}
+
 #[expect(clippy::print_stdout, reason = "operators read it here")]
 async fn check_config(config: Option<&Path>) -> anyhow::Result<()> {
     kms_config::turn_core_dumps_off().context("core dumps cannot be disabled")?;
@@ -81,6 +97,7 @@ async fn check_config(config: Option<&Path>) -> anyhow::Result<()> {
         Ok(format!("{} (chain {})", network.name, network.chain_id))
     };
     report("server", network.await);
-    ensure!(failed == 0, "{failed} of 2 checks failed");
+    report("passwords", passwords(&settings).await);
+    ensure!(failed == 0, "{failed} of 3 checks failed");
     Ok(())
 }

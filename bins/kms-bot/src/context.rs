@@ -60,6 +60,8 @@ pub(crate) enum Secrecy {
     Password,
     /// A one-time code. Its message is deleted first.
     Code,
+    /// Nothing: the user acts on the vault page. A text that may be a password is deleted.
+    OnPage,
     /// Not a secret. Its message stays, unless it does not look like an answer to the step and a
     /// password was asked for recently.
     Public,
@@ -189,13 +191,14 @@ impl Context {
             resume: step.resume(),
             message: step.message().map(|message| message.0),
         };
+        let may_be_typed = matches!(secrecy, Secrecy::Password | Secrecy::OnPage);
         self.journal.change(user, |chat| {
-            if asked.secret {
+            if may_be_typed {
                 chat.password_asked = Some(at);
             }
             chat.asked = Some(asked);
         });
-        self.dialogues.begin(user, Arc::new(step), secrecy == Secrecy::Password);
+        self.dialogues.begin(user, Arc::new(step), may_be_typed);
     }
 
     /// Sends a message that reports a payment or events, once: should the bot be killed before it
@@ -315,13 +318,15 @@ impl Context {
         self.dialogues.end(user)
     }
 
-    /// Ends the user's step if it is an `S` that matches.
-    pub(crate) fn end_step_if<S: Step>(&self, user: TelegramId, matches: impl Fn(&S) -> bool) {
+    /// Ends the user's step if it is an `S` that matches. Reports whether it did.
+    pub(crate) fn end_step_if<S: Step>(
+        &self,
+        user: TelegramId,
+        matches: impl Fn(&S) -> bool,
+    ) -> bool {
         let step = self.dialogues.current(user);
         let step = step.as_deref().and_then(|step| (step as &dyn Any).downcast_ref());
-        if step.is_some_and(matches) {
-            self.end_step(user);
-        }
+        step.is_some_and(matches) && self.end_step(user).is_some()
     }
 
     /// Ends the user's step because the user does something else.

@@ -5,6 +5,7 @@ use crate::flow::Flow;
 mod balance;
 mod cancel;
 mod contact;
+mod export;
 pub(crate) mod freeze;
 mod help;
 mod history;
@@ -13,7 +14,7 @@ mod password;
 mod receive;
 pub(crate) mod recovery;
 pub(crate) mod send;
-mod start;
+pub(crate) mod start;
 
 pub(crate) use balance::open_button as balance_button;
 pub(crate) use contact::mobile;
@@ -31,6 +32,7 @@ pub(crate) const FLOWS: &[&dyn Flow] = &[
     &password::PasswordFlow,
     &recovery::RecoveryFlow,
     &contact::ContactFlow,
+    &export::ExportFlow,
     &cancel::CancelFlow,
     &help::HelpFlow,
 ];

@@ -10,6 +10,7 @@
 //! - `handler` and `delivery`: each update and each event once, and to an end.
 //! - `router` and `notices`: from an update, or an event, to a flow.
 //! - `flows`: the conversations, each whole in one file.
+//! - `page`: what belongs on the vault page rather than in the chat.
 //! - `flow`, `context`: the parts of a flow, and the context of its handlers.
 //! - `journal`: what survives a restart.
 //! - `answered`: events that an answer has reported already.
@@ -19,6 +20,7 @@
 mod answered;
 mod assets;
 mod bot;
+mod cached;
 mod chat;
 pub mod cli;
 mod clock;
@@ -34,6 +36,7 @@ mod input;
 mod journal;
 mod network;
 mod notices;
+mod page;
 mod password_input;
 mod problems;
 mod requests;

@@ -2,8 +2,8 @@
 
 use kms_types::wire::{Event, EventBody, Recovery, RecoveryState, Transfer, TransferState};
 use kms_types::{
-    AccountEvent, DepositEvent, EventKind, EventStream, RecoveryStep, Remedy, SecurityEvent,
-    TelegramId, Timestamp, Token, TransferEvent, Units,
+    AccountEvent, DepositEvent, EventKind, EventStream, Purpose, RecoveryStep, Remedy,
+    SecurityEvent, TelegramId, Timestamp, Token, TransferEvent, Units,
 };
 use teloxide_core::types::MessageId;
 
@@ -11,10 +11,11 @@ use crate::chat::keyboard::Keyboard;
 use crate::context::{Context, HandlerError, HandlerResult};
 use crate::flows::send::screen;
 use crate::flows::send::terms::ClientRef;
-use crate::flows::{balance_button, freeze, history_button, recovery};
+use crate::flows::{FLOWS, balance_button, freeze, history_button, recovery, start};
 use crate::format::{amount, time};
 use crate::journal::reports::{Mark, PaymentMessage, Report};
 use crate::journal::{Missed, MissedPart};
+use crate::page::{self, OnPage, Place};
 use crate::texts::{Count, Html, html};
 
 /// Delivers the notice of an event, if there is one.
@@ -33,7 +34,12 @@ pub(crate) async fn deliver(context: &Context, event: &Event) -> HandlerResult {
         return Ok(());
     }
     if let Some((message, keyboard)) = notice(context, event).await? {
+        let then = page::end(context, user);
         context.report(user, Report::Events(stream, mark), &message, keyboard).await?;
+        if let EventBody::Account { kind: AccountEvent::Created } = &event.what {
+            let user = context.telegram.user(user).await?;
+            start::go_on(context, &user, then, FLOWS).await?;
+        }
     }
     Ok(())
 }
@@ -212,6 +218,9 @@ fn hash(tx_hash: Option<&str>) -> Html {
 /// Shows a transfer's new state in its message. Transfers of other clients have no message.
 async fn update_transfer(context: &Context, event: &Event, transfer: &Transfer) -> HandlerResult {
     let Some(ClientRef { message, .. }) = ClientRef::of(transfer) else { return Ok(()) };
+    context.end_step_if(event.telegram_id, |step: &OnPage| {
+        step.purpose == Purpose::Confirm(transfer.id)
+    });
     match transfer.state {
         // If the user deleted the message, a new one reports how the transfer ended.
         TransferState::Mined | TransferState::Failed => {
@@ -309,14 +318,19 @@ async fn notice(
         EventBody::Security { kind } => {
             Ok(Some((security_notice(*kind, event.at), security_keyboard(*kind))))
         }
-        EventBody::Recovery { kind, recovery } => Ok(recovery_notice(*kind, recovery, event.at)),
+        EventBody::Recovery { kind, recovery } => {
+            let place = Place::of(context, event.telegram_id).await?;
+            Ok(recovery_notice(*kind, recovery, event.at, &place))
+        }
         EventBody::Deposit { .. } => match Received::of(event) {
             Some(received) => Ok(Some(received_notice(context, &received).await?)),
             None => Ok(None),
         },
-        // The user sees these as answers in the chat: `/start`, and the transfer's message.
-        EventBody::Account { kind: AccountEvent::Created }
-        | EventBody::Transfer { kind: TransferEvent::Changed | TransferEvent::Received, .. } => {
+        EventBody::Account { kind: AccountEvent::Created } => {
+            start::made_on_page(context, event.telegram_id).await
+        }
+        // The user sees these in the transfer's message.
+        EventBody::Transfer { kind: TransferEvent::Changed | TransferEvent::Received, .. } => {
             Ok(None)
         }
         // An event of a newer server.
@@ -369,17 +383,20 @@ fn recovery_notice(
     step: RecoveryStep,
     recovery: &Recovery,
     at: Timestamp,
+    place: &Place,
 ) -> Option<(Html, Keyboard)> {
     let (stop, none) = (recovery::stop_keyboard(recovery.id), Keyboard::none());
     match step {
         RecoveryStep::Requested => {
             matches!(recovery.state, RecoveryState::CodeSent | RecoveryState::Waiting)
-                .then(|| (recovery::requested(recovery), stop))
+                .then(|| recovery::screen(recovery, place))
+                .flatten()
         }
         RecoveryStep::CodeConfirmed => (recovery.state == RecoveryState::Waiting)
             .then(|| (recovery::confirmed(recovery), stop)),
         RecoveryStep::Ready => (recovery.state == RecoveryState::Ready)
-            .then(|| (recovery::ready(recovery), recovery::set_or_stop_keyboard(recovery.id))),
+            .then(|| recovery::screen(recovery, place))
+            .flatten(),
         RecoveryStep::Completed => {
             Some((html!("notice-recovery-completed", time = time(at)), freeze::ask_keyboard()))
         }

@@ -252,10 +252,11 @@ async fn handle_answer(context: &Context, message: TextMessage) -> HandlerResult
         return mobile::cancel_key(context, user).await;
     }
     let Some(step) = context.step(user.id) else {
-        return handle_stray_text(context, &message).await;
+        return handle_stray_text(context, &message, None).await;
     };
     let is_secret = match step.secrecy() {
         Secrecy::Password | Secrecy::Code => true,
+        Secrecy::OnPage => return handle_stray_text(context, &message, Some(&*step)).await,
         Secrecy::Public => {
             !step.is_answer(&text.plain) && is_stray_password(context, user, &text.plain)
         }
@@ -267,14 +268,22 @@ async fn handle_answer(context: &Context, message: TextMessage) -> HandlerResult
     step.answer(context, Answer::new(user, message.at, text)).await
 }
 
-/// Handles a text that answers nothing.
-async fn handle_stray_text(context: &Context, message: &TextMessage) -> HandlerResult {
+/// Handles a text that answers nothing. What may be a password of a user who acts on the page is
+/// answered by that step, once it is deleted.
+async fn handle_stray_text(
+    context: &Context,
+    message: &TextMessage,
+    on_page: Option<&dyn Step>,
+) -> HandlerResult {
     let user = &message.user;
     let command = without_slash(context, &message.text.words);
     if command.is_none() && is_stray_password(context, user, &message.text.plain) {
-        return match delete_secret(context, user.id, message.message).await? {
-            true => context.send(user.id, html!("unexpected-text-deleted")).await,
-            false => Ok(()),
+        return match (delete_secret(context, user.id, message.message).await?, on_page) {
+            (true, Some(step)) => {
+                step.answer(context, Answer::new(user, message.at, &message.text)).await
+            }
+            (true, None) => context.send(user.id, html!("unexpected-text-deleted")).await,
+            (false, _) => Ok(()),
         };
     }
     let text = match (context.kms.account(user.id.into()).await?, command) {

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, fs, thread};
 
+use actix_web::web::Query;
 use anyhow::{Context, ensure};
 use bot_api_sim::{Limits, Sim};
 use kms_bot::Bot;
 use kms_bot::config::{RateLimits, ServerSettings, StateSettings, TelegramSettings};
-use kms_client::Client;
+use kms_client::{Client, Trust, Vault};
 use kms_core::recovery::RecoveryRules;
 use kms_server::config::{ChainSettings, Finality, LimitSettings, MailSettings};
 use kms_server::{Secret, Server};
@@ -19,12 +20,16 @@ use kms_server_testing::{Stores, TestEnv};
 use kms_store::{Database, Scope, SqliteKeyDatabase};
 use kms_testkit::{Anvil, Mailbox, TestToken};
 use kms_types::{Amount, EthAddress, Token, U256, Wei};
+use serde::Deserialize;
 use serde_json::json;
 
 const KMS_KEY: &str = "kms-sandbox";
 const KMS_KEY_BITS: u32 = 3_072;
 /// The folder of the keys.
 const KEYS: &str = "keys";
+/// The bot whose Mini App is the vault page, and the app's link. The bot's token is stored nowhere.
+const VAULT_BOT: i64 = 7_000_000_002;
+const VAULT_APP: (&str, &str) = ("wallet_vault_bot", "wallet");
 /// The sandbox's token.
 const TOKEN: &str = "TUSD";
 const TOKEN_DECIMALS: u8 = 6;
@@ -44,6 +49,8 @@ pub struct StageOptions {
     pub token: bool,
     /// Whether the bot runs in this process.
     pub bot: bool,
+    /// Whether the bot's token may pass on passwords that were typed in the chat.
+    pub chat_passwords: bool,
     /// How many times faster than Telegram's the time of its rate limits runs.
     pub telegram_speed: u32,
     /// How long a recovery waits; after the code from an e-mail, a third of it.
@@ -82,10 +89,18 @@ impl Default for StageOptions {
             spend_a_day: BTreeMap::new(),
             token: true,
             bot: true,
+            chat_passwords: true,
             telegram_speed: 20,
             recovery_wait: Duration::from_secs(9),
         }
     }
+}
+
+/// What Telegram appends to the URL of the page.
+#[derive(Deserialize)]
+struct Fragment {
+    #[serde(rename = "tgWebAppData")]
+    signed: String,
 }
 
 /// Omits the bearer token.
@@ -110,10 +125,12 @@ impl Stage {
         sim.set_limits(Limits::times_faster(options.telegram_speed));
         let mailbox = Mailbox::start()?;
         configure(&mut env, &mailbox, &token, &options)?;
+        register_page(&mut env, &sim)?;
         let database = env.migrate().await?;
         let scks = env.directory.path().join("keys.db");
         let scks = SqliteKeyDatabase::open(&scks.display().to_string()).await?;
-        let bearer = env.issue_token(&database, Scope::Bot).await?;
+        let scope = if options.chat_passwords { Scope::Bot } else { Scope::Chat };
+        let bearer = env.issue_token(&database, scope).await?;
         let client = env.client(env.listen.port(), &bearer)?;
         let mut stage = Self {
             anvil: Arc::clone(&env.anvil),
@@ -284,6 +301,16 @@ impl Stage {
         self.sim.stop().await;
     }
 
+    /// Opens the vault page at the URL that a user's app shows, as the page itself does.
+    ///
+    /// # Errors
+    /// When the URL has no opening, or the server refuses it.
+    pub async fn open_page(&self, url: &str) -> anyhow::Result<Vault> {
+        let (page, fragment) = url.split_once('#').context("the URL has no fragment")?;
+        let Query(Fragment { signed }) = Query::from_query(fragment)?;
+        Ok(Vault::open(page, &signed, Trust::Pinned(self.env.certificate.clone())).await?)
+    }
+
     /// The server's URL.
     #[must_use]
     pub fn url(&self) -> String {
@@ -301,6 +328,20 @@ impl Stage {
     pub fn directory(&self) -> &Path {
         self.env.directory.path()
     }
+}
+
+/// Registers the vault page at Telegram as the Mini App of a bot of its own.
+fn register_page(env: &mut TestEnv, sim: &Sim) -> anyhow::Result<()> {
+    let (bot, app) = VAULT_APP;
+    sim.register_app(VAULT_BOT, bot, app, &page_url(env));
+    env.page.bots = vec![VAULT_BOT.try_into()?];
+    env.page.telegram_key = sim.app_key().parse()?;
+    env.page.app = Some(format!("https://t.me/{bot}/{app}").parse()?);
+    Ok(())
+}
+
+fn page_url(env: &TestEnv) -> String {
+    format!("https://localhost:{}", env.page.listen.port())
 }
 
 /// Changes the environment from what tests need to what people in front of a screen need.
@@ -329,8 +370,11 @@ fn configure(
     };
     env.password.running = thread::available_parallelism()?;
     env.password.waiting = 32;
-    env.limits =
-        LimitSettings { spend_a_day: options.spend_a_day.clone(), ..LimitSettings::default() };
+    env.limits = LimitSettings {
+        spend_a_day: options.spend_a_day.clone(),
+        onboardings: env.limits.onboardings,
+        ..LimitSettings::default()
+    };
     env.recovery = RecoveryRules {
         wait_with_code: options.recovery_wait / 3,
         wait_without_email: options.recovery_wait,
@@ -343,7 +387,7 @@ fn configure(
     env.mail = Some(MailSettings {
         url: Secret::from(mailbox.url()).try_into()?,
         from: "Wallet <wallet@sandbox.example>".to_owned(),
-        public_url: format!("https://localhost:{}", env.page.listen.port()).try_into()?,
+        public_url: page_url(env).try_into()?,
     });
     env.audit.checkpoint_path = None;
     Ok(())

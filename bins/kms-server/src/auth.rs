@@ -30,6 +30,11 @@ pub(crate) struct Chat {
 }
 
 impl Chat {
+    /// Whether the token may pass on passwords that were typed in the chat.
+    pub(crate) fn passes_passwords(&self) -> bool {
+        self.raises == Raises::UnlessPageOnly
+    }
+
     /// Which limits may be raised.
     pub(crate) fn raises(&self) -> Raises {
         self.raises

@@ -37,7 +37,7 @@ pub use limits::{LimitSettings, Rate, RateError};
 pub use mail::{MailSettings, MailUrlError, PublicUrl, SmtpUrl};
 pub(crate) use operator::operator;
 pub use ops::OpsSettings;
-pub use page::{AppLink, AppLinkError, PageSettings};
+pub use page::PageSettings;
 pub use password::PasswordSettings;
 pub use policy::Profile;
 pub use tls::TlsSettings;

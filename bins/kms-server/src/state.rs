@@ -10,10 +10,11 @@ use kms_core::ports::AuditLog;
 use kms_core::{AlarmContext, Custody, Sealer, ServerKeys, integrity_alarm};
 use kms_process::CancellationToken;
 use kms_store::{Database, KeyDatabase};
+use kms_types::AppLink;
 use kms_types::wire::Network;
 
 use crate::clock;
-use crate::config::{AppLink, LimitSettings};
+use crate::config::LimitSettings;
 use crate::error::{ApiError, Defect};
 use crate::kms_key_status::KmsKeyStatus;
 use crate::rate_limits::{OpeningLimits, ReadLimits};

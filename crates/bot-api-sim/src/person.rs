@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::message::{ButtonKind, Message};
+use crate::message::{Button, ButtonKind, Message};
+use crate::mini_apps::Opening;
 use crate::shared::Shared;
-use crate::state::{BOT_ID, BOT_USERNAME, Change, State, User};
+use crate::state::{BOT_ID, BOT_USERNAME, Change, State, User, now};
 
 pub(crate) mod content;
 
@@ -26,6 +27,9 @@ pub enum SimError {
     /// The user is not a member of the chat.
     #[error("the user is not a member of the chat")]
     NotThere,
+    /// The button opens no Mini App, or Telegram refuses to open it.
+    #[error("{0:?} opens no Mini App")]
+    NoApp(String),
 }
 
 /// A Telegram user.
@@ -160,6 +164,43 @@ impl Person {
             }
             Ok(())
         })
+    }
+
+    /// Presses a button that opens a Mini App, and returns the URL that the user's app shows: the
+    /// registered one, with what Telegram signed in its fragment.
+    ///
+    /// # Errors
+    /// When there is no such message or button, or it opens no registered app.
+    pub fn opens(&self, chat: i64, message: i64, button: &str) -> Result<String, SimError> {
+        self.presses(chat, message, button)?;
+        let no_app = || SimError::NoApp(button.to_owned());
+        let shown = self.message(&self.shared.lock(), chat, message)?;
+        let Some(Button { kind: ButtonKind::Url(url), .. }) = shown.button(button) else {
+            return Err(no_app());
+        };
+        self.opens_link(url)?.ok_or_else(no_app)
+    }
+
+    /// Opens a link of a Mini App, wherever the user found it. `None` for any other link.
+    ///
+    /// # Errors
+    /// When Telegram cannot sign it.
+    pub fn opens_link(&self, link: &str) -> Result<Option<String>, SimError> {
+        let (first_name, username) = {
+            let state = self.shared.lock();
+            let user = state.users.get(&self.id).ok_or(SimError::NotThere)?;
+            (user.first_name.clone(), user.active_usernames().next().cloned())
+        };
+        let opening = Opening {
+            bot: 0,
+            user: self.id,
+            first_name: &first_name,
+            username: username.as_deref(),
+            start_param: "",
+            at: now().try_into().unwrap_or_default(),
+        };
+        let opened = self.shared.apps().open(link, opening);
+        opened.map_err(|_no_randomness| SimError::NoApp(link.to_owned()))
     }
 
     /// Sends forged callback data, as a modified app can.

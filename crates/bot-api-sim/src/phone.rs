@@ -118,10 +118,24 @@ impl Phone {
     /// # Errors
     /// When no message has such a button.
     pub fn presses(&self, button: &str) -> Result<(), SimError> {
-        let messages = self.sim.messages(self.chat);
-        let message = messages.iter().rev().find(|message| message.button(button).is_some());
-        let message = message.ok_or_else(|| SimError::NoButton(button.to_owned()))?;
+        let message = self.message_with(button)?;
         self.person.presses(self.chat, message.id, button)
+    }
+
+    /// Opens the Mini App of the button with this text, below the last message that has one.
+    /// Returns the URL that the user's app shows.
+    ///
+    /// # Errors
+    /// When no message has such a button, or it opens no registered app.
+    pub fn opens(&self, button: &str) -> Result<String, SimError> {
+        let message = self.message_with(button)?;
+        self.person.opens(self.chat, message.id, button)
+    }
+
+    fn message_with(&self, button: &str) -> Result<Message, SimError> {
+        let messages = self.sim.messages(self.chat).into_iter().rev();
+        let mut found = messages.filter(|message| message.button(button).is_some());
+        found.next().ok_or_else(|| SimError::NoButton(button.to_owned()))
     }
 
     /// The last message of the bot.

@@ -16,6 +16,7 @@ use crate::form::Form;
 use crate::limits::Limits;
 use crate::message::Message;
 use crate::methods;
+use crate::mini_apps::MiniApps;
 use crate::person::Person;
 use crate::refusal::Refusal;
 use crate::shared::Shared;
@@ -33,9 +34,11 @@ impl Sim {
     /// Starts without users on a free port of 127.0.0.1. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When there is no free port.
+    /// When there is no free port, or the operating system has no randomness.
     pub fn start() -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::new("7000000001:AASimulated-Token_of_35_characters_"));
+        let apps = MiniApps::new().map_err(|_none| std::io::Error::other("no randomness"))?;
+        let shared = Shared::new("7000000001:AASimulated-Token_of_35_characters_", apps);
+        let shared = Arc::new(shared);
         let data = Data::from(Arc::clone(&shared));
         let server = HttpServer::new(move || {
             App::new()
@@ -67,6 +70,17 @@ impl Sim {
     #[must_use]
     pub fn token(&self) -> &str {
         &self.shared.token
+    }
+
+    /// Registers a bot's Mini App, as BotFather does: `https://t.me/USERNAME/NAME` opens this URL.
+    pub fn register_app(&self, bot: i64, username: &str, name: &str, url: &str) {
+        self.shared.apps().register(bot, username, name, url);
+    }
+
+    /// The public key that signs openings of Mini Apps, in hex, in place of Telegram's own.
+    #[must_use]
+    pub fn app_key(&self) -> String {
+        self.shared.apps().public_key()
     }
 
     /// The user with this id, created if there is none.

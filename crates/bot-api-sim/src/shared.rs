@@ -5,18 +5,31 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::message::Message;
+use crate::mini_apps::MiniApps;
 use crate::state::{Change, State};
 
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) token: String,
+    /// The Mini Apps that BotFather has registered.
+    apps: Mutex<MiniApps>,
     state: Mutex<State>,
     version: watch::Sender<u64>,
 }
 
 impl Shared {
-    pub(crate) fn new(token: &str) -> Self {
-        Self { token: token.to_owned(), state: Mutex::default(), version: watch::Sender::new(0) }
+    pub(crate) fn new(token: &str, apps: MiniApps) -> Self {
+        Self {
+            token: token.to_owned(),
+            apps: Mutex::new(apps),
+            state: Mutex::default(),
+            version: watch::Sender::new(0),
+        }
+    }
+
+    /// The Mini Apps that BotFather has registered.
+    pub(crate) fn apps(&self) -> MutexGuard<'_, MiniApps> {
+        self.apps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {

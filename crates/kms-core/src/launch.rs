@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use kms_types::{LaunchKey, RecoveryId, TelegramId, Timestamp, TransferId, Username};
+use kms_types::{LaunchKey, Purpose, PurposeError, TelegramId, Timestamp, Username};
 use ring::signature::{ED25519, UnparsedPublicKey};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -54,32 +54,7 @@ pub enum LaunchError {
     TooEarly,
     /// The start parameter names no purpose.
     #[error("the link has no known purpose; open the page from the chat")]
-    NoPurpose,
-}
-
-/// What the page was opened for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// To create a wallet.
-    NewWallet,
-    /// To confirm a transfer.
-    Confirm(TransferId),
-    /// To sign a pending transfer again at a higher price.
-    SpeedUp(TransferId),
-    /// To change the password.
-    ChangePassword,
-    /// To request a recovery.
-    RequestRecovery,
-    /// To continue a recovery: with its code, or with the new password.
-    Recover(RecoveryId),
-    /// To change the e-mail address.
-    Email,
-    /// To export the key.
-    Export,
-    /// To raise a limit or lift a freeze.
-    Lift,
-    /// To look.
-    Home,
+    NoPurpose(#[from] PurposeError),
 }
 
 /// SHA-256 of what Telegram signed: the identity of an opening.
@@ -242,65 +217,6 @@ impl Launch {
             return Err(LaunchError::TooOld);
         }
         Ok(())
-    }
-}
-
-impl Purpose {
-    /// Whether the opening is kept with the audit, because a key is made or used without the
-    /// password, or leaves.
-    #[must_use]
-    pub fn is_proof(self) -> bool {
-        match self {
-            Self::NewWallet | Self::RequestRecovery | Self::Recover(_) | Self::Export => true,
-            Self::Confirm(_)
-            | Self::SpeedUp(_)
-            | Self::ChangePassword
-            | Self::Email
-            | Self::Lift
-            | Self::Home => false,
-        }
-    }
-}
-
-impl FromStr for Purpose {
-    type Err = LaunchError;
-
-    /// Parses a start parameter: a letter, and an id where there is one.
-    fn from_str(text: &str) -> Result<Self, LaunchError> {
-        let purpose = match text {
-            "" => Some(Self::Home),
-            "n" => Some(Self::NewWallet),
-            "p" => Some(Self::ChangePassword),
-            "f" => Some(Self::RequestRecovery),
-            "e" => Some(Self::Email),
-            "x" => Some(Self::Export),
-            "l" => Some(Self::Lift),
-            with_id => match with_id.split_at_checked(1) {
-                Some(("c", id)) => id.parse().ok().map(Self::Confirm),
-                Some(("s", id)) => id.parse().ok().map(Self::SpeedUp),
-                Some(("r", id)) => id.parse().ok().map(Self::Recover),
-                _ => None,
-            },
-        };
-        purpose.filter(|purpose| purpose.to_string() == text).ok_or(LaunchError::NoPurpose)
-    }
-}
-
-/// The start parameter.
-impl fmt::Display for Purpose {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NewWallet => f.write_str("n"),
-            Self::Confirm(id) => write!(f, "c{id}"),
-            Self::SpeedUp(id) => write!(f, "s{id}"),
-            Self::ChangePassword => f.write_str("p"),
-            Self::RequestRecovery => f.write_str("f"),
-            Self::Recover(id) => write!(f, "r{id}"),
-            Self::Email => f.write_str("e"),
-            Self::Export => f.write_str("x"),
-            Self::Lift => f.write_str("l"),
-            Self::Home => Ok(()),
-        }
     }
 }
 

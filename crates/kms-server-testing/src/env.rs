@@ -185,6 +185,7 @@ impl TestEnv {
                 all_recoveries: "100/hour".parse()?,
                 recoveries_without_email: "100/hour".parse()?,
                 email_codes: "3/day".parse()?,
+                onboardings: "300/minute".parse()?,
                 ..LimitSettings::default()
             },
             recovery: WITHOUT_WAITING,
@@ -302,6 +303,7 @@ impl TestEnv {
             ("CHAIN__CHECK_AFTER", milliseconds(self.chain.check_after)),
             ("CHAIN__STALLED_AFTER", milliseconds(self.chain.stalled_after.unwrap_or_default())),
             ("RECOVERY__WAIT_WITHOUT_EMAIL", "0s".to_owned()),
+            ("LIMITS__ONBOARDINGS", "300/minute".to_owned()),
         ];
         let [pepper, contact, row, audit, codes, checkpoint] = &self.server_keys;
         let bots: Vec<_> = self.page.bots.iter().map(ToString::to_string).collect();

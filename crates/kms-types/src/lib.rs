@@ -28,6 +28,7 @@ mod one_time_code;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod other_chain;
+mod page;
 mod passphrase;
 mod password_hash;
 mod recipient;
@@ -57,6 +58,7 @@ pub use ids::{
 };
 pub use launch::{LaunchKey, LaunchKeyError};
 pub use one_time_code::{OneTimeCode, OneTimeCodeError};
+pub use page::{AppLink, AppLinkError, Purpose, PurposeError};
 pub use passphrase::Passphrase;
 pub use password_hash::{PasswordHash, PasswordHashError};
 pub use recipient::{Recipient, RecipientError};

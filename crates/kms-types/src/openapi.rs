@@ -13,8 +13,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::wire::LimitAmount;
 use crate::{
-    AccountId, AccountRef, Asset, Email, ErrorCode, EthAddress, EventCursor, LaunchKey, Mobile,
-    OneTimeCode, PasswordHash, QuoteAmount, Recipient, RecoveryId, ReplacementId, Symbol,
+    AccountId, AccountRef, AppLink, Asset, Email, ErrorCode, EthAddress, EventCursor, LaunchKey,
+    Mobile, OneTimeCode, PasswordHash, QuoteAmount, Recipient, RecoveryId, ReplacementId, Symbol,
     TelegramId, Timestamp, TransferId, Units, Username, Usernames, Wei,
 };
 
@@ -112,6 +112,9 @@ text! {
     Symbol: "A token's symbol, compared without regard to case; never `native` or `all`", 16,
         [symbol!()], "USDC";
     Asset: "`native`, or a token's symbol", 16, [symbol!()], "USDC";
+    AppLink: "The link of a Mini App at Telegram", 78,
+        ["https://t[.]me/[A-Za-z0-9_]{3,32}/[A-Za-z0-9_]{3,32}"],
+        "https://t.me/acme_vault_bot/wallet";
     LaunchKey: "The key of an opened page: 32 random bytes, in hex", 64, ["[0-9a-f]{64}"],
         "0000000000000000000000000000000000000000000000000000000000000000";
     PasswordHash: "The password as the client stretched it: PBKDF2-HMAC-SHA256, 600,000 rounds, \

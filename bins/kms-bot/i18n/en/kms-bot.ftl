@@ -71,6 +71,17 @@ duration-hours =
        *[other] { $count } hours
     }
 
+## The vault page
+
+page-button = 🔐 Open my wallet's page
+page-create-button = 🔐 Create my wallet
+page-confirm-button = 🔐 Confirm
+page-speed-up-button = ⏩ Speed up
+page-recover-button = 🔑 Continue on my wallet's page
+page-wanted = Please press the button, which opens the page of your wallet.
+page-password-deleted = 🔐 I deleted your message in case it showed your password, and did not use it. Type your password only on your wallet's page, never in a chat.
+page-missing = Your password is not used in this chat, and this service has not told me where your wallet's page is. Please ask its operator.
+
 list-next = { $start }, { $next }
 list-last = { $start } and { $last }
 
@@ -91,9 +102,14 @@ start-welcome =
     Choose a password with at least 10 characters and send it as your next message.
 
     <i>{ -not-encrypted } { -use-nowhere-else }</i>
+start-welcome-on-page =
+    👋 <b>Welcome!</b> I give you an Ethereum wallet that you use by chatting, and that you can recover without a seed phrase.
+
+    You create it, and choose its password, on a page that opens here in Telegram. Your password never comes to this chat.
 start-creating = ⏳ Creating your wallet…
 start-created = 🎉 <b>Your wallet is ready.</b>
 start-existing = <b>This is your wallet.</b>
+start-made-by = Created on { $date } through a chat bot (access token “{ $token }”). If you did not create it yourself, someone else knows its password: don't receive money here, and tell the operator of this service.
 start-wallet =
     { $title }
     <code>{ $address }</code>
@@ -295,6 +311,7 @@ limit-spent = { $limit }, { $spent } spent
 limit-later = From { $time }: { $limit }
 limit-amount = up to { $amount }
 limit-none = { $symbol }: no limit
+limit-on-page = 📈 You request a higher limit on your wallet's page, with your password. It applies after 24 hours; nothing was changed yet.
 limit-help = Network fees count too. Set your limit with <code>/limit 5</code> or remove it with <code>/limit none</code>; for a token, add its symbol, as in <code>/limit 5 USDC</code>. A lower limit applies at once, a higher one after 24 hours. The service may have a limit of its own.
 
 ## /freeze
@@ -322,6 +339,7 @@ freeze-ask-password =
     🔓 Send your wallet's password to unfreeze it. It stays frozen for a day, and I'll write to you then.
 
     <i>{ -not-encrypted }</i>
+freeze-on-page = 🔓 You request to unfreeze your wallet on its page, with your password. It stays frozen for a day, and I'll write to you then.
 freeze-working = ⏳ Checking your password…
 
 ## /password
@@ -332,6 +350,7 @@ password-ask =
     Send both passwords in one message: the current one on the first line, the new one on the second.
 
     <i>{ -not-encrypted } { -use-nowhere-else }</i>
+password-on-page = 🔐 You change your password on your wallet's page. I'll write to you here when it was changed.
 password-two-lines = Send both passwords in one message: the current one on the first line, the new one on the second.
 password-unchanged = The new password is the same as the current one. Please choose another one.
 password-changing = ⏳ Changing your password…
@@ -355,6 +374,7 @@ recover-ask-password =
     🔑 Send the new password for your wallet as your next message. The old one will stop working.
 
     <i>{ -not-encrypted } { -use-nowhere-else }</i>
+recover-on-page = 🔑 You set your new password on your wallet's page. The old one will stop working.
 recover-working = ⏳ Recovering your wallet…
 recover-done =
     ✅ Your wallet is recovered, and your new password works. Your address is the same:
@@ -371,6 +391,7 @@ contact-remove-button = 🗑 Remove e-mail
 contact-address = ✉️ Your e-mail address is { $email }, added on { $time }. Security alerts are sent there, and it shortens the wait if you forget your password.
 contact-none = ✉️ You have not added an e-mail address. With one you also get security alerts by e-mail, and the wait is short if you forget your password. Other users cannot see it.
 contact-ask-address = ✉️ What is your e-mail address? Send it as your next message, and I'll send a code there.
+contact-on-page = ✉️ You add, change or remove your e-mail address on your wallet's page, with your password. I'll write to you here when it was changed.
 contact-address-format = I can't read that address. It should look like name@example.org.
 contact-ask-password-new =
     ✉️ Your new e-mail address will be { $email }.
@@ -406,6 +427,15 @@ contact-mobile-added = 📱 Your mobile number { $mobile } was added.
 contact-mobile-cancelled = No mobile number was added.
 contact-mobile-late = I was no longer waiting for your number, so I did not store it. Send /contact to add it.
 contact-mobile-removed = 📱 Your mobile number was removed.
+
+## /export
+
+export-description = export your wallet's key
+export-on-page =
+    🔑 <b>Export your wallet's private key?</b>
+    With it you can use your wallet in another app. Anyone who has it can spend everything, now and later, without me. You almost never need it.
+
+    You get it on your wallet's page, with your password: a file and its passphrase. Keep the two apart, and send neither to anyone, not even here.
 
 ## /cancel and /help
 
@@ -459,6 +489,7 @@ notice-recovery-requested =
 
     { $next }
 notice-recovery-code-sent = I sent a code to { $email }. Send it to me as your next message by { $until }, and the wait is short. Without the code it lasts until { $ready }.
+notice-recovery-code-on-page = I sent a code to { $email }. Enter it on your wallet's page by { $until }, and the wait is short. Without the code it lasts until { $ready }.
 notice-recovery-waiting = You can set a new password from { $ready }. I'll write to you then.
 notice-recovery-confirmed = 🛟 The code was correct: you can set a new password from { $ready }. I'll write to you then.
 notice-recovery-ready = 🛟 The wait is over. You can set a new password for your wallet until { $until }.

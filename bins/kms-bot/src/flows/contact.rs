@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use futures::FutureExt;
 use kms_types::wire::{Account, ChangeEmail, ConfirmCode};
-use kms_types::{AccountEvent, Email, ErrorCode, EventKind};
+use kms_types::{AccountEvent, Email, ErrorCode, EventKind, Purpose};
 use teloxide_core::types::MessageId;
 
 use super::{cancel, freeze};
@@ -14,6 +14,7 @@ use crate::flow::{
     Action, Arguments, ArgumentsError, Button, Flow, NamedButtons, ParseCallbackError, PressResult,
 };
 use crate::format::time;
+use crate::page::{self, Question};
 use crate::problems::problem;
 use crate::texts::{Html, Text, html, text};
 
@@ -127,10 +128,8 @@ pub(super) async fn offer(context: &Context, user: &User) -> HandlerResult {
 }
 
 async fn ask_address(context: &Context, user: &User, message: MessageId) -> HandlerResult {
-    context.abandon_step(user).await;
-    context.expect(user.id, NewAddress);
-    let text = html!("contact-ask-address");
-    Ok(context.telegram.edit(user.id, message, &text, cancel::keyboard(context, user.id)).await?)
+    let in_chat = html!("contact-ask-address");
+    ask_step(context, user, Some(message), in_chat, NewAddress).await
 }
 
 /// Waits for the new address.
@@ -172,20 +171,25 @@ async fn ask_password(
     message: Option<MessageId>,
     email: Option<Email>,
 ) -> HandlerResult {
-    context.abandon_step(user).await;
-    let text = match &email {
+    let in_chat = match &email {
         Some(email) => html!("contact-ask-password-new", email = email.as_str()),
         None => html!("contact-ask-password-remove"),
     };
-    context.expect(user.id, ConfirmChange { email });
-    let cancel = cancel::keyboard(context, user.id);
-    match message {
-        Some(message) => context.telegram.edit(user.id, message, &text, cancel).await?,
-        None => {
-            context.telegram.send(user.id, &text, cancel).await?;
-        }
-    }
-    Ok(())
+    ask_step(context, user, message, in_chat, ConfirmChange { email }).await
+}
+
+/// On the page, all of it is one act.
+async fn ask_step(
+    context: &Context,
+    user: &User,
+    message: Option<MessageId>,
+    in_chat: Html,
+    step: impl Step,
+) -> HandlerResult {
+    context.abandon_step(user).await;
+    let (purpose, on_page) = (Purpose::Email, html!("contact-on-page"));
+    let question = Question { purpose, on_page, in_chat, step };
+    page::ask(context, user, message, question, cancel::keyboard).await
 }
 
 /// Waits for the password that confirms a new address, or its removal.

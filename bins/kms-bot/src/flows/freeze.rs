@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use futures::FutureExt;
 use kms_types::wire::{Account, AccountState, Unfreeze};
-use kms_types::{EventKind, SecurityEvent};
+use kms_types::{EventKind, Purpose, SecurityEvent};
 use teloxide_core::types::MessageId;
 
 use super::cancel;
@@ -15,6 +15,7 @@ use crate::flow::{
     Action, Arguments, ArgumentsError, Button, Flow, NamedButtons, ParseCallbackError, PressResult,
 };
 use crate::format::time;
+use crate::page::{self, Question};
 use crate::problems::problem;
 use crate::texts::{Html, Text, html, text};
 
@@ -76,9 +77,13 @@ impl Button for FreezeButton {
             Self::Stay => stay(context, user, message).await?,
             Self::Lift => {
                 context.telegram.remove_buttons(user.id, message).await?;
-                context.expect(user.id, UnfreezePassword);
-                let ask = html!("freeze-ask-password");
-                context.telegram.send(user.id, &ask, cancel::keyboard(context, user.id)).await?;
+                let question = Question {
+                    purpose: Purpose::Lift,
+                    on_page: html!("freeze-on-page"),
+                    in_chat: html!("freeze-ask-password"),
+                    step: UnfreezePassword,
+                };
+                page::ask(context, user, None, question, cancel::keyboard).await?;
             }
         }
         Ok(None)

@@ -3,7 +3,8 @@
 use futures::FutureExt;
 use kms_types::wire::{LaterLimit, LimitAmount, Network, SetLimit, SpendingLimit, SpendingLimits};
 use kms_types::{
-    AmountError, EventKind, QuoteAmount, SecurityEvent, Token, TypedAmount, Units, Wei,
+    AmountError, ErrorCode, EventKind, Purpose, QuoteAmount, SecurityEvent, Token, TypedAmount,
+    Units, Wei,
 };
 
 use super::freeze;
@@ -12,13 +13,16 @@ use crate::context::{Context, HandlerResult};
 use crate::flow::{Action, Arguments, ArgumentsError, Flow};
 use crate::format::{amount, at_most, symbol, time};
 use crate::input::InputError;
+use crate::page::{OnPage, PageLink};
 use crate::texts::{Html, Text, html, text};
+
+const WORD: &str = "limit";
 
 pub(crate) struct LimitFlow;
 
 impl Flow for LimitFlow {
     fn word(&self) -> &'static str {
-        "limit"
+        WORD
     }
 
     fn description(&self) -> Text {
@@ -71,7 +75,14 @@ async fn set(context: &Context, user: &User, limit: SetLimit) -> HandlerResult {
     if context.account(user).await?.is_none() {
         return Ok(());
     }
-    let limits = context.kms.set_limit(user.id.into(), &limit).await?;
+    let limits = match context.kms.set_limit(user.id.into(), &limit).await {
+        Err(error) if error.code() == Some(ErrorCode::PageRequired) => {
+            let step = OnPage { purpose: Purpose::Lift, resume: WORD.to_owned(), message: None };
+            let link = PageLink::configured(context).await?;
+            return link.ask(context, user, None, &html!("limit-on-page"), step).await;
+        }
+        limits => limits?,
+    };
     let text = message(&limits, &context.network.get().await?);
     if limits.limits.iter().all(|limit| limit.later.is_none()) {
         return context.send(user.id, text).await;

@@ -4,13 +4,14 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use kms_client::ClientError;
 use kms_types::wire::ChangePassword;
-use kms_types::{EventKind, SecurityEvent};
+use kms_types::{EventKind, Purpose, SecurityEvent};
 
 use super::{cancel, freeze};
 use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
 use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
 use crate::flow::{Action, Arguments, ArgumentsError, Flow};
+use crate::page::{self, Question};
 use crate::problems::problem;
 use crate::texts::{Html, Text, html, text};
 
@@ -32,14 +33,16 @@ impl Flow for PasswordFlow {
 }
 
 async fn ask(context: &Context, user: &User) -> HandlerResult {
-    if context.account(user).await?.is_some() {
-        context.expect(user.id, BothPasswords);
-        context
-            .telegram
-            .send(user.id, &html!("password-ask"), cancel::keyboard(context, user.id))
-            .await?;
+    if context.account(user).await?.is_none() {
+        return Ok(());
     }
-    Ok(())
+    let question = Question {
+        purpose: Purpose::ChangePassword,
+        on_page: html!("password-on-page"),
+        in_chat: html!("password-ask"),
+        step: BothPasswords,
+    };
+    page::ask(context, user, None, question, cancel::keyboard).await
 }
 
 /// Waits for the current and the new password in one message, so that neither is kept between two.

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use futures::FutureExt;
 use kms_types::wire::{CompleteRecovery, ConfirmCode, Recovery, RecoveryState, RequestRecovery};
-use kms_types::{ErrorCode, EventKind, RecoveryId, RecoveryStep};
+use kms_types::{ErrorCode, EventKind, Purpose, RecoveryId, RecoveryStep};
 use teloxide_core::types::MessageId;
 
 use super::{cancel, freeze};
@@ -15,6 +15,7 @@ use crate::flow::{
     Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
 };
 use crate::format::time;
+use crate::page::{self, OnPage, Place, Question};
 use crate::problems::problem;
 use crate::texts::{Html, Text, html, text};
 
@@ -83,12 +84,6 @@ pub(crate) fn stop_keyboard(id: RecoveryId) -> Keyboard {
     Keyboard::row([stop_button(id)])
 }
 
-/// A keyboard that sets the new password, or cancels the recovery.
-pub(crate) fn set_or_stop_keyboard(id: RecoveryId) -> Keyboard {
-    Keyboard::row([(text!("recover-set-button"), RecoveryButton::SetPassword(id).data())])
-        .and_row([stop_button(id)])
-}
-
 fn stop_button(id: RecoveryId) -> CallbackButton {
     (text!("recover-stop-button"), RecoveryButton::Stop(id).data())
 }
@@ -98,39 +93,71 @@ async fn show(context: &Context, user: &User) -> HandlerResult {
     if context.account(user).await?.is_none() {
         return Ok(());
     }
+    let place = Place::of(context, user.id).await?;
     let Some(open) = context.kms.recovery(user.id.into()).await? else {
+        if let Place::Page(link) = place {
+            let (purpose, resume) = (Purpose::RequestRecovery, WORD.to_owned());
+            let step = OnPage { purpose, resume, message: None };
+            return link.ask(context, user, None, &html!("recover-ask"), step).await;
+        }
         let request = RecoveryButton::Request(RecoveryId::random()).data();
         let keyboard = Keyboard::row([(text!("recover-start-button"), request)])
             .and_row([cancel::choice_button()]);
         context.telegram.send(user.id, &html!("recover-ask"), keyboard).await?;
         return Ok(());
     };
-    let shown = match open.state {
-        RecoveryState::Ready => Some((ready(&open), set_or_stop_keyboard(open.id))),
-        RecoveryState::CodeSent | RecoveryState::Waiting => {
-            Some((requested(&open), stop_keyboard(open.id)))
+    match &place {
+        Place::Chat => expect_code(context, user, &open),
+        Place::Page(_) => {
+            let (purpose, resume) = (Purpose::Recover(open.id), WORD.to_owned());
+            context.expect(user.id, OnPage { purpose, resume, message: None });
         }
-        RecoveryState::Completed
-        | RecoveryState::Cancelled
-        | RecoveryState::Expired
-        | RecoveryState::Unknown => None,
-    };
-    expect_code(context, user, &open);
-    if let Some((text, keyboard)) = shown {
+    }
+    if let Some((text, keyboard)) = screen(&open, &place) {
         context.telegram.send(user.id, &text, keyboard).await?;
     }
     Ok(())
 }
 
+/// Says where an open recovery stands, with the buttons for what comes next.
+pub(crate) fn screen(recovery: &Recovery, place: &Place) -> Option<(Html, Keyboard)> {
+    let id = recovery.id;
+    let (text, next) = match (recovery.state, place) {
+        (RecoveryState::Ready, Place::Chat) => {
+            let set = RecoveryButton::SetPassword(id).data();
+            (ready(recovery), Keyboard::row([(text!("recover-set-button"), set)]))
+        }
+        (RecoveryState::Ready, Place::Page(link)) => {
+            (ready(recovery), link.keyboard(Purpose::Recover(id)))
+        }
+        (RecoveryState::CodeSent, Place::Page(link)) => {
+            (requested(recovery, place), link.keyboard(Purpose::Recover(id)))
+        }
+        (RecoveryState::CodeSent, Place::Chat) | (RecoveryState::Waiting, _) => {
+            (requested(recovery, place), Keyboard::none())
+        }
+        (
+            RecoveryState::Completed
+            | RecoveryState::Cancelled
+            | RecoveryState::Expired
+            | RecoveryState::Unknown,
+            _,
+        ) => return None,
+    };
+    Some((text, next.and_row([stop_button(id)])))
+}
+
 /// Says that a recovery was requested, and what happens next.
-pub(crate) fn requested(recovery: &Recovery) -> Html {
+fn requested(recovery: &Recovery, place: &Place) -> Html {
     let ready = time(recovery.ready_at);
-    let next = if let (RecoveryState::CodeSent, Some(email), Some(until)) =
-        (recovery.state, &recovery.code_sent_to, recovery.code_until)
-    {
-        html!("notice-recovery-code-sent", email = email, until = time(until), ready = ready)
-    } else {
-        html!("notice-recovery-waiting", ready = ready)
+    let next = match (recovery.state, &recovery.code_sent_to, recovery.code_until, place) {
+        (RecoveryState::CodeSent, Some(email), Some(until), Place::Chat) => {
+            html!("notice-recovery-code-sent", email = email, until = time(until), ready = ready)
+        }
+        (RecoveryState::CodeSent, Some(email), Some(until), Place::Page(_)) => {
+            html!("notice-recovery-code-on-page", email = email, until = time(until), ready = ready)
+        }
+        _ => html!("notice-recovery-waiting", ready = ready),
     };
     html!("notice-recovery-requested", requested = time(recovery.requested_at), next = next)
 }
@@ -141,7 +168,7 @@ pub(crate) fn confirmed(recovery: &Recovery) -> Html {
 }
 
 /// Says that the new password can be set.
-pub(crate) fn ready(recovery: &Recovery) -> Html {
+fn ready(recovery: &Recovery) -> Html {
     html!("notice-recovery-ready", until = time(recovery.expires_at))
 }
 
@@ -229,9 +256,13 @@ async fn ask_password(
         return Ok(None);
     }
     context.abandon_step(user).await;
-    context.expect(user.id, NewPassword { id });
-    let text = html!("recover-ask-password");
-    context.telegram.edit(user.id, message, &text, stop_keyboard(id)).await?;
+    let question = Question {
+        purpose: Purpose::Recover(id),
+        on_page: html!("recover-on-page"),
+        in_chat: html!("recover-ask-password"),
+        step: NewPassword { id },
+    };
+    page::ask(context, user, Some(message), question, |_, _| stop_keyboard(id)).await?;
     Ok(None)
 }
 

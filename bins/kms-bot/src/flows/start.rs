@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use kms_types::Usernames;
 use kms_types::wire::{Account, CreateAccount, Network};
+use kms_types::{Purpose, TelegramId, Usernames};
 use teloxide_core::types::MessageId;
 
 use super::{balance, contact, receive};
@@ -11,15 +11,21 @@ use crate::assets::Assets;
 use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
 use crate::clock;
-use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
+use crate::context::{Answer, Context, HandlerError, HandlerResult, Secrecy, Step};
 use crate::flow::{
     Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
 };
+use crate::format::date;
+use crate::page::{self, Question};
 use crate::problems::problem;
 use crate::requests;
 use crate::texts::{Html, Text, html, text};
 
 const WORD: &str = "start";
+/// The command with a link.
+const COMMAND: &str = "/start ";
+
+type Flows = &'static [&'static dyn Flow];
 
 pub(crate) struct StartFlow;
 
@@ -36,23 +42,21 @@ impl Flow for StartFlow {
     /// that the user wrote in a group. Any other link is a link to the bot and no more.
     fn parse(&self, mut arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
         let link = arguments.words.next().filter(|link| *link != WORD);
+        let flows = arguments.flows;
         let alone = arguments.clone();
-        let alone = alone.expect_none(|context, user| start(context, user, None).boxed())?;
+        let alone = alone.expect_none(move |context, user| start(context, user, flows).boxed())?;
         let Some(link) = link else { return Ok(alone) };
-        if requests::is_key(link) {
-            let (key, flows) = (link.to_owned(), arguments.flows);
-            return Ok(Action::new(move |context, user| {
-                run_request(context, user, key, flows).boxed()
-            }));
-        }
-        let Some(linked) = arguments.flows.iter().find(|flow| flow.word() == link) else {
+        let linked = arguments.flows.iter().find(|flow| flow.word() == link);
+        if linked.is_none() && !requests::is_key(link) {
             return Ok(alone);
-        };
-        let linked = linked.parse(arguments)?;
-        if !linked.abandons_step {
-            return Ok(linked);
         }
-        Ok(Action::new(|context, user| start(context, user, Some(linked)).boxed()))
+        if let Some(linked) = linked
+            && !linked.parse(arguments)?.abandons_step
+        {
+            return linked.parse(no_arguments(flows));
+        }
+        let link = link.to_owned();
+        Ok(Action::new(move |context, user| follow(context, user, link, flows).boxed()))
     }
 
     fn button(&self, data: &str) -> Result<Box<dyn Button>, ParseCallbackError> {
@@ -75,31 +79,41 @@ impl Button for HowRecoveryWorks {
     }
 }
 
-async fn start(context: &Context, user: &User, linked: Option<Action>) -> HandlerResult {
-    match (context.kms.account(user.id.into()).await?, linked) {
-        (None, _) => ask_password(context, user).await,
-        (Some(account), None) => show(context, user, &account).await,
-        (Some(_), Some(linked)) => linked.run(context, user).await,
+fn no_arguments(flows: Flows) -> Arguments<'static> {
+    Arguments { words: "".split_whitespace(), assets: Assets::of(None), flows }
+}
+
+async fn start(context: &Context, user: &User, flows: Flows) -> HandlerResult {
+    match context.kms.account(user.id.into()).await? {
+        None => ask_password(context, user, ChoosePassword { then: None, flows }).await,
+        Some(account) => show(context, user, &account).await,
+    }
+}
+
+/// Follows a link: to a command, or to what the user wrote in a group. A newcomer gets a wallet
+/// first.
+async fn follow(context: &Context, user: &User, link: String, flows: Flows) -> HandlerResult {
+    if context.kms.account(user.id.into()).await?.is_none() {
+        return ask_password(context, user, ChoosePassword { then: Some(link), flows }).await;
+    }
+    let Some(linked) = flows.iter().find(|flow| flow.word() == link) else {
+        return run_request(context, user, link, flows).await;
+    };
+    match linked.parse(no_arguments(flows)) {
+        Ok(action) => action.run(context, user).await,
+        Err(_never) => Ok(()),
     }
 }
 
 /// Runs a command that the user wrote in a group.
-async fn run_request(
-    context: &Context,
-    user: &User,
-    key: String,
-    flows: &'static [&'static dyn Flow],
-) -> HandlerResult {
-    if context.kms.account(user.id.into()).await?.is_none() {
-        return ask_password(context, user).await;
-    }
+async fn run_request(context: &Context, user: &User, key: String, flows: Flows) -> HandlerResult {
     let Some(command) = requests::find(&context.journal, user.id, &key, clock::now()) else {
         return context.send(user.id, html!("start-link-expired")).await;
     };
     let mut words = command.split_whitespace();
     let word = words.next().filter(|word| *word != WORD);
     let Some(flow) = flows.iter().find(|flow| Some(flow.word()) == word) else {
-        return start(context, user, None).await;
+        return start(context, user, flows).await;
     };
     // As recent as if the command were typed here: it may name a token that is new.
     let network = context.network.get_recent().await?;
@@ -112,20 +126,62 @@ async fn run_request(
     }
 }
 
-async fn ask_password(context: &Context, user: &User) -> HandlerResult {
-    context.expect(user.id, ChoosePassword);
-    context.send(user.id, html!("start-welcome")).await
+async fn ask_password(context: &Context, user: &User, step: ChoosePassword) -> HandlerResult {
+    let question = Question {
+        purpose: Purpose::NewWallet,
+        on_page: html!("start-welcome-on-page"),
+        in_chat: html!("start-welcome"),
+        step,
+    };
+    page::ask(context, user, None, question, |_, _| Keyboard::none()).await
+}
+
+/// The message about a wallet that its owner has made on the page.
+pub(crate) async fn made_on_page(
+    context: &Context,
+    user: TelegramId,
+) -> Result<Option<(Html, Keyboard)>, HandlerError> {
+    let account = context.kms.account(user.into()).await?;
+    let Some(account) = account.filter(|account| account.created_by.is_none()) else {
+        return Ok(None);
+    };
+    let (network, user) = (context.network.get().await?, context.telegram.user(user).await?);
+    Ok(Some((wallet(&user, &html!("start-created"), &account, &network), keyboard())))
+}
+
+/// Goes on once a newcomer has a wallet: offers contacts, and follows the link by which the user
+/// came. `resume` is that of the step which asked for the password.
+pub(crate) async fn go_on(
+    context: &Context,
+    user: &User,
+    resume: Option<String>,
+    flows: Flows,
+) -> HandlerResult {
+    contact::offer(context, user).await?;
+    match resume.as_deref().and_then(|command| command.strip_prefix(COMMAND)) {
+        Some(link) => follow(context, user, link.to_owned(), flows).await,
+        None => Ok(()),
+    }
 }
 
 async fn show(context: &Context, user: &User, account: &Account) -> HandlerResult {
     let network = context.network.get().await?;
-    let message = wallet(user, &html!("start-existing"), account, &network);
+    let made = account
+        .created_by
+        .as_ref()
+        .map(|token| html!("start-made-by", date = date(account.created_at), token = token));
+    let shown = wallet(user, &html!("start-existing"), account, &network);
+    let message = Html::paragraphs([shown, made.unwrap_or_default()]);
     context.telegram.send(user.id, &message, keyboard()).await?;
     Ok(())
 }
 
 /// Waits for the password of the new wallet.
-struct ChoosePassword;
+struct ChoosePassword {
+    /// The link that is followed afterwards.
+    then: Option<String>,
+    flows: Flows,
+}
 
 #[async_trait]
 impl Step for ChoosePassword {
@@ -138,7 +194,10 @@ impl Step for ChoosePassword {
     }
 
     fn resume(&self) -> String {
-        WORD.to_owned()
+        match &self.then {
+            Some(link) => format!("{COMMAND}{link}"),
+            None => WORD.to_owned(),
+        }
     }
 
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
@@ -174,7 +233,7 @@ impl Step for ChoosePassword {
             }
         };
         context.telegram.edit(user.id, message, &text, keyboard).await?;
-        contact::offer(context, user).await
+        go_on(context, user, Some(self.resume()), self.flows).await
     }
 }
 

@@ -188,7 +188,7 @@ async fn an_e_mail_address_is_removed_with_one_answer() {
 }
 
 /// The e-mail to Ann with this number, counted from one.
-async fn mail(stage: &Stage, count: usize) -> Mail {
+pub(crate) async fn mail(stage: &Stage, count: usize) -> Mail {
     for _ in 0..300 {
         if let Some(mail) = stage.mailbox.mails_to("ann@example.org").get(count - 1) {
             return mail.clone();
@@ -198,7 +198,7 @@ async fn mail(stage: &Stage, count: usize) -> Mail {
     panic!("e-mail {count} did not arrive");
 }
 
-fn code(mail: &Mail) -> String {
+pub(crate) fn code(mail: &Mail) -> String {
     let line = mail.body.lines().find_map(|line| line.strip_prefix("    "));
     line.unwrap().to_owned()
 }

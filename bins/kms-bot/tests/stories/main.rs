@@ -13,6 +13,7 @@ mod late;
 mod names;
 mod onboarding;
 mod outages;
+mod page;
 mod process;
 mod resilience;
 mod secrets;

@@ -12,7 +12,7 @@ use crate::world::{ANNS, Plays, World, coins};
 const HIGH: &str = "0x1176592e00";
 const LOW: &str = "0x1";
 
-fn rpc(world: &World, method: &str, params: Value) {
+pub(crate) fn rpc(world: &World, method: &str, params: Value) {
     world.stage.anvil.rpc(method, params).unwrap();
 }
 
@@ -32,7 +32,7 @@ async fn pending() -> World {
 }
 
 /// The base fee rises, and the bot reports that the payment waits. Returns that message.
-async fn too_expensive(world: &mut World) -> Message {
+pub(crate) async fn too_expensive(world: &mut World) -> Message {
     for _ in 0..6 {
         mine_at(world, HIGH);
     }

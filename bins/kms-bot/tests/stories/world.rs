@@ -23,7 +23,8 @@ pub(crate) struct World {
 }
 
 /// Replaces in transcripts what differs between runs.
-pub(crate) const FILTERS: [(&str, &str); 8] = [
+pub(crate) const FILTERS: [(&str, &str); 9] = [
+    ("(bot|chat)-[0-9a-f]{8}[0-9a-f-]*", "<token>"),
     (r"0x[0-9a-f]{64}", "<transaction>"),
     (r"0x[0-9a-fA-F]{40}", "<address>"),
     // The same as it is typed in other forms.

@@ -2,7 +2,7 @@
 
 import { get } from '../api.js';
 import { el, show } from '../dom.js';
-import { amount, native, short } from '../format.js';
+import { amount, date, native, short } from '../format.js';
 import { address, card, closeButton, copyButton, linkTo, note, sign, when } from '../parts.js';
 import { has, rich, t } from '../texts.js';
 
@@ -39,6 +39,10 @@ function states(account, recovery) {
       ? rich('home.unfreezes', { time: when(account.unfreezes_at) })
       : t('home.frozenbyowner');
     notes.push(note('warning', el('p', {}, text), !account.unfreezes_at && linkTo('l', t('home.unfreeze'), 'link')));
+  }
+  if (account.created_by) {
+    notes.push(note('warning', el('p', {},
+      rich('home.madeby', { date: when(account.created_at, date), token: account.created_by }))));
   }
   if (account.leaves_page_at) {
     const text = rich('home.leaves', { time: when(account.leaves_page_at) });

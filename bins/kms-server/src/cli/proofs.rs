@@ -4,8 +4,9 @@
 //! secret can make one.
 
 use anyhow::bail;
-use kms_core::launch::{Launch, LaunchVerifier, Purpose};
+use kms_core::launch::{Launch, LaunchVerifier};
 use kms_store::{AuditRow, Database};
+use kms_types::Purpose;
 
 use super::say;
 

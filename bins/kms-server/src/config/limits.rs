@@ -40,7 +40,7 @@ pub struct LimitSettings {
     /// E-mails to one account about what has happened. Those about what is still open, as
     /// recoveries and codes, are not counted.
     pub emails: Rate,
-    /// Wallets that one caller creates.
+    /// Wallets that one bearer token creates, and wallets that are created on the page.
     pub onboardings: Rate,
     /// Quotes of one account, of which one may follow the other quickly.
     pub quotes: Rate,
@@ -193,7 +193,7 @@ impl Default for LimitSettings {
             email_codes: rate(5, Unit::Day),
             codes_to_an_address: rate(5, Unit::Day),
             emails: rate(30, Unit::Day),
-            onboardings: rate(300, Unit::Minute),
+            onboardings: rate(10, Unit::Minute),
             quotes: rate(60, Unit::Minute),
             quotes_a_day: rate(1_000, Unit::Day),
             reads: rate(2_000, Unit::Second),

@@ -10,9 +10,9 @@ use actix_web::http::header::AUTHORIZATION;
 use actix_web::web::Data;
 use actix_web::{FromRequest, HttpRequest};
 use kms_core::audit::Caller;
-use kms_core::launch::{self, Launch, Purpose};
+use kms_core::launch::{self, Launch};
 use kms_store::OpenedLaunch;
-use kms_types::{AccountRef, ErrorCode, LaunchKey, RecoveryId, Timestamp, TransferId};
+use kms_types::{AccountRef, ErrorCode, LaunchKey, Purpose, RecoveryId, Timestamp, TransferId};
 
 use crate::clock;
 use crate::error::{ApiError, Defect};

@@ -1,13 +1,13 @@
-//! Leaving the vault page.
+//! Where owners type their passwords, and leaving the vault page.
 
 use std::sync::Arc;
 
 use actix_web::web::Data;
-use actix_web::{HttpResponse, delete};
+use actix_web::{HttpResponse, delete, get};
 use kms_core::audit::Caller;
 use kms_store::RateLimit;
 use kms_types::AccountRef;
-use kms_types::wire::{self, LeavePage};
+use kms_types::wire::{self, LeavePage, Passwords};
 
 use crate::auth::Chat;
 use crate::body::Segment;
@@ -17,10 +17,26 @@ use crate::rate_limits::admit;
 use crate::routes::accounts::show;
 use crate::state::{State, detached};
 
-crate::openapi::resource!(keep);
+crate::openapi::resource!(keep, passwords);
 
 /// Each sends e-mails, and one more when it is cancelled.
 const LEAVES_A_DAY: u32 = 5;
+
+/// Returns where owners type their passwords: whether this token may pass them on, and the link of
+/// the vault page.
+#[utoipa::path(
+    operation_id = "read_passwords",
+    tag = "accounts",
+    security(("token" = ["chat"])),
+    responses(
+        (status = 200, description = "Where owners type their passwords", body = Passwords),
+    )
+)]
+#[get("/passwords")]
+pub(crate) async fn passwords(chat: Chat, state: Data<State>) -> HttpResponse {
+    let by_token = chat.passes_passwords();
+    HttpResponse::Ok().json(Passwords { by_token, page: state.app.clone() })
+}
 
 /// Cancels the request of the owner that bearer tokens may act for the account again. Requires no
 /// password. A repeat changes nothing.

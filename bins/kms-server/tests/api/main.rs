@@ -39,6 +39,7 @@ mod slow;
 mod statements;
 mod stolen_token;
 mod supervision;
+mod thief;
 mod tokens;
 mod transfers;
 mod transport;

@@ -29,6 +29,7 @@ pub(crate) const NOTHING: &str = "00000000-0000-4000-8000-000000000000";
 pub(crate) struct World {
     pub(crate) test: TestServer,
     telegram: MiniApps,
+    bot: i64,
 }
 
 #[expect(clippy::disallowed_methods, reason = "Telegram has a clock of its own")]
@@ -42,13 +43,18 @@ pub(crate) fn code<T: std::fmt::Debug>(result: Result<T, ClientError>) -> Option
 
 impl World {
     pub(crate) async fn new(stores: Stores) -> Self {
+        Self::of_bot(stores, VAULT_BOT).await
+    }
+
+    /// The page is the Mini App of this bot.
+    pub(crate) async fn of_bot(stores: Stores, bot: i64) -> Self {
         let mut env = TestEnv::new(stores).unwrap();
         let telegram = MiniApps::new().unwrap();
-        env.page.bots = vec![VAULT_BOT.try_into().unwrap()];
+        env.page.bots = vec![bot.try_into().unwrap()];
         env.page.telegram_key = telegram.public_key().parse().unwrap();
         env.limits.launches = "1000/minute".parse().unwrap();
         env.recovery.unfreeze_wait = Duration::from_secs(8);
-        Self { test: TestServer::start(env).await, telegram }
+        Self { test: TestServer::start(env).await, telegram, bot }
     }
 
     pub(crate) fn signed(&self, bot: i64, user: i64, start_param: &str, at: u64) -> String {
@@ -68,7 +74,7 @@ impl World {
     }
 
     pub(crate) async fn open(&self, user: i64, start_param: &str) -> Vault {
-        let init_data = self.signed(VAULT_BOT, user, start_param, now());
+        let init_data = self.signed(self.bot, user, start_param, now());
         self.open_with(&init_data, &LaunchKey::random()).await.unwrap()
     }
 
@@ -348,7 +354,7 @@ async fn openings_are_limited_before_and_after_their_signature_is_checked() {
     env.page.telegram_key = telegram.public_key().parse().unwrap();
     env.limits.launches = "2/hour".parse().unwrap();
     env.limits.all_launches = "6/hour".parse().unwrap();
-    let world = World { test: TestServer::start(env).await, telegram };
+    let world = World { test: TestServer::start(env).await, telegram, bot: VAULT_BOT };
     let open = async |bot, user| {
         let init_data = world.signed(bot, user, "", now());
         world.open_with(&init_data, &LaunchKey::random()).await

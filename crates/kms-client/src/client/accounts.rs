@@ -2,8 +2,8 @@
 
 use kms_types::AccountRef;
 use kms_types::wire::{
-    Account, Balance, ChangePassword, CreateAccount, ExportKey, ExportedKey, SeenUsernames,
-    Unfreeze,
+    Account, Balance, ChangePassword, CreateAccount, ExportKey, ExportedKey, Passwords,
+    SeenUsernames, Unfreeze,
 };
 use reqwest::Method;
 
@@ -81,6 +81,16 @@ impl Client {
     /// [`ClientError`]: the server refused, or its response did not arrive.
     pub async fn keep_page_only(&self, account: AccountRef) -> Result<Account, ClientError> {
         self.send(Method::DELETE, &["accounts", &account.to_string(), "leave-page"], &()).await
+    }
+
+    /// Returns where owners type their passwords.
+    ///
+    /// `GET /v1/passwords`.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the server refused, or its response did not arrive.
+    pub async fn passwords(&self) -> Result<Passwords, ClientError> {
+        self.get(&["passwords"], &[]).await
     }
 
     /// Requests that the owner's freeze is lifted after a wait.

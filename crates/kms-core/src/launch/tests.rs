@@ -141,33 +141,6 @@ fn signed_nonsense_is_refused() {
 }
 
 #[test]
-fn a_purpose_has_one_text() {
-    let (transfer, recovery) = (TransferId::random(), RecoveryId::random());
-    for purpose in [
-        Purpose::NewWallet,
-        Purpose::Confirm(transfer),
-        Purpose::SpeedUp(transfer),
-        Purpose::ChangePassword,
-        Purpose::RequestRecovery,
-        Purpose::Recover(recovery),
-        Purpose::Email,
-        Purpose::Export,
-        Purpose::Lift,
-        Purpose::Home,
-    ] {
-        let text = purpose.to_string();
-        assert_eq!(text.parse(), Ok(purpose));
-        // A link of Telegram holds these characters alone, and 512 of them.
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-        assert!(text.len() <= 512 && text.bytes().all(is_plain), "{text}");
-    }
-    let upper = format!("c{}", transfer.to_string().to_uppercase());
-    for bad in ["N", "n1", "c", "cx", "r", "é", " ", "start", &format!("x{transfer}"), &upper] {
-        assert_eq!(bad.parse::<Purpose>(), Err(LaunchError::NoPurpose), "{bad}");
-    }
-}
-
-#[test]
 fn keys_are_named_or_in_hex() {
     for (text, key) in [("production", TelegramKey::PRODUCTION), ("test", TelegramKey::TEST)] {
         assert_eq!((text.parse(), format!("{key:?}").as_str()), (Ok(key), text));

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Transfer;
-use crate::{LaunchKey, PasswordHash, TelegramId, Timestamp};
+use crate::{AppLink, LaunchKey, PasswordHash, TelegramId, Timestamp};
 
 /// `POST /app/v1/launches`: opens the page. A repeat with the same key returns the same.
 #[derive(Serialize, Deserialize)]
@@ -49,6 +49,18 @@ pub struct OwnSign {
 pub struct NewWallet {
     /// The password, as the page stretched it.
     pub password_hash: PasswordHash,
+}
+
+/// `GET /v1/passwords`: where owners type their passwords.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Passwords {
+    /// Whether the caller's token may pass on what owners typed elsewhere, for accounts that are
+    /// not page-only.
+    pub by_token: bool,
+    /// The link of the vault page at Telegram, if the operator has configured it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<AppLink>,
 }
 
 /// A transfer to confirm, from the database.

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use kms_client::ClientError;
 use kms_types::wire::{ConfirmTransfer, Transfer, TransferState, Warning};
-use kms_types::{Amount, Asset, QuoteAmount, Recipient, TransferId, TypedRecipient, Wei};
+use kms_types::{Amount, Asset, Purpose, QuoteAmount, Recipient, TransferId, TypedRecipient, Wei};
 use teloxide_core::types::MessageId;
 
 use super::button::SendButton;
@@ -15,6 +15,7 @@ use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
 use crate::context::{Answer, Context, HandlerError, HandlerResult, Secrecy, Step};
 use crate::flow::PressResult;
+use crate::page::{OnPage, Place};
 use crate::texts::{Html, html, text};
 
 /// Asks for the password that confirms a quote. `reassigned_confirmed`: the sender knows that the
@@ -31,7 +32,9 @@ pub(super) async fn ask_password(
     let Some(transfer) = own_transfer(context, user, id).await? else {
         return Ok(Some(text!("expired-button-notice")));
     };
-    if transfer.state != TransferState::Quoted {
+    let place = Place::of(context, user.id).await?;
+    expect_on_page(context, user, message, id, &place);
+    if transfer.state != TransferState::Quoted || matches!(place, Place::Page(_)) {
         screen::show(context, user.id, message, &transfer).await?;
         return Ok(None);
     }
@@ -61,6 +64,20 @@ pub(super) async fn ask_password(
     context.expect(user.id, ConfirmPassword { transfer, terms, quote, message });
     context.telegram.edit(user.id, message, &text, Keyboard::row([cancel])).await?;
     Ok(None)
+}
+
+/// Deletes a password that the sender types although a quote is confirmed on the page.
+pub(super) fn expect_on_page(
+    context: &Context,
+    user: &User,
+    message: MessageId,
+    id: TransferId,
+    place: &Place,
+) {
+    if let Place::Page(_) = place {
+        let (purpose, resume) = (Purpose::Confirm(id), SendButton::Check(id).to_string());
+        context.expect(user.id, OnPage { purpose, resume, message: Some(message) });
+    }
 }
 
 /// Verifies once more who is paid: a username may have another holder since the quote.
@@ -159,7 +176,7 @@ impl ConfirmPassword {
 
     /// Shows the quote as it was before `Confirm` was pressed.
     async fn restore_confirm_screen(&self, context: &Context, user: &User) -> HandlerResult {
-        let keyboard = screen::quote_keyboard(&self.transfer);
+        let keyboard = screen::quote_keyboard(&self.transfer, &Place::Chat);
         Ok(context.telegram.edit(user.id, self.message, &self.quote, keyboard).await?)
     }
 }
@@ -237,5 +254,6 @@ pub(super) async fn check(
 /// Ends the step that waits for this transfer's password.
 fn end_confirmation(context: &Context, user: &User, id: TransferId) {
     context.end_step_if(user.id, |step: &ConfirmPassword| step.transfer.id == id);
+    context.end_step_if(user.id, |step: &OnPage| step.purpose == Purpose::Confirm(id));
     speed_up::end(context, user, id);
 }

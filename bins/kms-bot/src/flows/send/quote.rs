@@ -5,13 +5,14 @@ use kms_types::wire::{Account, QuoteTransfer};
 use kms_types::{Asset, QuoteAmount, Recipient, TelegramId, TransferId, TypedRecipient, Username};
 use teloxide_core::types::MessageId;
 
-use super::screen;
 use super::terms::ClientRef;
+use super::{confirm, screen};
 use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
 use crate::chat::telegram::Profile;
 use crate::context::{Context, HandlerResult};
 use crate::format;
+use crate::page::Place;
 use crate::problems::problem;
 use crate::texts::{Html, html};
 
@@ -55,7 +56,9 @@ pub(super) async fn quote_in(
         let transfer = context.kms.quote(&body).await?;
         let network = context.network.of_chain(transfer.chain_id).await?;
         let text = screen::quote(&transfer, &network, display_name.as_deref());
-        Ok((text, screen::quote_keyboard(&transfer)))
+        let place = Place::of(context, user.id).await?;
+        confirm::expect_on_page(context, user, message, transfer.id, &place);
+        Ok((text, screen::quote_keyboard(&transfer, &place)))
     };
     let (text, keyboard) = match quoted.await {
         Ok(shown) => shown,

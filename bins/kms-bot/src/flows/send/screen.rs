@@ -1,9 +1,10 @@
 //! The message that shows a transfer, from its quote to its end.
 
+use kms_client::ClientError;
 use kms_types::wire::{
     Network, Party, Transfer, TransferFailure, TransferState, Wait, WaitReason, Warning,
 };
-use kms_types::{TelegramId, Token, Wei};
+use kms_types::{Purpose, TelegramId, Token, Wei};
 use teloxide_core::types::MessageId;
 
 use super::button::SendButton;
@@ -12,6 +13,7 @@ use crate::chat::keyboard::Keyboard;
 use crate::chat::telegram::TelegramError;
 use crate::context::{Context, HandlerResult};
 use crate::format::{self, amount, at_most, coins, date, symbol, time};
+use crate::page::Place;
 use crate::texts::{Html, Text, html, text};
 
 /// Shows a transfer's current state in its message, or in a new one if that no longer exists.
@@ -21,7 +23,7 @@ pub(crate) async fn show(
     message: MessageId,
     transfer: &Transfer,
 ) -> HandlerResult {
-    let (text, keyboard) = screen(transfer, &context.network.of_chain(transfer.chain_id).await?);
+    let (text, keyboard) = screen(context, user, transfer).await?;
     let current = current_message(context, user, message, transfer);
     context.show_payment(user, current, transfer, &text, keyboard).await
 }
@@ -44,7 +46,7 @@ pub(crate) async fn update(
     message: MessageId,
     transfer: &Transfer,
 ) -> HandlerResult {
-    let (text, keyboard) = screen(transfer, &context.network.of_chain(transfer.chain_id).await?);
+    let (text, keyboard) = screen(context, user, transfer).await?;
     let current = current_message(context, user, message, transfer);
     match context.telegram.edit(user, current, &text, keyboard).await {
         Err(TelegramError::Refused(_)) => Ok(()),
@@ -53,12 +55,16 @@ pub(crate) async fn update(
 }
 
 /// The buttons of a quote.
-pub(super) fn quote_keyboard(transfer: &Transfer) -> Keyboard {
+pub(super) fn quote_keyboard(transfer: &Transfer, place: &Place) -> Keyboard {
     let fingerprint = Terms::of(transfer).fingerprint();
-    Keyboard::row([
-        SendButton::Confirm { transfer: transfer.id, fingerprint }.labelled(),
-        SendButton::Cancel(transfer.id).labelled(),
-    ])
+    let cancel = SendButton::Cancel(transfer.id).labelled();
+    match place {
+        Place::Chat => {
+            let confirm = SendButton::Confirm { transfer: transfer.id, fingerprint }.labelled();
+            Keyboard::row([confirm, cancel])
+        }
+        Place::Page(link) => link.keyboard(Purpose::Confirm(transfer.id)).and_row([cancel]),
+    }
 }
 
 /// The text of a quote. `display_name` is the recipient's first name at Telegram.
@@ -155,48 +161,58 @@ pub(crate) fn explorer_link(explorer: &str, hash: &str) -> String {
     format!("{explorer}/tx/{hash}")
 }
 
-fn screen(transfer: &Transfer, network: &Network) -> (Html, Keyboard) {
-    match transfer.state {
-        TransferState::Quoted => (quote(transfer, network, None), quote_keyboard(transfer)),
+async fn screen(
+    context: &Context,
+    user: TelegramId,
+    transfer: &Transfer,
+) -> Result<(Html, Keyboard), ClientError> {
+    let network = context.network.of_chain(transfer.chain_id).await?;
+    let explorer = explorer_keyboard(transfer, &network);
+    Ok(match transfer.state {
+        TransferState::Quoted => {
+            let place = Place::of(context, user).await?;
+            (quote(transfer, &network, None), quote_keyboard(transfer, &place))
+        }
         TransferState::Expired => {
             let renew = SendButton::Renew(transfer.id).labelled();
-            (outcome(transfer, network), Keyboard::row([renew]))
+            (outcome(transfer, &network), Keyboard::row([renew]))
         }
         TransferState::Signed | TransferState::Broadcast => {
-            let keyboard = ways_out(transfer)
-                .into_iter()
-                .fold(explorer_keyboard(transfer, network), |keyboard, button| {
-                    keyboard.and_row([button.labelled()])
-                });
-            (outcome(transfer, network), keyboard)
+            let keyboard = match &transfer.wait {
+                Some(wait) => {
+                    with_ways_out(explorer, transfer, wait, &Place::of(context, user).await?)
+                }
+                None => explorer,
+            };
+            (outcome(transfer, &network), keyboard)
         }
         TransferState::Mined
         | TransferState::Final
         | TransferState::Failed
         | TransferState::Cancelled
-        | TransferState::Unknown => {
-            (outcome(transfer, network), explorer_keyboard(transfer, network))
-        }
-    }
+        | TransferState::Unknown => (outcome(transfer, &network), explorer),
+    })
 }
 
-/// The buttons of a payment that waits.
-fn ways_out(transfer: &Transfer) -> Vec<SendButton> {
-    let Some(Wait { reason, .. }) = transfer.wait else { return Vec::new() };
-    let mut buttons = match reason {
+/// Adds the buttons of a payment that waits.
+fn with_ways_out(keyboard: Keyboard, transfer: &Transfer, wait: &Wait, place: &Place) -> Keyboard {
+    let keyboard = match wait.reason {
         // Higher prices do not help against these.
-        WaitReason::Funds | WaitReason::EarlierTransfer | WaitReason::ChainStalled => Vec::new(),
+        WaitReason::Funds | WaitReason::EarlierTransfer | WaitReason::ChainStalled => keyboard,
         WaitReason::Fee
         | WaitReason::RefusedGasLimit
         | WaitReason::RefusedTipTooLow
         | WaitReason::RefusedFeeTooHigh
         | WaitReason::RefusedOther
-        | WaitReason::Unknown => vec![SendButton::SpeedUp(transfer.id)],
+        | WaitReason::Unknown => match place {
+            Place::Chat => keyboard.and_row([SendButton::SpeedUp(transfer.id).labelled()]),
+            Place::Page(link) => link.button(keyboard, Purpose::SpeedUp(transfer.id)),
+        },
     };
-    if transfer.cancel_requested_at.is_none() {
-        buttons.push(SendButton::Cancel(transfer.id));
+    match transfer.cancel_requested_at {
+        None => keyboard.and_row([SendButton::Cancel(transfer.id).labelled()]),
+        Some(_) => keyboard,
     }
-    buttons
 }
 
 fn explorer_keyboard(transfer: &Transfer, network: &Network) -> Keyboard {

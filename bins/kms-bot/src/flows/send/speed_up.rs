@@ -13,6 +13,7 @@ use crate::chat::keyboard::Keyboard;
 use crate::context::{Answer, Context, HandlerError, HandlerResult, Secrecy, Step};
 use crate::flow::PressResult;
 use crate::format::{amount, at_most};
+use crate::page::Place;
 use crate::problems::problem;
 use crate::texts::{Html, html, text};
 
@@ -27,7 +28,8 @@ pub(super) async fn ask_password(
     let Some(transfer) = own_transfer(context, user, id).await? else {
         return Ok(Some(text!("expired-button-notice")));
     };
-    if !matches!(transfer.state, TransferState::Signed | TransferState::Broadcast) {
+    let is_pending = matches!(transfer.state, TransferState::Signed | TransferState::Broadcast);
+    if !is_pending || matches!(Place::of(context, user.id).await?, Place::Page(_)) {
         screen::show(context, user.id, message, &transfer).await?;
         return Ok(None);
     }
