@@ -116,7 +116,7 @@ create table transfers (
     -- True; null once another transfer may take the nonce, because the block that used it was
     -- removed after the signed bytes had been erased. Nulls are distinct in the unique index.
     nonce_held boolean default true,
-    tx_hash {{bytes}} unique,
+    tx_hash {{bytes}},
     block bigint,
     fee text,
     -- The units received, where a token kept a part of the transfer.

@@ -333,10 +333,12 @@ pub trait TransferStore: Send + Sync {
         mined: u64,
     ) -> Result<Outgoing, StoreError>;
 
-    /// Returns the limit that refuses the transfer at its maximum fee, if any.
+    /// Returns the limit that refuses the transfer at its maximum fee, if any, of an account that
+    /// was last recovered at this time.
     async fn over_limit(
         &self,
         transfer: Transfer,
+        recovered: Option<Timestamp>,
         rules: SpendingRules,
         now: Timestamp,
     ) -> Result<Option<OverLimit>, StoreError>;

@@ -2,7 +2,7 @@
 
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
-use diesel::sql_types::BigInt;
+use diesel::sql_types::{BigInt, Nullable};
 use kms_core::account::{Account, SeenNames};
 use kms_core::audit::Details;
 use kms_core::ports::StoreError;
@@ -35,7 +35,7 @@ pub struct Resolved {
 /// A claim as it is stored.
 #[derive(Clone, Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = names, treat_none_as_null = true)]
-struct Row {
+pub(crate) struct Row {
     telegram_id: i64,
     canonical: String,
     shown: String,
@@ -148,24 +148,27 @@ fn history(
         .order(names::id)
         .select(Row::as_select())
         .load(connection)?;
-    verify_history(&rows, keys).inspect_err(|error| {
-        if let StoreError::Tampered { .. } | StoreError::Corrupt { .. } = error {
-            integrity_alarm(error, AlarmContext { record: Some(canonical), ..Default::default() });
-        }
-    })?;
+    verify_history(&rows, canonical, keys)?;
     Ok(rows)
 }
 
-fn verify_history(rows: &[Row], keys: &ServerKeys) -> Result<(), StoreError> {
-    let mut previous = FIRST;
-    for row in rows {
-        row.verify(keys)?;
-        if row.previous != previous {
-            return Err(row.row_ref().not_verified(RowMacError::Mismatch));
+fn verify_history(rows: &[Row], canonical: &str, keys: &ServerKeys) -> Result<(), StoreError> {
+    let verify = || {
+        let mut previous = FIRST;
+        for row in rows {
+            row.verify(keys)?;
+            if row.previous != previous {
+                return Err(row.row_ref().not_verified(RowMacError::Mismatch));
+            }
+            previous = row.digest();
         }
-        previous = row.digest();
-    }
-    Ok(())
+        Ok(())
+    };
+    verify().inspect_err(|error| {
+        if let StoreError::Tampered { .. } | StoreError::Corrupt { .. } = error {
+            integrity_alarm(error, AlarmContext { record: Some(canonical), ..Default::default() });
+        }
+    })
 }
 
 fn active(history: &[Row]) -> Result<Option<Claim>, StoreError> {
@@ -272,25 +275,34 @@ fn known(
     observation: &Observation,
     keys: &ServerKeys,
 ) -> Result<Known, Failure> {
+    #[derive(QueryableByName)]
+    struct Seen {
+        #[diesel(sql_type = BigInt)]
+        seen_at: i64,
+        #[diesel(sql_type = Nullable<BigInt>)]
+        proved_at: Option<i64>,
+    }
     let Observation { holder, usernames, .. } = observation;
     // Written first: the row lock serializes the observations of one holder.
-    diesel::sql_query(
+    let last: Seen = diesel::sql_query(
         "insert into name_observations (telegram_id, seen_at) values ($1, -1) \
-         on conflict (telegram_id) do update set seen_at = name_observations.seen_at",
+         on conflict (telegram_id) do update set seen_at = name_observations.seen_at \
+         returning seen_at, proved_at",
     )
     .bind::<BigInt, _>(holder.as_i64())
-    .execute(connection)?;
-    let (last_seen, last_proved): (i64, Option<i64>) = name_observations::table
-        .find(holder.as_i64())
-        .select((name_observations::seen_at, name_observations::proved_at))
-        .first(connection)?;
+    .get_result(connection)?;
     let mut observed = Vec::new();
     for username in usernames.iter() {
         observed.push(known_name(connection, username, *holder, keys)?);
     }
-    let last_seen = Some(Timestamp(last_seen)).filter(|last| last.0 >= 0);
-    let own_claims = claims_of(connection, *holder, keys)?;
-    Ok(Known { last_seen, last_proved: last_proved.map(Timestamp), own_claims, observed })
+    let last_seen = Some(Timestamp(last.seen_at)).filter(|last| last.0 >= 0);
+    let last_proved = last.proved_at.map(Timestamp);
+    Ok(Known {
+        last_seen,
+        last_proved,
+        own_claims: claims_of(connection, *holder, keys)?,
+        observed,
+    })
 }
 
 fn known_name(
@@ -463,20 +475,18 @@ impl Database {
     ) -> Result<Option<Resolved>, StoreError> {
         let (name, keys) = (name.clone(), self.keys.clone());
         self.blocking(move |connection| {
-            let history = history(connection, &name.canonical(), &keys)?;
+            let canonical = name.canonical();
+            let found = rows::with_claims(connection, &canonical)?;
+            let (history, accounts): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+            verify_history(&history, &canonical, &keys)?;
             let Some(claim) = active(&history)? else { return Ok(None) };
             // `None`: the holder may have no wallet.
-            let account = rows::find(connection, claim.holder.into(), &keys)?;
+            let Some(account) = accounts.into_iter().flatten().next() else { return Ok(None) };
+            let account = rows::parse(account, &keys)?;
             let reassigned_at = name_service::reassigned_at(&claim, now);
             let payable_from = name_service::payable_from(&claim, now);
             let Claim { username, proved_at, .. } = claim;
-            Ok(account.map(|account| Resolved {
-                username,
-                account,
-                reassigned_at,
-                proved_at,
-                payable_from,
-            }))
+            Ok(Some(Resolved { username, account, reassigned_at, proved_at, payable_from }))
         })
         .await
     }

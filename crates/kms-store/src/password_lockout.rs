@@ -36,10 +36,11 @@ impl PasswordGate for Database {
         account: AccountId,
         now: Timestamp,
     ) -> Result<PasswordGateDecision, StoreError> {
-        let least = self.dialect.least();
+        let (least, unsynced) = (self.dialect.least(), self.dialect.without_waiting_for_disk());
+        // The INTENT, which is written before the password is tried, makes it durable.
         let statement = format!(
             "insert into password_attempts (account_id, failures, locked_until) \
-             values ($1, 1, 0) \
+             select $1, 1, 0 where {unsynced} \
              on conflict (account_id) do update set \
              failures = password_attempts.failures + 1, \
              locked_until = case when password_attempts.failures < 4 then 0 else $2 + {least}( \

@@ -59,7 +59,8 @@ impl RateLimit {
 }
 
 impl Database {
-    /// Takes a token from the key's bucket, or returns when it has one again.
+    /// Takes a token from the key's bucket, or returns when it has one again. A crash of the
+    /// database may refill the tokens of its last half second.
     ///
     /// # Errors
     /// When the database does not answer. The caller must refuse the request then.
@@ -69,7 +70,8 @@ impl Database {
         limit: RateLimit,
     ) -> Result<Result<(), Duration>, StoreError> {
         let (key, dialect) = (hashed(key), self.dialect);
-        self.blocking(move |connection| Ok(take(connection, dialect, &key, limit)?)).await
+        let unsynced = dialect.without_waiting_for_disk();
+        self.blocking(move |connection| Ok(take(connection, dialect, &key, limit, unsynced)?)).await
     }
 
     /// Takes a token from the bucket of each key, or from none of them. Repeats with the same id
@@ -94,10 +96,10 @@ impl Database {
             let taken = all_or_nothing(connection, |connection| {
                 for (index, [(once_key, once), (key, limit)]) in keys.iter().enumerate() {
                     // Written first: the row lock serializes concurrent repeats.
-                    if take(connection, dialect, once_key, *once)?.is_err() {
+                    if take(connection, dialect, once_key, *once, SYNCED)?.is_err() {
                         continue;
                     }
-                    if let Err(wait) = take(connection, dialect, key, *limit)? {
+                    if let Err(wait) = take(connection, dialect, key, *limit, SYNCED)? {
                         refused = Some(RateLimitExceeded { index, wait });
                         return Ok(false);
                     }
@@ -136,8 +138,11 @@ pub(crate) fn take_within(
     key: &str,
     limit: RateLimit,
 ) -> Result<Result<(), Duration>, Error> {
-    take(connection, dialect, &hashed(key), limit)
+    take(connection, dialect, &hashed(key), limit, SYNCED)
 }
+
+/// The condition of a transaction that waits for the disk.
+const SYNCED: &str = "true";
 
 /// Hashes a key, which may contain personal data.
 fn hashed(key: &str) -> String {
@@ -149,6 +154,7 @@ fn take(
     dialect: Dialect,
     key: &str,
     limit: RateLimit,
+    commit: &str,
 ) -> Result<Result<(), Duration>, Error> {
     #[derive(QueryableByName)]
     struct Wait {
@@ -169,7 +175,7 @@ fn take(
     );
     let next = format!("{tat} + $2");
     let taken = diesel::sql_query(format!(
-        "insert into rate_limits (key, tat) values ($1, {now} + $2) \
+        "insert into rate_limits (key, tat) select $1, {now} + $2 where {commit} \
          on conflict (key) do update set tat = {next} where {next} <= {now} + $3"
     ))
     .bind::<Text, _>(key)

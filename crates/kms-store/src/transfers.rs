@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
-use diesel::sql_types::{BigInt, Bool, Text};
+use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use kms_chain::follower::BlockRef;
 use kms_chain::ports::{
     ChainView, ChoosePrices, Due, Inserted, PaidBefore, Progress, ReplaceOutcome, Sign, SignAgain,
@@ -329,8 +329,11 @@ fn was_notified(connection: &mut AnyConnection, transfer: &Transfer) -> Result<b
 #[async_trait]
 impl TransferStore for Database {
     async fn insert_quote(&self, quote: Transfer) -> Result<Inserted, StoreError> {
+        // A quote that is lost was not signed: what precedes a signature makes it durable.
+        let unsynced = self.dialect.without_waiting_for_disk();
         self.blocking(move |connection| {
-            let row = Row::try_from(&quote)?;
+            let nonce_held = sql::<Nullable<Bool>>(&format!("case when {unsynced} then true end"));
+            let row = (Row::try_from(&quote)?, transfers::nonce_held.eq(nonce_held));
             match diesel::insert_into(transfers::table).values(row).execute(connection) {
                 Ok(_) => Ok(Inserted::New),
                 Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => {
@@ -360,9 +363,8 @@ impl TransferStore for Database {
                 return Ok(None);
             }
             if !step(connection, id, TransferState::Quoted, Change::Cancel)? {
-                connection.transaction(|connection| {
-                    advance::advance(connection, id, Progress::CancellationRequested, now)
-                })?;
+                let progress = Progress::CancellationRequested;
+                advance::advance(connection, dialect, id, progress, now)?;
             }
             find(connection, id)
         })
@@ -430,10 +432,9 @@ impl TransferStore for Database {
         progress: Progress,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.blocking(move |connection| {
-            connection.transaction(|connection| advance::advance(connection, id, progress, now))
-        })
-        .await
+        let dialect = self.dialect;
+        self.blocking(move |connection| advance::advance(connection, dialect, id, progress, now))
+            .await
     }
 
     async fn claim_due(
@@ -467,12 +468,12 @@ impl TransferStore for Database {
     async fn over_limit(
         &self,
         transfer: Transfer,
+        recovered: Option<Timestamp>,
         rules: SpendingRules,
         now: Timestamp,
     ) -> Result<Option<OverLimit>, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            let recovered = spending_limits::recovered_at(connection, &keys, &transfer)?;
             spending_limits::over_limit(connection, &keys, (&transfer, recovered), &rules, now)
         })
         .await

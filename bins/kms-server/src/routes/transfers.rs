@@ -92,6 +92,7 @@ pub(crate) async fn quote(
     let request = QuoteRequest {
         id: body.id,
         from: party(&sender),
+        recovered_at: sender.recovered_at,
         to,
         asked,
         amount: body.amount,

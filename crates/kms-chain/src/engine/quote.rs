@@ -24,6 +24,8 @@ pub struct QuoteRequest {
     pub id: TransferId,
     /// The sender; its account is set.
     pub from: Party,
+    /// When the sender's account was last recovered.
+    pub recovered_at: Option<Timestamp>,
     /// The recipient.
     pub to: Party,
     /// The request as the client wrote it, with the asset.
@@ -138,8 +140,8 @@ impl Transfers {
         let facts = self.facts(sender, &request, token).await?;
         let transfer = self.price(&request, facts, now).await?;
         // Checked again when it is signed; checked here before the sender enters a password.
-        let rules = self.spending.clone();
-        if let Some(over) = self.store.over_limit(transfer.clone(), rules, now).await? {
+        let (recovered, rules) = (request.recovered_at, self.spending.clone());
+        if let Some(over) = self.store.over_limit(transfer.clone(), recovered, rules, now).await? {
             return Err(QuoteError::OverLimit(Box::new(over)));
         }
         match self.store.insert_quote(transfer.clone()).await? {

@@ -350,6 +350,7 @@ pub(crate) fn request(from: &Account, to: Party, amount: &str) -> QuoteRequest {
     QuoteRequest {
         id: TransferId::random(),
         from: party(from),
+        recovered_at: from.recovered_at,
         asked: Asked {
             to: to.address.to_string(),
             amount: amount.to_owned(),

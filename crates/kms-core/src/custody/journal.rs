@@ -87,6 +87,13 @@ impl Journal {
         Ok(())
     }
 
+    /// Writes an INTENT for a password that was counted as an attempt, also after another one: with
+    /// it, the database makes the count durable.
+    pub(super) async fn intent_of_attempt(&mut self) -> Result<(), StoreError> {
+        self.intended = false;
+        self.intent().await
+    }
+
     /// Records that a correct password cancelled a recovery.
     pub(super) async fn record_cancelled_recovery(&self, recovery: RecoveryId) {
         let (action, phase) = (Action::CancelRecovery(recovery), Phase::Outcome("ok"));

@@ -140,7 +140,7 @@ impl Custody {
             self.cancel_while_locked(account, password, permit, now, journal).await?;
             return Err(CustodyError::Locked { until });
         }
-        if let Err(error) = journal.intent().await {
+        if let Err(error) = journal.intent_of_attempt().await {
             // Without an audit no password is tried; the outage must not lock accounts.
             if let Err(error) = self.ports.gate.refund_attempt(account.id).await {
                 tracing::warn!(
@@ -211,7 +211,7 @@ impl Custody {
         if !self.ports.gate.count_attempt_while_locked(account.id).await? {
             return Ok(());
         }
-        journal.intent().await?;
+        journal.intent_of_attempt().await?;
         let (sealer, wallet) = (Arc::clone(&self.sealer), account.wallet.clone());
         let password = PasswordHash::fill(|bytes| bytes.copy_from_slice(password.expose()));
         let is_correct = permit.run(move || sealer.derive(&wallet, &password).is_ok()).await?;

@@ -67,6 +67,18 @@ async fn two_concurrent_changes_have_one_winner() {
     assert!(opens(&world, 1, "new").await.is_ok());
 }
 
+/// The INTENT of a creation precedes the count of the attempt, so it does not make it durable.
+#[tokio::test]
+async fn a_creation_that_another_one_preceded_is_an_attempt_with_its_own_intent() {
+    let world = World::new(KDF).await;
+    let (one, two) = tokio::join!(world.create(1, "one"), world.create(1, "two"));
+    assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
+    let lost = one.err().or(two.err()).unwrap();
+    assert!(matches!(lost, CustodyError::AccountExists), "{lost}");
+    let audit = world.audit().await;
+    assert_eq!(audit.iter().filter(|(phase, _)| phase == "intent").count(), 3, "{audit:?}");
+}
+
 #[tokio::test]
 async fn a_forgotten_password_is_replaced_by_the_kms_key() {
     let world = World::new(KDF).await;

@@ -15,7 +15,8 @@ use kms_types::{AccountId, AccountRef, EthAddress, Timestamp};
 use super::mac::with_account_fields;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure};
-use crate::schema::{accounts, wallets};
+use crate::names::Row as Claim;
+use crate::schema::{accounts, names, wallets};
 use crate::server_keys::{BATCH, StaleMac};
 
 /// The joined account query; callers append a `filter`. Uses the query builder, so that diesel
@@ -37,11 +38,11 @@ macro_rules! joined {
 pub(super) use joined;
 
 /// An account, its wallet, and the username of its owner that is shown.
-pub(super) type Row = (AccountRow, WalletRow, Option<String>);
+pub(crate) type Row = (AccountRow, WalletRow, Option<String>);
 
 #[derive(Clone, Queryable, Selectable)]
 #[diesel(table_name = accounts)]
-pub(super) struct AccountRow {
+pub(crate) struct AccountRow {
     pub(super) id: String,
     telegram_id: i64,
     state: String,
@@ -63,7 +64,7 @@ pub(super) struct AccountRow {
 
 #[derive(Clone, Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = wallets, primary_key(account_id))]
-pub(super) struct WalletRow {
+pub(crate) struct WalletRow {
     account_id: String,
     address: String,
     public_key: Vec<u8>,
@@ -99,6 +100,38 @@ pub(super) fn row(
     }
     .optional()?;
     Ok(row)
+}
+
+/// Reads all claims on a username, oldest first, the active one with its holder's account.
+pub(crate) fn with_claims(
+    connection: &mut AnyConnection,
+    canonical: &str,
+) -> Result<Vec<(Claim, Option<Row>)>, Failure> {
+    type Found = (Claim, Option<AccountRow>, Option<WalletRow>, Option<String>);
+    let own = diesel::alias!(names as own_names);
+    let shown = own
+        .filter(own.field(names::telegram_id).eq(names::telegram_id))
+        .filter(own.field(names::ended_at).is_null())
+        .order(own.field(names::position))
+        .select(own.field(names::shown))
+        .single_value();
+    let holder = accounts::telegram_id.eq(names::telegram_id).and(names::ended_at.is_null());
+    let found: Vec<Found> = names::table
+        .left_join(accounts::table.on(holder))
+        .left_join(wallets::table.on(wallets::account_id.eq(accounts::id)))
+        .filter(names::canonical.eq(canonical))
+        .order(names::id)
+        .select((
+            Claim::as_select(),
+            Option::<AccountRow>::as_select(),
+            Option::<WalletRow>::as_select(),
+            shown,
+        ))
+        .load(connection)?;
+    let joined = |(claim, account, wallet, shown): Found| {
+        (claim, account.zip(wallet).map(|(account, wallet)| (account, wallet, shown)))
+    };
+    Ok(found.into_iter().map(joined).collect())
 }
 
 /// Returns the next accounts whose MAC is under an older version of the row key.
@@ -319,7 +352,7 @@ pub(super) fn without_mac((account, wallet, _shown): Row) -> Result<Account, Sto
     })
 }
 
-pub(super) fn parse(
+pub(crate) fn parse(
     (account, wallet, shown): Row,
     keys: &ServerKeys,
 ) -> Result<Account, StoreError> {

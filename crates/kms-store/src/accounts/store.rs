@@ -28,23 +28,18 @@ impl AccountStore for Database {
     async fn create_account(&self, new: NewAccount) -> Result<bool, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            connection.transaction(|connection| {
+            // A unique violation is that of the account: an observation tries again after its own.
+            inserted(connection.transaction(|connection| {
                 let NewAccount { account, names: seen } = new;
-                // A savepoint, so that a unique violation does not abort the transaction.
-                let insert = connection
-                    .transaction(|connection| Ok(rows::insert(connection, &account, &keys.row)?));
-                if !inserted(insert)? {
-                    return Ok(false);
-                }
+                rows::insert(connection, &account, &keys.row)?;
                 if let Some(seen) = seen {
                     names::observe(connection, account.telegram_id, &seen, &keys)?;
                 }
                 #[cfg(feature = "transfers")]
                 crate::balances::begin(connection, account.id, account.created_at)?;
                 let kind = EventKind::Account(AccountEvent::Created);
-                events::append(connection, account.id, account.created_at, kind, About::Nothing)?;
-                Ok(true)
-            })
+                events::append(connection, account.id, account.created_at, kind, About::Nothing)
+            }))
         })
         .await
     }

@@ -20,6 +20,9 @@ use crate::dialect::Dialect;
 use crate::rate_limits::RateLimit;
 use crate::schema::audit;
 
+#[cfg(feature = "postgres")]
+mod at_once;
+
 #[async_trait]
 impl AuditLog for Database {
     async fn append(&self, record: AuditRecord) -> Result<(), StoreError> {
@@ -194,14 +197,26 @@ fn append(
     last: Tip,
     records: &[AuditRecord],
 ) -> Result<Tip, Failure> {
+    let mut stated = Vec::new();
+    for record in records {
+        stated.push(state_revision(connection, record)?);
+    }
+    let rows = |tip: &mut Tip| -> Vec<_> {
+        stated.iter().map(|record| NewRow::new(record, tip, &keys.audit)).collect()
+    };
+    #[cfg(feature = "postgres")]
+    if let AnyConnection::Postgres(connection) = &mut *connection {
+        let mut tip = last;
+        let rows = rows(&mut tip);
+        if at_once::append(connection, last, tip, &rows)? {
+            return Ok(tip);
+        }
+        // Another server has appended since.
+    }
     connection.transaction(|connection| {
         let mut tip = head::lock(connection, dialect)?;
         head::check_continues(connection, tip, last)?;
-        let mut rows = Vec::new();
-        for record in records {
-            let record = state_revision(connection, record)?;
-            rows.push(NewRow::new(&record, &mut tip, &keys.audit));
-        }
+        let rows = rows(&mut tip);
         execute_on_either!(connection, diesel::insert_into(audit::table).values(rows))?;
         head::advance(connection, tip)?;
         Ok(tip)

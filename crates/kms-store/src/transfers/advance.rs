@@ -1,67 +1,103 @@
-//! Progress of a signed transfer, with its events, in one transaction.
+//! Progress of a signed transfer, with its events.
 
 use std::time::Duration;
 
+use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::sql_types::Bool;
 use kms_chain::ports::Progress;
-use kms_chain::transfer::WaitReason;
+use kms_chain::state::{self, Change};
+use kms_chain::transfer::{Transfer, TransferState, WaitReason};
 use kms_types::{Timestamp, TransferId};
 
 use super::row::to_i64;
 use super::{checks, find_row, notify_sender, step};
 use crate::database::{AnyConnection, Failure};
+use crate::dialect::Dialect;
 use crate::schema::{signed_transactions, transfer_waits, transfers};
 
 pub(super) fn advance(
     connection: &mut AnyConnection,
+    dialect: Dialect,
     id: TransferId,
     progress: Progress,
     now: Timestamp,
 ) -> Result<bool, Failure> {
-    let Some(transfer) = find_row(connection, id)? else {
-        return Ok(false);
-    };
-    // First: a concurrent server waits for the row lock, then finds the row changed.
-    if !step(connection, id, transfer.state, progress.change())? {
-        return Ok(false);
-    }
-    let key = id.to_string();
+    let (key, change) = (id.to_string(), progress.change());
     match progress {
-        Progress::Broadcast { check_at } => {
-            checks::schedule(connection, &transfer, check_at)?;
-            return Ok(true);
-        }
+        Progress::Broadcast { check_at } => broadcast(connection, dialect, &key, check_at),
         Progress::Replaced { tx_hash, block } => {
-            if !record_sent(connection, &key, tx_hash, block, now)? {
-                return Ok(false);
-            }
-            show_last_sent(connection, &key)?;
-            end_wait(connection, &key)?;
-            checks::schedule(connection, &transfer, now.plus(Duration::from_secs(1)))?;
+            notified(connection, id, change, now, |connection, transfer| {
+                if !record_sent(connection, &key, tx_hash, block, now)? {
+                    return Ok(false);
+                }
+                show_last_sent(connection, &key)?;
+                end_wait(connection, &key)?;
+                checks::schedule(connection, transfer, now.plus(Duration::from_secs(1)))?;
+                Ok(true)
+            })
         }
-        Progress::Waiting(reason) => {
-            if !record_wait(connection, &key, reason, now)? {
-                return Ok(false);
-            }
-        }
+        Progress::Waiting(reason) => notified(connection, id, change, now, |connection, _| {
+            record_wait(connection, &key, reason, now)
+        }),
         Progress::Resumed => {
-            if !end_wait(connection, &key)? {
-                return Ok(false);
-            }
+            notified(connection, id, change, now, |connection, _| end_wait(connection, &key))
         }
         Progress::CancellationRequested => {
-            let first = transfers::table
-                .filter(transfers::id.eq(&key))
-                .filter(transfers::cancel_requested_at.is_null());
-            let requested = transfers::cancel_requested_at.eq(Some(now.0));
-            if diesel::update(first).set(requested).execute(connection)? != 1 {
-                return Ok(false);
-            }
-            checks::schedule(connection, &transfer, now)?;
+            notified(connection, id, change, now, |connection, transfer| {
+                let first = transfers::table
+                    .filter(transfers::id.eq(&key))
+                    .filter(transfers::cancel_requested_at.is_null());
+                let requested = transfers::cancel_requested_at.eq(Some(now.0));
+                if diesel::update(first).set(requested).execute(connection)? != 1 {
+                    return Ok(false);
+                }
+                checks::schedule(connection, transfer, now)?;
+                Ok(true)
+            })
         }
     }
-    notify_sender(connection, &transfer, now)?;
-    Ok(true)
+}
+
+/// Puts off the check of a transfer, and records that a node accepted its first transaction. The two
+/// statements need no transaction, and neither waits for the disk: where one is lost, the same bytes
+/// are sent again. The check comes first, so that a cancellation that is requested in between, whose
+/// check is due at once, is not put off.
+fn broadcast(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    key: &str,
+    check_at: Timestamp,
+) -> Result<bool, Failure> {
+    let signed = TransferState::Signed;
+    let Some(broadcast) = state::after(signed, Change::Broadcast) else { return Ok(false) };
+    checks::put_off(connection, dialect, key, check_at)?;
+    let row = transfers::table
+        .filter(transfers::id.eq(key))
+        .filter(transfers::state.eq(signed.as_str()))
+        .filter(sql::<Bool>(dialect.without_waiting_for_disk()));
+    let change = diesel::update(row).set(transfers::state.eq(broadcast.as_str()));
+    Ok(change.execute(connection)? == 1)
+}
+
+/// Changes the state of a transfer, records what belongs to the change, and notifies the sender:
+/// all of it, or nothing if the state does not allow it or `record` returns `false`.
+fn notified(
+    connection: &mut AnyConnection,
+    id: TransferId,
+    change: Change,
+    now: Timestamp,
+    record: impl FnOnce(&mut AnyConnection, &Transfer) -> Result<bool, Failure>,
+) -> Result<bool, Failure> {
+    connection.transaction(|connection| {
+        let Some(transfer) = find_row(connection, id)? else { return Ok(false) };
+        // First: a concurrent server waits for the row lock, then finds the row changed.
+        if !step(connection, id, transfer.state, change)? || !record(connection, &transfer)? {
+            return Ok(false);
+        }
+        notify_sender(connection, &transfer, now)?;
+        Ok(true)
+    })
 }
 
 /// Returns `false` if it is recorded as sent already.

@@ -19,6 +19,23 @@ const LONGEST_DELAY: Duration = Duration::from_secs(5 * 60);
 /// The number of doublings after which the delay is the longest.
 const DOUBLINGS: u32 = 9;
 
+/// Schedules the first check of a transfer that is being signed, which no block can have settled.
+pub(super) fn begin(
+    connection: &mut AnyConnection,
+    transfer: &Transfer,
+    at: Timestamp,
+) -> Result<(), Failure> {
+    diesel::insert_into(transfer_checks::table)
+        .values((
+            transfer_checks::transfer_id.eq(transfer.id.to_string()),
+            transfer_checks::chain_id.eq(to_i64(transfer.chain_id)),
+            transfer_checks::next_at.eq(at.0),
+            transfer_checks::done.eq(0),
+        ))
+        .execute(connection)?;
+    Ok(())
+}
+
 /// Makes a check due at a time, and the delays after it short again. A transfer that a block
 /// settled is not checked.
 pub(super) fn schedule(
@@ -34,6 +51,27 @@ pub(super) fn schedule(
         .bind::<Text, _>(transfer.id.to_string())
         .bind::<BigInt, _>(to_i64(transfer.chain_id))
         .bind::<BigInt, _>(at.0)
+        .execute(connection)?;
+    Ok(())
+}
+
+/// Puts off the first check of a transfer, unless its cancellation was requested: that is sent at
+/// once. Does not wait for the disk.
+pub(super) fn put_off(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    transfer: &str,
+    until: Timestamp,
+) -> Result<(), Failure> {
+    let unsynced = dialect.without_waiting_for_disk();
+    let put_off = format!(
+        "update transfer_checks set next_at = $1, done = 0 where transfer_id = $2 and {unsynced} \
+         and exists (select 1 from transfers where id = $2 and state = 'signed' \
+         and cancel_requested_at is null)"
+    );
+    diesel::sql_query(put_off)
+        .bind::<BigInt, _>(until.0)
+        .bind::<Text, _>(transfer)
         .execute(connection)?;
     Ok(())
 }

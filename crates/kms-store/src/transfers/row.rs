@@ -35,6 +35,8 @@ pub(super) struct Row {
     fee: Option<String>,
     created_at: i64,
     expires_at: i64,
+    /// True in a new row.
+    #[diesel(skip_insertion)]
     pub(super) nonce_held: Option<bool>,
     failure: Option<String>,
     cancel_requested_at: Option<i64>,

@@ -82,7 +82,7 @@ pub(super) fn sign(
     insert_signed(connection, &key, 0, payments, signed.cancellation, (view.block, now))?;
     spends::reserve(connection, keys, &transfer, now)?;
     // In case that the broadcast fails, or this server.
-    checks::schedule(connection, &transfer, now.plus(Duration::from_secs(1)))?;
+    checks::begin(connection, &transfer, now.plus(Duration::from_secs(1)))?;
     notify_sender(connection, &transfer, now)?;
     let (state, nonce) = (TransferState::Signed, Some(nonce));
     let signed = Transfer { state, nonce, tx_hash: Some(tx_hash), ..transfer };

@@ -84,15 +84,6 @@ fn recovery_of(
         .and_then(|account| account.recovered_at))
 }
 
-/// When the sender of a transfer was last recovered.
-pub(super) fn recovered_at(
-    connection: &mut AnyConnection,
-    keys: &ServerKeys,
-    transfer: &Transfer,
-) -> Result<Option<Timestamp>, Failure> {
-    recovery_of(connection, keys, sender(transfer)?)
-}
-
 pub(super) fn sender(transfer: &Transfer) -> Result<AccountId, StoreError> {
     let row = RowRef { table: "transfers", key: &transfer.id.to_string() };
     transfer.from.account.ok_or_else(|| row.corrupt("it has no sender"))

@@ -40,7 +40,7 @@ impl Subject {
         Self::at(url, None).await
     }
 
-    async fn at(url: String, directory: Option<tempfile::TempDir>) -> Self {
+    pub(crate) async fn at(url: String, directory: Option<tempfile::TempDir>) -> Self {
         let keys =
             ["11", "22", "33", "44", "55", "66"].map(|byte| format!("1:{}", byte.repeat(32)));
         let database = open(&url, &keys).await;

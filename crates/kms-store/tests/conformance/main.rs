@@ -6,6 +6,8 @@ mod accounts;
 mod audit;
 mod balances;
 mod deposits;
+#[cfg(feature = "postgres")]
+mod durability;
 mod fence;
 mod fixtures;
 mod format;

@@ -131,7 +131,7 @@ async fn quote(subject: &Subject, ann: &Account, bob: &Account) -> TransferId {
         a_day: [(None, Units(U256::from(1_000_000)))].into(),
         ..SpendingRules::default()
     };
-    database.over_limit(quote.clone(), rules, NOW).await.unwrap();
+    database.over_limit(quote.clone(), None, rules, NOW).await.unwrap();
     database.transfer(quote.id).await.unwrap();
     database.insert_quote(quote.clone()).await.unwrap();
     quote.id

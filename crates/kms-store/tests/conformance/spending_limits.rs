@@ -151,7 +151,7 @@ async fn spends_expire_after_a_day(subject: Subject) {
     let almost = Timestamp(NOW.plus(DAY).0 - 1);
     assert!(matches!(signs(&subject, next, rules(10), almost).await, SignOutcome::OverLimit(_)));
     let quote = database.transfer(next).await.unwrap().unwrap();
-    let over = async |now| database.over_limit(quote.clone(), rules(10), now).await;
+    let over = async |now| database.over_limit(quote.clone(), None, rules(10), now).await;
     assert!(over(almost).await.unwrap().is_some());
     assert!(over(NOW.plus(DAY)).await.unwrap().is_none());
     assert!(matches!(
