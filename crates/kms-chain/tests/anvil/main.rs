@@ -16,6 +16,7 @@ mod forks;
 mod ladder;
 mod nonce;
 mod quote;
+mod refusals;
 mod settlement;
 mod stub;
 mod tokens;

@@ -286,6 +286,7 @@ fn record(
         ))
         .execute(connection)?;
     checks::remove(connection, &key)?;
+    checks::bring_forward(connection, &transfer, now)?;
     advance::end_wait(connection, &key)?;
     if let Outcome::Paid { .. } = outcome {
         diesel::update(transfers::table.find(&key))

@@ -7,7 +7,7 @@ use kms_chain::ports::{
 };
 use kms_chain::settlement::{Outcome, Position, ReadBlocks, Settlement, SettlementStore};
 use kms_chain::spending::SpendingRules;
-use kms_chain::transfer::{Fees, Missing, Transfer, TransferState};
+use kms_chain::transfer::{Fees, Missing, Transfer, TransferState, WaitReason};
 use kms_store::Database;
 use kms_types::{EventCursor, Timestamp, TransferId, U256, Units, Wei};
 
@@ -21,6 +21,7 @@ on_every_database!(
     a_transfer_is_signed_or_cancelled,
     a_transfer_makes_only_allowed_transitions,
     due_checks_are_claimed_once,
+    what_waits_for_a_transfer_is_checked_once_that_is_settled,
     transfers_of_another_chain_are_not_claimed,
     a_nonce_can_be_released_more_than_once,
     old_quotes_that_were_not_signed_are_deleted,
@@ -386,6 +387,36 @@ async fn due_checks_are_claimed_once(subject: Subject) {
         now = Timestamp(almost.0 + 1);
         assert_eq!(database.claim_due(CHAIN, now, 10).await.unwrap().len(), 6, "{seconds}");
     }
+}
+
+async fn what_waits_for_a_transfer_is_checked_once_that_is_settled(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let mut ids = Vec::new();
+    for from in [&ann, &ann, &ann, &bob] {
+        let quote = transfer(from, if from.id == bob.id { &ann } else { &bob }, 1, NOW);
+        database.insert_quote(quote.clone()).await.unwrap();
+        let rules = SpendingRules::default();
+        database.sign(quote.id, view(1, 1_000, 0), rules, NOW, sign()).await.unwrap();
+        ids.push(quote.id);
+    }
+    // Of hers the last one is in time; his waits for a payment that is not hers.
+    for id in [ids[1], ids[3]] {
+        let waiting = Progress::Waiting(WaitReason::EarlierTransfer);
+        assert!(database.advance(id, waiting, NOW).await.unwrap());
+    }
+    let claimed = async |at| {
+        let due = database.claim_due(CHAIN, at, 10).await.unwrap();
+        due.iter().map(|due| due.transfer.id).collect::<Vec<_>>()
+    };
+    let later = Timestamp(DUE.0 + 60_000);
+    for at in [DUE, later] {
+        assert_eq!(claimed(at).await.len(), 4);
+    }
+    assert!(claimed(later).await.is_empty());
+    settle(database, ids[0], 5, 1, Outcome::Paid { arrived: None }, 1).await;
+    assert_eq!(claimed(NOW).await, [ids[1]]);
+    assert!(claimed(NOW).await.is_empty());
 }
 
 async fn transfers_of_another_chain_are_not_claimed(subject: Subject) {
