@@ -91,6 +91,7 @@ async fn the_amount_all_sends_the_whole_balance(test: TestServer) {
     assert!(quoted.warnings.contains(&Warning::MostOfBalance));
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     test.until(quoted.id, TransferState::Mined).await;
+    assert_eq!(test.client.balance(telegram(1)).await.unwrap().wei, Wei::default());
     assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, Wei(quoted.value.0));
 }
 

@@ -1,7 +1,8 @@
 //! Requests about one payment that race each other over two servers. Whichever transaction of its
 //! nonce is mined decides, and both people are notified of the end once.
 
-use std::thread;
+use std::process::Output;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::chain;
@@ -19,6 +20,8 @@ use serde_json::json;
 /// How often each race is run, each time with another start.
 const ROUNDS: u32 = 3;
 const STEP: Duration = Duration::from_millis(12);
+/// Until a command's process has started.
+const STARTED: Duration = Duration::from_millis(150);
 /// Longer than anything takes here.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -53,12 +56,9 @@ async fn a_replacement_races_a_cancellation_over_another_server() {
         let max_fee = scenario.clients[0].replacement(waiting.id).await.unwrap().max_fee;
         let (_, cancelled) = tokio::join!(
             scenario.replace(0, &waiting, ReplacementId::random(), max_fee, 2 * STEP),
-            async {
-                tokio::time::sleep(round * STEP).await;
-                scenario.clients[1].cancel(waiting.id).await
-            },
+            scenario.cancel_through(1, &waiting, round * STEP),
         );
-        cancelled.unwrap();
+        assert!(cancelled.cancel_requested_at.is_some(), "{cancelled:?}");
         scenario.until_cancellation_is_sent(&waiting).await;
         let end = scenario.until_ended(&people, &waiting).await;
         assert_eq!(end.state, TransferState::Cancelled);
@@ -73,10 +73,7 @@ async fn a_replacement_races_the_miner() {
         let max_fee = scenario.clients[0].replacement(waiting.id).await.unwrap().max_fee;
         let (replaced, ()) = tokio::join!(
             scenario.replace(0, &waiting, ReplacementId::random(), max_fee, Duration::ZERO),
-            async {
-                tokio::time::sleep(2 * round * STEP).await;
-                scenario.mine(LOW);
-            },
+            scenario.mine_after(2 * round * STEP),
         );
         if let Err(error) = replaced {
             assert_eq!(error.code(), Some(ErrorCode::WrongState), "{error}");
@@ -92,17 +89,13 @@ async fn a_replacement_races_a_freeze() {
     for round in 0..ROUNDS {
         let (people, waiting) = scenario.waiting_payment().await;
         let max_fee = scenario.clients[0].replacement(waiting.id).await.unwrap().max_fee;
-        let freeze = format!("account freeze telegram:{} --reason race", people.sender.telegram_id);
-        let mut freeze = kms_server(&scenario.env, &freeze);
-        let freezing = thread::spawn(move || freeze.output().unwrap());
-        // Until the process has started.
-        let started = Duration::from_millis(150);
+        let freezing = scenario.freeze(&people);
         let replaced = scenario.replace(
             1,
             &waiting,
             ReplacementId::random(),
             max_fee,
-            started + 4 * round * STEP,
+            STARTED + 4 * round * STEP,
         );
         if let Err(error) = replaced.await {
             assert_eq!(error.code(), Some(ErrorCode::AccountFrozen), "{error}");
@@ -112,6 +105,52 @@ async fn a_replacement_races_a_freeze() {
             scenario.replace(0, &waiting, ReplacementId::random(), Wei(U256::MAX), Duration::ZERO);
         assert_eq!(again.await.unwrap_err().code(), Some(ErrorCode::AccountFrozen));
         // The operator stopped the payment, without the key.
+        scenario.until_cancellation_is_sent(&waiting).await;
+        let end = scenario.until_ended(&people, &waiting).await;
+        assert_eq!(end.state, TransferState::Cancelled);
+    }
+}
+
+#[actix_web::test]
+async fn two_servers_cancel_a_payment_at_once() {
+    let mut scenario = Scenario::start(false).await;
+    for round in 0..ROUNDS {
+        let (people, waiting) = scenario.waiting_payment().await;
+        let (one, other) = tokio::join!(
+            scenario.cancel_through(0, &waiting, Duration::ZERO),
+            scenario.cancel_through(1, &waiting, round * STEP),
+        );
+        for asked in [one, other] {
+            assert!(asked.cancel_requested_at.is_some(), "{asked:?}");
+        }
+        scenario.until_cancellation_is_sent(&waiting).await;
+        let end = scenario.until_ended(&people, &waiting).await;
+        assert_eq!(end.state, TransferState::Cancelled);
+    }
+}
+
+#[actix_web::test]
+async fn a_cancellation_races_the_miner() {
+    let mut scenario = Scenario::start(false).await;
+    for round in 0..ROUNDS {
+        let (people, waiting) = scenario.waiting_payment().await;
+        let (_, ()) = tokio::join!(
+            scenario.cancel_through(0, &waiting, round * STEP),
+            scenario.mine_after(STEP)
+        );
+        // Either one: whichever is mined decides.
+        scenario.until_ended(&people, &waiting).await;
+    }
+}
+
+#[actix_web::test]
+async fn a_cancellation_races_a_freeze() {
+    let mut scenario = Scenario::start(false).await;
+    for round in 0..ROUNDS {
+        let (people, waiting) = scenario.waiting_payment().await;
+        let freezing = scenario.freeze(&people);
+        scenario.cancel_through(1, &waiting, STARTED + 4 * round * STEP).await;
+        assert!(freezing.join().unwrap().status.success());
         scenario.until_cancellation_is_sent(&waiting).await;
         let end = scenario.until_ended(&people, &waiting).await;
         assert_eq!(end.state, TransferState::Cancelled);
@@ -150,6 +189,28 @@ impl Scenario {
         tokio::time::sleep(after).await;
         let body = ReplaceTransfer { id, password_hash: hash(WORDS), max_fee };
         self.clients[server].replace(transfer.id, &body).await
+    }
+
+    async fn cancel_through(
+        &self,
+        server: usize,
+        transfer: &Transfer,
+        after: Duration,
+    ) -> Transfer {
+        tokio::time::sleep(after).await;
+        self.clients[server].cancel(transfer.id).await.unwrap()
+    }
+
+    async fn mine_after(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+        self.mine(LOW);
+    }
+
+    /// The operator freezes the sender's account, by a command.
+    fn freeze(&self, people: &People) -> JoinHandle<Output> {
+        let freeze = format!("account freeze telegram:{} --reason race", people.sender.telegram_id);
+        let mut freeze = kms_server(&self.env, &freeze);
+        thread::spawn(move || freeze.output().unwrap())
     }
 
     /// Waits until the node has the cancellation, which the next block will include.

@@ -105,7 +105,7 @@ async fn the_missing_amount_includes_the_fee_and_pending_transfers() {
 }
 
 #[tokio::test]
-async fn all_leaves_only_the_unused_part_of_the_fee() {
+async fn all_leaves_nothing_of_a_plain_transfer() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let quote = world.quote(&ann, stranger(), "all").await;
@@ -115,9 +115,8 @@ async fn all_leaves_only_the_unused_part_of_the_fee() {
     world.mine(1);
     world.tick().await;
     let paid = world.stored(&quote).await.fee.unwrap();
-    let left = world.balance(ann.wallet.address);
-    assert_eq!(left, quote.max_fee().0 - paid.0);
-    // The rest does not pay for another transfer.
+    assert_eq!(paid, quote.max_fee());
+    assert_eq!(world.balance(ann.wallet.address), U256::ZERO);
     let again = world.try_quote(request(&ann, stranger(), "all")).await;
     assert!(matches!(
         again.unwrap_err(),

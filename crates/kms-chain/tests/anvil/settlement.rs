@@ -330,29 +330,44 @@ fn counting(world: &World) -> (String, Arc<Mutex<Vec<String>>>) {
     (url, calls)
 }
 
-/// Twelve seconds a block, twelve confirmations, a server that polls every second. What the shared
-/// reading of blocks costs is counted apart: with the payment, and in as many blocks without one.
-#[tokio::test]
-async fn a_payment_costs_at_most_twenty_calls_from_quote_to_finality() {
+/// What a payment cost one endpoint.
+struct Calls {
+    /// Those for the payment alone.
+    own: Vec<String>,
+    /// Those for blocks, beyond what as many blocks cost without a payment.
+    of_blocks: usize,
+}
+
+/// Counts the calls of a payment at each endpoint: twelve seconds a block, twelve confirmations, a
+/// server that polls every second. What the shared reading of blocks costs is counted apart: with
+/// the payment, and in as many blocks without one.
+async fn calls_of_a_payment(endpoints: usize) -> Vec<Calls> {
     const BLOCK: u64 = 12;
     let world = World::new().await;
     let (ann, bob) = (world.account(1, COIN).await, world.account(2, 0).await);
-    let (url, calls) = counting(&world);
-    let server = world.through(&url);
-    let (url, reads) = counting(&world);
-    let follower = world.follower_of(over(&[&url]), Finality::Blocks(BLOCK));
-    let (idle, of_idle_blocks) = {
-        world.rounds(&follower).await;
-        // Its health check, which all requests of half a minute share.
-        server.chain().first(Endpoint::block_number).await.unwrap();
-        calls.lock().unwrap().clear();
-        reads.lock().unwrap().clear();
-        world.seconds(&server, &follower, 13 * BLOCK, BLOCK).await;
-        let idle = std::mem::take(&mut *reads.lock().unwrap());
-        (calls.lock().unwrap().len(), idle.len())
+    let counting = || (0..endpoints).map(|_| counting(&world)).collect::<Vec<_>>();
+    let (payments, blocks) = (counting(), counting());
+    let chain = |proxies: &[(String, _)]| {
+        over(&proxies.iter().map(|(url, _)| url.as_str()).collect::<Vec<_>>())
     };
+    let take = |proxies: &[(String, Arc<Mutex<Vec<String>>>)]| {
+        let calls = proxies.iter().map(|(_, calls)| std::mem::take(&mut *calls.lock().unwrap()));
+        calls.collect::<Vec<_>>()
+    };
+    let server = world.over(chain(&payments));
+    let follower = world.follower_of(chain(&blocks), Finality::Blocks(BLOCK));
+    world.rounds(&follower).await;
+    // From now on each block makes another one final.
+    world.mine(BLOCK + 1);
+    world.rounds(&follower).await;
+    // Its health check, which all requests of half a minute share.
+    server.chain().first(Endpoint::block_number).await.unwrap();
+    take(&payments);
+    take(&blocks);
+    world.seconds(&server, &follower, 13 * BLOCK, BLOCK).await;
+    let idle = take(&blocks);
     // An idle server sends nothing of its own.
-    assert_eq!(idle, 0);
+    assert!(take(&payments).into_iter().all(|calls| calls.is_empty()));
     let quote = server.quote(request(&ann, party(&bob), "0.1"), world.now()).await.unwrap();
     let Checked::Ready(ready) = server.check(quote.id, shown(&quote)).await.unwrap() else {
         panic!("confirmed before")
@@ -361,12 +376,23 @@ async fn a_payment_costs_at_most_twenty_calls_from_quote_to_finality() {
     let sent = server.sign_and_send(ready, wallet, world.now()).await.unwrap();
     world.seconds(&server, &follower, 14 * BLOCK, BLOCK).await;
     assert_eq!(world.state(&sent).await, TransferState::Final);
-    let (calls, reads) = (calls.lock().unwrap().clone(), reads.lock().unwrap().len());
+    let counted = take(&payments).into_iter().zip(idle.iter().zip(take(&blocks)));
     // One block more than before.
-    let of_payment = reads - of_idle_blocks * 14 / 13;
-    println!("{} calls: {calls:?}", calls.len());
-    println!("blocks: {of_idle_blocks} calls in 13 idle ones, {of_payment} more for the payment");
-    assert!(calls.len() + of_payment <= 20, "{calls:?}, {of_payment}");
+    let calls = counted.map(|(own, (idle, busy))| Calls {
+        own,
+        of_blocks: busy.len().saturating_sub(idle.len() * 14 / 13),
+    });
+    calls.collect()
+}
+
+#[tokio::test]
+async fn a_payment_costs_at_most_twenty_calls_from_quote_to_finality() {
+    for endpoints in [1, 2] {
+        for Calls { own, of_blocks } in calls_of_a_payment(endpoints).await {
+            println!("{endpoints} endpoints: {} and {of_blocks}: {own:?}", own.len());
+            assert!(own.len() + of_blocks <= 20, "{own:?}, {of_blocks}");
+        }
+    }
 }
 
 impl World {
