@@ -89,9 +89,9 @@ pub trait DepositStore: Send + Sync {
     /// Records that the head of the chain was read.
     async fn note_read(&self, chain_id: u64, now: Timestamp) -> Result<(), StoreError>;
 
-    /// Returns the payments to wallets, without those that a transfer of this system makes to its
-    /// own recipient: the recipient is notified of these by the transfer.
-    async fn external_deposits(&self, payments: Vec<Payment>) -> Result<Vec<Deposit>, StoreError>;
+    /// Returns the payments to wallets, with their accounts.
+    async fn payments_to_wallets(&self, payments: Vec<Payment>)
+    -> Result<Vec<Deposit>, StoreError>;
 
     /// Moves the cursor, if it is still at `from`, and records and reports the deposits that are
     /// new. Returns `false`, and changes nothing, if another server moved the cursor.
@@ -272,12 +272,20 @@ impl Follower {
         now: Timestamp,
     ) -> Result<Option<Settled>, FollowError> {
         let Some(position) = recent.position() else { return Ok(None) };
-        let payments = fetched
-            .iter()
-            .flat_map(|it| it.block.payments().chain(it.token_payments.iter().cloned()));
-        let deposits = self.deposits.external_deposits(payments.collect()).await?;
         let uses = fetched.iter().flat_map(|it| nonce_uses(&it.block)).collect();
         let matches = self.settlements.match_nonces(self.chain.chain_id(), uses).await?;
+        // The recipient of a transfer is notified of it by the transfer. Other payments in the same
+        // transaction are external deposits.
+        let own: HashSet<_> = matches
+            .iter()
+            .filter(|found| found.signed_as.is_some())
+            .map(|found| (found.tx_hash, found.transfer.to.address))
+            .collect();
+        let payments = fetched
+            .iter()
+            .flat_map(|it| it.block.payments().chain(it.token_payments.iter().cloned()))
+            .filter(|payment| !own.contains(&(payment.tx_hash, payment.to)));
+        let deposits = self.deposits.payments_to_wallets(payments.collect()).await?;
         let mut found: Vec<_> =
             fetched.iter().map(|it| Found::in_block(&it.block, &deposits, &matches)).collect();
         let unconfirmed = self.first_unconfirmed(endpoint, &fetched, &found).await;

@@ -17,7 +17,7 @@ use kms_types::{AccountId, DepositId, EthAddress, Timestamp, Token};
 use crate::balances;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
-use crate::schema::{chain_cursors, external_deposits, signed_transactions, transfers, wallets};
+use crate::schema::{chain_cursors, external_deposits, wallets};
 use crate::transfers::{HistoryEntry, to_i64};
 
 /// The number of values that one query compares with, which both databases support.
@@ -41,26 +41,6 @@ fn owners(
         }
     }
     Ok(owners)
-}
-
-/// Finds the payments among these that are transfers of this system: the transaction was signed
-/// here, and pays the recipient of its transfer. Other payments in the same transaction are
-/// external deposits.
-fn own_transfers(
-    connection: &mut AnyConnection,
-    found: &[Deposit],
-) -> Result<HashSet<(Vec<u8>, String)>, Failure> {
-    let hashes: Vec<_> = found.iter().map(|found| found.payment.tx_hash.to_vec()).collect();
-    let mut own = HashSet::new();
-    for hashes in hashes.chunks(CHUNK) {
-        let known: Vec<(Vec<u8>, String)> = signed_transactions::table
-            .inner_join(transfers::table.on(transfers::id.eq(signed_transactions::transfer_id)))
-            .filter(signed_transactions::tx_hash.eq_any(hashes.to_vec()))
-            .select((signed_transactions::tx_hash, transfers::to_address))
-            .load(connection)?;
-        own.extend(known);
-    }
-    Ok(own)
 }
 
 /// Advances the cursor, unless another server did. One that moves back makes the balances that were
@@ -147,7 +127,10 @@ impl DepositStore for Database {
         .await
     }
 
-    async fn external_deposits(&self, payments: Vec<Payment>) -> Result<Vec<Deposit>, StoreError> {
+    async fn payments_to_wallets(
+        &self,
+        payments: Vec<Payment>,
+    ) -> Result<Vec<Deposit>, StoreError> {
         if payments.is_empty() {
             return Ok(Vec::new());
         }
@@ -158,12 +141,7 @@ impl DepositStore for Database {
                 let account = *owners.get(&payment.to)?;
                 Some(Deposit { account, payment })
             };
-            let mut found: Vec<_> = payments.into_iter().filter_map(incoming).collect();
-            let own = own_transfers(connection, &found)?;
-            found.retain(|Deposit { payment, .. }| {
-                !own.contains(&(payment.tx_hash.to_vec(), payment.to.to_lower_hex()))
-            });
-            Ok(found)
+            Ok(payments.into_iter().filter_map(incoming).collect())
         })
         .await
     }

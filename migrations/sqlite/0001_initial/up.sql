@@ -190,7 +190,6 @@ create table signed_transactions (
     sent_block bigint,
     primary key (transfer_id, step)
 );
-create index signed_transactions_hash on signed_transactions (tx_hash);
 
 -- Why transfers that are not mined wait.
 create table transfer_waits (

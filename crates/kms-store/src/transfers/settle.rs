@@ -58,64 +58,34 @@ struct SettlementRow {
     final_at: Option<i64>,
 }
 
-/// Finds the transfers that these transactions settle: those that they were signed for, and those
-/// of our wallets whose nonce another transaction used.
+/// Finds the transfers whose nonces these transactions use: each was signed for the transfer, or is
+/// another one with the key of the wallet.
 pub(super) fn match_nonces(
     connection: &mut AnyConnection,
     chain_id: u64,
     uses: &[NonceUse],
 ) -> Result<Vec<NonceMatch>, Failure> {
-    let mut found = signed_here(connection, chain_id, uses)?;
-    let known: HashSet<[u8; 32]> = found.iter().map(|found| found.tx_hash).collect();
+    let mut found = Vec::new();
     let ours = our_wallets(connection, uses)?;
     for used in uses.iter().filter(|used| ours.contains(&used.from)) {
-        // Beside the transfer that a transaction was signed for, one whose nonce was released.
-        let is_known = known.contains(&used.tx_hash);
-        let rows: Vec<Row> = transfers::table
+        let signed = signed_transactions::transfer_id
+            .eq(transfers::id)
+            .and(signed_transactions::tx_hash.eq(used.tx_hash.to_vec()));
+        // More than one, if the nonce was released and taken by another transfer.
+        let rows: Vec<(Row, Option<String>)> = transfers::table
+            .left_join(signed_transactions::table.on(signed))
             .filter(transfers::chain_id.eq(to_i64(chain_id)))
             .filter(transfers::from_address.eq(used.from.to_lower_hex()))
             .filter(transfers::nonce.is_not_null())
             .filter(transfers::nonce.assume_not_null().eq(to_i64(used.nonce)))
-            .select(Row::as_select())
+            .select((Row::as_select(), signed_transactions::kind.nullable()))
             .load(connection)?;
-        for row in rows {
+        for (row, kind) in rows {
             let transfer = row.parse()?;
-            let is_signed_for_it = is_known
-                && found
-                    .iter()
-                    .any(|it| it.transfer.id == transfer.id && it.tx_hash == used.tx_hash);
-            if !is_signed_for_it {
-                found.push(NonceMatch { transfer, tx_hash: used.tx_hash, signed_as: None });
-            }
-        }
-    }
-    Ok(found)
-}
-
-fn signed_here(
-    connection: &mut AnyConnection,
-    chain_id: u64,
-    uses: &[NonceUse],
-) -> Result<Vec<NonceMatch>, Failure> {
-    let mut found = Vec::new();
-    for uses in uses.chunks(CHUNK) {
-        let hashes: Vec<_> = uses.iter().map(|used| used.tx_hash.to_vec()).collect();
-        let rows: Vec<(Row, Vec<u8>, String)> = transfers::table
-            .inner_join(
-                signed_transactions::table.on(signed_transactions::transfer_id.eq(transfers::id)),
-            )
-            .filter(signed_transactions::tx_hash.eq_any(hashes))
-            .filter(transfers::chain_id.eq(to_i64(chain_id)))
-            .select((Row::as_select(), signed_transactions::tx_hash, signed_transactions::kind))
-            .load(connection)?;
-        for (row, hash, kind) in rows {
-            let key = row.id.clone();
+            let key = transfer.id.to_string();
             let signed = RowRef { table: "signed_transactions", key: &key };
-            found.push(NonceMatch {
-                transfer: row.parse()?,
-                tx_hash: signed.array(&hash)?,
-                signed_as: Some(signed.parse(&kind)?),
-            });
+            let signed_as = kind.map(|kind| signed.parse(&kind)).transpose()?;
+            found.push(NonceMatch { transfer, tx_hash: used.tx_hash, signed_as });
         }
     }
     Ok(found)

@@ -1,20 +1,18 @@
 //! External deposits: found by address, and notified once, by the server that advances the cursor.
 
 use kms_chain::follower::{BlockRef, Deposit, DepositStore, Payment};
-use kms_chain::ports::TransferStore;
-use kms_chain::spending::SpendingRules;
 use kms_core::account::Account;
 use kms_store::{HistoryEntry, Page};
 use kms_types::{DepositEvent, EthAddress, EventCursor, EventKind, U256, Units};
 
-use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
-use crate::transfers::{CHAIN, NOW, sign, view};
+use crate::fixtures::{Subject, events, insert, on_every_database};
+use crate::transfers::{CHAIN, NOW};
 
 on_every_database!(
     a_cursor_starts_once_and_advances_from_its_position,
     a_deposit_is_notified_once_with_the_cursor,
     small_deposits_are_summed_up_once_a_day,
-    payments_to_others_and_own_transfers_are_left_out,
+    payments_to_others_are_left_out,
     many_addresses_are_looked_up_together,
 );
 
@@ -115,22 +113,14 @@ async fn small_deposits_are_summed_up_once_a_day(subject: Subject) {
     assert_eq!(database.notify_digests(tomorrow, 10).await.unwrap(), 1);
 }
 
-async fn payments_to_others_and_own_transfers_are_left_out(subject: Subject) {
+async fn payments_to_others_are_left_out(subject: Subject) {
     let database = &subject.database;
-    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
-    let quote = transfer(&ann, &bob, 100, NOW);
-    database.insert_quote(quote.clone()).await.unwrap();
-    database
-        .sign(quote.id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign())
-        .await
-        .unwrap();
-    let signed = database.transfer(quote.id).await.unwrap().unwrap();
+    let bob = insert(database, 2, "bob").await;
     let to_bob = payment(bob.wallet.address, 1);
-    let own = Payment { tx_hash: signed.tx_hash.unwrap(), ..to_bob.clone() };
     let to_stranger = payment(EthAddress::from([98; 20]), 2);
-    let found = database.external_deposits(vec![own, to_stranger, to_bob]).await.unwrap();
+    let found = database.payments_to_wallets(vec![to_stranger, to_bob]).await.unwrap();
     assert_eq!(found, [incoming(&bob, 1)]);
-    assert!(database.external_deposits(Vec::new()).await.unwrap().is_empty());
+    assert!(database.payments_to_wallets(Vec::new()).await.unwrap().is_empty());
 }
 
 async fn many_addresses_are_looked_up_together(subject: Subject) {
@@ -142,5 +132,5 @@ async fn many_addresses_are_looked_up_together(subject: Subject) {
         payment(EthAddress::from(address), 3)
     });
     let payments = strangers.chain([payment(ann.wallet.address, 4)]).collect();
-    assert_eq!(database.external_deposits(payments).await.unwrap(), [incoming(&ann, 4)]);
+    assert_eq!(database.payments_to_wallets(payments).await.unwrap(), [incoming(&ann, 4)]);
 }

@@ -67,11 +67,11 @@ async fn old_attempts_are_deleted_except_what_is_in_a_block(subject: Subject) {
         let view = view(1, 10_000, nonce);
         let signed = database.sign(quote.id, view, SpendingRules::default(), NOW, sign());
         let SignOutcome::Signed(signed) = signed.await.unwrap() else { panic!() };
-        hashes.push((quote.id, signed.tx_hash.unwrap()));
+        hashes.push((quote.id, signed.tx_hash.unwrap(), nonce));
     }
     // One is paid, the nonce of one is used by another transaction, and one is pending.
-    let used = |&(id, hash): &(TransferId, [u8; 32])| {
-        let uses = vec![NonceUse { from: ann.wallet.address, nonce: 0, tx_hash: hash }];
+    let used = |&(id, tx_hash, nonce): &(TransferId, [u8; 32], u64)| {
+        let uses = vec![NonceUse { from: ann.wallet.address, nonce, tx_hash }];
         async move {
             let found = database.match_nonces(CHAIN, uses).await.unwrap();
             found.iter().any(|it| it.transfer.id == id && it.signed_as.is_some())
@@ -86,7 +86,7 @@ async fn old_attempts_are_deleted_except_what_is_in_a_block(subject: Subject) {
         fee: Wei::default(),
     };
     let settlements = vec![
-        settlement(hashes[0], Outcome::Paid { arrived: None }),
+        settlement((hashes[0].0, hashes[0].1), Outcome::Paid { arrived: None }),
         settlement((hashes[1].0, [9; 32]), Outcome::Superseded),
     ];
     let read = ReadBlocks { blocks: vec![block], settlements, is_fork: false };

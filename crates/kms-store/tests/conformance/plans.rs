@@ -151,7 +151,7 @@ async fn deposit(subject: &Subject, to: &Account, round: u8) {
         value: Units(U256::from(5)),
         block: 7,
     };
-    let found = database.external_deposits(vec![payment]).await.unwrap();
+    let found = database.payments_to_wallets(vec![payment]).await.unwrap();
     let next = block(round + 1);
     assert!(database.record_deposits(CHAIN, from, next, found, NOW).await.unwrap());
     database.compare_balance_soon(CHAIN, to.id, NOW).await.unwrap();
