@@ -209,13 +209,6 @@ create table replacements (
 );
 create index replacements_of_transfer on replacements (transfer_id);
 
--- Locked while a nonce of the wallet is assigned.
-create table nonce_locks (
-    chain_id bigint not null,
-    address text not null,
-    primary key (chain_id, address)
-);
-
 -- Amounts that count towards the daily spending limits: inserted with the signature, zero if the
 -- transfer fails, deleted after some days. `asset` is empty for the native coin, else the token's
 -- contract.

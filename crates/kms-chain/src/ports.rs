@@ -261,7 +261,7 @@ pub trait TransferStore: Send + Sync {
     /// state afterwards.
     async fn cancel(&self, id: TransferId, now: Timestamp) -> Result<Option<Transfer>, StoreError>;
 
-    /// Changes `quoted` to `signed`, in one transaction: locks the nonce row of the wallet, checks
+    /// Changes `quoted` to `signed`, in one transaction: locks the transfer and the account, checks
     /// the state, the expiry by the database's clock, that the account is active and has this
     /// wallet at the version that was opened, how many of its transfers are in flight, the spending
     /// limits, and that the balances cover all signed transfers of the wallet and this one; chooses
@@ -281,7 +281,7 @@ pub trait TransferStore: Send + Sync {
         sign: Sign,
     ) -> Result<SignOutcome, StoreError>;
 
-    /// Signs a pending transfer again, in one transaction: locks the nonce row of the wallet,
+    /// Signs a pending transfer again, in one transaction: locks the transfer and the account,
     /// checks that the request is new, the transfer pending, the account active and its wallet at
     /// the version that was opened, that the balances cover the new prices and a spending limit the
     /// higher fee; deletes what was signed and never sent, stores what is signed now, and inserts

@@ -76,13 +76,6 @@ diesel::table! {
 }
 
 diesel::table! {
-    nonce_locks (chain_id, address) {
-        chain_id -> BigInt,
-        address -> Text,
-    }
-}
-
-diesel::table! {
     names (id) {
         id -> BigInt,
         telegram_id -> BigInt,

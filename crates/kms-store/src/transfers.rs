@@ -4,6 +4,7 @@ mod advance;
 mod checks;
 mod cleaning;
 mod due;
+mod expiry;
 mod history;
 mod in_flight;
 mod replace;
@@ -19,7 +20,7 @@ use async_trait::async_trait;
 use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
-use diesel::sql_types::{BigInt, Bool, Nullable, Text};
+use diesel::sql_types::{Bool, Nullable, Text};
 use kms_chain::follower::BlockRef;
 use kms_chain::ports::{
     ChainView, ChoosePrices, Due, Inserted, PaidBefore, Progress, ReplaceOutcome, Sign, SignAgain,
@@ -38,6 +39,7 @@ use kms_types::{
     AccountId, EthAddress, EventKind, ReplacementId, Timestamp, TransferEvent, TransferId,
 };
 
+use self::expiry::find_current;
 pub use self::history::{HistoryCursor, HistoryCursorError, HistoryEntry, Page};
 pub use self::in_flight::InState;
 use self::row::Row;
@@ -46,7 +48,6 @@ pub use self::spending_limits::{LimitRefused, Raises, Spending};
 use crate::audit::{self, AuditRow};
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
-use crate::dialect::Dialect;
 use crate::events::{self, About};
 use crate::schema::{chain_cursors, settlements, signed_transactions, transfer_waits, transfers};
 
@@ -135,63 +136,6 @@ fn waits(connection: &mut AnyConnection, ids: &[String]) -> Result<HashMap<Strin
         Ok((id, Wait { reason, since: Timestamp(since) }))
     };
     rows.into_iter().map(parse).collect()
-}
-
-/// Reads a transfer, and whether it is past the lifetime of a quote by the database's clock. With a
-/// `lock`, its row is locked until the transaction ends, which in SQLite has written before.
-fn find_with_expiry(
-    connection: &mut AnyConnection,
-    dialect: Dialect,
-    id: TransferId,
-    lock: bool,
-) -> Result<Option<(Transfer, bool)>, Failure> {
-    macro_rules! query {
-        () => {{
-            let is_past = transfers::expires_at.le(sql::<BigInt>(dialect.clock()));
-            transfers::table.find(id.to_string()).select((Row::as_select(), is_past))
-        }};
-    }
-    let found: Option<(Row, bool)> = match &mut *connection {
-        #[cfg(feature = "postgres")]
-        AnyConnection::Postgres(connection) if lock => {
-            query!().for_no_key_update().get_result(connection).optional()?
-        }
-        connection => query!().first(connection).optional()?,
-    };
-    let Some((row, is_past)) = found else { return Ok(None) };
-    let mut transfer = row.parse()?;
-    with_progress(connection, std::slice::from_mut(&mut transfer))?;
-    with_proofs(connection, std::slice::from_mut(&mut transfer))?;
-    Ok(Some((transfer, is_past)))
-}
-
-/// Changes a quote to `expired` that is past its lifetime by the database's clock. Returns whether
-/// it did.
-fn expire(connection: &mut AnyConnection, dialect: Dialect, id: TransferId) -> Result<bool, Error> {
-    let Some(expired) = state::after(TransferState::Quoted, Change::Expire) else {
-        return Ok(false);
-    };
-    let row = transfers::table
-        .filter(transfers::id.eq(id.to_string()))
-        .filter(transfers::state.eq(TransferState::Quoted.as_str()))
-        .filter(transfers::expires_at.le(sql::<BigInt>(dialect.clock())));
-    let changed = diesel::update(row).set(transfers::state.eq(expired.as_str()));
-    Ok(changed.execute(connection)? == 1)
-}
-
-/// Returns a transfer, after a quote that is past its lifetime has expired.
-fn find_current(
-    connection: &mut AnyConnection,
-    dialect: Dialect,
-    id: TransferId,
-) -> Result<Option<Transfer>, Failure> {
-    let found = find_with_expiry(connection, dialect, id, false)?;
-    let Some((transfer, is_past)) = found else { return Ok(None) };
-    if transfer.state == TransferState::Quoted && is_past {
-        expire(connection, dialect, id)?;
-        return find(connection, id);
-    }
-    Ok(Some(transfer))
 }
 
 /// Changes the state of a transfer, if it is in state `from` and the change is allowed.
@@ -397,10 +341,11 @@ impl TransferStore for Database {
         now: Timestamp,
         again: (ChoosePrices, SignAgain),
     ) -> Result<ReplaceOutcome, StoreError> {
-        let keys = self.keys.clone();
+        let (keys, dialect) = (self.keys.clone(), self.dialect);
         self.blocking(move |connection| {
             connection.transaction(|connection| {
-                replace::replace(connection, &keys, (id, replacement), view, &rules, now, again)
+                let (ids, store) = ((id, replacement), (dialect, &*keys));
+                replace::replace(connection, store, ids, view, &rules, now, again)
             })
         })
         .await

@@ -139,14 +139,12 @@ async fn only_an_operator_lifts_the_freeze_of_an_operator() {
 #[actix_web::test]
 async fn a_freeze_between_the_password_and_the_signature_refuses_the_payment() {
     let test = TestServer::start(TestEnv::new(Stores::Servers).unwrap()).await;
-    let (ann, _) = test.ann_and_bob().await;
+    test.ann_and_bob().await;
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
-    let (sql, address) = (|sql: &str| test.env.sql(sql).unwrap(), ann.address.to_lower_hex());
-    let chain = test.client.network().await.unwrap().chain_id;
-    sql(&format!("insert into nonce_locks (chain_id, address) values ({chain}, '{address}')"));
+    let sql = |sql: &str| test.env.sql(sql).unwrap();
     let database = test.env.database_name().to_owned();
     let activity = format!("from pg_stat_activity where datname = '{database}' and");
-    let holds = "begin; select * from nonce_locks for update; select pg_sleep(120)";
+    let holds = "begin; select * from transfers for update; select pg_sleep(120)";
     let holder = std::thread::spawn(move || Postgres::shared().unwrap().execute(&database, holds));
     let until = async |what: &str| {
         while sql(&format!("select count(*) {activity} {what}")) == "0" {

@@ -59,10 +59,11 @@ pub(super) fn advance(
     }
 }
 
-/// Puts off the check of a transfer, and records that a node accepted its first transaction. The two
-/// statements need no transaction, and neither waits for the disk: where one is lost, the same bytes
-/// are sent again. The check comes first, so that a cancellation that is requested in between, whose
-/// check is due at once, is not put off.
+/// Puts off the check of a transfer, and records that a node accepted its first transaction.
+///
+/// The two statements need no transaction, and neither waits for the disk: where one is lost, the
+/// same bytes are sent again. The check comes first, so that a cancellation that is requested in
+/// between, whose check is due at once, is not put off.
 fn broadcast(
     connection: &mut AnyConnection,
     dialect: Dialect,

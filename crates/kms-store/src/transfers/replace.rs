@@ -3,21 +3,23 @@
 use diesel::prelude::*;
 use kms_chain::ports::{ChainView, ChoosePrices, ReplaceOutcome, SignAgain, SignedLadder};
 use kms_chain::spending::SpendingRules;
-use kms_chain::state::Change;
+use kms_chain::state::{self, Change};
 use kms_chain::transfer::Transfer;
 use kms_core::ServerKeys;
 use kms_types::{ReplacementId, Timestamp, TransferId, Units};
 
 use super::advance::{end_wait, show_last_sent};
-use super::sign::{SenderCheck, check_sender, from_nonce, insert_signed, lock_nonces, shortfall};
-use super::{checks, find, notify_sender, spending_limits, spends, step};
+use super::expiry::lock;
+use super::sign::{SenderCheck, check_sender, from_nonce, insert_signed, shortfall};
+use super::{checks, find, notify_sender, spending_limits, spends};
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure};
+use crate::dialect::Dialect;
 use crate::schema::{replacements, signed_transactions, transfers};
 
 pub(super) fn replace(
     connection: &mut AnyConnection,
-    keys: &ServerKeys,
+    (dialect, keys): (Dialect, &ServerKeys),
     (id, replacement): (TransferId, ReplacementId),
     view: ChainView,
     rules: &SpendingRules,
@@ -26,24 +28,23 @@ pub(super) fn replace(
 ) -> Result<ReplaceOutcome, Failure> {
     let key = id.to_string();
     let row = RowRef { table: "transfers", key: &key };
-    if !lock_nonces(connection, &key)? {
+    // A round of the engine waits, and then finds what is signed now.
+    let Some((transfer, _)) = lock(connection, dialect, id)? else {
         return Ok(ReplaceOutcome::NotPending);
-    }
-    let Some(transfer) = find(connection, id)? else { return Ok(ReplaceOutcome::NotPending) };
+    };
+    // Also a repeat waits for the request before it.
+    let sender = check_sender(connection, keys, &transfer, sign.wallet_version)?;
     if let Some(of) = replaced_by(connection, &replacement.to_string())? {
-        // Read again: another request may have held the lock.
-        return Ok(match find(connection, id)? {
-            Some(transfer) if of == key => ReplaceOutcome::Repeated(Box::new(transfer)),
-            Some(_) | None => ReplaceOutcome::IdReused,
+        return Ok(match of == key {
+            true => ReplaceOutcome::Repeated(Box::new(transfer)),
+            false => ReplaceOutcome::IdReused,
         });
     }
-    // Locks the row: a round of the engine waits, and then finds what is signed now.
-    if !step(connection, id, transfer.state, Change::Replace)? {
+    if state::after(transfer.state, Change::Replace).is_none() {
         return Ok(ReplaceOutcome::NotPending);
     }
-    let transfer = find(connection, id)?.ok_or_else(|| row.corrupt("no such transfer"))?;
     let Some(nonce) = transfer.nonce else { return Ok(ReplaceOutcome::NotPending) };
-    let recovered = match check_sender(connection, keys, &transfer, sign.wallet_version)? {
+    let recovered = match sender {
         SenderCheck::Allowed { recovered_at } => recovered_at,
         SenderCheck::NotActive => return Ok(ReplaceOutcome::NotActive),
         SenderCheck::WalletChanged => return Ok(ReplaceOutcome::WalletChanged),

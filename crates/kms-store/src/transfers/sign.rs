@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use diesel::prelude::*;
 use diesel::result::Error;
-use diesel::sql_types::Text;
 use kms_chain::ports::{ChainView, Sign, SignOutcome, SignedBytes};
 use kms_chain::spending::SpendingRules;
 use kms_chain::state::{self, Change};
@@ -16,8 +15,9 @@ use kms_core::ServerKeys;
 use kms_core::account::AccountState;
 use kms_types::{Timestamp, TokenAmount, TransferId, Units, Wei};
 
+use super::expiry::{expire, lock};
 use super::row::{Row, to_i64};
-use super::{checks, expire, find_with_expiry, notify_sender, spending_limits, spends};
+use super::{checks, notify_sender, spending_limits, spends};
 use crate::accounts::rows as account_rows;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure, execute_on_either};
@@ -36,13 +36,9 @@ pub(super) fn sign(
     let key = id.to_string();
     let row = RowRef { table: "transfers", key: &key };
     let missing = || Failure::Store(row.corrupt("no such transfer"));
-    if !lock_nonces(connection, &key)? {
-        return Err(missing());
-    }
-    // Locked before a signature exists: a later cancellation waits, and after an earlier one
-    // nothing is signed.
-    let found = find_with_expiry(connection, dialect, id, true)?;
-    let (transfer, is_past) = found.ok_or_else(missing)?;
+    // Before a signature exists: a later cancellation waits, and after an earlier one nothing is
+    // signed.
+    let (transfer, is_past) = lock(connection, dialect, id)?.ok_or_else(missing)?;
     if transfer.state != TransferState::Quoted {
         return Ok(SignOutcome::NotQuoted(Box::new(transfer)));
     }
@@ -156,9 +152,9 @@ pub(super) enum SenderCheck {
     WalletChanged,
 }
 
-/// Checks the sender, and locks the account's row until the transaction ends: a freeze, a change of
-/// password or a recovery that is committed before the signature refuses it, and every other one
-/// waits.
+/// Checks the sender, and locks the account's row until the transaction ends: one transfer of the
+/// wallet is signed at a time; and a freeze, a change of password or a recovery that is committed
+/// before the signature refuses it, and every other one waits.
 pub(super) fn check_sender(
     connection: &mut AnyConnection,
     keys: &ServerKeys,
@@ -209,16 +205,6 @@ pub(super) fn shortfall(
     }
     let wei = needed.wei.checked_sub(view.balance).filter(|wei| *wei > Wei::default())?;
     Some(Missing::Native(wei))
-}
-
-/// Locks the nonces of a transfer's wallet until the transaction ends. Returns `false` if there is
-/// no such transfer.
-pub(super) fn lock_nonces(connection: &mut AnyConnection, transfer: &str) -> Result<bool, Failure> {
-    // An update without effect takes the row lock.
-    let lock = "insert into nonce_locks (chain_id, address) \
-         select chain_id, from_address from transfers where id = $1 \
-         on conflict (chain_id, address) do update set address = excluded.address";
-    Ok(diesel::sql_query(lock).bind::<Text, _>(transfer).execute(connection)? == 1)
 }
 
 /// Returns the first nonce from `floor` on that none of these transfers has. They are in the order

@@ -91,7 +91,7 @@ pub(super) fn sender(transfer: &Transfer) -> Result<AccountId, StoreError> {
 
 /// Checks whether a transfer exceeds a limit, of an account that was last recovered at this time.
 /// The limits after a recovery do not apply to a recipient that the account had paid before it. A
-/// caller that then writes the spend must hold the lock of the wallet's nonces.
+/// caller that then writes the spend must hold the lock of the account's row.
 pub(super) fn over_limit(
     connection: &mut AnyConnection,
     keys: &ServerKeys,
