@@ -13,7 +13,7 @@ use kms_types::wire::TransferState;
 /// Statements of an onboarding, `begin` and `commit` included.
 const ONBOARDING: Cost = Cost { statements: 20, commits: 3, unsynced: 1 };
 /// Statements from the request for a quote to the answer that the payment was sent.
-const SEND: Cost = Cost { statements: 32, commits: 3, unsynced: 7 };
+const SEND: Cost = Cost { statements: 31, commits: 3, unsynced: 7 };
 
 #[derive(Debug, PartialEq, Eq)]
 struct Cost {
