@@ -31,7 +31,8 @@ use uuid::Uuid;
 
 use self::record::Record;
 use crate::clock;
-use crate::config::{DatabaseSettings, KeyDatabaseSettings, Settings};
+use crate::config::{DatabaseSettings, DatabaseUrl, KeyDatabaseSettings, Settings};
+use crate::database_url;
 use crate::key_ring;
 
 /// The wallet KMS over HTTPS. Configured by a file, by `KMS_SERVER__…` variables and by `.env`.
@@ -138,7 +139,8 @@ fn say(text: &str) {
 
 async fn connect(settings: Settings) -> anyhow::Result<Database> {
     let DatabaseSettings { url, pool, .. } = settings.database;
-    Ok(Database::connect(url.expose(), pool, Arc::new(settings.server_keys)).await?)
+    let url = database_url::source(url);
+    Ok(Database::connect_by(url, pool, Arc::new(settings.server_keys)).await?)
 }
 
 async fn open_keys(settings: &Settings) -> Result<Arc<dyn KeyDatabase>, ConnectError> {
@@ -150,10 +152,12 @@ async fn migrate(settings: Settings, only_plan: bool) -> anyhow::Result<()> {
     let key_database = open_keys(&settings).await.context("key_database.url");
     let DatabaseSettings { url, migrate_url, pool } = settings.database;
     let keys = Arc::new(settings.server_keys);
-    let open = async |url: &str| Database::connect(url, pool, Arc::clone(&keys)).await;
-    let database = open(url.expose()).await.context("database.url")?;
+    let open = async |url: DatabaseUrl| {
+        Database::connect_by(database_url::source(url), pool, Arc::clone(&keys)).await
+    };
+    let database = open(url).await.context("database.url")?;
     let (owner, setting) = match migrate_url {
-        Some(owner) => (Some(open(owner.expose()).await), "database.migrate_url"),
+        Some(owner) => (Some(open(owner).await), "database.migrate_url"),
         None => (None, "database.url"),
     };
     let owner = owner.transpose().context(setting)?;

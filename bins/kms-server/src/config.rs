@@ -29,7 +29,9 @@ use serde::Deserialize;
 
 pub use audit::AuditSettings;
 pub use chain::{ChainSettings, RpcUrl};
-pub use database::{DatabaseSettings, DatabaseUrl, DatabaseUrlError, KeyDatabaseSettings};
+pub use database::{
+    DatabaseSettings, DatabaseUrl, DatabaseUrlError, KeyDatabaseSettings, RereadError,
+};
 pub use kms_chain::follower::Finality;
 pub use kms_config::{ConfigError, Secret, UrlError};
 pub use kms_key::{KmsKeyProvider, KmsKeySettings};

@@ -9,6 +9,7 @@ mod body;
 pub mod cli;
 mod clock;
 pub mod config;
+mod database_url;
 mod error;
 mod key_ring;
 pub mod keys;

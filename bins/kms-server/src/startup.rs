@@ -19,9 +19,10 @@ use kms_types::wire::Network;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{
-    AuditSettings, ChainSettings, MailSettings, PageSettings, PasswordSettings, Settings,
-    UpkeepSettings,
+    AuditSettings, ChainSettings, DatabaseSettings, MailSettings, PageSettings, PasswordSettings,
+    Settings, UpkeepSettings,
 };
+use crate::database_url;
 use crate::key_ring;
 use crate::kms_key_status::KmsKeyStatus;
 use crate::mail::Mailer;
@@ -32,13 +33,13 @@ use crate::routes;
 use crate::start_error::StartError;
 use crate::state::State;
 use crate::telemetry;
-use crate::tls;
+use crate::tls::{self, Certificate};
 use crate::token_cache::TokenCache;
 use crate::workers::{
     AdvanceRecoveries, CheckChain, CheckDatabases, CheckWallets, Checkpoints, Clean,
     CountTransfers, FoldMetrics, FollowBlocks, NotifyDigests, OldLaunches, OldSignedBytes,
-    ProbeKmsKeys, RefilledRateLimits, RenewKeyDatabaseClaim, SendMail, SweepSckStore, UnusedRows,
-    WatchTransfers, WriteCheckpoints,
+    ProbeKmsKeys, RefilledRateLimits, ReloadCertificate, RenewKeyDatabaseClaim, SendMail,
+    SweepSckStore, UnusedRows, WatchTransfers, WriteCheckpoints,
 };
 
 /// How long requests in flight may take when the server stops, in seconds.
@@ -82,14 +83,16 @@ impl Server {
         let _ = rustls::crypto::ring::default_provider().install_default();
         // Before the first request, so that it is counted.
         telemetry::metrics();
-        let (tls, listen, ops) =
-            (tls::server_config(&settings.tls)?, settings.listen, settings.ops);
+        let certificate = Arc::new(Certificate::new(settings.tls.clone())?);
+        let tls = tls::server_config(Arc::clone(&certificate))?;
+        let (listen, ops) = (settings.listen, settings.ops);
         let page_listen = settings.page.listen;
         let mut supervisor = Supervisor::new();
         let workers = WorkerSettings::of(&settings);
         let state = Data::new(open_state(settings, supervisor.shutdown()).await?);
         let readiness = Arc::clone(&state.readiness);
         let checkpoints = run_workers(&mut supervisor, &state, workers).await?;
+        supervisor.run(ReloadCertificate(certificate));
         let fence = watch_writer_fence(state.database.clone(), supervisor.shutdown());
         supervisor.watch("writer_fence", fence);
         let (operations, ops_address) = ops_server(state.clone(), ops.listen)?;
@@ -330,8 +333,7 @@ fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepS
 /// Opens what handlers and workers share.
 async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<State, StartError> {
     let keys = Arc::new(settings.server_keys);
-    let url = settings.database.url.expose();
-    let database = open_database(url, settings.database.pool, Arc::clone(&keys)).await?;
+    let database = open_database(settings.database, Arc::clone(&keys)).await?;
     let database = database.with_notice_from(settings.chain.notice_from()?);
     let key_database =
         open_key_database(settings.key_database.url.expose(), &settings.key_database.name).await?;
@@ -387,11 +389,11 @@ fn launch_verifier(settings: PageSettings) -> LaunchVerifier {
 }
 
 async fn open_database(
-    url: &str,
-    pool: u32,
+    settings: DatabaseSettings,
     keys: Arc<ServerKeys>,
 ) -> Result<Database, StartError> {
-    let database = Database::connect(url, pool, keys).await?;
+    let url = database_url::source(settings.url);
+    let database = Database::connect_by(url, settings.pool, keys).await?;
     database.check_writer().await?;
     database.check_durability().await?;
     if !database.schema_is_current().await? {

@@ -65,6 +65,12 @@ pub(crate) fn read(path: &Path) -> Result<Zeroizing<String>, FileError> {
     Ok(text)
 }
 
+/// Reads the value of a setting from a file of its own: without the newline at its end.
+pub(crate) fn read_value(path: &Path) -> Result<Zeroizing<String>, FileError> {
+    let text = read(path)?;
+    Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
 /// Reads a TOML file, which others may read if it holds no secret.
 pub(crate) fn read_settings(path: &Path) -> Result<(Zeroizing<String>, Source), FileError> {
     let (text, metadata) = open(path)?;

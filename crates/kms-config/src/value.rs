@@ -29,6 +29,8 @@ pub(crate) type Table = BTreeMap<String, Value>;
 pub(crate) struct Value {
     source: Source,
     kind: Kind,
+    /// The file that holds the text.
+    file: Option<String>,
 }
 
 #[derive(Clone)]
@@ -58,11 +60,11 @@ enum Problem {
 
 impl Value {
     pub(crate) fn text(source: Source, text: String) -> Self {
-        Self { source, kind: Kind::Text(Zeroizing::new(text)) }
+        Self { source, kind: Kind::Text(Zeroizing::new(text)), file: None }
     }
 
     pub(crate) fn table(source: Source, table: Table) -> Self {
-        Self { source, kind: Kind::Table(table) }
+        Self { source, kind: Kind::Table(table), file: None }
     }
 
     fn from_toml(source: Source, value: toml::Value) -> Self {
@@ -73,7 +75,7 @@ impl Value {
             }
             scalar => Kind::Scalar(scalar),
         };
-        Self { source, kind }
+        Self { source, kind, file: None }
     }
 }
 
@@ -131,9 +133,13 @@ fn read_files(mut table: Table) -> Result<Table, Error> {
         let source = file.source;
         let path: String =
             serde::Deserialize::deserialize(file).map_err(|e: Error| e.within(&key))?;
-        let text = file::read(path.as_ref())
-            .map_err(|problem| Error { path: vec![key], problem: Problem::File(path, problem) })?;
-        table.insert(stem, Value::text(source, text.trim_end_matches(['\r', '\n']).to_owned()));
+        let kind = match file::read_value(path.as_ref()) {
+            Ok(text) => Kind::Text(text),
+            Err(problem) => {
+                return Err(Error { path: vec![key], problem: Problem::File(path, problem) });
+            }
+        };
+        table.insert(stem, Value { source, kind, file: Some(path) });
     }
     Ok(table)
 }
@@ -229,6 +235,10 @@ impl<'de> Deserializer<'de> for Value {
         if name == Secret::NAME && self.source == Source::SharedToml && !is_text {
             return Err(Error::custom(SHARED));
         }
+        if let (Kind::Text(text), Some(file), Secret::NAME) = (&self.kind, &self.file, name) {
+            let parts = [text.as_str(), file].map(|part| Self::text(self.source, part.to_owned()));
+            return visitor.visit_seq(Items(Vec::from(parts).into_iter().enumerate()));
+        }
         visitor.visit_newtype_struct(self)
     }
 
@@ -275,7 +285,7 @@ impl<'de> Deserializer<'de> for Value {
         match self.kind {
             Kind::Text(text) if text.starts_with('{') => {
                 let kind = inline(source, &text, EXPECTED_TABLE)?;
-                Self { source, kind }.deserialize_enum(name, variants, visitor)
+                Self { source, kind, file: None }.deserialize_enum(name, variants, visitor)
             }
             Kind::Text(mut text) => {
                 visitor.visit_enum(std::mem::take(&mut *text).into_deserializer())

@@ -16,9 +16,9 @@ use kms_core::recovery::RecoveryRules;
 use kms_core::{KdfParams, MasterKeyId, ServerKeys};
 use kms_server::Secret;
 use kms_server::config::{
-    AuditSettings, ChainSettings, DatabaseSettings, Finality, KeyDatabaseSettings, KmsKeyProvider,
-    KmsKeySettings, LimitSettings, MailSettings, OpsSettings, PageSettings, PasswordSettings,
-    Profile, RpcUrl, Settings, TlsSettings, UpkeepSettings, UrlError,
+    AuditSettings, ChainSettings, DatabaseSettings, Finality, KeyDatabaseSettings,
+    KmsKeyProvider, KmsKeySettings, LimitSettings, MailSettings, OpsSettings, PageSettings,
+    PasswordSettings, Profile, RpcUrl, Settings, TlsSettings, UpkeepSettings, UrlError,
 };
 use kms_store::{Database, Scope};
 use kms_testkit::Anvil;
@@ -237,7 +237,7 @@ impl TestEnv {
             ops: self.ops,
             page: self.page.clone(),
             tls: TlsSettings {
-                certificate: self.certificate.clone(),
+                certificate: Secret::from(self.certificate.clone()),
                 key: Secret::from(self.certificate_key.clone()),
             },
             database: DatabaseSettings {

@@ -24,6 +24,7 @@ use crate::audit_queue::AuditQueue;
 use crate::dialect::Dialect;
 
 pub use self::fence::{Fenced, WRITER};
+pub use self::manager::{UrlSource, UrlSourceError};
 pub use self::plan::{Lock, Step};
 
 /// How long a query waits for a free connection, or for a new one to be established.
@@ -160,7 +161,26 @@ impl Database {
         connections: u32,
         keys: Arc<ServerKeys>,
     ) -> Result<Self, ConnectError> {
-        let (dialect, target, size) = parse(url, connections)?;
+        let url = url.to_owned();
+        Self::connect_by(Arc::new(move || Ok(url.clone())), connections, keys).await
+    }
+
+    /// Configures a pool as [`Self::connect`] does. The URL is asked for whenever a connection is
+    /// opened, on a thread that may block; only its password may differ.
+    ///
+    /// # Errors
+    /// As [`Self::connect`], and when there is no URL.
+    pub async fn connect_by(
+        url: UrlSource,
+        connections: u32,
+        keys: Arc<ServerKeys>,
+    ) -> Result<Self, ConnectError> {
+        let source = Arc::clone(&url);
+        let first = tokio::task::spawn_blocking(move || source())
+            .await
+            .map_err(|stopped| ConnectError::Open(Box::new(stopped)))?
+            .map_err(ConnectError::Open)?;
+        let (dialect, _, size) = parse(&first, connections)?;
         let fence = Arc::<fence::Seen>::default();
         let prepare = Prepare { fence: Arc::clone(&fence) };
         let open = move || {
@@ -170,7 +190,7 @@ impl Database {
                 .connection_timeout(CONNECT_TIMEOUT)
                 .connection_customizer(Box::new(prepare))
                 .test_on_check_out(false)
-                .build(ConnectionManager { dialect, target })
+                .build(ConnectionManager { dialect, url })
         };
         let pool = tokio::task::spawn_blocking(open)
             .await

@@ -11,7 +11,7 @@ use kms_store::{Database, KeyDatabase, ListedAccount, open_existing_key_database
 
 use super::record::Record;
 use crate::config::{DatabaseSettings, KmsKeySettings, PasswordSettings, Settings};
-use crate::{key_ring, startup};
+use crate::{database_url, key_ring, startup};
 
 /// How many accounts are read at once.
 const PAGE: u32 = 500;
@@ -57,7 +57,8 @@ impl Vault {
         let key_database = key_database.context("key_database.url")?;
         let server_keys = Arc::new(settings.server_keys);
         let DatabaseSettings { url, pool, .. } = settings.database;
-        let database = Database::connect(url.expose(), pool, Arc::clone(&server_keys)).await;
+        let url = database_url::source(url);
+        let database = Database::connect_by(url, pool, Arc::clone(&server_keys)).await;
         let database = database.context("database.url")?;
         let current = database.schema_is_current().await?;
         ensure!(current, "the database's schema is not up to date; run `kms-server migrate`");

@@ -1,6 +1,6 @@
 //! `database` and `key_database`.
 
-use kms_config::{Secret, is_private_mongodb, is_private_postgres};
+use kms_config::{FileError, Secret, is_private_mongodb, is_private_postgres};
 use serde::Deserialize;
 
 /// The database of accounts, wallets and transfers: PostgreSQL or SQLite.
@@ -51,11 +51,30 @@ pub enum DatabaseUrlError {
     MongoDb,
 }
 
+/// Why the URL cannot be read again.
+#[derive(Debug, thiserror::Error)]
+pub enum RereadError {
+    /// The file cannot be read.
+    #[error("the file of the URL: {0}")]
+    File(#[from] FileError),
+    /// The new URL is not safe.
+    #[error(transparent)]
+    Url(#[from] DatabaseUrlError),
+}
+
 impl DatabaseUrl {
     /// Returns the URL with its password.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose()
+    }
+
+    /// Reads the URL again, if it came from a file of its own.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds a URL that is not safe.
+    pub fn reread(&self) -> Result<Self, RereadError> {
+        Ok(Self::try_from(self.0.reread()?)?)
     }
 }
 

@@ -34,6 +34,7 @@ mod rescue;
 mod restore;
 mod roles;
 mod rollbacks;
+mod rotation;
 mod server_keys;
 mod slow;
 mod statements;
