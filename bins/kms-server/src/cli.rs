@@ -138,8 +138,8 @@ fn say(text: &str) {
 }
 
 async fn connect(settings: Settings) -> anyhow::Result<Database> {
-    let DatabaseSettings { url, pool, .. } = settings.database;
-    let url = database_url::source(url);
+    let DatabaseSettings { url, auth, pool, .. } = settings.database;
+    let url = database_url::source(url, auth).await?;
     Ok(Database::connect_by(url, pool, Arc::new(settings.server_keys)).await?)
 }
 
@@ -150,10 +150,11 @@ async fn open_keys(settings: &Settings) -> Result<Arc<dyn KeyDatabase>, ConnectE
 
 async fn migrate(settings: Settings, only_plan: bool) -> anyhow::Result<()> {
     let key_database = open_keys(&settings).await.context("key_database.url");
-    let DatabaseSettings { url, migrate_url, pool } = settings.database;
+    let DatabaseSettings { url, migrate_url, auth, pool } = settings.database;
     let keys = Arc::new(settings.server_keys);
     let open = async |url: DatabaseUrl| {
-        Database::connect_by(database_url::source(url), pool, Arc::clone(&keys)).await
+        let url = database_url::source(url, auth).await?;
+        anyhow::Ok(Database::connect_by(url, pool, Arc::clone(&keys)).await?)
     };
     let database = open(url).await.context("database.url")?;
     let (owner, setting) = match migrate_url {

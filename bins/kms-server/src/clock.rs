@@ -1,6 +1,6 @@
 //! The one place where the server reads the time; below it, time is a parameter.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use kms_core::ports::StoreError;
 use kms_store::Database;
@@ -35,7 +35,12 @@ pub(crate) async fn compare(database: &Database) -> Result<Clocks, StoreError> {
 }
 
 /// Returns the current time of the machine's clock.
-#[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub(crate) fn now() -> Timestamp {
-    std::time::SystemTime::now().into()
+    system_time().into()
+}
+
+/// Returns the same, as other crates want it.
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+pub(crate) fn system_time() -> SystemTime {
+    SystemTime::now()
 }

@@ -30,7 +30,7 @@ use serde::Deserialize;
 pub use audit::AuditSettings;
 pub use chain::{ChainSettings, RpcUrl};
 pub use database::{
-    DatabaseSettings, DatabaseUrl, DatabaseUrlError, KeyDatabaseSettings, RereadError,
+    DatabaseAuth, DatabaseSettings, DatabaseUrl, DatabaseUrlError, KeyDatabaseSettings, RereadError,
 };
 pub use kms_chain::follower::Finality;
 pub use kms_config::{ConfigError, Secret, UrlError};

@@ -15,6 +15,9 @@ pub enum StartError {
     /// A database cannot be used.
     #[error(transparent)]
     Database(#[from] ConnectError),
+    /// AWS IAM gives no token for the account database.
+    #[error("database.auth: {0}")]
+    DatabaseAuth(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The schema is older than this program.
     #[error("the database schema is out of date; run `kms-server migrate`")]
     Schema,

@@ -392,7 +392,7 @@ async fn open_database(
     settings: DatabaseSettings,
     keys: Arc<ServerKeys>,
 ) -> Result<Database, StartError> {
-    let url = database_url::source(settings.url);
+    let url = database_url::source(settings.url, settings.auth).await?;
     let database = Database::connect_by(url, settings.pool, keys).await?;
     database.check_writer().await?;
     database.check_durability().await?;

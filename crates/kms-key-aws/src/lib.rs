@@ -2,6 +2,10 @@
 //!
 //! Wrapping is local, with the configured public key; only unwrapping calls AWS. So passwords keep
 //! working while AWS cannot be reached, and recoveries wait.
+//!
+//! [`DatabaseTokens`] makes the passwords of roles in RDS, with the same credentials.
+
+mod database_token;
 
 use std::fmt;
 use std::time::Duration;
@@ -23,6 +27,8 @@ use pkcs8::DecodePublicKey;
 use rsa::PublicKey;
 use rsa::traits::PublicKeyParts;
 use zeroize::Zeroizing;
+
+pub use database_token::{DatabaseRole, DatabaseTokenError, DatabaseTokens};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -16,7 +16,7 @@ use kms_core::recovery::RecoveryRules;
 use kms_core::{KdfParams, MasterKeyId, ServerKeys};
 use kms_server::Secret;
 use kms_server::config::{
-    AuditSettings, ChainSettings, DatabaseSettings, Finality, KeyDatabaseSettings,
+    AuditSettings, ChainSettings, DatabaseAuth, DatabaseSettings, Finality, KeyDatabaseSettings,
     KmsKeyProvider, KmsKeySettings, LimitSettings, MailSettings, OpsSettings, PageSettings,
     PasswordSettings, Profile, RpcUrl, Settings, TlsSettings, UpkeepSettings, UrlError,
 };
@@ -247,6 +247,7 @@ impl TestEnv {
                     .clone()
                     .map(|url| Secret::from(url).try_into())
                     .transpose()?,
+                auth: DatabaseAuth::Password,
                 pool: 8,
             },
             key_database: KeyDatabaseSettings {

@@ -56,8 +56,8 @@ impl Vault {
         let key_database = open_existing_key_database(keys.url.expose(), &keys.name).await;
         let key_database = key_database.context("key_database.url")?;
         let server_keys = Arc::new(settings.server_keys);
-        let DatabaseSettings { url, pool, .. } = settings.database;
-        let url = database_url::source(url);
+        let DatabaseSettings { url, auth, pool, .. } = settings.database;
+        let url = database_url::source(url, auth).await?;
         let database = Database::connect_by(url, pool, Arc::clone(&server_keys)).await;
         let database = database.context("database.url")?;
         let current = database.schema_is_current().await?;

@@ -11,9 +11,24 @@ pub struct DatabaseSettings {
     pub url: DatabaseUrl,
     /// The same database as a role that may change the schema. Only `migrate` uses it.
     pub migrate_url: Option<DatabaseUrl>,
+    /// What each new connection proves its identity with.
+    #[serde(default)]
+    pub auth: DatabaseAuth,
     /// The maximum number of connections.
     #[serde(default = "default_pool")]
     pub pool: u32,
+}
+
+/// What a connection to PostgreSQL proves its identity with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DatabaseAuth {
+    /// The password of the URL, or the role's certificate.
+    #[default]
+    Password,
+    /// A token of AWS IAM, which RDS accepts for fifteen minutes.
+    #[cfg(feature = "aws-kms")]
+    Iam,
 }
 
 /// The database of wrapped symmetric cryptographic keys: MongoDB or SQLite.

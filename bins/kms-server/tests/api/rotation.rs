@@ -1,11 +1,13 @@
-//! Certificates and passwords that are replaced while servers run.
+//! Certificates and passwords that are replaced while servers run, and passwords that are tokens.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kms_client::{BearerToken, Client, Trust};
+use kms_server_testing::commands::{fails, kms_server, output_text};
 use kms_server_testing::requests::{create, telegram};
 use kms_server_testing::{ServerProcess, Stores, TestEnv};
 use kms_store::Scope;
@@ -111,4 +113,66 @@ async fn a_new_password_of_the_database_is_used_without_a_restart() {
         client.create_account(&create(id, &format!("user{id}"), "pw")).await.unwrap();
     }
     assert!(!server.terminate().contains("hunter2"));
+}
+
+/// Answers one connection of libpq as PostgreSQL asks for a password, returns the user and the
+/// password that it sent, and refuses it.
+fn refuse_a_login(connection: &mut TcpStream) -> (String, String) {
+    let mut message = |has_type: bool| {
+        let mut head = vec![0; if has_type { 5 } else { 4 }];
+        connection.read_exact(&mut head).unwrap();
+        let length = head.last_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes)).unwrap();
+        let mut body = vec![0; usize::try_from(length).unwrap() - 4];
+        connection.read_exact(&mut body).unwrap();
+        (body, connection.try_clone().unwrap())
+    };
+    const ENCRYPTION_REQUESTS: [u32; 2] = [80_877_103, 80_877_104];
+    let startup = loop {
+        let (body, mut answer) = message(false);
+        let code = body.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes)).unwrap();
+        if !ENCRYPTION_REQUESTS.contains(&code) {
+            answer.write_all(b"R\0\0\0\x08\0\0\0\x03").unwrap();
+            break body;
+        }
+        answer.write_all(b"N").unwrap();
+    };
+    let (password, mut answer) = message(true);
+    let refusal = b"SFATAL\0C28000\0Mrefused\0\0";
+    let length = u32::try_from(refusal.len() + 4).unwrap().to_be_bytes();
+    answer.write_all(&[&b"E"[..], &length, refusal].concat()).unwrap();
+    let texts: Vec<_> = startup[4..].split(|byte| *byte == 0).collect();
+    let user = texts.iter().position(|text| *text == b"user").unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (text(texts[user + 1]), text(&password[..password.len() - 1]))
+}
+
+#[test]
+fn with_iam_each_connection_has_a_token_of_its_own() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let logins = std::thread::spawn(move || {
+        [(); 2].map(|()| {
+            let (mut connection, _) = listener.accept().unwrap();
+            refuse_a_login(&mut connection)
+        })
+    });
+    let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    env.database = format!("postgres://kms@127.0.0.1:{port}/kms");
+    env.variables = vec![
+        variable("DATABASE__AUTH", "iam"),
+        ("AWS_ACCESS_KEY_ID".to_owned(), "AKIDEXAMPLE".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY".to_owned(), "only signs".to_owned()),
+        ("AWS_REGION".to_owned(), "eu-central-1".to_owned()),
+    ];
+    let refused = fails(&env, "migrate");
+    assert!(refused.contains("refused") && !refused.contains("X-Amz"), "{refused}");
+    for (user, token) in logins.join().unwrap() {
+        assert_eq!(user, "kms");
+        let start = format!("127.0.0.1:{port}/?Action=connect&DBUser=kms&X-Amz-");
+        assert!(token.starts_with(&start) && token.contains("X-Amz-Signature="), "{token}");
+        assert!(token.contains("%2Feu-central-1%2Frds-db%2Faws4_request"), "{token}");
+    }
+    env.database = env.database.replace("kms@", "kms:hunter2@");
+    let refused = output_text(&kms_server(&env, "migrate").output().unwrap());
+    assert!(refused.contains("database.auth") && !refused.contains("hunter2"), "{refused}");
 }
