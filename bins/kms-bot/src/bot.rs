@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::convert::Infallible;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -31,6 +32,7 @@ use crate::flow::Flow;
 use crate::flows::FLOWS;
 use crate::handler;
 use crate::journal::Journal;
+use crate::ops;
 use crate::password_input::may_be_password;
 use crate::texts::{Text, html, text};
 
@@ -50,6 +52,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// A bot that runs in this process.
 pub struct Bot {
     username: String,
+    ops_address: SocketAddr,
     supervisor: Supervisor,
     lanes: Lanes,
     delivery: Arc<Delivery>,
@@ -71,6 +74,9 @@ pub enum StartError {
     /// Telegram refused the bot.
     #[error(transparent)]
     Telegram(#[from] TelegramError),
+    /// The operations listener cannot listen.
+    #[error("ops.listen: {0}")]
+    Listen(std::io::Error),
     /// The state file cannot be read or written.
     #[error("state.path: {0}")]
     State(std::io::Error),
@@ -83,6 +89,8 @@ impl Bot {
     /// # Errors
     /// When a setting is invalid, or Telegram does not know the token.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        // Before the first update, so that it is counted.
+        kms_process::metrics();
         let (api, kms) = (api(&settings), client(&settings)?);
         let username = greet(&api).await?;
         let telegram = Telegram::new(api.clone(), settings.telegram.limits);
@@ -99,6 +107,12 @@ impl Bot {
             let events = delivery.follow(stream, lanes.clone(), shutdown);
             supervisor.watch(task, never_fails(events));
         }
+        let (ops, ops_address) =
+            ops::server(settings.ops.listen, Arc::clone(&context), supervisor.shutdown())
+                .map_err(StartError::Listen)?;
+        supervisor.watch("ops_server", ops::serve(ops, supervisor.shutdown()));
+        let publish = ops::publish(Arc::clone(&delivery), supervisor.shutdown());
+        supervisor.watch("publish_metrics", never_fails(publish));
         let poll = Poll {
             api,
             context,
@@ -108,13 +122,19 @@ impl Bot {
         };
         let updates = poll.run(supervisor.shutdown());
         supervisor.watch("poll_updates", never_fails(updates));
-        Ok(Self { username, supervisor, lanes, delivery })
+        Ok(Self { username, ops_address, supervisor, lanes, delivery })
     }
 
     /// The bot's own username.
     #[must_use]
     pub fn username(&self) -> &str {
         &self.username
+    }
+
+    /// The address that health checks and metrics are served on.
+    #[must_use]
+    pub fn ops_address(&self) -> SocketAddr {
+        self.ops_address
     }
 
     /// Waits until the poll or the event follower ends or panics, which neither should before a
@@ -295,6 +315,7 @@ impl Poll {
             return;
         }
         let Some(incoming) = Incoming::parse(update) else { return };
+        metrics::counter!("kms_bot_updates_total").increment(1);
         let (user, context) = (incoming.user().id, &self.context);
         if let Some(message) = incoming.private_message() {
             context.telegram.record_message(message);

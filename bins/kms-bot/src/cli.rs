@@ -54,7 +54,8 @@ async fn serve(config: Option<&Path>) -> Result<(), Failure> {
         bot = Bot::start(settings) => bot.map_err(|error| Failure::start(&error))?,
         () = signal.received() => return Ok(()),
     };
-    tracing::info!(event = "polling", username = bot.username(), "polling for updates");
+    let (username, ops_address) = (bot.username(), bot.ops_address());
+    tracing::info!(event = "polling", username, %ops_address, "polling for updates");
     tokio::select! {
         () = signal.received() => {}
         failure = bot.failed() => return Err(failure),

@@ -1,6 +1,7 @@
 //! The settings of the bot. `kms-config` documents where they are read from; variables begin with
 //! `KMS_BOT__`, and `deploy/bot.env.example` lists all of them.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use kms_config::{ConfigError, Secret, ServiceUrl};
@@ -21,6 +22,23 @@ pub struct Settings {
     /// What survives a restart.
     #[serde(default)]
     pub state: StateSettings,
+    /// The listener of health checks and metrics.
+    #[serde(default)]
+    pub ops: OpsSettings,
+}
+
+/// The listener of health checks and metrics, over plain HTTP without a token.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OpsSettings {
+    /// The address and port, which only the private network should reach.
+    pub listen: SocketAddr,
+}
+
+impl Default for OpsSettings {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8082)) }
+    }
 }
 
 /// What survives a restart.

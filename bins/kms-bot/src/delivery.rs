@@ -259,6 +259,17 @@ impl Delivery {
         queue.payments.pop_front().map(Next::Payment)
     }
 
+    /// How long the oldest notice has been waiting; zero if none is.
+    pub(crate) fn oldest(&self) -> Duration {
+        let queues = self.lock();
+        let first = |queue: &Queue| {
+            let waiting = [queue.alerts.front(), queue.payments.front()];
+            waiting.into_iter().flatten().map(|waiting| waiting.since).min()
+        };
+        let oldest = queues.values().filter_map(first).min();
+        oldest.map(|since| since.elapsed()).unwrap_or_default()
+    }
+
     /// Delivers a notice, unless an earlier attempt did.
     async fn deliver_once(&self, user: TelegramId, next: &Next) -> HandlerResult {
         self.context.settle_report(user).await?;

@@ -12,7 +12,7 @@ use futures::FutureExt;
 use kms_types::TelegramId;
 use teloxide_core::types::{CallbackQueryId, MessageId};
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::chat::incoming::{Incoming, User};
 use crate::chat::keyboard::Keyboard;
@@ -90,11 +90,12 @@ async fn limited(
     update: Option<u32>,
     work: impl Future<Output = HandlerResult>,
 ) -> Result<(), Failure> {
-    let work = AssertUnwindSafe(work).catch_unwind();
+    let (work, started) = (AssertUnwindSafe(work).catch_unwind(), Instant::now());
     let result = tokio::select! {
         result = timeout(DEADLINE, work) => result,
         never = show_typing(context, user) => never,
     };
+    metrics::histogram!("kms_bot_handler_duration_seconds").record(started.elapsed());
     match result {
         Ok(Ok(Ok(()))) => Ok(()),
         Ok(Ok(Err(error))) => {

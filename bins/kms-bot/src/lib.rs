@@ -36,6 +36,7 @@ mod input;
 mod journal;
 mod network;
 mod notices;
+mod ops;
 mod page;
 mod password_input;
 mod problems;

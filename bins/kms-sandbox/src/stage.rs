@@ -1,7 +1,7 @@
 //! The whole system in this process: chain, e-mail, stores, server, Telegram and bot.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use actix_web::web::Query;
 use anyhow::{Context, ensure};
 use bot_api_sim::{Limits, Sim};
 use kms_bot::Bot;
-use kms_bot::config::{RateLimits, ServerSettings, StateSettings, TelegramSettings};
+use kms_bot::config::{OpsSettings, RateLimits, ServerSettings, StateSettings, TelegramSettings};
 use kms_client::{Client, Trust, Vault};
 use kms_core::recovery::RecoveryRules;
 use kms_server::config::{ChainSettings, Finality, LimitSettings, MailSettings};
@@ -171,6 +171,7 @@ impl Stage {
                 ca: Some(self.env.certificate.clone()),
             },
             state: StateSettings { path: self.directory().join("kms-bot.state") },
+            ops: OpsSettings { listen: SocketAddr::from(([127, 0, 0, 1], 0)) },
         })
     }
 

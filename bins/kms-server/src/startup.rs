@@ -82,7 +82,7 @@ impl Server {
         // Fails only if another one is installed, which then is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         // Before the first request, so that it is counted.
-        telemetry::metrics();
+        kms_process::metrics();
         let certificate = Arc::new(Certificate::new(settings.tls.clone())?);
         let tls = tls::server_config(Arc::clone(&certificate))?;
         let (listen, ops) = (settings.listen, settings.ops);

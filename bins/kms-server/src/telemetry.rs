@@ -1,6 +1,5 @@
 //! Request ids, one log line a request, and metrics. Never a body, a query or a header.
 
-use std::sync::OnceLock;
 use std::time::Instant;
 
 use actix_web::body::MessageBody;
@@ -8,7 +7,6 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use uuid::Uuid;
 
 tokio::task_local! {
@@ -52,16 +50,4 @@ fn known_method(method: &Method) -> &'static str {
         Method::DELETE => "DELETE",
         _ => "other",
     }
-}
-
-/// The recorder of this process: several servers in one process share it.
-pub(crate) fn metrics() -> &'static PrometheusHandle {
-    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
-    HANDLE.get_or_init(|| {
-        let recorder = PrometheusBuilder::new().build_recorder();
-        let handle = recorder.handle();
-        // Fails only if the process has another recorder, which then receives the metrics.
-        let _ = metrics::set_global_recorder(recorder);
-        handle
-    })
 }

@@ -1,6 +1,6 @@
 //! How the binaries run as processes.
 //!
-//! - [`log_to_stdout`] sets up JSON logs, panics included.
+//! - [`log_to_stdout`] sets up JSON logs, panics included, and counts alarms in [`metrics()`].
 //! - [`StopSignal`] waits for SIGTERM or ctrl-c.
 //! - A [`Worker`] is a piece of background work; one [`Supervisor`] runs all of a process, beside
 //!   longer tasks such as an HTTP server. A task that ends or panics is a [`Failure`].
@@ -43,12 +43,14 @@
 mod failpoint;
 mod failure;
 mod logging;
+mod metrics;
 mod signal;
 mod supervisor;
 mod worker;
 
 pub use failure::{ErrorChain, Failure, exit};
 pub use logging::log_to_stdout;
+pub use metrics::{ALARMS, metrics};
 pub use signal::StopSignal;
 pub use supervisor::Supervisor;
 pub use worker::{Next, Worker};

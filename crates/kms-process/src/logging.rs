@@ -4,15 +4,21 @@ use std::any::Any;
 use std::backtrace::Backtrace;
 use std::panic::{self, PanicHookInfo};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
+use crate::metrics::CountAlarms;
 use crate::supervisor::current_worker;
 
 /// Writes logs and panics as JSON lines to standard output. `RUST_LOG` is the filter, `info` by
 /// default; what this crate logs about the process itself is always written.
 pub fn log_to_stdout() {
     let (filter, invalid) = filter();
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
+    tracing_subscriber::registry()
+        .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_filter(filter))
+        .with(CountAlarms)
+        .init();
     panic::set_hook(Box::new(log_panic));
     if let Some(error) = invalid {
         tracing::warn!(%error, event = "log_filter_ignored", "RUST_LOG ignored");

@@ -115,3 +115,11 @@ fn every_alarm_is_in_the_operators_table() {
     assert!(logged.len() > 10, "{logged:?}");
     assert_eq!(logged, documented(table, ['`', '`']));
 }
+
+#[test]
+fn every_event_to_alert_on_is_counted_from_the_start() {
+    let (_, section) = PAGE.split_once("### Alert on these").unwrap();
+    let (table, _) = section.split_once("### Watch").unwrap();
+    let counted: BTreeSet<String> = kms_process::ALARMS.map(str::to_owned).into();
+    assert_eq!(counted, documented(table, ['`', '`']));
+}

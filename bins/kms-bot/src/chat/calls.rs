@@ -120,6 +120,7 @@ where
 }
 
 fn wait_for(seconds: u64) -> CallError {
+    metrics::counter!("kms_bot_telegram_limited_total").increment(1);
     CallError::Wait(Duration::from_secs(seconds.min(LONGEST_WAIT)))
 }
 

@@ -12,6 +12,7 @@ mod groups;
 mod late;
 mod names;
 mod onboarding;
+mod operations;
 mod outages;
 mod page;
 mod process;

@@ -20,6 +20,7 @@ pub(crate) fn command(stage: &Stage, argument: &str) -> Command {
         .env("KMS_BOT__SERVER__URL", settings.server.url.as_str())
         .env("KMS_BOT__SERVER__TOKEN", settings.server.token.expose())
         .env("KMS_BOT__SERVER__CA", settings.server.ca.unwrap())
+        .env("KMS_BOT__OPS__LISTEN", "127.0.0.1:0")
         .env("RUST_LOG", "trace")
         .current_dir(stage.directory());
     command

@@ -167,7 +167,7 @@ pub(crate) fn run_what_prepare_made() {
     let bot = format!(
         "cd deploy/secrets/bot\n\
          export KMS_BOT__SERVER__URL=https://localhost:{port} KMS_BOT__TELEGRAM__API_URL={}\n\
-         export KMS_BOT__STATE__PATH=$PWD/state\n\
+         export KMS_BOT__STATE__PATH=$PWD/state KMS_BOT__OPS__LISTEN=127.0.0.1:0\n\
          ../../../target/release/kms-bot serve",
         sim.api_url()
     );

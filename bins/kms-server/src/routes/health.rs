@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use crate::readiness::{Status, Statuses};
 use crate::state::State;
-use crate::telemetry;
 
 /// The body of `/healthz`.
 #[derive(Serialize)]
@@ -57,5 +56,5 @@ async fn ready(state: Data<State>) -> HttpResponse {
 async fn metrics() -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/plain; version=0.0.4; charset=utf-8")
-        .body(telemetry::metrics().render())
+        .body(kms_process::metrics().render())
 }

@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use kms_process::{Next, Worker};
 
-use crate::telemetry;
-
 /// The recorder keeps every duration until it is folded: without this worker, a server that is
 /// never scraped would grow with every request.
 pub(crate) struct FoldMetrics;
@@ -20,7 +18,7 @@ impl Worker for FoldMetrics {
     }
 
     async fn round(&mut self) -> Result<Next, Infallible> {
-        telemetry::metrics().run_upkeep();
+        kms_process::metrics().run_upkeep();
         Ok(Next::AfterInterval)
     }
 }

@@ -50,6 +50,13 @@ async fn health_and_metrics_are_on_the_operations_listener_alone() {
     assert_eq!(plain.get(format!("{ops}/v1/network")).send().await.unwrap().status(), 404);
     let metrics = test.ops("/metrics").await.text().await.unwrap();
     assert!(metrics.contains("kms_http_requests_total"), "{metrics}");
+    assert!(metrics.contains("kms_http_request_duration_seconds_bucket"), "{metrics}");
+    assert!(metrics.contains("kms_alarms_total{event=\"integrity_alarm\"} 0"), "{metrics}");
+    let page = include_str!("../../../../docs/operating/monitoring.md");
+    for family in metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let family = family.split(' ').next().unwrap();
+        assert!(page.contains(&format!("`{family}")), "{family} is not in the operators' table");
+    }
 }
 
 #[actix_web::test]

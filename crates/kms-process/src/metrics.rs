@@ -1,0 +1,126 @@
+//! Metrics for Prometheus.
+
+use std::sync::OnceLock;
+
+use metrics::counter;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+
+/// The upper bounds of durations, in seconds: histograms of several processes can be added.
+const SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Events that operators are alerted on; a test compares them with the operators' table.
+pub const ALARMS: [&str; 44] = [
+    "integrity_alarm",
+    "panic",
+    "start_failed",
+    "worker_ended",
+    "stop_timeout",
+    "worker_round_failed",
+    "audit_outcome_delayed",
+    "audit_outcome_lost",
+    "checkpoint_failed",
+    "kms_key_probe_failed",
+    "kms_key_unavailable",
+    "wallet_unrecoverable",
+    "clock_skew",
+    "many_wrong_passwords",
+    "many_recoveries",
+    "recovery_breaker",
+    "mail_dropped",
+    "mail_skipped",
+    "chain_endpoint_failed",
+    "chain_endpoint_contradicted",
+    "prices_unconfirmed",
+    "finalized_block_removed",
+    "final_transfer_reopened",
+    "finality_unconfirmed",
+    "finality_contradicted",
+    "no_finalized_block",
+    "final_nonce_contradicted",
+    "missed_block_settled",
+    "missed_block_not_found",
+    "token_mismatch",
+    "transfer_refused",
+    "transfer_superseded",
+    "updates_failed",
+    "events_failed",
+    "notice_dropped",
+    "update_dropped",
+    "handler_panicked",
+    "request_failed",
+    "row_unreadable",
+    "event_subject_missing",
+    "event_subject_unreadable",
+    "audit_append_failed",
+    "no_chain_endpoint",
+    "telegram_unreachable",
+];
+
+/// The metrics of this process: several servers in one process share them.
+pub fn metrics() -> &'static PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(|| {
+        let durations = Matcher::Suffix("_duration_seconds".to_owned());
+        let builder = PrometheusBuilder::new().set_buckets_for_metric(durations, &SECONDS);
+        // Fails only for an empty list.
+        let recorder = builder.unwrap_or_default().build_recorder();
+        let handle = recorder.handle();
+        // Fails only if the process has another recorder, which then receives the metrics.
+        let _ = metrics::set_global_recorder(recorder);
+        // A counter that begins with its first event shows no increase by it.
+        for event in ALARMS {
+            counter!("kms_alarms_total", "event" => event).increment(0);
+        }
+        handle
+    })
+}
+
+/// Counts warnings and errors by their field `event`.
+pub(crate) struct CountAlarms;
+
+impl<S: Subscriber> Layer<S> for CountAlarms {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        if *event.metadata().level() <= Level::WARN {
+            event.record(&mut Named);
+        }
+    }
+}
+
+/// Counts the field `event`, whose values are words of the code.
+struct Named;
+
+impl Visit for Named {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "event" {
+            counter!("kms_alarms_total", "event" => value.to_owned()).increment(1);
+        }
+    }
+
+    fn record_debug(&mut self, _field: &Field, _value: &dyn std::fmt::Debug) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    #[test]
+    fn an_alarm_is_counted_from_its_first_event_on() {
+        let line = |event: &str, count: u32| {
+            let line = format!("kms_alarms_total{{event=\"{event}\"}} {count}\n");
+            metrics().render().contains(&line)
+        };
+        assert!(line("integrity_alarm", 0));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(CountAlarms), || {
+            tracing::error!(event = "integrity_alarm", "row failed its check");
+            tracing::warn!(event = "integrity_alarm", "row failed its check");
+            tracing::info!(event = "integrity_alarm", "no alarm");
+        });
+        assert!(line("integrity_alarm", 2), "{}", metrics().render());
+    }
+}
