@@ -24,10 +24,18 @@ setup:
         as_root apt-get update -q
         as_root apt-get install -q -y --no-install-recommends "${missing[@]}"
     fi
+    if ! command -v promtool >/dev/null && [ ! -x target/prometheus/usr/bin/promtool ]; then
+        # Unpacked: the package would start a server.
+        mkdir -p target/prometheus
+        as_root apt-get update -q
+        (cd target/prometheus && apt-get download -q prometheus)
+        dpkg --fsys-tarfile target/prometheus/*.deb | tar -xC target/prometheus ./usr/bin/promtool
+        rm target/prometheus/*.deb
+    fi
     command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
 
 # All checks that must pass.
-ci: format style clippy embedded docs deny test openapi (fuzz "10") tour
+ci: format style clippy embedded docs deny monitoring test openapi (fuzz "10") tour
 
 # Checks the formatting.
 format:
@@ -72,6 +80,14 @@ migrations:
 # Checks a running server against its OpenAPI document with schemathesis, in under two minutes.
 openapi *ARGS: schemathesis
     cargo run --quiet -p kms-server-testing --example openapi -- "$PWD/target/schemathesis/bin/st" {{ARGS}}
+
+# Checks alert rules with promtool, and rules, dashboard and runbooks against the operators' tables.
+monitoring: deploy-tools
+    PATH="$PATH:$PWD/target/prometheus/usr/bin" target/deploy/bin/python deploy/monitoring/check.py
+
+[private]
+deploy-tools:
+    test -x target/deploy/bin/cfn-lint || { python3 -m venv target/deploy && target/deploy/bin/pip install --quiet cfn-lint==1.58.0 'moto[cloudformation,ec2,ecs,elbv2,iam,kms,logs,rds,sns]==5.2.5' boto3; }
 
 [private]
 schemathesis:
