@@ -35,7 +35,7 @@ setup:
     command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
 
 # All checks that must pass.
-ci: format style clippy embedded docs deny monitoring test openapi (fuzz "10") tour
+ci: format style clippy embedded docs deny monitoring test aws openapi (fuzz "10") tour
 
 # Checks the formatting.
 format:
@@ -84,6 +84,11 @@ openapi *ARGS: schemathesis
 # Checks alert rules with promtool, and rules, dashboard and runbooks against the operators' tables.
 monitoring: deploy-tools
     PATH="$PATH:$PWD/target/prometheus/usr/bin" target/deploy/bin/python deploy/monitoring/check.py
+
+# Lints the stacks, deploys them to an emulator, plants mistakes, and parses the configuration of
+# the server's task with the program that `just test` built.
+aws: deploy-tools
+    target/deploy/bin/python deploy/aws/check.py --mistakes target/debug/kms-server
 
 [private]
 deploy-tools:
