@@ -4,6 +4,7 @@ mod account;
 mod audit;
 mod audit_export;
 mod audit_state;
+mod check_config;
 mod healthcheck;
 mod keys;
 mod operator;
@@ -21,9 +22,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
-use kms_chain::Endpoint;
 use kms_core::PlainToken;
-use kms_process::ErrorChain;
 use kms_store::{
     ApiToken, ConnectError, Database, KeyDatabase, ListedToken, Scope, Step, open_key_database,
 };
@@ -33,7 +32,6 @@ use self::record::Record;
 use crate::clock;
 use crate::config::{DatabaseSettings, DatabaseUrl, KeyDatabaseSettings, Settings};
 use crate::database_url;
-use crate::key_ring;
 
 /// The wallet KMS over HTTPS. Configured by a file, by `KMS_SERVER__…` variables and by `.env`.
 #[derive(Debug, Parser)]
@@ -58,7 +56,7 @@ enum Command {
     },
     /// Asks a running server whether it is ready; exits with 1 if it is not.
     Healthcheck(healthcheck::HealthcheckOptions),
-    /// Prints the effective settings, secrets masked, and tries each connection.
+    /// Prints the effective settings, secrets masked, and tries everything that a server needs.
     CheckConfig,
     /// Creates, lists and revokes API tokens.
     #[command(subcommand)]
@@ -113,7 +111,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(options) => serve::run(config, &options).await,
         Command::Migrate { plan } => migrate(load()?, plan).await,
         Command::Healthcheck(options) => healthcheck::run(&options),
-        Command::CheckConfig => check_config(load()?).await,
+        Command::CheckConfig => check_config::run(load()?).await,
         Command::Token(command) => token(load()?, command).await,
         Command::Audit(audit::AuditCommand::VerifyExport(export)) => audit::verify_export(&export),
         Command::Audit(command) => audit::run(load()?, command).await,
@@ -185,48 +183,6 @@ async fn print_plan(database: &Database) -> anyhow::Result<()> {
     for Step { migration, what, lock } in steps {
         say(&format!("{migration}  {what}: {lock}"));
     }
-    Ok(())
-}
-
-async fn check_config(settings: Settings) -> anyhow::Result<()> {
-    say(&format!("{settings:#?}"));
-    for weakness in settings.weaknesses() {
-        say(&format!("weak    {weakness}"));
-    }
-    let chain = settings.chain.open()?;
-    let keys = open_keys(&settings).await.context("key_database")?;
-    let ring = key_ring::open(settings.kms_key.clone(), settings.older_kms_keys.clone()).await;
-    let mut failed = 0;
-    let mut report = |what: &str, result: anyhow::Result<()>| match result {
-        Ok(()) => say(&format!("ok      {what}")),
-        Err(error) => {
-            failed += 1;
-            say(&format!("failed  {what}: {}", ErrorChain(&*error)));
-        }
-    };
-    report("kms_key", ring.map(drop).map_err(Into::into));
-    report("key_database", keys.ping().await.map_err(Into::into));
-    let block = chain.first(Endpoint::block_number).await;
-    report("chain", block.map(drop).map_err(Into::into));
-    let finality = chain.check_finality(settings.chain.finality).await;
-    report("chain.finality", finality.map_err(Into::into));
-    let tokens = chain.check_tokens(&settings.chain.tokens).await;
-    report("chain.tokens", tokens.map_err(Into::into));
-    let database = connect(settings).await.context("database")?;
-    let ready = async {
-        database.check_durability().await?;
-        let is_current = database.schema_is_current().await?;
-        ensure!(is_current, "its schema is not up to date; run `kms-server migrate`");
-        Ok(())
-    };
-    let is_ready = ready.await;
-    // Without the schema there is no claim to compare.
-    if is_ready.is_ok() {
-        let owns = database.check_key_database(&*keys).await;
-        report("key_database's owner", owns.map_err(Into::into));
-    }
-    report("database", is_ready);
-    ensure!(failed == 0, "{failed} checks failed");
     Ok(())
 }
 

@@ -120,6 +120,14 @@ impl From<SmtpError> for SkipMail {
 }
 
 impl Mailer {
+    /// Logs in to the SMTP server, and sends nothing.
+    ///
+    /// # Errors
+    /// When the settings cannot be used, or the server does not answer or refuses the login.
+    pub(crate) async fn accepts_login(settings: &MailSettings) -> anyhow::Result<()> {
+        Ok(Smtp::new(settings)?.log_in().await?)
+    }
+
     /// # Errors
     /// When the settings cannot be used.
     pub(crate) fn new(

@@ -73,6 +73,13 @@ pub(crate) fn server_config(certificate: Arc<Certificate>) -> Result<ServerConfi
     Ok(config)
 }
 
+/// How long the server's own certificate is still valid at this time; zero if it is not.
+pub(crate) fn remaining(settings: &TlsSettings, now: SystemTime) -> Result<Duration, TlsError> {
+    let pair = read(settings)?;
+    let first = pair.cert.first().ok_or(TlsError::Malformed)?;
+    Ok(expiry(first)?.duration_since(now).unwrap_or_default())
+}
+
 fn read(settings: &TlsSettings) -> Result<CertifiedKey, TlsError> {
     let chain = CertificateDer::pem_slice_iter(settings.certificate.expose().as_bytes())
         .collect::<Result<Vec<_>, _>>()

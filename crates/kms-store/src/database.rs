@@ -25,6 +25,7 @@ use crate::dialect::Dialect;
 
 pub use self::fence::{Fenced, WRITER};
 pub use self::manager::{UrlSource, UrlSourceError};
+pub use self::migrations::Grants;
 pub use self::plan::{Lock, Step};
 
 /// How long a query waits for a free connection, or for a new one to be established.

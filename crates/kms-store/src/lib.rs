@@ -48,7 +48,9 @@ pub use api_tokens::{ApiToken, ListedToken, Scope};
 pub use audit::{AuditError, AuditRow};
 #[cfg(feature = "transfers")]
 pub use database::NoticeFrom;
-pub use database::{ConnectError, Database, Fenced, Lock, Step, UrlSource, UrlSourceError, WRITER};
+pub use database::{
+    ConnectError, Database, Fenced, Grants, Lock, Step, UrlSource, UrlSourceError, WRITER,
+};
 #[cfg(feature = "transfers")]
 pub use events::{StoredEvent, StoredEvents};
 pub use key_database_claim::ClaimError;

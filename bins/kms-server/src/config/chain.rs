@@ -134,6 +134,14 @@ impl ChainSettings {
         Chain::over(urls, self.chain_id, self.rpc_timeout, self.stalled_after)
     }
 
+    /// Configures each endpoint alone, to try all of them.
+    pub(crate) fn open_each(&self) -> impl Iterator<Item = Result<Chain, ChainError>> {
+        let alone = |url: &RpcUrl| {
+            Chain::over([url.expose()], self.chain_id, self.rpc_timeout, self.stalled_after)
+        };
+        self.rpc_urls.iter().map(alone)
+    }
+
     /// What the operator allows for network fees.
     pub(crate) fn prices(&self) -> PricePolicy {
         PricePolicy {

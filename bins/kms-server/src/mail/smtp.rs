@@ -54,6 +54,15 @@ impl Smtp {
         Ok(Self { transport, from })
     }
 
+    /// Connects and logs in.
+    pub(super) async fn log_in(&self) -> Result<(), SmtpError> {
+        match self.transport.test_connection().await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(SmtpError::Unavailable("no greeting".to_owned())),
+            Err(error) => Err(SmtpError::Unavailable(reason(&error))),
+        }
+    }
+
     /// Sends an e-mail, with a few attempts if the server accepts others but not this one.
     pub(super) async fn send(&self, to: &str, email: Email) -> Result<(), SmtpError> {
         let message = message(self.from.clone(), to, email)?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kms_client::{Client, ClientError};
-use kms_server_testing::commands::{fails, masked, start_error};
+use kms_server_testing::commands::{checks, fails, masked, start_error, succeeds};
 use kms_server_testing::requests::{create, hash, recover, telegram};
 use kms_server_testing::{ServerProcess, Stores, TEST_KMS_KEY, TEST_KMS_KEY_PASSPHRASE, TestEnv};
 use kms_testkit::{AWS_ACCESS_KEY_ID, AWS_REGION, AwsFault, AwsKms};
@@ -114,4 +114,17 @@ async fn a_server_starts_while_aws_is_down_but_not_with_another_key() {
     change(&client, "first", "second").await.unwrap();
     let log = server.terminate();
     assert!(log.contains("kms_key_unavailable"), "{log}");
+}
+
+#[actix_web::test]
+async fn check_config_reports_what_aws_refuses() {
+    let (aws, _arn, env) = env_with_aws();
+    drop(env.migrate().await.unwrap());
+    let report = succeeds(&env, "check-config");
+    assert!(checks(&report).contains(&("kms_key", true)), "{report}");
+    // Reading the public key, and decrypting.
+    aws.fail_next([AwsFault::AccessDenied; 2]);
+    let report = fails(&env, "check-config");
+    assert!(checks(&report).contains(&("kms_key", false)), "{report}");
+    assert!(report.contains("AccessDeniedException") && report.contains("permit kms:Decrypt"));
 }

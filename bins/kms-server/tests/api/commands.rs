@@ -36,7 +36,7 @@ fn an_operator_migrates_checks_the_configuration_and_issues_tokens() {
         }
         let text = succeeds(&env, "check-config");
         let ok = checks(&text);
-        for section in ["kms_key", "key_database", "chain", "database"] {
+        for section in ["kms_key", "key_database", "chain.rpc_urls 1", "database"] {
             assert!(ok.contains(&(section, true)), "{text}");
         }
         for secret in [&env.server_keys[0].1[2..], &env.certificate_key, "passphrase: \""] {
@@ -62,6 +62,8 @@ fn an_operator_migrates_checks_the_configuration_and_issues_tokens() {
         let expected = [
             "kms-server migrate ok",
             "kms-server migrate ok",
+            "kms-server check-config -",
+            "kms-server check-config ok",
             "kms-server token new bot -",
             "kms-server token new bot ok",
             "kms-server token new bot -",

@@ -12,6 +12,7 @@ mod attacks;
 mod audit;
 mod aws;
 mod bad_input;
+mod check_config;
 mod clocks;
 mod commands;
 mod crash;

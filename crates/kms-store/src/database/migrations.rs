@@ -22,6 +22,15 @@ struct Text {
     text: String,
 }
 
+/// What the role of a server may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// Whether it may change or delete rows of the audit.
+    pub changes_audit: bool,
+    /// The tables that it may not read.
+    pub missing: Vec<String>,
+}
+
 impl Database {
     /// Runs the pending migrations, one `migrate` at a time, when no server of a release that
     /// must not write to the new schema is connected.
@@ -60,6 +69,32 @@ impl Database {
             }
             #[cfg(feature = "sqlite")]
             AnyConnection::Sqlite(_) => Ok(()),
+        })
+        .await
+    }
+
+    /// Returns what the role of this connection may do. In SQLite there are no roles.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn grants(&self) -> Result<Grants, StoreError> {
+        self.blocking(|connection| match connection {
+            #[cfg(feature = "postgres")]
+            AnyConnection::Postgres(_) => {
+                let mut names = |query: &str| -> QueryResult<Vec<String>> {
+                    let rows: Vec<Text> = diesel::sql_query(query).load(connection)?;
+                    Ok(rows.into_iter().map(|row| row.text).collect())
+                };
+                let changes = "select 'audit' as text \
+                               where has_table_privilege('audit', 'update, delete, truncate')";
+                let missing = "select relname::text as text from pg_class \
+                               where relkind = 'r' and relnamespace = 'public'::regnamespace \
+                               and not has_table_privilege(oid, 'select')";
+                let changes_audit = !names(changes)?.is_empty();
+                Ok(Grants { changes_audit, missing: names(missing)? })
+            }
+            #[cfg(feature = "sqlite")]
+            AnyConnection::Sqlite(_) => Ok(Grants::default()),
         })
         .await
     }

@@ -3,8 +3,32 @@
 use diesel::prelude::*;
 use kms_core::ports::StoreError;
 
-use crate::database::{ConnectError, Database};
+use crate::database::{AnyConnection, ConnectError, Database};
 use crate::schema::server_key_checks;
+
+/// Of one version of a key of this kind.
+type CheckValue = (&'static str, u8, Vec<u8>);
+
+/// The values that are not stored yet, or the first key that differs from what is stored.
+fn unknown(
+    connection: &mut AnyConnection,
+    checks: Vec<CheckValue>,
+) -> QueryResult<Result<Vec<CheckValue>, ConnectError>> {
+    let mut new = Vec::new();
+    for (kind, id, check) in checks {
+        let known: Option<Vec<u8>> = server_key_checks::table
+            .find((kind, i32::from(id)))
+            .select(server_key_checks::check_value)
+            .first(connection)
+            .optional()?;
+        match known {
+            Some(known) if known == check => {}
+            Some(_) => return Ok(Err(ConnectError::WrongKey { kind, id })),
+            None => new.push((kind, id, check)),
+        }
+    }
+    Ok(Ok(new))
+}
 
 impl Database {
     /// Compares the configured server keys with those that the data was written with, and stores
@@ -13,37 +37,43 @@ impl Database {
     /// # Errors
     /// `WrongKey` names the first key that differs.
     pub async fn check_server_keys(&self) -> Result<(), ConnectError> {
-        let checks: Vec<_> = self
-            .keys
-            .iter()
-            .map(|(kind, id, key)| (kind.as_str(), id.as_u8(), key.check_value().to_vec()))
-            .collect();
+        let checks = self.check_values();
         self.blocking(move |connection| {
             connection.transaction(|connection| {
-                for (kind, id, check) in checks {
-                    let known: Option<Vec<u8>> = server_key_checks::table
-                        .find((kind, i32::from(id)))
-                        .select(server_key_checks::check_value)
-                        .first(connection)
-                        .optional()?;
-                    match known {
-                        Some(known) if known == check => {}
-                        Some(_) => return Ok(Err(ConnectError::WrongKey { kind, id })),
-                        None => {
-                            diesel::insert_into(server_key_checks::table)
-                                .values((
-                                    server_key_checks::kind.eq(kind),
-                                    server_key_checks::key_id.eq(i32::from(id)),
-                                    server_key_checks::check_value.eq(check),
-                                ))
-                                .execute(connection)?;
-                        }
-                    }
+                let new = match unknown(connection, checks)? {
+                    Ok(new) => new,
+                    Err(wrong) => return Ok(Err(wrong)),
+                };
+                for (kind, id, check) in new {
+                    diesel::insert_into(server_key_checks::table)
+                        .values((
+                            server_key_checks::kind.eq(kind),
+                            server_key_checks::key_id.eq(i32::from(id)),
+                            server_key_checks::check_value.eq(check),
+                        ))
+                        .execute(connection)?;
                 }
                 Ok(Ok(()))
             })
         })
         .await?
+    }
+
+    /// Compares the keys as [`Self::check_server_keys`] does, and stores nothing.
+    ///
+    /// # Errors
+    /// As [`Self::check_server_keys`].
+    pub async fn compare_server_keys(&self) -> Result<(), ConnectError> {
+        let checks = self.check_values();
+        let compared = self.blocking(move |connection| Ok(unknown(connection, checks)?));
+        compared.await?.map(drop)
+    }
+
+    fn check_values(&self) -> Vec<CheckValue> {
+        self.keys
+            .iter()
+            .map(|(kind, id, key)| (kind.as_str(), id.as_u8(), key.check_value().to_vec()))
+            .collect()
     }
 
     /// Returns what identifies this database, and every restored backup of it: the check value of
