@@ -49,6 +49,7 @@ PARAMETERS = {
         "ServerImage": "registry.example/kms-server@sha256:" + "a" * 64,
         "BotImage": "registry.example/kms-bot@sha256:" + "b" * 64,
         "KmsPublicKey": "PEM",
+        "BotTokenHash": "c" * 64,
         "ChainId": "1",
         "ChainName": "Ethereum",
         "PublicUrl": "https://kms.example.org",

@@ -14,22 +14,19 @@ mod recoveries;
 mod rescue;
 mod serve;
 mod server_keys;
+mod token;
 mod vault;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::{Parser, Subcommand};
-use kms_core::PlainToken;
-use kms_store::{
-    ApiToken, ConnectError, Database, KeyDatabase, ListedToken, Scope, Step, open_key_database,
-};
-use uuid::Uuid;
+use kms_store::{ConnectError, Database, KeyDatabase, Step, open_key_database};
 
 use self::record::Record;
-use crate::clock;
+use self::token::TokenCommand;
+pub use self::token::issue;
 use crate::config::{DatabaseSettings, DatabaseUrl, KeyDatabaseSettings, Settings};
 use crate::database_url;
 
@@ -75,28 +72,6 @@ enum Command {
     Audit(audit::AuditCommand),
 }
 
-#[derive(Debug, Subcommand)]
-enum TokenCommand {
-    /// Creates a token and prints it. It cannot be shown again.
-    New {
-        /// A name for it, 1 to 64 characters; names are not reused.
-        name: String,
-        /// Its scopes, separated by commas: bot, chat, admin, read.
-        #[arg(long, value_delimiter = ',', required = true)]
-        scopes: Vec<Scope>,
-        /// Days until it expires; without this option it never does.
-        #[arg(long)]
-        days: Option<u32>,
-    },
-    /// Lists all tokens.
-    List,
-    /// Revokes a token; every server rejects it within 5 seconds.
-    Revoke {
-        /// The token's name.
-        name: String,
-    },
-}
-
 /// Runs a command.
 ///
 /// # Errors
@@ -112,7 +87,11 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Migrate { plan } => migrate(load()?, plan).await,
         Command::Healthcheck(options) => healthcheck::run(&options),
         Command::CheckConfig => check_config::run(load()?).await,
-        Command::Token(command) => token(load()?, command).await,
+        Command::Token(TokenCommand::Generate { file }) => {
+            turn_core_dumps_off()?;
+            token::generate(&file)
+        }
+        Command::Token(command) => token::run(load()?, command).await,
         Command::Audit(audit::AuditCommand::VerifyExport(export)) => audit::verify_export(&export),
         Command::Audit(command) => audit::run(load()?, command).await,
         Command::Keys(keys::KeysCommand::New { directory, id, bits }) => {
@@ -184,86 +163,4 @@ async fn print_plan(database: &Database) -> anyhow::Result<()> {
         say(&format!("{migration}  {what}: {lock}"));
     }
     Ok(())
-}
-
-async fn token(settings: Settings, command: TokenCommand) -> anyhow::Result<()> {
-    let database = connect(settings).await?;
-    match command {
-        TokenCommand::New { name, scopes, days } => {
-            let days = days.map(|days| Duration::from_secs(u64::from(days) * 24 * 60 * 60));
-            let record = Record::new(&database, "token_new", named(&name)?);
-            let made = record.around(async || issue(&database, name.clone(), scopes, days).await);
-            say(made.await?.expose());
-        }
-        TokenCommand::List => {
-            Record::new(&database, "token_list", "").note().await;
-            let mut unreadable = 0;
-            for ListedToken { name, token } in database.api_tokens().await? {
-                match token {
-                    Ok(token) => {
-                        let scopes: Vec<_> = token.scopes.iter().map(Scope::to_string).collect();
-                        let state = if token.is_valid(clock::now()) { "valid" } else { "ended" };
-                        say(&format!("{name}\t{}\t{state}", scopes.join(",")));
-                    }
-                    Err(error) => {
-                        unreadable += 1;
-                        say(&format!("{}\t-\t{error}", name.escape_debug()));
-                    }
-                }
-            }
-            ensure!(unreadable == 0, "{unreadable} tokens cannot be read, and are refused");
-        }
-        TokenCommand::Revoke { name } => {
-            let record = Record::new(&database, "token_revoke", named(&name)?);
-            let revoke = async || {
-                let revoked = database.revoke_api_token(&name, clock::now()).await?;
-                ensure!(revoked, "no valid token is named {name}");
-                Ok(())
-            };
-            record.around(revoke).await?;
-            say("revoked");
-            let asked = database.recoveries_requested_by(&name).await?;
-            let open = database.open_recoveries().await?;
-            let count = open.iter().filter(|recovery| asked.contains(&recovery.id)).count();
-            if count > 0 {
-                say(&format!(
-                    "{count} open recoveries were requested with it; cancel them with `kms-server \
-                     recoveries cancel --token {name}`"
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn named(name: &str) -> anyhow::Result<&str> {
-    ensure!(!name.is_empty() && name.len() <= 64, "a token's name has 1 to 64 characters");
-    Ok(name)
-}
-
-/// Issues a token under this name and stores its hash.
-///
-/// # Errors
-/// When the name is in use or invalid, or the database does not answer.
-pub async fn issue(
-    database: &Database,
-    name: String,
-    scopes: Vec<Scope>,
-    lifetime: Option<Duration>,
-) -> anyhow::Result<PlainToken> {
-    named(&name)?;
-    let taken = database.api_tokens().await?.iter().any(|token| token.name == name);
-    ensure!(!taken, "a token named {name} exists; names cannot be reused");
-    let plain = PlainToken::generate();
-    let created_at = clock::now();
-    let token = ApiToken {
-        id: Uuid::new_v4().to_string(),
-        name,
-        scopes,
-        created_at,
-        expires_at: lifetime.map(|lifetime| created_at.plus(lifetime)),
-        revoked_at: None,
-    };
-    database.insert_api_token(token, plain.hash()).await?;
-    Ok(plain)
 }

@@ -18,6 +18,7 @@ mod policy;
 mod recovery;
 mod server_keys;
 mod tls;
+mod tokens;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -43,6 +44,8 @@ pub use page::PageSettings;
 pub use password::PasswordSettings;
 pub use policy::Profile;
 pub use tls::TlsSettings;
+pub(crate) use tokens::MAX_NAME as MAX_TOKEN_NAME;
+pub use tokens::{DeclaredScope, DeclaredToken};
 pub use upkeep::UpkeepSettings;
 
 /// The prefix of all variables.
@@ -80,6 +83,9 @@ pub struct Settings {
     pub server_keys: ServerKeys,
     /// The chain that transfers are made on.
     pub chain: ChainSettings,
+    /// API tokens that are declared by their hashes.
+    #[serde(default)]
+    pub tokens: Vec<DeclaredToken>,
     /// How passwords are checked.
     #[serde(default)]
     pub password: PasswordSettings,
@@ -117,6 +123,7 @@ impl Settings {
         self.chain.validate()?;
         self.limits.validate()?;
         self.limits.spending(&self.chain, &self.recovery)?;
+        tokens::validate(&self.tokens)?;
         self.check_profile()?;
         Ok(self)
     }

@@ -18,6 +18,9 @@ pub enum StartError {
     /// AWS IAM gives no token for the account database.
     #[error("database.auth: {0}")]
     DatabaseAuth(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A declared token has the name of a stored one.
+    #[error("tokens: the database has a token named {0}, too; names cannot be reused")]
+    TokenName(String),
     /// The schema is older than this program.
     #[error("the database schema is out of date; run `kms-server migrate`")]
     Schema,

@@ -19,8 +19,8 @@ use kms_types::wire::Network;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{
-    AuditSettings, ChainSettings, DatabaseSettings, MailSettings, PageSettings, PasswordSettings,
-    Settings, UpkeepSettings,
+    AuditSettings, ChainSettings, DatabaseSettings, DeclaredToken, MailSettings, PageSettings,
+    PasswordSettings, Settings, UpkeepSettings,
 };
 use crate::database_url;
 use crate::key_ring;
@@ -350,6 +350,7 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
     let (store, tokens) = (Arc::new(database.clone()), settings.chain.tokens.clone());
     let transfers = Transfers::new(store, chain, sealer.clone(), config, tokens, spending);
     let custody = custody(&database, &key_database, ring, Arc::clone(&keys), settings.password)?;
+    let tokens = declared_tokens(&database, &settings.tokens).await?;
     Ok(State {
         custody: Arc::new(custody.with_recovery_rules(settings.recovery)),
         keys,
@@ -358,7 +359,7 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
         database,
         key_database,
         sealer,
-        tokens: TokenCache::default(),
+        tokens,
         network: network(settings.chain),
         reads: ReadLimits::new(
             settings.limits.reads.quota(),
@@ -375,6 +376,22 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
         readiness: Arc::new(Readiness::connected()),
         shutdown,
     })
+}
+
+/// The audit and rate limits know a token by its name.
+async fn declared_tokens(
+    database: &Database,
+    declared: &[DeclaredToken],
+) -> Result<TokenCache, StartError> {
+    if !declared.is_empty() {
+        let stored = database.api_tokens().await.map_err(ConnectError::from)?;
+        let is_stored =
+            |token: &&DeclaredToken| stored.iter().any(|other| other.name == token.name);
+        if let Some(token) = declared.iter().find(is_stored) {
+            return Err(StartError::TokenName(token.name.clone()));
+        }
+    }
+    Ok(TokenCache::new(declared))
 }
 
 fn launch_verifier(settings: PageSettings) -> LaunchVerifier {

@@ -1,5 +1,6 @@
 //! Recently used API tokens, so that not every request reads the database, and the hashes of all
-//! tokens, so that a flood of forged ones does not either.
+//! tokens, so that a flood of forged ones does not either. Tokens that the configuration declares
+//! are here alone.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,6 +9,8 @@ use std::time::{Duration, Instant};
 use kms_core::HashedToken;
 use kms_core::ports::StoreError;
 use kms_store::{ApiToken, Database};
+
+use crate::config::DeclaredToken;
 
 /// How long a revoked token may still be accepted.
 const FRESH_FOR: Duration = Duration::from_secs(5);
@@ -20,6 +23,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// API tokens in memory.
 #[derive(Debug, Default)]
 pub(crate) struct TokenCache {
+    /// Tokens that the configuration declares.
+    declared: HashMap<HashedToken, ApiToken>,
     /// Tokens that were read within the last seconds.
     recent: Mutex<HashMap<HashedToken, (Instant, ApiToken)>>,
     known: tokio::sync::Mutex<Known>,
@@ -34,12 +39,20 @@ struct Known {
 }
 
 impl TokenCache {
-    /// Returns the token with this hash, from memory or from the database.
+    pub(crate) fn new(declared: &[DeclaredToken]) -> Self {
+        let declared = declared.iter().map(|token| (token.hash, token.api_token())).collect();
+        Self { declared, ..Self::default() }
+    }
+
+    /// Returns the token with this hash, from the configuration, from memory or from the database.
     pub(crate) async fn find(
         &self,
         hash: HashedToken,
         database: &Database,
     ) -> Result<Option<ApiToken>, StoreError> {
+        if let Some(token) = self.declared.get(&hash) {
+            return Ok(Some(token.clone()));
+        }
         let found = self.lock().get(&hash).cloned();
         if let Some((since, token)) = found
             && since.elapsed() < FRESH_FOR

@@ -22,6 +22,11 @@ pub struct PlainToken(Zeroizing<String>);
 #[derive(Clone, Copy)]
 pub struct HashedToken([u8; 32]);
 
+/// The text is not the hash of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected the 64 hexadecimal digits that `kms-server token generate` prints")]
+pub struct HashedTokenError;
+
 /// The text is not a token. It says nothing about the text, which may be a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a token is kms_ and 64 lower-case hexadecimal digits")]
@@ -81,6 +86,16 @@ impl HashedToken {
     }
 }
 
+impl FromStr for HashedToken {
+    type Err = HashedTokenError;
+
+    fn from_str(text: &str) -> Result<Self, HashedTokenError> {
+        let mut hash = [0; 32];
+        hex::decode_to_slice(text, &mut hash).map_err(|_text| HashedTokenError)?;
+        Ok(Self(hash))
+    }
+}
+
 impl From<[u8; 32]> for HashedToken {
     fn from(stored: [u8; 32]) -> Self {
         Self(stored)
@@ -124,7 +139,12 @@ mod tests {
     fn the_hash_is_sha256_of_the_text() {
         let token: PlainToken = format!("kms_{}", "0".repeat(64)).parse().unwrap();
         let expected = "64160c6d7d7ebc21cd25f9b01b8697de";
-        assert_eq!(&hex::encode(token.hash().as_bytes())[..32], expected);
+        let text = hex::encode(token.hash().as_bytes());
+        assert_eq!(&text[..32], expected);
+        assert_eq!(text.parse(), Ok(token.hash()));
+        for bad in ["", "64160c", &text[1..], token.expose()] {
+            assert_eq!(bad.parse::<HashedToken>(), Err(HashedTokenError), "{bad}");
+        }
     }
 
     #[test]

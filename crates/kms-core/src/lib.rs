@@ -44,7 +44,7 @@ mod test_key;
 mod vectors;
 mod wrap;
 
-pub use api_token::{HashedToken, PlainToken, PlainTokenError};
+pub use api_token::{HashedToken, HashedTokenError, PlainToken, PlainTokenError};
 pub use custody::{
     CreateWallet, Created, Custody, CustodyError, Ports, ProbeError, Rescue, Rewrapped,
 };

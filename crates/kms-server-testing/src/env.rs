@@ -264,6 +264,7 @@ impl TestEnv {
             older_kms_keys: Vec::new(),
             server_keys: self.server_keys()?,
             chain: ChainSettings { rpc_urls: rpc_urls(&self.rpc_urls)?, ..self.chain.clone() },
+            tokens: Vec::new(),
             password: self.password,
             limits: self.limits.clone(),
             recovery: self.recovery,

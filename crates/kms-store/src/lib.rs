@@ -44,7 +44,7 @@ mod signs;
 mod transfers;
 
 pub use accounts::ListedAccount;
-pub use api_tokens::{ApiToken, ListedToken, Scope};
+pub use api_tokens::{ApiToken, ListedToken, Scope, ScopeError};
 pub use audit::{AuditError, AuditRow};
 #[cfg(feature = "transfers")]
 pub use database::NoticeFrom;

@@ -54,6 +54,31 @@ fn key(result: Result<Settings, ConfigError>) -> String {
 }
 
 #[test]
+fn declared_tokens_differ_and_have_a_scope() {
+    let token = |name: &str, digit: &str, scopes: &str| {
+        let hash = digit.repeat(64);
+        format!("{{ name = \"{name}\", hash = \"{hash}\", scopes = [{scopes}] }}")
+    };
+    let given = |tokens: &[String]| {
+        let text = format!("[{}]", tokens.join(", "));
+        settings(EXAMPLE, &[("KMS_SERVER__TOKENS", &text)])
+    };
+    let bot = token("bot", "1", "\"bot\"");
+    let two = given(&[bot.clone(), token("read", "2", "\"read\", \"chat\"")]).unwrap().tokens;
+    assert_eq!(two.iter().map(|token| token.scopes.len()).collect::<Vec<_>>(), [1, 2]);
+    for bad in [
+        token("bot", "2", "\"bot\""),
+        token("other", "1", "\"bot\""),
+        token("other", "2", ""),
+        token("", "2", "\"bot\""),
+    ] {
+        assert_eq!(key(given(&[bot.clone(), bad])), "tokens");
+    }
+    assert_eq!(key(given(&[token("bot", "x", "\"bot\"")])), "tokens.0.hash");
+    assert_eq!(key(given(&[token("bot", "1", "\"all\"")])), "tokens.0.scopes.0");
+}
+
+#[test]
 fn the_environment_wins_and_files_are_read() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "postgres://kms:secret@db/kms?sslmode=verify-full\n").unwrap();

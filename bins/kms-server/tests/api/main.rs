@@ -16,6 +16,7 @@ mod check_config;
 mod clocks;
 mod commands;
 mod crash;
+mod declared_tokens;
 mod doors;
 mod events;
 mod fence;
