@@ -19,7 +19,7 @@ use rsa::traits::PublicKeyParts;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-/// The access key id that it accepts.
+/// The access key id that it accepts at first.
 pub const AWS_ACCESS_KEY_ID: &str = "AKIDSTANDIN";
 /// Its region.
 pub const AWS_REGION: &str = "eu-central-1";
@@ -56,6 +56,8 @@ struct State {
     faults: VecDeque<AwsFault>,
     calls: Vec<String>,
     stopped: bool,
+    /// The access key id and the session token that it accepts in place of the first.
+    accepted: Option<(String, Option<String>)>,
 }
 
 #[derive(Clone)]
@@ -122,6 +124,11 @@ impl AwsKms {
         if let Some(key) = self.shared.lock().keys.get_mut(arn) {
             key.enabled = enabled;
         }
+    }
+
+    /// Accepts this access key with this session token from now on, and no other.
+    pub fn accept(&self, id: &str, session: Option<&str>) {
+        self.shared.lock().accepted = Some((id.to_owned(), session.map(ToOwned::to_owned)));
     }
 
     /// Makes the next calls fail, one for each fault.
@@ -197,10 +204,13 @@ fn call(request: &HttpRequest, body: &[u8], shared: &Shared) -> Result<Value, Re
     }
     let scope = format!("/{AWS_REGION}/kms/aws4_request");
     let authorization = header(AUTHORIZATION.as_str());
+    let accepted = shared.lock().accepted.clone();
+    let (id, session) = accepted.unwrap_or_else(|| (AWS_ACCESS_KEY_ID.to_owned(), None));
     let credential = authorization
-        .strip_prefix(&format!("AWS4-HMAC-SHA256 Credential={AWS_ACCESS_KEY_ID}/"))
+        .strip_prefix(&format!("AWS4-HMAC-SHA256 Credential={id}/"))
         .and_then(|rest| rest.split_once(','));
-    if !credential.is_some_and(|(day, _)| day.ends_with(&scope)) {
+    let is_session = header("x-amz-security-token") == session.unwrap_or_default();
+    if !is_session || !credential.is_some_and(|(day, _)| day.ends_with(&scope)) {
         let why = "The security token included in the request is invalid.".to_owned();
         return Err(Refusal("UnrecognizedClientException", why));
     }

@@ -15,6 +15,8 @@
 mod anvil;
 #[cfg(feature = "aws-kms")]
 mod aws_kms;
+#[cfg(feature = "aws-kms")]
+mod aws_roles;
 mod axe;
 mod chromedriver;
 mod contracts;
@@ -28,6 +30,8 @@ mod process;
 pub use anvil::{Anvil, AnvilOptions};
 #[cfg(feature = "aws-kms")]
 pub use aws_kms::{AWS_ACCESS_KEY_ID, AWS_REGION, AwsFault, AwsKms};
+#[cfg(feature = "aws-kms")]
+pub use aws_roles::{AWS_IDENTITY, AWS_ROLE, AwsRoles};
 pub use axe::axe;
 pub use chromedriver::Chromedriver;
 pub use contracts::{TestToken, TransferBehavior, deploy_multicall};

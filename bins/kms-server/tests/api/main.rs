@@ -11,6 +11,7 @@ mod accounts;
 mod attacks;
 mod audit;
 mod aws;
+mod aws_roles;
 mod bad_input;
 mod check_config;
 mod clocks;
