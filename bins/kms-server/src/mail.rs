@@ -262,6 +262,8 @@ impl Mailer {
         addresses: &[&[u8]],
         email: &Email,
     ) -> Result<bool, SkipMail> {
+        let sign = self.database.known_sign(account.id).await?;
+        let email = emails::signed(email, sign.as_deref());
         let mut is_sent = false;
         for address in addresses {
             if !self.is_within_limit(event).await? {

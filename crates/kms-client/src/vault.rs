@@ -222,6 +222,16 @@ impl Vault {
         self.client.send(Method::POST, &["recovery", "complete"], body).await
     }
 
+    /// Cancels the open recovery, if there is one. May be repeated.
+    ///
+    /// `DELETE /app/v1/recovery`.
+    ///
+    /// # Errors
+    /// [`ClientError`]: the server refused, or its response did not arrive.
+    pub async fn stop_recovery(&self) -> Result<(), ClientError> {
+        self.client.send_without_response(Method::DELETE, &["recovery"], &()).await
+    }
+
     /// Sends a code to a new e-mail address, or deletes the address.
     ///
     /// `PUT /app/v1/email`.

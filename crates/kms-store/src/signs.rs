@@ -8,6 +8,18 @@ use crate::database::{Database, inserted};
 use crate::schema::signs;
 
 impl Database {
+    /// Returns the stored sign of an account, if it has one.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn known_sign(&self, account: AccountId) -> Result<Option<String>, StoreError> {
+        self.blocking(move |connection| {
+            let stored = signs::table.find(account.to_string()).select(signs::sign);
+            Ok(stored.first(connection).optional()?)
+        })
+        .await
+    }
+
     /// Returns the sign of an account: the stored one, or `proposed`, which is stored then.
     ///
     /// # Errors

@@ -8,6 +8,10 @@
 -freeze = If this was not you, freeze the wallet at once. Nothing can be sent from it then, until the freeze is lifted with the password and after a waiting time:
 -freeze-too = To stop everything at once, freeze the wallet. Nothing can be sent from it then:
 
+sign =
+    Your sign: { $sign }
+    Your wallet's page shows the same three above each field for your password. A page or an e-mail with others is not ours.
+
 ## Reset of a forgotten password
 
 recovery-requested-subject = Password reset requested for your wallet
@@ -26,12 +30,12 @@ recovery-requested-body =
     { -secure-telegram }
 
 recovery-requested-with-code =
-    If this was you, send the bot this code before { $until }:
+    If this was you, enter this code before { $until }:
 
     {"    "}{ $code }
 
     With the code you can set a new password soon. Without it, you have to wait until { $ready }.
-    Enter the code only in the chat with the bot. No one else needs it.
+    Enter the code only where you asked for the new password: on your wallet's page, or in the chat with the bot. No one else needs it.
 recovery-requested-without-code = If this was you, you can set a new password from { $ready } on.
 
 recovery-confirmed-subject = Password reset: your code was accepted
@@ -212,9 +216,9 @@ email-confirmed-body =
 
 email-code-subject = Confirm your e-mail address
 email-code-body =
-    { $owner } wants to receive the security alerts of their wallet at this address. To confirm, send the bot this code before { $until }:
+    { $owner } wants to receive the security alerts of their wallet at this address. To confirm, enter this code before { $until }:
 
     {"    "}{ $code }
 
-    Enter the code only in the chat with the bot. No one else needs it.
+    Enter the code only where you gave this address: on your wallet's page, or in the chat with the bot. No one else needs it.
     If this was not you, ignore this e-mail.

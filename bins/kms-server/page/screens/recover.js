@@ -41,13 +41,29 @@ function ask(context) {
   );
 }
 
+/** Stops it: needs no password, because the wallet stays as it is. */
+function stop(context) {
+  const act = new Act('DELETE', '/recovery');
+  const run = async () => {
+    await act.send();
+    show(
+      t('recover.stopped'),
+      el('p', { class: 'lead', 'data-final': true }, t('recover.stopped.text')),
+      closeButton(t('tochat')),
+      context.footer(),
+    );
+  };
+  return note('warning', el('p', {}, t('recover.notyou')),
+    form({ fields: [], label: t('recover.end'), danger: true, run }));
+}
+
 /** A recovery that is open, on a page that was opened for something else. */
 function opened(context, recovery) {
   show(
     t('recover.open'),
     status(recovery),
     linkTo(`r${recovery.id}`, recovery.state === 'ready' ? t('recover.set') : t('recover.goon')),
-    note('warning', el('p', {}, t('recover.notyou'))),
+    stop(context),
     closeButton(t('tochat')),
     context.footer(),
   );
@@ -87,7 +103,7 @@ function waiting(context, recovery) {
   }
   show(
     t('recover.open'), parts, status(recovery),
-    note('warning', el('p', {}, t('recover.notyou'))),
+    stop(context),
     closeButton(t('tochat')), context.footer(),
   );
 }

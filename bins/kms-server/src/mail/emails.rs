@@ -67,6 +67,15 @@ macro_rules! text {
     };
 }
 
+/// Adds the sign by which the owner knows the page, if there is one.
+pub(super) fn signed(email: &Email, sign: Option<&str>) -> Email {
+    let Email { subject, body } = email.clone();
+    match sign {
+        Some(sign) => Email { subject, body: format!("{body}\n{}\n", text!("sign", sign = sign)) },
+        None => Email { subject, body },
+    }
+}
+
 pub(super) fn recovery_requested(
     owner: &Owner,
     recovery: &Recovery,

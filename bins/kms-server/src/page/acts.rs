@@ -13,7 +13,8 @@ use kms_types::wire::{
 };
 
 use super::launched::{
-    Act, AskRecovery, Confirm, Create, Export, Launched, Lift, Mail, Password, Recover, SpeedUp,
+    Act, Any, AskRecovery, Confirm, Create, Export, Launched, Lift, Mail, Password, Recover,
+    SpeedUp,
 };
 use super::reads::{own_transfer, view_of};
 use crate::body::Json;
@@ -31,6 +32,7 @@ crate::openapi::resource!(
     request_recovery,
     recovery_code,
     new_password,
+    stop_recovery,
     change_email,
     email_code,
     export_key,
@@ -365,6 +367,27 @@ async fn leave_page(
 #[delete("/leave-page")]
 async fn keep_page(launched: Launched<Lift>, state: Data<State>) -> Result<HttpResponse, ApiError> {
     page_only::keep_by(launched.caller(), &state, launched.account()).await
+}
+
+/// Cancels the open recovery. Requires no password. A repeat finds none, and changes nothing.
+#[utoipa::path(
+    operation_id = "page_stop_recovery",
+    tag = "page",
+    security(("launch" = [])),
+    responses(
+        (status = 200, description = "The recovery", body = wire::Recovery),
+        (status = 204, description = "There is none"),
+        (status = 404, description = "The user has no wallet"),
+        (status = 409, description = "The recovery has ended in another way"),
+    )
+)]
+#[delete("/recovery")]
+async fn stop_recovery(
+    launched: Launched<Any>,
+    state: Data<State>,
+) -> Result<HttpResponse, ApiError> {
+    let account = own_account(&state, &launched).await?;
+    recoveries::cancel_open(launched.caller(), &state, &account).await
 }
 
 async fn own_account<P: Act>(

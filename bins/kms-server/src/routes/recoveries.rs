@@ -251,12 +251,35 @@ pub(crate) async fn cancel(
     state: Data<State>,
     Segment((account, id)): Segment<(AccountRef, RecoveryId)>,
 ) -> Result<HttpResponse, ApiError> {
+    cancel_by(caller, &state, account, id).await
+}
+
+/// As [`cancel`], for either door.
+async fn cancel_by(
+    caller: Caller,
+    state: &State,
+    account: AccountRef,
+    id: RecoveryId,
+) -> Result<HttpResponse, ApiError> {
     let (custody, now) = (Arc::clone(&state.custody), clock::now());
     let cancelled =
         detached(async move { Ok(custody.cancel_recovery(account, id, &caller, now).await?) });
     let cancelled = cancelled.await?;
     count("cancelled");
-    Ok(HttpResponse::Ok().json(show(&state, cancelled, now).await?))
+    Ok(HttpResponse::Ok().json(show(state, cancelled, now).await?))
+}
+
+/// Cancels the open recovery of an account, if there is one.
+pub(crate) async fn cancel_open(
+    caller: Caller,
+    state: &State,
+    account: &Account,
+) -> Result<HttpResponse, ApiError> {
+    let open = state.database.open_recovery(account.id).await?;
+    match open.filter(|recovery| recovery.is_open(clock::now())) {
+        Some(open) => cancel_by(caller, state, AccountRef::Id(account.id), open.id).await,
+        None => Ok(HttpResponse::NoContent().finish()),
+    }
 }
 
 /// Sets the new password with the KMS key. A repeat with the same password returns the same.

@@ -102,6 +102,28 @@ fn both_languages_say_the_same_things() {
     }
 }
 
+/// The owner sees what was done with the account and its key: each action of the audit has a text,
+/// but for reads and what is about no account.
+#[test]
+fn every_use_of_an_account_has_a_text() {
+    let audit = include_str!("../../../../crates/kms-core/src/audit.rs");
+    let names =
+        audit.split("pub fn as_str(self)").nth(1).unwrap().split("\n    }\n").next().unwrap();
+    let names = names.lines().filter_map(|line| line.split_once("=> \"")?.1.split('"').next());
+    let hidden = ["read_row", "read_contact", "probe_kms_key", "authenticate"];
+    let named: BTreeSet<_> = names.filter(|name| !hidden.contains(name)).collect();
+    let json = include_str!("../../page/texts/en.json");
+    let english = texts(json);
+    let shown = english.keys().filter_map(|key| key.strip_prefix("use."));
+    let shown: BTreeSet<_> = shown.filter(|key| !["page", "elsewhere"].contains(key)).collect();
+    assert!(named.len() > 25, "the source was not read");
+    assert_eq!(named, shown);
+    for json in [json, include_str!("../../page/texts/de.json")] {
+        let lines = json.lines().filter(|line| line.contains("\": \"")).count();
+        assert_eq!(lines, texts(json).len(), "a key is there twice");
+    }
+}
+
 /// Every literal key of the modules is a text, and every text is used.
 #[test]
 fn every_text_is_used_and_none_is_missing() {

@@ -68,8 +68,46 @@ async fn bela_uses_keys_alone_and_loses_the_answer_of_each_act() {
     world.close().await;
 }
 
+/// Text twice as large in a window of half the usual width, and a name that is written from right
+/// to left.
+#[actix_web::test]
+async fn large_text_and_a_name_from_right_to_left_fit() {
+    let Some(world) = World::new().await else { return };
+    let large = "addEventListener('DOMContentLoaded', () => {
+        document.documentElement.style.fontSize = '200%'; });";
+    let tools = world.browser.cdp();
+    let source = json!({ "source": large });
+    tools.send_raw("Page.addScriptToEvaluateOnNewDocument", source).await.unwrap();
+    let habits = Habits {
+        user: 5,
+        name: "\u{5de}\u{5e8}\u{5d9}\u{5dd} \u{628}\u{63a}\u{62f}\u{627}\u{62f}\u{64a}",
+        language: "de",
+        width: 640,
+        scheme: "light",
+        by_keys: false,
+        loses_answers: false,
+    };
+    let visit = Visit::new(&world, habits).await;
+    let phrase = onboard(&visit).await;
+    for (purpose, heading) in [
+        ("", "home.title"),
+        ("l", "lift.title"),
+        ("p", "change.title"),
+        ("e", "email.title"),
+        ("x", "export.title"),
+        ("f", "recover.title"),
+    ] {
+        visit.open(purpose).await;
+        visit.sees(heading).await;
+    }
+    visit.open("").await;
+    visit.reads(habits.name).await;
+    pays(&visit, &phrase).await;
+    world.close().await;
+}
+
 /// How many acts the story has, with its opening that is lost as well.
-const ACTS: usize = 18;
+const ACTS: usize = 20;
 
 async fn whole_story(visit: &Visit<'_>) {
     outside(visit).await;
@@ -190,6 +228,7 @@ async fn speeds_up(visit: &Visit<'_>, phrase: &str) {
     let quoted = visit.world.test.client.quote(&quote(visit.habits.user, "@bob", "0.25")).await;
     let quoted = quoted.unwrap();
     visit.open(&format!("c{}", quoted.id)).await;
+    visit.sees("confirm.title").await;
     let point = if visit.habits.language == "de" { "0,25" } else { "0.25" };
     let send = visit.text("confirm.send").replace("{amount}", &format!("{point}\u{a0}ETH"));
     visit.types("password", phrase).await;
@@ -311,6 +350,14 @@ async fn changes_password(visit: &Visit<'_>, phrase: &str) {
 
 async fn recovers(visit: &Visit<'_>, email: &str) {
     let client = &visit.world.test.client;
+    // One that another party may have asked for.
+    visit.open("f").await;
+    visit.sees("recover.title").await;
+    visit.sends("recover.ask").await;
+    visit.sees("recover.open").await;
+    visit.sends("recover.end").await;
+    visit.sees("recover.stopped").await;
+    assert_eq!(client.recovery(user(visit).into()).await.unwrap(), None);
     let seen = visit.world.mailbox.mails_to(email).len();
     visit.open("f").await;
     visit.sees("recover.title").await;
