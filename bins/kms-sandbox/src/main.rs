@@ -39,10 +39,16 @@ async fn main() -> anyhow::Result<()> {
 async fn serve(port: u16) -> anyhow::Result<()> {
     let started = Instant::now();
     let stage = Arc::new(
-        Stage::start(StageOptions { telegram_speed: 1, ..StageOptions::default() }).await?,
+        Stage::start(StageOptions {
+            telegram_speed: 1,
+            chat_passwords: false,
+            ..StageOptions::default()
+        })
+        .await?,
     );
     let page = Page::open(Arc::clone(&stage), port)?;
     println!("Two phones    {}", page.url());
+    println!("Vault page    opens on the phones; its server is {}", stage.page_url());
     println!("Server        {} (API documentation at /docs/)", stage.url());
     let anvil = stage.anvil.version().replace("Version: ", "");
     println!("Chain         {} ({anvil})\n", stage.anvil.url());

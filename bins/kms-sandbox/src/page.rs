@@ -4,8 +4,10 @@
 //! the same browser can neither read nor control it (DNS rebinding).
 
 mod records;
+mod thief;
+mod vault_frame;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,7 +18,7 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST};
 use actix_web::web::{self, Data, Json, Path, Query};
 use actix_web::{App, HttpResponse, HttpServer, Responder};
 use anyhow::Context;
-use bot_api_sim::{ButtonKind, Change, Message, Person};
+use bot_api_sim::{ButtonKind, Change, Message, Person, SimError};
 use kms_types::{TelegramId, U256, Wei};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -25,6 +27,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use self::records::Records;
+use self::vault_frame::VaultFrame;
 use crate::stage::Stage;
 
 const PEOPLE: [(i64, &str, &str); 2] = [(4711, "Ann", "ann"), (4712, "Bob", "bob")];
@@ -44,12 +47,15 @@ pub struct Page {
     handle: ServerHandle,
     server: JoinHandle<std::io::Result<()>>,
     follower: JoinHandle<()>,
+    frame: VaultFrame,
     stop: watch::Sender<bool>,
 }
 
 struct Shared {
     stage: Arc<Stage>,
     people: [Person; 2],
+    /// The origin of the vault page in its frame.
+    vault: String,
     records: Records,
     /// Whether the chain mines blocks.
     mining: AtomicBool,
@@ -62,10 +68,17 @@ impl Page {
     /// # Errors
     /// When the port is in use.
     pub fn open(stage: Arc<Stage>, port: u16) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", port))
+            .with_context(|| format!("listening on 127.0.0.1:{port}"))?;
+        let address = listener.local_addr()?;
+        let origin = format!("http://{address}");
+        let frame = VaultFrame::open(stage.page_url(), stage.certificate(), origin)?;
+        stage.show_page_at(&format!("{}/", frame.origin()));
         let people = PEOPLE.map(|(id, name, username)| stage.sim.person(id, name, Some(username)));
         let shared = Arc::new(Shared {
             stage,
             people,
+            vault: frame.origin(),
             records: Records::default(),
             mining: AtomicBool::new(true),
             version: watch::Sender::new(0),
@@ -84,6 +97,8 @@ impl Page {
                     .route("/photo/{who}/{message}", web::get().to(photo))
                     .route("/say", web::post().to(say))
                     .route("/press", web::post().to(press))
+                    .route("/open", web::post().to(open))
+                    .route("/steal", web::post().to(steal))
                     .route("/faucet", web::post().to(faucet))
                     .route("/mining", web::post().to(mining)),
             )
@@ -91,13 +106,11 @@ impl Page {
         .workers(1)
         .disable_signals()
         .shutdown_timeout(1)
-        .bind(("127.0.0.1", port))
-        .with_context(|| format!("listening on 127.0.0.1:{port}"))?;
-        let address = server.addrs().first().copied().context("the page has no address")?;
-        let server = server.run();
+        .listen(listener)?
+        .run();
         let handle = server.handle();
         let server = tokio::spawn(server);
-        Ok(Self { address, handle, server, follower, stop })
+        Ok(Self { address, handle, server, follower, frame, stop })
     }
 
     /// The page's URL.
@@ -112,7 +125,7 @@ impl Page {
         // Open requests wait for news; they are cut off after a second.
         self.handle.stop(true).await;
         // An error would only say that the task panicked.
-        let _ = tokio::join!(self.server, self.follower);
+        let _ = tokio::join!(self.server, self.follower, self.frame.close());
     }
 }
 
@@ -143,24 +156,26 @@ async fn follow(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
     }
 }
 
-fn file(content_type: &'static str, body: &'static str) -> impl Responder {
+fn file(shared: &Shared, content_type: &'static str, body: &'static str) -> HttpResponse {
+    let vault = &shared.vault;
+    let policy = format!("default-src 'self'; img-src 'self' data:; frame-src {vault}");
     HttpResponse::Ok()
         .content_type(content_type)
-        .insert_header((CONTENT_SECURITY_POLICY, "default-src 'self'; img-src 'self' data:"))
+        .insert_header((CONTENT_SECURITY_POLICY, policy))
         .insert_header((CACHE_CONTROL, "no-store"))
         .body(body)
 }
 
-async fn index() -> impl Responder {
-    file("text/html; charset=utf-8", include_str!("page/index.html"))
+async fn index(shared: Data<Shared>) -> impl Responder {
+    file(&shared, "text/html; charset=utf-8", include_str!("page/index.html"))
 }
 
-async fn css() -> impl Responder {
-    file("text/css; charset=utf-8", include_str!("page/page.css"))
+async fn css(shared: Data<Shared>) -> impl Responder {
+    file(&shared, "text/css; charset=utf-8", include_str!("page/page.css"))
 }
 
-async fn script() -> impl Responder {
-    file("text/javascript; charset=utf-8", include_str!("page/page.js"))
+async fn script(shared: Data<Shared>) -> impl Responder {
+    file(&shared, "text/javascript; charset=utf-8", include_str!("page/page.js"))
 }
 
 #[derive(Deserialize)]
@@ -283,8 +298,34 @@ struct Press {
 
 async fn press(shared: Data<Shared>, Json(press): Json<Press>) -> impl Responder {
     let Some(person) = person(&shared, press.who) else { return refuse("No phone has this id.") };
-    match person.presses(press.who, press.message, &press.button) {
-        Ok(()) => HttpResponse::NoContent().finish(),
+    match person.opens(press.who, press.message, &press.button) {
+        Ok(url) => HttpResponse::Ok().json(json!({ "open": url })),
+        // It was pressed, and is no button of the vault page.
+        Err(SimError::NoApp(_)) => HttpResponse::NoContent().finish(),
+        Err(error) => refuse(error.to_string()),
+    }
+}
+
+#[derive(Deserialize)]
+struct Open {
+    who: i64,
+    link: String,
+}
+
+/// Opens the vault page for another purpose, from the page itself.
+async fn open(shared: Data<Shared>, Json(open): Json<Open>) -> impl Responder {
+    let opened = person(&shared, open.who).and_then(|person| person.opens_link(&open.link).ok());
+    match opened.flatten() {
+        Some(url) => HttpResponse::Ok().json(json!({ "open": url })),
+        None => refuse("This link opens no page here."),
+    }
+}
+
+/// What an attacker with the chat bot's token tries, and what comes of it.
+async fn steal(shared: Data<Shared>) -> impl Responder {
+    let [ann, bob] = &shared.people;
+    match thief::play(&shared.stage, ann, bob).await {
+        Ok(attempts) => HttpResponse::Ok().json(attempts),
         Err(error) => refuse(error.to_string()),
     }
 }

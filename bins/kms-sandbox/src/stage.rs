@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use bot_api_sim::{Limits, Sim};
 use kms_bot::Bot;
 use kms_bot::config::{OpsSettings, RateLimits, ServerSettings, StateSettings, TelegramSettings};
-use kms_client::{Client, Trust, Vault};
+use kms_client::{Client, ClientError, Trust, Vault};
 use kms_core::recovery::RecoveryRules;
 use kms_server::config::{ChainSettings, Finality, LimitSettings, MailSettings};
 use kms_server::{Secret, Server};
@@ -307,9 +307,36 @@ impl Stage {
     /// # Errors
     /// When the URL has no opening, or the server refuses it.
     pub async fn open_page(&self, url: &str) -> anyhow::Result<Vault> {
-        let (page, fragment) = url.split_once('#').context("the URL has no fragment")?;
+        let (_page, fragment) = url.split_once('#').context("the URL has no fragment")?;
         let Query(Fragment { signed }) = Query::from_query(fragment)?;
-        Ok(Vault::open(page, &signed, Trust::Pinned(self.env.certificate.clone())).await?)
+        Ok(self.open_signed(&signed).await?)
+    }
+
+    /// Opens the vault page with what Telegram signed.
+    ///
+    /// # Errors
+    /// When the server refuses it.
+    pub async fn open_signed(&self, init_data: &str) -> Result<Vault, ClientError> {
+        let trust = Trust::Pinned(self.env.certificate.clone());
+        Vault::open(&page_url(&self.env), init_data, trust).await
+    }
+
+    /// The URL of the public listener.
+    #[must_use]
+    pub fn page_url(&self) -> String {
+        page_url(&self.env)
+    }
+
+    /// Lets Telegram open the vault page at this URL, where the same page is served once more.
+    pub fn show_page_at(&self, url: &str) {
+        let (bot, app) = VAULT_APP;
+        self.sim.register_app(VAULT_BOT, bot, app, url);
+    }
+
+    /// The server's certificate, as PEM.
+    #[must_use]
+    pub fn certificate(&self) -> &str {
+        &self.env.certificate
     }
 
     /// The server's URL.

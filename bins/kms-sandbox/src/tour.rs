@@ -2,18 +2,24 @@
 //!
 //! They get wallets, send coins and tokens by username while the server restarts, and change a
 //! password. Then one gives an e-mail address, forgets the password and recovers the wallet. Every
-//! step is checked on the chain and in the stores; the first that fails ends the tour with an
-//! error.
+//! password is given on the vault page, which [`Vault`] plays here in place of a browser; the bot
+//! sees none. Every step is checked on the chain and in the stores; the first that fails ends the
+//! tour with an error.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use bot_api_sim::{Message, Phone};
-use kms_client::Page;
+use kms_client::{ClientError, Page, Vault, hash_password};
 use kms_core::ports::{AccountStore, SckStore};
 use kms_testkit::Mail;
-use kms_types::wire::{Account, HistoryEntry, Transfer, TransferState};
-use kms_types::{EthAddress, EventStream, TelegramId, U256, Wei};
+use kms_types::wire::{
+    Account, ChangeEmail, ChangePassword, CompleteRecovery, ConfirmCode, ConfirmShown,
+    HistoryEntry, NewWallet, RequestRecovery, Transfer, TransferState,
+};
+use kms_types::{
+    ErrorCode, EthAddress, EventStream, PasswordHash, RecoveryId, TelegramId, U256, Wei,
+};
 use serde_json::json;
 
 use crate::stage::{Stage, StageOptions};
@@ -34,7 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[expect(clippy::print_stdout, reason = "the terminal is where people read it")]
 pub async fn play() -> anyhow::Result<()> {
     let started = Instant::now();
-    let stage = Stage::start(StageOptions::default()).await?;
+    let options = StageOptions { chat_passwords: false, ..StageOptions::default() };
+    let stage = Stage::start(options).await?;
     println!("The wallet KMS, on this machine\n");
     println!("  chain   {} at {}", stage.anvil.version(), stage.anvil.url());
     println!("  server  {} (TLS 1.3, SQLite, local KMS key)", stage.url());
@@ -66,14 +73,15 @@ struct Tour {
 /// The acts, in their order.
 impl Tour {
     async fn onboarding(&mut self) -> anyhow::Result<(Account, Account)> {
-        title("Ann and Bob create their wallets");
+        title("Ann and Bob create their wallets, on the vault page");
         self.ann.says("/start");
-        hears(&mut self.ann, "start-welcome", &[]).await?;
-        self.ann.says("password123");
-        hears(&mut self.ann, "password-guessable", &[]).await?;
+        hears(&mut self.ann, "start-welcome-on-page", &[]).await?;
+        // Out of habit.
+        self.ann.says(ANNS_FIRST);
+        hears(&mut self.ann, "page-password-deleted", &[]).await?;
         let ann = onboard(&self.stage, &mut self.ann, ANNS_FIRST).await?;
         self.bob.says("/start");
-        hears(&mut self.bob, "start-welcome", &[]).await?;
+        hears(&mut self.bob, "start-welcome-on-page", &[]).await?;
         let bob = onboard(&self.stage, &mut self.bob, BOBS_ONLY).await?;
         ensure!(ann.address != bob.address, "both wallets have the same address");
         Ok((ann, bob))
@@ -124,9 +132,7 @@ impl Tour {
         self.stage.start_server().await?;
         show(&mut self.ann);
         println!("  (the server was stopped and started again)");
-        self.confirm().await?;
-        self.ann.says("not my password");
-        hears(&mut self.ann, "send-wrong-password", &[]).await?;
+        self.refused("not my password").await?;
         self.pay("0.5", ANNS_FIRST).await
     }
 
@@ -134,8 +140,7 @@ impl Tour {
         title("Ann sends 25 TUSD to @bob; the network fee is in ETH");
         self.ann.says("/send @bob 25 TUSD");
         hears(&mut self.ann, "send-quote", &["25 TUSD"]).await?;
-        self.confirm().await?;
-        self.ann.says(ANNS_FIRST);
+        self.confirm(ANNS_FIRST).await?;
         hears(&mut self.ann, "transfer-confirmed", &["25 TUSD"]).await?;
         hears(&mut self.bob, "notice-arriving", &["25 TUSD", "@ann"]).await?;
         show(&mut self.ann);
@@ -149,9 +154,13 @@ impl Tour {
     async fn change_of_password(&mut self) -> anyhow::Result<()> {
         title("Ann changes her password");
         self.ann.says("/password");
-        hears(&mut self.ann, "password-ask", &[]).await?;
-        self.ann.says(&format!("{ANNS_FIRST}\n{ANNS_SECOND}"));
-        hears(&mut self.ann, "password-changed", &[]).await?;
+        hears(&mut self.ann, "password-on-page", &[]).await?;
+        let change = ChangePassword {
+            old_password_hash: hash(&self.ann, ANNS_FIRST).await?,
+            new_password_hash: hash(&self.ann, ANNS_SECOND).await?,
+        };
+        self.open("page-button").await?.change_password(&change).await?;
+        hears(&mut self.ann, "notice-password-changed", &[]).await?;
         self.pay_after_a_wrong_password("0.25", ANNS_FIRST, ANNS_SECOND).await
     }
 
@@ -161,14 +170,15 @@ impl Tour {
         self.ann.says("/contact");
         hears(&mut self.ann, "contact-none", &[]).await?;
         self.ann.presses(&label("contact-add-button"))?;
-        hears(&mut self.ann, "contact-ask-address", &[]).await?;
-        self.ann.says(ANNS_ADDRESS);
-        hears(&mut self.ann, "contact-ask-password-new", &[]).await?;
-        self.ann.says(ANNS_SECOND);
-        hears(&mut self.ann, "contact-ask-code", &[]).await?;
+        hears(&mut self.ann, "contact-on-page", &[]).await?;
+        let page = self.open("page-button").await?;
+        let password_hash = hash(&self.ann, ANNS_SECOND).await?;
+        let email = Some(ANNS_ADDRESS.parse()?);
+        page.change_email(&ChangeEmail { email, password_hash }).await?;
+        hears(&mut self.ann, "notice-email-change-requested", &[]).await?;
         let code = code(&mail(&self.stage, 1).await?)?;
-        self.ann.says(&code);
-        hears(&mut self.ann, "contact-changed", &[]).await?;
+        page.confirm_email(&ConfirmCode { code: code.parse()? }).await?;
+        hears(&mut self.ann, "notice-email-changed", &[]).await?;
         show(&mut self.ann);
         Ok(code)
     }
@@ -177,24 +187,26 @@ impl Tour {
         title("Ann forgets her password, and recovers her wallet without a seed phrase");
         self.ann.says("/recover");
         hears(&mut self.ann, "recover-ask", &[]).await?;
-        self.ann.presses(&label("recover-start-button"))?;
-        hears(&mut self.ann, "notice-recovery-code-sent", &[]).await?;
+        let page = self.open("recover-start-button").await?;
+        page.request_recovery(&RequestRecovery { id: RecoveryId::random() }).await?;
+        hears(&mut self.ann, "notice-recovery-code-on-page", &[]).await?;
         show(&mut self.ann);
         let requested = mail(&self.stage, 3).await?;
         show_mail(&requested);
-        self.ann.says(if used_code == "0000 0000" { "1111 1111" } else { "0000 0000" });
-        hears(&mut self.ann, "problem-wrong-code", &[]).await?;
-        self.ann.says(&code(&requested)?);
+        let page = self.open("page-recover-button").await?;
+        let wrong = if used_code == "0000 0000" { "1111 1111" } else { "0000 0000" };
+        let refused = page.confirm_recovery(&ConfirmCode { code: wrong.parse()? }).await;
+        ensure!(code_of(refused) == Some(ErrorCode::WrongCode), "a wrong code was accepted");
+        page.confirm_recovery(&ConfirmCode { code: code(&requested)?.parse()? }).await?;
         hears(&mut self.ann, "notice-recovery-confirmed", &[]).await?;
         hears(&mut self.ann, "notice-recovery-ready", &[]).await?;
-        self.ann.presses(&label("recover-set-button"))?;
-        hears(&mut self.ann, "recover-ask-password", &[]).await?;
         // A step that a later one overtakes has no e-mail.
         let sent = self.stage.mailbox.mails_to(ANNS_ADDRESS).len();
-        self.ann.says(ANNS_THIRD);
-        let recovered = hears(&mut self.ann, "recover-done", &[]).await?;
-        let recovered = recovered.context("the bot answered by a notice")?;
-        ensure!(recovered.text.contains(&ann.address.to_string()), "the address changed");
+        let new_password_hash = hash(&self.ann, ANNS_THIRD).await?;
+        let page = self.open("page-recover-button").await?;
+        page.complete_recovery(&CompleteRecovery { new_password_hash }).await?;
+        hears(&mut self.ann, "notice-recovery-completed", &[]).await?;
+        ensure!(page.account().await?.address == ann.address, "the address changed");
         mail(&self.stage, sent + 1).await?;
         show(&mut self.ann);
         self.pay_after_a_wrong_password("0.125", ANNS_SECOND, ANNS_THIRD).await
@@ -215,10 +227,26 @@ impl Tour {
 
 /// Steps that several acts share.
 impl Tour {
-    /// Presses the confirm button of the quote that is shown.
-    async fn confirm(&mut self) -> anyhow::Result<()> {
-        self.ann.presses(&label("send-confirm-button"))?;
-        hears(&mut self.ann, "send-ask-password", &[]).await?;
+    /// Opens the vault page by Ann's last button with this label.
+    async fn open(&self, button: &str) -> anyhow::Result<Vault> {
+        open(&self.stage, &self.ann, button).await
+    }
+
+    /// Confirms the quote that is shown, on the page.
+    async fn confirm(&self, password: &str) -> anyhow::Result<()> {
+        let page = self.open("page-confirm-button").await?;
+        let view = page.transfer().await?.view;
+        let password_hash = hash(&self.ann, password).await?;
+        page.confirm(&ConfirmShown { password_hash, view }).await?;
+        Ok(())
+    }
+
+    /// Tries to confirm the quote that is shown with a wrong password.
+    async fn refused(&self, password: &str) -> anyhow::Result<()> {
+        let tried = self.confirm(password).await;
+        let error = tried.err().context("a wrong password was accepted")?;
+        let code = error.downcast_ref().and_then(ClientError::code);
+        ensure!(code == Some(ErrorCode::WrongPassword), "refused for another reason: {error}");
         Ok(())
     }
 
@@ -231,19 +259,17 @@ impl Tour {
     ) -> anyhow::Result<()> {
         self.ann.says(&format!("/send @bob {amount}"));
         hears(&mut self.ann, "send-quote", &[]).await?;
-        self.confirm().await?;
-        self.ann.says(old);
-        hears(&mut self.ann, "send-wrong-password", &[]).await?;
+        self.refused(old).await?;
         self.pay(amount, new).await
     }
 
-    /// Sends the correct password, and compares what both users are shown with the chain.
+    /// Confirms with the correct password, and compares what both users are shown with the chain.
     async fn pay(&mut self, amount: &str, password: &str) -> anyhow::Result<()> {
         let (sender, recipient) = (id(&self.ann)?, id(&self.bob)?);
         let account = self.stage.client.account(recipient.into()).await?;
         let address = account.context("the recipient has no account")?.address;
         let before = self.stage.chain_balance(address)?;
-        self.ann.says(password);
+        self.confirm(password).await?;
         hears(&mut self.ann, "transfer-confirmed", &[]).await?;
         hears(&mut self.bob, "notice-arriving", &[&format!("{amount} ETH"), "@ann"]).await?;
         show(&mut self.ann);
@@ -266,9 +292,27 @@ async fn hears(phone: &mut Phone, id: &str, values: &[&str]) -> anyhow::Result<O
     Ok(phone.hears_matching(&expected, |text| texts::is_with(id, values, text)).await?)
 }
 
-/// Gives a password at onboarding, and finds the new account in both stores.
+/// Opens the vault page by the last button with this label, as the user's phone does.
+#[expect(clippy::print_stdout, reason = "the terminal is where people read it")]
+async fn open(stage: &Stage, phone: &Phone, button: &str) -> anyhow::Result<Vault> {
+    let page = stage.open_page(&phone.opens(&label(button))?).await?;
+    println!("  🔐 Telegram signs who opens the page, and for what; the password is typed there");
+    Ok(page)
+}
+
+async fn hash(phone: &Phone, password: &str) -> anyhow::Result<PasswordHash> {
+    Ok(hash_password(id(phone)?, password).await)
+}
+
+fn code_of<T>(result: Result<T, ClientError>) -> Option<ErrorCode> {
+    result.err().and_then(|error| error.code())
+}
+
+/// Makes a wallet on the page, and finds the new account in both stores.
 async fn onboard(stage: &Stage, phone: &mut Phone, password: &str) -> anyhow::Result<Account> {
-    phone.says(password);
+    show(phone);
+    let page = open(stage, phone, "page-create-button").await?;
+    page.create(&NewWallet { password_hash: hash(phone, password).await? }).await?;
     hears(phone, "start-created", &[]).await?;
     show(phone);
     let id = id(phone)?;

@@ -1,6 +1,6 @@
 //! Clicks and types on the page in a real browser. Leaves screenshots in `target/tmp`.
 
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
 use std::io::Write;
 use std::path::Path;
@@ -14,9 +14,6 @@ use kms_types::{TelegramId, Wei};
 use serde_json::json;
 use thirtyfour::common::capabilities::chromium::ChromiumLikeCapabilities;
 use thirtyfour::prelude::*;
-
-const ANNS: &str = "orange ladder seldom sings";
-const BOBS: &str = "marmalade for the night train";
 
 /// How often the page is checked for an element.
 const POLL: Duration = Duration::from_millis(50);
@@ -87,6 +84,56 @@ impl Visitor {
         self.waits(&path).await.click().await.unwrap();
     }
 
+    /// Opens the vault page by the last button with this label, and goes into its frame.
+    async fn opens(&self, phone: &str, button: &str) {
+        self.presses(phone, button).await;
+        self.find(&format!("#{phone} .sheet iframe")).await.enter_frame().await.unwrap();
+    }
+
+    /// Presses a button of the vault page, or the label of a box.
+    async fn touches(&self, words: &str) {
+        let path = format!("//*[self::button or self::label][contains(., '{words}')]");
+        self.waits(&path).await.click().await.unwrap();
+    }
+
+    /// Leaves the frame. The page closes itself, or is closed by the phone.
+    async fn is_back(&self, phone: &str) {
+        self.0.enter_default_frame().await.unwrap();
+        let sheet = format!("#{phone} .sheet");
+        if let Ok(close) = self.0.find(By::Css(format!("{sheet} .bar button"))).await {
+            // It may have closed meanwhile.
+            let _ = close.click().await;
+        }
+        let gone = self.0.query(By::Css(sheet)).wait(Duration::from_secs(30), POLL);
+        assert!(gone.not_exists().await.unwrap(), "the page is still open");
+    }
+
+    /// Makes a wallet on the page, and returns the password that the page proposed.
+    async fn creates(&self, phone: &str) -> String {
+        self.types(phone, "/start").await;
+        self.reads(phone, "start-welcome-on-page", &[]).await;
+        self.opens(phone, "page-create-button").await;
+        self.find(".phrase").await;
+        let phrase = "return document.querySelector('.phrase').textContent";
+        let phrase = self.0.execute(phrase, Vec::new()).await.unwrap();
+        self.touches(&page_text("phrase.written")).await;
+        self.touches(&page_text("onboard.create")).await;
+        self.waits(&format!("//h1[contains(., '{}')]", page_text("onboard.done"))).await;
+        self.touches(&page_text("tochat")).await;
+        self.is_back(phone).await;
+        self.reads(phone, "start-created", &[]).await;
+        phrase.json().as_str().unwrap().to_owned()
+    }
+
+    /// Confirms the payment that the phone shows last, on the page.
+    async fn pays(&self, phone: &str, password: &str) {
+        self.opens(phone, "page-confirm-button").await;
+        self.find("input[type=password]").await.send_keys(password).await.unwrap();
+        self.find("form button[type=submit]").await.click().await.unwrap();
+        self.find("[data-final]").await;
+        self.is_back(phone).await;
+    }
+
     async fn clicks(&self, css: &str) {
         self.find(css).await.click().await.unwrap();
     }
@@ -114,6 +161,13 @@ impl Visitor {
     }
 }
 
+/// A text of the vault page, in English.
+fn page_text(key: &str) -> String {
+    let texts = include_str!("../../kms-server/page/texts/en.json");
+    let texts: serde_json::Value = serde_json::from_str(texts).unwrap();
+    texts[key].as_str().unwrap().to_owned()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ann_onboards_and_sends_to_bob() {
     let driver = match Chromedriver::start() {
@@ -127,21 +181,17 @@ async fn ann_onboards_and_sends_to_bob() {
         Err(error) => panic!("{error}"),
     };
     println!("testing the page in {}", driver.version());
-    let stage = Arc::new(Stage::start(StageOptions::default()).await.unwrap());
+    let options = StageOptions { chat_passwords: false, ..StageOptions::default() };
+    let stage = Arc::new(Stage::start(options).await.unwrap());
     let page = Page::open(Arc::clone(&stage), 0).unwrap();
     let visitor = Visitor::at(&driver, &page.url()).await;
 
     // She has no wallet yet.
     visitor.clicks("#ann .faucet").await;
     visitor.find(".toast.shown").await;
-    visitor.types("ann", "/start").await;
-    visitor.reads("ann", "start-welcome", &[]).await;
-    visitor.types("ann", ANNS).await;
-    visitor.reads("ann", "start-created", &[]).await;
-    visitor.types("bob", "/start").await;
-    visitor.reads("bob", "start-welcome", &[]).await;
-    visitor.types("bob", BOBS).await;
-    visitor.reads("bob", "start-created", &[]).await;
+    let anns = visitor.creates("ann").await;
+    let bobs = visitor.creates("bob").await;
+    assert_ne!(anns, bobs);
     visitor.clicks("#ann .faucet").await;
     visitor.find("#written .blocks .hash").await;
     visitor.reads("ann", "notice-received", &["10 ETH"]).await;
@@ -153,9 +203,11 @@ async fn ann_onboards_and_sends_to_bob() {
 
     visitor.types("ann", "/send @bob 0.5").await;
     visitor.reads("ann", "send-quote", &[]).await;
-    visitor.presses("ann", "send-confirm-button").await;
-    visitor.reads("ann", "send-ask-password", &[]).await;
-    visitor.types("ann", ANNS).await;
+    // Out of habit.
+    visitor.types("ann", &anns).await;
+    visitor.reads("ann", "page-password-deleted", &[]).await;
+    visitor.no_longer_sees(&anns).await;
+    visitor.pays("ann", &anns).await;
     visitor.reads("ann", "transfer-confirmed", &["0.5 ETH"]).await;
     visitor.reads("bob", "notice-arriving", &["0.5 ETH", "@ann"]).await;
     visitor.presses("bob", "balance-button").await;
@@ -170,22 +222,34 @@ async fn ann_onboards_and_sends_to_bob() {
     visitor.find(".toast.shown").await;
     visitor.types("ann", "/send @bob 0.125").await;
     visitor.reads("ann", "send-quote", &["0.125"]).await;
-    visitor.presses("ann", "send-confirm-button").await;
-    visitor.reads("ann", "send-ask-password", &[]).await;
-    visitor.types("ann", ANNS).await;
+    visitor.pays("ann", &anns).await;
     visitor.reads("ann", "transfer-pending", &["0.125 ETH"]).await;
     visitor.reads("ann", "transfer-waits-for-network", &[]).await;
     visitor.clicks("#written .mining").await;
     visitor.reads("ann", "transfer-confirmed", &["0.125 ETH"]).await;
     visitor.reads("bob", "notice-arriving", &["0.125 ETH", "@ann"]).await;
 
-    for password in [ANNS, BOBS] {
-        visitor.no_longer_sees(password).await;
-    }
+    // The bot is stolen: its token reads, and nothing else.
+    visitor.clicks("#written .steal[aria-pressed=false]").await;
+    visitor.find("#written .thief li").await;
+    let tried = "return [...document.querySelectorAll('.thief span')].map(s => s.textContent)";
+    let tried = visitor.0.execute(tried, Vec::new()).await.unwrap();
+    let tried: Vec<String> = tried.convert().unwrap();
+    let refused = tried.iter().filter(|came| came.starts_with("refused")).count();
+    assert_eq!((tried.len(), refused), (6, 5), "{tried:?}");
+    assert_eq!(tried[5], "done", "what is left: reading");
+    let stranger = TelegramId::try_from(4713).unwrap();
+    assert!(stage.client.account(stranger.into()).await.unwrap().is_none());
+    assert!(
+        stage.client.recovery(TelegramId::try_from(4712).unwrap().into()).await.unwrap().is_none()
+    );
 
     visitor.types("ann", "/send 0.25 @bob").await;
     visitor.reads("ann", "send-quote", &["0.25"]).await;
     visitor.find(".toast:not(.shown)").await;
+    visitor.opens("ann", "page-confirm-button").await;
+    visitor.find("input[type=password]").await;
+    visitor.0.enter_default_frame().await.unwrap();
     for scheme in ["light", "dark"] {
         visitor.screenshots(&format!("laptop-{scheme}"), (1440, 900), scheme).await;
         visitor.screenshots(&format!("phone-{scheme}"), (390, 844), scheme).await;

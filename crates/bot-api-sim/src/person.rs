@@ -186,21 +186,39 @@ impl Person {
     /// # Errors
     /// When Telegram cannot sign it.
     pub fn opens_link(&self, link: &str) -> Result<Option<String>, SimError> {
+        let no_app = |_no_randomness| SimError::NoApp(link.to_owned());
+        self.opening("", |opening| self.shared.apps().open(link, opening).map_err(no_app))
+    }
+
+    /// Opens a page that the holder of the bot's token shows under the bot itself. Returns what
+    /// Telegram signed, which that page receives.
+    ///
+    /// # Errors
+    /// When Telegram cannot sign it.
+    pub fn opens_foreign_page(&self, start_param: &str) -> Result<String, SimError> {
+        let no_app = |_no_randomness| SimError::NoApp(start_param.to_owned());
+        self.opening(start_param, |opening| self.shared.apps().init_data(opening).map_err(no_app))
+    }
+
+    /// Signs that this user opens something now.
+    fn opening<T>(
+        &self,
+        start_param: &str,
+        sign: impl FnOnce(Opening<'_>) -> Result<T, SimError>,
+    ) -> Result<T, SimError> {
         let (first_name, username) = {
             let state = self.shared.lock();
             let user = state.users.get(&self.id).ok_or(SimError::NotThere)?;
             (user.first_name.clone(), user.active_usernames().next().cloned())
         };
-        let opening = Opening {
-            bot: 0,
+        sign(Opening {
+            bot: BOT_ID,
             user: self.id,
             first_name: &first_name,
             username: username.as_deref(),
-            start_param: "",
+            start_param,
             at: now().try_into().unwrap_or_default(),
-        };
-        let opened = self.shared.apps().open(link, opening);
-        opened.map_err(|_no_randomness| SimError::NoApp(link.to_owned()))
+        })
     }
 
     /// Sends forged callback data, as a modified app can.

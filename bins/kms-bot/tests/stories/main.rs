@@ -10,6 +10,7 @@ mod contacts;
 mod freezing;
 mod groups;
 mod late;
+mod memory;
 mod names;
 mod onboarding;
 mod operations;

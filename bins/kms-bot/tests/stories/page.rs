@@ -16,7 +16,7 @@ use crate::waiting::{rpc, too_expensive};
 use crate::world::{ANNS, BOBS, Plays, World, assert_transcript, coins, id};
 
 /// Opens the page by the last button with this label.
-async fn opens(stage: &Stage, phone: &Phone, button: &str) -> Vault {
+pub(crate) async fn opens(stage: &Stage, phone: &Phone, button: &str) -> Vault {
     let url = phone.opens(&label(button)).unwrap_or_else(|error| panic!("{error}"));
     stage.open_page(&url).await.unwrap()
 }
@@ -26,12 +26,12 @@ async fn world() -> World {
     World::with(StageOptions { chat_passwords: false, ..StageOptions::default() }).await
 }
 
-async fn hash(phone: &Phone, password: &str) -> PasswordHash {
+pub(crate) async fn hash(phone: &Phone, password: &str) -> PasswordHash {
     hash_password(id(phone), password).await
 }
 
 /// Makes a wallet on the page that the last button opens.
-async fn creates(stage: &Stage, phone: &Phone, password: &str) {
+pub(crate) async fn creates(stage: &Stage, phone: &Phone, password: &str) {
     let page = opens(stage, phone, "page-create-button").await;
     assert_eq!(page.opened().telegram_id, id(phone));
     let password_hash = hash(phone, password).await;
@@ -39,7 +39,7 @@ async fn creates(stage: &Stage, phone: &Phone, password: &str) {
 }
 
 /// Confirms the payment that the last button is about.
-async fn confirms(stage: &Stage, phone: &Phone) {
+pub(crate) async fn confirms(stage: &Stage, phone: &Phone) {
     let page = opens(stage, phone, "page-confirm-button").await;
     let view = page.transfer().await.unwrap().view;
     let password_hash = hash(phone, ANNS).await;
@@ -173,8 +173,13 @@ async fn an_address_is_added_and_a_wallet_recovered_on_the_page() {
     page.change_email(&ChangeEmail { email, password_hash }).await.unwrap();
     world.ann.bot("notice-email-change-requested").await;
     let typed = |mail| ConfirmCode { code: code(&mail).parse().unwrap() };
-    page.confirm_email(&typed(mail(&world.stage, 1).await)).await.unwrap();
+    // The sign by which Ann knows the page is hers alone: not yet that of the new address.
+    let sign = page.sign().await.unwrap().sign;
+    let code_mail = mail(&world.stage, 1).await;
+    assert!(!code_mail.body.contains(&sign));
+    page.confirm_email(&typed(code_mail)).await.unwrap();
     world.ann.bot("notice-email-changed").await;
+    assert!(mail(&world.stage, 2).await.body.contains(&sign));
 
     world.ann.says("/recover");
     world.ann.bot("recover-ask").await;

@@ -11,10 +11,15 @@ use tokio::sync::watch;
 
 /// The program with an argument.
 pub(crate) fn command(stage: &Stage, argument: &str) -> Command {
-    let settings = stage.bot_settings().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_kms-bot"));
+    configure(command.arg(argument), stage);
     command
-        .arg(argument)
+}
+
+/// Configures a bot by its environment.
+pub(crate) fn configure(command: &mut Command, stage: &Stage) {
+    let settings = stage.bot_settings().unwrap();
+    command
         .env("KMS_BOT__TELEGRAM__TOKEN", settings.telegram.token.expose())
         .env("KMS_BOT__TELEGRAM__API_URL", settings.telegram.api_url.unwrap().as_str())
         .env("KMS_BOT__SERVER__URL", settings.server.url.as_str())
@@ -23,7 +28,6 @@ pub(crate) fn command(stage: &Stage, argument: &str) -> Command {
         .env("KMS_BOT__OPS__LISTEN", "127.0.0.1:0")
         .env("RUST_LOG", "trace")
         .current_dir(stage.directory());
-    command
 }
 
 /// A running bot whose log the test reads.

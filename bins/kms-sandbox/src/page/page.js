@@ -114,9 +114,11 @@ function fill(element, person, message) {
       for (const button of row) {
         const key = make("button", "", button.text);
         key.type = "button";
-        key.addEventListener("click", () => {
+        key.addEventListener("click", async () => {
           if (button.copy) copy(button.copy);
-          post("press", { who: person.id, message: message.id, button: button.text });
+          const press = { who: person.id, message: message.id, button: button.text };
+          const pressed = await post("press", press);
+          if (pressed?.open) phones.get(person.id).open(pressed.open);
         });
         line.append(key);
       }
@@ -166,6 +168,42 @@ class Phone {
       if (filled) toast(`${person.name} received ${filled.coins} ETH and ${filled.tokens} TUSD.`);
     });
     main.append(section);
+  }
+
+  // Telegram's web client shows a Mini App in a frame like this.
+  open(url) {
+    this.close();
+    const sheet = make("div", "sheet");
+    sheet.setAttribute("role", "dialog");
+    sheet.setAttribute("aria-label", `The vault page on ${this.person.name}'s phone`);
+    const bar = make("div", "bar");
+    const close = make("button", "", "Close");
+    close.type = "button";
+    close.addEventListener("click", () => this.close());
+    bar.append(make("strong", "", "Vault"), make("span", "owner", "opened by Telegram"), close);
+    this.frame = make("iframe");
+    this.frame.title = "The vault page";
+    this.frame.setAttribute("sandbox", "allow-scripts allow-same-origin allow-forms allow-downloads");
+    this.frame.src = url;
+    sheet.append(bar, this.frame);
+    this.section.append(sheet);
+    this.frame.focus();
+  }
+
+  close() {
+    this.section.querySelector(".sheet")?.remove();
+    this.frame = undefined;
+    this.input.focus({ preventScroll: true });
+  }
+
+  // What the page asks of the app that shows it.
+  async asked({ eventType, eventData }) {
+    if (eventType === "web_app_close") this.close();
+    if (eventType === "web_app_open_tg_link") {
+      const link = `https://t.me${eventData.path_full}`;
+      const opened = await post("open", { who: this.person.id, link });
+      if (opened) this.open(opened.open);
+    }
   }
 
   grow() {
@@ -218,6 +256,32 @@ class Phone {
     }
     if (atEnd) this.chat.scrollTop = this.chat.scrollHeight;
   }
+}
+
+addEventListener("message", ({ source, origin, data }) => {
+  for (const phone of phones.values()) {
+    if (!phone.frame || source !== phone.frame.contentWindow) continue;
+    if (origin === new URL(phone.frame.src).origin) phone.asked(JSON.parse(data));
+  }
+});
+
+async function steal(event) {
+  const list = records.querySelector(".thief");
+  if (event.target.getAttribute("aria-pressed") === "true") {
+    event.target.setAttribute("aria-pressed", "false");
+    list.replaceChildren();
+    return;
+  }
+  event.target.disabled = true;
+  const attempts = await post("steal", {});
+  event.target.disabled = false;
+  if (!attempts) return;
+  event.target.setAttribute("aria-pressed", "true");
+  list.replaceChildren(...attempts.map(({ what, came, done }) => {
+    const item = make("li");
+    item.append(make("div", "", what), make("span", done ? "bad" : "good", came));
+    return item;
+  }));
 }
 
 const short = (hex) => (hex ? `${hex.slice(0, 8)}…${hex.slice(-4)}` : "a new contract");
@@ -296,6 +360,7 @@ function build(state) {
   records.querySelector(".mining").addEventListener("click", (event) => {
     post("mining", { on: event.target.getAttribute("aria-pressed") === "true" });
   });
+  records.querySelector(".steal").addEventListener("click", steal);
   main.append(records);
   const tabs = document.querySelector(".tabs");
   const labels = [...state.people.map((person) => person.name), "Records"];

@@ -4,13 +4,13 @@
 //! the keys.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
 
 use kms_core::ports::AccountStore;
 use kms_server::Server;
 use kms_server::config::Settings;
 use kms_store::Scope;
+use kms_testkit::writable_memory;
 use kms_types::wire::{ChangePassword, ExportKey, TransferState};
 
 use crate::planted_secrets::open;
@@ -57,24 +57,6 @@ impl Searched {
             .expect("the server did not start");
         Self(child, port)
     }
-
-    /// The writable memory of the process.
-    fn memory(&self) -> Vec<u8> {
-        let id = self.0.id();
-        let maps = std::fs::read_to_string(format!("/proc/{id}/maps")).unwrap();
-        let memory = std::fs::File::open(format!("/proc/{id}/mem")).unwrap();
-        let mut found = Vec::new();
-        for line in maps.lines().filter(|line| line.contains(" rw")) {
-            let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
-            let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16).unwrap());
-            let mut part = vec![0; usize::try_from(to - from).unwrap()];
-            // Some kinds of pages cannot be read.
-            if memory.read_exact_at(&mut part, from).is_ok() {
-                found.extend(part);
-            }
-        }
-        found
-    }
 }
 
 impl Drop for Searched {
@@ -107,7 +89,7 @@ async fn keys_are_wiped_from_memory_after_each_request() {
         secrets.push(("the private key".to_owned(), key));
     };
     let search = |after: &str, secrets: &[(String, [u8; 32])]| {
-        let memory = server.memory();
+        let memory = writable_memory(server.0.id()).unwrap();
         // The pepper is in memory as long as the server runs, so a search that misses it is broken.
         assert_ne!(count(&memory, &[0xa1; 32])[0], 0, "the search does not find the pepper");
         for (name, secret) in secrets {
