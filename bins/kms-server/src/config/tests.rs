@@ -74,8 +74,8 @@ fn declared_tokens_differ_and_have_a_scope() {
     ] {
         assert_eq!(key(given(&[bot.clone(), bad])), "tokens");
     }
-    assert_eq!(key(given(&[token("bot", "x", "\"bot\"")])), "tokens.0.hash");
-    assert_eq!(key(given(&[token("bot", "1", "\"all\"")])), "tokens.0.scopes.0");
+    assert_eq!(key(given(&[token("bot", "x", "\"bot\"")])), "tokens[0].hash");
+    assert_eq!(key(given(&[token("bot", "1", "\"all\"")])), "tokens[0].scopes[0]");
 }
 
 #[test]
