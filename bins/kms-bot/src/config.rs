@@ -165,17 +165,38 @@ mod tests {
 
     #[test]
     fn the_example_documents_every_setting() {
-        let variables = kms_config::example_variables(PREFIX, DEPLOY_EXAMPLE).unwrap();
-        let variables = variables.iter().map(|(name, value)| match name.strip_suffix("_FILE") {
-            Some("KMS_BOT__TELEGRAM__TOKEN") => {
-                ("KMS_BOT__TELEGRAM__TOKEN", "7000000001:AAabcdefghijklmnopqrstuvwxyz-_12345")
-            }
-            Some(name) => (name, "from a file"),
-            None => (name.as_str(), value.as_str()),
-        });
-        let variables: Vec<_> = variables.collect();
+        let variables = example();
+        let variables: Vec<_> = variables.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         kms_config::load_from::<Settings>(PREFIX, "", &variables).unwrap();
         let missing = kms_config::undocumented::<Settings>(PREFIX, &variables);
         assert!(missing.is_empty(), "not in deploy/bot.env.example: {missing:?}");
+    }
+
+    /// `UPDATE_SCHEMAS=1` writes it.
+    #[test]
+    fn the_schema_is_that_of_the_settings() {
+        let found = kms_config::schema::<Settings>(PREFIX, DEPLOY_EXAMPLE, &[example()]);
+        let found = format!("{found:#}\n");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/bot.schema.json");
+        if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+            std::fs::write(&path, &found).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), found);
+    }
+
+    /// The variables of the example, with values for those that are read from files.
+    fn example() -> Vec<(String, String)> {
+        let variables = kms_config::example_variables(PREFIX, DEPLOY_EXAMPLE).unwrap();
+        let variables = variables.into_iter().map(|(name, value)| {
+            let value = match name.as_str() {
+                "KMS_BOT__TELEGRAM__TOKEN_FILE" => {
+                    "7000000001:AAabcdefghijklmnopqrstuvwxyz-_12345".to_owned()
+                }
+                name if name.ends_with("_FILE") => "from a file".to_owned(),
+                _ => value,
+            };
+            (name.trim_end_matches("_FILE").to_owned(), value)
+        });
+        variables.collect()
     }
 }

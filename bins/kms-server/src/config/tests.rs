@@ -374,6 +374,28 @@ fn an_error_names_the_key() {
 /// provider of the KMS key, whose settings begin with its `PROVIDER`, but for the default one's.
 #[test]
 fn the_example_documents_every_setting() {
+    for variables in examples() {
+        let variables: Vec<_> = variables.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        settings("", &variables).unwrap();
+        let missing = kms_config::undocumented::<Settings>(PREFIX, &variables);
+        assert!(missing.is_empty(), "not in deploy/server.env.example: {missing:?}");
+    }
+}
+
+/// `UPDATE_SCHEMAS=1` writes it.
+#[test]
+fn the_schema_is_that_of_the_settings() {
+    let found = kms_config::schema::<Settings>(PREFIX, DEPLOY_EXAMPLE, &examples());
+    let found = format!("{found:#}\n");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/server.schema.json");
+    if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+        std::fs::write(&path, &found).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), found);
+}
+
+/// The variables of the example, once for each provider of the KMS key.
+fn examples() -> Vec<Vec<(String, String)>> {
     let key = format!("{PREFIX}__KMS_KEY__");
     let (of_key, others): (Vec<_>, Vec<_>) = example()
         .into_iter()
@@ -386,13 +408,7 @@ fn the_example_documents_every_setting() {
         providers.last_mut().unwrap().push((name, value));
     }
     assert!(providers.len() > 1, "{providers:?}");
-    for provider in providers {
-        let variables: Vec<_> =
-            others.iter().chain(&provider).map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        settings("", &variables).unwrap();
-        let missing = kms_config::undocumented::<Settings>(PREFIX, &variables);
-        assert!(missing.is_empty(), "not in deploy/server.env.example: {missing:?}");
-    }
+    providers.into_iter().map(|provider| others.iter().cloned().chain(provider).collect()).collect()
 }
 
 /// The variables of the example, with values for those that are read from files.
