@@ -21,7 +21,7 @@ use crate::chat::telegram::TelegramError;
 use crate::clock;
 use crate::context::{Context, HandlerError, HandlerResult, QUESTION_LIFETIME};
 use crate::delivery::backoff;
-use crate::journal::{Chat, Working};
+use crate::journal::{Asked, Chat, Working};
 use crate::notices;
 use crate::password_input::may_be_password;
 use crate::problems::problem;
@@ -311,7 +311,8 @@ async fn resume_or_retry(context: &Arc<Context>, lanes: &Lanes, id: TelegramId, 
             });
         }
         Err(Failure::Error(_) | Failure::Late) => {
-            show_still_working(context, id, &before.working).await;
+            // Without what was finished before the failure.
+            show_still_working(context, id, &context.journal.chat(id).working).await;
             let context = Arc::clone(context);
             later(lanes, id, move || {
                 let (context, before) = (Arc::clone(&context), before.clone());
@@ -344,9 +345,11 @@ async fn resume(context: &Context, id: TelegramId, before: &Chat) -> HandlerResu
     }
     let asked = context.journal.change(id, |now| {
         now.updates.retain(|update| !before.updates.contains(update));
-        now.asked.clone().filter(|asked| before.asked.as_ref() == Some(asked))
+        // Also if an earlier attempt asked and could not show it.
+        let same = |asked: &Asked, before: &Asked| asked.resume == before.resume;
+        now.asked.clone().filter(|asked| before.asked.as_ref().is_some_and(|old| same(asked, old)))
     });
-    let Some(asked) = asked.filter(|_| context.step(id).is_none()) else { return Ok(()) };
+    let Some(asked) = asked else { return Ok(()) };
     if clock::now().0.saturating_sub(asked.at.0) < QUESTION_LIFETIME {
         resume_question(context, &user, asked.message.map(MessageId), &asked.resume).await?;
     }

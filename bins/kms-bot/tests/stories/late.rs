@@ -64,6 +64,28 @@ async fn an_edit_that_is_made_after_a_kill_does_not_stay_at_work_in_progress() {
     world.stage.stop().await;
 }
 
+/// The end of the payment's screen was shown, and its question was not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_screen_that_was_finished_after_a_kill_does_not_go_back_to_work_in_progress() {
+    let mut world = World::with(StageOptions { bot: false, ..StageOptions::default() }).await;
+    let bot = BotProcess::start(&world.stage);
+    world.onboard().await;
+    world.ann.confirms("/send @bob 0.5").await;
+    world.stage.sim.break_next("EditMessageText", Fault::LateAnswer(9 * LATE));
+    world.ann.says(ANNS);
+    world.ann.bot("send-sending").await;
+    bot.kill();
+    let mut edits = 0;
+    world.stage.sim.decide(move |method| {
+        edits += usize::from(method == "EditMessageText");
+        (method == "EditMessageText" && (2..=5).contains(&edits)).then_some(Fault::BadGateway)
+    });
+    let _bot = BotProcess::start(&world.stage);
+    world.ann.bot("send-quote").await;
+    settles(&world, "send-ask-password").await;
+    world.stage.stop().await;
+}
+
 /// More is written meanwhile than the bot looks through.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_was_lost_sight_of_does_not_stay_at_work_in_progress() {

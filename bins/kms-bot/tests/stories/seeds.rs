@@ -33,7 +33,16 @@ const PATIENCE: Duration = Duration::from_secs(6);
 /// How long after the last fault everything has to be settled.
 const SETTLED: Duration = Duration::from_secs(60);
 /// The messages that show work in progress.
-const WORKING: [&str; 4] = ["start-creating", "send-looking-up", "send-sending", "still-working"];
+const WORKING: [&str; 8] = [
+    "start-creating",
+    "send-looking-up",
+    "send-sending",
+    "still-working",
+    "contact-working",
+    "freeze-working",
+    "password-changing",
+    "recover-working",
+];
 
 #[expect(clippy::disallowed_methods, reason = "chooses the seeds of a run")]
 fn variable(name: &str, otherwise: u64) -> u64 {
@@ -146,6 +155,12 @@ async fn run(stage: &Stage, seeds: &[u64]) {
         sleep(Duration::from_millis(200)).await;
     }
     bot.kill();
+    report(seeds, kills);
+}
+
+#[expect(clippy::print_stdout, reason = "read with --nocapture")]
+fn report(seeds: &[u64], kills: usize) {
+    println!("{} seeds from {}: {kills} kills", seeds.len(), seeds[0]);
 }
 
 /// What happens next in a run.
