@@ -52,12 +52,13 @@ impl<'a> Assets<'a> {
 
     /// The error about a word that is no asset.
     pub(crate) fn unknown(self, word: &str) -> InputError {
-        InputError::UnknownAsset { word: shorten(word), known: self.known() }
+        let (word, known) = self.describe_unknown(word);
+        InputError::UnknownAsset { word, known }
     }
 
-    /// The error about a word that may be meant as an asset or as a username.
-    pub(crate) fn unknown_word(self, word: &str) -> InputError {
-        InputError::UnknownWord { word: shorten(word), known: self.known() }
+    /// A word that is unknown, shortened, and the symbols of the assets that there are.
+    pub(crate) fn describe_unknown(self, word: &str) -> (String, Vec<String>) {
+        (shorten(word), self.known())
     }
 
     fn known(self) -> Vec<String> {

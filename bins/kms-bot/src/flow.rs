@@ -30,6 +30,11 @@ pub(crate) trait Flow: Send + Sync {
         false
     }
 
+    /// Whether a text is meant as the arguments of the command, without its word.
+    fn is_meant(&self, _text: &str) -> bool {
+        false
+    }
+
     /// Parses what follows the flow's word and a colon in the callback data of a button.
     fn button(&self, _data: &str) -> Result<Box<dyn Button>, ParseCallbackError> {
         Err(ParseCallbackError)

@@ -14,6 +14,9 @@ pub(crate) enum InputError {
     /// A bare word where only a `@username` or an address is accepted.
     #[error("the recipient needs an @ or must be an address")]
     UnmarkedRecipient,
+    /// Two words name a recipient.
+    #[error("more than one recipient")]
+    SecondRecipient,
     /// The words of `/send` are too many, or in a wrong order.
     #[error("expected a recipient and an amount")]
     SendWords,
@@ -36,6 +39,22 @@ pub(crate) enum InputError {
         /// The symbols of the assets that there are.
         known: Vec<String>,
     },
+    /// A word behind the recipient is neither an amount nor an asset.
+    #[error("neither an amount nor an asset")]
+    UnknownAmount {
+        /// The word, shortened.
+        word: String,
+        /// The symbols of the assets that there are.
+        known: Vec<String>,
+    },
+    /// A word is too many: recipient and amount are there.
+    #[error("neither an asset nor anything else of a payment")]
+    UnknownRest {
+        /// The word, shortened.
+        word: String,
+        /// The symbols of the assets that there are.
+        known: Vec<String>,
+    },
     /// A word is no asset, and nothing else that belongs there.
     #[error("no asset has this symbol")]
     UnknownAsset {
@@ -53,6 +72,7 @@ impl InputError {
             Self::Amount(error) => amount(*error),
             Self::Recipient(error) => typed_recipient(*error),
             Self::UnmarkedRecipient => html!("input-recipient-unmarked"),
+            Self::SecondRecipient => html!("input-second-recipient"),
             Self::SendWords => html!("input-send-words"),
             Self::LimitWords => html!("input-limit-words"),
             Self::JoinedAmount { word, symbol } => {
@@ -60,6 +80,12 @@ impl InputError {
             }
             Self::UnknownWord { word, known } => {
                 html!("input-unknown-word", word = word, known = Html::list(known))
+            }
+            Self::UnknownAmount { word, known } => {
+                html!("input-unknown-amount", word = word, known = Html::list(known))
+            }
+            Self::UnknownRest { word, known } => {
+                html!("input-unknown-rest", word = word, known = Html::list(known))
             }
             Self::UnknownAsset { word, known } => {
                 html!("input-unknown-asset", word = word, known = Html::list(known))

@@ -1,26 +1,25 @@
 //! Routes updates to the flows that handle them.
 
 use std::pin::pin;
-use std::str::SplitWhitespace;
 use std::time::Duration;
 
 use kms_types::TelegramId;
-use kms_types::wire::Network;
 use teloxide_core::types::MessageId;
 use tokio::time::timeout;
 
-use crate::assets::Assets;
+use self::command::{
+    ParseCommandError, command_rest, find_flow, parse_bare_command, parse_command,
+    unexpected_arguments, unknown_command, with_a_space, without_slash,
+};
 use crate::chat::deletions::in_private;
 use crate::chat::incoming::{Content, Incoming, OtherMessage, PressedButton, TextMessage, User};
 use crate::context::{Answer, Context, HandlerError, HandlerResult, Secrecy, Step};
-use crate::flow::{
-    Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
-};
-use crate::flows::{FLOWS, mobile};
-use crate::input::InputError;
+use crate::flow::{Action, Button, ParseCallbackError, PressResult};
+use crate::flows::mobile;
 use crate::password_input::may_be_password;
 use crate::texts::{Html, html, text};
 
+mod command;
 mod group;
 
 /// How long a command waits until the user's usernames are reported, before and after its answer.
@@ -43,60 +42,6 @@ pub(crate) async fn run_text(context: &Context, user: &User, text: &str) -> Hand
         Ok(action) => run_command(context, user, action).await,
         Err(_) => Ok(()),
     }
-}
-
-/// Why a text that begins with `/` is not a command.
-#[derive(Debug, PartialEq, Eq)]
-enum ParseCommandError {
-    /// There is no such command, or it is addressed to another bot.
-    Unknown,
-    /// The command has no arguments, but something follows it.
-    UnexpectedArguments(&'static str),
-    /// The command asks for a password, and what follows it may be one.
-    ExposedPassword(&'static str),
-    /// Its arguments cannot be read.
-    Arguments(InputError),
-}
-
-/// Parses a text that begins with `/`: a word in any case, perhaps with `@` and the bot's
-/// username, and arguments after any white space.
-fn parse_command(
-    text: &str,
-    bot_username: &str,
-    network: Option<&Network>,
-) -> Result<Action, ParseCommandError> {
-    let (flow, words) = split_command(text, bot_username).ok_or(ParseCommandError::Unknown)?;
-    let arguments = Arguments { words, assets: Assets::of(network), flows: FLOWS };
-    match flow.parse(arguments) {
-        Ok(action) => Ok(action),
-        Err(ArgumentsError::Unexpected) => Err(ParseCommandError::UnexpectedArguments(flow.word())),
-        Err(ArgumentsError::Password) => Err(ParseCommandError::ExposedPassword(flow.word())),
-        Err(ArgumentsError::Invalid(error)) => Err(ParseCommandError::Arguments(error)),
-    }
-}
-
-/// Splits a text that begins with `/` into the flow of its command and the arguments.
-fn split_command<'a>(
-    text: &'a str,
-    bot_username: &str,
-) -> Option<(&'static dyn Flow, SplitWhitespace<'a>)> {
-    let mut words = text.split_whitespace();
-    let word = words.next()?.strip_prefix('/')?;
-    let (word, addressee) = word.split_once('@').unwrap_or((word, bot_username));
-    if !addressee.eq_ignore_ascii_case(bot_username) {
-        return None;
-    }
-    Some((find_flow(&word.to_ascii_lowercase())?, words))
-}
-
-fn find_flow(word: &str) -> Option<&'static dyn Flow> {
-    FLOWS.iter().copied().find(|flow| flow.word() == word)
-}
-
-/// The action of a command without arguments.
-fn parse_bare_command(flow: &dyn Flow) -> Result<Action, ArgumentsError> {
-    let words = "".split_whitespace();
-    flow.parse(Arguments { words, assets: Assets::of(None), flows: FLOWS })
 }
 
 async fn handle_text(context: &Context, message: TextMessage) -> HandlerResult {
@@ -142,6 +87,11 @@ async fn handle_command(context: &Context, message: TextMessage) -> HandlerResul
             Ok(())
         }
         Err(ParseCommandError::Unknown) => {
+            if let Some(command) = with_a_space(context, &text.words) {
+                return context
+                    .send(user.id, html!("unknown-command-similar", command = command))
+                    .await;
+            }
             if !is_stray_password(context, &user, command_rest(&text.plain)) {
                 return context.send(user.id, unknown_command(&text.plain)).await;
             }
@@ -169,41 +119,6 @@ async fn handle_command(context: &Context, message: TextMessage) -> HandlerResul
     }
 }
 
-/// Other words for commands, as other bots and wallets have them.
-const SIMILAR: [(&str, &str); 15] = [
-    ("address", "receive"),
-    ("block", "freeze"),
-    ("deposit", "receive"),
-    ("email", "contact"),
-    ("forgot", "recover"),
-    ("limits", "limit"),
-    ("lock", "freeze"),
-    ("pay", "send"),
-    ("phone", "contact"),
-    ("reset", "recover"),
-    ("tip", "send"),
-    ("transactions", "history"),
-    ("transfer", "send"),
-    ("wallet", "start"),
-    ("withdraw", "send"),
-];
-
-/// Says that a command was understood without what follows it.
-fn unexpected_arguments(word: &str) -> Html {
-    let description = find_flow(word).map(|flow| flow.description().into_string());
-    let description = description.unwrap_or_default();
-    html!("unexpected-arguments", command = word, description = description)
-}
-
-fn unknown_command(text: &str) -> Html {
-    let word = text.split_whitespace().next().unwrap_or_default().to_lowercase();
-    let word = word.trim_start_matches('/').split('@').next().unwrap_or_default();
-    match SIMILAR.iter().find(|(known, _)| *known == word) {
-        Some((_, command)) => html!("unknown-command-similar", command = command),
-        None => html!("unknown-command"),
-    }
-}
-
 /// Reports whether a text that nothing waits for may be a password: one was asked for recently, and
 /// the text could be one.
 fn is_stray_password(context: &Context, user: &User, text: &str) -> bool {
@@ -222,13 +137,6 @@ pub(crate) async fn delete_secret(
     }
     context.send(user, html!("password-not-deleted")).await?;
     Ok(false)
-}
-
-/// What follows a word in the shape of a command, which itself is no password; else the whole text.
-fn command_rest(text: &str) -> &str {
-    let Some(word) = text.trim_start().strip_prefix('/') else { return text };
-    let rest = word.trim_start_matches(|c: char| c.is_ascii_lowercase() || c == '_');
-    if rest.is_empty() || rest.starts_with(char::is_whitespace) { rest } else { text }
 }
 
 async fn run_command(context: &Context, user: &User, action: Action) -> HandlerResult {
@@ -254,6 +162,10 @@ async fn handle_answer(context: &Context, message: TextMessage) -> HandlerResult
     let Some(step) = context.step(user.id) else {
         return handle_stray_text(context, &message, None).await;
     };
+    // Too short for a password, and a username is written with its @.
+    if text.words.trim().eq_ignore_ascii_case("cancel") {
+        return run_bare_command(context, user, "cancel").await;
+    }
     let is_secret = match step.secrecy() {
         Secrecy::Password | Secrecy::Code => true,
         Secrecy::OnPage => return handle_stray_text(context, &message, Some(&*step)).await,
@@ -292,17 +204,6 @@ async fn handle_stray_text(
         (Some(_), None) => html!("unexpected-text"),
     };
     context.send(user.id, text).await
-}
-
-/// The command that a text would be with a slash before it, if all of it can be read. Such a text
-/// is no password.
-fn without_slash(context: &Context, text: &str) -> Option<String> {
-    let command = format!("/{}", text.trim());
-    let network = context.network.cached();
-    parse_command(&command, &context.bot_username, network.as_ref()).ok()?;
-    let (flow, words) = split_command(&command, &context.bot_username)?;
-    let words = words.map(|word| format!(" {word}"));
-    Some(format!("/{}{}", flow.word(), words.collect::<String>()))
 }
 
 /// Handles a message that is no typed text. It is never a command, and it is deleted only if it may
@@ -437,44 +338,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// The word of the command that a text runs.
-    fn parse(text: &str) -> Result<&'static str, ParseCommandError> {
-        parse_command(text, "wallet_bot", None)?;
-        Ok(split_command(text, "wallet_bot").unwrap().0.word())
-    }
-
-    #[test]
-    fn words_of_other_bots_lead_to_commands() {
-        for (word, command) in SIMILAR {
-            assert!(find_flow(word).is_none() && find_flow(command).is_some(), "{word}");
-        }
-    }
-
-    #[test]
-    fn commands_are_found_in_any_case_and_by_the_bots_name() {
-        for text in ["/send @bob 0.5", "/SEND\n@bob\n0.5", "/Send@Wallet_Bot  @bob\t0.5 "] {
-            assert_eq!(parse(text), Ok("send"), "{text:?}");
-        }
-        assert_eq!(parse("/BALANCE"), Ok("balance"));
-        for text in ["/", "/ send", "/sendmoney", "//send", "/send.", "send", "", "/send@other 1"] {
-            assert_eq!(parse(text), Err(ParseCommandError::Unknown), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn unexpected_arguments_are_reported_because_they_may_be_a_password() {
-        // Telegram itself writes what follows `/start` in a link.
-        for text in ["/start", "/start balance", "/start start", "/start c_unknown"] {
-            assert_eq!(parse(text), Ok("start"), "{text}");
-        }
-        for (text, word) in [("/start balance 1", "start"), ("/help me", "help")] {
-            let refused = Err(ParseCommandError::UnexpectedArguments(word));
-            assert_eq!(parse(text), refused, "{text}");
-        }
-        let refused = Err(ParseCommandError::ExposedPassword("password"));
-        assert_eq!(parse("/password old new"), refused);
-    }
+    use crate::flows::FLOWS;
 
     #[test]
     fn every_command_works_without_arguments_and_as_a_button() {
@@ -561,8 +425,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in "/?\\PC{0,40}") {
-            let _ = parse(&text);
-            let _ = parse(&format!("/send {text}"));
+            let _ = parse_command(&text, "wallet_bot", None);
+            let _ = parse_command(&format!("/send {text}"), "wallet_bot", None);
         }
 
         #[test]

@@ -73,6 +73,9 @@ impl FromStr for TypedAmount {
     fn from_str(text: &str) -> Result<Self, AmountError> {
         let visible = visible(text);
         let word = visible.trim().trim_end_matches([',', ';', ':', '!', '?']);
+        // The end of a sentence: a number has one point.
+        let sentence = word.strip_suffix('.').filter(|word| word.matches('.').count() == 1);
+        let word = sentence.filter(|word| !word.ends_with('.')).unwrap_or(word);
         if word.eq_ignore_ascii_case("all") {
             return Ok(Self { amount: QuoteAmount::All, symbol: None });
         }
@@ -195,6 +198,7 @@ mod tests {
             ("1e", "1", Some("e")),
             ("5USDC.e", "5", Some("USDC.e")),
             ("0.5,", "0.5", None),
+            ("0.5.", "0.5", None),
             ("\u{660}.\u{665}", "0.5", None),
             ("\u{6f0}\u{66b}\u{6f5}", "0.5", None),
             ("\u{ff10}\u{ff0e}\u{ff15}", "0.5", None),
@@ -234,6 +238,8 @@ mod tests {
             ("0", Zero),
             (".", Format),
             ("1.2.3", Format),
+            ("1..", Format),
+            ("1.2.3.", Format),
             ("5\u{20}usdc", Separator),
             ("1\u{661}", Format),
             ("\u{661}\u{6f1}", Format),

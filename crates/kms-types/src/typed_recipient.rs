@@ -110,7 +110,7 @@ impl TypedRecipient {
         word.starts_with('@')
             || is_phone(word)
             || !word.contains(char::is_whitespace)
-                && (word.contains(['.', ':'])
+                && (word.contains(['.', ':']) && word.contains(char::is_alphabetic)
                     || address_digits(word).is_some()
                     || is_hex(word, 40)
                     || is_hex(word, 64))
@@ -391,7 +391,8 @@ mod tests {
         }
         let bitcoin = "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2";
         assert!(TypedRecipient::is_meant(bitcoin) && !TypedRecipient::is_marked(bitcoin));
-        for text in ["bob", "Sesame4you", "P@ssword", "", "two words", "two. words"] {
+        for text in ["bob", "Sesame4you", "P@ssword", "", "two words", "two. words", "48151.62342"]
+        {
             assert!(!TypedRecipient::is_marked(text), "{text}");
         }
     }

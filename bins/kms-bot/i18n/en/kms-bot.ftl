@@ -542,8 +542,11 @@ problem-other = { $detail }.
 
 input-recipient-unmarked = Please write a @username, or an address that begins with 0x.
 input-send-words = Please write who and how much, for example <code>/send @bob 0.5</code>.
+input-second-recipient = I can send to one recipient at a time. Please write who and how much, for example <code>/send @bob 0.5</code>.
 input-limit-words = Please write how much per day, for example <code>/limit 5</code> or <code>/limit none</code>.
 input-unknown-word = I don't know “{ $word }”. You can send { $known }. If it is a username, write it with its @.
+input-unknown-amount = I don't know “{ $word }”. Please write the amount in digits, for example <code>0.5</code>, or write <code>all</code>. You can send { $known }.
+input-unknown-rest = I don't know “{ $word }”. You can send { $known }, and nothing else goes after the amount.
 input-unknown-asset = I don't know “{ $word }”. The assets here are { $known }.
 input-amount-empty = Please write an amount, for example <code>0.5</code>.
 input-amount-comma = Please use a decimal point and no commas, for example <code>0.5</code>.

@@ -43,6 +43,7 @@ fn parse(arguments: Arguments<'_>) -> Result<Option<SetLimit>, InputError> {
     let Some(word) = words.next() else { return Ok(None) };
     let (amount, joined) = match LimitAmount::try_from(word.to_lowercase()) {
         Ok(LimitAmount::NoLimit) => (LimitAmount::NoLimit, None),
+        Err(_) if !TypedAmount::is_meant(word) => return Err(InputError::LimitWords),
         Ok(LimitAmount::AtMost(_)) | Err(_) => match word.parse()? {
             TypedAmount { amount: QuoteAmount::Exactly(amount), symbol } => {
                 (LimitAmount::AtMost(amount), symbol)

@@ -51,6 +51,10 @@ impl Flow for SendFlow {
         true
     }
 
+    fn is_meant(&self, text: &str) -> bool {
+        TypedRecipient::is_marked(text) || arguments::are_meant(text.split_whitespace())
+    }
+
     fn button(&self, data: &str) -> Result<Box<dyn Button>, ParseCallbackError> {
         Ok(Box::new(data.parse::<SendButton>()?))
     }
@@ -140,7 +144,7 @@ impl Step for AskRecipient {
     }
 
     fn is_answer(&self, text: &str) -> bool {
-        TypedRecipient::is_marked(text) || arguments::are_meant(text.split_whitespace())
+        SendFlow.is_meant(text)
     }
 
     /// A shared contact, or a forwarded address, names the recipient too.

@@ -3,10 +3,8 @@
 
 use kms_types::wire::Network;
 
-use super::{
-    ParseCommandError, command_rest, is_stray_password, parse_text, split_command,
-    unexpected_arguments,
-};
+use super::command::{ParseCommandError, command_rest, split_command, unexpected_arguments};
+use super::{is_stray_password, parse_text};
 use crate::assets::Assets;
 use crate::chat::incoming::{Group, TextMessage};
 use crate::chat::keyboard::Keyboard;
@@ -101,7 +99,7 @@ fn with_author(
     let all = format!("{arguments} tg://user?id={author}");
     let (words, assets) = (all.split_whitespace(), Assets::of(network));
     match flow.parse(Arguments { words, assets, flows: FLOWS }) {
-        Err(ArgumentsError::Invalid(InputError::SendWords)) => None,
+        Err(ArgumentsError::Invalid(InputError::SendWords | InputError::SecondRecipient)) => None,
         Ok(_) | Err(_) => Some(all.trim_start().to_owned()),
     }
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use bot_api_sim::Change;
 use kms_sandbox::{Mail, Stage, StageOptions};
 
+use crate::texts;
 use crate::world::{ANNS, Plays, World, assert_transcript, data};
 
 const NEW: &str = "seven quiet harbours at dawn";
@@ -107,6 +109,31 @@ async fn the_owner_cancels_a_recovery_that_someone_else_requested() {
     world.ann.says(ANNS);
     notices.bot("notice-recovery-cancelled").await;
     world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    world.stage.stop().await;
+}
+
+/// The event that the press causes has no message of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_press_that_stops_a_recovery_has_one_answer() {
+    let mut world = World::with_wallets(StageOptions::default()).await;
+    let ann = &mut world.ann;
+    ann.says("/recover");
+    ann.bot("recover-ask").await;
+    ann.press("recover-start-button");
+    ann.bot("notice-recovery-waiting").await;
+    ann.press("recover-stop-button");
+    ann.bot("notice-recovery-cancelled").await;
+    // A later event of the same stream comes after it.
+    world.export(&world.ann, ANNS).await;
+    world.ann.bot("notice-key-exported").await;
+    let changes = world.ann.person().changes();
+    let cancelled = changes.iter().filter(|change| match change {
+        Change::Sent { shown: Some(shown), .. } | Change::Edited { shown: Some(shown), .. } => {
+            texts::is("notice-recovery-cancelled", &shown.text)
+        }
+        _ => false,
+    });
+    assert_eq!(cancelled.count(), 1, "{}", world.ann.transcript());
     world.stage.stop().await;
 }
 

@@ -1,10 +1,15 @@
 //! Buttons of earlier questions, which stay below their messages: each acts on its own question
 //! alone.
 
+use std::time::Duration;
+
 use kms_sandbox::StageOptions;
 
+use kms_types::Wei;
+use kms_types::wire::TransferState;
+
 use crate::texts::label;
-use crate::world::{ANNS, Plays, World, assert_transcript};
+use crate::world::{ANNS, Plays, World, assert_transcript, transfer_of};
 
 async fn world() -> World {
     World::with_wallets(StageOptions::default()).await
@@ -51,6 +56,40 @@ async fn a_cancel_button_ends_its_own_question_and_no_later_one() {
     person.forges(person.id(), asked.id, &data).unwrap();
     ann.bot("question-over-notice").await;
     assert_transcript!("old_cancel_buttons", world.ann);
+    world.stage.stop().await;
+}
+
+/// Telegram shows what is older than two days without its content when a button of it is pressed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_buttons_of_an_old_chat_act_or_say_why_not() {
+    let options = StageOptions { quote_seconds: 3, ..StageOptions::default() };
+    let mut world = World::with_wallets(options).await;
+    let ann = &mut world.ann;
+    let person = ann.person().clone();
+    ann.says("/send @bob 0.25");
+    let quote = ann.bot("send-quote").await;
+    ann.says("/send");
+    let recipient = ann.bot("send-ask-recipient").await;
+    ann.says("/history");
+    ann.bot("history-title").await;
+    ann.says("/start");
+    let wallet = ann.bot("start-existing").await;
+    world.stage.sim.pass_time(Duration::from_secs(3 * 24 * 3_600));
+    let id = transfer_of(&quote);
+    while world.stage.client.transfer(id).await.unwrap().unwrap().state == TransferState::Quoted {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    person.presses(person.id(), recipient.id, &label("cancel-button")).unwrap();
+    ann.bot("question-over-notice").await;
+    person.presses(person.id(), wallet.id, &label("balance-button")).unwrap();
+    ann.bot("balance-coin").await;
+    person.presses(person.id(), quote.id, &label("send-confirm-button")).unwrap();
+    ann.bot("transfer-expired").await;
+    ann.press("send-renew-button");
+    ann.bot("send-quote").await;
+    assert_eq!(world.balance(&world.bob).await, Wei::default());
+    assert_eq!(world.stage.sim.unanswered_presses(), 0);
+    assert_transcript!("old_buttons", world.ann);
     world.stage.stop().await;
 }
 

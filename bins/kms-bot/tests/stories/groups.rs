@@ -43,6 +43,32 @@ async fn a_payment_written_in_a_group_is_confirmed_in_private() {
     world.stage.stop().await;
 }
 
+/// What a wallet holds is for its owner alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balance_that_is_asked_for_in_a_group_is_shown_in_private() {
+    let mut world = World::with_wallets(StageOptions::default()).await;
+    let group = world.stage.sim.group("Friends", &[world.ann.person(), world.bob.person()]);
+    let mut group_phone = world.stage.sim.phone_in(group, world.ann.person(), "Ann");
+    for (says, id) in [("/balance", "group-invitation"), ("/balance @bob", "unexpected-arguments")]
+    {
+        world.ann.person().says_in(group, says).unwrap();
+        group_phone.bot(id).await;
+        group_phone.press("group-button");
+        world.ann.bot_with("balance-coin", &["10 ETH"]).await;
+    }
+    // Another bot's command, and a word that is none here.
+    for says in ["/balance@other_bot", "/whatever"] {
+        world.ann.person().says_in(group, says).unwrap();
+    }
+    world.ann.person().says_in(group, "/receive").unwrap();
+    group_phone.bot("group-invitation").await;
+    let shown = world.stage.sim.messages(group);
+    assert_eq!(shown.iter().filter(|message| message.from != world.ann.person().id()).count(), 3);
+    assert!(shown.iter().all(|message| !message.text.contains("10")), "{shown:?}");
+    assert_transcript!("group_balance", group_phone);
+    world.stage.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_with_an_amount_pays_the_author() {
     let mut world = World::with_wallets(StageOptions::default()).await;

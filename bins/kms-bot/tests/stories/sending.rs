@@ -98,7 +98,7 @@ async fn an_impossible_payment_is_refused_before_the_password_is_asked_for() {
         ("/send @bob 1e3", "input-amount-exponent"),
         ("/send 0x1486F47822927e3F2321E0bE433247dDADAf8F8c 1", "input-address-checksum"),
         ("/send @bob 1 2", "input-amount-separator"),
-        ("/send @bob @ann 1", "input-send-words"),
+        ("/send @bob @ann 1", "input-second-recipient"),
     ] {
         world.ann.says(says);
         world.ann.bot(id).await;

@@ -40,9 +40,17 @@ async fn a_double_press_and_a_repeated_password_send_once() {
     world.ann.says("/send @bob 0.5");
     let quote = world.ann.bot("send-quote").await;
     let ann = world.ann.person().clone();
+    let edited = |change: &&Change| matches!(change, Change::Edited { .. });
+    let before = ann.changes().iter().filter(edited).count();
     ann.presses(ann.id(), quote.id, &label("send-confirm-button")).unwrap();
     ann.presses(ann.id(), quote.id, &label("send-confirm-button")).unwrap();
     world.ann.bot("send-ask-password").await;
+    let mut watch = world.stage.sim.watch();
+    while world.stage.sim.unanswered_presses() > 0 {
+        watch.changed().await.unwrap();
+    }
+    let edits = ann.changes().iter().filter(edited).count();
+    assert_eq!(edits, before + 1, "the second press leaves the screen as it is");
     world.ann.says(ANNS);
     world.ann.says(ANNS);
     world.ann.bot("unexpected-text-deleted").await;

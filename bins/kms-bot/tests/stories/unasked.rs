@@ -93,6 +93,13 @@ async fn after_a_password_ordinary_messages_are_not_deleted() {
         ("thank you!", "unexpected-text"),
         ("send @bob 0.5", "unexpected-command"),
         ("Balance", "unexpected-command"),
+        ("@bob 0.5", "unexpected-command"),
+        ("0.5 ETH to @bob", "unexpected-command"),
+        ("0x000000000000000000000000000000000000dEaD", "unexpected-command"),
+        ("/balance!", "balance-coin"),
+        ("/send@bob 0.5", "unknown-command-similar"),
+        ("/send@other_bot @bob 0.25", "unknown-command"),
+        ("/stop", "unknown-command-similar"),
         ("/balance @bob", "unexpected-arguments"),
         ("/freeze now please", "unexpected-arguments"),
         ("/help me", "help-title"),
@@ -105,6 +112,11 @@ async fn after_a_password_ordinary_messages_are_not_deleted() {
         ann.says(says);
         ann.bot(id).await;
     }
+    ann.says("/send");
+    ann.bot("send-ask-recipient").await;
+    // No name of a recipient, and too short for a password.
+    ann.says("Cancel");
+    ann.bot("cancel-done").await;
     ann.person().sends(&Attachment::Photo);
     ann.bot("other-content").await;
     ann.person().sends(&contact());

@@ -58,9 +58,10 @@ impl SendArguments {
             } else if word.eq_ignore_ascii_case("to") {
                 before = Before::To;
             } else if !name && !TypedRecipient::is_meant(word) {
-                return Err(assets.unknown_word(word));
+                return Err(arguments.unknown(assets, word));
             } else {
-                set(&mut arguments.to, TypedRecipient::parse(word, assets.chain_id)?)?;
+                let to = TypedRecipient::parse(word, assets.chain_id)?;
+                set(&mut arguments.to, to).map_err(|_twice| InputError::SecondRecipient)?;
             }
         }
         if let (Some(word), None) = (numeric, &arguments.amount) {
@@ -68,6 +69,16 @@ impl SendArguments {
         }
         arguments.asset = asset;
         Ok(arguments)
+    }
+
+    /// The error about a word that belongs nowhere, after these.
+    fn unknown(&self, assets: Assets<'_>, word: &str) -> InputError {
+        let (word, known) = assets.describe_unknown(word);
+        match (&self.to, &self.amount) {
+            (None, _) => InputError::UnknownWord { word, known },
+            (Some(_), None) => InputError::UnknownAmount { word, known },
+            (Some(_), Some(_)) => InputError::UnknownRest { word, known },
+        }
     }
 }
 
@@ -230,15 +241,21 @@ mod tests {
 
     #[test]
     fn ambiguous_and_malformed_words_are_refused_with_their_reason() {
-        for (words, unknown) in [
-            ("@bob 1 USD", "USD"),
-            ("5 wbtc", "wbtc"),
-            ("5 bob", "bob"),
-            ("@bob 5 for lunch", "for"),
-        ] {
-            let known = ["ETH", "USDC", "stETH", "1INCH"].map(str::to_owned).to_vec();
-            let expected = InputError::UnknownWord { word: unknown.to_owned(), known };
-            assert_eq!(parse(words), Err(expected), "{words}");
+        let known = || ["ETH", "USDC", "stETH", "1INCH"].map(str::to_owned).to_vec();
+        for (words, unknown) in [("5 wbtc", "wbtc"), ("5 bob", "bob"), ("5 wbtc @bob", "wbtc")] {
+            let (word, known) = (unknown.to_owned(), known());
+            assert_eq!(parse(words), Err(InputError::UnknownWord { word, known }), "{words}");
+        }
+        for (words, unknown) in [("@bob five", "five"), ("@bob max USDC", "max")] {
+            let (word, known) = (unknown.to_owned(), known());
+            assert_eq!(parse(words), Err(InputError::UnknownAmount { word, known }), "{words}");
+        }
+        for (words, unknown) in [("@bob 1 USD", "USD"), ("@bob 5 for lunch", "for")] {
+            let (word, known) = (unknown.to_owned(), known());
+            assert_eq!(parse(words), Err(InputError::UnknownRest { word, known }), "{words}");
+        }
+        for words in ["@bob @ann 1", "1 @bob @ann", "bob to @ann"] {
+            assert_eq!(parse(words), Err(InputError::SecondRecipient), "{words}");
         }
         assert!(matches!(parse("5wbtc @bob"), Err(InputError::UnknownAsset { .. })));
         for (words, why) in [
@@ -254,7 +271,7 @@ mod tests {
         ] {
             assert_eq!(parse(words), Err(why.into()), "{words}");
         }
-        for words in ["@bob 1 2 @ann", "@bob @ann", "1 @bob 2"] {
+        for words in ["@bob 1 2 @ann", "1 @bob 2"] {
             let refused = parse(words);
             assert!(
                 matches!(refused, Err(InputError::SendWords | InputError::Amount(_))),

@@ -28,6 +28,8 @@ pub(super) async fn ask_password(
     fingerprint: Fingerprint,
     reassigned_confirmed: bool,
 ) -> PressResult {
+    // A second press of the button leaves the screen as it is.
+    context.end_step_if(user.id, |step: &ConfirmPassword| step.message == message);
     context.abandon_step(user).await;
     let Some(transfer) = own_transfer(context, user, id).await? else {
         return Ok(Some(text!("expired-button-notice")));
