@@ -45,10 +45,8 @@ pub(crate) async fn serve(server: Server, shutdown: CancellationToken) -> std::i
     tokio::pin!(server);
     tokio::select! {
         ended = &mut server => ended,
-        () = shutdown.cancelled() => {
-            handle.stop(false).await;
-            Ok(())
-        }
+        // The server itself carries out the stop.
+        () = shutdown.cancelled() => tokio::join!(handle.stop(false), server).1,
     }
 }
 
