@@ -22,6 +22,7 @@ use crate::journal::{Asked, Journal, Working};
 use crate::network::NetworkCache;
 use crate::password_input::Password;
 use crate::texts::{Html, html};
+use crate::traces::Traces;
 use crate::usernames::UsernameReports;
 
 /// A question is asked again after a restart if it is not older than this, in milliseconds.
@@ -35,6 +36,7 @@ pub(crate) struct Context {
     pub(crate) network: NetworkCache,
     pub(crate) usernames: UsernameReports,
     pub(crate) journal: Arc<Journal>,
+    pub(crate) traces: Traces,
     answered: AnsweredEvents,
     /// The bot's own username, without `@`.
     pub(crate) bot_username: String,
@@ -161,6 +163,7 @@ impl Context {
             usernames: UsernameReports::new(kms.clone()),
             kms,
             journal,
+            traces: Traces::default(),
             answered: AnsweredEvents::default(),
             bot_username,
             dialogues,

@@ -15,6 +15,7 @@ mod receive;
 pub(crate) mod recovery;
 pub(crate) mod send;
 pub(crate) mod start;
+mod support;
 
 pub(crate) use balance::open_button as balance_button;
 pub(crate) use contact::mobile;
@@ -33,6 +34,7 @@ pub(crate) const FLOWS: &[&dyn Flow] = &[
     &recovery::RecoveryFlow,
     &contact::ContactFlow,
     &export::ExportFlow,
+    &support::SupportFlow,
     &cancel::CancelFlow,
     &help::HelpFlow,
 ];

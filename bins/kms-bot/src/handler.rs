@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use kms_types::TelegramId;
+use kms_client::traced;
+use kms_types::{TelegramId, TraceId};
 use teloxide_core::types::{CallbackQueryId, MessageId};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
@@ -90,25 +91,29 @@ async fn limited(
     update: Option<u32>,
     work: impl Future<Output = HandlerResult>,
 ) -> Result<(), Failure> {
-    let (work, started) = (AssertUnwindSafe(work).catch_unwind(), Instant::now());
+    let (trace, started) = (TraceId::random(), Instant::now());
+    let work = traced(trace.clone(), AssertUnwindSafe(work).catch_unwind());
     let result = tokio::select! {
         result = timeout(DEADLINE, work) => result,
         never = show_typing(context, user) => never,
     };
     metrics::histogram!("kms_bot_handler_duration_seconds").record(started.elapsed());
+    let name = trace.to_string();
+    tracing::info!(update, trace = name, "update handled");
+    context.traces.note(user, trace);
     match result {
         Ok(Ok(Ok(()))) => Ok(()),
         Ok(Ok(Err(error))) => {
-            tracing::warn!(update, %error, event = "update_failed", "update failed");
+            tracing::warn!(update, trace = name, %error, event = "update_failed", "update failed");
             Err(Failure::Error(error))
         }
         // The panic hook has logged where and why.
         Ok(Err(_panic)) => {
-            tracing::warn!(update, event = "handler_panicked", "handler panicked");
+            tracing::warn!(update, trace = name, event = "handler_panicked", "handler panicked");
             Err(Failure::Panicked)
         }
         Err(_elapsed) => {
-            tracing::warn!(update, event = "update_late", "handler stopped at its deadline");
+            tracing::warn!(update, trace = name, event = "update_late", "handler at its deadline");
             Err(Failure::Late)
         }
     }

@@ -43,6 +43,7 @@ mod problems;
 mod requests;
 mod router;
 mod texts;
+mod traces;
 mod usernames;
 
 pub use bot::{Bot, StartError};

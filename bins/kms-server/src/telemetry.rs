@@ -7,6 +7,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
+use kms_types::TraceId;
 use uuid::Uuid;
 
 tokio::task_local! {
@@ -18,19 +19,22 @@ pub(crate) fn request_id() -> String {
     REQUEST_ID.try_with(Clone::clone).unwrap_or_default()
 }
 
-/// Gives every request an id, and records it in the log and in metrics.
+/// Gives every request an id, and records it in the log, beside the caller's trace id, and in
+/// metrics.
 pub(crate) async fn observe(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let id = Uuid::new_v4().to_string();
+    let header = request.headers().get(TraceId::HEADER).and_then(|id| id.to_str().ok());
+    let trace = header.and_then(|id| id.parse::<TraceId>().ok()).map(|id| id.to_string());
     let started = Instant::now();
     let method = known_method(request.method());
     let route = request.match_pattern().unwrap_or_else(|| "unknown".to_owned());
     let mut response = REQUEST_ID.scope(id.clone(), next.call(request)).await?;
     let status = response.status().as_u16();
     let seconds = started.elapsed().as_secs_f64();
-    tracing::info!(request_id = id, method, route, status, seconds, "request");
+    tracing::info!(request_id = id, trace, method, route, status, seconds, "request");
     let labels = [("method", method.to_owned()), ("route", route), ("status", status.to_string())];
     metrics::counter!("kms_http_requests_total", &labels).increment(1);
     metrics::histogram!("kms_http_request_duration_seconds", &labels).record(seconds);

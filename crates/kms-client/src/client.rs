@@ -14,7 +14,7 @@ pub use transfers::Page;
 use std::fmt;
 use std::time::Duration;
 
-use kms_types::Problem;
+use kms_types::{Problem, TraceId};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
@@ -27,6 +27,15 @@ use crate::error::ClientError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+tokio::task_local! {
+    static TRACE: TraceId;
+}
+
+/// Sends this id with each request of a future, so that the server's log has it, too.
+pub async fn traced<T>(id: TraceId, work: impl Future<Output = T>) -> T {
+    TRACE.scope(id, work).await
+}
 
 /// An API token, as `kms-server token new` prints it. Zeroized on drop; `Debug` shows nothing.
 pub struct BearerToken(Zeroizing<String>);
@@ -137,7 +146,10 @@ impl Client {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let request = self.http.request(method, url).timeout(TIMEOUT);
+        let mut request = self.http.request(method, url).timeout(TIMEOUT);
+        if let Ok(id) = TRACE.try_with(TraceId::to_string) {
+            request = request.header(TraceId::HEADER, id);
+        }
         Ok(request.header(reqwest::header::AUTHORIZATION, self.authorization.clone()))
     }
 }

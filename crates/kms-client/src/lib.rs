@@ -37,7 +37,7 @@ mod fold;
 mod password;
 mod vault;
 
-pub use client::{BearerToken, Client, Page, Trust};
+pub use client::{BearerToken, Client, Page, Trust, traced};
 pub use error::ClientError;
 pub use fold::fold_password;
 pub use password::{hash_password, hash_password_blocking};

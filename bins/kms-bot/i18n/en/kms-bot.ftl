@@ -437,6 +437,12 @@ export-on-page =
 
     You get it on your wallet's page, with your password: a file and its passphrase. Keep the two apart, and send neither to anyone, not even here.
 
+## /support
+
+support-description = a code for the operator, if something went wrong
+support-code = If something went wrong, send this code to the operator of this bot: <code>{ $code }</code>. It finds your last message in the logs. It holds nothing secret.
+support-none = I have not handled a message of yours since I was last started. Do again what went wrong, then send /support.
+
 ## /cancel and /help
 
 cancel-description = cancel the current step

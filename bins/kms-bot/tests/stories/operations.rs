@@ -1,14 +1,17 @@
-//! The bot's operations listener.
+//! The bot's operations listener, and how a user's message is found in the logs.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use bot_api_sim::Message;
 use kms_sandbox::{Stage, StageOptions};
+use kms_types::TraceId;
 use serde_json::Value;
 
 use crate::process::command;
+use crate::world::{Plays, World};
 
 const PAGE: &str = include_str!("../../../../docs/operating/monitoring.md");
 
@@ -58,4 +61,28 @@ async fn health_and_metrics_are_served_over_plain_http() {
     assert!(ask(&address, "GET", "/healthz").starts_with("HTTP/1.1 200 "));
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn support_shows_the_code_of_the_last_message() {
+    let mut world = World::with_wallets(StageOptions::default()).await;
+    world.ann.says("/balance");
+    world.ann.bot("balance-coin").await;
+    world.ann.says("/support");
+    let shown = world.ann.bot("support-code").await;
+    let code = |message: &Message| {
+        let words = message.text.split_whitespace();
+        let codes = words.filter_map(|word| word.trim_end_matches('.').parse::<TraceId>().ok());
+        codes.collect::<Vec<_>>()
+    };
+    let first = code(&shown);
+    assert_eq!(first.len(), 1, "{}", shown.text);
+    // It is no message of its own.
+    world.ann.says("/support");
+    assert_eq!(code(&world.ann.bot("support-code").await), first);
+    world.ann.says("/balance");
+    world.ann.bot("balance-coin").await;
+    world.ann.says("/support");
+    assert_ne!(code(&world.ann.bot("support-code").await), first);
+    world.stage.stop().await;
 }

@@ -9,7 +9,7 @@ use kms_server_testing::requests::{create, telegram};
 use kms_server_testing::{ServerProcess, Stores, TestEnv, TestServer};
 use kms_store::Scope;
 use kms_testkit::{Mongod, Postgres};
-use kms_types::ErrorCode;
+use kms_types::{ErrorCode, TraceId};
 use reqwest::Method;
 use serde_json::Value;
 
@@ -138,4 +138,24 @@ async fn a_stopping_server_fails_readiness_before_it_stops_listening() {
     assert_eq!(client.account(telegram(1)).await.unwrap(), None);
     let log = server.terminate();
     assert!(log.contains(r#""event":"stopping""#), "{log}");
+}
+
+#[actix_web::test]
+async fn the_log_leads_from_a_callers_trace_id_to_the_audit() {
+    let env = TestEnv::new(Stores::Embedded).unwrap();
+    let database = env.migrate().await.unwrap();
+    let token = env.issue_token(&database, Scope::Bot).await.unwrap();
+    let server = ServerProcess::start(&env, None, "info");
+    let (client, id) = (server.client(&env, &token), TraceId::random());
+    let ann = create(1, "ann", "ann's");
+    kms_client::traced(id.clone(), client.create_account(&ann)).await.unwrap();
+    client.account(telegram(1)).await.unwrap();
+    let log = server.terminate();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let traced: Vec<_> = lines.filter(|line| line["trace"] == id.to_string()).collect();
+    let [line] = traced.as_slice() else { panic!("{log}") };
+    assert_eq!((line["method"].as_str(), line["status"].as_u64()), (Some("POST"), Some(201)));
+    let audit = succeeds(&env, "audit export");
+    let request = line["request_id"].as_str().unwrap();
+    assert!(audit.lines().any(|row| row.contains(request) && row.contains("create")), "{audit}");
 }
