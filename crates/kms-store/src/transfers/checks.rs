@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
-use kms_chain::transfer::{Transfer, WaitReason};
+use kms_chain::transfer::Transfer;
 use kms_types::Timestamp;
 
 use super::row::to_i64;
@@ -76,7 +76,8 @@ pub(super) fn put_off(
     Ok(())
 }
 
-/// Makes the checks due of the wallet's transfers that wait for this one, which a block settled.
+/// Makes the checks due of the wallet's later transfers that wait, because a block settled this one
+/// for which they wait, or whose amount or place a node counted.
 pub(super) fn bring_forward(
     connection: &mut AnyConnection,
     settled: &Transfer,
@@ -86,13 +87,12 @@ pub(super) fn bring_forward(
     let forward = "update transfer_checks set next_at = $1, done = 0 where next_at > $1 \
          and transfer_id in (select id from transfers where chain_id = $2 and from_address = $3 \
          and nonce is not null and nonce > $4 and exists (select 1 from transfer_waits \
-         where transfer_id = transfers.id and reason = $5))";
+         where transfer_id = transfers.id))";
     diesel::sql_query(forward)
         .bind::<BigInt, _>(now.0)
         .bind::<BigInt, _>(to_i64(settled.chain_id))
         .bind::<Text, _>(settled.from.address.to_lower_hex())
         .bind::<BigInt, _>(to_i64(nonce))
-        .bind::<Text, _>(WaitReason::EarlierTransfer.as_str())
         .execute(connection)?;
     Ok(())
 }
