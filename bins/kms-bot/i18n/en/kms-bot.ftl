@@ -311,7 +311,7 @@ limit-spent = { $limit }, { $spent } spent
 limit-later = From { $time }: { $limit }
 limit-amount = up to { $amount }
 limit-none = { $symbol }: no limit
-limit-on-page = 📈 You request a higher limit on your wallet's page, with your password. It applies after 24 hours; nothing was changed yet.
+limit-on-page = 📈 You request a higher limit on your wallet's page. It applies after 24 hours; nothing was changed yet.
 limit-help = Network fees count too. Set your limit with <code>/limit 5</code> or remove it with <code>/limit none</code>; for a token, add its symbol, as in <code>/limit 5 USDC</code>. A lower limit applies at once, a higher one after 24 hours. The service may have a limit of its own.
 
 ## /freeze
