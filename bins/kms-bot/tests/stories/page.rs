@@ -92,12 +92,16 @@ async fn a_newcomer_makes_a_wallet_on_the_page_and_the_chat_shows_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payment_is_confirmed_on_the_page_and_shown_in_its_message() {
-    let World { stage, mut ann, mut bob } = onboarded().await;
+    let world = onboarded().await;
+    rpc(&world, "evm_setAutomine", serde_json::json!([false]));
+    let World { stage, mut ann, mut bob } = world;
     ann.says("/send @bob 2");
     let quote = ann.bot("send-quote").await;
     ann.says(ANNS);
     ann.bot("page-password-deleted").await;
     confirms(&stage, &ann).await;
+    ann.bot("transfer-waits-for-network").await;
+    stage.anvil.rpc("anvil_mine", serde_json::json!(["0x1"])).unwrap();
     let confirmed = ann.bot_with("transfer-confirmed", &["2 ETH"]).await;
     assert_eq!(confirmed.id, quote.id, "one message shows the payment");
     bob.bot_with("notice-arriving", &["2 ETH", "@ann"]).await;
