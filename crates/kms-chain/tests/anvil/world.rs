@@ -209,7 +209,8 @@ impl World {
     }
 
     pub(crate) async fn open(&self, account: &Account) -> OpenWallet {
-        let action = Action::Send(TransferId::random());
+        // Of a payment that the audit has as sent, the store expects a spend.
+        let action = Action::Replace(TransferId::random());
         let work = |wallet| async move { Ok::<_, CustodyError>(wallet) };
         self.custody
             .with_wallet(account.id.into(), password(), action, &caller(), self.now(), work)
