@@ -128,7 +128,8 @@ fn follow_the_readme() {
     onboard(&sim, || postgres.execute(name, "select count(*) from accounts").unwrap());
     let (status, said) = bot.stop();
     assert!(status.success(), "{said}");
-    assert_eq!(checks(&said), [("telegram", true), ("server", true)], "{said}");
+    let all = [("telegram", true), ("server", true), ("passwords", true)];
+    assert_eq!(checks(&said), all, "{said}");
     let (status, said) = server.stop();
     assert!(status.success(), "{said}");
     assert!(checks(&said).contains(&("database", true)), "{said}");
