@@ -1,11 +1,9 @@
 //! The whole system in this process: chain, e-mail, stores, server, Telegram and bot.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
-use std::ops::Range;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use std::{fmt, fs, thread};
 
@@ -20,7 +18,7 @@ use kms_server::config::{ChainSettings, Finality, LimitSettings, MailSettings};
 use kms_server::{Secret, Server};
 use kms_server_testing::{Stores, TestEnv};
 use kms_store::{Database, Scope, SqliteKeyDatabase};
-use kms_testkit::{Anvil, Mailbox, TestToken};
+use kms_testkit::{Anvil, Mailbox, TestToken, free_port};
 use kms_types::{Amount, EthAddress, Token, U256, Wei};
 use serde::Deserialize;
 use serde_json::json;
@@ -32,8 +30,6 @@ const KEYS: &str = "keys";
 /// The bot whose Mini App is the vault page, and the app's link. The bot's token is stored nowhere.
 const VAULT_BOT: i64 = 7_000_000_002;
 const VAULT_APP: (&str, &str) = ("wallet_vault_bot", "wallet");
-/// The ports of the server and of the page.
-const PORTS: Range<u16> = 20_000..32_000;
 /// The sandbox's token.
 const TOKEN: &str = "TUSD";
 const TOKEN_DECIMALS: u8 = 6;
@@ -362,23 +358,6 @@ impl Stage {
     }
 }
 
-/// An address whose port is below those that the system gives out itself: one of those could be
-/// another program's by the time the server listens.
-fn free_address() -> anyhow::Result<SocketAddr> {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = std::process::id().wrapping_mul(97);
-    (0..PORTS.len())
-        .find_map(|_| {
-            let next = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).into());
-            let offset = next % u32::from(PORTS.end - PORTS.start);
-            let offset = u16::try_from(offset).ok()?;
-            TcpListener::bind(("127.0.0.1", PORTS.start + offset)).ok()
-        })
-        .context("no free port")?
-        .local_addr()
-        .context("free port")
-}
-
 /// Registers the vault page at Telegram as the Mini App of a bot of its own.
 fn register_page(env: &mut TestEnv, sim: &Sim) -> anyhow::Result<()> {
     let (bot, app) = VAULT_APP;
@@ -401,8 +380,8 @@ fn configure(
     options: &StageOptions,
 ) -> anyhow::Result<()> {
     // Chosen before the server listens, because links in its e-mails contain the port.
-    env.listen = free_address()?;
-    env.page.listen = free_address()?;
+    env.listen.set_port(free_port()?);
+    env.page.listen.set_port(free_port()?);
     env.chain = ChainSettings {
         // anvil mines only when there are transactions, so an old block is no sign of a fault.
         stalled_after: None,

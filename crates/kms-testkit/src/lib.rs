@@ -41,3 +41,4 @@ pub use mailbox::{Mail, Mailbox};
 pub use memory::writable_memory;
 pub use mongod::{Mongod, with_roles};
 pub use postgres::Postgres;
+pub use process::free_port;

@@ -4,10 +4,12 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::TestkitError;
@@ -218,9 +220,23 @@ fn children(parent: u32) -> Result<Vec<u32>, TestkitError> {
     Ok(found)
 }
 
-/// Finds a port that is free at the moment.
-pub(crate) fn free_port() -> Result<u16, TestkitError> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+/// The ports of programs that listen on one chosen before they start. They are below those that the
+/// system gives out itself, one of which could be another program's by then.
+const PORTS: Range<u16> = 20_000..32_000;
+
+/// Returns a port of 127.0.0.1 that is free.
+///
+/// # Errors
+/// [`TestkitError::Io`]: there is none.
+pub fn free_port() -> Result<u16, TestkitError> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(97);
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = PORTS.map(|_| first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)));
+    let count = u32::from(PORTS.end - PORTS.start);
+    let port = port.filter_map(|next| u16::try_from(next % count).ok());
+    let found = port.map(|offset| PORTS.start + offset).find(is_free);
+    Ok(found.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::AddrInUse))?)
 }
 
 /// Creates a directory, which the watchdog removes.

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::Output;
 
 use bot_api_sim::Sim;
-use kms_testkit::{Anvil, Mongod, Postgres};
+use kms_testkit::{Anvil, Mongod, Postgres, free_port};
 use serde_norway::Value;
 
-use crate::checkout::{Checkout, free_port, is_log, onboard, text};
+use crate::checkout::{Checkout, is_log, onboard, text};
 use crate::compose_file::{Service, services};
 
 const SERVER: &str = "target/release/kms-server";
@@ -143,7 +143,7 @@ pub(crate) fn run_what_prepare_made() {
         assert!(url.contains(from), "{file}");
         fs::write(&path, url.replace(from, &to)).unwrap();
     }
-    let port = free_port();
+    let port = free_port().unwrap();
     let environment = format!(
         "cd deploy/secrets/server\n\
          export KMS_SERVER__LISTEN=127.0.0.1:{port} KMS_SERVER__OPS__LISTEN=127.0.0.1:0\n\

@@ -20,9 +20,9 @@ use std::process::{Command, ExitCode};
 use bot_api_sim::Sim;
 use clap::Parser;
 use kms_server_testing::commands::checks;
-use kms_testkit::{Anvil, Mongod, Postgres};
+use kms_testkit::{Anvil, Mongod, Postgres, free_port};
 
-use checkout::{Checkout, free_port, is_log, onboard, text};
+use checkout::{Checkout, is_log, onboard, text};
 
 mod checkout;
 mod compose;
@@ -102,7 +102,7 @@ fn follow_the_readme() {
     assert_eq!(build, "cargo build --release -p kms-server -p kms-bot");
     checkout.run(prepare, "");
 
-    let port = free_port();
+    let port = free_port().unwrap();
     checkout.fill_in(
         "run/server/.env",
         &[
