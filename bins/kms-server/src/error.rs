@@ -288,8 +288,7 @@ pub(crate) fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::NoSuchAccount
         | ErrorCode::NoSuchTransfer
         | ErrorCode::NoSuchRecovery
-        | ErrorCode::UnknownName
-        | ErrorCode::UnknownToken => StatusCode::NOT_FOUND,
+        | ErrorCode::UnknownName => StatusCode::NOT_FOUND,
         ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ErrorCode::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         ErrorCode::AccountExists
@@ -311,7 +310,8 @@ pub(crate) fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::FeeTooHigh
         | ErrorCode::WouldRevert
         | ErrorCode::TokenRefuses
-        | ErrorCode::TokenMismatch => StatusCode::UNPROCESSABLE_ENTITY,
+        | ErrorCode::TokenMismatch
+        | ErrorCode::UnknownToken => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::PasswordLocked
         | ErrorCode::RateLimited
         | ErrorCode::LimitReached

@@ -297,7 +297,8 @@ async fn export_key(
     request_body = SetLimit,
     responses(
         (status = 200, description = "The limits", body = SpendingLimits),
-        (status = 404, description = "The user has no wallet, or there is no such token"),
+        (status = 404, description = "The user has no wallet"),
+        (status = 422, description = "The server has no such token"),
         (status = 429, description = "Too many increases in a day"),
     )
 )]

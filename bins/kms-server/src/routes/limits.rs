@@ -48,11 +48,12 @@ pub(crate) async fn read(
     request_body = SetLimit,
     responses(
         (status = 200, description = "The limits", body = SpendingLimits),
-        (status = 404, description = "No such account or token"),
+        (status = 404, description = "No such account"),
         (
             status = 403,
             description = "The token's scope allows lower limits alone, or the account is page-only"
         ),
+        (status = 422, description = "The server has no such token"),
         (
             status = 429,
             description = "Too many increases in a day; a lower limit is always accepted"

@@ -56,7 +56,7 @@ crate::openapi::resource!(quote, confirm, cancel, replacement_fee, replace, read
                 )),
             )
         ),
-        (status = 404, description = "No such account, username or token"),
+        (status = 404, description = "No such account or username"),
         (
             status = 409,
             description = "The id was used for another transfer, or the username was reassigned \

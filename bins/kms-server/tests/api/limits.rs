@@ -142,7 +142,7 @@ async fn owners_lower_their_limit_at_once_and_raise_it_later() {
     for (body, status) in [
         (r#"{"amount":"x"}"#, 400),
         (r#"{"amount":"0"}"#, 400),
-        (r#"{"amount":"1","asset":"DAI"}"#, 404),
+        (r#"{"amount":"1","asset":"DAI"}"#, 422),
         (r#"{"amount":"0.0000000000000000001"}"#, 400),
     ] {
         let request = test.raw().request(Method::PUT, test.url("/v1/accounts/telegram:1/limits"));
