@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{ConfigError, load_from};
 
-/// A variable of the example, and what the example says about it.
+/// A variable of the example, with its description there.
 #[derive(Clone, Debug)]
 struct Setting {
     /// From the first section to the key.
