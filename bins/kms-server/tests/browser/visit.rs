@@ -135,8 +135,8 @@ impl<'a> Visit<'a> {
     /// Types into the field with this label.
     pub(crate) async fn types(&self, label: &str, text: &str) {
         let find = "return [...document.querySelectorAll('label')]
-            .find((label) => label.textContent === arguments[0] && label.offsetParent).htmlFor";
-        let id = self.run(find, vec![json!(self.text(label))]).await;
+            .find((label) => label.textContent === arguments[0] && label.offsetParent)?.htmlFor";
+        let id = self.finds(find, self.text(label)).await;
         let css = format!("#{}", id.as_str().unwrap());
         if self.habits.by_keys {
             self.reach(&format!("document.activeElement.matches('{css}')")).await;
@@ -161,10 +161,22 @@ impl<'a> Visit<'a> {
                 of(e).trim() === arguments[0] && (e.offsetParent || e.labels));
             document.querySelectorAll('[data-sought]').forEach((e) => delete e.dataset.sought);
             if (found) found.dataset.sought = '';
-            return Boolean(found);";
-        let found = self.run(find, vec![json!(text)]).await;
-        assert_eq!(found, json!(true), "there is no {text}");
+            return found ? true : null;";
+        self.finds(find, text).await;
         self.press_css("[data-sought]").await;
+    }
+
+    /// What this script answers for a text, once it is not null: a screen may still be loading.
+    async fn finds(&self, script: &str, text: &str) -> Value {
+        for _ in 0..POLLS {
+            let found = self.run(script, vec![json!(text)]).await;
+            if !found.is_null() {
+                return found;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        let shown = self.run("return document.body.innerText", vec![]).await;
+        panic!("there is no {text}; the page was:\n{}", shown.as_str().unwrap_or_default());
     }
 
     async fn press_css(&self, css: &str) {
