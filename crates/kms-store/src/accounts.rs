@@ -5,7 +5,9 @@ mod freezes;
 mod listing;
 mod mac;
 mod rescue;
+mod resolve;
 pub(crate) mod rows;
 mod store;
 
 pub use self::listing::ListedAccount;
+pub use self::resolve::Resolved;

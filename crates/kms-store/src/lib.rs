@@ -43,7 +43,7 @@ mod signs;
 #[cfg(feature = "transfers")]
 mod transfers;
 
-pub use accounts::ListedAccount;
+pub use accounts::{ListedAccount, Resolved};
 pub use api_tokens::{ApiToken, ListedToken, Scope, ScopeError};
 pub use audit::{AuditError, AuditRow};
 #[cfg(feature = "transfers")]
@@ -59,7 +59,6 @@ pub use keys::SqliteKeyDatabase;
 #[cfg(any(feature = "mongodb", feature = "sqlite"))]
 pub use keys::{KeyDatabase, KeyDatabaseOwner, open_existing_key_database, open_key_database};
 pub use launches::{Opened, OpenedLaunch};
-pub use names::Resolved;
 pub use pause::{Paused, pause_line_version};
 pub use proposals::{Proposal, ProposalError};
 pub use rate_limits::{RateLimit, RateLimitExceeded};

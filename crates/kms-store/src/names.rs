@@ -1,9 +1,9 @@
-//! Usernames: the claims on them, which `name-service` decides, and their resolution to an account.
+//! Usernames: the claims on them, which `name-service` decides.
 
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::{BigInt, Nullable};
-use kms_core::account::{Account, SeenNames};
+use kms_core::account::SeenNames;
 use kms_core::audit::Details;
 use kms_core::ports::StoreError;
 use kms_core::{AlarmContext, RowMacError, ServerKeys, integrity_alarm};
@@ -11,26 +11,10 @@ use kms_types::{NameOrigin, TelegramId, Timestamp, Username};
 use name_service::{Change, Claim, Decision, Known, KnownName, Observation};
 use sha2::{Digest, Sha256};
 
-use crate::accounts::rows;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure, all_or_nothing};
 use crate::schema::{name_observations, names};
 use crate::server_keys::{BATCH, StaleMac};
-
-/// The account that a username resolves to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resolved {
-    /// The username as its holder spells it.
-    pub username: Username,
-    /// The holder's account.
-    pub account: Account,
-    /// When the username was reassigned from another holder, if that still has to be shown.
-    pub reassigned_at: Option<Timestamp>,
-    /// When Telegram signed last that the holder has the username.
-    pub proved_at: Option<Timestamp>,
-    /// From when payments can name it, if not yet.
-    pub payable_from: Option<Timestamp>,
-}
 
 /// A claim as it is stored.
 #[derive(Clone, Queryable, Selectable, Insertable, AsChangeset)]
@@ -152,7 +136,11 @@ fn history(
     Ok(rows)
 }
 
-fn verify_history(rows: &[Row], canonical: &str, keys: &ServerKeys) -> Result<(), StoreError> {
+pub(crate) fn verify_history(
+    rows: &[Row],
+    canonical: &str,
+    keys: &ServerKeys,
+) -> Result<(), StoreError> {
     let verify = || {
         let mut previous = FIRST;
         for row in rows {
@@ -171,7 +159,7 @@ fn verify_history(rows: &[Row], canonical: &str, keys: &ServerKeys) -> Result<()
     })
 }
 
-fn active(history: &[Row]) -> Result<Option<Claim>, StoreError> {
+pub(crate) fn active(history: &[Row]) -> Result<Option<Claim>, StoreError> {
     history.iter().find(|row| row.ended_at.is_none()).map(Row::claim).transpose()
 }
 
@@ -459,34 +447,6 @@ impl Database {
             let changes =
                 connection.transaction(|connection| observe(connection, holder, &names, &keys))?;
             Ok(details(&changes))
-        })
-        .await
-    }
-
-    /// Resolves a username to the account of its current holder.
-    ///
-    /// # Errors
-    /// When the database does not answer, or the username's claims or the account's row fail their
-    /// integrity check.
-    pub async fn resolve(
-        &self,
-        name: &Username,
-        now: Timestamp,
-    ) -> Result<Option<Resolved>, StoreError> {
-        let (name, keys) = (name.clone(), self.keys.clone());
-        self.blocking(move |connection| {
-            let canonical = name.canonical();
-            let found = rows::with_claims(connection, &canonical)?;
-            let (history, accounts): (Vec<_>, Vec<_>) = found.into_iter().unzip();
-            verify_history(&history, &canonical, &keys)?;
-            let Some(claim) = active(&history)? else { return Ok(None) };
-            // `None`: the holder may have no wallet.
-            let Some(account) = accounts.into_iter().flatten().next() else { return Ok(None) };
-            let account = rows::parse(account, &keys)?;
-            let reassigned_at = name_service::reassigned_at(&claim, now);
-            let payable_from = name_service::payable_from(&claim, now);
-            let Claim { username, proved_at, .. } = claim;
-            Ok(Some(Resolved { username, account, reassigned_at, proved_at, payable_from }))
         })
         .await
     }

@@ -15,8 +15,7 @@ use kms_types::{AccountId, AccountRef, EthAddress, Timestamp};
 use super::mac::with_account_fields;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure};
-use crate::names::Row as Claim;
-use crate::schema::{accounts, names, wallets};
+use crate::schema::{accounts, wallets};
 use crate::server_keys::{BATCH, StaleMac};
 
 /// The joined account query; callers append a `filter`. Uses the query builder, so that diesel
@@ -100,38 +99,6 @@ pub(super) fn row(
     }
     .optional()?;
     Ok(row)
-}
-
-/// Reads all claims on a username, oldest first, the active one with its holder's account.
-pub(crate) fn with_claims(
-    connection: &mut AnyConnection,
-    canonical: &str,
-) -> Result<Vec<(Claim, Option<Row>)>, Failure> {
-    type Found = (Claim, Option<AccountRow>, Option<WalletRow>, Option<String>);
-    let own = diesel::alias!(names as own_names);
-    let shown = own
-        .filter(own.field(names::telegram_id).eq(names::telegram_id))
-        .filter(own.field(names::ended_at).is_null())
-        .order(own.field(names::position))
-        .select(own.field(names::shown))
-        .single_value();
-    let holder = accounts::telegram_id.eq(names::telegram_id).and(names::ended_at.is_null());
-    let found: Vec<Found> = names::table
-        .left_join(accounts::table.on(holder))
-        .left_join(wallets::table.on(wallets::account_id.eq(accounts::id)))
-        .filter(names::canonical.eq(canonical))
-        .order(names::id)
-        .select((
-            Claim::as_select(),
-            Option::<AccountRow>::as_select(),
-            Option::<WalletRow>::as_select(),
-            shown,
-        ))
-        .load(connection)?;
-    let joined = |(claim, account, wallet, shown): Found| {
-        (claim, account.zip(wallet).map(|(account, wallet)| (account, wallet, shown)))
-    };
-    Ok(found.into_iter().map(joined).collect())
 }
 
 /// Returns the next accounts whose MAC is under an older version of the row key.

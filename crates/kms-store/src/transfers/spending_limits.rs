@@ -9,7 +9,7 @@ use kms_core::ServerKeys;
 use kms_core::ports::StoreError;
 use kms_types::{AccountId, EthAddress, EventKind, SecurityEvent, Timestamp, Units};
 
-use super::spends;
+use super::spends::{self, key, sender};
 use crate::accounts::rows as account_rows;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
@@ -56,10 +56,6 @@ pub enum LimitRefused {
     Raise,
 }
 
-pub(super) fn key(asset: Option<EthAddress>) -> String {
-    asset.map(EthAddress::to_lower_hex).unwrap_or_default()
-}
-
 fn may_raise(
     connection: &mut AnyConnection,
     keys: &ServerKeys,
@@ -82,11 +78,6 @@ fn recovery_of(
 ) -> Result<Option<Timestamp>, Failure> {
     Ok(account_rows::find(connection, account.into(), keys)?
         .and_then(|account| account.recovered_at))
-}
-
-pub(super) fn sender(transfer: &Transfer) -> Result<AccountId, StoreError> {
-    let row = RowRef { table: "transfers", key: &transfer.id.to_string() };
-    transfer.from.account.ok_or_else(|| row.corrupt("it has no sender"))
 }
 
 /// Checks whether a transfer exceeds a limit, of an account that was last recovered at this time.

@@ -13,7 +13,6 @@ use kms_core::ServerKeys;
 use kms_core::ports::StoreError;
 use kms_types::{AccountId, EthAddress, Timestamp, U256, Units, Wei};
 
-use super::spending_limits::{key, sender};
 use crate::audit;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
@@ -93,6 +92,15 @@ impl Row {
             at: Timestamp(self.at),
         })
     }
+}
+
+pub(super) fn key(asset: Option<EthAddress>) -> String {
+    asset.map(EthAddress::to_lower_hex).unwrap_or_default()
+}
+
+pub(super) fn sender(transfer: &Transfer) -> Result<AccountId, StoreError> {
+    let row = RowRef { table: "transfers", key: &transfer.id.to_string() };
+    transfer.from.account.ok_or_else(|| row.corrupt("it has no sender"))
 }
 
 /// Lists the spends of the last day, oldest first. Fails if one was modified, or if one is missing

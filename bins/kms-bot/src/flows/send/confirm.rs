@@ -8,7 +8,7 @@ use teloxide_core::types::MessageId;
 
 use super::button::SendButton;
 use super::quote::{self, Holder, holder, quote_in};
-use super::signing::{Refusal, Shown, own_transfer, sign};
+use super::signing::{Refusal, Shown, expect_on_page, own_transfer, sign};
 use super::terms::{ClientRef, Fingerprint, Terms};
 use super::{screen, speed_up};
 use crate::chat::incoming::User;
@@ -66,20 +66,6 @@ pub(super) async fn ask_password(
     context.expect(user.id, ConfirmPassword { transfer, terms, quote, message });
     context.telegram.edit(user.id, message, &text, Keyboard::row([cancel])).await?;
     Ok(None)
-}
-
-/// Deletes a password that the sender types although a quote is confirmed on the page.
-pub(super) fn expect_on_page(
-    context: &Context,
-    user: &User,
-    message: MessageId,
-    id: TransferId,
-    place: &Place,
-) {
-    if let Place::Page(_) = place {
-        let (purpose, resume) = (Purpose::Confirm(id), SendButton::Check(id).to_string());
-        context.expect(user.id, OnPage { purpose, resume, message: Some(message) });
-    }
 }
 
 /// Verifies once more who is paid: a username may have another holder since the quote.

@@ -5,8 +5,9 @@ use kms_types::wire::{Account, QuoteTransfer};
 use kms_types::{Asset, QuoteAmount, Recipient, TelegramId, TransferId, TypedRecipient, Username};
 use teloxide_core::types::MessageId;
 
+use super::screen;
+use super::signing::expect_on_page;
 use super::terms::ClientRef;
-use super::{confirm, screen};
 use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
 use crate::chat::telegram::Profile;
@@ -57,7 +58,7 @@ pub(super) async fn quote_in(
         let network = context.network.of_chain(transfer.chain_id).await?;
         let text = screen::quote(&transfer, &network, display_name.as_deref());
         let place = Place::of(context, user.id).await?;
-        confirm::expect_on_page(context, user, message, transfer.id, &place);
+        expect_on_page(context, user, message, transfer.id, &place);
         Ok((text, screen::quote_keyboard(&transfer, &place)))
     };
     let (text, keyboard) = match quoted.await {

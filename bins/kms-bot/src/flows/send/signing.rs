@@ -3,7 +3,7 @@
 
 use kms_client::ClientError;
 use kms_types::wire::Transfer;
-use kms_types::{ErrorCode, PasswordHash, TransferId};
+use kms_types::{ErrorCode, PasswordHash, Purpose, TransferId};
 use teloxide_core::types::MessageId;
 
 use super::button::SendButton;
@@ -11,6 +11,7 @@ use super::screen;
 use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
 use crate::context::{Answer, Context, HandlerResult};
+use crate::page::{OnPage, Place};
 use crate::problems::problem;
 use crate::texts::{Html, html};
 
@@ -22,6 +23,20 @@ pub(super) struct Shown<'a> {
     pub(super) text: &'a Html,
     /// What has not changed after a refusal that is temporary.
     pub(super) unchanged: Html,
+}
+
+/// Deletes a password that the sender types although a quote is confirmed on the page.
+pub(super) fn expect_on_page(
+    context: &Context,
+    user: &User,
+    message: MessageId,
+    id: TransferId,
+    place: &Place,
+) {
+    if let Place::Page(_) = place {
+        let (purpose, resume) = (Purpose::Confirm(id), SendButton::Check(id).to_string());
+        context.expect(user.id, OnPage { purpose, resume, message: Some(message) });
+    }
 }
 
 /// Shows that the transfer is being sent, signs it with the password, and shows the outcome: after

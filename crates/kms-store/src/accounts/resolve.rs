@@ -1,0 +1,89 @@
+//! The account that a username resolves to: its claims and its holder's account, in one query.
+
+use diesel::prelude::*;
+use kms_core::account::Account;
+use kms_core::ports::StoreError;
+use kms_types::{Timestamp, Username};
+use name_service::Claim;
+
+use super::rows::{AccountRow, Row, WalletRow, parse};
+use crate::database::{AnyConnection, Database, Failure};
+use crate::names::{self as claims, active, verify_history};
+use crate::schema::{accounts, names, wallets};
+
+/// The account that a username resolves to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The username as its holder spells it.
+    pub username: Username,
+    /// The holder's account.
+    pub account: Account,
+    /// When the username was reassigned from another holder, if that still has to be shown.
+    pub reassigned_at: Option<Timestamp>,
+    /// When Telegram signed last that the holder has the username.
+    pub proved_at: Option<Timestamp>,
+    /// From when payments can name it, if not yet.
+    pub payable_from: Option<Timestamp>,
+}
+
+impl Database {
+    /// Resolves a username to the account of its current holder.
+    ///
+    /// # Errors
+    /// When the database does not answer, or the username's claims or the account's row fail their
+    /// integrity check.
+    pub async fn resolve(
+        &self,
+        name: &Username,
+        now: Timestamp,
+    ) -> Result<Option<Resolved>, StoreError> {
+        let (name, keys) = (name.clone(), self.keys.clone());
+        self.blocking(move |connection| {
+            let canonical = name.canonical();
+            let found = with_claims(connection, &canonical)?;
+            let (history, accounts): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+            verify_history(&history, &canonical, &keys)?;
+            let Some(claim) = active(&history)? else { return Ok(None) };
+            // `None`: the holder may have no wallet.
+            let Some(account) = accounts.into_iter().flatten().next() else { return Ok(None) };
+            let account = parse(account, &keys)?;
+            let reassigned_at = name_service::reassigned_at(&claim, now);
+            let payable_from = name_service::payable_from(&claim, now);
+            let Claim { username, proved_at, .. } = claim;
+            Ok(Some(Resolved { username, account, reassigned_at, proved_at, payable_from }))
+        })
+        .await
+    }
+}
+
+/// Reads all claims on a username, oldest first, the active one with its holder's account.
+fn with_claims(
+    connection: &mut AnyConnection,
+    canonical: &str,
+) -> Result<Vec<(claims::Row, Option<Row>)>, Failure> {
+    type Found = (claims::Row, Option<AccountRow>, Option<WalletRow>, Option<String>);
+    let own = diesel::alias!(names as own_names);
+    let shown = own
+        .filter(own.field(names::telegram_id).eq(names::telegram_id))
+        .filter(own.field(names::ended_at).is_null())
+        .order(own.field(names::position))
+        .select(own.field(names::shown))
+        .single_value();
+    let holder = accounts::telegram_id.eq(names::telegram_id).and(names::ended_at.is_null());
+    let found: Vec<Found> = names::table
+        .left_join(accounts::table.on(holder))
+        .left_join(wallets::table.on(wallets::account_id.eq(accounts::id)))
+        .filter(names::canonical.eq(canonical))
+        .order(names::id)
+        .select((
+            claims::Row::as_select(),
+            Option::<AccountRow>::as_select(),
+            Option::<WalletRow>::as_select(),
+            shown,
+        ))
+        .load(connection)?;
+    let joined = |(claim, account, wallet, shown): Found| {
+        (claim, account.zip(wallet).map(|(account, wallet)| (account, wallet, shown)))
+    };
+    Ok(found.into_iter().map(joined).collect())
+}
