@@ -8,6 +8,7 @@ mod acts;
 mod files;
 mod launched;
 mod launches;
+pub(crate) mod peers;
 mod reads;
 mod sign;
 

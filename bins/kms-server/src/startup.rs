@@ -27,6 +27,7 @@ use crate::key_ring;
 use crate::kms_key_status::KmsKeyStatus;
 use crate::mail::Mailer;
 use crate::page;
+use crate::page::peers::{Connection, Peers};
 use crate::rate_limits::{OpeningLimits, ReadLimits};
 use crate::readiness::Readiness;
 use crate::routes;
@@ -86,7 +87,8 @@ impl Server {
         let certificate = Arc::new(Certificate::new(settings.tls.clone())?);
         let tls = tls::server_config(Arc::clone(&certificate))?;
         let (listen, ops) = (settings.listen, settings.ops);
-        let page_listen = settings.page.listen;
+        let (page_listen, peers) =
+            (settings.page.listen, Peers::new(settings.page.connections_per_peer));
         let mut supervisor = Supervisor::new();
         let workers = WorkerSettings::of(&settings);
         let state = Data::new(open_state(settings, supervisor.shutdown()).await?);
@@ -96,7 +98,7 @@ impl Server {
         let fence = watch_writer_fence(state.database.clone(), supervisor.shutdown());
         supervisor.watch("writer_fence", fence);
         let (operations, ops_address) = ops_server(state.clone(), ops.listen)?;
-        let (page, page_address) = page_server(state.clone(), page_listen, tls.clone())?;
+        let (page, page_address) = page_server(state.clone(), peers, page_listen, tls.clone())?;
         let (server, address) = api_server(state, listen, tls)?;
         // The operations listener reports until the last request is answered.
         let (shutdown, answered) = (supervisor.shutdown(), CancellationToken::new());
@@ -198,16 +200,21 @@ fn api_server(
 /// The server of the public listener, and its address.
 fn page_server(
     state: Data<State>,
+    peers: Peers,
     listen: SocketAddr,
     tls: rustls::ServerConfig,
 ) -> std::io::Result<(HttpServerTask, SocketAddr)> {
+    let peers = Data::new(peers);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
+            .app_data(peers.clone())
+            .wrap(from_fn(page::peers::limit))
             .wrap(from_fn(telemetry::observe))
             .wrap(from_fn(page::protect))
             .configure(page::configure)
     })
+    .on_connect(|_stream, data| drop(data.insert(Connection::default())))
     .workers(std::thread::available_parallelism().map_or(2, usize::from))
     .client_request_timeout(Duration::from_secs(5))
     .client_disconnect_timeout(Duration::from_secs(2))
@@ -289,7 +296,8 @@ async fn run_workers(
     supervisor.run(FollowBlocks::new(Arc::clone(&follower), database, poll));
     supervisor.run(WatchTransfers { transfers: Arc::clone(&state.transfers), follower, poll });
     let (custody, database) = (Arc::clone(custody), database.clone());
-    supervisor.run(AdvanceRecoveries { custody, database, poll });
+    let key_database = Arc::clone(key_database);
+    supervisor.run(AdvanceRecoveries { custody, database, key_database, poll });
     run_maintenance(supervisor, state, upkeep);
     Ok(checkpoints)
 }

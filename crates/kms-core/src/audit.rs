@@ -13,6 +13,7 @@ pub use self::verify::{Break, Chaining, Evidence, Leniency, OpenIntent, Verified
 
 use kms_types::{AccountId, RecoveryId, SckId, TelegramId, Timestamp, TransferId};
 
+use crate::api_token::HashedToken;
 use crate::rescue::digest::RescueDigest;
 
 /// The authenticated caller.
@@ -146,6 +147,8 @@ pub enum Action {
     ReadRow,
     /// A caller presents an API token.
     Authenticate,
+    /// An operator revokes the API token with this hash.
+    RevokeToken(HashedToken),
     /// An operator runs this command.
     Operate(&'static str),
     /// An account is frozen.
@@ -196,6 +199,7 @@ impl Action {
             Self::ProbeKmsKey => "probe_kms_key",
             Self::ReadContact => "read_contact",
             Self::Authenticate => "authenticate",
+            Self::RevokeToken(_) => "token_revoke",
             Self::Operate(command) => command,
             Self::Freeze => "freeze",
             Self::RequestUnfreeze => "request_unfreeze",
@@ -215,6 +219,7 @@ impl Action {
             Self::Send(transfer) | Self::Replace(transfer) => Some(transfer.to_string()),
             Self::Sweep(sck) => Some(sck.to_string()),
             Self::ConfirmEmail(sealed) => Some(hex::encode(sealed)),
+            Self::RevokeToken(hash) => Some(hex::encode(hash.as_bytes())),
             Self::ProposeRescue(digest) | Self::Rescue(digest) => Some(digest.to_string()),
             Self::RequestRecovery(id)
             | Self::ConfirmRecovery(id)

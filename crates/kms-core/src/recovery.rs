@@ -255,6 +255,13 @@ impl Recovery {
         Ok(Self { code, ready_at, expires_at, version: self.version + 1, ..self })
     }
 
+    /// Makes the wait longer, by a time in which it was paused.
+    #[must_use]
+    pub fn longer(self, by: Duration) -> Self {
+        let (ready_at, expires_at) = (self.ready_at.plus(by), self.expires_at.plus(by));
+        Self { ready_at, expires_at, version: self.version + 1, ..self }
+    }
+
     /// Returns the step that time alone has caused, if it is not stored yet.
     #[must_use]
     pub fn due(self, now: Timestamp) -> Option<Self> {

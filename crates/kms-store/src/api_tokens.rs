@@ -3,14 +3,16 @@
 use std::fmt;
 use std::str::FromStr;
 
+use diesel::dsl::exists;
 use diesel::prelude::*;
+use kms_core::audit::Action;
 use kms_core::ports::StoreError;
 use kms_core::{HashedToken, RowMac, ServerKeys};
 use kms_types::Timestamp;
 
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
-use crate::schema::api_tokens;
+use crate::schema::{api_tokens, audit};
 use crate::server_keys::{BATCH, StaleMac};
 
 /// What a token allows.
@@ -146,18 +148,46 @@ impl Database {
     /// Returns the token with this hash, valid or not.
     ///
     /// # Errors
-    /// When the database does not answer, or the row fails its integrity check.
+    /// When the database does not answer, or the row fails its integrity check: also when the audit
+    /// has its revocation and the row does not, because an older copy of it was put back.
     pub async fn api_token_by_hash(
         &self,
         hash: HashedToken,
     ) -> Result<Option<ApiToken>, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            let row: Option<Columns> = api_tokens::table
+            let revoke = Action::RevokeToken(hash);
+            let revocation = audit::table
+                .filter(audit::subject.eq(revoke.subject()))
+                .filter(audit::action.eq(revoke.as_str()))
+                .filter(audit::outcome.eq("ok"));
+            let found: Option<(Columns, bool)> = api_tokens::table
                 .filter(api_tokens::hash.eq(hash.as_bytes().to_vec()))
+                .select((api_tokens::all_columns, exists(revocation)))
                 .first(connection)
                 .optional()?;
-            Ok(row.map(|row| parse(row, &keys)).transpose()?.map(|(token, _hash)| token))
+            let Some((row, is_revoked)) = found else { return Ok(None) };
+            let (token, _hash) = parse(row, &keys)?;
+            if is_revoked && token.revoked_at.is_none() {
+                return Err(StoreError::Tampered { table: "api_tokens", key: token.id }.into());
+            }
+            Ok(Some(token))
+        })
+        .await
+    }
+
+    /// Returns the hash of the token with this name.
+    ///
+    /// # Errors
+    /// When the database does not answer, or the row fails its integrity check.
+    pub async fn api_token_hash(&self, name: &str) -> Result<Option<HashedToken>, StoreError> {
+        let (name, keys) = (name.to_owned(), self.keys.clone());
+        self.blocking(move |connection| {
+            let row: Option<Columns> = api_tokens::table
+                .filter(api_tokens::name.eq(&name))
+                .first(connection)
+                .optional()?;
+            Ok(row.map(|row| parse(row, &keys)).transpose()?.map(|(_token, hash)| hash))
         })
         .await
     }

@@ -1,6 +1,10 @@
 //! The operator's pause of recoveries. It is kept in both databases under MACs, and holds if either
 //! of them says so or cannot be believed: an attacker who writes to one of them does not end it.
 
+mod waits;
+
+use std::time::Duration;
+
 use diesel::prelude::*;
 use kms_core::ports::StoreError;
 use kms_core::{AlarmContext, RowMac, ServerKeyId, ServerKeys, integrity_alarm};
@@ -115,17 +119,8 @@ impl Database {
         &self,
         key_database: &dyn KeyDatabase,
     ) -> Result<Option<Paused>, StoreError> {
-        let line = key_database.pause_line().await?;
-        let keys = self.keys.clone();
-        let row: Option<Columns> = self
-            .blocking(|connection| Ok(switches::table.find(NAME).first(connection).optional()?))
-            .await?;
-        let stored = [
-            row.map(|row| Switch::parse(row, &keys)),
-            line.map(|line| Switch::parse_line(&line, &keys)),
-        ];
         let mut since = None;
-        for switch in stored.into_iter().flatten() {
+        for switch in self.switches(key_database).await? {
             match switch {
                 Ok(switch) if switch.paused => since = since.max(Some(switch.changed_at)),
                 Ok(_resumed) => {}
@@ -137,6 +132,20 @@ impl Database {
             }
         }
         Ok(since.map(Paused::Since))
+    }
+
+    /// Reads the switch as each database holds it.
+    async fn switches(
+        &self,
+        key_database: &dyn KeyDatabase,
+    ) -> Result<Vec<Result<Switch, StoreError>>, StoreError> {
+        let line = key_database.pause_line().await?;
+        let row: Option<Columns> = self
+            .blocking(|connection| Ok(switches::table.find(NAME).first(connection).optional()?))
+            .await?;
+        let row = row.map(|row| Switch::parse(row, &self.keys));
+        let line = line.map(|line| Switch::parse_line(&line, &self.keys));
+        Ok(row.into_iter().chain(line).collect())
     }
 
     /// Pauses recoveries on all servers. A pause that holds keeps its time.
@@ -152,22 +161,43 @@ impl Database {
             Some(Paused::Since(since)) => since,
             Some(Paused::Unreadable(_)) | None => now,
         };
-        self.switch(key_database, Switch { paused: true, changed_at }).await
+        self.switch(key_database, Switch { paused: true, changed_at }, |_connection| Ok(())).await
     }
 
     /// Resumes recoveries. Returns `false` if they were not paused.
+    ///
+    /// Every open wait becomes longer by the time that it was paused: of a recovery, of an owner's
+    /// freeze that is to be lifted, and of leaving the page. The last two last at most as long as
+    /// one that begins now, which takes `owner_wait`.
     ///
     /// # Errors
     /// When a database does not answer; recoveries may then still be paused.
     pub async fn resume_recoveries(
         &self,
         key_database: &dyn KeyDatabase,
+        owner_wait: Duration,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         if self.recoveries_paused(key_database).await?.is_none() {
             return Ok(false);
         }
-        self.switch(key_database, Switch { paused: false, changed_at: now }).await?;
+        let mut since = Timestamp(0);
+        for switch in self.switches(key_database).await? {
+            // One that was resumed was not paused before that: the other write failed.
+            match switch {
+                Ok(switch) => since = since.max(switch.changed_at),
+                // For how long is not known: every wait begins again.
+                Err(_unreadable) => {
+                    since = Timestamp(0);
+                    break;
+                }
+            }
+        }
+        let keys = self.keys.clone();
+        let extend = move |connection: &mut AnyConnection| {
+            waits::extend(connection, &keys, since, owner_wait, now)
+        };
+        self.switch(key_database, Switch { paused: false, changed_at: now }, extend).await?;
         Ok(true)
     }
 
@@ -189,10 +219,12 @@ impl Database {
         Ok(true)
     }
 
+    /// Writes the switch, and what `also` does in the same transaction of the account database.
     async fn switch(
         &self,
         key_database: &dyn KeyDatabase,
         switch: Switch,
+        also: impl FnOnce(&mut AnyConnection) -> Result<(), Failure> + Send + 'static,
     ) -> Result<(), StoreError> {
         let (line, mac) = (switch.line(&self.keys), switch.mac(&self.keys));
         self.blocking(move |connection| {
@@ -209,7 +241,7 @@ impl Database {
                         .values((switches::name.eq(NAME), values))
                         .execute(connection)?;
                 }
-                Ok(())
+                also(connection)
             })
         })
         .await?;

@@ -346,6 +346,16 @@ impl RecoveryStore for Database {
     }
 }
 
+/// Lists the open recoveries in the order in which they become ready.
+pub(crate) fn open(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+) -> Result<Vec<Recovery>, Failure> {
+    let open = format!("select * from recoveries where {OPEN} order by ready_at");
+    let rows: Vec<Row> = diesel::sql_query(open).load(connection)?;
+    Ok(rows.into_iter().filter_map(|row| readable(row, keys)).collect())
+}
+
 /// Parses a row. An unreadable one is logged and left out, so that it does not block the others.
 fn readable(row: Row, keys: &ServerKeys) -> Option<Recovery> {
     match row.parse(keys) {
@@ -364,11 +374,6 @@ impl Database {
     /// When the database does not answer.
     pub async fn open_recoveries(&self) -> Result<Vec<Recovery>, StoreError> {
         let keys = self.keys.clone();
-        self.blocking(move |connection| {
-            let open = format!("select * from recoveries where {OPEN} order by ready_at");
-            let rows: Vec<Row> = diesel::sql_query(open).load(connection)?;
-            Ok(rows.into_iter().filter_map(|row| readable(row, &keys)).collect())
-        })
-        .await
+        self.blocking(move |connection| open(connection, &keys)).await
     }
 }

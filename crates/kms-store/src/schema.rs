@@ -401,6 +401,8 @@ diesel::table! {
     }
 }
 
+diesel::allow_tables_to_appear_in_same_query!(api_tokens, audit);
+
 diesel::allow_tables_to_appear_in_same_query!(
     accounts,
     wallets,

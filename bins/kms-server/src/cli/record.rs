@@ -24,9 +24,13 @@ pub(super) struct Record<'a> {
 impl<'a> Record<'a> {
     /// Creates a record: `action` is its name in the audit, `about` the object of the command.
     pub(super) fn new(database: &'a Database, action: &'static str, about: &str) -> Self {
-        let actor = format!("{} {about}", action.replace('_', " ")).trim().to_owned();
-        let caller = operator(&actor);
-        let (action, phase) = (Action::Operate(action), Phase::Intent);
+        Self::of(database, Action::Operate(action), about)
+    }
+
+    /// Like [`Record::new`], for an action whose object the audit has as its subject.
+    pub(super) fn of(database: &'a Database, action: Action, about: &str) -> Self {
+        let actor = format!("{} {about}", action.as_str().replace('_', " ")).trim().to_owned();
+        let (caller, phase) = (operator(&actor), Phase::Intent);
         let at = clock::now();
         let details = caller.details();
         let record =

@@ -23,9 +23,10 @@ pub(super) enum RecoveriesCommand {
     /// Cancels open recoveries and notifies their owners: one, all, or those that an attack began.
     Cancel(Cancel),
     /// Pauses recoveries on all servers: none can be requested or completed until `resume`. Open
-    /// ones keep waiting, and can be cancelled.
+    /// ones can be cancelled. No wait goes on, neither theirs nor that of a freeze that its owner
+    /// asked to lift, or of leaving the page.
     Pause,
-    /// Ends a pause.
+    /// Ends a pause. Every wait becomes longer by the time that it was paused.
     Resume,
 }
 
@@ -46,6 +47,7 @@ pub(super) struct Cancel {
 }
 
 pub(super) async fn run(settings: Settings, command: RecoveriesCommand) -> anyhow::Result<()> {
+    let owner_wait = settings.recovery.unfreeze_wait;
     let vault = Vault::open(settings).await?;
     let (database, keys, now) = (&vault.database, vault.key_database(), clock::now());
     match command {
@@ -93,7 +95,7 @@ pub(super) async fn run(settings: Settings, command: RecoveriesCommand) -> anyho
             let record = Record::new(database, "recoveries_resume", "");
             record
                 .around(async || {
-                    let resumed = database.resume_recoveries(keys, now).await?;
+                    let resumed = database.resume_recoveries(keys, owner_wait, now).await?;
                     ensure!(resumed, "recoveries were not paused");
                     Ok(())
                 })

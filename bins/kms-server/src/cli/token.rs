@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::Subcommand;
 use kms_core::PlainToken;
+use kms_core::audit::Action;
 use kms_store::{ApiToken, Database, ListedToken, Scope};
 use uuid::Uuid;
 
@@ -80,7 +81,9 @@ pub(super) async fn run(settings: Settings, command: TokenCommand) -> anyhow::Re
         }
         TokenCommand::Revoke { name } => {
             ensure!(!is_declared(&name), "remove {name} from tokens, and restart every server");
-            let record = Record::new(&database, "token_revoke", named(&name)?);
+            let hash = database.api_token_hash(named(&name)?).await?;
+            let hash = hash.with_context(|| format!("no valid token is named {name}"))?;
+            let record = Record::of(&database, Action::RevokeToken(hash), &name);
             let revoke = async || {
                 let revoked = database.revoke_api_token(&name, clock::now()).await?;
                 ensure!(revoked, "no valid token is named {name}");

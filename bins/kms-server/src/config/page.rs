@@ -19,6 +19,9 @@ pub struct PageSettings {
     /// The link of the page at Telegram. Without it, the page asks the user to go back to the chat
     /// for whatever it was not opened for.
     pub app: Option<AppLink>,
+    /// The connections that one peer may have open, by its IPv4 address or its IPv6 /64; zero for
+    /// any number, where a proxy is the only peer.
+    pub connections_per_peer: u32,
 }
 
 impl Default for PageSettings {
@@ -28,6 +31,7 @@ impl Default for PageSettings {
             bots: Vec::new(),
             telegram_key: TelegramKey::PRODUCTION,
             app: None,
+            connections_per_peer: 64,
         }
     }
 }

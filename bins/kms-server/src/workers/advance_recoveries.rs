@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kms_core::{Custody, CustodyError};
 use kms_process::{Next, Worker};
-use kms_store::Database;
+use kms_store::{Database, KeyDatabase};
 
 use super::worker_caller;
 use crate::clock;
@@ -16,6 +16,7 @@ use crate::clock;
 pub(crate) struct AdvanceRecoveries {
     pub(crate) custody: Arc<Custody>,
     pub(crate) database: Database,
+    pub(crate) key_database: Arc<dyn KeyDatabase>,
     pub(crate) poll: Duration,
 }
 
@@ -28,6 +29,10 @@ impl Worker for AdvanceRecoveries {
     }
 
     async fn round(&mut self) -> Result<Next, CustodyError> {
+        // A pause stops the waits. `recoveries resume` makes them longer by it.
+        if self.database.recoveries_paused(&*self.key_database).await?.is_some() {
+            return Ok(Next::AfterInterval);
+        }
         // The earlier of both clocks, so that a fast local clock does not notify early.
         let now = clock::now().min(self.database.now().await?);
         self.custody.advance_due_recoveries(&worker_caller("recoveries"), now).await?;

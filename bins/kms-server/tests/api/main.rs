@@ -31,6 +31,7 @@ mod outages;
 mod page;
 mod page_files;
 mod page_only;
+mod pause;
 mod planted_secrets;
 mod recoveries;
 mod rescue;

@@ -110,7 +110,7 @@ fn every_use_of_an_account_has_a_text() {
     let names =
         audit.split("pub fn as_str(self)").nth(1).unwrap().split("\n    }\n").next().unwrap();
     let names = names.lines().filter_map(|line| line.split_once("=> \"")?.1.split('"').next());
-    let hidden = ["read_row", "read_contact", "probe_kms_key", "authenticate"];
+    let hidden = ["read_row", "read_contact", "probe_kms_key", "authenticate", "token_revoke"];
     let named: BTreeSet<_> = names.filter(|name| !hidden.contains(name)).collect();
     let json = include_str!("../../page/texts/en.json");
     let english = texts(json);
@@ -152,4 +152,32 @@ fn every_text_is_used_and_none_is_missing() {
             modules.contains(&format!("'{key}'")) || key.match_indices('.').any(is_family);
         assert!(is_used, "{key} is not used");
     }
+}
+
+/// One peer cannot take every connection, and gets new ones once its own are closed.
+#[actix_web::test]
+async fn a_peer_has_a_limited_number_of_connections() {
+    let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    env.page.connections_per_peer = 3;
+    let test = TestServer::start(env).await;
+    // Each client keeps its connection.
+    let clients: Vec<_> = (0..4).map(|_| test.raw()).collect();
+    let mut statuses = Vec::new();
+    for client in &clients {
+        let forwarded = client.get(test.page_url("/")).header("x-forwarded-for", "192.0.2.1");
+        let answer = forwarded.send().await.unwrap();
+        assert_protected(&answer);
+        statuses.push(answer.status().as_u16());
+        answer.bytes().await.unwrap();
+    }
+    assert_eq!(statuses, [200, 200, 200, 429]);
+    drop(clients);
+    let again = async || test.raw().get(test.page_url("/")).send().await.unwrap().status();
+    for _ in 0..100 {
+        if again().await == StatusCode::OK {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("the connections of closed clients still count");
 }

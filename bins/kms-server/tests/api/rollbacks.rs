@@ -4,6 +4,7 @@
 use kms_server_testing::commands::{fails, succeeds};
 use kms_server_testing::requests::{COIN, confirm, hash, quote, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer};
+use kms_store::Scope;
 use kms_types::wire::{ChangeEmail, ChangePassword, CompleteRecovery, ExportKey, TransferState};
 use kms_types::{ErrorCode, RecoveryId};
 
@@ -280,4 +281,24 @@ async fn a_spend_that_is_removed_raises_no_limit() {
     }
     let over = failed(test.client.confirm(next.id, &body).await);
     assert_eq!(over, Some(ErrorCode::LimitReached));
+}
+
+#[actix_web::test]
+async fn a_revoked_token_that_is_put_back_is_refused() {
+    let env = TestEnv::new(Stores::Servers).unwrap();
+    let database = env.migrate().await.unwrap();
+    let stolen = env.issue_token(&database, Scope::Bot).await.unwrap();
+    let test = TestServer::start(env).await;
+    let client = test.env.client(test.server.address().port(), &stolen).unwrap();
+    client.network().await.unwrap();
+    keep(&test, "api_tokens");
+    let name = "select name from api_tokens where scopes = 'bot' order by created_at limit 1";
+    let name = test.env.sql(name).unwrap();
+    succeeds(&test.env, &format!("token revoke {name}"));
+    put_back(&test, "api_tokens", "id");
+    // What was read before is kept for five seconds.
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    assert_eq!(failed(client.network().await), INTERNAL);
+    let alarm = "select count(*) from audit where action = 'authenticate' and phase = 'alarm'";
+    assert_eq!(test.env.sql(alarm).unwrap(), "1");
 }

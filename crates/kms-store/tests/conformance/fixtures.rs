@@ -51,6 +51,12 @@ impl Subject {
         Self { database, url, keys, _directory: directory }
     }
 
+    /// A copy at another place, with the same keys.
+    pub(crate) async fn copy(url: String, of: &Self) -> Self {
+        let database = open(&url, &of.keys).await;
+        Self { database, url, keys: of.keys.clone(), _directory: None }
+    }
+
     /// The number of statements that wait for a lock.
     #[cfg(feature = "postgres")]
     pub(crate) fn waiting_for_locks(&self) -> u32 {

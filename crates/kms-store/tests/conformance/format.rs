@@ -32,9 +32,9 @@ use crate::transfers::{settle, sign, view};
 const VECTORS: &str = include_str!("../../../kms-core/vectors/rows.json");
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
-#[tokio::test]
-async fn rows_with_a_mac_are_the_published_vectors() {
-    let subject = Subject::file().await;
+/// Writes rows to every table with a MAC. Returns the line of the key database, and a checkpoint of
+/// the audit.
+pub(crate) async fn fill(subject: &Subject) -> (String, String) {
     let database = &subject.database;
     accounts(database).await;
     recoveries(database).await;
@@ -44,7 +44,7 @@ async fn rows_with_a_mac_are_the_published_vectors() {
     page_only(database).await;
     tokens(database).await;
     spending_limits(database).await;
-    spends(&subject).await;
+    spends(subject).await;
     orphaned_scks(database).await;
     proposals(database).await;
     names(database).await;
@@ -53,8 +53,13 @@ async fn rows_with_a_mac_are_the_published_vectors() {
     let pause = keys.pause_line().await.unwrap().unwrap();
     let opened = OpenedLaunch { opened_at: NOW, ..crate::launches::launch("ann", 1) };
     database.open_launch(opened, true).await.unwrap();
-    let checkpoint = audit(database).await;
+    (pause, audit(database).await)
+}
 
+#[tokio::test]
+async fn rows_with_a_mac_are_the_published_vectors() {
+    let subject = Subject::file().await;
+    let (pause, checkpoint) = fill(&subject).await;
     let path = subject.url.strip_prefix("sqlite:").unwrap();
     let mut dump = Dump(SqliteConnection::establish(path).unwrap());
     let mut tables: BTreeMap<String, Value> = BTreeMap::new();

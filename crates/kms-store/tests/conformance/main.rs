@@ -5,6 +5,7 @@
 mod accounts;
 mod audit;
 mod balances;
+mod columns;
 mod deposits;
 #[cfg(feature = "postgres")]
 mod durability;

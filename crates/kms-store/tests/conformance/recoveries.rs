@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use kms_core::ports::{PasswordGate, RecoveryStore, StoreError};
+use kms_core::freeze::FreezeChange;
+use kms_core::page_only::PageChange;
+use kms_core::ports::{AccountStore, FreezeStore, PasswordGate, RecoveryStore, StoreError};
 use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
 use kms_store::Database;
 use kms_store::{Paused, open_key_database};
@@ -16,6 +18,7 @@ on_every_database!(
     due_recoveries_are_found,
     a_correct_password_cancels,
     recoveries_are_paused_and_resumed,
+    a_pause_makes_every_wait_longer,
     a_lease_has_one_holder,
 );
 
@@ -137,12 +140,12 @@ async fn recoveries_are_paused_and_resumed(subject: Subject) {
         None => None,
     };
     assert_eq!(since().await, None);
-    assert!(!database.resume_recoveries(keys, Timestamp(6)).await.unwrap());
+    assert!(!database.resume_recoveries(keys, Duration::ZERO, Timestamp(6)).await.unwrap());
     database.pause_recoveries(keys, Timestamp(7)).await.unwrap();
     database.pause_recoveries(keys, Timestamp(8)).await.unwrap();
     assert_eq!(since().await, Some(Timestamp(7)));
     let line = keys.pause_line().await.unwrap().unwrap();
-    assert!(database.resume_recoveries(keys, Timestamp(9)).await.unwrap());
+    assert!(database.resume_recoveries(keys, Duration::ZERO, Timestamp(9)).await.unwrap());
     assert_eq!(since().await, None);
     // Either of the two holds it: put back, or not believed.
     let resumed = keys.pause_line().await.unwrap().unwrap();
@@ -152,7 +155,7 @@ async fn recoveries_are_paused_and_resumed(subject: Subject) {
         keys.put_pause_line(&forged).await.unwrap();
         assert!(matches!(paused().await, Some(Paused::Unreadable(_))), "{forged}");
     }
-    assert!(database.resume_recoveries(keys, Timestamp(9)).await.unwrap());
+    assert!(database.resume_recoveries(keys, Duration::ZERO, Timestamp(9)).await.unwrap());
     database.pause_recoveries(keys, Timestamp(10)).await.unwrap();
     if subject.url.ends_with(":memory:") {
         return;
@@ -161,6 +164,55 @@ async fn recoveries_are_paused_and_resumed(subject: Subject) {
     assert!(matches!(paused().await, Some(Paused::Unreadable(_))));
     subject.tamper("delete from switches");
     assert_eq!(since().await, Some(Timestamp(10)));
+}
+
+async fn a_pause_makes_every_wait_longer(subject: Subject) {
+    let database = &subject.database;
+    let keys = open_key_database("sqlite::memory:", "").await.unwrap();
+    let keys = &*keys;
+    let mut accounts = Vec::new();
+    for id in 1..=4 {
+        accounts.push(insert(database, id, &format!("name{id}")).await.id);
+    }
+    let [ann, bob, carl, dora] = accounts[..] else { panic!() };
+    // Requested at 100, ready at 1,100; and one that was requested and cancelled.
+    let (anns, bobs) = (ready(ann), ready(bob));
+    for recovery in [anns, bobs] {
+        assert!(database.insert_recovery(recovery).await.unwrap());
+    }
+    let cancelled = bobs.cancelled(Timestamp(200)).unwrap();
+    assert!(database.update_recovery(cancelled, None, Timestamp(200)).await.unwrap());
+    let lift = |until| FreezeChange::RequestLift { wallet_version: 1, until: Timestamp(until) };
+    let leave = PageChange::RequestLeave { wallet_version: 1, until: Timestamp(900) };
+    database.change_freeze(carl, FreezeChange::ByOwner, Timestamp(1)).await.unwrap();
+    database.change_freeze(carl, lift(700), Timestamp(1)).await.unwrap();
+    database
+        .change_page(dora, PageChange::Enter { now: Timestamp(1) }, Timestamp(1))
+        .await
+        .unwrap();
+    database.change_page(dora, leave, Timestamp(1)).await.unwrap();
+    database.pause_recoveries(keys, Timestamp(500)).await.unwrap();
+    let wait = Duration::from_millis(1_000);
+    let line = keys.pause_line().await.unwrap().unwrap();
+    assert!(database.resume_recoveries(keys, wait, Timestamp(2_500)).await.unwrap());
+    let found = async || {
+        let recovery = database.recovery(anns.id).await.unwrap().unwrap();
+        let unfreezes = database.account(carl.into()).await.unwrap().unwrap().unfreezes_at;
+        let leaves = database.account(dora.into()).await.unwrap().unwrap().page_only_until;
+        let ends = [Some(recovery.ready_at), Some(recovery.expires_at), unfreezes, leaves];
+        ends.map(|end| end.unwrap().0)
+    };
+    assert_eq!(found().await, [3_100, 3_300, 2_700, 2_900]);
+    assert_eq!(database.recovery(bobs.id).await.unwrap(), Some(cancelled));
+    assert_eq!(database.due_recoveries(Timestamp(3_099), 10).await.unwrap(), []);
+    // Resumed in one database alone, as after a crash: the pause before that is not added again.
+    keys.put_pause_line(&line).await.unwrap();
+    assert!(database.resume_recoveries(keys, wait, Timestamp(2_600)).await.unwrap());
+    assert_eq!(found().await, [3_200, 3_400, 2_800, 3_000]);
+    // Of a pause whose time is not known, every wait begins again.
+    keys.put_pause_line("forged").await.unwrap();
+    assert!(database.resume_recoveries(keys, wait, Timestamp(2_700)).await.unwrap());
+    assert_eq!(found().await, [5_800, 6_000, 3_700, 3_700]);
 }
 
 async fn a_lease_has_one_holder(subject: Subject) {
