@@ -41,7 +41,7 @@ const CONFIRMATIONS: u64 = 2;
 pub struct StageOptions {
     /// How long a quote can be confirmed, in seconds.
     pub quote_seconds: u64,
-    /// A block explorer.
+    /// The address of a block explorer, to which transactions are linked.
     pub explorer: Option<String>,
     /// What one account may spend in 24 hours, by symbol.
     pub spend_a_day: BTreeMap<String, Amount>,

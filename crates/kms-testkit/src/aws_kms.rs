@@ -21,7 +21,7 @@ use sha2::Sha256;
 
 /// The access key id that it accepts at first.
 pub const AWS_ACCESS_KEY_ID: &str = "AKIDSTANDIN";
-/// Its region.
+/// The region in which it answers.
 pub const AWS_REGION: &str = "eu-central-1";
 const ACCOUNT: &str = "111122223333";
 

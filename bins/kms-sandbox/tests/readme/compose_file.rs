@@ -147,7 +147,7 @@ fn check_secrets(services: &BTreeMap<String, Service>) {
     }
 }
 
-/// A variable of server or bot is a setting that its example lists, and none holds a secret.
+/// Checks that each variable of the server or the bot is in its example file, and is no secret.
 fn check_variables(name: &str, service: &Service) {
     let examples = ["server", "bot"].map(|program| {
         fs::read_to_string(format!("{REPOSITORY}/deploy/{program}.env.example")).unwrap()
