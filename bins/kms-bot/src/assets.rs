@@ -41,7 +41,7 @@ impl<'a> Assets<'a> {
             return Some(Asset::Native);
         }
         let mut symbols = self.tokens.iter().map(|token| &token.symbol);
-        let symbol = symbols.find(|symbol| symbol.as_str().eq_ignore_ascii_case(word))?;
+        let symbol = symbols.find(|symbol| symbol.is(word))?;
         Some(Asset::Token(symbol.clone()))
     }
 
@@ -70,9 +70,9 @@ impl<'a> Assets<'a> {
     /// Beside a token whose symbol begins with a digit, `51inch` may be 51 of one token or 5 of
     /// another, so it is refused.
     pub(crate) fn parse_word(self, word: &str) -> Result<(QuoteAmount, Option<Asset>), InputError> {
-        let typed = word.trim_end_matches(|c: char| c.is_ascii_punctuation()).to_ascii_lowercase();
+        let typed = word.trim_end_matches(|c: char| c.is_ascii_punctuation()).to_lowercase();
         let ends_with = |symbol: &&str| {
-            let symbol = symbol.to_ascii_lowercase();
+            let symbol = symbol.to_lowercase();
             symbol.starts_with(|c: char| c.is_ascii_digit()) && typed.ends_with(&symbol)
         };
         if let Some(symbol) = self.symbols().find(ends_with) {

@@ -1,6 +1,6 @@
 //! Why a server did not start.
 
-use kms_chain::{ChainError, TokenError};
+use kms_chain::ChainError;
 use kms_core::KeyRingError;
 use kms_store::{ClaimError, ConnectError};
 
@@ -48,9 +48,6 @@ pub enum StartError {
     /// A spending limit names an unknown asset.
     #[error(transparent)]
     Limits(#[from] ConfigError),
-    /// A token differs from its contract.
-    #[error("chain.tokens: {0}")]
-    Token(#[from] TokenError),
     /// The file of checkpoints cannot be used.
     #[error(transparent)]
     CheckpointFile(#[from] CheckpointFileError),

@@ -9,7 +9,7 @@ use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
 use kms_chain::follower::{Follower, FollowerConfig};
-use kms_chain::{Chain, TokenError, TransferConfig, Transfers};
+use kms_chain::{Chain, Tokens, TransferConfig, Transfers};
 use kms_core::launch::LaunchVerifier;
 use kms_core::recovery::RecoveryRules;
 use kms_core::{Custody, KdfPool, KeyRing, Ports, Sealer, ServerKeys};
@@ -37,7 +37,7 @@ use crate::telemetry;
 use crate::tls::{self, Certificate};
 use crate::token_cache::TokenCache;
 use crate::workers::{
-    AdvanceRecoveries, CheckChain, CheckDatabases, CheckWallets, Checkpoints, Clean,
+    AdvanceRecoveries, CheckChain, CheckDatabases, CheckTokens, CheckWallets, Checkpoints, Clean,
     CountTransfers, FoldMetrics, FollowBlocks, NotifyDigests, OldLaunches, OldSignedBytes,
     ProbeKmsKeys, RefilledRateLimits, ReloadCertificate, RenewKeyDatabaseClaim, SendMail,
     SweepSckStore, UnusedRows, WatchTransfers, WriteCheckpoints,
@@ -291,7 +291,8 @@ async fn run_workers(
         supervisor.run(SendMail::<false>::new(mailer, database, poll));
     }
     // With connections of its own: whole blocks must not delay the requests of users.
-    let follower = Follower::new(Arc::new(database.clone()), chain.open()?, follower_config(chain));
+    let follower =
+        Follower::new(Arc::new(database.clone()), chain.open()?, follower_config(&chain, state));
     let follower = Arc::new(follower);
     supervisor.run(FollowBlocks::new(Arc::clone(&follower), database, poll));
     supervisor.run(WatchTransfers { transfers: Arc::clone(&state.transfers), follower, poll });
@@ -316,6 +317,7 @@ fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepS
         readiness: Arc::clone(&state.readiness),
         transfers: Arc::clone(&state.transfers),
     });
+    supervisor.run(CheckTokens { transfers: Arc::clone(&state.transfers) });
     supervisor.run(ProbeKmsKeys {
         custody: Arc::clone(custody),
         status: Arc::clone(&state.kms_keys),
@@ -355,7 +357,9 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
     let sealer = Sealer::new(Arc::clone(&keys));
     let spending = settings.limits.spending(&settings.chain, &settings.recovery)?;
     let config = transfer_config(&settings.chain);
-    let (store, tokens) = (Arc::new(database.clone()), settings.chain.tokens.clone());
+    let (store, tokens) = (Arc::new(database.clone()), Tokens::from(settings.chain.tokens.clone()));
+    // What is odd about a token is known before the first block is read.
+    tokens.check(&chain).await;
     let transfers = Transfers::new(store, chain, sealer.clone(), config, tokens, spending);
     let custody = custody(&database, &key_database, ring, Arc::clone(&keys), settings.password)?;
     let tokens = declared_tokens(&database, &settings.tokens).await?;
@@ -429,25 +433,16 @@ async fn open_database(
     Ok(database)
 }
 
-/// Opens the endpoints. A chain or a token that is only unavailable is not an error: tokens are
-/// compared again before each payment.
+/// Opens the endpoints. A chain that is only unavailable is not an error.
 async fn open_chain(settings: &ChainSettings) -> Result<Chain, StartError> {
     let chain = settings.open()?;
-    chain.check().await?;
+    // A chain that is misconfigured stops nothing else; each request checks its endpoint again.
+    if let Err(error) = chain.check().await {
+        tracing::error!(event = "no_chain_endpoint", %error, "no endpoint serves the chain");
+    }
     // No reason not to start: a node that was restarted has no finalized block for a while.
     if let Err(error) = chain.check_finality(settings.finality).await {
         tracing::error!(event = "no_finalized_block", %error, "nothing becomes final");
-    }
-    match chain.check_tokens(&settings.tokens).await {
-        Ok(()) => {}
-        Err(TokenError::Chain(error)) => {
-            tracing::warn!(
-                %error,
-                event = "token_check_failed",
-                "tokens not compared with their contracts"
-            );
-        }
-        Err(error) => return Err(error.into()),
     }
     Ok(chain)
 }
@@ -461,18 +456,18 @@ fn transfer_config(chain: &ChainSettings) -> TransferConfig {
     }
 }
 
-fn follower_config(chain: ChainSettings) -> FollowerConfig {
+fn follower_config(chain: &ChainSettings, state: &State) -> FollowerConfig {
     FollowerConfig {
         finality: chain.finality,
         prove_receipts: chain.prove_receipts,
         compare_balances: chain.compare_balances,
-        tokens: chain.tokens,
+        tokens: state.transfers.tokens().clone(),
     }
 }
 
 fn network(chain: ChainSettings) -> Network {
     let ChainSettings { name, chain_id, symbol, explorer, tokens, .. } = chain;
-    Network { name, chain_id, symbol, explorer, tokens }
+    Network { name, chain_id, symbol: symbol.into(), explorer, tokens }
 }
 
 /// Custody over these stores.

@@ -5,6 +5,7 @@
 
 mod advance_recoveries;
 mod check_dependencies;
+mod check_tokens;
 mod check_wallets;
 mod clean;
 mod count_transfers;
@@ -22,6 +23,7 @@ pub(crate) mod write_checkpoints;
 
 pub(crate) use advance_recoveries::AdvanceRecoveries;
 pub(crate) use check_dependencies::{CheckChain, CheckDatabases};
+pub(crate) use check_tokens::CheckTokens;
 pub(crate) use check_wallets::CheckWallets;
 pub(crate) use clean::{Clean, OldLaunches, OldSignedBytes, RefilledRateLimits, UnusedRows};
 pub(crate) use count_transfers::CountTransfers;

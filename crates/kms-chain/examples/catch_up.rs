@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kms_chain::Chain;
 use kms_chain::follower::{Finality, Follower, FollowerConfig};
+use kms_chain::{Chain, Tokens};
 use kms_core::ServerKeys;
 use kms_store::Database;
 use kms_testkit::Anvil;
@@ -40,7 +40,7 @@ async fn main() {
         finality,
         prove_receipts: true,
         compare_balances: true,
-        tokens: Vec::new(),
+        tokens: Tokens::default(),
     };
     let follower = Follower::new(Arc::new(database), chain, config);
     let now = Timestamp(0);

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
-use kms_types::{EthAddress, Token, Wei};
+use kms_types::{EthAddress, Wei};
 
 use self::agreement::LastAgreed;
 use self::endpoint::HEALTH_CHECK_INTERVAL;
@@ -45,8 +45,8 @@ pub use self::receipts::Receipt;
 pub(crate) use self::requests::MARKET_BLOCKS;
 pub use self::requests::{Code, Head};
 pub(crate) use self::state::Question;
-pub use self::token_check::TokenError;
 pub(crate) use self::token_check::compare as compare_token;
+pub use self::token_check::{CheckedToken, TokenError, TokenFault};
 pub use self::tokens::TokenMove;
 pub(crate) use self::tokens::{TokenMetadata, transfer_call};
 
@@ -119,22 +119,6 @@ impl Chain {
         }
         let is_wrong = |error: &ChainError| matches!(error, ChainError::WrongChain { .. });
         answers.into_iter().filter_map(Result::err).find(is_wrong).map_or(Ok(()), Err)
-    }
-
-    /// Compares every configured token with its contract.
-    ///
-    /// # Errors
-    /// For the first token that differs, or when no endpoint answers.
-    pub async fn check_tokens(&self, tokens: &[Token]) -> Result<(), TokenError> {
-        for token in tokens {
-            self.check_token(token).await?;
-        }
-        Ok(())
-    }
-
-    async fn check_token(&self, token: &Token) -> Result<(), TokenError> {
-        let reported = self.first(|endpoint| endpoint.token_metadata(token.address)).await?;
-        compare_token(token, &reported)
     }
 
     /// Asks one endpoint after the other until one answers:

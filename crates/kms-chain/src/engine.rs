@@ -15,13 +15,14 @@ use std::time::Duration;
 
 use kms_core::Sealer;
 use kms_core::ports::StoreError;
-use kms_types::{Timestamp, Token, TransferId};
+use kms_types::{Timestamp, TransferId};
 
 use crate::chain::Chain;
 use crate::follower::UsedNonce;
 use crate::ports::{Progress, TransferStore};
 use crate::prices::PricePolicy;
 use crate::spending::SpendingRules;
+use crate::tokens::Tokens;
 use crate::transfer::Transfer;
 
 pub use self::confirm::{Checked, ConfirmError, Ready, Shown, TooManyInFlight};
@@ -49,7 +50,7 @@ pub struct Transfers {
     chain: Chain,
     sealer: Sealer,
     config: TransferConfig,
-    tokens: Vec<Token>,
+    tokens: Tokens,
     spending: SpendingRules,
     /// Since when every round lacked an endpoint.
     no_endpoint_since: Mutex<Option<Timestamp>>,
@@ -66,9 +67,10 @@ impl Transfers {
         chain: Chain,
         sealer: Sealer,
         config: TransferConfig,
-        tokens: Vec<Token>,
+        tokens: impl Into<Tokens>,
         spending: SpendingRules,
     ) -> Self {
+        let tokens = tokens.into();
         let (no_endpoint_since, used_nonces) = (Mutex::default(), Mutex::default());
         Self { store, chain, sealer, config, tokens, spending, no_endpoint_since, used_nonces }
     }
@@ -92,7 +94,7 @@ impl Transfers {
 
     /// The configured tokens.
     #[must_use]
-    pub fn tokens(&self) -> &[Token] {
+    pub fn tokens(&self) -> &Tokens {
         &self.tokens
     }
 

@@ -30,6 +30,7 @@ use self::found::{Found, nonce_uses};
 use self::recent::{ReadBlock, Recent};
 use crate::chain::{Block, Chain, ChainError, Claim, Endpoint, FinalHeight, Head, Header, Receipt};
 use crate::settlement::{ReadBlocks, SettlementStore};
+use crate::tokens::Tokens;
 
 pub use self::backfill::UsedNonce;
 pub use self::balances::{DueBalance, ReadBalance};
@@ -151,7 +152,7 @@ pub struct FollowerConfig {
     /// Whether balances are compared, to find coin that arrives inside contract calls.
     pub compare_balances: bool,
     /// The tokens whose payments are found.
-    pub tokens: Vec<Token>,
+    pub tokens: Tokens,
 }
 
 /// Follows one chain. One server at a time should.
@@ -247,7 +248,10 @@ impl Follower {
         tip: BlockRef,
         last: u64,
     ) -> Result<Vec<Fetched>, FollowError> {
-        let tokens = &self.config.tokens;
+        // A deposit of a token that hides its amounts would be reported with a wrong one.
+        let tokens =
+            self.config.tokens.iter().filter(|token| self.config.tokens.is_readable(token));
+        let tokens: &[_] = &tokens.cloned().collect::<Vec<_>>();
         let fetch = |number| async move {
             let Some(block) = endpoint.block(number).await? else { return Ok(None) };
             let token_payments = match tokens.is_empty() {

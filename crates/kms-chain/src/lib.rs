@@ -61,14 +61,16 @@ pub mod settlement;
 mod signing;
 pub mod spending;
 pub mod state;
+mod tokens;
 pub mod transfer;
 
 pub use chain::{
-    Balances, Chain, ChainError, Code, Endpoint, Head, PlannedPayment, Receipt, TokenError,
-    TokenMove,
+    Balances, Chain, ChainError, CheckedToken, Code, Endpoint, Head, PlannedPayment, Receipt,
+    TokenError, TokenFault, TokenMove,
 };
 pub use engine::{
     Checked, ConfirmError, QuoteError, QuoteRequest, Ready, ReadyReplacement, ReplacementFee,
     Shown, TooManyInFlight, TransferConfig, Transfers,
 };
 pub use prices::{FeeTooHigh, Market, PricePolicy};
+pub use tokens::Tokens;

@@ -24,8 +24,8 @@ use kms_store::{Database, Scope};
 use kms_testkit::Anvil;
 #[cfg(feature = "servers")]
 use kms_testkit::{Mongod, Postgres};
-use kms_types::TransferId;
 use kms_types::wire::Account;
+use kms_types::{Symbol, TransferId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -439,7 +439,7 @@ fn chain_of(anvil: &Anvil) -> anyhow::Result<ChainSettings> {
         stalled_after: Some(Duration::from_secs(600)),
         chain_id: anvil.chain_id(),
         name: "Test".to_owned(),
-        symbol: "ETH".to_owned(),
+        symbol: Symbol::ether(),
         explorer: None,
         finality: Finality::Blocks(2),
         prove_receipts: true,

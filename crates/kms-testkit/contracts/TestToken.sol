@@ -21,13 +21,18 @@ contract TestToken {
         /// transfer uses all gas that it is given.
         UsesAllGas,
         /// transfer calls the recipient before it moves anything.
-        CallsRecipient
+        CallsRecipient,
+        /// transfer reverts, and paused() is true, like those of USDC.
+        Paused,
+        /// transfer logs without indexed addresses, as tokens before ERC-20 did.
+        OldLog
     }
 
     string public symbol;
     uint8 public decimals;
     TransferBehavior public behavior;
     mapping(address => uint256) public balanceOf;
+    mapping(address => bool) public isBlocked;
     Forger private forger = new Forger();
 
     event Transfer(address indexed from, address indexed to, uint256 value);
@@ -39,7 +44,28 @@ contract TestToken {
 
     function mint(address to, uint256 value) external {
         balanceOf[to] += value;
-        emit Transfer(address(0), to, value);
+        if (behavior == TransferBehavior.OldLog) logOld(address(0), to, value);
+        else emit Transfer(address(0), to, value);
+    }
+
+    function setSymbol(string memory symbol_) external {
+        symbol = symbol_;
+    }
+
+    function blockUser(address user) external {
+        isBlocked[user] = true;
+    }
+
+    function paused() external view returns (bool) {
+        return behavior == TransferBehavior.Paused;
+    }
+
+    function logOld(address from, address to, uint256 value) private {
+        bytes32 topic = keccak256("Transfer(address,address,uint256)");
+        bytes memory data = abi.encode(from, to, value);
+        assembly {
+            log1(add(data, 32), mload(data), topic)
+        }
     }
 
     function setBehavior(TransferBehavior behavior_) external {
@@ -59,6 +85,8 @@ contract TestToken {
         if (behavior == TransferBehavior.ReturnsFalse) return false;
         if (behavior == TransferBehavior.MovesNothing) return true;
         if (behavior == TransferBehavior.Reverts) revert("the token is closed");
+        if (behavior == TransferBehavior.Paused) revert("Pausable: paused");
+        require(!isBlocked[msg.sender] && !isBlocked[to], "account is blacklisted");
         if (behavior == TransferBehavior.UsesAllGas) while (true) {}
         if (behavior == TransferBehavior.ForgesLog) {
             forger.log(msg.sender, to, value);
@@ -71,7 +99,8 @@ contract TestToken {
         uint256 kept = behavior == TransferBehavior.TakesFee ? value / 10 : 0;
         balanceOf[msg.sender] -= value;
         balanceOf[to] += value - kept;
-        emit Transfer(msg.sender, to, value - kept);
+        if (behavior == TransferBehavior.OldLog) logOld(msg.sender, to, value);
+        else emit Transfer(msg.sender, to, value - kept);
         if (kept > 0) emit Transfer(msg.sender, address(this), kept);
         if (behavior == TransferBehavior.NoReturnValue) {
             assembly {

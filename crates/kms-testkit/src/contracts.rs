@@ -36,6 +36,10 @@ pub enum TransferBehavior {
     UsesAllGas,
     /// Calls the recipient first.
     CallsRecipient,
+    /// Reverts, and `paused()` is true.
+    Paused,
+    /// Logs without indexed addresses, as tokens before ERC-20 did.
+    OldLog,
 }
 
 /// A token on an anvil chain. Everyone may mint it.
@@ -53,9 +57,7 @@ impl TestToken {
     pub fn deploy(anvil: &Anvil, symbol: &str, decimals: u8) -> Result<Self, TestkitError> {
         let accounts = anvil.rpc("eth_accounts", json!([]))?;
         let owner = accounts.get(0).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let name: String = symbol.bytes().map(|byte| format!("{byte:02x}")).collect();
-        let data =
-            format!("0x{}{:064x}{decimals:064x}{:064x}{name:0<64}", TOKEN.trim(), 64, symbol.len());
+        let data = format!("0x{}{:064x}{decimals:064x}{}", TOKEN.trim(), 64, text(symbol));
         let receipt = send(anvil, json!({"from": owner, "data": data, "gas": "0x400000"}))?;
         let address = receipt.get("contractAddress").and_then(Value::as_str);
         Ok(Self { address: address.unwrap_or_default().to_owned(), owner })
@@ -94,6 +96,8 @@ impl TestToken {
             TransferBehavior::ForgesLog => 6,
             TransferBehavior::UsesAllGas => 7,
             TransferBehavior::CallsRecipient => 8,
+            TransferBehavior::Paused => 9,
+            TransferBehavior::OldLog => 10,
         };
         self.call(anvil, &format!("b0c9375d{number:064x}")).map(drop)
     }
@@ -104,6 +108,22 @@ impl TestToken {
     /// When anvil does not answer.
     pub fn set_decimals(&self, anvil: &Anvil, decimals: u8) -> Result<(), TestkitError> {
         self.call(anvil, &format!("7a1395aa{decimals:064x}")).map(drop)
+    }
+
+    /// Changes the symbol that it reports: at most 32 bytes.
+    ///
+    /// # Errors
+    /// When anvil does not answer.
+    pub fn set_symbol(&self, anvil: &Anvil, symbol: &str) -> Result<(), TestkitError> {
+        self.call(anvil, &format!("b84c8246{:064x}{}", 32, text(symbol))).map(drop)
+    }
+
+    /// Refuses every transfer from and to an address from now on.
+    ///
+    /// # Errors
+    /// When anvil does not answer.
+    pub fn block_user(&self, anvil: &Anvil, user: &str) -> Result<(), TestkitError> {
+        self.call(anvil, &format!("3da01325{}", word(user))).map(drop)
     }
 
     /// Logs a transfer that did not happen, and returns the transaction's hash.
@@ -148,6 +168,12 @@ impl TestToken {
 pub fn deploy_multicall(anvil: &Anvil) -> Result<(), TestkitError> {
     let code = format!("0x{}", MULTICALL.trim());
     anvil.rpc("anvil_setCode", json!([MULTICALL3, code])).map(drop)
+}
+
+/// A string of at most 32 bytes as the ABI encodes it.
+fn text(text: &str) -> String {
+    let bytes: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    format!("{:064x}{bytes:0<64}", text.len())
 }
 
 fn word(address: &str) -> String {

@@ -7,8 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{EthAddress, Units};
 
-/// The symbol of a token: perhaps digits, then a letter, then letters, digits, `.`, `-` or `_`, at
-/// most 16 characters. Compared without regard to case.
+/// The symbol of an asset, as the operator displays it: perhaps digits, then a letter or a currency
+/// sign, then these, digits, `.`, `-` or `_`, at most 16 characters. Compared without regard to
+/// case.
+///
+/// Letters are those of scripts that are written from left to right without marks, so that a symbol
+/// cannot change how the amount beside it reads. A token is identified by its contract and
+/// decimals, never by its symbol.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Symbol(String);
@@ -18,8 +23,8 @@ pub struct Symbol(String);
 pub enum SymbolError {
     /// Empty, too long, or with other characters.
     #[error(
-        "a symbol has 1 to 16 letters, digits, points, - or _; a letter, or digits and a letter, \
-         come first, as in USDC or 1INCH"
+        "a symbol has 1 to 16 letters, currency signs, digits, points, - or _; a letter, or digits \
+         and a letter, come first, as in USD\u{20ae}0 or 1INCH"
     )]
     Format,
     /// A reserved word.
@@ -27,8 +32,44 @@ pub enum SymbolError {
     Reserved,
 }
 
+/// The letters and currency signs beyond ASCII: Latin, Greek, Cyrillic, kana, Han and Hangul.
+const LETTERS: [(char, char); 14] = [
+    ('\u{a2}', '\u{a5}'),
+    ('\u{c0}', '\u{d6}'),
+    ('\u{d8}', '\u{f6}'),
+    ('\u{f8}', '\u{24f}'),
+    ('\u{391}', '\u{3a1}'),
+    ('\u{3a3}', '\u{3a9}'),
+    ('\u{3b1}', '\u{3c9}'),
+    ('\u{400}', '\u{45f}'),
+    ('\u{e3f}', '\u{e3f}'),
+    ('\u{20a0}', '\u{20c0}'),
+    ('\u{3041}', '\u{3096}'),
+    ('\u{30a1}', '\u{30fa}'),
+    ('\u{4e00}', '\u{9fff}'),
+    ('\u{ac00}', '\u{d7a3}'),
+];
+
 impl Symbol {
-    const MAX_LEN: usize = 16;
+    const MAX_CHARACTERS: usize = 16;
+
+    /// The symbol of Ethereum's coin.
+    #[must_use]
+    pub fn ether() -> Self {
+        Self("ETH".to_owned())
+    }
+
+    /// Returns whether a symbol may contain a character.
+    #[must_use]
+    pub fn may_contain(character: char) -> bool {
+        is_letter(character) || character.is_ascii_digit() || ".-_".contains(character)
+    }
+
+    /// Returns whether a word is this symbol, in any case.
+    #[must_use]
+    pub fn is(&self, word: &str) -> bool {
+        folded(&self.0).eq(folded(word))
+    }
 
     /// Returns the symbol as the operator wrote it.
     #[must_use]
@@ -39,7 +80,7 @@ impl Symbol {
 
 impl PartialEq for Symbol {
     fn eq(&self, other: &Self) -> bool {
-        self.0.eq_ignore_ascii_case(&other.0)
+        self.is(&other.0)
     }
 }
 
@@ -49,11 +90,10 @@ impl FromStr for Symbol {
     type Err = SymbolError;
 
     fn from_str(text: &str) -> Result<Self, SymbolError> {
-        let rest = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
         let name = text.trim_start_matches(|c: char| c.is_ascii_digit());
-        if text.len() > Self::MAX_LEN
-            || !name.starts_with(|c: char| c.is_ascii_alphabetic())
-            || !name.chars().all(rest)
+        if text.chars().count() > Self::MAX_CHARACTERS
+            || !name.starts_with(is_letter)
+            || !name.chars().all(Self::may_contain)
         {
             return Err(SymbolError::Format);
         }
@@ -62,6 +102,16 @@ impl FromStr for Symbol {
         }
         Ok(Self(text.to_owned()))
     }
+}
+
+/// Whether a character is a letter or a currency sign of a symbol.
+fn is_letter(character: char) -> bool {
+    let is_in = |(first, last): &(char, char)| (*first..=*last).contains(&character);
+    character.is_ascii_alphabetic() || LETTERS.iter().any(is_in)
+}
+
+fn folded(text: &str) -> impl Iterator<Item = char> {
+    text.chars().flat_map(char::to_lowercase)
 }
 
 impl TryFrom<String> for Symbol {
@@ -139,7 +189,7 @@ impl fmt::Display for Asset {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Token {
-    /// Its symbol.
+    /// The symbol that the operator chose for it.
     pub symbol: Symbol,
     /// The address of its contract.
     pub address: EthAddress,
@@ -149,6 +199,12 @@ pub struct Token {
 }
 
 impl Token {
+    /// Returns whether it is the same token, under whatever symbol.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.address, self.decimals) == (other.address, other.decimals)
+    }
+
     /// Formats an amount in whole tokens, without the symbol.
     #[must_use]
     pub fn to_decimal(&self, units: Units) -> String {
@@ -178,17 +234,34 @@ mod tests {
 
     #[test]
     fn symbols_are_compared_without_case() {
-        for good in ["USDC", "usdc", "USDC.e", "a", "stETH", "X-1_2", "1INCH", "0xBTC"] {
+        for good in [
+            "USDC",
+            "usdc",
+            "USDC.e",
+            "a",
+            "stETH",
+            "X-1_2",
+            "1INCH",
+            "0xBTC",
+            "USD\u{20ae}0",
+            "\u{20ac}",
+            "\u{39e}",
+            "\u{5186}",
+        ] {
             assert_eq!(good.parse::<Symbol>().unwrap().as_str(), good);
         }
         let long = "A".repeat(17);
-        for bad in ["", "1", "1.5", "1.A", "US DC", "USD\u{20ae}", "<b>", &long, "@usdc", "a\0"] {
+        let not_seen = ["a\0", "US\u{200b}DC", "\u{202e}CDSU", "e\u{301}", "\u{5d0}", "\u{665}"];
+        let bad = ["", "1", "1.5", "1.A", "US DC", "<b>", &long, "@usdc", "$", "0\u{d7}A"];
+        for bad in bad.into_iter().chain(not_seen) {
             assert_eq!(bad.parse::<Symbol>(), Err(SymbolError::Format), "{bad:?}");
         }
         for bad in ["all", "ALL", "Native"] {
             assert_eq!(bad.parse::<Symbol>(), Err(SymbolError::Reserved), "{bad:?}");
         }
         assert_eq!("USDC".parse::<Symbol>(), "usdc".parse::<Symbol>());
+        assert_eq!("\u{39e}USD".parse::<Symbol>(), "\u{3be}usd".parse::<Symbol>());
+        assert_eq!("\u{20ae}".repeat(16).parse::<Symbol>().unwrap().as_str().len(), 48);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use crate::typed_recipient::is_phone;
-use crate::{AmountError, QuoteAmount, other_chain, visible};
+use crate::{AmountError, QuoteAmount, Symbol, other_chain, visible};
 
 /// An amount as a person types it: a number, perhaps with a symbol directly behind it, or `all`.
 ///
@@ -93,9 +93,7 @@ impl FromStr for TypedAmount {
         let amount = QuoteAmount::Exactly(plain(number)?.parse()?);
         let symbol = match rest {
             "" => None,
-            rest if rest.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b)) => {
-                Some(rest.to_owned())
-            }
+            rest if rest.chars().all(Symbol::may_contain) => Some(rest.to_owned()),
             _ => return Err(AmountError::Format),
         };
         Ok(Self { amount, symbol })
@@ -197,6 +195,7 @@ mod tests {
             ("5usdc", "5", Some("usdc")),
             ("1e", "1", Some("e")),
             ("5USDC.e", "5", Some("USDC.e")),
+            ("5USD\u{20ae}0", "5", Some("USD\u{20ae}0")),
             ("0.5,", "0.5", None),
             ("0.5.", "0.5", None),
             ("\u{660}.\u{665}", "0.5", None),
@@ -243,7 +242,7 @@ mod tests {
             ("5\u{20}usdc", Separator),
             ("1\u{661}", Format),
             ("\u{661}\u{6f1}", Format),
-            ("5\u{43}\u{430}", Format),
+            ("5U\u{5d0}", Format),
             ("half", Format),
             ("\u{bd}", Format),
             ("0x10", Hexadecimal),

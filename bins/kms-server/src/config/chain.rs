@@ -8,7 +8,7 @@ use kms_chain::follower::Finality;
 use kms_chain::{Chain, ChainError, PricePolicy};
 use kms_config::{ConfigError, Secret, UrlError, is_https_or_loopback, parse_url};
 use kms_store::NoticeFrom;
-use kms_types::{Amount, EthAddress, Token, Units, Wei};
+use kms_types::{Amount, EthAddress, Symbol, Token, Units, Wei};
 use serde::Deserialize;
 
 /// More decimals than any token has; amounts stay readable.
@@ -33,7 +33,7 @@ pub struct ChainSettings {
     pub name: String,
     /// The symbol of the native coin.
     #[serde(default = "default_symbol")]
-    pub symbol: String,
+    pub symbol: Symbol,
     /// The URL of a block explorer, without a slash at its end.
     pub explorer: Option<String>,
     /// When a block is final: `finalized`, the chain's own block tag, or the number of blocks above
@@ -155,12 +155,12 @@ impl ChainSettings {
     /// The asset that the setting `key` names by its symbol.
     pub(super) fn asset(&self, key: &str, symbol: &str) -> Result<NamedAsset, ConfigError> {
         let key = format!("{key}.{symbol}");
-        let is_named = |token: &&Token| symbol.eq_ignore_ascii_case(token.symbol.as_str());
+        let is_named = |token: &&Token| token.symbol.is(symbol);
         match self.tokens.iter().find(is_named) {
             Some(token) => {
                 Ok(NamedAsset { key, contract: Some(token.address), decimals: token.decimals })
             }
-            None if symbol.eq_ignore_ascii_case(&self.symbol) => {
+            None if self.symbol.is(symbol) => {
                 Ok(NamedAsset { key, contract: None, decimals: Wei::DECIMALS })
             }
             None => {
@@ -207,7 +207,7 @@ impl ChainSettings {
             Some("another token has this symbol")
         } else if before.iter().any(|other| other.address == token.address) {
             Some("another token has this address")
-        } else if token.symbol.as_str().eq_ignore_ascii_case(&self.symbol) {
+        } else if token.symbol == self.symbol {
             Some("the native coin has this symbol")
         } else if token.decimals > MAX_DECIMALS {
             Some("expected at most 36 decimals")
@@ -225,8 +225,8 @@ fn some_seconds<const SECONDS: u64>() -> Option<Duration> {
     Some(Duration::from_secs(SECONDS))
 }
 
-fn default_symbol() -> String {
-    "ETH".to_owned()
+fn default_symbol() -> Symbol {
+    Symbol::ether()
 }
 
 fn default_replace_after() -> u64 {

@@ -11,7 +11,7 @@ use kms_core::audit::{Action, Caller, Purpose};
 use kms_core::ports::AccountStore;
 use kms_core::{CreateWallet, Created, SealError};
 use kms_types::wire::{self, Balance, ChangePassword, CreateAccount, SeenUsernames, TokenBalance};
-use kms_types::{AccountRef, Email, Mobile, NameOrigin, Timestamp};
+use kms_types::{AccountRef, Email, Mobile, NameOrigin, Timestamp, Token, Units};
 
 use crate::auth::{Bot, Chat, Reader};
 use crate::body::{Json, Segment};
@@ -309,12 +309,12 @@ pub(crate) async fn balance_of(state: &State, account: &Account) -> Result<Balan
     let pending = state.database.pending_spend(chain.chain_id(), address, mined).await?;
     // Its owner may wait for coin that shows in no transaction of a block.
     state.database.compare_balance_soon(chain.chain_id(), account.id, clock::now()).await?;
-    let tokens = tokens.iter().zip(found).map(|(token, units)| TokenBalance {
+    let shown = |(token, units): (&Token, Option<Units>)| TokenBalance {
         token: token.clone(),
-        units,
+        units: units.filter(|_| tokens.is_readable(token)),
         pending: pending.of(token),
-    });
-    let tokens = tokens.collect();
+    };
+    let tokens = tokens.iter().zip(found).map(shown).collect();
     Ok(Balance { address, wei, pending: pending.wei, tokens, block })
 }
 

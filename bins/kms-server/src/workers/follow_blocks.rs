@@ -74,8 +74,8 @@ impl Worker for FollowBlocks {
 
 #[cfg(test)]
 mod tests {
-    use kms_chain::Chain;
     use kms_chain::follower::{Finality, FollowerConfig};
+    use kms_chain::{Chain, Tokens};
     use kms_core::ServerKeys;
 
     use super::*;
@@ -90,7 +90,7 @@ mod tests {
             finality: Finality::Tag,
             prove_receipts: true,
             compare_balances: false,
-            tokens: Vec::new(),
+            tokens: Tokens::default(),
         };
         let follower = Follower::new(Arc::new(database.clone()), chain, config);
         let mut worker = FollowBlocks::new(Arc::new(follower), &database, Duration::from_secs(1));

@@ -1,7 +1,6 @@
 //! ERC-20 tokens: compared with their contracts, quoted, sent and notified.
 
 use kms_client::ClientError;
-use kms_server::Server;
 use kms_server_testing::requests::{COIN, confirm, quote, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer};
 use kms_testkit::{TestToken, TransferBehavior};
@@ -161,14 +160,58 @@ async fn external_token_deposits_are_notified() {
 }
 
 #[actix_web::test]
-async fn a_server_does_not_start_when_a_token_differs_from_its_contract() {
-    let (mut env, _contract, token) = env_with_token(Stores::Embedded);
-    env.migrate().await.unwrap();
-    let wrong = Token { decimals: 18, ..token.clone() };
-    env.chain.tokens = vec![wrong];
-    let error = Server::start(env.settings().unwrap()).await.unwrap_err().to_string();
-    assert_eq!(error, "chain.tokens: USDC: configured with 18 decimals, but its contract has 6");
-    env.chain.tokens = vec![Token { address: [9; 20].into(), ..token }];
-    let error = Server::start(env.settings().unwrap()).await.unwrap_err().to_string();
-    assert!(error.starts_with("chain.tokens: USDC: no ERC-20 token"), "{error}");
+async fn a_token_that_differs_from_its_contract_is_disabled_alone() {
+    let (mut env, usdc, good) = env_with_token(Stores::Embedded);
+    let dai = TestToken::deploy(&env.anvil, "DAI", 6).unwrap();
+    let address = dai.address().parse().unwrap();
+    let wrong = Token { symbol: "DAI".parse().unwrap(), address, decimals: 18 };
+    let gone = Token { symbol: "GONE".parse().unwrap(), address: [9; 20].into(), decimals: 6 };
+    env.chain.tokens.extend([wrong, gone]);
+    let test = TestServer::start(env).await;
+    let (ann, _bob) = test.ann_and_bob().await;
+    usdc.mint(&test.env.anvil, &ann.address.to_string(), 10_000_000).unwrap();
+    for symbol in ["DAI", "GONE"] {
+        let mut request = quote(1, "@bob", "1");
+        request.asset = symbol.parse().unwrap();
+        let refused = test.client.quote(&request).await.unwrap_err();
+        assert_eq!(refused.code(), Some(ErrorCode::TokenMismatch), "{symbol}");
+    }
+    test.client.quote(&in_usdc("1")).await.unwrap();
+    // No amount is shown that is wrong by powers of ten.
+    let balance = test.client.balance(telegram(1)).await.unwrap();
+    let shown: Vec<_> = balance.tokens.into_iter().map(|it| it.units).collect();
+    assert_eq!(shown, [Some(units(10_000_000)), None, None]);
+    let chain = test.env.anvil.chain_id();
+    let gauge = |symbol: &dyn std::fmt::Display, value: u8| {
+        format!("kms_token_enabled{{chain=\"{chain}\",token=\"{symbol}\"}} {value}\n")
+    };
+    let gauges = [gauge(&good.symbol, 1), gauge(&"DAI", 0), gauge(&"GONE", 0)];
+    for _ in 0..200 {
+        let metrics = test.ops("/metrics").await.text().await.unwrap();
+        if gauges.iter().all(|line| metrics.contains(line)) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("the gauges of tokens are missing");
+}
+
+#[actix_web::test]
+async fn a_token_is_sent_under_the_operators_symbol() {
+    let (mut env, contract, token) = env_with_token(Stores::Embedded);
+    env.chain.tokens = vec![Token { symbol: "USD\u{20ae}0".parse().unwrap(), ..token }];
+    let test = TestServer::start(env).await;
+    let (ann, bob) = test.ann_and_bob().await;
+    contract.mint(&test.env.anvil, &ann.address.to_string(), 10_000_000).unwrap();
+    let mut request = quote(1, "@bob", "2.5");
+    request.asset = "usd\u{20ae}0".parse().unwrap();
+    let quoted = test.client.quote(&request).await.unwrap();
+    // The issuer renames it meanwhile.
+    contract.set_symbol(&test.env.anvil, "USDT0").unwrap();
+    test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
+    test.until(quoted.id, TransferState::Mined).await;
+    let bob = bob.address.to_string();
+    assert_eq!(contract.balance(&test.env.anvil, &bob).unwrap(), 2_500_000);
+    let sent = test.client.transfer(quoted.id).await.unwrap().unwrap();
+    assert_eq!(sent.token.unwrap().symbol.as_str(), "USD\u{20ae}0");
 }

@@ -142,7 +142,7 @@ pub enum ChainError {
 impl ChainError {
     /// The error that a node answered with, whatever it means.
     pub(super) fn refused(payload: &ErrorPayload) -> Self {
-        Self::Refused { code: payload.code, message: cleaned(&payload.message) }
+        Self::Refused { code: payload.code, message: cleaned_message(&payload.message) }
     }
 
     /// Whether another endpoint may answer. If not, the error is the chain's verdict on the
@@ -173,10 +173,10 @@ impl From<TransportError> for ChainError {
     fn from(error: TransportError) -> Self {
         match error {
             RpcError::ErrorResp(payload) if execution_failed(&payload) => {
-                Self::Reverted { reason: cleaned(&payload.message) }
+                Self::Reverted { reason: cleaned_message(&payload.message) }
             }
             RpcError::ErrorResp(payload) if lacks_block(&payload) => {
-                Self::NoBlock { code: payload.code, message: cleaned(&payload.message) }
+                Self::NoBlock { code: payload.code, message: cleaned_message(&payload.message) }
             }
             RpcError::ErrorResp(payload) => Self::refused(&payload),
             RpcError::Transport(kind) => Self::Unavailable(match kind.as_http_error() {
@@ -205,7 +205,11 @@ fn lacks_block(payload: &ErrorPayload) -> bool {
     payload.code == NOT_FOUND || NO_BLOCK.iter().any(|words| message.contains(words))
 }
 
+fn cleaned_message(text: &str) -> String {
+    cleaned(text, MESSAGE_CHARACTERS)
+}
+
 /// Truncates untrusted text and removes control characters, for log lines and screens.
-fn cleaned(text: &str) -> String {
-    text.chars().filter(|character| !character.is_control()).take(MESSAGE_CHARACTERS).collect()
+pub(super) fn cleaned(text: &str, characters: usize) -> String {
+    text.chars().filter(|character| !character.is_control()).take(characters).collect()
 }

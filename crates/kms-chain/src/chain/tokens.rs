@@ -11,6 +11,7 @@ use alloy::primitives::{Address, B256, Bytes, LogData, TxKind};
 use alloy::providers::Provider;
 use alloy::rpc::types::{Filter, Log, TransactionRequest};
 use alloy::sol_types::{SolCall, SolEvent, SolValue};
+use alloy::transports::RpcError;
 use kms_types::{EthAddress, Token, U256, Units};
 use serde_json::json;
 
@@ -25,9 +26,14 @@ alloy::sol! {
         function transfer(address to, uint256 value) external returns (bool done);
         function decimals() external view returns (uint8 decimals);
         function symbol() external view returns (string symbol);
+        function paused() external view returns (bool is_paused);
         event Transfer(address indexed from, address indexed to, uint256 value);
     }
 }
+
+/// How many of the newest blocks are searched for a transfer of a token, one after the other: a
+/// token in wide use logs hundreds in each, and providers allow 10,000 blocks at once.
+const SEARCHED_BLOCKS: [u64; 3] = [2, 200, 9_999];
 
 /// A movement of a token, as the token's own log reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,14 +161,47 @@ impl Endpoint {
         }
     }
 
-    pub(super) async fn token_metadata(
+    /// What a token's contract reports of itself, and whether it says that it is paused. Not every
+    /// token can be paused.
+    pub(super) async fn token_status(
         &self,
         token: EthAddress,
-    ) -> Result<TokenMetadata, ChainError> {
+    ) -> Result<(TokenMetadata, bool), ChainError> {
         self.verify().await?;
-        let mut calls = Calls::default();
-        let metadata = MetadataCalls::add(&mut calls, token, BlockId::latest());
-        metadata.parse(self, &mut self.send(calls).await?)
+        let (mut calls, at) = (Calls::default(), BlockId::latest());
+        let metadata = MetadataCalls::add(&mut calls, token, at);
+        let paused = call(token.into(), Erc20::pausedCall {}.abi_encode());
+        let paused = calls.add("eth_call", json!([paused, at]));
+        let mut answers = self.send(calls).await?;
+        let metadata = metadata.parse(self, &mut answers)?;
+        let paused = self.contract_answer(&mut answers, paused)?;
+        let is_paused = paused.and_then(|answer| parse_word(&answer)) == Some(U256::ONE);
+        Ok((metadata, is_paused))
+    }
+
+    /// Whether a transfer in the newest logs of a token can be decoded; `None` if there is none in
+    /// the blocks that the endpoint searches at once.
+    pub(super) async fn decodes_logs(&self, token: EthAddress) -> Result<Option<bool>, ChainError> {
+        let (head, token) = (self.block_number().await?, Address::from(token));
+        for blocks in SEARCHED_BLOCKS {
+            let filter = Filter::new()
+                .from_block(head.saturating_sub(blocks))
+                .to_block(head)
+                .address(token)
+                .event_signature(Erc20::Transfer::SIGNATURE_HASH);
+            let logs = match self.provider.get_logs(&filter).await {
+                // Too many blocks or logs for this endpoint.
+                Err(RpcError::ErrorResp(_)) => return Ok(None),
+                logs => self.record_outcome(logs)?,
+            };
+            let mut logs = logs.iter().filter(|log| log.address() == token).peekable();
+            if logs.peek().is_some() {
+                return Ok(Some(
+                    logs.any(|log| TokenMove::parse(token, &log.inner.data).is_some()),
+                ));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns what was paid in these tokens in this very block, to any address. The logs of one

@@ -136,11 +136,16 @@ impl Transfers {
             return Ok(Checked::Done(Box::new(transfer)));
         }
         // The operator may have removed or changed the token since.
-        if transfer.token.as_ref().is_some_and(|token| !self.tokens.contains(token)) {
+        if transfer.token.as_ref().is_some_and(|token| !self.has(token)) {
             return Err(ConfirmError::Mismatch);
         }
         let view = self.chain.view(transfer.from.address, transfer.token.as_ref()).await?;
         Ok(Checked::Ready(Ready { transfer, view }))
+    }
+
+    /// Whether a token is configured with the same contract and decimals, under whatever symbol.
+    fn has(&self, token: &Token) -> bool {
+        self.tokens.iter().any(|it| it.is_same(token))
     }
 
     /// Signs every step of the ladder, commits, and only then broadcasts the first. If the

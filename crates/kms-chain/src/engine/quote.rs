@@ -9,7 +9,7 @@ use kms_types::{
 use super::Transfers;
 use super::confirm::TooManyInFlight;
 use crate::chain::{
-    ChainError, Code, PLAIN_TRANSFER_GAS, PlannedPayment, Question, Surveyed, TokenError,
+    ChainError, Code, PLAIN_TRANSFER_GAS, PlannedPayment, Question, Surveyed, TokenFault,
     TokenMetadata, compare_token,
 };
 use crate::ports::{Inserted, PaidBefore};
@@ -182,7 +182,12 @@ impl Transfers {
     fn token(&self, asset: &Asset) -> Result<Option<Token>, QuoteError> {
         let Asset::Token(symbol) = asset else { return Ok(None) };
         let found = self.tokens.iter().find(|token| token.symbol == *symbol);
-        found.cloned().map(Some).ok_or_else(|| QuoteError::UnknownToken(symbol.clone()))
+        let token = found.ok_or_else(|| QuoteError::UnknownToken(symbol.clone()))?;
+        // Everything else is compared again with each quote.
+        if self.tokens.fault(token) == Some(TokenFault::ForeignLogs) {
+            return Err(QuoteError::WrongToken(symbol.clone()));
+        }
+        Ok(Some(token.clone()))
     }
 
     async fn facts(
@@ -338,15 +343,11 @@ impl Transfers {
 
 /// Compares a token with what its contract reports: a contract may change.
 fn check_token(token: &Token, reported: &TokenMetadata) -> Result<(), QuoteError> {
-    compare_token(token, reported).map_err(|error| match error {
-        TokenError::Chain(error) => QuoteError::from(error),
-        error @ (TokenError::NoToken { .. }
-        | TokenError::Decimals { .. }
-        | TokenError::Symbol { .. }) => {
-            let event = "token_mismatch";
-            tracing::error!(event, %error, "token contract does not match the configuration");
-            QuoteError::WrongToken(token.symbol.clone())
-        }
+    compare_token(token, reported).map_err(|fault| {
+        let event = "token_mismatch";
+        let symbol = &token.symbol;
+        tracing::error!(event, %symbol, %fault, "token contract does not match the configuration");
+        QuoteError::WrongToken(symbol.clone())
     })
 }
 

@@ -15,6 +15,7 @@ mod follower;
 mod forks;
 mod ladder;
 mod nonce;
+mod odd_tokens;
 mod quote;
 mod refusals;
 mod settlement;

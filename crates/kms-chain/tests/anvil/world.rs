@@ -9,7 +9,7 @@ use kms_chain::follower::{DepositStore, ExternalDeposit, Finality, Follower, Fol
 use kms_chain::spending::SpendingRules;
 use kms_chain::transfer::{Asked, Party, Transfer, TransferState};
 use kms_chain::{
-    Chain, Checked, ConfirmError, PricePolicy, QuoteError, QuoteRequest, Ready, Shown,
+    Chain, Checked, ConfirmError, PricePolicy, QuoteError, QuoteRequest, Ready, Shown, Tokens,
     TransferConfig, Transfers,
 };
 use kms_core::account::Account;
@@ -301,13 +301,19 @@ impl World {
         self.comparing_follower_over(Chain::new(&self.anvil.url(), self.anvil.chain_id()).unwrap())
     }
 
+    /// A follower with the tokens of an engine.
+    pub(crate) fn follower_with(&self, tokens: Tokens) -> Follower {
+        let chain = Chain::new(&self.anvil.url(), self.anvil.chain_id()).unwrap();
+        follower(&self.database, chain, tokens, Finality::Blocks(CONFIRMATIONS))
+    }
+
     /// Like [`World::comparing_follower`], with its own endpoints.
     pub(crate) fn comparing_follower_over(&self, chain: Chain) -> Follower {
         let config = FollowerConfig {
             finality: Finality::Blocks(CONFIRMATIONS),
             prove_receipts: true,
             compare_balances: true,
-            tokens: self.tokens(),
+            tokens: self.tokens().into(),
         };
         Follower::new(Arc::new(self.database.clone()), chain, config)
     }
@@ -394,7 +400,13 @@ pub(crate) fn wei(wei: u128) -> Wei {
     Wei(U256::from(wei))
 }
 
-fn follower(database: &Database, chain: Chain, tokens: Vec<Token>, finality: Finality) -> Follower {
+fn follower(
+    database: &Database,
+    chain: Chain,
+    tokens: impl Into<Tokens>,
+    finality: Finality,
+) -> Follower {
+    let tokens = tokens.into();
     let config = FollowerConfig { finality, prove_receipts: true, compare_balances: false, tokens };
     Follower::new(Arc::new(database.clone()), chain, config)
 }

@@ -1,0 +1,99 @@
+//! The configured tokens of a chain, and which of them are disabled.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kms_types::{EthAddress, Token};
+
+use crate::chain::{Chain, CheckedToken, TokenError, TokenFault};
+
+/// The configured tokens of a chain. One that does not check is disabled until it does: a token is
+/// a third party's program, and its issuer can change it at any time. Clones share the results.
+#[derive(Clone, Debug, Default)]
+pub struct Tokens {
+    configured: Arc<[Token]>,
+    found: Arc<Mutex<HashMap<EthAddress, Found>>>,
+}
+
+/// What the last check of a token found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Found {
+    fault: Option<TokenFault>,
+    other_symbol: Option<String>,
+    has_logged: bool,
+}
+
+impl Tokens {
+    /// Returns why a token is disabled, if it is.
+    #[must_use]
+    pub fn fault(&self, token: &Token) -> Option<TokenFault> {
+        self.found().get(&token.address).and_then(|found| found.fault)
+    }
+
+    /// Returns whether the amounts that a token's contract reports can be relied on.
+    #[must_use]
+    pub fn is_readable(&self, token: &Token) -> bool {
+        !self.fault(token).is_some_and(TokenFault::hides_amounts)
+    }
+
+    /// Compares every token with its contract. One whose contract cannot be asked stays as it is.
+    pub async fn check(&self, chain: &Chain) {
+        for token in self.configured.iter() {
+            let before = self.found().get(&token.address).cloned().unwrap_or_default();
+            let found = match chain.check_token(token, before.has_logged).await {
+                Ok(CheckedToken { other_symbol, has_logged }) => {
+                    Found { fault: None, other_symbol, has_logged }
+                }
+                Err(TokenError::Fault(fault)) => Found { fault: Some(fault), ..before.clone() },
+                Err(TokenError::Chain(error)) => {
+                    let event = "token_check_failed";
+                    let symbol = &token.symbol;
+                    tracing::warn!(event, %symbol, %error, "token not compared with its contract");
+                    continue;
+                }
+            };
+            if found != before {
+                report(token, &before, &found);
+            }
+            self.found().insert(token.address, found);
+        }
+    }
+
+    fn found(&self) -> MutexGuard<'_, HashMap<EthAddress, Found>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl From<Vec<Token>> for Tokens {
+    fn from(configured: Vec<Token>) -> Self {
+        Self { configured: configured.into(), found: Arc::default() }
+    }
+}
+
+impl Deref for Tokens {
+    type Target = [Token];
+
+    fn deref(&self) -> &[Token] {
+        &self.configured
+    }
+}
+
+/// Logs what changed.
+fn report(token: &Token, before: &Found, found: &Found) {
+    let symbol = &token.symbol;
+    match found.fault {
+        Some(fault) if before.fault != found.fault => {
+            let contract = token.address;
+            tracing::error!(event = "token_disabled", %symbol, %contract, %fault, "token disabled");
+        }
+        None if before.fault.is_some() => tracing::info!(%symbol, "token enabled"),
+        Some(_) | None => {}
+    }
+    if let Some(reported) =
+        found.other_symbol.as_ref().filter(|_| before.other_symbol != found.other_symbol)
+    {
+        let event = "token_symbol_differs";
+        tracing::warn!(event, %symbol, reported, "the contract of a token reports another symbol");
+    }
+}
