@@ -29,7 +29,7 @@ use kms_core::recovery::RecoveryRules;
 use serde::Deserialize;
 
 pub use audit::AuditSettings;
-pub use chain::{ChainSettings, RpcUrl};
+pub use chain::{ChainSettings, RpcHeader, RpcUrl};
 pub use database::{
     DatabaseAuth, DatabaseSettings, DatabaseUrl, DatabaseUrlError, KeyDatabaseSettings, RereadError,
 };

@@ -3,6 +3,7 @@
 //! Answers that belong together are requested from one endpoint: two endpoints may be at different
 //! blocks, and the answer of one must not be interpreted with the state of the other.
 
+mod address;
 mod agreement;
 mod balances;
 mod batch;
@@ -31,6 +32,7 @@ use kms_types::{EthAddress, Wei};
 use self::agreement::LastAgreed;
 use self::endpoint::HEALTH_CHECK_INTERVAL;
 
+pub use self::address::{EndpointAddress, HttpHeader, HttpHeaderError};
 pub(crate) use self::agreement::Surveyed;
 pub use self::balances::Balances;
 pub(crate) use self::blocks::{Block, BlockTransaction, Header};
@@ -89,11 +91,25 @@ impl Chain {
         timeout: Duration,
         stalled_after: Option<Duration>,
     ) -> Result<Self, ChainError> {
-        let endpoint = |(index, url)| {
-            Endpoint::new(url, index + 1, chain_id, timeout, stalled_after).map(Arc::new)
+        let addresses = urls.into_iter().map(EndpointAddress::from);
+        Self::over_addresses(addresses, chain_id, timeout, stalled_after)
+    }
+
+    /// Like [`Chain::over`], with endpoints that may need a header.
+    ///
+    /// # Errors
+    /// As [`Chain::over`].
+    pub fn over_addresses<'a>(
+        addresses: impl IntoIterator<Item = EndpointAddress<'a>>,
+        chain_id: u64,
+        timeout: Duration,
+        stalled_after: Option<Duration>,
+    ) -> Result<Self, ChainError> {
+        let endpoint = |(index, address)| {
+            Endpoint::new(address, index + 1, chain_id, timeout, stalled_after).map(Arc::new)
         };
         let endpoints =
-            urls.into_iter().enumerate().map(endpoint).collect::<Result<Vec<_>, _>>()?;
+            addresses.into_iter().enumerate().map(endpoint).collect::<Result<Vec<_>, _>>()?;
         if endpoints.is_empty() {
             return Err(ChainError::NoEndpoint);
         }

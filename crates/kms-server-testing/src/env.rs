@@ -435,6 +435,7 @@ impl fmt::Debug for TestEnv {
 fn chain_of(anvil: &Anvil) -> anyhow::Result<ChainSettings> {
     Ok(ChainSettings {
         rpc_urls: rpc_urls(&anvil.url())?,
+        rpc_headers: BTreeMap::new(),
         rpc_timeout: Duration::from_secs(5),
         stalled_after: Some(Duration::from_secs(600)),
         chain_id: anvil.chain_id(),

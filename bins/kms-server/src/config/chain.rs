@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use kms_chain::follower::Finality;
-use kms_chain::{Chain, ChainError, PricePolicy};
+use kms_chain::{Chain, ChainError, EndpointAddress, HttpHeader, HttpHeaderError, PricePolicy};
 use kms_config::{ConfigError, Secret, UrlError, is_https_or_loopback, parse_url};
 use kms_store::NoticeFrom;
 use kms_types::{Amount, EthAddress, Symbol, Token, Units, Wei};
@@ -20,6 +20,9 @@ const MAX_DECIMALS: u8 = 36;
 pub struct ChainSettings {
     /// JSON-RPC endpoints. The first one is used as long as it works.
     pub rpc_urls: Vec<RpcUrl>,
+    /// A header for the requests to each of these hosts, as `Authorization: Bearer KEY`.
+    #[serde(default)]
+    pub rpc_headers: BTreeMap<String, RpcHeader>,
     /// How long one endpoint may take for a response.
     #[serde(default = "seconds::<5>", deserialize_with = "kms_config::duration")]
     pub rpc_timeout: Duration,
@@ -93,6 +96,11 @@ impl RpcUrl {
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
+
+    /// Whether it is on this host.
+    fn is_on(&self, host: &str) -> bool {
+        parse_url(self.expose()).is_ok_and(|url| url.host_str() == Some(host))
+    }
 }
 
 impl TryFrom<Secret> for RpcUrl {
@@ -102,6 +110,19 @@ impl TryFrom<Secret> for RpcUrl {
         let url = parse_url(text.expose())?;
         // Some providers authenticate by the user and password of the URL.
         if is_https_or_loopback(&url) { Ok(Self(text)) } else { Err(UrlError::Plaintext) }
+    }
+}
+
+/// The header that an endpoint wants, mostly with the key of its provider.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "Secret")]
+pub struct RpcHeader(HttpHeader);
+
+impl TryFrom<Secret> for RpcHeader {
+    type Error = HttpHeaderError;
+
+    fn try_from(text: Secret) -> Result<Self, HttpHeaderError> {
+        text.expose().parse().map(Self)
     }
 }
 
@@ -130,8 +151,12 @@ impl NamedAsset {
 impl ChainSettings {
     /// Configures the endpoints without sending a request.
     pub(crate) fn open(&self) -> Result<Chain, ChainError> {
-        let urls = self.rpc_urls.iter().map(RpcUrl::expose);
-        Chain::over(urls, self.chain_id, self.rpc_timeout, self.stalled_after)
+        let addresses = self.rpc_urls.iter().map(|url| {
+            let header = self.rpc_headers.iter().find(|(host, _)| url.is_on(host));
+            let header = header.map(|(_, RpcHeader(header))| header.clone());
+            EndpointAddress { url: url.expose(), header }
+        });
+        Chain::over_addresses(addresses, self.chain_id, self.rpc_timeout, self.stalled_after)
     }
 
     /// Configures each endpoint alone, to try all of them.
@@ -191,6 +216,11 @@ impl ChainSettings {
         }
         if self.rpc_urls.is_empty() {
             return Err(ConfigError::expected("chain.rpc_urls", "expected at least one URL"));
+        }
+        let is_used = |host: &&String| self.rpc_urls.iter().any(|url| url.is_on(host));
+        if let Some(host) = self.rpc_headers.keys().find(|host| !is_used(host)) {
+            let expected = "expected the host of one of chain.rpc_urls";
+            return Err(ConfigError::expected(&format!("chain.rpc_headers.{host}"), expected));
         }
         for (index, token) in self.tokens.iter().enumerate() {
             let before = self.tokens.get(..index).unwrap_or_default();

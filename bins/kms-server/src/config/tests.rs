@@ -127,6 +127,26 @@ fn several_endpoints_are_given_as_a_list() {
 }
 
 #[test]
+fn a_provider_may_want_a_header() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let header = r#"{ "127.0.0.1" = "Authorization: Bearer hunter2" }"#;
+    std::fs::write(file.path(), header).unwrap();
+    let variable = "KMS_SERVER__CHAIN__RPC_HEADERS";
+    let in_a_file = [("KMS_SERVER__CHAIN__RPC_HEADERS_FILE", file.path().to_str().unwrap())];
+    for settings in [settings(EXAMPLE, &in_a_file), settings(EXAMPLE, &[(variable, header)])] {
+        let settings = settings.unwrap();
+        assert_eq!(settings.chain.rpc_headers.len(), 1);
+        assert!(!format!("{settings:?}").contains("hunter2"));
+    }
+    let refused = [
+        r#"{ "other.example" = "Authorization: Bearer hunter2" }"#,
+        r#"{ "127.0.0.1" = "hunter2" }"#,
+    ];
+    let refused = refused.map(|text| settings(EXAMPLE, &[(variable, text)]));
+    insta::assert_snapshot!("invalid_headers", messages(refused.into_iter()));
+}
+
+#[test]
 fn limits_are_in_the_assets_own_units() {
     let token = "[[chain.tokens]]\nsymbol = \"USDC\"\n\
                  address = \"0x1111111111111111111111111111111111111111\"\ndecimals = 6\n";

@@ -15,11 +15,21 @@ use alloy::providers::{Provider, ProviderBuilder, RootProvider};
 use alloy::transports::{RpcError, TransportError};
 use kms_core::failpoint;
 use kms_types::Timestamp;
+use serde_json::Value;
 
+use super::address::{EndpointAddress, HttpHeader};
 use super::error::ChainError;
 
 /// How long an endpoint that failed is asked last.
 const COOLDOWN: Duration = Duration::from_secs(10);
+
+/// The longest time that an endpoint rests.
+const MAX_REST: Duration = Duration::from_secs(5 * 60);
+
+/// The JSON-RPC codes of providers whose limit of requests is used up. The second one is also that
+/// of a request for too much at once, unless it says when to ask again.
+const TOO_MANY_REQUESTS: i64 = 429;
+const LIMIT_EXCEEDED: i64 = -32_005;
 
 /// How long a health check is valid, unless the endpoint would count as stalled sooner.
 pub(super) const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(30);
@@ -42,6 +52,8 @@ pub struct Endpoint {
     health: Mutex<Option<Health>>,
     /// When it failed last, unless a health check succeeded since.
     failed_at: Mutex<Option<Instant>>,
+    /// Until when it is not asked, as it requested.
+    rests_until: Mutex<Option<Instant>>,
     /// Whether Multicall3 was found on the chain.
     pub(super) has_multicall: AtomicBool,
     /// Whether it was found to lack EIP-1898, so that it reads a block by its number alone.
@@ -62,12 +74,13 @@ struct Health {
 
 impl Endpoint {
     pub(super) fn new(
-        url: &str,
+        address: EndpointAddress<'_>,
         number: usize,
         chain_id: u64,
         timeout: Duration,
         stalled_after: Option<Duration>,
     ) -> Result<Self, ChainError> {
+        let EndpointAddress { url, header } = address;
         let url: reqwest::Url = url.parse().map_err(|_secret| ChainError::InvalidUrl)?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(ChainError::InvalidUrl);
@@ -75,6 +88,7 @@ impl Endpoint {
         // Fails only if a provider is installed already, which is just as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
+            .default_headers(header.map(HttpHeader::into_map).unwrap_or_default())
             .timeout(timeout)
             .connect_timeout(timeout)
             // Signed bytes are sent to the configured endpoint and to no other host.
@@ -89,6 +103,7 @@ impl Endpoint {
             stalled_after,
             health: Mutex::default(),
             failed_at: Mutex::default(),
+            rests_until: Mutex::default(),
             has_multicall: AtomicBool::new(false),
             lacks_block_hashes: AtomicBool::new(false),
             refuses_batches: AtomicBool::new(false),
@@ -111,6 +126,9 @@ impl Endpoint {
 
     /// Asks for the chain id and for the age of the newest block.
     pub(super) async fn health_check(&self) -> Result<(), ChainError> {
+        if let Some(rest) = self.remaining_rest() {
+            return Err(rate_limited(rest));
+        }
         let checked_at = Instant::now();
         let (found, newest_block) =
             tokio::join!(self.provider.get_chain_id().into_future(), self.check_newest_block());
@@ -161,6 +179,14 @@ impl Endpoint {
     /// Whether it failed a short time ago, so that others are asked first.
     pub(super) fn is_cooling_down(&self) -> bool {
         self.failed_at().is_some_and(|failed_at| failed_at.elapsed() < COOLDOWN)
+            || self.remaining_rest().is_some()
+    }
+
+    /// For how long it is not asked, as it requested.
+    fn remaining_rest(&self) -> Option<Duration> {
+        let rests_until = *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let rest = rests_until?.saturating_duration_since(Instant::now());
+        (!rest.is_zero()).then_some(rest)
     }
 
     /// Converts the result of a request, and marks the endpoint as failed if the error is its own.
@@ -169,9 +195,32 @@ impl Endpoint {
         outcome: Result<T, TransportError>,
     ) -> Result<T, ChainError> {
         failpoint::reach("rpc-after");
-        outcome.map_err(|error| {
-            let error = ChainError::from(error);
-            if error.is_endpoint_failure() { self.mark_failed(error) } else { error }
+        outcome.map_err(|error| self.fail(error))
+    }
+
+    /// Converts an error, and marks the endpoint as failed if the error is its own.
+    fn fail(&self, error: TransportError) -> ChainError {
+        let error = match requested_rest(&error) {
+            Some(rest) => {
+                let until = Instant::now().checked_add(rest);
+                *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+                rate_limited(rest)
+            }
+            None => ChainError::from(error),
+        };
+        if error.is_endpoint_failure() { self.mark_failed(error) } else { error }
+    }
+
+    /// Converts the result of a broadcast. A node that refuses the bytes has not failed.
+    pub(super) fn record_broadcast<T>(
+        &self,
+        outcome: Result<T, TransportError>,
+    ) -> Result<(), ChainError> {
+        outcome.map(drop).map_err(|error| match &error {
+            RpcError::ErrorResp(payload) if requested_rest(&error).is_none() => {
+                ChainError::refused(payload)
+            }
+            _ => self.fail(error),
         })
     }
 
@@ -183,7 +232,7 @@ impl Endpoint {
         outcome: Result<T, TransportError>,
     ) -> Result<T, ChainError> {
         match outcome {
-            Err(error @ RpcError::ErrorResp(_)) => {
+            Err(error @ RpcError::ErrorResp(_)) if requested_rest(&error).is_none() => {
                 failpoint::reach("rpc-after");
                 Err(error.into())
             }
@@ -214,6 +263,35 @@ impl Endpoint {
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Endpoint").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+/// How long an endpoint asks not to be asked, because its limit of requests is used up: at most
+/// five minutes, whatever it says.
+fn requested_rest(error: &TransportError) -> Option<Duration> {
+    let requested = match error {
+        RpcError::Transport(kind) => {
+            let is_limited = kind.as_http_error().is_some_and(|http| http.status == 429);
+            kind.retry_after().or_else(|| is_limited.then_some(COOLDOWN))
+        }
+        RpcError::ErrorResp(payload) => {
+            let data = payload.try_data_as::<Value>().and_then(Result::ok);
+            let seconds = data.and_then(|data| data.pointer("/rate/backoff_seconds")?.as_f64());
+            let rest = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+            match payload.code {
+                TOO_MANY_REQUESTS => rest.or(Some(COOLDOWN)),
+                LIMIT_EXCEEDED => rest,
+                _ => None,
+            }
+        }
+        _ => None,
+    };
+    requested.map(|rest| rest.min(MAX_REST))
+}
+
+fn rate_limited(rest: Duration) -> ChainError {
+    ChainError::RateLimited {
+        seconds: rest.as_millis().div_ceil(1_000).try_into().unwrap_or(u64::MAX),
     }
 }
 

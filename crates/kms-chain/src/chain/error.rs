@@ -60,6 +60,12 @@ pub enum ChainError {
     /// The endpoint is unreachable, timed out, or did not answer in JSON-RPC.
     #[error("the chain endpoint is unavailable: {0}")]
     Unavailable(String),
+    /// The endpoint allows no more requests for a while.
+    #[error("the endpoint allows no more requests for {seconds} seconds")]
+    RateLimited {
+        /// How long, in seconds.
+        seconds: u64,
+    },
     /// The endpoint serves another chain.
     #[error("the endpoint serves chain {found}, not chain {expected}")]
     WrongChain {
@@ -160,6 +166,7 @@ impl ChainError {
             error => matches!(
                 error,
                 Self::Unavailable(_)
+                    | Self::RateLimited { .. }
                     | Self::WrongChain { .. }
                     | Self::Stalled { .. }
                     | Self::NotAToken

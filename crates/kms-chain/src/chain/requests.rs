@@ -146,12 +146,7 @@ impl Endpoint {
     /// [`Chain::broadcast`](crate::Chain::broadcast).
     pub(super) async fn broadcast(&self, signed: &[u8]) -> Result<(), ChainError> {
         self.verify().await?;
-        let sent = self.provider.send_raw_transaction(signed).await;
-        sent.map(drop).map_err(|error| match error {
-            // A node that refuses these bytes has not failed.
-            RpcError::ErrorResp(payload) => ChainError::refused(&payload),
-            error => self.mark_failed(error.into()),
-        })
+        self.record_broadcast(self.provider.send_raw_transaction(signed).await)
     }
 
     /// Whether the node has the transaction, mined or pending.

@@ -17,6 +17,7 @@ mod ladder;
 mod nonce;
 mod odd_tokens;
 mod quote;
+mod rate_limits;
 mod refusals;
 mod settlement;
 mod stub;

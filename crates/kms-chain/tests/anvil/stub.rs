@@ -73,17 +73,32 @@ pub(crate) fn start_without_batches(
     })
 }
 
+/// Starts a proxy that refuses requests without this header, in lower case.
+pub(crate) fn start_with_header(node: &str, header: &'static str) -> String {
+    let node = node.trim_start_matches("http://").to_owned();
+    serve_with_headers(move |headers, call| match headers.contains(header) {
+        true => Some(Ok(forward(&node, &call))),
+        false => Some(Err("401 Unauthorized".to_owned())),
+    })
+}
+
 /// An answer: JSON, or an HTTP status line and headers without it. `None` drops the connection.
 type Answered = Option<Result<Value, String>>;
 
 fn serve(mut answer_to: impl FnMut(Value) -> Answered + Send + 'static) -> String {
+    serve_with_headers(move |_headers, call| answer_to(call))
+}
+
+fn serve_with_headers(
+    mut answer_to: impl FnMut(&str, Value) -> Answered + Send + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = BufReader::new(stream.unwrap());
-            let request = read_body(&mut stream);
-            if let Some(answer) = answer_to(request) {
+            let (headers, request) = read_request(&mut stream);
+            if let Some(answer) = answer_to(&headers, request) {
                 write_answer(stream.get_mut(), answer);
             }
         }
@@ -113,18 +128,20 @@ pub(crate) fn ask(node: &str, method: &str, params: &Value) -> Value {
     forward(node.trim_start_matches("http://"), &call).get("result").unwrap().clone()
 }
 
-fn read_body(stream: &mut BufReader<TcpStream>) -> Value {
-    let mut length = 0;
+/// The head of a request in lower case, and its body.
+fn read_request(stream: &mut BufReader<TcpStream>) -> (String, Value) {
+    let (mut length, mut head) = (0, String::new());
     let mut line = String::new();
     while stream.read_line(&mut line).unwrap() > 2 {
         if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().unwrap();
         }
+        head.push_str(&line.to_lowercase());
         line.clear();
     }
     let mut call = vec![0; length];
     stream.read_exact(&mut call).unwrap();
-    serde_json::from_slice(&call).unwrap()
+    (head, serde_json::from_slice(&call).unwrap())
 }
 
 fn forward(node: &str, call: &Value) -> Value {
