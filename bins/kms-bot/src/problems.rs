@@ -39,6 +39,8 @@ pub(crate) fn problem(error: &ClientError, network: Option<&Network>) -> Html {
         ErrorCode::InsufficientFunds => insufficient(problem, network),
         ErrorCode::LimitReached => over_limit(problem.limit.as_ref(), network),
         ErrorCode::TooManyInFlight => html!("problem-too-many-in-flight"),
+        ErrorCode::PaymentsPaused => html!("problem-payments-paused"),
+        ErrorCode::PaymentRefused => html!("problem-payment-refused"),
         ErrorCode::FeeTooHigh => html!("problem-fee-too-high"),
         ErrorCode::WouldRevert => html!("problem-would-revert"),
         ErrorCode::TokenRefuses => html!("problem-token-refuses"),

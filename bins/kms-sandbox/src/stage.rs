@@ -14,7 +14,7 @@ use kms_bot::Bot;
 use kms_bot::config::{OpsSettings, RateLimits, ServerSettings, StateSettings, TelegramSettings};
 use kms_client::{Client, ClientError, Trust, Vault};
 use kms_core::recovery::RecoveryRules;
-use kms_server::config::{ChainSettings, Finality, LimitSettings, MailSettings};
+use kms_server::config::{ChainSettings, Finality, LimitSettings, MailSettings, SpendUpTo};
 use kms_server::{Secret, Server};
 use kms_server_testing::{Stores, TestEnv};
 use kms_store::{Database, Scope, SqliteKeyDatabase};
@@ -401,6 +401,7 @@ fn configure(
     env.limits = LimitSettings {
         spend_a_day: options.spend_a_day.clone(),
         onboardings: env.limits.onboardings,
+        spend_a_day_unlisted: SpendUpTo::Unlimited,
         ..LimitSettings::default()
     };
     env.recovery = RecoveryRules {

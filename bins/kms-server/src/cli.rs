@@ -8,6 +8,7 @@ mod check_config;
 mod healthcheck;
 mod keys;
 mod operator;
+mod payments;
 mod proofs;
 mod record;
 mod recoveries;
@@ -67,6 +68,9 @@ enum Command {
     /// Lists, cancels and pauses password recoveries.
     #[command(subcommand)]
     Recoveries(recoveries::RecoveriesCommand),
+    /// Pauses and resumes payments.
+    #[command(subcommand)]
+    Payments(payments::PaymentsCommand),
     /// Verifies and prints the audit: the record of every use of a key.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -101,6 +105,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Keys(command) => keys::run(load()?, command).await,
         Command::Account(command) => account::run(load()?, command).await,
         Command::Recoveries(command) => recoveries::run(load()?, command).await,
+        Command::Payments(command) => payments::run(load()?, command).await,
     }
 }
 

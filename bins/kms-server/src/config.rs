@@ -20,6 +20,7 @@ mod server_keys;
 mod tls;
 mod tokens;
 mod upkeep;
+mod webhook;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -36,7 +37,7 @@ pub use database::{
 pub use kms_chain::follower::Finality;
 pub use kms_config::{ConfigError, Secret, UrlError};
 pub use kms_key::{KmsKeyProvider, KmsKeySettings};
-pub use limits::{LimitSettings, Rate, RateError};
+pub use limits::{LimitSettings, Rate, RateError, SpendUpTo};
 pub use mail::{MailSettings, MailUrlError, PublicUrl, SmtpUrl};
 pub(crate) use operator::operator;
 pub use ops::OpsSettings;
@@ -47,6 +48,7 @@ pub use tls::TlsSettings;
 pub(crate) use tokens::MAX_NAME as MAX_TOKEN_NAME;
 pub use tokens::{DeclaredScope, DeclaredToken};
 pub use upkeep::UpkeepSettings;
+pub use webhook::PaymentPolicySettings;
 
 /// The prefix of all variables.
 pub const PREFIX: &str = "KMS_SERVER";
@@ -92,6 +94,8 @@ pub struct Settings {
     /// Rate limits and spending limits.
     #[serde(default)]
     pub limits: LimitSettings,
+    /// A program that is asked before a payment is signed. Without it none is.
+    pub payment_policy: Option<PaymentPolicySettings>,
     /// How a forgotten password is replaced.
     #[serde(default, with = "recovery::RecoveryRulesDef")]
     pub recovery: RecoveryRules,
@@ -124,6 +128,8 @@ impl Settings {
         self.limits.validate()?;
         self.limits.spending(&self.chain, &self.recovery)?;
         tokens::validate(&self.tokens)?;
+        self.limits.outflow(&self.chain)?;
+        self.payment_policy.as_ref().map_or(Ok(()), PaymentPolicySettings::validate)?;
         self.check_profile()?;
         Ok(self)
     }

@@ -283,6 +283,7 @@ pub(crate) fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::WrongPassword
         | ErrorCode::WrongCode
         | ErrorCode::OnHold
+        | ErrorCode::PaymentRefused
         | ErrorCode::AccountFrozen => StatusCode::FORBIDDEN,
         ErrorCode::NoSuchRoute
         | ErrorCode::NoSuchAccount
@@ -316,9 +317,10 @@ pub(crate) fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::RateLimited
         | ErrorCode::LimitReached
         | ErrorCode::Busy => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::ChainUnavailable | ErrorCode::StoreUnavailable | ErrorCode::RecoveriesPaused => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        ErrorCode::ChainUnavailable
+        | ErrorCode::StoreUnavailable
+        | ErrorCode::RecoveriesPaused
+        | ErrorCode::PaymentsPaused => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Internal | ErrorCode::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -6,6 +6,7 @@
 
 mod auth;
 mod body;
+mod brakes;
 pub mod cli;
 mod clock;
 pub mod config;

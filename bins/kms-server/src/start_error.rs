@@ -51,6 +51,9 @@ pub enum StartError {
     /// The file of checkpoints cannot be used.
     #[error(transparent)]
     CheckpointFile(#[from] CheckpointFileError),
+    /// The HTTP client of the payment policy cannot be built.
+    #[error("payment_policy: {0}")]
+    PaymentPolicy(#[source] reqwest::Error),
     /// The certificate or its key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),

@@ -18,6 +18,7 @@ use kms_store::{ConnectError, Database, KeyDatabase, open_key_database};
 use kms_types::wire::Network;
 use tokio::time::{Instant, timeout_at};
 
+use crate::brakes::Brakes;
 use crate::config::{
     AuditSettings, ChainSettings, DatabaseSettings, DeclaredToken, MailSettings, PageSettings,
     PasswordSettings, Settings, UpkeepSettings,
@@ -39,8 +40,8 @@ use crate::token_cache::TokenCache;
 use crate::workers::{
     AdvanceRecoveries, CheckChain, CheckDatabases, CheckTokens, CheckWallets, Checkpoints, Clean,
     CountTransfers, FoldMetrics, FollowBlocks, NotifyDigests, OldLaunches, OldSignedBytes,
-    ProbeKmsKeys, RefilledRateLimits, ReloadCertificate, RenewKeyDatabaseClaim, SendMail,
-    SweepSckStore, UnusedRows, WatchTransfers, WriteCheckpoints,
+    ProbeKmsKeys, ReadBrakes, RefilledRateLimits, ReloadCertificate, RenewKeyDatabaseClaim,
+    SendMail, SweepSckStore, UnusedRows, WatchTransfers, WriteCheckpoints,
 };
 
 /// How long requests in flight may take when the server stops, in seconds.
@@ -317,6 +318,11 @@ fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepS
         readiness: Arc::clone(&state.readiness),
         transfers: Arc::clone(&state.transfers),
     });
+    supervisor.run(ReadBrakes {
+        brakes: Arc::clone(&state.brakes),
+        database: database.clone(),
+        key_database: Arc::clone(key_database),
+    });
     supervisor.run(CheckTokens { transfers: Arc::clone(&state.transfers) });
     supervisor.run(ProbeKmsKeys {
         custody: Arc::clone(custody),
@@ -356,6 +362,14 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
     let chain = open_chain(&settings.chain).await?;
     let sealer = Sealer::new(Arc::clone(&keys));
     let spending = settings.limits.spending(&settings.chain, &settings.recovery)?;
+    let brakes = Brakes::new(
+        settings.chain.chain_id,
+        settings.limits.outflow(&settings.chain)?,
+        settings.limits.external_addresses.clone(),
+        settings.payment_policy.as_ref(),
+    )?;
+    // Before the first request is served.
+    brakes.read(&database, &*key_database).await.map_err(ConnectError::from)?;
     let config = transfer_config(&settings.chain);
     let (store, tokens) = (Arc::new(database.clone()), Tokens::from(settings.chain.tokens.clone()));
     // What is odd about a token is known before the first block is read.
@@ -368,6 +382,7 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
         keys,
         sends_mail: settings.mail.is_some(),
         transfers: Arc::new(transfers),
+        brakes: Arc::new(brakes),
         database,
         key_database,
         sealer,

@@ -13,6 +13,7 @@ use kms_store::{Database, KeyDatabase};
 use kms_types::AppLink;
 use kms_types::wire::Network;
 
+use crate::brakes::Brakes;
 use crate::clock;
 use crate::config::LimitSettings;
 use crate::error::{ApiError, Defect};
@@ -26,6 +27,8 @@ use crate::token_cache::TokenCache;
 pub(crate) struct State {
     pub(crate) custody: Arc<Custody>,
     pub(crate) transfers: Arc<Transfers>,
+    /// What stops the payments of all accounts.
+    pub(crate) brakes: Arc<Brakes>,
     pub(crate) database: Database,
     pub(crate) key_database: Arc<dyn KeyDatabase>,
     pub(crate) sealer: Sealer,

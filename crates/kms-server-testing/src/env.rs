@@ -18,7 +18,8 @@ use kms_server::Secret;
 use kms_server::config::{
     AuditSettings, ChainSettings, DatabaseAuth, DatabaseSettings, Finality, KeyDatabaseSettings,
     KmsKeyProvider, KmsKeySettings, LimitSettings, MailSettings, OpsSettings, PageSettings,
-    PasswordSettings, Profile, RpcUrl, Settings, TlsSettings, UpkeepSettings, UrlError,
+    PasswordSettings, PaymentPolicySettings, Profile, RpcUrl, Settings, SpendUpTo, TlsSettings,
+    UpkeepSettings, UrlError,
 };
 use kms_store::{Database, Scope};
 use kms_testkit::Anvil;
@@ -87,6 +88,8 @@ pub struct TestEnv {
     pub password: PasswordSettings,
     /// Rate limits and spending limits.
     pub limits: LimitSettings,
+    /// The program that is asked before a payment is signed; none by default.
+    pub payment_policy: Option<PaymentPolicySettings>,
     /// How a forgotten password is replaced.
     pub recovery: RecoveryRules,
     /// How e-mail is sent; none by default.
@@ -186,8 +189,10 @@ impl TestEnv {
                 recoveries_without_email: "100/hour".parse()?,
                 email_codes: "3/day".parse()?,
                 onboardings: "300/minute".parse()?,
+                spend_a_day_unlisted: SpendUpTo::Unlimited,
                 ..LimitSettings::default()
             },
+            payment_policy: None,
             recovery: WITHOUT_WAITING,
             mail: None,
             audit,
@@ -267,6 +272,7 @@ impl TestEnv {
             tokens: Vec::new(),
             password: self.password,
             limits: self.limits.clone(),
+            payment_policy: self.payment_policy.clone(),
             recovery: self.recovery,
             mail: self.mail.clone(),
             audit: self.audit.clone(),
@@ -294,6 +300,7 @@ impl TestEnv {
             ("KMS_KEY__PATH", self.kms_key_path.display().to_string()),
             ("KMS_KEY__PASSPHRASE", self.kms_key_passphrase.clone()),
             ("AUDIT__CHECKPOINT_PATH", self.checkpoint_path().display().to_string()),
+            ("LIMITS__SPEND_A_DAY_UNLISTED", "unlimited".to_owned()),
             ("CHAIN__RPC_URLS", self.rpc_urls.clone()),
             ("CHAIN__CHAIN_ID", self.chain.chain_id.to_string()),
             ("CHAIN__NAME", self.chain.name.clone()),

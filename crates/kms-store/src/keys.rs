@@ -46,17 +46,23 @@ pub trait KeyDatabase: SckStore + Debug {
     /// When the database does not answer.
     async fn checkpoints(&self) -> Result<Vec<String>, StoreError>;
 
-    /// Returns the line that records the pause of recoveries, without checking its MAC.
+    /// Returns the line that records the pause of this name, without checking its MAC.
     ///
     /// # Errors
     /// When the database does not answer.
-    async fn pause_line(&self) -> Result<Option<String>, StoreError>;
+    async fn pause_line(&self, name: &str) -> Result<Option<String>, StoreError>;
+
+    /// Returns the names and lines of all pauses.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn pause_lines(&self) -> Result<Vec<(String, String)>, StoreError>;
 
     /// Replaces that line.
     ///
     /// # Errors
     /// When it was not stored durably.
-    async fn put_pause_line(&self, line: &str) -> Result<(), StoreError>;
+    async fn put_pause_line(&self, name: &str, line: &str) -> Result<(), StoreError>;
 
     /// Lists the ids of SCKs after this one with the ids of their accounts, in the order of the SCK
     /// ids. Both are returned as stored, unparsed.

@@ -59,7 +59,7 @@ pub use keys::SqliteKeyDatabase;
 #[cfg(any(feature = "mongodb", feature = "sqlite"))]
 pub use keys::{KeyDatabase, KeyDatabaseOwner, open_existing_key_database, open_key_database};
 pub use launches::{Opened, OpenedLaunch};
-pub use pause::{Paused, pause_line_version};
+pub use pause::{Pausable, Paused, pause_line_version};
 pub use proposals::{Proposal, ProposalError};
 pub use rate_limits::{RateLimit, RateLimitExceeded};
 pub use server_keys::{Dependants, MovedBatch, Sealed};

@@ -1,8 +1,9 @@
-//! The operator's pause of recoveries. It is kept in both databases under MACs, and holds if either
-//! of them says so or cannot be believed: an attacker who writes to one of them does not end it.
+//! What an operator has paused. It is kept in both databases under MACs, and holds if either of them
+//! says so or cannot be believed: an attacker who writes to one of them does not end it.
 
 mod waits;
 
+use std::fmt;
 use std::time::Duration;
 
 use diesel::prelude::*;
@@ -18,13 +19,31 @@ use crate::server_keys::{BATCH, StaleMac};
 
 const TABLE: &str = "switches";
 
-/// The name of the switch.
-const NAME: &str = "recoveries";
+/// What an operator can pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pausable {
+    /// Requesting and completing recoveries.
+    Recoveries,
+    /// Quoting and signing payments on one chain.
+    Payments {
+        /// The chain (EIP-155).
+        chain_id: u64,
+    },
+}
 
-/// Why recoveries are paused.
+impl fmt::Display for Pausable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Recoveries => f.write_str("recoveries"),
+            Self::Payments { chain_id } => write!(f, "payments/{chain_id}"),
+        }
+    }
+}
+
+/// Why something is paused.
 #[derive(Debug)]
 pub enum Paused {
-    /// An operator paused them at this time.
+    /// An operator paused it at this time.
     Since(Timestamp),
     /// A record of the pause fails its check.
     Unreadable(StoreError),
@@ -41,18 +60,18 @@ struct Switch {
 type Columns = (String, bool, i64, i32, Vec<u8>);
 
 impl Switch {
-    fn with_mac_fields<T>(self, work: impl FnOnce(&[&[u8]]) -> T) -> T {
+    fn with_mac_fields<T>(self, name: &str, work: impl FnOnce(&[&[u8]]) -> T) -> T {
         let at = self.changed_at.0.to_be_bytes();
-        work(&[TABLE.as_bytes(), NAME.as_bytes(), &[self.paused.into()], &at])
+        work(&[TABLE.as_bytes(), name.as_bytes(), &[self.paused.into()], &at])
     }
 
-    fn mac(self, keys: &ServerKeys) -> RowMac {
-        self.with_mac_fields(|fields| keys.row.mac(fields))
+    fn mac(self, name: &str, keys: &ServerKeys) -> RowMac {
+        self.with_mac_fields(name, |fields| keys.row.mac(fields))
     }
 
-    fn verified(self, mac: RowMac, keys: &ServerKeys) -> Result<Self, StoreError> {
-        let row = RowRef { table: TABLE, key: NAME };
-        self.with_mac_fields(|fields| keys.row.verify(&mac, fields))
+    fn verified(self, name: &str, mac: RowMac, keys: &ServerKeys) -> Result<Self, StoreError> {
+        let row = RowRef { table: TABLE, key: name };
+        self.with_mac_fields(name, |fields| keys.row.verify(&mac, fields))
             .map_err(|error| row.not_verified(error))?;
         Ok(self)
     }
@@ -62,15 +81,15 @@ impl Switch {
         keys: &ServerKeys,
     ) -> Result<Self, StoreError> {
         let mac = RowRef { table: TABLE, key: &name }.mac(mac_key, &mac)?;
-        Self { paused, changed_at: Timestamp(at) }.verified(mac, keys)
+        Self { paused, changed_at: Timestamp(at) }.verified(&name, mac, keys)
     }
 
     /// The line in the key database: `1 TIME MAC` or `0 TIME MAC`.
-    fn line(self, keys: &ServerKeys) -> String {
-        format!("{} {} {}", u8::from(self.paused), self.changed_at.0, self.mac(keys))
+    fn line(self, name: &str, keys: &ServerKeys) -> String {
+        format!("{} {} {}", u8::from(self.paused), self.changed_at.0, self.mac(name, keys))
     }
 
-    fn parse_line(line: &str, keys: &ServerKeys) -> Result<Self, StoreError> {
+    fn parse_line(name: &str, line: &str, keys: &ServerKeys) -> Result<Self, StoreError> {
         let row = RowRef { table: TABLE, key: "the key database" };
         let [paused, at, mac] = line.split(' ').collect::<Vec<_>>()[..] else {
             return Err(row.corrupt("not three words"));
@@ -80,7 +99,8 @@ impl Switch {
             "1" => true,
             _ => return Err(row.corrupt("neither 0 nor 1")),
         };
-        Self { paused, changed_at: Timestamp(row.parse(at)?) }.verified(row.parse(mac)?, keys)
+        let switch = Self { paused, changed_at: Timestamp(row.parse(at)?) };
+        switch.verified(name, row.parse(mac)?, keys)
     }
 }
 
@@ -104,28 +124,30 @@ pub(crate) fn stale_macs(
         .load(connection)?;
     let stale = |row: Columns| {
         let (key, old) = (row.0.clone(), row.4.clone());
-        let new = Switch::parse(row, keys).map(|switch| switch.mac(keys));
+        let new = Switch::parse(row, keys).map(|switch| switch.mac(&key, keys));
         StaleMac { cursor: key.clone(), key, old, new }
     };
     Ok(rows.into_iter().map(stale).collect())
 }
 
 impl Database {
-    /// Returns why recoveries are paused, if they are.
+    /// Returns why something is paused, if it is.
     ///
     /// # Errors
-    /// When a database does not answer. The caller must refuse recoveries then.
-    pub async fn recoveries_paused(
+    /// When a database does not answer, unless the account database says that it is paused. The
+    /// caller must refuse recoveries then.
+    pub async fn paused(
         &self,
+        what: Pausable,
         key_database: &dyn KeyDatabase,
     ) -> Result<Option<Paused>, StoreError> {
         let mut since = None;
-        for switch in self.switches(key_database).await? {
+        for switch in self.switches(what, key_database).await? {
             match switch {
                 Ok(switch) if switch.paused => since = since.max(Some(switch.changed_at)),
                 Ok(_resumed) => {}
                 Err(error) => {
-                    let record = Some("the pause of recoveries");
+                    let record = Some("an operator's pause");
                     integrity_alarm(&error, AlarmContext { record, ..AlarmContext::default() });
                     return Ok(Some(Paused::Unreadable(error)));
                 }
@@ -134,34 +156,60 @@ impl Database {
         Ok(since.map(Paused::Since))
     }
 
-    /// Reads the switch as each database holds it.
+    /// Reads the switch as each database holds it. That of the key database is not needed if the
+    /// other one says that it is paused.
     async fn switches(
         &self,
+        what: Pausable,
         key_database: &dyn KeyDatabase,
     ) -> Result<Vec<Result<Switch, StoreError>>, StoreError> {
-        let line = key_database.pause_line().await?;
+        let name = what.to_string();
+        let line = key_database.pause_line(&name).await;
+        let key = name.clone();
         let row: Option<Columns> = self
-            .blocking(|connection| Ok(switches::table.find(NAME).first(connection).optional()?))
+            .blocking(move |connection| {
+                Ok(switches::table.find(key).first(connection).optional()?)
+            })
             .await?;
         let row = row.map(|row| Switch::parse(row, &self.keys));
-        let line = line.map(|line| Switch::parse_line(&line, &self.keys));
+        let line = match (&row, line) {
+            (Some(Ok(Switch { paused: true, .. })), Err(_)) => None,
+            (_, line) => line?,
+        };
+        let line = line.map(|line| Switch::parse_line(&name, &line, &self.keys));
         Ok(row.into_iter().chain(line).collect())
     }
 
-    /// Pauses recoveries on all servers. A pause that holds keeps its time.
+    /// Pauses something on all servers. A pause that holds keeps its time.
     ///
     /// # Errors
     /// When a database does not answer; the pause may then be written in one of them, and holds.
-    pub async fn pause_recoveries(
+    pub async fn pause(
         &self,
+        what: Pausable,
         key_database: &dyn KeyDatabase,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let changed_at = match self.recoveries_paused(key_database).await? {
+        let changed_at = match self.paused(what, key_database).await? {
             Some(Paused::Since(since)) => since,
             Some(Paused::Unreadable(_)) | None => now,
         };
-        self.switch(key_database, Switch { paused: true, changed_at }, |_connection| Ok(())).await
+        let paused = Switch { paused: true, changed_at };
+        self.switch(what, key_database, paused, |_connection| Ok(())).await
+    }
+
+    /// Resumes payments. Returns `false` if they were not paused.
+    ///
+    /// # Errors
+    /// When a database does not answer; they may then still be paused.
+    pub async fn resume_payments(
+        &self,
+        chain_id: u64,
+        key_database: &dyn KeyDatabase,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let payments = Pausable::Payments { chain_id };
+        self.resume(payments, key_database, now, |_connection, _since| Ok(())).await
     }
 
     /// Resumes recoveries. Returns `false` if they were not paused.
@@ -178,11 +226,27 @@ impl Database {
         owner_wait: Duration,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        if self.recoveries_paused(key_database).await?.is_none() {
+        let keys = self.keys.clone();
+        let extend = move |connection: &mut AnyConnection, since| {
+            waits::extend(connection, &keys, since, owner_wait, now)
+        };
+        self.resume(Pausable::Recoveries, key_database, now, extend).await
+    }
+
+    /// Resumes, and does what `also` does for a pause since this time in the same transaction of
+    /// the account database.
+    async fn resume(
+        &self,
+        what: Pausable,
+        key_database: &dyn KeyDatabase,
+        now: Timestamp,
+        also: impl FnOnce(&mut AnyConnection, Timestamp) -> Result<(), Failure> + Send + 'static,
+    ) -> Result<bool, StoreError> {
+        if self.paused(what, key_database).await?.is_none() {
             return Ok(false);
         }
         let mut since = Timestamp(0);
-        for switch in self.switches(key_database).await? {
+        for switch in self.switches(what, key_database).await? {
             // One that was resumed was not paused before that: the other write failed.
             match switch {
                 Ok(switch) => since = since.max(switch.changed_at),
@@ -193,40 +257,42 @@ impl Database {
                 }
             }
         }
-        let keys = self.keys.clone();
-        let extend = move |connection: &mut AnyConnection| {
-            waits::extend(connection, &keys, since, owner_wait, now)
-        };
-        self.switch(key_database, Switch { paused: false, changed_at: now }, extend).await?;
+        let resumed = Switch { paused: false, changed_at: now };
+        self.switch(what, key_database, resumed, move |connection| also(connection, since)).await?;
         Ok(true)
     }
 
-    /// Moves the MAC in the key database to the newest version of the row key. Returns `false` if
-    /// it is under that already, or there is none.
+    /// Moves the MACs in the key database to the newest version of the row key. Returns how many.
     ///
     /// # Errors
-    /// When a database does not answer, or the line fails its check.
-    pub async fn remac_pause_line(
+    /// When a database does not answer, or a line fails its check.
+    pub async fn remac_pause_lines(
         &self,
         key_database: &dyn KeyDatabase,
-    ) -> Result<bool, StoreError> {
-        let Some(line) = key_database.pause_line().await? else { return Ok(false) };
-        if pause_line_version(&line) == Some(self.keys.row.current()) {
-            return Ok(false);
+    ) -> Result<u64, StoreError> {
+        let mut moved = 0;
+        for (name, line) in key_database.pause_lines().await? {
+            if pause_line_version(&line) == Some(self.keys.row.current()) {
+                continue;
+            }
+            let switch = Switch::parse_line(&name, &line, &self.keys)?;
+            key_database.put_pause_line(&name, &switch.line(&name, &self.keys)).await?;
+            moved += 1;
         }
-        let switch = Switch::parse_line(&line, &self.keys)?;
-        key_database.put_pause_line(&switch.line(&self.keys)).await?;
-        Ok(true)
+        Ok(moved)
     }
 
     /// Writes the switch, and what `also` does in the same transaction of the account database.
     async fn switch(
         &self,
+        what: Pausable,
         key_database: &dyn KeyDatabase,
         switch: Switch,
         also: impl FnOnce(&mut AnyConnection) -> Result<(), Failure> + Send + 'static,
     ) -> Result<(), StoreError> {
-        let (line, mac) = (switch.line(&self.keys), switch.mac(&self.keys));
+        let name = what.to_string();
+        let (line, mac) = (switch.line(&name, &self.keys), switch.mac(&name, &self.keys));
+        let key = name.clone();
         self.blocking(move |connection| {
             let values = (
                 switches::paused.eq(switch.paused),
@@ -235,16 +301,16 @@ impl Database {
                 switches::mac.eq(mac.tag.to_vec()),
             );
             connection.transaction(|connection| {
-                let row = switches::table.find(NAME);
+                let row = switches::table.find(&key);
                 if diesel::update(row).set(values.clone()).execute(connection)? == 0 {
                     diesel::insert_into(switches::table)
-                        .values((switches::name.eq(NAME), values))
+                        .values((switches::name.eq(&key), values))
                         .execute(connection)?;
                 }
                 also(connection)
             })
         })
         .await?;
-        key_database.put_pause_line(&line).await
+        key_database.put_pause_line(&name, &line).await
     }
 }

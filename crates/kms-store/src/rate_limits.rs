@@ -74,6 +74,29 @@ impl Database {
         self.blocking(move |connection| Ok(take(connection, dialect, &key, limit, unsynced)?)).await
     }
 
+    /// Takes a part of the key's bucket, or returns when there is as much in it: what it refills
+    /// in the time `part`, of a bucket that refills from empty to full in the time `whole`.
+    ///
+    /// # Errors
+    /// When the database does not answer. The caller must refuse the request then.
+    pub async fn take_part(
+        &self,
+        key: &str,
+        part: Duration,
+        whole: Duration,
+    ) -> Result<Result<(), Duration>, StoreError> {
+        let (key, dialect) = (hashed(key), self.dialect);
+        // The statement inserts the first row of a key unconditionally.
+        if part > whole {
+            return Ok(Err(whole));
+        }
+        let (part, whole) = (milliseconds(part), milliseconds(whole));
+        let taken = move |connection: &mut AnyConnection| {
+            Ok(take_time(connection, dialect, &key, (part, whole), SYNCED)?)
+        };
+        self.blocking(taken).await
+    }
+
     /// Takes a token from the bucket of each key, or from none of them. Repeats with the same id
     /// take none until a full bucket would have been refilled. Callers that share keys must pass
     /// them in the same order, so that their transactions do not deadlock.
@@ -156,17 +179,33 @@ fn take(
     limit: RateLimit,
     commit: &str,
 ) -> Result<Result<(), Duration>, Error> {
+    // The statement inserts the first row of a key unconditionally.
+    if limit.burst == 0 {
+        return Ok(Err(limit.period));
+    }
+    let period = milliseconds(limit.period);
+    let reach = period.saturating_mul(limit.burst.into());
+    let taken = take_time(connection, dialect, key, (period, reach), commit)?;
+    Ok(taken.map_err(|wait| wait.min(limit.period)))
+}
+
+fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 1024).max(1)
+}
+
+/// Takes what a bucket refills in `period` milliseconds; it refills in `reach`.
+fn take_time(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    key: &str,
+    (period, reach): (i64, i64),
+    commit: &str,
+) -> Result<Result<(), Duration>, Error> {
     #[derive(QueryableByName)]
     struct Wait {
         #[diesel(sql_type = BigInt)]
         wait: i64,
     }
-    // The statement inserts the first row of a key unconditionally.
-    if limit.burst == 0 {
-        return Ok(Err(limit.period));
-    }
-    let period = i64::try_from(limit.period.as_millis()).unwrap_or(i64::MAX / 1024).max(1);
-    let reach = period.saturating_mul(limit.burst.into());
     let (now, greatest) = (dialect.clock(), dialect.greatest());
     // A time that no request can reach was written while the clock was ahead: the bucket is full.
     let tat = format!(
@@ -194,6 +233,6 @@ fn take(
     .bind::<Text, _>(key)
     .get_result(connection)
     .optional()?;
-    let wait = found.map_or(1, |found| found.wait.min(period));
+    let wait = found.map_or(1, |found| found.wait);
     Ok(Err(Duration::from_millis(u64::try_from(wait).unwrap_or(1))))
 }

@@ -61,6 +61,12 @@ pub enum AmountError {
 impl Amount {
     const MAX_LEN: usize = 160;
 
+    /// One coin, or one whole token.
+    #[must_use]
+    pub fn one() -> Self {
+        Self { whole: "1".to_owned(), fraction: String::new() }
+    }
+
     /// Returns the amount in the smallest unit of an asset with this many decimals, without
     /// rounding.
     ///

@@ -110,6 +110,11 @@ error_codes! {
     QuoteMismatch = "quote_mismatch",
     /// The current state does not allow this.
     WrongState = "wrong_state",
+    /// The operator paused payments, or more of the asset was sent in an hour than the operator
+    /// allows; see `retry_after`. Nothing was signed.
+    PaymentsPaused = "payments_paused",
+    /// The operator does not allow this payment.
+    PaymentRefused = "payment_refused",
     /// The network asks for a higher fee than the operator allows.
     FeeTooHigh = "fee_too_high",
     /// The recipient's contract would revert the payment.

@@ -20,8 +20,8 @@ create table owner (
     claim text not null
 );
 
--- The pause of recoveries (FORMAT.md, "Row `switches`").
+-- What an operator paused (FORMAT.md, "Row `switches`").
 create table pause (
-    id integer primary key check (id = 1),
+    name text primary key,
     line text not null
 );

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use kms_core::ports::RecoveryStore;
 use kms_core::recovery::{Recovery, RecoveryStage};
 use kms_process::ErrorChain;
-use kms_store::Paused;
+use kms_store::{Pausable, Paused};
 use kms_types::RecoveryId;
 
 use super::operator::operator;
@@ -65,7 +65,7 @@ pub(super) async fn run(settings: Settings, command: RecoveriesCommand) -> anyho
                 say(&format!("{id}\t{account}\t{stage}\t{ready}\tcode: {code}"));
             }
             Record::new(database, "recoveries_list", "").note().await;
-            match database.recoveries_paused(keys).await? {
+            match database.paused(Pausable::Recoveries, keys).await? {
                 None => {}
                 Some(Paused::Since(since)) => say(&format!("paused since {}", since.0)),
                 Some(Paused::Unreadable(error)) => say(&format!("paused: {error}")),
@@ -88,7 +88,9 @@ pub(super) async fn run(settings: Settings, command: RecoveriesCommand) -> anyho
         }
         RecoveriesCommand::Pause => {
             let record = Record::new(database, "recoveries_pause", "");
-            record.around(async || Ok(database.pause_recoveries(keys, now).await?)).await?;
+            record
+                .around(async || Ok(database.pause(Pausable::Recoveries, keys, now).await?))
+                .await?;
             say("paused");
         }
         RecoveriesCommand::Resume => {

@@ -26,7 +26,7 @@ impl Census {
             let version = line.parse::<Checkpoint>().ok().map(|checkpoint| checkpoint.key());
             census.add(ServerKeyKind::Checkpoint, version, "checkpoints", 1);
         }
-        if let Some(line) = vault.key_database().pause_line().await? {
+        for (_, line) in vault.key_database().pause_lines().await? {
             let what = "switches of the key database";
             census.add(ServerKeyKind::Row, pause_line_version(&line), what, 1);
         }
@@ -101,7 +101,7 @@ pub(super) async fn remac(vault: &Vault) -> anyhow::Result<()> {
             for table in Database::mac_tables() {
                 moved.all(async |cursor| Ok(database.remac(table, &cursor).await?)).await?;
             }
-            moved.0 += u64::from(database.remac_pause_line(vault.key_database()).await?);
+            moved.0 += database.remac_pause_lines(vault.key_database()).await?;
             moved.report(vault, ServerKeyKind::Row).await
         })
         .await

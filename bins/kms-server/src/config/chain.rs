@@ -177,6 +177,18 @@ impl ChainSettings {
         }
     }
 
+    /// All assets, as the setting `key` applies to them.
+    pub(super) fn assets(&self, key: &str) -> Vec<NamedAsset> {
+        let asset = |symbol: &Symbol, contract, decimals| NamedAsset {
+            key: format!("{key} of {symbol}"),
+            contract,
+            decimals,
+        };
+        let tokens = self.tokens.iter();
+        let tokens = tokens.map(|token| asset(&token.symbol, Some(token.address), token.decimals));
+        std::iter::once(asset(&self.symbol, None, Wei::DECIMALS)).chain(tokens).collect()
+    }
+
     /// The asset that the setting `key` names by its symbol.
     pub(super) fn asset(&self, key: &str, symbol: &str) -> Result<NamedAsset, ConfigError> {
         let key = format!("{key}.{symbol}");

@@ -1,6 +1,6 @@
 //! `limits`: how often something may be done, and how much may be spent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use kms_chain::spending::{Allowance, SpendingRules};
 use kms_config::ConfigError;
 use kms_core::recovery::RecoveryRules;
 use kms_store::RateLimit;
-use kms_types::{Amount, AmountError};
+use kms_types::{Amount, AmountError, EthAddress, Units};
 use serde::Deserialize;
 
 use super::ChainSettings;
@@ -54,24 +54,39 @@ pub struct LimitSettings {
     pub launches: Rate,
     /// Openings of the page by anyone, on each server, counted before a signature is checked.
     pub all_launches: Rate,
-    /// What one account may spend in any 24 hours, by symbol. No limit for assets not named.
+    /// What one account may spend in any 24 hours, by symbol.
     pub spend_a_day: BTreeMap<String, Amount>,
+    /// What one account may spend in any 24 hours of each asset that `spend_a_day` does not name.
+    pub spend_a_day_unlisted: SpendUpTo,
+    /// What all accounts together may send of an asset in an hour, by symbol: a bucket of this
+    /// size, which refills in an hour. No limit for assets not named.
+    pub outflow_an_hour: BTreeMap<String, Amount>,
+    /// The only addresses that can be paid beside the accounts of this deployment. `None` allows
+    /// every address.
+    pub external_addresses: Option<Vec<EthAddress>>,
     /// What it may send in any 24 hours to addresses that it had not paid before, for the time of
     /// `recovery.hold` after a recovery. Nothing of assets not named.
-    pub spend_a_day_after_recovery: BTreeMap<String, SpendAfterRecovery>,
+    pub spend_a_day_after_recovery: BTreeMap<String, SpendUpTo>,
 }
 
 /// An amount, or `unlimited`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub enum SpendAfterRecovery {
+pub enum SpendUpTo {
     /// Up to this amount.
     UpTo(Amount),
     /// Any amount.
     Unlimited,
 }
 
-impl FromStr for SpendAfterRecovery {
+impl SpendUpTo {
+    /// One coin, or one whole token.
+    fn one() -> Self {
+        Self::UpTo(Amount::one())
+    }
+}
+
+impl FromStr for SpendUpTo {
     type Err = AmountError;
 
     fn from_str(text: &str) -> Result<Self, AmountError> {
@@ -82,7 +97,7 @@ impl FromStr for SpendAfterRecovery {
     }
 }
 
-impl TryFrom<String> for SpendAfterRecovery {
+impl TryFrom<String> for SpendUpTo {
     type Error = AmountError;
 
     fn try_from(text: String) -> Result<Self, AmountError> {
@@ -201,6 +216,9 @@ impl Default for LimitSettings {
             launches: rate(20, Unit::Minute),
             all_launches: rate(500, Unit::Second),
             spend_a_day: BTreeMap::new(),
+            spend_a_day_unlisted: SpendUpTo::one(),
+            outflow_an_hour: BTreeMap::new(),
+            external_addresses: None,
             spend_a_day_after_recovery: BTreeMap::new(),
         }
     }
@@ -228,6 +246,18 @@ impl LimitSettings {
         if limit.burst > 0 && share.burst > limit.burst { share } else { limit }
     }
 
+    /// What all accounts together may send of each asset in an hour, by its contract.
+    pub(crate) fn outflow(
+        &self,
+        chain: &ChainSettings,
+    ) -> Result<HashMap<Option<EthAddress>, Units>, ConfigError> {
+        let limit = |(symbol, amount): (&String, &Amount)| {
+            let asset = chain.asset("limits.outflow_an_hour", symbol)?;
+            Ok((asset.contract, asset.units(amount)?))
+        };
+        self.outflow_an_hour.iter().map(limit).collect()
+    }
+
     /// The spending limits in the smallest units of the chain's assets.
     pub(crate) fn spending(
         &self,
@@ -235,6 +265,11 @@ impl LimitSettings {
         recovery: &RecoveryRules,
     ) -> Result<SpendingRules, ConfigError> {
         let mut rules = SpendingRules { hold: recovery.hold, ..SpendingRules::default() };
+        if let SpendUpTo::UpTo(amount) = &self.spend_a_day_unlisted {
+            for asset in chain.assets("limits.spend_a_day_unlisted") {
+                rules.a_day.insert(asset.contract, asset.units(amount)?);
+            }
+        }
         for (symbol, amount) in &self.spend_a_day {
             let asset = chain.asset("limits.spend_a_day", symbol)?;
             rules.a_day.insert(asset.contract, asset.units(amount)?);
@@ -242,8 +277,8 @@ impl LimitSettings {
         for (symbol, spend) in &self.spend_a_day_after_recovery {
             let asset = chain.asset("limits.spend_a_day_after_recovery", symbol)?;
             let allowance = match spend {
-                SpendAfterRecovery::UpTo(amount) => Allowance::UpTo(asset.units(amount)?),
-                SpendAfterRecovery::Unlimited => Allowance::Unlimited,
+                SpendUpTo::UpTo(amount) => Allowance::UpTo(asset.units(amount)?),
+                SpendUpTo::Unlimited => Allowance::Unlimited,
             };
             rules.after_recovery.insert(asset.contract, allowance);
         }

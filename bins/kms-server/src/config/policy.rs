@@ -9,7 +9,7 @@ use kms_core::launch::TelegramKey;
 use kms_core::recovery::RecoveryRules;
 use serde::Deserialize;
 
-use super::limits::SpendAfterRecovery;
+use super::limits::SpendUpTo;
 use super::{AuditSettings, LimitSettings, Rate, Settings, UpkeepSettings};
 
 /// The fewest rounds of PBKDF2-HMAC-SHA256 that OWASP recommends.
@@ -92,8 +92,7 @@ impl Settings {
     fn limit_weaknesses(&self) -> Vec<Weakness> {
         let (limits, default) = (&self.limits, LimitSettings::default());
         let spending = limits.spend_a_day_after_recovery.values();
-        let is_unlimited =
-            spending.into_iter().any(|spend| *spend == SpendAfterRecovery::Unlimited);
+        let is_unlimited = spending.into_iter().any(|spend| *spend == SpendUpTo::Unlimited);
         [
             no_more("limits.recoveries", limits.recoveries, default.recoveries),
             no_more("limits.all_recoveries", limits.all_recoveries, default.all_recoveries),
@@ -111,10 +110,11 @@ impl Settings {
             ),
             no_more("limits.password_changes", limits.password_changes, default.password_changes),
             no_more("limits.emails", limits.emails, default.emails),
-            is_unlimited.then(|| Weakness {
-                setting: "limits.spend_a_day_after_recovery",
-                expected: "amounts instead of \"unlimited\"".to_owned(),
-            }),
+            unlimited("limits.spend_a_day_after_recovery", is_unlimited),
+            unlimited(
+                "limits.spend_a_day_unlisted",
+                limits.spend_a_day_unlisted == SpendUpTo::Unlimited,
+            ),
         ]
         .into_iter()
         .flatten()
@@ -176,6 +176,11 @@ fn no_more(setting: &'static str, found: Rate, default: Rate) -> Option<Weakness
 
 fn missing(setting: &'static str, is_set: bool) -> Option<Weakness> {
     (!is_set).then(|| Weakness { setting, expected: "to be set".to_owned() })
+}
+
+fn unlimited(setting: &'static str, is_unlimited: bool) -> Option<Weakness> {
+    let expected = || "amounts instead of \"unlimited\"".to_owned();
+    is_unlimited.then(|| Weakness { setting, expected: expected() })
 }
 
 fn is_weak(kdf: KdfParams) -> bool {

@@ -127,6 +127,38 @@ fn several_endpoints_are_given_as_a_list() {
 }
 
 #[test]
+fn the_operator_can_stop_payments() {
+    let limits = "[limits]\nspend_a_day = { ETH = \"2\" }\noutflow_an_hour = { eth = \"5\" }\n\
+                  external_addresses = [\"0x00000000000000000000000000000000000000cc\"]\n";
+    let token = "[[chain.tokens]]\nsymbol = \"USD\u{20ae}0\"\n\
+                 address = \"0x1111111111111111111111111111111111111111\"\ndecimals = 6\n";
+    let found = settings(&format!("{EXAMPLE}{token}{limits}"), &[]).unwrap();
+    assert_eq!(
+        found.limits.outflow(&found.chain).unwrap()[&None].to_string(),
+        "5000000000000000000"
+    );
+    assert_eq!(found.limits.external_addresses.as_ref().unwrap().len(), 1);
+    // What is not listed has a limit, too.
+    let rules = found.limits.spending(&found.chain, &found.recovery).unwrap();
+    let a_day = |token| rules.caps(token).a_day.unwrap().to_string();
+    assert_eq!(a_day(None), "2000000000000000000");
+    assert_eq!(a_day(found.chain.tokens.first()), "1000000");
+    let unlimited = ("KMS_SERVER__LIMITS__SPEND_A_DAY_UNLISTED", "unlimited");
+    let found = settings(EXAMPLE, &[unlimited]).unwrap();
+    let rules = found.limits.spending(&found.chain, &found.recovery).unwrap();
+    assert_eq!(rules.caps(None).a_day, None);
+    let policy = |url: &str, key: &str| {
+        let url = ("KMS_SERVER__PAYMENT_POLICY__URL", url);
+        settings(EXAMPLE, &[url, ("KMS_SERVER__PAYMENT_POLICY__KEY", key)])
+    };
+    assert!(policy("https://policy.example/payments", &"k".repeat(32)).is_ok());
+    assert_eq!(key(policy("http://policy.example", &"k".repeat(32))), "payment_policy.url");
+    assert_eq!(key(policy("https://policy.example", "short")), "payment_policy.key");
+    let outflow = ("KMS_SERVER__LIMITS__OUTFLOW_AN_HOUR", "{ DAI = \"1\" }");
+    assert_eq!(key(settings(EXAMPLE, &[outflow])), "limits.outflow_an_hour.DAI");
+}
+
+#[test]
 fn a_provider_may_want_a_header() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let header = r#"{ "127.0.0.1" = "Authorization: Bearer hunter2" }"#;
@@ -234,6 +266,7 @@ fn production_accepts_defaults_and_stricter_settings() {
         ("LIMITS__EXPORTS", "0/day"),
         ("LIMITS__RECOVERIES", "1/day"),
         ("LIMITS__SPEND_A_DAY_AFTER_RECOVERY", "{ ETH = \"0.1\" }"),
+        ("LIMITS__SPEND_A_DAY_UNLISTED", "250"),
         ("PASSWORD__KDF", "argon2id:m=65536,t=3,p=1"),
         ("PASSWORD__KDF", "pbkdf2-sha256:i=600000"),
         ("UPKEEP__RETENTION", "0d"),
@@ -265,6 +298,7 @@ fn production_refuses_what_is_weaker_than_the_defaults() {
         ("LIMITS__PASSWORD_CHANGES", "1000/day"),
         ("LIMITS__EMAILS", "1000/day"),
         ("LIMITS__SPEND_A_DAY_AFTER_RECOVERY", "{ ETH = \"unlimited\" }"),
+        ("LIMITS__SPEND_A_DAY_UNLISTED", "unlimited"),
         ("PASSWORD__KDF", "argon2id:m=8192,t=2,p=1"),
         ("PASSWORD__KDF", "argon2id:m=65536,t=1,p=1"),
         ("PASSWORD__KDF", "pbkdf2-sha256:i=100000"),

@@ -11,7 +11,7 @@ use kms_core::account::Account;
 use kms_core::audit::{Action, Caller};
 use kms_core::ports::{AccountStore, RecoveryStore, StoreError};
 use kms_core::recovery::{Recovery, RecoveryStage};
-use kms_store::RateLimit;
+use kms_store::{Pausable, RateLimit};
 use kms_types::wire::{self, CompleteRecovery, ConfirmCode, RecoveryState, RequestRecovery};
 use kms_types::{AccountRef, ErrorCode, RecoveryId, Timestamp};
 
@@ -451,7 +451,8 @@ struct Gate<'a> {
 
 impl Gate<'_> {
     async fn refuse_paused(&self) -> Result<(), ApiError> {
-        let paused = self.state.database.recoveries_paused(&*self.state.key_database);
+        let keys = &*self.state.key_database;
+        let paused = self.state.database.paused(Pausable::Recoveries, keys);
         if paused.await?.is_none() {
             return Ok(());
         }

@@ -62,8 +62,10 @@ crate::openapi::resource!(quote, confirm, cancel, replacement_fee, replace, read
             description = "The id was used for another transfer, or the username was reassigned \
                 lately and is not proved"
         ),
+        (status = 403, description = "The operator does not allow this payment"),
         (status = 422, description = "The payment is not possible; see `code`"),
         (status = 429, description = "Too many quotes, or a spending limit; see `code`"),
+        (status = 503, description = "The operator paused payments, or the chain is unavailable"),
     )
 )]
 #[post("/transfers")]
@@ -89,6 +91,7 @@ pub(crate) async fn quote(
             "sender and recipient are the same wallet; choose another recipient",
         ));
     }
+    state.brakes.check_quote(&to)?;
     let request = QuoteRequest {
         id: body.id,
         from: party(&sender),
@@ -122,8 +125,8 @@ async fn admit_quote(state: &State, sender: AccountId) -> Result<(), ApiError> {
         (status = 200, description = "The transfer", body = wire::Transfer),
         (
             status = 403,
-            description = "The password is wrong, the account is frozen, or the token's scope \
-                does not allow this"
+            description = "The password is wrong, the account is frozen, the operator does not \
+                allow this payment, or the token's scope does not"
         ),
         (status = 404, description = "No such transfer"),
         (
@@ -139,6 +142,11 @@ async fn admit_quote(state: &State, sender: AccountId) -> Result<(), ApiError> {
             status = 429,
             description = "Too many wrong passwords or concurrent requests, or a spending limit; \
                 see `code`"
+        ),
+        (
+            status = 503,
+            description = "The operator paused payments, or a dependency is unavailable; see \
+                `code`"
         ),
     )
 )]
@@ -172,11 +180,14 @@ pub(crate) async fn confirm_by(
                 return Err(alarm.await.into());
             }
             check_recipient(state, ready.transfer(), clock::now()).await?;
+            state.brakes.check(ready.transfer()).await?;
+            let (brakes, database) = (Arc::clone(&state.brakes), state.database.clone());
             let (sender, details) = (ready.transfer().from.account, payment(ready.transfer()));
             let purpose = Purpose { action: Action::Send(id), details };
             sign(state, sender, password_hash, purpose, caller, |transfers, wallet| async move {
+                brakes.take_outflow(&database, ready.transfer()).await?;
                 // The clock again: a quote that expired during the KDF is not signed.
-                transfers.sign_and_send(ready, wallet, clock::now()).await
+                Ok(transfers.sign_and_send(ready, wallet, clock::now()).await?)
             })
             .await?
         }
@@ -258,6 +269,11 @@ pub(crate) async fn replacement_fee(
             description = "Too many wrong passwords or concurrent requests, or a spending limit; \
                 see `code`"
         ),
+        (
+            status = 503,
+            description = "The operator paused payments, or a dependency is unavailable; see \
+                `code`"
+        ),
     )
 )]
 #[post("/transfers/{id}/replace")]
@@ -281,10 +297,14 @@ pub(crate) async fn replace_by(
     let transfer = match state.transfers.check_replacement(id, replacement, max_fee).await? {
         Checked::Done(transfer) => *transfer,
         Checked::Ready(ready) => {
+            // A cancellation pays nobody.
+            if ready.transfer().cancel_requested_at.is_none() {
+                state.brakes.check(ready.transfer()).await?;
+            }
             let (sender, details) = (ready.transfer().from.account, payment(ready.transfer()));
             let purpose = Purpose { action: Action::Replace(id), details };
             sign(state, sender, password_hash, purpose, caller, |transfers, wallet| async move {
-                transfers.sign_replacement(ready, wallet, clock::now()).await
+                Ok(transfers.sign_replacement(ready, wallet, clock::now()).await?)
             })
             .await?
         }
@@ -312,12 +332,12 @@ async fn sign<F>(
     sign: impl FnOnce(Arc<Transfers>, OpenWallet) -> F + Send + 'static,
 ) -> Result<Transfer, ApiError>
 where
-    F: Future<Output = Result<Transfer, ConfirmError>> + Send,
+    F: Future<Output = Result<Transfer, ApiError>> + Send,
 {
     let sender = sender.ok_or_else(ApiError::no_transfer)?.into();
     let (custody, transfers) = (Arc::clone(&state.custody), Arc::clone(&state.transfers));
     detached(async move {
-        let sign = |wallet| async move { sign(transfers, wallet).await.map_err(ApiError::from) };
+        let sign = |wallet| sign(transfers, wallet);
         custody.with_wallet(sender, password, purpose, &caller, clock::now(), sign).await
     })
     .await

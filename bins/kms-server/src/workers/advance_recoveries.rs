@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kms_core::{Custody, CustodyError};
 use kms_process::{Next, Worker};
-use kms_store::{Database, KeyDatabase};
+use kms_store::{Database, KeyDatabase, Pausable};
 
 use super::worker_caller;
 use crate::clock;
@@ -30,7 +30,7 @@ impl Worker for AdvanceRecoveries {
 
     async fn round(&mut self) -> Result<Next, CustodyError> {
         // A pause stops the waits. `recoveries resume` makes them longer by it.
-        if self.database.recoveries_paused(&*self.key_database).await?.is_some() {
+        if self.database.paused(Pausable::Recoveries, &*self.key_database).await?.is_some() {
             return Ok(Next::AfterInterval);
         }
         // The earlier of both clocks, so that a fast local clock does not notify early.

@@ -13,6 +13,7 @@ mod audit;
 mod aws;
 mod aws_roles;
 mod bad_input;
+mod brakes;
 mod check_config;
 mod clocks;
 mod commands;

@@ -26,9 +26,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The id of the one document that names the owner.
 const OWNER: &str = "accounts";
 
-/// The id of the one document of the pause.
-const PAUSE: &str = "recoveries";
-
 /// A key database in MongoDB. Writes wait for a majority of the replicas and their journals.
 #[derive(Clone, Debug)]
 pub(super) struct MongoKeyDatabase {
@@ -57,6 +54,8 @@ struct CheckpointDocument {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct PauseDocument {
+    #[serde(rename = "_id")]
+    name: String,
     line: String,
 }
 
@@ -187,13 +186,24 @@ impl KeyDatabase for MongoKeyDatabase {
         Ok(lines)
     }
 
-    async fn pause_line(&self) -> Result<Option<String>, StoreError> {
-        let find = self.pause.find_one(doc! { "_id": PAUSE });
+    async fn pause_line(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let find = self.pause.find_one(doc! { "_id": name });
         Ok(within(find.into_future()).await?.map(|document| document.line))
     }
 
-    async fn put_pause_line(&self, line: &str) -> Result<(), StoreError> {
-        let (one, set) = (doc! { "_id": PAUSE }, doc! { "$set": { "line": line } });
+    async fn pause_lines(&self) -> Result<Vec<(String, String)>, StoreError> {
+        let find = self.pause.find(doc! {}).sort(doc! { "_id": 1 });
+        let mut found = within(find.into_future()).await?;
+        let mut lines = Vec::new();
+        while within(found.advance()).await? {
+            let PauseDocument { name, line } = found.deserialize_current().map_err(unavailable)?;
+            lines.push((name, line));
+        }
+        Ok(lines)
+    }
+
+    async fn put_pause_line(&self, name: &str, line: &str) -> Result<(), StoreError> {
+        let (one, set) = (doc! { "_id": name }, doc! { "$set": { "line": line } });
         within(self.pause.update_one(one, set).upsert(true).into_future()).await.map(drop)
     }
 

@@ -34,8 +34,8 @@ diesel::table! {
 }
 
 diesel::table! {
-    pause (id) {
-        id -> Integer,
+    pause (name) {
+        name -> Text,
         line -> Text,
     }
 }
@@ -179,16 +179,23 @@ impl KeyDatabase for SqliteKeyDatabase {
         .await
     }
 
-    async fn pause_line(&self) -> Result<Option<String>, StoreError> {
-        self.blocking(|connection| pause::table.select(pause::line).first(connection).optional())
-            .await
+    async fn pause_line(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let name = name.to_owned();
+        self.blocking(move |connection| {
+            pause::table.find(name).select(pause::line).first(connection).optional()
+        })
+        .await
     }
 
-    async fn put_pause_line(&self, line: &str) -> Result<(), StoreError> {
-        let line = line.to_owned();
+    async fn pause_lines(&self) -> Result<Vec<(String, String)>, StoreError> {
+        self.blocking(|connection| pause::table.order(pause::name).load(connection)).await
+    }
+
+    async fn put_pause_line(&self, name: &str, line: &str) -> Result<(), StoreError> {
+        let (name, line) = (name.to_owned(), line.to_owned());
         self.blocking(move |connection| {
             diesel::replace_into(pause::table)
-                .values((pause::id.eq(1), pause::line.eq(line)))
+                .values((pause::name.eq(name), pause::line.eq(line)))
                 .execute(connection)
                 .map(drop)
         })

@@ -20,7 +20,9 @@ use kms_core::freeze::FreezeChange;
 use kms_core::page_only::PageChange;
 use kms_core::ports::{AccountStore, AuditLog, EmailChangeStore, FreezeStore, RecoveryStore};
 use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
-use kms_store::{ApiToken, Database, OpenedLaunch, Proposal, Raises, Scope, open_key_database};
+use kms_store::{
+    ApiToken, Database, OpenedLaunch, Pausable, Proposal, Raises, Scope, open_key_database,
+};
 use kms_types::{
     AccountId, EthAddress, NameOrigin, RecoveryId, SckId, Timestamp, Token, TransferId, U256, Units,
 };
@@ -49,8 +51,8 @@ pub(crate) async fn fill(subject: &Subject) -> (String, String) {
     proposals(database).await;
     names(database).await;
     let keys = open_key_database("sqlite::memory:", "").await.unwrap();
-    database.pause_recoveries(&*keys, NOW).await.unwrap();
-    let pause = keys.pause_line().await.unwrap().unwrap();
+    database.pause(Pausable::Recoveries, &*keys, NOW).await.unwrap();
+    let pause = keys.pause_line("recoveries").await.unwrap().unwrap();
     let opened = OpenedLaunch { opened_at: NOW, ..crate::launches::launch("ann", 1) };
     database.open_launch(opened, true).await.unwrap();
     (pause, audit(database).await)

@@ -6,8 +6,7 @@ use kms_core::freeze::FreezeChange;
 use kms_core::page_only::PageChange;
 use kms_core::ports::{AccountStore, FreezeStore, PasswordGate, RecoveryStore, StoreError};
 use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
-use kms_store::Database;
-use kms_store::{Paused, open_key_database};
+use kms_store::{Database, KeyDatabase, Pausable, Paused, open_key_database};
 use kms_types::{AccountId, EventCursor, EventKind, RecoveryId, RecoveryStep, Timestamp};
 
 use crate::fixtures::{Subject, events, insert, on_every_database};
@@ -17,7 +16,7 @@ on_every_database!(
     of_two_concurrent_steps_one_is_written,
     due_recoveries_are_found,
     a_correct_password_cancels,
-    recoveries_are_paused_and_resumed,
+    recoveries_and_payments_are_paused_and_resumed,
     a_pause_makes_every_wait_longer,
     a_lease_has_one_holder,
 );
@@ -129,34 +128,57 @@ async fn a_correct_password_cancels(subject: Subject) {
     assert_eq!(steps(database, 5).await.last(), Some(&(RecoveryStep::Cancelled, Some(anns.id))));
 }
 
-async fn recoveries_are_paused_and_resumed(subject: Subject) {
-    let database = &subject.database;
+async fn recoveries_and_payments_are_paused_and_resumed(subject: Subject) {
     let keys = open_key_database("sqlite::memory:", "").await.unwrap();
-    let keys = &*keys;
-    let paused = async || database.recoveries_paused(keys).await.unwrap();
+    pause_and_resume(&subject, &*keys, Pausable::Recoveries).await;
+    pause_and_resume(&subject, &*keys, Pausable::Payments { chain_id: 8453 }).await;
+    // One pause is none of another.
+    for other in [Pausable::Payments { chain_id: 1 }, Pausable::Payments { chain_id: 845 }] {
+        assert!(subject.database.paused(other, &*keys).await.unwrap().is_none());
+        let line = keys.pause_line("payments/8453").await.unwrap().unwrap();
+        keys.put_pause_line(&other.to_string(), &line).await.unwrap();
+        let paused = subject.database.paused(other, &*keys).await.unwrap();
+        assert!(matches!(paused, Some(Paused::Unreadable(_))));
+    }
+}
+
+async fn resume(database: &Database, what: Pausable, keys: &dyn KeyDatabase, now: i64) -> bool {
+    let now = Timestamp(now);
+    let resumed = match what {
+        Pausable::Recoveries => database.resume_recoveries(keys, Duration::ZERO, now).await,
+        Pausable::Payments { chain_id } => database.resume_payments(chain_id, keys, now).await,
+    };
+    resumed.unwrap()
+}
+
+/// Leaves it paused.
+async fn pause_and_resume(subject: &Subject, keys: &dyn KeyDatabase, what: Pausable) {
+    let database = &subject.database;
+    let name = what.to_string();
+    let paused = async || database.paused(what, keys).await.unwrap();
     let since = async || match paused().await {
         Some(Paused::Since(since)) => Some(since),
         Some(Paused::Unreadable(error)) => panic!("{error}"),
         None => None,
     };
     assert_eq!(since().await, None);
-    assert!(!database.resume_recoveries(keys, Duration::ZERO, Timestamp(6)).await.unwrap());
-    database.pause_recoveries(keys, Timestamp(7)).await.unwrap();
-    database.pause_recoveries(keys, Timestamp(8)).await.unwrap();
+    assert!(!resume(database, what, keys, 6).await);
+    database.pause(what, keys, Timestamp(7)).await.unwrap();
+    database.pause(what, keys, Timestamp(8)).await.unwrap();
     assert_eq!(since().await, Some(Timestamp(7)));
-    let line = keys.pause_line().await.unwrap().unwrap();
-    assert!(database.resume_recoveries(keys, Duration::ZERO, Timestamp(9)).await.unwrap());
+    let line = keys.pause_line(&name).await.unwrap().unwrap();
+    assert!(resume(database, what, keys, 9).await);
     assert_eq!(since().await, None);
     // Either of the two holds it: put back, or not believed.
-    let resumed = keys.pause_line().await.unwrap().unwrap();
-    keys.put_pause_line(&line).await.unwrap();
+    let resumed = keys.pause_line(&name).await.unwrap().unwrap();
+    keys.put_pause_line(&name, &line).await.unwrap();
     assert_eq!(since().await, Some(Timestamp(7)));
     for forged in [resumed.replacen('9', "8", 1), line.replacen('1', "0", 1), String::new()] {
-        keys.put_pause_line(&forged).await.unwrap();
+        keys.put_pause_line(&name, &forged).await.unwrap();
         assert!(matches!(paused().await, Some(Paused::Unreadable(_))), "{forged}");
     }
-    assert!(database.resume_recoveries(keys, Duration::ZERO, Timestamp(9)).await.unwrap());
-    database.pause_recoveries(keys, Timestamp(10)).await.unwrap();
+    assert!(resume(database, what, keys, 9).await);
+    database.pause(what, keys, Timestamp(10)).await.unwrap();
     if subject.url.ends_with(":memory:") {
         return;
     }
@@ -191,9 +213,9 @@ async fn a_pause_makes_every_wait_longer(subject: Subject) {
         .await
         .unwrap();
     database.change_page(dora, leave, Timestamp(1)).await.unwrap();
-    database.pause_recoveries(keys, Timestamp(500)).await.unwrap();
+    database.pause(Pausable::Recoveries, keys, Timestamp(500)).await.unwrap();
     let wait = Duration::from_millis(1_000);
-    let line = keys.pause_line().await.unwrap().unwrap();
+    let line = keys.pause_line("recoveries").await.unwrap().unwrap();
     assert!(database.resume_recoveries(keys, wait, Timestamp(2_500)).await.unwrap());
     let found = async || {
         let recovery = database.recovery(anns.id).await.unwrap().unwrap();
@@ -206,11 +228,11 @@ async fn a_pause_makes_every_wait_longer(subject: Subject) {
     assert_eq!(database.recovery(bobs.id).await.unwrap(), Some(cancelled));
     assert_eq!(database.due_recoveries(Timestamp(3_099), 10).await.unwrap(), []);
     // Resumed in one database alone, as after a crash: the pause before that is not added again.
-    keys.put_pause_line(&line).await.unwrap();
+    keys.put_pause_line("recoveries", &line).await.unwrap();
     assert!(database.resume_recoveries(keys, wait, Timestamp(2_600)).await.unwrap());
     assert_eq!(found().await, [3_200, 3_400, 2_800, 3_000]);
     // Of a pause whose time is not known, every wait begins again.
-    keys.put_pause_line("forged").await.unwrap();
+    keys.put_pause_line("recoveries", "forged").await.unwrap();
     assert!(database.resume_recoveries(keys, wait, Timestamp(2_700)).await.unwrap());
     assert_eq!(found().await, [5_800, 6_000, 3_700, 3_700]);
 }

@@ -9,7 +9,7 @@ use kms_core::account::{ContactChange, EmailChange};
 use kms_core::ports::{AccountStore, EmailChangeStore, RecoveryStore, StoreError};
 use kms_core::{Sealer, ServerKeyId, ServerKeyKind, ServerKeys};
 use kms_store::{
-    ApiToken, Database, MovedBatch, Proposal, Raises, Scope, Sealed, open_key_database,
+    ApiToken, Database, MovedBatch, Pausable, Proposal, Raises, Scope, Sealed, open_key_database,
 };
 use kms_types::{AccountRef, EthAddress, SckId, Timestamp, U256, Units};
 
@@ -113,7 +113,7 @@ async fn fill(database: &Database) {
     };
     database.propose(proposal).await.unwrap();
     let keys = open_key_database("sqlite::memory:", "").await.unwrap();
-    database.pause_recoveries(&*keys, Timestamp(1)).await.unwrap();
+    database.pause(Pausable::Recoveries, &*keys, Timestamp(1)).await.unwrap();
     let day = Duration::from_secs(24 * 60 * 60);
     for asset in [None, Some(EthAddress::from([7; 20]))] {
         let units = Some(Units(U256::from(5)));

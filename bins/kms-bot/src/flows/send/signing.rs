@@ -113,6 +113,7 @@ fn refusal(error: &ClientError) -> Refusal {
         | ErrorCode::RateLimited
         | ErrorCode::Busy
         | ErrorCode::TooManyInFlight
+        | ErrorCode::PaymentsPaused
         | ErrorCode::ChainUnavailable => Refusal::Temporary,
         ErrorCode::MalformedRequest
         | ErrorCode::InvalidField
@@ -147,6 +148,7 @@ fn refusal(error: &ClientError) -> Refusal {
         | ErrorCode::QuoteExpired
         | ErrorCode::QuoteMismatch
         | ErrorCode::WrongState
+        | ErrorCode::PaymentRefused
         | ErrorCode::FeeTooHigh
         | ErrorCode::WouldRevert
         | ErrorCode::TokenRefuses

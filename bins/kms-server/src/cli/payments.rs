@@ -1,0 +1,54 @@
+//! `kms-server payments`: pause and resume payments.
+
+use anyhow::ensure;
+use clap::Subcommand;
+use kms_store::{Pausable, Paused};
+
+use super::record::Record;
+use super::say;
+use super::vault::Vault;
+use crate::clock;
+use crate::config::Settings;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PaymentsCommand {
+    /// Reports whether payments are paused.
+    Status,
+    /// Pauses payments on all servers: none is quoted or signed until `resume`. Those that are
+    /// signed proceed, and their owners can cancel them.
+    Pause,
+    /// Ends a pause.
+    Resume,
+}
+
+pub(super) async fn run(settings: Settings, command: PaymentsCommand) -> anyhow::Result<()> {
+    let chain_id = settings.chain.chain_id;
+    let (payments, chain) = (Pausable::Payments { chain_id }, format!("chain {chain_id}"));
+    let vault = Vault::open(settings).await?;
+    let (database, keys) = (&vault.database, vault.key_database());
+    match command {
+        PaymentsCommand::Status => match database.paused(payments, keys).await? {
+            None => say(&format!("{chain}: not paused")),
+            Some(Paused::Since(since)) => say(&format!("{chain}: paused since {}", since.0)),
+            Some(Paused::Unreadable(error)) => say(&format!("{chain}: paused: {error}")),
+        },
+        PaymentsCommand::Pause => {
+            let record = Record::new(database, "payments_pause", &chain);
+            let pause = async || Ok(database.pause(payments, keys, clock::now()).await?);
+            record.around(pause).await?;
+            say(&format!("{chain}: paused"));
+        }
+        PaymentsCommand::Resume => {
+            let record = Record::new(database, "payments_resume", &chain);
+            record
+                .around(async || {
+                    let resumed = database.resume_payments(chain_id, keys, clock::now()).await?;
+                    ensure!(resumed, "payments on {chain} were not paused");
+                    Ok(())
+                })
+                .await?;
+            say(&format!("{chain}: resumed"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! Reads whether the operator has paused payments.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kms_core::ports::StoreError;
+use kms_process::{Next, Worker};
+use kms_store::{Database, KeyDatabase};
+
+use crate::brakes::Brakes;
+
+/// How long a pause may take until every server obeys it.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Reads whether the operator has paused payments. If a database does not answer, what was read
+/// last holds: payments do not depend on the key database.
+pub(crate) struct ReadBrakes {
+    pub(crate) brakes: Arc<Brakes>,
+    pub(crate) database: Database,
+    pub(crate) key_database: Arc<dyn KeyDatabase>,
+}
+
+impl Worker for ReadBrakes {
+    const NAME: &'static str = "read_brakes";
+    type Error = StoreError;
+
+    fn interval(&self) -> Duration {
+        INTERVAL
+    }
+
+    async fn round(&mut self) -> Result<Next, StoreError> {
+        self.brakes.read(&self.database, &*self.key_database).await?;
+        Ok(Next::AfterInterval)
+    }
+}
