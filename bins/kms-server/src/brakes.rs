@@ -13,8 +13,8 @@ use std::time::Duration;
 use kms_chain::transfer::{Party, Transfer};
 use kms_core::ports::StoreError;
 use kms_store::{Database, KeyDatabase, Pausable};
-use kms_types::{ErrorCode, EthAddress, U256, Units};
-use metrics::{counter, gauge};
+use kms_types::{ErrorCode, EthAddress, U256, Units, Wei};
+use metrics::{counter, gauge, histogram};
 
 use self::policy::Policy;
 use crate::config::PaymentPolicySettings;
@@ -94,7 +94,8 @@ impl Brakes {
             }
             Err(error) => {
                 self.count("policy_unavailable");
-                let (event, transfer) = ("payment_policy_failed", transfer.id);
+                let event = "payment_policy_failed";
+                let transfer = transfer.id;
                 tracing::error!(event, %transfer, %error, "payment policy did not answer");
                 let detail = "the operator's policy cannot be asked; repeat later";
                 let code = ErrorCode::PaymentsPaused;
@@ -116,11 +117,23 @@ impl Brakes {
         let part = part_of_an_hour(transfer.value, *limit);
         let Err(after) = database.take_part(&key, part, HOUR).await? else { return Ok(()) };
         self.count("outflow");
-        let (event, chain, transfer) = ("outflow_limit_reached", self.chain_id, transfer.id);
+        let event = "outflow_limit_reached";
+        let (chain, transfer) = (self.chain_id, transfer.id);
         tracing::error!(event, chain, asset = name, %transfer, "hourly outflow limit reached");
         let detail = "more of this asset was sent in an hour than the operator allows; repeat \
             after `retry_after` seconds";
         Err(ApiError::NotNow { code: ErrorCode::PaymentsPaused, detail, after })
+    }
+
+    /// Reports the amount of a payment that was signed.
+    pub(crate) fn record_signed(&self, transfer: &Transfer) {
+        let (symbol, decimals) = match &transfer.token {
+            Some(token) => (token.symbol.to_string(), token.decimals),
+            None => ("native".to_owned(), Wei::DECIMALS),
+        };
+        let labels = [("chain", self.chain_id.to_string()), ("asset", symbol)];
+        let amount = transfer.value.to_decimal(decimals).parse().unwrap_or(f64::MAX);
+        histogram!("kms_payment_amount", &labels).record(amount);
     }
 
     fn count(&self, reason: &'static str) {

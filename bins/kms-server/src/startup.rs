@@ -314,10 +314,8 @@ fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepS
         database.clone(),
         Arc::clone(key_database),
     ));
-    supervisor.run(CheckChain {
-        readiness: Arc::clone(&state.readiness),
-        transfers: Arc::clone(&state.transfers),
-    });
+    let (readiness, transfers) = (Arc::clone(&state.readiness), Arc::clone(&state.transfers));
+    supervisor.run(CheckChain::new(readiness, transfers, database.clone()));
     supervisor.run(ReadBrakes {
         brakes: Arc::clone(&state.brakes),
         database: database.clone(),

@@ -19,6 +19,7 @@ mod requests;
 mod state;
 mod token_check;
 mod tokens;
+mod transport;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};

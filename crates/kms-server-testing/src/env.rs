@@ -22,7 +22,7 @@ use kms_server::config::{
     UpkeepSettings, UrlError,
 };
 use kms_store::{Database, Scope};
-use kms_testkit::Anvil;
+use kms_testkit::{Anvil, AnvilOptions};
 #[cfg(feature = "servers")]
 use kms_testkit::{Mongod, Postgres};
 use kms_types::wire::Account;
@@ -199,6 +199,18 @@ impl TestEnv {
             upkeep: UpkeepSettings::default(),
             variables: Vec::new(),
         })
+    }
+
+    /// Replaces the chain by a new one with this id, whose metrics are those of this environment
+    /// alone: all servers of a process share the recorder.
+    ///
+    /// # Errors
+    /// When anvil cannot be started.
+    pub fn use_chain_id(&mut self, chain_id: u64) -> anyhow::Result<()> {
+        let options = AnvilOptions { chain_id, ..AnvilOptions::default() };
+        self.anvil = Arc::new(Anvil::start_with(options)?);
+        (self.rpc_urls, self.chain.chain_id) = (self.anvil.url(), chain_id);
+        Ok(())
     }
 
     /// Replaces the published test keys by those that `kms-server keys new` wrote to a directory.

@@ -1,5 +1,5 @@
-//! What an operator has paused. It is kept in both databases under MACs, and holds if either of them
-//! says so or cannot be believed: an attacker who writes to one of them does not end it.
+//! What an operator has paused. It is kept in both databases under MACs, and holds if either of
+//! them says so or cannot be believed: an attacker who writes to one of them does not end it.
 
 mod waits;
 

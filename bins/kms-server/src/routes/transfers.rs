@@ -184,12 +184,21 @@ pub(crate) async fn confirm_by(
             let (brakes, database) = (Arc::clone(&state.brakes), state.database.clone());
             let (sender, details) = (ready.transfer().from.account, payment(ready.transfer()));
             let purpose = Purpose { action: Action::Send(id), details };
-            sign(state, sender, password_hash, purpose, caller, |transfers, wallet| async move {
-                brakes.take_outflow(&database, ready.transfer()).await?;
-                // The clock again: a quote that expired during the KDF is not signed.
-                Ok(transfers.sign_and_send(ready, wallet, clock::now()).await?)
-            })
-            .await?
+            let signed = sign(
+                state,
+                sender,
+                password_hash,
+                purpose,
+                caller,
+                |transfers, wallet| async move {
+                    brakes.take_outflow(&database, ready.transfer()).await?;
+                    // The clock again: a quote that expired during the KDF is not signed.
+                    Ok(transfers.sign_and_send(ready, wallet, clock::now()).await?)
+                },
+            )
+            .await?;
+            state.brakes.record_signed(&signed);
+            signed
         }
     };
     Ok(HttpResponse::Ok().json(show(transfer)))
@@ -297,7 +306,7 @@ pub(crate) async fn replace_by(
     let transfer = match state.transfers.check_replacement(id, replacement, max_fee).await? {
         Checked::Done(transfer) => *transfer,
         Checked::Ready(ready) => {
-            // A cancellation pays nobody.
+            // A cancellation pays no recipient.
             if ready.transfer().cancel_requested_at.is_none() {
                 state.brakes.check(ready.transfer()).await?;
             }

@@ -4,10 +4,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kms_chain::follower::DepositStore;
 use kms_chain::{Endpoint, Transfers};
 use kms_core::ports::StoreError;
 use kms_process::{Next, Worker};
 use kms_store::{Database, KeyDatabase};
+use kms_types::Timestamp;
+use metrics::gauge;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -29,10 +32,31 @@ pub(crate) struct CheckDatabases {
     key_database_ping: Ping,
 }
 
-/// Checks that an endpoint of the chain answers.
+/// Checks that an endpoint of the chain answers, and how old is what it and the follower know.
 pub(crate) struct CheckChain {
-    pub(crate) readiness: Arc<Readiness>,
-    pub(crate) transfers: Arc<Transfers>,
+    readiness: Arc<Readiness>,
+    transfers: Arc<Transfers>,
+    database: Database,
+    /// When the newest block was made that an endpoint had.
+    newest: Option<Timestamp>,
+}
+
+impl CheckChain {
+    pub(crate) fn new(
+        readiness: Arc<Readiness>,
+        transfers: Arc<Transfers>,
+        database: Database,
+    ) -> Self {
+        Self { readiness, transfers, database, newest: None }
+    }
+
+    /// When the newest block was made whose deposits are reported.
+    async fn reported(&self) -> Result<Option<Timestamp>, StoreError> {
+        let chain = self.transfers.chain();
+        let Some(cursor) = self.database.cursor(chain.chain_id()).await? else { return Ok(None) };
+        let made = chain.first(|endpoint| endpoint.block_time(cursor.number)).await;
+        Ok(made.ok().flatten())
+    }
 }
 
 /// The ping in flight of one database.
@@ -93,15 +117,26 @@ impl Worker for CheckDatabases {
 
 impl Worker for CheckChain {
     const NAME: &'static str = "check_chain";
-    type Error = Infallible;
+    type Error = StoreError;
 
     fn interval(&self) -> Duration {
         CHAIN_INTERVAL
     }
 
-    async fn round(&mut self) -> Result<Next, Infallible> {
-        let head = self.transfers.chain().first(Endpoint::block_number).await;
+    async fn round(&mut self) -> Result<Next, StoreError> {
+        let chain = self.transfers.chain();
+        let head = chain.first(Endpoint::head).await;
         self.readiness.record(Dependency::Chain, head.is_ok());
+        self.newest = head.ok().map(|head| head.made_at).max(self.newest);
+        let (label, now) = (chain.chain_id().to_string(), clock::now());
+        if let Some(newest) = self.newest {
+            let age = now.since(newest).as_secs_f64();
+            gauge!("kms_chain_head_age_seconds", "chain" => label.clone()).set(age);
+        }
+        if let Some(reported) = self.reported().await? {
+            let lag = now.since(reported).as_secs_f64();
+            gauge!("kms_deposit_lag_seconds", "chain" => label).set(lag);
+        }
         Ok(Next::AfterInterval)
     }
 }

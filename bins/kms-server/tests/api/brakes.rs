@@ -1,5 +1,5 @@
-//! What stops the payments of all accounts: the pause, the hourly limit, listed addresses, the limit
-//! of assets that are not listed, and the operator's own program.
+//! What stops the payments of all accounts: the pause, the hourly limit, listed addresses, the
+//! limit of assets that are not listed, and the operator's own program.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -46,7 +46,7 @@ async fn started(change: impl FnOnce(&mut TestEnv)) -> TestServer {
 
 #[actix_web::test]
 async fn an_operator_pauses_the_payments_of_a_chain() {
-    let test = started(|_env| {}).await;
+    let test = started(|env| env.use_chain_id(1_001).unwrap()).await;
     let run = |command: &str| succeeds(&test.env, &format!("payments {command}"));
     let chain = test.env.chain.chain_id;
     let before = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();

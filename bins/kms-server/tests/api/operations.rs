@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use kms_server_testing::commands::{kms_server, succeeds};
-use kms_server_testing::requests::{create, telegram};
+use kms_server_testing::requests::{confirm, create, quote, telegram};
 use kms_server_testing::{ServerProcess, Stores, TestEnv, TestServer};
 use kms_store::Scope;
 use kms_testkit::{Mongod, Postgres};
@@ -57,6 +57,40 @@ async fn health_and_metrics_are_on_the_operations_listener_alone() {
         let family = family.split(' ').next().unwrap();
         assert!(page.contains(&format!("`{family}")), "{family} is not in the operators' table");
     }
+}
+
+/// Waits until the metrics have all of these.
+async fn until_metrics(test: &TestServer, parts: &[String]) {
+    for _ in 0..600 {
+        let metrics = test.ops("/metrics").await.text().await.unwrap();
+        if parts.iter().all(|part| metrics.contains(part)) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("no metrics {parts:?}");
+}
+
+#[actix_web::test]
+async fn money_and_the_chain_show_in_numbers() {
+    let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    env.use_chain_id(1_002).unwrap();
+    // The second endpoint is down.
+    env.rpc_urls = format!("{} http://127.0.0.1:1 {0}", env.anvil.url());
+    let test = TestServer::start(env).await;
+    test.ann_and_bob().await;
+    let quoted = test.client.quote(&quote(1, "@bob", "1.5")).await.unwrap();
+    test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
+    let chain = format!("chain=\"{}\"", test.env.chain.chain_id);
+    let parts = [
+        format!("kms_payment_amount_sum{{{chain},asset=\"native\"}} 1.5\n"),
+        format!("kms_payment_amount_count{{{chain},asset=\"native\"}} 1\n"),
+        format!("kms_chain_head_age_seconds{{{chain}}} "),
+        format!("kms_deposit_lag_seconds{{{chain}}} "),
+        format!("kms_chain_request_duration_seconds_count{{{chain},endpoint=\"1\"}} "),
+        format!("kms_chain_request_errors_total{{{chain},endpoint=\"2\",reason=\"no_answer\"}} "),
+    ];
+    until_metrics(&test, &parts).await;
 }
 
 #[actix_web::test]

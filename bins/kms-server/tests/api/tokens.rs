@@ -16,7 +16,10 @@ struct Market {
 }
 
 fn env_with_token(stores: Stores) -> (TestEnv, TestToken, Token) {
-    let mut env = TestEnv::new(stores).unwrap();
+    with_token(TestEnv::new(stores).unwrap())
+}
+
+fn with_token(mut env: TestEnv) -> (TestEnv, TestToken, Token) {
     let contract = TestToken::deploy(&env.anvil, "USDC", 6).unwrap();
     let address = contract.address().parse().unwrap();
     let token = Token { symbol: "USDC".parse().unwrap(), address, decimals: 6 };
@@ -161,7 +164,9 @@ async fn external_token_deposits_are_notified() {
 
 #[actix_web::test]
 async fn a_token_that_differs_from_its_contract_is_disabled_alone() {
-    let (mut env, usdc, good) = env_with_token(Stores::Embedded);
+    let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    env.use_chain_id(1_003).unwrap();
+    let (mut env, usdc, good) = with_token(env);
     let dai = TestToken::deploy(&env.anvil, "DAI", 6).unwrap();
     let address = dai.address().parse().unwrap();
     let wrong = Token { symbol: "DAI".parse().unwrap(), address, decimals: 18 };

@@ -12,6 +12,8 @@ use alloy::consensus::BlockHeader;
 use alloy::eips::BlockNumberOrTag;
 use alloy::network::Ethereum;
 use alloy::providers::{Provider, ProviderBuilder, RootProvider};
+use alloy::rpc::client::RpcClient;
+use alloy::transports::http::Http;
 use alloy::transports::{RpcError, TransportError};
 use kms_core::failpoint;
 use kms_types::Timestamp;
@@ -19,6 +21,7 @@ use serde_json::Value;
 
 use super::address::{EndpointAddress, HttpHeader};
 use super::error::ChainError;
+use super::transport::Measured;
 
 /// How long an endpoint that failed is asked last.
 const COOLDOWN: Duration = Duration::from_secs(10);
@@ -95,7 +98,11 @@ impl Endpoint {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|_cause| ChainError::HttpClient)?;
-        let provider = ProviderBuilder::<_, _, Ethereum>::default().connect_reqwest(client, url);
+        let http = Http::with_client(client, url);
+        let is_local = http.guess_local();
+        let labels = [("chain", chain_id.to_string()), ("endpoint", number.to_string())];
+        let client = RpcClient::new(Measured { http, labels }, is_local);
+        let provider = ProviderBuilder::<_, _, Ethereum>::default().connect_client(client);
         Ok(Self {
             provider,
             chain_id,

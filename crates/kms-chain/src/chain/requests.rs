@@ -1,11 +1,13 @@
 //! Requests for accounts, prices and transactions.
 
+use std::time::Duration;
+
 use alloy::consensus::BlockHeader;
 use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::B256;
 use alloy::providers::Provider;
 use alloy::transports::RpcError;
-use kms_types::EthAddress;
+use kms_types::{EthAddress, Timestamp};
 
 use super::endpoint::{Endpoint, no_latest_block};
 use super::error::ChainError;
@@ -23,6 +25,8 @@ pub struct Head {
     pub block: u64,
     /// Its hash.
     pub hash: [u8; 32],
+    /// When it was made.
+    pub made_at: Timestamp,
     /// Its base fee, in wei per gas, on a chain that has one.
     pub base_fee: Option<u64>,
 }
@@ -42,6 +46,10 @@ pub enum Code {
     Delegation,
     /// A contract.
     Contract,
+}
+
+fn made_at(header: &impl BlockHeader) -> Timestamp {
+    Timestamp(0).plus(Duration::from_secs(header.timestamp()))
 }
 
 impl Head {
@@ -83,8 +91,19 @@ impl Endpoint {
         Ok(Head {
             block: header.number(),
             hash: header.hash.0,
+            made_at: made_at(&header),
             base_fee: header.base_fee_per_gas(),
         })
+    }
+
+    /// Returns when a block was made; `None` if the endpoint does not have it.
+    ///
+    /// # Errors
+    /// When the endpoint fails.
+    pub async fn block_time(&self, number: u64) -> Result<Option<Timestamp>, ChainError> {
+        self.verify().await?;
+        let block = self.provider.get_block_by_number(number.into()).await;
+        Ok(self.record_outcome(block)?.map(|block| made_at(&block.header)))
     }
 
     /// Counts the mined transactions of the address.
