@@ -34,11 +34,10 @@ fn filter() -> (EnvFilter, Option<tracing_subscriber::filter::FromEnvError>) {
             (EnvFilter::new("info"), (!unset).then_some(error))
         }
     };
-    let filter = match concat!(env!("CARGO_CRATE_NAME"), "=info").parse() {
-        Ok(directive) => filter.add_directive(directive),
-        Err(_never) => filter,
-    };
-    (filter, invalid)
+    // Below `info`, alloy logs the URLs of chain endpoints, which may hold a key.
+    let fixed = [concat!(env!("CARGO_CRATE_NAME"), "=info"), "alloy_transport_http=info"];
+    let fixed = fixed.into_iter().filter_map(|directive| directive.parse().ok());
+    (fixed.fold(filter, EnvFilter::add_directive), invalid)
 }
 
 fn log_panic(info: &PanicHookInfo<'_>) {
