@@ -37,7 +37,7 @@ EXPECTED = {
         2*ElasticLoadBalancingV2::LoadBalancer 2*ElasticLoadBalancingV2::TargetGroup
         2*ElasticLoadBalancingV2::Listener 2*ECS::Service""",
     "alarms": """
-        SNS::Topic KMS::Key SNS::TopicPolicy 5*Logs::MetricFilter 5*CloudWatch::Alarm Events::Rule""",
+        SNS::Topic KMS::Key SNS::TopicPolicy 6*Logs::MetricFilter 6*CloudWatch::Alarm Events::Rule""",
 }
 
 # Types that moto does not make.

@@ -56,6 +56,11 @@ CASES = {
     "KmsErrors": (http("0+10x40", "0+90x40"), http("0+1x40", "0+99x40")),
     "KmsSlow": (buckets(True), buckets(False)),
     "KmsTransfersWait": gauge("kms_transfer_oldest_seconds", 4000, 60, 'state="mined", '),
+    "KmsPaymentsStopped": counted("payment_policy_failed"),
+    "KmsPaymentsPaused": gauge("kms_payments_paused", 1, 0, 'chain="1", '),
+    "KmsTokenDisabled": gauge("kms_token_enabled", 0, 1, 'chain="1", token="USDC", '),
+    "KmsChainStands": gauge("kms_chain_head_age_seconds", 700, 12, 'chain="1", '),
+    "KmsDepositsLate": gauge("kms_deposit_lag_seconds", 4000, 900, 'chain="1", '),
     "KmsMailLate": gauge("kms_mail_oldest_seconds", 400, 10, 'lane="send_urgent_mail", '),
     "KmsCheckpointsOld": (
         {f'kms_worker_last_success_timestamp_seconds{{worker="write_checkpoints", {SERVER}}}': "0x60"},

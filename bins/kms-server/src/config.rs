@@ -128,7 +128,6 @@ impl Settings {
         self.limits.validate()?;
         self.limits.spending(&self.chain, &self.recovery)?;
         tokens::validate(&self.tokens)?;
-        self.limits.outflow(&self.chain)?;
         self.payment_policy.as_ref().map_or(Ok(()), PaymentPolicySettings::validate)?;
         self.check_profile()?;
         Ok(self)

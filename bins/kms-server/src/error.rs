@@ -375,6 +375,12 @@ impl From<ConfirmError> for ApiError {
             ConfirmError::FeeTooHigh(_) => Self::refused(ErrorCode::FeeTooHigh, detail),
             ConfirmError::Insufficient { missing } => Self::Insufficient { missing },
             ConfirmError::OverLimit(over) => Self::over_limit(*over),
+            ConfirmError::OverOutflow { after } => Self::NotNow {
+                code: ErrorCode::PaymentsPaused,
+                detail: "more of this asset was sent in an hour than the operator allows; repeat \
+                    after `retry_after` seconds",
+                after,
+            },
             ConfirmError::Chain(error) => error.into(),
             ConfirmError::Store(error) => error.into(),
         }

@@ -362,7 +362,6 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
     let spending = settings.limits.spending(&settings.chain, &settings.recovery)?;
     let brakes = Brakes::new(
         settings.chain.chain_id,
-        settings.limits.outflow(&settings.chain)?,
         settings.limits.external_addresses.clone(),
         settings.payment_policy.as_ref(),
     )?;

@@ -2,6 +2,7 @@
 //! whole transaction.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use kms_core::ports::StoreError;
@@ -149,6 +150,11 @@ pub enum SignOutcome {
     },
     /// A spending limit refuses it. Nothing was signed.
     OverLimit(OverLimit),
+    /// All accounts together sent so much of the asset that it fits only later. Nothing was signed.
+    OverOutflow {
+        /// When it fits, if nothing else is sent.
+        after: Duration,
+    },
     /// The balance, less what other signed transfers may still take, does not cover it. Nothing
     /// was signed.
     Insufficient {
@@ -263,10 +269,11 @@ pub trait TransferStore: Send + Sync {
 
     /// Changes `quoted` to `signed`, in one transaction: locks the transfer and the account, checks
     /// the state, the expiry by the database's clock, that the account is active and has this
-    /// wallet at the version that was opened, how many of its transfers are in flight, the spending
-    /// limits, and that the balances cover all signed transfers of the wallet and this one; chooses
-    /// the nonce, calls `sign`, stores all signed transactions, reserves the spend at its maximum
-    /// fee, and inserts the event `TransferChanged`.
+    /// wallet at the version that was opened, how many of its transfers are in flight, that the
+    /// balances cover all signed transfers of the wallet and this one, the spending limits, and
+    /// that it fits into what all accounts together may send, and takes it from that; chooses the
+    /// nonce, calls `sign`, stores all signed transactions, reserves the spend at its maximum fee,
+    /// and inserts the event `TransferChanged`.
     ///
     /// The nonce is the first one from `view.nonce` on that no transfer of the wallet has. The
     /// view may be older than the last signature; gaps are filled first. Every transfer with a

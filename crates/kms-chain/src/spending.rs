@@ -1,5 +1,6 @@
 //! Spending limits: how much an account may spend in a day. The lowest of three applies: the limit
-//! of the operator, the owner's own limit, and a reduced limit for some time after a recovery.
+//! of the operator, the owner's own limit, and a reduced limit for some time after a recovery. And
+//! how much all accounts together may send in an hour.
 //!
 //! Pure rules; the store applies them inside the transaction that signs. A day is the last 24
 //! hours, so that midnight does not allow the double. An owner's limit never exceeds that of the
@@ -13,6 +14,9 @@ use kms_types::{EthAddress, Timestamp, Token, U256, Units};
 /// The period of a limit.
 pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The period of the limit of all accounts together.
+pub const HOUR: Duration = Duration::from_secs(60 * 60);
+
 /// How long a raised limit waits, so that an attacker who takes over an account cannot raise it at
 /// once.
 pub const RAISE_AFTER: Duration = DAY;
@@ -23,6 +27,8 @@ pub const RAISE_AFTER: Duration = DAY;
 pub struct SpendingRules {
     /// The limits for a day.
     pub a_day: HashMap<Option<EthAddress>, Units>,
+    /// What all accounts together may send: a bucket of this size, which refills in [`HOUR`].
+    pub outflow: HashMap<Option<EthAddress>, Units>,
     /// What can be sent to new recipients after a recovery.
     pub after_recovery: HashMap<Option<EthAddress>, Allowance>,
     /// How long they apply after a recovery.
@@ -103,6 +109,24 @@ impl SpendingRules {
             after_recovery: self.after_recovery.get(&asset).copied().unwrap_or_default(),
             hold: self.hold,
         }
+    }
+
+    /// Returns the time in which so much of what all accounts together may send is refilled; longer
+    /// than [`HOUR`] if it is more than that, and `None` without such a limit.
+    #[must_use]
+    pub fn part_of_an_hour(&self, token: Option<&Token>, value: Units) -> Option<Duration> {
+        let limit = *self.outflow.get(&token.map(|token| token.address))?;
+        if value > limit || limit == Units::default() {
+            return Some(2 * HOUR);
+        }
+        let hour = U256::from(HOUR.as_millis());
+        let part = match value.0.checked_mul(hour) {
+            Some(product) => product / limit.0,
+            // The limit is far above 2^200 then.
+            None => value.0 / (limit.0 / hour),
+        };
+        let milliseconds = u64::try_from(part).unwrap_or(u64::MAX).saturating_add(1);
+        Some(Duration::from_millis(milliseconds).min(HOUR))
     }
 }
 
@@ -223,8 +247,6 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp(1_000_000_000);
-    const HOUR: Duration = Duration::from_secs(3_600);
-
     fn units(units: u64) -> Units {
         Units(U256::from(units))
     }
@@ -260,6 +282,25 @@ mod tests {
         assert!(
             super::check(Units(U256::MAX), none, OwnLimit::default(), None, &spends, NOW).is_ok()
         );
+    }
+
+    #[test]
+    fn an_amount_is_a_part_of_an_hour() {
+        let part = |value: U256, limit: U256| {
+            let outflow = [(None, Units(limit))].into();
+            let rules = SpendingRules { outflow, ..SpendingRules::default() };
+            rules.part_of_an_hour(None, Units(value)).unwrap()
+        };
+        let (ten, max) = (U256::from(10), U256::MAX);
+        assert_eq!(part(U256::from(5), ten), Duration::from_millis(1_800_001));
+        assert_eq!(part(ten, ten), HOUR);
+        assert_eq!(part(max, max), HOUR);
+        assert_eq!(part(max / U256::from(2), max).as_secs(), 1_800);
+        assert_eq!(part(U256::ONE, max), Duration::from_millis(1));
+        for (value, limit) in [(U256::from(11), ten), (U256::ONE, U256::ZERO), (max, ten)] {
+            assert!(part(value, limit) > HOUR);
+        }
+        assert_eq!(SpendingRules::default().part_of_an_hour(None, units(1)), None);
     }
 
     #[test]

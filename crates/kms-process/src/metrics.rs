@@ -13,7 +13,7 @@ use tracing_subscriber::layer::Context;
 const SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// Events that operators are alerted on; a test compares them with the operators' table.
-pub const ALARMS: [&str; 44] = [
+pub const ALARMS: [&str; 47] = [
     "integrity_alarm",
     "panic",
     "start_failed",
@@ -43,7 +43,10 @@ pub const ALARMS: [&str; 44] = [
     "final_nonce_contradicted",
     "missed_block_settled",
     "missed_block_not_found",
+    "outflow_limit_reached",
+    "payment_policy_failed",
     "token_mismatch",
+    "token_disabled",
     "transfer_refused",
     "transfer_superseded",
     "updates_failed",

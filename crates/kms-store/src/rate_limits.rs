@@ -74,29 +74,6 @@ impl Database {
         self.blocking(move |connection| Ok(take(connection, dialect, &key, limit, unsynced)?)).await
     }
 
-    /// Takes a part of the key's bucket, or returns when there is as much in it: what it refills
-    /// in the time `part`, of a bucket that refills from empty to full in the time `whole`.
-    ///
-    /// # Errors
-    /// When the database does not answer. The caller must refuse the request then.
-    pub async fn take_part(
-        &self,
-        key: &str,
-        part: Duration,
-        whole: Duration,
-    ) -> Result<Result<(), Duration>, StoreError> {
-        let (key, dialect) = (hashed(key), self.dialect);
-        // The statement inserts the first row of a key unconditionally.
-        if part > whole {
-            return Ok(Err(whole));
-        }
-        let (part, whole) = (milliseconds(part), milliseconds(whole));
-        let taken = move |connection: &mut AnyConnection| {
-            Ok(take_time(connection, dialect, &key, (part, whole), SYNCED)?)
-        };
-        self.blocking(taken).await
-    }
-
     /// Takes a token from the bucket of each key, or from none of them. Repeats with the same id
     /// take none until a full bucket would have been refilled. Callers that share keys must pass
     /// them in the same order, so that their transactions do not deadlock.
@@ -162,6 +139,23 @@ pub(crate) fn take_within(
     limit: RateLimit,
 ) -> Result<Result<(), Duration>, Error> {
     take(connection, dialect, &hashed(key), limit, SYNCED)
+}
+
+/// Takes, within the caller's transaction, what the key's bucket refills in the time `part`, or
+/// returns when there is as much in it. From empty to full it refills in the time `whole`.
+#[cfg(feature = "transfers")]
+pub(crate) fn take_part_within(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    key: &str,
+    (part, whole): (Duration, Duration),
+) -> Result<Result<(), Duration>, Error> {
+    // The statement inserts the first row of a key unconditionally.
+    if part > whole {
+        return Ok(Err(whole));
+    }
+    let times = (milliseconds(part), milliseconds(whole));
+    take_time(connection, dialect, &hashed(key), times, SYNCED)
 }
 
 /// The condition of a transaction that waits for the disk.

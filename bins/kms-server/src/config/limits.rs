@@ -1,6 +1,6 @@
 //! `limits`: how often something may be done, and how much may be spent.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use kms_chain::spending::{Allowance, SpendingRules};
 use kms_config::ConfigError;
 use kms_core::recovery::RecoveryRules;
 use kms_store::RateLimit;
-use kms_types::{Amount, AmountError, EthAddress, Units};
+use kms_types::{Amount, AmountError, EthAddress};
 use serde::Deserialize;
 
 use super::ChainSettings;
@@ -246,18 +246,6 @@ impl LimitSettings {
         if limit.burst > 0 && share.burst > limit.burst { share } else { limit }
     }
 
-    /// What all accounts together may send of each asset in an hour, by its contract.
-    pub(crate) fn outflow(
-        &self,
-        chain: &ChainSettings,
-    ) -> Result<HashMap<Option<EthAddress>, Units>, ConfigError> {
-        let limit = |(symbol, amount): (&String, &Amount)| {
-            let asset = chain.asset("limits.outflow_an_hour", symbol)?;
-            Ok((asset.contract, asset.units(amount)?))
-        };
-        self.outflow_an_hour.iter().map(limit).collect()
-    }
-
     /// The spending limits in the smallest units of the chain's assets.
     pub(crate) fn spending(
         &self,
@@ -273,6 +261,10 @@ impl LimitSettings {
         for (symbol, amount) in &self.spend_a_day {
             let asset = chain.asset("limits.spend_a_day", symbol)?;
             rules.a_day.insert(asset.contract, asset.units(amount)?);
+        }
+        for (symbol, amount) in &self.outflow_an_hour {
+            let asset = chain.asset("limits.outflow_an_hour", symbol)?;
+            rules.outflow.insert(asset.contract, asset.units(amount)?);
         }
         for (symbol, spend) in &self.spend_a_day_after_recovery {
             let asset = chain.asset("limits.spend_a_day_after_recovery", symbol)?;

@@ -91,7 +91,7 @@ pub(crate) async fn quote(
             "sender and recipient are the same wallet; choose another recipient",
         ));
     }
-    state.brakes.check_quote(&to)?;
+    state.brakes.admit(&to)?;
     let request = QuoteRequest {
         id: body.id,
         from: party(&sender),
@@ -181,7 +181,7 @@ pub(crate) async fn confirm_by(
             }
             check_recipient(state, ready.transfer(), clock::now()).await?;
             state.brakes.check(ready.transfer()).await?;
-            let (brakes, database) = (Arc::clone(&state.brakes), state.database.clone());
+            let brakes = Arc::clone(&state.brakes);
             let (sender, details) = (ready.transfer().from.account, payment(ready.transfer()));
             let purpose = Purpose { action: Action::Send(id), details };
             let signed = sign(
@@ -191,8 +191,8 @@ pub(crate) async fn confirm_by(
                 purpose,
                 caller,
                 |transfers, wallet| async move {
-                    brakes.take_outflow(&database, ready.transfer()).await?;
-                    // The clock again: a quote that expired during the KDF is not signed.
+                    // The pause and the clock again: both may have changed during the KDF.
+                    brakes.admit(&ready.transfer().to)?;
                     Ok(transfers.sign_and_send(ready, wallet, clock::now()).await?)
                 },
             )
@@ -306,15 +306,26 @@ pub(crate) async fn replace_by(
     let transfer = match state.transfers.check_replacement(id, replacement, max_fee).await? {
         Checked::Done(transfer) => *transfer,
         Checked::Ready(ready) => {
-            // A cancellation pays no recipient.
-            if ready.transfer().cancel_requested_at.is_none() {
+            let is_payment = ready.transfer().cancel_requested_at.is_none();
+            if is_payment {
                 state.brakes.check(ready.transfer()).await?;
             }
+            let brakes = Arc::clone(&state.brakes);
             let (sender, details) = (ready.transfer().from.account, payment(ready.transfer()));
             let purpose = Purpose { action: Action::Replace(id), details };
-            sign(state, sender, password_hash, purpose, caller, |transfers, wallet| async move {
-                Ok(transfers.sign_replacement(ready, wallet, clock::now()).await?)
-            })
+            sign(
+                state,
+                sender,
+                password_hash,
+                purpose,
+                caller,
+                move |transfers, wallet| async move {
+                    if is_payment {
+                        brakes.admit(&ready.transfer().to)?;
+                    }
+                    Ok(transfers.sign_replacement(ready, wallet, clock::now()).await?)
+                },
+            )
             .await?
         }
     };

@@ -1,9 +1,12 @@
 //! Confirms a quote: checks what the sender saw, signs once, commits, then broadcasts.
 
+use std::time::Duration;
+
 use kms_core::audit::Details;
 use kms_core::ports::StoreError;
 use kms_core::{OpenWallet, Sealer, failpoint};
 use kms_types::{EthAddress, Timestamp, Token, TransferId, Units, Wei};
+use metrics::counter;
 use tokio::sync::oneshot;
 
 use super::Transfers;
@@ -86,6 +89,12 @@ pub enum ConfirmError {
     /// A spending limit refuses it.
     #[error("the amount exceeds the spending limit")]
     OverLimit(Box<OverLimit>),
+    /// All accounts together sent too much of the asset.
+    #[error("more of this asset was sent in an hour than the operator allows")]
+    OverOutflow {
+        /// When the amount fits, if nothing else is sent.
+        after: Duration,
+    },
     /// The chain failed.
     #[error(transparent)]
     Chain(#[from] ChainError),
@@ -165,6 +174,7 @@ impl Transfers {
             return Err(ConfirmError::Mismatch);
         }
         let (id, rules, sealer) = (transfer.id, self.spending.clone(), self.sealer.clone());
+        let asset = transfer.token.clone();
         let (sender, signed) = oneshot::channel();
         let wallet_version = wallet.version();
         let ladder = Box::new(move |nonce| {
@@ -190,6 +200,15 @@ impl Transfers {
                 return Err(ChainError::Contradicted { nonce }.into());
             }
             SignOutcome::OverLimit(over) => return Err(ConfirmError::OverLimit(Box::new(over))),
+            SignOutcome::OverOutflow { after } => {
+                let event = "outflow_limit_reached";
+                let asset = asset.map_or_else(|| "native".to_owned(), |it| it.symbol.to_string());
+                tracing::error!(event, transfer = %id, asset, "hourly outflow limit reached");
+                let chain = self.chain.chain_id().to_string();
+                let labels = [("chain", chain), ("reason", "outflow".to_owned())];
+                counter!("kms_payments_refused_total", &labels).increment(1);
+                return Err(ConfirmError::OverOutflow { after });
+            }
             SignOutcome::Insufficient { missing } => {
                 return Err(ConfirmError::Insufficient { missing });
             }

@@ -113,11 +113,12 @@ async fn an_endpoint_error_is_not_mistaken_for_a_revert() {
         (-32_003, "rejected", json!(null)),
         (-32_603, "busy", json!("later")),
         (-32_603, "internal error", json!(null)),
-        (429, "too many requests", json!(null)),
     ] {
         let error = gas(code, message, data).await.unwrap_err();
         assert!(matches!(error, ChainError::Refused { code: said, .. } if said == code), "{error}");
     }
+    let error = gas(429, "too many requests", json!(null)).await.unwrap_err();
+    assert!(matches!(error, ChainError::RateLimited { seconds: 10 }), "{error}");
     for (code, message, data) in [
         (3, "a\u{0}b\nc\u{1b}[31m", json!(null)),
         (-32_000, "execution reverted", json!(null)),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use diesel::prelude::*;
 use diesel::result::Error;
 use kms_chain::ports::{ChainView, Sign, SignOutcome, SignedBytes};
-use kms_chain::spending::SpendingRules;
+use kms_chain::spending::{HOUR, SpendingRules};
 use kms_chain::state::{self, Change};
 use kms_chain::transfer::{
     MAX_IN_FLIGHT, Missing, Outgoing, TransactionKind, Transfer, TransferState,
@@ -22,6 +22,7 @@ use crate::accounts::rows as account_rows;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure, execute_on_either};
 use crate::dialect::Dialect;
+use crate::rate_limits;
 use crate::schema::{signed_transactions, transfers};
 
 pub(super) fn sign(
@@ -70,6 +71,10 @@ pub(super) fn sign(
     if let Some(over) = spending_limits::over_limit(connection, keys, checked, rules, now)? {
         return Ok(SignOutcome::OverLimit(over));
     }
+    // Last of all locks, and of all refusals: what is refused takes nothing.
+    if let Some(after) = take_outflow(connection, dialect, &transfer, rules)? {
+        return Ok(SignOutcome::OverOutflow { after });
+    }
     let nonce_column: i64 = row.convert(nonce)?;
     let signed = (sign.ladder)(nonce);
     let tx_hash = signed.first.tx_hash;
@@ -83,6 +88,20 @@ pub(super) fn sign(
     let (state, nonce) = (TransferState::Signed, Some(nonce));
     let signed = Transfer { state, nonce, tx_hash: Some(tx_hash), ..transfer };
     Ok(SignOutcome::Signed(Box::new(signed)))
+}
+
+/// Takes the amount from what all accounts together may send, or returns when it fits.
+fn take_outflow(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    transfer: &Transfer,
+    rules: &SpendingRules,
+) -> Result<Option<Duration>, Failure> {
+    let token = transfer.token.as_ref();
+    let Some(part) = rules.part_of_an_hour(token, transfer.value) else { return Ok(None) };
+    let asset = token.map_or_else(|| "native".to_owned(), |token| token.address.to_lower_hex());
+    let key = format!("outflow:{}:{asset}", transfer.chain_id);
+    Ok(rate_limits::take_part_within(connection, dialect, &key, (part, HOUR))?.err())
 }
 
 /// Changes the quote, whose row is locked, to `signed`.

@@ -86,7 +86,6 @@ const TABLES: &[(&str, &str, &str)] = &[
 const COLUMNS: &[(&str, &str, &str)] = &[
     ("accounts", "mobile", "sealed for its account, and only shown"),
     ("names", "id", "the place in the table; a username's claims are chained"),
-    ("switches", "name", "a renamed row is a missing one: the other database holds the pause"),
     ("api_tokens", "created_at", "is shown only"),
     ("launches", "is_proof", "decides only for how long the row is kept"),
 ];

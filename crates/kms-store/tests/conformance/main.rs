@@ -21,6 +21,7 @@ mod launches;
 mod migrations;
 mod names;
 mod orphaned_scks;
+mod outflow;
 mod page_only;
 mod plans;
 mod recoveries;

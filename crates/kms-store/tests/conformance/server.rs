@@ -21,7 +21,6 @@ on_every_database!(
     a_burst_of_zero_allows_nothing,
     a_repeat_takes_no_second_token,
     a_refusal_of_one_limit_takes_nothing_from_another,
-    a_part_of_a_bucket_is_taken_whole,
     only_refilled_rate_limits_are_deleted,
     a_clock_that_was_ahead_locks_no_limit,
     events_are_read_in_order_and_acknowledged,
@@ -225,20 +224,6 @@ async fn a_clock_that_was_ahead_locks_no_limit(subject: Subject) {
     assert!(take().await.is_err());
     subject.tamper("update rate_limits set tat = tat + 30000");
     assert!(take().await.unwrap_err() <= limit.period);
-}
-
-async fn a_part_of_a_bucket_is_taken_whole(subject: Subject) {
-    let hour = Duration::from_secs(3_600);
-    let take = async |part: u32| {
-        let part = hour * part / 10;
-        subject.database.take_part("native", part, hour).await.unwrap()
-    };
-    assert_eq!(take(11).await, Err(hour));
-    assert_eq!((take(7).await, take(3).await), (Ok(()), Ok(())));
-    // Empty: the whole part has to be refilled.
-    let wait = take(5).await.unwrap_err();
-    assert!((hour / 2 - Duration::from_secs(30)..=hour / 2).contains(&wait), "{wait:?}");
-    assert_eq!(subject.database.take_part("other", hour, hour).await.unwrap(), Ok(()));
 }
 
 async fn only_refilled_rate_limits_are_deleted(subject: Subject) {

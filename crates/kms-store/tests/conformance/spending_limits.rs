@@ -42,7 +42,7 @@ on_every_shared_database!(
     a_forged_earlier_payment_leaves_the_hold,
 );
 
-fn units(units: u64) -> Units {
+pub(crate) fn units(units: u64) -> Units {
     Units(U256::from(units))
 }
 
@@ -54,12 +54,12 @@ fn rules(a_day: u64) -> SpendingRules {
     SpendingRules { a_day: [(None, units(a_day))].into(), ..SpendingRules::default() }
 }
 
-fn token() -> Token {
+pub(crate) fn token() -> Token {
     Token { symbol: "USDC".parse().unwrap(), address: [200; 20].into(), decimals: 6 }
 }
 
 /// Quotes a transfer without a fee, which `change` may modify.
-async fn quoted_as(
+pub(crate) async fn quoted_as(
     subject: &Subject,
     from: &Account,
     to: &Account,
@@ -73,12 +73,17 @@ async fn quoted_as(
     quote.id
 }
 
-async fn quoted(subject: &Subject, from: &Account, to: &Account, wei: u64) -> TransferId {
+pub(crate) async fn quoted(
+    subject: &Subject,
+    from: &Account,
+    to: &Account,
+    wei: u64,
+) -> TransferId {
     quoted_as(subject, from, to, wei, |_| {}).await
 }
 
 /// Signs with the current wallet, on a chain that counts the nonces of transfers that have ended.
-async fn signs(
+pub(crate) async fn signs(
     subject: &Subject,
     id: TransferId,
     rules: SpendingRules,
