@@ -35,7 +35,7 @@ setup:
     command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
 
 # All checks that must pass.
-ci: format style clippy embedded docs deny monitoring test aws openapi (fuzz "10") tour
+ci: format style clippy embedded docs deny monitoring test aws image openapi (fuzz "10") tour
 
 # Checks the formatting.
 format:
@@ -90,9 +90,13 @@ monitoring: deploy-tools
 aws: deploy-tools
     target/deploy/bin/python deploy/aws/check.py --mistakes target/debug/kms-server
 
+# After `test`: makes the image of each program twice, and checks it. Needs root, for chroot.
+image:
+    python3 deploy/image_check.py target/debug/kms-server target/debug/kms-bot
+
 [private]
 deploy-tools:
-    test -x target/deploy/bin/cfn-lint || { python3 -m venv target/deploy && target/deploy/bin/pip install --quiet cfn-lint==1.58.0 'moto[cloudformation,ec2,ecs,elbv2,iam,kms,logs,rds,sns]==5.2.5' boto3; }
+    test -x target/deploy/bin/moto_server || { python3 -m venv target/deploy && target/deploy/bin/pip install --quiet cfn-lint==1.58.0 'moto[cloudformation,ec2,ecs,elbv2,iam,kms,logs,rds,s3,server,sns,sts]==5.2.5' boto3; }
 
 [private]
 schemathesis:
