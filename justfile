@@ -35,7 +35,7 @@ setup:
     command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
 
 # All checks that must pass.
-ci: format style clippy embedded docs deny monitoring test aws image openapi (fuzz "10") tour
+ci: format style clippy embedded docs deny monitoring test aws packages openapi (fuzz "10") tour
 
 # Checks the formatting.
 format:
@@ -90,9 +90,11 @@ monitoring: deploy-tools
 aws: deploy-tools
     target/deploy/bin/python deploy/aws/check.py --mistakes target/debug/kms-server
 
-# After `test`: makes the image of each program twice, and checks it. Needs root, for chroot.
-image:
+# After `test`: makes image and Debian package of each program, and checks them. Needs root, for
+# chroot.
+packages:
     python3 deploy/image_check.py target/debug/kms-server target/debug/kms-bot
+    python3 deploy/package_check.py target/debug/kms-server target/debug/kms-bot
 
 [private]
 deploy-tools:
