@@ -25,10 +25,11 @@ macro_rules! uuid_id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// Makes a random id (UUID version 4).
+            /// Makes an id of the time in milliseconds and 74 random bits (UUID version 7), so that
+            /// rows of about the same time are on the same pages of an index.
             #[must_use]
             pub fn random() -> Self {
-                Self(Uuid::new_v4())
+                Self(Uuid::now_v7())
             }
 
             /// Returns the 16 bytes, in the order of RFC 9562.

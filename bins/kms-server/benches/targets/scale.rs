@@ -231,8 +231,9 @@ fn store(stage: &Stage, wallets: &[Account], from: u64, to: u64) {
     stage.sql("vacuum analyze");
 }
 
-/// The id and the hash of the copy number `n`.
-const ID: &str = "md5('transfer' || n)::uuid::text";
+/// The id of the copy number `n`, made at `n` milliseconds (UUID version 7), and its hash.
+const ID: &str = "overlay(md5('transfer' || n) placing lpad(to_hex(n), 12, '0') || '7' \
+                  from 1 for 13)::uuid::text";
 const HASH: &str = "decode(md5('hash' || n) || md5(n::text), 'hex')";
 
 /// How long a server needs to claim all of the transfers in flight, if the check of each is due,
