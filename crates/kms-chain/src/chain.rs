@@ -8,6 +8,7 @@ mod agreement;
 mod balances;
 mod batch;
 mod blocks;
+mod data_fee;
 mod endpoint;
 mod error;
 mod finality;

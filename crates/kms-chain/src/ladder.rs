@@ -28,14 +28,20 @@ pub enum Fees {
 /// the one before. Never empty.
 ///
 /// Its text, as it is stored, is the usual price and the steps: `1010 2010:10 4012:12`. If the
-/// cancellation was signed again, its prices follow: `1010 2010:10 4012:12 /9000:27`.
+/// cancellation was signed again, its prices follow: `1010 2010:10 4012:12 /9000:27`. On a chain
+/// that takes a fee beside gas, what is reserved for it comes last: `1010 2010:10 +900`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ladder {
     usual: u128,
     first: Fees,
     replacements: Vec<Fees>,
     cancellation: Option<Fees>,
+    data_fee: Wei,
 }
+
+/// How many times the data fee at the time of the quote is reserved for it: it follows the base fee
+/// of another chain, which the prices that are signed do not limit.
+const DATA_FEE_RESERVE: u64 = 3;
 
 /// The text is not a ladder, or its prices do not rise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,6 +116,12 @@ impl Fees {
     }
 }
 
+/// What is reserved for a data fee that is as high now.
+#[must_use]
+pub(crate) fn reserved(data_fee: Wei) -> Wei {
+    Wei(data_fee.0.saturating_mul(U256::from(DATA_FEE_RESERVE)))
+}
+
 fn fee(price: u128, gas_limit: u64) -> Wei {
     Wei(U256::from(price).saturating_mul(U256::from(gas_limit)))
 }
@@ -149,7 +161,8 @@ impl Ladder {
             }
             before = *step;
         }
-        Some(Self { usual, first, replacements, cancellation: None })
+        let data_fee = Wei::default();
+        Some(Self { usual, first, replacements, cancellation: None, data_fee })
     }
 
     /// The same steps, and these prices of a cancellation that was signed again.
@@ -181,10 +194,40 @@ impl Ladder {
         self.cancellation.unwrap_or_else(|| self.top().bumped())
     }
 
+    /// The same steps, on a chain that takes up to this fee beside gas.
+    #[must_use]
+    pub fn with_data_fee(self, data_fee: Wei) -> Self {
+        Self { data_fee, ..self }
+    }
+
+    /// What is reserved of the native coin for fees beside gas: for the L1 data fee of a rollup.
+    #[must_use]
+    pub fn data_fee(&self) -> Wei {
+        self.data_fee
+    }
+
     /// The fee that is expected to be paid for this gas limit.
     #[must_use]
     pub fn usual_fee(&self, gas_limit: u64) -> Wei {
-        fee(self.usual.min(self.top().ceiling()), gas_limit)
+        let data_fee = self.data_fee.0 / U256::from(DATA_FEE_RESERVE);
+        let gas_fee = fee(self.usual.min(self.top().ceiling()), gas_limit);
+        Wei(gas_fee.0.saturating_add(data_fee))
+    }
+
+    /// The maximum fee of the payment for this gas limit.
+    #[must_use]
+    pub fn max_fee(&self, gas_limit: u64) -> Wei {
+        self.with_data(self.top(), gas_limit)
+    }
+
+    /// The maximum fee of the cancellation for this gas limit.
+    #[must_use]
+    pub fn cancellation_fee(&self, gas_limit: u64) -> Wei {
+        self.with_data(self.cancellation(), gas_limit)
+    }
+
+    fn with_data(&self, fees: Fees, gas_limit: u64) -> Wei {
+        Wei(fees.max_fee(gas_limit).0.saturating_add(self.data_fee.0))
     }
 }
 
@@ -192,7 +235,11 @@ impl fmt::Display for Ladder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.usual, self.first)?;
         self.replacements.iter().try_for_each(|fees| write!(f, " {fees}"))?;
-        self.cancellation.iter().try_for_each(|fees| write!(f, " /{fees}"))
+        self.cancellation.iter().try_for_each(|fees| write!(f, " /{fees}"))?;
+        match self.data_fee {
+            Wei(U256::ZERO) => Ok(()),
+            data_fee => write!(f, " +{data_fee}"),
+        }
     }
 }
 
@@ -200,6 +247,13 @@ impl FromStr for Ladder {
     type Err = ParseLadderError;
 
     fn from_str(text: &str) -> Result<Self, ParseLadderError> {
+        let (text, data_fee) = match text.split_once(" +") {
+            Some((text, fee)) => {
+                let fee: Wei = fee.parse().map_err(|_cause| ParseLadderError)?;
+                (text, Some(fee).filter(|fee| !fee.0.is_zero()).ok_or(ParseLadderError)?)
+            }
+            None => (text, Wei::default()),
+        };
         let (text, cancellation) = match text.split_once(" /") {
             Some((steps, cancellation)) => (steps, Some(cancellation.parse()?)),
             None => (text, None),
@@ -209,7 +263,7 @@ impl FromStr for Ladder {
         let first = words.next().ok_or(ParseLadderError)?.parse()?;
         let replacements = words.map(str::parse).collect::<Result<_, _>>()?;
         let ladder = Self::new(usual, first, replacements).ok_or(ParseLadderError)?;
-        Ok(Self { cancellation, ..ladder })
+        Ok(Self { cancellation, data_fee, ..ladder })
     }
 }
 
@@ -242,11 +296,38 @@ mod tests {
     }
 
     #[test]
+    fn a_data_fee_is_part_of_every_fee() {
+        let ladder = Ladder::new(1_000, fees(2_000, 10), Vec::new()).unwrap();
+        let with_data = ladder.clone().with_data_fee(reserved(Wei(U256::from(7))));
+        assert_eq!(with_data.data_fee(), Wei(U256::from(21)));
+        let difference = |fee: fn(&Ladder) -> Wei| fee(&with_data).0 - fee(&ladder).0;
+        assert_eq!(difference(|it| it.usual_fee(21_000)), U256::from(7));
+        assert_eq!(difference(|it| it.max_fee(21_000)), U256::from(21));
+        assert_eq!(difference(|it| it.cancellation_fee(21_000)), U256::from(21));
+    }
+
+    #[test]
     fn the_stored_text_is_read_back() {
+        for text in ["5 5 +9", "5 5:5 6:6 /9:8 +10"] {
+            assert_eq!(text.parse::<Ladder>().unwrap().to_string(), text);
+        }
         for text in ["1010 2010:10 4012:12", "5 5", "5 5 6", "5 5:5", "5 5 /9", "5 5:5 6:6 /9:8"] {
             assert_eq!(text.parse::<Ladder>().unwrap().to_string(), text);
         }
-        for bad in ["", "5", "5 ", "5 5:", "5 5:5 5:5", "x 5", "5 -5", "5 5  6", "5 5 /", "5 /9"] {
+        for bad in [
+            "",
+            "5",
+            "5 ",
+            "5 5:",
+            "5 5:5 5:5",
+            "x 5",
+            "5 -5",
+            "5 5  6",
+            "5 5 /",
+            "5 /9",
+            "5 5 +",
+            "5 5 +0",
+        ] {
             assert_eq!(bad.parse::<Ladder>(), Err(ParseLadderError), "{bad}");
         }
     }

@@ -177,6 +177,12 @@ impl PricePolicy {
         Ladder::new(fees.ceiling(), fees, Vec::new()).ok_or(FeeTooHigh)
     }
 
+    /// The same policy for the price of gas, beside what the chain takes for data.
+    pub(crate) fn beside(&self, data_fee: Wei) -> Self {
+        let left = |max: Wei| max.checked_sub(data_fee).unwrap_or_default();
+        Self { max_fee: self.max_fee.map(left), ..*self }
+    }
+
     /// The maximum fee of the second and later steps for this amount.
     pub(crate) fn share_of(&self, amount: Wei) -> Wei {
         let share = amount.0.checked_mul(U256::from(self.max_share));

@@ -327,10 +327,11 @@ impl From<Quote> for Transfer {
 }
 
 impl Transfer {
-    /// The maximum fee of the payment: the gas limit times the highest price of the ladder.
+    /// The maximum fee of the payment: the gas limit times the highest price of the ladder, and
+    /// what the chain may take beside gas.
     #[must_use]
     pub fn max_fee(&self) -> Wei {
-        self.ladder.top().max_fee(self.gas_limit)
+        self.ladder.max_fee(self.gas_limit)
     }
 
     /// The fee that is expected to be paid.
@@ -349,7 +350,7 @@ impl Transfer {
     /// The native coin that must be there: for the payment, or for its cancellation.
     #[must_use]
     pub fn max_wei(&self) -> Wei {
-        self.max_paid().max(self.ladder.cancellation().max_fee(self.gas_limit))
+        self.max_paid().max(self.ladder.cancellation_fee(self.gas_limit))
     }
 }
 

@@ -10,7 +10,11 @@ use serde_json::{Value, json};
 use crate::{Anvil, TestkitError};
 
 const TOKEN: &str = include_str!("../contracts/TestToken.hex");
+const GAS_PRICE_ORACLE: &str = include_str!("../contracts/GasPriceOracle.hex");
 const MULTICALL: &str = include_str!("../contracts/Multicall.hex");
+
+/// The address of the GasPriceOracle on every OP-stack chain.
+const GAS_PRICE_ORACLE_AT: &str = "0x420000000000000000000000000000000000000F";
 
 /// The address of Multicall3 on every chain that has it.
 const MULTICALL3: &str = "0xcA11bde05977b3631167028862bE2a173976CA11";
@@ -174,6 +178,22 @@ pub fn deploy_multicall(anvil: &Anvil) -> Result<(), TestkitError> {
 fn text(text: &str) -> String {
     let bytes: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
     format!("{:064x}{bytes:0<64}", text.len())
+}
+
+/// Makes an OP-stack chain of it: deploys the GasPriceOracle, unless it is there, and sets what a
+/// byte and a unit of gas cost beside the gas price.
+///
+/// # Errors
+/// When anvil does not answer.
+pub fn set_data_fees(anvil: &Anvil, a_byte: u128, a_gas: u128) -> Result<(), TestkitError> {
+    let code = format!("0x{}", GAS_PRICE_ORACLE.trim());
+    anvil.rpc("anvil_setCode", json!([GAS_PRICE_ORACLE_AT, code]))?;
+    for (slot, fee) in [("0x0", a_byte), ("0x1", a_gas)] {
+        let fee = format!("0x{fee:064x}");
+        anvil.rpc("anvil_setStorageAt", json!([GAS_PRICE_ORACLE_AT, slot, fee]))?;
+    }
+    // Requests are pinned to a block.
+    anvil.rpc("anvil_mine", json!(["0x1"])).map(drop)
 }
 
 fn word(address: &str) -> String {

@@ -35,7 +35,7 @@ pub use aws_kms::{AWS_ACCESS_KEY_ID, AWS_REGION, AwsFault, AwsKms};
 pub use aws_roles::{AWS_IDENTITY, AWS_ROLE, AwsRoles};
 pub use axe::axe;
 pub use chromedriver::Chromedriver;
-pub use contracts::{TestToken, TransferBehavior, deploy_multicall};
+pub use contracts::{TestToken, TransferBehavior, deploy_multicall, set_data_fees};
 pub use error::TestkitError;
 pub use mailbox::{Mail, Mailbox};
 pub use memory::writable_memory;

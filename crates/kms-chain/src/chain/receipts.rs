@@ -46,6 +46,13 @@ pub(super) struct RawReceipt {
     gas_used: U256,
     #[serde(default)]
     effective_gas_price: U256,
+    /// What an OP-stack chain took for the data on L1. The receipts root covers neither this nor
+    /// what follows.
+    l1_fee: Option<U256>,
+    operator_fee_scalar: Option<U256>,
+    operator_fee_constant: Option<U256>,
+    /// Since the fork Jovian.
+    da_footprint_gas_scalar: Option<U256>,
     #[serde(default)]
     pub(super) logs: Vec<Log>,
     /// Of an OP-stack deposit.
@@ -82,6 +89,18 @@ impl Endpoint {
 }
 
 impl RawReceipt {
+    /// What was paid for gas, and on an OP-stack chain for the data on L1 and to the operator.
+    fn fee(&self) -> Wei {
+        let scaled = self.gas_used.saturating_mul(self.operator_fee_scalar.unwrap_or_default());
+        let by_gas = match self.da_footprint_gas_scalar {
+            Some(_) => scaled.saturating_mul(U256::from(100)),
+            None => scaled / U256::from(1_000_000),
+        };
+        let gas = self.gas_used.saturating_mul(self.effective_gas_price);
+        let others = [self.l1_fee, self.operator_fee_constant, Some(by_gas)];
+        Wei(others.into_iter().flatten().fold(gas, U256::saturating_add))
+    }
+
     /// `None` without a valid block number: the transaction is still pending.
     pub(super) fn parse(self) -> Option<Receipt> {
         let moves = self.logs.iter();
@@ -89,7 +108,7 @@ impl RawReceipt {
         Some(Receipt {
             block: self.block_number?.try_into().ok()?,
             block_hash: self.block_hash?.0,
-            fee: Wei(self.gas_used.saturating_mul(self.effective_gas_price)),
+            fee: self.fee(),
             success: self.status == Some(U256::ONE),
             moves: moves.collect(),
         })

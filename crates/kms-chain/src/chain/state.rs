@@ -14,6 +14,7 @@ use kms_types::{EthAddress, Token, U256, Units, Wei};
 use serde_json::json;
 
 use super::batch::{Answers, Calls, Place};
+use super::data_fee::DataFeeCalls;
 use super::endpoint::{Endpoint, no_latest_block};
 use super::error::{ChainError, INVALID_PARAMETERS};
 use super::gas::{GasCalls, PlannedPayment};
@@ -53,6 +54,8 @@ pub(crate) struct Survey {
     pub(crate) token: Option<(TokenMetadata, Units)>,
     pub(crate) code: Code,
     pub(crate) market: Market,
+    /// What the chain takes beside gas, at most, at the prices of now.
+    pub(crate) data_fee: Wei,
     /// The gas limit, or why the node estimates none; `None` if the amount is not known yet.
     pub(crate) gas_limit: Option<Result<u64, ChainError>>,
 }
@@ -220,6 +223,7 @@ impl Endpoint {
         let code: Place<Bytes> = calls.add("eth_getCode", json!([Address::from(to), at]));
         let token = token.map(|token| TokenCalls::add(&mut calls, token, from, at));
         let prices = PriceCalls::add(&mut calls, head);
+        let data_fee = DataFeeCalls::add(&mut calls, at);
         let gas = value.map(|value| GasCalls::add(&mut calls, &question.payment(value), at));
         let answers = &mut self.send(calls).await?;
         let balance = Wei(self.record_outcome(answers.take(balance))?);
@@ -227,6 +231,7 @@ impl Endpoint {
         let code = Code::of(&self.record_outcome(answers.take(code))?);
         let token = token.map(|token| token.state(self, answers)).transpose()?;
         let market = prices.market(self, answers)?;
+        let data_fee = data_fee.fee(self, answers)?;
         let gas_limit = match gas.map(|gas| gas.limit(self, answers)) {
             Some(Err(
                 error @ (ChainError::NoBlock { .. }
@@ -234,6 +239,6 @@ impl Endpoint {
             )) => return Err(error),
             gas_limit => gas_limit,
         };
-        Ok(Survey { at, balance, mined, token, code, market, gas_limit })
+        Ok(Survey { at, balance, mined, token, code, market, data_fee, gas_limit })
     }
 }

@@ -149,7 +149,7 @@ impl Endpoint {
     }
 
     /// What a contract returned. `None` if it reverted, or if the address has no code.
-    fn contract_answer(
+    pub(super) fn contract_answer(
         &self,
         answers: &mut Answers,
         place: Place<Bytes>,

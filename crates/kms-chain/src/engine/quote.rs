@@ -12,6 +12,7 @@ use crate::chain::{
     ChainError, Code, PLAIN_TRANSFER_GAS, PlannedPayment, Question, Surveyed, TokenFault,
     TokenMetadata, compare_token,
 };
+use crate::ladder::reserved;
 use crate::ports::{Inserted, PaidBefore};
 use crate::prices::{FeeTooHigh, below_cancellation};
 use crate::spending::OverLimit;
@@ -117,6 +118,13 @@ struct Facts {
     available_wei: Wei,
     surveyed: Surveyed,
     paid_before: PaidBefore,
+}
+
+impl Facts {
+    /// What is reserved for fees beside gas.
+    fn data_fee(&self) -> Wei {
+        reserved(self.surveyed.survey.data_fee)
+    }
 }
 
 impl Transfers {
@@ -260,10 +268,13 @@ impl Transfers {
         facts: &Facts,
         estimated: Option<Result<u64, ChainError>>,
     ) -> Result<Priced, QuoteError> {
-        let available = facts.available_wei;
-        let (prices, market) = (&self.config.prices, facts.surveyed.survey.market);
+        let (available, data_fee) = (facts.available_wei, facts.data_fee());
+        let (prices, market) = (&self.config.prices.beside(data_fee), facts.surveyed.survey.market);
         // Everything but the fee, and at least 1 wei: a payment of nothing is reported as missing.
-        let all_but = |fee| Wei(available.checked_sub(fee).unwrap_or_default().0.max(U256::ONE));
+        let all_but = |fee: Wei| {
+            let fee = Wei(fee.0.saturating_add(data_fee.0));
+            Wei(available.checked_sub(fee).unwrap_or_default().0.max(U256::ONE))
+        };
         // Checked first at the lowest fee, because a node refuses to estimate the gas of a payment
         // that the sender cannot afford.
         let min_ladder = match &request.amount {
@@ -277,18 +288,21 @@ impl Transfers {
             QuoteAmount::Exactly(amount) => Wei::try_from(amount)?,
             QuoteAmount::All => all_but(min_fee),
         };
-        check_covered(available, value, min_fee)?;
+        check_covered(available, value, Wei(min_fee.0.saturating_add(data_fee.0)))?;
         let gas_limit = self.gas_limit(request, facts, value.into(), estimated).await?;
         Ok(match &request.amount {
             QuoteAmount::Exactly(_) => {
                 let spare = available.checked_sub(value).unwrap_or_default();
+                let spare = spare.checked_sub(data_fee).unwrap_or_default();
                 let spare = spare.min(prices.share_of(value));
                 let ladder = prices.ladder(market, gas_limit, spare, None)?;
+                let ladder = ladder.with_data_fee(data_fee);
                 Priced { value: value.into(), gas_limit, ladder }
             }
             QuoteAmount::All => {
                 let ladder = prices.one_price(market, gas_limit)?;
                 let value = all_but(ladder.top().max_fee(gas_limit));
+                let ladder = ladder.with_data_fee(data_fee);
                 Priced { value: value.into(), gas_limit, ladder }
             }
         })
@@ -314,9 +328,11 @@ impl Transfers {
             ChainError::Reverted { reason } => QuoteError::TokenRefuses(reason),
             error => error.into(),
         })?;
-        let spare = below_cancellation(facts.available_wei, gas_limit);
-        let market = facts.surveyed.survey.market;
-        let ladder = self.config.prices.ladder(market, gas_limit, spare, None)?;
+        let data_fee = facts.data_fee();
+        let available = facts.available_wei.checked_sub(data_fee).unwrap_or_default();
+        let spare = below_cancellation(available, gas_limit);
+        let (market, prices) = (facts.surveyed.survey.market, self.config.prices.beside(data_fee));
+        let ladder = prices.ladder(market, gas_limit, spare, None)?.with_data_fee(data_fee);
         Ok(Priced { value, gas_limit, ladder })
     }
 

@@ -60,8 +60,10 @@ impl Transfers {
         let spare = self.spare(&transfer, view).await?;
         let market = self.chain.market().await?;
         let gas_limit = transfer.gas_limit;
-        let ladder = ladder(&self.config.prices, market, gas_limit, spare, above)?;
+        let prices = self.config.prices.beside(transfer.ladder.data_fee());
+        let ladder = ladder(&prices, market, gas_limit, spare, above)?;
         let max = max_fee(&transfer, &ladder);
+        let ladder = ladder.with_data_fee(transfer.ladder.data_fee());
         Ok(ReplacementFee { usual: ladder.usual_fee(gas_limit), max })
     }
 
@@ -89,12 +91,15 @@ impl Transfers {
         let view = self.chain.view(transfer.from.address, transfer.token.as_ref()).await?;
         let spare = self.spare(&transfer, view).await?;
         let market = self.chain.market().await?;
+        let data_fee = transfer.ladder.data_fee();
+        let max_fee = max_fee.checked_sub(data_fee).unwrap_or_default();
         let max_fee = match transfer.cancel_requested_at {
             None => max_fee,
             Some(_) => below_cancellation(max_fee, transfer.gas_limit),
         };
-        let allowed = self.config.prices.max_fee.map_or(max_fee, |allowed| allowed.min(max_fee));
-        let prices = PricePolicy { max_fee: Some(allowed), ..self.config.prices };
+        let prices = self.config.prices.beside(data_fee);
+        let allowed = prices.max_fee.map_or(max_fee, |allowed| allowed.min(max_fee));
+        let prices = PricePolicy { max_fee: Some(allowed), ..prices };
         let ready = ReadyReplacement { transfer, replacement, view, market, prices, spare };
         Ok(Checked::Ready(ready))
     }
@@ -168,6 +173,7 @@ impl Transfers {
         let pending = self.store.pending_spend(chain, from, view.mined).await?;
         let others = pending.wei.checked_sub(transfer.max_wei()).unwrap_or_default();
         let available = view.balance.checked_sub(others).unwrap_or_default();
+        let available = available.checked_sub(transfer.ladder.data_fee()).unwrap_or_default();
         let is_payment = transfer.token.is_none() && transfer.cancel_requested_at.is_none();
         Ok(if is_payment {
             let value = Wei(transfer.value.0);
@@ -197,9 +203,9 @@ fn ladder(
 
 /// The maximum fee of what is signed again: of the ladder, or of the cancellation alone.
 fn max_fee(transfer: &Transfer, ladder: &Ladder) -> Wei {
-    let highest = match transfer.cancel_requested_at {
-        None => ladder.top(),
-        Some(_) => ladder.cancellation(),
-    };
-    highest.max_fee(transfer.gas_limit)
+    let ladder = ladder.clone().with_data_fee(transfer.ladder.data_fee());
+    match transfer.cancel_requested_at {
+        None => ladder.max_fee(transfer.gas_limit),
+        Some(_) => ladder.cancellation_fee(transfer.gas_limit),
+    }
 }

@@ -8,6 +8,7 @@ mod backfill;
 mod balances;
 mod chain;
 mod confirm;
+mod data_fees;
 mod endpoint;
 mod failover;
 mod finality;

@@ -118,6 +118,14 @@ impl World {
         Transfers::new(store, chain, sealer, config, self.tokens(), SpendingRules::default())
     }
 
+    /// Another server over the same database and chain, with another policy for prices.
+    pub(crate) fn with_prices(&self, prices: PricePolicy) -> Transfers {
+        let chain = Chain::new(&self.anvil.url(), self.anvil.chain_id()).unwrap();
+        let config = TransferConfig { prices, ..config() };
+        let (store, sealer) = (Arc::new(self.database.clone()), Sealer::new(self.keys.clone()));
+        Transfers::new(store, chain, sealer, config, self.tokens(), SpendingRules::default())
+    }
+
     fn tokens(&self) -> Vec<Token> {
         self.transfers.tokens().to_vec()
     }
@@ -238,6 +246,14 @@ impl World {
     /// Checks a confirmation that repeats the quote.
     pub(crate) async fn check(&self, quote: &Transfer) -> Result<Checked<Ready>, ConfirmError> {
         self.transfers.check(quote.id, shown(quote)).await
+    }
+
+    /// Like [`World::ready`], by another server.
+    pub(crate) async fn ready_by(&self, engine: &Transfers, quote: &Transfer) -> Ready {
+        match engine.check(quote.id, shown(quote)).await.unwrap() {
+            Checked::Ready(ready) => ready,
+            Checked::Done(done) => panic!("{done:?}"),
+        }
     }
 
     pub(crate) async fn ready(&self, quote: &Transfer) -> Ready {

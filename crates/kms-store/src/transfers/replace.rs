@@ -6,7 +6,7 @@ use kms_chain::spending::SpendingRules;
 use kms_chain::state::{self, Change};
 use kms_chain::transfer::Transfer;
 use kms_core::ServerKeys;
-use kms_types::{ReplacementId, Timestamp, TransferId, Units};
+use kms_types::{ReplacementId, Timestamp, TransferId, Units, Wei};
 
 use super::advance::{end_wait, show_last_sent};
 use super::expiry::lock;
@@ -55,6 +55,7 @@ pub(super) fn replace(
     let Some(ladder) = prices(row.parse(&fees)?) else {
         return Ok(ReplaceOutcome::Outdated);
     };
+    let ladder = ladder.with_data_fee(transfer.ladder.data_fee());
     let again = Transfer { ladder, ..transfer.clone() };
     let refusal = refusal(connection, keys, (&transfer, &again), view, (rules, recovered, now))?;
     if let Some(refusal) = refusal {
@@ -103,7 +104,8 @@ fn refusal(
         return Ok(None);
     }
     let increase = Units(again.max_wei().0.saturating_sub(before.max_wei().0));
-    let fee = Transfer { value: increase, gas_limit: 0, ..paying_nothing(again) };
+    let ladder = again.ladder.clone().with_data_fee(Wei::default());
+    let fee = Transfer { value: increase, gas_limit: 0, ladder, ..paying_nothing(again) };
     let over = spending_limits::over_limit(connection, keys, (&fee, recovered), rules, now)?;
     Ok(over.map(ReplaceOutcome::OverLimit))
 }

@@ -243,7 +243,7 @@ fn record(
     }
     let (stored, arrived) = stored(outcome);
     // Capped, because an endpoint may report anything.
-    let fee = fee.min(transfer.ladder.cancellation().max_fee(transfer.gas_limit));
+    let fee = fee.min(transfer.ladder.cancellation_fee(transfer.gas_limit));
     diesel::insert_into(settlements::table)
         .values((
             settlements::transfer_id.eq(&key),
