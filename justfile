@@ -35,7 +35,7 @@ setup:
     command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
 
 # All checks that must pass.
-ci: format style clippy embedded docs deny monitoring test aws packages openapi (fuzz "10") tour
+ci: format style clippy embedded docs deny monitoring test stories aws packages openapi (fuzz "10") tour
 
 # Checks the formatting.
 format:

@@ -1,25 +1,26 @@
-//! Seeded stories: people write, press and pay, while the bot is killed, calls and answers are lost
-//! or slow, and updates come again. Afterwards no password is in any chat, no message shows work in
-//! progress, every act has an answer, no person paid more often than they confirmed, and no payment
-//! is confirmed or received in two messages.
+//! Seeded stories: people write, press and pay, some of them on the page, while the bot is killed,
+//! calls and answers are lost or slow, and updates come again. Afterwards no password is in any
+//! chat, no message shows work in progress, every act has an answer, no person paid more often than
+//! they confirmed, and no payment is confirmed or received in two messages.
 //!
 //! `STORY_SEED` is the first seed, `STORY_RUNS` the number of seeds; a seed is the story of one
-//! person. Several run at once with one bot, so a seed repeats what its person does and not what
-//! happens at the same time.
+//! person. Several run at once with one bot, and several bots side by side, so a seed repeats what
+//! its person does and not what happens at the same time.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bot_api_sim::{ButtonKind, Change, Fault, Phone};
+use futures::{StreamExt, stream};
 use kms_bot::Bot;
-use kms_client::Client;
+use kms_client::hash_password;
 use kms_sandbox::{Stage, StageOptions};
-use kms_types::wire::TransferState;
+use kms_testkit::Anvil;
+use kms_types::PasswordHash;
+use kms_types::wire::{ConfirmShown, NewWallet, TransferState};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Notify;
-use tokio::task::JoinError;
 use tokio::time::sleep;
 
 use crate::texts::{self, label};
@@ -27,7 +28,14 @@ use crate::world::{id, transfers_of};
 
 const SEED: u64 = 1;
 const RUNS: u64 = 12;
-const AT_ONCE: u64 = 25;
+/// The bots that run side by side, each with a server and a Telegram of its own, and the seeds with
+/// each: most of a story's time is waiting.
+const BOTS: usize = 4;
+const WITH_ONE_BOT: usize = 25;
+/// How often a bot is killed: after each, its users wait.
+const KILLS: usize = 6;
+/// How long before a kill Telegram is slow.
+const LAST: Duration = Duration::from_millis(400);
 /// How long a person waits for an answer before doing something else.
 const PATIENCE: Duration = Duration::from_secs(6);
 /// How long after the last fault everything has to be settled.
@@ -88,87 +96,92 @@ impl Killable {
 #[tokio::test(flavor = "multi_thread")]
 async fn seeded_stories_break_no_promise() {
     let (first, runs) = (variable("STORY_SEED", SEED), variable("STORY_RUNS", RUNS));
-    let stage = Stage::start(StageOptions { bot: false, ..StageOptions::default() }).await.unwrap();
     let seeds: Vec<_> = (first..first + runs).collect();
-    for seeds in seeds.chunks(usize::try_from(AT_ONCE).unwrap()) {
-        run(&stage, seeds).await;
-    }
-    stage.stop().await;
+    let batches = stream::iter(seeds.chunks(WITH_ONE_BOT).map(run));
+    let broken = batches.buffer_unordered(BOTS).concat().await;
+    assert!(broken.is_empty(), "{}", broken.join("\n\n"));
 }
 
-async fn run(stage: &Stage, seeds: &[u64]) {
+/// Runs the stories of some seeds with one bot. Returns the promises that it broke.
+async fn run(seeds: &[u64]) -> Vec<String> {
+    let stage = Stage::start(StageOptions { bot: false, ..StageOptions::default() }).await.unwrap();
+    let stage = Arc::new(stage);
+    let started = Instant::now();
     let mut random = Random(seeds[0]);
-    let mut bot = Killable::start(stage).await;
-    let mut fates = Random(seeds[0] + 1);
-    let (between, mut sent) = (Arc::new(Notify::new()), Random(seeds[0] + 2));
-    let kill = Arc::clone(&between);
-    stage.sim.decide(move |method| match fates.below(100) {
-        // Telegram has the message, and the bot is killed before it knows.
-        _ if method == "SendMessage" && sent.below(50) == 0 => {
-            kill.notify_one();
-            Some(Fault::LateAnswer(Duration::from_secs(2)))
+    let mut bot = Killable::start(&stage).await;
+    let (last, mut fates) = (Arc::new(Mutex::new(None)), Random(seeds[0] + 1));
+    let of_all = Arc::clone(&last);
+    stage.sim.decide(move |method| {
+        let shows = matches!(method, "SendMessage" | "EditMessageText");
+        let fate = fate(&mut fates);
+        of_all.lock().unwrap().filter(|_| shows).or(fate)
+    });
+    let acting = seeds.iter().map(|seed| {
+        let phone = stage.sim.phone(person(*seed), "Seed", Some(&format!("person{seed}")));
+        tokio::spawn(Actor::new(Arc::clone(&stage), *seed, phone).act())
+    });
+    let mut acting = std::pin::pin!(futures::future::join_all(acting));
+    let mut kills = 0;
+    let actors: Vec<_> = loop {
+        let pause = sleep(Duration::from_millis(2_000) + random.milliseconds(3_000));
+        tokio::select! {
+            ended = &mut acting => break ended.into_iter().map(Result::unwrap).collect(),
+            () = pause => {}
         }
+        stage.sim.repeat_updates(usize::try_from(random.below(5)).unwrap());
+        if kills < KILLS && random.below(2) == 0 {
+            kills += 1;
+            *last.lock().unwrap() = last_calls(&mut random);
+            sleep(LAST).await;
+            bot.kill();
+            *last.lock().unwrap() = None;
+            sleep(random.milliseconds(300)).await;
+            bot = Killable::start(&stage).await;
+        }
+    };
+    let acted = started.elapsed();
+    stage.sim.decide(|_| None);
+    let deadline = Instant::now() + SETTLED;
+    let open = loop {
+        let open = broken(&stage, &actors).await;
+        if open.is_empty() || Instant::now() > deadline {
+            break open;
+        }
+        sleep(Duration::from_millis(200)).await;
+    };
+    bot.kill();
+    drop(actors);
+    Arc::into_inner(stage).unwrap().stop().await;
+    report(seeds, kills, acted, started.elapsed());
+    open
+}
+
+/// What happens to a call by chance.
+fn fate(random: &mut Random) -> Option<Fault> {
+    match random.below(100) {
         0..3 => Some(Fault::CallLost),
         3..6 => Some(Fault::AnswerLost),
         6..8 => Some(Fault::BadGateway),
         8 => Some(Fault::TooManyRequests(1)),
-        9..14 => Some(Fault::Slow(fates.milliseconds(300))),
+        9..14 => Some(Fault::Slow(random.milliseconds(300))),
         _ => None,
-    });
-    let acting = seeds.iter().map(|seed| {
-        let phone = stage.sim.phone(person(*seed), "Seed", Some(&format!("person{seed}")));
-        tokio::spawn(Actor::new(stage, *seed, phone).act())
-    });
-    let mut acting = std::pin::pin!(futures::future::join_all(acting));
-    let (mut kills, mut actors) = (0, Vec::new());
-    while actors.is_empty() {
-        let event = tokio::select! {
-            ended = &mut acting => Event::Ended(ended),
-            () = between.notified() => Event::Kill(Duration::from_millis(100)),
-            () = sleep(Duration::from_millis(1_500) + random.milliseconds(4_000)) => {
-                match random.below(2) {
-                    0 => Event::Repeat(usize::try_from(random.below(5)).unwrap()),
-                    _ => Event::Kill(Duration::ZERO),
-                }
-            }
-        };
-        match event {
-            Event::Ended(ended) => actors = ended.into_iter().map(Result::unwrap).collect(),
-            Event::Repeat(count) => stage.sim.repeat_updates(count),
-            Event::Kill(after) => {
-                kills += 1;
-                sleep(after).await;
-                bot.kill();
-                sleep(random.milliseconds(300)).await;
-                bot = Killable::start(stage).await;
-            }
-        }
     }
-    stage.sim.decide(|_| None);
-    let deadline = Instant::now() + SETTLED;
-    loop {
-        let open = broken(stage, &actors).await;
-        if open.is_empty() {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{kills} kills\n{}", open.join("\n\n"));
-        sleep(Duration::from_millis(200)).await;
+}
+
+/// What happens to all calls that show something to a user, until the bot is killed. Telegram makes
+/// them before that or later.
+fn last_calls(random: &mut Random) -> Option<Fault> {
+    match random.below(3) {
+        0 => None,
+        1 => Some(Fault::LateAnswer(Duration::from_secs(2))),
+        _ => Some(Fault::Slow(LAST + random.milliseconds(1_200))),
     }
-    bot.kill();
-    report(seeds, kills);
 }
 
 #[expect(clippy::print_stdout, reason = "read with --nocapture")]
-fn report(seeds: &[u64], kills: usize) {
-    println!("{} seeds from {}: {kills} kills", seeds.len(), seeds[0]);
-}
-
-/// What happens next in a run.
-enum Event {
-    Ended(Vec<Result<Actor, JoinError>>),
-    /// Updates come again.
-    Repeat(usize),
-    Kill(Duration),
+fn report(seeds: &[u64], kills: usize, acted: Duration, took: Duration) {
+    let (first, acted, took) = (seeds[0], acted.as_secs(), took.as_secs());
+    println!("{} seeds from {first}: {kills} kills in {acted} s, {took} s in all", seeds.len());
 }
 
 fn person(seed: u64) -> i64 {
@@ -235,54 +248,53 @@ async fn broken(stage: &Stage, actors: &[Actor]) -> Vec<String> {
     broken
 }
 
+/// Pays a coin to an address.
+fn fund(anvil: &Anvil, to: &str) {
+    // One at a time: the node chooses the nonce.
+    static PAYING: Mutex<()> = Mutex::new(());
+    let _paying = PAYING.lock().unwrap();
+    let from = anvil.rpc("eth_accounts", json!([])).unwrap()[2].clone();
+    let payment = json!({ "from": from, "to": to, "value": "0xde0b6b3a7640000" });
+    anvil.rpc("eth_sendTransaction", json!([payment])).unwrap();
+    anvil.rpc("anvil_mine", json!(["0x2"])).unwrap();
+}
+
 /// The transaction that a message names.
 fn hash(text: &str) -> Option<&str> {
     text.split_whitespace().find(|word| word.starts_with("0x") && word.len() == 66)
 }
 
-/// Pays a coin to an address.
-type Fund = Arc<dyn Fn(&str) + Send + Sync>;
-
 /// A person with a story.
 struct Actor {
-    client: Client,
-    fund: Fund,
+    stage: Arc<Stage>,
     seed: u64,
     random: Random,
     phone: Phone,
     password: String,
-    /// How often the password was sent to confirm a payment.
+    /// Whether the password is typed on the page, and never in the chat.
+    on_page: bool,
+    /// How often the password was given to confirm a payment.
     confirmed: usize,
 }
 
 impl Actor {
-    fn new(stage: &Stage, seed: u64, phone: Phone) -> Self {
-        let anvil = Arc::clone(&stage.anvil);
-        let fund = move |to: &str| {
-            // One at a time: the node chooses the nonce.
-            static PAYING: Mutex<()> = Mutex::new(());
-            let _paying = PAYING.lock().unwrap();
-            let from = anvil.rpc("eth_accounts", json!([])).unwrap()[2].clone();
-            let payment = json!({ "from": from, "to": to, "value": "0xde0b6b3a7640000" });
-            anvil.rpc("eth_sendTransaction", json!([payment])).unwrap();
-            anvil.rpc("anvil_mine", json!(["0x2"])).unwrap();
-        };
-        let (client, fund) = (stage.client.clone(), Arc::new(fund));
+    fn new(stage: Arc<Stage>, seed: u64, phone: Phone) -> Self {
         let password = format!("canary {seed} on a quiet harbour wall");
-        Self { client, fund, seed, random: Random(seed), phone, password, confirmed: 0 }
+        let (random, on_page) = (Random(seed), seed.is_multiple_of(4));
+        Self { stage, seed, random, phone, password, on_page, confirmed: 0 }
     }
 
     async fn act(mut self) -> Self {
+        // Not everyone at once: each has to wait for a few passwords only.
+        sleep(self.random.milliseconds(5_000)).await;
         let address = loop {
-            self.says("/start").await;
-            let password = self.password.clone();
-            self.says(&password).await;
-            if let Ok(Some(account)) = self.client.account(id(&self.phone).into()).await {
+            self.onboards().await;
+            if let Ok(Some(account)) = self.stage.client.account(id(&self.phone).into()).await {
                 break account.address.to_string();
             }
         };
-        let fund = Arc::clone(&self.fund);
-        tokio::task::spawn_blocking(move || fund(&address)).await.unwrap();
+        let anvil = Arc::clone(&self.stage.anvil);
+        tokio::task::spawn_blocking(move || fund(&anvil, &address)).await.unwrap();
         for _ in 0..3 + self.random.below(4) {
             match self.random.below(8) {
                 0 => self.says("/balance").await,
@@ -294,6 +306,26 @@ impl Actor {
             }
         }
         self
+    }
+
+    async fn onboards(&mut self) {
+        self.says("/start").await;
+        if self.on_page {
+            let link = "https://t.me/wallet_vault_bot/wallet?startapp=n";
+            let url = self.phone.person().opens_link(link).unwrap().unwrap();
+            if let Ok(page) = self.stage.open_page(&url).await {
+                let _ = page.create(&NewWallet { password_hash: self.hash().await }).await;
+            }
+            return;
+        }
+        let password = self.password.clone();
+        self.says(&password).await;
+        let open = ["start-welcome", "start-creating"];
+        self.until(|shown| !open.iter().any(|id| texts::is(id, shown))).await;
+    }
+
+    async fn hash(&self) -> PasswordHash {
+        hash_password(id(&self.phone), &self.password).await
     }
 
     async fn says(&mut self, text: &str) {
@@ -337,7 +369,7 @@ impl Actor {
 
     async fn pays(&mut self) {
         let other = format!("person{}", self.seed ^ 1);
-        let known = self.client.name(&other.parse().unwrap()).await;
+        let known = self.stage.client.name(&other.parse().unwrap()).await;
         let to = match known {
             Ok(Some(_)) if self.random.below(2) == 0 => format!("@{other}"),
             _ => "0x000000000000000000000000000000000000dEaD".to_owned(),
@@ -346,19 +378,35 @@ impl Actor {
         if !self.until(|shown| texts::is("send-quote", shown)).await {
             return;
         }
-        if self.phone.presses(&label("send-confirm-button")).is_err() {
-            return;
-        }
-        if self.until(|shown| texts::is("send-ask-password", shown)).await {
+        if self.on_page {
+            self.confirms_on_page().await;
+        } else if self.phone.presses(&label("send-confirm-button")).is_ok()
+            && self.until(|shown| texts::is("send-ask-password", shown)).await
+        {
             let password = self.password.clone();
             self.confirmed += 1;
             self.says(&password).await;
-            if self.random.below(2) == 0
-                && let Some(screen) = self.phone.last_of_bot()
-            {
-                // She deletes the screen of the payment, or whatever is last.
-                let _ = self.phone.person().deletes(screen.id);
-            }
+        } else {
+            return;
+        }
+        if self.random.below(2) == 0
+            && let Some(screen) = self.phone.last_of_bot()
+        {
+            // She deletes the screen of the payment, or whatever is last.
+            let _ = self.phone.person().deletes(screen.id);
+        }
+    }
+
+    /// By the button of the last message, if it has one.
+    async fn confirms_on_page(&mut self) {
+        let Ok(url) = self.phone.opens(&label("page-confirm-button")) else { return };
+        let Ok(page) = self.stage.open_page(&url).await else { return };
+        let Ok(shown) = page.transfer().await else { return };
+        self.confirmed += 1;
+        let before = self.phone.person().changes().len();
+        let confirm = ConfirmShown { password_hash: self.hash().await, view: shown.view };
+        if page.confirm(&confirm).await.is_ok() {
+            self.waits(before).await;
         }
     }
 
