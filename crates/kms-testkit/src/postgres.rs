@@ -6,9 +6,9 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::TestkitError;
 use crate::mongod::SERVING_ROLE;
 use crate::process::{self, Process, Spec};
+use crate::{Scratch, TestkitError};
 
 /// A running PostgreSQL server.
 pub struct Postgres {
@@ -59,14 +59,14 @@ impl Postgres {
         password: Option<&str>,
     ) -> Result<Self, TestkitError> {
         let bin = find()?;
-        let directory = process::directory("postgres")?;
-        let user = service_user(&directory)?;
+        let directory = Scratch::new("postgres")?;
+        let user = service_user(directory.path())?;
         if let Some((certificate, key)) = tls {
             for (name, pem) in [("tls.pem", certificate), ("key.pem", key)] {
-                process::write_private(&directory, name, pem)?;
+                process::write_private(directory.path(), name, pem)?;
             }
         }
-        let data = directory.join("data").display().to_string();
+        let data = directory.path().join("data").display().to_string();
         let run = |program: &str, arguments: &[&str]| {
             let program = bin.join(program).display().to_string();
             let arguments = arguments.iter().map(|argument| (*argument).to_owned());
@@ -79,13 +79,13 @@ impl Postgres {
         let login = match password {
             None => &trust[..],
             Some(password) => {
-                process::write_private(&directory, "password", password)?;
+                process::write_private(directory.path(), "password", password)?;
                 &login
             }
         };
-        init_cluster(&run("initdb", &[&init[..], login, &encoding].concat()), &directory)?;
+        init_cluster(&run("initdb", &[&init[..], login, &encoding].concat()), directory.path())?;
         let port = process::free_port()?;
-        let (port_text, sockets) = (port.to_string(), directory.display().to_string());
+        let (port_text, sockets) = (port.to_string(), directory.path().display().to_string());
         let address = ["-D", &data, "-p", &port_text, "-k", &sockets, "-h", "127.0.0.1"];
         let more = ["-c", "max_connections=200"];
         let command = run("postgres", &[&address, settings, &more].concat());

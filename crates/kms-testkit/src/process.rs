@@ -1,5 +1,5 @@
-//! Child processes that do not outlive their parent: a watchdog shell holds the other end of a
-//! pipe, and stops the child when the pipe closes, however the parent exited.
+//! Child processes that do not outlive their parent: the watchdog of their directory stops them,
+//! however the parent exited.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -8,19 +8,11 @@ use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::TestkitError;
-
-/// Waits for the pipe to close, stops the process, and removes its directory unless `keep` was
-/// written to the pipe. Ignores the signals that a terminal sends to the whole process group.
-const WATCHDOG: &str = r#"trap '' INT TERM HUP
-read -r keep
-kill -"$2" "$1" 2>/dev/null
-while kill -0 "$1" 2>/dev/null && [ $((n += 1)) -lt 100 ]; do sleep 0.05; done
-[ -n "$keep" ] || rm -rf "$3""#;
+use crate::{Scratch, TestkitError};
 
 /// Writes a file that only the owner of the directory can read.
 pub(crate) fn write_private(
@@ -44,21 +36,20 @@ pub(crate) struct Spec {
     /// The signal that stops it, without `SIG`.
     pub(crate) stop: &'static str,
     /// Its working directory, removed when it is stopped for good.
-    pub(crate) directory: PathBuf,
+    pub(crate) directory: Scratch,
 }
 
 #[derive(Debug)]
 pub(crate) struct Process {
     spec: Spec,
     child: Child,
-    watchdog: Child,
-    pipe: Option<ChildStdin>,
+    is_killed: bool,
 }
 
 impl Process {
-    pub(crate) fn start(spec: Spec) -> Result<Self, TestkitError> {
-        let (child, watchdog, pipe) = spawn(&spec)?;
-        Ok(Self { spec, child, watchdog, pipe })
+    pub(crate) fn start(mut spec: Spec) -> Result<Self, TestkitError> {
+        let child = spawn(&mut spec)?;
+        Ok(Self { spec, child, is_killed: false })
     }
 
     /// Waits until `ready` returns `true`, for at most 60 seconds. Fails if the process exits: then
@@ -91,13 +82,14 @@ impl Process {
                 std::thread::yield_now();
             }
         }
-        self.release(b"keep\n");
-        Ok(())
+        self.is_killed = true;
+        self.spec.directory.watch(None, self.spec.stop)
     }
 
     /// Starts it again in the same directory.
     pub(crate) fn start_again(&mut self) -> Result<(), TestkitError> {
-        (self.child, self.watchdog, self.pipe) = spawn(&self.spec)?;
+        self.child = spawn(&mut self.spec)?;
+        self.is_killed = false;
         Ok(())
     }
 
@@ -116,63 +108,45 @@ impl Process {
 
     /// Its working directory.
     pub(crate) fn directory(&self) -> &Path {
-        &self.spec.directory
+        self.spec.directory.path()
     }
 
     fn log(&self) -> String {
-        let log = fs::read_to_string(self.spec.directory.join("log")).unwrap_or_default();
+        let log = fs::read_to_string(self.directory().join("log")).unwrap_or_default();
         let mut lines: Vec<_> = log.lines().rev().take(12).collect();
         lines.reverse();
         lines.join("\n")
-    }
-
-    fn release(&mut self, word: &[u8]) {
-        if let Some(mut pipe) = self.pipe.take() {
-            // Fails only if the watchdog is gone, which leaves nothing to do.
-            let _ = pipe.write_all(word);
-        }
-        let _ = self.watchdog.wait();
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let Some(pipe) = self.pipe.take() else {
-            // It was killed and not started again: only its directory is left.
-            let _ = fs::remove_dir_all(&self.spec.directory);
+        if self.is_killed {
             return;
-        };
+        }
         // A suspended process handles no other signal.
         let _ = self.resume();
-        drop(pipe);
-        // Reaped first, so that the watchdog sees it exit.
+        self.spec.directory.release();
+        // Reaped, so that the watchdog sees it exit.
         let _ = self.child.wait();
-        let _ = self.watchdog.wait();
     }
 }
 
-fn spawn(spec: &Spec) -> Result<(Child, Child, Option<ChildStdin>), TestkitError> {
-    let log = File::options().create(true).append(true).open(spec.directory.join("log"))?;
+fn spawn(spec: &mut Spec) -> Result<Child, TestkitError> {
+    let directory = spec.directory.path();
+    let log = File::options().create(true).append(true).open(directory.join("log"))?;
     let mut words = spec.command.iter();
     let program = words.next().map_or("", String::as_str);
     let child = Command::new(program)
         .args(words)
-        .current_dir(&spec.directory)
+        .current_dir(directory)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
         .process_group(0)
         .spawn()?;
-    let mut watchdog = Command::new("sh")
-        .args(["-c", WATCHDOG, "watchdog", &child.id().to_string(), spec.stop])
-        .arg(&spec.directory)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()?;
-    let pipe = watchdog.stdin.take();
-    Ok((child, watchdog, pipe))
+    spec.directory.watch(Some(child.id()), spec.stop)?;
+    Ok(child)
 }
 
 fn signal(process: u32, signal: &str) -> Result<(), TestkitError> {
@@ -239,11 +213,6 @@ pub fn free_port() -> Result<u16, TestkitError> {
     Ok(found.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::AddrInUse))?)
 }
 
-/// Creates a directory, which the watchdog removes.
-pub(crate) fn directory(name: &str) -> Result<PathBuf, TestkitError> {
-    Ok(tempfile::Builder::new().prefix(&format!("kms-{name}-")).tempdir()?.keep())
-}
-
 /// Finds a program on the PATH.
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let path = crate::fetch::environment("PATH")?;
@@ -263,7 +232,7 @@ mod tests {
 
     #[test]
     fn an_answer_on_the_port_of_an_exited_process_is_an_error() {
-        let directory = directory("process").unwrap();
+        let directory = Scratch::new("process").unwrap();
         let command = vec!["sh".to_owned(), "-c".to_owned(), "echo port in use".to_owned()];
         let spec = Spec { program: "sh", command, stop: "KILL", directory };
         let mut process = Process::start(spec).unwrap();
@@ -281,8 +250,8 @@ mod tests {
 
     #[test]
     fn a_kill_waits_for_children_that_exit_later() {
-        let directory = directory("process").unwrap();
-        let file = directory.join("child");
+        let directory = Scratch::new("process").unwrap();
+        let file = directory.path().join("child");
         let script = "sleep 0.3 & echo $! > new; mv new child; wait".to_owned();
         let command = vec!["sh".to_owned(), "-c".to_owned(), script];
         let spec = Spec { program: "sh", command, stop: "KILL", directory };

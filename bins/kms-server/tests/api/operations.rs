@@ -30,7 +30,7 @@ pub(crate) async fn until_ready(status: u16, ask: impl AsyncFn() -> reqwest::Res
 /// An environment on a PostgreSQL of its own.
 fn with_own_postgres(postgres: &Postgres) -> TestEnv {
     let database = postgres.create_database().unwrap();
-    let directory = tempfile::tempdir().unwrap();
+    let directory = kms_testkit::Scratch::new("server").unwrap();
     let keys = Mongod::shared().unwrap().url();
     TestEnv::on(directory, database, keys, format!("kms_{}", std::process::id())).unwrap()
 }

@@ -11,7 +11,7 @@ use kms_types::{ErrorCode, RecoveryId};
 async fn without_mongodb_no_account_is_created_but_sends_still_work() {
     let mongod = Mongod::start().unwrap();
     let database = Postgres::shared().unwrap().create_database().unwrap();
-    let directory = tempfile::tempdir().unwrap();
+    let directory = kms_testkit::Scratch::new("server").unwrap();
     let env = TestEnv::on(directory, database, mongod.url(), "kms".to_owned()).unwrap();
     let test = TestServer::start(env).await;
     let (_, bob) = test.ann_and_bob().await;

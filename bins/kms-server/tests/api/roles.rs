@@ -13,7 +13,7 @@ use mongodb::error::ErrorKind;
 async fn the_documented_roles_suffice_and_cannot_change_the_audit() {
     let mongod = Mongod::start_with_roles().unwrap();
     let (owner, serving) = Postgres::shared().unwrap().create_database_with_roles().unwrap();
-    let directory = tempfile::tempdir().unwrap();
+    let directory = kms_testkit::Scratch::new("server").unwrap();
     let env = TestEnv::on(directory, serving, mongod.serving_url(), "kms".to_owned()).unwrap();
     let env = TestEnv { owner: Some(owner), ..env };
     for _ in 0..2 {

@@ -90,7 +90,7 @@ async fn a_new_password_of_the_database_is_used_without_a_restart() {
     let url = postgres.create_database().unwrap();
     let with = |password: &str| url.replace("postgres@", &format!("postgres:{password}@"));
     let keys = Mongod::shared().unwrap().url();
-    let directory = tempfile::tempdir().unwrap();
+    let directory = kms_testkit::Scratch::new("server").unwrap();
     let name = format!("kms_{}_rotation", std::process::id());
     let mut env = TestEnv::on(directory, with("first"), keys, name).unwrap();
     let database = env.migrate().await.unwrap();

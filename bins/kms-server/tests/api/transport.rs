@@ -47,7 +47,7 @@ fn databases_are_reached_over_tls_or_not_at_all() {
     let (certificate, key) = authority.issue("127.0.0.1");
     let postgres = Postgres::start_tls(&certificate, &key, None).unwrap();
     let mongod = Mongod::start_tls(&certificate, &key).unwrap();
-    let directory = tempfile::tempdir().unwrap();
+    let directory = kms_testkit::Scratch::new("server").unwrap();
     let database = postgres.create_database().unwrap();
     let mut env = TestEnv::on(directory, database.clone(), mongod.url(), "kms".into()).unwrap();
     let ca = authority.write(&env, "ca.pem").display().to_string();
