@@ -1,6 +1,7 @@
-//! Security events that the answer to an act has already reported to its user. Such an event has no
-//! message of its own: one act, one answer.
+//! What has been answered already. Security events that the answer to an act has reported to its
+//! user have no message of their own, and the parts of an album one answer: one act, one answer.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kms_types::{EventKind, TelegramId, Timestamp};
@@ -36,6 +37,28 @@ impl AnsweredEvents {
         let mut answered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         answered.retain(|known| (0..LIFETIME).contains(&now.0.saturating_sub(known.at.0)));
         answered
+    }
+}
+
+/// The most albums that are remembered. The parts of one arrive together.
+const ALBUMS: usize = 1_000;
+
+/// The albums that were answered last.
+#[derive(Default)]
+pub(crate) struct AnsweredAlbums(Mutex<VecDeque<String>>);
+
+impl AnsweredAlbums {
+    /// Records that an album is answered. Returns `false` if it was before.
+    pub(crate) fn record(&self, album: String) -> bool {
+        let mut answered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if answered.contains(&album) {
+            return false;
+        }
+        if answered.len() >= ALBUMS {
+            answered.pop_front();
+        }
+        answered.push_back(album);
+        true
     }
 }
 

@@ -10,7 +10,7 @@ use kms_types::{EventKind, TelegramId, Timestamp, TransferId};
 use teloxide_core::types::MessageId;
 use zeroize::Zeroizing;
 
-use crate::answered::AnsweredEvents;
+use crate::answered::{AnsweredAlbums, AnsweredEvents};
 use crate::chat::deletions::Deletions;
 use crate::chat::incoming::{Content, TypedText, User};
 use crate::chat::keyboard::Keyboard;
@@ -37,6 +37,7 @@ pub(crate) struct Context {
     pub(crate) usernames: UsernameReports,
     pub(crate) journal: Arc<Journal>,
     pub(crate) traces: Traces,
+    pub(crate) albums: AnsweredAlbums,
     answered: AnsweredEvents,
     /// The bot's own username, without `@`.
     pub(crate) bot_username: String,
@@ -164,6 +165,7 @@ impl Context {
             kms,
             journal,
             traces: Traces::default(),
+            albums: AnsweredAlbums::default(),
             answered: AnsweredEvents::default(),
             bot_username,
             dialogues,

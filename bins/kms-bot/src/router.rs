@@ -209,14 +209,18 @@ async fn handle_stray_text(
 /// Handles a message that is no typed text. It is never a command, and it is deleted only if it may
 /// show a password.
 async fn handle_other(context: &Context, message: OtherMessage) -> HandlerResult {
-    let OtherMessage { user, message, content } = message;
+    let OtherMessage { user, message, album, content } = message;
     let step = context.step(user.id);
+    let is_answered = album.is_some_and(|album| !context.albums.record(album));
     if may_show_password(context, &user, &content) {
-        if !delete_secret(context, user.id, message).await? {
+        if !delete_secret(context, user.id, message).await? || is_answered {
             return Ok(());
         }
         let text = html!("other-deleted", what = what(&content), wanted = wanted(step.as_deref()));
         return context.send(user.id, text).await;
+    }
+    if is_answered {
+        return Ok(());
     }
     if let Some(step) = &step
         && step.receive(context, &user, &content).await?

@@ -65,6 +65,8 @@ pub(crate) struct Group {
 pub(crate) struct OtherMessage {
     pub(crate) user: User,
     pub(crate) message: MessageId,
+    /// The album that it is a part of: several pictures or files that were sent together.
+    pub(crate) album: Option<String>,
     pub(crate) content: Content,
 }
 
@@ -228,10 +230,13 @@ fn edit(message: Message) -> Option<Incoming> {
 
 fn other(message: Message, content: impl FnOnce(MessageKind) -> Content) -> Option<Incoming> {
     let (chat, private, id) = (message.chat.id, message.chat.is_private(), message.id);
+    let album = message.media_group_id().map(|album| album.0.clone());
     let user = user(message.from?)?;
     let own = private && chat.0 == i64::from(user.id);
     let content = content(message.kind);
-    own.then_some(Incoming::Other(OtherMessage { user, message: id, content }))
+    // An edit of a caption is a message of its own.
+    let album = album.filter(|_| !matches!(content, Content::Edit(_)));
+    own.then_some(Incoming::Other(OtherMessage { user, message: id, album, content }))
 }
 
 fn content(kind: MessageKind) -> Content {

@@ -133,3 +133,19 @@ async fn after_a_password_ordinary_messages_are_not_deleted() {
     assert_transcript!("ordinary_messages", world.ann);
     world.stage.stop().await;
 }
+
+/// And every part of it is deleted while it may show a password.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_album_is_answered_once() {
+    let mut world = world().await;
+    world.ann.confirms("/send @bob 0.5").await;
+    let before = world.ann.person().chat().len();
+    let album = [Attachment::Photo, Attachment::Video, Attachment::Photo];
+    world.ann.person().sends_album("7", &album);
+    world.ann.bot("other-deleted").await;
+    world.ann.says(ANNS);
+    world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    let chat = world.ann.person().chat();
+    assert_eq!(chat.len(), before + 1, "one answer, and no picture:\n{}", world.ann.transcript());
+    world.stage.stop().await;
+}

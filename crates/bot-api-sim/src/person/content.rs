@@ -96,6 +96,17 @@ impl Person {
     /// Sends something that is no text to the bot. Returns the message's id.
     #[expect(clippy::must_use_candidate, reason = "called for its effect")]
     pub fn sends(&self, attachment: &Attachment) -> i64 {
+        self.sends_in(None, attachment)
+    }
+
+    /// Sends several pictures, videos or files as one album, which has this id: a message for each.
+    pub fn sends_album(&self, album: &str, attachments: &[Attachment]) {
+        for attachment in attachments {
+            self.sends_in(Some(album), attachment);
+        }
+    }
+
+    fn sends_in(&self, album: Option<&str>, attachment: &Attachment) -> i64 {
         self.shared.change(|state| {
             state.private_chat(self.id);
             let mut fields = attachment.fields();
@@ -105,6 +116,9 @@ impl Person {
                 });
                 let pinned = pinned.unwrap_or_default();
                 fields = json!({ "pinned_message": state.message_json(self.id, &pinned) });
+            }
+            if let (Some(album), Some(fields)) = (album, fields.as_object_mut()) {
+                fields.insert("media_group_id".to_owned(), album.into());
             }
             let message = Message { fields, ..Message::text(self.id, "") };
             self.send(state, self.id, message, false)

@@ -6,7 +6,7 @@ use teloxide_core::payloads::{GetUpdatesSetters, SendMessageSetters, SendPhotoSe
 use teloxide_core::requests::{JsonRequest, Payload, Request, Requester};
 use teloxide_core::types::{
     ButtonRequest, ChatId, InputFile, KeyboardButton, KeyboardMarkup, KeyboardRemove, Message,
-    MessageEntityKind, MessageId, MessageOrigin, ReplyParameters, ThreadId, UpdateKind,
+    MessageEntityKind, MessageId, MessageOrigin, ReplyParameters, ThreadId, Update, UpdateKind,
 };
 use teloxide_core::{ApiError, Bot};
 
@@ -88,6 +88,21 @@ async fn attachments_are_no_text() {
         assert_eq!(contact.phone_number, "4915112345678");
         assert_eq!(contact.user_id.map(|id| id.0), user.map(|_| 4712));
     }
+}
+
+#[tokio::test]
+async fn the_parts_of_an_album_are_messages_with_its_id() {
+    let (_sim, bot, ann) = quick();
+    ann.sends_album("7", &[Attachment::Photo, Attachment::Video]);
+    ann.sends(&Attachment::Photo);
+    let updates = bot.get_updates().timeout(0).await.unwrap().into_iter();
+    let album = |update: Update| match update.kind {
+        UpdateKind::Message(message) => message.media_group_id().cloned(),
+        other => panic!("{other:?}"),
+    };
+    let albums: Vec<_> = updates.map(album).collect();
+    let [.., first, second, alone] = &albums[..] else { panic!("{albums:?}") };
+    assert!(first.is_some() && first == second && alone.is_none());
 }
 
 fn share_key() -> KeyboardMarkup {
