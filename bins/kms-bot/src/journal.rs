@@ -57,6 +57,9 @@ pub(crate) struct Chat {
     /// When a password was last asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) password_asked: Option<Timestamp>,
+    /// Whether the owner of a new wallet is still to be offered contacts.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) owes_offer: bool,
     /// The messages that show that the bot is working.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) working: Vec<Working>,

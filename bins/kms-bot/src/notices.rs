@@ -35,8 +35,12 @@ pub(crate) async fn deliver(context: &Context, event: &Event) -> HandlerResult {
     }
     if let Some((message, keyboard)) = notice(context, event).await? {
         let then = page::end(context, user);
+        let is_new = matches!(&event.what, EventBody::Account { kind: AccountEvent::Created });
+        if is_new {
+            context.journal.change(user, |chat| chat.owes_offer = true);
+        }
         context.report(user, Report::Events(stream, mark), &message, keyboard).await?;
-        if let EventBody::Account { kind: AccountEvent::Created } = &event.what {
+        if is_new {
             let user = context.telegram.user(user).await?;
             start::go_on(context, &user, then, FLOWS).await?;
         }

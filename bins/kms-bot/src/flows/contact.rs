@@ -116,7 +116,7 @@ fn contacts(account: &Account) -> Html {
     Html::paragraphs([email, mobile])
 }
 
-/// Offers both contacts to the owner of a new wallet, once.
+/// Offers both contacts to the owner of a new wallet, once: also if that was interrupted.
 pub(super) async fn offer(context: &Context, user: &User) -> HandlerResult {
     let keyboard = Keyboard::row([
         (text!("contact-add-button"), ContactButton::Set.data()),
@@ -124,6 +124,7 @@ pub(super) async fn offer(context: &Context, user: &User) -> HandlerResult {
     ])
     .and_row([(text!("contact-later-button"), ContactButton::Later.data())]);
     context.telegram.send(user.id, &html!("contact-offer"), keyboard).await?;
+    context.journal.change(user.id, |chat| chat.owes_offer = false);
     Ok(())
 }
 

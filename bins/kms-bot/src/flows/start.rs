@@ -86,7 +86,13 @@ fn no_arguments(flows: Flows) -> Arguments<'static> {
 async fn start(context: &Context, user: &User, flows: Flows) -> HandlerResult {
     match context.kms.account(user.id.into()).await? {
         None => ask_password(context, user, ChoosePassword { then: None, flows }).await,
-        Some(account) => show(context, user, &account).await,
+        Some(account) => {
+            show(context, user, &account).await?;
+            if context.journal.chat(user.id).owes_offer {
+                contact::offer(context, user).await?;
+            }
+            Ok(())
+        }
     }
 }
 
@@ -207,6 +213,7 @@ impl Step for ChoosePassword {
         }
         let creating = html!("start-creating");
         let message = context.working(user.id, &creating, WORD.to_owned()).await?;
+        context.journal.change(user.id, |chat| chat.owes_offer = true);
         let (password_hash, usernames) =
             tokio::join!(password.hash(user.id), usernames(context, user));
         let body = CreateAccount {

@@ -86,6 +86,28 @@ async fn a_screen_that_was_finished_after_a_kill_does_not_go_back_to_work_in_pro
     world.stage.stop().await;
 }
 
+/// The wallet was shown, and the question was not.
+#[tokio::test(flavor = "multi_thread")]
+async fn contacts_are_offered_once_although_onboarding_was_interrupted() {
+    let mut world = World::with(StageOptions { bot: false, ..StageOptions::default() }).await;
+    let bot = BotProcess::start(&world.stage);
+    world.ann.says("/start");
+    world.ann.bot("start-welcome").await;
+    world.stage.sim.break_next("EditMessageText", Fault::LateAnswer(9 * LATE));
+    world.ann.says(ANNS);
+    world.ann.bot("start-created").await;
+    bot.kill();
+    let _bot = BotProcess::start(&world.stage);
+    world.ann.bot("start-existing").await;
+    world.ann.bot("contact-offer").await;
+    for _ in 0..2 {
+        world.ann.says("/start");
+        world.ann.bot("start-existing").await;
+    }
+    assert_eq!(shown(&world.ann, "contact-offer"), 1, "{}", world.ann.transcript());
+    world.stage.stop().await;
+}
+
 /// More is written meanwhile than the bot looks through.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_was_lost_sight_of_does_not_stay_at_work_in_progress() {
