@@ -51,6 +51,8 @@ pub struct StageOptions {
     pub bot: bool,
     /// Whether the bot's token may pass on passwords that were typed in the chat.
     pub chat_passwords: bool,
+    /// Whether the server is configured with the link of the page.
+    pub page_link: bool,
     /// How many times faster than Telegram's the time of its rate limits runs.
     pub telegram_speed: u32,
     /// How long a recovery waits; after the code from an e-mail, a third of it.
@@ -90,6 +92,7 @@ impl Default for StageOptions {
             token: true,
             bot: true,
             chat_passwords: true,
+            page_link: true,
             telegram_speed: 20,
             recovery_wait: Duration::from_secs(9),
         }
@@ -126,6 +129,7 @@ impl Stage {
         let mailbox = Mailbox::start()?;
         configure(&mut env, &mailbox, &token, &options)?;
         register_page(&mut env, &sim)?;
+        env.page.app = env.page.app.filter(|_| options.page_link);
         let database = env.migrate().await?;
         let scks = env.directory.path().join("keys.db");
         let scks = SqliteKeyDatabase::open(&scks.display().to_string()).await?;

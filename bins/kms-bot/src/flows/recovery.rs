@@ -15,7 +15,7 @@ use crate::flow::{
     Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
 };
 use crate::format::time;
-use crate::page::{self, OnPage, Place, Question};
+use crate::page::{self, OnPage, PageLink, Place, Question};
 use crate::problems::problem;
 use crate::texts::{Html, Text, html, text};
 
@@ -96,9 +96,7 @@ async fn show(context: &Context, user: &User) -> HandlerResult {
     let place = Place::of(context, user.id).await?;
     let Some(open) = context.kms.recovery(user.id.into()).await? else {
         if let Place::Page(link) = place {
-            let (purpose, resume) = (Purpose::RequestRecovery, WORD.to_owned());
-            let step = OnPage { purpose, resume, message: None };
-            return link.ask(context, user, None, &html!("recover-ask"), step).await;
+            return request_on_page(context, user, None, link).await;
         }
         let request = RecoveryButton::Request(RecoveryId::random()).data();
         let keyboard = Keyboard::row([(text!("recover-start-button"), request)])
@@ -172,6 +170,17 @@ fn ready(recovery: &Recovery) -> Html {
     html!("notice-recovery-ready", until = time(recovery.expires_at))
 }
 
+/// Explains recoveries, with the button of the page, where one is requested.
+async fn request_on_page(
+    context: &Context,
+    user: &User,
+    message: Option<MessageId>,
+    link: PageLink,
+) -> HandlerResult {
+    let step = OnPage { purpose: Purpose::RequestRecovery, resume: WORD.to_owned(), message: None };
+    link.ask(context, user, message, &html!("recover-ask"), step).await
+}
+
 /// Requests a recovery. A second press requests the same one, by its id.
 async fn request(
     context: &Context,
@@ -186,6 +195,13 @@ async fn request(
             expect_code(context, user, &requested);
             // The notice of the event says that it was requested, and what happens next.
             context.telegram.remove_buttons(user.id, message).await?;
+        }
+        // The button is older than the token's scope, or than the user's first act on the page.
+        Err(error)
+            if matches!(error.code(), Some(ErrorCode::Forbidden | ErrorCode::PageRequired)) =>
+        {
+            let link = PageLink::configured(context).await?;
+            request_on_page(context, user, Some(message), link).await?;
         }
         Err(error) => {
             let text = problem(&error, None);

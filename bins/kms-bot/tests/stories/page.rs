@@ -256,3 +256,33 @@ async fn who_has_used_the_page_is_never_asked_in_the_chat() {
     bob.bot("password-ask").await;
     stage.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_link_of_the_page_the_user_is_sent_to_the_operator() {
+    let options =
+        StageOptions { chat_passwords: false, page_link: false, ..StageOptions::default() };
+    let mut world = World::with(options).await;
+    world.ann.says("/start");
+    world.ann.bot("page-missing").await;
+    // There is no question that a password could answer.
+    world.ann.says("hello");
+    world.ann.bot("unexpected-newcomer").await;
+    assert_transcript!("page_missing", world.ann);
+    world.stage.stop().await;
+}
+
+/// It was made when passwords were still typed in the chat.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_button_that_requests_a_recovery_leads_to_the_page() {
+    let World { stage, mut ann, .. } = onboarded().await;
+    ann.says("/limit");
+    let old = ann.bot("limit-title").await.id;
+    let data = format!("recover:request:{}", RecoveryId::random());
+    ann.person().forges(ann.person().id(), old, &data).unwrap();
+    let shown = ann.bot("recover-ask").await;
+    assert_eq!(shown.id, old, "in place of the old button");
+    let ask = RequestRecovery { id: RecoveryId::random() };
+    opens(&stage, &ann, "recover-start-button").await.request_recovery(&ask).await.unwrap();
+    ann.bot("notice-recovery-requested").await;
+    stage.stop().await;
+}
