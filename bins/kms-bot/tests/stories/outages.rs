@@ -1,5 +1,7 @@
 //! The server, the chain or Telegram is down: the bot reports it to the user, and nothing is lost.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bot_api_sim::Fault;
@@ -50,13 +52,25 @@ async fn while_the_chain_is_down_nothing_is_signed() {
     world.stage.stop().await;
 }
 
+/// Nothing is sent to the chat meanwhile, not even that the bot is typing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_limit_of_telegram_is_waited_out() {
     let mut world = World::with_wallets(StageOptions::default()).await;
-    world.stage.sim.break_next("SendMessage", Fault::TooManyRequests(1));
+    let (typing, mut is_limited) = (Arc::new(AtomicUsize::new(0)), false);
+    let shown = Arc::clone(&typing);
+    world.stage.sim.decide(move |method| match method {
+        "SendChatAction" => {
+            shown.fetch_add(1, Ordering::Relaxed);
+            None
+        }
+        "SendMessage" if !std::mem::replace(&mut is_limited, true) => {
+            Some(Fault::TooManyRequests(2))
+        }
+        _ => None,
+    });
     world.ann.says("/balance");
     world.ann.bot_with("balance-coin", &["10 ETH"]).await;
-    assert_eq!(world.stage.sim.faults_left(), 0);
+    assert_eq!(typing.load(Ordering::Relaxed), 0);
     world.stage.stop().await;
 }
 
