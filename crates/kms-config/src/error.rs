@@ -25,8 +25,8 @@ pub enum ConfigError {
     },
     /// Nothing is configured at all: the program was started in another directory.
     #[error(
-        "nothing is configured: there is no .env in this directory, no --config, and no variable \
-         that begins with {prefix}__"
+        "nothing is configured: there is no .env in this directory, no --config, no variable that \
+         begins with {prefix}__, and no {prefix}_CONFIG_TOML"
     )]
     Nothing {
         /// The prefix of the variables.

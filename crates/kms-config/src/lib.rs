@@ -1,6 +1,6 @@
-//! How the binaries are configured: a TOML file, then `.env` of the current directory, then the
-//! environment, into typed structs with their own defaults. Each binary has one `config` module
-//! that calls [`load`]; nothing else reads the environment.
+//! How the binaries are configured: a TOML file, or a variable that holds one, then `.env` of the
+//! current directory, then the environment, into typed structs with their own defaults. Each binary
+//! has one `config` module that calls [`load`]; nothing else reads the environment.
 //!
 //! - A variable is the prefix, `__` and the key, with `__` between levels:
 //!   `KMS_SERVER__DATABASE__URL` is `database.url`. An empty one counts as not set.
@@ -29,6 +29,7 @@ mod text;
 mod url;
 mod value;
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -47,14 +48,14 @@ pub use secret::Secret;
 pub use text::{duration, duration_or_none, duration_or_zero, secret, text};
 pub use url::{ServiceUrl, UrlError, has_userinfo, is_https_or_loopback, is_loopback, parse_url};
 
-/// Reads the TOML file if one is given, `.env` of the current directory if there is one, and the
-/// environment.
+/// Reads the TOML file if one is given or the variable `…_CONFIG_TOML` if it is set, `.env` of the
+/// current directory if there is one, and the environment.
 ///
 /// # Errors
 /// When a file cannot be read or parsed, or a key is missing, unknown or has a value that it cannot
 /// have.
 pub fn load<T: DeserializeOwned>(prefix: &str, file: Option<&Path>) -> Result<T, ConfigError> {
-    let mut table = file.map_or(Ok(Table::new()), read_toml)?;
+    let mut table = whole_table(prefix, file)?;
     let environment = environment(prefix)?;
     // A variable of the environment replaces the same one of the file, even by nothing.
     let mut env_file = env_file::read(Path::new(".env"), prefix)?;
@@ -86,6 +87,22 @@ fn deserialize<T: DeserializeOwned>(table: Table) -> Result<T, ConfigError> {
     Ok(T::deserialize(Value::table(Source::Toml, table))?)
 }
 
+/// The settings of the TOML file, or of the variable that holds one where there are no files.
+fn whole_table(prefix: &str, file: Option<&Path>) -> Result<Table, ConfigError> {
+    let name = format!("{prefix}_CONFIG_TOML");
+    let text = std::env::var_os(&name).filter(|text| !text.is_empty());
+    match (file, text) {
+        (None, None) => Ok(Table::new()),
+        (Some(path), None) => read_toml(path),
+        (None, Some(text)) => parse_toml(Source::Toml, &name, &utf8(&name, text)?),
+        (Some(_), Some(_)) => Err(ConfigError::expected(&name, "expected no --config beside it")),
+    }
+}
+
+fn utf8(name: &str, text: OsString) -> Result<String, ConfigError> {
+    text.into_string().map_err(|_secret| ConfigError::expected(name, "expected UTF-8"))
+}
+
 fn read_toml(path: &Path) -> Result<Table, ConfigError> {
     let shown = path.display().to_string();
     match file::read_settings(path) {
@@ -113,9 +130,7 @@ fn environment(prefix: &str) -> Result<Vec<(String, String)>, ConfigError> {
         if !name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with("__")) {
             continue;
         }
-        let value = value
-            .into_string()
-            .map_err(|_secret| ConfigError::expected(&name, "expected UTF-8"))?;
+        let value = utf8(&name, value)?;
         variables.push((name, value));
     }
     Ok(variables)

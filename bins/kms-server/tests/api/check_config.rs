@@ -65,6 +65,42 @@ fn check_config_names_what_a_server_would_fail_on() {
     assert!(report.contains("skipped kms_key"), "{report}");
 }
 
+/// As on Fargate, where there are no files.
+#[test]
+fn the_whole_configuration_can_be_one_variable() {
+    let env = TestEnv::new(Stores::Embedded).unwrap();
+    succeeds(&env, "migrate");
+    let settings = env.environment("127.0.0.1:0");
+    let lines = settings.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| {
+        let key = name.strip_prefix("KMS_SERVER__").unwrap();
+        let key = key.to_lowercase().replace("__", ".");
+        let is_bare = value.parse::<i64>().is_ok() || value.parse::<bool>().is_ok();
+        // A number of blocks, or the word `finalized`.
+        let is_bare = is_bare && key != "chain.finality";
+        let value = if is_bare { value.clone() } else { format!("\"\"\"{value}\"\"\"") };
+        format!("{key} = {value}\n")
+    });
+    let toml: String = lines.collect();
+    let run = |toml: &str, variables: Variables<'_>, arguments: &str| {
+        let mut command = kms_server(&env, arguments);
+        command.env_clear().env("KMS_SERVER_CONFIG_TOML", toml).envs(variables.iter().copied());
+        let output = command.output().unwrap();
+        (output.status.code(), output_text(&output))
+    };
+    let (code, report) = run(&toml, &[], "check-config");
+    assert_eq!(code, Some(0), "{report}");
+    assert!(report.contains("name: \"Test\""), "{report}");
+    // A variable of its own wins.
+    let name = [("KMS_SERVER__CHAIN__NAME", "Other")];
+    assert!(run(&toml, &name, "check-config").1.contains("name: \"Other\""));
+    let (code, report) = run(&format!("{toml}hunter2\n"), &[], "check-config");
+    assert_eq!(code, Some(1), "{report}");
+    assert!(report.contains("KMS_SERVER_CONFIG_TOML, line"), "{report}");
+    assert!(!report.contains("hunter2"), "{report}");
+    let (_, report) = run(&toml, &[], "check-config --config kms.toml");
+    assert!(report.contains("KMS_SERVER_CONFIG_TOML: expected no --config"), "{report}");
+}
+
 #[actix_web::test]
 async fn check_config_names_a_wrong_password_and_a_role_that_can_change_the_audit() {
     let signed = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
