@@ -34,6 +34,12 @@ pub trait KeyDatabase: SckStore + Debug {
     /// When it does not, within seconds.
     async fn ping(&self) -> Result<(), StoreError>;
 
+    /// Tries what a server does with each collection, in ways that change nothing.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn grants(&self) -> Result<KeyDatabaseGrants, StoreError>;
+
     /// Stores a checkpoint of the audit.
     ///
     /// # Errors
@@ -87,6 +93,15 @@ pub trait KeyDatabase: SckStore + Debug {
         old: Option<&KeyDatabaseOwner>,
         new: &KeyDatabaseOwner,
     ) -> Result<bool, StoreError>;
+}
+
+/// What the role of a server may do in the key database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyDatabaseGrants {
+    /// Whether it may change or remove checkpoints.
+    pub changes_checkpoints: bool,
+    /// What it may not do, although a server needs it: an action and a collection.
+    pub missing: Vec<String>,
 }
 
 /// The account database that a key database belongs to.

@@ -57,7 +57,9 @@ pub use key_database_claim::ClaimError;
 #[cfg(feature = "sqlite")]
 pub use keys::SqliteKeyDatabase;
 #[cfg(any(feature = "mongodb", feature = "sqlite"))]
-pub use keys::{KeyDatabase, KeyDatabaseOwner, open_existing_key_database, open_key_database};
+pub use keys::{
+    KeyDatabase, KeyDatabaseGrants, KeyDatabaseOwner, open_existing_key_database, open_key_database,
+};
 pub use launches::{Opened, OpenedLaunch};
 pub use pause::{Pausable, Paused, pause_line_version};
 pub use proposals::{Proposal, ProposalError};

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use kms_core::audit::Checkpoint;
 use kms_core::ports::{SckStore, StoreError, WrappedSck};
 use kms_types::SckId;
-use mongodb::bson::{Binary, Bson, doc, spec::BinarySubtype};
+use mongodb::bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
 use mongodb::error::ErrorKind;
 use mongodb::options::{
     Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, ServerAddress,
@@ -16,7 +16,7 @@ use mongodb::options::{
 use mongodb::{Client, Collection};
 use serde::{Deserialize, Serialize};
 
-use super::{KeyDatabase, KeyDatabaseOwner, unavailable};
+use super::{KeyDatabase, KeyDatabaseGrants, KeyDatabaseOwner, unavailable};
 use crate::convert::RowRef;
 use crate::database::ConnectError;
 
@@ -25,6 +25,52 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The id of the one document that names the owner.
 const OWNER: &str = "accounts";
+
+/// What a server does: `deploy/mongodb/roles.js` permits this.
+const ACTIONS: [(&str, &[Action]); 4] = [
+    ("wrapped_scks", &[Action::Find, Action::Insert, Action::Update, Action::Remove]),
+    (CHECKPOINTS, &[Action::Find, Action::Insert]),
+    ("owner", &[Action::Find, Action::Insert, Action::Update]),
+    ("pause", &[Action::Find, Action::Insert, Action::Update]),
+];
+const CHECKPOINTS: &str = "audit_checkpoints";
+
+/// An action of a role of MongoDB.
+#[derive(Clone, Copy, Debug)]
+enum Action {
+    Find,
+    Insert,
+    Update,
+    Remove,
+}
+
+impl Action {
+    /// The action as a command that changes nothing.
+    fn attempt(self, collection: &str) -> Document {
+        // No document has this id; and MongoDB inserts none whose id is an array.
+        let nothing = doc! { "_id": "" };
+        match self {
+            Self::Find => doc! { "find": collection, "filter": nothing },
+            Self::Insert => doc! { "insert": collection, "documents": [{ "_id": [] }] },
+            Self::Update => {
+                let set = doc! { "$set": { "line": "" } };
+                doc! { "update": collection, "updates": [{ "q": nothing, "u": set }] }
+            }
+            Self::Remove => {
+                doc! { "delete": collection, "deletes": [{ "q": nothing, "limit": 1 }] }
+            }
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Find => "find",
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Remove => "remove",
+        }
+    }
+}
 
 /// A key database in MongoDB. Writes wait for a majority of the replicas and their journals.
 #[derive(Clone, Debug)]
@@ -116,10 +162,23 @@ impl MongoKeyDatabase {
         let client = Client::with_options(options).map_err(open)?;
         let database = client.database(database);
         let scks = database.collection("wrapped_scks");
-        let checkpoints = database.collection("audit_checkpoints");
+        let checkpoints = database.collection(CHECKPOINTS);
         let owner = database.collection("owner");
         let pause = database.collection("pause");
         Ok(Self { client, scks, checkpoints, owner, pause, is_encrypted })
+    }
+
+    async fn may(&self, action: Action, collection: &str) -> Result<bool, StoreError> {
+        const UNAUTHORIZED: i32 = 13;
+        let database = self.client.database(&self.scks.namespace().db);
+        let attempt = database.run_command(action.attempt(collection)).into_future();
+        match tokio::time::timeout(TIMEOUT, attempt).await.map_err(unavailable)? {
+            Ok(_) => Ok(true),
+            Err(error) => match &*error.kind {
+                ErrorKind::Command(command) if command.code == UNAUTHORIZED => Ok(false),
+                _ => Err(unavailable(error)),
+            },
+        }
     }
 }
 
@@ -168,6 +227,20 @@ impl KeyDatabase for MongoKeyDatabase {
         let members = hello.get_array("hosts").into_iter().flatten().filter_map(Bson::as_str);
         let remote = members.filter(|_| !self.is_encrypted).find(|member| !is_local(member));
         remote.map_or(Ok(()), |member| Err(unavailable(Plaintext { member: member.to_owned() })))
+    }
+
+    async fn grants(&self) -> Result<KeyDatabaseGrants, StoreError> {
+        let mut grants = KeyDatabaseGrants::default();
+        for (collection, actions) in ACTIONS {
+            for action in actions {
+                if !self.may(*action, collection).await? {
+                    grants.missing.push(format!("{} in {collection}", action.name()));
+                }
+            }
+        }
+        grants.changes_checkpoints = self.may(Action::Update, CHECKPOINTS).await?
+            || self.may(Action::Remove, CHECKPOINTS).await?;
+        Ok(grants)
     }
 
     async fn put_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {

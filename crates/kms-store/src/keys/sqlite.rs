@@ -11,7 +11,7 @@ use kms_core::audit::Checkpoint;
 use kms_core::ports::{SckStore, StoreError, WrappedSck};
 use kms_types::SckId;
 
-use super::{KeyDatabase, KeyDatabaseOwner, unavailable};
+use super::{KeyDatabase, KeyDatabaseGrants, KeyDatabaseOwner, unavailable};
 use crate::convert::RowRef;
 use crate::database::ConnectError;
 
@@ -159,6 +159,11 @@ impl KeyDatabase for SqliteKeyDatabase {
     async fn ping(&self) -> Result<(), StoreError> {
         self.blocking(|connection| diesel::sql_query("select 1").execute(connection).map(drop))
             .await
+    }
+
+    /// A file has no roles, and opening it has written to it.
+    async fn grants(&self) -> Result<KeyDatabaseGrants, StoreError> {
+        Ok(KeyDatabaseGrants::default())
     }
 
     async fn put_checkpoint(&self, checkpoint: Checkpoint) -> Result<(), StoreError> {

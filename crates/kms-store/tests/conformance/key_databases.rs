@@ -184,3 +184,27 @@ async fn a_silent_mongodb_fails_within_its_deadline() {
     mongod.resume().unwrap();
     assert_eq!(keys.sck(one.id).await.unwrap(), Some(one));
 }
+
+#[cfg(feature = "mongodb")]
+#[tokio::test]
+async fn the_rights_of_a_role_are_tried_without_a_trace() {
+    use ::mongodb::bson::{Document, doc};
+    let mongod = kms_testkit::Mongod::start_with_roles().unwrap();
+    let grants = async |url: &str| open_key_database(url, "kms").await.unwrap().grants().await;
+    let server = grants(&mongod.serving_url()).await.unwrap();
+    assert_eq!(server, kms_store::KeyDatabaseGrants::default());
+    let superuser = grants(&mongod.url()).await.unwrap();
+    assert!(superuser.changes_checkpoints && superuser.missing.is_empty());
+
+    let admin = ::mongodb::Client::with_uri_str(mongod.url()).await.unwrap();
+    let made = admin.database("kms").list_collection_names().await.unwrap();
+    assert_eq!(made, [""; 0], "nothing is left behind");
+    let scks = doc! { "db": "kms", "collection": "wrapped_scks" };
+    let privilege = doc! { "resource": scks, "actions": ["find", "insert"] };
+    let role = doc! { "updateRole": "kmsServer", "privileges": [privilege] };
+    let _: Document = admin.database("admin").run_command(role).await.unwrap();
+    let less = grants(&mongod.serving_url()).await.unwrap();
+    assert!(!less.changes_checkpoints);
+    assert_eq!(less.missing[..2], ["update in wrapped_scks", "remove in wrapped_scks"]);
+    assert_eq!(less.missing.len(), 10);
+}
