@@ -2,7 +2,8 @@
 """Lints the templates, deploys them to moto, and checks what must be true of them.
 
 Usage: check.py [--mistakes] [KMS_SERVER]. With the path of the program, its configuration is parsed
-with exactly the environment of the task. `--mistakes` plants mistakes, one at a time, and fails if
+with exactly the environment of the task, and its checkpoints go to the bucket with exactly the
+permissions of the roles (checkpoints.py). `--mistakes` plants mistakes, one at a time, and fails if
 one of them is not found. Needs cfn-lint, moto and boto3.
 """
 
@@ -19,6 +20,8 @@ import warnings
 
 import yaml
 
+import checkpoints
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 STACKS = ["network", "data", "service", "alarms"]
@@ -31,7 +34,7 @@ EXPECTED = {
         5*EC2::SecurityGroup 5*EC2::SecurityGroupIngress 4*EC2::VPCEndpoint""",
     "data": """
         2*KMS::Key KMS::Alias RDS::DBSubnetGroup RDS::DBParameterGroup RDS::DBInstance
-        4*SecretsManager::Secret""",
+        4*SecretsManager::Secret S3::Bucket S3::BucketPolicy IAM::ManagedPolicy""",
     "service": """
         ECS::Cluster 2*Logs::LogGroup 5*IAM::Role 3*ECS::TaskDefinition
         2*ElasticLoadBalancingV2::LoadBalancer 2*ElasticLoadBalancingV2::TargetGroup
@@ -42,7 +45,8 @@ EXPECTED = {
 
 # Types that moto does not make.
 SKIPPED = {f"AWS::{name}" for name in """
-    SecretsManager::Secret SNS::TopicPolicy Logs::MetricFilter CloudWatch::Alarm""".split()}
+    SecretsManager::Secret SNS::TopicPolicy Logs::MetricFilter CloudWatch::Alarm
+    S3::BucketPolicy""".split()}
 
 PARAMETERS = {
     "service": {
@@ -91,6 +95,13 @@ MISTAKES = [
     ("service", "KMS_SERVER__DATABASE__AUTH", "KMS_SERVER__DATABASE__AUTHENTICATION"),
     ("service", "            - Name: KMS_SERVER__SERVER_KEYS__ROW\n", "            - Name: KMS_SERVER__SERVER_KEYS__PEPPER\n"),
     ("service", "Action: kms:GetPublicKey", "Action: kms:*"),
+    ("service", "Action: s3:PutObject\n", "Action: [s3:PutObject, s3:DeleteObject]\n"),
+    ("service", "${Bucket}/checkpoints/*", "${Bucket}/*"),
+    ("service", "Name: KMS_SERVER__PROFILE, Value: production", "Name: KMS_SERVER__PROFILE, Value: development"),
+    ("data", "Mode: COMPLIANCE", "Mode: GOVERNANCE"),
+    ("data", "BlockPublicPolicy: true", "BlockPublicPolicy: false"),
+    ("data", "Sid: NeverOverwritten\n            Effect: Deny", "Sid: NeverOverwritten\n            Effect: Allow"),
+    ("data", "Condition: { Bool: { aws:SecureTransport", "Condition: { Bool: { aws:ViaAWSService"),
     ("data", "PubliclyAccessible: false", "PubliclyAccessible: true"),
     ("data", "MultiRegion: true", "MultiRegion: false"),
     ("data", "StringNotEquals:\n", "StringEquals:\n"),
@@ -166,6 +177,32 @@ def problems_of(folder):
     expect(parameters["rds.force_ssl"] == "1", "Database: without TLS")
     expect(parameters["synchronous_commit"] == "on", "Database: not durable")
 
+    bucket = properties("data", "Checkpoints")
+    expect(of("data", "Checkpoints").get("DeletionPolicy") == "Retain", "Checkpoints are deleted with their stack")
+    expect(bucket["ObjectLockEnabled"] is True, "Checkpoints: without object lock")
+    retention = bucket["ObjectLockConfiguration"]["Rule"]["DefaultRetention"]
+    expect(retention["Mode"] == "COMPLIANCE", "Checkpoints: an administrator can delete them")
+    expect(bucket["VersioningConfiguration"]["Status"] == "Enabled", "Checkpoints: without versions")
+    expect(all(bucket["PublicAccessBlockConfiguration"].values()), "Checkpoints: public")
+    denied = {s["Sid"]: s for s in properties("data", "CheckpointsPolicy")["PolicyDocument"]["Statement"]}
+    expect(all(s["Effect"] == "Deny" and s["Principal"] == "*" for s in denied.values()), "Checkpoints: policy")
+    tls = denied["TlsAlone"]["Condition"]
+    expect(tls == {"Bool": {"aws:SecureTransport": "false"}}, "Checkpoints: without TLS")
+    once = denied["NeverOverwritten"]["Condition"]
+    expect(once == {"Null": {"s3:if-none-match": "true"}}, "Checkpoints: can be overwritten")
+    expect("s3:DeleteObject" in denied["NeverDeleted"]["Action"], "Checkpoints: can be hidden")
+    s3 = {}
+    for policy in properties("service", "ServerRole")["Policies"]:
+        for statement in policy["PolicyDocument"]["Statement"]:
+            actions = statement["Action"]
+            for action in [actions] if isinstance(actions, str) else actions:
+                if action.startswith("s3:"):
+                    s3[action] = statement["Resource"]
+    below = s3.pop("s3:PutObject", {}).get("Fn::Sub", [""])[0]
+    expect(below.endswith(":s3:::${Bucket}/checkpoints/*"), "ServerRole: writes elsewhere")
+    arn = {"Fn::ImportValue": {"Fn::Sub": "${Name}-checkpoints-arn"}}
+    expect(s3 == {"s3:GetBucketObjectLockConfiguration": arn}, f"ServerRole: other permissions for the checkpoints: {s3}")
+
     for name, resource in templates["service"]["Resources"].items():
         for policy in resource["Properties"].get("Policies", []):
             for statement in policy["PolicyDocument"]["Statement"]:
@@ -208,6 +245,7 @@ def problems_of(folder):
             expect(not secret.search(variable["Name"]), f"{name}: {variable['Name']} in plaintext")
     [server] = properties("service", "Server")["ContainerDefinitions"]
     environment = {e["Name"]: e["Value"] for e in server["Environment"]}
+    expect(environment["KMS_SERVER__PROFILE"] == "production", "Server: weak settings are accepted")
     drain = int(environment["KMS_SERVER__OPS__DRAIN"].removesuffix("s"))
     grace = int(server["Command"][server["Command"].index("--stop-timeout") + 1])
     expect(server["StopTimeout"] >= drain + grace + 15, "a stop is cut off")
@@ -223,39 +261,51 @@ def problems_of(folder):
     return problems
 
 
-def deploy(folder):
-    """Deploys all stacks, in order, to an AWS in this process, and returns the server's task."""
-    os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="eu-central-1")
-    import boto3
-    from moto import mock_aws
+def start_aws():
+    """Starts an AWS in this process, which every client and program finds by the environment."""
+    from moto.server import ThreadedMotoServer
 
     # Each type of SKIPPED is a warning.
-    logging.getLogger("moto").setLevel(logging.ERROR)
+    for name in ["moto", "werkzeug"]:
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    os.environ.update(
+        AWS_ACCESS_KEY_ID="test",
+        AWS_SECRET_ACCESS_KEY="test",
+        AWS_DEFAULT_REGION="eu-central-1",
+        AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}",
+    )
 
-    with mock_aws():
-        cloudformation = boto3.client("cloudformation")
-        for name in STACKS:
-            parameters = PARAMETERS.get(name, {}).items()
-            template = (folder / f"{name}.yaml").read_text()
-            for text, replacement in MOTO_LACKS.items():
-                template = template.replace(text, replacement)
-            cloudformation.create_stack(
-                StackName=name,
-                TemplateBody=template,
-                Capabilities=["CAPABILITY_NAMED_IAM"],
-                Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in parameters],
-            )
-            [stack] = cloudformation.describe_stacks(StackName=name)["Stacks"]
-            if stack["StackStatus"] != "CREATE_COMPLETE":
-                sys.exit(f"{name}: {stack['StackStatus']}")
-            made = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
-            made = collections.Counter(r["ResourceType"] for r in made if "ResourceType" in r)
-            wanted = {kind: count for kind, count in types(EXPECTED[name]).items() if kind not in SKIPPED}
-            if made != wanted:
-                sys.exit(f"{name}: other resources were made: {dict(made)}")
-        task = boto3.client("ecs").describe_task_definition(taskDefinition="wallet-kms-server")
-        return task["taskDefinition"]["containerDefinitions"][0]
+
+def deploy(folder):
+    """Deploys all stacks, in order, and returns the server's task."""
+    import boto3
+
+    cloudformation = boto3.client("cloudformation")
+    for name in STACKS:
+        parameters = PARAMETERS.get(name, {}).items()
+        template = (folder / f"{name}.yaml").read_text()
+        for text, replacement in MOTO_LACKS.items():
+            template = template.replace(text, replacement)
+        cloudformation.create_stack(
+            StackName=name,
+            TemplateBody=template,
+            Capabilities=["CAPABILITY_NAMED_IAM"],
+            Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in parameters],
+        )
+        [stack] = cloudformation.describe_stacks(StackName=name)["Stacks"]
+        if stack["StackStatus"] != "CREATE_COMPLETE":
+            sys.exit(f"{name}: {stack['StackStatus']}")
+        made = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
+        made = collections.Counter(r["ResourceType"] for r in made if "ResourceType" in r)
+        wanted = {kind: count for kind, count in types(EXPECTED[name]).items() if kind not in SKIPPED}
+        if made != wanted:
+            sys.exit(f"{name}: other resources were made: {dict(made)}")
+    task = boto3.client("ecs").describe_task_definition(taskDefinition="wallet-kms-server")
+    return task["taskDefinition"]["containerDefinitions"][0]
 
 
 def parse_with(program, container):
@@ -277,9 +327,12 @@ def main():
         sys.exit("\n".join(found))
     lint = [pathlib.Path(sys.executable).parent / "cfn-lint", *HERE.glob("*.yaml")]
     subprocess.run(lint, check=True)
+    start_aws()
     container = deploy(HERE)
     for program in [argument for argument in arguments if not argument.startswith("-")]:
         parse_with(pathlib.Path(program), container)
+        template = yaml.load((HERE / "data.yaml").read_text(), Tagged)
+        checkpoints.check(pathlib.Path(program).resolve(), container, template)
     if "--mistakes" in arguments:
         for name, text, replacement in MISTAKES:
             with tempfile.TemporaryDirectory() as directory:

@@ -96,7 +96,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             token::generate(&file)
         }
         Command::Token(command) => token::run(load()?, command).await,
-        Command::Audit(audit::AuditCommand::VerifyExport(export)) => audit::verify_export(&export),
+        Command::Audit(audit::AuditCommand::VerifyExport(export)) => {
+            audit::verify_export(&export).await
+        }
         Command::Audit(command) => audit::run(load()?, command).await,
         Command::Keys(keys::KeysCommand::New { directory, id, bits }) => {
             turn_core_dumps_off()?;

@@ -7,6 +7,7 @@
 mod auth;
 mod body;
 mod brakes;
+mod checkpoint_archive;
 pub mod cli;
 mod clock;
 pub mod config;
@@ -29,9 +30,9 @@ mod tls;
 mod token_cache;
 mod workers;
 
+pub use checkpoint_archive::CheckpointArchiveError;
 pub use config::Secret;
 pub use mail::MailSettingsError;
 pub use start_error::StartError;
 pub use startup::{STOP_TIMEOUT, Server};
 pub use tls::TlsError;
-pub use workers::CheckpointFileError;

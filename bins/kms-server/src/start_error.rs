@@ -4,10 +4,10 @@ use kms_chain::ChainError;
 use kms_core::KeyRingError;
 use kms_store::{ClaimError, ConnectError};
 
+use crate::checkpoint_archive::CheckpointArchiveError;
 use crate::config::ConfigError;
 use crate::mail::MailSettingsError;
 use crate::tls::TlsError;
-use crate::workers::CheckpointFileError;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +48,9 @@ pub enum StartError {
     /// A spending limit names an unknown asset.
     #[error(transparent)]
     Limits(#[from] ConfigError),
-    /// The file of checkpoints cannot be used.
+    /// A place of checkpoints cannot be used.
     #[error(transparent)]
-    CheckpointFile(#[from] CheckpointFileError),
+    CheckpointArchive(#[from] CheckpointArchiveError),
     /// The HTTP client of the payment policy cannot be built.
     #[error("payment_policy: {0}")]
     PaymentPolicy(#[source] reqwest::Error),

@@ -20,7 +20,7 @@ mod renew_key_database_claim;
 mod send_mail;
 mod sweep_sck_store;
 mod watch_transfers;
-pub(crate) mod write_checkpoints;
+mod write_checkpoints;
 
 pub(crate) use advance_recoveries::AdvanceRecoveries;
 pub(crate) use check_dependencies::{CheckChain, CheckDatabases};
@@ -38,7 +38,6 @@ pub(crate) use renew_key_database_claim::RenewKeyDatabaseClaim;
 pub(crate) use send_mail::SendMail;
 pub(crate) use sweep_sck_store::SweepSckStore;
 pub(crate) use watch_transfers::WatchTransfers;
-pub use write_checkpoints::CheckpointFileError;
 pub(crate) use write_checkpoints::{Checkpoints, WriteCheckpoints};
 
 use std::time::Duration;

@@ -2,23 +2,17 @@
 
 use std::time::{Duration, SystemTime};
 
-use aws_config::{BehaviorVersion, SdkConfig};
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
-use aws_sigv4::http_request::{
-    SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign,
-};
-use aws_sigv4::sign::v4;
+use aws_config::SdkConfig;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings};
 
-use crate::http;
+use crate::from_environment;
+use crate::signing::{Signer, SigningError};
 
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
 
 /// Makes tokens with the role of the task or machine.
 #[derive(Clone, Debug)]
-pub struct DatabaseTokens {
-    credentials: SharedCredentialsProvider,
-    region: String,
-}
+pub struct DatabaseTokens(Signer);
 
 /// A role of a database in RDS.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,38 +25,21 @@ pub struct DatabaseRole {
     pub user: String,
 }
 
-/// Why there is no token.
-#[derive(Debug, thiserror::Error)]
-pub enum DatabaseTokenError {
-    /// AWS' tools find no region.
-    #[error("no AWS region; set AWS_REGION")]
-    Region,
-    /// AWS' tools find no credentials.
-    #[error("no AWS credentials")]
-    Credentials(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The request cannot be signed.
-    #[error("the token cannot be signed")]
-    Signing(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
 impl DatabaseTokens {
     /// Finds region and credentials as AWS' own tools do. Calls no service.
     ///
     /// # Errors
     /// When there are none.
-    pub async fn from_environment() -> Result<Self, DatabaseTokenError> {
-        let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http());
-        Self::new(&loader.load().await)
+    pub async fn from_environment() -> Result<Self, SigningError> {
+        Self::new(&from_environment(None).await)
     }
 
     /// Makes tokens with this region and these credentials.
     ///
     /// # Errors
     /// When the configuration has none.
-    pub fn new(aws: &SdkConfig) -> Result<Self, DatabaseTokenError> {
-        let region = aws.region().ok_or(DatabaseTokenError::Region)?.to_string();
-        let missing = || DatabaseTokenError::Credentials("none is configured".into());
-        Ok(Self { credentials: aws.credentials_provider().ok_or_else(missing)?, region })
+    pub fn new(aws: &SdkConfig) -> Result<Self, SigningError> {
+        Ok(Self(Signer::new(aws)?))
     }
 
     /// Returns a token for this role, valid from `now` on.
@@ -73,34 +50,18 @@ impl DatabaseTokens {
         &self,
         role: &DatabaseRole,
         now: SystemTime,
-    ) -> Result<String, DatabaseTokenError> {
-        let credentials = self.credentials.provide_credentials().await;
-        let credentials =
-            credentials.map_err(|error| DatabaseTokenError::Credentials(error.into()))?;
-        let signing =
-            |error: Box<dyn std::error::Error + Send + Sync>| DatabaseTokenError::Signing(error);
+    ) -> Result<String, SigningError> {
         let mut settings = SigningSettings::default();
         settings.expires_in = Some(LIFETIME);
         settings.signature_location = SignatureLocation::QueryParams;
-        let identity = credentials.into();
-        let params = v4::SigningParams::builder()
-            .identity(&identity)
-            .region(&self.region)
-            .name("rds-db")
-            .time(now)
-            .settings(settings)
-            .build()
-            .map_err(|error| signing(error.into()))?
-            .into();
         let DatabaseRole { host, port, user } = role;
         let user = percent_encoded(user);
         let token = format!("{host}:{port}/?Action=connect&DBUser={user}");
         let url = format!("https://{token}");
         let request =
             SignableRequest::new("GET", &url, std::iter::empty(), SignableBody::Bytes(&[]))
-                .map_err(|error| signing(error.into()))?;
-        let (signed, _) =
-            sign(request, &params).map_err(|error| signing(error.into()))?.into_parts();
+                .map_err(|error| SigningError::Request(error.into()))?;
+        let signed = self.0.sign("rds-db", settings, request, now).await?;
         let added = signed.params().iter();
         Ok(added.fold(token, |token, (name, value)| {
             format!("{token}&{name}={}", percent_encoded(value))
@@ -109,7 +70,7 @@ impl DatabaseTokens {
 }
 
 /// Encodes all but the unreserved characters of RFC 3986.
-fn percent_encoded(text: &str) -> String {
+pub(crate) fn percent_encoded(text: &str) -> String {
     let encoded = text.bytes().map(|byte| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
             char::from(byte).to_string()
@@ -123,8 +84,14 @@ fn percent_encoded(text: &str) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+
     use aws_config::Region;
     use aws_credential_types::Credentials;
+    use aws_credential_types::provider::error::CredentialsError;
+    use aws_credential_types::provider::future::ProvideCredentials as Provided;
+    use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 
     use super::*;
 
@@ -148,6 +115,59 @@ mod tests {
              &X-Amz-Signature=5f6bcf112586e41a7b56660a86fd5f87448da7d40dcf65d5303c4b546266a093",
         ),
     ];
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    /// The role of a task, whose credentials expire at this second. None while it is zero.
+    #[derive(Clone, Debug, Default)]
+    struct Role {
+        expiry: Arc<AtomicU64>,
+        fetched: Arc<AtomicU32>,
+    }
+
+    impl ProvideCredentials for Role {
+        fn provide_credentials<'a>(&'a self) -> Provided<'a>
+        where
+            Self: 'a,
+        {
+            self.fetched.fetch_add(1, SeqCst);
+            let expiry = self.expiry.load(SeqCst);
+            Provided::ready(if expiry == 0 {
+                Err(CredentialsError::provider_error("down"))
+            } else {
+                let expiry = NOW + Duration::from_secs(expiry);
+                Ok(Credentials::new("AKIDEXAMPLE", "only signs", None, Some(expiry), "test"))
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn credentials_of_a_role_are_fetched_once_and_again_before_they_expire() {
+        let role = Role::default();
+        let aws = SdkConfig::builder()
+            .region(Region::new("eu-central-1"))
+            .credentials_provider(SharedCredentialsProvider::new(role.clone()))
+            .build();
+        let tokens = DatabaseTokens::new(&aws).unwrap();
+        let place =
+            DatabaseRole { host: "db.example".to_owned(), port: 5432, user: "kms".to_owned() };
+        let token =
+            async |second: u64| tokens.token(&place, NOW + Duration::from_secs(second)).await;
+        assert!(token(0).await.is_err());
+        role.expiry.store(3_600, SeqCst);
+        let connections = futures::future::join_all((0..20).map(token)).await;
+        assert!(connections.iter().all(Result::is_ok));
+        assert_eq!(role.fetched.load(SeqCst), 2);
+        role.expiry.store(0, SeqCst);
+        assert!(token(3_299).await.is_ok());
+        assert_eq!(role.fetched.load(SeqCst), 2);
+        // What is left of them is used while the endpoint is down, and not a second longer.
+        assert!(token(3_599).await.is_ok());
+        assert_eq!(role.fetched.load(SeqCst), 3);
+        assert!(token(3_600).await.is_err());
+        role.expiry.store(7_200, SeqCst);
+        assert!(token(3_601).await.is_ok());
+    }
 
     #[tokio::test]
     async fn tokens_are_those_of_botocore() {

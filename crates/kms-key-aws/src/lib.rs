@@ -3,9 +3,13 @@
 //! Wrapping is local, with the configured public key; only unwrapping calls AWS. So passwords keep
 //! working while AWS cannot be reached, and recoveries wait.
 //!
-//! [`DatabaseTokens`] makes the passwords of roles in RDS, with the same credentials.
+//! With the same credentials, [`DatabaseTokens`] makes the passwords of roles in RDS, and
+//! [`Bucket`] adds checkpoints of the audit to S3.
 
+mod bucket;
 mod database_token;
+mod s3;
+mod signing;
 
 use std::fmt;
 use std::time::Duration;
@@ -28,7 +32,9 @@ use rsa::PublicKey;
 use rsa::traits::PublicKeyParts;
 use zeroize::Zeroizing;
 
-pub use database_token::{DatabaseRole, DatabaseTokenError, DatabaseTokens};
+pub use bucket::{Bucket, BucketError, BucketPath, BucketPathFormat, Contents};
+pub use database_token::{DatabaseRole, DatabaseTokens};
+pub use signing::SigningError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -143,7 +143,7 @@ impl TestEnv {
         file.write_all(TEST_KMS_KEY.as_bytes())?;
         let audit = AuditSettings {
             checkpoint_path: Some(directory.path().join("audit-checkpoints")),
-            checkpoint_interval: Duration::from_secs(300),
+            ..AuditSettings::default()
         };
         let anvil = Arc::new(Anvil::start()?);
         let key = |digits: &str| format!("1:{}", digits.repeat(32));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
@@ -17,9 +17,9 @@ use super::audit_export::{ExportedRow, verify_rows};
 use super::audit_state::AuditedAccounts;
 use super::record::Record;
 use super::{connect, proofs, say};
+use crate::checkpoint_archive::{CheckpointArchive, CheckpointSource, FoundCheckpoints};
 use crate::clock;
 use crate::config::{PageSettings, Settings};
-use crate::workers::write_checkpoints;
 
 /// How many rows are read at once.
 const PAGE: u32 = 1_000;
@@ -37,6 +37,10 @@ pub(super) enum AuditCommand {
         /// Verifies without a checkpoint; rows cut off the end are then not detected.
         #[arg(long)]
         without_checkpoints: bool,
+        /// Reads checkpoints from here and from the key database, in place of the configured
+        /// places: a file, a folder with a copy of the bucket, or s3://BUCKET/PREFIX.
+        #[arg(long, value_name = "PLACE")]
+        checkpoints: Option<CheckpointSource>,
         /// Also compares every account with the chain, and names those that disagree: of another
         /// address, frozen or not, without a creation. Stop the servers first, or repeat it.
         #[arg(long)]
@@ -74,9 +78,9 @@ pub(super) enum AuditCommand {
 pub(super) struct VerifyExport {
     /// The rows: a file, or standard input.
     rows: Option<PathBuf>,
-    /// A file of checkpoints.
-    #[arg(long)]
-    checkpoints: PathBuf,
+    /// The checkpoints: a file, a folder with a copy of the bucket, or s3://BUCKET/PREFIX.
+    #[arg(long, value_name = "PLACE")]
+    checkpoints: CheckpointSource,
     /// The public keys, as `public-keys` printed them; from a source that the operator of the
     /// server cannot replace.
     #[arg(long)]
@@ -90,7 +94,7 @@ pub(super) async fn run(mut settings: Settings, command: AuditCommand) -> anyhow
     // Records from before a rotation are under a retired version.
     settings.server_keys = settings.server_keys.with_retired();
     match command {
-        AuditCommand::VerifyExport(export) => verify_export(&export),
+        AuditCommand::VerifyExport(export) => verify_export(&export).await,
         AuditCommand::Adopt { reason } => adopt(settings, &reason).await,
         AuditCommand::Checkpoints => {
             let lines = all_lines(&settings).await?;
@@ -101,12 +105,23 @@ pub(super) async fn run(mut settings: Settings, command: AuditCommand) -> anyhow
             say(&CheckpointKeys::of(&settings.server_keys.checkpoint).to_string());
             Ok(())
         }
-        AuditCommand::Verify { older_key_until, without_checkpoints, against_state, proofs } => {
+        AuditCommand::Verify {
+            older_key_until,
+            without_checkpoints,
+            checkpoints,
+            against_state,
+            proofs,
+        } => {
+            let places = match checkpoints {
+                Some(place) => vec![place],
+                None => CheckpointSource::configured(&settings.audit),
+            };
             let leniency = Leniency { older_key_until };
             let PageSettings { telegram_key: key, bots, .. } = settings.page.clone();
             let verifier = proofs.then_some(LaunchVerifier { key, bots });
             let further = Further { against_state, proofs: verifier };
-            verify(settings, leniency, without_checkpoints, further).await
+            let read = Read::all(&places, &settings).await?;
+            verify(settings, leniency, without_checkpoints, read, further).await
         }
         AuditCommand::Export => {
             let database = connect(settings).await?;
@@ -131,14 +146,9 @@ async fn verify(
     settings: Settings,
     leniency: Leniency,
     without_checkpoints: bool,
+    read: Read,
     Further { against_state, proofs }: Further,
 ) -> anyhow::Result<()> {
-    let mut read = Read::default();
-    let keys = CheckpointKeys::of(&settings.server_keys.checkpoint);
-    if let Some(path) = &settings.audit.checkpoint_path {
-        read.take(&path.display().to_string(), &file_lines(path)?, &keys);
-    }
-    read.take("the key database", &key_database_lines(&settings).await?, &keys);
     for bad in &read.bad {
         say(bad);
     }
@@ -179,7 +189,7 @@ async fn verify(
 /// Verifies the rows that are left, signs the end of the chain as the one to continue, and records
 /// what was lost.
 async fn adopt(settings: Settings, reason: &str) -> anyhow::Result<()> {
-    let path = settings.audit.checkpoint_path.clone();
+    let archive = CheckpointArchive::open(&settings.audit).await?;
     let lines = all_lines(&settings).await?;
     let place = &settings.key_database;
     let key_database = open_existing_key_database(place.url.expose(), &place.name).await?;
@@ -207,10 +217,7 @@ async fn adopt(settings: Settings, reason: &str) -> anyhow::Result<()> {
     record
         .around(async || {
             key_database.put_checkpoint(adoption).await.context("key_database")?;
-            if let Some(path) = &path {
-                write_checkpoints::append(path, &adoption).context("audit.checkpoint_path")?;
-            }
-            Ok(())
+            Ok(archive.add(adoption).await?)
         })
         .await?;
     say(&format!("checkpoints of rows {lost_from} to {lost_to} are void; the chain goes on"));
@@ -245,11 +252,11 @@ async fn compare_accounts(database: &Database, mut audited: AuditedAccounts) -> 
 }
 
 /// Verifies an export, as an auditor without any secret.
-pub(super) fn verify_export(export: &VerifyExport) -> anyhow::Result<()> {
+pub(super) async fn verify_export(export: &VerifyExport) -> anyhow::Result<()> {
     let VerifyExport { rows, checkpoints, public_keys: keys, older_key_until } = export;
     let leniency = Leniency { older_key_until: *older_key_until };
     let mut read = Read::default();
-    read.take(&checkpoints.display().to_string(), &file_lines(checkpoints)?, keys);
+    read.take_from(checkpoints, keys).await?;
     if let Some(bad) = read.bad.first() {
         bail!("{bad}");
     }
@@ -271,15 +278,39 @@ fn report(verified: &Verified) {
     });
 }
 
-/// The checkpoints of the file and of the key database.
+/// The checkpoints of all places.
 #[derive(Default)]
 struct Read {
     checkpoints: Vec<Checkpoint>,
-    /// Errors of the lines that are not valid checkpoints.
+    /// Errors of the lines that are not valid checkpoints, and objects that were deleted.
     bad: Vec<String>,
 }
 
 impl Read {
+    async fn all(places: &[CheckpointSource], settings: &Settings) -> anyhow::Result<Self> {
+        let mut read = Self::default();
+        let keys = CheckpointKeys::of(&settings.server_keys.checkpoint);
+        for place in places {
+            read.take_from(place, &keys).await?;
+        }
+        read.take("the key database", &key_database_lines(settings).await?, &keys);
+        Ok(read)
+    }
+
+    async fn take_from(
+        &mut self,
+        place: &CheckpointSource,
+        keys: &CheckpointKeys,
+    ) -> anyhow::Result<()> {
+        let found = place_lines(place).await?;
+        self.take(&place.to_string(), &found.lines, keys);
+        let deleted = found.deleted.iter();
+        self.bad.extend(deleted.map(|name| {
+            format!("{name} in {place} was deleted; it was read from its older version")
+        }));
+        Ok(())
+    }
+
     fn take(&mut self, place: &str, lines: &[String], keys: &CheckpointKeys) {
         for (number, line) in (1..).zip(lines) {
             let checkpoint = match line.parse::<Checkpoint>() {
@@ -307,10 +338,9 @@ impl Read {
     }
 }
 
-fn file_lines(path: &Path) -> anyhow::Result<Vec<String>> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("the checkpoints in {}", path.display()))?;
-    Ok(text.lines().map(str::to_owned).collect())
+async fn place_lines(place: &CheckpointSource) -> anyhow::Result<FoundCheckpoints> {
+    let found = place.read().await;
+    found.with_context(|| format!("the checkpoints in {place} cannot be read"))
 }
 
 async fn key_database_lines(settings: &Settings) -> anyhow::Result<Vec<String>> {
@@ -321,12 +351,13 @@ async fn key_database_lines(settings: &Settings) -> anyhow::Result<Vec<String>> 
     key_database.checkpoints().await.context("key_database")
 }
 
-/// The lines of the file and of the key database, each once.
+/// The lines of all places, each once.
 async fn all_lines(settings: &Settings) -> anyhow::Result<Vec<String>> {
     let mut lines = key_database_lines(settings).await?;
     let mut seen: BTreeSet<_> = lines.iter().cloned().collect();
-    if let Some(path) = &settings.audit.checkpoint_path {
-        lines.extend(file_lines(path)?.into_iter().filter(|line| seen.insert(line.clone())));
+    for place in CheckpointSource::configured(&settings.audit) {
+        let found = place_lines(&place).await?.lines.into_iter();
+        lines.extend(found.filter(|line| seen.insert(line.clone())));
     }
     Ok(lines)
 }

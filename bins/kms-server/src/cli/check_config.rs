@@ -11,8 +11,9 @@ use kms_store::{Database, KeyDatabase};
 
 use super::operator::operator;
 use super::{open_keys, say};
+use crate::checkpoint_archive::CheckpointArchive;
 use crate::clock::{self, MAX_SKEW};
-use crate::config::{ChainSettings, DatabaseSettings, Profile, Settings};
+use crate::config::{AuditSettings, ChainSettings, DatabaseSettings, Profile, Settings};
 use crate::mail::Mailer;
 use crate::{database_url, key_ring, startup, tls};
 
@@ -55,8 +56,12 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<()> {
         let next = "check host, port, user and password of mail.url, and that the port is open";
         report.add("mail", next, Mailer::accepts_login(mail).await);
     }
+    check_archive(&mut report, &settings.audit).await;
     let next = "check host, user, password and TLS of key_database.url";
     let keys = report.add("key_database", next, open_key_database(&settings).await);
+    if let Some(keys) = &keys {
+        check_key_grants(&mut report, &**keys, settings.profile).await;
+    }
     let ring = key_ring::open(settings.kms_key, settings.older_kms_keys).await;
     let next = "check provider, key, public key and passphrase of kms_key and older_kms_keys";
     let ring = report.add("kms_key.open", next, ring.map_err(Into::into));
@@ -105,6 +110,24 @@ async fn check_chain(report: &mut Report, settings: &ChainSettings) -> anyhow::R
     Ok(())
 }
 
+/// Writes to the places of checkpoints as servers do, as far as it leaves nothing behind: the file
+/// is opened for appending, and the bucket has one empty object for all checks.
+async fn check_archive(report: &mut Report, settings: &AuditSettings) {
+    let archive = CheckpointArchive::open(settings).await;
+    let next = "let the server's user create and append to the file, and for S3 set AWS_REGION";
+    let archive = report.add("audit.checkpoints", next, archive.map_err(Into::into));
+    #[cfg(not(feature = "aws-kms"))]
+    let _ = archive;
+    #[cfg(feature = "aws-kms")]
+    if let Some(archive) = archive
+        && let Some(checked) = archive.check_bucket().await
+    {
+        let next = "permit s3:PutObject below the prefix and s3:GetBucketObjectLockConfiguration \
+                    to this role, and check the bucket's name, region and policy";
+        report.add("audit.checkpoint_s3", next, checked.map_err(Into::into));
+    }
+}
+
 async fn open_key_database(settings: &Settings) -> anyhow::Result<Arc<dyn KeyDatabase>> {
     let keys = open_keys(settings).await?;
     keys.ping().await?;
@@ -116,6 +139,24 @@ async fn connect(settings: DatabaseSettings, keys: Arc<ServerKeys>) -> anyhow::R
     let database = Database::connect_by(url, settings.pool, keys).await?;
     database.check_durability().await?;
     Ok(database)
+}
+
+async fn check_key_grants(report: &mut Report, keys: &dyn KeyDatabase, profile: Profile) {
+    let next = "give the user of key_database.url the role of deploy/mongodb/roles.js";
+    match keys.grants().await {
+        Ok(grants) if grants.changes_checkpoints && profile != Profile::Production => {
+            say("weak    key_database: the user of key_database.url can remove checkpoints");
+        }
+        grants => {
+            let is_right = grants.map_err(Into::into).and_then(|grants| {
+                ensure!(!grants.changes_checkpoints, "the user can remove checkpoints");
+                let missing = grants.missing.join(", ");
+                ensure!(missing.is_empty(), "the user has no right to {missing}");
+                Ok(())
+            });
+            report.add("key_database.grants", next, is_right);
+        }
+    }
 }
 
 /// Returns whether the database is ready for a server.

@@ -134,7 +134,7 @@ impl Settings {
                 self.audit.checkpoint_interval,
                 audit.checkpoint_interval,
             ),
-            missing("audit.checkpoint_path", self.audit.checkpoint_path.is_some()),
+            missing("audit.checkpoint_path or audit.checkpoint_s3", self.audit.has_archive()),
             at_most("upkeep.probe_interval", self.upkeep.probe_interval, upkeep.probe_interval),
             at_most("upkeep.check_interval", self.upkeep.check_interval, upkeep.check_interval),
             // Kept forever is longer.

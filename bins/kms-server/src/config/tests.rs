@@ -312,6 +312,24 @@ fn production_refuses_what_is_weaker_than_the_defaults() {
     assert!(settings(EXAMPLE, &[("KMS_SERVER__RECOVERY__HOLD", "0s")]).is_ok());
 }
 
+#[cfg(feature = "aws-kms")]
+#[test]
+fn production_accepts_a_bucket_in_the_place_of_a_file() {
+    let settings = |bucket| {
+        let variables = [
+            ("KMS_SERVER__PROFILE", "production"),
+            ("KMS_SERVER__AUDIT__CHECKPOINT_S3", bucket),
+            ("KMS_SERVER__MAIL__URL", "smtps://mail.example.org"),
+            ("KMS_SERVER__MAIL__FROM", "Wallet <wallet@example.org>"),
+            ("KMS_SERVER__MAIL__PUBLIC_URL", "https://kms.example.org"),
+        ];
+        settings(EXAMPLE, &variables)
+    };
+    assert!(settings("s3://kms/checkpoints").is_ok());
+    assert_eq!(key(settings("")), "profile");
+    assert_eq!(key(settings("s3://kms")), "audit.checkpoint_s3");
+}
+
 #[test]
 fn databases_on_other_machines_are_reached_over_tls() {
     for (name, url) in [

@@ -1,10 +1,6 @@
-//! Writes checkpoints of the audit to a file and to the key database, so that rows cut off the end
-//! of the chain are detected.
+//! Writes checkpoints of the audit to the key database and to their archive, so that rows cut off
+//! the end of the chain are detected.
 
-use std::convert::Infallible;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +10,8 @@ use kms_core::{AlarmContext, integrity_alarm};
 use kms_process::{Next, Worker};
 use kms_store::{AuditError, Database, KeyDatabase};
 
+use super::SOON;
+use crate::checkpoint_archive::{CheckpointArchive, CheckpointArchiveError};
 use crate::clock;
 
 /// Writes a checkpoint per interval. The last one, after the last request, is
@@ -25,18 +23,22 @@ pub(crate) struct WriteCheckpoints {
 
 impl Worker for WriteCheckpoints {
     const NAME: &'static str = "write_checkpoints";
-    type Error = Infallible;
+    type Error = NotWritten;
 
     fn interval(&self) -> Duration {
         self.every
+    }
+
+    fn retry_interval(&self) -> Duration {
+        SOON.min(self.every)
     }
 
     fn initial_delay(&self) -> Duration {
         self.every
     }
 
-    async fn round(&mut self) -> Result<Next, Infallible> {
-        self.checkpoints.write().await;
+    async fn round(&mut self) -> Result<Next, NotWritten> {
+        self.checkpoints.write().await?;
         Ok(Next::AfterInterval)
     }
 }
@@ -46,15 +48,15 @@ impl Worker for WriteCheckpoints {
 pub(crate) struct Checkpoints {
     database: Database,
     key_database: Arc<dyn KeyDatabase>,
-    path: Option<PathBuf>,
+    archive: CheckpointArchive,
     /// The end of the chain at the last checkpoint.
     last: Mutex<Tip>,
 }
 
-/// The file of checkpoints cannot be opened for appending.
+/// A checkpoint was not written to every place; the reason was logged.
 #[derive(Debug, thiserror::Error)]
-#[error("audit.checkpoint_path: {0}")]
-pub struct CheckpointFileError(#[from] io::Error);
+#[error("no checkpoint was written")]
+pub(crate) struct NotWritten;
 
 /// Why a checkpoint was not written.
 #[derive(Debug, thiserror::Error)]
@@ -65,23 +67,19 @@ enum CheckpointError {
     Cut { now: i64, before: i64 },
     #[error("key database: {0}")]
     KeyDatabase(#[from] StoreError),
-    #[error("checkpoint file: {0}")]
-    File(#[from] io::Error),
+    #[error(transparent)]
+    Archive(#[from] CheckpointArchiveError),
 }
 
 impl Checkpoints {
-    /// Reads the checkpoints that exist, so that rows cut off while no server was running are
-    /// detected too.
+    /// Reads the checkpoints of the key database and the file, so that rows cut off while no server
+    /// was running are detected too. A server may not read its bucket.
     pub(crate) async fn open(
         database: Database,
         key_database: Arc<dyn KeyDatabase>,
-        path: Option<PathBuf>,
-    ) -> Result<Self, CheckpointFileError> {
-        let mut lines = Vec::new();
-        if let Some(path) = &path {
-            open(path)?;
-            lines.extend(std::fs::read_to_string(path)?.lines().map(str::to_owned));
-        }
+        archive: CheckpointArchive,
+    ) -> Result<Self, CheckpointArchiveError> {
+        let mut lines = archive.file_lines()?;
         match key_database.checkpoints().await {
             Ok(stored) => lines.extend(stored),
             Err(error) => {
@@ -101,14 +99,14 @@ impl Checkpoints {
         // lines without a valid one.
         let last = checkpoints.iter().rfind(|checkpoint| checkpoint.verify(&keys).is_ok());
         let last = last.map(|checkpoint| checkpoint.tip);
-        Ok(Self { database, key_database, path, last: Mutex::new(last.unwrap_or_default()) })
+        Ok(Self { database, key_database, archive, last: Mutex::new(last.unwrap_or_default()) })
     }
 
     /// Writes a checkpoint if the chain has grown. A failure is logged, and the next call tries
     /// again.
-    pub(crate) async fn write(&self) {
+    pub(crate) async fn write(&self) -> Result<(), NotWritten> {
         match self.try_write().await {
-            Ok(()) => {}
+            Ok(()) => return Ok(()),
             Err(CheckpointError::Audit(AuditError::Break(found))) => {
                 integrity_alarm(found, AlarmContext::default());
             }
@@ -119,6 +117,7 @@ impl Checkpoints {
                 tracing::error!(event = "checkpoint_failed", %error, "audit checkpoint failed");
             }
         }
+        Err(NotWritten)
     }
 
     async fn try_write(&self) -> Result<(), CheckpointError> {
@@ -131,15 +130,13 @@ impl Checkpoints {
         let Some(checkpoint) = checkpoint.filter(|_| tip != last) else {
             return Ok(());
         };
-        // A failure of one place does not keep the checkpoint from the other.
-        let in_file = match self.path.clone() {
-            Some(path) => tokio::task::spawn_blocking(move || append(&path, &checkpoint))
-                .await
-                .unwrap_or_else(|panic| Err(io::Error::other(panic))),
-            None => Ok(()),
-        };
-        self.key_database.put_checkpoint(checkpoint).await?;
-        in_file?;
+        // A failure of one place does not keep the checkpoint from the others.
+        let (stored, archived) = futures::join!(
+            self.key_database.put_checkpoint(checkpoint),
+            self.archive.add(checkpoint),
+        );
+        stored?;
+        archived?;
         *self.lock() = tip;
         Ok(())
     }
@@ -147,21 +144,4 @@ impl Checkpoints {
     fn lock(&self) -> MutexGuard<'_, Tip> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
-}
-
-pub(crate) fn append(path: &Path, checkpoint: &Checkpoint) -> io::Result<()> {
-    let mut file = OpenOptions::new().read(true).append(true).open(path)?;
-    // A crash may have cut the last line; this one begins on a line of its own.
-    let mut last = [b'\n'];
-    if file.seek(SeekFrom::End(0))? > 0 {
-        file.seek(SeekFrom::End(-1))?;
-        file.read_exact(&mut last)?;
-    }
-    let line = format!("{}{checkpoint}\n", if last == *b"\n" { "" } else { "\n" });
-    file.write_all(line.as_bytes())?;
-    file.sync_all()
 }

@@ -15,6 +15,7 @@ mod aws_roles;
 mod bad_input;
 mod brakes;
 mod check_config;
+mod checkpoints_s3;
 mod clocks;
 mod commands;
 mod crash;
