@@ -12,7 +12,7 @@ use crate::recoveries::{complete, failed, request};
 const PAUSED: Option<ErrorCode> = Some(ErrorCode::RecoveriesPaused);
 
 /// Puts a clock of the test's own before that of PostgreSQL.
-fn shift(env: &TestEnv, by: &str) {
+pub(crate) fn shift(env: &TestEnv, by: &str) {
     env.sql(&format!(
         "create or replace function public.clock_timestamp() returns timestamptz \
          language sql volatile as $$ select pg_catalog.clock_timestamp() + interval '{by}' $$"
@@ -20,7 +20,7 @@ fn shift(env: &TestEnv, by: &str) {
     .unwrap();
 }
 
-async fn start(wait: Duration) -> TestServer {
+pub(crate) async fn start(wait: Duration) -> TestServer {
     let mut env = TestEnv::new(Stores::Servers).unwrap();
     env.recovery.wait_without_email = wait;
     env.migrate().await.unwrap();

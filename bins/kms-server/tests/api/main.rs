@@ -41,6 +41,7 @@ mod restore;
 mod roles;
 mod rollbacks;
 mod rotation;
+mod runbooks;
 mod server_keys;
 mod slow;
 mod statements;

@@ -1,7 +1,6 @@
 //! Rescue of accounts whose rows fail their integrity check: two persons, the address from the
 //! owner, frozen afterwards; and every wallet comes back after the row key was lost.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use kms_types::wire::{
 use kms_types::{Asset, ErrorCode, RecoveryId};
 
 use crate::recoveries::failed;
+use crate::runbooks::commands;
 
 const WORDS: &str = "ann's password";
 
@@ -164,7 +164,7 @@ async fn every_wallet_comes_back_after_the_row_key_was_lost() {
 
         let wallets_text = wallets.iter().map(of).collect::<Vec<_>>().join(" ");
         assert!(fails(&env, "keys verify").contains("3 of 3 wallets cannot be recovered"));
-        for command in runbook() {
+        for command in commands("rescue.md", "The row key is lost") {
             if command.starts_with("delete ") {
                 sql(&env, stores, &command);
                 continue;
@@ -196,16 +196,4 @@ fn sql(env: &TestEnv, stores: Stores, statement: &str) {
             assert!(done.unwrap().success(), "{statement}");
         }
     }
-}
-
-/// The commands of `docs/operating/rescue.md`, in its order.
-fn runbook() -> Vec<String> {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operating/rescue.md");
-    let text = std::fs::read_to_string(page).unwrap();
-    let (_, lost) = text.split_once("## The row key is lost").unwrap();
-    let fenced = lost.split("```").skip(1).step_by(2);
-    let lines = fenced.flat_map(|block| block.lines().skip(1)).map(|line| line.trim().to_owned());
-    let commands: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
-    assert!(commands.len() > 4, "{commands:?}");
-    commands
 }

@@ -30,7 +30,7 @@ async fn change(client: &Client, id: i64, old: &str, new: &str) {
     client.change_password(telegram(id), &body).await.unwrap();
 }
 
-fn start(env: &TestEnv, token: &str) -> (ServerProcess, Client) {
+pub(crate) fn start(env: &TestEnv, token: &str) -> (ServerProcess, Client) {
     let server = ServerProcess::start(env, None, "info");
     let client = server.client(env, token);
     (server, client)
@@ -38,7 +38,7 @@ fn start(env: &TestEnv, token: &str) -> (ServerProcess, Client) {
 
 /// Creates two wallets, backs up both databases, then changes a password, recovers a wallet and
 /// creates a third. Returns the environment, a token, the backup and the older key database's name.
-async fn before_and_after() -> (TestEnv, String, std::path::PathBuf, String) {
+pub(crate) async fn before_and_after() -> (TestEnv, String, std::path::PathBuf, String) {
     let env = TestEnv::new(Stores::Servers).unwrap();
     let database = env.migrate().await.unwrap();
     let token = env.issue_token(&database, Scope::Bot).await.unwrap();
