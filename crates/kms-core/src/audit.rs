@@ -11,7 +11,7 @@ pub use self::details::{Details, DetailsFormat};
 pub(crate) use self::details::{Notes, sha256};
 pub use self::verify::{Break, Chaining, Evidence, Leniency, OpenIntent, Verified, Verifier};
 
-use kms_types::{AccountId, RecoveryId, SckId, TelegramId, Timestamp, TransferId};
+use kms_types::{AccountId, EthAddress, RecoveryId, SckId, TelegramId, Timestamp, TransferId};
 
 use crate::api_token::HashedToken;
 use crate::rescue::digest::RescueDigest;
@@ -125,10 +125,10 @@ pub enum Action {
     /// The code of a requested e-mail address is tried. The address is named by the SHA-256 of its
     /// sealed bytes.
     ConfirmEmail([u8; 32]),
-    /// Usernames are claimed, or claims on them end.
-    ClaimNames,
-    /// An owner sets a spending limit.
-    ChangeLimit,
+    /// Claims on a username begin or end. It is named by the SHA-256 of its canonical form.
+    ClaimNames([u8; 32]),
+    /// An owner sets a spending limit: of the native coin, or of the token with this contract.
+    ChangeLimit(AccountId, Option<EthAddress>),
     /// An SCK is unwrapped by an older KMS key and wrapped under the active one.
     Rewrap,
     /// A wallet is checked for recoverability.
@@ -188,8 +188,8 @@ impl Action {
             Self::ChangeContact => "change_contact",
             Self::ConfirmEmail(_) => "confirm_email",
             Self::EnterPage => "enter_page",
-            Self::ClaimNames => "claim_names",
-            Self::ChangeLimit => "change_limit",
+            Self::ClaimNames(_) => "claim_names",
+            Self::ChangeLimit(..) => "change_limit",
             Self::ReadRow => "read_row",
             Self::Rewrap => "rewrap",
             Self::Verify => "verify",
@@ -218,8 +218,12 @@ impl Action {
         match self {
             Self::Send(transfer) | Self::Replace(transfer) => Some(transfer.to_string()),
             Self::Sweep(sck) => Some(sck.to_string()),
-            Self::ConfirmEmail(sealed) => Some(hex::encode(sealed)),
+            Self::ConfirmEmail(digest) | Self::ClaimNames(digest) => Some(hex::encode(digest)),
             Self::RevokeToken(hash) => Some(hex::encode(hash.as_bytes())),
+            Self::ChangeLimit(account, asset) => Some(match asset {
+                None => format!("{account}/"),
+                Some(token) => format!("{account}/{}", token.to_lower_hex()),
+            }),
             Self::ProposeRescue(digest) | Self::Rescue(digest) => Some(digest.to_string()),
             Self::RequestRecovery(id)
             | Self::ConfirmRecovery(id)
@@ -230,7 +234,7 @@ impl Action {
             Self::Create | Self::ChangePassword | Self::ChangeContact | Self::Export => None,
             Self::Rewrap | Self::Verify | Self::Restore | Self::Reseal | Self::ProbeKmsKey => None,
             Self::ReadContact | Self::ReadRow | Self::Authenticate | Self::Operate(_) => None,
-            Self::ClaimNames | Self::ChangeLimit | Self::EnterPage => None,
+            Self::EnterPage => None,
             Self::Freeze | Self::RequestUnfreeze | Self::Unfreeze => None,
             Self::RequestPageLeave | Self::KeepPageOnly | Self::LeavePage => None,
         }

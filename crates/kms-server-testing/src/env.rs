@@ -388,13 +388,16 @@ impl TestEnv {
         Ok(Client::new(&format!("https://localhost:{port}"), token, trust)?)
     }
 
-    /// Runs SQL in the accounts' database, which must be PostgreSQL, and returns the rows as text.
+    /// Runs SQL in the accounts' database, as another program does, and returns the rows as text.
     ///
     /// # Errors
     /// When a statement fails.
     #[cfg(feature = "servers")]
     pub fn sql(&self, sql: &str) -> anyhow::Result<String> {
-        Ok(Postgres::shared()?.execute(self.database_name(), sql)?)
+        match self.database.strip_prefix("sqlite:") {
+            Some(path) => sqlite(path, sql),
+            None => Ok(Postgres::shared()?.execute(self.database_name(), sql)?),
+        }
     }
 
     /// The URL of the key database for an administrator, who can do what a server's role cannot.
@@ -497,3 +500,18 @@ const WITHOUT_WAITING: RecoveryRules = RecoveryRules {
     hold: Duration::from_secs(600),
     unfreeze_wait: Duration::from_secs(24 * 3_600),
 };
+
+/// Runs SQL in a file of SQLite: one `select`, or any number of other statements.
+#[cfg(feature = "servers")]
+fn sqlite(path: &str, sql: &str) -> anyhow::Result<String> {
+    const SCRIPT: &str = "import sqlite3, sys\n\
+        c = sqlite3.connect(sys.argv[1], timeout=30)\n\
+        if sys.argv[2].startswith('select'):\n  \
+          print('\\n'.join('|'.join(map(str, row)) for row in c.execute(sys.argv[2])))\n\
+        else:\n  \
+          c.executescript(sys.argv[2])\n";
+    let done = std::process::Command::new("python3").args(["-c", SCRIPT, path, sql]).output()?;
+    let error = String::from_utf8_lossy(&done.stderr);
+    anyhow::ensure!(done.status.success(), "{sql}: {error}");
+    Ok(String::from_utf8(done.stdout)?.trim_end().to_owned())
+}

@@ -8,7 +8,9 @@ mod rows;
 mod signatures;
 mod verify;
 
-pub(crate) use self::accounts::newest_revision;
+#[cfg(feature = "transfers")]
+pub(crate) use self::accounts::changed_subjects;
+pub(crate) use self::accounts::{newest_revision, newest_revision_of};
 #[cfg(feature = "transfers")]
 pub(crate) use self::signatures::{sent_since, signatures};
 pub use self::verify::AuditError;

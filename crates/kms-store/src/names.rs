@@ -1,16 +1,19 @@
 //! Usernames: the claims on them, which `name-service` decides.
 
+use std::collections::BTreeSet;
+
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::{BigInt, Nullable};
 use kms_core::account::SeenNames;
-use kms_core::audit::Details;
+use kms_core::audit::{Action, Details, Purpose, REVISION};
 use kms_core::ports::StoreError;
 use kms_core::{AlarmContext, RowMacError, ServerKeys, integrity_alarm};
 use kms_types::{NameOrigin, TelegramId, Timestamp, Username};
 use name_service::{Change, Claim, Decision, Known, KnownName, Observation};
 use sha2::{Digest, Sha256};
 
+use crate::audit;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure, all_or_nothing};
 use crate::schema::{name_observations, names};
@@ -30,6 +33,7 @@ pub(crate) struct Row {
     reassigned: bool,
     ended_at: Option<i64>,
     previous: Vec<u8>,
+    revision: i64,
     mac_key: i32,
     mac: Vec<u8>,
 }
@@ -38,7 +42,7 @@ pub(crate) struct Row {
 const FIRST: [u8; 32] = [0; 32];
 
 impl Row {
-    fn new(claim: &Claim, previous: [u8; 32], keys: &ServerKeys) -> Self {
+    fn new(claim: &Claim, previous: [u8; 32], revision: i64, keys: &ServerKeys) -> Self {
         let mut row = Self {
             telegram_id: claim.holder.as_i64(),
             canonical: claim.username.canonical(),
@@ -50,6 +54,7 @@ impl Row {
             reassigned: claim.reassigned,
             ended_at: None,
             previous: previous.to_vec(),
+            revision,
             mac_key: 0,
             mac: Vec::new(),
         };
@@ -74,6 +79,7 @@ impl Row {
             &[self.reassigned.into()],
             &self.ended_at.unwrap_or(-1).to_be_bytes(),
             &self.previous,
+            &self.revision.to_be_bytes(),
         ])
     }
 
@@ -121,23 +127,54 @@ impl Row {
 }
 
 /// Reads all claims on a username, oldest first. Fails, with an alarm, unless each verifies and
-/// follows the one before it.
+/// follows the one before it, and the newest that the audit has is among them.
 fn history(
     connection: &mut AnyConnection,
     canonical: &str,
     keys: &ServerKeys,
 ) -> Result<Vec<Row>, Failure> {
-    let rows: Vec<Row> = names::table
+    let newest = recorded(connection, canonical)?;
+    let rows = stored(connection, canonical)?;
+    verify_history(&rows, newest, canonical, keys)?;
+    Ok(rows)
+}
+
+fn stored(connection: &mut AnyConnection, canonical: &str) -> Result<Vec<Row>, Error> {
+    names::table
         .filter(names::canonical.eq(canonical))
         .order(names::id)
         .select(Row::as_select())
-        .load(connection)?;
-    verify_history(&rows, canonical, keys)?;
-    Ok(rows)
+        .load(connection)
+}
+
+/// What the audit calls a change of the claims on a username.
+fn action(canonical: &str) -> Action {
+    Action::ClaimNames(Sha256::digest(canonical.as_bytes()).into())
+}
+
+/// Returns the newest revision of a claim on the username that the audit has. Ask before the claims
+/// are read.
+pub(crate) fn recorded(connection: &mut AnyConnection, canonical: &str) -> Result<i64, Failure> {
+    audit::newest_revision_of(connection, action(canonical))
+}
+
+fn newest_of(rows: &[Row]) -> i64 {
+    rows.iter().map(|row| row.revision).max().unwrap_or_default()
+}
+
+/// The revision of a claim that begins or ends now, after these: higher than every stored or
+/// recorded one.
+fn next_revision(
+    connection: &mut AnyConnection,
+    canonical: &str,
+    rows: &[Row],
+) -> Result<i64, Failure> {
+    Ok(recorded(connection, canonical)?.max(newest_of(rows)).saturating_add(1))
 }
 
 pub(crate) fn verify_history(
     rows: &[Row],
+    newest: i64,
     canonical: &str,
     keys: &ServerKeys,
 ) -> Result<(), StoreError> {
@@ -149,6 +186,10 @@ pub(crate) fn verify_history(
                 return Err(row.row_ref().not_verified(RowMacError::Mismatch));
             }
             previous = row.digest();
+        }
+        if newest_of(rows) < newest {
+            // The newest claim was removed, or an older copy of it was put back.
+            return Err(StoreError::Tampered { table: "names", key: canonical.to_owned() });
         }
         Ok(())
     };
@@ -358,8 +399,12 @@ fn apply_change(
     let at = observation.seen_at.0;
     match change {
         Change::End { username, holder } => {
+            let canonical = username.canonical();
+            let rows = stored(connection, &canonical)?;
+            let revision = next_revision(connection, &canonical, &rows)?;
             rewrite(connection, (username, *holder), observation, keys, |row| {
                 row.ended_at = Some(at.max(row.seen_at));
+                row.revision = revision;
             })
         }
         Change::Confirm { username, position } => {
@@ -373,9 +418,13 @@ fn apply_change(
             })
         }
         Change::Open(claim) => {
-            let history = history(connection, &claim.username.canonical(), keys)?;
-            let previous = history.last().map_or(FIRST, Row::digest);
-            let row = Row::new(claim, previous, keys);
+            let canonical = claim.username.canonical();
+            let rows = stored(connection, &canonical)?;
+            // Not against the audit: a history that failed that was deleted.
+            verify_history(&rows, 0, &canonical, keys)?;
+            let revision = next_revision(connection, &canonical, &rows)?;
+            let previous = rows.last().map_or(FIRST, Row::digest);
+            let row = Row::new(claim, previous, revision, keys);
             Ok(diesel::insert_into(names::table).values(row).execute(connection)? == 1)
         }
     }
@@ -410,30 +459,46 @@ fn rewrite(
     Ok(diesel::update(before).set(row).execute(connection)? == 1)
 }
 
-/// What the audit states about changes: the claims that began, and those that ended with the holder
-/// of each. `None` if there are none.
-fn details(changes: &[Change]) -> Option<Details> {
-    let (mut claimed, mut ended) = (Vec::new(), Vec::new());
-    for change in changes {
-        match change {
-            Change::Open(claim) => claimed.push(claim.username.as_str().to_owned()),
-            Change::End { username, holder } => {
-                ended.push(format!("{}:{holder}", username.as_str()))
+/// The usernames of which a claim began or ended.
+fn changed(changes: &[Change]) -> BTreeSet<String> {
+    let changed = changes.iter().filter_map(|change| match change {
+        Change::Open(claim) => Some(claim.username.canonical()),
+        Change::End { username, .. } => Some(username.canonical()),
+        Change::Confirm { .. } => None,
+    });
+    changed.collect()
+}
+
+/// What the audit does not state yet about these usernames: the claims that began, and those that
+/// ended with the holder of each.
+fn unrecorded(
+    connection: &mut AnyConnection,
+    usernames: impl IntoIterator<Item = String>,
+) -> Result<Vec<Purpose>, Failure> {
+    let mut purposes = Vec::new();
+    for canonical in usernames {
+        let recorded = recorded(connection, &canonical)?;
+        let rows = stored(connection, &canonical)?;
+        let (mut claimed, mut ended) = (None, Vec::new());
+        for row in rows.iter().filter(|row| row.revision > recorded) {
+            match row.ended_at {
+                None => claimed = Some(row.shown.clone()),
+                Some(_at) => ended.push(format!("{}:{}", row.shown, row.telegram_id)),
             }
-            Change::Confirm { .. } => {}
+        }
+        let ended = (!ended.is_empty()).then(|| ended.join(","));
+        let details = Details::default().with_some("claimed", claimed).with_some("ended", ended);
+        if details != Details::default() {
+            let details = details.with(REVISION, newest_of(&rows));
+            purposes.push(Purpose { action: action(&canonical), details });
         }
     }
-    if claimed.is_empty() && ended.is_empty() {
-        return None;
-    }
-    let listed = |names: Vec<String>| (!names.is_empty()).then(|| names.join(","));
-    let (claimed, ended) = (listed(claimed), listed(ended));
-    Some(Details::default().with_some("claimed", claimed).with_some("ended", ended))
+    Ok(purposes)
 }
 
 impl Database {
-    /// Applies all usernames in an authenticated update of a user. Returns what the audit states
-    /// about the claims that began or ended, if any did.
+    /// Applies all usernames in an authenticated update of a user. Returns what the audit has to
+    /// state about the claims that began or ended.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -441,12 +506,34 @@ impl Database {
         &self,
         holder: TelegramId,
         names: SeenNames,
-    ) -> Result<Option<Details>, StoreError> {
+    ) -> Result<Vec<Purpose>, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            let changes =
-                connection.transaction(|connection| observe(connection, holder, &names, &keys))?;
-            Ok(details(&changes))
+            connection.transaction(|connection| {
+                let changes = observe(connection, holder, &names, &keys)?;
+                unrecorded(connection, changed(&changes))
+            })
+        })
+        .await
+    }
+
+    /// Returns what the audit has to state about usernames that a new account took over from other
+    /// holders.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn usernames_taken_over(
+        &self,
+        holder: TelegramId,
+    ) -> Result<Vec<Purpose>, StoreError> {
+        self.blocking(move |connection| {
+            let taken_over: Vec<String> = names::table
+                .filter(names::telegram_id.eq(holder.as_i64()))
+                .filter(names::ended_at.is_null())
+                .filter(names::previous.ne(FIRST.to_vec()))
+                .select(names::canonical)
+                .load(connection)?;
+            unrecorded(connection, taken_over)
         })
         .await
     }

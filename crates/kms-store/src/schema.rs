@@ -88,6 +88,7 @@ diesel::table! {
         reassigned -> Bool,
         ended_at -> Nullable<BigInt>,
         previous -> Binary,
+        revision -> BigInt,
         mac_key -> Integer,
         mac -> Binary,
     }
@@ -209,6 +210,7 @@ diesel::table! {
         units -> Text,
         later -> Nullable<Text>,
         later_at -> Nullable<BigInt>,
+        revision -> BigInt,
         mac_key -> Integer,
         mac -> Binary,
     }

@@ -68,6 +68,8 @@ create table names (
     ended_at bigint,
     -- The digest of the claim before it (FORMAT.md, "Row `names`").
     previous blob not null,
+    -- Raised when a claim on the username begins or ends. The audit has the newest.
+    revision bigint not null,
     mac_key integer not null,
     mac blob not null
 );
@@ -233,6 +235,8 @@ create table spending_limits (
     units text not null,
     later text,
     later_at bigint,
+    -- Raised by every change. The audit has the newest.
+    revision bigint not null,
     mac_key integer not null,
     mac blob not null,
     primary key (account_id, asset)

@@ -7,7 +7,7 @@ use actix_web::web::Data;
 use actix_web::{HttpResponse, get, post, put};
 use kms_chain::Balances;
 use kms_core::account::{Account, AccountState, SeenNames};
-use kms_core::audit::{Action, Caller, Purpose};
+use kms_core::audit::Caller;
 use kms_core::ports::AccountStore;
 use kms_core::{CreateWallet, Created, SealError};
 use kms_types::wire::{self, Balance, ChangePassword, CreateAccount, SeenUsernames, TokenBalance};
@@ -145,8 +145,17 @@ pub(crate) async fn create_by(
     let detail = "too many new wallets at once; repeat after `retry_after` seconds";
     admit(&state.database, &key, limit, detail).await?;
     let request = CreateWallet { telegram_id, password: password_hash, names, mobile, email };
-    let custody = Arc::clone(&state.custody);
-    let created = detached(async move { Ok(custody.create(request, &caller, now).await?) }).await?;
+    let (custody, database) = (Arc::clone(&state.custody), state.database.clone());
+    let created = detached(async move {
+        let created = custody.create(request, &caller, now).await?;
+        if let Created::New(account) = &created {
+            for purpose in database.usernames_taken_over(account.telegram_id).await? {
+                custody.record_done(purpose, account, &caller, now).await;
+            }
+        }
+        Ok(created)
+    })
+    .await?;
     let (status, account) = match created {
         Created::New(account) => (StatusCode::CREATED, account),
         Created::Existing(account) => (StatusCode::OK, account),
@@ -265,8 +274,7 @@ pub(crate) async fn observe_names(
     caller: &Caller,
 ) -> Result<(), ApiError> {
     let now = names.received_at;
-    if let Some(details) = state.database.seen_usernames(account.telegram_id, names).await? {
-        let purpose = Purpose { action: Action::ClaimNames, details };
+    for purpose in state.database.seen_usernames(account.telegram_id, names).await? {
         state.custody.record_done(purpose, account, caller, now).await;
     }
     Ok(())

@@ -103,7 +103,7 @@ pub(crate) async fn set_by(
     let details = Details::default()
         .with("asset", asset.map_or_else(|| "native".to_owned(), |token| token.to_string()))
         .with("limit", wanted.map_or_else(|| "none".to_owned(), |units| units.0.to_string()));
-    let purpose = Purpose { action: Action::ChangeLimit, details };
+    let purpose = Purpose { action: Action::ChangeLimit(account.id, asset), details };
     state.custody.record_done(purpose, account, &caller, now).await;
     Ok(HttpResponse::Ok().json(show(state, account).await?))
 }

@@ -53,9 +53,9 @@ async fn write_rows(env: &TestEnv, token: &str) {
     let server = ServerProcess::start(env, None, "info");
     let client = server.client(env, token);
     for id in 1..=3 {
-        client.create_account(&create(id, "ann", "right")).await.unwrap();
+        client.create_account(&create(id, &format!("name{id}"), "right")).await.unwrap();
     }
-    let wrong = client.create_account(&create(1, "ann", "wrong")).await.unwrap_err();
+    let wrong = client.create_account(&create(1, "name1", "wrong")).await.unwrap_err();
     assert_eq!(wrong.code(), Some(ErrorCode::AccountExists));
     server.terminate();
 }
@@ -279,8 +279,10 @@ async fn records_state_what_was_done() {
             seen_at: kms_types::Timestamp(4_000_000_000_000),
         };
         test.client.seen_usernames(telegram(1), &seen).await.unwrap();
-        let names = details(&test, "claim_names", "outcome").await;
-        assert_eq!((names.get("claimed"), names.get("ended")), (Some("anna"), Some("ann:1")));
+        let rows = test.database.audit_after(0, 1_000).await.unwrap();
+        let claims = rows.iter().filter(|row| row.action == "claim_names");
+        let claims: Vec<_> = claims.map(|row| row.details.as_str()).collect();
+        assert_eq!(claims, ["ended=ann:1\nrevision=2", "claimed=anna\nrevision=1"]);
 
         recover(&test.client, 1, "new").await.unwrap();
         let recovered = details(&test, "recover", "intent").await;

@@ -1,7 +1,6 @@
 //! Rescue of accounts whose rows fail their integrity check: two persons, the address from the
 //! owner, frozen afterwards; and every wallet comes back after the row key was lost.
 
-use std::process::Command;
 use std::time::Duration;
 
 use kms_server_testing::commands::{fails, kms_server, succeeds};
@@ -166,7 +165,7 @@ async fn every_wallet_comes_back_after_the_row_key_was_lost() {
         assert!(fails(&env, "keys verify").contains("3 of 3 wallets cannot be recovered"));
         for command in commands("rescue.md", "The row key is lost") {
             if command.starts_with("delete ") {
-                sql(&env, stores, &command);
+                env.sql(&command).unwrap();
                 continue;
             }
             let arguments = command.replace("$WALLETS", &wallets_text);
@@ -180,20 +179,6 @@ async fn every_wallet_comes_back_after_the_row_key_was_lost() {
             assert_eq!((known.id, known.address), (wallet.id, wallet.address));
             recover(&test.client, id, "recovered").await.unwrap();
             test.onboard(id, &format!("name{id}"), "recovered").await;
-        }
-    }
-}
-
-/// Runs a statement in the account database.
-fn sql(env: &TestEnv, stores: Stores, statement: &str) {
-    match stores {
-        Stores::Servers => drop(env.sql(statement).unwrap()),
-        Stores::Embedded => {
-            let script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); \
-                          c.execute(sys.argv[2]); c.commit()";
-            let path = env.database.strip_prefix("sqlite:").unwrap();
-            let done = Command::new("python3").args(["-c", script, path, statement]).status();
-            assert!(done.unwrap().success(), "{statement}");
         }
     }
 }

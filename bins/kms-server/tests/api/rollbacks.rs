@@ -1,16 +1,52 @@
-//! An attacker who can write to PostgreSQL puts old copies of rows back, whose MACs are valid: the
-//! audit, which is only appended to, has what they ended with.
+//! An attacker who can write to the account database puts old copies of rows back, whose MACs are
+//! valid: the audit, which is only appended to, has what they ended with.
 
 use kms_server_testing::commands::{fails, succeeds};
 use kms_server_testing::requests::{COIN, confirm, hash, quote, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer};
 use kms_store::Scope;
-use kms_types::wire::{ChangeEmail, ChangePassword, CompleteRecovery, ExportKey, TransferState};
-use kms_types::{ErrorCode, RecoveryId};
+use kms_types::wire::{
+    ChangeEmail, ChangePassword, CompleteRecovery, ExportKey, LimitAmount, SeenUsernames, SetLimit,
+    TransferState,
+};
+use kms_types::{Asset, ErrorCode, RecoveryId, Timestamp};
 
 use crate::recoveries::{
     ADDRESS, ann_with_email, code, complete, failed, mails, request, with_mail, wrong,
 };
+
+/// Runs each test with SQLite and with PostgreSQL.
+macro_rules! on_each_store {
+    ($($test:ident),+ $(,)?) => {
+        mod embedded {
+            $(#[actix_web::test]
+            async fn $test() {
+                super::$test(super::Stores::Embedded).await;
+            })+
+        }
+        mod servers {
+            $(#[actix_web::test]
+            async fn $test() {
+                super::$test(super::Stores::Servers).await;
+            })+
+        }
+    };
+}
+
+on_each_store!(
+    a_cancelled_recovery_that_is_put_back_is_not_completed,
+    a_recovery_is_not_completed_twice,
+    a_correct_password_ends_a_recovery_whose_row_is_broken,
+    tries_of_a_code_are_not_forgotten,
+    an_address_is_not_confirmed_twice,
+    a_quote_that_was_signed_is_not_signed_again,
+    an_account_that_is_put_back_is_refused,
+    an_emptied_lockout_leaves_the_limit_of_the_audit,
+    a_spend_that_is_removed_raises_no_limit,
+    a_revoked_token_that_is_put_back_is_refused,
+    a_spending_limit_that_is_put_back_is_refused,
+    a_username_that_is_put_back_resolves_to_no_account,
+);
 
 const INTERNAL: Option<ErrorCode> = Some(ErrorCode::Internal);
 
@@ -21,18 +57,25 @@ fn keep(test: &TestServer, table: &str) {
 
 /// Puts the kept rows back over what they became, or where they were deleted.
 fn put_back(test: &TestServer, table: &str, key: &str) {
-    let list = |format: &str| {
-        test.env
-            .sql(&format!(
-                "select string_agg(format('{format}', column_name), ',') \
-                 from information_schema.columns where table_schema = 'public' \
-                 and table_name = '{table}' and is_generated = 'NEVER'"
-            ))
-            .unwrap()
+    let is_sqlite = test.env.database.starts_with("sqlite:");
+    let columns = if is_sqlite {
+        format!("select name from pragma_table_info('{table}')")
+    } else {
+        format!(
+            "select column_name from information_schema.columns where table_schema = 'public' \
+             and table_name = '{table}' and is_generated = 'NEVER'"
+        )
     };
-    let (columns, set) = (list("%1$I"), list("%1$I = excluded.%1$I"));
+    let columns = test.env.sql(&columns).unwrap();
+    let others = columns.lines().filter(|column| !key.split(", ").any(|part| part == *column));
+    let set: Vec<_> =
+        others.map(|column| format!("\"{column}\" = excluded.\"{column}\"")).collect();
+    let columns: Vec<_> = columns.lines().map(|column| format!("\"{column}\"")).collect();
+    let (columns, set) = (columns.join(","), set.join(","));
+    // Also where PostgreSQL numbers the rows.
+    let overriding = if is_sqlite { "" } else { "overriding system value" };
     let sql = format!(
-        "insert into {table} ({columns}) select {columns} from kept \
+        "insert into {table} ({columns}) {overriding} select {columns} from kept where true \
          on conflict ({key}) do update set {set}"
     );
     test.env.sql(&sql).unwrap();
@@ -65,9 +108,8 @@ async fn complete_as_eve(test: &TestServer, id: RecoveryId) -> Option<ErrorCode>
     failed(test.client.complete_recovery(telegram(1), id, &body).await)
 }
 
-#[actix_web::test]
-async fn a_cancelled_recovery_that_is_put_back_is_not_completed() {
-    let test = TestServer::start(TestEnv::new(Stores::Servers).unwrap()).await;
+async fn a_cancelled_recovery_that_is_put_back_is_not_completed(stores: Stores) {
+    let test = TestServer::start(TestEnv::new(stores).unwrap()).await;
     test.onboard(1, "ann", "known").await;
     let id = request(&test).await.unwrap().id;
     keep(&test, "recoveries");
@@ -78,9 +120,8 @@ async fn a_cancelled_recovery_that_is_put_back_is_not_completed() {
     test.onboard(1, "ann", "known").await;
 }
 
-#[actix_web::test]
-async fn a_recovery_is_not_completed_twice() {
-    let test = TestServer::start(TestEnv::new(Stores::Servers).unwrap()).await;
+async fn a_recovery_is_not_completed_twice(stores: Stores) {
+    let test = TestServer::start(TestEnv::new(stores).unwrap()).await;
     test.onboard(1, "ann", "forgotten").await;
     let id = request(&test).await.unwrap().id;
     keep(&test, "recoveries");
@@ -94,9 +135,8 @@ async fn a_recovery_is_not_completed_twice() {
 
 /// An attacker breaks the row of their own recovery, so that a correct password cannot cancel it,
 /// and mends it afterwards.
-#[actix_web::test]
-async fn a_correct_password_ends_a_recovery_whose_row_is_broken() {
-    let mut env = TestEnv::new(Stores::Servers).unwrap();
+async fn a_correct_password_ends_a_recovery_whose_row_is_broken(stores: Stores) {
+    let mut env = TestEnv::new(stores).unwrap();
     env.recovery.wait_without_email = std::time::Duration::from_secs(2);
     let test = TestServer::start(env).await;
     test.onboard(1, "ann", "known").await;
@@ -110,9 +150,8 @@ async fn a_correct_password_ends_a_recovery_whose_row_is_broken() {
     test.onboard(1, "ann", "known").await;
 }
 
-#[actix_web::test]
-async fn tries_of_a_code_are_not_forgotten() {
-    let (env, mailbox) = with_mail(Stores::Servers);
+async fn tries_of_a_code_are_not_forgotten(stores: Stores) {
+    let (env, mailbox) = with_mail(stores);
     let test = TestServer::start(env).await;
     ann_with_email(&test, &mailbox).await;
     let id = request(&test).await.unwrap().id;
@@ -125,9 +164,8 @@ async fn tries_of_a_code_are_not_forgotten() {
     assert_eq!(alarms(&test), "1");
 }
 
-#[actix_web::test]
-async fn an_address_is_not_confirmed_twice() {
-    let (env, mailbox) = with_mail(Stores::Servers);
+async fn an_address_is_not_confirmed_twice(stores: Stores) {
+    let (env, mailbox) = with_mail(stores);
     let test = TestServer::start(env).await;
     test.onboard(1, "ann", "known").await;
     let password_hash = hash("known");
@@ -141,9 +179,8 @@ async fn an_address_is_not_confirmed_twice() {
     assert_eq!(alarms(&test), "1");
 }
 
-#[actix_web::test]
-async fn a_quote_that_was_signed_is_not_signed_again() {
-    let test = TestServer::start(TestEnv::new(Stores::Servers).unwrap()).await;
+async fn a_quote_that_was_signed_is_not_signed_again(stores: Stores) {
+    let test = TestServer::start(TestEnv::new(stores).unwrap()).await;
     let (ann, _) = test.ann_and_bob().await;
     test.env.fund(&ann, 10 * COIN).unwrap();
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
@@ -162,9 +199,8 @@ async fn a_quote_that_was_signed_is_not_signed_again() {
 
 /// What an owner, an operator or time changed about an account is not undone by an old copy of its
 /// rows.
-#[actix_web::test]
-async fn an_account_that_is_put_back_is_refused() {
-    let test = TestServer::start(TestEnv::new(Stores::Servers).unwrap()).await;
+async fn an_account_that_is_put_back_is_refused(stores: Stores) {
+    let test = TestServer::start(TestEnv::new(stores).unwrap()).await;
     test.onboard(1, "ann", "first").await;
     test.onboard(2, "bob", "bob's").await;
     let ann = test.client.account(telegram(1)).await.unwrap().unwrap();
@@ -196,7 +232,9 @@ async fn an_account_that_is_put_back_is_refused() {
         }
         let newest = test.env.sql("select revision from accounts where telegram_id = 1").unwrap();
         let alarms_before: u32 = alarms(&test).parse().unwrap();
-        test.env.sql("drop table if exists aside_accounts, aside_wallets").unwrap();
+        for table in ["aside_accounts", "aside_wallets"] {
+            test.env.sql(&format!("drop table if exists {table}")).unwrap();
+        }
         test.env.sql("create table aside_accounts as select * from accounts").unwrap();
         test.env.sql("create table aside_wallets as select * from wallets").unwrap();
         put_account_back(&test);
@@ -234,9 +272,8 @@ async fn an_account_that_is_put_back_is_refused() {
 }
 
 /// Deleting the count of wrong passwords gains no more than the limit of the audit in a day.
-#[actix_web::test]
-async fn an_emptied_lockout_leaves_the_limit_of_the_audit() {
-    let test = TestServer::start(TestEnv::new(Stores::Servers).unwrap()).await;
+async fn an_emptied_lockout_leaves_the_limit_of_the_audit(stores: Stores) {
+    let test = TestServer::start(TestEnv::new(stores).unwrap()).await;
     test.onboard(1, "ann", "ann's").await;
     let (mut wrong, mut locked) = (0, 0);
     for round in 0..40 {
@@ -257,9 +294,8 @@ async fn an_emptied_lockout_leaves_the_limit_of_the_audit() {
 }
 
 /// Deleting what was spent, or setting it to less, does not let more leave in a day.
-#[actix_web::test]
-async fn a_spend_that_is_removed_raises_no_limit() {
-    let mut env = TestEnv::new(Stores::Servers).unwrap();
+async fn a_spend_that_is_removed_raises_no_limit(stores: Stores) {
+    let mut env = TestEnv::new(stores).unwrap();
     env.limits.spend_a_day.insert("eth".to_owned(), "2".parse().unwrap());
     let test = TestServer::start(env).await;
     let (ann, _) = test.ann_and_bob().await;
@@ -283,9 +319,8 @@ async fn a_spend_that_is_removed_raises_no_limit() {
     assert_eq!(over, Some(ErrorCode::LimitReached));
 }
 
-#[actix_web::test]
-async fn a_revoked_token_that_is_put_back_is_refused() {
-    let env = TestEnv::new(Stores::Servers).unwrap();
+async fn a_revoked_token_that_is_put_back_is_refused(stores: Stores) {
+    let env = TestEnv::new(stores).unwrap();
     let database = env.migrate().await.unwrap();
     let stolen = env.issue_token(&database, Scope::Bot).await.unwrap();
     let test = TestServer::start(env).await;
@@ -301,4 +336,50 @@ async fn a_revoked_token_that_is_put_back_is_refused() {
     assert_eq!(failed(client.network().await), INTERNAL);
     let alarm = "select count(*) from audit where action = 'authenticate' and phase = 'alarm'";
     assert_eq!(test.env.sql(alarm).unwrap(), "1");
+}
+
+/// Neither an older limit nor none is applied instead of the owner's newest.
+async fn a_spending_limit_that_is_put_back_is_refused(stores: Stores) {
+    let test = TestServer::start(TestEnv::new(stores).unwrap()).await;
+    let (ann, _) = test.ann_and_bob().await;
+    test.env.fund(&ann, 10 * COIN).unwrap();
+    let limit = async |amount: &str| {
+        let amount = LimitAmount::try_from(amount.to_owned()).unwrap();
+        let body = SetLimit { asset: Asset::Native, amount };
+        test.client.set_limit(telegram(1), &body).await.unwrap();
+    };
+    limit("5").await;
+    let quoted = test.client.quote(&quote(1, "@bob", "2")).await.unwrap();
+    keep(&test, "spending_limits");
+    limit("1").await;
+    let body = confirm(&quoted, "ann's password");
+    let sent = async || failed(test.client.confirm(quoted.id, &body).await);
+    assert_eq!(sent().await, Some(ErrorCode::LimitReached));
+    test.env.sql("delete from spending_limits").unwrap();
+    assert_eq!(sent().await, INTERNAL);
+    put_back(&test, "spending_limits", "account_id, asset");
+    assert_eq!(sent().await, INTERNAL);
+    let tampered = "select count(*) from audit where outcome = 'tampered'";
+    assert_ne!(test.env.sql(tampered).unwrap(), "0");
+    assert_eq!(test.env.sql("select count(*) from signed_transactions").unwrap(), "0");
+}
+
+/// The former holder of a username is not paid instead of the one who has it.
+async fn a_username_that_is_put_back_resolves_to_no_account(stores: Stores) {
+    let test = TestServer::start(TestEnv::new(stores).unwrap()).await;
+    let (ann, _) = test.ann_and_bob().await;
+    test.env.fund(&ann, 10 * COIN).unwrap();
+    test.onboard(3, "carl", "carl").await;
+    keep(&test, "names");
+    let seen = SeenUsernames {
+        usernames: vec!["bob".parse().unwrap()].try_into().unwrap(),
+        seen_at: Timestamp(4_000_000_000_000),
+    };
+    test.client.seen_usernames(telegram(3), &seen).await.unwrap();
+    test.env.sql("delete from names where telegram_id = 3").unwrap();
+    put_back(&test, "names", "id");
+    assert_eq!(failed(test.client.name(&"bob".parse().unwrap()).await), INTERNAL);
+    assert_eq!(failed(test.client.quote(&quote(1, "@bob", "1")).await), INTERNAL);
+    let tampered = "select count(*) from audit where outcome = 'tampered'";
+    assert_ne!(test.env.sql(tampered).unwrap(), "0");
 }

@@ -88,6 +88,8 @@ fn rejects_modified_rows_chains_and_checkpoints() {
         ("/tables/accounts/8/created_by", Value::Null),
         ("/tables/launches/0/opened_at", 0.into()),
         ("/tables/spending_limits/0/units", "none".into()),
+        ("/tables/spending_limits/0/revision", 9.into()),
+        ("/tables/names/0/revision", 9.into()),
         ("/tables/spends/0/units", "0".into()),
         ("/tables/spends/1/unpaid_fee", Value::Null),
         ("/tables/api_tokens/0/scopes", "admin".into()),

@@ -46,7 +46,7 @@ impl RescueStore for Database {
                 recoveries::end_unreadable(connection, rescued.id, &keys)?;
                 recoveries::cancel_readable(connection, rescued.id, at, &keys)?;
                 #[cfg(feature = "transfers")]
-                crate::transfers::spending_limits::delete_unreadable(
+                crate::transfers::spending_limits::remove_unreadable(
                     connection, rescued.id, &keys,
                 )?;
                 let kind = EventKind::Security(SecurityEvent::AccountFrozen);

@@ -8,7 +8,7 @@ use name_service::Claim;
 
 use super::rows::{AccountRow, Row, WalletRow, parse};
 use crate::database::{AnyConnection, Database, Failure};
-use crate::names::{self as claims, active, verify_history};
+use crate::names::{self as claims, active, recorded, verify_history};
 use crate::schema::{accounts, names, wallets};
 
 /// The account that a username resolves to.
@@ -40,9 +40,10 @@ impl Database {
         let (name, keys) = (name.clone(), self.keys.clone());
         self.blocking(move |connection| {
             let canonical = name.canonical();
+            let newest = recorded(connection, &canonical)?;
             let found = with_claims(connection, &canonical)?;
             let (history, accounts): (Vec<_>, Vec<_>) = found.into_iter().unzip();
-            verify_history(&history, &canonical, &keys)?;
+            verify_history(&history, newest, &canonical, &keys)?;
             let Some(claim) = active(&history)? else { return Ok(None) };
             // `None`: the holder may have no wallet.
             let Some(account) = accounts.into_iter().flatten().next() else { return Ok(None) };

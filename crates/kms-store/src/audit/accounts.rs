@@ -2,12 +2,12 @@
 
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
-use kms_core::audit::{AuditRecord, CHANGES_OF_ACCOUNTS, Details, Phase, REVISION};
+use kms_core::audit::{Action, AuditRecord, CHANGES_OF_ACCOUNTS, Details, Phase, REVISION};
 use kms_core::ports::{AuditedAccount, StoreError};
-use kms_types::{AccountId, Timestamp};
+use kms_types::{AccountId, EthAddress, Timestamp};
 
 use crate::database::{AnyConnection, Database, Failure};
-use crate::schema::accounts;
+use crate::schema::{accounts, audit, spending_limits};
 
 /// More changes than an owner makes. An older copy of a row must be older than all of them to pass.
 const CHANGES: u32 = 1_000;
@@ -64,19 +64,61 @@ fn revision(details: &str) -> i64 {
     details.and_then(|details| details.get(REVISION)?.parse().ok()).unwrap_or_default()
 }
 
-/// Adds the account's revision to the outcome of a change of it.
+/// Returns the newest revision of the object of this action that was recorded; 0 if none was.
+pub(crate) fn newest_revision_of(
+    connection: &mut AnyConnection,
+    action: Action,
+) -> Result<i64, Failure> {
+    let details: Vec<String> = audit::table
+        .filter(audit::subject.eq(action.subject()))
+        .filter(audit::action.eq(action.as_str()))
+        .filter(audit::outcome.eq("ok"))
+        .order(audit::seq.desc())
+        .limit(CHANGES.into())
+        .select(audit::details)
+        .load(connection)?;
+    Ok(details.iter().map(|details| revision(details)).max().unwrap_or_default())
+}
+
+/// Returns the objects of this kind of action that were changed for an account.
+#[cfg(feature = "transfers")]
+pub(crate) fn changed_subjects(
+    connection: &mut AnyConnection,
+    account: AccountId,
+    action: &str,
+) -> Result<Vec<String>, Failure> {
+    let subjects: Vec<Option<String>> = audit::table
+        .filter(audit::account_id.eq(account.to_string()))
+        .filter(audit::action.eq(action))
+        .filter(audit::outcome.eq("ok"))
+        .select(audit::subject)
+        .distinct()
+        .load(connection)?;
+    Ok(subjects.into_iter().flatten().collect())
+}
+
+/// Adds the revision of what was changed to the outcome of a change of an account or a limit.
 pub(super) fn state_revision(
     connection: &mut AnyConnection,
     record: &AuditRecord,
 ) -> Result<AuditRecord, Failure> {
     let mut record = record.clone();
-    let is_change = record.phase == Phase::Outcome("ok")
-        && CHANGES_OF_ACCOUNTS.contains(&record.action.as_str());
-    if let Some(account) = record.account.filter(|_account| is_change) {
-        let row = accounts::table.find(account.to_string()).select(accounts::revision);
-        let revision: Option<i64> = row.first(connection).optional()?;
-        record.details = record.details.with_some(REVISION, revision);
+    if record.phase != Phase::Outcome("ok") {
+        return Ok(record);
     }
+    let revision: Option<i64> = match (record.action, record.account) {
+        (Action::ChangeLimit(account, asset), _) => {
+            let asset = asset.map(EthAddress::to_lower_hex).unwrap_or_default();
+            let row = spending_limits::table.find((account.to_string(), asset));
+            row.select(spending_limits::revision).first(connection).optional()?
+        }
+        (action, Some(account)) if CHANGES_OF_ACCOUNTS.contains(&action.as_str()) => {
+            let row = accounts::table.find(account.to_string());
+            row.select(accounts::revision).first(connection).optional()?
+        }
+        _ => None,
+    };
+    record.details = record.details.with_some(REVISION, revision);
     Ok(record)
 }
 

@@ -1,16 +1,19 @@
 //! Daily spending limits: those that owners set, and whether a payment exceeds one.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use diesel::prelude::*;
 use kms_chain::spending::{self, Allowance, Caps, OverLimit, OwnLimit, SpendingRules};
 use kms_chain::transfer::Transfer;
 use kms_core::ServerKeys;
+use kms_core::audit::Action;
 use kms_core::ports::StoreError;
 use kms_types::{AccountId, EthAddress, EventKind, SecurityEvent, Timestamp, Units};
 
 use super::spends::{self, key, sender};
 use crate::accounts::rows as account_rows;
+use crate::audit;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::events::{self, About};
@@ -54,6 +57,11 @@ pub enum LimitRefused {
     TooMany(Duration),
     /// The caller may not raise it.
     Raise,
+}
+
+/// The asset with this key; `None` if there is none.
+fn asset_of(name: &str) -> Option<Option<EthAddress>> {
+    if name.is_empty() { Some(None) } else { name.parse().ok().map(Some) }
 }
 
 fn may_raise(
@@ -101,7 +109,7 @@ pub(super) fn over_limit(
     let in_token = transfer.token.as_ref().map(|token| (Some(token), transfer.value));
     for (token, units) in in_token.into_iter().chain([(None, transfer.max_wei().into())]) {
         let asset = token.map(|token| token.address);
-        let own = own_limit(connection, keys, account, asset)?;
+        let own = own_limit(connection, keys, account, asset)?.own;
         let mut caps = rules.caps(token);
         // The fee of a token payment is paid to no recipient.
         if asset.is_none() && transfer.token.is_some() && caps.after_recovery == Allowance::Nothing
@@ -129,6 +137,7 @@ struct Row {
     units: String,
     later: Option<String>,
     later_at: Option<i64>,
+    revision: i64,
     mac_key: i32,
     mac: Vec<u8>,
 }
@@ -141,10 +150,17 @@ fn parse(row: RowRef<'_>, text: &str) -> Result<Option<Units>, StoreError> {
     if text == NONE { Ok(None) } else { row.parse(text).map(Some) }
 }
 
+/// A limit of an owner, with the number of its changes: the audit has the newest.
+#[derive(Clone, Copy, Default)]
+struct Revised {
+    own: OwnLimit,
+    revision: i64,
+}
+
 fn with_mac_fields<T>(
     account: AccountId,
     asset: &str,
-    own: &OwnLimit,
+    Revised { own, revision }: &Revised,
     work: impl FnOnce(&[&[u8]]) -> T,
 ) -> T {
     let (later, from) = match own.later {
@@ -159,25 +175,34 @@ fn with_mac_fields<T>(
         units.as_bytes(),
         later.as_bytes(),
         &from,
+        &revision.to_be_bytes(),
     ])
 }
 
+/// Returns the owner's limit. Fails if it was modified, or if the audit has a newer change of it:
+/// then an older copy was put back, or it was deleted.
 fn own_limit(
     connection: &mut AnyConnection,
     keys: &ServerKeys,
     account: AccountId,
     asset: Option<EthAddress>,
-) -> Result<OwnLimit, Failure> {
+) -> Result<Revised, Failure> {
+    let newest = audit::newest_revision_of(connection, Action::ChangeLimit(account, asset))?;
     let found: Option<Row> = spending_limits::table
         .find((account.to_string(), key(asset)))
         .select(Row::as_select())
         .first(connection)
         .optional()?;
-    Ok(found.map(|row| row.parse(keys)).transpose()?.unwrap_or_default())
+    let found = found.map(|row| row.parse(keys)).transpose()?.unwrap_or_default();
+    if found.revision < newest {
+        let key = account.to_string();
+        return Err(StoreError::Tampered { table: "spending_limits", key }.into());
+    }
+    Ok(found)
 }
 
 impl Row {
-    fn parse(self, keys: &ServerKeys) -> Result<OwnLimit, StoreError> {
+    fn parse(self, keys: &ServerKeys) -> Result<Revised, StoreError> {
         let row = RowRef { table: "spending_limits", key: &self.account_id };
         let later = match (self.later, self.later_at) {
             (Some(units), Some(from)) => Some((parse(row, &units)?, Timestamp(from))),
@@ -185,27 +210,66 @@ impl Row {
             _ => return Err(row.corrupt("a later limit without its time")),
         };
         let own = OwnLimit { units: parse(row, &self.units)?, later };
+        let revised = Revised { own, revision: self.revision };
         let mac = row.mac(self.mac_key, &self.mac)?;
         let account = row.parse(&self.account_id)?;
-        with_mac_fields(account, &self.asset, &own, |fields| keys.row.verify(&mac, fields))
+        with_mac_fields(account, &self.asset, &revised, |fields| keys.row.verify(&mac, fields))
             .map_err(|error| row.not_verified(error))?;
-        Ok(own)
+        Ok(revised)
     }
 }
 
-/// The assets of the account's limits whose rows fail their integrity check.
+/// Writes a limit of the owner.
+fn write(
+    connection: &mut AnyConnection,
+    keys: &ServerKeys,
+    account: AccountId,
+    asset: Option<EthAddress>,
+    revised: Revised,
+) -> Result<(), Failure> {
+    let (id, asset, own) = (account.to_string(), key(asset), revised.own);
+    let mac = with_mac_fields(account, &asset, &revised, |fields| keys.row.mac(fields));
+    let values = (
+        spending_limits::units.eq(text(own.units)),
+        spending_limits::later.eq(own.later.map(|(units, _)| text(units))),
+        spending_limits::later_at.eq(own.later.map(|(_, from)| from.0)),
+        spending_limits::revision.eq(revised.revision),
+        spending_limits::mac_key.eq(i32::from(mac.key.as_u8())),
+        spending_limits::mac.eq(mac.tag.to_vec()),
+    );
+    let row = spending_limits::table.find((&id, &asset));
+    if diesel::update(row).set(values.clone()).execute(connection)? == 0 {
+        let row = (spending_limits::account_id.eq(&id), spending_limits::asset.eq(&asset));
+        diesel::insert_into(spending_limits::table).values((row, values)).execute(connection)?;
+    }
+    Ok(())
+}
+
+/// The assets of the account's limits that fail their check, of those that are stored and those
+/// that the audit has.
 fn unreadable(
     connection: &mut AnyConnection,
     account: AccountId,
     keys: &ServerKeys,
-) -> Result<Vec<String>, Failure> {
-    let rows: Vec<Row> = spending_limits::table
+) -> Result<Vec<Option<EthAddress>>, Failure> {
+    let stored: Vec<String> = spending_limits::table
         .filter(spending_limits::account_id.eq(account.to_string()))
-        .select(Row::as_select())
+        .select(spending_limits::asset)
         .load(connection)?;
-    let asset = |row: Row| (row.asset.clone(), row.parse(keys));
-    let assets = rows.into_iter().map(asset);
-    Ok(assets.filter(|(_, parsed)| parsed.is_err()).map(|(asset, _)| asset).collect())
+    let changed = audit::changed_subjects(connection, account, "change_limit")?;
+    let changed = changed.iter().filter_map(|subject| subject.split_once('/'));
+    let named = stored.into_iter().chain(changed.map(|(_account, asset)| asset.to_owned()));
+    let mut unreadable = Vec::new();
+    for asset in named.collect::<BTreeSet<_>>() {
+        // Another text names no asset: no payment reads that row.
+        let Some(asset) = asset_of(&asset) else { continue };
+        match own_limit(connection, keys, account, asset) {
+            Ok(_own) => {}
+            Err(Failure::Store(_fails)) => unreadable.push(asset),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(unreadable)
 }
 
 /// Whether a limit of the account fails its integrity check.
@@ -217,16 +281,17 @@ pub(crate) fn has_unreadable(
     Ok(!unreadable(connection, account, keys)?.is_empty())
 }
 
-/// Deletes the account's limits that fail their integrity check, so that those of the operator
-/// apply.
-pub(crate) fn delete_unreadable(
+/// Removes the account's limits that fail their integrity check, so that those of the operator
+/// apply. Older copies of them stay refused.
+pub(crate) fn remove_unreadable(
     connection: &mut AnyConnection,
     account: AccountId,
     keys: &ServerKeys,
 ) -> Result<(), Failure> {
     for asset in unreadable(connection, account, keys)? {
-        let row = spending_limits::table.find((account.to_string(), asset));
-        diesel::delete(row).execute(connection)?;
+        let newest = audit::newest_revision_of(connection, Action::ChangeLimit(account, asset))?;
+        let removed = Revised { own: OwnLimit::default(), revision: newest.saturating_add(1) };
+        write(connection, keys, account, asset, removed)?;
     }
     Ok(())
 }
@@ -272,7 +337,7 @@ impl Database {
     ) -> Result<Spending, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            let own = own_limit(connection, &keys, account, asset)?;
+            let own = own_limit(connection, &keys, account, asset)?.own;
             let recovered = recovery_of(connection, &keys, account)?;
             let limit = spending::in_force(caps, own, recovered, now);
             let spends = spends::of_a_day(connection, &keys, account, now)?;
@@ -301,7 +366,8 @@ impl Database {
             connection.transaction(|connection| {
                 // Serializes concurrent changes.
                 account_rows::lock(connection, account)?;
-                let before = own_limit(connection, &keys, account, asset)?;
+                let Revised { own: before, revision } =
+                    own_limit(connection, &keys, account, asset)?;
                 let held = recovery_of(connection, &keys, account)?.map(|at| at.plus(hold));
                 let own = before.changed_to(wanted, held, now);
                 // A repeated request is not notified again.
@@ -318,24 +384,8 @@ impl Database {
                     let kind = EventKind::Security(SecurityEvent::LimitRaiseRequested);
                     events::append(connection, account, now, kind, About::Nothing)?;
                 }
-                let asset = key(asset);
-                let mac = with_mac_fields(account, &asset, &own, |fields| keys.row.mac(fields));
-                let values = (
-                    spending_limits::units.eq(text(own.units)),
-                    spending_limits::later.eq(own.later.map(|(units, _)| text(units))),
-                    spending_limits::later_at.eq(own.later.map(|(_, from)| from.0)),
-                    spending_limits::mac_key.eq(i32::from(mac.key.as_u8())),
-                    spending_limits::mac.eq(mac.tag.to_vec()),
-                );
-                let id = account.to_string();
-                let row = spending_limits::table.find((&id, &asset));
-                if diesel::update(row).set(values.clone()).execute(connection)? == 0 {
-                    let row =
-                        (spending_limits::account_id.eq(&id), spending_limits::asset.eq(&asset));
-                    diesel::insert_into(spending_limits::table)
-                        .values((row, values))
-                        .execute(connection)?;
-                }
+                let revised = Revised { own, revision: revision.saturating_add(1) };
+                write(connection, &keys, account, asset, revised)?;
                 Ok(Ok(()))
             })
         })

@@ -511,8 +511,8 @@ async fn a_lost_race_for_a_name_still_creates_the_account() {
     let mut run = |sql: &str| diesel::sql_query(sql).execute(&mut other).unwrap();
     run("begin");
     run("insert into names (telegram_id, canonical, shown, position, claimed_at, seen_at, \
-         reassigned, previous, mac_key, mac) \
-         values (9, 'gold', 'gold', 0, 50, 50, false, '', 1, '')");
+         reassigned, previous, revision, mac_key, mac) \
+         values (9, 'gold', 'gold', 0, 50, 50, false, '', 1, 1, '')");
     let claim = |at| saw(&["gold"], at);
     let making = [(1, 40), (2, 60)].map(|(id, at)| {
         let database = subject.database.clone();

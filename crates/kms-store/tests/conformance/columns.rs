@@ -110,9 +110,16 @@ const ROLLED_BACK: &[(&str, &str)] = &[
         "the time it gains is that since the row: a wrapped SCK in use is never removed",
     ),
     ("launches", "an opening is too old after minutes, and a proof decides by its own time"),
-    // Not refused: docs/security.md names both.
-    ("names", "the newest claims can be removed until Telegram's next update repeats them"),
-    ("spending_limits", "an older limit of the owner applies, never above that of the operator"),
+    (
+        "spending_limits",
+        "the revision in the audit: \
+         limit_rollbacks::a_limit_that_was_put_back_or_deleted_is_refused_until_a_rescue",
+    ),
+    (
+        "names",
+        "the revision in the audit: \
+         names::a_claim_that_was_removed_or_put_back_is_refused_until_telegram_reports_it_again",
+    ),
 ];
 
 /// The tables and columns of the schema, without those of diesel.

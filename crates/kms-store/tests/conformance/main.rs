@@ -18,6 +18,7 @@ mod key_database_claim;
 mod key_databases;
 mod ladder;
 mod launches;
+mod limit_rollbacks;
 mod migrations;
 mod names;
 mod orphaned_scks;

@@ -1,8 +1,9 @@
 //! Claims on usernames that were modified: nothing resolves by them, and the next update from
 //! Telegram puts them right.
 
-use kms_core::account::SeenNames;
-use kms_core::ports::StoreError;
+use kms_core::account::{Account, SeenNames};
+use kms_core::audit::{AuditRecord, Caller, Phase, Purpose};
+use kms_core::ports::{AuditLog, StoreError};
 use kms_types::{AccountId, NameOrigin, Timestamp};
 
 use crate::fixtures::{Subject, insert, on_every_database, saw};
@@ -10,6 +11,7 @@ use crate::fixtures::{Subject, insert, on_every_database, saw};
 on_every_database!(
     a_modified_claim_is_refused_until_telegram_reports_it_again,
     a_claim_between_two_others_cannot_be_removed,
+    a_claim_that_was_removed_or_put_back_is_refused_until_telegram_reports_it_again,
     a_proved_name_moves_by_proof_only,
 );
 
@@ -58,6 +60,47 @@ async fn a_modified_claim_is_refused_until_telegram_reports_it_again(subject: Su
     // What was known of the name is lost, so senders are warned.
     let found = database.resolve(&"ann".parse().unwrap(), Timestamp(2_000)).await.unwrap();
     assert_eq!(found.unwrap().reassigned_at, Some(Timestamp(1_700)));
+}
+
+/// Another program ends the newest claim on a name, so that its former holder is paid.
+async fn a_claim_that_was_removed_or_put_back_is_refused_until_telegram_reports_it_again(
+    subject: Subject,
+) {
+    if subject.url.ends_with(":memory:") {
+        return;
+    }
+    let database = &subject.database;
+    let (ann, eve) = (insert(database, 1, "ann").await, insert(database, 2, "eve").await);
+    let report = async |account: &Account, at| {
+        let seen = database.seen_usernames(account.telegram_id, saw(&["gold"], at));
+        for Purpose { action, details } in seen.await.unwrap() {
+            let (caller, phase) = (Caller::new("bot", "r-1"), Phase::Outcome("ok"));
+            let (account, telegram_id) = (Some(account.id), Some(account.telegram_id));
+            let at = Timestamp(at);
+            let record = AuditRecord { at, caller, action, phase, account, telegram_id, details };
+            database.append(record).await.unwrap();
+        }
+    };
+    report(&eve, 1_000).await;
+    subject.tamper("create table kept as select * from names where canonical = 'gold'");
+    report(&ann, 1_500).await;
+    assert_eq!(holder(&subject, "gold").await.unwrap(), Some(ann.id));
+    for change in [
+        "delete from names where canonical = 'gold' and telegram_id = 1",
+        "delete from names where canonical = 'gold'",
+        "insert into names (telegram_id, canonical, shown, position, claimed_at, seen_at, \
+         proved_at, reassigned, ended_at, previous, revision, mac_key, mac) \
+         select telegram_id, canonical, shown, position, claimed_at, seen_at, proved_at, \
+         reassigned, ended_at, previous, revision, mac_key, mac from kept",
+    ] {
+        subject.tamper(change);
+        let refused = holder(&subject, "gold").await;
+        assert!(matches!(refused, Err(StoreError::Tampered { .. })), "{change}: {refused:?}");
+    }
+    report(&ann, 1_700).await;
+    assert_eq!(holder(&subject, "gold").await.unwrap(), Some(ann.id));
+    subject.tamper("delete from names where canonical = 'gold'");
+    assert!(holder(&subject, "gold").await.is_err());
 }
 
 async fn a_proved_name_moves_by_proof_only(subject: Subject) {

@@ -46,11 +46,11 @@ pub(crate) fn units(units: u64) -> Units {
     Units(U256::from(units))
 }
 
-fn caps(a_day: u64) -> Caps {
+pub(crate) fn caps(a_day: u64) -> Caps {
     Caps { a_day: Some(units(a_day)), ..Caps::default() }
 }
 
-fn rules(a_day: u64) -> SpendingRules {
+pub(crate) fn rules(a_day: u64) -> SpendingRules {
     SpendingRules { a_day: [(None, units(a_day))].into(), ..SpendingRules::default() }
 }
 
