@@ -207,6 +207,7 @@ impl World {
         assert_eq!(dependants(env, &newest) == json!({}), kind == "codes", "{kind}");
         let advice = succeeds(env, &format!("keys retire {old}"));
         assert!(advice.contains("Write `retired-1:` in place of `1:`"), "{advice}");
+        assert_eq!(advice.contains("links that freeze an account"), old.contains("codes"));
         assert!(fails(env, &format!("keys retire {newest}")).contains("is the newest version"));
     }
 
