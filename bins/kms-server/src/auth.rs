@@ -43,7 +43,14 @@ impl Chat {
 
 /// A caller whose token has a scope that may read, and who is within the read limits.
 #[derive(Debug)]
-pub(crate) struct Reader;
+pub(crate) struct Reader {
+    /// Whether the token acts for the owners of accounts, and not for an operator's programs.
+    pub(crate) acts_for_owners: bool,
+}
+
+/// As [`Reader`], for what concerns an owner alone, as the history of an account.
+#[derive(Debug)]
+pub(crate) struct OwnersReader;
 
 async fn authorize(
     request: HttpRequest,
@@ -144,12 +151,35 @@ impl FromRequest for Reader {
 
     fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
         let request = request.clone();
-        let allowed = [Scope::Bot, Scope::Chat, Scope::Read, Scope::Admin];
         Box::pin(async move {
-            let (caller, _scopes) = authorize(request.clone(), &allowed).await?;
-            let state: &Data<State> = request.app_data().ok_or(Defect::NoState)?;
-            state.reads.take(&caller.actor, request.match_info().get("account"))?;
+            let allowed = [Scope::Bot, Scope::Chat, Scope::Read, Scope::Admin];
+            let scopes = authorize_read(request, &allowed).await?;
+            let acts_for_owners = scopes.iter().any(|scope| OF_OWNERS.contains(scope));
+            Ok(Self { acts_for_owners })
+        })
+    }
+}
+
+impl FromRequest for OwnersReader {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, _payload: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            authorize_read(request, &OF_OWNERS).await?;
             Ok(Self)
         })
     }
+}
+
+/// The scopes of a bot, which acts for the owners of accounts.
+const OF_OWNERS: [Scope; 2] = [Scope::Bot, Scope::Chat];
+
+/// Authorizes a read that is within the read limits. Returns the token's scopes.
+async fn authorize_read(request: HttpRequest, allowed: &[Scope]) -> Result<Vec<Scope>, ApiError> {
+    let (caller, scopes) = authorize(request.clone(), allowed).await?;
+    let state: &Data<State> = request.app_data().ok_or(Defect::NoState)?;
+    state.reads.take(&caller.actor, request.match_info().get("account"))?;
+    Ok(scopes)
 }

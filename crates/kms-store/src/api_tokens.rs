@@ -25,7 +25,7 @@ pub enum Scope {
     Chat,
     /// Operations of the operator.
     Admin,
-    /// Read access.
+    /// Read access for an operator's programs: no contacts, no payments of an account.
     Read,
 }
 

@@ -203,8 +203,10 @@ pub(super) async fn retire(
          and an alarm. Remove it when no backup from before is kept any more"
     ));
     if kind == ServerKeyKind::Codes {
-        say("The links that freeze an account, in e-mails from before the newest version, end with \
-             it. Owners still send /freeze, and follow the link in any later e-mail");
+        say(
+            "The links that freeze an account, in e-mails from before the newest version, end with \
+             it. Owners still send /freeze, and follow the link in any later e-mail",
+        );
     }
     Ok(())
 }

@@ -170,18 +170,26 @@ pub(crate) async fn create_by(
     security(("token" = ["read"])),
     params(("account" = AccountRef, Path)),
     responses(
-        (status = 200, description = "The account", body = wire::Account),
+        (
+            status = 200,
+            description = "The account; its contacts, masked, for the scopes of a bot alone",
+            body = wire::Account
+        ),
         (status = 404, description = "No such account"),
     )
 )]
 #[get("/accounts/{account}")]
 pub(crate) async fn read(
-    _reader: Reader,
+    reader: Reader,
     state: Data<State>,
     Segment(account): Segment<AccountRef>,
 ) -> Result<HttpResponse, ApiError> {
     let account = find(&state, account).await?;
-    Ok(HttpResponse::Ok().json(show(&state, account)?))
+    let mut shown = show(&state, account)?;
+    if !reader.acts_for_owners {
+        (shown.mobile, shown.email) = (None, None);
+    }
+    Ok(HttpResponse::Ok().json(shown))
 }
 
 /// Replaces the password by a new one.

@@ -15,7 +15,7 @@ use kms_types::{AccountId, AccountRef, ErrorCode, PasswordHash, Recipient, Times
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::auth::{Bot, Chat, Reader};
+use crate::auth::{Bot, Chat, OwnersReader};
 use crate::body::{Json, Parameters, Segment};
 use crate::clock;
 use crate::error::ApiError;
@@ -367,7 +367,7 @@ where
 #[utoipa::path(
     operation_id = "read_transfer",
     tag = "transfers",
-    security(("token" = ["read"])),
+    security(("token" = ["chat"])),
     params(("id" = TransferId, Path)),
     responses(
         (status = 200, description = "The transfer", body = wire::Transfer),
@@ -376,7 +376,7 @@ where
 )]
 #[get("/transfers/{id}")]
 pub(crate) async fn read(
-    _reader: Reader,
+    _reader: OwnersReader,
     state: Data<State>,
     Segment(id): Segment<TransferId>,
 ) -> Result<HttpResponse, ApiError> {
@@ -406,7 +406,7 @@ enum Direction {
 #[utoipa::path(
     operation_id = "list_transfers",
     tag = "transfers",
-    security(("token" = ["read"])),
+    security(("token" = ["chat"])),
     params(
         ("account" = AccountRef, Path),
         (
@@ -435,7 +435,7 @@ enum Direction {
 )]
 #[get("/accounts/{account}/transfers")]
 pub(crate) async fn list(
-    _reader: Reader,
+    _reader: OwnersReader,
     state: Data<State>,
     Segment(account): Segment<AccountRef>,
     Parameters(parameters): Parameters<ListParameters>,

@@ -211,6 +211,15 @@ async fn tokens_have_scopes_and_can_be_revoked(test: TestServer) {
     let reader = test.env.issue_token(&test.database, Scope::Read).await.unwrap();
     let reader = test.env.client(port, &reader).unwrap();
     assert!(reader.network().await.is_ok());
+    // It reads neither contacts nor payments.
+    let mut dora = create(4, "dora", "dora");
+    dora.mobile = Some("+4915112345678".parse().unwrap());
+    dora.email = Some("dora@example.org".parse().unwrap());
+    assert!(test.client.create_account(&dora).await.unwrap().mobile.is_some());
+    let shown = reader.account(telegram(4)).await.unwrap().unwrap();
+    assert_eq!((shown.mobile, shown.email), (None, None));
+    let history = reader.transfers(telegram(4), kms_client::Page::Newest, 20).await.unwrap_err();
+    assert_eq!(history.code(), Some(ErrorCode::Forbidden));
     let refused = reader.create_account(&create(1, "ann", "a")).await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::Forbidden));
     for bad in [format!("kms_{}", "0".repeat(64)), "nonsense".to_owned(), String::new()] {
