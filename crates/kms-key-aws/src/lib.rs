@@ -11,6 +11,7 @@ mod database_token;
 mod s3;
 mod signing;
 
+use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::SharedHttpClient;
-use aws_sdk_kms::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::decrypt::DecryptError;
 use aws_sdk_kms::operation::get_public_key::GetPublicKeyError;
 use aws_sdk_kms::primitives::Blob;
@@ -206,8 +207,8 @@ fn client(aws: &SdkConfig) -> Client {
     Client::from_conf(config)
 }
 
-/// Returns the service's error code and message, or the transport's error. Contains nothing of a
-/// request's or response's body.
+/// Returns the service's error code and message, or the transport's error with its causes. Never
+/// what is only shown for debugging, which may be a response with a key in it.
 fn describe<E, R>(error: &SdkError<E, R>) -> String
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -219,6 +220,13 @@ where
             error.code().unwrap_or("unknown"),
             error.message().unwrap_or("no message")
         ),
-        None => DisplayErrorContext(error).to_string(),
+        None => {
+            let (mut text, mut cause) = (error.to_string(), error.source());
+            while let Some(error) = cause {
+                text = format!("{text}: {error}");
+                cause = error.source();
+            }
+            text
+        }
     }
 }

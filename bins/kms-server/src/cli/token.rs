@@ -124,6 +124,8 @@ fn line(token: &ApiToken, state: &str) -> String {
 fn named(name: &str) -> anyhow::Result<&str> {
     let is_right = (1..=MAX_TOKEN_NAME).contains(&name.len());
     ensure!(is_right, "a token's name has 1 to {MAX_TOKEN_NAME} characters");
+    // It is printed with the audit.
+    ensure!(!name.contains(char::is_control), "a token's name has no control characters");
     Ok(name)
 }
 

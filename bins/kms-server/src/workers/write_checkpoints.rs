@@ -65,6 +65,8 @@ enum CheckpointError {
     Audit(#[from] AuditError),
     #[error("the chain ends at row {now}, but a checkpoint covers row {before}")]
     Cut { now: i64, before: i64 },
+    #[error("row {0} is not the one that a checkpoint covers")]
+    Replaced(i64),
     #[error("key database: {0}")]
     KeyDatabase(#[from] StoreError),
     #[error(transparent)]
@@ -110,7 +112,7 @@ impl Checkpoints {
             Err(CheckpointError::Audit(AuditError::Break(found))) => {
                 integrity_alarm(found, AlarmContext::default());
             }
-            Err(error @ CheckpointError::Cut { .. }) => {
+            Err(error @ (CheckpointError::Cut { .. } | CheckpointError::Replaced(_))) => {
                 integrity_alarm(error, AlarmContext::default());
             }
             Err(error) => {
@@ -126,6 +128,11 @@ impl Checkpoints {
         let last = *self.lock();
         if tip.sequence < last.sequence {
             return Err(CheckpointError::Cut { now: tip.sequence, before: last.sequence });
+        }
+        // Rows that were cut off and written anew since.
+        let has_last = self.database.has_audit_row(last).await.map_err(AuditError::from)?;
+        if last != Tip::default() && !has_last {
+            return Err(CheckpointError::Replaced(last.sequence));
         }
         let Some(checkpoint) = checkpoint.filter(|_| tip != last) else {
             return Ok(());
