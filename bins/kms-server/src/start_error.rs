@@ -1,5 +1,7 @@
 //! Why a server did not start.
 
+use std::net::SocketAddr;
+
 use kms_chain::ChainError;
 use kms_core::KeyRingError;
 use kms_store::{ClaimError, ConnectError};
@@ -57,9 +59,16 @@ pub enum StartError {
     /// The certificate or its key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The address cannot be bound.
-    #[error("listen: {0}")]
-    Listen(#[from] std::io::Error),
+    /// The address of a listener cannot be bound.
+    #[error("{setting}: {address} cannot be listened on: {error}")]
+    Listen {
+        /// Its setting.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        #[source]
+        error: std::io::Error,
+    },
     /// The threads of the password KDF cannot be started.
     #[error("password.running: {0}")]
     Threads(#[source] std::io::Error),

@@ -99,9 +99,12 @@ impl Server {
         supervisor.run(ReloadCertificate(certificate));
         let fence = watch_writer_fence(state.database.clone(), supervisor.shutdown());
         supervisor.watch("writer_fence", fence);
-        let (operations, ops_address) = ops_server(state.clone(), ops.listen)?;
-        let (page, page_address) = page_server(state.clone(), peers, page_listen, tls.clone())?;
-        let (server, address) = api_server(state, listen, tls)?;
+        let (operations, ops_address) = ops_server(state.clone(), ops.listen)
+            .map_err(|error| not_bound("ops.listen", ops.listen, error))?;
+        let (page, page_address) = page_server(state.clone(), peers, page_listen, tls.clone())
+            .map_err(|error| not_bound("page.listen", page_listen, error))?;
+        let (server, address) =
+            api_server(state, listen, tls).map_err(|error| not_bound("listen", listen, error))?;
         // The operations listener reports until the last request is answered.
         let (shutdown, answered) = (supervisor.shutdown(), CancellationToken::new());
         supervisor.watch("ops_server", serve(operations, answered.clone()));
@@ -177,6 +180,10 @@ impl WorkerSettings {
             upkeep: settings.upkeep,
         }
     }
+}
+
+fn not_bound(setting: &'static str, address: SocketAddr, error: std::io::Error) -> StartError {
+    StartError::Listen { setting, address, error }
 }
 
 /// The server of the API, and its address.

@@ -1,9 +1,11 @@
 //! The operations listener: health, readiness, metrics, and what a load balancer sees at a stop.
 
+use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
 use futures::future::join_all;
+use kms_server::Server;
 use kms_server_testing::commands::{kms_server, succeeds};
 use kms_server_testing::requests::{confirm, create, quote, telegram};
 use kms_server_testing::{ServerProcess, Stores, TestEnv, TestServer};
@@ -69,6 +71,25 @@ async fn until_metrics(test: &TestServer, parts: &[String]) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("no metrics {parts:?}");
+}
+
+#[actix_web::test]
+async fn an_address_in_use_is_reported_with_its_setting() {
+    let env = TestEnv::new(Stores::Embedded).unwrap();
+    env.migrate().await.unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    for setting in ["listen", "ops.listen", "page.listen"] {
+        let mut settings = env.settings().unwrap();
+        *match setting {
+            "listen" => &mut settings.listen,
+            "ops.listen" => &mut settings.ops.listen,
+            _ => &mut settings.page.listen,
+        } = address;
+        let refused = Server::start(settings).await.err().unwrap().to_string();
+        let expected = format!("{setting}: {address} cannot be listened on: ");
+        assert!(refused.starts_with(&expected), "{refused}");
+    }
 }
 
 #[actix_web::test]
