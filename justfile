@@ -90,8 +90,8 @@ monitoring: deploy-tools
 aws: deploy-tools
     target/deploy/bin/python deploy/aws/check.py --mistakes target/debug/kms-server
 
-# After `test`: makes image and Debian package of each program, and checks them. Needs root, for
-# chroot.
+# After `test`: makes the image and the Debian package of each program, and checks them. Needs
+# root, for chroot.
 packages:
     python3 deploy/image_check.py target/debug/kms-server target/debug/kms-bot
     python3 deploy/package_check.py target/debug/kms-server target/debug/kms-bot
@@ -113,7 +113,7 @@ fuzz SECONDS="60":
 faults runs="1000" seed="1":
     FAULT_SEED={{seed}} FAULT_RUNS={{runs}} cargo test -p kms-server --test faults every_acknowledged_transfer -- --nocapture
 
-# Tells stories of the chat under injected faults, one per seed. A failing story names its seed.
+# Runs stories of the chat under injected faults, one per seed. A failing story names its seed.
 stories runs="500" seed="1":
     STORY_SEED={{seed}} STORY_RUNS={{runs}} cargo test -p kms-bot --test stories seeded -- --nocapture
 

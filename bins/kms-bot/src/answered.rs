@@ -1,5 +1,5 @@
 //! What has been answered already. Security events that the answer to an act has reported to its
-//! user have no message of their own, and the parts of an album one answer: one act, one answer.
+//! user have no message of their own, and the parts of an album share one answer.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -48,7 +48,7 @@ const ALBUMS: usize = 1_000;
 pub(crate) struct AnsweredAlbums(Mutex<VecDeque<String>>);
 
 impl AnsweredAlbums {
-    /// Records that an album is answered. Returns `false` if it was before.
+    /// Records that an album is answered. Returns `false` if it was answered before.
     pub(crate) fn record(&self, album: String) -> bool {
         let mut answered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if answered.contains(&album) {

@@ -48,7 +48,7 @@ pub(crate) struct Reader {
     pub(crate) acts_for_owners: bool,
 }
 
-/// As [`Reader`], for what concerns an owner alone, as the history of an account.
+/// As [`Reader`], for what concerns an owner alone, such as the history of an account.
 #[derive(Debug)]
 pub(crate) struct OwnersReader;
 

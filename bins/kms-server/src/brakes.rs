@@ -2,8 +2,8 @@
 //! and the answer of the operator's own program. The hourly limit of an asset is one of
 //! [`SpendingRules`](kms_chain::spending::SpendingRules).
 //!
-//! All of it applies to what is quoted and signed. What is signed already proceeds, and can be
-//! cancelled by its owner.
+//! Pause and list apply to quotes and signatures, the program to signatures. A payment that is
+//! already signed proceeds, and its sender can cancel it.
 
 mod policy;
 
@@ -78,7 +78,7 @@ impl Brakes {
         Ok(())
     }
 
-    /// Checks a payment before the wallet is opened that signs it.
+    /// Checks a payment before the wallet that signs it is opened.
     pub(crate) async fn check(&self, transfer: &Transfer) -> Result<(), ApiError> {
         self.admit(&transfer.to)?;
         let Some(policy) = &self.policy else { return Ok(()) };

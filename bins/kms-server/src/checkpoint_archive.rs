@@ -1,4 +1,4 @@
-//! Where checkpoints of the audit are kept beside the key database: a file, and a bucket of S3.
+//! Where checkpoints of the audit are kept beside the key database: a file and an S3 bucket.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -49,7 +49,7 @@ pub enum CheckpointArchiveError {
 pub(crate) struct FoundCheckpoints {
     /// Its lines, which need not be checkpoints.
     pub(crate) lines: Vec<String>,
-    /// The names of objects that were deleted, of which the lines still were read.
+    /// The names of deleted objects, whose lines were still read.
     pub(crate) deleted: Vec<String>,
 }
 
@@ -74,7 +74,7 @@ impl CheckpointArchive {
         Ok(self.file.as_deref().map_or(Ok(Vec::new()), path_lines)?)
     }
 
-    /// Adds a checkpoint to each place. A failure of one does not keep it from the other.
+    /// Adds a checkpoint to each place. If one fails, it is still added to the other.
     pub(crate) async fn add(&self, checkpoint: Checkpoint) -> Result<(), CheckpointArchiveError> {
         let in_file = match self.file.clone() {
             Some(path) => tokio::task::spawn_blocking(move || append(&path, &checkpoint))

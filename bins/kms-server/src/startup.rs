@@ -380,7 +380,7 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
     brakes.read(&database, &*key_database).await.map_err(ConnectError::from)?;
     let config = transfer_config(&settings.chain);
     let (store, tokens) = (Arc::new(database.clone()), Tokens::from(settings.chain.tokens.clone()));
-    // What is odd about a token is known before the first block is read.
+    // A token that differs from its contract is disabled before the first block is read.
     tokens.check(&chain).await;
     let transfers = Transfers::new(store, chain, sealer.clone(), config, tokens, spending);
     let custody = custody(&database, &key_database, ring, Arc::clone(&keys), settings.password)?;

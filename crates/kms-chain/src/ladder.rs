@@ -116,7 +116,7 @@ impl Fees {
     }
 }
 
-/// What is reserved for a data fee that is as high now.
+/// Returns what is reserved for a data fee that is currently this high.
 #[must_use]
 pub(crate) fn reserved(data_fee: Wei) -> Wei {
     Wei(data_fee.0.saturating_mul(U256::from(DATA_FEE_RESERVE)))

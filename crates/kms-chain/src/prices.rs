@@ -177,7 +177,7 @@ impl PricePolicy {
         Ladder::new(fees.ceiling(), fees, Vec::new()).ok_or(FeeTooHigh)
     }
 
-    /// The same policy for the price of gas, beside what the chain takes for data.
+    /// The same policy for the price of gas, beside the data fee of the chain.
     pub(crate) fn beside(&self, data_fee: Wei) -> Self {
         let left = |max: Wei| max.checked_sub(data_fee).unwrap_or_default();
         Self { max_fee: self.max_fee.map(left), ..*self }

@@ -8,8 +8,8 @@ use kms_types::{EthAddress, Token};
 
 use crate::chain::{Chain, CheckedToken, TokenError, TokenFault};
 
-/// The configured tokens of a chain. One that does not check is disabled until it does: a token is
-/// a third party's program, and its issuer can change it at any time. Clones share the results.
+/// The configured tokens of a chain. One that fails its check is disabled until it passes: a token
+/// is a third party's program, and its issuer can change it at any time. Clones share the results.
 #[derive(Clone, Debug, Default)]
 pub struct Tokens {
     configured: Arc<[Token]>,

@@ -1,4 +1,4 @@
-//! A bucket of S3 that texts are added to, one object each, and never replaced.
+//! An S3 bucket to which texts are added, one object each, and never replaced.
 
 use std::fmt;
 use std::str::FromStr;
@@ -27,7 +27,7 @@ pub struct BucketPath {
     prefix: String,
 }
 
-/// A text is not a [`BucketPath`].
+/// The text is not a [`BucketPath`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "expected s3://BUCKET/PREFIX, with a-z, 0-9 and - in BUCKET, and A-Z, a-z, 0-9, -, _ and / in \

@@ -208,7 +208,7 @@ fn client(aws: &SdkConfig) -> Client {
 }
 
 /// Returns the service's error code and message, or the transport's error with its causes. Never
-/// what is only shown for debugging, which may be a response with a key in it.
+/// the debug text, which may include a response with a key in it.
 fn describe<E, R>(error: &SdkError<E, R>) -> String
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,

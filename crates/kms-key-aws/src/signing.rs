@@ -82,7 +82,7 @@ impl Signer {
         }
         match self.credentials.provide_credentials().await {
             Ok(fetched) => Ok(cached.insert(fetched).clone()),
-            // While they cannot be fetched, those that are left still sign.
+            // While new ones cannot be fetched, the current ones still sign.
             Err(error) => {
                 valid_at(now, &cached).ok_or_else(|| SigningError::Credentials(error.into()))
             }

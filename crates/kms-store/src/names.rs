@@ -420,7 +420,7 @@ fn apply_change(
         Change::Open(claim) => {
             let canonical = claim.username.canonical();
             let rows = stored(connection, &canonical)?;
-            // Not against the audit: a history that failed that was deleted.
+            // Not compared with the audit: a history that failed that comparison was deleted.
             verify_history(&rows, 0, &canonical, keys)?;
             let revision = next_revision(connection, &canonical, &rows)?;
             let previous = rows.last().map_or(FIRST, Row::digest);

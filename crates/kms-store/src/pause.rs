@@ -214,7 +214,7 @@ impl Database {
 
     /// Resumes recoveries. Returns `false` if they were not paused.
     ///
-    /// Every open wait becomes longer by the time that it was paused: of a recovery, of an owner's
+    /// Extends every open wait by the time that it was paused: of a recovery, of an owner's
     /// freeze that is to be lifted, and of leaving the page. The last two last at most as long as
     /// one that begins now, which takes `owner_wait`.
     ///

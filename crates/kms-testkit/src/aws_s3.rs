@@ -1,5 +1,5 @@
 //! A stand-in for S3 in this process: one bucket with versions and object lock, for the calls that
-//! an archive of checkpoints needs. It refuses every other call, and every writing that the
+//! an archive of checkpoints needs. It refuses every other call, and every write that the
 //! templates of `deploy/aws` refuse.
 
 use std::collections::VecDeque;
@@ -118,7 +118,7 @@ impl AwsS3 {
         self.shared.lock().versions.push(Version { key: key.to_owned(), body: None });
     }
 
-    /// Removes object lock, which a bucket that was made without it has not.
+    /// Removes object lock, as if the bucket had been made without it.
     pub fn unlock(&self) {
         self.shared.lock().is_unlocked = true;
     }
@@ -128,7 +128,7 @@ impl AwsS3 {
         self.shared.lock().faults.extend(faults);
     }
 
-    /// Answers 503 to every call, or no longer.
+    /// Sets whether every call is answered with 503.
     pub fn set_down(&self, is_down: bool) {
         self.shared.lock().is_down = is_down;
     }

@@ -116,7 +116,7 @@ fn contacts(account: &Account) -> Html {
     Html::paragraphs([email, mobile])
 }
 
-/// Offers both contacts to the owner of a new wallet, once: also if that was interrupted.
+/// Offers both contacts to the owner of a new wallet, once, even if onboarding was interrupted.
 pub(super) async fn offer(context: &Context, user: &User) -> HandlerResult {
     let keyboard = Keyboard::row([
         (text!("contact-add-button"), ContactButton::Set.data()),

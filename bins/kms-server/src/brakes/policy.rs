@@ -1,5 +1,5 @@
-//! Asks the operator's program whether a payment may be signed. It is asked with a signature, has
-//! two seconds, and only `{"allow": true}` allows.
+//! Asks the operator's program whether a payment may be signed. Each request is signed, the answer
+//! may take two seconds, and only `{"allow": true}` allows the payment.
 
 use std::time::Duration;
 
@@ -117,7 +117,7 @@ impl Policy {
         Ok(answer.allow)
     }
 
-    /// `t=TIME,v1=HEX`: the HMAC-SHA256 of the time in milliseconds, a point and the body.
+    /// `t=TIME,v1=HEX`: the HMAC-SHA256 of the time in milliseconds, a dot and the body.
     fn signature(&self, at: Timestamp, body: &str) -> String {
         let tag = hmac::sign(&self.key, format!("{}.{body}", at.0).as_bytes());
         format!("t={},v1={}", at.0, hex::encode(tag))

@@ -23,10 +23,10 @@ pub(super) enum RecoveriesCommand {
     /// Cancels open recoveries and notifies their owners: one, all, or those that an attack began.
     Cancel(Cancel),
     /// Pauses recoveries on all servers: none can be requested or completed until `resume`. Open
-    /// ones can be cancelled. No wait goes on, neither theirs nor that of a freeze that its owner
-    /// asked to lift, or of leaving the page.
+    /// ones can be cancelled. No wait continues: theirs, that of a freeze that its owner asked to
+    /// lift, or that of leaving the page.
     Pause,
-    /// Ends a pause. Every wait becomes longer by the time that it was paused.
+    /// Ends a pause. Every wait is extended by the time that it was paused.
     Resume,
 }
 

@@ -16,8 +16,8 @@ use serde::Deserializer;
 pub struct AuditSettings {
     /// A file that checkpoints are appended to.
     pub checkpoint_path: Option<PathBuf>,
-    /// A bucket of S3 that checkpoints are added to. Region and credentials are found as by AWS'
-    /// own tools.
+    /// An S3 bucket that checkpoints are added to. Region and credentials are found as AWS' own
+    /// tools find them.
     #[cfg(feature = "aws-kms")]
     #[serde(deserialize_with = "bucket")]
     pub checkpoint_s3: Option<BucketPath>,

@@ -20,7 +20,7 @@ const MAX_DECIMALS: u8 = 36;
 pub struct ChainSettings {
     /// JSON-RPC endpoints. The first one is used as long as it works.
     pub rpc_urls: Vec<RpcUrl>,
-    /// A header for the requests to each of these hosts, as `Authorization: Bearer KEY`.
+    /// A header for the requests to each of these hosts, such as `Authorization: Bearer KEY`.
     #[serde(default)]
     pub rpc_headers: BTreeMap<String, RpcHeader>,
     /// How long one endpoint may take for a response.

@@ -136,7 +136,7 @@ fn the_operator_can_stop_payments() {
     assert_eq!(found.limits.external_addresses.as_ref().unwrap().len(), 1);
     let rules = found.limits.spending(&found.chain, &found.recovery).unwrap();
     assert_eq!(rules.outflow[&None].to_string(), "5000000000000000000");
-    // What is not listed has a limit, too.
+    // An asset that is not listed has a limit as well.
     let a_day = |token| rules.caps(token).a_day.unwrap().to_string();
     assert_eq!(a_day(None), "2000000000000000000");
     assert_eq!(a_day(found.chain.tokens.first()), "1000000");

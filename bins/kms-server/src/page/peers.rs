@@ -1,5 +1,5 @@
-//! How many connections one peer may have open at the public listener, so that a stranger does not
-//! take all of them. The peer is the one of the connection: no header is trusted.
+//! How many connections one peer may have open at the public listener, so that one attacker
+//! cannot take all of them. The peer is that of the connection: no header is trusted.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;

@@ -32,7 +32,8 @@ pub(crate) struct CheckDatabases {
     key_database_ping: Ping,
 }
 
-/// Checks that an endpoint of the chain answers, and how old is what it and the follower know.
+/// Checks that an endpoint of the chain answers, and reports the age of its newest block and of the
+/// follower's.
 pub(crate) struct CheckChain {
     readiness: Arc<Readiness>,
     transfers: Arc<Transfers>,

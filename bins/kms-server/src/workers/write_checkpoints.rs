@@ -137,7 +137,7 @@ impl Checkpoints {
         let Some(checkpoint) = checkpoint.filter(|_| tip != last) else {
             return Ok(());
         };
-        // A failure of one place does not keep the checkpoint from the others.
+        // If one place fails, the checkpoint is still written to the others.
         let (stored, archived) = futures::join!(
             self.key_database.put_checkpoint(checkpoint),
             self.archive.add(checkpoint),

@@ -364,7 +364,7 @@ async fn a_spending_limit_that_is_put_back_is_refused(stores: Stores) {
     assert_eq!(test.env.sql("select count(*) from signed_transactions").unwrap(), "0");
 }
 
-/// The former holder of a username is not paid instead of the one who has it.
+/// The former holder of a username is not paid instead of its current holder.
 async fn a_username_that_is_put_back_resolves_to_no_account(stores: Stores) {
     let test = TestServer::start(TestEnv::new(stores).unwrap()).await;
     let (ann, _) = test.ann_and_bob().await;

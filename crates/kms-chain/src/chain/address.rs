@@ -14,11 +14,11 @@ pub struct EndpointAddress<'a> {
     pub header: Option<HttpHeader>,
 }
 
-/// An HTTP header, as `Authorization: Bearer KEY`. Its value is a secret.
+/// An HTTP header, such as `Authorization: Bearer KEY`. Its value is a secret.
 #[derive(Clone)]
 pub struct HttpHeader(HeaderName, HeaderValue);
 
-/// The text is no HTTP header.
+/// The text is not an HTTP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a header, as \"Authorization: Bearer KEY\"")]
 pub struct HttpHeaderError;

@@ -273,8 +273,8 @@ impl std::fmt::Debug for Endpoint {
     }
 }
 
-/// How long an endpoint asks not to be asked, because its limit of requests is used up: at most
-/// five minutes, whatever it says.
+/// Returns for how long an endpoint requests a pause, because its limit of requests is used up: at
+/// most five minutes, whatever it requests.
 fn requested_rest(error: &TransportError) -> Option<Duration> {
     let requested = match error {
         RpcError::Transport(kind) => {

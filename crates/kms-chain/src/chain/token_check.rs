@@ -31,7 +31,7 @@ pub enum TokenFault {
     Paused,
 }
 
-/// Why a token does not check.
+/// Why the check of a token failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// It cannot be used.
@@ -53,7 +53,7 @@ pub struct CheckedToken {
 }
 
 impl TokenFault {
-    /// Whether amounts cannot be told from what the contract reports.
+    /// Returns whether amounts cannot be derived from what the contract reports.
     pub(crate) fn hides_amounts(self) -> bool {
         match self {
             Self::NoToken | Self::Decimals { .. } => true,

@@ -49,7 +49,7 @@ impl ReadyReplacement {
 }
 
 impl Transfers {
-    /// Returns the network fee of a replacement at the prices of now.
+    /// Returns the network fee of a replacement at current prices.
     ///
     /// # Errors
     /// When the transfer is not pending, or its replacement would cost more than the operator
