@@ -58,17 +58,20 @@ impl Brakes {
         Ok(())
     }
 
+    /// Checks that payments are not paused. Nor are keys exported then, which pay without this
+    /// server.
+    pub(crate) fn admit_use(&self) -> Result<(), ApiError> {
+        if !self.is_paused.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.count("paused");
+        let detail = "the operator has paused payments and exports of keys; repeat later";
+        Err(ApiError::NotNow { code: ErrorCode::PaymentsPaused, detail, after: MINUTE })
+    }
+
     /// Checks that payments are not paused, and that this recipient is allowed.
     pub(crate) fn admit(&self, to: &Party) -> Result<(), ApiError> {
-        if self.is_paused.load(Ordering::Relaxed) {
-            self.count("paused");
-            let detail = "the operator has paused payments; repeat later";
-            return Err(ApiError::NotNow {
-                code: ErrorCode::PaymentsPaused,
-                detail,
-                after: MINUTE,
-            });
-        }
+        self.admit_use()?;
         let is_listed = |listed: &HashSet<_>| listed.contains(&to.address);
         if to.account.is_none() && !self.external.as_ref().is_none_or(is_listed) {
             self.count("recipient");

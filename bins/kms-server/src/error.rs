@@ -345,6 +345,7 @@ impl From<QuoteError> for ApiError {
             QuoteError::TooManyInFlight(_) => Self::refused(ErrorCode::TooManyInFlight, detail),
             QuoteError::FeeTooHigh(_) => Self::refused(ErrorCode::FeeTooHigh, detail),
             QuoteError::OverLimit(over) => Self::over_limit(*over),
+            QuoteError::OverOutflow => Self::refused(ErrorCode::PaymentRefused, detail),
             QuoteError::WouldRevert(_) => Self::refused(ErrorCode::WouldRevert, detail),
             QuoteError::Chain(error) => error.into(),
             QuoteError::Store(error) => error.into(),

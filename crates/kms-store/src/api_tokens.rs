@@ -225,7 +225,8 @@ impl Database {
         .await
     }
 
-    /// Revokes a token by its name. Returns `false` if no unrevoked token has that name.
+    /// Revokes a token by its name, also again: the first time may not have been recorded. Returns
+    /// `false` if no token has that name.
     ///
     /// # Errors
     /// When the database does not answer, or the row fails its integrity check.
@@ -240,7 +241,7 @@ impl Database {
                 let Some(row) = row else { return Ok(false) };
                 let (mut token, hash) = parse(row, &keys)?;
                 if token.revoked_at.is_some() {
-                    return Ok(false);
+                    return Ok(true);
                 }
                 token.revoked_at = Some(now);
                 let mac = token.mac(&hash, &keys);

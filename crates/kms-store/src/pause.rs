@@ -183,16 +183,17 @@ impl Database {
     /// Pauses something on all servers. A pause that holds keeps its time.
     ///
     /// # Errors
-    /// When a database does not answer; the pause may then be written in one of them, and holds.
+    /// When a database does not answer; the pause holds if the other one has it.
     pub async fn pause(
         &self,
         what: Pausable,
         key_database: &dyn KeyDatabase,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let changed_at = match self.paused(what, key_database).await? {
-            Some(Paused::Since(since)) => since,
-            Some(Paused::Unreadable(_)) | None => now,
+        let changed_at = match self.paused(what, key_database).await {
+            Ok(Some(Paused::Since(since))) => since,
+            // A database that does not answer must not keep the pause out of the other one.
+            Ok(Some(Paused::Unreadable(_)) | None) | Err(_) => now,
         };
         let paused = Switch { paused: true, changed_at };
         self.switch(what, key_database, paused, |_connection| Ok(())).await

@@ -17,6 +17,14 @@ pub struct IdError {
 
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
+        uuid_id!(
+            $(#[$doc])* $name,
+            /// Makes an id of the time in milliseconds and random bits (UUID version 7), so that
+            /// rows of about the same time are on the same pages of an index.
+            Uuid::now_v7()
+        );
+    };
+    ($(#[$doc:meta])* $name:ident, $(#[$made:meta])* $new:expr) => {
         $(#[$doc])*
         #[derive(
             Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -25,11 +33,10 @@ macro_rules! uuid_id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// Makes an id of the time in milliseconds and 74 random bits (UUID version 7), so that
-            /// rows of about the same time are on the same pages of an index.
+            $(#[$made])*
             #[must_use]
             pub fn random() -> Self {
-                Self(Uuid::now_v7())
+                Self($new)
             }
 
             /// Returns the 16 bytes, in the order of RFC 9562.
@@ -100,7 +107,9 @@ uuid_id!(
 );
 uuid_id!(
     /// The id of a wrapped symmetric cryptographic key (SCK), a wallet's key-encryption key.
-    SckId
+    SckId,
+    /// Makes a random id (UUID version 4): the key database is not to know when wallets were made.
+    Uuid::new_v4()
 );
 
 /// How a request names an account: by its id, or by `telegram:` and the owner's Telegram user id.

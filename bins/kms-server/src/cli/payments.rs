@@ -1,6 +1,6 @@
 //! `kms-server payments`: pause and resume payments.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::Subcommand;
 use kms_store::{Pausable, Paused};
 
@@ -14,8 +14,8 @@ use crate::config::Settings;
 pub(super) enum PaymentsCommand {
     /// Reports whether payments are paused.
     Status,
-    /// Pauses payments on all servers: none is quoted or signed until `resume`. Those that are
-    /// signed proceed, and their owners can cancel them.
+    /// Pauses payments on all servers: none is quoted or signed, and no key is exported, until
+    /// `resume`. Payments that are signed proceed, and their owners can cancel them.
     Pause,
     /// Ends a pause.
     Resume,
@@ -34,7 +34,10 @@ pub(super) async fn run(settings: Settings, command: PaymentsCommand) -> anyhow:
         },
         PaymentsCommand::Pause => {
             let record = Record::new(database, "payments_pause", &chain);
-            let pause = async || Ok(database.pause(payments, keys, clock::now()).await?);
+            let pause = async || {
+                let paused = database.pause(payments, keys, clock::now()).await;
+                paused.context("not in both databases; the pause holds if one has it")
+            };
             record.around(pause).await?;
             say(&format!("{chain}: paused"));
         }

@@ -82,11 +82,11 @@ pub(super) async fn run(settings: Settings, command: TokenCommand) -> anyhow::Re
         TokenCommand::Revoke { name } => {
             ensure!(!is_declared(&name), "remove {name} from tokens, and restart every server");
             let hash = database.api_token_hash(named(&name)?).await?;
-            let hash = hash.with_context(|| format!("no valid token is named {name}"))?;
+            let hash = hash.with_context(|| format!("no token is named {name}"))?;
             let record = Record::of(&database, Action::RevokeToken(hash), &name);
             let revoke = async || {
                 let revoked = database.revoke_api_token(&name, clock::now()).await?;
-                ensure!(revoked, "no valid token is named {name}");
+                ensure!(revoked, "no token is named {name}");
                 Ok(())
             };
             record.around(revoke).await?;

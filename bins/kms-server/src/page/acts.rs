@@ -278,6 +278,7 @@ async fn email_code(
         (status = 200, description = "The key, encrypted", body = ExportedKey),
         (status = 409, description = "A concurrent change came first"),
         (status = 429, description = "Too many exports or wrong passwords"),
+        (status = 503, description = "The operator paused payments, and exports with them"),
     )
 )]
 #[post("/export")]

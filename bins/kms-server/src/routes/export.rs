@@ -36,6 +36,7 @@ crate::openapi::resource!(export);
         (status = 404, description = "No such account"),
         (status = 409, description = "A concurrent change came first"),
         (status = 429, description = "Too many exports, wrong passwords or concurrent requests"),
+        (status = 503, description = "The operator paused payments, and exports with them"),
     )
 )]
 #[post("/accounts/{account}/export")]
@@ -55,6 +56,7 @@ pub(crate) async fn export_by(
     account: AccountRef,
     body: ExportKey,
 ) -> Result<HttpResponse, ApiError> {
+    state.brakes.admit_use()?;
     let limit = state.limits.exports.limit();
     let (custody, database) = (Arc::clone(&state.custody), state.database.clone());
     let admit = move |id| async move {

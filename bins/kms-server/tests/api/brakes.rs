@@ -7,13 +7,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kms_client::ClientError;
+use kms_client::{ClientError, hash_password};
 use kms_server::Secret;
 use kms_server::config::{LimitSettings, PaymentPolicySettings};
 use kms_server_testing::commands::{fails, succeeds};
-use kms_server_testing::requests::{confirm, quote};
+use kms_server_testing::requests::{confirm, quote, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer};
-use kms_types::wire::{QuoteTransfer, Transfer, TransferState};
+use kms_types::wire::{ExportKey, QuoteTransfer, Transfer, TransferState};
 use kms_types::{ErrorCode, Problem};
 use ring::hmac;
 use serde_json::{Value, json};
@@ -71,6 +71,11 @@ async fn an_operator_pauses_the_payments_of_a_chain() {
     // A quote from before is not signed either, nor is a payment signed again.
     let confirmed = refused(test.client.confirm(before.id, &confirm(&before, WORDS))).await;
     assert_eq!(confirmed.code, ErrorCode::PaymentsPaused);
+    // Nor is a key exported, which would pay without this server.
+    let password_hash = hash_password(1.try_into().unwrap(), WORDS).await;
+    let export = ExportKey { password_hash };
+    let exported = refused(test.client.export(telegram(1), &export)).await;
+    assert_eq!(exported.code, ErrorCode::PaymentsPaused);
     // What was signed can be cancelled, or proceeds.
     test.client.cancel(other.id).await.unwrap();
     test.env.anvil.rpc("evm_setAutomine", json!([true])).unwrap();
@@ -122,8 +127,8 @@ async fn all_accounts_together_send_no_more_in_an_hour_than_the_operator_allows(
     let test = test.restart().await;
     sends(&test, &quote(1, "@bob", "0.9")).await.unwrap();
     // More than the limit never fits.
-    let problem = refused(sends(&test, &quote(1, "@bob", "3.1"))).await;
-    assert_eq!(problem.code, ErrorCode::PaymentsPaused);
+    let problem = refused(test.client.quote(&quote(1, "@bob", "3.1"))).await;
+    assert_eq!(problem.code, ErrorCode::PaymentRefused);
 }
 
 #[actix_web::test]

@@ -1,6 +1,9 @@
 //! Outages of a dependency: requests that need it report it, the others succeed, and none is left
 //! half done.
 
+use std::time::Duration;
+
+use kms_server_testing::commands::{fails, succeeds};
 use kms_server_testing::requests::{confirm, create, quote, recover, recover_as, telegram};
 use kms_server_testing::{ServerProcess, Stores, TestEnv, TestServer};
 use kms_testkit::{Anvil, AnvilOptions, Mongod, Postgres};
@@ -28,7 +31,22 @@ async fn without_mongodb_no_account_is_created_but_sends_still_work() {
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     let mined = test.until(quoted.id, TransferState::Mined).await;
     assert_eq!(mined.to.address, bob.address);
+    // An operator's pause holds although the key database cannot have it.
+    let output = fails(&test.env, "payments pause");
+    assert!(output.contains("the pause holds if one has it"), "{output}");
+    let paused = async || {
+        let refused = test.client.quote(&quote(1, "@bob", "1")).await.err();
+        refused.and_then(|error| error.code()) == Some(ErrorCode::PaymentsPaused)
+    };
+    for _ in 0..400 {
+        if paused().await {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(paused().await);
     mongod.resume().unwrap();
+    succeeds(&test.env, "payments resume");
     test.onboard(3, "carl", "c").await;
     // The failed recovery counts once against the limit of three a day, also when it is repeated.
     for id in [first, RecoveryId::random(), RecoveryId::random()] {

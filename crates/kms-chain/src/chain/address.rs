@@ -6,7 +6,7 @@ use std::str::FromStr;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// The URL of an endpoint, and the header of its provider.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EndpointAddress<'a> {
     /// The URL. It may hold the provider's key.
     pub url: &'a str,
@@ -47,6 +47,13 @@ impl FromStr for HttpHeader {
 impl<'a> From<&'a str> for EndpointAddress<'a> {
     fn from(url: &'a str) -> Self {
         Self { url, header: None }
+    }
+}
+
+/// Written by hand: the URL may hold a secret.
+impl fmt::Debug for EndpointAddress<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointAddress").field("header", &self.header).finish_non_exhaustive()
     }
 }
 

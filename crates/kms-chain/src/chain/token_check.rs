@@ -56,8 +56,8 @@ impl TokenFault {
     /// Returns whether amounts cannot be derived from what the contract reports.
     pub(crate) fn hides_amounts(self) -> bool {
         match self {
-            Self::NoToken | Self::Decimals { .. } => true,
-            Self::ForeignLogs | Self::Paused => false,
+            Self::Decimals { .. } => true,
+            Self::NoToken | Self::ForeignLogs | Self::Paused => false,
         }
     }
 }

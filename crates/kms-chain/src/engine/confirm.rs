@@ -10,7 +10,7 @@ use metrics::counter;
 use tokio::sync::oneshot;
 
 use super::Transfers;
-use crate::chain::ChainError;
+use crate::chain::{ChainError, TokenFault};
 use crate::ports::{ChainView, Sign, SignOutcome, SignedBytes, SignedLadder};
 use crate::prices::FeeTooHigh;
 use crate::signing;
@@ -152,9 +152,16 @@ impl Transfers {
         Ok(Checked::Ready(Ready { transfer, view }))
     }
 
-    /// Whether a token is configured with the same contract and decimals, under whatever symbol.
+    /// Whether a token is configured with the same contract and decimals, under any symbol, and
+    /// its amounts mean what they say.
     fn has(&self, token: &Token) -> bool {
-        self.tokens.iter().any(|it| it.is_same(token))
+        let is_usable = |it: &Token| {
+            !matches!(
+                self.tokens.fault(it),
+                Some(TokenFault::ForeignLogs | TokenFault::Decimals { .. })
+            )
+        };
+        self.tokens.iter().any(|it| it.is_same(token) && is_usable(it))
     }
 
     /// Signs every step of the ladder, commits, and only then broadcasts the first. If the

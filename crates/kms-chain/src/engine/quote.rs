@@ -15,7 +15,7 @@ use crate::chain::{
 use crate::ladder::reserved;
 use crate::ports::{Inserted, PaidBefore};
 use crate::prices::{FeeTooHigh, below_cancellation};
-use crate::spending::OverLimit;
+use crate::spending::{HOUR, OverLimit};
 use crate::transfer::{Asked, Ladder, MAX_IN_FLIGHT, Missing, Party, Quote, Transfer, Warning};
 
 /// The request for a quote.
@@ -81,6 +81,9 @@ pub enum QuoteError {
     /// A spending limit refuses it.
     #[error("the amount exceeds the spending limit")]
     OverLimit(Box<OverLimit>),
+    /// It is more than the operator lets all accounts together send in an hour.
+    #[error("all accounts together may not send so much of this asset in an hour; send less")]
+    OverOutflow,
     /// The recipient's contract would revert it. The reason is untrusted text: at most 200
     /// characters, no control characters.
     #[error("the payment would be reverted: {0}")]
@@ -148,6 +151,10 @@ impl Transfers {
         let facts = self.facts(sender, &request, token).await?;
         let transfer = self.price(&request, facts, now).await?;
         // Checked again when it is signed; checked here before the sender enters a password.
+        let part = self.spending.part_of_an_hour(transfer.token.as_ref(), transfer.value);
+        if part.is_some_and(|part| part > HOUR) {
+            return Err(QuoteError::OverOutflow);
+        }
         let (recovered, rules) = (request.recovered_at, self.spending.clone());
         if let Some(over) = self.store.over_limit(transfer.clone(), recovered, rules, now).await? {
             return Err(QuoteError::OverLimit(Box::new(over)));

@@ -397,7 +397,8 @@ async fn tokens_are_found_by_their_hash(subject: Subject) {
     assert!(found.is_valid(Timestamp(99)) && !found.is_valid(Timestamp(100)));
     assert_eq!(database.api_token_by_hash([8; 32].into()).await.unwrap(), None);
     assert!(database.revoke_api_token("bot", Timestamp(50)).await.unwrap());
-    assert!(!database.revoke_api_token("bot", Timestamp(51)).await.unwrap());
+    assert!(database.revoke_api_token("bot", Timestamp(51)).await.unwrap());
+    assert!(!database.revoke_api_token("other", Timestamp(51)).await.unwrap());
     let revoked = database.api_tokens().await.unwrap().remove(0).token.unwrap();
     assert_eq!(revoked.revoked_at, Some(Timestamp(50)));
     assert!(!revoked.is_valid(Timestamp(10)));
