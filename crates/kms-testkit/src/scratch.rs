@@ -48,7 +48,7 @@ impl Scratch {
         let random = RandomState::new().hash_one(std::process::id());
         let path = tempfile::env::temp_dir().join(format!("kms-{name}-{random:016x}"));
         // First the watchdog: this process may be killed at any moment.
-        let mut watchdog = Command::new("sh")
+        let mut watchdog = Command::new("/bin/sh")
             .args(["-c", WATCHDOG, "watchdog"])
             .arg(&path)
             .stdin(Stdio::piped())

@@ -15,16 +15,13 @@ pub struct IdError {
     expected: &'static str,
 }
 
+// UUIDs of version 7 begin with the time, so that rows of about the same time are on the same pages
+// of an index.
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
-        uuid_id!(
-            $(#[$doc])* $name,
-            /// Makes an id of the time in milliseconds and random bits (UUID version 7), so that
-            /// rows of about the same time are on the same pages of an index.
-            Uuid::now_v7()
-        );
+        uuid_id!($(#[$doc])* $name = Uuid::now_v7());
     };
-    ($(#[$doc:meta])* $name:ident, $(#[$made:meta])* $new:expr) => {
+    ($(#[$doc:meta])* $name:ident = $new:expr) => {
         $(#[$doc])*
         #[derive(
             Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -33,7 +30,7 @@ macro_rules! uuid_id {
         pub struct $name(Uuid);
 
         impl $name {
-            $(#[$made])*
+            /// Makes an id that no other has.
             #[must_use]
             pub fn random() -> Self {
                 Self($new)
@@ -107,9 +104,8 @@ uuid_id!(
 );
 uuid_id!(
     /// The id of a wrapped symmetric cryptographic key (SCK), a wallet's key-encryption key.
-    SckId,
-    /// Makes a random id (UUID version 4): the key database is not to know when wallets were made.
-    Uuid::new_v4()
+    /// Random (UUID version 4): the key database does not know when a wallet was made.
+    SckId = Uuid::new_v4()
 );
 
 /// How a request names an account: by its id, or by `telegram:` and the owner's Telegram user id.

@@ -77,7 +77,11 @@ fn the_whole_configuration_can_be_one_variable() {
         let is_bare = value.parse::<i64>().is_ok() || value.parse::<bool>().is_ok();
         // A number of blocks, or the word `finalized`.
         let is_bare = is_bare && key != "chain.finality";
-        let value = if is_bare { value.clone() } else { format!("\"\"\"{value}\"\"\"") };
+        let value = match &*key {
+            "chain.rpc_urls" => format!("[\"{value}\"]"),
+            _ if is_bare => value.clone(),
+            _ => format!("\"\"\"{value}\"\"\""),
+        };
         format!("{key} = {value}\n")
     });
     let toml: String = lines.collect();

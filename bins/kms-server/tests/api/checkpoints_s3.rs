@@ -52,8 +52,8 @@ async fn an_auditor_finds_by_the_bucket_what_an_attacker_cut_from_both_databases
     let token = env.issue_token(&database, kms_store::Scope::Bot).await.unwrap();
     let server = ServerProcess::start(&env, None, "info");
     let client = server.client(&env, &token);
-    for id in 1..=3 {
-        client.create_account(&create(id, "ann", "right")).await.unwrap();
+    for (id, name) in (1..).zip(["ann", "bob", "carl"]) {
+        client.create_account(&create(id, name, "right")).await.unwrap();
     }
     server.terminate();
     checkpoint_of_row(&s3, 6).await;
