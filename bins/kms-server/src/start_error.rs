@@ -66,6 +66,7 @@ pub enum StartError {
         setting: &'static str,
         /// The address.
         address: SocketAddr,
+        /// Why.
         #[source]
         error: std::io::Error,
     },
