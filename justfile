@@ -19,6 +19,9 @@ setup:
     command -v chromium >/dev/null || missing+=(chromium)
     command -v chromedriver >/dev/null || missing+=(chromium-driver)
     command -v systemd-analyze >/dev/null || missing+=(systemd)
+    command -v dpkg-shlibdeps >/dev/null || missing+=(dpkg-dev)
+    command -v openssl >/dev/null || missing+=(openssl)
+    [ -d /usr/share/ca-certificates/mozilla ] || missing+=(ca-certificates)
     fc-list 2>/dev/null | grep -qi emoji || missing+=(fonts-noto-color-emoji)
     if [ ${#missing[@]} -gt 0 ]; then
         as_root apt-get update -q
