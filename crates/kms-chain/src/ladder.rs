@@ -29,7 +29,7 @@ pub enum Fees {
 ///
 /// Its text, as it is stored, is the usual price and the steps: `1010 2010:10 4012:12`. If the
 /// cancellation was signed again, its prices follow: `1010 2010:10 4012:12 /9000:27`. On a chain
-/// that takes a fee beside gas, what is reserved for it comes last: `1010 2010:10 +900`.
+/// that takes a fee in addition to gas, what is reserved for it comes last: `1010 2010:10 +900`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ladder {
     usual: u128,
@@ -194,13 +194,14 @@ impl Ladder {
         self.cancellation.unwrap_or_else(|| self.top().bumped())
     }
 
-    /// The same steps, on a chain that takes up to this fee beside gas.
+    /// The same steps, on a chain that takes up to this fee in addition to gas.
     #[must_use]
     pub fn with_data_fee(self, data_fee: Wei) -> Self {
         Self { data_fee, ..self }
     }
 
-    /// What is reserved of the native coin for fees beside gas: for the L1 data fee of a rollup.
+    /// What is reserved of the native coin for fees in addition to gas, as the L1 data fee of a
+    /// rollup.
     #[must_use]
     pub fn data_fee(&self) -> Wei {
         self.data_fee

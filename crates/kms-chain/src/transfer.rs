@@ -328,7 +328,7 @@ impl From<Quote> for Transfer {
 
 impl Transfer {
     /// The maximum fee of the payment: the gas limit times the highest price of the ladder, and
-    /// what the chain may take beside gas.
+    /// what the chain may take in addition to gas.
     #[must_use]
     pub fn max_fee(&self) -> Wei {
         self.ladder.max_fee(self.gas_limit)

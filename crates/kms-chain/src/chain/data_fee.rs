@@ -1,6 +1,6 @@
-//! The fees that an OP-stack chain takes beside gas: for the transaction's data on L1, and for its
-//! operator. No price that is signed limits them, and a node refuses a transaction whose sender
-//! cannot pay them.
+//! The fees that an OP-stack chain takes in addition to gas: for the transaction's data on L1, and
+//! for its operator. No price that is signed limits them, and a node refuses a transaction whose
+//! sender cannot pay them.
 
 use alloy::eips::BlockId;
 use alloy::primitives::{Address, Bytes, U256, address};
@@ -29,7 +29,7 @@ const TRANSACTION_SIZE: u64 = 256;
 /// More gas than a payment takes.
 const GAS: u64 = 500_000;
 
-/// The calls for what the chain takes beside gas.
+/// The calls for what the chain takes in addition to gas.
 pub(super) struct DataFeeCalls {
     l1: Place<Bytes>,
     operator: Place<Bytes>,

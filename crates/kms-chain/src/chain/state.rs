@@ -54,7 +54,7 @@ pub(crate) struct Survey {
     pub(crate) token: Option<(TokenMetadata, Units)>,
     pub(crate) code: Code,
     pub(crate) market: Market,
-    /// What the chain takes beside gas, at most, at current prices.
+    /// What the chain takes in addition to gas, at most, at current prices.
     pub(crate) data_fee: Wei,
     /// The gas limit, or why the node estimates none; `None` if the amount is not known yet.
     pub(crate) gas_limit: Option<Result<u64, ChainError>>,

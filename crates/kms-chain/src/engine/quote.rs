@@ -124,7 +124,7 @@ struct Facts {
 }
 
 impl Facts {
-    /// What is reserved for fees beside gas.
+    /// What is reserved for fees in addition to gas.
     fn data_fee(&self) -> Wei {
         reserved(self.surveyed.survey.data_fee)
     }

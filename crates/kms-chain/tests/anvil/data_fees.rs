@@ -1,4 +1,4 @@
-//! Chains that take a fee beside gas, as OP-stack chains do for the data on L1.
+//! Chains that take a fee in addition to gas, as OP-stack chains do for the data on L1.
 
 use kms_chain::transfer::{Missing, TransferState};
 use kms_chain::{Chain, PricePolicy, QuoteError};
@@ -50,7 +50,7 @@ async fn a_payment_of_all_proceeds_when_the_data_fee_triples() {
     let (ann, bob) = (world.account(1, COIN).await, world.account(2, 0).await);
     let all = world.quote(&ann, party(&bob), "all").await;
     set_data_fees(&world.anvil, 3 * A_BYTE, 0).unwrap();
-    // Like a sequencer: what the sender cannot pay beside gas is refused.
+    // Like a sequencer: what the sender cannot pay in addition to gas is refused.
     let (node, reserve) = (world.anvil.url(), all.ladder.data_fee());
     let address = ann.wallet.address.to_string();
     let spendable = world.balance(ann.wallet.address) - reserve.0;

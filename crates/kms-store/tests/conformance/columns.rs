@@ -42,7 +42,7 @@ const TABLES: &[(&str, &str, &str)] = &[
     (
         "chain_cursors",
         "chain_id block block_hash tip_hash read_at rewinds",
-        "what the chain says is read again",
+        "it is read from the chain again",
     ),
     (
         "wallet_balances",
