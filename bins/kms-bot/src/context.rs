@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use kms_client::{Client, ClientError};
 use kms_types::wire::{Account, Transfer};
 use kms_types::{EventKind, TelegramId, Timestamp, TransferId};
-use teloxide_core::types::MessageId;
+use teloxide_core::types::{ChatId, MessageId};
 use zeroize::Zeroizing;
 
 use crate::answered::{AnsweredAlbums, AnsweredEvents};
@@ -17,7 +17,7 @@ use crate::chat::keyboard::Keyboard;
 use crate::chat::telegram::{Telegram, TelegramError};
 use crate::clock;
 use crate::dialogue::Dialogues;
-use crate::journal::reports::{PaymentMessage, Report};
+use crate::journal::reports::{PaymentMessage, Report, Sending};
 use crate::journal::{Asked, Journal, Working};
 use crate::network::NetworkCache;
 use crate::password_input::Password;
@@ -215,10 +215,15 @@ impl Context {
         message: &Html,
         keyboard: Keyboard,
     ) -> Result<MessageId, TelegramError> {
-        self.journal.begin_report(user, report, self.telegram.last_message().0);
+        let earlier = self.journal.begin_report(user, report, self.telegram.last_message().0);
         let sent = self.telegram.send(user, message, keyboard).await;
         match &sent {
-            Ok(MessageId(sent)) => self.journal.end_report(user, Some(*sent)),
+            Ok(MessageId(sent)) => {
+                self.journal.end_report(user, Some(*sent));
+                if let Some(after) = earlier {
+                    self.telegram.delete_double(ChatId(user.into()), MessageId(after)).await;
+                }
+            }
             // It may have arrived.
             Err(TelegramError::Unreachable(_)) => {}
             Err(_refused) => self.journal.end_report(user, None),
@@ -228,10 +233,13 @@ impl Context {
 
     /// Finds out whether a message arrived whose sending was interrupted.
     pub(crate) async fn settle_report(&self, user: TelegramId) -> Result<(), TelegramError> {
-        if let Some(sending) = self.journal.chat(user).sending {
+        let sending = self.journal.chat(user).sending;
+        if let Some(Sending { after, missing: false, .. }) = sending {
             self.telegram.earlier_calls().await;
-            let found = self.telegram.find_sent(user, MessageId(sending.after)).await?;
-            self.journal.end_report(user, found.map(|message| message.0));
+            match self.telegram.find_sent(user, MessageId(after)).await? {
+                Some(MessageId(sent)) => self.journal.end_report(user, Some(sent)),
+                None => self.journal.miss_report(user),
+            }
         }
         Ok(())
     }

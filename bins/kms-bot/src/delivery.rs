@@ -199,7 +199,7 @@ impl Delivery {
             sleep(backoff(failures)).await;
         }
         tracing::info!("interrupted notice not found: it counts as not sent");
-        self.context.journal.end_report(user, None);
+        self.context.journal.miss_report(user);
     }
 
     /// Acknowledges what was delivered, before the bot stops.

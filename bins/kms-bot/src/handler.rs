@@ -288,31 +288,44 @@ async fn resume_question(
     router::press(context, user, message.unwrap_or(MessageId(0)), Some(resume)).await.map(drop)
 }
 
+/// A chat that a restart interrupted.
+#[derive(Clone)]
+struct Interrupted {
+    id: TelegramId,
+    /// Its state when the bot started.
+    before: Chat,
+    /// The last message that was known then.
+    known: MessageId,
+}
+
 /// Queues what a restart interrupted in every chat. Updates are handled after it.
 pub(crate) fn resume_all(context: &Arc<Context>, lanes: &Lanes) {
     context.deletions.resume();
-    for (id, chat) in context.journal.interrupted() {
-        if !chat.updates.is_empty() {
+    let known = context.telegram.last_message();
+    for (id, before) in context.journal.interrupted() {
+        if !before.updates.is_empty() {
             context.open_password_window(id);
         }
         let (context, lanes_of) = (Arc::clone(context), lanes.clone());
-        lanes.enqueue_own(id, async move { resume_or_retry(&context, &lanes_of, id, chat).await });
+        let chat = Interrupted { id, before, known };
+        lanes.enqueue_own(id, async move { resume_or_retry(&context, &lanes_of, chat).await });
     }
 }
 
-/// Resumes a chat, or does so later if that fails. `before` is its state when the bot started.
-async fn resume_or_retry(context: &Arc<Context>, lanes: &Lanes, id: TelegramId, before: Chat) {
-    if !before.working.is_empty() {
+/// Resumes a chat, or does so later if that fails.
+async fn resume_or_retry(context: &Arc<Context>, lanes: &Lanes, chat: Interrupted) {
+    let Interrupted { id, ref before, .. } = chat;
+    if before.is_at_work() {
         // Telegram may still do what the bot asked for before it was killed.
         context.telegram.earlier_calls().await;
     }
-    match limited(context, id, None, resume(context, id, &before)).await {
+    match limited(context, id, None, resume(context, &chat)).await {
         Ok(()) => {}
         Err(Failure::Error(HandlerError::Telegram(TelegramError::Gone)) | Failure::Panicked) => {
-            context.journal.change(id, |chat| {
-                chat.working.retain(|open| !before.working.contains(open));
-                chat.updates.retain(|update| !before.updates.contains(update));
-                chat.asked.take_if(|asked| before.asked.as_ref() == Some(asked));
+            context.journal.change(id, |now| {
+                now.working.retain(|open| !before.working.contains(open));
+                now.updates.retain(|update| !before.updates.contains(update));
+                now.asked.take_if(|asked| before.asked.as_ref() == Some(asked));
             });
         }
         Err(Failure::Error(_) | Failure::Late) => {
@@ -320,15 +333,16 @@ async fn resume_or_retry(context: &Arc<Context>, lanes: &Lanes, id: TelegramId, 
             show_still_working(context, id, &context.journal.chat(id).working).await;
             let context = Arc::clone(context);
             later(lanes, id, move || {
-                let (context, before) = (Arc::clone(&context), before.clone());
-                async move { resume(&context, id, &before).await }.boxed()
+                let (context, chat) = (Arc::clone(&context), chat.clone());
+                async move { resume(&context, &chat).await }.boxed()
             });
         }
     }
 }
 
 /// Finishes what a restart interrupted, as far as that was not done yet.
-async fn resume(context: &Context, id: TelegramId, before: &Chat) -> HandlerResult {
+async fn resume(context: &Context, chat: &Interrupted) -> HandlerResult {
+    let Interrupted { id, ref before, known } = *chat;
     let user = match context.telegram.user(id).await {
         Ok(user) => user,
         Err(error) => {
@@ -338,6 +352,9 @@ async fn resume(context: &Context, id: TelegramId, before: &Chat) -> HandlerResu
     };
     context.settle_report(id).await?;
     finish_work(context, &user).await?;
+    if before.is_at_work() {
+        context.telegram.learn(id, known).await?;
+    }
     let open = context.journal.chat(id).updates;
     let mut updates = open.iter().filter(|update| before.updates.contains(update)).count();
     if updates > 0 && !before.missed.is_empty() {

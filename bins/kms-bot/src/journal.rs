@@ -189,6 +189,11 @@ pub(crate) enum MissedPart {
 }
 
 impl Chat {
+    /// Reports whether something is being handled, or shown as being worked on.
+    pub(crate) fn is_at_work(&self) -> bool {
+        !self.working.is_empty() || !self.updates.is_empty()
+    }
+
     fn remember_deletion(&mut self, (chat, message): Place) {
         if !self.deleting.contains(&(chat.0, message.0)) {
             self.deleting.push((chat.0, message.0));
@@ -252,9 +257,7 @@ impl Journal {
     /// on.
     pub(crate) fn interrupted(&self) -> Vec<(TelegramId, Chat)> {
         let inner = self.lock();
-        let open = |chat: &Chat| {
-            chat.asked.is_some() || !chat.working.is_empty() || !chat.updates.is_empty()
-        };
+        let open = |chat: &Chat| chat.asked.is_some() || chat.is_at_work();
         let chats = inner.chats.iter().filter(|(_, chat)| open(chat));
         chats.map(|(id, chat)| (*id, chat.clone())).collect()
     }

@@ -40,6 +40,9 @@ pub(crate) struct Mark {
 pub(crate) struct Sending {
     pub(crate) report: Report,
     pub(crate) after: i32,
+    /// Whether it was looked for and not found.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) missing: bool,
 }
 
 /// The message about a payment, and the state that it was last recorded with.
@@ -144,9 +147,26 @@ impl Chat {
 }
 
 impl Journal {
-    /// Records a message that is about to be sent, after the message `after`.
-    pub(crate) fn begin_report(&self, user: TelegramId, report: Report, after: i32) {
-        self.change(user, |chat| chat.sending = Some(Sending { report, after }));
+    /// Records a message that is about to be sent, after the message `after`. Returns after which
+    /// one an earlier attempt at the same report may have arrived.
+    pub(crate) fn begin_report(&self, user: TelegramId, report: Report, after: i32) -> Option<i32> {
+        self.change(user, |chat| {
+            let earlier = chat.sending.filter(|sending| sending.report == report);
+            let earlier = earlier.map(|sending| sending.after);
+            let after = earlier.unwrap_or(after);
+            chat.sending = Some(Sending { report, after, missing: false });
+            earlier
+        })
+    }
+
+    /// Records that what was being sent was looked for and not found: it counts as not sent, and
+    /// the next attempt shows whether it was.
+    pub(crate) fn miss_report(&self, user: TelegramId) {
+        self.change(user, |chat| {
+            if let Some(sending) = &mut chat.sending {
+                sending.missing = true;
+            }
+        });
     }
 
     /// Records that what is being sent arrived as this message, or did not.
@@ -159,7 +179,8 @@ impl Journal {
     /// The chats in which a message may have arrived whose sending was interrupted.
     pub(crate) fn unsettled(&self) -> Vec<TelegramId> {
         let inner = self.lock();
-        let open = inner.chats.iter().filter(|(_, chat)| chat.sending.is_some());
+        let is_open = |chat: &Chat| chat.sending.is_some_and(|sending| !sending.missing);
+        let open = inner.chats.iter().filter(|(_, chat)| is_open(chat));
         open.map(|(user, _)| *user).collect()
     }
 
@@ -188,10 +209,10 @@ mod tests {
     fn what_arrived_is_reported_up_to_its_last_event() {
         let mut chat = Chat::default();
         let report = Report::Events(EventStream::Payments, mark("5-5", 50));
-        chat.sending = Some(Sending { report, after: 7 });
+        chat.sending = Some(Sending { report, after: 7, missing: false });
         chat.settle(None);
         assert!(chat == Chat::default(), "it did not arrive");
-        chat.sending = Some(Sending { report, after: 7 });
+        chat.sending = Some(Sending { report, after: 7, missing: false });
         chat.settle(Some(8));
         for (cursor, at, reported) in
             [("5-5", 50, true), ("4-9", 40, true), ("5-6", 51, false), ("4-9", 60, false)]

@@ -8,7 +8,7 @@ use kms_sandbox::StageOptions;
 
 use crate::process::BotProcess;
 use crate::texts;
-use crate::world::{ANNS, Plays, World};
+use crate::world::{ANNS, Plays, World, coins};
 
 const LATE: Duration = Duration::from_secs(1);
 
@@ -161,5 +161,68 @@ async fn a_message_that_was_lost_sight_of_in_a_kill_does_not_stay_at_work_in_pro
     world.stage.sim.break_next("GetUpdates", Fault::Slow(9 * LATE));
     let _bot = BotProcess::start(&world.stage);
     settles(&world, "start-welcome").await;
+    world.stage.stop().await;
+}
+
+/// A bot was killed while it asked for the password, and its question arrives late.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_arrives_after_a_kill_is_not_taken_for_the_next_one() {
+    let mut world = World::with(StageOptions { bot: false, ..StageOptions::default() }).await;
+    let bot = BotProcess::start(&world.stage);
+    world.stage.sim.break_next("SendMessage", Fault::Slow(2 * LATE));
+    world.ann.says("/start");
+    world.faults_happen().await;
+    bot.kill();
+    let _bot = BotProcess::start(&world.stage);
+    world.ann.bot("interrupted").await;
+    world.ann.bot("start-welcome").await;
+    world.stage.sim.break_next("DeleteMessage", Fault::Slow(2 * LATE));
+    world.stage.sim.break_next("SendMessage", Fault::AnswerLost);
+    world.ann.says(ANNS);
+    world.ann.bot("contact-offer").await;
+    settles(&world, "contact-offer").await;
+    assert_eq!(shown(&world.ann, "start-created"), 1, "{}", world.ann.transcript());
+    world.stage.stop().await;
+}
+
+/// The same, and the next message is a notice that the bot loses sight of and sends again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_is_shown_once_although_an_earlier_message_arrived_after_a_kill() {
+    let mut world = World::with(StageOptions { bot: false, ..StageOptions::default() }).await;
+    let bot = BotProcess::start(&world.stage);
+    world.onboard().await;
+    let others = (0..60).map(|id| world.stage.sim.person(5_000 + id, "Someone", None));
+    let others: Vec<_> = others.collect();
+    world.stage.sim.break_next("SendMessage", Fault::Slow(2 * LATE));
+    world.ann.says("/help");
+    world.faults_happen().await;
+    bot.kill();
+    let _bot = BotProcess::start(&world.stage);
+    world.ann.bot("interrupted").await;
+    while shown(&world.ann, "help-title") == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let ann = world.account(&world.ann).await.address;
+    let before = shown(&world.ann, "notice-received");
+    // The second one is given up, and delivered again later.
+    for attempts in [1, 4] {
+        let sim = &world.stage.sim;
+        sim.break_next("GetUpdates", Fault::LateAnswer(9 * LATE));
+        world.faults_happen().await;
+        for other in &others {
+            other.says("hello");
+        }
+        sim.break_next("SendMessage", Fault::AnswerLost);
+        (1..attempts).for_each(|_| sim.break_next("SendMessage", Fault::BadGateway));
+        world.stage.faucet(ann, coins("1")).await.unwrap();
+        world.ann.bot_with("notice-received", &["1 ETH"]).await;
+        world.faults_happen().await;
+        // Which is answered after the notice.
+        world.ann.says("/balance");
+        let balance = format!("{} ETH", 10 + attempts.min(2));
+        world.ann.bot_with("balance-coin", &[&balance]).await;
+    }
+    assert_eq!(shown(&world.ann, "notice-received") - before, 2, "{}", world.ann.transcript());
+    assert_eq!(shown(&world.ann, "help-title"), 1, "{}", world.ann.transcript());
     world.stage.stop().await;
 }

@@ -55,24 +55,21 @@ impl KnownMessages {
         MessageId(self.lock().last().copied().unwrap_or_default())
     }
 
-    /// The ids after a message that a message can have that is not known.
+    /// The ids after a message that a message can have that is not known. A new bot, whose first
+    /// message this is, knows none.
     fn unknown_after(&self, after: MessageId, candidates: i32) -> Vec<MessageId> {
+        if after.0 == 0 {
+            return Vec::new();
+        }
         let known = self.lock();
         let highest = known.last().copied().unwrap_or_default().max(after.0);
         let ids = after.0.saturating_add(1)..=highest.saturating_add(candidates);
-        ids.filter(|id| !known.contains(id)).map(MessageId).take(SEARCH).collect()
+        ids.filter(|id| !known.contains(id)).map(MessageId).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeSet<i32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether a message whose response was lost has arrived.
-enum Trace {
-    Arrived(MessageId),
-    NotArrived,
-    Unknown,
 }
 
 impl Telegram {
@@ -99,18 +96,28 @@ impl Telegram {
         sleep_until(self.started + IN_FLIGHT).await;
     }
 
-    /// Looks for a message that was sent to a user after a message, perhaps before the bot was
-    /// killed, and is not known.
+    /// Looks for the first message that was sent to a user after a message, perhaps before the bot
+    /// was killed, and is not known.
     pub(crate) async fn find_sent(
         &self,
         to: TelegramId,
         after: MessageId,
     ) -> Result<Option<MessageId>, TelegramError> {
-        match self.find(ChatId(to.into()), after, CANDIDATES_AT_KILL).await {
-            Trace::Arrived(message) => Ok(Some(message)),
-            Trace::NotArrived => Ok(None),
-            Trace::Unknown => Err(TelegramError::Unreachable("probe")),
+        let ids = self.known.unknown_after(after, CANDIDATES_AT_KILL);
+        self.find(ChatId(to.into()), ids).await.map_err(Into::into)
+    }
+
+    /// Records what was sent to a user after a message, before the bot was killed: none of it is
+    /// taken for what is sent from now on.
+    pub(crate) async fn learn(
+        &self,
+        to: TelegramId,
+        after: MessageId,
+    ) -> Result<(), TelegramError> {
+        while let Some(message) = self.find_sent(to, after).await? {
+            self.record_message(message);
         }
+        Ok(())
     }
 
     /// Repeats a call that may be repeated, until its outcome is known. `paced` is the chat whose
@@ -146,16 +153,16 @@ impl Telegram {
             attempts += 1;
             let error = match self.attempt(Some(to), deadline, send).await {
                 Ok(message) => break message.id,
-                Err(error) => error,
+                Err(error @ CallError::Unknown(_)) if attempts < ATTEMPTS => error,
+                // An earlier attempt may have arrived.
+                Err(CallError::Wait(_)) if attempts > 1 => CallError::Unknown("rate limit"),
+                Err(error) => return Err(error.into()),
             };
-            if !matches!(error, CallError::Unknown(_)) || attempts == ATTEMPTS {
-                return Err(error.into());
-            }
             sleep(delay(attempts)).await;
-            match self.find(to, after, CANDIDATES).await {
-                Trace::Arrived(id) => break id,
-                Trace::NotArrived if Instant::now() < deadline => {}
-                Trace::NotArrived | Trace::Unknown => return Err(error.into()),
+            match self.find_last(to, after, CANDIDATES).await {
+                Ok(Some(id)) => break id,
+                Ok(None) if Instant::now() < deadline => {}
+                Ok(None) | Err(_) => return Err(error.into()),
             }
         };
         self.record_message(id);
@@ -167,35 +174,46 @@ impl Telegram {
 
     /// Deletes the message of an attempt before the last one, if the search missed it. Its id is
     /// below the last one's, so that it is found now.
-    async fn delete_double(&self, chat: ChatId, after: MessageId) {
-        if let Trace::Arrived(double) = self.find(chat, after, 0).await
+    pub(crate) async fn delete_double(&self, chat: ChatId, after: MessageId) {
+        if let Ok(Some(double)) = self.find_last(chat, after, 0).await
             && let Err(error) = deleted(self.repeat(None, &DeleteMessage::new(chat, double)).await)
         {
             tracing::info!(%error, "message sent twice");
         }
     }
 
-    /// Looks for a message of the bot that was sent to a chat after a message, and is not known.
-    /// The bot sends no live locations: of its own messages Telegram reports that they are none, of
-    /// those of users and of other chats that they cannot be edited or found. So the search changes
-    /// no message.
-    async fn find(&self, chat: ChatId, after: MessageId, candidates: i32) -> Trace {
-        if after.0 == 0 {
-            // The first message of a new bot.
-            return Trace::NotArrived;
-        }
-        for id in self.known.unknown_after(after, candidates) {
+    /// Looks for the last message of the bot in a chat that is not known: what the bot sent before
+    /// it was killed has a lower id.
+    async fn find_last(
+        &self,
+        chat: ChatId,
+        after: MessageId,
+        candidates: i32,
+    ) -> Result<Option<MessageId>, CallError> {
+        let ids = self.known.unknown_after(after, candidates);
+        self.find(chat, ids.into_iter().rev()).await
+    }
+
+    /// Finds the first of these messages that is one of the bot in a chat. The bot sends no live
+    /// locations: of its own messages Telegram reports that they are none, of those of users and of
+    /// other chats that they cannot be edited or found. So the search changes no message.
+    async fn find(
+        &self,
+        chat: ChatId,
+        ids: impl IntoIterator<Item = MessageId>,
+    ) -> Result<Option<MessageId>, CallError> {
+        for id in ids.into_iter().take(SEARCH) {
             match self.repeat(None, &StopMessageLiveLocation::new(chat, id)).await {
                 Err(CallError::Refused(ApiError::Unknown(text)))
                     if text.contains(NO_LIVE_LOCATION) =>
                 {
-                    return Trace::Arrived(id);
+                    return Ok(Some(id));
                 }
                 Ok(_) | Err(CallError::Refused(_)) => {}
-                Err(CallError::Wait(_) | CallError::Unknown(_)) => return Trace::Unknown,
+                Err(error @ (CallError::Wait(_) | CallError::Unknown(_))) => return Err(error),
             }
         }
-        Trace::NotArrived
+        Ok(None)
     }
 
     /// Makes a call once, and again whenever Telegram asks to wait, until the deadline.
