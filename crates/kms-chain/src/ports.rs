@@ -242,13 +242,14 @@ pub struct Due {
     pub sender_frozen: bool,
 }
 
-/// The addresses that an account has paid, compared with one.
+/// The addresses that an account has paid, compared with one that it is about to pay on a chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PaidBefore {
-    /// It has paid this address.
+    /// It has paid this address on this chain. On another one, the same address may belong to
+    /// another party: that of a contract does not say who controls it there.
     pub same: bool,
-    /// It has paid another address with the same first four and last four digits, which are those
-    /// that people compare.
+    /// It has paid, on any chain, another address with the same first four and last four digits,
+    /// which are those that people compare.
     pub lookalike: bool,
 }
 
@@ -353,11 +354,12 @@ pub trait TransferStore: Send + Sync {
     /// Returns when a server read the head of the chain last.
     async fn chain_read_at(&self, chain_id: u64) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Returns whether the account has `mined` or `final` transfers to the address, or to another
-    /// one that looks like it.
+    /// Returns whether the account has `mined` or `final` transfers to the address on the chain, or
+    /// to another one that looks like it.
     async fn paid_before(
         &self,
         account: AccountId,
+        chain_id: u64,
         to: EthAddress,
     ) -> Result<PaidBefore, StoreError>;
 }

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use kms_types::{EthAddress, Timestamp, Token, U256, Units};
+use kms_types::{AssetId, Timestamp, Token, U256, Units};
 
 /// The period of a limit.
 pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -21,16 +21,16 @@ pub const HOUR: Duration = Duration::from_secs(60 * 60);
 /// once.
 pub const RAISE_AFTER: Duration = DAY;
 
-/// The limits of the operator, by token contract; `None` is the native coin. Other assets are
-/// unlimited, except after a recovery, when nothing of them can be sent to a new recipient.
+/// The limits of the operator. Other assets are unlimited, except after a recovery, when nothing of
+/// them can be sent to a new recipient.
 #[derive(Clone, Debug, Default)]
 pub struct SpendingRules {
     /// The limits for a day.
-    pub a_day: HashMap<Option<EthAddress>, Units>,
+    pub a_day: HashMap<AssetId, Units>,
     /// What all accounts together may send: a bucket of this size, which refills in [`HOUR`].
-    pub outflow: HashMap<Option<EthAddress>, Units>,
+    pub outflow: HashMap<AssetId, Units>,
     /// What can be sent to new recipients after a recovery.
-    pub after_recovery: HashMap<Option<EthAddress>, Allowance>,
+    pub after_recovery: HashMap<AssetId, Allowance>,
     /// How long they apply after a recovery.
     pub hold: Duration,
 }
@@ -100,10 +100,9 @@ pub struct LimitReached {
 }
 
 impl SpendingRules {
-    /// Returns the limits for an asset; `None` is the native coin.
+    /// Returns the limits for an asset.
     #[must_use]
-    pub fn caps(&self, token: Option<&Token>) -> Caps {
-        let asset = token.map(|token| token.address);
+    pub fn caps(&self, asset: AssetId) -> Caps {
         Caps {
             a_day: self.a_day.get(&asset).copied(),
             after_recovery: self.after_recovery.get(&asset).copied().unwrap_or_default(),
@@ -114,8 +113,8 @@ impl SpendingRules {
     /// Returns the time in which so much of what all accounts together may send is refilled; longer
     /// than [`HOUR`] if it is more than that, and `None` without such a limit.
     #[must_use]
-    pub fn part_of_an_hour(&self, token: Option<&Token>, value: Units) -> Option<Duration> {
-        let limit = *self.outflow.get(&token.map(|token| token.address))?;
+    pub fn part_of_an_hour(&self, asset: AssetId, value: Units) -> Option<Duration> {
+        let limit = *self.outflow.get(&asset)?;
         if value > limit || limit == Units::default() {
             return Some(2 * HOUR);
         }
@@ -247,6 +246,8 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp(1_000_000_000);
+    const COIN: AssetId = AssetId { chain_id: 1, contract: None };
+
     fn units(units: u64) -> Units {
         Units(U256::from(units))
     }
@@ -287,9 +288,9 @@ mod tests {
     #[test]
     fn an_amount_is_a_part_of_an_hour() {
         let part = |value: U256, limit: U256| {
-            let outflow = [(None, Units(limit))].into();
+            let outflow = [(COIN, Units(limit))].into();
             let rules = SpendingRules { outflow, ..SpendingRules::default() };
-            rules.part_of_an_hour(None, Units(value)).unwrap()
+            rules.part_of_an_hour(COIN, Units(value)).unwrap()
         };
         let (ten, max) = (U256::from(10), U256::MAX);
         assert_eq!(part(U256::from(5), ten), Duration::from_millis(1_800_001));
@@ -300,7 +301,7 @@ mod tests {
         for (value, limit) in [(U256::from(11), ten), (U256::ONE, U256::ZERO), (max, ten)] {
             assert!(part(value, limit) > HOUR);
         }
-        assert_eq!(SpendingRules::default().part_of_an_hour(None, units(1)), None);
+        assert_eq!(SpendingRules::default().part_of_an_hour(COIN, units(1)), None);
     }
 
     #[test]

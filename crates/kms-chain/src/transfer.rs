@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use kms_types::{
-    AccountId, Asset, EthAddress, Timestamp, Token, TokenAmount, TransferId, U256, Units, Username,
-    Wei, text_table,
+    AccountId, Asset, AssetId, EthAddress, Timestamp, Token, TokenAmount, TransferId, U256, Units,
+    Username, Wei, text_table,
 };
 
 pub use crate::ladder::{Fees, Ladder};
@@ -327,6 +327,12 @@ impl From<Quote> for Transfer {
 }
 
 impl Transfer {
+    /// The asset that is paid.
+    #[must_use]
+    pub fn asset(&self) -> AssetId {
+        AssetId::of(self.chain_id, self.token.as_ref())
+    }
+
     /// The maximum fee of the payment: the gas limit times the highest price of the ladder, and
     /// what the chain may take in addition to gas.
     #[must_use]

@@ -11,7 +11,7 @@ pub use self::details::{Details, DetailsFormat};
 pub(crate) use self::details::{Notes, sha256};
 pub use self::verify::{Break, Chaining, Evidence, Leniency, OpenIntent, Verified, Verifier};
 
-use kms_types::{AccountId, EthAddress, RecoveryId, SckId, TelegramId, Timestamp, TransferId};
+use kms_types::{AccountId, AssetId, RecoveryId, SckId, TelegramId, Timestamp, TransferId};
 
 use crate::api_token::HashedToken;
 use crate::rescue::digest::RescueDigest;
@@ -127,8 +127,8 @@ pub enum Action {
     ConfirmEmail([u8; 32]),
     /// Claims on a username begin or end. It is named by the SHA-256 of its canonical form.
     ClaimNames([u8; 32]),
-    /// An owner sets a spending limit: of the native coin, or of the token with this contract.
-    ChangeLimit(AccountId, Option<EthAddress>),
+    /// An owner sets a spending limit for an asset.
+    ChangeLimit(AccountId, AssetId),
     /// An SCK is unwrapped by an older KMS key and wrapped under the active one.
     Rewrap,
     /// A wallet is checked for recoverability.
@@ -220,10 +220,7 @@ impl Action {
             Self::Sweep(sck) => Some(sck.to_string()),
             Self::ConfirmEmail(digest) | Self::ClaimNames(digest) => Some(hex::encode(digest)),
             Self::RevokeToken(hash) => Some(hex::encode(hash.as_bytes())),
-            Self::ChangeLimit(account, asset) => Some(match asset {
-                None => format!("{account}/"),
-                Some(token) => format!("{account}/{}", token.to_lower_hex()),
-            }),
+            Self::ChangeLimit(account, asset) => Some(format!("{account}/{asset}")),
             Self::ProposeRescue(digest) | Self::Rescue(digest) => Some(digest.to_string()),
             Self::RequestRecovery(id)
             | Self::ConfirmRecovery(id)

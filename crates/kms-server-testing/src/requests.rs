@@ -60,6 +60,7 @@ pub fn quote(from: i64, to: &str, amount: &str) -> QuoteTransfer {
 pub fn confirm(transfer: &Transfer, words: &str) -> ConfirmTransfer {
     ConfirmTransfer {
         password_hash: hash(words),
+        chain_id: transfer.chain_id,
         to_address: transfer.to.address,
         token: transfer.token.clone(),
         value: transfer.value,

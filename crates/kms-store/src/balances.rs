@@ -402,7 +402,7 @@ pub(crate) fn record(
                 block: at.number,
                 origin: None,
             };
-            record::insert(connection, chain, deposit, notice_from, now)?;
+            record::insert(connection, chain_id, deposit, notice_from, now)?;
             found = found.saturating_add(1);
         }
         if before == Some(*balance) {

@@ -67,10 +67,9 @@ pub struct Database {
     pub(crate) notice_from: Arc<NoticeFrom>,
 }
 
-/// From which amount on a deposit is notified by itself, by the token's contract; `None` is the
-/// native coin. Those below are summed up once a day.
+/// From which amount on a deposit is notified by itself. Those below are summed up once a day.
 #[cfg(feature = "transfers")]
-pub type NoticeFrom = std::collections::HashMap<Option<kms_types::EthAddress>, kms_types::Units>;
+pub type NoticeFrom = std::collections::HashMap<kms_types::AssetId, kms_types::Units>;
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -156,10 +156,10 @@ impl DepositStore for Database {
     ) -> Result<bool, StoreError> {
         let notice_from = Arc::clone(&self.notice_from);
         self.blocking(move |connection| {
-            let chain_id = chain_column(chain_id)?;
+            let chain = chain_column(chain_id)?;
             connection.transaction(|connection| {
                 // First: the row lock excludes other servers.
-                if !move_cursor(connection, chain_id, from, to)? {
+                if !move_cursor(connection, chain, from, to)? {
                     return Ok(false);
                 }
                 for found in &incoming {
@@ -167,7 +167,7 @@ impl DepositStore for Database {
                 }
                 let paid = incoming.iter().map(|found| found.account.to_string()).collect();
                 let blocks = (to_i64(from.number), to_i64(to.number));
-                balances::wake(connection, chain_id, blocks, paid, now)?;
+                balances::wake(connection, chain, blocks, paid, now)?;
                 Ok(true)
             })
         })

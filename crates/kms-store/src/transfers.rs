@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
-use diesel::sql_types::{Bool, Nullable, Text};
+use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use kms_chain::follower::BlockRef;
 use kms_chain::ports::{
     ChainView, ChoosePrices, Due, Inserted, PaidBefore, Progress, ReplaceOutcome, Sign, SignAgain,
@@ -203,6 +203,7 @@ fn notify_recipient(
 fn paid_before(
     connection: &mut AnyConnection,
     account: AccountId,
+    chain_id: u64,
     to: EthAddress,
 ) -> Result<PaidBefore, Error> {
     #[derive(QueryableByName)]
@@ -216,11 +217,14 @@ fn paid_before(
     let paid = "exists (select 1 from transfers where from_account = $1 \
         and substr(to_address, 3, 4) || substr(to_address, 39, 4) = $2 \
         and state in ('mined', 'final') and to_address";
-    let query = format!("select {paid} = $3) as same, {paid} < $3) or {paid} > $3) as lookalike");
+    let query = format!(
+        "select {paid} = $3 and chain_id = $4) as same, {paid} < $3) or {paid} > $3) as lookalike"
+    );
     let found: Found = diesel::sql_query(query)
         .bind::<Text, _>(account.to_string())
         .bind::<Text, _>(ends(to))
         .bind::<Text, _>(to.to_lower_hex())
+        .bind::<BigInt, _>(to_i64(chain_id))
         .get_result(connection)?;
     Ok(PaidBefore { same: found.same, lookalike: found.lookalike })
 }
@@ -228,13 +232,13 @@ fn paid_before(
 /// The payments to an address, oldest first, that are looked up in the audit.
 const EARLIER: i64 = 100;
 
-/// Whether a payment to this address that is mined was signed before this time, which the audit
-/// has to prove: an attacker can write a row of `transfers`, but no link of the chain.
+/// Whether a payment to this address on this chain that is mined was signed before this time, which
+/// the audit has to prove: an attacker can write a row of `transfers`, but no link of its chain.
 fn had_paid(
     connection: &mut AnyConnection,
     keys: &ServerKeys,
     account: AccountId,
-    to: EthAddress,
+    (chain_id, to): (u64, EthAddress),
     before: Timestamp,
 ) -> Result<bool, Failure> {
     // In the wording of the index.
@@ -245,15 +249,17 @@ fn had_paid(
         .filter(transfers::from_account.eq(account.to_string()))
         .filter(ends_alike)
         .filter(transfers::to_address.eq(to.to_lower_hex()))
+        .filter(transfers::chain_id.eq(to_i64(chain_id)))
         .order(transfers::created_at)
         .limit(EARLIER)
         .select(transfers::id)
         .load(connection)?;
     let records = audit::signatures(connection, keys, account, paid)?;
     let proves = |record: &AuditRow| {
-        let details: Option<Details> = record.details.parse().ok();
+        let details: Details = record.details.parse().unwrap_or_default();
         record.at < before
-            && details.is_some_and(|details| details.get("to") == Some(&to.to_string()))
+            && details.get("chain") == Some(&chain_id.to_string())
+            && details.get("to") == Some(&to.to_string())
     };
     Ok(records.iter().any(proves))
 }
@@ -439,9 +445,10 @@ impl TransferStore for Database {
     async fn paid_before(
         &self,
         account: AccountId,
+        chain_id: u64,
         to: EthAddress,
     ) -> Result<PaidBefore, StoreError> {
-        self.blocking(move |connection| Ok(paid_before(connection, account, to)?)).await
+        self.blocking(move |connection| Ok(paid_before(connection, account, chain_id, to)?)).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! Assets: a chain's native coin, or an ERC-20 token that the operator configured.
+//! Assets: the native coin of a chain, or an ERC-20 token that the operator configured.
 
 use std::fmt;
 use std::str::FromStr;
@@ -184,6 +184,61 @@ impl fmt::Display for Asset {
     }
 }
 
+/// An asset as amounts of it are counted: the native coin of a chain, or the token with this
+/// contract on it. The same contract address on another chain is another asset. Its text is the
+/// chain id, a slash, and `native` or the contract in lower-case hex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AssetId {
+    /// The chain (EIP-155).
+    pub chain_id: u64,
+    /// The token's contract; `None` is the native coin.
+    pub contract: Option<EthAddress>,
+}
+
+/// The text is not that of an asset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a chain id, a slash, and native or a contract in lower-case hex")]
+pub struct AssetIdError;
+
+impl AssetId {
+    /// The native coin of a chain.
+    #[must_use]
+    pub fn native(chain_id: u64) -> Self {
+        Self { chain_id, contract: None }
+    }
+
+    /// A token of a chain; without one, the native coin.
+    #[must_use]
+    pub fn of(chain_id: u64, token: Option<&Token>) -> Self {
+        Self { chain_id, contract: token.map(|token| token.address) }
+    }
+}
+
+impl fmt::Display for AssetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.contract {
+            None => write!(f, "{}/native", self.chain_id),
+            Some(contract) => write!(f, "{}/{}", self.chain_id, contract.to_lower_hex()),
+        }
+    }
+}
+
+impl FromStr for AssetId {
+    type Err = AssetIdError;
+
+    fn from_str(text: &str) -> Result<Self, AssetIdError> {
+        let (chain_id, asset) = text.split_once('/').ok_or(AssetIdError)?;
+        let chain_id = chain_id.parse().map_err(|_error| AssetIdError)?;
+        let contract = match asset {
+            "native" => None,
+            contract => Some(contract.parse().map_err(|_error| AssetIdError)?),
+        };
+        let parsed = Self { chain_id, contract };
+        // Each asset has one text, which rows are found by.
+        if parsed.to_string() == text { Ok(parsed) } else { Err(AssetIdError) }
+    }
+}
+
 /// An ERC-20 token as it is configured. A transfer keeps a copy, so that a later change of the
 /// configuration does not change it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -262,6 +317,28 @@ mod tests {
         assert_eq!("USDC".parse::<Symbol>(), "usdc".parse::<Symbol>());
         assert_eq!("\u{39e}USD".parse::<Symbol>(), "\u{3be}usd".parse::<Symbol>());
         assert_eq!("\u{20ae}".repeat(16).parse::<Symbol>().unwrap().as_str().len(), 48);
+    }
+
+    #[test]
+    fn an_asset_of_a_chain_has_one_text() {
+        let contract = EthAddress::from([0xab; 20]);
+        for (asset, text) in [
+            (AssetId::native(1), "1/native".to_owned()),
+            (AssetId::native(u64::MAX), format!("{}/native", u64::MAX)),
+            (
+                AssetId { chain_id: 8_453, contract: Some(contract) },
+                format!("8453/0x{}", "ab".repeat(20)),
+            ),
+        ] {
+            assert_eq!(asset.to_string(), text);
+            assert_eq!(text.parse(), Ok(asset));
+        }
+        let upper = format!("1/0x{}", "AB".repeat(20));
+        for bad in
+            ["", "1", "1/", "/native", "01/native", "+1/native", "1/Native", "1/0xab", &upper]
+        {
+            assert_eq!(bad.parse::<AssetId>(), Err(AssetIdError), "{bad}");
+        }
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub mod wire;
 pub use address::{AddressError, EthAddress};
 pub use alloy_primitives::U256;
 pub use amount::{Amount, AmountError, QuoteAmount, Units, Wei};
-pub use asset::{Asset, Symbol, SymbolError, Token, TokenAmount};
+pub use asset::{Asset, AssetId, AssetIdError, Symbol, SymbolError, Token, TokenAmount};
 pub use contact::{ContactError, Email, Mobile};
 pub use error::{ErrorCode, LimitReached, Problem};
 pub use event::{

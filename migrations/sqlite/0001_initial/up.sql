@@ -131,7 +131,7 @@ create index transfers_received on transfers (to_account, created_at)
     where state in ('mined', 'final');
 -- The addresses that an account has paid, by the digits that people compare.
 create index transfers_paid on transfers
-    (from_account, (substr(to_address, 3, 4) || substr(to_address, 39, 4)), to_address)
+    (from_account, (substr(to_address, 3, 4) || substr(to_address, 39, 4)), to_address, chain_id)
     where state in ('mined', 'final');
 -- Quotes that were not signed, which are deleted.
 create index transfers_unsigned on transfers (created_at) where tx_hash is null;
@@ -209,15 +209,15 @@ create table replacements (
 create index replacements_of_transfer on replacements (transfer_id);
 
 -- Amounts that count towards the daily spending limits: inserted with the signature, zero if the
--- transfer fails, deleted after some days. `asset` is empty for the native coin, else the token's
--- contract.
+-- transfer fails, deleted after some days. `asset` is the chain id, a slash, and `native` or the
+-- token's contract.
 create table spends (
     transfer_id text primary key references transfers (id),
     account_id text not null references accounts (id),
     asset text not null,
     units text not null,
-    -- In wei, counted towards the limit of the native coin: the signed maximum until the transfer
-    -- is final, then the fee paid.
+    -- In wei, counted towards the limit of the chain's native coin: the signed maximum until the
+    -- transfer is final, then the fee paid.
     fee text not null,
     -- The fee of a transfer that a block does not pay: all that counts once the block is final.
     unpaid_fee text,
@@ -228,7 +228,8 @@ create table spends (
 create index spends_of_account on spends (account_id, at);
 create index spends_to_delete on spends (at);
 
--- Limits that owners set. A raised limit is kept in `later` and applies from `later_at` on.
+-- Limits that owners set, `asset` as in `spends`. A raised limit is kept in `later` and applies
+-- from `later_at` on.
 create table spending_limits (
     account_id text not null references accounts (id),
     asset text not null,

@@ -178,6 +178,7 @@ impl World {
         let quoted = self.stage.client.quote(&quote).await.unwrap();
         let confirm = ConfirmTransfer {
             password_hash: hash_password(id(from), ANNS).await,
+            chain_id: quoted.chain_id,
             to_address: quoted.to.address,
             token: quoted.token,
             value: quoted.value,

@@ -16,7 +16,9 @@ use kms_server_testing::requests::{COIN, confirm, create, quote};
 use kms_server_testing::{ServerProcess, Stores, TestEnv};
 use kms_store::Scope;
 use kms_types::wire::TransferState;
-use kms_types::{AccountId, Asset, EthAddress, SckId, Timestamp, TransferId, U256, Units, Wei};
+use kms_types::{
+    AccountId, Asset, AssetId, EthAddress, SckId, Timestamp, TransferId, U256, Units, Wei,
+};
 use serde_json::json;
 
 use crate::counting_proxy::CountingProxy;
@@ -89,7 +91,8 @@ async fn sign_all(stage: &Stage, wallets: &[Account], nonce: u64) -> f64 {
         quotes.push((quote.id, nonce + index));
     }
     let limit = Units(U256::from(u64::MAX));
-    let rules = SpendingRules { a_day: [(None, limit)].into(), ..SpendingRules::default() };
+    let a_day = [(AssetId::native(STORED_CHAIN), limit)].into();
+    let rules = SpendingRules { a_day, ..SpendingRules::default() };
     let before = postgres_cpu();
     for (id, nonce) in &quotes {
         let (balance, token) = (Wei(U256::from(u64::MAX)), Units::default());

@@ -8,7 +8,7 @@ use kms_chain::follower::Finality;
 use kms_chain::{Chain, ChainError, EndpointAddress, HttpHeader, HttpHeaderError, PricePolicy};
 use kms_config::{ConfigError, Secret, UrlError, is_https_or_loopback, parse_url};
 use kms_store::NoticeFrom;
-use kms_types::{Amount, EthAddress, Symbol, Token, Units, Wei};
+use kms_types::{Amount, AssetId, Symbol, Token, Units, Wei};
 use serde::Deserialize;
 
 /// More decimals than any token has; amounts stay readable.
@@ -135,8 +135,7 @@ impl fmt::Debug for RpcUrl {
 /// An asset that a setting names.
 pub(super) struct NamedAsset {
     key: String,
-    /// The token's contract; `None` for the native coin.
-    pub(super) contract: Option<EthAddress>,
+    pub(super) id: AssetId,
     decimals: u8,
 }
 
@@ -181,7 +180,7 @@ impl ChainSettings {
     pub(super) fn assets(&self, key: &str) -> Vec<NamedAsset> {
         let asset = |symbol: &Symbol, contract, decimals| NamedAsset {
             key: format!("{key} of {symbol}"),
-            contract,
+            id: AssetId { chain_id: self.chain_id, contract },
             decimals,
         };
         let tokens = self.tokens.iter();
@@ -192,26 +191,20 @@ impl ChainSettings {
     /// The asset that the setting `key` names by its symbol.
     pub(super) fn asset(&self, key: &str, symbol: &str) -> Result<NamedAsset, ConfigError> {
         let key = format!("{key}.{symbol}");
-        let is_named = |token: &&Token| token.symbol.is(symbol);
-        match self.tokens.iter().find(is_named) {
-            Some(token) => {
-                Ok(NamedAsset { key, contract: Some(token.address), decimals: token.decimals })
-            }
-            None if self.symbol.is(symbol) => {
-                Ok(NamedAsset { key, contract: None, decimals: Wei::DECIMALS })
-            }
-            None => {
-                let expected = "expected the symbol of the native coin or of a token";
-                Err(ConfigError::expected(&key, expected))
-            }
+        let token = self.tokens.iter().find(|token| token.symbol.is(symbol));
+        if token.is_none() && !self.symbol.is(symbol) {
+            let expected = "expected the symbol of the native coin or of a token";
+            return Err(ConfigError::expected(&key, expected));
         }
+        let decimals = token.map_or(Wei::DECIMALS, |token| token.decimals);
+        Ok(NamedAsset { key, id: AssetId::of(self.chain_id, token), decimals })
     }
 
     /// From which amount on an external deposit is notified by itself.
     pub(crate) fn notice_from(&self) -> Result<NoticeFrom, ConfigError> {
         let amount = |(symbol, amount): (&String, &Amount)| {
             let asset = self.asset("chain.notice_from", symbol)?;
-            Ok((asset.contract, asset.units(amount)?))
+            Ok((asset.id, asset.units(amount)?))
         };
         self.notice_from.iter().map(amount).collect()
     }

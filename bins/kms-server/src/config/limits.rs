@@ -255,16 +255,16 @@ impl LimitSettings {
         let mut rules = SpendingRules { hold: recovery.hold, ..SpendingRules::default() };
         if let SpendUpTo::UpTo(amount) = &self.spend_a_day_unlisted {
             for asset in chain.assets("limits.spend_a_day_unlisted") {
-                rules.a_day.insert(asset.contract, asset.units(amount)?);
+                rules.a_day.insert(asset.id, asset.units(amount)?);
             }
         }
         for (symbol, amount) in &self.spend_a_day {
             let asset = chain.asset("limits.spend_a_day", symbol)?;
-            rules.a_day.insert(asset.contract, asset.units(amount)?);
+            rules.a_day.insert(asset.id, asset.units(amount)?);
         }
         for (symbol, amount) in &self.outflow_an_hour {
             let asset = chain.asset("limits.outflow_an_hour", symbol)?;
-            rules.outflow.insert(asset.contract, asset.units(amount)?);
+            rules.outflow.insert(asset.id, asset.units(amount)?);
         }
         for (symbol, spend) in &self.spend_a_day_after_recovery {
             let asset = chain.asset("limits.spend_a_day_after_recovery", symbol)?;
@@ -272,7 +272,7 @@ impl LimitSettings {
                 SpendUpTo::UpTo(amount) => Allowance::UpTo(asset.units(amount)?),
                 SpendUpTo::Unlimited => Allowance::Unlimited,
             };
-            rules.after_recovery.insert(asset.contract, allowance);
+            rules.after_recovery.insert(asset.id, allowance);
         }
         Ok(rules)
     }

@@ -1,7 +1,7 @@
 //! Settings that are accepted, and the errors of those that are not.
 
 use kms_chain::spending::Allowance;
-use kms_types::{U256, Units};
+use kms_types::{AssetId, U256, Units};
 
 use super::*;
 
@@ -135,15 +135,16 @@ fn the_operator_can_stop_payments() {
     let found = settings(&format!("{EXAMPLE}{token}{limits}"), &[]).unwrap();
     assert_eq!(found.limits.external_addresses.as_ref().unwrap().len(), 1);
     let rules = found.limits.spending(&found.chain, &found.recovery).unwrap();
-    assert_eq!(rules.outflow[&None].to_string(), "5000000000000000000");
+    let (coin, token) = (AssetId::native(31_337), AssetId::of(31_337, found.chain.tokens.first()));
+    assert_eq!(rules.outflow[&coin].to_string(), "5000000000000000000");
     // An asset that is not listed has a limit as well.
-    let a_day = |token| rules.caps(token).a_day.unwrap().to_string();
-    assert_eq!(a_day(None), "2000000000000000000");
-    assert_eq!(a_day(found.chain.tokens.first()), "1000000");
+    let a_day = |asset| rules.caps(asset).a_day.unwrap().to_string();
+    assert_eq!(a_day(coin), "2000000000000000000");
+    assert_eq!(a_day(token), "1000000");
     let unlimited = ("KMS_SERVER__LIMITS__SPEND_A_DAY_UNLISTED", "unlimited");
     let found = settings(EXAMPLE, &[unlimited]).unwrap();
     let rules = found.limits.spending(&found.chain, &found.recovery).unwrap();
-    assert_eq!(rules.caps(None).a_day, None);
+    assert_eq!(rules.caps(coin).a_day, None);
     let policy = |url: &str, key: &str| {
         let url = ("KMS_SERVER__PAYMENT_POLICY__URL", url);
         settings(EXAMPLE, &[url, ("KMS_SERVER__PAYMENT_POLICY__KEY", key)])
@@ -182,16 +183,21 @@ fn limits_are_in_the_assets_own_units() {
     let with = |limits: &str| settings(&format!("{EXAMPLE}{token}[limits]\n{limits}"), &[]);
     let settings = with("spend_a_day = { ETH = \"0.5\", usdc = \"100\" }").unwrap();
     let rules = settings.limits.spending(&settings.chain, &settings.recovery).unwrap();
-    let caps = |token| rules.caps(token).a_day.unwrap().to_string();
-    assert_eq!(caps(None), "500000000000000000");
-    assert_eq!(caps(settings.chain.tokens.first()), "100000000");
-    assert_eq!(rules.caps(None).after_recovery, Allowance::Nothing);
+    let (coin, token) =
+        (AssetId::native(31_337), AssetId::of(31_337, settings.chain.tokens.first()));
+    let caps = |asset| rules.caps(asset).a_day.unwrap().to_string();
+    assert_eq!(caps(coin), "500000000000000000");
+    assert_eq!(caps(token), "100000000");
+    // The same on another chain is another asset.
+    for other in [AssetId { chain_id: 2, ..coin }, AssetId { chain_id: 2, ..token }] {
+        assert_eq!(rules.caps(other).a_day, None);
+    }
+    assert_eq!(rules.caps(coin).after_recovery, Allowance::Nothing);
     let looser = with("spend_a_day_after_recovery = { ETH = \"0.5\", USDC = \"unlimited\" }");
     let looser = looser.unwrap();
     let rules = looser.limits.spending(&looser.chain, &looser.recovery).unwrap();
     let half = Units(U256::from(500_000_000_000_000_000_u64));
-    assert_eq!(rules.caps(None).after_recovery, Allowance::UpTo(half));
-    let token = looser.chain.tokens.first();
+    assert_eq!(rules.caps(coin).after_recovery, Allowance::UpTo(half));
     assert_eq!(rules.caps(token).after_recovery, Allowance::Unlimited);
     let refused = [
         "spend_a_day_after_recovery = { USDC = \"none\" }",
@@ -208,7 +214,7 @@ fn limits_are_in_the_assets_own_units() {
             .limits
             .spending(&settings.chain, &settings.recovery)
             .unwrap()
-            .caps(None)
+            .caps(coin)
             .a_day
             .is_some()
     );

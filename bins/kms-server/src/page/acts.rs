@@ -107,6 +107,7 @@ async fn confirm(
 fn repeated(transfer: &Transfer, password_hash: kms_types::PasswordHash) -> ConfirmTransfer {
     ConfirmTransfer {
         password_hash,
+        chain_id: transfer.chain_id,
         to_address: transfer.to.address,
         token: transfer.token.clone(),
         value: transfer.value,

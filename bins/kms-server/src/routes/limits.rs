@@ -6,7 +6,7 @@ use kms_core::account::Account;
 use kms_core::audit::{Action, Caller, Details, Purpose};
 use kms_store::{LimitRefused, Raises};
 use kms_types::wire::{LaterLimit, LimitAmount, SetLimit, SpendingLimit, SpendingLimits};
-use kms_types::{AccountRef, Asset, ErrorCode, Token, Units, Wei};
+use kms_types::{AccountRef, Asset, AssetId, ErrorCode, Token, Units, Wei};
 
 use crate::auth::{Chat, Reader};
 use crate::body::{Json, Segment};
@@ -87,7 +87,7 @@ pub(crate) async fn set_by(
             Some(Units(units.map_err(|error| ApiError::field("amount", error))?))
         }
     };
-    let asset = token.map(|token| token.address);
+    let asset = AssetId::of(state.transfers.chain().chain_id(), token);
     let (hold, now) = (state.transfers.spending().hold, clock::now());
     match state.database.set_spending_limit(account.id, asset, wanted, (hold, raises), now).await? {
         Ok(()) => {}
@@ -101,7 +101,7 @@ pub(crate) async fn set_by(
         }
     }
     let details = Details::default()
-        .with("asset", asset.map_or_else(|| "native".to_owned(), |token| token.to_string()))
+        .with("asset", asset)
         .with("limit", wanted.map_or_else(|| "none".to_owned(), |units| units.0.to_string()));
     let purpose = Purpose { action: Action::ChangeLimit(account.id, asset), details };
     state.custody.record_done(purpose, account, &caller, now).await;
@@ -119,10 +119,11 @@ fn token<'a>(state: &'a State, asset: &Asset) -> Result<Option<&'a Token>, ApiEr
 
 pub(crate) async fn show(state: &State, account: &Account) -> Result<SpendingLimits, ApiError> {
     let (rules, now) = (state.transfers.spending(), clock::now());
+    let chain_id = state.transfers.chain().chain_id();
     let mut limits = Vec::new();
     for token in std::iter::once(None).chain(state.transfers.tokens().iter().map(Some)) {
-        let (asset, caps) = (token.map(|token| token.address), rules.caps(token));
-        let found = state.database.spending(account.id, asset, caps, now).await?;
+        let asset = AssetId::of(chain_id, token);
+        let found = state.database.spending(account.id, asset, rules.caps(asset), now).await?;
         let later = found.own.later.filter(|(_, from)| *from > now);
         limits.push(SpendingLimit {
             token: token.cloned(),

@@ -167,8 +167,8 @@ pub(crate) async fn confirm_by(
     id: TransferId,
     body: ConfirmTransfer,
 ) -> Result<HttpResponse, ApiError> {
-    let ConfirmTransfer { password_hash, to_address, token, value, max_fee } = body;
-    let shown = Shown { to_address, token, value, max_fee };
+    let ConfirmTransfer { password_hash, chain_id, to_address, token, value, max_fee } = body;
+    let shown = Shown { chain_id, to_address, token, value, max_fee };
     let was_signed = state.custody.was_signed(id).await?;
     let transfer = match state.transfers.check(id, shown).await? {
         Checked::Done(transfer) => *transfer,

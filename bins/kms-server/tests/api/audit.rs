@@ -273,6 +273,7 @@ async fn records_state_what_was_done() {
             .unwrap();
         let limit = details(&test, "change_limit", "outcome").await;
         assert_eq!(limit.get("limit"), Some("2000000000000000000"));
+        assert_eq!(limit.get("asset"), Some("31337/native"));
 
         let seen = SeenUsernames {
             usernames: vec!["anna".parse().unwrap()].try_into().unwrap(),

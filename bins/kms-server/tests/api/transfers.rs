@@ -211,11 +211,12 @@ async fn sixteen_transfers_of_a_wallet_are_in_flight(test: TestServer) {
 async fn a_quote_is_confirmed_only_as_it_was_shown(test: TestServer) {
     let (ann, _) = test.ann_and_bob().await;
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
-    for change in 0..3 {
+    for change in 0..4 {
         let mut body = confirm(&quoted, "ann's password");
         match change {
-            0 => body.to_address = ann.address,
-            1 => body.value = wei(COIN + 1).into(),
+            0 => body.chain_id += 1,
+            1 => body.to_address = ann.address,
+            2 => body.value = wei(COIN + 1).into(),
             _ => body.max_fee = wei(1),
         }
         let refused = test.client.confirm(quoted.id, &body).await.unwrap_err();

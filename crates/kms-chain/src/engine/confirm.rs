@@ -20,6 +20,8 @@ use crate::transfer::{Fees, MAX_IN_FLIGHT, Missing, TransactionKind, Transfer, T
 /// What was shown to the sender before the confirmation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
+    /// The chain.
+    pub chain_id: u64,
     /// The recipient's address.
     pub to_address: EthAddress,
     /// The token; `None` for the native coin.
@@ -133,6 +135,7 @@ impl Transfers {
         let transfer = self.store.transfer(id).await?;
         let transfer = transfer.ok_or(ConfirmError::NoTransfer)?;
         let quoted = Shown {
+            chain_id: transfer.chain_id,
             to_address: transfer.to.address,
             token: transfer.token.clone(),
             value: transfer.value,

@@ -151,7 +151,7 @@ impl Transfers {
         let facts = self.facts(sender, &request, token).await?;
         let transfer = self.price(&request, facts, now).await?;
         // Checked again when it is signed; checked here before the sender enters a password.
-        let part = self.spending.part_of_an_hour(transfer.token.as_ref(), transfer.value);
+        let part = self.spending.part_of_an_hour(transfer.asset(), transfer.value);
         if part.is_some_and(|part| part > HOUR) {
             return Err(QuoteError::OverOutflow);
         }
@@ -212,6 +212,7 @@ impl Transfers {
         token: Option<Token>,
     ) -> Result<Facts, QuoteError> {
         let (from, to) = (request.from.address, request.to.address);
+        let chain_id = self.chain.chain_id();
         let value = match (&request.amount, &token) {
             (QuoteAmount::All, _) => None,
             (QuoteAmount::Exactly(amount), None) => Some(Wei::try_from(amount)?.into()),
@@ -222,7 +223,7 @@ impl Transfers {
         let question = Question { from, to, token: token.as_ref(), value };
         let surveyed = self.chain.survey(&question).await?;
         let survey = &surveyed.survey;
-        let pending = self.store.pending_spend(self.chain.chain_id(), from, survey.mined).await?;
+        let pending = self.store.pending_spend(chain_id, from, survey.mined).await?;
         // Checked again when it is signed, because several quotes may be confirmed at once.
         if pending.in_flight >= MAX_IN_FLIGHT {
             return Err(TooManyInFlight.into());
@@ -235,7 +236,7 @@ impl Transfers {
             }
             (_, _) => (survey.balance.into(), available_wei.into()),
         };
-        let paid_before = self.store.paid_before(sender, to).await?;
+        let paid_before = self.store.paid_before(sender, chain_id, to).await?;
         Ok(Facts { token, balance, available, available_wei, surveyed, paid_before })
     }
 

@@ -7,7 +7,9 @@ use kms_chain::spending::Caps;
 use kms_chain::transfer::{Missing, TransferState};
 use kms_chain::{Checked, ConfirmError, Shown};
 use kms_core::CustodyError;
-use kms_types::{PasswordHash, RecoveryId, Timestamp, Token, TransferId, U256, Units, Wei};
+use kms_types::{
+    AssetId, PasswordHash, RecoveryId, Timestamp, Token, TransferId, U256, Units, Wei,
+};
 
 use crate::world::{
     COIN, QUOTE_LIFETIME, World, caller, party, password, request, shown, stranger, wei,
@@ -133,6 +135,7 @@ async fn a_quote_is_signed_only_as_it_was_shown() {
     let token =
         Token { symbol: "USDC".parse().unwrap(), address: bob.wallet.address, decimals: 18 };
     for wrong in [
+        Shown { chain_id: right.chain_id + 1, ..right.clone() },
         Shown { to_address: bob.wallet.address, ..right.clone() },
         Shown { token: Some(token), ..right.clone() },
         Shown { value, ..right.clone() },
@@ -180,12 +183,13 @@ async fn a_wallet_that_is_open_signs_nothing_after_a_freeze_or_a_new_password() 
     let ann = world.account(1, COIN).await;
     let (custody, id, now) = (&world.custody, ann.id.into(), world.now());
     let quote = world.quote(&ann, stranger(), "0.1").await;
+    let coin = AssetId::native(quote.chain_id);
     let refused = async |wallet| {
         let ready = world.ready(&quote).await;
         let refused = world.transfers.sign_and_send(ready, wallet, now).await.unwrap_err();
         assert_eq!(world.stored(&quote).await, quote);
         assert_eq!((world.sent(&ann), world.tick().await), (0, 0));
-        let spending = world.database.spending(ann.id, None, Caps::default(), now).await.unwrap();
+        let spending = world.database.spending(ann.id, coin, Caps::default(), now).await.unwrap();
         assert_eq!(spending.spent, Units::default());
         refused
     };

@@ -388,6 +388,7 @@ pub(crate) fn request(from: &Account, to: Party, amount: &str) -> QuoteRequest {
 
 pub(crate) fn shown(quote: &Transfer) -> Shown {
     Shown {
+        chain_id: quote.chain_id,
         to_address: quote.to.address,
         token: quote.token.clone(),
         value: quote.value,

@@ -4,7 +4,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 use kms_core::audit::{Action, AuditRecord, CHANGES_OF_ACCOUNTS, Details, Phase, REVISION};
 use kms_core::ports::{AuditedAccount, StoreError};
-use kms_types::{AccountId, EthAddress, Timestamp};
+use kms_types::{AccountId, Timestamp};
 
 use crate::database::{AnyConnection, Database, Failure};
 use crate::schema::{accounts, audit, spending_limits};
@@ -108,8 +108,7 @@ pub(super) fn state_revision(
     }
     let revision: Option<i64> = match (record.action, record.account) {
         (Action::ChangeLimit(account, asset), _) => {
-            let asset = asset.map(EthAddress::to_lower_hex).unwrap_or_default();
-            let row = spending_limits::table.find((account.to_string(), asset));
+            let row = spending_limits::table.find((account.to_string(), asset.to_string()));
             row.select(spending_limits::revision).first(connection).optional()?
         }
         (action, Some(account)) if CHANGES_OF_ACCOUNTS.contains(&action.as_str()) => {

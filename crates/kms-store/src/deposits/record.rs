@@ -4,7 +4,7 @@ use diesel::dsl;
 use diesel::prelude::*;
 use kms_chain::follower::Deposit;
 use kms_types::{
-    AccountId, DepositEvent, DepositId, EthAddress, EventKind, Timestamp, Token, Units,
+    AccountId, AssetId, DepositEvent, DepositId, EthAddress, EventKind, Timestamp, Token, Units,
 };
 
 use crate::convert::RowRef;
@@ -32,14 +32,14 @@ pub(crate) struct Received<'a> {
 /// caller holds the row lock of the cursor.
 pub(super) fn record(
     connection: &mut AnyConnection,
-    chain_id: i64,
+    chain_id: u64,
     Deposit { account, payment }: &Deposit,
     notice_from: &NoticeFrom,
     now: Timestamp,
 ) -> Result<(), Failure> {
     let token = payment.token.as_ref();
     let known = external_deposits::table
-        .filter(external_deposits::chain_id.eq(chain_id))
+        .filter(external_deposits::chain_id.eq(to_i64(chain_id)))
         .filter(external_deposits::tx_hash.eq(Some(payment.tx_hash.to_vec())))
         .filter(external_deposits::account_id.eq(account.to_string()))
         .filter(external_deposits::token.eq(contract(token)));
@@ -60,13 +60,13 @@ pub(super) fn record(
 /// Inserts a deposit. A small one is added to a digest; any other is notified.
 pub(crate) fn insert(
     connection: &mut AnyConnection,
-    chain_id: i64,
+    chain_id: u64,
     received: Received<'_>,
     notice_from: &NoticeFrom,
     now: Timestamp,
 ) -> Result<(), Failure> {
     let id = DepositId::random();
-    let asset = received.token.map(|token| token.address);
+    let asset = AssetId::of(chain_id, received.token);
     let least = notice_from.get(&asset).copied().unwrap_or_default();
     let digest = match received.value < least {
         true => Some(add_to_digest(connection, chain_id, &received, now)?),
@@ -88,14 +88,14 @@ pub(crate) fn insert(
 /// Adds a small deposit to the digest of its account, asset and day, and returns the digest's id.
 fn add_to_digest(
     connection: &mut AnyConnection,
-    chain_id: i64,
+    chain_id: u64,
     received: &Received<'_>,
     now: Timestamp,
 ) -> Result<String, Failure> {
     let day = now.0.div_euclid(DAY);
     let known: Option<(String, String, i64)> = external_deposits::table
         .filter(external_deposits::account_id.eq(received.account.to_string()))
-        .filter(external_deposits::chain_id.eq(chain_id))
+        .filter(external_deposits::chain_id.eq(to_i64(chain_id)))
         .filter(external_deposits::token.eq(contract(received.token)))
         .filter(external_deposits::digest_day.eq(Some(day)))
         .filter(external_deposits::digest_day.is_not_null())
@@ -142,11 +142,11 @@ type NewRow = (
     dsl::Eq<external_deposits::decimals, Option<i32>>,
 );
 
-fn new_row(chain_id: i64, id: DepositId, received: &Received<'_>, now: Timestamp) -> NewRow {
+fn new_row(chain_id: u64, id: DepositId, received: &Received<'_>, now: Timestamp) -> NewRow {
     let token = received.token;
     (
         external_deposits::id.eq(id.to_string()),
-        external_deposits::chain_id.eq(chain_id),
+        external_deposits::chain_id.eq(to_i64(chain_id)),
         external_deposits::account_id.eq(received.account.to_string()),
         external_deposits::value.eq(received.value.to_string()),
         external_deposits::block.eq(to_i64(received.block)),

@@ -97,10 +97,9 @@ fn take_outflow(
     transfer: &Transfer,
     rules: &SpendingRules,
 ) -> Result<Option<Duration>, Failure> {
-    let token = transfer.token.as_ref();
-    let Some(part) = rules.part_of_an_hour(token, transfer.value) else { return Ok(None) };
-    let asset = token.map_or_else(|| "native".to_owned(), |token| token.address.to_lower_hex());
-    let key = format!("outflow:{}:{asset}", transfer.chain_id);
+    let asset = transfer.asset();
+    let Some(part) = rules.part_of_an_hour(asset, transfer.value) else { return Ok(None) };
+    let key = format!("outflow:{asset}");
     Ok(rate_limits::take_part_within(connection, dialect, &key, (part, HOUR))?.err())
 }
 

@@ -9,9 +9,9 @@ use kms_chain::transfer::Transfer;
 use kms_core::ServerKeys;
 use kms_core::audit::Action;
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, EthAddress, EventKind, SecurityEvent, Timestamp, Units};
+use kms_types::{AccountId, AssetId, EventKind, SecurityEvent, Timestamp, Units};
 
-use super::spends::{self, key, sender};
+use super::spends::{self, sender};
 use crate::accounts::rows as account_rows;
 use crate::audit;
 use crate::convert::RowRef;
@@ -59,11 +59,6 @@ pub enum LimitRefused {
     Raise,
 }
 
-/// The asset with this key; `None` if there is none.
-fn asset_of(name: &str) -> Option<Option<EthAddress>> {
-    if name.is_empty() { Some(None) } else { name.parse().ok().map(Some) }
-}
-
 fn may_raise(
     connection: &mut AnyConnection,
     keys: &ServerKeys,
@@ -101,18 +96,19 @@ pub(super) fn over_limit(
     let account = sender(transfer)?;
     let recovered = match recovered {
         Some(at) if now < at.plus(rules.hold) => {
-            let is_known = super::had_paid(connection, keys, account, transfer.to.address, at)?;
+            let to = (transfer.chain_id, transfer.to.address);
+            let is_known = super::had_paid(connection, keys, account, to, at)?;
             Some(at).filter(|_| !is_known)
         }
         other => other,
     };
     let in_token = transfer.token.as_ref().map(|token| (Some(token), transfer.value));
     for (token, units) in in_token.into_iter().chain([(None, transfer.max_wei().into())]) {
-        let asset = token.map(|token| token.address);
+        let asset = AssetId::of(transfer.chain_id, token);
         let own = own_limit(connection, keys, account, asset)?.own;
-        let mut caps = rules.caps(token);
+        let mut caps = rules.caps(asset);
         // The fee of a token payment is paid to no recipient.
-        if asset.is_none() && transfer.token.is_some() && caps.after_recovery == Allowance::Nothing
+        if token.is_none() && transfer.token.is_some() && caps.after_recovery == Allowance::Nothing
         {
             caps.after_recovery = Allowance::Unlimited;
         }
@@ -185,11 +181,11 @@ fn own_limit(
     connection: &mut AnyConnection,
     keys: &ServerKeys,
     account: AccountId,
-    asset: Option<EthAddress>,
+    asset: AssetId,
 ) -> Result<Revised, Failure> {
     let newest = audit::newest_revision_of(connection, Action::ChangeLimit(account, asset))?;
     let found: Option<Row> = spending_limits::table
-        .find((account.to_string(), key(asset)))
+        .find((account.to_string(), asset.to_string()))
         .select(Row::as_select())
         .first(connection)
         .optional()?;
@@ -224,10 +220,10 @@ fn write(
     connection: &mut AnyConnection,
     keys: &ServerKeys,
     account: AccountId,
-    asset: Option<EthAddress>,
+    asset: AssetId,
     revised: Revised,
 ) -> Result<(), Failure> {
-    let (id, asset, own) = (account.to_string(), key(asset), revised.own);
+    let (id, asset, own) = (account.to_string(), asset.to_string(), revised.own);
     let mac = with_mac_fields(account, &asset, &revised, |fields| keys.row.mac(fields));
     let values = (
         spending_limits::units.eq(text(own.units)),
@@ -251,7 +247,7 @@ fn unreadable(
     connection: &mut AnyConnection,
     account: AccountId,
     keys: &ServerKeys,
-) -> Result<Vec<Option<EthAddress>>, Failure> {
+) -> Result<Vec<AssetId>, Failure> {
     let stored: Vec<String> = spending_limits::table
         .filter(spending_limits::account_id.eq(account.to_string()))
         .select(spending_limits::asset)
@@ -262,7 +258,7 @@ fn unreadable(
     let mut unreadable = Vec::new();
     for asset in named.collect::<BTreeSet<_>>() {
         // Another text names no asset: no payment reads that row.
-        let Some(asset) = asset_of(&asset) else { continue };
+        let Ok(asset) = asset.parse::<AssetId>() else { continue };
         match own_limit(connection, keys, account, asset) {
             Ok(_own) => {}
             Err(Failure::Store(_fails)) => unreadable.push(asset),
@@ -331,7 +327,7 @@ impl Database {
     pub async fn spending(
         &self,
         account: AccountId,
-        asset: Option<EthAddress>,
+        asset: AssetId,
         caps: Caps,
         now: Timestamp,
     ) -> Result<Spending, StoreError> {
@@ -356,7 +352,7 @@ impl Database {
     pub async fn set_spending_limit(
         &self,
         account: AccountId,
-        asset: Option<EthAddress>,
+        asset: AssetId,
         wanted: Option<Units>,
         (hold, raises): (Duration, Raises),
         now: Timestamp,

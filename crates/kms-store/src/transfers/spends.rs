@@ -11,7 +11,7 @@ use kms_chain::spending::{DAY, Spend};
 use kms_chain::transfer::Transfer;
 use kms_core::ServerKeys;
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, EthAddress, Timestamp, U256, Units, Wei};
+use kms_types::{AccountId, AssetId, Timestamp, U256, Units, Wei};
 
 use crate::audit;
 use crate::convert::RowRef;
@@ -37,10 +37,9 @@ struct Row {
 
 /// What one transfer counts for.
 pub(super) struct Spent {
-    /// Empty for the native coin, else the token's contract.
-    asset: String,
+    asset: AssetId,
     units: Units,
-    /// In wei.
+    /// In wei of the chain.
     fee: Units,
     /// All that counts once the block that does not pay the transfer is final.
     unpaid_fee: Option<Units>,
@@ -53,7 +52,7 @@ impl Row {
         let mut row = Self {
             transfer_id: transfer.to_owned(),
             account_id: account.to_owned(),
-            asset: asset.clone(),
+            asset: asset.to_string(),
             units: units.to_string(),
             fee: fee.to_string(),
             unpaid_fee: unpaid_fee.map(|fee| fee.to_string()),
@@ -85,17 +84,13 @@ impl Row {
         self.with_mac_fields(|fields| keys.row.verify(&mac, fields))
             .map_err(|error| row.not_verified(error))?;
         Ok(Spent {
-            asset: self.asset.clone(),
+            asset: row.parse(&self.asset)?,
             units: row.parse(&self.units)?,
             fee: row.parse(&self.fee)?,
             unpaid_fee: row.parse_some(self.unpaid_fee.as_ref())?,
             at: Timestamp(self.at),
         })
     }
-}
-
-pub(super) fn key(asset: Option<EthAddress>) -> String {
-    asset.map(EthAddress::to_lower_hex).unwrap_or_default()
 }
 
 pub(super) fn sender(transfer: &Transfer) -> Result<AccountId, StoreError> {
@@ -134,12 +129,13 @@ pub(super) fn of_a_day(
     Ok(spends)
 }
 
-/// Returns what was spent of one asset. Every transfer spends its fee in the native coin.
-pub(super) fn of_asset(spends: &[Spent], asset: Option<EthAddress>) -> Vec<Spend> {
-    let name = key(asset);
+/// Returns what was spent of one asset. Every transfer spends its fee in the native coin of its
+/// chain.
+pub(super) fn of_asset(spends: &[Spent], asset: AssetId) -> Vec<Spend> {
     let spend = |spent: &Spent| {
-        let units = if spent.asset == name { spent.units } else { Units::default() };
-        let fee = if asset.is_none() { spent.fee } else { Units::default() };
+        let units = if spent.asset == asset { spent.units } else { Units::default() };
+        let pays_fee = AssetId::native(spent.asset.chain_id) == asset;
+        let fee = if pays_fee { spent.fee } else { Units::default() };
         Spend { units: Units(units.0.saturating_add(fee.0)), at: spent.at }
     };
     spends.iter().map(spend).collect()
@@ -153,7 +149,7 @@ pub(super) fn reserve(
     now: Timestamp,
 ) -> Result<(), Failure> {
     let spent = Spent {
-        asset: key(transfer.token.as_ref().map(|token| token.address)),
+        asset: transfer.asset(),
         units: transfer.value,
         fee: Units(highest_fee(transfer).0),
         unpaid_fee: None,

@@ -11,7 +11,7 @@ use kms_store::{Database, HistoryEntry, Page};
 use kms_types::{Timestamp, U256, Units, Wei};
 
 use crate::fixtures::{Subject, insert, on_every_database, transfer};
-use crate::transfers::{CHAIN, NOW, finalize, settle, sign, view};
+use crate::transfers::{CHAIN, COIN, NOW, finalize, settle, sign, view};
 
 on_every_database!(
     what_no_payment_explains_is_reported_once,
@@ -136,7 +136,7 @@ async fn payments_and_fees_are_explained_to_the_last_wei(subject: Subject) {
 
 async fn small_amounts_are_summed_up(subject: Subject) {
     let database = subject.database.clone();
-    let database = database.with_notice_from([(None, Units(U256::from(100)))].into());
+    let database = database.with_notice_from([(COIN, Units(U256::from(100)))].into());
     database.start_at(CHAIN, block(1)).await.unwrap();
     let ann = insert(&database, 1, "ann").await;
     for (at, balance) in [(2, 5), (3, 9), (4, 200)] {

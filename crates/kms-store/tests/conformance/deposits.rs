@@ -6,7 +6,7 @@ use kms_store::{HistoryEntry, Page};
 use kms_types::{DepositEvent, EthAddress, EventCursor, EventKind, U256, Units};
 
 use crate::fixtures::{Subject, events, insert, on_every_database};
-use crate::transfers::{CHAIN, NOW};
+use crate::transfers::{CHAIN, COIN, NOW};
 
 on_every_database!(
     a_cursor_starts_once_and_advances_from_its_position,
@@ -74,7 +74,7 @@ async fn a_deposit_is_notified_once_with_the_cursor(subject: Subject) {
 async fn small_deposits_are_summed_up_once_a_day(subject: Subject) {
     let ann = insert(&subject.database, 1, "ann").await;
     let least = Units(U256::from(100));
-    let database = subject.database.clone().with_notice_from([(None, least)].into());
+    let database = subject.database.clone().with_notice_from([(COIN, least)].into());
     database.start_at(CHAIN, block(1)).await.unwrap();
     let small = |hash, units| Deposit {
         account: ann.id,

@@ -24,7 +24,8 @@ use kms_store::{
     ApiToken, Database, OpenedLaunch, Pausable, Proposal, Raises, Scope, open_key_database,
 };
 use kms_types::{
-    AccountId, EthAddress, NameOrigin, RecoveryId, SckId, Timestamp, Token, TransferId, U256, Units,
+    AccountId, AssetId, EthAddress, NameOrigin, RecoveryId, SckId, Timestamp, Token, TransferId,
+    U256, Units,
 };
 use serde_json::{Value, json};
 
@@ -232,7 +233,8 @@ async fn tokens(database: &Database) {
 async fn spending_limits(database: &Database) {
     let owner = fixed(1).id;
     let units = |units: u64| Some(Units(U256::from(units)));
-    let token = Some(EthAddress::from([0xab; 20]));
+    let coin = AssetId::native(31_337);
+    let token = AssetId { contract: Some(EthAddress::from([0xab; 20])), ..coin };
     let day = Duration::from_secs(24 * 60 * 60);
     let set = async |asset, units, now| {
         database
@@ -241,7 +243,7 @@ async fn spending_limits(database: &Database) {
             .unwrap()
             .unwrap();
     };
-    set(None, units(5_000), NOW).await;
+    set(coin, units(5_000), NOW).await;
     set(token, units(70), NOW).await;
     set(token, None, NOW).await;
 }

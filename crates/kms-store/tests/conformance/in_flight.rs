@@ -12,7 +12,7 @@ use kms_types::{Timestamp, TransferId, U256, Units, Wei};
 
 use crate::fixtures::{Subject, insert, on_every_database, transfer};
 use crate::transfers::{
-    BROADCAST, CHAIN, DUE, KEPT_UNTIL, NOW, finalize, position, settle, sign, view,
+    BROADCAST, CHAIN, COIN, DUE, KEPT_UNTIL, NOW, finalize, position, settle, sign, view,
 };
 
 on_every_database!(
@@ -109,7 +109,7 @@ async fn old_attempts_are_deleted_except_what_is_in_a_block(subject: Subject) {
     let superseded = database.transfer(hashes[1].0).await.unwrap().unwrap();
     assert_eq!(superseded.superseded_by, Some([9; 32]));
     let caps = Caps::default();
-    let spent = database.spending(ann.id, None, caps, NOW).await.unwrap().spent;
+    let spent = database.spending(ann.id, COIN, caps, NOW).await.unwrap().spent;
     assert_eq!(spent, Units(U256::from(100 + 100 + 10)));
     assert_eq!(database.claim_due(CHAIN, DUE, 10).await.unwrap().len(), 1);
 }

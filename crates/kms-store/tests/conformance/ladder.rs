@@ -20,7 +20,7 @@ use kms_types::{EventCursor, ReplacementId, SckId, Timestamp, U256, Units, Wei};
 
 use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
 use crate::transfers::{
-    BROADCAST, CHAIN, DUE, KEPT_UNTIL, NOW, finalize, replace_block, settle, sign, view,
+    BROADCAST, CHAIN, COIN, DUE, KEPT_UNTIL, NOW, finalize, replace_block, settle, sign, view,
 };
 
 on_every_database!(
@@ -166,7 +166,7 @@ async fn a_cancellation_ends_a_signed_transfer(subject: Subject) {
         (end.state, end.tx_hash, end.fee),
         (TransferState::Cancelled, Some(tx_hash), Some(fee))
     );
-    let spent = database.spending(ann.id, None, Caps::default(), until).await.unwrap().spent;
+    let spent = database.spending(ann.id, COIN, Caps::default(), until).await.unwrap().spent;
     assert_eq!(spent, Units(U256::from(140)));
     // Signed, asked, cancelled; the recipient was never notified of it.
     let events = events(database, EventCursor::default(), 5).await;
@@ -308,7 +308,7 @@ async fn a_wallet_that_was_opened_with_an_earlier_password_signs_nothing(subject
         database.sign(quote.id, view(1, 1_000, 0), rules, NOW, sign).await.unwrap()
     };
     assert_eq!(sign_at(1).await, SignOutcome::WalletChanged);
-    let spent = database.spending(ann.id, None, Caps::default(), NOW).await.unwrap().spent;
+    let spent = database.spending(ann.id, COIN, Caps::default(), NOW).await.unwrap().spent;
     let due = database.claim_due(CHAIN, DUE, 10).await.unwrap();
     assert_eq!((spent, due.len()), (Units::default(), 0));
     assert!(matches!(sign_at(2).await, SignOutcome::Signed(_)));

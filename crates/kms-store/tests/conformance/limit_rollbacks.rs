@@ -9,7 +9,7 @@ use kms_store::Raises;
 
 use crate::fixtures::{Subject, insert, on_every_shared_database};
 use crate::spending_limits::{caps, quoted, rules, units};
-use crate::transfers::{NOW, sign, view};
+use crate::transfers::{COIN, NOW, sign, view};
 
 on_every_shared_database!(a_limit_that_was_put_back_or_deleted_is_refused_until_a_rescue);
 
@@ -19,9 +19,9 @@ async fn a_limit_that_was_put_back_or_deleted_is_refused_until_a_rescue(subject:
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     let set = async |limit: u64| {
         let raises = (Duration::ZERO, Raises::Always);
-        let set = database.set_spending_limit(ann.id, None, Some(units(limit)), raises, NOW);
+        let set = database.set_spending_limit(ann.id, COIN, Some(units(limit)), raises, NOW);
         set.await.unwrap().unwrap();
-        let (action, phase) = (Action::ChangeLimit(ann.id, None), Phase::Outcome("ok"));
+        let (action, phase) = (Action::ChangeLimit(ann.id, COIN), Phase::Outcome("ok"));
         let (caller, details) = (Caller::new("bot", "r-1"), Details::default());
         let (account, telegram_id) = (Some(ann.id), Some(ann.telegram_id));
         let record = AuditRecord { at: NOW, caller, action, phase, account, telegram_id, details };
@@ -41,7 +41,7 @@ async fn a_limit_that_was_put_back_or_deleted_is_refused_until_a_rescue(subject:
         subject.tamper(change);
         for error in [
             signed().await.unwrap_err(),
-            database.spending(ann.id, None, caps(100), NOW).await.unwrap_err(),
+            database.spending(ann.id, COIN, caps(100), NOW).await.unwrap_err(),
         ] {
             let tampered = matches!(error, StoreError::Tampered { table: "spending_limits", .. });
             assert!(tampered, "{change}: {error}");
@@ -58,10 +58,10 @@ async fn a_limit_that_was_put_back_or_deleted_is_refused_until_a_rescue(subject:
     let damaged = database.damaged_account(ann.id.into()).await.unwrap().unwrap();
     let rescued = damaged.clone().rescued(NOW);
     assert!(database.rescue_account(&damaged, rescued, NOW).await.unwrap());
-    let spending = database.spending(ann.id, None, caps(100), NOW).await.unwrap();
+    let spending = database.spending(ann.id, COIN, caps(100), NOW).await.unwrap();
     assert_eq!(spending.own.units, None);
     assert_eq!(database.damaged_account(ann.id.into()).await.unwrap().unwrap().damage.len(), 0);
     set(3).await;
-    let own = database.spending(ann.id, None, caps(100), NOW).await.unwrap().own;
+    let own = database.spending(ann.id, COIN, caps(100), NOW).await.unwrap().own;
     assert_eq!(own.units, Some(units(3)));
 }

@@ -5,6 +5,7 @@
 mod accounts;
 mod audit;
 mod balances;
+mod chains;
 mod columns;
 mod deposits;
 #[cfg(feature = "postgres")]

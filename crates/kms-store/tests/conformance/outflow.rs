@@ -6,8 +6,8 @@ use kms_chain::ports::{SignOutcome, TransferStore};
 use kms_chain::spending::{HOUR, SpendingRules};
 
 use crate::fixtures::{Subject, insert, on_every_database};
-use crate::spending_limits::{quoted, quoted_as, signs, token, units};
-use crate::transfers::{NOW, sign, view};
+use crate::spending_limits::{quoted, quoted_as, signs, token, token_asset, units};
+use crate::transfers::{COIN, NOW, sign, view};
 
 on_every_database!(
     many_at_once_stay_within_what_all_may_send,
@@ -16,7 +16,7 @@ on_every_database!(
 );
 
 fn outflow(limit: u64) -> SpendingRules {
-    SpendingRules { outflow: [(None, units(limit))].into(), ..SpendingRules::default() }
+    SpendingRules { outflow: [(COIN, units(limit))].into(), ..SpendingRules::default() }
 }
 
 async fn many_at_once_stay_within_what_all_may_send(subject: Subject) {
@@ -49,7 +49,7 @@ async fn many_at_once_stay_within_what_all_may_send(subject: Subject) {
 async fn what_is_not_signed_takes_nothing(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
-    let rules = SpendingRules { a_day: [(None, units(5))].into(), ..outflow(10) };
+    let rules = SpendingRules { a_day: [(COIN, units(5))].into(), ..outflow(10) };
     let above_her_limit = quoted(&subject, &ann, &bob, 6).await;
     for _ in 0..3 {
         let outcome = signs(&subject, above_her_limit, rules.clone(), NOW).await;
@@ -69,7 +69,7 @@ async fn what_is_not_signed_takes_nothing(subject: Subject) {
 async fn each_asset_has_its_own_bucket(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
-    let limits = [(None, units(5)), (Some(token().address), units(7))];
+    let limits = [(COIN, units(5)), (token_asset(), units(7))];
     let rules = SpendingRules { outflow: limits.into(), ..SpendingRules::default() };
     for (in_token, amount, fits) in
         [(true, 7, true), (true, 1, false), (false, 5, true), (false, 1, false)]

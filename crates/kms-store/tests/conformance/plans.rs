@@ -21,7 +21,7 @@ use kms_types::{
 
 use crate::fixtures::{Subject, insert, transfer};
 use crate::transfers::{
-    BROADCAST, CHAIN, DUE, KEPT_UNTIL, NOW, finalize, replace_block, settle, sign, view,
+    BROADCAST, CHAIN, COIN, DUE, KEPT_UNTIL, NOW, finalize, replace_block, settle, sign, view,
 };
 
 /// Statements, by a part without quotes, that are still expensive, and where they are.
@@ -125,10 +125,10 @@ async fn quote(subject: &Subject, ann: &Account, bob: &Account) -> TransferId {
     database.resolve(&"bob".parse().unwrap(), NOW).await.unwrap();
     database.account_by_address(bob.wallet.address).await.unwrap();
     database.pending_spend(CHAIN, ann.wallet.address, 1_000_000).await.unwrap();
-    database.paid_before(ann.id, bob.wallet.address).await.unwrap();
+    database.paid_before(ann.id, CHAIN, bob.wallet.address).await.unwrap();
     let quote = transfer(ann, bob, 1, NOW);
     let rules = SpendingRules {
-        a_day: [(None, Units(U256::from(1_000_000)))].into(),
+        a_day: [(COIN, Units(U256::from(1_000_000)))].into(),
         ..SpendingRules::default()
     };
     database.over_limit(quote.clone(), None, rules, NOW).await.unwrap();

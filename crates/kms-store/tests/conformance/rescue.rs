@@ -13,6 +13,7 @@ use kms_types::{EventCursor, EventKind, SecurityEvent, Timestamp, U256, Units};
 
 use crate::fixtures::{Subject, events, insert, on_every_database};
 use crate::recoveries;
+use crate::transfers::COIN;
 
 on_every_database!(
     what_is_damaged_is_named_and_written_again,
@@ -40,7 +41,7 @@ async fn what_is_damaged_is_named_and_written_again(subject: Subject) {
     assert!(database.request_email_change(change, 1).await.unwrap());
     let (five, day) = (Some(Units(U256::from(5))), Duration::from_secs(60));
     database
-        .set_spending_limit(ann.id, None, five, (day, Raises::Always), NOW)
+        .set_spending_limit(ann.id, COIN, five, (day, Raises::Always), NOW)
         .await
         .unwrap()
         .unwrap();
@@ -74,7 +75,7 @@ async fn what_is_damaged_is_named_and_written_again(subject: Subject) {
     let ended = database.recovery(recovery.id).await.unwrap().unwrap();
     assert_eq!(ended.written, RecoveryStage::Cancelled);
     assert_eq!(database.open_recovery(ann.id).await.unwrap(), None);
-    let spending = database.spending(ann.id, None, Caps::default(), NOW).await.unwrap();
+    let spending = database.spending(ann.id, COIN, Caps::default(), NOW).await.unwrap();
     assert_eq!(spending.own.units, None);
     let frozen = EventKind::Security(SecurityEvent::AccountFrozen);
     let events = events(database, EventCursor::default(), 4).await;

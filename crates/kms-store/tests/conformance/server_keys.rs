@@ -11,7 +11,7 @@ use kms_core::{Sealer, ServerKeyId, ServerKeyKind, ServerKeys};
 use kms_store::{
     ApiToken, Database, MovedBatch, Pausable, Proposal, Raises, Scope, Sealed, open_key_database,
 };
-use kms_types::{AccountRef, EthAddress, SckId, Timestamp, U256, Units};
+use kms_types::{AccountRef, AssetId, EthAddress, SckId, Timestamp, U256, Units};
 
 use crate::fixtures::{Subject, insert, open};
 use crate::recoveries::ready;
@@ -115,7 +115,8 @@ async fn fill(database: &Database) {
     let keys = open_key_database("sqlite::memory:", "").await.unwrap();
     database.pause(Pausable::Recoveries, &*keys, Timestamp(1)).await.unwrap();
     let day = Duration::from_secs(24 * 60 * 60);
-    for asset in [None, Some(EthAddress::from([7; 20]))] {
+    for contract in [None, Some(EthAddress::from([7; 20]))] {
+        let asset = AssetId { chain_id: 1, contract };
         let units = Some(Units(U256::from(5)));
         let set = database
             .set_spending_limit(ann, asset, units, (day, Raises::Always), Timestamp(1))

@@ -12,15 +12,15 @@ use kms_core::page_only::PageChange;
 use kms_core::ports::{AccountStore, AuditLog, RecoveryStore, StoreError};
 use kms_store::{Database, LimitRefused, Raises};
 use kms_types::{
-    AccountEvent, EventCursor, EventKind, SckId, SecurityEvent, Timestamp, Token, TransferId, U256,
-    Units,
+    AccountEvent, AssetId, EventCursor, EventKind, SckId, SecurityEvent, Timestamp, Token,
+    TransferId, U256, Units,
 };
 
 use crate::fixtures::{
     Subject, events, insert, ladder, on_every_database, on_every_shared_database, transfer,
 };
 use crate::recoveries;
-use crate::transfers::{NOW, finalize, replace_block, settle, sign, view};
+use crate::transfers::{CHAIN, COIN, NOW, finalize, replace_block, settle, sign, view};
 
 on_every_database!(
     many_at_once_stay_within_the_limit,
@@ -51,11 +51,15 @@ pub(crate) fn caps(a_day: u64) -> Caps {
 }
 
 pub(crate) fn rules(a_day: u64) -> SpendingRules {
-    SpendingRules { a_day: [(None, units(a_day))].into(), ..SpendingRules::default() }
+    SpendingRules { a_day: [(COIN, units(a_day))].into(), ..SpendingRules::default() }
 }
 
 pub(crate) fn token() -> Token {
     Token { symbol: "USDC".parse().unwrap(), address: [200; 20].into(), decimals: 6 }
+}
+
+pub(crate) fn token_asset() -> AssetId {
+    AssetId::of(CHAIN, Some(&token()))
 }
 
 /// Quotes a transfer without a fee, which `change` may modify.
@@ -124,7 +128,7 @@ async fn many_at_once_stay_within_the_limit(subject: Subject) {
         }
     }
     assert_eq!(signed, 7);
-    let spending = subject.database.spending(ann.id, None, caps(75), NOW).await.unwrap();
+    let spending = subject.database.spending(ann.id, COIN, caps(75), NOW).await.unwrap();
     assert_eq!((spending.limit, spending.spent), (Some(units(75)), units(70)));
     // The limit of another account is unaffected.
     let id = quoted(&subject, &bob, &ann, 75).await;
@@ -142,7 +146,7 @@ async fn a_failed_transfer_is_released(subject: Subject) {
         assert!(matches!(signs(&subject, next, rules(10), NOW).await, SignOutcome::OverLimit(_)));
         settle(database, id, block.into(), block, failure, 0).await;
         finalize(database, block.into()).await;
-        let spending = database.spending(ann.id, None, caps(10), NOW).await.unwrap();
+        let spending = database.spending(ann.id, COIN, caps(10), NOW).await.unwrap();
         assert_eq!(spending.spent, units(0));
     }
 }
@@ -169,7 +173,7 @@ async fn an_owners_limit_applies_and_rises_after_a_day(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     database
-        .set_spending_limit(ann.id, None, Some(units(5)), (Duration::ZERO, Raises::Always), NOW)
+        .set_spending_limit(ann.id, COIN, Some(units(5)), (Duration::ZERO, Raises::Always), NOW)
         .await
         .unwrap()
         .unwrap();
@@ -177,7 +181,7 @@ async fn an_owners_limit_applies_and_rises_after_a_day(subject: Subject) {
     let refused = signs(&subject, id, rules(10), NOW).await;
     assert!(matches!(refused, SignOutcome::OverLimit(over) if over.reached.limit == units(5)));
     database
-        .set_spending_limit(ann.id, None, Some(units(100)), (Duration::ZERO, Raises::Always), NOW)
+        .set_spending_limit(ann.id, COIN, Some(units(100)), (Duration::ZERO, Raises::Always), NOW)
         .await
         .unwrap()
         .unwrap();
@@ -189,15 +193,15 @@ async fn an_owners_limit_applies_and_rises_after_a_day(subject: Subject) {
         outcome => panic!("{outcome:?}"),
     }
     let later = NOW.plus(RAISE_AFTER);
-    let spending = database.spending(ann.id, None, caps(10), later).await.unwrap();
+    let spending = database.spending(ann.id, COIN, caps(10), later).await.unwrap();
     assert_eq!((spending.limit, spending.own.at(later)), (Some(units(10)), Some(units(100))));
     assert!(matches!(signs(&subject, id, rules(10), later).await, SignOutcome::Signed(_)));
     database
-        .set_spending_limit(ann.id, None, None, (Duration::ZERO, Raises::Always), later)
+        .set_spending_limit(ann.id, COIN, None, (Duration::ZERO, Raises::Always), later)
         .await
         .unwrap()
         .unwrap();
-    let spending = database.spending(ann.id, None, Caps::default(), later).await.unwrap();
+    let spending = database.spending(ann.id, COIN, Caps::default(), later).await.unwrap();
     assert_eq!(spending.limit, Some(units(100)));
 }
 
@@ -207,7 +211,7 @@ async fn a_raise_is_notified_once_and_a_lower_limit_is_not(subject: Subject) {
     let set = async |wanted: Option<u64>| {
         let wanted = wanted.map(units);
         database
-            .set_spending_limit(ann.id, None, wanted, (Duration::ZERO, Raises::Always), NOW)
+            .set_spending_limit(ann.id, COIN, wanted, (Duration::ZERO, Raises::Always), NOW)
             .await
             .unwrap()
             .unwrap();
@@ -224,7 +228,7 @@ async fn a_raise_is_notified_once_and_a_lower_limit_is_not(subject: Subject) {
 async fn each_asset_has_its_own_limit(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
-    let asset = Some(token().address);
+    let asset = token_asset();
     database
         .set_spending_limit(ann.id, asset, Some(units(1)), (Duration::ZERO, Raises::Always), NOW)
         .await
@@ -248,7 +252,7 @@ async fn each_asset_has_its_own_limit(subject: Subject) {
 async fn the_maximum_fee_is_reserved_and_the_paid_fee_counts(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
-    let spent = async || database.spending(ann.id, None, caps(0), NOW).await.unwrap().spent;
+    let spent = async || database.spending(ann.id, COIN, caps(0), NOW).await.unwrap().spent;
     let signed = async |change: fn(&mut Transfer)| {
         let id = quoted_as(&subject, &ann, &bob, 10, change).await;
         assert!(matches!(signs(&subject, id, rules(57), NOW).await, SignOutcome::Signed(_)));
@@ -295,7 +299,7 @@ async fn the_maximum_fee_is_reserved_and_the_paid_fee_counts(subject: Subject) {
     settle(database, lost, 4, 4, Outcome::Superseded, 0).await;
     finalize(database, 4).await;
     assert_eq!(spent().await, units(24));
-    let asset = Some(token().address);
+    let asset = token_asset();
     let in_tokens = database.spending(ann.id, asset, caps(0), NOW).await.unwrap();
     assert_eq!(in_tokens.spent, units(0));
 }
@@ -304,7 +308,7 @@ async fn a_raise_needs_a_caller_who_may(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
     let set = async |to, raises| {
-        let set = database.set_spending_limit(ann.id, None, to, (Duration::ZERO, raises), NOW);
+        let set = database.set_spending_limit(ann.id, COIN, to, (Duration::ZERO, raises), NOW);
         set.await.unwrap()
     };
     let refused = Err(LimitRefused::Raise);
@@ -318,7 +322,7 @@ async fn a_raise_needs_a_caller_who_may(subject: Subject) {
     assert_eq!(set(Some(units(7)), Raises::UnlessPageOnly).await, refused);
     assert_eq!(set(Some(units(4)), Raises::UnlessPageOnly).await, Ok(()));
     assert_eq!(set(Some(units(7)), Raises::Always).await, Ok(()));
-    let own = database.spending(ann.id, None, caps(100), NOW).await.unwrap().own;
+    let own = database.spending(ann.id, COIN, caps(100), NOW).await.unwrap().own;
     assert_eq!((own.units, own.later.map(|(to, _)| to)), (Some(units(4)), Some(Some(units(7)))));
 }
 
@@ -329,7 +333,7 @@ async fn raises_are_rate_limited_and_lower_limits_are_not(subject: Subject) {
         database
             .set_spending_limit(
                 ann.id,
-                None,
+                COIN,
                 Some(units(to)),
                 (Duration::ZERO, Raises::Always),
                 NOW,
@@ -345,11 +349,11 @@ async fn raises_are_rate_limited_and_lower_limits_are_not(subject: Subject) {
     let refused = set(16).await.unwrap();
     let hour = Duration::from_secs(3_600);
     assert!(matches!(refused, Err(LimitRefused::TooMany(wait)) if wait > hour), "{refused:?}");
-    let own = database.spending(ann.id, None, caps(100), NOW).await.unwrap().own;
+    let own = database.spending(ann.id, COIN, caps(100), NOW).await.unwrap().own;
     assert_eq!(own.later.map(|(limit, _)| limit), Some(Some(units(15))));
     set(4).await.unwrap().unwrap();
     assert!(set(5).await.unwrap().is_err());
-    let own = database.spending(ann.id, None, caps(100), NOW).await.unwrap().own;
+    let own = database.spending(ann.id, COIN, caps(100), NOW).await.unwrap().own;
     assert_eq!((own.units, own.later), (Some(units(4)), None));
 }
 
@@ -357,12 +361,12 @@ async fn a_tampered_limit_is_refused(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
     database
-        .set_spending_limit(ann.id, None, Some(units(5)), (Duration::ZERO, Raises::Always), NOW)
+        .set_spending_limit(ann.id, COIN, Some(units(5)), (Duration::ZERO, Raises::Always), NOW)
         .await
         .unwrap()
         .unwrap();
     database
-        .set_spending_limit(ann.id, None, Some(units(50)), (Duration::ZERO, Raises::Always), NOW)
+        .set_spending_limit(ann.id, COIN, Some(units(50)), (Duration::ZERO, Raises::Always), NOW)
         .await
         .unwrap()
         .unwrap();
@@ -375,7 +379,7 @@ async fn a_tampered_limit_is_refused(subject: Subject) {
 }
 
 /// Completes a recovery of the account.
-async fn recovered(database: &Database, account: &Account, at: Timestamp) {
+pub(crate) async fn recovered(database: &Database, account: &Account, at: Timestamp) {
     let recovery = recoveries::ready(account.id);
     assert!(database.insert_recovery(recovery).await.unwrap());
     let done = recovery.completed(Timestamp(1_200)).unwrap();
@@ -395,7 +399,7 @@ async fn after_a_recovery_nothing_leaves_but_to_recipients_paid_before(subject: 
     let held = || SpendingRules { hold, ..SpendingRules::default() };
     // Only the coin's allowance is written out; the token was configured later.
     let up_to_5 =
-        || SpendingRules { after_recovery: [(None, Allowance::UpTo(units(5)))].into(), ..held() };
+        || SpendingRules { after_recovery: [(COIN, Allowance::UpTo(units(5)))].into(), ..held() };
     let quote = async |to: &Account, wei, in_token: bool, at| {
         let change = |it: &mut Transfer| {
             (it.created_at, it.token) = (at, in_token.then(token));
@@ -439,17 +443,15 @@ async fn after_a_recovery_nothing_leaves_but_to_recipients_paid_before(subject: 
     signed(small, up_to_5(), since).await;
     settle(database, small, 2, 2, Outcome::Paid { arrived: None }, 0).await;
     assert!(refused(quote(&dora, 1, false, since).await, held(), since).await.is_held);
-    let unlimited = SpendingRules {
-        after_recovery: [(Some(token().address), Allowance::Unlimited)].into(),
-        ..held()
-    };
+    let unlimited =
+        SpendingRules { after_recovery: [(token_asset(), Allowance::Unlimited)].into(), ..held() };
     signed(quote(&carl, 9, true, after).await, unlimited, after).await;
     let end = recovered_at.plus(hold);
     signed(quote(&carl, 9, false, end).await, held(), end).await;
 }
 
 /// What the server appends once a payment is signed.
-async fn record_signature(
+pub(crate) async fn record_signature(
     database: &Database,
     from: &Account,
     transfer: TransferId,
@@ -463,7 +465,7 @@ async fn record_signature(
         phase: Phase::Outcome("ok"),
         account: Some(from.id),
         telegram_id: Some(from.telegram_id),
-        details: Details::default().with("to", to.wallet.address),
+        details: Details::default().with("chain", CHAIN).with("to", to.wallet.address),
     };
     database.append(record).await.unwrap();
 }
@@ -523,7 +525,7 @@ async fn a_forged_settlement_releases_nothing(subject: Subject) {
     subject.tamper(&format!("update transfers set state = 'broadcast' where id = '{id}'"));
     finalize(database, 1).await;
     let spent =
-        async |who: &Account| database.spending(who.id, None, caps(10), NOW).await.unwrap().spent;
+        async |who: &Account| database.spending(who.id, COIN, caps(10), NOW).await.unwrap().spent;
     assert_eq!(spent(&bob).await, units(0));
     assert_eq!(spent(&ann).await, units(10));
 }
@@ -554,7 +556,7 @@ async fn a_forged_earlier_payment_leaves_the_hold(subject: Subject) {
         "create table record as select * from audit where action = 'send'".to_owned(),
         format!(
             "update record set seq = 1000, chain_seq = 1000, subject = '{forged}', \
-             details = 'to={of_eve}'"
+             details = 'chain={CHAIN}\nto={of_eve}'"
         ),
         "insert into audit (at, actor, request_id, action, subject, account_id, telegram_id, \
          phase, outcome, details, chain_seq, prev_hash, hash, key_id, keyed_hash) \

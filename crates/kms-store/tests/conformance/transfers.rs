@@ -9,7 +9,7 @@ use kms_chain::settlement::{Outcome, Position, ReadBlocks, Settlement, Settlemen
 use kms_chain::spending::SpendingRules;
 use kms_chain::transfer::{Fees, Missing, Transfer, TransferState, WaitReason};
 use kms_store::Database;
-use kms_types::{EventCursor, Timestamp, TransferId, U256, Units, Wei};
+use kms_types::{AssetId, EventCursor, Timestamp, TransferId, U256, Units, Wei};
 
 use crate::fixtures::{Subject, events, insert, on_every_database, transfer};
 
@@ -58,6 +58,9 @@ pub(crate) fn sign() -> Sign {
 pub(crate) const NOW: Timestamp = Timestamp(10_000);
 
 pub(crate) const CHAIN: u64 = 31_337;
+
+/// Its native coin.
+pub(crate) const COIN: AssetId = AssetId { chain_id: CHAIN, contract: None };
 
 /// When the first check of a transfer that was signed at `NOW` is due.
 pub(crate) const DUE: Timestamp = Timestamp(NOW.0 + 1_000);
@@ -304,16 +307,21 @@ async fn a_transfer_makes_only_allowed_transitions(subject: Subject) {
     assert_eq!(again, SignOutcome::NotQuoted(signed.clone()));
     assert!(database.advance(id, BROADCAST, NOW).await.unwrap());
     assert!(!database.advance(id, BROADCAST, NOW).await.unwrap());
-    let paid_before = async || database.paid_before(ann.id, bob.wallet.address).await.unwrap();
+    let paid_before =
+        async || database.paid_before(ann.id, CHAIN, bob.wallet.address).await.unwrap();
     assert_eq!(paid_before().await, PaidBefore::default());
     paid().await;
     assert_eq!(paid_before().await, PaidBefore { same: true, lookalike: false });
+    // On another chain the address may be that of another party.
+    let elsewhere = database.paid_before(ann.id, CHAIN + 1, bob.wallet.address).await.unwrap();
+    assert_eq!(elsewhere, PaidBefore::default());
     let mut other = *bob.wallet.address.as_bytes();
     other[9] ^= 1;
-    let lookalike = database.paid_before(ann.id, other.into()).await.unwrap();
+    let lookalike = database.paid_before(ann.id, CHAIN, other.into()).await.unwrap();
     assert_eq!(lookalike, PaidBefore { same: false, lookalike: true });
+    assert_eq!(database.paid_before(ann.id, CHAIN + 1, other.into()).await.unwrap(), lookalike);
     other[0] ^= 1;
-    let stranger = database.paid_before(ann.id, other.into()).await.unwrap();
+    let stranger = database.paid_before(ann.id, CHAIN, other.into()).await.unwrap();
     assert_eq!(stranger, PaidBefore::default());
     let now = database.transfer(id).await.unwrap().unwrap();
     assert_eq!((now.block, now.fee), (Some(5), Some(Wei(U256::from(3)))));

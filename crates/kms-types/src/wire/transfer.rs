@@ -53,6 +53,8 @@ fn client_ref<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String
 pub struct ConfirmTransfer {
     /// The sender's password.
     pub password_hash: PasswordHash,
+    /// The chain that was shown (EIP-155).
+    pub chain_id: u64,
     /// The address that was shown.
     pub to_address: EthAddress,
     /// The token that was shown, as in the quote; absent for the native coin.

@@ -129,9 +129,10 @@ impl Step for ConfirmPassword {
         let Self { transfer, terms, quote, message } = self;
         let unchanged = html!("send-nothing-sent");
         let shown = Shown { transfer: transfer.id, message: *message, text: quote, unchanged };
-        let Terms { to_address, token, value, max_fee } = terms.clone();
+        let Terms { chain_id, to_address, token, value, max_fee } = terms.clone();
         let confirm = async |password_hash| {
-            let body = ConfirmTransfer { password_hash, to_address, token, value, max_fee };
+            let body =
+                ConfirmTransfer { password_hash, chain_id, to_address, token, value, max_fee };
             context.kms.confirm(transfer.id, &body).await
         };
         sign(context, answer, shown, confirm, |refusal| self.keyboard(refusal)).await

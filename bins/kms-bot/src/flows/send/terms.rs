@@ -11,6 +11,7 @@ use teloxide_core::types::MessageId;
 /// The terms of a payment: what the confirm screen shows and the confirmation repeats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
+    pub(crate) chain_id: u64,
     pub(crate) to_address: EthAddress,
     pub(crate) token: Option<Token>,
     pub(crate) value: Units,
@@ -20,6 +21,7 @@ pub(crate) struct Terms {
 impl Terms {
     pub(crate) fn of(transfer: &Transfer) -> Self {
         Self {
+            chain_id: transfer.chain_id,
             to_address: transfer.to.address,
             token: transfer.token.clone(),
             value: transfer.value,
@@ -28,8 +30,8 @@ impl Terms {
     }
 
     pub(crate) fn fingerprint(&self) -> Fingerprint {
-        let Self { to_address, token, value, max_fee } = self;
-        let mut text = format!("{to_address} {value} {max_fee}");
+        let Self { chain_id, to_address, token, value, max_fee } = self;
+        let mut text = format!("{chain_id} {to_address} {value} {max_fee}");
         if let Some(Token { symbol, address, decimals }) = token {
             text.push_str(&format!(" {symbol} {address} {decimals}"));
         }
