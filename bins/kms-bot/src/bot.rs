@@ -317,8 +317,10 @@ impl Poll {
         let Some(incoming) = Incoming::parse(update) else { return };
         metrics::counter!("kms_bot_updates_total").increment(1);
         let (user, context) = (incoming.user().id, &self.context);
-        if let Some(message) = incoming.private_message() {
-            context.telegram.record_message(message);
+        match (incoming.private_message(), &incoming) {
+            (Some(message), Incoming::Pressed(_)) => context.telegram.reach_message(message),
+            (Some(message), _) => context.telegram.record_message(message),
+            (None, _) => {}
         }
         let secret = self.secret(&incoming);
         // What is deleted if the bot is killed before the message was handled: what was asked for

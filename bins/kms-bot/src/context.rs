@@ -151,7 +151,7 @@ impl Context {
         journal: Journal,
         bot_username: String,
     ) -> Self {
-        telegram.record_message(MessageId(journal.last_message()));
+        telegram.reach_message(MessageId(journal.last_message()));
         let dialogues = Dialogues::default();
         for (user, at) in journal.passwords_asked() {
             dialogues.restore_password_window(user, clock::now().0.saturating_sub(at.0));

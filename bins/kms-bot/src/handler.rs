@@ -362,7 +362,8 @@ async fn resume(context: &Context, chat: &Interrupted) -> HandlerResult {
         notices::deliver_missed(context, id).await?;
         updates -= 1;
     }
-    if before.working.is_empty() && updates > 0 {
+    // One of them began the work that was finished.
+    if updates > usize::from(!before.working.is_empty()) {
         context.send(id, html!("interrupted")).await?;
     }
     let asked = context.journal.change(id, |now| {

@@ -242,6 +242,8 @@ impl Journal {
                 chat.password_asked = None;
             }
             chat.requests.retain(|request| request.is_fresh(now));
+            // What was sent since is not known.
+            chat.sending.take_if(|sending| sending.missing);
         }
         inner.chats.retain(|_, chat| *chat != Chat::default());
         inner.rewrite()?;

@@ -168,7 +168,13 @@ impl Telegram {
         last.elapsed() < REACHABLE_FOR
     }
 
-    /// Records a message that exists in a private chat.
+    /// Records that a message exists in a private chat. It may still be one that is looked for: a
+    /// press names a message of the bot, and not what it reports.
+    pub(crate) fn reach_message(&self, message: MessageId) {
+        self.known.reach(message);
+    }
+
+    /// Records a message in a private chat that is none of those that are looked for.
     pub(crate) fn record_message(&self, message: MessageId) {
         self.known.add(message);
     }

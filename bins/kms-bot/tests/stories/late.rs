@@ -226,3 +226,46 @@ async fn a_notice_is_shown_once_although_an_earlier_message_arrived_after_a_kill
     assert_eq!(shown(&world.ann, "help-title"), 1, "{}", world.ann.transcript());
     world.stage.stop().await;
 }
+
+/// Its owner has pressed its button before the bot looks for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_that_was_pressed_after_a_kill_is_not_sent_again() {
+    let mut world = World::with(StageOptions { bot: false, ..StageOptions::default() }).await;
+    let bot = BotProcess::start(&world.stage);
+    world.onboard().await;
+    let (ann, before) = (world.account(&world.ann).await, shown(&world.ann, "notice-received"));
+    world.stage.sim.break_next("SendMessage", Fault::LateAnswer(9 * LATE));
+    world.stage.faucet(ann.address, coins("1")).await.unwrap();
+    world.ann.bot_with("notice-received", &["1 ETH"]).await;
+    bot.kill();
+    world.ann.press("balance-button");
+    let _bot = BotProcess::start(&world.stage);
+    world.ann.bot_with("balance-coin", &["11 ETH"]).await;
+    // Whose notice comes after those of earlier events.
+    world.stage.faucet(ann.address, coins("2")).await.unwrap();
+    world.ann.bot_with("notice-received", &["2 ETH"]).await;
+    let shown = shown(&world.ann, "notice-received") - before;
+    assert_eq!(shown, 2, "{}", world.ann.transcript());
+    world.stage.stop().await;
+}
+
+/// Two updates were interrupted: that of the work that is finished, and one that waited for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_waited_when_the_bot_was_killed_is_answered() {
+    let mut world = World::with(StageOptions { bot: false, ..StageOptions::default() }).await;
+    let bot = BotProcess::start(&world.stage);
+    world.ann.says("/start");
+    world.ann.bot("start-welcome").await;
+    world.stage.sim.break_next("SendMessage", Fault::LateAnswer(9 * LATE));
+    world.ann.says(ANNS);
+    world.ann.bot("start-creating").await;
+    world.ann.says("/help");
+    while world.stage.sim.unacknowledged_updates() > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    bot.kill();
+    let _bot = BotProcess::start(&world.stage);
+    world.ann.bot("interrupted").await;
+    settles(&world, "start-welcome").await;
+    world.stage.stop().await;
+}

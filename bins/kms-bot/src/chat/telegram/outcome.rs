@@ -39,20 +39,34 @@ const NO_LIVE_LOCATION: &str = "no live location in the message";
 
 /// The messages that are known, of all private chats: their ids are one sequence.
 #[derive(Default)]
-pub(super) struct KnownMessages(Mutex<BTreeSet<i32>>);
+pub(super) struct KnownMessages(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    ids: BTreeSet<i32>,
+    /// The highest id that was seen, also of a message of which nothing else is known.
+    highest: i32,
+}
 
 impl KnownMessages {
-    pub(super) fn add(&self, message: MessageId) {
+    pub(super) fn add(&self, MessageId(message): MessageId) {
         let mut known = self.lock();
-        known.insert(message.0);
-        if known.len() > KNOWN {
-            known.pop_first();
+        known.highest = known.highest.max(message);
+        known.ids.insert(message);
+        if known.ids.len() > KNOWN {
+            known.ids.pop_first();
         }
+    }
+
+    /// Records that a message exists, which may still be looked for.
+    pub(super) fn reach(&self, MessageId(message): MessageId) {
+        let mut known = self.lock();
+        known.highest = known.highest.max(message);
     }
 
     /// The highest id, or zero.
     pub(super) fn highest(&self) -> MessageId {
-        MessageId(self.lock().last().copied().unwrap_or_default())
+        MessageId(self.lock().highest)
     }
 
     /// The ids after a message that a message can have that is not known. A new bot, whose first
@@ -62,12 +76,12 @@ impl KnownMessages {
             return Vec::new();
         }
         let known = self.lock();
-        let highest = known.last().copied().unwrap_or_default().max(after.0);
+        let highest = known.highest.max(after.0);
         let ids = after.0.saturating_add(1)..=highest.saturating_add(candidates);
-        ids.filter(|id| !known.contains(id)).map(MessageId).collect()
+        ids.filter(|id| !known.ids.contains(id)).map(MessageId).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<i32>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
