@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use kms_core::failpoint;
 use kms_core::ports::StoreError;
 use kms_store::Database;
 use kms_types::Timestamp;
@@ -9,6 +10,10 @@ use kms_types::Timestamp;
 /// How far the clocks of the server and the database may differ. Beyond it nothing is begun or
 /// completed that waits by the clock.
 pub(crate) const MAX_SKEW: Duration = Duration::from_secs(5);
+
+/// How far they may differ for everything else that the clock decides: limits of a day, locks, and
+/// when something is due.
+pub(crate) const FAR: Duration = Duration::from_secs(60);
 
 /// The times of this machine and of the database.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +41,8 @@ pub(crate) async fn compare(database: &Database) -> Result<Clocks, StoreError> {
 
 /// Returns the current time of the machine's clock.
 pub(crate) fn now() -> Timestamp {
-    system_time().into()
+    let now: Timestamp = system_time().into();
+    Timestamp(now.0.saturating_add(failpoint::clock_ahead()))
 }
 
 /// Returns the same, as other crates want it.

@@ -1,5 +1,6 @@
 //! Whether the server can serve requests, as the last checks of its dependencies found.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use kms_process::CancellationToken;
 use metrics::gauge;
 use serde::Serialize;
 
-use crate::clock::MAX_SKEW;
+use crate::clock::{FAR, MAX_SKEW};
 
 /// A service that the server depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub(crate) struct Statuses {
 #[derive(Debug)]
 pub(crate) struct Readiness {
     statuses: Mutex<Statuses>,
+    /// Whether the clocks differ so much that nothing is done by them.
+    is_clock_far: AtomicBool,
     draining: CancellationToken,
 }
 
@@ -66,7 +69,8 @@ impl Readiness {
     pub(crate) fn connected() -> Self {
         let (database, key_database, clock) = (Status::Ok, Status::Ok, Status::Ok);
         let statuses = Statuses { database, key_database, chain: Status::Unknown, clock };
-        Self { statuses: Mutex::new(statuses), draining: CancellationToken::new() }
+        let statuses = Mutex::new(statuses);
+        Self { statuses, is_clock_far: false.into(), draining: CancellationToken::new() }
     }
 
     /// Makes readiness fail from now on, while the server completes its work.
@@ -85,15 +89,22 @@ impl Readiness {
     /// Stores how far the clocks of the server and the database differ.
     pub(crate) fn record_skew(&self, skew: Duration) {
         gauge!("kms_clock_skew_seconds").set(skew.as_secs_f64());
+        self.is_clock_far.store(skew > FAR, Ordering::Relaxed);
         let agree = skew <= MAX_SKEW;
         if !agree && self.statuses().clock != Status::Down {
             tracing::error!(
                 event = "clock_skew",
                 seconds = skew.as_secs(),
-                "clocks of server and database differ; recoveries are stopped"
+                "clocks of server and database differ; what depends on them is stopped"
             );
         }
         self.record(Dependency::Clock, agree);
+    }
+
+    /// Whether the clocks differed so much at their last comparison that nothing may be done by
+    /// them.
+    pub(crate) fn is_clock_far(&self) -> bool {
+        self.is_clock_far.load(Ordering::Relaxed)
     }
 
     /// Stores what a check found, and publishes it as the metric `kms_dependency_up`.

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::brakes::Brakes;
 use crate::checkpoint_archive::CheckpointArchive;
+use crate::clock;
 use crate::config::{
     AuditSettings, ChainSettings, DatabaseSettings, DeclaredToken, MailSettings, PageSettings,
     PasswordSettings, Settings, UpkeepSettings,
@@ -39,10 +40,10 @@ use crate::telemetry;
 use crate::tls::{self, Certificate};
 use crate::token_cache::TokenCache;
 use crate::workers::{
-    AdvanceRecoveries, CheckChain, CheckDatabases, CheckTokens, CheckWallets, Checkpoints, Clean,
-    CountTransfers, FoldMetrics, FollowBlocks, NotifyDigests, OldLaunches, OldSignedBytes,
-    ProbeKmsKeys, ReadBrakes, RefilledRateLimits, ReloadCertificate, RenewKeyDatabaseClaim,
-    SendMail, SweepSckStore, UnusedRows, WatchTransfers, WriteCheckpoints,
+    AdvanceRecoveries, ByTheClock, CheckChain, CheckDatabases, CheckTokens, CheckWallets,
+    Checkpoints, Clean, CountTransfers, FoldMetrics, FollowBlocks, NotifyDigests, OldLaunches,
+    OldSignedBytes, ProbeKmsKeys, ReadBrakes, RefilledRateLimits, ReloadCertificate,
+    RenewKeyDatabaseClaim, SendMail, SweepSckStore, UnusedRows, WatchTransfers, WriteCheckpoints,
 };
 
 /// How long requests in flight may take when the server stops, in seconds.
@@ -289,6 +290,7 @@ async fn run_workers(
 ) -> Result<Arc<Checkpoints>, StartError> {
     let WorkerSettings { audit, chain, mail, recovery, upkeep } = settings;
     let State { custody, database, key_database, .. } = state;
+    state.readiness.record_skew(clock::compare(database).await.map_err(ConnectError::from)?.skew);
     let poll = chain.poll_interval;
     let archive = CheckpointArchive::open(&audit).await?;
     let checkpoints = Checkpoints::open(database.clone(), key_database.clone(), archive).await?;
@@ -299,20 +301,26 @@ async fn run_workers(
         let (sealer, keys) = (state.sealer.clone(), Arc::clone(&state.keys));
         let limit = state.limits.emails.limit();
         let mailer = Mailer::new(&mail, database.clone(), sealer, keys, recovery, limit)?;
-        supervisor.run(SendMail::<true>::new(mailer.clone(), database, poll));
-        supervisor.run(SendMail::<false>::new(mailer, database, poll));
+        supervisor.run(by_the_clock(state, SendMail::<true>::new(mailer.clone(), database, poll)));
+        supervisor.run(by_the_clock(state, SendMail::<false>::new(mailer, database, poll)));
     }
     // With connections of its own: whole blocks must not delay the requests of users.
     let follower =
         Follower::new(Arc::new(database.clone()), chain.open()?, follower_config(&chain, state));
     let follower = Arc::new(follower);
-    supervisor.run(FollowBlocks::new(Arc::clone(&follower), database, poll));
-    supervisor.run(WatchTransfers { transfers: Arc::clone(&state.transfers), follower, poll });
+    let follow = FollowBlocks::new(Arc::clone(&follower), database, poll);
+    supervisor.run(by_the_clock(state, follow));
+    let watch = WatchTransfers { transfers: Arc::clone(&state.transfers), follower, poll };
+    supervisor.run(by_the_clock(state, watch));
     let (custody, database) = (Arc::clone(custody), database.clone());
     let key_database = Arc::clone(key_database);
     supervisor.run(AdvanceRecoveries { custody, database, key_database, poll });
     run_maintenance(supervisor, state, upkeep);
     Ok(checkpoints)
+}
+
+fn by_the_clock<W>(state: &State, worker: W) -> ByTheClock<W> {
+    ByTheClock { worker, readiness: Arc::clone(&state.readiness) }
 }
 
 /// Starts the workers that no request depends on.
@@ -343,12 +351,12 @@ fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepS
         key_database: Arc::clone(key_database),
     });
     supervisor.run(CheckWallets::new(Arc::clone(custody), database, period));
-    supervisor.run(Clean::new(RefilledRateLimits, database, period));
-    supervisor.run(Clean::new(UnusedRows(settings), database, period));
-    supervisor.run(Clean::new(OldSignedBytes, database, period));
-    supervisor.run(Clean::new(OldLaunches, database, period));
+    supervisor.run(by_the_clock(state, Clean::new(RefilledRateLimits, database, period)));
+    supervisor.run(by_the_clock(state, Clean::new(UnusedRows(settings), database, period)));
+    supervisor.run(by_the_clock(state, Clean::new(OldSignedBytes, database, period)));
+    supervisor.run(by_the_clock(state, Clean::new(OldLaunches, database, period)));
     supervisor.run(CountTransfers { database: database.clone() });
-    supervisor.run(NotifyDigests { database: database.clone() });
+    supervisor.run(by_the_clock(state, NotifyDigests { database: database.clone() }));
     if let Some(retention) = settings.retention {
         let custody = Arc::clone(custody);
         supervisor.run(SweepSckStore::new(custody, database, key_database, retention, period));

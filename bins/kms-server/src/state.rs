@@ -1,6 +1,7 @@
 //! The state that handlers and workers share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kms_chain::Transfers;
 use kms_core::account::Account;
@@ -10,8 +11,8 @@ use kms_core::ports::AuditLog;
 use kms_core::{AlarmContext, Custody, Sealer, ServerKeys, integrity_alarm};
 use kms_process::CancellationToken;
 use kms_store::{Database, KeyDatabase};
-use kms_types::AppLink;
 use kms_types::wire::Network;
+use kms_types::{AppLink, ErrorCode};
 
 use crate::brakes::Brakes;
 use crate::clock;
@@ -51,6 +52,17 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Refuses what the clock decides while those of the server and its database are far apart:
+    /// limits of a day would be wider, and locks and waits shorter.
+    pub(crate) fn check_clock(&self) -> Result<(), ApiError> {
+        if !self.readiness.is_clock_far() {
+            return Ok(());
+        }
+        let detail = "the clocks of this server and its database differ";
+        let (code, after) = (ErrorCode::StoreUnavailable, Duration::from_secs(60));
+        Err(ApiError::NotNow { code, detail, after })
+    }
+
     /// Raises the alarm for a contact that failed its integrity check, and records it in the audit
     /// in the background, at most once a minute.
     pub(crate) fn alarm_of_contact(&self, account: &Account) {

@@ -4,6 +4,7 @@
 //! by a lease in the database.
 
 mod advance_recoveries;
+mod by_the_clock;
 mod check_dependencies;
 mod check_tokens;
 mod check_wallets;
@@ -23,6 +24,7 @@ mod watch_transfers;
 mod write_checkpoints;
 
 pub(crate) use advance_recoveries::AdvanceRecoveries;
+pub(crate) use by_the_clock::ByTheClock;
 pub(crate) use check_dependencies::{CheckChain, CheckDatabases};
 pub(crate) use check_tokens::CheckTokens;
 pub(crate) use check_wallets::CheckWallets;

@@ -1,4 +1,5 @@
-//! Places where a test can abort the process, to check what a crash there leaves behind.
+//! Places where a test can abort the process, to check what a crash there leaves behind, and a
+//! clock that a test can set.
 //!
 //! Without the feature `failpoints` they compile to nothing.
 
@@ -25,4 +26,16 @@ pub fn reach(place: &str) {
     }
     #[cfg(not(feature = "failpoints"))]
     let _ = place;
+}
+
+/// By how many milliseconds the clock of this process is ahead: those of the environment variable
+/// `KMS_CLOCK_AHEAD`.
+#[must_use]
+pub fn clock_ahead() -> i64 {
+    #[cfg(feature = "failpoints")]
+    #[expect(clippy::disallowed_methods, reason = "tests set clocks of child processes")]
+    let ahead = std::env::var("KMS_CLOCK_AHEAD").ok().and_then(|ahead| ahead.parse().ok());
+    #[cfg(not(feature = "failpoints"))]
+    let ahead = None;
+    ahead.unwrap_or_default()
 }

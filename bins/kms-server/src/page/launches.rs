@@ -42,6 +42,7 @@ async fn open(
     Json(body): Json<wire::OpenLaunch>,
 ) -> Result<HttpResponse, ApiError> {
     let wire::OpenLaunch { init_data, key } = body;
+    state.check_clock()?;
     state.openings.take_any()?;
     let launch = state.launches.verify(&init_data)?;
     // After the signature: no other caller can use up the openings of a user.

@@ -129,6 +129,7 @@ pub(crate) async fn create_by(
     state: &State,
     body: CreateAccount,
 ) -> Result<HttpResponse, ApiError> {
+    state.check_clock()?;
     let CreateAccount { telegram_id, password_hash, usernames, seen_at, mobile, email } = body;
     let now = clock::now();
     // A time in the future would make every later observation look outdated.
@@ -231,6 +232,7 @@ pub(crate) async fn change_password_by(
     account: AccountRef,
     body: ChangePassword,
 ) -> Result<HttpResponse, ApiError> {
+    state.check_clock()?;
     let ChangePassword { old_password_hash: old, new_password_hash: new } = body;
     let limit = state.limits.password_changes.limit();
     let (custody, database) = (Arc::clone(&state.custody), state.database.clone());

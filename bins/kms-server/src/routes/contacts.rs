@@ -41,6 +41,7 @@ pub(crate) async fn change_mobile(
     Segment(account): Segment<AccountRef>,
     Json(ChangeMobile { mobile }): Json<ChangeMobile>,
 ) -> Result<HttpResponse, ApiError> {
+    state.check_clock()?;
     let custody = Arc::clone(&state.custody);
     detached(async move {
         Ok(custody.change_mobile(account, mobile.as_ref(), &caller, clock::now()).await?)
@@ -89,6 +90,7 @@ pub(crate) async fn change_email_by(
     account: AccountRef,
     body: ChangeEmail,
 ) -> Result<HttpResponse, ApiError> {
+    state.check_clock()?;
     let ChangeEmail { email, password_hash } = body;
     if email.is_some() && !state.sends_mail {
         let detail = "this server sends no e-mail, so it cannot confirm an address; ask its \
@@ -150,6 +152,7 @@ pub(crate) async fn confirm_email_by(
     account: AccountRef,
     ConfirmCode { code }: ConfirmCode,
 ) -> Result<HttpResponse, ApiError> {
+    state.check_clock()?;
     let custody = Arc::clone(&state.custody);
     detached(
         async move { Ok(custody.confirm_email(account, &code, &caller, clock::now()).await?) },

@@ -56,13 +56,17 @@ pub(crate) async fn export_by(
     account: AccountRef,
     body: ExportKey,
 ) -> Result<HttpResponse, ApiError> {
+    state.check_clock()?;
     state.brakes.admit_use()?;
     let limit = state.limits.exports.limit();
+    let detail = "too many exports of this key; repeat after `retry_after` seconds";
+    if limit.burst == 0 {
+        // Before the key is opened, where no export is allowed at all.
+        return Err(ApiError::rate_limited(detail, limit.period));
+    }
     let (custody, database) = (Arc::clone(&state.custody), state.database.clone());
-    let admit = move |id| async move {
-        let detail = "too many exports of this key; repeat after `retry_after` seconds";
-        admit(&database, &format!("export:{id}"), limit, detail).await
-    };
+    let admit =
+        move |id| async move { admit(&database, &format!("export:{id}"), limit, detail).await };
     let exported = detached(async move {
         custody.export(account, body.password_hash, &caller, clock::now(), admit).await
     })

@@ -93,6 +93,7 @@ pub(crate) async fn unfreeze_by(
     account: AccountRef,
     Unfreeze { password_hash }: Unfreeze,
 ) -> Result<HttpResponse, ApiError> {
+    state.check_clock()?;
     // The later of both clocks, so that a slow one does not shorten the wait.
     let now = clock::now().max(state.database.now().await?);
     let (custody, database) = (Arc::clone(&state.custody), state.database.clone());

@@ -78,6 +78,7 @@ pub(crate) async fn set_by(
     account: &Account,
     body: SetLimit,
 ) -> Result<HttpResponse, ApiError> {
+    state.check_clock()?;
     let token = token(state, &body.asset)?;
     let decimals = token.map_or(Wei::DECIMALS, |token| token.decimals);
     let wanted = match body.amount {

@@ -78,6 +78,7 @@ pub(crate) async fn leave_by(
     account: AccountRef,
     LeavePage { password_hash }: LeavePage,
 ) -> Result<HttpResponse, ApiError> {
+    state.check_clock()?;
     // The later of both clocks, so that a slow one does not shorten the wait.
     let now = clock::now().max(state.database.now().await?);
     let (custody, database) = (Arc::clone(&state.custody), state.database.clone());

@@ -167,6 +167,8 @@ pub(crate) async fn confirm_by(
     id: TransferId,
     body: ConfirmTransfer,
 ) -> Result<HttpResponse, ApiError> {
+    // First of all: a quote that has not expired would expire by a clock that is ahead.
+    state.check_clock()?;
     let ConfirmTransfer { password_hash, chain_id, to_address, token, value, max_fee } = body;
     let shown = Shown { chain_id, to_address, token, value, max_fee };
     let was_signed = state.custody.was_signed(id).await?;
@@ -354,6 +356,7 @@ async fn sign<F>(
 where
     F: Future<Output = Result<Transfer, ApiError>> + Send,
 {
+    state.check_clock()?;
     let sender = sender.ok_or_else(ApiError::no_transfer)?.into();
     let (custody, transfers) = (Arc::clone(&state.custody), Arc::clone(&state.transfers));
     detached(async move {

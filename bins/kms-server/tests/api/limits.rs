@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use kms_client::ClientError;
-use kms_server_testing::requests::{COIN, confirm, create, quote, recover, telegram};
+use kms_server_testing::requests::{COIN, confirm, create, hash, quote, recover, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer};
-use kms_types::wire::{LimitAmount, SetLimit, TransferState};
+use kms_types::wire::{ExportKey, LimitAmount, SetLimit, TransferState};
 use kms_types::{Asset, ErrorCode, Problem, U256, Units};
 use reqwest::Method;
 
@@ -226,4 +226,18 @@ async fn reads_of_one_account_do_not_limit_another() {
     }
     assert!((1..=15).contains(&refused), "{refused}");
     test.client.account(telegram(2)).await.unwrap();
+}
+
+/// The password is not tried, and no key is opened for it.
+#[actix_web::test]
+async fn no_key_is_opened_where_no_export_is_allowed() {
+    let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    env.limits.exports = "0/day".parse().unwrap();
+    let test = TestServer::start(env).await;
+    test.ann_and_bob().await;
+    let body = ExportKey { password_hash: hash(ANNS) };
+    let refused = problem(test.client.export(telegram(1), &body).await);
+    assert_eq!(refused.code, ErrorCode::RateLimited);
+    let opened = "select count(*) from audit where action = 'export' and phase = 'intent'";
+    assert_eq!(test.env.sql(opened).unwrap(), "0");
 }
