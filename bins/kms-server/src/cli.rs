@@ -81,6 +81,12 @@ enum Command {
 /// # Errors
 /// When it fails; the error says what to do next.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    let done = dispatch(cli).await;
+    kms_store::alarms_recorded().await;
+    done
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let config = cli.config.as_deref();
     let load = || -> anyhow::Result<Settings> {
         turn_core_dumps_off()?;

@@ -63,6 +63,14 @@ impl TokenCache {
             return Ok(None);
         }
         let token = database.api_token_by_hash(hash).await?;
+        if token.is_some() {
+            let database = database.clone();
+            tokio::spawn(async move {
+                if let Err(error) = database.record_token_use(hash).await {
+                    tracing::debug!(%error, "use of a token not recorded");
+                }
+            });
+        }
         let mut recent = self.lock();
         recent.retain(|_, (since, _)| since.elapsed() < FRESH_FOR);
         if let Some(token) = &token {

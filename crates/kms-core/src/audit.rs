@@ -112,6 +112,8 @@ pub enum Action {
     ConfirmRecovery(RecoveryId),
     /// A recovery is cancelled.
     CancelRecovery(RecoveryId),
+    /// The wait of a recovery is made longer, by a pause that is over.
+    ExtendRecovery(RecoveryId),
     /// The wait of a recovery is over.
     RecoveryReady(RecoveryId),
     /// A recovery expired without a new password.
@@ -163,6 +165,9 @@ pub enum Action {
     KeepPageOnly,
     /// Bearer tokens may act for the account again.
     LeavePage,
+    /// The wait to unfreeze the account or to leave the page is made longer, by a pause that is
+    /// over.
+    ExtendWait,
     /// An operator proposes a rescue: an SCK is unwrapped and a key opened, to prove whose it is.
     ProposeRescue(RescueDigest),
     /// A second operator approves that rescue: the rows of the account are rebuilt.
@@ -182,6 +187,7 @@ impl Action {
             Self::RequestRecovery(_) => "request_recovery",
             Self::ConfirmRecovery(_) => "confirm_recovery",
             Self::CancelRecovery(_) => "cancel_recovery",
+            Self::ExtendRecovery(_) => "extend_recovery",
             Self::RecoveryReady(_) => "recovery_ready",
             Self::RecoveryExpired(_) => "recovery_expired",
             Self::Recover(_) => "recover",
@@ -207,6 +213,7 @@ impl Action {
             Self::RequestPageLeave => "request_page_leave",
             Self::KeepPageOnly => "keep_page_only",
             Self::LeavePage => "leave_page",
+            Self::ExtendWait => "extend_wait",
             Self::ProposeRescue(_) => "propose_rescue",
             Self::Rescue(_) => "rescue",
         }
@@ -225,6 +232,7 @@ impl Action {
             Self::RequestRecovery(id)
             | Self::ConfirmRecovery(id)
             | Self::CancelRecovery(id)
+            | Self::ExtendRecovery(id)
             | Self::RecoveryReady(id)
             | Self::RecoveryExpired(id)
             | Self::Recover(id) => Some(id.to_string()),
@@ -234,13 +242,14 @@ impl Action {
             Self::EnterPage => None,
             Self::Freeze | Self::RequestUnfreeze | Self::Unfreeze => None,
             Self::RequestPageLeave | Self::KeepPageOnly | Self::LeavePage => None,
+            Self::ExtendWait => None,
         }
     }
 }
 
 /// The names of the actions that change an account or its wallet. Their outcomes state the
 /// revision that the account then has.
-pub const CHANGES_OF_ACCOUNTS: [&str; 16] = [
+pub const CHANGES_OF_ACCOUNTS: [&str; 17] = [
     "create",
     "change_password",
     "change_contact",
@@ -254,6 +263,7 @@ pub const CHANGES_OF_ACCOUNTS: [&str; 16] = [
     "request_page_leave",
     "keep_page_only",
     "leave_page",
+    "extend_wait",
     "rewrap",
     "restore",
     "reseal",

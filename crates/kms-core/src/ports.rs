@@ -6,7 +6,7 @@ use kms_types::{AccountId, AccountRef, RecoveryId, RecoveryStep, SckId, Timestam
 use sha2::{Digest, Sha256};
 
 use crate::account::{Account, ContactChange, EmailChange, NewAccount, Wallet, WalletSwap};
-use crate::audit::{Action, AuditRecord};
+use crate::audit::{Action, AuditRecord, Details};
 use crate::freeze::FreezeChange;
 use crate::master_key::MasterKeyId;
 use crate::page_only::PageChange;
@@ -308,6 +308,9 @@ pub trait AuditLog: Send + Sync {
         actions: &[Action],
         outcome: &'static str,
     ) -> Result<usize, StoreError>;
+
+    /// Returns what the newest outcome `ok` of this action on its subject states.
+    async fn newest_details(&self, action: Action) -> Result<Option<Details>, StoreError>;
 
     /// Returns what the audit holds of the account, with up to `at_most` wrong passwords since
     /// `since`.

@@ -180,7 +180,8 @@ impl Recovery {
     }
 
     /// Returns what the audit states about it: how long the owner has, and whether a code came.
-    pub(crate) fn details(&self) -> Details {
+    #[must_use]
+    pub fn details(&self) -> Details {
         Details::default()
             .with("code", self.code.as_str())
             .with("requested_at", self.requested_at.0)

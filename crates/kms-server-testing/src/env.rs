@@ -400,6 +400,17 @@ impl TestEnv {
         }
     }
 
+    /// Runs SQL in the embedded key database, as another program does, and returns the rows as
+    /// text.
+    ///
+    /// # Errors
+    /// When a statement fails, or the key database is another one.
+    #[cfg(feature = "servers")]
+    pub fn sql_of_keys(&self, sql: &str) -> anyhow::Result<String> {
+        let path = self.key_database.strip_prefix("sqlite:");
+        sqlite(path.context("the key database is not embedded")?, sql)
+    }
+
     /// The URL of the key database for an administrator, who can do what a server's role cannot.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use diesel::dsl::exists;
 use diesel::prelude::*;
+use diesel::sql_types::Binary;
 use kms_core::audit::Action;
 use kms_core::ports::StoreError;
 use kms_core::{HashedToken, RowMac, ServerKeys};
@@ -58,6 +59,8 @@ pub struct ListedToken {
     pub name: String,
     /// The token, or why its row cannot be read.
     pub token: Result<ApiToken, StoreError>,
+    /// When it was used last, to the hour.
+    pub last_used_at: Option<Timestamp>,
 }
 
 impl ApiToken {
@@ -218,9 +221,28 @@ impl Database {
                 api_tokens::table.order(api_tokens::created_at).load(connection)?;
             let list = |row: Columns| ListedToken {
                 name: row.1.clone(),
+                last_used_at: row.7.map(Timestamp),
                 token: parse(row, &keys).map(|(token, _hash)| token),
             };
             Ok(rows.into_iter().map(list).collect())
+        })
+        .await
+    }
+
+    /// Stores that the token with this hash was used, at most once an hour.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn record_token_use(&self, hash: HashedToken) -> Result<(), StoreError> {
+        let clock = self.dialect.clock();
+        let update = format!(
+            "update api_tokens set last_used_at = {clock} where hash = $1 \
+             and coalesce(last_used_at, 0) < {clock} - 3600000"
+        );
+        self.blocking(move |connection| {
+            let hash = hash.as_bytes().to_vec();
+            diesel::sql_query(update).bind::<Binary, _>(hash).execute(connection)?;
+            Ok(())
         })
         .await
     }
@@ -272,7 +294,7 @@ pub(crate) fn stale_macs(
         .limit(BATCH)
         .load(connection)?;
     let stale = |row: Columns| {
-        let (key, old) = (row.0.clone(), row.8.clone());
+        let (key, old) = (row.0.clone(), row.9.clone());
         let new = parse(row, keys).map(|(token, hash)| token.mac(&hash, keys));
         StaleMac { cursor: key.clone(), key, old, new }
     };
@@ -280,10 +302,11 @@ pub(crate) fn stale_macs(
 }
 
 /// All columns, in the order of the table.
-type Columns = (String, String, Vec<u8>, String, i64, Option<i64>, Option<i64>, i32, Vec<u8>);
+type Columns =
+    (String, String, Vec<u8>, String, i64, Option<i64>, Option<i64>, Option<i64>, i32, Vec<u8>);
 
 fn parse(columns: Columns, keys: &ServerKeys) -> Result<(ApiToken, HashedToken), StoreError> {
-    let (id, name, hash, scopes, created_at, expires_at, revoked_at, mac_key, mac) = columns;
+    let (id, name, hash, scopes, created_at, expires_at, revoked_at, _used, mac_key, mac) = columns;
     let key = id.clone();
     let row = RowRef { table: "api_tokens", key: &key };
     let token = ApiToken {

@@ -45,7 +45,7 @@ mod transfers;
 
 pub use accounts::{ListedAccount, Resolved};
 pub use api_tokens::{ApiToken, ListedToken, Scope, ScopeError};
-pub use audit::{AuditError, AuditRow};
+pub use audit::{AuditError, AuditRow, alarms_recorded};
 #[cfg(feature = "transfers")]
 pub use database::NoticeFrom;
 pub use database::{

@@ -7,8 +7,9 @@ use std::fmt;
 use std::time::Duration;
 
 use diesel::prelude::*;
-use kms_core::ports::StoreError;
-use kms_core::{AlarmContext, RowMac, ServerKeyId, ServerKeys, integrity_alarm};
+use kms_core::audit::{AuditRecord, Caller};
+use kms_core::ports::{AuditLog, StoreError};
+use kms_core::{RowMac, ServerKeyId, ServerKeys};
 use kms_types::Timestamp;
 
 use crate::convert::RowRef;
@@ -147,8 +148,7 @@ impl Database {
                 Ok(switch) if switch.paused => since = since.max(Some(switch.changed_at)),
                 Ok(_resumed) => {}
                 Err(error) => {
-                    let record = Some("an operator's pause");
-                    integrity_alarm(&error, AlarmContext { record, ..AlarmContext::default() });
+                    self.alarm_of_row(&error);
                     return Ok(Some(Paused::Unreadable(error)));
                 }
             }
@@ -196,7 +196,7 @@ impl Database {
             Ok(Some(Paused::Unreadable(_)) | None) | Err(_) => now,
         };
         let paused = Switch { paused: true, changed_at };
-        self.switch(what, key_database, paused, |_connection| Ok(())).await
+        self.switch(what, key_database, paused, |_connection| Ok(Vec::new())).await
     }
 
     /// Resumes payments. Returns `false` if they were not paused.
@@ -210,14 +210,15 @@ impl Database {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let payments = Pausable::Payments { chain_id };
-        self.resume(payments, key_database, now, |_connection, _since| Ok(())).await
+        self.resume(payments, key_database, now, |_connection, _since| Ok(Vec::new())).await
     }
 
     /// Resumes recoveries. Returns `false` if they were not paused.
     ///
     /// Extends every open wait by the time that it was paused: of a recovery, of an owner's
     /// freeze that is to be lifted, and of leaving the page. The last two last at most as long as
-    /// one that begins now, which takes `owner_wait`.
+    /// one that begins now, which takes `owner_wait`. The audit has each of them, so that no row is
+    /// put back as it was before the pause.
     ///
     /// # Errors
     /// When a database does not answer; recoveries may then still be paused.
@@ -225,23 +226,26 @@ impl Database {
         &self,
         key_database: &dyn KeyDatabase,
         owner_wait: Duration,
+        caller: &Caller,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let keys = self.keys.clone();
+        let (keys, caller) = (self.keys.clone(), caller.clone());
         let extend = move |connection: &mut AnyConnection, since| {
-            waits::extend(connection, &keys, since, owner_wait, now)
+            waits::extend(connection, &keys, (since, owner_wait), &caller, now)
         };
         self.resume(Pausable::Recoveries, key_database, now, extend).await
     }
 
     /// Resumes, and does what `also` does for a pause since this time in the same transaction of
-    /// the account database.
+    /// the account database. Then appends the records that it returns.
     async fn resume(
         &self,
         what: Pausable,
         key_database: &dyn KeyDatabase,
         now: Timestamp,
-        also: impl FnOnce(&mut AnyConnection, Timestamp) -> Result<(), Failure> + Send + 'static,
+        also: impl FnOnce(&mut AnyConnection, Timestamp) -> Result<Vec<AuditRecord>, Failure>
+        + Send
+        + 'static,
     ) -> Result<bool, StoreError> {
         if self.paused(what, key_database).await?.is_none() {
             return Ok(false);
@@ -284,17 +288,18 @@ impl Database {
     }
 
     /// Writes the switch, and what `also` does in the same transaction of the account database.
+    /// The key database follows when the records of that are appended.
     async fn switch(
         &self,
         what: Pausable,
         key_database: &dyn KeyDatabase,
         switch: Switch,
-        also: impl FnOnce(&mut AnyConnection) -> Result<(), Failure> + Send + 'static,
+        also: impl FnOnce(&mut AnyConnection) -> Result<Vec<AuditRecord>, Failure> + Send + 'static,
     ) -> Result<(), StoreError> {
         let name = what.to_string();
         let (line, mac) = (switch.line(&name, &self.keys), switch.mac(&name, &self.keys));
         let key = name.clone();
-        self.blocking(move |connection| {
+        let done = self.blocking(move |connection| {
             let values = (
                 switches::paused.eq(switch.paused),
                 switches::changed_at.eq(switch.changed_at.0),
@@ -310,8 +315,10 @@ impl Database {
                 }
                 also(connection)
             })
-        })
-        .await?;
+        });
+        for record in done.await? {
+            self.append(record).await?;
+        }
         key_database.put_pause_line(&name, &line).await
     }
 }

@@ -70,13 +70,13 @@ impl Row {
 
     fn parse(self, keys: &ServerKeys) -> Result<Recovery, StoreError> {
         let row = RowRef { table: "recoveries", key: &self.id };
-        let code = match (self.code.as_str(), self.code_until) {
-            ("none", None) => RecoveryCode::None,
-            ("confirmed", None) => RecoveryCode::Confirmed,
-            ("sent", Some(until)) => {
-                RecoveryCode::Sent { until: Timestamp(until), tries: row.convert(self.code_tries)? }
+        let code = match (self.code.as_str(), self.code_until, self.code_tries) {
+            ("none", None, 0) => RecoveryCode::None,
+            ("confirmed", None, 0) => RecoveryCode::Confirmed,
+            ("sent", Some(until), tries) => {
+                RecoveryCode::Sent { until: Timestamp(until), tries: row.convert(tries)? }
             }
-            (other, _) => return Err(row.corrupt(format!("unknown code {other}"))),
+            (other, ..) => return Err(row.corrupt(format!("unknown code {other}"))),
         };
         let recovery = Recovery {
             id: row.parse(&self.id)?,
@@ -335,12 +335,22 @@ impl RecoveryStore for Database {
         self.blocking(move |connection| {
             let due = "select * from recoveries where \
                 (stage = 'waiting' and ready_at <= $1) or (stage = 'ready' and expires_at <= $1) \
-                order by ready_at desc limit $2";
-            let rows: Vec<Row> = diesel::sql_query(due)
-                .bind::<BigInt, _>(now.0)
-                .bind::<BigInt, _>(i64::from(limit))
-                .load(connection)?;
-            Ok(rows.into_iter().filter_map(|row| readable(row, &keys)).collect())
+                order by ready_at desc, id limit $2 offset $3";
+            let (limit, mut read, mut found) = (i64::from(limit), 0, Vec::new());
+            loop {
+                let rows: Vec<Row> = diesel::sql_query(due)
+                    .bind::<BigInt, _>(now.0)
+                    .bind::<BigInt, _>(limit)
+                    .bind::<BigInt, _>(read)
+                    .load(connection)?;
+                let is_last = rows.len() < usize::try_from(limit).unwrap_or(usize::MAX);
+                found.extend(rows.into_iter().filter_map(|row| readable(row, &keys)));
+                // A page of unreadable rows keeps no other from being found.
+                if is_last || !found.is_empty() {
+                    return Ok(found);
+                }
+                read += limit;
+            }
         })
         .await
     }

@@ -420,7 +420,7 @@ create index audit_account on audit (account_id, seq);
 create index audit_changes on audit (account_id, seq) where phase = 'outcome' and outcome = 'ok'
     and action in ('create', 'change_password', 'change_contact', 'confirm_email', 'recover',
     'freeze', 'request_unfreeze', 'unfreeze', 'rescue', 'enter_page', 'request_page_leave',
-    'keep_page_only', 'leave_page', 'rewrap', 'restore', 'reseal');
+    'keep_page_only', 'leave_page', 'extend_wait', 'rewrap', 'restore', 'reseal');
 create index audit_guesses on audit (account_id, at)
     where phase = 'outcome' and outcome in ('wrong_password', 'account_exists');
 create index audit_telegram on audit (telegram_id, seq);
@@ -445,6 +445,8 @@ create table api_tokens (
     created_at bigint not null,
     expires_at bigint,
     revoked_at bigint,
+    -- To the hour, for operators.
+    last_used_at bigint,
     mac_key integer not null,
     mac blob not null
 );

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use clap::Args;
 use kms_core::audit::Caller;
 use uuid::Uuid;
 
@@ -13,6 +14,22 @@ pub(super) fn operator(command: &str) -> Caller {
     let operator = Some(config::operator());
     let caller = Caller::new(format!("kms-server {command}"), Uuid::new_v4().to_string());
     Caller { operator, ..caller }
+}
+
+/// The reason of an act that must not wait for one.
+#[derive(Debug, Args)]
+pub(super) struct Why {
+    /// Why, for the audit: a ticket, or up to 100 printable ASCII characters.
+    #[arg(long)]
+    pub(super) reason: Option<Reason>,
+}
+
+/// The reason of an act that loosens something.
+#[derive(Debug, Args)]
+pub(super) struct Because {
+    /// Why, for the audit: a ticket, or up to 100 printable ASCII characters.
+    #[arg(long)]
+    pub(super) reason: Reason,
 }
 
 /// Why an operator acts, in the audit.

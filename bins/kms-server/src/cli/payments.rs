@@ -4,6 +4,7 @@ use anyhow::{Context, ensure};
 use clap::Subcommand;
 use kms_store::{Pausable, Paused};
 
+use super::operator::{Because, Why};
 use super::record::Record;
 use super::say;
 use super::vault::Vault;
@@ -16,9 +17,9 @@ pub(super) enum PaymentsCommand {
     Status,
     /// Pauses payments on all servers: none is quoted or signed, and no key is exported, until
     /// `resume`. Payments that are signed proceed, and their owners can cancel them.
-    Pause,
+    Pause(Why),
     /// Ends a pause.
-    Resume,
+    Resume(Because),
 }
 
 pub(super) async fn run(settings: Settings, command: PaymentsCommand) -> anyhow::Result<()> {
@@ -32,8 +33,9 @@ pub(super) async fn run(settings: Settings, command: PaymentsCommand) -> anyhow:
             Some(Paused::Since(since)) => say(&format!("{chain}: paused since {}", since.0)),
             Some(Paused::Unreadable(error)) => say(&format!("{chain}: paused: {error}")),
         },
-        PaymentsCommand::Pause => {
+        PaymentsCommand::Pause(why) => {
             let record = Record::new(database, "payments_pause", &chain);
+            let record = record.because(why.reason.as_ref());
             let pause = async || {
                 let paused = database.pause(payments, keys, clock::now()).await;
                 paused.context("not in both databases; the pause holds if one has it")
@@ -41,8 +43,8 @@ pub(super) async fn run(settings: Settings, command: PaymentsCommand) -> anyhow:
             record.around(pause).await?;
             say(&format!("{chain}: paused"));
         }
-        PaymentsCommand::Resume => {
-            let record = Record::new(database, "payments_resume", &chain);
+        PaymentsCommand::Resume(Because { reason }) => {
+            let record = Record::new(database, "payments_resume", &chain).because(Some(&reason));
             record
                 .around(async || {
                     let resumed = database.resume_payments(chain_id, keys, clock::now()).await?;

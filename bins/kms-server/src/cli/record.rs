@@ -6,7 +6,7 @@ use kms_core::ports::AuditLog;
 use kms_process::ErrorChain;
 use kms_store::Database;
 
-use super::operator::operator;
+use super::operator::{Reason, operator};
 use crate::clock;
 
 /// Prints to standard error, because another program may read standard output.
@@ -42,6 +42,11 @@ impl<'a> Record<'a> {
     pub(super) fn with(mut self, details: Details) -> Self {
         self.record.details.merge(details);
         self
+    }
+
+    /// Adds why the operator acts, if they say it.
+    pub(super) fn because(self, reason: Option<&Reason>) -> Self {
+        self.with(Details::default().with_some("reason", reason.map(|Reason(text)| text)))
     }
 
     /// Runs a command that changes something, between an INTENT and an OUTCOME.

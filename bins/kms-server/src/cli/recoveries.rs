@@ -8,7 +8,7 @@ use kms_process::ErrorChain;
 use kms_store::{Pausable, Paused};
 use kms_types::RecoveryId;
 
-use super::operator::operator;
+use super::operator::{Because, Why, operator};
 use super::record::Record;
 use super::say;
 use super::vault::Vault;
@@ -25,9 +25,9 @@ pub(super) enum RecoveriesCommand {
     /// Pauses recoveries on all servers: none can be requested or completed until `resume`. Open
     /// ones can be cancelled. No wait continues: theirs, that of a freeze that its owner asked to
     /// lift, or that of leaving the page.
-    Pause,
+    Pause(Why),
     /// Ends a pause. Every wait is extended by the time that it was paused.
-    Resume,
+    Resume(Because),
 }
 
 #[derive(Debug, Args)]
@@ -86,18 +86,21 @@ pub(super) async fn run(settings: Settings, command: RecoveriesCommand) -> anyho
             }
             cancel(&vault, open).await?;
         }
-        RecoveriesCommand::Pause => {
+        RecoveriesCommand::Pause(why) => {
             let record = Record::new(database, "recoveries_pause", "");
+            let record = record.because(why.reason.as_ref());
             record
                 .around(async || Ok(database.pause(Pausable::Recoveries, keys, now).await?))
                 .await?;
             say("paused");
         }
-        RecoveriesCommand::Resume => {
-            let record = Record::new(database, "recoveries_resume", "");
+        RecoveriesCommand::Resume(Because { reason }) => {
+            let record = Record::new(database, "recoveries_resume", "").because(Some(&reason));
             record
                 .around(async || {
-                    let resumed = database.resume_recoveries(keys, owner_wait, now).await?;
+                    let caller = operator("recoveries resume");
+                    let resumed = database.resume_recoveries(keys, owner_wait, &caller, now);
+                    let resumed = resumed.await?;
                     ensure!(resumed, "recoveries were not paused");
                     Ok(())
                 })

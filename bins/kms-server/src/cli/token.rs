@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use chrono::DateTime;
 use clap::Subcommand;
 use kms_core::PlainToken;
 use kms_core::audit::Action;
 use kms_store::{ApiToken, Database, ListedToken, Scope};
+use kms_types::Timestamp;
 use uuid::Uuid;
 
+use super::operator::Why;
 use super::record::Record;
 use super::{connect, say};
 use crate::clock;
@@ -27,9 +30,14 @@ pub(super) enum TokenCommand {
         /// Its scopes, separated by commas: bot, chat, admin, read.
         #[arg(long, value_delimiter = ',', required = true)]
         scopes: Vec<Scope>,
-        /// Days until it expires; without this option it never does.
-        #[arg(long)]
-        days: Option<u32>,
+        /// Days until it expires.
+        #[arg(long, default_value_t = 365)]
+        days: u32,
+        /// It never expires.
+        #[arg(long, conflicts_with = "days")]
+        forever: bool,
+        #[command(flatten)]
+        why: Why,
     },
     /// Makes a token, writes it to a file that only this user can read, and prints its hash, to be
     /// declared in `tokens`. Needs no database and no configuration.
@@ -37,12 +45,15 @@ pub(super) enum TokenCommand {
         /// The file; must not exist.
         file: PathBuf,
     },
-    /// Lists all tokens.
+    /// Lists all tokens: name, scopes, state, and the days on which each was made, expires, and was
+    /// used last.
     List,
     /// Revokes a token; every server rejects it within 5 seconds.
     Revoke {
         /// The token's name.
         name: String,
+        #[command(flatten)]
+        why: Why,
     },
 }
 
@@ -52,24 +63,27 @@ pub(super) async fn run(settings: Settings, command: TokenCommand) -> anyhow::Re
     let database = connect(settings).await?;
     match command {
         TokenCommand::Generate { file } => generate(&file)?,
-        TokenCommand::New { name, scopes, days } => {
+        TokenCommand::New { name, scopes, days, forever, why } => {
             ensure!(!is_declared(&name), "tokens declares {name}; choose another name");
-            let days = days.map(|days| Duration::from_secs(u64::from(days) * 24 * 60 * 60));
+            let lifetime = Duration::from_secs(u64::from(days) * 24 * 60 * 60);
+            let lifetime = (!forever).then_some(lifetime);
             let record = Record::new(&database, "token_new", named(&name)?);
-            let made = record.around(async || issue(&database, name.clone(), scopes, days).await);
+            let record = record.because(why.reason.as_ref());
+            let issue = async || issue(&database, name.clone(), scopes, lifetime).await;
+            let made = record.around(issue);
             say(made.await?.expose());
         }
         TokenCommand::List => {
             Record::new(&database, "token_list", "").note().await;
             for token in declared {
-                say(&line(&token.api_token(), "declared"));
+                say(&line(&token.api_token(), "declared", None));
             }
             let mut unreadable = 0;
-            for ListedToken { name, token } in database.api_tokens().await? {
+            for ListedToken { name, token, last_used_at } in database.api_tokens().await? {
                 match token {
                     Ok(token) => {
                         let state = if token.is_valid(clock::now()) { "valid" } else { "ended" };
-                        say(&line(&token, state));
+                        say(&line(&token, state, Some(last_used_at)));
                     }
                     Err(error) => {
                         unreadable += 1;
@@ -79,11 +93,12 @@ pub(super) async fn run(settings: Settings, command: TokenCommand) -> anyhow::Re
             }
             ensure!(unreadable == 0, "{unreadable} tokens cannot be read, and are refused");
         }
-        TokenCommand::Revoke { name } => {
+        TokenCommand::Revoke { name, why } => {
             ensure!(!is_declared(&name), "remove {name} from tokens, and restart every server");
             let hash = database.api_token_hash(named(&name)?).await?;
             let hash = hash.with_context(|| format!("no token is named {name}"))?;
             let record = Record::of(&database, Action::RevokeToken(hash), &name);
+            let record = record.because(why.reason.as_ref());
             let revoke = async || {
                 let revoked = database.revoke_api_token(&name, clock::now()).await?;
                 ensure!(revoked, "no token is named {name}");
@@ -116,9 +131,19 @@ pub(super) fn generate(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn line(token: &ApiToken, state: &str) -> String {
+/// A line of the list; `last_used_at` is given for tokens of the database, which have times.
+fn line(token: &ApiToken, state: &str, last_used_at: Option<Option<Timestamp>>) -> String {
     let scopes: Vec<_> = token.scopes.iter().map(Scope::to_string).collect();
-    format!("{}\t{}\t{state}", token.name, scopes.join(","))
+    let line = format!("{}\t{}\t{state}", token.name, scopes.join(","));
+    let Some(used) = last_used_at else { return line };
+    let (made, expires) = (day(token.created_at), token.expires_at.map(day));
+    let (expires, used) = (expires.as_deref().unwrap_or("never"), used.map(day));
+    let used = used.as_deref().unwrap_or("never");
+    format!("{line}\tmade {made}\texpires {expires}\tused {used}")
+}
+
+fn day(at: Timestamp) -> String {
+    DateTime::from_timestamp_millis(at.0).map_or_else(String::new, |at| at.date_naive().to_string())
 }
 
 fn named(name: &str) -> anyhow::Result<&str> {

@@ -10,8 +10,11 @@ use kms_types::wire::{
     Account, CompleteRecovery, ExportKey, RequestRecovery, Transfer, TransferState,
 };
 use kms_types::{ErrorCode, RecoveryId};
+use mongodb::Collection;
 use mongodb::bson::{Document, doc};
 use serde_json::json;
+
+use crate::rollbacks::on_each_store;
 
 /// Exchanges the values of one column between two rows.
 fn exchange(env: &TestEnv, table: &str, column: &str, key: &str, rows: [&str; 2]) {
@@ -36,6 +39,51 @@ fn exchange(env: &TestEnv, table: &str, column: &str, key: &str, rows: [&str; 2]
     set(one, &second);
 }
 
+on_each_store!(
+    a_pause_of_recoveries_cannot_be_removed_from_one_database,
+    wrapped_keys_exchanged_between_accounts_recover_no_wallet,
+    a_forged_recovery_row_is_refused_and_raises_an_alarm,
+);
+
+/// A collection of the key database in MongoDB.
+async fn of_keys(env: &TestEnv, name: &str) -> Collection<Document> {
+    let mongo = mongodb::Client::with_uri_str(env.key_database_of_admin().unwrap()).await.unwrap();
+    mongo.database(&env.key_database_name).collection(name)
+}
+
+/// Exchanges fields of the wrapped SCKs of two wallets, which keep their ids.
+async fn exchange_documents(env: &TestEnv, accounts: [&str; 2], fields: &[&str]) {
+    let scks = of_keys(env, "wrapped_scks").await;
+    let mut found = Vec::new();
+    for account in accounts {
+        found.push(scks.find_one(doc! { "account": account }).await.unwrap().unwrap());
+    }
+    for (id, from) in [(&found[0], &found[1]), (&found[1], &found[0])] {
+        let mut set = Document::new();
+        for field in fields {
+            set.insert(*field, from.get(field).unwrap().clone());
+        }
+        let which = doc! { "_id": id.get_str("_id").unwrap() };
+        scks.update_one(which, doc! { "$set": set }).await.unwrap();
+    }
+}
+
+/// The same in SQLite.
+fn exchange_sql_keys(env: &TestEnv, [one, other]: [&str; 2], fields: &[&str]) {
+    let set = fields.iter().map(|field| {
+        let column = if *field == "account" { "account_id" } else { field };
+        format!("{column} = (select {column} from kept where kept.id <> wrapped_scks.id)")
+    });
+    let set: Vec<_> = set.collect();
+    let pair = format!("account_id in ('{one}', '{other}')");
+    env.sql_of_keys(&format!(
+        "drop table if exists kept; create table kept as select * from wrapped_scks where {pair}; \
+         update wrapped_scks set {} where {pair}",
+        set.join(", ")
+    ))
+    .unwrap();
+}
+
 struct Attack {
     test: TestServer,
     ann: Account,
@@ -44,8 +92,8 @@ struct Attack {
 }
 
 impl Attack {
-    async fn new() -> Self {
-        let mut env = TestEnv::new(Stores::Servers).unwrap();
+    async fn new(stores: Stores) -> Self {
+        let mut env = TestEnv::new(stores).unwrap();
         env.upkeep.check_interval = std::time::Duration::from_secs(3_600);
         let test = TestServer::start(env).await;
         for (id, name) in [(1, "ann"), (2, "bob"), (3, "carl"), (4, "dora")] {
@@ -94,7 +142,7 @@ impl Attack {
 
 #[actix_web::test]
 async fn values_exchanged_between_accounts_open_no_wallet() {
-    let attack = Attack::new().await;
+    let attack = Attack::new(Stores::Servers).await;
     let (env, mut before) = (&attack.test.env, attack.alarms().await);
     let (ann, bob) = (attack.ann.id.to_string(), attack.bob.id.to_string());
     for (table, column) in [
@@ -164,34 +212,34 @@ async fn values_exchanged_between_accounts_open_no_wallet() {
 }
 
 /// A pause holds if either database says so, whatever an attacker does to the other one.
-#[actix_web::test]
-async fn a_pause_of_recoveries_cannot_be_removed_from_one_database() {
-    let attack = Attack::new().await;
+async fn a_pause_of_recoveries_cannot_be_removed_from_one_database(stores: Stores) {
+    let attack = Attack::new(stores).await;
     let (env, client) = (&attack.test.env, &attack.test.client);
     let refused = async |what: &str| {
         let refused = recover(client, 1, "eve").await.unwrap_err();
         assert_eq!(refused.code(), Some(ErrorCode::RecoveriesPaused), "{what}");
     };
-    let mongo = mongodb::Client::with_uri_str(env.key_database_of_admin().unwrap()).await.unwrap();
-    let pause = mongo.database(&env.key_database_name).collection::<Document>("pause");
     succeeds(env, "recoveries pause");
     refused("paused").await;
     env.sql("delete from switches").unwrap();
     refused("deleted from the account database").await;
     succeeds(env, "recoveries pause");
-    pause.delete_many(doc! {}).await.unwrap();
+    match stores {
+        Stores::Embedded => drop(env.sql_of_keys("delete from pause").unwrap()),
+        Stores::Servers => drop(of_keys(env, "pause").await.delete_many(doc! {}).await.unwrap()),
+    }
     refused("deleted from the key database").await;
     env.sql("update switches set paused = false").unwrap();
     refused("modified in the account database").await;
     assert!(succeeds(env, "recoveries list").contains("paused: the switches row"));
-    succeeds(env, "recoveries resume");
+    succeeds(env, "recoveries resume --reason ticket-9");
     recover(client, 1, "new").await.unwrap();
 }
 
 /// A modified claim on a username resolves to no account.
 #[actix_web::test]
 async fn values_exchanged_between_usernames_resolve_to_no_account() {
-    let attack = Attack::new().await;
+    let attack = Attack::new(Stores::Servers).await;
     let (env, client) = (&attack.test.env, &attack.test.client);
     let bob = || async { client.quote(&quote(1, "@bob", "1")).await };
     for column in ["telegram_id", "shown", "claimed_at", "seen_at", "mac"] {
@@ -205,35 +253,23 @@ async fn values_exchanged_between_usernames_resolve_to_no_account() {
     }
 }
 
-#[actix_web::test]
-async fn wrapped_keys_exchanged_between_accounts_recover_no_wallet() {
-    let attack = Attack::new().await;
+async fn wrapped_keys_exchanged_between_accounts_recover_no_wallet(stores: Stores) {
+    let attack = Attack::new(stores).await;
     let env = &attack.test.env;
-    let mongo = mongodb::Client::with_uri_str(env.key_database_of_admin().unwrap()).await.unwrap();
-    let scks = mongo.database(&env.key_database_name).collection::<Document>("wrapped_scks");
-    let of = |id: &str| doc! { "account": id };
     let (ann, bob) = (attack.ann.id.to_string(), attack.bob.id.to_string());
-    let anns = scks.find_one(of(&ann)).await.unwrap().unwrap();
-    let bobs = scks.find_one(of(&bob)).await.unwrap().unwrap();
-    let put = async |id: &Document, from: &Document, fields: &[&str]| {
-        let mut set = Document::new();
-        for field in fields {
-            set.insert(*field, from.get(field).unwrap().clone());
-        }
-        let which = doc! { "_id": id.get_str("_id").unwrap() };
-        scks.update_one(which, doc! { "$set": set }).await.unwrap();
+    let exchange = async |fields: &[&str]| match stores {
+        Stores::Embedded => exchange_sql_keys(env, [&ann, &bob], fields),
+        Stores::Servers => exchange_documents(env, [&ann, &bob], fields).await,
     };
     for fields in [["bytes"].as_slice(), &["bytes", "account"]] {
         let before = attack.alarms().await;
-        put(&anns, &bobs, fields).await;
-        put(&bobs, &anns, fields).await;
+        exchange(fields).await;
         for id in [1, 2] {
             let refused = recover(&attack.test.client, id, "eve").await.unwrap_err();
             assert_eq!(refused.code(), Some(ErrorCode::Internal), "{fields:?}");
         }
         assert_eq!(attack.alarms().await, before + 2, "{fields:?}");
-        put(&anns, &anns, fields).await;
-        put(&bobs, &bobs, fields).await;
+        exchange(fields).await;
         env.sql("delete from rate_limits").unwrap();
     }
     // Sending with a password does not use the wrapped keys.
@@ -316,9 +352,8 @@ async fn two_servers_check_five_of_two_hundred_password_guesses() {
 
 /// A recovery that an attacker moves to another account, or makes ready early, opens nothing, and
 /// its answer reveals nothing.
-#[actix_web::test]
-async fn a_forged_recovery_row_is_refused_and_raises_an_alarm() {
-    let mut env = TestEnv::new(Stores::Servers).unwrap();
+async fn a_forged_recovery_row_is_refused_and_raises_an_alarm(stores: Stores) {
+    let mut env = TestEnv::new(stores).unwrap();
     env.recovery.wait_without_email = std::time::Duration::from_secs(3_600);
     let test = TestServer::start(env).await;
     let ann = test.onboard(1, "ann", "ann").await;

@@ -94,9 +94,12 @@ async fn an_operator_pauses_the_payments_of_a_chain() {
     let reason = format!("kms_payments_refused_total{{chain=\"{chain}\",reason=\"paused\"}}");
     assert!(metrics.contains(&reason), "{metrics}");
     // Recoveries are another switch.
-    fails(&test.env, "recoveries resume");
-    assert_eq!(succeeds(&test.env, "payments resume"), format!("chain {chain}: resumed\n"));
-    fails(&test.env, "payments resume");
+    fails(&test.env, "recoveries resume --reason ticket-9");
+    assert_eq!(
+        succeeds(&test.env, "payments resume --reason ticket-9"),
+        format!("chain {chain}: resumed\n")
+    );
+    fails(&test.env, "payments resume --reason ticket-9");
     while test.client.quote(&quote(1, "@bob", "1")).await.is_err() {
         assert!(Instant::now() < deadline, "the pause is obeyed for ever");
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -46,12 +46,15 @@ fn an_operator_migrates_checks_the_configuration_and_issues_tokens() {
         assert!(made.starts_with("kms_"), "{made}");
         assert_snapshot!("token_name_taken", fails(&env, "token new bot --scopes bot"));
         let listed = succeeds(&env, "token list");
-        assert_eq!(listed, "bot\tbot,read\tvalid\n");
+        let is_new = listed.starts_with("bot\tbot,read\tvalid\tmade ");
+        assert!(is_new && listed.ends_with("\tused never\n"), "{listed}");
+        assert!(!listed.contains("expires never"), "{listed}");
         succeeds(&env, "token revoke bot");
         // Again, because the first time may not have been recorded.
         succeeds(&env, "token revoke bot");
         fails(&env, "token revoke other");
-        assert_eq!(succeeds(&env, "token list"), "bot\tbot,read\tended\n");
+        let ended = succeeds(&env, "token list");
+        assert!(ended.starts_with("bot\tbot,read\tended\t"), "{ended}");
         let rows = succeeds(&env, "audit export");
         let recorded: Vec<_> = rows
             .lines()
@@ -99,6 +102,12 @@ async fn a_revoked_token_ends_on_every_server_within_five_seconds() {
         let ended = server.client(&env, &short).network().await.unwrap_err();
         assert_eq!(ended.code(), Some(kms_types::ErrorCode::Unauthorized), "the token has expired");
     }
+    let listed = succeeds(&env, "token list");
+    let line = |name: &str| listed.lines().find(|line| line.starts_with(name)).unwrap();
+    assert!(!line("bot\t").contains("used never"), "{listed}");
+    let forever = new("forever", " --forever --reason ticket-1");
+    assert!(succeeds(&env, "token list").contains("\texpires never\t"), "{forever}");
+    assert!(succeeds(&env, "audit export").contains("reason=ticket-1"));
     succeeds(&env, "token revoke bot");
     let revoked = std::time::Instant::now();
     for server in &servers {

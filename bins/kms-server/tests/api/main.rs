@@ -22,6 +22,7 @@ mod crash;
 mod declared_tokens;
 mod doors;
 mod events;
+mod exchanges;
 mod fence;
 mod freeze;
 mod key_database;

@@ -45,7 +45,7 @@ async fn waits_do_not_end_in_a_pause_and_go_on_after_it() {
     assert_eq!(failed(complete(&test, id).await), Some(ErrorCode::RecoveriesPaused));
     assert!(is_frozen(&test, 2).await);
     let paused = pause.elapsed();
-    succeeds(&test.env, "recoveries resume");
+    succeeds(&test.env, "recoveries resume --reason ticket-9");
     assert!(is_early(&test, id).await);
     assert!(is_frozen(&test, 2).await);
     while is_early(&test, id).await {

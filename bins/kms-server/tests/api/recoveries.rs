@@ -44,7 +44,7 @@ pub(crate) async fn mails(mailbox: &Mailbox, count: usize) -> Vec<Mail> {
     mails_to(mailbox, ADDRESS, count).await
 }
 
-async fn mails_to(mailbox: &Mailbox, address: &str, count: usize) -> Vec<Mail> {
+pub(crate) async fn mails_to(mailbox: &Mailbox, address: &str, count: usize) -> Vec<Mail> {
     for _ in 0..300 {
         let mails = mailbox.mails_to(address);
         if mails.len() >= count {
@@ -483,8 +483,11 @@ async fn an_operator_lists_pauses_and_cancels_recoveries() {
     assert_eq!(failed(complete(&test, asked.id).await), Some(ErrorCode::RecoveriesPaused));
     assert_eq!(run(&format!("cancel {}", asked.id)), "1 cancelled\n");
     assert_eq!(failed(request(&test).await), Some(ErrorCode::RecoveriesPaused));
-    assert_eq!(run("resume"), "resumed\n");
-    insta::assert_snapshot!("recoveries_not_paused", fails(&test.env, "recoveries resume"));
+    assert_eq!(run("resume --reason ticket-9"), "resumed\n");
+    insta::assert_snapshot!(
+        "recoveries_not_paused",
+        fails(&test.env, "recoveries resume --reason ticket-9")
+    );
     let asked = request(&test).await.unwrap();
     complete(&test, asked.id).await.unwrap();
     let rows = test.database.audit_after(0, 100).await.unwrap();

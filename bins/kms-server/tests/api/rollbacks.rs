@@ -1,13 +1,15 @@
 //! An attacker who can write to the account database puts old copies of rows back, whose MACs are
 //! valid: the audit, which is only appended to, has what they ended with.
 
+use std::time::{Duration, Instant};
+
 use kms_server_testing::commands::{fails, succeeds};
 use kms_server_testing::requests::{COIN, confirm, hash, quote, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer};
 use kms_store::Scope;
 use kms_types::wire::{
-    ChangeEmail, ChangePassword, CompleteRecovery, ExportKey, LimitAmount, SeenUsernames, SetLimit,
-    TransferState,
+    AccountState, ChangeEmail, ChangeMobile, ChangePassword, CompleteRecovery, ExportKey,
+    LimitAmount, SeenUsernames, SetLimit, TransferState, Unfreeze,
 };
 use kms_types::{Asset, ErrorCode, RecoveryId, Timestamp};
 
@@ -33,6 +35,8 @@ macro_rules! on_each_store {
     };
 }
 
+pub(crate) use on_each_store;
+
 on_each_store!(
     a_cancelled_recovery_that_is_put_back_is_not_completed,
     a_recovery_is_not_completed_twice,
@@ -41,6 +45,9 @@ on_each_store!(
     an_address_is_not_confirmed_twice,
     a_quote_that_was_signed_is_not_signed_again,
     an_account_that_is_put_back_is_refused,
+    an_account_that_is_put_back_is_not_written_anew,
+    a_freeze_whose_end_is_put_back_stays,
+    waits_are_not_put_back_to_before_a_pause,
     an_emptied_lockout_leaves_the_limit_of_the_audit,
     a_spend_that_is_removed_raises_no_limit,
     a_revoked_token_that_is_put_back_is_refused,
@@ -137,7 +144,7 @@ async fn a_recovery_is_not_completed_twice(stores: Stores) {
 /// and mends it afterwards.
 async fn a_correct_password_ends_a_recovery_whose_row_is_broken(stores: Stores) {
     let mut env = TestEnv::new(stores).unwrap();
-    env.recovery.wait_without_email = std::time::Duration::from_secs(2);
+    env.recovery.wait_without_email = Duration::from_secs(2);
     let test = TestServer::start(env).await;
     test.onboard(1, "ann", "known").await;
     let id = request(&test).await.unwrap().id;
@@ -145,7 +152,7 @@ async fn a_correct_password_ends_a_recovery_whose_row_is_broken(stores: Stores) 
     test.env.sql("update recoveries set ready_at = 1").unwrap();
     test.onboard(1, "ann", "known").await;
     put_back(&test, "recoveries", "id");
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(complete_as_eve(&test, id).await, INTERNAL);
     test.onboard(1, "ann", "known").await;
 }
@@ -271,6 +278,80 @@ async fn an_account_that_is_put_back_is_refused(stores: Stores) {
     succeeds(&test.env, "audit verify --against-state --without-checkpoints");
 }
 
+/// No act that needs no password raises the revision of an old copy, which then would pass for the
+/// newest one.
+async fn an_account_that_is_put_back_is_not_written_anew(stores: Stores) {
+    let test = TestServer::start(TestEnv::new(stores).unwrap()).await;
+    test.onboard(1, "ann", "first").await;
+    keep_account(&test);
+    let change =
+        ChangePassword { old_password_hash: hash("first"), new_password_hash: hash("second") };
+    test.client.change_password(telegram(1), &change).await.unwrap();
+    put_account_back(&test);
+    let mobile = ChangeMobile { mobile: Some("+4915112345678".parse().unwrap()) };
+    for _ in 0..3 {
+        assert_eq!(failed(test.client.change_mobile(telegram(1), &mobile).await), INTERNAL);
+        assert_eq!(failed(test.client.freeze(telegram(1)).await), INTERNAL);
+    }
+    let export = ExportKey { password_hash: hash("first") };
+    assert_eq!(failed(test.client.export(telegram(1), &export).await), INTERNAL);
+    assert_ne!(alarms(&test), "0");
+}
+
+/// The owner requested to lift a freeze, and froze the account again, which cancelled that. The
+/// wait of the request is over by then, and does not lift the second freeze.
+async fn a_freeze_whose_end_is_put_back_stays(stores: Stores) {
+    let mut env = TestEnv::new(stores).unwrap();
+    env.recovery.unfreeze_wait = Duration::from_secs(3);
+    let test = TestServer::start(env).await;
+    test.onboard(1, "ann", "ann's").await;
+    test.onboard(2, "bob", "bob's").await;
+    let lift = async |id: i64, words: &str| {
+        test.client.freeze(telegram(id)).await.unwrap();
+        let body = Unfreeze { password_hash: hash(words) };
+        test.client.unfreeze(telegram(id), &body).await.unwrap();
+    };
+    lift(1, "ann's").await;
+    keep_account(&test);
+    test.client.freeze(telegram(1)).await.unwrap();
+    put_account_back(&test);
+    // Later than hers: that hers fails does not keep others from being lifted.
+    lift(2, "bob's").await;
+    let state = async |id| test.client.account(telegram(id)).await.unwrap().unwrap().state;
+    while state(2).await != AccountState::Active {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(state(1).await, AccountState::FrozenByOwner);
+}
+
+/// `recoveries resume` made the waits longer.
+async fn waits_are_not_put_back_to_before_a_pause(stores: Stores) {
+    let wait = Duration::from_secs(4);
+    let mut env = TestEnv::new(stores).unwrap();
+    (env.recovery.wait_without_email, env.recovery.unfreeze_wait) = (wait, wait);
+    let test = TestServer::start(env).await;
+    test.onboard(1, "ann", "ann's").await;
+    test.onboard(2, "bob", "bob's").await;
+    test.client.freeze(telegram(2)).await.unwrap();
+    let began = Instant::now();
+    let id = request(&test).await.unwrap().id;
+    let body = Unfreeze { password_hash: hash("bob's") };
+    test.client.unfreeze(telegram(2), &body).await.unwrap();
+    keep_account(&test);
+    keep(&test, "recoveries");
+    succeeds(&test.env, "recoveries pause");
+    tokio::time::sleep_until((began + wait).into()).await;
+    succeeds(&test.env, "recoveries resume --reason ticket-9");
+    put_back(&test, "recoveries", "id");
+    put_account_back(&test);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(complete_as_eve(&test, id).await, INTERNAL);
+    let bob = test.client.account(telegram(2)).await.unwrap().unwrap();
+    assert_eq!(bob.state, AccountState::FrozenByOwner);
+    assert_eq!(alarms(&test), "1");
+}
+
 /// Deleting the count of wrong passwords gains no more than the limit of the audit in a day.
 async fn an_emptied_lockout_leaves_the_limit_of_the_audit(stores: Stores) {
     let test = TestServer::start(TestEnv::new(stores).unwrap()).await;
@@ -332,7 +413,7 @@ async fn a_revoked_token_that_is_put_back_is_refused(stores: Stores) {
     succeeds(&test.env, &format!("token revoke {name}"));
     put_back(&test, "api_tokens", "id");
     // What was read before is kept for five seconds.
-    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(failed(client.network().await), INTERNAL);
     let alarm = "select count(*) from audit where action = 'authenticate' and phase = 'alarm'";
     assert_eq!(test.env.sql(alarm).unwrap(), "1");

@@ -29,6 +29,14 @@ const CLOCKS: Duration = Duration::from_secs(60);
 struct AuditedSteps {
     has_ended: bool,
     wrong_codes: usize,
+    extended: Option<Extended>,
+}
+
+/// A wait that a pause made longer.
+struct Extended {
+    ready_at: Timestamp,
+    /// Whether the code was confirmed before.
+    was_confirmed: bool,
 }
 
 impl AuditedSteps {
@@ -41,7 +49,13 @@ impl AuditedSteps {
             RecoveryCode::Sent { tries, .. } => usize::from(tries) < self.wrong_codes,
             RecoveryCode::None | RecoveryCode::Confirmed => false,
         };
-        recovery.is_open(now) && (self.has_ended || is_replaced || forgets_tries)
+        // A code that was confirmed later makes the wait shorter again.
+        let may_be_shorter = recovery.code == RecoveryCode::Confirmed;
+        let forgets_pause = self.extended.as_ref().is_some_and(|extended| {
+            recovery.ready_at < extended.ready_at && (extended.was_confirmed || !may_be_shorter)
+        });
+        let contradicts = self.has_ended || is_replaced || forgets_tries || forgets_pause;
+        recovery.is_open(now) && contradicts
     }
 }
 
@@ -295,7 +309,14 @@ impl Custody {
         let ends = [Action::CancelRecovery(id), Action::Recover(id), Action::RecoveryExpired(id)];
         let has_ended = audit.count_outcomes(&ends, "ok").await? > 0;
         let tried = [Action::ConfirmRecovery(id)];
-        Ok(AuditedSteps { has_ended, wrong_codes: audit.count_outcomes(&tried, WRONG_CODE).await? })
+        let wrong_codes = audit.count_outcomes(&tried, WRONG_CODE).await?;
+        let extended = audit.newest_details(Action::ExtendRecovery(id)).await?;
+        let extended = extended.and_then(|details| {
+            let ready_at = Timestamp(details.get("ready_at")?.parse().ok()?);
+            let was_confirmed = details.get("code")? == RecoveryCode::Confirmed.as_str();
+            Some(Extended { ready_at, was_confirmed })
+        });
+        Ok(AuditedSteps { has_ended, wrong_codes, extended })
     }
 
     /// Stores the stage that a recovery has reached by time alone, unless another step was stored

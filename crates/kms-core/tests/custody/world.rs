@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kms_core::account::{Account, ContactChange, NewAccount, Wallet, WalletSwap};
-use kms_core::audit::{Action, AuditRecord, Caller};
+use kms_core::audit::{Action, AuditRecord, Caller, Details};
 use kms_core::page_only::PageChange;
 use kms_core::ports::{
     AccountStore, AuditLog, AuditedAccount, ExportLog, SckStore, StoreError, WrappedSck,
@@ -187,6 +187,10 @@ impl AuditLog for Forger {
         outcome: &'static str,
     ) -> Result<usize, StoreError> {
         self.database.count_outcomes(actions, outcome).await
+    }
+
+    async fn newest_details(&self, action: Action) -> Result<Option<Details>, StoreError> {
+        self.database.newest_details(action).await
     }
 
     async fn audited_account(

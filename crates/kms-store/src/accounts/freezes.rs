@@ -57,7 +57,7 @@ impl FreezeStore for Database {
                 .order(accounts::unfreezes_at.desc())
                 .limit(limit.into())
                 .load(connection)?;
-            Ok(rows::readable(rows, &keys))
+            rows::changeable(connection, rows, &keys)
         })
         .await
     }

@@ -9,7 +9,6 @@ use kms_core::rescue::{ACCOUNTS, DamagedAccount};
 use kms_types::{AccountId, AccountRef, EventKind, SecurityEvent, Timestamp};
 
 use super::{contacts, rows};
-use crate::audit::newest_revision;
 use crate::database::{AnyConnection, Database, Failure, all_or_nothing};
 use crate::events::{self, About};
 use crate::recoveries;
@@ -71,7 +70,7 @@ fn damaged(
     let account = match rows::parse(row.clone(), keys) {
         Ok(account) => {
             // An older copy of the row was put back.
-            if account.revision < newest_revision(connection, account.id)? {
+            if rows::is_older_than_audit(connection, &account)? {
                 damage.push(ACCOUNTS);
             }
             account

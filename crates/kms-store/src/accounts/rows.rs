@@ -13,6 +13,7 @@ use kms_core::{Salt, ServerKeySet, ServerKeys};
 use kms_types::{AccountId, AccountRef, EthAddress, Timestamp};
 
 use super::mac::with_account_fields;
+use crate::audit;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure};
 use crate::schema::{accounts, wallets};
@@ -217,7 +218,8 @@ pub(super) fn insert(
 }
 
 /// Changes the account's own row. Returns `false` if there is no such account, or if `change` does,
-/// which leaves the row as it is.
+/// which leaves the row as it is. Fails if the audit has a newer row: an older copy that was put
+/// back would otherwise be signed anew, and pass for the newest.
 pub(crate) fn update(
     connection: &mut AnyConnection,
     account: AccountId,
@@ -226,8 +228,20 @@ pub(crate) fn update(
 ) -> Result<bool, Failure> {
     lock(connection, account)?;
     let Some(mut account) = find(connection, account.into(), keys)? else { return Ok(false) };
+    if is_older_than_audit(connection, &account)? {
+        let key = account.id.to_string();
+        return Err(StoreError::Tampered { table: "accounts", key }.into());
+    }
     account.revision = account.revision.saturating_add(1);
     Ok(change(&mut account) && write(connection, &account, keys)?)
+}
+
+/// Whether the audit has a newer row of the account.
+pub(super) fn is_older_than_audit(
+    connection: &mut AnyConnection,
+    account: &Account,
+) -> Result<bool, Failure> {
+    Ok(account.revision < audit::newest_revision(connection, account.id)?)
 }
 
 /// Writes the account's own row, with its MAC.
@@ -352,16 +366,26 @@ pub(crate) fn parse(
     Ok(parsed)
 }
 
-/// Returns the ids of the rows that can be read, and logs the others.
-pub(super) fn readable(rows: Vec<Row>, keys: &ServerKeys) -> Vec<AccountId> {
-    let id = |row: Row| match parse(row, keys) {
-        Ok(account) => Some(account.id),
-        Err(error) => {
-            tracing::error!(%error, event = "row_unreadable", "unreadable account");
-            None
+/// Returns the ids of the rows that can be changed, and logs the others.
+pub(super) fn changeable(
+    connection: &mut AnyConnection,
+    rows: Vec<Row>,
+    keys: &ServerKeys,
+) -> Result<Vec<AccountId>, Failure> {
+    let mut ids = Vec::new();
+    for row in rows {
+        match parse(row, keys) {
+            Ok(account) if is_older_than_audit(connection, &account)? => {
+                let account = account.id;
+                tracing::error!(event = "row_unreadable", %account, "account older than its audit");
+            }
+            Ok(account) => ids.push(account.id),
+            Err(error) => {
+                tracing::error!(%error, event = "row_unreadable", "unreadable account");
+            }
         }
-    };
-    rows.into_iter().filter_map(id).collect()
+    }
+    Ok(ids)
 }
 
 impl WalletRow {

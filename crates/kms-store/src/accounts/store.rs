@@ -203,7 +203,7 @@ impl AccountStore for Database {
                 .order(accounts::page_only_until.desc())
                 .limit(limit.into())
                 .load(connection)?;
-            Ok(rows::readable(rows, &keys))
+            rows::changeable(connection, rows, &keys)
         })
         .await
     }

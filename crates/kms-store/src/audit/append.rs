@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use diesel::prelude::*;
-use kms_core::audit::{Action, AuditRecord, Entry, Tip};
+use kms_core::audit::{Action, AuditRecord, Details, Entry, Tip};
 use kms_core::ports::{AuditLog, AuditedAccount, StoreError};
 use kms_core::{ServerKeySet, ServerKeys};
 use kms_types::{AccountId, Timestamp};
@@ -80,6 +80,21 @@ impl AuditLog for Database {
                 count += usize::try_from(found).unwrap_or_default();
             }
             Ok(count)
+        })
+        .await
+    }
+
+    async fn newest_details(&self, action: Action) -> Result<Option<Details>, StoreError> {
+        self.blocking(move |connection| {
+            let found: Option<String> = audit::table
+                .filter(audit::subject.eq(action.subject()))
+                .filter(audit::action.eq(action.as_str()))
+                .filter(audit::outcome.eq("ok"))
+                .order(audit::seq.desc())
+                .select(audit::details)
+                .first(connection)
+                .optional()?;
+            Ok(found.and_then(|details| details.parse().ok()))
         })
         .await
     }

@@ -1,8 +1,11 @@
 //! Alarms of rows that failed their integrity check, whichever query met them.
 
+use std::sync::{Mutex, PoisonError};
+
 use kms_core::audit::{Action, AuditRecord, Caller, Details, Phase};
 use kms_core::ports::{AuditLog, StoreError};
 use kms_core::{AlarmContext, integrity_alarm};
+use tokio::task::JoinHandle;
 
 use crate::database::Database;
 
@@ -35,10 +38,25 @@ impl Database {
             details: Details::default().with("table", table).with("row", row),
         };
         let database = self.clone();
-        tokio::spawn(async move {
+        let recorded = tokio::spawn(async move {
             if let Err(error) = database.append_refusal(record).await {
                 tracing::warn!(%error, event = "audit_append_failed", "alarm not audited");
             }
         });
+        let mut recording = RECORDING.lock().unwrap_or_else(PoisonError::into_inner);
+        recording.retain(|alarm| !alarm.is_finished());
+        recording.push(recorded);
+    }
+}
+
+/// The alarms that are being recorded.
+static RECORDING: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
+
+/// Waits until the alarms of rows are in the audit, for a process that ends.
+pub async fn alarms_recorded() {
+    let recording = std::mem::take(&mut *RECORDING.lock().unwrap_or_else(PoisonError::into_inner));
+    for alarm in recording {
+        // Ends with the deadline of a query at the latest.
+        let _ = alarm.await;
     }
 }

@@ -87,6 +87,7 @@ const COLUMNS: &[(&str, &str, &str)] = &[
     ("accounts", "mobile", "sealed for its account, and only shown"),
     ("names", "id", "the place in the table; a username's claims are chained"),
     ("api_tokens", "created_at", "is shown only"),
+    ("api_tokens", "last_used_at", "is shown only"),
     ("launches", "is_proof", "decides only for how long the row is kept"),
 ];
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kms_core::audit::Caller;
 use kms_core::freeze::FreezeChange;
 use kms_core::page_only::PageChange;
 use kms_core::ports::{AccountStore, FreezeStore, PasswordGate, RecoveryStore, StoreError};
@@ -112,6 +113,24 @@ async fn due_recoveries_are_found(subject: Subject) {
     assert_eq!(open.len(), 2);
 }
 
+#[tokio::test]
+async fn a_page_of_unreadable_recoveries_hides_no_other() {
+    let subject = Subject::file().await;
+    let database = &subject.database;
+    let mut ids = Vec::new();
+    for id in 1..=5 {
+        let account = insert(database, id, &format!("name{id}")).await;
+        let recovery = ready(account.id);
+        assert!(database.insert_recovery(recovery).await.unwrap());
+        ids.push(recovery.id);
+    }
+    // Its wait is the first to be over, so it is on the last page.
+    let last = ids[2];
+    subject.tamper(&format!("update recoveries set ready_at = ready_at + 1 where id <> '{last}'"));
+    let due = database.due_recoveries(Timestamp(1_200), 2).await.unwrap();
+    assert_eq!(due.into_iter().map(|recovery| recovery.id).collect::<Vec<_>>(), [last]);
+}
+
 async fn a_correct_password_cancels(subject: Subject) {
     let database = &subject.database;
     let ann = insert(database, 1, "ann").await;
@@ -142,10 +161,16 @@ async fn recoveries_and_payments_are_paused_and_resumed(subject: Subject) {
     }
 }
 
+fn operator() -> Caller {
+    Caller::new("resume", "")
+}
+
 async fn resume(database: &Database, what: Pausable, keys: &dyn KeyDatabase, now: i64) -> bool {
     let now = Timestamp(now);
     let resumed = match what {
-        Pausable::Recoveries => database.resume_recoveries(keys, Duration::ZERO, now).await,
+        Pausable::Recoveries => {
+            database.resume_recoveries(keys, Duration::ZERO, &operator(), now).await
+        }
         Pausable::Payments { chain_id } => database.resume_payments(chain_id, keys, now).await,
     };
     resumed.unwrap()
@@ -216,7 +241,7 @@ async fn a_pause_makes_every_wait_longer(subject: Subject) {
     database.pause(Pausable::Recoveries, keys, Timestamp(500)).await.unwrap();
     let wait = Duration::from_millis(1_000);
     let line = keys.pause_line("recoveries").await.unwrap().unwrap();
-    assert!(database.resume_recoveries(keys, wait, Timestamp(2_500)).await.unwrap());
+    assert!(database.resume_recoveries(keys, wait, &operator(), Timestamp(2_500)).await.unwrap());
     let found = async || {
         let recovery = database.recovery(anns.id).await.unwrap().unwrap();
         let unfreezes = database.account(carl.into()).await.unwrap().unwrap().unfreezes_at;
@@ -229,11 +254,11 @@ async fn a_pause_makes_every_wait_longer(subject: Subject) {
     assert_eq!(database.due_recoveries(Timestamp(3_099), 10).await.unwrap(), []);
     // Resumed in one database alone, as after a crash: the pause before that is not added again.
     keys.put_pause_line("recoveries", &line).await.unwrap();
-    assert!(database.resume_recoveries(keys, wait, Timestamp(2_600)).await.unwrap());
+    assert!(database.resume_recoveries(keys, wait, &operator(), Timestamp(2_600)).await.unwrap());
     assert_eq!(found().await, [3_200, 3_400, 2_800, 3_000]);
     // Of a pause whose time is not known, every wait begins again.
     keys.put_pause_line("recoveries", "forged").await.unwrap();
-    assert!(database.resume_recoveries(keys, wait, Timestamp(2_700)).await.unwrap());
+    assert!(database.resume_recoveries(keys, wait, &operator(), Timestamp(2_700)).await.unwrap());
     assert_eq!(found().await, [5_800, 6_000, 3_700, 3_700]);
 }
 
