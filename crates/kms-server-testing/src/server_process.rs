@@ -21,6 +21,8 @@ pub struct ServerProcess {
     pub port: u16,
     /// The port of 127.0.0.1 of its operations listener.
     pub ops_port: u16,
+    /// The port of 127.0.0.1 of its public listener.
+    pub page_port: u16,
     /// What it has logged so far.
     pub log: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
@@ -56,7 +58,7 @@ impl ServerProcess {
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(String::new()));
-        let Some([port, ops_port]) = read_until_listening(&mut lines, &log) else {
+        let Some([port, ops_port, page_port]) = read_until_listening(&mut lines, &log) else {
             let _ = child.wait();
             return Err(std::mem::take(&mut *log.lock().unwrap()));
         };
@@ -66,7 +68,7 @@ impl ServerProcess {
                 append(&sink, &line);
             }
         });
-        Ok(Self { child, port, ops_port, log, reader: Some(reader) })
+        Ok(Self { child, port, ops_port, page_port, log, reader: Some(reader) })
     }
 
     /// The `kms-server` binary that was built for the running test or benchmark.
@@ -127,7 +129,7 @@ impl Drop for ServerProcess {
 fn read_until_listening(
     lines: &mut Lines<BufReader<ChildStdout>>,
     log: &Mutex<String>,
-) -> Option<[u16; 2]> {
+) -> Option<[u16; 3]> {
     loop {
         let line = lines.next()?.ok()?;
         append(log, &line);
@@ -135,7 +137,7 @@ fn read_until_listening(
         let field = |name: &str| event.get(name).and_then(serde_json::Value::as_str);
         if field("message") == Some("listening") {
             return Some(
-                ["address", "ops_address"]
+                ["address", "ops_address", "page_address"]
                     .map(|name| field(name).unwrap().parse::<SocketAddr>().unwrap().port()),
             );
         }

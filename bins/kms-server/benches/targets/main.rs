@@ -21,6 +21,7 @@
 mod counting_proxy;
 mod measure;
 mod money;
+mod page;
 mod reads;
 mod row;
 mod scale;
@@ -42,6 +43,9 @@ fn main() {
         let mut rows = Vec::new();
         if wanted("secrets") {
             rows.extend(secrets::rows(&stage).await);
+        }
+        if wanted("page") {
+            rows.extend(page::rows(&stage).await);
         }
         if wanted("reads") {
             rows.extend(reads::rows(&stage).await);

@@ -16,7 +16,7 @@ use kms_store::RateLimit;
 use kms_types::wire::Transfer;
 use sha2::Sha256;
 
-const TIMES: i64 = 300;
+pub(crate) const TIMES: i64 = 300;
 /// Below the limit of concurrent attempts at one password.
 const AT_ONCE: i64 = 4;
 /// The first of the accounts that are created here.
@@ -56,7 +56,7 @@ pub(crate) async fn rows(stage: &Stage) -> Vec<Row> {
 /// Requests are sent several at a time, because with one at a time the CPU enters idle states in
 /// between and the wake-up cost is attributed to the server. Requests and KDFs alternate, with the
 /// same concurrency, so that a temporarily slower machine affects both.
-async fn beside_kdf(stage: &Stage, request: impl AsyncFn(i64)) -> (f64, f64) {
+pub(crate) async fn beside_kdf(stage: &Stage, request: impl AsyncFn(i64)) -> (f64, f64) {
     // As many at once as the server runs, each with memory that is kept.
     let threads = std::thread::available_parallelism().unwrap().get();
     let mut hashers: Vec<_> = (0..threads).map(|_| fastest().hasher()).collect();
@@ -122,7 +122,7 @@ fn of_rustcrypto() -> Row {
     row("Argon2id of the server / of RustCrypto", fast / turns, slow / turns, 1.0)
 }
 
-fn row(name: &str, measured: f64, limit: f64, target: f64) -> Row {
+pub(crate) fn row(name: &str, measured: f64, limit: f64, target: f64) -> Row {
     Row { name: name.to_owned(), measured, limit, unit: "ms", target }
 }
 
@@ -156,7 +156,8 @@ fn generate() -> f64 {
     })
 }
 
-fn sign() -> f64 {
+/// Milliseconds of one signature.
+pub(crate) fn sign() -> f64 {
     let key = SigningKey::from_slice(&[7; 32]).unwrap();
     time_of(3_000, || {
         std::hint::black_box(key.sign_prehash_recoverable(&[9; 32]).unwrap());

@@ -1,5 +1,8 @@
 //! A server in its own process, over PostgreSQL and MongoDB, with a chain.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bot_api_sim::{MiniApps, Opening};
 use kms_client::Client;
 use kms_server_testing::requests::create;
 use kms_server_testing::{ServerProcess, Stores, TestEnv};
@@ -7,6 +10,8 @@ use kms_store::{Database, Scope};
 use kms_types::wire::Account;
 
 pub(crate) const WORDS: &str = "a password";
+/// The bot whose Mini App is the page.
+const VAULT_BOT: i64 = 7_000_000_002;
 
 pub(crate) struct Stage {
     pub(crate) env: TestEnv,
@@ -14,6 +19,7 @@ pub(crate) struct Stage {
     pub(crate) token: String,
     pub(crate) server: ServerProcess,
     pub(crate) client: Client,
+    telegram: MiniApps,
 }
 
 impl Stage {
@@ -31,16 +37,33 @@ impl Stage {
             let name = format!("KMS_SERVER__LIMITS__{limit}");
             env.variables.push((name, "100000000/second".to_owned()));
         }
+        // Nor that of connections: a proxy is the only peer.
+        let peers = "KMS_SERVER__PAGE__CONNECTIONS_PER_PEER".to_owned();
+        env.variables.push((peers, "0".to_owned()));
+        let telegram = MiniApps::new().unwrap();
+        env.page.bots = vec![VAULT_BOT.try_into().unwrap()];
+        env.page.telegram_key = telegram.public_key().parse().unwrap();
         let database = env.migrate().await.unwrap();
         let token = env.issue_token(&database, Scope::Bot).await.unwrap();
         let server = ServerProcess::start(&env, None, "info");
         let client = server.client(&env, &token);
-        Self { env, database, token, server, client }
+        Self { env, database, token, server, client, telegram }
     }
 
     pub(crate) async fn account(&self, id: i64) -> Account {
         let body = create(id, &format!("person{id}"), WORDS);
         self.client.create_account(&body).await.unwrap()
+    }
+
+    /// What Telegram gives the page when a user opens it.
+    #[expect(clippy::disallowed_methods, reason = "Telegram has a clock of its own")]
+    pub(crate) fn opened(&self, user: i64, start_param: &str) -> String {
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let username = format!("person{user}");
+        let username = Some(username.as_str());
+        let opening =
+            Opening { bot: VAULT_BOT, user, first_name: "Person", username, start_param, at };
+        self.telegram.init_data(opening).unwrap()
     }
 
     /// Copies the first row of a table that a condition selects, with other values in these
