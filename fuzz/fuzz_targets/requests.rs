@@ -4,6 +4,7 @@
 use kms_types::wire::{
     ChangeEmail, ChangeMobile, ChangePassword, CompleteRecovery, ConfirmCode, ConfirmTransfer,
     CreateAccount, ExportKey, QuoteTransfer, RequestRecovery, SeenUsernames, SetLimit,
+    SetLimitByPassword,
 };
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
@@ -20,7 +21,7 @@ fn round_trips<T: DeserializeOwned + Serialize>(body: &[u8]) {
 
 fuzz_target!(|data: &[u8]| {
     let Some((which, body)) = data.split_first() else { return };
-    match which % 12 {
+    match which % 13 {
         0 => round_trips::<CreateAccount>(body),
         1 => round_trips::<ChangePassword>(body),
         2 => round_trips::<CompleteRecovery>(body),
@@ -32,6 +33,7 @@ fuzz_target!(|data: &[u8]| {
         8 => round_trips::<ConfirmCode>(body),
         9 => round_trips::<ChangeMobile>(body),
         10 => round_trips::<ChangeEmail>(body),
-        _ => round_trips::<SetLimit>(body),
+        11 => round_trips::<SetLimit>(body),
+        _ => round_trips::<SetLimitByPassword>(body),
     }
 });

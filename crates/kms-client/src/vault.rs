@@ -4,8 +4,8 @@ use kms_types::LaunchKey;
 use kms_types::wire::{
     Account, Balance, ChangeEmail, ChangePassword, CompleteRecovery, ConfirmCode, ConfirmShown,
     ExportKey, ExportedKey, HistoryPage, KeyUses, LeavePage, Network, NewWallet, OpenLaunch,
-    OpenedLaunch, OwnSign, Recovery, ReplaceTransfer, Replacement, RequestRecovery, SetLimit,
-    SpendingLimits, Transfer, TransferView, Unfreeze,
+    OpenedLaunch, OwnSign, Recovery, ReplaceTransfer, Replacement, RequestRecovery,
+    SetLimitByPassword, SpendingLimits, Transfer, TransferView, Unfreeze,
 };
 use reqwest::Method;
 use zeroize::Zeroizing;
@@ -268,7 +268,10 @@ impl Vault {
     ///
     /// # Errors
     /// [`ClientError`]: the server refused, or its response did not arrive.
-    pub async fn set_limit(&self, body: &SetLimit) -> Result<SpendingLimits, ClientError> {
+    pub async fn set_limit(
+        &self,
+        body: &SetLimitByPassword,
+    ) -> Result<SpendingLimits, ClientError> {
         self.client.send(Method::PUT, &["limits"], body).await
     }
 

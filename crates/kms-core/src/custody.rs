@@ -251,6 +251,30 @@ impl Custody {
         .await
     }
 
+    /// Does `work`, whose result is the audit's outcome, for a caller who has the password. Opens
+    /// no key. Refused while the account is frozen.
+    ///
+    /// # Errors
+    /// `WrongPassword` also for unknown accounts; `Frozen`; else as `work`, a store, the pool or
+    /// the password gate fails.
+    pub async fn with_password<T, E: From<CustodyError> + Audited>(
+        &self,
+        account: AccountRef,
+        password: PasswordHash,
+        purpose: impl Into<Purpose>,
+        caller: &Caller,
+        now: Timestamp,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        self.audited(purpose, account, caller, now, async |journal| {
+            let account = self.load_or_decoy(account, &password, journal).await?;
+            refuse_frozen(&account)?;
+            self.check_password(account, password, now, journal).await?;
+            work.await
+        })
+        .await
+    }
+
     /// Seals the wallet under a new password.
     ///
     /// `admit` runs after the password was correct and before anything is stored: an attacker
@@ -463,5 +487,7 @@ mod tests {
             now,
             |wallet| async move { Ok::<_, CustodyError>(wallet.address()) },
         ));
+        let work = async { Ok::<_, CustodyError>(()) };
+        assert_send(custody.with_password(account, hash(), Action::Create, caller, now, work));
     }
 }

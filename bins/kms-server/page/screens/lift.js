@@ -3,8 +3,9 @@
 import { Act, get } from '../api.js';
 import { announce, el, show } from '../dom.js';
 import { amount, native, readCoins } from '../format.js';
-import { card, closeButton, facts, field, form, linkTo, note, passwordField, when }
-  from '../parts.js';
+import {
+  card, choice, closeButton, facts, field, form, linkTo, note, passwordField, when,
+} from '../parts.js';
 import { hash } from '../password.js';
 import { rich, t } from '../texts.js';
 
@@ -45,23 +46,6 @@ function freeze(context) {
 function limitCard(context, { token, limit, spent, own, later }) {
   const asset = token ?? native(context.network);
   const shown = (units) => (units === null ? t('lift.none') : amount(units, asset));
-  const set = new Act('PUT', '/limits');
-  const wanted = field({
-    label: t('lift.new', { symbol: asset.symbol }), inputmode: 'decimal', hint: t('lift.hint'),
-    trouble: (text) => (readCoins(text, asset.decimals) === null ? t('lift.malformed') : null),
-  });
-  const put = async (units) => {
-    const body = { amount: units, ...(token ? { asset: token.symbol } : {}) };
-    const { limits } = await set.send(body);
-    const mine = limits.find((known) => known.token?.symbol === token?.symbol);
-    const said = mine?.later
-      ? t('lift.later', { limit: shown(mine.later.units) })
-      : t('lift.now', { limit: shown(mine?.own ?? null) });
-    await screen(context, said);
-  };
-  const run = () => put(readCoins(wanted.value(), asset.decimals));
-  const none = form({ fields: [], label: t('lift.remove'), network: context.network, run: () => put('none') });
-  none.classList.add('secondary');
   return card(t('lift.limit', { symbol: asset.symbol }),
     facts([
       [t('lift.inforce'), shown(limit)],
@@ -69,8 +53,40 @@ function limitCard(context, { token, limit, spent, own, later }) {
       [t('lift.own'), shown(own)],
       later && [t('lift.coming'), rich('lift.from', { limit: shown(later.units), time: when(later.from) })],
     ]),
-    form({ fields: [wanted], label: t('lift.set'), network: context.network, run }),
-    own !== null && none);
+    context.account.state === 'active' && change(context, { asset, token, own, shown }));
+}
+
+/** The form for another limit, or for none if there is one. */
+function change(context, { asset, token, own, shown }) {
+  const { account, network } = context;
+  const set = new Act('PUT', '/limits');
+  const wanted = field({
+    label: t('lift.new', { symbol: asset.symbol }), inputmode: 'decimal', hint: t('lift.hint'),
+    trouble: (text) => (readCoins(text, asset.decimals) === null ? t('lift.malformed') : null),
+  });
+  const secret = passwordField({ label: t('password'), account });
+  let isNone = false;
+  const choose = (none) => {
+    isNone = none;
+    wanted.node.hidden = none;
+  };
+  const check = async () => isNone || wanted.check();
+  const options = own !== null
+    && choice(t('lift.choice'), [[false, t('lift.other')], [true, t('lift.remove')]], choose);
+  const run = async () => {
+    const password_hash = await hash(context.launch.telegram_id, secret.value());
+    const coins = isNone ? 'none' : readCoins(wanted.value(), asset.decimals);
+    const body = { amount: coins, password_hash, ...(token ? { asset: token.symbol } : {}) };
+    const { limits } = await set.send(body);
+    const mine = limits.find((known) => known.token?.symbol === token?.symbol);
+    const said = mine?.later
+      ? t('lift.later', { limit: shown(mine.later.units) })
+      : t('lift.now', { limit: shown(mine?.own ?? null) });
+    await screen(context, said);
+  };
+  const amounts = { node: el('div', {}, options, wanted.node), check };
+  return el('details', {}, el('summary', {}, t('lift.change', { symbol: asset.symbol })),
+    form({ fields: [amounts, secret], label: t('lift.set'), network, run }));
 }
 
 /** Leaving: from then on, the chat may use the password as well. */

@@ -4,12 +4,11 @@
 use actix_web::web::Data;
 use actix_web::{HttpResponse, delete, post, put};
 use kms_chain::transfer::{Transfer, TransferState};
-use kms_store::Raises;
 use kms_types::ErrorCode;
 use kms_types::wire::{
     self, ChangeEmail, ChangePassword, CompleteRecovery, ConfirmCode, ConfirmShown,
     ConfirmTransfer, CreateAccount, ExportKey, ExportedKey, LeavePage, NewWallet, ReplaceTransfer,
-    RequestRecovery, SetLimit, SpendingLimits, Unfreeze,
+    RequestRecovery, SetLimitByPassword, SpendingLimits, Unfreeze,
 };
 
 use super::launched::{
@@ -291,27 +290,27 @@ async fn export_key(
     export::export_by(launched.caller(), &state, launched.account(), body).await
 }
 
-/// Sets a spending limit: a lower one at once, a higher one after a day.
+/// Sets a spending limit with the password: a lower one at once, a higher one after a day.
 #[utoipa::path(
     operation_id = "page_set_limit",
     tag = "page",
     security(("launch" = ["l"])),
-    request_body = SetLimit,
+    request_body = SetLimitByPassword,
     responses(
         (status = 200, description = "The limits", body = SpendingLimits),
         (status = 404, description = "The user has no wallet"),
         (status = 422, description = "The server has no such token"),
-        (status = 429, description = "Too many increases in a day"),
+        (status = 429, description = "Too many increases in a day or wrong passwords"),
     )
 )]
 #[put("/limits")]
 async fn set_limit(
     launched: Launched<Lift>,
     state: Data<State>,
-    Json(body): Json<SetLimit>,
+    Json(body): Json<SetLimitByPassword>,
 ) -> Result<HttpResponse, ApiError> {
     let account = own_account(&state, &launched).await?;
-    limits::set_by((Raises::Always, launched.caller()), &state, &account, body).await
+    limits::set_by_password(launched.caller(), &state, &account, body).await
 }
 
 /// Requests with the password that the owner's freeze is lifted.

@@ -1,19 +1,26 @@
 //! Spending limits: how much an account may spend in 24 hours.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get, put};
 use kms_core::account::Account;
 use kms_core::audit::{Action, Caller, Details, Purpose};
-use kms_store::{LimitRefused, Raises};
-use kms_types::wire::{LaterLimit, LimitAmount, SetLimit, SpendingLimit, SpendingLimits};
-use kms_types::{AccountRef, Asset, AssetId, ErrorCode, Token, Units, Wei};
+use kms_store::{Database, LimitRefused, Raises};
+use kms_types::wire::{
+    LaterLimit, LimitAmount, SetLimit, SetLimitByPassword, SpendingLimit, SpendingLimits,
+};
+use kms_types::{
+    AccountId, AccountRef, Asset, AssetId, ErrorCode, Timestamp, Token, Units, Wei,
+};
 
 use crate::auth::{Chat, Reader};
 use crate::body::{Json, Segment};
 use crate::clock;
 use crate::error::ApiError;
 use crate::routes::accounts;
-use crate::state::State;
+use crate::state::{State, detached};
 
 crate::openapi::resource!(read, set);
 
@@ -68,45 +75,81 @@ pub(crate) async fn set(
     Json(body): Json<SetLimit>,
 ) -> Result<HttpResponse, ApiError> {
     let account = accounts::find(&state, account).await?;
-    set_by((chat.raises(), chat.caller), &state, &account, body).await
+    let wanted = Wanted::of(&state, &body.asset, body.amount)?;
+    let (hold, now) = (state.transfers.spending().hold, clock::now());
+    wanted.write(&state.database, account.id, (hold, chat.raises()), now).await?;
+    state.custody.record_done(wanted.purpose(account.id), &account, &chat.caller, now).await;
+    Ok(HttpResponse::Ok().json(show(&state, &account).await?))
 }
 
-/// As [`set`], for either door.
-pub(crate) async fn set_by(
-    (raises, caller): (Raises, Caller),
+/// As [`set`], on the page: with the password, any limit.
+pub(crate) async fn set_by_password(
+    caller: Caller,
     state: &State,
     account: &Account,
-    body: SetLimit,
+    body: SetLimitByPassword,
 ) -> Result<HttpResponse, ApiError> {
-    state.check_clock()?;
-    let token = token(state, &body.asset)?;
-    let decimals = token.map_or(Wei::DECIMALS, |token| token.decimals);
-    let wanted = match body.amount {
-        LimitAmount::NoLimit => None,
-        LimitAmount::AtMost(amount) => {
-            let units = amount.to_units(decimals);
-            Some(Units(units.map_err(|error| ApiError::field("amount", error))?))
-        }
-    };
-    let asset = AssetId::of(state.transfers.chain().chain_id(), token);
-    let (hold, now) = (state.transfers.spending().hold, clock::now());
-    match state.database.set_spending_limit(account.id, asset, wanted, (hold, raises), now).await? {
-        Ok(()) => {}
-        Err(LimitRefused::TooMany(after)) => {
-            let detail = "too many increases in a day; a lower limit is always accepted";
-            return Err(ApiError::rate_limited(detail, after));
-        }
-        Err(LimitRefused::Raise) => {
-            let detail = "a higher limit is requested on the vault page; a lower one is accepted";
-            return Err(ApiError::refused(ErrorCode::PageRequired, detail));
+    let SetLimitByPassword { asset, amount, password_hash } = body;
+    let wanted = Wanted::of(state, &asset, amount)?;
+    let (hold, now, id) = (state.transfers.spending().hold, clock::now(), account.id);
+    let (custody, database) = (Arc::clone(&state.custody), state.database.clone());
+    detached(async move {
+        let purpose = wanted.purpose(id);
+        let write = wanted.write(&database, id, (hold, Raises::Always), now);
+        custody.with_password(id.into(), password_hash, purpose, &caller, now, write).await
+    })
+    .await?;
+    Ok(HttpResponse::Ok().json(show(state, account).await?))
+}
+
+/// What an owner wants a limit to be.
+struct Wanted {
+    asset: AssetId,
+    units: Option<Units>,
+}
+
+impl Wanted {
+    fn of(state: &State, asset: &Asset, amount: LimitAmount) -> Result<Self, ApiError> {
+        state.check_clock()?;
+        let token = token(state, asset)?;
+        let decimals = token.map_or(Wei::DECIMALS, |token| token.decimals);
+        let units = match amount {
+            LimitAmount::NoLimit => None,
+            LimitAmount::AtMost(amount) => {
+                let units = amount.to_units(decimals);
+                Some(Units(units.map_err(|error| ApiError::field("amount", error))?))
+            }
+        };
+        Ok(Self { asset: AssetId::of(state.transfers.chain().chain_id(), token), units })
+    }
+
+    fn purpose(&self, account: AccountId) -> Purpose {
+        let limit = self.units.map_or_else(|| "none".to_owned(), |units| units.0.to_string());
+        let details = Details::default().with("asset", self.asset).with("limit", limit);
+        Purpose { action: Action::ChangeLimit(account, self.asset), details }
+    }
+
+    async fn write(
+        &self,
+        database: &Database,
+        account: AccountId,
+        may_raise: (Duration, Raises),
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let (asset, units) = (self.asset, self.units);
+        match database.set_spending_limit(account, asset, units, may_raise, now).await? {
+            Ok(()) => Ok(()),
+            Err(LimitRefused::TooMany(after)) => {
+                let detail = "too many increases in a day; a lower limit is always accepted";
+                Err(ApiError::rate_limited(detail, after))
+            }
+            Err(LimitRefused::Raise) => {
+                let detail =
+                    "a higher limit is requested on the vault page; a lower one is accepted";
+                Err(ApiError::refused(ErrorCode::PageRequired, detail))
+            }
         }
     }
-    let details = Details::default()
-        .with("asset", asset)
-        .with("limit", wanted.map_or_else(|| "none".to_owned(), |units| units.0.to_string()));
-    let purpose = Purpose { action: Action::ChangeLimit(account.id, asset), details };
-    state.custody.record_done(purpose, account, &caller, now).await;
-    Ok(HttpResponse::Ok().json(show(state, account).await?))
 }
 
 fn token<'a>(state: &'a State, asset: &Asset) -> Result<Option<&'a Token>, ApiError> {

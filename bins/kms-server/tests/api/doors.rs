@@ -79,7 +79,8 @@ fn body(operation: &str) -> Option<Value> {
         }
         "page_complete_recovery" | "complete_recovery" => json!({ "new_password_hash": password }),
         "page_change_email" | "change_email" => json!({ "email": null, "password_hash": password }),
-        "page_set_limit" | "set_limit" => json!({ "amount": "1" }),
+        "page_set_limit" => json!({ "amount": "1", "password_hash": password }),
+        "set_limit" => json!({ "amount": "1" }),
         "quote_transfer" => {
             json!({ "id": id, "from": "telegram:1", "to": "@bob", "amount": "1" })
         }

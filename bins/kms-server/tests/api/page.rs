@@ -11,10 +11,10 @@ use kms_server_testing::requests::{COIN, hash, quote, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer};
 use kms_store::{OpenedLaunch, Scope};
 use kms_types::wire::{
-    ChangePassword, CompleteRecovery, ConfirmCode, ConfirmShown, ExportKey, NewWallet,
-    RequestRecovery, SetLimit, TransferState,
+    ChangePassword, CompleteRecovery, ConfirmCode, ConfirmShown, EventBody, ExportKey, NewWallet,
+    RequestRecovery, SetLimit, SetLimitByPassword, TransferState,
 };
-use kms_types::{ErrorCode, LaunchKey, RecoveryId, Timestamp};
+use kms_types::{ErrorCode, LaunchKey, RecoveryId, SecurityEvent, Timestamp, U256, Units};
 use reqwest::StatusCode;
 use serde_json::json;
 
@@ -119,6 +119,7 @@ on_both_stores!(
     a_wallet_is_made_and_paid_from_on_the_page,
     an_opening_belongs_to_one_page_for_a_time,
     the_password_and_a_recovery_are_changed_on_the_page,
+    a_higher_limit_needs_the_password_and_a_day,
     every_act_has_a_proof,
 );
 
@@ -274,19 +275,55 @@ async fn the_password_and_a_recovery_are_changed_on_the_page(world: World) {
     for _ in 0..2 {
         own.complete_recovery(&words()).await.unwrap();
     }
-    let lift = SetLimit {
+}
+
+/// The amount of native coin that the tests set as a limit.
+fn limit(amount: &str) -> SetLimit {
+    SetLimit {
         asset: kms_types::Asset::Native,
-        amount: serde_json::from_value(json!("5")).unwrap(),
+        amount: serde_json::from_value(json!(amount)).unwrap(),
+    }
+}
+
+async fn a_higher_limit_needs_the_password_and_a_day(world: World) {
+    // Made in the chat: the first limit that is set on the page makes the account page-only.
+    world.test.ann_and_bob().await;
+    let page = world.open(1, "l").await;
+    let set = async |amount: &str, words: &str| {
+        let SetLimit { asset, amount } = limit(amount);
+        let password_hash = hash(words);
+        page.set_limit(&SetLimitByPassword { asset, amount, password_hash }).await
     };
-    world.open(1, "l").await.set_limit(&lift).await.unwrap();
-    let lift = SetLimit { amount: serde_json::from_value(json!("6")).unwrap(), ..lift };
-    let raised = world.open(1, "l").await.set_limit(&lift).await.unwrap();
+    let account = async || page.account().await.unwrap();
+    assert_eq!(code(set("5", "guess").await), Some(ErrorCode::WrongPassword));
+    assert_eq!(page.limits().await.unwrap().limits[0].own, None);
+    assert!(!account().await.page_only);
+    let five = set("5", "ann's password").await.unwrap();
+    assert_eq!(five.limits[0].own, Some(Units(U256::from(5 * COIN))));
+    assert!(account().await.page_only);
+    assert_eq!(code(set("none", "guess").await), Some(ErrorCode::WrongPassword));
+    assert_eq!(page.limits().await.unwrap(), five);
+    // A repeat, after an answer that was lost, requests it once.
+    let raised = set("6", "ann's password").await.unwrap();
+    assert_eq!(raised.limits[0].own, five.limits[0].own);
     assert!(raised.limits[0].later.is_some());
-    // The bot lowers a limit, and raises none.
-    let refused = world.test.client.set_limit(telegram(1), &lift).await;
+    set("6", "ann's password").await.unwrap();
+    let events = world.test.events(1).await.into_iter();
+    let asked = EventBody::Security { kind: SecurityEvent::LimitRaiseRequested };
+    assert_eq!(events.filter(|event| event.what == asked).count(), 1);
+    // The chat lowers a limit without the password, and raises none.
+    let refused = world.test.client.set_limit(telegram(1), &limit("7")).await;
     assert_eq!(code(refused), Some(ErrorCode::PageRequired));
-    let lower = SetLimit { amount: serde_json::from_value(json!("4")).unwrap(), ..lift };
-    world.test.client.set_limit(telegram(1), &lower).await.unwrap();
+    world.test.client.set_limit(telegram(1), &limit("4")).await.unwrap();
+    // The owner sees each of them, and which had a wrong password.
+    let uses = page.uses().await.unwrap().uses;
+    let changes = uses.iter().filter(|used| used.action == "change_limit");
+    let shown: Vec<_> =
+        changes.map(|used| (used.outcome.as_deref().unwrap(), used.on_page)).collect();
+    let wrong = ("wrong_password", true);
+    assert_eq!(shown, [wrong, ("ok", true), wrong, ("ok", true), ("ok", true), ("ok", false)]);
+    world.test.client.freeze(telegram(1)).await.unwrap();
+    assert_eq!(code(set("9", "ann's password").await), Some(ErrorCode::AccountFrozen));
 }
 
 async fn every_act_has_a_proof(mut world: World) {

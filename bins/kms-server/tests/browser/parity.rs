@@ -1,6 +1,7 @@
 //! What the page computes is what Rust computes: the text of a password, its hash, its strength.
 
-use kms_client::{fold_password, hash_password_blocking};
+use futures::future::join_all;
+use kms_client::{fold_password, hash_password};
 use kms_types::TelegramId;
 use serde_json::json;
 use thirtyfour::prelude::*;
@@ -147,13 +148,14 @@ async fn the_page_computes_what_rust_computes() {
     let expected: Vec<_> = texts.iter().map(|text| fold_password(text).to_string()).collect();
     assert_eq!(folded, json!(expected));
 
-    // The hash is one of that text: a few of them are enough.
     let user: TelegramId = 4711.try_into().unwrap();
-    let some: Vec<_> = texts.iter().step_by(25).collect();
     let script = "return Promise.all(values.map((text) => password.hash(4711, text)))";
-    let hashes = run(&world, script, json!(some)).await;
-    let expected: Vec<_> = some.iter().map(|text| hash_password_blocking(user, text)).collect();
-    assert_eq!(hashes, json!(expected));
+    // Some at a time, within the browser's time for a script.
+    for some in texts.chunks(20) {
+        let hashes = run(&world, script, json!(some)).await;
+        let expected = join_all(some.iter().map(|text| hash_password(user, text))).await;
+        assert_eq!(hashes, json!(expected));
+    }
     let vectors: serde_json::Value = serde_json::from_str(include_str!(
         "../../../../crates/kms-client/vectors/password-v1.json"
     ))

@@ -1,9 +1,10 @@
 //! A proxy in front of the public listener that can lose answers: the server acts, and the page
 //! never learns of it.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Bytes, Data};
@@ -16,7 +17,7 @@ pub(crate) struct Proxy {
     http: reqwest::Client,
     cuts: Arc<AtomicBool>,
     cuts_opening: Arc<AtomicBool>,
-    lost: Arc<AtomicUsize>,
+    lost: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Proxy {
@@ -44,9 +45,9 @@ impl Proxy {
         self.cuts_opening.store(true, Ordering::SeqCst);
     }
 
-    /// How many answers were lost.
-    pub(crate) fn lost(&self) -> usize {
-        self.lost.load(Ordering::SeqCst)
+    /// The operations of which an answer was lost.
+    pub(crate) fn lost(&self) -> BTreeSet<String> {
+        self.lost.lock().unwrap().clone()
     }
 }
 
@@ -73,7 +74,8 @@ async fn forward(request: HttpRequest, body: Bytes, proxy: Data<Proxy>) -> HttpR
     };
     let content = answer.bytes().await.unwrap();
     if !is_read && cuts.swap(false, Ordering::SeqCst) {
-        proxy.lost.fetch_add(1, Ordering::SeqCst);
+        let operation = format!("{} {}", request.method(), request.uri().path());
+        proxy.lost.lock().unwrap().insert(operation);
         // Not with the status of an answer without a body, which would be complete.
         let cut = futures::stream::iter([Err::<Bytes, _>(std::io::Error::other("cut"))]);
         return HttpResponse::Ok().streaming(cut);

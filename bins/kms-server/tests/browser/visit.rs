@@ -13,6 +13,10 @@ use crate::world::{World, texts};
 const POLL: Duration = Duration::from_millis(50);
 const POLLS: usize = 600;
 
+/// Each screen is checked at these widths, in these schemes.
+const WIDTHS: [u32; 3] = [320, 390, 1_440];
+const SCHEMES: [&str; 2] = ["light", "dark"];
+
 /// How a person uses the page.
 #[derive(Clone, Copy)]
 pub(crate) struct Habits {
@@ -38,19 +42,31 @@ pub(crate) struct Visit<'a> {
 
 impl<'a> Visit<'a> {
     pub(crate) async fn new(world: &'a World, habits: Habits) -> Self {
-        let tools = world.browser.cdp();
-        let media = json!({"features": [
-            {"name": "prefers-color-scheme", "value": habits.scheme},
-            {"name": "prefers-reduced-motion", "value": "reduce"},
-        ]});
-        tools.send_raw("Emulation.setEmulatedMedia", media).await.unwrap();
+        let axe = kms_testkit::axe().unwrap();
+        let (texts, checked) = (texts(habits.language), RefCell::default());
+        let visit = Self { world, habits, texts, axe, checked };
+        visit.is_shown(habits.width, habits.scheme).await;
+        visit
+    }
+
+    /// Shows the page at this width and in this scheme.
+    async fn is_shown(&self, width: u32, scheme: &str) {
+        self.prefers(scheme, "reduce").await;
+        let tools = self.world.browser.cdp();
         let size = json!({
-            "width": habits.width, "height": 844, "deviceScaleFactor": 1,
-            "mobile": habits.width < 600,
+            "width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600,
         });
         tools.send_raw("Emulation.setDeviceMetricsOverride", size).await.unwrap();
-        let axe = kms_testkit::axe().unwrap();
-        Self { world, habits, texts: texts(habits.language), axe, checked: RefCell::default() }
+    }
+
+    /// Sets what the person prefers of schemes and of motion.
+    pub(crate) async fn prefers(&self, scheme: &str, motion: &str) {
+        let media = json!({"features": [
+            {"name": "prefers-color-scheme", "value": scheme},
+            {"name": "prefers-reduced-motion", "value": motion},
+        ]});
+        let tools = self.world.browser.cdp();
+        tools.send_raw("Emulation.setEmulatedMedia", media).await.unwrap();
     }
 
     pub(crate) fn text(&self, key: &str) -> &str {
@@ -108,25 +124,45 @@ impl<'a> Visit<'a> {
         self.until(&condition, text).await;
     }
 
-    /// Nothing scrolls sideways, nothing was refused by the policy, and axe finds nothing serious.
+    /// Checks a state of the screen that has no heading of its own.
+    pub(crate) async fn looks_at(&self, name: &str) {
+        self.check(name).await;
+    }
+
+    /// Nothing was refused by the policy, nothing moves, the focus is somewhere. Once for each
+    /// screen, at each width and in each scheme: nothing scrolls sideways, and axe finds nothing
+    /// serious. Takes its picture.
     async fn check(&self, name: &str) {
-        let name = format!("{name}-{}-{}", self.habits.language, self.habits.width);
-        let wide = "return document.documentElement.scrollWidth > innerWidth";
-        assert_eq!(self.run(wide, vec![]).await, json!(false), "{name} scrolls sideways");
+        let name = format!("{name}-{}", self.habits.language);
         assert_eq!(self.run("return window.noted", vec![]).await, json!([]), "{name}");
         let focused = "return document.activeElement !== document.body";
         assert_eq!(self.run(focused, vec![]).await, json!(true), "{name} lost the focus");
+        let moving = "return document.getAnimations().length";
+        assert_eq!(self.run(moving, vec![]).await, json!(0), "{name} moves");
         if !self.checked.borrow_mut().insert(name.clone()) {
             return;
         }
-        let script = format!(
-            "{}; const done = arguments[arguments.length - 1];
-             axe.run({{ resultTypes: ['violations'] }}).then(({{ violations }}) => done(violations
-                 .filter(({{ impact }}) => ['serious', 'critical'].includes(impact))
-                 .map(({{ id, nodes }}) => `${{id}}: ${{nodes.map((n) => n.html).join(' ')}}`)))",
-            self.axe
-        );
-        let found = self.world.browser.execute_async(&script, vec![]).await.unwrap();
+        for (width, scheme) in WIDTHS.iter().flat_map(|width| SCHEMES.map(|it| (*width, it))) {
+            self.is_shown(width, scheme).await;
+            self.fits(&format!("{name}-{width}-{scheme}"), width).await;
+        }
+        self.is_shown(self.habits.width, self.habits.scheme).await;
+    }
+
+    async fn fits(&self, name: &str, width: u32) {
+        // A phone widens its viewport for what does not fit.
+        let wide = "return Math.max(document.documentElement.scrollWidth, innerWidth)";
+        assert_eq!(self.run(wide, vec![]).await, json!(width), "{name} scrolls sideways");
+        let known = self.run("return Boolean(window.axe)", vec![]).await;
+        if known != json!(true) {
+            // Not by the page's own scripts, which its policy binds.
+            self.run(&format!("{}; window.axe = axe;", self.axe), vec![]).await;
+        }
+        let script = "const done = arguments[arguments.length - 1];
+            axe.run({ resultTypes: ['violations'] }).then(({ violations }) => done(violations
+                .filter(({ impact }) => ['serious', 'critical'].includes(impact))
+                .map(({ id, nodes }) => `${id}: ${nodes.map((n) => n.html).join(' ')}`)))";
+        let found = self.world.browser.execute_async(script, vec![]).await.unwrap();
         assert_eq!(found.json(), &json!([]), "{name}");
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("page-{name}.png"));
         self.world.browser.screenshot(&file).await.unwrap();
@@ -134,9 +170,14 @@ impl<'a> Visit<'a> {
 
     /// Types into the field with this label.
     pub(crate) async fn types(&self, label: &str, text: &str) {
-        let find = "return [...document.querySelectorAll('label')]
-            .find((label) => label.textContent === arguments[0] && label.offsetParent)?.htmlFor";
-        let id = self.finds(find, self.text(label)).await;
+        self.types_into(self.text(label), text).await;
+    }
+
+    pub(crate) async fn types_into(&self, label: &str, text: &str) {
+        let find = "return [...document.querySelectorAll('label')].find((label) =>
+            label.textContent === arguments[0] && label.offsetParent
+                && !label.closest('details:not([open])'))?.htmlFor";
+        let id = self.finds(find, label).await;
         let css = format!("#{}", id.as_str().unwrap());
         if self.habits.by_keys {
             self.reach(&format!("document.activeElement.matches('{css}')")).await;
@@ -158,7 +199,8 @@ impl<'a> Visit<'a> {
             const of = (e) => e.labels?.[0]?.textContent ?? e.textContent;
             const all = document.querySelectorAll('button, a, summary, input');
             const found = [...all].find((e) =>
-                of(e).trim() === arguments[0] && (e.offsetParent || e.labels));
+                of(e).trim() === arguments[0] && (e.offsetParent || e.labels)
+                    && (e.matches('summary') || !e.closest('details:not([open])')));
             document.querySelectorAll('[data-sought]').forEach((e) => delete e.dataset.sought);
             if (found) found.dataset.sought = '';
             return found ? true : null;";
@@ -225,10 +267,20 @@ impl<'a> Visit<'a> {
     }
 
     pub(crate) async fn sends_text(&self, text: &str) {
+        self.loses();
+        self.presses_text(text).await;
+    }
+
+    /// Sends the form whose button this selector finds.
+    pub(crate) async fn sends_css(&self, css: &str) {
+        self.loses();
+        self.press_css(css).await;
+    }
+
+    fn loses(&self) {
         if self.habits.loses_answers {
             self.world.proxy.cut();
         }
-        self.presses_text(text).await;
     }
 }
 

@@ -3,7 +3,7 @@
 
 use kms_core::audit::{Action, Caller, Door};
 use kms_core::{CreateWallet, Created, CustodyError, KdfParams};
-use kms_types::{OneTimeCode, RecoveryId, TransferId};
+use kms_types::{AccountId, AssetId, OneTimeCode, RecoveryId, TransferId};
 
 use crate::world::{NOW, World, caller, hash, telegram};
 
@@ -36,9 +36,12 @@ async fn acts(
         drop(wallet);
         Ok::<_, CustodyError>(())
     });
+    let limit = Action::ChangeLimit(AccountId::random(), AssetId::native(1));
+    let done = async { Ok::<_, CustodyError>(()) };
     vec![
         create(world, id, door).await.map(drop),
         open.await,
+        custody.with_password(ann, words(), limit, &caller, NOW, done).await,
         custody.change_password(ann, (words(), words()), &caller, NOW, admit).await,
         custody.export(ann, words(), &caller, NOW, admit).await.map(drop),
         custody.change_email(ann, None, words(), &caller, NOW, admit).await,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Amount, AmountError, Asset, Timestamp, Token, Units};
+use crate::{Amount, AmountError, Asset, PasswordHash, Timestamp, Token, Units};
 
 /// `GET /v1/accounts/{account}/limits`: the spending limits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +53,20 @@ pub struct SetLimit {
     pub asset: Asset,
     /// Coins in 24 hours, or `none`.
     pub amount: LimitAmount,
+}
+
+/// `PUT /app/v1/limits`: sets the owner's own limit, as [`SetLimit`] does, with the password.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SetLimitByPassword {
+    /// The asset; the native coin if absent.
+    #[serde(default, skip_serializing_if = "Asset::is_native")]
+    pub asset: Asset,
+    /// Coins in 24 hours, or `none`.
+    pub amount: LimitAmount,
+    /// The password, as the page stretched it.
+    pub password_hash: PasswordHash,
 }
 
 /// A spending limit in coins, or `none`.
