@@ -221,8 +221,7 @@ impl Delivery {
     }
 
     fn enqueue(&self, stream: EventStream, event: Event, undelivered: Arc<()>) {
-        let chat = self.context.journal.chat(event.telegram_id);
-        if Mark::of(&event).is_some_and(|(stream, mark)| chat.has_reported(stream, mark)) {
+        if self.context.journal.chat(event.telegram_id).is_done_with(&event) {
             return;
         }
         let mut queues = self.lock();

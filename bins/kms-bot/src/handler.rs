@@ -22,6 +22,7 @@ use crate::chat::telegram::TelegramError;
 use crate::clock;
 use crate::context::{Context, HandlerError, HandlerResult, QUESTION_LIFETIME};
 use crate::delivery::backoff;
+use crate::flows::start;
 use crate::journal::{Asked, Chat, Working};
 use crate::notices;
 use crate::password_input::may_be_password;
@@ -373,7 +374,9 @@ async fn resume(context: &Context, chat: &Interrupted) -> HandlerResult {
         now.asked.clone().filter(|asked| before.asked.as_ref().is_some_and(|old| same(asked, old)))
     });
     let Some(asked) = asked else { return Ok(()) };
-    if clock::now().0.saturating_sub(asked.at.0) < QUESTION_LIFETIME {
+    if clock::now().0.saturating_sub(asked.at.0) < QUESTION_LIFETIME
+        && !start::is_answered(context, id, &asked.resume).await?
+    {
         resume_question(context, &user, asked.message.map(MessageId), &asked.resume).await?;
     }
     if context.step(id).is_none() {

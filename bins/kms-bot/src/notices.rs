@@ -28,22 +28,26 @@ pub(crate) async fn deliver(context: &Context, event: &Event) -> HandlerResult {
         return update_incoming(context, user, transfer).await;
     }
     let Some((stream, mark)) = Mark::of(event) else { return Ok(()) };
-    if context.journal.chat(user).has_reported(stream, mark)
+    let chat = context.journal.chat(user);
+    if chat.is_done_with(event)
         || kind(&event.what).is_some_and(|kind| context.take_answered(user, kind))
     {
         return Ok(());
     }
-    if let Some((message, keyboard)) = notice(context, event).await? {
-        let then = page::end(context, user);
-        let is_new = matches!(&event.what, EventBody::Account { kind: AccountEvent::Created });
+    let is_new = matches!(&event.what, EventBody::Account { kind: AccountEvent::Created });
+    if !chat.has_reported(stream, mark) {
+        let Some((message, keyboard)) = notice(context, event).await? else { return Ok(()) };
         if is_new {
             context.journal.change(user, |chat| chat.owes_offer = true);
+        } else {
+            page::end(context, user);
         }
         context.report(user, Report::Events(stream, mark), &message, keyboard).await?;
-        if is_new {
-            let user = context.telegram.user(user).await?;
-            start::go_on(context, &user, then, FLOWS).await?;
-        }
+    }
+    if is_new {
+        // Also if the bot was stopped in between, or Telegram failed.
+        let owner = context.telegram.user(user).await?;
+        start::go_on(context, &owner, || page::end(context, user), FLOWS).await?;
     }
     Ok(())
 }

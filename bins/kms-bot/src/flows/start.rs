@@ -16,7 +16,7 @@ use crate::flow::{
     Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
 };
 use crate::format::date;
-use crate::page::{self, Question};
+use crate::page::{self, OnPage, Question};
 use crate::problems::problem;
 use crate::requests;
 use crate::texts::{Html, Text, html, text};
@@ -142,6 +142,25 @@ async fn ask_password(context: &Context, user: &User, step: ChoosePassword) -> H
     page::ask(context, user, None, question, |_, _| Keyboard::none()).await
 }
 
+/// Reports whether the question to resume was for a new wallet that its owner has made on the page
+/// since. Then the notice of the wallet answers it.
+pub(crate) async fn is_answered(
+    context: &Context,
+    user: TelegramId,
+    resume: &str,
+) -> Result<bool, HandlerError> {
+    if resume != WORD && !resume.starts_with(COMMAND) {
+        return Ok(false);
+    }
+    let account = context.kms.account(user.into()).await?;
+    let is_made = account.is_some_and(|account| account.created_by.is_none());
+    if is_made {
+        let (purpose, resume) = (Purpose::NewWallet, resume.to_owned());
+        context.expect(user, OnPage { purpose, resume, message: None });
+    }
+    Ok(is_made)
+}
+
 /// The message about a wallet that its owner has made on the page.
 pub(crate) async fn made_on_page(
     context: &Context,
@@ -156,15 +175,15 @@ pub(crate) async fn made_on_page(
 }
 
 /// Goes on once a newcomer has a wallet: offers contacts, and follows the link by which the user
-/// came. `resume` is that of the step which asked for the password.
+/// came. `end` ends the step which asked for the password, and returns its resume.
 pub(crate) async fn go_on(
     context: &Context,
     user: &User,
-    resume: Option<String>,
+    end: impl FnOnce() -> Option<String>,
     flows: Flows,
 ) -> HandlerResult {
     contact::offer(context, user).await?;
-    match resume.as_deref().and_then(|command| command.strip_prefix(COMMAND)) {
+    match end().as_deref().and_then(|command| command.strip_prefix(COMMAND)) {
         Some(link) => follow(context, user, link.to_owned(), flows).await,
         None => Ok(()),
     }
@@ -240,7 +259,7 @@ impl Step for ChoosePassword {
             }
         };
         context.telegram.edit(user.id, message, &text, keyboard).await?;
-        go_on(context, user, Some(self.resume()), self.flows).await
+        go_on(context, user, || Some(self.resume()), self.flows).await
     }
 }
 

@@ -7,7 +7,7 @@
 use std::cmp::max;
 
 use kms_types::wire::{Event, EventBody, TransferState};
-use kms_types::{EventCursor, EventStream, TelegramId, Timestamp, TransferId};
+use kms_types::{AccountEvent, EventCursor, EventStream, TelegramId, Timestamp, TransferId};
 use serde::{Deserialize, Serialize};
 
 use super::{Chat, Journal};
@@ -106,6 +106,14 @@ impl Chat {
     pub(crate) fn has_reported(&self, stream: EventStream, mark: Mark) -> bool {
         let mut reported = self.reported;
         reported.of(stream).is_some_and(|reported| reported.covers(mark))
+    }
+
+    /// Reports whether nothing is left to do about an event: it was reported, and the owner of a
+    /// new wallet was offered contacts.
+    pub(crate) fn is_done_with(&self, event: &Event) -> bool {
+        let is_new = matches!(event.what, EventBody::Account { kind: AccountEvent::Created });
+        Mark::of(event).is_some_and(|(stream, mark)| self.has_reported(stream, mark))
+            && !(is_new && self.owes_offer)
     }
 
     /// The message about a payment.

@@ -1,17 +1,20 @@
 //! Bots whose token may not pass on passwords: every secret act is on the vault page, and the chat
 //! shows what came of it.
 
-use bot_api_sim::Phone;
+use std::time::Duration;
+
+use bot_api_sim::{Fault, Phone};
 use kms_client::{Vault, hash_password};
 use kms_sandbox::{Stage, StageOptions};
 use kms_types::wire::{
     ChangeEmail, ChangePassword, CompleteRecovery, ConfirmCode, ConfirmShown, ExportKey, NewWallet,
-    ReplaceTransfer, RequestRecovery, SetLimit, Unfreeze,
+    ReplaceTransfer, RequestRecovery, SetLimitByPassword, Unfreeze,
 };
 use kms_types::{Asset, PasswordHash, RecoveryId, ReplacementId};
 
 use crate::account::{code, mail};
-use crate::texts::label;
+use crate::process::BotProcess;
+use crate::texts::{self, label};
 use crate::waiting::{rpc, too_expensive};
 use crate::world::{ANNS, BOBS, Plays, World, assert_transcript, coins, id};
 
@@ -90,6 +93,50 @@ async fn a_newcomer_makes_a_wallet_on_the_page_and_the_chat_shows_it() {
     stage.stop().await;
 }
 
+/// Once each: the wallet, the offer of contacts, and what the link by which Ann came asks for.
+fn assert_shown_once(ann: &Phone) {
+    let chat = ann.person().chat();
+    let shown = |id| chat.iter().filter(|shown| texts::is(id, &shown.text)).count();
+    let ids = ["start-created", "contact-offer", "send-ask-recipient", "start-existing"];
+    assert_eq!(ids.map(shown), [1, 1, 1, 0], "{}", ann.transcript());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wallet_is_made_on_the_page_while_the_bot_is_down() {
+    let options = StageOptions { bot: false, chat_passwords: false, ..StageOptions::default() };
+    let World { stage, mut ann, .. } = World::with(options).await;
+    let bot = BotProcess::start(&stage);
+    ann.says("/start send");
+    ann.bot("start-welcome-on-page").await;
+    bot.kill();
+    creates(&stage, &ann, ANNS).await;
+    let _bot = BotProcess::start(&stage);
+    ann.bot("start-created").await;
+    ann.bot("contact-offer").await;
+    ann.bot("send-ask-recipient").await;
+    assert_shown_once(&ann);
+    stage.stop().await;
+}
+
+/// The wallet was shown, and the rest was not.
+#[tokio::test(flavor = "multi_thread")]
+async fn contacts_are_offered_although_the_bot_was_killed_when_it_showed_the_wallet() {
+    let options = StageOptions { bot: false, chat_passwords: false, ..StageOptions::default() };
+    let World { stage, mut ann, .. } = World::with(options).await;
+    let bot = BotProcess::start(&stage);
+    ann.says("/start send");
+    ann.bot("start-welcome-on-page").await;
+    stage.sim.break_next("SendMessage", Fault::LateAnswer(Duration::from_secs(60)));
+    creates(&stage, &ann, ANNS).await;
+    ann.bot("start-created").await;
+    bot.kill();
+    let _bot = BotProcess::start(&stage);
+    ann.bot("contact-offer").await;
+    ann.bot("send-ask-recipient").await;
+    assert_shown_once(&ann);
+    stage.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payment_is_confirmed_on_the_page_and_shown_in_its_message() {
     let world = onboarded().await;
@@ -139,7 +186,11 @@ async fn the_chat_sends_every_secret_act_to_the_page_and_shows_its_end() {
     ann.bot("limit-title").await;
     ann.says("/limit 6");
     ann.bot("limit-on-page").await;
-    let raise = SetLimit { asset: Asset::Native, amount: "6".to_owned().try_into().unwrap() };
+    let raise = SetLimitByPassword {
+        asset: Asset::Native,
+        amount: "6".to_owned().try_into().unwrap(),
+        password_hash: hash(&ann, second).await,
+    };
     opens(&stage, &ann, "page-button").await.set_limit(&raise).await.unwrap();
     ann.bot("notice-limit-raise-requested").await;
 
