@@ -1,4 +1,5 @@
-//! A bot whose users act on the vault page never has a password or its hash in its memory.
+//! A bot whose users do every act on the vault page never has a password, its hash or a code in its
+//! memory.
 //!
 //! The bot runs in a process of its own, so that the search does not find the test's own copies.
 
@@ -11,11 +12,17 @@ use kms_bot::Bot;
 use kms_bot::config::Settings;
 use kms_sandbox::{Stage, StageOptions};
 use kms_testkit::writable_memory;
-use kms_types::RecoveryId;
-use kms_types::wire::{ChangePassword, CompleteRecovery, ExportKey, RequestRecovery};
+use kms_types::wire::{
+    ChangeEmail, ChangePassword, CompleteRecovery, ConfirmCode, ExportKey, ReplaceTransfer,
+    RequestRecovery, SetLimitByPassword, Unfreeze,
+};
+use kms_types::{Asset, RecoveryId, ReplacementId};
+use serde_json::json;
 
+use crate::account::{code, mail};
 use crate::page::{confirms, creates, hash, opens};
 use crate::process::configure;
+use crate::waiting::{rpc, too_expensive};
 use crate::world::{ANNS, BOBS, Plays, World, coins};
 
 const CHILD: &str = "KMS_TEST_BOT_MEMORY_SEARCH";
@@ -75,6 +82,27 @@ fn contains(memory: &[u8], text: &[u8]) -> bool {
     memchr::memmem::find(memory, text).is_some()
 }
 
+async fn pays_and_speeds_up(world: &mut World) {
+    world.ann.says("/send @bob 1");
+    world.ann.bot("send-quote").await;
+    confirms(&world.stage, &world.ann).await;
+    world.ann.bot("transfer-confirmed").await;
+    rpc(world, "evm_setAutomine", json!([false]));
+    world.ann.says("/send @bob 0.5");
+    world.ann.bot("send-quote").await;
+    confirms(&world.stage, &world.ann).await;
+    world.ann.bot("transfer-waits-for-network").await;
+    too_expensive(world).await;
+    let page = opens(&world.stage, &world.ann, "page-speed-up-button").await;
+    let max_fee = page.replacement_fee().await.unwrap().max_fee;
+    let (id, password_hash) = (ReplacementId::random(), hash(&world.ann, ANNS).await);
+    page.replace(&ReplaceTransfer { id, password_hash, max_fee }).await.unwrap();
+    world.ann.bot("transfer-waits-replaced").await;
+    rpc(world, "evm_setAutomine", json!([true]));
+    rpc(world, "anvil_mine", json!(["0x1"]));
+    world.ann.bot("transfer-confirmed").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_password_and_no_hash_reaches_the_bots_memory() {
     let options = StageOptions {
@@ -83,22 +111,20 @@ async fn no_password_and_no_hash_reaches_the_bots_memory() {
         recovery_wait: std::time::Duration::from_secs(1),
         ..StageOptions::default()
     };
-    let World { stage, mut ann, mut bob } = World::with(options).await;
-    let bot = Searched::start(&stage);
+    let mut world = World::with(options).await;
+    let bot = Searched::start(&world.stage);
     let (second, third) = ("seven quiet harbours at dawn", "velvet tractor ate my homework");
-    for (phone, password) in [(&mut ann, ANNS), (&mut bob, BOBS)] {
+    for (phone, password) in [(&mut world.ann, ANNS), (&mut world.bob, BOBS)] {
         phone.says("/start");
         phone.bot("start-welcome-on-page").await;
-        creates(&stage, phone, password).await;
+        creates(&world.stage, phone, password).await;
         phone.bot("start-created").await;
     }
-    let account = stage.client.account(crate::world::id(&ann).into()).await.unwrap().unwrap();
-    stage.faucet(account.address, coins("10")).await.unwrap();
-    ann.bot_with("notice-received", &["10 ETH"]).await;
-    ann.says("/send @bob 1");
-    ann.bot("send-quote").await;
-    confirms(&stage, &ann).await;
-    ann.bot("transfer-confirmed").await;
+    let account = world.account(&world.ann).await;
+    world.stage.faucet(account.address, coins("10")).await.unwrap();
+    world.ann.bot_with("notice-received", &["10 ETH"]).await;
+    pays_and_speeds_up(&mut world).await;
+    let World { stage, mut ann, bob } = world;
     ann.says("/password");
     ann.bot("password-on-page").await;
     let change = ChangePassword {
@@ -107,15 +133,53 @@ async fn no_password_and_no_hash_reaches_the_bots_memory() {
     };
     opens(&stage, &ann, "page-button").await.change_password(&change).await.unwrap();
     ann.bot("notice-password-changed").await;
+    ann.says("/limit 5");
+    ann.bot("limit-title").await;
+    ann.says("/limit 6");
+    ann.bot("limit-on-page").await;
+    let raise = SetLimitByPassword {
+        asset: Asset::Native,
+        amount: "6".to_owned().try_into().unwrap(),
+        password_hash: hash(&ann, second).await,
+    };
+    opens(&stage, &ann, "page-button").await.set_limit(&raise).await.unwrap();
+    ann.bot("notice-limit-raise-requested").await;
     ann.says("/export");
     ann.bot("export-on-page").await;
     let export = ExportKey { password_hash: hash(&ann, second).await };
     let exported = opens(&stage, &ann, "page-button").await.export(&export).await.unwrap();
     ann.bot("notice-key-exported").await;
+    ann.says("/freeze");
+    ann.bot("freeze-ask").await;
+    ann.press("freeze-now-button");
+    ann.bot("freeze-frozen").await;
+    ann.press("freeze-lift-button");
+    ann.bot("freeze-on-page").await;
+    let lift = Unfreeze { password_hash: hash(&ann, second).await };
+    opens(&stage, &ann, "page-button").await.unfreeze(&lift).await.unwrap();
+    ann.bot("notice-account-unfrozen").await;
+    ann.says("/contact");
+    ann.bot("contact-none").await;
+    ann.press("contact-add-button");
+    ann.bot("contact-on-page").await;
+    let page = opens(&stage, &ann, "page-button").await;
+    let email = Some("ann@example.org".parse().unwrap());
+    let password_hash = hash(&ann, second).await;
+    page.change_email(&ChangeEmail { email, password_hash }).await.unwrap();
+    ann.bot("notice-email-change-requested").await;
+    let typed = |code: &str| ConfirmCode { code: code.parse().unwrap() };
+    let email_code = code(&mail(&stage, 1).await);
+    page.confirm_email(&typed(&email_code)).await.unwrap();
+    ann.bot("notice-email-changed").await;
+    mail(&stage, 2).await;
     ann.says("/recover");
     ann.bot("recover-ask").await;
     let ask = RequestRecovery { id: RecoveryId::random() };
     opens(&stage, &ann, "recover-start-button").await.request_recovery(&ask).await.unwrap();
+    ann.bot("notice-recovery-code-on-page").await;
+    let recovery_code = code(&mail(&stage, 3).await);
+    let page = opens(&stage, &ann, "page-recover-button").await;
+    page.confirm_recovery(&typed(&recovery_code)).await.unwrap();
     ann.bot("notice-recovery-ready").await;
     let page = opens(&stage, &ann, "page-recover-button").await;
     let new_password_hash = hash(&ann, third).await;
@@ -136,7 +200,9 @@ async fn no_password_and_no_hash_reaches_the_bots_memory() {
             }
         }
     }
-    assert!(!contains(&memory, exported.passphrase.expose().as_bytes()));
+    for typed in [exported.passphrase.expose(), &email_code, &recovery_code] {
+        assert!(!contains(&memory, typed.as_bytes()), "{typed} is in memory");
+    }
     drop(bot);
     stage.stop().await;
 }
