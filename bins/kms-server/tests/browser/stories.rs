@@ -28,6 +28,11 @@ async fn ann_clicks_through_every_flow() {
     };
     whole_story(&Visit::new(&world, habits).await).await;
     assert!(world.proxy.lost().is_empty());
+    // Bob's wallet was made by a bearer token, and the page says so.
+    let bob = Visit::new(&world, Habits { user: 2, name: "bob", ..habits }).await;
+    bob.open("").await;
+    bob.sees("home.title").await;
+    bob.reads(bob.text("home.madeby").split('{').next().unwrap()).await;
     // A theme whose hints and buttons cannot be read: axe would find them.
     let visit = Visit::new(&world, habits).await;
     let theme = "%22bg_color%22%3A%22%23ffffff%22%2C%22text_color%22%3A%22%23000000%22%2C\
