@@ -11,9 +11,7 @@ use kms_store::{Database, LimitRefused, Raises};
 use kms_types::wire::{
     LaterLimit, LimitAmount, SetLimit, SetLimitByPassword, SpendingLimit, SpendingLimits,
 };
-use kms_types::{
-    AccountId, AccountRef, Asset, AssetId, ErrorCode, Timestamp, Token, Units, Wei,
-};
+use kms_types::{AccountId, AccountRef, Asset, AssetId, ErrorCode, Timestamp, Token, Units, Wei};
 
 use crate::auth::{Chat, Reader};
 use crate::body::{Json, Segment};

@@ -71,7 +71,7 @@ fn texts() -> Vec<String> {
     let mut sequence = Sequence(7);
     let mut made: Vec<_> = PIECES.iter().map(|piece| format!("a{piece}b")).collect();
     made.extend(
-        (made.len()..200)
+        (made.len()..220)
             .map(|_| (0..1 + sequence.below(6)).map(|_| sequence.of(&PIECES)).collect::<String>()),
     );
     made
@@ -150,8 +150,12 @@ async fn the_page_computes_what_rust_computes() {
 
     let user: TelegramId = 4711.try_into().unwrap();
     let script = "return Promise.all(values.map((text) => password.hash(4711, text)))";
+    // An empty password is never hashed.
+    let typed = texts.iter().filter(|text| !fold_password(text).is_empty()).take(200);
+    let typed: Vec<_> = typed.collect();
+    assert_eq!(typed.len(), 200);
     // Some at a time, within the browser's time for a script.
-    for some in texts.chunks(20) {
+    for some in typed.chunks(20) {
         let hashes = run(&world, script, json!(some)).await;
         let expected = join_all(some.iter().map(|text| hash_password(user, text))).await;
         assert_eq!(hashes, json!(expected));

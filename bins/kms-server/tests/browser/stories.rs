@@ -8,7 +8,7 @@ use kms_types::wire::{CreateAccount, HistoryEntry, RecoveryState, TransferState}
 use kms_types::{TelegramId, Timestamp};
 use serde_json::{Value, json};
 
-use crate::visit::{Habits, Visit};
+use crate::visit::{Habits, Visit, WIDTHS};
 use crate::world::{World, texts};
 
 const OWN: &str = "orange ladder seldom sings";
@@ -22,6 +22,7 @@ async fn ann_clicks_through_every_flow() {
         name: "ann",
         language: "en",
         width: 390,
+        widths: WIDTHS,
         scheme: "light",
         by_keys: false,
         loses_answers: false,
@@ -66,6 +67,7 @@ async fn bela_uses_keys_alone_and_loses_the_answer_of_each_act() {
         name: "bela",
         language: "de",
         width: 320,
+        widths: WIDTHS,
         scheme: "dark",
         by_keys: true,
         loses_answers: true,
@@ -90,6 +92,7 @@ async fn large_text_and_a_name_from_right_to_left_fit() {
         name: "\u{5de}\u{5e8}\u{5d9}\u{5dd} \u{628}\u{63a}\u{62f}\u{627}\u{62f}\u{64a}",
         language: "de",
         width: 640,
+        widths: &[640],
         scheme: "light",
         by_keys: false,
         loses_answers: false,
@@ -364,7 +367,8 @@ async fn exports(visit: &Visit<'_>, phrase: &str) {
     visit.sees("export.title").await;
     visit.types("password", phrase).await;
     visit.sends("export.do").await;
-    visit.sees("export.done").await;
+    // Before the passphrase hides itself.
+    visit.reads(visit.text("export.passphrase")).await;
     let script = "const done = arguments[arguments.length - 1];
         const link = document.querySelector('a[download]');
         const name = link.download;
@@ -375,6 +379,7 @@ async fn exports(visit: &Visit<'_>, phrase: &str) {
     assert_eq!(exported["isFile"], json!(true));
     assert!(exported["name"].as_str().unwrap().starts_with("wallet-0x"), "{exported}");
     assert!(exported["words"].as_str().unwrap().len() >= 20, "a passphrase");
+    visit.sees("export.done").await;
 }
 
 async fn changes_password(visit: &Visit<'_>, phrase: &str) {

@@ -13,8 +13,8 @@ use crate::world::{World, texts};
 const POLL: Duration = Duration::from_millis(50);
 const POLLS: usize = 600;
 
-/// Each screen is checked at these widths, in these schemes.
-const WIDTHS: [u32; 3] = [320, 390, 1_440];
+/// The widths at which each screen is checked, in both schemes.
+pub(crate) const WIDTHS: &[u32] = &[320, 390, 1_440];
 const SCHEMES: [&str; 2] = ["light", "dark"];
 
 /// How a person uses the page.
@@ -24,6 +24,8 @@ pub(crate) struct Habits {
     pub(crate) name: &'static str,
     pub(crate) language: &'static str,
     pub(crate) width: u32,
+    /// At which each screen is checked.
+    pub(crate) widths: &'static [u32],
     pub(crate) scheme: &'static str,
     /// Without a mouse.
     pub(crate) by_keys: bool,
@@ -53,8 +55,12 @@ impl<'a> Visit<'a> {
     async fn is_shown(&self, width: u32, scheme: &str) {
         self.prefers(scheme, "reduce").await;
         let tools = self.world.browser.cdp();
+        // As on a phone, where bars take no room.
+        let bars = json!({ "hidden": true });
+        tools.send_raw("Emulation.setScrollbarsHidden", bars).await.unwrap();
+        // Not as a phone, which widens its viewport for what does not fit.
         let size = json!({
-            "width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600,
+            "width": width, "height": 844, "deviceScaleFactor": 1, "mobile": false,
         });
         tools.send_raw("Emulation.setDeviceMetricsOverride", size).await.unwrap();
     }
@@ -142,17 +148,18 @@ impl<'a> Visit<'a> {
         if !self.checked.borrow_mut().insert(name.clone()) {
             return;
         }
-        for (width, scheme) in WIDTHS.iter().flat_map(|width| SCHEMES.map(|it| (*width, it))) {
+        let widths = self.habits.widths.iter();
+        for (width, scheme) in widths.flat_map(|width| SCHEMES.map(|scheme| (*width, scheme))) {
             self.is_shown(width, scheme).await;
-            self.fits(&format!("{name}-{width}-{scheme}"), width).await;
+            self.fits(&format!("{name}-{width}-{scheme}")).await;
         }
         self.is_shown(self.habits.width, self.habits.scheme).await;
     }
 
-    async fn fits(&self, name: &str, width: u32) {
-        // A phone widens its viewport for what does not fit.
-        let wide = "return Math.max(document.documentElement.scrollWidth, innerWidth)";
-        assert_eq!(self.run(wide, vec![]).await, json!(width), "{name} scrolls sideways");
+    async fn fits(&self, name: &str) {
+        let wide = "const { scrollWidth, clientWidth } = document.documentElement;
+            return scrollWidth > clientWidth";
+        assert_eq!(self.run(wide, vec![]).await, json!(false), "{name} scrolls sideways");
         let known = self.run("return Boolean(window.axe)", vec![]).await;
         if known != json!(true) {
             // Not by the page's own scripts, which its policy binds.
@@ -168,14 +175,15 @@ impl<'a> Visit<'a> {
         self.world.browser.screenshot(&file).await.unwrap();
     }
 
-    /// Types into the field with this label.
+    /// Types into the field with this label: into that of an opened part, if there is one.
     pub(crate) async fn types(&self, label: &str, text: &str) {
         self.types_into(self.text(label), text).await;
     }
 
     pub(crate) async fn types_into(&self, label: &str, text: &str) {
-        let find = "return [...document.querySelectorAll('label')].find((label) =>
-            label.textContent === arguments[0] && label.offsetParent
+        let find = "const all = ['details[open] label', 'label']
+                .flatMap((css) => [...document.querySelectorAll(css)]);
+            return all.find((label) => label.textContent === arguments[0] && label.offsetParent
                 && !label.closest('details:not([open])'))?.htmlFor";
         let id = self.finds(find, label).await;
         let css = format!("#{}", id.as_str().unwrap());

@@ -63,6 +63,7 @@ impl World {
         env.page.app = Some(APP.parse().unwrap());
         env.limits.launches = "1000/minute".parse().unwrap();
         env.limits.email_codes = "100/day".parse().unwrap();
+        env.limits.codes_to_an_address = "100/day".parse().unwrap();
         let mailbox = Mailbox::start().unwrap();
         env.mail = Some(MailSettings {
             url: Secret::from(mailbox.url()).try_into().unwrap(),
