@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use futures::future::join_all;
 use kms_core::audit::Checkpoint;
 #[cfg(feature = "aws-kms")]
 use kms_key_aws::{Bucket, BucketError, BucketPath};
@@ -17,9 +18,17 @@ use crate::config::AuditSettings;
 /// The places that are configured.
 #[derive(Clone, Debug)]
 pub(crate) struct CheckpointArchive {
-    file: Option<PathBuf>,
+    pub(crate) places: Vec<ArchivePlace>,
+}
+
+/// A place that checkpoints are added to.
+#[derive(Clone, Debug)]
+pub(crate) enum ArchivePlace {
+    /// `audit.checkpoint_path`.
+    File(PathBuf),
+    /// `audit.checkpoint_s3`.
     #[cfg(feature = "aws-kms")]
-    bucket: Option<Bucket>,
+    Bucket(Bucket),
 }
 
 /// A place that checkpoints are read from.
@@ -56,44 +65,64 @@ pub(crate) struct FoundCheckpoints {
 impl CheckpointArchive {
     /// Opens what is configured, and creates the file if it is missing.
     pub(crate) async fn open(settings: &AuditSettings) -> Result<Self, CheckpointArchiveError> {
+        let mut places = Vec::new();
         if let Some(path) = &settings.checkpoint_path {
             open(path)?;
+            places.push(ArchivePlace::File(path.clone()));
         }
-        Ok(Self {
-            file: settings.checkpoint_path.clone(),
-            #[cfg(feature = "aws-kms")]
-            bucket: match settings.checkpoint_s3.clone() {
-                Some(path) => Some(Bucket::open(path).await?),
-                None => None,
-            },
-        })
+        #[cfg(feature = "aws-kms")]
+        if let Some(path) = settings.checkpoint_s3.clone() {
+            places.push(ArchivePlace::Bucket(Bucket::open(path).await?));
+        }
+        Ok(Self { places })
     }
 
     /// Reads the lines of the file.
     pub(crate) fn file_lines(&self) -> Result<Vec<String>, CheckpointArchiveError> {
-        Ok(self.file.as_deref().map_or(Ok(Vec::new()), path_lines)?)
+        let mut lines = Vec::new();
+        for place in &self.places {
+            match place {
+                ArchivePlace::File(path) => lines.extend(path_lines(path)?),
+                #[cfg(feature = "aws-kms")]
+                ArchivePlace::Bucket(_) => {}
+            }
+        }
+        Ok(lines)
     }
 
     /// Adds a checkpoint to each place. If one fails, it is still added to the other.
     pub(crate) async fn add(&self, checkpoint: Checkpoint) -> Result<(), CheckpointArchiveError> {
-        let in_file = match self.file.clone() {
-            Some(path) => tokio::task::spawn_blocking(move || append(&path, &checkpoint))
-                .await
-                .unwrap_or_else(|panic| Err(io::Error::other(panic))),
-            None => Ok(()),
-        };
-        #[cfg(feature = "aws-kms")]
-        if let Some(bucket) = &self.bucket {
-            let line = format!("{checkpoint}\n");
-            bucket.add(&object_name(&checkpoint, &line), &line).await?;
-        }
-        Ok(in_file?)
+        join_all(self.places.iter().map(|place| place.add(checkpoint))).await.into_iter().collect()
     }
 
     /// Checks that the bucket can be written to and locks its objects, if there is one.
     #[cfg(feature = "aws-kms")]
     pub(crate) async fn check_bucket(&self) -> Option<Result<(), BucketError>> {
-        Some(self.bucket.as_ref()?.check().await)
+        for place in &self.places {
+            match place {
+                ArchivePlace::File(_) => {}
+                ArchivePlace::Bucket(bucket) => return Some(bucket.check().await),
+            }
+        }
+        None
+    }
+}
+
+impl ArchivePlace {
+    pub(crate) async fn add(&self, checkpoint: Checkpoint) -> Result<(), CheckpointArchiveError> {
+        match self {
+            Self::File(path) => {
+                let path = path.clone();
+                let append = tokio::task::spawn_blocking(move || append(&path, &checkpoint));
+                append.await.unwrap_or_else(|panic| Err(io::Error::other(panic)))?;
+            }
+            #[cfg(feature = "aws-kms")]
+            Self::Bucket(bucket) => {
+                let line = format!("{checkpoint}\n");
+                bucket.add(&object_name(&checkpoint, &line), &line).await?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -296,7 +296,7 @@ async fn run_workers(
     let checkpoints = Checkpoints::open(database.clone(), key_database.clone(), archive).await?;
     let checkpoints = Arc::new(checkpoints);
     let every = audit.checkpoint_interval;
-    supervisor.run(WriteCheckpoints { checkpoints: Arc::clone(&checkpoints), every });
+    supervisor.run(WriteCheckpoints::new(Arc::clone(&checkpoints), every));
     if let Some(mail) = mail {
         let (sealer, keys) = (state.sealer.clone(), Arc::clone(&state.keys));
         let limit = state.limits.emails.limit();

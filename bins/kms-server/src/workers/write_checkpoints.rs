@@ -2,23 +2,39 @@
 //! the end of the chain are detected.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use kms_core::audit::{Checkpoint, Tip};
 use kms_core::ports::StoreError;
 use kms_core::{AlarmContext, integrity_alarm};
 use kms_process::{Next, Worker};
 use kms_store::{AuditError, Database, KeyDatabase};
 
-use super::SOON;
-use crate::checkpoint_archive::{CheckpointArchive, CheckpointArchiveError};
+use crate::checkpoint_archive::{ArchivePlace, CheckpointArchive, CheckpointArchiveError};
 use crate::clock;
 
-/// Writes a checkpoint per interval. The last one, after the last request, is
+/// How often a place that failed is tried again until the next checkpoint is due.
+const RETRIES: u32 = 5;
+
+/// Writes a checkpoint per interval, and in between to the places that failed, so that one that
+/// stays away costs the others nothing. The last one, after the last request, is
 /// [`Checkpoints::write`] by the server.
 pub(crate) struct WriteCheckpoints {
-    pub(crate) checkpoints: Arc<Checkpoints>,
-    pub(crate) every: Duration,
+    checkpoints: Arc<Checkpoints>,
+    every: Duration,
+    written_at: Option<Instant>,
+}
+
+impl WriteCheckpoints {
+    pub(crate) fn new(checkpoints: Arc<Checkpoints>, every: Duration) -> Self {
+        Self { checkpoints, every, written_at: None }
+    }
+
+    /// The time until the next checkpoint is due.
+    fn wait(&self) -> Duration {
+        self.written_at.map_or(Duration::ZERO, |at| self.every.saturating_sub(at.elapsed()))
+    }
 }
 
 impl Worker for WriteCheckpoints {
@@ -30,7 +46,7 @@ impl Worker for WriteCheckpoints {
     }
 
     fn retry_interval(&self) -> Duration {
-        SOON.min(self.every)
+        self.every / RETRIES
     }
 
     fn initial_delay(&self) -> Duration {
@@ -38,8 +54,13 @@ impl Worker for WriteCheckpoints {
     }
 
     async fn round(&mut self) -> Result<Next, NotWritten> {
-        self.checkpoints.write().await?;
-        Ok(Next::AfterInterval)
+        if self.wait().is_zero() {
+            self.written_at = Some(Instant::now());
+            self.checkpoints.write().await?;
+        } else {
+            self.checkpoints.retry().await?;
+        }
+        Ok(Next::After(self.wait()))
     }
 }
 
@@ -47,10 +68,29 @@ impl Worker for WriteCheckpoints {
 #[derive(Debug)]
 pub(crate) struct Checkpoints {
     database: Database,
-    key_database: Arc<dyn KeyDatabase>,
-    archive: CheckpointArchive,
-    /// The end of the chain at the last checkpoint.
-    last: Mutex<Tip>,
+    places: Vec<Place>,
+    state: Mutex<State>,
+}
+
+/// Where checkpoints are written.
+#[derive(Clone, Debug)]
+enum Place {
+    KeyDatabase(Arc<dyn KeyDatabase>),
+    Archive(ArchivePlace),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The end of the chain at the newest checkpoint that any place has.
+    last: Tip,
+    unfinished: Option<Unfinished>,
+}
+
+/// A checkpoint, and the places that do not have it yet.
+#[derive(Debug)]
+struct Unfinished {
+    checkpoint: Checkpoint,
+    places: Vec<Place>,
 }
 
 /// A checkpoint was not written to every place; the reason was logged.
@@ -100,32 +140,43 @@ impl Checkpoints {
         // From the end, because a year's signatures would take long. `audit verify` reports the
         // lines without a valid one.
         let last = checkpoints.iter().rfind(|checkpoint| checkpoint.verify(&keys).is_ok());
-        let last = last.map(|checkpoint| checkpoint.tip);
-        Ok(Self { database, key_database, archive, last: Mutex::new(last.unwrap_or_default()) })
+        let last = last.map(|checkpoint| checkpoint.tip).unwrap_or_default();
+        let archive = archive.places.into_iter().map(Place::Archive);
+        let places = [Place::KeyDatabase(key_database)].into_iter().chain(archive).collect();
+        Ok(Self { database, places, state: Mutex::new(State { last, unfinished: None }) })
     }
 
-    /// Writes a checkpoint if the chain has grown. A failure is logged, and the next call tries
-    /// again.
+    /// Writes a checkpoint if the chain has grown, or to the places that lack the newest one. A
+    /// failure is logged.
     pub(crate) async fn write(&self) -> Result<(), NotWritten> {
-        match self.try_write().await {
-            Ok(()) => return Ok(()),
+        match self.next().await {
+            Ok(None) => return Ok(()),
+            Ok(Some(next)) => return self.put(next).await,
             Err(CheckpointError::Audit(AuditError::Break(found))) => {
                 integrity_alarm(found, AlarmContext::default());
             }
             Err(error @ (CheckpointError::Cut { .. } | CheckpointError::Replaced(_))) => {
                 integrity_alarm(error, AlarmContext::default());
             }
-            Err(error) => {
-                tracing::error!(event = "checkpoint_failed", %error, "audit checkpoint failed");
-            }
+            Err(error) => log_failure(&error),
         }
         Err(NotWritten)
     }
 
-    async fn try_write(&self) -> Result<(), CheckpointError> {
+    /// Writes the checkpoint of before to the places that lack it.
+    async fn retry(&self) -> Result<(), NotWritten> {
+        let unfinished = self.lock().unfinished.take();
+        match unfinished {
+            Some(unfinished) => self.put(unfinished).await,
+            None => self.write().await,
+        }
+    }
+
+    /// The checkpoint of the chain's end, if a place lacks it.
+    async fn next(&self) -> Result<Option<Unfinished>, CheckpointError> {
         let checkpoint = self.database.audit_checkpoint(clock::now()).await?;
         let tip = checkpoint.map(|checkpoint| checkpoint.tip).unwrap_or_default();
-        let last = *self.lock();
+        let last = self.lock().last;
         if tip.sequence < last.sequence {
             return Err(CheckpointError::Cut { now: tip.sequence, before: last.sequence });
         }
@@ -134,21 +185,50 @@ impl Checkpoints {
         if last != Tip::default() && !has_last {
             return Err(CheckpointError::Replaced(last.sequence));
         }
-        let Some(checkpoint) = checkpoint.filter(|_| tip != last) else {
-            return Ok(());
-        };
-        // If one place fails, the checkpoint is still written to the others.
-        let (stored, archived) = futures::join!(
-            self.key_database.put_checkpoint(checkpoint),
-            self.archive.add(checkpoint),
-        );
-        stored?;
-        archived?;
-        *self.lock() = tip;
-        Ok(())
+        // Signed once: another signature of the same end would be another object in a bucket.
+        let unfinished = self.lock().unfinished.take();
+        if let Some(unfinished) = unfinished.filter(|it| it.checkpoint.tip == tip) {
+            return Ok(Some(unfinished));
+        }
+        let checkpoint = checkpoint.filter(|_| tip != last);
+        Ok(checkpoint.map(|checkpoint| Unfinished { checkpoint, places: self.places.clone() }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Tip> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Writes a checkpoint to its places. Those that fail are kept for the next call.
+    async fn put(&self, Unfinished { checkpoint, places }: Unfinished) -> Result<(), NotWritten> {
+        let results = join_all(places.iter().map(|place| place.put(checkpoint))).await;
+        let mut failed = Vec::new();
+        let mut state = self.lock();
+        for (place, result) in places.into_iter().zip(results) {
+            match result {
+                Ok(()) => state.last = checkpoint.tip,
+                Err(error) => {
+                    log_failure(&error);
+                    failed.push(place);
+                }
+            }
+        }
+        if failed.is_empty() {
+            return Ok(());
+        }
+        state.unfinished = Some(Unfinished { checkpoint, places: failed });
+        Err(NotWritten)
     }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    async fn put(&self, checkpoint: Checkpoint) -> Result<(), CheckpointError> {
+        match self {
+            Self::KeyDatabase(keys) => Ok(keys.put_checkpoint(checkpoint).await?),
+            Self::Archive(place) => Ok(place.add(checkpoint).await?),
+        }
+    }
+}
+
+fn log_failure(error: &CheckpointError) {
+    tracing::error!(event = "checkpoint_failed", %error, "audit checkpoint failed");
 }

@@ -125,6 +125,51 @@ async fn without_s3_requests_go_on_and_the_checkpoint_is_written_later() {
     assert!(log.contains("worker_round_failed"), "{log}");
 }
 
+/// Waits until the log has had this many failed attempts at a checkpoint, and returns how many.
+async fn failures(server: &ServerProcess, least: usize) -> usize {
+    for _ in 0..400 {
+        let count = server.log.lock().unwrap().matches("checkpoint_failed").count();
+        if count >= least {
+            return count;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{}", server.log.lock().unwrap());
+}
+
+#[actix_web::test]
+async fn a_place_that_fails_adds_no_object_to_the_bucket() {
+    let (s3, mut env) = env_with_s3(Stores::Embedded);
+    let path = env.checkpoint_path();
+    let setting = |key: &str, value: String| (format!("KMS_SERVER__AUDIT__{key}"), value);
+    env.variables.push(setting("CHECKPOINT_PATH", path.display().to_string()));
+    env.variables.push(setting("CHECKPOINT_INTERVAL", "2s".to_owned()));
+    let database = env.migrate().await.unwrap();
+    let token = env.issue_token(&database, kms_store::Scope::Bot).await.unwrap();
+    let server = ServerProcess::start(&env, None, "info");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    let client = server.client(&env, &token);
+    client.create_account(&create(1, "ann", "right")).await.unwrap();
+    checkpoint_of_row(&s3, 2).await;
+    // The chain grows between attempts, and each interval has five of them.
+    let before = failures(&server, 1).await;
+    client.create_account(&create(2, "bob", "right")).await.unwrap();
+    failures(&server, before + 3).await;
+    assert_eq!(s3.objects().len(), 1, "{:?}", s3.objects());
+    checkpoint_of_row(&s3, 4).await;
+    // Then it does not grow.
+    let before = failures(&server, 1).await;
+    failures(&server, before + 8).await;
+    assert_eq!(s3.objects().len(), 2, "{:?}", s3.objects());
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::write(&path, "").unwrap();
+    server.terminate();
+    let file = std::fs::read_to_string(&path).unwrap();
+    assert!(file.starts_with("v2 4 ") && file.lines().count() == 1, "{file}");
+    assert_eq!(s3.objects().len(), 2, "{:?}", s3.objects());
+}
+
 #[actix_web::test]
 async fn check_config_writes_to_the_bucket_and_reads_its_lock() {
     let (s3, env) = env_with_s3(Stores::Embedded);
