@@ -10,7 +10,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use actix_web::web::{self, Bytes, Data};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pkcs8::EncodePublicKey;
@@ -18,6 +18,8 @@ use rsa::PrivateKey;
 use rsa::traits::PublicKeyParts;
 use serde_json::{Value, json};
 use sha2::Sha256;
+
+use crate::aws;
 
 /// The access key id that it accepts at first.
 pub const AWS_ACCESS_KEY_ID: &str = "AKIDSTANDIN";
@@ -83,17 +85,9 @@ impl AwsKms {
     pub fn start() -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let data = Data::from(Arc::clone(&shared));
-        let server = HttpServer::new(move || {
-            App::new().app_data(data.clone()).default_service(web::to(answer))
-        })
-        .workers(1)
-        .disable_signals()
-        .bind(("127.0.0.1", 0))?;
-        let address = server.addrs().first().copied();
-        let address = address.ok_or_else(|| std::io::Error::other("no listening address"))?;
-        let server = server.run();
-        let handle = server.handle();
-        tokio::spawn(server);
+        let (address, handle) = aws::serve(move |app| {
+            app.app_data(data.clone()).default_service(web::to(answer));
+        })?;
         Ok(Self { address, shared, handle })
     }
 

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use actix_web::http::header::AUTHORIZATION;
 use actix_web::web::{self, Data, Form};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::aws;
 use crate::aws_kms::AwsKms;
 
 /// What a container or a web identity shows to get credentials.
@@ -52,18 +53,11 @@ impl AwsRoles {
         let issued = Arc::<AtomicUsize>::default();
         let issuer =
             Data::new(Issuer { kms: kms.clone(), issued: Arc::clone(&issued), expiration });
-        let server = HttpServer::new(move || {
-            App::new()
-                .app_data(issuer.clone())
+        let (address, _) = aws::serve(move |app| {
+            app.app_data(issuer.clone())
                 .route("/credentials", web::get().to(container))
-                .route("/", web::post().to(web_identity))
-        })
-        .workers(1)
-        .disable_signals()
-        .bind(("127.0.0.1", 0))?;
-        let address = server.addrs().first().copied();
-        let address = address.ok_or_else(|| std::io::Error::other("no listening address"))?;
-        tokio::spawn(server.run());
+                .route("/", web::post().to(web_identity));
+        })?;
         Ok(Self { address, issued })
     }
 

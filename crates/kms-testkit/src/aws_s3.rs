@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use actix_web::http::header::{AUTHORIZATION, IF_NONE_MATCH, RANGE};
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Bytes, Data};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
+use crate::aws;
 use crate::aws_kms::{AWS_ACCESS_KEY_ID, AWS_REGION};
 
 /// The access key id of an auditor, who reads everything and writes nothing. A server has
@@ -78,15 +79,9 @@ impl AwsS3 {
     pub fn start() -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let data = Data::from(Arc::clone(&shared));
-        let server = HttpServer::new(move || {
-            App::new().app_data(data.clone()).default_service(web::to(answer))
-        })
-        .workers(1)
-        .disable_signals()
-        .bind(("127.0.0.1", 0))?;
-        let address = server.addrs().first().copied();
-        let address = address.ok_or_else(|| std::io::Error::other("no listening address"))?;
-        tokio::spawn(server.run());
+        let (address, _) = aws::serve(move |app| {
+            app.app_data(data.clone()).default_service(web::to(answer));
+        })?;
         Ok(Self { address, shared })
     }
 

@@ -14,6 +14,8 @@
 
 mod anvil;
 #[cfg(feature = "aws-kms")]
+mod aws;
+#[cfg(feature = "aws-kms")]
 mod aws_kms;
 #[cfg(feature = "aws-kms")]
 mod aws_roles;
