@@ -66,6 +66,9 @@ async fn health_and_metrics_are_served_over_plain_http() {
 #[tokio::test(flavor = "multi_thread")]
 async fn support_shows_the_code_of_the_last_message() {
     let mut world = World::with_wallets(StageOptions::default()).await;
+    let mut carl = world.stage.sim.phone(3, "Carl", Some("carl"));
+    carl.says("/support");
+    carl.bot("support-none").await;
     world.ann.says("/balance");
     world.ann.bot("balance-coin").await;
     world.ann.says("/support");

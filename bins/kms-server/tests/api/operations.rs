@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use kms_server::Server;
@@ -129,6 +129,12 @@ async fn a_silent_chain_is_reported_by_readiness_and_does_not_fail_it() {
         ready = until_ready(200, async || test.ops("/readyz").await).await;
     }
     assert_eq!((&ready["chain"], &ready["database"]), (&"down".into(), &"ok".into()), "{ready}");
+    // Before one call of the chain would have timed out.
+    let since = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(test.ops("/readyz").await.status(), 200);
+    }
+    assert!(since.elapsed() < test.env.chain.rpc_timeout, "{:?}", since.elapsed());
 }
 
 #[actix_web::test]
