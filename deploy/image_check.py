@@ -16,12 +16,17 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 IMAGE = HERE / "image.py"
 # Names that operators keep secrets under, where they run the script.
 PLANTED = ["keys/row", "server.pem", ".env", "bot-token", "kms.db"]
 SECRET = b"hunter2-planted-secret"
+VECTORS = HERE.parent / "crates/kms-core/vectors"
+MANUAL = HERE.parent / "docs/operating/aws.md"
+SIGN = "ssh-keygen -Y sign -f release-key -n kms-image digest"
+VERIFY = "ssh-keygen -Y verify -f allowed-signers -I release -n kms-image -s digest.sig <digest"
 
 
 def fail(what):
@@ -85,9 +90,11 @@ def check(program, folder):
     if crates < 200 or "pkg:deb" not in kinds:
         fail(f"the bill of materials has {len(kinds)} entries")
 
+    def command(*arguments):
+        return [shutil.which("chroot"), "--userspec=10001:10001", root, f"/usr/local/bin/{program.name}", *arguments]
+
     def run(*arguments, **variables):
-        command = [shutil.which("chroot"), "--userspec=10001:10001", root, f"/usr/local/bin/{program.name}", *arguments]
-        return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command(*arguments), env=variables, capture_output=True, text=True, timeout=120)
 
     version = run("--version")
     if version.returncode != 0 or not version.stdout.startswith(program.name):
@@ -96,13 +103,31 @@ def check(program, folder):
     if nothing.returncode != 1 or "nothing is configured" not in nothing.stderr:
         fail(f"check-config: {nothing.stdout}{nothing.stderr}")
     if program.name == "kms-server":
-        serves(run)
+        serves(command, run, root)
+    signature(next(iter(digests)), folder)
     size = layer["size"] // 1_000_000
     print(f"{program.name}: {digests.pop()}, {size} MB, {len(entries)} entries, {crates} crates")
 
 
-def serves(run):
-    """The server makes its databases and reads its settings in the image, as its user."""
+def signature(digest, folder):
+    """The manual's commands sign a digest, and refuse another one."""
+    if not all(command in MANUAL.read_text() for command in [SIGN, VERIFY]):
+        fail("docs/operating/aws.md signs in another way")
+    run = lambda command: subprocess.run(["sh", "-ec", command], cwd=folder, capture_output=True, text=True)
+    run("ssh-keygen -q -t ed25519 -N '' -f release-key && echo release $(cat release-key.pub) >allowed-signers")
+    (folder / "digest").write_text(f"{digest}\n")
+    for command in [SIGN, VERIFY]:
+        done = run(command)
+        if done.returncode != 0:
+            fail(f"{command}: {done.stdout}{done.stderr}")
+    (folder / "digest").write_text(f"sha256:{'0' * 64}\n")
+    if run(VERIFY).returncode == 0:
+        fail("a signature holds for another digest")
+
+
+def serves(command, run, root):
+    """The server makes its databases, reads its settings, serves and is healthy in the image, as its
+    user."""
     name = "localhost"
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
@@ -116,14 +141,22 @@ def serves(run):
         "KMS_SERVER__TLS__KEY": key,
         "KMS_SERVER__DATABASE__URL": "sqlite:/var/lib/kms-audit/accounts.db",
         "KMS_SERVER__KEY_DATABASE__URL": "sqlite:/var/lib/kms-audit/keys.db",
-        "KMS_SERVER__KMS_KEY__ID": "none",
-        "KMS_SERVER__KMS_KEY__PATH": "none",
-        "KMS_SERVER__KMS_KEY__PASSPHRASE": "none",
+        "KMS_SERVER__KMS_KEY__ID": "test",
+        "KMS_SERVER__KMS_KEY__PATH": "/etc/kms/test-kms-key.txt",
+        "KMS_SERVER__KMS_KEY__PASSPHRASE_FILE": "/etc/kms/test-kms-key-passphrase.txt",
+        "KMS_SERVER__LISTEN": "127.0.0.1:0",
+        "KMS_SERVER__PAGE__LISTEN": "127.0.0.1:0",
+        "KMS_SERVER__OPS__LISTEN": "127.0.0.1:0",
         "KMS_SERVER__CHAIN__RPC_URLS": "https://rpc.invalid",
         "KMS_SERVER__CHAIN__CHAIN_ID": "1",
         "KMS_SERVER__CHAIN__NAME": "Ethereum",
         **keys,
     }
+    for name in ["test-kms-key.txt", "test-kms-key-passphrase.txt"]:
+        path = root / "etc/kms" / name
+        path.write_bytes((VECTORS / name).read_bytes())
+        path.chmod(0o600)
+        os.chown(path, 10001, 10001)
     migrated = run("migrate", **settings)
     if migrated.returncode != 0:
         fail(f"migrate: {migrated.stdout}{migrated.stderr}")
@@ -131,6 +164,20 @@ def serves(run):
     for line in ["ok      tls", "ok      key_database", "ok      database.schema", "failed  chain.rpc_urls 1"]:
         if line not in report:
             fail(f"check-config: no {line}: {report}")
+    server = subprocess.Popen(command("serve"), env=settings, stdout=subprocess.PIPE, text=True)
+    try:
+        started = next((line for line in server.stdout if '"listening"' in line), None) or fail("serve ended")
+        address = json.loads(started)["ops_address"]
+        for _ in range(50):
+            healthy = run("healthcheck", "--address", address)
+            if healthy.returncode == 0:
+                break
+            time.sleep(0.1)
+        server.terminate()
+        if healthy.returncode != 0 or server.wait(timeout=60) != 0:
+            fail(f"serve: {healthy.stdout}{healthy.stderr}")
+    finally:
+        server.kill()
 
 
 def main():

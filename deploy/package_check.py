@@ -33,6 +33,7 @@ def check(program, folder):
         made.append(pathlib.Path(output(sys.executable, PACKAGE, program, folder / place)))
     if made[0].read_bytes() != made[1].read_bytes():
         fail("not reproducible")
+    output("lintian", "--fail-on", "error,warning", made[0])
     for line in output("dpkg-deb", "--contents", made[0]).splitlines():
         mode, owner, path = line.split()[0], line.split()[1], line.split()[-1]
         if owner != "root/root" or mode[0] not in "d-" or re.search("[sStT]", mode) or mode[8] == "w":
